@@ -96,7 +96,7 @@ fn find(workers: usize, points: usize) -> Result<Found, Box<dyn std::error::Erro
     for _ in 0..ROUNDS {
         let begun = Instant::now();
         let shared = engine.from_slice(&centres)?;
-        let sums = engine.reduce(&points, assign, (&shared,), add)?;
+        let sums = engine.par(&points).reduce(assign, (&shared,), add)?;
         let (groups, _) = sums.as_chunks::<{ DIMENSIONS + 1 }>();
         for (group, centre) in groups.iter().zip(centres.chunks_mut(DIMENSIONS)) {
             let size = group[DIMENSIONS];

@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let numbers = engine.from_fn(1_000_000, |i| i as i64)?;
 
     // All workers at once, by one call.
-    let all = engine.par_map(&numbers, |x| x * x)?;
+    let all = engine.par(&numbers).map(|x| x * x)?;
     assert_eq!(all[999_999], 999_999 * 999_999);
 
     // One worker, and a handle to wait for while something else is done here.

@@ -77,13 +77,13 @@
 //! | keep a state in a worker, and call it | [`Engine::actor`], with checkpoints [`Engine::actor_builder`] |
 //! | run several jobs as one | [`Engine::scope`], with errors of one's own [`Engine::scope_try`], to keep all errors [`Engine::scope_collect`] |
 //! | run an endless source through stages and windows | [`stream`] |
-//! | work on one large array | [`Engine::par_map`], [`Engine::par_apply`], with an argument more [`Engine::par_map_with`], [`Engine::scope`] with [`ArrayMut::tiles_mut`] |
-//! | sum up, search, count, reduce | [`Engine::sum`], [`Engine::argmax`], [`Engine::scan`], [`Engine::histogram`], [`Engine::reduce`] |
+//! | work on one large array | [`Engine::par`]: [`map`](par::Par::map), [`apply`](par::Par::apply); [`Engine::scope`] with [`ArrayMut::tiles_mut`] |
+//! | sum up, search, count, reduce | [`Engine::par`]: [`sum`](par::Par::sum), [`argmax`](par::Par::argmax), [`scan`](par::Par::scan), [`histogram`](par::Par::histogram), [`reduce`](par::Par::reduce) |
 //! | cut an array into parts | [`Array::partitions`] |
 //! | keep buffers and tables in a worker from job to job | [`scratch`], [`scratch_for`] |
 //! | draw random numbers in kernels | [`rng`], [`Builder::seed`] |
 //! | know what a kernel may take and return | [`kernel::Arg`], [`kernel::Reply`], [`Scalar`] |
-//! | limit a job's time, try it again, let it go first | [`Engine::job`]: [`deadline`](engine::JobBuilder::deadline), [`retries`](engine::JobBuilder::retries), [`priority`](engine::JobBuilder::priority) |
+//! | limit a job's time, retry it, start it first | [`JobOptions`], of jobs, maps, scopes, nodes and stages |
 //! | run several jobs side by side in each worker | [`Builder::lanes`] |
 //! | bound a worker's memory, replace workers that leak | [`Builder::memory_limit`], [`Builder::recycle_above`], [`Builder::recycle_after_jobs`] |
 //! | bound the bytes under way | [`Builder::admission`] |
@@ -167,9 +167,9 @@ pub use control::nameless;
 #[cfg(not(arenite_loom))]
 pub use engine::{
     Actor, ActorNameError, ActorStatus, Backoff, BuildError, Builder, Canceller, DeadLetter,
-    Engine, Graph, GraphError, Guard, InputError, Job, JobError, JobErrorKind, Limiter, Node,
-    OnFailure, Priority, Progress, Refused, RefusedBy, Report, Scope, Spawn, Stats, Trace,
-    as_completed, call, stream, wait_all, wait_any,
+    Engine, Graph, GraphError, Guard, InputError, Job, JobError, JobErrorKind, JobOptions, Limiter,
+    Node, OnFailure, Priority, Progress, Refused, RefusedBy, Report, Scope, Spawn, Stats, Trace,
+    as_completed, call, par, stream, wait_all, wait_any,
 };
 #[cfg(all(feature = "sandbox", not(arenite_loom)))]
 pub use engine::{Sandbox, SandboxReport};

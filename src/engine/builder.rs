@@ -363,7 +363,7 @@ impl Builder {
     ///
     /// Where a job does not fit, [`submit`](Engine::submit) and its like wait until others have ended, first come, first
     /// served; [`try_submit`](super::JobBuilder::try_submit) gives the arguments back instead. In `async` code, where no thread should
-    /// wait, say [`submit_async`](super::JobBuilder::submit_async), [`keep_args_async`](super::JobBuilder::keep_args_async),
+    /// wait, say [`submit_async`](super::JobBuilder::submit_async),
     /// [`call_async`](super::Actor::call_async) and [`stream`](super::Map::stream). A job that is larger than the
     /// ceiling is let in when nothing else is in flight, so nobody waits for ever. A kernel that has never run counts for as
     /// much as each lane's share, or twice its arguments if that is more. Results that nobody has dropped yet do not count, nor do arrays of arguments that are

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use futures_core::Stream;
 
 use super::map::IN_A_ROW;
-use super::{Job, JobError};
+use super::{Job, JobError, JobFailure};
 use crate::supervisor::{JobId, Shared, park_until};
 
 /// Yields each job's index and answer as they end, whichever ends first.
@@ -29,8 +29,10 @@ use crate::supervisor::{JobId, Shared, park_until};
 /// }
 /// # Ok::<(), arenite::JobError>(())
 /// ```
-pub fn as_completed<R: Send + 'static>(jobs: impl IntoIterator<Item = Job<R>>) -> AsCompleted<R> {
-    let jobs: HashMap<usize, Job<R>> = jobs.into_iter().enumerate().collect();
+pub fn as_completed<R: Send + 'static, E: JobFailure>(
+    jobs: impl IntoIterator<Item = Job<R, E>>,
+) -> AsCompleted<R, E> {
+    let jobs: HashMap<usize, Job<R, E>> = jobs.into_iter().enumerate().collect();
     let news = Arc::new(News::default());
     news.lock().indices.extend(0..jobs.len());
     AsCompleted {
@@ -43,9 +45,9 @@ pub fn as_completed<R: Send + 'static>(jobs: impl IntoIterator<Item = Job<R>>) -
 
 /// The iterator of [`as_completed`]. Dropping it cancels what has not ended.
 #[must_use = "dropping it cancels the jobs that have not ended: take their answers"]
-pub struct AsCompleted<R> {
+pub struct AsCompleted<R, E: JobFailure = JobError> {
     /// Those whose answers were not taken, by index.
-    jobs: HashMap<usize, Job<R>>,
+    jobs: HashMap<usize, Job<R, E>>,
     /// The index of the next one.
     next: usize,
     news: Arc<News>,
@@ -133,7 +135,7 @@ impl Wake for Tell {
     }
 }
 
-impl<R: Send + 'static> AsCompleted<R> {
+impl<R: Send + 'static, E: JobFailure> AsCompleted<R, E> {
     /// One more job to wait for, and its index: for programs that find more to do in the answers. After the last answer the
     /// iterator goes on with it.
     ///
@@ -155,7 +157,7 @@ impl<R: Send + 'static> AsCompleted<R> {
     /// assert_eq!(pages, [5, 2, 1, 0]);
     /// # Ok::<(), arenite::JobError>(())
     /// ```
-    pub fn push(&mut self, job: Job<R>) -> usize {
+    pub fn push(&mut self, job: Job<R, E>) -> usize {
         let index = self.next;
         self.next += 1;
         self.jobs.insert(index, job);
@@ -176,12 +178,12 @@ impl<R: Send + 'static> AsCompleted<R> {
     /// }
     /// # Ok::<(), arenite::JobError>(())
     /// ```
-    pub fn next_timeout(&mut self, limit: Duration) -> Option<(usize, Result<R, JobError>)> {
+    pub fn next_timeout(&mut self, limit: Duration) -> Option<(usize, Result<R, E>)> {
         // A limit beyond all clocks is none.
         self.next_until(Instant::now().checked_add(limit))
     }
 
-    fn next_until(&mut self, until: Option<Instant>) -> Option<(usize, Result<R, JobError>)> {
+    fn next_until(&mut self, until: Option<Instant>) -> Option<(usize, Result<R, E>)> {
         while !self.jobs.is_empty() {
             let index = self.news.next(until)?;
             if let Some(answer) = self.look_at(index) {
@@ -192,7 +194,7 @@ impl<R: Send + 'static> AsCompleted<R> {
     }
 
     /// The answer of this job, if it has ended and was not taken; otherwise it will tell.
-    fn look_at(&mut self, index: usize) -> Option<(usize, Result<R, JobError>)> {
+    fn look_at(&mut self, index: usize) -> Option<(usize, Result<R, E>)> {
         let job = self.jobs.get_mut(&index)?;
         let waker = Waker::from(Arc::new(Tell {
             index,
@@ -223,13 +225,13 @@ impl<R: Send + 'static> AsCompleted<R> {
     /// })
     /// # }
     /// ```
-    pub fn stream(self) -> CompletedStream<R> {
+    pub fn stream(self) -> CompletedStream<R, E> {
         CompletedStream(self)
     }
 }
 
-impl<R: Send + 'static> Iterator for AsCompleted<R> {
-    type Item = (usize, Result<R, JobError>);
+impl<R: Send + 'static, E: JobFailure> Iterator for AsCompleted<R, E> {
+    type Item = (usize, Result<R, E>);
 
     fn next(&mut self) -> Option<Self::Item> {
         self.next_until(None)
@@ -240,9 +242,9 @@ impl<R: Send + 'static> Iterator for AsCompleted<R> {
     }
 }
 
-impl<R: Send + 'static> ExactSizeIterator for AsCompleted<R> {}
+impl<R: Send + 'static, E: JobFailure> ExactSizeIterator for AsCompleted<R, E> {}
 
-impl<R> fmt::Debug for AsCompleted<R> {
+impl<R, E: JobFailure> fmt::Debug for AsCompleted<R, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AsCompleted")
             .field("left", &self.jobs.len())
@@ -253,13 +255,13 @@ impl<R> fmt::Debug for AsCompleted<R> {
 /// The stream of [`AsCompleted::stream`]. Dropping it cancels what has not ended.
 #[derive(Debug)]
 #[must_use = "a stream does nothing before it is polled"]
-pub struct CompletedStream<R>(AsCompleted<R>);
+pub struct CompletedStream<R, E: JobFailure = JobError>(AsCompleted<R, E>);
 
 // Jobs are moved in and out.
-impl<R> Unpin for CompletedStream<R> {}
+impl<R, E: JobFailure> Unpin for CompletedStream<R, E> {}
 
-impl<R: Send + 'static> Stream for CompletedStream<R> {
-    type Item = (usize, Result<R, JobError>);
+impl<R: Send + 'static, E: JobFailure> Stream for CompletedStream<R, E> {
+    type Item = (usize, Result<R, E>);
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let own = &mut self.0;
@@ -298,8 +300,8 @@ impl<R: Send + 'static> Stream for CompletedStream<R> {
 /// # Ok::<(), arenite::JobError>(())
 /// ```
 #[doc(alias = "FIRST_COMPLETED")]
-pub fn wait_any<'j, R: Send + 'static>(
-    jobs: impl IntoIterator<Item = &'j mut Job<R>>,
+pub fn wait_any<'j, R: Send + 'static, E: JobFailure + 'j>(
+    jobs: impl IntoIterator<Item = &'j mut Job<R, E>>,
     limit: Option<Duration>,
 ) -> Option<usize> {
     type Sent = Vec<(usize, JobId)>;
@@ -363,8 +365,8 @@ pub fn wait_any<'j, R: Send + 'static>(
 /// # Ok::<(), arenite::JobError>(())
 /// ```
 #[doc(alias("gather", "ALL_COMPLETED", "join_all"))]
-pub fn wait_all<'j, R: Send + 'static>(
-    jobs: impl IntoIterator<Item = &'j Job<R>>,
+pub fn wait_all<'j, R: Send + 'static, E: JobFailure + 'j>(
+    jobs: impl IntoIterator<Item = &'j Job<R, E>>,
     limit: Option<Duration>,
 ) -> bool {
     // A limit beyond all clocks is none.

@@ -30,26 +30,24 @@ fn a_job_of<R: Send + 'static>() {
 fn a_map_over<I: Iterator + Send + 'static, R: Send + 'static>() {
     sent::<Map<I, R>>();
     iterator::<Map<I, R>, R>();
-    sent::<Unordered<I, R>>();
+    sent::<Map<I, R, JobError, usize>>();
     sent::<MapStream<Map<I, R>>>();
-    sent::<MapStream<Unordered<I, R>>>();
+    sent::<MapStream<Map<I, R, JobError, usize>>>();
     stream::<MapStream<Map<I, R>>, R>();
 }
 
 /// So is one that keeps arguments.
 fn a_map_that_keeps<I: Iterator<Item: Clone + Send> + Send + 'static, R: Send + 'static>() {
-    sent::<KeepingArgs<I, R>>();
-    sent::<UnorderedKeepingArgs<I, R>>();
-    sent::<MapStream<UnorderedKeepingArgs<I, R>>>();
-    unpinned::<MapStream<UnorderedKeepingArgs<I, R>>>();
-    sent::<Reporting<I, R>>();
-    unpinned::<Reporting<I, R>>();
+    sent::<Map<I, R, DeadLetter<I::Item>>>();
+    sent::<Map<I, R, DeadLetter<I::Item>, usize>>();
+    sent::<MapStream<Map<I, R, DeadLetter<I::Item>, usize>>>();
+    unpinned::<MapStream<Map<I, R, DeadLetter<I::Item>, usize>>>();
 }
 
 /// Also where the iterator must not be moved.
 fn a_stream_of_a_map_over<I: Iterator, R>() {
     unpinned::<MapStream<Map<I, R>>>();
-    unpinned::<MapStream<Unordered<I, R>>>();
+    unpinned::<MapStream<Map<I, R, JobError, usize>>>();
 }
 
 /// A borrowed iterator is not `'static`, and neither is its map.
@@ -68,7 +66,6 @@ fn handles_go_where_threads_and_executors_need_them() {
     sent::<Builder>();
     sent::<JobError>();
     shared::<DeadLetter<u64>>();
-    shared::<stream::DeadLetter<u64>>();
     shared::<JobError>();
     // Named, so that nobody takes them away: their bodies are what is checked.
     a_job_of::<std::cell::Cell<u64>>();

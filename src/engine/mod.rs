@@ -6,19 +6,17 @@ mod builder;
 mod canceller;
 mod completed;
 mod error;
+mod failure;
 mod graph;
 #[cfg(test)]
 mod handles;
 mod inlined;
 mod input;
 mod job;
-mod kept;
 mod map;
 mod numbers;
 mod observe;
-mod par;
-mod par_report;
-mod par_with;
+pub mod par;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 mod scope;
@@ -34,9 +32,9 @@ use std::time::Duration;
 
 pub use crate::arena::{ArenaError, Limit, SystemError};
 pub use crate::supervisor::{
-    ActorStatus, Backoff, Death, GraphProgress, JobError, JobErrorKind, KernelStats, Limiter,
-    LimiterBuilder, LogLevel, LogLine, LogSource, Priority, Progress, RefusedBy, Stats,
-    WorkerStats,
+    ActorStatus, AtMostOnce, Backoff, Death, GraphProgress, JobError, JobErrorKind, JobOptions,
+    KernelStats, Limiter, LimiterBuilder, LogLevel, LogLine, LogSource, Permits, Priority,
+    Progress, RefusedBy, ResultKey, Retried, Stats, WorkerStats,
 };
 pub use crate::trace::Traced;
 pub use actor::{Actor, ActorBuilder, ActorNameError, Calling};
@@ -44,21 +42,16 @@ pub use builder::{Builder, Guard};
 pub use canceller::Canceller;
 pub use completed::{AsCompleted, CompletedStream, as_completed, wait_all, wait_any};
 pub use error::BuildError;
+pub use failure::{DeadLetter, JobFailure, Report};
 pub use graph::{
     Graph, GraphError, GraphReport, Input, Inputs, Node, NodeBuilder, Plan, Running, Targets,
     Wanted,
 };
 pub use input::InputError;
-pub use job::{Again, FitFor, Job, JobBuilder, Once, Refused};
-pub use kept::{KeptJob, SubmittingKept};
-pub use map::{
-    DeadLetter, KeepingArgs, Map, MapStream, OnFailure, Report, Reporting, Unordered,
-    UnorderedKeepingArgs,
-};
-pub use numbers::{Histogram, Number};
+pub use job::{Job, JobBuilder, Refused};
+pub use map::{Map, MapStream, OnFailure};
 pub use observe::{Trace, TraceError};
-pub use par_report::ParReport;
-pub use par_with::{ApplyMutWith, ApplyWith, MapWith};
+pub use par::{Par, ParMut};
 #[cfg(feature = "sandbox")]
 pub use sandbox::{Sandbox, SandboxReport};
 pub use scope::{Scope, ScopedJob, ScopedJobBuilder};

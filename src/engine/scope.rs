@@ -7,14 +7,14 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::job::{permit, run_here};
+use super::job::{option_setters, permit, run_here};
 use super::seeds::Series;
-use super::{Canceller, Engine, JobError, JobErrorKind, Limiter, Place, Priority};
+use super::{Canceller, Engine, JobError, JobErrorKind, Place};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
     Args, CallWriter, Kernel, KernelInfo, Key, Params, Reply, Single, kernel_name,
 };
-use crate::supervisor::{Failed, Flight, JobId, Limit, Read, Shared, Terms};
+use crate::supervisor::{Failed, Flight, JobId, JobOptions, Read, Shared};
 
 /// Submits jobs that may borrow for `'env`: see [`Engine::scope`].
 pub struct Scope<'env> {
@@ -328,7 +328,7 @@ impl<'env> Scope<'env> {
         let call = match &self.engine.place {
             Place::Inline => {
                 let held = args.hold();
-                ScopedCall::Here(Box::new(move |scope, terms| {
+                ScopedCall::Here(Box::new(move |scope, options| {
                     let name = kernel_name::<F>();
                     let cancelled = || match scope.is_over() {
                         true => Some(Failed::new(JobErrorKind::Cancelled, name, 0)),
@@ -337,7 +337,7 @@ impl<'env> Scope<'env> {
                     if let Some(why) = cancelled() {
                         return Err(why.into());
                     }
-                    let _permit = permit(&terms.limit, name)?;
+                    let _permit = permit(&options.limit, name)?;
                     // Somebody else may have cancelled it while it waited.
                     if let Some(why) = cancelled() {
                         return Err(why.into());
@@ -361,7 +361,7 @@ impl<'env> Scope<'env> {
             scope: self,
             index,
             call,
-            terms: Terms::default(),
+            options: JobOptions::default(),
         }
     }
 
@@ -506,12 +506,35 @@ impl fmt::Debug for Scope<'_> {
 }
 
 /// A job of a scope under construction: see [`Scope::job`].
+///
+/// The job may change what it is lent, so it has no retries. If it is killed, what it could write is unspecified, and named in the
+/// error. A scope waits for its jobs, and so for their permits; a cancelled scope does not, and an inline engine does not run its
+/// remaining jobs.
+///
+/// ```
+/// # let engine = arenite::Engine::inline();
+/// use arenite::{Limiter, TileMut};
+///
+/// fn fill(mut tile: TileMut<'_, u32>) {
+///     tile.iter_mut().for_each(|x| *x = 7);
+/// }
+///
+/// let two = Limiter::builder().concurrency(2).build();
+/// let mut out = engine.zeros::<u32>(100)?;
+/// engine.scope(|s| {
+///     for tile in out.tiles_mut(10) {
+///         s.job(fill, (tile,)).limit(&two).submit();
+///     }
+/// })?;
+/// assert_eq!(out[..], [7; 100]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "a job under construction does nothing until it is submitted"]
 pub struct ScopedJobBuilder<'s, 'env, R> {
     scope: &'s Scope<'env>,
     index: u64,
     call: ScopedCall<'env, R>,
-    terms: Terms,
+    options: JobOptions,
 }
 
 #[allow(
@@ -528,32 +551,20 @@ enum ScopedCall<'env, R> {
     Here(RunHere<'env, R>),
 }
 
-type RunHere<'env, R> = Box<dyn FnOnce(&Scope<'env>, &Terms) -> Result<R, JobError>>;
+type RunHere<'env, R> = Box<dyn FnOnce(&Scope<'env>, &JobOptions) -> Result<R, JobError>>;
 
 impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
-    /// How long the job may run: see [`JobBuilder::deadline`](super::JobBuilder::deadline). What it could
-    /// write is unspecified if it is killed, and named in the error.
-    pub fn deadline(mut self, limit: Duration) -> Self {
-        self.terms.deadline = Some(limit);
+    fn with_options(mut self, change: impl FnOnce(&mut JobOptions)) -> Self {
+        change(&mut self.options);
         self
     }
 
-    /// Which of the jobs that wait goes first.
-    pub fn priority(mut self, priority: Priority) -> Self {
-        self.terms.priority = priority;
-        self
-    }
-
-    /// What people call this job: see [`JobBuilder::label`](super::JobBuilder::label).
-    pub fn label(mut self, label: impl Into<Arc<str>>) -> Self {
-        self.terms.label = Some(label.into());
-        self
-    }
+    option_setters!(of_this_thread);
 
     /// Runs it again, up to this many times. Not for kernels of the program: this is for one that writes whatever it is lent
     /// from end to end, and reads only what is somewhere else. What a dead attempt has left of it makes no difference then.
     pub(super) fn writes_all(mut self, retries: u32) -> Self {
-        self.terms.retries = retries;
+        self.options.retries = retries;
         self
     }
 
@@ -563,34 +574,8 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
         let lanes = |shared: &Arc<Shared>| shared.lanes() > shared.workers();
         if alone && self.scope.engine.shared().is_some_and(lanes) {
             // Beyond all clocks: none.
-            self.terms.deadline = Some(Duration::MAX);
+            self.options.deadline = Some(Duration::MAX);
         }
-        self
-    }
-
-    /// It needs a permit of this limiter, and waits for it in the engine: see [`Limiter`]. The scope waits for the job, and
-    /// so for its permit; a scope that is cancelled does not (in an inline engine the job is not run then). Said again, the last limiter counts.
-    ///
-    /// ```
-    /// # let engine = arenite::Engine::inline();
-    /// use arenite::{Limiter, TileMut};
-    ///
-    /// fn fill(mut tile: TileMut<'_, u32>) {
-    ///     tile.iter_mut().for_each(|x| *x = 7);
-    /// }
-    ///
-    /// let two = Limiter::builder().concurrency(2).build();
-    /// let mut out = engine.zeros::<u32>(100)?;
-    /// engine.scope(|s| {
-    ///     for tile in out.tiles_mut(10) {
-    ///         s.job(fill, (tile,)).limit(&two).submit();
-    ///     }
-    /// })?;
-    /// assert_eq!(out[..], [7; 100]);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn limit(mut self, limiter: &Limiter) -> Self {
-        self.terms.limit = Some(Limit::of_this_thread(limiter));
         self
     }
 
@@ -606,15 +591,15 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
                 },
                 Some(shared),
             ) => {
-                let id = shared.submit(&kernel, &mut call.0, scope.group, self.terms.asked());
+                let id = shared.submit(&kernel, &mut call.0, scope.group, self.options.if_set());
                 let index = self.index;
                 scope.open.borrow_mut().insert(index, id);
                 scope.forget_unwanted(shared, &kernel);
                 Scoped::Sent { index, id, read }
             }
             (ScopedCall::Here(run), _) => {
-                let label = self.terms.label.as_ref();
-                let result = run(scope, &self.terms).map_err(|error| error.with_label(label));
+                let label = self.options.label.as_ref();
+                let result = run(scope, &self.options).map_err(|error| error.with_label(label));
                 if let Err(error) = &result {
                     scope.note(error);
                 }
@@ -634,7 +619,7 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
 impl<R> fmt::Debug for ScopedJobBuilder<'_, '_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ScopedJobBuilder")
-            .field("terms", &self.terms)
+            .field("options", &self.options)
             .finish_non_exhaustive()
     }
 }

@@ -8,12 +8,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use super::{Job, JobBuilder};
+use super::{Job, JobBuilder, JobFailure};
 use crate::kernel::wire::ArgWriter;
-use crate::kernel::{Accepts, CallWriter, KernelInfo, Program, Reply};
-use crate::supervisor::{InLine, Shared, Terms, held_by};
+use crate::kernel::{Accepts, KernelInfo, Program, Reply};
+use crate::supervisor::{InLine, JobError, JobId, JobOptions, Shared, held_by};
 
-/// Somebody who waits to be let in. Dropping it gives up the place in the line.
+/// A place in the line for admission. Dropping it gives up the place.
 pub(super) struct Entering {
     pub(super) shared: Arc<Shared>,
     pub(super) line: InLine,
@@ -34,51 +34,61 @@ impl Drop for Entering {
     }
 }
 
-/// A job that is not submitted yet.
-pub(super) struct Unsent<G> {
+/// A call that is written and not submitted yet.
+pub(super) struct PendingCall<G> {
     call: ArgWriter,
-    terms: Terms,
+    options: JobOptions,
     program: PhantomData<fn() -> G>,
 }
 
-impl<G: Program> Unsent<G> {
-    /// Submits it when it is let in; until then it waits in this place of the line, with a waker there. Once.
+impl<G: Program> PendingCall<G> {
+    pub(super) fn new(call: ArgWriter, options: JobOptions) -> Self {
+        Self {
+            call,
+            options,
+            program: PhantomData,
+        }
+    }
+
+    /// Submits the call once it is admitted; until then the waker waits in `line`. Not to be polled again afterwards.
     pub(super) fn poll(
         &mut self,
-        shared: &Arc<Shared>,
+        shared: &Shared,
         line: &mut InLine,
         context: &Context<'_>,
-    ) -> Poll<Job<<G::Reply as Reply>::Out>> {
+    ) -> Poll<JobId> {
         let kernel = KernelInfo::of::<G>();
         let entry = ready!(shared.poll_enter(&kernel, held_by(&self.call), line, context));
-        let id = shared.submit_entered(&kernel, &mut self.call, self.terms.asked(), entry);
-        Poll::Ready(Job::sent::<G>(shared, id))
+        let id = shared.submit_entered(&kernel, &mut self.call, self.options.if_set(), entry);
+        Poll::Ready(id)
     }
 }
 
-/// A job that waits until it is let in: see [`JobBuilder::submit_async`]. Dropping it gives up the place in the line, and the
-/// arguments.
+/// The future of [`JobBuilder::submit_async`]. Dropping it gives up the place in the line for admission, and the arguments.
 #[must_use = "a future does nothing before it is polled"]
-pub struct Submitting<G: Program, A> {
-    state: State<G>,
+pub struct Submitting<G: Program, A, E: JobFailure = JobError> {
+    state: State<G, E>,
     args: PhantomData<fn(A)>,
 }
 
 #[allow(clippy::large_enum_variant, reason = "short-lived")]
-enum State<G: Program> {
-    Waits(Entering, Unsent<G>),
-    /// It ran in this thread, or was let in.
-    Here(Job<<G::Reply as Reply>::Out>),
+enum State<G: Program, E: JobFailure> {
+    Waits {
+        entering: Entering,
+        call: PendingCall<G>,
+        retained: E::Retained,
+    },
+    /// The job ran on the caller's thread.
+    Ready(Job<<G::Reply as Reply>::Out, E>),
     Submitted,
 }
 
 // Nothing points into it.
-impl<G: Program, A> Unpin for Submitting<G, A> {}
+impl<G: Program, A, E: JobFailure> Unpin for Submitting<G, A, E> {}
 
-impl<G: Program, A, T> JobBuilder<'_, G, A, T> {
-    /// Submits it without holding up an event loop: where there is a ceiling ([`admission`](super::Builder::admission)) the
-    /// future waits until the job is let in, in the same line as everybody else. Without a ceiling it is ready
-    /// at once. An inline engine has run the job when this returns.
+impl<G: Program, A, M, E: JobFailure> JobBuilder<'_, G, A, M, E> {
+    /// Submits the job without blocking an event loop: with [`admission`](super::Builder::admission) the future is ready when the job
+    /// is admitted, in the same line as blocking callers; otherwise at once. An inline engine has run the job when this returns.
     ///
     /// ```
     /// # fn main() -> Result<(), arenite::JobError> {
@@ -90,51 +100,56 @@ impl<G: Program, A, T> JobBuilder<'_, G, A, T> {
     /// })
     /// # }
     /// ```
-    pub fn submit_async(self) -> Submitting<G, A>
+    pub fn submit_async(self) -> Submitting<G, A, E>
     where
         G: Accepts<A>,
     {
         let state = match self.engine.shared() {
-            Some(shared) => State::Waits(Entering::new(shared), self.unsent(shared, 0)),
-            None => State::Here(self.run_here()),
+            Some(shared) => {
+                let (call, retained) = self.into_pending(shared.arena.id(), 0);
+                State::Waits {
+                    entering: Entering::new(shared),
+                    call,
+                    retained,
+                }
+            }
+            None => State::Ready(self.run_here()),
         };
         let args = PhantomData;
         Submitting { state, args }
     }
-
-    /// Nothing waits for it yet. `kept`: handles of each of its arrays that the caller keeps until it is answered.
-    pub(super) fn unsent(self, shared: &Shared, kept: usize) -> Unsent<G>
-    where
-        G: Accepts<A>,
-    {
-        let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
-        G::send(self.args, &mut call);
-        (call.0.seed, call.0.kept) = (self.seed, kept);
-        Unsent {
-            call: call.0,
-            terms: self.terms,
-            program: PhantomData,
-        }
-    }
 }
 
-impl<G: Accepts<A>, A> Future for Submitting<G, A> {
-    type Output = Job<<G::Reply as Reply>::Out>;
+impl<G: Accepts<A>, A, E: JobFailure> Future for Submitting<G, A, E> {
+    type Output = Job<<G::Reply as Reply>::Out, E>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let State::Waits(entering, unsent) = &mut self.state {
-            let Entering { shared, line } = entering;
-            let job = ready!(unsent.poll(shared, line, context));
-            self.state = State::Here(job);
-        }
-        match mem::replace(&mut self.state, State::Submitted) {
-            State::Here(job) => Poll::Ready(job),
-            State::Waits(..) | State::Submitted => panic!("this job was submitted before"),
+        let id = match &mut self.state {
+            State::Waits { entering, call, .. } => {
+                let Entering { shared, line } = entering;
+                Some(ready!(call.poll(shared, line, context)))
+            }
+            State::Ready(_) | State::Submitted => None,
+        };
+        match (mem::replace(&mut self.state, State::Submitted), id) {
+            (
+                State::Waits {
+                    entering, retained, ..
+                },
+                Some(id),
+            ) => Poll::Ready(Job::submitted(
+                &entering.shared,
+                id,
+                G::Reply::receive,
+                retained,
+            )),
+            (State::Ready(job), _) => Poll::Ready(job),
+            _ => panic!("this job was submitted before"),
         }
     }
 }
 
-impl<G: Program, A> fmt::Debug for Submitting<G, A> {
+impl<G: Program, A, E: JobFailure> fmt::Debug for Submitting<G, A, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Submitting").finish_non_exhaustive()
     }

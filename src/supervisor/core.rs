@@ -19,8 +19,9 @@ use super::group::{Groups, fails_together};
 use super::kernels::Kernels;
 use super::lane::{Lane, NOBODY};
 use super::limit::Lines;
+use super::options::{JobOptions, Priority};
 use super::parking::Parking;
-use super::policy::{Policy, Priority, Terms};
+use super::policy::Policy;
 use super::queue::Queue;
 use super::record::{JobId, NO_GRAPH, Outcome, Record, Records, Stage};
 use super::trace::Tracing;
@@ -219,13 +220,13 @@ impl Core {
         info: &KernelInfo,
         call: &mut ArgWriter,
         group: u32,
-        terms: Option<&Terms>,
+        options: Option<&JobOptions>,
     ) -> JobId {
-        let (id, refusal) = self.enter_record(info, call, group, terms);
+        let (id, refusal) = self.enter_record(info, call, group, options);
         if let Some(why) = refusal {
             self.fail(id.index, why, None, Vec::new());
-        } else if let Some(terms) = terms
-            && self.is_kept_back(id.index, terms)
+        } else if let Some(options) = options
+            && self.is_kept_back(id.index, options)
         {
             // It is answered, or its limiter says when it goes on.
         } else if self.ranked && self.overtake(id.index) {
@@ -253,7 +254,7 @@ impl Core {
         info: &KernelInfo,
         call: &mut ArgWriter,
         group: u32,
-        terms: Option<&Terms>,
+        options: Option<&JobOptions>,
     ) -> (JobId, Option<JobErrorKind>) {
         let kernel = self.kernels.index(info);
         self.next_job += 1;
@@ -267,37 +268,37 @@ impl Core {
             call.seed = self.seeded;
         }
         record.seed = call.seed;
-        if let Some(terms) = terms {
-            self.agree(id.index, terms);
+        if let Some(options) = options {
+            self.set_options(id.index, options);
         }
         let refusal = self.write_call(id.index, call);
         crate::sync::point!("submit.recorded");
         (id, refusal.or_else(|| self.refusal(kernel, group)))
     }
 
-    /// The terms of a job go into its record.
-    pub(super) fn agree(&mut self, index: u32, terms: &Terms) {
-        let mut policy = Policy::new(terms.clone());
-        policy.alone = self.deadlines_alone && terms.deadline.is_some();
+    /// The options of a job go into its record.
+    pub(super) fn set_options(&mut self, index: u32, options: &JobOptions) {
+        let mut policy = Policy::new(options.clone());
+        policy.alone = self.deadlines_alone && options.deadline.is_some();
         let record = self.records.at(index);
         record.policy = Some(Box::new(policy));
-        if terms.retries > 0 && terms.retry_errors {
+        if options.retries > 0 && options.retry_errors {
             // Nobody may be waiting for it yet, and its next attempt is to begin all the same.
             record.requests |= NOTICE;
             self.be_watched();
         }
-        self.ranked |= terms.priority != Priority::Normal;
+        self.ranked |= options.priority != Priority::Normal;
     }
 
     /// Looks at what may keep a job from being placed at once: it is answered, because it has no time at all, or its limiter says
     /// when it goes on.
-    pub(super) fn is_kept_back(&mut self, index: u32, terms: &Terms) -> bool {
-        self.is_too_late(index, terms) || self.joins_a_line(index)
+    pub(super) fn is_kept_back(&mut self, index: u32, options: &JobOptions) -> bool {
+        self.is_too_late(index, options) || self.joins_a_line(index)
     }
 
     /// Answers a job that has no time at all: no worker has to end for that. Says whether it did.
-    pub(super) fn is_too_late(&mut self, index: u32, terms: &Terms) -> bool {
-        let Some(limit) = terms.deadline.filter(Duration::is_zero) else {
+    pub(super) fn is_too_late(&mut self, index: u32, options: &JobOptions) -> bool {
+        let Some(limit) = options.deadline.filter(Duration::is_zero) else {
             return false;
         };
         let why = JobErrorKind::DeadlineExceeded { limit };
@@ -444,7 +445,7 @@ impl Core {
         let policy = record.policy.as_mut();
         let (deaths, label) = policy
             .map(|policy| {
-                let label = policy.terms.label.clone();
+                let label = policy.options.label.clone();
                 (std::mem::take(&mut policy.deaths), label)
             })
             .unwrap_or_default();
@@ -551,7 +552,7 @@ impl Core {
         let name = self.kernels.get(record.kernel).name;
         let policy = record.policy.as_ref();
         let failed = Failed {
-            label: policy.and_then(|policy| policy.terms.label.clone()),
+            label: policy.and_then(|policy| policy.options.label.clone()),
             attempt: u32::from(record.attempt),
             worker,
             ..Failed::new(kind, name, record.job)

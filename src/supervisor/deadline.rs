@@ -72,7 +72,7 @@ impl Core {
     fn start_clock(&mut self, index: usize, position: u64) {
         let record = self.lanes[index].record_at(position);
         let policy = &self.records.at(record).policy;
-        let limit = policy.as_ref().and_then(|policy| policy.terms.deadline);
+        let limit = policy.as_ref().and_then(|policy| policy.options.deadline);
         // A limit beyond all clocks is none.
         let at = limit.and_then(|limit| Instant::now().checked_add(limit));
         self.lanes[index].alarm = at.map(|at| Alarm { position, at });
@@ -178,7 +178,7 @@ impl Core {
         crate::sync::point!("judge.due");
         let record = self.lanes[index].record_at(alarm.position);
         let policy = &self.records.at(record).policy;
-        let limit = policy.as_ref().and_then(|policy| policy.terms.deadline);
+        let limit = policy.as_ref().and_then(|policy| policy.options.deadline);
         let limit = limit.unwrap_or_default();
         self.end_worker_of(
             index,

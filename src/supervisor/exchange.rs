@@ -11,32 +11,54 @@ use super::core::{Core, Read};
 use super::error::JobError;
 use super::lane::NOBODY;
 use super::lock::wake_all;
-use super::policy::Terms;
+use super::options::JobOptions;
 use super::record::{AWAITED, JobId, Stage};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{CallWriter, KernelInfo};
 use crate::link::{Ask, NOTICE, WAITER};
 use crate::sys::futex;
 
-/// What a map knows its jobs by.
-pub(crate) trait Key: Copy {
-    /// Answers are taken in the order of the jobs.
+/// What each result of a map comes with: `()` in the order of the items, the index of its item (`usize`) in the order in which
+/// jobs end. Sealed.
+pub trait ResultKey: Copy {
+    /// Results are taken in the order of the items.
+    #[doc(hidden)]
     const ORDERED: bool;
-    /// The key of the item at this place.
+    /// A result with its key, as the map gives it.
+    type Item<T>;
+    /// The key of the item with this index.
+    #[doc(hidden)]
     fn of(index: usize) -> Self;
+    /// The index of the item; `None` if the order says it.
+    #[doc(hidden)]
+    fn index(self) -> Option<usize>;
+    #[doc(hidden)]
+    fn item<T>(self, result: T) -> Self::Item<T>;
 }
 
-/// In order: the place says it.
-impl Key for () {
+impl ResultKey for () {
     const ORDERED: bool = true;
+    type Item<T> = T;
     fn of(_: usize) {}
+    fn index(self) -> Option<usize> {
+        None
+    }
+    fn item<T>(self, result: T) -> T {
+        result
+    }
 }
 
-/// As they end.
-impl Key for usize {
+impl ResultKey for usize {
     const ORDERED: bool = false;
+    type Item<T> = (usize, T);
     fn of(index: usize) -> Self {
         index
+    }
+    fn index(self) -> Option<usize> {
+        Some(self)
+    }
+    fn item<T>(self, result: T) -> (usize, T) {
+        (self, result)
     }
 }
 
@@ -81,10 +103,10 @@ impl Shared {
     /// Sends calls of one kernel in order, and takes the answers that have come: those at the front, or all. One lock for
     /// all of it. Returns how many calls were sent: all, but where there is a ceiling; then, if `wait`, at least one, unless
     /// some are in flight, which are to be waited for.
-    pub(crate) fn exchange<K: Key, R>(
+    pub(crate) fn exchange<K: ResultKey, R>(
         &self,
         kernel: &KernelInfo,
-        terms: Option<&Terms>,
+        options: Option<&JobOptions>,
         calls: &mut [CallWriter],
         flight: &mut Flight<K, R>,
         read: Read<R>,
@@ -101,7 +123,7 @@ impl Shared {
         core.refill();
         for call in calls {
             let submit =
-                |core: &mut Core, call: &mut ArgWriter| core.submit(kernel, call, 0, terms);
+                |core: &mut Core, call: &mut ArgWriter| core.submit(kernel, call, 0, options);
             let id = if core.admission.is_none() {
                 submit(&mut core, &mut call.0)
             } else if let Some(entry) = core.enter_now(kernel, &call.0) {

@@ -27,6 +27,7 @@ mod lock;
 mod log;
 mod memory;
 mod monitor;
+mod options;
 mod output;
 mod parking;
 mod place;
@@ -67,7 +68,8 @@ pub(crate) use depend::{Calls, GraphPlan, MOST_DEEP, NodeFate, Unit};
 pub(crate) use error::Because;
 pub(crate) use error::Failed;
 pub use error::{Death, JobError, JobErrorKind};
-pub(crate) use exchange::{Flight, Key, Outlook};
+pub use exchange::ResultKey;
+pub(crate) use exchange::{Flight, Outlook};
 pub(crate) use kernels::bytes_to_expect;
 use lane::Lane;
 pub(crate) use limit::{Limit, Permit};
@@ -76,9 +78,8 @@ use lock::Locked;
 use log::Logger;
 pub(crate) use log::Sink;
 pub use log::{LogLevel, LogLine, LogSource};
+pub use options::{AtMostOnce, Backoff, JobOptions, Permits, Priority, Retried};
 use parking::Parking;
-pub(crate) use policy::Terms;
-pub use policy::{Backoff, Priority};
 pub(crate) use progress::Looks;
 pub use progress::Progress;
 pub(crate) use record::JobId;
@@ -314,14 +315,14 @@ impl Shared {
         kernel: &KernelInfo,
         call: &mut ArgWriter,
         group: u32,
-        terms: Option<&Terms>,
+        options: Option<&JobOptions>,
     ) -> JobId {
         let mut core = self.lock();
         let id = if core.admission.is_none() {
             core = self.spilled(core, call);
-            core.submit(kernel, call, group, terms)
+            core.submit(kernel, call, group, options)
         } else {
-            let submit = |core: &mut Core, call: &mut _| core.submit(kernel, call, group, terms);
+            let submit = |core: &mut Core, call: &mut _| core.submit(kernel, call, group, options);
             let (admitted, id) = self.submit_admitted(core, kernel, call, submit);
             core = admitted;
             id

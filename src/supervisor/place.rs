@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::actor::actor_of;
 use super::core::{Closing, Core};
 use super::lane::{Lane, NOBODY};
-use super::policy::Priority;
+use super::options::Priority;
 use super::record::Stage;
 use crate::arena::Arena;
 use crate::link::{BACKLOG, Call, LOW_SHIFT, NOTICE, SLOTS, SPILLED, SPIN, STEALABLE, STOP};
@@ -263,7 +263,7 @@ impl Core {
     #[cold]
     fn watch_if_timed(&mut self, index: u32, lane: usize, position: u64) {
         let policy = &self.records.at(index).policy;
-        let limit = policy.as_ref().and_then(|policy| policy.terms.deadline);
+        let limit = policy.as_ref().and_then(|policy| policy.options.deadline);
         if limit.is_some() {
             self.lanes[lane].timed.push_back(position);
             self.watch(lane);

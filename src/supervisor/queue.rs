@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::policy::Priority;
+use super::options::Priority;
 use super::record::{Record, Records, Stage};
 
 /// Entries that may name nothing before they are swept out.

@@ -10,7 +10,8 @@ use smallvec::SmallVec;
 use crate::kernel::wire::{Leases, ReceivedArray};
 use crate::link::{INLINE_WORDS, NOTICE};
 use crate::supervisor::JobError;
-use crate::supervisor::policy::{Policy, Priority};
+use crate::supervisor::options::Priority;
+use crate::supervisor::policy::Policy;
 
 /// Names a record as long as its job is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +118,7 @@ impl Record {
     #[inline]
     pub(super) fn priority(&self) -> Priority {
         let policy = self.policy.as_ref();
-        policy.map_or(Priority::Normal, |policy| policy.terms.priority)
+        policy.map_or(Priority::Normal, |policy| policy.options.priority)
     }
 
     /// What its state word is to say when it is posted.

@@ -184,7 +184,7 @@ impl Core {
         let over = over.unwrap_or_else(monotonic_ns);
         let attempt = Attempt {
             job: record.job,
-            label: policy.and_then(|policy| policy.terms.label.clone()),
+            label: policy.and_then(|policy| policy.options.label.clone()),
             kernel: self.kernels.get(record.kernel).name,
             attempt: record.attempt,
             since: open.since,

@@ -17,7 +17,7 @@ use std::time::Duration;
 use super::Shared;
 use super::admission::InLine;
 use super::core::Core;
-use super::policy::Terms;
+use super::options::JobOptions;
 use super::record::JobId;
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{CallWriter, KernelInfo};
@@ -45,7 +45,7 @@ pub(crate) struct Written {
     /// The place of the first one in the line for admission, which the monitor has taken.
     line: InLine,
     /// What to send them as; if the monitor knows of them.
-    watched: Option<(KernelInfo, Option<Terms>)>,
+    watched: Option<(KernelInfo, Option<JobOptions>)>,
     /// The count when the monitor looked last, and for how many looks there was nothing to do.
     seen: u64,
     idle: u32,
@@ -128,11 +128,11 @@ impl Written {
         self.len = 0;
     }
 
-    /// The map begins to ask for items, whose jobs are sent on these terms.
-    pub(crate) fn begin(&mut self, terms: &Terms) {
+    /// The map begins to ask for items, whose jobs are sent on these options.
+    pub(crate) fn begin(&mut self, options: &JobOptions) {
         self.asking = true;
         if let Some((_, told)) = &mut self.watched {
-            *told = terms.asked().cloned();
+            *told = options.if_set().cloned();
         }
     }
 
@@ -162,12 +162,12 @@ impl Shared {
         unsent: &Arc<Unsent>,
         written: &mut Written,
         kernel: &KernelInfo,
-        terms: &Terms,
+        options: &JobOptions,
     ) {
         if written.len == 0 || written.watched.is_some() {
             return;
         }
-        written.watched = Some((*kernel, terms.asked().cloned()));
+        written.watched = Some((*kernel, options.if_set().cloned()));
         written.idle = 0;
         let mut core = self.lock();
         // It may sleep without a limit, unless it looks after others.
@@ -186,7 +186,7 @@ impl Shared {
 
     /// Sends calls of a map whose iterator runs, as far as they are let in without waiting.
     fn send_left(&self, calls: &mut Written) {
-        let Some((kernel, terms)) = calls.watched.clone() else {
+        let Some((kernel, options)) = calls.watched.clone() else {
             return;
         };
         if self.settings.memory.admission == 0 {
@@ -205,7 +205,7 @@ impl Shared {
         } = &mut *calls;
         for call in &mut all[..*len] {
             let submit = |core: &mut Core, call: &mut ArgWriter| {
-                core.submit(&kernel, call, 0, terms.as_ref())
+                core.submit(&kernel, call, 0, options.as_ref())
             };
             if core.admission.is_none() {
                 ids.push(submit(&mut core, &mut call.0));

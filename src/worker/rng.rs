@@ -133,10 +133,10 @@ impl Drop for Outer {
 /// | [`Engine::scope`](crate::Engine::scope) | the how many-th call of the engine, and the how many-th job of the scope |
 /// | one that was [spawned](crate::Spawn) | that of the job that spawned it, and the place of the call in its `Spawn` |
 /// | a stage of a [`Stream`](crate::stream::Stream) | the how many-th call of the engine, which stage, and which item or window |
-/// | [`Engine::reduce`](crate::Engine::reduce) | the how many-th call of the engine, and the place of the chunk or pair |
-/// | [`Engine::par_map`](crate::Engine::par_map), [`par_map_report`](crate::Engine::par_map_report) | the how many-th call of the engine, and the index of the element |
+/// | [`Par::reduce`](crate::par::Par::reduce) | the how many-th call of the engine, and the place of the chunk or pair |
+/// | [`Par::map`](crate::par::Par::map) | the how many-th call of the engine, and the index of the element |
 ///
-/// [`par_apply`](crate::Engine::par_apply), `par_apply_report` and `par_apply_mut` cut arrays by the number of workers, so what
+/// [`Par::apply`](crate::par::Par::apply) and [`ParMut::apply`](crate::par::ParMut::apply) cut arrays by the number of workers, so what
 /// their chunks draw depends on it; where that matters run a kernel over [`Array::partitions`](crate::Array::partitions).
 ///
 /// It is a generator of the crate [`rand`], which is re-exported as [`arenite::rand`](crate::rand): draw from ranges and

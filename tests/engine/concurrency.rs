@@ -86,7 +86,7 @@ fn threads_mix_everything() {
                                 total.fetch_add(sum(&array.unwrap()), Relaxed);
                             }
                         }
-                        1 => assert_eq!(lab.par_map(&shared, |x| x + 1).unwrap()[9999], 10_000),
+                        1 => assert_eq!(lab.par(&shared).map(|x| x + 1).unwrap()[9999], 10_000),
                         2 => assert_eq!(lab.submit(sum, (&shared,)).wait().unwrap(), 49_995_000),
                         3 => {
                             let mut out = lab.zeros::<u32>(1000).unwrap();

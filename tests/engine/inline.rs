@@ -99,22 +99,23 @@ fn story(engine: &Engine) -> Vec<String> {
     tell(&failed.map_err(|why| error(&why)));
     tell(
         &engine
-            .par_map(&values, |x| f64::from(x) / 2.0)
+            .par(&values)
+            .map(|x| f64::from(x) / 2.0)
             .unwrap()
             .to_vec(),
     );
     tell(
         &engine
-            .par_apply(&values, |from: &[i32], to: &mut [u8]| {
+            .par(&values)
+            .apply(|from: &[i32], to: &mut [u8]| {
                 from.iter().zip(to).for_each(|(x, to)| *to = *x as u8)
             })
             .unwrap()
             .to_vec(),
     );
     engine
-        .par_apply_mut(&mut out, |part: &mut [i32]| {
-            part.iter_mut().for_each(|x| *x = -*x)
-        })
+        .par_mut(&mut out)
+        .apply(|part: &mut [i32]| part.iter_mut().for_each(|x| *x = -*x))
         .unwrap();
     tell(&out.to_vec());
     let mut job = engine.submit(|| 'z', ());

@@ -26,16 +26,15 @@ tests![
 fn a_million_squares() {
     let lab = Lab::new(2);
     let numbers = lab.from_fn(1_000_000, |i| i as i64).unwrap();
-    let squares = lab.par_map(&numbers, |x| x * x).unwrap();
+    let squares = lab.par(&numbers).map(|x| x * x).unwrap();
     assert!(squares.iter().zip(0..).all(|(&x, n)| x == n * n));
     let chunked = lab
-        .par_apply(&numbers, |from: &[i64], to: &mut [i64]| {
-            from.iter().zip(to).for_each(|(x, to)| *to = x * x)
-        })
+        .par(&numbers)
+        .apply(|from: &[i64], to: &mut [i64]| from.iter().zip(to).for_each(|(x, to)| *to = x * x))
         .unwrap();
     assert_eq!(squares[..], chunked[..]);
     // The result is an array like any other.
-    let roots = lab.par_map(&squares, |x| x.isqrt()).unwrap();
+    let roots = lab.par(&squares).map(|x| x.isqrt()).unwrap();
     assert_eq!(roots[..], numbers[..]);
     drop((numbers, squares, chunked, roots));
     lab.assert_in_use(0);
@@ -44,14 +43,14 @@ fn a_million_squares() {
 fn another_type_and_many_dimensions() {
     let lab = Lab::new(3);
     let bytes = lab.from_fn([17, 3, 5, 7], |i| i as u8).unwrap();
-    let wide = lab.par_map(&bytes, |x| f64::from(x) / 2.0).unwrap();
+    let wide = lab.par(&bytes).map(|x| f64::from(x) / 2.0).unwrap();
     assert_eq!(wide.shape(), bytes.shape());
     assert!(
         wide.iter()
             .zip(bytes.iter())
             .all(|(&a, &b)| a == f64::from(b) / 2.0)
     );
-    let narrow = lab.par_map(&wide, |x| x as u16).unwrap();
+    let narrow = lab.par(&wide).map(|x| x as u16).unwrap();
     assert!(
         narrow
             .iter()
@@ -64,10 +63,9 @@ fn in_place() {
     let lab = Lab::new(2);
     let mut values = lab.zeros::<u16>([333, 1001]).unwrap();
     for _ in 0..10 {
-        lab.par_apply_mut(&mut values, |part: &mut [u16]| {
-            part.iter_mut().for_each(|x| *x += 3)
-        })
-        .unwrap();
+        lab.par_mut(&mut values)
+            .apply(|part: &mut [u16]| part.iter_mut().for_each(|x| *x += 3))
+            .unwrap();
     }
     assert!(values.iter().all(|&x| x == 30));
     drop(values);
@@ -79,21 +77,27 @@ fn with_a_number() {
     let numbers = lab.from_fn([1000, 1000], |i| i as i64).unwrap();
     for by in [3, -7] {
         let mapped = lab
-            .par_map_with(&numbers, by, |x: i64, by: i64| x * by)
+            .par(&numbers)
+            .with(by)
+            .map(|x: i64, by: i64| x * by)
             .unwrap();
         assert_eq!(mapped.shape(), numbers.shape());
         assert!(mapped.iter().zip(0..).all(|(&x, n)| x == n * by));
         let applied = lab
-            .par_apply_with(&numbers, by, |from: &[i64], to: &mut [i64], by: i64| {
+            .par(&numbers)
+            .with(by)
+            .apply(|from: &[i64], to: &mut [i64], by: i64| {
                 from.iter().zip(to).for_each(|(x, to)| *to = x * by)
             })
             .unwrap();
         assert_eq!(applied[..], mapped[..]);
         let mut changed = applied.try_into_mut().unwrap();
-        lab.par_apply_mut_with(&mut changed, by, |part: &mut [i64], by: i64| {
-            part.iter_mut().for_each(|x| *x /= by);
-        })
-        .unwrap();
+        lab.par_mut(&mut changed)
+            .with(by)
+            .apply(|part: &mut [i64], by: i64| {
+                part.iter_mut().for_each(|x| *x /= by);
+            })
+            .unwrap();
         assert_eq!(changed[..], numbers[..]);
     }
     drop(numbers);
@@ -105,7 +109,7 @@ fn with_an_array_that_all_read() {
     let indices = lab.from_fn(300_000, |i| (i * 7919 % 1000) as u16).unwrap();
     let table = lab.from_fn(1000, |i| i as f32 / 2.0).unwrap();
     let look_up = |x: u16, table: &[f32]| table[usize::from(x)];
-    let found = lab.par_map_with(&indices, &table, look_up).unwrap();
+    let found = lab.par(&indices).with(&table).map(look_up).unwrap();
     let expected = |x: u16| f32::from(x) / 2.0;
     assert!(
         found
@@ -116,7 +120,9 @@ fn with_an_array_that_all_read() {
     // A handle of its own, and several arrays.
     let tables = vec![table.clone(), table.clone()];
     let sums = lab
-        .par_map_with(&indices, &tables, |x: u16, tables: &[Array<f32>]| {
+        .par(&indices)
+        .with(&tables)
+        .map(|x: u16, tables: &[Array<f32>]| {
             tables
                 .iter()
                 .map(|table| table[usize::from(x)])
@@ -129,14 +135,14 @@ fn with_an_array_that_all_read() {
             .all(|(&y, &x)| y == f32::from(x))
     );
     let moved = lab
-        .par_map_with(&indices, table, |x: u16, table: &Array<f32>| {
-            table[usize::from(x)]
-        })
+        .par(&indices)
+        .with(table)
+        .map(|x: u16, table: &Array<f32>| table[usize::from(x)])
         .unwrap();
     assert_eq!(moved[..], found[..]);
     // One that the workers do not see.
     let foreign = Array::from_slice(&[1.0f32; 1000]);
-    let error = lab.par_map_with(&indices, &foreign, look_up).unwrap_err();
+    let error = lab.par(&indices).with(&foreign).map(look_up).unwrap_err();
     assert_eq!(*error.kind(), JobErrorKind::ForeignArray);
     drop((indices, tables, found, sums, moved));
     lab.assert_in_use(0);
@@ -160,16 +166,16 @@ fn with_texts_and_types_of_ones_own() {
         offset: 0.5,
     };
     assert_eq!(
-        lab.par_map_with(&x, line, on_line).unwrap()[..],
+        lab.par(&x).with(line).map(on_line).unwrap()[..],
         [0.5, 2.5, 4.5]
     );
     let letter = |i: u8, text: &str| text.as_bytes()[usize::from(i)];
     let order = lab.from_slice(&[2u8, 0, 1]).unwrap();
     assert_eq!(
-        lab.par_map_with(&order, "abc", letter).unwrap()[..],
+        lab.par(&order).with("abc").map(letter).unwrap()[..],
         *b"cab"
     );
-    let owned = lab.par_map_with(&order, String::from("abc"), letter);
+    let owned = lab.par(&order).with(String::from("abc")).map(letter);
     assert_eq!(owned.unwrap()[..], *b"cab");
 }
 
@@ -183,11 +189,11 @@ fn with_an_argument_a_worker_dies() {
         }
         x + table[1]
     };
-    let error = lab.par_map_with(&values, &table, picky).unwrap_err();
+    let error = lab.par(&values).with(&table).map(picky).unwrap_err();
     assert_eq!(*error.kind(), JobErrorKind::Signal(6), "{error}");
     // Nobody holds it any more but this function.
     drop(table);
-    let next = lab.par_map_with(&values, 1, |x: u32, one: u32| x + one);
+    let next = lab.par(&values).with(1).map(|x: u32, one: u32| x + one);
     assert!(next.unwrap().iter().zip(1..).all(|(&x, n)| x == n));
     drop(values);
     lab.assert_in_use(0);
@@ -198,14 +204,14 @@ fn random_numbers_are_the_same_with_an_argument() {
         let lab = Lab::with(workers, |builder| builder.seed(7));
         let input = lab.zeros::<u8>(50_000).unwrap().seal();
         let with = lab
-            .par_map_with(&input, 1u64, |_: u8, more: u64| {
-                arenite::rng().random::<u64>().wrapping_add(more)
-            })
+            .par(&input)
+            .with(1u64)
+            .map(|_: u8, more: u64| arenite::rng().random::<u64>().wrapping_add(more))
             .unwrap();
         // Those of a plain call with the same number in the run.
         let lab = Lab::with(1, |builder| builder.seed(7));
         let input = lab.zeros::<u8>(50_000).unwrap().seal();
-        let plain = lab.par_map(&input, |_| arenite::rng().random::<u64>());
+        let plain = lab.par(&input).map(|_| arenite::rng().random::<u64>());
         let plain = plain.unwrap();
         assert!(
             with.iter()
@@ -221,10 +227,11 @@ fn nothing_at_all() {
     let lab = Lab::new(2);
     for shape in [arenite::Shape::from(0), [0, 5].into(), [5, 0].into()] {
         let empty = lab.from_fn(shape, |_| 0i64).unwrap();
-        let mapped = lab.par_map(&empty, |x| x + 1).unwrap();
+        let mapped = lab.par(&empty).map(|x| x + 1).unwrap();
         assert_eq!((mapped.shape(), mapped.len()), (shape, 0));
         let mut empty = lab.zeros::<u8>(shape).unwrap();
-        lab.par_apply_mut(&mut empty, |part: &mut [u8]| part.fill(1))
+        lab.par_mut(&mut empty)
+            .apply(|part: &mut [u8]| part.fill(1))
             .unwrap();
     }
     lab.assert_in_use(0);
@@ -240,7 +247,7 @@ fn rows_of_odd_sizes() {
         (3, 1),
     ] {
         let values = lab.from_fn([rows, columns], |i| i as u32).unwrap();
-        let mapped = lab.par_map(&values, |x| !x).unwrap();
+        let mapped = lab.par(&values).map(|x| !x).unwrap();
         assert!(
             mapped.iter().zip(0..).all(|(&x, n)| x == !n),
             "{rows} rows of {columns}"
@@ -259,13 +266,15 @@ fn one_long_row_is_cut() {
     let values = shapes.map(|shape| {
         let lab = Lab::with(2, |builder| builder.seed(7));
         let bytes = lab.from_fn(shape, |i| i as u8).unwrap();
-        let mapped = lab.par_map(&bytes, |x| x / 2).unwrap();
+        let mapped = lab.par(&bytes).map(|x| x / 2).unwrap();
         assert_eq!(mapped.shape(), shape);
         let calls = |lab: &Lab| lab.stats().kernels.iter().map(|one| one.calls).sum::<u64>();
         let first = calls(&lab);
         assert!(first > 1, "{first} jobs");
         let with = lab
-            .par_map_with(&mapped, 1, |x: u8, more: u8| x + more)
+            .par(&mapped)
+            .with(1)
+            .map(|x: u8, more: u8| x + more)
             .unwrap();
         assert_eq!(with.shape(), shape);
         assert!(calls(&lab) > first + 1);
@@ -273,7 +282,9 @@ fn one_long_row_is_cut() {
         let few = few
             .reshape([shape.rows().min(4), (1 << 17) / shape.rows().min(4)])
             .unwrap();
-        let drawn = lab.par_map(&few, |x| u64::from(x) ^ arenite::rng().random::<u64>());
+        let drawn = lab
+            .par(&few)
+            .map(|x| u64::from(x) ^ arenite::rng().random::<u64>());
         (with.to_vec(), drawn.unwrap().to_vec())
     });
     assert!(
@@ -293,7 +304,7 @@ fn a_chunk_that_fails() {
         assert_ne!(x, 400_000, "the one");
         x
     };
-    let error = lab.par_map(&values, picky).unwrap_err();
+    let error = lab.par(&values).map(picky).unwrap_err();
     assert!(
         matches!(error.kind(), JobErrorKind::Panicked { message, .. } if message.contains("the one")),
         "{error:?}"
@@ -306,11 +317,13 @@ fn a_chunk_that_fails() {
         panic!("at once");
     }
     let error = lab
-        .par_apply_mut_with(&mut out, 0, fails::<u32>)
+        .par_mut(&mut out)
+        .with(0)
+        .apply(fails::<u32>)
         .unwrap_err();
     assert_eq!(error.kernel(), std::any::type_name_of_val(&fails::<u32>));
     drop(out);
-    assert_eq!(lab.par_map(&values, |x| x).unwrap()[..], values[..]);
+    assert_eq!(lab.par(&values).map(|x| x).unwrap()[..], values[..]);
     drop(values);
     lab.assert_in_use(0);
 }
@@ -319,12 +332,13 @@ fn foreign_arrays() {
     let lab = Lab::new(1);
     let private = Array::from_slice(&[1u8, 2]);
     assert_eq!(
-        *lab.par_map(&private, |x| x).unwrap_err().kind(),
+        *lab.par(&private).map(|x| x).unwrap_err().kind(),
         JobErrorKind::ForeignArray
     );
     let mut private = ArrayMut::<u8>::zeros(5);
     let error = lab
-        .par_apply_mut(&mut private, |part: &mut [u8]| part.fill(1))
+        .par_mut(&mut private)
+        .apply(|part: &mut [u8]| part.fill(1))
         .unwrap_err();
     assert_eq!(*error.kind(), JobErrorKind::ForeignArray);
     assert_eq!(private[..], [0; 5]);
@@ -334,12 +348,12 @@ fn foreign_arrays() {
 fn no_room_for_the_result() {
     let lab = Lab::with(1, |builder| builder.capacity(16 << 20));
     let values = lab.zeros::<u8>(2 << 20).unwrap().seal();
-    let error = lab.par_map(&values, f64::from).unwrap_err();
+    let error = lab.par(&values).map(f64::from).unwrap_err();
     let JobErrorKind::ArenaFull(full) = error.kind() else {
         panic!("{error:?}")
     };
     assert_eq!((full.requested, full.capacity), (16 << 20, 16 << 20));
-    assert_eq!(lab.par_map(&values, u16::from).unwrap().len(), 2 << 20);
+    assert_eq!(lab.par(&values).map(u16::from).unwrap().len(), 2 << 20);
     drop(values);
     lab.assert_in_use(0);
 }

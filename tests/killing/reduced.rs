@@ -75,7 +75,7 @@ fn scene(point: &'static Point, passing: Option<u64>) -> Result<Saw, String> {
     if let Some(passing) = passing {
         board().arm(point.name, Deed::Kill, passing..passing + 1);
     }
-    let whole = lab.reduce(&numbers, span, (path,), join);
+    let whole = lab.par(&numbers).reduce(span, (path,), join);
     // Up to here: whoever is killed later was not at any of its jobs.
     let passed = board().passed(point.name) - before;
     let died = || passing.map_or(0, |_| board().done(point.name).0);

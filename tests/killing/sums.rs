@@ -43,12 +43,12 @@ struct Figures {
 }
 
 fn figures(engine: &Engine, a: &Array<f32>) -> Figures {
-    let running = engine.cumsum(a).unwrap();
+    let running = engine.par(a).cumsum().unwrap();
     Figures {
         running: running.iter().map(|x| x.to_bits()).collect(),
-        counts: engine.histogram(a, 100, (0.0, 1e9)).unwrap().counts,
-        sum: engine.sum(a).unwrap().to_bits(),
-        largest: engine.argmax(a).unwrap(),
+        counts: engine.par(a).histogram(100, (0.0, 1e9)).unwrap().counts,
+        sum: engine.par(a).sum().unwrap().to_bits(),
+        largest: engine.par(a).argmax().unwrap(),
     }
 }
 

@@ -121,6 +121,7 @@ async fn some_jobs(lab: &Lab) {
     let letter = lab
         .job(|n: u64| Err::<u64, _>(format!("not {n}")), (8,))
         .keep_args()
+        .submit()
         .await;
     assert_eq!(letter.unwrap_err().args(), &(8,));
 }
@@ -428,7 +429,10 @@ fn other_tasks_run_while_admission_is_awaited() {
     let first = lab.submit(held, (three_mib(&lab), &gate.path()));
     // Nobody knows what it returns, so it comes in alone.
     let refuse = |values: &[u8]| Err::<u64, _>(values.len());
-    let job = lab.job(refuse, (three_mib(&lab),)).keep_args_async();
+    let job = lab
+        .job(refuse, (three_mib(&lab),))
+        .keep_args()
+        .submit_async();
     let answer = side_by_side(async { job.await.await }, async {
         turn().await;
         assert_eq!(lab.stats().open, 1, "it waits outside");

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-use arenite::engine::Number;
+use arenite::par::Number;
 use arenite::{Array, ArrayMut, Engine, JobErrorKind, Spawn, call};
 
 use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
@@ -56,13 +56,13 @@ fn figures(engine: &Engine) -> Vec<u32> {
     let mut bits = Vec::new();
     for len in [1, 511, 513, 20_000, 300_001] {
         let a = array(engine, len);
-        bits.push(engine.sum(&a).unwrap().to_bits());
-        bits.push((engine.mean(&a).unwrap() as f32).to_bits());
-        let cumulative = engine.cumsum(&a).unwrap();
+        bits.push(engine.par(&a).sum().unwrap().to_bits());
+        bits.push((engine.par(&a).mean().unwrap() as f32).to_bits());
+        let cumulative = engine.par(&a).cumsum().unwrap();
         bits.extend(cumulative.iter().step_by(1009).map(|x| x.to_bits()));
-        let by_hand = engine.scan(&a, |a: f32, b: f32| a + b).unwrap();
+        let by_hand = engine.par(&a).scan(|a: f32, b: f32| a + b).unwrap();
         assert_eq!(by_hand[len - 1].to_bits(), cumulative[len - 1].to_bits());
-        let reduced = engine.reduce(&a, plain_sum, (), |a: f32, b: f32| a + b);
+        let reduced = engine.par(&a).reduce(plain_sum, (), |a: f32, b: f32| a + b);
         bits.push(reduced.unwrap().to_bits());
     }
     bits
@@ -96,18 +96,24 @@ fn sums_of_all_types() {
     {
         let a = lab.from_fn([300, 1000], |i| T::try_from((i % 100) as i32).unwrap());
         let a = a.unwrap();
-        assert_eq!(lab.mean(&a).unwrap(), 49.5);
+        assert_eq!(lab.par(&a).mean().unwrap(), 49.5);
         assert_eq!(
-            lab.min(&a).unwrap().map(|x| x == T::try_from(0).unwrap()),
+            lab.par(&a)
+                .min()
+                .unwrap()
+                .map(|x| x == T::try_from(0).unwrap()),
             Some(true)
         );
         assert_eq!(
-            lab.max(&a).unwrap().map(|x| x == T::try_from(99).unwrap()),
+            lab.par(&a)
+                .max()
+                .unwrap()
+                .map(|x| x == T::try_from(99).unwrap()),
             Some(true)
         );
-        assert_eq!(lab.argmin(&a).unwrap(), Some(0));
-        assert_eq!(lab.argmax(&a).unwrap(), Some(99));
-        lab.sum(&a).unwrap()
+        assert_eq!(lab.par(&a).argmin().unwrap(), Some(0));
+        assert_eq!(lab.par(&a).argmax().unwrap(), Some(99));
+        lab.par(&a).sum().unwrap()
     }
     let lab = Lab::new(2);
     assert_eq!(check::<i8>(&lab), 14_850_000_i64);
@@ -119,25 +125,25 @@ fn sums_of_all_types() {
     assert_eq!(check::<u32>(&lab), 14_850_000_u64);
     assert_eq!(check::<u64>(&lab), 14_850_000_u64);
     let tenths = lab.from_fn(1 << 20, |_| 0.1f64).unwrap();
-    assert!((lab.sum(&tenths).unwrap() - 104_857.6).abs() < 1e-9);
+    assert!((lab.par(&tenths).sum().unwrap() - 104_857.6).abs() < 1e-9);
     lab.assert_in_use(tenths.len() as u64 * 8);
 }
 
 fn what_does_not_fit_is_an_error() {
     let lab = Lab::new(2);
     let large = lab.from_fn(100_000, |_| i64::MAX).unwrap();
-    let error = lab.sum(&large).unwrap_err();
+    let error = lab.par(&large).sum().unwrap_err();
     assert!(error.to_string().contains("out of range of i64"), "{error}");
-    assert_eq!(lab.mean(&large).unwrap(), i64::MAX as f64);
+    assert_eq!(lab.par(&large).mean().unwrap(), i64::MAX as f64);
     // On the way to a result that fits anything may come.
     let back = lab
         .from_fn(100_001, |i| if i % 2 == 0 { u64::MAX } else { 0 })
         .unwrap();
-    assert!(lab.sum(&back).is_err());
+    assert!(lab.par(&back).sum().is_err());
     let back = lab
         .from_fn(100_000, |i| if i < 50_000 { i64::MAX } else { -i64::MAX })
         .unwrap();
-    assert_eq!(lab.sum(&back).unwrap(), 0);
+    assert_eq!(lab.par(&back).sum().unwrap(), 0);
 }
 
 fn nothing_at_all() {
@@ -145,16 +151,22 @@ fn nothing_at_all() {
     let shapes = [arenite::Shape::from(0), [0, 5].into(), [5, 0].into()];
     for (shape, parts) in shapes.into_iter().zip([0, 0, 4]) {
         let none = lab.zeros::<f32>(shape).unwrap().seal();
-        assert_eq!(lab.sum(&none).unwrap(), 0.0);
-        assert!(lab.mean(&none).unwrap().is_nan());
+        assert_eq!(lab.par(&none).sum().unwrap(), 0.0);
+        assert!(lab.par(&none).mean().unwrap().is_nan());
         assert_eq!(
-            (lab.min(&none).unwrap(), lab.argmax(&none).unwrap()),
+            (
+                lab.par(&none).min().unwrap(),
+                lab.par(&none).argmax().unwrap()
+            ),
             (None, None)
         );
-        let (cumulative, counts) = (lab.cumsum(&none), lab.histogram(&none, 3, (0.0, 1.0)));
+        let (cumulative, counts) = (
+            lab.par(&none).cumsum(),
+            lab.par(&none).histogram(3, (0.0, 1.0)),
+        );
         assert_eq!(cumulative.unwrap().shape(), shape);
         assert_eq!(counts.unwrap().counts, [0; 3]);
-        let sum = lab.reduce(&none, plain_sum, (), |a: f32, b: f32| a + b);
+        let sum = lab.par(&none).reduce(plain_sum, (), |a: f32, b: f32| a + b);
         assert_eq!(sum.unwrap(), 0.0);
         assert_eq!(none.partitions(4).count(), parts, "{shape:?}");
         assert!(none.partitions(4).all(|part| part.is_empty()));
@@ -171,10 +183,10 @@ fn the_first_of_equals() {
         a[at - 1] = -5;
     }
     let a = a.seal();
-    assert_eq!(lab.argmax(&a).unwrap(), Some(30_000));
-    assert_eq!(lab.argmin(&a).unwrap(), Some(29_999));
+    assert_eq!(lab.par(&a).argmax().unwrap(), Some(30_000));
+    assert_eq!(lab.par(&a).argmin().unwrap(), Some(29_999));
     assert_eq!(
-        (lab.min(&a).unwrap(), lab.max(&a).unwrap()),
+        (lab.par(&a).min().unwrap(), lab.par(&a).max().unwrap()),
         (Some(-5), Some(5))
     );
 }
@@ -185,18 +197,18 @@ fn a_nan_wins() {
     (a[7], a[8]) = (f64::INFINITY, f64::NEG_INFINITY);
     (a[250_000], a[270_000]) = (f64::NAN, f64::NAN);
     let a = a.seal();
-    assert!(lab.min(&a).unwrap().is_some_and(f64::is_nan));
-    assert!(lab.max(&a).unwrap().is_some_and(f64::is_nan));
-    assert_eq!(lab.argmin(&a).unwrap(), Some(250_000));
-    assert_eq!(lab.argmax(&a).unwrap(), Some(250_000));
-    let counts = lab.histogram(&a, 2, (0.0, 1.0)).unwrap().counts;
+    assert!(lab.par(&a).min().unwrap().is_some_and(f64::is_nan));
+    assert!(lab.par(&a).max().unwrap().is_some_and(f64::is_nan));
+    assert_eq!(lab.par(&a).argmin().unwrap(), Some(250_000));
+    assert_eq!(lab.par(&a).argmax().unwrap(), Some(250_000));
+    let counts = lab.par(&a).histogram(2, (0.0, 1.0)).unwrap().counts;
     assert_eq!(counts, [299_996, 0]);
 }
 
 fn running_totals() {
     let lab = Lab::new(2);
     let bytes = lab.from_fn([100, 3000], |i| (i % 251) as u8).unwrap();
-    let sums = lab.cumsum(&bytes).unwrap();
+    let sums = lab.par(&bytes).cumsum().unwrap();
     assert_eq!(sums.shape(), bytes.shape());
     let mut expected = 0;
     for (sum, &byte) in sums.iter().zip(bytes.iter()) {
@@ -212,7 +224,7 @@ fn running_totals() {
             0
         }
     });
-    let filled = lab.scan(&sparse.unwrap(), last).unwrap();
+    let filled = lab.par(&sparse.unwrap()).scan(last).unwrap();
     assert!(
         filled
             .iter()
@@ -228,7 +240,7 @@ fn a_running_total_that_overflows() {
     let steps = lab
         .from_fn(100_000, |i| if i > 99_990 { i64::MAX / 4 } else { 0 })
         .unwrap();
-    let error = lab.cumsum(&steps).unwrap_err();
+    let error = lab.par(&steps).cumsum().unwrap_err();
     assert!(error.to_string().contains("out of range of i64"), "{error}");
     // The total of a chunk by itself is out of range, and no element of the result.
     let half = 1i64 << 62;
@@ -239,7 +251,7 @@ fn a_running_total_that_overflows() {
             _ => 0,
         })
         .unwrap();
-    let sums = lab.cumsum(&pairs).unwrap();
+    let sums = lab.par(&pairs).cumsum().unwrap();
     assert_eq!(
         (sums[0], sums[49_999], sums[50_000], sums[99_999]),
         (-half, -half, 0, half)
@@ -252,12 +264,13 @@ fn a_running_total_that_overflows() {
             _ => 0,
         })
         .unwrap();
-    let error = lab.cumsum(&over).unwrap_err();
+    let error = lab.par(&over).cumsum().unwrap_err();
     assert!(error.to_string().contains("out of range of i64"), "{error}");
     drop((pairs, over, sums));
     // A panic of the program's own operation is an error like that of any kernel.
     let error = lab
-        .scan(&steps, |_: i64, _: i64| panic!("no more"))
+        .par(&steps)
+        .scan(|_: i64, _: i64| panic!("no more"))
         .unwrap_err();
     assert!(matches!(error.kind(), JobErrorKind::Panicked { message, .. } if message == "no more"));
     drop(steps);
@@ -267,13 +280,14 @@ fn a_running_total_that_overflows() {
 fn counts_in_bins() {
     let lab = Lab::new(3);
     let values = lab.from_fn(500_000, |i| (i % 1000) as i16).unwrap();
-    let histogram = lab.histogram(&values, 5, (100.0, 600.0)).unwrap();
+    let histogram = lab.par(&values).histogram(5, (100.0, 600.0)).unwrap();
     // The upper edge of all belongs to the last bin.
     assert_eq!(histogram.counts, [50_000, 50_000, 50_000, 50_000, 50_500]);
     assert_eq!(histogram.edges, [100.0, 200.0, 300.0, 400.0, 500.0, 600.0]);
     assert_eq!(
         Engine::inline()
-            .histogram(&values, 5, (100.0, 600.0))
+            .par(&values)
+            .histogram(5, (100.0, 600.0))
             .unwrap(),
         histogram
     );
@@ -287,7 +301,7 @@ fn more_bins_than_there_is_room_for() {
         builder.capacity(64 << 20).memory_limit(64 << 20)
     });
     let a = array(&lab, 1000);
-    let error = lab.histogram(&a, 64 << 20, (0.0, 1.0)).unwrap_err();
+    let error = lab.par(&a).histogram(64 << 20, (0.0, 1.0)).unwrap_err();
     assert!(
         matches!(error.kind(), JobErrorKind::ArenaFull(full) if full.requested == 512 << 20),
         "{error}"
@@ -302,14 +316,14 @@ fn more_bins_than_this_program_has_room_for() {
     let none = Array::from_slice(&[]);
     for bins in [1 << 45, 1 << 58] {
         for (engine, a) in [(&*lab, array(&lab, 1000)), (&inline, none.clone())] {
-            let error = engine.histogram(&a, bins, (0.0, 1.0)).unwrap_err();
+            let error = engine.par(&a).histogram(bins, (0.0, 1.0)).unwrap_err();
             assert!(
                 matches!(error.kind(), JobErrorKind::ArenaFull(full) if full.requested == 8 * bins as u64),
                 "{error}"
             );
         }
         let some = Array::from_slice(&[0.5f32]);
-        inline.histogram(&some, bins, (0.0, 1.0)).unwrap_err();
+        inline.par(&some).histogram(bins, (0.0, 1.0)).unwrap_err();
     }
     assert_eq!(lab.stats().restarts(), 0);
 }
@@ -317,12 +331,12 @@ fn more_bins_than_this_program_has_room_for() {
 fn a_sum_outlives_a_killed_worker() {
     let lab = Lab::new(2);
     let a = array(&lab, 4_000_000);
-    let expected = lab.sum(&a).unwrap().to_bits();
+    let expected = lab.par(&a).sum().unwrap().to_bits();
     let (ended, sums) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|threads| {
         threads.spawn(|| {
             while !ended.load(Relaxed) {
-                assert_eq!(lab.sum(&a).unwrap().to_bits(), expected);
+                assert_eq!(lab.par(&a).sum().unwrap().to_bits(), expected);
                 sums.fetch_add(1, Relaxed);
             }
         });
@@ -334,7 +348,7 @@ fn a_sum_outlives_a_killed_worker() {
         wait_until("sums are made afterwards", || sums.load(Relaxed) > before);
         ended.store(true, Relaxed);
     });
-    assert_eq!(lab.sum(&a).unwrap().to_bits(), expected);
+    assert_eq!(lab.par(&a).sum().unwrap().to_bits(), expected);
 }
 
 /// What has begun with a chunk may have written half of it.
@@ -342,11 +356,11 @@ fn sums_outlive_whoever_is_killed_in_the_middle() {
     let lab = Lab::new(1);
     let a = array(&lab, 2_000_000);
     let bits = |sums: Array<f32>| sums.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-    killed_in_the_middle(&lab, "scan::total<", || bits(lab.cumsum(&a).unwrap()));
-    killed_in_the_middle(&lab, "scan::fill<", || bits(lab.cumsum(&a).unwrap()));
+    killed_in_the_middle(&lab, "scan::total<", || bits(lab.par(&a).cumsum().unwrap()));
+    killed_in_the_middle(&lab, "scan::fill<", || bits(lab.par(&a).cumsum().unwrap()));
     let range = (-1e9, 1e9);
     killed_in_the_middle(&lab, "histogram::count<", || {
-        lab.histogram(&a, 50, range).unwrap().counts
+        lab.par(&a).histogram(50, range).unwrap().counts
     });
     drop(a);
     lab.assert_in_use(0);
@@ -389,14 +403,14 @@ fn a_scan_names_the_worker_that_died() {
     for at in [10_000, 99_999] {
         let one = |i| if i == at { 7 } else { (i % 5) as u32 };
         let numbers = lab.from_fn(100_000, one).unwrap();
-        let error = lab.scan(&numbers, last).unwrap_err();
+        let error = lab.par(&numbers).scan(last).unwrap_err();
         let abort = JobErrorKind::Signal(libc::SIGABRT);
         assert_eq!((error.kind(), error.attempt()), (&abort, 1), "{error}");
         assert!(error.kernel().contains("last"), "{error}");
         // The next one has what it needs.
         let without = lab.from_fn(100_000, |i| (i % 5) as u32).unwrap();
-        let scanned = lab.scan(&without, last).unwrap();
-        assert_eq!(scanned[..], inline.scan(&without, last).unwrap()[..]);
+        let scanned = lab.par(&without).scan(last).unwrap();
+        assert_eq!(scanned[..], inline.par(&without).scan(last).unwrap()[..]);
     }
     lab.assert_in_use(0);
 }
@@ -418,7 +432,7 @@ fn reductions_keep_the_order() {
         let lab = Lab::new(workers);
         for len in [1, 8192, 8193, 100_000, 1_000_000] {
             let numbers = lab.from_fn(len, |i| i as u64).unwrap();
-            let whole = lab.reduce(&numbers, span, (), join).unwrap();
+            let whole = lab.par(&numbers).reduce(span, (), join).unwrap();
             assert_eq!(whole[..], [0, len as u64 - 1]);
         }
     }
@@ -438,10 +452,11 @@ fn a_reduction_over_rows() {
     }
     let lab = Lab::new(2);
     let table = lab.from_fn([50_000, 7], |i| (i % 7) as f64).unwrap();
-    let sums = lab.reduce(&table, column_sums, (0.5,), add).unwrap();
+    let sums = lab.par(&table).reduce(column_sums, (0.5,), add).unwrap();
     assert_eq!(sums[..], [0.0, 25e3, 50e3, 75e3, 100e3, 125e3, 150e3]);
     let here = Engine::inline()
-        .reduce(&table, column_sums, (0.5,), add)
+        .par(&table)
+        .reduce(column_sums, (0.5,), add)
         .unwrap();
     assert_eq!(here[..], sums[..]);
     drop((table, sums, here));
@@ -459,7 +474,7 @@ fn a_reduction_of_small_chunks_is_few_jobs() {
     }
     let reduced = |engine: &Engine| {
         let numbers = engine.from_fn(CHUNKS << 13, |i| i as u64).unwrap();
-        let value = engine.reduce(&numbers, first, (1.1,), mix);
+        let value = engine.par(&numbers).reduce(first, (1.1,), mix);
         value.unwrap().to_bits()
     };
     let alone = reduced(&Engine::inline());
@@ -494,7 +509,10 @@ fn a_slow_chunk_of_a_reduction_holds_up_no_other() {
     let (held, opens) = (first.path(), last.path());
     let args = (held.as_str(), opens.as_str());
     let total = thread::scope(|threads| {
-        let reduced = threads.spawn(|| lab.reduce(&numbers, number, args, |a: u64, b: u64| a + b));
+        let reduced = threads.spawn(|| {
+            lab.par(&numbers)
+                .reduce(number, args, |a: u64, b: u64| a + b)
+        });
         step("the first chunk runs");
         let met = first.meet();
         step("the last chunk runs");
@@ -522,7 +540,10 @@ fn a_reduction_of_texts_shows_its_tree() {
             .map(|n| engine.from_slice(&[n]).unwrap())
             .into_iter()
             .collect();
-        engine.reduce(&numbers, name, (&parts, "!"), pair).unwrap()
+        engine
+            .par(&numbers)
+            .reduce(name, (&parts, "!"), pair)
+            .unwrap()
     };
     let inline = Engine::inline();
     assert_eq!(tree(&inline, 7), "(((30! 51!) (32! 53!)) ((34! 55!) 36!))");
@@ -549,12 +570,16 @@ fn a_reduction_names_what_failed() {
     for engine in [Engine::inline(), Lab::new(1).into_inner()] {
         let numbers = engine.from_fn(250 << 13, |i| i as u64).unwrap();
         let error = engine
-            .reduce(&numbers, first, (100 << 13,), largest)
+            .par(&numbers)
+            .reduce(first, (100 << 13,), largest)
             .unwrap_err();
         let expected = JobErrorKind::Returned("819200 is bad".into());
         assert_eq!(*error.kind(), expected, "{error}");
         assert!(error.kernel().contains("first"), "{error}");
-        let error = engine.reduce(&numbers, first, (1,), largest).unwrap_err();
+        let error = engine
+            .par(&numbers)
+            .reduce(first, (1,), largest)
+            .unwrap_err();
         let text = error.to_string();
         assert!(text.contains("do not go together"), "{error}");
         assert!(error.kernel().contains("largest"), "{error}");
@@ -579,9 +604,15 @@ fn a_reduction_whose_kernels_spawn() {
     for engine in [Engine::inline(), Lab::new(2).into_inner()] {
         let numbers = engine.from_fn(40 << 13, |i| i as u64).unwrap();
         let expected: u64 = (0..40).map(|n| n << 13).sum();
-        assert_eq!(engine.reduce(&numbers, plain, (), add), Ok(expected));
-        assert_eq!(engine.reduce(&numbers, spawns, (), add), Ok(expected + 40));
-        assert_eq!(engine.reduce(&numbers, plain, (), add_later), Ok(expected));
+        assert_eq!(engine.par(&numbers).reduce(plain, (), add), Ok(expected));
+        assert_eq!(
+            engine.par(&numbers).reduce(spawns, (), add),
+            Ok(expected + 40)
+        );
+        assert_eq!(
+            engine.par(&numbers).reduce(plain, (), add_later),
+            Ok(expected)
+        );
         drop(numbers);
         engine.shutdown();
     }
@@ -599,8 +630,10 @@ fn a_reduction_names_the_worker_that_died() {
     let gate = Gate::new();
     let path = gate.path();
     let error = thread::scope(|threads| {
-        let reduced =
-            threads.spawn(|| lab.reduce(&numbers, stops, (path.as_str(),), |a: u64, b: u64| a + b));
+        let reduced = threads.spawn(|| {
+            lab.par(&numbers)
+                .reduce(stops, (path.as_str(),), |a: u64, b: u64| a + b)
+        });
         let met = gate.meet();
         lab.replace(0);
         drop(met);
@@ -608,7 +641,10 @@ fn a_reduction_names_the_worker_that_died() {
     });
     assert!(error.kernel().contains("stops"), "{error}");
     assert!(matches!(error.kind(), JobErrorKind::Signal(9)), "{error}");
-    assert_eq!(lab.sum(&numbers).unwrap(), (1 << 16) * ((1 << 17) - 1));
+    assert_eq!(
+        lab.par(&numbers).sum().unwrap(),
+        (1 << 16) * ((1 << 17) - 1)
+    );
 }
 
 /// Intermediate results are freed when they have been combined.
@@ -622,11 +658,14 @@ fn reductions_leave_nothing_behind() {
     // All at once would be 320 MiB, and there is room for 256.
     let lab = Lab::new(2);
     let bytes = lab.zeros::<u8>(320 << 16).unwrap().seal();
-    assert_eq!(lab.reduce(&bytes, large, (), one).unwrap().len(), 1 << 17);
+    assert_eq!(
+        lab.par(&bytes).reduce(large, (), one).unwrap().len(),
+        1 << 17
+    );
     fn fails(_: &[u8]) -> Result<Array<u64>, String> {
         Err("not today".into())
     }
-    let error = lab.reduce(&bytes, fails, (), one).unwrap_err();
+    let error = lab.par(&bytes).reduce(fails, (), one).unwrap_err();
     assert_eq!(*error.kind(), JobErrorKind::Returned("not today".into()));
     drop(bytes);
     lab.assert_in_use(0);
@@ -701,14 +740,16 @@ fn arrays_of_others_are_refused() {
     let lab = Lab::new(1);
     let private = Array::from_slice(&[1.0f32, 2.0]);
     assert_eq!(
-        *lab.sum(&private).unwrap_err().kind(),
+        *lab.par(&private).sum().unwrap_err().kind(),
         JobErrorKind::ForeignArray
     );
     assert_eq!(
-        *lab.cumsum(&private).unwrap_err().kind(),
+        *lab.par(&private).cumsum().unwrap_err().kind(),
         JobErrorKind::ForeignArray
     );
-    let reduced = lab.reduce(&private, plain_sum, (), |a: f32, b: f32| a + b);
+    let reduced = lab
+        .par(&private)
+        .reduce(plain_sum, (), |a: f32, b: f32| a + b);
     assert_eq!(*reduced.unwrap_err().kind(), JobErrorKind::ForeignArray);
-    assert_eq!(Engine::inline().sum(&private).unwrap(), 3.0);
+    assert_eq!(Engine::inline().par(&private).sum().unwrap(), 3.0);
 }

@@ -67,8 +67,7 @@ fn drawn(engine: &Engine) -> Vec<[u64; 2]> {
     });
     drawn.extend(scoped.unwrap());
     let zeros = engine.zeros::<u8>(1 << 20).unwrap().seal();
-    let last = engine.reduce(
-        &zeros,
+    let last = engine.par(&zeros).reduce(
         |_: &[u8]| draw()[0],
         (),
         |a: u64, b: u64| a.wrapping_mul(3) ^ b ^ arenite::rng().next_u64(),
@@ -76,7 +75,7 @@ fn drawn(engine: &Engine) -> Vec<[u64; 2]> {
     drawn.push([last.unwrap(), 0]);
     // In several chunks.
     let zeros = zeros.rows(0..10_000);
-    let each = engine.par_map(&zeros, |_: u8| draw()).unwrap();
+    let each = engine.par(&zeros).map(|_: u8| draw()).unwrap();
     drawn.extend(each.iter());
     // A state that begins with a number of chance, and calls that draw more.
     let actor = engine.actor(draw, ());
@@ -186,9 +185,9 @@ fn maps_and_scopes_do_not_move_the_jobs_beside_them() {
     drawn.push(lab.submit(draw, ()).wait().unwrap());
     drop(map);
     let zeros = lab.zeros::<u8>(1 << 20).unwrap().seal();
-    lab.par_map(&zeros, |x| x + 1).unwrap();
-    lab.sum(&zeros).unwrap();
-    lab.cumsum(&zeros).unwrap();
+    lab.par(&zeros).map(|x| x + 1).unwrap();
+    lab.par(&zeros).sum().unwrap();
+    lab.par(&zeros).cumsum().unwrap();
     drawn.push(lab.submit(draw, ()).wait().unwrap());
     assert_eq!(drawn, expected);
 }
@@ -327,8 +326,8 @@ fn values_that_are_kept_move_no_number() {
 fn elements_draw_by_their_index_alone() {
     let run = |engine: &Engine| {
         let input = engine.from_fn([7000, 3], |i| i as u32).unwrap();
-        let all = engine.par_map(&input, |_: u32| draw()).unwrap();
-        let report = engine.par_map_report(&input, |_: u32| draw()).unwrap();
+        let all = engine.par(&input).map(|_: u32| draw()).unwrap();
+        let report = engine.par(&input).report().map(|_: u32| draw()).unwrap();
         assert!(report.failures().is_empty(), "{report}");
         let (report, _) = report.into_parts();
         let after = engine.map(draw_twice, [(0,)]).next().unwrap().unwrap();
@@ -345,7 +344,7 @@ fn elements_draw_by_their_index_alone() {
     step("other numbers of other elements");
     let lab = seeded(3, 7);
     let input = lab.from_fn([7000, 3], |i| i as u32).unwrap();
-    let some = lab.par_map(&input, |x: u32| match x % 3 {
+    let some = lab.par(&input).map(|x: u32| match x % 3 {
         0 => [0; 2],
         1 => [arenite::rng().next_u64(), 0],
         _ => draw(),
@@ -374,7 +373,7 @@ fn elements_that_are_tried_again_draw_the_same() {
         for &(index, name) in names {
             input[index][..name.len()].copy_from_slice(name.as_bytes());
         }
-        let report = engine.par_map_report(&input.seal(), dies_once).unwrap();
+        let report = engine.par(&input.seal()).report().map(dies_once).unwrap();
         let (values, letters) = report.into_parts();
         let mut drawn = values.to_vec();
         drawn.extend(engine.map(draw_twice, [(0,), (1,)]).map(Result::unwrap));

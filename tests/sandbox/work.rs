@@ -282,7 +282,9 @@ fn what_is_changed_in_place_is_refused() {
     assert_eq!(*tiles.unwrap_err().kind(), JobErrorKind::NoLending);
     let lent = lab.scope(|s| drop(s.submit(whole, (&mut array,))));
     assert_eq!(*lent.unwrap_err().kind(), JobErrorKind::NoLending);
-    let applied = lab.par_apply_mut(&mut array, |values: &mut [u32]| values.fill(7));
+    let applied = lab
+        .par_mut(&mut array)
+        .apply(|values: &mut [u32]| values.fill(7));
     let error = applied.unwrap_err();
     assert_eq!(*error.kind(), JobErrorKind::NoLending);
     assert!(
@@ -294,7 +296,7 @@ fn what_is_changed_in_place_is_refused() {
     assert_eq!(*error.kind(), JobErrorKind::NoLending);
     // Reading works, by all of the same ways.
     let input = lab.from_slice(&[1_u32, 2, 3]).unwrap();
-    let doubled = lab.par_apply(&input, |from: &[u32], to: &mut [u32]| {
+    let doubled = lab.par(&input).apply(|from: &[u32], to: &mut [u32]| {
         to.iter_mut()
             .zip(from)
             .for_each(|(to, from)| *to = from * 2);
@@ -303,7 +305,7 @@ fn what_is_changed_in_place_is_refused() {
     let long = lab
         .copy_in(&Array::from_fn([3_000, 41], |i| i as u32))
         .unwrap();
-    let squares = lab.par_map(&long, |x| u64::from(x) * u64::from(x)).unwrap();
+    let squares = lab.par(&long).map(|x| u64::from(x) * u64::from(x)).unwrap();
     assert_eq!(squares.shape(), long.shape());
     assert!(
         squares
@@ -312,13 +314,14 @@ fn what_is_changed_in_place_is_refused() {
             .all(|(&square, i): (_, u64)| square == i * i)
     );
     let table = lab.from_fn(100, |i| i as u64).unwrap();
-    let found = lab.par_map_with(&long, &table, |x: u32, table: &[u64]| {
-        table[x as usize % 100]
-    });
+    let found = lab
+        .par(&long)
+        .with(&table)
+        .map(|x: u32, table: &[u64]| table[x as usize % 100]);
     let found = found.unwrap();
     assert!(found.iter().zip(0..).all(|(&y, i): (_, u64)| y == i % 100));
     drop((table, found));
-    let nothing = lab.par_map(&lab.from_slice::<u32>(&[]).unwrap(), |x| x + 1);
+    let nothing = lab.par(&lab.from_slice::<u32>(&[]).unwrap()).map(|x| x + 1);
     assert_eq!(nothing.unwrap().len(), 0);
     drop((long, squares));
     assert_eq!(lab.stats().workers[0].restarts, 0);
@@ -338,12 +341,14 @@ fn rows_that_fail_are_found() {
     let expected = {
         let engine = Engine::builder().seed(7).inline();
         let input = engine.from_fn([20_000, 3], |_| 0).unwrap();
-        let drawn = engine.par_map(&input, |_: u32| arenite::rng().random::<u64>());
+        let drawn = engine
+            .par(&input)
+            .map(|_: u32| arenite::rng().random::<u64>());
         drawn.unwrap().to_vec()
     };
     let lab = strict_with(2, |builder| builder.seed(7));
     let input = lab.from_fn([20_000, 3], |i| i as u32).unwrap();
-    let report = lab.par_map_report(&input, poison).unwrap();
+    let report = lab.par(&input).report().map(poison).unwrap();
     let failed: Vec<_> = report
         .failures()
         .iter()
@@ -404,21 +409,21 @@ fn sums_chance_and_scratch() {
     let here = free.from_slice(&noise).unwrap();
     let bits = |array: Array<f32>| array.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
     assert_eq!(
-        lab.sum(&there).unwrap().to_bits(),
-        free.sum(&here).unwrap().to_bits()
+        lab.par(&there).sum().unwrap().to_bits(),
+        free.par(&here).sum().unwrap().to_bits()
     );
     assert_eq!(
-        bits(lab.cumsum(&there).unwrap()),
-        bits(free.cumsum(&here).unwrap())
+        bits(lab.par(&there).cumsum().unwrap()),
+        bits(free.par(&here).cumsum().unwrap())
     );
     let largest = |a: f32, b: f32| a.max(b);
     assert_eq!(
-        bits(lab.scan(&there, largest).unwrap()),
-        bits(free.scan(&here, largest).unwrap())
+        bits(lab.par(&there).scan(largest).unwrap()),
+        bits(free.par(&here).scan(largest).unwrap())
     );
     assert_eq!(
-        lab.histogram(&there, 10, (-2e9, 2e9)).unwrap(),
-        free.histogram(&here, 10, (-2e9, 2e9)).unwrap()
+        lab.par(&there).histogram(10, (-2e9, 2e9)).unwrap(),
+        free.par(&here).histogram(10, (-2e9, 2e9)).unwrap()
     );
     let draw = |_: u32| -> u64 {
         *arenite::scratch(|| 0) += 1;
@@ -449,7 +454,9 @@ fn no_room_for_the_copy() {
     // A report makes in smaller parts what does not fit.
     let input = lab.zeros::<u8>(20 << 20).unwrap().seal();
     let report = lab
-        .par_map_report(&input, |x: u8| u16::from(x) + 7)
+        .par(&input)
+        .report()
+        .map(|x: u8| u16::from(x) + 7)
         .unwrap();
     assert!(report.failures().is_empty(), "{report}");
     assert!(report.values().iter().all(|&x| x == 7));

@@ -12,7 +12,7 @@ use crate::engine::Job;
 use crate::engine::submitting::Entering;
 use crate::kernel::actor::Call;
 use crate::kernel::{Args, CallWriter, KernelInfo, Method, MethodParams, Reply};
-use crate::supervisor::{ActorId, Read, Terms};
+use crate::supervisor::{ActorId, JobOptions, Read};
 
 /// A call that waits until it is let in: see [`Actor::call_async`]. It has a handle of its actor until then. Dropping it gives up
 /// the place in the line, and the arguments: the method is not called.
@@ -28,7 +28,7 @@ enum State<S: Send + 'static, R> {
         id: ActorId,
         method: KernelInfo,
         call: CallWriter,
-        terms: Terms,
+        options: JobOptions,
         read: Read<R>,
         /// So that the actor does not end before.
         _actor: Actor<S>,
@@ -72,7 +72,7 @@ impl<S: Send + 'static> Actor<S> {
         P: MethodParams,
         R: Reply,
     {
-        self.send_async(method, args, Terms::default())
+        self.send_async(method, args, JobOptions::default())
     }
 
     /// As [`call_async`](Actor::call_async), with the limit of [`call_within`](Actor::call_within): for the call, not for the
@@ -92,7 +92,7 @@ impl<S: Send + 'static> Actor<S> {
         self.send_async(method, args, within(limit))
     }
 
-    fn send_async<F, A, P, R>(&self, method: F, args: A, terms: Terms) -> Calling<S, R::Out>
+    fn send_async<F, A, P, R>(&self, method: F, args: A, options: JobOptions) -> Calling<S, R::Out>
     where
         F: Method<S, P, R>,
         A: Args<'static, P::Params>,
@@ -105,7 +105,7 @@ impl<S: Send + 'static> Actor<S> {
                 id: *id,
                 method: KernelInfo::of::<Call<F, S, P, R>>(),
                 call: written(shared, *id, args),
-                terms,
+                options,
                 read: R::receive,
                 _actor: self.clone(),
             },
@@ -125,18 +125,18 @@ impl<S: Send + 'static, R: Send + 'static> Future for Calling<S, R> {
             id,
             method,
             call,
-            terms,
+            options,
             ..
         } = &mut self.state
         {
             let Entering { shared, line } = entering;
-            let (call, terms) = (&mut call.0, terms.asked());
-            let polled = shared.poll_call_actor(*id, method, call, terms, line, context);
+            let (call, options) = (&mut call.0, options.if_set());
+            let polled = shared.poll_call_actor(*id, method, call, options, line, context);
             made = Some(ready!(polled));
         }
         match (mem::replace(&mut self.state, State::Called), made) {
             (State::Waits { entering, read, .. }, Some(id)) => {
-                Poll::Ready(Job::submitted(&entering.shared, id, read))
+                Poll::Ready(Job::submitted(&entering.shared, id, read, ()))
             }
             (State::Here(job), _) => Poll::Ready(job),
             (State::Waits { .. } | State::Called, _) => panic!("this call was made before"),

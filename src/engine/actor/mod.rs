@@ -18,7 +18,7 @@ use crate::kernel::{
     Args, CallWriter, Initial, Kernel, KernelInfo, Key, Method, MethodParams, Params, Reply,
     RetrySafe,
 };
-use crate::supervisor::{ActorId, Failed, Shared, Terms};
+use crate::supervisor::{ActorId, Failed, JobOptions, Shared};
 use crate::sys::debug_as_text;
 
 pub use builder::ActorBuilder;
@@ -220,7 +220,7 @@ impl<S: Send + 'static> Actor<S> {
     }
 
     #[inline]
-    fn send<F, A, P, R>(&self, method: F, args: A, terms: Option<&Terms>) -> Job<R::Out>
+    fn send<F, A, P, R>(&self, method: F, args: A, options: Option<&JobOptions>) -> Job<R::Out>
     where
         F: Method<S, P, R>,
         A: Args<'static, P::Params>,
@@ -231,8 +231,8 @@ impl<S: Send + 'static> Actor<S> {
             ActorPlace::There { shared, id } => {
                 let mut call = written(shared, *id, args);
                 let info = KernelInfo::of::<Call<F, S, P, R>>();
-                let job = shared.call_actor(*id, &info, &mut call.0, terms);
-                Job::submitted(shared, job, R::receive)
+                let job = shared.call_actor(*id, &info, &mut call.0, options);
+                Job::submitted(shared, job, R::receive, ())
             }
             ActorPlace::Here(here, seeds) => call_here(here, seeds, method, args),
         }
@@ -312,11 +312,11 @@ impl<S: Send + 'static> Actor<S> {
     }
 }
 
-/// The terms of a call that may run so long.
-fn within(limit: Duration) -> Terms {
-    Terms {
+/// The options of a call that may run so long.
+fn within(limit: Duration) -> JobOptions {
+    JobOptions {
         deadline: Some(limit),
-        ..Terms::default()
+        ..JobOptions::default()
     }
 }
 

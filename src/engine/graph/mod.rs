@@ -30,7 +30,7 @@ use running::Here;
 
 use super::{Engine, OnFailure};
 use crate::kernel::{Kernel, OwnedParam, OwnedParams, Reply};
-use crate::supervisor::{GraphPlan, Limit, Read, Terms};
+use crate::supervisor::{GraphPlan, JobOptions, Read};
 use crate::sys::HUGE;
 
 /// Jobs that take each other's values, described before any of them runs.
@@ -86,7 +86,7 @@ use crate::sys::HUGE;
 /// ```
 ///
 /// A value that only the next node takes never leaves its worker: such chains are one job, unless one of their nodes has
-/// terms of its own ([`job`](Graph::job)). A value is freed as soon as the last node that takes it has ended.
+/// options of its own ([`job`](Graph::job)). A value is freed as soon as the last node that takes it has ended.
 ///
 /// An exclusive array goes from node to node as one would move it:
 ///
@@ -111,7 +111,7 @@ pub struct Graph {
     order: Order,
     /// The arrays that were passed, node by node.
     arrays: Vec<Held>,
-    terms: Vec<Terms>,
+    options: Vec<JobOptions>,
     bytes: HashMap<u32, u64>,
     names: HashMap<u32, String>,
     columns: Columns,
@@ -127,8 +127,8 @@ struct Meta {
     kernel: u32,
     /// Where its part of the edges ends.
     edges_end: u32,
-    /// Index of its terms, from 1 on; 0 for none.
-    terms: u32,
+    /// Index of its options, from 1 on; 0 for none.
+    options: u32,
 }
 
 /// A value that a [`Graph`] can compute. Pass it, or a reference to it, to other nodes, or ask for it in
@@ -165,7 +165,7 @@ impl Graph {
             edges: Vec::new(),
             order: Order::default(),
             arrays: Vec::new(),
-            terms: Vec::new(),
+            options: Vec::new(),
             bytes: HashMap::new(),
             names: HashMap::new(),
             columns: Columns::default(),
@@ -210,7 +210,7 @@ impl Graph {
         self.nodes.push(Meta {
             kernel,
             edges_end: self.edges.len() as u32,
-            terms: 0,
+            options: 0,
         });
         self.order.added(index as u32, &self.edges[edges..]);
         Node {
@@ -457,9 +457,9 @@ impl Graph {
         let picture = Arc::new(self.picture(&jobs, &targets));
         self.columns.series = Some(engine.seeds.series());
         let Some(shared) = shared else {
-            let limits = self.limits();
+            let options = self.options_of_nodes();
             let stops = self.on_failure == OnFailure::Stop;
-            let here = Here::run(self.columns, &limits, &jobs, &picture, stops);
+            let here = Here::run(self.columns, &options, &jobs, &picture, stops);
             return Ok(Running::here(here, wanted, picture));
         };
         // What is granted ahead to workers is not there for others.
@@ -479,7 +479,7 @@ impl Graph {
             kernels: self.columns.kernels.clone(),
             dependents: jobs.dependents,
             sources: jobs.sources,
-            terms: self.terms,
+            options: self.options,
             names: self.names,
             calls: Box::new(self.columns),
         };
@@ -503,18 +503,13 @@ impl Graph {
         })
     }
 
-    /// The limiters of nodes that have one.
-    fn limits(&self) -> HashMap<u32, Limit> {
-        let nodes = self
-            .nodes
-            .iter()
-            .zip(0..)
-            .filter(|(meta, _)| meta.terms != 0);
-        let limited = nodes.filter_map(|(meta, node)| {
-            let limit = self.terms[meta.terms as usize - 1].limit.clone()?;
-            Some((node, limit))
-        });
-        limited.collect()
+    /// The options of nodes that have some.
+    fn options_of_nodes(&self) -> HashMap<u32, JobOptions> {
+        let nodes = self.nodes.iter().zip(0..);
+        let with_options = nodes.filter(|(meta, _)| meta.options != 0);
+        with_options
+            .map(|(meta, node)| (node, self.options[meta.options as usize - 1].clone()))
+            .collect()
     }
 
     fn sketch<'g>(&'g self, fusable: &'g [bool]) -> Sketch<'g> {

@@ -167,7 +167,7 @@ impl Sketch<'_> {
         }
         let may_join = |node: u32| {
             let meta = &self.nodes[node as usize];
-            !alone[node as usize] && meta.terms == 0 && self.fusable[meta.kernel as usize]
+            !alone[node as usize] && meta.options == 0 && self.fusable[meta.kernel as usize]
         };
         // The node that follows in the same chain.
         let mut next = vec![NONE; self.nodes.len()];
@@ -205,7 +205,7 @@ impl Sketch<'_> {
                 first,
                 count: jobs.nodes.len() as u32 - first,
                 uses: uses[last as usize],
-                terms: self.nodes[head as usize].terms,
+                options: self.nodes[head as usize].options,
                 wanted: wanted[last as usize],
                 bytes,
                 ..Unit::default()

@@ -15,7 +15,7 @@ use super::picture::Picture;
 use super::plan::Jobs;
 use crate::engine::JobError;
 use crate::kernel::NodeValues;
-use crate::supervisor::{Failed, GraphProgress, Limit, NodeFate, Read, Shared};
+use crate::supervisor::{Failed, GraphProgress, JobOptions, Limit, NodeFate, Read, Shared};
 
 /// A graph that runs: see [`Graph::run`](super::Graph::run).
 ///
@@ -57,7 +57,7 @@ impl Here {
     /// Runs the jobs of a graph, one after the other, until everything that was asked for is decided.
     pub(super) fn run(
         mut columns: Columns,
-        limits: &HashMap<u32, Limit>,
+        options: &HashMap<u32, JobOptions>,
         jobs: &Jobs,
         picture: &Arc<Picture>,
         stops: bool,
@@ -83,7 +83,7 @@ impl Here {
         for (at, unit) in jobs.units.iter().enumerate() {
             let is_stopped = here.stops && here.failure.is_some();
             if here.open > 0 || is_stopped {
-                here.unit(at, jobs, limits, &mut columns);
+                here.unit(at, jobs, options, &mut columns);
                 continue;
             }
             // It would be for nobody.
@@ -101,7 +101,7 @@ impl Here {
         &mut self,
         at: usize,
         jobs: &Jobs,
-        limits: &HashMap<u32, Limit>,
+        options: &HashMap<u32, JobOptions>,
         columns: &mut Columns,
     ) {
         let nodes = jobs.nodes_of(&jobs.units[at]);
@@ -112,7 +112,7 @@ impl Here {
             if let Some(failure) = self.failure.as_ref().filter(|_| self.stops) {
                 let error = Failed::new(failure.of_stop(), self.picture.kernel(node), 0);
                 self.skip(node, Lost::Stopped(error.into()));
-            } else if !self.node(node, limits.get(&node), columns) {
+            } else if !self.node(node, options.get(&node), columns) {
                 self.lose(at, &nodes[done + 1..], node, jobs);
                 return;
             }
@@ -121,8 +121,9 @@ impl Here {
     }
 
     /// Runs a node, with a permit of its limiter. False: it has failed.
-    fn node(&mut self, node: u32, limit: Option<&Limit>, columns: &mut Columns) -> bool {
+    fn node(&mut self, node: u32, options: Option<&JobOptions>, columns: &mut Columns) -> bool {
         let at = node as usize;
+        let limit = options.and_then(|options| options.limit.as_ref());
         let permit = limit.map(Limit::enter_here).transpose();
         let started = Instant::now();
         let ran = match permit {
@@ -145,6 +146,8 @@ impl Here {
                 true
             }
             Err(error) => {
+                let label = options.and_then(|options| options.label.as_ref());
+                let error = error.with_label(label);
                 self.fates[at] = NodeFate::Failed;
                 self.failure.get_or_insert_with(|| error.clone());
                 self.errors[at] = Some(Lost::Failed(error));

@@ -2,20 +2,19 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::Arc;
-use std::time::Duration;
 
-use super::Job;
 use super::here::run_program;
-use crate::engine::{Backoff, Engine, Limiter, Priority};
+use super::{Job, option_setters, replace};
+use crate::engine::submitting::PendingCall;
+use crate::engine::{DeadLetter, Engine, JobFailure};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
     Accepts, Arg, Args, CallWriter, Chain, Kernel, KernelInfo, Program, Reply, RetrySafe,
     SplitFirst,
 };
-use crate::supervisor::{Limit, RefusedBy, Terms};
+use crate::supervisor::{AtMostOnce, JobError, JobOptions, Limit, Permits, RefusedBy, Retried};
 
-/// A job under construction: one kernel, or a chain of them that runs in one worker.
+/// A job under construction: one kernel, or a chain of kernels that runs in one worker.
 ///
 /// ```
 /// # let engine = arenite::Engine::inline();
@@ -34,7 +33,7 @@ use crate::supervisor::{Limit, RefusedBy, Terms};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// A job that takes too long, or takes its worker with it, can be given another try:
+/// A job that hangs or ends its worker can be retried:
 ///
 /// ```standalone_crate
 /// use std::time::Duration;
@@ -60,96 +59,123 @@ use crate::supervisor::{Limit, RefusedBy, Terms};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// An inline engine runs the job at once, and once: there is nobody to end it, and nothing that it could
-/// take with it.
+/// An inline engine runs the job once, on the caller's thread and without a deadline.
+///
+/// `M` records whether the job has [retries](JobOptions), `E` is what it gives when it fails: a [`JobError`], or after
+/// [`keep_args`](Self::keep_args) a [`DeadLetter`].
 #[must_use = "a job under construction does nothing until it is submitted"]
-pub struct JobBuilder<'e, G: Program, A, T = Once> {
+pub struct JobBuilder<'e, G: Program, A, M = AtMostOnce, E: JobFailure = JobError> {
     pub(in crate::engine) engine: &'e Engine,
-    /// What was passed, which also decides whether the job may run again.
+    /// The arguments as passed; their type also decides whether the job may be retried.
     pub(in crate::engine) args: A,
-    pub(in crate::engine) terms: Terms,
-    /// Which random numbers it draws; 0: the next in the order of submission.
+    pub(in crate::engine) options: JobOptions,
+    /// Seed of the job's random numbers. 0: the next in the order of submission.
     pub(in crate::engine) seed: u64,
-    program: PhantomData<fn() -> (G, T)>,
+    /// Copies what `E` keeps of the arguments.
+    retain: fn(&A) -> E::Retained,
+    program: PhantomData<fn() -> (G, M)>,
 }
-
-/// A [`JobBuilder`] on which [`retries`](JobBuilder::retries) was not called.
-#[derive(Debug)]
-pub enum Once {}
-
-/// A [`JobBuilder`] on which [`retries`](JobBuilder::retries) was called.
-#[derive(Debug)]
-pub enum Again {}
-
-/// Arguments that a job of this kind may have: [any](Once), or those that it [only reads](Again).
-pub trait FitFor<T> {}
-
-impl<A> FitFor<Once> for A {}
-
-impl<A: RetrySafe> FitFor<Again> for A {}
 
 impl<'e, G: Program, A> JobBuilder<'e, G, A> {
     pub(in crate::engine) fn first(engine: &'e Engine, args: A) -> Self {
         Self {
             engine,
             args,
-            terms: Terms::default(),
+            options: JobOptions::default(),
             seed: 0,
+            retain: |_| (),
             program: PhantomData,
         }
     }
 }
 
-impl<'e, G: Program, A, T> JobBuilder<'e, G, A, T> {
-    /// Then runs `kernel` on the result, in the same worker: what lies between never leaves it. The
-    /// result is the kernel's first argument, `rest` are the others. If the first kernel fails the
-    /// second does not run.
+impl<'e, G: Program, A, M> JobBuilder<'e, G, A, M> {
+    /// Runs `kernel` on the result, in the same worker, so that the value between them never leaves it.
+    ///
+    /// The result is the first argument of `kernel`, `rest` are the others. If the first kernel fails, the second does not run.
     pub fn then<H, B, Q, R>(
         self,
         kernel: H,
         rest: B,
-    ) -> JobBuilder<'e, Chain<G, H, Q, R>, (A, B), T>
+    ) -> JobBuilder<'e, Chain<G, H, Q, R>, (A, B), M>
     where
         H: Kernel<Q, R>,
         Q: SplitFirst,
-        B: Args<'static, Q::Rest> + FitFor<T>,
+        B: Args<'static, Q::Rest> + Permits<M>,
         R: Reply,
         <G::Reply as Reply>::Out: Arg<'static, Q::First>,
     {
-        // A name for its type: it has no bytes.
+        // Only its type is needed: a kernel has no bytes.
         let _ = kernel;
         JobBuilder {
             engine: self.engine,
             args: (self.args, rest),
-            terms: self.terms,
+            options: self.options,
             seed: self.seed,
+            retain: |_| (),
             program: PhantomData,
         }
     }
 
-    /// How long the job may run. If it has not ended then, its worker is killed and replaced, and the
-    /// job answers [`DeadlineExceeded`](crate::engine::JobErrorKind::DeadlineExceeded), or is tried again if it has
-    /// [`retries`](JobBuilder::retries): each attempt has this time. Waiting for a worker does not count,
-    /// waking one does; nor does time in which the whole program is stopped. A job that has no time at all is not sent. Programs
-    /// that the kernel has started are not ended with it.
+    /// Keeps a copy of the arguments until the job has ended, so that a failure returns them: as a [`DeadLetter`]. The copy of
+    /// an array is another handle.
     ///
-    /// Where workers have several [`lanes`](crate::engine::Builder::lanes) the job has a worker to itself, and waits for one, so that
-    /// no job is lost with it; unless [`share_deadlines`](crate::engine::Builder::share_deadlines) says otherwise. The states of
-    /// [actors](crate::engine::Engine::actor) are lost with their worker, as they are in an engine with single lanes: with several
-    /// lanes a worker without any is taken where one is free.
-    pub fn deadline(mut self, limit: Duration) -> Self {
-        self.terms.deadline = Some(limit);
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// fn first(values: &[u8]) -> Result<u8, &'static str> {
+    ///     values.first().copied().ok_or("empty")
+    /// }
+    ///
+    /// let values = engine.from_slice::<u8>(&[])?;
+    /// let letter = engine.job(first, (values,)).keep_args().submit().wait().unwrap_err();
+    /// assert_eq!((letter.args().0.len(), letter.attempts()), (0, 1));
+    /// assert!(letter.error().to_string().contains("empty"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn keep_args(self) -> JobBuilder<'e, G, A, M, DeadLetter<A>>
+    where
+        A: Clone,
+    {
+        JobBuilder {
+            engine: self.engine,
+            args: self.args,
+            options: self.options,
+            seed: self.seed,
+            retain: A::clone,
+            program: PhantomData,
+        }
+    }
+}
+
+impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
+    fn with_mode<N>(self, options: JobOptions) -> JobBuilder<'e, G, A, N, E> {
+        JobBuilder {
+            engine: self.engine,
+            args: self.args,
+            options,
+            seed: self.seed,
+            retain: self.retain,
+            program: PhantomData,
+        }
+    }
+
+    fn with_options(mut self, change: impl FnOnce(&mut JobOptions)) -> Self {
+        change(&mut self.options);
         self
     }
 
-    /// Runs the job again, up to this many times (0: never), if it panics, exceeds its deadline, or takes its worker
-    /// with it. What the kernel returns is its answer, an `Err` included, unless [`retry_errors`](JobBuilder::retry_errors)
-    /// says otherwise. A job whose arrays [escaped](crate::JobErrorKind::Escaped) is not run again, nor one that fails once the engine
-    /// [shuts down](crate::Engine::shutdown). One that was lost to another job of its worker
-    /// ([`LostWith`](crate::JobErrorKind::LostWith)) runs again then too, without using up one of these, as often as
-    /// [`quarantine_after`](crate::engine::Builder::quarantine_after) says.
-    ///
-    /// Only for arguments that the job cannot change:
+    /// Sets all options at once, and replaces those set before.
+    pub fn options<N>(self, options: &JobOptions<N>) -> JobBuilder<'e, G, A, N, E>
+    where
+        A: Permits<N>,
+    {
+        let mut set = JobOptions::default();
+        replace(&mut set, options, Limit::of_this_thread);
+        self.with_mode(set)
+    }
+
+    /// Runs the job again, up to `retries` times, if it panics, exceeds its deadline, or ends its worker: see
+    /// [`JobOptions::retries`]. Requires arguments that the kernel cannot change:
     ///
     /// ```compile_fail,E0277
     /// # let engine = arenite::Engine::inline();
@@ -164,7 +190,7 @@ impl<'e, G: Program, A, T> JobBuilder<'e, G, A, T> {
     /// let job = engine.job(sort, (values,)).retries(1);
     /// ```
     ///
-    /// and so in each link of a chain:
+    /// This holds for each kernel of a chain:
     ///
     /// ```compile_fail,E0277
     /// # let engine = arenite::Engine::inline();
@@ -182,7 +208,7 @@ impl<'e, G: Program, A, T> JobBuilder<'e, G, A, T> {
     /// let job = engine.job(count, ()).then(fill, (values,)).retries(1);
     /// ```
     ///
-    /// also in those that come after:
+    /// also for those added later:
     ///
     /// ```compile_fail,E0277
     /// # let engine = arenite::Engine::inline();
@@ -198,95 +224,31 @@ impl<'e, G: Program, A, T> JobBuilder<'e, G, A, T> {
     /// let job = engine.job(count, ()).retries(1).then(fill, (values,));
     /// ```
     ///
-    /// The error that is finally given is that of the last attempt; [`JobError::deaths`](crate::engine::JobError::deaths) lists those
-    /// before it. A job that has cost too many workers is given up before its retries are used up:
-    /// [`quarantine_after`](crate::engine::Builder::quarantine_after).
+    /// and for options set at once:
+    ///
+    /// ```compile_fail,E0277
+    /// # let engine = arenite::Engine::inline();
+    /// # use arenite::ArrayMut;
+    /// # fn sort(mut values: ArrayMut<u32>) -> ArrayMut<u32> {
+    /// #     values.sort_unstable();
+    /// #     values
+    /// # }
+    /// # let values = engine.zeros::<u32>(10).unwrap();
+    /// let twice = arenite::JobOptions::new().retries(1);
+    /// let job = engine.job(sort, (values,)).options(&twice);
+    /// ```
     #[doc(alias = "max_retries")]
-    pub fn retries(self, retries: u32) -> JobBuilder<'e, G, A, Again>
+    pub fn retries(self, retries: u32) -> JobBuilder<'e, G, A, Retried, E>
     where
         A: RetrySafe,
     {
-        JobBuilder {
-            engine: self.engine,
-            args: self.args,
-            terms: Terms {
-                retries,
-                ..self.terms
-            },
-            seed: self.seed,
-            program: PhantomData,
-        }
+        let mut options = self.options.clone();
+        options.retries = retries;
+        self.with_mode(options)
     }
 
-    /// With [`retries`](JobBuilder::retries): they are also for the `Err`s that the kernel returns. For kernels that ask
-    /// somebody else, a server or a disk, who may answer the next time; one that only computes would return the same again.
-    ///
-    /// The worker lives on, so such attempts bring no job into quarantine. An error of the arena
-    /// ([`ArenaFull`](crate::engine::JobErrorKind::ArenaFull)) is none of these. An inline engine tries each job once. Without retries
-    /// this changes nothing.
-    ///
-    /// ```standalone_crate
-    /// use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-    /// use arenite::{Backoff, Engine, JobErrorKind};
-    ///
-    /// /// In the worker: a server that is busy at first.
-    /// static ASKED: AtomicU32 = AtomicU32::new(0);
-    ///
-    /// fn fetch(patience: u32) -> Result<u32, String> {
-    ///     match ASKED.fetch_add(1, Relaxed) {
-    ///         n if n < patience => Err(format!("503, for the {n}th time")),
-    ///         n => Ok(n),
-    ///     }
-    /// }
-    ///
-    /// arenite::init();
-    /// let engine = Engine::builder().workers(1).build()?;
-    /// let fetch = |patience| {
-    ///     let job = engine.job(fetch, (patience,)).retries(3).retry_errors();
-    ///     job.backoff(Backoff::NONE).submit()
-    /// };
-    /// assert_eq!(fetch(2).wait()?, 2);
-    /// let error = fetch(100).wait().unwrap_err();
-    /// assert_eq!((error.attempt(), error.deaths().len()), (4, 3));
-    /// assert_eq!(*error.kind(), JobErrorKind::Returned("503, for the 6th time".into()));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[doc(alias = "autoretry_for")]
-    pub fn retry_errors(mut self) -> Self {
-        self.terms.retry_errors = true;
-        self
-    }
-
-    /// The pauses between attempts; by default 10 ms, doubling up to a second. Without retries there are none.
-    pub fn backoff(mut self, backoff: Backoff) -> Self {
-        self.terms.backoff = backoff;
-        self
-    }
-
-    /// Which of the jobs that wait goes first.
-    pub fn priority(mut self, priority: Priority) -> Self {
-        self.terms.priority = priority;
-        self
-    }
-
-    /// What people call this job: the file that it reads, or the customer whom it serves. Its errors, the traces and the reports have it
-    /// beside the kernel's name; of inline engines the errors alone.
-    ///
-    /// ```
-    /// # let engine = arenite::Engine::inline();
-    /// fn decode(file: &str) -> Result<u32, String> {
-    ///     Err(format!("{} bytes are no picture", file.len()))
-    /// }
-    ///
-    /// let job = engine.job(decode, ("…",)).label("holiday/3.jpg").submit();
-    /// let error = job.wait().unwrap_err();
-    /// assert_eq!(error.label(), Some("holiday/3.jpg"));
-    /// assert!(error.to_string().contains("\"holiday/3.jpg\""), "{error}");
-    /// ```
-    pub fn label(mut self, label: impl Into<Arc<str>>) -> Self {
-        self.terms.label = Some(label.into());
-        self
-    }
+    option_setters!(@about_retries);
+    option_setters!(@one_by_one of_this_thread);
 
     /// Draws the random numbers of a job with this seed.
     pub(in crate::engine) fn seed(mut self, seed: u64) -> Self {
@@ -294,46 +256,45 @@ impl<'e, G: Program, A, T> JobBuilder<'e, G, A, T> {
         self
     }
 
-    /// Each attempt needs a permit of this limiter, and waits for it in the engine: see [`Limiter`]. This thread is the caller
-    /// that takes turns with others, unless [the handle says who is](Limiter::caller). A job has one limiter: said again, the last
-    /// one counts.
-    pub fn limit(mut self, limiter: &Limiter) -> Self {
-        self.terms.limit = Some(Limit::of_this_thread(limiter));
+    /// Sets all options without the check of the arguments, for callers that have made it.
+    pub(in crate::engine) fn checked_options(mut self, options: &JobOptions) -> Self {
+        self.options = options.clone();
         self
     }
 
-    /// Runs it in this thread.
-    pub(in crate::engine) fn run_here(self) -> Job<<G::Reply as Reply>::Out>
+    /// Runs the job on the caller's thread.
+    pub(in crate::engine) fn run_here(self) -> Job<<G::Reply as Reply>::Out, E>
     where
         G: Accepts<A>,
     {
-        let ran = run_program::<G, A>(self.engine, self.args, &self.terms, self.seed);
-        Job::here(ran)
+        let retained = (self.retain)(&self.args);
+        let ran = run_program::<G, A>(self.engine, self.args, &self.options, self.seed);
+        Job::ended(ran, retained)
     }
 
-    /// All terms at once, from somebody who has seen that the job may run again if they say so.
-    pub(in crate::engine) fn terms(mut self, terms: &Terms) -> Self {
-        self.terms = terms.clone();
-        self
-    }
-
-    /// Submits it. Where there is a ceiling ([`admission`](crate::engine::Builder::admission)), waits until the job is let in; in
-    /// `async` code say [`submit_async`](JobBuilder::submit_async) there.
-    pub fn submit(self) -> Job<<G::Reply as Reply>::Out>
+    /// Submits the job. With [`admission`](crate::engine::Builder::admission) it blocks until the job is admitted; use
+    /// [`submit_async`](JobBuilder::submit_async) in `async` code.
+    pub fn submit(self) -> Job<<G::Reply as Reply>::Out, E>
     where
         G: Accepts<A>,
     {
         let Some(shared) = self.engine.shared() else {
             return self.run_here();
         };
+        let retained = (self.retain)(&self.args);
         let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
         G::send(self.args, &mut call);
         call.0.seed = self.seed;
-        let id = shared.submit(&KernelInfo::of::<G>(), &mut call.0, 0, self.terms.asked());
-        Job::sent::<G>(shared, id)
+        let id = shared.submit(
+            &KernelInfo::of::<G>(),
+            &mut call.0,
+            0,
+            self.options.if_set(),
+        );
+        Job::submitted(shared, id, G::Reply::receive, retained)
     }
 
-    /// Submits it, if that takes no waiting; otherwise gives the arguments back.
+    /// Submits the job if that takes no waiting; otherwise returns the arguments.
     ///
     /// ```standalone_crate
     /// use arenite::{ArrayMut, Engine};
@@ -362,9 +323,9 @@ impl<'e, G: Program, A, T> JobBuilder<'e, G, A, T> {
     /// ```
     ///
     /// # Errors
-    /// [`Refused`]: the job would have to wait for [`admission`](crate::engine::Builder::admission), or memory is short. Everything
-    /// else, as ever, arrives at [`Job::wait`].
-    pub fn try_submit(self) -> Result<Job<<G::Reply as Reply>::Out>, Refused<A>>
+    /// [`Refused`]: the job would have to wait for [`admission`](crate::engine::Builder::admission), or memory is short. All other
+    /// errors arrive at [`Job::wait`].
+    pub fn try_submit(self) -> Result<Job<<G::Reply as Reply>::Out, E>, Refused<A>>
     where
         G: Accepts<A>,
     {
@@ -379,16 +340,34 @@ impl<'e, G: Program, A, T> JobBuilder<'e, G, A, T> {
                 return Err(Refused { args, why });
             }
         };
+        let retained = (self.retain)(&self.args);
         let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
         G::send(self.args, &mut call);
         call.0.seed = self.seed;
-        let id = shared.submit_entered(&kernel, &mut call.0, self.terms.asked(), entry);
-        Ok(Job::sent::<G>(shared, id))
+        let id = shared.submit_entered(&kernel, &mut call.0, self.options.if_set(), entry);
+        Ok(Job::submitted(shared, id, G::Reply::receive, retained))
+    }
+
+    /// Splits off what the job's failure keeps, and writes the call, for a job that may have to wait for admission. `copies`: handles
+    /// of each array that the caller keeps until the job has ended.
+    pub(in crate::engine) fn into_pending(
+        self,
+        arena: u64,
+        copies: usize,
+    ) -> (PendingCall<G>, E::Retained)
+    where
+        G: Accepts<A>,
+    {
+        let retained = (self.retain)(&self.args);
+        let mut call = CallWriter(ArgWriter::new(arena));
+        G::send(self.args, &mut call);
+        (call.0.seed, call.0.kept) = (self.seed, copies);
+        (PendingCall::new(call.0, self.options), retained)
     }
 }
 
-/// A job that was not let in, with its arguments: those of [`job`](Engine::job), and with each
-/// [`then`](JobBuilder::then) the pair of what was there and the arguments of that.
+/// A job that was not admitted, with its arguments: those of [`job`](Engine::job), and after each
+/// [`then`](JobBuilder::then) the pair of the arguments before it and its own.
 pub struct Refused<A> {
     args: Box<A>,
     why: RefusedBy,
@@ -400,7 +379,7 @@ impl<A> Refused<A> {
         *self.args
     }
 
-    /// Why.
+    /// The reason.
     pub fn why(&self) -> RefusedBy {
         self.why
     }
@@ -420,11 +399,11 @@ impl<A> fmt::Display for Refused<A> {
 
 impl<A> std::error::Error for Refused<A> {}
 
-impl<G: Program, A, T> fmt::Debug for JobBuilder<'_, G, A, T> {
+impl<G: Program, A, M, E: JobFailure> fmt::Debug for JobBuilder<'_, G, A, M, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JobBuilder")
             .field("kernel", &G::name())
-            .field("terms", &self.terms)
+            .field("options", &self.options)
             .finish_non_exhaustive()
     }
 }

@@ -7,7 +7,7 @@ use crate::engine::Engine;
 use crate::engine::inlined::Observed;
 use crate::engine::spawn::why_here;
 use crate::kernel::{Accepts, Failure, Reply};
-use crate::supervisor::{Because, Failed, JobError, JobErrorKind, Limit, Permit, Terms};
+use crate::supervisor::{Because, Failed, JobError, JobErrorKind, JobOptions, Limit, Permit};
 use crate::worker::fence::drop_payload;
 
 /// Waits in this thread for the permit that a job needs.
@@ -67,18 +67,18 @@ fn why(failure: Failure) -> Because {
 pub(super) fn run_program<G, A>(
     engine: &Engine,
     args: A,
-    terms: &Terms,
+    options: &JobOptions,
     seed: u64,
 ) -> Result<<G::Reply as Reply>::Out, JobError>
 where
     G: Accepts<A>,
 {
     let run = || {
-        let _permit = permit(&terms.limit, G::name())?;
+        let _permit = permit(&options.limit, G::name())?;
         let _job = engine.seeds.here(seed);
         let at = Cell::new(G::name());
         let run = || G::run_inline(args, &at);
         run_here_at(&at, run)
     };
-    run().map_err(|error| error.with_label(terms.label.as_ref()))
+    run().map_err(|error| error.with_label(options.label.as_ref()))
 }

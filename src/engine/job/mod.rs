@@ -2,6 +2,7 @@
 
 mod builder;
 mod here;
+mod options;
 
 use std::fmt;
 use std::future::Future;
@@ -10,8 +11,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-pub use builder::{Again, FitFor, JobBuilder, Once, Refused};
+pub use builder::{JobBuilder, Refused};
 pub(super) use here::{permit, run_here};
+pub(super) use options::{option_setters, replace};
+
+use super::JobFailure;
 
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{CallWriter, Kernel, KernelInfo, Key, Params, Program, Reply};
@@ -21,9 +25,14 @@ use crate::supervisor::{JobError, JobId, Read, Shared};
 ///
 /// Dropping the handle cancels the job: if it has not begun it never will, and one that runs is asked
 /// to stop. [`detach`](Job::detach) lets it run. A job is also a [`Future`], on any executor.
+///
+/// `E` is what the job gives when it fails: a [`JobError`], or a [`DeadLetter`](super::DeadLetter) with the arguments, after
+/// [`keep_args`](JobBuilder::keep_args).
 #[must_use = "dropping a job cancels it; `wait` for it, or `detach` it"]
-pub struct Job<R> {
+pub struct Job<R, E: JobFailure = JobError> {
     state: State<R>,
+    /// Until the job is answered.
+    retained: Option<E::Retained>,
 }
 
 enum State<R> {
@@ -38,7 +47,7 @@ enum State<R> {
 }
 
 // A handle borrows nothing and is not self-referential.
-impl<R> Unpin for Job<R> {}
+impl<R, E: JobFailure> Unpin for Job<R, E> {}
 
 impl<R: Send + 'static> Job<R> {
     /// Sends a job whose arguments `fill` writes.
@@ -61,33 +70,11 @@ impl<R: Send + 'static> Job<R> {
         G: Program,
         G::Reply: Reply<Out = R>,
     {
-        Self::submitted(shared, id, G::Reply::receive)
-    }
-
-    /// A job that was submitted, and how its reply is read.
-    #[inline]
-    pub(super) fn submitted(shared: &Arc<Shared>, id: JobId, read: Read<R>) -> Self {
-        Self {
-            state: State::Sent {
-                shared: Arc::clone(shared),
-                id,
-                read,
-            },
-        }
-    }
-
-    /// Where it was sent, if it was and nobody has taken its value.
-    pub(super) fn sent_to(&self) -> Option<(&Arc<Shared>, JobId)> {
-        match &self.state {
-            State::Sent { shared, id, .. } => Some((shared, *id)),
-            State::Here(_) | State::Taken => None,
-        }
+        Self::submitted(shared, id, G::Reply::receive, ())
     }
 
     pub(super) fn here(result: Result<R, JobError>) -> Self {
-        Self {
-            state: State::Here(Box::new(result)),
-        }
+        Self::ended(result, ())
     }
 
     /// Runs a kernel in this thread.
@@ -100,6 +87,52 @@ impl<R: Send + 'static> Job<R> {
         Self::here(run_here(std::any::type_name::<F>(), || {
             kernel.call(held, Key::new()).into_value()
         }))
+    }
+}
+
+impl<R: Send + 'static, E: JobFailure> Job<R, E> {
+    /// A job that was submitted, and how its reply is read.
+    #[inline]
+    pub(super) fn submitted(
+        shared: &Arc<Shared>,
+        id: JobId,
+        read: Read<R>,
+        retained: E::Retained,
+    ) -> Self {
+        Self {
+            state: State::Sent {
+                shared: Arc::clone(shared),
+                id,
+                read,
+            },
+            retained: Some(retained),
+        }
+    }
+
+    /// A job that has ended.
+    pub(super) fn ended(result: Result<R, JobError>, retained: E::Retained) -> Self {
+        Self {
+            state: State::Here(Box::new(result)),
+            retained: Some(retained),
+        }
+    }
+
+    /// The answer as the caller gets it.
+    #[inline]
+    fn answer(&mut self, result: Result<R, JobError>) -> Result<R, E> {
+        let retained = self.retained.take();
+        result.map_err(|error| {
+            let retained = retained.expect("a job is answered once");
+            E::from_error(0, retained, error, Key::new())
+        })
+    }
+
+    /// Where it was sent, if it was and its value was not taken.
+    pub(super) fn sent_to(&self) -> Option<(&Arc<Shared>, JobId)> {
+        match &self.state {
+            State::Sent { shared, id, .. } => Some((shared, *id)),
+            State::Here(_) | State::Taken => None,
+        }
     }
 
     /// The job's number in its engine, from 1: the one that messages ("job 8"), [`JobError::job`] and [`JobError::beside`] have.
@@ -158,16 +191,18 @@ impl<R: Send + 'static> Job<R> {
     /// ```
     ///
     /// # Errors
-    /// [`JobError`] with the cause, when the job gave no value.
+    /// [`JobError`] with the cause, when the job gave no value; a [`DeadLetter`](super::DeadLetter) if it
+    /// [keeps its arguments](JobBuilder::keep_args).
     ///
     /// # Panics
     /// If [`wait_timeout`](Job::wait_timeout) or polling has already returned the value.
-    pub fn wait(mut self) -> Result<R, JobError> {
-        match std::mem::replace(&mut self.state, State::Taken) {
+    pub fn wait(mut self) -> Result<R, E> {
+        let result = match std::mem::replace(&mut self.state, State::Taken) {
             State::Sent { shared, id, read } => shared.wait(id, read),
             State::Here(result) => *result,
             State::Taken => panic!("the value of this job was taken before"),
-        }
+        };
+        self.answer(result)
     }
 
     /// Waits for the value, but not longer than this. `None`: not yet; the job goes on.
@@ -192,18 +227,19 @@ impl<R: Send + 'static> Job<R> {
     ///
     /// # Panics
     /// If the value was taken before.
-    pub fn wait_timeout(&mut self, limit: Duration) -> Option<Result<R, JobError>> {
-        match std::mem::replace(&mut self.state, State::Taken) {
+    pub fn wait_timeout(&mut self, limit: Duration) -> Option<Result<R, E>> {
+        let result = match std::mem::replace(&mut self.state, State::Taken) {
             State::Sent { shared, id, read } => match shared.wait_timeout(id, read, limit) {
-                Some(answer) => Some(answer),
+                Some(result) => result,
                 None => {
                     self.state = State::Sent { shared, id, read };
-                    None
+                    return None;
                 }
             },
-            State::Here(result) => Some(*result),
+            State::Here(result) => *result,
             State::Taken => panic!("the value of this job was taken before"),
-        }
+        };
+        Some(self.answer(result))
     }
 
     /// Has the job ended, well or badly?
@@ -292,27 +328,27 @@ impl<R: Send + 'static> Job<R> {
     }
 }
 
-impl<R: Send + 'static> Future for Job<R> {
-    type Output = Result<R, JobError>;
+impl<R: Send + 'static, E: JobFailure> Future for Job<R, E> {
+    type Output = Result<R, E>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         // A waker whose clone panics leaves the job as it was.
         if let State::Sent { shared, id, read } = &self.state {
-            let answer = shared.poll(*id, *read, context);
-            if answer.is_ready() {
-                self.state = State::Taken;
-            }
-            return answer;
+            let Poll::Ready(result) = shared.poll(*id, *read, context) else {
+                return Poll::Pending;
+            };
+            self.state = State::Taken;
+            return Poll::Ready(self.answer(result));
         }
         match std::mem::replace(&mut self.state, State::Taken) {
             State::Sent { .. } => unreachable!("it has just been looked at"),
-            State::Here(result) => Poll::Ready(*result),
+            State::Here(result) => Poll::Ready(self.answer(*result)),
             State::Taken => panic!("the value of this job was taken before"),
         }
     }
 }
 
-impl<R> Drop for Job<R> {
+impl<R, E: JobFailure> Drop for Job<R, E> {
     fn drop(&mut self) {
         if let State::Sent { shared, id, .. } = &self.state {
             shared.abandon(*id);
@@ -320,7 +356,7 @@ impl<R> Drop for Job<R> {
     }
 }
 
-impl<R> fmt::Debug for Job<R> {
+impl<R, E: JobFailure> fmt::Debug for Job<R, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
             State::Sent { .. } => "sent",

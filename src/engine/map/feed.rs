@@ -11,8 +11,8 @@ use crate::engine::seeds::Series;
 use crate::kernel::wire::Lease;
 use crate::kernel::{CallWriter, KernelInfo};
 use crate::supervisor::{
-    Flight, InLine, Key, Outlook, Read, Shared, Terms, Unsent, Written, bytes_to_expect, held_by,
-    park_until,
+    Flight, InLine, JobOptions, Outlook, Read, ResultKey, Shared, Unsent, Written, bytes_to_expect,
+    held_by, park_until,
 };
 
 /// About what it takes to wake a sleeping thread of this process: a little less than to wake a worker.
@@ -46,12 +46,12 @@ pub(in crate::engine) struct Calls<T, R> {
 pub(super) struct Plan<I: Iterator, R> {
     pub(super) items: I,
     pub(super) calls: Calls<I::Item, R>,
-    pub(super) terms: Terms,
+    pub(super) options: JobOptions,
     pub(super) on_failure: OnFailure,
     /// Which random numbers they draw.
     pub(super) series: Series,
-    /// Copies of each item that are kept until its answer is given.
-    pub(super) kept: usize,
+    /// Copies of each item that are kept until its result is given.
+    pub(super) copies: usize,
 }
 
 impl<I: Iterator, R> Plan<I, R> {
@@ -63,10 +63,10 @@ impl<I: Iterator, R> Plan<I, R> {
         Plan {
             items: change(self.items),
             calls: self.calls,
-            terms: self.terms,
+            options: self.options,
             on_failure: self.on_failure,
             series: self.series,
-            kept: self.kept,
+            copies: self.copies,
         }
     }
 }
@@ -81,7 +81,7 @@ struct Flying<K, R> {
     unsent: Arc<Unsent>,
 }
 
-impl<K: Key, R> Flying<K, R> {
+impl<K: ResultKey, R> Flying<K, R> {
     /// Counts the jobs that the monitor has made of calls.
     fn take_over(&mut self, written: &mut Written) {
         for id in written.sent() {
@@ -136,7 +136,7 @@ pub(super) struct Feed<I: Iterator, R, K> {
     enough: u32,
 }
 
-impl<I: Iterator, R, K: Key> Feed<I, R, K> {
+impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
     pub(super) fn new(plan: Plan<I, R>, shared: Option<Arc<Shared>>) -> Self {
         Self {
             plan,
@@ -202,10 +202,11 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
         let item = self.next_item()?;
         let index = self.pulled - 1;
         let plan = &self.plan;
-        let answer = permit(&plan.terms.limit, plan.calls.kernel.name).and_then(|_permit| {
+        let result = permit(&plan.options.limit, plan.calls.kernel.name).and_then(|_permit| {
             let _job = plan.series.here(index as u64);
             (plan.calls.run)(item)
         });
+        let answer = result.map_err(|error| error.with_label(plan.options.label.as_ref()));
         Some((K::of(index), answer))
     }
 
@@ -257,7 +258,7 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
     fn pull(&mut self, shared: &Shared, outlook: Outlook) -> bool {
         let unsent = Arc::clone(&self.flying.unsent);
         let mut written = unsent.lock();
-        written.begin(&self.plan.terms);
+        written.begin(&self.plan.options);
         let all_let_in = written.len() == 0;
         let batch = if self.may_wait() { 1 } else { BATCH };
         let mut pulled = 0;
@@ -279,7 +280,7 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
                 return pulled == batch;
             }
             let plan = &self.plan;
-            shared.look_after(&unsent, &mut written, &plan.calls.kernel, &plan.terms);
+            shared.look_after(&unsent, &mut written, &plan.calls.kernel, &plan.options);
             drop(written);
             let item = self.next_item();
             written = unsent.lock();
@@ -308,7 +309,7 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
         written.add(arena, |call| {
             (self.plan.calls.send)(item, call);
             call.0.seed = self.plan.series.seed(self.pulled as u64 - 1);
-            call.0.kept = self.plan.kept;
+            call.0.kept = self.plan.copies;
             let held = call.0.leases.iter().map(Lease::bytes).sum();
             self.held = bytes_to_expect(self.held, held);
             self.alone = bytes_to_expect(self.alone, held_by(&call.0));
@@ -323,7 +324,7 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
         self.flying.take_over(&mut written);
         let sent = shared.exchange(
             &self.plan.calls.kernel,
-            self.plan.terms.asked(),
+            self.plan.options.if_set(),
             written.all(),
             &mut self.flying.flight,
             self.plan.calls.read,
@@ -344,7 +345,7 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
         // Answers that nobody has fetched count as well: a slow reader holds the workers back.
         let flight = &self.flying.flight;
         let ahead = flight.open.len() + flight.done.len() + written.len();
-        if self.plan.terms.limit.is_some() {
+        if self.plan.options.limit.is_some() {
             // In front of a limiter there is a line: no caller should stand in it with all it has.
             return ahead < outlook.window.min(2 * shared.lanes());
         }
@@ -487,7 +488,7 @@ impl<I: Iterator, R, K: Key> Feed<I, R, K> {
         let (kernel, call) = (&self.plan.calls.kernel, &mut written.all()[0].0);
         let line = &mut self.flying.line;
         let entry = std::task::ready!(shared.poll_enter(kernel, held_by(call), line, context));
-        let id = shared.submit_entered(kernel, call, self.plan.terms.asked(), entry);
+        let id = shared.submit_entered(kernel, call, self.plan.options.if_set(), entry);
         let flight = &mut self.flying.flight;
         flight.open.push_back((K::of(flight.sent), id));
         flight.sent += 1;

@@ -1,75 +1,58 @@
 //! A kernel over an iterator.
+#![doc = include_str!("README.md")]
 
 mod feed;
-mod keeping;
-mod report;
+mod retain;
 mod stream;
-mod unordered;
 
 use std::fmt;
 use std::time::Duration;
 
-use super::job::run_here;
+use super::job::{option_setters, run_here};
 use super::seeds::Series;
-use super::{Backoff, Engine, JobError, Limiter, Priority};
-use crate::kernel::{Args, Kernel, KernelInfo, Key, Params, Reply, RetrySafe, Single};
-use crate::supervisor::{Limit, Terms};
+use super::{DeadLetter, Engine, JobError, JobFailure, Report};
+use crate::kernel::{Args, Kernel, KernelInfo, Key, Params, Reply, Single};
+use crate::supervisor::{JobOptions, ResultKey};
 pub(super) use feed::{Calls, IN_A_ROW};
 use feed::{Feed, Plan};
-pub use keeping::{KeepingArgs, UnorderedKeepingArgs};
-pub(super) use report::backtrace;
-pub use report::{DeadLetter, Report, Reporting};
+use retain::Retaining;
 pub use stream::MapStream;
-pub use unordered::Unordered;
 
 /// Whether a map, a graph or a stream goes on after a failure.
 ///
-/// | said to | [`GoOn`](Self::GoOn) | [`Stop`](Self::Stop) | if nothing is said |
+/// | set with | [`GoOn`](Self::GoOn) | [`Stop`](Self::Stop) | default |
 /// |---|---|---|---|
-/// | [`Map::on_failure`] | the failure is one result among the others | it is the last result | goes on |
-/// | [`Graph::on_failure`](crate::Graph::on_failure) | nodes that do not depend on it still run | no other node is begun | goes on |
-/// | [`Stream::on_failure`](crate::stream::Stream::on_failure) | the item is counted and left out | the stream ends with its error | stops |
+/// | [`Map::on_failure`] | the failure is one result among others | it is the last result | `GoOn` |
+/// | [`Graph::on_failure`](crate::Graph::on_failure) | nodes that do not depend on it still run | no other node starts | `GoOn` |
+/// | [`Stream::on_failure`](crate::stream::Stream::on_failure) | the item is counted and left out | the stream ends with the error | `Stop` |
 ///
-/// Maps and graphs give a failure to whoever asks for that result, so going on loses nothing. A stream would leave it out, so it has
-/// to be told to.
+/// Maps and graphs return each failure to the caller that asks for that result, so going on loses nothing. A stream would drop the
+/// item, so that has to be requested.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnFailure {
-    /// The others go on. The default of the enum, of maps and of graphs; not of streams.
+    /// The other jobs go on. The default of maps and graphs.
     #[default]
     GoOn,
-    /// The rest is given up, and what of it is under way is cancelled. What streams do if nothing is said.
+    /// The rest is given up, and running jobs are cancelled. The default of streams.
     Stop,
 }
 
 /// The iterator of [`Engine::map`].
 ///
 /// Dropping it cancels what is in flight.
+///
+/// `E` is what a failed job gives: a [`JobError`], or after [`keep_args`](Self::keep_args) a [`DeadLetter`]. `K` is what each result
+/// comes with: nothing in the order of the items, after [`unordered`](Self::unordered) the index of its item.
 #[must_use = "a map is lazy: nothing runs before it is iterated over"]
-pub struct Map<I: Iterator, R> {
-    feed: Feed<I, R, ()>,
+pub struct Map<I: Iterator, R, E: JobFailure = JobError, K = ()> {
+    feed: Feed<Retaining<I, E>, R, K>,
+    /// Results given so far.
+    given: usize,
 }
 
 impl Engine {
-    /// Runs a kernel on each item of an iterator, whose items are tuples of arguments. The results
-    /// come in the order of the items.
-    ///
-    /// It is lazy at both ends: items are pulled as workers need them, a bounded number ahead, and
-    /// the results wait for whoever iterates. So an endless iterator is fine, and so is one that reads
-    /// files. How many jobs are under way, and how many are handed over at once, follows from how long
-    /// they have taken so far: there is no chunk size to guess. A job that takes much longer than the others holds back their
-    /// results. A few more of these are under way therefore, but where that is often so [`unordered`](Map::unordered) is quicker.
-    ///
-    /// Under way is about a millisecond of work for each lane, and two jobs at least; in order up to eight, unless they are long or
-    /// hold much. Results that nobody has taken count as well. Items are pulled only while a result is asked for: between two calls
-    /// of `next` the workers finish what they have, and then stand still. So where the program takes long over each result, take a
-    /// [`Stream`](crate::stream::Stream), which keeps as many jobs under way as [`in_flight`](crate::stream::Stream::in_flight) says.
-    ///
-    /// The iterator runs in the thread that asks for results. One that is seen to wait for its items, such as a channel or a socket,
-    /// has each of them sent before the next is asked for. Behind a row of many that came at once, up to 64 are sent together when the
-    /// last of them has come, or once the iterator has kept them waiting for some ten milliseconds: what it waits for may be what they
-    /// become. Each time that happens it takes a row twice as long. No result is given while the iterator runs. Where that matters, give it a thread of its own with
-    /// [`Stream::spawn`](crate::stream::Stream::spawn).
+    /// Runs a kernel on each item of an iterator, whose items are tuples of arguments. The results come in the order of the items.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -82,13 +65,30 @@ impl Engine {
     /// # Ok::<(), arenite::JobError>(())
     /// ```
     ///
-    /// | to | say |
+    /// | to | call |
     /// |---|---|
-    /// | have each result as soon as it is there | [`unordered`](Map::unordered) |
+    /// | get each result as soon as it exists | [`unordered`](Map::unordered) |
     /// | iterate in `async` code | [`stream`](Map::stream) |
-    /// | know the arguments of what failed | [`keep_args`](Map::keep_args), also [`unordered`](KeepingArgs::unordered) and as a [`stream`](KeepingArgs::stream); [`report`](Map::report) for all at once |
+    /// | get the arguments of what failed | [`keep_args`](Map::keep_args); all results at once: [`report`](Map::report) |
     /// | end at the first failure | [`on_failure`](Map::on_failure) |
     /// | bound how many run at once, or each second | [`limit`](Map::limit) |
+    ///
+    /// The map is lazy at both ends: it pulls a bounded number of items ahead, as workers need them, and results wait until they are
+    /// asked for. So an iterator may be endless, or read files. The measured time of earlier jobs decides how many jobs are in flight
+    /// and how many are sent at once; there is no chunk size.
+    ///
+    /// In flight is about a millisecond of work for each lane, and at least two jobs; in order up to eight jobs, unless they are long or
+    /// hold much memory, so that one long job does not hold back the others' results. Where that happens often,
+    /// [`unordered`](Map::unordered) is faster. Results that were not taken count as in flight. Items are pulled only while a result is
+    /// asked for: between two calls of `next` the workers finish what they have, and then stand still. A program that spends long on
+    /// each result takes a [`Stream`](crate::stream::Stream) instead, which keeps
+    /// [`in_flight`](crate::stream::Stream::in_flight) jobs running.
+    ///
+    /// The iterator runs on the thread that asks for results; no result is given meanwhile. If it blocks, as a channel or a socket does,
+    /// each item is sent before the next one is pulled. After a row of items without waiting, up to 64 are sent together: when the last
+    /// of them has arrived, or when the iterator has blocked for about ten milliseconds, because it may wait for their results. Each
+    /// time that happens, the row has to be twice as long. [`Stream::spawn`](crate::stream::Stream::spawn) gives the iterator a thread
+    /// of its own.
     #[doc(alias("starmap", "imap", "Parallel"))]
     pub fn map<F, I, P, R>(&self, kernel: F, items: I) -> Map<I::IntoIter, R::Out>
     where
@@ -98,7 +98,7 @@ impl Engine {
         P: Params,
         R: Reply,
     {
-        // A name for its type: it has no bytes.
+        // Only its type is needed: a kernel has no bytes.
         let _ = kernel;
         let calls = Calls {
             kernel: KernelInfo::of::<Single<F, P, R>>(),
@@ -117,7 +117,7 @@ impl Engine {
         self.map_calls(calls, self.seeds.series(), items.into_iter())
     }
 
-    /// A map of what is not a kernel of its caller.
+    /// A map over prepared calls.
     pub(super) fn map_calls<I, R>(
         &self,
         calls: Calls<I::Item, R>,
@@ -128,99 +128,45 @@ impl Engine {
         I: Iterator,
     {
         let plan = Plan {
-            items,
+            items: Retaining::new(items, |_: &I::Item| ()),
             calls,
-            terms: Terms::default(),
+            options: JobOptions::default(),
             on_failure: OnFailure::default(),
             series,
-            kept: 0,
+            copies: 0,
         };
         Map {
             feed: Feed::new(plan, self.shared().cloned()),
+            given: 0,
         }
     }
 }
 
-impl<I: Iterator, R> Map<I, R> {
-    /// How long each job may run: see [`JobBuilder::deadline`](super::JobBuilder::deadline). Like the
-    /// other terms, for the jobs that are sent from here on, so say it before iterating.
-    ///
-    /// ```
-    /// # let engine = arenite::Engine::inline();
-    /// use std::time::Duration;
-    ///
-    /// let halves = engine
-    ///     .map(|n: u32| n / 2, (0..4).map(|n| (n,)))
-    ///     .deadline(Duration::from_secs(30))
-    ///     .retries(2);
-    /// assert_eq!(halves.collect::<Result<Vec<_>, _>>()?, [0, 0, 1, 1]);
-    /// # Ok::<(), arenite::JobError>(())
-    /// ```
-    pub fn deadline(mut self, limit: Duration) -> Self {
-        self.feed.plan.terms.deadline = Some(limit);
+impl<I: Iterator, R, E: JobFailure, K: ResultKey> Map<I, R, E, K> {
+    fn with_options(mut self, change: impl FnOnce(&mut JobOptions)) -> Self {
+        change(&mut self.feed.plan.options);
         self
     }
 
-    /// Runs each job again, up to this many times: see
-    /// [`JobBuilder::retries`](super::JobBuilder::retries). Only where the items are
-    /// arguments that a job cannot change:
-    ///
-    /// ```compile_fail,E0277
-    /// # let engine = arenite::Engine::inline();
-    /// use arenite::ArrayMut;
-    ///
-    /// fn sort(mut values: ArrayMut<u32>) -> ArrayMut<u32> {
-    ///     values.sort_unstable();
-    ///     values
-    /// }
-    ///
-    /// let items = (0..4).map(|n| (engine.zeros::<u32>(n).unwrap(),));
-    /// let sorted = engine.map(sort, items).retries(1);
-    /// ```
-    pub fn retries(mut self, retries: u32) -> Self
-    where
-        I::Item: RetrySafe,
-    {
-        self.feed.plan.terms.retries = retries;
-        self
-    }
+    option_setters!(
+        of_its_own,
+        I::Item,
+        ///
+        /// ```compile_fail,E0277
+        /// # let engine = arenite::Engine::inline();
+        /// use arenite::ArrayMut;
+        ///
+        /// fn sort(mut values: ArrayMut<u32>) -> ArrayMut<u32> {
+        ///     values.sort_unstable();
+        ///     values
+        /// }
+        ///
+        /// let items = (0..4).map(|n| (engine.zeros::<u32>(n).unwrap(),));
+        /// let sorted = engine.map(sort, items).retries(1);
+        /// ```
+    );
 
-    /// With retries: they are also for the `Err`s that the kernel returns, where what it asks for may be there the next
-    /// time: see [`JobBuilder::retry_errors`](super::JobBuilder::retry_errors). Without them it changes nothing.
-    pub fn retry_errors(mut self) -> Self {
-        self.feed.plan.terms.retry_errors = true;
-        self
-    }
-
-    /// The pauses between the attempts of a job; by default 10 ms, doubling up to a second. Without retries there are none.
-    pub fn backoff(mut self, backoff: Backoff) -> Self {
-        self.feed.plan.terms.backoff = backoff;
-        self
-    }
-
-    /// Which of the jobs that wait go first.
-    pub fn priority(mut self, priority: Priority) -> Self {
-        self.feed.plan.terms.priority = priority;
-        self
-    }
-
-    /// Each job needs a permit of this limiter: see [`Limiter`]. Said again, the last one counts.
-    ///
-    /// ```
-    /// # let engine = arenite::Engine::inline();
-    /// use arenite::Limiter;
-    ///
-    /// let two_at_a_time = Limiter::builder().concurrency(2).build();
-    /// let halves = engine.map(|n: u32| n / 2, (0..4).map(|n| (n,))).limit(&two_at_a_time);
-    /// assert_eq!(halves.collect::<Result<Vec<_>, _>>()?, [0, 0, 1, 1]);
-    /// # Ok::<(), arenite::JobError>(())
-    /// ```
-    pub fn limit(mut self, limiter: &Limiter) -> Self {
-        self.feed.plan.terms.limit = Some(Limit::of_its_own(limiter));
-        self
-    }
-
-    /// The one switch between going on after a failure, which is what maps do, and stopping at it.
+    /// Sets whether the map goes on after a failure (the default) or stops.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -239,12 +185,9 @@ impl<I: Iterator, R> Map<I, R> {
         self.feed.plan.on_failure = on_failure;
         self
     }
-}
 
-impl<I: Iterator, R> Map<I, R> {
-    /// As `next`, but waits for a job no longer than this. `None`: the time is over, or there are no items left, which
-    /// [`is_over`](Map::is_over) says. Jobs that are under way go on. The iterator of the items, and an inline engine, take as long
-    /// as they take.
+    /// As `next`, but waits at most `limit` for a job. `None`: the time is over, or there are no items left, which
+    /// [`is_over`](Map::is_over) tells apart. Jobs in flight go on. The iterator of the items and an inline engine are not interrupted.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -261,21 +204,172 @@ impl<I: Iterator, R> Map<I, R> {
     /// assert_eq!(sum, 14);
     /// # Ok::<(), arenite::JobError>(())
     /// ```
-    pub fn next_timeout(&mut self, limit: Duration) -> Option<Result<R, JobError>> {
-        self.feed.next_timeout(limit).map(|((), answer)| answer)
+    pub fn next_timeout(&mut self, limit: Duration) -> Option<K::Item<Result<R, E>>> {
+        let next = self.feed.next_timeout(limit)?;
+        Some(self.give(next))
     }
 
-    /// Were all results given? Known when somebody has asked for one more.
+    /// Whether all results were given. Known once a result was asked for after the last one.
     pub fn is_over(&self) -> bool {
         self.feed.is_over()
     }
+
+    /// The results as a [`Stream`](futures_core::Stream), for any executor. Polling takes a bounded number of items and never waits: not
+    /// for a worker, nor for [admission](crate::engine::Builder::admission), nor for a [`Limiter`](crate::Limiter). A stream whose
+    /// results are all ready yields to other tasks from time to time.
+    ///
+    /// ```
+    /// # use arenite::Engine;
+    /// use smol::stream::StreamExt;
+    ///
+    /// # fn main() -> Result<(), arenite::JobError> {
+    /// # let engine = Engine::inline();
+    /// smol::block_on(async {
+    ///     let mut squares = engine.map(|n: u64| n * n, (0..4).map(|n| (n,))).stream();
+    ///     let mut sum = 0;
+    ///     while let Some(square) = squares.next().await {
+    ///         sum += square?;
+    ///     }
+    ///     assert_eq!(sum, 14);
+    ///     Ok(())
+    /// })
+    /// # }
+    /// ```
+    ///
+    /// On an inline engine, polling runs a job.
+    pub fn stream(self) -> MapStream<Self> {
+        MapStream(self)
+    }
+
+    /// A result as the map gives it.
+    fn give(&mut self, (key, result): (K, Result<R, JobError>)) -> K::Item<Result<R, E>> {
+        let index = key.index().unwrap_or(self.given);
+        self.given += 1;
+        let plan = &mut self.feed.plan;
+        let is_last = plan.on_failure == OnFailure::Stop;
+        key.item(plan.items.answer(index, result, is_last))
+    }
 }
 
-impl<I: Iterator, R> Iterator for Map<I, R> {
-    type Item = Result<R, JobError>;
+impl<I: Iterator, R, E: JobFailure> Map<I, R, E> {
+    /// Gives each result as soon as its job has ended, with the index of the item, from 0 on. A slow item holds back no other.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// let items = [3u64, 1, 2];
+    /// let squares = engine.map(|n: u64| n * n, items.map(|n| (n,)));
+    /// for (index, square) in squares.unordered() {
+    ///     assert_eq!(square?, items[index] * items[index]);
+    /// }
+    /// # Ok::<(), arenite::JobError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If results have been taken from the map already.
+    #[doc(alias = "imap_unordered")]
+    pub fn unordered(self) -> Map<I, R, E, usize> {
+        let (plan, shared) = self.feed.into_parts("unordered");
+        Map {
+            feed: Feed::new(plan, shared),
+            given: 0,
+        }
+    }
+}
+
+impl<I: Iterator<Item: Clone>, R, K: ResultKey> Map<I, R, JobError, K> {
+    /// Keeps a copy of each item until its job has ended, so that a failure returns the arguments: as a [`DeadLetter`]. The copy of
+    /// an array is another handle.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// fn fetch(page: u32, patience: u32) -> Result<u32, String> {
+    ///     if page < patience { Ok(page * 10) } else { Err(format!("page {page} took too long")) }
+    /// }
+    ///
+    /// // As they end: a failure is known while others still run.
+    /// let pages = engine.map(fetch, (0..4).map(|page| (page, 3))).keep_args().unordered();
+    /// let (mut sum, mut again) = (0, Vec::new());
+    /// for (_, result) in pages {
+    ///     match result {
+    ///         Ok(value) => sum += value,
+    ///         Err(letter) => {
+    ///             assert_eq!((letter.index(), letter.args()), (3, &(3, 3)));
+    ///             // With more patience.
+    ///             again.push(engine.submit(fetch, (letter.into_args().0, 100)));
+    ///         }
+    ///     }
+    /// }
+    /// assert_eq!((sum, again.len()), (30, 1));
+    /// for job in again {
+    ///     sum += job.wait()?;
+    /// }
+    /// assert_eq!(sum, 60);
+    /// # Ok::<(), arenite::JobError>(())
+    /// ```
+    ///
+    /// Arguments that a job changes in place cannot be copied:
+    ///
+    /// ```compile_fail,E0599
+    /// # let engine = arenite::Engine::inline();
+    /// use arenite::ArrayMut;
+    ///
+    /// fn fill(mut values: ArrayMut<u32>) -> ArrayMut<u32> {
+    ///     values.fill(1);
+    ///     values
+    /// }
+    ///
+    /// let items = (0..4).map(|n| (engine.zeros::<u32>(n).unwrap(),));
+    /// let filled = engine.map(fill, items).keep_args();
+    /// ```
+    ///
+    /// # Panics
+    /// If results have been taken from the map already.
+    pub fn keep_args(self) -> Map<I, R, DeadLetter<I::Item>, K> {
+        let (plan, shared) = self.feed.into_parts("keep_args");
+        let mut plan = plan.with(|items| Retaining::new(items.into_items(), I::Item::clone));
+        plan.copies = 1;
+        Map {
+            feed: Feed::new(plan, shared),
+            given: 0,
+        }
+    }
+}
+
+impl<I: Iterator<Item: Clone>, R> Map<I, R> {
+    /// Runs all items, and returns their values and, for each failure, the index, the arguments and the error. In `async` code,
+    /// collect a [`Report`] from [`keep_args().stream()`](Map::stream).
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// fn root(n: i64) -> Result<i64, String> {
+    ///     if n < 0 { Err(format!("{n} is negative")) } else { Ok(n.isqrt()) }
+    /// }
+    ///
+    /// let report = engine.map(root, [4, -9, 16].map(|n| (n,))).report();
+    /// assert_eq!(report.values(), &[Some(2), None, Some(4)]);
+    /// let [failure] = report.failures() else { panic!("{report}") };
+    /// assert_eq!((failure.index(), failure.args()), (1, &(-9,)));
+    ///
+    /// // Dead letters are arguments again.
+    /// let (_, failures) = report.into_parts();
+    /// let again = failures.into_iter().map(|letter| (-letter.into_args().0,));
+    /// assert_eq!(engine.map(root, again).report().into_values().unwrap(), [3]);
+    /// ```
+    ///
+    /// # Panics
+    /// If results have been taken from the map already.
+    #[doc(alias("gather", "return_exceptions"))]
+    pub fn report(self) -> Report<I::Item, Vec<Option<R>>> {
+        self.keep_args().collect()
+    }
+}
+
+impl<I: Iterator, R, E: JobFailure, K: ResultKey> Iterator for Map<I, R, E, K> {
+    type Item = K::Item<Result<R, E>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.feed.next().map(|((), answer)| answer)
+        let next = self.feed.next()?;
+        Some(self.give(next))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -283,7 +377,7 @@ impl<I: Iterator, R> Iterator for Map<I, R> {
     }
 }
 
-impl<I: Iterator, R> fmt::Debug for Map<I, R> {
+impl<I: Iterator, R, E: JobFailure, K: ResultKey> fmt::Debug for Map<I, R, E, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Map")
             .field("kernel", &self.feed.plan.calls.kernel.name)

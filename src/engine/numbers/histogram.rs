@@ -1,8 +1,8 @@
-//! How many elements fall where.
+//! Counts of elements by value.
 
 use std::panic::panic_any;
 
-use super::super::{Engine, JobError, JobErrorKind};
+use super::super::{JobError, JobErrorKind, Par};
 use super::{Number, RETRIES, chunks};
 use crate::arena::ArenaFull;
 use crate::array::{Array, ArrayMut};
@@ -10,45 +10,39 @@ use crate::engine::answers::{expect_len, lie};
 use crate::kernel::SplitArgs;
 use crate::supervisor::Failed;
 
-/// What [`Engine::histogram`] returns.
+/// The result of [`Par::histogram`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Histogram {
-    /// How many elements are in each bin.
+    /// The number of elements in each bin.
     pub counts: Vec<u64>,
-    /// Where the bins begin, and where the last one ends: one more than there are bins.
+    /// The lower edges of the bins, and the upper edge of the last: one more than there are bins.
     pub edges: Vec<f64>,
 }
 
-impl Engine {
-    /// Counts how many elements fall into each of `bins` bins of equal width between `low` and `high`.
+impl<T: Number> Par<'_, T> {
+    /// Counts the elements in each of `bins` bins of equal width between `low` and `high`.
     ///
-    /// As in numpy a bin has its lower edge and not its upper one, but the last bin has both. Elements outside, and NaN,
-    /// are in no bin. Elements are compared as `f64`, so whole numbers beyond 2⁵³ are rounded first. It blocks its thread, as
-    /// [`sum`](Engine::sum) does.
+    /// As in numpy, a bin contains its lower edge and not its upper one; the last bin contains both. Elements outside, and NaN, are in
+    /// no bin. Elements are compared as `f64`, so whole numbers beyond 2⁵³ are rounded first.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
     /// let values = engine.from_slice(&[0.0, 0.4, 1.0, 2.5, 4.0, 9.0])?;
-    /// let histogram = engine.histogram(&values, 4, (0.0, 4.0))?;
+    /// let histogram = engine.par(&values).histogram(4, (0.0, 4.0))?;
     /// assert_eq!(histogram.counts, [2, 1, 1, 1]);
     /// assert_eq!(histogram.edges, [0.0, 1.0, 2.0, 3.0, 4.0]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
-    /// [`JobError`]: `a` is not in this engine's arena, there is no room for the counts, or workers died again and again.
+    /// [`JobError`]: the array is not in this engine's arena, there is no room for the counts, or workers died again and again.
     ///
     /// # Panics
-    /// Where there are no bins, or more than memory holds; where `low` is not below `high`, or one of them or the width
-    /// between them is not finite.
+    /// If there are no bins, or more than memory holds; if `low` is not below `high`, or one of them or the width between them is not
+    /// finite.
     #[track_caller]
-    pub fn histogram<T: Number>(
-        &self,
-        a: &Array<T>,
-        bins: usize,
-        (low, high): (f64, f64),
-    ) -> Result<Histogram, JobError> {
+    pub fn histogram(&self, bins: usize, (low, high): (f64, f64)) -> Result<Histogram, JobError> {
         assert!(bins > 0, "a histogram of 0 bins");
         assert!(
             low < high && (high - low).is_finite(),
@@ -59,16 +53,16 @@ impl Engine {
             bins < isize::MAX as usize / size_of::<u64>(),
             "a histogram of {bins} bins: more than memory holds"
         );
-        // First of all, though nothing is written there before the arena has had its say.
+        // Reserved first, so that a failure costs nothing; written only after the arena had room for the counts of each chunk.
         let (mut counts, mut edges) = room(bins)
             .and_then(|counts: Vec<u64>| Ok((counts, room(bins + 1)?)))
             .map_err(|full| {
                 let kind = JobErrorKind::ArenaFull(full);
                 JobError::from(Failed::new(kind, "histogram", 0))
             })?;
-        let step = chunks::elements::<T>(a.len());
-        let calls = chunks::flat(a, step).map(|first| SplitArgs(first, rest));
-        for part in self.map(count::<T>, calls).retries(RETRIES) {
+        let step = chunks::elements::<T>(self.array.len());
+        let calls = chunks::flat(self.array, step).map(|first| SplitArgs(first, rest));
+        for part in self.engine.map(count::<T>, calls).retries(RETRIES) {
             let part = part?;
             expect_len("histogram", &part, bins)?;
             counts.resize(bins, 0);
@@ -77,14 +71,14 @@ impl Engine {
                 *all = sum.ok_or_else(|| lie("histogram", "more elements than there are"))?;
             }
         }
-        // Where there were no elements.
+        // Of an empty array.
         counts.resize(bins, 0);
         put_edges(&mut edges, bins, low, high);
         Ok(Histogram { counts, edges })
     }
 }
 
-/// An empty vector with room for so many.
+/// An empty vector with room for `len` values.
 fn room<T>(len: usize) -> Result<Vec<T>, ArenaFull> {
     let mut all = Vec::new();
     let bytes = len.saturating_mul(size_of::<T>()) as u64;
@@ -100,7 +94,7 @@ fn put_edges(edges: &mut Vec<f64>, bins: usize, low: f64, high: f64) {
     edges.push(high);
 }
 
-/// In a kernel: the fence around it reports the error with its numbers.
+/// In a kernel, whose `catch_unwind` guard reports the error with its numbers.
 fn edges(bins: usize, low: f64, high: f64) -> Vec<f64> {
     let mut edges = room(bins + 1).unwrap_or_else(|full| panic_any(full));
     put_edges(&mut edges, bins, low, high);
@@ -109,7 +103,7 @@ fn edges(bins: usize, low: f64, high: f64) -> Vec<f64> {
 
 fn count<T: Number>(x: &[T], bins: u64, low: f64, high: f64) -> Array<u64> {
     let bins = bins as usize;
-    // First, since the arena says how many are too many; the edges are as large, in memory that may call the OOM killer.
+    // First, because the arena refuses too many; the edges take as much private memory, which could call the OOM killer.
     let mut counts = ArrayMut::zeros(bins);
     let edges = edges(bins, low, high);
     let per_unit = bins as f64 / (high - low);
@@ -118,7 +112,7 @@ fn count<T: Number>(x: &[T], bins: u64, low: f64, high: f64) -> Array<u64> {
             continue;
         }
         let guess = (((x - low) * per_unit) as usize).min(bins - 1);
-        // The division may be off by one, or by more where bins are narrower than numbers are dense: the edges decide.
+        // The division may be off by one, or by more where bins are narrower than the spacing of numbers: the edges decide.
         let is_in = |bin: &usize| edges[*bin] <= x && (bin + 1 == bins || x < edges[bin + 1]);
         let near = [guess, guess.saturating_sub(1), (guess + 1).min(bins - 1)];
         let bin = near.into_iter().find(is_in).unwrap_or_else(|| {
@@ -135,6 +129,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::Engine;
 
     proptest! {
         #[test]
@@ -160,7 +155,7 @@ mod tests {
         }
     }
 
-    /// By the edges that are returned, also where several of them are one number, and where a number of bins per unit is none.
+    /// The returned edges decide, also where several edges are equal, or the number of bins per unit is not finite.
     #[test]
     fn bins_narrower_than_numbers_are_dense() {
         for (bins, low, high) in [
@@ -183,7 +178,9 @@ mod tests {
     }
 
     fn of(bins: usize, range: (f64, f64)) {
-        let _ = Engine::inline().histogram(&Array::from_slice(&[1.0]), bins, range);
+        let _ = Engine::inline()
+            .par(&Array::from_slice(&[1.0]))
+            .histogram(bins, range);
     }
 
     #[test]

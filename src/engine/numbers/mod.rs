@@ -12,42 +12,38 @@ pub use histogram::Histogram;
 pub use number::Number;
 
 use super::answers::lie;
-use super::{Engine, JobError, JobErrorKind};
+use super::{JobError, JobErrorKind, Par};
 use crate::array::Array;
 use crate::kernel::{Args, Kernel, Params, Reply};
 use crate::supervisor::Failed;
 use number::{beats, extreme, tree};
 
-/// How often a chunk is tried again that was lost with its worker.
+/// Retries of a chunk that was lost with its worker.
 const RETRIES: u32 = 2;
 
-impl Engine {
+impl<T: Number> Par<'_, T> {
     /// The sum of all elements.
     ///
-    /// `f32` and `f64` are added pairwise, in an order that depends on the number of elements alone: the result has the
-    /// same bits whatever the number of workers is, and a rounding error that grows with the logarithm of the length.
-    /// Whole numbers are added exactly, and give an `i64` or `u64`.
-    ///
-    /// It blocks its thread until the result is there, as do `mean`, `min` and all others that take a whole array. In `async`
-    /// code they belong where blocking is allowed (`spawn_blocking` of tokio, `unblock` of smol), as a
-    /// [scope](Engine::scope) does.
+    /// `f32` and `f64` are added pairwise, in an order that depends on the number of elements alone: the result has the same bits for
+    /// any number of workers, and its rounding error grows with the logarithm of the length. Whole numbers are added exactly, and give
+    /// an `i64` or `u64`.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
     /// let pixels = engine.from_fn([100, 100], |i| (i % 256) as u8)?;
-    /// assert_eq!(engine.sum(&pixels)?, 1_273_080_u64);
+    /// assert_eq!(engine.par(&pixels).sum()?, 1_273_080_u64);
     ///
     /// let tenths = engine.from_fn(1 << 20, |_| 0.1f32)?;
-    /// let sum = engine.sum(&tenths)?;
+    /// let sum = engine.par(&tenths).sum()?;
     /// assert!((sum - 104_857.6).abs() < 0.1, "{sum}");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
-    /// [`JobError`]: `a` is not in this engine's arena, workers died again and again, or the sum of 64-bit numbers does
-    /// not fit 64 bits.
-    pub fn sum<T: Number>(&self, a: &Array<T>) -> Result<T::Sum, JobError> {
-        T::finish(self.total(a)?).ok_or_else(|| {
+    /// [`JobError`]: the array is not in this engine's arena, workers died again and again, or the sum of 64-bit numbers does not fit
+    /// 64 bits.
+    pub fn sum(&self) -> Result<T::Sum, JobError> {
+        T::finish(self.total()?).ok_or_else(|| {
             refused(
                 format!("the sum is out of range of {}", type_name::<T::Sum>()),
                 "sum",
@@ -55,67 +51,64 @@ impl Engine {
         })
     }
 
-    /// The mean of all elements: their [`sum`](Engine::sum), divided as `f64`. NaN where there are none.
+    /// The mean of all elements: their [`sum`](Par::sum), divided as `f64`. NaN for an empty array.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
     /// let values = engine.from_slice(&[1u8, 2, 6])?;
-    /// assert_eq!(engine.mean(&values)?, 3.0);
+    /// assert_eq!(engine.par(&values).mean()?, 3.0);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
-    /// As [`sum`](Engine::sum), but no sum is out of range.
-    pub fn mean<T: Number>(&self, a: &Array<T>) -> Result<f64, JobError> {
-        Ok(T::to_f64(self.total(a)?) / a.len() as f64)
+    /// As [`sum`](Par::sum), but no sum is out of range.
+    pub fn mean(&self) -> Result<f64, JobError> {
+        Ok(T::to_f64(self.total()?) / self.array.len() as f64)
     }
 
-    /// The smallest element, or NaN if there is one; `None` where there are no elements.
+    /// The smallest element, or NaN if there is one; `None` for an empty array.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
     /// let values = engine.from_slice(&[3.5, -1.0, 2.0])?;
-    /// assert_eq!(engine.min(&values)?, Some(-1.0));
-    /// assert_eq!(engine.max(&values)?, Some(3.5));
-    /// assert_eq!(engine.argmin(&values)?, Some(1));
-    /// assert_eq!(engine.argmax(&values)?, Some(0));
+    /// let values = engine.par(&values);
+    /// assert_eq!((values.min()?, values.argmin()?), (Some(-1.0), Some(1)));
+    /// assert_eq!((values.max()?, values.argmax()?), (Some(3.5), Some(0)));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
-    /// [`JobError`]: `a` is not in this engine's arena, or workers died again and again.
-    pub fn min<T: Number>(&self, a: &Array<T>) -> Result<Option<T>, JobError> {
-        self.extreme::<T, false>(a)
+    /// [`JobError`]: the array is not in this engine's arena, or workers died again and again.
+    pub fn min(&self) -> Result<Option<T>, JobError> {
+        self.extreme::<false>()
     }
 
-    /// The largest element, or NaN if there is one; `None` where there are no elements.
+    /// The largest element, or NaN if there is one; `None` for an empty array.
     ///
     /// # Errors
-    /// As [`min`](Engine::min).
-    pub fn max<T: Number>(&self, a: &Array<T>) -> Result<Option<T>, JobError> {
-        self.extreme::<T, true>(a)
+    /// As [`min`](Par::min).
+    pub fn max(&self) -> Result<Option<T>, JobError> {
+        self.extreme::<true>()
     }
 
-    /// The index of the smallest element in row-major order: the first of those that are equal, or the first NaN.
-    /// `None` where there are no elements.
+    /// The index of the smallest element in row-major order: the first of equal ones, or the first NaN. `None` for an empty array.
     ///
     /// # Errors
-    /// As [`min`](Engine::min).
-    pub fn argmin<T: Number>(&self, a: &Array<T>) -> Result<Option<usize>, JobError> {
-        self.arg_extreme::<T, false>(a)
+    /// As [`min`](Par::min).
+    pub fn argmin(&self) -> Result<Option<usize>, JobError> {
+        self.arg_extreme::<false>()
     }
 
-    /// The index of the largest element in row-major order: the first of those that are equal, or the first NaN. `None`
-    /// where there are no elements.
+    /// The index of the largest element in row-major order: the first of equal ones, or the first NaN. `None` for an empty array.
     ///
     /// # Errors
-    /// As [`min`](Engine::min).
-    pub fn argmax<T: Number>(&self, a: &Array<T>) -> Result<Option<usize>, JobError> {
-        self.arg_extreme::<T, true>(a)
+    /// As [`min`](Par::min).
+    pub fn argmax(&self) -> Result<Option<usize>, JobError> {
+        self.arg_extreme::<true>()
     }
 
-    fn total<T: Number>(&self, a: &Array<T>) -> Result<T::Partial, JobError> {
-        let parts = self.parts(a, sum_of::<T>)?;
+    fn total(&self) -> Result<T::Partial, JobError> {
+        let parts = self.parts(sum_of::<T>)?;
         Ok(match parts.len() {
             0 => T::ZERO,
             // Chunks are subtrees, so this is the tree over all blocks.
@@ -123,21 +116,19 @@ impl Engine {
         })
     }
 
-    fn extreme<T: Number, const LARGEST: bool>(&self, a: &Array<T>) -> Result<Option<T>, JobError> {
-        let parts = self.parts(a, extreme_of::<T, LARGEST>)?;
+    fn extreme<const LARGEST: bool>(&self) -> Result<Option<T>, JobError> {
+        let parts = self.parts(extreme_of::<T, LARGEST>)?;
         let pick = |a, b| if beats::<T, LARGEST>(b, a) { b } else { a };
         Ok(parts.into_iter().reduce(pick))
     }
 
-    fn arg_extreme<T: Number, const LARGEST: bool>(
-        &self,
-        a: &Array<T>,
-    ) -> Result<Option<usize>, JobError> {
-        let step = chunks::elements::<T>(a.len());
-        let parts = self.parts(a, arg_extreme_of::<T, LARGEST>)?;
+    fn arg_extreme<const LARGEST: bool>(&self) -> Result<Option<usize>, JobError> {
+        let len = self.array.len();
+        let step = chunks::elements::<T>(len);
+        let parts = self.parts(arg_extreme_of::<T, LARGEST>)?;
         let mut best: Option<(T, usize)> = None;
-        for (start, (value, index)) in (0..a.len()).step_by(step).zip(parts) {
-            let within = step.min(a.len() - start);
+        for (start, (value, index)) in (0..len).step_by(step).zip(parts) {
+            let within = step.min(len - start);
             let index = usize::try_from(index).ok().filter(|&index| index < within);
             let index = index.ok_or_else(|| lie("arg_extreme", "an element beyond its chunk"))?;
             if best.is_none_or(|(best, _)| beats::<T, LARGEST>(value, best)) {
@@ -147,18 +138,17 @@ impl Engine {
         Ok(best.map(|(_, index)| index))
     }
 
-    /// What a kernel makes of each chunk, in order.
-    fn parts<T, F, P, R>(&self, a: &Array<T>, kernel: F) -> Result<Vec<R::Out>, JobError>
+    /// The results of a kernel for each chunk, in order.
+    fn parts<F, P, R>(&self, kernel: F) -> Result<Vec<R::Out>, JobError>
     where
-        T: Number,
         F: Kernel<P, R>,
         P: Params,
         R: Reply,
         (Array<T>,): Args<'static, P>,
     {
-        let step = chunks::elements::<T>(a.len());
-        let chunks = chunks::flat(a, step).map(|chunk| (chunk,));
-        self.map(kernel, chunks).retries(RETRIES).collect()
+        let step = chunks::elements::<T>(self.array.len());
+        let chunks = chunks::flat(self.array, step).map(|chunk| (chunk,));
+        self.engine.map(kernel, chunks).retries(RETRIES).collect()
     }
 }
 
@@ -177,7 +167,7 @@ fn arg_extreme_of<T: Number, const LARGEST: bool>(x: &[T]) -> (T, u64) {
     (best, index as u64)
 }
 
-/// A failure of a whole call, none of whose jobs has failed.
+/// The error of a call none of whose jobs failed.
 fn refused(why: String, of: &'static str) -> JobError {
     Failed::new(JobErrorKind::Returned(why), of, 0).into()
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::super::job::run_here;
 use super::super::map::Calls;
 use super::super::seeds::Series;
-use super::super::{Engine, Job, JobError};
+use super::super::{Engine, Job, JobError, Par};
 use super::chunks;
 use crate::array::{Array, Element};
 use crate::kernel::{Arg, Args, Kernel, KernelInfo, Key, Leaves, Param, Reply, Single};
@@ -24,20 +24,18 @@ const PART: usize = 2;
 /// Bytes that the results within a run take at most, about: a worker may have to keep them all until its job ends.
 const KEPT: u64 = 4 << 20;
 
-impl Engine {
-    /// Runs `kernel` on each chunk of an array, and `combine` on two results at a time until one is left.
+impl<T: Element> Par<'_, T> {
+    /// Runs `kernel` on each chunk of the array, and `combine` on two results at a time until one is left.
     ///
-    /// Chunks are cut between steps of the leading axis. Where they are cut, and which results are combined with which,
-    /// depends on shape and element type alone, so the result has the same bits whatever the number of workers is.
-    /// `combine` gets neighbours, the left one first: it has to be associative in the way your problem wants it, and need
-    /// not be commutative. An array without steps is one empty chunk.
+    /// Chunks are cut between steps of the leading axis. Where they are cut, and which results are combined with which, depends on
+    /// shape and element type alone, so the result has the same bits for any number of workers. `combine` gets neighbours, the left one
+    /// first: it has to be associative in the way your problem requires, and need not be commutative. An array without steps is
+    /// one empty chunk.
     ///
-    /// `kernel` takes the chunk and then `args`, which are the same for all chunks: numbers, and arrays that all of them
-    /// read.
+    /// `kernel` takes the chunk and then `args`, which are the same for all chunks: numbers, and arrays that all of them read.
     ///
-    /// Neighbouring chunks that are quick and give little become one job, which also combines their results. In
-    /// [`Engine::stats`] and traces jobs of chunks go by the names of both kernels. It blocks its thread, as
-    /// [`sum`](Engine::sum) does.
+    /// Neighbouring chunks that are quick and return little become one job, which also combines their results. In
+    /// [`Engine::stats`](crate::Engine::stats) and traces, jobs of chunks have the names of both kernels.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -56,22 +54,20 @@ impl Engine {
     ///
     /// let table = engine.from_fn([1000, 3], |i| i as f32)?;
     /// let limits = engine.from_slice(&[29.0, 1000.0, 9999.0])?;
-    /// let counts = engine.reduce(&table, above, (&limits,), add)?;
+    /// let counts = engine.par(&table).reduce(above, (&limits,), add)?;
     /// assert_eq!(counts[..], [990, 666, 0]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
     /// The first failure of a job; the others are cancelled then.
-    pub fn reduce<T, F, P, R, A, C, X, Y, S>(
+    pub fn reduce<F, P, R, A, C, X, Y, S>(
         &self,
-        a: &Array<T>,
         kernel: F,
         args: A,
         combine: C,
     ) -> Result<R::Out, JobError>
     where
-        T: Element,
         F: Kernel<P, R>,
         P: SplitFirst,
         R: Reply,
@@ -83,14 +79,15 @@ impl Engine {
         S: Reply<Out = R::Out>,
         R::Out: Arg<'static, X> + Arg<'static, Y> + Send + 'static,
     {
-        // A name for its type: it has no bytes.
+        let (engine, a) = (self.engine, self.array);
+        // Only its type is needed: a kernel has no bytes.
         let _ = kernel;
         let rows = a.shape().rows();
         let step = chunks::rows::<T>(a.shape());
-        let series = self.seeds.series();
-        // What spawns jobs has ended when they have: nothing to wait for in a worker.
+        let series = engine.seeds.series();
+        // A kernel that spawns has no value yet when it returns, so its chunk cannot share a job.
         let alone = R::SPAWNS || S::SPAWNS;
-        let shared = self.shared().filter(|_| !alone);
+        let shared = engine.shared().filter(|_| !alone);
         let runs = Runs {
             leaves: rows.div_ceil(step).max(1),
             lanes: shared.map(|shared| shared.lanes()),
@@ -128,15 +125,15 @@ impl Engine {
             calls.read = R::receive;
         }
         let mut tree = Tree {
-            engine: self,
+            engine,
             combine,
             series,
             waiting: BTreeMap::new(),
             running: VecDeque::new(),
             reply: PhantomData,
         };
-        // As they end: the first runs are the longest, and nothing is to wait behind one.
-        for (index, value) in self.map_calls(calls, series, items).unordered() {
+        // Unordered: the first runs are the longest, and nothing should wait behind them.
+        for (index, value) in engine.map_calls(calls, series, items).unordered() {
             tree.settle(Job::is_done)?;
             let value = value?;
             let run = runs.ended(index, Arg::<X>::held(&value));

@@ -3,70 +3,72 @@
 use std::any::type_name;
 use std::marker::PhantomData;
 
-use super::super::{Engine, JobError, ScopedJob};
+use super::super::{Engine, JobError, Par, ScopedJob};
 use super::{Number, chunks};
 use crate::array::{Array, ArrayMut, Element, Shape};
 use crate::engine::answers::expect_len;
 use crate::kernel::zst_value;
 
-impl Engine {
-    /// An array of the same shape whose element `i`, in row-major order, is `f` of the elements up to and including
-    /// number `i`: `f(f(f(a[0], a[1]), a[2]), …)`, as if it went from left to right.
+impl<T: Element> Par<'_, T> {
+    /// The running results of `f`: an array of the same shape whose element `i`, in row-major order, is `f` of the elements up to and
+    /// including number `i`, as if computed from left to right: `f(f(f(a[0], a[1]), a[2]), …)`.
     ///
-    /// It does not: chunks run side by side, so `f` has to be associative. Where it is that only nearly, as the addition of
-    /// floating-point numbers, the result depends on the shape and the element type, and not on the number of workers. `f` can
-    /// capture nothing, and is passed nothing else: what it needs has to be in the elements, as a pair of numbers for instance.
-    /// It blocks its thread, as [`sum`](Engine::sum) does.
+    /// Chunks run in parallel, so `f` has to be associative. Where it is only nearly so, as the addition of floating-point numbers, the
+    /// result depends on the shape and the element type, and not on the number of workers. `f` cannot capture anything; what it
+    /// needs has to be in the elements, as a pair of numbers for instance.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
     /// let heights = engine.from_slice(&[3, 1, 4, 1, 5, 9, 2])?;
-    /// let highest_so_far = engine.scan(&heights, |a: i32, b: i32| a.max(b))?;
+    /// let highest_so_far = engine.par(&heights).scan(|a: i32, b: i32| a.max(b))?;
     /// assert_eq!(highest_so_far[..], [3, 3, 4, 4, 5, 9, 9]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
-    /// [`JobError`]: `a` is not in this engine's arena, there is no room, or a chunk failed. `f` is the program's own, so a
-    /// chunk whose worker dies is not tried again: that is its failure.
+    /// [`JobError`]: the array is not in this engine's arena, there is no room, or a chunk failed. A chunk whose worker dies is not
+    /// retried, because `f` may have side effects.
     #[doc(alias = "accumulate")]
-    pub fn scan<T, F>(&self, a: &Array<T>, f: F) -> Result<Array<T>, JobError>
+    pub fn scan<F>(&self, f: F) -> Result<Array<T>, JobError>
     where
-        T: Element,
         F: Fn(T, T) -> T + Copy + Send + 'static,
     {
-        // A name for its type: it has no bytes.
+        // Only its type is needed: it has no bytes.
         let _ = f;
-        self.scan_by::<By<T, F>>(a, 0)
+        self.engine.scan_by::<By<T, F>>(self.array, 0)
     }
 
-    /// The cumulative sum: an array of the same shape whose element `i`, in row-major order, is the sum of the elements up
-    /// to and including number `i`.
+    /// The cumulative sum: an array of the same shape whose element `i`, in row-major order, is the sum of the elements up to and
+    /// including number `i`.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
     /// let steps = engine.from_slice(&[200u8, 100, 0, 1])?;
-    /// assert_eq!(engine.cumsum(&steps)?[..], [200u64, 300, 300, 301]);
+    /// assert_eq!(engine.par(&steps).cumsum()?[..], [200u64, 300, 300, 301]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// The same bits for any number of workers, and where some of them die: such chunks are tried again. Within a chunk
-    /// numbers are added one after the other, so the last element can differ from [`sum`](Engine::sum), which adds
-    /// pairwise, by rounding.
+    /// The result has the same bits for any number of workers, also if some of them die: their chunks are retried. Within a chunk numbers
+    /// are added from left to right, so the last element can differ by rounding from [`sum`](Par::sum), which adds pairwise.
     ///
     /// # Errors
-    /// [`JobError`]: `a` is not in this engine's arena, there is no room, workers died again and again, or a sum of 64-bit
+    /// [`JobError`]: the array is not in this engine's arena, there is no room, workers died again and again, or a sum of 64-bit
     /// numbers does not fit 64 bits.
-    pub fn cumsum<T: Number>(&self, a: &Array<T>) -> Result<Array<T::Sum>, JobError> {
-        self.scan_by::<Sums<T>>(a, super::RETRIES)
+    pub fn cumsum(&self) -> Result<Array<T::Sum>, JobError>
+    where
+        T: Number,
+    {
+        self.engine.scan_by::<Sums<T>>(self.array, super::RETRIES)
     }
+}
 
+impl Engine {
     fn scan_by<S: Scan>(&self, a: &Array<S::From>, retries: u32) -> Result<Array<S::To>, JobError> {
         let step = chunks::elements::<S::From>(a.len());
         let parts: Vec<Array<S::From>> = chunks::flat(a, step).collect();
         let before = self.before::<S>(&parts, retries)?;
         let mut out = self.output::<S::To>(a.len().into(), type_name::<S>())?;
-        // The result for the first chunk has nothing before it.
+        // Nothing comes before the first chunk.
         let before = |index: usize| before.rows(index.saturating_sub(1)..index);
         if self.lends() {
             self.scope(|s| {
@@ -97,7 +99,7 @@ impl Engine {
         Ok(out.seal().reshape(a.shape()).expect("as many elements"))
     }
 
-    /// What stands before each chunk but the first.
+    /// The running result at the end of each chunk but the last.
     fn before<S: Scan>(
         &self,
         parts: &[Array<S::From>],
@@ -116,7 +118,7 @@ impl Engine {
             *to = total[0];
         }
         let args = (each.seal(),);
-        // A call of its own: one that is counted among the jobs of the program would move their random numbers.
+        // With a seed of its own: counted among the program's jobs, it would shift their random numbers.
         let seed = self.seeds.series().seed(0);
         let running = self.job(running::<S>, args).retries(retries).seed(seed);
         let before = running.submit().wait()?;
@@ -125,19 +127,19 @@ impl Engine {
     }
 }
 
-/// An operation with running results. A name: it has no values.
+/// An operation with running results. Implementations have no values.
 trait Scan: 'static {
     type From: Element;
     type To: Element;
     fn first(element: Self::From) -> Self::To;
     fn join(left: Self::To, right: Self::To) -> Result<Self::To, String>;
-    /// Of elements that are no results by themselves.
+    /// Joins totals of chunks, which are not elements of the result.
     fn join_parts(left: Self::To, right: Self::To) -> Result<Self::To, String> {
         Self::join(left, right)
     }
 }
 
-/// The program's own.
+/// A function of the program.
 struct By<T, F>(PhantomData<fn(T) -> F>);
 
 impl<T: Element, F: Fn(T, T) -> T + Copy + 'static> Scan for By<T, F> {
@@ -171,8 +173,8 @@ impl<T: Number> Scan for Sums<T> {
             )
         })
     }
-    /// The total of a chunk may be out of range where no element of the result is. What is lost beyond 64 bits comes back with
-    /// the totals in front of it; and where it does not, the elements that are out of range are found.
+    /// Wraps around. The total of a chunk may be out of range although no element of the result is: adding the totals before it wraps
+    /// back. Where an element is out of range, [`join`](Scan::join) finds it.
     #[inline]
     fn join_parts(left: T::Sum, right: T::Sum) -> Result<T::Sum, String> {
         Ok(T::add_parts(left, right))
@@ -196,7 +198,7 @@ fn running<S: Scan>(totals: &[S::To]) -> Result<Array<S::To>, String> {
     Ok(running.seal())
 }
 
-/// Writes all of `to`, which is not what it reads: after a death in the middle it can be done again.
+/// Writes all of `to` and does not read it, so a chunk whose worker died can run again.
 fn fill<S: Scan>(part: &[S::From], before: &[S::To], to: &mut [S::To]) -> Result<(), String> {
     let mut sum = before.first().copied();
     for (to, &element) in to.iter_mut().zip(part) {

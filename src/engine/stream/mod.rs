@@ -37,7 +37,6 @@ mod after_stage;
 mod control;
 mod error;
 mod flow;
-mod letter;
 mod run;
 mod source;
 mod stage;
@@ -58,15 +57,14 @@ use control::Control;
 pub use control::{Handle, StreamStats};
 pub use error::{StreamError, WindowError};
 use flow::{BoxFlow, Driver, Each, FlatMap, Item, Marks};
-pub use letter::DeadLetter;
 pub use run::Run;
 use source::{Apart, Given, Here};
-use stage::{Begun, CallFn, Stage, StageTerms};
+use stage::{Begun, CallFn, Stage, StageOptions};
 pub use window::{Fixed, Merging, Window, WindowItems, Windowed, Windows};
 
 use super::{Engine, OnFailure};
 use crate::kernel::{Arg, Args, Kernel, Reply, SplitArgs, SplitFirst};
-use crate::supervisor::Terms;
+use crate::supervisor::JobOptions;
 
 /// Items in flight if nothing else is said: at least these, and four for each worker.
 const IN_FLIGHT: usize = 16;
@@ -306,7 +304,7 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
     /// let inverses: Result<Vec<_>, _> = inverses.run(&Engine::inline()).collect();
     /// assert_eq!(inverses?, [10, 20]);
     /// let [letter] = &letters[..] else { panic!("{letters:?}") };
-    /// assert_eq!((letter.input(), letter.stage(), letter.sequence()), (&0, 1, 1));
+    /// assert_eq!((letter.args(), letter.stage(), letter.index()), (&0, Some(1), 1));
     /// assert!(letter.to_string().contains("nothing divides by 0"), "{letter}");
     /// # Ok::<(), arenite::stream::StreamError>(())
     /// ```
@@ -619,18 +617,18 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         mut join: impl FnMut(K, R) -> U + 'a,
     ) -> Stream<'a, U, AfterStage<'a, T, A>> {
         self.plan.stages += 1;
-        let terms = Rc::new(RefCell::new(StageTerms {
+        let options = Rc::new(RefCell::new(StageOptions {
             number: self.plan.stages,
             jobs: usize::MAX,
             results: usize::MAX,
-            terms: Terms::default(),
+            options: JobOptions::default(),
             letters: None,
         }));
         let stage = self.then(|before| {
             Box::new(Stage {
                 before,
                 call,
-                terms: Rc::clone(&terms),
+                options: Rc::clone(&options),
                 places: VecDeque::new(),
                 running: 0,
                 ready: 0,
@@ -642,7 +640,7 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
             plan: joined.plan,
             control: joined.control,
             last: AfterStage {
-                terms,
+                options,
                 args: PhantomData,
             },
         }

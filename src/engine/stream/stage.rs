@@ -11,17 +11,16 @@ use std::time::Duration;
 
 use super::error::StreamError;
 use super::flow::{BoxFlow, Driver, Event, Flow, Item};
-use super::letter::DeadLetter;
-use crate::engine::{Engine, Job, JobBuilder, JobError};
+use crate::engine::{DeadLetter, Engine, Job, JobBuilder, JobError};
 use crate::kernel::{Accepts, Reply};
-use crate::supervisor::{InLine, Shared, Terms};
+use crate::supervisor::{InLine, JobOptions, Shared};
 
 /// What was said of one stage after it was added.
-pub(super) struct StageTerms<'a, I> {
+pub(super) struct StageOptions<'a, I> {
     pub(super) number: usize,
     pub(super) jobs: usize,
     pub(super) results: usize,
-    pub(super) terms: Terms,
+    pub(super) options: JobOptions,
     /// How to copy an input, and who wants those that failed.
     pub(super) letters: Option<Letters<'a, I>>,
 }
@@ -37,7 +36,7 @@ pub(super) type CallFn<'a, I, K, R> =
 
 /// What a stage asks of a job.
 pub(super) struct Asked<'t> {
-    terms: &'t Terms,
+    options: &'t JobOptions,
     seed: u64,
     /// How many copies of the item are kept until it is answered.
     copies: usize,
@@ -52,19 +51,20 @@ pub(super) enum Begun<'a, R> {
 
 type EnterFn<'a, R> = Box<dyn FnMut(&Arc<Shared>, &mut InLine, &Context<'_>) -> Poll<Job<R>> + 'a>;
 
-impl<'a, R> Begun<'a, R> {
+impl<'a, R: Send + 'static> Begun<'a, R> {
     /// Submits it, unless it may have to wait for admission: the thread that drives the stream has more to do than that.
     pub(super) fn new<G, A, T>(job: JobBuilder<'_, G, A, T>, asked: &Asked<'_>) -> Self
     where
         G: Accepts<A> + 'a,
         G::Reply: Reply<Out = R>,
     {
-        let job = job.terms(asked.terms).seed(asked.seed);
+        let job = job.checked_options(asked.options).seed(asked.seed);
         match job.engine.shared() {
             Some(shared) if shared.has_ceiling() => {
-                let mut unsent = job.unsent(shared, asked.copies);
+                let (mut call, ()) = job.into_pending(shared.arena.id(), asked.copies);
                 Self::Waits(Box::new(move |shared, line, context| {
-                    unsent.poll(shared, line, context)
+                    let id = call.poll(shared, line, context);
+                    id.map(|id| Job::submitted(shared, id, G::Reply::receive, ()))
                 }))
             }
             _ => Self::Job(job.submit()),
@@ -75,7 +75,7 @@ impl<'a, R> Begun<'a, R> {
 pub(super) struct Stage<'a, I, K, R> {
     pub(super) before: BoxFlow<'a, I>,
     pub(super) call: CallFn<'a, I, K, R>,
-    pub(super) terms: Rc<RefCell<StageTerms<'a, I>>>,
+    pub(super) options: Rc<RefCell<StageOptions<'a, I>>>,
     /// The last may wait for admission; nothing comes in behind it then.
     pub(super) places: VecDeque<Place<'a, I, K, R>>,
     pub(super) running: usize,
@@ -143,7 +143,7 @@ impl<'a, I, K, R: Send + 'static> Stage<'a, I, K, R> {
                         self.ready += 1;
                         Place::Ready(kept.with(|kept| (kept, value)))
                     }
-                    Err(error) => failed(&self.terms, driver, kept, copy, error),
+                    Err(error) => failed(&self.options, driver, kept, copy, error),
                 };
             }
         }
@@ -184,8 +184,8 @@ impl<'a, I, K, R: Send + 'static> Stage<'a, I, K, R> {
     fn fill(&mut self, driver: &mut Driver<'_>) -> bool {
         let mut changed = false;
         let (jobs, results) = {
-            let terms = self.terms.borrow();
-            (terms.jobs, terms.results)
+            let options = self.options.borrow();
+            (options.jobs, options.results)
         };
         let most = driver.settings.in_flight;
         while self.let_in(driver)
@@ -208,16 +208,16 @@ impl<'a, I, K, R: Send + 'static> Stage<'a, I, K, R> {
 
     fn begin(&mut self, item: Item<I>, driver: &mut Driver<'_>) {
         driver.leave_line();
-        let terms = self.terms.borrow();
-        let copy = terms
+        let options = self.options.borrow();
+        let copy = options
             .letters
             .as_ref()
             .map(|letters| (letters.copy)(&item.value));
-        let draws = (terms.number as u64) << 48 ^ item.draws;
+        let draws = (options.number as u64) << 48 ^ item.draws;
         // Whatever the order is in which items come here.
         let seed = driver.series.seed(draws);
         let asked = Asked {
-            terms: &terms.terms,
+            options: &options.options,
             seed,
             copies: usize::from(copy.is_some()),
         };
@@ -234,18 +234,22 @@ impl<'a, I, K, R: Send + 'static> Stage<'a, I, K, R> {
 
 /// What stands in the place of an item that failed.
 fn failed<'a, I, K, R>(
-    terms: &RefCell<StageTerms<'_, I>>,
+    options: &RefCell<StageOptions<'_, I>>,
     driver: &mut Driver<'_>,
     kept: Item<K>,
     copy: Option<I>,
     error: JobError,
 ) -> Place<'a, I, K, R> {
-    let (sequence, stage) = (kept.sequence, terms.borrow().number);
+    let (sequence, stage) = (kept.sequence, options.borrow().number);
     // The closure of the program runs without a borrow of ours.
-    let to = terms.borrow().letters.as_ref().map(|to| Rc::clone(&to.to));
+    let to = options
+        .borrow()
+        .letters
+        .as_ref()
+        .map(|to| Rc::clone(&to.to));
     if let (Some(to), Some(input)) = (to, copy) {
         driver.leave_line();
-        let letter = DeadLetter::new(input, sequence, stage, error.clone());
+        let letter = DeadLetter::of_stage(stage, sequence, input, error.clone());
         to.borrow_mut()(letter);
     }
     let error = StreamError::Job {
@@ -342,17 +346,17 @@ mod tests {
     /// A job that takes long, and others behind it that overtake, each between two marks.
     #[test]
     fn marks_that_meet_become_one() {
-        let terms = StageTerms {
+        let options = StageOptions {
             number: 1,
             jobs: 1,
             results: 1,
-            terms: Terms::default(),
+            options: JobOptions::default(),
             letters: None,
         };
         let mut stage: Stage<'_, u8, (), u8> = Stage {
             before: Box::new(Nothing),
             call: Box::new(|_, _, _| unreachable!("nothing comes")),
-            terms: Rc::new(RefCell::new(terms)),
+            options: Rc::new(RefCell::new(options)),
             places: VecDeque::new(),
             running: 0,
             ready: 0,

@@ -124,16 +124,16 @@ fn what_is_skipped_is_counted_and_handed_out() {
     assert_eq!(
         letters
             .iter()
-            .map(|letter| *letter.input())
+            .map(|letter| *letter.args())
             .collect::<Vec<_>>(),
         [0, 2, 4, 6, 8]
     );
     assert!(
         letters
             .iter()
-            .all(|letter| (letter.stage(), letter.attempts()) == (1, 1))
+            .all(|letter| (letter.stage(), letter.attempts()) == (Some(1), 1))
     );
-    assert_eq!(letters[3].sequence(), 6);
+    assert_eq!(letters[3].index(), 6);
     let stats = handle.stats();
     assert_eq!((stats.taken, stats.failed, stats.delivered), (10, 6, 4));
 }
@@ -159,7 +159,7 @@ fn a_dead_letter_says_where_it_was_and_is_the_error_too() {
     let [letter] = &letters[..] else {
         panic!("{letters:?}")
     };
-    assert_eq!((letter.stage(), letter.sequence()), (2, 1));
+    assert_eq!((letter.stage(), letter.index()), (Some(2), 1));
     assert_eq!((letter.attempts(), letter.deaths()), (1, &[][..]));
     assert_eq!(letter.to_string(), last.to_string());
     let failed = StreamError::Job {
@@ -179,7 +179,7 @@ fn a_dead_letter_says_where_it_was_and_is_the_error_too() {
     assert!(letter.to_string().ends_with(&letter.error().to_string()));
     assert!(std::error::Error::source(letter).is_none());
     assert_eq!(JobError::from(letter.clone()), *letter.error());
-    assert_eq!(letter.clone().into_input(), 2);
+    assert_eq!(letter.clone().into_args(), 2);
 }
 
 #[test]

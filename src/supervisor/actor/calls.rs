@@ -9,7 +9,7 @@ use crate::kernel::wire::{ArgWriter, Lease};
 use crate::link::fence_after_queueing;
 use crate::supervisor::core::Core;
 use crate::supervisor::error::JobErrorKind;
-use crate::supervisor::policy::Terms;
+use crate::supervisor::options::JobOptions;
 use crate::supervisor::queue::Queue;
 use crate::supervisor::record::JobId;
 
@@ -100,7 +100,7 @@ impl Core {
         id: ActorId,
         info: &KernelInfo,
         call: &mut ArgWriter,
-        terms: Option<&Terms>,
+        options: Option<&JobOptions>,
     ) -> JobId {
         let known = self.find_actor(id).is_some();
         if known {
@@ -110,7 +110,7 @@ impl Core {
         }
         // The key of one that is gone says nothing about who is there now.
         let group = if known { ACTOR | id.index } else { 0 };
-        let (job, refusal) = self.enter_record(info, call, group, terms);
+        let (job, refusal) = self.enter_record(info, call, group, options);
         if let Some(policy) = &mut self.records.get(job).policy {
             // It can only run where the state is, whatever runs beside that.
             policy.alone = false;
@@ -126,7 +126,7 @@ impl Core {
             self.fail(job.index, why, None, Vec::new());
             return job;
         }
-        if terms.is_some_and(|terms| self.is_too_late(job.index, terms)) {
+        if options.is_some_and(|options| self.is_too_late(job.index, options)) {
             return job;
         }
         let actor = &mut self.actors.table[id.index as usize];

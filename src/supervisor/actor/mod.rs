@@ -17,7 +17,7 @@ use super::admission::InLine;
 use super::core::Core;
 use super::error::JobErrorKind;
 use super::lane::Lane;
-use super::policy::Terms;
+use super::options::JobOptions;
 use super::queue::Queue;
 use super::record::JobId;
 use crate::arena::Block;
@@ -401,15 +401,15 @@ impl Shared {
         actor: ActorId,
         kernel: &KernelInfo,
         call: &mut ArgWriter,
-        terms: Option<&Terms>,
+        options: Option<&JobOptions>,
     ) -> JobId {
         let mut core = self.lock();
         let id = if core.admission.is_none() {
             core = self.spilled(core, call);
-            core.call_actor(actor, kernel, call, terms)
+            core.call_actor(actor, kernel, call, options)
         } else {
             let submit =
-                |core: &mut Core, call: &mut _| core.call_actor(actor, kernel, call, terms);
+                |core: &mut Core, call: &mut _| core.call_actor(actor, kernel, call, options);
             let (admitted, id) = self.submit_admitted(core, kernel, call, submit);
             core = admitted;
             id
@@ -424,11 +424,11 @@ impl Shared {
         actor: ActorId,
         kernel: &KernelInfo,
         call: &mut ArgWriter,
-        terms: Option<&Terms>,
+        options: Option<&JobOptions>,
         line: &mut InLine,
         context: &Context<'_>,
     ) -> Poll<JobId> {
-        let submit = |core: &mut Core, call: &mut _| core.call_actor(actor, kernel, call, terms);
+        let submit = |core: &mut Core, call: &mut _| core.call_actor(actor, kernel, call, options);
         self.poll_submit(kernel, call, line, context, submit)
     }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::supervisor::core::{Closing, Core};
 use crate::supervisor::error::JobErrorKind;
-use crate::supervisor::policy::Backoff;
+use crate::supervisor::options::Backoff;
 
 /// Between two tries.
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));

@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::Shared;
 use super::core::{Closing, Core};
 use super::lock::Locked;
-use super::policy::Terms;
+use super::options::JobOptions;
 use super::record::{JobId, Stage};
 use super::wait::LOOK_AGAIN;
 use crate::kernel::KernelInfo;
@@ -600,11 +600,11 @@ impl Shared {
         &self,
         info: &KernelInfo,
         call: &mut ArgWriter,
-        terms: Option<&Terms>,
+        options: Option<&JobOptions>,
         entry: Entry,
     ) -> JobId {
         self.spill(call);
-        let submit = |core: &mut Core, call: &mut _| core.submit(info, call, 0, terms);
+        let submit = |core: &mut Core, call: &mut _| core.submit(info, call, 0, options);
         let (core, id) = self.submit_let_in(self.lock(), call, entry, submit);
         self.unlock(core);
         id

@@ -11,7 +11,7 @@ use crate::link::{CANCEL, NOTICE, STAMPED};
 use crate::supervisor::actor::actor_of;
 use crate::supervisor::core::Core;
 use crate::supervisor::error::{Because, JobErrorKind};
-use crate::supervisor::policy::Terms;
+use crate::supervisor::options::JobOptions;
 use crate::supervisor::record::{JobId, NO_GRAPH, Outcome, Records, Stage};
 use crate::sys::clock::postponed;
 
@@ -34,7 +34,7 @@ pub(super) struct Family {
     depth: u32,
     /// Of the random numbers that they draw.
     seed: u64,
-    terms: Option<Box<Terms>>,
+    options: Option<Box<JobOptions>>,
     told: Told,
     /// By the kernels that were told: the index of the job's kernel.
     kernels: Vec<u32>,
@@ -209,12 +209,12 @@ impl Core {
         }
         let above = self.above(index);
         let depth = depth_below(above);
-        let terms = match &above {
+        let options = match &above {
             // Those of the job: this task may have no retries itself.
-            Some((above, _)) => above.terms.clone(),
+            Some((above, _)) => above.options.clone(),
             None => {
                 let policy = self.records.look(index).policy.as_ref();
-                policy.map(|policy| Box::new(policy.terms.clone()))
+                policy.map(|policy| Box::new(policy.options.clone()))
             }
         };
         let goes_on = above.and_then(|(above, goes_on)| goes_on.then_some(above.parent));
@@ -238,7 +238,7 @@ impl Core {
             parent,
             depth,
             seed,
-            terms,
+            options,
             told,
             kernels,
             sent: Vec::new(),
@@ -354,16 +354,16 @@ impl Core {
         of.sent.push(id);
         call.seed = crate::kernel::seed_of_task(of.seed, task as u64);
         let (parent, moved) = (of.parent, of.told.tasks[task].moved);
-        let mut terms = of.terms.clone();
+        let mut options = of.options.clone();
         let refusal = load(of, task, &mut call, &mut self.records);
         self.records.at(index).seed = call.seed;
-        if let Some(terms) = &mut terms {
+        if let Some(options) = &mut options {
             // What it changes is not there a second time.
-            terms.retries = if moved { 0 } else { terms.retries };
+            options.retries = if moved { 0 } else { options.retries };
         }
-        let terms = terms.as_deref().and_then(Terms::asked);
-        if let Some(terms) = terms {
-            self.agree(index, terms);
+        let options = options.as_deref().and_then(JobOptions::if_set);
+        if let Some(options) = options {
+            self.set_options(index, options);
         }
         if self.trace.is_some() {
             self.trace_family(family, task, parent, job);
@@ -373,8 +373,8 @@ impl Core {
         crate::sync::point!("family.recorded");
         if let Some(why) = refusal.or_else(|| self.refusal_of_unit(kernel)) {
             self.fail(index, why, None, Vec::new());
-        } else if let Some(terms) = terms
-            && self.is_kept_back(index, terms)
+        } else if let Some(options) = options
+            && self.is_kept_back(index, options)
         {
             // It is answered, or its limiter says when it goes on.
         } else if self.ranked && self.overtake(index)

@@ -389,9 +389,9 @@ impl Core {
         record.unit = unit;
         record.seed = run.call.0.seed;
         record.requests = if run.drivers == 0 { NOTICE } else { 0 };
-        let terms = run.plan.units[unit as usize].terms;
-        if terms != 0 {
-            self.agree(id.index, &run.plan.terms[terms as usize - 1]);
+        let options = run.plan.units[unit as usize].options;
+        if options != 0 {
+            self.set_options(id.index, &run.plan.options[options as usize - 1]);
         }
         let refusal = self.write_call(id.index, &mut run.call.0);
         run.sent_as(unit, id, job);
@@ -407,7 +407,9 @@ impl Core {
             self.answer(id.index, Outcome::Failed(error));
         } else if let Some(why) = refusal {
             self.fail(id.index, why, None, Vec::new());
-        } else if terms != 0 && self.is_kept_back(id.index, &run.plan.terms[terms as usize - 1]) {
+        } else if options != 0
+            && self.is_kept_back(id.index, &run.plan.options[options as usize - 1])
+        {
             // It is answered, or its limiter says when it goes on.
         } else if self.ranked && self.overtake(id.index)
             || !self.queue.is_clear()

@@ -15,7 +15,7 @@ use crate::supervisor::core::{Unread, fenced};
 use crate::supervisor::error::{Failed, JobError};
 use crate::supervisor::kernels::Kernels;
 use crate::supervisor::lane::NOBODY;
-use crate::supervisor::policy::Terms;
+use crate::supervisor::options::JobOptions;
 use crate::supervisor::record::{JobId, Outcome, Records};
 
 /// The arguments of a graph's nodes, each written once.
@@ -38,8 +38,8 @@ pub(crate) struct Unit {
     pub(crate) waits: u32,
     /// How often its value is taken, by other units and by whoever asked for it.
     pub(crate) uses: u32,
-    /// Index into [`GraphPlan::terms`], from 1 on; 0 for none.
-    pub(crate) terms: u32,
+    /// Index into [`GraphPlan::options`], from 1 on; 0 for none.
+    pub(crate) options: u32,
     /// The longest way from a unit that waits for nothing.
     pub(crate) level: u32,
     /// Somebody asked for its value.
@@ -62,7 +62,7 @@ pub(crate) struct GraphPlan {
     pub(crate) dependents: Vec<u32>,
     /// Units whose value each unit takes, unit by unit.
     pub(crate) sources: Vec<u32>,
-    pub(crate) terms: Vec<Terms>,
+    pub(crate) options: Vec<JobOptions>,
     /// Names of nodes that have one.
     pub(crate) names: HashMap<u32, String>,
     /// Units start in order, and never so many that their values take more bytes than this.

@@ -177,7 +177,7 @@ impl Core {
         let Some(policy) = &mut record.policy else {
             return false;
         };
-        let Some(Limit { limiter, caller }) = policy.terms.limit.clone() else {
+        let Some(Limit { limiter, caller }) = policy.options.limit.clone() else {
             return false;
         };
         // So that its answer is not told on the short way, which gives nothing back; and its end is heard by the monitor,
@@ -221,7 +221,7 @@ impl Core {
         let Some(policy) = &mut self.records.at(index).policy else {
             return;
         };
-        let Some(Limit { limiter, .. }) = policy.terms.limit.clone() else {
+        let Some(Limit { limiter, .. }) = policy.options.limit.clone() else {
             return;
         };
         let address = limiter.address();

@@ -348,6 +348,10 @@ impl Limit {
         }
     }
 
+    pub(crate) fn limiter(&self) -> &Limiter {
+        &self.limiter
+    }
+
     /// Waits for a permit in this thread.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use super::super::Terms;
+use super::super::JobOptions;
 use super::super::fixture::{fixture, kernel};
 use super::*;
 use crate::kernel::wire::ArgWriter;
@@ -357,12 +357,12 @@ fn a_job_touches_no_limiter_but_its_own() {
     let locks = |hosts: usize| {
         let (shared, mut consumers) = fixture(1, 1);
         let submit = |limiter: &Limiter| {
-            let terms = Terms {
+            let options = JobOptions {
                 limit: Some(Limit::of_this_thread(limiter)),
-                ..Terms::default()
+                ..JobOptions::default()
             };
             let mut call = ArgWriter::new(shared.arena.id());
-            shared.submit(&kernel(), &mut call, 0, Some(&terms))
+            shared.submit(&kernel(), &mut call, 0, Some(&options))
         };
         let hour = Duration::from_secs(3600);
         let one = Limiter::builder().concurrency(1).build();

@@ -148,10 +148,10 @@ proptest! {
         for event in events {
             match event {
                 Event::Submit { priority, retries } => {
-                    let terms = Terms { retries, priority, backoff: pause, ..Terms::default() };
+                    let options = JobOptions { retries, priority, backoff: pause, ..JobOptions::default() };
                     // Some have no policy at all.
-                    let id = match terms.asked() {
-                        Some(terms) => submit_with(&shared, terms.clone()),
+                    let id = match options.if_set() {
+                        Some(options) => submit_with(&shared, options.clone()),
                         None => submit(&shared),
                     };
                     model.last += 1;

@@ -11,30 +11,30 @@ pub(super) const HOUR: Duration = Duration::from_secs(3600);
 /// Over as soon as it begins.
 const MOMENT: Duration = Duration::from_nanos(1);
 
-pub(super) fn submit_with(shared: &Shared, terms: Terms) -> JobId {
+pub(super) fn submit_with(shared: &Shared, options: JobOptions) -> JobId {
     let mut call = ArgWriter::new(shared.arena.id());
-    shared.submit(&kernel(), &mut call, 0, Some(&terms))
+    shared.submit(&kernel(), &mut call, 0, Some(&options))
 }
 
-fn timed(limit: Duration) -> Terms {
-    Terms {
+fn timed(limit: Duration) -> JobOptions {
+    JobOptions {
         deadline: Some(limit),
-        ..Terms::default()
+        ..JobOptions::default()
     }
 }
 
-fn retried(retries: u32) -> Terms {
-    Terms {
+fn retried(retries: u32) -> JobOptions {
+    JobOptions {
         retries,
         backoff: Backoff::NONE,
-        ..Terms::default()
+        ..JobOptions::default()
     }
 }
 
-fn ranked(priority: Priority) -> Terms {
-    Terms {
+fn ranked(priority: Priority) -> JobOptions {
+    JobOptions {
         priority,
-        ..Terms::default()
+        ..JobOptions::default()
     }
 }
 

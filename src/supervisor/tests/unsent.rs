@@ -9,14 +9,14 @@ fn what_is_not_let_in_stands_in_the_line_until_its_map_goes_on() {
         let (shared, mut consumers) = fixture(1, 1);
         // Each runs alone.
         shared.lock().admission = Some(Box::new(Admission::new(1)));
-        let (kernel, terms) = (kernel(), Terms::default());
+        let (kernel, options) = (kernel(), JobOptions::default());
         let unsent = Arc::new(Unsent::default());
         let mut written = unsent.lock();
-        written.begin(&terms);
+        written.begin(&options);
         for _ in 0..2 {
             written.add(|| shared.arena.id(), |_| {});
         }
-        shared.look_after(&unsent, &mut written, &kernel, &terms);
+        shared.look_after(&unsent, &mut written, &kernel, &options);
         drop(written);
         // The first look finds that calls have come, the next one that no more have.
         shared.look_at_unsent();

@@ -151,13 +151,13 @@ fn who_waits_for_any_leaves_tasks_waiting() {
 fn who_waits_for_any_hears_of_what_ends_behind_a_job_that_is_tried_again() {
     let (shared, mut consumers) = fixture(1, 1);
     let hour = Duration::from_secs(3600);
-    let terms = Terms {
+    let options = JobOptions {
         retries: 1,
         backoff: Backoff::new(hour, hour),
-        ..Terms::default()
+        ..JobOptions::default()
     };
     let mut call = ArgWriter::new(shared.arena.id());
-    let first = shared.submit(&kernel(), &mut call, 0, Some(&terms));
+    let first = shared.submit(&kernel(), &mut call, 0, Some(&options));
     let second = submit(&shared);
     let told = Arc::new(Tells::default());
     let ids = [first, second].into_iter();

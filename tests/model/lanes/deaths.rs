@@ -60,7 +60,7 @@ fn the_numbers_in_an_error_are_those_of_jobs() {
     let gates = [Gate::new(), Gate::new()];
     let submit = |gate: &Gate| lab.job(at_gate, (gate.path(),));
     let plain = submit(&gates[0]).submit();
-    let kept = submit(&gates[1]).keep_args();
+    let kept = submit(&gates[1]).keep_args().submit();
     let held = gates.each_ref().map(Gate::meet);
     let ids = [plain.id(), kept.id()];
     let mut scoped = 0;

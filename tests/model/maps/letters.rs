@@ -1,7 +1,7 @@
 //! Failures with their arguments, in every order in which a map gives its results.
 
 use arenite::engine::Map;
-use arenite::{Array, Backoff, DeadLetter, Engine, JobErrorKind, OnFailure};
+use arenite::{Array, Backoff, DeadLetter, Engine, JobErrorKind, OnFailure, Report};
 use smol::stream::StreamExt;
 
 use crate::harness::{Gate, Lab, block_on, pass, step, tests, wait_until};
@@ -35,7 +35,8 @@ where
     step("a stream of results as they end");
     check(block_on(map().keep_args().unordered().stream().collect()));
     step("a report in `async` code");
-    let (values, letters) = block_on(map().report_async()).into_parts();
+    let report: Report<_, _> = block_on(map().keep_args().stream().collect());
+    let (values, letters) = report.into_parts();
     let letters = letters
         .into_iter()
         .map(|letter| (letter.index(), Err(letter)));
@@ -241,9 +242,8 @@ fn stopping_gives_back_what_is_not_in_the_letter() {
 fn other_tasks_run_while_a_report_is_awaited() {
     let lab = Lab::new(2);
     let gate = Gate::new();
-    let report = lab
-        .map(at, items(&lab, 50, 3, |n| n == 0, &gate))
-        .report_async();
+    let map = lab.map(at, items(&lab, 50, 3, |n| n == 0, &gate));
+    let report = map.keep_args().stream().collect::<Report<_, _>>();
     step("a report whose job stands at a gate that another task opens");
     let (report, ()) = block_on(smol::future::zip(report, async { gate.open() }));
     assert_eq!((report.values().len(), report.failures().len()), (50, 1));

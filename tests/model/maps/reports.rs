@@ -186,7 +186,12 @@ fn errors_are_tried_again_where_that_is_said() {
     let diary = Diary::new();
     let path = diary.path();
     let job = lab.job(busy, (&path, 100)).retries(2).retry_errors();
-    let letter = job.backoff(Backoff::NONE).keep_args().wait().unwrap_err();
+    let letter = job
+        .backoff(Backoff::NONE)
+        .keep_args()
+        .submit()
+        .wait()
+        .unwrap_err();
     assert_eq!(
         (letter.error().kind(), letter.attempts()),
         (&returned(2), 3)
@@ -207,7 +212,7 @@ fn errors_are_tried_again_where_that_is_said() {
         .map(|(diary, times)| (diary.path(), times));
     let map = lab.map(busy, items).retries(2).retry_errors();
     let report = map.backoff(Backoff::NONE).report();
-    assert_eq!(report.values(), [Some(0), Some(2), None]);
+    assert_eq!(report.values(), &[Some(0), Some(2), None]);
     let [letter] = report.failures() else {
         panic!("{report}")
     };
@@ -235,7 +240,7 @@ fn errors_are_tried_again_where_that_is_said() {
     let [letter] = &letters[..] else {
         panic!("{letters:?}")
     };
-    assert_eq!((letter.input(), letter.attempts()), (&100, 2));
+    assert_eq!((letter.args(), letter.attempts()), (&100, 2));
     assert_eq!(lab.stats().restarts(), 0, "no worker has died of an error");
     lab.assert_in_use(0);
 }

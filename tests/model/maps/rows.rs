@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arenite::engine::{DeadLetter, ParReport};
 use arenite::{Array, Engine, JobErrorKind};
+use arenite::{DeadLetter, Report};
 
 use crate::harness::{Lab, step, tests};
 
@@ -24,7 +24,7 @@ tests![
 const LEN: usize = 100_000;
 
 /// All are one more than their index, and those that failed are named alone and zero.
-fn check(report: &ParReport<u32, u32>, failed: &[usize]) {
+fn check(report: &Report<Array<u32>, Array<u32>>, failed: &[usize]) {
     let named: Vec<_> = report
         .failures()
         .iter()
@@ -51,7 +51,7 @@ fn one_row_that_fails_costs_no_other() {
     }
     let check_with = |engine: &Engine| {
         let input = engine.from_fn(LEN, |i| i as u32).unwrap();
-        let report = engine.par_map_report(&input, picky).unwrap();
+        let report = engine.par(&input).report().map(picky).unwrap();
         check(&report, &[61_234]);
         let [letter] = report.failures() else {
             panic!("{report}");
@@ -68,10 +68,10 @@ fn one_row_that_fails_costs_no_other() {
         // A letter's arguments are rows of the input, which can be sent again.
         let again = letters.remove(0).into_args();
         assert_eq!(
-            engine.par_map(&again, |x: u32| x + 1).unwrap()[..],
+            engine.par(&again).map(|x: u32| x + 1).unwrap()[..],
             [61_235]
         );
-        let all = engine.par_map_report(&input, |x: u32| x + 1).unwrap();
+        let all = engine.par(&input).report().map(|x: u32| x + 1).unwrap();
         check(&all, &[]);
     };
     check_with(&Engine::inline());
@@ -80,7 +80,7 @@ fn one_row_that_fails_costs_no_other() {
         let lab = Lab::new(workers);
         check_with(&lab);
         let input = lab.from_fn(LEN, |i| i as u32).unwrap();
-        let report = lab.par_map_report(&input, picky).unwrap();
+        let report = lab.par(&input).report().map(picky).unwrap();
         let backtrace = report.failures()[0].backtrace().unwrap();
         assert!(backtrace.contains("picky"), "{backtrace}");
         assert_eq!(lab.stats().restarts(), 0, "no worker has died of a panic");
@@ -96,7 +96,7 @@ fn rows_that_fail_far_apart_and_side_by_side() {
     }
     let lab = Lab::new(2);
     let input = lab.from_fn(LEN, |i| i as u32).unwrap();
-    let report = lab.par_map_report(&input, picky).unwrap();
+    let report = lab.par(&input).report().map(picky).unwrap();
     check(&report, &[0, 20_000, 20_001, 99_999]);
 }
 
@@ -104,7 +104,7 @@ fn rows_of_many_elements() {
     let lab = Lab::new(2);
     let rows = 30_000;
     let input = lab.from_fn([rows, 4], |i| i as u32).unwrap();
-    let report = lab.par_map_report(&input, |x: u32| {
+    let report = lab.par(&input).report().map(|x: u32| {
         // The third of its row.
         assert_ne!(x, 4 * 21_234 + 2);
         x + 1
@@ -134,7 +134,7 @@ fn a_row_that_ends_its_worker() {
     }
     let lab = Lab::new(2);
     let input = lab.from_fn(LEN, |i| i as u32).unwrap();
-    let report = lab.par_map_report(&input, poison).unwrap();
+    let report = lab.par(&input).report().map(poison).unwrap();
     check(&report, &[33_333]);
     let error = report.failures()[0].error();
     assert_eq!(*error.kind(), JobErrorKind::Signal(6));
@@ -176,7 +176,7 @@ fn lanes_do_not_put_the_blame_on_neighbours() {
     for (rows, bad) in [(4, &[1][..]), (8, &[1, 6])] {
         step(format!("{rows} rows"));
         let input = lab.from_fn([rows, ROW], |i| i as u32).unwrap();
-        let report = lab.par_map_report(&input, poison).unwrap();
+        let report = lab.par(&input).report().map(poison).unwrap();
         let failed = report.failures().iter().map(DeadLetter::index);
         assert_eq!(failed.collect::<Vec<_>>(), bad, "{report}");
         for (row, values) in report.values().chunks(ROW).enumerate() {
@@ -190,7 +190,10 @@ fn lanes_do_not_put_the_blame_on_neighbours() {
 fn where_all_fail_each_is_told() {
     let lab = Lab::new(2);
     let input = lab.from_fn(30, |i| i as u32).unwrap();
-    let report = lab.par_map_report(&input, |x: u32| -> u32 { panic!("{x}") });
+    let report = lab
+        .par(&input)
+        .report()
+        .map(|x: u32| -> u32 { panic!("{x}") });
     let report = report.unwrap();
     check(&report, &(0..30).collect::<Vec<_>>());
     for letter in report.failures() {
@@ -208,7 +211,10 @@ fn where_all_fail_each_is_told() {
     assert!(text.ends_with("\n  and 20 more"), "{text}");
     step("each ends its worker");
     let input = input.rows(0..5);
-    let report = lab.par_map_report(&input, |_: u32| -> u32 { std::process::abort() });
+    let report = lab
+        .par(&input)
+        .report()
+        .map(|_: u32| -> u32 { std::process::abort() });
     check(&report.unwrap(), &[0, 1, 2, 3, 4]);
 }
 
@@ -216,7 +222,10 @@ fn where_all_fail_each_is_told() {
 fn where_all_end_their_workers_few_are_lost() {
     let lab = Lab::new(2);
     let input = lab.from_fn(LEN, |i| i as u32).unwrap();
-    let report = lab.par_map_report(&input, |_: u32| -> u32 { std::process::abort() });
+    let report = lab
+        .par(&input)
+        .report()
+        .map(|_: u32| -> u32 { std::process::abort() });
     let report = report.unwrap();
     let mut next = 0;
     for letter in report.failures() {
@@ -235,7 +244,7 @@ fn where_all_end_their_workers_few_are_lost() {
 fn what_concerns_the_whole_array_is_told_by_the_chunk() {
     let lab = Lab::new(2);
     let private = Array::from_fn(LEN, |i| i as u32);
-    let report = lab.par_map_report(&private, |x: u32| x + 1).unwrap();
+    let report = lab.par(&private).report().map(|x: u32| x + 1).unwrap();
     assert!(report.failures().len() <= 8, "{report}");
     let rows = |letter: &DeadLetter<Array<u32>>| letter.args().len();
     assert_eq!(report.failures().iter().map(rows).sum::<usize>(), LEN);
@@ -249,12 +258,15 @@ fn what_concerns_the_whole_array_is_told_by_the_chunk() {
 fn a_chunk_whose_worker_dies_is_reported() {
     let lab = Lab::new(2);
     let input = lab.from_fn(400_000, |i| i as u32).unwrap();
-    let report = lab.par_apply_report(&input, |from: &[u32], to: &mut [u32]| {
-        to.fill(7);
-        if from.contains(&200_000) {
-            std::process::abort();
-        }
-    });
+    let report = lab
+        .par(&input)
+        .report()
+        .apply(|from: &[u32], to: &mut [u32]| {
+            to.fill(7);
+            if from.contains(&200_000) {
+                std::process::abort();
+            }
+        });
     let report = report.unwrap();
     let [letter] = report.failures() else {
         panic!("{report}");

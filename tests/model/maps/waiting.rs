@@ -31,10 +31,18 @@ fn a_job_with_its_arguments() {
     let lab = Lab::new(1);
     let values = lab.from_slice(&[1u8, 2]).unwrap();
     step("a job that dies");
-    let letter = lab.job(die, (values,)).keep_args().wait().unwrap_err();
+    let letter = lab
+        .job(die, (values,))
+        .keep_args()
+        .submit()
+        .wait()
+        .unwrap_err();
     assert_eq!(letter.args().0[..], [1, 2]);
     assert_eq!(letter.error().kind(), &JobErrorKind::Signal(6));
-    assert_eq!(lab.job(square, (3,)).keep_args().wait().unwrap(), 9);
+    assert_eq!(
+        lab.job(square, (3,)).keep_args().submit().wait().unwrap(),
+        9
+    );
     drop(letter);
     lab.assert_in_use(0);
 }

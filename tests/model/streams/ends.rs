@@ -189,7 +189,7 @@ fn a_dead_letter_keeps_nobody_from_admission() {
         .dead_letters(|letter| {
             let small = lab.job(weigh, ("", zeros(&lab, 1))).try_submit();
             assert_eq!(small.expect("nobody is in the line").wait(), Ok(1024));
-            assert_eq!(letter.sequence(), letters.fetch_add(1, SeqCst) as u64);
+            assert_eq!(letter.index(), letters.fetch_add(1, SeqCst));
         });
     thread::scope(|threads| {
         threads.spawn(|| {

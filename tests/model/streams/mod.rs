@@ -292,10 +292,13 @@ fn a_crash_costs_one_item() {
             .eq((0..200).filter(|n| n % 50 != 7).map(|n| n + 1000))
     );
     let letters = letters.into_inner();
-    let inputs: Vec<_> = letters.iter().map(|letter| *letter.input()).collect();
+    let inputs: Vec<_> = letters.iter().map(|letter| *letter.args()).collect();
     assert_eq!(inputs, [7, 57, 107, 157]);
     for letter in &letters {
-        assert_eq!((letter.stage(), letter.sequence()), (2, *letter.input()));
+        assert_eq!(
+            (letter.stage(), letter.index() as u64),
+            (Some(2), *letter.args())
+        );
         assert_eq!(*letter.error().kind(), JobErrorKind::Signal(6));
     }
     let stats = handle.stats();
@@ -394,7 +397,7 @@ fn a_hang_in_a_stage_ends_at_its_deadline() {
         panic!("{letters:?}");
     };
     let late = JobErrorKind::DeadlineExceeded { limit: LIMIT };
-    assert_eq!((letter.stage(), *letter.input()), (2, 7));
+    assert_eq!((letter.stage(), *letter.args()), (Some(2), 7));
     assert_eq!(*letter.error().kind(), late);
     assert_eq!(letter.attempts(), 2);
     assert_eq!(letter.deaths(), [late]);
@@ -552,7 +555,7 @@ fn workers_that_are_killed_from_outside_cost_what_they_ran() {
     let costs = format!("{KILLS} deaths cost {letters:?}");
     assert!(stats.failed as usize <= KILLS, "{costs}");
     // Nothing is lost in silence, and nothing comes twice.
-    let lost: BTreeSet<_> = letters.iter().map(|letter| *letter.input()).collect();
+    let lost: BTreeSet<_> = letters.iter().map(|letter| *letter.args()).collect();
     assert_eq!(lost.len(), stats.failed as usize);
     let kept = (0..stats.taken).filter(|n| !lost.contains(n));
     assert!(found.into_iter().eq(kept), "{costs}");

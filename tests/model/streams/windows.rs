@@ -145,8 +145,8 @@ fn a_crash_of_a_window_costs_that_window() {
     let [letter] = &letters[..] else {
         panic!("{letters:?}");
     };
-    assert!(letter.input().value.iter().copied().eq(50..60));
-    assert_eq!((letter.stage(), letter.sequence()), (2, 5));
+    assert!(letter.args().value.iter().copied().eq(50..60));
+    assert_eq!((letter.stage(), letter.index()), (Some(2), 5));
     assert_eq!((letter.attempts(), letter.deaths().len()), (2, 1));
     lab.assert_in_use(0);
 }
@@ -170,10 +170,10 @@ fn a_window_without_room_is_a_dead_letter() {
     assert_eq!(sums, [(2 * EACH..2 * EACH + 10).sum::<u64>()]);
     assert_eq!((letters.len(), handle.stats().failed), (2, 2));
     for (k, letter) in (0..).zip(&letters) {
-        assert_eq!((letter.stage(), letter.sequence()), (1, k));
+        assert_eq!((letter.stage(), letter.index() as u64), (Some(1), k));
         assert!(
             letter
-                .input()
+                .args()
                 .value
                 .iter()
                 .copied()

@@ -55,8 +55,9 @@ pub(in super::super) fn squares(setup: &Setup, numbers: &[i64]) -> Result<Runnin
         let reading = timed(times, |_| {
             // As the others write over their last result: two of them would be that much more memory to go through.
             drop(got.take());
-            let squares =
-                engine.par_apply(&array, |x: &[i64], out: &mut [i64]| work::square(x, out));
+            let squares = engine
+                .par(&array)
+                .apply(|x: &[i64], out: &mut [i64]| work::square(x, out));
             got = Some(squares.map_err(refused)?);
             Ok(())
         })?;

@@ -29,7 +29,7 @@ pub(in super::super) fn kmeans(setup: &Setup, points: &[f32]) -> Result<Running,
         timed(times, |_| {
             // New ones in each round, as in the algorithm.
             let centres = engine.from_slice(&CENTRES).map_err(refused)?;
-            let sums = engine.reduce(&points, nearest, (&centres,), add);
+            let sums = engine.par(&points).reduce(nearest, (&centres,), add);
             BenchError::expect(checksum(&sums.map_err(refused)?), expected)
         })
     }))
@@ -75,7 +75,7 @@ fn adding(workers: usize, numbers: &[f32], expected: u64) -> Result<Running, Ben
     let numbers = engine.from_slice(numbers).map_err(refused)?;
     Ok(Box::new(move |times| {
         timed(times, |_| {
-            let sum = engine.sum(&numbers).map_err(refused)?;
+            let sum = engine.par(&numbers).sum().map_err(refused)?;
             BenchError::expect(sum.to_bits().into(), expected)
         })
     }))

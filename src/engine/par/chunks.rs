@@ -1,104 +1,24 @@
-//! Whole arrays in chunks: one call for a million elements.
+//! Arrays in chunks: where they are cut, and one job for each chunk.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::answers::expect_len;
-use super::{Engine, JobError, JobErrorKind};
 use crate::array::{Array, ArrayMut, Element, Shape, TileMut};
+use crate::engine::answers::expect_len;
+use crate::engine::{Engine, JobError, JobErrorKind};
 use crate::kernel::{Arg, Extra, ExtraArg, Nothing, Param, kernel_name, zst_value};
 use crate::supervisor::Failed;
 use crate::sys::{HUGE, PAGE};
 use crate::worker::each;
 
-/// Chunks per worker: enough to even out, and few enough that each is worth its trip.
+/// Chunks per worker: enough to balance the load, and few enough that each is worth a job.
 const CHUNKS_PER_WORKER: usize = 4;
-/// Less input than this, in bytes, is not cut any further.
+/// Smallest chunk, in bytes of input.
 const SMALLEST_CHUNK: usize = 64 * 1024;
 
 impl Engine {
-    /// An array of the same shape, whose elements `f` computes from those of `a`, chunk by chunk: it
-    /// gets slices of equal length. The chunks are cut along the leading axis, and how long they are depends on the number of
-    /// workers; so does what `f` draws from [`rng`](crate::rng). What `f` needs beside them is passed by
-    /// [`par_apply_with`](Engine::par_apply_with). What `f` does not write is unspecified, and so is what it would
-    /// read from there. Like all that begin with `par_`, it blocks its thread, as [`sum`](Engine::sum) does.
-    ///
-    /// ```
-    /// # let engine = arenite::Engine::inline();
-    /// let numbers = engine.from_slice(&[1i64, 2, 3])?;
-    /// let squares = engine.par_apply(&numbers, |from: &[i64], to: &mut [i64]| {
-    ///     for (to, from) in to.iter_mut().zip(from) {
-    ///         *to = from * from;
-    ///     }
-    /// })?;
-    /// assert_eq!(squares[..], [1, 4, 9]);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`JobError`]: `a` is not in this engine's arena, there is no room, or a chunk failed.
-    pub fn par_apply<T, U, F>(&self, a: &Array<T>, f: F) -> Result<Array<U>, JobError>
-    where
-        T: Element,
-        U: Element,
-        F: Fn(&[T], &mut [U]) + Copy + Send + 'static,
-    {
-        // `f` is a name for its type, here and below: it has no bytes.
-        let _ = f;
-        self.work_on::<T, U, Nothing, ApplyEach<F>>(a, Nothing)
-    }
-
-    /// An array of the same shape, whose elements are `f` of those of `a`. What an element draws from [`rng`](crate::rng)
-    /// depends on its index, and not on the number of workers. What `f` needs beside the element, such as a factor or a table, is
-    /// passed by [`par_map_with`](Engine::par_map_with), since `f` can capture nothing. It blocks its thread, as
-    /// [`sum`](Engine::sum) does.
-    ///
-    /// ```
-    /// # let engine = arenite::Engine::inline();
-    /// let numbers = engine.from_slice(&[1i64, 2, 3])?;
-    /// assert_eq!(engine.par_map(&numbers, |x| x * x)?[..], [1, 4, 9]);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As [`par_apply`](Engine::par_apply).
-    #[doc(alias("par_iter", "prange"))]
-    pub fn par_map<T, U, F>(&self, a: &Array<T>, f: F) -> Result<Array<U>, JobError>
-    where
-        T: Element,
-        U: Element,
-        F: Fn(T) -> U + Copy + Send + 'static,
-    {
-        let _ = f;
-        self.work_on_each::<T, U, Nothing, MapEach<F>>(a, Nothing)
-    }
-
-    /// Changes an array in place, chunk by chunk. How long the chunks are depends on the number of workers, and so does what `f`
-    /// draws from [`rng`](crate::rng). What `f` needs beside them is passed by
-    /// [`par_apply_mut_with`](Engine::par_apply_mut_with).
-    ///
-    /// ```
-    /// # let engine = arenite::Engine::inline();
-    /// let mut numbers = engine.zeros::<i64>(3)?;
-    /// engine.par_apply_mut(&mut numbers, |part: &mut [i64]| part.fill(7))?;
-    /// assert_eq!(numbers[..], [7, 7, 7]);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`JobError`]: the array is not in this engine's arena, a chunk failed (then some chunks may be changed and others not), or the
-    /// workers are locked down and are lent nothing ([`NoLending`](super::JobErrorKind::NoLending)).
-    pub fn par_apply_mut<T, F>(&self, a: &mut ArrayMut<T>, f: F) -> Result<(), JobError>
-    where
-        T: Element,
-        F: Fn(&mut [T]) + Copy + Send + 'static,
-    {
-        let _ = f;
-        self.change::<T, Nothing, ChangeEach<F>>(a, Nothing)
-    }
-
-    /// Has `W` change an array chunk by chunk.
+    /// Changes an array in place: `W` for each chunk.
     pub(super) fn change<T, P, W>(
         &self,
         a: &mut ArrayMut<T>,
@@ -117,7 +37,7 @@ impl Engine {
         })
     }
 
-    /// An array of the same shape, that `W` makes chunk by chunk.
+    /// An array of the same shape: `W` computes each chunk.
     pub(super) fn work_on<T, U, P, W>(
         &self,
         a: &Array<T>,
@@ -143,7 +63,7 @@ impl Engine {
             .map_err(JobError::with_no_unspecified_rows)?;
             return Ok(out.seal());
         }
-        // Chunks of the result are arrays of their own first.
+        // Sandboxed workers return each chunk as an array of its own, which is copied into the result.
         let row = a.shape().row_len().unwrap_or(0);
         let parts = self.scope(|s| {
             let jobs: Vec<_> = chunks
@@ -163,7 +83,7 @@ impl Engine {
         Ok(out.seal())
     }
 
-    /// The same for `W` that sees no rows, but elements: chunks are cut wherever it is right for their length.
+    /// As [`work_on`](Self::work_on), for `W` that sees single elements: chunks need not end with a row.
     pub(super) fn work_on_each<T, U, P, W>(
         &self,
         a: &Array<T>,
@@ -183,13 +103,13 @@ impl Engine {
         Ok(out.reshape(a.shape()).expect("as many elements"))
     }
 
-    /// Whether workers may write into arrays of the supervisor.
-    pub(super) fn lends(&self) -> bool {
+    /// Whether workers may write into arrays of the supervisor; sandboxed ones may not.
+    pub(in crate::engine) fn lends(&self) -> bool {
         self.shared().is_none_or(|shared| !shared.is_strict())
     }
 
-    /// Memory for a result that will be written whole.
-    pub(super) fn output<U: Element>(
+    /// Memory for a result. All of it has to be written.
+    pub(in crate::engine) fn output<U: Element>(
         &self,
         shape: Shape,
         kernel: &'static str,
@@ -198,7 +118,7 @@ impl Engine {
         out.map_err(|full| Failed::new(JobErrorKind::ArenaFull(full), kernel, 0).into())
     }
 
-    /// The rows of each chunk.
+    /// The rows of each chunk of an array of this shape, computed from `T` to `U`.
     pub(super) fn chunks<T, U>(
         &self,
         shape: Shape,
@@ -217,8 +137,8 @@ impl Engine {
         let by_count = rows.div_ceil(workers * CHUNKS_PER_WORKER);
         let by_size = SMALLEST_CHUNK.div_ceil(row_bytes);
         let chunk = by_count.max(by_size).min(rows);
-        // Whole pages where rows allow it, so that chunks share none; and for a large array whole huge
-        // pages, which are opened and closed at one stroke.
+        // Whole pages where rows allow it, so that chunks share none. For a large array whole huge pages: each is lent and
+        // taken back in one step.
         let chunk_bytes = chunk.saturating_mul(row_bytes);
         let whole = rows.saturating_mul(row_bytes);
         let unit = if chunk_bytes >= HUGE / 4 && whole >= 2 * HUGE {
@@ -233,17 +153,16 @@ impl Engine {
     }
 }
 
-/// Where a chunk is.
+/// The position of a chunk.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Within {
-    /// The number of its first element.
+    /// Index of its first element.
     first: u64,
-    /// The call's number.
+    /// Which random numbers its elements draw.
     series: u64,
 }
 
-/// Copies what a job made of these rows, each of so many elements, to its place in the whole. How much that is says a worker,
-/// which may have been taken over.
+/// Copies the result for `rows`, each of `row` elements, into the whole. Its length is a claim of the worker, and checked.
 pub(super) fn place<U: Element, F>(
     whole: &mut [U],
     rows: &Range<usize>,
@@ -256,12 +175,12 @@ pub(super) fn place<U: Element, F>(
     Ok(())
 }
 
-/// What is done with a chunk. Types that do so have no values: they stand for a function of the program.
+/// Computes a chunk. Implementations have no values: they name a function of the program.
 pub(super) trait Work<T, U, P: Param>: 'static {
     fn run(from: &[T], to: &mut [U], within: Within, with: P::At<'_>);
 }
 
-/// `f` is given the chunk.
+/// Calls `F` with the chunk.
 pub(super) struct ApplyEach<F>(PhantomData<F>);
 
 impl<T, U, F: Fn(&[T], &mut [U]) + Copy + 'static> Work<T, U, Nothing> for ApplyEach<F> {
@@ -270,7 +189,7 @@ impl<T, U, F: Fn(&[T], &mut [U]) + Copy + 'static> Work<T, U, Nothing> for Apply
     }
 }
 
-/// `f` is given each element.
+/// Calls `F` with each element.
 pub(super) struct MapEach<F>(PhantomData<F>);
 
 impl<T: Element, U: Element, F: Fn(T) -> U + Copy + 'static> Work<T, U, Nothing> for MapEach<F> {
@@ -279,12 +198,13 @@ impl<T: Element, U: Element, F: Fn(T) -> U + Copy + 'static> Work<T, U, Nothing>
     }
 }
 
-/// What is done with a chunk in place.
+/// Changes a chunk in place.
 pub(super) trait Change<T, P: Param>: 'static {
     fn run(part: &mut [T], with: P::At<'_>);
 }
 
-struct ChangeEach<F>(PhantomData<F>);
+/// Calls `F` with the chunk.
+pub(super) struct ChangeEach<F>(PhantomData<F>);
 
 impl<T, F: Fn(&mut [T]) + Copy + 'static> Change<T, Nothing> for ChangeEach<F> {
     fn run(part: &mut [T], Nothing: Nothing) {
@@ -315,7 +235,7 @@ pub(super) fn apply_fresh<T: Element, U: Element, P: Param, W: Work<T, U, P>>(
     to.seal()
 }
 
-/// Each element of a chunk, with the random numbers that are its own.
+/// Calls `f` with each element of a chunk, which draws its own random numbers.
 pub(super) fn map_all<T: Element, U: Element>(
     from: &[T],
     to: &mut [U],
@@ -327,8 +247,8 @@ pub(super) fn map_all<T: Element, U: Element>(
     });
 }
 
-/// Not inlined, because as parameters the slices are known not to have the cell among their elements: where nobody looks at
-/// it, it is written once in the end, and the loop is what it would be without.
+/// Not inlined: as parameters the slices are known not to alias the cell. If `f` draws no random numbers, the cell is then written
+/// once at the end, and the loop costs nothing more.
 #[inline(never)]
 fn map_each<T: Element, U: Element>(
     from: &[T],

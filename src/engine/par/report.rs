@@ -1,16 +1,13 @@
-//! Whole arrays of which some rows may fail.
+//! Arrays some rows of which may fail.
 
-use std::fmt;
 use std::ops::Range;
 
-use super::par::{ApplyEach, MapEach, Work, apply, apply_fresh, place};
-use super::seeds::Series;
-use super::{DeadLetter, Engine, JobError, JobErrorKind};
+use super::chunks::{Work, apply, apply_fresh, place};
 use crate::array::{Array, ArrayMut, Element};
-use crate::kernel::{ExtraArg, Nothing, kernel_name};
+use crate::engine::seeds::Series;
+use crate::engine::{DeadLetter, Engine, JobError, JobErrorKind, Report};
+use crate::kernel::{Arg, ExtraArg, Param, kernel_name};
 
-/// Failures that a report writes out.
-const SHOWN: usize = 10;
 /// Pieces that fail at once and are still cut any further: beyond that it is no longer about single rows, and each piece costs
 /// a job and an error with its backtrace.
 const MOST: usize = 10_000;
@@ -19,180 +16,59 @@ const MOST_DEATHS: usize = 200;
 /// So many pieces, of at least half of the array, have each ended their worker: the others will, too.
 const ALL: usize = 16;
 
-/// What came of the rows of an array: see [`Engine::par_map_report`] and [`Engine::par_apply_report`].
-#[derive(Clone)]
-pub struct ParReport<T: Element, U: Element> {
-    values: Array<U>,
-    failures: Vec<DeadLetter<Array<T>>>,
-}
-
-impl<T: Element, U: Element> ParReport<T, U> {
-    /// The result. Rows that failed are zero.
-    pub fn values(&self) -> &Array<U> {
-        &self.values
-    }
-
-    /// What failed, in order: [`index`](DeadLetter::index) is the first row, the arguments are the rows of the input, without
-    /// a copy. From [`par_map_report`](Engine::par_map_report) that is one row each time, but for what it says itself; from
-    /// [`par_apply_report`](Engine::par_apply_report) those of a chunk.
-    pub fn failures(&self) -> &[DeadLetter<Array<T>>] {
-        &self.failures
-    }
-
-    /// The result, and what failed.
-    pub fn into_parts(self) -> (Array<U>, Vec<DeadLetter<Array<T>>>) {
-        (self.values, self.failures)
-    }
-}
-
-impl<T: Element, U: Element> fmt::Display for ParReport<T, U> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rows = |letter: &DeadLetter<Array<T>>| letter.args().shape().rows();
-        let failed: usize = self.failures.iter().map(rows).sum();
-        write!(f, "{failed} of {} rows failed", self.values.shape().rows())?;
-        for letter in self.failures.iter().take(SHOWN) {
-            let first = letter.index();
-            match rows(letter) {
-                1 => write!(f, "\n  row {first}")?,
-                rows => write!(f, "\n  rows {first}..{}", first + rows)?,
-            }
-            write!(f, ": {}", letter.error())?;
-        }
-        match self.failures.len().saturating_sub(SHOWN) {
-            0 => Ok(()),
-            more => write!(f, "\n  and {more} more"),
-        }
-    }
-}
-
-/// As that of a [`JobError`]: `{:?}` is the text, `{:#?}` shows the parts.
-impl<T: Element + fmt::Debug, U: Element + fmt::Debug> fmt::Debug for ParReport<T, U> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !f.alternate() {
-            return fmt::Display::fmt(self, f);
-        }
-        f.debug_struct("ParReport")
-            .field("values", &self.values)
-            .field("failures", &self.failures)
-            .finish()
-    }
-}
-
-impl<T: Element + fmt::Debug, U: Element + fmt::Debug> std::error::Error for ParReport<T, U> {}
-
 /// Rows that have no values, and why.
 type Failures = Vec<(Range<usize>, JobError)>;
 
 impl Engine {
-    /// As [`par_apply`](Engine::par_apply), but a chunk that fails does not throw the others' results away: it is reported,
-    /// with its rows of the input and the error. `f` sees a whole chunk, so nobody can tell which of its rows did it; where `f`
-    /// is about one element at a time, [`par_map_report`](Engine::par_map_report) does.
-    ///
-    /// ```
-    /// # let engine = arenite::Engine::inline();
-    /// let numbers = engine.from_slice(&[4u32, 9, 16])?;
-    /// let report = engine.par_apply_report(&numbers, |from: &[u32], to: &mut [u32]| {
-    ///     for (to, from) in to.iter_mut().zip(from) {
-    ///         *to = from.isqrt();
-    ///     }
-    /// })?;
-    /// assert!(report.failures().is_empty());
-    /// assert_eq!(report.values()[..], [2, 3, 4]);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`JobError`]: there is no room for the result.
-    pub fn par_apply_report<T, U, F>(&self, a: &Array<T>, f: F) -> Result<ParReport<T, U>, JobError>
+    /// Computes what can be computed, and reports what fails: single rows if `is_single`, otherwise chunks.
+    pub(super) fn report_rows<T, U, P, W>(
+        &self,
+        a: &Array<T>,
+        with: impl for<'e> Arg<'e, P> + Clone,
+        is_single: bool,
+    ) -> Result<Report<Array<T>, Array<U>>, JobError>
     where
         T: Element,
         U: Element,
-        F: Fn(&[T], &mut [U]) + Copy + Send + 'static,
-    {
-        // `f` is a name for its type, here and below: it has no bytes.
-        let _ = f;
-        self.report::<T, U, ApplyEach<F>>(a, false)
-    }
-
-    /// As [`par_map`](Engine::par_map), but a row that fails does not throw the others' results away: it is reported, with
-    /// its input and the error. A row is a step of the leading axis; of an array with one axis, an element.
-    ///
-    /// ```
-    /// # let engine = arenite::Engine::inline();
-    /// let numbers = engine.from_slice(&[1u32, 0, 5])?;
-    /// let report = engine.par_map_report(&numbers, |x: u32| 100 / x)?;
-    /// assert_eq!(report.values()[..], [100, 0, 20]);
-    /// let [failure] = report.failures() else { panic!("{report}") };
-    /// assert_eq!((failure.index(), failure.args()[0]), (1, 0));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// Rows share a job at first. The rows of one that fails are run again in two halves, and so on until single rows are
-    /// left: so `f` may see an element several times. A row that panics costs two jobs at each halving, and one that ends its
-    /// worker costs a worker each time: some 14 for one among 100,000 numbers. With several [lanes](super::Builder::lanes) what
-    /// ended a worker runs again in a worker of its own, as a job with a deadline does, which waits until one has nothing else to do.
-    ///
-    /// There is an end to it, and then there are failures of several rows: where more than 10,000 pieces fail at once, or more
-    /// than 200 workers were lost, or pieces of half of the array all end their workers; and where it is of no use, as when `a` is not in this engine's
-    /// arena.
-    ///
-    /// What an element draws from [`rng`](crate::rng) depends on its index, at each attempt.
-    ///
-    /// # Errors
-    /// As [`par_apply_report`](Engine::par_apply_report).
-    pub fn par_map_report<T, U, F>(&self, a: &Array<T>, f: F) -> Result<ParReport<T, U>, JobError>
-    where
-        T: Element,
-        U: Element,
-        F: Fn(T) -> U + Copy + Send + 'static,
-    {
-        let _ = f;
-        self.report::<T, U, MapEach<F>>(a, true)
-    }
-
-    /// Down to single rows, or by the chunk.
-    fn report<T, U, W>(&self, a: &Array<T>, single: bool) -> Result<ParReport<T, U>, JobError>
-    where
-        T: Element,
-        U: Element,
-        W: Work<T, U, Nothing>,
+        P: Param + 'static,
+        W: Work<T, U, P>,
     {
         let mut out = self.output::<U>(a.shape(), kernel_name::<W>())?;
         let chunks: Vec<_> = self.chunks::<T, U>(a.shape()).collect();
         let series = self.seeds.series();
-        let mut pass = |parts: &[Part]| self.pass::<T, U, W>(series, a, &mut out, parts);
-        let failed = if single {
+        let mut pass = |parts: &[Part]| self.pass::<T, U, P, W>(series, a, &with, &mut out, parts);
+        let failed = if is_single {
             narrow(chunks, pass)
         } else {
             pass(&Part::all(chunks))
         };
-        // What a dead worker has left there is unspecified, until now.
+        // What a dead worker has left there is unspecified.
         let row = a.shape().row_len().unwrap_or(0);
         for (rows, _) in &failed {
             out[rows.start * row..rows.end * row].fill(U::zeroed());
         }
         let letters = failed.into_iter().map(|(rows, error)| {
-            let first = rows.start;
-            DeadLetter::new(first, a.rows(rows), error.with_no_unspecified_rows())
+            let args = a.rows(rows.clone());
+            DeadLetter::of_rows(rows, args, error.with_no_unspecified_rows())
         });
-        Ok(ParReport {
-            failures: letters.collect(),
-            values: out.seal(),
-        })
+        let letters = letters.collect();
+        Ok(Report::of_rows(out.seal(), letters))
     }
 
     /// Runs a job for each of these parts, which are in order; returns those that failed, in order.
-    fn pass<T, U, W>(
+    fn pass<T, U, P, W>(
         &self,
         series: Series,
         a: &Array<T>,
+        with: &(impl for<'e> Arg<'e, P> + Clone),
         out: &mut ArrayMut<U>,
         parts: &[Part],
     ) -> Failures
     where
         T: Element,
         U: Element,
-        W: Work<T, U, Nothing>,
+        P: Param + 'static,
+        W: Work<T, U, P>,
     {
         let with_rows = |ends: Vec<Option<JobError>>| {
             let ends = parts.iter().zip(ends);
@@ -204,10 +80,13 @@ impl Engine {
                 let mut tiles = out.tiles_mut(1);
                 let jobs = parts.iter().map(|Part { rows, alone }| {
                     let tile = tiles.at(rows.clone());
-                    let args = (a.rows(rows.clone()), tile, s.series(), ExtraArg(Nothing));
-                    s.job(apply::<T, U, Nothing, W>, args)
-                        .alone(*alone)
-                        .submit()
+                    let args = (
+                        a.rows(rows.clone()),
+                        tile,
+                        s.series(),
+                        ExtraArg(with.clone()),
+                    );
+                    s.job(apply::<T, U, P, W>, args).alone(*alone).submit()
                 });
                 let jobs: Vec<_> = jobs.collect();
                 jobs.into_iter().map(|job| job.wait().err()).collect()
@@ -219,8 +98,13 @@ impl Engine {
         let ends = self.scope_in(series, |s| {
             let jobs = parts.iter().map(|Part { rows, alone }| {
                 let first = (rows.start * row) as u64;
-                let args = (a.rows(rows.clone()), first, s.series(), ExtraArg(Nothing));
-                s.job(apply_fresh::<T, U, Nothing, W>, args)
+                let args = (
+                    a.rows(rows.clone()),
+                    first,
+                    s.series(),
+                    ExtraArg(with.clone()),
+                );
+                s.job(apply_fresh::<T, U, P, W>, args)
                     .alone(*alone)
                     .submit()
             });

@@ -1,0 +1,93 @@
+//! The option setters of everything that creates jobs, written once.
+
+/// Methods that set [job options](crate::JobOptions), for a type with
+/// `fn with_options(self, change: impl FnOnce(&mut JobOptions)) -> Self`.
+///
+/// `$limit`: the constructor of [`Limit`](crate::supervisor::Limit) that says in whose name permits are requested.
+macro_rules! option_setters {
+    // Jobs without retries.
+    ($limit:ident) => {
+        /// Sets all options at once, and replaces those set before.
+        pub fn options(self, options: &$crate::JobOptions) -> Self {
+            self.with_options(|set| $crate::engine::job::replace(set, options, $crate::supervisor::Limit::$limit))
+        }
+
+        $crate::engine::job::option_setters!(@one_by_one $limit);
+    };
+
+    // Jobs with the arguments `$args`, which may have retries.
+    ($limit:ident, $args:ty, $(#[$example:meta])*) => {
+        /// Sets all options at once, and replaces those set before.
+        pub fn options<N>(self, options: &$crate::JobOptions<N>) -> Self
+        where
+            $args: $crate::engine::Permits<N>,
+        {
+            self.with_options(|set| $crate::engine::job::replace(set, options, $crate::supervisor::Limit::$limit))
+        }
+
+        /// Runs a job again, up to `retries` times, if it panics, exceeds its deadline, or ends its worker: see
+        /// [`JobOptions::retries`](crate::JobOptions::retries). Requires arguments that the kernel cannot change.
+        $(#[$example])*
+        pub fn retries(self, retries: u32) -> Self
+        where
+            $args: $crate::kernel::RetrySafe,
+        {
+            self.with_options(|set| set.retries = retries)
+        }
+
+        $crate::engine::job::option_setters!(@about_retries);
+        $crate::engine::job::option_setters!(@one_by_one $limit);
+    };
+
+    (@about_retries) => {
+        /// Applies the retries to `Err`s that the kernel returns, too: see
+        /// [`JobOptions::retry_errors`](crate::JobOptions::retry_errors).
+        pub fn retry_errors(self) -> Self {
+            self.with_options(|set| set.retry_errors = true)
+        }
+
+        /// Sets the pauses between attempts: by default 10 ms, doubling up to a second.
+        pub fn backoff(self, backoff: $crate::Backoff) -> Self {
+            self.with_options(|set| set.backoff = backoff)
+        }
+    };
+
+    (@one_by_one $limit:ident) => {
+        /// Limits the run time of each attempt: see [`JobOptions::deadline`](crate::JobOptions::deadline).
+        pub fn deadline(self, limit: ::std::time::Duration) -> Self {
+            self.with_options(|set| set.deadline = Some(limit))
+        }
+
+        /// Sets the order in which waiting jobs start.
+        pub fn priority(self, priority: $crate::Priority) -> Self {
+            self.with_options(|set| set.priority = priority)
+        }
+
+        /// Names the job in errors, traces and reports: see [`JobOptions::label`](crate::JobOptions::label).
+        pub fn label(self, label: impl Into<::std::sync::Arc<str>>) -> Self {
+            let label = label.into();
+            self.with_options(|set| set.label = Some(label))
+        }
+
+        /// Requires a permit of this limiter for each attempt: see [`JobOptions::limit`](crate::JobOptions::limit).
+        pub fn limit(self, limiter: &$crate::Limiter) -> Self {
+            let limit = $crate::supervisor::Limit::$limit(limiter);
+            self.with_options(|set| set.limit = Some(limit))
+        }
+    };
+}
+
+pub(in crate::engine) use option_setters;
+
+use crate::engine::Limiter;
+use crate::supervisor::{JobOptions, Limit};
+
+/// Replaces all options. `limit` says in whose name permits are requested.
+pub(in crate::engine) fn replace<M>(
+    set: &mut JobOptions,
+    options: &JobOptions<M>,
+    limit: fn(&Limiter) -> Limit,
+) {
+    *set = options.clone().with_mode();
+    set.limit = set.limit.take().map(|set| limit(set.limiter()));
+}

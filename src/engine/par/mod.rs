@@ -1,0 +1,417 @@
+//! Work on a whole array: all workers take part, and the caller waits for the result.
+//!
+//! [`Engine::par`](crate::Engine::par) and [`Engine::par_mut`](crate::Engine::par_mut) start here.
+//!
+//! | to | call |
+//! |---|---|
+//! | compute each element from one element | [`map`](Par::map) |
+//! | compute chunks from chunks | [`apply`](Par::apply), in place [`ParMut::apply`] |
+//! | pass the function an argument more | [`with`](Par::with) |
+//! | get the results of the rows that did not fail | [`report`](Par::report) |
+//! | sum up, search, count | [`sum`](Par::sum), [`mean`](Par::mean), [`min`](Par::min), [`argmax`](Par::argmax), [`histogram`](Par::histogram) |
+//! | accumulate | [`cumsum`](Par::cumsum), [`scan`](Par::scan) |
+//! | combine the results of a kernel over chunks | [`reduce`](Par::reduce) |
+//!
+//! All of these block the caller's thread. In `async` code they belong where blocking is allowed (`spawn_blocking` of tokio, `unblock`
+//! of smol), as a [scope](crate::Engine::scope) does.
+
+mod chunks;
+mod functions;
+mod report;
+
+use std::fmt;
+use std::marker::PhantomData;
+
+pub use super::numbers::{Histogram, Number};
+pub use functions::{ApplyMutWith, ApplyWith, MapWith};
+
+use super::{Engine, JobError, Report};
+use crate::array::{Array, ArrayMut, Element};
+use crate::kernel::{Arg, Nothing, Param};
+use chunks::{ApplyEach, ChangeEach, MapEach, Work};
+use functions::{ApplyEachWith, ChangeEachWith, MapEachWith};
+
+/// An array that all workers work on: see [`Engine::par`].
+#[must_use = "nothing runs before a method such as `map` or `sum` is called"]
+pub struct Par<'a, T: Element, W = Without, O = Whole> {
+    pub(super) engine: &'a Engine,
+    pub(super) array: &'a Array<T>,
+    with: W,
+    outcome: PhantomData<fn() -> O>,
+}
+
+/// An array that all workers change in place: see [`Engine::par_mut`].
+#[must_use = "nothing runs before `apply` is called"]
+pub struct ParMut<'a, T: Element, W = Without> {
+    engine: &'a Engine,
+    array: &'a mut ArrayMut<T>,
+    with: W,
+}
+
+/// A [`Par`] without an argument for the function.
+#[derive(Debug)]
+pub struct Without;
+
+/// A [`Par`] with an argument for each call of the function.
+#[derive(Debug)]
+pub struct With<A>(A);
+
+/// A [`Par`] whose first failure is its result.
+#[derive(Debug)]
+pub enum Whole {}
+
+/// A [`Par`] that [reports](Par::report) each failure.
+#[derive(Debug)]
+pub enum Reported {}
+
+/// What [`Par::map`] and [`Par::apply`] return: the array ([`Whole`]), or a [`Report`] ([`Reported`]). Sealed.
+pub trait Outcome {
+    /// The result for these element types.
+    type Of<T: Element, U: Element>;
+    #[doc(hidden)]
+    const REPORTS: bool;
+    #[doc(hidden)]
+    fn of<T: Element, U: Element>(report: Report<Array<T>, Array<U>>) -> Self::Of<T, U>;
+}
+
+impl Outcome for Whole {
+    type Of<T: Element, U: Element> = Array<U>;
+    const REPORTS: bool = false;
+    fn of<T: Element, U: Element>(report: Report<Array<T>, Array<U>>) -> Array<U> {
+        report.into_parts().0
+    }
+}
+
+impl Outcome for Reported {
+    type Of<T: Element, U: Element> = Report<Array<T>, Array<U>>;
+    const REPORTS: bool = true;
+    fn of<T: Element, U: Element>(report: Report<Array<T>, Array<U>>) -> Self::Of<T, U> {
+        report
+    }
+}
+
+impl Engine {
+    /// Works on a whole array with all workers: see [`par`](crate::par).
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// let numbers = engine.from_slice(&[1i64, 2, 3])?;
+    /// assert_eq!(engine.par(&numbers).map(|x| x * x)?[..], [1, 4, 9]);
+    /// assert_eq!(engine.par(&numbers).sum()?, 6);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias("par_iter", "prange", "par_map", "par_apply"))]
+    pub fn par<'a, T: Element>(&'a self, array: &'a Array<T>) -> Par<'a, T> {
+        Par {
+            engine: self,
+            array,
+            with: Without,
+            outcome: PhantomData,
+        }
+    }
+
+    /// Changes a whole array in place with all workers: see [`ParMut::apply`].
+    #[doc(alias = "par_apply_mut")]
+    pub fn par_mut<'a, T: Element>(&'a self, array: &'a mut ArrayMut<T>) -> ParMut<'a, T> {
+        ParMut {
+            engine: self,
+            array,
+            with: Without,
+        }
+    }
+}
+
+impl<'a, T: Element, O> Par<'a, T, Without, O> {
+    /// Passes an argument to each call of the function, behind the element or the chunk: a number, an array that all workers read, a
+    /// plain type of your own ([`Scalar`](crate::Scalar)). A kernel cannot capture anything; this is how it gets what it needs.
+    ///
+    /// ```
+    /// use arenite::Array;
+    ///
+    /// # let engine = arenite::Engine::inline();
+    /// let pixels = engine.from_slice(&[0u8, 2, 1])?;
+    /// let table = engine.from_slice(&[10.0f32, 20.0, 30.0])?;
+    /// let looked_up = engine.par(&pixels).with(&table).map(|x: u8, table: &Array<f32>| table[x as usize])?;
+    /// assert_eq!(looked_up[..], [10.0, 30.0, 20.0]);
+    ///
+    /// // Several numbers go as an array of them.
+    /// let line = |x: f32, [slope, offset]: [f32; 2]| slope * x + offset;
+    /// assert_eq!(engine.par(&looked_up).with([2.0, 1.0]).map(line)?[..], [21.0, 61.0, 41.0]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn with<A>(self, argument: A) -> Par<'a, T, With<A>, O> {
+        Par {
+            engine: self.engine,
+            array: self.array,
+            with: With(argument),
+            outcome: PhantomData,
+        }
+    }
+}
+
+impl<'a, T: Element, W> Par<'a, T, W> {
+    /// Keeps the other results when rows fail: [`map`](Par::map) and [`apply`](Par::apply) return a [`Report`], with each failure as a
+    /// [`DeadLetter`](crate::DeadLetter) of its rows of the input. A row is a step of the leading axis; of an array with one axis, an
+    /// element.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// let numbers = engine.from_slice(&[1u32, 0, 5])?;
+    /// let report = engine.par(&numbers).report().map(|x: u32| 100 / x)?;
+    /// assert_eq!(report.values()[..], [100, 0, 20]);
+    /// let [failure] = report.failures() else { panic!("{report}") };
+    /// assert_eq!((failure.index(), failure.args()[0]), (1, 0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// With `map` a failure is a single row. Rows share a job at first; the rows of a failed job run again in two halves, and so on down
+    /// to single rows. So the function may see an element several times. A row that panics costs two jobs at each halving, a row that
+    /// ends its worker costs a worker each time: about 14 for one among 100,000 numbers. With several
+    /// [lanes](super::Builder::lanes), rows that ended a worker run again in a worker of their own, as jobs with a deadline do. The
+    /// halving stops, and failures have several rows, where more than 10,000 pieces fail at once, more than 200 workers were lost,
+    /// pieces of half of the array all end their workers, or any other rows would fail in the same way (the array is not in this
+    /// engine's arena).
+    ///
+    /// With `apply` a failure is a chunk, because the function sees whole chunks.
+    ///
+    /// What an element draws from [`rng`](crate::rng) depends on its index, at each attempt.
+    pub fn report(self) -> Par<'a, T, W, Reported> {
+        Par {
+            engine: self.engine,
+            array: self.array,
+            with: self.with,
+            outcome: PhantomData,
+        }
+    }
+}
+
+impl<T: Element, O: Outcome> Par<'_, T, Without, O> {
+    /// An array of the same shape whose elements are `f` of the elements of this one.
+    ///
+    /// What an element draws from [`rng`](crate::rng) depends on its index, and not on the number of workers.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// let numbers = engine.from_slice(&[1i64, 2, 3])?;
+    /// assert_eq!(engine.par(&numbers).map(|x| x * x)?[..], [1, 4, 9]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`JobError`]: the array is not in this engine's arena, there is no room for the result, or a job failed (which a
+    /// [report](Par::report) contains instead).
+    pub fn map<U, F>(self, f: F) -> Result<O::Of<T, U>, JobError>
+    where
+        U: Element,
+        F: Fn(T) -> U + Copy + Send + 'static,
+    {
+        // Only its type is needed, here and below: it has no bytes.
+        let _ = f;
+        self.elements::<U, Nothing, MapEach<F>>(Nothing)
+    }
+
+    /// An array of the same shape whose elements `f` computes chunk by chunk: it gets slices of equal length.
+    ///
+    /// Chunks are cut along the leading axis. Their length depends on the number of workers; so does what `f` draws from
+    /// [`rng`](crate::rng). What `f` does not write is unspecified, and so is what it reads from there.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// let numbers = engine.from_slice(&[1i64, 2, 3])?;
+    /// let squares = engine.par(&numbers).apply(|from: &[i64], to: &mut [i64]| {
+    ///     for (to, from) in to.iter_mut().zip(from) {
+    ///         *to = from * from;
+    ///     }
+    /// })?;
+    /// assert_eq!(squares[..], [1, 4, 9]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`map`](Par::map).
+    pub fn apply<U, F>(self, f: F) -> Result<O::Of<T, U>, JobError>
+    where
+        U: Element,
+        F: Fn(&[T], &mut [U]) + Copy + Send + 'static,
+    {
+        let _ = f;
+        self.chunks::<U, Nothing, ApplyEach<F>>(Nothing)
+    }
+}
+
+impl<T: Element, A, O: Outcome> Par<'_, T, With<A>, O> {
+    /// As [`map`](Par::map), with the [argument](Par::with) behind each element.
+    ///
+    /// # Errors
+    /// As [`map`](Par::map); an array that is passed has to be in this engine's arena, too.
+    pub fn map<U, P, F>(self, f: F) -> Result<O::Of<T, U>, JobError>
+    where
+        U: Element,
+        P: Param + 'static,
+        A: for<'e> Arg<'e, P> + Clone,
+        F: MapWith<T, U, P>,
+    {
+        let _ = f;
+        let (engine, array, With(with)) = (self.engine, self.array, self.with);
+        let par = engine.par(array).outcome::<O>();
+        par.elements::<U, P, MapEachWith<F>>(with)
+    }
+
+    /// As [`apply`](Par::apply), with the [argument](Par::with) behind each chunk.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// let samples = engine.from_slice(&[0.5f32, -2.0, 1.5])?;
+    /// let clipped = engine.par(&samples).with(1.0).apply(|from: &[f32], to: &mut [f32], limit: f32| {
+    ///     for (to, from) in to.iter_mut().zip(from) {
+    ///         *to = from.clamp(-limit, limit);
+    ///     }
+    /// })?;
+    /// assert_eq!(clipped[..], [0.5, -1.0, 1.0]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`map`](Par::map); an array that is passed has to be in this engine's arena, too.
+    pub fn apply<U, P, F>(self, f: F) -> Result<O::Of<T, U>, JobError>
+    where
+        U: Element,
+        P: Param + 'static,
+        A: for<'e> Arg<'e, P> + Clone,
+        F: ApplyWith<T, U, P>,
+    {
+        let _ = f;
+        let (engine, array, With(with)) = (self.engine, self.array, self.with);
+        let par = engine.par(array).outcome::<O>();
+        par.chunks::<U, P, ApplyEachWith<F>>(with)
+    }
+}
+
+impl<'a, T: Element, O> Par<'a, T, Without, O> {
+    fn outcome<N>(self) -> Par<'a, T, Without, N> {
+        Par {
+            engine: self.engine,
+            array: self.array,
+            with: self.with,
+            outcome: PhantomData,
+        }
+    }
+}
+
+impl<T: Element, O: Outcome> Par<'_, T, Without, O> {
+    /// `W` sees elements: where chunks are cut makes no difference to it.
+    fn elements<U, P, W>(
+        self,
+        with: impl for<'e> Arg<'e, P> + Clone,
+    ) -> Result<O::Of<T, U>, JobError>
+    where
+        U: Element,
+        P: Param + 'static,
+        W: Work<T, U, P>,
+    {
+        let report = if O::REPORTS {
+            self.engine
+                .report_rows::<T, U, P, W>(self.array, with, true)?
+        } else {
+            let values = self.engine.work_on_each::<T, U, P, W>(self.array, with)?;
+            Report::of_rows(values, Vec::new())
+        };
+        Ok(O::of(report))
+    }
+
+    /// `W` sees whole chunks.
+    fn chunks<U, P, W>(self, with: impl for<'e> Arg<'e, P> + Clone) -> Result<O::Of<T, U>, JobError>
+    where
+        U: Element,
+        P: Param + 'static,
+        W: Work<T, U, P>,
+    {
+        let report = if O::REPORTS {
+            self.engine
+                .report_rows::<T, U, P, W>(self.array, with, false)?
+        } else {
+            let values = self.engine.work_on::<T, U, P, W>(self.array, with)?;
+            Report::of_rows(values, Vec::new())
+        };
+        Ok(O::of(report))
+    }
+}
+
+impl<'a, T: Element> ParMut<'a, T> {
+    /// Passes an argument to each call of the function, behind the chunk: see [`Par::with`].
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// let mut weights = engine.from_fn(3, |i| i as f64)?.try_into_mut().unwrap();
+    /// engine.par_mut(&mut weights).with(0.5).apply(|part: &mut [f64], decay: f64| {
+    ///     part.iter_mut().for_each(|weight| *weight *= decay);
+    /// })?;
+    /// assert_eq!(weights[..], [0.0, 0.5, 1.0]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn with<A>(self, argument: A) -> ParMut<'a, T, With<A>> {
+        ParMut {
+            engine: self.engine,
+            array: self.array,
+            with: With(argument),
+        }
+    }
+
+    /// Changes the array in place, chunk by chunk. The length of the chunks depends on the number of workers, and so does what `f`
+    /// draws from [`rng`](crate::rng).
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// let mut numbers = engine.zeros::<i64>(3)?;
+    /// engine.par_mut(&mut numbers).apply(|part: &mut [i64]| part.fill(7))?;
+    /// assert_eq!(numbers[..], [7, 7, 7]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`JobError`]: the array is not in this engine's arena, a chunk failed (then some chunks may be changed and others not), or the
+    /// workers are sandboxed and are lent nothing ([`NoLending`](super::JobErrorKind::NoLending)).
+    pub fn apply<F>(self, f: F) -> Result<(), JobError>
+    where
+        F: Fn(&mut [T]) + Copy + Send + 'static,
+    {
+        let _ = f;
+        self.engine
+            .change::<T, Nothing, ChangeEach<F>>(self.array, Nothing)
+    }
+}
+
+impl<T: Element, A> ParMut<'_, T, With<A>> {
+    /// As [`apply`](ParMut::apply), with the [argument](ParMut::with) behind each chunk.
+    ///
+    /// # Errors
+    /// As [`apply`](ParMut::apply); an array that is passed has to be in this engine's arena, too.
+    pub fn apply<P, F>(self, f: F) -> Result<(), JobError>
+    where
+        P: Param + 'static,
+        A: for<'e> Arg<'e, P> + Clone,
+        F: ApplyMutWith<T, P>,
+    {
+        let _ = f;
+        self.engine
+            .change::<T, P, ChangeEachWith<F>>(self.array, self.with.0)
+    }
+}
+
+impl<T: Element, W: fmt::Debug, O> fmt::Debug for Par<'_, T, W, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Par")
+            .field("shape", &self.array.shape())
+            .field("with", &self.with)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T: Element, W: fmt::Debug> fmt::Debug for ParMut<'_, T, W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ParMut")
+            .field("shape", &self.array.shape())
+            .field("with", &self.with)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,344 @@
+//! Job options: deadline, retries, priority, limiter, label.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::limit::{Limit, Limiter};
+use crate::kernel::{RetrySafe, seed_of_task};
+
+/// The order in which waiting jobs start.
+///
+/// Jobs of equal priority start in the order of submission. A running job is never interrupted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// Starts after all others.
+    Low,
+    /// The default.
+    #[default]
+    Normal,
+    /// Starts before all others.
+    High,
+}
+
+/// The pauses between the attempts of one job: exponential, with an upper bound.
+///
+/// ```
+/// use std::time::Duration;
+/// use arenite::Backoff;
+///
+/// # let engine = arenite::Engine::inline();
+/// let patient = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+/// let job = engine.job(|x: u32| x + 1, (1,)).retries(3).backoff(patient).submit();
+/// assert_eq!(job.wait().unwrap(), 2);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    first: Duration,
+    longest: Duration,
+    has_jitter: bool,
+}
+
+impl Backoff {
+    /// No pause: the next attempt follows at once.
+    pub const NONE: Self = Self::new(Duration::ZERO, Duration::ZERO);
+
+    /// Pauses for `first`, then twice as long each time, never longer than `longest`.
+    pub const fn new(first: Duration, longest: Duration) -> Self {
+        Self {
+            first,
+            longest,
+            has_jitter: false,
+        }
+    }
+
+    /// Shortens each pause to a random value between half of it and all of it, so that jobs that failed together do not
+    /// all retry at the same time.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use arenite::Backoff;
+    ///
+    /// # let engine = arenite::Engine::inline();
+    /// let polite = Backoff::new(Duration::from_millis(100), Duration::from_secs(10)).jitter();
+    /// let pages = engine.map(|page: u32| page + 1, (0..3).map(|page| (page,))).retries(3).backoff(polite);
+    /// assert_eq!(pages.collect::<Result<Vec<_>, _>>()?, [1, 2, 3]);
+    /// # Ok::<(), arenite::JobError>(())
+    /// ```
+    #[must_use]
+    pub const fn jitter(mut self) -> Self {
+        self.has_jitter = true;
+        self
+    }
+
+    /// The pause of job number `job` after `failed` failed attempts.
+    pub(super) fn pause(&self, failed: u32, job: u64) -> Duration {
+        let times = 2u32.saturating_pow(failed.saturating_sub(1));
+        let pause = self.first.saturating_mul(times).min(self.longest);
+        if !self.has_jitter {
+            return pause;
+        }
+        // Any hash that differs between jobs and attempts is random enough.
+        let part = seed_of_task(job, failed.into()) as u32;
+        let half = pause / 2;
+        half + half.mul_f64(f64::from(part) / f64::from(u32::MAX))
+    }
+}
+
+impl Default for Backoff {
+    /// From 10 milliseconds to one second.
+    fn default() -> Self {
+        Self::new(Duration::from_millis(10), Duration::from_secs(1))
+    }
+}
+
+/// How jobs run: deadline, retries, pauses, priority, limiter and label.
+///
+/// A [job](crate::Engine::job), a [map](crate::Engine::map), a [job of a scope](crate::Scope::job), a
+/// [graph node](crate::Graph::job) and a [stage of a stream](crate::stream::Stream::stage) take the same options: one by one with
+/// the methods of these names, or all at once with `options`.
+///
+/// ```
+/// # let engine = arenite::Engine::inline();
+/// use std::time::Duration;
+/// use arenite::{JobOptions, Priority};
+///
+/// let careful = JobOptions::new().deadline(Duration::from_secs(30)).retries(2).priority(Priority::High);
+/// let half = engine.job(|n: u32| n / 2, (4,)).options(&careful).submit();
+/// let squares = engine.map(|n: u64| n * n, (0..4).map(|n| (n,))).options(&careful);
+/// assert_eq!(half.wait()?, 2);
+/// assert_eq!(squares.collect::<Result<Vec<_>, _>>()?, [0, 1, 4, 9]);
+/// # Ok::<(), arenite::JobError>(())
+/// ```
+///
+/// `M` records whether [`retries`](Self::retries) was called: [`AtMostOnce`] options fit every job, [`Retried`] ones only jobs
+/// whose arguments the kernel cannot change.
+pub struct JobOptions<M = AtMostOnce> {
+    pub(crate) deadline: Option<Duration>,
+    /// Attempts after the first.
+    pub(crate) retries: u32,
+    /// Whether an `Err` of the kernel is retried, too.
+    pub(crate) retry_errors: bool,
+    pub(crate) backoff: Backoff,
+    pub(crate) priority: Priority,
+    /// The limiter that gives each attempt its permit.
+    pub(crate) limit: Option<Limit>,
+    pub(crate) label: Option<Arc<str>>,
+    pub(crate) mode: PhantomData<fn() -> M>,
+}
+
+/// [Job options](JobOptions) without retries.
+#[derive(Debug)]
+pub enum AtMostOnce {}
+
+/// [Job options](JobOptions) with retries.
+#[derive(Debug)]
+pub enum Retried {}
+
+/// Arguments of jobs that may have [`JobOptions<M>`](JobOptions): any for [`AtMostOnce`], and for [`Retried`] those that the kernel
+/// only reads.
+pub trait Permits<M> {}
+
+impl<A> Permits<AtMostOnce> for A {}
+
+impl<A: RetrySafe> Permits<Retried> for A {}
+
+impl JobOptions {
+    /// Options that change nothing: no deadline, no retries, normal priority.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl<M> JobOptions<M> {
+    /// Limits the run time of each attempt. When it is over, the worker is killed and replaced, and the job fails with
+    /// [`DeadlineExceeded`](crate::JobErrorKind::DeadlineExceeded) or is [retried](Self::retries).
+    ///
+    /// Waking a worker counts; waiting for one does not, nor does time in which the whole program is stopped. A job with a deadline
+    /// of zero is not sent. Programs that the kernel has started are not ended with it.
+    ///
+    /// Where workers have several [`lanes`](crate::engine::Builder::lanes), a job with a deadline waits for a worker of its own, so
+    /// that no other job is lost with it, unless [`share_deadlines`](crate::engine::Builder::share_deadlines) is set. The state of
+    /// an [actor](crate::Engine::actor) is lost with its worker; with several lanes, a worker without actors is preferred.
+    pub fn deadline(mut self, limit: Duration) -> Self {
+        self.deadline = Some(limit);
+        self
+    }
+
+    /// Runs the job again, up to `retries` times, if it panics, exceeds its deadline, or ends its worker.
+    ///
+    /// - What the kernel returns is the result, an `Err` included, unless [`retry_errors`](Self::retry_errors) is set.
+    /// - Only arguments that the kernel cannot change allow retries; the compiler checks it.
+    /// - A job whose arrays [escaped](crate::JobErrorKind::Escaped) is not retried, nor one that fails after the engine began to
+    ///   [shut down](crate::Engine::shutdown).
+    /// - A job lost to another job of its worker ([`LostWith`](crate::JobErrorKind::LostWith)) runs again as well, without using up a
+    ///   retry, as often as [`quarantine_after`](crate::engine::Builder::quarantine_after) allows.
+    /// - A job that has ended [`quarantine_after`](crate::engine::Builder::quarantine_after) workers is given up before its retries
+    ///   are used up.
+    ///
+    /// The error is that of the last attempt; [`JobError::deaths`](crate::JobError::deaths) lists those before it. An inline engine
+    /// tries each job once.
+    #[doc(alias = "max_retries")]
+    pub fn retries(self, retries: u32) -> JobOptions<Retried> {
+        let mut options = self.with_mode();
+        options.retries = retries;
+        options
+    }
+
+    /// Applies [`retries`](Self::retries) to `Err`s that the kernel returns, too: for kernels that ask a server or a disk, which may
+    /// answer the next time.
+    ///
+    /// The worker stays alive, so such attempts do not count towards quarantine. [`ArenaFull`](crate::JobErrorKind::ArenaFull) is not
+    /// retried. Without retries this has no effect.
+    ///
+    /// ```standalone_crate
+    /// use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+    /// use arenite::{Backoff, Engine, JobErrorKind};
+    ///
+    /// /// In the worker: a server that is busy at first.
+    /// static ASKED: AtomicU32 = AtomicU32::new(0);
+    ///
+    /// fn fetch(patience: u32) -> Result<u32, String> {
+    ///     match ASKED.fetch_add(1, Relaxed) {
+    ///         n if n < patience => Err(format!("503, for the {n}th time")),
+    ///         n => Ok(n),
+    ///     }
+    /// }
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(1).build()?;
+    /// let fetch = |patience| {
+    ///     let job = engine.job(fetch, (patience,)).retries(3).retry_errors();
+    ///     job.backoff(Backoff::NONE).submit()
+    /// };
+    /// assert_eq!(fetch(2).wait()?, 2);
+    /// let error = fetch(100).wait().unwrap_err();
+    /// assert_eq!((error.attempt(), error.deaths().len()), (4, 3));
+    /// assert_eq!(*error.kind(), JobErrorKind::Returned("503, for the 6th time".into()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "autoretry_for")]
+    pub fn retry_errors(mut self) -> Self {
+        self.retry_errors = true;
+        self
+    }
+
+    /// Sets the pauses between attempts: by default 10 ms, doubling up to a second. Without retries this has no effect.
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = backoff;
+        self
+    }
+
+    /// Sets the order in which waiting jobs start.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Names the job for people: the file that it reads, or the customer that it serves. Errors, traces and reports show the label
+    /// beside the kernel's name; of inline engines only errors do.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// fn decode(file: &str) -> Result<u32, String> {
+    ///     Err(format!("{} bytes are no picture", file.len()))
+    /// }
+    ///
+    /// let job = engine.job(decode, ("…",)).label("holiday/3.jpg").submit();
+    /// let error = job.wait().unwrap_err();
+    /// assert_eq!(error.label(), Some("holiday/3.jpg"));
+    /// assert!(error.to_string().contains("\"holiday/3.jpg\""), "{error}");
+    /// ```
+    pub fn label(mut self, label: impl Into<Arc<str>>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// Requires a permit of this limiter for each attempt: see [`Limiter`]. Submitting does not wait for it. Replaces a limiter set
+    /// before.
+    ///
+    /// Jobs take turns in the name of the thread that sets the option, maps and stages in a name of their own, unless the handle
+    /// [names a caller](Limiter::caller).
+    pub fn limit(mut self, limiter: &Limiter) -> Self {
+        self.limit = Some(Limit::of_this_thread(limiter));
+        self
+    }
+
+    /// The same options in another mode. Only for callers that know the arguments to permit it.
+    pub(crate) fn with_mode<N>(self) -> JobOptions<N> {
+        JobOptions {
+            deadline: self.deadline,
+            retries: self.retries,
+            retry_errors: self.retry_errors,
+            backoff: self.backoff,
+            priority: self.priority,
+            limit: self.limit,
+            label: self.label,
+            mode: PhantomData,
+        }
+    }
+
+    /// `None` if the options change nothing: a pause without retries does not.
+    pub(crate) fn if_set(&self) -> Option<&Self> {
+        let plain = Self {
+            backoff: self.backoff,
+            ..Self::default()
+        };
+        (*self != plain).then_some(self)
+    }
+}
+
+impl<M> Default for JobOptions<M> {
+    fn default() -> Self {
+        Self {
+            deadline: None,
+            retries: 0,
+            retry_errors: false,
+            backoff: Backoff::default(),
+            priority: Priority::default(),
+            limit: None,
+            label: None,
+            mode: PhantomData,
+        }
+    }
+}
+
+impl<M> Clone for JobOptions<M> {
+    fn clone(&self) -> Self {
+        Self {
+            limit: self.limit.clone(),
+            label: self.label.clone(),
+            ..*self
+        }
+    }
+}
+
+impl<M> PartialEq for JobOptions<M> {
+    fn eq(&self, other: &Self) -> bool {
+        let parts = |options: &Self| {
+            (
+                options.deadline,
+                options.retries,
+                options.retry_errors,
+                options.backoff,
+                options.priority,
+            )
+        };
+        parts(self) == parts(other) && self.limit == other.limit && self.label == other.label
+    }
+}
+
+impl<M> fmt::Debug for JobOptions<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobOptions")
+            .field("deadline", &self.deadline)
+            .field("retries", &self.retries)
+            .field("retry_errors", &self.retry_errors)
+            .field("backoff", &self.backoff)
+            .field("priority", &self.priority)
+            .field("limit", &self.limit)
+            .field("label", &self.label)
+            .finish()
+    }
+}
