@@ -147,7 +147,7 @@ fn every_test_named_beside_a_promise_exists() {
 
 #[test]
 fn everything_that_the_table_of_faults_names_exists() {
-    let soak = root().join("bin/src/soak");
+    let soak = root().join("tests/soak");
     let table = fs::read_to_string(soak.join("README.md")).unwrap();
     let (tests, soaked) = commanded(&table);
     assert!(
@@ -156,7 +156,7 @@ fn everything_that_the_table_of_faults_names_exists() {
     );
     let missing: Vec<_> = tests.iter().filter_map(|name| missing(name)).collect();
     assert!(missing.is_empty(), "\n{}", missing.join("\n"));
-    let rows = fs::read_to_string(soak.join("mod.rs")).unwrap();
+    let rows = fs::read_to_string(soak.join("main.rs")).unwrap();
     for row in soaked {
         assert!(rows.contains(&format!("name: \"{row}\"")), "no row {row}");
     }

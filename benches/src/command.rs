@@ -3,16 +3,18 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Builds the command where Cargo runs this program, so that it is not an older one, and returns its path: beside this
-/// program. `None` where there is none.
+/// Returns the path of the command, which is beside this program; `None` where it is not built. Builds it first where
+/// Cargo runs this program, so that it is not an older one.
 pub fn locate() -> Option<PathBuf> {
     if let Some(cargo) = std::env::var_os("CARGO")
         && let Err(error) = build(&cargo)
     {
         eprintln!("the arenite command could not be built: {error}");
     }
-    let command = std::env::current_exe().ok()?.with_file_name("arenite");
-    command.is_file().then_some(command)
+    // A test program is in a folder below.
+    let program = std::env::current_exe().ok()?;
+    let folders = program.ancestors().skip(1).take(2);
+    folders.map(|folder| folder.join("arenite")).find(|path| path.is_file())
 }
 
 fn build(cargo: &std::ffi::OsStr) -> Result<(), String> {

@@ -50,8 +50,6 @@ pub(crate) enum Command {
     // The descriptions are those of the arguments: a doc comment here would replace their long text.
     Resize(Box<ResizeArgs>),
     Doctor(DoctorArgs),
-    #[command(hide = true)]
-    Soak(crate::soak::SoakArgs),
 }
 
 #[cfg(test)]

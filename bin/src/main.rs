@@ -6,7 +6,6 @@ mod doctor;
 mod exit;
 mod generate;
 mod resize;
-mod soak;
 mod text;
 mod units;
 
@@ -25,7 +24,6 @@ fn main() -> ExitCode {
         None => (cli.generate.what, None),
         Some(Command::Resize(args)) => (args.generate.what, Some("resize")),
         Some(Command::Doctor(args)) => (args.generate.what, Some("doctor")),
-        Some(Command::Soak(_)) => (None, None),
     };
     if let Some(what) = what {
         return generate::run(what, Cli::command(), name);
@@ -33,7 +31,6 @@ fn main() -> ExitCode {
     match cli.command {
         Some(Command::Resize(args)) => resize::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
-        Some(Command::Soak(args)) => soak::run(&args),
         // Without any argument clap prints the help itself; this is left for `arenite --`.
         None => ExitCode::from(exit::USAGE),
     }

@@ -1,6 +1,5 @@
 //! What every test with real engines gets: a watchdog that fails with a dump instead of hanging, and a check of what is
-//! left over. Shared by several test binaries, each of which uses a part of it; the lab and the runs also with
-//! `arenite soak`, which is where they lie.
+//! left over. Shared by several test binaries, each of which uses a part of it.
 #![allow(dead_code, unused_imports, reason = "each test binary uses a part")]
 
 mod asked;
@@ -8,10 +7,8 @@ mod bytes;
 mod diary;
 mod environment;
 mod futures;
-#[path = "../../bin/src/soak/lab/mod.rs"]
 mod lab;
 pub mod programs;
-#[path = "../../bin/src/soak/runs/mod.rs"]
 pub mod runs;
 mod shares;
 
@@ -27,7 +24,7 @@ pub use diary::{Diary, note, note_after, numbers};
 pub use environment::Env;
 pub use futures::{Told, block_on};
 pub use lab::{
-    Answers, Dice, Gate, Invariant, Lab, case, children, expect_in_use, pass, patience,
+    Answers, Dice, End, Gate, Invariant, Lab, case, children, expect_in_use, judge, pass, patience,
     private_bytes, processes_of, state_of, step, wait_until, watched,
 };
 pub use shares::{run, share_out};

@@ -1,4 +1,4 @@
-//! Faults at random moments: short runs of what `arenite soak` does for as long as one likes. Figures are printed, and asserted
+//! Faults at random moments: short runs of what the soak does for as long as one likes. Figures are printed, and asserted
 //! only where somebody asks for it, in runs that are long enough for that: the machine may have other things to do.
 
 use std::time::Duration;

@@ -14,7 +14,7 @@ mod asked;
 mod bombs;
 #[path = "../common/crc32.rs"]
 mod crc32;
-#[path = "../../bin/src/soak/lab/dice.rs"]
+#[path = "../common/lab/dice.rs"]
 mod dice;
 mod driver;
 mod heads;

@@ -2,7 +2,7 @@
 
 #[path = "../../../tests/common/asked.rs"]
 mod asked;
-#[path = "../../src/soak/lab/mod.rs"]
+#[path = "../../../tests/common/lab/mod.rs"]
 mod lab;
 
 use std::fs;

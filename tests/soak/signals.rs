@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,9 +11,11 @@ use arenite_image::{Output, ResizeSpec, resize_encoded};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-use super::lab::{End, Invariant, judge, processes_of, step, wait_until};
+use crate::harness::{End, Invariant, judge, processes_of, step, wait_until};
+use super::command;
 use super::pictures::bitmap;
-use super::runs::{Dice, Figure, Order, Seen};
+use crate::harness::Dice;
+use crate::harness::runs::{Figure, Order, Seen};
 use super::supervisor::Family;
 
 const PICTURES: usize = 24;
@@ -28,12 +30,13 @@ const SIGNALS: [Signal; 4] = [
 /// A folder of pictures, and what has to come of them.
 struct Scene {
     folder: tempfile::TempDir,
+    command: PathBuf,
     result: Vec<u8>,
 }
 
 impl Scene {
     /// So many times the same picture, and how long all of them take.
-    fn new() -> Result<(Self, Duration), String> {
+    fn new(command: PathBuf) -> Result<(Self, Duration), String> {
         let text = |error: std::io::Error| error.to_string();
         let folder = tempfile::Builder::new()
             .prefix("arenite-soak-")
@@ -56,6 +59,7 @@ impl Scene {
         }
         let mut scene = Self {
             folder,
+            command,
             result: Vec::new(),
         };
         let began = Instant::now();
@@ -66,13 +70,12 @@ impl Scene {
         Ok((scene, took))
     }
 
-    fn path(&self, name: &str) -> std::path::PathBuf {
+    fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     fn start(&self, out: &str) -> Result<Family, String> {
-        let own = std::env::current_exe().map_err(|error| error.to_string())?;
-        let mut command = Command::new(own);
+        let mut command = Command::new(&self.command);
         command
             .args(["resize", "p", "-s", "64", "-j", "2", "--resume", "-o", out])
             .current_dir(self.folder.path())
@@ -127,7 +130,10 @@ impl Scene {
 
 /// It drains or ends with the right exit code, and leaves whole files only, no process, and no name.
 pub(super) fn run(order: Order) -> Result<Seen, String> {
-    let (scene, whole) = Scene::new()?;
+    let Some(command) = command::locate() else {
+        return Ok(Seen::skipped("the arenite command is not built"));
+    };
+    let (scene, whole) = Scene::new(command)?;
     let mut dice = Dice::new(order.seed);
     let mut seen = Seen::default();
     let mut ends = Vec::new();

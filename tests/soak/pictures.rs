@@ -6,8 +6,9 @@ use std::time::Instant;
 use arenite::{Array, Job, JobErrorKind};
 use arenite_image::{Output, ResizeSpec, Size, probe, resize_encoded};
 
-use super::lab::{Invariant, Lab, step};
-use super::runs::{Dice, Order, Seen};
+use crate::harness::{Invariant, Lab, step};
+use crate::harness::Dice;
+use crate::harness::runs::{Order, Seen};
 
 /// The longest side of a result.
 const SIDE: u32 = 16;

@@ -14,8 +14,9 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-use super::lab::{self, Invariant, Lab, step};
-use super::runs::{Dice, Figure, Order, Seen};
+use crate::harness::{Invariant, Lab, step, watched};
+use crate::harness::Dice;
+use crate::harness::runs::{Figure, Order, Seen};
 use super::supervisor::{is_alone, watch_starter};
 
 const SHM: &str = "/dev/shm";
@@ -31,7 +32,7 @@ pub(super) fn run(order: Order) -> Result<Seen, String> {
     let minutes = order.length.as_secs_f64() / 60.0;
     step("a program with a /dev/shm of its own");
     let mut program = Command::new(std::env::current_exe().map_err(text)?)
-        .args(["soak", "--play", "crowd"])
+        .args(["run", "--play", "crowd"])
         .args(["--seed", &order.seed.to_string()])
         .args(["--minutes", &minutes.to_string()])
         .stdin(Stdio::piped())
@@ -92,7 +93,7 @@ pub(super) fn play(order: Order) -> ExitCode {
         println!("{faults} {jobs} {refused}");
         Ok(())
     };
-    match lab::watched(order.length + super::PATIENCE / 2, run) {
+    match watched(order.length + crate::PATIENCE / 2, run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("{why}");

@@ -15,8 +15,9 @@ use clap::ValueEnum;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-use super::lab::{Invariant, processes_of, step, wait_until};
-use super::runs::{Dice, Figure, Order, Seen};
+use crate::harness::{Invariant, processes_of, step, wait_until};
+use crate::harness::Dice;
+use crate::harness::runs::{Figure, Order, Seen};
 
 /// What a program does until it is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -53,7 +54,7 @@ pub(super) fn watch_starter() -> io::Result<()> {
     let watch = || {
         let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
         ALONE.store(true, SeqCst);
-        thread::park_timeout(super::PATIENCE);
+        thread::park_timeout(crate::PATIENCE);
         std::process::exit(1);
     };
     thread::Builder::new().spawn(watch).map(drop)
@@ -132,7 +133,7 @@ impl Family {
         let own = std::env::current_exe().map_err(|error| error.to_string())?;
         let mut command = Command::new(own);
         command
-            .args(["soak", "--play", role])
+            .args(["run", "--play", role])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -1,11 +1,20 @@
-//! `arenite soak`: faults at random moments for as long as one likes. A hidden command: it is for who works on the engine.
+//! Faults at random moments for as long as one likes: `cargo test --release --test soak -- run --minutes 10`.
+//!
+//! Without `run` it is a test suite: short soaks, and how a soak ends.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+#[path = "../../benches/src/command.rs"]
+mod command;
 mod crowded;
-mod lab;
+#[path = "../common/mod.rs"]
+mod harness;
+#[path = "../common/lacking.rs"]
+mod kernels;
 mod pictures;
-mod runs;
 mod signals;
 mod supervisor;
+mod trials;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -13,15 +22,22 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arenite::engine::Builder;
 use arenite::{Engine, Sandbox};
-use clap::Args;
+use clap::{Args, Parser};
 
-use runs::storm::Blow;
-use runs::{Figure, Order, Seen, bombs, crashes, deadlines, scale, stops, storm};
+use harness::runs::storm::Blow;
+use harness::runs::{Figure, Order, Seen, bombs, crashes, deadlines, scale, stops, storm};
 use supervisor::Role;
 
-/// Put faults into engines for a while, and look whether everything they promise holds
+/// What stands behind `soak`, where that is not run as a test suite.
+#[derive(Debug, Parser)]
+#[command(name = "soak")]
+enum Cli {
+    /// Inject faults into engines for a while, and check that every promise holds
+    Run(SoakArgs),
+}
+
 #[derive(Debug, Args)]
-pub(crate) struct SoakArgs {
+struct SoakArgs {
     /// How long, in minutes; each row runs once at least
     #[arg(long, value_name = "N", default_value = "10", value_parser = length)]
     minutes: Duration,
@@ -50,6 +66,19 @@ fn length(text: &str) -> Result<Duration, String> {
 /// Another one each time. Numbers of processes are not enough: that of a program in a container is always the same.
 fn other_seed(process: u32, clock: Duration) -> u64 {
     clock.as_nanos() as u64 ^ u64::from(process) << 40
+}
+
+/// Exit code for a wrong command line.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    // First of all: in a worker it does not return.
+    arenite::init();
+    if std::env::args_os().nth(1).is_some_and(|word| word == "run") {
+        let Cli::Run(args) = Cli::parse();
+        return run(&args);
+    }
+    harness::run(trials::tests()).exit_code()
 }
 
 /// A kind of fault.
@@ -163,7 +192,7 @@ const SHORTEST: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Runs the rows in turns until the time is up; ends at the first promise that is broken.
-pub(crate) fn run(args: &SoakArgs) -> ExitCode {
+fn run(args: &SoakArgs) -> ExitCode {
     let rows: Vec<&Row> = ROWS
         .iter()
         .filter(|row| {
@@ -175,7 +204,7 @@ pub(crate) fn run(args: &SoakArgs) -> ExitCode {
     if rows.is_empty() {
         let names = ROWS.map(|row| row.name).join(", ");
         eprintln!("error: no row has that in its name; there are: {names}");
-        return ExitCode::from(crate::exit::USAGE);
+        return ExitCode::from(USAGE);
     }
     let seed = args.seed.unwrap_or_else(|| {
         let clock = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -210,7 +239,7 @@ pub(crate) fn run(args: &SoakArgs) -> ExitCode {
             };
             let (name, run) = (row.name, row.run);
             let seen = std::sync::Arc::new(std::sync::Mutex::new(Seen::default()));
-            let result = lab::watched(each + PATIENCE, {
+            let result = harness::watched(each + PATIENCE, {
                 let seen = std::sync::Arc::clone(&seen);
                 move || {
                     let saw = run(order)?;
@@ -259,39 +288,5 @@ fn tell(rows: &[&Row], table: &[(u64, Seen)], took: Duration) -> ExitCode {
             ExitCode::from(1)
         }
         _ => ExitCode::SUCCESS,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_run_in_which_nothing_happened_shows_nothing() {
-        let seen = |faults, jobs| Seen {
-            faults,
-            jobs,
-            ..Seen::default()
-        };
-        for row in ROWS.map(|row| row.name) {
-            assert!(something_happened(row, &seen(1, 1)).is_ok(), "{row}");
-            assert!(something_happened(row, &seen(1, 0)).is_err(), "{row}");
-            let without = WITHOUT_FAULTS.contains(&row);
-            let answer = something_happened(row, &seen(0, 1));
-            assert_eq!(answer.is_ok(), without, "{row}");
-            assert!(something_happened(row, &Seen::skipped("root only")).is_ok());
-        }
-        assert!(
-            WITHOUT_FAULTS
-                .iter()
-                .all(|name| ROWS.iter().any(|row| row.name == *name))
-        );
-    }
-
-    #[test]
-    fn seeds_differ_by_process_and_by_time() {
-        let [early, late] = [1_700_000_000, 1_700_000_001].map(Duration::from_secs);
-        assert_ne!(other_seed(1, early), other_seed(1, late));
-        assert_ne!(other_seed(1, early), other_seed(2, early));
     }
 }
