@@ -7,6 +7,7 @@
 //! And [`point!`]: named places between two steps, where tests kill.
 
 #[cfg(all(feature = "points", not(arenite_loom)))]
+#[path = "../tests/support/points.rs"]
 pub mod points;
 
 /// A named place between two steps of a protocol, listed in `points.rs`. Nothing at all without the

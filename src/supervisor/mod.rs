@@ -19,6 +19,7 @@ mod exchange;
 mod fixture;
 mod group;
 #[cfg(any(test, feature = "points"))]
+#[path = "../../tests/support/hostile_links/mod.rs"]
 pub(crate) mod hostile;
 mod kernels;
 mod lane;

@@ -1,82 +1,10 @@
-//! System calls that fail on purpose, for tests: the n-th call of a wrapper in this process answers with an error.
+//! Where a test makes a system call fail: each wrapper asks here first.
 //!
-//! Only with the feature `points`, which no release build can have; without it a call is allowed at no cost.
+//! Only with the feature `points`, which a release build refuses; without it every call is allowed at no cost.
 
 #[cfg(feature = "points")]
-mod armed {
-    use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
-
-    use nix::errno::Errno;
-
-    /// Calls since it was armed.
-    static CALLS: AtomicU64 = AtomicU64::new(0);
-    /// The call that fails; 0 for none.
-    static FAILS: AtomicU64 = AtomicU64::new(0);
-    static ERRNO: AtomicI32 = AtomicI32::new(0);
-
-    /// From now on, the `n`-th call (from 1) of any thread of this process fails with `errno`, once.
-    pub fn arm(n: u64, errno: i32) {
-        ERRNO.store(errno, Ordering::Relaxed);
-        CALLS.store(0, Ordering::Relaxed);
-        FAILS.store(n, Ordering::SeqCst);
-    }
-
-    /// Lets all calls be again; how many there were.
-    pub fn disarm() -> u64 {
-        FAILS.store(0, Ordering::SeqCst);
-        CALLS.load(Ordering::SeqCst)
-    }
-
-    /// Lets all calls be while `body` runs, and counts none of them; afterwards goes on where it was.
-    pub fn suspend<R>(body: impl FnOnce() -> R) -> R {
-        let fails = FAILS.swap(0, Ordering::SeqCst);
-        let result = body();
-        FAILS.store(fails, Ordering::SeqCst);
-        result
-    }
-
-    /// The variable that lets a call of each worker fail while that starts: `N:ERRNO`, as [`arm`] has them. A start in
-    /// which there are fewer calls says so on stderr: this name, and how many there were.
-    pub const WORKERS: &str = "ARENITE_FAILING_CALLS";
-
-    pub(crate) fn arm_worker() {
-        let asked = std::env::var(WORKERS).unwrap_or_default();
-        let numbers = asked.split_once(':');
-        if let Some((Ok(n), Ok(errno))) = numbers.map(|(n, errno)| (n.parse(), errno.parse())) {
-            arm(n, errno);
-        }
-    }
-
-    pub(crate) fn disarm_worker() {
-        let n = FAILS.load(Ordering::Relaxed);
-        let calls = disarm();
-        if calls < n {
-            eprintln!("{WORKERS} {calls}");
-        }
-    }
-
-    pub(crate) fn allowed() -> nix::Result<()> {
-        interruptible().or_else(|errno| match errno {
-            Errno::EINTR => Ok(()),
-            errno => Err(errno),
-        })
-    }
-
-    pub(crate) fn undisturbed() -> nix::Result<()> {
-        interruptible().or_else(|errno| match errno {
-            Errno::EINTR => Err(errno),
-            _ => Ok(()),
-        })
-    }
-
-    pub(crate) fn interruptible() -> nix::Result<()> {
-        let fails = FAILS.load(Ordering::Relaxed);
-        if fails == 0 || CALLS.fetch_add(1, Ordering::Relaxed) + 1 != fails {
-            return Ok(());
-        }
-        Err(Errno::from_raw(ERRNO.load(Ordering::Relaxed)))
-    }
-}
+#[path = "../../tests/support/failing_calls.rs"]
+mod armed;
 
 #[cfg(feature = "points")]
 pub use armed::{WORKERS, arm, disarm, suspend};

@@ -18,6 +18,7 @@ mod stacks;
 mod start;
 
 #[cfg(test)]
+#[path = "../../tests/support/hostile_arguments.rs"]
 mod hostile;
 
 use std::sync::atomic::{AtomicBool, Ordering};
