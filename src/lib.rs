@@ -137,24 +137,30 @@ pub mod arena;
 #[cfg(not(arenite_loom))]
 pub mod array;
 #[cfg(not(arenite_loom))]
+#[forbid(unsafe_code)]
 mod control;
 #[cfg(not(arenite_loom))]
+#[forbid(unsafe_code)]
 pub mod engine;
 #[cfg(not(arenite_loom))]
 pub mod kernel;
 #[cfg_attr(arenite_loom, allow(dead_code, unused_imports))]
 mod link;
 #[cfg(not(arenite_loom))]
+#[forbid(unsafe_code)]
 pub mod platform;
 #[cfg(not(arenite_loom))]
+#[forbid(unsafe_code)]
 mod supervisor;
 #[cfg_attr(arenite_loom, allow(dead_code))]
 mod sync;
 #[cfg(not(arenite_loom))]
 mod sys;
 #[cfg(not(arenite_loom))]
+#[forbid(unsafe_code)]
 mod trace;
 #[cfg(not(arenite_loom))]
+#[deny(unsafe_code)]
 mod worker;
 
 #[cfg(not(arenite_loom))]

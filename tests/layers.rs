@@ -22,7 +22,7 @@ const LAYERS: [&str; 12] = [
     "trace",
     "supervisor",
     "engine",
-    "doctor",
+    "platform",
 ];
 const MAX_LINES: usize = 900;
 /// Files below `src/supervisor/` that may import each other in a circle; none do in `bin/src/`.
@@ -51,6 +51,22 @@ fn no_cycle_of_imports_is_long() {
     };
     let long: Vec<_> = cycles("src", "supervisor", MAX_CYCLE).chain(cycles("bin/src", "", 1)).collect();
     assert!(long.is_empty(), "{long:#?}");
+}
+
+/// `clippy.toml` forbids the functions; these are the numbers of the system calls.
+#[test]
+fn only_one_file_makes_the_system_calls_of_signals() {
+    let sends = |line: &str| {
+        let call = line.split("SYS_").nth(1).unwrap_or_default();
+        ["kill", "tkill", "tgkill", "pidfd_send_signal", "rt_sigqueueinfo"].iter().any(|name| call.starts_with(name))
+    };
+    let mut files = BTreeMap::new();
+    collect(&root().join("src"), &mut files);
+    files.retain(|_, text| text.lines().any(sends));
+    // The filter of the sandbox and the probe name calls that they do not make.
+    let allowed = |path: &String| ["sys/process.rs", "sys/probe.rs"].iter().any(|end| path.ends_with(end)) || path.contains("sys/sandbox/");
+    assert!(files.keys().all(allowed), "{:?}", files.keys());
+    assert!(files.keys().any(|path| path.ends_with("sys/process.rs")));
 }
 
 #[test]

@@ -12,6 +12,8 @@
 //! exceptions are whole programs, first-time operations, idle time and memory. And a baseline that spins sleeps while
 //! another system is measured.
 
+#![deny(unsafe_code)]
+
 pub mod cases;
 mod child;
 mod error;

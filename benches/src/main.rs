@@ -2,6 +2,8 @@
 //!
 //! The cases and the systems come from this package's library ([`arenite_bench::cases`]).
 
+#![forbid(unsafe_code)]
+
 mod command;
 mod runner;
 mod units;

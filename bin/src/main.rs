@@ -1,5 +1,7 @@
 //! The `arenite` command line: parses, plans, calls the library, prints.
 
+#![forbid(unsafe_code)]
+
 mod choice;
 mod cli;
 mod doctor;

@@ -368,6 +368,7 @@ impl Lane {
 
     /// `None`: a value without any words.
     fn run_fenced(&'static self, offset: u64, words: &[u64]) -> Option<Ending> {
+        #[allow(unsafe_code, reason = "a kernel is called by the offset of its entry")]
         // SAFETY: the supervisor computed the offset in a process of the same build (checked in the
         // handshake), from an entry.
         let entry = unsafe { from_offset(offset) };
@@ -573,6 +574,7 @@ fn apart(extent: Extent, others: &[Extent]) -> Result<(), Unreachable> {
     }
 }
 
+#[allow(unsafe_code, reason = "the trait is unsafe to implement")]
 // SAFETY: `pointer` and `lend_open` resolve within mapped regions, which stay mapped for the life of
 // the process; lent pages are open until `close_lent` at the end of the job.
 unsafe impl Host for Lane {

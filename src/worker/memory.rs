@@ -259,6 +259,7 @@ impl Lane {
     }
 }
 
+#[allow(unsafe_code, reason = "the trait is unsafe to implement")]
 // SAFETY: a chunk lies in a grant, which the supervisor gave to this lane alone and which `open_own`
 // made writable until the job is over. It comes from behind the cursor, which moves back only over bytes without
 // handles, or from a hole, which has only bytes of this job that nobody holds; `settle` forgets all holes, and moves the

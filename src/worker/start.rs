@@ -305,6 +305,7 @@ fn limit(welcome: &Welcome, cells: &Arc<LinkCells>, single: bool) -> Result<(), 
 
 /// Runs the program's own code that comes before the first job.
 fn run_on_start(offset: u64, lane: &'static Lane) -> Result<(), String> {
+    #[allow(unsafe_code, reason = "a kernel is called by the offset of its entry")]
     // SAFETY: computed by the supervisor, of the same build, from an entry.
     let entry = unsafe { crate::kernel::from_offset(offset) };
     let mut reply = ReplyWriter::default();

@@ -48,6 +48,7 @@ struct PlainShm {
 }
 
 impl PlainShm {
+    #[allow(unsafe_code, reason = "`memmap2` maps files by unsafe functions only")]
     fn create() -> Result<Self, BenchError> {
         let failed = |errno| BenchError::io("make plain shared memory", errno);
         let name = format!("/arenite-bench-{}", std::process::id());
