@@ -1,10 +1,10 @@
-//! States that stay in a worker, and jobs that have to stop.
+//! Calls of an actor, and the cancellation of a scope.
 
 use std::time::Duration;
 
 use super::{Case, Goal, Setup, Unit, ours};
 
-/// What a job of a cancelled scope may still do.
+/// How long a job of a cancelled scope may go on before its worker is killed.
 pub(super) const GRACE: Duration = Duration::from_millis(100);
 
 pub(super) fn cases(setup: &Setup) -> Vec<Case> {
@@ -19,7 +19,7 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
     .system("noop", ours::noop_hot);
     let cancel = Case::new(
         "cancel-scope",
-        "Cancel a scope of 1,000 jobs of which none listens, with 100 ms of grace",
+        "Cancel a scope of 1,000 jobs that ignore it, with 100 ms of grace",
         Unit::Milliseconds,
     )
     .plan(1, if setup.quick { 3 } else { 7 }, 1)

@@ -1,4 +1,4 @@
-//! Work on arrays that are already where they are needed: pictures shrunk, numbers squared.
+//! Work on arrays that are in shared memory already: pictures are shrunk, numbers squared.
 
 use rayon::prelude::*;
 
@@ -12,10 +12,10 @@ pub(super) const PICTURES: usize = 64;
 /// Numbers in one operation.
 pub(super) const NUMBERS: usize = 1_000_000;
 
-/// Those of `images-64`.
+/// The pictures of `images-64`.
 pub(super) type Pictures = Shared<Vec<Vec<u8>>>;
 
-/// Made when the first system needs them.
+/// Describes the pictures; the first system that needs them creates them.
 pub(super) fn pictures() -> Pictures {
     Shared::new(make_pictures)
 }
@@ -31,7 +31,7 @@ pub(super) fn cases(setup: &Setup, pictures: &Pictures) -> Vec<Case> {
         Unit::Milliseconds,
     )
     .plan(1, if setup.quick { 3 } else { 9 }, 1)
-    .anew()
+    .restarting()
     .goals(&[
         Goal::AtLeast(0.97, "rayon"),
         Goal::AtLeast(3.0, "pipe"),
@@ -72,7 +72,7 @@ fn make_pictures() -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// What tells whether all small pictures are right.
+/// Returns a number that differs if a small picture does.
 pub(super) fn checksum<'a>(small: impl IntoIterator<Item = &'a [u8]>) -> u64 {
     small
         .into_iter()
@@ -80,14 +80,14 @@ pub(super) fn checksum<'a>(small: impl IntoIterator<Item = &'a [u8]>) -> u64 {
         .fold(0, |all, one| all.rotate_left(1) ^ one)
 }
 
-/// The small picture of a large one.
+/// Shrinks one picture.
 pub(super) fn small(pixels: &[u8]) -> Vec<u8> {
     let mut out = vec![0; work::THUMB_BYTES];
     work::shrink(pixels, &mut out);
     out
 }
 
-/// The checksum that every system has to reach.
+/// Returns the checksum of the right result.
 pub(super) fn expected_checksum(pictures: &[Vec<u8>]) -> u64 {
     let small: Vec<Vec<u8>> = pictures.par_iter().map(|p| small(p)).collect();
     checksum(small.iter().map(Vec::as_slice))
@@ -151,7 +151,7 @@ pub(super) fn check_squares(x: &[i64], out: &[i64]) -> Result<(), BenchError> {
     BenchError::expect(right as u64, x.len() as u64)
 }
 
-/// Writes into memory that is already there, which is the quickest form rayon has for it.
+/// Writes into memory that is allocated already, the fastest form that rayon has for this.
 fn rayon_squares(setup: &Setup) -> Result<Running, BenchError> {
     let pool = rayon_pool(setup)?;
     let x = numbers();

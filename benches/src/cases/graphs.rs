@@ -4,7 +4,7 @@ use super::{Case, Goal, Setup, Unit, ours};
 
 /// Nodes of the wide graph.
 pub(super) const NODES: u64 = 100_000;
-/// Nodes of one layer of it.
+/// Nodes of one layer of the wide graph.
 pub(super) const WIDE: usize = 10;
 /// Nodes of the chain.
 pub(super) const LENGTH: u64 = 10_000;

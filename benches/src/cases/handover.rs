@@ -1,4 +1,4 @@
-//! Handing a large array to a worker that reads it.
+//! A large array is handed to a worker that reads it.
 
 use ipc_channel::ipc::IpcSharedMemory;
 
@@ -45,11 +45,11 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
             systems(
                 Case::new(
                     id,
-                    format!("Hand {words} that lie in shared memory to a worker {does}"),
+                    format!("Hand {words} in shared memory to a worker {does}"),
                     unit,
                 )
                 .note(
-                    "unix-socket, pipe and ipc-channel have them in private memory, and copy them",
+                    "unix-socket, pipe and ipc-channel start from private memory, and copy it",
                 ),
                 bytes,
                 read,
@@ -101,7 +101,7 @@ fn systems(case: Case, bytes: &Bytes, read: Read) -> Case {
     .system("memcpy", with(memcpy))
 }
 
-/// By reference: what a thread pool does.
+/// Passes a reference to a thread pool.
 fn rayon(setup: &Setup, bytes: &Bytes, read: Read) -> Result<Running, BenchError> {
     let pool = rayon_pool(setup)?;
     let bytes = bytes.get();
@@ -141,7 +141,7 @@ fn ipc(_: &Setup, bytes: &Bytes, read: Read) -> Result<Running, BenchError> {
     }))
 }
 
-/// The bytes already lie in shared memory, as they do with the engine; what travels is a descriptor.
+/// The bytes are in shared memory already, as they are with the engine; only a descriptor is sent.
 fn ipc_shared(_: &Setup, bytes: &Bytes, read: Read) -> Result<Running, BenchError> {
     let mut peer = IpcPeer::start("ipc-channel-shm")?;
     let memory = IpcSharedMemory::from_bytes(&bytes.get());
@@ -154,7 +154,7 @@ fn ipc_shared(_: &Setup, bytes: &Bytes, read: Read) -> Result<Running, BenchErro
     }))
 }
 
-/// No hand-over at all: a copy into warm memory of the same thread, then the same reading.
+/// A copy into warm memory by the same thread, then the same reading: no hand-over at all.
 fn memcpy(_: &Setup, bytes: &Bytes, read: Read) -> Result<Running, BenchError> {
     let bytes = bytes.get();
     let mut copy = bytes.to_vec();

@@ -1,11 +1,11 @@
-//! What an engine costs that has nothing to do.
+//! What an idle engine costs.
 
 use std::time::Duration;
 
 use super::{BenchError, Case, Goal, Unit, ours};
 use crate::linux;
 
-/// How long nothing is asked of it.
+/// How long the engine is idle.
 pub(super) const SPAN: Duration = Duration::from_secs(3);
 
 pub(super) fn cases() -> Vec<Case> {
@@ -16,7 +16,7 @@ pub(super) fn cases() -> Vec<Case> {
             Unit::CpuMilliseconds,
         )
         .plan(1, 1, 0)
-        // A clock that counts nanoseconds never shows exactly none; one tick of the kernel's own accounting is 10 ms.
+        // Not 0, because the clock counts nanoseconds; a tick of the coarser accounting of Linux is 10 ms.
         .goals(&[Goal::Below(1.0)])
         .system("arenite", ours::idle_cpu),
         Case::new(
@@ -26,12 +26,12 @@ pub(super) fn cases() -> Vec<Case> {
         )
         .plan(1, 3, 0)
         .goals(&[Goal::Below(4.0)])
-        .note("what the worker that has most has touched of its heap, stacks and data; neither arrays nor pages of the program")
+        .note("touched pages of heap, stacks and data of the largest worker; without arrays and pages of the program")
         .system("arenite", ours::idle_memory),
     ]
 }
 
-/// Processor time that these processes have used so far.
+/// Returns the processor time that these processes have used so far.
 pub(super) fn cpu_time(pids: &[i32]) -> Result<Duration, BenchError> {
     let mut total = Duration::ZERO;
     for &pid in pids {
@@ -40,11 +40,12 @@ pub(super) fn cpu_time(pids: &[i32]) -> Result<Duration, BenchError> {
     Ok(total)
 }
 
-/// What a process has touched of its heap, its stacks and its data, in bytes: what one more of it costs. Neither arrays nor
-/// pages of the program count, which all have in common. Anybody may read it of a worker, which is closed to debuggers.
+/// Returns the bytes of heap, stacks and data that a process has touched: what one more process costs. Arrays and pages of
+/// the program do not count, because all processes share them. Readable without privileges, although workers are closed to
+/// debuggers.
 pub(super) fn private_bytes(pid: i32) -> Result<u64, BenchError> {
     linux::private_memory(pid).ok_or_else(|| BenchError::Peer {
         system: "arenite".into(),
-        what: format!("({pid}) does not show its memory"),
+        what: format!("({pid}) has no readable memory statistics"),
     })
 }

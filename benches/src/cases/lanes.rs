@@ -1,4 +1,4 @@
-//! Calls that wait: many of them side by side in few workers.
+//! Calls that wait: many at the same time in a few workers.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -26,13 +26,13 @@ pub(super) fn cases() -> Vec<Case> {
     vec![case]
 }
 
-/// One of them.
+/// A call that waits.
 pub(super) fn call(n: u64) -> u64 {
     sleep(WAIT);
     n
 }
 
-/// What the calls of one lane take, one after the other, if it costs nothing to hand them over.
+/// The calls of one lane, one after the other, at no cost of submission.
 fn ideal() -> Result<Running, BenchError> {
     Ok(Box::new(|times| {
         timed(times, |_| {

@@ -1,10 +1,10 @@
-//! One long map: how quick it is, and that it holds no more for its length.
+//! One long map: its rate, and its memory, which must not grow with its length.
 
 use super::{Case, Goal, Setup, Unit, ours};
 
 /// Items of the map.
 pub(super) const ITEMS: u64 = 1_000_000;
-/// Megabytes that it may add: a list of the arguments alone would be 24.
+/// Megabytes that the map may add. A list of the arguments alone would take 24.
 const MOST: f64 = 8.0;
 
 pub(super) fn cases(setup: &Setup) -> Vec<Case> {

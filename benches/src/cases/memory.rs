@@ -1,4 +1,4 @@
-//! Committing and writing 1 GiB: again after it was given back, and for the first time.
+//! Commit and write 1 GiB: again after it was released, and for the first time.
 
 use std::fs::File;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ pub(super) const LEN: usize = 1 << 30;
 pub(super) fn cases() -> Vec<Case> {
     let mut fresh = Case::new(
         "fresh-write-1gib",
-        "Write 1 GiB of memory that was given back and is fetched again",
+        "Write 1 GiB of memory that was released and is committed again",
         Unit::Milliseconds,
     )
     .plan(1, 5, 1)
@@ -41,7 +41,7 @@ pub(super) fn cases() -> Vec<Case> {
     vec![fresh, cold]
 }
 
-/// A POSIX shared memory object as programs make it: named, sized, mapped, small pages on demand.
+/// A POSIX shared memory object as programs create it: named, sized, mapped, with small pages on demand.
 struct PlainShm {
     file: File,
     map: MmapMut,
@@ -50,20 +50,20 @@ struct PlainShm {
 impl PlainShm {
     #[allow(unsafe_code, reason = "`memmap2` maps files by unsafe functions only")]
     fn create() -> Result<Self, BenchError> {
-        let failed = |errno| BenchError::io("make plain shared memory", errno);
+        let failed = |errno| BenchError::io("create plain shared memory", errno);
         let name = format!("/arenite-bench-{}", std::process::id());
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL;
         let fd = shm_open(name.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(failed)?;
-        // The name has done its duty, and nothing may be left behind.
+        // Unlinked at once, so that no name is left if this process is killed.
         shm_unlink(name.as_str()).map_err(failed)?;
         nix::unistd::ftruncate(&fd, LEN as i64).map_err(failed)?;
         let file = File::from(fd);
-        // SAFETY: the object has no name any more and its descriptor never leaves this value, so nobody else writes
-        // to it or shrinks it.
+        // SAFETY: the object has no name any more and its descriptor never leaves this value, so no other process
+        // writes to it or shrinks it.
         let map = unsafe { MmapOptions::new().len(LEN).map_mut(&file) }
             .map_err(|error| BenchError::io("map plain shared memory", error))?;
         map.advise(Advice::NoHugePage)
-            .map_err(|error| BenchError::io("ask for small pages", error))?;
+            .map_err(|error| BenchError::io("request small pages", error))?;
         Ok(Self { file, map })
     }
 
@@ -73,10 +73,10 @@ impl PlainShm {
         BenchError::expect(u64::from(last), 7)
     }
 
-    fn give_back(&self) -> Result<(), BenchError> {
+    fn release(&self) -> Result<(), BenchError> {
         let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
         fallocate(&self.file, flags, 0, LEN as i64)
-            .map_err(|errno| BenchError::io("give back plain shared memory", errno))
+            .map_err(|errno| BenchError::io("release plain shared memory", errno))
     }
 }
 
@@ -91,7 +91,7 @@ fn fresh_plain() -> Result<Running, BenchError> {
     shm.write()?;
     Ok(Box::new(move |times| {
         each(times, || {
-            shm.give_back()?;
+            shm.release()?;
             timed_write(&mut shm)
         })
     }))

@@ -1,4 +1,4 @@
-//! Long and short jobs mixed, and the cost of having many workers.
+//! Long and short jobs mixed, and the cost of many workers.
 
 use super::noop::{JOBS, timed};
 use super::{BenchError, Case, Goal, Running, Setup, Unit, ours};
@@ -41,7 +41,7 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
     cases
 }
 
-/// The turns of all jobs, in an order that is mixed but the same for everybody and on every run.
+/// The lengths of all jobs, in a shuffled order that is the same for every system and in every run.
 fn jobs() -> Vec<u64> {
     let turns = work::turns_per_microsecond();
     let mut jobs = vec![(turns * 20.0) as u64; SHORT];
@@ -50,7 +50,7 @@ fn jobs() -> Vec<u64> {
     jobs
 }
 
-/// The same turns dealt out by hand, so that every process has the same number of each length.
+/// The same jobs, divided by hand so that every process gets the same number of each length.
 fn ideal(setup: &Setup) -> Result<Running, BenchError> {
     let mut peers: Vec<StreamPeer> = pool::streams(Means::UnixSocket, setup.workers)?;
     let mut jobs = jobs();

@@ -1,4 +1,4 @@
-//! The cases: what is measured, by which systems, in which unit, and what the engine has to reach.
+//! The cases: what is measured, for which systems, in which unit, and the goals of the engine.
 //!
 //! A [`Case`] only describes; nothing is started before [`Entry::start`]. The runner (the program `arenite-bench`, or
 //! Criterion) starts all systems of a case, then lets them take turns.
@@ -29,40 +29,40 @@ use std::time::Duration;
 
 use crate::{BenchError, linux};
 
-/// What every case needs to know about this run.
+/// Settings of a run.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// Less work per sample, no copies of 1 GiB.
+    /// Whether to do less work per sample, and no copies of 1 GiB.
     pub quick: bool,
     /// Worker processes and pool threads of every system that has workers.
     pub workers: usize,
-    /// The `arenite` program, for the cases that measure its `resize` command.
+    /// Path of the `arenite` program, for the cases that measure its command `resize`.
     pub command: Option<PathBuf>,
 }
 
-/// What one sample of a system gave.
+/// One sample of a system.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Reading {
-    /// How long all operations took together.
+    /// The time of all operations together.
     Total(Duration),
-    /// How long each operation took, pauses left out.
+    /// The time of each operation, without the pauses between them.
     Each(Vec<Duration>),
-    /// Something that is no time, in the case's unit.
+    /// A figure other than a time, in the unit of the case.
     Amount(f64),
-    /// A program ran over files.
+    /// A program processed files.
     Files {
-        /// How long it took from its start to its end.
+        /// The time from its start to its end.
         total: Duration,
-        /// Bytes of the files it wrote.
+        /// Bytes of the files that it wrote.
         written: u64,
-        /// The most memory that it and its children held at one time, in bytes.
+        /// The peak memory of the program and its children, in bytes.
         peak: u64,
     },
 }
 
 impl Reading {
-    /// The time of all operations together, where it is one.
+    /// Returns the time of all operations together; `None` for a figure other than a time.
     #[must_use]
     pub fn total(&self) -> Option<Duration> {
         match self {
@@ -73,12 +73,12 @@ impl Reading {
     }
 }
 
-/// One way to do the work of a case, ready to be measured.
+/// A started system: one way to do the work of a case.
 pub trait System {
-    /// Does the operation `times` times, one after the other.
+    /// Runs the operation `times` times, one after the other.
     ///
     /// # Errors
-    /// Whatever keeps it from being measured; the run goes on without this system.
+    /// If the system cannot be measured. The run continues without it.
     fn run(&mut self, times: u64) -> Result<Reading, BenchError>;
 }
 
@@ -94,9 +94,9 @@ pub type Running = Box<dyn System>;
 /// Starts a system.
 type Start = dyn Fn(&Setup) -> Result<Running, BenchError>;
 
-/// A system's name and how to start it.
+/// The id of a system, and how to start it.
 pub struct Entry {
-    /// The same in every output: `arenite`, `rayon`, `unix-socket` …
+    /// Its id in every output: `arenite`, `rayon`, `unix-socket` …
     pub id: &'static str,
     start: Box<Start>,
 }
@@ -112,10 +112,10 @@ impl Entry {
         }
     }
 
-    /// Starts its processes or threads and makes its data ready.
+    /// Starts its processes or threads, and prepares its data.
     ///
     /// # Errors
-    /// [`BenchError::Missing`] where this machine lacks what it needs; other errors where it failed.
+    /// [`BenchError::Missing`] if this machine lacks something that it needs; any other error if it failed.
     pub fn start(&self, setup: &Setup) -> Result<Running, BenchError> {
         (self.start)(setup)
     }
@@ -127,7 +127,7 @@ impl fmt::Debug for Entry {
     }
 }
 
-/// What the figures of a case are.
+/// The unit of the figures of a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// Microseconds per operation.
@@ -147,7 +147,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// The name in every output.
+    /// Returns its id in every output.
     #[must_use]
     pub fn id(self) -> &'static str {
         match self {
@@ -161,13 +161,13 @@ impl Unit {
         }
     }
 
-    /// Whether a larger figure is the better one.
+    /// Returns whether a larger figure is better.
     #[must_use]
     pub fn more_is_better(self) -> bool {
         matches!(self, Self::JobsPerSecond(_) | Self::ImagesPerSecond(_))
     }
 
-    /// The figure of one sample of `times` operations. Where each operation has its own time, the median of them.
+    /// Returns the figure of one sample of `times` operations; the median where each operation has a time of its own.
     #[must_use]
     pub fn figure(self, reading: &Reading, times: u64) -> f64 {
         let seconds = match reading {
@@ -191,19 +191,19 @@ impl Unit {
     }
 }
 
-/// What the engine has to reach in a case.
+/// A goal of the engine in a case.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Goal {
-    /// The engine's figure is at most this part of that of another system (for times and sizes).
+    /// The engine's figure is at most this factor of another system's (for times and sizes).
     AtMost(f64, &'static str),
-    /// The engine is at least this many times as quick as another system (times are turned round).
+    /// The engine is at least this many times as fast as another system (the ratio of times is inverted).
     AtLeast(f64, &'static str),
-    /// The same, comparing the best sample of each.
+    /// As `AtLeast`, but compares the best sample of each.
     BestAtLeast(f64, &'static str),
     /// The engine's figure is at most this.
     Below(f64),
-    /// The engine's figure is at most this many times its figure in another case of the same run.
+    /// The engine's figure is at most this factor of its figure in another case of the same run.
     AtMostCase(f64, &'static str),
 }
 
@@ -214,33 +214,33 @@ pub struct Plan {
     pub times: u64,
     /// Samples of each system.
     pub runs: u32,
-    /// Untimed operations in front of each sample.
+    /// Untimed operations before each sample.
     pub warmup: u64,
 }
 
-/// One thing that is measured.
+/// A comparison of several systems.
 #[derive(Debug)]
 pub struct Case {
-    /// The same in every output.
+    /// Its id in every output.
     pub id: String,
-    /// What it is in words, for somebody who knows none of the ids.
+    /// A description for readers who do not know the ids.
     pub title: String,
-    /// What the figures are.
+    /// The unit of its figures.
     pub unit: Unit,
     /// How it is sampled.
     pub plan: Plan,
-    /// Whether each sample is of a system that was started for it: where a start has luck, with the pages that it gets, which moves
-    /// a figure by more than the goal leaves.
-    pub anew: bool,
-    /// Whether a quick run takes it in.
+    /// Whether a system is started again for each sample. Needed where chance at the start, such as the pages that it
+    /// gets, moves a figure by more than the goal allows.
+    pub restarts: bool,
+    /// Whether a quick run includes it.
     pub quick: bool,
-    /// Memory it needs free, in bytes.
+    /// Free memory that it needs, in bytes.
     pub memory: u64,
-    /// Who is measured, the engine first.
+    /// The systems, the engine first.
     pub systems: Vec<Entry>,
-    /// What the engine has to reach.
+    /// The goals of the engine.
     pub goals: Vec<Goal>,
-    /// What somebody has to know who compares the figures: what a system is here, or why one is not among them.
+    /// What a reader must know to compare the figures: what a system does here, or why one is left out.
     pub notes: Vec<&'static str>,
 }
 
@@ -255,7 +255,7 @@ impl Case {
                 runs: 7,
                 warmup: 1,
             },
-            anew: false,
+            restarts: false,
             quick: true,
             memory: 0,
             systems: Vec::new(),
@@ -270,7 +270,7 @@ impl Case {
         self.id.contains("resize")
     }
 
-    /// What keeps this machine from running it at all: too little free memory, limits of containers counted.
+    /// Returns what this machine lacks to run the case: free memory, the limits of containers included.
     #[must_use]
     pub fn lacking(&self) -> Option<String> {
         let available = linux::free_memory(Path::new("/"));
@@ -292,8 +292,8 @@ impl Case {
         self
     }
 
-    fn anew(mut self) -> Self {
-        self.anew = true;
+    fn restarting(mut self) -> Self {
+        self.restarts = true;
         self
     }
 
@@ -316,7 +316,7 @@ impl Case {
     }
 }
 
-/// Every case, in the order in which they are run and shown.
+/// Returns all cases, in the order in which they are run and shown.
 #[must_use]
 pub fn all(setup: &Setup) -> Vec<Case> {
     let mut cases = noop::cases(setup);
@@ -324,7 +324,7 @@ pub fn all(setup: &Setup) -> Vec<Case> {
     cases.extend(maps::cases(setup));
     cases.extend(handover::cases(setup));
     cases.extend(arrays::cases(setup, &arrays::pictures()));
-    // Pictures of its own: data goes with the cases that need it.
+    // Pictures of their own, so that memory is released with the cases that need it.
     cases.extend(protection::cases(setup, &arrays::pictures()));
     cases.extend(numbers::cases(setup));
     cases.extend(start::cases());
@@ -339,7 +339,7 @@ pub fn all(setup: &Setup) -> Vec<Case> {
     cases
 }
 
-/// Data that the systems of one case have in common, made by the first that needs it, gone with the case.
+/// Data that the systems of a case share. The first that needs it creates it; it is dropped with the case.
 struct Shared<T> {
     cell: Rc<OnceCell<Rc<T>>>,
     make: fn() -> T,
@@ -367,7 +367,7 @@ impl<T> Clone for Shared<T> {
     }
 }
 
-/// A pool of threads as large as the engine's pool of processes.
+/// Starts a pool of as many threads as the engine has workers.
 fn rayon_pool(setup: &Setup) -> Result<rayon::ThreadPool, BenchError> {
     rayon::ThreadPoolBuilder::new()
         .num_threads(setup.workers)

@@ -11,7 +11,7 @@ use crate::{pool, work};
 
 /// Jobs in one operation of the rate cases.
 pub(super) const JOBS: u64 = 100_000;
-/// As many of them say how quick a bare page is: sleeping sides would take seconds for all.
+/// Round trips that a bare page does in place of all jobs: with sleeping sides, all would take seconds.
 const TRIPS: u64 = 2_000;
 /// The pause of the idle case.
 pub(super) const PAUSE: Duration = Duration::from_millis(2);
@@ -40,13 +40,13 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
 
     let idle = Case::new(
         "noop-rtt-idle",
-        "Hand over an empty job after 2 ms in which nothing happens",
+        "Hand over an empty job after 2 ms of idle time",
         Unit::Microseconds,
     )
     .plan(idle_trips, 7, 5)
     .goals(&[Goal::AtMost(1.25, "futex"), Goal::AtMost(1.0, "rayon")])
     .note(
-        "no spin: what spins through the pause is not idle, and would be compared with what sleeps",
+        "without spin: a system that spins through the pause is not idle, and all others sleep",
     )
     .system("arenite", ours::noop_idle)
     .system("rayon", rayon_idle)
@@ -87,12 +87,11 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
     vec![hot, idle, rate, submit]
 }
 
-/// Pools of processes, and what has no pool: a bare page carries one job at a time, so that its rate is that of one round
-/// trip after the other.
+/// Adds pools of processes, and bare pages: those carry one job at a time, so their rate is that of sequential round trips.
 fn with_pools(case: Case) -> Case {
     case.note("spin, futex and futex-one-core hand over one job at a time to one process, 2,000 jobs a sample")
-        .note("rayon spawns each job in a scope; its par_iter hands over ranges, and is far quicker")
-        .note("unix-socket, pipe and ipc-channel make a system call for each job and for each answer")
+        .note("rayon spawns each job in a scope; its par_iter hands over ranges, and is far faster")
+        .note("unix-socket, pipe and ipc-channel make a system call for each job and for each result")
         .system("rayon", rayon_rate)
         .system("spin", |_| page_rate(Placement::Spin))
         .system("futex", |_| page_rate(Placement::Futex))
@@ -102,7 +101,7 @@ fn with_pools(case: Case) -> Case {
         .system("ipc-channel", ipc_rate)
 }
 
-/// Times the whole of `times` operations.
+/// Times `times` operations together.
 pub(super) fn timed(
     times: u64,
     mut operation: impl FnMut(u64) -> Result<(), BenchError>,
@@ -114,7 +113,7 @@ pub(super) fn timed(
     Ok(Reading::Total(start.elapsed()))
 }
 
-/// Times each of `times` operations, a pause before each.
+/// Times each of `times` operations, with a pause before each.
 pub(super) fn timed_after_pauses(
     times: u64,
     mut operation: impl FnMut(u64) -> Result<(), BenchError>,
@@ -177,7 +176,7 @@ fn page_idle(placement: Placement) -> Result<Running, BenchError> {
     }))
 }
 
-/// The time that all jobs would take.
+/// Extrapolates from [`TRIPS`] round trips to [`JOBS`].
 fn page_rate(placement: Placement) -> Result<Running, BenchError> {
     let mut peer = PagePeer::start(placement)?;
     Ok(Box::new(move |times| {

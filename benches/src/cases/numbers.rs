@@ -1,4 +1,4 @@
-//! Numbers added up, and points sorted to their nearest centres: work on one large array, in rounds.
+//! Sums of numbers and rounds of k-means: work on one large array.
 
 use rayon::prelude::*;
 
@@ -11,7 +11,7 @@ use crate::work::{self, DIMENSIONS, GROUPS};
 const NUMBERS: usize = (1 << 30) / size_of::<f32>();
 /// Points of `kmeans`: 80 MB.
 const POINTS: usize = 80_000_000 / (DIMENSIONS * size_of::<f32>());
-/// Numbers that one task of rayon adds up, and points that it sorts: like the engine's chunks.
+/// Numbers and points of one rayon task: as many as the engine has in a chunk.
 const NUMBERS_AT_ONCE: usize = 1 << 20;
 const POINTS_AT_ONCE: usize = POINTS / 256;
 
@@ -43,7 +43,7 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
 
     let mut round = Case::new(
         "round-rtt",
-        "A round over the same 80 MB in which next to nothing is computed, and an empty job",
+        "A round over the same 80 MB that computes next to nothing, and an empty job",
         Unit::Microseconds,
     )
     .plan(if setup.quick { 500 } else { 2_000 }, 9, 200)
@@ -67,8 +67,8 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
     .plan(1, if setup.quick { 3 } else { 9 }, 1)
     .goals(&[Goal::AtLeast(0.95, "rayon")])
     .note(
-        "every system has to give the same bits in every run; arenite with 1 and with 7 workers too, once \
-         (of fewer numbers, in every run of the tests: `model numbers::the_same_bits_for_any_number_of_workers`)",
+        "every system has to return the same bits in every run; arenite with 1 and with 7 workers too, once \
+         (with fewer numbers, in every run of the tests: `model numbers::the_same_bits_for_any_number_of_workers`)",
     )
     .system(
         "arenite",
@@ -84,7 +84,7 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
     vec![kmeans, round, reduce]
 }
 
-/// Small whole numbers, whose sums are exact in any order.
+/// Creates small whole numbers, whose sums are exact in any order.
 fn make_points() -> Vec<f32> {
     let bytes = work::Random::new(5).bytes(POINTS * DIMENSIONS);
     bytes.into_iter().map(f32::from).collect()
@@ -100,13 +100,13 @@ fn make_numbers() -> Vec<f32> {
     noise.repeat(NUMBERS / noise.len())
 }
 
-/// A round's result, as one number.
+/// Folds the result of a round to one number.
 pub(super) fn checksum(sums: &[f64]) -> u64 {
     sums.iter()
         .fold(0, |all, sum| all.rotate_left(1) ^ sum.to_bits())
 }
 
-/// The checksum that every system has to reach in its first round.
+/// Returns the checksum of the right result of a round.
 pub(super) fn expected_checksum(points: &[f32]) -> u64 {
     let sums = points
         .par_chunks(POINTS_AT_ONCE * DIMENSIONS)
@@ -115,7 +115,7 @@ pub(super) fn expected_checksum(points: &[f32]) -> u64 {
     checksum(&sums)
 }
 
-/// The sum that every system has to reach, to the bit.
+/// Returns the bits of the right sum.
 pub(super) fn expected_sum(numbers: &[f32]) -> u64 {
     sum(numbers).to_bits().into()
 }
@@ -149,7 +149,7 @@ fn one_thread_kmeans(_: &Setup, points: &Numbers) -> Result<Running, BenchError>
     }))
 }
 
-/// The same additions in the same order: the blocks of one task are a whole subtree.
+/// Makes the same additions in the same order: the blocks of one task are a whole subtree.
 fn rayon_reduce(setup: &Setup, numbers: &Numbers) -> Result<Running, BenchError> {
     let pool = rayon_pool(setup)?;
     let numbers = numbers.get();
@@ -160,7 +160,7 @@ fn rayon_reduce(setup: &Setup, numbers: &Numbers) -> Result<Running, BenchError>
             let parts: Vec<f32> =
                 pool.install(|| numbers.par_chunks(NUMBERS_AT_ONCE).map(sum).collect());
             let mut parts = parts;
-            // As many as a power of two.
+            // Their number is a power of two.
             while parts.len() > 1 {
                 parts = parts.chunks(2).map(|pair| pair.iter().sum()).collect();
             }

@@ -1,13 +1,13 @@
-//! What protection costs: the same work with it and without, and how long a replacement takes.
+//! The cost of protection: the same work with it and without; and how long a replacement of a worker takes.
 
 use super::arrays::Pictures;
 use super::{BenchError, Case, Goal, Running, Setup, Unit, ours};
 use arenite::{Builder, Guard, Sandbox, SandboxReport};
 
-/// Words of the array that is changed in place: 10 MB.
+/// Words of the array that is modified in place: 10 MB.
 pub(super) const WORDS: usize = 1_250_000;
 
-/// The engine with a protection, and without it.
+/// Turns a protection on or off.
 type Change = fn(Builder) -> Builder;
 
 pub(super) fn cases(setup: &Setup, pictures: &Pictures) -> Vec<Case> {
@@ -15,7 +15,7 @@ pub(super) fn cases(setup: &Setup, pictures: &Pictures) -> Vec<Case> {
     let off: Change = |builder| builder.guard(Guard::Off);
     let guard_images = images(
         "guard-images-64",
-        "Shrink 64 pictures of 10 MB, with published pages closed and left open",
+        "Shrink 64 pictures of 10 MB, with published pages made read-only and left writable",
         (on, off),
         setup,
         pictures,
@@ -23,11 +23,11 @@ pub(super) fn cases(setup: &Setup, pictures: &Pictures) -> Vec<Case> {
     let guard_inplace = pair(
         Case::new(
             "guard-inplace",
-            "Change 10 MB in place, with lent pages opened for the job and always open",
+            "Modify 10 MB in place, with lent pages writable during the job and always",
             Unit::Microseconds,
         )
         .plan(if setup.quick { 10 } else { 50 }, 15, 10)
-        .anew()
+        .restarting()
         .goals(&[Goal::AtMost(1.10, "off")]),
         (on, off),
         ours::in_place,
@@ -38,7 +38,7 @@ pub(super) fn cases(setup: &Setup, pictures: &Pictures) -> Vec<Case> {
     );
     let sandbox_images = images(
         "sandbox-images-64",
-        "Shrink 64 pictures of 10 MB, in locked-down workers and in free ones",
+        "Shrink 64 pictures of 10 MB, in sandboxed workers and in others",
         (strict, none),
         setup,
         pictures,
@@ -46,7 +46,7 @@ pub(super) fn cases(setup: &Setup, pictures: &Pictures) -> Vec<Case> {
     let sandbox_noop = pair(
         Case::new(
             "sandbox-noop",
-            "Hand over an empty job and wait for it, with locked-down workers and free ones",
+            "Hand over an empty job and wait for it, with sandboxed workers and others",
             Unit::Microseconds,
         )
         .plan(if setup.quick { 500 } else { 2_000 }, 9, 200)
@@ -56,14 +56,14 @@ pub(super) fn cases(setup: &Setup, pictures: &Pictures) -> Vec<Case> {
     );
     let respawn = Case::new(
         "respawn",
-        "From the answer that a worker has died to the first result of the next one",
+        "From the error that a worker has died to the first result of its replacement",
         Unit::Milliseconds,
     )
     .plan(10, 7, 2)
     .goals(&[Goal::Below(5.0)])
     .system("arenite", |_| ours::respawn(|builder| builder))
     .system("sandbox", |_| {
-        whole_sandbox()?;
+        require_sandbox()?;
         ours::respawn(|builder| builder.sandbox(Sandbox::Strict))
     });
     vec![
@@ -84,7 +84,7 @@ fn images(
 ) -> Case {
     let mut case = Case::new(id, title, Unit::Milliseconds)
         .plan(1, if setup.quick { 3 } else { 15 }, 1)
-        .anew()
+        .restarting()
         .goals(&[Goal::AtMost(1.03, "off")]);
     case.memory = 3 << 30;
     let pictures = pictures.clone();
@@ -102,15 +102,15 @@ where
     let without = start.clone();
     case.system("on", move |setup| {
         if needs_sandbox {
-            whole_sandbox()?;
+            require_sandbox()?;
         }
         start(setup, on)
     })
     .system("off", move |setup| without(setup, off))
 }
 
-/// Half a sandbox would cost less than a whole one.
-fn whole_sandbox() -> Result<(), BenchError> {
+/// Requires a complete sandbox: a partial one would cost less.
+fn require_sandbox() -> Result<(), BenchError> {
     let report = SandboxReport::of_this_kernel();
     if report.is_complete() {
         Ok(())

@@ -1,7 +1,7 @@
 //! Whole folders of photos to thumbnails: the command `arenite resize` beside other programs.
 //!
-//! Every system is a whole process, timed from its start to its end, and makes files of the same sides: 224 pixels
-//! the longer one, quality 80, Lanczos3, no metadata. The photos are in the page cache.
+//! Every system is a process, timed from its start to its end. All write files of the same kind: the longer side 224
+//! pixels, quality 80, Lanczos3, no metadata. The photos are in the page cache.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use crate::program::{self, CommandLine};
 /// The target of every system.
 const SIZE: &str = "224x224";
 
-/// A folder that could perhaps not be made.
+/// A folder of photos, or why it could not be created.
 type Photos = Shared<Result<Folder, BenchError>>;
 
 pub(super) fn cases(setup: &Setup) -> Vec<Case> {
@@ -51,7 +51,7 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
         ),
     ];
     cases[0].quick = false;
-    // The same ones, again and again: larger neighbours are no growth.
+    // The same photos repeatedly: a larger photo is not growth.
     const DIFFERENT: usize = 20;
     for count in [DIFFERENT, 200] {
         let goals: &[Goal] = match count {
@@ -61,7 +61,7 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
         let photos = large.clone();
         let mut case = Case::new(
             format!("peak-resize-{count}"),
-            format!("The most memory held while {count} photos of 12 megapixels are resized"),
+            format!("The peak memory while {count} photos of 12 megapixels are resized"),
             Unit::Megabytes,
         )
         .plan(1, 3, 0)
@@ -102,16 +102,17 @@ fn programs(case: Case, photos: &Photos) -> Case {
     )
 }
 
-/// Which runs have their memory looked at.
+/// Which runs have their memory sampled.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Watch {
-    /// Each.
+    /// Each run.
     All,
-    /// One before the others, which are timed.
+    /// One run before those that are timed.
     First,
 }
 
-/// A program over a folder, once per operation; `lines` says how, given the photos and the folder to write to.
+/// A system that runs a program over a folder, once per operation. `lines` returns the command lines, given the photos and
+/// the output folder.
 fn running(
     system: &'static str,
     role: Role,
@@ -120,10 +121,10 @@ fn running(
     lines: impl Fn(&Folder, &Folder) -> Result<Vec<CommandLine>, BenchError> + 'static,
 ) -> Result<Running, BenchError> {
     made(&photos)?;
-    // They go when all is measured: for five seconds ext4 looks at each inode that was given back before it takes another, which makes
-    // whoever writes next slower.
-    let mut kept = Vec::new();
-    let mut seen = None;
+    // Output folders are removed only at the end: for five seconds, ext4 examines each freed inode before it takes another,
+    // which slows down the next writer.
+    let mut outputs = Vec::new();
+    let mut first_peak = None;
     Ok(Box::new(move |times| {
         let photos = made(&photos)?;
         let count = photos.files()?.len() as u64;
@@ -131,23 +132,23 @@ fn running(
             let out = Folder::create(&format!("out-{system}"))?;
             let lines = lines(photos, &out)?;
             let reading = program::run(system, &role, &lines, &out, count, watched);
-            kept.push(out);
+            outputs.push(out);
             reading
         };
         if watch == Watch::First
-            && seen.is_none()
+            && first_peak.is_none()
             && let Reading::Files { peak, .. } = run(true)?
         {
-            seen = Some(peak);
+            first_peak = Some(peak);
         }
         let mut last = None;
         for _ in 0..times {
             last = Some(run(watch == Watch::All)?);
         }
-        if let (Some(Reading::Files { peak, .. }), Some(seen)) = (&mut last, seen) {
-            *peak = seen;
+        if let (Some(Reading::Files { peak, .. }), Some(first_peak)) = (&mut last, first_peak) {
+            *peak = first_peak;
         }
-        last.ok_or_else(|| BenchError::Missing("nothing was asked for".to_owned()))
+        last.ok_or_else(|| BenchError::Missing("no operation was requested".to_owned()))
     }))
 }
 
@@ -204,7 +205,7 @@ fn rayon(setup: &Setup, photos: &Photos) -> Result<Running, BenchError> {
     )
 }
 
-/// Once over all photos, or as `xargs -P2` would with two batches.
+/// One process for all photos, or as `xargs -P2` does, two for a half each.
 fn vips(system: &'static str, photos: &Photos, batches: usize) -> Result<Running, BenchError> {
     const PROGRAM: &str = "vipsthumbnail";
     if !program::is_installed(PROGRAM) {

@@ -1,4 +1,4 @@
-//! From nothing to the first result.
+//! From no worker to the first result.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ pub(super) fn cases() -> Vec<Case> {
     vec![
         Case::new(
             "start",
-            "Start 2 workers and have the first result",
+            "Start 2 workers and wait for the first result",
             Unit::Milliseconds,
         )
         .plan(3, 9, 1)
@@ -31,7 +31,7 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Repeats what times itself, because the end of its processes is not part of it.
+/// Repeats an operation that returns its own time, without the end of its processes.
 pub(super) fn each(
     times: u64,
     mut operation: impl FnMut() -> Result<Duration, BenchError>,

@@ -24,27 +24,27 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
     .system("arenite", move |setup| ours::stream(setup, frames))
     .system("ideal", move |_| ideal(frames))
     .system("threads", move |_| threads(frames))
-    .note("threads: the same three stages, each in a thread of this process, over bounded channels, in frames that are used again");
+    .note("threads: the same three stages, each in a thread of this process, over bounded channels, with reused frames");
     let memory = Case::new(
         "stream-3-memory",
-        "The most memory that such a stream and its engine hold at one time, 6 frames in flight",
+        "The peak memory of such a stream and its engine, 6 frames in flight",
         Unit::Megabytes,
     )
     .plan(1, 1, 0)
     .goals(&[Goal::Below((IN_FLIGHT * FRAME / 1_000_000 + 20) as f64)])
-    .note("private memory of this process and of the workers, and all shared memory, beyond what was there before")
+    .note("private memory of this process and of the workers, and all shared memory, minus what was in use before")
     .system("arenite", move |setup| ours::stream_memory(setup, frames));
     vec![speed, memory]
 }
 
-/// The first stage: each byte on its own.
+/// The first stage: each byte is independent.
 pub(super) fn brighten(frame: &mut [u8], by: u8) {
     for byte in frame {
         *byte = byte.saturating_add(by);
     }
 }
 
-/// The second, slowest one: each byte depends on the one before it.
+/// The second and slowest stage: each byte depends on the one before it.
 pub(super) fn mix(frame: &mut [u8]) {
     let mut state = 1u32;
     for byte in frame {
@@ -54,7 +54,7 @@ pub(super) fn mix(frame: &mut [u8]) {
     }
 }
 
-/// One frame of zeros after both.
+/// Returns the sum of a frame of zeros after both stages.
 pub(super) fn expected() -> u64 {
     let mut frame = vec![0; FRAME];
     brighten(&mut frame, 3);
@@ -62,17 +62,17 @@ pub(super) fn expected() -> u64 {
     sum(&frame)
 }
 
-/// What somebody writes by hand who needs no isolation.
+/// The same stream written by hand, without isolation.
 fn threads(frames: u64) -> Result<Running, BenchError> {
     let expected = expected();
     let mut pool: Vec<_> = (0..IN_FLIGHT).map(|_| vec![0u8; FRAME]).collect();
     Ok(Box::new(move |times| {
         timed(times, |_| {
-            let (give_back, free) = mpsc::sync_channel(IN_FLIGHT);
+            let (to_free, free) = mpsc::sync_channel(IN_FLIGHT);
             let (to_mix, bright) = mpsc::sync_channel(IN_FLIGHT);
             let (to_sum, mixed) = mpsc::sync_channel(IN_FLIGHT);
             for frame in pool.drain(..) {
-                give_back.send(frame).expect("it is received below");
+                to_free.send(frame).expect("it is received below");
             }
             std::thread::scope(|scope| {
                 let back = &mut pool;
@@ -100,17 +100,17 @@ fn threads(frames: u64) -> Result<Running, BenchError> {
                 });
                 for frame in mixed {
                     BenchError::expect(sum(&frame), expected)?;
-                    // The last ones, when no more are wanted, go back to the pool.
-                    let _ = give_back.send(frame);
+                    // Fails once the first stage has ended.
+                    let _ = to_free.send(frame);
                 }
-                drop(give_back);
+                drop(to_free);
                 Ok(())
             })
         })
     }))
 }
 
-/// The slowest stage, one frame after the other, in one warm place: no stream can be quicker.
+/// The slowest stage alone, one frame after the other, in one warm buffer: no stream can be faster.
 fn ideal(frames: u64) -> Result<Running, BenchError> {
     let mut frame = vec![0; FRAME];
     Ok(Box::new(move |times| {

@@ -120,7 +120,7 @@ pub fn measure(
                 seen.absent = seen.samples.is_empty().then_some(late);
                 continue;
             }
-            let started = if run > 0 && case.anew {
+            let started = if run > 0 && case.restarts {
                 // It ends before the next one begins: there is room for one of each.
                 drop(system);
                 case.systems[index].start(setup)

@@ -1,4 +1,4 @@
-//! Actors and scopes that are cancelled.
+//! Calls of an actor, and the cancellation of a scope.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use super::{engine, engine_with, refused};
 use crate::work;
 use arenite::JobErrorKind;
 
-/// As much as the empty job does, and a state to do it on.
+/// The work of the empty job, and a state that it changes.
 fn next(calls: &mut u64, x: u64) -> u64 {
     *calls += 1;
     work::noop(x)
@@ -20,7 +20,7 @@ pub(in super::super) fn actor_call(setup: &Setup) -> Result<Running, BenchError>
     let engine = engine(setup.workers)?;
     let actor = engine.actor(|| 0_u64, ());
     Ok(Box::new(move |times| {
-        // The engine goes with the actor.
+        // Moved in: the engine has to outlive the calls.
         let _ = &engine;
         timed(times, |i| {
             let got = actor.call(next, (i,)).wait().map_err(refused)?;
@@ -29,7 +29,7 @@ pub(in super::super) fn actor_call(setup: &Setup) -> Result<Running, BenchError>
     }))
 }
 
-/// Ends for nobody.
+/// Ignores cancellation.
 fn hang() {
     loop {
         std::thread::park();

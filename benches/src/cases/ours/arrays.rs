@@ -1,4 +1,4 @@
-//! Pictures shrunk and numbers squared where they lie.
+//! Pictures are shrunk and numbers squared in the arena.
 
 use super::super::arrays::{check_squares, checksum, expected_checksum};
 use super::super::noop::timed;
@@ -33,7 +33,7 @@ pub(in super::super) fn images_with(
     Ok(Box::new(move |times| {
         let mut got: Vec<Array<u8>> = Vec::new();
         let reading = timed(times, |_| {
-            // All systems: those of two rounds would be twice as much memory to write to.
+            // As in the other systems: with the results of two rounds alive, twice as much memory would be written to.
             got.clear();
             got = engine
                 .map(shrink, pictures.iter().map(|picture| (picture,)))
@@ -53,7 +53,7 @@ pub(in super::super) fn squares(setup: &Setup, numbers: &[i64]) -> Result<Runnin
     Ok(Box::new(move |times| {
         let mut got = None;
         let reading = timed(times, |_| {
-            // As the others write over their last result: two of them would be that much more memory to go through.
+            // The other systems overwrite their last result; two results alive would be more memory to go through.
             drop(got.take());
             let squares = engine
                 .par(&array)

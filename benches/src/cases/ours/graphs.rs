@@ -1,4 +1,4 @@
-//! Graphs of empty jobs, described and run, and the same jobs apart.
+//! Graphs of empty jobs, built and run; and the same jobs without dependencies.
 
 use super::super::graphs::{LENGTH, NODES, WIDE};
 use super::super::noop::timed;
@@ -6,7 +6,7 @@ use super::super::{BenchError, Running, Setup};
 use super::{engine, refused};
 use arenite::{Engine, Graph, Node};
 
-/// A kernel that does next to nothing with two values.
+/// Combines two values with next to no work.
 fn pair(x: u64, y: u64) -> u64 {
     x ^ y.rotate_left(1)
 }
@@ -15,7 +15,7 @@ fn next(x: u64) -> u64 {
     x.wrapping_add(1)
 }
 
-/// Each node takes the values of two of the layer before.
+/// Runs a graph in which each node takes the values of two nodes of the layer before.
 fn layers(engine: &Engine) -> Result<u64, BenchError> {
     let mut graph = Graph::new();
     let mut layer: Vec<Node<u64>> = (0..WIDE as u64).map(|x| graph.add(pair, (x, 0))).collect();
@@ -29,7 +29,7 @@ fn layers(engine: &Engine) -> Result<u64, BenchError> {
     Ok(values.map_err(refused)?.into_iter().fold(0, pair))
 }
 
-/// What the layers come to.
+/// Returns the right result of the layers.
 fn plain_layers() -> u64 {
     let mut layer: Vec<u64> = (0..WIDE as u64).map(|x| pair(x, 0)).collect();
     for _ in 1..NODES / WIDE as u64 {

@@ -1,4 +1,4 @@
-//! An array that is already in the arena, read by a worker.
+//! A worker reads an array that is in the arena already.
 
 use super::super::handover::Read;
 use super::super::noop::timed;

@@ -1,4 +1,4 @@
-//! What an engine costs that has nothing to do.
+//! What an idle engine costs.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use super::{engine, refused};
 use crate::work;
 use arenite::Engine;
 
-/// Long enough for everybody to have gone to sleep, and for what is done later to be done.
+/// Long enough for all threads to sleep, and for deferred work to be done.
 const SETTLE: Duration = Duration::from_millis(500);
 
-/// An engine that has worked and has nothing to do now.
+/// Starts an engine, runs jobs, and waits until it is idle.
 fn idle_engine(setup: &Setup) -> Result<Engine, BenchError> {
     let engine = engine(setup.workers)?;
     for result in engine.map(work::noop, (0..1000_u64).map(|x| (x,))) {
@@ -30,7 +30,7 @@ fn workers(engine: &Engine) -> Vec<i32> {
         .collect()
 }
 
-/// The workers and the supervisor, which is this process; nothing else runs in it meanwhile.
+/// Measures the workers and the supervisor, which is this process: nothing else runs in it meanwhile.
 pub(in super::super) fn idle_cpu(setup: &Setup) -> Result<Running, BenchError> {
     let engine = idle_engine(setup)?;
     Ok(Box::new(move |_| {
@@ -43,7 +43,7 @@ pub(in super::super) fn idle_cpu(setup: &Setup) -> Result<Running, BenchError> {
     }))
 }
 
-/// The worker that has most.
+/// Measures the largest worker.
 pub(in super::super) fn idle_memory(setup: &Setup) -> Result<Running, BenchError> {
     let engine = idle_engine(setup)?;
     Ok(Box::new(move |_| {

@@ -1,4 +1,4 @@
-//! Calls that wait, on lanes.
+//! Calls that wait, on several lanes.
 
 use super::super::lanes::{CALLS, LANES, call};
 use super::super::noop::timed;
@@ -6,7 +6,7 @@ use super::super::{BenchError, Running, Setup};
 use super::refused;
 use arenite::Engine;
 
-/// All calls by one map.
+/// Makes all calls by one map.
 pub(in super::super) fn calls_that_wait(setup: &Setup) -> Result<Running, BenchError> {
     let builder = Engine::builder().workers(setup.workers);
     let builder = builder.lanes(LANES.div_ceil(setup.workers));

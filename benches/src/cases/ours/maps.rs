@@ -1,4 +1,4 @@
-//! One long map of small arguments, and as many no-op jobs.
+//! One long map of small arguments, and the same number of no-op jobs.
 
 use super::super::maps::ITEMS;
 use super::super::noop::{JOBS, timed};
@@ -7,10 +7,10 @@ use super::noop::map_all;
 use super::{engine, refused};
 use crate::{pool, program};
 
-/// Results between two looks at the memory.
-const LOOK_EVERY: u64 = 20_000;
+/// Results between two samples of the memory.
+const SAMPLE_EVERY: u64 = 20_000;
 
-/// A few arguments, and just enough work that none can be left out.
+/// Uses all arguments, with next to no work.
 fn mix(index: u64, weight: f64, flags: [u8; 4], last: bool) -> u64 {
     index ^ weight.to_bits() ^ u64::from(u32::from_le_bytes(flags)) ^ u64::from(last)
 }
@@ -41,20 +41,20 @@ pub(in super::super) fn map_of_small_arguments(setup: &Setup) -> Result<Running,
 pub(in super::super) fn map_memory(setup: &Setup) -> Result<Running, BenchError> {
     let engine = engine(setup.workers)?;
     let expected = expected();
-    // Its workers are children of this process.
+    // The workers are children of this process.
     let held = || program::memory_of(&[std::process::id()]);
     Ok(Box::new(move |_| {
         let before = held();
-        let mut most = before;
+        let mut peak = before;
         let mut total = 0_u64;
         for (index, result) in (0..).zip(engine.map(mix, arguments())) {
             total = total.wrapping_add(result.map_err(refused)?);
-            if index % LOOK_EVERY == 0 {
-                most = most.max(held());
+            if index % SAMPLE_EVERY == 0 {
+                peak = peak.max(held());
             }
         }
         BenchError::expect(total, expected)?;
-        Ok(Reading::Amount((most - before) as f64 / 1e6))
+        Ok(Reading::Amount((peak - before) as f64 / 1e6))
     }))
 }
 

@@ -1,4 +1,4 @@
-//! Committing and writing 1 GiB.
+//! Commit and write 1 GiB.
 
 use std::time::{Duration, Instant};
 

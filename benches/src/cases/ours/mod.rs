@@ -1,4 +1,4 @@
-//! The engine's side of every case: what a user would write, with the defaults a user would have.
+//! The engine's side of every case: the code that a user would write, with the default settings.
 
 mod actor;
 mod arrays;
@@ -37,18 +37,18 @@ pub(super) use start::start;
 pub(super) use streams::{stream, stream_memory};
 pub(super) use trace::traced;
 
-/// An engine as anybody gets it, with this many workers.
+/// Starts an engine with default settings and this number of workers.
 fn engine(workers: usize) -> Result<Engine, BenchError> {
     engine_with(workers, |builder| builder)
 }
 
-/// One with a setting changed.
+/// Starts an engine with a setting changed.
 fn engine_with(workers: usize, change: fn(Builder) -> Builder) -> Result<Engine, BenchError> {
     let builder = Engine::builder().workers(workers);
     change(builder).build().map_err(refused)
 }
 
-/// Any error of the engine.
+/// Wraps an error of the engine.
 fn refused(error: impl Display) -> BenchError {
     BenchError::Engine(error.to_string())
 }

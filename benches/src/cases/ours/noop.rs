@@ -25,7 +25,7 @@ pub(in super::super) fn noop_idle(setup: &Setup) -> Result<Running, BenchError> 
     }))
 }
 
-/// Runs all jobs of one operation by one call.
+/// Runs all jobs of one operation by one call of `map`.
 pub(super) fn map_all(engine: &Engine, expected: u64) -> Result<(), BenchError> {
     let mut total = 0_u64;
     for result in engine.map(work::noop, (0..JOBS).map(|x| (x,))) {
@@ -42,7 +42,7 @@ pub(in super::super) fn noop_map(setup: &Setup) -> Result<Running, BenchError> {
     }))
 }
 
-/// All jobs are submitted, one call each, before the first result is asked for.
+/// Submits all jobs, one call each, before it takes the first result.
 pub(in super::super) fn noop_submit(setup: &Setup) -> Result<Running, BenchError> {
     let engine = engine(setup.workers)?;
     let expected = pool::noop_total(JOBS);

@@ -1,4 +1,4 @@
-//! One large array, in rounds.
+//! Rounds over one large array.
 
 use super::super::noop::timed;
 use super::super::numbers::{checksum, expected_checksum, expected_sum};
@@ -7,11 +7,11 @@ use super::{engine, refused};
 use crate::work::{self, CENTRES, DIMENSIONS};
 use arenite::Array;
 
-/// Numbers of workers that have to add up to the same bits as those that are measured.
+/// Other numbers of workers, which have to return the same bits.
 const OTHERS: [usize; 2] = [1, 7];
 
 fn nearest(points: &[f32], centres: &[f32]) -> Array<f64> {
-    let centres = centres.try_into().expect("all of them");
+    let centres = centres.try_into().expect("an array of all centres");
     Array::from_slice(&work::nearest(points, centres))
 }
 
@@ -27,7 +27,7 @@ pub(in super::super) fn kmeans(setup: &Setup, points: &[f32]) -> Result<Running,
     let points = points.reshape([rows, DIMENSIONS]).map_err(refused)?;
     Ok(Box::new(move |times| {
         timed(times, |_| {
-            // New ones in each round, as in the algorithm.
+            // Each round of the algorithm has new centres.
             let centres = engine.from_slice(&CENTRES).map_err(refused)?;
             let sums = engine.par(&points).reduce(nearest, (&centres,), add);
             BenchError::expect(checksum(&sums.map_err(refused)?), expected)
@@ -35,17 +35,17 @@ pub(in super::super) fn kmeans(setup: &Setup, points: &[f32]) -> Result<Running,
     }))
 }
 
-/// One number of each.
-fn glance(points: &[f32], centres: &[f32], at: u64) -> f32 {
+/// Reads one number of each array.
+fn read_one(points: &[f32], centres: &[f32], at: u64) -> f32 {
     points[at as usize] + centres[0]
 }
 
 pub(in super::super) fn round(setup: &Setup, points: &[f32]) -> Result<Running, BenchError> {
-    /// On other pages than the last round, so that it is not one line that all of them read.
+    /// Each round reads a number on another page, so that not all of them read one cache line.
     const STEP: usize = 1 << 14;
     let engine = engine(setup.workers)?;
     let shared = engine.from_slice(points).map_err(refused)?;
-    // Chosen before: the time of a round is not to hold a look at other memory.
+    // Read in advance, so that the time of a round includes no access to other memory.
     let chosen: Vec<(u64, f32)> = (0..points.len())
         .step_by(STEP)
         .map(|at| (at as u64, points[at]))
@@ -54,7 +54,7 @@ pub(in super::super) fn round(setup: &Setup, points: &[f32]) -> Result<Running, 
         timed(times, |i| {
             let (at, expected) = chosen[i as usize % chosen.len()];
             let centres = engine.from_slice(&CENTRES).map_err(refused)?;
-            let answer = engine.submit(glance, (&shared, &centres, at)).wait();
+            let answer = engine.submit(read_one, (&shared, &centres, at)).wait();
             let got = answer.map_err(refused)?.to_bits();
             BenchError::expect(got.into(), (expected + CENTRES[0]).to_bits().into())
         })
@@ -63,14 +63,14 @@ pub(in super::super) fn round(setup: &Setup, points: &[f32]) -> Result<Running, 
 
 pub(in super::super) fn reduce(setup: &Setup, numbers: &[f32]) -> Result<Running, BenchError> {
     let expected = expected_sum(numbers);
-    // Bits that others get too; one engine after the other, because each has all the numbers.
+    // One engine after the other, because each has a copy of all numbers.
     for workers in OTHERS {
-        adding(workers, numbers, expected)?.run(1)?;
+        summing(workers, numbers, expected)?.run(1)?;
     }
-    adding(setup.workers, numbers, expected)
+    summing(setup.workers, numbers, expected)
 }
 
-fn adding(workers: usize, numbers: &[f32], expected: u64) -> Result<Running, BenchError> {
+fn summing(workers: usize, numbers: &[f32], expected: u64) -> Result<Running, BenchError> {
     let engine = engine(workers)?;
     let numbers = engine.from_slice(numbers).map_err(refused)?;
     Ok(Box::new(move |times| {

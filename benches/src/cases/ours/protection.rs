@@ -1,4 +1,4 @@
-//! The engine with protection and without.
+//! The engine with a protection and without it.
 
 use std::time::Instant;
 
@@ -21,13 +21,13 @@ pub(in super::super) fn noop_with(
     }))
 }
 
-fn bump(words: &mut [u64]) {
+fn increment_all(words: &mut [u64]) {
     for word in words {
         *word = word.wrapping_add(1);
     }
 }
 
-/// One job that gets all of the array.
+/// Runs one job on the whole array.
 pub(in super::super) fn in_place(
     setup: &Setup,
     change: fn(Builder) -> Builder,
@@ -38,7 +38,7 @@ pub(in super::super) fn in_place(
     Ok(Box::new(move |times| {
         let reading = timed(times, |_| {
             engine
-                .scope(|s| drop(s.submit(bump, (&mut array,))))
+                .scope(|s| drop(s.submit(increment_all, (&mut array,))))
                 .map_err(refused)
         })?;
         turns += times;
@@ -50,7 +50,7 @@ pub(in super::super) fn in_place(
     }))
 }
 
-/// Ends its worker.
+/// Ends the worker.
 fn die() {
     std::process::exit(3);
 }
@@ -62,9 +62,9 @@ pub(in super::super) fn respawn(change: fn(Builder) -> Builder) -> Result<Runnin
             if engine.submit(die, ()).wait().is_ok() {
                 return Err(BenchError::Engine("a worker that exits answered".into()));
             }
-            let seen = Instant::now();
+            let failed = Instant::now();
             round_trip(&engine, 41)?;
-            Ok(seen.elapsed())
+            Ok(failed.elapsed())
         })
     }))
 }

@@ -1,4 +1,4 @@
-//! From nothing to the first result.
+//! From no worker to the first result.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! A stream of large frames that are changed where they lie.
+//! A stream of large frames that are modified in place.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use arenite::ArrayMut;
 use arenite::Engine;
 use arenite::stream::Stream;
 
-/// Between two looks at the memory. A frame takes longer.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// Time between two samples of the memory; shorter than the processing of a frame.
+const SAMPLE_EVERY: Duration = Duration::from_millis(2);
 
 fn brightened(mut frame: ArrayMut<u8>, by: u8) -> ArrayMut<u8> {
     brighten(&mut frame, by);
@@ -28,7 +28,7 @@ fn summed(frame: ArrayMut<u8>) -> u64 {
     work::sum(&frame)
 }
 
-/// Each stage has one job at a time, as the slowest stage alone has.
+/// Runs all frames. Each stage has one job at a time, as the slowest stage alone has.
 fn run(engine: &Engine, frames: u64, expected: u64) -> Result<(), BenchError> {
     let source = (0..frames).map(|_| engine.zeros::<u8>(FRAME));
     let stream = Stream::fallible(source)
@@ -55,14 +55,14 @@ pub(in super::super) fn stream(setup: &Setup, frames: u64) -> Result<Running, Be
 
 pub(in super::super) fn stream_memory(setup: &Setup, frames: u64) -> Result<Running, BenchError> {
     let expected = expected();
-    // Its workers will be children of this process, which holds so much without them.
+    // The workers will be children of this process; what it uses without them is subtracted.
     let roots = [std::process::id()];
     let before = program::memory_of(&roots);
     let engine = engine(setup.workers)?;
     Ok(Box::new(move |_| {
-        let (ran, most) =
-            program::peak_while(&roots, LOOK_EVERY, || run(&engine, frames, expected));
-        ran?;
-        Ok(Reading::Amount(most.saturating_sub(before) as f64 / 1e6))
+        let (result, peak) =
+            program::peak_while(&roots, SAMPLE_EVERY, || run(&engine, frames, expected));
+        result?;
+        Ok(Reading::Amount(peak.saturating_sub(before) as f64 / 1e6))
     }))
 }

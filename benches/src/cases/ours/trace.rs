@@ -7,10 +7,10 @@ use crate::photos::Folder;
 use crate::work;
 use arenite::{Engine, Trace};
 
-/// Jobs between two looks at the progress.
-const LOOK_EVERY: usize = 100;
+/// Jobs between two progress queries.
+const QUERY_EVERY: usize = 100;
 
-/// The engine goes before its files, because it completes them at its end.
+/// Fields are dropped in this order: the engine completes its files when it ends.
 struct Traced {
     engine: Engine,
     jobs: Vec<u64>,
@@ -39,7 +39,7 @@ impl System for Traced {
                 .collect();
             for (index, job) in submitted.into_iter().enumerate() {
                 job.wait().map_err(refused)?;
-                if index % LOOK_EVERY == 0 {
+                if index % QUERY_EVERY == 0 {
                     BenchError::expect(self.engine.progress().failed, 0)?;
                 }
             }
