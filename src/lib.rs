@@ -150,7 +150,7 @@ mod link;
 #[forbid(unsafe_code)]
 pub mod platform;
 #[cfg(not(arenite_loom))]
-#[forbid(unsafe_code)]
+#[deny(unsafe_code)]
 mod supervisor;
 #[cfg_attr(arenite_loom, allow(dead_code))]
 mod sync;

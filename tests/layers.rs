@@ -38,7 +38,9 @@ fn a_layer_uses_only_those_below_it() {
 #[test]
 fn the_front_page_lists_the_layers() {
     let front = fs::read_to_string(root().join("src/lib.rs")).unwrap();
-    let rows = front.lines().filter_map(|line| line.strip_prefix("//! | `"));
+    let rows = front
+        .lines()
+        .filter_map(|line| line.strip_prefix("//! | `"));
     let listed: Vec<_> = rows.filter_map(|row| row.split('`').next()).collect();
     assert_eq!(listed, LAYERS);
 }
@@ -47,9 +49,13 @@ fn the_front_page_lists_the_layers() {
 fn no_cycle_of_imports_is_long() {
     let cycles = |root: &str, below: &str, max: usize| {
         let tree = Tree::read(root);
-        tree.cycles(below).into_iter().filter(move |cycle| cycle.len() > max)
+        tree.cycles(below)
+            .into_iter()
+            .filter(move |cycle| cycle.len() > max)
     };
-    let long: Vec<_> = cycles("src", "supervisor", MAX_CYCLE).chain(cycles("bin/src", "", 1)).collect();
+    let long: Vec<_> = cycles("src", "supervisor", MAX_CYCLE)
+        .chain(cycles("bin/src", "", 1))
+        .collect();
     assert!(long.is_empty(), "{long:#?}");
 }
 
@@ -58,13 +64,26 @@ fn no_cycle_of_imports_is_long() {
 fn only_one_file_makes_the_system_calls_of_signals() {
     let sends = |line: &str| {
         let call = line.split("SYS_").nth(1).unwrap_or_default();
-        ["kill", "tkill", "tgkill", "pidfd_send_signal", "rt_sigqueueinfo"].iter().any(|name| call.starts_with(name))
+        [
+            "kill",
+            "tkill",
+            "tgkill",
+            "pidfd_send_signal",
+            "rt_sigqueueinfo",
+        ]
+        .iter()
+        .any(|name| call.starts_with(name))
     };
     let mut files = BTreeMap::new();
     collect(&root().join("src"), &mut files);
     files.retain(|_, text| text.lines().any(sends));
     // The filter of the sandbox and the probe name calls that they do not make.
-    let allowed = |path: &String| ["sys/process.rs", "sys/probe.rs"].iter().any(|end| path.ends_with(end)) || path.contains("sys/sandbox/");
+    let allowed = |path: &String| {
+        ["sys/process.rs", "sys/probe.rs"]
+            .iter()
+            .any(|end| path.ends_with(end))
+            || path.contains("sys/sandbox/")
+    };
     assert!(files.keys().all(allowed), "{:?}", files.keys());
     assert!(files.keys().any(|path| path.ends_with("sys/process.rs")));
 }
@@ -82,8 +101,20 @@ fn no_file_is_longer_than_900_lines() {
 
 #[test]
 fn breaches_are_found_however_they_are_written() {
-    let lib = ("lib.rs", "pub use engine::{Engine, Job as Work};\npub use arena::ArenaFull;");
-    let upward = |path, code| Tree::of([lib, ("engine/mod.rs", ""), ("arena/mod.rs", ""), (path, code)]).upward_uses().count();
+    let lib = (
+        "lib.rs",
+        "pub use engine::{Engine, Job as Work};\npub use arena::ArenaFull;",
+    );
+    let upward = |path, code| {
+        Tree::of([
+            lib,
+            ("engine/mod.rs", ""),
+            ("arena/mod.rs", ""),
+            (path, code),
+        ])
+        .upward_uses()
+        .count()
+    };
     for code in [
         "use crate::engine::Engine;",
         "use crate::{\n    arena::Block,\n    worker,\n};",
@@ -108,10 +139,14 @@ fn breaches_are_found_however_they_are_written() {
         ("s/mod.rs", "mod a;\npub use b::B;"),
         ("s/a.rs", "use super::B;"),
         ("s/b.rs", "use super::c::C;"),
-        ("s/c.rs", "fn f() { super::a::g() }\n#[cfg(test)]\nmod tests {\n    use super::super::d;\n}"),
+        (
+            "s/c.rs",
+            "fn f() { super::a::g() }\n#[cfg(test)]\nmod tests {\n    use super::super::d;\n}",
+        ),
         ("s/d.rs", "use super::c;"),
     ]);
-    assert_eq!(tree.cycles("s"), [["s::a", "s::b", "s::c"].map(String::from).into()]);
+    let cycle = BTreeSet::from(["s::a", "s::b", "s::c"].map(String::from));
+    assert_eq!(tree.cycles("s"), BTreeSet::from([cycle]));
 }
 
 // ---- reading the source ------------------------------------------------------------------------
@@ -169,7 +204,13 @@ impl Tree {
             let name = parts.filter(|part| !["mod", "lib", "main"].contains(part));
             let lines = text.lines().map(|line| line.split("//").next().unwrap());
             let code = lines.fold(String::new(), |code, line| code + "\n" + line);
-            (name.map(String::from).collect(), Module { code, uses: Vec::new() })
+            (
+                name.map(String::from).collect(),
+                Module {
+                    code,
+                    uses: Vec::new(),
+                },
+            )
         };
         let mut tree = Self(files.into_iter().map(module).collect());
         let uses = |(name, module): (&Name, &Module)| (name.clone(), tree.uses(name, &module.code));
@@ -184,18 +225,25 @@ impl Tree {
     fn uses(&self, module: &Name, code: &str) -> Vec<Use> {
         let mut uses = Vec::new();
         for (at, _) in code.match_indices("::") {
-            let start = code[..at].rfind(|c: char| !(c.is_alphanumeric() || c == '_')).map_or(0, |i| i + 1);
+            let start = code[..at]
+                .rfind(|c: char| !(c.is_alphanumeric() || c == '_'))
+                .map_or(0, |i| i + 1);
             let line = code[..start].rfind('\n').map_or(0, |i| i + 1);
             let visibility = code[line..start].strip_suffix("use ").map(str::trim);
             let first = &code[start..at];
             let child = [&module[..], &[first.to_owned()]].concat();
-            let begins = ["crate", "super", "self"].contains(&first) && !code[..start].ends_with(':');
+            let begins =
+                ["crate", "super", "self"].contains(&first) && !code[..start].ends_with(':');
             if !begins && (visibility.is_none() || !self.0.contains_key(&child)) {
                 continue;
             }
             // Within `mod x { … }`, a file has one level more.
             let is_inner = code[..start].rfind("\nmod ").is_some_and(|open| {
-                code[open + 1..].lines().next().is_some_and(|line| line.ends_with('{')) && !code[open..start].contains("\n}")
+                code[open + 1..]
+                    .lines()
+                    .next()
+                    .is_some_and(|line| line.ends_with('{'))
+                    && !code[open..start].contains("\n}")
             });
             let mut own = module.clone();
             own.extend(is_inner.then(|| "inner".to_owned()));
@@ -221,7 +269,10 @@ impl Tree {
                 continue;
             }
             let uses = self.0.get(&at).map_or(&[][..], |module| &module.uses);
-            return match uses.iter().find(|found| found.alias == *part && found.target != item) {
+            return match uses
+                .iter()
+                .find(|found| found.alias == *part && found.target != item)
+            {
                 Some(found) => self.owner(&[&found.target[..], &item[depth + 1..]].concat()),
                 None => at,
             };
@@ -231,7 +282,11 @@ impl Tree {
 
     /// Uses of a layer above, and of what no layer has.
     fn upward_uses(&self) -> impl Iterator<Item = String> {
-        let rank = |name: &Name| LAYERS.iter().position(|layer| Some(*layer) == name.first().map(|part| &**part));
+        let rank = |name: &Name| {
+            LAYERS
+                .iter()
+                .position(|layer| Some(*layer) == name.first().map(|part| &**part))
+        };
         self.0.iter().flat_map(move |(name, module)| {
             let own = rank(name).unwrap_or(LAYERS.len());
             let is_above = move |used: &&Use| {
@@ -245,12 +300,23 @@ impl Tree {
 
     /// Modules below `folder` that import each other in a circle; tests and re-exports do not count.
     fn cycles(&self, folder: &str) -> BTreeSet<BTreeSet<String>> {
-        let is_test = |name: &Name| name.iter().any(|part| ["tests", "hostile", "fixture"].contains(&&**part));
-        let is_below = |name: &Name| !is_test(name) && (folder.is_empty() || name.first().is_some_and(|first| first == folder));
+        let is_test = |name: &Name| {
+            name.iter()
+                .any(|part| ["tests", "hostile", "fixture"].contains(&&**part))
+        };
+        let is_below = |name: &Name| {
+            !is_test(name)
+                && (folder.is_empty() || name.first().is_some_and(|first| first == folder))
+        };
         let targets = |name: &Name| -> Vec<Name> {
-            let uses = self.0[name].uses.iter().filter(|used| !used.is_reexport && !used.is_test);
+            let uses = self.0[name]
+                .uses
+                .iter()
+                .filter(|used| !used.is_reexport && !used.is_test);
             let owners = uses.map(|used| self.owner(&used.target));
-            owners.filter(|owner| is_below(owner) && owner != name).collect()
+            owners
+                .filter(|owner| is_below(owner) && owner != name)
+                .collect()
         };
         let reachable = |from: &Name| {
             let (mut seen, mut next) = (BTreeSet::new(), targets(from));
@@ -265,14 +331,24 @@ impl Tree {
         let reached: BTreeMap<_, _> = names.map(|name| (name, reachable(name))).collect();
         let cycle = |(name, seen): (&&Name, &BTreeSet<Name>)| {
             let members = seen.iter().filter(|other| reached[other].contains(*name));
-            members.map(|other| other.join("::")).collect::<BTreeSet<_>>()
+            members
+                .map(|other| other.join("::"))
+                .collect::<BTreeSet<_>>()
         };
-        reached.iter().map(cycle).filter(|cycle| !cycle.is_empty()).collect()
+        reached
+            .iter()
+            .map(cycle)
+            .filter(|cycle| !cycle.is_empty())
+            .collect()
     }
 }
 
 /// Reads a path, or a tree of them in braces: each with the name that it gets.
-fn parse<'a>(text: &mut &'a str, path: &mut Vec<&'a str>, found: &mut Vec<(Vec<&'a str>, &'a str)>) {
+fn parse<'a>(
+    text: &mut &'a str,
+    path: &mut Vec<&'a str>,
+    found: &mut Vec<(Vec<&'a str>, &'a str)>,
+) {
     let len = path.len();
     loop {
         path.push(word(text));
@@ -303,7 +379,9 @@ fn parse<'a>(text: &mut &'a str, path: &mut Vec<&'a str>, found: &mut Vec<(Vec<&
 /// Takes the next word off; empty before anything else, such as `*`.
 fn word<'a>(text: &mut &'a str) -> &'a str {
     let start = text.trim_start();
-    let end = start.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(start.len());
+    let end = start
+        .find(|c: char| !(c.is_alphanumeric() || c == '_'))
+        .unwrap_or(start.len());
     let (word, rest) = start.split_at(end);
     *text = rest;
     word

@@ -14,7 +14,9 @@ pub fn locate() -> Option<PathBuf> {
     // A test program is in a folder below.
     let program = std::env::current_exe().ok()?;
     let folders = program.ancestors().skip(1).take(2);
-    folders.map(|folder| folder.join("arenite")).find(|path| path.is_file())
+    folders
+        .map(|folder| folder.join("arenite"))
+        .find(|path| path.is_file())
 }
 
 fn build(cargo: &std::ffi::OsStr) -> Result<(), String> {

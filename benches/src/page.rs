@@ -77,7 +77,10 @@ impl SharedPage {
             .map_err(|error| BenchError::io("hand on a shared page", error))
     }
 
-    #[allow(unsafe_code, reason = "a page that another process writes is a raw pointer")]
+    #[allow(
+        unsafe_code,
+        reason = "a page that another process writes is a raw pointer"
+    )]
     fn cells(&self) -> &PageCells {
         // SAFETY: the map is one page, page-aligned, and lives as long as `self`. Only these two processes hold
         // descriptors of the memory, and neither shrinks it. Every bit pattern is a valid `PageCells`, and the other

@@ -44,6 +44,7 @@
 //!   each of the three output formats, and nothing else: not IPTC (APP13 of JPEG), not comments, not PNG's texts, not extended
 //!   XMP, which spans segments, not XMP that speaks of what lies beside the picture (a gain map, a film, a small copy), and in JPEG no EXIF or XMP that is longer than a segment (64 KiB). TIFF's own tags are its
 //!   EXIF, and part of its pixels' description: of them nothing is carried over.
+#![deny(unsafe_code)]
 
 mod arrays;
 mod color;

@@ -43,6 +43,10 @@ mod retry;
 mod spawn;
 mod stats;
 #[cfg(test)]
+#[allow(
+    unsafe_code,
+    reason = "`test_workers!` places a function in a link section"
+)]
 mod tests;
 mod trace;
 mod unsent;

@@ -19,6 +19,7 @@ mod start;
 
 #[cfg(test)]
 #[path = "../../tests/support/hostile_arguments.rs"]
+#[allow(unsafe_code, reason = "writes through pointers, as a kernel may")]
 mod hostile;
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -14,10 +14,10 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-use crate::harness::{Invariant, Lab, step, watched};
+use super::supervisor::{is_alone, watch_starter};
 use crate::harness::Dice;
 use crate::harness::runs::{Figure, Order, Seen};
-use super::supervisor::{is_alone, watch_starter};
+use crate::harness::{Invariant, Lab, step, watched};
 
 const SHM: &str = "/dev/shm";
 /// The exit code of a program that may not mount anything.

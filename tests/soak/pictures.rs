@@ -6,9 +6,9 @@ use std::time::Instant;
 use arenite::{Array, Job, JobErrorKind};
 use arenite_image::{Output, ResizeSpec, Size, probe, resize_encoded};
 
-use crate::harness::{Invariant, Lab, step};
 use crate::harness::Dice;
 use crate::harness::runs::{Order, Seen};
+use crate::harness::{Invariant, Lab, step};
 
 /// The longest side of a result.
 const SIDE: u32 = 16;

@@ -11,12 +11,12 @@ use arenite_image::{Output, ResizeSpec, resize_encoded};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-use crate::harness::{End, Invariant, judge, processes_of, step, wait_until};
 use super::command;
 use super::pictures::bitmap;
+use super::supervisor::Family;
 use crate::harness::Dice;
 use crate::harness::runs::{Figure, Order, Seen};
-use super::supervisor::Family;
+use crate::harness::{End, Invariant, judge, processes_of, step, wait_until};
 
 const PICTURES: usize = 24;
 /// The last one is nobody's wish: it comes from a reader that has gone, and is ignored by then.

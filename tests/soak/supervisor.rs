@@ -15,9 +15,9 @@ use clap::ValueEnum;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-use crate::harness::{Invariant, processes_of, step, wait_until};
 use crate::harness::Dice;
 use crate::harness::runs::{Figure, Order, Seen};
+use crate::harness::{Invariant, processes_of, step, wait_until};
 
 /// What a program does until it is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -191,11 +191,10 @@ fn programs_of_a_killed_soak_end() {
 fn children_of(pid: i32) -> Vec<i32> {
     // Workers are children of the thread that started them.
     let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
-    let lists = threads
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|thread| std::fs::read_to_string(thread.path().join("children")).unwrap_or_default());
+    let lists =
+        threads.into_iter().flatten().flatten().map(|thread| {
+            std::fs::read_to_string(thread.path().join("children")).unwrap_or_default()
+        });
     let pids = |list: String| -> Vec<i32> {
         let words = list.split_whitespace();
         words.filter_map(|pid| pid.parse().ok()).collect()

@@ -48,9 +48,7 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
                     format!("Hand {words} in shared memory to a worker {does}"),
                     unit,
                 )
-                .note(
-                    "unix-socket, pipe and ipc-channel start from private memory, and copy it",
-                ),
+                .note("unix-socket, pipe and ipc-channel start from private memory, and copy it"),
                 bytes,
                 read,
             )

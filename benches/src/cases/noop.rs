@@ -45,9 +45,7 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
     )
     .plan(idle_trips, 7, 5)
     .goals(&[Goal::AtMost(1.25, "futex"), Goal::AtMost(1.0, "rayon")])
-    .note(
-        "without spin: a system that spins through the pause is not idle, and all others sleep",
-    )
+    .note("without spin: a system that spins through the pause is not idle, and all others sleep")
     .system("arenite", ours::noop_idle)
     .system("rayon", rayon_idle)
     .system("futex", |_| page_idle(Placement::Futex))

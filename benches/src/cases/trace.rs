@@ -20,7 +20,11 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
         "1,000 jobs of 50 µs, with a trace and a progress query every 100 jobs, and without",
         Unit::Milliseconds,
     )
-    .plan(if setup.quick { 2 } else { 5 }, if setup.quick { 15 } else { 31 }, 1)
+    .plan(
+        if setup.quick { 2 } else { 5 },
+        if setup.quick { 15 } else { 31 },
+        1,
+    )
     .goals(&[Goal::AtMost(1.02, "off")])
     .note("off: an engine without a trace; its figure includes the test of a flag for each job")
     .system("arenite", |setup| ours::traced(setup, &jobs()))

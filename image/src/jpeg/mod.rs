@@ -10,6 +10,7 @@
 //! 2.1 ms to 224 pixels, one of 12 megapixels 27 instead of 40 ms to 800, and 80 instead of 117 to 2000 (one core, from file to file).
 
 mod eighth;
+#[allow(unsafe_code, reason = "the error manager of libjpeg is a C struct")]
 mod faults;
 mod frame;
 mod huffman;
