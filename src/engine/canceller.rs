@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::supervisor::Shared;
+use crate::supervisor::Supervisor;
 
 /// Cancels a [`Scope`](super::Scope) from another thread: a timer, a handler of Ctrl-C, a page that was closed. See
 /// [`Scope::canceller`](super::Scope::canceller).
@@ -19,11 +19,11 @@ struct Inner {
     /// Somebody has cancelled the scope, by its own method or by this.
     asked: AtomicBool,
     /// The group of its jobs, until it has ended: then the number is given to another one. An inline engine has none.
-    jobs: Mutex<Option<(Arc<Shared>, u32)>>,
+    jobs: Mutex<Option<(Arc<Supervisor>, u32)>>,
 }
 
 impl Canceller {
-    pub(super) fn new(jobs: Option<(Arc<Shared>, u32)>) -> Self {
+    pub(super) fn new(jobs: Option<(Arc<Supervisor>, u32)>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 asked: AtomicBool::new(false),
@@ -58,7 +58,7 @@ impl Canceller {
         }
     }
 
-    fn jobs(&self) -> MutexGuard<'_, Option<(Arc<Shared>, u32)>> {
+    fn jobs(&self) -> MutexGuard<'_, Option<(Arc<Supervisor>, u32)>> {
         // Whoever panicked with it has changed nothing.
         self.inner
             .jobs

@@ -12,7 +12,7 @@ use futures_core::Stream;
 
 use super::map::IN_A_ROW;
 use super::{Job, JobError, JobFailure};
-use crate::supervisor::{JobId, Shared, park_until};
+use crate::supervisor::{JobId, Supervisor, park_until};
 
 /// Yields each job's index and answer as they end, whichever ends first.
 ///
@@ -305,7 +305,7 @@ pub fn wait_any<'j, R: Send + 'static, E: JobFailure + 'j>(
     limit: Option<Duration>,
 ) -> Option<usize> {
     type Sent = Vec<(usize, JobId)>;
-    let mut engines: Vec<(Arc<Shared>, Sent)> = Vec::new();
+    let mut engines: Vec<(Arc<Supervisor>, Sent)> = Vec::new();
     for (index, job) in jobs.into_iter().enumerate() {
         // One that ran in this thread has ended.
         let Some((shared, id)) = job.sent_to() else {

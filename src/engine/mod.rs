@@ -59,7 +59,7 @@ pub use spawn::{Call, Spawn, SpawnInput, SpawnInputs, call};
 pub use submitting::Submitting;
 
 use crate::kernel::{Args, Kernel, Params, Reply, Single};
-use crate::supervisor::{Closing, Shared};
+use crate::supervisor::{Closing, Supervisor};
 use seeds::Seeds;
 
 /// Worker processes and the arena that they share.
@@ -116,7 +116,7 @@ pub(crate) enum Place {
 }
 
 pub(crate) struct Workers {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<Supervisor>,
     monitor: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -311,7 +311,7 @@ impl Engine {
     }
 
     /// The thread that ends the engine, unless there is none or somebody else has it.
-    fn take_monitor(&self) -> Option<(&Shared, JoinHandle<()>)> {
+    fn take_monitor(&self) -> Option<(&Supervisor, JoinHandle<()>)> {
         let Place::Workers(workers) = &self.place else {
             return None;
         };
@@ -322,7 +322,7 @@ impl Engine {
         Some((&*workers.shared, monitor.take()?))
     }
 
-    pub(crate) fn shared(&self) -> Option<&Arc<Shared>> {
+    pub(crate) fn shared(&self) -> Option<&Arc<Supervisor>> {
         match &self.place {
             Place::Workers(workers) => Some(&workers.shared),
             Place::Inline => None,

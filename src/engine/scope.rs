@@ -14,7 +14,7 @@ use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
     Args, CallWriter, Kernel, KernelInfo, Key, Params, Reply, Single, kernel_name,
 };
-use crate::supervisor::{Failed, Flight, JobId, JobOptions, Read, Shared};
+use crate::supervisor::{Failed, Flight, JobId, JobOptions, Read, Supervisor};
 
 /// Submits jobs that may borrow for `'env`: see [`Engine::scope`].
 pub struct Scope<'env> {
@@ -440,7 +440,7 @@ impl<'env> Scope<'env> {
             Failures::First(Some(error)) => *error.kind() != JobErrorKind::Cancelled,
             Failures::First(None) | Failures::All(_) => false,
         };
-        let cancelled = |shared: &Arc<Shared>| shared.is_group_cancelled(self.group);
+        let cancelled = |shared: &Arc<Supervisor>| shared.is_group_cancelled(self.group);
         // In this order: somebody may be about to cancel it.
         seen || self.engine.shared().is_some_and(cancelled) && !self.canceller.was_asked()
     }
@@ -462,7 +462,7 @@ impl<'env> Scope<'env> {
 
     /// Takes note of the ends of jobs that nobody asks for, as far as they have ended: whenever there are twice as many as were left
     /// the last time.
-    fn forget_unwanted(&self, shared: &Shared, kernel: &KernelInfo) {
+    fn forget_unwanted(&self, shared: &Supervisor, kernel: &KernelInfo) {
         let unwanted = &mut *self.unwanted.borrow_mut();
         if unwanted.jobs.open.len() < unwanted.enough.max(FEW) {
             return;
@@ -571,7 +571,7 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
     /// It has a worker to itself if it is to run alone, so that what ends this worker is its own doing: as jobs with a deadline
     /// have. In an engine with [`share_deadlines`](super::Builder::share_deadlines) they have not, and neither has this one.
     pub(super) fn alone(mut self, alone: bool) -> Self {
-        let lanes = |shared: &Arc<Shared>| shared.lanes() > shared.workers();
+        let lanes = |shared: &Arc<Supervisor>| shared.lanes() > shared.workers();
         if alone && self.scope.engine.shared().is_some_and(lanes) {
             // Beyond all clocks: none.
             self.options.deadline = Some(Duration::MAX);

@@ -11,16 +11,16 @@ use std::task::{Context, Poll, ready};
 use super::{Job, JobBuilder, JobFailure};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{Accepts, KernelInfo, Program, Reply};
-use crate::supervisor::{InLine, JobError, JobId, JobOptions, Shared, held_by};
+use crate::supervisor::{InLine, JobError, JobId, JobOptions, Supervisor, held_by};
 
 /// A place in the line for admission. Dropping it gives up the place.
 pub(super) struct Entering {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<Supervisor>,
     pub(super) line: InLine,
 }
 
 impl Entering {
-    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+    pub(super) fn new(shared: &Arc<Supervisor>) -> Self {
         Self {
             shared: Arc::clone(shared),
             line: InLine::default(),
@@ -53,7 +53,7 @@ impl<G: Program> PendingCall<G> {
     /// Submits the call once it is admitted; until then the waker waits in `line`. Not to be polled again afterwards.
     pub(super) fn poll(
         &mut self,
-        shared: &Shared,
+        shared: &Supervisor,
         line: &mut InLine,
         context: &Context<'_>,
     ) -> Poll<JobId> {

@@ -4,8 +4,8 @@
 //! worker is free it waits, and one is kept for it; the others go on. What it costs at its deadline are the states of actors
 //! that its worker has: one without any is taken first.
 
-use super::core::Core;
 use super::lane::Lane;
+use super::state::EngineState;
 use super::worker::Status;
 
 impl Lane {
@@ -16,25 +16,28 @@ impl Lane {
     }
 }
 
-impl Core {
+impl EngineState {
     /// A lane of a worker in which nothing is open. The caller posts a job there.
     pub(super) fn choose_alone(&mut self) -> Option<usize> {
         let workers = 0..self.workers.len();
         let free = |&worker: &usize| {
             self.workers[worker].status() == Status::Ready
-                && (!self.is_alone(worker) || self.reserved == Some(worker))
-                && self.lanes_of(worker).all(|lane| self.lanes[lane].is_idle())
+                && (!self.is_alone(worker) || self.scheduler.reserved() == Some(worker))
+                && self
+                    .lanes
+                    .of_worker(worker)
+                    .all(|lane| self.lanes[lane].is_idle())
         };
-        let others = |&worker: &usize| self.reserved != Some(worker);
+        let others = |&worker: &usize| self.scheduler.reserved() != Some(worker);
         // At its deadline it would take them along.
         let actors = |&worker: &usize| self.workers[worker].actors > 0;
         let worker = workers
             .filter(free)
             .min_by_key(|worker| (actors(worker), others(worker)))?;
-        if self.reserved == Some(worker) {
+        if self.scheduler.reserved() == Some(worker) {
             self.unreserve();
         }
-        let mut lanes = self.lanes_of(worker);
+        let mut lanes = self.lanes.of_worker(worker);
         lanes.find(|&lane| self.lanes[lane].room() > 0)
     }
 
@@ -44,20 +47,20 @@ impl Core {
     }
 
     fn set_alone(&mut self, worker: usize, alone: bool) {
-        for lane in self.lanes_of(worker) {
+        for lane in self.lanes.of_worker(worker) {
             self.lanes[lane].set_alone(alone);
         }
     }
 
     /// A job that nothing may run beside was posted in this lane.
     pub(super) fn begin_alone(&mut self, lane: usize) {
-        self.set_alone(self.worker_of(lane), true);
+        self.set_alone(self.lanes.worker_of(lane), true);
     }
 
     /// A lane has no job with a deadline any more: if one ran alone it is over.
     pub(super) fn end_alone(&mut self, lane: usize) {
-        let worker = self.worker_of(lane);
-        if self.is_alone(worker) && self.reserved != Some(worker) {
+        let worker = self.lanes.worker_of(lane);
+        if self.is_alone(worker) && self.scheduler.reserved() != Some(worker) {
             self.set_alone(worker, false);
         }
     }
@@ -65,14 +68,14 @@ impl Core {
     /// The worker is gone, and what was kept for it as well.
     pub(super) fn forget_alone(&mut self, worker: usize) {
         self.set_alone(worker, false);
-        if self.reserved == Some(worker) {
-            self.reserved = None;
+        if self.scheduler.reserved() == Some(worker) {
+            self.scheduler.unreserve();
         }
     }
 
     /// Nobody waits for the worker any more that was kept.
     pub(super) fn unreserve(&mut self) {
-        if let Some(worker) = self.reserved.take() {
+        if let Some(worker) = self.scheduler.unreserve() {
             self.set_alone(worker, false);
         }
     }
@@ -88,7 +91,7 @@ impl Core {
                 }
                 return;
             }
-            self.alone_was_placed = true;
+            self.scheduler.set_placed_exclusive(true);
         }
         self.unreserve();
     }
@@ -108,7 +111,7 @@ impl Core {
     /// Keeps a worker free of new jobs, and takes back what it has not begun: one without actors, which could get no calls
     /// meanwhile, and among those the one with the fewest jobs.
     fn reserve(&mut self) {
-        if let Some(worker) = self.reserved {
+        if let Some(worker) = self.scheduler.reserved() {
             if self.workers[worker].status() == Status::Ready {
                 return;
             }
@@ -119,14 +122,14 @@ impl Core {
             self.workers[worker].status() == Status::Ready && !self.is_alone(worker)
         };
         let jobs = |&worker: &usize| -> usize {
-            let lanes = self.lanes_of(worker);
+            let lanes = self.lanes.of_worker(worker);
             lanes.map(|lane| self.lanes[lane].producer.open()).sum()
         };
         let key = |worker: &usize| (self.workers[*worker].actors > 0, jobs(worker));
         if let Some(worker) = workers.filter(may).min_by_key(key) {
-            self.reserved = Some(worker);
+            self.scheduler.reserve(worker);
             self.set_alone(worker, true);
-            self.reclaim(self.lanes_of(worker));
+            self.reclaim(self.lanes.of_worker(worker));
         }
     }
 }

@@ -3,11 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::actor::actor_of;
-use super::core::{Closing, Core};
 use super::error::JobErrorKind;
-use super::lane::{Alarm, NOBODY};
-use super::record::Stage;
+use super::lane::Alarm;
+use super::state::EngineState;
 use crate::link::{Ask, NOTICE, SLOTS};
 use crate::sys::clock;
 
@@ -15,7 +13,7 @@ use crate::sys::clock;
 /// an honest worker the second look finds the end of the first job.
 const LOOKS: usize = 3;
 
-impl Core {
+impl EngineState {
     /// Starts the clock of the lane's oldest job, if it has a deadline, and asks to hear of the end of
     /// the job before the next that has one. Called when either may have changed.
     pub(super) fn watch(&mut self, index: usize) {
@@ -54,8 +52,7 @@ impl Core {
             {
                 lane.noticed = before;
                 if lane.ask(before, NOTICE) == Ask::Over {
-                    self.look_again = true;
-                    self.call_monitor = true;
+                    self.monitor.look_again();
                 }
             }
         }
@@ -78,7 +75,7 @@ impl Core {
         self.lanes[index].alarm = at.map(|at| Alarm { position, at });
         if let Some(at) = at {
             crate::sync::point!("deadline.set");
-            self.wake_monitor_by(at);
+            self.monitor.call_before(at);
             crate::sync::point!("deadline.started");
         }
     }
@@ -86,10 +83,10 @@ impl Core {
     /// Does somebody lose something at a certain time?
     pub(super) fn has_clocks(&self) -> bool {
         self.lanes.iter().any(|lane| lane.alarm.is_some())
-            || self.groups.next_end().is_some()
+            || self.groups.next_due().is_some()
             || self.families_due().is_some()
             || self.leavers_due().is_some()
-            || self.drains_until.is_some()
+            || self.lifecycle.drains_until().is_some()
     }
 
     /// For so long nothing was done here: that counts against no job.
@@ -99,7 +96,7 @@ impl Core {
         }
         self.groups.postpone(by);
         self.postpone_families(by);
-        self.drains_until = self.drains_until.map(|at| clock::postponed(at, by));
+        self.lifecycle.postpone(by);
         for ends_by in self
             .workers
             .iter_mut()
@@ -109,27 +106,23 @@ impl Core {
         }
     }
 
-    /// There is something to do at this time: the monitor must not sleep longer.
-    pub(super) fn wake_monitor_by(&mut self, at: Instant) {
-        if self.wakes_at.is_none_or(|wakes_at| at < wakes_at) {
-            self.call_monitor = true;
-        }
-    }
-
     /// The next time at which an alarm or a pause ends, a line may move, or the end of the engine waits no longer.
     pub(super) fn next_timer(&self) -> Option<Instant> {
         let alarms = self.lanes.iter().filter_map(|lane| lane.alarm);
-        let pauses = self.waiting.first().map(|&(due, _)| due);
+        let pauses = self.pauses.first().map(|(due, _)| due);
         let lines = self.line_due().into_iter().chain(self.admission_due());
         let pauses = pauses.into_iter().chain(self.actors_due());
         let times = alarms.map(|alarm| alarm.at).chain(pauses).chain(lines);
         let patience = self
             .groups
-            .next_end()
+            .next_due()
             .into_iter()
             .chain(self.families_due());
         let patience = patience.chain(self.leavers_due());
-        times.chain(patience).chain(self.drains_until).min()
+        times
+            .chain(patience)
+            .chain(self.lifecycle.drains_until())
+            .min()
     }
 
     /// Alarms that are due, pauses that are over, and groups, families and an end of the engine with which patience is over.
@@ -155,15 +148,9 @@ impl Core {
 
     /// Ends what was to be finished first, if it has had its time.
     fn end_drain(&mut self, now: Instant) {
-        let over = self.drains_until.is_some_and(|until| until <= now);
-        // What is drained may have something to do again until the workers are told to stop.
-        if !over || !self.stopping && self.is_drained() {
-            return;
-        }
-        self.drains_until = None;
-        if !self.stopping {
-            self.closing = Closing::Now;
-            self.look_again = true;
+        let is_drained = self.is_drained();
+        if self.lifecycle.end_drain(now, is_drained) {
+            self.monitor.look_again();
         }
     }
 
@@ -206,38 +193,5 @@ impl Core {
         self.condemn(index, record, why);
         self.refill();
         crate::sync::point!("judge.refilled");
-    }
-
-    /// Takes back all that lies behind this job; false if something there has begun.
-    fn take_back_behind(&mut self, index: usize, position: u64) -> bool {
-        let mut all = true;
-        let mut back = Vec::new();
-        // Newest first: none begins before one that was taken earlier.
-        for behind in (position + 1..self.lanes[index].producer.tail()).rev() {
-            let record = self.lanes[index].record_at(behind);
-            if record == NOBODY {
-                continue;
-            }
-            if !self.take_back(index, behind) {
-                // It has begun, and so have those before it.
-                all = false;
-                break;
-            }
-            back.push(record);
-        }
-        for record in back {
-            self.requeue(record);
-        }
-        all
-    }
-
-    /// Puts a job that was taken back before those that wait.
-    pub(super) fn requeue(&mut self, index: u32) {
-        let record = self.records.at(index);
-        record.stage = Stage::Queued;
-        if actor_of(record.group).is_some() {
-            return self.requeue_call(index);
-        }
-        self.queue.push_front(index, record);
     }
 }

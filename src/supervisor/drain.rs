@@ -4,11 +4,11 @@ use std::ops::Range;
 
 #[cfg(feature = "sandbox")]
 use super::copy_out::copy_out;
-use super::core::Core;
-use super::depend::LastEnd;
+use super::depend::ends::LastEnd;
 use super::error::JobErrorKind;
 use super::lane::NOBODY;
 use super::record::Outcome;
+use super::state::EngineState;
 use super::worker::Status;
 use crate::kernel::wire::{
     Lease, Leases, MAX_REPLY_WORDS, ReceivedArray, SENT_WORDS, SentArray, WordReader,
@@ -17,11 +17,11 @@ use crate::kernel::{MAX_ARRAYS, SHARE_WORDS, Shares};
 use crate::link::{CANCEL, Drained, INLINE_WORDS, NO_GRANT, REFUSAL_WORDS, Reply, SLOTS, kind};
 use crate::worker::fence;
 
-impl Core {
+impl EngineState {
     /// Takes what lanes with work have finished.
     pub(super) fn drain_busy(&mut self) {
-        for group in 0..self.busy.len() {
-            let mut left = self.busy[group];
+        for group in 0..self.lanes.busy_words() {
+            let mut left = self.lanes.busy_word(group);
             while left != 0 {
                 let bit = left.trailing_zeros();
                 left &= left - 1;
@@ -66,21 +66,21 @@ impl Core {
             self.must_be_over(index, over);
         }
         if self.lanes[index].is_idle() {
-            self.busy[index / 64] &= !(1 << (index % 64));
+            self.lanes.set_idle(index);
             if self.lanes[index].has_served() {
                 self.retire_if_served(index);
             }
         }
         if any {
-            if self.weighs {
-                self.be_watched();
+            if self.config.recycles_by_size() {
+                self.monitor.watch_memory();
             }
             if !self.lanes[index].timed.is_empty() {
                 self.watch(index);
             }
             crate::sync::point!("reap.told");
             if !self.lanes[index].ready {
-                self.expect_end(self.worker_of(index));
+                self.expect_end(self.lanes.worker_of(index));
             }
             if self.graphs.have_news() {
                 self.continue_graphs();
@@ -104,7 +104,7 @@ impl Core {
     fn skipped(&mut self, lane: usize, position: u64) {
         let record = self.lanes[lane].take(position);
         if record != NOBODY {
-            self.open -= 1;
+            self.lanes.left();
             let why = JobErrorKind::Protocol("a job was passed over that nobody took back".into());
             self.condemn(lane, record, why);
         }
@@ -130,7 +130,7 @@ impl Core {
             return;
         }
         self.lanes[lane_index].jobs += 1;
-        self.open -= 1;
+        self.lanes.left();
         self.graphs.last = LastEnd {
             took_ns,
             lane: lane_index as u32,
@@ -209,10 +209,10 @@ impl Core {
             };
         crate::sync::point!("reap.received");
         let kernel = self.records.at(index).kernel;
-        let worker = self.worker_of(lane_index) as u32;
+        let worker = self.lanes.worker_of(lane_index) as u32;
         let bytes = unpacked.bytes;
         #[cfg(feature = "sandbox")]
-        if self.strict
+        if self.config.is_sandboxed()
             && let Err(full) = copy_out(&self.arena, &mut unpacked.arrays, &leases)
         {
             self.kernels.get(kernel).learn(took_ns, bytes, true);
@@ -364,7 +364,7 @@ impl Core {
 
     /// The worker has to go, because of the job of this record; the answer waits for its exit.
     pub(super) fn condemn(&mut self, lane: usize, record: u32, why: JobErrorKind) {
-        let index = self.worker_of(lane);
+        let index = self.lanes.worker_of(lane);
         if matches!(self.workers[index].status(), Status::Absent { .. }) {
             // It has gone already, and the next one has done nothing: a value that is read late may be found wrong now.
             return;
@@ -372,7 +372,7 @@ impl Core {
         let first = !self.lanes[lane].condemned;
         if matches!(why, JobErrorKind::Protocol(_)) {
             // A worker that broke the protocol in one link is believed in none.
-            for other in self.lanes_of(index) {
+            for other in self.lanes.of_worker(index) {
                 self.lanes[other].condemned = true;
                 self.lanes[other].alarm = None;
             }
@@ -392,7 +392,7 @@ impl Core {
             let _ = process.pidfd.kill(nix::sys::signal::Signal::SIGKILL);
         }
         crate::sync::point!("judge.killed");
-        self.call_monitor = true;
+        self.monitor.call();
     }
 }
 

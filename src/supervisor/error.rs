@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::depend::{MOST_DEEP, MOST_OPEN};
+use super::depend::told::{MOST_DEEP, MOST_OPEN};
 use super::plain;
 use crate::arena::ArenaFull;
 

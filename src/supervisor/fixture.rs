@@ -2,12 +2,21 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use super::core::Core;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::config::Config;
+use super::lane::Lane;
+use super::log::Sink;
+use super::settings::{MemorySettings, QUARANTINE_AFTER, Settings};
+use super::shared::Supervisor;
+use super::state::EngineState;
+use super::waiting::parking::Parking;
 use super::worker::Status;
-use super::*;
-use crate::arena::{Backing, Spec};
-use crate::kernel::Single;
-use crate::link::Consumer;
+use crate::arena::{Arena, Backing, Spec};
+use crate::kernel::{KernelInfo, Single};
+use crate::link::{Consumer, LinkCells};
+use crate::sys::event::EventFd;
 
 pub(super) fn arena_for(workers: u16, lanes: u16) -> Arc<Arena> {
     let spec = Spec {
@@ -40,8 +49,8 @@ pub(super) fn settings(workers: u16, lanes: u16) -> Settings {
         kernel: crate::sys::sandbox::Kernel::default(),
         on_start: None,
         label: "test".into(),
-        log: super::Sink::Stderr,
-        memory: super::MemorySettings::default(),
+        log: Sink::Stderr,
+        memory: MemorySettings::default(),
         start_timeout: Duration::from_secs(60),
         grace: Duration::from_secs(5),
         quarantine_after: QUARANTINE_AFTER,
@@ -51,12 +60,16 @@ pub(super) fn settings(workers: u16, lanes: u16) -> Settings {
 }
 
 /// An engine without a monitor, whose workers are handles in this process.
-pub(super) fn fixture(workers: u16, ready: usize) -> (Arc<Shared>, Vec<Consumer>) {
+pub(super) fn fixture(workers: u16, ready: usize) -> (Arc<Supervisor>, Vec<Consumer>) {
     with_lanes(workers, 1, ready)
 }
 
 /// The same, with so many lanes in each worker.
-pub(super) fn with_lanes(workers: u16, lanes: u16, ready: usize) -> (Arc<Shared>, Vec<Consumer>) {
+pub(super) fn with_lanes(
+    workers: u16,
+    lanes: u16,
+    ready: usize,
+) -> (Arc<Supervisor>, Vec<Consumer>) {
     let arena = arena_for(workers, lanes);
     let settings = settings(workers, lanes);
     let cells: Vec<_> = (0..usize::from(workers * lanes))
@@ -71,32 +84,19 @@ pub(super) fn with_lanes(workers: u16, lanes: u16, ready: usize) -> (Arc<Shared>
         .iter()
         .map(|cells| Consumer::new(Arc::clone(cells), 0, 0))
         .collect();
-    let mut core = Core::new(
+    let mut state = EngineState::new(
         Arc::clone(&arena),
         Arc::clone(&parking),
         lanes,
         workers.into(),
+        Config::new(&settings),
     );
-    core.has_cores(2);
-    core.started = true;
+    state.set_cores(2);
+    state.lifecycle.set_started();
     for worker in 0..ready {
-        core.set_status(worker, Status::Ready);
+        state.set_status(worker, Status::Ready);
     }
-    let shared = Shared {
-        arena,
-        core: Mutex::new(core),
-        cells,
-        parking,
-        bell: EventFd::new().unwrap(),
-        refusals: Mutex::default(),
-        log: super::log::Logger::new(super::Sink::Stderr),
-        spinners: AtomicUsize::new(0),
-        cores: std::sync::OnceLock::from(1),
-        looks: Mutex::new(super::progress::Looks::new()),
-        tracer: Mutex::default(),
-        original: Original::here(),
-        one_came: AtomicBool::new(false),
-        settings,
-    };
+    let bell = Arc::new(EventFd::new().unwrap());
+    let shared = Supervisor::new(arena, cells, parking, bell, state, settings, None);
     (Arc::new(shared), consumers)
 }

@@ -4,7 +4,8 @@ use std::any::TypeId;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::depend::KernelTold;
+use super::depend::told::KernelTold;
+use super::stats;
 use crate::kernel::{KernelInfo, to_offset};
 
 /// Guess for a kernel that has not run yet: long enough to be worth a wake-up, and so that a lane holds one ahead.
@@ -57,8 +58,8 @@ impl KernelStats {
         }
     }
 
-    pub(super) fn stats(&self) -> super::KernelStats {
-        super::KernelStats {
+    pub(super) fn stats(&self) -> stats::KernelStats {
+        stats::KernelStats {
             name: self.name,
             calls: self.calls + self.chained,
             failures: self.failures,
@@ -183,12 +184,12 @@ impl Kernels {
     }
 
     /// Figures of all, by their index.
-    pub(super) fn stats(&self) -> Vec<super::KernelStats> {
+    pub(super) fn stats(&self) -> Vec<stats::KernelStats> {
         self.table.iter().map(KernelStats::stats).collect()
     }
 
     /// Those figures with one entry for each kernel, however it was called. A chain has none of its own: its nodes have them.
-    pub(super) fn merged(&self, mut stats: Vec<super::KernelStats>) -> Vec<super::KernelStats> {
+    pub(super) fn merged(&self, mut stats: Vec<stats::KernelStats>) -> Vec<stats::KernelStats> {
         let mut merged = Vec::new();
         let kernels = self.table.iter().enumerate();
         for (at, kernel) in kernels.filter(|(_, kernel)| !kernel.is_chain()) {

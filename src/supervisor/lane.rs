@@ -128,6 +128,23 @@ impl Lane {
         }
     }
 
+    /// Returns whether it took jobs before.
+    pub(super) fn set_ready(&mut self, ready: bool) -> bool {
+        std::mem::replace(&mut self.ready, ready)
+    }
+
+    /// How many actors have their state here.
+    pub(super) fn actors(&self) -> usize {
+        self.hosted.as_ref().map_or(0, |hosted| hosted.count())
+    }
+
+    /// Does an actor wait for room in this lane?
+    #[inline]
+    pub(super) fn is_wanted(&self) -> bool {
+        let hosted = self.hosted.as_ref();
+        hosted.is_some_and(|hosted| hosted.has_turns())
+    }
+
     #[inline]
     pub(super) fn is_idle(&self) -> bool {
         self.producer.open() == 0

@@ -6,8 +6,8 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::Shared;
-use super::core::Core;
+use super::shared::Supervisor;
+use super::state::EngineState;
 use super::worker::Status;
 use crate::sys::limits::{self, Memory};
 use crate::sys::oom::private_memory;
@@ -28,7 +28,7 @@ fn kept(ceiling: u64, mark: u64, memory: u64, workers: u64) -> u64 {
         .min(memory / 8 / workers.max(1))
 }
 
-impl Shared {
+impl Supervisor {
     /// See [`kept`].
     pub(super) fn keep_freed(&self) -> u64 {
         let settings = &self.settings;
@@ -67,7 +67,7 @@ impl MemoryWatch {
     }
 
     /// Looks, if it is time. True if it has.
-    pub(super) fn look(&mut self, shared: &Shared) -> bool {
+    pub(super) fn look(&mut self, shared: &Supervisor) -> bool {
         let now = Instant::now();
         match self.next {
             Some(at) if at > now => return false,
@@ -78,23 +78,28 @@ impl MemoryWatch {
             None => {}
         }
         let looked = self.next.is_some();
-        let mut core = shared.lock();
+        let mut state = shared.lock();
         // The last job may have ended after the look: then there is one more, to see what it left.
         let mut seen = self.seen.iter().enumerate();
-        let unseen = core.weighs && seen.any(|(worker, &seen)| core.jobs_of(worker) != seen);
-        core.watched = core.open > 0 || core.keeps_any() || core.tight || unseen;
-        self.next = core.watched.then(|| now + PERIOD);
+        let unseen = state.config.recycles_by_size()
+            && seen.any(|(worker, &seen)| state.jobs_of(worker) != seen);
+        let watches = state.lanes.open() > 0
+            || state.keeps_any()
+            || state.scheduler.is_low_on_memory()
+            || unseen;
+        state.monitor.set_watches_memory(watches);
+        self.next = watches.then(|| now + PERIOD);
         looked
     }
 
     /// Looks.
-    pub(super) fn look_now(&mut self, shared: &Shared) {
+    pub(super) fn look_now(&mut self, shared: &Supervisor) {
         // Without the lock: it takes a while.
         let Some(mut memory) = limits::memory_now(&self.root) else {
             // Next time, perhaps: until then all stays as it is.
             return;
         };
-        let was_tight = shared.lock().tight;
+        let was_tight = shared.lock().scheduler.is_low_on_memory();
         // What the arena keeps for later is given back where that ends the shortage. Otherwise the jobs that run one at a
         // time need it: it may not be had again.
         if !is_tight(&memory, was_tight) {
@@ -115,29 +120,29 @@ impl MemoryWatch {
             }
         }
         let grown = self.grown(shared);
-        let mut core = shared.lock();
+        let mut state = shared.lock();
         let tight = is_tight(&memory, was_tight);
-        core.set_tight(tight);
+        state.set_low_on_memory(tight);
         for (worker, life) in grown {
-            core.retire_grown(worker, life);
+            state.retire_grown(worker, life);
         }
-        shared.unlock(core);
+        shared.unlock(state);
     }
 
     /// Workers that have finished a job since the last look and have grown beyond what they may have.
-    fn grown(&mut self, shared: &Shared) -> Vec<(usize, u32)> {
+    fn grown(&mut self, shared: &Supervisor) -> Vec<(usize, u32)> {
         let above = shared.settings.memory.recycling.above;
         if above == u64::MAX {
             return Vec::new();
         }
         let workers: Vec<_> = {
-            let core = shared.lock();
-            let workers = core.workers.iter().enumerate();
+            let state = shared.lock();
+            let workers = state.workers.iter().enumerate();
             workers
                 .filter(|(index, worker)| {
-                    let jobs = core.jobs_of(*index);
+                    let jobs = state.jobs_of(*index);
                     let seen = std::mem::replace(&mut self.seen[*index], jobs);
-                    let worked = jobs > seen && core.jobs_of_life(*index) > 0;
+                    let worked = jobs > seen && state.jobs_of_life(*index) > 0;
                     // What it has for actors is no leak, and would be lost.
                     worked && worker.status() == Status::Ready && worker.actors == 0
                 })
@@ -164,7 +169,7 @@ fn is_tight(memory: &Memory, was_tight: bool) -> bool {
     memory.available < wanted
 }
 
-impl Core {
+impl EngineState {
     /// A worker was found too large in this life, while others had the lock: an actor may have begun there since.
     pub(super) fn retire_grown(&mut self, worker: usize, life: u32) {
         let found = &self.workers[worker];
@@ -173,21 +178,11 @@ impl Core {
         }
     }
 
-    /// Somebody is about to leave the engine to itself: the watch goes on, or begins.
-    #[inline]
-    pub(super) fn be_watched(&mut self) {
-        if !self.watched {
-            self.watched = true;
-            self.call_monitor = true;
-        }
-    }
-
     /// Memory is short, or no longer. While it is, one job runs at a time: what it frees may be what is missing.
-    pub(super) fn set_tight(&mut self, tight: bool) {
-        if self.tight == tight {
+    pub(super) fn set_low_on_memory(&mut self, tight: bool) {
+        if !self.scheduler.set_low_on_memory(tight) {
             return;
         }
-        self.tight = tight;
         self.lanes.iter_mut().for_each(|lane| lane.hold(tight));
         if tight {
             self.reclaim(0..self.lanes.len());
@@ -198,7 +193,7 @@ impl Core {
     /// While memory is short: places the oldest job if none runs.
     #[cold]
     pub(super) fn refill_tightly(&mut self) {
-        if self.open > 0 {
+        if self.lanes.open() > 0 {
             return;
         }
         if self.actors.go_first() || self.queue.is_empty() && self.actors.wanting > 0 {

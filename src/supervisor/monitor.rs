@@ -7,26 +7,27 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 #[cfg(feature = "sandbox")]
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use super::causes::{self, Evidence, OomKills};
-use super::core::Closing;
 use super::error::JobErrorKind;
+use super::lifecycle::Closing;
 use super::memory::MemoryWatch;
 use super::output::{Outputs, STDERR, STDOUT};
 use super::place::HUGE;
 use super::plain;
+use super::settings::StartError;
+use super::shared::Supervisor;
 use super::unsent::BETWEEN_LOOKS;
 use super::words::LastWords;
 use super::worker::{Process, Status, Worker};
-use super::{Shared, StartError};
 use crate::arena::ArenaFull;
 use crate::control;
 use crate::link::{AllocRequest, STOP};
@@ -61,9 +62,9 @@ pub(super) fn is_here() -> bool {
 }
 
 /// Starts the monitor of an engine, which starts the workers.
-pub(super) fn spawn(shared: Arc<Shared>) -> crate::sys::Result<JoinHandle<()>> {
+pub(super) fn spawn(shared: Arc<Supervisor>) -> crate::sys::Result<JoinHandle<()>> {
     let poller = Poller::new()?;
-    poller.add(shared.bell.as_fd(), BELL)?;
+    poller.add(shared.bell().as_fd(), BELL)?;
     let pipe = WatchPipe::new()?;
     let run = move || {
         IS_HERE.set(true);
@@ -75,7 +76,7 @@ pub(super) fn spawn(shared: Arc<Shared>) -> crate::sys::Result<JoinHandle<()>> {
         let shared = Arc::clone(&monitor.shared);
         drop(monitor);
         // Otherwise by whoever waits for this thread.
-        if shared.comes_second() {
+        if shared.ends_last() {
             shared.finish();
         }
     };
@@ -87,7 +88,7 @@ pub(super) fn spawn(shared: Arc<Shared>) -> crate::sys::Result<JoinHandle<()>> {
 }
 
 pub(super) struct Monitor {
-    shared: Arc<Shared>,
+    shared: Arc<Supervisor>,
     poller: Poller,
     pipe: WatchPipe,
     /// Number of sleeps.
@@ -119,7 +120,7 @@ pub(super) struct Monitor {
 }
 
 impl Monitor {
-    fn new(shared: Arc<Shared>, poller: Poller, pipe: WatchPipe) -> Self {
+    fn new(shared: Arc<Supervisor>, poller: Poller, pipe: WatchPipe) -> Self {
         let workers = shared.workers();
         Monitor {
             kills: OomKills::new(&shared.settings.memory.root, workers),
@@ -143,7 +144,7 @@ impl Monitor {
 
     /// One that does what it is told, for a test.
     #[cfg(any(test, feature = "points"))]
-    pub(super) fn idle(shared: Arc<Shared>) -> Self {
+    pub(super) fn idle(shared: Arc<Supervisor>) -> Self {
         let poller = Poller::new().expect("a poller");
         Self::new(shared, poller, WatchPipe::new().expect("a pipe"))
     }
@@ -159,16 +160,16 @@ impl Monitor {
     /// Ends all workers and answers every job: what a monitor that panicked can still do.
     fn end_after_panic(&self) {
         {
-            let mut core = self.shared.lock();
-            core.closing = Closing::Now;
-            core.graphs.begin_again();
-            core.give_up("the engine's monitor thread panicked");
-            self.shared.unlock(core);
+            let mut state = self.shared.lock();
+            state.lifecycle.close_now();
+            state.graphs.begin_again();
+            state.give_up("the engine's monitor thread panicked");
+            self.shared.unlock(state);
         }
         for index in 0..self.shared.workers() {
             let exit = {
-                let core = self.shared.lock();
-                let Some(process) = &core.workers[index].process else {
+                let state = self.shared.lock();
+                let Some(process) = &state.workers[index].process else {
                     continue;
                 };
                 // It may have ended by itself; either way the last line waits for its exit.
@@ -179,9 +180,9 @@ impl Monitor {
             let words = LastWords::default();
             self.shared.recover(index, causes::plain(exit), None, words);
         }
-        let mut core = self.shared.lock();
-        core.end();
-        self.shared.unlock(core);
+        let mut state = self.shared.lock();
+        state.end();
+        self.shared.unlock(state);
     }
 
     fn run(&mut self) {
@@ -246,10 +247,10 @@ impl Monitor {
             }
             Err(error) => {
                 // Only a bad descriptor can do this: without ears there is nothing to supervise.
-                let mut core = self.shared.lock();
-                core.give_up(&error.to_string());
-                core.closing = Closing::Now;
-                self.shared.unlock(core);
+                let mut state = self.shared.lock();
+                state.give_up(&error.to_string());
+                state.lifecycle.close_now();
+                self.shared.unlock(state);
                 Vec::new()
             }
         }
@@ -283,36 +284,36 @@ impl Monitor {
 
     /// When there is something to do even if nobody rings.
     fn next_time(&self) -> Option<Duration> {
-        let mut core = self.shared.lock();
+        let mut state = self.shared.lock();
         let now = Instant::now();
-        let starts = core
+        let starts = state
             .workers
             .iter()
             .filter_map(|worker| match worker.status() {
                 Status::Absent {
                     not_before: Some(at),
-                } if core.needs_workers() => Some(at),
+                } if state.needs_workers() => Some(at),
                 _ => None,
             });
-        let tick = core.ticking.then(|| now + TICK);
-        let unsent = (!core.unsent.is_empty()).then_some(self.looked_at_unsent + BETWEEN_LOOKS);
+        let tick = state.monitor.ticks().then(|| now + TICK);
+        let unsent = (!state.unsent.is_empty()).then_some(self.looked_at_unsent + BETWEEN_LOOKS);
         let starting = self.starting.values().copied();
         let times = starts.chain(starting).chain(self.stopping).chain(tick);
         let times = times.chain(self.memory.next()).chain(unsent);
         let next = times
-            .chain(core.next_timer())
+            .chain(state.next_timer())
             .chain(self.outputs.due())
             .min();
-        let clocks = core.has_clocks() || !self.starting.is_empty() || self.stopping.is_some();
+        let clocks = state.has_clocks() || !self.starting.is_empty() || self.stopping.is_some();
         let next = next.map(|at| if clocks { at.min(now + BEAT) } else { at });
-        core.wakes_at = next;
+        state.monitor.sleeps_until(next);
         next.map(|at| at.saturating_duration_since(now))
     }
 
     /// Somebody rang, or a worker ended.
     fn heard(&mut self, token: u64) {
         if token == BELL {
-            let _ = self.shared.bell.clear();
+            let _ = self.shared.bell().clear();
             return;
         }
         let index = (token & (RINGS - 1)) as usize;
@@ -321,8 +322,8 @@ impl Monitor {
             return;
         }
         if token & RINGS != 0 {
-            let core = self.shared.lock();
-            if let Some(process) = process_of(&core.workers, index) {
+            let state = self.shared.lock();
+            if let Some(process) = process_of(&state.workers, index) {
                 let _ = process.bell.clear();
             }
             return;
@@ -332,8 +333,8 @@ impl Monitor {
 
     /// 1. and 2. of the recovery: the pidfd is readable; confirm the exit.
     fn reap(&mut self, index: usize) {
-        let core = self.shared.lock();
-        let Some(process) = process_of(&core.workers, index) else {
+        let state = self.shared.lock();
+        let Some(process) = process_of(&state.workers, index) else {
             return;
         };
         crate::sync::point!("recover.noticed");
@@ -346,9 +347,9 @@ impl Monitor {
         let _ = self.poller.remove(process.pidfd.as_fd());
         let _ = self.poller.remove(process.bell.as_fd());
         let door = process.door.clone();
-        let starting = core.workers[index].status() == Status::Starting;
-        let ours = !core.workers[index].verdicts.is_empty() || core.closing == Closing::Now;
-        drop(core);
+        let starting = state.workers[index].status() == Status::Starting;
+        let ours = !state.workers[index].verdicts.is_empty() || state.lifecycle.closes_now();
+        drop(state);
         if starting {
             door.release();
             // Its last words may still be on their way: they are with the thread of its handshake, which ends now that
@@ -400,24 +401,28 @@ impl Monitor {
         self.look_at_itself(now);
         let (short, unsent);
         let wants = {
-            let mut core = self.shared.lock();
+            let mut state = self.shared.lock();
             // A thread that is submitting needs a core of its own: then sleeping workers sleep on.
-            core.freely = core.next_job == self.seen_job;
-            self.seen_job = core.next_job;
-            core.drain_busy();
-            core.run_timers();
-            core.refill();
-            core.call_monitor = false;
+            let submitted = state.records.submitted();
+            state
+                .scheduler
+                .set_submitter_idle(submitted == self.seen_job);
+            self.seen_job = submitted;
+            state.drain_busy();
+            state.run_timers();
+            state.refill();
+            // It is awake.
+            state.monitor.take_call();
             let tick = now.saturating_duration_since(self.ticked) >= TICK;
             if tick {
                 self.ticked = now;
             }
-            unsent = !core.unsent.is_empty()
+            unsent = !state.unsent.is_empty()
                 && now.saturating_duration_since(self.looked_at_unsent) >= BETWEEN_LOOKS;
-            core.even_out(tick);
-            core.freely = false;
-            let wanted = core.lanes.iter().enumerate().filter_map(|(index, lane)| {
-                let retiring = || core.workers[core.worker_of(index)].retiring;
+            state.even_out(tick);
+            state.scheduler.set_submitter_idle(false);
+            let wanted = state.lanes.iter().enumerate().filter_map(|(index, lane)| {
+                let retiring = || state.workers[state.lanes.worker_of(index)].retiring;
                 let ready = lane.ready || retiring();
                 lane.producer
                     .alloc_request()
@@ -426,16 +431,16 @@ impl Monitor {
                     .map(|want| (index, lane.life, want))
             });
             let wants: Vec<_> = wanted.collect();
-            let lanes = core.lanes.iter_mut().enumerate();
+            let lanes = state.lanes.iter_mut().enumerate();
             short = lanes
                 .filter(|(_, lane)| lane.short_of != 0)
                 .map(|(index, lane)| (index, lane.life, std::mem::take(&mut lane.short_of)))
                 .collect::<Vec<_>>();
             // The last job has ended: the workers are told to stop, once.
-            progress |= core.is_drained() && self.stopping.is_none();
-            progress |= std::mem::take(&mut core.look_again);
-            core.call_monitor = false;
-            self.shared.unlock(core);
+            progress |= state.is_drained() && self.stopping.is_none();
+            progress |= state.monitor.take_look_again();
+            state.monitor.take_call();
+            self.shared.unlock(state);
             wants
         };
         if unsent {
@@ -459,9 +464,11 @@ impl Monitor {
         let in_use = arena.in_use();
         let block = arena.grant(region, bytes, bytes >= HUGE);
         crate::sync::point!("grant.ahead");
-        let mut core = self.shared.lock();
-        let runs = core.workers[core.worker_of(index)].process.is_some();
-        let lane = &mut core.lanes[index];
+        let mut state = self.shared.lock();
+        let runs = state.workers[state.lanes.worker_of(index)]
+            .process
+            .is_some();
+        let lane = &mut state.lanes[index];
         if lane.life != life || !runs {
             return;
         }
@@ -481,8 +488,8 @@ impl Monitor {
     fn grant(&self, index: usize, life: u32, want: AllocRequest) {
         let bytes = want.bytes;
         let (region, last) = {
-            let core = self.shared.lock();
-            (core.lanes[index].region, core.lanes[index].last_grant)
+            let state = self.shared.lock();
+            (state.lanes[index].region, state.lanes[index].last_grant)
         };
         let most = (8 << 20) / u64::from(self.shared.settings.lanes);
         let generous = bytes.max((last * 2).min(most));
@@ -493,11 +500,11 @@ impl Monitor {
             .or_else(|_| arena.grant(region, bytes, huge(bytes)));
         crate::sync::point!("grant.found");
         let damage = block.is_err().then(|| arena.damage()).flatten();
-        let mut core = self.shared.lock();
+        let mut state = self.shared.lock();
         if let Some(why) = damage {
-            core.give_up(&why);
+            state.give_up(&why);
         }
-        let lane = &mut core.lanes[index];
+        let lane = &mut state.lanes[index];
         // It may have helped itself to a grant given ahead, and want something else by now.
         if lane.life != life || lane.producer.alloc_request() != Some(want) {
             return;
@@ -513,24 +520,18 @@ impl Monitor {
         let (given, now) = (refusal.is_none(), clock::monotonic_ns());
         lane.producer
             .answer_alloc(want, refusal.map(crate::worker::full_to_words));
-        core.trace_granted(index, bytes, given, now);
+        state.trace_granted(index, bytes, given, now);
         crate::sync::point!("grant.answered");
-        self.shared.unlock(core);
+        self.shared.unlock(state);
     }
 
     /// Which handshakes have failed: the workers go, and what they said is kept for the recovery.
     fn hear_refusals(&mut self) -> bool {
-        let refusals = std::mem::take(
-            &mut *self
-                .shared
-                .refusals
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let refusals = self.shared.take_refusals();
         let any = !refusals.is_empty();
         for refusal in refusals {
-            let core = self.shared.lock();
-            let worker = &core.workers[refusal.worker];
+            let state = self.shared.lock();
+            let worker = &state.workers[refusal.worker];
             // News of a process that is gone changes nothing.
             if worker.life() != refusal.life || worker.status() != Status::Starting {
                 continue;
@@ -551,15 +552,15 @@ impl Monitor {
     fn start_absent(&mut self) {
         let now = Instant::now();
         let absent: Vec<usize> = {
-            let core = self.shared.lock();
-            if !core.needs_workers() {
+            let state = self.shared.lock();
+            if !state.needs_workers() {
                 return;
             }
             let may = |worker: &Worker| match worker.status() {
                 Status::Absent { not_before } => not_before.is_none_or(|at| at <= now),
                 _ => false,
             };
-            let workers = core.workers.iter().enumerate();
+            let workers = state.workers.iter().enumerate();
             workers
                 .filter(|(_, worker)| may(worker))
                 .map(|(index, _)| index)
@@ -607,17 +608,17 @@ impl Monitor {
             return;
         }
         let now = Instant::now();
-        let mut core = self.shared.lock();
+        let mut state = self.shared.lock();
         self.starting
-            .retain(|&index, _| core.workers[index].status() == Status::Starting);
+            .retain(|&index, _| state.workers[index].status() == Status::Starting);
         let limit = self.shared.settings.start_timeout;
         for (&index, at) in self.starting.iter_mut().filter(|(_, at)| **at <= now) {
             let phase = self.shared.cells[index].phase();
             let why = format!("worker {index} was {}", causes::not_ready(phase, limit));
             self.refusals.entry(index).or_insert(why);
             // A handshake that ends in this very moment is too late: its news is of another life.
-            core.next_life(index);
-            if let Some(process) = &core.workers[index].process {
+            state.next_life(index);
+            if let Some(process) = &state.workers[index].process {
                 // It may be gone already; either way the pidfd tells.
                 let _ = process.pidfd.kill(Signal::SIGKILL);
             }
@@ -628,8 +629,8 @@ impl Monitor {
 
     /// From now on the end of this worker's process is noticed, and its bell heard.
     fn watch(&self, index: usize) -> crate::sys::Result<()> {
-        let core = self.shared.lock();
-        let Some(process) = &core.workers[index].process else {
+        let state = self.shared.lock();
+        let Some(process) = &state.workers[index].process else {
             return Ok(());
         };
         self.poller.add(process.pidfd.as_fd(), index as u64)?;
@@ -663,43 +664,47 @@ impl Monitor {
 
     /// Moves the end of the engine on. True when there is nothing left.
     fn step_closing(&mut self) -> bool {
-        let mut core = self.shared.lock();
-        match core.closing {
+        let mut state = self.shared.lock();
+        match state.lifecycle.closing() {
             Closing::No => return false,
             // Once workers are told to stop nothing holds that up.
-            Closing::Drain if !core.stopping && !core.is_drained() && core.broken.is_none() => {
+            Closing::Drain
+                if !state.lifecycle.is_stopping()
+                    && !state.is_drained()
+                    && state.lifecycle.broken().is_none() =>
+            {
                 // The monitor may be the only one left who wants to know.
-                core.want_end_of_all();
+                state.want_end_of_all();
                 return false;
             }
             Closing::Drain => {}
-            Closing::Now => core.fail_queued(&JobErrorKind::ShutDown),
+            Closing::Now => state.fail_queued(&JobErrorKind::ShutDown),
         }
-        core.stopping = true;
+        state.lifecycle.set_stopping();
         let now = Instant::now();
         let deadline = *self.stopping.get_or_insert_with(|| {
-            let grace = match core.closing {
+            let grace = match state.lifecycle.closing() {
                 Closing::Drain => self.shared.settings.grace,
                 _ => DROP_GRACE,
             };
             clock::later(now, grace)
         });
-        let abrupt = core.closing == Closing::Now;
+        let abrupt = state.lifecycle.closes_now();
         let mut left = false;
-        for index in 0..core.workers.len() {
-            let Some(process) = &core.workers[index].process else {
+        for index in 0..state.workers.len() {
+            let Some(process) = &state.workers[index].process else {
                 continue;
             };
             left = true;
-            let starting = core.workers[index].status() == Status::Starting;
-            let mut lanes = core.lanes_of(index);
-            let busy = starting || abrupt && !lanes.all(|lane| core.lanes[lane].is_idle());
+            let starting = state.workers[index].status() == Status::Starting;
+            let mut lanes = state.lanes.of_worker(index);
+            let busy = starting || abrupt && !lanes.all(|lane| state.lanes[lane].is_idle());
             if busy || now >= deadline {
                 // It may have ended by itself; the pidfd tells.
                 let _ = process.pidfd.kill(Signal::SIGKILL);
             } else {
-                for lane in core.lanes_of(index) {
-                    let producer = &mut core.lanes[lane].producer;
+                for lane in state.lanes.of_worker(index) {
+                    let producer = &mut state.lanes[lane].producer;
                     producer.set_flags(STOP);
                     producer.ring();
                 }
@@ -711,10 +716,10 @@ impl Monitor {
             self.stopping = Some(now + Duration::from_secs(1));
         }
         if !left {
-            core.end();
+            state.end();
             crate::sync::point!("stop.ended");
         }
-        self.shared.unlock(core);
+        self.shared.unlock(state);
         !left
     }
 }

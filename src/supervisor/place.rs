@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::actor::actor_of;
-use super::core::{Closing, Core};
 use super::lane::{Lane, NOBODY};
-use super::options::Priority;
+use super::lifecycle::Closing;
 use super::record::Stage;
+use super::state::EngineState;
 use crate::arena::Arena;
 use crate::link::{BACKLOG, Call, LOW_SHIFT, NOTICE, SLOTS, SPILLED, SPIN, STEALABLE, STOP};
 
@@ -30,7 +30,7 @@ const GRANT_AHEAD: u64 = 256 * 1024;
 /// From this size on a grant is worth huge pages.
 pub(super) const HUGE: u64 = crate::sys::HUGE as u64;
 
-impl Core {
+impl EngineState {
     /// Puts the job of a record into a slot, if a lane should have it.
     #[inline]
     pub(super) fn place(&mut self, index: u32) -> bool {
@@ -62,7 +62,9 @@ impl Core {
         let offset = kernel.offset.unwrap_or_default();
         let lane = &mut self.lanes[chosen];
         if bytes > 0 {
-            self.call_monitor |= top_up(lane, &self.arena, bytes, self.lanes_share_regions);
+            let shared = self.config.lanes_share_regions();
+            self.monitor
+                .call_if(top_up(lane, &self.arena, bytes, shared));
         }
         let mut words = record.len as usize;
         if record.form != 0 {
@@ -74,13 +76,13 @@ impl Core {
             }
         }
         // The monitor waits for the last job, whoever placed it.
-        let ending = if self.closing == Closing::No {
+        let ending = if self.lifecycle.closing() == Closing::No {
             0
         } else {
             NOTICE
         };
-        // Before it is posted: whatever happens from here on, the lane hears of it.
-        self.unrung[chosen / 64] |= 1 << (chosen % 64);
+        self.lanes.set_unrung(chosen);
+        let lane = &mut self.lanes[chosen];
         let position = lane.producer.post(&Call {
             job: record.job,
             entry: offset,
@@ -97,11 +99,8 @@ impl Core {
         let record_has_policy = record.policy.is_some();
         lane.note(position, index, expected);
         crate::sync::point!("submit.noted");
-        self.open += 1;
-        self.busy[chosen / 64] |= 1 << (chosen % 64);
-        if chosen != self.recent {
-            // It takes over the permit to spin.
-            let before = std::mem::replace(&mut self.recent, chosen);
+        if let Some(before) = self.lanes.posted(chosen) {
+            // Of the two the lane that got work last may spin.
             self.flag(before);
         }
         self.flag(chosen);
@@ -111,9 +110,9 @@ impl Core {
         let lane = &mut self.lanes[chosen];
         lane.producer.ring_early();
         // A job behind another one, while somebody has nothing to do: look at it soon.
-        if !self.ticking && lane.producer.open() > 1 && self.open < self.ready * 2 {
-            self.ticking = true;
-            self.call_monitor = true;
+        let is_behind = lane.producer.open() > 1;
+        if is_behind && !self.monitor.ticks() && self.lanes.open() < self.lanes.ready() * 2 {
+            self.monitor.start_ticking();
         }
         if position.is_multiple_of(DRAIN_EVERY) && self.lanes[chosen].producer.open() > SLOTS / 4 {
             self.drain(chosen);
@@ -124,11 +123,11 @@ impl Core {
     /// less than a wake-up, else one without work, else the one with the shortest backlog.
     #[inline]
     fn choose(&self, expected_ns: u32) -> Option<usize> {
-        let recent = &self.lanes[self.recent];
+        let recent = &self.lanes[self.lanes.recent()];
         let fits = |lane: &Lane| lane.fits(expected_ns);
         let behind = recent.backlog_ns + u64::from(expected_ns);
         if fits(recent) && (recent.is_idle() || behind <= WAKE_NS) {
-            return Some(self.recent);
+            return Some(self.lanes.recent());
         }
         self.choose_slow(&fits, expected_ns)
     }
@@ -137,7 +136,7 @@ impl Core {
     fn choose_slow(&self, fits: &impl Fn(&Lane) -> bool, expected_ns: u32) -> Option<usize> {
         // A full table of tiny jobs is no reason to wake somebody: it is emptied sooner than that, unless
         // one of them turned out to be long.
-        let recent = &self.lanes[self.recent];
+        let recent = &self.lanes[self.lanes.recent()];
         let queued = self.queue.len() as u64 * u64::from(expected_ns);
         if recent.ready
             && recent.producer.free_slots() == 0
@@ -152,8 +151,10 @@ impl Core {
         let open = recent.producer.open() as u64;
         let streams =
             recent.ready && recent.backlog_ns < open * u64::from(TINY_NS) && !recent.stands_still();
-        let crowded =
-            streams && expected_ns < TINY_NS && !self.freely && self.busy_lanes() + 1 >= self.cores;
+        let crowded = streams
+            && expected_ns < TINY_NS
+            && !self.scheduler.submitter_is_idle()
+            && self.lanes.busy() + 1 >= self.config.cores();
         let free = |lane: &&Lane| lane.is_idle() && fits(lane) && !crowded;
         let awake = |lane: &&Lane| !lane.producer.seems_asleep();
         let position =
@@ -167,14 +168,14 @@ impl Core {
                 .map(|(index, _)| index)
         };
         // One lane per worker is enough for jobs that are known to be short: more would wake threads only to take turns.
-        if self.lanes_share_regions
+        if self.config.lanes_share_regions()
             && expected_ns < SHORT_NS
-            && self.busy_lanes() >= self.workers.len()
+            && self.lanes.busy() >= self.workers.len()
             && let Some(busy) = shortest(&|lane| !lane.stands_still())
         {
             return Some(busy);
         }
-        let found = match self.lanes_share_regions {
+        let found = match self.config.lanes_share_regions() {
             true => self.spread(&|lane| free(&lane)),
             false => position(&|lane| free(lane) && awake(lane)).or_else(|| position(&free)),
         };
@@ -186,7 +187,11 @@ impl Core {
     fn spread(&self, free: &dyn Fn(&Lane) -> bool) -> Option<usize> {
         let workers = 0..self.workers.len();
         let best = workers.filter_map(|worker| {
-            let lanes = || self.lanes_of(worker).map(|lane| (lane, &self.lanes[lane]));
+            let lanes = || {
+                self.lanes
+                    .of_worker(worker)
+                    .map(|lane| (lane, &self.lanes[lane]))
+            };
             let (first, _) = lanes().find(|(_, lane)| free(lane))?;
             let busy = lanes().filter(|(_, lane)| !lane.is_idle()).count();
             Some((busy, first))
@@ -198,8 +203,8 @@ impl Core {
     #[inline]
     pub(super) fn flag(&mut self, index: usize) {
         let more = self.keeps_any();
-        let spare = self.open > self.ready;
-        let spin = self.may_spin && index == self.recent;
+        let spare = self.lanes.open() > self.lanes.ready();
+        let spin = self.config.may_spin() && index == self.lanes.recent();
         let lane = &mut self.lanes[index];
         if lane.producer.flags() & STOP != 0 {
             return;
@@ -227,11 +232,11 @@ impl Core {
         if self.graphs.have_news() {
             self.continue_graphs();
         }
-        if self.tight {
+        if self.scheduler.is_low_on_memory() {
             return self.refill_tightly();
         }
         // Whoever wants a worker alone takes turns with all others, who would wait for the last of them otherwise.
-        let alone_last = self.alone_was_placed;
+        let alone_last = self.scheduler.exclusive_goes_last();
         if self.queue.has_alone() && !alone_last {
             self.place_alone(true);
         }
@@ -253,7 +258,7 @@ impl Core {
             self.feed_actors(usize::MAX);
         }
         if alone_last {
-            self.alone_was_placed = false;
+            self.scheduler.set_placed_exclusive(false);
             // None is kept for it yet: those that were placed just now would be taken back.
             self.place_alone(false);
         }
@@ -271,43 +276,6 @@ impl Core {
                 self.begin_alone(lane);
             }
         }
-    }
-
-    /// Before a job is taken: what lies unbegun in lanes with a lower priority will wait behind it. Where
-    /// others of its priority or above wait, they have done that. True if something was taken back.
-    #[cold]
-    pub(super) fn overtake(&mut self, index: u32) -> bool {
-        let priority = self.records.at(index).priority();
-        if priority == Priority::Low || !self.queue.has_none_from(priority) {
-            return false;
-        }
-        let mut back = Vec::new();
-        for lane in 0..self.lanes.len() {
-            for position in self.lanes[lane].producer.open_positions().rev() {
-                let record = self.lanes[lane].record_at(position);
-                if record == NOBODY {
-                    continue;
-                }
-                if self.records.at(record).priority() >= priority || !self.take_back(lane, position)
-                {
-                    break;
-                }
-                back.push(record);
-            }
-        }
-        back.sort_unstable_by_key(|&record| self.records.look(record).job);
-        for &index in back.iter().rev() {
-            self.requeue(index);
-        }
-        !back.is_empty()
-    }
-
-    /// Lanes that have work, or had when they were last looked at.
-    pub(super) fn busy_lanes(&self) -> usize {
-        self.busy
-            .iter()
-            .map(|group| group.count_ones() as usize)
-            .sum()
     }
 
     /// Moves jobs that wait behind a long one to lanes without work, and finds out for which lanes no actor is to wait.
@@ -339,8 +307,7 @@ impl Core {
                 self.share_out(index, idle);
             }
         }
-        // Once begun, until a whole tick has found nothing: each beginning wakes the monitor, and a stream of tiny jobs has many.
-        self.ticking = waiting || (self.ticking && !tick);
+        self.monitor.keep_ticking(waiting, tick);
         self.refill();
         // Lanes that got nothing have to know as well that others have something to spare.
         self.update_flags();

@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 
+use super::job_table::JobTable;
 use super::options::Priority;
-use super::record::{Record, Records, Stage};
+use super::record::{Record, Stage};
 
 /// Entries that may name nothing before they are swept out.
 const SLACK: usize = 64;
@@ -16,7 +17,7 @@ struct Entry {
 }
 
 impl Entry {
-    fn is_live(self, records: &Records) -> bool {
+    fn is_live(self, records: &JobTable) -> bool {
         let record = records.look(self.index);
         record.generation == self.generation && record.stage == Stage::Queued
     }
@@ -62,7 +63,7 @@ impl Queue {
     }
 
     /// Takes out the next job that waits for a worker of its own.
-    pub(super) fn pop_alone(&mut self, records: &Records) -> Option<u32> {
+    pub(super) fn pop_alone(&mut self, records: &JobTable) -> Option<u32> {
         while let Some(entry) = self.alone.pop_front() {
             if entry.is_live(records) {
                 self.live_alone -= 1;
@@ -73,13 +74,13 @@ impl Queue {
     }
 
     /// Takes out a job, of whatever kind.
-    pub(super) fn pop_any(&mut self, records: &Records) -> Option<u32> {
+    pub(super) fn pop_any(&mut self, records: &JobTable) -> Option<u32> {
         self.pop_alone(records).or_else(|| self.pop(records))
     }
 
     /// Takes out the next job that may run beside others.
     #[inline]
-    pub(super) fn pop(&mut self, records: &Records) -> Option<u32> {
+    pub(super) fn pop(&mut self, records: &JobTable) -> Option<u32> {
         for (class, live) in self.classes.iter_mut().zip(&mut self.live).rev() {
             while let Some(entry) = class.pop_front() {
                 if entry.is_live(records) {
@@ -92,7 +93,7 @@ impl Queue {
     }
 
     /// A queued job is given up: its record is about to say so.
-    pub(super) fn give_up(&mut self, index: u32, records: &Records) {
+    pub(super) fn give_up(&mut self, index: u32, records: &JobTable) {
         let record = records.look(index);
         if record.is_alone() {
             self.live_alone -= 1;
@@ -138,7 +139,7 @@ impl Queue {
 
     /// The jobs in their order.
     #[cfg(test)]
-    pub(super) fn in_order(&self, records: &Records) -> Vec<u32> {
+    pub(super) fn in_order(&self, records: &JobTable) -> Vec<u32> {
         let entries = self.classes.iter().rev().chain([&self.alone]).flatten();
         let live = entries.filter(|entry| entry.is_live(records));
         live.map(|entry| entry.index).collect()

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use crate::kernel::wire::{Leases, ReceivedArray};
 use crate::link::{INLINE_WORDS, NOTICE};
-use crate::supervisor::JobError;
+use crate::supervisor::error::JobError;
 use crate::supervisor::options::Priority;
 use crate::supervisor::policy::Policy;
 
@@ -21,6 +21,14 @@ pub(crate) struct JobId {
 }
 
 impl JobId {
+    pub(super) fn new(index: u32, generation: u32) -> Self {
+        Self { index, generation }
+    }
+
+    pub(super) fn generation(self) -> u32 {
+        self.generation
+    }
+
     /// Names no record.
     pub(super) const NOBODY: Self = Self {
         index: u32::MAX,
@@ -114,6 +122,34 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// A record that no job has.
+    pub(super) fn new() -> Self {
+        Self {
+            generation: 0,
+            stage: Stage::Free,
+            job: 0,
+            kernel: 0,
+            attempt: 1,
+            detached: false,
+            parked: false,
+            unwanted: false,
+            form: 0,
+            requests: 0,
+            group: 0,
+            policy: None,
+            len: 0,
+            answered_by: (u32::MAX, 0),
+            graph: NO_GRAPH,
+            unit: 0,
+            seed: 0,
+            payload: [0; INLINE_WORDS],
+            leases: SmallVec::new(),
+            outcome: None,
+            arrays: SmallVec::new(),
+            waker: None,
+        }
+    }
+
     /// Its class in the queue.
     #[inline]
     pub(super) fn priority(&self) -> Priority {
@@ -138,7 +174,7 @@ impl Record {
     }
 
     #[inline]
-    fn is_open(&self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         !matches!(self.stage, Stage::Free | Stage::Answered)
     }
 
@@ -164,138 +200,5 @@ impl Record {
         if let Some(policy) = &mut self.policy {
             policy.given_up = true;
         }
-    }
-}
-
-/// All records of an engine.
-#[derive(Debug, Default)]
-pub(super) struct Records {
-    records: Vec<Record>,
-    free: Vec<u32>,
-}
-
-impl Records {
-    /// A fresh record, to be filled.
-    #[inline]
-    pub(super) fn add(&mut self) -> (JobId, &mut Record) {
-        let index = match self.free.pop() {
-            Some(index) => index,
-            None => self.grow(),
-        };
-        let record = &mut self.records[index as usize];
-        record.stage = Stage::Queued;
-        (
-            JobId {
-                index,
-                generation: record.generation,
-            },
-            record,
-        )
-    }
-
-    #[cold]
-    fn grow(&mut self) -> u32 {
-        let index = u32::try_from(self.records.len()).expect("fewer than 2^32 jobs at once");
-        self.records.push(Record {
-            generation: 0,
-            stage: Stage::Free,
-            job: 0,
-            kernel: 0,
-            attempt: 1,
-            detached: false,
-            parked: false,
-            unwanted: false,
-            form: 0,
-            requests: 0,
-            group: 0,
-            policy: None,
-            len: 0,
-            answered_by: (u32::MAX, 0),
-            graph: NO_GRAPH,
-            unit: 0,
-            seed: 0,
-            payload: [0; INLINE_WORDS],
-            leases: SmallVec::new(),
-            outcome: None,
-            arrays: SmallVec::new(),
-            waker: None,
-        });
-        index
-    }
-
-    /// The record of a job that has not been taken.
-    ///
-    /// # Panics
-    /// For the id of one that was: its record may be that of another job now.
-    #[inline]
-    pub(super) fn get(&mut self, id: JobId) -> &mut Record {
-        self.find(id).expect("a job is taken once")
-    }
-
-    /// The record of a job, unless that has been taken.
-    #[inline]
-    pub(super) fn find(&mut self, id: JobId) -> Option<&mut Record> {
-        let record = self.records.get_mut(id.index as usize)?;
-        (record.generation == id.generation && record.stage != Stage::Free).then_some(record)
-    }
-
-    #[inline]
-    pub(super) fn at(&mut self, index: u32) -> &mut Record {
-        &mut self.records[index as usize]
-    }
-
-    #[inline]
-    pub(super) fn look(&self, index: u32) -> &Record {
-        &self.records[index as usize]
-    }
-
-    /// The jobs of a group that have no answer.
-    pub(super) fn of_group(&self, group: u32) -> Vec<JobId> {
-        let records = self.records.iter().zip(0..);
-        records
-            .filter(|(record, _)| record.group == group && record.is_open())
-            .map(|(record, index)| JobId {
-                index,
-                generation: record.generation,
-            })
-            .collect()
-    }
-
-    /// Has this job still no answer?
-    pub(super) fn is_open(&self, id: JobId) -> bool {
-        let record = self.records.get(id.index as usize);
-        record.is_some_and(|record| record.generation == id.generation && record.is_open())
-    }
-
-    /// The job is over and nobody asks for it any more.
-    #[inline]
-    pub(super) fn remove(&mut self, index: u32) {
-        let record = &mut self.records[index as usize];
-        record.generation = record.generation.wrapping_add(1);
-        record.stage = Stage::Free;
-        record.detached = false;
-        record.parked = false;
-        record.requests = 0;
-        record.attempt = 1;
-        record.waker = None;
-        record.outcome = None;
-        if record.policy.is_some() {
-            record.policy = None;
-        }
-        if !record.leases.is_empty() {
-            record.leases.clear();
-        }
-        if !record.arrays.is_empty() {
-            record.arrays.clear();
-        }
-        if record.unwanted {
-            record.unwanted = false;
-        }
-        self.free.push(index);
-    }
-
-    /// Jobs that are not taken.
-    pub(super) fn live(&self) -> usize {
-        self.records.len() - self.free.len()
     }
 }

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::Shared;
 use super::actor::actor_of;
 use super::causes::before_ready;
-use super::core::{Closing, Core};
 use super::drain::lent;
 use super::error::JobErrorKind;
 use super::lane::NOBODY;
+use super::shared::Supervisor;
+use super::state::EngineState;
+use super::suspicion::{EXPLAINED, UNEXPLAINED};
 use super::words::LastWords;
 use super::worker::{Status, WHOLE, Worker};
 use crate::link::CANCEL;
@@ -19,11 +20,6 @@ const FAILED_STARTS: usize = 4;
 const MOST_REMEMBERED: usize = 8;
 /// The processes of a worker may die this many times in a row, without a job finished, before it waits with the next.
 const DEATHS_AT_ONCE: u32 = 3;
-/// Workers that may die by themselves with the same job in front of a lane, not begun as far as they say. After that it counts
-/// as one that runs: whoever took over a worker can write this, and his job would come back for ever.
-const DEATHS_IN_FRONT: u32 = 16;
-/// A death in which another lane ran something counts as one, others as so many.
-const UNEXPLAINED: u32 = 4;
 /// What it counts if somebody has killed an idle worker: some may go at once, but whoever kills each as soon as it is ready must
 /// not keep a core busy with their successors for good.
 const KILLED: u32 = 1;
@@ -31,7 +27,7 @@ const KILLED: u32 = 1;
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-impl Shared {
+impl Supervisor {
     /// The exit of a worker is confirmed: puts everything it had in order.
     pub(super) fn recover(
         &self,
@@ -44,29 +40,29 @@ impl Shared {
         let phase = self.cells[index].phase();
         let fell = self.cells[index].culprit_lane();
         let damage = self.arena.damage();
-        let mut core = self.lock();
-        core.workers[index].last_words = words;
+        let mut state = self.lock();
+        state.workers[index].last_words = words;
         // 3. What it had finished is finished.
-        for lane in core.lanes_of(index) {
-            core.drain(lane);
+        for lane in state.lanes.of_worker(index) {
+            state.drain(lane);
         }
         crate::sync::point!("recover.drained");
-        let was_starting = core.workers[index].status() == Status::Starting;
-        core.trace_gone(index, &cause);
+        let was_starting = state.workers[index].status() == Status::Starting;
+        state.trace_gone(index, &cause);
         // 4. and 5. What it had not begun goes back, oldest first; what it ran has failed.
-        let parts = core.take_all_back(index, cause.clone(), fell);
+        let parts = state.take_all_back(index, cause.clone(), fell);
         crate::sync::point!("recover.judged");
         // 6. and 7.
-        let lanes = core.lanes_of(index);
-        lanes.clone().for_each(|lane| core.lanes[lane].revoke());
-        self.arena.forget_zeros(core.lanes[index].region);
+        let lanes = state.lanes.of_worker(index);
+        lanes.clone().for_each(|lane| state.lanes[lane].revoke());
+        self.arena.forget_zeros(state.lanes[index].region);
         crate::sync::point!("recover.revoked");
         for lane in lanes {
-            core.lanes[lane].start_over();
+            state.lanes[lane].start_over();
         }
         crate::sync::point!("recover.restarted");
-        let jobs = core.jobs_of(index);
-        let worker = &mut core.workers[index];
+        let jobs = state.jobs_of(index);
+        let worker = &mut state.workers[index];
         worker.process = None;
         let words = std::mem::take(&mut worker.last_words);
         // 8.
@@ -77,66 +73,66 @@ impl Shared {
                     before_ready(phase, &cause, &words.all())
                 )
             });
-            core.start_failed(index, &why);
+            state.start_failed(index, &why);
         } else if worker.retiring && cause == JobErrorKind::Exited(Some(0)) {
             worker.recycled += 1;
-            core.set_status(index, Status::Absent { not_before: None });
+            state.set_status(index, Status::Absent { not_before: None });
             crate::sync::point!("recycle.counted");
         } else {
             worker.restarts += 1;
             let deaths = worker.ended(jobs, parts);
             let times = worker.deaths_in_a_row();
             let not_before = respawn_pause(deaths).map(|pause| Instant::now() + pause);
-            core.set_status(index, Status::Absent { not_before });
-            if !core.started && deaths >= DEATHS_AT_ONCE {
+            state.set_status(index, Status::Absent { not_before });
+            if !state.lifecycle.has_started() && deaths >= DEATHS_AT_ONCE {
                 // Whoever builds the engine waits until all are ready at one time.
-                core.give_up(&format!(
+                state.give_up(&format!(
                     "worker {index} was ready and died without a job, {times} times in a row: {cause}"
                 ));
             }
         }
         // What died of memory that is gone is followed by others: nothing here can be trusted any more. Where the engine has
         // given up before, what was put back has nobody to run it.
-        if let Some(why) = damage.or_else(|| core.broken.clone()) {
-            core.give_up(&why);
+        if let Some(why) = damage.or_else(|| state.lifecycle.broken().cloned()) {
+            state.give_up(&why);
         }
-        core.begin_life(index, &self.settings.memory.recycling);
-        core.update_flags();
-        core.refill();
-        self.parking.engine.notify();
-        self.unlock(core);
+        state.begin_life(index, &self.settings.memory.recycling);
+        state.update_flags();
+        state.refill();
+        state.waiters.notify_start();
+        self.unlock(state);
         crate::sync::point!("recover.done");
     }
 }
 
-impl Shared {
+impl Supervisor {
     /// The process of a worker could not even be started.
     pub(super) fn cannot_start(&self, index: usize, why: &str) {
-        let mut core = self.lock();
-        core.start_failed(index, why);
-        self.parking.engine.notify();
-        self.unlock(core);
+        let mut state = self.lock();
+        state.start_failed(index, why);
+        state.waiters.notify_start();
+        self.unlock(state);
     }
 }
 
-impl Shared {
+impl Supervisor {
     /// Gives up where somebody has taken the links away. A bell that is zero again, and a worker that seems to be awake, would leave
     /// that asleep with a job before it.
     pub(super) fn look_after_links(&self) {
         let Some(why) = self.arena.damage_of_links() else {
             return;
         };
-        let mut core = self.lock();
-        core.give_up(&why);
-        for lane in 0..core.lanes.len() {
-            core.condemn(lane, NOBODY, JobErrorKind::NoWorkers(why.clone()));
+        let mut state = self.lock();
+        state.give_up(&why);
+        for lane in 0..state.lanes.len() {
+            state.condemn(lane, NOBODY, JobErrorKind::NoWorkers(why.clone()));
         }
-        self.parking.engine.notify();
-        self.unlock(core);
+        state.waiters.notify_start();
+        self.unlock(state);
     }
 }
 
-impl Core {
+impl EngineState {
     /// A worker did not become ready: another one is tried after a pause. The engine gives up while it
     /// is being built, and when each worker has failed to start several times in a row.
     fn start_failed(&mut self, index: usize, why: &str) {
@@ -149,7 +145,7 @@ impl Core {
         let not_before = Some(Instant::now() + pause);
         self.set_status(index, Status::Absent { not_before });
         let hopeless = |worker: &Worker| worker.failed_starts.len() >= FAILED_STARTS;
-        if !self.started || self.workers.iter().all(hopeless) {
+        if !self.lifecycle.has_started() || self.workers.iter().all(hopeless) {
             let why = one_after_the_other(&self.workers[index].failed_starts);
             self.give_up(&why);
         }
@@ -162,22 +158,26 @@ impl Core {
         let broke_protocol = verdicts
             .iter()
             .any(|(_, why)| matches!(why, JobErrorKind::Protocol(_)));
-        let weight = match self.lanes_of(index).all(|lane| self.begun(lane).is_none()) {
+        let weight = match self
+            .lanes
+            .of_worker(index)
+            .all(|lane| self.begun(lane).is_none())
+        {
             true => UNEXPLAINED,
-            false => 1,
+            false => EXPLAINED,
         };
         let mut back = Vec::new();
         let mut ran = Vec::new();
-        for lane_index in self.lanes_of(index) {
+        for lane_index in self.lanes.of_worker(index) {
             let begun = self.begun(lane_index);
             let mut in_front = begun.is_none() && verdicts.is_empty();
             for position in self.lanes[lane_index].producer.open_positions() {
-                let lane = &mut self.lanes[lane_index];
-                let record = lane.take(position);
+                let record = self.lanes[lane_index].take(position);
                 if record == NOBODY {
                     continue;
                 }
-                self.open -= 1;
+                self.lanes.left();
+                let lane = &self.lanes[lane_index];
                 // A worker that broke the protocol may have begun what it says is queued; only what it
                 // cannot have reached is put back then.
                 // What lies before one that has begun has begun as well: jobs are taken in their order.
@@ -199,11 +199,11 @@ impl Core {
                 }
             }
         }
-        if self.lanes_per_worker() > 1 {
+        if self.lanes.per_worker() > 1 {
             back.sort_by_key(|&record| self.records.look(record).job);
         }
         for record in back.into_iter().rev() {
-            if self.closing == Closing::Now {
+            if self.lifecycle.closes_now() {
                 self.fail(record, JobErrorKind::ShutDown, None, Vec::new());
             } else if self.records.at(record).requests & CANCEL != 0 {
                 // Asked for while the words of this lane meant nothing, or by the end of another of these.
@@ -214,7 +214,7 @@ impl Core {
             }
         }
         // As far as its worker says: a lane of its own.
-        let fell = fell.and_then(|number| self.lanes_of(index).nth(number));
+        let fell = fell.and_then(|number| self.lanes.of_worker(index).nth(number));
         self.judge(index, verdicts, ran, cause, fell)
     }
 
@@ -230,20 +230,12 @@ impl Core {
         // A start is another job each time.
         let actor = self.starts(record);
         let job = actor.unwrap_or_else(|| self.records.look(record).job);
-        let known = self.in_front.iter().position(|&(other, _)| other == job);
-        let deaths = weight + known.map_or(0, |at| self.in_front.remove(at).1);
-        if deaths >= DEATHS_IN_FRONT * UNEXPLAINED {
-            return true;
-        }
-        if self.in_front.len() >= 4 * self.lanes.len() {
-            self.in_front.remove(0);
-        }
-        self.in_front.push((job, deaths));
-        false
+        let most = 4 * self.lanes.len();
+        self.suspicion.charge(job, weight, most)
     }
 
     /// Answers what ran when the worker died: the culprit with the cause, the others with its name. Where nobody can tell
-    /// who it was, all with the cause. For how much of a death it counts: see [`Core::take_all_back`].
+    /// who it was, all with the cause. For how much of a death it counts: see [`EngineState::take_all_back`].
     fn judge(
         &mut self,
         index: usize,
@@ -334,14 +326,14 @@ impl Core {
 
     /// A job may have begun when its worker died of something else. Does it go back to the queue?
     fn may_run_again_after_loss(&mut self, record: u32) -> bool {
-        let open = self.closing != Closing::Now;
-        let quarantine_after = self.quarantine_after;
+        let open = !self.lifecycle.closes_now();
+        let quarantine_after = self.config.quarantine_after();
         let policy = self.records.at(record).policy.as_mut();
         open && policy.is_some_and(|policy| policy.may_run_again_after_loss(quarantine_after))
     }
 
     pub(super) fn fail_running(&mut self, worker: usize, record: u32, why: JobErrorKind) {
-        let why = if self.closing == Closing::Now {
+        let why = if self.lifecycle.closes_now() {
             JobErrorKind::ShutDown
         } else {
             why
@@ -354,24 +346,16 @@ impl Core {
 
     /// Nothing can run any more: every job gets its answer.
     pub(super) fn give_up(&mut self, why: &str) {
-        self.broken.get_or_insert_with(|| why.to_owned());
+        self.lifecycle.set_broken(why);
         self.fail_queued(&JobErrorKind::NoWorkers(why.to_owned()));
     }
 
     /// No worker is left and none will come: whatever has no answer gets one.
     pub(super) fn end(&mut self) {
-        self.broken
-            .get_or_insert_with(|| "the engine has been shut down".into());
+        self.lifecycle.set_broken("the engine has been shut down");
         self.fail_queued(&JobErrorKind::ShutDown);
         self.continue_graphs();
-        self.parking.engine.notify();
-    }
-
-    /// Whoever sleeps on this job's old place looks again.
-    pub(super) fn tell_moved(&mut self, record: u32) {
-        if self.records.at(record).parked {
-            self.parking.of(record).notify();
-        }
+        self.waiters.notify_start();
     }
 
     /// Answers all jobs that no worker has.

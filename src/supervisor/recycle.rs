@@ -4,28 +4,11 @@ use std::time::Instant;
 
 use nix::sys::signal::Signal;
 
-use super::core::Core;
-use super::lane::{Lane, NOBODY};
+use super::lane::Lane;
+use super::settings::Recycling;
+use super::state::EngineState;
 use super::worker::Status;
 use crate::link::STOP;
-
-/// When a worker is replaced although it works.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Recycling {
-    /// After so many jobs; `u64::MAX`: never.
-    pub(crate) jobs: u64,
-    /// When it has more private memory than so many bytes; `u64::MAX`: never.
-    pub(crate) above: u64,
-}
-
-impl Default for Recycling {
-    fn default() -> Self {
-        Self {
-            jobs: u64::MAX,
-            above: u64::MAX,
-        }
-    }
-}
 
 impl Lane {
     /// Jobs that may be posted now: none beyond the last one that this worker may have.
@@ -72,11 +55,11 @@ impl Lane {
     }
 }
 
-impl Core {
+impl EngineState {
     /// The next process of this worker may have so many jobs, in equal shares for its lanes.
     pub(super) fn begin_life(&mut self, worker: usize, recycling: &Recycling) {
-        let lanes = self.lanes_per_worker() as u64;
-        for (number, lane) in (0..).zip(self.lanes_of(worker)) {
+        let lanes = self.lanes.per_worker() as u64;
+        for (number, lane) in (0..).zip(self.lanes.of_worker(worker)) {
             let more = u64::from(number < recycling.jobs % lanes);
             let share = match recycling.jobs {
                 u64::MAX => u64::MAX,
@@ -92,15 +75,16 @@ impl Core {
     /// Jobs that the present process of this worker has finished.
     pub(super) fn jobs_of_life(&self, worker: usize) -> u64 {
         let of_life = |lane: usize| self.lanes[lane].jobs - self.lanes[lane].jobs_before;
-        self.lanes_of(worker).map(of_life).sum()
+        self.lanes.of_worker(worker).map(of_life).sum()
     }
 
     /// A lane has served: if all lanes of its worker have, that is replaced.
     #[cold]
     pub(super) fn retire_if_served(&mut self, lane: usize) {
-        let worker = self.worker_of(lane);
+        let worker = self.lanes.worker_of(lane);
         if self
-            .lanes_of(worker)
+            .lanes
+            .of_worker(worker)
             .all(|lane| self.lanes[lane].has_served())
         {
             self.retire(worker);
@@ -116,19 +100,19 @@ impl Core {
         self.set_status(worker, Status::Leaving);
         self.workers[worker].retiring = true;
         crate::sync::point!("recycle.retired");
-        self.reclaim(self.lanes_of(worker));
+        self.reclaim(self.lanes.of_worker(worker));
         crate::sync::point!("recycle.reclaimed");
-        for lane in self.lanes_of(worker) {
+        for lane in self.lanes.of_worker(worker) {
             self.lanes[lane].producer.set_flags(STOP);
         }
         crate::sync::point!("recycle.told");
-        for lane in self.lanes_of(worker) {
+        for lane in self.lanes.of_worker(worker) {
             self.lanes[lane].producer.ring();
         }
         crate::sync::point!("recycle.rung");
         self.expect_end(worker);
         // The others may have what came back.
-        self.call_monitor = true;
+        self.monitor.call();
     }
 
     /// A worker that was told to go, and may have nothing left to do: from then on it has the grace period to end.
@@ -141,14 +125,14 @@ impl Core {
         };
         let own = &self.workers[worker];
         let is_told = own.retiring && own.status() == Status::Leaving;
-        if !is_told || own.ends_by.is_some() || self.lanes_of(worker).any(has_job) {
+        if !is_told || own.ends_by.is_some() || self.lanes.of_worker(worker).any(has_job) {
             return;
         }
         // A grace beyond all clocks has no end.
-        let ends_by = Instant::now().checked_add(self.groups.grace);
+        let ends_by = Instant::now().checked_add(self.config.grace());
         self.workers[worker].ends_by = ends_by;
         if let Some(at) = ends_by {
-            self.wake_monitor_by(at);
+            self.monitor.call_before(at);
         }
     }
 
@@ -170,28 +154,5 @@ impl Core {
                 let _ = process.pidfd.kill(Signal::SIGKILL);
             }
         }
-    }
-
-    /// Takes back what these lanes have not begun, to the front of the queue, in order.
-    pub(super) fn reclaim(&mut self, lanes: impl Iterator<Item = usize>) {
-        let mut back = Vec::new();
-        for index in lanes {
-            for position in self.lanes[index].producer.open_positions().rev() {
-                let record = self.lanes[index].record_at(position);
-                if record == NOBODY {
-                    continue;
-                }
-                if !self.take_back(index, position) {
-                    break;
-                }
-                back.push(record);
-            }
-        }
-        back.sort_unstable_by_key(|&record| self.records.at(record).job);
-        for record in back.into_iter().rev() {
-            self.requeue(record);
-            self.tell_moved(record);
-        }
-        self.update_flags();
     }
 }

@@ -3,13 +3,13 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::core::{Closing, Core};
 use super::error::{Death, JobErrorKind};
 use super::policy::After;
 use super::record::Stage;
+use super::state::EngineState;
 use crate::sys::clock;
 
-impl Core {
+impl EngineState {
     /// An attempt gave no value: the job waits for the next one, or is answered.
     pub(super) fn attempt_failed(
         &mut self,
@@ -18,8 +18,8 @@ impl Core {
         worker: Option<u32>,
         lent: Vec<Range<usize>>,
     ) {
-        let closing = self.closing != Closing::No || self.broken.is_some();
-        let quarantine_after = self.quarantine_after;
+        let closing = self.lifecycle.is_over();
+        let quarantine_after = self.config.quarantine_after();
         if self.records.at(index).policy.is_some() {
             let death = Death::new(why.clone(), worker, self.last_words(index, worker));
             let record = self.records.at(index);
@@ -50,11 +50,11 @@ impl Core {
         if let Some(policy) = &mut record.policy {
             policy.due = Some(due);
         }
-        self.waiting.insert((due, index));
+        self.pauses.add(due, index);
         // Each attempt needs a permit of its own.
         self.give_back(index);
         crate::sync::point!("retry.waits");
-        self.wake_monitor_by(due);
+        self.monitor.call_before(due);
         crate::sync::point!("retry.told");
     }
 
@@ -62,14 +62,14 @@ impl Core {
     pub(super) fn end_pause(&mut self, index: u32) {
         let policy = &mut self.records.at(index).policy;
         if let Some(due) = policy.as_mut().and_then(|policy| policy.due.take()) {
-            self.waiting.remove(&(due, index));
+            self.pauses.remove(due, index);
         }
     }
 
     /// Queues the jobs whose pause is over, the one that has waited longest first.
     pub(super) fn end_pauses(&mut self, now: Instant) {
         let mut over = Vec::new();
-        while let Some(&(due, index)) = self.waiting.first()
+        while let Some((due, index)) = self.pauses.first()
             && due <= now
         {
             self.end_pause(index);
@@ -91,7 +91,7 @@ impl Core {
 
     /// Answers all jobs that wait for another attempt.
     pub(super) fn fail_waiting(&mut self, why: &JobErrorKind) {
-        while let Some(&(_, index)) = self.waiting.first() {
+        while let Some((_, index)) = self.pauses.first() {
             // The failure of one may cancel others of its group.
             self.end_pause(index);
             self.fail(index, why.clone(), None, Vec::new());

@@ -5,21 +5,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
-use super::worker::{Process, Status};
-use super::{Shared, StartError};
+use super::settings::StartError;
+use super::shared::Supervisor;
+use super::worker::{Process, Refusal, Status};
 use crate::control::{HandshakeError, LaneStart, Server, Welcome};
 use crate::sys::event::EventFd;
 use crate::sys::pipe::{self, OutputPipe};
 use crate::sys::process::{self, PidFd, WatchPipe};
 use crate::worker::{MARK, Mark};
-
-/// A handshake that did not end well.
-#[derive(Debug)]
-pub(super) struct Refusal {
-    pub(super) worker: usize,
-    pub(super) life: u32,
-    pub(super) why: HandshakeError,
-}
 
 /// The first grant of a worker: small pages, so that nothing is collapsed before the first result.
 const FIRST_GRANT: u64 = 64 * 1024;
@@ -53,7 +46,7 @@ pub(super) struct Started {
     welcome: Welcome,
 }
 
-impl Shared {
+impl Supervisor {
     /// Starts the process of a worker. Only on the monitor thread: the kernel ends a worker when the
     /// *thread* that started it ends. Also returns the pipes of its stdout and stderr.
     pub(super) fn spawn_worker(
@@ -68,9 +61,9 @@ impl Shared {
         crate::sync::point!("spawn.served");
         let bell = EventFd::new().map_err(system)?;
         let welcome = {
-            let core = self.lock();
-            let lanes = core.lanes_of(index).map(|link| {
-                let producer = &core.lanes[link].producer;
+            let state = self.lock();
+            let lanes = state.lanes.of_worker(index).map(|link| {
+                let producer = &state.lanes[link].producer;
                 LaneStart {
                     link: link as u32,
                     position: producer.tail(),
@@ -79,7 +72,7 @@ impl Shared {
             });
             Welcome {
                 worker: index as u32,
-                region: core.lanes[index].region,
+                region: state.lanes[index].region,
                 lanes: lanes.collect(),
                 guard: self.settings.guard,
                 memory_limit: self.settings.memory_limit,
@@ -137,15 +130,15 @@ impl Shared {
             let _ = pipe::announce_to(pipe.as_fd(), pid);
         }
         crate::sync::point!("spawn.watched");
-        let mut core = self.lock();
-        let life = core.next_life(index);
-        core.set_status(index, Status::Starting);
-        core.workers[index].process = Some(Process {
+        let mut state = self.lock();
+        let life = state.next_life(index);
+        state.set_status(index, Status::Starting);
+        state.workers[index].process = Some(Process {
             pidfd,
             bell,
             door: server.door(),
         });
-        core.trace_spawned(index);
+        state.trace_spawned(index);
         let started = Started {
             worker: index,
             life,
@@ -192,8 +185,8 @@ impl Shared {
         // For the first lane, which is the one that is used first; the others ask.
         let region = self.lock().lanes[worker].region;
         if let Ok(block) = self.arena.grant(region, FIRST_GRANT, false) {
-            let mut core = self.lock();
-            let lane = &mut core.lanes[worker];
+            let mut state = self.lock();
+            let lane = &mut state.lanes[worker];
             if lane.life == life {
                 // A link without grants takes one.
                 drop(lane.grant(block));
@@ -202,32 +195,24 @@ impl Shared {
         over
     }
 
-    fn refused(&self, refusal: Refusal) {
-        self.refusals
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .push(refusal);
-        self.ring();
-    }
-
     /// The worker is ready: it may have jobs.
     fn welcome(&self, index: usize, life: u32) {
         crate::sync::point!("spawn.greeted");
-        let mut core = self.lock();
-        let worker = &mut core.workers[index];
+        let mut state = self.lock();
+        let worker = &mut state.workers[index];
         // A process that is gone, or that was told to go, changes nothing.
         if worker.life() != life || worker.status() != Status::Starting {
             return;
         }
         worker.failed_starts.clear();
-        core.set_status(index, Status::Ready);
-        core.trace_ready(index);
-        self.parking.engine.notify();
-        core.update_flags();
-        core.refill();
+        state.set_status(index, Status::Ready);
+        state.trace_ready(index);
+        state.waiters.notify_start();
+        state.update_flags();
+        state.refill();
         // Whoever waits for the last job, or for work to be spread, counts with it; and calls the wakers of what has ended, which
         // are foreign code and may want more stack than this thread has.
-        drop(core);
+        drop(state);
         self.ring();
         crate::sync::point!("spawn.welcomed");
     }

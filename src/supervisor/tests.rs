@@ -3,22 +3,25 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::BTreeMap;
-use std::sync::mpsc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::admission::{Admission, InLine};
+use super::admission::account::{Admission, InLine};
 use super::fixture::{arena_for, settings};
 pub(super) use super::fixture::{fixture, kernel, with_lanes};
-use super::lane::NOBODY;
+use super::lane::{Lane, NOBODY};
 use super::record::Stage;
+use super::state::EngineState;
 use super::worker::Status;
 use super::*;
-use crate::arena::{Block, Extent, Offset, Placement};
-use crate::kernel::wire::{Lease, Leases, SentArray};
-use crate::kernel::{Reply, Single};
-use crate::link::{Consumer, NO_GRANT, Next, OutgoingReply, kind};
+use crate::arena::{Arena, Block, Extent, Offset, Placement};
+use crate::kernel::wire::{ArgWriter, Lease, Leases, SentArray};
+use crate::kernel::{KernelInfo, Reply, Single};
+use crate::link::{Consumer, LinkCells, NO_GRANT, Next, OutgoingReply, kind};
 
 mod chains;
 mod lies;
@@ -49,7 +52,7 @@ fn lane() -> (Arc<Arena>, Lane) {
     (arena, Lane::new(1, cells))
 }
 
-fn submit(shared: &Shared) -> JobId {
+fn submit(shared: &Supervisor) -> JobId {
     submit_in(shared, 0)
 }
 
@@ -65,7 +68,7 @@ fn code_of_a_shared_library_is_no_kernel() {
     );
 }
 
-fn submit_in(shared: &Shared, group: u32) -> JobId {
+fn submit_in(shared: &Supervisor, group: u32) -> JobId {
     shared.submit(
         &kernel(),
         &mut ArgWriter::new(shared.arena.id()),
@@ -88,16 +91,16 @@ pub(super) fn one_word(kind: u8, word: &[u64; 1]) -> OutgoingReply<'_> {
 }
 
 /// The answer, in a word; `None` while there is none.
-fn answer(shared: &Shared, id: JobId) -> Option<String> {
+fn answer(shared: &Supervisor, id: JobId) -> Option<String> {
     let answer = shared.wait_timeout(id, <() as Reply>::receive, Duration::ZERO)?;
     Some(answer.map_or_else(|error| error.to_string(), |()| "value".into()))
 }
 
-pub(super) fn die(shared: &Shared, lane: usize) {
+pub(super) fn die(shared: &Supervisor, lane: usize) {
     die_of(shared, lane, 9);
 }
 
-pub(super) fn die_of(shared: &Shared, lane: usize, signal: i32) {
+pub(super) fn die_of(shared: &Supervisor, lane: usize, signal: i32) {
     let words = super::words::LastWords::default();
     shared.recover(lane, JobErrorKind::Signal(signal), None, words);
 }
@@ -135,8 +138,8 @@ fn a_job_that_is_passed_over_unasked_is_a_fault_and_answered_once() {
     let why = answer(&shared, first).unwrap();
     assert!(why.contains("passed over"), "{why}");
     answer(&shared, second).expect("it had not begun, but this worker's words mean nothing");
-    let core = shared.lock();
-    assert_eq!((core.open, core.records.live()), (0, 0));
+    let state = shared.lock();
+    assert_eq!((state.lanes.open(), state.records.live()), (0, 0));
 }
 
 #[test]
@@ -177,8 +180,8 @@ fn what_is_lost_with_a_worker_that_lied_is_told_of_the_lie() {
         assert!(why.contains("lost with its worker"), "{why}");
         assert!(why.contains("cannot have sent"), "{why}");
     }
-    let core = shared.lock();
-    assert_eq!((core.open, core.records.live()), (0, 0));
+    let state = shared.lock();
+    assert_eq!((state.lanes.open(), state.records.live()), (0, 0));
 }
 
 #[test]
@@ -234,18 +237,18 @@ fn a_lie_that_is_found_late_is_not_held_against_the_next_worker() {
     );
     let error = value.unwrap().unwrap_err();
     assert!(matches!(error.kind(), JobErrorKind::Protocol(_)), "{error}");
-    let mut core = shared.lock();
-    core.next_life(0);
-    core.set_status(0, Status::Ready);
-    assert!(!core.lanes[0].condemned && core.workers[0].verdicts.is_empty());
-    drop(core);
+    let mut state = shared.lock();
+    state.next_life(0);
+    state.set_status(0, Status::Ready);
+    assert!(!state.lanes[0].condemned && state.workers[0].verdicts.is_empty());
+    drop(state);
 }
 
 const QUEUED: u32 = 1;
 const DONE_BARE: u32 = 3 | 1 << 6;
 const SKIPPED: u32 = 6;
 
-fn write_word(shared: &Shared, position: u64, word: u32) {
+fn write_word(shared: &Supervisor, position: u64, word: u32) {
     let cell = shared.cells[0].state(position).as_futex();
     cell.store(word, Ordering::Relaxed);
 }
@@ -261,8 +264,8 @@ fn an_answer_to_a_job_that_was_taken_back_is_a_fault() {
     shared.stats();
     assert_eq!(shared.lock().workers[0].status(), Status::Leaving);
     die(&shared, 0);
-    let core = shared.lock();
-    assert_eq!((core.open, core.records.live()), (0, 0));
+    let state = shared.lock();
+    assert_eq!((state.lanes.open(), state.records.live()), (0, 0));
 }
 
 #[test]
@@ -298,9 +301,9 @@ fn an_engine_gives_up_when_no_worker_can_be_started() {
 #[test]
 fn workers_that_die_as_soon_as_they_are_ready_end_the_start() {
     let (shared, _consumers) = fixture(2, 0);
-    shared.lock().started = false;
+    shared.lock().lifecycle.set_not_started();
     for death in 1..=3 {
-        assert!(shared.lock().broken.is_none(), "{death}");
+        assert!(shared.lock().lifecycle.broken().is_none(), "{death}");
         shared.lock().set_status(0, Status::Ready);
         die_of(&shared, 0, 11);
     }
@@ -390,9 +393,9 @@ fn a_waiter_on_a_condemned_lane_sleeps_until_the_exit() {
 fn what_a_dead_worker_had_not_begun_runs_elsewhere() {
     let (shared, mut consumers) = fixture(2, 1);
     let jobs = [submit(&shared), submit(&shared), submit(&shared)];
-    let placed = |shared: &Shared| {
-        let mut core = shared.lock();
-        jobs.map(|id| matches!(core.records.get(id).stage, Stage::Placed { .. }))
+    let placed = |shared: &Supervisor| {
+        let mut state = shared.lock();
+        jobs.map(|id| matches!(state.records.get(id).stage, Stage::Placed { .. }))
     };
     assert_eq!(placed(&shared), [true, true, false]);
     assert_eq!(consumers[0].next(), Next::Run);
@@ -401,14 +404,14 @@ fn what_a_dead_worker_had_not_begun_runs_elsewhere() {
     die(&shared, 0);
     assert_ne!(answer(&shared, jobs[0]).unwrap(), "value");
     assert!(answer(&shared, jobs[2]).is_none());
-    let mut core = shared.lock();
+    let mut state = shared.lock();
     assert_eq!(
-        (core.open, core.queue.len(), core.records.live()),
+        (state.lanes.open(), state.queue.len(), state.records.live()),
         (0, 1, 1)
     );
-    let records = core.lanes[0].records.iter();
+    let records = state.lanes[0].records.iter();
     assert!(records.copied().all(|record| record == NOBODY));
-    assert_eq!(core.records.get(jobs[2]).stage, Stage::Queued);
+    assert_eq!(state.records.get(jobs[2]).stage, Stage::Queued);
 }
 
 #[test]
@@ -418,9 +421,9 @@ fn jobs_that_are_given_up_leave_the_queue_from_anywhere() {
     for at in [3, 0, 6, 5, 1] {
         shared.abandon(jobs[at]);
     }
-    let core = shared.lock();
-    let left = core.queue.in_order(&core.records);
-    drop(core);
+    let state = shared.lock();
+    let left = state.queue.in_order(&state.records);
+    drop(state);
     assert_eq!(left, [jobs[2].index, jobs[4].index]);
     shared.cancel(jobs[2]);
     assert!(answer(&shared, jobs[2]).unwrap().contains("cancel"));
@@ -433,9 +436,9 @@ fn jobs_of_a_group_are_answered_once_when_the_engine_ends() {
     let (shared, _consumers) = fixture(1, 0);
     let group = shared.new_group(false);
     let jobs = [submit_in(&shared, group), submit_in(&shared, group)];
-    let mut core = shared.lock();
-    core.fail_queued(&JobErrorKind::ShutDown);
-    drop(core);
+    let mut state = shared.lock();
+    state.fail_queued(&JobErrorKind::ShutDown);
+    drop(state);
     assert!(answer(&shared, jobs[0]).unwrap().contains("shut down"));
     assert!(answer(&shared, jobs[1]).unwrap().contains("cancel"));
 }
@@ -457,13 +460,13 @@ fn a_failure_found_while_a_job_is_submitted_cancels_it_with_its_group() {
     for cancelled in [ahead[1], late] {
         assert!(answer(&shared, cancelled).unwrap().contains("cancel"));
     }
-    let mut core = shared.lock();
+    let mut state = shared.lock();
     assert_eq!(
-        (core.queue.len(), core.open, core.records.live()),
+        (state.queue.len(), state.lanes.open(), state.records.live()),
         (0, 0, 0)
     );
-    core.refill();
-    assert_eq!(core.open, 0);
+    state.refill();
+    assert_eq!(state.lanes.open(), 0);
 }
 
 // ---- waiting -----------------------------------------------------------------------------------
@@ -496,9 +499,9 @@ fn shutdown_hears_of_the_end_of_a_job_that_nobody_waits_for() {
         }
         shared.close(Closing::Drain, None);
         monitor.join().unwrap();
-        let mut core = shared.lock();
-        assert_eq!(core.records.live(), 0);
-        assert_eq!(core.kernels.get(0).calls, naps.len() as u64);
+        let mut state = shared.lock();
+        assert_eq!(state.records.live(), 0);
+        assert_eq!(state.kernels.get(0).calls, naps.len() as u64);
     };
     in_time(move || run(&[20]));
     in_time(move || run(&[20, 5, 20]));

@@ -6,9 +6,8 @@
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
-use super::core::{Closing, Core};
 use super::error::JobErrorKind;
-use super::record::{Record, Stage};
+use super::record::Record;
 use crate::kernel::wire::{ArgWriter, Lease};
 use crate::link::STAMPED;
 use crate::sys::clock::monotonic_ns;
@@ -76,6 +75,115 @@ impl Tracing {
         open.placed = monotonic_ns();
         open.ran = None;
     }
+
+    /// A job has left its slot, because it ended or because its worker did; before its end is reported.
+    ///
+    /// What a worker says counts within the limits of what is known here. A lane runs one job after the other.
+    pub(super) fn ran(
+        &mut self,
+        index: u32,
+        lane: usize,
+        place: Place,
+        (began, ended): (u64, u64),
+    ) {
+        let now = monotonic_ns();
+        let open = &mut self.open[index as usize];
+        let placed = open.placed;
+        let earliest = placed.max(self.free_since[lane]);
+        let within = |at: u64, from: u64, otherwise| {
+            if (from..=now).contains(&at) {
+                at
+            } else {
+                otherwise
+            }
+        };
+        let began = within(began, earliest, earliest.min(now));
+        let ended = within(ended, began, now);
+        self.free_since[lane] = ended;
+        let ran = Ran {
+            place,
+            placed,
+            began,
+            ended,
+        };
+        open.ran = Some((ran, now));
+    }
+
+    /// Has this job run since it was placed?
+    pub(super) fn has_run(&self, index: u32) -> bool {
+        self.open[index as usize].ran.is_some()
+    }
+
+    /// An attempt has ended.
+    pub(super) fn ended(
+        &mut self,
+        index: u32,
+        record: &Record,
+        kernel: &'static str,
+        bytes_out: u64,
+        end: End,
+    ) {
+        let policy = record.policy.as_ref();
+        let open = &mut self.open[index as usize];
+        let (ran, over) = open.ran.take().unzip();
+        let over = over.unwrap_or_else(monotonic_ns);
+        let attempt = Attempt {
+            job: record.job,
+            label: policy.and_then(|policy| policy.options.label.clone()),
+            kernel,
+            attempt: record.attempt,
+            since: open.since,
+            ran,
+            over,
+            bytes: (open.bytes, bytes_out),
+            end,
+        };
+        // If it is tried again it waits from here on.
+        open.since = over;
+        self.send(Event::Attempt(attempt));
+    }
+
+    /// The process of a worker was started.
+    pub(super) fn spawned(&mut self, worker: usize) {
+        self.spawned[worker] = monotonic_ns();
+    }
+
+    /// The process of a worker is ready.
+    pub(super) fn ready(&self, worker: usize, pid: u32) {
+        self.send(Event::Started {
+            worker: worker as u32,
+            pid,
+            from: self.spawned[worker],
+            at: monotonic_ns(),
+        });
+    }
+
+    /// A lane's request for output memory, made at `wanted_at` as its worker says, was answered at `at`.
+    ///
+    /// What a worker says counts within the limits of what is known here. A lane waits for one thing after the other.
+    pub(super) fn granted(
+        &mut self,
+        lane: usize,
+        worker: usize,
+        place: Place,
+        wanted_at: u64,
+        at: u64,
+        (bytes, given): (u64, bool),
+    ) {
+        let before = std::mem::replace(&mut self.granted[lane], at);
+        let earliest = before.max(self.free_since[lane]).max(self.spawned[worker]);
+        self.send(Event::Granted {
+            place,
+            from: wanted_at.max(earliest).min(at),
+            at,
+            bytes,
+            given,
+        });
+    }
+
+    pub(super) fn send(&self, event: Event) {
+        self.tracer.send(event);
+    }
 }
 
 /// The sentence of an error up to the limit of a text. It may be longer, because it may have others in it and spells out
@@ -102,170 +210,5 @@ impl Record {
     #[inline]
     pub(super) fn is_traced(&self) -> bool {
         self.form & STAMPED != 0
-    }
-}
-
-impl Core {
-    /// From here on jobs are traced.
-    pub(super) fn begin_trace(&mut self, tracer: Arc<Tracer>) {
-        self.form |= STAMPED;
-        self.trace = Some(Box::new(Tracing::new(
-            tracer,
-            self.workers.len(),
-            self.lanes.len(),
-        )));
-    }
-
-    /// Job `to` needs what job `from` gives: the numbers of two jobs, in either order of their ends.
-    pub(super) fn trace_depends(&self, from: u64, to: u64) {
-        if let Some(trace) = &self.trace {
-            trace.tracer.send(Event::Depends { from, to });
-        }
-    }
-
-    /// A job has left its slot, because it ended or because its worker did. Before its end is told.
-    #[cold]
-    pub(super) fn trace_run(&mut self, lane: usize, position: u64, index: u32) {
-        let now = monotonic_ns();
-        let (began, ended) = self.lanes[lane].producer.stamps(position);
-        let place = self.place_of(lane);
-        let Some(trace) = &mut self.trace else { return };
-        let open = &mut trace.open[index as usize];
-        let placed = open.placed;
-        // What a worker says counts within the limits of what is known here. A lane runs one job after the other.
-        let earliest = placed.max(trace.free_since[lane]);
-        let within = |at: u64, from: u64, otherwise| {
-            if (from..=now).contains(&at) {
-                at
-            } else {
-                otherwise
-            }
-        };
-        let began = within(began, earliest, earliest.min(now));
-        let ended = within(ended, began, now);
-        trace.free_since[lane] = ended;
-        let ran = Ran {
-            place,
-            placed,
-            began,
-            ended,
-        };
-        open.ran = Some((ran, now));
-    }
-
-    /// A traced job gives a value, with so many bytes of fresh arrays.
-    #[cold]
-    pub(super) fn trace_value(&mut self, index: u32, bytes: u64) {
-        self.trace_end(index, bytes, End::Value);
-    }
-
-    /// An attempt gave no value.
-    #[cold]
-    pub(super) fn trace_failed(&mut self, index: u32, why: &JobErrorKind, again: bool) {
-        let trace = self.trace.as_ref();
-        let has_run = trace.is_some_and(|trace| trace.open[index as usize].ran.is_some());
-        let end = if *why == JobErrorKind::Cancelled && !has_run {
-            End::Cancelled
-        } else {
-            End::Failed {
-                why: sentence(why),
-                again,
-            }
-        };
-        self.trace_end(index, 0, end);
-    }
-
-    fn trace_end(&mut self, index: u32, bytes_out: u64, end: End) {
-        let Some(trace) = &mut self.trace else { return };
-        let record = self.records.at(index);
-        let policy = record.policy.as_ref();
-        let open = &mut trace.open[index as usize];
-        let (ran, over) = open.ran.take().unzip();
-        let over = over.unwrap_or_else(monotonic_ns);
-        let attempt = Attempt {
-            job: record.job,
-            label: policy.and_then(|policy| policy.options.label.clone()),
-            kernel: self.kernels.get(record.kernel).name,
-            attempt: record.attempt,
-            since: open.since,
-            ran,
-            over,
-            bytes: (open.bytes, bytes_out),
-            end,
-        };
-        // If it is tried again it waits from here on.
-        open.since = over;
-        trace.tracer.send(Event::Attempt(attempt));
-    }
-
-    /// The handle of a job that no worker has begun is dropped: it leaves without an answer.
-    pub(super) fn leave_unrun(&mut self, index: u32) {
-        debug_assert!(self.records.look(index).stage != Stage::Answered);
-        self.cancelled += 1;
-        if self.records.look(index).is_traced() {
-            self.trace_failed(index, &JobErrorKind::Cancelled, false);
-        }
-        self.discharge(index);
-        self.records.remove(index);
-    }
-
-    pub(super) fn trace_spawned(&mut self, worker: usize) {
-        if let Some(trace) = &mut self.trace {
-            trace.spawned[worker] = monotonic_ns();
-        }
-    }
-
-    pub(super) fn trace_ready(&self, worker: usize) {
-        let Some(trace) = &self.trace else { return };
-        let process = self.workers[worker].process.as_ref();
-        trace.tracer.send(Event::Started {
-            worker: worker as u32,
-            pid: process.map_or(0, |process| process.pidfd.pid().as_raw() as u32),
-            from: trace.spawned[worker],
-            at: monotonic_ns(),
-        });
-    }
-
-    /// The process of a worker is gone, before anything about its jobs is put in order.
-    pub(super) fn trace_gone(&self, worker: usize, cause: &JobErrorKind) {
-        let Some(trace) = &self.trace else { return };
-        let gone = &self.workers[worker];
-        let retired = gone.retiring && *cause == JobErrorKind::Exited(Some(0));
-        let meant = retired || self.closing != Closing::No;
-        // It was killed from here: the verdict says why.
-        let why = gone.verdicts.first().map_or(cause, |(_, why)| why);
-        trace.tracer.send(Event::Gone {
-            worker: worker as u32,
-            at: monotonic_ns(),
-            why: (!meant).then(|| sentence(why)),
-        });
-    }
-
-    /// The want of a lane for output memory is answered.
-    ///
-    /// `at`: before it was, since the lane goes on then.
-    pub(super) fn trace_granted(&mut self, lane: usize, bytes: u64, given: bool, at: u64) {
-        let wanted_at = self.lanes[lane].producer.alloc_requested_at();
-        let (place, worker) = (self.place_of(lane), self.worker_of(lane));
-        let Some(trace) = &mut self.trace else { return };
-        // What a worker says counts within the limits of what is known here. A lane waits for one thing after the other.
-        let before = std::mem::replace(&mut trace.granted[lane], at);
-        let earliest = before
-            .max(trace.free_since[lane])
-            .max(trace.spawned[worker]);
-        trace.tracer.send(Event::Granted {
-            place,
-            from: wanted_at.max(earliest).min(at),
-            at,
-            bytes,
-            given,
-        });
-    }
-
-    fn place_of(&self, lane: usize) -> Place {
-        Place {
-            worker: self.worker_of(lane) as u32,
-            lane: (lane / self.workers.len()) as u32,
-        }
     }
 }

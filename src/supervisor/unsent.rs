@@ -11,12 +11,10 @@
 //! The map holds the lock while it asks for items (`asking`), and lets go of it only while the iterator runs. Then the monitor may
 //! take it; the map finds in `sent` what jobs have been made of the first calls. Locks are taken in the order calls, core.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 
-use super::Shared;
-use super::admission::InLine;
-use super::core::Core;
+use super::admission::account::InLine;
 use super::options::JobOptions;
 use super::record::JobId;
 use crate::kernel::wire::ArgWriter;
@@ -51,6 +49,30 @@ pub(crate) struct Written {
     idle: u32,
 }
 
+/// The calls that the monitor looks after.
+#[derive(Debug, Default)]
+pub(super) struct UnsentCalls(Vec<Weak<Unsent>>);
+
+impl UnsentCalls {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn add(&mut self, unsent: &Arc<Unsent>) {
+        self.0.push(Arc::downgrade(unsent));
+    }
+
+    /// Takes all, to look at them without the lock.
+    pub(super) fn take(&mut self) -> Vec<Weak<Unsent>> {
+        std::mem::take(&mut self.0)
+    }
+
+    /// Puts back what was taken, behind what came meanwhile.
+    pub(super) fn put_back(&mut self, mut unsent: Vec<Weak<Unsent>>) {
+        self.0.append(&mut unsent);
+    }
+}
+
 impl Unsent {
     #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, Written> {
@@ -58,7 +80,7 @@ impl Unsent {
     }
 
     /// False if it is to be forgotten.
-    fn look(&self, shared: &Shared) -> bool {
+    pub(super) fn look(&self, send: impl FnOnce(&mut Written)) -> bool {
         let mut calls = match self.0.try_lock() {
             Ok(calls) => calls,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -76,7 +98,7 @@ impl Unsent {
         calls.idle = 0;
         // Who stands in the line looks each time: others stand behind.
         if calls.count == calls.seen || calls.line.is_in() {
-            shared.send_left(&mut calls);
+            send(&mut calls);
         }
         calls.seen = calls.count;
         true
@@ -152,73 +174,33 @@ impl Written {
     pub(crate) fn sent(&mut self) -> std::vec::Drain<'_, JobId> {
         self.sent.drain(..)
     }
-}
 
-impl Shared {
-    /// Before an iterator runs: has the monitor look after what is written.
-    #[inline]
-    pub(crate) fn look_after(
-        &self,
-        unsent: &Arc<Unsent>,
-        written: &mut Written,
-        kernel: &KernelInfo,
-        options: &JobOptions,
-    ) {
-        if written.len == 0 || written.watched.is_some() {
-            return;
+    /// Leaves the calls to the monitor. False if there are none, or it has them already.
+    pub(super) fn leave_to_monitor(&mut self, kernel: &KernelInfo, options: &JobOptions) -> bool {
+        if self.len == 0 || self.watched.is_some() {
+            return false;
         }
-        written.watched = Some((*kernel, options.if_set().cloned()));
-        written.idle = 0;
-        let mut core = self.lock();
-        // It may sleep without a limit, unless it looks after others.
-        core.call_monitor |= core.unsent.is_empty();
-        core.unsent.push(Arc::downgrade(unsent));
-        self.unlock(core);
+        self.watched = Some((*kernel, options.if_set().cloned()));
+        self.idle = 0;
+        true
     }
 
-    /// Sends what iterators keep from being sent; to be asked by the monitor, once in a while.
-    pub(super) fn look_at_unsent(&self) {
-        // Who comes meanwhile, perhaps once more, comes to the end of a new list.
-        let mut all = std::mem::take(&mut self.lock().unsent);
-        all.retain(|unsent| unsent.upgrade().is_some_and(|unsent| unsent.look(self)));
-        self.lock().unsent.append(&mut all);
+    /// What the monitor sends: the kernel and the options, the calls, and their place in the line for admission.
+    pub(super) fn left(
+        &mut self,
+    ) -> Option<(
+        KernelInfo,
+        Option<JobOptions>,
+        &mut [CallWriter],
+        &mut InLine,
+    )> {
+        let (kernel, options) = self.watched.clone()?;
+        Some((kernel, options, &mut self.calls[..self.len], &mut self.line))
     }
 
-    /// Sends calls of a map whose iterator runs, as far as they are let in without waiting.
-    fn send_left(&self, calls: &mut Written) {
-        let Some((kernel, options)) = calls.watched.clone() else {
-            return;
-        };
-        if self.settings.memory.admission == 0 {
-            calls
-                .all()
-                .iter_mut()
-                .for_each(|call| self.spill(&mut call.0));
-        }
-        let mut core = self.lock();
-        let mut ids = Vec::new();
-        let Written {
-            calls: all,
-            len,
-            line,
-            ..
-        } = &mut *calls;
-        for call in &mut all[..*len] {
-            let submit = |core: &mut Core, call: &mut ArgWriter| {
-                core.submit(&kernel, call, 0, options.as_ref())
-            };
-            if core.admission.is_none() {
-                ids.push(submit(&mut core, &mut call.0));
-            } else if let Some(entry) = core.enter_or_join(&kernel, &call.0, line) {
-                let (entered, id) = self.submit_let_in(core, &mut call.0, entry, submit);
-                core = entered;
-                ids.push(id);
-            } else {
-                break;
-            }
-        }
-        self.unlock(core);
-        calls.were_sent(ids.len());
-        calls.sent.append(&mut ids);
+    /// The monitor has made these jobs of the first calls.
+    pub(super) fn were_sent_as(&mut self, mut jobs: Vec<JobId>) {
+        self.were_sent(jobs.len());
+        self.sent.append(&mut jobs);
     }
 }

@@ -3,10 +3,9 @@
 
 use std::time::Instant;
 
-use super::core::Core;
 use super::error::JobErrorKind;
 use super::words::LastWords;
-use crate::control::Door;
+use crate::control::{Door, HandshakeError};
 use crate::sys::event::EventFd;
 use crate::sys::process::PidFd;
 
@@ -23,6 +22,14 @@ pub(super) enum Status {
     Leaving,
 }
 
+/// A handshake that did not end well.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) worker: usize,
+    pub(super) life: u32,
+    pub(super) why: HandshakeError,
+}
+
 /// The process behind a worker.
 #[derive(Debug)]
 pub(super) struct Process {
@@ -36,10 +43,10 @@ pub(super) struct Process {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Worker {
-    /// Changed by [`Core::set_status`] alone.
+    /// Changed by `EngineState::set_status` alone.
     status: Status,
     pub(super) process: Option<Process>,
-    /// Counts the processes, so that late news of an old one is told apart. Changed by [`Core::next_life`] alone.
+    /// Counts the processes, so that late news of an old one is told apart. Changed by `EngineState::next_life` alone.
     life: u32,
     /// Why its last starts failed, one after the other.
     pub(super) failed_starts: Vec<String>,
@@ -87,6 +94,17 @@ impl Worker {
         }
     }
 
+    /// Only for `EngineState::set_status`, which keeps the lanes in step.
+    pub(super) fn move_to(&mut self, status: Status) {
+        self.status = status;
+    }
+
+    /// Only for `EngineState::next_life`, which keeps the lanes in step.
+    pub(super) fn count_process(&mut self) -> u32 {
+        self.life = self.life.wrapping_add(1);
+        self.life
+    }
+
     pub(super) fn status(&self) -> Status {
         self.status
     }
@@ -113,59 +131,5 @@ impl Worker {
     /// How many have ended in a row, each of which counts for something.
     pub(super) fn deaths_in_a_row(&self) -> u32 {
         self.deaths_in_a_row
-    }
-}
-
-/// The numbers of a worker's lanes: its own number, and then every so many as there are workers. So lanes that are taken
-/// in their order are spread over the workers.
-pub(super) fn lanes_of(
-    worker: usize,
-    workers: usize,
-    lanes: usize,
-) -> std::iter::StepBy<std::ops::Range<usize>> {
-    (worker..lanes).step_by(workers)
-}
-
-impl Core {
-    /// See [`lanes_of`].
-    pub(super) fn lanes_of(&self, worker: usize) -> std::iter::StepBy<std::ops::Range<usize>> {
-        lanes_of(worker, self.workers.len(), self.lanes.len())
-    }
-
-    /// The worker of a lane.
-    pub(super) fn worker_of(&self, lane: usize) -> usize {
-        lane % self.workers.len()
-    }
-
-    /// Lanes of each worker.
-    pub(super) fn lanes_per_worker(&self) -> usize {
-        self.lanes.len() / self.workers.len()
-    }
-
-    /// From now on the worker is here in its life.
-    pub(super) fn set_status(&mut self, worker: usize, status: Status) {
-        self.workers[worker].status = status;
-        let ready = status == Status::Ready;
-        for lane in self.lanes_of(worker) {
-            let was = std::mem::replace(&mut self.lanes[lane].ready, ready);
-            self.ready = self.ready + usize::from(ready) - usize::from(was);
-        }
-    }
-
-    /// News of all processes up to now means nothing any more.
-    pub(super) fn next_life(&mut self, worker: usize) -> u32 {
-        let life = self.workers[worker].life.wrapping_add(1);
-        self.workers[worker].life = life;
-        for lane in self.lanes_of(worker) {
-            self.lanes[lane].life = life;
-        }
-        life
-    }
-
-    /// Jobs finished by all processes of this worker.
-    pub(super) fn jobs_of(&self, worker: usize) -> u64 {
-        self.lanes_of(worker)
-            .map(|lane| self.lanes[lane].jobs)
-            .sum()
     }
 }

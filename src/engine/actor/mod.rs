@@ -18,7 +18,7 @@ use crate::kernel::{
     Args, CallWriter, Initial, Kernel, KernelInfo, Key, Method, MethodParams, Params, Reply,
     RetrySafe,
 };
-use crate::supervisor::{ActorId, Failed, JobOptions, Shared};
+use crate::supervisor::{ActorId, Failed, JobOptions, Supervisor};
 use crate::sys::debug_as_text;
 
 pub use builder::ActorBuilder;
@@ -45,7 +45,7 @@ struct Inner<S: Send + 'static> {
 
 enum ActorPlace<S> {
     There {
-        shared: Arc<Shared>,
+        shared: Arc<Supervisor>,
         id: ActorId,
     },
     /// Of an inline engine: the state itself, and which random numbers calls draw.
@@ -322,7 +322,7 @@ fn within(limit: Duration) -> JobOptions {
 
 /// A call of this actor with these arguments.
 #[inline]
-fn written<A, P>(shared: &Shared, id: ActorId, args: A) -> CallWriter
+fn written<A, P>(shared: &Supervisor, id: ActorId, args: A) -> CallWriter
 where
     A: Args<'static, P>,
     P: Params,

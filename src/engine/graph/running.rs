@@ -15,7 +15,7 @@ use super::picture::Picture;
 use super::plan::Jobs;
 use crate::engine::JobError;
 use crate::kernel::NodeValues;
-use crate::supervisor::{Failed, GraphProgress, JobOptions, Limit, NodeFate, Read, Shared};
+use crate::supervisor::{Failed, GraphProgress, JobOptions, Limit, NodeFate, Read, Supervisor};
 
 /// A graph that runs: see [`Graph::run`](super::Graph::run).
 ///
@@ -29,7 +29,7 @@ pub struct Running<W: Wanted> {
 }
 
 enum State {
-    Sent { shared: Arc<Shared>, graph: u32 },
+    Sent { shared: Arc<Supervisor>, graph: u32 },
     Here(Here),
 }
 
@@ -236,7 +236,12 @@ impl Source<'_> {
 }
 
 impl<W: Wanted> Running<W> {
-    pub(super) fn sent(shared: &Arc<Shared>, graph: u32, wanted: W, picture: Arc<Picture>) -> Self {
+    pub(super) fn sent(
+        shared: &Arc<Supervisor>,
+        graph: u32,
+        wanted: W,
+        picture: Arc<Picture>,
+    ) -> Self {
         Self {
             state: State::Sent {
                 shared: Arc::clone(shared),

@@ -19,7 +19,7 @@ use super::JobFailure;
 
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{CallWriter, Kernel, KernelInfo, Key, Params, Program, Reply};
-use crate::supervisor::{JobError, JobId, Read, Shared};
+use crate::supervisor::{JobError, JobId, Read, Supervisor};
 
 /// A job that was submitted, and will have a value of type `R`.
 ///
@@ -37,7 +37,7 @@ pub struct Job<R, E: JobFailure = JobError> {
 
 enum State<R> {
     Sent {
-        shared: Arc<Shared>,
+        shared: Arc<Supervisor>,
         id: JobId,
         read: Read<R>,
     },
@@ -52,7 +52,7 @@ impl<R, E: JobFailure> Unpin for Job<R, E> {}
 impl<R: Send + 'static> Job<R> {
     /// Sends a job whose arguments `fill` writes.
     #[inline]
-    pub(super) fn send<G>(shared: &Arc<Shared>, fill: impl FnOnce(&mut CallWriter)) -> Self
+    pub(super) fn send<G>(shared: &Arc<Supervisor>, fill: impl FnOnce(&mut CallWriter)) -> Self
     where
         G: Program,
         G::Reply: Reply<Out = R>,
@@ -65,7 +65,7 @@ impl<R: Send + 'static> Job<R> {
 
     /// A job that was submitted.
     #[inline]
-    pub(super) fn sent<G>(shared: &Arc<Shared>, id: JobId) -> Self
+    pub(super) fn sent<G>(shared: &Arc<Supervisor>, id: JobId) -> Self
     where
         G: Program,
         G::Reply: Reply<Out = R>,
@@ -94,7 +94,7 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
     /// A job that was submitted, and how its reply is read.
     #[inline]
     pub(super) fn submitted(
-        shared: &Arc<Shared>,
+        shared: &Arc<Supervisor>,
         id: JobId,
         read: Read<R>,
         retained: E::Retained,
@@ -128,7 +128,7 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
     }
 
     /// Where it was sent, if it was and its value was not taken.
-    pub(super) fn sent_to(&self) -> Option<(&Arc<Shared>, JobId)> {
+    pub(super) fn sent_to(&self) -> Option<(&Arc<Supervisor>, JobId)> {
         match &self.state {
             State::Sent { shared, id, .. } => Some((shared, *id)),
             State::Here(_) | State::Taken => None,

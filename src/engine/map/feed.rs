@@ -11,8 +11,8 @@ use crate::engine::seeds::Series;
 use crate::kernel::wire::Lease;
 use crate::kernel::{CallWriter, KernelInfo};
 use crate::supervisor::{
-    Flight, InLine, JobOptions, Outlook, Read, ResultKey, Shared, Unsent, Written, bytes_to_expect,
-    held_by, park_until,
+    Flight, InLine, JobOptions, Outlook, Read, ResultKey, Supervisor, Unsent, Written,
+    bytes_to_expect, held_by, park_until,
 };
 
 /// About what it takes to wake a sleeping thread of this process: a little less than to wake a worker.
@@ -73,7 +73,7 @@ impl<I: Iterator, R> Plan<I, R> {
 
 /// Jobs that are given up when nobody asks for them any more.
 struct Flying<K, R> {
-    shared: Option<Arc<Shared>>,
+    shared: Option<Arc<Supervisor>>,
     flight: Flight<K, R>,
     /// The place in the line for admission, as a stream.
     line: InLine,
@@ -137,7 +137,7 @@ pub(super) struct Feed<I: Iterator, R, K> {
 }
 
 impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
-    pub(super) fn new(plan: Plan<I, R>, shared: Option<Arc<Shared>>) -> Self {
+    pub(super) fn new(plan: Plan<I, R>, shared: Option<Arc<Supervisor>>) -> Self {
         Self {
             plan,
             exhausted: false,
@@ -160,7 +160,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
     ///
     /// # Panics
     /// If items have been pulled.
-    pub(super) fn into_parts(mut self, what: &str) -> (Plan<I, R>, Option<Arc<Shared>>) {
+    pub(super) fn into_parts(mut self, what: &str) -> (Plan<I, R>, Option<Arc<Supervisor>>) {
         assert!(
             self.pulled == 0 && !self.exhausted,
             "`{what}` comes before the first result of a map is asked for"
@@ -225,7 +225,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
     }
 
     /// Pulls items until enough is in flight, and takes what has ended. `wait`: may wait for admission.
-    fn pump(&mut self, shared: &Shared, wait: bool) {
+    fn pump(&mut self, shared: &Supervisor, wait: bool) {
         if self.may_wait() && !self.flying.flight.open.is_empty() {
             // What has ended is not to stand behind the next item.
             self.exchange(shared, false);
@@ -255,7 +255,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
     }
 
     /// Pulls and writes the next batch: one item from an iterator that may wait. False if there is no room for more, or no item.
-    fn pull(&mut self, shared: &Shared, outlook: Outlook) -> bool {
+    fn pull(&mut self, shared: &Supervisor, outlook: Outlook) -> bool {
         let unsent = Arc::clone(&self.flying.unsent);
         let mut written = unsent.lock();
         written.begin(&self.plan.options);
@@ -317,7 +317,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
     }
 
     /// Sends what is written, as far as it is let in, and takes what has ended. How many calls had to stay.
-    fn exchange(&mut self, shared: &Shared, wait: bool) -> usize {
+    fn exchange(&mut self, shared: &Supervisor, wait: bool) -> usize {
         let unsent = Arc::clone(&self.flying.unsent);
         let mut written = unsent.lock();
         shared.leave_line(written.end());
@@ -337,7 +337,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
     /// Is there to be one more in flight? `all_let_in`: there are no calls that had to stay.
     fn has_room(
         &self,
-        shared: &Shared,
+        shared: &Supervisor,
         outlook: Outlook,
         written: &Written,
         all_let_in: bool,
@@ -360,13 +360,13 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
     }
 
     /// How many jobs take about as long as waking somebody: he had better sleep for so many.
-    fn worth_waking(&self, shared: &Shared) -> usize {
+    fn worth_waking(&self, shared: &Supervisor) -> usize {
         let outlook = shared.outlook(&self.plan.calls.kernel);
         (WAKE_NS / outlook.expected_ns.max(1)) as usize
     }
 
     /// Sleeps until some of what is in flight has ended, or so long. `None` if nothing is in flight, and nothing waits to be let in.
-    fn sleep(&mut self, shared: &Shared, limit: Option<Duration>) -> Option<()> {
+    fn sleep(&mut self, shared: &Supervisor, limit: Option<Duration>) -> Option<()> {
         let Some(last) = self.flying.flight.open.len().checked_sub(1) else {
             return (self.written() > 0).then(|| self.enter_within(shared, limit));
         };
@@ -387,7 +387,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
     }
 
     /// Waits for so long until the first call that was written is let in, and sends it.
-    fn enter_within(&mut self, shared: &Shared, limit: Option<Duration>) {
+    fn enter_within(&mut self, shared: &Supervisor, limit: Option<Duration>) {
         let entered = park_until(limit, |waker, _| {
             let context = &mut Context::from_waker(waker);
             self.poll_first_call(shared, context)
@@ -482,7 +482,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
     }
 
     /// Sends the first call that was written as soon as it is let in.
-    fn poll_first_call(&mut self, shared: &Shared, context: &mut Context<'_>) -> Poll<()> {
+    fn poll_first_call(&mut self, shared: &Supervisor, context: &mut Context<'_>) -> Poll<()> {
         let unsent = Arc::clone(&self.flying.unsent);
         let mut written = unsent.lock();
         let (kernel, call) = (&self.plan.calls.kernel, &mut written.all()[0].0);
@@ -497,7 +497,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
     }
 
     /// Has a job ended whose answer may be given? If not, the waker is called when one does.
-    fn poll_end(&self, shared: &Shared, waker: &Waker) -> Option<usize> {
+    fn poll_end(&self, shared: &Supervisor, waker: &Waker) -> Option<usize> {
         let open = &self.flying.flight.open;
         let asked = if K::ORDERED { 1 } else { open.len() };
         shared.poll_any(open.iter().take(asked).map(|&(_, id)| id), waker)

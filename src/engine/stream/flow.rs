@@ -9,7 +9,7 @@ use super::error::StreamError;
 use super::{OnFailure, Settings};
 use crate::engine::seeds::Series;
 use crate::engine::{Engine, JobErrorKind};
-use crate::supervisor::{InLine, Shared};
+use crate::supervisor::{InLine, Supervisor};
 
 /// How long a source is asked for items before answers are looked at again.
 const SLICE: Duration = Duration::from_micros(50);
@@ -120,7 +120,7 @@ impl<'e> Driver<'e> {
     /// Asks for admission; `None` if that has to wait.
     pub(super) fn ask<R>(
         &mut self,
-        enter: impl FnOnce(&Arc<Shared>, &mut InLine, &Context<'_>) -> Poll<R>,
+        enter: impl FnOnce(&Arc<Supervisor>, &mut InLine, &Context<'_>) -> Poll<R>,
     ) -> Option<R> {
         let context = Context::from_waker(&self.waker);
         match enter(self.engine.shared()?, &mut self.line, &context) {

@@ -13,7 +13,7 @@ use super::error::StreamError;
 use super::flow::{BoxFlow, Driver, Event, Flow, Item};
 use crate::engine::{DeadLetter, Engine, Job, JobBuilder, JobError};
 use crate::kernel::{Accepts, Reply};
-use crate::supervisor::{InLine, JobOptions, Shared};
+use crate::supervisor::{InLine, JobOptions, Supervisor};
 
 /// What was said of one stage after it was added.
 pub(super) struct StageOptions<'a, I> {
@@ -49,7 +49,8 @@ pub(super) enum Begun<'a, R> {
     Waits(EnterFn<'a, R>),
 }
 
-type EnterFn<'a, R> = Box<dyn FnMut(&Arc<Shared>, &mut InLine, &Context<'_>) -> Poll<Job<R>> + 'a>;
+type EnterFn<'a, R> =
+    Box<dyn FnMut(&Arc<Supervisor>, &mut InLine, &Context<'_>) -> Poll<Job<R>> + 'a>;
 
 impl<'a, R: Send + 'static> Begun<'a, R> {
     /// Submits it, unless it may have to wait for admission: the thread that drives the stream has more to do than that.

@@ -7,13 +7,13 @@ use super::{ACTOR, Actor, ActorId, ActorPlan, Checkpoints, LOOK_EVERY, Place};
 use crate::kernel::KernelInfo;
 use crate::kernel::wire::{ArgWriter, Lease};
 use crate::link::fence_after_queueing;
-use crate::supervisor::core::Core;
 use crate::supervisor::error::JobErrorKind;
 use crate::supervisor::options::JobOptions;
 use crate::supervisor::queue::Queue;
 use crate::supervisor::record::JobId;
+use crate::supervisor::state::EngineState;
 
-impl Core {
+impl EngineState {
     /// Makes an actor, as soon as a lane has room for it.
     pub(super) fn new_actor(&mut self, plan: ActorPlan) -> ActorId {
         let start = self.kernels.index(&plan.start);
@@ -41,7 +41,7 @@ impl Core {
             // Initial arguments are only read, by type.
             Lease::Owned(_) | Lease::Lent(_) => None,
         });
-        self.seeded += 1;
+        let seed = self.records.next_seed();
         let actor = Actor {
             generation: 0,
             place: Place::Nowhere,
@@ -49,7 +49,7 @@ impl Core {
             start: plan.start,
             end: plan.end,
             words: plan.args.words().to_vec(),
-            seed: self.seeded,
+            seed,
             given: given.collect(),
             restored: None,
             checkpoints,
@@ -167,7 +167,7 @@ impl Core {
     /// Keeps a call until the lane has room.
     #[cold]
     pub(super) fn keep_call(&mut self, index: u32, record: u32) {
-        self.be_watched();
+        self.monitor.watch_memory();
         let actor = &mut self.actors.table[index as usize];
         actor.calls.push_back(record, self.records.look(record));
         let (lane, calls) = (actor.lane(), actor.calls.len());

@@ -5,12 +5,13 @@ use smallvec::SmallVec;
 use super::{Checkpoint, Place, Role, actor_of};
 use crate::kernel::Receiving;
 use crate::kernel::wire::{ReplyReader, WordReader};
-use crate::supervisor::core::{Closing, Core};
 use crate::supervisor::error::JobErrorKind;
+use crate::supervisor::lifecycle::Closing;
 use crate::supervisor::policy::costs_a_worker;
 use crate::supervisor::record::Outcome;
+use crate::supervisor::state::EngineState;
 
-impl Core {
+impl EngineState {
     /// A job of an actor has ended that nobody asks for.
     #[cold]
     pub(in crate::supervisor) fn actor_job_ended(&mut self, record: u32, outcome: Outcome) {
@@ -79,7 +80,7 @@ impl Core {
             }
         }
         // What waited for this can be placed.
-        self.call_monitor = true;
+        self.monitor.call();
     }
 
     /// The initial kernel gave no state.
@@ -87,7 +88,7 @@ impl Core {
         if let Some(lane) = self.actor(index).lane() {
             self.let_out(lane);
         }
-        let most = self.quarantine_after;
+        let most = self.config.quarantine_after();
         let actor = self.actor(index);
         // Whose worker died may have done it, or not. A state that can be had again may cost as many as a job.
         let dead = costs_a_worker(why) && actor.checkpoints.is_some();
@@ -243,7 +244,7 @@ impl Core {
                 _ => self.fail_running(worker, record, why),
             }
         }
-        for lane in self.lanes_of(worker) {
+        for lane in self.lanes.of_worker(worker) {
             let hosted = self.lanes[lane].hosted.as_mut();
             let turns = hosted.map(|hosted| std::mem::take(&mut hosted.turns));
             for index in turns.unwrap_or_default() {
@@ -280,12 +281,14 @@ impl Core {
         fault: &JobErrorKind,
     ) {
         self.let_out(lane);
-        let worker = self.worker_of(lane);
+        let worker = self.lanes.worker_of(lane);
         let cause = calls.first().map_or(fault, |(_, _, why)| why).clone();
         // When workers stop, their states go with them.
-        let closing = self.stopping || self.closing == Closing::Now || self.broken.is_some();
+        let closing = self.lifecycle.is_stopping()
+            || self.lifecycle.closes_now()
+            || self.lifecycle.broken().is_some();
         // Nobody can call it any more.
-        let idle = self.closing == Closing::Drain && self.actor(index).calls.is_empty();
+        let idle = self.lifecycle.closing() == Closing::Drain && self.actor(index).calls.is_empty();
         let closing = closing || idle;
         let actor = self.actor(index);
         let held = actor

@@ -1,25 +1,19 @@
 //! Actors: calls that have to run where a state lies, in order. The README of this floor has the rules.
 
 mod calls;
+mod handle;
 mod losses;
 mod pauses;
 mod places;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::Shared;
-use super::admission::InLine;
-use super::core::Core;
 use super::error::JobErrorKind;
-use super::lane::Lane;
-use super::options::JobOptions;
 use super::queue::Queue;
-use super::record::JobId;
 use crate::arena::Block;
 use crate::kernel::wire::{ArgWriter, ReceivedArray};
 use crate::kernel::{KernelInfo, Receiving, actor};
@@ -277,176 +271,14 @@ pub(super) struct Hosted {
     turns: VecDeque<u32>,
 }
 
-impl Lane {
-    /// How many actors have their state here.
-    pub(super) fn actors(&self) -> usize {
-        self.hosted.as_ref().map_or(0, |hosted| hosted.count)
+impl Hosted {
+    pub(super) fn count(&self) -> usize {
+        self.count
     }
 
-    /// Does an actor wait for room in this lane?
+    /// Does an actor wait for room in the lane?
     #[inline]
-    pub(super) fn is_wanted(&self) -> bool {
-        let hosted = self.hosted.as_ref();
-        hosted.is_some_and(|hosted| !hosted.turns.is_empty())
-    }
-}
-
-impl Core {
-    /// A lane has one actor more, and its worker is not replaced before that has ended.
-    fn take_in(&mut self, lane: usize) {
-        let hosted = self.lanes[lane].hosted.get_or_insert_default();
-        hosted.count += 1;
-        let worker = self.worker_of(lane);
-        self.workers[worker].actors += 1;
-        if self.workers[worker].actors == 1 {
-            self.lanes_of(worker)
-                .for_each(|lane| self.lanes[lane].spare(true));
-        }
-    }
-
-    /// One of them has ended.
-    fn let_out(&mut self, lane: usize) {
-        let Some(hosted) = &mut self.lanes[lane].hosted else {
-            return;
-        };
-        hosted.count -= 1;
-        if hosted.count == 0 {
-            self.lanes[lane].hosted = None;
-        }
-        let worker = self.worker_of(lane);
-        self.workers[worker].actors -= 1;
-        if self.workers[worker].actors == 0 {
-            self.lanes_of(worker)
-                .for_each(|lane| self.lanes[lane].spare(false));
-        }
-    }
-
-    fn actor(&mut self, index: u32) -> &mut Actor {
-        &mut self.actors.table[index as usize]
-    }
-
-    fn find_actor(&mut self, id: ActorId) -> Option<&mut Actor> {
-        let actor = self.actors.table.get_mut(id.index as usize)?;
-        let known = actor.generation == id.generation && !matches!(actor.place, Place::Free);
-        known.then_some(actor)
-    }
-
-    /// A number for the actor that this job starts, which no other actor has, and no job.
-    pub(super) fn starts(&mut self, record: u32) -> Option<u64> {
-        let (index, role) = self.role(record)?;
-        let generation = self.actor(index).generation;
-        (role == Role::Start).then_some(u64::MAX - actor::key(index, generation))
-    }
-
-    /// The actor of a job, and what the job does for it.
-    fn role(&mut self, record: u32) -> Option<(u32, Role)> {
-        let record = self.records.look(record);
-        let (index, kernel) = (actor_of(record.group)?, record.kernel);
-        let id = self.kernels.get(kernel).id?;
-        let actor = self.actor(index);
-        let checkpoints = actor.checkpoints.as_ref();
-        let role = if id == actor.start.id
-            || checkpoints.is_some_and(|checkpoints| id == checkpoints.plan.restore.id)
-        {
-            Role::Start
-        } else if id == actor.end.id {
-            Role::End
-        } else if checkpoints.is_some_and(|checkpoints| kernel == checkpoints.save) {
-            Role::Save
-        } else {
-            Role::Call
-        };
-        Some((index, role))
-    }
-}
-
-impl Core {
-    fn status_of_actor(&mut self, id: ActorId) -> Option<ActorStatus> {
-        self.drain_busy();
-        self.refill();
-        let workers = self.workers.len();
-        let actor = self.find_actor(id)?;
-        let checkpoints = actor.checkpoints.as_ref();
-        Some(ActorStatus {
-            worker: match actor.place {
-                Place::Here { lane } => Some((lane % workers) as u32),
-                _ => None,
-            },
-            lost: match &actor.place {
-                Place::Lost(why) => Some(why.clone()),
-                _ => None,
-            },
-            waiting: actor.calls.len(),
-            restarts: actor.restarts,
-            forgotten: actor.forgotten,
-            checkpoints: checkpoints.map_or(0, |checkpoints| checkpoints.made),
-            failed_checkpoints: checkpoints.map_or(0, |checkpoints| checkpoints.failed),
-        })
-    }
-}
-
-impl Shared {
-    /// See [`Core::new_actor`].
-    pub(crate) fn new_actor(&self, plan: ActorPlan) -> ActorId {
-        let mut core = self.lock();
-        let id = core.new_actor(plan);
-        self.unlock(core);
-        id
-    }
-
-    /// See [`Core::call_actor`].
-    #[inline]
-    pub(crate) fn call_actor(
-        &self,
-        actor: ActorId,
-        kernel: &KernelInfo,
-        call: &mut ArgWriter,
-        options: Option<&JobOptions>,
-    ) -> JobId {
-        let mut core = self.lock();
-        let id = if core.admission.is_none() {
-            core = self.spilled(core, call);
-            core.call_actor(actor, kernel, call, options)
-        } else {
-            let submit =
-                |core: &mut Core, call: &mut _| core.call_actor(actor, kernel, call, options);
-            let (admitted, id) = self.submit_admitted(core, kernel, call, submit);
-            core = admitted;
-            id
-        };
-        self.unlock(core);
-        id
-    }
-
-    /// The same in a future: when the call is let in, so that calls run in the order in which they were.
-    pub(crate) fn poll_call_actor(
-        &self,
-        actor: ActorId,
-        kernel: &KernelInfo,
-        call: &mut ArgWriter,
-        options: Option<&JobOptions>,
-        line: &mut InLine,
-        context: &Context<'_>,
-    ) -> Poll<JobId> {
-        let submit = |core: &mut Core, call: &mut _| core.call_actor(actor, kernel, call, options);
-        self.poll_submit(kernel, call, line, context, submit)
-    }
-
-    /// See [`Core::end_actor`].
-    pub(crate) fn end_actor(&self, actor: ActorId) {
-        if self.is_copy() {
-            return;
-        }
-        let mut core = self.lock();
-        core.end_actor(actor);
-        self.unlock(core);
-    }
-
-    /// How an actor fares; `None` if it has ended.
-    pub(crate) fn status_of_actor(&self, actor: ActorId) -> Option<ActorStatus> {
-        let mut core = self.lock();
-        let status = core.status_of_actor(actor);
-        self.unlock(core);
-        status
+    pub(super) fn has_turns(&self) -> bool {
+        !self.turns.is_empty()
     }
 }

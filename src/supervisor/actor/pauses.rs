@@ -2,19 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use crate::supervisor::core::{Closing, Core};
 use crate::supervisor::error::JobErrorKind;
 use crate::supervisor::options::Backoff;
+use crate::supervisor::state::EngineState;
 
 /// Between two tries.
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
 /// Tries in a row before the actor is given up: those of about a quarter of a minute.
 const MOST: u32 = 20;
 
-impl Core {
+impl EngineState {
     /// A start failed for this reason: may it be otherwise in a while? Then the actor is tried again.
     pub(super) fn starts_later(&mut self, index: u32, why: &JobErrorKind) -> bool {
-        let closing = self.closing == Closing::Now || self.broken.is_some();
+        let closing = self.lifecycle.closes_now() || self.lifecycle.broken().is_some();
         let actor = self.actor(index);
         // The caller of the first start can make room and call `actor` again: nothing is lost then.
         if !matches!(why, JobErrorKind::ArenaFull(_))
@@ -28,7 +28,7 @@ impl Core {
         let due = Instant::now() + PAUSES.pause(actor.full_starts, index.into());
         actor.due = Some(due);
         self.actors.paused.insert((due, index));
-        self.wake_monitor_by(due);
+        self.monitor.call_before(due);
         true
     }
 

@@ -8,15 +8,15 @@ use crate::kernel::KernelInfo;
 use crate::kernel::actor;
 use crate::kernel::wire::{ArgWriter, Lease};
 use crate::link::NOTICE;
-use crate::supervisor::core::Core;
 use crate::supervisor::error::JobErrorKind;
 use crate::supervisor::lane::{Lane, NOBODY};
 use crate::supervisor::place::DEPTH_NS;
+use crate::supervisor::state::EngineState;
 
 /// A lane that has no more to do than this is worth waiting for, so that states that are made at the same time are spread.
 const SOON_NS: u64 = 40 * DEPTH_NS;
 
-impl Core {
+impl EngineState {
     /// Somebody may have something to do for this actor.
     pub(super) fn list(&mut self, index: u32) {
         let actor = &mut self.actors.table[index as usize];
@@ -43,9 +43,8 @@ impl Core {
             && let Some(&index) = self.actors.homeless.front()
         {
             let Some(lane) = self.home() else {
-                if !self.ticking && self.passes_room_by() {
-                    self.ticking = true;
-                    self.call_monitor = true;
+                if !self.monitor.ticks() && self.passes_room_by() {
+                    self.monitor.start_ticking();
                 }
                 break;
             };
@@ -113,7 +112,7 @@ impl Core {
         let soon = |lane: &Lane| lane.ready && lane.room() > 0 && lane.backlog_ns <= SOON_NS;
         let may = lanes.filter(|(_, lane)| lane.fits(0) || soon(lane));
         let best = may.min_by_key(|(index, lane)| {
-            let beside = self.workers[self.worker_of(*index)].actors;
+            let beside = self.workers[self.lanes.worker_of(*index)].actors;
             (lane.actors(), beside, self.has_jobs(lane), *index)
         });
         let (index, lane) = best?;

@@ -1,117 +1,29 @@
 //! Jobs that a kernel spawned: they run, and what goes on with their values answers the job that spawned them. See
 //! "Spawned jobs" in the README of this floor.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::told::{ChildValue, Told, Unloaded};
-use super::{Begun, LastEnd, Over, WINDOW};
+use super::ends::{LastEnd, Over};
+use super::families::{FAMILY, Family};
+use super::graphs::Begun;
+use super::told::{ChildValue, MOST_DEEP, MOST_OPEN, Told, Unloaded};
 use crate::kernel::wire::{ArgWriter, Leases};
 use crate::link::{CANCEL, NOTICE, STAMPED};
 use crate::supervisor::actor::actor_of;
-use crate::supervisor::core::Core;
 use crate::supervisor::error::{Because, JobErrorKind};
+use crate::supervisor::job_table::JobTable;
 use crate::supervisor::options::JobOptions;
-use crate::supervisor::record::{JobId, NO_GRAPH, Outcome, Records, Stage};
+use crate::supervisor::record::{JobId, NO_GRAPH, Outcome, Stage};
+use crate::supervisor::state::EngineState;
 use crate::sys::clock::postponed;
 
-/// In a record's graph: the number of a family.
-pub(super) const FAMILY: u32 = 1 << 31;
 /// In place of a worker: not an end, but a family that may go on.
 const MAY_GO_ON: u32 = u32::MAX;
-/// How many jobs may wait for each other, each for one that it spawned.
-pub(crate) const MOST_DEEP: u32 = 10_000;
-/// Jobs that were spawned and have not ended.
-pub(crate) const MOST_OPEN: u64 = 1 << 18;
-
-/// What one job has spawned.
-#[derive(Debug)]
-pub(super) struct Family {
-    /// Tells it from one that had its place before.
-    serial: u64,
-    /// The record of the job that they are to answer.
-    parent: u32,
-    depth: u32,
-    /// Of the random numbers that they draw.
-    seed: u64,
-    options: Option<Box<JobOptions>>,
-    told: Told,
-    /// By the kernels that were told: the index of the job's kernel.
-    kernels: Vec<u32>,
-    /// By task: the record that it has, or had.
-    sent: Vec<JobId>,
-    /// Tasks that have a record and no answer.
-    open: usize,
-    /// Children that gave their value.
-    done: usize,
-    /// Why there will be no value.
-    failed: Option<Because>,
-    /// Its place in the line of admission.
-    ticket: u64,
-}
-
-impl Family {
-    fn children(&self) -> usize {
-        self.told.tasks.len() - 1
-    }
-
-    /// The next task that may be sent.
-    fn next(&self) -> Option<usize> {
-        let next = self.sent.len();
-        let children = self.children();
-        let ready = next < children && self.open < WINDOW || next == children && self.done == next;
-        (ready && self.failed.is_none()).then_some(next)
-    }
-}
 
 /// A list of jobs to spawn with their kernels, or why there will be none.
 type Spawned = Result<(Told, Vec<u32>), JobErrorKind>;
 
-/// All families of an engine.
-#[derive(Debug, Default)]
-pub(super) struct Families {
-    all: Vec<Option<Box<Family>>>,
-    free: Vec<u32>,
-    serial: u64,
-    /// How many there are.
-    count: usize,
-    /// Tasks that have not ended.
-    open: u64,
-    call: Option<ArgWriter>,
-    /// When patience is over with what runs on although its family has failed.
-    due: BTreeMap<(Instant, u64), u32>,
-}
-
-impl Families {
-    fn look(&self, family: u32) -> Option<&Family> {
-        self.all.get(family as usize)?.as_deref()
-    }
-
-    fn get(&mut self, family: u32) -> Option<&mut Family> {
-        self.all.get_mut(family as usize)?.as_deref_mut()
-    }
-
-    fn add(&mut self, family: Family) -> u32 {
-        self.count += 1;
-        self.open += family.told.tasks.len() as u64;
-        let family = Some(Box::new(family));
-        if let Some(index) = self.free.pop() {
-            self.all[index as usize] = family;
-            return index;
-        }
-        self.all.push(family);
-        self.all.len() as u32 - 1
-    }
-
-    fn remove(&mut self, index: u32) -> Option<Box<Family>> {
-        let family = self.all.get_mut(index as usize)?.take()?;
-        self.free.push(index);
-        self.count -= 1;
-        Some(family)
-    }
-}
-
-impl Core {
+impl EngineState {
     /// Jobs that wait for what they have spawned.
     pub(in crate::supervisor) fn waiting_for_spawned(&self) -> usize {
         self.graphs.families.count
@@ -167,7 +79,7 @@ impl Core {
             return Err("jobs to spawn from a kernel that spawns none".into());
         }
         let bytes = unpacked.bytes;
-        if self.strict {
+        if self.config.is_sandboxed() {
             return Ok((Err(JobErrorKind::NoSpawning), bytes));
         }
         let (words, arrays) = unpacked.into_words(&reply);
@@ -176,7 +88,7 @@ impl Core {
             return Ok((Err(why), bytes));
         }
         let told = Told::read(words, arrays)?;
-        let worker = self.worker_of(lane);
+        let worker = self.lanes.worker_of(lane);
         let kernels = told.kernels.iter();
         let kernels = kernels.map(|told| self.kernels.spawned(told, worker));
         let kernels = kernels.collect::<Option<Vec<u32>>>();
@@ -336,8 +248,6 @@ impl Core {
     fn send_task(&mut self, family: u32, task: usize, kernel: u32) -> JobId {
         let (id, record) = self.records.add();
         let index = id.index;
-        self.next_job += 1;
-        record.job = self.next_job;
         record.kernel = kernel;
         record.group = 0;
         record.detached = true;
@@ -377,7 +287,7 @@ impl Core {
             && self.is_kept_back(index, options)
         {
             // It is answered, or its limiter says when it goes on.
-        } else if self.ranked && self.overtake(index)
+        } else if self.scheduler.has_priorities() && self.overtake(index)
             || !self.queue.is_clear()
             || !self.place(index)
         {
@@ -461,13 +371,13 @@ impl Core {
                     _ => self.cancel(id),
                 }
             }
-            let grace = self.groups.grace;
+            let grace = self.config.grace();
             if how == Breaking::Failed
                 && open > 0
                 && let Some(due) = Instant::now().checked_add(grace)
             {
                 self.graphs.families.due.insert((due, serial), family);
-                self.wake_monitor_by(due);
+                self.monitor.call_before(due);
             }
             crate::sync::point!("family.broken");
             self.let_go_on(family);
@@ -532,7 +442,7 @@ fn load(
     of: &mut Family,
     task: usize,
     call: &mut ArgWriter,
-    records: &mut Records,
+    records: &mut JobTable,
 ) -> Option<JobErrorKind> {
     // Values are taken out of the records, one after the other, and the records go with them.
     let mut values = Vec::new();

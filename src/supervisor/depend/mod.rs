@@ -1,109 +1,33 @@
 //! Graphs: jobs that wait for other jobs. See "Graphs" in the README of this floor.
 
+pub(super) mod ends;
+mod families;
 mod family;
+pub(super) mod graphs;
 mod run;
-mod told;
+pub(super) mod told;
 mod waiting;
 
-use std::collections::{BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
 
-pub(super) use family::Breaking;
-use family::Families;
-pub(crate) use family::{MOST_DEEP, MOST_OPEN};
-pub use run::GraphProgress;
-use run::{Bad, Run, UnitStage};
-pub(crate) use run::{Calls, GraphPlan, NodeFate, Unit};
-pub(crate) use told::KernelTold;
-
-use super::core::{Closing, Core, Read};
+use self::ends::{LastEnd, Over};
+use self::families::WINDOW;
+pub(super) use self::family::Breaking;
+use self::graphs::Begun;
+pub use self::run::GraphProgress;
+use self::run::{Bad, Run, UnitStage};
+pub(crate) use self::run::{Calls, GraphPlan, NodeFate, Unit};
+pub(crate) use self::told::MOST_DEEP;
 use super::error::{JobError, JobErrorKind};
 use super::lane::{Lane, NOBODY};
 use super::record::{JobId, NO_GRAPH, Outcome, Stage};
-use crate::kernel::Shares;
-use crate::link::{Ask, NOTICE, SLOTS, fence_after_queueing};
+use super::reply::Read;
+use super::state::EngineState;
+use crate::link::{Ask, NOTICE, fence_after_queueing};
 
-/// Jobs of one graph that have a record and no answer, at most: enough for every worker, however many are ready.
-const WINDOW: usize = 2 * SLOTS;
-
-/// An end that its graph has not heard of.
-#[derive(Clone, Copy, Debug)]
-struct Over {
-    record: u32,
-    end: LastEnd,
-}
-
-/// What a lane told of the job that was drained last.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct LastEnd {
-    pub(super) took_ns: u64,
-    pub(super) lane: u32,
-    /// Of a chain that failed: which of its nodes.
-    pub(super) step: u32,
-    /// Bytes of fresh arrays in its value.
-    pub(super) bytes: u64,
-    /// Of a chain: how the time is spread over its nodes.
-    pub(super) shares: Option<Shares>,
-}
-
-/// What has jobs of its own to send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Begun {
-    Graph(u32),
-    Family(u32),
-}
-
-/// All graphs of an engine.
-#[derive(Debug, Default)]
-pub(super) struct Graphs {
-    runs: Vec<Option<Box<Run>>>,
-    free: Vec<u32>,
-    over: VecDeque<Over>,
-    /// Somebody goes through `over`.
-    continuing: bool,
-    /// Some unit went to the queue.
-    kept: bool,
-    /// What admission holds back, by its place in the line.
-    held_back: BTreeSet<(u64, Begun)>,
-    /// What jobs have spawned.
-    families: Families,
-    /// Set when a job is drained, for the end of the unit that it may be.
-    pub(super) last: LastEnd,
-}
-
-impl Graphs {
-    /// Has a job ended of which its graph has not heard?
-    #[inline]
-    pub(super) fn have_ends(&self) -> bool {
-        !self.over.is_empty() && !self.continuing
-    }
-
-    /// A panic may have left it half done: the others are to be gone on with.
-    pub(super) fn begin_again(&mut self) {
-        self.continuing = false;
-    }
-
-    /// Jobs that graphs which run have not sent yet.
-    pub(super) fn planned(&self) -> usize {
-        let runs = self.runs.iter().flatten();
-        runs.map(|run| run.planned()).sum()
-    }
-
-    /// Is there something to go on with?
-    #[inline]
-    pub(super) fn have_news(&self) -> bool {
-        !self.over.is_empty() || !self.held_back.is_empty()
-    }
-
-    /// The place in admission's line of the first thing that was begun and is held back.
-    pub(super) fn first_held_back(&self) -> Option<u64> {
-        self.held_back.first().map(|&(ticket, _)| ticket)
-    }
-}
-
-impl Core {
+impl EngineState {
     /// Takes a graph over. Its first jobs are sent.
     fn start_graph(&mut self, plan: GraphPlan) -> u32 {
         let ticket = self.begin();
@@ -112,12 +36,12 @@ impl Core {
             self.graphs.runs.push(None);
             self.graphs.runs.len() as u32 - 1
         });
-        self.be_watched();
+        self.monitor.watch_memory();
         self.graphs.runs[graph as usize] = Some(Box::new(run));
         // A lane that has many jobs is looked at while more are sent, and the first may have ended by then. Their ends are
         // heard afterwards: while the run is being fed nobody could tell it.
         self.graphs.continuing = true;
-        self.with_run(graph, |core, run| core.feed(graph, run));
+        self.with_run(graph, |state, run| state.feed(graph, run));
         self.graphs.continuing = false;
         crate::sync::point!("graph.taken_over");
         // Also of what was refused at once.
@@ -183,7 +107,7 @@ impl Core {
             self.feed_held_back();
             if std::mem::take(&mut self.graphs.kept) {
                 // As after the first job that is kept: lanes have to know, and may have run dry meanwhile.
-                self.be_watched();
+                self.monitor.watch_memory();
                 self.update_flags();
                 fence_after_queueing();
                 self.drain_busy();
@@ -211,7 +135,7 @@ impl Core {
             // Whatever is held back again puts itself here; what is over does not.
             self.graphs.held_back.remove(&(ticket, begun));
             match begun {
-                Begun::Graph(graph) => self.with_run(graph, |core, run| core.feed(graph, run)),
+                Begun::Graph(graph) => self.with_run(graph, |state, run| state.feed(graph, run)),
                 Begun::Family(family) => self.step_family(family),
             }
             if self.graphs.held_back.contains(&(ticket, begun)) {
@@ -228,11 +152,10 @@ impl Core {
     /// Admission holds this back: it is tried again when a job has ended.
     fn hold_back(&mut self, ticket: u64, begun: Begun) {
         self.graphs.held_back.insert((ticket, begun));
-        self.be_watched();
+        self.monitor.watch_memory();
         if !self.want_next_ends() {
             // One has ended meanwhile, and nobody is told of it.
-            self.look_again = true;
-            self.call_monitor = true;
+            self.monitor.look_again();
         }
     }
 
@@ -257,35 +180,35 @@ impl Core {
         }
         let record = self.records.at(over.record);
         let (graph, unit) = (record.graph, record.unit);
-        self.with_run(graph, |core, run| {
+        self.with_run(graph, |state, run| {
             run.sent -= 1;
-            let record = core.records.at(over.record);
+            let record = state.records.at(over.record);
             record.graph = NO_GRAPH;
             record.detached = false;
             if let Some(Outcome::Failed(error)) = &record.outcome {
                 if ended_in_worker(error) {
-                    run.count_nodes(unit, &over.end, true, &mut core.kernels);
+                    run.count_nodes(unit, &over.end, true, &mut state.kernels);
                 }
                 let stopped = run.stopped_at.is_some() && *error.kind() == JobErrorKind::Cancelled;
                 let error = run.blame(unit, error, over.end.step);
-                core.records.remove(over.record);
+                state.records.remove(over.record);
                 if stopped {
                     run.stop(unit);
                 } else {
-                    core.fail_unit(run, unit, error);
+                    state.fail_unit(run, unit, error);
                     if run.plan.stops && run.stopped_at.is_none() {
-                        core.stop_graph(run, unit);
+                        state.stop_graph(run, unit);
                     }
                 }
             } else {
-                run.count_nodes(unit, &over.end, false, &mut core.kernels);
-                let worker = core.worker_of(over.end.lane as usize);
+                run.count_nodes(unit, &over.end, false, &mut state.kernels);
+                let worker = state.lanes.worker_of(over.end.lane as usize);
                 run.done(unit, &over.end, worker as u32);
-                core.unit_done(run, unit);
+                state.unit_done(run, unit);
             }
-            core.feed(graph, run);
+            state.feed(graph, run);
             if run.wanted == 0 {
-                core.tell_over(graph, run);
+                state.tell_over(graph, run);
             }
         });
     }
@@ -379,9 +302,7 @@ impl Core {
         let bad = run.load(unit, &mut self.records);
         crate::sync::point!("unit.forwarded");
         let (id, record) = self.records.add();
-        self.next_job += 1;
-        let job = self.next_job;
-        record.job = job;
+        let job = record.job;
         record.kernel = kernel;
         record.group = 0;
         record.detached = true;
@@ -411,7 +332,7 @@ impl Core {
             && self.is_kept_back(id.index, &run.plan.options[options as usize - 1])
         {
             // It is answered, or its limiter says when it goes on.
-        } else if self.ranked && self.overtake(id.index)
+        } else if self.scheduler.has_priorities() && self.overtake(id.index)
             || !self.queue.is_clear()
             || !self.place(id.index)
         {
@@ -434,7 +355,7 @@ impl Core {
 
     /// A graph that was accepted is finished, unless everything ends now.
     fn refusal_of_unit(&mut self, kernel: u32) -> Option<JobErrorKind> {
-        if self.closing == Closing::Now {
+        if self.lifecycle.closes_now() {
             return Some(JobErrorKind::ShutDown);
         }
         self.cannot_run(kernel)
@@ -442,9 +363,9 @@ impl Core {
 
     /// Everything that was asked for is decided.
     fn tell_over(&mut self, graph: u32, run: &mut Run) {
-        self.wakers.extend(run.waker.take());
+        self.waiters.call(run.waker.take());
         if std::mem::take(&mut run.parked) {
-            self.parking.of(graph).notify();
+            self.waiters.notify(graph);
         }
         crate::sync::point!("graph.over");
     }
@@ -476,7 +397,7 @@ impl Core {
         let Some(run) = &self.graphs.runs[graph as usize] else {
             return Vec::new();
         };
-        if self.queue.is_empty() && self.waiting.is_empty() {
+        if self.queue.is_empty() && self.pauses.is_empty() {
             return Vec::new();
         }
         let sent = run
@@ -488,7 +409,7 @@ impl Core {
 
     /// Where the next end of a graph's job may be seen: a lane, a position, and what that job is expected to take.
     fn next_end(&mut self) -> Option<(usize, u64, u32)> {
-        let lane = [self.recent].into_iter().chain(0..self.lanes.len());
+        let lane = [self.lanes.recent()].into_iter().chain(0..self.lanes.len());
         for index in lane {
             let lane = &self.lanes[index];
             if lane.is_idle() || lane.condemned {

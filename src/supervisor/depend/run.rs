@@ -5,18 +5,19 @@ use std::collections::{BinaryHeap, HashMap};
 use std::task::Waker;
 use std::time::Duration;
 
-use super::LastEnd;
+use super::ends::LastEnd;
 use crate::kernel::wire::{ArgWriter, ReceivedArray, ReplyReader, WordReader};
 use crate::kernel::{
     CallWriter, ChainWriter, Ended, Forward, KernelInfo, Loading, MAX_SHARES, NodeKernel,
     Receiving, Shares, to_offset,
 };
-use crate::supervisor::core::{Unread, fenced};
 use crate::supervisor::error::{Failed, JobError};
+use crate::supervisor::job_table::JobTable;
 use crate::supervisor::kernels::Kernels;
 use crate::supervisor::lane::NOBODY;
 use crate::supervisor::options::JobOptions;
-use crate::supervisor::record::{JobId, Outcome, Records};
+use crate::supervisor::record::{JobId, Outcome};
+use crate::supervisor::reply::{Unreadable, read_guarded};
 
 /// The arguments of a graph's nodes, each written once.
 pub(crate) trait Calls: Send {
@@ -194,7 +195,7 @@ impl std::fmt::Debug for Run {
 
 /// The values of a run's units, as its nodes take them.
 pub(super) struct Values<'a> {
-    records: &'a mut Records,
+    records: &'a mut JobTable,
     plan: &'a mut GraphPlan,
     states: &'a [UnitState],
     bad: Option<Bad>,
@@ -203,13 +204,13 @@ pub(super) struct Values<'a> {
 /// A unit whose value cannot be read.
 pub(super) struct Bad {
     pub(super) unit: u32,
-    pub(super) why: Unread,
+    pub(super) why: Unreadable,
 }
 
 impl Values<'_> {
     /// Nobody will take the value of this unit once more.
     pub(super) fn used(
-        records: &mut Records,
+        records: &mut JobTable,
         plan: &mut GraphPlan,
         states: &[UnitState],
         unit: u32,
@@ -240,7 +241,7 @@ impl Ended for Values<'_> {
         let words = WordReader::new(words);
         let arrays = arrays.into_iter();
         let mut reply = Receiving(ReplyReader { words, arrays });
-        if let Err(why) = fenced(|| forward(&mut reply, call)) {
+        if let Err(why) = read_guarded(|| forward(&mut reply, call)) {
             self.bad = Some(Bad { unit, why });
             return false;
         }
@@ -430,7 +431,7 @@ impl Run {
     }
 
     /// Writes the call of a unit. If a value that it takes cannot be read: the unit whose value that is.
-    pub(super) fn load(&mut self, unit: u32, records: &mut Records) -> Option<Bad> {
+    pub(super) fn load(&mut self, unit: u32, records: &mut JobTable) -> Option<Bad> {
         let Self {
             plan,
             states,
@@ -512,7 +513,7 @@ impl Run {
     }
 
     /// What a unit would have taken is not kept for it.
-    pub(super) fn takes_nothing(&mut self, unit: u32, records: &mut Records) {
+    pub(super) fn takes_nothing(&mut self, unit: u32, records: &mut JobTable) {
         for at in self.plan.sources_of(unit) {
             let source = self.plan.sources[at];
             Values::used(records, &mut self.plan, &self.states, source);

@@ -12,6 +12,10 @@ use crate::kernel::{CHILDREN, GIVEN, MOVED, NAME_LIMIT, SPAWNS};
 use crate::supervisor::plain;
 use crate::sys::image::image;
 
+/// How many jobs may wait for each other, each for one that it spawned.
+pub(crate) const MOST_DEEP: u32 = 10_000;
+/// Jobs that were spawned and have not ended.
+pub(crate) const MOST_OPEN: u64 = 1 << 18;
 /// Kernels that one reply may name.
 const MOST_KERNELS: u64 = 1024;
 

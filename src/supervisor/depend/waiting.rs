@@ -5,18 +5,19 @@ use std::time::{Duration, Instant};
 
 use super::{GraphPlan, GraphProgress, NodeFate};
 use crate::link::{Ask, NOTICE};
-use crate::supervisor::Shared;
-use crate::supervisor::core::Read;
 use crate::supervisor::error::JobError;
-use crate::supervisor::lock::drop_waker;
-use crate::supervisor::wait::{LOOK_AGAIN, SPIN_BELOW_NS};
+use crate::supervisor::reply::Read;
+use crate::supervisor::shared::Supervisor;
+use crate::supervisor::waiting::LOOK_AGAIN;
+use crate::supervisor::waiting::job::SPIN_BELOW_NS;
+use crate::supervisor::waiting::wakers::drop_waker;
 
-impl Shared {
+impl Supervisor {
     /// Takes a graph over, which runs until it is dropped or everything that was asked for is decided.
     pub(crate) fn start_graph(&self, plan: GraphPlan) -> u32 {
-        let mut core = self.lock();
-        let graph = core.start_graph(plan);
-        self.unlock(core);
+        let mut state = self.lock();
+        let graph = state.start_graph(plan);
+        self.unlock(state);
         graph
     }
 
@@ -29,34 +30,34 @@ impl Shared {
     /// Waits until everything that was asked for is decided. False if the time runs out before.
     pub(crate) fn wait_graph(&self, graph: u32, limit: Option<Duration>) -> bool {
         let until = limit.and_then(|limit| Instant::now().checked_add(limit));
-        let mut core = self.lock();
-        core.run_of(graph).drivers += 1;
+        let mut state = self.lock();
+        state.run_of(graph).drivers += 1;
         loop {
-            core.drain_busy();
-            core.refill();
-            if core.run_of(graph).wanted == 0 {
-                core.run_of(graph).drivers -= 1;
-                self.unlock(core);
+            state.drain_busy();
+            state.refill();
+            if state.run_of(graph).wanted == 0 {
+                state.run_of(graph).drivers -= 1;
+                self.unlock(state);
                 return true;
             }
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
-                core.run_of(graph).drivers -= 1;
-                core.leave_to_monitor(graph);
-                self.unlock(core);
+                state.run_of(graph).drivers -= 1;
+                state.leave_to_monitor(graph);
+                self.unlock(state);
                 return false;
             }
             // As long as something ends soon this thread goes on with the graph itself.
-            if let Some((lane, position, expected)) = core.next_end()
+            if let Some((lane, position, expected)) = state.next_end()
                 && expected < SPIN_BELOW_NS
-                && core.busy_lanes() < self.cores()
+                && state.lanes.busy() < self.cores()
             {
-                self.unlock(core);
+                self.unlock(state);
                 let ended = self.spin(lane, position);
-                core = self.lock();
+                state = self.lock();
                 if ended {
                     // So that a worker is found out that says so and has nothing to drain.
-                    let lane = &mut core.lanes[lane];
+                    let lane = &mut state.lanes[lane];
                     if lane.holds(position) && !lane.condemned {
                         let _: Ask = lane.ask(position, NOTICE);
                     }
@@ -64,73 +65,73 @@ impl Shared {
                 }
             }
             // Otherwise the monitor does, and tells when it is over.
-            core.run_of(graph).drivers -= 1;
-            core.leave_to_monitor(graph);
-            let held_back = core.graphs.first_held_back().is_some();
-            let run = core.run_of(graph);
+            state.run_of(graph).drivers -= 1;
+            state.leave_to_monitor(graph);
+            let held_back = state.graphs.first_held_back().is_some();
+            let run = state.run_of(graph);
             if run.wanted == 0 {
-                self.unlock(core);
+                self.unlock(state);
                 return true;
             }
             run.parked = true;
-            core.be_watched();
+            state.monitor.watch_memory();
             let spot = self.parking.of(graph);
             let ticket = spot.ticket();
-            self.unlock(core);
+            self.unlock(state);
             let limit = if held_back {
                 Some(left.map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN)))
             } else {
                 left
             };
             spot.sleep(ticket, limit);
-            core = self.lock();
-            core.run_of(graph).drivers += 1;
+            state = self.lock();
+            state.run_of(graph).drivers += 1;
         }
     }
 
     /// As a future: ready when everything that was asked for is decided, otherwise the waker is kept.
     pub(crate) fn poll_graph(&self, graph: u32, context: &mut Context<'_>) -> Poll<()> {
         let mut waker = Some(context.waker().clone());
-        let mut core = self.lock();
-        core.drain_busy();
-        core.refill();
-        let run = core.run_of(graph);
+        let mut state = self.lock();
+        state.drain_busy();
+        state.refill();
+        let run = state.run_of(graph);
         let over = run.wanted == 0;
         if !over {
             std::mem::swap(&mut run.waker, &mut waker);
-            core.be_watched();
+            state.monitor.watch_memory();
         }
-        self.unlock(core);
+        self.unlock(state);
         drop_waker(waker);
         if over { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Takes the value of a node that was asked for.
     pub(crate) fn take_node<R>(&self, graph: u32, node: u32, read: Read<R>) -> Result<R, JobError> {
-        let mut core = self.lock();
-        let taken = core.take_node(graph, node, read);
-        self.unlock(core);
+        let mut state = self.lock();
+        let taken = state.take_node(graph, node, read);
+        self.unlock(state);
         taken
     }
 
     /// How each of a graph's nodes ran.
     pub(crate) fn fates(&self, graph: u32) -> Vec<NodeFate> {
-        let mut core = self.lock();
-        let run = core.run_of(graph);
+        let mut state = self.lock();
+        let run = state.run_of(graph);
         let nodes = 0..run.plan.unit_of.len() as u32;
         let fates = nodes.map(|node| run.fate(node)).collect();
-        self.unlock(core);
+        self.unlock(state);
         fates
     }
 
     /// How far a graph is.
     pub(crate) fn graph_progress(&self, graph: u32) -> GraphProgress {
-        let mut core = self.lock();
+        let mut state = self.lock();
         // What has ended is heard of first.
-        core.drain_busy();
-        core.refill();
-        let progress = core.run_of(graph).progress;
-        self.unlock(core);
+        state.drain_busy();
+        state.refill();
+        let progress = state.run_of(graph).progress;
+        self.unlock(state);
         progress
     }
 
@@ -139,10 +140,10 @@ impl Shared {
         if self.is_copy() {
             return;
         }
-        let mut core = self.lock();
-        let (mut run, wakers) = core.drop_graph(graph);
-        core.refill();
-        self.unlock(core);
+        let mut state = self.lock();
+        let (mut run, wakers) = state.drop_graph(graph);
+        state.refill();
+        self.unlock(state);
         let own = run.as_mut().and_then(|run| run.waker.take());
         own.into_iter()
             .chain(wakers)

@@ -6,13 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Wake, Waker};
 use std::time::Instant;
 
+use super::Limiter;
 use super::books::Ticket;
-use super::{Limit, Limiter};
-use crate::link::NOTICE;
-use crate::supervisor::Shared;
-use crate::supervisor::core::Core;
-use crate::supervisor::error::JobErrorKind;
-use crate::supervisor::record::Stage;
+use crate::sys::event::EventFd;
 
 /// What a job has of its limiter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,8 +25,8 @@ pub(in crate::supervisor) enum Turn {
 /// its own.
 #[derive(Debug, Default)]
 pub(in crate::supervisor) struct Lines {
-    /// Whose monitor is rung.
-    engine: Weak<Shared>,
+    /// Wakes the monitor of this engine, if it still runs.
+    monitor: Weak<EventFd>,
     /// By the addresses of their limiters, which they keep alive; none is empty.
     lines: BTreeMap<usize, Line>,
     len: usize,
@@ -51,6 +47,32 @@ struct Line {
 }
 
 impl Lines {
+    /// From now on the monitor is rung here when the turn of a job may have come.
+    pub(in crate::supervisor) fn ring_at(&mut self, monitor: &Arc<EventFd>) {
+        self.monitor = Arc::downgrade(monitor);
+    }
+
+    /// When the monitor has to look at a clock for somebody in a line.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due.first().map(|&(due, _)| due)
+    }
+
+    /// The limiter at this address, if jobs wait for it.
+    pub(super) fn limiter(&self, address: usize) -> Option<&Limiter> {
+        self.lines.get(&address).map(|line| &line.limiter)
+    }
+
+    /// What the jobs that wait for it have left there.
+    pub(super) fn own_bell(&self, address: usize) -> Option<&Waker> {
+        self.lines.get(&address).map(|line| &line.bell)
+    }
+
+    /// Some job that waits.
+    pub(super) fn any_waiting(&self) -> Option<u32> {
+        let (_, line) = self.lines.first_key_value()?;
+        line.waiting.values().next().copied()
+    }
+
     /// Jobs that wait for their turn.
     pub(in crate::supervisor) fn len(&self) -> usize {
         self.len
@@ -61,19 +83,19 @@ impl Lines {
     }
 
     /// What a job leaves in this limiter's line.
-    fn bell(&self, limiter: &Limiter) -> Waker {
+    pub(super) fn bell(&self, limiter: &Limiter) -> Waker {
         let address = limiter.address();
         if let Some(line) = self.lines.get(&address) {
             return line.bell.clone();
         }
         Waker::from(Arc::new(Bell {
-            engine: Weak::clone(&self.engine),
+            monitor: Weak::clone(&self.monitor),
             rung: Arc::clone(&self.rung),
             limiter: address,
         }))
     }
 
-    fn add(&mut self, limiter: Limiter, bell: Waker, ticket: Ticket, record: u32) {
+    pub(super) fn add(&mut self, limiter: Limiter, bell: Waker, ticket: Ticket, record: u32) {
         let line = self.lines.entry(limiter.address()).or_insert_with(|| Line {
             limiter,
             bell,
@@ -84,7 +106,7 @@ impl Lines {
         self.len += 1;
     }
 
-    fn remove(&mut self, limiter: &Limiter, ticket: Ticket) {
+    pub(super) fn remove(&mut self, limiter: &Limiter, ticket: Ticket) {
         let address = limiter.address();
         let Some(line) = self.lines.get_mut(&address) else {
             return;
@@ -106,7 +128,7 @@ impl Lines {
 
     /// Notes when somebody here has to look at the clock for this limiter. Whoever gets into that position without a doing of
     /// this engine is rung for.
-    fn look_at_clock(&mut self, address: usize) {
+    pub(super) fn look_at_clock(&mut self, address: usize) {
         let Some(line) = self.lines.get(&address) else {
             return;
         };
@@ -127,7 +149,7 @@ impl Lines {
     }
 
     /// Takes out the jobs of this limiter whose turn it is, in the order in which it has called them.
-    fn called(&mut self, address: usize) -> Vec<u32> {
+    pub(super) fn called(&mut self, address: usize) -> Vec<u32> {
         let Some(Line {
             limiter, waiting, ..
         }) = self.lines.get_mut(&address)
@@ -155,7 +177,7 @@ impl Lines {
     }
 
     /// The limiters that have something new: somebody has rung for them, or a time has come.
-    fn news(&self) -> BTreeSet<usize> {
+    pub(super) fn news(&self) -> BTreeSet<usize> {
         let mut news = std::mem::take(&mut *locked(&self.rung));
         if !self.due.is_empty() {
             let come = self.due.range(..=(Instant::now(), usize::MAX));
@@ -169,140 +191,9 @@ fn locked(rung: &Mutex<BTreeSet<usize>>) -> MutexGuard<'_, BTreeSet<usize>> {
     rung.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Core {
-    /// If the job of this record needs a permit: takes one, or joins the line. True if it has to wait.
-    #[cold]
-    pub(in crate::supervisor) fn joins_a_line(&mut self, index: u32) -> bool {
-        let record = self.records.at(index);
-        let Some(policy) = &mut record.policy else {
-            return false;
-        };
-        let Some(Limit { limiter, caller }) = policy.options.limit.clone() else {
-            return false;
-        };
-        // So that its answer is not told on the short way, which gives nothing back; and its end is heard by the monitor,
-        // because somebody else may wait for it, in another engine too.
-        record.parked = true;
-        record.requests |= NOTICE;
-        let come = {
-            let (mut books, now) = limiter.lock();
-            if books.enters(now) {
-                None
-            } else {
-                let bell = self.lines.bell(&limiter);
-                Some((books.joins(caller, &bell), bell))
-            }
-        };
-        crate::sync::point!("limit.came");
-        let Some((ticket, bell)) = come else {
-            policy.turn = Turn::Permit;
-            return false;
-        };
-        policy.turn = Turn::Waits(ticket);
-        record.stage = Stage::Waiting;
-        let address = limiter.address();
-        self.lines.add(limiter, bell, ticket, index);
-        self.lines.look_at_clock(address);
-        crate::sync::point!("limit.waits");
-        self.be_watched();
-        self.look_when_due();
-        true
-    }
-
-    /// The monitor looks again when somebody's time may have come.
-    fn look_when_due(&mut self) {
-        if let Some(due) = self.line_due() {
-            self.wake_monitor_by(due);
-        }
-    }
-
-    /// The job of this record needs its permit, or its place in the line, no longer.
-    pub(in crate::supervisor) fn give_back(&mut self, index: u32) {
-        let Some(policy) = &mut self.records.at(index).policy else {
-            return;
-        };
-        let Some(Limit { limiter, .. }) = policy.options.limit.clone() else {
-            return;
-        };
-        let address = limiter.address();
-        let bells = match std::mem::take(&mut policy.turn) {
-            Turn::Nothing => return,
-            Turn::Permit => limiter.give_back(),
-            Turn::Waits(ticket) => {
-                self.lines.remove(&limiter, ticket);
-                let (mut books, now) = limiter.lock();
-                books.leave(ticket, now)
-            }
-        };
-        crate::sync::point!("limit.given_back");
-        self.tell(address, bells);
-        self.let_in(address);
-        // Whoever is the first now was told nothing that is left to do here, and only the clock can let him in.
-        self.look_when_due();
-    }
-
-    /// Calls whoever may come in at the limiters that have something new.
-    pub(in crate::supervisor) fn look_at_lines(&mut self) {
-        for address in self.lines.news() {
-            let Some(line) = self.lines.lines.get(&address) else {
-                continue;
-            };
-            let bells = line.limiter.call();
-            self.tell(address, bells);
-            self.let_in(address);
-        }
-    }
-
-    fn tell(&mut self, address: usize, bells: Vec<Waker>) {
-        let own = self.lines.lines.get(&address).map(|line| &line.bell);
-        let others = bells
-            .into_iter()
-            .filter(|bell| own.is_none_or(|own| !bell.will_wake(own)));
-        self.wakers.extend(others);
-    }
-
-    /// Queues the jobs of this limiter whose turn it is.
-    fn let_in(&mut self, address: usize) {
-        let called = self.lines.called(address);
-        if called.is_empty() {
-            return;
-        }
-        for index in called {
-            let record = self.records.at(index);
-            record.stage = Stage::Queued;
-            if let Some(policy) = &mut record.policy {
-                policy.turn = Turn::Permit;
-            }
-            self.queue.push_back(index, self.records.at(index));
-        }
-        crate::sync::point!("limit.called");
-        // Whoever has the lock may refill; if not, the monitor does.
-        self.call_monitor = true;
-        self.update_flags();
-    }
-
-    /// When the monitor has to look at a clock for somebody in a line.
-    pub(in crate::supervisor) fn line_due(&self) -> Option<Instant> {
-        self.lines.due.first().map(|&(due, _)| due)
-    }
-
-    /// Answers all jobs that wait for their turn.
-    pub(in crate::supervisor) fn fail_lines(&mut self, why: &JobErrorKind) {
-        // One by one: the failure of one may cancel others of its group.
-        while let Some(&index) = self
-            .lines
-            .lines
-            .first_key_value()
-            .and_then(|(_, line)| line.waiting.values().next())
-        {
-            self.fail(index, why.clone(), None, Vec::new());
-        }
-    }
-}
-
 /// Rings the monitor of an engine, if it still is, and says for which limiter.
 struct Bell {
-    engine: Weak<Shared>,
+    monitor: Weak<EventFd>,
     rung: Arc<Mutex<BTreeSet<usize>>>,
     limiter: usize,
 }
@@ -311,15 +202,9 @@ impl Wake for Bell {
     fn wake(self: Arc<Self>) {
         // First: the monitor looks there when it is rung.
         locked(&self.rung).insert(self.limiter);
-        if let Some(shared) = self.engine.upgrade() {
-            shared.ring();
+        if let Some(monitor) = self.monitor.upgrade() {
+            // Fails only for a bad descriptor.
+            let _ = monitor.ring();
         }
-    }
-}
-
-impl Shared {
-    /// From here on jobs in lines are called by the monitor's bell.
-    pub(in crate::supervisor) fn hang_up_bell(self: &Arc<Self>) {
-        self.lock().lines.engine = Arc::downgrade(self);
     }
 }

@@ -3,9 +3,10 @@
 //! `books.rs` decides who has a permit and whose turn it is, `lines.rs` has the jobs of an engine that wait for theirs.
 
 mod books;
-mod lines;
+pub(super) mod lines;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -15,10 +16,10 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use self::books::{Books, Caller, Rate, Ticket};
-pub(super) use self::lines::{Lines, Turn};
-use super::bell::ThreadBell;
+pub(super) use self::lines::Turn;
 use super::error::JobErrorKind;
-use super::lock::wake_all;
+use super::waiting::thread_waker::ThreadBell;
+use super::waiting::wakers::wake_all;
 
 /// Longer than any program runs.
 const CENTURY: Duration = Duration::from_secs(100 * 366 * 24 * 3600);

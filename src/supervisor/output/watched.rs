@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::{CHUNK, Next, Output, Which};
 use crate::link::Phase;
-use crate::supervisor::Shared;
+use crate::supervisor::lanes::lanes_of;
+use crate::supervisor::shared::Supervisor;
 use crate::supervisor::words::LastWords;
-use crate::supervisor::worker::lanes_of;
 use crate::sys::event::Poller;
 
 /// What the monitor is told when a stream is readable, beside the number of the worker.
@@ -34,7 +34,7 @@ impl Outputs {
     /// Watches the pipes of a worker that has just been started.
     pub(in crate::supervisor) fn add(
         &mut self,
-        shared: &Shared,
+        shared: &Supervisor,
         poller: &Poller,
         worker: usize,
         pipes: [OwnedFd; 2],
@@ -54,7 +54,7 @@ impl Outputs {
     }
 
     /// A stream is readable.
-    pub(in crate::supervisor) fn heard(&mut self, shared: &Shared, worker: usize, token: u64) {
+    pub(in crate::supervisor) fn heard(&mut self, shared: &Supervisor, worker: usize, token: u64) {
         for (which, bit) in STREAMS {
             if token & bit != 0 {
                 self.look(shared, worker, which);
@@ -62,13 +62,13 @@ impl Outputs {
         }
     }
 
-    fn look(&mut self, shared: &Shared, worker: usize, which: Which) {
+    fn look(&mut self, shared: &Supervisor, worker: usize, which: Which) {
         let Some(output) = self.of.get_mut(&worker) else {
             return;
         };
         self.buffer.resize(CHUNK, 0);
         let phase = || phase_of(shared, worker);
-        let last_job = || shared.lock().next_job;
+        let last_job = || shared.lock().records.submitted();
         let mut lines = Vec::new();
         match output.read(which, phase, last_job, &mut self.buffer, &mut lines) {
             Next::Wait | Next::Over => {}
@@ -78,7 +78,7 @@ impl Outputs {
     }
 
     /// What is due although nothing is readable.
-    pub(in crate::supervisor) fn tick(&mut self, shared: &Shared) {
+    pub(in crate::supervisor) fn tick(&mut self, shared: &Supervisor) {
         if std::mem::take(&mut self.soon) {
             let workers: Vec<usize> = self.of.keys().copied().collect();
             for worker in workers {
@@ -104,13 +104,17 @@ impl Outputs {
     }
 
     /// The exit of a worker is confirmed: what it has left behind.
-    pub(in crate::supervisor) fn finish(&mut self, shared: &Shared, worker: usize) -> LastWords {
+    pub(in crate::supervisor) fn finish(
+        &mut self,
+        shared: &Supervisor,
+        worker: usize,
+    ) -> LastWords {
         let phase = phase_of(shared, worker);
         let mut words = match self.of.remove(&worker) {
             None => LastWords::default(),
             Some(output) => {
                 self.buffer.resize(CHUNK, 0);
-                let last_job = shared.lock().next_job;
+                let last_job = shared.lock().records.submitted();
                 let mut lines = Vec::new();
                 let words = output.finish(phase, last_job, &mut self.buffer, &mut lines);
                 shared.log.push(lines);
@@ -127,7 +131,7 @@ impl Outputs {
 }
 
 /// What a worker is at. Of several lanes only that none has a job can be said in one word.
-fn phase_of(shared: &Shared, worker: usize) -> Phase {
+fn phase_of(shared: &Supervisor, worker: usize) -> Phase {
     if shared.settings.lanes == 1 {
         return shared.cells[worker].phase();
     }

@@ -10,7 +10,7 @@ fn answer_with(
     kernel: &KernelInfo,
     kind: u8,
     words: &[u64],
-) -> (Arc<Shared>, Vec<Consumer>, JobId) {
+) -> (Arc<Supervisor>, Vec<Consumer>, JobId) {
     let (shared, mut consumers) = fixture(1, 1);
     let id = shared.submit(kernel, &mut ArgWriter::new(shared.arena.id()), 0, None);
     assert_eq!(consumers[0].next(), Next::Run);
@@ -30,8 +30,8 @@ fn answered(kernel: &KernelInfo, kind: u8, words: &[u64]) -> Option<Vec<u64>> {
         shared.is_done(id),
         shared.lock().workers[0].status() == Status::Ready
     );
-    let mut core = shared.lock();
-    let record = core.records.get(id);
+    let mut state = shared.lock();
+    let record = state.records.get(id);
     let payload = record.payload;
     match &record.outcome {
         Some(Outcome::Inline { len }) => Some(payload[..*len as usize].to_vec()),

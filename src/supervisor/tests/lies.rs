@@ -7,7 +7,7 @@ const RUNNING: u32 = 2;
 const RETRACTED: u32 = 5;
 
 /// One whose jobs can be told from each other.
-fn an_actor(shared: &Shared) -> ActorId {
+fn an_actor(shared: &Supervisor) -> ActorId {
     fn start() {}
     fn end() {}
     fn info<F: crate::kernel::Kernel<(), ()>>(_: F) -> KernelInfo {
@@ -22,20 +22,20 @@ fn an_actor(shared: &Shared) -> ActorId {
 }
 
 /// One job is in flight, and no other is let in.
-fn full(jobs: usize) -> (Arc<Shared>, Vec<JobId>) {
+fn full(jobs: usize) -> (Arc<Supervisor>, Vec<JobId>) {
     let (shared, _consumers) = fixture(1, 1);
     let all: Vec<_> = (0..jobs).map(|_| submit(&shared)).collect();
-    let mut core = shared.lock();
-    core.admission = Some(Box::new(Admission::new(1)));
-    let kernel = core.kernels.index(&kernel());
-    let entry = core.enter_unit(kernel, 1).unwrap();
-    core.entered(all[jobs - 1], entry);
-    shared.unlock(core);
+    let mut state = shared.lock();
+    state.admission = Some(Box::new(Admission::new(1)));
+    let kernel = state.kernels.index(&kernel());
+    let entry = state.enter_unit(kernel, 1).unwrap();
+    state.entered(all[jobs - 1], entry);
+    shared.unlock(state);
     (shared, all)
 }
 
 /// Somebody waits for admission, and the worker goes.
-fn costs_the_worker(shared: &Shared) {
+fn costs_the_worker(shared: &Supervisor) {
     let mut line = InLine::default();
     let context = Context::from_waker(Waker::noop());
     let poll = shared.poll_enter(&kernel(), 0, &mut line, &context);
@@ -88,7 +88,7 @@ fn a_thread_that_waits_finds_out() {
 }
 
 /// One worker after the other dies with it in front.
-fn is_answered_after_some_deaths(shared: &Shared, job: JobId) {
+fn is_answered_after_some_deaths(shared: &Supervisor, job: JobId) {
     let mut deaths = 0;
     let why = loop {
         die_of(shared, 0, 11);
@@ -146,9 +146,9 @@ fn calls_before_an_end_that_has_begun_are_answered() {
     let why = JobErrorKind::DeadlineExceeded {
         limit: Duration::from_secs(1),
     };
-    let mut core = shared.lock();
-    core.end_worker_of(0, first, why);
-    shared.unlock(core);
+    let mut state = shared.lock();
+    state.end_worker_of(0, first, why);
+    shared.unlock(state);
     die(&shared, 0);
     for call in calls {
         assert!(answer(&shared, call).is_some());
@@ -197,9 +197,9 @@ fn a_failure_cancels_what_lies_behind_it_once() {
                 "{number}: {why}"
             );
         }
-        let core = shared.lock();
+        let state = shared.lock();
         assert_eq!(
-            (core.open, core.records.live(), core.queue.len()),
+            (state.lanes.open(), state.records.live(), state.queue.len()),
             (0, 0, 0)
         );
     }

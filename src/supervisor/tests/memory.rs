@@ -5,13 +5,13 @@ use crate::arena::Placement;
 use crate::supervisor::monitor::Monitor;
 
 /// The kernel has returned arrays before.
-fn make_known(shared: &Shared) {
-    let mut core = shared.lock();
-    let index = core.kernels.index(&kernel());
-    core.kernels.get(index).learn(10, 100_000, false);
+fn make_known(shared: &Supervisor) {
+    let mut state = shared.lock();
+    let index = state.kernels.index(&kernel());
+    state.kernels.get(index).learn(10, 100_000, false);
 }
 
-fn short_of(shared: &Shared) -> u64 {
+fn short_of(shared: &Supervisor) -> u64 {
     shared.lock().lanes[0].short_of
 }
 
@@ -40,10 +40,10 @@ fn nobody_waits_under_the_lock_for_memory_that_is_being_committed() {
     assert_ne!(short_of(&shared), 0, "the monitor is to commit it");
     drop(turns);
     let long = long.join().unwrap();
-    let core = shared.lock();
-    let leases = &core.records.look(long.index).leases;
+    let state = shared.lock();
+    let leases = &state.records.look(long.index).leases;
     assert!(matches!(&leases[..], [Lease::Shared(block)] if block.len() == 800));
-    drop(core);
+    drop(state);
     shared.abandon(id);
     drop(consumers);
 }
@@ -57,10 +57,10 @@ fn what_there_was_no_room_for_is_asked_for_again_when_there_is_more() {
     let first = submit(&shared);
     assert_ne!(short_of(&shared), 0);
     // As the monitor notes it.
-    let mut core = shared.lock();
-    core.lanes[0].short_of = 0;
-    core.lanes[0].full_at = arena.in_use();
-    drop(core);
+    let mut state = shared.lock();
+    state.lanes[0].short_of = 0;
+    state.lanes[0].full_at = arena.in_use();
+    drop(state);
     let second = submit(&shared);
     assert_eq!(short_of(&shared), 0);
     drop(full);

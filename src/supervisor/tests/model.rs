@@ -119,16 +119,16 @@ impl Model {
 const QUARANTINE: u32 = 3;
 
 /// The worker takes the next job: its number.
-fn take_next(shared: &Shared, consumer: &mut Consumer) -> Option<u64> {
+fn take_next(shared: &Supervisor, consumer: &mut Consumer) -> Option<u64> {
     shared.stats();
-    let mut core = shared.lock();
-    core.refill();
-    drop(core);
+    let mut state = shared.lock();
+    state.refill();
+    drop(state);
     (consumer.next() == Next::Run).then(|| consumer.call().job)
 }
 
 /// The worker is gone, and the next one is ready.
-fn replace(shared: &Shared, consumer: &mut Consumer) {
+fn replace(shared: &Supervisor, consumer: &mut Consumer) {
     die(shared, 0);
     revive(shared, consumer);
 }
@@ -141,7 +141,7 @@ proptest! {
     #[test]
     fn the_books_agree_with_a_model(events in events()) {
         let (shared, mut consumers) = fixture(1, 1);
-        shared.lock().quarantine_after = QUARANTINE;
+        shared.lock().config.set_quarantine_after(QUARANTINE);
         let consumer = &mut consumers[0];
         let mut model = Model::default();
         let pause = Backoff::new(HOUR, HOUR);
@@ -196,10 +196,10 @@ proptest! {
                     model.jobs.get_mut(&job).unwrap().id = None;
                 },
                 Event::Later => {
-                    let mut core = shared.lock();
-                    core.end_pauses(std::time::Instant::now() + 2 * HOUR);
-                    core.refill();
-                    shared.unlock(core);
+                    let mut state = shared.lock();
+                    state.end_pauses(std::time::Instant::now() + 2 * HOUR);
+                    state.refill();
+                    shared.unlock(state);
                     model.jobs.values_mut().for_each(|known| known.waits = false);
                 }
                 Event::Close => {
@@ -220,9 +220,9 @@ proptest! {
             prop_assert_eq!(stats.untaken, model.jobs.len(), "records: {:?}", model.jobs);
         }
         // Everything that is left runs.
-        let mut core = shared.lock();
-        core.end_pauses(std::time::Instant::now() + 2 * HOUR);
-        shared.unlock(core);
+        let mut state = shared.lock();
+        state.end_pauses(std::time::Instant::now() + 2 * HOUR);
+        shared.unlock(state);
         while let Some(job) = take_next(&shared, consumer) {
             finish(consumer);
             model.end(job, "value");

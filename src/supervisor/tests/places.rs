@@ -9,10 +9,10 @@ use crate::link::Phase;
 use crate::sys::cores;
 
 /// How many lanes of each worker are busy.
-fn busy(shared: &Shared) -> Vec<usize> {
-    let core = shared.lock();
-    let of = |worker| core.lanes_of(worker).map(|lane| &core.lanes[lane]);
-    let workers = 0..core.workers.len();
+fn busy(shared: &Supervisor) -> Vec<usize> {
+    let state = shared.lock();
+    let of = |worker| state.lanes.of_worker(worker).map(|lane| &state.lanes[lane]);
+    let workers = 0..state.workers.len();
     workers
         .map(|worker| of(worker).filter(|lane| !lane.is_idle()).count())
         .collect()
@@ -65,13 +65,13 @@ fn a_job_goes_where_fewer_lanes_are_busy() {
 fn a_lane_that_lies_down_beside_a_new_job_is_rung_when_the_lock_is_let_go() {
     let (shared, consumers) = fixture(1, 1);
     let bell = || shared.cells[0].post().doorbell.load(Ordering::Relaxed);
-    let mut core = shared.lock();
+    let mut state = shared.lock();
     let mut call = ArgWriter::new(shared.arena.id());
-    core.submit(&kernel(), &mut call, 0, None);
+    state.submit(&kernel(), &mut call, 0, None);
     // Between the first look at whether it sleeps, and the one that counts.
     shared.cells[0].reply().asleep.store(1, Ordering::Relaxed);
     let before = bell();
-    drop(core);
+    drop(state);
     assert_ne!(bell(), before);
     drop(consumers);
 }
@@ -82,14 +82,14 @@ fn a_lane_that_lies_down_beside_a_new_job_is_rung_when_the_lock_is_let_go() {
 fn the_monitor_is_called_once_for_a_stream_of_tiny_jobs() {
     let (shared, mut consumers) = fixture(2, 2);
     let index = {
-        let mut core = shared.lock();
-        let index = core.kernels.index(&kernel());
-        core.kernels.get(index).learn(100, 0, false);
+        let mut state = shared.lock();
+        let index = state.kernels.index(&kernel());
+        state.kernels.get(index).learn(100, 0, false);
         index
     };
     let mut two_jobs = || {
         let jobs = [submit(&shared), submit(&shared)];
-        let called = shared.bell.clear().unwrap();
+        let called = shared.bell().clear().unwrap();
         for id in jobs {
             assert_eq!(consumers[0].next(), Next::Run);
             consumers[0].finish(false, 100, None);
@@ -100,9 +100,9 @@ fn the_monitor_is_called_once_for_a_stream_of_tiny_jobs() {
     };
     // It always watches memory when somebody waits.
     {
-        let mut core = shared.lock();
-        core.be_watched();
-        core.call_monitor = false;
+        let mut state = shared.lock();
+        state.monitor.watch_memory();
+        state.monitor.take_call();
     }
     assert!(two_jobs());
     for _ in 0..3 {
@@ -119,9 +119,9 @@ fn the_monitor_is_called_once_for_a_stream_of_tiny_jobs() {
 fn a_call_of_an_actor_says_that_it_ended_when_what_was_before_it_is_moved() {
     let (shared, mut consumers) = fixture(2, 1);
     {
-        let mut core = shared.lock();
-        let index = core.kernels.index(&kernel());
-        core.kernels.get(index).learn(1000, 0, false);
+        let mut state = shared.lock();
+        let index = state.kernels.index(&kernel());
+        state.kernels.get(index).learn(1000, 0, false);
     }
     let args = || ArgWriter::new(shared.arena.id());
     let actor = shared.new_actor(ActorPlan {
@@ -151,11 +151,11 @@ fn a_call_of_an_actor_says_that_it_ended_when_what_was_before_it_is_moved() {
     let ids = [movable, call];
     assert_eq!(shared.poll_any(ids.into_iter(), Waker::noop()), None);
     // Another worker is ready, and the first stands still.
-    let mut core = shared.lock();
-    core.set_status(1, Status::Ready);
-    core.even_out(true);
-    core.even_out(true);
-    drop(core);
+    let mut state = shared.lock();
+    state.set_status(1, Status::Ready);
+    state.even_out(true);
+    state.even_out(true);
+    drop(state);
     let (link, moved_to) = place(movable);
     assert_eq!((link, place(call)), (1, (lane, position)));
     assert!(asked(link, moved_to) && asked(lane, position));
@@ -178,12 +178,12 @@ fn a_worker_that_was_too_large_stays_for_an_actor_that_has_begun_since() {
             assert_eq!(consumers[0].next(), Next::Run);
             id
         });
-        let mut core = shared.lock();
-        core.retire_grown(0, life.wrapping_add(1));
-        assert_eq!(core.workers[0].status(), Status::Ready, "another life");
-        core.retire_grown(0, life);
-        assert_eq!(core.workers[0].status(), since);
-        shared.unlock(core);
+        let mut state = shared.lock();
+        state.retire_grown(0, life.wrapping_add(1));
+        assert_eq!(state.workers[0].status(), Status::Ready, "another life");
+        state.retire_grown(0, life);
+        assert_eq!(state.workers[0].status(), since);
+        shared.unlock(state);
         drop((id, consumers));
     }
 }
@@ -202,27 +202,27 @@ fn an_actor_does_not_wait_for_a_lane_while_another_one_has_room() {
             })
         };
         let actors = || {
-            let core = shared.lock();
-            [0, 1].map(|lane| core.lanes[lane].actors())
+            let state = shared.lock();
+            [0, 1].map(|lane| state.lanes[lane].actors())
         };
         shared.lock().set_status(1, Status::Ready);
         begin();
         assert_eq!(actors(), [0, 1]);
         shared.lock().set_status(0, Status::Ready);
         let jobs = [submit(&shared), submit(&shared)];
-        let mut core = shared.lock();
-        assert_eq!(core.lanes[0].producer.open(), 2);
-        core.lanes[0].expect_longer(0, longer);
-        core.ticking = false;
-        drop(core);
+        let mut state = shared.lock();
+        assert_eq!(state.lanes[0].producer.open(), 2);
+        state.lanes[0].expect_longer(0, longer);
+        state.monitor.stop_ticking();
+        drop(state);
         begin();
         assert_eq!(actors(), [0, 2 - usize::from(waits)]);
-        let mut core = shared.lock();
-        assert_eq!(core.ticking, waits);
-        (0..30).for_each(|_| core.even_out(true));
-        core.even_out(true);
-        assert!(!core.ticking, "nobody waits any more");
-        drop(core);
+        let mut state = shared.lock();
+        assert_eq!(state.monitor.ticks(), waits);
+        (0..30).for_each(|_| state.even_out(true));
+        state.even_out(true);
+        assert!(!state.monitor.ticks(), "nobody waits any more");
+        drop(state);
         assert_eq!(actors(), [0, 2]);
         drop((jobs, consumers));
     }

@@ -1,8 +1,10 @@
 //! Policies without processes: clocks, attempts and classes as the books have them.
 
+use std::sync::atomic::Ordering;
+
 use super::*;
-use crate::supervisor::core::Closing;
 use crate::supervisor::error::Death;
+use crate::supervisor::lifecycle::Closing;
 use crate::supervisor::monitor::{Monitor, idle};
 use crate::supervisor::policy::{After, Policy};
 use crate::sys::process::Exit;
@@ -11,7 +13,7 @@ pub(super) const HOUR: Duration = Duration::from_secs(3600);
 /// Over as soon as it begins.
 const MOMENT: Duration = Duration::from_nanos(1);
 
-pub(super) fn submit_with(shared: &Shared, options: JobOptions) -> JobId {
+pub(super) fn submit_with(shared: &Supervisor, options: JobOptions) -> JobId {
     let mut call = ArgWriter::new(shared.arena.id());
     shared.submit(&kernel(), &mut call, 0, Some(&options))
 }
@@ -43,29 +45,29 @@ pub(super) fn finish(consumer: &mut Consumer) {
 }
 
 /// The position whose clock runs in the first lane.
-fn clock(shared: &Shared) -> Option<u64> {
+fn clock(shared: &Supervisor) -> Option<u64> {
     shared.lock().lanes[0].alarm.map(|alarm| alarm.position)
 }
 
-fn run_timers(shared: &Shared) {
-    let mut core = shared.lock();
-    core.run_timers();
-    core.refill();
-    shared.unlock(core);
+fn run_timers(shared: &Supervisor) {
+    let mut state = shared.lock();
+    state.run_timers();
+    state.refill();
+    shared.unlock(state);
 }
 
 /// The next worker is ready.
-pub(super) fn revive(shared: &Shared, consumer: &mut Consumer) {
-    let mut core = shared.lock();
-    let producer = &core.lanes[0].producer;
+pub(super) fn revive(shared: &Supervisor, consumer: &mut Consumer) {
+    let mut state = shared.lock();
+    let producer = &state.lanes[0].producer;
     *consumer = Consumer::new(
         Arc::clone(&shared.cells[0]),
         producer.tail(),
         producer.granted(),
     );
-    core.set_status(0, Status::Ready);
-    core.refill();
-    shared.unlock(core);
+    state.set_status(0, Status::Ready);
+    state.refill();
+    shared.unlock(state);
 }
 
 #[test]
@@ -100,13 +102,13 @@ fn time_in_which_the_program_was_stopped_counts_against_no_job() {
     let (shared, mut consumers) = fixture(1, 1);
     let id = submit_with(&shared, timed(MOMENT));
     assert_eq!(consumers[0].next(), Next::Run);
-    let mut core = shared.lock();
-    assert!(core.has_clocks());
-    core.postpone(HOUR);
-    core.postpone(Duration::MAX);
-    let alarm = core.lanes[0].alarm.expect("its clock runs on");
+    let mut state = shared.lock();
+    assert!(state.has_clocks());
+    state.postpone(HOUR);
+    state.postpone(Duration::MAX);
+    let alarm = state.lanes[0].alarm.expect("its clock runs on");
     assert!(alarm.at > Instant::now() + HOUR / 2);
-    shared.unlock(core);
+    shared.unlock(state);
     run_timers(&shared);
     finish(&mut consumers[0]);
     assert_eq!(answer(&shared, id).unwrap(), "value");
@@ -157,14 +159,13 @@ fn only_what_is_neither_sleep_nor_work_counts_as_stopped() {
 fn the_end_of_a_shutdown_waits_for_a_program_that_is_stopped() {
     let (shared, consumers) = fixture(1, 1);
     let id = submit(&shared);
-    let mut core = shared.lock();
-    core.closing = Closing::Drain;
-    core.drains_until = Some(Instant::now());
-    assert!(core.has_clocks());
-    core.postpone(HOUR);
-    core.run_timers();
-    assert_eq!(core.closing, Closing::Drain);
-    drop(core);
+    let mut state = shared.lock();
+    state.lifecycle.close(Closing::Drain, Some(Instant::now()));
+    assert!(state.has_clocks());
+    state.postpone(HOUR);
+    state.run_timers();
+    assert_eq!(state.lifecycle.closing(), Closing::Drain);
+    drop(state);
     drop(consumers);
     die(&shared, 0);
     assert!(answer(&shared, id).is_none());
@@ -178,9 +179,9 @@ fn a_job_without_any_time_is_answered_at_once() {
     let why = answer(&shared, id).unwrap();
     assert!(why.contains("deadline of 0"), "{why}");
     assert_eq!(consumers[0].next(), Next::Empty);
-    let core = shared.lock();
-    assert_eq!((core.open, core.records.live()), (0, 0));
-    assert_eq!(core.workers[0].status(), Status::Ready);
+    let state = shared.lock();
+    assert_eq!((state.lanes.open(), state.records.live()), (0, 0));
+    assert_eq!(state.workers[0].status(), Status::Ready);
 }
 
 #[test]
@@ -192,9 +193,9 @@ fn what_is_put_back_after_the_engine_gave_up_is_answered() {
             .iter_mut()
             .all(|consumer| consumer.next() == Next::Run)
     );
-    let mut core = shared.lock();
-    core.give_up("no worker starts");
-    shared.unlock(core);
+    let mut state = shared.lock();
+    state.give_up("no worker starts");
+    shared.unlock(state);
     // The first lane says that it was the one.
     let fell = &shared.cells[0].reply().culprit_lane;
     fell.store(1, Ordering::Relaxed);
@@ -237,7 +238,10 @@ fn a_job_that_ended_before_notice_was_asked_is_looked_at_again() {
     assert_eq!(consumers[0].next(), Next::Run);
     finish(&mut consumers[0]);
     let second = submit_with(&shared, timed(HOUR));
-    assert!(shared.lock().look_again, "the lane has to be drained first");
+    assert!(
+        shared.lock().monitor.is_to_look_again(),
+        "the lane has to be drained first"
+    );
     answer(&shared, first).unwrap();
     assert_eq!(clock(&shared), Some(1));
     drop(shared.lock().abandon(second));
@@ -285,12 +289,12 @@ fn what_ends_after_the_verdict_is_not_read() {
     die(&shared, 0);
     assert!(answer(&shared, late).unwrap().contains("deadline"));
     assert!(answer(&shared, behind).is_none());
-    let core = shared.lock();
+    let state = shared.lock();
     assert_eq!(
-        (core.open, core.queue.len(), core.records.live()),
+        (state.lanes.open(), state.queue.len(), state.records.live()),
         (0, 1, 1)
     );
-    assert!(core.next_timer().is_none());
+    assert!(state.next_timer().is_none());
 }
 
 #[test]
@@ -341,8 +345,8 @@ fn what_is_cancelled_behind_a_verdict_never_runs() {
         answer(&shared, behind[3]).is_none(),
         "it waits for a worker"
     );
-    let core = shared.lock();
-    assert_eq!((core.queue.len(), core.records.live()), (1, 1));
+    let state = shared.lock();
+    assert_eq!((state.queue.len(), state.records.live()), (1, 1));
 }
 
 /// A worker that says of two jobs at once that they run is ended, not waited for.
@@ -394,8 +398,8 @@ fn after_a_broken_protocol_only_jobs_with_retries_run_again() {
         "{lost}"
     );
     assert!(answer(&shared, safe).is_none());
-    let mut core = shared.lock();
-    let record = core.records.get(safe);
+    let mut state = shared.lock();
+    let record = state.records.get(safe);
     assert_eq!(
         (record.stage, record.attempt),
         (Stage::Queued, 1),
@@ -455,9 +459,9 @@ fn jobs_given_up_leave_no_trail_in_the_queue() {
     }
     for (n, id) in jobs.into_iter().enumerate() {
         shared.abandon(id);
-        let core = shared.lock();
-        assert_eq!(core.queue.len(), 9_999 - n);
-        assert!(core.queue.entries() <= 2 * core.queue.len() + 64);
+        let state = shared.lock();
+        assert_eq!(state.queue.len(), 9_999 - n);
+        assert!(state.queue.entries() <= 2 * state.queue.len() + 64);
     }
     assert!(shared.lock().queue.is_empty());
 }
@@ -470,11 +474,11 @@ fn an_entry_of_a_job_that_is_gone_is_not_that_of_the_next() {
     // The same record, queued anew: behind the other.
     let second = submit(&shared);
     assert_eq!(gone.index, second.index);
-    let mut core = shared.lock();
-    let core = &mut *core;
-    let order = [(); 3].map(|()| core.queue.pop(&core.records));
+    let mut state = shared.lock();
+    let state = &mut *state;
+    let order = [(); 3].map(|()| state.queue.pop(&state.records));
     assert_eq!(order, [Some(first.index), Some(second.index), None]);
-    assert_eq!(core.queue.len(), 0);
+    assert_eq!(state.queue.len(), 0);
 }
 
 #[test]
@@ -486,18 +490,18 @@ fn what_lies_ahead_waits_for_what_matters_more() {
         .collect();
     assert_eq!(consumers[0].next(), Next::Run);
     assert_eq!(consumers[1].next(), Next::Run);
-    assert_eq!(shared.lock().open, 4);
+    assert_eq!(shared.lock().lanes.open(), 4);
     let normal = submit(&shared);
     let high = submit_with(&shared, ranked(Priority::High));
-    let core = shared.lock();
+    let state = shared.lock();
     let begun = [low[0], low[1]].map(|id| id.index);
-    let order = core.queue.in_order(&core.records);
-    let ahead: Vec<u32> = core
+    let order = state.queue.in_order(&state.records);
+    let ahead: Vec<u32> = state
         .lanes
         .iter()
         .flat_map(|lane| lane.records.iter().copied())
         .collect();
-    drop(core);
+    drop(state);
     let ahead: Vec<u32> = ahead
         .into_iter()
         .filter(|&index| index != NOBODY && !begun.contains(&index))
@@ -522,8 +526,8 @@ fn who_has_been_given_up_holds_nobody_back() {
     both.into_iter().rev().for_each(|id| shared.abandon(id));
     let low = submit(Priority::Low);
     let high = submit(Priority::High);
-    let mut core = shared.lock();
-    let mut stage = |id| core.records.get(id).stage;
+    let mut state = shared.lock();
+    let mut stage = |id| state.records.get(id).stage;
     assert!(matches!(stage(high), Stage::Placed { .. }));
     assert_eq!(stage(low), Stage::Queued);
 }

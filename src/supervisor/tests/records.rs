@@ -1,6 +1,6 @@
-//! Records that are used again: an id means its own job as long as that is not taken, and nothing afterwards.
+//! JobTable that are used again: an id means its own job as long as that is not taken, and nothing afterwards.
 
-use super::super::record::Records;
+use super::super::job_table::JobTable;
 use super::*;
 
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ proptest! {
 
     #[test]
     fn an_old_id_is_told_apart(uses in uses()) {
-        let mut records = Records::default();
+        let mut records = JobTable::default();
         let mut alive: Vec<(JobId, u64)> = Vec::new();
         let mut over: Vec<JobId> = Vec::new();
         for (number, what) in (1..).zip(uses) {
@@ -63,7 +63,7 @@ proptest! {
 #[test]
 #[should_panic(expected = "a job is taken once")]
 fn an_old_id_is_a_defect() {
-    let mut records = Records::default();
+    let mut records = JobTable::default();
     let (old, _) = records.add();
     records.remove(old.index);
     records.add();

@@ -70,7 +70,7 @@ struct Known {
 
 /// One engine and what must be true of it.
 struct World {
-    shared: Arc<Shared>,
+    shared: Arc<Supervisor>,
     workers: usize,
     /// The worker's end of each lane; `None`: it has no worker.
     consumers: Vec<Option<Consumer>>,
@@ -97,10 +97,10 @@ impl World {
     }
 
     fn grant(&self, lane: usize) {
-        let mut core = self.shared.lock();
-        let region = core.lanes[lane].region;
+        let mut state = self.shared.lock();
+        let region = state.lanes[lane].region;
         let block = self.shared.arena.grant(region, GRANTED, false).unwrap();
-        core.lanes[lane].grant(block).unwrap();
+        state.lanes[lane].grant(block).unwrap();
     }
 
     fn submit(&mut self) {
@@ -183,18 +183,18 @@ impl World {
         }
         for lane in self.beside(lane) {
             self.grant(lane);
-            let core = self.shared.lock();
-            let producer = &core.lanes[lane].producer;
+            let state = self.shared.lock();
+            let producer = &state.lanes[lane].producer;
             // The grant of this life is the first that it takes.
             let taken = producer.granted() - 1;
             let consumer =
                 Consumer::new(Arc::clone(&self.shared.cells[lane]), producer.tail(), taken);
             self.consumers[lane] = Some(consumer);
         }
-        let mut core = self.shared.lock();
-        core.set_status(lane % self.workers, Status::Ready);
-        core.refill();
-        self.shared.unlock(core);
+        let mut state = self.shared.lock();
+        state.set_status(lane % self.workers, Status::Ready);
+        state.refill();
+        self.shared.unlock(state);
     }
 
     fn abandon(&mut self, n: usize) {
@@ -258,10 +258,10 @@ impl World {
     }
 
     fn look(&self) {
-        let mut core = self.shared.lock();
-        core.drain_busy();
-        core.refill();
-        self.shared.unlock(core);
+        let mut state = self.shared.lock();
+        state.drain_busy();
+        state.refill();
+        self.shared.unlock(state);
     }
 }
 
@@ -283,9 +283,9 @@ proptest! {
                 Event::Finish { lane, failed } => { world.finish(lane, failed); Ok(false) }
                 Event::Look => { world.look(); Ok(false) }
                 Event::EvenOut => {
-                    let mut core = world.shared.lock();
-                    core.even_out(true);
-                    world.shared.unlock(core);
+                    let mut state = world.shared.lock();
+                    state.even_out(true);
+                    world.shared.unlock(state);
                     Ok(false)
                 }
                 Event::Die { lane, says_so } => {

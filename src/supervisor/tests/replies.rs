@@ -210,7 +210,7 @@ fn extent_of(words: &[u64]) -> Extent {
 
 /// The worker, which writes what it says into its own memory.
 struct Worker {
-    shared: Arc<Shared>,
+    shared: Arc<Supervisor>,
     consumer: Consumer,
     memory: std::fs::File,
 }
@@ -294,8 +294,8 @@ impl Worker {
     /// Some replies of one worker; how many were taken over, and how many were refused.
     fn play(&mut self, tellings: &[Telling]) -> Result<(usize, usize), TestCaseError> {
         let arena = Arc::clone(&self.shared.arena);
-        let mut core = self.shared.lock();
-        core.lanes[0].revoke();
+        let mut state = self.shared.lock();
+        state.lanes[0].revoke();
         let mut model = Model::default();
         let input = Arc::new(
             arena
@@ -306,10 +306,10 @@ impl Worker {
         let (mut taken, mut refused) = (0, 0);
         for telling in tellings {
             for pages in &telling.pages {
-                let number = core.lanes[0].producer.granted();
+                let number = state.lanes[0].producer.granted();
                 let block = arena.grant(1, pages * PAGE, false).unwrap();
                 let (at, held) = (block.extent().at.offset(), block.held());
-                core.lanes[0].grant(block).unwrap();
+                state.lanes[0].grant(block).unwrap();
                 while self.consumer.next_grant().is_some() {}
                 model.0.push((number.into(), at, held));
             }
@@ -321,12 +321,12 @@ impl Worker {
             leases.extend(kept.first().map(|block| Lease::Owned(Arc::clone(block))));
             let told = self.tell(telling, &model, &inputs);
             let expected = model.judge(&arena, &told, &inputs);
-            match (core.unpack(0, &told, &leases), expected) {
+            match (state.unpack(0, &told, &leases), expected) {
                 (Err(_), None) => {
                     refused += 1;
-                    check_books(&arena, &core.lanes[0], &kept, &input)?;
+                    check_books(&arena, &state.lanes[0], &kept, &input)?;
                     // Its worker dies of it.
-                    core.lanes[0].revoke();
+                    state.lanes[0].revoke();
                     model.0.clear();
                 }
                 (Ok(unpacked), Some(mut comes)) => {
@@ -369,7 +369,7 @@ impl Worker {
                         }
                     }
                     drop(unpacked);
-                    let held: Vec<_> = core.lanes[0]
+                    let held: Vec<_> = state.lanes[0]
                         .grants_held()
                         .filter(|held| held.1 > 0)
                         .collect();
@@ -377,7 +377,7 @@ impl Worker {
                         model.0.iter().map(|&(_, at, held)| (at, held)).collect();
                     left.retain(|&(_, held)| held > 0);
                     prop_assert_eq!(held, left);
-                    check_books(&arena, &core.lanes[0], &kept, &input)?;
+                    check_books(&arena, &state.lanes[0], &kept, &input)?;
                 }
                 (got, expected) => {
                     let got = got.map(|unpacked| unpacked.arrays);
@@ -387,8 +387,8 @@ impl Worker {
                 }
             }
         }
-        core.lanes[0].revoke();
-        check_books(&arena, &core.lanes[0], &kept, &input)?;
+        state.lanes[0].revoke();
+        check_books(&arena, &state.lanes[0], &kept, &input)?;
         drop((kept, input));
         prop_assert_eq!((arena.stats().in_use, arena.stats().blocks), (0, 0));
         Ok((taken, refused))

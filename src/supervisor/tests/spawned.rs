@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::kernel::{SPAWNS, to_offset};
-use crate::supervisor::admission::Admission;
+use crate::supervisor::admission::account::Admission;
 
 fn spawning() -> KernelInfo {
     KernelInfo {
@@ -39,12 +39,12 @@ fn value(words: &[u64]) -> OutgoingReply<'_> {
     }
 }
 
-fn submit(shared: &Shared, info: &KernelInfo) -> JobId {
+fn submit(shared: &Supervisor, info: &KernelInfo) -> JobId {
     let mut call = ArgWriter::new(shared.arena.id());
     shared.submit(info, &mut call, 0, None)
 }
 
-fn take(shared: &Shared, id: JobId) -> Option<Result<u64, JobError>> {
+fn take(shared: &Supervisor, id: JobId) -> Option<Result<u64, JobError>> {
     shared.wait_timeout(id, <u64 as Reply>::receive, Duration::ZERO)
 }
 
@@ -67,9 +67,9 @@ fn children_run_and_the_last_one_answers() {
     assert_ne!(last.seed, child.seed);
     consumers[0].finish(false, 10, Some(&value(&[7])));
     assert_eq!(take(&shared, id).unwrap().unwrap(), 7);
-    let core = shared.lock();
-    assert_eq!((core.records.live(), core.waiting_for_spawned()), (0, 0));
-    assert_eq!(core.next_job, 3);
+    let state = shared.lock();
+    assert_eq!((state.records.live(), state.waiting_for_spawned()), (0, 0));
+    assert_eq!(state.records.submitted(), 3);
 }
 
 /// The one behind it was not asked to tell of its end: that of the job before it was to be heard.
@@ -96,39 +96,39 @@ fn who_waits_for_any_hears_of_what_ends_behind_a_job_that_spawns() {
 #[test]
 fn who_has_spawned_already_counts_for_nothing() {
     let (shared, mut consumers) = fixture(1, 1);
-    let mut core = shared.lock();
-    core.admission = Some(Box::new(Admission::new(1 << 20)));
-    let kernel = core.kernels.index(&spawning());
-    let entry = core.enter_unit(kernel, 1).unwrap();
+    let mut state = shared.lock();
+    state.admission = Some(Box::new(Admission::new(1 << 20)));
+    let kernel = state.kernels.index(&spawning());
+    let entry = state.enter_unit(kernel, 1).unwrap();
     let mut call = ArgWriter::new(shared.arena.id());
-    let id = core.submit(&spawning(), &mut call, 0, None);
+    let id = state.submit(&spawning(), &mut call, 0, None);
     assert_eq!(consumers[0].next(), Next::Run);
     let mut words = list();
     words[3] = SPAWNS;
     spawn(&mut consumers[0], &words);
-    core.drain(0);
-    core.entered(id, entry);
-    let bytes = |core: &Core| core.admission.as_ref().unwrap().bytes();
-    assert_eq!(bytes(&core), 0, "it waits");
+    state.drain(0);
+    state.entered(id, entry);
+    let bytes = |state: &EngineState| state.admission.as_ref().unwrap().bytes();
+    assert_eq!(bytes(&state), 0, "it waits");
     // The child, which is let in and runs.
-    core.refill();
+    state.refill();
     assert_eq!(consumers[0].next(), Next::Run);
     consumers[0].finish(false, 10, Some(&value(&[6])));
-    core.drain(0);
+    state.drain(0);
     // The last one goes on with others, and its record is gone.
     assert_eq!(consumers[0].next(), Next::Run);
-    let mut open = core.records.of_group(0).into_iter();
+    let mut open = state.records.of_group(0).into_iter();
     let last = open.find(|&other| other != id).unwrap();
-    let entry = core.enter_unit(kernel, 1).unwrap();
+    let entry = state.enter_unit(kernel, 1).unwrap();
     spawn(&mut consumers[0], &words);
-    core.drain(0);
-    core.entered(last, entry);
-    assert_eq!(core.waiting_for_spawned(), 1);
-    shared.unlock(core);
+    state.drain(0);
+    state.entered(last, entry);
+    assert_eq!(state.waiting_for_spawned(), 1);
+    shared.unlock(state);
     // The child of the new family is given up with it.
     shared.abandon(id);
-    let core = shared.lock();
-    assert_eq!((bytes(&core), core.records.live()), (0, 0));
+    let state = shared.lock();
+    assert_eq!((bytes(&state), state.records.live()), (0, 0));
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn only_a_kernel_that_spawns_may() {
 #[test]
 fn nobody_that_is_locked_down_spawns() {
     let (shared, mut consumers) = fixture(1, 1);
-    shared.lock().strict = true;
+    shared.lock().config.set_sandboxed();
     // True or not: nobody looks at it.
     for words in [list(), vec![u64::MAX; 12]] {
         let id = submit(&shared, &spawning());
@@ -241,8 +241,8 @@ fn lies_are_refused_or_are_lists() {
                 }
                 run += 1;
             }
-            let core = shared.lock();
-            assert_eq!((core.records.live(), core.waiting_for_spawned()), (0, 0));
+            let state = shared.lock();
+            assert_eq!((state.records.live(), state.waiting_for_spawned()), (0, 0));
         }
     }
     assert!(refused > 60 && run > 10, "{refused} refused, {run} run");

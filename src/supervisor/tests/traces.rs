@@ -11,7 +11,7 @@ use crate::trace::{Owner, Plan, Tracer};
 use crate::worker::fence::TEXT_LIMIT;
 
 struct World {
-    shared: Arc<Shared>,
+    shared: Arc<Supervisor>,
     consumers: Vec<Consumer>,
     _owner: Owner,
     folder: tempfile::TempDir,
@@ -178,11 +178,11 @@ fn a_text_of_any_length_is_cut_to_its_limit() {
     // A worker that was taken over answers with a megabyte that is longer still when it is spelled out.
     let arena = Arc::clone(&world.shared.arena);
     let (number, at) = {
-        let mut core = world.shared.lock();
-        let number = core.lanes[0].producer.granted();
+        let mut state = world.shared.lock();
+        let number = state.lanes[0].producer.granted();
         let block = arena.grant(1, 2 << 20, false).unwrap();
         let at = block.extent().at;
-        core.lanes[0].grant(block).unwrap();
+        state.lanes[0].grant(block).unwrap();
         (number, at)
     };
     let len = 1usize << 20;

@@ -25,8 +25,8 @@ fn times_written(tracer: Option<Owner>) -> usize {
         ended.unwrap();
     }
     let written = {
-        let core = shared.lock();
-        let stamps = (0..SLOTS as u64).map(|position| core.lanes[0].producer.stamps(position));
+        let state = shared.lock();
+        let stamps = (0..SLOTS as u64).map(|position| state.lanes[0].producer.stamps(position));
         stamps
             .map(|(began, ended)| usize::from(began > 0) + usize::from(ended > 0))
             .sum()

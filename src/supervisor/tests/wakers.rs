@@ -1,8 +1,10 @@
 //! Wakers are foreign code: they panic, take the lock, sleep, and bring each other's tasks along.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
 use crate::link::{NOTICE, WAITER};
-use crate::supervisor::bell::Words;
+use crate::supervisor::waiting::thread_waker::Words;
 
 #[test]
 fn a_waker_that_panics_takes_nobody_along() {
@@ -31,7 +33,7 @@ fn a_waker_that_panics_takes_nobody_along() {
 }
 
 /// Calls the engine when it is dropped, as a task does that holds jobs.
-struct Calls(Arc<Shared>);
+struct Calls(Arc<Supervisor>);
 
 impl Wake for Calls {
     fn wake(self: Arc<Self>) {}
@@ -63,7 +65,7 @@ fn wakers_are_dropped_outside_the_lock() {
     });
 }
 
-fn poll(shared: &Shared, id: JobId, waker: &Waker) -> bool {
+fn poll(shared: &Supervisor, id: JobId, waker: &Waker) -> bool {
     let mut context = Context::from_waker(waker);
     let poll = shared.poll(id, <() as Reply>::receive, &mut context);
     poll.is_ready()
@@ -87,7 +89,7 @@ impl Wake for Tells {
 }
 
 /// Ends the job that its thread is about to wait for, and sleeps itself.
-struct Ends(Arc<Shared>, std::sync::Mutex<Option<Consumer>>);
+struct Ends(Arc<Supervisor>, std::sync::Mutex<Option<Consumer>>);
 
 impl Wake for Ends {
     fn wake(self: Arc<Self>) {
@@ -202,7 +204,7 @@ fn a_waker_that_panics_takes_no_task_along_that_is_put_back() {
 }
 
 /// The bits of the state word of a placed job.
-fn asked(shared: &Shared, id: JobId) -> u32 {
+fn asked(shared: &Supervisor, id: JobId) -> u32 {
     let Stage::Placed { link, position } = shared.lock().records.get(id).stage else {
         panic!("it is in no lane");
     };
@@ -210,12 +212,12 @@ fn asked(shared: &Shared, id: JobId) -> u32 {
     word.as_futex().load(Ordering::Relaxed) & (WAITER | NOTICE)
 }
 
-fn is_placed(shared: &Shared, id: JobId) -> bool {
+fn is_placed(shared: &Supervisor, id: JobId) -> bool {
     matches!(shared.lock().records.get(id).stage, Stage::Placed { .. })
 }
 
 /// Jobs until one more has no place in a lane: all of them, that one last.
-fn submit_one_too_many(shared: &Shared) -> Vec<JobId> {
+fn submit_one_too_many(shared: &Supervisor) -> Vec<JobId> {
     let mut ids = vec![submit(shared)];
     while ids.last().is_some_and(|&last| is_placed(shared, last)) {
         ids.push(submit(shared));
@@ -224,7 +226,7 @@ fn submit_one_too_many(shared: &Shared) -> Vec<JobId> {
 }
 
 /// As a thread does before it sleeps on words.
-fn look(shared: &Shared, ids: &[JobId], waker: &Waker) -> Option<usize> {
+fn look(shared: &Supervisor, ids: &[JobId], waker: &Waker) -> Option<usize> {
     let ids = ids.iter().copied();
     shared.poll_any_beside(ids, waker, Some(&mut Words::default()), &mut Vec::new())
 }

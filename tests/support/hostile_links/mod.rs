@@ -7,16 +7,20 @@
 #[cfg(test)]
 mod tests;
 
-use super::core::Core;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
 use super::fixture::{fixture, kernel};
 use super::monitor::Monitor;
+use super::state::EngineState;
 use super::worker::Status;
 use super::*;
 use crate::arena::Placement;
 use crate::array::Array;
-use crate::kernel::wire::Lease;
+use crate::kernel::wire::{ArgWriter, Lease};
 use crate::kernel::{BadReply, Receiving, Reply};
-use crate::link::{Consumer, INLINE_WORDS, Next, OutgoingReply, kind};
+use crate::link::{Consumer, INLINE_WORDS, Next, OutgoingReply, SLOTS, kind};
 use crate::sync::{AtomicU32, AtomicU64};
 use crate::sys::process::Exit;
 
@@ -115,7 +119,7 @@ enum Wants {
 }
 
 struct Attack {
-    shared: Arc<Shared>,
+    shared: Arc<Supervisor>,
     monitor: Monitor,
     consumers: Vec<Consumer>,
     running: Vec<bool>,
@@ -328,7 +332,7 @@ impl Attack {
     /// Takes the answer if there is one; a value must be one.
     fn answer(&mut self, id: JobId, wants: Wants) -> bool {
         fn take<R>(
-            shared: &Shared,
+            shared: &Supervisor,
             id: JobId,
             read: fn(&mut Receiving<'_>) -> Result<R, BadReply>,
         ) -> Option<bool> {
@@ -386,13 +390,13 @@ impl Attack {
         self.monitor.bury(lane, Exit::Signal(6));
         self.deaths += 1;
         self.running[lane] = false;
-        let mut core = self.shared.lock();
-        let it = &core.lanes[lane];
+        let mut state = self.shared.lock();
+        let it = &state.lanes[lane];
         let (tail, granted) = (it.producer.tail(), it.producer.granted());
         self.consumers[lane] = Consumer::new(Arc::clone(&self.shared.cells[lane]), tail, granted);
-        core.next_life(lane);
-        core.set_status(lane, Status::Ready);
-        core.refill();
+        state.next_life(lane);
+        state.set_status(lane, Status::Ready);
+        state.refill();
     }
 
     /// Workers that tell the truth come after those that did not: every job is answered.
@@ -428,25 +432,25 @@ impl Attack {
         if self.submitted.is_multiple_of(2) {
             self.work_honestly();
         }
-        self.shared.lock().closing = Closing::Now;
+        self.shared.lock().lifecycle.close_now();
         for lane in 0..LANES.into() {
             self.monitor.bury(lane, Exit::Signal(6));
         }
-        let mut core = self.shared.lock();
-        Core::end(&mut core);
-        assert_eq!((core.open, core.queue.len()), (0, 0));
-        drop(core);
+        let mut state = self.shared.lock();
+        EngineState::end(&mut state);
+        assert_eq!((state.lanes.open(), state.queue.len()), (0, 0));
+        drop(state);
         for (id, wants) in std::mem::take(&mut self.jobs) {
             assert!(self.answer(id, wants), "a job without an answer");
         }
         assert_eq!(self.answered + self.given_up, self.submitted);
-        let mut core = self.shared.lock();
-        assert_eq!(core.records.live(), 0);
-        for lane in &mut core.lanes {
+        let mut state = self.shared.lock();
+        assert_eq!(state.records.live(), 0);
+        for lane in state.lanes.iter_mut() {
             assert_eq!(lane.backlog_ns, 0);
             lane.revoke();
         }
-        drop(core);
+        drop(state);
         let stats = self.shared.arena.stats();
         assert_eq!((stats.in_use, stats.blocks), (0, 0), "{stats:?}");
         deaths

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
-use super::wait::LOOK_AGAIN;
+use super::LOOK_AGAIN;
 use crate::sys::futex;
 
 /// Nobody sleeps here, and nobody has rung.
@@ -40,34 +40,34 @@ pub(crate) struct Words<'s>(Vec<(&'s AtomicU32, u32)>);
 
 impl<'s> Words<'s> {
     /// One is kept for the thread's own.
-    pub(super) fn has_room(&self) -> bool {
+    pub(in crate::supervisor) fn has_room(&self) -> bool {
         self.0.len() + 1 < futex::MOST_WORDS
     }
 
-    pub(super) fn push(&mut self, word: &'s AtomicU32, holds: u32) {
+    pub(in crate::supervisor) fn push(&mut self, word: &'s AtomicU32, holds: u32) {
         self.0.push((word, holds));
     }
 }
 
 /// What wakes this thread.
-pub(super) struct ThreadBell {
+pub(in crate::supervisor) struct ThreadBell {
     bell: Arc<Bell>,
     waker: Waker,
 }
 
 impl ThreadBell {
-    pub(super) fn new() -> Self {
+    pub(in crate::supervisor) fn new() -> Self {
         let bell = Arc::new(Bell(AtomicU32::new(QUIET)));
         let waker = Waker::from(Arc::clone(&bell));
         Self { bell, waker }
     }
 
-    pub(super) fn waker(&self) -> &Waker {
+    pub(in crate::supervisor) fn waker(&self) -> &Waker {
         &self.waker
     }
 
     /// Sleeps until it has rung since the last sleep, or the time runs out.
-    pub(super) fn sleep(&self, until: Option<Instant>) {
+    pub(in crate::supervisor) fn sleep(&self, until: Option<Instant>) {
         while !self.sleep_on(&Words::default(), until) {
             if until.is_some_and(|until| until <= Instant::now()) {
                 return;

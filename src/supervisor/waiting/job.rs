@@ -4,32 +4,31 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::Shared;
-use super::core::{Core, Read};
-use super::error::JobError;
-use super::lock::drop_waker;
-use super::record::{JobId, Stage};
+use super::LOOK_AGAIN;
+use super::wakers::drop_waker;
 use crate::control::HandshakeError;
 use crate::link::{Ask, SLOTS, WAITER, is_open};
+use crate::supervisor::error::JobError;
+use crate::supervisor::record::{JobId, Stage};
+use crate::supervisor::reply::Read;
+use crate::supervisor::shared::Supervisor;
+use crate::supervisor::state::EngineState;
 use crate::sync::spin_until;
 use crate::sys::{cores, futex};
 
 /// How long a thread spins for an answer before it sleeps.
 const SPIN_FOR: Duration = Duration::from_micros(50);
 /// A job that is expected to take longer is not worth spinning for.
-pub(super) const SPIN_BELOW_NS: u32 = 60_000;
-/// Whoever waits looks again after this long, whatever it was told: at a word that a worker may write, and while admission holds
-/// something back.
-pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(100);
+pub(in crate::supervisor) const SPIN_BELOW_NS: u32 = 60_000;
 
-impl Shared {
+impl Supervisor {
     /// Has the job ended?
     pub(crate) fn is_done(&self, id: JobId) -> bool {
-        let mut core = self.lock();
-        core.drain_busy();
-        core.refill();
-        let done = core.records.get(id).stage == Stage::Answered;
-        self.unlock(core);
+        let mut state = self.lock();
+        state.drain_busy();
+        state.refill();
+        let done = state.records.get(id).stage == Stage::Answered;
+        self.unlock(state);
         done
     }
 
@@ -40,7 +39,7 @@ impl Shared {
 
     /// The answer of a job.
     pub(crate) fn wait<R>(&self, id: JobId, read: Read<R>) -> Result<R, JobError> {
-        let answer = self.wait_for(id, None, |core| core.try_take(id, read));
+        let answer = self.wait_for(id, None, |state| state.try_take(id, read));
         answer.expect("a wait without a limit ends with the answer")
     }
 
@@ -51,13 +50,13 @@ impl Shared {
         read: Read<R>,
         limit: Duration,
     ) -> Option<Result<R, JobError>> {
-        self.wait_for(id, Some(limit), |core| core.try_take(id, read))
+        self.wait_for(id, Some(limit), |state| state.try_take(id, read))
     }
 
     /// Sleeps until a job has its answer, and leaves it there. False if the time runs out before.
     pub(crate) fn wait_until_done(&self, id: JobId, limit: Option<Duration>) -> bool {
-        let done = self.wait_for(id, limit, |core| {
-            (core.records.get(id).stage == Stage::Answered).then_some(())
+        let done = self.wait_for(id, limit, |state| {
+            (state.records.get(id).stage == Stage::Answered).then_some(())
         });
         done.is_some()
     }
@@ -66,47 +65,47 @@ impl Shared {
         &self,
         id: JobId,
         limit: Option<Duration>,
-        mut try_take: impl FnMut(&mut Core) -> Option<T>,
+        mut try_take: impl FnMut(&mut EngineState) -> Option<T>,
     ) -> Option<T> {
         // A limit beyond all clocks is none.
         let until = limit.and_then(|limit| Instant::now().checked_add(limit));
         let mut has_spun = false;
         loop {
-            let mut core = self.lock();
-            if let Some(taken) = try_take(&mut core) {
+            let mut state = self.lock();
+            if let Some(taken) = try_take(&mut state) {
                 // Whoever was woken by a lane gives out what waits: the monitor was not told.
-                if core.keeps_any() {
-                    core.refill();
+                if state.keeps_any() {
+                    state.refill();
                 }
-                self.unlock(core);
+                self.unlock(state);
                 return Some(taken);
             }
-            if let Stage::Placed { link, .. } = core.records.get(id).stage {
-                core.drain(link as usize);
+            if let Stage::Placed { link, .. } = state.records.get(id).stage {
+                state.drain(link as usize);
             } else {
-                core.drain_busy();
+                state.drain_busy();
             }
-            if core.keeps_any() {
-                core.refill();
+            if state.keeps_any() {
+                state.refill();
             }
-            if let Some(taken) = try_take(&mut core) {
-                self.unlock(core);
+            if let Some(taken) = try_take(&mut state) {
+                self.unlock(state);
                 return Some(taken);
             }
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
-                self.unlock(core);
+                self.unlock(state);
                 return None;
             }
-            let record = core.records.get(id);
+            let record = state.records.get(id);
             let (stage, kernel) = (record.stage, record.kernel);
             // A condemned lane's word may have ended, but the answer waits for the exit.
             if let Stage::Placed { link, position } = stage
-                && !core.lanes[link as usize].condemned
+                && !state.lanes[link as usize].condemned
             {
-                let expected = core.kernels.get(kernel).expected_ns;
-                let short = expected < SPIN_BELOW_NS && core.busy_lanes() < self.cores();
-                self.unlock(core);
+                let expected = state.kernels.get(kernel).expected_ns;
+                let short = expected < SPIN_BELOW_NS && state.lanes.busy() < self.cores();
+                self.unlock(state);
                 if !has_spun && short {
                     has_spun = true;
                     if self.spin(link as usize, position) {
@@ -115,19 +114,19 @@ impl Shared {
                 }
                 self.sleep_on_slot(id, link, position, left);
             } else {
-                core.records.get(id).parked = true;
-                core.want_notice(id);
-                core.be_watched();
+                state.records.get(id).parked = true;
+                state.want_notice(id);
+                state.monitor.watch_memory();
                 let spot = self.parking.of(id.index);
                 let ticket = spot.ticket();
-                self.unlock(core);
+                self.unlock(state);
                 spot.sleep(ticket, left);
             }
         }
     }
 
     /// Looks at a state word for a moment. True if the job has ended.
-    pub(super) fn spin(&self, link: usize, position: u64) -> bool {
+    pub(in crate::supervisor) fn spin(&self, link: usize, position: u64) -> bool {
         if !self.may_spin() {
             return false;
         }
@@ -144,14 +143,14 @@ impl Shared {
 
     /// Sleeps on the state word of a job that is in a slot. Returns when there may be news.
     fn sleep_on_slot(&self, id: JobId, link: u32, position: u64, left: Option<Duration>) {
-        let mut core = self.lock();
+        let mut state = self.lock();
         // It may have been moved or answered meanwhile.
-        if core.records.get(id).stage != (Stage::Placed { link, position }) {
-            return self.unlock(core);
+        if state.records.get(id).stage != (Stage::Placed { link, position }) {
+            return self.unlock(state);
         }
-        core.be_watched();
-        let asked = core.lanes[link as usize].ask(position, WAITER);
-        self.unlock(core);
+        state.monitor.watch_memory();
+        let asked = state.lanes[link as usize].ask(position, WAITER);
+        self.unlock(state);
         if let Ask::Set(value) = asked {
             let word = self.cells[link as usize].state(position).as_futex();
             let limit = left.map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN));
@@ -177,36 +176,36 @@ impl Shared {
     ) -> Poll<Result<R, JobError>> {
         // Wakers are foreign code: they are cloned and dropped outside the lock.
         let mut waker = Some(context.waker().clone());
-        let mut core = self.lock();
-        let mut taken = core.try_take(id, read);
+        let mut state = self.lock();
+        let mut taken = state.try_take(id, read);
         if taken.is_none() {
-            std::mem::swap(&mut core.records.get(id).waker, &mut waker);
-            core.want_notice(id);
-            core.be_watched();
+            std::mem::swap(&mut state.records.get(id).waker, &mut waker);
+            state.want_notice(id);
+            state.monitor.watch_memory();
             // What ended before it was asked for notice is found here.
-            core.drain_busy();
-            core.refill();
-            taken = core.try_take(id, read);
+            state.drain_busy();
+            state.refill();
+            taken = state.try_take(id, read);
         }
-        self.unlock(core);
+        self.unlock(state);
         drop_waker(waker);
         taken.map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Sleeps until all workers have been ready once, or one cannot start.
-    pub(super) fn wait_until_started(&self) -> Result<(), HandshakeError> {
+    pub(in crate::supervisor) fn wait_until_started(&self) -> Result<(), HandshakeError> {
         loop {
-            let mut core = self.lock();
-            if let Some(why) = &core.broken {
+            let mut state = self.lock();
+            if let Some(why) = state.lifecycle.broken() {
                 return Err(HandshakeError::Failed(why.clone()));
             }
-            if core.ready == core.lanes.len() {
-                core.started = true;
+            if state.lanes.ready() == state.lanes.len() {
+                state.lifecycle.set_started();
                 return Ok(());
             }
-            let ticket = self.parking.engine.ticket();
-            drop(core);
-            self.parking.engine.sleep(ticket, None);
+            let ticket = self.parking.start.ticket();
+            drop(state);
+            self.parking.start.sleep(ticket, None);
         }
     }
 }

@@ -1,0 +1,189 @@
+//! OutgoingReply jobs, and taking their answers.
+
+use std::ops::Range;
+
+use super::actor::actor_of;
+use super::error::{Because, Beside, Failed, JobError, JobErrorKind};
+use super::groups::fails_together;
+use super::lane::NOBODY;
+use super::record::{JobId, NO_GRAPH, Outcome, Stage};
+use super::reply::{Read, Unreadable, read_guarded};
+use super::state::EngineState;
+use crate::kernel::Receiving;
+use crate::kernel::wire::{ReplyReader, WordReader};
+
+impl EngineState {
+    /// The job is over: tells whoever waits in this process.
+    #[inline]
+    pub(super) fn answer(&mut self, index: u32, outcome: Outcome) {
+        let record = self.records.at(index);
+        if record.detached {
+            if record.graph != NO_GRAPH {
+                return self.unit_ended(index, outcome);
+            }
+            if actor_of(record.group).is_some() {
+                return self.actor_job_ended(index, outcome);
+            }
+            self.discharge(index);
+            self.records.remove(index);
+            return;
+        }
+        record.stage = Stage::Answered;
+        record.outcome = Some(outcome);
+        if record.unwanted {
+            record.drop_value();
+        }
+        if record.parked || record.waker.is_some() {
+            self.tell_slow(index);
+        }
+    }
+
+    /// The job has ended with a value that lies in its record, of so many words.
+    #[inline]
+    pub(super) fn answer_inline(&mut self, index: u32, len: u32) {
+        let record = self.records.at(index);
+        if record.detached || record.parked || record.waker.is_some() {
+            return self.answer(index, Outcome::Inline { len });
+        }
+        record.stage = Stage::Answered;
+        record.outcome = Some(Outcome::Inline { len });
+    }
+
+    #[cold]
+    fn tell_slow(&mut self, index: u32) {
+        let record = self.records.at(index);
+        self.waiters.call(record.waker.take());
+        if record.parked {
+            self.waiters.notify(index);
+            self.discharge(index);
+        }
+    }
+
+    /// The job gave no value.
+    pub(super) fn fail(
+        &mut self,
+        index: u32,
+        why: impl Into<Because>,
+        worker: Option<u32>,
+        lent: Vec<Range<usize>>,
+    ) {
+        let why = why.into();
+        let kind = &why.kind;
+        self.count_failed(index, kind);
+        let record = self.records.at(index);
+        record.leases.clear();
+        let group = record.group;
+        let policy = record.policy.as_mut();
+        let (deaths, label) = policy
+            .map(|policy| {
+                let label = policy.options.label.clone();
+                (std::mem::take(&mut policy.deaths), label)
+            })
+            .unwrap_or_default();
+        let job = record.job;
+        let cancels = fails_together(group) && *kind != JobErrorKind::Cancelled;
+        let name = self.kernels.get(record.kernel).name;
+        let last_words = self.last_words(index, worker);
+        let beside = worker.map_or_else(Beside::default, |worker| {
+            self.workers[worker as usize].last_words.beside(job, kind)
+        });
+        let error = Failed {
+            attempt: u32::from(self.records.look(index).attempt),
+            worker,
+            lent,
+            label,
+            deaths,
+            last_words,
+            beside,
+            ..Failed::new(why, name, job)
+        };
+        self.answer(index, Outcome::Failed(error.into()));
+        if cancels {
+            self.cancel_group(group);
+        }
+    }
+
+    /// It gives no value, in the figures and in the trace.
+    pub(super) fn count_failed(&mut self, index: u32, kind: &JobErrorKind) {
+        self.counts.count(kind);
+        if self.records.at(index).is_traced() {
+            self.trace_failed(index, kind, false);
+        }
+    }
+
+    /// What the worker wrote last in this job, if it died in it.
+    pub(super) fn last_words(&self, index: u32, worker: Option<u32>) -> Vec<String> {
+        let job = self.records.look(index).job;
+        let words = worker.map(|worker| self.workers[worker as usize].last_words.of(job));
+        words.unwrap_or_default()
+    }
+
+    /// Takes the answer of a job, if it is there.
+    #[inline]
+    pub(super) fn try_take<R>(&mut self, id: JobId, read: Read<R>) -> Option<Result<R, JobError>> {
+        let record = self.records.get(id);
+        if record.stage != Stage::Answered {
+            return None;
+        }
+        let outcome = record.outcome.take();
+        let words: &[u64] = match &outcome {
+            Some(Outcome::Inline { len }) => &record.payload[..*len as usize],
+            Some(Outcome::Long(words)) => words,
+            Some(Outcome::Bare | Outcome::Failed(_)) | None => &[],
+        };
+        let answer = match &outcome {
+            Some(Outcome::Failed(error)) => Err(error.clone()),
+            _ => {
+                let words = WordReader::new(words);
+                let arrays = std::mem::take(&mut record.arrays).into_iter();
+                let mut reply = Receiving(ReplyReader { words, arrays });
+                read_guarded(|| read(&mut reply)).map_err(|why| self.not_read(id.index, why))
+            }
+        };
+        self.records.remove(id.index);
+        Some(answer)
+    }
+
+    /// A reply that its kernel cannot have sent.
+    #[cold]
+    fn unreadable(&mut self, index: u32) -> JobError {
+        let (lane, life) = self.records.at(index).answered_by;
+        let why = "a reply that its kernel cannot have sent";
+        let kind = JobErrorKind::Protocol(why.into());
+        // Unless that process is gone already, it has to go now.
+        if self
+            .lanes
+            .get(lane as usize)
+            .is_some_and(|lane| lane.life == life)
+        {
+            self.condemn(lane as usize, NOBODY, kind.clone());
+        }
+        self.failed_here(index, kind)
+    }
+
+    /// What a reply answers that is there and cannot be read, see [`read_guarded`].
+    #[cold]
+    pub(super) fn not_read(&mut self, index: u32, why: Unreadable) -> JobError {
+        match why {
+            Unreadable::Malformed => self.unreadable(index),
+            Unreadable::CheckPanicked(kind) => self.failed_here(index, kind),
+        }
+    }
+
+    /// What is told of an answer that came, and cannot be taken.
+    #[cold]
+    fn failed_here(&mut self, index: u32, kind: JobErrorKind) -> JobError {
+        let lane = self.records.at(index).answered_by.0 as usize;
+        let worker = (lane < self.lanes.len()).then(|| self.lanes.worker_of(lane) as u32);
+        let record = self.records.at(index);
+        let name = self.kernels.get(record.kernel).name;
+        let policy = record.policy.as_ref();
+        let failed = Failed {
+            label: policy.and_then(|policy| policy.options.label.clone()),
+            attempt: u32::from(record.attempt),
+            worker,
+            ..Failed::new(kind, name, record.job)
+        };
+        failed.into()
+    }
+}

@@ -1,0 +1,211 @@
+//! Many jobs under one lock: calls in, answers out; and waiting for the first of several jobs.
+
+use std::collections::VecDeque;
+
+use super::error::JobError;
+use super::options::JobOptions;
+use super::place::DEPTH_NS;
+use super::record::JobId;
+use super::reply::Read;
+use super::shared::Supervisor;
+use super::state::EngineState;
+use crate::kernel::wire::ArgWriter;
+use crate::kernel::{CallWriter, KernelInfo};
+use crate::link::SLOTS;
+
+/// What each result of a map comes with: `()` in the order of the items, the index of its item (`usize`) in the order in which
+/// jobs end. Sealed.
+pub trait ResultKey: Copy {
+    /// Results are taken in the order of the items.
+    #[doc(hidden)]
+    const ORDERED: bool;
+    /// A result with its key, as the map gives it.
+    type Item<T>;
+    /// The key of the item with this index.
+    #[doc(hidden)]
+    fn of(index: usize) -> Self;
+    /// The index of the item; `None` if the order says it.
+    #[doc(hidden)]
+    fn index(self) -> Option<usize>;
+    #[doc(hidden)]
+    fn item<T>(self, result: T) -> Self::Item<T>;
+}
+
+impl ResultKey for () {
+    const ORDERED: bool = true;
+    type Item<T> = T;
+    fn of(_: usize) {}
+    fn index(self) -> Option<usize> {
+        None
+    }
+    fn item<T>(self, result: T) -> T {
+        result
+    }
+}
+
+impl ResultKey for usize {
+    const ORDERED: bool = false;
+    type Item<T> = (usize, T);
+    fn of(index: usize) -> Self {
+        index
+    }
+    fn index(self) -> Option<usize> {
+        Some(self)
+    }
+    fn item<T>(self, result: T) -> (usize, T) {
+        (self, result)
+    }
+}
+
+/// The jobs of a map that have been sent, and the answers that nobody has fetched.
+#[derive(Debug)]
+pub(crate) struct Flight<K, R> {
+    pub(crate) open: VecDeque<(K, JobId)>,
+    pub(crate) done: VecDeque<(K, Result<R, JobError>)>,
+    /// Jobs that were ever sent.
+    pub(crate) sent: usize,
+}
+
+impl<K, R> Default for Flight<K, R> {
+    fn default() -> Self {
+        Self {
+            open: VecDeque::new(),
+            done: VecDeque::new(),
+            sent: 0,
+        }
+    }
+}
+
+impl<K, R> Flight<K, R> {
+    /// Neither jobs nor answers.
+    pub(crate) fn is_over(&self) -> bool {
+        self.open.is_empty() && self.done.is_empty()
+    }
+}
+
+/// What is expected of a kernel's jobs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outlook {
+    /// Jobs worth keeping in flight.
+    pub(crate) window: usize,
+    /// How long one takes, in nanoseconds.
+    pub(crate) expected_ns: u32,
+    /// Output memory that one takes; `None` while nobody knows.
+    pub(crate) bytes: Option<u64>,
+}
+
+/// Jobs per lane that may be in flight because of those that wait for an earlier answer; how long those of a lane may take
+/// together, by expectation; what all of them may hold, in bytes; and which part of the arena, one in so many.
+const IN_ORDER_PER_LANE: u64 = 8;
+const IN_ORDER_NS: u64 = 50_000_000;
+const HELD_IN_ORDER: u64 = 64 << 20;
+const PART_IN_ORDER: u64 = 16;
+
+/// What a map may have in flight beyond two jobs per lane: one part of the arena in so many.
+const PART_IN_FLIGHT: u64 = 4;
+
+impl Supervisor {
+    /// Sends calls of one kernel in order, and takes the answers that have come: those at the front, or all. One lock for
+    /// all of it. Returns how many calls were sent: all, but where there is a ceiling; then, if `wait`, at least one, unless
+    /// some are in flight, which are to be waited for.
+    pub(crate) fn exchange<K: ResultKey, R>(
+        &self,
+        kernel: &KernelInfo,
+        options: Option<&JobOptions>,
+        calls: &mut [CallWriter],
+        flight: &mut Flight<K, R>,
+        read: Read<R>,
+        wait: bool,
+    ) -> usize {
+        if !self.has_ceiling() {
+            // Otherwise each takes memory when it is let in.
+            calls.iter_mut().for_each(|call| self.spill(&mut call.0));
+        }
+        let mut state = self.lock();
+        let before = flight.sent;
+        // First: a lane whose ended jobs nobody has taken looks as if it stood still, and then another one is woken.
+        state.drain_busy();
+        state.refill();
+        for call in calls {
+            let submit = |state: &mut EngineState, call: &mut ArgWriter| {
+                state.submit(kernel, call, 0, options)
+            };
+            let id = if state.admission.is_none() {
+                submit(&mut state, &mut call.0)
+            } else if let Some(entry) = state.enter_now(kernel, &call.0) {
+                let (entered, id) = self.submit_let_in(state, &mut call.0, entry, submit);
+                state = entered;
+                id
+            } else if wait && flight.is_over() {
+                let (admitted, id) = self.submit_admitted(state, kernel, &mut call.0, submit);
+                state = admitted;
+                id
+            } else {
+                break;
+            };
+            flight.open.push_back((K::of(flight.sent), id));
+            flight.sent += 1;
+        }
+        if K::ORDERED {
+            while let Some(&(key, id)) = flight.open.front()
+                && let Some(answer) = state.try_take(id, read)
+            {
+                flight.open.pop_front();
+                flight.done.push_back((key, answer));
+            }
+        } else {
+            let done = &mut flight.done;
+            flight
+                .open
+                .retain(|&(key, id)| match state.try_take(id, read) {
+                    Some(answer) => {
+                        done.push_back((key, answer));
+                        false
+                    }
+                    None => true,
+                });
+        }
+        self.unlock(state);
+        flight.sent - before
+    }
+
+    /// What is known of a kernel's jobs.
+    pub(crate) fn outlook(&self, kernel: &KernelInfo) -> Outlook {
+        let mut state = self.lock();
+        let index = state.kernels.index(kernel);
+        let kernel = state.kernels.get(index);
+        Outlook {
+            window: self.window(kernel.expected_ns),
+            expected_ns: kernel.expected_ns,
+            bytes: (kernel.calls > 0).then_some(kernel.expected_bytes),
+        }
+    }
+
+    /// Jobs worth keeping in flight for a kernel whose job takes this long: enough that no worker
+    /// runs dry, and not more.
+    fn window(&self, expected_ns: u32) -> usize {
+        let lanes = self.cells.len();
+        // Twice a lane's depth in time, since results may have to wait for an earlier one; two jobs per lane at least.
+        let depth_ns = 2 * DEPTH_NS / u64::from(expected_ns.max(1));
+        let per_lane = (depth_ns as usize).clamp(2, SLOTS);
+        // More tiny jobs than one lane holds would only wait in the queue.
+        (per_lane * lanes).clamp(2 * lanes, SLOTS.max(2 * lanes))
+    }
+
+    /// Jobs of a map that may be in flight where each takes so many bytes: its source, and others, need room as well.
+    pub(crate) fn window_in_memory(&self, each: u64) -> usize {
+        let bytes = self.arena.capacity() / PART_IN_FLIGHT;
+        usize::try_from(bytes / each.max(1))
+            .unwrap_or(usize::MAX)
+            .max(2 * self.cells.len())
+    }
+
+    /// Jobs that may be in flight where answers are taken in order and each job holds so many bytes. A long one keeps those
+    /// behind it from being answered, and workers are to go on meanwhile.
+    pub(crate) fn window_in_order(&self, expected_ns: u32, each: u64) -> usize {
+        let bytes = (self.arena.capacity() / PART_IN_ORDER).min(HELD_IN_ORDER);
+        // What others submit waits behind it.
+        let per_lane = (IN_ORDER_NS / u64::from(expected_ns.max(1))).min(IN_ORDER_PER_LANE);
+        (bytes / each.max(1)).min(per_lane * self.cells.len() as u64) as usize
+    }
+}

@@ -1,0 +1,95 @@
+//! What an engine was told when it was built, as its state needs it.
+
+use std::time::Duration;
+
+use super::settings::Settings;
+
+/// Set before the first job, and not changed after.
+#[derive(Debug)]
+pub(super) struct Config {
+    /// Workers that a job with retries may cost.
+    quarantine_after: u32,
+    /// How long a job of a cancelled group may run on, and a worker that is told to end.
+    grace: Duration,
+    /// A job with a deadline has its worker to itself.
+    deadlines_are_exclusive: bool,
+    /// Workers have several lanes, which share one region.
+    lanes_share_regions: bool,
+    /// Workers are sandboxed: nothing is lent to them, and what they make is copied.
+    is_sandboxed: bool,
+    /// Workers are replaced when they have grown: the monitor has to look at their memory after each job.
+    recycles_by_size: bool,
+    cores: usize,
+    /// A worker may spin for its next job.
+    may_spin: bool,
+}
+
+impl Config {
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self {
+            quarantine_after: settings.quarantine_after,
+            grace: settings.grace,
+            deadlines_are_exclusive: settings.lanes > 1 && !settings.share_deadlines,
+            lanes_share_regions: settings.lanes > 1,
+            is_sandboxed: settings.strict,
+            recycles_by_size: settings.memory.recycling.above != u64::MAX,
+            cores: 1,
+            may_spin: false,
+        }
+    }
+
+    /// Sets how many cores the process may run on, and with that whether workers may spin: with more lanes than cores, one that spins
+    /// takes a core from another.
+    pub(super) fn set_cores(&mut self, cores: usize, lanes: usize) {
+        self.cores = cores;
+        self.may_spin = cores > 1 && (!self.lanes_share_regions || lanes <= cores);
+    }
+
+    pub(super) fn quarantine_after(&self) -> u32 {
+        self.quarantine_after
+    }
+
+    pub(super) fn grace(&self) -> Duration {
+        self.grace
+    }
+
+    pub(super) fn deadlines_are_exclusive(&self) -> bool {
+        self.deadlines_are_exclusive
+    }
+
+    #[inline]
+    pub(super) fn lanes_share_regions(&self) -> bool {
+        self.lanes_share_regions
+    }
+
+    #[inline]
+    pub(super) fn is_sandboxed(&self) -> bool {
+        self.is_sandboxed
+    }
+
+    #[inline]
+    pub(super) fn recycles_by_size(&self) -> bool {
+        self.recycles_by_size
+    }
+
+    #[inline]
+    pub(super) fn cores(&self) -> usize {
+        self.cores
+    }
+
+    #[inline]
+    pub(super) fn may_spin(&self) -> bool {
+        self.may_spin
+    }
+}
+
+#[cfg(test)]
+impl Config {
+    pub(super) fn set_sandboxed(&mut self) {
+        self.is_sandboxed = true;
+    }
+
+    pub(super) fn set_quarantine_after(&mut self, deaths: u32) {
+        self.quarantine_after = deaths;
+    }
+}

@@ -1,0 +1,123 @@
+//! The job table: a record for each job whose answer has not been taken.
+
+use super::record::{JobId, Record, Stage};
+
+/// Records lie in a slab and are reused. An id carries the record's generation, so that an old id is recognized.
+#[derive(Debug, Default)]
+pub(super) struct JobTable {
+    records: Vec<Record>,
+    free: Vec<u32>,
+    /// Jobs that were ever added.
+    submitted: u64,
+    /// Seeds that were given out.
+    seeds: u64,
+}
+
+impl JobTable {
+    /// A record for a new job, to be filled. The job has a number.
+    #[inline]
+    pub(super) fn add(&mut self) -> (JobId, &mut Record) {
+        self.submitted += 1;
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None => self.grow(),
+        };
+        let record = &mut self.records[index as usize];
+        record.stage = Stage::Queued;
+        record.job = self.submitted;
+        (JobId::new(index, record.generation), record)
+    }
+
+    /// Jobs that were ever added: the number of the last one.
+    #[inline]
+    pub(super) fn submitted(&self) -> u64 {
+        self.submitted
+    }
+
+    /// The seed of a job that draws random numbers by the order in which it was submitted.
+    #[inline]
+    pub(super) fn next_seed(&mut self) -> u64 {
+        self.seeds += 1;
+        self.seeds
+    }
+
+    #[cold]
+    fn grow(&mut self) -> u32 {
+        let index = u32::try_from(self.records.len()).expect("fewer than 2^32 jobs at once");
+        self.records.push(Record::new());
+        index
+    }
+
+    /// The record of a job that has not been taken.
+    ///
+    /// # Panics
+    /// For the id of one that was: its record may be that of another job now.
+    #[inline]
+    pub(super) fn get(&mut self, id: JobId) -> &mut Record {
+        self.find(id).expect("a job is taken once")
+    }
+
+    /// The record of a job, unless that has been taken.
+    #[inline]
+    pub(super) fn find(&mut self, id: JobId) -> Option<&mut Record> {
+        let record = self.records.get_mut(id.index as usize)?;
+        (record.generation == id.generation() && record.stage != Stage::Free).then_some(record)
+    }
+
+    #[inline]
+    pub(super) fn at(&mut self, index: u32) -> &mut Record {
+        &mut self.records[index as usize]
+    }
+
+    #[inline]
+    pub(super) fn look(&self, index: u32) -> &Record {
+        &self.records[index as usize]
+    }
+
+    /// The jobs of a group that have no answer.
+    pub(super) fn of_group(&self, group: u32) -> Vec<JobId> {
+        let records = self.records.iter().zip(0..);
+        records
+            .filter(|(record, _)| record.group == group && record.is_open())
+            .map(|(record, index)| JobId::new(index, record.generation))
+            .collect()
+    }
+
+    /// Has this job still no answer?
+    pub(super) fn is_open(&self, id: JobId) -> bool {
+        let record = self.records.get(id.index as usize);
+        record.is_some_and(|record| record.generation == id.generation() && record.is_open())
+    }
+
+    /// The job is over and nobody asks for it any more.
+    #[inline]
+    pub(super) fn remove(&mut self, index: u32) {
+        let record = &mut self.records[index as usize];
+        record.generation = record.generation.wrapping_add(1);
+        record.stage = Stage::Free;
+        record.detached = false;
+        record.parked = false;
+        record.requests = 0;
+        record.attempt = 1;
+        record.waker = None;
+        record.outcome = None;
+        if record.policy.is_some() {
+            record.policy = None;
+        }
+        if !record.leases.is_empty() {
+            record.leases.clear();
+        }
+        if !record.arrays.is_empty() {
+            record.arrays.clear();
+        }
+        if record.unwanted {
+            record.unwanted = false;
+        }
+        self.free.push(index);
+    }
+
+    /// Jobs that are not taken.
+    pub(super) fn live(&self) -> usize {
+        self.records.len() - self.free.len()
+    }
+}

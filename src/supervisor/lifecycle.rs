@@ -1,0 +1,124 @@
+//! The life of an engine: it starts, takes jobs, and ends.
+
+use std::time::{Duration, Instant};
+
+use crate::sys::clock;
+
+/// Whether and how the engine ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Closing {
+    #[default]
+    No,
+    /// All jobs are finished first.
+    Drain,
+    /// All jobs are answered now.
+    Now,
+}
+
+/// Where an engine is between its start and its end. It moves only forward: started, closing by [`Closing::Drain`], closing by
+/// [`Closing::Now`], stopping.
+#[derive(Debug, Default)]
+pub(super) struct Lifecycle {
+    closing: Closing,
+    /// When draining ends and everything is answered, while the engine closes by [`Closing::Drain`].
+    drains_until: Option<Instant>,
+    /// All workers were ready at one time.
+    has_started: bool,
+    /// Nothing is left to do, and the workers are being stopped.
+    is_stopping: bool,
+    /// Why no job can run any more.
+    broken: Option<String>,
+}
+
+impl Lifecycle {
+    #[inline]
+    pub(super) fn closing(&self) -> Closing {
+        self.closing
+    }
+
+    /// Whether the engine closes, and jobs are not even finished first.
+    #[inline]
+    pub(super) fn closes_now(&self) -> bool {
+        self.closing == Closing::Now
+    }
+
+    /// Whether the engine takes no new jobs, because it closes or is broken.
+    pub(super) fn is_over(&self) -> bool {
+        self.closing != Closing::No || self.broken.is_some()
+    }
+
+    /// Why no job can run any more, if so.
+    #[inline]
+    pub(super) fn broken(&self) -> Option<&String> {
+        self.broken.as_ref()
+    }
+
+    pub(super) fn has_started(&self) -> bool {
+        self.has_started
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.is_stopping
+    }
+
+    /// All workers are ready.
+    pub(super) fn set_started(&mut self) {
+        self.has_started = true;
+    }
+
+    /// Closes the engine. An engine that closes now goes on doing so.
+    pub(super) fn close(&mut self, how: Closing, drains_until: Option<Instant>) {
+        self.drains_until = drains_until;
+        if self.closing != Closing::Now {
+            self.closing = how;
+        }
+    }
+
+    /// Answers everything now, whatever was to be finished first.
+    pub(super) fn close_now(&mut self) {
+        self.closing = Closing::Now;
+    }
+
+    /// The workers are being stopped.
+    pub(super) fn set_stopping(&mut self) {
+        self.is_stopping = true;
+    }
+
+    /// No job can run any more. Keeps the first reason.
+    pub(super) fn set_broken(&mut self, why: &str) {
+        self.broken.get_or_insert_with(|| why.to_owned());
+    }
+
+    /// When draining ends at the latest.
+    pub(super) fn drains_until(&self) -> Option<Instant> {
+        self.drains_until
+    }
+
+    /// Allows this much more time for draining.
+    pub(super) fn postpone(&mut self, by: Duration) {
+        self.drains_until = self.drains_until.map(|at| clock::postponed(at, by));
+    }
+
+    /// Closes the engine now if the time for draining is over. Returns whether it did.
+    ///
+    /// An engine that `is_drained` is left alone: its workers are about to be stopped. Until they are, it may get something to do again.
+    pub(super) fn end_drain(&mut self, now: Instant, is_drained: bool) -> bool {
+        let is_due = self.drains_until.is_some_and(|until| until <= now);
+        if !is_due || !self.is_stopping && is_drained {
+            return false;
+        }
+        self.drains_until = None;
+        if self.is_stopping {
+            return false;
+        }
+        self.closing = Closing::Now;
+        true
+    }
+}
+
+#[cfg(test)]
+impl Lifecycle {
+    pub(super) fn set_not_started(&mut self) {
+        self.has_started = false;
+    }
+}

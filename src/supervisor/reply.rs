@@ -1,0 +1,51 @@
+//! Reading a reply into a value of the program's type.
+
+use std::cell::Cell;
+use std::mem::forget;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::error::JobErrorKind;
+use crate::kernel::{BadReply, Receiving};
+
+/// Why a reply cannot be read.
+pub(super) enum Unreadable {
+    /// The job's kernel cannot have sent it.
+    Malformed,
+    /// The program's own check of a type panicked.
+    CheckPanicked(JobErrorKind),
+}
+
+/// Reads a reply behind a `catch_unwind` guard: a type of the program may have a check of its own, and a panic in it must not leave
+/// the engine's state half changed. The panic's payload is leaked, because its drop could panic again under the lock.
+pub(super) fn read_guarded<R>(read: impl FnOnce() -> Result<R, BadReply>) -> Result<R, Unreadable> {
+    IS_READING.set(true);
+    let value = catch_unwind(AssertUnwindSafe(read));
+    IS_READING.set(false);
+    match value {
+        Ok(value) => value.map_err(|BadReply| Unreadable::Malformed),
+        Err(panic) => Err(Unreadable::CheckPanicked(JobErrorKind::panicked_here(
+            panic, forget,
+        ))),
+    }
+}
+
+thread_local! {
+    /// This thread is reading a reply and holds the lock of an engine.
+    static IS_READING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Refuses calls of an engine from the check of a type: this thread holds the lock of the engine whose reply it reads.
+///
+/// # Panics
+///
+/// If this thread is reading a reply.
+#[inline]
+pub(super) fn assert_not_reading() {
+    assert!(
+        !IS_READING.get(),
+        "the check of a type (`CheckedBitPattern`) calls an engine: it may look at the bits and at nothing else"
+    );
+}
+
+/// Makes a value of a reply.
+pub(crate) type Read<R> = fn(&mut Receiving<'_>) -> Result<R, BadReply>;

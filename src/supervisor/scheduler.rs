@@ -1,0 +1,74 @@
+//! What decides, beside the queue and the lanes themselves, which job is placed where.
+
+use super::options::Priority;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Scheduler {
+    /// The worker that is kept free for the first job that waits for a worker of its own.
+    reserved: Option<usize>,
+    /// The job that was placed last of those that waited was one for a worker of its own: others go first next time.
+    placed_exclusive: bool,
+    /// Some job had a priority other than the usual one.
+    has_priorities: bool,
+    /// The monitor places jobs and no thread submits: sleeping workers may be woken for tiny jobs too.
+    submitter_is_idle: bool,
+    /// Memory is short: one job runs at a time.
+    is_low_on_memory: bool,
+}
+
+impl Scheduler {
+    pub(super) fn reserved(&self) -> Option<usize> {
+        self.reserved
+    }
+
+    /// Keeps a worker free.
+    pub(super) fn reserve(&mut self, worker: usize) {
+        self.reserved = Some(worker);
+    }
+
+    /// Keeps no worker free any more. Returns which was.
+    pub(super) fn unreserve(&mut self) -> Option<usize> {
+        self.reserved.take()
+    }
+
+    /// Whether jobs that share a worker go before those that want one of their own: they take turns, since otherwise those would wait
+    /// for the last of these.
+    #[inline]
+    pub(super) fn exclusive_goes_last(&self) -> bool {
+        self.placed_exclusive
+    }
+
+    /// A job got a worker of its own, or it is the turn of those again.
+    pub(super) fn set_placed_exclusive(&mut self, placed: bool) {
+        self.placed_exclusive = placed;
+    }
+
+    /// A job of this priority was submitted.
+    pub(super) fn saw(&mut self, priority: Priority) {
+        self.has_priorities |= priority != Priority::Normal;
+    }
+
+    #[inline]
+    pub(super) fn has_priorities(&self) -> bool {
+        self.has_priorities
+    }
+
+    pub(super) fn set_submitter_idle(&mut self, idle: bool) {
+        self.submitter_is_idle = idle;
+    }
+
+    pub(super) fn submitter_is_idle(&self) -> bool {
+        self.submitter_is_idle
+    }
+
+    #[inline]
+    pub(super) fn is_low_on_memory(&self) -> bool {
+        self.is_low_on_memory
+    }
+
+    /// Returns whether that is a change.
+    pub(super) fn set_low_on_memory(&mut self, low: bool) -> bool {
+        std::mem::replace(&mut self.is_low_on_memory, low) != low
+    }
+}

@@ -1,0 +1,100 @@
+//! What an engine is started with.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::log::Sink;
+use crate::control::HandshakeError;
+#[cfg(feature = "sandbox")]
+use crate::sys::sandbox::Kernel;
+
+/// Workers that a job with retries may cost, if the builder does not say.
+pub(crate) const QUARANTINE_AFTER: u32 = 5;
+
+/// What an engine is started with.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) workers: u16,
+    /// Lanes of each worker.
+    pub(crate) lanes: u16,
+    /// Jobs with a deadline run beside others.
+    pub(crate) share_deadlines: bool,
+    pub(crate) guard: bool,
+    /// Bytes of private memory per worker, 0 for no ceiling.
+    pub(crate) memory_limit: u64,
+    /// Workers lock themselves down before their first job.
+    pub(crate) strict: bool,
+    /// By what: what of it this kernel has.
+    #[cfg(feature = "sandbox")]
+    pub(crate) kernel: Kernel,
+    /// Entry to run in each worker before its first job.
+    pub(crate) on_start: Option<u64>,
+    pub(crate) label: String,
+    /// Takes what workers print.
+    pub(crate) log: Sink,
+    /// How long a worker may take to become ready.
+    pub(crate) start_timeout: Duration,
+    pub(crate) memory: MemorySettings,
+    /// How long `shutdown` lets a worker run on, and a cancelled scope a job.
+    pub(crate) grace: Duration,
+    /// Workers that a job with retries may cost.
+    pub(crate) quarantine_after: u32,
+    /// Whether names that dead programs left are removed.
+    pub(crate) sweep: bool,
+    /// Of the random numbers of this run.
+    pub(crate) seed: u64,
+}
+
+/// What an engine does about memory beside its arena.
+#[derive(Clone, Debug)]
+pub(crate) struct MemorySettings {
+    /// Below this folder limits are read: `/`, but for tests.
+    pub(crate) root: PathBuf,
+    pub(crate) recycling: Recycling,
+    /// Most bytes of jobs in flight, 0 for no ceiling.
+    pub(crate) admission: u64,
+}
+
+impl Default for MemorySettings {
+    fn default() -> Self {
+        Self {
+            root: "/".into(),
+            recycling: Recycling::default(),
+            admission: 0,
+        }
+    }
+}
+
+/// When a worker is replaced although it works.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Recycling {
+    /// After so many jobs; `u64::MAX`: never.
+    pub(crate) jobs: u64,
+    /// When it has more private memory than so many bytes; `u64::MAX`: never.
+    pub(crate) above: u64,
+}
+
+impl Default for Recycling {
+    fn default() -> Self {
+        Self {
+            jobs: u64::MAX,
+            above: u64::MAX,
+        }
+    }
+}
+
+/// An engine's supervisor could not be started.
+#[derive(Debug)]
+pub(crate) enum StartError {
+    System(crate::sys::Error),
+    Worker(HandshakeError),
+}
+
+/// Descriptors that an engine has to find free: its own, and for each worker its pidfd, its bell, two pipes, and five
+/// while it starts; and behind all of these the numbers under which a worker is given those of the arena, a region for each
+/// worker.
+pub(crate) const fn descriptors_for(workers: u64) -> u64 {
+    let own = workers.saturating_mul(9).saturating_add(6);
+    let arena = workers.saturating_add(2);
+    own.saturating_add(arena).saturating_add(4)
+}

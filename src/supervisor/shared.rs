@@ -1,0 +1,246 @@
+//! The supervisor: what user threads, the monitor and the handshake threads share, and the lock of the engine's state.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use super::log::Logger;
+use super::reply::assert_not_reading;
+use super::settings::Settings;
+use super::state::EngineState;
+use super::stats::{Looks, Progress};
+use super::waiting::parking::Parking;
+use super::waiting::wakers::wake_all;
+use super::worker::Refusal;
+use crate::arena::Arena;
+use crate::link::LinkCells;
+use crate::sys::event::EventFd;
+use crate::sys::fork::Original;
+#[cfg(feature = "sandbox")]
+use crate::sys::sandbox::Kernel;
+use crate::trace::{Owner, Tracer};
+
+/// The supervisor of one engine.
+///
+/// The state is behind one lock. What lies beside it is set when the engine starts and never changes, or has its own
+/// synchronization.
+#[derive(Debug)]
+pub(crate) struct Supervisor {
+    pub(crate) arena: Arc<Arena>,
+    /// The cells of each lane's link, for threads that wait without the lock.
+    pub(super) cells: Vec<Arc<LinkCells>>,
+    pub(super) parking: Arc<Parking>,
+    /// Takes what workers print.
+    pub(crate) log: Logger,
+    pub(super) settings: Settings,
+    state: Mutex<EngineState>,
+    /// Wakes the monitor.
+    bell: Arc<EventFd>,
+    /// Handshakes that failed, for the monitor.
+    refusals: Mutex<Vec<Refusal>>,
+    /// Threads of this process that spin.
+    spinners: AtomicUsize,
+    /// Cores that this process may run on, as they were when this was asked first.
+    cores: OnceLock<usize>,
+    /// Earlier looks at the engine's progress, for its rate.
+    looks: Mutex<Looks>,
+    tracer: Mutex<Option<Owner>>,
+    /// The process that owns the engine.
+    original: Original,
+    /// Set by the first of the caller of [`end`](Supervisor::end) that did not join the monitor, and the monitor thread. The one that
+    /// finds it set runs [`finish`](Supervisor::finish).
+    one_has_ended: AtomicBool,
+}
+
+/// The state, locked. Lanes that got jobs are rung right before the lock is released, so all jobs that were posted under one lock cost
+/// one look at whether their lane sleeps.
+#[derive(Debug)]
+pub(super) struct Locked<'a>(MutexGuard<'a, EngineState>);
+
+impl Deref for Locked<'_> {
+    type Target = EngineState;
+
+    #[inline]
+    fn deref(&self) -> &EngineState {
+        &self.0
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut EngineState {
+        &mut self.0
+    }
+}
+
+impl Drop for Locked<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.lanes.ring_posted();
+    }
+}
+
+impl Supervisor {
+    pub(super) fn new(
+        arena: Arc<Arena>,
+        cells: Vec<Arc<LinkCells>>,
+        parking: Arc<Parking>,
+        bell: Arc<EventFd>,
+        mut state: EngineState,
+        settings: Settings,
+        tracer: Option<Owner>,
+    ) -> Self {
+        // Limiters ring it for jobs that wait for a permit.
+        state.lines.ring_at(&bell);
+        Self {
+            arena,
+            cells,
+            parking,
+            log: Logger::new(settings.log.clone()),
+            settings,
+            state: Mutex::new(state),
+            bell,
+            refusals: Mutex::default(),
+            spinners: AtomicUsize::new(0),
+            cores: OnceLock::new(),
+            looks: Mutex::new(Looks::new()),
+            tracer: Mutex::new(tracer),
+            original: Original::here(),
+            one_has_ended: AtomicBool::new(false),
+        }
+    }
+
+    /// # Panics
+    ///
+    /// In a copy of the process: its locks and links are those of the original, which does not know of the copy. And where code of the
+    /// program is called with the lock held: it would deadlock.
+    pub(super) fn lock(&self) -> Locked<'_> {
+        self.original.assert_here();
+        assert_not_reading();
+        // A panic with the lock held is a defect of this crate; the state is still the best there is.
+        Locked(self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Releases the lock, and rings the monitor and calls wakers where that is due. First handles ends of jobs that graphs have not
+    /// processed, whatever caused them: no other thread might take the lock for long.
+    #[inline]
+    pub(super) fn unlock(&self, mut state: Locked<'_>) {
+        if state.graphs.have_ends() {
+            state.refill();
+        }
+        let call = state.monitor.take_call();
+        if !call && !state.waiters.has_wakers() {
+            return;
+        }
+        let wakers = state.waiters.take_wakers();
+        drop(state);
+        if call {
+            self.ring();
+        }
+        wake_all(wakers);
+    }
+
+    /// Cores that this process may run on, with container limits, as they were at the first call.
+    pub(super) fn cores(&self) -> usize {
+        *self.cores.get_or_init(crate::sys::limits::cores)
+    }
+
+    /// Wakes the monitor.
+    pub(super) fn ring(&self) {
+        // Fails only for a bad descriptor, and this one is open as long as `self`.
+        let _ = self.bell.ring();
+    }
+
+    /// What the monitor sleeps on.
+    pub(super) fn bell(&self) -> &EventFd {
+        &self.bell
+    }
+
+    /// Reports a handshake that failed to the monitor.
+    pub(super) fn refused(&self, refusal: Refusal) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        refusals.push(refusal);
+        drop(refusals);
+        self.ring();
+    }
+
+    /// Takes the handshakes that failed since the last call.
+    pub(super) fn take_refusals(&self) -> Vec<Refusal> {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut refusals)
+    }
+
+    /// Fills in the engine's age and rate.
+    pub(super) fn rate(&self, progress: &mut Progress) {
+        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        looks.look(progress);
+    }
+
+    /// Whether the other one of those that may end last has ended before: see `one_has_ended`.
+    pub(super) fn ends_last(&self) -> bool {
+        // AcqRel: each of the two sees what the other did before its own call.
+        self.one_has_ended.swap(true, Ordering::AcqRel)
+    }
+
+    /// Completes the trace: nothing happens any more.
+    pub(crate) fn end_trace(&self) {
+        drop(self.owner().take());
+    }
+
+    /// Whether there is a ceiling on bytes in flight, so that jobs may have to wait for admission.
+    pub(crate) fn has_ceiling(&self) -> bool {
+        self.settings.memory.admission > 0
+    }
+
+    fn owner(&self) -> MutexGuard<'_, Option<Owner>> {
+        self.tracer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The trace, while there is one.
+    pub(crate) fn tracer(&self) -> Option<Arc<Tracer>> {
+        self.owner().as_ref().map(|owner| Arc::clone(&owner.0))
+    }
+
+    /// Whether workers are sandboxed.
+    pub(crate) fn is_strict(&self) -> bool {
+        self.settings.strict
+    }
+
+    /// What sandboxes the workers, if they are.
+    #[cfg(feature = "sandbox")]
+    pub(crate) fn locked_by(&self) -> Option<Kernel> {
+        self.is_strict().then_some(self.settings.kernel)
+    }
+
+    /// Number of lanes: the jobs that may run at the same time.
+    pub(crate) fn lanes(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// Number of workers.
+    pub(crate) fn workers(&self) -> usize {
+        self.settings.workers.into()
+    }
+
+    /// Whether this process is a copy (by `fork`) of the one that owns the engine. What is dropped here is not dropped there.
+    pub(crate) fn is_copy(&self) -> bool {
+        !self.original.is_here()
+    }
+
+    /// Takes a permit to spin, if there are fewer spinning threads than spare cores. To be followed by
+    /// [`done_spinning`](Supervisor::done_spinning).
+    pub(super) fn may_spin(&self) -> bool {
+        let spare = self.cores() - 1;
+        // Relaxed: a count of permits, which guards no memory.
+        let taken = self.spinners.fetch_add(1, Ordering::Relaxed);
+        if taken < spare {
+            return true;
+        }
+        self.spinners.fetch_sub(1, Ordering::Relaxed);
+        false
+    }
+
+    pub(super) fn done_spinning(&self) {
+        self.spinners.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,127 @@
+//! How far an engine is.
+
+use std::time::Duration;
+
+use super::lane::NOBODY;
+use super::shared::Supervisor;
+use super::state::EngineState;
+use super::stats::{KernelStats, Progress, Stats, WorkerStats};
+use super::worker::{Status, Worker};
+
+impl EngineState {
+    /// Figures of all kernels, in the order in which they were first submitted, and how many jobs run.
+    pub(super) fn kernel_stats(&self) -> (Vec<KernelStats>, usize) {
+        let mut running = 0;
+        let mut stats = self.kernels.stats();
+        for lane in self.lanes.iter() {
+            let mut open = lane.producer.open_positions().map(|at| lane.record_at(at));
+            if let Some(oldest) = open.find(|&record| record != NOBODY) {
+                running += 1;
+                let kernel = self.records.look(oldest).kernel;
+                let node = self.node_that_runs(lane, oldest);
+                stats[node.unwrap_or(kernel) as usize].running += 1;
+            }
+        }
+        (self.kernels.merged(stats), running)
+    }
+
+    /// Jobs that have left their lanes, and are answered when the end of their worker is confirmed: what they answered cannot be.
+    fn judged(&self) -> usize {
+        let of = |worker: &Worker| {
+            let verdicts = worker.verdicts.iter().map(|&(record, _)| record);
+            let judged = verdicts.filter(|&record| record != NOBODY && !self.holds(record));
+            judged.count()
+        };
+        self.workers.iter().map(of).sum()
+    }
+
+    /// Whether the job of this record is in a lane.
+    fn holds(&self, record: u32) -> bool {
+        let mut lanes = self.lanes.iter();
+        lanes.any(|lane| {
+            lane.held()
+                .any(|position| lane.record_at(position) == record)
+        })
+    }
+}
+
+impl Supervisor {
+    /// The figures of this moment.
+    pub(crate) fn stats(&self) -> Stats {
+        let arena = self.arena.stats();
+        let mut state = self.lock();
+        state.drain_busy();
+        let workers = state.workers.iter().enumerate();
+        let workers = workers.map(|(index, worker)| WorkerStats {
+            pid: worker
+                .process
+                .as_ref()
+                .map_or(0, |process| process.pidfd.pid().as_raw() as u32),
+            ready: worker.status() == Status::Ready,
+            jobs: state.jobs_of(index),
+            open: state
+                .lanes
+                .of_worker(index)
+                .map(|lane| state.lanes[lane].live())
+                .sum(),
+            restarts: worker.restarts,
+            recycled: worker.recycled,
+            granted: state
+                .lanes
+                .of_worker(index)
+                .map(|lane| state.lanes[lane].granted())
+                .sum(),
+        });
+        let stats = Stats {
+            arena,
+            workers: workers.collect(),
+            kernels: state.kernel_stats().0,
+            queued: state.queue.len() + state.actors.kept,
+            waiting: state.pauses.len() + state.waiting_for_spawned(),
+            limited: state.lines.len(),
+            open: state.lanes.open(),
+            untaken: state.records.live(),
+            memory_short: state.scheduler.is_low_on_memory(),
+            admitted: state
+                .admission
+                .as_ref()
+                .map_or(0, |admission| admission.bytes()),
+        };
+        self.unlock(state);
+        stats
+    }
+
+    /// See [`Progress`].
+    pub(crate) fn progress(&self) -> Progress {
+        let mut state = self.lock();
+        state.drain_busy();
+        state.refill();
+        let (kernels, running) = state.kernel_stats();
+        let queued = (state.queue.len() + state.actors.kept) as u64;
+        let waiting = (state.pauses.len() + state.waiting_for_spawned()) as u64;
+        let limited = state.lines.len() as u64;
+        let open = state.lanes.open() as u64;
+        let judged = state.judged() as u64;
+        let ended = state.records.submitted() - queued - waiting - limited - open - judged;
+        let (failed, cancelled) = (state.counts.failed(), state.counts.cancelled());
+        let mut progress = Progress {
+            submitted: state.records.submitted(),
+            planned: state.graphs.planned() as u64,
+            queued,
+            waiting,
+            limited,
+            ahead: open - running as u64,
+            running: running as u64 + judged,
+            done: ended - failed - cancelled,
+            failed,
+            cancelled,
+            bytes: kernels.iter().map(|kernel| kernel.bytes).sum(),
+            rate: 0.0,
+            elapsed: Duration::ZERO,
+            kernels,
+        };
+        self.unlock(state);
+        self.rate(&mut progress);
+        progress
+    }
+}

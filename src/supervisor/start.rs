@@ -1,0 +1,82 @@
+//! Starting an engine.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use super::admission::account::Admission;
+use super::config::Config;
+use super::lane::Lane;
+use super::lifecycle::Closing;
+use super::monitor;
+use super::settings::{MemorySettings, Settings, StartError, descriptors_for};
+use super::shared::Supervisor;
+use super::state::EngineState;
+use super::waiting::parking::Parking;
+use crate::arena::Arena;
+use crate::link::LinkCells;
+use crate::sys::event::EventFd;
+use crate::trace::Owner;
+
+/// Starts the workers; returns when all are ready.
+pub(crate) fn start(
+    arena: Arc<Arena>,
+    settings: Settings,
+    tracer: Option<Owner>,
+) -> Result<(Arc<Supervisor>, JoinHandle<()>), StartError> {
+    let workers = settings.workers;
+    crate::sys::limits::room_for_descriptors(descriptors_for(workers.into()))
+        .map_err(StartError::System)?;
+    let cells: Vec<_> = (0..usize::from(workers) * usize::from(settings.lanes))
+        .map(|lane| Arc::new(LinkCells::in_arena(&arena, lane)))
+        .collect();
+    let parking = Arc::new(Parking::new());
+    arena.set_ready();
+    let (of_arena, of_parking) = (Arc::clone(&arena), Arc::clone(&parking));
+    let mut state = state_of(of_arena, of_parking, &cells, &settings);
+    if let Some(tracer) = &tracer {
+        state.begin_trace(Arc::clone(&tracer.0));
+    }
+    let bell = Arc::new(EventFd::new().map_err(StartError::System)?);
+    let shared = Supervisor::new(arena, cells, parking, bell, state, settings, tracer);
+    let shared = Arc::new(shared);
+    let monitor = monitor::spawn(Arc::clone(&shared)).map_err(StartError::System)?;
+    // While workers are loaded.
+    let cores = shared.cores();
+    shared.lock().set_cores(cores);
+    if shared.settings.sweep {
+        crate::control::sweep_once();
+    }
+    if let Err(why) = shared.wait_until_started() {
+        shared.end(monitor, Closing::Now);
+        return Err(StartError::Worker(why));
+    }
+    Ok((shared, monitor))
+}
+
+/// The state of an engine whose workers are about to start.
+fn state_of(
+    arena: Arc<Arena>,
+    parking: Arc<Parking>,
+    cells: &[Arc<LinkCells>],
+    settings: &Settings,
+) -> EngineState {
+    // Region 0 is this process's; all lanes of a worker have one together.
+    let regions = (1..=settings.workers).cycle();
+    let lanes = cells
+        .iter()
+        .zip(regions)
+        .map(|(cells, region)| Lane::new(region, Arc::clone(cells)))
+        .collect();
+    let MemorySettings {
+        recycling,
+        admission,
+        ..
+    } = &settings.memory;
+    let workers = settings.workers.into();
+    let mut state = EngineState::new(arena, parking, lanes, workers, Config::new(settings));
+    for worker in 0..workers {
+        state.begin_life(worker, recycling);
+    }
+    state.admission = (*admission > 0).then(|| Box::new(Admission::new(*admission)));
+    state
+}

@@ -1,0 +1,162 @@
+//! The private state of an engine, behind one lock: who waits, who runs what, who holds which memory.
+//!
+//! Everything here is called with the lock held and never blocks, but for a wake-up now and then.
+
+use std::sync::Arc;
+
+use super::actor::Actors;
+use super::admission::account::Admission;
+use super::config::Config;
+use super::counts::JobCounts;
+use super::depend::graphs::Graphs;
+use super::groups::Groups;
+use super::job_table::JobTable;
+use super::kernels::Kernels;
+use super::lane::Lane;
+use super::lanes::Lanes;
+use super::lifecycle::{Closing, Lifecycle};
+use super::limit::lines::Lines;
+use super::pauses::Pauses;
+use super::queue::Queue;
+use super::scheduler::Scheduler;
+use super::signals::MonitorSignals;
+use super::suspicion::Suspicion;
+use super::trace::Tracing;
+use super::unsent::UnsentCalls;
+use super::waiting::parking::Parking;
+use super::waiting::waiters::Waiters;
+use super::worker::{Status, Worker};
+use crate::arena::Arena;
+use crate::link::Reply;
+
+/// The state of an engine: parts that each own their fields. What involves several parts is a method here, in the file of its topic.
+///
+/// All methods are called with the lock held. None of them blocks, except for a system call that wakes a thread.
+#[derive(Debug)]
+pub(super) struct EngineState {
+    pub(super) arena: Arc<Arena>,
+    pub(super) config: Config,
+    pub(super) lifecycle: Lifecycle,
+    pub(super) monitor: MonitorSignals,
+    pub(super) waiters: Waiters,
+    /// Every job whose answer has not been taken.
+    pub(super) records: JobTable,
+    pub(super) kernels: Kernels,
+    pub(super) groups: Groups,
+    pub(super) workers: Vec<Worker>,
+    pub(super) lanes: Lanes,
+    pub(super) scheduler: Scheduler,
+    /// Jobs that no lane has.
+    pub(super) queue: Queue,
+    /// Jobs that wait for their next attempt.
+    pub(super) pauses: Pauses,
+    /// Jobs that wait for a permit of their limiter.
+    pub(super) lines: Lines,
+    /// States that stay in their workers, and the calls that only those workers can run.
+    pub(super) actors: Actors,
+    /// Jobs that wait for other jobs.
+    pub(super) graphs: Graphs,
+    /// The ceiling on bytes in flight, if there is one.
+    pub(super) admission: Option<Box<Admission>>,
+    /// Calls of maps that the monitor sends while their iterators run.
+    pub(super) unsent: UnsentCalls,
+    pub(super) suspicion: Suspicion,
+    pub(super) counts: JobCounts,
+    pub(super) trace: Option<Box<Tracing>>,
+    /// The reply that was drained last.
+    pub(super) reply: Reply,
+}
+
+impl EngineState {
+    pub(super) fn new(
+        arena: Arc<Arena>,
+        parking: Arc<Parking>,
+        lanes: Vec<Lane>,
+        workers: usize,
+        config: Config,
+    ) -> Self {
+        Self {
+            arena,
+            config,
+            lifecycle: Lifecycle::default(),
+            monitor: MonitorSignals::default(),
+            waiters: Waiters::new(parking),
+            records: JobTable::default(),
+            kernels: Kernels::default(),
+            groups: Groups::default(),
+            workers: (0..workers).map(|_| Worker::new()).collect(),
+            lanes: Lanes::new(lanes, workers),
+            scheduler: Scheduler::default(),
+            queue: Queue::default(),
+            pauses: Pauses::default(),
+            lines: Lines::default(),
+            actors: Actors::default(),
+            graphs: Graphs::default(),
+            admission: None,
+            unsent: UnsentCalls::default(),
+            suspicion: Suspicion::default(),
+            counts: JobCounts::default(),
+            trace: None,
+            reply: Reply::default(),
+        }
+    }
+
+    /// Says how many cores the process may run on, before there is a job.
+    pub(super) fn set_cores(&mut self, cores: usize) {
+        self.config.set_cores(cores, self.lanes.len());
+    }
+
+    /// The engine is to end when everything is done, and it is.
+    pub(super) fn is_drained(&self) -> bool {
+        self.lifecycle.closing() == Closing::Drain
+            && self.lanes.open() == 0
+            && !self.keeps_any()
+            && self.lines.is_empty()
+            && self.actors.none_pauses()
+            && !self.graphs.have_news()
+    }
+
+    /// Are there jobs that no lane has, or actors for which one has something to do?
+    pub(super) fn keeps_any(&self) -> bool {
+        !self.queue.is_empty() || self.actors.wanting > 0
+    }
+
+    pub(super) fn call_if_drained(&mut self) {
+        if self.is_drained() {
+            self.monitor.call();
+        }
+    }
+
+    /// Is there, or may there be, something for a worker to do?
+    pub(super) fn needs_workers(&self) -> bool {
+        let asked_for = match self.lifecycle.closing() {
+            Closing::No => true,
+            Closing::Drain => self.lanes.open() + self.lines.len() > 0 || self.keeps_any(),
+            Closing::Now => false,
+        };
+        asked_for && !self.lifecycle.is_stopping() && self.lifecycle.broken().is_none()
+    }
+
+    /// Moves a worker to another status, and makes its lanes take jobs or not.
+    pub(super) fn set_status(&mut self, worker: usize, status: Status) {
+        self.workers[worker].move_to(status);
+        self.lanes.set_ready(worker, status == Status::Ready);
+    }
+
+    /// Begins the next generation of a worker: reports about earlier processes mean nothing any more.
+    pub(super) fn next_life(&mut self, worker: usize) -> u32 {
+        let life = self.workers[worker].count_process();
+        for lane in self.lanes.of_worker(worker) {
+            self.lanes[lane].life = life;
+        }
+        life
+    }
+
+    /// Jobs finished by all processes of this worker.
+    pub(super) fn jobs_of(&self, worker: usize) -> u64 {
+        self.lanes
+            .of_worker(worker)
+            .map(|lane| self.lanes[lane].jobs)
+            .sum()
+    }
+}

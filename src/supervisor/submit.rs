@@ -1,0 +1,301 @@
+//! Taking a job: its record is filled, and the job is placed, queued, or refused with an answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::JobErrorKind;
+use super::lifecycle::Closing;
+use super::options::JobOptions;
+use super::policy::Policy;
+use super::record::{JobId, Record, Stage};
+use super::shared::{Locked, Supervisor};
+use super::state::EngineState;
+use crate::arena::{Arena, ArenaFull};
+use crate::kernel::KernelInfo;
+use crate::kernel::wire::{ArgWriter, Lease};
+use crate::link::{INLINE_WORDS, NOTICE, SPILLED, STAMPED, fence_after_queueing};
+
+/// Jobs that are kept between two looks at what lanes have finished.
+const LOOK_EVERY: usize = 32;
+
+impl EngineState {
+    /// Takes a job: it is placed, queued, or refused with an answer.
+    #[inline]
+    pub(super) fn submit(
+        &mut self,
+        info: &KernelInfo,
+        call: &mut ArgWriter,
+        group: u32,
+        options: Option<&JobOptions>,
+    ) -> JobId {
+        let (id, refusal) = self.enter_record(info, call, group, options);
+        if let Some(why) = refusal {
+            self.fail(id.index, why, None, Vec::new());
+        } else if let Some(options) = options
+            && self.is_kept_back(id.index, options)
+        {
+            // It is answered, or its limiter says when it goes on.
+        } else if self.scheduler.has_priorities() && self.overtake(id.index) {
+            self.enqueue(id.index);
+        } else if self.queue.is_clear() {
+            if !self.place(id.index) {
+                self.place_after_drain(id.index);
+            }
+        } else {
+            // Lanes know already that something is kept, and ring before they run dry. Looking at them
+            // costs each a cache line, so not for every job.
+            self.queue.push_back(id.index, self.records.at(id.index));
+            if self.queue.len().is_multiple_of(LOOK_EVERY) {
+                self.drain_busy();
+                self.refill();
+            }
+        }
+        id
+    }
+
+    /// A record for a job, and why it cannot be taken if that is so.
+    #[inline(always)]
+    pub(super) fn enter_record(
+        &mut self,
+        info: &KernelInfo,
+        call: &mut ArgWriter,
+        group: u32,
+        options: Option<&JobOptions>,
+    ) -> (JobId, Option<JobErrorKind>) {
+        let kernel = self.kernels.index(info);
+        if call.seed == 0 {
+            call.seed = self.records.next_seed();
+        }
+        let (id, record) = self.records.add();
+        record.kernel = kernel;
+        record.group = group;
+        record.seed = call.seed;
+        if let Some(options) = options {
+            self.set_options(id.index, options);
+        }
+        let refusal = self.write_call(id.index, call);
+        crate::sync::point!("submit.recorded");
+        (id, refusal.or_else(|| self.refusal(kernel, group)))
+    }
+
+    /// The options of a job go into its record.
+    pub(super) fn set_options(&mut self, index: u32, options: &JobOptions) {
+        let mut policy = Policy::new(options.clone());
+        policy.alone = self.config.deadlines_are_exclusive() && options.deadline.is_some();
+        let record = self.records.at(index);
+        record.policy = Some(Box::new(policy));
+        if options.retries > 0 && options.retry_errors {
+            // Nobody may be waiting for it yet, and its next attempt is to begin all the same.
+            record.requests |= NOTICE;
+            self.monitor.watch_memory();
+        }
+        self.scheduler.saw(options.priority);
+    }
+
+    /// Looks at what may keep a job from being placed at once: it is answered, because it has no time at all, or its limiter says
+    /// when it goes on.
+    pub(super) fn is_kept_back(&mut self, index: u32, options: &JobOptions) -> bool {
+        self.is_too_late(index, options) || self.joins_a_line(index)
+    }
+
+    /// Answers a job that has no time at all: no worker has to end for that. Says whether it did.
+    pub(super) fn is_too_late(&mut self, index: u32, options: &JobOptions) -> bool {
+        let Some(limit) = options.deadline.filter(Duration::is_zero) else {
+            return false;
+        };
+        let why = JobErrorKind::DeadlineExceeded { limit };
+        self.fail(index, why, None, Vec::new());
+        true
+    }
+
+    /// Moves the call of a job into its record; an answer if it cannot be made.
+    #[inline(always)]
+    pub(super) fn write_call(&mut self, index: u32, call: &mut ArgWriter) -> Option<JobErrorKind> {
+        let form = if self.trace.is_some() { STAMPED } else { 0 };
+        if fill(self.records.at(index), call, form) {
+            return refusal_of(call, self.config.is_sandboxed());
+        }
+        self.fill_specially(index, call)
+    }
+
+    /// A call that is traced, or longer than a record; an answer if it cannot be made.
+    #[cold]
+    fn fill_specially(&mut self, index: u32, call: &mut ArgWriter) -> Option<JobErrorKind> {
+        if let Some(trace) = &mut self.trace {
+            trace.submitted(index, call);
+        }
+        let record = self.records.at(index);
+        if record.form & SPILLED != 0 {
+            return fill_long(record, call, &self.arena, self.config.is_sandboxed());
+        }
+        fill_inline(record, call);
+        refusal_of(call, self.config.is_sandboxed())
+    }
+
+    /// No lane has room for a new job, as far as is known: takes what has ended first.
+    fn place_after_drain(&mut self, index: u32) {
+        // It is in no queue yet, and a failure that is found now may cancel it with its group.
+        self.records.at(index).stage = Stage::Waiting;
+        self.drain_busy();
+        let record = self.records.at(index);
+        if record.stage != Stage::Waiting {
+            return;
+        }
+        record.stage = Stage::Queued;
+        if !self.place(index) {
+            self.enqueue(index);
+        }
+    }
+
+    /// Keeps a job until a lane has room: the first one that is kept.
+    #[cold]
+    fn enqueue(&mut self, index: u32) {
+        self.monitor.watch_memory();
+        self.queue.push_back(index, self.records.at(index));
+        crate::sync::point!("submit.kept");
+        self.update_flags();
+        fence_after_queueing();
+        self.drain_busy();
+        self.refill();
+    }
+
+    #[inline]
+    pub(super) fn refusal(&mut self, kernel: u32, group: u32) -> Option<JobErrorKind> {
+        if self.groups.refuses(group) {
+            return Some(JobErrorKind::Cancelled);
+        }
+        if self.lifecycle.closing() != Closing::No {
+            return Some(JobErrorKind::ShutDown);
+        }
+        self.cannot_run(kernel)
+    }
+
+    /// No worker is left, or none has this kernel.
+    #[inline]
+    pub(super) fn cannot_run(&mut self, kernel: u32) -> Option<JobErrorKind> {
+        if let Some(why) = self.lifecycle.broken() {
+            return Some(JobErrorKind::NoWorkers(why.clone()));
+        }
+        self.kernels
+            .get(kernel)
+            .offset
+            .is_none()
+            .then_some(JobErrorKind::ForeignKernel)
+    }
+}
+
+impl Supervisor {
+    /// Takes a job.
+    #[inline]
+    pub(crate) fn submit(
+        &self,
+        kernel: &KernelInfo,
+        call: &mut ArgWriter,
+        group: u32,
+        options: Option<&JobOptions>,
+    ) -> JobId {
+        let mut state = self.lock();
+        let id = if state.admission.is_none() {
+            state = self.spilled(state, call);
+            state.submit(kernel, call, group, options)
+        } else {
+            let submit =
+                |state: &mut EngineState, call: &mut _| state.submit(kernel, call, group, options);
+            let (admitted, id) = self.submit_admitted(state, kernel, call, submit);
+            state = admitted;
+            id
+        };
+        self.unlock(state);
+        id
+    }
+
+    /// Puts a call that is too long for a slot where workers can read it: not under the lock, since it may have to wait for
+    /// memory that somebody else is committing.
+    pub(super) fn spill(&self, call: &mut ArgWriter) {
+        if call.must_spill() {
+            let words = call.words();
+            call.spilled = Some(self.with_room(|arena| arena.alloc_words(words)));
+            crate::sync::point!("submit.spilled");
+        }
+    }
+
+    /// The same for who has the lock.
+    #[inline]
+    pub(super) fn spilled<'a>(&'a self, mut state: Locked<'a>, call: &mut ArgWriter) -> Locked<'a> {
+        if call.must_spill() {
+            self.unlock(state);
+            self.spill(call);
+            state = self.lock();
+        }
+        state
+    }
+
+    /// Memory for an array. If there is none, first takes what jobs have ended with and nobody has
+    /// looked at yet: their inputs are free then.
+    pub(crate) fn with_room<T>(
+        &self,
+        alloc: impl Fn(&Arc<Arena>) -> Result<T, ArenaFull>,
+    ) -> Result<T, ArenaFull> {
+        alloc(&self.arena).or_else(|_| {
+            let mut state = self.lock();
+            state.drain_busy();
+            state.refill();
+            self.unlock(state);
+            alloc(&self.arena)
+        })
+    }
+}
+
+/// Moves a call into its record. False: not yet, because there is more to do with it.
+#[inline]
+fn fill(record: &mut Record, call: &mut ArgWriter, form: u32) -> bool {
+    record.len = call.words().len() as u32;
+    let spilled = call.words().len() > INLINE_WORDS;
+    record.form = form | if spilled { SPILLED } else { 0 };
+    let plain = record.form == 0;
+    if plain {
+        fill_inline(record, call);
+    }
+    plain
+}
+
+#[inline]
+fn fill_inline(record: &mut Record, call: &mut ArgWriter) {
+    let words = call.words();
+    record.payload[..words.len()].copy_from_slice(words);
+    if !call.leases.is_empty() {
+        record.leases.append(&mut call.leases);
+    }
+}
+
+#[inline]
+fn refusal_of(call: &ArgWriter, strict: bool) -> Option<JobErrorKind> {
+    if call.exclusive && strict {
+        return Some(JobErrorKind::NoLending);
+    }
+    if call.foreign {
+        return Some(JobErrorKind::ForeignArray);
+    }
+    call.full.map(JobErrorKind::ArenaFull)
+}
+
+#[cold]
+fn fill_long(
+    record: &mut Record,
+    call: &mut ArgWriter,
+    arena: &Arc<Arena>,
+    strict: bool,
+) -> Option<JobErrorKind> {
+    // Only what the engine sends by itself, for graphs and spawned jobs, has not been put there before the lock was taken.
+    let spilled = call.spilled.take();
+    let block = match spilled.unwrap_or_else(|| arena.alloc_words(call.words())) {
+        Ok(block) => block,
+        Err(full) => return Some(JobErrorKind::ArenaFull(full)),
+    };
+    let extent = block.extent();
+    record.payload[0] = bytemuck::cast(extent.at);
+    record.payload[1] = extent.len;
+    record.leases.append(&mut call.leases);
+    record.leases.push(Lease::Shared(Arc::new(block)));
+    refusal_of(call, strict)
+}

@@ -1,0 +1,129 @@
+//! Waiting for the first of several jobs.
+
+use std::task::Waker;
+use std::time::Duration;
+
+use super::thread_waker::{Words, park_until};
+use super::wakers::wake_all;
+use crate::link::{Ask, NOTICE, WAITER};
+use crate::supervisor::record::{AWAITED, JobId, Stage};
+use crate::supervisor::shared::Supervisor;
+use crate::supervisor::state::EngineState;
+use crate::sys::futex;
+
+impl Supervisor {
+    /// Which of these jobs has ended; if none has, the waker is called when one does. To be asked again then.
+    pub(crate) fn poll_any<I>(&self, ids: I, waker: &Waker) -> Option<usize>
+    where
+        I: Iterator<Item = JobId> + Clone,
+    {
+        self.poll_any_beside(ids, waker, None, &mut Vec::new())
+    }
+
+    /// The same where tasks may wait for these jobs: their wakers, which were in the way, are to be put back. And for a thread
+    /// that may sleep on words: where there is one that its worker wakes, that is all that tells of an end.
+    pub(crate) fn poll_any_beside<'s, I>(
+        &'s self,
+        ids: I,
+        waker: &Waker,
+        words: Option<&mut Words<'s>>,
+        displaced: &mut Vec<(JobId, Waker)>,
+    ) -> Option<usize>
+    where
+        I: Iterator<Item = JobId> + Clone,
+    {
+        // Wakers are foreign code: they are cloned and dropped outside the lock.
+        let mut wakers: Vec<_> = ids.clone().map(|_| Some(waker.clone())).collect();
+        let mut words = words.filter(|_| futex::has_wait_any());
+        let mut state = self.lock();
+        if words.is_some() {
+            // It is awake: what is put into a lane now has a word on which it will sleep.
+            state.await_no_more(ids.clone());
+        }
+        let mut ended = state.look_for_end(ids.clone());
+        if ended.is_none() {
+            for (id, waker) in ids.clone().zip(&mut wakers) {
+                std::mem::swap(&mut state.records.get(id).waker, waker);
+            }
+            let waits_for = if words.is_some() { AWAITED } else { NOTICE };
+            for (lane, position) in state.first_ends(ids.clone(), waits_for) {
+                // Over already: found below.
+                let lane_of = &mut state.lanes[lane];
+                match &mut words {
+                    Some(words) if words.has_room() => {
+                        if let Ask::Set(value) = lane_of.ask(position, WAITER) {
+                            let word = self.cells[lane].state(position).as_futex();
+                            words.push(word, value);
+                        }
+                    }
+                    _ => _ = lane_of.ask(position, NOTICE),
+                }
+            }
+            state.monitor.watch_memory();
+            // What ended before it was asked is found here.
+            ended = state.look_for_end(ids.clone());
+            if ended.is_some() {
+                state.await_no_more(ids.clone());
+            }
+        }
+        self.unlock(state);
+        for (id, other) in ids.zip(wakers) {
+            displaced.extend(
+                other
+                    .filter(|other| !other.will_wake(waker))
+                    .map(|other| (id, other)),
+            );
+        }
+        ended
+    }
+
+    /// Puts wakers back; those of jobs that have ended meanwhile are called.
+    pub(crate) fn put_back(&self, mut displaced: Vec<(JobId, Waker)>) {
+        if displaced.is_empty() {
+            return;
+        }
+        let mut state = self.lock();
+        let ended = displaced.extract_if(.., |(id, waker)| {
+            let record = state.records.get(*id);
+            let ended = record.stage == Stage::Answered;
+            if !ended && let Some(ours) = &mut record.waker {
+                std::mem::swap(ours, waker);
+            }
+            ended
+        });
+        let ended: Vec<_> = ended.collect();
+        self.unlock(state);
+        wake_all(ended.into_iter().map(|(_, waker)| waker));
+    }
+
+    /// Whether one of these jobs has ended, and which.
+    pub(crate) fn look_any(&self, ids: impl Iterator<Item = JobId>) -> Option<usize> {
+        let mut state = self.lock();
+        let ended = state.look_for_end(ids);
+        self.unlock(state);
+        ended
+    }
+
+    /// Waits until one of these jobs has ended; `None` if the time runs out before.
+    pub(crate) fn wait_any<I>(&self, ids: I, limit: Option<Duration>) -> Option<usize>
+    where
+        I: Iterator<Item = JobId> + Clone,
+    {
+        let ended = park_until(limit, |waker, words| {
+            self.poll_any_beside(ids.clone(), waker, Some(words), &mut Vec::new())
+        });
+        if ended.is_none() {
+            self.lock().await_no_more(ids);
+        }
+        ended
+    }
+}
+
+impl EngineState {
+    /// Takes what lanes have finished, and looks for a job that has ended.
+    fn look_for_end(&mut self, mut ids: impl Iterator<Item = JobId>) -> Option<usize> {
+        self.drain_busy();
+        self.refill();
+        ids.position(|id| self.records.get(id).stage == Stage::Answered)
+    }
+}

@@ -1,0 +1,24 @@
+//! Sleeping: every place where a thread of the program waits for the engine, and what wakes it.
+//!
+//! | file | a thread that waits for | sleeps on | woken by |
+//! |---|---|---|---|
+//! | `job` | one job that lies in a slot | the slot's state word | the worker |
+//! | `job` | one job that lies in no slot, the start of the engine, admission | a [`parking`] word | whoever changes the state |
+//! | `any` | the first of several jobs | its own word and up to 127 state words | a worker, or a waker |
+//! | `thread_waker` | a limiter's permit, a stream | its own word | a waker |
+//!
+//! The monitor sleeps in `poll` on its eventfd and is no part of this. No wake-up is lost because every sleeper reads the word's value
+//! under the engine's lock (or before it looks), and whatever it waits for is changed before the word is.
+
+pub(super) mod any;
+pub(super) mod job;
+pub(super) mod parking;
+pub(super) mod thread_waker;
+pub(super) mod waiters;
+pub(super) mod wakers;
+
+use std::time::Duration;
+
+/// A sleeper looks again after this long even if nothing has woken it: where it sleeps on a word that a worker may write, and while
+/// admission holds something back.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(100);
