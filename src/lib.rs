@@ -185,7 +185,7 @@ pub use kernel::{Kernel, Scalar};
 pub use rand;
 #[cfg(all(feature = "points", not(arenite_loom)))]
 #[doc(hidden)]
-pub use supervisor::hostile::{Toll, link_words};
+pub use supervisor::hostile::{AttackStats, link_words};
 #[cfg(all(feature = "points", not(arenite_loom)))]
 #[doc(hidden)]
 pub use sync::points;

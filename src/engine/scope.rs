@@ -559,7 +559,7 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
         self
     }
 
-    option_setters!(of_this_thread);
+    option_setters!(for_this_thread);
 
     /// Runs it again, up to this many times. Not for kernels of the program: this is for one that writes whatever it is lent
     /// from end to end, and reads only what is somewhere else. What a dead attempt has left of it makes no difference then.

@@ -11,26 +11,26 @@ use std::task::{Context, Poll, ready};
 use super::{Job, JobBuilder, JobFailure};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{Accepts, KernelInfo, Program, Reply};
-use crate::supervisor::{InLine, JobError, JobId, JobOptions, Supervisor, held_by};
+use crate::supervisor::{JobError, JobId, JobOptions, LineTicket, Supervisor, exclusive_bytes};
 
 /// A place in the line for admission. Dropping it gives up the place.
 pub(super) struct Entering {
     pub(super) shared: Arc<Supervisor>,
-    pub(super) line: InLine,
+    pub(super) line: LineTicket,
 }
 
 impl Entering {
     pub(super) fn new(shared: &Arc<Supervisor>) -> Self {
         Self {
             shared: Arc::clone(shared),
-            line: InLine::default(),
+            line: LineTicket::default(),
         }
     }
 }
 
 impl Drop for Entering {
     fn drop(&mut self) {
-        self.shared.leave_line(&mut self.line);
+        self.shared.leave_admission_line(&mut self.line);
     }
 }
 
@@ -54,12 +54,12 @@ impl<G: Program> PendingCall<G> {
     pub(super) fn poll(
         &mut self,
         shared: &Supervisor,
-        line: &mut InLine,
+        line: &mut LineTicket,
         context: &Context<'_>,
     ) -> Poll<JobId> {
         let kernel = KernelInfo::of::<G>();
-        let entry = ready!(shared.poll_enter(&kernel, held_by(&self.call), line, context));
-        let id = shared.submit_entered(&kernel, &mut self.call, self.options.if_set(), entry);
+        let entry = ready!(shared.poll_admit(&kernel, exclusive_bytes(&self.call), line, context));
+        let id = shared.submit_admitted_job(&kernel, &mut self.call, self.options.if_set(), entry);
         Poll::Ready(id)
     }
 }

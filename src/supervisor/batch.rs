@@ -132,8 +132,8 @@ impl Supervisor {
             };
             let id = if state.admission.is_none() {
                 submit(&mut state, &mut call.0)
-            } else if let Some(entry) = state.enter_now(kernel, &call.0) {
-                let (entered, id) = self.submit_let_in(state, &mut call.0, entry, submit);
+            } else if let Some(entry) = state.try_admit(kernel, &call.0) {
+                let (entered, id) = self.submit_with_admission(state, &mut call.0, entry, submit);
                 state = entered;
                 id
             } else if wait && flight.is_over() {

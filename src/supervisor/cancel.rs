@@ -4,7 +4,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use super::actor::actor_of;
-use super::depend::Breaking;
+use super::depend::CancelMode;
 use super::error::JobErrorKind;
 use super::record::{JobId, Stage};
 use super::shared::Supervisor;
@@ -24,19 +24,19 @@ impl EngineState {
             Stage::Answered | Stage::Free => self.records.remove(id.index),
             Stage::Spawned { .. } => {
                 record.detached = true;
-                self.cancel_spawned(id, Breaking::Asked);
+                self.cancel_spawned(id, CancelMode::Ask);
             }
             Stage::Queued => {
                 self.unqueue(id.index);
-                self.leave_unrun(id.index);
+                self.remove_unrun(id.index);
             }
             Stage::Waiting => {
                 self.end_pause(id.index);
-                self.leave_unrun(id.index);
+                self.remove_unrun(id.index);
             }
             Stage::Placed { link, position } => {
                 if self.take_back(link as usize, position) {
-                    self.leave_unrun(id.index);
+                    self.remove_unrun(id.index);
                 } else {
                     let lane = &mut self.lanes[link as usize];
                     // Its end frees what it holds, so the monitor wants to hear of it. If it is over
@@ -85,7 +85,7 @@ impl EngineState {
 
     /// Cancels a job that has not begun: it answers `Cancelled`. One that runs gets the flag.
     pub(super) fn cancel(&mut self, id: JobId) {
-        if self.cancel_spawned(id, Breaking::Asked) {
+        if self.cancel_spawned(id, CancelMode::Ask) {
             return;
         }
         if let Some((link, position)) = self.cancel_unless_begun(id) {
@@ -96,7 +96,7 @@ impl EngineState {
 
     /// Cancels a job. If it runs its worker is ended for it, and the answer comes with the exit.
     pub(super) fn cancel_now(&mut self, id: JobId) {
-        if self.cancel_spawned(id, Breaking::Now) {
+        if self.cancel_spawned(id, CancelMode::Kill) {
             return;
         }
         if let Some((link, position)) = self.cancel_unless_begun(id) {

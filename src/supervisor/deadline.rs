@@ -84,7 +84,7 @@ impl EngineState {
     pub(super) fn has_clocks(&self) -> bool {
         self.lanes.iter().any(|lane| lane.alarm.is_some())
             || self.groups.next_due().is_some()
-            || self.families_due().is_some()
+            || self.next_task_group_kill().is_some()
             || self.leavers_due().is_some()
             || self.lifecycle.drains_until().is_some()
     }
@@ -95,7 +95,7 @@ impl EngineState {
             alarm.at = clock::postponed(alarm.at, by);
         }
         self.groups.postpone(by);
-        self.postpone_families(by);
+        self.postpone_task_groups(by);
         self.lifecycle.postpone(by);
         for ends_by in self
             .workers
@@ -110,14 +110,17 @@ impl EngineState {
     pub(super) fn next_timer(&self) -> Option<Instant> {
         let alarms = self.lanes.iter().filter_map(|lane| lane.alarm);
         let pauses = self.pauses.first().map(|(due, _)| due);
-        let lines = self.line_due().into_iter().chain(self.admission_due());
-        let pauses = pauses.into_iter().chain(self.actors_due());
+        let lines = self
+            .permit_due()
+            .into_iter()
+            .chain(self.next_admission_check());
+        let pauses = pauses.into_iter().chain(self.next_actor_restart());
         let times = alarms.map(|alarm| alarm.at).chain(pauses).chain(lines);
         let patience = self
             .groups
             .next_due()
             .into_iter()
-            .chain(self.families_due());
+            .chain(self.next_task_group_kill());
         let patience = patience.chain(self.leavers_due());
         times
             .chain(patience)
@@ -127,7 +130,7 @@ impl EngineState {
 
     /// Alarms that are due, pauses that are over, and groups, families and an end of the engine with which patience is over.
     pub(super) fn run_timers(&mut self) {
-        self.look_at_lines();
+        self.admit_called_jobs();
         if self.next_timer().is_none() {
             return;
         }
@@ -138,10 +141,10 @@ impl EngineState {
             }
         }
         self.end_pauses(now);
-        self.end_pauses_of_actors(now);
-        self.look_at_admission(now);
+        self.end_actor_pauses(now);
+        self.recheck_admission(now);
         self.end_groups(now);
-        self.end_families(now);
+        self.kill_overdue_task_groups(now);
         self.end_leavers(now);
         self.end_drain(now);
     }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 #[cfg(feature = "sandbox")]
 use super::copy_out::copy_out;
-use super::depend::ends::LastEnd;
+use super::depend::JobEnd;
 use super::error::JobErrorKind;
 use super::lane::NOBODY;
 use super::record::Outcome;
@@ -82,8 +82,8 @@ impl EngineState {
             if !self.lanes[index].ready {
                 self.expect_end(self.lanes.worker_of(index));
             }
-            if self.graphs.have_news() {
-                self.continue_graphs();
+            if self.graphs.has_pending_work() {
+                self.process_ends();
             }
             self.call_if_drained();
         }
@@ -131,10 +131,10 @@ impl EngineState {
         }
         self.lanes[lane_index].jobs += 1;
         self.lanes.left();
-        self.graphs.last = LastEnd {
+        self.graphs.last = JobEnd {
             took_ns,
             lane: lane_index as u32,
-            ..LastEnd::default()
+            ..JobEnd::default()
         };
         let traced = self.records.at(index).is_traced();
         if traced {

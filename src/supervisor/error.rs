@@ -6,8 +6,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::depend::told::{MOST_DEEP, MOST_OPEN};
-use super::plain;
+use super::depend::spawn_limits::{MAX_OPEN_TASKS, MAX_SPAWN_DEPTH};
+use super::output::escape;
 use crate::arena::ArenaFull;
 
 /// Why a job gave no value.
@@ -527,13 +527,13 @@ impl fmt::Display for JobErrorKind {
         match self {
             // Raised again by hand: nobody knows where it began.
             Self::Panicked { message, location, .. } if location.is_empty() => {
-                write!(f, "panicked: {}", plain::lines(message))
+                write!(f, "panicked: {}", escape::escape_text(message))
             }
             Self::Panicked { message, location, .. } => write!(
                 f,
                 "panicked at {}: {}",
-                plain::lines(location),
-                plain::lines(message)
+                escape::escape_text(location),
+                escape::escape_text(message)
             ),
             Self::Signal(signal) => {
                 write!(f, "its worker was ended by {}", signal_name(*signal))
@@ -599,10 +599,10 @@ impl fmt::Display for JobErrorKind {
             ),
             Self::SpawnLimit { depth, open } => write!(
                 f,
-                "it spawned jobs {depth} deep, with {open} of them open at once, and {MOST_DEEP} and {MOST_OPEN} are the most: \
+                "it spawned jobs {depth} deep, with {open} of them open at once, and {MAX_SPAWN_DEPTH} and {MAX_OPEN_TASKS} are the most: \
                  does its recursion end?"
             ),
-            Self::Returned(text) => plain::lines(text).fmt(f),
+            Self::Returned(text) => escape::escape_text(text).fmt(f),
             Self::ArenaFull(full) => full.fmt(f),
             Self::Escaped { count } => write!(
                 f,
@@ -621,7 +621,7 @@ impl fmt::Display for JobErrorKind {
             Self::Protocol(what) => write!(
                 f,
                 "its worker broke the protocol ({}) and was replaced",
-                plain::lines(what)
+                escape::escape_text(what)
             ),
             Self::Cancelled => f.write_str("cancelled"),
             Self::ShutDown => f.write_str("the engine was shut down before it ended"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::config::Config;
 use super::lane::Lane;
-use super::log::Sink;
+use super::output::Sink;
 use super::settings::{MemorySettings, QUARANTINE_AFTER, Settings};
 use super::shared::Supervisor;
 use super::state::EngineState;

@@ -4,7 +4,7 @@ use std::any::TypeId;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::depend::told::KernelTold;
+use super::depend::NamedKernel;
 use super::stats;
 use crate::kernel::{KernelInfo, to_offset};
 
@@ -153,7 +153,7 @@ impl Kernels {
     }
 
     /// A kernel that a worker told; `None` if it has told too many.
-    pub(super) fn spawned(&mut self, told: &KernelTold, worker: usize) -> Option<u32> {
+    pub(super) fn spawned(&mut self, told: &NamedKernel, worker: usize) -> Option<u32> {
         let is_it = |&&index: &&u32| {
             let kernel = &self.table[index as usize];
             let same = kernel.told == Some(told.plain) && kernel.name == told.name;
@@ -220,8 +220,8 @@ impl Kernels {
 mod tests {
     use super::*;
 
-    fn told(entry: u64, spawns: bool) -> KernelTold {
-        KernelTold {
+    fn told(entry: u64, spawns: bool) -> NamedKernel {
+        NamedKernel {
             entry,
             plain: 2,
             spawns,

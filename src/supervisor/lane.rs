@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::actor::Hosted;
+use super::actor::HostedActors;
 use crate::arena::{Arena, Block, Extent, Placement, QUANTUM};
 use crate::kernel::wire::{Lease, ReceivedArray, SentArray};
 use crate::link::{Ask, LinkCells, NO_GRANT, Producer, SLOTS};
@@ -74,7 +74,7 @@ pub(super) struct Lane {
     /// The first position that may not be posted now: `last`, or 0 while nothing may.
     pub(super) until: u64,
     /// Actors whose states it has; `None`: no one's.
-    pub(super) hosted: Option<Box<Hosted>>,
+    pub(super) hosted: Option<Box<HostedActors>>,
     /// Nothing may be posted, for want of memory.
     pub(super) held: bool,
     /// Nothing may be posted in any lane of the worker, because of a job that runs alone there, or is to.

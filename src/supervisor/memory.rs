@@ -196,7 +196,7 @@ impl EngineState {
         if self.lanes.open() > 0 {
             return;
         }
-        if self.actors.go_first() || self.queue.is_empty() && self.actors.wanting > 0 {
+        if self.actors.take_first_turn() || self.queue.is_empty() && self.actors.has_listed() {
             self.lanes.iter_mut().for_each(|lane| lane.hold(false));
             self.feed_actors(1);
             self.lanes.iter_mut().for_each(|lane| lane.hold(true));

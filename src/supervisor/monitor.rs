@@ -20,13 +20,13 @@ use super::causes::{self, Evidence, OomKills};
 use super::error::JobErrorKind;
 use super::lifecycle::Closing;
 use super::memory::MemoryWatch;
-use super::output::{Outputs, STDERR, STDOUT};
+use super::output::escape;
+use super::output::last_words::LastWords;
+use super::output::streams::{OutputStreams, STDERR, STDOUT};
+use super::pending_batch::BETWEEN_LOOKS;
 use super::place::HUGE;
-use super::plain;
 use super::settings::StartError;
 use super::shared::Supervisor;
-use super::unsent::BETWEEN_LOOKS;
-use super::words::LastWords;
 use super::worker::{Process, Status, Worker};
 use crate::arena::ArenaFull;
 use crate::control;
@@ -108,7 +108,7 @@ pub(super) struct Monitor {
     /// What a worker said before it gave up.
     refusals: HashMap<usize, String>,
     /// What workers print.
-    outputs: Outputs,
+    outputs: OutputStreams,
     /// Hung up on when the handshake with the present process of a worker is over.
     handshakes: HashMap<usize, Receiver<()>>,
     /// Workers that are starting, and when they have to be ready.
@@ -136,7 +136,7 @@ impl Monitor {
             looked_at_unsent: Instant::now(),
             seen_job: 0,
             refusals: HashMap::new(),
-            outputs: Outputs::default(),
+            outputs: OutputStreams::default(),
             handshakes: HashMap::new(),
             starting: HashMap::new(),
         }
@@ -162,7 +162,7 @@ impl Monitor {
         {
             let mut state = self.shared.lock();
             state.lifecycle.close_now();
-            state.graphs.begin_again();
+            state.graphs.reset_after_panic();
             state.give_up("the engine's monitor thread panicked");
             self.shared.unlock(state);
         }
@@ -296,7 +296,8 @@ impl Monitor {
                 _ => None,
             });
         let tick = state.monitor.ticks().then(|| now + TICK);
-        let unsent = (!state.unsent.is_empty()).then_some(self.looked_at_unsent + BETWEEN_LOOKS);
+        let unsent =
+            (!state.pending_batches.is_empty()).then_some(self.looked_at_unsent + BETWEEN_LOOKS);
         let starting = self.starting.values().copied();
         let times = starts.chain(starting).chain(self.stopping).chain(tick);
         let times = times.chain(self.memory.next()).chain(unsent);
@@ -318,7 +319,7 @@ impl Monitor {
         }
         let index = (token & (RINGS - 1)) as usize;
         if token & (STDOUT | STDERR) != 0 {
-            self.outputs.heard(&self.shared, index, token);
+            self.outputs.read_ready(&self.shared, index, token);
             return;
         }
         if token & RINGS != 0 {
@@ -417,7 +418,7 @@ impl Monitor {
             if tick {
                 self.ticked = now;
             }
-            unsent = !state.unsent.is_empty()
+            unsent = !state.pending_batches.is_empty()
                 && now.saturating_duration_since(self.looked_at_unsent) >= BETWEEN_LOOKS;
             state.even_out(tick);
             state.scheduler.set_submitter_idle(false);
@@ -445,7 +446,7 @@ impl Monitor {
         };
         if unsent {
             self.looked_at_unsent = now;
-            self.shared.look_at_unsent();
+            self.shared.send_stalled_batches();
         }
         for (index, life, want) in wants {
             self.grant(index, life, want);
@@ -537,7 +538,7 @@ impl Monitor {
                 continue;
             }
             if !matches!(refusal.why, control::HandshakeError::Gone) {
-                let why = plain::lines(&refusal.why.to_string()).to_string();
+                let why = escape::escape_text(&refusal.why.to_string()).to_string();
                 self.refusals.insert(refusal.worker, why);
             }
             if let Some(process) = &worker.process {

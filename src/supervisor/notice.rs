@@ -30,7 +30,7 @@ impl EngineState {
     }
 
     /// Whoever waits for admission wants to hear of the next end of a job in each lane. False if one has ended meanwhile.
-    pub(super) fn want_next_ends(&mut self) -> bool {
+    pub(super) fn request_next_ends(&mut self) -> bool {
         self.lanes.iter_mut().all(|lane| {
             // The words of a condemned lane mean nothing: its jobs end with its worker, which everybody hears of.
             if lane.condemned {

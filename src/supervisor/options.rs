@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::limit::{Limit, Limiter};
+use super::limiter::{Limiter, PermitSource};
 use crate::kernel::{RetrySafe, seed_of_task};
 
 /// The order in which waiting jobs start.
@@ -123,7 +123,7 @@ pub struct JobOptions<M = AtMostOnce> {
     pub(crate) backoff: Backoff,
     pub(crate) priority: Priority,
     /// The limiter that gives each attempt its permit.
-    pub(crate) limit: Option<Limit>,
+    pub(crate) limit: Option<PermitSource>,
     pub(crate) label: Option<Arc<str>>,
     pub(crate) mode: PhantomData<fn() -> M>,
 }
@@ -261,7 +261,7 @@ impl<M> JobOptions<M> {
     /// Jobs take turns in the name of the thread that sets the option, maps and stages in a name of their own, unless the handle
     /// [names a caller](Limiter::caller).
     pub fn limit(mut self, limiter: &Limiter) -> Self {
-        self.limit = Some(Limit::of_this_thread(limiter));
+        self.limit = Some(PermitSource::for_this_thread(limiter));
         self
     }
 

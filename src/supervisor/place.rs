@@ -229,8 +229,8 @@ impl EngineState {
 
     /// Places queued jobs as far as they fit.
     pub(super) fn refill(&mut self) {
-        if self.graphs.have_news() {
-            self.continue_graphs();
+        if self.graphs.has_pending_work() {
+            self.process_ends();
         }
         if self.scheduler.is_low_on_memory() {
             return self.refill_tightly();
@@ -240,7 +240,7 @@ impl EngineState {
         if self.queue.has_alone() && !alone_last {
             self.place_alone(true);
         }
-        let actors_first = self.actors.go_first();
+        let actors_first = self.actors.take_first_turn();
         if actors_first {
             self.feed_actors(usize::MAX);
         }
@@ -254,7 +254,7 @@ impl EngineState {
         if before != self.queue.is_empty() {
             self.update_flags();
         }
-        if !actors_first && self.actors.wanting > 0 {
+        if !actors_first && self.actors.has_listed() {
             self.feed_actors(usize::MAX);
         }
         if alone_last {
@@ -287,7 +287,7 @@ impl EngineState {
             .filter(|lane| lane.ready && lane.is_idle() && lane.room() > 0)
             .count();
         let mut waiting = false;
-        let passed_by = self.passes_room_by();
+        let passed_by = self.actor_waits_beside_room();
         for index in 0..self.lanes.len() {
             let behind = idle > 0 && self.has_movable(index);
             let lane = &mut self.lanes[index];

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::error::{Death, JobErrorKind};
-use super::limit::Turn;
+use super::limiter::PermitStage;
 use super::options::JobOptions;
 
 /// Deaths that an error lists at most.
@@ -28,7 +28,7 @@ pub(super) struct Policy {
     /// How the last attempts ended, oldest first.
     pub(super) deaths: Vec<Death>,
     /// What it has of its limiter.
-    pub(super) turn: Turn,
+    pub(super) permit: PermitStage,
 }
 
 /// What follows when an attempt has failed.
@@ -54,7 +54,7 @@ impl Policy {
             given_up: false,
             due: None,
             deaths: Vec::new(),
-            turn: Turn::default(),
+            permit: PermitStage::default(),
         }
     }
 

@@ -52,9 +52,9 @@ pub(super) enum Stage {
     },
     /// An attempt has failed, and the pause before the next is not over.
     Waiting,
-    /// It has spawned jobs, and has its answer when those have: see [`Families`](super::depend).
+    /// It has spawned jobs, and has its answer when those have: see [`TaskGroups`](super::depend).
     Spawned {
-        family: u32,
+        task_group: u32,
     },
     /// Ended, failed or refused: the outcome is there.
     Answered,

@@ -7,10 +7,10 @@ use super::causes::before_ready;
 use super::drain::lent;
 use super::error::JobErrorKind;
 use super::lane::NOBODY;
+use super::output::last_words::LastWords;
 use super::shared::Supervisor;
 use super::state::EngineState;
 use super::suspicion::{EXPLAINED, UNEXPLAINED};
-use super::words::LastWords;
 use super::worker::{Status, WHOLE, Worker};
 use crate::link::CANCEL;
 
@@ -192,7 +192,7 @@ impl EngineState {
                     continue;
                 }
                 if untouched {
-                    self.never_begun(record, position);
+                    self.actor_job_retracted(record, position);
                     back.push(record);
                 } else {
                     ran.push((lane_index, record));
@@ -228,7 +228,7 @@ impl EngineState {
     /// One more worker has died with this job in front of a lane. Were there too many?
     fn was_too_often(&mut self, record: u32, weight: u32) -> bool {
         // A start is another job each time.
-        let actor = self.starts(record);
+        let actor = self.started_actor(record);
         let job = actor.unwrap_or_else(|| self.records.look(record).job);
         let most = 4 * self.lanes.len();
         self.suspicion.charge(job, weight, most)
@@ -266,7 +266,7 @@ impl EngineState {
             for (_, record) in ran {
                 self.fail_unless_call(index, record, cause.clone(), &mut calls);
             }
-            self.lose_states(index, calls, &cause);
+            self.lose_actor_states(index, calls, &cause);
             return if by_itself { WHOLE } else { KILLED };
         };
         self.workers[index].last_words.ran(jobs, true);
@@ -293,7 +293,7 @@ impl EngineState {
                 self.fail_unless_call(index, record, lost.clone(), &mut calls);
             }
         }
-        self.lose_states(index, calls, &lost);
+        self.lose_actor_states(index, calls, &lost);
         parts
     }
 
@@ -354,21 +354,21 @@ impl EngineState {
     pub(super) fn end(&mut self) {
         self.lifecycle.set_broken("the engine has been shut down");
         self.fail_queued(&JobErrorKind::ShutDown);
-        self.continue_graphs();
+        self.process_ends();
         self.waiters.notify_start();
     }
 
     /// Answers all jobs that no worker has.
     pub(super) fn fail_queued(&mut self, why: &JobErrorKind) {
         // First: whoever gives up a place or a permit may let others into the queue.
-        self.fail_lines(why);
+        self.fail_permit_waiters(why);
         // One by one: the failure of one may cancel others of its group.
         while let Some(record) = self.queue.pop_any(&self.records) {
             self.fail(record, why.clone(), None, Vec::new());
         }
         self.lose_all_actors(why);
         self.fail_waiting(why);
-        self.let_all_in();
+        self.admit_all();
         self.update_flags();
     }
 }

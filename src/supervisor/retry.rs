@@ -82,7 +82,7 @@ impl EngineState {
         // In front of what waits, unless they need a permit: then behind those that came before.
         let over: Vec<_> = over
             .into_iter()
-            .filter(|&index| !self.joins_a_line(index))
+            .filter(|&index| !self.wait_for_permit(index))
             .collect();
         over.into_iter().rev().for_each(|index| self.requeue(index));
         crate::sync::point!("retry.due");

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::log::Sink;
+use super::output::Sink;
 use crate::control::HandshakeError;
 #[cfg(feature = "sandbox")]
 use crate::sys::sandbox::Kernel;

@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::log::Logger;
+use super::output::Logger;
 use super::reply::assert_not_reading;
 use super::settings::Settings;
 use super::state::EngineState;
@@ -91,7 +91,7 @@ impl Supervisor {
         tracer: Option<Owner>,
     ) -> Self {
         // Limiters ring it for jobs that wait for a permit.
-        state.lines.ring_at(&bell);
+        state.permit_waiters.set_monitor(&bell);
         Self {
             arena,
             cells,
@@ -125,7 +125,7 @@ impl Supervisor {
     /// processed, whatever caused them: no other thread might take the lock for long.
     #[inline]
     pub(super) fn unlock(&self, mut state: Locked<'_>) {
-        if state.graphs.have_ends() {
+        if state.graphs.has_unhandled_ends() {
             state.refill();
         }
         let call = state.monitor.take_call();

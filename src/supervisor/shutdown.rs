@@ -64,7 +64,7 @@ impl Supervisor {
         // Nothing is tried again from here on.
         state.fail_waiting(&JobErrorKind::ShutDown);
         state.lose_idle_actors();
-        state.let_all_in();
+        state.admit_all();
         // What waited behind them may be let in.
         state.go_on();
         self.unlock(state);

@@ -18,7 +18,7 @@ impl EngineState {
             if let Some(oldest) = open.find(|&record| record != NOBODY) {
                 running += 1;
                 let kernel = self.records.look(oldest).kernel;
-                let node = self.node_that_runs(lane, oldest);
+                let node = self.running_node(lane, oldest);
                 stats[node.unwrap_or(kernel) as usize].running += 1;
             }
         }
@@ -76,9 +76,9 @@ impl Supervisor {
             arena,
             workers: workers.collect(),
             kernels: state.kernel_stats().0,
-            queued: state.queue.len() + state.actors.kept,
-            waiting: state.pauses.len() + state.waiting_for_spawned(),
-            limited: state.lines.len(),
+            queued: state.queue.len() + state.actors.waiting_calls(),
+            waiting: state.pauses.len() + state.jobs_waiting_for_spawned(),
+            limited: state.permit_waiters.len(),
             open: state.lanes.open(),
             untaken: state.records.live(),
             memory_short: state.scheduler.is_low_on_memory(),
@@ -97,9 +97,9 @@ impl Supervisor {
         state.drain_busy();
         state.refill();
         let (kernels, running) = state.kernel_stats();
-        let queued = (state.queue.len() + state.actors.kept) as u64;
-        let waiting = (state.pauses.len() + state.waiting_for_spawned()) as u64;
-        let limited = state.lines.len() as u64;
+        let queued = (state.queue.len() + state.actors.waiting_calls()) as u64;
+        let waiting = (state.pauses.len() + state.jobs_waiting_for_spawned()) as u64;
+        let limited = state.permit_waiters.len() as u64;
         let open = state.lanes.open() as u64;
         let judged = state.judged() as u64;
         let ended = state.records.submitted() - queued - waiting - limited - open - judged;

@@ -81,7 +81,7 @@ impl Supervisor {
                 #[cfg(feature = "sandbox")]
                 kernel: self.settings.kernel,
                 on_start: self.settings.on_start,
-                events: super::events::wanted(),
+                events: super::output::events::wanted(),
                 label: self.settings.label.clone(),
                 reservation: self.arena.reservation(),
                 seed: self.settings.seed,

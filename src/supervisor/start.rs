@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use super::admission::account::Admission;
+use super::admission::Admission;
 use super::config::Config;
 use super::lane::Lane;
 use super::lifecycle::Closing;

@@ -5,24 +5,24 @@
 use std::sync::Arc;
 
 use super::actor::Actors;
-use super::admission::account::Admission;
+use super::admission::Admission;
 use super::config::Config;
 use super::counts::JobCounts;
-use super::depend::graphs::Graphs;
+use super::depend::Graphs;
 use super::groups::Groups;
 use super::job_table::JobTable;
 use super::kernels::Kernels;
 use super::lane::Lane;
 use super::lanes::Lanes;
 use super::lifecycle::{Closing, Lifecycle};
-use super::limit::lines::Lines;
+use super::limiter::WaitingJobs;
 use super::pauses::Pauses;
+use super::pending_batch::PendingBatches;
 use super::queue::Queue;
 use super::scheduler::Scheduler;
 use super::signals::MonitorSignals;
 use super::suspicion::Suspicion;
 use super::trace::Tracing;
-use super::unsent::UnsentCalls;
 use super::waiting::parking::Parking;
 use super::waiting::waiters::Waiters;
 use super::worker::{Status, Worker};
@@ -51,7 +51,7 @@ pub(super) struct EngineState {
     /// Jobs that wait for their next attempt.
     pub(super) pauses: Pauses,
     /// Jobs that wait for a permit of their limiter.
-    pub(super) lines: Lines,
+    pub(super) permit_waiters: WaitingJobs,
     /// States that stay in their workers, and the calls that only those workers can run.
     pub(super) actors: Actors,
     /// Jobs that wait for other jobs.
@@ -59,7 +59,7 @@ pub(super) struct EngineState {
     /// The ceiling on bytes in flight, if there is one.
     pub(super) admission: Option<Box<Admission>>,
     /// Calls of maps that the monitor sends while their iterators run.
-    pub(super) unsent: UnsentCalls,
+    pub(super) pending_batches: PendingBatches,
     pub(super) suspicion: Suspicion,
     pub(super) counts: JobCounts,
     pub(super) trace: Option<Box<Tracing>>,
@@ -89,11 +89,11 @@ impl EngineState {
             scheduler: Scheduler::default(),
             queue: Queue::default(),
             pauses: Pauses::default(),
-            lines: Lines::default(),
+            permit_waiters: WaitingJobs::default(),
             actors: Actors::default(),
             graphs: Graphs::default(),
             admission: None,
-            unsent: UnsentCalls::default(),
+            pending_batches: PendingBatches::default(),
             suspicion: Suspicion::default(),
             counts: JobCounts::default(),
             trace: None,
@@ -111,14 +111,14 @@ impl EngineState {
         self.lifecycle.closing() == Closing::Drain
             && self.lanes.open() == 0
             && !self.keeps_any()
-            && self.lines.is_empty()
-            && self.actors.none_pauses()
-            && !self.graphs.have_news()
+            && self.permit_waiters.is_empty()
+            && self.actors.has_no_paused_restart()
+            && !self.graphs.has_pending_work()
     }
 
     /// Are there jobs that no lane has, or actors for which one has something to do?
     pub(super) fn keeps_any(&self) -> bool {
-        !self.queue.is_empty() || self.actors.wanting > 0
+        !self.queue.is_empty() || self.actors.has_listed()
     }
 
     pub(super) fn call_if_drained(&mut self) {
@@ -131,7 +131,7 @@ impl EngineState {
     pub(super) fn needs_workers(&self) -> bool {
         let asked_for = match self.lifecycle.closing() {
             Closing::No => true,
-            Closing::Drain => self.lanes.open() + self.lines.len() > 0 || self.keeps_any(),
+            Closing::Drain => self.lanes.open() + self.permit_waiters.len() > 0 || self.keeps_any(),
             Closing::Now => false,
         };
         asked_for && !self.lifecycle.is_stopping() && self.lifecycle.broken().is_none()

@@ -95,7 +95,7 @@ impl EngineState {
     /// Looks at what may keep a job from being placed at once: it is answered, because it has no time at all, or its limiter says
     /// when it goes on.
     pub(super) fn is_kept_back(&mut self, index: u32, options: &JobOptions) -> bool {
-        self.is_too_late(index, options) || self.joins_a_line(index)
+        self.is_too_late(index, options) || self.wait_for_permit(index)
     }
 
     /// Answers a job that has no time at all: no worker has to end for that. Says whether it did.

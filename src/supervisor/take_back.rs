@@ -21,7 +21,7 @@ impl EngineState {
             Retract::Taken { wake } => {
                 let record = lane.take(position);
                 self.lanes.left();
-                self.never_begun(record, position);
+                self.actor_job_retracted(record, position);
                 let lane = &mut self.lanes[link];
                 crate::sync::point!("retract.taken");
                 if wake {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::admission::account::{Admission, InLine};
+use super::admission::{Admission, LineTicket};
 use super::fixture::{arena_for, settings};
 pub(super) use super::fixture::{fixture, kernel, with_lanes};
 use super::lane::{Lane, NOBODY};
@@ -101,7 +101,7 @@ pub(super) fn die(shared: &Supervisor, lane: usize) {
 }
 
 pub(super) fn die_of(shared: &Supervisor, lane: usize, signal: i32) {
-    let words = super::words::LastWords::default();
+    let words = super::output::last_words::LastWords::default();
     shared.recover(lane, JobErrorKind::Signal(signal), None, words);
 }
 
@@ -320,9 +320,9 @@ fn a_condemned_lane_is_not_asked_for_the_next_end() {
         let (shared, mut consumers) = fixture(1, 1);
         let [lie, ends] = [(); 2].map(|()| submit(&shared));
         shared.lock().admission = Some(Box::new(Admission::new(1)));
-        let entry = shared.try_enter(&kernel(), 0).unwrap();
+        let entry = shared.try_admit_job(&kernel(), 0).unwrap();
         let mut call = ArgWriter::new(shared.arena.id());
-        let id = shared.submit_entered(&kernel(), &mut call, None, entry);
+        let id = shared.submit_admitted_job(&kernel(), &mut call, None, entry);
         assert_eq!(consumers[0].next(), Next::Run);
         consumers[0].finish(false, 1, None);
         let value = shared.wait_timeout(lie, <u64 as Reply>::receive, Duration::ZERO);
@@ -330,12 +330,12 @@ fn a_condemned_lane_is_not_asked_for_the_next_end() {
         // What it says from now on is not looked at.
         assert_eq!(consumers[0].next(), Next::Run);
         consumers[0].finish(false, 1, None);
-        let mut line = InLine::default();
+        let mut line = LineTicket::default();
         let context = Context::from_waker(Waker::noop());
-        let poll = shared.poll_enter(&kernel(), 0, &mut line, &context);
+        let poll = shared.poll_admit(&kernel(), 0, &mut line, &context);
         assert!(poll.is_pending());
         die(&shared, 0);
-        let poll = shared.poll_enter(&kernel(), 0, &mut line, &context);
+        let poll = shared.poll_admit(&kernel(), 0, &mut line, &context);
         assert!(poll.is_ready(), "nothing is in flight any more");
         for id in [ends, id] {
             assert!(answer(&shared, id).is_some());

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::error::JobErrorKind;
-use super::words::LastWords;
+use super::output::last_words::LastWords;
 use crate::control::{Door, HandshakeError};
 use crate::sys::event::EventFd;
 use crate::sys::process::PidFd;

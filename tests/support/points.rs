@@ -124,7 +124,7 @@ pub const POINTS: &[Point] = points! {
         "actor.entered" "actor.started" "actor.here" "call.kept" "call.posted" "save.posted"
         "save.taken" "actor.gone" "actor.lost" "actor.ending" "actor.removed"
         // Jobs that were spawned.
-        "family.begun" "family.recorded" "family.sent" "family.continued" "family.broken"
+        "task_group.begun" "task_group.recorded" "task_group.sent" "task_group.continued" "task_group.broken"
         // The engine's end.
         "stop.told" "stop.ended" "stop.unnamed"
 };

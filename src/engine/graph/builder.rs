@@ -56,7 +56,7 @@ impl<'g, R, A> NodeBuilder<'g, R, A> {
         self
     }
 
-    option_setters!(of_this_thread, A,);
+    option_setters!(for_this_thread, A,);
 
     /// Its value is an array of this shape; or all arrays of its value together are as large as one.
     ///

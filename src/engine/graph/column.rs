@@ -10,7 +10,7 @@ use crate::engine::seeds::Series;
 use crate::kernel::{
     Kernel, Key, Loading, NodeKernel, NodeValues, OwnedParams, Reply, to_offset, zst_value,
 };
-use crate::supervisor::Calls;
+use crate::supervisor::NodeCalls;
 
 /// A value that was computed in this thread.
 pub(super) type Here = Result<Box<dyn Any + Send>, JobError>;
@@ -122,7 +122,7 @@ impl Columns {
     }
 }
 
-impl Calls for Columns {
+impl NodeCalls for Columns {
     fn load(&mut self, node: u32, loading: &mut Loading<'_>) {
         let (column, row) = self.places[node as usize];
         self.columns[column as usize].load(row, loading);

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
 use super::{GraphError, Meta};
-use crate::supervisor::{GraphPlan, Unit};
+use crate::supervisor::{GraphPlan, GraphUnit};
 
 /// Nodes of one chain, at most: between two of them a job can be asked to stop, and others can have the worker.
 const LONGEST: usize = 1024;
@@ -29,7 +29,7 @@ pub(super) struct Sketch<'g> {
 /// Jobs in an order in which they could run one after the other.
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
-    pub(super) units: Vec<Unit>,
+    pub(super) units: Vec<GraphUnit>,
     pub(super) nodes: Vec<u32>,
     pub(super) unit_of: Vec<u32>,
     pub(super) dependents: Vec<u32>,
@@ -42,7 +42,7 @@ pub(super) struct Jobs {
 
 impl Jobs {
     /// The nodes of a unit, in the order in which they run.
-    pub(super) fn nodes_of(&self, unit: &Unit) -> &[u32] {
+    pub(super) fn nodes_of(&self, unit: &GraphUnit) -> &[u32] {
         &self.nodes[unit.first as usize..(unit.first + unit.count) as usize]
     }
 
@@ -201,14 +201,14 @@ impl Sketch<'_> {
                 last = node;
                 node = next[node as usize];
             }
-            jobs.units.push(Unit {
+            jobs.units.push(GraphUnit {
                 first,
                 count: jobs.nodes.len() as u32 - first,
                 uses: uses[last as usize],
                 options: self.nodes[head as usize].options,
                 wanted: wanted[last as usize],
                 bytes,
-                ..Unit::default()
+                ..GraphUnit::default()
             });
         }
         self.connect(&mut jobs, befores);

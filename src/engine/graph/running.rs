@@ -15,7 +15,9 @@ use super::picture::Picture;
 use super::plan::Jobs;
 use crate::engine::JobError;
 use crate::kernel::NodeValues;
-use crate::supervisor::{Failed, GraphProgress, JobOptions, Limit, NodeFate, Read, Supervisor};
+use crate::supervisor::{
+    Failed, GraphProgress, JobOptions, NodeFate, PermitSource, Read, Supervisor,
+};
 
 /// A graph that runs: see [`Graph::run`](super::Graph::run).
 ///
@@ -124,7 +126,7 @@ impl Here {
     fn node(&mut self, node: u32, options: Option<&JobOptions>, columns: &mut Columns) -> bool {
         let at = node as usize;
         let limit = options.and_then(|options| options.limit.as_ref());
-        let permit = limit.map(Limit::enter_here).transpose();
+        let permit = limit.map(PermitSource::acquire_inline).transpose();
         let started = Instant::now();
         let ran = match permit {
             Ok(_permit) => columns.run(node, &mut self.kept),

@@ -12,7 +12,9 @@ use crate::kernel::{
     Accepts, Arg, Args, CallWriter, Chain, Kernel, KernelInfo, Program, Reply, RetrySafe,
     SplitFirst,
 };
-use crate::supervisor::{AtMostOnce, JobError, JobOptions, Limit, Permits, RefusedBy, Retried};
+use crate::supervisor::{
+    AtMostOnce, JobError, JobOptions, PermitSource, Permits, RefusedBy, Retried,
+};
 
 /// A job under construction: one kernel, or a chain of kernels that runs in one worker.
 ///
@@ -170,7 +172,7 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
         A: Permits<N>,
     {
         let mut set = JobOptions::default();
-        replace(&mut set, options, Limit::of_this_thread);
+        replace(&mut set, options, PermitSource::for_this_thread);
         self.with_mode(set)
     }
 
@@ -248,7 +250,7 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
     }
 
     option_setters!(@about_retries);
-    option_setters!(@one_by_one of_this_thread);
+    option_setters!(@one_by_one for_this_thread);
 
     /// Draws the random numbers of a job with this seed.
     pub(in crate::engine) fn seed(mut self, seed: u64) -> Self {
@@ -333,7 +335,7 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
             return Ok(self.run_here());
         };
         let kernel = KernelInfo::of::<G>();
-        let entry = match shared.try_enter(&kernel, G::held(&self.args)) {
+        let entry = match shared.try_admit_job(&kernel, G::held(&self.args)) {
             Ok(entry) => entry,
             Err(why) => {
                 let args = Box::new(self.args);
@@ -344,7 +346,7 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
         let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
         G::send(self.args, &mut call);
         call.0.seed = self.seed;
-        let id = shared.submit_entered(&kernel, &mut call.0, self.options.if_set(), entry);
+        let id = shared.submit_admitted_job(&kernel, &mut call.0, self.options.if_set(), entry);
         Ok(Job::submitted(shared, id, G::Reply::receive, retained))
     }
 

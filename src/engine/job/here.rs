@@ -7,15 +7,17 @@ use crate::engine::Engine;
 use crate::engine::inlined::Observed;
 use crate::engine::spawn::why_here;
 use crate::kernel::{Accepts, Failure, Reply};
-use crate::supervisor::{Because, Failed, JobError, JobErrorKind, JobOptions, Limit, Permit};
+use crate::supervisor::{
+    Because, Failed, JobError, JobErrorKind, JobOptions, Permit, PermitSource,
+};
 use crate::worker::fence::drop_payload;
 
 /// Waits in this thread for the permit that a job needs.
 pub(in crate::engine) fn permit<'l>(
-    limit: &'l Option<Limit>,
+    limit: &'l Option<PermitSource>,
     name: &'static str,
 ) -> Result<Option<Permit<'l>>, JobError> {
-    let permit = limit.as_ref().map(Limit::enter_here).transpose();
+    let permit = limit.as_ref().map(PermitSource::acquire_inline).transpose();
     permit.map_err(|why| Failed::new(why, name, 0).into())
 }
 

@@ -9,7 +9,7 @@ macro_rules! option_setters {
     ($limit:ident) => {
         /// Sets all options at once, and replaces those set before.
         pub fn options(self, options: &$crate::JobOptions) -> Self {
-            self.with_options(|set| $crate::engine::job::replace(set, options, $crate::supervisor::Limit::$limit))
+            self.with_options(|set| $crate::engine::job::replace(set, options, $crate::supervisor::PermitSource::$limit))
         }
 
         $crate::engine::job::option_setters!(@one_by_one $limit);
@@ -22,7 +22,7 @@ macro_rules! option_setters {
         where
             $args: $crate::engine::Permits<N>,
         {
-            self.with_options(|set| $crate::engine::job::replace(set, options, $crate::supervisor::Limit::$limit))
+            self.with_options(|set| $crate::engine::job::replace(set, options, $crate::supervisor::PermitSource::$limit))
         }
 
         /// Runs a job again, up to `retries` times, if it panics, exceeds its deadline, or ends its worker: see
@@ -71,7 +71,7 @@ macro_rules! option_setters {
 
         /// Requires a permit of this limiter for each attempt: see [`JobOptions::limit`](crate::JobOptions::limit).
         pub fn limit(self, limiter: &$crate::Limiter) -> Self {
-            let limit = $crate::supervisor::Limit::$limit(limiter);
+            let limit = $crate::supervisor::PermitSource::$limit(limiter);
             self.with_options(|set| set.limit = Some(limit))
         }
     };
@@ -80,13 +80,13 @@ macro_rules! option_setters {
 pub(in crate::engine) use option_setters;
 
 use crate::engine::Limiter;
-use crate::supervisor::{JobOptions, Limit};
+use crate::supervisor::{JobOptions, PermitSource};
 
 /// Replaces all options. `limit` says in whose name permits are requested.
 pub(in crate::engine) fn replace<M>(
     set: &mut JobOptions,
     options: &JobOptions<M>,
-    limit: fn(&Limiter) -> Limit,
+    limit: fn(&Limiter) -> PermitSource,
 ) {
     *set = options.clone().with_mode();
     set.limit = set.limit.take().map(|set| limit(set.limiter()));

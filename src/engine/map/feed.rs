@@ -11,8 +11,8 @@ use crate::engine::seeds::Series;
 use crate::kernel::wire::Lease;
 use crate::kernel::{CallWriter, KernelInfo};
 use crate::supervisor::{
-    Flight, InLine, JobOptions, Outlook, Read, ResultKey, Supervisor, Unsent, Written,
-    bytes_to_expect, held_by, park_until,
+    Flight, JobOptions, LineTicket, Outlook, PendingBatch, PendingCalls, Read, ResultKey,
+    Supervisor, bytes_to_expect, exclusive_bytes, park_until,
 };
 
 /// About what it takes to wake a sleeping thread of this process: a little less than to wake a worker.
@@ -76,14 +76,14 @@ struct Flying<K, R> {
     shared: Option<Arc<Supervisor>>,
     flight: Flight<K, R>,
     /// The place in the line for admission, as a stream.
-    line: InLine,
+    line: LineTicket,
     /// Calls that are written and not sent.
-    unsent: Arc<Unsent>,
+    unsent: Arc<PendingBatch>,
 }
 
 impl<K: ResultKey, R> Flying<K, R> {
     /// Counts the jobs that the monitor has made of calls.
-    fn take_over(&mut self, written: &mut Written) {
+    fn take_over(&mut self, written: &mut PendingCalls) {
         for id in written.sent() {
             self.flight.open.push_back((K::of(self.flight.sent), id));
             self.flight.sent += 1;
@@ -102,8 +102,8 @@ impl<K, R> Flying<K, R> {
         if let Some(shared) = &self.shared {
             let open = self.flight.open.drain(..).map(|(_, id)| id);
             open.chain(written.sent()).for_each(|id| shared.abandon(id));
-            shared.leave_line(&mut self.line);
-            shared.leave_line(written.end());
+            shared.leave_admission_line(&mut self.line);
+            shared.leave_admission_line(written.end());
         }
         drop(written);
         self.flight.done.clear();
@@ -144,7 +144,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
             flying: Flying {
                 shared,
                 flight: Flight::default(),
-                line: InLine::default(),
+                line: LineTicket::default(),
                 unsent: Arc::default(),
             },
             pulled: 0,
@@ -174,7 +174,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
 
     pub(super) fn size_hint(&self) -> (usize, Option<usize>) {
         let flight = &self.flying.flight;
-        let ahead = flight.open.len() + flight.done.len() + self.flying.unsent.lock().ahead();
+        let ahead = flight.open.len() + flight.done.len() + self.flying.unsent.lock().uncounted();
         let (low, high) = match self.exhausted {
             true => (0, Some(0)),
             false => self.plan.items.size_hint(),
@@ -280,7 +280,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
                 return pulled == batch;
             }
             let plan = &self.plan;
-            shared.look_after(&unsent, &mut written, &plan.calls.kernel, &plan.options);
+            shared.watch_pending(&unsent, &mut written, &plan.calls.kernel, &plan.options);
             drop(written);
             let item = self.next_item();
             written = unsent.lock();
@@ -303,7 +303,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
     }
 
     /// Writes the call of an item.
-    fn write(&mut self, written: &mut Written, item: I::Item) {
+    fn write(&mut self, written: &mut PendingCalls, item: I::Item) {
         let shared = self.flying.shared.as_ref();
         let arena = || shared.map_or(0, |shared| shared.arena.id());
         written.add(arena, |call| {
@@ -312,7 +312,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
             call.0.kept = self.plan.copies;
             let held = call.0.leases.iter().map(Lease::bytes).sum();
             self.held = bytes_to_expect(self.held, held);
-            self.alone = bytes_to_expect(self.alone, held_by(&call.0));
+            self.alone = bytes_to_expect(self.alone, exclusive_bytes(&call.0));
         });
     }
 
@@ -320,7 +320,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
     fn exchange(&mut self, shared: &Supervisor, wait: bool) -> usize {
         let unsent = Arc::clone(&self.flying.unsent);
         let mut written = unsent.lock();
-        shared.leave_line(written.end());
+        shared.leave_admission_line(written.end());
         self.flying.take_over(&mut written);
         let sent = shared.exchange(
             &self.plan.calls.kernel,
@@ -330,7 +330,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
             self.plan.calls.read,
             wait,
         );
-        written.were_sent(sent);
+        written.remove_sent(sent);
         written.len()
     }
 
@@ -339,7 +339,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         &self,
         shared: &Supervisor,
         outlook: Outlook,
-        written: &Written,
+        written: &PendingCalls,
         all_let_in: bool,
     ) -> bool {
         // Answers that nobody has fetched count as well: a slow reader holds the workers back.
@@ -396,7 +396,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         });
         if entered.is_none() {
             // Nobody looks at this place meanwhile, and others stand behind it.
-            shared.leave_line(&mut self.flying.line);
+            shared.leave_admission_line(&mut self.flying.line);
         }
     }
 
@@ -487,12 +487,13 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         let mut written = unsent.lock();
         let (kernel, call) = (&self.plan.calls.kernel, &mut written.all()[0].0);
         let line = &mut self.flying.line;
-        let entry = std::task::ready!(shared.poll_enter(kernel, held_by(call), line, context));
-        let id = shared.submit_entered(kernel, call, self.plan.options.if_set(), entry);
+        let entry =
+            std::task::ready!(shared.poll_admit(kernel, exclusive_bytes(call), line, context));
+        let id = shared.submit_admitted_job(kernel, call, self.plan.options.if_set(), entry);
         let flight = &mut self.flying.flight;
         flight.open.push_back((K::of(flight.sent), id));
         flight.sent += 1;
-        written.were_sent(1);
+        written.remove_sent(1);
         Poll::Ready(())
     }
 

@@ -149,7 +149,7 @@ impl<I: Iterator, R, E: JobFailure, K: ResultKey> Map<I, R, E, K> {
     }
 
     option_setters!(
-        of_its_own,
+        for_new_caller,
         I::Item,
         ///
         /// ```compile_fail,E0277

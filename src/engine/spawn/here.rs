@@ -6,7 +6,7 @@ use std::vec;
 use super::{Plan, Ran, Task};
 use crate::engine::JobErrorKind;
 use crate::kernel::{AnyValue, Failure, SpawnedFailed, seed_of_task};
-use crate::supervisor::{Because, MOST_DEEP};
+use crate::supervisor::{Because, MAX_SPAWN_DEPTH};
 use crate::worker::{enter, entered};
 
 /// What one job has spawned.
@@ -86,8 +86,8 @@ fn drive(plan: Plan, run: u64, seed: u64) -> Result<AnyValue, Box<Because>> {
                 if goes_on {
                     // It answers for the one that it goes on for.
                     open.pop();
-                } else if deep == MOST_DEEP as usize {
-                    let depth = MOST_DEEP + 1;
+                } else if deep == MAX_SPAWN_DEPTH as usize {
+                    let depth = MAX_SPAWN_DEPTH + 1;
                     let open = open.iter().map(|family| family.children.len() as u64 + 1);
                     let open = open.sum();
                     let cause = Box::new(JobErrorKind::SpawnLimit { depth, open });

@@ -69,7 +69,7 @@ impl<'a, T, I, A> Stream<'a, T, AfterStage<'a, I, A>> {
     }
 
     option_setters!(
-        of_its_own,
+        for_new_caller,
         A,
         ///
         /// ```compile_fail,E0277

@@ -9,7 +9,7 @@ use super::error::StreamError;
 use super::{OnFailure, Settings};
 use crate::engine::seeds::Series;
 use crate::engine::{Engine, JobErrorKind};
-use crate::supervisor::{InLine, Supervisor};
+use crate::supervisor::{LineTicket, Supervisor};
 
 /// How long a source is asked for items before answers are looked at again.
 const SLICE: Duration = Duration::from_micros(50);
@@ -88,7 +88,7 @@ pub(super) struct Driver<'e> {
     /// Rings for the thread that drives.
     waker: Waker,
     /// The place of all stages in the line for admission, while that thread looks.
-    line: InLine,
+    line: LineTicket,
     pass: Instant,
     asked: bool,
 }
@@ -106,7 +106,7 @@ impl<'e> Driver<'e> {
             spreading: (0, 0),
             moved: false,
             waker,
-            line: InLine::default(),
+            line: LineTicket::default(),
             pass: Instant::now(),
             asked: false,
         }
@@ -120,7 +120,7 @@ impl<'e> Driver<'e> {
     /// Asks for admission; `None` if that has to wait.
     pub(super) fn ask<R>(
         &mut self,
-        enter: impl FnOnce(&Arc<Supervisor>, &mut InLine, &Context<'_>) -> Poll<R>,
+        enter: impl FnOnce(&Arc<Supervisor>, &mut LineTicket, &Context<'_>) -> Poll<R>,
     ) -> Option<R> {
         let context = Context::from_waker(&self.waker);
         match enter(self.engine.shared()?, &mut self.line, &context) {
@@ -135,9 +135,9 @@ impl<'e> Driver<'e> {
 
     /// Code of the program runs, which may take long, or submit something itself: nobody looks at the place in the line
     /// meanwhile, and others stand behind it.
-    pub(super) fn leave_line(&mut self) {
+    pub(super) fn leave_admission_line(&mut self) {
         if let Some(shared) = self.engine.shared().filter(|_| self.line.is_in()) {
-            shared.leave_line(&mut self.line);
+            shared.leave_admission_line(&mut self.line);
             // Whoever waits takes another place before the driver sleeps.
             self.moved = true;
         }
@@ -260,7 +260,7 @@ impl<T, U> Flow<U> for Each<'_, T, U> {
         loop {
             match self.before.take(driver)? {
                 Event::Item(item) => {
-                    driver.leave_line();
+                    driver.leave_admission_line();
                     if let Some(item) = (self.each)(item, driver) {
                         return Some(Event::Item(item));
                     }
@@ -305,7 +305,7 @@ impl<T, U: IntoIterator> Flow<U::Item> for FlatMap<'_, T, U> {
                 if !driver.in_slice() {
                     return None;
                 }
-                driver.leave_line();
+                driver.leave_admission_line();
                 if let Some(value) = current.value.next() {
                     self.made += 1;
                     let item = Item {
@@ -328,7 +328,7 @@ impl<T, U: IntoIterator> Flow<U::Item> for FlatMap<'_, T, U> {
                     self.made = 0;
                     driver.spreading.0 += 1;
                     driver.spreading.1 += item.bytes;
-                    driver.leave_line();
+                    driver.leave_admission_line();
                     self.current = Some(item.with(|value| (self.spread)(value).into_iter()));
                 }
                 Event::Mark(mark) => return Some(Event::Mark(mark)),
@@ -370,7 +370,7 @@ impl<T> Flow<T> for Marks<'_, T> {
                 // It is this step that says.
                 Event::Mark(_) => {}
                 Event::Item(item) => {
-                    driver.leave_line();
+                    driver.leave_admission_line();
                     // Watermarks do not go back.
                     let mark = (self.mark)(&item).filter(|mark| Some(*mark) > self.last);
                     if mark.is_some() {

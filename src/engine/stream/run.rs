@@ -115,7 +115,7 @@ impl<'a, T> Run<'a, T> {
     /// Nothing comes any more: what is in flight is cancelled.
     fn end(&mut self) {
         self.flow = None;
-        self.driver.leave_line();
+        self.driver.leave_admission_line();
         let stats = &mut self.driver.stats;
         (
             stats.in_flight,
@@ -139,7 +139,7 @@ impl<T> Iterator for Run<'_, T> {
                 self.end();
             }
         }
-        self.driver.leave_line();
+        self.driver.leave_admission_line();
         self.control.publish(self.driver.stats);
         next
     }

@@ -50,7 +50,7 @@ impl<T, I: Iterator<Item = Given<T>>> Flow<T> for Here<I> {
             if !driver.in_slice() {
                 return None;
             }
-            driver.leave_line();
+            driver.leave_admission_line();
             let Some(given) = items.next() else {
                 self.items = None;
                 return None;

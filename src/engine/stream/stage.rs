@@ -13,7 +13,7 @@ use super::error::StreamError;
 use super::flow::{BoxFlow, Driver, Event, Flow, Item};
 use crate::engine::{DeadLetter, Engine, Job, JobBuilder, JobError};
 use crate::kernel::{Accepts, Reply};
-use crate::supervisor::{InLine, JobOptions, Supervisor};
+use crate::supervisor::{JobOptions, LineTicket, Supervisor};
 
 /// What was said of one stage after it was added.
 pub(super) struct StageOptions<'a, I> {
@@ -50,7 +50,7 @@ pub(super) enum Begun<'a, R> {
 }
 
 type EnterFn<'a, R> =
-    Box<dyn FnMut(&Arc<Supervisor>, &mut InLine, &Context<'_>) -> Poll<Job<R>> + 'a>;
+    Box<dyn FnMut(&Arc<Supervisor>, &mut LineTicket, &Context<'_>) -> Poll<Job<R>> + 'a>;
 
 impl<'a, R: Send + 'static> Begun<'a, R> {
     /// Submits it, unless it may have to wait for admission: the thread that drives the stream has more to do than that.
@@ -208,7 +208,7 @@ impl<'a, I, K, R: Send + 'static> Stage<'a, I, K, R> {
     }
 
     fn begin(&mut self, item: Item<I>, driver: &mut Driver<'_>) {
-        driver.leave_line();
+        driver.leave_admission_line();
         let options = self.options.borrow();
         let copy = options
             .letters
@@ -249,7 +249,7 @@ fn failed<'a, I, K, R>(
         .as_ref()
         .map(|to| Rc::clone(&to.to));
     if let (Some(to), Some(input)) = (to, copy) {
-        driver.leave_line();
+        driver.leave_admission_line();
         let letter = DeadLetter::of_stage(stage, sequence, input, error.clone());
         to.borrow_mut()(letter);
     }

@@ -1,20 +1,25 @@
-//! Making an actor, calling it, and its end.
+//! Creates actors, calls them and ends them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use super::{ACTOR, Actor, ActorId, ActorPlan, Checkpoints, LOOK_EVERY, Place};
+use super::state::{
+    ACTOR, Actor, ActorId, ActorPlan, ActorStage, ActorStatus, Checkpoints, LOOK_EVERY,
+};
 use crate::kernel::KernelInfo;
 use crate::kernel::wire::{ArgWriter, Lease};
 use crate::link::fence_after_queueing;
+use crate::supervisor::admission::LineTicket;
 use crate::supervisor::error::JobErrorKind;
 use crate::supervisor::options::JobOptions;
 use crate::supervisor::queue::Queue;
 use crate::supervisor::record::JobId;
+use crate::supervisor::shared::Supervisor;
 use crate::supervisor::state::EngineState;
 
 impl EngineState {
-    /// Makes an actor, as soon as a lane has room for it.
+    /// Creates an actor, which starts once a lane has room.
     pub(super) fn new_actor(&mut self, plan: ActorPlan) -> ActorId {
         let start = self.kernels.index(&plan.start);
         let refusal = if plan.args.foreign {
@@ -29,7 +34,7 @@ impl EngineState {
                 plan,
                 save,
                 last: None,
-                holds: 0,
+                call_count: 0,
                 under_way: VecDeque::new(),
                 failed_at: 0,
                 made: 0,
@@ -38,13 +43,13 @@ impl EngineState {
         });
         let given = plan.args.leases.iter().filter_map(|lease| match lease {
             Lease::Shared(block) => Some(Arc::clone(block)),
-            // Initial arguments are only read, by type.
+            // Arguments of a start are read-only by type.
             Lease::Owned(_) | Lease::Lent(_) => None,
         });
         let seed = self.records.next_seed();
         let actor = Actor {
             generation: 0,
-            place: Place::Nowhere,
+            stage: ActorStage::Unplaced,
             calls: Queue::default(),
             start: plan.start,
             end: plan.end,
@@ -54,7 +59,7 @@ impl EngineState {
             restored: None,
             checkpoints,
             posted: 0,
-            listed: false,
+            is_listed: false,
             ending: false,
             restarts: 0,
             dead_starts: 0,
@@ -81,9 +86,9 @@ impl EngineState {
             }
         };
         match refusal {
-            Some(why) => self.lose(index, why),
+            Some(why) => self.lose_actor(index, why),
             None => {
-                self.list(index);
+                self.list_actor(index);
                 crate::sync::point!("actor.entered");
                 self.refill();
             }
@@ -94,7 +99,7 @@ impl EngineState {
         }
     }
 
-    /// Takes a call: it is placed, kept, or refused with an answer.
+    /// Takes a call. It is posted, kept in the actor's queue, or refused with an answer.
     pub(super) fn call_actor(
         &mut self,
         id: ActorId,
@@ -104,20 +109,20 @@ impl EngineState {
     ) -> JobId {
         let known = self.find_actor(id).is_some();
         if known {
-            // What the state holds may come back in the reply.
+            // The reply may return memory that the state holds.
             let given = &self.actors.table[id.index as usize].given;
             call.leases.extend(given.iter().cloned().map(Lease::Shared));
         }
-        // The key of one that is gone says nothing about who is there now.
+        // The index of an actor that has ended may belong to another one by now.
         let group = if known { ACTOR | id.index } else { 0 };
         let (job, refusal) = self.enter_record(info, call, group, options);
         if let Some(policy) = &mut self.records.get(job).policy {
-            // It can only run where the state is, whatever runs beside that.
+            // The call can only run where the state is, even beside other jobs.
             policy.alone = false;
         }
         let refusal = refusal.or_else(|| match self.find_actor(id) {
-            Some(actor) if !actor.ending => match &actor.place {
-                Place::Lost(why) => Some(why.clone()),
+            Some(actor) if !actor.ending => match &actor.stage {
+                ActorStage::Lost(why) => Some(why.clone()),
                 _ => None,
             },
             _ => Some(JobErrorKind::ActorEnded),
@@ -132,14 +137,16 @@ impl EngineState {
         let actor = &mut self.actors.table[id.index as usize];
         let record = self.records.look(job.index);
         let expected = self.kernels.get(record.kernel).expected_ns;
-        match actor.place {
-            Place::Here { lane }
-                if actor.calls.is_empty() && !actor.listed && self.lanes[lane].fits(expected) =>
+        match actor.stage {
+            ActorStage::Hosted { lane }
+                if actor.calls.is_empty()
+                    && !actor.is_listed
+                    && self.lanes[lane].fits(expected) =>
             {
                 self.post_call(id.index, job.index, lane);
                 if self.actor(id.index).save_is_due() {
-                    self.list(id.index);
-                    self.feed_lane(lane, 1);
+                    self.list_actor(id.index);
+                    self.feed_actor_lane(lane, 1);
                 }
             }
             _ => self.keep_call(id.index, job.index),
@@ -151,7 +158,7 @@ impl EngineState {
     pub(super) fn post_call(&mut self, index: u32, record: u32, lane: usize) {
         let actor = &mut self.actors.table[index as usize];
         actor.posted += 1;
-        // Of this life, so not before: a call that was put back may meet another one.
+        // Leased here, not when the call was submitted: a requeued call may meet another generation of the state.
         if let Some(block) = &actor.restored {
             let leases = &mut self.records.at(record).leases;
             let has =
@@ -171,10 +178,10 @@ impl EngineState {
         let actor = &mut self.actors.table[index as usize];
         actor.calls.push_back(record, self.records.look(record));
         let (lane, calls) = (actor.lane(), actor.calls.len());
-        self.actors.kept += 1;
-        self.list(index);
+        self.actors.waiting_calls += 1;
+        self.list_actor(index);
         crate::sync::point!("call.kept");
-        // The lane knows already that something is kept, and rings before it runs dry.
+        // Flags are set: the lane rings before it runs dry.
         if calls > 1 && !calls.is_multiple_of(LOOK_EVERY) {
             return;
         }
@@ -186,39 +193,39 @@ impl EngineState {
         self.refill();
     }
 
-    /// Nobody calls this actor any more: its state is dropped when it has answered what it was asked.
+    /// Ends an actor whose handle was dropped: its state is dropped after the calls submitted so far.
     pub(in crate::supervisor) fn end_actor(&mut self, id: ActorId) {
         let Some(actor) = self.find_actor(id) else {
             return;
         };
         actor.ending = true;
-        match actor.place {
-            Place::Lost(_) => self.remove_actor(id.index),
-            Place::Nowhere if actor.calls.is_empty() => self.remove_actor(id.index),
+        match actor.stage {
+            ActorStage::Lost(_) => self.remove_actor(id.index),
+            ActorStage::Unplaced if actor.calls.is_empty() => self.remove_actor(id.index),
             _ => {
-                self.list(id.index);
+                self.list_actor(id.index);
                 self.refill();
             }
         }
     }
 
-    /// It waits for no lane any more, if it did.
-    pub(super) fn unlist_homeless(&mut self, index: u32) {
+    /// Removes the actor from the list of those that wait for a lane.
+    pub(super) fn unlist_unplaced(&mut self, index: u32) {
         let actor = self.actor(index);
-        if actor.listed && matches!(actor.place, Place::Nowhere) {
-            actor.listed = false;
-            self.actors.homeless.retain(|&other| other != index);
-            self.actors.wanting -= 1;
+        if actor.is_listed && matches!(actor.stage, ActorStage::Unplaced) {
+            actor.is_listed = false;
+            self.actors.unplaced.retain(|&other| other != index);
+            self.actors.listed_count -= 1;
         }
     }
 
     pub(super) fn remove_actor(&mut self, index: u32) {
-        self.unlist_homeless(index);
+        self.unlist_unplaced(index);
         self.end_pause_of_actor(index);
         let actor = self.actor(index);
-        actor.listed = false;
+        actor.is_listed = false;
         actor.generation = actor.generation.wrapping_add(1);
-        actor.place = Place::Free;
+        actor.stage = ActorStage::Free;
         actor.given.clear();
         actor.restored = None;
         actor.words = Vec::new();
@@ -226,5 +233,99 @@ impl EngineState {
         self.actors.free.push(index);
         crate::sync::point!("actor.removed");
         self.call_if_drained();
+    }
+}
+
+impl EngineState {
+    fn status_of_actor(&mut self, id: ActorId) -> Option<ActorStatus> {
+        self.drain_busy();
+        self.refill();
+        let workers = self.workers.len();
+        let actor = self.find_actor(id)?;
+        let checkpoints = actor.checkpoints.as_ref();
+        Some(ActorStatus {
+            worker: match actor.stage {
+                ActorStage::Hosted { lane } => Some((lane % workers) as u32),
+                _ => None,
+            },
+            lost: match &actor.stage {
+                ActorStage::Lost(why) => Some(why.clone()),
+                _ => None,
+            },
+            waiting: actor.calls.len(),
+            restarts: actor.restarts,
+            forgotten: actor.forgotten,
+            checkpoints: checkpoints.map_or(0, |checkpoints| checkpoints.made),
+            failed_checkpoints: checkpoints.map_or(0, |checkpoints| checkpoints.failed),
+        })
+    }
+}
+
+impl Supervisor {
+    /// See [`EngineState::new_actor`].
+    pub(crate) fn new_actor(&self, plan: ActorPlan) -> ActorId {
+        let mut state = self.lock();
+        let id = state.new_actor(plan);
+        self.unlock(state);
+        id
+    }
+
+    /// See [`EngineState::call_actor`].
+    #[inline]
+    pub(crate) fn call_actor(
+        &self,
+        actor: ActorId,
+        kernel: &KernelInfo,
+        call: &mut ArgWriter,
+        options: Option<&JobOptions>,
+    ) -> JobId {
+        let mut state = self.lock();
+        let id = if state.admission.is_none() {
+            state = self.spilled(state, call);
+            state.call_actor(actor, kernel, call, options)
+        } else {
+            let submit = |state: &mut EngineState, call: &mut _| {
+                state.call_actor(actor, kernel, call, options)
+            };
+            let (admitted, id) = self.submit_admitted(state, kernel, call, submit);
+            state = admitted;
+            id
+        };
+        self.unlock(state);
+        id
+    }
+
+    /// Like `call_actor`, in a future. The call is made under the same hold of the lock as the admission, so calls keep
+    /// the order in which they were admitted.
+    pub(crate) fn poll_call_actor(
+        &self,
+        actor: ActorId,
+        kernel: &KernelInfo,
+        call: &mut ArgWriter,
+        options: Option<&JobOptions>,
+        line: &mut LineTicket,
+        context: &Context<'_>,
+    ) -> Poll<JobId> {
+        let submit =
+            |state: &mut EngineState, call: &mut _| state.call_actor(actor, kernel, call, options);
+        self.poll_submit(kernel, call, line, context, submit)
+    }
+
+    /// See [`EngineState::end_actor`].
+    pub(crate) fn end_actor(&self, actor: ActorId) {
+        if self.is_copy() {
+            return;
+        }
+        let mut state = self.lock();
+        state.end_actor(actor);
+        self.unlock(state);
+    }
+
+    /// Returns the state of an actor; `None` if it has ended.
+    pub(crate) fn status_of_actor(&self, actor: ActorId) -> Option<ActorStatus> {
+        let mut state = self.lock();
+        let status = state.status_of_actor(actor);
+        self.unlock(state);
+        status
     }
 }

@@ -1,8 +1,8 @@
-//! What has ended, was taken back, or is lost.
+//! Handles ends of an actor's jobs, retracted jobs, and the loss of states.
 
 use smallvec::SmallVec;
 
-use super::{Checkpoint, Place, Role, actor_of};
+use super::state::{ActorStage, Checkpoint, Role, actor_of};
 use crate::kernel::Receiving;
 use crate::kernel::wire::{ReplyReader, WordReader};
 use crate::supervisor::error::JobErrorKind;
@@ -12,10 +12,10 @@ use crate::supervisor::record::Outcome;
 use crate::supervisor::state::EngineState;
 
 impl EngineState {
-    /// A job of an actor has ended that nobody asks for.
+    /// Handles the end of a detached job of an actor.
     #[cold]
     pub(in crate::supervisor) fn actor_job_ended(&mut self, record: u32, outcome: Outcome) {
-        let role = self.role(record);
+        let role = self.actor_role(record);
         let array = self.records.at(record).arrays.pop();
         let words = match (&outcome, self.records.look(record)) {
             (Outcome::Inline { len }, record) => record.payload[..*len as usize].into(),
@@ -34,10 +34,10 @@ impl EngineState {
                 let actor = self.actor(index);
                 actor.dead_starts = 0;
                 actor.full_starts = 0;
-                if let Place::Starting { lane } = actor.place {
-                    actor.place = Place::Here { lane };
+                if let ActorStage::Starting { lane } = actor.stage {
+                    actor.stage = ActorStage::Hosted { lane };
                     crate::sync::point!("actor.here");
-                    self.list(index);
+                    self.list_actor(index);
                     self.flag(lane);
                 }
             }
@@ -47,70 +47,75 @@ impl EngineState {
                 let Some(checkpoints) = &mut actor.checkpoints else {
                     return;
                 };
-                let holds = checkpoints.under_way.pop_front().map(|made| made.holds);
-                // It becomes an argument, which the next worker believes: another one, perhaps.
+                let call_count = checkpoints
+                    .under_way
+                    .pop_front()
+                    .map(|made| made.call_count);
+                // The array becomes an argument that another worker will trust, so its shape is checked here.
                 let fits = checkpoints.plan.fits;
                 let array = array.filter(|array| {
                     let words = WordReader::new(&words);
                     let arrays = SmallVec::from([array.share()]).into_iter();
                     fits(&mut Receiving(ReplyReader { words, arrays }))
                 });
-                match (outcome, array, holds) {
-                    (Outcome::Inline { .. } | Outcome::Long(_), Some(array), Some(holds)) => {
+                match (outcome, array, call_count) {
+                    (Outcome::Inline { .. } | Outcome::Long(_), Some(array), Some(call_count)) => {
                         checkpoints.last = Some(Checkpoint { array, words });
-                        checkpoints.holds = holds;
+                        checkpoints.call_count = call_count;
                         checkpoints.made += 1;
                         crate::sync::point!("save.taken");
                     }
-                    // The one before still holds, and the next is made after the next call. That may have come already.
-                    (.., holds) => {
+                    // The previous checkpoint stays valid, and the next save follows the next call, which may have been
+                    // posted already.
+                    (.., call_count) => {
                         checkpoints.failed += 1;
-                        checkpoints.failed_at = holds.unwrap_or(posted);
-                        if holds.is_some_and(|holds| holds < posted) {
-                            self.list(index);
+                        checkpoints.failed_at = call_count.unwrap_or(posted);
+                        if call_count.is_some_and(|call_count| call_count < posted) {
+                            self.list_actor(index);
                         }
                     }
                 }
             }
             (Role::End, _) => {
-                if let Place::Ending { lane } = self.actor(index).place {
-                    self.let_out(lane);
+                if let ActorStage::Ending { lane } = self.actor(index).stage {
+                    self.unhost_actor(lane);
                     self.remove_actor(index);
                 }
             }
         }
-        // What waited for this can be placed.
+        // Jobs that waited for this end can be placed.
         self.monitor.call();
     }
 
-    /// The initial kernel gave no state.
+    /// Handles a start that gave no state.
     pub(super) fn start_of_actor_failed(&mut self, index: u32, why: &JobErrorKind) {
         if let Some(lane) = self.actor(index).lane() {
-            self.let_out(lane);
+            self.unhost_actor(lane);
         }
         let most = self.config.quarantine_after();
         let actor = self.actor(index);
-        // Whose worker died may have done it, or not. A state that can be had again may cost as many as a job.
+        // The start may have killed its worker, or not. An actor with checkpoints may cost as many workers as a job
+        // with retries.
         let dead = costs_a_worker(why) && actor.checkpoints.is_some();
         actor.dead_starts += u32::from(dead);
-        // It has nothing to do with what its worker died of.
+        // Another job killed the worker.
         let innocent = matches!(why, JobErrorKind::LostWith { .. });
         if innocent || dead && actor.dead_starts < most {
-            actor.is_nowhere();
-            return self.list(index);
+            actor.unplace();
+            return self.list_actor(index);
         }
-        if self.starts_later(index, why) {
-            self.actor(index).place = Place::Nowhere;
+        if self.pause_restart(index, why) {
+            self.actor(index).stage = ActorStage::Unplaced;
             return;
         }
-        self.lose(index, lost(why.clone(), 0, false));
+        self.lose_actor(index, lost(why.clone(), 0, false));
     }
 
-    /// The actor is gone for good: whatever waits for it is answered.
-    pub(super) fn lose(&mut self, index: u32, why: JobErrorKind) {
+    /// Gives up an actor: answers all its waiting calls.
+    pub(super) fn lose_actor(&mut self, index: u32, why: JobErrorKind) {
         self.end_pause_of_actor(index);
         let actor = &mut self.actors.table[index as usize];
-        actor.place = Place::Lost(why.clone());
+        actor.stage = ActorStage::Lost(why.clone());
         actor.given.clear();
         actor.restored = None;
         actor.words = Vec::new();
@@ -118,7 +123,7 @@ impl EngineState {
             checkpoints.last = None;
         }
         while let Some(record) = self.actors.table[index as usize].calls.pop(&self.records) {
-            self.actors.kept -= 1;
+            self.actors.waiting_calls -= 1;
             self.fail(record, why.clone(), None, Vec::new());
         }
         crate::sync::point!("actor.lost");
@@ -128,38 +133,38 @@ impl EngineState {
         self.call_if_drained();
     }
 
-    /// The engine ends, and takes no calls: what has no state, and nothing to do with one, needs none.
+    /// Gives up actors without state and without waiting calls, because a closing engine takes no more calls.
     pub(in crate::supervisor) fn lose_idle_actors(&mut self) {
         for index in 0..self.actors.table.len() as u32 {
             let actor = self.actor(index);
-            if matches!(actor.place, Place::Nowhere) && actor.calls.is_empty() {
-                self.unlist_homeless(index);
-                self.lose(index, JobErrorKind::ShutDown);
+            if matches!(actor.stage, ActorStage::Unplaced) && actor.calls.is_empty() {
+                self.unlist_unplaced(index);
+                self.lose_actor(index, JobErrorKind::ShutDown);
             }
         }
     }
 
-    /// A job was taken out of its slot, at this position of its lane, before it began.
+    /// Updates the accounting of an actor whose job was retracted from this position before it began.
     #[inline]
-    pub(in crate::supervisor) fn never_begun(&mut self, record: u32, position: u64) {
+    pub(in crate::supervisor) fn actor_job_retracted(&mut self, record: u32, position: u64) {
         if actor_of(self.records.look(record).group).is_some() {
-            self.call_never_begun(record, position);
+            self.call_retracted(record, position);
         }
     }
 
     #[cold]
-    pub(super) fn call_never_begun(&mut self, record: u32, position: u64) {
-        match self.role(record) {
+    pub(super) fn call_retracted(&mut self, record: u32, position: u64) {
+        match self.actor_role(record) {
             Some((index, Role::Call)) => {
                 let actor = self.actor(index);
                 actor.posted -= 1;
-                // A checkpoint behind it holds one call less.
+                // Saves posted behind the call contain one call less.
                 let under_way = actor
                     .checkpoints
                     .iter_mut()
                     .flat_map(|all| &mut all.under_way);
                 for made in under_way.filter(|made| made.position > position) {
-                    made.holds -= 1;
+                    made.call_count -= 1;
                 }
             }
             Some((index, Role::Save)) => {
@@ -171,66 +176,70 @@ impl EngineState {
         }
     }
 
-    /// A job that was taken back goes to the front of its actor's own line. Newest first, as ever.
+    /// Puts a retracted call at the front of its actor's queue. Callers pass the newest first.
     #[cold]
     pub(in crate::supervisor) fn requeue_call(&mut self, record: u32) {
-        let Some((index, role)) = self.role(record) else {
+        let Some((index, role)) = self.actor_role(record) else {
             return;
         };
         if role == Role::Call {
             let actor = &mut self.actors.table[index as usize];
             actor.calls.push_front(record, self.records.look(record));
-            self.actors.kept += 1;
-            return self.list(index);
+            self.actors.waiting_calls += 1;
+            return self.list_actor(index);
         }
-        // The engine's own are made again.
-        self.leave_unrun(record);
+        // Jobs that the engine runs for the actor are made again.
+        self.remove_unrun(record);
         let actor = self.actor(index);
         match (role, actor.lane()) {
             (Role::Start, Some(lane)) => {
-                actor.is_nowhere();
-                self.let_out(lane);
+                actor.unplace();
+                self.unhost_actor(lane);
             }
-            (Role::End, Some(lane)) => actor.place = Place::Here { lane },
+            (Role::End, Some(lane)) => actor.stage = ActorStage::Hosted { lane },
             _ => {}
         }
-        self.list(index);
+        self.list_actor(index);
     }
 
-    /// A call that no lane has is given up; its record is about to say so.
+    /// Removes a call that no lane has. The caller updates its record.
     pub(in crate::supervisor) fn unqueue_call(&mut self, index: u32, record: u32) {
         let actor = &mut self.actors.table[index as usize];
         actor.calls.give_up(record, &self.records);
-        self.actors.kept -= 1;
+        self.actors.waiting_calls -= 1;
     }
 
-    /// All actors are lost for this reason.
+    /// Gives up all actors for this reason.
     pub(in crate::supervisor) fn lose_all_actors(&mut self, why: &JobErrorKind) {
-        for index in std::mem::take(&mut self.actors.homeless) {
-            self.actor(index).listed = false;
-            self.actors.wanting -= 1;
+        for index in std::mem::take(&mut self.actors.unplaced) {
+            self.actor(index).is_listed = false;
+            self.actors.listed_count -= 1;
         }
         for index in 0..self.actors.table.len() as u32 {
-            match self.actor(index).place {
-                // What a lane has is answered when its worker is gone.
-                Place::Nowhere => self.lose(index, why.clone()),
-                Place::Here { .. } | Place::Starting { .. } => self.fail_kept_calls(index, why),
-                Place::Ending { .. } | Place::Lost(_) | Place::Free => {}
+            match self.actor(index).stage {
+                // Jobs that a lane has are answered when its worker is gone.
+                ActorStage::Unplaced => self.lose_actor(index, why.clone()),
+                ActorStage::Hosted { .. } | ActorStage::Starting { .. } => {
+                    self.fail_kept_calls(index, why)
+                }
+                ActorStage::Ending { .. } | ActorStage::Lost(_) | ActorStage::Free => {}
             }
         }
     }
 
     pub(super) fn fail_kept_calls(&mut self, index: u32, why: &JobErrorKind) {
         while let Some(record) = self.actors.table[index as usize].calls.pop(&self.records) {
-            self.actors.kept -= 1;
+            self.actors.waiting_calls -= 1;
             self.fail(record, why.clone(), None, Vec::new());
         }
     }
 
-    /// After the exit of a worker, when what it had not begun was put back: its actors start again somewhere, or are
-    /// lost. `ran`: what may have begun of theirs, and why each of these has no value; `fault`: why the worker is gone,
-    /// for those that had nothing to do with it.
-    pub(in crate::supervisor) fn lose_states(
+    /// After the exit of a worker, when unbegun jobs were requeued: restarts the actors that it hosted, or gives them
+    /// up.
+    ///
+    /// `ran` are the actor jobs that may have begun, with the reason why each has no value. `fault` is why the worker
+    /// is gone, for actors that no entry of `ran` belongs to.
+    pub(in crate::supervisor) fn lose_actor_states(
         &mut self,
         worker: usize,
         ran: Vec<(u32, JobErrorKind)>,
@@ -238,9 +247,9 @@ impl EngineState {
     ) {
         let mut calls = Vec::new();
         for (record, why) in ran {
-            match self.role(record) {
+            match self.actor_role(record) {
                 Some((index, Role::Call)) => calls.push((index, record, why)),
-                // Its end says what follows.
+                // Handled where the job's end is answered.
                 _ => self.fail_running(worker, record, why),
             }
         }
@@ -248,53 +257,53 @@ impl EngineState {
             let hosted = self.lanes[lane].hosted.as_mut();
             let turns = hosted.map(|hosted| std::mem::take(&mut hosted.turns));
             for index in turns.unwrap_or_default() {
-                self.actor(index).listed = false;
-                self.actors.wanting -= 1;
+                self.actor(index).is_listed = false;
+                self.actors.listed_count -= 1;
             }
         }
         for index in 0..self.actors.table.len() as u32 {
             let workers = self.workers.len();
-            match self.actor(index).place {
-                Place::Here { lane } if lane % workers == worker => {
+            match self.actor(index).stage {
+                ActorStage::Hosted { lane } if lane % workers == worker => {
                     let own: Vec<_> = calls.extract_if(.., |(of, _, _)| *of == index).collect();
-                    self.state_is_gone(index, lane, own, fault);
+                    self.restart_or_lose_actor(index, lane, own, fault);
                 }
-                // Dropped with its process.
-                Place::Ending { lane } if lane % workers == worker => {
-                    self.let_out(lane);
+                // The state was dropped with its process.
+                ActorStage::Ending { lane } if lane % workers == worker => {
+                    self.unhost_actor(lane);
                     self.remove_actor(index);
                 }
                 _ => {}
             }
         }
-        // Those of an actor that was ending, the end of which may have begun as well.
+        // Calls of an actor that was ending: its end may have begun as well.
         for (_, record, why) in calls {
             self.fail_running(worker, record, lost(why, 0, false));
         }
     }
 
-    pub(super) fn state_is_gone(
+    pub(super) fn restart_or_lose_actor(
         &mut self,
         index: u32,
         lane: usize,
         calls: Vec<(u32, u32, JobErrorKind)>,
         fault: &JobErrorKind,
     ) {
-        self.let_out(lane);
+        self.unhost_actor(lane);
         let worker = self.lanes.worker_of(lane);
         let cause = calls.first().map_or(fault, |(_, _, why)| why).clone();
-        // When workers stop, their states go with them.
+        // A closing engine does not restart actors.
         let closing = self.lifecycle.is_stopping()
             || self.lifecycle.closes_now()
             || self.lifecycle.broken().is_some();
-        // Nobody can call it any more.
+        // No call is left, and none can come.
         let idle = self.lifecycle.closing() == Closing::Drain && self.actor(index).calls.is_empty();
         let closing = closing || idle;
         let actor = self.actor(index);
         let held = actor
             .checkpoints
             .as_ref()
-            .map(|checkpoints| checkpoints.holds);
+            .map(|checkpoints| checkpoints.call_count);
         let restarts = held.is_some() && !closing;
         let answered = actor.posted - calls.len() as u64;
         let forgotten = answered - held.unwrap_or(0).min(answered);
@@ -306,19 +315,19 @@ impl EngineState {
         let actor = self.actor(index);
         if !restarts {
             let why = if closing { JobErrorKind::ShutDown } else { why };
-            return self.lose(index, why);
+            return self.lose_actor(index, why);
         }
-        actor.is_nowhere();
+        actor.unplace();
         actor.restarts += 1;
         crate::sync::point!("actor.gone");
         if actor.ending && actor.calls.is_empty() {
             return self.remove_actor(index);
         }
-        self.list(index);
+        self.list_actor(index);
     }
 }
 
-/// What calls answer that are lost with their actor.
+/// The answer of calls that are lost with their actor.
 fn lost(cause: JobErrorKind, forgotten: u64, restarted: bool) -> JobErrorKind {
     if matches!(cause, JobErrorKind::ShutDown | JobErrorKind::NoWorkers(_)) {
         return cause;

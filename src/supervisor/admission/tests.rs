@@ -1,89 +1,102 @@
-//! The books by themselves.
+//! Tests of the accounting alone.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use super::*;
 use proptest::prelude::*;
 
 #[test]
-fn one_that_is_too_large_is_let_in_alone() {
-    let mut books = Admission::new(100);
-    assert!(books.may_enter(u64::MAX, None, None));
-    books.enter(u64::MAX);
-    assert!(!books.may_enter(0, None, None), "whatever comes next waits");
-    assert!(!books.entered(Some(7), u64::MAX));
-    assert!(!books.may_enter(0, None, None));
-    assert!(!books.discharge(7), "nobody waits");
-    assert_eq!(books.bytes(), 0);
-    assert!(books.may_enter(100, None, None) && books.may_enter(101, None, None));
-    assert!(!books.discharge(7), "once");
+fn a_job_above_the_limit_is_admitted_alone() {
+    let mut admission = Admission::new(100);
+    assert!(admission.may_enter(u64::MAX, None, None));
+    admission.enter(u64::MAX);
+    assert!(!admission.may_enter(0, None, None), "the next one waits");
+    assert!(!admission.entered(Some(7), u64::MAX));
+    assert!(!admission.may_enter(0, None, None));
+    assert!(!admission.discharge(7), "no caller waits");
+    assert_eq!(admission.bytes(), 0);
+    assert!(admission.may_enter(100, None, None) && admission.may_enter(101, None, None));
+    assert!(!admission.discharge(7), "once");
 }
 
 #[test]
-fn nobody_passes_the_line() {
-    let mut books = Admission::new(100);
-    books.enter(60);
-    let _ = books.entered(Some(0), 60);
-    let (first, second) = (books.join(), books.join());
-    assert!(!books.may_enter(50, Some(first), None), "too large");
-    assert!(!books.may_enter(1, Some(second), None), "not its turn");
-    assert!(!books.may_enter(1, None, None), "behind both");
-    assert!(books.discharge(0), "they want to hear of it");
-    assert!(books.may_enter(50, Some(first), None));
-    books.leave(first);
-    books.enter(50);
-    assert!(books.entered(Some(0), 50), "so does the next");
-    assert!(books.may_enter(50, Some(second), None));
-    assert!(!books.may_enter(51, Some(second), None));
+fn no_caller_passes_the_line() {
+    let mut admission = Admission::new(100);
+    admission.enter(60);
+    let _ = admission.entered(Some(0), 60);
+    let (first, second) = (admission.join(), admission.join());
+    assert!(!admission.may_enter(50, Some(first), None), "too large");
+    assert!(!admission.may_enter(1, Some(second), None), "not its turn");
+    assert!(!admission.may_enter(1, None, None), "behind both");
+    assert!(admission.discharge(0), "the line has to be notified");
+    assert!(admission.may_enter(50, Some(first), None));
+    admission.leave(first);
+    admission.enter(50);
+    assert!(admission.entered(Some(0), 50), "the next one waits");
+    assert!(admission.may_enter(50, Some(second), None));
+    assert!(!admission.may_enter(51, Some(second), None));
 }
 
 #[test]
-fn what_was_begun_before_goes_before() {
-    let mut books = Admission::new(100);
-    books.enter(60);
-    let _ = books.entered(Some(0), 60);
-    let (early, waits, late) = (books.number(), books.join(), books.number());
+fn a_begun_graph_precedes_later_tickets() {
+    let mut admission = Admission::new(100);
+    admission.enter(60);
+    let _ = admission.entered(Some(0), 60);
+    let (early, waits, late) = (
+        admission.draw_ticket(),
+        admission.join(),
+        admission.draw_ticket(),
+    );
     assert!(
-        books.may_enter(40, Some(early), None),
+        admission.may_enter(40, Some(early), None),
         "before all that wait"
     );
-    assert!(!books.may_enter(41, Some(early), None), "too large");
-    assert!(!books.may_enter(1, Some(late), None), "not its turn");
+    assert!(!admission.may_enter(41, Some(early), None), "too large");
+    assert!(!admission.may_enter(1, Some(late), None), "not its turn");
     let held_back = Some(early);
-    assert!(!books.may_enter(1, Some(waits), held_back));
-    assert!(!books.may_enter(1, None, held_back));
-    assert!(books.may_enter(40, Some(early), held_back));
-    assert!(books.may_enter(40, Some(waits), Some(late)));
+    assert!(!admission.may_enter(1, Some(waits), held_back));
+    assert!(!admission.may_enter(1, None, held_back));
+    assert!(admission.may_enter(40, Some(early), held_back));
+    assert!(admission.may_enter(40, Some(waits), Some(late)));
 }
 
 #[test]
-fn a_future_that_was_told_and_does_not_come_is_passed_over() {
-    let mut books = Admission::new(100);
-    let (future, thread) = (books.join(), books.join());
-    let asleep = Place::Asleep(Waker::noop().clone());
-    books.line.insert(future, asleep);
-    books.pass_over(Instant::now() + 10 * LOOK_AGAIN);
-    assert!(!books.may_enter(1, Some(thread), None), "nobody told it");
-    let (_, look_at) = books.first_waker().unwrap();
-    assert!(books.first_waker().is_none(), "once");
-    books.pass_over(look_at - LOOK_AGAIN / 2);
-    assert!(!books.may_enter(1, Some(thread), None), "it is on its way");
-    books.pass_over(look_at);
-    assert!(books.may_enter(1, Some(thread), None));
-    books.come(future);
-    assert!(!books.may_enter(1, Some(thread), None), "its old place");
-    assert!(books.may_enter(1, Some(future), None));
+fn a_woken_future_that_is_not_polled_is_passed_over() {
+    let mut admission = Admission::new(100);
+    let (future, thread) = (admission.join(), admission.join());
+    let asleep = LineEntry::Asleep(Waker::noop().clone());
+    admission.line.insert(future, asleep);
+    admission.drop_unresponsive(Instant::now() + 10 * LOOK_AGAIN);
+    assert!(
+        !admission.may_enter(1, Some(thread), None),
+        "it was not woken"
+    );
+    let (_, recheck_at) = admission.first_waker().unwrap();
+    assert!(admission.first_waker().is_none(), "once");
+    admission.drop_unresponsive(recheck_at - LOOK_AGAIN / 2);
+    assert!(
+        !admission.may_enter(1, Some(thread), None),
+        "it may still be polled"
+    );
+    admission.drop_unresponsive(recheck_at);
+    assert!(admission.may_enter(1, Some(thread), None));
+    admission.look_again(future);
+    assert!(
+        !admission.may_enter(1, Some(thread), None),
+        "its old entry_in_line"
+    );
+    assert!(admission.may_enter(1, Some(future), None));
 }
 
 /// What threads may do, in any order.
 #[derive(Clone, Debug)]
 enum Step {
-    /// Come with a job of so many bytes; those that are not let in wait.
-    Come(u64),
-    /// The first in the line looks again.
+    /// Requests admission of a job of this number of bytes; a refused one waits.
+    Request(u64),
+    /// The first in the line tries again.
     Look,
-    /// One of those that wait goes away.
+    /// One of the waiting callers leaves.
     Leave(prop::sample::Index),
-    /// A job that was let in is submitted, or refused at once.
+    /// An admitted job is submitted, or refused at once.
     Submit(prop::sample::Index, bool),
     /// A job ends.
     End(prop::sample::Index),
@@ -94,7 +107,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let index = any::<prop::sample::Index>;
     prop::collection::vec(
         prop_oneof![
-            4 => bytes.prop_map(Step::Come),
+            4 => bytes.prop_map(Step::Request),
             3 => Just(Step::Look),
             1 => index().prop_map(Step::Leave),
             3 => (index(), any::<bool>()).prop_map(|(which, refused)| Step::Submit(which, refused)),
@@ -104,95 +117,95 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     )
 }
 
-/// Plain lists: what each job in flight takes, whether it has a record, and who waits with what.
+/// The same state as plain lists: bytes and record of each job in flight; ticket and bytes of each waiting one.
 #[derive(Default)]
 struct Model {
-    flying: Vec<(Option<u32>, u64)>,
+    in_flight: Vec<(Option<u32>, u64)>,
     waiting: Vec<(u64, u64)>,
 }
 
 impl Model {
-    fn lets_in(&self, bytes: u64) -> bool {
+    fn admits(&self, bytes: u64) -> bool {
         let sum: u128 = self
-            .flying
+            .in_flight
             .iter()
             .map(|&(_, bytes)| u128::from(bytes))
             .sum();
-        self.flying.is_empty() || sum + u128::from(bytes) <= 100
+        self.in_flight.is_empty() || sum + u128::from(bytes) <= 100
     }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-    /// The books let in whom the model lets in: in order, as many as fit, and always one.
+    /// Admission agrees with the model: in order, as many as fit, and always at least one.
     #[test]
-    fn the_books_agree_with_a_model(steps in steps()) {
-        let (mut books, mut model) = (Admission::new(100), Model::default());
+    fn admission_agrees_with_a_model(steps in steps()) {
+        let (mut admission, mut model) = (Admission::new(100), Model::default());
         let mut next_record = 0;
         for step in steps {
             match step {
-                Step::Come(bytes) => {
-                    let expected = model.waiting.is_empty() && model.lets_in(bytes);
-                    prop_assert_eq!(books.may_enter(bytes, None, None), expected);
+                Step::Request(bytes) => {
+                    let expected = model.waiting.is_empty() && model.admits(bytes);
+                    prop_assert_eq!(admission.may_enter(bytes, None, None), expected);
                     if expected {
-                        books.enter(bytes);
-                        model.flying.push((None, bytes));
+                        admission.enter(bytes);
+                        model.in_flight.push((None, bytes));
                     } else {
-                        model.waiting.push((books.join(), bytes));
+                        model.waiting.push((admission.join(), bytes));
                     }
                 }
                 Step::Look => {
-                    for (place, &(ticket, bytes)) in model.waiting.iter().enumerate() {
-                        let expected = place == 0 && model.lets_in(bytes);
-                        prop_assert_eq!(books.may_enter(bytes, Some(ticket), None), expected);
+                    for (entry_in_line, &(ticket, bytes)) in model.waiting.iter().enumerate() {
+                        let expected = entry_in_line == 0 && model.admits(bytes);
+                        prop_assert_eq!(admission.may_enter(bytes, Some(ticket), None), expected);
                     }
                     if let Some(&(ticket, bytes)) = model.waiting.first()
-                        && model.lets_in(bytes)
+                        && model.admits(bytes)
                     {
-                        books.leave(ticket);
-                        books.enter(bytes);
+                        admission.leave(ticket);
+                        admission.enter(bytes);
                         model.waiting.remove(0);
-                        model.flying.push((None, bytes));
+                        model.in_flight.push((None, bytes));
                     }
                 }
                 Step::Leave(which) if !model.waiting.is_empty() => {
                     let (ticket, _) = model.waiting.remove(which.index(model.waiting.len()));
-                    books.leave(ticket);
+                    admission.leave(ticket);
                 }
                 Step::Submit(which, refused) => {
-                    let flying = &mut model.flying;
+                    let in_flight = &mut model.in_flight;
                     let entering: Vec<usize> =
-                        (0..flying.len()).filter(|&at| flying[at].0.is_none()).collect();
+                        (0..in_flight.len()).filter(|&at| in_flight[at].0.is_none()).collect();
                     if entering.is_empty() {
                         continue;
                     }
                     let at = entering[which.index(entering.len())];
-                    let bytes = flying[at].1;
-                    let tells = if refused {
-                        flying.remove(at);
-                        books.entered(None, bytes)
+                    let bytes = in_flight[at].1;
+                    let notifies = if refused {
+                        in_flight.remove(at);
+                        admission.entered(None, bytes)
                     } else {
-                        flying[at].0 = Some(next_record);
+                        in_flight[at].0 = Some(next_record);
                         next_record += 1;
-                        books.entered(flying[at].0, bytes)
+                        admission.entered(in_flight[at].0, bytes)
                     };
-                    prop_assert_eq!(tells, !model.waiting.is_empty());
+                    prop_assert_eq!(notifies, !model.waiting.is_empty());
                 }
                 Step::End(which) => {
-                    let flying = &mut model.flying;
+                    let in_flight = &mut model.in_flight;
                     let open: Vec<usize> =
-                        (0..flying.len()).filter(|&at| flying[at].0.is_some()).collect();
+                        (0..in_flight.len()).filter(|&at| in_flight[at].0.is_some()).collect();
                     if open.is_empty() {
                         continue;
                     }
-                    let (record, _) = flying.remove(open[which.index(open.len())]);
-                    prop_assert_eq!(books.discharge(record.unwrap()), !model.waiting.is_empty());
+                    let (record, _) = in_flight.remove(open[which.index(open.len())]);
+                    prop_assert_eq!(admission.discharge(record.unwrap()), !model.waiting.is_empty());
                 }
                 Step::Leave(_) => {}
             }
-            let sum: u128 = model.flying.iter().map(|&(_, bytes)| u128::from(bytes)).sum();
-            prop_assert_eq!(u128::from(books.bytes()), sum, "only one that is let in alone is larger");
+            let sum: u128 = model.in_flight.iter().map(|&(_, bytes)| u128::from(bytes)).sum();
+            prop_assert_eq!(u128::from(admission.bytes()), sum, "only a job that is admitted alone exceeds the limit");
         }
     }
 }

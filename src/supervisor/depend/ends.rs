@@ -1,23 +1,22 @@
-//! Ends of jobs, as their graph is to hear of them.
+//! Ends of jobs that other jobs wait for.
 
 use crate::kernel::Shares;
 
-/// An end that its graph has not heard of.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Over {
+pub(super) struct EndNotice {
     pub(super) record: u32,
-    pub(super) end: LastEnd,
+    pub(super) end: JobEnd,
 }
 
-/// What a lane told of the job that was drained last.
+/// What a lane reported about the job that was drained last.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::supervisor) struct LastEnd {
+pub(in crate::supervisor) struct JobEnd {
     pub(in crate::supervisor) took_ns: u64,
     pub(in crate::supervisor) lane: u32,
-    /// Of a chain that failed: which of its nodes.
+    /// The node that failed, of a chain that failed.
     pub(in crate::supervisor) step: u32,
-    /// Bytes of fresh arrays in its value.
+    /// Bytes of fresh arrays in the value.
     pub(in crate::supervisor) bytes: u64,
-    /// Of a chain: how the time is spread over its nodes.
+    /// How the time of a chain is divided among its nodes.
     pub(in crate::supervisor) shares: Option<Shares>,
 }

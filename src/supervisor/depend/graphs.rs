@@ -1,61 +1,65 @@
-//! All graphs of an engine.
+//! All graphs and task groups of an engine.
 
 use std::collections::{BTreeSet, VecDeque};
 
-use super::ends::{LastEnd, Over};
-use super::families::Families;
-use super::run::Run;
+use super::ends::{EndNotice, JobEnd};
+use super::graph_run::GraphRun;
+use super::task_group::TaskGroups;
+use crate::link::SLOTS;
 
-/// What has jobs of its own to send.
+/// Most jobs of one graph with a record and no answer: enough for every worker.
+pub(super) const WINDOW: usize = 2 * SLOTS;
+
+/// A graph or task group that admission holds back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Begun {
+pub(super) enum HeldBack {
     Graph(u32),
-    Family(u32),
+    TaskGroup(u32),
 }
 
-/// All graphs of an engine.
+/// All graphs and task groups of an engine.
 #[derive(Debug, Default)]
 pub(in crate::supervisor) struct Graphs {
-    pub(super) runs: Vec<Option<Box<Run>>>,
+    pub(super) runs: Vec<Option<Box<GraphRun>>>,
     pub(super) free: Vec<u32>,
-    pub(super) over: VecDeque<Over>,
-    /// Somebody goes through `over`.
+    pub(super) over: VecDeque<EndNotice>,
+    /// A thread processes `over`.
     pub(super) continuing: bool,
-    /// Some unit went to the queue.
+    /// A unit went to the queue.
     pub(super) kept: bool,
-    /// What admission holds back, by its place in the line.
-    pub(super) held_back: BTreeSet<(u64, Begun)>,
-    /// What jobs have spawned.
-    pub(super) families: Families,
-    /// Set when a job is drained, for the end of the unit that it may be.
-    pub(in crate::supervisor) last: LastEnd,
+    /// Graphs and task groups that admission holds back, by ticket.
+    pub(super) held_back: BTreeSet<(u64, HeldBack)>,
+    /// Groups of spawned jobs.
+    pub(super) task_groups: TaskGroups,
+    /// Set when a job is drained, in case it is a unit.
+    pub(in crate::supervisor) last: JobEnd,
 }
 
 impl Graphs {
-    /// Has a job ended of which its graph has not heard?
+    /// Whether ends wait to be processed, and no thread does so.
     #[inline]
-    pub(in crate::supervisor) fn have_ends(&self) -> bool {
+    pub(in crate::supervisor) fn has_unhandled_ends(&self) -> bool {
         !self.over.is_empty() && !self.continuing
     }
 
-    /// A panic may have left it half done: the others are to be gone on with.
-    pub(in crate::supervisor) fn begin_again(&mut self) {
+    /// Allows ends to be processed again after a panic interrupted it.
+    pub(in crate::supervisor) fn reset_after_panic(&mut self) {
         self.continuing = false;
     }
 
-    /// Jobs that graphs which run have not sent yet.
+    /// Number of jobs that running graphs have not sent yet.
     pub(in crate::supervisor) fn planned(&self) -> usize {
         let runs = self.runs.iter().flatten();
         runs.map(|run| run.planned()).sum()
     }
 
-    /// Is there something to go on with?
+    /// Whether there are ends to process or held-back work to try.
     #[inline]
-    pub(in crate::supervisor) fn have_news(&self) -> bool {
+    pub(in crate::supervisor) fn has_pending_work(&self) -> bool {
         !self.over.is_empty() || !self.held_back.is_empty()
     }
 
-    /// The place in admission's line of the first thing that was begun and is held back.
+    /// The ticket of the first held-back graph or task group.
     pub(in crate::supervisor) fn first_held_back(&self) -> Option<u64> {
         self.held_back.first().map(|&(ticket, _)| ticket)
     }

@@ -1,9 +1,9 @@
-//! Waiting for graphs, and taking their values.
+//! Waits for graphs, and takes their values.
 
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::{GraphPlan, GraphProgress, NodeFate};
+use super::graph_run::{GraphPlan, GraphProgress, NodeFate};
 use crate::link::{Ask, NOTICE};
 use crate::supervisor::error::JobError;
 use crate::supervisor::reply::Read;
@@ -13,7 +13,7 @@ use crate::supervisor::waiting::job::SPIN_BELOW_NS;
 use crate::supervisor::waiting::wakers::drop_waker;
 
 impl Supervisor {
-    /// Takes a graph over, which runs until it is dropped or everything that was asked for is decided.
+    /// Takes over a graph. It runs until it is dropped, or until the end of each requested unit is known.
     pub(crate) fn start_graph(&self, plan: GraphPlan) -> u32 {
         let mut state = self.lock();
         let graph = state.start_graph(plan);
@@ -21,13 +21,13 @@ impl Supervisor {
         graph
     }
 
-    /// Bytes that values of a graph may take: what is free now.
+    /// Bytes that values of a graph may take: the free memory of the arena.
     pub(crate) fn room(&self) -> u64 {
         let stats = self.arena.stats();
         stats.capacity - stats.in_use
     }
 
-    /// Waits until everything that was asked for is decided. False if the time runs out before.
+    /// Blocks until the end of each requested unit is known. Returns false if the time runs out.
     pub(crate) fn wait_graph(&self, graph: u32, limit: Option<Duration>) -> bool {
         let until = limit.and_then(|limit| Instant::now().checked_add(limit));
         let mut state = self.lock();
@@ -47,7 +47,7 @@ impl Supervisor {
                 self.unlock(state);
                 return false;
             }
-            // As long as something ends soon this thread goes on with the graph itself.
+            // While a job ends soon, this thread drives the graph.
             if let Some((lane, position, expected)) = state.next_end()
                 && expected < SPIN_BELOW_NS
                 && state.lanes.busy() < self.cores()
@@ -56,7 +56,7 @@ impl Supervisor {
                 let ended = self.spin(lane, position);
                 state = self.lock();
                 if ended {
-                    // So that a worker is found out that says so and has nothing to drain.
+                    // Finds a worker that reports an end and has nothing to drain.
                     let lane = &mut state.lanes[lane];
                     if lane.holds(position) && !lane.condemned {
                         let _: Ask = lane.ask(position, NOTICE);
@@ -64,7 +64,7 @@ impl Supervisor {
                     continue;
                 }
             }
-            // Otherwise the monitor does, and tells when it is over.
+            // Otherwise the monitor continues the graph, and wakes this thread when it is over.
             state.run_of(graph).drivers -= 1;
             state.leave_to_monitor(graph);
             let held_back = state.graphs.first_held_back().is_some();
@@ -89,7 +89,7 @@ impl Supervisor {
         }
     }
 
-    /// As a future: ready when everything that was asked for is decided, otherwise the waker is kept.
+    /// Ready when the end of each requested unit is known; otherwise keeps the waker.
     pub(crate) fn poll_graph(&self, graph: u32, context: &mut Context<'_>) -> Poll<()> {
         let mut waker = Some(context.waker().clone());
         let mut state = self.lock();
@@ -106,7 +106,7 @@ impl Supervisor {
         if over { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Takes the value of a node that was asked for.
+    /// Takes the value of a requested node.
     pub(crate) fn take_node<R>(&self, graph: u32, node: u32, read: Read<R>) -> Result<R, JobError> {
         let mut state = self.lock();
         let taken = state.take_node(graph, node, read);
@@ -114,7 +114,7 @@ impl Supervisor {
         taken
     }
 
-    /// How each of a graph's nodes ran.
+    /// How each node of a graph ran.
     pub(crate) fn fates(&self, graph: u32) -> Vec<NodeFate> {
         let mut state = self.lock();
         let run = state.run_of(graph);
@@ -124,10 +124,10 @@ impl Supervisor {
         fates
     }
 
-    /// How far a graph is.
+    /// Progress of a graph.
     pub(crate) fn graph_progress(&self, graph: u32) -> GraphProgress {
         let mut state = self.lock();
-        // What has ended is heard of first.
+        // Processes ended jobs first.
         state.drain_busy();
         state.refill();
         let progress = state.run_of(graph).progress;
@@ -135,7 +135,7 @@ impl Supervisor {
         progress
     }
 
-    /// Nobody asks for a graph any more.
+    /// Drops a graph.
     pub(crate) fn drop_graph(&self, graph: u32) {
         if self.is_copy() {
             return;

@@ -1,22 +1,22 @@
-//! One stream of a worker, cut into lines and frames.
+//! Splits one stream of a worker into lines and frames.
 
 use std::io::BufRead;
 
 use crate::worker::frame::{self, BOUNDARY, HEAD, MAGIC};
 
-/// The longest line that is kept, in bytes; the rest of a longer one is counted.
+/// Bytes of a line that are kept; the rest is counted.
 pub(super) const LONGEST: usize = 4096;
 
 /// A piece of a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Piece<'a> {
-    /// A line without its end, and the bytes that were cut off.
+    /// A line without its end, and the number of bytes that were truncated.
     Line { bytes: &'a [u8], cut: u64 },
     /// A frame: kind and content.
     Frame { kind: u8, content: &'a [u8] },
 }
 
-/// Keeps what has begun and not ended: at most a line and a frame.
+/// Keeps an unfinished line and an unfinished frame, at most one of each.
 #[derive(Debug, Default)]
 pub(super) struct Splitter {
     line: Vec<u8>,
@@ -25,9 +25,10 @@ pub(super) struct Splitter {
 }
 
 impl Splitter {
-    /// Cuts `bytes`, which follow those of the last call.
+    /// Splits `bytes`, which follow those of the last call.
     pub(super) fn feed(&mut self, mut bytes: &[u8], mut take: impl FnMut(Piece<'_>)) {
-        // What lies behind the line that is looked at. Its end is looked for once, however many bytes of it could begin a frame.
+        // Length of what follows the current line. Its end is searched once, however many of its bytes could begin a
+        // frame.
         let mut behind = bytes.len();
         while !bytes.is_empty() {
             if !self.frame.is_empty() {
@@ -67,7 +68,7 @@ impl Splitter {
         }
     }
 
-    /// One byte more of what may be a frame. Returns the bytes after it.
+    /// Takes bytes of a possible frame. Returns the bytes after them.
     fn feed_frame<'a>(&mut self, bytes: &'a [u8], take: &mut impl FnMut(Piece<'_>)) -> &'a [u8] {
         let have = self.frame.len();
         if have < MAGIC.len() {
@@ -116,14 +117,14 @@ impl Splitter {
         self.cut += cut.len() as u64;
     }
 
-    /// Ends the line that has begun, if one has.
+    /// Ends the unfinished line, if there is one.
     pub(super) fn end(&mut self, mut take: impl FnMut(Piece<'_>)) {
         if !self.line.is_empty() || self.cut > 0 {
             self.end_line(&mut take);
         }
     }
 
-    /// The stream is over. A frame that was cut off is lost.
+    /// Ends the stream. An unfinished frame is lost.
     pub(super) fn finish(&mut self, take: impl FnMut(Piece<'_>)) {
         if self.frame.len() == 1 {
             self.append(&MAGIC[..1]);
@@ -140,7 +141,7 @@ impl Splitter {
 }
 
 fn line(bytes: &[u8], cut: u64) -> Piece<'_> {
-    // What a program for another system ends lines with.
+    // Line ends of programs written for Windows.
     let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
     Piece::Line { bytes, cut }
 }
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_frames_and_what_only_looks_like_one() {
+    fn lines_frames_and_lookalikes_are_split() {
         assert_eq!(
             split(&[b"one\ntw", b"o\r\n\n", b"three"]),
             ["one", "two", "", "three"]
@@ -213,7 +214,7 @@ mod tests {
         assert!(pieces[0].ends_with('x') && pieces[1] == "y");
     }
 
-    /// Processor time of this thread, which others that want the core do not make longer.
+    /// Processor time of this thread, independent of other load.
     fn cpu_ns(work: impl FnOnce()) -> i64 {
         use nix::sys::time::TimeValLike;
         let now = || {
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_could_begin_frames_cost_the_same_each_however_many_come_at_once() {
+    fn frame_marks_cost_the_same_in_any_read_size() {
         let bytes = vec![MAGIC[0]; 512 * 1024];
         let cost = |at_once: usize| {
             let feed = || {
@@ -238,37 +239,37 @@ mod tests {
             };
             cpu_ns(feed).min(cpu_ns(feed))
         };
-        // If each of them cost a look at all that follows, it would be a hundred times as much.
+        // A search of all that follows, for each of them, would cost a hundred times as much.
         let (apart, together) = (cost(64), cost(bytes.len()));
         assert!(together < 10 * apart, "{together} ns instead of {apart}");
     }
 
     proptest! {
-        /// However the bytes are cut into reads, the pieces are the same, and none of the text is lost.
+        /// The pieces do not depend on how the bytes are divided into reads, and no text is lost.
         #[test]
-        fn cuts_do_not_matter(
+        fn pieces_do_not_depend_on_the_reads(
             parts in prop::collection::vec(prop_oneof![
                 prop::collection::vec(prop_oneof![Just(b'\n'), Just(0x1e), Just(0xf5), any::<u8>()], 0..40),
                 prop::collection::vec(any::<u8>(), 0..30).prop_map(|content| frame(2, &content)),
                 (0usize..11).prop_map(|len| MAGIC.iter().chain(&[1, 200, 0]).copied().take(len).collect()),
             ], 0..20),
-            cuts in prop::collection::vec(1usize..50, 1..10),
+            lengths in prop::collection::vec(1usize..50, 1..10),
         ) {
             let bytes = parts.concat();
             let mut chunks = Vec::new();
             let mut rest = &bytes[..];
-            for cut in cuts.iter().cycle() {
+            for length in lengths.iter().cycle() {
                 if rest.is_empty() {
                     break;
                 }
-                let (chunk, after) = rest.split_at(rest.len().min(*cut));
+                let (chunk, after) = rest.split_at(rest.len().min(*length));
                 chunks.push(chunk);
                 rest = after;
             }
             prop_assert_eq!(split(&chunks), split(&[&bytes]));
         }
 
-        /// Text without a mark comes out as it went in.
+        /// Text without frame marks comes out unchanged.
         #[test]
         fn text_is_kept(text in "[a-z\n]{0,300}") {
             let expected: Vec<&str> = text.lines().collect();

@@ -1,4 +1,4 @@
-//! A worker's output, with the worker played by hand: the pipes are real.
+//! The output of one worker, which the test plays: the pipes are real.
 
 use std::cell::Cell;
 
@@ -8,9 +8,9 @@ use crate::sys::pipe::{OutputPipe, write_all};
 use crate::worker::frame::{BOUNDARY, MAGIC, frame};
 use proptest::prelude::*;
 
-/// A worker that writes what the test says, and what the supervisor makes of it.
+/// A worker that writes what the test says, and the supervisor's view of it.
 struct Bench {
-    output: Output,
+    output: WorkerOutput,
     pipes: [OwnedFd; 2],
     phase: Cell<Phase>,
     lines: Vec<LogLine>,
@@ -21,7 +21,7 @@ impl Bench {
     fn new() -> Self {
         let [stdout, stderr] = [(); 2].map(|()| OutputPipe::new().unwrap());
         Self {
-            output: Output::new("test".into(), 0, [stdout.read, stderr.read], Instant::now()),
+            output: WorkerOutput::new("test".into(), 0, [stdout.read, stderr.read], Instant::now()),
             pipes: [stdout.write, stderr.write],
             phase: Cell::new(Phase::Idle),
             lines: Vec::new(),
@@ -29,7 +29,7 @@ impl Bench {
         }
     }
 
-    fn write(&self, which: Which, bytes: &[u8]) {
+    fn write(&self, which: StreamKind, bytes: &[u8]) {
         write_all(self.pipes[which as usize].as_fd(), bytes).unwrap();
     }
 
@@ -37,21 +37,26 @@ impl Bench {
         end(&self.pipes, job);
     }
 
-    fn look(&mut self, which: Which) -> Next {
+    fn look(&mut self, which: StreamKind) -> ReadResult {
         let phase = self.phase.clone();
         self.look_while(which, |_, _| phase.get())
     }
 
-    /// What the lane is at, and does, each time that it is asked; the first time with a 0.
-    fn look_while(&mut self, which: Which, lane: impl Fn(&[OwnedFd; 2], u64) -> Phase) -> Next {
+    /// Reads once. `lane` returns the phase each time that it is asked, with the number of the call from 0, and may
+    /// write meanwhile.
+    fn look_while(
+        &mut self,
+        which: StreamKind,
+        lane: impl Fn(&[OwnedFd; 2], u64) -> Phase,
+    ) -> ReadResult {
         let asked = Cell::new(0);
         let phase = || lane(&self.pipes, asked.replace(asked.get() + 1));
         let (buffer, lines) = (&mut self.buffer, &mut self.lines);
         self.output.read(which, phase, || 100, buffer, lines)
     }
 
-    /// What has come since the last call.
-    fn said(&mut self) -> Vec<(Option<u64>, String)> {
+    /// The lines since the last call.
+    fn attributed(&mut self) -> Vec<(Option<u64>, String)> {
         let lines = self.lines.drain(..);
         lines.map(|line| (line.job, line.text)).collect()
     }
@@ -66,14 +71,14 @@ impl Bench {
     }
 }
 
-/// The worker says that this job is over.
+/// Writes the boundary that ends a job.
 fn end(pipes: &[OwnedFd; 2], job: u64) {
     for pipe in pipes {
         write_all(pipe.as_fd(), &frame(BOUNDARY, &job.to_le_bytes())).unwrap();
     }
 }
 
-fn said(lines: &[(Option<u64>, &str)]) -> Vec<(Option<u64>, String)> {
+fn jobs_and_texts(lines: &[(Option<u64>, &str)]) -> Vec<(Option<u64>, String)> {
     let owned = lines.iter().map(|&(job, text)| (job, text.to_owned()));
     owned.collect()
 }
@@ -82,15 +87,15 @@ fn said(lines: &[(Option<u64>, &str)]) -> Vec<(Option<u64>, String)> {
 fn lines_belong_to_the_job_whose_boundary_follows() {
     let mut bench = Bench::new();
     // All of it is read at once, long after the jobs.
-    bench.write(Which::Stdout, b"one\ntwo\n");
+    bench.write(StreamKind::Stdout, b"one\ntwo\n");
     bench.boundary(7);
-    bench.write(Which::Stdout, b"three\nhal");
+    bench.write(StreamKind::Stdout, b"three\nhal");
     bench.boundary(8);
-    bench.write(Which::Stdout, b"f\n");
+    bench.write(StreamKind::Stdout, b"f\n");
     bench.boundary(0);
-    bench.write(Which::Stdout, b"running\nmore");
+    bench.write(StreamKind::Stdout, b"running\nmore");
     bench.phase.set(Phase::Running(9));
-    assert_eq!(bench.look(Which::Stdout), Next::Wait);
+    assert_eq!(bench.look(StreamKind::Stdout), ReadResult::Wait);
     let expected = [
         (Some(7), "one"),
         (Some(7), "two"),
@@ -99,45 +104,45 @@ fn lines_belong_to_the_job_whose_boundary_follows() {
         (None, "f"),
         (Some(9), "running"),
     ];
-    assert_eq!(bench.said(), said(&expected));
-    bench.write(Which::Stdout, b" of it");
+    assert_eq!(bench.attributed(), jobs_and_texts(&expected));
+    bench.write(StreamKind::Stdout, b" of it");
     let (rest, words) = bench.finish();
-    assert_eq!(rest, said(&[(Some(9), "more of it")]));
+    assert_eq!(rest, jobs_and_texts(&[(Some(9), "more of it")]));
     assert_eq!(words.of(9), ["running", "more of it"]);
     assert!(words.of(8).is_empty());
 }
 
 #[test]
-fn a_job_that_ends_while_its_lines_are_read() {
+fn a_boundary_that_arrives_while_reading_counts() {
     let mut bench = Bench::new();
-    bench.write(Which::Stderr, b"whose?\n");
-    let next = bench.look_while(Which::Stderr, |pipes, asked| {
+    bench.write(StreamKind::Stderr, b"whose?\n");
+    let next = bench.look_while(StreamKind::Stderr, |pipes, asked| {
         if asked == 1 {
             end(pipes, 11);
         }
         Phase::Running(11 + asked)
     });
-    assert_eq!(next, Next::Wait);
-    assert_eq!(bench.said(), said(&[(Some(11), "whose?")]));
+    assert_eq!(next, ReadResult::Wait);
+    assert_eq!(bench.attributed(), jobs_and_texts(&[(Some(11), "whose?")]));
 }
 
-/// Its answer may be known to whoever prints by then, before the lane is at anything else.
+/// A thread may print after the answer is known and before the lane's phase changes.
 #[test]
-fn what_is_printed_while_a_job_is_answered_is_nobodys() {
+fn lines_printed_while_a_job_is_answered_have_no_job() {
     let mut bench = Bench::new();
-    bench.write(Which::Stdout, b"of the job\n");
+    bench.write(StreamKind::Stdout, b"of the job\n");
     bench.boundary(13);
     bench.phase.set(Phase::Publishing(13));
-    bench.write(Which::Stdout, b"of a thread\n");
-    assert_eq!(bench.look(Which::Stdout), Next::Wait);
+    bench.write(StreamKind::Stdout, b"of a thread\n");
+    assert_eq!(bench.look(StreamKind::Stdout), ReadResult::Wait);
     let expected = [(Some(13), "of the job"), (None, "of a thread")];
-    assert_eq!(bench.said(), said(&expected));
+    assert_eq!(bench.attributed(), jobs_and_texts(&expected));
 }
 
 #[test]
-fn a_job_between_two_looks_at_an_idle_lane() {
+fn a_job_between_two_looks_gets_its_lines() {
     let mut bench = Bench::new();
-    let next = bench.look_while(Which::Stdout, |pipes, asked| {
+    let next = bench.look_while(StreamKind::Stdout, |pipes, asked| {
         match asked {
             0 => write_all(pipes[0].as_fd(), b"quick\n").unwrap(),
             1 => end(pipes, 12),
@@ -145,87 +150,96 @@ fn a_job_between_two_looks_at_an_idle_lane() {
         }
         Phase::Idle
     });
-    assert_eq!(next, Next::Wait);
-    assert_eq!(bench.said(), said(&[(Some(12), "quick")]));
+    assert_eq!(next, ReadResult::Wait);
+    assert_eq!(bench.attributed(), jobs_and_texts(&[(Some(12), "quick")]));
 }
 
 #[test]
-fn a_job_that_is_submitted_while_a_pipe_is_read() {
+fn a_job_submitted_while_reading_counts() {
     let mut bench = Bench::new();
     let submitted = Cell::new(1);
     for job in [1, 2] {
-        bench.write(Which::Stdout, b"x\n");
+        bench.write(StreamKind::Stdout, b"x\n");
         bench.boundary(job);
     }
     let phase = || {
-        // After the look has begun.
+        // After the read has begun.
         submitted.set(2);
         Phase::Idle
     };
     let (buffer, lines) = (&mut bench.buffer, &mut bench.lines);
     let output = &mut bench.output;
-    let next = output.read(Which::Stdout, phase, || submitted.get(), buffer, lines);
-    assert_eq!(next, Next::Wait);
-    assert_eq!(bench.said(), said(&[(Some(1), "x"), (Some(2), "x")]));
+    let next = output.read(StreamKind::Stdout, phase, || submitted.get(), buffer, lines);
+    assert_eq!(next, ReadResult::Wait);
+    assert_eq!(
+        bench.attributed(),
+        jobs_and_texts(&[(Some(1), "x"), (Some(2), "x")])
+    );
 }
 
 #[test]
-fn a_job_that_goes_on_printing_is_looked_at_again_soon() {
+fn a_job_that_keeps_printing_is_read_again_soon() {
     let mut bench = Bench::new();
-    let next = bench.look_while(Which::Stdout, |pipes, _| {
+    let next = bench.look_while(StreamKind::Stdout, |pipes, _| {
         write_all(pipes[0].as_fd(), b"and on\n").unwrap();
         Phase::Running(5)
     });
-    assert_eq!(next, Next::Soon);
-    assert_eq!(bench.said(), []);
+    assert_eq!(next, ReadResult::Soon);
+    assert_eq!(bench.attributed(), []);
     bench.phase.set(Phase::Running(5));
-    assert_eq!(bench.look(Which::Stdout), Next::Wait);
-    assert_eq!(bench.said(), said(&[(Some(5), "and on"); READS]));
+    assert_eq!(bench.look(StreamKind::Stdout), ReadResult::Wait);
+    assert_eq!(
+        bench.attributed(),
+        jobs_and_texts(&[(Some(5), "and on"); READS])
+    );
 }
 
 #[test]
-fn a_job_that_cannot_be_is_none() {
+fn an_impossible_job_number_is_ignored() {
     let mut bench = Bench::new();
     for job in [101, u64::MAX] {
-        bench.write(Which::Stdout, b"x\n");
+        bench.write(StreamKind::Stdout, b"x\n");
         bench.boundary(job);
     }
-    bench.write(Which::Stdout, b"y\n");
-    bench.write(Which::Stdout, &frame(BOUNDARY, b"short"));
-    bench.write(Which::Stdout, &frame(200, b"of no kind"));
-    assert_eq!(bench.look(Which::Stdout), Next::Wait);
-    assert_eq!(bench.said(), said(&[(None, "x"), (None, "x"), (None, "y")]));
+    bench.write(StreamKind::Stdout, b"y\n");
+    bench.write(StreamKind::Stdout, &frame(BOUNDARY, b"short"));
+    bench.write(StreamKind::Stdout, &frame(200, b"of no kind"));
+    assert_eq!(bench.look(StreamKind::Stdout), ReadResult::Wait);
+    assert_eq!(
+        bench.attributed(),
+        jobs_and_texts(&[(None, "x"), (None, "x"), (None, "y")])
+    );
 }
 
 #[test]
-fn what_is_said_while_idle_are_no_last_words() {
+fn idle_output_is_not_last_words() {
     let mut bench = Bench::new();
-    bench.write(Which::Stderr, b"a thread of an old job\n");
-    assert_eq!(bench.look(Which::Stderr), Next::Wait);
+    bench.write(StreamKind::Stderr, b"a thread of an old job\n");
+    assert_eq!(bench.look(StreamKind::Stderr), ReadResult::Wait);
     bench.phase.set(Phase::Running(3));
     let (_, words) = bench.finish();
     assert!(words.all().is_empty());
 
     let bench = Bench::new();
     bench.phase.set(Phase::Starting(steps::ON_START));
-    bench.write(Which::Stderr, b"cannot load it\n");
+    bench.write(StreamKind::Stderr, b"cannot load it\n");
     let (lines, words) = bench.finish();
-    assert_eq!(lines, said(&[(None, "cannot load it")]));
+    assert_eq!(lines, jobs_and_texts(&[(None, "cannot load it")]));
     assert_eq!(words.all(), ["cannot load it"]);
 }
 
 #[test]
-fn a_flood_is_cut_counted_and_bounded() {
+fn a_flood_is_dropped_counted_and_bounded() {
     let mut bench = Bench::new();
     bench.phase.set(Phase::Running(5));
     let flood = "0123456789abcde\n".repeat(2000);
     let (mut bytes, mut lines, mut most) = (0, 0, 0);
     let began = Instant::now();
     for _ in 0..400 {
-        bench.write(Which::Stdout, flood.as_bytes());
+        bench.write(StreamKind::Stdout, flood.as_bytes());
         bytes += flood.len();
-        // There is always more: nothing is settled but by the bound.
-        let _: Next = bench.look_while(Which::Stdout, |pipes, _| {
+        // There is always more: lines are attributed only because of the bound.
+        let _: ReadResult = bench.look_while(StreamKind::Stdout, |pipes, _| {
             write_all(pipes[0].as_fd(), b"x\n").unwrap();
             Phase::Running(5)
         });
@@ -245,15 +259,15 @@ fn a_flood_is_cut_counted_and_bounded() {
         notice.contains("lines (") && notice.contains("dropped"),
         "{notice}"
     );
-    // Even so the last lines of a job that dies are known.
+    // The last lines of a job that dies are known all the same.
     assert_eq!(words.of(5).len(), TAIL);
 }
 
 #[test]
-fn targets_of_events_that_wait_are_bounded() {
+fn targets_of_waiting_events_are_bounded() {
     let mut bench = Bench::new();
     bench.phase.set(Phase::Running(5));
-    // Spelled out each of them is four times as long.
+    // Each byte takes four when escaped.
     let mut content = 5u64.to_le_bytes().to_vec();
     content.extend([3, 255]);
     content.extend([0xff; 255]);
@@ -262,9 +276,9 @@ fn targets_of_events_that_wait_are_bounded() {
     let batch = event.repeat(lines);
     let mut most = 0;
     for _ in 0..10 {
-        bench.write(Which::Stderr, &batch);
-        // There is always more: nothing is settled but by the bound.
-        let _: Next = bench.look_while(Which::Stderr, |pipes, _| {
+        bench.write(StreamKind::Stderr, &batch);
+        // There is always more: lines are attributed only because of the bound.
+        let _: ReadResult = bench.look_while(StreamKind::Stderr, |pipes, _| {
             write_all(pipes[1].as_fd(), b"x\n").unwrap();
             Phase::Running(5)
         });
@@ -275,15 +289,15 @@ fn targets_of_events_that_wait_are_bounded() {
         most = most.max(bytes);
     }
     assert!(most <= WAITING, "{most} bytes wait");
-    assert!(bench.said().len() > lines, "they came through");
+    assert!(bench.attributed().len() > lines, "they came through");
 }
 
 #[test]
-fn who_keeps_the_pipe_of_a_dead_worker_holds_nothing_up() {
+fn a_held_pipe_of_a_dead_worker_blocks_nothing() {
     let bench = Bench::new();
     let pipe = pipe::copy(bench.pipes[0].as_fd()).unwrap();
     bench.phase.set(Phase::Running(1));
-    bench.write(Which::Stdout, b"the worker\n");
+    bench.write(StreamKind::Stdout, b"the worker\n");
     let writer = std::thread::spawn(move || {
         // Until the supervisor closes its end.
         nix::sys::signal::SigSet::from(nix::sys::signal::Signal::SIGPIPE)
@@ -299,10 +313,9 @@ fn who_keeps_the_pipe_of_a_dead_worker_holds_nothing_up() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(10_000))]
 
-    /// Whatever a worker writes into its pipes: the lines are plain and bounded, and jobs that there cannot
-    /// be are not named.
+    /// For any bytes in the pipes, the lines are escaped and bounded, and name no job that was not submitted.
     #[test]
-    fn any_bytes_are_some_lines(
+    fn any_bytes_give_bounded_lines(
         parts in prop::collection::vec(prop_oneof![
             prop::collection::vec(any::<u8>(), 0..60),
             prop::collection::vec(prop_oneof![Just(b'\n'), Just(0x1b), Just(0x1e), Just(0xf5)], 0..20),
@@ -318,10 +331,10 @@ proptest! {
         let jobs = [Phase::Idle, Phase::Running(word), Phase::Running(word % 200)];
         bench.phase.set(jobs[word as usize % 3]);
         for (at, part) in parts.iter().enumerate() {
-            bench.write([Which::Stdout, Which::Stderr][at % 2], part);
-            let _: Next = bench.look([Which::Stderr, Which::Stdout][at % 2]);
+            bench.write([StreamKind::Stdout, StreamKind::Stderr][at % 2], part);
+            let _: ReadResult = bench.look([StreamKind::Stderr, StreamKind::Stdout][at % 2]);
         }
-        let mut all = bench.said();
+        let mut all = bench.attributed();
         let (rest, words) = bench.finish();
         all.extend(rest);
         for (job, text) in &all {

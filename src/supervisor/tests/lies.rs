@@ -28,7 +28,7 @@ fn full(jobs: usize) -> (Arc<Supervisor>, Vec<JobId>) {
     let mut state = shared.lock();
     state.admission = Some(Box::new(Admission::new(1)));
     let kernel = state.kernels.index(&kernel());
-    let entry = state.enter_unit(kernel, 1).unwrap();
+    let entry = state.admit_begun(kernel, 1).unwrap();
     state.entered(all[jobs - 1], entry);
     shared.unlock(state);
     (shared, all)
@@ -36,13 +36,13 @@ fn full(jobs: usize) -> (Arc<Supervisor>, Vec<JobId>) {
 
 /// Somebody waits for admission, and the worker goes.
 fn costs_the_worker(shared: &Supervisor) {
-    let mut line = InLine::default();
+    let mut line = LineTicket::default();
     let context = Context::from_waker(Waker::noop());
-    let poll = shared.poll_enter(&kernel(), 0, &mut line, &context);
+    let poll = shared.poll_admit(&kernel(), 0, &mut line, &context);
     assert!(poll.is_pending());
     assert_eq!(shared.lock().workers[0].status(), Status::Leaving);
     die(shared, 0);
-    let poll = shared.poll_enter(&kernel(), 0, &mut line, &context);
+    let poll = shared.poll_admit(&kernel(), 0, &mut line, &context);
     assert!(poll.is_ready(), "nothing is in flight any more");
 }
 

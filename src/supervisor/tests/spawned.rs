@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::kernel::{SPAWNS, to_offset};
-use crate::supervisor::admission::account::Admission;
+use crate::supervisor::admission::Admission;
 
 fn spawning() -> KernelInfo {
     KernelInfo {
@@ -55,7 +55,7 @@ fn children_run_and_the_last_one_answers() {
     assert_eq!(consumers[0].next(), Next::Run);
     spawn(&mut consumers[0], &list());
     assert!(take(&shared, id).is_none());
-    assert_eq!(shared.lock().waiting_for_spawned(), 1);
+    assert_eq!(shared.lock().jobs_waiting_for_spawned(), 1);
     assert_eq!(consumers[0].next(), Next::Run);
     let child = consumers[0].call();
     assert_eq!(child.args[..child.len as usize], [1, 1 << 32, 5]);
@@ -68,7 +68,10 @@ fn children_run_and_the_last_one_answers() {
     consumers[0].finish(false, 10, Some(&value(&[7])));
     assert_eq!(take(&shared, id).unwrap().unwrap(), 7);
     let state = shared.lock();
-    assert_eq!((state.records.live(), state.waiting_for_spawned()), (0, 0));
+    assert_eq!(
+        (state.records.live(), state.jobs_waiting_for_spawned()),
+        (0, 0)
+    );
     assert_eq!(state.records.submitted(), 3);
 }
 
@@ -83,7 +86,7 @@ fn who_waits_for_any_hears_of_what_ends_behind_a_job_that_spawns() {
     assert_eq!(consumers[0].next(), Next::Run);
     spawn(&mut consumers[0], &list());
     shared.stats();
-    assert_eq!(shared.lock().waiting_for_spawned(), 1);
+    assert_eq!(shared.lock().jobs_waiting_for_spawned(), 1);
     shared.cells[0].hub().arm(2);
     assert_eq!(consumers[0].next(), Next::Run);
     assert!(
@@ -99,7 +102,7 @@ fn who_has_spawned_already_counts_for_nothing() {
     let mut state = shared.lock();
     state.admission = Some(Box::new(Admission::new(1 << 20)));
     let kernel = state.kernels.index(&spawning());
-    let entry = state.enter_unit(kernel, 1).unwrap();
+    let entry = state.admit_begun(kernel, 1).unwrap();
     let mut call = ArgWriter::new(shared.arena.id());
     let id = state.submit(&spawning(), &mut call, 0, None);
     assert_eq!(consumers[0].next(), Next::Run);
@@ -119,11 +122,11 @@ fn who_has_spawned_already_counts_for_nothing() {
     assert_eq!(consumers[0].next(), Next::Run);
     let mut open = state.records.of_group(0).into_iter();
     let last = open.find(|&other| other != id).unwrap();
-    let entry = state.enter_unit(kernel, 1).unwrap();
+    let entry = state.admit_begun(kernel, 1).unwrap();
     spawn(&mut consumers[0], &words);
     state.drain(0);
     state.entered(last, entry);
-    assert_eq!(state.waiting_for_spawned(), 1);
+    assert_eq!(state.jobs_waiting_for_spawned(), 1);
     shared.unlock(state);
     // The child of the new family is given up with it.
     shared.abandon(id);
@@ -242,7 +245,10 @@ fn lies_are_refused_or_are_lists() {
                 run += 1;
             }
             let state = shared.lock();
-            assert_eq!((state.records.live(), state.waiting_for_spawned()), (0, 0));
+            assert_eq!(
+                (state.records.live(), state.jobs_waiting_for_spawned()),
+                (0, 0)
+            );
         }
     }
     assert!(refused > 60 && run > 10, "{refused} refused, {run} run");

@@ -10,28 +10,28 @@ fn what_is_not_let_in_stands_in_the_line_until_its_map_goes_on() {
         // Each runs alone.
         shared.lock().admission = Some(Box::new(Admission::new(1)));
         let (kernel, options) = (kernel(), JobOptions::default());
-        let unsent = Arc::new(Unsent::default());
+        let unsent = Arc::new(PendingBatch::default());
         let mut written = unsent.lock();
         written.begin(&options);
         for _ in 0..2 {
             written.add(|| shared.arena.id(), |_| {});
         }
-        shared.look_after(&unsent, &mut written, &kernel, &options);
+        shared.watch_pending(&unsent, &mut written, &kernel, &options);
         drop(written);
         // The first look finds that calls have come, the next one that no more have.
-        shared.look_at_unsent();
-        shared.look_at_unsent();
+        shared.send_stalled_batches();
+        shared.send_stalled_batches();
         let mut written = unsent.lock();
         assert_eq!((written.sent().count(), written.len()), (1, 1));
         assert_eq!(consumers[0].next(), Next::Run);
         consumers[0].finish(false, 0, None);
-        assert!(shared.try_enter(&kernel, 0).is_err());
+        assert!(shared.try_admit_job(&kernel, 0).is_err());
         if goes_on {
-            shared.leave_line(written.end());
-            assert!(shared.try_enter(&kernel, 0).is_ok());
+            shared.leave_admission_line(written.end());
+            assert!(shared.try_admit_job(&kernel, 0).is_ok());
         } else {
             drop(written);
-            shared.look_at_unsent();
+            shared.send_stalled_batches();
             let mut written = unsent.lock();
             assert_eq!((written.sent().count(), written.len()), (1, 0));
         }

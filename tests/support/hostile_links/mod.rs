@@ -1,8 +1,8 @@
-//! Words of a link that mean harm: whatever a worker writes into its half, at whatever moment, the supervisor does not
-//! panic, does not read out of range, answers each job once, and kills for what cannot be true.
+//! Hostile words in a link. Whatever a worker writes into its half, at any moment, the supervisor does not panic, does
+//! not read out of range, answers each job once, and kills the worker for what cannot be true.
 //!
-//! [`link_words`] plays any bytes as such a worker. It is what a fuzzer calls, with the feature `points`; the tests beside it
-//! play a corpus of files and a long stretch of seeded numbers.
+//! [`link_words`] interprets any bytes as such a worker. A fuzzer calls it, with the feature `points`; the tests beside
+//! it run a corpus of files and a long sequence of seeded numbers.
 
 #[cfg(test)]
 mod tests;
@@ -26,8 +26,8 @@ use crate::sys::process::Exit;
 
 const LANES: u16 = 2;
 
-/// Plays bytes as a hostile worker, and panics if the supervisor does not bear it.
-pub fn link_words(bytes: &[u8]) -> Toll {
+/// Interprets bytes as the actions of a hostile worker. Panics if the supervisor violates a guarantee.
+pub fn link_words(bytes: &[u8]) -> AttackStats {
     let mut attack = Attack::new();
     let mut script = Script::of(bytes);
     let mut steps = 0;
@@ -35,28 +35,28 @@ pub fn link_words(bytes: &[u8]) -> Toll {
         attack.step(&mut script);
         steps += 1;
     }
-    Toll {
+    AttackStats {
         steps,
-        lies: script.lies,
+        forged: script.forged,
         deaths: attack.end(),
     }
 }
 
-/// What an attack came to.
+/// Statistics of an attack.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Toll {
-    /// What worker and supervisor did in turns.
+pub struct AttackStats {
+    /// Actions of worker and supervisor.
     pub steps: usize,
     /// Numbers that the worker wrote in place of the true ones.
-    pub lies: usize,
-    /// Workers that it cost, beside those that ended with it.
+    pub forged: usize,
+    /// Workers that were killed, beside those that ended with the attack.
     pub deaths: usize,
 }
 
-impl std::ops::AddAssign for Toll {
+impl std::ops::AddAssign for AttackStats {
     fn add_assign(&mut self, other: Self) {
         self.steps += other.steps;
-        self.lies += other.lies;
+        self.forged += other.forged;
         self.deaths += other.deaths;
     }
 }
@@ -64,12 +64,12 @@ impl std::ops::AddAssign for Toll {
 /// Bytes as instructions; zeros when they are used up.
 struct Script<'a> {
     bytes: &'a [u8],
-    lies: usize,
+    forged: usize,
 }
 
 impl<'a> Script<'a> {
     fn of(bytes: &'a [u8]) -> Self {
-        Self { bytes, lies: 0 }
+        Self { bytes, forged: 0 }
     }
 
     fn is_over(&self) -> bool {
@@ -86,31 +86,32 @@ impl<'a> Script<'a> {
         u64::from_le_bytes(bytes)
     }
 
-    /// What a worker may write in place of the truth, in so many bits: edges, neighbours of the truth, and anything.
-    fn lie(&mut self, truth: u64, bits: u32) -> u64 {
+    /// A value of `bits` bits that a worker may write in place of the true one: edges, neighbours of the true value,
+    /// and random values.
+    fn forge(&mut self, correct: u64, bits: u32) -> u64 {
         let pick = self.byte();
         let any = self.long();
-        let told = match pick % 10 {
+        let value = match pick % 10 {
             0 => 0,
             1 => u64::MAX,
-            2 => truth.wrapping_add(1),
-            3 => truth.wrapping_sub(1),
+            2 => correct.wrapping_add(1),
+            3 => correct.wrapping_sub(1),
             4 => u64::from(u32::MAX),
             5 => 1 << (any % 64),
-            6 => truth ^ 1 << (any % 64),
+            6 => correct ^ 1 << (any % 64),
             7 => any % 300,
             8 => any % (1 << 20) * 64,
             _ => any,
         };
-        // Chance may tell the truth.
-        self.lies += usize::from((told ^ truth) << (64 - bits) != 0);
-        told
+        // A random value may be the true one.
+        self.forged += usize::from((value ^ correct) << (64 - bits) != 0);
+        value
     }
 }
 
-/// What a job is expected to answer with.
+/// The type that a job is expected to return.
 #[derive(Clone, Copy)]
-enum Wants {
+enum Expected {
     Nothing,
     Number,
     Flag,
@@ -123,8 +124,8 @@ struct Attack {
     monitor: Monitor,
     consumers: Vec<Consumer>,
     running: Vec<bool>,
-    jobs: Vec<(JobId, Wants)>,
-    /// Whose jobs are cancelled together, and how many it has had.
+    jobs: Vec<(JobId, Expected)>,
+    /// Current group of jobs that are cancelled together, and its number of jobs.
     group: (u32, usize),
     submitted: usize,
     answered: usize,
@@ -155,8 +156,8 @@ impl Attack {
         match what % 16 {
             0..=2 => self.submit(script),
             3 | 4 => self.work(lane, script),
-            5 => self.take_memory(lane),
-            6..=11 => self.spoil(lane, script),
+            5 => self.use_grant(lane),
+            6..=11 => self.overwrite(lane, script),
             12 if what < 128 => {
                 self.shared.stats();
             }
@@ -167,11 +168,11 @@ impl Attack {
             }
             _ => self.give_up(script),
         }
-        self.bury();
+        self.replace_condemned();
     }
 
     fn submit(&mut self, script: &mut Script<'_>) {
-        // A slot's worth of jobs and some that wait is plenty.
+        // As many jobs as slots, and some that wait.
         if self.jobs.len() > 600 {
             return;
         }
@@ -184,12 +185,12 @@ impl Attack {
             call.leases.push(Lease::Shared(Arc::new(block)));
         }
         (0..pick / 16).for_each(|word| call.word(word.into()));
-        let wants = match pick % 5 {
-            0 => Wants::Nothing,
-            1 => Wants::Number,
-            2 => Wants::Flag,
-            3 => Wants::Text,
-            _ => Wants::Bytes,
+        let expected = match pick % 5 {
+            0 => Expected::Nothing,
+            1 => Expected::Number,
+            2 => Expected::Flag,
+            3 => Expected::Text,
+            _ => Expected::Bytes,
         };
         let group = if pick.is_multiple_of(3) {
             self.group()
@@ -197,11 +198,11 @@ impl Attack {
             0
         };
         let id = self.shared.submit(&kernel(), &mut call, group, None);
-        self.jobs.push((id, wants));
+        self.jobs.push((id, expected));
         self.submitted += 1;
     }
 
-    /// A few jobs each, so that most of them have not failed yet.
+    /// A few jobs each, so that most groups have not failed yet.
     fn group(&mut self) -> u32 {
         let (group, jobs) = &mut self.group;
         *jobs += 1;
@@ -211,7 +212,7 @@ impl Attack {
         *group
     }
 
-    /// The worker goes on with its job or begins one, and may answer with whatever it likes.
+    /// The worker continues its job or begins one, and may answer with anything.
     fn work(&mut self, lane: usize, script: &mut Script<'_>) {
         let consumer = &mut self.consumers[lane];
         if !self.running[lane] {
@@ -231,7 +232,7 @@ impl Attack {
             .granted()
             .wrapping_sub(1);
         let region = u64::from(self.shared.lock().lanes[lane].region) << 48;
-        // The truth about one array at the beginning of the first grant, each number of which may be a lie.
+        // True values about one array at the beginning of the first grant. Each number may be forged.
         let arrays = u64::from(pick % 3);
         let mut words = Vec::new();
         for _ in 0..arrays {
@@ -242,12 +243,12 @@ impl Attack {
         words.resize(INLINE_WORDS, 7);
         for word in &mut words {
             if script.byte().is_multiple_of(8) {
-                *word = script.lie(*word, 64);
+                *word = script.forge(*word, 64);
             }
         }
-        let mut tell = |truth: u64, bits| match script.byte().is_multiple_of(8) {
-            true => script.lie(truth, bits),
-            false => truth,
+        let mut maybe_forged = |correct: u64, bits| match script.byte().is_multiple_of(8) {
+            true => script.forge(correct, bits),
+            false => correct,
         };
         let spilled = pick & 16 != 0;
         let (head, tail) = ([region | at, len * 8], [0; 10]);
@@ -258,29 +259,29 @@ impl Attack {
         };
         let words: Vec<u64> = words.into_iter().take(INLINE_WORDS).collect();
         let answer = OutgoingReply {
-            kind: tell(kind::VALUE.into(), 8) as u8,
-            arrays: tell(arrays, 16) as u16,
+            kind: maybe_forged(kind::VALUE.into(), 8) as u8,
+            arrays: maybe_forged(arrays, 16) as u16,
             spilled,
-            len: tell(len, 32) as u32,
-            grant: tell(first.into(), 64),
-            cursor: tell(at + held.min(64), 64),
+            len: maybe_forged(len, 32) as u32,
+            grant: maybe_forged(first.into(), 64),
+            cursor: maybe_forged(at + held.min(64), 64),
             words: &words,
         };
-        consumer.finish(pick & 8 != 0, tell(10, 64), Some(&answer));
+        consumer.finish(pick & 8 != 0, maybe_forged(10, 64), Some(&answer));
     }
 
-    fn take_memory(&mut self, lane: usize) {
+    fn use_grant(&mut self, lane: usize) {
         let consumer = &mut self.consumers[lane];
         if consumer.next_grant().is_none() {
             consumer.request_alloc(5000, 0);
         }
     }
 
-    /// Any word of the half becomes anything.
-    fn spoil(&mut self, lane: usize, script: &mut Script<'_>) {
+    /// Overwrites any word of the worker's half with anything.
+    fn overwrite(&mut self, lane: usize, script: &mut Script<'_>) {
         let pick = script.byte();
         let slot = usize::from(script.byte());
-        // Most of the time where the supervisor looks next.
+        // Mostly where the supervisor looks next.
         let next = self.shared.lock().lanes[lane]
             .producer
             .open_positions()
@@ -289,12 +290,12 @@ impl Attack {
         let word = usize::from(script.byte());
         let reply = self.shared.cells[lane].reply();
         let short = |cell: &AtomicU32, script: &mut Script<'_>| {
-            let truth = cell.load(Ordering::Relaxed);
-            cell.store(script.lie(truth.into(), 32) as u32, Ordering::Relaxed);
+            let correct = cell.load(Ordering::Relaxed);
+            cell.store(script.forge(correct.into(), 32) as u32, Ordering::Relaxed);
         };
         let long = |cell: &AtomicU64, script: &mut Script<'_>| {
-            let truth = cell.load(Ordering::Relaxed);
-            cell.store(script.lie(truth, 64), Ordering::Relaxed);
+            let correct = cell.load(Ordering::Relaxed);
+            cell.store(script.forge(correct, 64), Ordering::Relaxed);
         };
         let answer = &reply.replies[slot];
         let notes = &reply.recorder;
@@ -323,14 +324,14 @@ impl Attack {
         if self.jobs.is_empty() {
             return;
         }
-        let (id, wants) = self.jobs[usize::from(script.byte()) % self.jobs.len()];
-        if self.answer(id, wants) {
+        let (id, expected) = self.jobs[usize::from(script.byte()) % self.jobs.len()];
+        if self.answer(id, expected) {
             self.jobs.retain(|(other, _)| *other != id);
         }
     }
 
-    /// Takes the answer if there is one; a value must be one.
-    fn answer(&mut self, id: JobId, wants: Wants) -> bool {
+    /// Takes the answer if there is one. A value must be valid.
+    fn answer(&mut self, id: JobId, expected: Expected) -> bool {
         fn take<R>(
             shared: &Supervisor,
             id: JobId,
@@ -341,14 +342,14 @@ impl Attack {
                 .map(|answer| answer.is_ok())
         }
         let shared = &self.shared;
-        let answer = match wants {
-            Wants::Nothing => take(shared, id, <() as Reply>::receive),
-            Wants::Number => take(shared, id, <u64 as Reply>::receive),
-            Wants::Flag => take(shared, id, <bool as Reply>::receive),
-            Wants::Text => take(shared, id, <String as Reply>::receive),
-            Wants::Bytes => {
+        let answer = match expected {
+            Expected::Nothing => take(shared, id, <() as Reply>::receive),
+            Expected::Number => take(shared, id, <u64 as Reply>::receive),
+            Expected::Flag => take(shared, id, <bool as Reply>::receive),
+            Expected::Text => take(shared, id, <String as Reply>::receive),
+            Expected::Bytes => {
                 let answer = shared.wait_timeout(id, <Array<u8> as Reply>::receive, Duration::ZERO);
-                // Every byte of it can be read.
+                // Every byte can be read.
                 answer.map(|answer| {
                     answer.is_ok_and(|bytes| {
                         bytes.iter().map(|&x| u64::from(x)).sum::<u64>() < u64::MAX
@@ -367,8 +368,8 @@ impl Attack {
         }
         let at = pick % self.jobs.len();
         // Jobs of a group are never abandoned.
-        let alone = self.shared.lock().records.look(self.jobs[at].0.index).group == 0;
-        if pick % 4 == 0 && alone {
+        let is_single = self.shared.lock().records.look(self.jobs[at].0.index).group == 0;
+        if pick % 4 == 0 && is_single {
             let (id, _) = self.jobs.swap_remove(at);
             self.shared.abandon(id);
             self.given_up += 1;
@@ -377,8 +378,8 @@ impl Attack {
         }
     }
 
-    /// Condemned workers are gone at once here, and new ones begin.
-    fn bury(&mut self) {
+    /// Ends condemned workers at once, and starts new ones.
+    fn replace_condemned(&mut self) {
         for lane in 0..LANES.into() {
             if self.shared.lock().workers[lane].status() == Status::Leaving {
                 self.die(lane);
@@ -399,9 +400,9 @@ impl Attack {
         state.refill();
     }
 
-    /// Workers that tell the truth come after those that did not: every job is answered.
-    fn work_honestly(&mut self) {
-        // Answers that do not fit cost a worker each, and none costs more.
+    /// Correct workers replace the hostile ones: every job is answered.
+    fn work_correctly(&mut self) {
+        // Each invalid answer costs a worker, and nothing else does.
         for _ in 0..2 * self.jobs.len() + SLOTS {
             for lane in 0..usize::from(LANES) {
                 let consumer = &mut self.consumers[lane];
@@ -410,12 +411,12 @@ impl Attack {
                 }
             }
             self.monitor.serve();
-            for (id, wants) in std::mem::take(&mut self.jobs) {
-                if !self.answer(id, wants) {
-                    self.jobs.push((id, wants));
+            for (id, expected) in std::mem::take(&mut self.jobs) {
+                if !self.answer(id, expected) {
+                    self.jobs.push((id, expected));
                 }
             }
-            self.bury();
+            self.replace_condemned();
             if self.jobs.is_empty() {
                 return;
             }
@@ -423,14 +424,15 @@ impl Attack {
         panic!("{} jobs have no worker", self.jobs.len());
     }
 
-    /// Everything comes to its end: each job is answered once, and no memory is left. Tells how many workers it has cost before.
+    /// Ends the attack: each job has been answered once, and no memory is left. Returns the number of workers that were
+    /// killed before.
     fn end(mut self) -> usize {
         let deaths = self.deaths;
         for lane in 0..LANES.into() {
             self.die(lane);
         }
         if self.submitted.is_multiple_of(2) {
-            self.work_honestly();
+            self.work_correctly();
         }
         self.shared.lock().lifecycle.close_now();
         for lane in 0..LANES.into() {
@@ -440,8 +442,8 @@ impl Attack {
         EngineState::end(&mut state);
         assert_eq!((state.lanes.open(), state.queue.len()), (0, 0));
         drop(state);
-        for (id, wants) in std::mem::take(&mut self.jobs) {
-            assert!(self.answer(id, wants), "a job without an answer");
+        for (id, expected) in std::mem::take(&mut self.jobs) {
+            assert!(self.answer(id, expected), "a job without an answer");
         }
         assert_eq!(self.answered + self.given_up, self.submitted);
         let mut state = self.shared.lock();

@@ -9,7 +9,7 @@ use crate::kernel::wire::SENT_WORDS;
 use crate::supervisor::tests::{die, in_time};
 use crate::sys::asked;
 
-/// Numbers that can be made again.
+/// A reproducible sequence of numbers.
 fn seeded(seed: u64) -> impl FnMut() -> u64 {
     let mut state = seed;
     move || {
@@ -27,31 +27,31 @@ fn script(seed: u64, len: usize) -> Vec<u8> {
         .collect()
 }
 
-/// Says how to get at an attack again that fails or hangs.
+/// Names the seed of an attack that fails or hangs.
 fn with_seed<T: Send + 'static>(seed: u64, attack: impl FnOnce() -> T + Send + 'static) -> T {
     catch_unwind(AssertUnwindSafe(|| in_time(attack)))
         .unwrap_or_else(|_| panic!("seed {seed}: ARENITE_FUZZ_SEED={seed} begins with it"))
 }
 
-/// So many lies, from as many attacks as that takes: a seed for each.
+/// Runs attacks, each with its own seed, until they have written 100,000 forged values.
 #[test]
-fn a_stretch_of_seeded_attacks() {
+fn seeded_attacks_are_survived() {
     let enough = asked::cases(100_000) as usize;
-    let mut all = Toll::default();
+    let mut all = AttackStats::default();
     for seed in asked::first_seed().. {
         let bytes = script(seed, 6800);
         all += with_seed(seed, move || link_words(&bytes));
-        if all.lies >= enough {
+        if all.forged >= enough {
             break;
         }
     }
     println!("{all:?}");
-    // So many that the supervisor has to notice: the others are in words that it does not look at, or could be true.
-    assert!(all.deaths * 50 > all.lies, "{all:?}");
+    // A share that the supervisor has to notice: the others are in words that it does not read, or could be true.
+    assert!(all.deaths * 50 > all.forged, "{all:?}");
 }
 
 #[test]
-fn the_corpus() {
+fn the_corpus_is_survived() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus/link_words");
     let mut files = 0;
     for entry in std::fs::read_dir(&folder).unwrap() {
@@ -62,9 +62,9 @@ fn the_corpus() {
     assert!(files >= 8, "{} has {files} files", folder.display());
 }
 
-/// A worker that changes its words while they are looked at.
+/// A worker that changes its words while they are read.
 #[test]
-fn words_that_change_between_two_reads() {
+fn words_may_change_between_two_reads() {
     let first = asked::first_seed();
     for seed in first..first + u64::from(asked::cases(100_000).div_ceil(3_333)) {
         with_seed(seed, move || flip_between_reads(seed));
@@ -105,9 +105,9 @@ fn flip_between_reads(seed: u64) {
     attack.end();
 }
 
-/// Each state word that can be written for a job that was posted: what cannot follow is a fault, what can is not.
+/// Each value of the state word of a posted job: an impossible one is a fault, a possible one is not.
 #[test]
-fn every_state_word_is_judged() {
+fn every_state_word_is_classified() {
     const GENERATION: u32 = 8;
     for phase in 0..8u32 {
         for bits in 0..32u32 {
@@ -121,9 +121,9 @@ fn every_state_word_is_judged() {
                     .store(word, Ordering::Relaxed);
                 shared.stats();
                 let condemned = shared.lock().workers[0].status() == Status::Leaving;
-                // Nobody took this job back, so nobody can have passed over it; 0 and 7 are no phases.
+                // The job was not retracted, so it cannot have been skipped; 0 and 7 are no phases.
                 let cannot_be = lap != 0 || matches!(phase, 0 | 6 | 7);
-                // The zeros of the slot are no failure, and a value only if they are not looked at.
+                // The zeros of the slot are no valid failure, and a value only if they are not read.
                 let (bare, lone) = (bits & 8 != 0, bits & 16 != 0);
                 let cannot_be = cannot_be || phase == 4 || phase == 3 && !bare && !lone;
                 assert_eq!(condemned, cannot_be, "{word:#x}");
@@ -147,9 +147,10 @@ fn every_state_word_is_judged() {
     }
 }
 
-/// "Done, and there is nothing to say", or one word: no answer of a kernel that returns bytes. The worker goes, and is named.
+/// "Done without words" or one word is no answer of a kernel that returns bytes. The worker is killed, and the error
+/// names it.
 #[test]
-fn an_answer_without_what_its_kernel_returns_costs_the_worker() {
+fn an_answer_of_the_wrong_type_costs_the_worker() {
     const DONE: u32 = 3;
     for (form, word) in [("bare", DONE | 1 << 6), ("one word", DONE | 1 << 7)] {
         let (shared, _consumers) = fixture(2, 2);
@@ -175,7 +176,7 @@ fn an_answer_without_what_its_kernel_returns_costs_the_worker() {
 
 /// Each reply that the edges of its numbers give, for a job that returns bytes: a value within the grant, or a fault.
 #[test]
-fn every_edge_of_a_reply_is_judged() {
+fn every_edge_of_a_reply_is_classified() {
     const MAX: u64 = u64::MAX;
     let mut values = 0;
     let mut faults = 0;
@@ -241,8 +242,8 @@ fn every_edge_of_a_reply_is_judged() {
                                         assert!(bytes.len() <= 64 && bytes.iter().all(|&x| x == 0));
                                         values += 1;
                                     }
-                                    // Texts that are cut are texts, and any numbers are those of a full arena;
-                                    // whatever else is no value costs the worker.
+                                    // A truncated text is a valid text, and any numbers are those of a full arena.
+                                    // Anything else that is no value costs the worker.
                                     Some(Err(error)) => assert!(
                                         failed
                                             && [kind::RETURNED, kind::ARENA_FULL].contains(&kind)

@@ -420,7 +420,7 @@ struct WindowStep<'a, K, T, F: Fill<T>> {
 
 impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> WindowStep<'_, K, T, F> {
     fn add(&mut self, item: Item<T>, driver: &mut Driver<'_>) {
-        driver.leave_line();
+        driver.leave_admission_line();
         let (at, bytes) = (item.time.map_or(0, |time| time.as_nanos()), item.bytes);
         let key = (self.key)(&item.value);
         let value = driver.leave(item);

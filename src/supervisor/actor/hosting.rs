@@ -1,0 +1,283 @@
+//! Chooses the lane that hosts an actor, and posts the actor's jobs there.
+
+use std::sync::Arc;
+
+use super::state::{ACTOR, Actor, ActorId, ActorStage, Role, UnderWay, actor_of};
+use crate::arena::Offset;
+use crate::kernel::KernelInfo;
+use crate::kernel::actor;
+use crate::kernel::wire::{ArgWriter, Lease};
+use crate::link::NOTICE;
+use crate::supervisor::error::JobErrorKind;
+use crate::supervisor::lane::{Lane, NOBODY};
+use crate::supervisor::place::DEPTH_NS;
+use crate::supervisor::state::EngineState;
+
+/// A lane with less backlog than this is expected to have room soon. An actor waits for such a lane, so that states
+/// made at the same time are spread.
+const SOON_NS: u64 = 40 * DEPTH_NS;
+
+impl EngineState {
+    /// Lists an actor for which there may be work to post.
+    pub(super) fn list_actor(&mut self, index: u32) {
+        let actor = &mut self.actors.table[index as usize];
+        if actor.is_listed || !actor.wants() {
+            return;
+        }
+        actor.is_listed = true;
+        self.actors.listed_count += 1;
+        match actor.lane() {
+            None => self.actors.unplaced.push_back(index),
+            Some(lane) => {
+                if let Some(hosted) = &mut self.lanes[lane].hosted {
+                    hosted.turns.push_back(index);
+                }
+            }
+        }
+    }
+
+    /// Posts at most `most` jobs of actors, as far as lanes have room.
+    #[cold]
+    pub(in crate::supervisor) fn feed_actors(&mut self, most: usize) {
+        let mut left = most;
+        while left > 0
+            && let Some(&index) = self.actors.unplaced.front()
+        {
+            let Some(lane) = self.choose_actor_lane() else {
+                if !self.monitor.ticks() && self.actor_waits_beside_room() {
+                    self.monitor.start_ticking();
+                }
+                break;
+            };
+            self.actors.unplaced.pop_front();
+            self.actors.listed_count -= 1;
+            self.actor(index).is_listed = false;
+            self.start_actor(index, lane);
+            left -= 1;
+        }
+        for lane in 0..self.lanes.len() {
+            left -= self.feed_actor_lane(lane, left);
+        }
+        if self.actors.listed_count == 0 {
+            self.update_flags();
+        }
+    }
+
+    /// Posts at most `most` jobs to one lane, whose actors take turns. Returns how many it posted.
+    pub(super) fn feed_actor_lane(&mut self, lane: usize, most: usize) -> usize {
+        if !self.lanes[lane].is_wanted() {
+            return 0;
+        }
+        let mut placed = 0;
+        while placed < most {
+            let hosted = self.lanes[lane].hosted.as_mut();
+            let Some(index) = hosted.and_then(|hosted| hosted.turns.pop_front()) else {
+                break;
+            };
+            let actor = &mut self.actors.table[index as usize];
+            actor.is_listed = false;
+            self.actors.listed_count -= 1;
+            let fits = self.lanes[lane].fits(0);
+            if fits && actor.wants() {
+                self.take_turn(index, lane);
+                placed += 1;
+            }
+            self.list_actor(index);
+            if !fits {
+                break;
+            }
+        }
+        self.flag(lane);
+        placed
+    }
+
+    pub(super) fn take_turn(&mut self, index: u32, lane: usize) {
+        let actor = &mut self.actors.table[index as usize];
+        if actor.save_is_due() {
+            self.save_actor(index, lane);
+        } else if let Some(record) = actor.calls.pop(&self.records) {
+            self.actors.waiting_calls -= 1;
+            self.post_call(index, record, lane);
+        } else if actor.ending {
+            actor.stage = ActorStage::Ending { lane };
+            let end = actor.end;
+            self.post_engine_job(index, lane, &end, &[]);
+            crate::sync::point!("actor.ending");
+        }
+    }
+
+    /// Chooses the lane for one more actor: the one with the fewest actors, then the one whose worker has the fewest,
+    /// then one without ordinary jobs. Only lanes that have room now or are expected to have it soon count; returns
+    /// `None` if the best one has no room yet.
+    pub(super) fn choose_actor_lane(&self) -> Option<usize> {
+        let lanes = self.lanes.iter().enumerate();
+        let soon = |lane: &Lane| lane.ready && lane.room() > 0 && lane.backlog_ns <= SOON_NS;
+        let may = lanes.filter(|(_, lane)| lane.fits(0) || soon(lane));
+        let best = may.min_by_key(|(index, lane)| {
+            let beside = self.workers[self.lanes.worker_of(*index)].actors;
+            (lane.actors(), beside, self.has_jobs(lane), *index)
+        });
+        let (index, lane) = best?;
+        lane.fits(0).then_some(index)
+    }
+
+    /// Whether the lane has ordinary jobs, whose duration is unknown.
+    fn has_jobs(&self, lane: &Lane) -> bool {
+        let mut open = lane.producer.open_positions();
+        open.any(|position| {
+            let record = lane.record_at(position);
+            record != NOBODY && actor_of(self.records.look(record).group).is_none()
+        })
+    }
+
+    /// Whether an actor waits for the lane with the fewest actors although another lane has room. The monitor then
+    /// checks whether the wait takes longer than expected.
+    pub(in crate::supervisor) fn actor_waits_beside_room(&self) -> bool {
+        !self.actors.unplaced.is_empty()
+            && self.choose_actor_lane().is_none()
+            && self.lanes.iter().any(|lane| lane.fits(0))
+    }
+
+    pub(super) fn start_actor(&mut self, index: u32, lane: usize) {
+        self.host_actor(lane);
+        let actor = self.actor(index);
+        actor.stage = ActorStage::Starting { lane };
+        actor.posted = 0;
+        let mut words = actor.words.clone();
+        let last = actor.checkpoints.as_mut().and_then(|checkpoints| {
+            checkpoints.begin_generation();
+            let last = checkpoints.last.as_ref()?;
+            let at = last.array.block.extent().at;
+            let at = Offset::new(at.region(), at.offset() + last.array.skip);
+            let words: Vec<u64> = [bytemuck::cast(at)]
+                .into_iter()
+                .chain(last.words.iter().copied())
+                .collect();
+            Some((checkpoints.plan.restore, words, &last.array.block))
+        });
+        let mut start = actor.start;
+        if let Some((restore, saved, block)) = last {
+            start = restore;
+            words.splice(0..0, saved);
+            actor.restored = Some(Arc::clone(block));
+        }
+        self.post_engine_job(index, lane, &start, &words);
+        crate::sync::point!("actor.started");
+    }
+
+    pub(super) fn save_actor(&mut self, index: u32, lane: usize) {
+        let actor = self.actor(index);
+        let call_count = actor.posted;
+        let position = self.lanes[lane].producer.tail();
+        let Some(checkpoints) = &mut self.actor(index).checkpoints else {
+            return;
+        };
+        checkpoints.under_way.push_back(UnderWay {
+            call_count,
+            position,
+        });
+        let save = checkpoints.plan.save;
+        self.post_engine_job(index, lane, &save, &[]);
+        crate::sync::point!("save.posted");
+    }
+
+    /// Posts a job that the engine runs for the actor: start, save or end.
+    pub(super) fn post_engine_job(
+        &mut self,
+        index: u32,
+        lane: usize,
+        info: &KernelInfo,
+        words: &[u64],
+    ) {
+        let actor = &self.actors.table[index as usize];
+        let mut call = ArgWriter::new(self.arena.id());
+        call.seed = actor.seed;
+        call.word(actor::key(index, actor.generation));
+        words.iter().for_each(|&word| call.word(word));
+        let blocks = actor.restored.iter().chain(&actor.given).cloned();
+        call.leases.extend(blocks.map(Lease::Shared));
+        let (job, refusal) = self.enter_record(info, &mut call, ACTOR | index, None);
+        let record = self.records.get(job);
+        record.detached = true;
+        // What waits for the end of this job is placed by the monitor.
+        record.requests |= NOTICE;
+        // An engine that drains, or has given up, finishes what was begun if a worker is left.
+        let goes_on =
+            |why: &JobErrorKind| matches!(why, JobErrorKind::ShutDown | JobErrorKind::NoWorkers(_));
+        match refusal.filter(|why| !goes_on(why)) {
+            Some(why) => self.fail(job.index, why, None, Vec::new()),
+            None => self.put(job.index, lane),
+        }
+    }
+}
+
+impl EngineState {
+    /// Counts one more actor of this lane. Its worker is not recycled while it hosts any.
+    pub(super) fn host_actor(&mut self, lane: usize) {
+        let hosted = self.lanes[lane].hosted.get_or_insert_default();
+        hosted.count += 1;
+        let worker = self.lanes.worker_of(lane);
+        self.workers[worker].actors += 1;
+        if self.workers[worker].actors == 1 {
+            self.lanes
+                .of_worker(worker)
+                .for_each(|lane| self.lanes[lane].spare(true));
+        }
+    }
+
+    /// Counts one actor less.
+    pub(super) fn unhost_actor(&mut self, lane: usize) {
+        let Some(hosted) = &mut self.lanes[lane].hosted else {
+            return;
+        };
+        hosted.count -= 1;
+        if hosted.count == 0 {
+            self.lanes[lane].hosted = None;
+        }
+        let worker = self.lanes.worker_of(lane);
+        self.workers[worker].actors -= 1;
+        if self.workers[worker].actors == 0 {
+            self.lanes
+                .of_worker(worker)
+                .for_each(|lane| self.lanes[lane].spare(false));
+        }
+    }
+
+    pub(super) fn actor(&mut self, index: u32) -> &mut Actor {
+        &mut self.actors.table[index as usize]
+    }
+
+    pub(super) fn find_actor(&mut self, id: ActorId) -> Option<&mut Actor> {
+        let actor = self.actors.table.get_mut(id.index as usize)?;
+        let known = actor.generation == id.generation && !matches!(actor.stage, ActorStage::Free);
+        known.then_some(actor)
+    }
+
+    /// If this job starts an actor: a number that identifies the actor among all actors and jobs.
+    pub(in crate::supervisor) fn started_actor(&mut self, record: u32) -> Option<u64> {
+        let (index, role) = self.actor_role(record)?;
+        let generation = self.actor(index).generation;
+        (role == Role::Start).then_some(u64::MAX - actor::key(index, generation))
+    }
+
+    /// Returns the actor of a job, and what the job does for it.
+    pub(super) fn actor_role(&mut self, record: u32) -> Option<(u32, Role)> {
+        let record = self.records.look(record);
+        let (index, kernel) = (actor_of(record.group)?, record.kernel);
+        let id = self.kernels.get(kernel).id?;
+        let actor = self.actor(index);
+        let checkpoints = actor.checkpoints.as_ref();
+        let role = if id == actor.start.id
+            || checkpoints.is_some_and(|checkpoints| id == checkpoints.plan.restore.id)
+        {
+            Role::Start
+        } else if id == actor.end.id {
+            Role::End
+        } else if checkpoints.is_some_and(|checkpoints| kernel == checkpoints.save) {
+            Role::Save
+        } else {
+            Role::Call
+        };
+        Some((index, role))
+    }
+}

@@ -1,0 +1,56 @@
+//! Pauses of actors whose restart found the arena full. Their checkpoint is kept.
+
+use std::time::{Duration, Instant};
+
+use crate::supervisor::error::JobErrorKind;
+use crate::supervisor::options::Backoff;
+use crate::supervisor::state::EngineState;
+
+/// Pause between two tries.
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
+/// Consecutive tries before the actor is given up: about a quarter of a minute.
+const MOST: u32 = 20;
+
+impl EngineState {
+    /// Schedules another try if the start failed for a reason that may pass. Returns whether it did.
+    pub(super) fn pause_restart(&mut self, index: u32, why: &JobErrorKind) -> bool {
+        let closing = self.lifecycle.closes_now() || self.lifecycle.broken().is_some();
+        let actor = self.actor(index);
+        // The caller of a first start can free memory and call `actor` again; nothing is lost.
+        if !matches!(why, JobErrorKind::ArenaFull(_))
+            || actor.restarts == 0
+            || actor.full_starts >= MOST
+            || closing
+        {
+            return false;
+        }
+        actor.full_starts += 1;
+        let due = Instant::now() + PAUSES.pause(actor.full_starts, index.into());
+        actor.due = Some(due);
+        self.actors.paused.insert((due, index));
+        self.monitor.call_before(due);
+        true
+    }
+
+    /// Cancels the scheduled restart.
+    pub(super) fn end_pause_of_actor(&mut self, index: u32) {
+        if let Some(due) = self.actor(index).due.take() {
+            self.actors.paused.remove(&(due, index));
+        }
+    }
+
+    /// When the next paused restart is due.
+    pub(in crate::supervisor) fn next_actor_restart(&self) -> Option<Instant> {
+        self.actors.paused.first().map(|&(due, _)| due)
+    }
+
+    /// Lists actors whose pause is over.
+    pub(in crate::supervisor) fn end_actor_pauses(&mut self, now: Instant) {
+        while let Some(&(due, index)) = self.actors.paused.first()
+            && due <= now
+        {
+            self.end_pause_of_actor(index);
+            self.list_actor(index);
+        }
+    }
+}

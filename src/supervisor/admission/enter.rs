@@ -1,0 +1,400 @@
+//! Admits jobs, or makes them wait.
+
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use super::state::{Admitted, JOB_OVERHEAD, LineTicket, RefusedBy, exclusive_bytes};
+use crate::kernel::KernelInfo;
+use crate::kernel::wire::ArgWriter;
+use crate::supervisor::options::JobOptions;
+use crate::supervisor::record::{JobId, Stage};
+use crate::supervisor::shared::{Locked, Supervisor};
+use crate::supervisor::state::EngineState;
+use crate::supervisor::waiting::LOOK_AGAIN;
+
+impl EngineState {
+    /// Bytes that a job of this kernel counts for, with `held` bytes of arguments of its own.
+    ///
+    /// A kernel that has never ended a job may return any amount. Until then each job counts for a lane's share of the
+    /// ceiling, so that each lane gets one; or for twice its own bytes, if that is more.
+    fn weight(&mut self, kernel: u32, held: u64) -> u64 {
+        let limit = self
+            .admission
+            .as_ref()
+            .map_or(0, |admission| admission.limit());
+        let share = limit / self.lanes.len() as u64;
+        let own = held.saturating_add(JOB_OVERHEAD);
+        let kernel = self.kernels.get(kernel);
+        match kernel.calls {
+            0 => share.max(own.saturating_mul(2)),
+            _ => own.saturating_add(kernel.expected_bytes),
+        }
+    }
+
+    /// Admits a job if possible, and returns its weight.
+    fn enter(
+        &mut self,
+        info: &KernelInfo,
+        held: u64,
+        ticket: Option<u64>,
+    ) -> Result<u64, RefusedBy> {
+        let kernel = self.kernels.index(info);
+        self.enter_kernel(kernel, held, ticket)
+    }
+
+    /// Like `enter`, but drains and tries again before it refuses.
+    fn enter_or_drain(
+        &mut self,
+        info: &KernelInfo,
+        held: u64,
+        ticket: Option<u64>,
+    ) -> Result<u64, RefusedBy> {
+        self.enter(info, held, ticket).or_else(|_| {
+            self.drain_busy();
+            self.refill();
+            self.enter(info, held, ticket)
+        })
+    }
+
+    fn enter_kernel(
+        &mut self,
+        kernel: u32,
+        held: u64,
+        ticket: Option<u64>,
+    ) -> Result<u64, RefusedBy> {
+        let bytes = self.weight(kernel, held);
+        let all = self.admits_all();
+        let begun = self.graphs.first_held_back();
+        let Some(admission) = &mut self.admission else {
+            return Ok(bytes);
+        };
+        if !all && !admission.may_enter(bytes, ticket, begun) {
+            return Err(RefusedBy::Admission {
+                bytes,
+                in_flight: admission.bytes(),
+                limit: admission.limit(),
+            });
+        }
+        if let Some(ticket) = ticket {
+            // Its entry holds no waker: the caller is running.
+            admission.leave(ticket);
+        }
+        admission.enter(bytes);
+        crate::sync::point!("admit.entered");
+        Ok(bytes)
+    }
+
+    /// Admits a call of a map, unless it would have to wait.
+    pub(in crate::supervisor) fn try_admit(
+        &mut self,
+        info: &KernelInfo,
+        call: &ArgWriter,
+    ) -> Option<Admitted> {
+        self.enter(info, exclusive_bytes(call), None)
+            .ok()
+            .map(Admitted)
+    }
+
+    /// Like `try_admit`, or joins the line. For a caller that tries again on its own: others wait behind it until it is
+    /// admitted or leaves.
+    pub(in crate::supervisor) fn admit_or_join(
+        &mut self,
+        info: &KernelInfo,
+        call: &ArgWriter,
+        line: &mut LineTicket,
+    ) -> Option<Admitted> {
+        match self.enter_or_drain(info, exclusive_bytes(call), line.0) {
+            Ok(bytes) => {
+                line.0 = None;
+                Some(Admitted(bytes))
+            }
+            Err(_) => {
+                if let Some(admission) = &mut self.admission {
+                    line.0.get_or_insert_with(|| admission.join());
+                }
+                None
+            }
+        }
+    }
+
+    /// Admits a job of a graph, or a spawned one, unless it would have to wait. It precedes all tickets drawn after the
+    /// graph, or after the job that spawned it, so what was begun ends before more is begun.
+    pub(in crate::supervisor) fn admit_begun(
+        &mut self,
+        kernel: u32,
+        ticket: u64,
+    ) -> Option<Admitted> {
+        self.enter_kernel(kernel, 0, Some(ticket))
+            .ok()
+            .map(Admitted)
+    }
+
+    /// Draws the ticket of a graph or task group that begins now, see [`EngineState::admit_begun`].
+    pub(in crate::supervisor) fn draw_admission_ticket(&mut self) -> u64 {
+        let line = self.admission.as_mut();
+        line.map_or(0, |line| line.draw_ticket())
+    }
+
+    /// Whether admission is open to all, because the engine closes or has given up.
+    fn admits_all(&self) -> bool {
+        self.lifecycle.is_over()
+    }
+
+    /// Charges an admitted job to its record.
+    pub(in crate::supervisor) fn entered(&mut self, id: JobId, Admitted(bytes): Admitted) {
+        // It may have ended while it was posted: then it is answered, or waits for what it spawned, or its record is
+        // gone because another task group took its place.
+        let record = self.records.find(id);
+        let record = record
+            .filter(|record| !matches!(record.stage, Stage::Answered | Stage::Spawned { .. }));
+        let open = record.is_some();
+        if let Some(record) = record {
+            // Sends its answer the slower way, which discharges it.
+            record.parked = true;
+        }
+        let Some(admission) = &mut self.admission else {
+            return;
+        };
+        let notify_line = admission.entered(open.then_some(id.index), bytes);
+        crate::sync::point!("admit.charged");
+        if notify_line {
+            self.notify_admission_line();
+        }
+    }
+
+    /// Returns what the job of this record counts for, and its permit: it is answered or given up.
+    pub(in crate::supervisor) fn discharge(&mut self, record: u32) {
+        if self.records.look(record).policy.is_some() {
+            self.give_back(record);
+        }
+        let Some(admission) = &mut self.admission else {
+            return;
+        };
+        let notify_line = admission.discharge(record);
+        crate::sync::point!("admit.left");
+        if notify_line {
+            self.notify_admission_line();
+        }
+    }
+
+    /// Makes the first in the line look again.
+    pub(in crate::supervisor) fn notify_admission_line(&mut self) {
+        self.waiters.notify_admission();
+        let line = self.admission.as_mut();
+        let first = line.and_then(|line| line.first_waker());
+        if let Some((waker, recheck_at)) = first {
+            self.waiters.call([waker]);
+            self.monitor.call_before(recheck_at);
+        }
+    }
+
+    /// Admits all waiting callers, to get their answers.
+    pub(in crate::supervisor) fn admit_all(&mut self) {
+        let Some(admission) = &mut self.admission else {
+            return;
+        };
+        self.waiters.call(admission.take_wakers());
+    }
+
+    /// When the first in the line, a future, is woken again (what woke it may depend on a worker), or is passed over.
+    pub(in crate::supervisor) fn next_admission_check(&self) -> Option<Instant> {
+        self.admission
+            .as_ref()
+            .and_then(|admission| admission.recheck_at())
+    }
+
+    /// Wakes the first in the line when it is time, or passes it over.
+    pub(in crate::supervisor) fn recheck_admission(&mut self, now: Instant) {
+        if let Some(admission) = &mut self.admission
+            && admission.take_due_recheck(now)
+        {
+            self.notify_admission_line();
+            // A graph or task group may have waited behind it.
+            self.go_on();
+        }
+    }
+}
+
+impl Supervisor {
+    /// Blocks until the call is admitted. Returns its weight.
+    fn await_admission<'a>(
+        &'a self,
+        mut state: Locked<'a>,
+        info: &KernelInfo,
+        held: u64,
+    ) -> (Locked<'a>, u64) {
+        let mut ticket = None;
+        loop {
+            if let Ok(bytes) = state.enter_or_drain(info, held, ticket) {
+                return (state, bytes);
+            }
+            if let Some(admission) = &mut state.admission {
+                ticket.get_or_insert_with(|| admission.join());
+            }
+            if !state.request_next_ends() {
+                continue;
+            }
+            state.monitor.watch_memory();
+            let spot = &self.parking.admission;
+            let sleep = spot.ticket();
+            crate::sync::point!("admit.waits");
+            self.unlock(state);
+            spot.sleep(sleep, Some(LOOK_AGAIN));
+            state = self.lock();
+        }
+    }
+
+    /// Admits a call, or joins the line and leaves a waker. To be followed by [`Supervisor::submit_admitted_job`].
+    pub(crate) fn poll_admit(
+        &self,
+        info: &KernelInfo,
+        held: u64,
+        line: &mut LineTicket,
+        context: &Context<'_>,
+    ) -> Poll<Admitted> {
+        self.poll_admit_and(info, held, line, context, |state, entry| (state, entry))
+    }
+
+    /// Submits a call under the same hold of the lock as its admission; or joins the line and leaves a waker.
+    pub(in crate::supervisor) fn poll_submit(
+        &self,
+        info: &KernelInfo,
+        call: &mut ArgWriter,
+        line: &mut LineTicket,
+        context: &Context<'_>,
+        submit: impl FnOnce(&mut EngineState, &mut ArgWriter) -> JobId,
+    ) -> Poll<JobId> {
+        let held = exclusive_bytes(call);
+        self.poll_admit_and(info, held, line, context, |state, entry| {
+            self.submit_with_admission(state, call, entry, submit)
+        })
+    }
+
+    /// Admits a call and continues with `go_on` under the same hold of the lock; or joins the line and leaves a waker.
+    fn poll_admit_and<'a, T>(
+        &'a self,
+        info: &KernelInfo,
+        held: u64,
+        line: &mut LineTicket,
+        context: &Context<'_>,
+        go_on: impl FnOnce(Locked<'a>, Admitted) -> (Locked<'a>, T),
+    ) -> Poll<T> {
+        // Wakers are foreign code: they are cloned and dropped outside the lock.
+        let mut waker = Some(context.waker().clone());
+        let mut state = self.lock();
+        let admission = state.admission.as_mut();
+        let before = line
+            .0
+            .zip(admission)
+            .map(|(ticket, line)| line.look_again(ticket));
+        let entry = loop {
+            state.drain_busy();
+            state.refill();
+            if let Ok(bytes) = state.enter(info, held, line.0) {
+                line.0 = None;
+                state.notify_admission_line();
+                break Poll::Ready(Admitted(bytes));
+            }
+            if !state.request_next_ends() {
+                continue;
+            }
+            state.monitor.watch_memory();
+            let mut recheck_at = Instant::now() + LOOK_AGAIN;
+            if let Some(admission) = &mut state.admission {
+                let ticket = *line.0.get_or_insert_with(|| admission.join());
+                recheck_at = admission.leave_waker(ticket, waker.take(), recheck_at);
+            }
+            state.monitor.call_before(recheck_at);
+            break Poll::Pending;
+        };
+        let entered = match entry {
+            Poll::Ready(entry) => {
+                let (locked, entered) = go_on(state, entry);
+                state = locked;
+                Poll::Ready(entered)
+            }
+            Poll::Pending => Poll::Pending,
+        };
+        self.unlock(state);
+        drop((waker, before));
+        entered
+    }
+
+    /// Leaves the line.
+    pub(crate) fn leave_admission_line(&self, line: &mut LineTicket) {
+        let Some(ticket) = line.0.take().filter(|_| !self.is_copy()) else {
+            return;
+        };
+        let mut state = self.lock();
+        let admission = state.admission.as_mut();
+        let entry = admission.and_then(|admission| admission.leave(ticket));
+        // The next one may fit.
+        state.notify_admission_line();
+        state.go_on();
+        self.unlock(state);
+        drop(entry);
+    }
+
+    /// Submits a job where there is a ceiling. Blocks until it is admitted.
+    #[cold]
+    pub(in crate::supervisor) fn submit_admitted<'a>(
+        &'a self,
+        state: Locked<'a>,
+        info: &KernelInfo,
+        call: &mut ArgWriter,
+        submit: impl FnOnce(&mut EngineState, &mut ArgWriter) -> JobId,
+    ) -> (Locked<'a>, JobId) {
+        let (state, bytes) = self.await_admission(state, info, exclusive_bytes(call));
+        self.submit_with_admission(state, call, Admitted(bytes), submit)
+    }
+
+    /// Submits an admitted job.
+    pub(in crate::supervisor) fn submit_with_admission<'a>(
+        &'a self,
+        state: Locked<'a>,
+        call: &mut ArgWriter,
+        entry: Admitted,
+        submit: impl FnOnce(&mut EngineState, &mut ArgWriter) -> JobId,
+    ) -> (Locked<'a>, JobId) {
+        let mut state = self.spilled(state, call);
+        let id = submit(&mut state, call);
+        state.entered(id, entry);
+        // The job may have been answered at once, and what it counted for may admit others.
+        state.go_on();
+        (state, id)
+    }
+
+    /// Admits a job, unless it would have to wait. `held`: bytes of its arguments that have no other holder. To be
+    /// followed by [`Supervisor::submit_admitted_job`].
+    pub(crate) fn try_admit_job(
+        &self,
+        info: &KernelInfo,
+        held: u64,
+    ) -> Result<Admitted, RefusedBy> {
+        let mut state = self.lock();
+        state.drain_busy();
+        state.refill();
+        let entry = if state.scheduler.is_low_on_memory() && !state.admits_all() {
+            Err(RefusedBy::MemoryShort)
+        } else {
+            state.enter(info, held, None).map(Admitted)
+        };
+        self.unlock(state);
+        entry
+    }
+
+    /// Submits an admitted job.
+    pub(crate) fn submit_admitted_job(
+        &self,
+        info: &KernelInfo,
+        call: &mut ArgWriter,
+        options: Option<&JobOptions>,
+        entry: Admitted,
+    ) -> JobId {
+        self.spill(call);
+        let submit = |state: &mut EngineState, call: &mut _| state.submit(info, call, 0, options);
+        let (state, id) = self.submit_with_admission(self.lock(), call, entry, submit);
+        self.unlock(state);
+        id
+    }
+}

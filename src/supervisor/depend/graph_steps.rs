@@ -1,0 +1,482 @@
+//! Runs graphs: sends what is ready, and processes ends.
+
+use std::ops::Bound;
+use std::sync::atomic::Ordering;
+use std::task::Waker;
+
+use super::ends::{EndNotice, JobEnd};
+use super::graph_run::{GraphPlan, GraphRun, GraphUnitStage, UnreadableSource};
+use super::graphs::{HeldBack, WINDOW};
+use crate::link::{Ask, NOTICE, fence_after_queueing};
+use crate::supervisor::error::{JobError, JobErrorKind};
+use crate::supervisor::lane::{Lane, NOBODY};
+use crate::supervisor::record::{JobId, NO_GRAPH, Outcome, Stage};
+use crate::supervisor::reply::Read;
+use crate::supervisor::state::EngineState;
+
+impl EngineState {
+    /// Takes over a graph and sends its first jobs.
+    pub(super) fn start_graph(&mut self, plan: GraphPlan) -> u32 {
+        let ticket = self.draw_admission_ticket();
+        let run = GraphRun::new(plan, &mut self.kernels, self.arena.id(), ticket);
+        let graph = self.graphs.free.pop().unwrap_or_else(|| {
+            self.graphs.runs.push(None);
+            self.graphs.runs.len() as u32 - 1
+        });
+        self.monitor.watch_memory();
+        self.graphs.runs[graph as usize] = Some(Box::new(run));
+        // Sending may drain a lane, and the first jobs may have ended by then. Their ends are only appended while the
+        // run is out of its place, and processed below.
+        self.graphs.continuing = true;
+        self.with_run(graph, |state, run| state.feed(graph, run));
+        self.graphs.continuing = false;
+        crate::sync::point!("graph.taken_over");
+        // Also processes jobs that were refused at once.
+        self.process_ends();
+        graph
+    }
+
+    pub(super) fn run_of(&mut self, graph: u32) -> &mut GraphRun {
+        let run = self.graphs.runs[graph as usize].as_mut();
+        run.expect("a graph runs as long as its handle lives")
+    }
+
+    /// Keeps the answer of a unit's job in its record, and appends the end.
+    pub(in crate::supervisor) fn unit_ended(&mut self, index: u32, outcome: Outcome) {
+        self.discharge(index);
+        let stage = self.records.at(index).stage;
+        let step = match &outcome {
+            Outcome::Failed(error) => self.step_of(error, stage),
+            _ => 0,
+        };
+        let end = JobEnd {
+            step,
+            ..self.graphs.last
+        };
+        let record = self.records.at(index);
+        record.stage = Stage::Answered;
+        record.outcome = Some(outcome);
+        self.graphs.over.push_back(EndNotice { record: index, end });
+        crate::sync::point!("unit.answered");
+    }
+
+    /// The kernel of the chain's node that a lane runs, as its worker reports it; `None` if the job is no chain.
+    pub(in crate::supervisor) fn running_node(&self, lane: &Lane, record: u32) -> Option<u32> {
+        let record = self.records.look(record);
+        let run = self.graphs.runs.get(record.graph as usize)?.as_ref()?;
+        // Relaxed: a name for statistics, which may be old.
+        let step = lane.producer.cells().noted_step();
+        (run.chain == record.kernel).then(|| run.kernel_of_step(record.unit, step))
+    }
+
+    /// The node that a failed chain had reached.
+    pub(super) fn step_of(&self, error: &JobError, stage: Stage) -> u32 {
+        match stage {
+            _ if ended_in_worker(error) => self.graphs.last.step,
+            Stage::Placed { link, .. } => {
+                let reply = self.lanes[link as usize].producer.cells().reply();
+                // Relaxed: read after the worker's end, or for a name only.
+                reply.step.load(Ordering::Relaxed)
+            }
+            _ => 0,
+        }
+    }
+
+    /// Processes all ends: marks dependents ready and sends them.
+    pub(in crate::supervisor) fn process_ends(&mut self) {
+        if std::mem::replace(&mut self.graphs.continuing, true) {
+            return;
+        }
+        loop {
+            while let Some(over) = self.graphs.over.pop_front() {
+                self.handle_end(over);
+            }
+            self.feed_held_back();
+            if std::mem::take(&mut self.graphs.kept) {
+                // Jobs went to the queue: lanes have to know, and may have run dry meanwhile.
+                self.monitor.watch_memory();
+                self.update_flags();
+                fence_after_queueing();
+                self.drain_busy();
+                self.refill();
+            }
+            if self.graphs.over.is_empty() {
+                break;
+            }
+        }
+        self.graphs.continuing = false;
+    }
+
+    /// Tries again what admission holds back, by ticket.
+    pub(super) fn feed_held_back(&mut self) {
+        let first = self.graphs.first_held_back();
+        let mut after = None;
+        while let Some(&(ticket, held)) = match after {
+            None => self.graphs.held_back.first(),
+            Some(after) => {
+                let behind = (Bound::Excluded(after), Bound::Unbounded);
+                self.graphs.held_back.range(behind).next()
+            }
+        } {
+            after = Some((ticket, held));
+            // It enters itself again if it is still held back.
+            self.graphs.held_back.remove(&(ticket, held));
+            match held {
+                HeldBack::Graph(graph) => self.with_run(graph, |state, run| state.feed(graph, run)),
+                HeldBack::TaskGroup(task_group) => self.advance_task_group(task_group),
+            }
+            if self.graphs.held_back.contains(&(ticket, held)) {
+                // No later ticket is admitted before it.
+                break;
+            }
+        }
+        if first != self.graphs.first_held_back() {
+            // Jobs may have waited in the line behind it.
+            self.notify_admission_line();
+        }
+    }
+
+    /// Notes what admission holds back, to be tried again when a job ends.
+    pub(super) fn hold_back(&mut self, ticket: u64, held: HeldBack) {
+        self.graphs.held_back.insert((ticket, held));
+        self.monitor.watch_memory();
+        if !self.request_next_ends() {
+            // A job has ended meanwhile, without a notice.
+            self.monitor.look_again();
+        }
+    }
+
+    /// Processes ends and held-back work after an action that may have ended jobs.
+    pub(in crate::supervisor) fn go_on(&mut self) {
+        if self.graphs.has_pending_work() {
+            self.refill();
+        }
+    }
+
+    /// Takes a run out of its place, calls `f`, and puts it back.
+    pub(super) fn with_run(&mut self, graph: u32, f: impl FnOnce(&mut Self, &mut GraphRun)) {
+        if let Some(mut run) = self.graphs.runs[graph as usize].take() {
+            f(self, &mut run);
+            self.graphs.runs[graph as usize] = Some(run);
+        }
+    }
+
+    pub(super) fn handle_end(&mut self, over: EndNotice) {
+        if self.handle_task_end(over) {
+            return;
+        }
+        let record = self.records.at(over.record);
+        let (graph, unit) = (record.graph, record.unit);
+        self.with_run(graph, |state, run| {
+            run.sent -= 1;
+            let record = state.records.at(over.record);
+            record.graph = NO_GRAPH;
+            record.detached = false;
+            if let Some(Outcome::Failed(error)) = &record.outcome {
+                if ended_in_worker(error) {
+                    run.count_nodes(unit, &over.end, true, &mut state.kernels);
+                }
+                let stopped = run.stopped_at.is_some() && *error.kind() == JobErrorKind::Cancelled;
+                let error = run.blame(unit, error, over.end.step);
+                state.records.remove(over.record);
+                if stopped {
+                    run.stop(unit);
+                } else {
+                    state.fail_unit(run, unit, error);
+                    if run.plan.stops && run.stopped_at.is_none() {
+                        state.stop_graph(run, unit);
+                    }
+                }
+            } else {
+                run.count_nodes(unit, &over.end, false, &mut state.kernels);
+                let worker = state.lanes.worker_of(over.end.lane as usize);
+                run.done(unit, &over.end, worker as u32);
+                state.unit_done(run, unit);
+            }
+            state.feed(graph, run);
+            if run.wanted == 0 {
+                state.notify_graph_over(graph, run);
+            }
+        });
+    }
+
+    /// A unit gave a value: makes dependents ready.
+    pub(super) fn unit_done(&mut self, run: &mut GraphRun, unit: u32) {
+        if run.plan.units[unit as usize].uses == 0 {
+            let record = run.states[unit as usize].record;
+            self.records.remove(record.index);
+            crate::sync::point!("unit.freed");
+        }
+        run.wanted -= usize::from(run.plan.units[unit as usize].wanted);
+        for at in run.plan.dependents_of(unit) {
+            let dependent = run.plan.dependents[at];
+            let waits = &mut run.plan.units[dependent as usize].waits;
+            *waits -= 1;
+            if *waits == 0 && run.states[dependent as usize].stage == GraphUnitStage::Waiting {
+                run.make_ready(dependent);
+                crate::sync::point!("unit.released");
+            }
+        }
+        run.release_sources(unit);
+    }
+
+    /// A unit gave no value: fails all that depend on it.
+    pub(super) fn fail_unit(&mut self, run: &mut GraphRun, unit: u32, error: (u32, JobError)) {
+        run.errors.insert(unit, error);
+        run.move_to(unit, GraphUnitStage::Failed(unit));
+        run.release_sources(unit);
+        let mut lost = vec![unit];
+        while let Some(failed) = lost.pop() {
+            run.wanted -= usize::from(run.plan.units[failed as usize].wanted);
+            for at in run.plan.dependents_of(failed) {
+                let dependent = run.plan.dependents[at];
+                if run.states[dependent as usize].stage != GraphUnitStage::Waiting {
+                    continue;
+                }
+                run.move_to(dependent, GraphUnitStage::Failed(unit));
+                run.drop_claims(dependent, &mut self.records);
+                run.release_sources(dependent);
+                lost.push(dependent);
+            }
+        }
+        crate::sync::point!("unit.failed");
+    }
+
+    /// Stops the graph at the failure of unit `at`: what has not begun never will, and what runs is asked to stop.
+    pub(super) fn stop_graph(&mut self, run: &mut GraphRun, at: u32) {
+        run.stopped_at = Some(at);
+        for unit in 0..run.plan.units.len() as u32 {
+            let state = run.states[unit as usize];
+            match state.stage {
+                GraphUnitStage::Waiting => {
+                    run.stop(unit);
+                    run.drop_claims(unit, &mut self.records);
+                }
+                // Its end is processed as any other.
+                GraphUnitStage::Sent => self.cancel(state.record),
+                GraphUnitStage::Done | GraphUnitStage::Failed(_) | GraphUnitStage::Stopped => {}
+            }
+        }
+    }
+
+    /// Sends ready units, as far as window, ceiling and admission allow. Sends nothing once the end of each requested
+    /// unit is known: values are being taken then.
+    pub(super) fn feed(&mut self, graph: u32, run: &mut GraphRun) {
+        while run.wanted > 0
+            && run.sent < WINDOW
+            && let Some(unit) = run.next_ready()
+        {
+            let kernel = run.kernel(unit);
+            let entry = if self.admission.is_some() {
+                let Some(entry) = self.admit_begun(kernel, run.ticket) else {
+                    self.hold_back(run.ticket, HeldBack::Graph(graph));
+                    break;
+                };
+                Some(entry)
+            } else {
+                None
+            };
+            run.mark_sent(unit);
+            let id = self.send_unit(graph, run, unit, kernel);
+            if let Some(entry) = entry {
+                self.entered(id, entry);
+            }
+        }
+    }
+
+    /// Writes the call of a unit into a record, and places it.
+    pub(super) fn send_unit(
+        &mut self,
+        graph: u32,
+        run: &mut GraphRun,
+        unit: u32,
+        kernel: u32,
+    ) -> JobId {
+        let bad = run.load(unit, &mut self.records);
+        crate::sync::point!("unit.forwarded");
+        let (id, record) = self.records.add();
+        let job = record.job;
+        record.kernel = kernel;
+        record.group = 0;
+        record.detached = true;
+        record.graph = graph;
+        record.unit = unit;
+        record.seed = run.call.0.seed;
+        record.requests = if run.drivers == 0 { NOTICE } else { 0 };
+        let options = run.plan.units[unit as usize].options;
+        if options != 0 {
+            self.set_options(id.index, &run.plan.options[options as usize - 1]);
+        }
+        let refusal = self.write_call(id.index, &mut run.call.0);
+        run.sent_as(unit, id, job);
+        crate::sync::point!("unit.recorded");
+        if self.trace.is_some() {
+            self.trace_sources(run, unit);
+        }
+        let refusal = refusal.or_else(|| self.refusal_of_unit(kernel));
+        if let Some(UnreadableSource { unit, why }) = bad {
+            let source = run.states[unit as usize].record.index;
+            let error = self.not_read(source, why);
+            self.count_failed(id.index, error.kind());
+            self.answer(id.index, Outcome::Failed(error));
+        } else if let Some(why) = refusal {
+            self.fail(id.index, why, None, Vec::new());
+        } else if options != 0
+            && self.is_kept_back(id.index, &run.plan.options[options as usize - 1])
+        {
+            // It is answered, or waits for its limiter.
+        } else if self.scheduler.has_priorities() && self.overtake(id.index)
+            || !self.queue.is_clear()
+            || !self.place(id.index)
+        {
+            self.queue.push_back(id.index, self.records.at(id.index));
+            self.graphs.kept = true;
+        }
+        crate::sync::point!("unit.placed");
+        id
+    }
+
+    /// Reports to the trace which units' values a unit takes.
+    #[cold]
+    pub(super) fn trace_sources(&self, run: &GraphRun, unit: u32) {
+        for at in run.plan.sources_of(unit) {
+            let source = run.plan.sources[at];
+            let job = |unit: u32| run.states[unit as usize].job;
+            self.trace_depends(job(source), job(unit));
+        }
+    }
+
+    /// Refuses a unit only when everything ends now: accepted graphs are finished.
+    pub(super) fn refusal_of_unit(&mut self, kernel: u32) -> Option<JobErrorKind> {
+        if self.lifecycle.closes_now() {
+            return Some(JobErrorKind::ShutDown);
+        }
+        self.cannot_run(kernel)
+    }
+
+    /// Wakes the waiters of a graph that is over.
+    pub(super) fn notify_graph_over(&mut self, graph: u32, run: &mut GraphRun) {
+        self.waiters.call(run.waker.take());
+        if std::mem::take(&mut run.parked) {
+            self.waiters.notify(graph);
+        }
+        crate::sync::point!("graph.over");
+    }
+
+    /// Requests notice of the end of each job of this graph, so that the monitor continues it.
+    pub(super) fn leave_to_monitor(&mut self, graph: u32) {
+        for index in 0..self.lanes.len() {
+            for position in self.lanes[index].producer.open_positions() {
+                let record = self.lanes[index].record_at(position);
+                if record == NOBODY || self.records.look(record).graph != graph {
+                    continue;
+                }
+                self.records.at(record).requests |= NOTICE;
+                // A job that is over is found below.
+                let _: Ask = self.lanes[index].ask(position, NOTICE);
+            }
+        }
+        // Queued jobs request it when they are placed.
+        let sent = self.with_queued(graph);
+        for index in sent {
+            self.records.at(index).requests |= NOTICE;
+        }
+        self.drain_busy();
+        self.refill();
+    }
+
+    /// JobTable of a graph that may be in the queue.
+    pub(super) fn with_queued(&mut self, graph: u32) -> Vec<u32> {
+        let Some(run) = &self.graphs.runs[graph as usize] else {
+            return Vec::new();
+        };
+        if self.queue.is_empty() && self.pauses.is_empty() {
+            return Vec::new();
+        }
+        let sent = run
+            .states
+            .iter()
+            .filter(|state| state.stage == GraphUnitStage::Sent);
+        sent.map(|state| state.record.index).collect()
+    }
+
+    /// The lane and position where the next end may be seen, and the expected time of that job.
+    pub(super) fn next_end(&mut self) -> Option<(usize, u64, u32)> {
+        let lane = [self.lanes.recent()].into_iter().chain(0..self.lanes.len());
+        for index in lane {
+            let lane = &self.lanes[index];
+            if lane.is_idle() || lane.condemned {
+                continue;
+            }
+            let mut open = lane.producer.open_positions();
+            let oldest = open.find(|&position| lane.record_at(position) != NOBODY);
+            if let Some(position) = oldest {
+                let kernel = self.records.look(lane.record_at(position)).kernel;
+                return Some((index, position, self.kernels.get(kernel).expected_ns));
+            }
+        }
+        None
+    }
+
+    /// Takes the value of a node, or the reason why there is none.
+    pub(super) fn take_node<R>(
+        &mut self,
+        graph: u32,
+        node: u32,
+        read: Read<R>,
+    ) -> Result<R, JobError> {
+        let run = self.run_of(graph);
+        let unit = run.plan.unit_of[node as usize];
+        let state = run.states[unit as usize];
+        match state.stage {
+            GraphUnitStage::Done => {
+                // The record goes with the value, although units that will never run still count as users.
+                run.plan.units[unit as usize].uses -= 1;
+                run.states[unit as usize].stage = GraphUnitStage::Failed(unit);
+                let taken = self.try_take(state.record, read);
+                taken.expect("a unit that is done has its answer in its record")
+            }
+            GraphUnitStage::Failed(root) => match run.error_of(root) {
+                (failed, error) if *failed == node => Err(error.clone()),
+                // Another node failed, perhaps of the same chain.
+                _ => Err(run.error_of_dependent(unit, root)),
+            },
+            GraphUnitStage::Stopped => Err(run.error_of_stopped(unit)),
+            GraphUnitStage::Waiting | GraphUnitStage::Sent => {
+                unreachable!("values are taken when it is known how all end")
+            }
+        }
+    }
+
+    /// Drops a graph: what has not begun never will, and what runs is abandoned.
+    pub(super) fn drop_graph(&mut self, graph: u32) -> (Option<Box<GraphRun>>, Vec<Waker>) {
+        self.process_ends();
+        let run = self.graphs.runs[graph as usize].take();
+        self.graphs.free.push(graph);
+        let mut wakers = Vec::new();
+        for state in run.iter().flat_map(|run| &run.states) {
+            match state.stage {
+                GraphUnitStage::Sent => {
+                    self.records.get(state.record).graph = NO_GRAPH;
+                    wakers.extend(self.abandon(state.record));
+                }
+                GraphUnitStage::Done if self.records.find(state.record).is_some() => {
+                    self.records.remove(state.record.index);
+                }
+                GraphUnitStage::Done
+                | GraphUnitStage::Waiting
+                | GraphUnitStage::Failed(_)
+                | GraphUnitStage::Stopped => {}
+            }
+        }
+        crate::sync::point!("graph.dropped");
+        (run, wakers)
+    }
+}
+
+/// Whether the error was returned by a call that ended, not by the loss of one.
+pub(super) fn ended_in_worker(error: &JobError) -> bool {
+    use JobErrorKind::{ArenaFull, Panicked, Returned};
+    let replied = matches!(error.kind(), Returned(_) | Panicked { .. } | ArenaFull(_));
+    replied && error.worker().is_some()
+}

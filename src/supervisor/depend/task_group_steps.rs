@@ -1,0 +1,476 @@
+//! Runs spawned jobs: sends tasks, and answers the job that spawned them with the value of the last.
+
+use std::time::{Duration, Instant};
+
+use super::ends::{EndNotice, JobEnd};
+use super::graphs::HeldBack;
+use super::spawn_limits::{MAX_OPEN_TASKS, MAX_SPAWN_DEPTH};
+use super::spawn_reply::{ChildValue, SpawnReply, Unloaded};
+use super::task_group::{CONTINUE, CancelMode, Spawned, TASK_GROUP, TaskGroup};
+use crate::kernel::wire::{ArgWriter, Leases};
+use crate::link::{CANCEL, NOTICE, STAMPED};
+use crate::supervisor::actor::actor_of;
+use crate::supervisor::error::{Because, JobErrorKind};
+use crate::supervisor::job_table::JobTable;
+use crate::supervisor::options::JobOptions;
+use crate::supervisor::record::{JobId, NO_GRAPH, Outcome, Stage};
+use crate::supervisor::state::EngineState;
+use crate::sys::clock::postponed;
+
+impl EngineState {
+    /// Number of jobs that wait for jobs that they spawned.
+    pub(in crate::supervisor) fn jobs_waiting_for_spawned(&self) -> usize {
+        self.graphs.task_groups.count
+    }
+
+    /// Handles the end of a job that spawned others.
+    #[cold]
+    pub(in crate::supervisor) fn ended_with_spawn(
+        &mut self,
+        lane: usize,
+        index: u32,
+        took_ns: u64,
+    ) {
+        let record = self.records.at(index);
+        let leases = std::mem::take(&mut record.leases);
+        let kernel = record.kernel;
+        match self.read_spawn(lane, index, &leases) {
+            Err(what) => {
+                self.records.at(index).leases = leases;
+                self.lanes[lane].jobs -= 1;
+                self.condemn(lane, index, JobErrorKind::Protocol(what));
+            }
+            Ok((spawned, bytes)) => {
+                self.kernels.get(kernel).learn(took_ns, bytes, false);
+                let record = self.records.at(index);
+                if record.is_traced() {
+                    self.trace_value(index, bytes);
+                    // Further events are those of the spawned jobs.
+                    self.records.at(index).form &= !STAMPED;
+                }
+                // The tasks have leases of their own.
+                drop(leases);
+                match spawned {
+                    Err(why) => self.fail(index, why, None, Vec::new()),
+                    Ok((reply, kernels)) => self.start_task_group(index, reply, kernels),
+                }
+            }
+        }
+    }
+
+    /// Reads the reply of a job that spawns. Returns its tasks, or why they are refused, and the bytes of its arrays.
+    ///
+    /// # Errors
+    /// What is wrong with the reply.
+    pub(super) fn read_spawn(
+        &mut self,
+        lane: usize,
+        index: u32,
+        leases: &Leases,
+    ) -> Result<(Spawned, u64), String> {
+        let reply = self.reply;
+        let unpacked = self.unpack(lane, &reply, leases)?;
+        let record = self.records.look(index);
+        let (kernel, of_actor) = (record.kernel, actor_of(record.group).is_some());
+        if of_actor || !self.kernels.get(kernel).spawns {
+            return Err("spawned jobs from a kernel that does not spawn".into());
+        }
+        let bytes = unpacked.bytes;
+        if self.config.is_sandboxed() {
+            return Ok((Err(JobErrorKind::NoSpawning), bytes));
+        }
+        let (words, arrays) = unpacked.into_words(&reply);
+        // Before anything of the claimed size is built.
+        if let Some(why) = self.too_many(index, SpawnReply::tasks_in(&words)) {
+            return Ok((Err(why), bytes));
+        }
+        let reply = SpawnReply::read(words, arrays)?;
+        let worker = self.lanes.worker_of(lane);
+        let kernels = reply.kernels.iter();
+        let kernels = kernels.map(|reply| self.kernels.spawned(reply, worker));
+        let kernels = kernels.collect::<Option<Vec<u32>>>();
+        let kernels = kernels.ok_or("more kernels than a program can have")?;
+        Ok((Ok((reply, kernels)), bytes))
+    }
+
+    /// The task group that a job belongs to, and whether it is the last task.
+    pub(super) fn enclosing_group(&self, index: u32) -> Option<(&TaskGroup, bool)> {
+        let record = self.records.look(index);
+        if record.graph == NO_GRAPH || record.graph & TASK_GROUP == 0 {
+            return None;
+        }
+        let enclosing_group = self.graphs.task_groups.look(record.graph & !TASK_GROUP)?;
+        Some((
+            enclosing_group,
+            record.unit as usize == enclosing_group.children(),
+        ))
+    }
+
+    /// Why a job may not spawn this number of tasks.
+    pub(super) fn too_many(&self, index: u32, tasks: u64) -> Option<JobErrorKind> {
+        let depth = depth_below(self.enclosing_group(index));
+        let open = self.graphs.task_groups.open + tasks;
+        (depth > MAX_SPAWN_DEPTH || open > MAX_OPEN_TASKS)
+            .then_some(JobErrorKind::SpawnLimit { depth, open })
+    }
+
+    pub(super) fn start_task_group(&mut self, index: u32, reply: SpawnReply, kernels: Vec<u32>) {
+        let record = self.records.at(index);
+        let (seed, graph) = (record.seed, record.graph);
+        if record.requests & CANCEL != 0 {
+            return self.fail(index, JobErrorKind::Cancelled, None, Vec::new());
+        }
+        let enclosing_group = self.enclosing_group(index);
+        let depth = depth_below(enclosing_group);
+        let options = match &enclosing_group {
+            // The options of the parent: this task's own may be without retries.
+            Some((enclosing_group, _)) => enclosing_group.options.clone(),
+            None => {
+                let policy = self.records.look(index).policy.as_ref();
+                policy.map(|policy| Box::new(policy.options.clone()))
+            }
+        };
+        let goes_on = enclosing_group
+            .and_then(|(enclosing_group, goes_on)| goes_on.then_some(enclosing_group.parent));
+        let enclosing_group = enclosing_group.map(|(enclosing_group, _)| enclosing_group.ticket);
+        // Returns permit and admission charge while the job waits: its tasks may need them.
+        self.discharge(index);
+        let mut parent = index;
+        if let Some(enclosing_group) = goes_on {
+            // The job was the last of its group, and the new group answers the same parent. So a loop of these does not
+            // grow.
+            parent = enclosing_group;
+            self.graphs.task_groups.open -= 1;
+            self.graphs.task_groups.remove(graph & !TASK_GROUP);
+            self.records.at(index).graph = NO_GRAPH;
+            self.records.remove(index);
+        }
+        let ticket = enclosing_group.unwrap_or_else(|| self.draw_admission_ticket());
+        let task_groups = &mut self.graphs.task_groups;
+        task_groups.serial += 1;
+        let task_group = task_groups.add(TaskGroup {
+            serial: task_groups.serial,
+            parent,
+            depth,
+            seed,
+            options,
+            reply,
+            kernels,
+            sent: Vec::new(),
+            open: 0,
+            done: 0,
+            failed: None,
+            ticket,
+        });
+        self.records.at(parent).stage = Stage::Spawned { task_group };
+        crate::sync::point!("task_group.begun");
+        self.schedule_task_group(task_group);
+    }
+
+    /// Not advanced here, where the caller may be in the middle of a change.
+    pub(super) fn schedule_task_group(&mut self, task_group: u32) {
+        self.graphs.over.push_back(EndNotice {
+            record: task_group,
+            end: JobEnd {
+                lane: CONTINUE,
+                ..JobEnd::default()
+            },
+        });
+    }
+
+    /// Handles an entry of the list of ends, if it is about a task group. Returns whether it was.
+    pub(super) fn handle_task_end(&mut self, over: EndNotice) -> bool {
+        if over.end.lane == CONTINUE {
+            self.advance_task_group(over.record);
+            return true;
+        }
+        let record = self.records.at(over.record);
+        let (graph, unit) = (record.graph, record.unit as usize);
+        if graph & TASK_GROUP == 0 || graph == NO_GRAPH {
+            return false;
+        }
+        record.graph = NO_GRAPH;
+        record.detached = false;
+        let task_group = graph & !TASK_GROUP;
+        self.graphs.task_groups.open -= 1;
+        let failed = match &record.outcome {
+            Some(Outcome::Failed(error)) => Some(error.of_child()),
+            _ => None,
+        };
+        let Some(of) = self.graphs.task_groups.get(task_group) else {
+            self.records.remove(over.record);
+            return true;
+        };
+        of.open -= 1;
+        if let Some(why) = failed {
+            let first = of.failed.is_none();
+            self.records.remove(over.record);
+            // The tasks that are cancelled for it fail as well.
+            if first {
+                self.cancel_task_group(task_group, why, CancelMode::AskThenKill);
+            }
+        } else if of.failed.is_some() {
+            self.records.remove(over.record);
+        } else if unit == of.children() {
+            crate::sync::point!("task_group.continued");
+            self.finish_task_group(task_group, over);
+            return true;
+        } else {
+            of.done += 1;
+        }
+        self.advance_task_group(task_group);
+        true
+    }
+
+    /// Sends tasks that are ready. Answers the parent of a failed group when none of its tasks runs any more.
+    pub(super) fn advance_task_group(&mut self, task_group: u32) {
+        while let Some(of) = self.graphs.task_groups.get(task_group) {
+            if let Some(why) = of.failed.take_if(|_| of.open == 0) {
+                let parent = of.parent;
+                self.graphs.task_groups.remove(task_group);
+                return self.fail(parent, why, None, Vec::new());
+            }
+            let Some(task) = of.next() else { return };
+            let kernel = of.kernels[of.reply.tasks[task].kernel as usize];
+            let mut entry = None;
+            if self.admission.is_some() {
+                let ticket = of.ticket;
+                entry = self.admit_begun(kernel, ticket);
+                if entry.is_none() {
+                    return self.hold_back(ticket, HeldBack::TaskGroup(task_group));
+                }
+            }
+            let id = self.send_task(task_group, task, kernel);
+            if let Some(entry) = entry {
+                self.entered(id, entry);
+            }
+        }
+    }
+
+    /// Writes the call of a task into a record, and places it.
+    pub(super) fn send_task(&mut self, task_group: u32, task: usize, kernel: u32) -> JobId {
+        let (id, record) = self.records.add();
+        let index = id.index;
+        record.kernel = kernel;
+        record.group = 0;
+        record.detached = true;
+        record.graph = TASK_GROUP | task_group;
+        record.unit = task as u32;
+        record.requests = NOTICE;
+        let job = record.job;
+        let graphs = &mut self.graphs.task_groups;
+        let arena = self.arena.id();
+        let mut call = graphs.call.take().unwrap_or_else(|| ArgWriter::new(arena));
+        call.reset();
+        let of = graphs
+            .get(task_group)
+            .expect("a group that sends tasks exists");
+        of.open += 1;
+        of.sent.push(id);
+        call.seed = crate::kernel::seed_of_task(of.seed, task as u64);
+        let (parent, moved) = (of.parent, of.reply.tasks[task].moved);
+        let mut options = of.options.clone();
+        let refusal = load(of, task, &mut call, &mut self.records);
+        self.records.at(index).seed = call.seed;
+        if let Some(options) = &mut options {
+            // The arguments that it changes exist only once.
+            options.retries = if moved { 0 } else { options.retries };
+        }
+        let options = options.as_deref().and_then(JobOptions::if_set);
+        if let Some(options) = options {
+            self.set_options(index, options);
+        }
+        if self.trace.is_some() {
+            self.trace_task_group(task_group, task, parent, job);
+        }
+        let refusal = self.write_call(index, &mut call).or(refusal);
+        self.graphs.task_groups.call = Some(call);
+        crate::sync::point!("task_group.recorded");
+        if let Some(why) = refusal.or_else(|| self.refusal_of_unit(kernel)) {
+            self.fail(index, why, None, Vec::new());
+        } else if let Some(options) = options
+            && self.is_kept_back(index, options)
+        {
+            // It is answered, or waits for its limiter.
+        } else if self.scheduler.has_priorities() && self.overtake(index)
+            || !self.queue.is_clear()
+            || !self.place(index)
+        {
+            // In front of all others: what was begun ends before more is begun, so few jobs wait at any time.
+            self.queue.push_front(index, self.records.at(index));
+            self.graphs.kept = true;
+        }
+        crate::sync::point!("task_group.sent");
+        id
+    }
+
+    /// Reports to the trace which jobs a task waits for.
+    #[cold]
+    pub(super) fn trace_task_group(&mut self, task_group: u32, task: usize, parent: u32, job: u64) {
+        let Some(of) = self.graphs.task_groups.get(task_group) else {
+            return;
+        };
+        let children = of.children();
+        let sources: Vec<JobId> = of.sent[..if task == children { children } else { 0 }].to_vec();
+        if task < children {
+            let from = self.records.look(parent).job;
+            self.trace_depends(from, job);
+        }
+        for source in sources {
+            let from = self.records.look(source.index).job;
+            self.trace_depends(from, job);
+        }
+    }
+
+    /// Answers the parent with the value of the last task.
+    pub(super) fn finish_task_group(&mut self, task_group: u32, over: EndNotice) {
+        let Some(of) = self.graphs.task_groups.remove(task_group) else {
+            return;
+        };
+        let last = self.records.at(over.record);
+        let outcome = last.outcome.take().unwrap_or(Outcome::Bare);
+        let arrays = std::mem::take(&mut last.arrays);
+        let (payload, answered_by) = (last.payload, last.answered_by);
+        self.records.remove(over.record);
+        let parent = self.records.at(of.parent);
+        parent.payload = payload;
+        parent.arrays = arrays;
+        parent.answered_by = answered_by;
+        self.graphs.last = over.end;
+        self.answer(of.parent, outcome);
+    }
+
+    /// Cancels a task group: what was not sent is discarded, what was sent is cancelled as `how` says.
+    pub(in crate::supervisor) fn cancel_task_group(
+        &mut self,
+        task_group: u32,
+        why: impl Into<Because>,
+        how: CancelMode,
+    ) {
+        // Ends are only appended here and processed later.
+        let continuing = std::mem::replace(&mut self.graphs.continuing, true);
+        let mut broken = vec![(task_group, why.into())];
+        while let Some((task_group, why)) = broken.pop() {
+            let task_groups = &mut self.graphs.task_groups;
+            let Some(of) = task_groups.all[task_group as usize].as_deref_mut() else {
+                continue;
+            };
+            if of.failed.is_none() {
+                of.failed = Some(why);
+                of.reply.clear();
+                task_groups.open -= (of.reply.tasks.len() - of.sent.len()) as u64;
+            }
+            let (serial, open, sent) = (of.serial, of.open, of.sent.clone());
+            for id in sent {
+                let Some(record) = self.records.find(id) else {
+                    continue;
+                };
+                match record.stage {
+                    // Processed already: its value is not needed any more.
+                    Stage::Answered if record.graph == NO_GRAPH => self.records.remove(id.index),
+                    Stage::Answered => {}
+                    Stage::Spawned { task_group } => {
+                        broken.push((task_group, JobErrorKind::Cancelled.into()));
+                    }
+                    _ if how == CancelMode::Kill => self.cancel_now(id),
+                    _ => self.cancel(id),
+                }
+            }
+            let grace = self.config.grace();
+            if how == CancelMode::AskThenKill
+                && open > 0
+                && let Some(due) = Instant::now().checked_add(grace)
+            {
+                self.graphs
+                    .task_groups
+                    .due
+                    .insert((due, serial), task_group);
+                self.monitor.call_before(due);
+            }
+            crate::sync::point!("task_group.broken");
+            self.schedule_task_group(task_group);
+        }
+        self.graphs.continuing = continuing;
+    }
+
+    /// Cancels the tasks of a job that has spawned others. Returns false if it has not.
+    pub(in crate::supervisor) fn cancel_spawned(&mut self, id: JobId, how: CancelMode) -> bool {
+        let record = self.records.get(id);
+        let Stage::Spawned { task_group } = record.stage else {
+            return false;
+        };
+        self.cancel_task_group(task_group, JobErrorKind::Cancelled, how);
+        true
+    }
+
+    /// Delays all kills of groups.
+    pub(in crate::supervisor) fn postpone_task_groups(&mut self, by: Duration) {
+        let due = std::mem::take(&mut self.graphs.task_groups.due).into_iter();
+        let later =
+            due.map(|((due, serial), task_group)| ((postponed(due, by), serial), task_group));
+        self.graphs.task_groups.due = later.collect();
+    }
+
+    pub(in crate::supervisor) fn next_task_group_kill(&self) -> Option<Instant> {
+        let first = self.graphs.task_groups.due.first_key_value();
+        first.map(|(&(due, _), _)| due)
+    }
+
+    /// Kills the workers that run jobs of groups whose grace period is over.
+    pub(in crate::supervisor) fn kill_overdue_task_groups(&mut self, now: Instant) {
+        while let Some((&(due, serial), &task_group)) =
+            self.graphs.task_groups.due.first_key_value()
+            && due <= now
+        {
+            self.graphs.task_groups.due.remove(&(due, serial));
+            let of = self.graphs.task_groups.get(task_group);
+            if of.is_some_and(|of| of.serial == serial) {
+                self.cancel_task_group(task_group, JobErrorKind::Cancelled, CancelMode::Kill);
+            }
+        }
+    }
+}
+
+/// The depth of a group spawned by such a job: the last task stays at the depth of its group.
+pub(super) fn depth_below(enclosing_group: Option<(&TaskGroup, bool)>) -> u32 {
+    enclosing_group.map_or(1, |(enclosing_group, goes_on)| {
+        enclosing_group.depth + u32::from(!goes_on)
+    })
+}
+/// Writes the call of a task. Returns the answer of the task if it cannot be written.
+fn load(
+    of: &mut TaskGroup,
+    task: usize,
+    call: &mut ArgWriter,
+    records: &mut JobTable,
+) -> Option<JobErrorKind> {
+    // Takes the children's values out of their records, and removes the records.
+    let mut values = Vec::new();
+    if task == of.children() {
+        for id in &of.sent[..task] {
+            let Some(record) = records.find(*id) else {
+                continue;
+            };
+            let words = match record.outcome.take() {
+                Some(Outcome::Inline { len }) => record.payload[..len as usize].to_vec(),
+                Some(Outcome::Long(words)) => words,
+                Some(Outcome::Bare | Outcome::Failed(_)) | None => Vec::new(),
+            };
+            values.push((words, std::mem::take(&mut record.arrays)));
+            records.remove(id.index);
+        }
+    }
+    let mut next = values.iter_mut();
+    let loaded = of.reply.load(task, call, || {
+        let (words, arrays) = next.next()?;
+        let arrays = std::mem::take(arrays);
+        Some(ChildValue { words, arrays })
+    });
+    match loaded {
+        Ok(()) => None,
+        Err(Unloaded::Full(full)) => Some(JobErrorKind::ArenaFull(full)),
+        Err(Unloaded::Malformed) => {
+            Some(JobErrorKind::Protocol("a call without its values".into()))
+        }
+    }
+}

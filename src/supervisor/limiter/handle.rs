@@ -1,0 +1,401 @@
+//! The limiter as programs use it.
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;
+
+use std::cell::RefCell;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use super::permits::{Caller, PermitState, Rate, Ticket};
+use crate::supervisor::error::JobErrorKind;
+use crate::supervisor::waiting::thread_waker::ThreadBell;
+use crate::supervisor::waiting::wakers::wake_all;
+
+/// Upper bound for a burst: longer than any program runs.
+const CENTURY: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
+
+/// Reason of [`JobErrorKind::WaitsForItself`].
+const DEADLOCK: &str = "all permits of its limiter are held by jobs that wait for another one in the same threads; raise the limit, or submit this job outside of them";
+
+thread_local! {
+    /// Addresses of the limiters of which inline jobs of this thread hold a permit, once per permit.
+    static HELD: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Limits how many jobs run concurrently, how many start per time, or both. Clones share one limit, across all kernels,
+/// maps and engines of the program.
+///
+/// A job that needs a permit waits for it inside the engine; `submit` and polling do not wait. Callers take turns: a thread
+/// that calls `.limit(…)` on its jobs or nodes has one turn per round, and so has a map or a stage of a stream, however many
+/// jobs they have waiting. The tasks of an event loop are one thread; [`caller`](Limiter::caller) makes each of them a
+/// caller of its own. Within a round, and among the jobs of one caller, the oldest goes first. A job holds its permit until
+/// it is answered or given up. Between two attempts it returns the permit, so each attempt counts.
+///
+/// ```
+/// # let engine = arenite::Engine::inline();
+/// use std::time::Duration;
+/// use arenite::Limiter;
+///
+/// fn fetch(page: u32) -> u32 {
+///     page * 10
+/// }
+///
+/// // What a server accepts: four requests at a time, and a hundred per second.
+/// let polite = Limiter::builder()
+///     .concurrency(4)
+///     .rate(100, Duration::from_secs(1))
+///     .build();
+/// let first = engine.job(fetch, (1,)).limit(&polite).submit();
+/// let others = engine.map(fetch, (2..5).map(|page| (page,))).limit(&polite);
+/// assert_eq!(others.collect::<Result<Vec<_>, _>>()?, [20, 30, 40]);
+/// assert_eq!(first.wait()?, 10);
+/// # Ok::<(), arenite::JobError>(())
+/// ```
+///
+/// In an inline engine the job runs in the calling thread, which waits for the permit itself. A job that holds a permit and
+/// submits another that needs one can therefore deadlock; where that is certain, the inner job answers
+/// [`WaitsForItself`](crate::JobErrorKind::WaitsForItself) instead.
+///
+/// A map keeps at most twice as many jobs waiting for permits as can run concurrently.
+#[doc(alias("Semaphore", "CapacityLimiter", "RateLimiter"))]
+#[derive(Clone)]
+pub struct Limiter {
+    inner: Arc<Inner>,
+    /// The caller that this handle stands for, if it was made by `caller`.
+    caller: Option<Caller>,
+}
+
+struct Inner {
+    state: Mutex<PermitState>,
+    /// Zero of the times in `state`.
+    start: Instant,
+}
+
+/// The limits of a [`Limiter`].
+#[derive(Clone, Debug, Default)]
+#[must_use = "has no effect until it is built"]
+pub struct LimiterBuilder {
+    concurrency: Option<u32>,
+    rate: Option<(u32, Duration)>,
+    burst: Option<u32>,
+}
+
+impl LimiterBuilder {
+    /// At most `jobs` jobs at a time.
+    ///
+    /// # Panics
+    /// If `jobs` is 0.
+    pub fn concurrency(mut self, jobs: u32) -> Self {
+        assert!(jobs > 0, "a limiter of 0 concurrent jobs admits none");
+        self.concurrency = Some(jobs);
+        self
+    }
+
+    /// At most `jobs` jobs per time `per`, evenly spaced. A job counts when it gets its permit. If all workers are busy
+    /// then, the job starts later: after a long delay, all jobs that got permits meanwhile may start in a row.
+    /// [`concurrency`](Self::concurrency) bounds their number.
+    ///
+    /// # Panics
+    /// If either is zero, or the time between two jobs is shorter than a nanosecond.
+    pub fn rate(mut self, jobs: u32, per: Duration) -> Self {
+        assert!(jobs > 0, "a rate of 0 jobs admits none");
+        assert!(
+            !(per / jobs).is_zero(),
+            "a rate of {jobs} jobs in {per:?} is shorter than the clock can measure"
+        );
+        self.rate = Some((jobs, per));
+        self
+    }
+
+    /// How many jobs may start at once after a pause, with a [`rate`](Self::rate). The default is 1.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use std::time::{Duration, Instant};
+    /// use arenite::Limiter;
+    ///
+    /// // Ten per second; after a pause three at once, then ten per second again.
+    /// let second = Duration::from_secs(1);
+    /// let limiter = Limiter::builder().rate(10, second).burst(3).build();
+    /// let began = Instant::now();
+    /// let pages = engine.map(|page: u32| page, (0..5).map(|page| (page,))).limit(&limiter);
+    /// assert_eq!(pages.count(), 5);
+    /// assert!(began.elapsed() >= second / 5, "the fourth and the fifth waited, a tenth of a second each");
+    /// # Ok::<(), arenite::JobError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If it is 0.
+    pub fn burst(mut self, jobs: u32) -> Self {
+        assert!(jobs > 0, "a burst of 0 jobs admits none");
+        self.burst = Some(jobs);
+        self
+    }
+
+    /// Builds the limiter. Without a concurrency and a rate it admits every job, and counts.
+    ///
+    /// # Panics
+    /// If a [`burst`](LimiterBuilder::burst) is set without a [`rate`](LimiterBuilder::rate), or one that takes longer
+    /// than a century to be allowed again.
+    pub fn build(self) -> Limiter {
+        assert!(
+            self.burst.is_none() || self.rate.is_some(),
+            "a burst belongs to a rate, and this limiter has none"
+        );
+        let rate = self.rate.map(|(jobs, per)| {
+            let (between, burst) = (per / jobs, self.burst.unwrap_or(1));
+            let all = between.checked_mul(burst);
+            assert!(
+                all.is_some_and(|all| all < CENTURY),
+                "a burst of {burst} at {jobs} jobs in {per:?} takes more than a century to be allowed again"
+            );
+            Rate::new(between, burst)
+        });
+        let inner = Inner {
+            state: Mutex::new(PermitState::new(self.concurrency, rate)),
+            start: Instant::now(),
+        };
+        Limiter {
+            inner: Arc::new(inner),
+            caller: None,
+        }
+    }
+}
+
+impl Limiter {
+    /// Sets the limits of a new limiter.
+    pub fn builder() -> LimiterBuilder {
+        LimiterBuilder::default()
+    }
+
+    /// Returns a handle of the same limit for a new caller: one per task of an event loop, request or user. Jobs, maps and
+    /// stages that are limited by this handle, or by a clone of it, from any thread, share the turns of this one caller.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), arenite::JobError> {
+    /// # let engine = arenite::Engine::inline();
+    /// use arenite::{Engine, JobError, Limiter};
+    ///
+    /// fn fetch(page: u32) -> u32 {
+    ///     page * 10
+    /// }
+    ///
+    /// /// Answers a request. A request of one page gets its turn during one of a thousand pages.
+    /// async fn answer(engine: &Engine, polite: &Limiter, pages: u32) -> Result<u32, JobError> {
+    ///     let mine = polite.caller();
+    ///     let jobs = (0..pages).map(|page| engine.job(fetch, (page,)).limit(&mine).submit());
+    ///     let mut sum = 0;
+    ///     for job in jobs.collect::<Vec<_>>() {
+    ///         sum += job.await?;
+    ///     }
+    ///     Ok(sum)
+    /// }
+    ///
+    /// let polite = Limiter::builder().concurrency(4).build();
+    /// let both = async {
+    ///     let (large, small) = (answer(&engine, &polite, 1000), answer(&engine, &polite, 1));
+    ///     smol::future::try_zip(large, small).await
+    /// };
+    /// assert_eq!(smol::block_on(both)?, (4_995_000, 0));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use = "returns a new handle; the original is unchanged"]
+    #[doc(alias("acquire_on_behalf_of", "borrower", "tenant"))]
+    pub fn caller(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            caller: Some(Caller::new()),
+        }
+    }
+
+    /// Number of permits given now, to jobs that run or are about to.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use arenite::Limiter;
+    ///
+    /// let limiter = Limiter::builder().concurrency(2).build();
+    /// let job = engine.job(|x: u32| x + 1, (1,)).limit(&limiter).submit();
+    /// assert_eq!(job.wait()?, 2);
+    /// assert_eq!((limiter.given(), limiter.waiting()), (0, 0));
+    /// # Ok::<(), arenite::JobError>(())
+    /// ```
+    #[doc(alias("borrowed_tokens", "statistics"))]
+    pub fn given(&self) -> usize {
+        self.lock().0.given as usize
+    }
+
+    /// Number of jobs that wait for a permit.
+    #[doc(alias("tasks_waiting"))]
+    pub fn waiting(&self) -> usize {
+        self.lock().0.line.len()
+    }
+
+    pub(super) fn lock(&self) -> (MutexGuard<'_, PermitState>, Duration) {
+        #[cfg(test)]
+        tests::LOCKS.set(tests::LOCKS.get() + 1);
+        // A panic with the lock held is a defect; the state is still the best there is.
+        let state = self
+            .inner
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        (state, self.inner.start.elapsed())
+    }
+
+    pub(super) fn call(&self) -> Vec<Waker> {
+        let (mut state, now) = self.lock();
+        state.call(now)
+    }
+
+    pub(super) fn give_back(&self) -> Vec<Waker> {
+        let (mut state, now) = self.lock();
+        state.give_back(now)
+    }
+
+    /// Returns the waiter that has to watch the clock, and until when; `None` if the first waiter will be notified.
+    pub(super) fn due(&self) -> Option<(Ticket, Instant)> {
+        let (state, _) = self.lock();
+        state
+            .due()
+            .map(|(first, due)| (first, self.inner.start + due))
+    }
+
+    /// Blocks this thread until it has a permit.
+    ///
+    /// # Errors
+    /// [`JobErrorKind::WaitsForItself`] if all permits would be held by blocked threads, this one among them: no permit
+    /// would ever be returned.
+    fn acquire_inline(&self, caller: Caller) -> Result<Permit<'_>, JobErrorKind> {
+        let thread = ThreadBell::new();
+        let waker = thread.waker();
+        let held = self.permits_of_this_thread();
+        let ticket = {
+            let (mut state, now) = self.lock();
+            let ticket = state.request(now, caller, waker);
+            if let Some(ticket) = ticket
+                && !state.begin_blocking_wait(held)
+            {
+                let wakers = state.leave(ticket, now);
+                drop(state);
+                wake_others(wakers, waker);
+                return Err(JobErrorKind::WaitsForItself { why: DEADLOCK });
+            }
+            ticket
+        };
+        while let Some(ticket) = ticket {
+            wake_others(self.call(), waker);
+            let (mut state, _) = self.lock();
+            if state.take_call(ticket) {
+                state.end_blocking_wait(held);
+                break;
+            }
+            let due = state.due();
+            drop(state);
+            let until = due.filter(|&(first, _)| first == ticket);
+            thread.sleep(until.map(|(_, due)| self.inner.start + due));
+        }
+        HELD.with_borrow_mut(|all| all.push(self.address()));
+        Ok(Permit {
+            limiter: self,
+            thread: PhantomData,
+        })
+    }
+
+    /// Number of permits that inline jobs of this thread hold, one nested in another.
+    fn permits_of_this_thread(&self) -> u32 {
+        let mine = |&&limiter: &&usize| limiter == self.address();
+        HELD.with_borrow(|all| all.iter().filter(mine).count() as u32)
+    }
+
+    pub(super) fn address(&self) -> usize {
+        Arc::as_ptr(&self.inner).addr()
+    }
+}
+
+/// Where a job gets its permit: a limiter, and the caller on whose behalf it asks.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct PermitSource {
+    pub(super) limiter: Limiter,
+    pub(super) caller: Caller,
+}
+
+impl PermitSource {
+    /// The caller of the handle, or this thread.
+    pub(crate) fn for_this_thread(limiter: &Limiter) -> Self {
+        Self::of(limiter, Caller::this_thread)
+    }
+
+    /// The caller of the handle, or a new one: a map or a stage, which takes turns with the thread that runs it.
+    pub(crate) fn for_new_caller(limiter: &Limiter) -> Self {
+        Self::of(limiter, Caller::new)
+    }
+
+    fn of(limiter: &Limiter, otherwise: fn() -> Caller) -> Self {
+        Self {
+            limiter: limiter.clone(),
+            caller: limiter.caller.unwrap_or_else(otherwise),
+        }
+    }
+
+    /// The limiter.
+    pub(crate) fn limiter(&self) -> &Limiter {
+        &self.limiter
+    }
+
+    /// Blocks this thread until it has a permit.
+    ///
+    /// # Errors
+    /// As for [`Limiter::acquire_inline`].
+    pub(crate) fn acquire_inline(&self) -> Result<Permit<'_>, JobErrorKind> {
+        self.limiter.acquire_inline(self.caller)
+    }
+}
+
+/// Wakes all but the calling waiter.
+fn wake_others(wakers: Vec<Waker>, own: &Waker) {
+    let others = wakers.into_iter().filter(|waker| !waker.will_wake(own));
+    wake_all(others);
+}
+
+/// A permit of a job that runs inline in this thread.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Permit<'a> {
+    limiter: &'a Limiter,
+    /// Bound to its thread, whose `HELD` has an entry for it.
+    thread: PhantomData<*const ()>,
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        let own = self.limiter.address();
+        HELD.with_borrow_mut(|all| {
+            let at = all.iter().rposition(|&limiter| limiter == own);
+            at.map(|at| all.swap_remove(at))
+        });
+        wake_all(self.limiter.give_back());
+    }
+}
+
+impl PartialEq for Limiter {
+    /// Whether both are handles of one limit, for any caller.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+}
+
+impl fmt::Debug for Limiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Limiter")
+            .field("given", &self.given())
+            .field("waiting", &self.waiting())
+            .finish_non_exhaustive()
+    }
+}

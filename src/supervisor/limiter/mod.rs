@@ -1,0 +1,10 @@
+//! Limits that callers share: concurrent jobs, and jobs per time. See `docs/design/admission-and-limiters.md`.
+
+mod handle;
+mod permits;
+mod requests;
+mod waiting_jobs;
+
+pub use handle::{Limiter, LimiterBuilder};
+pub(crate) use handle::{Permit, PermitSource};
+pub(super) use waiting_jobs::{PermitStage, WaitingJobs};

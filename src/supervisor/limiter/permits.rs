@@ -1,0 +1,314 @@
+//! The state of one limiter: given permits and waiting callers.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Waker;
+use std::time::Duration;
+
+use governor::clock::Clock;
+use governor::middleware::NoOpMiddleware;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
+
+/// The clock of a rate. Set to one reading before each decision.
+#[derive(Debug, Default)]
+struct ManualClock(Cell<Duration>);
+
+impl Clock for ManualClock {
+    type Instant = Duration;
+
+    fn now(&self) -> Duration {
+        self.0.get()
+    }
+}
+
+/// A rate: the generic cell rate algorithm.
+pub(super) struct Rate(RateLimiter<NotKeyed, InMemoryState, ManualClock, NoOpMiddleware<Duration>>);
+
+impl Rate {
+    pub(super) fn new(between: Duration, burst: u32) -> Self {
+        let quota = Quota::with_period(between).expect("some time lies between two jobs");
+        let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
+        Self(RateLimiter::direct_with_clock(
+            quota.allow_burst(burst),
+            ManualClock::default(),
+        ))
+    }
+
+    /// Takes one cell, or returns when the next is available.
+    fn check(&self, now: Duration) -> Result<(), Duration> {
+        self.0.clock().0.set(now);
+        self.0.check().map_err(|until| until.earliest_possible())
+    }
+}
+
+thread_local! {
+    static THREAD: Caller = Caller::new();
+}
+
+/// Whose jobs take turns with those of other callers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Caller(u64);
+
+impl Caller {
+    /// A new caller.
+    pub(super) fn new() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        // Relaxed: only uniqueness matters.
+        Self(LAST.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The caller of this thread.
+    pub(super) fn this_thread() -> Self {
+        THREAD.with(|&thread| thread)
+    }
+}
+
+/// The place of one waiter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(in crate::supervisor) struct Ticket {
+    /// Counts the waiters of this limiter, from 1.
+    number: u64,
+    caller: Caller,
+}
+
+/// The waiters of one caller.
+struct CallerQueue {
+    /// The round in which the first of them has its turn.
+    round: u64,
+    /// Wakers of the waiters, oldest first.
+    wakers: BTreeMap<Ticket, Waker>,
+}
+
+/// The waiters of all callers.
+///
+/// Each caller has one turn per round; within a round the oldest goes first. Only the first waiter of a caller has a
+/// round; when it is called, the next gets the round after it. So a waiter that leaves takes no turn with it.
+#[derive(Default)]
+pub(super) struct TurnQueue {
+    callers: HashMap<Caller, CallerQueue>,
+    /// The first waiter of each caller, with its round.
+    firsts: BTreeSet<(u64, Ticket)>,
+    len: usize,
+}
+
+impl TurnQueue {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.firsts.is_empty()
+    }
+
+    /// Number of callers with waiters.
+    #[cfg(test)]
+    pub(super) fn callers(&self) -> usize {
+        self.callers.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn contains(&self, ticket: Ticket) -> bool {
+        let waiting = self.callers.get(&ticket.caller);
+        waiting.is_some_and(|waiting| waiting.wakers.contains_key(&ticket))
+    }
+
+    /// The waiter whose turn is next.
+    pub(super) fn first(&self) -> Option<Ticket> {
+        self.firsts.first().map(|&(_, ticket)| ticket)
+    }
+
+    fn first_waker(&self) -> Option<&Waker> {
+        let first = self.first()?;
+        self.callers.get(&first.caller)?.wakers.get(&first)
+    }
+
+    /// Adds a waiter; in this round, if it is the only one of its caller.
+    fn add(&mut self, ticket: Ticket, round: u64, waker: Waker) {
+        let firsts = &mut self.firsts;
+        let waiting = self.callers.entry(ticket.caller).or_insert_with(|| {
+            firsts.insert((round, ticket));
+            CallerQueue {
+                round,
+                wakers: BTreeMap::new(),
+            }
+        });
+        waiting.wakers.insert(ticket, waker);
+        self.len += 1;
+    }
+
+    /// Removes a waiter. The next one of its caller takes over its round, or the round after it if the turn was `used`.
+    fn remove(&mut self, ticket: Ticket, used: bool) -> Option<Waker> {
+        let waiting = self.callers.get_mut(&ticket.caller)?;
+        let waker = waiting.wakers.remove(&ticket)?;
+        self.len -= 1;
+        if self.firsts.remove(&(waiting.round, ticket)) {
+            waiting.round += u64::from(used);
+            match waiting.wakers.first_key_value() {
+                Some((&next, _)) => {
+                    self.firsts.insert((waiting.round, next));
+                }
+                None => {
+                    self.callers.remove(&ticket.caller);
+                }
+            }
+        }
+        Some(waker)
+    }
+
+    /// Removes the waiter whose turn is next, and returns its round.
+    fn pop_first(&mut self) -> Option<(u64, Ticket, Waker)> {
+        let &(round, ticket) = self.firsts.first()?;
+        let waker = self.remove(ticket, true)?;
+        Some((round, ticket, waker))
+    }
+}
+
+/// Permits and waiters of a limiter. Times are counted from the creation of the limiter.
+pub(super) struct PermitState {
+    /// Number of permits that are given.
+    pub(super) given: u32,
+    max_given: u32,
+    rate: Option<Rate>,
+    pub(super) line: TurnQueue,
+    /// Waiters that were called and have not collected their permit, with the number of the call. Their permits count
+    /// as given.
+    pub(super) called: HashMap<Ticket, u64>,
+    calls: u64,
+    last_number: u64,
+    /// The round of the last call.
+    round: u64,
+    /// The rate allows no job before this time.
+    rate_closed_until: Option<Duration>,
+    /// Permits held by threads that block for another one, and return none before they have it.
+    held_by_waiters: u32,
+}
+
+impl PermitState {
+    pub(super) fn new(concurrency: Option<u32>, rate: Option<Rate>) -> Self {
+        Self {
+            given: 0,
+            max_given: concurrency.unwrap_or(u32::MAX),
+            rate,
+            line: TurnQueue::default(),
+            called: HashMap::new(),
+            calls: 0,
+            last_number: 0,
+            round: 0,
+            rate_closed_until: None,
+            held_by_waiters: 0,
+        }
+    }
+
+    /// Gives a permit, if concurrency and rate allow it now.
+    fn give(&mut self, now: Duration) -> bool {
+        if self.given == self.max_given || self.rate_closed_until.is_some_and(|until| now < until) {
+            return false;
+        }
+        self.rate_closed_until = match self.rate.as_ref().map(|rate| rate.check(now)) {
+            Some(Err(until)) => Some(until),
+            Some(Ok(())) | None => None,
+        };
+        self.given += u32::from(self.rate_closed_until.is_none());
+        self.rate_closed_until.is_none()
+    }
+
+    /// Requests a permit. Returns `None` if it was given, or the ticket of a new waiter.
+    pub(super) fn request(
+        &mut self,
+        now: Duration,
+        caller: Caller,
+        waker: &Waker,
+    ) -> Option<Ticket> {
+        (!self.try_take(now)).then(|| self.join(caller, waker))
+    }
+
+    /// Takes a permit if no one waits and one is available. Otherwise the caller [`joins`](Self::join) the queue.
+    pub(super) fn try_take(&mut self, now: Duration) -> bool {
+        self.line.is_empty() && self.give(now)
+    }
+
+    pub(super) fn join(&mut self, caller: Caller, waker: &Waker) -> Ticket {
+        self.last_number += 1;
+        let ticket = Ticket {
+            number: self.last_number,
+            caller,
+        };
+        // In the round after the current one: behind all that have been called, so that an endless stream of new
+        // callers delays no one's second turn.
+        self.line.add(ticket, self.round + 1, waker.clone());
+        ticket
+    }
+
+    /// Registers a thread that blocks while it holds `permits` permits. Returns false on deadlock: all permits would be
+    /// held by blocked threads. Only the last thread to block can close that cycle, so this is the only check needed.
+    pub(super) fn begin_blocking_wait(&mut self, permits: u32) -> bool {
+        if permits > 0
+            && self.given == self.max_given
+            && self.held_by_waiters + permits == self.given
+        {
+            return false;
+        }
+        self.held_by_waiters += permits;
+        true
+    }
+
+    /// Unregisters a thread that blocked.
+    pub(super) fn end_blocking_wait(&mut self, permits: u32) {
+        self.held_by_waiters -= permits;
+    }
+
+    /// Whether this waiter was called. If so, it holds a permit from here on.
+    pub(super) fn take_call(&mut self, ticket: Ticket) -> bool {
+        self.take_call_number(ticket).is_some()
+    }
+
+    /// Like `take_call`; returns the number of the call.
+    pub(super) fn take_call_number(&mut self, ticket: Ticket) -> Option<u64> {
+        self.called.remove(&ticket)
+    }
+
+    /// Removes a waiter, called or not. Returns the wakers to call.
+    pub(super) fn leave(&mut self, ticket: Ticket, now: Duration) -> Vec<Waker> {
+        if self.take_call(ticket) {
+            return self.give_back(now);
+        }
+        self.line.remove(ticket, false);
+        self.call(now)
+    }
+
+    /// Returns a permit. Returns the wakers to call.
+    pub(super) fn give_back(&mut self, now: Duration) -> Vec<Waker> {
+        self.given -= 1;
+        self.call(now)
+    }
+
+    /// Calls waiters while permits are available. Returns their wakers, and that of the first remaining one if it has
+    /// to watch the clock.
+    pub(super) fn call(&mut self, now: Duration) -> Vec<Waker> {
+        let mut wakers = Vec::new();
+        while !self.line.is_empty() && self.give(now) {
+            if let Some((round, ticket, waker)) = self.line.pop_first() {
+                self.round = round;
+                self.calls += 1;
+                self.called.insert(ticket, self.calls);
+                wakers.push(waker);
+            }
+        }
+        let first = self.line.first_waker();
+        let waits_for_time =
+            first.filter(|_| self.rate_closed_until.is_some() && self.given < self.max_given);
+        wakers.extend(waits_for_time.cloned());
+        wakers
+    }
+
+    /// Returns the waiter that has to watch the clock, and until when; `None` if the first waiter will be notified.
+    pub(super) fn due(&self) -> Option<(Ticket, Duration)> {
+        let until = self
+            .rate_closed_until
+            .filter(|_| self.given < self.max_given)?;
+        Some((self.line.first()?, until))
+    }
+}

@@ -1,0 +1,138 @@
+//! Jobs of an engine that request permits, wait for them and return them.
+
+use std::task::Waker;
+use std::time::Instant;
+
+use super::handle::PermitSource;
+use super::waiting_jobs::PermitStage;
+use crate::link::NOTICE;
+use crate::supervisor::error::JobErrorKind;
+use crate::supervisor::record::Stage;
+use crate::supervisor::state::EngineState;
+
+impl EngineState {
+    /// Takes a permit for the job of this record if it needs one, or queues it at the limiter. Returns whether it has
+    /// to wait.
+    #[cold]
+    pub(in crate::supervisor) fn wait_for_permit(&mut self, index: u32) -> bool {
+        let record = self.records.at(index);
+        let Some(policy) = &mut record.policy else {
+            return false;
+        };
+        let Some(PermitSource { limiter, caller }) = policy.options.limit.clone() else {
+            return false;
+        };
+        // `parked`: its answer takes the slower way, which returns the permit. `NOTICE`: the monitor sees its end, for
+        // which another engine may wait.
+        record.parked = true;
+        record.requests |= NOTICE;
+        let come = {
+            let (mut state, now) = limiter.lock();
+            if state.try_take(now) {
+                None
+            } else {
+                let waker = self.permit_waiters.waker(&limiter);
+                Some((state.join(caller, &waker), waker))
+            }
+        };
+        crate::sync::point!("limit.came");
+        let Some((ticket, waker)) = come else {
+            policy.permit = PermitStage::Held;
+            return false;
+        };
+        policy.permit = PermitStage::Waiting(ticket);
+        record.stage = Stage::Waiting;
+        let address = limiter.address();
+        self.permit_waiters.add(limiter, waker, ticket, index);
+        self.permit_waiters.look_at_clock(address);
+        crate::sync::point!("limit.waits");
+        self.monitor.watch_memory();
+        self.schedule_permit_check();
+        true
+    }
+
+    /// Schedules a look of the monitor when the next permit may become available.
+    fn schedule_permit_check(&mut self) {
+        if let Some(due) = self.permit_due() {
+            self.monitor.call_before(due);
+        }
+    }
+
+    /// Returns the permit of this job, or its place in the queue.
+    pub(in crate::supervisor) fn give_back(&mut self, index: u32) {
+        let Some(policy) = &mut self.records.at(index).policy else {
+            return;
+        };
+        let Some(PermitSource { limiter, .. }) = policy.options.limit.clone() else {
+            return;
+        };
+        let address = limiter.address();
+        let wakers = match std::mem::take(&mut policy.permit) {
+            PermitStage::None => return,
+            PermitStage::Held => limiter.give_back(),
+            PermitStage::Waiting(ticket) => {
+                self.permit_waiters.remove(&limiter, ticket);
+                let (mut state, now) = limiter.lock();
+                state.leave(ticket, now)
+            }
+        };
+        crate::sync::point!("limit.given_back");
+        self.notify_others(address, wakers);
+        self.queue_called_jobs(address);
+        // The new first waiter may have to watch the clock.
+        self.schedule_permit_check();
+    }
+
+    /// Calls waiters of the limiters that woke this engine, or whose time has come.
+    pub(in crate::supervisor) fn admit_called_jobs(&mut self) {
+        for address in self.permit_waiters.limiters_to_check() {
+            let Some(limiter) = self.permit_waiters.limiter(address) else {
+                continue;
+            };
+            let wakers = limiter.call();
+            self.notify_others(address, wakers);
+            self.queue_called_jobs(address);
+        }
+    }
+
+    fn notify_others(&mut self, address: usize, wakers: Vec<Waker>) {
+        let own = self.permit_waiters.own_waker(address);
+        let others = wakers
+            .into_iter()
+            .filter(|waker| own.is_none_or(|own| !waker.will_wake(own)));
+        self.waiters.call(others);
+    }
+
+    /// Queues the jobs that this limiter has called.
+    fn queue_called_jobs(&mut self, address: usize) {
+        let called = self.permit_waiters.called(address);
+        if called.is_empty() {
+            return;
+        }
+        for index in called {
+            let record = self.records.at(index);
+            record.stage = Stage::Queued;
+            if let Some(policy) = &mut record.policy {
+                policy.permit = PermitStage::Held;
+            }
+            self.queue.push_back(index, self.records.at(index));
+        }
+        crate::sync::point!("limit.called");
+        // The thread that holds the lock may refill; otherwise the monitor does.
+        self.monitor.call();
+        self.update_flags();
+    }
+
+    /// When the monitor has to watch the clock for a waiting job.
+    pub(in crate::supervisor) fn permit_due(&self) -> Option<Instant> {
+        self.permit_waiters.due()
+    }
+
+    /// Answers all jobs that wait for a permit.
+    pub(in crate::supervisor) fn fail_permit_waiters(&mut self, why: &JobErrorKind) {
+        // One by one: a failure may cancel other jobs of its group.
+        while let Some(index) = self.permit_waiters.any_waiting() {
+            self.fail(index, why.clone(), None, Vec::new());
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The last output of a worker that died.
+
+use super::escape;
+use crate::supervisor::error::{Beside, JobErrorKind};
+
+/// Limits on the lines that an error carries: number and bytes.
+const LINES: usize = 16;
+const BYTES: usize = 2048;
+/// Limit on the bytes of one line.
+const LONGEST: usize = 512;
+
+/// In place of a job number: a line that belongs to one of several jobs.
+pub(in crate::supervisor) const UNKNOWN_JOB: u64 = u64::MAX;
+
+/// The last lines of a dead worker with their jobs (0: none), oldest first.
+#[derive(Debug, Default)]
+pub(in crate::supervisor) struct LastWords {
+    lines: Vec<(u64, String)>,
+    /// Bytes of the first failed allocation that the output reports, in the job that the worker died in. Kept apart,
+    /// because a backtrace that follows may be longer than what is kept.
+    pub(in crate::supervisor) failed_allocation: Option<u64>,
+    /// The jobs that ran when the worker died.
+    ran: Vec<u64>,
+    /// Whether it is known which of them ended the worker.
+    is_culprit_known: bool,
+}
+
+impl LastWords {
+    /// Adds a line, escaped.
+    pub(in crate::supervisor) fn push(&mut self, job: u64, line: &[u8]) {
+        self.lines
+            .push((job, escape::escape_line(line, LONGEST, 0)));
+    }
+
+    /// Sets the jobs that ran when the worker died, and whether the culprit is known.
+    pub(in crate::supervisor) fn ran(&mut self, jobs: Vec<u64>, known: bool) {
+        self.ran = jobs;
+        self.is_culprit_known = known;
+    }
+
+    /// The other jobs that ran, if `job` is the culprit or may be.
+    pub(in crate::supervisor) fn beside(&self, job: u64, why: &JobErrorKind) -> Beside {
+        if matches!(why, JobErrorKind::LostWith { .. }) || !self.ran.contains(&job) {
+            return Beside::default();
+        }
+        Beside {
+            jobs: self
+                .ran
+                .iter()
+                .copied()
+                .filter(|&other| other != job)
+                .collect(),
+            known: self.is_culprit_known,
+        }
+    }
+
+    /// The last lines of a job, with those that may be its own.
+    pub(in crate::supervisor) fn of(&self, job: u64) -> Vec<String> {
+        self.last(|of| of == job || of == UNKNOWN_JOB)
+    }
+
+    /// The last lines of all jobs.
+    pub(in crate::supervisor) fn all(&self) -> Vec<String> {
+        self.last(|_| true)
+    }
+
+    fn last(&self, wanted: impl Fn(u64) -> bool) -> Vec<String> {
+        let mut bytes = 0;
+        let lines = self.lines.iter().rev();
+        let mut last: Vec<_> = lines
+            .filter(|(job, _)| wanted(*job))
+            .take(LINES)
+            .map(|(_, line)| line.clone())
+            .take_while(|line| {
+                bytes += line.len();
+                bytes <= BYTES
+            })
+            .collect();
+        last.reverse();
+        last
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_gets_its_own_last_lines() {
+        let mut words = LastWords::default();
+        words.push(0, b"start");
+        for n in 0..40 {
+            words.push(7, format!("seven {n}").as_bytes());
+            words.push(8, b"eight");
+        }
+        let of = words.of(7);
+        assert_eq!(of.len(), LINES);
+        assert_eq!((of[0].as_str(), of[15].as_str()), ("seven 24", "seven 39"));
+        assert!(words.of(9).is_empty());
+        assert_eq!(words.of(0), ["start"]);
+        assert_eq!(words.all().len(), LINES);
+    }
+
+    #[test]
+    fn long_lines_stay_below_the_byte_limit() {
+        let mut words = LastWords::default();
+        for _ in 0..16 {
+            words.push(1, &[b'x'; 5000]);
+        }
+        let of = words.of(1);
+        assert!(of.len() >= 3 && of.iter().map(String::len).sum::<usize>() <= BYTES);
+        assert!(of[0].ends_with("… (4488 more bytes)"), "{}", of[0]);
+    }
+}

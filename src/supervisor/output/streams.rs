@@ -1,0 +1,153 @@
+//! The output streams of all workers, as the monitor reads them.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::last_words::LastWords;
+use super::worker_output::{CHUNK, ReadResult, StreamKind, WorkerOutput};
+use crate::link::Phase;
+use crate::supervisor::lanes::lanes_of;
+use crate::supervisor::shared::Supervisor;
+use crate::sys::event::Poller;
+
+/// Bits of a poll token that say which stream is readable; the rest is the worker's number.
+pub(in crate::supervisor) const STDOUT: u64 = 1 << 33;
+pub(in crate::supervisor) const STDERR: u64 = 1 << 34;
+
+const STREAMS: [(StreamKind, u64); 2] =
+    [(StreamKind::Stdout, STDOUT), (StreamKind::Stderr, STDERR)];
+
+/// When a stream is read again whose waiting lines have no known job yet.
+const SOON: Duration = Duration::from_millis(1);
+
+/// The output streams of all workers.
+#[derive(Debug, Default)]
+pub(in crate::supervisor) struct OutputStreams {
+    of: HashMap<usize, WorkerOutput>,
+    buffer: Vec<u8>,
+    /// Lines wait in some stream until their job is known.
+    soon: bool,
+}
+
+impl OutputStreams {
+    /// Watches the pipes of a worker that was just started.
+    pub(in crate::supervisor) fn add(
+        &mut self,
+        shared: &Supervisor,
+        poller: &Poller,
+        worker: usize,
+        pipes: [OwnedFd; 2],
+    ) -> crate::sys::Result<()> {
+        let label: Arc<str> = shared.settings.label.as_str().into();
+        let mut output = WorkerOutput::new(label, worker as u32, pipes, Instant::now());
+        if shared.settings.lanes > 1 {
+            output = output.of_several_lanes();
+        }
+        for (which, token) in STREAMS {
+            if let Some(pipe) = output.pipe(which) {
+                poller.add(pipe, worker as u64 | token)?;
+            }
+        }
+        self.of.insert(worker, output);
+        Ok(())
+    }
+
+    /// Reads the streams of a poll token.
+    pub(in crate::supervisor) fn read_ready(
+        &mut self,
+        shared: &Supervisor,
+        worker: usize,
+        token: u64,
+    ) {
+        for (which, bit) in STREAMS {
+            if token & bit != 0 {
+                self.look(shared, worker, which);
+            }
+        }
+    }
+
+    fn look(&mut self, shared: &Supervisor, worker: usize, which: StreamKind) {
+        let Some(output) = self.of.get_mut(&worker) else {
+            return;
+        };
+        self.buffer.resize(CHUNK, 0);
+        let phase = || phase_of(shared, worker);
+        let last_job = || shared.lock().records.submitted();
+        let mut lines = Vec::new();
+        match output.read(which, phase, last_job, &mut self.buffer, &mut lines) {
+            ReadResult::Wait | ReadResult::Over => {}
+            ReadResult::Soon => self.soon = true,
+        }
+        shared.log.push(lines);
+    }
+
+    /// Does what is due although no stream is readable.
+    pub(in crate::supervisor) fn tick(&mut self, shared: &Supervisor) {
+        if std::mem::take(&mut self.soon) {
+            let workers: Vec<usize> = self.of.keys().copied().collect();
+            for worker in workers {
+                self.look(shared, worker, StreamKind::Stdout);
+                self.look(shared, worker, StreamKind::Stderr);
+            }
+        }
+        if self.of.values().all(|output| output.due().is_none()) {
+            return;
+        }
+        let now = Instant::now();
+        let mut lines = Vec::new();
+        for output in self.of.values_mut() {
+            output.report(now, false, &mut lines);
+        }
+        shared.log.push(lines);
+    }
+
+    /// When [`tick`](OutputStreams::tick) has something to do.
+    pub(in crate::supervisor) fn due(&self) -> Option<Instant> {
+        let soon = self.soon.then(|| Instant::now() + SOON);
+        self.of
+            .values()
+            .filter_map(WorkerOutput::due)
+            .chain(soon)
+            .min()
+    }
+
+    /// Reads what is left after the exit of a worker is confirmed.
+    pub(in crate::supervisor) fn finish(
+        &mut self,
+        shared: &Supervisor,
+        worker: usize,
+    ) -> LastWords {
+        let phase = phase_of(shared, worker);
+        let mut words = match self.of.remove(&worker) {
+            None => LastWords::default(),
+            Some(output) => {
+                self.buffer.resize(CHUNK, 0);
+                let last_job = shared.lock().records.submitted();
+                let mut lines = Vec::new();
+                let words = output.finish(phase, last_job, &mut self.buffer, &mut lines);
+                shared.log.push(lines);
+                words
+            }
+        };
+        for link in lanes_of(worker, shared.workers(), shared.cells.len()) {
+            for (job, note) in shared.cells[link].notes() {
+                words.push(job, note.as_bytes());
+            }
+        }
+        words
+    }
+}
+
+/// The phase of a worker. For several lanes only "none has a job" is one phase.
+fn phase_of(shared: &Supervisor, worker: usize) -> Phase {
+    if shared.settings.lanes == 1 {
+        return shared.cells[worker].phase();
+    }
+    let mut lanes = lanes_of(worker, shared.workers(), shared.cells.len());
+    match lanes.all(|lane| shared.cells[lane].phase().job().is_none()) {
+        true => Phase::Idle,
+        false => Phase::Unknown,
+    }
+}

@@ -1,0 +1,193 @@
+//! The pending calls of one map.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+
+use crate::kernel::wire::ArgWriter;
+use crate::kernel::{CallWriter, KernelInfo};
+use crate::supervisor::admission::LineTicket;
+use crate::supervisor::options::JobOptions;
+use crate::supervisor::record::JobId;
+
+/// Looks without calls after which the monitor forgets a batch.
+const IDLE_LOOKS: u32 = 10;
+
+/// The pending calls of one map, shared with the monitor.
+#[derive(Debug, Default)]
+pub(crate) struct PendingBatch(Mutex<PendingCalls>);
+
+#[derive(Debug, Default)]
+pub(crate) struct PendingCalls {
+    /// The first `len` are written calls; the rest is memory for more.
+    calls: Vec<CallWriter>,
+    len: usize,
+    /// Number of calls ever written.
+    count: u64,
+    /// Jobs that the monitor has made of the first calls, in order.
+    sent: Vec<JobId>,
+    /// Set while the map asks for items: a thread that can lock the batch finds the iterator running.
+    is_asking: bool,
+    /// The place in admission's line that the monitor has taken for the first call.
+    line: LineTicket,
+    /// Kernel and job options for sending; set while the monitor knows the batch.
+    watched: Option<(KernelInfo, Option<JobOptions>)>,
+    /// `count` at the monitor's last look, and the number of looks in a row that found nothing to do.
+    seen: u64,
+    idle: u32,
+}
+
+/// The batches that the monitor watches.
+#[derive(Debug, Default)]
+pub(in crate::supervisor) struct PendingBatches(Vec<Weak<PendingBatch>>);
+
+impl PendingBatches {
+    pub(in crate::supervisor) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn add(&mut self, batch: &Arc<PendingBatch>) {
+        self.0.push(Arc::downgrade(batch));
+    }
+
+    /// Takes all batches, to look at them without the lock.
+    pub(super) fn take(&mut self) -> Vec<Weak<PendingBatch>> {
+        std::mem::take(&mut self.0)
+    }
+
+    /// Puts back what was taken, behind batches that were added meanwhile.
+    pub(super) fn put_back(&mut self, mut batches: Vec<Weak<PendingBatch>>) {
+        self.0.append(&mut batches);
+    }
+}
+
+impl PendingBatch {
+    /// Calls `send` if no call was added since the last look. Returns false if the monitor should forget the batch.
+    pub(super) fn look(&self, send: impl FnOnce(&mut PendingCalls)) -> bool {
+        let mut calls = match self.0.try_lock() {
+            Ok(calls) => calls,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // The map holds it and goes on itself.
+            Err(TryLockError::WouldBlock) => return true,
+        };
+        if !calls.is_asking || calls.len == 0 {
+            calls.idle += 1;
+            if calls.idle < IDLE_LOOKS {
+                return true;
+            }
+            calls.watched = None;
+            return false;
+        }
+        calls.idle = 0;
+        // A batch in admission's line tries at each look: others wait behind it.
+        if calls.count == calls.seen || calls.line.is_in() {
+            send(&mut calls);
+        }
+        calls.seen = calls.count;
+        true
+    }
+
+    #[inline]
+    pub(crate) fn lock(&self) -> MutexGuard<'_, PendingCalls> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl PendingCalls {
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Calls that are written or were sent by the monitor, and that the map does not count among its jobs yet.
+    pub(crate) fn uncounted(&self) -> usize {
+        self.len + self.sent.len()
+    }
+
+    /// The written calls.
+    pub(crate) fn all(&mut self) -> &mut [CallWriter] {
+        &mut self.calls[..self.len]
+    }
+
+    /// Adds a call.
+    #[inline]
+    pub(crate) fn add(&mut self, arena: impl FnOnce() -> u64, write: impl FnOnce(&mut CallWriter)) {
+        if self.len == self.calls.len() {
+            self.calls.push(CallWriter(ArgWriter::new(arena())));
+        }
+        let call = &mut self.calls[self.len];
+        call.0.reset();
+        // Counted only when it is complete.
+        write(call);
+        self.len += 1;
+        self.count += 1;
+    }
+
+    /// Removes the first calls, which were sent: their memory is reused, without long texts.
+    pub(crate) fn remove_sent(&mut self, sent: usize) {
+        self.calls[..sent]
+            .iter_mut()
+            .for_each(|call| call.0.shrink());
+        self.calls[..self.len].rotate_left(sent);
+        self.len -= sent;
+    }
+
+    /// Discards all written calls.
+    pub(crate) fn forget(&mut self) {
+        // Drops what they hold as well.
+        self.calls.clear();
+        self.len = 0;
+    }
+
+    /// The map begins to ask for items, with these job options.
+    pub(crate) fn begin(&mut self, options: &JobOptions) {
+        self.is_asking = true;
+        if let Some((_, watched_options)) = &mut self.watched {
+            *watched_options = options.if_set().cloned();
+        }
+    }
+
+    /// The map has its items and sends them. Returns the place in the line that the monitor has taken, for the map to
+    /// leave.
+    pub(crate) fn end(&mut self) -> &mut LineTicket {
+        self.is_asking = false;
+        &mut self.line
+    }
+
+    /// Whether the monitor has sent calls.
+    #[inline]
+    pub(crate) fn has_sent(&self) -> bool {
+        !self.sent.is_empty()
+    }
+
+    /// Takes the jobs that the monitor has made of the first calls.
+    pub(crate) fn sent(&mut self) -> std::vec::Drain<'_, JobId> {
+        self.sent.drain(..)
+    }
+
+    /// Leaves the written calls to the monitor. Returns false if there are none, or the monitor knows the batch already.
+    pub(super) fn leave_to_monitor(&mut self, kernel: &KernelInfo, options: &JobOptions) -> bool {
+        if self.len == 0 || self.watched.is_some() {
+            return false;
+        }
+        self.watched = Some((*kernel, options.if_set().cloned()));
+        self.idle = 0;
+        true
+    }
+
+    /// What the monitor needs to send the calls: kernel, job options, calls, and the place in admission's line.
+    pub(super) fn to_send(
+        &mut self,
+    ) -> Option<(
+        KernelInfo,
+        Option<JobOptions>,
+        &mut [CallWriter],
+        &mut LineTicket,
+    )> {
+        let (kernel, options) = self.watched.clone()?;
+        Some((kernel, options, &mut self.calls[..self.len], &mut self.line))
+    }
+
+    /// The monitor has made these jobs of the first calls.
+    pub(super) fn sent_as(&mut self, mut ids: Vec<JobId>) {
+        self.remove_sent(ids.len());
+        self.sent.append(&mut ids);
+    }
+}
