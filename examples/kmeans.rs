@@ -81,7 +81,7 @@ fn find(workers: usize, points: usize) -> Result<Found, Box<dyn std::error::Erro
         .capacity(bytes as u64 + (64 << 20))
         .seed(2026)
         .build()?;
-    let mut scattered = engine.unfilled::<f32>([points, DIMENSIONS])?;
+    let mut scattered = engine.uninit::<f32>([points, DIMENSIONS])?;
     engine.scope(|scope| {
         for tile in scattered.tiles_mut(POINTS_PER_JOB) {
             scope.submit(scatter, (tile,));

@@ -88,7 +88,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let camera = arrivals().map(|number| {
         let walker = something_moves(number).then(|| 2_000 * (number as usize % 50));
-        let mut pixels = engine.unfilled(SHAPE)?;
+        let mut pixels = engine.uninit(SHAPE)?;
         pixels.copy_from_slice(&empty);
         if let Some(from) = walker {
             pixels[from..from + 5_000].fill(200);

@@ -54,7 +54,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         size: 3.0 / WIDTH as f64,
     };
 
-    let mut picture = engine.unfilled::<u8>([HEIGHT, WIDTH])?;
+    let mut picture = engine.uninit::<u8>([HEIGHT, WIDTH])?;
     engine.scope(|scope| {
         // Rows near the middle take far longer than those at the edge, so tiles are small.
         for tile in picture.tiles_mut(16) {

@@ -1,17 +1,14 @@
-//! Atomics, fences and cells: the one place that switches between the real ones and loom's.
+//! Atomics, fences and cells, switchable to loom's, and named kill points ([`point!`]).
 //!
-//! Protocol code (the link floor) takes its atomics from here. A build with
-//! `--cfg arenite_loom` swaps in loom's, and the models in `link/loom.rs` explore every order of
-//! their accesses. Everything else in the crate uses `std` directly.
-//!
-//! And [`point!`]: named places between two steps, where tests kill.
+//! Protocol code (the link layer) takes its atomics from here: a build with `--cfg arenite_loom` swaps in loom's, and
+//! the models in `link/loom.rs` explore every order of their accesses. The rest of the crate uses `std` directly.
 
 #[cfg(all(feature = "points", not(arenite_loom)))]
 #[path = "../tests/support/points.rs"]
 pub mod points;
 
-/// A named place between two steps of a protocol, listed in `points.rs`. Nothing at all without the
-/// feature `points`.
+/// Marks a kill point between two steps of a protocol. Its name must be listed in `points.rs`. Expands to nothing
+/// without the feature `points`.
 macro_rules! point {
     ($name:literal) => {
         #[cfg(all(feature = "points", not(arenite_loom)))]
@@ -25,7 +22,7 @@ macro_rules! point {
 }
 pub(crate) use point;
 
-/// Points in a model: a thread of it may end at any of them, as a worker does that is killed.
+/// Kill points in a loom model: a modelled thread may end at any of them, as a killed worker does.
 #[cfg(all(arenite_loom, test))]
 pub(crate) mod death {
     use std::cell::Cell;
@@ -37,7 +34,7 @@ pub(crate) mod death {
 
     struct Died;
 
-    /// Runs `f` up to the point of this number, counted from 1. `None`: it got there.
+    /// Runs `f` up to the `point`-th kill point, counted from 1. Returns `None` if it was reached.
     pub(crate) fn at<T>(point: u32, f: impl FnOnce() -> T) -> Option<T> {
         LEFT.with(|left| left.set(point));
         let ended = catch_unwind(AssertUnwindSafe(f));
@@ -50,18 +47,18 @@ pub(crate) mod death {
     }
 
     pub(crate) fn step() {
-        let here = LEFT.with(|left| {
+        let is_reached = LEFT.with(|left| {
             let now = left.get();
             left.set(now.saturating_sub(u32::from(now != u32::MAX)));
             now == 1
         });
-        if here {
+        if is_reached {
             resume_unwind(Box::new(Died));
         }
     }
 }
 
-/// Do workers live on when their supervisor is killed? Only where a test asks for it.
+/// Whether workers survive the death of their supervisor. Only tests ask for that.
 #[cfg(not(arenite_loom))]
 pub(crate) fn orphans_live() -> bool {
     #[cfg(feature = "points")]
@@ -78,8 +75,7 @@ pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// Memory that one side writes and the other reads, at times that the protocol keeps apart.
 ///
-/// loom's cell checks that claim at each access; the real one is `UnsafeCell` with the same
-/// interface.
+/// loom's cell checks at each access that the two never overlap; the real one is `UnsafeCell` with the same interface.
 #[derive(Debug)]
 #[repr(transparent)]
 pub(crate) struct Cell<T>(
@@ -116,24 +112,23 @@ impl<T> Cell<T> {
     }
 }
 
-/// Asks for the cache line of something that will soon be read. A hint.
+/// Prefetches the cache line of `at`, which will be read soon.
 #[inline(always)]
 pub(crate) fn prefetch_read<T>(at: &T) {
     #[cfg(target_arch = "x86_64")]
     {
         use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint, which reads nothing and cannot fault.
+        // SAFETY: a prefetch is a hint: it cannot fault.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(at).cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;
 }
 
-/// Waits for another process for a bounded moment: looks at `ready` until it holds or the time is up, and
-/// returns what it saw last.
+/// Polls `ready` until it holds or `limit` has passed. Returns the last answer.
 ///
-/// At first without pause, because an answer usually takes less than a microsecond. Then the
-/// processor is offered to others between two looks: the one that is waited for may want this very core.
+/// Spins without pausing for the first [`EAGER`], because an answer usually takes less than a microsecond. After that
+/// it yields between two polls: the process waited for may need this very core.
 #[cfg(not(arenite_loom))]
 pub(crate) fn spin_until(limit: std::time::Duration, mut ready: impl FnMut() -> bool) -> bool {
     let start = std::time::Instant::now();
@@ -155,6 +150,6 @@ pub(crate) fn spin_until(limit: std::time::Duration, mut ready: impl FnMut() -> 
     }
 }
 
-/// How long [`spin_until`] keeps its core to itself.
+/// Time for which [`spin_until`] spins before it starts to yield.
 #[cfg(not(arenite_loom))]
 const EAGER: std::time::Duration = std::time::Duration::from_micros(2);

@@ -8,15 +8,15 @@ use super::Arena;
 use super::layout::{PAGE, QUANTUM};
 use super::offset::{Extent, Offset};
 
-/// An extent of an arena that its holder owns; dropping it frees exactly that.
+/// An owned extent of an arena; dropping it frees exactly that extent.
 ///
-/// A block says who owns memory, not who may read or write it: while a worker holds it as a grant or as an array lent
-/// to a job, nobody else looks into it.
+/// A block says who owns memory, not who may read or write it: while a worker has it as a grant, or as an array lent to
+/// a job, no other process accesses it.
 pub struct Block {
     arena: Arc<Arena>,
     at: Offset,
     len: u64,
-    /// What the books count for it: at least `len`, a multiple of the quantum, 0 for an empty block.
+    /// Bytes counted for it: at least `len`, a multiple of the quantum, 0 for an empty block.
     held: u64,
     fresh: bool,
 }
@@ -32,7 +32,7 @@ impl Block {
         }
     }
 
-    /// Where it is and how many bytes were asked for.
+    /// Its location and the number of bytes asked for.
     pub fn extent(&self) -> Extent {
         Extent {
             at: self.at,
@@ -40,23 +40,24 @@ impl Block {
         }
     }
 
-    /// Bytes asked for.
+    /// Number of bytes asked for.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Whether it has no bytes.
+    /// Whether the length is 0.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Bytes it keeps others from having: its length with padding.
+    /// Bytes that it occupies: its length with padding.
     pub fn held(&self) -> u64 {
         self.held
     }
 
-    /// Bytes that it holds in whole pages behind the pages of this extent, if that reaches its end; otherwise 0.
-    pub(crate) fn behind(&self, extent: Extent) -> u64 {
+    /// Bytes of whole pages that the block holds after the pages of `extent`, if `extent` reaches the block's end;
+    /// otherwise 0.
+    pub(crate) fn spare_bytes_after(&self, extent: Extent) -> u64 {
         if extent.at.region() != self.at.region() || extent.len == 0 {
             return 0;
         }
@@ -68,18 +69,18 @@ impl Block {
         held.saturating_sub(end.next_multiple_of(PAGE)) / PAGE * PAGE
     }
 
-    /// Its first byte in this process, aligned to 64 bytes at least. Nothing may be read through it while another
+    /// Its first byte in this process, aligned to at least 64 bytes. The caller must not read through it while another
     /// process may write there.
     pub fn as_ptr(&self) -> NonNull<u8> {
         self.arena.address(self.at)
     }
 
-    /// The arena it belongs to, as [`Arena::id`].
+    /// The [id](Arena::id) of its arena.
     pub fn arena_id(&self) -> u64 {
         self.arena.id()
     }
 
-    /// The arena it belongs to.
+    /// Its arena.
     pub fn arena(&self) -> &Arc<Arena> {
         &self.arena
     }
@@ -89,11 +90,12 @@ impl Block {
         self.fresh
     }
 
-    /// Splits it: this block keeps the bytes before `at`, the answer owns those from `at` on (and the padding).
+    /// Splits the block: it keeps the bytes before `at`, and the returned block owns those from `at` on, padding
+    /// included.
     ///
     /// # Panics
     ///
-    /// If `at` is not a multiple of 64, or lies beyond what the block holds.
+    /// If `at` is not a multiple of 64, or is beyond what the block holds.
     #[must_use = "the part split off is freed when it is dropped"]
     pub fn split_off(&mut self, at: u64) -> Block {
         assert!(

@@ -1,4 +1,4 @@
-//! What commits are measured against: the capacity, the system's memory, and how well collapsing goes.
+//! Limits of commits: the capacity, the system's memory, and a policy for collapsing.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,21 +7,21 @@ use std::time::{Duration, Instant};
 
 use crate::sys::limits::{self, Memory};
 
-/// Locks; a thread that panicked inside left numbers that are still whole, since each change is one step.
+/// Locks a mutex. A panic inside cannot leave a partial change, since each change is one step.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How long an answer about the system's memory counts.
-const FRESH: Duration = Duration::from_millis(100);
+/// How long a reading of the system's memory is used.
+const MAX_AGE: Duration = Duration::from_millis(100);
 
-/// How much of the system's memory is not committed, or an eighth of what is available if that is less: what is left for
-/// everybody's next steps.
+/// Memory that is never committed, in bytes, so that the rest of the system can continue; an eighth of what is
+/// available if that is less.
 const RESERVE: u64 = 48 << 20;
 
-/// That does not shrink below this much, or a sixteenth of all if that is less: with nothing left, the next worker that starts
-/// would have the kernel kill somebody.
-const LEAST_RESERVE: u64 = 8 << 20;
+/// Lower bound of that reserve; a sixteenth of the total if that is less. With nothing left, the next worker that
+/// starts would make Linux kill a process.
+const MIN_RESERVE: u64 = 8 << 20;
 
 /// Bytes that may still be committed.
 #[derive(Debug)]
@@ -29,17 +29,18 @@ pub(super) struct Budget {
     capacity: u64,
     committed: AtomicU64,
     memory: Mutex<Allowance>,
-    /// See `Spec::root`.
+    /// As [`Spec::root`](super::Spec::root).
     root: PathBuf,
     pub(super) collapse: CollapsePolicy,
 }
 
 #[derive(Debug)]
 struct Allowance {
+    /// Bytes that may still be committed.
     bytes: u64,
     read_at: Instant,
-    /// What was taken and may not be in the system's figures yet.
-    under_way: u64,
+    /// Bytes claimed but perhaps not yet visible in the system's numbers.
+    in_progress: u64,
 }
 
 impl Allowance {
@@ -47,47 +48,48 @@ impl Allowance {
         let mut allowance = Allowance {
             bytes: 0,
             read_at: Instant::now(),
-            under_way: 0,
+            in_progress: 0,
         };
         allowance.renew(memory);
         allowance
     }
 
-    /// Counts from what the system says now. Of what is under way a part may be in that already; it comes back with the next time.
+    /// Updates from the system's numbers. Part of what is in progress may be counted twice; the next update corrects
+    /// that.
     fn renew(&mut self, memory: &Memory) {
-        let least = LEAST_RESERVE.min(memory.limit / 16);
+        let least = MIN_RESERVE.min(memory.limit / 16);
         let reserve = RESERVE.min(memory.available / 8).max(least);
         let left = memory.available.saturating_sub(reserve);
-        self.bytes = left.saturating_sub(self.under_way);
+        self.bytes = left.saturating_sub(self.in_progress);
         self.read_at = Instant::now();
     }
 }
 
-/// Bytes that count as committed, and are about to be. Given back when dropped, unless they are kept.
+/// Bytes that count as committed while they are being committed. Returned on drop, unless confirmed.
 #[derive(Debug)]
 #[must_use]
-pub(super) struct Taken<'a> {
+pub(super) struct BudgetClaim<'a> {
     budget: &'a Budget,
     bytes: u64,
 }
 
-impl Taken<'_> {
-    /// They are committed now: the system knows of them.
-    pub(super) fn keep(self) {
-        lock(&self.budget.memory).under_way -= self.bytes;
+impl BudgetClaim<'_> {
+    /// They are committed now, and visible in the system's numbers.
+    pub(super) fn confirm(self) {
+        lock(&self.budget.memory).in_progress -= self.bytes;
         std::mem::forget(self);
     }
 }
 
-impl Drop for Taken<'_> {
+impl Drop for BudgetClaim<'_> {
     fn drop(&mut self) {
-        lock(&self.budget.memory).under_way -= self.bytes;
+        lock(&self.budget.memory).in_progress -= self.bytes;
         self.budget.give(self.bytes);
     }
 }
 
 impl Budget {
-    /// `memory` is what the system has said just now.
+    /// `memory` is the system's current memory.
     pub(super) fn new(capacity: u64, memory: &Memory, root: &Path) -> Budget {
         Budget {
             capacity,
@@ -110,8 +112,8 @@ impl Budget {
         self.committed.load(Ordering::Relaxed)
     }
 
-    /// Counts `bytes` as committed, if the capacity and the system's memory have room for them.
-    pub(super) fn take(&self, bytes: u64) -> Option<Taken<'_>> {
+    /// Claims `bytes`, if the capacity and the system's memory have room for them.
+    pub(super) fn take(&self, bytes: u64) -> Option<BudgetClaim<'_>> {
         let more = |committed: u64| {
             committed
                 .checked_add(bytes)
@@ -126,7 +128,7 @@ impl Budget {
             self.give(bytes);
             return None;
         }
-        counted.then(|| Taken {
+        counted.then(|| BudgetClaim {
             budget: self,
             bytes,
         })
@@ -138,15 +140,15 @@ impl Budget {
         sum.is_none_or(|sum| sum > self.capacity)
     }
 
-    /// Counts `bytes` as no longer committed.
+    /// Returns committed bytes.
     pub(super) fn give(&self, bytes: u64) {
         self.committed.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Whether the machine and the container have `bytes` left: segments beyond that would call the OOM killer.
+    /// Claims memory of the machine and the container: segments beyond that would invoke the OOM killer.
     fn memory_for(&self, bytes: u64) -> bool {
         let mut allowance = lock(&self.memory);
-        if (allowance.read_at.elapsed() > FRESH || allowance.bytes < bytes)
+        if (allowance.read_at.elapsed() > MAX_AGE || allowance.bytes < bytes)
             && let Some(memory) = limits::memory_now(&self.root)
         {
             allowance.renew(&memory);
@@ -155,28 +157,30 @@ impl Budget {
             return false;
         };
         allowance.bytes = left;
-        allowance.under_way += bytes;
+        allowance.in_progress += bytes;
         true
     }
 }
 
-/// What 512 small pages cost: committing them and their first faults.
-const SMALL: i64 = 1_100_000;
-/// A collapse that takes longer than this is counted as slow, in nanoseconds.
-const SLOW: i64 = 1_000_000;
-/// What slow collapses may cost in advance, and the most that good ones can save up for them, in nanoseconds.
-const ADVANCE: i64 = 100_000_000;
-const MOST_SAVED: i64 = 400_000_000;
+/// Cost of 512 small pages in nanoseconds: committing them and their first faults.
+const SMALL_PAGES_NS: i64 = 1_100_000;
+/// A collapse that takes longer counts as slow, in nanoseconds.
+const SLOW_NS: i64 = 1_000_000;
+/// Initial credit for slow collapses, in nanoseconds.
+const INITIAL_CREDIT_NS: i64 = 100_000_000;
+/// Maximum credit that good collapses can earn, in nanoseconds.
+const MAX_CREDIT_NS: i64 = 400_000_000;
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(320);
 
-/// When to try huge pages, from what they cost so far.
+/// Decides when to try huge pages, from what they have cost so far.
 ///
-/// A good collapse takes an eighth of the time of 512 small pages. A slow one means that free memory is in pieces, or
-/// that the machine's host has taken it back, and is an investment: the next commit of that memory is a good one. So
-/// what good ones save pays for slow ones: all together cost no more than small pages would have, but for an advance of
-/// 100 ms. When that is spent, and after a failure, there is a pause of 10 ms, twice as long after each further one,
-/// 320 ms at most. A good try ends it, and so does a trim, which gives whole chunks back to the kernel.
+/// A good collapse takes an eighth of the time of 512 small pages. A slow one means that free memory is fragmented, or
+/// that the machine's host has taken it back. It is an investment: the next commit of that memory is a good one. So the
+/// time that good collapses save is credit for slow ones: all together cost no more than small pages would have, except
+/// for an initial credit of 100 ms. When the credit is spent, and after a failure, collapsing pauses for 10 ms, doubled
+/// after each further one up to 320 ms. A good collapse ends the pause, and so does a trim, which returns whole chunks
+/// to Linux.
 #[derive(Debug)]
 pub(super) struct CollapsePolicy {
     pace: Mutex<Pace>,
@@ -189,7 +193,7 @@ pub(super) struct CollapsePolicy {
 #[derive(Debug)]
 struct Pace {
     /// Nanoseconds that slow collapses may still cost.
-    saved: i64,
+    credit: i64,
     until: Option<Instant>,
     pause: Duration,
 }
@@ -198,7 +202,7 @@ impl Default for CollapsePolicy {
     fn default() -> CollapsePolicy {
         CollapsePolicy {
             pace: Mutex::new(Pace {
-                saved: ADVANCE,
+                credit: INITIAL_CREDIT_NS,
                 until: None,
                 pause: Duration::ZERO,
             }),
@@ -212,44 +216,48 @@ impl Default for CollapsePolicy {
 
 impl CollapsePolicy {
     /// Whether a collapse is worth trying now.
-    pub(super) fn may_try(&self) -> bool {
-        self.may_try_at(Instant::now())
+    pub(super) fn is_worth_trying(&self) -> bool {
+        self.is_worth_trying_at(Instant::now())
     }
 
-    fn may_try_at(&self, now: Instant) -> bool {
+    fn is_worth_trying_at(&self, now: Instant) -> bool {
         lock(&self.pace).until.is_none_or(|until| now >= until)
     }
 
-    /// Learns from one try of `count` chunks that took `time`.
+    /// Records a collapse of `count` chunks that took `time`.
     pub(super) fn learn(&self, time: Duration, count: u32, worked: bool) {
         self.learn_at(Instant::now(), time, count, worked);
     }
 
     fn learn_at(&self, now: Instant, time: Duration, count: u32, worked: bool) {
         let nanos = i64::try_from(time.as_nanos()).unwrap_or(i64::MAX / 2);
-        // Relaxed: counts for people.
+        // Relaxed: statistics only.
         self.nanos
             .fetch_add(nanos.unsigned_abs(), Ordering::Relaxed);
         let counter = if worked { &self.done } else { &self.failed };
         counter.fetch_add(count.into(), Ordering::Relaxed);
-        if worked && nanos / i64::from(count.max(1)) > SLOW {
+        if worked && nanos / i64::from(count.max(1)) > SLOW_NS {
             self.slow.fetch_add(count.into(), Ordering::Relaxed);
         }
-        let gain = if worked { SMALL * i64::from(count) } else { 0 } - nanos;
+        let gain = if worked {
+            SMALL_PAGES_NS * i64::from(count)
+        } else {
+            0
+        } - nanos;
         let mut pace = lock(&self.pace);
-        pace.saved = pace.saved.saturating_add(gain).min(MOST_SAVED);
-        if worked && pace.saved >= 0 {
+        pace.credit = pace.credit.saturating_add(gain).min(MAX_CREDIT_NS);
+        if worked && pace.credit >= 0 {
             pace.until = None;
             pace.pause = Duration::ZERO;
         } else {
-            pace.saved = pace.saved.max(0);
+            pace.credit = pace.credit.max(0);
             pace.pause = (pace.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
             pace.until = now.checked_add(pace.pause);
         }
     }
 
-    /// Ends a pause: the kernel has just got whole chunks back.
-    pub(super) fn forgive(&self) {
+    /// Ends a pause, because Linux has just received whole chunks.
+    pub(super) fn end_pause(&self) {
         let mut pace = lock(&self.pace);
         pace.until = None;
         pace.pause = Duration::ZERO;
@@ -257,49 +265,55 @@ impl CollapsePolicy {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test may panic")]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
     #[test]
-    fn good_collapses_pay_for_slow_ones_and_then_there_is_a_pause() {
+    fn good_collapses_pay_for_slow_ones_until_the_credit_is_spent() {
         let policy = CollapsePolicy::default();
         let start = Instant::now();
         let good = Duration::from_micros(100);
         let slow = Duration::from_micros(5_100);
         let mut afforded = 0;
-        while policy.may_try_at(start) {
+        while policy.is_worth_trying_at(start) {
             policy.learn_at(start, slow, 1, true);
             afforded += 1;
         }
-        assert_eq!(afforded, ADVANCE / 4_000_000 + 1);
-        assert!(policy.may_try_at(start + FIRST_PAUSE));
+        assert_eq!(afforded, INITIAL_CREDIT_NS / 4_000_000 + 1);
+        assert!(policy.is_worth_trying_at(start + FIRST_PAUSE));
         policy.learn_at(start, slow, 1, true);
-        assert!(!policy.may_try_at(start + FIRST_PAUSE), "twice as long");
+        assert!(
+            !policy.is_worth_trying_at(start + FIRST_PAUSE),
+            "twice as long"
+        );
         for _ in 0..20 {
             policy.learn_at(start, Duration::ZERO, 1, false);
         }
-        assert!(!policy.may_try_at(start + LONGEST_PAUSE / 2));
-        assert!(policy.may_try_at(start + LONGEST_PAUSE));
+        assert!(!policy.is_worth_trying_at(start + LONGEST_PAUSE / 2));
+        assert!(policy.is_worth_trying_at(start + LONGEST_PAUSE));
         for _ in 0..8 {
             policy.learn_at(start, good, 1, true);
         }
         for _ in 0..2 {
-            assert!(policy.may_try_at(start), "eight good ones pay for two");
+            assert!(
+                policy.is_worth_trying_at(start),
+                "eight good ones pay for two"
+            );
             policy.learn_at(start, slow, 1, true);
         }
-        assert!(policy.may_try_at(start));
+        assert!(policy.is_worth_trying_at(start));
         policy.learn_at(start, slow, 1, true);
-        assert!(!policy.may_try_at(start));
-        policy.forgive();
-        assert!(policy.may_try_at(start));
+        assert!(!policy.is_worth_trying_at(start));
+        policy.end_pause();
+        assert!(policy.is_worth_trying_at(start));
         assert_eq!(policy.failed.load(Ordering::Relaxed), 20);
         assert_eq!(policy.done.load(Ordering::Relaxed), 26 + 1 + 8 + 3);
         assert_eq!(policy.slow.load(Ordering::Relaxed), 26 + 1 + 3);
     }
 
     #[test]
-    fn what_is_left_for_others_does_not_shrink_to_nothing() {
+    fn the_reserve_for_other_processes_never_shrinks_to_nothing() {
         const MIB: u64 = 1 << 20;
         for (limit, left, allowed) in [
             (24 << 30, 1024, 976),
@@ -316,53 +330,53 @@ mod tests {
         }
     }
 
-    /// A limit that cannot be read is still there.
+    /// A limit that cannot be read still holds.
     #[test]
-    fn who_cannot_look_has_what_was_left() {
+    fn an_unreadable_limit_leaves_the_previous_allowance() {
         const MIB: u64 = 1 << 20;
         let left = Memory::of_a_container(24 << 30, 80 * MIB);
         crate::sys::tests::without_descriptors(|| {
             let budget = Budget::new(1 << 30, &left, Path::new("/"));
-            budget.take(40 * MIB).unwrap().keep();
-            lock(&budget.memory).read_at -= 2 * FRESH;
+            budget.take(40 * MIB).unwrap().confirm();
+            lock(&budget.memory).read_at -= 2 * MAX_AGE;
             assert!(budget.take(40 * MIB).is_none());
-            budget.take(30 * MIB).unwrap().keep();
+            budget.take(30 * MIB).unwrap().confirm();
         });
     }
 
     #[test]
-    fn the_capacity_is_never_passed() {
+    fn the_capacity_is_never_exceeded() {
         let budget = Budget::new(
             1000,
             &Memory::of_a_container(1 << 30, 1 << 30),
             Path::new("/"),
         );
-        budget.take(600).unwrap().keep();
+        budget.take(600).unwrap().confirm();
         assert!(budget.take(401).is_none());
         assert!(budget.take(u64::MAX).is_none());
         drop(budget.take(400).unwrap());
-        budget.take(400).unwrap().keep();
+        budget.take(400).unwrap().confirm();
         budget.give(1000);
         assert_eq!(budget.committed(), 0);
     }
 
-    /// The system does not know of what others are only about to commit.
+    /// The system's numbers do not include memory that other threads are about to commit.
     #[test]
-    fn what_is_under_way_is_not_given_out_twice() {
+    fn memory_being_committed_is_not_handed_out_twice() {
         const MIB: u64 = 1 << 20;
         let left = Memory::of_a_container(24 << 30, 80 * MIB);
         let mut allowance = Allowance::now(&left);
         assert_eq!(allowance.bytes, 70 * MIB);
-        allowance.under_way = 60 * MIB;
+        allowance.in_progress = 60 * MIB;
         allowance.renew(&left);
         assert_eq!(allowance.bytes, 10 * MIB);
         let budget = Budget::new(1 << 30, &left, Path::new("/"));
-        let under_way = || lock(&budget.memory).under_way;
+        let in_progress = || lock(&budget.memory).in_progress;
         let [first, second] = [10 * MIB, 20 * MIB].map(|bytes| budget.take(bytes).unwrap());
-        assert_eq!(under_way(), 30 * MIB);
-        first.keep();
-        assert_eq!((under_way(), budget.committed()), (20 * MIB, 30 * MIB));
+        assert_eq!(in_progress(), 30 * MIB);
+        first.confirm();
+        assert_eq!((in_progress(), budget.committed()), (20 * MIB, 30 * MIB));
         drop(second);
-        assert_eq!((under_way(), budget.committed()), (0, 10 * MIB));
+        assert_eq!((in_progress(), budget.committed()), (0, 10 * MIB));
     }
 }

@@ -1,4 +1,4 @@
-//! Putting memory behind a region and taking it away: chunks, huge pages, fallbacks, trim.
+//! Committing and freeing memory of a region: chunks, huge pages, fallbacks, trim. See "Commit" in README.md.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,46 +12,48 @@ use super::layout::{CHUNK, GRANULE, PAGE};
 use super::region::{Region, chunks_of, inside, runs, touched, within};
 use crate::sys;
 
-/// A chunk needed by at least this many granules at once (1 MiB) becomes a huge page right away.
-const FILL_NEED: u32 = 16;
-/// A chunk that has got this many granules of small pages (256 KiB) becomes one when it needs more.
-const FILL_HAVE: u32 = 4;
-/// Beyond this many granules of small pages, copying them costs more than it brings.
-const FILL_MOST: u32 = 8;
-/// How many empty chunks are collapsed by one call: the kernel begins each call by asking every core to empty its page
+/// A chunk of which at least this many granules (1 MiB) are needed at once becomes a huge page immediately.
+const HUGE_MIN_NEED: u32 = 16;
+/// A chunk with at least this many granules of small pages (256 KiB) becomes a huge page when it needs more.
+const HUGE_MIN_HAVE: u32 = 4;
+/// With more than this many granules of small pages, copying them costs more than a huge page saves.
+const HUGE_MAX_COPY: u32 = 8;
+/// Maximum number of empty chunks collapsed by one call. Linux begins each call by asking every core to drain its page
 /// caches, which takes milliseconds when cores are busy.
-const RUN: usize = 16;
-/// From so many runs on (64 MiB) several threads collapse them, at most so many, the caller among them.
-const SHARED: usize = 2;
-const HANDS: usize = 4;
-/// How often a collapse that says "try again" is tried.
-const TRIES: u32 = 3;
+const MAX_RUN: usize = 16;
+/// From this number of runs on (64 MiB), several threads collapse them.
+const PARALLEL_RUNS: usize = 2;
+/// Maximum number of these threads, including the caller.
+const MAX_THREADS: usize = 4;
+/// How often a collapse that returns `EAGAIN` is tried.
+const COLLAPSE_TRIES: u32 = 3;
 
-/// There was no memory to commit.
+/// There is no memory to commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct NoRoom;
+pub(super) struct OutOfMemory;
 
 fn bytes(mask: u32) -> u64 {
     u64::from(mask.count_ones()) * GRANULE
 }
 
 impl Region {
-    /// Puts memory behind `range`, which the caller has reserved in the books.
+    /// Commits `range`, which the caller has reserved.
     ///
-    /// `huge` allows huge pages, which may commit more than asked for; without it only the 64 KiB granules touched.
+    /// `huge` allows huge pages, which may commit more than asked for. Without it, commits the 64 KiB granules that
+    /// `range` touches.
     pub(super) fn commit(
         &self,
         range: &Range<u64>,
         huge: bool,
         budget: &Budget,
-    ) -> Result<(), NoRoom> {
-        let _turn = lock(&self.turn);
-        // What somebody has cut must not grow again over what is gone.
+    ) -> Result<(), OutOfMemory> {
+        let _committing = lock(&self.commit_lock);
+        // A truncated segment must not grow again, which would hide the loss.
         if self.segment.stat().is_ok_and(|stat| stat.len < self.len()) {
-            return Err(NoRoom);
+            return Err(OutOfMemory);
         }
         if huge {
-            self.fill_together(range, budget);
+            self.fill_in_parallel(range, budget);
         }
         let chunks = chunks_of(range);
         let mut index = chunks.start;
@@ -75,14 +77,15 @@ impl Region {
         Ok(())
     }
 
-    /// Makes huge pages of the empty chunks of a large range by several threads: most of a collapse is clearing, and one
-    /// core clears less than memory takes. What fails is left as it was, for one thread that finds out where.
-    fn fill_together(&self, range: &Range<u64>, budget: &Budget) {
+    /// Makes huge pages of the empty chunks of a large range with several threads: most of a collapse is clearing, and
+    /// one core clears less than memory bandwidth allows. What fails is left unchanged, for one thread that finds out
+    /// where.
+    fn fill_in_parallel(&self, range: &Range<u64>, budget: &Budget) {
         let chunks = chunks_of(range);
-        if chunks.len() < SHARED * RUN || !budget.collapse.may_try() {
+        if chunks.len() < PARALLEL_RUNS * MAX_RUN || !budget.collapse.is_worth_trying() {
             return;
         }
-        let mut work = Vec::with_capacity(chunks.len() / RUN + 1);
+        let mut work = Vec::with_capacity(chunks.len() / MAX_RUN + 1);
         let mut index = chunks.start;
         while index < chunks.end {
             match self.empty_run(index, range) {
@@ -93,47 +96,48 @@ impl Region {
                 }
             }
         }
-        let hands = sys::limits::cores().min(HANDS).min(work.len());
-        // The segment grows by one thread.
+        let threads = sys::limits::cores().min(MAX_THREADS).min(work.len());
+        // Grow the segment here, on one thread.
         let Some(&(first, run)) = work.last() else {
             return;
         };
-        if hands < 2 || self.grow((first + run) as u64 * CHUNK).is_err() {
+        if threads < 2 || self.grow((first + run) as u64 * CHUNK).is_err() {
             return;
         }
         let next = AtomicUsize::new(0);
-        // Relaxed: each index is taken once, and the list itself was there before the threads.
+        // Relaxed: each index is taken once, and the list was complete before the threads started.
         let take = || work.get(next.fetch_add(1, Ordering::Relaxed));
-        let fill = |&(first, run): &(usize, usize)| self.fill_run(first, run, hands as u32, budget);
-        let hand = || while take().is_some_and(fill) {};
+        let fill =
+            |&(first, run): &(usize, usize)| self.fill_run(first, run, threads as u32, budget);
+        let work_off = || while take().is_some_and(fill) {};
         thread::scope(|scope| {
-            for _ in 1..hands {
+            for _ in 1..threads {
                 let builder = thread::Builder::new().name("arenite-commit".to_owned());
-                // Where no thread can be had, the others do it all.
-                let _ = sys::process::start_scoped(builder, scope, hand);
+                // If a thread cannot be started, the others do its share.
+                let _ = sys::process::start_scoped(builder, scope, work_off);
             }
-            hand();
+            work_off();
         });
     }
 
-    /// How many chunks from `first` on have nothing and are needed enough to become huge pages at once.
+    /// Number of chunks from `first` on that are empty and needed enough to become huge pages at once.
     fn empty_run(&self, first: usize, range: &Range<u64>) -> usize {
-        let books = lock(&self.books);
-        books.chunks[first..chunks_of(range).end]
+        let accounting = lock(&self.accounting);
+        accounting.chunks[first..chunks_of(range).end]
             .iter()
-            .take(RUN)
+            .take(MAX_RUN)
             .enumerate()
             .take_while(|&(step, chunk)| {
                 let need = touched(&within(range, first + step));
-                chunk.committed == 0 && need.count_ones() >= FILL_NEED
+                chunk.committed == 0 && need.count_ones() >= HUGE_MIN_NEED
             })
             .count()
     }
 
-    /// Makes huge pages of `count` empty chunks by one call, or changes nothing. So many threads do it side by side.
-    fn fill_run(&self, first: usize, count: usize, hands: u32, budget: &Budget) -> bool {
+    /// Makes huge pages of `count` empty chunks with one call, or changes nothing. `threads` do this in parallel.
+    fn fill_run(&self, first: usize, count: usize, threads: u32, budget: &Budget) -> bool {
         let total = count as u64 * CHUNK;
-        if !budget.collapse.may_try() {
+        if !budget.collapse.is_worth_trying() {
             return false;
         }
         let Some(taken) = budget.take(total) else {
@@ -146,17 +150,17 @@ impl Region {
                 .try_for_each(|at| self.segment.allocate(at..at + PAGE))
         });
         crate::sync::point!("commit.seeded");
-        let worked = seeded.is_ok() && self.collapse(first, count, hands, budget);
+        let worked = seeded.is_ok() && self.collapse(first, count, threads, budget);
         for index in first..first + count {
             if worked {
                 self.note_committed(index, u32::MAX, true);
             } else {
-                // The kernel does not say how far it came: one chunk after the other finds out.
+                // Linux does not report how far it came; trying chunk by chunk finds out.
                 self.punch(index, u32::MAX);
             }
         }
         if worked {
-            taken.keep();
+            taken.confirm();
         }
         worked
     }
@@ -168,36 +172,36 @@ impl Region {
         need: u32,
         huge: bool,
         budget: &Budget,
-    ) -> Result<(), NoRoom> {
-        let worth = need.count_ones() >= FILL_NEED || have.count_ones() >= FILL_HAVE;
-        let cheap = have.count_ones() <= FILL_MOST;
+    ) -> Result<(), OutOfMemory> {
+        let worth = need.count_ones() >= HUGE_MIN_NEED || have.count_ones() >= HUGE_MIN_HAVE;
+        let cheap = have.count_ones() <= HUGE_MAX_COPY;
         if huge
             && worth
             && cheap
-            && budget.collapse.may_try()
+            && budget.collapse.is_worth_trying()
             && let Some(taken) = budget.take(bytes(!have))
             && let Ok(huge) = self.fill(index, have, budget)
         {
             self.note_committed(index, u32::MAX, huge);
-            taken.keep();
+            taken.confirm();
             return Ok(());
         }
-        let taken = budget.take(bytes(need)).ok_or(NoRoom)?;
+        let taken = budget.take(bytes(need)).ok_or(OutOfMemory)?;
         let done = self
             .grow((index as u64 + 1) * CHUNK)
             .and_then(|()| self.allocate(index, need));
         crate::sync::point!("commit.allocated");
         if done.is_err() {
-            // Part of it may have got memory; what the books do not count must not stay.
+            // Part of it may be allocated; uncounted memory must not stay.
             self.punch(index, need);
-            return Err(NoRoom);
+            return Err(OutOfMemory);
         }
         self.note_committed(index, need, false);
-        taken.keep();
+        taken.confirm();
         Ok(())
     }
 
-    /// Makes chunk `index` a huge page, or fills it with small ones; says which.
+    /// Makes chunk `index` a huge page, or fills it with small pages. Returns whether it is a huge page.
     fn fill(&self, index: usize, have: u32, budget: &Budget) -> sys::Result<bool> {
         let start = index as u64 * CHUNK;
         self.grow(start + CHUNK)?;
@@ -208,8 +212,8 @@ impl Region {
         if self.collapse(index, 1, 1, budget) {
             return Ok(true);
         }
-        // Whatever the reason was: fallocate decides whether there is room. Only for what has no memory yet: one that
-        // fails takes away every page of its range that nobody has touched, whoever had it allocated before.
+        // Whatever the reason: fallocate decides whether there is room. Only for what has no memory yet: a fallocate
+        // that fails frees every untouched page of its range, even pages allocated by an earlier one.
         let filled = self.allocate(index, !have);
         if filled.is_err() {
             self.punch(index, !have);
@@ -217,12 +221,12 @@ impl Region {
         filled.map(|()| false)
     }
 
-    fn collapse(&self, first: usize, count: usize, hands: u32, budget: &Budget) -> bool {
+    fn collapse(&self, first: usize, count: usize, threads: u32, budget: &Budget) -> bool {
         let start = first * CHUNK as usize;
         let range = start..start + count * CHUNK as usize;
         let began = Instant::now();
         let mut worked = false;
-        for _ in 0..TRIES {
+        for _ in 0..COLLAPSE_TRIES {
             match self.map.collapse(range.clone()) {
                 Ok(()) => worked = true,
                 Err(error) if error.errno() == Errno::EAGAIN => continue,
@@ -231,15 +235,17 @@ impl Region {
             break;
         }
         crate::sync::point!("commit.collapsed");
-        // Threads that share the memory's bandwidth are each as slow as all of them together are quick.
-        let took = began.elapsed() / hands;
+        // Parallel collapses share the memory bandwidth: divide, to compare with one that has it alone.
+        let took = began.elapsed() / threads;
         budget.collapse.learn(took, count as u32, worked);
         worked
     }
 
-    /// Puts memory behind granules of a chunk; where there is no room, looks for pages that readers of holes have left.
+    /// Allocates memory for granules of a chunk. On `ENOSPC`, frees pages that readers of holes left, and tries once
+    /// more.
     ///
-    /// All of them again then: what this call has allocated already is in no books yet, and goes with the strays.
+    /// The second try covers all granules: those allocated by the first are not accounted for yet, so they are freed as
+    /// strays.
     fn allocate(&self, index: usize, mask: u32) -> sys::Result<()> {
         let all = || runs(index, mask).try_for_each(|run| self.segment.allocate(run));
         match all() {
@@ -248,26 +254,26 @@ impl Region {
         }
     }
 
-    /// Takes the memory of granules away. Only with `turn`; content is lost.
+    /// Frees the memory of granules, whose content is lost. The caller holds `commit_lock`.
     fn punch(&self, index: usize, mask: u32) {
         for run in runs(index, mask) {
-            // Punching whole pages of a file in memory needs no memory and cannot fail for lack of it; if a kernel
-            // refuses all the same, the pages stay as strays, which `punch_strays` tries again.
+            // Punching whole pages of an in-memory file needs no memory and cannot fail for want of it. Pages that stay
+            // anyway become strays, which `punch_strays` tries to free again.
             let _ = self.segment.punch(run);
         }
     }
 
-    /// Reading a hole gives it a page of zeros: if the segment has more memory than the books know of, takes the rest
-    /// away. Only with `turn`. Returns the bytes gained.
+    /// Frees memory that is not accounted for: reading a hole allocates a page of zeros. The caller holds
+    /// `commit_lock`. Returns the number of bytes freed.
     pub(super) fn punch_strays(&self) -> u64 {
         let Ok(before) = self.segment.stat() else {
             return 0;
         };
-        let (known, chunks) = {
-            let books = lock(&self.books);
-            (books.committed(), books.chunks.clone())
+        let (counted, chunks) = {
+            let accounting = lock(&self.accounting);
+            (accounting.committed(), accounting.chunks.clone())
         };
-        if before.blocks <= known {
+        if before.blocks <= counted {
             return 0;
         }
         for (index, chunk) in chunks.iter().enumerate() {
@@ -282,56 +288,57 @@ impl Region {
         before.blocks.saturating_sub(after)
     }
 
-    /// Takes memory away that nobody holds, until that is `want` bytes or all; the bytes given back.
+    /// Frees memory that no block holds, until `want` bytes are free or all is. Returns the number of bytes.
     ///
-    /// Whole chunks and granules of small pages only; with `hard` also parts of huge pages, which become small then.
-    pub(super) fn trim(&self, hard: bool, want: u64, budget: &Budget) -> u64 {
-        let _turn = lock(&self.turn);
+    /// Frees whole chunks, and granules of small pages; with `split_huge` also parts of huge pages, which then become
+    /// small pages.
+    pub(super) fn trim(&self, split_huge: bool, want: u64, budget: &Budget) -> u64 {
+        let _committing = lock(&self.commit_lock);
         let mut gained = self.punch_strays();
-        let mut ranges = lock(&self.books).free.ranges();
+        let mut ranges = lock(&self.accounting).free.ranges();
         ranges.retain(|&(_, len)| len >= GRANULE);
         for (start, len) in ranges {
             if gained >= want {
                 break;
             }
-            // While it is being punched the range belongs to us: nobody can be given a page that is about to go.
-            if !lock(&self.books).free.take_exact(start, len) {
+            // Owning the range while it is punched keeps it from being allocated meanwhile.
+            if !lock(&self.accounting).free.take_exact(start, len) {
                 continue;
             }
             crate::sync::point!("reclaim.taken");
-            gained += self.punch_free(start..start + len, hard, budget);
+            gained += self.punch_free(start..start + len, split_huge, budget);
             crate::sync::point!("reclaim.punched");
-            lock(&self.books).free.give(start, len);
+            lock(&self.accounting).free.give(start, len);
         }
         let above = || {
-            let mut books = lock(&self.books);
-            let end = books.chunks.len() as u64 * CHUNK;
-            books.free.take_up_to(end)
+            let mut accounting = lock(&self.accounting);
+            let end = accounting.chunks.len() as u64 * CHUNK;
+            accounting.free.take_up_to(end)
         };
         if gained < want
             && let Some((start, len)) = above()
         {
-            gained += self.punch_free(start..start + len, hard, budget);
-            lock(&self.books).free.give(start, len);
+            gained += self.punch_free(start..start + len, split_huge, budget);
+            lock(&self.accounting).free.give(start, len);
         }
         if gained >= CHUNK {
-            budget.collapse.forgive();
+            budget.collapse.end_pause();
         }
         gained
     }
 
-    fn punch_free(&self, range: Range<u64>, hard: bool, budget: &Budget) -> u64 {
+    fn punch_free(&self, range: Range<u64>, split_huge: bool, budget: &Budget) -> u64 {
         let mut gained = 0;
         for index in chunks_of(&range) {
             let part = within(&range, index);
             let chunk = self.chunk(index);
             let whole = part == (0..CHUNK);
             let mask = inside(&part) & chunk.committed;
-            if mask == 0 || (chunk.huge && !whole && !hard) {
+            if mask == 0 || (chunk.huge && !whole && !split_huge) {
                 continue;
             }
-            let forgotten = lock(&self.books).forgotten;
-            // Of a whole chunk also what is in no books: a hostile writer can open its whole region.
+            let zeros_generation = lock(&self.accounting).zeros_generation;
+            // Of a whole chunk also uncounted memory: a hostile writer can open its whole region.
             let holes = if whole { !chunk.committed } else { 0 };
             let mut punched = 0;
             for run in runs(index, mask | holes) {
@@ -339,10 +346,10 @@ impl Region {
                     punched |= touched(&within(&run, index));
                 }
             }
-            let mut books = lock(&self.books);
-            // Who wrote here may have done so again before it was gone.
-            let is_zero = punched == u32::MAX && books.forgotten == forgotten;
-            let chunk = &mut books.chunks[index];
+            let mut accounting = lock(&self.accounting);
+            // If the writer was lost meanwhile, it may have written here again.
+            let is_zero = punched == u32::MAX && accounting.zeros_generation == zeros_generation;
+            let chunk = &mut accounting.chunks[index];
             punched &= chunk.committed;
             chunk.committed &= !punched;
             if punched != 0 {
@@ -351,7 +358,7 @@ impl Region {
             if is_zero {
                 chunk.fresh_from = 0;
             }
-            drop(books);
+            drop(accounting);
             budget.give(bytes(punched));
             gained += bytes(punched);
         }

@@ -1,4 +1,4 @@
-//! What can go wrong with an arena, in numbers.
+//! Arena errors.
 
 use std::fmt;
 use std::path::Path;
@@ -7,43 +7,43 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::sys::{self, debug_as_text};
 
-/// An allocation found no room. All numbers are bytes.
+/// The arena has no room for an allocation. All numbers are bytes.
 ///
-/// Where there is no arena (in an inline engine, and outside of engines) an array takes memory of the process, and these are the
-/// numbers of the machine, or of the container.
+/// Where there is no arena (in an inline engine, and outside of engines), arrays use private memory, and the numbers
+/// are those of the machine or the container.
 // Plain numbers, so that it can cross a link from a worker unchanged.
 #[repr(C)]
 #[derive(Copy, Clone, Pod, Zeroable, PartialEq, Eq)]
 pub struct ArenaFull {
-    /// What was asked for.
+    /// Bytes requested.
     pub requested: u64,
-    /// What nobody holds, in all regions together.
+    /// Free bytes, in all regions together.
     pub free: u64,
-    /// What the arena may have at most.
+    /// Maximum size of the arena.
     pub capacity: u64,
-    /// The largest run that nobody holds in the region that was asked.
+    /// The largest free run in the region of the request.
     pub largest_free: u64,
-    /// What the system can still give: room of `/dev/shm`, or memory where segments have no names.
+    /// What the system has left: space in `/dev/shm`, or memory where segments have no names.
     pub shm_free: u64,
-    /// Whose number `shm_free` is: one of the codes below.
-    pub(crate) whose: u64,
+    /// What `shm_free` refers to: one of the codes below.
+    pub(crate) source: u64,
 }
 
 const _: () = assert!(size_of::<ArenaFull>() == 48 && align_of::<ArenaFull>() == 8);
 
 impl ArenaFull {
-    /// `shm_free` is what the machine has left.
-    pub(crate) const MACHINES: u64 = 0;
-    /// `shm_free` is what the container has left.
-    pub(crate) const CONTAINERS: u64 = 1;
-    /// `shm_free` is what the file system `/dev/shm` has left.
-    pub(crate) const FILE_SYSTEMS: u64 = 2;
-    /// As `MACHINES`; but it was the arena's own capacity that had no room, although so much is free in it.
-    pub(crate) const ARENAS: u64 = 3;
-    /// As `MACHINES`; there was no arena: the memory would have been the process's own.
-    pub(crate) const PROCESSES: u64 = 4;
+    /// `shm_free` is the machine's.
+    pub(crate) const MACHINE: u64 = 0;
+    /// `shm_free` is the container's.
+    pub(crate) const CONTAINER: u64 = 1;
+    /// `shm_free` is the file system's at `/dev/shm`.
+    pub(crate) const FILE_SYSTEM: u64 = 2;
+    /// As `MACHINE`; but the arena's own capacity had no room, although this much is free in it.
+    pub(crate) const ARENA: u64 = 3;
+    /// As `MACHINE`; there was no arena, and the memory would have been private.
+    pub(crate) const PROCESS: u64 = 4;
 
-    /// A refusal of so many bytes of the process's own memory.
+    /// A failed allocation of private memory.
     pub(crate) fn private(requested: u64) -> ArenaFull {
         let memory = sys::limits::memory_available(Path::new("/"));
         ArenaFull {
@@ -52,33 +52,33 @@ impl ArenaFull {
             capacity: memory.limit,
             largest_free: memory.available,
             shm_free: memory.available,
-            whose: Self::PROCESSES,
+            source: Self::PROCESS,
         }
     }
 
-    /// The limit of the system that was in the way; `None` where it was the arena's own capacity. That may be so although
-    /// [`largest_free`](ArenaFull::largest_free) says that there is room: the capacity counts what is committed, which is
-    /// 64 KiB at least at a time, so small arrays in many places take more of it than they hold.
+    /// The limit of the system that was reached, or `None` if it was the arena's own capacity. The capacity can be used
+    /// up although [`largest_free`](ArenaFull::largest_free) reports room: it limits committed memory, which grows by
+    /// at least 64 KiB at a time, so small arrays scattered over many places take up more of it than they hold.
     ///
     /// ```
-    /// use arenite::arena::{Arena, Limit, Placement, Spec};
+    /// use arenite::arena::{Arena, SystemLimit, BlockPlacement, Spec};
     ///
     /// let arena = Arena::create(&Spec { capacity: 1 << 20, ..Spec::default() })?;
-    /// let full = arena.alloc(0, 2 << 20, Placement::Packed).unwrap_err();
+    /// let full = arena.alloc(0, 2 << 20, BlockPlacement::Packed).unwrap_err();
     /// assert_eq!(full.limit(), None);
     /// # Ok::<(), arenite::arena::ArenaError>(())
     /// ```
-    pub fn limit(&self) -> Option<Limit> {
+    pub fn limit(&self) -> Option<SystemLimit> {
         let fits = self.requested <= self.largest_free.min(self.free).min(self.capacity);
-        match self.whose {
-            // Memory that there is, and that this process may not have.
-            Self::PROCESSES if fits => Some(Limit::AddressSpace),
-            Self::PROCESSES => Some(Limit::Machine),
-            Self::ARENAS => None,
+        match self.source {
+            // The machine has the memory, but this process may not use it.
+            Self::PROCESS if fits => Some(SystemLimit::AddressSpace),
+            Self::PROCESS => Some(SystemLimit::Machine),
+            Self::ARENA => None,
             _ if !fits => None,
-            Self::CONTAINERS => Some(Limit::Container),
-            Self::FILE_SYSTEMS => Some(Limit::DevShm),
-            _ => Some(Limit::Machine),
+            Self::CONTAINER => Some(SystemLimit::Container),
+            Self::FILE_SYSTEM => Some(SystemLimit::DevShm),
+            _ => Some(SystemLimit::Machine),
         }
     }
 }
@@ -91,15 +91,15 @@ impl fmt::Display for ArenaFull {
             capacity,
             largest_free,
             shm_free,
-            whose,
+            source,
         } = *self;
-        if whose == Self::PROCESSES {
+        if source == Self::PROCESS {
             return write!(
                 f,
-                "there is no memory: requested {requested}, left {shm_free} of {capacity} bytes; {}",
+                "out of memory: requested {requested}, left {shm_free} of {capacity} bytes; {}",
                 match self.limit() {
-                    Some(Limit::AddressSpace) =>
-                        "this process may not have more: raise its limits (`ulimit -v`, `ulimit -d`)",
+                    Some(SystemLimit::AddressSpace) =>
+                        "a limit of this process was reached: raise it (`ulimit -v`, `ulimit -d`)",
                     _ => "ask for less, or stop other programs",
                 }
             );
@@ -114,24 +114,25 @@ impl fmt::Display for ArenaFull {
         } else if requested > free {
             "drop arrays that are no longer needed, or raise the capacity"
         } else if requested > largest_free {
-            "the free memory is in pieces: drop neighbouring arrays, or raise the capacity"
+            "the free memory is fragmented: drop neighbouring arrays, or raise the capacity"
         } else {
             match self.limit() {
-                Some(Limit::DevShm) => {
+                Some(SystemLimit::DevShm) => {
                     "/dev/shm is full: mount a larger /dev/shm, or use a backing without names"
                 }
-                Some(Limit::Container) if requested <= shm_free => {
-                    "the container has so much, and keeps some of it free, so that the kernel need not kill: raise its limit, or \
-                     lower what else runs in it"
+                Some(SystemLimit::Container) if requested <= shm_free => {
+                    "the container has this much, but part of it is held in reserve, because Linux would kill a \
+                     process when it runs out: raise its limit, or reduce what else runs in it"
                 }
-                Some(Limit::Container) => {
-                    "the container has no more memory for it: raise its limit, or lower what else runs in it"
+                Some(SystemLimit::Container) => {
+                    "the container has no more memory for it: raise its limit, or reduce what else runs in it"
                 }
-                Some(Limit::Machine) if requested <= shm_free => {
-                    "the machine has so much, and keeps some of it free, so that the kernel need not kill: stop other programs"
+                Some(SystemLimit::Machine) if requested <= shm_free => {
+                    "the machine has this much, but part of it is held in reserve, because Linux would kill a \
+                     process when it runs out: stop other programs"
                 }
                 None => {
-                    "all of the capacity is committed, beside small arrays in many places: drop arrays that are no longer \
+                    "all of the capacity is committed, by small arrays in many places: drop arrays that are no longer \
                      needed, or raise the capacity"
                 }
                 _ => "the machine has no more memory for it: stop other programs",
@@ -145,10 +146,10 @@ impl std::error::Error for ArenaFull {}
 
 debug_as_text!(ArenaFull, ArenaError);
 
-/// Which limit an arena does not fit into.
+/// A limit of the system that an arena reached.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub enum Limit {
+pub enum SystemLimit {
     /// The size of the file system `/dev/shm`.
     DevShm,
     /// The memory limit of the container (control group).
@@ -161,7 +162,7 @@ pub enum Limit {
     FileSize,
 }
 
-/// An arena could not be made or attached to.
+/// An arena could not be created or attached to.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ArenaError {
@@ -172,31 +173,31 @@ pub enum ArenaError {
         /// The capacity asked for, in bytes.
         capacity: u64,
         /// Which limit.
-        limit: Limit,
+        limit: SystemLimit,
         /// The largest capacity that would do, in bytes.
         largest: u64,
     },
-    /// An arena of this name is in use.
+    /// A running program uses an arena of this name.
     NameTaken {
         /// The name.
         name: String,
     },
-    /// A name that cannot be one.
+    /// The name has a character that is not allowed, or a wrong length.
     BadName {
         /// The name.
         name: String,
     },
-    /// What was asked for does not exist here.
+    /// The request is not possible on this system.
     Unsupported {
-        /// A sentence about it.
+        /// What is not supported, as a sentence.
         what: String,
     },
     /// There is no arena to attach to.
     Absent {
-        /// What was looked for.
+        /// What is missing.
         what: String,
     },
-    /// The arena is being made right now.
+    /// The arena is still being created.
     NotReady,
     /// The arena was made by another version of this crate, or it is not an arena.
     WrongVersion {
@@ -211,10 +212,10 @@ pub enum ArenaError {
         segment: String,
         /// Its length in bytes.
         len: u64,
-        /// The length it must have.
+        /// The length according to its header.
         expected: u64,
     },
-    /// The system refused.
+    /// A system call failed.
     System(sys::Error),
 }
 
@@ -229,18 +230,20 @@ impl fmt::Display for ArenaError {
             } => {
                 write!(f, "a capacity of {capacity} bytes is more than ")?;
                 let (what, todo) = match limit {
-                    Limit::DevShm => (
+                    SystemLimit::DevShm => (
                         "/dev/shm has",
                         "mount a larger one (`mount -o remount,size=…`, `docker run --shm-size=…`), or use a backing \
                          without names",
                     ),
-                    Limit::Container => ("the memory limit of this container", "raise that limit"),
-                    Limit::Machine => ("the memory of this machine", "add memory"),
-                    Limit::AddressSpace => (
+                    SystemLimit::Container => {
+                        ("the memory limit of this container", "raise that limit")
+                    }
+                    SystemLimit::Machine => ("the memory of this machine", "add memory"),
+                    SystemLimit::AddressSpace => (
                         "the address space allows (RLIMIT_AS; each process maps each region, workers twice)",
                         "raise it (`ulimit -v unlimited`), use fewer workers",
                     ),
-                    Limit::FileSize => (
+                    SystemLimit::FileSize => (
                         "the file size limit allows (RLIMIT_FSIZE, which counts for shared memory too)",
                         "raise it (`ulimit -f unlimited`)",
                     ),
@@ -280,7 +283,7 @@ impl fmt::Display for ArenaError {
                 expected,
             } => write!(
                 f,
-                "the {segment} segment is {len} bytes long instead of {expected}: something has cut it"
+                "the {segment} segment is {len} bytes long instead of {expected}: it was truncated"
             ),
             ArenaError::System(error) => error.fmt(f),
         }
@@ -306,8 +309,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_says_whose_memory_it_was() {
-        let full = |whose, shm_free| {
+    fn the_message_names_the_limit_that_was_reached() {
+        let full = |source, shm_free| {
             let requested = 1000;
             let (free, capacity, largest_free) = (5000, 9000, 5000);
             let full = ArenaFull {
@@ -316,23 +319,19 @@ mod tests {
                 capacity,
                 largest_free,
                 shm_free,
-                whose,
+                source,
             };
             full.to_string()
         };
-        for (whose, shm_free, expected) in [
-            (ArenaFull::CONTAINERS, 999, "container has no more"),
-            (
-                ArenaFull::CONTAINERS,
-                1000,
-                "container has so much, and keeps",
-            ),
-            (ArenaFull::MACHINES, 999, "machine has no more"),
-            (ArenaFull::MACHINES, 1000, "machine has so much, and keeps"),
-            (ArenaFull::FILE_SYSTEMS, 999, "/dev/shm is full"),
-            (ArenaFull::ARENAS, 1000, "all of the capacity"),
+        for (source, shm_free, expected) in [
+            (ArenaFull::CONTAINER, 999, "container has no more"),
+            (ArenaFull::CONTAINER, 1000, "container has this much, but"),
+            (ArenaFull::MACHINE, 999, "machine has no more"),
+            (ArenaFull::MACHINE, 1000, "machine has this much, but"),
+            (ArenaFull::FILE_SYSTEM, 999, "/dev/shm is full"),
+            (ArenaFull::ARENA, 1000, "all of the capacity"),
         ] {
-            let said = full(whose, shm_free);
+            let said = full(source, shm_free);
             assert!(said.contains(expected), "{said}");
         }
     }

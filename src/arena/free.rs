@@ -1,4 +1,4 @@
-//! Free ranges of one region: best fit by size bins, neighbours merged at once.
+//! Free ranges of a region: best fit by size bins; neighbours are merged at once.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -6,23 +6,23 @@ use std::ops::Range;
 
 use super::layout::QUANTUM;
 
-/// Bins per power of two, so that sizes in one bin differ by 3 % at most.
+/// Bins per power of two; sizes within a bin differ by at most 3 %.
 const STEPS: u64 = 32;
 const STEP_BITS: u32 = STEPS.trailing_zeros();
-/// More than any region has.
+/// Larger than any region.
 const LONGEST: u64 = 1 << 48;
-/// Enough for so many bytes in quanta of 64.
+/// Enough bins for lengths up to `LONGEST` in quanta of 64 bytes.
 const BINS: usize = ((LONGEST.trailing_zeros() - 6 - STEP_BITS) as usize + 2) * STEPS as usize;
 const WORDS: usize = BINS.div_ceil(64);
-/// How many ranges of a bin are looked at before the best of them is taken.
-const LOOK: usize = 12;
+/// Number of ranges of a bin that are scanned for the best fit.
+const MAX_SCANNED: usize = 12;
 const NONE: u32 = u32::MAX;
 
-/// Offsets are multiples of 64: one multiplication spreads them well enough for a table of our own numbers.
+/// Hashes offsets, which are multiples of 64 from this module: one multiplication spreads them well enough.
 #[derive(Default)]
-struct Spread(u64);
+struct OffsetHasher(u64);
 
-impl Hasher for Spread {
+impl Hasher for OffsetHasher {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -39,7 +39,7 @@ impl Hasher for Spread {
     }
 }
 
-type Table = HashMap<u64, u32, BuildHasherDefault<Spread>>;
+type Table = HashMap<u64, u32, BuildHasherDefault<OffsetHasher>>;
 
 #[derive(Clone, Copy, Debug)]
 struct Node {
@@ -51,8 +51,9 @@ struct Node {
 
 /// The free ranges of a region of `limit` bytes.
 ///
-/// Everything from `top` on has never been given out, or has come back: it is free and in no bin. Below it, free ranges
-/// are maximal, unless bounds were given to what merges: no two touch each other or `top`. Lengths and starts are multiples of [`QUANTUM`].
+/// Everything from `top` on is free and in no bin: it was never handed out, or has come back. Below it, free ranges are
+/// maximal (no two touch each other or `top`), unless merging was bounded. Lengths and starts are multiples of
+/// [`QUANTUM`].
 #[derive(Debug)]
 pub(crate) struct FreeRanges {
     nodes: Vec<Node>,
@@ -66,7 +67,7 @@ pub(crate) struct FreeRanges {
     limit: u64,
 }
 
-/// The bin of a range of `len` bytes: larger ranges never lie in a lower bin.
+/// The bin of a range of `len` bytes. Larger ranges are never in a lower bin.
 fn bin(len: u64) -> usize {
     let units = len / QUANTUM;
     if units < STEPS {
@@ -78,7 +79,7 @@ fn bin(len: u64) -> usize {
 }
 
 impl FreeRanges {
-    /// All of `limit` bytes, free.
+    /// `limit` bytes, all free.
     pub(super) fn new(limit: u64) -> FreeRanges {
         FreeRanges {
             nodes: Vec::new(),
@@ -93,8 +94,8 @@ impl FreeRanges {
         }
     }
 
-    /// All that any region may have, taken: there is what is given.
-    pub(crate) fn taken() -> FreeRanges {
+    /// The largest possible region, all taken; ranges become free when they are given.
+    pub(crate) fn all_taken() -> FreeRanges {
         let mut ranges = FreeRanges::new(LONGEST);
         ranges.top = LONGEST;
         ranges
@@ -113,12 +114,12 @@ impl FreeRanges {
         self.list(bin).map(|(_, node)| node.len).max().unwrap_or(0)
     }
 
-    /// The longest free range.
+    /// The longest free range, including that above the top.
     pub(super) fn largest(&self) -> u64 {
         self.largest_hole().max(self.limit - self.top)
     }
 
-    /// Every free range below the top, as start and length, in no order.
+    /// Every free range below the top, as start and length, unordered.
     pub(super) fn ranges(&self) -> Vec<(u64, u64)> {
         self.by_start
             .values()
@@ -129,27 +130,27 @@ impl FreeRanges {
             .collect()
     }
 
-    /// Takes `len` bytes at a multiple of `align`; where they start.
+    /// Takes `len` bytes at a multiple of `align`. Returns where they start.
     pub(super) fn take(&mut self, len: u64, align: u64) -> Option<u64> {
-        let index = self.find(len, align, LOOK).or_else(|| {
+        let index = self.find(len, align, MAX_SCANNED).or_else(|| {
             let start = self.top.checked_next_multiple_of(align)?;
-            // Only when nothing is left above: look at every range that might do, however long that takes.
+            // Only if there is no room above the top: scan every range that could fit, however long that takes.
             (start.checked_add(len)? > self.limit).then(|| self.find(len, align, usize::MAX))?
         });
         match index {
-            Some(index) => Some(self.cut(index, len, align)),
+            Some(index) => Some(self.carve(index, len, align)),
             None => self.take_top(len, align),
         }
     }
 
-    /// Takes `len` bytes at a multiple of `align` out of a free range below the top, if one is found soon.
+    /// Takes `len` bytes at a multiple of `align` from a free range below the top, if one is found quickly.
     pub(crate) fn take_hole(&mut self, len: u64, align: u64) -> Option<u64> {
-        let index = self.find(len, align, LOOK)?;
-        Some(self.cut(index, len, align))
+        let index = self.find(len, align, MAX_SCANNED)?;
+        Some(self.carve(index, len, align))
     }
 
-    /// Takes a part of this range, which fits; where it starts.
-    fn cut(&mut self, index: u32, len: u64, align: u64) -> u64 {
+    /// Takes `len` bytes from this range, which fits. Returns where they start.
+    fn carve(&mut self, index: u32, len: u64, align: u64) -> u64 {
         let Node {
             start, len: had, ..
         } = self.nodes[index as usize];
@@ -177,7 +178,7 @@ impl FreeRanges {
         Some(at)
     }
 
-    /// Takes exactly the free range of `len` bytes at `start`, if there is such a one now.
+    /// Takes the free range of exactly `len` bytes at `start`. Returns whether it exists.
     pub(super) fn take_exact(&mut self, start: u64, len: u64) -> bool {
         match self.by_start.get(&start) {
             Some(&index) if self.nodes[index as usize].len == len => {
@@ -188,7 +189,7 @@ impl FreeRanges {
         }
     }
 
-    /// Takes the free range that ends here; where it starts.
+    /// Takes the free range that ends at `end`. Returns where it starts.
     pub(crate) fn take_before(&mut self, end: u64) -> Option<u64> {
         let index = *self.by_end.get(&end)?;
         let start = self.nodes[index as usize].start;
@@ -205,7 +206,7 @@ impl FreeRanges {
         }
     }
 
-    /// Takes everything from the top up to `to`; the range taken.
+    /// Takes everything from the top up to `to`. Returns start and length of the range.
     pub(super) fn take_up_to(&mut self, to: u64) -> Option<(u64, u64)> {
         if to <= self.top || to > self.limit {
             return None;
@@ -214,16 +215,16 @@ impl FreeRanges {
         Some((start, to - start))
     }
 
-    /// Gives `len` bytes at `start` back; merges them with what is free beside them.
+    /// Frees `len` bytes at `start` and merges them with their free neighbours.
     ///
     /// # Panics
     ///
-    /// If part of it is free already, as far as that shows at its ends: the books are wrong then.
+    /// If part of it is already free, as far as that is visible at its ends: the accounting is wrong.
     pub(super) fn give(&mut self, start: u64, len: u64) {
         self.give_within(start, len, 0..self.limit);
     }
 
-    /// The same, and merges nothing beyond these bounds.
+    /// The same, but merges nothing outside `bounds`.
     ///
     /// # Panics
     ///
@@ -255,7 +256,7 @@ impl FreeRanges {
         }
     }
 
-    /// The smallest range that fits among the first `look` of the first bin that has one that fits.
+    /// The smallest fit among the first `look` ranges of the first bin that has a fit.
     fn find(&self, len: u64, align: u64, look: usize) -> Option<u32> {
         let mut from = bin(len);
         while let Some(bin) = self.next_bin(from) {
@@ -366,10 +367,10 @@ mod tests {
 
     use super::*;
 
-    /// The simplest thing that is right: which quanta are taken.
+    /// The simplest correct allocator: start and length of held blocks.
     #[derive(Default)]
     struct Model {
-        /// Start and length of what is held.
+        /// Start and length of held blocks.
         held: BTreeMap<u64, u64>,
     }
 
@@ -404,7 +405,7 @@ mod tests {
             len: u64,
             align: u64,
         },
-        /// Gives part of a held block back: the block, and the part in 1/8.
+        /// Frees part of a held block, from and to in eighths.
         Give {
             which: usize,
             from: u64,
@@ -432,7 +433,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn as_the_model_says(steps in steps()) {
+        fn behaves_like_the_model(steps in steps()) {
             const LIMIT: u64 = 1 << 20;
             let mut ranges = FreeRanges::new(LIMIT);
             let mut model = Model::default();
@@ -506,7 +507,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "freed twice")]
-    fn a_second_free_is_noticed() {
+    fn a_double_free_panics() {
         let mut ranges = FreeRanges::new(1 << 20);
         let first = ranges.take(64, 64).unwrap();
         let _second = ranges.take(64, 64).unwrap();
@@ -515,9 +516,9 @@ mod tests {
     }
 
     #[test]
-    fn a_fit_is_found_behind_many_that_do_not_when_nothing_is_left_above() {
+    fn a_fit_behind_many_misfits_is_found_when_the_top_is_full() {
         let mut ranges = FreeRanges::new(1 << 20);
-        // 30 holes of one page that start 64 bytes behind a page boundary, and one that starts at one.
+        // 30 holes of one page that start 64 bytes after a page boundary, and one that starts at a boundary.
         let mut holes = Vec::new();
         for index in 0..31_u64 {
             let pad = ranges.take(if index == 0 { 4096 } else { 64 }, 64).unwrap();

@@ -1,4 +1,4 @@
-//! What lies where: units, and the header of the control segment.
+//! Units of layout, and the header of the control segment.
 
 use std::mem::offset_of;
 use std::ptr::NonNull;
@@ -9,26 +9,26 @@ use bytemuck::{Pod, Zeroable};
 use super::error::ArenaError;
 use crate::sys::{self, Segment};
 
-/// Blocks start at and are padded to multiples of this many bytes: a cache line.
+/// Alignment and padding of blocks in bytes: a cache line.
 pub(crate) const QUANTUM: u64 = 64;
 /// The unit of mappings and of blocks that are lent or published, in bytes.
 pub(crate) const PAGE: u64 = sys::PAGE as u64;
-/// From this length on, in bytes, a block owns whole pages.
+/// Blocks of this length in bytes or more own whole pages.
 pub(crate) const LARGE: u64 = 64 << 10;
 /// The unit of committing huge pages, in bytes.
 pub(super) const CHUNK: u64 = sys::HUGE as u64;
 /// The unit of committing small pages, in bytes.
 pub(super) const GRANULE: u64 = 64 << 10;
 
-/// Bytes of the control segment before the part that links use.
+/// Bytes of the control segment before the part of the links.
 pub(crate) const HEADER_LEN: u64 = PAGE;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"arenite\x01");
-/// Changes with every change of what lies where in shared memory.
+/// Incremented with every change of the layout of shared memory.
 pub(super) const LAYOUT_VERSION: u32 = 1;
 const READY: u32 = 0x5EAD_1E55;
 
-/// The numbers of an arena, written once by the supervisor before `ready`.
+/// Sizes and identity of an arena, written once by the supervisor before `ready`.
 #[repr(C)]
 #[derive(Copy, Clone, Pod, Zeroable, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
@@ -40,9 +40,9 @@ pub(super) struct Layout {
     pub reservation: u64,
     /// Bytes that all regions together may commit.
     pub capacity: u64,
-    /// How many regions there are: one for the supervisor and one for each worker.
+    /// Number of regions: one for the supervisor and one per worker.
     pub regions: u32,
-    /// Process number of the supervisor, for people; never used to decide who lives.
+    /// Process id of the supervisor, for people; never used to decide liveness.
     pub pid: u32,
 }
 
@@ -50,8 +50,8 @@ pub(super) struct Layout {
 ///
 /// | field | writer | reader | protection |
 /// |---|---|---|---|
-/// | `magic`, `version`, `layout` | supervisor, before `ready` | everybody | never change after `ready` |
-/// | `ready` | supervisor, once, Release | everybody, Acquire | atomic |
+/// | `magic`, `version`, `layout` | supervisor, before `ready` | every process | never change after `ready` |
+/// | `ready` | supervisor, once, Release | every process, Acquire | atomic |
 #[repr(C)]
 #[derive(Debug)]
 struct Header {
@@ -72,14 +72,15 @@ const _: () = {
     assert!(CHUNK.is_multiple_of(GRANULE) && GRANULE.is_multiple_of(PAGE) && CHUNK / GRANULE == 32);
 };
 
-/// Writes everything but the ready word.
+/// Writes everything except the ready word.
 ///
 /// # Safety
 ///
-/// `base` must be the start of a mapped, writable and committed control segment that nobody else has been told of.
+/// `base` must be the start of a mapped, writable and committed control segment that no other process or thread
+/// accesses yet.
 pub(super) unsafe fn write(base: NonNull<u8>, layout: &Layout) {
     let header = base.cast::<Header>().as_ptr();
-    // SAFETY: the caller owns the page exclusively until `set_ready`, and a map is aligned to pages.
+    // SAFETY: the caller owns the page exclusively until `set_ready`, and a map is page-aligned.
     unsafe {
         (&raw mut (*header).magic).write(MAGIC);
         (&raw mut (*header).version).write(LAYOUT_VERSION);
@@ -87,13 +88,13 @@ pub(super) unsafe fn write(base: NonNull<u8>, layout: &Layout) {
     }
 }
 
-/// Declares the control segment complete.
+/// Declares the control segment complete, by storing the ready word.
 ///
 /// # Safety
 ///
 /// `base` must be the start of a mapped, writable and committed control segment.
 pub(super) unsafe fn set_ready(base: NonNull<u8>) {
-    // SAFETY: the ready word is only ever accessed as an atomic, and the page is mapped as long as the caller says.
+    // SAFETY: the ready word is only ever accessed as an atomic, and the caller guarantees that the page is mapped.
     let ready = unsafe { &(*base.cast::<Header>().as_ptr()).ready };
     // Release: "layout written", pairs with the Acquire in `read`.
     ready.store(READY, Ordering::Release);
@@ -101,7 +102,7 @@ pub(super) unsafe fn set_ready(base: NonNull<u8>) {
 
 /// Reads and checks the header of a control segment of `len` bytes.
 ///
-/// By reading the file, not a map of it: whoever made the file may cut it at any time.
+/// Reads the file, not a map of it, because its creator may truncate it at any time.
 pub(super) fn read(segment: &Segment, len: u64) -> Result<Layout, ArenaError> {
     let fill = |bytes: &mut [u8], at: usize| match segment.read_at(bytes, at as i64) {
         Ok(read) if read == bytes.len() => Ok(()),

@@ -25,10 +25,10 @@ use nix::errno::Errno;
 
 pub use crate::sys::Error as SystemError;
 pub use block::Block;
-pub use error::{ArenaError, ArenaFull, Limit};
-pub use names::{Control, NamedArena, SegmentName, list, segments, sweep};
+pub use error::{ArenaError, ArenaFull, SystemLimit};
+pub use names::{ControlSegment, NamedArena, SegmentName, list, segments, sweep};
 pub use offset::{BadOffset, Extent, Offset};
-pub(crate) use spec::Surroundings;
+pub(crate) use spec::SystemInfo;
 pub use spec::{Backing, Spec, default_capacity};
 pub use stats::ArenaStats;
 pub use view::{AttachSpec, View};
@@ -38,26 +38,26 @@ pub(crate) use free::FreeRanges;
 use layout::{CHUNK, Layout};
 pub(crate) use layout::{HEADER_LEN, LARGE, PAGE, QUANTUM};
 use region::{Region, Reserved};
-use spec::Plan;
+use spec::ResolvedSpec;
 
 use crate::sys::limits::{self, Memory};
-use crate::sys::pipe::hold_standard;
+use crate::sys::pipe::open_closed_standard;
 use crate::sys::{self, Segment};
 
-/// How a block is placed.
+/// How a block is aligned and padded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Placement {
-    /// Aligned to 64 bytes beside others; from 64 KiB up as [`Placement::Pages`].
+pub enum BlockPlacement {
+    /// To 64 bytes, next to other blocks; from 64 KiB on like [`BlockPlacement::Pages`].
     #[default]
     Packed,
-    /// Aligned to a page, and nothing else in its pages: for what is lent to a worker.
+    /// To pages, which hold nothing else: required for blocks that are lent to workers.
     Pages,
 }
 
-impl Placement {
-    /// What a block of `len` bytes is aligned to and padded with. The supervisor and the workers cut by the same rule.
+impl BlockPlacement {
+    /// The alignment and padding of a block of `len` bytes, in bytes. Supervisor and workers use the same rule.
     pub(crate) fn unit(self, len: u64) -> u64 {
-        if self == Placement::Pages || len >= LARGE {
+        if self == BlockPlacement::Pages || len >= LARGE {
             PAGE
         } else {
             QUANTUM
@@ -65,30 +65,30 @@ impl Placement {
     }
 }
 
-/// How a block is cut out of a region.
+/// How a block is allocated within a region.
 #[derive(Clone, Copy)]
-struct Cut {
-    /// What it is aligned to and padded with.
+struct BlockSpec {
+    /// Alignment and padding in bytes.
     unit: u64,
-    /// Its memory may be huge pages.
+    /// Its memory may consist of huge pages.
     huge: bool,
     /// It may be lent to workers.
     lent: bool,
 }
 
-impl Cut {
-    fn of(placement: Placement, len: u64) -> Self {
+impl BlockSpec {
+    fn of(placement: BlockPlacement, len: u64) -> Self {
         Self {
             unit: placement.unit(len),
             huge: true,
-            lent: placement == Placement::Pages,
+            lent: placement == BlockPlacement::Pages,
         }
     }
 
-    /// What a large block that needs this much holds. To open a part of a huge page to a worker, the map has to be split
-    /// into small ones, for good; so what is lent gets the rest of its last huge page, unless that is more than an
-    /// eighth of all.
-    fn held(self, needed: u64) -> u64 {
+    /// The size of a large block that needs `needed` bytes. Opening part of a huge page to a worker permanently splits
+    /// its mapping into small pages, so a block that may be lent gets the rest of its last huge page, unless that is
+    /// more than an eighth of it.
+    fn len_for(self, needed: u64) -> u64 {
         let whole = needed.next_multiple_of(CHUNK);
         if self.lent && whole - needed <= needed / 8 {
             whole
@@ -98,75 +98,75 @@ impl Cut {
     }
 }
 
-/// Shared memory in regions, one per writing process, as the supervisor holds it.
+/// Shared memory in regions, one per writing process: the supervisor's handle.
 ///
-/// Blocks hold the arena, so memory stays as long as anybody uses it; the name does not, see [`Arena::retire`].
+/// Each block holds the arena, so memory stays mapped as long as it is used. The name does not: see [`Arena::retire`].
 #[derive(Debug)]
 pub struct Arena {
     id: u64,
-    control: Control,
+    control: ControlSegment,
     regions: Vec<Region>,
     budget: Budget,
-    /// What machine or container have, in bytes.
+    /// Total memory of machine or container in bytes.
     memory: u64,
     backing: Backing,
     in_use: AtomicU64,
     high_water: AtomicU64,
 }
 
-/// What a person calls the segment with the header and the links.
+/// The control segment in messages.
 const CONTROL: &str = "the control segment";
 
 impl Arena {
-    /// Makes an arena with `spec.writers + 1` regions; nothing but the control segment is committed.
+    /// Creates an arena with `spec.writers + 1` regions. Only the control segment is committed.
     ///
-    /// No name is left when this returns, unless `spec.name` asks for one. The header is written;
-    /// [`Arena::set_ready`] declares it valid when the links are laid out too.
+    /// Leaves no name behind, unless `spec.name` asks for one. Writes the header; [`Arena::set_ready`] declares it
+    /// valid once the links are laid out too.
     ///
     /// # Errors
     ///
-    /// [`ArenaError::TooLarge`] when a limit of the system is below the capacity, and says which and what to do;
-    /// [`ArenaError::NameTaken`], [`ArenaError::BadName`]; [`ArenaError::System`] when the system refuses.
+    /// [`ArenaError::TooLarge`] if a limit of the system is below the capacity; it names the limit and the remedy.
+    /// [`ArenaError::NameTaken`] and [`ArenaError::BadName`]; [`ArenaError::System`] if a system call fails.
     ///
     /// # Examples
     ///
     /// ```
-    /// use arenite::arena::{Arena, Placement, Spec};
+    /// use arenite::arena::{Arena, BlockPlacement, Spec};
     ///
     /// let arena = Arena::create(&Spec { capacity: 64 << 20, ..Spec::default() })?;
-    /// let block = arena.alloc_zeroed(0, 10 << 20, Placement::Packed)?;
+    /// let block = arena.alloc_zeroed(0, 10 << 20, BlockPlacement::Packed)?;
     /// assert_eq!(arena.stats().in_use, 10 << 20);
     /// drop(block);
     /// assert_eq!(arena.stats().in_use, 0);
     /// # Ok::<(), arenite::arena::ArenaError>(())
     /// ```
     pub fn create(spec: &Spec) -> Result<Arc<Arena>, ArenaError> {
-        Arena::create_in(&Surroundings::read(&spec.root), spec)
+        Arena::create_in(&SystemInfo::read(&spec.root), spec)
     }
 
-    /// The same for who has looked around already.
-    pub(crate) fn create_in(around: &Surroundings, spec: &Spec) -> Result<Arc<Arena>, ArenaError> {
-        let plan = spec.plan(around)?;
-        hold_standard().map_err(ArenaError::System)?;
-        // What programs left that were killed between making a name and unlinking it, and kept names of dead ones.
+    /// The same, with system limits that the caller has read already.
+    pub(crate) fn create_in(system: &SystemInfo, spec: &Spec) -> Result<Arc<Arena>, ArenaError> {
+        let resolved = spec.resolve(system)?;
+        open_closed_standard().map_err(ArenaError::System)?;
+        // Removes what killed programs left: segments killed between naming and unlinking, and kept names.
         if spec.sweep {
             sweep();
         }
-        match Arena::build(spec, &plan, &around.memory) {
-            // No memory files: by vm.memfd_noexec, or a filter of system calls.
+        match Arena::build(spec, &resolved, &system.memory) {
+            // Memory files are forbidden, by vm.memfd_noexec or a system call filter.
             Err(ArenaError::System(error))
                 if spec.backing == Backing::Auto
                     && matches!(error.errno(), Errno::EACCES | Errno::EPERM | Errno::ENOSYS) =>
             {
                 let mut named = spec.clone();
                 named.backing = Backing::Named;
-                Arena::create_in(around, &named)
+                Arena::create_in(system, &named)
             }
             other => other,
         }
     }
 
-    /// Whether somebody else has taken memory away from a segment, and what a person has to know about it.
+    /// Describes memory that another process has taken away from a segment, if any is missing.
     pub(crate) fn damage(&self) -> Option<String> {
         let control = self.control.missing();
         let regions = self.regions.iter().zip(0..);
@@ -179,139 +179,143 @@ impl Arena {
             Some(missing) => (CONTROL.into(), missing),
             None => region()?,
         };
-        Some(missing.told(&what))
+        Some(missing.describe(&what))
     }
 
-    /// The same for the segment with the links alone, at the price of one system call.
-    pub(crate) fn damage_of_links(&self) -> Option<String> {
-        Some(self.control.missing()?.told(CONTROL))
+    /// The same for the control segment alone, with a single system call.
+    pub(crate) fn control_damage(&self) -> Option<String> {
+        Some(self.control.missing()?.describe(CONTROL))
     }
 
-    fn build(spec: &Spec, plan: &Plan, memory: &Memory) -> Result<Arc<Arena>, ArenaError> {
+    fn build(
+        spec: &Spec,
+        resolved: &ResolvedSpec,
+        memory: &Memory,
+    ) -> Result<Arc<Arena>, ArenaError> {
         let name = spec.name.as_deref();
-        let named = plan.backing == Backing::Named;
-        let sealed = plan.backing == Backing::Sealed;
+        let named = resolved.backing == Backing::Named;
+        let sealed = resolved.backing == Backing::Sealed;
         let control = if named || name.is_some() {
-            Control::named(name, plan.control_len)?
+            ControlSegment::named(name, resolved.control_len)?
         } else if spec.backing == Backing::Auto
-            // It takes its few pages now or not at all, so it does not matter who fills /dev/shm later.
-            && let Ok(control) = Control::named(None, plan.control_len)
+            // Its few pages are committed now or not at all, so it does not matter if /dev/shm fills up later.
+            && let Ok(control) = ControlSegment::named(None, resolved.control_len)
         {
             control
         } else {
-            Control::anonymous(plan.control_len, sealed)?
+            ControlSegment::anonymous(resolved.control_len, sealed)?
         };
         let id = sys::random();
         let layout = Layout {
             id,
-            control_len: plan.control_len,
-            reservation: plan.reservation,
-            capacity: plan.capacity,
-            regions: plan.regions.into(),
+            control_len: resolved.control_len,
+            reservation: resolved.reservation,
+            capacity: resolved.capacity,
+            regions: resolved.regions.into(),
             pid: std::process::id(),
         };
-        // SAFETY: the control segment is mapped writable and committed whole; no descriptor of it has left this
+        // SAFETY: the control segment is mapped writable and wholly committed; none of its descriptors has left this
         // function, and readers of a kept name wait for the ready word.
         unsafe { layout::write(control.base(), &layout) };
         crate::sync::point!("create.header");
 
-        let mut regions = Vec::with_capacity(plan.regions.into());
-        for index in 0..plan.regions {
+        let mut regions = Vec::with_capacity(resolved.regions.into());
+        for index in 0..resolved.regions {
             let segment = if named {
                 names::region_segment(id, index)?
             } else {
                 Segment::create_memfd(&format!("arenite-region-{index}"), sealed)?
             };
-            regions.push(Region::new(segment, plan.reservation, index)?);
+            regions.push(Region::new(segment, resolved.reservation, index)?);
             crate::sync::point!("create.region_mapped");
         }
         Ok(Arc::new(Arena {
             id,
             control,
             regions,
-            budget: Budget::new(plan.capacity, memory, &spec.root),
+            budget: Budget::new(resolved.capacity, memory, &spec.root),
             memory: memory.limit,
-            backing: plan.backing,
+            backing: resolved.backing,
             in_use: AtomicU64::new(0),
             high_water: AtomicU64::new(0),
         }))
     }
 
-    /// A random number that tells this arena from others.
+    /// The arena's random number.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// What its segments are made of: never [`Backing::Auto`].
+    /// What its segments are made of; never [`Backing::Auto`].
     pub fn backing(&self) -> Backing {
         self.backing
     }
 
-    /// The most memory, in bytes, that this machine or its container ever has, by what it said when the arena was made.
+    /// Total memory of the machine or its container in bytes, as read when the arena was created.
     pub(crate) fn memory(&self) -> u64 {
         self.memory
     }
 
-    /// The most that may be committed, in bytes.
+    /// Maximum number of committed bytes.
     pub fn capacity(&self) -> u64 {
         self.budget.capacity()
     }
 
-    /// Bytes of addresses that each region reserves: the largest block there can ever be.
+    /// Bytes of address space that each region reserves: the maximum size of a block.
     pub fn reservation(&self) -> u64 {
         self.regions
             .first()
             .map_or(0, |region| region.map.len() as u64)
     }
 
-    /// How many regions there are: one more than workers.
+    /// Number of regions: one more than workers.
     pub fn regions(&self) -> u16 {
         self.regions.len() as u16
     }
 
     /// The control segment.
-    pub fn control(&self) -> &Control {
+    pub fn control(&self) -> &ControlSegment {
         &self.control
     }
 
-    /// What workers inherit: the control segment, then region 0, 1, …
+    /// The descriptors that workers inherit: the control segment, then region 0, 1, …
     pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         std::iter::once(self.control.as_fd())
             .chain(self.regions.iter().map(|region| region.segment.as_fd()))
             .collect()
     }
 
-    /// Declares the control segment complete: from now on workers can attach.
+    /// Declares the control segment complete: workers can attach from now on.
     pub fn set_ready(&self) {
         // SAFETY: the control segment is mapped writable and committed as long as `self` lives.
         unsafe { layout::set_ready(self.control.base()) };
         crate::sync::point!("create.ready");
     }
 
-    /// Takes the name away, if one was kept. Blocks may live on.
+    /// Removes the name, if one was kept. Blocks may live on.
     pub fn retire(&self) {
         self.control.remove_name();
     }
 
-    /// Allocates `len` bytes of `region`, committed, with unspecified content. No bytes are an empty block.
+    /// Allocates `len` committed bytes of `region`, with unspecified content. A `len` of 0 gives an empty block.
     ///
     /// # Errors
     ///
-    /// [`ArenaFull`] with all numbers, also when the system has no memory left.
+    /// [`ArenaFull`] with all numbers, also if the system has no memory left.
     ///
     /// # Panics
     ///
-    /// If there is no such region.
+    /// If the region does not exist.
     pub fn alloc(
         self: &Arc<Self>,
         region: u16,
         len: u64,
-        placement: Placement,
+        placement: BlockPlacement,
     ) -> Result<Block, ArenaFull> {
-        self.place(region, len, Cut::of(placement, len), None)
+        self.place(region, len, BlockSpec::of(placement, len), None)
     }
 
-    /// As [`Arena::alloc`], with zeros in it; memory that was committed just now needs no writing.
+    /// Like [`Arena::alloc`], filled with zeros. Freshly committed memory is not written again.
     ///
     /// # Errors
     ///
@@ -324,20 +328,21 @@ impl Arena {
         self: &Arc<Self>,
         region: u16,
         len: u64,
-        placement: Placement,
+        placement: BlockPlacement,
     ) -> Result<Block, ArenaFull> {
         let mut stale = Vec::new();
-        let block = self.place(region, len, Cut::of(placement, len), Some(&mut stale))?;
+        let block = self.place(region, len, BlockSpec::of(placement, len), Some(&mut stale))?;
         for range in stale {
             let at = self.address(Offset::new(region, range.start));
-            // SAFETY: the range lies inside the block just allocated, which is committed, and which nobody else has
-            // been told of.
+            // SAFETY: the range is inside the block just allocated, which is committed and known to no other code or
+            // process.
             unsafe { at.write_bytes(0, (range.end - range.start) as usize) };
         }
         Ok(block)
     }
 
-    /// Allocates whole pages of `region` for a worker to allocate in. Without `huge` exactly these, as small pages.
+    /// Allocates whole pages of `region` for a worker to allocate in. Without `huge`, commits exactly these as small
+    /// pages.
     ///
     /// # Errors
     ///
@@ -349,23 +354,23 @@ impl Arena {
     pub fn grant(self: &Arc<Self>, region: u16, len: u64, huge: bool) -> Result<Block, ArenaFull> {
         let padded = len.checked_next_multiple_of(PAGE);
         let padded = padded.ok_or_else(|| self.full(region, len))?;
-        let cut = Cut {
+        let spec = BlockSpec {
             unit: PAGE,
             huge,
             lent: false,
         };
-        self.place(region, padded, cut, None)
+        self.place(region, padded, spec, None)
     }
 
-    /// As [`Arena::grant`], but only of memory that is committed already: this takes no time. `None` where that is not to
-    /// be had.
+    /// Like [`Arena::grant`], but only from memory that is already committed, which takes no time. `None` if there is
+    /// none.
     pub(crate) fn grant_committed(self: &Arc<Self>, region: u16, len: u64) -> Option<Block> {
         let held = len.checked_next_multiple_of(PAGE)?;
         let in_use = self.in_use.load(Ordering::Relaxed);
         if held == 0 || in_use.checked_add(held)? > self.capacity() {
             return None;
         }
-        let reserved = lock(&self.region(region).books).reserve_committed(held, PAGE)?;
+        let reserved = lock(&self.region(region).accounting).reserve_committed(held, PAGE)?;
         // Relaxed: counts that guard no other memory.
         let in_use = self.in_use.fetch_add(held, Ordering::Relaxed) + held;
         self.high_water.fetch_max(in_use, Ordering::Relaxed);
@@ -373,13 +378,14 @@ impl Arena {
         Some(Block::new(Arc::clone(self), at, held, held, reserved.fresh))
     }
 
-    /// The process that wrote this region is gone, and nobody knows where it wrote: a hostile one can open its whole region. So
-    /// what it could reach is not known to be zero, also where nothing was ever granted. Before the next one is granted any.
+    /// Forgets which bytes of a region are known to be zero. Called when the process that wrote it is gone and before
+    /// the next one gets a grant: a hostile process can open its whole region and write anywhere, even where nothing
+    /// was granted.
     pub(crate) fn forget_zeros(&self, region: u16) {
-        lock(&self.region(region).books).forget_zeros();
+        lock(&self.region(region).accounting).forget_zeros();
     }
 
-    /// Bytes that somebody holds.
+    /// Bytes held by blocks.
     pub(crate) fn in_use(&self) -> u64 {
         self.in_use.load(Ordering::Relaxed)
     }
@@ -388,28 +394,28 @@ impl Arena {
         self: &Arc<Self>,
         region: u16,
         len: u64,
-        cut: Cut,
+        spec: BlockSpec,
         mut stale: Option<&mut Vec<std::ops::Range<u64>>>,
     ) -> Result<Block, ArenaFull> {
-        // The books of a copy would give the same memory to others.
-        self.control.original.assert_here();
-        let books = self.region(region);
+        // A forked copy would allocate memory that the original process also allocates.
+        self.control.process.assert_current();
+        let target = self.region(region);
         if len == 0 {
             let at = Offset::new(region, 0);
             return Ok(Block::new(Arc::clone(self), at, 0, 0, true));
         }
         let needed = len
-            .checked_next_multiple_of(cut.unit)
+            .checked_next_multiple_of(spec.unit)
             .filter(|&needed| needed <= self.capacity())
             .ok_or_else(|| self.full(region, len))?;
-        let mut full_of_itself = false;
-        // A failure is answered by taking free memory back, first where that costs nothing, then everywhere.
+        let mut is_capacity_bound = false;
+        // On failure free memory is taken back: first where that costs nothing, then everywhere.
         for attempt in 0..3 {
-            // Large blocks begin where a huge page does, if there is room for that: then every process maps them with
-            // huge pages, and opening a part of them to a worker need not split any.
+            // Large blocks start at a huge page if possible: every process then maps them with huge pages, and opening
+            // part of them to a worker need not split any.
             let (align, mut held) = match attempt == 0 && needed >= 2 * CHUNK {
-                true => (CHUNK, cut.held(needed)),
-                false => (cut.unit, needed),
+                true => (CHUNK, spec.len_for(needed)),
+                false => (spec.unit, needed),
             };
             let room = self.capacity();
             let in_use = self.in_use.load(Ordering::Relaxed);
@@ -422,20 +428,20 @@ impl Arena {
             if let Some(stale) = &mut stale {
                 stale.clear();
             }
-            let reserved = lock(&books.books).reserve(held, align, stale.as_deref_mut());
+            let reserved = lock(&target.accounting).reserve(held, align, stale.as_deref_mut());
             let Some(Reserved {
                 start,
                 fresh,
                 committed,
             }) = reserved
             else {
-                // A trim that is under way holds free ranges back: wait for it, then look again.
-                drop(lock(&books.turn));
+                // A trim in progress holds free ranges back: wait for it, then try again.
+                drop(lock(&target.commit_lock));
                 continue;
             };
             if committed
-                || books
-                    .commit(&(start..start + held), cut.huge, &self.budget)
+                || target
+                    .commit(&(start..start + held), spec.huge, &self.budget)
                     .is_ok()
             {
                 // Relaxed: counts that guard no other memory.
@@ -444,28 +450,28 @@ impl Arena {
                 let at = Offset::new(region, start);
                 return Ok(Block::new(Arc::clone(self), at, len, held, fresh));
             }
-            let mut own = lock(&books.books);
-            full_of_itself = self
+            let mut own = lock(&target.accounting);
+            is_capacity_bound = self
                 .budget
                 .is_too_small_for(own.uncommitted(&(start..start + held)));
             own.release(start, held);
             drop(own);
             let want = held.saturating_add(2 * CHUNK);
-            if attempt == 2 || self.take_back(attempt == 1, want) == 0 && attempt == 1 {
+            if attempt == 2 || self.reclaim(attempt == 1, want) == 0 && attempt == 1 {
                 break;
             }
         }
         let mut full = self.full(region, len);
-        if full_of_itself {
-            full.whose = ArenaFull::ARENAS;
+        if is_capacity_bound {
+            full.source = ArenaFull::ARENA;
         }
         Err(full)
     }
 
-    /// As a thread that is committing memory of this region: others that need some wait for it.
+    /// Blocks other threads that need to commit memory of this region, as a commit does.
     #[cfg(test)]
-    pub(crate) fn hold_turn(&self, region: u16) -> std::sync::MutexGuard<'_, ()> {
-        lock(&self.region(region).turn)
+    pub(crate) fn hold_commit_lock(&self, region: u16) -> std::sync::MutexGuard<'_, ()> {
+        lock(&self.region(region).commit_lock)
     }
 
     fn region(&self, region: u16) -> &Region {
@@ -476,25 +482,25 @@ impl Arena {
         }
     }
 
-    /// The numbers of a refusal of so many bytes in region 0.
-    pub(crate) fn no_room(&self, requested: u64) -> ArenaFull {
+    /// The error for an allocation of `requested` bytes in region 0.
+    pub(crate) fn full_in_region_0(&self, requested: u64) -> ArenaFull {
         self.full(0, requested)
     }
 
     #[cold]
     fn full(&self, region: u16, requested: u64) -> ArenaFull {
         let memory = limits::memory_available(self.budget.root());
-        let mut shm_free = memory.available;
-        let mut whose = match memory.available_contained {
-            true => ArenaFull::CONTAINERS,
-            false => ArenaFull::MACHINES,
+        let mut system_free = memory.available;
+        let mut source = match memory.available_contained {
+            true => ArenaFull::CONTAINER,
+            false => ArenaFull::MACHINE,
         };
         if self.backing == Backing::Named
             && let Ok(shm) = limits::shm_space(std::path::Path::new("/dev/shm"))
-            && shm.free < shm_free
+            && shm.free < system_free
         {
-            shm_free = shm.free;
-            whose = ArenaFull::FILE_SYSTEMS;
+            system_free = shm.free;
+            source = ArenaFull::FILE_SYSTEM;
         }
         let capacity = self.capacity();
         let free = capacity.saturating_sub(self.in_use.load(Ordering::Relaxed));
@@ -502,44 +508,47 @@ impl Arena {
             requested,
             free,
             capacity,
-            largest_free: lock(&self.region(region).books).free.largest().min(free),
-            shm_free,
-            whose,
+            largest_free: lock(&self.region(region).accounting)
+                .free
+                .largest()
+                .min(free),
+            shm_free: system_free,
+            source,
         }
     }
 
     fn release(&self, at: Offset, held: u64) {
-        // In a copy of the process nobody may let go of these locks any more.
-        if !self.control.original.is_here() {
+        // In a forked copy, locks may be held by threads that do not exist there.
+        if !self.control.process.is_current() {
             return;
         }
         self.in_use.fetch_sub(held, Ordering::Relaxed);
-        lock(&self.region(at.region()).books).release(at.offset(), held);
+        lock(&self.region(at.region()).accounting).release(at.offset(), held);
         crate::sync::point!("reclaim.freed");
     }
 
     fn note_split(&self, region: u16, kept: u64, rest: u64) {
         if kept > 0 && rest > 0 {
-            lock(&self.region(region).books).blocks += 1;
+            lock(&self.region(region).accounting).blocks += 1;
         }
     }
 
-    /// The address of a place inside a block, which is inside its region.
+    /// The address of an offset inside a block, which is inside its region.
     fn address(&self, at: Offset) -> NonNull<u8> {
         let region = self.region(at.region());
         region
             .map
             .at(at.offset() as usize, 0)
-            .expect("a block lies inside its region")
+            .expect("a block is inside its region")
     }
 
-    /// The address of `extent` in this process, if all of it has ever been committed.
+    /// The address of `extent` in this process, if all of it has been committed at some time.
     ///
-    /// Nothing may be read through it while another process may write there.
+    /// The caller must not read through it while another process may write there.
     ///
     /// # Errors
     ///
-    /// [`BadOffset`] when it reaches beyond the committed part, or there is no such region.
+    /// [`BadOffset`] if it extends beyond the committed part, or the region does not exist.
     pub fn pointer(&self, extent: Extent) -> Result<NonNull<u8>, BadOffset> {
         let region = self.regions.get(usize::from(extent.at.region()));
         let committed = region.map_or(0, Region::len);
@@ -555,7 +564,7 @@ impl Arena {
             .ok_or(bad)
     }
 
-    /// Figures of this moment.
+    /// Statistics at this moment.
     pub fn stats(&self) -> ArenaStats {
         let collapse = &self.budget.collapse;
         let mut stats = ArenaStats {
@@ -570,13 +579,13 @@ impl Arena {
         };
         let (mut holes, mut largest_hole) = (0_u64, 0_u64);
         for region in &self.regions {
-            let books = lock(&region.books);
-            stats.in_use += books.in_use;
-            stats.blocks += books.blocks;
-            stats.largest_free = stats.largest_free.max(books.free.largest());
-            holes += books.free.holes();
-            largest_hole = largest_hole.max(books.free.largest_hole());
-            for chunk in &books.chunks {
+            let accounting = lock(&region.accounting);
+            stats.in_use += accounting.in_use;
+            stats.blocks += accounting.blocks;
+            stats.largest_free = stats.largest_free.max(accounting.free.largest());
+            holes += accounting.free.holes();
+            largest_hole = largest_hole.max(accounting.free.largest_hole());
+            for chunk in &accounting.chunks {
                 stats.collapsed_chunks += u64::from(chunk.huge);
                 stats.small_chunks += u64::from(!chunk.huge && chunk.committed != 0);
             }
@@ -590,19 +599,19 @@ impl Arena {
         stats
     }
 
-    /// Gives memory that no block holds back to the system; how many bytes. Content of blocks stays.
+    /// Returns memory that no block holds to the system. Returns the number of bytes. The content of blocks is kept.
     pub fn trim(&self) -> u64 {
-        self.take_back(false, u64::MAX)
+        self.reclaim(false, u64::MAX)
     }
 
-    fn take_back(&self, hard: bool, want: u64) -> u64 {
-        self.control.original.assert_here();
+    fn reclaim(&self, split_huge: bool, want: u64) -> u64 {
+        self.control.process.assert_current();
         let mut gained = 0_u64;
         for region in &self.regions {
             if gained >= want {
                 break;
             }
-            gained += region.trim(hard, want - gained, &self.budget);
+            gained += region.trim(split_huge, want - gained, &self.budget);
         }
         gained
     }

@@ -1,4 +1,4 @@
-//! Names in `/dev/shm`: making the control segment under one, telling living arenas from dead ones, sweeping.
+//! Names in `/dev/shm`: creating a named control segment, telling live arenas from dead ones, sweeping.
 
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
@@ -13,89 +13,90 @@ use super::budget::lock;
 use super::error::ArenaError;
 use super::layout::{self, HEADER_LEN};
 use super::region::Missing;
-use crate::sys::cut::{self, Watched};
-use crate::sys::fork::Original;
+use crate::sys::fork::OwnerProcess;
 use crate::sys::limits::without_file_size_signal;
+use crate::sys::truncation::{self, Watched};
 use crate::sys::{self, Access, Map, Prot, Segment};
 
-/// How often a name is tried before something must be wrong.
+/// How often creating a name is tried before it counts as an error.
 const ATTEMPTS: u32 = 100;
 
 /// How often a name must be found locked before it counts as taken.
-const LOOKS: u32 = 30;
-const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
+const LOCK_CHECKS: u32 = 30;
+const LOCK_CHECK_PAUSE: Duration = Duration::from_millis(1);
 
 fn prefix() -> String {
     format!("/arenite-{}-", sys::effective_user())
 }
 
-/// What the names of segments end with that a user has chosen.
-const KEPT: &str = ".kept";
+/// Suffix of segment names that a user has chosen.
+const CHOSEN_SUFFIX: &str = ".kept";
 
-/// The segment name of an arena that a user has named.
-fn kept_name(name: &str) -> String {
-    // The dot keeps it apart from random names.
-    format!("{}{name}{KEPT}", prefix())
+/// The segment name of an arena with a chosen name.
+fn chosen_segment(name: &str) -> String {
+    // The suffix contains a dot, which keeps it apart from random names.
+    format!("{}{name}{CHOSEN_SUFFIX}", prefix())
 }
 
-/// The control segment as the supervisor holds it: mapped whole, readable and writable.
-pub struct Control {
-    /// Before the map, which it speaks of.
+/// The control segment in the supervisor: mapped whole, readable and writable.
+pub struct ControlSegment {
+    /// Declared before the map, so that it is dropped first.
     _watched: Watched,
-    held: Held,
+    mapping: Mapping,
     len: u64,
     segment: Segment,
-    kept: Mutex<Option<String>>,
-    /// Who made it and everything in it, and removes its name.
-    pub(super) original: Original,
+    name: Mutex<Option<String>>,
+    /// The process that created it, and that alone removes its name.
+    pub(super) process: OwnerProcess,
 }
 
-enum Held {
+enum Mapping {
     Named(Shmem),
     Plain(Map),
 }
 
-// SAFETY: both variants are an address range that is unmapped on drop; Control hands out its raw start only, and what
-// lies there is accessed by the rules of the link floor.
-unsafe impl Send for Control {}
-// SAFETY: as above; `&Control` gives no access to the Shmem but its address.
-unsafe impl Sync for Control {}
+// SAFETY: both variants are an address range that is unmapped on drop. ControlSegment hands out its raw start only, and
+// accesses there follow the rules of the link layer.
+unsafe impl Send for ControlSegment {}
+// SAFETY: as above; `&ControlSegment` gives access to nothing of the Shmem but its address.
+unsafe impl Sync for ControlSegment {}
 
-impl std::fmt::Debug for Control {
+impl std::fmt::Debug for ControlSegment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Control")
+        f.debug_struct("ControlSegment")
             .field("base", &self.base())
             .field("len", &self.len)
-            .field("kept", &self.kept)
+            .field("name", &self.name)
             .finish_non_exhaustive()
     }
 }
 
-impl Control {
-    /// Makes one without a name.
-    pub(super) fn anonymous(len: u64, sealed: bool) -> Result<Control, ArenaError> {
+impl ControlSegment {
+    /// Creates one without a name.
+    pub(super) fn anonymous(len: u64, sealed: bool) -> Result<ControlSegment, ArenaError> {
         let segment = Segment::create_memfd("arenite-control", sealed)?;
         segment.allocate(0..len)?;
         let map = Map::new(&segment, 0, len as usize, Prot::ReadWrite, false)?;
-        let watched = cut::watch(map.base(), map.len(), segment.as_raw_fd(), None);
-        Ok(Control {
+        let watched = truncation::watch(map.base(), map.len(), segment.as_raw_fd(), None);
+        Ok(ControlSegment {
             _watched: watched,
-            held: Held::Plain(map),
+            mapping: Mapping::Plain(map),
             len,
             segment,
-            kept: Mutex::new(None),
-            original: Original::here(),
+            name: Mutex::new(None),
+            process: OwnerProcess::current(),
         })
     }
 
-    /// Makes one in `/dev/shm`, keeping its name only if the user gave one.
+    /// Creates one in `/dev/shm`. Its name is kept only if the user chose one.
     ///
-    /// Create exclusively, lock, look whether the name is still there; start again if a sweep came between.
-    pub(super) fn named(name: Option<&str>, len: u64) -> Result<Control, ArenaError> {
-        let mut looks = 0;
+    /// Creates the name exclusively, locks it, and checks that the name still exists; starts again if a sweep came
+    /// between.
+    pub(super) fn named(name: Option<&str>, len: u64) -> Result<ControlSegment, ArenaError> {
+        let mut checks = 0;
         for _ in 0..ATTEMPTS {
             let full = match name {
-                Some(name) => kept_name(name),
+                Some(name) => chosen_segment(name),
                 None => format!("{}{:016x}", prefix(), sys::random()),
             };
             let create = || {
@@ -109,27 +110,27 @@ impl Control {
                     if let Some(name) = name
                         && !remove_if_stale(&full)?
                     {
-                        // A sweep or a list that is looking holds a lock too, for microseconds if it is not
-                        // interrupted: only who holds it for long lives there.
-                        looks += 1;
-                        if looks > LOOKS {
+                        // A sweep or a listing also holds the lock, but only for microseconds unless it is interrupted.
+                        // A lock held for longer belongs to a live arena.
+                        checks += 1;
+                        if checks > LOCK_CHECKS {
                             return Err(ArenaError::NameTaken { name: name.into() });
                         }
-                        std::thread::sleep(BETWEEN_LOOKS);
+                        std::thread::sleep(LOCK_CHECK_PAUSE);
                     }
                     continue;
                 }
                 Err(error) => return Err(shmem_error(&error, &full).into()),
             };
             crate::sync::point!("create.named");
-            // From here on the name is removed by us: the crate would remove whatever has it at that time.
+            // From here on this module removes the name: the crate would remove whatever has the name then.
             shmem.set_owner(false);
             let base = NonNull::new(shmem.as_ptr());
             let segment = match adopt(&full, base) {
                 Ok(Some(segment)) => segment,
                 other => {
-                    // A random name is nobody else's: if only a reader of locks came between, it must not stay. Nor
-                    // must one that could not even be opened, which no sweep could either.
+                    // No other program uses a random name: if only another holder of the lock came between, the name
+                    // must not stay. Nor must a name that could not even be opened, which no sweep could open either.
                     let failed = other.is_err() && is_at(&full, base);
                     if name.is_none() || failed {
                         let _ = Segment::unlink(&full);
@@ -142,16 +143,16 @@ impl Control {
             };
             crate::sync::point!("create.locked");
             let fd = segment.as_raw_fd();
-            let watched = base.map(|base| cut::watch(base, len as usize, fd, None));
-            let mut control = Control {
+            let watched = base.map(|base| truncation::watch(base, len as usize, fd, None));
+            let mut control = ControlSegment {
                 _watched: watched.expect("a map of a segment never starts at address 0"),
-                held: Held::Named(shmem),
+                mapping: Mapping::Named(shmem),
                 len,
                 segment,
-                kept: Mutex::new(Some(full)),
-                original: Original::here(),
+                name: Mutex::new(Some(full)),
+                process: OwnerProcess::current(),
             };
-            // An error from here on removes the name by dropping `control`.
+            // Errors from here on remove the name by dropping `control`.
             control.segment.allocate(0..len)?;
             crate::sync::point!("create.sized");
             if name.is_none() {
@@ -164,27 +165,27 @@ impl Control {
         Err(sys::Error::new("shm_open", Errno::EAGAIN, "a new control segment").into())
     }
 
-    /// The first byte. The header page is written; the rest, from [`Control::body`] on, belongs to the links.
+    /// The first byte. The header page is written; the rest, from [`ControlSegment::body`] on, belongs to the links.
     pub fn base(&self) -> NonNull<u8> {
-        match &self.held {
-            Held::Named(shmem) => {
+        match &self.mapping {
+            Mapping::Named(shmem) => {
                 NonNull::new(shmem.as_ptr()).expect("a map of a segment never starts at address 0")
             }
-            Held::Plain(map) => map.base(),
+            Mapping::Plain(map) => map.base(),
         }
     }
 
-    /// Bytes, header included.
+    /// Length in bytes, header included.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Whether it has no bytes, which never happens.
+    /// Whether the length is 0, which never happens.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The first byte behind the header: zero when the arena was made, aligned to a page.
+    /// The first byte after the header, aligned to a page; the body is zero when the arena is created.
     pub fn body(&self) -> NonNull<u8> {
         // SAFETY: every control segment is longer than its header.
         unsafe { self.base().add(HEADER_LEN as usize) }
@@ -195,34 +196,34 @@ impl Control {
         self.segment.as_fd()
     }
 
-    /// Whether somebody else has taken something of it away.
+    /// What another process has taken away from the segment.
     pub(super) fn missing(&self) -> Option<Missing> {
         let stat = self.segment.stat().ok()?;
-        let cut = stat.len < self.len;
-        let left = if cut { stat.len } else { stat.blocks };
+        let is_truncated = stat.len < self.len;
+        let left = if is_truncated { stat.len } else { stat.blocks };
         (left < self.len).then_some(Missing {
-            cut,
+            is_truncated,
             left,
             expected: self.len,
         })
     }
 
-    /// Removes the name, if one was kept and is still ours.
+    /// Removes the name, if there is one and it still refers to this segment.
     pub(super) fn remove_name(&self) {
-        if !self.original.is_here() {
+        if !self.process.is_current() {
             return;
         }
-        let Some(name) = lock(&self.kept).take() else {
+        let Some(name) = lock(&self.name).take() else {
             return;
         };
-        // Only who holds the lock removes a name, so it is ours, unless somebody has removed it by hand, after which
-        // another program may have chosen it too. No descriptor is needed for this: there may be none left.
+        // Only the holder of the lock removes a name, so the name is ours, unless someone removed it by hand and
+        // another program chose it since. The check needs no descriptor: there may be none left.
         let found = std::fs::symlink_metadata(format!("/dev/shm{name}"));
         let found = found.map(|found| (found.dev(), found.ino()));
-        // A name that stays is in everybody's way, so each of these is worth a second try.
+        // A name that stays would block others, so each of these calls is retried once.
         let ours = self.segment.stat().or_else(|_| self.segment.stat());
         let ours = ours.map(|stat| stat.identity);
-        let chosen = name.ends_with(KEPT);
+        let chosen = name.ends_with(CHOSEN_SUFFIX);
         if chosen && (found.is_err() || found.ok() != ours.ok()) {
             return;
         }
@@ -230,25 +231,26 @@ impl Control {
     }
 }
 
-impl Drop for Control {
+impl Drop for ControlSegment {
     fn drop(&mut self) {
         self.remove_name();
     }
 }
 
-/// Opens and locks the control segment that was just made under this name and mapped at `base`; `None` if a sweep came
+/// Opens and locks the control segment that was just created as `name` and mapped at `base`. `None` if a sweep came
 /// between.
 fn adopt(name: &str, base: Option<NonNull<u8>>) -> sys::Result<Option<Segment>> {
     let segment = Segment::open_named(name, Access::ReadWrite)?;
     let locked = segment.try_lock()?;
     let stat = segment.stat()?;
-    // Another program may have chosen the same name in between, but not found the same random one; and the list of what is mapped is
-    // long in large programs.
-    let ours = !name.ends_with(KEPT) || base.and_then(sys::mapped_file) == Some(stat.identity);
+    // Another program may have chosen the same name meanwhile. Random names are not checked, because no other program
+    // finds the same one, and the list of mappings is long in large programs.
+    let ours =
+        !name.ends_with(CHOSEN_SUFFIX) || base.and_then(sys::mapped_file) == Some(stat.identity);
     Ok((locked && stat.nlink > 0 && ours).then_some(segment))
 }
 
-/// Whether this name leads to the file that is mapped at `base`.
+/// Whether `name` refers to the file mapped at `base`.
 fn is_at(name: &str, base: Option<NonNull<u8>>) -> bool {
     let found = std::fs::symlink_metadata(format!("/dev/shm{name}"));
     let found = found.map(|found| (found.dev(), found.ino()));
@@ -266,10 +268,10 @@ fn shmem_error(error: &ShmemError, name: &str) -> sys::Error {
     sys::Error::new(call, errno, format!("the segment {name}"))
 }
 
-/// Removes `name` if no living process holds its lock; says whether it is gone.
+/// Removes `name` if no live process holds its lock. Returns whether it is gone.
 ///
-/// The lock is held while the name is removed, and whoever finds a name without links has lost it: without this order a
-/// sweep would remove segments that have just been made.
+/// The lock is held while the name is removed, and a process that locks a file whose name is gone starts again. Without
+/// this order a sweep would remove segments that have just been created.
 fn remove_if_stale(name: &str) -> sys::Result<bool> {
     let segment = match Segment::open_named(name, Access::ReadWrite) {
         Ok(segment) => segment,
@@ -278,7 +280,7 @@ fn remove_if_stale(name: &str) -> sys::Result<bool> {
     };
     let stat = segment.stat()?;
     if stat.uid != sys::effective_user() {
-        // Somebody else has taken the name; not even root takes it away from them.
+        // Another user has taken the name; not even root removes it.
         let what = format!("the segment {name}, which belongs to user {}", stat.uid);
         return Err(sys::Error::new("shm_open", Errno::EPERM, what));
     }
@@ -294,7 +296,7 @@ fn remove_if_stale(name: &str) -> sys::Result<bool> {
     Ok(true)
 }
 
-/// Segment names of this user's arenas, living or not, with the leading slash.
+/// Segment names of this user's arenas, live or dead, with the leading slash.
 fn names() -> Vec<String> {
     let prefix = prefix();
     let Ok(entries) = std::fs::read_dir("/dev/shm") else {
@@ -310,10 +312,10 @@ fn names() -> Vec<String> {
     names
 }
 
-/// Removes what arenas of this user left in `/dev/shm` when their programs were killed; the names removed.
+/// Removes what this user's arenas left in `/dev/shm` when their programs were killed. Returns the names removed.
 ///
-/// A living arena is never touched: its program holds a lock that the kernel lets go of only when it ends. What cannot
-/// be opened is left alone.
+/// Never removes a live arena: its program holds a lock that Linux releases only when the program ends. Skips what
+/// cannot be opened.
 pub fn sweep() -> Vec<String> {
     names()
         .into_iter()
@@ -321,23 +323,23 @@ pub fn sweep() -> Vec<String> {
         .collect()
 }
 
-/// An arena that keeps a name.
+/// An arena with a kept name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NamedArena {
-    /// The name its program gave it.
+    /// The name that its program chose.
     pub name: String,
-    /// Whether that program lives.
+    /// Whether its program is alive.
     pub live: bool,
-    /// Process number of that program, when the header could be read.
+    /// Process id of its program, if the header is readable.
     pub pid: Option<u32>,
-    /// Its capacity in bytes, when the header could be read.
+    /// Capacity in bytes, if the header is readable.
     pub capacity: Option<u64>,
-    /// How many workers it has, when the header could be read.
+    /// Number of workers, if the header is readable.
     pub workers: Option<u32>,
 }
 
-/// This user's arenas that keep a name, sorted by it.
+/// This user's arenas with kept names, sorted by name.
 pub fn list() -> Vec<NamedArena> {
     let prefix = prefix();
     names()
@@ -345,7 +347,7 @@ pub fn list() -> Vec<NamedArena> {
         .filter_map(|full| {
             let name = full
                 .strip_prefix(&prefix)?
-                .strip_suffix(".kept")?
+                .strip_suffix(CHOSEN_SUFFIX)?
                 .to_owned();
             let segment = Segment::open_named(&full, Access::ReadWrite).ok()?;
             if segment.stat().ok()?.uid != sys::effective_user() {
@@ -364,37 +366,37 @@ pub fn list() -> Vec<NamedArena> {
         .collect()
 }
 
-/// A name in `/dev/shm` that an arena of this user has, or has left there.
+/// A name in `/dev/shm` that belongs to an arena of this user, live or dead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentName {
-    /// The name of the segment, with its leading slash.
+    /// The segment's name, with the leading slash.
     pub segment: String,
-    /// The name of the arena, if its program gave it one.
+    /// The arena's name, if its program chose one.
     pub arena: Option<String>,
-    /// Whether its program lives. What is not live is what [`sweep`] removes.
+    /// Whether its program is alive. [`sweep`] removes the names of dead ones.
     pub live: bool,
-    /// Bytes of memory behind it.
+    /// Bytes of memory allocated to it.
     pub bytes: u64,
-    /// How long ago it was made, as far as the clock tells.
+    /// Time since it was created, according to the system clock.
     pub age: Duration,
 }
 
-/// Every name that arenas of this user have in `/dev/shm`, sorted. What cannot be opened is left out, and so is what other
-/// users have put there under such a name.
+/// All names of this user's arenas in `/dev/shm`, sorted. Skips segments that cannot be opened, and those of other
+/// users.
 ///
-/// A name that is just being made or removed may be among them for an instant.
+/// May contain names that are being created or removed at this moment.
 pub fn segments() -> Vec<SegmentName> {
     let prefix = prefix();
     let look = |segment: String| {
         let open = Segment::open_named(&segment, Access::ReadOnly).ok()?;
         let stat = open.stat().ok()?;
-        // Gone again since it was listed; or somebody else's, who has given it such a name.
+        // Removed since it was listed, or created by another user.
         if stat.nlink == 0 || stat.uid != sys::effective_user() {
             return None;
         }
         let arena = segment
             .strip_prefix(&prefix)
-            .and_then(|rest| rest.strip_suffix(".kept"));
+            .and_then(|rest| rest.strip_suffix(CHOSEN_SUFFIX));
         Some(SegmentName {
             arena: arena.map(str::to_owned),
             live: open.is_locked().ok()?,
@@ -408,7 +410,7 @@ pub fn segments() -> Vec<SegmentName> {
     names().into_iter().filter_map(look).collect()
 }
 
-/// Checks and reads the header of a control segment that somebody else has made.
+/// Reads and checks the header of a control segment that another process has created.
 pub(super) fn read_header(segment: &Segment) -> Result<layout::Layout, ArenaError> {
     let len = segment.stat()?.len;
     if len == 0 {
@@ -424,13 +426,13 @@ pub(super) fn read_header(segment: &Segment) -> Result<layout::Layout, ArenaErro
     layout::read(segment, len)
 }
 
-/// A segment for a region of a named arena, without its name already.
+/// Creates a segment for a region of a named arena and removes its name.
 pub(super) fn region_segment(id: u64, index: u16) -> sys::Result<Segment> {
     let name = format!("{}{id:016x}.r{index}", prefix());
     let segment = Segment::create_named(&name)?;
     crate::sync::point!("create.region_named");
     match Segment::unlink(&name).or_else(|_| Segment::unlink(&name)) {
-        // A sweep has been faster.
+        // A sweep has already removed it.
         Err(error) if error.errno() != Errno::ENOENT => Err(error),
         _ => {
             crate::sync::point!("create.region_unnamed");

@@ -1,4 +1,4 @@
-//! Places in an arena, as numbers that mean the same in every process.
+//! Locations in an arena, as numbers that mean the same in every process.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use super::layout::PAGE;
 use crate::sys::debug_as_text;
 use bytemuck::{Pod, Zeroable};
 
-/// Bits of an [`Offset`] that count bytes; the rest names the region.
+/// Bits of an [`Offset`] that hold the byte offset; the rest is the region.
 const BYTE_BITS: u32 = 48;
 
-/// A place in an arena: a region and a byte in it. Never an address, so it means the same in every process.
+/// A location in an arena: a region and a byte in it. Unlike an address it means the same in every process.
 ///
 /// # Examples
 ///
@@ -26,7 +26,7 @@ pub struct Offset(u64);
 const _: () = assert!(size_of::<Offset>() == 8 && align_of::<Offset>() == 8);
 
 impl Offset {
-    /// The largest number of bytes a region can have.
+    /// Upper bound of the size of a region in bytes.
     pub const MAX_REGION_LEN: u64 = 1 << BYTE_BITS;
 
     /// Byte `offset` of `region`.
@@ -37,22 +37,22 @@ impl Offset {
     pub fn new(region: u16, offset: u64) -> Offset {
         assert!(
             offset < Offset::MAX_REGION_LEN,
-            "byte {offset} lies beyond any region"
+            "byte {offset} is beyond any region"
         );
         Offset(u64::from(region) << BYTE_BITS | offset)
     }
 
-    /// The region.
+    /// The region's number.
     pub fn region(self) -> u16 {
         (self.0 >> BYTE_BITS) as u16
     }
 
-    /// The byte in it.
+    /// The byte offset in the region.
     pub fn offset(self) -> u64 {
         self.0 & (Offset::MAX_REGION_LEN - 1)
     }
 
-    /// The place `bytes` further on in the same region; `None` beyond its largest possible end.
+    /// The location `bytes` further on in the same region, or `None` beyond the maximum size of a region.
     pub fn checked_add(self, bytes: u64) -> Option<Offset> {
         let offset = self.offset().checked_add(bytes)?;
         (offset < Offset::MAX_REGION_LEN).then(|| Offset::new(self.region(), offset))
@@ -77,21 +77,21 @@ impl fmt::Debug for Offset {
 pub struct Extent {
     /// The first byte.
     pub at: Offset,
-    /// How many there are.
+    /// Length in bytes.
     pub len: u64,
 }
 
 const _: () = assert!(size_of::<Extent>() == 16);
 
 impl Extent {
-    /// The byte behind the last one, in its region; `None` if the numbers cannot be right.
+    /// The offset of the first byte after it, or `None` if it exceeds the maximum size of a region.
     pub fn end(&self) -> Option<u64> {
         let end = self.at.offset().checked_add(self.len)?;
         (end <= Offset::MAX_REGION_LEN).then_some(end)
     }
 
-    /// With the rest of its last page, and so many bytes of whole pages behind it. Without those: itself.
-    pub(crate) fn with_pages_behind(&self, behind: u64) -> Extent {
+    /// Extends it to the end of its last page and by `behind` bytes of whole pages. Unchanged if `behind` is 0.
+    pub(crate) fn extended_by_pages(&self, behind: u64) -> Extent {
         let whole = |end: u64| end.next_multiple_of(PAGE).saturating_add(behind);
         match self.end().filter(|_| behind > 0) {
             Some(end) => Extent {
@@ -102,7 +102,7 @@ impl Extent {
         }
     }
 
-    /// Whether some byte lies in both.
+    /// Whether the two share a byte.
     pub(crate) fn overlaps(&self, other: &Extent) -> bool {
         let begins_in = |inner: &Extent, outer: &Extent| {
             let skip = inner.at.offset().checked_sub(outer.at.offset());
@@ -115,12 +115,12 @@ impl Extent {
     }
 }
 
-/// An extent that does not lie inside the committed part of the arena.
+/// An extent outside the committed part of the arena.
 #[derive(Copy, Clone, PartialEq, Eq)]
 pub struct BadOffset {
-    /// The extent that was refused.
+    /// The extent.
     pub extent: Extent,
-    /// How many bytes of that region there are; 0 if there is no such region.
+    /// Committed bytes of its region; 0 if the region does not exist.
     pub committed: u64,
 }
 
@@ -128,7 +128,7 @@ impl fmt::Display for BadOffset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} bytes at {} lie outside the {} bytes that this region has",
+            "{} bytes at {} are outside the {} committed bytes of this region",
             self.extent.len, self.extent.at, self.committed
         )
     }
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_come_back() {
+    fn region_and_offset_are_recovered() {
         let last = Offset::new(u16::MAX, Offset::MAX_REGION_LEN - 1);
         assert_eq!(last.region(), u16::MAX);
         assert_eq!(last.offset(), Offset::MAX_REGION_LEN - 1);
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "beyond any region")]
-    fn an_offset_never_spills_into_the_region() {
+    fn an_offset_never_overflows_into_the_region() {
         let _ = Offset::new(0, Offset::MAX_REGION_LEN);
     }
 }

@@ -1,4 +1,4 @@
-//! One region as the supervisor keeps it: the segment, its map, and the private books about it.
+//! A region in the supervisor: its segment, its map, and the private accounting of both.
 
 use std::ops::Range;
 use std::sync::Mutex;
@@ -7,42 +7,43 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::budget::lock;
 use super::free::FreeRanges;
 use super::layout::{CHUNK, GRANULE};
-use crate::sys::cut::{self, Watched};
+use crate::sys::truncation::{self, Watched};
 use crate::sys::{self, Map, Prot, Segment};
 
-/// What is known about 2 MiB of a region.
+/// State of 2 MiB of a region.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Chunk {
-    /// One bit per 64 KiB that has memory.
+    /// One bit per 64 KiB granule that is committed.
     pub(super) committed: u32,
-    /// Bytes of the chunk before this one were given out since they were last committed; the rest is zero.
+    /// Bytes of the chunk below this offset were handed out since they were last committed; the rest is zero.
     pub(super) fresh_from: u32,
-    /// It is one huge page.
+    /// The chunk is one huge page.
     pub(super) huge: bool,
 }
 
-/// The books of a region. Private memory: nothing in shared memory decides who owns what.
+/// The accounting of a region, in private memory: nothing in shared memory decides who owns what.
 #[derive(Debug)]
-pub(super) struct Books {
+pub(super) struct RegionAccounting {
     pub(super) free: FreeRanges,
     pub(super) chunks: Vec<Chunk>,
     pub(super) in_use: u64,
     pub(super) blocks: u64,
-    /// How often all zeros were forgotten: who has just made some knows whether they still count.
-    pub(super) forgotten: u64,
+    /// How often [`RegionAccounting::forget_zeros`] was called: code that has just made zeros detects whether they still
+    /// count.
+    pub(super) zeros_generation: u64,
 }
 
-/// What [`Books::reserve`] found.
+/// Result of [`RegionAccounting::reserve`].
 #[derive(Debug)]
 pub(super) struct Reserved {
     pub(super) start: u64,
-    /// Nobody has written to it since it was committed.
+    /// Not handed out since it was committed, so it is zero.
     pub(super) fresh: bool,
-    /// Every page of it has memory.
+    /// Every page of it is committed.
     pub(super) committed: bool,
 }
 
-/// The part of `range` in chunk `index`, counted from the chunk's start.
+/// The part of `range` that is in chunk `index`, relative to the chunk's start.
 pub(super) fn within(range: &Range<u64>, index: usize) -> Range<u64> {
     let base = index as u64 * CHUNK;
     range.start.max(base) - base..range.end.min(base + CHUNK) - base
@@ -53,12 +54,12 @@ pub(super) fn chunks_of(range: &Range<u64>) -> Range<usize> {
     (range.start / CHUNK) as usize..range.end.div_ceil(CHUNK) as usize
 }
 
-/// Bits of the granules that `part` of a chunk touches.
+/// Bits of the granules that overlap `part` of a chunk.
 pub(super) fn touched(part: &Range<u64>) -> u32 {
     bits(part.start / GRANULE, part.end.div_ceil(GRANULE))
 }
 
-/// Bits of the granules that lie wholly in `part` of a chunk.
+/// Bits of the granules that are wholly inside `part` of a chunk.
 pub(super) fn inside(part: &Range<u64>) -> u32 {
     bits(part.start.div_ceil(GRANULE), part.end / GRANULE)
 }
@@ -70,7 +71,7 @@ fn bits(from: u64, to: u64) -> u32 {
     (((1_u64 << to) - 1) & !((1_u64 << from) - 1)) as u32
 }
 
-/// Runs of set bits, as byte ranges of the region.
+/// Runs of set bits in chunk `index`, as byte ranges of the region.
 pub(super) fn runs(index: usize, mut mask: u32) -> impl Iterator<Item = Range<u64>> {
     let base = index as u64 * CHUNK;
     std::iter::from_fn(move || {
@@ -84,18 +85,18 @@ pub(super) fn runs(index: usize, mut mask: u32) -> impl Iterator<Item = Range<u6
     })
 }
 
-impl Books {
-    fn new(reservation: u64) -> Books {
-        Books {
+impl RegionAccounting {
+    fn new(reservation: u64) -> RegionAccounting {
+        RegionAccounting {
             free: FreeRanges::new(reservation),
             chunks: Vec::new(),
             in_use: 0,
             blocks: 0,
-            forgotten: 0,
+            zeros_generation: 0,
         }
     }
 
-    /// Takes `len` bytes at a multiple of `align`. With `stale`, notes there which parts are not known to be zero.
+    /// Takes `len` bytes at a multiple of `align`. Adds the parts that are not known to be zero to `stale`.
     pub(super) fn reserve(
         &mut self,
         len: u64,
@@ -103,10 +104,11 @@ impl Books {
         stale: Option<&mut Vec<Range<u64>>>,
     ) -> Option<Reserved> {
         let start = self.free.take(len, align)?;
-        Some(self.enter(start, len, stale))
+        Some(self.record(start, len, stale))
     }
 
-    /// Takes `len` bytes at a multiple of `align`, if what comes first has memory; otherwise changes nothing.
+    /// Takes `len` bytes at a multiple of `align` if the first free range is committed there; otherwise changes
+    /// nothing.
     pub(super) fn reserve_committed(&mut self, len: u64, align: u64) -> Option<Reserved> {
         let start = self.free.take(len, align)?;
         let range = start..start + len;
@@ -118,11 +120,16 @@ impl Books {
             self.free.give(start, len);
             return None;
         }
-        Some(self.enter(start, len, None))
+        Some(self.record(start, len, None))
     }
 
-    /// Notes a range that was taken.
-    fn enter(&mut self, start: u64, len: u64, mut stale: Option<&mut Vec<Range<u64>>>) -> Reserved {
+    /// Records a range that was taken.
+    fn record(
+        &mut self,
+        start: u64,
+        len: u64,
+        mut stale: Option<&mut Vec<Range<u64>>>,
+    ) -> Reserved {
         let range = start..start + len;
         let touched_chunks = chunks_of(&range);
         if self.chunks.len() < touched_chunks.end {
@@ -152,22 +159,22 @@ impl Books {
         reserved
     }
 
-    /// Nothing that lies in the region is known to be zero any more: what comes later is.
+    /// Forgets which bytes of the region are zero; memory committed later is.
     pub(super) fn forget_zeros(&mut self) {
-        self.forgotten += 1;
+        self.zeros_generation += 1;
         for chunk in &mut self.chunks {
             chunk.fresh_from = CHUNK as u32;
         }
     }
 
-    /// Takes `len` bytes at `start` back.
+    /// Frees `len` bytes at `start`.
     pub(super) fn release(&mut self, start: u64, len: u64) {
         self.free.give(start, len);
         self.in_use -= len;
         self.blocks -= 1;
     }
 
-    /// Bytes that a commit of `range` takes beyond those that have memory.
+    /// Bytes that a commit of `range` adds to those committed already.
     pub(super) fn uncommitted(&self, range: &Range<u64>) -> u64 {
         let of = |index: usize| {
             let have = self.chunks.get(index).map_or(0, |chunk| chunk.committed);
@@ -177,7 +184,7 @@ impl Books {
         chunks_of(range).map(of).sum()
     }
 
-    /// Bytes that have memory.
+    /// Committed bytes.
     pub(super) fn committed(&self) -> u64 {
         self.chunks
             .iter()
@@ -186,77 +193,81 @@ impl Books {
     }
 }
 
-/// What somebody else has taken away from a segment.
+/// Memory that another process has taken away from a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Missing {
-    /// Length, rather than memory.
-    pub(super) cut: bool,
-    /// Bytes that are left, and that there should be.
+    /// Length is missing (truncated), rather than memory (hole-punched).
+    pub(super) is_truncated: bool,
+    /// Bytes that are left.
     pub(super) left: u64,
     pub(super) expected: u64,
 }
 
 impl Missing {
-    /// What a person has to know about it.
-    pub(super) fn told(&self, what: &str) -> String {
+    /// Describes it for people.
+    pub(super) fn describe(&self, what: &str) -> String {
         let Self {
-            cut,
+            is_truncated,
             left,
             expected,
         } = self;
-        let how = if *cut { "cut" } else { "punched" };
+        let how = if *is_truncated {
+            "truncated"
+        } else {
+            "hole-punched"
+        };
         format!(
             "{what} was {how} by another process of this user: {left} of {expected} bytes are left; \
-             Backing::Sealed keeps segments from being cut"
+             Backing::Sealed protects segments from truncation"
         )
     }
 }
 
-/// One region: a segment, mapped whole and writable in the supervisor.
+/// A region: a segment, mapped whole and writable in the supervisor.
 ///
-/// Locks, in this order: `turn`, then `books`. `books` is held for memory accesses only, never over a system call;
-/// `turn` is held by whoever changes what is committed.
+/// Lock order: `commit_lock`, then `accounting`. `accounting` is held for memory accesses only, never across a system
+/// call. `commit_lock` is held while the set of committed pages changes.
 #[derive(Debug)]
 pub(super) struct Region {
     pub(super) segment: Segment,
-    /// Before the map, which it speaks of.
+    /// Declared before the map, so that it is dropped first.
     _watched: Watched,
     pub(super) map: Map,
-    /// Length of the segment: what has been committed at some time lies below it.
+    /// Length of the segment in bytes; everything that was ever committed is below it.
     pub(super) len: AtomicU64,
-    pub(super) books: Mutex<Books>,
-    pub(super) turn: Mutex<()>,
+    pub(super) accounting: Mutex<RegionAccounting>,
+    pub(super) commit_lock: Mutex<()>,
 }
 
 impl Region {
-    /// Region `index` of `reservation` bytes of addresses over an empty segment.
+    /// Creates region `index` with `reservation` bytes of address space over an empty segment.
     pub(super) fn new(segment: Segment, reservation: u64, index: u16) -> sys::Result<Region> {
         let len = usize::try_from(reservation)
             .map_err(|_| sys::Error::new("mmap", nix::errno::Errno::ENOMEM, "a region"))?;
         let map = Map::new(&segment, 0, len, Prot::ReadWrite, true)?;
-        let watched = cut::watch(map.base(), map.len(), segment.as_raw_fd(), Some(index));
+        let watched = truncation::watch(map.base(), map.len(), segment.as_raw_fd(), Some(index));
         Ok(Region {
             segment,
             _watched: watched,
             map,
             len: AtomicU64::new(0),
-            books: Mutex::new(Books::new(reservation)),
-            turn: Mutex::new(()),
+            accounting: Mutex::new(RegionAccounting::new(reservation)),
+            commit_lock: Mutex::new(()),
         })
     }
 
-    /// Whether the segment still has the length and the memory that the books count; if not, what is missing. `None`
-    /// too while a commit changes both.
+    /// Compares the segment's length and memory with the accounting. Returns what is missing; `None` also while a
+    /// commit changes both.
     pub(super) fn missing(&self) -> Option<Missing> {
-        let _turn = self.turn.try_lock().ok()?;
+        let _committing = self.commit_lock.try_lock().ok()?;
         let len = self.len();
-        let committed = lock(&self.books).committed();
+        let committed = lock(&self.accounting).committed();
         let stat = self.segment.stat().ok()?;
-        let cut = stat.len < len;
-        (cut || stat.blocks < committed).then_some(Missing {
-            cut,
-            left: if cut { stat.len } else { stat.blocks },
-            expected: if cut { len } else { committed },
+        let is_truncated = stat.len < len;
+        (is_truncated || stat.blocks < committed).then_some(Missing {
+            is_truncated,
+            left: if is_truncated { stat.len } else { stat.blocks },
+            expected: if is_truncated { len } else { committed },
         })
     }
 
@@ -266,7 +277,7 @@ impl Region {
         self.len.load(Ordering::Acquire)
     }
 
-    /// Makes the segment at least `len` bytes long. Only with `turn`.
+    /// Makes the segment at least `len` bytes long. The caller holds `commit_lock`.
     pub(super) fn grow(&self, len: u64) -> sys::Result<()> {
         if len > self.len() {
             self.segment.set_len(len)?;
@@ -277,18 +288,18 @@ impl Region {
         Ok(())
     }
 
-    /// Notes that the granules of `mask` have memory now.
+    /// Records that the granules of `mask` are committed.
     pub(super) fn note_committed(&self, index: usize, mask: u32, huge: bool) {
-        let mut books = lock(&self.books);
-        let chunk = &mut books.chunks[index];
+        let mut accounting = lock(&self.accounting);
+        let chunk = &mut accounting.chunks[index];
         chunk.committed |= mask;
         chunk.huge |= huge;
         crate::sync::point!("commit.noted");
     }
 
-    /// What is known about a chunk now.
+    /// The state of a chunk.
     pub(super) fn chunk(&self, index: usize) -> Chunk {
-        lock(&self.books)
+        lock(&self.accounting)
             .chunks
             .get(index)
             .copied()

@@ -1,44 +1,45 @@
-//! What an arena shall be like, and whether this system can have it.
+//! The settings of an arena, and whether this system can provide them.
 
 use std::path::{Path, PathBuf};
 
-use super::error::{ArenaError, Limit};
+use super::error::{ArenaError, SystemLimit};
 use super::layout::{CHUNK, GRANULE, HEADER_LEN, PAGE};
 use super::offset::Offset;
 use crate::sys::{self, limits};
 
-/// What segments are made of.
+/// What the segments of an arena are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Backing {
-    /// Arrays as with `Memfd`, so that what others do in `/dev/shm` does not matter, then or later; `Named` where memory files are
-    /// forbidden.
+    /// `Memfd` for arrays, so that it does not matter what other programs do in `/dev/shm`; `Named` where memory files
+    /// are forbidden.
     #[default]
     Auto,
-    /// POSIX shared memory in `/dev/shm`, which bounds it; names are removed at once.
+    /// POSIX shared memory in `/dev/shm`, limited by its size. Names are removed at once.
     Named,
-    /// Anonymous memory files, which the size of `/dev/shm` does not bound.
+    /// Anonymous memory files, which the size of `/dev/shm` does not limit.
     Memfd,
-    /// `Memfd`, sealed so that nobody can cut it.
+    /// `Memfd`, sealed so that no process can truncate it.
     Sealed,
 }
 
-/// What [`Arena::create`](super::Arena::create) shall make.
+/// Settings of [`Arena::create`](super::Arena::create).
 #[derive(Debug, Clone)]
 pub struct Spec {
     /// Keeps the control segment under this name, for other programs: 1 to 100 letters, digits, `-`, `_`.
     pub name: Option<String>,
-    /// Bytes that all regions together may commit, rounded up to 64 KiB; see [`default_capacity`].
+    /// Bytes that all regions together may commit, rounded up to 64 KiB. See [`default_capacity`].
     pub capacity: u64,
-    /// How many workers there are; region 0 is the supervisor's, region `k` that of worker `k`.
+    /// Number of workers. Region 0 belongs to the supervisor, region `k` to worker `k`.
     pub writers: u16,
+    /// What the segments are made of.
     /// What segments are made of.
     pub backing: Backing,
-    /// Bytes of the control segment behind its header page.
+    /// Bytes of the control segment after its header page.
     pub control_len: u64,
-    /// Whether names that dead programs left in `/dev/shm` are removed first, whatever this arena is made of.
+    /// Whether to first remove names that dead programs left in `/dev/shm`, independent of `backing`.
     pub sweep: bool,
-    /// Below which folder the system says how much memory machine and container have: `/`, but for tests.
+    /// The folder with the system's files on memory of machine and container: `/`, except in tests.
     #[doc(hidden)]
     pub root: PathBuf,
 }
@@ -57,7 +58,7 @@ impl Default for Spec {
     }
 }
 
-/// Half of the memory that this process could have now, container limits counted, in bytes.
+/// Half of the memory available to this process now, container limits included, in bytes.
 pub fn default_capacity() -> u64 {
     half_of(&limits::memory_available(Path::new("/")))
 }
@@ -66,12 +67,12 @@ fn half_of(memory: &limits::Memory) -> u64 {
     (memory.available / 2).max(CHUNK) / CHUNK * CHUNK
 }
 
-/// How much address space one process's regions may take together, in bytes: half of what x86_64 has.
+/// Address space that the regions of one process may take together, in bytes: half of what x86_64 has.
 const ADDRESSES: u64 = 1 << 46;
 
-/// What the system says; a value, so that decisions can be tested.
+/// Limits and memory of the system; a value, so that decisions can be tested.
 #[derive(Debug, Clone)]
-pub(crate) struct Surroundings {
+pub(crate) struct SystemInfo {
     pub(super) shm: Result<limits::Space, sys::Error>,
     pub(super) memory: limits::Memory,
     pub(super) address_space: Option<u64>,
@@ -79,10 +80,10 @@ pub(crate) struct Surroundings {
     pub(super) page: usize,
 }
 
-impl Surroundings {
-    /// As they are now; `root` is that of a [`Spec`].
-    pub(crate) fn read(root: &Path) -> Surroundings {
-        Surroundings {
+impl SystemInfo {
+    /// Reads them. `root` as in [`Spec::root`].
+    pub(crate) fn read(root: &Path) -> SystemInfo {
+        SystemInfo {
             shm: limits::shm_space(Path::new("/dev/shm")),
             memory: limits::memory_available(root),
             address_space: limits::address_space_limit(),
@@ -91,15 +92,15 @@ impl Surroundings {
         }
     }
 
-    /// The [`default_capacity`] there.
+    /// The [`default_capacity`] of this system.
     pub(crate) fn default_capacity(&self) -> u64 {
         half_of(&self.memory)
     }
 }
 
-/// A spec that this system can have, with everything decided.
+/// Settings with everything decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Plan {
+pub(super) struct ResolvedSpec {
     pub(super) capacity: u64,
     pub(super) backing: Backing,
     pub(super) regions: u16,
@@ -108,12 +109,12 @@ pub(super) struct Plan {
 }
 
 impl Spec {
-    pub(super) fn plan(&self, around: &Surroundings) -> Result<Plan, ArenaError> {
-        if around.page as u64 != PAGE {
+    pub(super) fn resolve(&self, system: &SystemInfo) -> Result<ResolvedSpec, ArenaError> {
+        if system.page as u64 != PAGE {
             return Err(ArenaError::Unsupported {
                 what: format!(
-                    "pages of {} bytes are not supported: run a kernel with pages of {PAGE} bytes",
-                    around.page
+                    "pages of {} bytes are not supported: run Linux with pages of {PAGE} bytes",
+                    system.page
                 ),
             });
         }
@@ -124,7 +125,8 @@ impl Spec {
             }
             if self.backing == Backing::Sealed {
                 return Err(ArenaError::Unsupported {
-                    what: "a sealed arena cannot keep a name: what has a name can be cut by any process of this user"
+                    what: "a sealed arena cannot keep a name: any process of this user can truncate a segment with a \
+                           name"
                         .into(),
                 });
             }
@@ -138,19 +140,16 @@ impl Spec {
             .writers
             .checked_add(1)
             .ok_or_else(|| ArenaError::Unsupported {
-                what: format!(
-                    "{} workers are more than an arena has regions for",
-                    self.writers
-                ),
+                what: format!("an arena has no regions for {} workers", self.writers),
             })?;
         let capacity = self.capacity.max(GRANULE);
 
-        if capacity > around.memory.limit {
-            let limit = match around.memory.contained {
-                true => Limit::Container,
-                false => Limit::Machine,
+        if capacity > system.memory.limit {
+            let limit = match system.memory.contained {
+                true => SystemLimit::Container,
+                false => SystemLimit::Machine,
             };
-            return Err(too_large(limit, around.memory.limit));
+            return Err(too_large(limit, system.memory.limit));
         }
         let control_len = self
             .control_len
@@ -163,35 +162,36 @@ impl Spec {
                     self.control_len
                 ),
             })?;
-        let backing = match (self.backing, &around.shm) {
+        let backing = match (self.backing, &system.shm) {
             (Backing::Auto, _) => Backing::Memfd,
             (Backing::Named, Ok(space)) if space.size < capacity => {
-                return Err(too_large(Limit::DevShm, space.size));
+                return Err(too_large(SystemLimit::DevShm, space.size));
             }
             (Backing::Named, Err(error)) => return Err(ArenaError::System(error.clone())),
             (backing, _) => backing,
         };
-        // What is committed at once: a capacity with a part of it could not be used to its end. It may pass a limit by that
-        // part, which matters less than refusing what is exactly the limit; each commit asks the system anyway.
+        // Rounded to the unit of commits, since a partial unit could not be used. This may exceed a limit by that part,
+        // which matters less than refusing a capacity that equals the limit; each commit checks the system's memory
+        // anyway.
         let capacity = capacity
             .checked_next_multiple_of(GRANULE)
             .unwrap_or(capacity);
 
         let share = (ADDRESSES / u64::from(regions)).min(Offset::MAX_REGION_LEN - CHUNK);
         let reservation = capacity.next_multiple_of(CHUNK).min(share / CHUNK * CHUNK);
-        if let Some(limit) = around.address_space {
-            // Workers inherit the limit and map regions twice; half of what is left stays for everything else.
+        if let Some(limit) = system.address_space {
+            // Workers inherit the limit and map regions twice; half of the rest is left for everything else.
             let each = limit / 2 / (2 * u64::from(regions)) / CHUNK * CHUNK;
             if each < reservation {
-                return Err(too_large(Limit::AddressSpace, each));
+                return Err(too_large(SystemLimit::AddressSpace, each));
             }
         }
-        if let Some(limit) = around.file_size
+        if let Some(limit) = system.file_size
             && limit < reservation
         {
-            return Err(too_large(Limit::FileSize, limit / CHUNK * CHUNK));
+            return Err(too_large(SystemLimit::FileSize, limit / CHUNK * CHUNK));
         }
-        Ok(Plan {
+        Ok(ResolvedSpec {
             capacity,
             backing,
             regions,

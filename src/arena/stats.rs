@@ -1,33 +1,33 @@
-//! Figures of an arena.
+//! Arena statistics.
 
-/// Figures of an arena at one moment. Sizes are bytes.
+/// Statistics of an arena at one moment. Sizes are in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[non_exhaustive]
 pub struct ArenaStats {
-    /// The most that may be committed.
+    /// Maximum number of committed bytes.
     pub capacity: u64,
-    /// Has memory behind it.
+    /// Bytes backed by memory.
     pub committed: u64,
-    /// Held by blocks, padding included.
+    /// Bytes held by blocks, padding included.
     pub in_use: u64,
-    /// The most that was ever held by blocks at once.
+    /// Maximum of `in_use` so far.
     pub high_water: u64,
-    /// The longest free run of any region, whether committed or not.
+    /// The longest free run in any region, committed or not.
     pub largest_free: u64,
-    /// 0 when the free memory between blocks is in one piece, towards 1 when it is in many: the part of it, in all regions, that
-    /// is not in the largest piece.
+    /// The fraction of the free memory between blocks, over all regions, that is not in its largest piece: 0 if it is
+    /// in one piece, towards 1 if it is in many.
     pub fragmentation: f64,
-    /// How many blocks there are.
+    /// Number of blocks.
     pub blocks: u64,
     /// Chunks of 2 MiB that are one huge page.
     pub collapsed_chunks: u64,
-    /// Chunks that have small pages.
+    /// Chunks with small pages.
     pub small_chunks: u64,
-    /// Collapses that worked since the arena was made.
+    /// Successful collapses so far.
     pub collapses: u64,
-    /// Of these, those that took longer than 1 ms.
+    /// Successful collapses that took longer than 1 ms.
     pub slow_collapses: u64,
-    /// Collapses that failed and left small pages.
+    /// Failed collapses, which left small pages.
     pub failed_collapses: u64,
     /// Time spent collapsing, in nanoseconds.
     pub collapse_nanos: u64,

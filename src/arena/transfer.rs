@@ -1,20 +1,20 @@
-//! Plain words and bytes in and out of an arena: what a link is too small for.
+//! Copying plain words and bytes into and out of an arena, for data too large for a link.
 
 use std::sync::Arc;
 
-use super::{Arena, BadOffset, Block, Extent, Placement, View};
+use super::{Arena, BadOffset, Block, BlockPlacement, Extent, View};
 use crate::arena::ArenaFull;
 
 impl Arena {
-    /// A block of region 0 that holds a copy of these words.
+    /// Allocates a block of region 0 with a copy of these words.
     ///
     /// # Errors
     ///
-    /// [`ArenaFull`] where there is no room for it.
+    /// [`ArenaFull`] if there is no room for it.
     pub(crate) fn alloc_words(self: &Arc<Self>, words: &[u64]) -> Result<Block, ArenaFull> {
         let bytes: &[u8] = bytemuck::cast_slice(words);
-        let block = self.alloc(0, bytes.len() as u64, Placement::Packed)?;
-        // SAFETY: the block was just allocated and nobody else knows of it; it is that long.
+        let block = self.alloc(0, bytes.len() as u64, BlockPlacement::Packed)?;
+        // SAFETY: the block was just allocated, is known to no other code, and has this length.
         unsafe {
             block
                 .as_ptr()
@@ -24,17 +24,17 @@ impl Arena {
         Ok(block)
     }
 
-    /// A block of region 0 with the same bytes, as they are now.
+    /// Allocates a block of region 0 with a copy of the present content of `of`.
     ///
     /// # Errors
     ///
-    /// [`ArenaFull`] where there is no room for it.
+    /// [`ArenaFull`] if there is no room for it.
     #[cfg(feature = "sandbox")]
     pub(crate) fn alloc_copy(self: &Arc<Self>, of: &Block) -> Result<Block, ArenaFull> {
-        let block = self.alloc(0, of.len(), Placement::Packed)?;
-        // SAFETY: the block was just allocated and nobody else knows of it; both are that long, and mapped as long as
-        // they live. A worker that writes to what it has published changes what is copied, and nothing that is
-        // referred to.
+        let block = self.alloc(0, of.len(), BlockPlacement::Packed)?;
+        // SAFETY: the block was just allocated and is known to no other code; both have this length and stay mapped
+        // while they live. A worker that writes to what it has published changes the copied bytes, but no memory behind
+        // a reference.
         unsafe {
             block
                 .as_ptr()
@@ -48,7 +48,7 @@ impl Arena {
     ///
     /// # Errors
     ///
-    /// [`BadOffset`] where the extent is not committed memory of the arena, or not whole aligned words.
+    /// [`BadOffset`] if the extent is not committed memory of the arena, or not whole aligned words.
     pub(crate) fn copy_words(&self, extent: Extent) -> Result<Vec<u64>, BadOffset> {
         copy(extent, self.pointer(extent)?)
     }
@@ -59,7 +59,7 @@ impl View {
     ///
     /// # Errors
     ///
-    /// [`BadOffset`] as for [`View::pointer`], and where the extent is not whole aligned words.
+    /// [`BadOffset`] as for [`View::pointer`], and if the extent is not whole aligned words.
     pub(crate) fn copy_words(&self, extent: Extent) -> Result<Vec<u64>, BadOffset> {
         copy(extent, self.pointer(extent)?)
     }
@@ -74,8 +74,8 @@ fn copy(extent: Extent, from: std::ptr::NonNull<u8>) -> Result<Vec<u64>, BadOffs
         });
     }
     let mut words = vec![0; (extent.len / 8) as usize];
-    // SAFETY: `pointer` checked that the extent is mapped; its writer handed it over before it said where it is
-    // (published, or lent with the job), and any bytes are a valid `u64`.
+    // SAFETY: `pointer` checked that the extent is mapped; its writer handed it over (published it, or lent it with the
+    // job) before reporting its location, and any bytes are a valid `u64`.
     unsafe {
         from.as_ptr()
             .copy_to_nonoverlapping(words.as_mut_ptr(), words.len())

@@ -1,4 +1,4 @@
-//! The arena as a worker sees it.
+//! The arena in a worker.
 
 use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -15,63 +15,63 @@ use super::names::read_header;
 use super::offset::{BadOffset, Extent};
 use crate::sys::{self, Access, Map, Prot, Segment};
 
-/// What a worker attaches to.
+/// What a worker needs to attach.
 #[derive(Debug)]
 pub struct AttachSpec {
     /// Inherited descriptors in the order of [`Arena::descriptors`](super::Arena::descriptors).
     pub fds: Vec<OwnedFd>,
     /// The region that this worker writes.
     pub own: u16,
-    /// Bytes that each region reserves, as the supervisor says.
+    /// Bytes that each region reserves, as announced by the supervisor.
     pub reservation: u64,
-    /// Whether arrays may be lent to this worker to be changed in place.
+    /// Whether arrays may be lent to this worker, to be changed in place.
     pub lend: bool,
 }
 
-/// The arena as a worker sees it: every region readable, its own writable where it has been opened.
+/// The arena in a worker: every region is readable, the worker's own writable where it is open.
 #[derive(Debug)]
 pub struct View {
     layout: Layout,
     own: u16,
     control: Map,
-    /// Until the worker has mapped its half of its links.
+    /// Writable; `None` once the worker has mapped its half of its links.
     control_rw: Mutex<Option<Segment>>,
-    regions: Vec<Seen>,
+    regions: Vec<MappedRegion>,
 }
 
 #[derive(Debug)]
-struct Seen {
+struct MappedRegion {
     map: Map,
-    /// Read-only, to ask how long the segment has become. None once descriptors were closed.
+    /// Read-only, to query the current length of the segment. `None` once descriptors are closed.
     segment: RwLock<Option<Segment>>,
     known_len: AtomicU64,
-    /// Writable description for the second map, when arrays may be lent.
+    /// Writable description for `lend_map`, if arrays may be lent.
     lendable: Mutex<Option<Segment>>,
-    second: OnceLock<Map>,
+    lend_map: OnceLock<Map>,
 }
 
-/// What copies of this process read.
-static READ_IN_COPIES: OnceLock<&'static View> = OnceLock::new();
+/// The view that forked copies of this process read.
+static FORK_VIEW: OnceLock<&'static View> = OnceLock::new();
 
-/// In a copy, before anything else: what cannot be mapped is missing there.
-fn map_in_copy() {
-    if let Some(view) = READ_IN_COPIES.get() {
-        view.map_in_copy();
+/// Runs in a forked copy before anything else. What cannot be mapped is missing there.
+fn map_in_fork() {
+    if let Some(view) = FORK_VIEW.get() {
+        view.map_in_fork();
     }
 }
 
 impl View {
-    /// Attaches: maps everything, and closes what was inherited and is not needed any more.
+    /// Attaches to an arena: maps everything, and closes inherited descriptors that are no longer needed.
     ///
-    /// Every region is mapped from a read-only description of this process's own, so its map can never become
-    /// writable; the own region from the inherited one, closed for writing until [`View::open_own`]. Of the control
-    /// segment even the writable description is its own: the inherited one holds the supervisor's lock, which would
-    /// live on in a map.
+    /// Other regions are mapped from a read-only description opened here, so their maps can never become writable. The
+    /// worker's own region is mapped from the inherited one, closed for writing until [`View::open_own`]. The control
+    /// segment is opened again even for writing: a map of the inherited description would keep the supervisor's lock
+    /// alive.
     ///
     /// # Errors
     ///
     /// [`ArenaError::Absent`], [`ArenaError::NotReady`], [`ArenaError::WrongVersion`], [`ArenaError::Truncated`], and
-    /// [`ArenaError::System`] when the system refuses.
+    /// [`ArenaError::System`] if a system call fails.
     pub fn attach(spec: AttachSpec) -> Result<View, ArenaError> {
         let AttachSpec {
             mut fds,
@@ -123,15 +123,15 @@ impl View {
             let source = if mine { &writable } else { &segment };
             let map = Map::new(source, 0, len, Prot::Read, true)?;
             if mine {
-                // A copy would go on writing when the job is over.
-                map.keep_from_forks()?;
+                // A forked copy could write after the end of the job.
+                map.exclude_from_forks()?;
             }
-            regions.push(Seen {
+            regions.push(MappedRegion {
                 map,
                 known_len: AtomicU64::new(0),
                 segment: RwLock::new(Some(segment)),
                 lendable: Mutex::new((lend && !mine).then_some(writable)),
-                second: OnceLock::new(),
+                lend_map: OnceLock::new(),
             });
         }
         Ok(View {
@@ -153,7 +153,7 @@ impl View {
         self.own
     }
 
-    /// How many regions there are.
+    /// Number of regions.
     pub fn regions(&self) -> u16 {
         self.regions.len() as u16
     }
@@ -168,13 +168,13 @@ impl View {
         &self.control
     }
 
-    /// Maps `range` of the control segment (whole pages) for writing: this worker's half of its links, and nobody else's: a
-    /// process that a kernel forks does not have it, so a copy of the worker cannot answer for it.
+    /// Maps `range` of the control segment (whole pages) for writing: this worker's half of its links. Forked copies of
+    /// this process do not have the map, so they cannot answer for the worker.
     ///
     /// # Errors
     ///
-    /// [`ArenaError::System`] after [`View::close_control`], for a range that does not consist of whole pages of the
-    /// segment, and when the system refuses.
+    /// [`ArenaError::System`] after [`View::close_control`], if `range` does not consist of whole pages of the segment,
+    /// and if a system call fails.
     pub fn control_rw(&self, range: Range<u64>) -> Result<Map, ArenaError> {
         let error = |errno| {
             let what = format!(
@@ -194,87 +194,93 @@ impl View {
         let segment = segment.as_ref().ok_or_else(|| error(Errno::EBADF))?;
         let len = usize_of(range.end - range.start)?;
         let map = Map::new(segment, range.start, len, Prot::ReadWrite, false)?;
-        map.keep_from_forks()?;
+        map.exclude_from_forks()?;
         Ok(map)
     }
 
-    /// Closes the writable descriptor of the control segment: what is mapped stays, nothing more can be.
+    /// Closes the writable descriptor of the control segment: existing maps stay, but no more can be made.
     pub fn close_control(&self) {
         lock(&self.control_rw).take();
     }
 
-    /// Closes every descriptor; what is mapped stays. Lengths are then bounded by the reservation alone, and arrays
-    /// can be lent only from regions that were lent from before.
+    /// Closes every descriptor; maps stay. Afterwards lengths are bounded by the reservation alone, and arrays can be
+    /// lent only from regions that were lent from before.
     pub fn close_descriptors(&self) {
         self.close_control();
-        for seen in &self.regions {
-            seen.segment
+        for region in &self.regions {
+            region
+                .segment
                 .write()
                 .unwrap_or_else(PoisonError::into_inner)
                 .take();
-            lock(&seen.lendable).take();
+            lock(&region.lendable).take();
         }
     }
 
-    /// From now on copies that `fork` makes of this process find what it can write at the same place, for reading: an array that
-    /// a kernel was given lies there or not, depending on who made it. They can write nothing of the arena. Once.
-    pub fn read_in_copies(&'static self) {
-        let _ = READ_IN_COPIES.set(self);
-        sys::fork::first_in_copies(map_in_copy);
+    /// Makes what this process can write readable in forked copies of it, at the same addresses: depending on who made
+    /// it, an array that a kernel was given may be there. Copies can write no part of the arena. Only the first call
+    /// has an effect.
+    pub fn keep_readable_in_forks(&'static self) {
+        let _ = FORK_VIEW.set(self);
+        sys::fork::run_first_in_forks(map_in_fork);
     }
 
-    fn map_in_copy(&self) {
-        for (index, seen) in self.regions.iter().enumerate() {
-            // Somebody who is not here may just be closing it.
-            let Ok(segment) = seen.segment.try_read() else {
+    fn map_in_fork(&self) {
+        for (index, region) in self.regions.iter().enumerate() {
+            // A thread that does not exist here may have been closing it.
+            let Ok(segment) = region.segment.try_read() else {
                 continue;
             };
             let Some(segment) = &*segment else { continue };
             if index == usize::from(self.own) {
-                let _ = seen.map.read_in_copy(segment);
+                let _ = region.map.remap_read_only_in_fork(segment);
             }
-            if let Some(second) = seen.second.get() {
-                let _ = second.read_in_copy(segment);
+            if let Some(second) = region.lend_map.get() {
+                let _ = second.remap_read_only_in_fork(segment);
             }
         }
     }
 
-    /// Seals what this process may only read: nobody can unmap, move or reprotect it any more.
+    /// Seals the read-only maps: they can no longer be unmapped, moved or reprotected.
     ///
     /// # Errors
     ///
-    /// When the system refuses.
+    /// If a system call fails.
     #[cfg(feature = "sandbox")]
     pub fn seal(&self) -> sys::Result<()> {
         self.control.seal()?;
-        for (index, seen) in self.regions.iter().enumerate() {
+        for (index, region) in self.regions.iter().enumerate() {
             // The own region is opened and closed by `mprotect` as grants come and go.
             if index != usize::from(self.own) {
-                seen.map.seal()?;
+                region.map.seal()?;
             }
         }
         Ok(())
     }
 
-    fn seen(&self, extent: Extent) -> Result<(&Seen, Range<usize>), BadOffset> {
+    fn resolve(&self, extent: Extent) -> Result<(&MappedRegion, Range<usize>), BadOffset> {
         let none = BadOffset {
             extent,
             committed: 0,
         };
-        let seen = self
+        let region = self
             .regions
             .get(usize::from(extent.at.region()))
             .ok_or(none)?;
         let end = extent.end().ok_or(none)?;
         // Relaxed: a bound that only grows; the memory itself is handed over by the link.
-        let mut len = seen.known_len.load(Ordering::Relaxed);
+        let mut len = region.known_len.load(Ordering::Relaxed);
         if end > len {
-            len = match &*seen.segment.read().unwrap_or_else(PoisonError::into_inner) {
+            len = match &*region
+                .segment
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+            {
                 Some(segment) => segment.stat().map_or(len, |stat| stat.len),
                 None => self.layout.reservation,
             }
             .min(self.layout.reservation);
-            seen.known_len.fetch_max(len, Ordering::Relaxed);
+            region.known_len.fetch_max(len, Ordering::Relaxed);
         }
         if end > len {
             return Err(BadOffset {
@@ -282,19 +288,19 @@ impl View {
                 committed: len,
             });
         }
-        Ok((seen, extent.at.offset() as usize..end as usize))
+        Ok((region, extent.at.offset() as usize..end as usize))
     }
 
-    /// The address of `extent` in this process, for reading; in the own region also for writing where it is open.
+    /// The address of `extent` in this process, for reading, and in the own region also for writing where it is open.
     ///
     /// # Errors
     ///
-    /// [`BadOffset`] when it reaches beyond its segment, or there is no such region.
+    /// [`BadOffset`] if it extends beyond its segment, or the region does not exist.
     pub fn pointer(&self, extent: Extent) -> Result<NonNull<u8>, BadOffset> {
-        let (seen, range) = self.seen(extent)?;
-        seen.map.at(range.start, range.len()).ok_or(BadOffset {
+        let (region, range) = self.resolve(extent)?;
+        region.map.at(range.start, range.len()).ok_or(BadOffset {
             extent,
-            committed: seen.map.len() as u64,
+            committed: region.map.len() as u64,
         })
     }
 
@@ -302,14 +308,14 @@ impl View {
     ///
     /// # Errors
     ///
-    /// When the system refuses, for instance because this process has too many maps (`vm.max_map_count`).
+    /// If a system call fails, for instance because this process has too many maps (`vm.max_map_count`).
     pub fn open_own(&self, range: Range<u64>) -> sys::Result<()> {
         let start = range.start / PAGE * PAGE;
         let end = range.end.next_multiple_of(PAGE);
         self.protect_own(start..end, Prot::ReadWrite)
     }
 
-    /// Closes bytes of the own region for writing: the pages that lie wholly inside `range`.
+    /// Closes bytes of the own region for writing: the pages that are wholly inside `range`.
     ///
     /// # Errors
     ///
@@ -325,14 +331,15 @@ impl View {
         map.protect(range.start as usize..range.end as usize, prot)
     }
 
-    /// Opens whole pages of another region for writing, in a second map that is otherwise closed; the first byte there.
+    /// Opens whole pages of another region for writing, in a second map that is otherwise closed. Returns the first
+    /// byte there.
     ///
-    /// An extent of the own region is opened in place. One without bytes opens nothing.
+    /// An extent of the own region is opened in place. An empty extent opens nothing.
     ///
     /// # Errors
     ///
-    /// `EINVAL` when the extent is not in the arena, `EPERM` when nothing may be lent to this worker, and when the
-    /// system refuses.
+    /// `EINVAL` if the extent is outside the arena, `EPERM` if arrays must not be lent to this worker, and the error of
+    /// a system call that fails.
     pub fn lend_open(&self, extent: Extent) -> sys::Result<NonNull<u8>> {
         let (map, range) = self.lent(extent)?;
         if !range.is_empty() {
@@ -342,14 +349,14 @@ impl View {
             .ok_or_else(|| lend_error(extent, Errno::EINVAL))
     }
 
-    /// Closes again what [`View::lend_open`] opened.
+    /// Closes what [`View::lend_open`] opened.
     ///
     /// # Errors
     ///
     /// As [`View::lend_open`].
     pub fn lend_close(&self, extent: Extent) -> sys::Result<()> {
         let (map, range) = self.lent(extent)?;
-        // The page around a place without bytes may hold what the worker writes next.
+        // The page around an empty extent may hold what the worker writes next.
         if range.is_empty() {
             return Ok(());
         }
@@ -362,24 +369,24 @@ impl View {
     }
 
     fn lent(&self, extent: Extent) -> sys::Result<(&Map, Range<usize>)> {
-        let (seen, range) = self
-            .seen(extent)
+        let (region, range) = self
+            .resolve(extent)
             .map_err(|_| lend_error(extent, Errno::EINVAL))?;
         if extent.at.region() == self.own {
-            return Ok((&seen.map, range));
+            return Ok((&region.map, range));
         }
-        if let Some(map) = seen.second.get() {
+        if let Some(map) = region.lend_map.get() {
             return Ok((map, range));
         }
-        let segment = lock(&seen.lendable);
+        let segment = lock(&region.lendable);
         let segment = segment
             .as_ref()
             .ok_or_else(|| lend_error(extent, Errno::EPERM))?;
-        let map = Map::new(segment, 0, seen.map.len(), Prot::None, true)?;
-        // As of the own region.
-        map.keep_from_forks()?;
-        // Two threads may have come here; the map of the one that lost is dropped again.
-        Ok((seen.second.get_or_init(|| map), range))
+        let map = Map::new(segment, 0, region.map.len(), Prot::None, true)?;
+        // For the same reason as the own region.
+        map.exclude_from_forks()?;
+        // If another thread was faster, this map is dropped.
+        Ok((region.lend_map.get_or_init(|| map), range))
     }
 }
 

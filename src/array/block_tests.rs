@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::arena::{Arena, Backing, Block, Extent, Offset, Placement, Spec};
+use crate::arena::{Arena, Backing, Block, BlockPlacement, Extent, Offset, Spec};
 
 fn arena() -> Arc<Arena> {
     let spec = Spec {
@@ -17,7 +17,7 @@ fn arena() -> Arc<Arena> {
 }
 
 fn block(arena: &Arc<Arena>, len: u64) -> Block {
-    arena.alloc_zeroed(0, len, Placement::Packed).unwrap()
+    arena.alloc_zeroed(0, len, BlockPlacement::Packed).unwrap()
 }
 
 fn part(of: Extent, skip: u64, len: u64) -> Extent {
@@ -31,21 +31,23 @@ fn part(of: Extent, skip: u64, len: u64) -> Extent {
 fn a_block_is_freed_when_its_last_view_goes() {
     let arena = arena();
     // In pages of its own, so that lending its tiles need not move it there.
-    let block = arena.alloc_zeroed(0, 4800, Placement::Pages).unwrap();
+    let block = arena.alloc_zeroed(0, 4800, BlockPlacement::Pages).unwrap();
     let whole = block.extent();
     let mut array = ArrayMut::<u16>::from_block(block, 0, [24, 100].into());
     assert!(array.iter().all(|&element| element == 0));
     for mut tile in array.tiles_mut(10) {
         let rows = tile.rows();
         let expected = part(whole, rows.start as u64 * 200, rows.len() as u64 * 200);
-        assert!(matches!(tile.place(), PlaceMut::Block(_, found) if found == expected));
+        assert!(matches!(tile.location(), ArrayMutLocation::Block(_, found) if found == expected));
         tile.fill(rows.start as u16);
     }
-    assert!(matches!(array.place(), PlaceMut::Block(_, found) if found == whole));
+    assert!(matches!(array.location(), ArrayMutLocation::Block(_, found) if found == whole));
     let array = array.seal();
     let row = array.rows(10..).row(3);
     drop(array);
-    assert!(matches!(row.place(), Place::Block(_, found) if found == part(whole, 2600, 200)));
+    assert!(
+        matches!(row.location(), ArrayLocation::Block(_, found) if found == part(whole, 2600, 200))
+    );
     assert_eq!(row[..], [10; 100]);
     assert!(arena.stats().in_use > 0);
     drop(row);
@@ -56,7 +58,7 @@ fn a_block_is_freed_when_its_last_view_goes() {
 fn a_lease_keeps_an_array_sealed() {
     let arena = arena();
     let array = ArrayMut::<u8>::from_block(block(&arena, 100), 0, 100.into()).seal();
-    let Place::Block(block, _) = array.place() else {
+    let ArrayLocation::Block(block, _) = array.location() else {
         panic!("{array:?}")
     };
     let lease = Arc::clone(block);
@@ -77,8 +79,10 @@ fn a_part_that_became_the_only_handle_is_no_block_unless_it_starts_one() {
     tail.fill(1);
     let tail = tail.seal();
     let head = tail.rows(..1);
-    assert!(matches!(head.place(), Place::Block(block, extent)
-        if extent == part(block.extent(), 320, 80)));
+    assert!(
+        matches!(head.location(), ArrayLocation::Block(block, extent)
+        if extent == part(block.extent(), 320, 80))
+    );
     drop((head, tail));
 
     let array = ArrayMut::<u32>::from_block(block(&arena, 800), 0, [10, 20].into()).seal();
@@ -118,7 +122,7 @@ fn empty_blocks_hold_empty_arrays() {
     let array = ArrayMut::<f64>::from_block(block(&arena, 0), 0, [0, 3].into());
     assert!(array.is_empty());
     let array = array.seal().rows(0..0);
-    assert!(matches!(array.place(), Place::Block(_, extent) if extent.len == 0));
+    assert!(matches!(array.location(), ArrayLocation::Block(_, extent) if extent.len == 0));
     let shared = Array::<u8>::from_block(Arc::new(block(&arena, 64)), 64, 0.into());
     assert!(shared.is_empty());
 }

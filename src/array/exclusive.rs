@@ -7,10 +7,10 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::lane::{LaneChunkOwner, LaneCount, LaneTicket};
-use super::memory::{self, Content, Exclusive, NoRoom};
+use super::memory::{self, AllocError, Content, Exclusive};
 use super::sealed::{check_reshape, debug};
 use super::{Array, BadReshape, Element, Shape, TileMut, TilesMut};
-use crate::arena::{Arena, ArenaFull, Block, Extent, Offset, Placement};
+use crate::arena::{Arena, ArenaFull, Block, BlockPlacement, Extent, Offset};
 use crate::sys::PAGE;
 
 /// An exclusive array: row-major, contiguous, writable by its one handle. It moves into a job and comes back as part
@@ -40,7 +40,7 @@ unsafe impl<T: Element> Sync for ArrayMut<T> {}
 
 /// Where the elements of an [`ArrayMut`] or a tile of one lie.
 #[derive(Copy, Clone, Debug)]
-pub(crate) enum PlaceMut<'a> {
+pub(crate) enum ArrayMutLocation<'a> {
     /// On this process's heap.
     Private,
     /// In this extent of a block of the arena, in the supervisor.
@@ -49,15 +49,15 @@ pub(crate) enum PlaceMut<'a> {
     Lane(Extent),
 }
 
-impl PlaceMut<'_> {
+impl ArrayMutLocation<'_> {
     /// Whether nothing else lies in the pages of the block.
     pub(crate) fn owns_pages(self) -> bool {
         match self {
-            PlaceMut::Block(block, _) => {
+            ArrayMutLocation::Block(block, _) => {
                 block.extent().at.offset().is_multiple_of(PAGE as u64)
                     && block.held().is_multiple_of(PAGE as u64)
             }
-            PlaceMut::Private | PlaceMut::Lane(_) => false,
+            ArrayMutLocation::Private | ArrayMutLocation::Lane(_) => false,
         }
     }
 
@@ -65,9 +65,9 @@ impl PlaceMut<'_> {
     pub(super) fn part(self, skip: usize, bytes: usize) -> Self {
         let part = |whole: Extent| memory::extent(memory::advance(whole.at, skip), bytes);
         match self {
-            PlaceMut::Private => PlaceMut::Private,
-            PlaceMut::Block(block, whole) => PlaceMut::Block(block, part(whole)),
-            PlaceMut::Lane(whole) => PlaceMut::Lane(part(whole)),
+            ArrayMutLocation::Private => ArrayMutLocation::Private,
+            ArrayMutLocation::Block(block, whole) => ArrayMutLocation::Block(block, part(whole)),
+            ArrayMutLocation::Lane(whole) => ArrayMutLocation::Lane(part(whole)),
         }
     }
 }
@@ -132,7 +132,7 @@ impl<T: Element> ArrayMut<T> {
     /// use arenite::{Array, ArrayMut};
     ///
     /// fn brighten(pixels: &Array<u8>) -> Array<u8> {
-    ///     let mut out = ArrayMut::unfilled(pixels.shape());
+    ///     let mut out = ArrayMut::uninit(pixels.shape());
     ///     for (to, from) in out.iter_mut().zip(pixels.iter()) {
     ///         *to = from.saturating_add(9);
     ///     }
@@ -148,13 +148,13 @@ impl<T: Element> ArrayMut<T> {
     /// # Panics
     ///
     /// As [`zeros`](ArrayMut::zeros).
-    #[doc(alias("empty", "uninit"))]
+    #[doc(alias("empty", "unfilled"))]
     #[track_caller]
-    pub fn unfilled(shape: impl Into<Shape>) -> ArrayMut<T> {
-        or_panic(ArrayMut::try_unfilled(shape))
+    pub fn uninit(shape: impl Into<Shape>) -> ArrayMut<T> {
+        or_panic(ArrayMut::try_uninit(shape))
     }
 
-    /// Like [`unfilled`](ArrayMut::unfilled).
+    /// Like [`uninit`](ArrayMut::uninit).
     ///
     /// # Errors
     ///
@@ -163,13 +163,13 @@ impl<T: Element> ArrayMut<T> {
     /// # Panics
     ///
     /// Where the array does not fit the address space.
-    pub fn try_unfilled(shape: impl Into<Shape>) -> Result<ArrayMut<T>, ArenaFull> {
+    pub fn try_uninit(shape: impl Into<Shape>) -> Result<ArrayMut<T>, ArenaFull> {
         // SAFETY: the memory is asked for with bytes in it, and any bytes are elements: T is Pod.
         unsafe { ArrayMut::build(shape.into(), Content::Any, |_| {}) }
     }
 
     /// The same, for a shape that a file says: no memory is an error, wherever it should have come from.
-    pub(crate) fn to_read(shape: Shape) -> Result<ArrayMut<T>, NoRoom> {
+    pub(crate) fn to_read(shape: Shape) -> Result<ArrayMut<T>, AllocError> {
         let bytes = memory::bytes_of::<T>(&shape);
         // As above, what is there are elements.
         let (ptr, memory) = memory::allocate(bytes, Content::Any)?;
@@ -275,7 +275,7 @@ impl<T: Element> ArrayMut<T> {
         // Without room for whole pages it stays where it is, and lending it says so.
         let _ = self.own_pages();
         let shape = self.shape;
-        let place = self.place();
+        let place = self.location();
         // SAFETY: the tile borrows the array mutably, and is all of it.
         unsafe { TileMut::from_parts(self.first.cast(), shape, 0..shape.rows(), place) }
     }
@@ -404,8 +404,8 @@ impl<T: Element> ArrayMut<T> {
     }
 
     /// The parts that tiles are cut from: the first element, and what tells their place.
-    pub(super) fn parts_mut(&mut self) -> (NonNull<T>, PlaceMut<'_>) {
-        (self.first, self.place())
+    pub(super) fn parts_mut(&mut self) -> (NonNull<T>, ArrayMutLocation<'_>) {
+        (self.first, self.location())
     }
 }
 
@@ -417,7 +417,7 @@ impl<T: Element> ArrayMut<T> {
         let Exclusive::Block { block, at } = &self.memory else {
             return Ok(());
         };
-        if self.len == 0 || PlaceMut::Block(block, memory::extent(*at, 0)).owns_pages() {
+        if self.len == 0 || ArrayMutLocation::Block(block, memory::extent(*at, 0)).owns_pages() {
             return Ok(());
         }
         self.move_to(Arc::clone(block.arena()))
@@ -436,7 +436,7 @@ impl<T: Element> ArrayMut<T> {
 
     fn move_to(&mut self, arena: Arc<Arena>) -> Result<(), ArenaFull> {
         let bytes = self.len * size_of::<T>();
-        let to = arena.alloc(0, bytes as u64, Placement::Pages)?;
+        let to = arena.alloc(0, bytes as u64, BlockPlacement::Pages)?;
         let mut moved = ArrayMut::from_block(to, 0, self.shape);
         moved.copy_from_slice(self);
         *self = moved;
@@ -512,12 +512,14 @@ impl<T: Element> ArrayMut<T> {
     }
 
     /// Where the elements lie.
-    pub(crate) fn place(&self) -> PlaceMut<'_> {
+    pub(crate) fn location(&self) -> ArrayMutLocation<'_> {
         let bytes = self.len * size_of::<T>();
         match &self.memory {
-            Exclusive::Private(_) => PlaceMut::Private,
-            Exclusive::Block { block, at } => PlaceMut::Block(block, memory::extent(*at, bytes)),
-            Exclusive::Lane { at, .. } => PlaceMut::Lane(memory::extent(*at, bytes)),
+            Exclusive::Private(_) => ArrayMutLocation::Private,
+            Exclusive::Block { block, at } => {
+                ArrayMutLocation::Block(block, memory::extent(*at, bytes))
+            }
+            Exclusive::Lane { at, .. } => ArrayMutLocation::Lane(memory::extent(*at, bytes)),
         }
     }
 }
@@ -587,7 +589,7 @@ impl<T: Element + Eq> Eq for ArrayMut<T> {}
 
 impl<T: Element> fmt::Debug for ArrayMut<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        debug::<T>(f, "ArrayMut", self.shape, &self.place())
+        debug::<T>(f, "ArrayMut", self.shape, &self.location())
     }
 }
 

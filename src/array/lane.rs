@@ -18,7 +18,7 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::arena::{ArenaFull, Extent, Offset, Placement};
+use crate::arena::{ArenaFull, BlockPlacement, Extent, Offset};
 
 /// Memory that a lane gives to the fresh arrays of its running job.
 ///
@@ -29,7 +29,7 @@ use crate::arena::{ArenaFull, Extent, Offset, Placement};
 /// `fresh` is set its content is zero. No other process writes to it in that time.
 pub(crate) unsafe trait LaneMemory {
     /// A chunk of `len` bytes; 0 is legal.
-    fn alloc(&self, len: usize, placement: Placement) -> Result<LaneChunk, ArenaFull>;
+    fn alloc(&self, len: usize, placement: BlockPlacement) -> Result<LaneChunk, ArenaFull>;
 
     /// The last handle to a chunk (its start and the length that was asked for) is gone and its content is not part
     /// of the result. The newest chunk can be rolled back, others wait for the end of the job. Called only on a

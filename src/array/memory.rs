@@ -8,7 +8,7 @@ use memmap2::Mmap;
 
 use super::Shape;
 use super::lane::{Lane, LaneChunkOwner, LaneTicket};
-use crate::arena::{ArenaFull, Block, Extent, Offset, Placement};
+use crate::arena::{ArenaFull, Block, BlockPlacement, Extent, Offset};
 
 /// Every array starts at a multiple of this many bytes (sub-arrays at a multiple of their row).
 pub(super) const ALIGN: usize = 64;
@@ -195,7 +195,7 @@ impl Shared {
 
 /// Why there is no memory.
 #[derive(Debug)]
-pub(crate) enum NoRoom {
+pub(crate) enum AllocError {
     /// The arena has none.
     Arena(ArenaFull),
     /// The system has none.
@@ -205,26 +205,29 @@ pub(crate) enum NoRoom {
     },
 }
 
-impl From<NoRoom> for ArenaFull {
-    fn from(why: NoRoom) -> ArenaFull {
+impl From<AllocError> for ArenaFull {
+    fn from(why: AllocError) -> ArenaFull {
         match why {
-            NoRoom::Arena(full) => full,
-            NoRoom::System { bytes } => ArenaFull::private(bytes),
+            AllocError::Arena(full) => full,
+            AllocError::System { bytes } => ArenaFull::private(bytes),
         }
     }
 }
 
 /// Fresh memory for `bytes` bytes: the lane's where a kernel runs on this thread, private elsewhere.
-pub(super) fn allocate(bytes: usize, content: Content) -> Result<(NonNull<u8>, Exclusive), NoRoom> {
+pub(super) fn allocate(
+    bytes: usize,
+    content: Content,
+) -> Result<(NonNull<u8>, Exclusive), AllocError> {
     let Some(Lane { memory, count }) = Lane::current() else {
-        let heap = Heap::new(bytes, content).ok_or(NoRoom::System {
+        let heap = Heap::new(bytes, content).ok_or(AllocError::System {
             bytes: bytes as u64,
         })?;
         return Ok((heap.start, Exclusive::Private(heap)));
     };
     let chunk = memory
-        .alloc(bytes, Placement::Packed)
-        .map_err(NoRoom::Arena)?;
+        .alloc(bytes, BlockPlacement::Packed)
+        .map_err(AllocError::Arena)?;
     let owner = LaneChunkOwner::fresh(chunk, bytes as u64, count);
     if content == Content::Zeros && !chunk.fresh {
         // SAFETY: LaneMemory::alloc gave this process write access to at least `bytes` bytes at `ptr`, and no other

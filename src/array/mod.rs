@@ -57,12 +57,12 @@ mod tests;
 mod tile;
 
 pub use exclusive::ArrayMut;
-pub(crate) use exclusive::PlaceMut;
+pub(crate) use exclusive::ArrayMutLocation;
 pub(crate) use lane::{LaneChunk, LaneCount, LaneMemory};
-pub(crate) use memory::NoRoom;
+pub(crate) use memory::AllocError;
 pub use partitions::Partitions;
 pub use sealed::Array;
-pub(crate) use sealed::Place;
+pub(crate) use sealed::ArrayLocation;
 pub use shape::{BadRank, BadReshape, MAX_DIMS, Shape};
 pub use tile::{TileMut, TilesMut};
 

@@ -75,7 +75,7 @@ fn copy<T: Element, S: Data<Elem = T>, D: Dimension>(
     from: &ArrayBase<S, D>,
     shape: Shape,
 ) -> ArrayMut<T> {
-    let mut copy = ArrayMut::unfilled(shape);
+    let mut copy = ArrayMut::uninit(shape);
     write(from, &mut copy);
     copy
 }

@@ -39,7 +39,7 @@ unsafe impl<T: Element> Sync for Array<T> {}
 
 /// Where the elements of an [`Array`] lie.
 #[derive(Copy, Clone, Debug)]
-pub(crate) enum Place<'a> {
+pub(crate) enum ArrayLocation<'a> {
     /// On this process's heap.
     Private,
     /// In a mapped file.
@@ -351,13 +351,13 @@ impl<T: Element> Array<T> {
     }
 
     /// Where the elements lie.
-    pub(crate) fn place(&self) -> Place<'_> {
+    pub(crate) fn location(&self) -> ArrayLocation<'_> {
         let bytes = size_of_val::<[T]>(self);
         match &self.memory {
-            Shared::Private(_) => Place::Private,
-            Shared::Mapped(_) => Place::Mapped,
-            Shared::Block { block, at } => Place::Block(block, memory::extent(*at, bytes)),
-            Shared::Lane { at, .. } => Place::Lane(memory::extent(*at, bytes)),
+            Shared::Private(_) => ArrayLocation::Private,
+            Shared::Mapped(_) => ArrayLocation::Mapped,
+            Shared::Block { block, at } => ArrayLocation::Block(block, memory::extent(*at, bytes)),
+            Shared::Lane { at, .. } => ArrayLocation::Lane(memory::extent(*at, bytes)),
         }
     }
 
@@ -382,7 +382,7 @@ impl<T: Element> Array<T> {
         self,
         is_own: impl FnOnce(&'static LaneCount) -> bool,
     ) -> Result<Extent, Array<T>> {
-        let Place::Lane(extent) = self.place() else {
+        let ArrayLocation::Lane(extent) = self.location() else {
             return Err(self);
         };
         if let Shared::Lane { owner, ticket, .. } = &self.memory {
@@ -444,7 +444,7 @@ impl<T: Element + Eq> Eq for Array<T> {}
 
 impl<T: Element> fmt::Debug for Array<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        debug::<T>(f, "Array", self.shape, &self.place())
+        debug::<T>(f, "Array", self.shape, &self.location())
     }
 }
 

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::lane::{self, LaneChunk, LaneCount, LaneMemory};
 use super::*;
-use crate::arena::{ArenaFull, Extent, Offset, Placement};
+use crate::arena::{ArenaFull, BlockPlacement, Extent, Offset};
 
 /// A lane whose memory is a leaked buffer from which chunks are cut in order.
 struct MockLane {
@@ -60,7 +60,7 @@ impl MockLane {
 
 // SAFETY: chunks are cut from a leaked buffer one behind the other, and only the newest is cut again after release.
 unsafe impl LaneMemory for MockLane {
-    fn alloc(&self, len: usize, _: Placement) -> Result<LaneChunk, ArenaFull> {
+    fn alloc(&self, len: usize, _: BlockPlacement) -> Result<LaneChunk, ArenaFull> {
         let mut state = self.state.lock().unwrap();
         let at = Offset::new(REGION, state.top as u64);
         let taken = len.next_multiple_of(64);
@@ -71,7 +71,7 @@ unsafe impl LaneMemory for MockLane {
                 capacity: self.capacity as u64,
                 largest_free: (self.capacity - state.top) as u64,
                 shm_free: 0,
-                whose: 0,
+                source: 0,
             });
         }
         state.top += taken;
@@ -120,12 +120,12 @@ fn handles_cross_threads_and_tiles_shrink_their_lifetime() {
 #[test]
 fn arrays_outside_a_kernel_are_private() {
     let array = Array::from_slice(&[1_u16, 2, 3]);
-    assert!(matches!(array.place(), Place::Private));
-    assert!(matches!(array.rows(1..).place(), Place::Private));
+    assert!(matches!(array.location(), ArrayLocation::Private));
+    assert!(matches!(array.rows(1..).location(), ArrayLocation::Private));
     assert!(array.as_ptr().addr().is_multiple_of(64));
     let array = array.take_lane(|_| true).unwrap_err();
     let array = array.try_into_mut().unwrap();
-    assert!(matches!(array.place(), PlaceMut::Private));
+    assert!(matches!(array.location(), ArrayMutLocation::Private));
     let array = array.into_block().unwrap_err();
     assert_eq!(array[..], [1, 2, 3]);
     assert_eq!(
@@ -152,11 +152,11 @@ fn what_is_unfilled_is_not_cleared_in_a_lane_and_readable_everywhere() {
         assert!(ArrayMut::<u8>::zeros(5000).iter().all(|&byte| byte == 0));
         // Behind what has been written.
         let _first = ArrayMut::<u8>::zeros(5000);
-        let unfilled = ArrayMut::<u16>::unfilled([50, 50]);
-        assert_eq!(unfilled.shape().dims(), [50, 50]);
-        assert!(unfilled.iter().all(|&element| element == 0xaaaa));
+        let uninit = ArrayMut::<u16>::uninit([50, 50]);
+        assert_eq!(uninit.shape().dims(), [50, 50]);
+        assert!(uninit.iter().all(|&element| element == 0xaaaa));
     }
-    let own = ArrayMut::<u64>::unfilled(10_000);
+    let own = ArrayMut::<u64>::uninit(10_000);
     assert_eq!(
         own.iter().map(|element| element.count_ones()).max(),
         Some(0)
@@ -223,7 +223,7 @@ fn a_kernels_handles_are_counted() {
     let clone = parameter.clone();
     let sub = parameter.rows(1..3);
     assert_eq!(count.live(), 3);
-    assert!(matches!(sub.place(), Place::Lane(extent)
+    assert!(matches!(sub.location(), ArrayLocation::Lane(extent)
         if extent == Extent { at: Offset::new(0, 648), len: 16 }));
     let fresh = ArrayMut::<u32>::zeros(3);
     assert_eq!(fresh[..], [0, 0, 0]);
@@ -231,7 +231,7 @@ fn a_kernels_handles_are_counted() {
     let fresh = fresh.seal();
     let row = fresh.row(2);
     assert_eq!(count.live(), 5);
-    assert!(matches!(row.place(), Place::Lane(found) if found == extent(8, 4)));
+    assert!(matches!(row.location(), ArrayLocation::Lane(found) if found == extent(8, 4)));
     let parameter = parameter.try_into_mut().unwrap_err();
     drop((parameter, clone, sub));
     assert_eq!(count.live(), 2);
@@ -242,7 +242,10 @@ fn a_kernels_handles_are_counted() {
     drop(fresh);
     assert_eq!((count.live(), memory.released(), memory.top()), (0, 1, 0));
     drop(guard);
-    assert!(matches!(Array::from_slice(&[1]).place(), Place::Private));
+    assert!(matches!(
+        Array::from_slice(&[1]).location(),
+        ArrayLocation::Private
+    ));
 }
 
 #[test]
@@ -281,7 +284,10 @@ fn another_thread_counts_down_and_leaves_the_lane_alone() {
     std::thread::spawn(move || {
         assert_eq!(array.clone()[1] + sealed[0], 5);
         // No lane here: what is made here is private.
-        assert!(matches!(Array::from_slice(&[1]).place(), Place::Private));
+        assert!(matches!(
+            Array::from_slice(&[1]).location(),
+            ArrayLocation::Private
+        ));
     })
     .join()
     .unwrap();
@@ -352,8 +358,10 @@ fn a_lent_window_is_written_and_never_released() {
         unsafe { ArrayMut::<u64>::from_lane_window(ptr, Offset::new(0, 4096), 4.into(), count) };
     for mut tile in window.tiles_mut(3) {
         let rows = tile.rows();
-        assert!(matches!(tile.place(), PlaceMut::Lane(found) if found
-            == Extent { at: Offset::new(0, 4096 + rows.start as u64 * 8), len: rows.len() as u64 * 8 }));
+        assert!(
+            matches!(tile.location(), ArrayMutLocation::Lane(found) if found
+            == Extent { at: Offset::new(0, 4096 + rows.start as u64 * 8), len: rows.len() as u64 * 8 })
+        );
         tile.fill(rows.end as u64);
     }
     let sealed = window.seal();

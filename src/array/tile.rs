@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 
 use super::memory;
 use super::sealed::debug;
-use super::{ArrayMut, Element, PlaceMut, Shape};
+use super::{ArrayMut, ArrayMutLocation, Element, Shape};
 
 /// An exclusive part of an [`ArrayMut`] along its leading axis, from [`ArrayMut::tiles_mut`].
 ///
@@ -27,7 +27,7 @@ pub struct TileMut<'s, T: Element> {
     shape: Shape,
     len: usize,
     rows: Range<usize>,
-    place: PlaceMut<'s>,
+    place: ArrayMutLocation<'s>,
     // Covariant in 's and invariant in T, like the `&mut [T]` that it is.
     lent: PhantomData<&'s mut [T]>,
 }
@@ -72,7 +72,7 @@ impl<'s, T: Element> TileMut<'s, T> {
         ptr: NonNull<u8>,
         shape: Shape,
         rows: Range<usize>,
-        place: PlaceMut<'s>,
+        place: ArrayMutLocation<'s>,
     ) -> TileMut<'s, T> {
         let bytes = memory::bytes_of::<T>(&shape);
         TileMut {
@@ -86,7 +86,7 @@ impl<'s, T: Element> TileMut<'s, T> {
     }
 
     /// Where the elements lie.
-    pub(crate) fn place(&self) -> PlaceMut<'s> {
+    pub(crate) fn location(&self) -> ArrayMutLocation<'s> {
         self.place
     }
 }
@@ -135,7 +135,7 @@ pub struct TilesMut<'s, T: Element> {
     step: usize,
     /// Steps that no tile has taken yet.
     left: Range<usize>,
-    place: PlaceMut<'s>,
+    place: ArrayMutLocation<'s>,
     lent: PhantomData<&'s mut [T]>,
 }
 

@@ -42,7 +42,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys;
 #[cfg(feature = "sandbox")]
-use crate::sys::sandbox::Kernel;
+use crate::sys::sandbox::SandboxFeatures;
 
 pub(crate) use left_behind::sweep_once;
 
@@ -76,7 +76,7 @@ pub(crate) struct Welcome {
     pub(crate) strict: bool,
     /// By what.
     #[cfg(feature = "sandbox")]
-    pub(crate) kernel: Kernel,
+    pub(crate) kernel: SandboxFeatures,
     /// Entry to run before `Ready`.
     pub(crate) on_start: Option<u64>,
     /// Send events of the `tracing` crate up to this level, 1 for errors to 5 for traces; 0 for none.
@@ -210,7 +210,7 @@ impl Server {
         if !is_private(&socket).map_err(channel)? {
             // By the umask of this program anybody may connect as long as there is a name, or put another socket in its place.
             // Whoever has done so finds that one gone.
-            (server, name, socket) = sys::umask::privately(make).map_err(channel)??;
+            (server, name, socket) = sys::umask::with_private_umask(make).map_err(channel)??;
             if !is_private(&socket).map_err(channel)? {
                 return Err(wrong("others can connect to it there"));
             }
@@ -277,7 +277,7 @@ impl Server {
                 return Err(HandshakeError::Channel("ready before hello".into()));
             }
         };
-        crate::sync::point!("spawn.heard");
+        crate::sync::point!("spawn.accepted");
         reply.send(welcome).map_err(silence)?;
         crate::sync::point!("spawn.answered");
         // An error here is the end of the other side.
@@ -314,7 +314,7 @@ impl Door {
         };
         // Not by the channel's own `connect`, which leaves a descriptor open when it fails.
         for _ in 0..KNOCKS {
-            match sys::socket::knock(&address(socket.as_fd())) {
+            match sys::socket::connect_and_close(&address(socket.as_fd())) {
                 // Somebody heard, or nobody waits there any more, which is as good.
                 Ok(()) => return,
                 Err(error) if error.errno() == ECONNREFUSED => return,
@@ -420,7 +420,7 @@ mod tests {
             keep_freed: 5 << 20,
             strict: false,
             #[cfg(feature = "sandbox")]
-            kernel: Kernel::default(),
+            kernel: SandboxFeatures::default(),
             events: 3,
             on_start: None,
             label: "test".into(),

@@ -8,7 +8,7 @@ use super::seeds::Seeds;
 use super::{BuildError, Engine, Place, TraceError, Workers};
 #[cfg(feature = "sandbox")]
 use super::{Sandbox, SandboxReport};
-use crate::arena::{Arena, ArenaError, Backing, Spec, Surroundings};
+use crate::arena::{Arena, ArenaError, Backing, Spec, SystemInfo};
 use crate::control::HandshakeError;
 use crate::kernel::{Kernel, KernelInfo, Single, to_offset};
 use crate::link::control_bytes;
@@ -516,8 +516,8 @@ impl Builder {
             .ok_or(BuildError::TooManyLanes { asked: self.lanes })?;
         #[cfg(feature = "sandbox")]
         let kernel = match self.sandbox {
-            Sandbox::Off => sandbox::Kernel::default(),
-            Sandbox::Strict | Sandbox::Required => sandbox::kernel().map_err(BuildError::System)?,
+            Sandbox::Off => sandbox::SandboxFeatures::default(),
+            Sandbox::Strict | Sandbox::Required => sandbox::features().map_err(BuildError::System)?,
         };
         #[cfg(feature = "sandbox")]
         if self.sandbox == Sandbox::Required {
@@ -530,7 +530,7 @@ impl Builder {
             None => None,
             Some(info) => Some(to_offset(info.entry).ok_or(BuildError::ForeignKernel)?),
         };
-        let around = Surroundings::read(&self.memory.root);
+        let around = SystemInfo::read(&self.memory.root);
         let mut spec = Spec {
             name: self.name,
             capacity: self.capacity.unwrap_or_else(|| around.default_capacity()),

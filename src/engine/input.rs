@@ -6,11 +6,11 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::{Engine, Place};
-use crate::arena::{ArenaFull, Placement, default_capacity};
+use crate::arena::{ArenaFull, BlockPlacement, default_capacity};
 #[cfg(feature = "ndarray")]
 use crate::array::nd;
 use crate::array::npy::{self, NpyError};
-use crate::array::{Array, ArrayMut, Element, NoRoom, Shape};
+use crate::array::{Array, ArrayMut, Element, AllocError, Shape};
 use crate::sys::debug_as_text;
 
 /// A file could not be read into the arena.
@@ -86,7 +86,7 @@ impl Engine {
                 let bytes = bytes_of::<T>(&shape);
                 let block = workers
                     .shared
-                    .with_room(|arena| arena.alloc_zeroed(0, bytes, Placement::Pages))?;
+                    .with_room(|arena| arena.alloc_zeroed(0, bytes, BlockPlacement::Pages))?;
                 Ok(ArrayMut::from_block(block, 0, shape))
             }
         }
@@ -104,7 +104,7 @@ impl Engine {
     ///     tile.iter_mut().zip(rows).for_each(|(x, row)| *x = row as u32);
     /// }
     ///
-    /// let mut out = engine.unfilled(6)?;
+    /// let mut out = engine.uninit(6)?;
     /// engine.scope(|s| out.tiles_mut(2).for_each(|tile| drop(s.submit(number, (tile,)))))?;
     /// assert_eq!(out[..], [0, 1, 2, 3, 4, 5]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -115,9 +115,9 @@ impl Engine {
     ///
     /// # Panics
     /// If its size does not fit the address space.
-    #[doc(alias("empty", "uninit"))]
-    pub fn unfilled<T: Element>(&self, shape: impl Into<Shape>) -> Result<ArrayMut<T>, ArenaFull> {
-        self.exclusive(shape.into(), Placement::Pages)
+    #[doc(alias("empty", "unfilled"))]
+    pub fn uninit<T: Element>(&self, shape: impl Into<Shape>) -> Result<ArrayMut<T>, ArenaFull> {
+        self.exclusive(shape.into(), BlockPlacement::Pages)
     }
 
     /// A sealed array in the arena with a copy of `elements`: one axis, as long as they are.
@@ -268,14 +268,14 @@ impl Engine {
             }
             return Err(match &self.place {
                 Place::Inline => failed(io::ErrorKind::OutOfMemory.into()),
-                Place::Workers(workers) => workers.shared.arena.no_room(bytes.len() as u64).into(),
+                Place::Workers(workers) => workers.shared.arena.full_in_region_0(bytes.len() as u64).into(),
             });
         }
         let len = usize::try_from(meta.len())
             .map_err(|_| failed(io::Error::from(io::ErrorKind::FileTooLarge)))?;
         let mut array = self.to_read::<u8>(len.into()).map_err(|why| match why {
-            NoRoom::Arena(full) => InputError::ArenaFull(full),
-            NoRoom::System { .. } => failed(io::ErrorKind::OutOfMemory.into()),
+            AllocError::Arena(full) => InputError::ArenaFull(full),
+            AllocError::System { .. } => failed(io::ErrorKind::OutOfMemory.into()),
         })?;
         let mut read = 0;
         while read < len {
@@ -316,7 +316,7 @@ impl Engine {
         let (header, file) = npy::open::<T>(path).map_err(wrong)?;
         header.check::<T>().map_err(wrong)?;
         let mut array = self.to_read::<T>(header.shape()).map_err(|why| match why {
-            NoRoom::Arena(full) => InputError::ArenaFull(full),
+            AllocError::Arena(full) => InputError::ArenaFull(full),
             why => wrong(why.into()),
         })?;
         npy::read_into(&header, file, &mut array).map_err(wrong)?;
@@ -328,18 +328,18 @@ impl Engine {
         shape: Shape,
         fill: impl FnOnce(&mut [T]),
     ) -> Result<Array<T>, ArenaFull> {
-        let mut array = self.exclusive(shape, Placement::Packed)?;
+        let mut array = self.exclusive(shape, BlockPlacement::Packed)?;
         fill(&mut array);
         Ok(array.seal())
     }
 
     /// Memory for what is read from a file: how much that is, its length says, which may be more than there is.
-    fn to_read<T: Element>(&self, shape: Shape) -> Result<ArrayMut<T>, NoRoom> {
+    fn to_read<T: Element>(&self, shape: Shape) -> Result<ArrayMut<T>, AllocError> {
         match &self.place {
             Place::Inline => ArrayMut::to_read(shape),
             Place::Workers(_) => {
-                let array = self.exclusive(shape, Placement::Packed);
-                array.map_err(NoRoom::Arena)
+                let array = self.exclusive(shape, BlockPlacement::Packed);
+                array.map_err(AllocError::Arena)
             }
         }
     }
@@ -348,10 +348,10 @@ impl Engine {
     fn exclusive<T: Element>(
         &self,
         shape: Shape,
-        placement: Placement,
+        placement: BlockPlacement,
     ) -> Result<ArrayMut<T>, ArenaFull> {
         match &self.place {
-            Place::Inline => ArrayMut::try_unfilled(shape),
+            Place::Inline => ArrayMut::try_uninit(shape),
             Place::Workers(workers) => {
                 let bytes = bytes_of::<T>(&shape);
                 let block = workers

@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-pub use crate::arena::{ArenaError, Limit, SystemError};
+pub use crate::arena::{ArenaError, SystemError, SystemLimit};
 pub use crate::supervisor::{
     ActorStatus, AtMostOnce, Backoff, Death, GraphProgress, JobError, JobErrorKind, JobOptions,
     KernelStats, Limiter, LimiterBuilder, LogLevel, LogLine, LogSource, Permits, Priority,

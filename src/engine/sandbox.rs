@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::Engine;
 use crate::sys::probe::LANDLOCK_SCOPES;
-use crate::sys::sandbox::{Kernel, kernel};
+use crate::sys::sandbox::{SandboxFeatures, features};
 
 /// What workers may do beside computing.
 ///
@@ -52,20 +52,20 @@ pub enum Sandbox {
 /// Which parts of a [`Sandbox`] the running kernel has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SandboxReport {
-    pub(super) kernel: Kernel,
+    pub(super) kernel: SandboxFeatures,
 }
 
 impl SandboxReport {
     /// Asks the kernel; changes nothing. Without an answer nothing is there.
     pub fn of_this_kernel() -> Self {
         Self {
-            kernel: kernel().unwrap_or_default(),
+            kernel: features().unwrap_or_default(),
         }
     }
 
     /// What is not enforced, and what that means: a sentence each, none when everything is there.
     pub fn lacking(&self) -> Vec<&'static str> {
-        let Kernel {
+        let SandboxFeatures {
             seccomp,
             landlock,
             mseal,
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn each_part_that_is_lacking_is_named() {
         let of = |seccomp, landlock, mseal| SandboxReport {
-            kernel: Kernel {
+            kernel: SandboxFeatures {
                 seccomp,
                 landlock,
                 mseal,

@@ -280,7 +280,7 @@ fn start<P: Params, O: Initial<S>, S: 'static>(
         states[index].replace(actor)
     });
     debug_assert!(before.is_none(), "an index is used by one actor at a time");
-    crate::sync::point!("state.kept");
+    crate::sync::point!("state.retained");
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use super::host::Host;
 use super::scalar::Scalar;
 use super::wire::{ArgWriter, Lease, Malformed, WordReader};
 use crate::arena::{Block, Extent, Offset, PAGE};
-use crate::array::{Array, ArrayMut, Element, Place, PlaceMut, Shape, TileMut};
+use crate::array::{Array, ArrayMut, Element, ArrayLocation, ArrayMutLocation, Shape, TileMut};
 
 pub(crate) mod sealed {
     /// Keeps programs from adding parameters of their own.
@@ -158,8 +158,8 @@ fn check_alignment<T>(ptr: NonNull<u8>, extent: Extent) -> Result<(), Malformed>
 }
 
 fn send_array<T: Element>(array: &Array<T>, call: &mut CallWriter) {
-    match array.place() {
-        Place::Block(block, extent) if block.arena_id() == call.0.arena() => {
+    match array.location() {
+        ArrayLocation::Block(block, extent) if block.arena_id() == call.0.arena() => {
             call.0.array(extent, &array.shape());
             call.0.leases.push(Lease::Shared(Arc::clone(block)));
         }
@@ -209,8 +209,8 @@ macro_rules! read_only_arguments {
                 self
             }
             fn held(&self) -> u64 {
-                match self.place() {
-                    Place::Block(block, _) if Arc::strong_count(block) == 1 => block.extent().len,
+                match self.location() {
+                    ArrayLocation::Block(block, _) if Arc::strong_count(block) == 1 => block.extent().len,
                     _ => 0,
                 }
             }
@@ -250,8 +250,8 @@ impl<T: Element> Param for ArrayMut<T> {
 impl<'env, T: Element> Arg<'env, ArrayMut<T>> for ArrayMut<T> {
     fn send(mut self, call: &mut CallWriter) {
         let shape = self.shape();
-        match self.place() {
-            PlaceMut::Block(block, _) if block.arena_id() == call.0.arena() => {}
+        match self.location() {
+            ArrayMutLocation::Block(block, _) if block.arena_id() == call.0.arena() => {}
             _ => {
                 call.0.foreign = true;
                 return;
@@ -322,7 +322,7 @@ impl<T: Element> LentRange<T> {
     }
 
     fn tile(&mut self) -> TileMut<'_, T> {
-        let storage = self.at.map_or(PlaceMut::Private, PlaceMut::Lane);
+        let storage = self.at.map_or(ArrayMutLocation::Private, ArrayMutLocation::Lane);
         // SAFETY: in a worker, `lend` opened the pages for this job, and the scope that lent them gives them to no other job
         // until this one is answered. On an inline engine, the tile that `of_tile` consumed is still borrowed by the scope
         // for the whole call.
@@ -364,7 +364,7 @@ const ROW_BITS: u32 = 48;
 
 /// Packs the first lent row and the number of pages behind the extent that are opened with it.
 fn pack(row: u64, extent: Extent, block: &Block) -> u64 {
-    row | (block.behind(extent) / PAGE) << ROW_BITS
+    row | (block.spare_bytes_after(extent) / PAGE) << ROW_BITS
 }
 
 /// Unpacks a word of [`pack`] into the row and bytes.
@@ -376,10 +376,10 @@ fn unpack(word: u64, extent: Extent) -> (u64, u64) {
 }
 
 fn send_lent<T: Element>(tile: &TileMut<'_, T>, call: &mut CallWriter) {
-    match tile.place() {
-        PlaceMut::Block(block, extent) if block.arena_id() == call.0.arena() => {
-            if !tile.place().owns_pages() && extent.len > 0 {
-                call.0.full = Some(block.arena().no_room(extent.len));
+    match tile.location() {
+        ArrayMutLocation::Block(block, extent) if block.arena_id() == call.0.arena() => {
+            if !tile.location().owns_pages() && extent.len > 0 {
+                call.0.full = Some(block.arena().full_in_region_0(extent.len));
             }
             call.0.array(extent, &tile.shape());
             call.0.word(pack(tile.rows().start as u64, extent, block));

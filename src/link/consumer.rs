@@ -212,7 +212,7 @@ impl<const N: usize> Consumer<N> {
         cell.took.store(span::pack(took_ns), Ordering::Relaxed);
         crate::sync::point!("publish.filled");
         let Finished { wake, notice } = cell.state.finish(self.generation(), failed, reply_in);
-        crate::sync::point!("complete.said");
+        crate::sync::point!("complete.stored");
         let woken = wake && futex::wake(cell.state.as_futex()) > 0;
         crate::sync::point!("complete.woken");
         self.position += 1;

@@ -119,7 +119,7 @@ impl EngineState {
                 if !self.take_back(link, position) {
                     // In case its worker is gone before it began.
                     self.records.at(id.index).requests |= CANCEL;
-                    crate::sync::point!("cancel.kept");
+                    crate::sync::point!("cancel.retained");
                     return Some((link, position));
                 }
             }

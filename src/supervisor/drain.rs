@@ -78,7 +78,7 @@ impl EngineState {
             if !self.lanes[index].timed.is_empty() {
                 self.watch(index);
             }
-            crate::sync::point!("reap.told");
+            crate::sync::point!("reap.reported");
             if !self.lanes[index].ready {
                 self.expect_end(self.lanes.worker_of(index));
             }

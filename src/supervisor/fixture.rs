@@ -46,7 +46,7 @@ pub(super) fn settings(workers: u16, lanes: u16) -> Settings {
         memory_limit: 0,
         strict: false,
         #[cfg(feature = "sandbox")]
-        kernel: crate::sys::sandbox::Kernel::default(),
+        kernel: crate::sys::sandbox::SandboxFeatures::default(),
         on_start: None,
         label: "test".into(),
         log: Sink::Stderr,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::actor::HostedActors;
-use crate::arena::{Arena, Block, Extent, Placement, QUANTUM};
+use crate::arena::{Arena, Block, Extent, BlockPlacement, QUANTUM};
 use crate::kernel::wire::{Lease, ReceivedArray, SentArray};
 use crate::link::{Ask, LinkCells, NO_GRANT, Producer, SLOTS};
 use smallvec::SmallVec;
@@ -248,7 +248,7 @@ impl Lane {
         for array in sent {
             if array.view.len == 0 {
                 // Nothing has no place: its offset may be that of any array beside it.
-                let empty = arena.alloc(self.region, 0, Placement::Packed);
+                let empty = arena.alloc(self.region, 0, BlockPlacement::Packed);
                 let block = Arc::new(empty.map_err(|full| full.to_string())?);
                 received.push(ReceivedArray {
                     block,
@@ -349,7 +349,7 @@ impl Lane {
     /// Cuts a chunk out of the used pieces.
     fn carve(&self, pieces: &mut SmallVec<[Block; 2]>, chunk: Extent) -> Result<Block, String> {
         let bad = || format!("an array at {chunk:?}, which was not granted");
-        let unit = Placement::Packed.unit(chunk.len);
+        let unit = BlockPlacement::Packed.unit(chunk.len);
         let held = chunk.len.checked_next_multiple_of(unit).ok_or_else(bad)?;
         if chunk.at.region() != self.region {
             return Err(bad());

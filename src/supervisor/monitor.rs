@@ -34,7 +34,7 @@ use crate::link::{AllocRequest, STOP};
 use crate::sys::clock;
 use crate::sys::event::Poller;
 use crate::sys::process::{Exit, WatchPipe};
-use crate::sys::prompt::Prompt;
+use crate::sys::short_slice::ShortSlice;
 
 /// While clocks run the monitor sleeps no longer than this; and if it wakes up so much later than it wanted to, the program was
 /// stopped.
@@ -130,7 +130,7 @@ impl Monitor {
             pipe,
             epoch: 0,
             stopping: None,
-            looked: (Instant::now(), clock::worked()),
+            looked: (Instant::now(), clock::thread_cpu_time()),
             slept: Duration::ZERO,
             ticked: Instant::now(),
             looked_at_unsent: Instant::now(),
@@ -264,7 +264,7 @@ impl Monitor {
         if passed <= BEAT {
             return;
         }
-        let works = clock::worked();
+        let works = clock::thread_cpu_time();
         let idle = idle(passed, self.slept, works.saturating_sub(worked));
         if idle > BEAT {
             self.postpone(idle);
@@ -570,7 +570,7 @@ impl Monitor {
         if absent.is_empty() {
             return;
         }
-        let _prompt = Prompt::begin();
+        let _prompt = ShortSlice::begin();
         // All processes first: their programs are loaded while the handshakes are prepared.
         let started: Vec<_> = absent
             .iter()
@@ -688,7 +688,7 @@ impl Monitor {
                 Closing::Drain => self.shared.settings.grace,
                 _ => DROP_GRACE,
             };
-            clock::later(now, grace)
+            clock::saturating_add(now, grace)
         });
         let abrupt = state.lifecycle.closes_now();
         let mut left = false;
@@ -709,7 +709,7 @@ impl Monitor {
                     producer.set_flags(STOP);
                     producer.ring();
                 }
-                crate::sync::point!("stop.told");
+                crate::sync::point!("stop.requested");
             }
         }
         if now >= deadline {

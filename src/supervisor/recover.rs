@@ -51,7 +51,7 @@ impl Supervisor {
         state.trace_gone(index, &cause);
         // 4. and 5. What it had not begun goes back, oldest first; what it ran has failed.
         let parts = state.take_all_back(index, cause.clone(), fell);
-        crate::sync::point!("recover.judged");
+        crate::sync::point!("recover.classified");
         // 6. and 7.
         let lanes = state.lanes.of_worker(index);
         lanes.clone().for_each(|lane| state.lanes[lane].revoke());
@@ -119,7 +119,7 @@ impl Supervisor {
     /// Gives up where somebody has taken the links away. A bell that is zero again, and a worker that seems to be awake, would leave
     /// that asleep with a job before it.
     pub(super) fn look_after_links(&self) {
-        let Some(why) = self.arena.damage_of_links() else {
+        let Some(why) = self.arena.control_damage() else {
             return;
         };
         let mut state = self.lock();

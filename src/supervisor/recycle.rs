@@ -105,7 +105,7 @@ impl EngineState {
         for lane in self.lanes.of_worker(worker) {
             self.lanes[lane].producer.set_flags(STOP);
         }
-        crate::sync::point!("recycle.told");
+        crate::sync::point!("recycle.requested");
         for lane in self.lanes.of_worker(worker) {
             self.lanes[lane].producer.ring();
         }

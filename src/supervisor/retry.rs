@@ -44,7 +44,7 @@ impl EngineState {
     }
 
     fn wait_for_next_attempt(&mut self, index: u32, pause: Duration) {
-        let due = clock::later(Instant::now(), pause);
+        let due = clock::saturating_add(Instant::now(), pause);
         let record = self.records.at(index);
         record.stage = Stage::Waiting;
         if let Some(policy) = &mut record.policy {
@@ -55,7 +55,7 @@ impl EngineState {
         self.give_back(index);
         crate::sync::point!("retry.waits");
         self.monitor.call_before(due);
-        crate::sync::point!("retry.told");
+        crate::sync::point!("retry.reported");
     }
 
     /// The job does not wait for its next attempt any more.

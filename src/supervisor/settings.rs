@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::output::Sink;
 use crate::control::HandshakeError;
 #[cfg(feature = "sandbox")]
-use crate::sys::sandbox::Kernel;
+use crate::sys::sandbox::SandboxFeatures;
 
 /// Workers that a job with retries may cost, if the builder does not say.
 pub(crate) const QUARANTINE_AFTER: u32 = 5;
@@ -26,7 +26,7 @@ pub(crate) struct Settings {
     pub(crate) strict: bool,
     /// By what: what of it this kernel has.
     #[cfg(feature = "sandbox")]
-    pub(crate) kernel: Kernel,
+    pub(crate) kernel: SandboxFeatures,
     /// Entry to run in each worker before its first job.
     pub(crate) on_start: Option<u64>,
     pub(crate) label: String,

@@ -15,9 +15,9 @@ use super::worker::Refusal;
 use crate::arena::Arena;
 use crate::link::LinkCells;
 use crate::sys::event::EventFd;
-use crate::sys::fork::Original;
+use crate::sys::fork::OwnerProcess;
 #[cfg(feature = "sandbox")]
-use crate::sys::sandbox::Kernel;
+use crate::sys::sandbox::SandboxFeatures;
 use crate::trace::{Owner, Tracer};
 
 /// The supervisor of one engine.
@@ -46,7 +46,7 @@ pub(crate) struct Supervisor {
     looks: Mutex<Looks>,
     tracer: Mutex<Option<Owner>>,
     /// The process that owns the engine.
-    original: Original,
+    process: OwnerProcess,
     /// Set by the first of the caller of [`end`](Supervisor::end) that did not join the monitor, and the monitor thread. The one that
     /// finds it set runs [`finish`](Supervisor::finish).
     one_has_ended: AtomicBool,
@@ -105,7 +105,7 @@ impl Supervisor {
             cores: OnceLock::new(),
             looks: Mutex::new(Looks::new()),
             tracer: Mutex::new(tracer),
-            original: Original::here(),
+            process: OwnerProcess::current(),
             one_has_ended: AtomicBool::new(false),
         }
     }
@@ -115,7 +115,7 @@ impl Supervisor {
     /// In a copy of the process: its locks and links are those of the original, which does not know of the copy. And where code of the
     /// program is called with the lock held: it would deadlock.
     pub(super) fn lock(&self) -> Locked<'_> {
-        self.original.assert_here();
+        self.process.assert_current();
         assert_not_reading();
         // A panic with the lock held is a defect of this crate; the state is still the best there is.
         Locked(self.state.lock().unwrap_or_else(PoisonError::into_inner))
@@ -208,7 +208,7 @@ impl Supervisor {
 
     /// What sandboxes the workers, if they are.
     #[cfg(feature = "sandbox")]
-    pub(crate) fn locked_by(&self) -> Option<Kernel> {
+    pub(crate) fn locked_by(&self) -> Option<SandboxFeatures> {
         self.is_strict().then_some(self.settings.kernel)
     }
 
@@ -224,7 +224,7 @@ impl Supervisor {
 
     /// Whether this process is a copy (by `fork`) of the one that owns the engine. What is dropped here is not dropped there.
     pub(crate) fn is_copy(&self) -> bool {
-        !self.original.is_here()
+        !self.process.is_current()
     }
 
     /// Takes a permit to spin, if there are fewer spinning threads than spare cores. To be followed by

@@ -40,7 +40,7 @@ impl Supervisor {
         if self.is_copy() {
             return true;
         }
-        let until = clock::later(Instant::now(), limit);
+        let until = clock::saturating_add(Instant::now(), limit);
         self.end_by(monitor, Closing::Drain, Some(until));
         let mut state = self.lock();
         state.drain_busy();

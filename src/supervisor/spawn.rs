@@ -56,7 +56,7 @@ impl Supervisor {
     ) -> Result<(Started, [OwnedFd; 2]), StartError> {
         let system = StartError::System;
         // Closed since the engine was built, perhaps.
-        pipe::hold_standard().map_err(system)?;
+        pipe::open_closed_standard().map_err(system)?;
         let server = Server::new().map_err(StartError::Worker)?;
         crate::sync::point!("spawn.served");
         let bell = EventFd::new().map_err(system)?;
@@ -92,7 +92,7 @@ impl Supervisor {
             OutputPipe::new().map_err(system)?,
             OutputPipe::new().map_err(system)?,
         );
-        let nothing = pipe::nothing().map_err(system)?;
+        let nothing = pipe::open_null().map_err(system)?;
         let standard = [nothing.as_fd(), stdout.write.as_fd(), stderr.write.as_fd()];
         let mut fds = vec![watch.read.as_fd(), bell.as_fd(), server.socket()];
         fds.extend(self.arena.descriptors());
@@ -127,7 +127,7 @@ impl Supervisor {
             .filter(|_| self.settings.lanes == 1);
         for pipe in announced {
             // Without it lines are told apart by job less exactly.
-            let _ = pipe::announce_to(pipe.as_fd(), pid);
+            let _ = pipe::signal_writer(pipe.as_fd(), pid);
         }
         crate::sync::point!("spawn.watched");
         let mut state = self.lock();
@@ -163,7 +163,7 @@ impl Supervisor {
         let (hold, over) = channel();
         let answer = move || {
             // The channel takes an interrupted call for the end of the worker.
-            process::hear_no_signals();
+            process::block_sent_signals();
             match server.answer(build_id.as_bytes(), welcome) {
                 Ok(greeted) => {
                     shared.welcome(worker, life);

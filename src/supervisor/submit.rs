@@ -152,7 +152,7 @@ impl EngineState {
     fn enqueue(&mut self, index: u32) {
         self.monitor.watch_memory();
         self.queue.push_back(index, self.records.at(index));
-        crate::sync::point!("submit.kept");
+        crate::sync::point!("submit.retained");
         self.update_flags();
         fence_after_queueing();
         self.drain_busy();

@@ -33,7 +33,7 @@ impl EngineState {
                 if !lane.timed.is_empty() {
                     self.watch(link);
                 }
-                crate::sync::point!("retract.told");
+                crate::sync::point!("retract.reported");
                 true
             }
         }

@@ -18,7 +18,7 @@ use super::record::Stage;
 use super::state::EngineState;
 use super::worker::Status;
 use super::*;
-use crate::arena::{Arena, Block, Extent, Offset, Placement};
+use crate::arena::{Arena, Block, Extent, Offset, BlockPlacement};
 use crate::kernel::wire::{ArgWriter, Lease, Leases, SentArray};
 use crate::kernel::{KernelInfo, Reply, Single};
 use crate::link::{Consumer, LinkCells, NO_GRANT, Next, OutgoingReply, kind};
@@ -346,7 +346,7 @@ fn a_condemned_lane_is_not_asked_for_the_next_end() {
 #[test]
 fn a_waiter_on_a_condemned_lane_sleeps_until_the_exit() {
     let (shared, mut consumers) = fixture(1, 1);
-    let input = shared.arena.alloc(0, PAGE, Placement::Packed).unwrap();
+    let input = shared.arena.alloc(0, PAGE, BlockPlacement::Packed).unwrap();
     let input = Arc::new(input);
     let mut call = ArgWriter::new(shared.arena.id());
     call.leases.push(Lease::Shared(Arc::clone(&input)));
@@ -637,7 +637,7 @@ proptest! {
     #[test]
     fn replies_never_free_twice(replies in prop::collection::vec(told(), 1..12)) {
         let (arena, mut lane) = lane();
-        let input = Arc::new(arena.alloc(0, 1000, Placement::Packed).unwrap());
+        let input = Arc::new(arena.alloc(0, 1000, BlockPlacement::Packed).unwrap());
         let leases: Leases = [Lease::Shared(Arc::clone(&input)), Lease::Lent(0..1)].into_iter().collect();
         let mut kept: Vec<Arc<Block>> = Vec::new();
         // Number → offset, length and cursor of what the worker was granted.

@@ -1,8 +1,8 @@
-//! What a process that aborts leaves behind about its memory.
+//! A note about memory that an aborting process leaves behind.
 //!
-//! A Rust program whose allocation fails aborts, and so does many a C library; to whoever looks from outside that is a
-//! SIGABRT like any other. The aborting thread itself still knows better: its `errno` says what failed last, and the
-//! kernel says how much of `RLIMIT_DATA` is used.
+//! A Rust program whose allocation fails aborts, and so do many C libraries; from outside that is a SIGABRT like any
+//! other. The aborting thread knows more: its `errno` holds the last failure, and Linux reports how much of
+//! `RLIMIT_DATA` is used.
 
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
@@ -10,29 +10,29 @@ use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 use super::error::{Error, Result};
-use super::fork::Original;
+use super::fork::OwnerProcess;
 use super::inject::allowed;
 
-/// A place for the last note of a process, in memory that outlives it.
+/// The last note of a process, in memory that outlives it.
 ///
-/// Writer: the process, once, from its signal handler. Reader: whoever is left, after the exit is confirmed.
+/// Writer: the process, once, from its signal handler. Reader: the supervisor, after the exit is confirmed.
 #[derive(Debug)]
 #[repr(C)]
 pub struct AbortNote {
-    /// Not 0: the process has aborted by its own doing.
-    told: AtomicU32,
-    /// `errno` of the thread that did.
+    /// Not 0: the note is written, and the process aborted on its own.
+    is_written: AtomicU32,
+    /// `errno` of the aborting thread.
     errno: AtomicU32,
-    /// Bytes of private writable memory, as `RLIMIT_DATA` counts them; 0: could not be read.
+    /// Private writable memory in bytes, as `RLIMIT_DATA` counts it; 0: could not be read.
     data: AtomicU64,
 }
 
-/// What a note says.
+/// Content of an [`AbortNote`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Aborted {
-    /// The last thing that failed in the aborting thread failed for want of memory.
+    /// The aborting thread's last failure was for want of memory.
     pub no_memory: bool,
-    /// Private writable memory at that moment in bytes, if it could be told.
+    /// Private writable memory at that moment in bytes, if known.
     pub data: Option<u64>,
 }
 
@@ -41,21 +41,21 @@ impl AbortNote {
     #[cfg(any(test, arenite_loom))]
     pub(crate) fn new() -> AbortNote {
         AbortNote {
-            told: AtomicU32::new(0),
+            is_written: AtomicU32::new(0),
             errno: AtomicU32::new(0),
             data: AtomicU64::new(0),
         }
     }
 
-    /// Empties it, for the next process that writes here.
+    /// Empties the note, for the next process that writes it.
     pub fn clear(&self) {
-        self.told.store(0, Ordering::Relaxed);
+        self.is_written.store(0, Ordering::Relaxed);
     }
 
-    /// What it says, if its process aborted by its own doing.
+    /// The content, if the process aborted on its own.
     pub fn read(&self) -> Option<Aborted> {
         // Acquire: "note written", pairs with `write`.
-        if self.told.load(Ordering::Acquire) == 0 {
+        if self.is_written.load(Ordering::Acquire) == 0 {
             return None;
         }
         let data = self.data.load(Ordering::Relaxed);
@@ -69,35 +69,35 @@ impl AbortNote {
         self.errno.store(errno.cast_unsigned(), Ordering::Relaxed);
         self.data.store(data, Ordering::Relaxed);
         // Release: "note written", pairs with `read`.
-        self.told.store(1, Ordering::Release);
+        self.is_written.store(1, Ordering::Release);
     }
 }
 
-/// Where this process writes its note.
+/// The note of this process.
 static NOTE: AtomicPtr<AbortNote> = AtomicPtr::new(std::ptr::null_mut());
 
-/// There is no note any more.
+/// Drops the reference to the note, which is not mapped in a forked copy.
 pub(super) fn forget_note() {
     NOTE.store(std::ptr::null_mut(), Ordering::Relaxed);
 }
 
-/// From now on this process notes in `note` what it knows when it aborts. A SIGABRT from outside ends it without a note.
+/// Makes this process fill `note` when it aborts. A SIGABRT from outside leaves no note.
 pub fn note_aborts(note: &'static AbortNote) -> Result<()> {
-    // A copy of this process forgets the note.
-    let _ = Original::here();
-    // Release: "note mapped", pairs with the handler.
+    // Registers the fork handler, which makes copies of this process forget the note.
+    let _ = OwnerProcess::current();
+    // Release: "note mapped", pairs with `on_abort`.
     NOTE.store(std::ptr::from_ref(note).cast_mut(), Ordering::Release);
     let flags = SaFlags::SA_SIGINFO | SaFlags::SA_RESETHAND | SaFlags::SA_NODEFER;
     let action = SigAction::new(SigHandler::SigAction(on_abort), flags, SigSet::empty());
     allowed()
-        // SAFETY: the handler makes system calls and stores to atomics only, so it may interrupt anything.
+        // SAFETY: the handler makes async-signal-safe system calls and stores to atomics only.
         .and_then(|()| unsafe { sigaction(Signal::SIGABRT, &action) })
         .map(drop)
         .map_err(|errno| Error::new("sigaction", errno, "SIGABRT"))
 }
 
-/// Forgets what failed in this thread before, so that a note speaks of what comes now.
-pub fn forget_failures() {
+/// Clears this thread's `errno`, so that a later note reports failures from now on only.
+pub fn clear_errno() {
     Errno::clear();
 }
 
@@ -105,8 +105,8 @@ extern "C" fn on_abort(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc:
     let errno = Errno::last_raw();
     // Acquire: "note mapped", pairs with `note_aborts`.
     let note = NOTE.load(Ordering::Acquire);
-    // SAFETY: the kernel hands a valid siginfo to a handler installed with SA_SIGINFO; a signal that a thread sent carries
-    // its process number. The note is null or lives as long as the process. `raise` may be called in a handler.
+    // SAFETY: Linux passes a valid siginfo to a handler installed with SA_SIGINFO; for a signal sent by a thread it
+    // holds the sender's process id. The note is null or lives as long as the process. `raise` is async-signal-safe.
     unsafe {
         let own = (*info).si_code == libc::SI_TKILL && (*info).si_pid() == libc::getpid();
         if own {
@@ -115,7 +115,7 @@ extern "C" fn on_abort(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc:
         if own && !note.is_null() {
             (*note).write(errno, private_writable().unwrap_or(0));
         }
-        // The handler was reset when it was entered: this ends the process.
+        // SA_RESETHAND restored the default action on entry, so this ends the process.
         libc::raise(libc::SIGABRT);
     }
 }
@@ -123,7 +123,7 @@ extern "C" fn on_abort(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc:
 /// `VmData` of this process in bytes, without allocating.
 fn private_writable() -> Option<u64> {
     let mut text = [0_u8; 2048];
-    // SAFETY: the path is a C string; read writes at most `text.len()` bytes there; the descriptor is our own.
+    // SAFETY: the path is a C string; read writes at most `text.len()` bytes there; the descriptor was opened here.
     let len = unsafe {
         let fd = libc::open(
             c"/proc/self/status".as_ptr(),
@@ -139,7 +139,7 @@ fn private_writable() -> Option<u64> {
     kib_after(&text[..len], b"VmData:")?.checked_mul(1024)
 }
 
-/// The number behind `name` in lines of "name number unit".
+/// The number after `name` in lines of the form "name number unit".
 fn kib_after(text: &[u8], name: &[u8]) -> Option<u64> {
     let line = text
         .split(|&byte| byte == b'\n')
@@ -158,27 +158,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_note_is_empty_until_it_is_written_and_after_it_is_cleared() {
+    fn a_note_is_empty_before_it_is_written_and_after_it_is_cleared() {
         let note = AbortNote::new();
         assert_eq!(note.read(), None);
         note.write(libc::ENOMEM, 4096);
-        let said = Aborted {
+        let expected = Aborted {
             no_memory: true,
             data: Some(4096),
         };
-        assert_eq!(note.read(), Some(said));
+        assert_eq!(note.read(), Some(expected));
         note.write(libc::EAGAIN, 0);
-        let said = Aborted {
+        let expected = Aborted {
             no_memory: false,
             data: None,
         };
-        assert_eq!(note.read(), Some(said));
+        assert_eq!(note.read(), Some(expected));
         note.clear();
         assert_eq!(note.read(), None);
     }
 
     #[test]
-    fn private_memory_is_read_as_the_limit_counts_it() {
+    fn private_memory_is_measured_as_rlimit_data_counts_it() {
         let more = std::hint::black_box(vec![1_u8; 64 << 20]);
         let all = private_writable().unwrap();
         assert!(all >= more.len() as u64, "{all}");

@@ -1,31 +1,31 @@
-//! The clock that all processes of a machine share.
+//! Clocks.
 
 use std::time::{Duration, Instant};
 
 #[cfg(test)]
 thread_local! {
-    static LOOKS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+    static READS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
-/// How often this thread has asked for the time.
+/// How often this thread has called [`monotonic_ns`].
 #[cfg(test)]
-pub fn looks() -> u64 {
-    LOOKS.get()
+pub fn reads() -> u64 {
+    READS.get()
 }
 
-/// So long after this moment; where that is beyond all clocks, in about a lifetime.
-pub fn later(now: Instant, by: Duration) -> Instant {
+/// `now + by`, or about a lifetime from now if that overflows.
+pub fn saturating_add(now: Instant, by: Duration) -> Instant {
     now.checked_add(by)
         .unwrap_or_else(|| now + Duration::from_secs(1 << 31))
 }
 
-/// This moment, put off by so long; where that is beyond all clocks, itself.
+/// `at + by`, or `at` if that overflows.
 pub fn postponed(at: Instant, by: Duration) -> Instant {
     at.checked_add(by).unwrap_or(at)
 }
 
-/// For how long this thread has had a processor.
-pub fn worked() -> Duration {
+/// Processor time that this thread has used.
+pub fn thread_cpu_time() -> Duration {
     let time = read(libc::CLOCK_THREAD_CPUTIME_ID);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
@@ -36,17 +36,17 @@ fn read(clock: libc::clockid_t) -> libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: the place for the time is writable. The call cannot fail: these clocks always exist.
+    // SAFETY: `time` is writable. The call cannot fail: these clocks always exist.
     unsafe { libc::clock_gettime(clock, &mut time) };
     time
 }
 
-/// Nanoseconds of `CLOCK_MONOTONIC`: the same count in every process, so that times taken in one can be compared
-/// with those of another.
+/// Nanoseconds of `CLOCK_MONOTONIC`, which all processes of a machine share, so times taken in different processes can
+/// be compared.
 #[inline]
 pub fn monotonic_ns() -> u64 {
     #[cfg(test)]
-    LOOKS.set(LOOKS.get() + 1);
+    READS.set(READS.get() + 1);
     let time = read(libc::CLOCK_MONOTONIC);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }

@@ -1,20 +1,20 @@
-//! Which cores a thread runs on.
+//! Core affinity of threads.
 
 use nix::errno::Errno;
 
 use super::inject::allowed;
 
-/// Cores that this floor can name.
+/// Number of cores that a `cpu_set_t` can name.
 const LIMIT: usize = libc::CPU_SETSIZE as usize;
 
-/// The core that the calling thread runs on, at this moment.
+/// The core on which the calling thread runs at this moment.
 #[inline]
 pub fn current() -> u32 {
-    // SAFETY: takes nothing and reads a number that the kernel keeps for the thread.
+    // SAFETY: takes no arguments and returns a number.
     u32::try_from(unsafe { libc::sched_getcpu() }).unwrap_or(u32::MAX)
 }
 
-/// Moves the calling thread to a core that is none of these, where it may run on one. It may come back later.
+/// Moves the calling thread off `cores`, once: it may return later. Returns `false` if it may run on no other core.
 pub fn leave(cores: impl IntoIterator<Item = u32>) -> bool {
     let before = affinity();
     let mut set = before;
@@ -30,34 +30,35 @@ pub fn leave(cores: impl IntoIterator<Item = u32>) -> bool {
     if others == 0 || set_affinity(&set).is_err() {
         return false;
     }
-    // All there are: a set that is no more than what the container allows now would keep the thread there when that is allowed
-    // more. Where the thread itself is kept to fewer, that shows, and stays.
+    // Restore to all cores, not to `before`: a set that equals what the container allows now would keep the thread
+    // there after the container is allowed more. If the thread itself was restricted to fewer cores, that set is
+    // restored instead.
     let all = set_affinity(&full_set()).map(|()| affinity());
     // SAFETY: both are initialised sets.
     let as_before = all.is_ok_and(|all| unsafe { libc::CPU_EQUAL(&all, &before) });
     if !as_before {
-        // The kernel gave out this very set; failing to restore it could only cost speed.
+        // Linux gave out this set, so it accepts it; failing to restore it would only cost speed.
         let _ = set_affinity(&before);
     }
     true
 }
 
 fn empty_set() -> libc::cpu_set_t {
-    // SAFETY: a set is plain bits, and zeros are an empty one.
+    // SAFETY: a set is plain bits; zeros are an empty set.
     unsafe { std::mem::zeroed() }
 }
 
 fn full_set() -> libc::cpu_set_t {
     let mut set = empty_set();
-    // SAFETY: a set is plain bits, and ones are all cores.
+    // SAFETY: a set is plain bits; ones are all cores.
     unsafe { std::ptr::write_bytes(&raw mut set, 0xff, 1) };
     set
 }
 
 fn affinity() -> libc::cpu_set_t {
     let mut set = empty_set();
-    // SAFETY: `set` is a live set of exactly the size given; 0 means the calling thread. The call can only fail for a
-    // kernel with more cores than the set has room for; the set stays empty then, and no two cores are found.
+    // SAFETY: `set` is a live set of exactly the size given; 0 means the calling thread. The call only fails on
+    // machines with more cores than the set has bits; the set stays empty then, and no core is found in it.
     unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) };
     set
 }
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_is_kept_to_fewer_cores_stays_there() {
+    fn a_thread_restricted_to_fewer_cores_stays_there() {
         std::thread::spawn(|| {
             let Some((first, _)) = two_cores() else {
                 return;
@@ -140,14 +141,14 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_has_left_a_core_has_those_that_its_container_gets() {
+    fn a_thread_that_left_a_core_uses_the_cores_its_container_gains() {
         let Some((first, second)) = two_cores() else {
             return;
         };
         let group = format!("/sys/fs/cgroup/cpuset/arenite-test-{}", std::process::id());
         if std::fs::create_dir(&group).is_err() {
             return asked::not_tried(
-                "a container that gets another core: control groups of version 1 and root",
+                "a container that gains a core: needs control groups version 1 and root",
             );
         }
         let write = |name: &str, text: &str| std::fs::write(format!("{group}/{name}"), text);

@@ -1,4 +1,4 @@
-//! The one error type of this floor.
+//! The error type of this layer.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use super::inject::{interruptible, undisturbed};
 
-/// Has `{:?}` say of an error what `{}` says: it is what `unwrap` shows, and a `main` that returns the error.
+/// Makes `{:?}` print the same as `{}`, because `unwrap` and a `main` that returns the error show the former.
 macro_rules! debug_as_text {
     ($($error:ty),+ $(,)?) => {
         $(impl ::std::fmt::Debug for $error {
@@ -19,22 +19,22 @@ macro_rules! debug_as_text {
 
 pub(crate) use debug_as_text;
 
-/// What every wrapper in this floor answers with.
+/// The result of every wrapper in this layer.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A system call that failed: which one, about what, and the kernel's reason.
+/// A failed system call: its name, its object, and the errno.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Error {
-    /// The system call, as its manual page is called.
+    /// The system call, as its manual page is named.
     pub(crate) call: &'static str,
-    /// The kernel's reason.
+    /// The reason.
     pub(crate) errno: Errno,
-    /// What the call was about: a name, a size, a range.
+    /// The object of the call: a name, a size, a range.
     pub(crate) what: String,
 }
 
 impl Error {
-    /// An error of `call` about `what`.
+    /// A failure of `call` on `what`.
     pub(crate) fn new(call: &'static str, errno: Errno, what: impl Into<String>) -> Error {
         Error {
             call,
@@ -43,17 +43,17 @@ impl Error {
         }
     }
 
-    /// The error that `errno` holds right now.
+    /// A failure with the current `errno` of this thread.
     pub(crate) fn last(call: &'static str, what: impl Into<String>) -> Error {
         Error::new(call, Errno::last(), what)
     }
 
-    /// The kernel's reason.
+    /// The reason.
     pub(crate) fn errno(&self) -> Errno {
         self.errno
     }
 
-    /// The kernel's reason as a number (`EMFILE`, `ENOMEM`, …), as [`std::io::Error::raw_os_error`] gives it.
+    /// The reason as a number (`EMFILE`, `ENOMEM`, …), as [`std::io::Error::raw_os_error`] returns it.
     pub fn raw_os_error(&self) -> i32 {
         self.errno as i32
     }
@@ -73,7 +73,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// What to do about it, where a limit is what was reached.
+/// What the user can do, where a limit was reached.
 fn advice(call: &str, errno: Errno) -> &'static str {
     let process = matches!(call, "posix_spawn" | "clone");
     match errno {
@@ -104,12 +104,12 @@ impl From<Error> for std::io::Error {
     }
 }
 
-/// Calls `call` until it answers with something other than `EINTR`.
+/// Calls `call` until it returns anything but `EINTR`.
 pub(crate) fn retry<T>(call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
     retry_where(interruptible, call)
 }
 
-/// The same, of a call whose other errors say something: a test that made one up would take away what the system never does.
+/// The same, for a call whose other errors carry meaning: injecting one would claim something that Linux did not say.
 pub(crate) fn retry_undisturbed<T>(call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
     retry_where(undisturbed, call)
 }

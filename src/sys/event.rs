@@ -1,4 +1,4 @@
-//! Doorbells and waiting on several descriptors.
+//! Event descriptors (`eventfd`) and waiting for several descriptors (`epoll`).
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -10,43 +10,44 @@ use nix::sys::eventfd::{EfdFlags, EventFd as RawEventFd};
 use super::error::{Error, Result, retry_undisturbed};
 use super::inject::{allowed, undisturbed};
 
-/// A counter that wakes whoever polls it; non-blocking and close-on-exec.
+/// A non-blocking, close-on-exec event counter that wakes the threads polling it.
 #[derive(Debug)]
 pub struct EventFd {
     raw: RawEventFd,
 }
 
 impl EventFd {
-    /// A silent one.
+    /// Creates one that is not signalled.
     pub fn new() -> Result<EventFd> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         allowed()
             .and_then(|()| RawEventFd::from_value_and_flags(0, flags))
             .map(|raw| EventFd { raw })
-            .map_err(|errno| Error::new("eventfd", errno, "a doorbell"))
+            .map_err(|errno| Error::new("eventfd", errno, "an event descriptor"))
     }
 
-    /// One that was inherited.
+    /// Takes ownership of an inherited one.
     pub fn from_fd(fd: OwnedFd) -> EventFd {
-        // SAFETY: the descriptor is an eventfd that the supervisor made for this; wrong ones only make ring fail.
+        // SAFETY: the descriptor is an eventfd that the supervisor made for this process; any other only makes `ring`
+        // fail.
         let raw = unsafe { RawEventFd::from_owned_fd(fd) };
         EventFd { raw }
     }
 
-    /// Makes it readable. A counter that is full (`EAGAIN`) is readable already, so that is not an error.
+    /// Makes it readable. `EAGAIN` means that the counter is full, and thus readable already.
     pub fn ring(&self) -> Result<()> {
         match retry_undisturbed(|| self.raw.write(1)) {
             Ok(_) | Err(Errno::EAGAIN) => Ok(()),
-            Err(errno) => Err(Error::new("write", errno, "a doorbell")),
+            Err(errno) => Err(Error::new("write", errno, "an event descriptor")),
         }
     }
 
-    /// Makes it silent again; says whether it had been rung.
+    /// Makes it unreadable again. Returns whether it was readable.
     pub fn clear(&self) -> Result<bool> {
         match retry_undisturbed(|| self.raw.read()) {
             Ok(_) => Ok(true),
             Err(Errno::EAGAIN) => Ok(false),
-            Err(errno) => Err(Error::new("read", errno, "a doorbell")),
+            Err(errno) => Err(Error::new("read", errno, "an event descriptor")),
         }
     }
 
@@ -62,14 +63,14 @@ impl AsFd for EventFd {
     }
 }
 
-/// Waits until one of several descriptors becomes readable or is hung up.
+/// Waits until one of several descriptors is readable or hung up.
 #[derive(Debug)]
 pub struct Poller {
     epoll: Epoll,
 }
 
 impl Poller {
-    /// One that watches nothing.
+    /// Creates one that watches no descriptor.
     pub fn new() -> Result<Poller> {
         allowed()
             .and_then(|()| Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC))
@@ -77,7 +78,7 @@ impl Poller {
             .map_err(|errno| Error::new("epoll_create1", errno, "a poller"))
     }
 
-    /// Watches `fd` for readable and hang-up, until it is removed or closed; `token` names it in [`Poller::wait`].
+    /// Watches `fd` for input and hang-up until it is removed or closed; [`Poller::wait`] reports it by `token`.
     pub fn add(&self, fd: BorrowedFd<'_>, token: u64) -> Result<()> {
         allowed()
             .and_then(|()| {
@@ -94,9 +95,10 @@ impl Poller {
             .map_err(|errno| Error::new("epoll_ctl(DEL)", errno, "a descriptor"))
     }
 
-    /// Sleeps until something is ready, at most for `timeout` (rounded up to a millisecond); the tokens that are.
+    /// Waits until a descriptor is ready, at most for `timeout` (rounded up to a millisecond). Returns the tokens of
+    /// those that are.
     ///
-    /// An interrupted sleep ends early with no tokens: whoever waits looks at its own state anyway.
+    /// An interrupted wait ends early and returns no tokens: callers check their own state after each wait anyway.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<Vec<u64>> {
         let timeout = match timeout {
             None => EpollTimeout::NONE,

@@ -1,10 +1,10 @@
-//! Which thread ended its process.
+//! A note about which thread ended its process.
 //!
-//! To whoever looks from outside, a wild access, an abort and a call of `exit` are the end of the process. The thread that
-//! did it still knows itself: it leaves its number in memory that outlives the process, and dies as it would have.
+//! From outside, a wild access, an abort and a call of `exit` are the end of a process. The thread that caused it
+//! leaves its number in memory that outlives the process, and then dies as it would have.
 //!
-//! `exit` calls the handler that was registered first after all others. A thread that crashes meanwhile, because of what those
-//! have torn down under it, is noted in the place of the one that called `exit`.
+//! `exit` calls the handler registered first after all others. If another thread crashes meanwhile, because those
+//! handlers tore down what it uses, its number is noted instead of that of the thread that called `exit`.
 
 use std::cell::Cell;
 use std::ptr;
@@ -13,10 +13,10 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 use super::error::{Error, Result};
-use super::fork::Original;
+use super::fork::OwnerProcess;
 use super::inject::allowed;
 
-/// What a thread of its own doing ends a process with.
+/// Signals that a thread raises by its own actions and that end the process.
 const FAULTS: [Signal; 5] = [
     Signal::SIGSEGV,
     Signal::SIGBUS,
@@ -25,22 +25,22 @@ const FAULTS: [Signal; 5] = [
     Signal::SIGABRT,
 ];
 
-/// Bytes of the stack on which a thread hears of a fault: its own may have overflowed.
+/// Bytes of the alternate signal stack, used because the thread's own stack may have overflowed.
 const STACK: usize = 32 * 1024;
 
 thread_local! {
-    /// 0: a thread that nobody numbered.
+    /// The number of this thread; 0: it has none.
     static NUMBER: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Where the number goes.
+/// The note of this process.
 static NOTE: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
 
-/// From now on the thread that ends this process leaves its number in `note`, unless there is one already. Nothing is left
-/// by a signal from outside, by `_exit`, and by a thread without a number.
+/// Makes the thread that ends this process store its number in `note`, unless one is stored already. A signal from
+/// outside, `_exit` and a thread without a number store nothing.
 pub fn note_ends(note: &'static AtomicU32) -> Result<()> {
-    // A copy of this process forgets the note.
-    let _ = Original::here();
+    // Registers the fork handler, which makes copies of this process forget the note.
+    let _ = OwnerProcess::current();
     // Release: "note mapped", pairs with `note_end`.
     NOTE.store(ptr::from_ref(note).cast_mut(), Ordering::Release);
     let flags =
@@ -48,11 +48,11 @@ pub fn note_ends(note: &'static AtomicU32) -> Result<()> {
     let action = SigAction::new(SigHandler::SigAction(on_fault), flags, SigSet::empty());
     for fault in FAULTS {
         allowed()
-            // SAFETY: the handler makes system calls and stores to atomics only, so it may interrupt anything.
+            // SAFETY: the handler makes async-signal-safe system calls and stores to atomics only.
             .and_then(|()| unsafe { sigaction(fault, &action) })
             .map_err(|errno| Error::new("sigaction", errno, fault.as_str()))?;
     }
-    // SAFETY: the function takes nothing and only stores to an atomic.
+    // SAFETY: the handler takes nothing and only stores to an atomic.
     if unsafe { libc::atexit(on_exit) } != 0 {
         let errno = nix::errno::Errno::ENOMEM;
         return Err(Error::new("atexit", errno, "a handler for exit"));
@@ -60,8 +60,8 @@ pub fn note_ends(note: &'static AtomicU32) -> Result<()> {
     Ok(())
 }
 
-/// This thread has this number, from 1, and a stack on which it hears of its faults. For threads that stay as long as their
-/// process: the stack does.
+/// Gives this thread a number, from 1, and an alternate stack for its fault signals. For threads that live as long as
+/// their process: the stack is never freed.
 pub fn number_thread(number: u32) -> Result<()> {
     let stack = vec![0_u8; STACK].leak();
     let stack = libc::stack_t {
@@ -70,7 +70,7 @@ pub fn number_thread(number: u32) -> Result<()> {
         ss_size: stack.len(),
     };
     allowed()
-        // SAFETY: the memory is never freed, and nobody else uses it.
+        // SAFETY: the memory is never freed, and nothing else uses it.
         .map(|()| unsafe { libc::sigaltstack(&raw const stack, ptr::null_mut()) })
         .and_then(nix::errno::Errno::result)
         .map_err(|errno| Error::new("sigaltstack", errno, "a stack for faults"))?;
@@ -78,12 +78,12 @@ pub fn number_thread(number: u32) -> Result<()> {
     Ok(())
 }
 
-/// There is no note any more.
+/// Drops the reference to the note, which is not mapped in a forked copy.
 pub(super) fn forget_note() {
     NOTE.store(ptr::null_mut(), Ordering::Relaxed);
 }
 
-/// In a handler, on the thread that ends the process: leaves its number.
+/// Stores the calling thread's number in the note. Called in a signal handler or exit handler.
 pub(crate) fn note_end() {
     // Acquire: "note mapped", pairs with `note_ends`.
     let note = NOTE.load(Ordering::Acquire);
@@ -91,22 +91,22 @@ pub(crate) fn note_end() {
     let Some(note) = (unsafe { note.as_ref() }) else {
         return;
     };
-    // A variable of the thread without a destructor is plain memory.
+    // A thread-local without a destructor is plain memory, so a signal handler may read it.
     let number = NUMBER.with(Cell::get);
-    // Release: "number noted", for whoever reads it after the exit.
+    // Release: "number noted", pairs with the supervisor's load after the exit.
     let _ = note.compare_exchange(0, number, Ordering::Release, Ordering::Relaxed);
 }
 
 extern "C" fn on_fault(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
-    // SAFETY: the kernel hands a valid siginfo to a handler installed with SA_SIGINFO; a signal that a thread sent carries
-    // its process number. `raise` may be called in a handler.
+    // SAFETY: Linux passes a valid siginfo to a handler installed with SA_SIGINFO; for a signal sent by a thread it
+    // holds the sender's process id. `raise` is async-signal-safe.
     unsafe {
         let code = (*info).si_code;
-        // Above 0: by the kernel, for what this thread did.
+        // Above 0: sent by Linux, for what this thread did.
         if code > 0 || code == libc::SI_TKILL && (*info).si_pid() == libc::getpid() {
             note_end();
         }
-        // The handler was reset when it was entered: this ends the process.
+        // SA_RESETHAND restored the default action on entry: this ends the process.
         libc::raise(signal);
     }
 }
@@ -120,7 +120,8 @@ extern "C" fn on_exit() {
 mod tests {
     use super::*;
 
-    /// The ends themselves are shown by workers; here, that the first number stays and that others leave none.
+    /// Worker tests cover the real ends. This shows that the first number stays and that threads without one store
+    /// nothing.
     #[test]
     fn the_first_numbered_thread_is_noted() {
         let note: &'static AtomicU32 = Box::leak(Box::new(AtomicU32::new(0)));

@@ -1,75 +1,75 @@
-//! Whether this process is still the one that made something, or a copy of it that `fork` has left behind.
+//! Detects that this process is a copy that `fork` made of the process that created something.
 //!
-//! A copy has the memory, the descriptors and one of the threads, but neither the children nor the locks of files: what it does
-//! with an engine would be done behind the back of the process that has it.
+//! A forked copy has the memory, the descriptors and one of the threads, but neither the child processes nor the file
+//! locks. What it did with an engine would happen unknown to the process that owns the engine.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Once, OnceLock};
 
-/// How many times removed by `fork` this process is from the first that asked.
-static COPIES: AtomicU32 = AtomicU32::new(0);
+/// Number of forks between this process and the first one that called [`OwnerProcess::current`].
+static FORKS: AtomicU32 = AtomicU32::new(0);
 
-/// What a copy does first.
+/// Called first in each forked copy.
 static FIRST: OnceLock<fn()> = OnceLock::new();
 
-/// From now on each copy that `fork` makes of this process calls `first` before it goes on. Copies that are made by the bare
-/// system call do not. Once: later ones are not called.
+/// From now on each copy that `fork` makes of this process calls `first` before anything else. Copies made by the bare
+/// system call do not. Only the first registration counts.
 ///
-/// In the copy there is one thread, and a lock may be held by one of those that are not there.
-pub fn first_in_copies(first: fn()) {
-    let _ = Original::here();
+/// The copy has one thread, and locks may be held by threads that do not exist there.
+pub fn run_first_in_forks(first: fn()) {
+    let _ = OwnerProcess::current();
     let _ = FIRST.set(first);
 }
 
-/// The process that made something.
+/// The process that created something, as opposed to its forked copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Original(u32);
+pub struct OwnerProcess(u32);
 
-impl Original {
-    /// This one.
-    pub fn here() -> Self {
+impl OwnerProcess {
+    /// The calling process.
+    pub fn current() -> Self {
         static REGISTERED: Once = Once::new();
         REGISTERED.call_once(|| {
-            // SAFETY: the handler stores to atomics only, which may be done in a child of any program.
-            // Without memory for it copies are not told apart; nothing else is lost.
+            // SAFETY: the handler stores to atomics and calls functions that are safe in the child of a multi-threaded
+            // program. If registering fails for want of memory, copies are not detected; nothing else is lost.
             let _ = unsafe { libc::pthread_atfork(None, None, Some(count)) };
         });
-        Self(COPIES.load(Ordering::Relaxed))
+        Self(FORKS.load(Ordering::Relaxed))
     }
 
-    /// Whether that is this process, and not one that it was copied from.
+    /// Whether this is the calling process, and not one from which it was forked.
     #[inline]
-    pub fn is_here(self) -> bool {
-        // Relaxed: written when a process begins, by its only thread.
-        COPIES.load(Ordering::Relaxed) == self.0
+    pub fn is_current(self) -> bool {
+        // Relaxed: only written when a process begins, by its only thread.
+        FORKS.load(Ordering::Relaxed) == self.0
     }
 
-    /// Ends what a copy of that process cannot do.
+    /// Rejects a use that a forked copy cannot make.
     ///
     /// # Panics
-    /// In a copy.
+    /// In a forked copy of that process.
     #[inline]
     #[track_caller]
-    pub fn assert_here(self) {
-        if !self.is_here() {
-            belongs_elsewhere();
+    pub fn assert_current(self) {
+        if !self.is_current() {
+            wrong_process();
         }
     }
 }
 
 #[cold]
 #[track_caller]
-fn belongs_elsewhere() -> ! {
+fn wrong_process() -> ! {
     panic!(
-        "this engine belongs to the process that built it, and this one is a copy which fork() has made: build an engine after \
-         forking, or exec a program in the copy"
+        "this engine belongs to the process that built it, and this process is a copy made by fork(): build an engine \
+         after forking, or exec a program in the copy"
     )
 }
 
-/// In a copy, before anything else runs there.
+/// Runs in a forked copy before anything else.
 extern "C" fn count() {
-    COPIES.fetch_add(1, Ordering::Relaxed);
-    // What a worker leaves behind is not mapped in its copy, which may end in its own way.
+    FORKS.fetch_add(1, Ordering::Relaxed);
+    // The notes of a worker are not mapped in its copies.
     super::fault::forget_note();
     super::abort::forget_note();
     if let Some(first) = FIRST.get() {

@@ -1,4 +1,4 @@
-//! Sleeping on a word of memory that processes share, or on several.
+//! Futexes: sleeping until a 32-bit word in memory that processes share, or one of several, changes.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -7,34 +7,34 @@ use nix::errno::Errno;
 
 use super::clock;
 
-/// Words of one [`wait_any`], at most.
-pub const MOST_WORDS: usize = 128;
-/// Of a word in [`wait_any`]: it has 32 bits (`FUTEX2_SIZE_U32`), and lies in memory that processes may share.
-const OF_32_BITS: u32 = 2;
-/// How long [`wait_any`] sleeps where the kernel has no memory to note the words.
-const MOMENT: Duration = Duration::from_millis(1);
+/// Maximum number of words in one [`wait_any`].
+pub const MAX_WORDS: usize = 128;
+/// `FUTEX2_SIZE_U32` without `FUTEX2_PRIVATE`: a 32-bit word in memory that processes may share.
+const SIZE_U32: u32 = 2;
+/// How long [`wait_any`] sleeps on the first word alone where Linux cannot wait on all of them.
+const FALLBACK_WAIT: Duration = Duration::from_millis(1);
 
 /// How a [`wait`] ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use = "a wait may end without a wake: look at the word again"]
+#[must_use = "a wait may end without a wake: check the word again"]
 pub enum Wait {
-    /// Somebody called [`wake`], or the kernel woke without a reason: look at the word again.
+    /// Woken by [`wake`], or spuriously: check the word again.
     Woken,
-    /// The word did not hold the expected value, so there was no sleep.
+    /// The word did not hold the expected value: did not sleep.
     Changed,
-    /// The time was over.
+    /// The timeout has passed.
     TimedOut,
 }
 
-/// Sleeps while `word` holds `expected`, at most for `timeout`; interrupted sleeps go on with what is left.
+/// Sleeps while `word` holds `expected`, at most for `timeout`. Interrupted sleeps resume with the remaining time.
 ///
-/// The word may lie in a read-only map. The kernel compares and goes to sleep in one step with respect to [`wake`].
+/// The word may be in a read-only map. Comparing and falling asleep are one atomic step with respect to [`wake`].
 pub fn wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -> Wait {
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let spec = left.map(timespec);
-        // SAFETY: FUTEX_WAIT reads the aligned word behind a live reference and the timespec, which outlives the call.
+        // SAFETY: FUTEX_WAIT reads the aligned word behind a live reference, and the timespec, which outlives the call.
         let answer = unsafe {
             libc::syscall(
                 libc::SYS_futex,
@@ -55,7 +55,7 @@ pub fn wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -> Wait 
     }
 }
 
-/// As the kernel reads it.
+/// A duration as Linux reads it.
 fn timespec(time: Duration) -> libc::timespec {
     libc::timespec {
         tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
@@ -63,35 +63,35 @@ fn timespec(time: Duration) -> libc::timespec {
     }
 }
 
-/// Where it is; null for none.
+/// Its address; null for none.
 fn pointer(time: &Option<libc::timespec>) -> *const libc::timespec {
     time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref)
 }
 
-/// Whether there is a [`wait_any`], as far as it was asked.
+/// Whether `futex_waitv` is available, once that is known.
 static HAS_WAIT_ANY: AtomicU8 = AtomicU8::new(UNKNOWN);
 const UNKNOWN: u8 = 0;
 const YES: u8 = 1;
 const NO: u8 = 2;
 
-/// A word and what it has to hold, as the kernel reads them (`struct futex_waitv`).
+/// A word and its expected value, as Linux reads them (`struct futex_waitv`).
 #[repr(C)]
 struct Word {
-    holds: u64,
+    expected: u64,
     address: u64,
     flags: u32,
     reserved: u32,
 }
 
-/// Can a thread sleep on several words at once? Linux can since 5.16, where no filter of system calls forbids it.
+/// Whether a thread can sleep on several words at once: since Linux 5.16, unless a system call filter forbids it.
 pub fn has_wait_any() -> bool {
-    // Relaxed: it stands for itself.
+    // Relaxed: the value guards no other memory.
     let known = HAS_WAIT_ANY.load(Ordering::Relaxed);
     if known != UNKNOWN {
         return known == YES;
     }
     let has = {
-        // SAFETY: a list of no words is refused, and nothing is read.
+        // SAFETY: an empty list is refused without reading memory.
         let answer = unsafe {
             libc::syscall(
                 libc::SYS_futex_waitv,
@@ -108,28 +108,29 @@ pub fn has_wait_any() -> bool {
     has
 }
 
-/// Like [`wait`], on all of these words at once: sleeps while each holds the value beside it, and until one of them is woken. Only
-/// where this [can be done](has_wait_any).
+/// Like [`wait`], on several words: sleeps while each holds its expected value, until one of them is woken. Requires
+/// [`has_wait_any`].
 ///
 /// # Panics
-/// For no words, and for more than [`MOST_WORDS`].
+/// If there are no words, or more than [`MAX_WORDS`].
 pub fn wait_any(words: &[(&AtomicU32, u32)], timeout: Option<Duration>) -> Wait {
-    assert!(!words.is_empty() && words.len() <= MOST_WORDS);
+    assert!(!words.is_empty() && words.len() <= MAX_WORDS);
     let until = timeout.and_then(|timeout| {
         let now = Duration::from_nanos(clock::monotonic_ns());
         now.checked_add(timeout).map(timespec)
     });
     let list: Vec<_> = words
         .iter()
-        .map(|(word, holds)| Word {
-            holds: u64::from(*holds),
+        .map(|(word, expected)| Word {
+            expected: u64::from(*expected),
             address: word.as_ptr() as u64,
-            flags: OF_32_BITS,
+            flags: SIZE_U32,
             reserved: 0,
         })
         .collect();
     loop {
-        // SAFETY: the call reads the list, the aligned words behind live references and the time, which all outlive it.
+        // SAFETY: the call reads the list, the aligned words behind live references and the time, all of which outlive
+        // it.
         let answer = unsafe {
             libc::syscall(
                 libc::SYS_futex_waitv,
@@ -149,20 +150,21 @@ pub fn wait_any(words: &[(&AtomicU32, u32)], timeout: Option<Duration>) -> Wait 
             Errno::EAGAIN => return Wait::Changed,
             error => {
                 if [Errno::ENOSYS, Errno::EPERM, Errno::EACCES].contains(&error) {
-                    // A filter of system calls that came later.
+                    // A system call filter was installed after `has_wait_any`.
                     HAS_WAIT_ANY.store(NO, Ordering::Relaxed);
                 }
-                let (word, holds) = words[0];
-                return wait(word, holds, Some(timeout.map_or(MOMENT, |t| t.min(MOMENT))));
+                let (word, expected) = words[0];
+                let limit = timeout.map_or(FALLBACK_WAIT, |timeout| timeout.min(FALLBACK_WAIT));
+                return wait(word, expected, Some(limit));
             }
         }
     }
 }
 
-/// Wakes up to `n` sleepers of `word`, in any process; says how many.
+/// Wakes up to `n` threads that sleep on `word`, in any process. Returns how many were woken.
 pub fn wake(word: &AtomicU32, n: u32) -> usize {
     let n = i32::try_from(n).unwrap_or(i32::MAX);
-    // SAFETY: FUTEX_WAKE uses the address of a live reference as a key and touches no memory of ours.
+    // SAFETY: FUTEX_WAKE uses the address of a live reference as a key and accesses no memory.
     let answer = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, n) };
     usize::try_from(answer).unwrap_or(0)
 }

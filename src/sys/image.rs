@@ -1,12 +1,12 @@
-//! The executable this process runs: where its code lies and which build it is.
+//! The executable that this process runs: the addresses of its code, and its build id.
 
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
 
-/// Identity of an executable: two processes with the same one run the same code.
+/// Identity of an executable: processes with equal ids run the same code.
 ///
-/// The linker's build id, or, in an executable without one, device, inode, size and time of the file.
+/// The linker's build id; for executables without one, a mix of the file's device, inode, size and modification time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BuildId {
     bytes: [u8; 32],
@@ -24,7 +24,7 @@ impl BuildId {
         }
     }
 
-    /// The bytes that count.
+    /// The significant bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }
@@ -38,25 +38,25 @@ impl std::fmt::Display for BuildId {
     }
 }
 
-/// Where the main program lies in this process, and which build it is.
+/// The main program of this process.
 #[derive(Debug, Clone)]
 pub struct Image {
-    /// What addresses in the program are relative to; differs between processes.
+    /// The address that code offsets are relative to; differs between processes.
     pub base: usize,
-    /// Addresses of executable code of the main program (libraries excluded).
+    /// Address ranges of the main program's executable code, without libraries.
     pub text: Vec<Range<usize>>,
-    /// Which build it is.
+    /// The build id.
     pub build_id: BuildId,
 }
 
 impl Image {
-    /// Whether `address` is code of the main program.
+    /// Whether `address` is in the main program's code.
     pub fn is_code(&self, address: usize) -> bool {
         self.text.iter().any(|range| range.contains(&address))
     }
 }
 
-/// The main program of this process; read once.
+/// The main program of this process; determined once.
 pub fn image() -> &'static Image {
     static IMAGE: OnceLock<Image> = OnceLock::new();
     IMAGE.get_or_init(read)
@@ -71,8 +71,8 @@ struct Found {
 
 fn read() -> Image {
     let mut found = Found::default();
-    // SAFETY: dl_iterate_phdr calls `look` before it returns, with the address of `found`, which outlives the call and
-    // is not used by anything else meanwhile.
+    // SAFETY: dl_iterate_phdr calls `look` only before it returns, with the address of `found`, which outlives the call
+    // and is not accessed otherwise meanwhile.
     unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut found).cast()) };
     let build_id = match &found.id {
         Some(id) => BuildId::new(id),
@@ -85,22 +85,22 @@ fn read() -> Image {
     }
 }
 
-/// Reads the first object, which is the main program, and stops.
+/// Reads the first object, which is the main program, and stops the iteration.
 unsafe extern "C" fn look(
     info: *mut libc::dl_phdr_info,
     _size: libc::size_t,
     data: *mut libc::c_void,
 ) -> libc::c_int {
-    // SAFETY: dl_iterate_phdr passes a valid description for the time of this call.
+    // SAFETY: dl_iterate_phdr passes a description that is valid during this call.
     let info = unsafe { &*info };
-    // SAFETY: `data` is the address of the Found that `read` passed, exclusively ours during this call.
+    // SAFETY: `data` is the address of the `Found` that `read` passed; only this call accesses it.
     let found = unsafe { &mut *data.cast::<Found>() };
     let base = info.dlpi_addr as usize;
     found.base = base;
     if info.dlpi_phdr.is_null() {
         return 1;
     }
-    // SAFETY: the loader's table of dlpi_phnum program headers, mapped and constant while the program runs.
+    // SAFETY: the loader's table of `dlpi_phnum` program headers is mapped and constant while the program runs.
     let headers = unsafe { std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) };
     for header in headers {
         let start = base.wrapping_add(header.p_vaddr as usize);
@@ -116,7 +116,7 @@ unsafe extern "C" fn look(
     1
 }
 
-/// The GNU build id among ELF notes.
+/// Finds the GNU build id among ELF notes.
 fn build_id_note(mut notes: &[u8], align: usize) -> Option<Vec<u8>> {
     const NT_GNU_BUILD_ID: u32 = 3;
     let align = if align == 8 { 8 } else { 4 };
@@ -137,7 +137,7 @@ fn build_id_note(mut notes: &[u8], align: usize) -> Option<Vec<u8>> {
     }
 }
 
-/// What stands for the build id where the linker wrote none.
+/// Stands in for the build id where the linker wrote none.
 fn file_id() -> BuildId {
     let Ok(meta) = std::fs::metadata("/proc/self/exe") else {
         return BuildId::new(&[]);
@@ -154,7 +154,7 @@ fn file_id() -> BuildId {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn notes_are_read_and_broken_ones_refused() {
+    fn notes_are_parsed_and_damaged_ones_refused() {
         let mut notes = Vec::new();
         for word in [4_u32, 4, 1] {
             notes.extend(word.to_ne_bytes());
@@ -181,14 +181,14 @@ mod tests {
         }
         notes.extend(b"GNU\0xyz\0");
         assert_eq!(build_id_note(&notes, 4), Some(b"xyz".to_vec()));
-        for cut in 0..notes.len() - 1 {
-            assert_eq!(build_id_note(&notes[..cut], 4), None, "cut at {cut}");
+        for len in 0..notes.len() - 1 {
+            assert_eq!(build_id_note(&notes[..len], 4), None, "{len} bytes");
         }
-        let endless = [
+        let oversized = [
             u32::MAX.to_ne_bytes(),
             u32::MAX.to_ne_bytes(),
             3_u32.to_ne_bytes(),
         ];
-        assert_eq!(build_id_note(&endless.concat(), 4), None);
+        assert_eq!(build_id_note(&oversized.concat(), 4), None);
     }
 }

@@ -1,6 +1,6 @@
-//! Where a test makes a system call fail: each wrapper asks here first.
+//! System calls that fail on purpose, for tests: each wrapper asks here first.
 //!
-//! Only with the feature `points`, which a release build refuses; without it every call is allowed at no cost.
+//! Only with the feature `points`, which no release build can have. Without it the checks compile to nothing.
 
 #[cfg(feature = "points")]
 #[path = "../../tests/support/failing_calls.rs"]
@@ -12,33 +12,33 @@ pub use armed::{WORKERS, arm, disarm, suspend};
 #[cfg(feature = "points")]
 pub(crate) use armed::{allowed, arm_worker, disarm_worker, interruptible, undisturbed};
 
-/// Whether a system call may be made that a signal can interrupt.
+/// Whether a system call may be made that a signal can interrupt. An error is the injected one.
 #[cfg(not(feature = "points"))]
 #[inline(always)]
 pub(crate) fn interruptible() -> nix::Result<()> {
     Ok(())
 }
 
-/// Whether a system call may be made that no signal interrupts.
+/// The same for a call that no signal interrupts: `EINTR` is never injected.
 #[cfg(not(feature = "points"))]
 #[inline(always)]
 pub(crate) fn allowed() -> nix::Result<()> {
     Ok(())
 }
 
-/// Whether a sleep may begin: nothing but a signal keeps it from that.
+/// The same for a wait, which fails only by a signal: nothing but `EINTR` is injected.
 #[cfg(not(feature = "points"))]
 #[inline(always)]
 pub(crate) fn undisturbed() -> nix::Result<()> {
     Ok(())
 }
 
-/// At the first act of a worker: its calls count from here, if the environment says which one fails.
+/// Starts counting the calls of a worker's start-up, if the environment says which one fails.
 #[cfg(not(feature = "points"))]
 #[inline(always)]
 pub(crate) fn arm_worker() {}
 
-/// At the last act of its start: whatever comes later succeeds.
+/// Ends the counting at the end of the start-up; later calls succeed.
 #[cfg(not(feature = "points"))]
 #[inline(always)]
 pub(crate) fn disarm_worker() {}

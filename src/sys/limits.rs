@@ -1,4 +1,4 @@
-//! What this process may use: memory, address space, files, cores.
+//! Limits of this process and its container: memory, address space, files, processes, cores.
 
 use std::fs;
 use std::io::{self, Read};
@@ -11,21 +11,21 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use super::error::{Error, Result, retry};
 use super::inject::allowed;
 
-/// Room of a file system in bytes.
+/// Space of a file system in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
-    /// All of it.
+    /// Total size.
     pub size: u64,
     /// What this process may still use.
     pub free: u64,
 }
 
-/// Size and free room of the file system at `path`, which is `/dev/shm` for named segments.
+/// Space of the file system at `path`, which is `/dev/shm` for named segments.
 pub fn shm_space(path: &Path) -> Result<Space> {
     let stat = retry(|| nix::sys::statvfs::statvfs(path))
         .map_err(|errno| Error::new("statvfs", errno, path.display().to_string()))?;
     let unit = stat.fragment_size();
-    // A tmpfs mounted with size=0 has no limit of its own and reports zero blocks.
+    // A tmpfs mounted with size=0 has no limit and reports zero blocks.
     if stat.blocks() == 0 {
         return Ok(Space {
             size: u64::MAX,
@@ -38,22 +38,22 @@ pub fn shm_space(path: &Path) -> Result<Space> {
     })
 }
 
-/// Memory of this process's surroundings in bytes: the machine's, or its container's where that is less.
+/// Memory available to this process, in bytes: the machine's, or its container's where that is less.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
-    /// The most there can ever be.
+    /// The total.
     pub limit: u64,
     /// Whether `limit` is a container's rather than the machine's.
     pub contained: bool,
-    /// What can still be had now without swapping.
+    /// What can be allocated now without swapping.
     pub available: u64,
-    /// Whether a container rather than the machine leaves no more than `available`.
+    /// Whether `available` is what a container leaves, rather than the machine.
     pub available_contained: bool,
 }
 
 #[cfg(test)]
 impl Memory {
-    /// What a container leaves that has this limit.
+    /// Memory in a container with this limit.
     pub(crate) fn of_a_container(limit: u64, available: u64) -> Self {
         Self {
             limit,
@@ -64,16 +64,16 @@ impl Memory {
     }
 }
 
-/// Reads the memory limits under `root`, which is `/` but for tests.
+/// Reads the memory limits from files below `root`, which is `/` except in tests.
 ///
-/// Counts `/proc/meminfo` and every memory control group from this process's own up to the root, version 1 and 2.
-/// Page cache that a group can drop counts as available.
+/// Considers `/proc/meminfo` and every memory control group from this process's own up to the root, of versions 1 and
+/// 2. Page cache that a group can drop counts as available.
 ///
-/// `None` while this process or the machine has no descriptor or no memory left to look with: then nobody knows, and what was
-/// said before still holds.
+/// Returns `None` while there is no descriptor or no memory to read with: then nothing is known, and the previous
+/// answer still holds.
 pub fn memory_now(root: &Path) -> Option<Memory> {
     let read = || -> io::Result<Memory> {
-        let meminfo = said(&root.join("proc/meminfo"))?;
+        let meminfo = read_file(&root.join("proc/meminfo"))?;
         let total = total(&meminfo);
         let mut memory = Memory {
             limit: total,
@@ -90,7 +90,7 @@ pub fn memory_now(root: &Path) -> Option<Memory> {
     read().ok()
 }
 
-/// The same for who has heard nothing before: what nobody knows is [`UNKNOWN_MEMORY`].
+/// As [`memory_now`], for callers without a previous answer: unknown values are [`UNKNOWN_MEMORY`].
 pub fn memory_available(root: &Path) -> Memory {
     memory_now(root).unwrap_or(Memory {
         limit: UNKNOWN_MEMORY,
@@ -100,16 +100,17 @@ pub fn memory_available(root: &Path) -> Memory {
     })
 }
 
-/// Bytes that most files of the system fit in.
-const PLENTY: usize = 4096;
+/// Bytes that hold most files of `/proc` and `/sys` in full.
+const USUAL_LEN: usize = 4096;
 
-/// What a file of the system says: nothing where there is none, or none that this process may read. An error where it cannot
-/// look, which is no answer.
-fn said(path: &Path) -> io::Result<String> {
+/// Reads a file of `/proc` or `/sys`. A file that does not exist or that this process may not read is empty. An error
+/// means that reading was not possible, which says nothing about the content.
+fn read_file(path: &Path) -> io::Result<String> {
     let cannot_look = [libc::EMFILE, libc::ENFILE, libc::ENOMEM];
     let read = || -> io::Result<String> {
-        let mut text = String::with_capacity(PLENTY);
-        // What the kernel makes up has no size, and a file that is asked for it is read in small pieces.
+        let mut text = String::with_capacity(USUAL_LEN);
+        // `take` hides the size: generated files report 0, which `read_to_string` would trust and then read in small
+        // pieces.
         fs::File::open(path)?
             .take(u64::MAX)
             .read_to_string(&mut text)?;
@@ -127,39 +128,39 @@ fn said(path: &Path) -> io::Result<String> {
     }
 }
 
-/// A control group that has a limit, and how near it is.
+/// A control group with a limit, and its usage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupLimit {
     /// The folder of the group.
     pub group: PathBuf,
     /// Version of control groups, 1 or 2.
     pub version: u8,
-    /// The most its processes may have together: bytes, or processes and threads.
+    /// Maximum for all its processes together: bytes, or processes and threads.
     pub limit: u64,
-    /// What they have now, without what can be dropped.
+    /// Current usage, without what can be dropped.
     pub used: u64,
 }
 
-/// The memory control group that leaves this process least, in bytes, if any has a limit: where its container ends. `root` as
-/// above.
+/// The memory control group that leaves this process the least, in bytes, if any has a limit. `root` as for
+/// [`memory_now`].
 pub fn memory_group(root: &Path) -> Option<GroupLimit> {
-    let machine = total(&said(&root.join("proc/meminfo")).ok()?);
+    let machine = total(&read_file(&root.join("proc/meminfo")).ok()?);
     nearest(groups(root).ok()?, |group| {
         group.limit_and_use(machine).ok()?
     })
 }
 
-/// The control group that lets this process have the fewest more processes and threads (`pids.max`), if any has a limit;
-/// `root` as above. It binds root too.
+/// The control group that lets this process start the fewest more processes and threads (`pids.max`), if any has a
+/// limit. It also binds root. `root` as for [`memory_now`].
 pub fn task_group(root: &Path) -> Option<GroupLimit> {
     nearest(groups_of(root, "pids").ok()?, |group| {
-        // "max" is no number, and no limit.
+        // "max" means no limit, and does not parse as a number.
         let limit = group.number("pids.max").ok()??;
         Some((limit, group.number("pids.current").ok()?.unwrap_or(0)))
     })
 }
 
-/// The group that leaves least; `limit_and_use` of a group, if it has a limit.
+/// The group that leaves the least. `limit_and_use` returns `None` for a group without a limit.
 fn nearest(
     groups: Vec<Group>,
     limit_and_use: impl Fn(&Group) -> Option<(u64, u64)>,
@@ -167,7 +168,7 @@ fn nearest(
     let limits = groups.into_iter().filter_map(|group| {
         let (limit, used) = limit_and_use(&group)?;
         Some(GroupLimit {
-            version: if group.second { 2 } else { 1 },
+            version: if group.is_v2 { 2 } else { 1 },
             group: group.path,
             limit,
             used,
@@ -176,16 +177,16 @@ fn nearest(
     limits.min_by_key(|found| found.limit.saturating_sub(found.used))
 }
 
-/// What a machine has whose `/proc/meminfo` does not say it. Version 1 of control groups has no word for "no limit" and says
-/// almost 2^63, so this is half of that.
+/// Stands for the memory of a machine whose `/proc/meminfo` does not tell. Version 1 of control groups writes almost
+/// 2^63 for "no limit", so this is half of that.
 pub const UNKNOWN_MEMORY: u64 = 1 << 62;
 
-/// What the machine has, in bytes.
+/// The machine's memory in bytes.
 fn total(meminfo: &str) -> u64 {
     field(meminfo, "MemTotal:").map_or(UNKNOWN_MEMORY, |kib| kib.saturating_mul(1024))
 }
 
-/// The number behind `name` in a file of lines "name value".
+/// The number after `name` in lines of the form "name value".
 fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| {
         let mut words = line.split_ascii_whitespace();
@@ -193,22 +194,23 @@ fn field(text: &str, name: &str) -> Option<u64> {
     })
 }
 
-/// One control group.
+/// A control group.
 pub(super) struct Group {
     pub(super) path: PathBuf,
-    /// Version 2 of the interface.
-    pub(super) second: bool,
+    /// Version 2 of the interface, rather than version 1.
+    pub(super) is_v2: bool,
 }
 
 impl Group {
     fn number(&self, file: &str) -> io::Result<Option<u64>> {
-        Ok(said(&self.path.join(file))?.trim().parse().ok())
+        Ok(read_file(&self.path.join(file))?.trim().parse().ok())
     }
 
-    /// Bytes allowed, and bytes used that are no cache of files, which the kernel drops before anybody goes without; `None`
-    /// where not less than `machine` is allowed: that is no limit, and summing up the usage of a group costs the kernel a while.
+    /// The limit in bytes, and the usage without the page cache, which Linux drops before any process goes without
+    /// memory. `None` if the limit is not below `machine`: it does not bind, and adding up the usage of a group takes
+    /// Linux a while.
     fn limit_and_use(&self, machine: u64) -> io::Result<Option<(u64, u64)>> {
-        let (limit, usage, caches) = if self.second {
+        let (limit, usage, caches) = if self.is_v2 {
             (
                 "memory.max",
                 "memory.current",
@@ -221,11 +223,12 @@ impl Group {
                 ["total_inactive_file", "total_active_file"],
             )
         };
-        // Version 2 says "max" for no limit, which is no number; version 1 says almost 2^63, which is never the least.
+        // Version 2 writes "max" for no limit, which is not a number; version 1 writes almost 2^63, which is never
+        // below `machine`.
         let Some(limit) = self.number(limit)?.filter(|&limit| limit < machine) else {
             return Ok(None);
         };
-        let stat = said(&self.path.join("memory.stat"))?;
+        let stat = read_file(&self.path.join("memory.stat"))?;
         let caches = caches.map(|cache| field(&stat, cache).unwrap_or(0));
         let droppable = caches.into_iter().fold(0, u64::saturating_add);
         let used = self.number(usage)?.unwrap_or(0).saturating_sub(droppable);
@@ -249,15 +252,15 @@ impl Group {
     }
 }
 
-/// Every memory control group this process is in, innermost first.
+/// Every memory control group of this process, innermost first.
 pub(super) fn groups(root: &Path) -> io::Result<Vec<Group>> {
     groups_of(root, "memory")
 }
 
-/// Every control group of this process that may have this controller, innermost first.
+/// Every control group of this process that may have `controller`, innermost first.
 fn groups_of(root: &Path, controller: &str) -> io::Result<Vec<Group>> {
     let first = format!("sys/fs/cgroup/{controller}");
-    let text = said(&root.join("proc/self/cgroup"))?;
+    let text = read_file(&root.join("proc/self/cgroup"))?;
     let mut groups = Vec::new();
     for line in text.lines() {
         let mut parts = line.splitn(3, ':');
@@ -266,7 +269,7 @@ fn groups_of(root: &Path, controller: &str) -> io::Result<Vec<Group>> {
         else {
             continue;
         };
-        let (mounts, second): (&[&str], bool) = if number == "0" && controllers.is_empty() {
+        let (mounts, is_v2): (&[&str], bool) = if number == "0" && controllers.is_empty() {
             (&["sys/fs/cgroup", "sys/fs/cgroup/unified"], true)
         } else if controllers.split(',').any(|name| name == controller) {
             (&[&first], false)
@@ -275,12 +278,12 @@ fn groups_of(root: &Path, controller: &str) -> io::Result<Vec<Group>> {
         };
         for mount in mounts {
             let mount = root.join(mount);
-            // A container often sees its own group mounted as the root while the path is still the host's: levels that
-            // do not exist answer with no limit, and the mount point itself is always asked.
+            // A container often sees its own group mounted as the root while the path is still the host's. Levels that
+            // do not exist read as having no limit, and the mount point itself is always among them.
             let mut level = Some(Path::new(path.trim_start_matches('/')));
             while let Some(inner) = level {
                 let path = mount.join(inner);
-                groups.push(Group { path, second });
+                groups.push(Group { path, is_v2 });
                 level = inner.parent();
             }
         }
@@ -295,18 +298,18 @@ fn limit(resource: Resource) -> Option<u64> {
     }
 }
 
-/// `RLIMIT_AS` in bytes, if there is one: counts reservations too.
+/// `RLIMIT_AS` in bytes, if there is one. Reservations count too.
 pub fn address_space_limit() -> Option<u64> {
     limit(Resource::RLIMIT_AS)
 }
 
-/// `RLIMIT_FSIZE` in bytes, if there is one: bounds the length of segments, with a deadly SIGXFSZ.
+/// `RLIMIT_FSIZE` in bytes, if there is one. Bounds the length of segments; exceeding it raises SIGXFSZ.
 pub fn file_size_limit() -> Option<u64> {
     limit(Resource::RLIMIT_FSIZE)
 }
 
-/// Runs a call that may pass `RLIMIT_FSIZE`: it fails with `EFBIG` then, and the SIGXFSZ that the kernel sends with that
-/// does not end this process.
+/// Runs a call that may exceed `RLIMIT_FSIZE`: it then fails with `EFBIG`, and the SIGXFSZ that comes with that does
+/// not end this process.
 pub fn without_file_size_signal<T>(call: impl FnOnce() -> T) -> T {
     if file_size_limit().is_none() {
         return call();
@@ -314,7 +317,7 @@ pub fn without_file_size_signal<T>(call: impl FnOnce() -> T) -> T {
     let mut set = SigSet::empty();
     set.add(Signal::SIGXFSZ);
     let pending = |set: &SigSet| -> bool {
-        // SAFETY: sigpending writes into a set of its own.
+        // SAFETY: sigpending writes into a local set.
         unsafe {
             let mut now: libc::sigset_t = std::mem::zeroed();
             libc::sigpending(&raw mut now) == 0
@@ -324,11 +327,11 @@ pub fn without_file_size_signal<T>(call: impl FnOnce() -> T) -> T {
         }
     };
     let before = pending(&set);
-    // Both fail only for a wrong argument.
+    // Both calls fail only for a wrong argument.
     let mask = set.thread_swap_mask(SigmaskHow::SIG_BLOCK);
     let answer = call();
     if !before && pending(&set) {
-        // The one that this call has caused: it is sent to the thread.
+        // This call caused it: the signal was sent to this thread.
         let _ = set.wait();
     }
     if let Ok(mask) = mask {
@@ -337,16 +340,16 @@ pub fn without_file_size_signal<T>(call: impl FnOnce() -> T) -> T {
     answer
 }
 
-/// Whether this process may open `more` descriptors; an error names the limit.
+/// Checks that this process may open `more` descriptors; the error names the limit.
 ///
-/// Descriptors have the lowest free numbers, so the next one tells how many there are, but for gaps.
+/// Descriptors get the lowest free number, so the next number is about how many there are.
 pub fn room_for_descriptors(more: u64) -> Result<()> {
     let Some(limit) = limit(Resource::RLIMIT_NOFILE) else {
         return Ok(());
     };
     let what = || format!("{more} more descriptors of {limit} in all");
     let error = |errno| Error::new("open", errno, what());
-    // SAFETY: F_DUPFD_CLOEXEC takes numbers; the copy is closed again at once.
+    // SAFETY: F_DUPFD_CLOEXEC takes numbers; the copy is closed at once.
     let next = unsafe {
         let copy = libc::fcntl(0, libc::F_DUPFD_CLOEXEC, 0);
         if copy >= 0 {
@@ -357,7 +360,7 @@ pub fn room_for_descriptors(more: u64) -> Result<()> {
     let next = match u64::try_from(next) {
         Ok(next) => next,
         Err(_) if Errno::last() == Errno::EMFILE => return Err(error(Errno::EMFILE)),
-        // Without a standard input there is nothing to copy, and nothing to say.
+        // Standard input is closed: the number cannot be determined.
         Err(_) => return Ok(()),
     };
     if next.saturating_add(more) > limit {
@@ -366,20 +369,20 @@ pub fn room_for_descriptors(more: u64) -> Result<()> {
     Ok(())
 }
 
-/// Sets the soft `RLIMIT_DATA` of this process: private writable memory in bytes; shared maps do not count.
+/// Sets the soft `RLIMIT_DATA` of this process, in bytes: private writable memory; shared maps do not count.
 pub fn set_data_limit(bytes: u64) -> Result<()> {
     set_soft(Resource::RLIMIT_DATA, "RLIMIT_DATA", bytes, |_, hard| hard)
 }
 
-/// Lowers the soft `RLIMIT_STACK` of this process, to which its first thread's stack may grow: it is no data to the system.
+/// Lowers the soft `RLIMIT_STACK` of this process: the stack of the first thread, which does not count as data.
 pub fn set_stack_limit(bytes: u64) -> Result<()> {
     set_soft(Resource::RLIMIT_STACK, "RLIMIT_STACK", bytes, |soft, _| {
         soft
     })
 }
 
-/// Sets the soft `RLIMIT_AS` of this process to `more` bytes of addresses beyond those that it has. It counts what is made
-/// read-only, too, and then is data no more.
+/// Limits the soft `RLIMIT_AS` of this process to `more` bytes beyond the addresses it has now. Unlike `RLIMIT_DATA` it
+/// also counts memory that was made read-only.
 #[cfg(feature = "sandbox")]
 pub fn set_address_limit(more: u64) -> Result<()> {
     let what = "/proc/self/statm";
@@ -395,7 +398,7 @@ pub fn set_address_limit(more: u64) -> Result<()> {
     set_soft(Resource::RLIMIT_AS, "RLIMIT_AS", bytes, |soft, _| soft)
 }
 
-/// Sets a soft limit, to `most` of the soft and the hard one at the most.
+/// Sets a soft limit, capped by `most(soft, hard)`.
 fn set_soft(resource: Resource, name: &str, bytes: u64, most: fn(u64, u64) -> u64) -> Result<()> {
     let error = |call, errno| Error::new(call, errno, format!("{name} to {bytes} bytes"));
     let (soft, hard) = getrlimit(resource).map_err(|errno| error("getrlimit", errno))?;
@@ -404,7 +407,7 @@ fn set_soft(resource: Resource, name: &str, bytes: u64, most: fn(u64, u64) -> u6
         .map_err(|errno| error("setrlimit", errno))
 }
 
-/// Cores this process may run on, container limits counted.
+/// Number of cores that this process may run on, container limits included.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }

@@ -1,4 +1,4 @@
-//! Memory maps of segments, as raw memory: this floor never forms a reference into one.
+//! Memory maps of segments as raw memory: this layer never forms a reference into one.
 
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -11,14 +11,13 @@ use super::error::{Error, Result};
 use super::inject::allowed;
 use super::segment::Segment;
 
-/// The unit of small pages that layouts count in, in bytes. [`page_size`] is a divisor of it on every supported machine
-/// with 4 KiB pages; machines with larger ones are refused when an arena is created.
+/// The unit of small pages in layouts, in bytes. Creating an arena fails on machines with other page sizes.
 pub const PAGE: usize = 4096;
 
-/// The size of a huge page and of a chunk, in bytes.
+/// The size of a huge page, and of a chunk, in bytes.
 pub const HUGE: usize = 2 << 20;
 
-/// The kernel's page size in bytes.
+/// Linux' page size in bytes.
 pub fn page_size() -> usize {
     static SIZE: OnceLock<usize> = OnceLock::new();
     *SIZE.get_or_init(|| {
@@ -30,10 +29,10 @@ pub fn page_size() -> usize {
     })
 }
 
-/// What the processor lets this process do with mapped pages.
+/// Access rights of mapped pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prot {
-    /// Nothing: any access is SIGSEGV.
+    /// None: any access is SIGSEGV.
     None,
     /// Reading.
     Read,
@@ -51,34 +50,35 @@ impl Prot {
     }
 }
 
-/// A shared map of a part of a segment; unmapped on drop.
+/// A shared map of part of a segment; unmapped on drop.
 ///
-/// It hands out raw pointers and nothing else. Whether memory may be read or written at a moment is decided by the
-/// floors above, from the state of who owns it. Touching pages beyond the segment's length is SIGBUS.
+/// It only hands out raw pointers. Layers above decide from ownership and leases whether memory may be read or written.
+/// Touching pages beyond the segment's length is SIGBUS.
 #[derive(Debug)]
 pub struct Map {
     base: NonNull<u8>,
     len: usize,
-    held: Held,
+    unmap: Unmap,
 }
 
-/// Who unmaps.
+/// How the map is unmapped.
 #[derive(Debug)]
-enum Held {
-    /// An ordinary map, kept by `memmap2`.
+enum Unmap {
+    /// By `memmap2`: an ordinary map.
     Plain { _raw: MmapRaw },
-    /// A 2 MiB aligned one, which `memmap2` cannot place.
+    /// By [`Map::drop`]: aligned to 2 MiB, which `memmap2` cannot do.
     Aligned,
 }
 
-// SAFETY: a Map is an address range and hands out raw pointers only; mapping, protecting and unmapping may happen on
+// SAFETY: a Map is an address range and hands out raw pointers only. Mapping, protecting and unmapping may happen on
 // any thread, and unmapping needs `&mut` (drop).
 unsafe impl Send for Map {}
-// SAFETY: as above; the shared methods are system calls that the kernel serialises.
+// SAFETY: as above; the shared methods are system calls that Linux serialises.
 unsafe impl Sync for Map {}
 
 impl Map {
-    /// Maps `len` bytes of `segment` from `offset` (a multiple of the page size), beyond its present length if asked.
+    /// Maps `len` bytes of `segment` from `offset` (a multiple of the page size); they may extend beyond its present
+    /// length.
     ///
     /// With `aligned_2m` the base is a multiple of 2 MiB, so that chunks of the segment can be huge pages.
     pub fn new(
@@ -111,7 +111,7 @@ impl Map {
         Ok(Map {
             base,
             len,
-            held: Held::Plain { _raw: raw },
+            unmap: Unmap::Plain { _raw: raw },
         })
     }
 
@@ -125,7 +125,7 @@ impl Map {
         let slack = padded
             .checked_add(HUGE)
             .ok_or_else(|| fail(Errno::ENOMEM))?;
-        // SAFETY: an anonymous PROT_NONE map at an address of the kernel's choice replaces nothing.
+        // SAFETY: an anonymous PROT_NONE map at an address that Linux chooses replaces nothing.
         let reserved = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
@@ -142,8 +142,8 @@ impl Map {
         let start = reserved as usize;
         let base = start.next_multiple_of(HUGE);
         let mapped = match allowed() {
-            // SAFETY: [base, base + padded) lies inside the reservation just made, which nobody else knows of, so MAP_FIXED
-            // replaces only pages of ours.
+            // SAFETY: [base, base + padded) is inside the reservation just made, which nothing else knows of, so
+            // MAP_FIXED replaces only pages of ours.
             Ok(()) => unsafe {
                 libc::mmap(
                     base as *mut libc::c_void,
@@ -171,7 +171,7 @@ impl Map {
             }
         }
         if let Some(error) = failed {
-            // SAFETY: what is left of the reservation, of which no pointer was handed out.
+            // SAFETY: this is the rest of the reservation, of which no pointer was handed out.
             unsafe { libc::munmap(base as *mut libc::c_void, padded) };
             return Err(error);
         }
@@ -179,7 +179,7 @@ impl Map {
         Ok(Map {
             base,
             len,
-            held: Held::Aligned,
+            unmap: Unmap::Aligned,
         })
     }
 
@@ -193,19 +193,19 @@ impl Map {
         self.len
     }
 
-    /// The address of byte `at`, if the `len` bytes from there lie inside.
+    /// The address of byte `at`, if the `len` bytes from there are inside the map.
     pub fn at(&self, at: usize, len: usize) -> Option<NonNull<u8>> {
         let end = at.checked_add(len)?;
         if end > self.len {
             return None;
         }
-        // SAFETY: at <= self.len, checked above, so the address lies inside the map or just behind it.
+        // SAFETY: at <= self.len, checked above, so the address is inside the map or just after it.
         Some(unsafe { self.base.add(at) })
     }
 
-    /// Changes what may be done with the pages of `range` (a multiple of the page size at both ends).
+    /// Changes the access rights of `range` (a multiple of the page size at both ends).
     ///
-    /// `EACCES` if the map was made from a read-only descriptor and `prot` asks for writing.
+    /// Returns `EACCES` if `prot` asks for writing and the map was made from a read-only descriptor.
     pub fn protect(&self, range: Range<usize>, prot: Prot) -> Result<()> {
         let what = || format!("bytes {} to {} of a map", range.start, range.end);
         if range.is_empty() {
@@ -215,7 +215,7 @@ impl Map {
             .at(range.start, range.len())
             .ok_or_else(|| Error::new("mprotect", Errno::ENOMEM, what()))?;
         allowed().map_err(|errno| Error::new("mprotect", errno, what()))?;
-        // SAFETY: the range lies inside this live map (checked by `at`). References into it exist only in floors above,
+        // SAFETY: the range is inside this live map (checked by `at`). References into it exist only in layers above,
         // whose leases decide when a range may be closed.
         let answer = unsafe { libc::mprotect(address.as_ptr().cast(), range.len(), prot.flags()) };
         if answer == 0 {
@@ -225,11 +225,11 @@ impl Map {
         }
     }
 
-    /// A process that this one forks does not have this map: touching it there is SIGSEGV.
-    pub fn keep_from_forks(&self) -> Result<()> {
+    /// Excludes this map from forked copies of this process: touching it there is SIGSEGV.
+    pub fn exclude_from_forks(&self) -> Result<()> {
         let what = || format!("a map of {} bytes", self.len);
         allowed().map_err(|errno| Error::new("madvise(DONTFORK)", errno, what()))?;
-        // SAFETY: the whole of this live map; nothing changes in this process.
+        // SAFETY: the range is the whole of this live map; nothing changes in this process.
         let answer =
             unsafe { libc::madvise(self.base.as_ptr().cast(), self.len, libc::MADV_DONTFORK) };
         if answer == 0 {
@@ -239,12 +239,13 @@ impl Map {
         }
     }
 
-    /// In a copy of the process that called [`Map::keep_from_forks`]: maps the same bytes of `segment`, which is that of this
-    /// map, at the same place again, for reading only.
-    pub fn read_in_copy(&self, segment: &Segment) -> Result<()> {
-        let what = || format!("a map of {} bytes, in a copy", self.len);
+    /// In a forked copy of a process that called [`Map::exclude_from_forks`]: maps the same bytes of `segment`, which
+    /// must be this map's, at the same addresses, read-only.
+    pub fn remap_read_only_in_fork(&self, segment: &Segment) -> Result<()> {
+        let what = || format!("a map of {} bytes, in a forked copy", self.len);
         allowed().map_err(|errno| Error::new("mmap", errno, what()))?;
-        // SAFETY: the place of this map, which is empty here. Anything else that is there stays, and this fails.
+        // SAFETY: the addresses of this map, which are unmapped here. MAP_FIXED_NOREPLACE fails if anything else is
+        // mapped there.
         let mapped = unsafe {
             libc::mmap(
                 self.base.as_ptr().cast(),
@@ -262,9 +263,9 @@ impl Map {
         }
     }
 
-    /// Asks the kernel to make the 2 MiB chunks of `range` huge pages now. Content is kept; best effort.
+    /// Asks Linux to turn the 2 MiB chunks of `range` into huge pages now. Content is kept; best effort.
     pub fn collapse(&self, range: Range<usize>) -> Result<()> {
-        /// From the kernel's include/uapi/asm-generic/mman-common.h, 6.1 and later.
+        /// From Linux' include/uapi/asm-generic/mman-common.h, 6.1 and later.
         const MADV_COLLAPSE: i32 = 25;
         let what = || format!("bytes {} to {} of a map", range.start, range.end);
         if range.is_empty() {
@@ -274,7 +275,7 @@ impl Map {
             .at(range.start, range.len())
             .ok_or_else(|| Error::new("madvise(COLLAPSE)", Errno::ENOMEM, what()))?;
         allowed().map_err(|errno| Error::new("madvise(COLLAPSE)", errno, what()))?;
-        // SAFETY: the range lies inside this live map; collapsing keeps content and addresses.
+        // SAFETY: the range is inside this live map; collapsing keeps content and addresses.
         let answer = unsafe { libc::madvise(address.as_ptr().cast(), range.len(), MADV_COLLAPSE) };
         if answer == 0 {
             Ok(())
@@ -286,19 +287,19 @@ impl Map {
 
 impl Drop for Map {
     fn drop(&mut self) {
-        if matches!(self.held, Held::Aligned) {
+        if matches!(self.unmap, Unmap::Aligned) {
             let padded = self.len.next_multiple_of(PAGE);
-            // SAFETY: the range was mapped by `aligned` and is unmapped once, here; whoever holds a pointer into it
+            // SAFETY: the range was mapped by `aligned` and is unmapped only here; every holder of a pointer into it
             // also holds the value that owns this map.
             unsafe { libc::munmap(self.base.as_ptr().cast(), padded) };
         }
     }
 }
 
-/// Device and inode of the file mapped at `address`, if a file is.
+/// Device and inode of the file mapped at `address`, if any.
 pub fn mapped_file(address: NonNull<u8>) -> Option<(u64, u64)> {
     let address = address.as_ptr() as usize;
-    // Paths in it may have any bytes.
+    // Paths in it need not be UTF-8.
     let maps = std::fs::read("/proc/self/maps").ok()?;
     String::from_utf8_lossy(&maps).lines().find_map(|line| {
         let mut words = line.split_ascii_whitespace();

@@ -1,8 +1,8 @@
-//! Linux as values and typed errors: every system call the crate makes by itself is wrapped once, here.
+//! Linux as RAII values and typed errors: the one place where the crate makes system calls.
 //!
-//! Each wrapper retries `EINTR`, owns what it opened ([`Segment`], [`Map`], [`process::PidFd`], [`event::EventFd`], [`event::Poller`]) and
-//! answers with an [`Error`] that names the call, the thing it was about and the kernel's reason. Nothing in here knows
-//! about arenas, links or jobs.
+//! Each wrapper retries `EINTR`, owns what it opened ([`Segment`], [`Map`], [`process::PidFd`], [`event::EventFd`],
+//! [`event::Poller`]) and returns an [`Error`] that names the call, its object and the errno. Nothing in this module
+//! knows about arenas, links or jobs.
 
 pub mod abort;
 #[cfg(test)]
@@ -10,7 +10,6 @@ pub mod abort;
 pub(crate) mod asked;
 pub mod clock;
 pub mod cores;
-pub mod cut;
 mod error;
 pub mod event;
 pub mod fault;
@@ -25,14 +24,15 @@ pub mod oom;
 pub mod pipe;
 pub mod probe;
 pub mod process;
-pub mod prompt;
 mod random;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
 mod segment;
+pub mod short_slice;
 pub mod socket;
 #[cfg(test)]
 pub(crate) mod tests;
+pub mod truncation;
 pub mod umask;
 
 pub(crate) use error::debug_as_text;
@@ -42,12 +42,12 @@ pub use process::effective_user;
 pub use random::random;
 pub use segment::{Access, Segment};
 
-// Short names for tests.
+// Short paths for tests.
 #[cfg(test)]
 pub use {
     event::{EventFd, Poller},
     process::{
         Exit, PidFd, WatchPipe, close_all_except, first_target_fd, getppid, kill_me_on_hangup,
-        leave_signals_to_parent, set_dumpable, set_pdeathsig, spawn_self,
+        ignore_group_signals, set_dumpable, set_pdeathsig, spawn_self,
     },
 };

@@ -1,25 +1,25 @@
-//! Whether the kernel's out-of-memory killer has been at work.
+//! Detecting kills by Linux' out-of-memory killer.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::limits::groups;
 
-/// The place where the kernel counts the processes that it has killed for want of memory.
+/// Counts the processes that Linux has killed for want of memory.
 ///
-/// A memory control group counts its own members that were killed, whoever ran out of memory: the group, one above it, or
-/// the machine. So the innermost group that counts is asked, and the machine's own count only where there is none.
+/// A memory control group counts its own members that were killed, whether the group, an ancestor or the machine ran
+/// out of memory. So the innermost group with a counter is read, and the machine's counter only where no group has one.
 #[derive(Debug)]
 pub struct OomCounter {
     path: PathBuf,
 }
 
 impl OomCounter {
-    /// The counter for this process and its children under `root`, which is `/` but for tests. `None` where the kernel
-    /// counts nothing that can be read.
+    /// The counter for this process and its children. `root` is `/` except in tests. `None` if there is no readable
+    /// counter.
     pub fn find(root: &Path) -> Option<OomCounter> {
         let files = groups(root).unwrap_or_default().into_iter().map(|group| {
-            let name = match group.second {
+            let name = match group.is_v2 {
                 true => "memory.events",
                 false => "memory.oom_control",
             };
@@ -31,7 +31,7 @@ impl OomCounter {
             .find(|counter| counter.read().is_some())
     }
 
-    /// Processes killed until now.
+    /// Number of processes killed so far.
     pub fn read(&self) -> Option<u64> {
         let text = fs::read_to_string(&self.path).ok()?;
         text.lines().find_map(|line| {
@@ -41,10 +41,10 @@ impl OomCounter {
     }
 }
 
-/// Memory of process `pid` that nobody else has, in bytes: what it has touched of its heap and stacks. Shared memory and
-/// the pages of files do not count. `None` once it is gone.
+/// Memory in bytes that only process `pid` has: what it has touched of its heap and stacks. Shared memory and file
+/// pages do not count. `None` once the process is gone.
 pub fn private_memory(root: &Path, pid: u32) -> Option<u64> {
-    // Not `smaps_rollup`, which only a debugger may read.
+    // Not `smaps_rollup`, which requires the rights of a debugger.
     let text = fs::read_to_string(root.join(format!("proc/{pid}/statm"))).ok()?;
     let mut pages = text.split_ascii_whitespace().skip(1).map(str::parse::<u64>);
     let (resident, shared) = (pages.next()?.ok()?, pages.next()?.ok()?);
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn the_innermost_group_that_counts_is_asked() {
+    fn the_innermost_group_with_a_counter_is_read() {
         let second = tree(&[
             VMSTAT,
             ("proc/self/cgroup", "0::/a/b\n"),
@@ -81,7 +81,7 @@ mod tests {
         let first = tree(&[
             VMSTAT,
             ("proc/self/cgroup", "4:memory:/docker/abc\n0::/\n"),
-            // A container: the path is the host's, its own group is mounted as the root.
+            // A container: the path is the host's, but its own group is mounted as the root.
             (
                 "sys/fs/cgroup/memory/memory.oom_control",
                 "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn the_machine_counts_where_no_group_does() {
+    fn the_machine_counter_is_read_where_no_group_has_one() {
         let root = tree(&[VMSTAT, ("proc/self/cgroup", "0::/\n")]);
         assert_eq!(count(&root), Some(3));
         fs::remove_file(root.path().join("proc/vmstat")).unwrap();
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn private_memory_leaves_out_what_is_shared() {
+    fn private_memory_excludes_shared_memory() {
         let page = super::super::page_size() as u64;
         let root = tree(&[("proc/7/statm", "1000 300 120 4 0 200 0\n")]);
         assert_eq!(private_memory(root.path(), 7), Some(180 * page));

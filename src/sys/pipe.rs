@@ -1,4 +1,4 @@
-//! Pipes for what a child writes to stdout and stderr.
+//! Pipes for what workers write to stdout and stderr.
 
 use std::ffi::c_int;
 use std::fs::File;
@@ -16,28 +16,28 @@ use nix::unistd::Pid;
 use super::error::{Error, Result, retry};
 use super::inject::allowed;
 
-/// A pipe of which the reading end does not block, both ends close-on-exec and above the standard three.
+/// A pipe with a non-blocking read end; both ends are close-on-exec and numbered above 2.
 #[derive(Debug)]
 pub struct OutputPipe {
-    /// To keep.
+    /// Kept by the supervisor.
     pub read: OwnedFd,
-    /// To hand to a child.
+    /// Inherited by a worker.
     pub write: OwnedFd,
 }
 
-/// What a look at a pipe found.
+/// Result of [`read`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// So many bytes.
+    /// This number of bytes was read.
     Bytes(usize),
-    /// Nothing now.
+    /// Nothing to read now.
     Nothing,
-    /// Nobody can write any more.
+    /// Every write end is closed.
     End,
 }
 
 impl OutputPipe {
-    /// A new one.
+    /// Creates a pipe.
     pub fn new() -> Result<OutputPipe> {
         let failed = |errno| Error::new("pipe2", errno, "for the output of a worker");
         let made = allowed().and_then(|()| nix::unistd::pipe2(OFlag::O_CLOEXEC));
@@ -49,40 +49,40 @@ impl OutputPipe {
         Ok(OutputPipe { read, write })
     }
 
-    /// The end to keep; the other one is closed.
+    /// Returns the read end and closes the write end.
     pub fn into_read(self) -> OwnedFd {
         self.read
     }
 }
 
-/// What is there and is no file, opened to be written into: it waits for nobody, so a named pipe that nobody has opened for
-/// reading is an error (`ENXIO`). What is written later waits for the reader as usual.
+/// Opens an existing file that is not a regular one for writing, without waiting: a named pipe that no process has open
+/// for reading is an error (`ENXIO`). Later writes block as usual.
 pub fn open_to_write(path: &Path) -> Result<File> {
     let what = || path.display().to_string();
     let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
     let file = retry(|| nix::fcntl::open(path, flags, Mode::empty()))
         .map_err(|errno| Error::new("open", errno, what()))?;
-    // A description of its own: nobody else has these flags.
+    // Affects this description only: it was opened here.
     fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))
         .map_err(|errno| Error::new("fcntl(F_SETFL)", errno, what()))?;
     Ok(file.into())
 }
 
-/// A file that is empty, to hand to a child as its stdin.
-pub fn nothing() -> Result<OwnedFd> {
+/// Opens `/dev/null`, to be a child's stdin.
+pub fn open_null() -> Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let fd = retry(|| nix::fcntl::open("/dev/null", flags, Mode::empty()))
         .map_err(|errno| Error::new("open", errno, "/dev/null"))?;
     above_standard(fd)
 }
 
-/// Opens each of the standard three that this program has closed: as a file that is empty and takes everything. Otherwise the next
-/// descriptors get their numbers, and whoever prints writes into shared memory, or into a pipe that ends workers.
-pub fn hold_standard() -> Result<()> {
+/// Opens `/dev/null` as each of descriptors 0 to 2 that this program has closed. Otherwise the next descriptors opened
+/// would get these numbers, and whatever prints would write into shared memory, or into a pipe whose end kills workers.
+pub fn open_closed_standard() -> Result<()> {
     loop {
         let fd = retry(|| nix::fcntl::open("/dev/null", OFlag::O_RDWR, Mode::empty()))
             .map_err(|errno| Error::new("open", errno, "/dev/null"))?;
-        // The lowest number that is free.
+        // `open` returns the lowest free number.
         if fd.as_raw_fd() > 2 {
             return Ok(());
         }
@@ -90,30 +90,30 @@ pub fn hold_standard() -> Result<()> {
     }
 }
 
-/// The same description under a number above 2: a program may close its standard descriptors at any time.
+/// Moves a descriptor to a number above 2: the program may close its standard descriptors at any time.
 fn above_standard(fd: OwnedFd) -> Result<OwnedFd> {
     if fd.as_raw_fd() > 2 {
         return Ok(fd);
     }
-    copy(fd.as_fd())
+    duplicate(fd.as_fd())
 }
 
-/// Another descriptor of the same description, close-on-exec and above the standard three.
-pub fn copy(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+/// Another descriptor of the same description, close-on-exec and numbered above 2.
+pub fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
     let number = allowed()
         .and_then(|()| fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(3)))
         .map_err(|errno| Error::new("fcntl(F_DUPFD_CLOEXEC)", errno, "an end of a pipe"))?;
-    // SAFETY: the kernel has just made this descriptor for us; nobody else knows its number.
+    // SAFETY: Linux has just made this descriptor for us; nothing else knows its number.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// A copy of this process's stdout (1) or stderr (2).
-pub fn copy_standard(number: RawFd) -> Result<OwnedFd> {
-    // SAFETY: borrowed for the length of this call; a number that is not open is an error of it.
-    copy(unsafe { BorrowedFd::borrow_raw(number) })
+/// Duplicates this process's stdout (1) or stderr (2).
+pub fn duplicate_standard(number: RawFd) -> Result<OwnedFd> {
+    // SAFETY: borrowed during this call only; a number that is not open makes `fcntl` fail.
+    duplicate(unsafe { BorrowedFd::borrow_raw(number) })
 }
 
-/// Reads what is there.
+/// Reads what is available, without waiting.
 pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Found> {
     match retry(|| nix::unistd::read(fd, buffer)) {
         Ok(0) => Ok(Found::End),
@@ -123,8 +123,7 @@ pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Found> {
     }
 }
 
-/// Writes all of `bytes`; waits where there is no room, also if somebody has made the description
-/// non-blocking.
+/// Writes all of `bytes`. Waits for room, also where another process has made the description non-blocking.
 pub fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<()> {
     let failed = |errno| Error::new("write", errno, "the output of this worker");
     while !bytes.is_empty() {
@@ -140,10 +139,10 @@ pub fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Whatever is written to the other end of this pipe, the kernel tells the thread `writer` of it at once,
-/// with the signal that [`hear_own_output`] hears: for a writer, before `write` returns.
-pub fn announce_to(read: BorrowedFd<'_>, writer: Pid) -> Result<()> {
-    /// From the kernel's include/uapi/asm-generic/fcntl.h; libc names them for some targets only.
+/// Makes Linux send SIGURG to the thread `writer` on every write to this pipe; if `writer` itself writes, before its
+/// `write` returns. [`watch_own_output`] handles that signal.
+pub fn signal_writer(read: BorrowedFd<'_>, writer: Pid) -> Result<()> {
+    /// From Linux' include/uapi/asm-generic/fcntl.h; libc names them for some targets only.
     const F_SETSIG: c_int = 10;
     const F_SETOWN_EX: c_int = 15;
     const F_OWNER_TID: c_int = 0;
@@ -177,56 +176,55 @@ pub fn announce_to(read: BorrowedFd<'_>, writer: Pid) -> Result<()> {
         .map_err(|errno| Error::new("fcntl(O_ASYNC)", errno, "the output of a worker"))
 }
 
-/// Something was written to stdout or stderr since this was last cleared.
+/// Whether stdout or stderr was written to since the last [`clear_output_written`].
 static WRITTEN: AtomicBool = AtomicBool::new(false);
 
-extern "C" fn heard(_signal: c_int) {
-    // Relaxed: for the thread that is interrupted here.
-    WRITTEN.store(true, Ordering::Relaxed);
+extern "C" fn on_output(_signal: c_int) {
+    // Relaxed: read by the thread that this handler interrupts.
 }
 
-/// From now on [`output_was_written`] is true after this process, or a child of it, has written to a pipe
-/// that is announced to the calling thread.
+/// Makes [`output_was_written`] true whenever this process, or a child of it, writes to a pipe for which the calling
+/// thread was named to [`signal_writer`].
 ///
-/// By SIGURG, which does nothing where nobody listens. System calls that it interrupts are taken up again.
-pub fn hear_own_output() -> Result<()> {
+/// Uses SIGURG, whose default action is to do nothing. Interrupted system calls are restarted.
+pub fn watch_own_output() -> Result<()> {
     let action = SigAction::new(
-        SigHandler::Handler(heard),
+        SigHandler::Handler(on_output),
         SaFlags::SA_RESTART | SaFlags::SA_ONSTACK,
         SigSet::empty(),
     );
     allowed()
-        // SAFETY: the handler stores into an atomic, which is allowed at any moment.
+        // SAFETY: the handler only stores to an atomic, which is async-signal-safe.
         .and_then(|()| unsafe { sigaction(Signal::SIGURG, &action) })
         .map(drop)
         .map_err(|errno| Error::new("sigaction", errno, "SIGURG"))
 }
 
-/// See [`hear_own_output`].
+/// Whether output was written since the last [`clear_output_written`]; see [`watch_own_output`].
 #[inline]
 pub fn output_was_written() -> bool {
     WRITTEN.load(Ordering::Relaxed)
 }
 
-/// What has been written so far is known.
+/// Resets [`output_was_written`].
 pub fn clear_output_written() {
     WRITTEN.store(false, Ordering::Relaxed);
 }
 
-/// Has the C library pass on what it prints to stdout line by line, as it does on a terminal: what it keeps
-/// is lost with the process.
+/// Makes the C library buffer stdout by line, as it does on a terminal: text still in a larger buffer would be lost
+/// when the process is killed.
 pub fn print_line_by_line() {
     unsafe extern "C" {
         static stdout: *mut libc::FILE;
     }
-    // SAFETY: the C library's own stream, with a buffer that it finds itself; called at the start of the
+    // SAFETY: this is the C library's own stream, for which it allocates the buffer; called at the start of the
     // process, before anything is printed.
     let _ = unsafe { libc::setvbuf(stdout, std::ptr::null_mut(), libc::_IOLBF, 0) };
 }
 
-/// Writes what the C library's streams keep, and waits for those that another thread has locked.
+/// Flushes the C library's streams; waits for streams that another thread has locked.
 pub fn flush_c_streams() {
-    // SAFETY: null stands for all streams; the C library locks each of them itself.
+    // SAFETY: null stands for all streams; the C library locks each of them.
     let _ = unsafe { libc::fflush(std::ptr::null_mut()) };
 }
 
@@ -236,14 +234,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_and_the_end_is_seen() {
+    fn bytes_are_read_until_all_writers_are_closed() {
         let OutputPipe { read: from, write } = OutputPipe::new().unwrap();
         let mut buffer = [0; 16];
         assert_eq!(read(from.as_fd(), &mut buffer).unwrap(), Found::Nothing);
         write_all(write.as_fd(), b"abc").unwrap();
         assert_eq!(read(from.as_fd(), &mut buffer).unwrap(), Found::Bytes(3));
         assert_eq!(&buffer[..3], b"abc");
-        let other = copy(write.as_fd()).unwrap();
+        let other = duplicate(write.as_fd()).unwrap();
         drop(write);
         assert_eq!(read(from.as_fd(), &mut buffer).unwrap(), Found::Nothing);
         drop(other);
@@ -251,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_pipe_that_does_not_block_is_waited_for() {
+    fn write_all_waits_for_a_full_non_blocking_pipe() {
         let OutputPipe { read: from, write } = OutputPipe::new().unwrap();
         fcntl(&write, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
         let reader = std::thread::spawn(move || {
@@ -270,10 +268,10 @@ mod tests {
     }
 
     #[test]
-    fn the_writer_hears_of_its_own_output_before_it_goes_on() {
+    fn a_writer_is_signalled_before_its_write_returns() {
         let OutputPipe { read: from, write } = OutputPipe::new().unwrap();
-        hear_own_output().unwrap();
-        announce_to(from.as_fd(), nix::unistd::gettid()).unwrap();
+        watch_own_output().unwrap();
+        signal_writer(from.as_fd(), nix::unistd::gettid()).unwrap();
         for _ in 0..100 {
             clear_output_written();
             assert!(!output_was_written());

@@ -1,4 +1,4 @@
-//! Which features this kernel has, tried without changing anything.
+//! Probes for features of Linux. They change nothing.
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
@@ -8,10 +8,10 @@ use super::map::{HUGE, Map, Prot};
 use super::process::PidFd;
 use super::segment::Segment;
 
-/// Whether processes can be held by a descriptor, and signalled through it.
+/// Whether pidfds and signalling through them work.
 pub fn pidfd() -> Result<()> {
     let own = PidFd::open(Pid::this())?;
-    // SAFETY: signal 0 is sent to nobody, and no memory is read; the descriptor lives through the call.
+    // SAFETY: signal 0 is not delivered, and no memory is read; the descriptor lives through the call.
     let answer = unsafe {
         libc::syscall(
             libc::SYS_pidfd_send_signal,
@@ -21,22 +21,22 @@ pub fn pidfd() -> Result<()> {
             0,
         )
     };
-    answered("pidfd_send_signal", answer).map(drop)
+    checked("pidfd_send_signal", answer).map(drop)
 }
 
-/// Whether a range of descriptors can be closed by one call.
+/// Whether a range of descriptors can be closed with one call.
 pub fn close_range() -> Result<()> {
-    // SAFETY: no descriptor has this number, so that nothing is closed.
+    // SAFETY: no descriptor has this number, so nothing is closed.
     let answer = unsafe { libc::syscall(libc::SYS_close_range, u32::MAX, u32::MAX, 0) };
-    answered("close_range", answer).map(drop)
+    checked("close_range", answer).map(drop)
 }
 
-/// Whether memory files exist, and can be sealed against being cut.
+/// Whether memory files exist and can be sealed against truncation.
 pub fn memfd_seals() -> Result<()> {
     Segment::create_memfd("arenite-probe", true).map(drop)
 }
 
-/// Whether a huge page can be made of small ones right now, in 2 MiB of shared memory.
+/// Whether 2 MiB of shared memory can be collapsed into a huge page right now.
 pub fn collapse() -> Result<()> {
     let segment = Segment::create_memfd("arenite-probe", false)?;
     let len = HUGE as u64;
@@ -44,7 +44,7 @@ pub fn collapse() -> Result<()> {
     segment.allocate(0..super::map::PAGE as u64)?;
     let map = Map::new(&segment, 0, HUGE, Prot::ReadWrite, true)?;
     let mut answer = map.collapse(0..HUGE);
-    // "Try again" is what a busy machine says.
+    // A busy machine answers "try again".
     for _ in 0..3 {
         match &answer {
             Err(error) if error.errno() == Errno::EAGAIN => answer = map.collapse(0..HUGE),
@@ -54,7 +54,7 @@ pub fn collapse() -> Result<()> {
     answer
 }
 
-/// Whether a thread can sleep on several words at once.
+/// Whether a thread can sleep on several futex words at once.
 pub fn wait_any() -> Result<()> {
     match super::futex::has_wait_any() {
         true => Ok(()),
@@ -62,13 +62,13 @@ pub fn wait_any() -> Result<()> {
     }
 }
 
-/// The version of Landlock (Linux 6.12) that keeps signals and sockets in.
+/// The first Landlock version that can restrict signals and abstract sockets (Linux 6.12).
 pub const LANDLOCK_SCOPES: u32 = 6;
 
-/// The version of Landlock's interface that the kernel speaks.
+/// The version of Landlock's interface.
 pub fn landlock_abi() -> Result<u32> {
     const VERSION: u32 = 1;
-    // SAFETY: with this flag the kernel reads no rules, so null is what it wants, and it only answers a number.
+    // SAFETY: with this flag Linux reads no attributes, so null is correct, and only returns a number.
     let answer = unsafe {
         libc::syscall(
             libc::SYS_landlock_create_ruleset,
@@ -77,36 +77,36 @@ pub fn landlock_abi() -> Result<u32> {
             VERSION,
         )
     };
-    answered("landlock_create_ruleset", answer).map(|abi| u32::try_from(abi).unwrap_or(0))
+    checked("landlock_create_ruleset", answer).map(|abi| u32::try_from(abi).unwrap_or(0))
 }
 
-/// Whether system calls can be filtered such that a forbidden one ends the process.
+/// Whether system calls can be filtered so that a forbidden one kills the process.
 pub fn seccomp() -> Result<()> {
     const GET_ACTION_AVAIL: u32 = 2;
     let action: u32 = libc::SECCOMP_RET_KILL_PROCESS;
-    // SAFETY: the kernel reads one word, which lives through the call, and changes nothing.
+    // SAFETY: Linux reads one word, which lives through the call, and changes nothing.
     let answer =
         unsafe { libc::syscall(libc::SYS_seccomp, GET_ACTION_AVAIL, 0, &raw const action) };
-    answered("seccomp", answer).map(drop)
+    checked("seccomp", answer).map(drop)
 }
 
-/// Whether mappings can be sealed against being moved and replaced.
+/// Whether mappings can be sealed against moving and replacing.
 pub fn mseal() -> Result<()> {
     // The number is the same on every architecture; libc names it for some targets only.
     const SYS_MSEAL: libc::c_long = 462;
-    // SAFETY: a range of no bytes: nothing is sealed.
+    // SAFETY: the range is empty: nothing is sealed.
     let answer = unsafe { libc::syscall(SYS_MSEAL, 0, 0, 0) };
-    answered("mseal", answer).map(drop)
+    checked("mseal", answer).map(drop)
 }
 
-fn answered(call: &'static str, answer: libc::c_long) -> Result<libc::c_long> {
+fn checked(call: &'static str, answer: libc::c_long) -> Result<libc::c_long> {
     if answer < 0 {
         return Err(Error::last(call, "a trial"));
     }
     Ok(answer)
 }
 
-/// Whether this process may make files in `folder`.
+/// Whether this process may create files in `folder`.
 pub fn may_write(folder: &std::path::Path) -> bool {
     use nix::unistd::{AccessFlags, access};
     access(folder, AccessFlags::W_OK | AccessFlags::X_OK) == Ok(())

@@ -1,4 +1,4 @@
-//! Processes: starting this program again, watching it, dying with one's parent.
+//! Processes: starting this program again, watching it, ending with the parent.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -24,11 +24,11 @@ pub enum Exit {
     Code(i32),
     /// This signal ended it.
     Signal(i32),
-    /// It is gone, and somebody else took its exit status.
+    /// It is gone, and another part of this program took its exit status.
     Unknown,
 }
 
-/// A process, immune against its number being given to another.
+/// A process, identified by a descriptor, so that its number may be reused safely.
 #[derive(Debug)]
 pub struct PidFd {
     fd: OwnedFd,
@@ -39,7 +39,7 @@ impl PidFd {
     /// Opens `pid`, a child of this process that has not been waited for.
     pub fn open(pid: Pid) -> Result<PidFd> {
         allowed().map_err(|errno| Error::new("pidfd_open", errno, format!("process {pid}")))?;
-        // SAFETY: pidfd_open takes numbers only and answers with a new close-on-exec descriptor.
+        // SAFETY: pidfd_open takes numbers only and returns a new close-on-exec descriptor.
         let answer = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
         let Ok(fd) = RawFd::try_from(answer) else {
             return Err(Error::last("pidfd_open", format!("process {pid}")));
@@ -47,17 +47,17 @@ impl PidFd {
         if fd < 0 {
             return Err(Error::last("pidfd_open", format!("process {pid}")));
         }
-        // SAFETY: the kernel has just made this descriptor for us; nobody else knows its number.
+        // SAFETY: Linux has just made this descriptor for us; nothing else knows its number.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         Ok(PidFd { fd, pid })
     }
 
-    /// The process number.
+    /// The process id.
     pub fn pid(&self) -> Pid {
         self.pid
     }
 
-    /// Sends `signal`; a process that is gone already is no error.
+    /// Sends `signal`. A process that is already gone is not an error.
     pub fn kill(&self, signal: Signal) -> Result<()> {
         let send = || {
             allowed()?;
@@ -73,7 +73,7 @@ impl PidFd {
             };
             Errno::result(answer).map(drop)
         };
-        // The end of a process that lives on would be waited for in vain: what went wrong is tried again.
+        // Any other failure is retried once: a process that was not killed would be waited for without end.
         let sent = send().or_else(|errno| match errno {
             Errno::ESRCH => Err(errno),
             _ => send(),
@@ -88,7 +88,7 @@ impl PidFd {
         }
     }
 
-    /// Sleeps until the process has exited and takes its status.
+    /// Sleeps until the process has exited, and reaps it.
     pub fn wait_exit(&self) -> Result<Exit> {
         loop {
             if let Some(exit) = self.status(WaitPidFlag::WEXITED)? {
@@ -97,14 +97,14 @@ impl PidFd {
         }
     }
 
-    /// The exit status if the process has exited, without sleeping.
+    /// Reaps the process if it has exited, without sleeping.
     pub fn try_exit(&self) -> Result<Option<Exit>> {
         self.status(WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG)
     }
 
     fn status(&self, flags: WaitPidFlag) -> Result<Option<Exit>> {
         let ask = || retry(|| waitid(Id::PIDFd(self.fd.as_fd()), flags));
-        // A child that is not waited for stays for good: whatever else went wrong is asked again.
+        // Any other failure is retried once: a child that is never reaped stays as a zombie.
         let answer = ask().or_else(|errno| match errno {
             Errno::ECHILD | Errno::EINVAL => Err(errno),
             _ => ask(),
@@ -113,7 +113,7 @@ impl PidFd {
             Ok(WaitStatus::Exited(_, code)) => Ok(Some(Exit::Code(code))),
             Ok(WaitStatus::Signaled(_, signal, _)) => Ok(Some(Exit::Signal(signal as i32))),
             Ok(_) => Ok(None),
-            // Somebody else reaps this program's children. A pidfd is readable once its process is gone.
+            // Another part of this program reaps all children. A pidfd is readable once its process is gone.
             Err(Errno::ECHILD) => {
                 let timeout = if flags.contains(WaitPidFlag::WNOHANG) {
                     PollTimeout::ZERO
@@ -123,13 +123,13 @@ impl PidFd {
                 Ok((poll_one(self.fd.as_fd(), timeout)? != PollFlags::empty())
                     .then_some(Exit::Unknown))
             }
-            // A signal that nix has no name for (a real-time one): it was a signal all the same.
+            // A signal that nix has no name for (a real-time one).
             Err(Errno::EINVAL) => Ok(Some(Exit::Unknown)),
             Err(errno) => Err(Error::new("waitid", errno, format!("process {}", self.pid))),
         }
     }
 
-    /// Readable once the process is gone.
+    /// The descriptor, readable once the process is gone.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
@@ -141,10 +141,10 @@ impl AsFd for PidFd {
     }
 }
 
-/// Sleeps until a child that nobody watches has ended by itself. Without a signal: by its number alone it might be
-/// another process.
+/// Sleeps until the unwatched child `pid` has ended on its own, and reaps it. It is not killed, because by its number
+/// alone it might be another process.
 pub fn reap(pid: Pid) {
-    // An error means that it is gone, and that somebody else took its status.
+    // An error means that it is gone and already reaped.
     let _ = retry(|| nix::sys::wait::waitid(Id::Pid(pid), WaitPidFlag::WEXITED));
 }
 
@@ -155,7 +155,7 @@ fn poll_one(fd: BorrowedFd<'_>, timeout: PollTimeout) -> Result<PollFlags> {
     Ok(polled[0].revents().unwrap_or(PollFlags::empty()))
 }
 
-/// The first of the consecutive numbers under which [`spawn_self`] hands `fds` to a child: above each of theirs.
+/// The first of the consecutive numbers under which [`spawn_self`] passes `fds` to a child: above all of theirs.
 pub fn first_target_fd(fds: &[BorrowedFd<'_>]) -> RawFd {
     fds.iter()
         .map(AsRawFd::as_raw_fd)
@@ -165,14 +165,13 @@ pub fn first_target_fd(fds: &[BorrowedFd<'_>]) -> RawFd {
         .saturating_add(1)
 }
 
-/// Starts this program again, as `arenite-worker`, with `env` added to those variables of the environment that `passes`
-/// lets through, and `fds` open under the numbers `first_target`, `first_target + 1`, …
+/// Starts this program again as `arenite-worker`, with `fds` open as `first_target`, `first_target + 1`, … (see
+/// [`first_target_fd`]). Its environment is `env` plus the variables of this process that `passes` accepts.
 ///
-/// With `standard`, its stdin, stdout and stderr are these three, of numbers above 2; otherwise it has those of this
-/// process. They count for [`first_target_fd`] too.
-/// In the child each signal has its default action, and those to a whole group ([`GROUP_SIGNALS`]) are blocked until it
-/// calls [`leave_signals_to_parent`]. Uses `posix_spawn`, whose cost does not grow with
-/// the memory of this process. `first_target` comes from [`first_target_fd`].
+/// With `standard`, these three descriptors, numbered above 2, become its stdin, stdout and stderr, and count for
+/// [`first_target_fd`] too; otherwise it inherits those of this process. In the child each signal has its default
+/// action, and [`GROUP_SIGNALS`] are blocked until it calls [`ignore_group_signals`]. Uses `posix_spawn`, whose cost
+/// does not grow with the memory of this process.
 pub fn spawn_self(
     env: &[(&str, String)],
     passes: impl Fn(&[u8]) -> bool,
@@ -187,7 +186,7 @@ pub fn spawn_self(
         actions.add_dup2(fd.as_raw_fd(), target).map_err(error)?;
         target = target.checked_add(1).ok_or_else(|| error(Errno::EBADF))?;
     }
-    // After the others, which may have these numbers here.
+    // After the others, whose numbers in this process may be 0 to 2.
     for (fd, number) in standard.iter().flatten().zip(0..) {
         actions.add_dup2(fd.as_raw_fd(), number).map_err(error)?;
     }
@@ -210,7 +209,7 @@ pub fn spawn_self(
             continue;
         }
         let pair = [key.as_bytes(), b"=", value.as_bytes()].concat();
-        // The environment came as C strings, so there is no zero byte in it.
+        // The environment consists of C strings, so it contains no zero byte.
         pairs.extend(CString::new(pair));
     }
     for (key, value) in env {
@@ -238,9 +237,9 @@ pub fn start_thread<T: Send + 'static>(
     builder.spawn(body)
 }
 
-/// From here on no signal comes to this thread that somebody sends: other threads hear them. Those for what it does itself, a fault
-/// or a write into a closed pipe, come as ever.
-pub fn hear_no_signals() {
+/// Blocks signals that are sent to this thread or process, which other threads then receive. Signals for the thread's
+/// own actions, such as faults and writes to a closed pipe, are not blocked.
+pub fn block_sent_signals() {
     let own = [
         Signal::SIGABRT,
         Signal::SIGBUS,
@@ -254,11 +253,11 @@ pub fn hear_no_signals() {
     ];
     let mut sent = SigSet::all();
     own.into_iter().for_each(|signal| sent.remove(signal));
-    // It can only fail for a wrong argument.
+    // Fails only for a wrong argument.
     let _ = sent.thread_block();
 }
 
-/// Starts a thread of a scope.
+/// Starts a scoped thread.
 pub fn start_scoped<'scope, T: Send + 'scope>(
     builder: thread::Builder,
     scope: &'scope Scope<'scope, '_>,
@@ -268,28 +267,28 @@ pub fn start_scoped<'scope, T: Send + 'scope>(
     builder.spawn_scoped(scope, body)
 }
 
-/// Asks the kernel to send this process `signal` when the *thread* that started it ends.
+/// Makes Linux send `signal` to this process when the *thread* that started it ends.
 ///
-/// A parent that ended before this call sends nothing: compare [`getppid`] with the expected parent afterwards.
+/// If the parent ended before this call, no signal is sent: compare [`getppid`] with the expected parent afterwards.
 pub fn set_pdeathsig(signal: Signal) -> Result<()> {
     allowed()
         .and_then(|()| nix::sys::prctl::set_pdeathsig(signal))
         .map_err(|errno| Error::new("prctl(SET_PDEATHSIG)", errno, signal.as_str()))
 }
 
-/// The parent's process number.
+/// The parent's process id.
 pub fn getppid() -> Pid {
     Pid::parent()
 }
 
-/// Allows or forbids core dumps and debuggers of other processes of the same user.
+/// Allows or forbids core dumps, and debuggers run by the same user.
 pub fn set_dumpable(dumpable: bool) -> Result<()> {
     allowed()
         .and_then(|()| nix::sys::prctl::set_dumpable(dumpable))
         .map_err(|errno| Error::new("prctl(SET_DUMPABLE)", errno, "this process"))
 }
 
-/// What a terminal, a service manager or a closed pipe sends to a program and all of its processes alike.
+/// Signals that a terminal, a service manager or a closed pipe sends to all processes of a program alike.
 pub const GROUP_SIGNALS: [Signal; 4] = [
     Signal::SIGHUP,
     Signal::SIGINT,
@@ -297,11 +296,11 @@ pub const GROUP_SIGNALS: [Signal; 4] = [
     Signal::SIGTERM,
 ];
 
-/// Ignores [`GROUP_SIGNALS`], and lets all signals through: what they mean is decided by the program's own process.
+/// Ignores [`GROUP_SIGNALS`] and unblocks all signals. The supervisor decides what group signals mean.
 ///
-/// For a process that [`spawn_self`] has started, while it has one thread: none of them can end it from its first
-/// instruction on, because they are blocked until here, and one that waits is dropped.
-pub fn leave_signals_to_parent() -> Result<()> {
+/// For a process started by [`spawn_self`], while it has one thread. None of these signals can end it from its first
+/// instruction on: they are blocked until this call, and pending ones are dropped.
+pub fn ignore_group_signals() -> Result<()> {
     for ignored in GROUP_SIGNALS {
         allowed()
             // SAFETY: SigIgn installs no handler function.
@@ -313,9 +312,9 @@ pub fn leave_signals_to_parent() -> Result<()> {
         .map_err(|errno| Error::new("pthread_sigmask", errno, "no signal blocked"))
 }
 
-/// Closes every descriptor of this process but 0, 1, 2 and `keep`.
+/// Closes every descriptor of this process except 0, 1, 2 and `keep`.
 ///
-/// For a process that has just started and owns no descriptors but inherited ones.
+/// For a process that has just started and has inherited descriptors only.
 pub fn close_all_except(keep: &[RawFd]) -> Result<()> {
     let mut keep: Vec<u32> = keep
         .iter()
@@ -330,8 +329,8 @@ pub fn close_all_except(keep: &[RawFd]) -> Result<()> {
             return Ok(());
         }
         allowed()
-            // SAFETY: close_range takes numbers only. The caller promises, by calling this at start, that none of the
-            // descriptors in the range is owned by a value of this process.
+            // SAFETY: close_range takes numbers only. By calling this at the start of the process, the caller promises
+            // that no value of this process owns a descriptor in the range.
             .map(|()| unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })
             .and_then(Errno::result)
             .map(drop)
@@ -347,18 +346,18 @@ pub fn close_all_except(keep: &[RawFd]) -> Result<()> {
     close(first, u32::MAX)
 }
 
-/// A pipe that nothing is written to: whoever holds the read end learns when the last write end is closed.
+/// A pipe that is never written to. The process with the read end is notified when the last write end is closed.
 #[derive(Debug)]
 pub struct WatchPipe {
-    /// To inherit.
+    /// Inherited by workers.
     pub read: OwnedFd,
-    /// To keep, and never to inherit.
+    /// Kept by the supervisor, never inherited.
     #[allow(dead_code, reason = "kept open: that is all it is for")]
     pub write: OwnedFd,
 }
 
 impl WatchPipe {
-    /// A new one, both ends close-on-exec.
+    /// Creates a pipe; both ends are close-on-exec.
     pub fn new() -> Result<WatchPipe> {
         let (read, write) = allowed()
             .and_then(|()| nix::unistd::pipe2(OFlag::O_CLOEXEC))
@@ -367,11 +366,11 @@ impl WatchPipe {
     }
 }
 
-/// From now on the kernel kills this process, busy or stopped, when the last write end of `inherited` is closed.
+/// Makes Linux kill this process, busy or stopped, when the last write end of the pipe is closed.
 ///
-/// Uses `O_ASYNC` with SIGKILL as its signal, on a description of the pipe that is this process's own (owner and signal
-/// belong to the description, and every worker inherits the same one). Keep the answer: closing it ends the watch.
-/// If the write end is closed already, this is `EPIPE`.
+/// Sets `O_ASYNC` with SIGKILL as its signal, on a description of the pipe that is opened here: owner and signal belong
+/// to the description, and every worker inherits the same one. The watch ends when the returned descriptor is closed.
+/// If the write end is closed already, this returns `EPIPE`.
 pub fn kill_me_on_hangup(inherited: BorrowedFd<'_>) -> Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", inherited.as_raw_fd());
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
@@ -385,7 +384,7 @@ pub fn kill_me_on_hangup(inherited: BorrowedFd<'_>) -> Result<OwnedFd> {
         }
         Ok(())
     };
-    /// From the kernel's include/uapi/asm-generic/fcntl.h; libc names it for some targets only.
+    /// From Linux' include/uapi/asm-generic/fcntl.h; libc names it for some targets only.
     const F_SETSIG: i32 = 10;
     set(
         "fcntl(F_SETOWN)",
@@ -396,22 +395,23 @@ pub fn kill_me_on_hangup(inherited: BorrowedFd<'_>) -> Result<OwnedFd> {
     let status = OFlag::O_NONBLOCK | OFlag::O_ASYNC;
     retry(|| fcntl(&own, FcntlArg::F_SETFL(status)))
         .map_err(|errno| Error::new("fcntl(O_ASYNC)", errno, "the watch pipe"))?;
-    // Closed before it was armed: nothing will be sent, so look. The inherited description shows it for certain.
+    // If the write end was closed before the watch was armed, no signal is sent. The inherited description reports that
+    // reliably.
     if poll_one(inherited, PollTimeout::ZERO)?.contains(PollFlags::POLLHUP) {
         return Err(Error::new("poll", Errno::EPIPE, "the watch pipe"));
     }
     Ok(own)
 }
 
-/// The user this process acts as.
+/// The effective user id.
 pub fn effective_user() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
-/// Closes every descriptor but 0, 1, 2 and the `count` from `first` on, and takes those over: programs that this process
-/// starts do not inherit them.
+/// Takes ownership of the `count` descriptors from `first` on and makes them close-on-exec. Closes all others except 0,
+/// 1 and 2.
 ///
-/// For a process that has just been started by [`spawn_self`] with exactly these; once.
+/// Only once, for a process that [`spawn_self`] has just started with exactly these.
 pub fn adopt_inherited(first: RawFd, count: usize) -> Result<Vec<OwnedFd>> {
     static ADOPTED: AtomicBool = AtomicBool::new(false);
     let numbers: Vec<RawFd> = (first..).take(count).collect();
@@ -425,35 +425,35 @@ pub fn adopt_inherited(first: RawFd, count: usize) -> Result<Vec<OwnedFd>> {
     close_all_except(&numbers)?;
     let adopt = |&fd: &RawFd| {
         allowed()
-            // The `dup2` of the spawn has left them open for whatever is executed here.
-            // SAFETY: fcntl with F_SETFD takes numbers only; nobody else has this descriptor.
+            // `dup2` in the spawn cleared the flag, so programs that this process starts would inherit them.
+            // SAFETY: fcntl with F_SETFD takes numbers only; nothing else owns this descriptor.
             .map(|()| unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })
             .and_then(Errno::result)
             .map_err(|errno| {
                 let what = format!("inherited descriptor {fd}");
                 Error::new("fcntl(F_SETFD)", errno, what)
             })?;
-        // SAFETY: the descriptor is open, came with the start of this process, and nothing owns it: this function
-        // runs once, before anything else opens or owns a descriptor.
+        // SAFETY: the descriptor is open, was inherited at the start of this process, and nothing owns it: this
+        // function runs once, before anything else opens or owns a descriptor.
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     };
     numbers.iter().map(adopt).collect()
 }
 
-/// Takes a variable out of the environment.
+/// Removes a variable from the environment and returns its value.
 ///
 /// For the start of a process, while it has one thread.
 pub fn take_env(name: &str) -> Option<String> {
     let value = std::env::var(name).ok()?;
-    // SAFETY: a process that carries the variable was started by this crate, and calls this before any other thread
-    // exists, so nobody reads the environment meanwhile.
+    // SAFETY: a process with this variable was started by this crate and calls this before any other thread exists, so
+    // no thread reads the environment meanwhile.
     unsafe { std::env::remove_var(name) };
     Some(value)
 }
 
-/// Lets SIGSEGV and SIGBUS end this process whoever sends them: the standard library's handler lets the first one that
-/// is sent from outside pass.
-pub fn default_faults() -> Result<()> {
+/// Makes SIGSEGV and SIGBUS end this process even if sent from outside: the standard library's handler ignores the
+/// first of those.
+pub fn reset_fault_handlers() -> Result<()> {
     for fault in [Signal::SIGSEGV, Signal::SIGBUS] {
         allowed()
             // SAFETY: SigDfl installs no handler function.
@@ -463,16 +463,16 @@ pub fn default_faults() -> Result<()> {
     Ok(())
 }
 
-/// Sets the name that process lists show, of which the kernel keeps 15 bytes.
+/// Sets the name shown in process lists, of which Linux keeps 15 bytes.
 pub fn set_name(name: &str) {
     if let Ok(name) = CString::new(name) {
-        // Only a pointer that is not readable fails.
+        // Fails only for an unreadable pointer.
         let _ = nix::sys::prctl::set_name(&name);
     }
 }
 
-/// Ends this process at once, without destructors and exit handlers of the program.
+/// Ends this process at once, without running destructors or exit handlers.
 pub fn exit_now(code: i32) -> ! {
-    // SAFETY: `_exit` only ends the process.
+    // SAFETY: `_exit` takes a number and only ends the process.
     unsafe { libc::_exit(code) }
 }

@@ -1,13 +1,13 @@
-//! Numbers that nobody else has.
+//! Random numbers.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use super::clock;
 
-/// A number that is drawn nowhere else: not by another thread, another program, or a copy of this one.
+/// A number that differs from every other call's: in other threads, other programs, and forked copies of this process.
 pub fn random() -> u64 {
-    // A hasher's keys come from the system's random source, once per thread, and are counted up from then on: a copy that
-    // `fork` has made counts from the same. So who asks, and when, is in it too.
+    // A hasher's keys come from the system's random source once per thread and are then incremented, so a forked copy
+    // continues the same sequence. Hashing the process id and the time makes its numbers differ.
     let mut hasher = RandomState::new().build_hasher();
     hasher.write_u32(std::process::id());
     hasher.write_u64(clock::monotonic_ns());

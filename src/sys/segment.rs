@@ -1,4 +1,4 @@
-//! Shared-memory segments: files that live in memory, by name or by descriptor.
+//! Shared-memory segments: in-memory files with or without a name.
 
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -13,10 +13,10 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use super::error::{Error, Result, retry};
 use super::limits::without_file_size_signal;
 
-/// What may be done through a descriptor.
+/// The access rights of a descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Reading; a map made from it can never become writable.
+    /// Reading. A map made from such a descriptor can never become writable.
     ReadOnly,
     /// Reading and writing.
     ReadWrite,
@@ -36,26 +36,26 @@ impl Access {
 pub struct SegmentStat {
     /// Length in bytes, holes included.
     pub len: u64,
-    /// Bytes of memory behind it.
+    /// Bytes of memory that are allocated to it.
     pub blocks: u64,
-    /// Names that lead to it; 0 once it is unlinked.
+    /// Number of names; 0 once it is unlinked.
     pub nlink: u64,
-    /// Device and inode: the same pair is the same file.
+    /// Device and inode; equal for the same file only.
     pub identity: (u64, u64),
-    /// Owner.
+    /// Owner's user id.
     pub uid: u32,
-    /// When its length was last set, or it was last written by a call.
+    /// When it was last resized, or written by a system call.
     pub modified: SystemTime,
 }
 
-/// A shared-memory segment behind an owned, close-on-exec descriptor.
+/// A shared-memory segment with an owned, close-on-exec descriptor.
 #[derive(Debug)]
 pub struct Segment {
     fd: OwnedFd,
 }
 
 impl Segment {
-    /// Creates the segment `name` (`"/arenite-0-ab12"`) exclusively, mode 0600, empty.
+    /// Creates the segment `name` (such as `/arenite-0-ab12`) exclusively, with mode 0600 and no bytes.
     pub fn create_named(name: &str) -> Result<Segment> {
         let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_RDWR | OFlag::O_CLOEXEC;
         retry(|| shm_open(name, flags, Mode::S_IRUSR | Mode::S_IWUSR))
@@ -63,15 +63,18 @@ impl Segment {
             .map_err(|errno| Error::new("shm_open", errno, format!("the new segment {name}")))
     }
 
-    /// Fills `bytes` from place `at` on: a reading that cannot be SIGBUS, whoever else has the segment. Says how many
-    /// bytes there were.
+    /// Reads into `bytes` from offset `at`. Returns the number of bytes read.
+    ///
+    /// Unlike reading a map, this cannot raise SIGBUS when another process truncates the segment.
     pub fn read_at(&self, bytes: &mut [u8], at: i64) -> Result<usize> {
         retry(|| nix::sys::uio::pread(&self.fd, bytes, at))
             .map_err(|errno| Error::new("pread", errno, "a segment"))
     }
 
-    /// Opens the existing segment `name`. Anybody may put something else there: what is no file is refused (`EINVAL`), and a
-    /// pipe holds up nobody.
+    /// Opens the existing segment `name`.
+    ///
+    /// The name may lead to anything: what is not a regular file is refused (`EINVAL`), and opening never waits for a
+    /// pipe.
     pub fn open_named(name: &str, access: Access) -> Result<Segment> {
         let error = |errno| Error::new("shm_open", errno, format!("the segment {name}"));
         let flags = access.flag() | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
@@ -85,7 +88,7 @@ impl Segment {
 
     /// Creates a segment without a name.
     ///
-    /// `sealed` segments can grow but never shrink, whoever asks; further seals are still possible.
+    /// A `sealed` segment can grow but never shrink; further seals can be added.
     pub fn create_memfd(label: &str, sealed: bool) -> Result<Segment> {
         let mut flags = MFdFlags::MFD_CLOEXEC;
         if sealed {
@@ -108,18 +111,18 @@ impl Segment {
         Ok(segment)
     }
 
-    /// Removes `name`; whoever holds the segment keeps it.
+    /// Removes `name`. Processes that have the segment open keep it.
     pub fn unlink(name: &str) -> Result<()> {
         retry(|| shm_unlink(name))
             .map_err(|errno| Error::new("shm_unlink", errno, format!("the segment {name}")))
     }
 
-    /// Takes over a descriptor that leads to a segment.
+    /// Takes ownership of a descriptor of a segment.
     pub fn from_fd(fd: OwnedFd) -> Segment {
         Segment { fd }
     }
 
-    /// Opens the segment behind `fd` again: a description of its own, with its own rights and locks.
+    /// Opens the segment behind `fd` again, as a new description with its own rights and locks.
     pub fn reopen(fd: RawFd, access: Access) -> Result<Segment> {
         let path = format!("/proc/self/fd/{fd}");
         let flags = access.flag() | OFlag::O_CLOEXEC;
@@ -138,7 +141,7 @@ impl Segment {
         self.fd.as_raw_fd()
     }
 
-    /// Sets the length in bytes; what is new reads as zeros and has no memory yet.
+    /// Sets the length in bytes. New bytes read as zeros and have no memory yet.
     pub fn set_len(&self, len: u64) -> Result<()> {
         let what = || format!("a segment to {len} bytes");
         let signed =
@@ -147,14 +150,14 @@ impl Segment {
             .map_err(|errno| Error::new("ftruncate", errno, what()))
     }
 
-    /// Puts memory behind `range`, growing the segment if needed. Content that was there stays.
+    /// Allocates memory for `range`, growing the segment if needed. Content is kept.
     ///
-    /// `ENOSPC` here is what a page fault would report as a SIGBUS later.
+    /// Where a page fault would later raise SIGBUS for want of memory, this returns `ENOSPC`.
     pub fn allocate(&self, range: Range<u64>) -> Result<()> {
         self.fallocate("fallocate", FallocateFlags::empty(), range)
     }
 
-    /// Takes the memory behind `range` away; it reads as zeros afterwards. The length stays.
+    /// Frees the memory of `range`, which reads as zeros afterwards. The length does not change.
     pub fn punch(&self, range: Range<u64>) -> Result<()> {
         let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
         self.fallocate("fallocate(PUNCH_HOLE)", flags, range)
@@ -181,13 +184,13 @@ impl Segment {
         without_file_size_signal(|| retry(|| fallocate(&self.fd, flags, start, len))).map_err(error)
     }
 
-    /// Length, memory and names right now.
+    /// Length, memory and names at this moment.
     pub fn stat(&self) -> Result<SegmentStat> {
         let stat =
             retry(|| fstat(&self.fd)).map_err(|errno| Error::new("fstat", errno, "a segment"))?;
         Ok(SegmentStat {
             len: u64::try_from(stat.st_size).unwrap_or(0),
-            // POSIX counts st_blocks in units of 512 bytes, whatever the file system's block size.
+            // POSIX counts st_blocks in units of 512 bytes, independent of the file system's block size.
             blocks: u64::try_from(stat.st_blocks)
                 .unwrap_or(0)
                 .saturating_mul(512),
@@ -202,14 +205,14 @@ impl Segment {
         })
     }
 
-    /// Takes the exclusive `flock` of this description; `false` if somebody else holds one.
+    /// Takes the exclusive `flock` of this description. Returns `false` if another description holds one.
     ///
-    /// The kernel lets go of it when the last descriptor of this description is closed, however the process ends.
+    /// Linux releases it when the last descriptor of this description is closed, however the process ends.
     pub fn try_lock(&self) -> Result<bool> {
         self.flock(libc::LOCK_EX | libc::LOCK_NB)
     }
 
-    /// Whether another description holds the exclusive `flock`. Several may look at once.
+    /// Whether another description holds the exclusive `flock`. Several processes may ask at the same time.
     pub fn is_locked(&self) -> Result<bool> {
         let free = self.flock(libc::LOCK_SH | libc::LOCK_NB)?;
         if free {
@@ -219,7 +222,7 @@ impl Segment {
     }
 
     fn flock(&self, operation: i32) -> Result<bool> {
-        // SAFETY: flock takes a descriptor number and flags, no memory; the number is ours while &self lives.
+        // SAFETY: flock takes numbers only; the descriptor stays open while `self` lives.
         let call = || unsafe { libc::flock(self.fd.as_raw_fd(), operation) };
         match retry(|| Errno::result(call())) {
             Ok(_) => Ok(true),
@@ -254,11 +257,11 @@ impl From<Segment> for OwnedFd {
 }
 
 impl Segment {
-    /// Takes over descriptor number `fd`.
+    /// Takes ownership of descriptor number `fd`.
     ///
     /// # Safety
     ///
-    /// `fd` must be open and owned by nobody else in this process: a descriptor inherited for this purpose.
+    /// `fd` must be open and not owned by anything else in this process: a descriptor inherited for this purpose.
     pub unsafe fn from_raw_fd(fd: RawFd) -> Segment {
         // SAFETY: the caller hands over an inherited descriptor that nothing else in this process owns.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };

@@ -1,4 +1,4 @@
-//! Unix sockets, as far as the start-up channel leaves something to do.
+//! What the start-up handshake needs of Unix sockets beyond `ipc-channel`.
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -10,30 +10,31 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use super::error::{Error, Result, retry};
 use super::inject::allowed;
 
-/// Connects to the packet socket of this name and hangs up: whoever waits there for a caller stops waiting.
-pub fn knock(path: &str) -> Result<()> {
+/// Connects to the packet socket `path` and closes the connection at once, which releases a process blocked in `accept`
+/// there.
+pub fn connect_and_close(path: &str) -> Result<()> {
     let error = |errno| Error::new("connect", errno, path);
     let kind = SockType::SeqPacket;
-    let caller = allowed()
+    let socket_fd = allowed()
         .and_then(|()| socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None))
         .map_err(error)?;
     let address = UnixAddr::new(path).map_err(error)?;
-    retry(|| connect(caller.as_raw_fd(), &address)).map_err(error)
+    retry(|| connect(socket_fd.as_raw_fd(), &address)).map_err(error)
 }
 
-/// Whether this is the file of a socket that nobody but this user, or root, can connect to.
+/// Whether `file` is a socket file that no other user except root can connect to.
 pub fn is_private(file: BorrowedFd<'_>) -> Result<bool> {
     let stat = retry(|| fstat(file))
         .map_err(|errno| Error::new("fstat", errno, "the file of a socket"))?;
     let mode = Mode::from_bits_truncate(stat.st_mode);
     let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
-    // Whoever may write it may connect.
+    // Connecting requires write permission.
     Ok(kind == SFlag::S_IFSOCK
         && stat.st_uid == super::effective_user()
         && !mode.intersects(Mode::S_IWGRP | Mode::S_IWOTH))
 }
 
-/// Opens the file of a socket, so that it can be connected to without its name: as `/proc/self/fd/N`.
+/// Opens the file of a socket, so that it can be connected to without its name, as `/proc/self/fd/N`.
 pub fn open(path: &Path) -> Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     retry(|| open_file(path, flags, Mode::empty()))

@@ -1,4 +1,4 @@
-//! Tests of this floor with real files, maps and processes.
+//! Tests of this layer with real files, maps and processes.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::fs;
@@ -18,14 +18,14 @@ use super::limits::{
 use super::process::{GROUP_SIGNALS, exit_now};
 use super::*;
 
-/// What a child of these tests shall do, in its environment.
+/// The environment variable with a test child's task.
 const ROLE: &str = "ARENITE_SYS_TEST_CHILD";
-/// The first descriptor it inherits.
+/// The environment variable with the number of its first inherited descriptor.
 const FIRST: &str = "ARENITE_SYS_TEST_FIRST";
-/// Longer than anything here takes: a test that waits this long fails.
+/// Time limit: a test that waits this long fails.
 const LONG: Duration = Duration::from_secs(30);
 
-/// Runs in a child before libtest does, and never in a parent.
+/// Runs in a child before libtest does; does nothing in a parent.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static CHILD: extern "C" fn() = child;
@@ -40,7 +40,7 @@ extern "C" fn child() {
 
 fn act(role: &str) -> i32 {
     let first: RawFd = std::env::var(FIRST).unwrap().parse().unwrap();
-    // SAFETY: the parent hands these numbers over to this process alone, which has just started.
+    // SAFETY: the parent passes these numbers to this process alone, which has just started.
     let inherited = |n: RawFd| unsafe { OwnedFd::from_raw_fd(first + n) };
     match role {
         "exit" => 7,
@@ -65,12 +65,12 @@ fn act(role: &str) -> i32 {
             assert_eq!(open, keep);
             let mask = nix::sys::signal::SigSet::thread_get_mask().unwrap();
             assert!(!mask.contains(Signal::SIGUSR1), "it may come at any time");
-            // Until the process says what to do with them.
+            // Blocked until `ignore_group_signals`.
             for signal in GROUP_SIGNALS {
                 assert!(mask.contains(signal), "{signal}");
                 nix::sys::signal::raise(signal).unwrap();
             }
-            leave_signals_to_parent().unwrap();
+            ignore_group_signals().unwrap();
             let mask = nix::sys::signal::SigSet::thread_get_mask().unwrap();
             assert_eq!(mask, nix::sys::signal::SigSet::empty());
             for signal in GROUP_SIGNALS {
@@ -90,14 +90,15 @@ fn act(role: &str) -> i32 {
     }
 }
 
-/// A child that may not do what it is there for ends with this.
+/// Exit code of a child whose test is not possible here.
 const NOT_TRIED: i32 = 77;
 
-/// A copy of this process, which has one thread, with a number of its own or with this one. It ends with what `body` answers.
+/// Forks this process, which has one thread; the copy gets process id `number` if given, and exits with the result of
+/// `body`.
 fn copy(number: Option<Pid>, body: fn() -> i32) -> Pid {
     let numbers: Vec<_> = number.iter().map(|number| number.as_raw()).collect();
     let ends_with = libc::SIGCHLD as u64;
-    // SAFETY: zeros stand for what is not asked for.
+    // SAFETY: zeros mean that an option is not used.
     let mut asked: libc::clone_args = unsafe { std::mem::zeroed() };
     (asked.exit_signal, asked.set_tid_size) = (ends_with, numbers.len() as u64);
     asked.set_tid = if numbers.is_empty() {
@@ -105,7 +106,7 @@ fn copy(number: Option<Pid>, body: fn() -> i32) -> Pid {
     } else {
         numbers.as_ptr() as u64
     };
-    // SAFETY: a copy without shared memory, and so without a stack to name; the list of numbers lives through the call.
+    // SAFETY: the copy shares no memory, and so needs no stack; the list of numbers lives through the call.
     let copy = unsafe { libc::syscall(libc::SYS_clone3, &raw const asked, size_of_val(&asked)) };
     if copy == 0 {
         let code = std::panic::catch_unwind(body).unwrap_or(101);
@@ -123,12 +124,12 @@ fn end_of_copy(copy: Pid) -> i32 {
 
 fn pause() -> i32 {
     loop {
-        // SAFETY: waits for a signal, any of which ends this process.
+        // SAFETY: waits for a signal; every signal ends this process.
         unsafe { libc::pause() };
     }
 }
 
-/// The first process of a namespace, in which nobody else takes numbers.
+/// Runs as the first process of a namespace, in which nothing else takes process ids.
 fn a_number_is_used_again() -> i32 {
     let process = PidFd::open(copy(None, pause)).unwrap();
     process.kill(Signal::SIGKILL).unwrap();
@@ -137,7 +138,7 @@ fn a_number_is_used_again() -> i32 {
     assert_eq!(bystander, process.pid());
     process.kill(Signal::SIGKILL).unwrap();
     assert_eq!(process.try_exit().unwrap(), Some(Exit::Unknown));
-    // The first signal that ends it is the one that it is said to have ended by.
+    // The exit status names SIGUSR1, so the earlier SIGKILL did not reach it.
     let bystander = PidFd::open(bystander).unwrap();
     bystander.kill(Signal::SIGUSR1).unwrap();
     assert_eq!(bystander.wait_exit().unwrap(), Exit::Signal(libc::SIGUSR1));
@@ -150,7 +151,7 @@ fn start(role: &str, fds: &[std::os::fd::BorrowedFd<'_>]) -> PidFd {
     PidFd::open(spawn_self(&env, |_| true, fds, first, None).unwrap()).unwrap()
 }
 
-/// Waits for the end of a child, and ends it if that takes too long.
+/// Waits for the end of a child, and kills it after the time limit.
 fn end(child: &PidFd) -> Exit {
     let poller = Poller::new().unwrap();
     poller.add(child.as_fd(), 1).unwrap();
@@ -181,7 +182,7 @@ fn exits_and_signals_are_told_apart() {
 }
 
 #[test]
-fn whoever_has_the_number_of_a_dead_process_gets_none_of_its_signals() {
+fn a_process_that_reuses_a_dead_ones_number_gets_none_of_its_signals() {
     match end(&start("numbers", &[])) {
         Exit::Code(NOT_TRIED) => asked::not_tried("a namespace of process numbers needs root"),
         other => assert_eq!(other, Exit::Code(0)),
@@ -215,7 +216,7 @@ fn a_pipe_closed_before_it_is_watched_is_an_error() {
 }
 
 #[test]
-fn a_child_inherits_what_it_is_given_and_nothing_else() {
+fn a_child_inherits_only_what_it_is_given() {
     let answer = WatchPipe::new().unwrap();
     let event = EventFd::new().unwrap();
     let child = start("inherit", &[event.as_fd(), answer.write.as_fd()]);
@@ -245,7 +246,7 @@ fn a_read_only_description_never_gives_a_writable_map() {
 }
 
 #[test]
-fn a_sealed_segment_grows_and_gives_pages_back_but_is_never_cut() {
+fn a_sealed_segment_grows_and_frees_pages_but_is_never_truncated() {
     let segment = Segment::create_memfd("sealed", true).unwrap();
     segment.set_len(1 << 20).unwrap();
     segment.allocate(0..65536).unwrap();
@@ -290,17 +291,17 @@ fn names_are_exclusive_and_locks_belong_to_descriptions() {
 }
 
 #[test]
-fn large_maps_are_aligned_and_may_reach_beyond_the_segment() {
+fn large_maps_are_aligned_and_may_extend_beyond_the_segment() {
     let segment = Segment::create_memfd("aligned", false).unwrap();
     let map = Map::new(&segment, 0, 64 << 20, Prot::ReadWrite, true).unwrap();
     assert_eq!(map.base().as_ptr() as usize % HUGE, 0);
     segment.set_len(HUGE as u64).unwrap();
     segment.allocate(0..4096).unwrap();
-    // SAFETY: byte 100 lies in the page allocated just now, in a segment that only this test knows.
+    // SAFETY: byte 100 is in the page allocated just now, in a segment that only this test knows.
     unsafe { map.base().add(100).write(9) };
     match map.collapse(0..HUGE) {
         Ok(()) => assert_eq!(segment.stat().unwrap().blocks, HUGE as u64),
-        // No free huge page, or a kernel before 6.1: best effort.
+        // No free huge page, or Linux before 6.1: best effort.
         Err(error) => eprintln!("{error}"),
     }
     // SAFETY: as above.
@@ -314,7 +315,7 @@ fn word(map: &Map) -> &AtomicU32 {
 }
 
 #[test]
-fn a_futex_wakes_through_another_map_that_is_read_only() {
+fn a_futex_wakes_through_another_read_only_map() {
     let segment = Segment::create_memfd("futex", false).unwrap();
     segment.allocate(0..4096).unwrap();
     let writable = Map::new(&segment, 0, 4096, Prot::ReadWrite, false).unwrap();
@@ -335,7 +336,7 @@ fn a_futex_wakes_through_another_map_that_is_read_only() {
                 assert_ne!(end, futex::Wait::TimedOut);
             }
         });
-        // Until the other thread sleeps there is nobody to wake; woken without a reason, it sleeps again.
+        // Retry until the other thread sleeps; woken spuriously, it sleeps again.
         while futex::wake(word(&writable), 1) == 0 {
             std::thread::yield_now();
         }
@@ -365,23 +366,23 @@ fn a_thread_sleeps_on_several_words_until_one_of_them_wakes_it() {
         let words = [(shared, holds[0]), (&own, holds[1])];
         assert_eq!(futex::wait_any(&words, short), end, "{holds:?}");
     }
-    // No limit at all, and one that no clock reaches.
+    // Without a limit, and with one beyond every clock.
     for (woken, limit) in [(&own, None), (word(&writable), Some(Duration::MAX))] {
         std::thread::scope(|scope| {
             let sleeper = scope.spawn(|| futex::wait_any(&[(shared, 0), (&own, 5)], limit));
-            // Until the other thread sleeps there is nobody to wake.
+            // Retry until the other thread sleeps.
             while futex::wake(woken, 1) == 0 {
                 std::thread::yield_now();
             }
             assert_eq!(sleeper.join().unwrap(), futex::Wait::Woken);
         });
     }
-    let many = vec![(&own, 5); futex::MOST_WORDS];
+    let many = vec![(&own, 5); futex::MAX_WORDS];
     assert_eq!(futex::wait_any(&many, short), futex::Wait::TimedOut);
 }
 
 #[test]
-fn doorbells_ring_once_until_they_are_cleared() {
+fn an_event_fd_stays_readable_until_cleared() {
     let (bell, other) = (EventFd::new().unwrap(), EventFd::new().unwrap());
     let poller = Poller::new().unwrap();
     poller.add(bell.as_fd(), 5).unwrap();
@@ -397,7 +398,7 @@ fn doorbells_ring_once_until_they_are_cleared() {
     assert!(poller.wait(Some(Duration::ZERO)).unwrap().is_empty());
 }
 
-/// A made-up root folder with these files.
+/// A temporary root folder with these files.
 pub(super) fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     for (path, text) in files {
@@ -408,9 +409,9 @@ pub(super) fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
     root
 }
 
-/// Calls it in a thread that can open nothing more: it has a table of descriptors of its own, which is full.
+/// Runs `body` on a thread with a full descriptor table of its own, which can open nothing.
 pub(crate) fn without_descriptors(body: impl FnOnce() + Send) {
-    /// Some allow a thousand times as many.
+    /// Some systems allow a thousand times as many.
     const MOST: usize = 1 << 20;
     std::thread::scope(|threads| {
         let thread = threads.spawn(|| {
@@ -436,7 +437,7 @@ const MEMINFO: (&str, &str) = (
 );
 
 #[test]
-fn the_machine_bounds_memory_where_there_is_no_container() {
+fn the_machine_limits_memory_without_a_container() {
     let root = tree(&[MEMINFO]);
     let expected = Memory {
         limit: 8192 * MIB,
@@ -449,7 +450,7 @@ fn the_machine_bounds_memory_where_there_is_no_container() {
 }
 
 #[test]
-fn a_limit_that_cannot_be_read_is_not_taken_for_none() {
+fn an_unreadable_limit_does_not_count_as_unlimited() {
     let limit = ("sys/fs/cgroup/a/memory.max", "536870912\n");
     let root = tree(&[MEMINFO, ("proc/self/cgroup", "0::/a\n"), limit]);
     assert_eq!(memory_now(root.path()).unwrap().limit, 512 * MIB);
@@ -459,7 +460,7 @@ fn a_limit_that_cannot_be_read_is_not_taken_for_none() {
 }
 
 #[test]
-fn the_tightest_group_of_version_2_counts() {
+fn the_tightest_version_2_group_counts() {
     let group = "sys/fs/cgroup/a/b/memory.max";
     let root = tree(&[
         MEMINFO,
@@ -491,7 +492,7 @@ fn the_tightest_group_of_version_2_counts() {
 }
 
 #[test]
-fn a_group_of_version_1_counts_even_where_its_path_is_the_hosts() {
+fn a_version_1_group_counts_even_if_its_path_is_the_hosts() {
     let root = tree(&[
         MEMINFO,
         (
@@ -518,14 +519,14 @@ fn a_group_of_version_1_counts_even_where_its_path_is_the_hosts() {
         (found.version, found.limit, found.used),
         (1, 1024 * MIB, 1023 * MIB)
     );
-    // Version 1 writes no limit like this.
+    // Version 1's number for "no limit".
     let limit = "sys/fs/cgroup/memory/memory.limit_in_bytes";
     fs::write(root.path().join(limit), "9223372036854771712").unwrap();
     assert_eq!(memory_group(root.path()), None);
 }
 
 #[test]
-fn the_group_that_lets_the_fewest_processes_start_counts() {
+fn the_group_that_allows_the_fewest_more_processes_counts() {
     let inner = "sys/fs/cgroup/a/b/pids.max";
     let root = tree(&[
         ("proc/self/cgroup", "0::/a/b\n"),

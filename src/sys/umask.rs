@@ -1,4 +1,4 @@
-//! What is made for nobody else, whatever the program's umask says.
+//! Creating files that only this user can access, regardless of the program's umask.
 
 use std::thread;
 
@@ -8,16 +8,17 @@ use nix::sys::stat::{Mode, umask};
 use super::error::{Error, Result};
 use super::inject::allowed;
 
-/// Runs `make` so that nobody but this user gets at the files and folders that it makes.
+/// Runs `make` with a umask that gives other users no access to the files and folders it creates.
 ///
-/// On a thread with a umask of its own. Where a container forbids that, for all threads: what another one makes in that moment
-/// is this user's alone as well.
-pub fn privately<T: Send>(make: impl FnOnce() -> T + Send) -> Result<T> {
+/// It runs on a thread with its own umask. Where a container forbids that (`unshare`), the umask of the whole process
+/// changes for that moment, so files that other threads create meanwhile are private as well.
+pub fn with_private_umask<T: Send>(make: impl FnOnce() -> T + Send) -> Result<T> {
     let own = Mode::S_IRWXG | Mode::S_IRWXO;
     thread::scope(|threads| {
         let thread = move || {
             let is_own = allowed()
-                // SAFETY: takes a number; from then on this thread shares its umask and its folder with no other.
+                // SAFETY: takes a number; afterwards this thread shares its umask and working directory with no other
+                // thread.
                 .map(|()| unsafe { libc::unshare(libc::CLONE_FS) })
                 .and_then(Errno::result)
                 .is_ok();
@@ -34,7 +35,7 @@ pub fn privately<T: Send>(make: impl FnOnce() -> T + Send) -> Result<T> {
         let error = |errno| Error::new("clone", errno, "a thread with a umask of its own");
         let started = started
             .map_err(|why| error(Errno::from_raw(why.raw_os_error().unwrap_or(libc::EAGAIN))))?;
-        // A panic of `make` is the caller's.
+        // A panic in `make` continues in the caller.
         Ok(started
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -49,11 +50,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_else_may_anything_and_the_umask_stays() {
+    fn other_users_have_no_access_and_the_umask_is_restored() {
         let folder = tempfile::tempdir().unwrap();
         let before = std::fs::read_to_string("/proc/thread-self/status").unwrap();
         let path = folder.path().join("made");
-        privately(|| std::fs::create_dir(&path)).unwrap().unwrap();
+        with_private_umask(|| std::fs::create_dir(&path))
+            .unwrap()
+            .unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
         let after = std::fs::read_to_string("/proc/thread-self/status").unwrap();

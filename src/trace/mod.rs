@@ -17,7 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use crate::sys::clock::monotonic_ns;
-use crate::sys::fork::Original;
+use crate::sys::fork::OwnerProcess;
 use writer::Writer;
 
 /// Events that may wait for the writer.
@@ -146,7 +146,7 @@ pub(crate) struct Tracer {
     writer: Mutex<Writer>,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// Whose files these are.
-    original: Original,
+    process: OwnerProcess,
 }
 
 #[derive(Debug, Default)]
@@ -170,7 +170,7 @@ impl Tracer {
             changed: Condvar::new(),
             writer: Mutex::new(Writer::create(plan, label, monotonic_ns())?),
             thread: Mutex::default(),
-            original: Original::here(),
+            process: OwnerProcess::current(),
         });
         let own = Arc::clone(&tracer);
         let thread = thread::Builder::new()
@@ -206,7 +206,7 @@ impl Tracer {
 
     /// Writes everything and ends the thread. What comes now is dropped.
     fn close(&self) {
-        if !self.original.is_here() {
+        if !self.process.is_current() {
             return;
         }
         lock(&self.inbox).closing = true;

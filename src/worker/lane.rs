@@ -64,7 +64,7 @@ pub fn cancelled() -> bool {
     let lane = LANE.try_with(Cell::get).ok().flatten();
     let asked = lane.is_some_and(|lane| lane.consumer.borrow().is_cancelled());
     if asked {
-        crate::sync::point!("cancel.heard");
+        crate::sync::point!("cancel.seen");
     }
     asked
 }
@@ -290,7 +290,7 @@ impl Lane {
         self.heap.begin();
         actor::begin_job();
         if self.home.limited {
-            abort::forget_failures();
+            abort::clear_errno();
         }
         let ended = match self.words_of(&call) {
             Ok(words) => {
@@ -589,7 +589,7 @@ unsafe impl Host for Lane {
     }
 
     fn lend(&self, extent: Extent, behind: u64) -> Result<NonNull<u8>, Unreachable> {
-        let opened = extent.with_pages_behind(behind);
+        let opened = extent.extended_by_pages(behind);
         apart(opened, &self.lent.borrow())?;
         apart(opened, &self.read.borrow())?;
         let pages = &self.home.pages;
@@ -616,6 +616,6 @@ unsafe impl Host for Lane {
     }
 
     fn alloc(&self, len: usize) -> Result<LaneChunk, ArenaFull> {
-        LaneMemory::alloc(self, len, crate::arena::Placement::Packed)
+        LaneMemory::alloc(self, len, crate::arena::BlockPlacement::Packed)
     }
 }

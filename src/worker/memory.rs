@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::lane::Lane;
 use super::pages::GrantId;
-use crate::arena::{ArenaFull, Extent, FreeRanges, LARGE, Offset, PAGE, Placement};
+use crate::arena::{ArenaFull, Extent, FreeRanges, LARGE, Offset, PAGE, BlockPlacement};
 use crate::array::{LaneChunk, LaneMemory};
 use crate::link::{AllocAnswer, Granted};
 use crate::sys::clock;
@@ -46,14 +46,14 @@ impl Default for Bump {
             untouched: 0,
             job_start: None,
             retired: Vec::new(),
-            holes: FreeRanges::taken(),
+            holes: FreeRanges::all_taken(),
             over: false,
         }
     }
 }
 
 impl Bump {
-    fn place(&mut self, len: u64, placement: Placement) -> Option<(u64, bool)> {
+    fn place(&mut self, len: u64, placement: BlockPlacement) -> Option<(u64, bool)> {
         let grant = self.grant?;
         if len == 0 {
             // It shares its place with what comes next.
@@ -157,7 +157,7 @@ fn range(grant: Granted) -> Range<u64> {
 
 /// What a chunk of so many bytes takes.
 fn held(len: u64) -> u64 {
-    len.next_multiple_of(Placement::Packed.unit(len))
+    len.next_multiple_of(BlockPlacement::Packed.unit(len))
 }
 
 /// What the end of a job means for the lane's memory.
@@ -265,7 +265,7 @@ impl Lane {
 // handles, or from a hole, which has only bytes of this job that nobody holds; `settle` forgets all holes, and moves the
 // cursor back only behind chunks that were sent or whose handles are gone (they were counted).
 unsafe impl LaneMemory for Lane {
-    fn alloc(&self, len: usize, placement: Placement) -> Result<LaneChunk, ArenaFull> {
+    fn alloc(&self, len: usize, placement: BlockPlacement) -> Result<LaneChunk, ArenaFull> {
         let len = len as u64;
         loop {
             let placed = self.heap.bump.borrow_mut().place(len, placement);
@@ -331,11 +331,11 @@ mod tests {
     #[test]
     fn an_array_without_bytes_takes_nothing_back() {
         let mut bump = bump(64 * 1024);
-        let (empty, _) = bump.place(0, Placement::Packed).unwrap();
-        let (first, _) = bump.place(100, Placement::Packed).unwrap();
+        let (empty, _) = bump.place(0, BlockPlacement::Packed).unwrap();
+        let (first, _) = bump.place(100, BlockPlacement::Packed).unwrap();
         assert_eq!(empty, first, "they share their place");
         bump.release(empty, 0);
-        let (second, _) = bump.place(100, Placement::Packed).unwrap();
+        let (second, _) = bump.place(100, BlockPlacement::Packed).unwrap();
         assert!(second >= first + 100);
     }
 
@@ -352,7 +352,7 @@ mod tests {
         let used = bump.end_job(REGION, inputs.into_iter()).unwrap();
         assert_eq!((used.grant, used.cursor), (0, 8192));
         bump.begin_job();
-        let (at, _) = bump.place(100, Placement::Packed).unwrap();
+        let (at, _) = bump.place(100, BlockPlacement::Packed).unwrap();
         let sent = inputs.into_iter().chain([extent(REGION, at, 100)]);
         assert_eq!(bump.end_job(REGION, sent).unwrap().cursor, 8192 + 128);
     }
@@ -362,9 +362,9 @@ mod tests {
         let mut bump = bump(4096);
         assert!(!bump.end_job(REGION, std::iter::empty()).unwrap().moved);
         bump.begin_job();
-        assert!(bump.place(4097, Placement::Packed).is_none());
+        assert!(bump.place(4097, BlockPlacement::Packed).is_none());
         bump.enter(granted(1, 1 << 20, 8192));
-        bump.place(4097, Placement::Packed).unwrap();
+        bump.place(4097, BlockPlacement::Packed).unwrap();
         let used = bump.end_job(REGION, std::iter::empty()).unwrap();
         assert_eq!((used.grant, used.cursor, used.moved), (1, 1 << 20, true));
     }
@@ -375,7 +375,7 @@ mod tests {
         const BASE: u64 = 2 * PAGE;
         let mut bump = bump(16 * PAGE);
         let place = |bump: &mut Bump, pages: u64| {
-            let placed = bump.place(pages * PAGE, Placement::Pages);
+            let placed = bump.place(pages * PAGE, BlockPlacement::Pages);
             placed.map(|(at, _)| (at - BASE) / PAGE)
         };
         let release = |bump: &mut Bump, at: u64, pages: u64| {
@@ -419,7 +419,7 @@ mod tests {
             for step in 0..5000_u64 {
                 let len = most / 2 + step * 7919 % (most / 2);
                 let at = loop {
-                    if let Some((at, _)) = bump.place(len, Placement::Packed) {
+                    if let Some((at, _)) = bump.place(len, BlockPlacement::Packed) {
                         break at;
                     }
                     let size = (2 * most).next_multiple_of(PAGE);
@@ -475,7 +475,7 @@ mod tests {
                     }
                     _ => {
                         let placed = loop {
-                            if let Some((at, _)) = bump.place(len, Placement::Packed) {
+                            if let Some((at, _)) = bump.place(len, BlockPlacement::Packed) {
                                 break at;
                             }
                             // Neighbours, so that an end is also a beginning.

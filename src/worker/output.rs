@@ -1,7 +1,7 @@
 //! What a kernel prints, and whose it is.
 //!
 //! The kernel tells this thread, by a signal, that something was written to its pipes
-//! ([`pipe::announce_to`]). Only then a boundary is written into both at the end of the job; a job that
+//! ([`pipe::signal_writer`]). Only then a boundary is written into both at the end of the job; a job that
 //! prints nothing pays for one look at a flag.
 
 use std::io::Write;
@@ -19,8 +19,8 @@ static PIPES: OnceLock<[OwnedFd; 2]> = OnceLock::new();
 /// From now on boundaries are written. Once, on the lane's thread.
 pub(super) fn begin() -> sys::Result<()> {
     pipe::print_line_by_line();
-    let pipes = [pipe::copy_standard(1)?, pipe::copy_standard(2)?];
-    pipe::hear_own_output()?;
+    let pipes = [pipe::duplicate_standard(1)?, pipe::duplicate_standard(2)?];
+    pipe::watch_own_output()?;
     // Set once: by the caller's promise.
     let _ = PIPES.set(pipes);
     Ok(())

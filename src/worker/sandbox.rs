@@ -12,7 +12,7 @@ use super::{fence, output, stacks};
 use crate::arena::View;
 use crate::link::LinkCells;
 use crate::sys::process;
-use crate::sys::sandbox::{self, Keep, Kernel};
+use crate::sys::sandbox::{self, Keep, SandboxFeatures};
 
 /// What a worker has before code of the program runs.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl Before {
     /// Closes what has been opened since, takes all rights away that a kernel does not need, and tries some of both.
     ///
     /// Whatever `kernel` has must work: nothing is left out that the supervisor says is enforced.
-    pub(super) fn lock_down(&self, view: &View, kernel: Kernel) -> Result<(), String> {
+    pub(super) fn lock_down(&self, view: &View, kernel: SandboxFeatures) -> Result<(), String> {
         let text = |error: crate::sys::Error| error.to_string();
         fence::send_addresses();
         if kernel.mseal {
@@ -69,7 +69,7 @@ impl Before {
 }
 
 /// A kernel's life in small: memory, a panic, a thread with both, and a file that must stay shut.
-fn self_test(kernel: Kernel) -> Result<(), String> {
+fn self_test(kernel: SandboxFeatures) -> Result<(), String> {
     live(kernel)?;
     let second = process::start_thread(thread::Builder::new(), move || live(kernel))
         .map_err(|error| format!("no thread can be started: {error}"))?;
@@ -87,7 +87,7 @@ fn self_test(kernel: Kernel) -> Result<(), String> {
 }
 
 /// What every thread of a kernel does.
-fn live(kernel: Kernel) -> Result<(), String> {
+fn live(kernel: SandboxFeatures) -> Result<(), String> {
     if kernel.seccomp {
         let mode = sandbox::mode().map_err(|error| error.to_string())?;
         if mode != 2 {

@@ -93,8 +93,8 @@ fn live(mark: &Mark) -> Result<(), String> {
     let inherited = process::adopt_inherited(mark.first_fd, mark.fds).map_err(text)?;
     crate::sync::point!("attach.adopted");
     // 4.
-    process::leave_signals_to_parent().map_err(text)?;
-    process::default_faults().map_err(text)?;
+    process::ignore_group_signals().map_err(text)?;
+    process::reset_fault_handlers().map_err(text)?;
     output::begin().map_err(text)?;
     // 5.
     let mut inherited = inherited.into_iter();
@@ -266,7 +266,7 @@ fn map(fds: Vec<OwnedFd>, welcome: &Welcome) -> Result<Mapped, String> {
     if welcome.strict {
         view.close_descriptors();
     } else {
-        view.read_in_copies();
+        view.keep_readable_in_forks();
     }
     crate::sync::point!("attach.linked");
     Ok(Mapped {

@@ -4,7 +4,7 @@ use arenite::ArrayMut;
 
 /// So many bytes that are all this one.
 pub fn filled(len: usize, byte: u8) -> ArrayMut<u8> {
-    let mut bytes = ArrayMut::unfilled(len);
+    let mut bytes = ArrayMut::uninit(len);
     bytes.fill(byte);
     bytes
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use arenite::arena::Limit;
+use arenite::arena::SystemLimit;
 use arenite::array::npy::{self, NpyError};
 use arenite::{ArenaFull, Array, ArrayMut, Engine, InputError, JobError, JobErrorKind, TileMut};
 
@@ -20,7 +20,7 @@ tests![
     a_pipe_is_no_array,
     a_file_with_holes_may_be_longer_than_any_memory,
     zeros_and_copies,
-    what_is_unfilled_is_written_whole,
+    an_uninit_array_is_written_whole,
     mapped_files_are_copied_in,
     a_worker_maps_a_file_itself,
     a_cause_is_said_once,
@@ -185,7 +185,7 @@ fn zeros_and_copies() {
     lab.assert_in_use(0);
 }
 
-fn what_is_unfilled_is_written_whole() {
+fn an_uninit_array_is_written_whole() {
     fn number(mut tile: TileMut<'_, u64>) {
         let rows = tile.rows();
         tile.iter_mut()
@@ -193,13 +193,13 @@ fn what_is_unfilled_is_written_whole() {
             .for_each(|(x, row)| *x = row as u64);
     }
     fn copy(from: &[u64]) -> Array<u64> {
-        let mut to = ArrayMut::unfilled(from.len());
+        let mut to = ArrayMut::uninit(from.len());
         to.copy_from_slice(from);
         to.seal()
     }
     let lab = Lab::new(2);
     for len in [0, 1, 5_000, 300_000] {
-        let mut out = lab.unfilled::<u64>(len).unwrap();
+        let mut out = lab.uninit::<u64>(len).unwrap();
         lab.scope(|s| {
             out.tiles_mut(1_000)
                 .for_each(|tile| drop(s.submit(number, (tile,))));
@@ -316,7 +316,7 @@ fn no_room_outside_an_arena() {
         Array::zeros(len)
     }
     fn tried(len: usize) -> Result<ArrayMut<u8>, ArenaFull> {
-        ArrayMut::try_unfilled(len)
+        ArrayMut::try_uninit(len)
     }
     let engine = Engine::inline();
     // SAFETY: the copy has this thread only, and touches nothing that another may have locked.
@@ -324,7 +324,7 @@ fn no_room_outside_an_arena() {
     if copy == 0 {
         let is_right = |full: ArenaFull| {
             full.requested == LEN as u64
-                && full.limit() == Some(Limit::Machine)
+                && full.limit() == Some(SystemLimit::Machine)
                 && !full.to_string().contains("arena")
         };
         let failed = |error: JobError| match error.kind() {
@@ -334,7 +334,7 @@ fn no_room_outside_an_arena() {
         std::panic::set_hook(Box::new(|_| ()));
         let told = std::panic::catch_unwind(AssertUnwindSafe(|| {
             let by_engine = engine.zeros::<u8>(LEN).is_err_and(is_right)
-                && engine.unfilled::<u8>(LEN).is_err_and(is_right)
+                && engine.uninit::<u8>(LEN).is_err_and(is_right)
                 && engine.from_fn(LEN, |_| 0u8).is_err_and(is_right);
             let by_itself = Array::<u8>::try_zeros(LEN).is_err_and(is_right)
                 && tried(LEN).is_err_and(is_right)

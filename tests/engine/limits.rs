@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::path::PathBuf;
 use std::process::Command;
 
-use arenite::arena::Limit;
+use arenite::arena::SystemLimit;
 use arenite::engine::Builder;
 use arenite::{ArenaFull, Array, ArrayMut, Backing, Engine, JobErrorKind, TileMut};
 use libtest_mimic::Trial;
@@ -395,7 +395,7 @@ fn filled() {
         array.seal()
     }
     let by_container = |full: &ArenaFull| {
-        assert_eq!(full.limit(), Some(Limit::Container), "{full}");
+        assert_eq!(full.limit(), Some(SystemLimit::Container), "{full}");
         assert!(full.requested >= MIB, "{full}");
     };
     join_group();

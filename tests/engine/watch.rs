@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use arenite::arena::Limit;
+use arenite::arena::SystemLimit;
 use arenite::{ArenaFull, Array, ArrayMut, Backoff, Engine, JobErrorKind};
 use tempfile::TempDir;
 
@@ -283,14 +283,14 @@ fn no_memory_is_committed_that_the_system_does_not_have() {
     /// Less than the arena has.
     const LARGE: usize = 180 << 20;
     fn ones(len: usize) -> Result<Array<u8>, ArenaFull> {
-        let mut bytes = ArrayMut::try_unfilled(len)?;
+        let mut bytes = ArrayMut::try_uninit(len)?;
         bytes.fill(1);
         Ok(bytes.seal())
     }
     let whole = |array: &Array<u8>| array.len() == LARGE && are_all(array, 1);
     for version in [0, 1, 2] {
         let system = System::new(version);
-        let limit = [Limit::Machine, Limit::Container, Limit::Container][usize::from(version)];
+        let limit = [SystemLimit::Machine, SystemLimit::Container, SystemLimit::Container][usize::from(version)];
         let is_right = |full: &ArenaFull| {
             assert_eq!(full.limit(), Some(limit), "{full}");
             assert_eq!((full.requested, full.shm_free), (LARGE as u64, LEFT));

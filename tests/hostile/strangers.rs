@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use arenite::Engine;
-use arenite::points::{Board, Deed, VARIABLE};
+use arenite::points::{Board, Fault, VARIABLE};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
@@ -33,7 +33,7 @@ fn nobody_else_meets_a_worker() {
         }
         let board_path = folder.path().join("board");
         let board = Board::create(&board_path).unwrap();
-        board.arm("spawn.named", Deed::Stop, 1..2);
+        board.arm("spawn.named", Fault::Stop, 1..2);
         let prepare = move || {
             umask(Mode::from_bits_truncate(mask));
             Ok(())

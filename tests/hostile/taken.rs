@@ -112,7 +112,7 @@ fn a_region_that_was_cut_is_read() {
             &ended,
             &[
                 region,
-                "was cut by another process",
+                "was truncated by another process",
                 "Sealed",
                 &format!("({len} bytes"),
             ],
@@ -135,7 +135,7 @@ fn the_control_segment_is_cut() {
         cut(&program, "control", len);
         program.go_on();
         let ended = program.end();
-        assert_named(&ended, &["control segment", "was cut by another process"]);
+        assert_named(&ended, &["control segment", "was truncated by another process"]);
     }
 }
 
@@ -160,7 +160,7 @@ fn any_segment_is_cut_at_any_time() {
                 let ended = program.end();
                 let at_once = ended.signal == Some(libc::SIGBUS);
                 assert!(at_once || ended.code == Some(GAVE_UP), "{case}: {ended:?}");
-                for word in [what, "was cut by another process", "Sealed"] {
+                for word in [what, "was truncated by another process", "Sealed"] {
                     assert!(ended.errors.contains(word), "{case}: {ended:?}");
                 }
             }
@@ -306,7 +306,7 @@ fn workers() {
         let JobErrorKind::NoWorkers(why) = error.kind() else {
             panic!("{error}");
         };
-        assert!(why.contains("region 1 was cut by another process"), "{why}");
+        assert!(why.contains("region 1 was truncated by another process"), "{why}");
     }
     engine.shutdown();
 }
@@ -402,7 +402,7 @@ fn punched() {
     let JobErrorKind::NoWorkers(why) = error.kind() else {
         panic!("{error}");
     };
-    let expected = format!("region {region} was punched by another process");
+    let expected = format!("region {region} was hole-punched by another process");
     assert!(why.contains(&expected), "{why}");
     drop((own, result));
     engine.shutdown();
@@ -421,7 +421,7 @@ fn links() {
     fn may_be(why: &JobErrorKind) -> bool {
         match why {
             JobErrorKind::NoWorkers(why) => {
-                why.contains("the control segment was punched by another process")
+                why.contains("the control segment was hole-punched by another process")
             }
             JobErrorKind::LostWith { culprit, .. } => may_be(culprit),
             why => matches!(why, JobErrorKind::Protocol(_)),

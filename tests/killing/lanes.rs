@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
-use arenite::points::{Deed, Point, Side};
+use arenite::points::{Fault, Point, Side};
 use arenite::{Array, Backoff, JobErrorKind};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
@@ -34,7 +34,7 @@ const STEPS: [&str; 13] = [
     "publish.spilled",
     "publish.settled",
     "publish.filled",
-    "complete.said",
+    "complete.stored",
 ];
 
 pub fn trials() -> Vec<Trial> {
@@ -99,7 +99,7 @@ fn scene(point: &'static Point, retries: u32, passing: Option<u64>) -> Result<Sa
     let values = lab.from_slice(&input()).unwrap();
     let before = board().passed(point.name);
     if let Some(passing) = passing {
-        board().arm(point.name, Deed::Kill, passing..passing + 1);
+        board().arm(point.name, Fault::Kill, passing..passing + 1);
     }
     macro_rules! sent {
         ($kernel:expr, $args:expr) => {{

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use arenite::points::{Deed, Point, Side};
+use arenite::points::{Fault, Point, Side};
 use arenite::{Actor, Array, Backoff, Engine, Graph, JobError, JobErrorKind};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
@@ -27,7 +27,7 @@ const COMMON: [&str; 7] = [
     "run.returned",
     "publish.settled",
     "publish.filled",
-    "complete.said",
+    "complete.stored",
     "complete.rung",
 ];
 
@@ -290,7 +290,7 @@ const LATE: &str = "state.dropped";
 pub struct Fate {
     pub point: &'static Point,
     pub passing: u64,
-    pub deed: Deed,
+    pub deed: Fault,
 }
 
 impl Fate {
@@ -309,8 +309,8 @@ impl Fate {
 
     fn deaths(self) -> u32 {
         match self.deed {
-            Deed::Kill => board().done(self.point.name).0,
-            Deed::Stop => 0,
+            Fault::Kill => board().done(self.point.name).0,
+            Fault::Stop => 0,
         }
     }
 }
@@ -380,7 +380,7 @@ fn at(point: &'static Point, retries: u32) {
     let passings = PASSINGS[usize::from(retries > 0)].get_or_init(|| play(retries, None).0);
     let which = [Nth::First, Nth::Second, Nth::Middle, Nth::Last];
     each(point.name, passings[point.name], &which, |passing, _| {
-        let deed = Deed::Kill;
+        let deed = Fault::Kill;
         let fate = Fate {
             point,
             passing,
@@ -402,7 +402,7 @@ pub fn stopped_too_long(point: &'static Point) -> bool {
     for told in call(&actors) {
         assert_eq!(told.answered.len() as u64, CALLS);
     }
-    board().arm(point.name, Deed::Stop, 1..2);
+    board().arm(point.name, Fault::Stop, 1..2);
     step(format!("a call that is stopped at {}", point.name));
     let late = actors[0].call_within(LIMIT, List::push, (CALLS,)).wait();
     let (stopped, victim) = board().done(point.name);

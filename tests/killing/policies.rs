@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
-use arenite::points::Deed;
+use arenite::points::Fault;
 use arenite::{Array, Backoff, Engine, JobErrorKind};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
@@ -45,7 +45,7 @@ pub fn trials() -> Vec<Trial> {
                 "claim.taken",
                 "run.entered",
                 "publish.settled",
-                "complete.said",
+                "complete.stored",
                 "complete.rung",
                 "stop.obeyed",
             ],
@@ -53,7 +53,7 @@ pub fn trials() -> Vec<Trial> {
         (
             "grown",
             grown,
-            &["run.returned", "complete.said", "stop.obeyed"],
+            &["run.returned", "complete.stored", "stop.obeyed"],
         ),
         (
             "admitted",
@@ -62,7 +62,7 @@ pub fn trials() -> Vec<Trial> {
                 "claim.taken",
                 "allocate.granted",
                 "publish.settled",
-                "complete.said",
+                "complete.stored",
                 "complete.woken",
                 "complete.rung",
             ],
@@ -70,7 +70,7 @@ pub fn trials() -> Vec<Trial> {
         (
             "ended_now",
             ended_now,
-            &["run.entered", "cancel.heard", "complete.said"],
+            &["run.entered", "cancel.seen", "complete.stored"],
         ),
     ];
     let trial = |group: &str, test: Test, point| {
@@ -144,7 +144,7 @@ fn served(point: &'static str) {
         let invariant = Invariant::before();
         let lab = Lab::with(1, |builder| builder.recycle_after_jobs(2));
         let (_folder, log) = log();
-        board().arm(point, Deed::Kill, nth..nth + 1);
+        board().arm(point, Fault::Kill, nth..nth + 1);
         let jobs: Vec<_> = (0..JOBS)
             .map(|job| lab.submit(make, (&*log, job, 5000)))
             .collect();
@@ -207,7 +207,7 @@ fn grown(point: &'static str) {
         let leaves = !lab.stats().workers[0].ready;
         if leaves {
             assert_eq!(lab.stats().queued, 4, "what it held ahead is back");
-            board().arm(point, Deed::Kill, 1..2);
+            board().arm(point, Fault::Kill, 1..2);
             round += 1;
         }
         drop(at_the_gate);
@@ -248,7 +248,7 @@ fn admitted(point: &'static str) {
         let lab = Lab::with(1, |builder| builder.admission(1 << 20));
         let (_folder, log) = log();
         let waited = board().passed("admit.waits");
-        board().arm(point, Deed::Kill, nth..nth + 1);
+        board().arm(point, Fault::Kill, nth..nth + 1);
         let jobs: Vec<_> = (0..JOBS)
             .map(|job| {
                 step(format!("job {job} to be let in"));
@@ -288,9 +288,9 @@ fn ended_now(point: &'static str) {
         let invariant = Invariant::before();
         let lab = Lab::new(1);
         let (_folder, log) = log();
-        board().arm(point, Deed::Kill, 1..2);
+        board().arm(point, Fault::Kill, 1..2);
         // Who hears it has been asked before.
-        let asks = point == "cancel.heard";
+        let asks = point == "cancel.seen";
         let heard = if asks { "yes" } else { "" };
         // Were it tried again it would not be answered for an hour.
         let hour = Duration::from_secs(3600);
@@ -310,13 +310,13 @@ fn ended_now(point: &'static str) {
         }
         job.cancel_now();
         match job.wait() {
-            Ok(0) => assert_eq!(point, "complete.said"),
+            Ok(0) => assert_eq!(point, "complete.stored"),
             Ok(other) => panic!("job 0 answers {other}"),
             Err(error) => {
                 let kind = error.kind();
                 let died = killed(kind) && asks;
                 assert!(died || *kind == JobErrorKind::Cancelled, "{error}");
-                let done = point == "complete.said" && round > 0;
+                let done = point == "complete.stored" && round > 0;
                 assert!(!done, "it was over before: {error}");
                 // It was asked to end already, so its death is its answer.
                 assert!(

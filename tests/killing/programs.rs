@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use arenite::points::{Board, Deed, Point, Side, VARIABLE};
+use arenite::points::{Board, Fault, Point, Side, VARIABLE};
 use arenite::{Array, Backing, Backoff, Engine, JobErrorKind, Limiter};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -161,7 +161,7 @@ pub fn workers_are_busy() {
         let board = Board::open(&board).unwrap();
         let (point, passing) = later.split_once(' ').unwrap();
         let passing = passing.parse().unwrap();
-        board.arm(point, Deed::Kill, passing..passing + 1);
+        board.arm(point, Fault::Kill, passing..passing + 1);
     }
 }
 
@@ -308,11 +308,11 @@ fn policies() {
     assert_eq!(*error.kind(), JobErrorKind::Cancelled);
     drop(running);
     // One that waits for its next attempt.
-    let told = board.passed("retry.told");
+    let told = board.passed("retry.reported");
     let late = engine.job(hang, ()).deadline(Duration::from_millis(20));
     let hour = Duration::from_secs(3600);
     let late = late.retries(1).backoff(Backoff::new(hour, hour)).submit();
-    await_passing("retry.told", told);
+    await_passing("retry.reported", told);
     late.cancel();
     let error = late.wait().unwrap_err();
     assert_eq!(*error.kind(), JobErrorKind::Cancelled);

@@ -1,6 +1,6 @@
 //! Workers killed while a reduction has subtrees of its tree computed.
 
-use arenite::points::{Deed, Point, Side};
+use arenite::points::{Fault, Point, Side};
 use arenite::{Array, JobErrorKind};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
@@ -73,7 +73,7 @@ fn scene(point: &'static Point, passing: Option<u64>) -> Result<Saw, String> {
     let numbers = lab.from_fn(CHUNKS * CHUNK / 8, |i| i as u64).unwrap();
     let before = board().passed(point.name);
     if let Some(passing) = passing {
-        board().arm(point.name, Deed::Kill, passing..passing + 1);
+        board().arm(point.name, Fault::Kill, passing..passing + 1);
     }
     let whole = lab.par(&numbers).reduce(span, (path,), join);
     // Up to here: whoever is killed later was not at any of its jobs.

@@ -1,6 +1,6 @@
 //! Workers killed while they run what a job has spawned, and the steps of the supervisor about it.
 
-use arenite::points::{Deed, Point, Side};
+use arenite::points::{Fault, Point, Side};
 use arenite::{Array, Backoff, Engine, JobErrorKind, Spawn, call};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
@@ -16,7 +16,7 @@ const STEPS: [&str; 6] = [
     "run.entered",
     "publish.settled",
     "publish.filled",
-    "complete.said",
+    "complete.stored",
     "complete.rung",
 ];
 
@@ -69,7 +69,7 @@ fn scene(point: &'static Point, retries: u32, passing: Option<u64>) -> Result<Sa
     let values = lab.from_slice(&numbers()).unwrap();
     let before = board().passed(point.name);
     if let Some(passing) = passing {
-        board().arm(point.name, Deed::Kill, passing..passing + 1);
+        board().arm(point.name, Fault::Kill, passing..passing + 1);
     }
     let job = lab.job(sort, (&values,)).retries(retries);
     let sorted = job.backoff(Backoff::NONE).submit().wait();

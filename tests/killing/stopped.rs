@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arenite::points::{Deed, Point, Side};
+use arenite::points::{Fault, Point, Side};
 use arenite::{Engine, JobErrorKind, Sandbox};
 use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
@@ -98,7 +98,7 @@ fn once_stopped(
                 policy,
                 respawn,
                 |_| {
-                    board().arm(point.name, Deed::Stop, 1..2);
+                    board().arm(point.name, Fault::Stop, 1..2);
                     threads.spawn(|| await_stop(point, &over).map(&then));
                 },
                 |lab, played| {
@@ -130,14 +130,14 @@ fn let_go_elsewhere(point: &'static Point) {
         let fate = Fate {
             point,
             passing: 1,
-            deed: Deed::Stop,
+            deed: Fault::Stop,
         };
         thread::scope(|threads| {
             // Nobody has been stopped there yet.
-            board().arm(point.name, Deed::Stop, 0..0);
+            board().arm(point.name, Fault::Stop, 0..0);
             threads.spawn(|| await_stop(point, &over).map(|pid| end(pid, Signal::SIGCONT)));
             if reduced::owns(point) {
-                board().arm(point.name, Deed::Stop, 1..2);
+                board().arm(point.name, Fault::Stop, 1..2);
                 reduced::undisturbed();
                 board().disarm();
             } else {
@@ -158,7 +158,7 @@ fn let_go_locked(point: &'static Point) {
                 0,
                 true,
                 || {
-                    board().arm(point.name, Deed::Stop, 1..2);
+                    board().arm(point.name, Fault::Stop, 1..2);
                     threads.spawn(|| await_stop(point, &over).map(|pid| end(pid, Signal::SIGCONT)));
                 },
                 |lab, played| {
@@ -193,7 +193,7 @@ fn until_the_start_takes_too_long() {
 /// Whether a worker was stopped there before the time for its start was over, of which `build` tells either way.
 fn stopped_at_start(point: &Point, sandbox: Sandbox, limit: Duration) -> bool {
     let invariant = Invariant::before();
-    board().arm(point.name, Deed::Stop, 1..u64::MAX);
+    board().arm(point.name, Fault::Stop, 1..u64::MAX);
     step(format!("an engine whose workers stop at {}", point.name));
     let built = Engine::builder()
         .workers(2)
@@ -244,7 +244,7 @@ fn stopped_at_another_start(point: &Point, sandbox: Sandbox, limit: Duration) ->
             return false;
         }
     };
-    board().arm(point.name, Deed::Stop, 1..2);
+    board().arm(point.name, Fault::Stop, 1..2);
     end(lab.pid(0), Signal::SIGKILL);
     let job = lab.submit(|| 7u8, ());
     step(format!("a worker that stops at {}", point.name));
@@ -290,7 +290,7 @@ fn while_it_obeys() {
             let invariant = Invariant::before();
             let lab = Lab::with(2, |builder| builder.grace(grace));
             assert_eq!(lab.submit(|| 7u8, ()).wait().unwrap(), 7);
-            board().arm(point.name, Deed::Stop, 1..3);
+            board().arm(point.name, Fault::Stop, 1..3);
             step(format!(
                 "a shutdown in which every worker stops at {}",
                 point.name
@@ -335,7 +335,7 @@ fn too_long(point: &'static Point) {
         play(
             POLICY,
             false,
-            |_| board().arm(point.name, Deed::Stop, 1..2),
+            |_| board().arm(point.name, Fault::Stop, 1..2),
             |lab, played| {
                 let victim;
                 (stopped, victim) = board().done(point.name);

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use arenite::points::{Deed, Point, Side};
+use arenite::points::{Fault, Point, Side};
 use arenite::{Array, Backoff, Engine, JobError, Sandbox};
 use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
@@ -31,12 +31,12 @@ const COMMON: [&str; 11] = [
     "claim.retracted",
     "run.entered",
     "run.returned",
-    "cancel.heard",
+    "cancel.seen",
     "allocate.granted",
     "publish.spilled",
     "publish.settled",
     "publish.filled",
-    "complete.said",
+    "complete.stored",
     "complete.rung",
 ];
 
@@ -296,7 +296,7 @@ pub fn judge(played: &Played, retries: u32, deaths: u32, cost: u32) -> Result<u3
 /// The first worker of an engine dies there, so that there is none; one that replaces another does, once, twice, three times.
 fn while_starting(point: &'static Point, retries: u32) {
     let invariant = Invariant::before();
-    board().arm(point.name, Deed::Kill, 1..u64::MAX);
+    board().arm(point.name, Fault::Kill, 1..u64::MAX);
     step(format!("an engine whose workers die at {}", point.name));
     let built = Engine::builder()
         .workers(2)
@@ -313,7 +313,7 @@ fn while_starting(point: &'static Point, retries: u32) {
             play(
                 retries,
                 true,
-                || board().arm(point.name, Deed::Kill, 1..u64::from(times) + 1),
+                || board().arm(point.name, Fault::Kill, 1..u64::from(times) + 1),
                 |_, played| {
                     assert_eq!(board().done(point.name).0, times, "{what}");
                     judge(played, retries, 0, 0).unwrap_or_else(|why| panic!("{what}: {why}"));
@@ -347,7 +347,7 @@ fn killed_at(point: &'static Point, retries: u32, nth: u64, what: &str) -> Resul
         false,
         || {
             before.set(board().passed(point.name));
-            board().arm(point.name, Deed::Kill, nth..nth + 1);
+            board().arm(point.name, Fault::Kill, nth..nth + 1);
         },
         |lab, played| {
             passed = played.passed[point.name] - before.get();

@@ -1,6 +1,6 @@
 //! Workers killed in each job of the sums that come with the engine: nobody who asks for one hears of it.
 
-use arenite::points::{Deed, Point, Side};
+use arenite::points::{Fault, Point, Side};
 use arenite::{Array, Engine};
 use libtest_mimic::Trial;
 
@@ -62,7 +62,7 @@ fn at(point: &'static Point) {
     // At the first passing, at the second, and so on, until nobody comes by so often.
     for passing in 1.. {
         step(format!("{}, passing {passing}", point.name));
-        board().arm(point.name, Deed::Kill, passing..passing + 1);
+        board().arm(point.name, Fault::Kill, passing..passing + 1);
         let figures = figures(&lab, &a);
         board().disarm();
         assert!(figures == expected, "{}, passing {passing}", point.name);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
-use arenite::points::{Deed, Point, Side};
+use arenite::points::{Fault, Point, Side};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
@@ -96,7 +96,7 @@ pub fn at(
             let home = Home::new(kept);
             let mut running = match round {
                 Round::First { .. } => {
-                    home.board.arm(point.name, Deed::Kill, 1..2);
+                    home.board.arm(point.name, Fault::Kill, 1..2);
                     home.start(role)
                 }
                 Round::Later { passing, .. } => home.start_armed(role, point, passing),

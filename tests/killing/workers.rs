@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use arenite::points::{Deed, Point, Side};
+use arenite::points::{Fault, Point, Side};
 use arenite::{Array, Engine, JobErrorKind};
 use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
@@ -141,7 +141,7 @@ fn killed_at(point: &'static Point, policy: Policy, nth: u64, what: &str) -> Res
         false,
         |_| {
             before.set(board().passed(point.name));
-            board().arm(point.name, Deed::Kill, nth..nth + 1);
+            board().arm(point.name, Fault::Kill, nth..nth + 1);
         },
         |lab, played| {
             passed = board().passed(point.name) - before.get();
@@ -180,7 +180,7 @@ fn while_starting(point: &'static Point, policy: Policy) {
             play(
                 policy,
                 true,
-                |_| board().arm(point.name, Deed::Kill, 1..u64::from(times) + 1),
+                |_| board().arm(point.name, Fault::Kill, 1..u64::from(times) + 1),
                 |_, played| {
                     assert_eq!(board().done(point.name).0, times, "{what}");
                     judge(played, policy, 0, 0).unwrap_or_else(|why| panic!("{what}: {why}"));
@@ -197,7 +197,7 @@ fn while_stopping(point: &'static Point) {
         let lab = Lab::new(3);
         assert_eq!(lab.submit(|| 7u8, ()).wait().unwrap(), 7);
         invariant.holds(&lab, 0).unwrap();
-        board().arm(point.name, Deed::Kill, 1..4);
+        board().arm(point.name, Fault::Kill, 1..4);
         step("a shutdown in which every worker dies");
         lab.into_inner().shutdown();
         assert_eq!(board().done(point.name).0, 3);
@@ -213,7 +213,7 @@ fn before_it_is_ready() {
             continue;
         }
         let invariant = Invariant::before();
-        board().arm(point.name, Deed::Kill, 1..u64::MAX);
+        board().arm(point.name, Fault::Kill, 1..u64::MAX);
         step(format!("an engine whose workers die at {}", point.name));
         let built = Engine::builder().workers(2).capacity(64 << 20).build();
         board().disarm();
@@ -232,7 +232,7 @@ fn for_ever_before_a_job() {
             let invariant = Invariant::before();
             let lab = Lab::new(1);
             let array = lab.from_slice(&scene::input()).unwrap();
-            board().arm(point, Deed::Kill, 1..u64::MAX);
+            board().arm(point, Fault::Kill, 1..u64::MAX);
             // So that the next one has to be ready first.
             end(lab.pid(0), Signal::SIGKILL);
             wait_until("it is gone", || lab.stats().restarts() > 0);
@@ -263,7 +263,7 @@ fn for_ever_before_a_job() {
 fn for_ever_without_a_job() {
     let invariant = Invariant::before();
     let lab = Lab::new(1);
-    board().arm("attach.ready", Deed::Kill, 1..u64::MAX);
+    board().arm("attach.ready", Fault::Kill, 1..u64::MAX);
     let began = Instant::now();
     end(lab.pid(0), Signal::SIGKILL);
     wait_until("it was killed again and again", || {
@@ -276,7 +276,7 @@ fn for_ever_without_a_job() {
     invariant.holds(&lab, 0).unwrap();
     lab.into_inner().shutdown();
 
-    board().arm("attach.ready", Deed::Kill, 1..u64::MAX);
+    board().arm("attach.ready", Fault::Kill, 1..u64::MAX);
     step("an engine whose workers die as soon as they are ready");
     let built = Engine::builder()
         .workers(16)

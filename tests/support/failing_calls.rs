@@ -5,26 +5,26 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use nix::errno::Errno;
 
-/// Calls since it was armed.
+/// Calls since the last [`arm`].
 static CALLS: AtomicU64 = AtomicU64::new(0);
-/// The call that fails; 0 for none.
+/// The number of the call that fails; 0 for none.
 static FAILS: AtomicU64 = AtomicU64::new(0);
 static ERRNO: AtomicI32 = AtomicI32::new(0);
 
-/// From now on, the `n`-th call (from 1) of any thread of this process fails with `errno`, once.
+/// Makes the `n`-th call from now on (1 is the next) of any thread of this process fail with `errno`, once.
 pub fn arm(n: u64, errno: i32) {
     ERRNO.store(errno, Ordering::Relaxed);
     CALLS.store(0, Ordering::Relaxed);
     FAILS.store(n, Ordering::SeqCst);
 }
 
-/// Lets all calls be again; how many there were.
+/// Stops failing calls. Returns how many there were since [`arm`].
 pub fn disarm() -> u64 {
     FAILS.store(0, Ordering::SeqCst);
     CALLS.load(Ordering::SeqCst)
 }
 
-/// Lets all calls be while `body` runs, and counts none of them; afterwards goes on where it was.
+/// Runs `body` without failing or counting its calls, then continues as before.
 pub fn suspend<R>(body: impl FnOnce() -> R) -> R {
     let fails = FAILS.swap(0, Ordering::SeqCst);
     let result = body();
@@ -32,8 +32,8 @@ pub fn suspend<R>(body: impl FnOnce() -> R) -> R {
     result
 }
 
-/// The variable that lets a call of each worker fail while that starts: `N:ERRNO`, as [`arm`] has them. A start in
-/// which there are fewer calls says so on stderr: this name, and how many there were.
+/// The environment variable that makes a call fail while a worker starts: `N:ERRNO`, as for [`arm`]. If the start
+/// makes fewer calls, the worker prints this name and their number on stderr.
 pub const WORKERS: &str = "ARENITE_FAILING_CALLS";
 
 pub(crate) fn arm_worker() {

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use super::lane::{Home, Lane};
 use super::pages::Pages;
 use super::seat::Seat;
-use crate::arena::{Arena, AttachSpec, Backing, Block, Extent, Offset, Placement, Spec, View};
+use crate::arena::{Arena, AttachSpec, Backing, Block, Extent, Offset, BlockPlacement, Spec, View};
 use crate::array::{Array, ArrayMut, MAX_DIMS, TileMut};
 use crate::kernel::wire::WordReader;
 use crate::kernel::{Host, HostRef, Key, Param, Words};
@@ -53,7 +53,7 @@ impl Place {
             ..Spec::default()
         };
         let arena = Arena::create(&spec).unwrap();
-        let block = |region| arena.alloc(region, 3000, Placement::Packed).unwrap();
+        let block = |region| arena.alloc(region, 3000, BlockPlacement::Packed).unwrap();
         let blocks = (0..REGIONS - 1).map(block).collect();
         arena.set_ready();
         let fds = arena.descriptors();

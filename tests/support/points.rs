@@ -71,16 +71,16 @@ pub const POINTS: &[Point] = points! {
         "claim.taken" "claim.retracted" "claim.passed" "claim.announced" "claim.woken"
         // A job.
         "run.read" "run.entered" "lend.opened" "run.returned" "lend.closed" "run.closed"
-        "cancel.heard"
+        "cancel.seen"
         "allocate.wanted" "allocate.rung" "allocate.read" "allocate.granted" "allocate.opened" "allocate.placed"
         "publish.spilled" "publish.settled" "publish.filled"
-        "complete.said" "complete.woken" "complete.rung"
+        "complete.stored" "complete.woken" "complete.rung"
         // A chain of nodes.
         "chain.begun" "chain.carried" "chain.sent"
         // A subtree of a reduction.
         "subtree.leaf" "subtree.pair"
         // The state of an actor.
-        "state.made" "state.kept" "state.lent" "state.called" "state.saved" "state.back"
+        "state.made" "state.retained" "state.lent" "state.called" "state.saved" "state.back"
         "state.dropped"
         // The end.
         "stop.obeyed" "stop.dropped" "stop.flushed"
@@ -89,12 +89,12 @@ pub const POINTS: &[Point] = points! {
         "create.named" "create.locked" "create.sized" "create.unnamed" "create.header"
         "create.region_named" "create.region_unnamed" "create.region_mapped" "create.ready"
         // A worker.
-        "spawn.named" "spawn.served" "spawn.started" "spawn.watched" "spawn.recorded" "spawn.heard"
+        "spawn.named" "spawn.served" "spawn.started" "spawn.watched" "spawn.recorded" "spawn.accepted"
         "spawn.answered" "spawn.greeted" "spawn.welcomed"
         // A job.
-        "submit.spilled" "submit.recorded" "submit.kept" "submit.filled" "submit.posted" "submit.noted" "submit.rung"
-        "retract.taken" "retract.told"
-        "reap.seen" "reap.received" "reap.answered" "reap.told"
+        "submit.spilled" "submit.recorded" "submit.retained" "submit.filled" "submit.posted" "submit.noted" "submit.rung"
+        "retract.taken" "retract.reported"
+        "reap.seen" "reap.received" "reap.answered" "reap.reported"
         // The result of a locked-down worker.
         "copy.allocated" "copy.done"
         // Memory.
@@ -104,15 +104,15 @@ pub const POINTS: &[Point] = points! {
         // A worker's end, by a verdict or without.
         "deadline.set" "deadline.started" "deadline.drained"
         "judge.due" "judge.cleared" "judge.condemned" "judge.killed" "judge.refilled"
-        "recover.noticed" "recover.confirmed" "recover.drained" "recover.judged" "recover.revoked"
+        "recover.noticed" "recover.confirmed" "recover.drained" "recover.classified" "recover.revoked"
         "recover.restarted" "recover.done"
         // Another attempt.
-        "retry.waits" "retry.told" "retry.over" "retry.due"
+        "retry.waits" "retry.reported" "retry.over" "retry.due"
         // Giving up on a job.
-        "cancel.taken" "cancel.answered" "cancel.abandoned" "cancel.kept" "cancel.asked"
+        "cancel.taken" "cancel.answered" "cancel.abandoned" "cancel.retained" "cancel.asked"
         "cancel.condemned"
         // A worker's end although it has done nothing wrong.
-        "recycle.retired" "recycle.reclaimed" "recycle.told" "recycle.rung" "recycle.counted"
+        "recycle.retired" "recycle.reclaimed" "recycle.requested" "recycle.rung" "recycle.counted"
         // Bytes in flight.
         "admit.entered" "admit.charged" "admit.waits" "admit.left"
         // Limits that callers share.
@@ -121,12 +121,12 @@ pub const POINTS: &[Point] = points! {
         "graph.taken_over" "unit.forwarded" "unit.recorded" "unit.placed" "unit.answered"
         "unit.released" "unit.freed" "unit.failed" "graph.over" "graph.dropped"
         // An actor.
-        "actor.entered" "actor.started" "actor.here" "call.kept" "call.posted" "save.posted"
+        "actor.entered" "actor.started" "actor.ready" "call.retained" "call.posted" "save.posted"
         "save.taken" "actor.gone" "actor.lost" "actor.ending" "actor.removed"
         // Jobs that were spawned.
         "task_group.begun" "task_group.recorded" "task_group.sent" "task_group.continued" "task_group.broken"
         // The engine's end.
-        "stop.told" "stop.ended" "stop.unnamed"
+        "stop.requested" "stop.ended" "stop.unnamed"
 };
 
 /// Where a point stands on the board; a name that is not listed does not compile.
@@ -153,7 +153,7 @@ const fn same(a: &[u8], b: &[u8]) -> bool {
 /// What is done to who comes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Deed {
+pub enum Fault {
     /// SIGKILL.
     Kill = 1,
     /// SIGSTOP.
@@ -231,7 +231,7 @@ impl Board {
     }
 
     /// Does this to who passes the point from now on, at the passings of this range; 1 is the next one.
-    pub fn arm(&self, point: &str, deed: Deed, passings: Range<u64>) {
+    pub fn arm(&self, point: &str, deed: Fault, passings: Range<u64>) {
         let line = self.line(point);
         line.deed.store(0, SeqCst);
         let passed = line.passed.load(SeqCst);
@@ -292,7 +292,7 @@ pub(crate) fn pass(index: usize) {
     }
     line.victim.store(std::process::id() as i32, SeqCst);
     line.done.fetch_add(1, SeqCst);
-    let signal = if deed == Deed::Kill as u32 {
+    let signal = if deed == Fault::Kill as u32 {
         Signal::SIGKILL
     } else {
         Signal::SIGSTOP

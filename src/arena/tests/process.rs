@@ -1,4 +1,4 @@
-//! Attaching, names and full file systems, with real processes.
+//! Tests of attaching, names and full file systems, with real processes.
 
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
@@ -13,7 +13,7 @@ const FIRST: &str = "ARENITE_ARENA_TEST_FIRST";
 const GIVEN: &str = "ARENITE_ARENA_TEST_GIVEN";
 const LONG: Duration = Duration::from_secs(60);
 
-/// Runs in a child before libtest does, and never in a parent.
+/// Runs in a child before libtest does; does nothing in a parent.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static CHILD: extern "C" fn() = child;
@@ -35,7 +35,7 @@ extern "C" fn child() {
 }
 
 fn start(role: &str, fds: &[std::os::fd::BorrowedFd<'_>], given: &str) -> PidFd {
-    // So high that nothing the child opens gets one of these numbers: it looks which of them are open.
+    // Above every number that the child's own descriptors get: it checks which of these are open.
     let first = sys::first_target_fd(fds) + 64;
     let env = [
         (ROLE, role.to_owned()),
@@ -76,11 +76,11 @@ fn text(blocks: &[&Block]) -> String {
     parts.join(";")
 }
 
-/// Reads the input, writes its grant, a lent block and the control segment, then writes to the input.
+/// Reads the input, writes to its grant, a lent block and the control segment, and finally to the input.
 fn worker(first: i32, given: &str) {
     let given = extents(given);
     let fds = (0..4)
-        // SAFETY: the parent hands these numbers over to this process alone, which has just started.
+        // SAFETY: the parent passes these numbers to this process alone, which has just started.
         .map(|n| unsafe { OwnedFd::from_raw_fd(first + n) })
         .collect();
     let view = View::attach(AttachSpec {
@@ -91,12 +91,12 @@ fn worker(first: i32, given: &str) {
     })
     .unwrap();
     let open = |n: &i32| std::fs::read_link(format!("/proc/self/fd/{}", first + n)).is_ok();
-    // Of what was inherited, the regions of others stay, since their arrays may be lent to this process.
+    // Of the inherited descriptors, those of the other regions stay open, since their arrays may be lent to this
+    // process.
     assert_eq!((0..4).filter(open).collect::<Vec<_>>(), [1, 3]);
     let (input, grant, lent) = (given[0], given[1], given[2]);
     let read = view.pointer(input).unwrap();
-    // The parent waits for this process and touches none of these blocks meanwhile.
-    // SAFETY: the input is mapped, and nobody writes to it now.
+    // SAFETY: the input is mapped, and the parent touches no block while it waits for this process.
     let input_byte = unsafe { read.read_volatile() };
     assert_eq!(input_byte, 7);
     for bad in [u64::MAX, 65 << 20] {
@@ -111,27 +111,27 @@ fn worker(first: i32, given: &str) {
     let own = view.pointer(grant).unwrap();
     let range = grant.at.offset()..grant.at.offset() + grant.len;
     view.open_own(range.clone()).unwrap();
-    // SAFETY: the grant was opened in the line above and is this worker's alone.
+    // SAFETY: the grant was opened just above and belongs to this worker alone.
     unsafe { own.write_bytes(8, grant.len as usize) };
     view.close_own(range).unwrap();
 
     let writable = view.lend_open(lent).unwrap();
-    // SAFETY: the lent pages were opened in the line above and are this worker's alone until it closes them.
+    // SAFETY: the lent pages were opened just above and belong to this worker alone until it closes them.
     unsafe { writable.write_bytes(9, lent.len as usize) };
     view.lend_close(lent).unwrap();
-    let nothing = Extent {
+    let outside = Extent {
         len: 1 << 40,
         ..lent
     };
     assert_eq!(
-        view.lend_open(nothing).unwrap_err().errno(),
+        view.lend_open(outside).unwrap_err().errno(),
         nix::errno::Errno::EINVAL
     );
 
     let links = view.control_rw(4096..8192).unwrap();
-    // SAFETY: the page is mapped writable and this worker's alone.
+    // SAFETY: the page is mapped writable and belongs to this worker alone.
     unsafe { links.base().write(10) };
-    // SAFETY: the same page through the read-only map; nobody writes to it now.
+    // SAFETY: the same page through the read-only map; no process writes to it now.
     let seen = unsafe { view.control().base().add(4096).read_volatile() };
     assert_eq!(seen, 10);
     assert!(view.control_rw(4097..8192).is_err());
@@ -141,20 +141,20 @@ fn worker(first: i32, given: &str) {
     view.close_descriptors();
     assert_eq!(view.pointer(input), Ok(read));
 
-    // SAFETY: none is needed for what happens: the processor refuses, and this process ends.
+    // SAFETY: the map is read-only: the write faults, and this process ends.
     unsafe { read.write_volatile(1) };
 }
 
 #[test]
-fn a_worker_reads_all_writes_its_own_and_dies_of_writing_to_an_input() {
+fn a_worker_reads_all_regions_and_dies_by_writing_to_an_input() {
     for backing in [Backing::Named, Backing::Memfd, Backing::Sealed] {
         let arena = arena(backing, 64 << 20);
-        let input = arena.alloc(0, 100, Placement::Packed).unwrap();
-        let lent = arena.alloc(0, 5000, Placement::Pages).unwrap();
+        let input = arena.alloc(0, 100, BlockPlacement::Packed).unwrap();
+        let lent = arena.alloc(0, 5000, BlockPlacement::Pages).unwrap();
         fill(&input, 7);
         fill(&lent, 7);
         arena.set_ready();
-        // The second one attaches although every name is long gone and another process has attached before.
+        // The second worker attaches although every name is removed and another process has attached before.
         for _ in 0..2 {
             let grant = arena.grant(1, 100_000, false).unwrap();
             let given = text(&[&input, &grant, &lent]);
@@ -187,13 +187,13 @@ fn attach(fds: Vec<OwnedFd>, own: u16) -> Result<View, ArenaError> {
 }
 
 #[test]
-fn attaching_tells_what_is_wrong() {
+fn attach_errors_name_the_cause() {
     let arena = arena(Backing::Memfd, 64 << 20);
     assert_eq!(attach(own(&arena), 1).unwrap_err(), ArenaError::NotReady);
     arena.set_ready();
     let view = attach(own(&arena), 2).unwrap();
     assert_eq!((view.id(), view.own(), view.regions()), (arena.id(), 2, 3));
-    let block = arena.alloc(0, 1 << 20, Placement::Packed).unwrap();
+    let block = arena.alloc(0, 1 << 20, BlockPlacement::Packed).unwrap();
     assert!(
         view.pointer(block.extent()).is_ok(),
         "grown after attaching"
@@ -202,7 +202,7 @@ fn attaching_tells_what_is_wrong() {
     assert_eq!(
         error.errno(),
         nix::errno::Errno::EPERM,
-        "nothing is lent to it"
+        "arrays must not be lent to it"
     );
 
     let absent = |result: Result<View, ArenaError>| {
@@ -213,7 +213,7 @@ fn attaching_tells_what_is_wrong() {
     absent(attach(own(&arena).drain(..2).collect(), 0));
     absent(attach(own(&arena), 3));
 
-    // What a program that cuts or overwrites the control segment makes of it.
+    // A truncated or overwritten control segment.
     let segment = Segment::reopen(own(&arena)[0].as_raw_fd(), Access::ReadWrite).unwrap();
     let control = arena.control();
     segment.set_len(8192).unwrap();
@@ -241,7 +241,7 @@ fn attaching_tells_what_is_wrong() {
 }
 
 #[test]
-fn no_name_is_left_once_an_arena_is_made() {
+fn creating_an_arena_leaves_no_name() {
     let arena = arena(Backing::Named, 8 << 20);
     for fd in own(&arena) {
         assert_eq!(Segment::from_fd(fd).stat().unwrap().nlink, 0);
@@ -260,9 +260,9 @@ fn found(name: &str) -> Option<NamedArena> {
     list().into_iter().find(|arena| arena.name == name)
 }
 
-/// Makes a named arena, says so, and waits to be killed.
+/// Creates a named arena, reports that, and waits to be killed.
 fn holder(first: i32, name: &str) {
-    // SAFETY: the parent hands these numbers over to this process alone, which has just started.
+    // SAFETY: the parent passes these numbers to this process alone, which has just started.
     let [watch, ready] = [0, 1].map(|n| unsafe { OwnedFd::from_raw_fd(first + n) });
     let _armed = sys::kill_me_on_hangup(watch.as_fd()).unwrap();
     let arena = named(name).unwrap();
@@ -274,7 +274,7 @@ fn holder(first: i32, name: &str) {
 }
 
 #[test]
-fn a_kept_name_is_found_while_its_program_lives_and_swept_after() {
+fn a_kept_name_is_listed_while_its_program_lives_and_swept_afterwards() {
     let name = format!("test-{}", std::process::id());
     let arena = named(&name).unwrap();
     assert_eq!(found(&name).unwrap().pid, None, "not ready");
@@ -293,8 +293,8 @@ fn a_kept_name_is_found_while_its_program_lives_and_swept_after() {
         ArenaError::NameTaken { name: name.clone() }
     );
     sweep();
-    assert!(found(&name).is_some(), "it lives");
-    let block = arena.alloc(0, 100, Placement::Packed).unwrap();
+    assert!(found(&name).is_some(), "its program is alive");
+    let block = arena.alloc(0, 100, BlockPlacement::Packed).unwrap();
     arena.retire();
     drop(arena);
     assert_eq!(found(&name), None);
@@ -308,16 +308,15 @@ fn a_kept_name_is_found_while_its_program_lives_and_swept_after() {
     assert!(named(&name).is_err());
     child.kill(Signal::SIGKILL).unwrap();
     assert_eq!(end(&child), Exit::Signal(libc::SIGKILL));
-    // What it left may have been swept by another program of this user by now, never replaced. One that is about to holds
-    // its lock for a moment.
-    let left_alone = (0..60_000).any(|_| {
+    // Another program of this user may have swept the name by now; while it does so it holds the lock for a moment.
+    let is_dead = (0..60_000).any(|_| {
         let live = found(&name).is_some_and(|left| left.live);
         if live {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
         !live
     });
-    assert!(left_alone, "its program is gone");
+    assert!(is_dead, "its program is gone");
     sweep();
     let again = named(&name).unwrap();
     assert!(found(&name).unwrap().live);
@@ -326,7 +325,7 @@ fn a_kept_name_is_found_while_its_program_lives_and_swept_after() {
 }
 
 #[test]
-fn a_sweep_never_takes_a_living_arena() {
+fn a_sweep_never_removes_a_live_arena() {
     let name = format!("swept-{}", std::process::id());
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -351,7 +350,7 @@ fn a_sweep_never_takes_a_living_arena() {
     });
 }
 
-/// Runs in a mount namespace of its own, with a /dev/shm of 8 MiB.
+/// Runs in its own mount namespace, with a /dev/shm of 8 MiB.
 fn full() {
     let path = c"/dev/shm";
     // SAFETY: system calls on strings that outlive them; this process has one thread.
@@ -386,25 +385,25 @@ fn full() {
     assert!(matches!(
         error,
         ArenaError::TooLarge {
-            limit: Limit::DevShm,
+            limit: SystemLimit::DevShm,
             ..
         }
     ));
 
     let arena = Arena::create(&spec(Backing::Named, 8 << 20)).unwrap();
-    let first = arena.alloc(0, 4 << 20, Placement::Packed).unwrap();
+    let first = arena.alloc(0, 4 << 20, BlockPlacement::Packed).unwrap();
     fill(&first, 1);
-    // Somebody else takes all that is left.
+    // Another segment takes all remaining space.
     let other = Segment::create_named("/other").unwrap();
     let mut taken = 0;
     while other.allocate(taken..taken + 4096).is_ok() {
         taken += 4096;
     }
-    let grown = arena.alloc(0, 3 << 20, Placement::Packed).unwrap_err();
+    let grown = arena.alloc(0, 3 << 20, BlockPlacement::Packed).unwrap_err();
     assert_eq!((grown.requested, grown.shm_free), (3 << 20, 0));
     assert!(grown.free >= grown.requested && grown.largest_free >= grown.requested);
     assert!(grown.to_string().contains("larger /dev/shm"), "{grown}");
-    assert_eq!(grown.limit(), Some(Limit::DevShm));
+    assert_eq!(grown.limit(), Some(SystemLimit::DevShm));
     let small = arena.grant(1, 4096, false).unwrap_err();
     assert_eq!(small.requested, 4096);
     let blocks = |arena: &Arena| -> u64 {
@@ -417,16 +416,16 @@ fn full() {
     assert_eq!(
         blocks(&arena),
         arena.stats().committed,
-        "nothing is left over"
+        "no memory is unaccounted for"
     );
 
-    // What an arena holds without need goes first.
+    // Free memory of the arena is returned first.
     drop(first);
-    let second = arena.alloc(1, 2 << 20, Placement::Packed).unwrap();
+    let second = arena.alloc(1, 2 << 20, BlockPlacement::Packed).unwrap();
     fill(&second, 2);
     drop(second);
 
-    // Pages left by readers of holes are the arena's own and come back when it needs them.
+    // Pages left by readers of holes belong to the arena and are freed when it needs them.
     arena.trim();
     let mut taken_again = taken;
     while taken_again < taken + (3 << 20) && other.allocate(taken_again..taken_again + 4096).is_ok()
@@ -453,7 +452,7 @@ fn full() {
             .free
             < 32 * 4096
     );
-    let strays = arena.alloc(1, (left.min(512) - 32) * 4096, Placement::Packed);
+    let strays = arena.alloc(1, (left.min(512) - 32) * 4096, BlockPlacement::Packed);
     fill(&strays.unwrap(), 3);
 
     drop((arena, auto));

@@ -1,16 +1,16 @@
-//! How long an alloc and a free take with 100,000 live blocks, and what memory costs that is committed again.
+//! Measures an allocation and a free with 100,000 live blocks, and committing memory again after a trim.
 //!
-//! Not run with the other tests: they measure, and assert nothing.
+//! Not run by default: these tests measure and assert nothing.
 //! `cargo test --release -p arenite --lib arena::tests::speed -- --ignored --nocapture --test-threads=1`
 
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::arena::{Arena, Backing, Block, Placement, Spec};
+use crate::arena::{Arena, Backing, Block, BlockPlacement, Spec};
 
 const LIVE_BLOCKS: usize = 100_000;
-const TURNS: u32 = 1_000_000;
+const ROUNDS: u32 = 1_000_000;
 
 fn arena(capacity: u64) -> Arc<Arena> {
     let spec = Spec {
@@ -21,7 +21,7 @@ fn arena(capacity: u64) -> Arc<Arena> {
     Arena::create(&spec).unwrap()
 }
 
-/// Sizes as jobs use them: mostly small ones, some of a few pages, a few large.
+/// Typical sizes of jobs: mostly small ones, some of a few pages, a few large.
 fn size(random: u64) -> u64 {
     match random % 100 {
         0..70 => 64 + random / 100 % 4_000,
@@ -30,7 +30,7 @@ fn size(random: u64) -> u64 {
     }
 }
 
-/// A xorshift generator: the same sequence on each run.
+/// A xorshift generator, with the same sequence on each run.
 struct Random(u64);
 
 impl Random {
@@ -42,13 +42,13 @@ impl Random {
     }
 }
 
-/// Prints the time of one operation; a turn is an alloc and a free.
-fn time_of_turns(what: &str, mut turn: impl FnMut()) {
+/// Prints the time of one operation; a round is an allocation and a free.
+fn time_rounds(what: &str, mut round: impl FnMut()) {
     let start = Instant::now();
-    for _ in 0..TURNS {
-        turn();
+    for _ in 0..ROUNDS {
+        round();
     }
-    println!("{what}: {:?}", start.elapsed() / (2 * TURNS));
+    println!("{what}: {:?}", start.elapsed() / (2 * ROUNDS));
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn time_of_turns(what: &str, mut turn: impl FnMut()) {
 fn alloc_and_free_with_100_000_live_blocks() {
     let arena = arena(4 << 30);
     let mut random = Random(0x9E37_79B9_7F4A_7C15);
-    let alloc = |len| arena.alloc(0, len, Placement::Packed).unwrap();
+    let alloc = |len| arena.alloc(0, len, BlockPlacement::Packed).unwrap();
     let mut blocks: Vec<Block> = (0..LIVE_BLOCKS)
         .map(|_| alloc(size(random.next())))
         .collect();
@@ -65,15 +65,15 @@ fn alloc_and_free_with_100_000_live_blocks() {
         drop(blocks.swap_remove(at));
         blocks.push(black_box(alloc(size(random.next()))));
     };
-    // Holes everywhere, as after a long run.
+    // Fragments the free memory, as a long run does.
     for _ in 0..5 * LIVE_BLOCKS {
         replace_one();
     }
-    time_of_turns("mixed sizes", replace_one);
-    time_of_turns("one size", || drop(black_box(alloc(10_000))));
+    time_rounds("mixed sizes", replace_one);
+    time_rounds("one size", || drop(black_box(alloc(10_000))));
 }
 
-/// What a large array costs beyond its bytes, before the first of them is written.
+/// The cost of a large array before its first byte is written.
 #[test]
 #[ignore = "measures for some seconds"]
 fn commit_of_1_gib_after_a_trim() {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use super::{NoRoom, Shape};
+use super::{AllocError, Shape};
 use crate::arena::ArenaFull;
 use crate::sys::debug_as_text;
 
@@ -157,11 +157,11 @@ impl std::error::Error for NpyError {
     }
 }
 
-impl From<NoRoom> for NpyError {
-    fn from(why: NoRoom) -> NpyError {
+impl From<AllocError> for NpyError {
+    fn from(why: AllocError) -> NpyError {
         match why {
-            NoRoom::Arena(full) => NpyError::ArenaFull(full),
-            NoRoom::System { bytes } => NpyError::OutOfMemory { bytes },
+            AllocError::Arena(full) => NpyError::ArenaFull(full),
+            AllocError::System { bytes } => NpyError::OutOfMemory { bytes },
         }
     }
 }

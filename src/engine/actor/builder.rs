@@ -240,7 +240,7 @@ impl<A, S> fmt::Debug for ActorBuilder<'_, A, S> {
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
-    use crate::arena::{Arena, Placement, Spec};
+    use crate::arena::{Arena, BlockPlacement, Spec};
     use crate::kernel::Receiving;
     use crate::kernel::wire::{ReceivedArray, ReplyReader, WordReader};
 
@@ -258,7 +258,7 @@ mod tests {
         let builder = engine.actor_builder(|len: u32| Bins(vec![0; len as usize]), (10,));
         let plan = builder.checkpoint(1, save, restore).checkpoints.unwrap();
         let arena = Arena::create(&Spec::default()).unwrap();
-        let block = Arc::new(arena.alloc(0, 80, Placement::Packed).unwrap());
+        let block = Arc::new(arena.alloc(0, 80, BlockPlacement::Packed).unwrap());
         let fits = |words: &[u64]| {
             let received = ReceivedArray {
                 block: Arc::clone(&block),

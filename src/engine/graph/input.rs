@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use super::Node;
-use crate::array::{Array, ArrayMut, Element, Place, PlaceMut};
+use crate::array::{Array, ArrayMut, Element, ArrayLocation, ArrayMutLocation};
 use crate::kernel::{Arg, OwnedParam, OwnedParams, RetrySafe, Scalar, Slot, for_each_arity};
 
 /// Where the nodes that are passed to a new one are noted.
@@ -106,7 +106,7 @@ macro_rules! arrays_given {
         impl<T: Element> Input<$param> for $arg {
             #[inline]
             fn slot(self, wiring: &mut Wiring<'_>) -> Slot<$held> {
-                wiring.array(match self.place() {
+                wiring.array(match self.location() {
                     $place::Block(block, _) => Some(block.arena_id()),
                     _ => None,
                 });
@@ -116,11 +116,11 @@ macro_rules! arrays_given {
     )* };
 }
 arrays_given! {
-    &Array<T> => &Array<T>, Array<T>, Place;
-    Array<T> => &Array<T>, Array<T>, Place;
-    &Array<T> => &[T], Array<T>, Place;
-    Array<T> => &[T], Array<T>, Place;
-    ArrayMut<T> => ArrayMut<T>, Option<ArrayMut<T>>, PlaceMut;
+    &Array<T> => &Array<T>, Array<T>, ArrayLocation;
+    Array<T> => &Array<T>, Array<T>, ArrayLocation;
+    &Array<T> => &[T], Array<T>, ArrayLocation;
+    Array<T> => &[T], Array<T>, ArrayLocation;
+    ArrayMut<T> => ArrayMut<T>, Option<ArrayMut<T>>, ArrayMutLocation;
 }
 
 macro_rules! taken {

@@ -213,7 +213,7 @@ fn fill<S: Scan>(part: &[S::From], before: &[S::To], to: &mut [S::To]) -> Result
 }
 
 fn fresh<S: Scan>(part: &[S::From], before: &[S::To]) -> Result<Array<S::To>, String> {
-    let mut to = ArrayMut::unfilled(part.len());
+    let mut to = ArrayMut::uninit(part.len());
     fill::<S>(part, before, &mut to)?;
     Ok(to.seal())
 }

@@ -114,7 +114,7 @@ impl Engine {
         shape: Shape,
         kernel: &'static str,
     ) -> Result<ArrayMut<U>, JobError> {
-        let out = self.unfilled(shape);
+        let out = self.uninit(shape);
         out.map_err(|full| Failed::new(JobErrorKind::ArenaFull(full), kernel, 0).into())
     }
 
@@ -230,7 +230,7 @@ pub(super) fn apply_fresh<T: Element, U: Element, P: Param, W: Work<T, U, P>>(
     series: u64,
     with: Extra<'_, P>,
 ) -> Array<U> {
-    let mut to = ArrayMut::unfilled(from.len());
+    let mut to = ArrayMut::uninit(from.len());
     W::run(from, &mut to, Within { first, series }, with.0);
     to.seal()
 }

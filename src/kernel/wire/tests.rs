@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use proptest::prelude::*;
 
 use super::*;
-use crate::arena::{Arena, Backing, Placement, Spec};
+use crate::arena::{Arena, Backing, BlockPlacement, Spec};
 use crate::array::{Array, ArrayMut, LaneChunk, LaneCount, TileMut};
 use crate::kernel::{BadReply, Host, HostRef, Param, Receiving, Reply, Unreachable, Words};
 
@@ -136,7 +136,7 @@ proptest! {
             static ARENA: std::cell::OnceCell<Arc<Arena>> = const { std::cell::OnceCell::new() };
         }
         let arena = ARENA.with(|arena| Arc::clone(arena.get_or_init(|| Arena::create(&spec).unwrap())));
-        let block = Arc::new(arena.alloc(1, 256, Placement::Packed).unwrap());
+        let block = Arc::new(arena.alloc(1, 256, BlockPlacement::Packed).unwrap());
         let sent = || vec![ReceivedArray { block: Arc::clone(&block), skip, len }];
         if let Ok(array) = receives::<Array<u32>>(&words, sent()) {
             prop_assert_eq!(array.len() as u64 * 4, len);

@@ -180,7 +180,7 @@ impl EngineState {
         let (lane, calls) = (actor.lane(), actor.calls.len());
         self.actors.waiting_calls += 1;
         self.list_actor(index);
-        crate::sync::point!("call.kept");
+        crate::sync::point!("call.retained");
         // Flags are set: the lane rings before it runs dry.
         if calls > 1 && !calls.is_multiple_of(LOOK_EVERY) {
             return;

@@ -36,7 +36,7 @@ impl EngineState {
                 actor.full_starts = 0;
                 if let ActorStage::Starting { lane } = actor.stage {
                     actor.stage = ActorStage::Hosted { lane };
-                    crate::sync::point!("actor.here");
+                    crate::sync::point!("actor.ready");
                     self.list_actor(index);
                     self.flag(lane);
                 }

@@ -273,7 +273,7 @@ fn copy(block: &Arc<Block>, skip: u64, shape: Shape) -> Result<ArrayMut<u8>, Unl
     let len = from.len() as u64;
     let to = block
         .arena()
-        .alloc(0, len, crate::arena::Placement::Pages)
+        .alloc(0, len, crate::arena::BlockPlacement::Pages)
         .map_err(Unloaded::Full)?;
     let mut copy = ArrayMut::<u8>::from_block(to, 0, shape);
     copy.copy_from_slice(&from);

@@ -295,7 +295,7 @@ fn targets_of_waiting_events_are_bounded() {
 #[test]
 fn a_held_pipe_of_a_dead_worker_blocks_nothing() {
     let bench = Bench::new();
-    let pipe = pipe::copy(bench.pipes[0].as_fd()).unwrap();
+    let pipe = pipe::duplicate(bench.pipes[0].as_fd()).unwrap();
     bench.phase.set(Phase::Running(1));
     bench.write(StreamKind::Stdout, b"the worker\n");
     let writer = std::thread::spawn(move || {

@@ -1,7 +1,7 @@
 //! Memory that has to be committed is waited for without the lock, and asked for in vain once.
 
 use super::*;
-use crate::arena::Placement;
+use crate::arena::BlockPlacement;
 use crate::supervisor::monitor::Monitor;
 
 /// The kernel has returned arrays before.
@@ -20,7 +20,7 @@ fn nobody_waits_under_the_lock_for_memory_that_is_being_committed() {
     let (shared, consumers) = fixture(1, 1);
     make_known(&shared);
     let arena = Arc::clone(&shared.arena);
-    let turns = [0, 1].map(|region| arena.hold_turn(region));
+    let turns = [0, 1].map(|region| arena.hold_commit_lock(region));
     let other = Arc::clone(&shared);
     // Too long for a slot, and nothing is committed yet.
     let long = std::thread::spawn(move || {
@@ -53,7 +53,7 @@ fn what_there_was_no_room_for_is_asked_for_again_when_there_is_more() {
     let (shared, consumers) = fixture(1, 1);
     make_known(&shared);
     let arena = Arc::clone(&shared.arena);
-    let full = arena.alloc(0, arena.capacity(), Placement::Packed).unwrap();
+    let full = arena.alloc(0, arena.capacity(), BlockPlacement::Packed).unwrap();
     let first = submit(&shared);
     assert_ne!(short_of(&shared), 0);
     // As the monitor notes it.

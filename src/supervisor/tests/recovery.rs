@@ -1,7 +1,7 @@
 //! Workers that die between any two of their steps, beside others that live: the recovery against a model.
 
 use super::*;
-use crate::arena::Placement;
+use crate::arena::BlockPlacement;
 use crate::sys::asked;
 
 const LANES: usize = 4;
@@ -84,7 +84,7 @@ impl World {
     fn new(workers: usize) -> Self {
         let lanes = LANES / workers;
         let (shared, consumers) = with_lanes(workers as u16, lanes as u16, workers);
-        let input = shared.arena.alloc(0, 1000, Placement::Packed).unwrap();
+        let input = shared.arena.alloc(0, 1000, BlockPlacement::Packed).unwrap();
         let world = Self {
             shared,
             workers,

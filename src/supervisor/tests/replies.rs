@@ -299,7 +299,7 @@ impl Worker {
         let mut model = Model::default();
         let input = Arc::new(
             arena
-                .alloc(0, 1000, crate::arena::Placement::Packed)
+                .alloc(0, 1000, crate::arena::BlockPlacement::Packed)
                 .unwrap(),
         );
         let mut kept: Vec<Arc<Block>> = Vec::new();

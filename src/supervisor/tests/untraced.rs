@@ -50,7 +50,7 @@ fn looks_at_the_clock(tracer: Option<Owner>) -> u64 {
     if let Some(owner) = &tracer {
         shared.lock().begin_trace(Arc::clone(&owner.0));
     }
-    let before = clock::looks();
+    let before = clock::reads();
     for n in 0..JOBS {
         let id = submit(&shared);
         if n % 10 == 9 {
@@ -63,7 +63,7 @@ fn looks_at_the_clock(tracer: Option<Owner>) -> u64 {
         assert_eq!(answer(&shared, id).as_deref(), Some("value"));
     }
     die(&shared, 0);
-    clock::looks() - before
+    clock::reads() - before
 }
 
 #[test]

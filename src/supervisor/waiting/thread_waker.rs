@@ -41,7 +41,7 @@ pub(crate) struct Words<'s>(Vec<(&'s AtomicU32, u32)>);
 impl<'s> Words<'s> {
     /// One is kept for the thread's own.
     pub(in crate::supervisor) fn has_room(&self) -> bool {
-        self.0.len() + 1 < futex::MOST_WORDS
+        self.0.len() + 1 < futex::MAX_WORDS
     }
 
     pub(in crate::supervisor) fn push(&mut self, word: &'s AtomicU32, holds: u32) {

@@ -1,17 +1,17 @@
-//! Which system calls a locked-down process has, and what every call is called.
+//! The system calls of a sandboxed process, and the names of all system calls.
 
 use seccompiler::SeccompCmpOp::{self, Eq, Gt, MaskedEq, Ne};
 use seccompiler::{SeccompCmpArgLen, SeccompCondition, SeccompRule};
 
-/// The numbers of these calls, on this processor.
+/// Numbers and names of these calls, for this processor.
 macro_rules! numbers {
     ($($name:ident)*) => { &[$((libc::$name, stringify!($name))),*] };
 }
 
-/// A number, and the name with `SYS_` in front.
+/// A number, and the name with the prefix `SYS_`.
 type Named = (libc::c_long, &'static str);
 
-/// Calls that look at nothing but this process, whatever their arguments are.
+/// Allowed with any arguments: they concern this process only.
 pub(super) const FREE: &[Named] = numbers! {
     SYS_sched_yield SYS_nanosleep SYS_gettimeofday
     SYS_munmap SYS_brk SYS_getrandom SYS_membarrier SYS_ppoll SYS_pselect6
@@ -21,13 +21,13 @@ pub(super) const FREE: &[Named] = numbers! {
     SYS_getcpu SYS_getrusage SYS_times SYS_sysinfo
 };
 
-/// The same, with the names that only this processor has.
+/// The same, for calls that only this processor has.
 #[cfg(target_arch = "x86_64")]
 pub(super) const FREE_HERE: &[Named] = numbers! { SYS_time SYS_poll SYS_select SYS_getrlimit };
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) const FREE_HERE: &[Named] = numbers! {};
 
-/// Calls by which ordinary libraries look round: they are told that it is not allowed (`EACCES`) and go on without.
+/// Refused with `EACCES`: ordinary libraries try them, and work without.
 pub(super) const REFUSED: &[Named] = numbers! {
     SYS_openat SYS_openat2 SYS_fstat SYS_newfstatat SYS_statx SYS_statfs SYS_fstatfs SYS_faccessat SYS_faccessat2
     SYS_readlinkat SYS_getcwd SYS_getdents64 SYS_chdir SYS_fchdir SYS_mkdirat SYS_mknodat SYS_unlinkat SYS_linkat
@@ -49,7 +49,7 @@ pub(super) const REFUSED: &[Named] = numbers! {
     SYS_rt_sigtimedwait SYS_rt_sigsuspend SYS_get_robust_list
 };
 
-/// The same, with the names that only this processor has.
+/// The same, for calls that only this processor has.
 #[cfg(target_arch = "x86_64")]
 pub(super) const REFUSED_HERE: &[Named] = numbers! {
     SYS_open SYS_creat SYS_stat SYS_lstat SYS_access SYS_readlink SYS_getdents SYS_mkdir SYS_rmdir SYS_mknod SYS_unlink
@@ -60,10 +60,10 @@ pub(super) const REFUSED_HERE: &[Named] = numbers! {
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) const REFUSED_HERE: &[Named] = numbers! {};
 
-/// Calls that look as if this kernel were older (`ENOSYS`), so that the older way is taken, which has a check.
+/// Reported as unknown (`ENOSYS`), so that libraries fall back to an older call whose arguments can be checked.
 pub(super) const UNKNOWN: &[Named] = numbers! { SYS_clone3 SYS_mremap SYS_futex_waitv };
 
-/// Names of the rest, for messages. Whatever is not allowed above ends the process.
+/// Names of the rest, for messages. A call that is in no list above ends the process.
 const OTHERS: &[Named] = numbers! {
     SYS_clock_gettime SYS_clock_getres SYS_clock_nanosleep SYS_sched_getaffinity
     SYS_futex SYS_write SYS_writev SYS_close SYS_mmap SYS_mprotect SYS_madvise SYS_rt_sigaction SYS_shmget SYS_shmat SYS_shmctl
@@ -95,10 +95,10 @@ const OTHERS_HERE: &[Named] = numbers! {
 #[cfg(not(target_arch = "x86_64"))]
 const OTHERS_HERE: &[Named] = numbers! {};
 
-/// Bit of a call's number by which x86_64 tells its second set of entries, with 32-bit pointers.
+/// The bit of a call's number that selects x86_64's x32 interface, with 32-bit pointers.
 const X32: u32 = 0x4000_0000;
 
-/// All lists: what has a name here.
+/// All lists.
 const ALL: [&[Named]; 7] = [
     FREE,
     FREE_HERE,
@@ -109,7 +109,7 @@ const ALL: [&[Named]; 7] = [
     OTHERS_HERE,
 ];
 
-/// What this call is called: `ptrace`, `x32 getpid`, `number 999`.
+/// The name of a call: `ptrace`, `x32 getpid`, `system call 9999`.
 pub fn name(number: u32) -> String {
     if cfg!(target_arch = "x86_64") && number & X32 != 0 {
         return format!("x32 {}", name(number & !X32));
@@ -125,26 +125,26 @@ pub fn name(number: u32) -> String {
     }
 }
 
-/// What the arguments of calls are compared with.
+/// Values with which the filters compare arguments.
 #[derive(Debug, Clone)]
 pub(super) struct Own {
-    /// This process.
+    /// The id of this process.
     pub(super) pid: u32,
-    /// Descriptors that may be written to: logs and the bell.
+    /// Descriptors that may be written to: logs and the doorbell.
     pub(super) writable: Vec<u32>,
-    /// Descriptors that messages may be sent on, until they are closed: the handshake's.
+    /// The descriptors of the handshake, on which messages may be sent until they are closed.
     pub(super) channel: Vec<u32>,
-    /// Descriptors that may not be closed: what watches the supervisor.
-    pub(super) kept: Vec<u32>,
+    /// Descriptors that must not be closed: they watch the supervisor.
+    pub(super) unclosable: Vec<u32>,
 }
 
-/// Calls that are allowed with some arguments: any one of the rules has to fit, and in it every condition.
+/// Calls with rules: a call is covered if one of its rules matches, and a rule matches if all its conditions do.
 pub(super) type Checked = Vec<(libc::c_long, Vec<SeccompRule>)>;
 
 const INT: SeccompCmpArgLen = SeccompCmpArgLen::Dword;
 const LONG: SeccompCmpArgLen = SeccompCmpArgLen::Qword;
 
-/// One argument against one value.
+/// Argument index, length, operator and value.
 type Condition = (u8, SeccompCmpArgLen, SeccompCmpOp, u64);
 
 fn rule(conditions: impl IntoIterator<Item = Condition>) -> seccompiler::Result<SeccompRule> {
@@ -160,17 +160,17 @@ fn first_is_one_of(values: impl IntoIterator<Item = u64>) -> seccompiler::Result
     rules.collect()
 }
 
-/// No page of code can be made, and none of a file be mapped: private memory only, of the kind that the ceiling on memory counts.
-/// What grows downward is a stack to the system, and no data; what is locked is taken from others. Nothing of the C libraries or
-/// of Rust asks for these: stacks of threads have another flag.
+/// Flags of `mmap` that are checked: only private anonymous memory may be mapped, of the kind that the memory ceiling
+/// counts. Linux counts what grows downward as stack and not as data, and locked memory is taken from other processes.
+/// Neither the C libraries nor Rust use these: thread stacks have another flag.
 const MAP_KIND: u64 = 0x0f | (libc::MAP_ANONYMOUS | libc::MAP_GROWSDOWN | libc::MAP_LOCKED) as u64;
-/// The huge pages that somebody has put aside for others. An allocator that was told to prefer them does without.
-const MAP_PUT_ASIDE: u64 = libc::MAP_HUGETLB as u64;
+/// Huge pages that an administrator has reserved. An allocator configured to prefer them falls back to ordinary ones.
+const MAP_RESERVED: u64 = libc::MAP_HUGETLB as u64;
 const MAP_PRIVATE_MEMORY: u64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
 const EXECUTABLE: u64 = libc::PROT_EXEC as u64;
 
-/// To sleep and to wake, which is all that may be done with words that other processes see too: who sleeps on one may not be
-/// moved from here to another word, where nobody would wake it. A joined thread and semaphores need them.
+/// Futex operations on words that other processes see too: waiting and waking only. Requeuing could move a waiter of
+/// another process to a word where nothing wakes it. Joining threads and semaphores need these.
 const PLAIN_FUTEX: [u64; 4] = [
     libc::FUTEX_WAIT as u64,
     libc::FUTEX_WAKE as u64,
@@ -178,19 +178,21 @@ const PLAIN_FUTEX: [u64; 4] = [
     libc::FUTEX_WAKE_BITSET as u64,
 ];
 const PRIVATE_FUTEX: u64 = libc::FUTEX_PRIVATE_FLAG as u64;
-/// What may be done with words that only this process sees: all but locks with an owner, who may be said to be in another one.
+/// Further operations on words that only this process sees: all but locks with an owner, which could be given a thread
+/// of another process.
 const OWN_FUTEX: [u64; 3] = [
     libc::FUTEX_REQUEUE as u64,
     libc::FUTEX_CMP_REQUEUE as u64,
     libc::FUTEX_WAKE_OP as u64,
 ];
-/// What is done, without the clock by which it ends.
+/// Mask of the operation, without the clock flag.
 const FUTEX_OPERATION: u64 = !(libc::FUTEX_CLOCK_REALTIME as u64);
 
-/// The last of the clocks that are nobody's. Numbers below zero, which are large ones here, are those of processes and threads.
+/// The last clock that belongs to no process. Negative numbers, which are large ones here, are the clocks of processes
+/// and threads.
 const LAST_CLOCK: u64 = libc::CLOCK_TAI as u64;
 
-/// How the C libraries start a thread: everything shared. glibc's flags, and musl's with `CLONE_DETACHED`.
+/// Flags with which the C libraries start a thread. musl adds `CLONE_DETACHED`.
 const THREAD: u64 = (libc::CLONE_VM
     | libc::CLONE_FS
     | libc::CLONE_FILES
@@ -202,10 +204,10 @@ const THREAD: u64 = (libc::CLONE_VM
     | libc::CLONE_CHILD_CLEARTID) as u64;
 const THREADS: [u64; 2] = [THREAD, THREAD | libc::CLONE_DETACHED as u64];
 
-/// Names a range of memory in `/proc/PID/maps`.
+/// Names a memory range in `/proc/PID/maps`.
 const PR_SET_VMA: u64 = 0x5356_4d41;
 const PR_GET_SECCOMP: u64 = 21;
-const QUESTIONS_OF_PRCTL: [u64; 6] = [
+const ALLOWED_PRCTL: [u64; 6] = [
     libc::PR_SET_NAME as u64,
     libc::PR_GET_NAME as u64,
     libc::PR_GET_DUMPABLE as u64,
@@ -214,7 +216,7 @@ const QUESTIONS_OF_PRCTL: [u64; 6] = [
     PR_SET_VMA,
 ];
 
-/// What memory that nobody else sees may be advised; the rest is refused.
+/// Advice allowed on private memory; other advice is refused.
 pub(super) const ADVICE: [u64; 6] = [
     libc::MADV_NORMAL as u64,
     libc::MADV_WILLNEED as u64,
@@ -223,13 +225,13 @@ pub(super) const ADVICE: [u64; 6] = [
     libc::MADV_HUGEPAGE as u64,
     libc::MADV_NOHUGEPAGE as u64,
 ];
-/// Advice that takes memory away from its segment: whoever gives it wants to do harm.
+/// Advice that takes memory away from its segment: only an attacker uses it.
 const PUNCHING: [u64; 3] = [
     libc::MADV_REMOVE as u64,
     libc::MADV_HWPOISON as u64,
     libc::MADV_SOFT_OFFLINE as u64,
 ];
-/// Commands of `fcntl` that would end the watch over the supervisor, or seal.
+/// Commands of `fcntl` that could end the watch over the supervisor, or seal a segment.
 const HARMFUL_FCNTL: [u64; 4] = [
     libc::F_SETFL as u64,
     libc::F_SETOWN as u64,
@@ -241,7 +243,8 @@ fn none_of(index: u8, values: &[u64]) -> seccompiler::Result<SeccompRule> {
     rule(values.iter().map(|&value| (index, INT, Ne, value)))
 }
 
-/// Any descriptor in the first argument but these. No rule at all fits everything, and so does a list of none.
+/// Rules that match any first argument except these descriptors. An empty list of rules matches every call, as this
+/// does for no descriptors.
 fn others(descriptors: &[u32]) -> seccompiler::Result<Vec<SeccompRule>> {
     let values: Vec<u64> = descriptors.iter().map(|&fd| fd.into()).collect();
     if values.is_empty() {
@@ -250,7 +253,8 @@ fn others(descriptors: &[u32]) -> seccompiler::Result<Vec<SeccompRule>> {
     Ok(vec![none_of(0, &values)?])
 }
 
-/// Calls that this process may make with these arguments only: others end it. For those without a rule any will do.
+/// Calls allowed with the arguments that these rules match; other arguments end the process. A call without rules is
+/// always allowed.
 pub(super) fn checked(own: &Own) -> seccompiler::Result<Checked> {
     let pid = u64::from(own.pid);
     let private = PLAIN_FUTEX.into_iter().chain(OWN_FUTEX);
@@ -259,7 +263,7 @@ pub(super) fn checked(own: &Own) -> seccompiler::Result<Checked> {
     let futex = futex.map(|what| rule([(1, INT, MaskedEq(FUTEX_OPERATION), what)]));
     Ok(vec![
         (libc::SYS_futex, futex.collect::<seccompiler::Result<_>>()?),
-        (libc::SYS_close, others(&own.kept)?),
+        (libc::SYS_close, others(&own.unclosable)?),
         (
             libc::SYS_mmap,
             vec![rule([
@@ -279,23 +283,23 @@ pub(super) fn checked(own: &Own) -> seccompiler::Result<Checked> {
                 .into_iter()
                 .collect::<Result<_, _>>()?,
         ),
-        (libc::SYS_prctl, first_is_one_of(QUESTIONS_OF_PRCTL)?),
-        // Asking for one's own limits; the ceiling on memory cannot be raised.
+        (libc::SYS_prctl, first_is_one_of(ALLOWED_PRCTL)?),
+        // Only reading its own limits: the memory ceiling cannot be raised.
         (
             libc::SYS_prlimit64,
             vec![rule([(0, INT, Eq, 0), (2, LONG, Eq, 0)])?],
         ),
-        // The handler that notes what was denied stays.
+        // The handler that records denied calls must stay.
         (
             libc::SYS_rt_sigaction,
             vec![none_of(0, &[libc::SIGSYS as u64])?],
         ),
         (libc::SYS_kill, first_is_one_of([pid])?),
         (libc::SYS_tgkill, first_is_one_of([pid])?),
-        // musl's `raise`, on the first thread, whose number is the process's.
+        // musl's `raise` on the first thread, whose number is the process id.
         (libc::SYS_tkill, first_is_one_of([pid])?),
         (libc::SYS_fcntl, vec![none_of(1, &HARMFUL_FCNTL)?]),
-        // With any arguments as far as this list goes: most of them are refused, below.
+        // Allowed by this filter; `refused_with` refuses most arguments.
         (libc::SYS_sched_setaffinity, vec![]),
         (libc::SYS_sched_getaffinity, vec![]),
         (libc::SYS_clock_gettime, vec![]),
@@ -307,7 +311,7 @@ pub(super) fn checked(own: &Own) -> seccompiler::Result<Checked> {
     ])
 }
 
-/// Calls that are refused with `EACCES` when one of the rules fits, or when there is none.
+/// Calls refused with `EACCES` if one of the rules matches, or if there is none.
 pub(super) fn refused_with(own: &Own) -> seccompiler::Result<Checked> {
     Ok(vec![
         (libc::SYS_write, others(&own.writable)?),
@@ -332,12 +336,12 @@ pub(super) fn refused_with(own: &Own) -> seccompiler::Result<Checked> {
         ),
         (
             libc::SYS_mmap,
-            vec![rule([(3, LONG, MaskedEq(MAP_PUT_ASIDE), MAP_PUT_ASIDE)])?],
+            vec![rule([(3, LONG, MaskedEq(MAP_RESERVED), MAP_RESERVED)])?],
         ),
     ])
 }
 
-/// Advice that looks as if this kernel did not know it.
+/// Advice that is reported as unknown.
 pub(super) fn unknown_with() -> seccompiler::Result<Checked> {
     Ok(vec![(libc::SYS_madvise, vec![none_of(2, &ADVICE)?])])
 }

@@ -1,9 +1,9 @@
-//! Taking rights away from this process: seccomp, Landlock and `mseal`, for good.
+//! Dropping rights of this process permanently: seccomp, Landlock and `mseal`.
 //!
-//! Three filters lie on top of each other, and the strictest answer counts. The first lets [`calls`] pass that are
-//! allowed or refused, and traps the rest: [`trap`] notes the number and the process ends. The second refuses with
-//! `EACCES` what libraries may try, the third answers `ENOSYS` where there is an older way. A call by another
-//! architecture's entry (`int 0x80`) ends the process without a note.
+//! Three seccomp filters are stacked, and the strictest answer counts. The first passes [`calls`] that are allowed or
+//! refused and traps the rest: [`trap`] records the number and the process ends. The second refuses with `EACCES` what
+//! libraries may try. The third answers `ENOSYS` where an older call exists. A call through another architecture's
+//! entry (`int 0x80`) ends the process without a record.
 
 mod calls;
 mod trap;
@@ -27,28 +27,30 @@ use super::inject::allowed;
 pub use calls::name;
 pub use trap::call;
 
-/// What the running kernel has of all this; by default nothing.
+/// Sandboxing features of the running version of Linux. Defaults to none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kernel {
-    /// Filters on system calls, with all the answers that are needed.
+pub struct SandboxFeatures {
+    /// System call filters, with all answers that are needed.
     pub seccomp: bool,
-    /// Version of Landlock's interface, 0 for none.
+    /// Version of Landlock's interface; 0: none.
     pub landlock: u32,
-    /// Maps can be sealed.
+    /// Sealing of maps.
     pub mseal: bool,
 }
 
-/// From the kernel's include/uapi/linux/landlock.h and seccomp.h.
+/// From Linux' include/uapi/linux/landlock.h and seccomp.h.
 const LANDLOCK_CREATE_RULESET_VERSION: u32 = 1;
 const SECCOMP_GET_ACTION_AVAIL: u32 = 2;
 
-/// Asks the kernel; changes nothing. What it does not know is lacking, and so is what a container forbids to ask for.
+/// Detects the features; changes nothing. A feature that Linux does not know, or that a container hides, counts as
+/// missing.
 ///
-/// Any other failure says nothing about the kernel, so it is an error: what is there must not be left out for it.
-pub fn kernel() -> Result<Kernel> {
+/// # Errors
+/// Any other failure says nothing about Linux, and a feature must not be skipped because of it.
+pub fn features() -> Result<SandboxFeatures> {
     let available = |action: u32| {
         let answer = ask("seccomp", || {
-            // SAFETY: the call reads one number behind the pointer, which is live.
+            // SAFETY: the call reads one number, which is live.
             unsafe {
                 libc::syscall(
                     libc::SYS_seccomp,
@@ -61,7 +63,7 @@ pub fn kernel() -> Result<Kernel> {
         Ok(answer?.is_some())
     };
     let landlock = ask("landlock_create_ruleset", || {
-        // SAFETY: with this flag and no attributes the call reads no memory and answers with a number.
+        // SAFETY: with this flag and no attributes the call reads no memory and returns a number.
         unsafe {
             libc::syscall(
                 libc::SYS_landlock_create_ruleset,
@@ -72,10 +74,10 @@ pub fn kernel() -> Result<Kernel> {
         }
     })?;
     let mseal = ask("mseal", || {
-        // SAFETY: sealing no bytes changes nothing.
+        // SAFETY: sealing an empty range changes nothing.
         unsafe { libc::syscall(libc::SYS_mseal, std::ptr::null::<u8>(), 0_usize, 0_u64) }
     })?;
-    Ok(Kernel {
+    Ok(SandboxFeatures {
         seccomp: available(libc::SECCOMP_RET_KILL_PROCESS)?
             && available(libc::SECCOMP_RET_TRAP)?
             && available(libc::SECCOMP_RET_ERRNO)?,
@@ -84,14 +86,14 @@ pub fn kernel() -> Result<Kernel> {
     })
 }
 
-/// The answer to a question about the kernel; `None` if it has no such thing.
+/// The answer to a query; `None` if the feature is missing.
 fn ask(call: &'static str, question: impl Fn() -> c_long) -> Result<Option<c_long>> {
     match allowed().and_then(|()| Errno::result(question())) {
         Ok(answer) => Ok(Some(answer)),
         Err(Errno::ENOSYS | Errno::EOPNOTSUPP | Errno::EINVAL | Errno::EPERM | Errno::EACCES) => {
             Ok(None)
         }
-        Err(errno) => Err(Error::new(call, errno, "what this kernel has")),
+        Err(errno) => Err(Error::new(call, errno, "this version of Linux")),
     }
 }
 
@@ -100,7 +102,7 @@ fn unread(error: &std::io::Error, folder: &str) -> Error {
     Error::new("readdir", errno, folder)
 }
 
-/// The descriptors of this process.
+/// The open descriptors of this process.
 pub fn descriptors() -> Result<Vec<RawFd>> {
     let error = |error: std::io::Error| unread(&error, "/proc/self/fd");
     allowed().map_err(|errno| error(errno.into()))?;
@@ -109,28 +111,28 @@ pub fn descriptors() -> Result<Vec<RawFd>> {
         let name = entry.map_err(error)?.file_name();
         numbers.extend(name.to_str().and_then(|name| name.parse::<RawFd>().ok()));
     }
-    // One of them was the folder's own, which is closed again.
+    // Drops the descriptor of the folder itself, which is closed again.
     // SAFETY: fcntl with F_GETFD takes a number and changes nothing.
     numbers.retain(|&fd| unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0);
     numbers.sort_unstable();
     Ok(numbers)
 }
 
-/// Closes every descriptor but these. Whoever owns one of the others has a number that leads nowhere.
+/// Closes every descriptor except these. Values that own one of the others keep a number that is not open.
 ///
-/// For a process that locks itself down next: no descriptor can be opened then, so no number leads to another file.
+/// For a process that enters the sandbox next: it can open no descriptor then, so no number gets another meaning.
 pub fn close_others(keep: &[RawFd]) -> Result<()> {
     for fd in descriptors()?.into_iter().filter(|fd| !keep.contains(fd)) {
         allowed().map_err(|errno| Error::new("close", errno, format!("descriptor {fd}")))?;
-        // Whatever it answers, the descriptor is closed.
-        // SAFETY: what owns the number finds it closed, at worst (an error of `close`); it never gets another meaning,
-        // because this process opens nothing any more.
+        // Whatever `close` returns, the descriptor is closed.
+        // SAFETY: the owner of the number at worst gets an error when it closes it too; the number never gets another
+        // meaning, because this process opens nothing from now on.
         unsafe { libc::close(fd) };
     }
     Ok(())
 }
 
-/// How many threads this process has.
+/// Number of threads of this process.
 pub fn threads() -> Result<usize> {
     allowed()
         .map_err(std::io::Error::from)
@@ -139,29 +141,29 @@ pub fn threads() -> Result<usize> {
         .map_err(|error| unread(&error, "/proc/self/task"))
 }
 
-/// What a locked-down process keeps.
+/// Descriptors that a sandboxed process keeps.
 #[derive(Debug, Clone, Default)]
 pub struct Keep {
-    /// Descriptors that it may write to.
+    /// It may write to these.
     pub writable: Vec<RawFd>,
-    /// Descriptors that it may send messages on, as long as they are open.
+    /// It may send messages on these while they are open.
     pub channel: Vec<RawFd>,
-    /// Descriptors that it may not close.
+    /// It must not close these.
     pub unclosable: Vec<RawFd>,
 }
 
-/// Takes all rights to files, sockets and other processes from this process, and from every thread that it starts
-/// later, for good. What `kernel` lacks is left out.
+/// Permanently drops all rights of this process, and of threads it starts later, to files, sockets and other processes.
+/// Skips what `features` lacks.
 ///
-/// A system call that is denied is noted in `record` and ends the process. To be called while there is one thread.
-pub fn lock_down(kernel: Kernel, keep: &Keep, record: &'static AtomicU32) -> Result<()> {
+/// A denied system call is recorded in `record` and ends the process. Must be called while there is one thread.
+pub fn lock_down(features: SandboxFeatures, keep: &Keep, record: &'static AtomicU32) -> Result<()> {
     allowed()
         .and_then(|()| nix::sys::prctl::set_no_new_privs())
         .map_err(|errno| Error::new("prctl(NO_NEW_PRIVS)", errno, "this process"))?;
-    if kernel.landlock > 0 {
+    if features.landlock > 0 {
         restrict()?;
     }
-    if kernel.seccomp {
+    if features.seccomp {
         trap::install(record)?;
         for program in programs(keep)? {
             allowed().map_err(|errno| seccomp(&errno))?;
@@ -175,12 +177,12 @@ fn seccomp(error: &dyn std::fmt::Display) -> Error {
     Error::new("seccomp", Errno::EINVAL, error.to_string())
 }
 
-/// No file, no port, no signal and no abstract socket outside: an empty list of exceptions.
+/// Applies Landlock without any exception: no file, no port, and no signal or abstract socket outside the process.
 fn restrict() -> Result<()> {
     let error = |error: &dyn std::fmt::Display| {
         Error::new("landlock_restrict_self", Errno::EINVAL, error.to_string())
     };
-    // The best that the running kernel has of what this release of the crate knows.
+    // Best effort: what the running version of Linux has of what this release of the crate knows.
     let abi = ABI::V7;
     allowed().map_err(|errno| error(&errno))?;
     let rules = Ruleset::default()
@@ -200,14 +202,14 @@ fn restrict() -> Result<()> {
         })
 }
 
-/// The filters, in the order in which they are put on: the last one traps what put the others on.
+/// The filters in the order in which they are installed: the last one forbids installing more.
 fn programs(keep: &Keep) -> Result<[BpfProgram; 3]> {
     let numbers = |list: &[RawFd]| list.iter().map(|&fd| fd.cast_unsigned()).collect();
     let own = calls::Own {
         pid: std::process::id(),
         writable: numbers(&keep.writable),
         channel: numbers(&keep.channel),
-        kept: numbers(&keep.unclosable),
+        unclosable: numbers(&keep.unclosable),
     };
     let build = || -> seccompiler::Result<_> {
         let refused = lists(&[calls::REFUSED, calls::REFUSED_HERE]);
@@ -233,7 +235,7 @@ fn programs(keep: &Keep) -> Result<[BpfProgram; 3]> {
     ])
 }
 
-/// Calls without a look at their arguments.
+/// Calls whose arguments are not checked.
 fn lists(lists: &[&[(libc::c_long, &str)]]) -> BTreeMap<i64, Vec<SeccompRule>> {
     let all = lists.iter().copied().flatten();
     all.map(|&(number, _)| (number, Vec::new())).collect()
@@ -250,21 +252,21 @@ fn program(
         .map_err(|error| seccomp(&error))
 }
 
-/// How the filter treats this process: 0 without one, 2 with.
+/// The seccomp mode of this process: 0 without a filter, 2 with one.
 pub fn mode() -> Result<i32> {
     allowed()
-        // SAFETY: the question takes and writes no memory.
+        // SAFETY: the call reads and writes no memory.
         .map(|()| unsafe { libc::prctl(libc::PR_GET_SECCOMP) })
         .and_then(Errno::result)
         .map_err(|errno| Error::new("prctl(GET_SECCOMP)", errno, "this process"))
 }
 
 impl Map {
-    /// Nobody, this process included, can unmap, move or reprotect it any more.
+    /// Seals the map: it can no longer be unmapped, moved or reprotected, not even by this process.
     pub fn seal(&self) -> Result<()> {
         let len = self.len().next_multiple_of(super::page_size());
         allowed()
-            // SAFETY: the range is this live map; sealing changes no byte and takes no right to read or write.
+            // SAFETY: the range is this live map; sealing changes no byte and no right to read or write.
             .map(|()| unsafe { libc::syscall(libc::SYS_mseal, self.base().as_ptr(), len, 0_u64) })
             .and_then(Errno::result)
             .map(drop)
@@ -278,20 +280,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_filters_fit_into_the_kernel() {
+    fn the_filters_are_within_linux_limits() {
         let keep = Keep {
             writable: vec![1, 2, 3],
             channel: vec![5],
             unclosable: vec![4],
         };
         for program in programs(&keep).unwrap() {
-            // The kernel's BPF_MAXINSNS.
+            // Linux' BPF_MAXINSNS.
             assert!(program.len() < 4096, "{} instructions", program.len());
         }
     }
 
     #[test]
-    fn own_descriptors_are_found() {
+    fn open_descriptors_are_listed() {
         let file = fs::File::open("/proc/self/maps").unwrap();
         let number = std::os::fd::AsRawFd::as_raw_fd(&file);
         assert!(descriptors().unwrap().contains(&number));

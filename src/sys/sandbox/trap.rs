@@ -1,4 +1,4 @@
-//! What a denied system call leaves behind: its number, in a word that the supervisor can read.
+//! Records the number of a denied system call in a word that the supervisor can read.
 
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
@@ -7,15 +7,15 @@ use nix::errno::Errno;
 use super::super::error::{Error, Result};
 use super::super::inject::allowed;
 
-/// Where the number goes.
+/// The word that receives the number.
 static RECORD: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Set in the word when it holds a number.
+/// Set in the word if it holds a number.
 const NOTED: u32 = 1 << 31;
-/// `si_code` of a signal that a filter sent, rather than a process.
+/// `si_code` of a SIGSYS sent by a filter rather than by a process.
 const SYS_SECCOMP: i32 = 1;
 
-/// What a filter's SIGSYS tells, as the kernel lays it out on 64-bit machines.
+/// The siginfo of a filter's SIGSYS, as Linux lays it out on 64-bit machines.
 #[repr(C)]
 struct Trapped {
     signal: i32,
@@ -27,22 +27,23 @@ struct Trapped {
     _arch: u32,
 }
 
-/// The call of a record, if there is one.
+/// The call number in a record, if there is one.
 pub fn call(record: u32) -> Option<u32> {
     (record & NOTED != 0).then_some(record & !NOTED)
 }
 
-/// From now on a call that the filter traps is noted in `record`, and ends this process by SIGSYS.
+/// Makes a trapped call store its number in `record` and end this process by SIGSYS.
 pub(super) fn install(record: &'static AtomicU32) -> Result<()> {
-    // Release: pairs with the handler's load.
+    // Release: "record mapped", pairs with the load in `on_trap`.
     RECORD.store(std::ptr::from_ref(record).cast_mut(), Ordering::Release);
     // SAFETY: an all-zero sigaction is valid: no handler, no flags, an empty mask.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = on_trap as *const () as usize;
-    // Back to the default for the next one, which the handler sends itself and which no mask holds up.
+    // SA_RESETHAND and SA_NODEFER: the second SIGSYS, which the handler sends itself, is not blocked and has its
+    // default action.
     action.sa_flags = libc::SA_SIGINFO | libc::SA_RESETHAND | libc::SA_NODEFER | libc::SA_ONSTACK;
     allowed()
-        // SAFETY: the handler only stores into an atomic, and makes system calls that are allowed; `action` is
+        // SAFETY: the handler only stores to an atomic and makes allowed, async-signal-safe system calls; `action` is
         // initialised.
         .map(|()| unsafe { libc::sigaction(libc::SIGSYS, &action, std::ptr::null_mut()) })
         .and_then(Errno::result)
@@ -51,20 +52,20 @@ pub(super) fn install(record: &'static AtomicU32) -> Result<()> {
 }
 
 extern "C" fn on_trap(signal: i32, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
-    // SAFETY: the kernel passes a siginfo_t of its own (128 bytes) to a handler with SA_SIGINFO; it is only read, in
-    // the layout of SIGSYS.
+    // SAFETY: Linux passes its own siginfo_t (128 bytes) to a handler with SA_SIGINFO; it is only read, in the layout
+    // of SIGSYS.
     let trapped = unsafe { &*info.cast::<Trapped>() };
-    // Acquire: pairs with the store in `install`.
+    // Acquire: "record mapped", pairs with the store in `install`.
     let record = RECORD.load(Ordering::Acquire);
     if trapped.code == SYS_SECCOMP && trapped.signal == libc::SIGSYS && trapped.errno == 0 {
         super::super::fault::note_end();
         // SAFETY: `install` stored the address of an atomic that lives as long as the process.
         if let Some(record) = unsafe { record.as_ref() } {
-            // Release: "call noted", read by the supervisor after the exit is confirmed.
+            // Release: "call noted", pairs with the supervisor's load after the exit is confirmed.
             record.store(NOTED | trapped.call.cast_unsigned(), Ordering::Release);
         }
     }
-    // SAFETY: takes numbers only. SIGSYS has its default action again, so this does not return.
+    // SAFETY: takes numbers only. SIGSYS has its default action now, so this does not return.
     unsafe {
         libc::syscall(
             libc::SYS_tgkill,

@@ -16,7 +16,7 @@ use super::monitor::Monitor;
 use super::state::EngineState;
 use super::worker::Status;
 use super::*;
-use crate::arena::Placement;
+use crate::arena::BlockPlacement;
 use crate::array::Array;
 use crate::kernel::wire::{ArgWriter, Lease};
 use crate::kernel::{BadReply, Receiving, Reply};
@@ -179,7 +179,7 @@ impl Attack {
         let mut call = ArgWriter::new(self.shared.arena.id());
         let pick = script.byte();
         if pick & 8 != 0 {
-            let block = self.shared.arena.alloc(0, 1000, Placement::Packed);
+            let block = self.shared.arena.alloc(0, 1000, BlockPlacement::Packed);
             let Ok(block) = block else { return };
             call.word(bytemuck::cast(block.extent().at));
             call.leases.push(Lease::Shared(Arc::new(block)));

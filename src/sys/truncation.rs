@@ -1,7 +1,8 @@
-//! What becomes of this process when somebody takes the memory behind its maps away.
+//! Explains the SIGBUS that follows when another process truncates a mapped segment.
 //!
-//! Whoever may open a segment for writing can cut it; the next access beyond its end is SIGBUS, wherever in the program
-//! that is. There is no way to go on: what was read before may be gone too. So the process ends, but says why.
+//! Any process that may open a segment for writing can truncate it. The next access beyond its end is SIGBUS, anywhere
+//! in the program, and there is no way to continue: data read before may be gone too. The process ends, but a handler
+//! first says why.
 
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
@@ -12,75 +13,77 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 
 use super::inject::allowed;
 
-/// Maps that can be watched at once. Further ones end the process without a reason.
-const PLACES: usize = 2048;
+/// Number of maps that can be watched at once. A SIGBUS in further ones ends the process unexplained.
+const SLOTS: usize = 2048;
 
-/// One map: base 0 is a free place. Written by who owns the place, read by the signal handler.
-struct Place {
+/// One watched map. Written by the owner of the slot (see [`Watched`]), read by the signal handler.
+struct Slot {
+    /// 0: the slot is not filled.
     base: AtomicUsize,
+    /// 0: the slot is free.
     len: AtomicUsize,
     fd: AtomicI32,
-    /// 0 for a control segment, 1 for region 0 and so on.
+    /// 0 for a control segment, 1 for region 0, and so on.
     which: AtomicUsize,
 }
 
-static MAPS: [Place; PLACES] = [const {
-    Place {
+static MAPS: [Slot; SLOTS] = [const {
+    Slot {
         base: AtomicUsize::new(0),
         len: AtomicUsize::new(0),
         fd: AtomicI32::new(-1),
         which: AtomicUsize::new(0),
     }
-}; PLACES];
+}; SLOTS];
 
-/// What handled SIGBUS before.
+/// The action for SIGBUS that was installed before ours.
 static BEFORE: OnceLock<SigAction> = OnceLock::new();
 
-/// Puts the handler before the program's own, once. Where that fails the next map tries again: until then the process ends
-/// without a reason.
+/// Installs the handler in front of the program's own, once. If that fails, the next watched map tries again.
 fn explain_once() {
-    static TRYING: Mutex<()> = Mutex::new(());
+    static INSTALLING: Mutex<()> = Mutex::new(());
     if BEFORE.get().is_some() {
         return;
     }
-    let _trying = TRYING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _installing = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
     if BEFORE.get().is_some() {
         return;
     }
     let flags = SaFlags::SA_SIGINFO | SaFlags::SA_ONSTACK;
     let action = SigAction::new(SigHandler::SigAction(explain), flags, SigSet::empty());
-    // SAFETY: `explain` only calls what a signal handler may call.
+    // SAFETY: `explain` makes async-signal-safe calls only.
     let before = allowed().and_then(|()| unsafe { sigaction(Signal::SIGBUS, &action) });
     if let Ok(before) = before {
-        // Set once: under the lock.
+        // Cannot fail: the lock is held and it was empty.
         let _ = BEFORE.set(before);
     }
 }
 
-/// A map that is watched until this is dropped.
+/// Keeps a map watched until dropped.
 #[derive(Debug)]
 pub struct Watched(Option<usize>);
 
-/// Has an access to this map that ends the process explained on stderr. `region` is `None` for a control segment.
+/// Watches a map: an access to it that ends the process is explained on stderr. `region` is `None` for a control
+/// segment.
 ///
-/// The first call puts a handler of SIGBUS before the program's own, which it calls for everything else.
+/// The first call installs a SIGBUS handler in front of the program's own, to which it passes every other SIGBUS.
 pub fn watch(base: NonNull<u8>, len: usize, fd: RawFd, region: Option<u16>) -> Watched {
     explain_once();
     let address = base.as_ptr().expose_provenance();
-    let free = MAPS.iter().position(|place| {
-        // Acquire and Release: whoever takes the place sees that it was left whole.
-        let taken = place
+    let free = MAPS.iter().position(|slot| {
+        // Acquire: "slot left", pairs with the last store of `Watched::drop`.
+        let taken = slot
             .len
             .compare_exchange(0, len, Ordering::AcqRel, Ordering::Relaxed);
         taken.is_ok()
     });
     if let Some(index) = free {
-        let place = &MAPS[index];
-        place.fd.store(fd, Ordering::Relaxed);
+        let slot = &MAPS[index];
+        slot.fd.store(fd, Ordering::Relaxed);
         let which = region.map_or(0, |region| usize::from(region) + 1);
-        place.which.store(which, Ordering::Relaxed);
-        // Release: "place filled", pairs with `explain`.
-        place.base.store(address, Ordering::Release);
+        slot.which.store(which, Ordering::Relaxed);
+        // Release: "slot filled", pairs with `explain`.
+        slot.base.store(address, Ordering::Release);
     }
     Watched(free)
 }
@@ -88,39 +91,41 @@ pub fn watch(base: NonNull<u8>, len: usize, fd: RawFd, region: Option<u16>) -> W
 impl Drop for Watched {
     fn drop(&mut self) {
         if let Some(index) = self.0 {
-            // Release, both: "place left"; the first pairs with `explain`, the second with `watch`.
+            // Release, both. The first: "slot emptied", pairs with `explain`. The second: "slot left", pairs with
+            // `watch`.
             MAPS[index].base.store(0, Ordering::Release);
             MAPS[index].len.store(0, Ordering::Release);
         }
     }
 }
 
-/// Says what happened, if it happened in one of the watched maps, and lets the program's own handler end it.
+/// SIGBUS handler: prints an explanation for an address in a watched map, then lets the program's own action end the
+/// process.
 extern "C" fn explain(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: the kernel passes a valid description for the time of this call.
+    // SAFETY: Linux passes a siginfo that is valid during this call.
     let address = unsafe { (*info).si_addr() } as usize;
-    let hit = MAPS.iter().find(|place| {
-        // Acquire: "place filled", pairs with `watch`.
-        let base = place.base.load(Ordering::Acquire);
+    let hit = MAPS.iter().find(|slot| {
+        // Acquire: "slot filled", pairs with `watch`.
+        let base = slot.base.load(Ordering::Acquire);
         base != 0
-            && (base..base.saturating_add(place.len.load(Ordering::Relaxed))).contains(&address)
+            && (base..base.saturating_add(slot.len.load(Ordering::Relaxed))).contains(&address)
     });
     let before = BEFORE.get();
-    if let Some(place) = hit {
+    if let Some(slot) = hit {
         let mut text = Text::default();
         text.push(b"arenite: the memory behind ");
-        match place.which.load(Ordering::Relaxed) {
+        match slot.which.load(Ordering::Relaxed) {
             0 => text.push(b"the control segment"),
             which => {
                 text.push(b"region ");
                 text.number(which as u64 - 1);
             }
         }
-        text.push(b" is gone: its segment was cut by another process of this user");
-        // SAFETY: fstat writes into a buffer of its own, and may be called in a signal handler.
+        text.push(b" is gone: its segment was truncated by another process of this user");
+        // SAFETY: fstat writes into a local buffer and is async-signal-safe.
         let len = unsafe {
             let mut stat: libc::stat = std::mem::zeroed();
-            (libc::fstat(place.fd.load(Ordering::Relaxed), &raw mut stat) == 0)
+            (libc::fstat(slot.fd.load(Ordering::Relaxed), &raw mut stat) == 0)
                 .then_some(stat.st_size)
         };
         if let Some(len) = len {
@@ -128,20 +133,21 @@ extern "C" fn explain(signal: i32, info: *mut libc::siginfo_t, context: *mut lib
             text.number(len.unsigned_abs());
             text.push(b" bytes are left)");
         }
-        text.push(b", or /dev/shm has no room for a page of it. This program cannot go on. Backing::Sealed keeps segments from being cut.\n");
-        // SAFETY: writes bytes of this stack to a descriptor, which a signal handler may do.
+        text.push(b", or /dev/shm has no room for a page of it. This program cannot continue. ");
+        text.push(b"Backing::Sealed protects segments from truncation.\n");
+        // SAFETY: writes bytes of this stack to a descriptor; write is async-signal-safe.
         unsafe { libc::write(2, text.bytes.as_ptr().cast(), text.len) };
     } else if let Some(SigHandler::SigAction(handler)) = before.map(SigAction::handler) {
         return handler(signal, info, context);
     }
-    // Back to what was there before us: the access is made again, and ends there.
+    // Restore the previous action: the access is repeated when this handler returns, and ends the process there.
     if let Some(before) = before {
-        // SAFETY: the very action that the program had installed itself.
+        // SAFETY: this is the action that the program had installed itself.
         let _ = unsafe { sigaction(Signal::SIGBUS, before) };
     }
 }
 
-/// A line made without an allocation.
+/// A line of text built without allocating.
 struct Text {
     bytes: [u8; 512],
     len: usize,
@@ -186,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_made_without_an_allocation() {
+    fn lines_are_built_without_allocating() {
         let mut text = Text::default();
         text.push(b"a ");
         for number in [0, 7, 10, u64::MAX] {
@@ -194,7 +200,7 @@ mod tests {
             text.push(b" ");
         }
         assert_eq!(&text.bytes[..text.len], b"a 0 7 10 18446744073709551615 ");
-        (0..100).for_each(|_| text.push(b"too much for it"));
+        (0..100).for_each(|_| text.push(b"more than fits"));
         assert_eq!(text.len, 512);
     }
 }
