@@ -517,7 +517,9 @@ impl Builder {
         #[cfg(feature = "sandbox")]
         let kernel = match self.sandbox {
             Sandbox::Off => sandbox::SandboxFeatures::default(),
-            Sandbox::Strict | Sandbox::Required => sandbox::features().map_err(BuildError::System)?,
+            Sandbox::Strict | Sandbox::Required => {
+                sandbox::features().map_err(BuildError::System)?
+            }
         };
         #[cfg(feature = "sandbox")]
         if self.sandbox == Sandbox::Required {

@@ -10,7 +10,7 @@ use crate::arena::{ArenaFull, BlockPlacement, default_capacity};
 #[cfg(feature = "ndarray")]
 use crate::array::nd;
 use crate::array::npy::{self, NpyError};
-use crate::array::{Array, ArrayMut, Element, AllocError, Shape};
+use crate::array::{AllocError, Array, ArrayMut, Element, Shape};
 use crate::sys::debug_as_text;
 
 /// A file could not be read into the arena.
@@ -268,7 +268,11 @@ impl Engine {
             }
             return Err(match &self.place {
                 Place::Inline => failed(io::ErrorKind::OutOfMemory.into()),
-                Place::Workers(workers) => workers.shared.arena.full_in_region_0(bytes.len() as u64).into(),
+                Place::Workers(workers) => workers
+                    .shared
+                    .arena
+                    .full_in_region_0(bytes.len() as u64)
+                    .into(),
             });
         }
         let len = usize::try_from(meta.len())

@@ -10,7 +10,7 @@ use super::host::Host;
 use super::scalar::Scalar;
 use super::wire::{ArgWriter, Lease, Malformed, WordReader};
 use crate::arena::{Block, Extent, Offset, PAGE};
-use crate::array::{Array, ArrayMut, Element, ArrayLocation, ArrayMutLocation, Shape, TileMut};
+use crate::array::{Array, ArrayLocation, ArrayMut, ArrayMutLocation, Element, Shape, TileMut};
 
 pub(crate) mod sealed {
     /// Keeps programs from adding parameters of their own.
@@ -322,7 +322,9 @@ impl<T: Element> LentRange<T> {
     }
 
     fn tile(&mut self) -> TileMut<'_, T> {
-        let storage = self.at.map_or(ArrayMutLocation::Private, ArrayMutLocation::Lane);
+        let storage = self
+            .at
+            .map_or(ArrayMutLocation::Private, ArrayMutLocation::Lane);
         // SAFETY: in a worker, `lend` opened the pages for this job, and the scope that lent them gives them to no other job
         // until this one is answered. On an inline engine, the tile that `of_tile` consumed is still borrowed by the scope
         // for the whole call.

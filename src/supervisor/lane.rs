@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::actor::HostedActors;
-use crate::arena::{Arena, Block, Extent, BlockPlacement, QUANTUM};
+use crate::arena::{Arena, Block, BlockPlacement, Extent, QUANTUM};
 use crate::kernel::wire::{Lease, ReceivedArray, SentArray};
 use crate::link::{Ask, LinkCells, NO_GRANT, Producer, SLOTS};
 use smallvec::SmallVec;

@@ -18,7 +18,7 @@ use super::record::Stage;
 use super::state::EngineState;
 use super::worker::Status;
 use super::*;
-use crate::arena::{Arena, Block, Extent, Offset, BlockPlacement};
+use crate::arena::{Arena, Block, BlockPlacement, Extent, Offset};
 use crate::kernel::wire::{ArgWriter, Lease, Leases, SentArray};
 use crate::kernel::{KernelInfo, Reply, Single};
 use crate::link::{Consumer, LinkCells, NO_GRANT, Next, OutgoingReply, kind};

@@ -47,7 +47,7 @@ pub use segment::{Access, Segment};
 pub use {
     event::{EventFd, Poller},
     process::{
-        Exit, PidFd, WatchPipe, close_all_except, first_target_fd, getppid, kill_me_on_hangup,
-        ignore_group_signals, set_dumpable, set_pdeathsig, spawn_self,
+        Exit, PidFd, WatchPipe, close_all_except, first_target_fd, getppid, ignore_group_signals,
+        kill_me_on_hangup, set_dumpable, set_pdeathsig, spawn_self,
     },
 };

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::lane::Lane;
 use super::pages::GrantId;
-use crate::arena::{ArenaFull, Extent, FreeRanges, LARGE, Offset, PAGE, BlockPlacement};
+use crate::arena::{ArenaFull, BlockPlacement, Extent, FreeRanges, LARGE, Offset, PAGE};
 use crate::array::{LaneChunk, LaneMemory};
 use crate::link::{AllocAnswer, Granted};
 use crate::sys::clock;

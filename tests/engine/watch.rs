@@ -290,7 +290,11 @@ fn no_memory_is_committed_that_the_system_does_not_have() {
     let whole = |array: &Array<u8>| array.len() == LARGE && are_all(array, 1);
     for version in [0, 1, 2] {
         let system = System::new(version);
-        let limit = [SystemLimit::Machine, SystemLimit::Container, SystemLimit::Container][usize::from(version)];
+        let limit = [
+            SystemLimit::Machine,
+            SystemLimit::Container,
+            SystemLimit::Container,
+        ][usize::from(version)];
         let is_right = |full: &ArenaFull| {
             assert_eq!(full.limit(), Some(limit), "{full}");
             assert_eq!((full.requested, full.shm_free), (LARGE as u64, LEFT));

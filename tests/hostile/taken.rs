@@ -135,7 +135,10 @@ fn the_control_segment_is_cut() {
         cut(&program, "control", len);
         program.go_on();
         let ended = program.end();
-        assert_named(&ended, &["control segment", "was truncated by another process"]);
+        assert_named(
+            &ended,
+            &["control segment", "was truncated by another process"],
+        );
     }
 }
 
@@ -306,7 +309,10 @@ fn workers() {
         let JobErrorKind::NoWorkers(why) = error.kind() else {
             panic!("{error}");
         };
-        assert!(why.contains("region 1 was truncated by another process"), "{why}");
+        assert!(
+            why.contains("region 1 was truncated by another process"),
+            "{why}"
+        );
     }
     engine.shutdown();
 }

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use super::lane::{Home, Lane};
 use super::pages::Pages;
 use super::seat::Seat;
-use crate::arena::{Arena, AttachSpec, Backing, Block, Extent, Offset, BlockPlacement, Spec, View};
+use crate::arena::{Arena, AttachSpec, Backing, Block, BlockPlacement, Extent, Offset, Spec, View};
 use crate::array::{Array, ArrayMut, MAX_DIMS, TileMut};
 use crate::kernel::wire::WordReader;
 use crate::kernel::{Host, HostRef, Key, Param, Words};

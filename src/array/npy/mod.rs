@@ -39,7 +39,7 @@ pub use error::NpyError;
 pub use header::Header;
 
 use super::memory::{self, Shared};
-use super::{Array, ArrayMut, Element, AllocError, Shape};
+use super::{AllocError, Array, ArrayMut, Element, Shape};
 
 /// A number that `.npy` files hold and arrays can: the integers of 8 to 64 bits, `f32` and `f64`.
 ///

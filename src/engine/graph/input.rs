@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use super::Node;
-use crate::array::{Array, ArrayMut, Element, ArrayLocation, ArrayMutLocation};
+use crate::array::{Array, ArrayLocation, ArrayMut, ArrayMutLocation, Element};
 use crate::kernel::{Arg, OwnedParam, OwnedParams, RetrySafe, Scalar, Slot, for_each_arity};
 
 /// Where the nodes that are passed to a new one are noted.

@@ -53,7 +53,9 @@ fn what_there_was_no_room_for_is_asked_for_again_when_there_is_more() {
     let (shared, consumers) = fixture(1, 1);
     make_known(&shared);
     let arena = Arc::clone(&shared.arena);
-    let full = arena.alloc(0, arena.capacity(), BlockPlacement::Packed).unwrap();
+    let full = arena
+        .alloc(0, arena.capacity(), BlockPlacement::Packed)
+        .unwrap();
     let first = submit(&shared);
     assert_ne!(short_of(&shared), 0);
     // As the monitor notes it.
