@@ -5,6 +5,7 @@
 //! in a second, a deadline ends what hangs, and what fails in passing is tried again. What is left are dead letters.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
@@ -12,34 +13,51 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arenite::{Array, Backoff, Engine, JobErrorKind, Limiter};
+use arenite::{Array, Backoff, Engine, JobErrorKind, Limiter, Scalar, Typed};
+use bytemuck::{CheckedBitPattern, NoUninit};
 
 /// Requests that the server puts up with at once.
 const AT_ONCE: u32 = 4;
 /// And in a second.
 const PER_SECOND: u32 = 400;
 
-/// The links of a page. A busy server is worth another try, so that is a panic, which `retries` tries again; what is wrong for good is
-/// an error, which is final (with `retry_errors` a page that does not exist would be asked for again as well).
-fn fetch(port: u16, page: u32) -> Result<Array<u32>, String> {
+/// Why a page has no links. Plain data, so it reaches the caller as what it is.
+#[derive(Clone, Copy, Debug, PartialEq, NoUninit, CheckedBitPattern)]
+#[repr(u16)]
+enum PageError {
+    /// The answer has no end of its head.
+    Truncated,
+    /// The status is not 200.
+    Missing,
+    /// The body is not a list of numbers.
+    Garbage,
+}
+
+impl fmt::Display for PageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Truncated => "the answer is truncated",
+            Self::Missing => "the page does not exist",
+            Self::Garbage => "the page is not a list of links",
+        })
+    }
+}
+
+impl Scalar for PageError {}
+
+/// The links of a page. A busy server is worth another attempt, so that is a panic, which `retries` tries again. What is wrong
+/// permanently is an error, which is final (with `retry_errors` a page that does not exist would be requested again as well).
+fn fetch(port: u16, page: u32) -> Result<Array<u32>, Typed<PageError>> {
     let text = get(port, page).unwrap_or_else(|error| panic!("page {page}: {error}"));
-    let (status, body) = text
-        .split_once("\r\n\r\n")
-        .ok_or("an answer without an end")?;
+    let (status, body) = text.split_once("\r\n\r\n").ok_or(PageError::Truncated)?;
     match status.split_whitespace().nth(1) {
         Some("200") => {}
         Some("503") => panic!("page {page}: the server is busy"),
-        other => {
-            return Err(format!(
-                "page {page}: status {}",
-                other.unwrap_or("unknown")
-            ));
-        }
+        _ => return Err(PageError::Missing.into()),
     }
     let links: Result<Vec<u32>, _> = body.split_whitespace().map(str::parse).collect();
-    links
-        .map(|links| Array::from_slice(&links))
-        .map_err(|error| format!("page {page}: {error}"))
+    let links = links.map_err(|_| PageError::Garbage)?;
+    Ok(Array::from_slice(&links))
 }
 
 fn get(port: u16, page: u32) -> io::Result<String> {
@@ -212,7 +230,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for letter in &letters {
         let (_, page) = *letter.args();
         match (trouble(page), letter.error().kind()) {
-            (Trouble::Missing | Trouble::Garbage, JobErrorKind::Returned(_)) => {
+            (Trouble::Missing, JobErrorKind::Returned(error)) => {
+                assert_eq!(error.value(), Some(PageError::Missing));
+                assert_eq!(letter.attempts(), 1);
+            }
+            (Trouble::Garbage, JobErrorKind::Returned(error)) => {
+                assert_eq!(error.value(), Some(PageError::Garbage));
                 assert_eq!(letter.attempts(), 1);
             }
             (Trouble::Silent, JobErrorKind::DeadlineExceeded { .. }) => {

@@ -180,7 +180,7 @@ pub use engine::{
 #[cfg(all(feature = "sandbox", not(arenite_loom)))]
 pub use engine::{Sandbox, SandboxReport};
 #[cfg(not(arenite_loom))]
-pub use kernel::{Kernel, Scalar};
+pub use kernel::{Kernel, KernelError, Returned, Scalar, Typed};
 #[cfg(not(arenite_loom))]
 pub use rand;
 #[cfg(all(feature = "points", not(arenite_loom)))]

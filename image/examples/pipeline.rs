@@ -92,7 +92,7 @@ fn median(histogram: &[u64]) -> usize {
 /// What a person wants to know: that it is no picture, or that it brought a worker down.
 fn reason(error: &JobError) -> String {
     match error.kind() {
-        JobErrorKind::Returned(why) => why.clone(),
+        JobErrorKind::Returned(why) => why.to_string(),
         kind => format!("the decoder failed: {kind}"),
     }
 }

@@ -23,10 +23,11 @@ use std::rc::Rc;
 
 use super::arity::for_each_arity;
 use super::entry::{Kernel, Params, Program, params_sealed, zst_value};
+use super::error::{KernelError, Returned, Typed};
 use super::failure::{BadArgument, Failure};
 use super::host::{Host, Unreachable};
 use super::param::{HostRef, Key, Param, Words};
-use super::reply::Reply;
+use super::reply::{BadReply, Reply};
 use crate::arena::{ArenaFull, Extent};
 use crate::array::{LaneChunk, LaneCount, lane};
 
@@ -37,7 +38,11 @@ use crate::array::{LaneChunk, LaneCount, lane};
 )]
 pub trait Initial<S>: initial_sealed::Sealed<S> {
     #[doc(hidden)]
-    fn into_state(self) -> Result<S, String>;
+    fn into_state(self) -> Result<S, Returned>;
+    #[doc(hidden)]
+    fn check_error(_: &Returned) -> Result<(), BadReply> {
+        Err(BadReply)
+    }
 }
 
 mod initial_sealed {
@@ -46,15 +51,25 @@ mod initial_sealed {
 
 impl<S> initial_sealed::Sealed<S> for S {}
 impl<S> Initial<S> for S {
-    fn into_state(self) -> Result<S, String> {
+    fn into_state(self) -> Result<S, Returned> {
         Ok(self)
     }
 }
 
 impl<S, E: Display> initial_sealed::Sealed<S> for Result<S, E> {}
 impl<S, E: Display> Initial<S> for Result<S, E> {
-    fn into_state(self) -> Result<S, String> {
-        self.map_err(|error| error.to_string())
+    fn into_state(self) -> Result<S, Returned> {
+        self.map_err(|error| error.to_string().into())
+    }
+}
+
+impl<S, E: KernelError> initial_sealed::Sealed<S> for Result<S, Typed<E>> {}
+impl<S, E: KernelError> Initial<S> for Result<S, Typed<E>> {
+    fn into_state(self) -> Result<S, Returned> {
+        self.map_err(|error| Returned::encode(&error.0))
+    }
+    fn check_error(error: &Returned) -> Result<(), BadReply> {
+        error.value::<E>().map(drop).ok_or(BadReply)
     }
 }
 
@@ -329,6 +344,9 @@ macro_rules! starts {
             }
             fn run(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<(), Failure> {
                 start::<P, O, S>(words, host, |held| zst_value::<F>().call(held, Key::new()))
+            }
+            fn check_error(error: &Returned) -> Result<(), BadReply> {
+                O::check_error(error)
             }
         }
     )* };

@@ -6,10 +6,11 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 use super::arity::for_each_arity;
+use super::error::Returned;
 use super::failure::{BadArgument, Failure};
 use super::host::Host;
 use super::param::{Arg, CallWriter, HostRef, Key, Param, RetrySafe, Words};
-use super::reply::{Reply, Sending};
+use super::reply::{BadReply, Reply, Sending};
 use super::wire::{ReplyWriter, WordReader};
 
 /// A function, or a closure that captures nothing, that a worker can run. `P` is the tuple of its parameters, `R` what it
@@ -197,6 +198,11 @@ pub trait Program: params_sealed::Sealed {
     fn name() -> &'static str;
     #[doc(hidden)]
     fn run(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Reply, Failure>;
+    /// Whether one of its kernels can have returned this typed error.
+    #[doc(hidden)]
+    fn check_error(error: &Returned) -> Result<(), BadReply> {
+        Self::Reply::check_error(error)
+    }
 }
 
 /// A program that takes the arguments `A`: those of its kernels, nested from the first one on. Sealed.
@@ -270,6 +276,9 @@ where
         let first = A::run(words, host)?.into_value()?;
         let rest = Q::Rest::receive(words, host)?;
         Ok(zst_value::<G>().call(Q::join(first.hold(), rest), Key::new()))
+    }
+    fn check_error(error: &Returned) -> Result<(), BadReply> {
+        A::check_error(error).or_else(|_| R::check_error(error))
     }
 }
 
@@ -360,7 +369,12 @@ pub(crate) struct KernelInfo {
     pub(crate) entry: Entry,
     /// Whether it may spawn jobs.
     pub(crate) spawns: bool,
+    /// Checks a typed error that a worker has sent for it.
+    pub(crate) check_error: ErrorCheck,
 }
+
+/// Whether a kernel can have returned this typed error.
+pub(crate) type ErrorCheck = fn(&Returned) -> Result<(), BadReply>;
 
 impl KernelInfo {
     /// Describes the program `G`.
@@ -371,6 +385,7 @@ impl KernelInfo {
             id: TypeId::of::<G::Id>(),
             entry: entry::<G>,
             spawns: G::Reply::SPAWNS,
+            check_error: G::check_error,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Why a kernel produced no value: [`Failure`].
 
+use super::error::Returned;
 use super::host::Unreachable;
 use super::reply::AnyValue;
 use super::wire::Malformed;
@@ -12,8 +13,8 @@ pub enum Failure {
     Spawned(SpawnedFailed),
     /// Its arguments could not be accepted in this process.
     Rejected(BadArgument),
-    /// It returned `Err`, with this text.
-    Returned(String),
+    /// It returned `Err`.
+    Returned(Returned),
     /// The arena had no room for its result.
     Full(ArenaFull),
     /// It was cancelled between two of its parts.

@@ -11,6 +11,7 @@
 pub(crate) mod actor;
 mod arity;
 mod entry;
+mod error;
 mod extra;
 mod failure;
 mod host;
@@ -29,6 +30,7 @@ pub(crate) mod wire;
 // What a program may name in a bound. The types of their methods are not nameable: that seals these traits.
 pub use actor::{ByMut, ByRef, Initial, Method, MethodParams};
 pub use entry::{Accepts, Args, Kernel, Params, Program, SplitFirst};
+pub use error::{KernelError, Returned, Typed};
 pub use owned::{OwnedParam, OwnedParams};
 pub use param::{Arg, Param, RetrySafe};
 pub use reply::{Reply, Value};
@@ -36,8 +38,9 @@ pub use scalar::Scalar;
 
 pub(crate) use arity::for_each_arity;
 pub(crate) use entry::{
-    Chain, KernelInfo, Single, SplitArgs, from_offset, kernel_name, to_offset, zst_value,
+    Chain, ErrorCheck, KernelInfo, Single, SplitArgs, from_offset, kernel_name, to_offset, zst_value,
 };
+pub(crate) use error::MAX_ERROR_BYTES;
 pub(crate) use extra::{Extra, ExtraArg, Nothing};
 pub(crate) use failure::{Failure, SpawnedFailed};
 pub(crate) use host::{Host, Unreachable};

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use super::actor::counts_for_actor;
+use super::error::{KernelError, Returned, Typed};
 use super::failure::Failure;
 use super::host::Host;
 use super::param::read_scalar;
@@ -17,11 +18,12 @@ use crate::array::{Array, ArrayMut, Element, LaneCount, Shape};
 pub(crate) type AnyValue = Box<dyn Any + Send>;
 
 /// What a kernel may return: `()`, [`Scalar`]s, `Array<T>`, `ArrayMut<T>`, `String`, `Option`s and tuples of up to four of
-/// these, `Result<T, E>` with an `E` that can be displayed, and [`Spawn`](crate::engine::Spawn), which stands for the value
-/// of its continuation. Sealed.
+/// these, `Result<T, E>`, and [`Spawn`](crate::engine::Spawn), which stands for the value of its continuation. Sealed.
 ///
-/// Arrays are not copied: the caller receives a handle on the memory that the kernel filled. An `Err` arrives as
-/// [`Returned`](crate::engine::JobErrorKind::Returned) with its text, of which a worker sends the first 16 KiB.
+/// Arrays are not copied: the caller receives a handle on the memory that the kernel filled.
+///
+/// An `Err` fails the job with [`Returned`](crate::engine::JobErrorKind::Returned). A [`Typed<E>`](Typed) arrives as a value;
+/// any other `E` that can be displayed arrives as its text, of which a worker sends the first 16 KiB.
 ///
 /// The `String`s of a value may have 64 MiB in total, in every engine; with more the job fails with
 /// [`Returned`](crate::engine::JobErrorKind::Returned). Return longer text as an array of its bytes:
@@ -42,6 +44,11 @@ pub trait Reply: reply_sealed::Sealed {
     /// The value for the caller, of a kernel that ran inline; runs spawned jobs first.
     #[doc(hidden)]
     fn into_value(self) -> Result<Self::Out, Failure>;
+    /// Whether a kernel that returns this can have returned this typed error.
+    #[doc(hidden)]
+    fn check_error(_: &Returned) -> Result<(), BadReply> {
+        Err(BadReply)
+    }
     /// Whether the reply may be jobs to run instead of a value.
     #[doc(hidden)]
     const SPAWNS: bool = false;
@@ -119,9 +126,10 @@ fn check_text<V: Value>(value: V) -> Result<V, Failure> {
 
 #[cold]
 fn too_long(text: usize) -> Failure {
-    Failure::Returned(format!(
+    let why = format!(
         "it returned {text} bytes of text; the limit is {MAX_TEXT}: return an array of its bytes"
-    ))
+    );
+    Failure::Returned(why.into())
 }
 
 impl<V: Value> reply_sealed::Sealed for V {}
@@ -140,20 +148,34 @@ impl<V: Value> Reply for V {
     }
 }
 
-impl<V: Value, E: Display> reply_sealed::Sealed for Result<V, E> {}
-impl<V: Value, E: Display> Reply for Result<V, E> {
-    type Out = V::Out;
-    fn send(self, reply: &mut Sending<'_>) -> Result<(), Failure> {
-        let value = self.map_err(|error| Failure::Returned(error.to_string()))?;
-        Value::send(check_text(value)?, reply).map_err(Failure::Full)
-    }
-    fn receive(reply: &mut Receiving<'_>) -> Result<V::Out, BadReply> {
-        V::receive(reply)
-    }
-    fn into_value(self) -> Result<V::Out, Failure> {
-        let value = self.map_err(|error| Failure::Returned(error.to_string()))?;
-        check_text(value).map(Value::into_value)
-    }
+macro_rules! results {
+    ($($bound:ident $error:ty, |$e:ident| $returned:expr, |$sent:ident| $is_own:expr;)+) => { $(
+        impl<R: Reply, E: $bound> reply_sealed::Sealed for Result<R, $error> {}
+        impl<R: Reply, E: $bound> Reply for Result<R, $error> {
+            type Out = R::Out;
+            const SPAWNS: bool = R::SPAWNS;
+            fn send(self, reply: &mut Sending<'_>) -> Result<(), Failure> {
+                self.map_err(|$e| Failure::Returned($returned))?.send(reply)
+            }
+            fn receive(reply: &mut Receiving<'_>) -> Result<R::Out, BadReply> {
+                R::receive(reply)
+            }
+            fn into_value(self) -> Result<R::Out, Failure> {
+                self.map_err(|$e| Failure::Returned($returned))?.into_value()
+            }
+            fn unfold(self) -> Result<Unfolded<R::Out>, Failure> {
+                self.map_err(|$e| Failure::Returned($returned))?.unfold()
+            }
+            fn check_error($sent: &Returned) -> Result<(), BadReply> {
+                if $is_own { Ok(()) } else { R::check_error($sent) }
+            }
+        }
+    )+ };
+}
+// The two do not overlap, because `Typed` is not `Display`.
+results! {
+    Display E, |error| error.to_string().into(), |_sent| false;
+    KernelError Typed<E>, |error| Returned::encode(&error.0), |sent| sent.value::<E>().is_some();
 }
 
 impl Value for () {

@@ -256,13 +256,13 @@ pub(crate) fn spawning<T: Spawning + ?Sized>(
         let arrays = reply.writer.arrays.len();
         return Err(Failure::Returned(format!(
             "it spawns jobs with {arrays} arrays at once; the limit is {MAX_ARRAYS}: spawn jobs that spawn the others"
-        )));
+        ).into()));
     }
     let bytes = 8 * reply.writer.words.len();
     if bytes > MAX_TEXT {
         return Err(Failure::Returned(format!(
             "it spawns jobs with {bytes} bytes of arguments other than arrays; the limit is {MAX_TEXT}: pass long ones as arrays"
-        )));
+        ).into()));
     }
     Ok(())
 }
@@ -270,5 +270,5 @@ pub(crate) fn spawning<T: Spawning + ?Sized>(
 fn foreign(name: &str) -> Failure {
     Failure::Returned(format!(
         "it spawns {name}, which is in a shared library; kernels must be part of the executable"
-    ))
+    ).into())
 }

@@ -277,6 +277,8 @@ impl KernelInfo {
             id: TypeId::of::<AnyChain>(),
             entry: chain,
             spawns: false,
+            // The error is that of one of its nodes.
+            check_error: |_| Err(BadReply),
         }
     }
 }

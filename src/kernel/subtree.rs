@@ -15,6 +15,7 @@ use std::marker::PhantomData;
 
 use super::entry::params_sealed;
 use super::entry::{Args, Kernel, Params, Program, SplitFirst, zst_value};
+use super::error::Returned;
 use super::failure::Failure;
 use super::param::{Arg, CallWriter, HostRef, Key, Param, Words};
 use super::reply::{BadReply, Receiving, Reply, Sending, reply_sealed};
@@ -123,6 +124,9 @@ impl<R: Reply, S: Reply<Out = R::Out>> Reply for Top<R, S> {
             1 => S::receive(reply),
             _ => Err(BadReply),
         }
+    }
+    fn check_error(error: &Returned) -> Result<(), BadReply> {
+        R::check_error(error).or_else(|_| S::check_error(error))
     }
     fn into_value(self) -> Result<R::Out, Failure> {
         match self {

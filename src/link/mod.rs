@@ -47,4 +47,6 @@ pub(crate) mod kind {
     pub(crate) const CANCELLED: u8 = 7;
     /// The value of a chain, and how its time was divided among its nodes.
     pub(crate) const TIMED: u8 = 8;
+    /// The kernel's `Err` as text and as a value.
+    pub(crate) const TYPED_ERROR: u8 = 9;
 }

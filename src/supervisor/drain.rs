@@ -8,12 +8,13 @@ use super::depend::JobEnd;
 use super::error::JobErrorKind;
 use super::lane::NOBODY;
 use super::record::Outcome;
+use super::reply::{Unreadable, read_guarded};
 use super::state::EngineState;
 use super::worker::Status;
 use crate::kernel::wire::{
     Lease, Leases, MAX_REPLY_WORDS, ReceivedArray, SENT_WORDS, SentArray, WordReader,
 };
-use crate::kernel::{MAX_ARRAYS, SHARE_WORDS, Shares};
+use crate::kernel::{MAX_ARRAYS, MAX_ERROR_BYTES, Returned, SHARE_WORDS, Shares};
 use crate::link::{CANCEL, Drained, INLINE_WORDS, NO_GRANT, REFUSAL_WORDS, Reply, SLOTS, kind};
 use crate::worker::fence;
 
@@ -246,7 +247,22 @@ impl EngineState {
     ) -> Result<(Unpacked, Option<JobErrorKind>), String> {
         let mut unpacked = self.unpack(lane, reply, leases)?;
         let words = unpacked.words(reply);
-        let why = failed.then(|| failure(reply.kind, words)).transpose()?;
+        let mut why = failed.then(|| failure(reply.kind, words)).transpose()?;
+        if let Some(JobErrorKind::Returned(returned)) = &why
+            && returned.encoded().is_some()
+        {
+            let kernel = self.kernel_at_step(index, failed_step(reply.kind, words));
+            // A kernel that a worker has named is not known here: `value` checks the bytes where they are read.
+            if let Some(check) = self.kernels.get(kernel).check_error {
+                match read_guarded(|| check(returned)) {
+                    Ok(()) => {}
+                    Err(Unreadable::Malformed) => {
+                        return Err("an error that its kernel cannot have returned".into());
+                    }
+                    Err(Unreadable::CheckPanicked(kind)) => why = Some(kind),
+                }
+            }
+        }
         let asked = self.records.look(index).requests & CANCEL != 0;
         if why == Some(JobErrorKind::Cancelled) && !asked {
             return Err("a job was cancelled that nobody asked to stop".into());
@@ -458,6 +474,20 @@ fn failed_step(kind: u8, words: &[u64]) -> u32 {
     word.unwrap_or(0) as u32
 }
 
+/// The parts of a typed error: its text, the tag of its type, its encoding. `None` if the lengths are wrong.
+fn typed_error(words: &[u64]) -> Option<Returned> {
+    let mut reader = WordReader::new(words);
+    let text_len = (reader.word().ok()? & TEXT_LEN) as usize;
+    let tag = reader.word().ok()?;
+    let len = usize::try_from(reader.word().ok()?).ok()?;
+    if text_len > fence::TEXT_LIMIT || len > MAX_ERROR_BYTES {
+        return None;
+    }
+    let text = String::from_utf8(reader.bytes(text_len).ok()?.to_vec()).ok()?;
+    let bytes = reader.bytes(len).ok()?;
+    (reader.len() == 0).then(|| Returned::from_parts(text, tag, bytes))
+}
+
 /// What a failed reply means. An error is what is wrong with it.
 fn failure(kind: u8, words: &[u64]) -> Result<JobErrorKind, String> {
     let text = || {
@@ -470,7 +500,8 @@ fn failure(kind: u8, words: &[u64]) -> Result<JobErrorKind, String> {
         String::from_utf8_lossy(bytes).into_owned()
     };
     Ok(match kind {
-        kind::RETURNED => JobErrorKind::Returned(text()),
+        kind::RETURNED => JobErrorKind::Returned(text().into()),
+        kind::TYPED_ERROR => JobErrorKind::Returned(typed_error(words).ok_or("a broken error")?),
         kind::PANICKED => {
             let text = text();
             let (message, location, backtrace) = fence::split(&text);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::depend::spawn_limits::{MAX_OPEN_TASKS, MAX_SPAWN_DEPTH};
 use super::output::escape;
 use crate::arena::ArenaFull;
+use crate::kernel::{KernelError, Returned};
 
 /// Why a job gave no value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,9 +114,8 @@ pub enum JobErrorKind {
         /// How many jobs that were spawned would be open.
         open: u64,
     },
-    /// The kernel returned `Err` with this text, of which a worker sends the first 16 KiB; or what it returned cannot be sent, and
-    /// this says why.
-    Returned(String),
+    /// The kernel returned this error; or what it returned cannot be sent, and the text says why.
+    Returned(Returned),
     /// The arena had no room for what the kernel, or the call itself, needed.
     ArenaFull(ArenaFull),
     /// Array handles of the job were alive after its end: in a `static`, on another thread, or
@@ -375,6 +375,30 @@ impl JobError {
         self.0.origin.as_ref()
     }
 
+    /// The error that the kernel returned, if that is [`Typed`](crate::Typed) and an `E`.
+    ///
+    /// Where this job failed because of another one (a node that it depends on, a job that it spawned, the start of its actor),
+    /// the error of that one.
+    ///
+    /// ```
+    /// use arenite::{Engine, JobError, Typed};
+    ///
+    /// fn fetch(page: u32) -> Result<u32, Typed<u16>> {
+    ///     match page {
+    ///         13 => Err(Typed(404)),
+    ///         page => Ok(page),
+    ///     }
+    /// }
+    ///
+    /// let engine = Engine::inline();
+    /// let status = |error: &JobError| error.returned::<u16>();
+    /// let error = engine.submit(fetch, (13,)).wait().unwrap_err();
+    /// assert_eq!(status(&error), Some(404));
+    /// ```
+    pub fn returned<E: KernelError>(&self) -> Option<E> {
+        self.kind().returned()
+    }
+
     /// The kernel's name, as [`std::any::type_name`] has it.
     pub fn kernel(&self) -> &'static str {
         self.0.kernel
@@ -493,6 +517,17 @@ impl fmt::Debug for JobError {
 }
 
 impl JobErrorKind {
+    /// The error that a kernel returned, of this job or of the one that it failed because of: see [`JobError::returned`].
+    pub fn returned<E: KernelError>(&self) -> Option<E> {
+        match self {
+            Self::Returned(returned) => returned.value(),
+            Self::DependencyFailed { cause, .. }
+            | Self::ChildFailed { cause, .. }
+            | Self::ActorLost { cause, .. } => cause.returned(),
+            _ => None,
+        }
+    }
+
     /// A panic that was caught in this thread. What it has thrown, if that is no text, is disposed of: its drop is foreign code.
     pub(crate) fn panicked_here(
         payload: Box<dyn Any + Send>,
@@ -602,7 +637,7 @@ impl fmt::Display for JobErrorKind {
                 "it spawned jobs {depth} deep, with {open} of them open at once, and {MAX_SPAWN_DEPTH} and {MAX_OPEN_TASKS} are the most: \
                  does its recursion end?"
             ),
-            Self::Returned(text) => escape::escape_text(text).fmt(f),
+            Self::Returned(returned) => escape::escape_text(returned.text()).fmt(f),
             Self::ArenaFull(full) => full.fmt(f),
             Self::Escaped { count } => write!(
                 f,

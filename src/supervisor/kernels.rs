@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::depend::NamedKernel;
 use super::stats;
-use crate::kernel::{KernelInfo, to_offset};
+use crate::kernel::{ErrorCheck, KernelInfo, to_offset};
 
 /// Guess for a kernel that has not run yet: long enough to be worth a wake-up, and so that a lane holds one ahead.
 const UNKNOWN_NS: u32 = 250_000;
@@ -22,6 +22,8 @@ pub(super) struct KernelStats {
     pub(super) id: Option<TypeId>,
     /// It may spawn jobs.
     pub(super) spawns: bool,
+    /// Checks a typed error that a worker has sent for it; `None` for one that a worker told.
+    pub(super) check_error: Option<ErrorCheck>,
     /// Of one that a worker told: its entry for plain calls.
     told: Option<u64>,
     /// Its entry, relative to the executable; `None`: not part of it.
@@ -46,6 +48,7 @@ impl KernelStats {
             name,
             id: None,
             spawns: false,
+            check_error: None,
             told: None,
             offset,
             expected_ns: UNKNOWN_NS,
@@ -139,6 +142,7 @@ impl Kernels {
             table.push(KernelStats {
                 id: Some(info.id),
                 spawns: info.spawns,
+                check_error: Some(info.check_error),
                 ..KernelStats::new(info.name, to_offset(info.entry))
             });
             (table.len() - 1) as u32

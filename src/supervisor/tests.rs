@@ -24,6 +24,7 @@ use crate::kernel::{KernelInfo, Reply, Single};
 use crate::link::{Consumer, LinkCells, NO_GRANT, Next, OutgoingReply, kind};
 
 mod chains;
+mod errors;
 mod lies;
 mod memory;
 mod model;

@@ -17,7 +17,7 @@ use crate::array::{Array, LaneChunk, LaneCount, LaneMemory, lane};
 use crate::control::LaneStart;
 use crate::kernel::actor::{self, take_state};
 use crate::kernel::wire::{INLINE_WORDS, ReplyWriter, SENT_WORDS, SentArray, WordReader};
-use crate::kernel::{Failure, Host, Unreachable, from_offset, step_reached};
+use crate::kernel::{Failure, Host, Returned, Unreachable, from_offset, step_reached};
 use crate::link::{
     CallSlot, Consumer, LinkCells, NO_GRANT, Next, OutgoingReply, Phase, SPILLED, STAMPED, kind,
 };
@@ -160,6 +160,23 @@ impl Ending {
         reply.word(end as u64 | u64::from(step_reached()) << 32);
         reply.bytes(&text.as_bytes()[..end]);
         Self { kind, reply }
+    }
+
+    /// The error that a kernel returned.
+    fn returned(returned: &Returned) -> Self {
+        let Some((tag, bytes)) = returned.encoded() else {
+            return Self::text(kind::RETURNED, returned.text());
+        };
+        let Self { mut reply, .. } = Self::text(kind::TYPED_ERROR, returned.text());
+        let text = reply.words.split_off(1);
+        reply.word(tag);
+        reply.word(bytes.len() as u64);
+        reply.words.extend(text);
+        reply.bytes(bytes);
+        Self {
+            kind: kind::TYPED_ERROR,
+            reply,
+        }
     }
 
     /// `step`: the node of a chain that it is about, 0 in what is none.
@@ -397,9 +414,12 @@ impl Lane {
             Outcome::Returned(Err(Failure::Spawned(_))) => {
                 Some(Ending::text(kind::RETURNED, "spawned where it cannot"))
             }
-            Outcome::Returned(Err(Failure::Returned(text))) => Some(
-                self.full_in(&text)
-                    .unwrap_or_else(|| Ending::text(kind::RETURNED, &text)),
+            Outcome::Returned(Err(Failure::Returned(returned))) => Some(
+                // A typed error stays what it is.
+                Some(&returned)
+                    .filter(|returned| returned.encoded().is_none())
+                    .and_then(|returned| self.full_in(returned.text()))
+                    .unwrap_or_else(|| Ending::returned(&returned)),
             ),
             Outcome::Returned(Err(Failure::Cancelled)) => Some(Ending::text(kind::CANCELLED, "")),
             Outcome::Panicked(text) => Some(
@@ -443,6 +463,7 @@ impl Lane {
                 Err(full) => {
                     let step = match kind {
                         kind::TIMED => self.cells.noted_step(),
+                        kind::TYPED_ERROR => (words[0] >> 32) as u32,
                         _ => 0,
                     };
                     return self.answer(Some(Ending::full(full, step)), took);

@@ -527,7 +527,7 @@ fn a_text_that_is_too_long() {
             let JobErrorKind::Returned(text) = error.kind() else {
                 panic!("{error}");
             };
-            assert!(text.contains(&MOST.to_string()), "{text}");
+            assert!(text.text().contains(&MOST.to_string()), "{text}");
         }
         assert_eq!(engine.submit(one, (MOST,)).wait().unwrap().len(), MOST);
         let (first, _, second) = engine.submit(shared, (MOST / 3,)).wait().unwrap();
@@ -608,7 +608,7 @@ fn results() {
     let JobErrorKind::Returned(text) = error.kind() else {
         panic!("{error:?}")
     };
-    assert_eq!(*text, format!("1000 is too many: {}", "x".repeat(1000)));
+    assert_eq!(text.text(), format!("1000 is too many: {}", "x".repeat(1000)));
     // A failure is no death.
     assert_eq!(lab.stats().workers[0].restarts, 0);
     lab.assert_in_use(0);

@@ -10,6 +10,7 @@ mod builder;
 mod calls;
 mod concurrency;
 mod deaths;
+mod errors;
 mod escapes;
 mod events;
 mod faults;
@@ -49,6 +50,7 @@ fn main() {
         calls::tests(),
         concurrency::tests(),
         deaths::tests(),
+        errors::tests(),
         escapes::tests(),
         events::tests(),
         faults::tests(),

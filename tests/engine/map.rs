@@ -272,7 +272,7 @@ fn a_failure_is_one_item() {
     for (n, result) in lab.map(picky, (0..1000).map(|n| (n,))).enumerate() {
         let n = n as u32;
         match (n % 100, result.as_ref().map_err(JobError::kind)) {
-            (3, Err(JobErrorKind::Returned(text))) => assert_eq!(*text, format!("not {n}")),
+            (3, Err(JobErrorKind::Returned(text))) => assert_eq!(text.text(), format!("not {n}")),
             (4, Err(JobErrorKind::Panicked { message, .. })) => {
                 assert_eq!(*message, format!("not {n} either"))
             }

@@ -513,7 +513,7 @@ fn jobs_that_nobody_wants_are_forgotten() {
     assert!(most < 1000, "{most} of 100,000 were kept");
     assert_eq!(errors.len(), 100);
     let said = errors.iter().map(|error| match error.kind() {
-        JobErrorKind::Returned(n) => n.parse::<u32>().unwrap(),
+        JobErrorKind::Returned(n) => n.text().parse::<u32>().unwrap(),
         kind => panic!("{kind}"),
     });
     assert!(said.eq((0..100).map(|n| 1000 * n + 7)));

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-use arenite::{Actor, Array, ArrayMut, Graph, Job, JobError, JobErrorKind};
+use arenite::{Actor, Array, ArrayMut, Graph, Job, JobError, JobErrorKind, KernelError, Typed};
 use libc::*;
 
 use crate::harness::{Lab, step, tests, wait_until};
@@ -18,6 +18,7 @@ tests![
     a_hostile_start_and_a_hostile_checkpoint,
     a_hostile_node_costs_what_depends_on_it,
     values_cannot_be_changed_once_they_are_taken_over,
+    typed_errors_keep_their_type,
 ];
 
 /// An array that it was given, and the calls that it has had.
@@ -400,5 +401,37 @@ fn values_cannot_be_changed_once_they_are_taken_over() {
     assert_eq!(why, JobErrorKind::Signal(SIGABRT));
     assert_eq!(state.call(touch, (false,)).wait().unwrap(), LEN as u32);
     drop(state);
+    lab.assert_in_use(0);
+}
+
+/// Text of any length.
+#[derive(Debug, PartialEq)]
+struct Complaint(String);
+
+impl std::fmt::Display for Complaint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes of complaint", self.0.len())
+    }
+}
+
+impl KernelError for Complaint {
+    fn to_bytes(&self) -> Vec<u8> {
+        self.0.clone().into_bytes()
+    }
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        String::from_utf8(bytes.to_vec()).ok().map(Self)
+    }
+}
+
+fn typed_errors_keep_their_type() {
+    fn complain(len: usize) -> Result<(), Typed<Complaint>> {
+        Err(Complaint("x".repeat(len)).into())
+    }
+    let lab = strict(1);
+    for len in [0, 8, 500_000] {
+        let error = lab.submit(complain, (len,)).wait().unwrap_err();
+        assert_eq!(error.returned(), Some(Complaint("x".repeat(len))), "{error}");
+    }
+    assert_eq!(lab.stats().restarts(), 0);
     lab.assert_in_use(0);
 }

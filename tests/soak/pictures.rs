@@ -297,7 +297,7 @@ fn judge(Case { job, expected }: Case) -> Result<(), String> {
         (Ok(made), Expected::Anything) if probe(&made).is_some() => Ok(()),
         (Ok(_), Expected::Anything) => Err("a result that is no picture".into()),
         (Err(error), Expected::Anything | Expected::Refusal) => match error.kind() {
-            JobErrorKind::Returned(text) if is_a_sentence(text) => Ok(()),
+            JobErrorKind::Returned(text) if is_a_sentence(text.text()) => Ok(()),
             _ => Err(error.to_string()),
         },
     }

@@ -343,7 +343,7 @@ fn fault(error: &JobError) -> Fault {
         kind => kind,
     };
     let mut fault = match kind {
-        JobErrorKind::Returned(text) => returned(text),
+        JobErrorKind::Returned(text) => returned(text.text()),
         JobErrorKind::ArenaFull(full) => no_room(full),
         kind => Fault {
             cause: cause(kind),

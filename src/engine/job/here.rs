@@ -57,7 +57,7 @@ fn failed(why: Because, name: &'static str) -> JobError {
 fn why(failure: Failure) -> Because {
     let kind = match failure {
         Failure::Spawned(failed) => return why_here(failed),
-        Failure::Returned(text) => JobErrorKind::Returned(text),
+        Failure::Returned(returned) => JobErrorKind::Returned(returned),
         Failure::Full(full) => JobErrorKind::ArenaFull(full),
         Failure::Cancelled => JobErrorKind::Cancelled,
         Failure::Rejected(why) => JobErrorKind::Protocol(format!("{why:?}")),

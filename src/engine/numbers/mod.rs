@@ -169,5 +169,5 @@ fn arg_extreme_of<T: Number, const LARGEST: bool>(x: &[T]) -> (T, u64) {
 
 /// The error of a call none of whose jobs failed.
 fn refused(why: String, of: &'static str) -> JobError {
-    Failed::new(JobErrorKind::Returned(why), of, 0).into()
+    Failed::new(JobErrorKind::Returned(why.into()), of, 0).into()
 }

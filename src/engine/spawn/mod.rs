@@ -4,7 +4,6 @@ mod here;
 mod input;
 
 use std::fmt;
-use std::fmt::Display;
 use std::marker::PhantomData;
 
 pub(super) use here::why_here;
@@ -14,7 +13,7 @@ use crate::arena::ArenaFull;
 use crate::engine::JobError;
 use crate::engine::job::run_here;
 use crate::kernel::{
-    AnyValue, Args, BadReply, Failure, Giving, Kernel, Key, OwnedParams, Receiving, Reply, Sending,
+    AnyValue, Args, BadReply, Failure, Giving, Kernel, Key, OwnedParams, Receiving, Reply, Returned, Sending,
     SpawnKernel, Spawning, Unfolded, reply_sealed, spawning, zst_value,
 };
 
@@ -302,32 +301,13 @@ impl<R: Reply> Reply for Spawn<R> {
             State::More(plan) => here::run(*plan),
         }
     }
+    fn check_error(error: &Returned) -> Result<(), BadReply> {
+        R::check_error(error)
+    }
     fn unfold(self) -> Result<Unfolded<R::Out>, Failure> {
         match self.0 {
             State::Value(value) => value.unfold(),
             State::More(plan) => Ok(Unfolded::More(plan)),
         }
-    }
-}
-
-/// For kernels that may fail before they spawn.
-impl<R: Reply, E: Display> reply_sealed::Sealed for Result<Spawn<R>, E> {}
-impl<R: Reply, E: Display> Reply for Result<Spawn<R>, E> {
-    type Out = R::Out;
-    const SPAWNS: bool = true;
-    fn send(self, reply: &mut Sending<'_>) -> Result<(), Failure> {
-        self.map_err(|error| Failure::Returned(error.to_string()))?
-            .send(reply)
-    }
-    fn receive(reply: &mut Receiving<'_>) -> Result<R::Out, BadReply> {
-        R::receive(reply)
-    }
-    fn into_value(self) -> Result<R::Out, Failure> {
-        self.map_err(|error| Failure::Returned(error.to_string()))?
-            .into_value()
-    }
-    fn unfold(self) -> Result<Unfolded<R::Out>, Failure> {
-        self.map_err(|error| Failure::Returned(error.to_string()))?
-            .unfold()
     }
 }

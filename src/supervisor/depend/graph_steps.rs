@@ -69,6 +69,16 @@ impl EngineState {
         (run.chain == record.kernel).then(|| run.kernel_of_step(record.unit, step))
     }
 
+    /// The kernel of a job; of a chain, that of the node at this step.
+    pub(in crate::supervisor) fn kernel_at_step(&self, record: u32, step: u32) -> u32 {
+        let record = self.records.look(record);
+        let run = self.graphs.runs.get(record.graph as usize);
+        match run.and_then(Option::as_ref) {
+            Some(run) if run.chain == record.kernel => run.kernel_of_step(record.unit, step),
+            _ => record.kernel,
+        }
+    }
+
     /// The node that a failed chain had reached.
     pub(super) fn step_of(&self, error: &JobError, stage: Stage) -> u32 {
         match stage {

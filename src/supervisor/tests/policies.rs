@@ -573,7 +573,7 @@ fn what_an_attempt_leads_to() {
     policy.given_up = true;
     assert_eq!(fails(&mut policy, aborted(), 9, false), After::Answer);
     for once in [
-        JobErrorKind::Returned(String::new()),
+        JobErrorKind::Returned("".into()),
         JobErrorKind::Escaped { count: 1 },
         JobErrorKind::ForeignArray,
         JobErrorKind::ForeignKernel,

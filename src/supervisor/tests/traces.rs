@@ -207,7 +207,7 @@ fn a_text_of_any_length_is_cut_to_its_limit() {
     let JobErrorKind::Returned(text) = error.kind() else {
         panic!("{}", error.kind());
     };
-    assert_eq!(text.len(), TEXT_LIMIT);
+    assert_eq!(text.text().len(), TEXT_LIMIT);
     let events = world.events();
     let told = events.iter().find(|event| event["name"] == "failed");
     let told = told.unwrap()["args"]["error"].as_str().unwrap();

@@ -160,7 +160,7 @@ fn busy(diary: &str, times: u64) -> Result<u64, String> {
 }
 
 fn returned(n: u64) -> JobErrorKind {
-    JobErrorKind::Returned(format!("busy {n}"))
+    JobErrorKind::Returned(format!("busy {n}").into())
 }
 
 fn errors_are_tried_again_where_that_is_said() {

@@ -335,7 +335,7 @@ fn a_job_that_sends_too_much_text_says_so() {
     let JobErrorKind::Returned(text) = error.kind() else {
         panic!("{error}");
     };
-    assert!(text.contains("is the most"), "{text}");
+    assert!(text.text().contains("is the most"), "{text}");
     assert_eq!(lab.stats().restarts(), 0);
     lab.assert_in_use(0);
 }

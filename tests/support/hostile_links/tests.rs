@@ -180,7 +180,7 @@ fn every_edge_of_a_reply_is_classified() {
     const MAX: u64 = u64::MAX;
     let mut values = 0;
     let mut faults = 0;
-    for kind in [0u8, 1, 4, 6, 8, 255] {
+    for kind in [0u8, 1, 4, 6, 8, 9, 255] {
         for failed in [false, true] {
             for arrays in [0u8, 1, 2, 255] {
                 for len in [0u32, 4, 6, 12, 13, u32::MAX] {

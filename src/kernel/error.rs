@@ -1,0 +1,313 @@
+//! Errors that a kernel returns: [`Returned`], and those that keep their type, [`Typed`].
+
+use std::any::TypeId;
+use std::fmt::{self, Display};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Deref;
+use std::sync::Arc;
+
+use super::scalar::Scalar;
+
+/// The largest encoding of an error, in bytes.
+pub(crate) const MAX_ERROR_BYTES: usize = 1 << 20;
+
+/// An error that travels from a kernel to its caller as a value, in a [`Typed`].
+///
+/// Every [`Scalar`] that can be displayed is one, so a plain `enum` or a `struct` of numbers needs nothing else. Any other type
+/// says how it is encoded. With `serde`, that is one line for each direction:
+///
+/// ```
+/// use std::fmt;
+///
+/// use arenite::{Array, Engine, KernelError, Typed};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Debug, PartialEq, Serialize, Deserialize)]
+/// enum ParseError {
+///     Empty,
+///     BadNumber { line: usize, text: String },
+/// }
+///
+/// impl fmt::Display for ParseError {
+///     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+///         match self {
+///             Self::Empty => f.write_str("the file is empty"),
+///             Self::BadNumber { line, text } => write!(f, "line {line}: {text:?} is not a number"),
+///         }
+///     }
+/// }
+///
+/// impl KernelError for ParseError {
+///     fn to_bytes(&self) -> Vec<u8> {
+///         serde_json::to_vec(self).expect("strings and numbers can be encoded")
+///     }
+///     fn from_bytes(bytes: &[u8]) -> Option<Self> {
+///         serde_json::from_slice(bytes).ok()
+///     }
+/// }
+///
+/// fn parse(text: &str) -> Result<Array<f64>, Typed<ParseError>> {
+///     let number = |(line, text): (usize, &str)| {
+///         let bad = |_| ParseError::BadNumber { line: line + 1, text: text.into() };
+///         text.parse().map_err(bad)
+///     };
+///     let numbers: Vec<f64> = text.lines().enumerate().map(number).collect::<Result<_, _>>()?;
+///     if numbers.is_empty() {
+///         return Err(ParseError::Empty.into());
+///     }
+///     Ok(Array::from_slice(&numbers))
+/// }
+///
+/// let engine = Engine::inline();
+/// let error = engine.submit(parse, ("1.5\ntwo",)).wait().unwrap_err();
+/// match error.returned() {
+///     Some(ParseError::BadNumber { line, text }) => assert_eq!((line, &*text), (2, "two")),
+///     Some(ParseError::Empty) => unreachable!("there are two lines"),
+///     None => panic!("{error}"),
+/// }
+/// assert!(error.to_string().ends_with(r#"line 2: "two" is not a number"#));
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an error that can travel as a value",
+    label = "has no encoding",
+    note = "implement `arenite::KernelError` for it, or `arenite::Scalar` and `Display` if it is plain data",
+    note = "without `Typed`, any error that can be displayed may be returned; it arrives as its text"
+)]
+pub trait KernelError: Display + Sized + 'static {
+    /// The encoding of this error, of at most 1 MiB.
+    fn to_bytes(&self) -> Vec<u8>;
+
+    /// The error that [`to_bytes`](Self::to_bytes) encoded; `None` if these bytes do not encode one.
+    ///
+    /// The bytes come from a worker process, which may be broken or hostile: return `None` instead of panicking, and bound the
+    /// recursion. This may run while the engine is locked: decode the bytes and do nothing else.
+    fn from_bytes(bytes: &[u8]) -> Option<Self>;
+}
+
+impl<S: Scalar + Display> KernelError for S {
+    fn to_bytes(&self) -> Vec<u8> {
+        bytemuck::bytes_of(self).to_vec()
+    }
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytemuck::checked::try_pod_read_unaligned(bytes).ok()
+    }
+}
+
+/// A kernel's error that reaches the caller as a value: return `Result<T, Typed<E>>`, and read it with
+/// [`JobError::returned`](crate::JobError::returned).
+///
+/// `?` and `.into()` wrap an `E`. An error that is returned without this wrapper arrives as its text.
+///
+/// ```
+/// use std::fmt;
+///
+/// use arenite::{Engine, Scalar, Typed};
+/// use bytemuck::{CheckedBitPattern, NoUninit};
+///
+/// #[derive(Clone, Copy, Debug, PartialEq, NoUninit, CheckedBitPattern)]
+/// #[repr(u8)]
+/// enum Unusable {
+///     Zero,
+///     Negative,
+/// }
+///
+/// impl fmt::Display for Unusable {
+///     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+///         f.write_str(match self {
+///             Self::Zero => "zero has no logarithm",
+///             Self::Negative => "the logarithm is not a real number",
+///         })
+///     }
+/// }
+///
+/// // An error of plain data needs nothing else.
+/// impl Scalar for Unusable {}
+///
+/// fn log(x: f64) -> Result<f64, Typed<Unusable>> {
+///     match x {
+///         0.0 => Err(Unusable::Zero.into()),
+///         x if x < 0.0 => Err(Typed(Unusable::Negative)),
+///         x => Ok(x.ln()),
+///     }
+/// }
+///
+/// let engine = Engine::inline();
+/// let error = engine.submit(log, (-1.0,)).wait().unwrap_err();
+/// assert_eq!(error.returned(), Some(Unusable::Negative));
+/// ```
+///
+/// It implements neither `Display` nor `Error`, so that it cannot be taken for an error whose text is sent. The error inside
+/// does: `kernel(x).map_err(|Typed(error)| error)?` where the kernel is called as a function.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Typed<E>(pub E);
+
+impl<E> Deref for Typed<E> {
+    type Target = E;
+
+    fn deref(&self) -> &E {
+        &self.0
+    }
+}
+
+impl<E: KernelError> From<E> for Typed<E> {
+    fn from(error: E) -> Self {
+        Self(error)
+    }
+}
+
+/// The error that a kernel returned: its text, and its value if it is [`Typed`].
+///
+/// Two of them are equal if both are.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Returned {
+    text: String,
+    value: Option<Encoded>,
+}
+
+/// The value of an error.
+#[derive(Clone, PartialEq, Eq)]
+struct Encoded {
+    /// Names its type, by [`tag_of`].
+    tag: u64,
+    bytes: Arc<[u8]>,
+}
+
+/// Names a type of this executable.
+fn tag_of<E: 'static>() -> u64 {
+    // Without random keys, so it is the same in each process.
+    let mut hasher = DefaultHasher::new();
+    TypeId::of::<E>().hash(&mut hasher);
+    hasher.finish()
+}
+
+impl Returned {
+    /// What the error displays. Workers send the first 16 KiB.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The error's value. `None` if it is of another type, or was returned without [`Typed`].
+    pub fn value<E: KernelError>(&self) -> Option<E> {
+        let value = self.value.as_ref()?;
+        (value.tag == tag_of::<E>()).then(|| E::from_bytes(&value.bytes))?
+    }
+
+    /// Encodes an error. One that cannot be encoded is replaced by a text that says why.
+    pub(crate) fn encode<E: KernelError>(error: &E) -> Self {
+        let bytes = error.to_bytes();
+        if bytes.len() > MAX_ERROR_BYTES {
+            return Self::from(format!(
+                "its error takes {} bytes, and {MAX_ERROR_BYTES} is the most: {error}",
+                bytes.len()
+            ));
+        }
+        let returned = Self {
+            text: error.to_string(),
+            value: Some(Encoded {
+                tag: tag_of::<E>(),
+                bytes: bytes.into(),
+            }),
+        };
+        match returned.value::<E>() {
+            Some(_) => returned,
+            None => Self::from(format!(
+                "`from_bytes` of {} rejects what `to_bytes` returned for this error: {error}",
+                std::any::type_name::<E>()
+            )),
+        }
+    }
+
+    /// An error whose parts a worker has sent. Whether they encode a value is not checked.
+    pub(crate) fn from_parts(text: String, tag: u64, bytes: &[u8]) -> Self {
+        let bytes = bytes.into();
+        Self {
+            text,
+            value: Some(Encoded { tag, bytes }),
+        }
+    }
+
+    /// The type's tag and the encoding, if this is a value.
+    pub(crate) fn encoded(&self) -> Option<(u64, &[u8])> {
+        let value = self.value.as_ref()?;
+        Some((value.tag, &value.bytes))
+    }
+}
+
+impl From<String> for Returned {
+    /// An error of which only the text is known.
+    fn from(text: String) -> Self {
+        Self { text, value: None }
+    }
+}
+
+impl From<&str> for Returned {
+    /// An error of which only the text is known.
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
+impl fmt::Debug for Returned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text.fmt(f)
+    }
+}
+
+impl Display for Returned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Encodes to something that it does not accept.
+    #[derive(Debug)]
+    struct OneWay;
+
+    impl Display for OneWay {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("one way")
+        }
+    }
+
+    impl KernelError for OneWay {
+        fn to_bytes(&self) -> Vec<u8> {
+            vec![1]
+        }
+        fn from_bytes(_: &[u8]) -> Option<Self> {
+            None
+        }
+    }
+
+    #[test]
+    fn a_value_is_read_as_its_own_type_only() {
+        let returned = Returned::encode(&7u32);
+        assert_eq!(returned.value::<u32>(), Some(7));
+        assert_eq!(returned.value::<i32>(), None);
+        assert_eq!(returned.value::<u64>(), None);
+        assert_eq!(returned.text(), "7");
+        assert_eq!(Returned::from("7").value::<u32>(), None);
+    }
+
+    #[test]
+    fn bytes_that_encode_no_value_are_none() {
+        let (tag, _) = (tag_of::<bool>(), ());
+        for bytes in [&[][..], &[2], &[1, 1]] {
+            let returned = Returned::from_parts("yes".into(), tag, bytes);
+            assert_eq!(returned.value::<bool>(), None, "{bytes:?}");
+        }
+        let returned = Returned::from_parts("yes".into(), tag, &[1]);
+        assert_eq!(returned.value::<bool>(), Some(true));
+    }
+
+    #[test]
+    fn an_error_that_cannot_be_encoded_says_why() {
+        let returned = Returned::encode(&OneWay);
+        assert!(returned.encoded().is_none());
+        assert!(returned.text().contains("OneWay"), "{returned}");
+        assert!(returned.text().ends_with("one way"), "{returned}");
+    }
+}
