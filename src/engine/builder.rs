@@ -1,4 +1,4 @@
-//! Building an engine.
+//! Settings of an engine: [`Builder`].
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,17 +19,17 @@ use crate::supervisor::{
 use crate::sys::sandbox;
 use crate::trace::{Plan, Tracer};
 
-/// Whether pages that do not belong to the running job are closed for writing.
+/// Whether a worker write-protects pages that do not belong to its running job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Guard {
-    /// What a worker has published, and what was lent to it before, is closed: a wild write ends the
-    /// worker that makes it, and changes nothing. Costs microseconds per published or lent array. Results below 64 KiB
-    /// share the memory that the worker fills at the time, and are closed with it.
+    /// Arrays that a worker has published, or was lent earlier, are write-protected: a stray write ends the worker that
+    /// makes it and changes nothing. Costs microseconds per published or lent array. Results below 64 KiB share the memory
+    /// that the worker is filling, and are protected together with it.
     #[default]
     On,
-    /// A worker may still write what it has published or was lent once. Inputs and other workers'
-    /// memory are out of its reach all the same.
+    /// A worker may still write to arrays that it published or was lent earlier. It can never write to inputs or to other
+    /// workers' memory.
     Off,
 }
 
@@ -49,7 +49,7 @@ pub enum Guard {
 /// # Ok::<(), arenite::BuildError>(())
 /// ```
 #[derive(Clone, Debug)]
-#[must_use = "settings do nothing before the engine is built"]
+#[must_use = "settings have no effect until the engine is built"]
 pub struct Builder {
     workers: Option<usize>,
     lanes: usize,
@@ -99,27 +99,28 @@ impl Builder {
         }
     }
 
-    /// Number of worker processes; by default one per core. At least 1, at most 1024. Each has one [lane](Builder::lanes).
+    /// Sets the number of worker processes, from 1 to 1024. The default is one per core. Each has one
+    /// [lane](Builder::lanes).
     #[doc(alias("ProcessPoolExecutor", "max_workers", "n_jobs"))]
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = Some(workers.max(1));
         self
     }
 
-    /// Lanes of each worker: threads of one process that take jobs side by side. 1 by default, at most 4096 in all workers together.
+    /// Sets the number of lanes of each worker: threads of one process that run jobs concurrently. The default is 1; all
+    /// workers together may have 4096.
     ///
-    /// For jobs that wait: for a server, a disk, a lock. While one waits the others of its worker go on, so two workers
-    /// with 50 lanes each make a hundred calls at a time in two processes. Jobs that compute gain nothing from more
-    /// lanes than cores.
+    /// Use more lanes for jobs that wait for a server, a disk or a lock: two workers with 50 lanes each make a hundred calls
+    /// at a time in two processes. Jobs that compute gain nothing from more lanes than cores.
     ///
-    /// What lanes share is what the threads of a process share: `static`s, files, the heap, the
-    /// [memory limit](Builder::memory_limit) (2 MiB of stack for each lane count), and the end of the process. A job that
-    /// ends it takes along what runs beside it: those jobs answer
-    /// [`LostWith`](super::JobErrorKind::LostWith) it, or run again if they have
-    /// [retries](super::JobBuilder::retries), and its own error [names](super::JobError::beside) them. A job with a
-    /// [deadline](super::JobBuilder::deadline) may be ended by force; therefore nothing runs beside it, unless
-    /// [`share_deadlines`](Builder::share_deadlines) says so. Of a line that a worker prints nobody knows which of its jobs
-    /// it comes from.
+    /// Lanes share what the threads of a process share: `static`s, files, the heap, the
+    /// [memory limit](Builder::memory_limit) (2 MiB of stack count for each lane), and the end of the process. When a job
+    /// ends its process, the jobs on its other lanes fail with
+    /// [`LostWith`](super::JobErrorKind::LostWith), or run again if they have
+    /// [retries](super::JobBuilder::retries); the error of the job at fault [lists](super::JobError::beside) them. A job with
+    /// a [deadline](super::JobBuilder::deadline) may be killed, so it runs alone in its worker unless
+    /// [`share_deadlines`](Builder::share_deadlines) allows otherwise. With more than one lane, output cannot be attributed
+    /// to a job.
     ///
     /// ```standalone_crate
     /// use std::time::{Duration, Instant};
@@ -145,11 +146,11 @@ impl Builder {
         self
     }
 
-    /// Whether jobs with a [deadline](super::JobBuilder::deadline) run beside others in workers with several
-    /// [`lanes`](Builder::lanes); by default they have a worker to themselves as long as they run. Whoever exceeds its
-    /// deadline then takes along what runs beside it.
+    /// Allows jobs with a [deadline](super::JobBuilder::deadline) to run beside others in workers with several
+    /// [`lanes`](Builder::lanes). By default such a job has its worker to itself. When one exceeds its deadline, the jobs on
+    /// the other lanes are lost with it.
     ///
-    /// For many calls that each have a deadline and are seldom late, best with retries:
+    /// Use it for many calls that each have a deadline and are rarely late, together with retries:
     ///
     /// ```standalone_crate
     /// use std::time::Duration;
@@ -180,9 +181,12 @@ impl Builder {
         self
     }
 
-    /// Most bytes that arrays and results may take together; by default half of the memory that is
-    /// available to this process, or less where its limits (RLIMIT_AS, RLIMIT_FSIZE) or `/dev/shm` do not allow that. Memory is committed as it is needed, 64 KiB or 2 MiB at a time (the capacity is rounded up to
-    /// the former, and is no less), and stays so until [`trim`](Engine::trim), or until memory is short.
+    /// Sets the size of the arena: the bytes that all arrays and results together may take.
+    ///
+    /// The default is half of the memory that is available to this process, or less where its limits (RLIMIT_AS,
+    /// RLIMIT_FSIZE) or `/dev/shm` require it. The capacity is rounded up to a multiple of 64 KiB. Memory is committed as it is
+    /// needed, 64 KiB or 2 MiB at a time, and stays committed until [`trim`](Engine::trim) or until the system is low on
+    /// memory.
     ///
     /// ```standalone_crate
     /// use arenite::Engine;
@@ -198,23 +202,23 @@ impl Builder {
         self
     }
 
-    /// What the memory is made of; by default whatever fits.
+    /// Sets what the arena is made of. By default the best kind that the system offers.
     pub fn backing(mut self, backing: Backing) -> Self {
         self.backing = backing;
         self
     }
 
-    /// Whether pages of others are closed for writing; by default they are.
+    /// Sets whether workers write-protect pages that do not belong to their running job. The default is [`Guard::On`].
     pub fn guard(mut self, guard: Guard) -> Self {
         self.guard = guard;
         self
     }
 
-    /// Keeps the arena's name as long as the engine lives, for tools to find it. By default names are
-    /// gone before `build` returns.
+    /// Keeps the arena's name in `/dev/shm` as long as the engine lives, so that tools find it. By default the name is removed
+    /// before `build` returns.
     ///
-    /// A name has 1 to 100 letters of ASCII, digits, `-` and `_`. [`build`](Builder::build) refuses others, a name that a running
-    /// program uses for an arena, and any name with [`Backing::Sealed`].
+    /// A name has 1 to 100 ASCII letters, digits, `-` and `_`. [`build`](Builder::build) rejects other names, a name that a
+    /// running program uses for an arena, and any name with [`Backing::Sealed`].
     ///
     /// ```standalone_crate
     /// use arenite::Engine;
@@ -235,20 +239,20 @@ impl Builder {
         self
     }
 
-    /// What process lists call this engine's workers: `label:0`, `label:1`, … (the first 15 bytes).
+    /// Names this engine's workers in process lists: `label:0`, `label:1`, … (the first 15 bytes).
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = label.into();
         self
     }
 
-    /// Ceiling on the private memory (heap, stacks) of each worker, in bytes; arrays in the arena do
-    /// not count. A kernel that asks for more aborts, its job fails with
-    /// [`MemoryLimit`](super::JobErrorKind::MemoryLimit), and its worker is replaced. By default none, and none with 0.
-    /// A program that a kernel starts has the same ceiling, for itself (`RLIMIT_DATA`), unless it is started without. The stack of
-    /// a worker's first thread may be as large again at most.
+    /// Limits the private memory (heap, stacks) of each worker, in bytes; arrays in the arena do not count. 0, the default,
+    /// means no limit.
     ///
-    /// What kernels free stays with a worker for its next jobs, if it has one lane: about 64 MiB at most, or a quarter of the
-    /// ceiling.
+    /// A kernel that asks for more aborts, its job fails with
+    /// [`MemoryLimit`](super::JobErrorKind::MemoryLimit), and its worker is replaced. A program that a kernel starts inherits
+    /// the limit for itself (`RLIMIT_DATA`). The stack of a worker's first thread may take the same amount again.
+    ///
+    /// A worker with one lane retains freed memory for its next jobs: at most about 64 MiB, or a quarter of the limit.
     ///
     /// ```standalone_crate
     /// use arenite::{Engine, JobErrorKind};
@@ -265,15 +269,15 @@ impl Builder {
         self
     }
 
-    /// What workers may do beside computing; by default whatever this user may.
+    /// Restricts what workers may do apart from computing. By default they have the rights of this user.
     #[cfg(feature = "sandbox")]
     pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
         self.sandbox = sandbox;
         self
     }
 
-    /// Runs in each worker before its first job, and again in each that replaces one. If it panics
-    /// the worker counts as not started.
+    /// Runs a function in each worker before its first job, including workers that replace another. If it panics, the worker
+    /// has failed to start.
     ///
     /// ```standalone_crate
     /// use std::sync::OnceLock;
@@ -301,19 +305,19 @@ impl Builder {
         self
     }
 
-    /// Takes what workers print to stdout and stderr, line by line, with the worker and the job that it comes
-    /// from; by default each line goes to this program's stderr, as [`LogLine`] displays itself.
+    /// Receives what workers print to stdout and stderr, line by line, with the worker and the job that each line comes from.
+    /// By default each line goes to this program's stderr, as [`LogLine`] displays it.
     ///
-    /// What a kernel prints to stdout without a newline waits in its worker, as `print!` does anywhere, and comes with the next
-    /// line that the worker prints: end with a newline, or flush.
+    /// Text without a newline stays in the worker's stdout buffer until the next line, as `print!` does anywhere: end with a
+    /// newline, or flush.
     ///
-    /// With the feature `tracing`, events of kernels come this way too: those that the program's subscriber would take at
-    /// the time when the worker is started, or `INFO` and above where there is none.
+    /// With the feature `tracing`, events of kernels arrive here too: those that the program's subscriber accepts when the
+    /// worker starts, or `INFO` and above if there is no subscriber.
     ///
-    /// It is called on a thread of its own, one call at a time, in the order of the lines. While it does not come back
-    /// lines wait, and are dropped and counted when they are too many; so are those of a worker that prints more than a
-    /// mebibyte in a second, where each line counts 64 bytes more than it has. A panic in it costs the line. When the engine has ended, all lines have been taken,
-    /// unless a call does not come back for two seconds.
+    /// `take` is called on a thread of its own, one call at a time, in the order of the lines. Lines that arrive during a
+    /// call wait. They are dropped and counted when there are too many, or when one worker prints more than 1 MiB per second
+    /// (each line counts 64 bytes more than its length). A panic in `take` loses its line. When the engine has ended, all
+    /// lines have been delivered, unless a call does not return for two seconds.
     ///
     /// ```standalone_crate
     /// use std::sync::mpsc::channel;
@@ -336,9 +340,10 @@ impl Builder {
         self
     }
 
-    /// How long a worker may take from its start until it is ready, [`on_worker_start`](Builder::on_worker_start)
-    /// included; 60 seconds by default. One that takes longer is killed, and its start counts as failed: `build` answers
-    /// with what it was at, and later on the engine tries again as after any failed start.
+    /// Limits the time from a worker's start until it is ready, including
+    /// [`on_worker_start`](Builder::on_worker_start). The default is 60 seconds. A worker that takes longer is killed and has
+    /// failed to start: `build` returns an error that names the step it had reached; later, the engine tries again as after
+    /// any failed start.
     ///
     /// ```standalone_crate
     /// use std::time::Duration;
@@ -357,17 +362,18 @@ impl Builder {
         self
     }
 
-    /// Ceiling on the bytes of the jobs in flight, from submitting until they have ended: what their arguments hold that
-    /// nobody else has (arrays that were moved into them, texts), and what they are expected to return by what their kernel
-    /// returned before. By default none, and none with 0.
+    /// Limits the bytes of the jobs in flight, from submission to their end. 0, the default, means no limit.
     ///
-    /// Where a job does not fit, [`submit`](Engine::submit) and its like wait until others have ended, first come, first
-    /// served; [`try_submit`](super::JobBuilder::try_submit) gives the arguments back instead. In `async` code, where no thread should
-    /// wait, say [`submit_async`](super::JobBuilder::submit_async),
-    /// [`call_async`](super::Actor::call_async) and [`stream`](super::Map::stream). A job that is larger than the
-    /// ceiling is let in when nothing else is in flight, so nobody waits for ever. A kernel that has never run counts for as
-    /// much as each lane's share, or twice its arguments if that is more. Results that nobody has dropped yet do not count, nor do arrays of arguments that are
-    /// [kept](super::JobBuilder::keep_args): somebody else has them too.
+    /// A job counts the memory that only its arguments hold (arrays that were moved into them, text) and the size of the
+    /// result that is expected from earlier calls of its kernel. A kernel that has not run yet counts one lane's share of the
+    /// limit, or twice its arguments if that is more. Results that are not dropped yet do not count, nor do arrays of
+    /// arguments that are [kept](super::JobBuilder::keep_args), because they have another owner.
+    ///
+    /// When a job does not fit, [`submit`](Engine::submit) and similar calls wait until others have ended, in the order of
+    /// submission; [`try_submit`](super::JobBuilder::try_submit) returns the arguments instead. In `async` code use
+    /// [`submit_async`](super::JobBuilder::submit_async),
+    /// [`call_async`](super::Actor::call_async) and [`stream`](super::Map::stream), which block no thread. A job that is
+    /// larger than the limit runs when nothing else is in flight, so every job runs eventually.
     ///
     /// ```standalone_crate
     /// use arenite::{Array, Engine};
@@ -375,7 +381,7 @@ impl Builder {
     /// arenite::init();
     /// let engine = Engine::builder().workers(2).admission(8 << 20).build()?;
     /// let noise = |seed: u32| Array::from_fn(1 << 20, |i| (i as u32 ^ seed) as u8);
-    /// // However many there are: not more than eight wait or run at any time.
+    /// // At most eight of them wait or run at any time.
     /// let jobs: Vec<_> = (0..100).map(|seed| engine.submit(noise, (seed,))).collect();
     /// assert!(engine.stats().admitted <= 8 << 20);
     /// # drop(jobs);
@@ -386,9 +392,8 @@ impl Builder {
         self
     }
 
-    /// Replaces each worker after it has run so many jobs: what its kernels have leaked goes with it. By default
-    /// workers stay, and so they do with 0. Jobs never run on a worker that has had its number, and none is lost:
-    /// [`recycled`](super::WorkerStats::recycled) counts these replacements.
+    /// Replaces each worker after this number of jobs, which frees what its kernels have leaked. 0, the default, means never.
+    /// No job is lost; [`recycled`](super::WorkerStats::recycled) counts these replacements.
     ///
     /// ```standalone_crate
     /// use arenite::Engine;
@@ -408,12 +413,12 @@ impl Builder {
         self
     }
 
-    /// Replaces a worker that has more private memory (heap, stacks) than so many bytes after a job: it ends what it runs,
-    /// and what it was to run next goes to others. By default workers stay, and so they do with 0.
+    /// Replaces a worker that has more private memory (heap, stacks) than this number of bytes after a job. It finishes the
+    /// jobs that it runs; those it has not begun go to other workers. 0, the default, means never.
     ///
-    /// The engine looks a few times a second, so a worker may grow further until then;
-    /// [`memory_limit`](Builder::memory_limit) is the ceiling that holds at every moment, at the price of the job. What a
-    /// worker keeps of freed memory for its next jobs is about a quarter of the mark at most.
+    /// The engine checks a few times per second, so a worker may grow further in between;
+    /// [`memory_limit`](Builder::memory_limit) holds at every moment, but fails the job. A worker retains at most about a
+    /// quarter of this number of freed bytes for its next jobs.
     pub fn recycle_above(mut self, bytes: u64) -> Self {
         self.memory.recycling.above = match bytes {
             0 => u64::MAX,
@@ -422,38 +427,39 @@ impl Builder {
         self
     }
 
-    /// Whether names that dead programs left in `/dev/shm` are removed first: not by one that only looks at the machine.
+    /// Sets whether names that dead programs left in `/dev/shm` are removed first. A program that only inspects the machine
+    /// turns it off.
     #[doc(hidden)]
     pub fn sweep(mut self, sweep: bool) -> Self {
         self.sweep = sweep;
         self
     }
 
-    /// Reads the memory limits of machine and container below this folder, for tests.
+    /// Reads the memory limits of the machine and the container below this folder, for tests.
     #[doc(hidden)]
     pub fn memory_root(mut self, root: impl Into<std::path::PathBuf>) -> Self {
         self.memory.root = root.into();
         self
     }
 
-    /// How long [`Engine::shutdown`] lets workers run on after the last job (which it waits for as long as it takes, unless
-    /// [given a limit](Engine::shutdown_timeout)), and how long a job of a cancelled
-    /// [`scope`](Engine::scope) may run on before its worker is ended; 5 seconds by default.
+    /// Sets the grace period: how long [`Engine::shutdown`] waits for workers to exit after the last job, and how long a job
+    /// of a cancelled [`scope`](Engine::scope) may continue before its worker is killed. The default is 5 seconds.
+    ///
+    /// `shutdown` waits for the last job itself without a limit; see [`shutdown_timeout`](Engine::shutdown_timeout).
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
     }
 
-    /// How many workers a job with [`retries`](crate::engine::JobBuilder::retries) may cost before it is not
-    /// tried again, whatever retries it has left: it then answers
-    /// [`Quarantined`](crate::JobErrorKind::Quarantined). 5 by default, at least 1.
+    /// Limits how many workers a job with [`retries`](crate::engine::JobBuilder::retries) may cost. Then it fails with
+    /// [`Quarantined`](crate::JobErrorKind::Quarantined), even if it has retries left. The default is 5, the minimum 1.
     pub fn quarantine_after(mut self, workers: u32) -> Self {
         self.quarantine_after = workers.max(1);
         self
     }
 
-    /// Seeds the random numbers that kernels draw by [`arenite::rng`](crate::rng), so that each run draws the same. By
-    /// default chance does, and [`Engine::seed`] tells what it gave.
+    /// Seeds the random numbers that kernels draw from [`arenite::rng`](crate::rng), so that each run draws the same ones. By
+    /// default the seed is random, and [`Engine::seed`] returns it.
     ///
     /// ```standalone_crate
     /// use arenite::Engine;
@@ -476,8 +482,8 @@ impl Builder {
         self
     }
 
-    /// An engine without processes, as [`Engine::inline`] makes it, with this [`seed`](Builder::seed) and this
-    /// [`trace`](Builder::trace). The other settings are those of workers, and mean nothing to it.
+    /// Builds an engine without processes, like [`Engine::inline`], with this [`seed`](Builder::seed) and this
+    /// [`trace`](Builder::trace). The other settings concern workers and have no effect.
     pub fn inline(self) -> Engine {
         Engine {
             place: Place::Inline,
@@ -486,15 +492,15 @@ impl Builder {
         }
     }
 
-    /// Makes the arena and starts the workers. Returns when all of them are ready.
+    /// Creates the arena and starts the workers. Returns when all of them are ready.
     ///
     /// # Errors
-    /// [`BuildError`]: `init()` was not called, there would be too many workers or lanes, the arena does not fit or its name is
-    /// taken, a worker cannot start, [`on_worker_start`](Builder::on_worker_start) is code of a shared library, a file of the trace
-    /// cannot be written, the kernel lacks a part of a required sandbox, or a system call fails. Nothing is left behind then.
+    /// [`BuildError`]: `init()` was not called, there are too many workers or lanes, the arena does not fit or its name is
+    /// taken, a worker cannot start, [`on_worker_start`](Builder::on_worker_start) is code of a shared library, a file of the
+    /// trace cannot be written, Linux lacks a part of a required sandbox, or a system call fails. Nothing is left behind.
     ///
     /// # Panics
-    /// Aborts when it is called in a worker: a kernel cannot have workers of its own.
+    /// Aborts if called in a worker: a kernel cannot have workers of its own.
     pub fn build(self) -> Result<Engine, BuildError> {
         if crate::worker::is_worker() {
             eprintln!(
@@ -544,7 +550,7 @@ impl Builder {
         };
         let arena = loop {
             match Arena::create_in(&around, &spec) {
-                // Nobody has asked for it, and a process may have less than its machine.
+                // The default size follows the machine; this process may be allowed less.
                 Err(ArenaError::TooLarge { largest, .. })
                     if self.capacity.is_none()
                         && (LEAST_DEFAULT..spec.capacity).contains(&largest) =>
@@ -598,7 +604,7 @@ impl Builder {
 
 /// The most workers that an engine may have.
 pub(super) const MAX_WORKERS: u16 = 1024;
-/// A limit that leaves less than this is to be told, and not to be lived with.
+/// The default capacity shrinks to what the process's limits allow, but not below this: then `build` fails instead.
 const LEAST_DEFAULT: u64 = 16 << 20;
-/// The most lanes that they may have together.
+/// The most lanes that all workers of an engine may have together.
 pub(super) const MAX_LANES: usize = 4096;
