@@ -1,4 +1,4 @@
-//! What cancels a scope from outside it.
+//! Cancelling a scope from another thread.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,19 +6,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::supervisor::Supervisor;
 
-/// Cancels a [`Scope`](super::Scope) from another thread: a timer, a handler of Ctrl-C, a page that was closed. See
+/// Cancels a [`Scope`](super::Scope) from another thread: a timer, a Ctrl-C handler, a closed page. See
 /// [`Scope::canceller`](super::Scope::canceller).
 ///
-/// It may outlive its scope, and does nothing then.
+/// It may outlive its scope; then it does nothing.
 #[derive(Clone)]
 pub struct Canceller {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    /// Somebody has cancelled the scope, by its own method or by this.
+    /// The scope was cancelled by a call, and not by a failure.
     asked: AtomicBool,
-    /// The group of its jobs, until it has ended: then the number is given to another one. An inline engine has none.
+    /// The group of the scope's jobs, until the scope ends and the number is reused. `None` in an inline engine.
     jobs: Mutex<Option<(Arc<Supervisor>, u32)>>,
 }
 
@@ -32,20 +32,20 @@ impl Canceller {
         }
     }
 
-    /// As [`Scope::cancel`](super::Scope::cancel). If the scope has ended, this does nothing.
+    /// Cancels the scope, like [`Scope::cancel`](super::Scope::cancel). Does nothing if the scope has ended.
     pub fn cancel(&self) {
-        // Release: "not by a failure", pairs with `was_asked`, which looks after it has seen the group cancelled.
+        // Release: "cancelled by a call", pairs with `was_asked`, which reads it after it has seen the group cancelled.
         if self.inner.asked.swap(true, Ordering::Release) {
-            // By a waker that the first call calls, perhaps.
+            // Possibly a waker that runs inside the first call.
             return;
         }
-        // Held until the group is cancelled, or the scope could end and its number be another's meanwhile.
+        // Locked until the group is cancelled: otherwise the scope could end and another group reuse its number.
         if let Some((shared, group)) = &*self.jobs() {
             shared.cancel_group(*group);
         }
     }
 
-    /// Whether somebody has called [`cancel`](Canceller::cancel).
+    /// Whether [`cancel`](Canceller::cancel) was called.
     pub(super) fn was_asked(&self) -> bool {
         // Acquire: pairs with `cancel`.
         self.inner.asked.load(Ordering::Acquire)
@@ -59,7 +59,7 @@ impl Canceller {
     }
 
     fn jobs(&self) -> MutexGuard<'_, Option<(Arc<Supervisor>, u32)>> {
-        // Whoever panicked with it has changed nothing.
+        // A panic while it is locked leaves it unchanged.
         self.inner
             .jobs
             .lock()

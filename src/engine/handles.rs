@@ -1,4 +1,4 @@
-//! What other threads and executors may do with the handles: a change of it is an error when the tests are compiled.
+//! Auto traits of the public handles: a change is an error when the tests are compiled.
 
 use std::future::Future;
 
@@ -14,7 +14,7 @@ fn future<T: Future<Output = Result<R, JobError>>, R>() {}
 fn iterator<T: Iterator<Item = Result<R, JobError>>, R>() {}
 fn stream<T: Stream<Item = Result<R, JobError>>, R>() {}
 
-/// A job is sent wherever its value may be, and polled without being pinned.
+/// A job is `Send` if its value is, and `Unpin`.
 fn a_job_of<R: Send + 'static>() {
     sent::<Job<R>>();
     unpinned::<Job<R>>();
@@ -26,7 +26,7 @@ fn a_job_of<R: Send + 'static>() {
     unpinned::<CompletedStream<R>>();
 }
 
-/// A map is as free as the iterator that it pulls from.
+/// A map is `Send` if its iterator is.
 fn a_map_over<I: Iterator + Send + 'static, R: Send + 'static>() {
     sent::<Map<I, R>>();
     iterator::<Map<I, R>, R>();
@@ -36,7 +36,7 @@ fn a_map_over<I: Iterator + Send + 'static, R: Send + 'static>() {
     stream::<MapStream<Map<I, R>>, R>();
 }
 
-/// So is one that keeps arguments.
+/// The same for maps that keep arguments.
 fn a_map_that_keeps<I: Iterator<Item: Clone + Send> + Send + 'static, R: Send + 'static>() {
     sent::<Map<I, R, DeadLetter<I::Item>>>();
     sent::<Map<I, R, DeadLetter<I::Item>, usize>>();
@@ -44,19 +44,19 @@ fn a_map_that_keeps<I: Iterator<Item: Clone + Send> + Send + 'static, R: Send + 
     unpinned::<MapStream<Map<I, R, DeadLetter<I::Item>, usize>>>();
 }
 
-/// Also where the iterator must not be moved.
+/// Even if the iterator is `!Unpin`.
 fn a_stream_of_a_map_over<I: Iterator, R>() {
     unpinned::<MapStream<Map<I, R>>>();
     unpinned::<MapStream<Map<I, R, JobError, usize>>>();
 }
 
-/// A borrowed iterator is not `'static`, and neither is its map.
+/// A map over a borrowed iterator borrows too.
 fn a_map_over_borrowed<'a, R: Send + 'a>(map: Map<std::slice::Iter<'a, u64>, R>) -> impl Send + 'a {
     map
 }
 
 #[test]
-fn handles_go_where_threads_and_executors_need_them() {
+fn handles_have_the_auto_traits_that_threads_and_executors_need() {
     shared::<Engine>();
     shared::<Limiter>();
     shared::<Canceller>();
@@ -67,7 +67,7 @@ fn handles_go_where_threads_and_executors_need_them() {
     sent::<JobError>();
     shared::<DeadLetter<u64>>();
     shared::<JobError>();
-    // Named, so that nobody takes them away: their bodies are what is checked.
+    // Named here so that they count as used; their bodies are the check.
     a_job_of::<std::cell::Cell<u64>>();
     a_map_over::<std::vec::IntoIter<u64>, std::cell::Cell<u64>>();
     a_map_that_keeps::<std::vec::IntoIter<u64>, std::cell::Cell<u64>>();

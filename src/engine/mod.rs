@@ -1,4 +1,4 @@
-//! The public face: [`Engine`] and what it gives.
+//! The public API: [`Engine`] and the types that it returns.
 
 mod actor;
 mod answers;
@@ -86,23 +86,24 @@ use seeds::Seeds;
 ///
 /// # Signals
 ///
-/// This crate installs one signal handler in your program: for SIGBUS, so that somebody who cuts a segment of an arena is named.
-/// Whatever else that signal means goes to the handler that was there before. Workers ignore SIGINT, SIGTERM, SIGHUP and SIGPIPE from their
-/// first instruction on: a terminal or a service manager sends them to the whole group, and your program decides what
-/// they mean. Left alone they end your program, and the workers with it, at once and without anything left behind. To
-/// finish first, set a flag in a handler of your own, stop submitting when it is set, and call
-/// [`shutdown`](Engine::shutdown); `arenite resize` does so. To end one worker, send it SIGKILL: its job fails with that
-/// cause, and it is replaced. Programs that a kernel starts inherit the ignored signals.
+/// This crate installs one signal handler in your program, for SIGBUS, so that the error names the process that truncated a
+/// segment of an arena. Other SIGBUS signals go to the handler that was installed before.
+///
+/// Workers ignore SIGINT, SIGTERM, SIGHUP and SIGPIPE from their first instruction: a terminal or a service manager sends them
+/// to the whole process group, and your program decides what they mean. By default they end your program and the workers at
+/// once, and nothing is left behind. To finish first, set a flag in a handler of your own, stop submitting when it is set, and
+/// call [`shutdown`](Engine::shutdown), as `arenite resize` does. To end one worker, send it SIGKILL: its job fails with that
+/// cause, and the worker is replaced. Programs that a kernel starts inherit the ignored signals.
 ///
 /// # Forking
 ///
-/// An engine belongs to the process that built it. In a copy that `fork()` has made of that, handles do nothing when they are
-/// dropped, and whatever else would use the engine panics and says so: build one after forking. Arrays are not copied with the
-/// rest of the memory: the copy reads and writes what everybody has, which is somebody else's once the original has dropped the
-/// array, so leave arrays alone there. Programs that are started with [`Command`](std::process::Command) are no copies.
+/// An engine belongs to the process that built it. In a child made by `fork()`, dropping a handle does nothing, and any other
+/// use of the engine panics: build an engine after forking. Arrays are shared with the parent, not copied, and their memory
+/// may be reused once the parent drops them, so do not use arrays in the child. Programs started with
+/// [`Command`](std::process::Command) are not affected.
 pub struct Engine {
     pub(crate) place: Place,
-    /// Actors that have a name.
+    /// Actors by name.
     names: actor::Names,
     pub(crate) seeds: Arc<Seeds>,
 }
@@ -133,14 +134,15 @@ impl fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// An engine with settings of one's own.
+    /// Returns a builder, to set the number of workers, the size of the arena and so on.
     pub fn builder() -> Builder {
         Builder::new()
     }
 
-    /// An engine without processes: kernels run in the calling thread when they are submitted, on
-    /// private memory. For debugging, and where processes are not to be had. The same calls and the
-    /// same results; no isolation, each job is tried once and without a deadline, and every array is accepted.
+    /// Builds an engine without processes: kernels run on the calling thread when they are submitted, on private memory.
+    ///
+    /// Use it to debug, and where processes cannot be started. Calls and results are the same, without isolation: each job is
+    /// tried once and has no deadline, and every array is accepted.
     ///
     /// ```
     /// let engine = arenite::Engine::inline();
@@ -150,9 +152,10 @@ impl Engine {
         Self::builder().inline()
     }
 
-    /// Runs a kernel on these arguments in a worker. Never fails: what goes wrong arrives at
-    /// [`Job::wait`]. Where there is a ceiling ([`admission`](Builder::admission)) it waits in this thread until the job is let
-    /// in; in `async` code say [`job(…).submit_async()`](JobBuilder::submit_async) there.
+    /// Submits a job: runs a kernel on these arguments in a worker. Never fails; errors are returned by [`Job::wait`].
+    ///
+    /// With a limit on bytes in flight ([`admission`](Builder::admission)) this blocks until the job is admitted; in `async`
+    /// code use [`job(…).submit_async()`](JobBuilder::submit_async).
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -192,7 +195,7 @@ impl Engine {
         P: Params,
         R: Reply,
     {
-        // `kernel` is a name for its type: it has no bytes.
+        // Only its type is used: it has no bytes.
         let _ = kernel;
         match &self.place {
             Place::Workers(workers) => {
@@ -205,8 +208,8 @@ impl Engine {
         }
     }
 
-    /// A job under construction: with a deadline, retries, a priority; and [`JobBuilder::then`] runs
-    /// another kernel on its result, in the same worker.
+    /// Builds a job with options: a deadline, retries, a priority. [`JobBuilder::then`] runs another kernel on its result in
+    /// the same worker.
     pub fn job<F, A, P, R>(&self, kernel: F, args: A) -> JobBuilder<'_, Single<F, P, R>, A>
     where
         F: Kernel<P, R>,
@@ -214,13 +217,13 @@ impl Engine {
         P: Params,
         R: Reply,
     {
-        // A name for its type: it has no bytes.
+        // Only its type is used: it has no bytes.
         let _ = kernel;
         JobBuilder::first(self, args)
     }
 
-    /// The seed of the random numbers of this engine's jobs: what [`Builder::seed`] said, or what chance gave. With it a run
-    /// can be repeated.
+    /// Returns the seed of the random numbers that this engine's jobs draw: that of [`Builder::seed`], or a random one. With
+    /// it, a run can be repeated.
     ///
     /// ```
     /// use arenite::Engine;
@@ -237,7 +240,7 @@ impl Engine {
         self.seeds.run()
     }
 
-    /// Figures at this moment: of the arena, of each worker, of each kernel. [`progress`](Engine::progress) is about jobs.
+    /// Returns statistics of the arena, each worker and each kernel. [`progress`](Engine::progress) counts jobs.
     ///
     /// ```standalone_crate
     /// use arenite::Engine;
@@ -258,7 +261,7 @@ impl Engine {
         }
     }
 
-    /// Gives committed memory that nobody uses back to the system. Returns the bytes.
+    /// Returns unused committed memory to the system. Returns the number of bytes.
     pub fn trim(&self) -> u64 {
         match &self.place {
             Place::Workers(workers) => workers.shared.arena.trim(),
@@ -266,25 +269,27 @@ impl Engine {
         }
     }
 
-    /// Finishes all jobs, those that are detached included, and ends the workers. What fails from here on is not tried again: a job
-    /// that pauses before another attempt answers [`ShutDown`](JobErrorKind::ShutDown), and one that fails its failure, whatever
-    /// retries it has. Only what is lost to another job of its worker ([`LostWith`](JobErrorKind::LostWith)) still runs again.
-    /// Dropping the engine ends jobs instead. See [`Job::detach`] for an example.
+    /// Finishes all jobs, including detached ones, and ends the workers. Dropping the engine ends jobs instead. See
+    /// [`Job::detach`] for an example.
     ///
-    /// A job that hangs holds this up for ever: give jobs a [deadline](JobBuilder::deadline), or the engine a limit
-    /// ([`shutdown_timeout`](Engine::shutdown_timeout)).
+    /// From now on no job is retried: one that pauses before another attempt fails with [`ShutDown`](JobErrorKind::ShutDown),
+    /// and one that fails keeps that error. Only jobs that are lost because of another job
+    /// ([`LostWith`](JobErrorKind::LostWith)) still run again.
+    ///
+    /// A job that hangs blocks this forever: give jobs a [deadline](JobBuilder::deadline), or use
+    /// [`shutdown_timeout`](Engine::shutdown_timeout).
     pub fn shutdown(self) {
         if let Some((shared, monitor)) = self.take_monitor() {
             shared.end(monitor, Closing::Drain);
         }
     }
 
-    /// As [`shutdown`](Engine::shutdown), but waits for jobs no longer than `limit`. What has not ended by then is ended as by a drop
-    /// of the engine, and answers [`ShutDown`](JobErrorKind::ShutDown). True if nothing had to be ended; what `shutdown` would not
-    /// have tried again does not count.
+    /// Like [`shutdown`](Engine::shutdown), but waits at most `limit` for jobs. Those that have not ended by then fail with
+    /// [`ShutDown`](JobErrorKind::ShutDown), as when the engine is dropped. Returns true if no job had to be ended; retries that
+    /// `shutdown` would not make do not count. Always true for an inline engine.
     ///
-    /// Workers that have no job, and do not exit when they are told to, have the time of [`Builder::grace`] beside that. In a waker that
-    /// the engine itself calls nothing is waited for; it is true there if all jobs had ended. Always true of an inline engine.
+    /// Idle workers that do not exit have the time of [`Builder::grace`] in addition. In a waker that the engine itself calls,
+    /// this does not wait, and returns true if all jobs had ended.
     ///
     /// ```standalone_crate
     /// use std::time::Duration;
@@ -310,7 +315,7 @@ impl Engine {
             .is_none_or(|(shared, monitor)| shared.end_within(monitor, limit))
     }
 
-    /// The thread that ends the engine, unless there is none or somebody else has it.
+    /// Takes the handle of the monitor thread; `None` for an inline engine, or if another caller has taken it.
     fn take_monitor(&self) -> Option<(&Supervisor, JoinHandle<()>)> {
         let Place::Workers(workers) = &self.place else {
             return None;

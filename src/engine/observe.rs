@@ -1,4 +1,4 @@
-//! Watching an engine at work: how far it is, and a record of what happened when.
+//! Observing an engine: its progress, and a [`Trace`] of what happened when.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,17 +10,17 @@ use crate::supervisor::Progress;
 use crate::sys::debug_as_text;
 use crate::trace::{ATTEMPTS, Plan, Traced, Tracer};
 
-/// What an engine writes about its jobs and workers: [`Builder::trace`].
+/// Where an engine records its jobs and workers: see [`Builder::trace`].
 ///
-/// - [`Trace::to`]: a file of events for a trace viewer, in the JSON format of Chrome, which <https://ui.perfetto.dev> and
-///   `chrome://tracing` open. A row for each lane of each worker with what it ran and when it waited for memory; the time that
-///   jobs waited apart from that; arrows from the jobs of a graph, and from spawned ones, to those that took their values; starts and deaths of workers; failures with
-///   their cause.
-/// - [`Trace::report`]: a page for a browser, in one file that loads nothing: a picture of all lanes over time, a table of
-///   kernels with quantiles, a list of failures.
+/// - [`Trace::to`] writes a file of events in Chrome's JSON format, for <https://ui.perfetto.dev> or `chrome://tracing`: one row
+///   for each lane of each worker with the jobs that it ran and the times it waited for memory; the time that jobs were queued;
+///   arrows between the jobs of a graph, and from spawned jobs to those that took their values; starts and deaths of workers;
+///   failures with their causes.
+/// - [`Trace::report`] writes a self-contained HTML page: all lanes over time, a table of kernels with quantiles, a list of
+///   failures.
 ///
-/// Times of kernels are taken in the workers. Memory is bounded however long the engine runs: events that come faster
-/// than they can be written are dropped and counted, as are those beyond [`Trace::attempts`].
+/// Kernels are timed in the workers. Memory use is bounded: events that come faster than they can be written, and those
+/// beyond [`Trace::attempts`], are dropped and counted.
 ///
 /// ```standalone_crate
 /// use arenite::{Engine, Trace};
@@ -40,7 +40,7 @@ use crate::trace::{ATTEMPTS, Plan, Traced, Tracer};
 /// for half in engine.map(halve, (0..100).map(|n| (n,))) {
 ///     half?;
 /// }
-/// // Dropping the engine does so too; here an error is heard of.
+/// // Dropping the engine writes them too, but cannot report an error.
 /// let written = engine.write_trace()?.expect("it has a trace");
 /// assert_eq!((written.attempts, written.dropped), (100, 0));
 /// assert!(std::fs::read_to_string(&events)?.contains("halve"));
@@ -50,15 +50,17 @@ use crate::trace::{ATTEMPTS, Plan, Traced, Tracer};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
-#[must_use = "give it to `Builder::trace`"]
+#[must_use = "pass it to `Builder::trace`"]
 pub struct Trace {
     plan: Plan,
 }
 
 impl Trace {
-    /// Events into this file. It is made when the engine is built, and brought up to date every twentieth of a second in
-    /// which something happens; in between it is valid JSON. If the program is killed, at most the last line is cut. Since it
-    /// is written over, a pipe or a terminal is refused.
+    /// Writes events to this file.
+    ///
+    /// The file is created when the engine is built and updated up to 20 times per second; after each update it is valid JSON.
+    /// If the program is killed, at most the last line is incomplete. Pipes and terminals are rejected, because parts of the
+    /// file are overwritten.
     pub fn to(events: impl AsRef<Path>) -> Self {
         Self {
             plan: Plan {
@@ -69,7 +71,7 @@ impl Trace {
         }
     }
 
-    /// A report, and no events.
+    /// Writes a report and no events.
     ///
     /// ```
     /// use arenite::{Engine, Trace};
@@ -86,16 +88,17 @@ impl Trace {
         }
     }
 
-    /// A report as well, written when the engine ends and by [`Engine::write_trace`], into a file of its own. What is no file,
-    /// such as a pipe, gets one page, from whichever of the two comes first; a named pipe needs its reader when the engine is
+    /// Writes a report as well, to a file of its own, when the engine ends and by [`Engine::write_trace`].
+    ///
+    /// A pipe receives one page only, from whichever of the two comes first; a named pipe needs its reader when the engine is
     /// built.
     pub fn report(mut self, page: impl AsRef<Path>) -> Self {
         self.plan.report = Some(page.as_ref().to_owned());
         self
     }
 
-    /// Most attempts of jobs in the file of events, about half a kilobyte each; a million by default. Of everything else
-    /// (starts and ends of workers, waits for memory, arrows) it takes as many together. The report counts all.
+    /// Limits the attempts of jobs in the file of events, of about 0.5 KB each. The default is one million. All other events
+    /// (starts and ends of workers, waits for memory, arrows) together have the same limit. The report counts all.
     pub fn attempts(mut self, attempts: u64) -> Self {
         self.plan.attempts = attempts;
         self
@@ -111,7 +114,7 @@ impl Trace {
 pub struct TraceError {
     /// The file.
     pub path: PathBuf,
-    /// Why.
+    /// The cause.
     pub error: std::io::Error,
 }
 
@@ -131,10 +134,10 @@ impl std::error::Error for TraceError {}
 debug_as_text!(TraceError);
 
 impl Builder {
-    /// Writes down what happens when: see [`Trace`]. By default nothing is, and nothing is paid for it.
+    /// Records jobs and workers: see [`Trace`]. By default nothing is recorded, at no cost.
     ///
-    /// With [`inline`](Builder::inline) rows are the threads that call; if a file cannot be made, [`Engine::write_trace`] says
-    /// so.
+    /// With [`inline`](Builder::inline), rows are the calling threads; if a file cannot be created, [`Engine::write_trace`]
+    /// returns the error.
     pub fn trace(mut self, trace: Trace) -> Self {
         self.trace = Some(trace.plan());
         self
@@ -142,7 +145,7 @@ impl Builder {
 }
 
 impl Engine {
-    /// How far the engine is: a cheap snapshot, for a progress bar on another thread.
+    /// Returns the engine's progress: a cheap snapshot, for example for a progress bar on another thread.
     ///
     /// ```standalone_crate
     /// use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -181,7 +184,7 @@ impl Engine {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// An inline engine counts the jobs that it runs, and no bytes.
+    /// An inline engine counts its jobs, but no bytes.
     #[doc(alias = "tqdm")]
     pub fn progress(&self) -> Progress {
         match self.shared() {
@@ -196,11 +199,11 @@ impl Engine {
         self.seeds.inlined.as_ref()?.books()
     }
 
-    /// Brings the files of [`Builder::trace`] up to date, the report included; `None` if there is no trace. The end of the
-    /// engine does so too, but cannot say what goes wrong.
+    /// Updates the files of [`Builder::trace`], including the report. Returns `None` if there is no trace. The end of the
+    /// engine updates them too, but cannot report errors.
     ///
     /// # Errors
-    /// [`TraceError`]: a file could not be written, now or before. After an error of the file of events no more are
+    /// [`TraceError`]: a file could not be written, now or earlier. After an error in the file of events, no more events are
     /// written.
     pub fn write_trace(&self) -> Result<Option<Traced>, TraceError> {
         let flush = |tracer: &Tracer| {

@@ -1,4 +1,4 @@
-//! How far workers are locked down.
+//! The sandbox of workers: [`Sandbox`].
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use super::Engine;
 use crate::sys::probe::LANDLOCK_SCOPES;
 use crate::sys::sandbox::{SandboxFeatures, features};
 
-/// What workers may do beside computing.
+/// What workers may do apart from computing.
 ///
 /// ```
 /// use arenite::engine::SandboxReport;
@@ -22,48 +22,49 @@ pub enum Sandbox {
     /// Whatever this user may do.
     #[default]
     Off,
-    /// Nothing: no file, no socket, no other process, no executable memory. A worker that tries is
-    /// ended, and its job answers [`Denied`](super::JobErrorKind::Denied) with the call's name; what
-    /// libraries only look for (files, sockets) they are refused.
+    /// Nothing: no files, no sockets, no other processes, no executable memory. A worker that tries is ended, and its job
+    /// fails with [`Denied`](super::JobErrorKind::Denied), which names the call. Calls by which libraries merely probe (for
+    /// files, sockets) return an error instead.
     ///
-    /// - Results are copied before anybody gets a handle to them, so that a worker cannot change them
-    ///   later.
-    /// - Nothing is lent: jobs that change an argument in place answer
-    ///   [`NoLending`](super::JobErrorKind::NoLending), and so do nodes of a graph; only within a chain that is one job
-    ///   an array is passed on to be changed.
-    /// - Workers see of the environment only what loaders and the C library look at.
-    /// - [`on_worker_start`](super::Builder::on_worker_start) runs before, and may open files; they are
+    /// - Results are copied before the program gets a handle to them, so that a worker cannot change them later.
+    /// - Nothing is lent: jobs and nodes of a graph that change an argument in place fail with
+    ///   [`NoLending`](super::JobErrorKind::NoLending). Only within a chain that runs as one job, an array is passed on to be
+    ///   changed.
+    /// - Workers see only the environment variables that loaders and the C library read.
+    /// - [`on_worker_start`](super::Builder::on_worker_start) runs before the sandbox is closed and may open files, which are
     ///   closed afterwards. It must not leave threads behind.
     ///
-    /// What the running kernel lacks is left out; [`Engine::sandbox_report`] names it.
+    /// Parts that the running Linux lacks are left out; [`Engine::sandbox_report`] lists them.
     ///
-    /// Code that takes over a worker can still read every array of its engine, and hide it in its own
-    /// result: work for people who must not see each other's data belongs in engines of their own. It can
-    /// spoil what the same worker has answered and the supervisor has not taken yet, the states of actors that live
-    /// there, and values between two nodes of its own chain. It can use memory up
-    /// to [`memory_limit`](super::Builder::memory_limit), 1 GiB, and half a GiB for each core (where that is not set, as
-    /// much as there is), and processor time until a deadline. It can start threads without a bound, as many as the user or the container may have (`ulimit -u`,
-    /// `pids.max`): a limit for the container keeps it from taking them from all others.
+    /// Code that compromises a worker can still:
+    ///
+    /// - read every array of its engine and hide it in its own result: process data of users who must not see each other's in
+    ///   separate engines;
+    /// - corrupt results of the same worker that the supervisor has not received yet, the states of actors in that worker, and
+    ///   values between two nodes of its own chain;
+    /// - use memory up to [`memory_limit`](super::Builder::memory_limit) plus 1 GiB plus half a GiB per core (without
+    ///   `memory_limit`, all there is), and processor time until a deadline;
+    /// - start as many threads as the user or the container may have (`ulimit -u`, `pids.max`): set a limit for the container.
     Strict,
-    /// As `Strict`; [`build`](super::Builder::build) fails where the running kernel lacks a part. Linux 6.12 has them all.
+    /// Like `Strict`, but [`build`](super::Builder::build) fails if the running Linux lacks a part. Linux 6.12 has all of them.
     Required,
 }
 
-/// Which parts of a [`Sandbox`] the running kernel has.
+/// Which parts of a [`Sandbox`] the running Linux supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SandboxReport {
     pub(super) kernel: SandboxFeatures,
 }
 
 impl SandboxReport {
-    /// Asks the kernel; changes nothing. Without an answer nothing is there.
+    /// Asks Linux, without changing anything. If it does not answer, no part counts as supported.
     pub fn of_this_kernel() -> Self {
         Self {
             kernel: features().unwrap_or_default(),
         }
     }
 
-    /// What is not enforced, and what that means: a sentence each, none when everything is there.
+    /// Lists the parts that are not enforced and what that means, one sentence each. Empty if all are.
     pub fn lacking(&self) -> Vec<&'static str> {
         let SandboxFeatures {
             seccomp,
@@ -87,7 +88,7 @@ impl SandboxReport {
         lacking
     }
 
-    /// Whether everything is there.
+    /// Whether every part is enforced.
     pub fn is_complete(&self) -> bool {
         self.lacking().is_empty()
     }
@@ -104,7 +105,7 @@ impl fmt::Display for SandboxReport {
 }
 
 impl Engine {
-    /// Which parts of the sandbox are enforced in this engine's workers; `None` without one.
+    /// Returns which parts of the sandbox are enforced in this engine's workers; `None` without a sandbox.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -125,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_part_that_is_lacking_is_named() {
+    fn each_missing_part_is_named() {
         let of = |seccomp, landlock, mseal| SandboxReport {
             kernel: SandboxFeatures {
                 seccomp,

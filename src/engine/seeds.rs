@@ -1,4 +1,4 @@
-//! Which job draws which random numbers: see [`rng`](crate::rng).
+//! Seeds of the random numbers that jobs draw: see [`rng`](crate::rng).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,19 +7,19 @@ use crate::kernel::seed_in_series;
 use crate::sys::random;
 use crate::worker::{Entered, enter};
 
-/// The seed of a run, and what has been numbered so far.
+/// The seed of a run, and the counters that number its jobs.
 #[derive(Debug)]
 pub(crate) struct Seeds {
     run: u64,
-    /// Calls that have many jobs.
+    /// Calls of several jobs each, so far.
     series: AtomicU64,
-    /// Jobs that were submitted by themselves to an inline engine. Otherwise the supervisor counts.
+    /// Single jobs that were submitted to an inline engine. With workers, the supervisor counts.
     jobs: AtomicU64,
-    /// Of an inline engine: what watches its jobs.
+    /// The observer of an inline engine's jobs.
     pub(super) inlined: Option<Enrolled>,
 }
 
-/// A job of an inline engine runs in this thread, as long as this lives.
+/// While this value lives, a job of an inline engine runs on this thread.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct Here {
@@ -27,12 +27,12 @@ pub(crate) struct Here {
     _inside: Inside,
 }
 
-/// The jobs of one call, numbered by their place in it.
+/// The jobs of one call, numbered by their index in it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Series {
     run: u64,
     number: u64,
-    /// The inline engine, or 0.
+    /// The number of the inline engine, or 0.
     engine: u64,
 }
 
@@ -46,7 +46,7 @@ impl Seeds {
         }
     }
 
-    /// Those of an inline engine.
+    /// The same for an inline engine.
     pub(super) fn inlined(mut self, engine: Enrolled) -> Self {
         self.inlined = Some(engine);
         self
@@ -61,9 +61,9 @@ impl Seeds {
         self.run
     }
 
-    /// The next call with many jobs.
+    /// Numbers the next call of several jobs.
     pub(crate) fn series(&self) -> Series {
-        // Relaxed: only a number.
+        // Relaxed: only a counter.
         let number = self.series.fetch_add(1, Ordering::Relaxed);
         Series {
             run: self.run,
@@ -72,10 +72,10 @@ impl Seeds {
         }
     }
 
-    /// A job of an inline engine runs in this thread; 0: the next in the order of submission.
+    /// Begins a job of an inline engine on this thread. Seed 0 stands for the next one in the order of submission.
     pub(super) fn here(&self, seed: u64) -> Here {
         let next = || {
-            // Relaxed: only a number.
+            // Relaxed: only a counter.
             self.jobs.fetch_add(1, Ordering::Relaxed) + 1
         };
         Here {
@@ -86,7 +86,7 @@ impl Seeds {
 }
 
 impl Series {
-    /// Which series it is.
+    /// The number of this series.
     pub(crate) fn number(self) -> u64 {
         self.number
     }
@@ -97,7 +97,7 @@ impl Series {
         seed_in_series(self.number, index)
     }
 
-    /// A job of an inline engine runs in this thread.
+    /// Begins a job of an inline engine on this thread.
     pub(crate) fn here(self, index: u64) -> Here {
         Here {
             _entered: enter(self.run, self.seed(index)),

@@ -6,7 +6,7 @@ use super::super::{JobError, JobErrorKind, Par};
 use super::{Number, RETRIES, chunks};
 use crate::arena::ArenaFull;
 use crate::array::{Array, ArrayMut};
-use crate::engine::answers::{expect_len, lie};
+use crate::engine::answers::{broken_reply, expect_len};
 use crate::kernel::SplitArgs;
 use crate::supervisor::Failed;
 
@@ -68,7 +68,7 @@ impl<T: Number> Par<'_, T> {
             counts.resize(bins, 0);
             for (all, &count) in counts.iter_mut().zip(part.iter()) {
                 let sum = all.checked_add(count);
-                *all = sum.ok_or_else(|| lie("histogram", "more elements than there are"))?;
+                *all = sum.ok_or_else(|| broken_reply("histogram", "more elements than there are"))?;
             }
         }
         // Of an empty array.
