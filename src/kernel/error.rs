@@ -249,13 +249,13 @@ impl From<&str> for Returned {
 
 impl fmt::Debug for Returned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.text.fmt(f)
+        fmt::Debug::fmt(&self.text, f)
     }
 }
 
 impl Display for Returned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.text.fmt(f)
+        fmt::Display::fmt(&self.text, f)
     }
 }
 

@@ -168,10 +168,7 @@ impl Ending {
             return Self::text(kind::RETURNED, returned.text());
         };
         let Self { mut reply, .. } = Self::text(kind::TYPED_ERROR, returned.text());
-        let text = reply.words.split_off(1);
-        reply.word(tag);
-        reply.word(bytes.len() as u64);
-        reply.words.extend(text);
+        reply.words.insert_from_slice(1, &[tag, bytes.len() as u64]);
         reply.bytes(bytes);
         Self {
             kind: kind::TYPED_ERROR,

@@ -1,11 +1,11 @@
-//! Actors with a name, and actors that outlive their worker.
+//! Starting an actor: [`ActorBuilder`].
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::names::Name;
-use super::{Actor, ActorNameError, ActorPlace, Here, Inner};
+use super::{Actor, ActorNameError, ActorLocation, InlineActor, Inner};
 use crate::array::{Array, Element};
 use crate::engine::job::run_here;
 use crate::engine::{Engine, JobErrorKind};
@@ -22,7 +22,7 @@ use crate::supervisor::{ActorPlan, CheckpointPlan};
 pub struct ActorBuilder<'e, A, S> {
     engine: &'e Engine,
     args: A,
-    /// Makes the state in this thread.
+    /// Makes the state on this thread.
     here: fn(A) -> Result<S, Failure>,
     /// Writes the arguments.
     send: fn(A, &mut CallWriter),
@@ -32,7 +32,7 @@ pub struct ActorBuilder<'e, A, S> {
 }
 
 impl Engine {
-    /// An actor under construction: with a name, with checkpoints. [`ActorBuilder::start`] starts it.
+    /// Builds an actor with a name or with checkpoints. [`ActorBuilder::start`] starts it.
     pub fn actor_builder<F, A, P, O, S>(&self, init: F, args: A) -> ActorBuilder<'_, A, S>
     where
         F: Kernel<P, O>,
@@ -41,7 +41,7 @@ impl Engine {
         O: Initial<S>,
         S: Send + 'static,
     {
-        // A name for its type: it has no bytes.
+        // Only its type is used: it has no bytes.
         let _ = init;
         ActorBuilder {
             engine: self,
@@ -59,23 +59,25 @@ impl Engine {
 }
 
 impl<A, S: Send + 'static> ActorBuilder<'_, A, S> {
-    /// After each `every` calls, at least 1, `save` copies what matters of the state into an array, which lies in shared
-    /// memory and not in the worker. If the worker dies, `restore` makes the state from the last such array and the arguments
-    /// of `init` in another one, and the actor goes on: calls that had not begun are answered by it.
+    /// Makes a checkpoint after each `every` calls (at least 1): `save` copies the essence of the state into an array, which
+    /// outlives the worker. If the worker dies, `restore` makes the state again in another one, from the last such array and the
+    /// arguments of `init`, and the actor continues: it answers the calls that had not begun.
     ///
-    /// What is lost is told. The call that ran answers [`ActorLost`](JobErrorKind::ActorLost) with `restarted` set, and
-    /// `forgotten` says how many calls that had been answered came after the checkpoint, so that the state does not
-    /// have them any more; [`ActorStatus::forgotten`](crate::engine::ActorStatus::forgotten) adds them up, also where no call ran.
-    /// No call runs twice. Before the first checkpoint the actor starts again from `init`. A start whose worker dies is tried
-    /// again, until it has cost [`quarantine_after`](crate::engine::Builder::quarantine_after) workers in a row; one that panics or
-    /// returns an error is not. A restart for which the arena has no room is tried again for some fourteen seconds before the actor is lost;
-    /// calls wait meanwhile.
+    /// `save` takes `&S` and returns an `Array`, or a `Result` with one. An inline engine has no worker to lose and makes no
+    /// checkpoints.
     ///
-    /// A `save` that ends its worker is made again after each restart, as long as calls come: it is never given
-    /// up, since a start that succeeds ends the count above. [`ActorStatus::restarts`](crate::engine::ActorStatus::restarts) shows that.
+    /// The call that ran when the worker died fails with [`ActorLost`](JobErrorKind::ActorLost) and `restarted` set;
+    /// `forgotten` counts the calls that were answered after the checkpoint, whose effect is lost.
+    /// [`ActorStatus::forgotten`](crate::engine::ActorStatus::forgotten) is their sum, including deaths during which no call
+    /// ran. No call runs twice.
     ///
-    /// `save` takes `&S` and returns an `Array`, or a `Result` with one. An inline engine has no worker to lose, and makes
-    /// no checkpoints.
+    /// Before the first checkpoint the actor starts again from `init`. A start whose worker dies is tried again until it has
+    /// cost [`quarantine_after`](crate::engine::Builder::quarantine_after) workers in a row; one that panics or returns an
+    /// error is not. A restart for which the arena has no room is tried again for about 14 seconds, during which calls wait,
+    /// before the actor is lost.
+    ///
+    /// A `save` that ends its worker is made again after each restart, as long as calls are made: a start that succeeds resets
+    /// the count above. [`ActorStatus::restarts`](crate::engine::ActorStatus::restarts) shows it.
     ///
     /// ```standalone_crate
     /// use arenite::{Array, Engine, JobErrorKind};
@@ -111,7 +113,7 @@ impl<A, S: Send + 'static> ActorBuilder<'_, A, S> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// `restore` is given what was saved, and behind that what the actor was started with:
+    /// `restore` takes the saved array, followed by the arguments that the actor was started with:
     ///
     /// ```
     /// use arenite::{Array, Engine};
@@ -158,7 +160,7 @@ impl<A, S: Send + 'static> ActorBuilder<'_, A, S> {
         A: Args<'static, Q::Rest>,
         Array<T>: Arg<'static, Q::First>,
     {
-        // Names for their types: they have no bytes.
+        // Only their types are used: they have no bytes.
         let _ = (save, restore);
         let _ = (
             crate::kernel::zst_value::<F>(),
@@ -173,14 +175,14 @@ impl<A, S: Send + 'static> ActorBuilder<'_, A, S> {
         self
     }
 
-    /// Starts it. Never fails: calls answer why there is no state, if there is none.
+    /// Starts the actor. Never fails: if there is no state, calls return the reason.
     pub fn start(self) -> Actor<S> {
         Actor {
             inner: self.start_with(None),
         }
     }
 
-    /// Starts it under a name, by which [`Engine::actor_named`] finds it as long as somebody has a handle.
+    /// Starts the actor under a name, by which [`Engine::actor_named`] finds it as long as a handle to it exists.
     ///
     /// # Errors
     /// The name is taken.
@@ -194,7 +196,7 @@ impl<A, S: Send + 'static> ActorBuilder<'_, A, S> {
     }
 
     fn start_with(self, name: Option<Name>) -> Arc<Inner<S>> {
-        let place = match self.engine.shared() {
+        let location = match self.engine.shared() {
             Some(shared) => {
                 let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
                 (self.send)(self.args, &mut call);
@@ -204,7 +206,7 @@ impl<A, S: Send + 'static> ActorBuilder<'_, A, S> {
                     end: KernelInfo::of::<End<S>>(),
                     checkpoints: self.checkpoints,
                 });
-                ActorPlace::There {
+                ActorLocation::Worker {
                     shared: Arc::clone(shared),
                     id,
                 }
@@ -220,10 +222,10 @@ impl<A, S: Send + 'static> ActorBuilder<'_, A, S> {
                     forgotten: 0,
                     restarted: false,
                 });
-                ActorPlace::Here(Here::new(state), seeds)
+                ActorLocation::Inline(InlineActor::new(state), seeds)
             }
         };
-        Arc::new(Inner { place, name })
+        Arc::new(Inner { location, name })
     }
 }
 
@@ -244,7 +246,7 @@ mod tests {
     use crate::kernel::Receiving;
     use crate::kernel::wire::{ReceivedArray, ReplyReader, WordReader};
 
-    /// A worker that says anything else than an array of that type: the next one would believe it.
+    /// A checkpoint from a broken worker must not reach the next one.
     #[test]
     fn a_checkpoint_is_what_its_save_returns() {
         struct Bins(Vec<u64>);
@@ -276,7 +278,7 @@ mod tests {
         writer.shape(&[11].into());
         let larger = &writer.words[shape.len()..];
         assert!(!fits(larger), "larger than the array");
-        assert!(!fits(&[&shape[..], &[7]].concat()), "and an argument");
+        assert!(!fits(&[&shape[..], &[7]].concat()), "an additional argument");
         assert!(!fits(&[]) && !fits(&shape[1..]));
     }
 }

@@ -7,16 +7,16 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::{Actor, ActorPlace, call_here, within, written};
+use super::{Actor, ActorLocation, call_inline, within, written};
 use crate::engine::Job;
 use crate::engine::submitting::Entering;
 use crate::kernel::actor::Call;
 use crate::kernel::{Args, CallWriter, KernelInfo, Method, MethodParams, Reply};
 use crate::supervisor::{ActorId, JobOptions, Read};
 
-/// A call that waits until it is let in: see [`Actor::call_async`]. It has a handle of its actor until then. Dropping it gives up
-/// the place in the line, and the arguments: the method is not called.
-#[must_use = "a future does nothing before it is polled"]
+/// A call that waits to be admitted: see [`Actor::call_async`]. It holds a handle to its actor until then. Dropping it leaves the
+/// queue and drops the arguments: the method is not called.
+#[must_use = "a future does nothing until it is polled"]
 pub struct Calling<S: Send + 'static, R> {
     state: State<S, R>,
 }
@@ -30,22 +30,24 @@ enum State<S: Send + 'static, R> {
         call: CallWriter,
         options: JobOptions,
         read: Read<R>,
-        /// So that the actor does not end before.
+        /// Keeps the actor alive until the call is made.
         _actor: Actor<S>,
     },
-    /// It ran in this thread.
+    /// It ran on this thread.
     Here(Job<R>),
     Called,
 }
 
-// What is written is moved out; nothing points at it.
+// The call is moved out; nothing points to it.
 impl<S: Send + 'static, R> Unpin for Calling<S, R> {}
 
 impl<S: Send + 'static> Actor<S> {
-    /// [Calls](Actor::call) a method without holding up an event loop: where there is a ceiling
-    /// ([`admission`](crate::engine::Builder::admission)) the future waits until the call is let in, in the same line as everybody
-    /// else. Without a ceiling it is ready at once. The call is made when the future is ready, so calls run in the order in which
-    /// they were let in, not in that in which futures were made. An inline engine has run the method when this returns.
+    /// [Calls](Actor::call) a method from `async` code, without blocking the thread.
+    ///
+    /// With a limit on bytes in flight ([`admission`](crate::engine::Builder::admission)) the future waits until the call is
+    /// admitted, in one queue with all other jobs; without a limit it is ready at once. The call is made when the future is
+    /// ready, so calls run in the order of admission, not in that of creation. An inline engine runs the method before this
+    /// returns.
     ///
     /// ```
     /// # fn main() -> Result<(), arenite::JobError> {
@@ -57,7 +59,7 @@ impl<S: Send + 'static> Actor<S> {
     ///
     /// let list = engine.actor(Vec::<u32>::new, ());
     /// smol::block_on(async {
-    ///     // Made one after the other; only then are the answers awaited.
+    ///     // Both calls are made before either answer is awaited.
     ///     let first = list.call_async(push, (7,)).await;
     ///     let second = list.call_async(push, (8,)).await;
     ///     assert_eq!((first.await?, second.await?), (1, 2));
@@ -75,8 +77,8 @@ impl<S: Send + 'static> Actor<S> {
         self.send_async(method, args, JobOptions::default())
     }
 
-    /// As [`call_async`](Actor::call_async), with the limit of [`call_within`](Actor::call_within): for the call, not for the
-    /// way to it.
+    /// Like [`call_async`](Actor::call_async), with the deadline of [`call_within`](Actor::call_within), which does not include
+    /// the time until admission.
     pub fn call_within_async<F, A, P, R>(
         &self,
         limit: Duration,
@@ -99,8 +101,8 @@ impl<S: Send + 'static> Actor<S> {
         P: MethodParams,
         R: Reply,
     {
-        let state = match &self.inner.place {
-            ActorPlace::There { shared, id } => State::Waits {
+        let state = match &self.inner.location {
+            ActorLocation::Worker { shared, id } => State::Waits {
                 entering: Entering::new(shared),
                 id: *id,
                 method: KernelInfo::of::<Call<F, S, P, R>>(),
@@ -109,7 +111,7 @@ impl<S: Send + 'static> Actor<S> {
                 read: R::receive,
                 _actor: self.clone(),
             },
-            ActorPlace::Here(here, seeds) => State::Here(call_here(here, seeds, method, args)),
+            ActorLocation::Inline(here, seeds) => State::Here(call_inline(here, seeds, method, args)),
         };
         Calling { state }
     }

@@ -2,7 +2,7 @@
 
 mod builder;
 mod calling;
-mod here;
+mod inline;
 mod names;
 
 use std::fmt;
@@ -23,36 +23,36 @@ use crate::sys::debug_as_text;
 
 pub use builder::ActorBuilder;
 pub use calling::Calling;
-use here::Here;
+use inline::InlineActor;
 use names::Name;
 pub(super) use names::Names;
 
-/// A handle of a state that lives in one worker: see [`Engine::actor`].
+/// A handle to a state that lives in one worker: see [`Engine::actor`].
 ///
-/// Handles are cloned and used from any number of threads. When the last one is dropped the actor ends: it answers what it
-/// was asked before, and its state is dropped in its worker. What is left when the engine shuts down is dropped there too, within
-/// the [grace](crate::engine::Builder::grace), and when the engine is dropped within half a second, by workers without a job. With
-/// a worker that is killed or crashes a state is gone without its `drop`.
+/// Handles can be cloned and used from any number of threads. When the last one is dropped, the actor ends: it answers the
+/// calls made before, and its state is dropped in its worker. States that remain when the engine shuts down are dropped in
+/// their workers within the [grace](crate::engine::Builder::grace) period; when the engine is dropped, within half a second
+/// and only by idle workers. A state whose worker is killed or crashes is lost without its `drop`.
 #[must_use = "an actor ends when its last handle is dropped"]
 pub struct Actor<S: Send + 'static> {
     inner: Arc<Inner<S>>,
 }
 
 struct Inner<S: Send + 'static> {
-    place: ActorPlace<S>,
+    location: ActorLocation<S>,
     name: Option<Name>,
 }
 
-enum ActorPlace<S> {
-    There {
+enum ActorLocation<S> {
+    Worker {
         shared: Arc<Supervisor>,
         id: ActorId,
     },
-    /// Of an inline engine: the state itself, and which random numbers calls draw.
-    Here(Here<S>, Arc<Seeds>),
+    /// Of an inline engine: the state itself, and the seeds of its calls.
+    Inline(InlineActor<S>, Arc<Seeds>),
 }
 
-/// A name of an actor that cannot be had.
+/// An actor cannot be started, or found, under a name.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ActorNameError {
@@ -61,16 +61,16 @@ pub enum ActorNameError {
         /// The name.
         name: String,
     },
-    /// No actor of the engine has it, or no more.
+    /// No actor of the engine has it.
     Unknown {
         /// The name.
         name: String,
     },
-    /// The actor of this name has another state.
+    /// The actor of this name has a state of another type.
     OtherState {
         /// The name.
         name: String,
-        /// The state that was asked for.
+        /// The type that was asked for.
         asked: &'static str,
     },
 }
@@ -78,10 +78,10 @@ pub enum ActorNameError {
 impl fmt::Display for ActorNameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Taken { name } => write!(f, "there is an actor named {name:?} already"),
+            Self::Taken { name } => write!(f, "an actor named {name:?} exists already"),
             Self::Unknown { name } => write!(f, "there is no actor named {name:?}"),
             Self::OtherState { name, asked } => {
-                write!(f, "the actor named {name:?} has another state than {asked}")
+                write!(f, "the state of the actor named {name:?} is not a {asked}")
             }
         }
     }
@@ -92,12 +92,12 @@ impl std::error::Error for ActorNameError {}
 debug_as_text!(ActorNameError);
 
 impl Engine {
-    /// Starts an actor: `init` makes a state in a worker, where it stays, and methods of it are called one after the other.
+    /// Starts an actor: `init` makes a state in a worker, where it stays, and its methods are called one after the other.
     ///
     /// The state is any Rust value; it never leaves its worker. `init` is a kernel that returns it, or a `Result` with it.
-    /// What it was given is only read, and arrays among it may stay in the state: nothing is copied. No others may: an array that
-    /// `init` makes and keeps, or a method, has [escaped](JobErrorKind::Escaped), which ends the worker and so the actor. (A `Vec`
-    /// may stay; a checkpoint's array is given to the next start.) Never fails: if there is no state, calls answer why
+    /// Arrays among its arguments are only read and may stay in the state without a copy. Arrays that `init` or a method makes
+    /// must not stay: they have [escaped](JobErrorKind::Escaped), which ends the worker and the actor. (A `Vec` may stay; the
+    /// array of a checkpoint is passed to the next start.) Never fails: if there is no state, calls return the reason
     /// ([`ActorLost`](JobErrorKind::ActorLost)).
     ///
     /// ```
@@ -127,10 +127,10 @@ impl Engine {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// With an `init` that may fail the state has to be named: `let model: Actor<Model> = engine.actor(open, ("path",));`.
+    /// If `init` returns a `Result`, name the type of the state: `let model: Actor<Model> = engine.actor(open, ("path",));`.
     ///
-    /// By default an actor is lost with its worker; [`actor_builder`](Engine::actor_builder) makes one that goes on
-    /// from checkpoints, or has a name.
+    /// By default an actor is lost with its worker; [`actor_builder`](Engine::actor_builder) makes one that continues from
+    /// checkpoints, or has a name.
     #[doc(alias = "remote")]
     pub fn actor<F, A, P, O, S>(&self, init: F, args: A) -> Actor<S>
     where
@@ -143,7 +143,7 @@ impl Engine {
         self.actor_builder(init, args).start()
     }
 
-    /// The actor of this name, as long as somebody has a handle of it and it was not stopped.
+    /// Finds the actor of this name, as long as a handle to it exists and it was not stopped.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -164,7 +164,7 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// There is none of this name, or its state is of another type.
+    /// No actor has this name, or its state is of another type.
     #[doc(alias = "get_actor")]
     pub fn actor_named<S: Send + 'static>(&self, name: &str) -> Result<Actor<S>, ActorNameError> {
         let unknown = || ActorNameError::Unknown { name: name.into() };
@@ -183,19 +183,19 @@ impl<S: Send + 'static> Actor<S> {
     /// Calls a method: a function, or a closure that captures nothing, which takes `&mut S` or `&S`, and up to 7
     /// parameters as a [kernel](crate::Kernel) takes them.
     ///
-    /// Calls run one after the other, in the order in which they were made, each at most once. What the method returns is
-    /// the answer; an `Err` or a panic leaves the actor alive, with its state as the method left it. If the worker dies, the
-    /// call that ran answers [`ActorLost`](JobErrorKind::ActorLost) with the cause, as do all that follow, unless the
-    /// actor goes on from a [checkpoint](ActorBuilder::checkpoint).
+    /// Calls run one after the other, in the order in which they were made, each at most once. An `Err` or a panic of the
+    /// method leaves the actor alive, with its state as the method left it. If the worker dies, the running call fails with
+    /// [`ActorLost`](JobErrorKind::ActorLost) and the cause, as do all later calls, unless the actor continues from a
+    /// [checkpoint](ActorBuilder::checkpoint).
     ///
-    /// With [`Engine::inline`] the call runs here, before this returns. So a method that calls its own actor, by a handle in a
-    /// `static`, say, would wait for itself: that call answers [`WaitsForItself`](JobErrorKind::WaitsForItself).
+    /// With [`Engine::inline`] the method runs on this thread, before this returns. If it calls its own actor, for example by
+    /// a handle in a `static`, that call fails with [`WaitsForItself`](JobErrorKind::WaitsForItself).
     ///
-    /// Where there is a ceiling ([`admission`](crate::engine::Builder::admission)) this waits until the call is let in; in `async`
-    /// code say [`call_async`](Actor::call_async) there.
+    /// With a limit on bytes in flight ([`admission`](crate::engine::Builder::admission)) this blocks until the call is
+    /// admitted; in `async` code use [`call_async`](Actor::call_async).
     ///
-    /// [`Job::cancel`] and dropping the job do what they do to any job. [`Job::cancel_now`] ends a call that runs with its
-    /// worker, and so the actor: the answer is `ActorLost` because of `Cancelled`.
+    /// [`Job::cancel`] and dropping the job work as for any job. [`Job::cancel_now`] ends a running call together with its
+    /// worker and the actor: the call fails with `ActorLost` because of `Cancelled`.
     pub fn call<F, A, P, R>(&self, method: F, args: A) -> Job<R::Out>
     where
         F: Method<S, P, R>,
@@ -206,9 +206,9 @@ impl<S: Send + 'static> Actor<S> {
         self.send(method, args, None)
     }
 
-    /// As [`call`](Actor::call), but a call that runs longer than this is ended with its worker, and the actor with it: it
-    /// answers [`ActorLost`](JobErrorKind::ActorLost) because of `DeadlineExceeded`. Waiting for the calls
-    /// before it does not count. An inline engine cannot end what runs.
+    /// Like [`call`](Actor::call), but with a deadline: a call that runs longer is ended together with its worker and the
+    /// actor, and fails with [`ActorLost`](JobErrorKind::ActorLost) because of `DeadlineExceeded`. Waiting for earlier calls
+    /// does not count. An inline engine ignores the limit.
     pub fn call_within<F, A, P, R>(&self, limit: Duration, method: F, args: A) -> Job<R::Out>
     where
         F: Method<S, P, R>,
@@ -227,19 +227,19 @@ impl<S: Send + 'static> Actor<S> {
         P: MethodParams,
         R: Reply,
     {
-        match &self.inner.place {
-            ActorPlace::There { shared, id } => {
+        match &self.inner.location {
+            ActorLocation::Worker { shared, id } => {
                 let mut call = written(shared, *id, args);
                 let info = KernelInfo::of::<Call<F, S, P, R>>();
                 let job = shared.call_actor(*id, &info, &mut call.0, options);
                 Job::submitted(shared, job, R::receive, ())
             }
-            ActorPlace::Here(here, seeds) => call_here(here, seeds, method, args),
+            ActorLocation::Inline(here, seeds) => call_inline(here, seeds, method, args),
         }
     }
 
-    /// Ends the actor when it has answered all calls made so far: its state is dropped in its worker, and its name is
-    /// free. Calls that come later answer [`ActorEnded`](JobErrorKind::ActorEnded).
+    /// Ends the actor once it has answered all calls made so far: its state is dropped in its worker, and its name becomes
+    /// free. Later calls fail with [`ActorEnded`](JobErrorKind::ActorEnded).
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -254,12 +254,12 @@ impl<S: Send + 'static> Actor<S> {
         self.inner.end();
     }
 
-    /// Its name, if it has one.
+    /// Returns the actor's name, if it has one.
     pub fn name(&self) -> Option<&str> {
         self.inner.name.as_ref().map(|name| name.name.as_str())
     }
 
-    /// How it fares at this moment.
+    /// Returns the actor's current status.
     ///
     /// ```standalone_crate
     /// use arenite::{Array, Engine};
@@ -289,7 +289,7 @@ impl<S: Send + 'static> Actor<S> {
     ///     sum.call(Sum::add, (x,)).wait()?;
     /// }
     /// sum.call(Sum::crash, ()).wait().unwrap_err();
-    /// // As soon as it answers again, everything is known of what it has lost.
+    /// // Once it answers again, its losses are known.
     /// sum.call(Sum::add, (1000,)).wait()?;
     /// let status = sum.status();
     /// assert_eq!((status.worker, status.lost), (Some(0), None));
@@ -297,14 +297,14 @@ impl<S: Send + 'static> Actor<S> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn status(&self) -> ActorStatus {
-        match &self.inner.place {
-            ActorPlace::There { shared, id } => {
+        match &self.inner.location {
+            ActorLocation::Worker { shared, id } => {
                 shared.status_of_actor(*id).unwrap_or_else(|| ActorStatus {
                     lost: Some(JobErrorKind::ActorEnded),
                     ..ActorStatus::default()
                 })
             }
-            ActorPlace::Here(here, _) => ActorStatus {
+            ActorLocation::Inline(here, _) => ActorStatus {
                 lost: here.lost(),
                 ..ActorStatus::default()
             },
@@ -312,7 +312,7 @@ impl<S: Send + 'static> Actor<S> {
     }
 }
 
-/// The options of a call that may run so long.
+/// The options of a call with this deadline.
 fn within(limit: Duration) -> JobOptions {
     JobOptions {
         deadline: Some(limit),
@@ -320,7 +320,7 @@ fn within(limit: Duration) -> JobOptions {
     }
 }
 
-/// A call of this actor with these arguments.
+/// Writes a call of this actor with these arguments.
 #[inline]
 fn written<A, P>(shared: &Supervisor, id: ActorId, args: A) -> CallWriter
 where
@@ -334,7 +334,7 @@ where
 }
 
 /// Runs a method in this thread.
-fn call_here<S, F, A, P, R>(here: &Here<S>, seeds: &Seeds, method: F, args: A) -> Job<R::Out>
+fn call_inline<S, F, A, P, R>(here: &InlineActor<S>, seeds: &Seeds, method: F, args: A) -> Job<R::Out>
 where
     F: Method<S, P, R>,
     A: Args<'static, P::Params>,
@@ -352,9 +352,9 @@ where
 
 impl<S: Send + 'static> Inner<S> {
     fn end(&self) {
-        match &self.place {
-            ActorPlace::There { shared, id } => shared.end_actor(*id),
-            ActorPlace::Here(here, _) => here.end(),
+        match &self.location {
+            ActorLocation::Worker { shared, id } => shared.end_actor(*id),
+            ActorLocation::Inline(here, _) => here.end(),
         }
         if let Some(name) = &self.name {
             name.give_back(std::ptr::from_ref(self).cast());
@@ -382,7 +382,7 @@ impl<S: Send + 'static> fmt::Debug for Actor<S> {
         if let Some(name) = self.name() {
             out.field("name", &name);
         }
-        if let ActorPlace::There { id, .. } = &self.inner.place {
+        if let ActorLocation::Worker { id, .. } = &self.inner.location {
             out.field("id", id);
         }
         out.finish_non_exhaustive()

@@ -1,17 +1,17 @@
-//! Actors that are found by name.
+//! The names of an engine's actors.
 
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// A handle of whatever type, as long as there is one.
+/// An actor of any type, as long as there is a handle to it.
 type Held = dyn Any + Send + Sync;
 
-/// By name, who has it; `None` while he is being made.
+/// The actor of each name; `None` while it is being made.
 type Taken = HashMap<String, Option<Weak<Held>>>;
 
-/// The names that are taken in an engine.
+/// The names in use in an engine.
 #[derive(Clone, Default)]
 pub(in crate::engine) struct Names(Arc<Mutex<Taken>>);
 
@@ -20,13 +20,13 @@ impl Names {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whoever has this name.
+    /// Finds the actor of this name.
     pub(super) fn get(&self, name: &str) -> Option<Arc<Held>> {
         self.lock().get(name)?.as_ref()?.upgrade()
     }
 
-    /// Gives the name to what `make` makes, unless somebody has it. That may be code of the program, which asks for names
-    /// itself: it runs without the lock.
+    /// Gives the name to the actor that `make` makes; `None` if it is taken. `make` may be code of the program that uses names
+    /// itself, so it runs without the lock.
     pub(super) fn give<T: Any + Send + Sync>(
         &self,
         name: &str,
@@ -59,7 +59,7 @@ impl fmt::Debug for Names {
     }
 }
 
-/// A name that was given.
+/// A name that an actor has.
 #[derive(Debug)]
 pub(super) struct Name {
     names: Names,
@@ -67,7 +67,7 @@ pub(super) struct Name {
 }
 
 impl Name {
-    /// Somebody else may have it. `holder`: who has it now, unless it was taken away before.
+    /// Frees the name, if `holder` still has it.
     pub(super) fn give_back(&self, holder: *const ()) {
         let mut names = self.names.lock();
         if names

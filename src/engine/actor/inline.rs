@@ -1,8 +1,8 @@
-//! A state that lies in its handle: an actor of an inline engine, whose methods run in whichever thread calls.
+//! Actors of an inline engine: the state is in the handle, and methods run on the calling thread.
 //!
-//! One at a time, behind a lock. In that thread a method can come back to its own actor, by a handle in a `static`, say:
-//! the lock would never be free. So each thread knows which actors it is in. Whoever asks how the actor fares, or ends it, does not
-//! wait for a method: what there is to know lies behind a lock of its own, which is held for a moment.
+//! Methods run one at a time, under a lock. A method can call its own actor (by a handle in a `static`, for example), which
+//! would deadlock, so each thread keeps a list of the actors whose methods it runs. Reading the status and ending the actor must
+//! not wait for a method, so they use a second lock, which is never held while a method runs.
 
 use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,43 +10,43 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::engine::JobErrorKind;
 use crate::engine::job::run_here;
 
-pub(super) struct Here<S> {
+pub(super) struct InlineActor<S> {
     /// Taken out when the actor ends.
     state: Mutex<Option<S>>,
-    books: Mutex<Books>,
+    accounting: Mutex<Accounting>,
 }
 
 /// What is known of an actor without its state.
-struct Books {
-    /// Calls that run or wait for those before them.
+struct Accounting {
+    /// Calls that run, or wait for earlier ones.
     calls: usize,
-    /// It takes no more calls, and ends with the last of those.
-    ending: bool,
-    /// There is no state: what calls answer.
+    /// It accepts no more calls, and ends after the last of these.
+    is_ending: bool,
+    /// The error of all calls, once there is no state.
     gone: Option<JobErrorKind>,
 }
 
 thread_local! {
-    /// The actors whose methods run in this thread, the innermost last.
+    /// The actors whose methods run on this thread, the innermost last.
     static CALLED: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A call has come, as long as this lives.
-struct Turn<'a, S>(&'a Here<S>);
+/// Counts a call while it lives.
+struct Turn<'a, S>(&'a InlineActor<S>);
 
 impl<S> Drop for Turn<'_, S> {
     fn drop(&mut self) {
-        let mut books = self.0.books();
-        books.calls -= 1;
-        let ends = books.ending && books.calls == 0;
-        drop(books);
+        let mut accounting = self.0.accounting();
+        accounting.calls -= 1;
+        let ends = accounting.is_ending && accounting.calls == 0;
+        drop(accounting);
         if ends {
             self.0.end_now();
         }
     }
 }
 
-/// A method of an actor runs in this thread, as long as this lives.
+/// While it lives, a method of an actor runs on this thread.
 struct Inside(());
 
 impl Inside {
@@ -62,84 +62,84 @@ impl Drop for Inside {
     }
 }
 
-impl<S> Here<S> {
-    /// A state, or why there is none.
+impl<S> InlineActor<S> {
+    /// An actor with this state, or with the reason why it has none.
     pub(super) fn new(state: Result<S, JobErrorKind>) -> Self {
         let (state, gone) = match state {
             Ok(state) => (Some(state), None),
             Err(why) => (None, Some(why)),
         };
-        let books = Books {
+        let accounting = Accounting {
             calls: 0,
-            ending: false,
+            is_ending: false,
             gone,
         };
         Self {
             state: Mutex::new(state),
-            books: Mutex::new(books),
+            accounting: Mutex::new(accounting),
         }
     }
 
-    /// Runs a method, which is fenced.
+    /// Runs a method, which must catch its own panics.
     pub(super) fn call<R>(&self, method: impl FnOnce(&mut S) -> R) -> Result<R, JobErrorKind> {
         if self.is_called() {
             return Err(JobErrorKind::WaitsForItself {
                 why: "a method called its own actor, whose calls run one after the other; call the function itself",
             });
         }
-        let _turn = self.come()?;
+        let _turn = self.accept()?;
         let mut state = self.state();
         match &mut *state {
             Some(state) => {
                 let _inside = Inside::enter(self.address());
                 Ok(method(state))
             }
-            // It is taken out after the last turn only.
+            // Unreachable: it is taken after the last call only.
             None => Err(JobErrorKind::ActorEnded),
         }
     }
 
-    /// Enters a call.
-    fn come(&self) -> Result<Turn<'_, S>, JobErrorKind> {
-        let mut books = self.books();
-        if let Some(why) = &books.gone {
+    /// Accepts a call.
+    fn accept(&self) -> Result<Turn<'_, S>, JobErrorKind> {
+        let mut accounting = self.accounting();
+        if let Some(why) = &accounting.gone {
             return Err(why.clone());
         }
-        if books.ending {
+        if accounting.is_ending {
             return Err(JobErrorKind::ActorEnded);
         }
-        books.calls += 1;
+        accounting.calls += 1;
         Ok(Turn(self))
     }
 
-    /// Drops the state; if calls run or wait, when the last of them is answered, in its thread.
+    /// Drops the state: now, or on the thread of the last call that runs or waits.
     pub(super) fn end(&self) {
-        let mut books = self.books();
-        books.ending = true;
-        let busy = books.calls > 0;
-        drop(books);
+        let mut accounting = self.accounting();
+        accounting.is_ending = true;
+        let busy = accounting.calls > 0;
+        drop(accounting);
         if !busy {
             self.end_now();
         }
     }
 
-    /// Nobody is in a call, and nobody comes any more.
+    /// Drops the state. No call runs, and none is accepted any more.
     fn end_now(&self) {
         let state = self.state().take();
-        self.books().gone = Some(JobErrorKind::ActorEnded);
-        // A panic in its drop is that of its worker elsewhere: it is told, and goes no further.
+        self.accounting().gone = Some(JobErrorKind::ActorEnded);
+        // With workers, a panic of its `drop` stays in the worker: here it is reported and goes no further.
         drop(run_here::<()>("the end of an actor", || {
             drop(state);
             Ok(())
         }));
     }
 
-    /// Why calls cannot be answered any more.
+    /// The error of all calls, if there is no state.
     pub(super) fn lost(&self) -> Option<JobErrorKind> {
-        self.books().gone.clone()
+        self.accounting().gone.clone()
     }
 
-    /// Does a method of it run in this thread?
+    /// Whether one of its methods runs on this thread.
     fn is_called(&self) -> bool {
         CALLED.with_borrow(|all| all.contains(&self.address()))
     }
@@ -148,13 +148,13 @@ impl<S> Here<S> {
         std::ptr::from_ref(self).addr()
     }
 
-    /// Panics of methods are caught inside.
+    /// Panics of methods are caught inside the lock, so it is never poisoned.
     fn state(&self) -> MutexGuard<'_, Option<S>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Not held while code of the program runs.
-    fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    fn accounting(&self) -> MutexGuard<'_, Accounting> {
+        self.accounting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
