@@ -33,7 +33,7 @@ fn answered(kernel: &KernelInfo, words: &[u64]) -> JobErrorKind {
     let (shared, mut takers) = fixture(1, 1);
     let id = shared.submit(kernel, &mut ArgWriter::new(shared.arena.id()), 0, None);
     assert_eq!(takers[0].next(), Next::Run);
-    let answer = Answering {
+    let answer = OutgoingReply {
         len: words.len() as u32,
         words: &words[..words.len().min(INLINE_WORDS)],
         ..one_word(kind::TYPED_ERROR, &[0])
