@@ -1,7 +1,7 @@
-//! What an inline engine knows of its jobs, which run in whichever thread calls.
+//! Statistics and trace of an inline engine's jobs, which run on the calling threads.
 //!
-//! A call that runs jobs enters its engine for each of them ([`enter`]), and the fence around the kernel looks which engine its thread
-//! is in ([`Observed`]). Engines are named by a number, since whoever keeps one may outlive the engine.
+//! A call that runs jobs enters its engine for each of them ([`enter`]); the `catch_unwind` guard of the kernel finds the engine
+//! by the thread ([`Observed`]). Engines are referred to by number, because a handle may outlive its engine.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -26,17 +26,17 @@ struct Engines {
 
 thread_local! {
     /// The engine whose job this thread is about to run.
-    static HERE: RefCell<Option<Arc<Inlined>>> = const { RefCell::new(None) };
-    /// Lives as long as this thread.
+    static CURRENT: RefCell<Option<Arc<Inlined>>> = const { RefCell::new(None) };
+    /// Its references are alive as long as this thread.
     static THREAD: Arc<()> = Arc::default();
 }
 
-/// An inline engine's books.
+/// The accounting of an inline engine.
 #[derive(Debug)]
 pub(super) struct Inlined {
     counts: Mutex<Counts>,
     looks: Mutex<Looks>,
-    /// An error is kept until somebody asks for the trace.
+    /// An error is retained for `write_trace`.
     tracer: Option<Result<Owner, TraceError>>,
 }
 
@@ -47,7 +47,7 @@ struct Counts {
     done: u64,
     failed: u64,
     kernels: Vec<KernelStats>,
-    /// Rows of the trace, if there is one: the threads that they belong to, as long as these live.
+    /// The rows of the trace, if there is one: each belongs to a thread as long as that lives.
     threads: Vec<Weak<()>>,
 }
 
@@ -55,7 +55,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The place of an inline engine among all; it goes with the engine.
+/// The registration of an inline engine, removed when it is dropped.
 #[derive(Debug)]
 pub(super) struct Enrolled(u64);
 
@@ -80,7 +80,7 @@ impl Enrolled {
         self.0
     }
 
-    pub(super) fn books(&self) -> Option<Arc<Inlined>> {
+    pub(super) fn engine(&self) -> Option<Arc<Inlined>> {
         lock(&ENGINES).all.get(&self.0).cloned()
     }
 }
@@ -88,36 +88,36 @@ impl Enrolled {
 impl Drop for Enrolled {
     fn drop(&mut self) {
         let engine = lock(&ENGINES).all.remove(&self.0);
-        // Its trace is completed here, without the lock, unless a job of it runs.
+        // Completes its trace, outside the lock, unless one of its jobs still runs.
         drop(engine);
     }
 }
 
-/// This thread runs a job of an inline engine, as long as this lives.
+/// While it lives, this thread runs a job of an inline engine.
 #[must_use]
 #[derive(Debug)]
 pub(super) struct Inside {
     before: Option<Arc<Inlined>>,
-    /// Of this thread.
+    /// Makes it `!Send`.
     thread: PhantomData<*const ()>,
 }
 
-/// Enters the engine of this number, if there is one.
+/// Enters the engine with this number, if it exists.
 pub(super) fn enter(number: u64) -> Inside {
     let engine = lock(&ENGINES).all.get(&number).cloned();
     Inside {
-        before: HERE.replace(engine),
+        before: CURRENT.replace(engine),
         thread: PhantomData,
     }
 }
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        HERE.set(self.before.take());
+        CURRENT.set(self.before.take());
     }
 }
 
-/// A job that this thread runs, in the books of the engine that it is in.
+/// A job that runs on this thread, as the engine records it.
 #[must_use]
 #[derive(Debug)]
 pub(super) struct Observed {
@@ -130,9 +130,9 @@ pub(super) struct Observed {
 }
 
 impl Observed {
-    /// A kernel of this name is about to run. `None`: in no engine.
+    /// Records that a kernel of this name is about to run. `None` outside of an engine.
     pub(super) fn begin(name: &'static str) -> Option<Self> {
-        let engine = HERE.with_borrow(Clone::clone)?;
+        let engine = CURRENT.with_borrow(Clone::clone)?;
         let (began, start) = (monotonic_ns(), Instant::now());
         let (job, lane) = engine.begin(name);
         Some(Self {
@@ -145,7 +145,7 @@ impl Observed {
         })
     }
 
-    /// It has run; `why` it has no value.
+    /// Records that it has run, and `why` it gave no value.
     pub(super) fn end(self, why: Option<&JobErrorKind>) {
         let Self { engine, name, .. } = &self;
         engine.end(name, self.start.elapsed(), why.is_some());
@@ -183,7 +183,7 @@ fn failed(why: &JobErrorKind) -> End {
 }
 
 impl Inlined {
-    /// The number of the job, and the row of this thread.
+    /// Counts a job. Returns its number and the row of this thread.
     fn begin(&self, name: &'static str) -> (u64, u32) {
         let mut counts = lock(&self.counts);
         counts.submitted += 1;
@@ -240,8 +240,8 @@ impl Inlined {
 }
 
 impl Counts {
-    /// The row of this thread. A new one takes over that of a thread that has ended: programs start threads without end, and
-    /// as many rows would say nothing.
+    /// Returns the row of this thread. A new thread takes over the row of one that has ended, so that a program that keeps
+    /// starting threads does not fill the trace with rows.
     fn row(&mut self) -> u32 {
         let thread = THREAD.try_with(Arc::downgrade).unwrap_or_default();
         let mut rows = self.threads.iter();
@@ -282,13 +282,13 @@ mod tests {
     use crate::engine::Trace;
 
     fn rows(engine: &Engine) -> usize {
-        let books = engine.seeds.inlined.as_ref().and_then(|it| it.books());
-        super::lock(&books.unwrap().counts).threads.len()
+        let inlined = engine.seeds.inlined.as_ref().and_then(|it| it.engine());
+        super::lock(&inlined.unwrap().counts).threads.len()
     }
 
-    /// A server starts a thread for each of its requests, and each of them uses the same engine.
+    /// Like a server that starts a thread for each request.
     #[test]
-    fn threads_that_have_ended_leave_nothing() {
+    fn threads_that_have_ended_leave_no_rows() {
         static BOTH: Barrier = Barrier::new(2);
         let folder = tempfile::tempdir().unwrap();
         let trace = Trace::to(folder.path().join("run.json"));
@@ -302,7 +302,7 @@ mod tests {
             }
         }
         assert_eq!((rows(&plain), rows(&traced)), (0, 1));
-        // Those that run at the same time have rows of their own, and the next ones take them over.
+        // Threads that run at the same time have their own rows, which later ones take over.
         for _ in 0..3 {
             thread::scope(|threads| {
                 let run = || {

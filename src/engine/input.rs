@@ -1,4 +1,4 @@
-//! Getting data into the arena.
+//! Reading and copying data into the arena.
 
 use std::fmt;
 use std::fs::File;
@@ -23,7 +23,7 @@ pub enum InputError {
         /// Why.
         error: io::Error,
     },
-    /// There was no room for its content.
+    /// The arena has no room for its content.
     ArenaFull(ArenaFull),
     /// It is not an array of this type.
     Npy {
@@ -63,7 +63,7 @@ impl From<ArenaFull> for InputError {
 }
 
 impl Engine {
-    /// An exclusive array of zeros in the arena.
+    /// Allocates an exclusive array of zeros in the arena.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -74,7 +74,7 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// [`ArenaFull`] when there is no room for it.
+    /// [`ArenaFull`] if there is no room for it.
     ///
     /// # Panics
     /// If its size does not fit the address space.
@@ -92,8 +92,8 @@ impl Engine {
         }
     }
 
-    /// An exclusive array in the arena whose elements are *unspecified*: for what workers write from end to end, tile by tile.
-    /// [`zeros`](Engine::zeros) clears it first, on this thread, before any of them can begin.
+    /// Allocates an exclusive array in the arena with *unspecified* elements, for workers to fill tile by tile.
+    /// [`zeros`](Engine::zeros) would clear it first, on this thread, before any of them can begin.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -120,7 +120,7 @@ impl Engine {
         self.exclusive(shape.into(), BlockPlacement::Pages)
     }
 
-    /// A sealed array in the arena with a copy of `elements`: one axis, as long as they are.
+    /// Copies `elements` into a sealed array with one axis in the arena.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -141,7 +141,7 @@ impl Engine {
         self.fill(elements.len().into(), |to| to.copy_from_slice(elements))
     }
 
-    /// A sealed array in the arena whose elements are `f` of their flat, row-major index.
+    /// Makes a sealed array in the arena. Each element is `f` of its flat, row-major index.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -171,8 +171,8 @@ impl Engine {
         })
     }
 
-    /// A copy of an array in this engine's arena: of one in private memory, in a mapped file, or of
-    /// another engine. Jobs do not make one by themselves: they refuse such an array.
+    /// Copies an array into this engine's arena: from private memory, from a mapped file, or from another engine. Jobs reject
+    /// such arrays instead of copying them.
     ///
     /// ```standalone_crate
     /// use arenite::{Array, Engine, JobErrorKind};
@@ -193,8 +193,8 @@ impl Engine {
         self.fill(array.shape(), |to| to.copy_from_slice(array))
     }
 
-    /// A copy of an `ndarray` in the arena, or of a view of one, in row-major order whatever the order of `from`; one without
-    /// dimensions gets the shape 1. The other way is [`Array::view`], without a copy.
+    /// Copies an `ndarray`, or a view of one, into the arena in row-major order. One without dimensions gets the shape 1.
+    /// [`Array::view`] is the other direction, without a copy.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -229,8 +229,10 @@ impl Engine {
         self.fill(shape, |to| nd::write(from, to))
     }
 
-    /// The bytes of a file, read straight into the arena: one axis, as long as the file is. What has no length, such as a pipe, is read to its end first, but no
-    /// further than the capacity goes (without workers, half of the memory that is available).
+    /// Reads the bytes of a file directly into an array with one axis in the arena.
+    ///
+    /// A file without a length, such as a pipe, is read to its end first, up to the capacity of the arena (without workers, up
+    /// to half of the available memory).
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -244,7 +246,7 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// [`InputError`] when it cannot be read, or there is no room for it.
+    /// [`InputError`] if it cannot be read, or there is no room for it.
     pub fn read_file(&self, path: impl AsRef<Path>) -> Result<Array<u8>, InputError> {
         let path = path.as_ref();
         let failed = |error| InputError::Io {
@@ -253,8 +255,7 @@ impl Engine {
         };
         let mut file = File::open(path).map_err(failed)?;
         let meta = file.metadata().map_err(failed)?;
-        // What has no length is read to its end, pipes and files that the kernel makes up. There may be none: no more is read
-        // than there could be room for.
+        // Pipes and files that Linux generates have no length and may never end: read no more than there could be room for.
         if !meta.is_file() || meta.len() == 0 {
             let most = match &self.place {
                 Place::Inline => default_capacity(),
@@ -290,12 +291,12 @@ impl Engine {
                 Err(error) => return Err(failed(error)),
             }
         }
-        // A file that shrank meanwhile is as long as it was read.
+        // The file may have shrunk meanwhile.
         array.truncate(read);
         Ok(array.seal())
     }
 
-    /// An array from a `.npy` file, read straight into the arena: of the shape that the file has.
+    /// Reads a `.npy` file directly into an array of the file's shape in the arena.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -310,7 +311,7 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// [`InputError`] when it cannot be read, is not an array of `T`, or there is no room for it.
+    /// [`InputError`] if it cannot be read, is not an array of `T`, or there is no room for it.
     pub fn read_npy<T: npy::Dtype>(&self, path: impl AsRef<Path>) -> Result<Array<T>, InputError> {
         let path = path.as_ref();
         let wrong = |error| InputError::Npy {
@@ -337,7 +338,7 @@ impl Engine {
         Ok(array.seal())
     }
 
-    /// Memory for what is read from a file: how much that is, its length says, which may be more than there is.
+    /// Allocates an array for the content of a file, whose claimed length may exceed the memory.
     fn to_read<T: Element>(&self, shape: Shape) -> Result<ArrayMut<T>, AllocError> {
         match &self.place {
             Place::Inline => ArrayMut::to_read(shape),
@@ -348,7 +349,7 @@ impl Engine {
         }
     }
 
-    /// Memory that is about to be written whole. What it held before is initialised, and valid for plain old data.
+    /// Allocates an array to be overwritten completely. Its previous content is initialised, and valid for plain old data.
     fn exclusive<T: Element>(
         &self,
         shape: Shape,

@@ -202,8 +202,8 @@ impl Engine {
                 Job::send::<Single<F, P, R>>(&workers.shared, |call| args.send(call))
             }
             Place::Inline => {
-                let _job = self.seeds.here(0);
-                Job::run_here(kernel, args.hold())
+                let _job = self.seeds.begin_inline(0);
+                Job::run_inline(kernel, args.hold())
             }
         }
     }

@@ -196,7 +196,7 @@ impl Engine {
     }
 
     fn inlined(&self) -> Option<Arc<Inlined>> {
-        self.seeds.inlined.as_ref()?.books()
+        self.seeds.inlined.as_ref()?.engine()
     }
 
     /// Updates the files of [`Builder::trace`], including the report. Returns `None` if there is no trace. The end of the

@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::job::{option_setters, permit, run_here};
+use super::job::{option_setters, permit, run_inline};
 use super::seeds::Series;
 use super::{Canceller, Engine, JobError, JobErrorKind, Place};
 use crate::kernel::wire::ArgWriter;
@@ -342,8 +342,8 @@ impl<'env> Scope<'env> {
                     if let Some(why) = cancelled() {
                         return Err(why.into());
                     }
-                    let _job = scope.series.here(index);
-                    run_here(name, || kernel.call(held, Key::new()).into_value())
+                    let _job = scope.series.begin_inline(index);
+                    run_inline(name, || kernel.call(held, Key::new()).into_value())
                 }))
             }
             Place::Workers(workers) => {

@@ -22,7 +22,7 @@ pub(crate) struct Seeds {
 /// While this value lives, a job of an inline engine runs on this thread.
 #[must_use]
 #[derive(Debug)]
-pub(crate) struct Here {
+pub(crate) struct InlineJob {
     _entered: Entered,
     _inside: Inside,
 }
@@ -73,12 +73,12 @@ impl Seeds {
     }
 
     /// Begins a job of an inline engine on this thread. Seed 0 stands for the next one in the order of submission.
-    pub(super) fn here(&self, seed: u64) -> Here {
+    pub(super) fn begin_inline(&self, seed: u64) -> InlineJob {
         let next = || {
             // Relaxed: only a counter.
             self.jobs.fetch_add(1, Ordering::Relaxed) + 1
         };
-        Here {
+        InlineJob {
             _entered: enter(self.run, if seed == 0 { next() } else { seed }),
             _inside: inlined::enter(self.engine()),
         }
@@ -98,8 +98,8 @@ impl Series {
     }
 
     /// Begins a job of an inline engine on this thread.
-    pub(crate) fn here(self, index: u64) -> Here {
-        Here {
+    pub(crate) fn begin_inline(self, index: u64) -> InlineJob {
+        InlineJob {
             _entered: enter(self.run, self.seed(index)),
             _inside: inlined::enter(self.engine),
         }

@@ -113,7 +113,7 @@ impl<G: Program, A, M, E: JobFailure> JobBuilder<'_, G, A, M, E> {
                     retained,
                 }
             }
-            None => State::Ready(self.run_here()),
+            None => State::Ready(self.run_inline()),
         };
         let args = PhantomData;
         Submitting { state, args }

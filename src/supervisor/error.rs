@@ -529,7 +529,7 @@ impl JobErrorKind {
     }
 
     /// A panic that was caught in this thread. What it has thrown, if that is no text, is disposed of: its drop is foreign code.
-    pub(crate) fn panicked_here(
+    pub(crate) fn caught_panic(
         payload: Box<dyn Any + Send>,
         dispose: fn(Box<dyn Any + Send>),
     ) -> Self {

@@ -23,7 +23,7 @@ pub(super) fn read_guarded<R>(read: impl FnOnce() -> Result<R, BadReply>) -> Res
     IS_READING.set(false);
     match value {
         Ok(value) => value.map_err(|BadReply| Unreadable::Malformed),
-        Err(panic) => Err(Unreadable::CheckPanicked(JobErrorKind::panicked_here(
+        Err(panic) => Err(Unreadable::CheckPanicked(JobErrorKind::caught_panic(
             panic, forget,
         ))),
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::names::Name;
 use super::{Actor, ActorNameError, ActorLocation, InlineActor, Inner};
 use crate::array::{Array, Element};
-use crate::engine::job::run_here;
+use crate::engine::job::run_inline;
 use crate::engine::{Engine, JobErrorKind};
 use crate::kernel::actor::{End, Restore, Save, Start};
 use crate::kernel::wire::ArgWriter;
@@ -23,7 +23,7 @@ pub struct ActorBuilder<'e, A, S> {
     engine: &'e Engine,
     args: A,
     /// Makes the state on this thread.
-    here: fn(A) -> Result<S, Failure>,
+    make: fn(A) -> Result<S, Failure>,
     /// Writes the arguments.
     send: fn(A, &mut CallWriter),
     start: KernelInfo,
@@ -46,7 +46,7 @@ impl Engine {
         ActorBuilder {
             engine: self,
             args,
-            here: |args| {
+            make: |args| {
                 let made = crate::kernel::zst_value::<F>().call(args.hold(), Key::new());
                 made.into_state().map_err(Failure::Returned)
             },
@@ -214,8 +214,8 @@ impl<A, S: Send + 'static> ActorBuilder<'_, A, S> {
             None => {
                 let seeds = Arc::clone(&self.engine.seeds);
                 let made = {
-                    let _job = seeds.here(0);
-                    run_here(self.start.name, || (self.here)(self.args))
+                    let _job = seeds.begin_inline(0);
+                    run_inline(self.start.name, || (self.make)(self.args))
                 };
                 let state = made.map_err(|error| JobErrorKind::ActorLost {
                     cause: Box::new(error.kind().clone()),

@@ -34,7 +34,7 @@ enum State<S: Send + 'static, R> {
         _actor: Actor<S>,
     },
     /// It ran on this thread.
-    Here(Job<R>),
+    Ran(Job<R>),
     Called,
 }
 
@@ -111,7 +111,7 @@ impl<S: Send + 'static> Actor<S> {
                 read: R::receive,
                 _actor: self.clone(),
             },
-            ActorLocation::Inline(here, seeds) => State::Here(call_inline(here, seeds, method, args)),
+            ActorLocation::Inline(actor, seeds) => State::Ran(call_inline(actor, seeds, method, args)),
         };
         Calling { state }
     }
@@ -140,7 +140,7 @@ impl<S: Send + 'static, R: Send + 'static> Future for Calling<S, R> {
             (State::Waits { entering, read, .. }, Some(id)) => {
                 Poll::Ready(Job::submitted(&entering.shared, id, read, ()))
             }
-            (State::Here(job), _) => Poll::Ready(job),
+            (State::Ran(job), _) => Poll::Ready(job),
             (State::Waits { .. } | State::Called, _) => panic!("this call was made before"),
         }
     }

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::engine::JobErrorKind;
-use crate::engine::job::run_here;
+use crate::engine::job::run_inline;
 
 pub(super) struct InlineActor<S> {
     /// Taken out when the actor ends.
@@ -128,7 +128,7 @@ impl<S> InlineActor<S> {
         let state = self.state().take();
         self.accounting().gone = Some(JobErrorKind::ActorEnded);
         // With workers, a panic of its `drop` stays in the worker: here it is reported and goes no further.
-        drop(run_here::<()>("the end of an actor", || {
+        drop(run_inline::<()>("the end of an actor", || {
             drop(state);
             Ok(())
         }));

@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::job::run_here;
+use super::job::run_inline;
 use super::seeds::Seeds;
 use super::{ActorStatus, Engine, Job, JobErrorKind};
 use crate::kernel::actor::Call;
@@ -234,7 +234,7 @@ impl<S: Send + 'static> Actor<S> {
                 let job = shared.call_actor(*id, &info, &mut call.0, options);
                 Job::submitted(shared, job, R::receive, ())
             }
-            ActorLocation::Inline(here, seeds) => call_inline(here, seeds, method, args),
+            ActorLocation::Inline(actor, seeds) => call_inline(actor, seeds, method, args),
         }
     }
 
@@ -304,8 +304,8 @@ impl<S: Send + 'static> Actor<S> {
                     ..ActorStatus::default()
                 })
             }
-            ActorLocation::Inline(here, _) => ActorStatus {
-                lost: here.lost(),
+            ActorLocation::Inline(actor, _) => ActorStatus {
+                lost: actor.lost(),
                 ..ActorStatus::default()
             },
         }
@@ -334,7 +334,7 @@ where
 }
 
 /// Runs a method in this thread.
-fn call_inline<S, F, A, P, R>(here: &InlineActor<S>, seeds: &Seeds, method: F, args: A) -> Job<R::Out>
+fn call_inline<S, F, A, P, R>(actor: &InlineActor<S>, seeds: &Seeds, method: F, args: A) -> Job<R::Out>
 where
     F: Method<S, P, R>,
     A: Args<'static, P::Params>,
@@ -342,19 +342,19 @@ where
     R: Reply,
 {
     let name = std::any::type_name::<F>();
-    let _job = seeds.here(0);
-    let called = here.call(|state| {
+    let _job = seeds.begin_inline(0);
+    let called = actor.call(|state| {
         let held = args.hold();
-        run_here(name, || method.call(state, held, Key::new()).into_value())
+        run_inline(name, || method.call(state, held, Key::new()).into_value())
     });
-    Job::here(called.unwrap_or_else(|why| Err(Failed::new(why, name, 0).into())))
+    Job::ready(called.unwrap_or_else(|why| Err(Failed::new(why, name, 0).into())))
 }
 
 impl<S: Send + 'static> Inner<S> {
     fn end(&self) {
         match &self.location {
             ActorLocation::Worker { shared, id } => shared.end_actor(*id),
-            ActorLocation::Inline(here, _) => here.end(),
+            ActorLocation::Inline(actor, _) => actor.end(),
         }
         if let Some(name) = &self.name {
             name.give_back(std::ptr::from_ref(self).cast());

@@ -5,7 +5,7 @@ use std::any::{Any, TypeId};
 use std::collections::HashMap;
 
 use crate::engine::JobError;
-use crate::engine::job::run_here;
+use crate::engine::job::run_inline;
 use crate::engine::seeds::Series;
 use crate::kernel::{
     Kernel, Key, Loading, NodeKernel, NodeValues, OwnedParams, Reply, to_offset, zst_value,
@@ -93,7 +93,7 @@ impl Columns {
                 run: |slots, values| {
                     let held = P::take(slots, values);
                     let run = || zst_value::<F>().call(held, Key::new()).into_value();
-                    let value = run_here(std::any::type_name::<F>(), run)?;
+                    let value = run_inline(std::any::type_name::<F>(), run)?;
                     Ok(Box::new(value))
                 },
             };
@@ -117,7 +117,7 @@ impl Columns {
     /// Runs a node in this thread.
     pub(super) fn run(&mut self, node: u32, values: &mut NodeValues) -> Here {
         let (column, row) = self.places[node as usize];
-        let _job = self.series.map(|series| series.here(node.into()));
+        let _job = self.series.map(|series| series.begin_inline(node.into()));
         self.columns[column as usize].run(row, values)
     }
 }

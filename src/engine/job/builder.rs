@@ -3,7 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use super::here::run_program;
+use super::inline::run_program;
 use super::{Job, option_setters, replace};
 use crate::engine::submitting::PendingCall;
 use crate::engine::{DeadLetter, Engine, JobFailure};
@@ -265,7 +265,7 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
     }
 
     /// Runs the job on the caller's thread.
-    pub(in crate::engine) fn run_here(self) -> Job<<G::Reply as Reply>::Out, E>
+    pub(in crate::engine) fn run_inline(self) -> Job<<G::Reply as Reply>::Out, E>
     where
         G: Accepts<A>,
     {
@@ -281,7 +281,7 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
         G: Accepts<A>,
     {
         let Some(shared) = self.engine.shared() else {
-            return self.run_here();
+            return self.run_inline();
         };
         let retained = (self.retain)(&self.args);
         let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
@@ -332,7 +332,7 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
         G: Accepts<A>,
     {
         let Some(shared) = self.engine.shared() else {
-            return Ok(self.run_here());
+            return Ok(self.run_inline());
         };
         let kernel = KernelInfo::of::<G>();
         let entry = match shared.try_admit_job(&kernel, G::held(&self.args)) {

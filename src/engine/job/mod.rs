@@ -1,7 +1,7 @@
-//! One job: its handle here, its construction in `builder.rs`, and in `here.rs` what runs it without workers.
+//! One job: its handle [`Job`], its builder, and in `inline.rs` how it runs without workers.
 
 mod builder;
-mod here;
+mod inline;
 mod options;
 
 use std::fmt;
@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 pub use builder::{JobBuilder, Refused};
-pub(super) use here::{permit, run_here};
+pub(super) use inline::{permit, run_inline};
 pub(super) use options::{option_setters, replace};
 
 use super::JobFailure;
@@ -21,17 +21,17 @@ use crate::kernel::wire::ArgWriter;
 use crate::kernel::{CallWriter, Kernel, KernelInfo, Key, Params, Program, Reply};
 use crate::supervisor::{JobError, JobId, Read, Supervisor};
 
-/// A job that was submitted, and will have a value of type `R`.
+/// A submitted job, which returns a value of type `R`.
 ///
-/// Dropping the handle cancels the job: if it has not begun it never will, and one that runs is asked
-/// to stop. [`detach`](Job::detach) lets it run. A job is also a [`Future`], on any executor.
+/// Dropping the handle cancels the job: it never begins, or is asked to stop if it runs. [`detach`](Job::detach) lets it
+/// continue. A job is also a [`Future`], for any executor.
 ///
-/// `E` is what the job gives when it fails: a [`JobError`], or a [`DeadLetter`](super::DeadLetter) with the arguments, after
+/// `E` is the error: a [`JobError`], or a [`DeadLetter`](super::DeadLetter) with the arguments after
 /// [`keep_args`](JobBuilder::keep_args).
 #[must_use = "dropping a job cancels it; `wait` for it, or `detach` it"]
 pub struct Job<R, E: JobFailure = JobError> {
     state: State<R>,
-    /// Until the job is answered.
+    /// What is kept of the arguments until the job has ended.
     retained: Option<E::Retained>,
 }
 
@@ -41,8 +41,8 @@ enum State<R> {
         id: JobId,
         read: Read<R>,
     },
-    /// Ran in this thread, or could not be sent at all.
-    Here(Box<Result<R, JobError>>),
+    /// It ran on this thread, or could not be sent at all.
+    Ended(Box<Result<R, JobError>>),
     Taken,
 }
 
@@ -63,7 +63,7 @@ impl<R: Send + 'static> Job<R> {
         Self::sent::<G>(shared, id)
     }
 
-    /// A job that was submitted.
+    /// The handle of a job that was submitted.
     #[inline]
     pub(super) fn sent<G>(shared: &Arc<Supervisor>, id: JobId) -> Self
     where
@@ -73,25 +73,25 @@ impl<R: Send + 'static> Job<R> {
         Self::submitted(shared, id, G::Reply::receive, ())
     }
 
-    pub(super) fn here(result: Result<R, JobError>) -> Self {
+    pub(super) fn ready(result: Result<R, JobError>) -> Self {
         Self::ended(result, ())
     }
 
-    /// Runs a kernel in this thread.
-    pub(super) fn run_here<F, P, T>(kernel: F, held: P::Held) -> Self
+    /// Runs a kernel on this thread.
+    pub(super) fn run_inline<F, P, T>(kernel: F, held: P::Held) -> Self
     where
         F: Kernel<P, T>,
         P: Params,
         T: Reply<Out = R>,
     {
-        Self::here(run_here(std::any::type_name::<F>(), || {
+        Self::ready(run_inline(std::any::type_name::<F>(), || {
             kernel.call(held, Key::new()).into_value()
         }))
     }
 }
 
 impl<R: Send + 'static, E: JobFailure> Job<R, E> {
-    /// A job that was submitted, and how its reply is read.
+    /// The handle of a job that was submitted, and whose reply `read` decodes.
     #[inline]
     pub(super) fn submitted(
         shared: &Arc<Supervisor>,
@@ -112,12 +112,12 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
     /// A job that has ended.
     pub(super) fn ended(result: Result<R, JobError>, retained: E::Retained) -> Self {
         Self {
-            state: State::Here(Box::new(result)),
+            state: State::Ended(Box::new(result)),
             retained: Some(retained),
         }
     }
 
-    /// The answer as the caller gets it.
+    /// The result as the caller gets it.
     #[inline]
     fn answer(&mut self, result: Result<R, JobError>) -> Result<R, E> {
         let retained = self.retained.take();
@@ -127,11 +127,11 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
         })
     }
 
-    /// Where it was sent, if it was and its value was not taken.
+    /// The engine and the number of the job's record, until its value is taken.
     pub(super) fn sent_to(&self) -> Option<(&Arc<Supervisor>, JobId)> {
         match &self.state {
             State::Sent { shared, id, .. } => Some((shared, *id)),
-            State::Here(_) | State::Taken => None,
+            State::Ended(_) | State::Taken => None,
         }
     }
 
@@ -175,11 +175,11 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
     pub fn id(&self) -> u64 {
         match &self.state {
             State::Sent { shared, id, .. } => shared.number_of(*id),
-            State::Here(_) | State::Taken => 0,
+            State::Ended(_) | State::Taken => 0,
         }
     }
 
-    /// Waits for the value.
+    /// Waits for the value of the job.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -191,21 +191,21 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
     /// ```
     ///
     /// # Errors
-    /// [`JobError`] with the cause, when the job gave no value; a [`DeadLetter`](super::DeadLetter) if it
-    /// [keeps its arguments](JobBuilder::keep_args).
+    /// [`JobError`] with the cause if the job gave no value, or a [`DeadLetter`](super::DeadLetter) if it
+    /// [keeps its arguments](JobBuilder::keep_args). An error of the kernel is in [`JobError::returned`].
     ///
     /// # Panics
     /// If [`wait_timeout`](Job::wait_timeout) or polling has already returned the value.
     pub fn wait(mut self) -> Result<R, E> {
         let result = match std::mem::replace(&mut self.state, State::Taken) {
             State::Sent { shared, id, read } => shared.wait(id, read),
-            State::Here(result) => *result,
+            State::Ended(result) => *result,
             State::Taken => panic!("the value of this job was taken before"),
         };
         self.answer(result)
     }
 
-    /// Waits for the value, but not longer than this. `None`: not yet; the job goes on.
+    /// Waits for the value for at most `limit`. Returns `None` if the job has not ended; it continues.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -223,7 +223,7 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
     /// ```
     ///
     /// # Errors
-    /// As [`wait`](Job::wait).
+    /// Like [`wait`](Job::wait).
     ///
     /// # Panics
     /// If the value was taken before.
@@ -236,23 +236,23 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
                     return None;
                 }
             },
-            State::Here(result) => *result,
+            State::Ended(result) => *result,
             State::Taken => panic!("the value of this job was taken before"),
         };
         Some(self.answer(result))
     }
 
-    /// Has the job ended, well or badly?
+    /// Whether the job has ended, with a value or an error.
     pub fn is_done(&self) -> bool {
         match &self.state {
             State::Sent { shared, id, .. } => shared.is_done(*id),
-            State::Here(_) | State::Taken => true,
+            State::Ended(_) | State::Taken => true,
         }
     }
 
-    /// Asks the job to end. One that no worker has begun answers
-    /// [`Cancelled`](crate::engine::JobErrorKind::Cancelled); one that runs can see it ([`cancelled`](crate::cancelled)),
-    /// and answers whatever its kernel then returns. A job that has ended has its answer already.
+    /// Asks the job to end. A job that has not begun fails with [`Cancelled`](crate::engine::JobErrorKind::Cancelled). A running
+    /// kernel can check [`cancelled`](crate::cancelled); the job has the result that it then returns. Does nothing to a job
+    /// that has ended.
     ///
     /// ```standalone_crate
     /// use arenite::Engine;
@@ -268,7 +268,7 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
     /// arenite::init();
     /// let engine = Engine::builder().workers(1).build()?;
     /// let job = engine.submit(count, ());
-    /// // It runs as soon as the worker has it; until then it would answer `Cancelled`.
+    /// // Either it has begun and returns a count, or it never begins.
     /// job.cancel();
     /// let counted = job.wait();
     /// assert!(counted.is_ok() || counted.is_err_and(|error| *error.kind() == arenite::JobErrorKind::Cancelled));
@@ -280,11 +280,10 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
         }
     }
 
-    /// Ends the job, whatever it does: if it runs, its worker is killed and replaced, and the job answers
-    /// [`Cancelled`](crate::engine::JobErrorKind::Cancelled) as soon as that process is gone. A job that has ended has its
-    /// answer already.
+    /// Ends the job by force: if it runs, its worker is killed and replaced. The job fails with
+    /// [`Cancelled`](crate::engine::JobErrorKind::Cancelled) once that process is gone. Does nothing to a job that has ended.
     ///
-    /// On a worker with several [`lanes`](crate::engine::Builder::lanes), what runs beside it is lost with it.
+    /// In a worker with several [`lanes`](crate::engine::Builder::lanes), the jobs on the other lanes are lost as well.
     ///
     /// ```standalone_crate
     /// use arenite::{Engine, JobErrorKind};
@@ -309,7 +308,7 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
         }
     }
 
-    /// Lets the job run without anybody to ask for its value. What it returns is dropped, and a failure shows only in
+    /// Lets the job run without a handle. Its value is dropped, and a failure shows only in
     /// [`Engine::progress`](crate::Engine::progress), [`Engine::stats`](crate::Engine::stats) and a trace.
     ///
     /// ```standalone_crate
@@ -342,7 +341,7 @@ impl<R: Send + 'static, E: JobFailure> Future for Job<R, E> {
         }
         match std::mem::replace(&mut self.state, State::Taken) {
             State::Sent { .. } => unreachable!("it has just been looked at"),
-            State::Here(result) => Poll::Ready(self.answer(*result)),
+            State::Ended(result) => Poll::Ready(self.answer(*result)),
             State::Taken => panic!("the value of this job was taken before"),
         }
     }
@@ -360,7 +359,7 @@ impl<R, E: JobFailure> fmt::Debug for Job<R, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
             State::Sent { .. } => "sent",
-            State::Here(_) => "done",
+            State::Ended(_) => "done",
             State::Taken => "taken",
         };
         f.debug_tuple("Job").field(&state).finish()

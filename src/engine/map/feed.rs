@@ -203,7 +203,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         let index = self.pulled - 1;
         let plan = &self.plan;
         let result = permit(&plan.options.limit, plan.calls.kernel.name).and_then(|_permit| {
-            let _job = plan.series.here(index as u64);
+            let _job = plan.series.begin_inline(index as u64);
             (plan.calls.run)(item)
         });
         let answer = result.map_err(|error| error.with_label(plan.options.label.as_ref()));

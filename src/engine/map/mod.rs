@@ -8,7 +8,7 @@ mod stream;
 use std::fmt;
 use std::time::Duration;
 
-use super::job::{option_setters, run_here};
+use super::job::{option_setters, run_inline};
 use super::seeds::Series;
 use super::{DeadLetter, Engine, JobError, JobFailure, Report};
 use crate::kernel::{Args, Kernel, KernelInfo, Key, Params, Reply, Single};
@@ -110,7 +110,7 @@ impl Engine {
                         .call(held, Key::new())
                         .into_value()
                 };
-                run_here(std::any::type_name::<F>(), run)
+                run_inline(std::any::type_name::<F>(), run)
             },
             read: R::receive,
         };

@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::super::job::run_here;
+use super::super::job::run_inline;
 use super::super::map::Calls;
 use super::super::seeds::Series;
 use super::super::{Engine, Job, JobError, Par};
@@ -112,7 +112,7 @@ impl<T: Element> Par<'_, T> {
             kernel: KernelInfo::of::<Subtree<T, F, P, R, C, X, Y, S>>(),
             send: Leaves::send::<P>,
             run: |leaf: Leaves<T, A>| {
-                run_here(type_name::<F>(), || {
+                run_inline(type_name::<F>(), || {
                     let value = zst_value::<F>().call(leaf.hold_single::<P>(), Key::new());
                     value.into_value()
                 })
@@ -239,9 +239,9 @@ where
         let node = node(level, index);
         match self.engine.shared() {
             None => {
-                let _job = self.series.here(node);
+                let _job = self.series.begin_inline(node);
                 let held = Args::<(X, Y)>::hold(args);
-                Job::run_here::<C, (X, Y), S>(self.combine, held)
+                Job::run_inline::<C, (X, Y), S>(self.combine, held)
             }
             Some(shared) => Job::send::<Single<C, (X, Y), S>>(shared, |call| {
                 Args::<(X, Y)>::send(args, call);

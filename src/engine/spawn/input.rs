@@ -1,4 +1,4 @@
-//! What may be passed for the parameters of a kernel that goes on with the values of others.
+//! Inputs of the kernel that continues a [`Spawn`](super::Spawn).
 
 use super::{Call, Children};
 use crate::array::{Array, ArrayMut, Element};

@@ -1,29 +1,28 @@
-//! Kernels that need more work: [`Spawn`].
+//! Kernels that spawn jobs: [`Spawn`].
 
-mod here;
+mod inline;
 mod input;
 
 use std::fmt;
 use std::marker::PhantomData;
 
-pub(super) use here::why_here;
+pub(super) use inline::inline_failure;
 pub use input::{SpawnInput, SpawnInputs};
 
 use crate::arena::ArenaFull;
 use crate::engine::JobError;
-use crate::engine::job::run_here;
+use crate::engine::job::run_inline;
 use crate::kernel::{
     AnyValue, Args, BadReply, Failure, Giving, Kernel, Key, OwnedParams, Receiving, Reply, Returned, Sending,
     SpawnKernel, Spawning, Unfolded, reply_sealed, spawning, zst_value,
 };
 
-/// What a kernel returns that may need more work: a value, or jobs that have to run first and a kernel that goes on with
-/// their values.
+/// What a kernel returns to spawn jobs: a value, or jobs to run first and a kernel that continues with their values.
 ///
-/// A worker that waited for jobs of its own would hold up the very lane that they may need. So a kernel does not wait: it
-/// *returns* the [`call`]s that it needs and a kernel to go on with, and is over. The engine runs the calls, then that kernel,
-/// with their values for its arguments; what that returns is the value of the job. Each of them may spawn in turn, so a
-/// recursion may be as deep as it likes, on a single worker too.
+/// A kernel that waited for other jobs would block the lane that they may need. So it does not wait: it *returns* the
+/// [`call`]s that it needs and a kernel to continue with, and ends. The engine runs the calls, then that kernel with their
+/// values as arguments; its result is the value of the job. Each of them may spawn in turn, so recursion works on a single
+/// worker too.
 ///
 /// ```
 /// use arenite::{Array, Engine, Spawn, call};
@@ -57,8 +56,8 @@ use crate::kernel::{
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// As many calls as you like, of one type, are passed as a `Vec`: for `&[T]` where each gives a number, for `&[Array<T>]` where
-/// each gives an array.
+/// Any number of calls of one type are passed as a `Vec`: for `&[T]` if each returns a number, for `&[Array<T>]` if each
+/// returns an array.
 ///
 /// ```
 /// use arenite::{Engine, Spawn, call};
@@ -79,14 +78,14 @@ use crate::kernel::{
 ///
 /// | where | |
 /// |---|---|
-/// | [`submit`](crate::Engine::submit), [`job`](crate::Engine::job), [`map`](crate::Engine::map), scopes, nodes of a [`Graph`](crate::Graph), stages of a [stream](crate::stream) | a kernel may spawn; a job of it has the value `R` |
-/// | before a [`then`](crate::engine::JobBuilder::then), methods of [actors](crate::Actor) | not: that does not compile |
-/// | under a strict [`Sandbox`](crate::engine::Builder#method.sandbox) | what is spawned is refused ([`NoSpawning`](crate::JobErrorKind::NoSpawning)): a worker that was taken over could have any kernel run |
+/// | [`submit`](crate::Engine::submit), [`job`](crate::Engine::job), [`map`](crate::Engine::map), scopes, nodes of a [`Graph`](crate::Graph), stages of a [stream](crate::stream) | a kernel may return `Spawn<R>`; its job has a value of type `R` |
+/// | before a [`then`](crate::engine::JobBuilder::then), methods of [actors](crate::Actor) | it does not compile |
+/// | under a strict [`Sandbox`](crate::engine::Builder#method.sandbox) | spawning is rejected ([`NoSpawning`](crate::JobErrorKind::NoSpawning)): a compromised worker could run any kernel |
 ///
 /// ```compile_fail,E0080
 /// # fn fib(n: u64) -> arenite::Spawn<u64> { n.into() }
 /// let engine = arenite::Engine::inline();
-/// // There is no value to hand on before the calls have run: use `Spawn::new(more, (call(fib, (5,)),))`, or a graph.
+/// // There is no value to pass on before the calls have run: use `Spawn::new(more, (call(fib, (5,)),))`, or a graph.
 /// let job = engine.job(fib, (5,)).then(|n: u64| n + 1, ()).submit();
 /// ```
 ///
@@ -98,23 +97,24 @@ use crate::kernel::{
 /// let job = actor.call(|state: &mut u64| -> Spawn<u64> { (*state).into() }, ());
 /// ```
 ///
-/// # What becomes of them
+/// # Spawned jobs
 ///
-/// - *Each is a job*: counted, traced, with the priority, deadline, limiter and retries that the job has which spawned it: the
-///   deadline is that of each by itself. What changes an array in place ([`ArrayMut`](crate::ArrayMut)) is not tried again.
-/// - *A failure* of one cancels the others, and is the failure of the whole
-///   ([`ChildFailed`](crate::JobErrorKind::ChildFailed), with the cause), as soon as none of them runs any more. Who does not
-///   listen ([`cancelled`](crate::cancelled)) is ended after the [`grace`](crate::engine::Builder::grace) period.
-/// - *A worker that dies* costs the job that it ran; with retries, that is run again. What others have done stays.
+/// - *Each is a job*: counted, traced, with the priority, deadline, limiter and retries of the job that spawned it. The
+///   deadline applies to each job on its own. Jobs that change an array in place ([`ArrayMut`](crate::ArrayMut)) are not
+///   retried.
+/// - *A failure* of one cancels the others, and fails the job that spawned them
+///   ([`ChildFailed`](crate::JobErrorKind::ChildFailed), with the cause), as soon as none of them runs any more. Jobs that do not
+///   check [`cancelled`](crate::cancelled) are ended after the [`grace`](crate::engine::Builder::grace) period.
+/// - *A worker that dies* costs the job that it ran, which runs again if it has retries. Results of the other jobs are kept.
 /// - *Cancelling* or dropping the job cancels all of them.
-/// - *In an inline engine* they run in the thread that calls, each within the job that spawned it: with its permit of a limiter, and
-///   with the limit on depth alone.
-/// - *Arrays* that are given away whole cost nothing, however large; a part, or one that somebody else holds too, is copied where the
-///   call takes an [`ArrayMut`](crate::ArrayMut).
-/// - *Random numbers* ([`rng`](crate::rng)) depend on the job and on the place of the call in its `Spawn`.
-/// - *Limits*: 10,000 jobs deep, 262,144 that are open, 4,096 arrays in one `Spawn`; then the job fails with
-///   [`SpawnLimit`](crate::JobErrorKind::SpawnLimit), or says so. What goes on may spawn again as often as it likes, like a loop.
-#[must_use = "a kernel returns it"]
+/// - *In an inline engine* they run on the calling thread, each inside the job that spawned it: with its permit of a limiter,
+///   and limited in depth only.
+/// - *Arrays* that are moved into a call are not copied. For an [`ArrayMut`](crate::ArrayMut), a part of an array, or one
+///   that has another handle, is copied.
+/// - *Random numbers* ([`rng`](crate::rng)) depend on the job and on the index of the call in its `Spawn`.
+/// - *Limits*: a depth of 10,000 jobs, 262,144 open jobs, 4,096 arrays in one `Spawn`. Beyond them the job fails with
+///   [`SpawnLimit`](crate::JobErrorKind::SpawnLimit), or an error that names the limit. A kernel that continues may spawn again any number of times, like a loop.
+#[must_use = "return it from the kernel"]
 pub struct Spawn<R>(State<R>);
 
 enum State<R> {
@@ -122,23 +122,23 @@ enum State<R> {
     More(Box<Plan>),
 }
 
-/// What has to run: the children, and at the end what goes on with their values.
+/// The jobs to run: the children, then the kernel that continues with their values.
 pub(super) struct Plan {
     tasks: Vec<Box<dyn Task>>,
 }
 
 impl<R: Reply> Spawn<R> {
-    /// Nothing else is needed: this is the value. The same as `value.into()`.
+    /// Returns a value without spawning. The same as `value.into()`.
     pub fn value(value: R) -> Self {
         Self(State::Value(value))
     }
 
-    /// The calls among `inputs` run first, then `kernel` with their values in their places; what that returns is the value.
+    /// Runs the calls among `inputs`, then `kernel` with their values in their places; its result is the value.
     ///
     /// `inputs` is a tuple with one argument for each parameter of the kernel, as for [`submit`](crate::Engine::submit), or a
     /// [`call`] whose value is of that type (`Array<T>` for `&Array<T>` and `&[T]`, `String` for `&str`, the same type
-    /// otherwise), or a `Vec` of such calls for `&[T]` and `&[Array<T>]`. Without any call, `kernel` runs next: as a job of its own, on
-    /// whichever worker.
+    /// otherwise), or a `Vec` of such calls for `&[T]` and `&[Array<T>]`. Without any call, `kernel` runs next, as a
+    /// job of its own on any worker.
     pub fn new<F, P, C, I>(kernel: F, inputs: I) -> Self
     where
         F: Kernel<P, C>,
@@ -146,7 +146,7 @@ impl<R: Reply> Spawn<R> {
         C: Reply<Out = R::Out>,
         I: SpawnInputs<P>,
     {
-        // A name for its type: it has no bytes.
+        // Only its type is used: it has no bytes.
         let _ = kernel;
         let mut children = Children(Vec::new());
         let sources = inputs.sources(&mut children);
@@ -174,7 +174,7 @@ impl<R: fmt::Debug> fmt::Debug for Spawn<R> {
     }
 }
 
-/// The call of a kernel that a [`Spawn`] needs the value of: see [`call`].
+/// The call of a kernel whose value a [`Spawn`] needs: see [`call`].
 #[must_use = "a call runs as part of the `Spawn` that it is passed to"]
 pub struct Call<V> {
     task: Box<dyn Task>,
@@ -187,10 +187,10 @@ impl<V> fmt::Debug for Call<V> {
     }
 }
 
-/// A job that a kernel needs the value of, to be passed to [`Spawn::new`]. Its kernel may spawn as well.
+/// Describes a job whose value a kernel needs, to be passed to [`Spawn::new`]. Its kernel may spawn as well.
 ///
-/// Arrays among the arguments are passed on, not copied: those that the kernel was given, parts of them, and those that
-/// it has made. What is lent by a scope (tiles) cannot be passed on:
+/// Arrays among the arguments are passed on without a copy: arguments of the kernel, parts of them, and arrays that it made.
+/// Tiles that a scope lends cannot be passed on:
 ///
 /// ```compile_fail,E0277
 /// use arenite::{Spawn, TileMut, call};
@@ -207,7 +207,7 @@ where
     P: OwnedParams,
     R: Reply,
 {
-    // A name for its type: it has no bytes.
+    // Only its type is used: it has no bytes.
     let _ = kernel;
     Call {
         task: prepared::<F, P, R>(P::sources(args.hold())),
@@ -219,7 +219,7 @@ where
 #[allow(missing_debug_implementations, reason = "hidden")]
 pub struct Children(Vec<Box<dyn Task>>);
 
-/// What became of a task in this thread.
+/// The result of a task that ran on this thread.
 enum Ran {
     Value(AnyValue),
     More(Box<Plan>),
@@ -227,11 +227,11 @@ enum Ran {
 
 /// A kernel and its arguments.
 trait Task: Spawning {
-    /// Runs it in this thread, with the values of the children.
+    /// Runs it on this thread, with the values of the children.
     fn run(self: Box<Self>, values: Vec<AnyValue>) -> Result<Ran, JobError>;
 }
 
-/// By what it needs, since parameters borrow and it does not.
+/// A task without its parameter types, which borrow.
 struct Prepared<S> {
     sources: S,
     kernel: SpawnKernel,
@@ -254,9 +254,9 @@ where
         run: |sources, values| {
             let held = P::adopt(sources, &mut values.into_iter());
             let run = || zst_value::<F>().call(held, Key::new()).unfold();
-            Ok(match run_here(std::any::type_name::<F>(), run)? {
+            Ok(match run_inline(std::any::type_name::<F>(), run)? {
                 Unfolded::Value(value) => Ran::Value(Box::new(value)),
-                Unfolded::More(plan) => Ran::More(here::plan(plan)),
+                Unfolded::More(plan) => Ran::More(inline::plan(plan)),
             })
         },
     })
@@ -298,7 +298,7 @@ impl<R: Reply> Reply for Spawn<R> {
     fn into_value(self) -> Result<R::Out, Failure> {
         match self.0 {
             State::Value(value) => value.into_value(),
-            State::More(plan) => here::run(*plan),
+            State::More(plan) => inline::run(*plan),
         }
     }
     fn check_error(error: &Returned) -> Result<(), BadReply> {

@@ -311,7 +311,7 @@ impl<I, K, R: Send + 'static> Flow<(K, R)> for Stage<'_, I, K, R> {
             };
             running.listening = true;
             if let Poll::Ready(answer) = Pin::new(&mut *job).poll(context) {
-                *job = Job::here(answer);
+                *job = Job::ready(answer);
                 return true;
             }
         }

@@ -192,7 +192,7 @@ where
                     Err(full) => {
                         let why = JobErrorKind::ArenaFull(full);
                         let failed = Failed::new(why, kernel_name::<F>(), 0);
-                        Begun::Job(Job::here(Err(failed.into())))
+                        Begun::Job(Job::ready(Err(failed.into())))
                     }
                 };
                 let kept = Window {

@@ -1,18 +1,18 @@
-//! Jobs that run in the calling thread.
+//! Jobs that run inline, on the caller's thread.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::engine::Engine;
 use crate::engine::inlined::Observed;
-use crate::engine::spawn::why_here;
+use crate::engine::spawn::inline_failure;
 use crate::kernel::{Accepts, Failure, Reply};
 use crate::supervisor::{
     Because, Failed, JobError, JobErrorKind, JobOptions, Permit, PermitSource,
 };
 use crate::worker::fence::drop_payload;
 
-/// Waits in this thread for the permit that a job needs.
+/// Waits on this thread for the permit that a job needs.
 pub(in crate::engine) fn permit<'l>(
     limit: &'l Option<PermitSource>,
     name: &'static str,
@@ -21,26 +21,26 @@ pub(in crate::engine) fn permit<'l>(
     permit.map_err(|why| Failed::new(why, name, 0).into())
 }
 
-/// Runs `kernel` behind a fence in this thread.
-pub(in crate::engine) fn run_here<R>(
+/// Runs `kernel` on this thread and catches its panics.
+pub(in crate::engine) fn run_inline<R>(
     name: &'static str,
     kernel: impl FnOnce() -> Result<R, Failure>,
 ) -> Result<R, JobError> {
-    run_here_at(&Cell::new(name), kernel)
+    run_inline_at(&Cell::new(name), kernel)
 }
 
-/// As [`run_here`]; `at` tells afterwards which kernel it was.
-fn run_here_at<R>(
+/// Like [`run_inline`]; `at` names the kernel that ran last.
+fn run_inline_at<R>(
     at: &Cell<&'static str>,
     kernel: impl FnOnce() -> Result<R, Failure>,
 ) -> Result<R, JobError> {
     let observed = Observed::begin(at.get());
-    // Each kernel has this function of its own: what follows is not part of it.
+    // This function is compiled for each kernel, so the rest is in functions that are not.
     let answer = match catch_unwind(AssertUnwindSafe(kernel)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(failure)) => Err(failed(why(failure), at.get())),
         Err(payload) => Err(failed(
-            JobErrorKind::panicked_here(payload, drop_payload).into(),
+            JobErrorKind::caught_panic(payload, drop_payload).into(),
             at.get(),
         )),
     };
@@ -56,7 +56,7 @@ fn failed(why: Because, name: &'static str) -> JobError {
 
 fn why(failure: Failure) -> Because {
     let kind = match failure {
-        Failure::Spawned(failed) => return why_here(failed),
+        Failure::Spawned(failed) => return inline_failure(failed),
         Failure::Returned(returned) => JobErrorKind::Returned(returned),
         Failure::Full(full) => JobErrorKind::ArenaFull(full),
         Failure::Cancelled => JobErrorKind::Cancelled,
@@ -65,7 +65,7 @@ fn why(failure: Failure) -> Because {
     kind.into()
 }
 
-/// Runs a program in this thread.
+/// Runs a program on this thread.
 pub(super) fn run_program<G, A>(
     engine: &Engine,
     args: A,
@@ -77,10 +77,10 @@ where
 {
     let run = || {
         let _permit = permit(&options.limit, G::name())?;
-        let _job = engine.seeds.here(seed);
+        let _job = engine.seeds.begin_inline(seed);
         let at = Cell::new(G::name());
         let run = || G::run_inline(args, &at);
-        run_here_at(&at, run)
+        run_inline_at(&at, run)
     };
     run().map_err(|error| error.with_label(options.label.as_ref()))
 }

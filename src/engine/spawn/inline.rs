@@ -1,4 +1,4 @@
-//! What kernels spawn in the thread that calls: depth first, one after the other, on a stack of its own.
+//! Spawned jobs of an inline engine: they run on the calling thread, depth first, with an explicit stack.
 
 use std::any::Any;
 use std::vec;
@@ -9,9 +9,9 @@ use crate::kernel::{AnyValue, Failure, SpawnedFailed, seed_of_task};
 use crate::supervisor::{Because, MAX_SPAWN_DEPTH};
 use crate::worker::{enter, entered};
 
-/// What one job has spawned.
+/// The jobs that one job has spawned.
 struct Family {
-    /// Of the job's random numbers.
+    /// The seed of the job's random numbers.
     seed: u64,
     next: u64,
     children: vec::IntoIter<Box<dyn Task>>,
@@ -32,20 +32,20 @@ impl Family {
     }
 }
 
-/// A plan that came as something.
+/// Recovers the type of a plan.
 pub(super) fn plan(plan: AnyValue) -> Box<Plan> {
     plan.downcast()
         .expect("what a kernel returns to spawn is a plan")
 }
 
-/// Runs all of it, with the random numbers of the job that this thread runs.
+/// Runs a plan, with the random numbers of the job that runs on this thread.
 pub(super) fn run<V: 'static>(plan: Plan) -> Result<V, Failure> {
     let (run, seed) = entered();
     let value = drive(plan, run, seed).map_err(|why| Failure::Spawned(SpawnedFailed(why)))?;
     let value: Box<dyn Any> = value;
     let value = value
         .downcast()
-        .expect("the last kernel gives what was promised");
+        .expect("the last kernel returns the job's type");
     Ok(*value)
 }
 
@@ -84,7 +84,7 @@ fn drive(plan: Plan, run: u64, seed: u64) -> Result<AnyValue, Box<Because>> {
             }
             Ran::More(plan) => {
                 if goes_on {
-                    // It answers for the one that it goes on for.
+                    // Its result is that of the job that it continues.
                     open.pop();
                 } else if deep == MAX_SPAWN_DEPTH as usize {
                     let depth = MAX_SPAWN_DEPTH + 1;
@@ -104,8 +104,8 @@ fn drive(plan: Plan, run: u64, seed: u64) -> Result<AnyValue, Box<Because>> {
     }
 }
 
-/// Why a job gave no value whose spawned ones did not.
-pub(in crate::engine) fn why_here(failed: SpawnedFailed) -> Because {
+/// Why a job whose spawned jobs failed gave no value.
+pub(in crate::engine) fn inline_failure(failed: SpawnedFailed) -> Because {
     let why = failed.0.downcast::<Because>();
     *why.expect("what was spawned fails for a reason")
 }
