@@ -38,7 +38,8 @@ pub use scalar::Scalar;
 
 pub(crate) use arity::for_each_arity;
 pub(crate) use entry::{
-    Chain, ErrorCheck, KernelInfo, Single, SplitArgs, from_offset, kernel_name, to_offset, zst_value,
+    Chain, ErrorCheck, KernelInfo, Single, SplitArgs, from_offset, kernel_name, to_offset,
+    zst_value,
 };
 pub(crate) use error::MAX_ERROR_BYTES;
 pub(crate) use extra::{Extra, ExtraArg, Nothing};

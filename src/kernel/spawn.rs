@@ -268,7 +268,10 @@ pub(crate) fn spawning<T: Spawning + ?Sized>(
 }
 
 fn foreign(name: &str) -> Failure {
-    Failure::Returned(format!(
-        "it spawns {name}, which is in a shared library; kernels must be part of the executable"
-    ).into())
+    Failure::Returned(
+        format!(
+            "it spawns {name}, which is in a shared library; kernels must be part of the executable"
+        )
+        .into(),
+    )
 }

@@ -608,7 +608,10 @@ fn results() {
     let JobErrorKind::Returned(text) = error.kind() else {
         panic!("{error:?}")
     };
-    assert_eq!(text.text(), format!("1000 is too many: {}", "x".repeat(1000)));
+    assert_eq!(
+        text.text(),
+        format!("1000 is too many: {}", "x".repeat(1000))
+    );
     // A failure is no death.
     assert_eq!(lab.stats().workers[0].restarts, 0);
     lab.assert_in_use(0);

@@ -161,7 +161,10 @@ fn a_typed_error_without_room_is_a_full_arena() {
     }
     let lab = Lab::with(1, |builder| builder.capacity(16 << 20));
     let error = lab.submit(hoard, (500_000,)).wait().unwrap_err();
-    assert!(matches!(error.kind(), JobErrorKind::ArenaFull(_)), "{error}");
+    assert!(
+        matches!(error.kind(), JobErrorKind::ArenaFull(_)),
+        "{error}"
+    );
     // A short one fits into its slot.
     let error = lab.submit(hoard, (10,)).wait().unwrap_err();
     let name = "x".repeat(10);
@@ -187,7 +190,9 @@ fn maps_and_scopes_keep_the_type() {
         assert_eq!(report.failures().len(), 5);
         let error = engine.scope(|s| drop(s.submit(half, (7,)))).unwrap_err();
         assert_odd(&error, 7);
-        let error = engine.scope_try(|s| s.submit(half, (9,)).wait()).unwrap_err();
+        let error = engine
+            .scope_try(|s| s.submit(half, (9,)).wait())
+            .unwrap_err();
         assert_odd(&error, 9);
         let (_, errors) = engine.scope_collect(|s| drop(s.submit(half, (5,))));
         assert_odd(&errors[0], 5);
@@ -215,7 +220,10 @@ fn graphs_keep_the_type_of_the_node_that_failed() {
         let last = graph.add(sum, (&left, &right));
         let error = graph.run(engine, &last).unwrap().wait().unwrap_err();
         let kind = error.kind();
-        assert!(matches!(kind, JobErrorKind::DependencyFailed { .. }), "{error}");
+        assert!(
+            matches!(kind, JobErrorKind::DependencyFailed { .. }),
+            "{error}"
+        );
         assert_odd(&error, 5);
         assert_odd(error.origin().unwrap(), 5);
     }

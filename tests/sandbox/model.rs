@@ -430,7 +430,11 @@ fn typed_errors_keep_their_type() {
     let lab = strict(1);
     for len in [0, 8, 500_000] {
         let error = lab.submit(complain, (len,)).wait().unwrap_err();
-        assert_eq!(error.returned(), Some(Complaint("x".repeat(len))), "{error}");
+        assert_eq!(
+            error.returned(),
+            Some(Complaint("x".repeat(len))),
+            "{error}"
+        );
     }
     assert_eq!(lab.stats().restarts(), 0);
     lab.assert_in_use(0);

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::names::Name;
-use super::{Actor, ActorNameError, ActorLocation, InlineActor, Inner};
+use super::{Actor, ActorLocation, ActorNameError, InlineActor, Inner};
 use crate::array::{Array, Element};
 use crate::engine::job::run_inline;
 use crate::engine::{Engine, JobErrorKind};
@@ -278,7 +278,10 @@ mod tests {
         writer.shape(&[11].into());
         let larger = &writer.words[shape.len()..];
         assert!(!fits(larger), "larger than the array");
-        assert!(!fits(&[&shape[..], &[7]].concat()), "an additional argument");
+        assert!(
+            !fits(&[&shape[..], &[7]].concat()),
+            "an additional argument"
+        );
         assert!(!fits(&[]) && !fits(&shape[1..]));
     }
 }

@@ -111,7 +111,9 @@ impl<S: Send + 'static> Actor<S> {
                 read: R::receive,
                 _actor: self.clone(),
             },
-            ActorLocation::Inline(actor, seeds) => State::Ran(call_inline(actor, seeds, method, args)),
+            ActorLocation::Inline(actor, seeds) => {
+                State::Ran(call_inline(actor, seeds, method, args))
+            }
         };
         Calling { state }
     }

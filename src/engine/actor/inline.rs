@@ -155,6 +155,8 @@ impl<S> InlineActor<S> {
 
     /// Not held while code of the program runs.
     fn accounting(&self) -> MutexGuard<'_, Accounting> {
-        self.accounting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.accounting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }

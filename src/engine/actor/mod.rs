@@ -334,7 +334,12 @@ where
 }
 
 /// Runs a method in this thread.
-fn call_inline<S, F, A, P, R>(actor: &InlineActor<S>, seeds: &Seeds, method: F, args: A) -> Job<R::Out>
+fn call_inline<S, F, A, P, R>(
+    actor: &InlineActor<S>,
+    seeds: &Seeds,
+    method: F,
+    args: A,
+) -> Job<R::Out>
 where
     F: Method<S, P, R>,
     A: Args<'static, P::Params>,

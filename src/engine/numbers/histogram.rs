@@ -68,7 +68,8 @@ impl<T: Number> Par<'_, T> {
             counts.resize(bins, 0);
             for (all, &count) in counts.iter_mut().zip(part.iter()) {
                 let sum = all.checked_add(count);
-                *all = sum.ok_or_else(|| broken_reply("histogram", "more elements than there are"))?;
+                *all =
+                    sum.ok_or_else(|| broken_reply("histogram", "more elements than there are"))?;
             }
         }
         // Of an empty array.

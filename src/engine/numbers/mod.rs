@@ -130,7 +130,8 @@ impl<T: Number> Par<'_, T> {
         for (start, (value, index)) in (0..len).step_by(step).zip(parts) {
             let within = step.min(len - start);
             let index = usize::try_from(index).ok().filter(|&index| index < within);
-            let index = index.ok_or_else(|| broken_reply("arg_extreme", "an element beyond its chunk"))?;
+            let index =
+                index.ok_or_else(|| broken_reply("arg_extreme", "an element beyond its chunk"))?;
             if best.is_none_or(|(best, _)| beats::<T, LARGEST>(value, best)) {
                 best = Some((value, start + index));
             }

@@ -13,8 +13,8 @@ use crate::arena::ArenaFull;
 use crate::engine::JobError;
 use crate::engine::job::run_inline;
 use crate::kernel::{
-    AnyValue, Args, BadReply, Failure, Giving, Kernel, Key, OwnedParams, Receiving, Reply, Returned, Sending,
-    SpawnKernel, Spawning, Unfolded, reply_sealed, spawning, zst_value,
+    AnyValue, Args, BadReply, Failure, Giving, Kernel, Key, OwnedParams, Receiving, Reply,
+    Returned, Sending, SpawnKernel, Spawning, Unfolded, reply_sealed, spawning, zst_value,
 };
 
 /// What a kernel returns to spawn jobs: a value, or jobs to run first and a kernel that continues with their values.

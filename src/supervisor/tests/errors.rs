@@ -51,7 +51,10 @@ fn answered(kernel: &KernelInfo, words: &[u64]) -> JobErrorKind {
 #[test]
 fn a_typed_error_is_read_as_its_type() {
     let kind = answered(&info(refuses), &reply("yes", tag_of_bool(), &[1]));
-    assert_eq!(kind, JobErrorKind::Returned(Returned::from_parts("yes".into(), tag_of_bool(), &[1])));
+    assert_eq!(
+        kind,
+        JobErrorKind::Returned(Returned::from_parts("yes".into(), tag_of_bool(), &[1]))
+    );
     assert_eq!(kind.returned(), Some(true));
 }
 
@@ -90,7 +93,10 @@ fn lengths_that_do_not_fit_are_a_fault() {
         let mut words = good.clone();
         words[at] = lie;
         let kind = answered(&info(refuses), &words);
-        assert!(matches!(kind, JobErrorKind::Protocol(_)), "{at} {lie}: {kind}");
+        assert!(
+            matches!(kind, JobErrorKind::Protocol(_)),
+            "{at} {lie}: {kind}"
+        );
     }
     for len in 0..good.len() {
         let kind = answered(&info(refuses), &good[..len]);

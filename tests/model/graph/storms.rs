@@ -383,7 +383,10 @@ impl Deaths {
                 let Err(roots) = &reference.values[node] else {
                     return Err(TestCaseError::fail(format!("node {node}: {error}")));
                 };
-                let root = text.text().strip_suffix(" fails").and_then(|n| n.parse().ok());
+                let root = text
+                    .text()
+                    .strip_suffix(" fails")
+                    .and_then(|n| n.parse().ok());
                 let root: usize = root.expect("the text of the kernel");
                 prop_assert!(roots.contains(&root), "{error}; {roots:?} may be to blame");
                 // The node itself, or the job that it was a part of.
