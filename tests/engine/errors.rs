@@ -275,10 +275,10 @@ fn reductions_keep_the_type() {
     let lab = Lab::new(2);
     for engine in [&*lab, &Engine::inline()] {
         let numbers = engine.from_fn([100_000], |i| i as u64).unwrap();
-        let error = engine.reduce(&numbers, sum, (), add).unwrap_err();
+        let error = engine.par(&numbers).reduce(sum, (), add).unwrap_err();
         assert_eq!(error.returned(), Some(Refusal::Odd(70_001)), "{error}");
         let numbers = engine.from_fn([400_000], |i| 1_000_000 + i as u64).unwrap();
-        let error = engine.reduce(&numbers, sum, (), add).unwrap_err();
+        let error = engine.par(&numbers).reduce(sum, (), add).unwrap_err();
         let sum: Option<u64> = error.returned();
         assert!(sum.is_some_and(|sum| sum > 100_000_000_000), "{error}");
     }
