@@ -1,10 +1,10 @@
-//! When to show something: progress, colours.
+//! Values of `--progress` and `--color`.
 
 use std::ffi::OsStr;
 
 use clap::ValueEnum;
 
-/// Whether to show something.
+/// When to show progress or colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Choice {
     /// On a terminal
@@ -15,7 +15,7 @@ pub(crate) enum Choice {
     Never,
 }
 
-/// What `--color` means on a stream that is a terminal or not.
+/// Whether `--color` means colours on this stream.
 pub(crate) fn wants_color(choice: Choice, terminal: bool) -> bool {
     let unset = |name: &str| std::env::var_os(name).is_none_or(|value| value.is_empty());
     match choice {

@@ -1,4 +1,4 @@
-//! Numbers with a unit, as people type them.
+//! Numbers with units.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
         "mb" => 1_000_000,
         "gb" => 1_000_000_000,
         "tb" => 1_000_000_000_000,
-        _ => return Err(format!("'{unit}' is no unit; write 512MiB, 4G or 4GB")),
+        _ => return Err(format!("'{unit}' is not a unit; write 512MiB, 4G or 4GB")),
     };
     scaled(number, factor)
 }
@@ -30,12 +30,12 @@ pub(crate) fn pixels(text: &str) -> Result<u64, String> {
         "k" => 1_000,
         "m" | "mp" => 1_000_000,
         "g" | "gp" => 1_000_000_000,
-        _ => return Err(format!("'{unit}' is no unit; write 128M or 128000000")),
+        _ => return Err(format!("'{unit}' is not a unit; write 128M or 128000000")),
     };
     scaled(number, factor)
 }
 
-/// A stretch of time: `30s`, `500ms`, `1.5m`, `1h30m`; a number alone counts seconds.
+/// A duration: `30s`, `500ms`, `1.5m`, `1h30m`; a number alone counts seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let mut rest = positive(text)?.trim();
     let mut nanos: u128 = 0;
@@ -48,13 +48,13 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         let factor: u64 = match unit.to_ascii_lowercase().as_str() {
             "ms" => 1_000_000,
             "s" | "sec" => 1_000_000_000,
-            // A number alone stands alone.
+            // A number without a unit must be the only one.
             "" if nanos == 0 && next.is_empty() => 1_000_000_000,
             "m" | "min" => 60_000_000_000,
             "h" => 3_600_000_000_000,
             _ => {
                 return Err(format!(
-                    "'{unit}' is no unit of time; write 30s, 500ms or 2m"
+                    "'{unit}' is not a unit of time; write 30s, 500ms or 2m"
                 ));
             }
         };
@@ -65,13 +65,13 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         }
     }
     match u64::try_from(nanos / 1_000_000) {
-        Ok(0) => Err("it must be a millisecond at least".to_owned()),
+        Ok(0) => Err("it must be at least a millisecond".to_owned()),
         Ok(millis) => Ok(Duration::from_millis(millis)),
         Err(_) => Err("it is too long".to_owned()),
     }
 }
 
-/// Bytes for a reader: `812 B`, `1.4 MiB`.
+/// Formats a number of bytes: `812 B`, `1.4 MiB`.
 pub(crate) fn show_bytes(count: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     if count < 1024 {
@@ -86,7 +86,7 @@ pub(crate) fn show_bytes(count: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// Says what is wrong with a sign; without this it would be taken for a unit.
+/// Rejects a minus sign, which would otherwise be read as a unit.
 fn positive(text: &str) -> Result<&str, String> {
     match text.trim_start().starts_with('-') {
         true => Err(TOO_SMALL.to_owned()),
@@ -102,7 +102,7 @@ fn split(text: &str) -> (&str, &str) {
     (&text[..end], text[end..].trim_start())
 }
 
-/// Whole numbers are exact; a fraction is rounded down to whole units.
+/// Multiplies exactly, except that fractions are rounded down.
 fn scaled(number: &str, factor: u64) -> Result<u64, String> {
     let value = match number.split_once('.') {
         None => number
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_come_in_both_kinds_of_units() {
+    fn bytes_parse_in_binary_and_decimal_units() {
         assert_eq!(bytes("4096"), Ok(4096));
         assert_eq!(bytes("1GiB"), Ok(1 << 30));
         assert_eq!(bytes("1g"), Ok(1 << 30));
@@ -138,13 +138,13 @@ mod tests {
     }
 
     #[test]
-    fn pixels_count_in_thousands() {
+    fn pixels_parse_in_decimal_units() {
         assert_eq!(pixels("128M"), Ok(128_000_000));
         assert_eq!(pixels("10"), Ok(10));
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn invalid_numbers_are_rejected() {
         for wrong in ["", "G", "-1", "1X", "0", "99999999999G", "1..2M", "1e9"] {
             assert!(bytes(wrong).is_err(), "{wrong:?}");
             assert!(pixels(wrong).is_err(), "{wrong:?}");
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn times_have_units_and_may_be_added_up() {
+    fn durations_have_units_and_add_up() {
         let of = |text| duration(text).map(|time| time.as_millis());
         assert_eq!(of("30s"), Ok(30_000));
         assert_eq!(of("30"), Ok(30_000));
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_shown_short() {
+    fn bytes_are_shown_in_one_unit() {
         assert_eq!(show_bytes(812), "812 B");
         assert_eq!(show_bytes(1_468_006), "1.4 MiB");
     }

@@ -1,4 +1,4 @@
-//! Pictures as arrays, and arrays as pictures.
+//! Conversion between pictures and arrays.
 
 use arenite::{ArenaFull, Array};
 
@@ -6,14 +6,14 @@ use crate::error::ImageError;
 use crate::pixels::{Color, Pixels, Samples, buffer, narrow};
 
 impl Pixels {
-    /// The samples as an array of height × width × channels, 8 bits each; 16 bits are rounded to 8. In a kernel it lies in
-    /// the arena, and is a result that nobody copies.
+    /// Copies the samples to an array of height × width × channels, 8 bits each; 16 bits are rounded to 8. Inside a kernel
+    /// the array is in the arena, so that returning it copies nothing.
     ///
     /// ```
     /// use arenite_image::{ResizeSpec, resize_to_pixels};
     /// use arenite::{Array, Engine};
     ///
-    /// /// A photo as a network wants it: 224 × 224 × 3, the middle of it.
+    /// /// The middle of a photo as input of a neural network: 224 × 224 × 3.
     /// fn load(file: &[u8]) -> Result<Array<u8>, Box<dyn std::error::Error>> {
     ///     let spec = ResizeSpec { fit: "cover".parse()?, ..ResizeSpec::new("224x224".parse()?) };
     ///     Ok(resize_to_pixels(file, &spec)?.to_array()?)
@@ -29,10 +29,10 @@ impl Pixels {
     /// ```
     ///
     /// # Errors
-    /// [`ArenaFull`], in a kernel.
+    /// [`ArenaFull`], inside a kernel.
     ///
     /// # Panics
-    /// If there are not as many samples as the sides say: of pixels that were not decoded, but put together otherwise.
+    /// If the number of samples does not match the sides, which is impossible for decoded pixels.
     pub fn to_array(&self) -> Result<Array<u8>, ArenaFull> {
         let array = match &self.samples {
             Samples::Eight(samples) => Array::try_from_slice(samples)?,
@@ -45,11 +45,11 @@ impl Pixels {
         ];
         Ok(array
             .reshape(shape)
-            .expect("there are as many samples as the sides say"))
+            .expect("the number of samples matches the sides"))
     }
 
-    /// The other way round: an array of height × width (grey), or of height × width × channels, of which 1 is grey, 2 grey and
-    /// alpha, 3 RGB, 4 RGBA.
+    /// Copies an array of height × width (grey), or of height × width × channels: 1 for grey, 2 for grey and alpha, 3 for
+    /// RGB, 4 for RGBA.
     ///
     /// ```
     /// use arenite::Array;
@@ -62,12 +62,12 @@ impl Pixels {
     /// ```
     ///
     /// # Errors
-    /// `BadRequest`: another shape; `OutOfMemory`.
+    /// `BadRequest` for another shape; `OutOfMemory`.
     pub fn from_array(array: &Array<u8>) -> Result<Self, ImageError> {
         let shape = array.shape();
         let refused = || ImageError::BadRequest {
             reason: format!(
-                "an array of shape {shape} is no picture: height × width, or height × width × 1 to 4 channels"
+                "an array of shape {shape} is not a picture; expected height × width, or height × width × 1 to 4 channels"
             ),
         };
         let (height, width, channels) = match *shape.dims() {

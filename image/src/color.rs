@@ -1,7 +1,7 @@
-//! Colour: YCbCr to RGB, profiles and inks to sRGB.
+//! Colour conversion: YCbCr to RGB, profiles and inks to sRGB.
 //!
-//! Pixels are converted after resizing, when there are few. A profile is turned into a transform
-//! once per thread and kept: the photos of a folder mostly share one.
+//! Pixels are converted after resizing, when they are few. Each thread caches the transform of its last profile: photos
+//! of a folder mostly share one.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -13,30 +13,29 @@ use moxcms::{
 
 use super::pixels::{Color, Pixels, Samples};
 
-/// A profile ready for use; an executor is missing where moxcms could not make one.
+/// The transforms of a profile; one is `None` if moxcms could not make it.
 #[derive(Clone)]
 struct Converter {
-    /// The channels the profile speaks of, without alpha.
-    inks: usize,
-    /// Whether it changes nothing worth changing (most photos say that they are sRGB).
-    identity: bool,
+    /// Channels of the profile, without alpha.
+    channels: usize,
+    /// Whether it changes no colour visibly: most photos are sRGB.
+    is_identity: bool,
     eight: Option<Arc<Transform8BitExecutor>>,
     sixteen: Option<Arc<Transform16BitExecutor>>,
 }
 
-struct Kept {
+struct Cached {
     icc: Vec<u8>,
     color: Color,
     converter: Option<Converter>,
 }
 
 thread_local! {
-    static KEPT: RefCell<Option<Kept>> = const { RefCell::new(None) };
+    static LAST: RefCell<Option<Cached>> = const { RefCell::new(None) };
 }
 
-/// `pixels` in sRGB: by their profile, where there is one that fits them, otherwise taken as sRGB
-/// already. Grey stays grey, and YCbCr what it is if there is nothing to convert. Inks become RGB in any case, without a profile by
-/// multiplication.
+/// Converts pixels to sRGB by their profile. Without a profile of their colour model they count as sRGB. Grey stays grey,
+/// and YCbCr stays YCbCr if there is nothing to convert. Inks always become RGB; without a profile, by multiplication.
 pub(super) fn to_srgb(pixels: Pixels, icc: Option<&[u8]>) -> Pixels {
     let color = match pixels.color {
         Color::YCbCr => Color::Rgb,
@@ -44,13 +43,13 @@ pub(super) fn to_srgb(pixels: Pixels, icc: Option<&[u8]>) -> Pixels {
     };
     let converter = icc.and_then(|icc| converter_for(icc, color));
     match converter {
-        Some(converter) if converter.identity => pixels,
+        Some(converter) if converter.is_identity => pixels,
         Some(converter) => converted(without_ycbcr(pixels), &converter),
         None => inks_multiplied(pixels),
     }
 }
 
-/// Whether a profile is one for pixels of this model: by the colour space in its header.
+/// Whether a profile is for pixels of this colour model, by the colour space in its header.
 pub(super) fn is_profile_of(icc: &[u8], color: Color) -> bool {
     match icc.get(16..20) {
         Some(b"GRAY") => matches!(color, Color::Gray | Color::GrayAlpha),
@@ -61,31 +60,31 @@ pub(super) fn is_profile_of(icc: &[u8], color: Color) -> bool {
 }
 
 fn converter_for(icc: &[u8], color: Color) -> Option<Converter> {
-    KEPT.with_borrow_mut(|kept| {
-        match kept {
-            Some(kept) if kept.color == color && kept.icc == icc => {}
+    LAST.with_borrow_mut(|last| {
+        match last {
+            Some(cached) if cached.color == color && cached.icc == icc => {}
             _ => {
-                *kept = Some(Kept {
+                *last = Some(Cached {
                     icc: icc.to_vec(),
                     color,
                     converter: Converter::new(icc, color),
                 });
             }
         }
-        kept.as_ref().and_then(|kept| kept.converter.clone())
+        last.as_ref().and_then(|cached| cached.converter.clone())
     })
 }
 
 impl Converter {
-    /// `None` if the profile cannot be read or speaks of another colour model than the pixels'.
+    /// `None` if the profile cannot be read or is for another colour model.
     fn new(icc: &[u8], color: Color) -> Option<Self> {
         let profile = ColorProfile::new_from_slice(icc).ok()?;
-        let (inks, from) = match (profile.color_space, color) {
+        let (channels, from) = match (profile.color_space, color) {
             (DataColorSpace::Rgb, Color::Rgb) => (3, Layout::Rgb),
             (DataColorSpace::Rgb, Color::Rgba) => (3, Layout::Rgba),
             (DataColorSpace::Gray, Color::Gray) => (1, Layout::Gray),
             (DataColorSpace::Gray, Color::GrayAlpha) => (1, Layout::GrayAlpha),
-            // Four channels of a CMYK profile go in as if they were RGBA: moxcms's convention.
+            // moxcms takes the four channels of CMYK as if they were RGBA.
             (DataColorSpace::Cmyk, Color::Cmyk) => (4, Layout::Rgba),
             _ => return None,
         };
@@ -106,16 +105,16 @@ impl Converter {
             return None;
         }
         let mut converter = Self {
-            inks,
-            identity: false,
+            channels,
+            is_identity: false,
             eight,
             sixteen,
         };
-        converter.identity = color != Color::Cmyk && converter.changes_at_most_one_step(color);
+        converter.is_identity = color != Color::Cmyk && converter.changes_at_most_one_step(color);
         Some(converter)
     }
 
-    /// Tries a coarse grid of colours: off by one step of 256 is rounding, not another colour.
+    /// Tries a coarse grid of colours: a difference of one step of 256 is rounding.
     fn changes_at_most_one_step(&self, color: Color) -> bool {
         const STEPS: [u8; 6] = [0, 51, 102, 153, 204, 255];
         let mut probe = Vec::new();
@@ -143,10 +142,10 @@ impl Converter {
     }
 }
 
-/// Pixels through a converter of their colour model; unchanged if it has no executor of their depth.
+/// Applies a converter of the pixels' colour model; pixels of a depth without a transform stay as they are.
 fn converted(pixels: Pixels, converter: &Converter) -> Pixels {
     let alpha = pixels.color.has_alpha();
-    let color = match (converter.inks, alpha) {
+    let color = match (converter.channels, alpha) {
         (1, false) => Color::Gray,
         (1, true) => Color::GrayAlpha,
         (_, false) => Color::Rgb,
@@ -181,7 +180,7 @@ fn converted(pixels: Pixels, converter: &Converter) -> Pixels {
     }
 }
 
-/// Grey went through as three equal channels: one is enough.
+/// Keeps one of the three equal channels that the transform yields for grey.
 fn back_to_grey<T: Copy>(samples: Vec<T>, color: Color, width: usize) -> Vec<T> {
     match color {
         Color::Gray => samples.chunks_exact(width).map(|p| p[0]).collect(),
@@ -193,7 +192,7 @@ fn back_to_grey<T: Copy>(samples: Vec<T>, color: Color, width: usize) -> Vec<T> 
     }
 }
 
-/// YCbCr becomes RGB, in libjpeg's arithmetic (jdcolor.c). Other pixels stay. Eight bits.
+/// Converts 8-bit YCbCr to RGB, in libjpeg's arithmetic (jdcolor.c). Other pixels stay as they are.
 pub(super) fn without_ycbcr(mut pixels: Pixels) -> Pixels {
     if pixels.color == Color::YCbCr
         && let Samples::Eight(samples) = &mut pixels.samples
@@ -213,7 +212,7 @@ fn rgb([luma, blue, red]: [u8; 3]) -> [u8; 3] {
     let r = luma + ((91_881 * red + HALF) >> 16);
     let g = luma + ((-22_554 * blue - 46_802 * red + HALF) >> 16);
     let b = luma + ((116_130 * blue + HALF) >> 16);
-    // Not `[r, g, b].map(…)`, which the compiler does not inline here.
+    // Not `[r, g, b].map(…)`: the compiler does not inline it here.
     [clamped(r), clamped(g), clamped(b)]
 }
 
@@ -222,7 +221,7 @@ fn clamped(sample: i32) -> u8 {
     sample.clamp(0, 255) as u8
 }
 
-/// Inks without a profile: each takes its share of the light that black leaves. Other pixels stay.
+/// Converts inks without a profile: each ink absorbs its share of the light that black leaves. Other pixels stay as they are.
 fn inks_multiplied(pixels: Pixels) -> Pixels {
     if pixels.color != Color::Cmyk {
         return pixels;

@@ -1,4 +1,4 @@
-//! JPEG, PNG and WebP out.
+//! Encoding as JPEG, PNG and WebP.
 
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder};
@@ -11,7 +11,7 @@ use super::meta::{Metadata, add_to_webp, add_xmp_to_png};
 use super::pixels::{Color, Pixels, Samples};
 use super::spec::ResizeSpec;
 
-/// How a file is written.
+/// Options of the encoders.
 #[derive(Clone, Copy)]
 pub(super) struct Encoding {
     pub(super) quality: u8,
@@ -20,11 +20,11 @@ pub(super) struct Encoding {
     background: [u8; 3],
 }
 
-/// How hard the lossless encoder of WebP tries, of 100: the default of libwebp.
+/// Effort of the lossless WebP encoder, 0 to 100: the default of libwebp.
 const EFFORT: f32 = 75.0;
 
 impl Encoding {
-    /// The defaults, with this quality.
+    /// The defaults with this quality.
     pub(super) const fn new(quality: u8) -> Self {
         Self::of(&ResizeSpec {
             quality,
@@ -42,7 +42,7 @@ impl Encoding {
     }
 
     /// Whether grey pixels become RGB in this format.
-    pub(super) fn colours(self, color: Color, format: Format) -> bool {
+    pub(super) fn makes_rgb(self, color: Color, format: Format) -> bool {
         match (color, format) {
             (Color::Gray | Color::GrayAlpha, Format::WebP) => true,
             (Color::GrayAlpha, Format::Jpeg) => !is_grey(self.background),
@@ -55,10 +55,10 @@ fn is_grey([red, green, blue]: [u8; 3]) -> bool {
     red == green && green == blue
 }
 
-/// The pixels as the encoder of `format` takes them: JPEG has no alpha and 8 bits, WebP 8 bits and
-/// no grey, PNG everything; and YCbCr only JPEG.
+/// Converts pixels to what the encoder of `format` takes: JPEG takes 8 bits without alpha, and YCbCr; WebP takes 8 bits and
+/// no grey; PNG takes everything but YCbCr.
 pub(super) fn prepared(pixels: Pixels, format: Format, how: Encoding) -> Pixels {
-    let pixels = match how.colours(pixels.color, format) {
+    let pixels = match how.makes_rgb(pixels.color, format) {
         true => pixels.into_rgb(),
         false => pixels,
     };
@@ -69,7 +69,7 @@ pub(super) fn prepared(pixels: Pixels, format: Format, how: Encoding) -> Pixels 
     }
 }
 
-/// Encodes [`prepared`] pixels, with metadata if there is to be any.
+/// Encodes [`prepared`] pixels, with metadata if given.
 pub(super) fn encode(
     pixels: &Pixels,
     format: Format,
@@ -112,7 +112,6 @@ fn png(pixels: &Pixels, metadata: Option<&Metadata>) -> Result<Vec<u8>, ImageErr
     let mut encoder =
         PngEncoder::new_with_quality(&mut out, CompressionType::Default, FilterType::Adaptive);
     if let Some(metadata) = metadata {
-        // The encoder takes both; an error here would mean a PNG without them, which is no loss of pixels.
         if let Some(icc) = &metadata.icc {
             encoder
                 .set_icc_profile(icc.clone())

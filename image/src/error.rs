@@ -1,40 +1,40 @@
-//! What can go wrong with one picture.
+//! Errors of one picture.
 
 use std::fmt;
 
 use super::format::Format;
 
-/// Why a picture could not be resized. The text of each variant is a sentence for a person.
+/// Why a picture could not be decoded, resized or encoded. Each variant displays as a sentence that names the cause.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ImageError {
-    /// The first bytes are those of a format that is known but not decoded here (HEIC, AVIF, …).
+    /// The format is recognized but not supported (HEIC, AVIF, …).
     Unsupported {
-        /// The format's name, as people write it.
+        /// The format's name.
         format: &'static str,
     },
-    /// The file is of a format that is read, in a variety that is not (arithmetic coding, 12 bits, …).
+    /// The format is supported, but not this variety of it (arithmetic coding, 12 bits, …).
     UnsupportedVariety {
         /// The format the file has.
         format: Format,
-        /// What is special about it, in the decoder's own words.
+        /// The decoder's message about it.
         reason: String,
     },
-    /// The first bytes belong to no picture format that is known here.
+    /// The first bytes belong to no known picture format.
     NotAnImage,
-    /// The file ends before the picture does. Nothing is written: a torn picture is worse than none.
+    /// The file ends before the picture does. No partial picture is returned.
     Truncated {
         /// The format the file has.
         format: Format,
     },
-    /// The decoder met bytes that make no sense.
+    /// The decoder found invalid data.
     Corrupt {
         /// The format the file has, or claims to have.
         format: Format,
-        /// The decoder's own words.
+        /// The decoder's message.
         reason: String,
     },
-    /// The header announces more pixels than allowed; nothing was allocated for them.
+    /// The header announces more pixels than allowed; no memory was allocated for them.
     TooManyPixels {
         /// Width in pixels, from the header.
         width: u32,
@@ -43,61 +43,61 @@ pub enum ImageError {
         /// The limit in pixels.
         limit: u64,
     },
-    /// The header announces pixels that take more bytes than allowed, or whose sides are so long that resizing does; nothing was
-    /// allocated for that.
+    /// The pixels announced by the header, or resizing them, would take more bytes than allowed; no memory was allocated
+    /// for them.
     TooManyBytes {
-        /// Bytes that it would take.
+        /// The bytes needed.
         bytes: u64,
         /// The limit in bytes.
         limit: u64,
     },
-    /// The header announces far more than a photo of this length holds; nothing was allocated for it.
+    /// The header announces far more pixels than a photo of this length holds; no memory was allocated for them.
     Bomb {
         /// Bytes that the pixels would take.
         bytes: u64,
         /// Bytes of the file.
         file: u64,
-        /// How many times as many are allowed.
+        /// The allowed ratio.
         limit: u32,
     },
-    /// The picture would be wider or higher than its output format can hold.
+    /// The result would be wider or higher than its format allows.
     OutputTooLarge {
         /// Width of the output in pixels.
         width: u32,
         /// Height of the output in pixels.
         height: u32,
-        /// The format that was asked for.
+        /// The requested format.
         format: Format,
-        /// The longest side that format can hold, in pixels.
+        /// The longest side that the format allows, in pixels.
         limit: u32,
     },
-    /// The output would have more pixels than was allowed.
+    /// The result would have more pixels than allowed.
     OutputTooManyPixels {
         /// Width of the output in pixels.
         width: u32,
         /// Height of the output in pixels.
         height: u32,
-        /// The most pixels that were allowed.
+        /// The limit in pixels.
         limit: u64,
     },
-    /// This format is read, never written (GIF, TIFF, BMP).
+    /// The format can be decoded but not encoded (GIF, TIFF, BMP).
     NotAnOutput {
-        /// The format that was asked for.
+        /// The requested format.
         format: Format,
     },
-    /// There was no memory for the pixels.
+    /// Memory for the pixels could not be allocated.
     OutOfMemory {
-        /// How many bytes were asked for, 0 if the decoder has not said.
+        /// The bytes requested, 0 if unknown.
         bytes: u64,
     },
     /// The encoder failed.
     Encode {
         /// The format that was being written.
         format: Format,
-        /// The encoder's own words.
+        /// The encoder's message.
         reason: String,
     },
-    /// The caller's numbers do not fit together: a buffer that is too short, a size of zero.
+    /// The arguments do not fit together, such as a buffer that is too short or a side of zero.
     BadRequest {
         /// What does not fit.
         reason: String,
@@ -136,13 +136,13 @@ impl fmt::Display for ImageError {
             ),
             Self::TooManyBytes { bytes, limit } => write!(
                 f,
-                "its pixels, or what resizing them needs, take {}, more than the limit of {}; if you trust the file, raise max_bytes",
+                "its pixels, or resizing them, would take {}, more than the limit of {}; if you trust the file, raise max_bytes",
                 size(*bytes),
                 size(*limit)
             ),
             Self::Bomb { bytes, file, limit } => write!(
                 f,
-                "{} that become {} of pixels, more than {limit} times as many, are no photo; \
+                "a file of {} that decodes to {} of pixels, more than {limit} times as much, is not a photo; \
                  if you trust the file, raise max_ratio",
                 size(*file),
                 size(*bytes)
@@ -194,21 +194,21 @@ impl fmt::Debug for ImageError {
 }
 
 impl ImageError {
-    /// A `Corrupt` error with a decoder's own words, on one line and without a final stop.
+    /// A `Corrupt` error with a decoder's message, on one line and without a final stop.
     pub(super) fn corrupt(format: Format, reason: impl fmt::Display) -> Self {
         let reason = one_line(reason);
         Self::Corrupt { format, reason }
     }
 
-    /// An `UnsupportedVariety` error with a decoder's own words.
+    /// An `UnsupportedVariety` error with a decoder's message.
     pub(super) fn variety(format: Format, reason: impl fmt::Display) -> Self {
         let reason = one_line(reason);
         Self::UnsupportedVariety { format, reason }
     }
 }
 
-/// Bytes of a decoder's own words that are kept: some put whole tables of the file into them.
-const MOST_WORDS: usize = 400;
+/// The longest message of a decoder, in bytes: some contain whole tables of the file.
+const LONGEST_MESSAGE: usize = 400;
 
 /// Bytes for a reader: `1.5 GiB`.
 fn size(bytes: u64) -> String {
@@ -229,8 +229,8 @@ fn size(bytes: u64) -> String {
 
 fn one_line(text: impl fmt::Display) -> String {
     let mut text = text.to_string().replace('\n', " ");
-    if text.len() > MOST_WORDS {
-        text.truncate(text.floor_char_boundary(MOST_WORDS));
+    if text.len() > LONGEST_MESSAGE {
+        text.truncate(text.floor_char_boundary(LONGEST_MESSAGE));
         text.push('…');
     }
     text.trim_end_matches(['.', ' ']).to_owned()

@@ -1,11 +1,11 @@
-//! What EXIF says of the picture that it travels with, made true of a smaller one.
+//! Updates EXIF to a resized picture.
 //!
-//! EXIF is a TIFF without pixels: a list of entries of 12 bytes, which leads to a second one with what the camera noted, and to
-//! a third with a thumbnail. Only what is there is changed, in its place; what makes no sense is left as it is.
+//! EXIF is a TIFF without pixels: a list of entries of 12 bytes that points to a second list with the camera's data, and to
+//! a third with a thumbnail. Existing entries are changed in place; invalid data is left as it is.
 
 use std::ops::Range;
 
-/// Entries by their numbers in the standard (Exif 2.32, tables 4 and 7).
+/// Tags of entries (Exif 2.32, tables 4 and 7).
 mod tag {
     pub(super) const IMAGE_WIDTH: u16 = 0x0100;
     pub(super) const IMAGE_LENGTH: u16 = 0x0101;
@@ -20,40 +20,46 @@ mod tag {
     pub(super) const INTEROPERABILITY: u16 = 0xa005;
 }
 
-/// A list of entries has a number in front, and the place of the next list behind.
+/// A list of entries starts with their number and ends with the offset of the next list.
 const COUNT: usize = 2;
 const ENTRY: usize = 12;
 const NEXT: usize = 4;
-/// The order of bytes, and the place of the first list.
+/// Byte order and offset of the first list.
 const HEADER: Range<usize> = 0..8;
 
-/// Gives `exif` the sides of the picture, and takes the thumbnail away, which shows the one before: unturned, and all of it.
+/// Sets the sides to those of the result, and removes the thumbnail, which shows the original.
 pub(super) fn describe(exif: &mut Vec<u8>, (width, height): (u32, u32)) {
     let mut tiff = match exif.get(..4) {
-        Some(b"II*\0") => Tiff { exif, big: false },
-        Some(b"MM\0*") => Tiff { exif, big: true },
+        Some(b"II*\0") => Tiff {
+            exif,
+            is_big_endian: false,
+        },
+        Some(b"MM\0*") => Tiff {
+            exif,
+            is_big_endian: true,
+        },
         _ => return,
     };
     let Some(first) = tiff.long(4) else { return };
     tiff.set(first, tag::IMAGE_WIDTH, width);
     tiff.set(first, tag::IMAGE_LENGTH, height);
-    if let Some(noted) = tiff.find(first, tag::EXIF).and_then(|at| tiff.number(at)) {
-        tiff.set(noted, tag::PIXEL_X, width);
-        tiff.set(noted, tag::PIXEL_Y, height);
+    if let Some(camera) = tiff.find(first, tag::EXIF).and_then(|at| tiff.number(at)) {
+        tiff.set(camera, tag::PIXEL_X, width);
+        tiff.set(camera, tag::PIXEL_Y, height);
     }
     tiff.drop_thumbnail(first);
 }
 
 struct Tiff<'a> {
     exif: &'a mut Vec<u8>,
-    /// The most significant byte comes first.
-    big: bool,
+    /// Whether the most significant byte comes first.
+    is_big_endian: bool,
 }
 
 impl Tiff<'_> {
     fn short(&self, at: usize) -> Option<u16> {
         let bytes = *self.exif.get(at..)?.first_chunk()?;
-        Some(match self.big {
+        Some(match self.is_big_endian {
             true => u16::from_be_bytes(bytes),
             false => u16::from_le_bytes(bytes),
         })
@@ -61,13 +67,13 @@ impl Tiff<'_> {
 
     fn long(&self, at: usize) -> Option<usize> {
         let bytes = *self.exif.get(at..)?.first_chunk()?;
-        Some(match self.big {
+        Some(match self.is_big_endian {
             true => u32::from_be_bytes(bytes),
             false => u32::from_le_bytes(bytes),
         } as usize)
     }
 
-    /// Where the entries of a list begin; no more of them than there is room for.
+    /// Offsets of the entries of a list, as far as the data reach.
     fn entries(&self, list: usize) -> impl Iterator<Item = usize> + use<> {
         let count = self.short(list).map_or(0, usize::from);
         let room = self.exif.len().saturating_sub(list + COUNT) / ENTRY;
@@ -78,22 +84,22 @@ impl Tiff<'_> {
         self.entries(list).find(|&at| self.short(at) == Some(tag))
     }
 
-    /// The value of an entry that is one number.
+    /// The value of an entry that consists of one number.
     fn number(&self, entry: usize) -> Option<usize> {
         self.numbers(entry, 1).first().copied()
     }
 
-    /// The values of an entry that has so many numbers at most; none otherwise.
+    /// The values of an entry of at most `most` numbers; none otherwise.
     fn numbers(&self, entry: usize, most: usize) -> Vec<usize> {
         let all = || {
             let (kind, count) = (self.short(entry + 2)?, self.long(entry + 4)?);
-            let place = match self.far_value(entry) {
+            let offset = match self.far_value(entry) {
                 Some(far) => far.start,
                 None => entry + 8,
             };
             let number = |index| match kind {
-                SHORT => self.short(place + index * 2).map(usize::from),
-                LONG => self.long(place + index * 4),
+                SHORT => self.short(offset + index * 2).map(usize::from),
+                LONG => self.long(offset + index * 4),
                 _ => None,
             };
             (count <= most)
@@ -103,7 +109,7 @@ impl Tiff<'_> {
         all().unwrap_or_default()
     }
 
-    /// Puts a number into an entry, if it is there and holds one.
+    /// Replaces the number in an entry, if the entry exists and holds one.
     fn set(&mut self, list: usize, tag: u16, number: u32) {
         let Some(entry) = self.find(list, tag) else {
             return;
@@ -114,14 +120,14 @@ impl Tiff<'_> {
         let value = entry + 8..entry + ENTRY;
         match (self.short(entry + 2), u16::try_from(number)) {
             (Some(SHORT), Ok(number)) => {
-                let bytes = match self.big {
+                let bytes = match self.is_big_endian {
                     true => number.to_be_bytes(),
                     false => number.to_le_bytes(),
                 };
                 self.exif[value.start..value.start + 2].copy_from_slice(&bytes);
             }
             _ => {
-                let (kind, number) = match self.big {
+                let (kind, number) = match self.is_big_endian {
                     true => (LONG.to_be_bytes(), number.to_be_bytes()),
                     false => (LONG.to_le_bytes(), number.to_le_bytes()),
                 };
@@ -131,7 +137,7 @@ impl Tiff<'_> {
         }
     }
 
-    /// Takes away the list behind the first one, and all that belongs to it and to no other.
+    /// Removes the list that follows the first one, and all data that belong to it alone.
     fn drop_thumbnail(&mut self, first: usize) {
         let Some(own) = self.extent(first) else {
             return;
@@ -165,25 +171,25 @@ impl Tiff<'_> {
         self.exif[link..link + NEXT].fill(0);
         for part in merged(parts) {
             self.exif[part.clone()].fill(0);
-            // What lies at the end is not carried along as zeros; nothing is merged behind that.
+            // Zeros at the end are dropped; no later part follows.
             if part.end == self.exif.len() {
                 self.exif.truncate(part.start);
             }
         }
     }
 
-    /// The bytes of a list, if it is there with the place of the next one.
+    /// The bytes of a list, if it is complete.
     fn extent(&self, list: usize) -> Option<Range<usize>> {
         let count = usize::from(self.short(list)?);
         let end = list + COUNT + count * ENTRY + NEXT;
         (end <= self.exif.len()).then_some(list..end)
     }
 
-    /// What is not the thumbnail's: the header, the first list, those that it leads to, and their values.
+    /// The bytes that stay: the header, the first list, the lists that it points to, and their values.
     fn kept(&self, first: Range<usize>) -> Vec<Range<usize>> {
         let mut lists = vec![first];
         for tag in [tag::EXIF, tag::GPS, tag::INTEROPERABILITY] {
-            // The last one is named by that of the camera.
+            // The camera's list points to the last one.
             let named = lists.iter().find_map(|list| self.find(list.start, tag));
             let place = named.and_then(|at| self.number(at));
             lists.extend(place.and_then(|place| self.extent(place)));
@@ -197,7 +203,7 @@ impl Tiff<'_> {
         kept
     }
 
-    /// Where the value of an entry lies that is not in the entry itself.
+    /// The bytes of a value that is stored outside its entry.
     fn far_value(&self, entry: usize) -> Option<Range<usize>> {
         let size = match self.short(entry + 2)? {
             SHORT | 8 => 2,
@@ -206,13 +212,13 @@ impl Tiff<'_> {
             _ => 1,
         };
         let bytes = self.long(entry + 4)?.checked_mul(size)?;
-        let place = self.long(entry + 8)?;
-        (bytes > 4).then_some(place..place.checked_add(bytes)?)
+        let offset = self.long(entry + 8)?;
+        (bytes > 4).then_some(offset..offset.checked_add(bytes)?)
     }
 }
 
-/// The same bytes as ranges that neither touch nor overlap, in their order; empty ones are left out. A file may name any bytes
-/// as often as it has entries: whoever goes over these goes over each byte once.
+/// Merges ranges that touch or overlap, sorts them, and drops empty ones. A file may name the same bytes in every entry; a
+/// pass over the result visits each byte once.
 fn merged(mut parts: Vec<Range<usize>>) -> Vec<Range<usize>> {
     parts.retain(|part| !part.is_empty());
     parts.sort_unstable_by_key(|part| part.start);
@@ -226,9 +232,9 @@ fn merged(mut parts: Vec<Range<usize>>) -> Vec<Range<usize>> {
     parts
 }
 
-/// Strips of a thumbnail that are looked for.
+/// The most strips of a thumbnail that are removed.
 const MOST_STRIPS: usize = 1024;
-/// Kinds of values: two bytes, and four.
+/// Types of values: two and four bytes.
 const SHORT: u16 = 3;
 const LONG: u16 = 4;
 
@@ -252,14 +258,14 @@ mod tests {
         }
 
         fn short(&mut self, number: u16) {
-            match self.big {
+            match self.is_big_endian {
                 true => self.exif.extend(number.to_be_bytes()),
                 false => self.exif.extend(number.to_le_bytes()),
             }
         }
 
         fn long(&mut self, number: u32) {
-            match self.big {
+            match self.is_big_endian {
                 true => self.exif.extend(number.to_be_bytes()),
                 false => self.exif.extend(number.to_le_bytes()),
             }
@@ -285,7 +291,7 @@ mod tests {
 
     const JPEG: &[u8] = b"\xff\xd8 the picture before \xff\xd9";
 
-    /// Three lists, and a thumbnail with `behind` behind it.
+    /// Three lists, and a thumbnail followed by `behind`.
     fn camera(big: bool, behind: &[u8]) -> Vec<u8> {
         let mut camera = Writer::new(big);
         camera.long(8);
@@ -321,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn sides_are_those_of_the_picture_and_the_thumbnail_is_gone() {
+    fn sides_are_updated_and_the_thumbnail_is_removed() {
         for big in [false, true] {
             for behind in [&b""[..], b"maker's note"] {
                 let mut exif = camera(big, behind);

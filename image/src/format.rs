@@ -1,11 +1,11 @@
-//! Picture formats and how their first bytes look.
+//! Picture formats and their first bytes.
 
 use std::fmt;
 use std::str::FromStr;
 
 use bytemuck::{CheckedBitPattern, NoUninit};
 
-/// How many bytes of a file [`probe`] wants to see. Fewer are fine; they are all that there is.
+/// The number of leading bytes of a file that [`probe`] looks at. A shorter file is passed whole.
 pub const PROBE_BYTES: usize = 64;
 
 /// A picture format.
@@ -17,7 +17,7 @@ pub enum Format {
     Jpeg = 1,
     /// PNG, 1 to 16 bits per channel.
     Png = 2,
-    /// WebP, lossy or lossless; of an animation the first frame.
+    /// WebP, lossy or lossless; the first frame of an animation.
     WebP = 3,
     /// GIF, the first frame. Read only.
     Gif = 4,
@@ -25,18 +25,18 @@ pub enum Format {
     Tiff = 5,
     /// BMP. Read only.
     Bmp = 6,
-    /// HEIC or HEIF: recognised so that the error can name it.
+    /// HEIC or HEIF: recognized so that the error can name it.
     Heic = 7,
-    /// AVIF: recognised so that the error can name it.
+    /// AVIF: recognized so that the error can name it.
     Avif = 8,
-    /// JPEG XL: recognised so that the error can name it.
+    /// JPEG XL: recognized so that the error can name it.
     JpegXl = 9,
-    /// JPEG 2000: recognised so that the error can name it.
+    /// JPEG 2000: recognized so that the error can name it.
     Jpeg2000 = 10,
 }
 
 impl Format {
-    /// The name people write.
+    /// The usual name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Jpeg => "JPEG",
@@ -81,13 +81,13 @@ impl Format {
         matches!(self, Self::Jpeg | Self::Png | Self::WebP)
     }
 
-    /// The format of the output when the caller named none: the same, or PNG for what is only read.
+    /// The default output format: the same, or PNG for a format that is only decoded.
     pub const fn default_output(self) -> Self {
         if self.is_writable() { self } else { Self::Png }
     }
 
-    /// The format that a file's extension promises (no dot, any case), also for the unsupported
-    /// ones. Content decides, not this; it tells whether a file was *meant* to be a picture.
+    /// The format that a file's extension stands for (without dot, in any case), supported or not. It tells whether a file
+    /// is *meant* to be a picture; the content decides which format it has.
     ///
     /// ```
     /// use arenite_image::Format;
@@ -132,18 +132,20 @@ impl fmt::Display for Format {
 impl FromStr for Format {
     type Err = String;
 
-    /// Reads the name of an output format as the command line takes it: `jpeg`, `jpg`, `png`, `webp`.
+    /// Parses the name of an output format: `jpeg`, `jpg`, `png` or `webp`.
     fn from_str(text: &str) -> Result<Self, String> {
         match Self::from_extension(text) {
             Some(format) if format.is_writable() => Ok(format),
-            Some(format) => Err(format!("{format} is not written; choose jpeg, png or webp")),
+            Some(format) => Err(format!(
+                "{format} cannot be written; choose jpeg, png or webp"
+            )),
             None => Err(format!("unknown format {text:?}; choose jpeg, png or webp")),
         }
     }
 }
 
-/// The format of a file from its first bytes ([`PROBE_BYTES`] are enough); `None` if they are not a
-/// picture's. HEIC, AVIF, JPEG XL and JPEG 2000 are recognised, though [`Format::is_readable`] is false for them.
+/// Returns the format of a file by its first bytes ([`PROBE_BYTES`] suffice); `None` if they are not those of a picture.
+/// HEIC, AVIF, JPEG XL and JPEG 2000 are recognized, although [`Format::is_readable`] is false for them.
 ///
 /// ```
 /// use arenite_image::{probe, Format};
@@ -182,8 +184,7 @@ pub fn probe(head: &[u8]) -> Option<Format> {
     isobmff(head)
 }
 
-/// `BM` alone would take any text that begins with these letters: the size of the second header,
-/// a small number with few legal values, must agree.
+/// Checks the size of the second header too, which has few valid values: `BM` alone also starts ordinary text.
 fn is_bmp(head: &[u8]) -> bool {
     head.starts_with(b"BM")
         && head
@@ -193,7 +194,7 @@ fn is_bmp(head: &[u8]) -> bool {
             .is_some_and(|size| matches!(size, 12 | 16 | 40 | 52 | 56 | 64 | 108 | 124))
 }
 
-/// HEIC and AVIF are brands of one container: look at the main brand, then at the compatible ones.
+/// Recognizes HEIC and AVIF, which are brands of one container, by the main and the compatible brands.
 fn isobmff(head: &[u8]) -> Option<Format> {
     if head.get(4..8) != Some(b"ftyp") {
         return None;

@@ -1,5 +1,5 @@
-//! Pictures: compressed bytes in, pixels or smaller compressed bytes out. Plain functions over `&[u8]`, with
-//! nothing of the engine in them; [`resize_encoded`] is what `arenite resize` runs as a kernel.
+//! Decodes, resizes and encodes pictures: plain functions over `&[u8]` that any program can call, and that serve as
+//! kernels of [arenite](https://docs.rs/arenite). `arenite resize` runs [`resize_encoded`] in its workers.
 //!
 //! | from | to | |
 //! |---|---|---|
@@ -19,31 +19,33 @@
 //! ```
 //!
 //! # What happens to a picture
-//! 1. The first bytes decide its format. HEIC, AVIF, JPEG XL and JPEG 2000 are refused by name.
-//! 2. The header is read; more than `max_pixels` are refused before anything is allocated for them.
-//! 3. It is decoded. JPEG is scaled on the way, to no less than twice the target on each side, but for the filters `Box` and
-//!    `Nearest`; the others are decoded whole. Of GIF, of animated WebP and PNG, and of TIFF, it is the first picture.
-//! 4. It is resized, colours weighted by alpha, and *then* turned as its EXIF orientation says and
-//!    converted to sRGB: both cost next to nothing on a small picture.
-//! 5. It is encoded: JPEG with 4:2:0 chroma, baseline or progressive; PNG; or WebP, lossy or lossless.
+//! 1. The first bytes decide the format. HEIC, AVIF, JPEG XL and JPEG 2000 are rejected by name.
+//! 2. The header is read. A picture of more than `max_pixels` is rejected before memory is allocated for it.
+//! 3. The picture is decoded. JPEG is scaled during decoding, to no less than twice the target on each side, except for
+//!    the filters `Box` and `Nearest`; other formats are decoded at full size. Of GIF, animated WebP and PNG, and TIFF,
+//!    the first picture is used.
+//! 4. It is resized, with colours weighted by alpha, and *then* turned by its EXIF orientation and converted to sRGB:
+//!    both are cheap on a small picture.
+//! 5. It is encoded: as JPEG with 4:2:0 chroma, baseline or progressive; as PNG; or as WebP, lossy or lossless.
 //!
 //! # Decisions
-//! - **Profiles** are applied, and then dropped: pixels become sRGB, which is what everything assumes
-//!   that sees no profile, and a profile may be larger than the thumbnail. With `keep_metadata` the
-//!   pixels keep their own colours and the profile goes with them (but for CMYK and for grey in WebP, which become sRGB).
-//! - **Truncated and corrupt files are errors**, also where libjpeg would paint grey over the gap:
-//!   a torn thumbnail looks finished. A JPEG of one scan that lacks only its end marker, or a PNG its last chunk, is whole and is accepted.
-//! - **16 bits** stay 16 bits from PNG or TIFF to PNG; JPEG and WebP have 8. A profile of inks goes by the upper 8.
-//! - **Alpha** is kept in PNG and WebP, and becomes white in JPEG, as a page behind it would be, or the `background` that is asked
-//!   for. A GIF without holes has none; a WebP animation whose first frame leaves something free has it.
-//! - **Grey** stays grey in JPEG and PNG, but not over a coloured background; WebP has no grey.
-//! - **CMYK** (and YCCK) JPEGs, and CMYK TIFFs, become RGB, by their profile if they have one; Adobe's upside-down
-//!   inks in JPEG are recognised by its marker.
-//! - **Metadata**: without `keep_metadata` none. With it EXIF (orientation reset, its sides those of the result, and without the
-//!   thumbnail, which shows the picture before), XMP (orientation reset) and profile, in
-//!   each of the three output formats, and nothing else: not IPTC (APP13 of JPEG), not comments, not PNG's texts, not extended
-//!   XMP, which spans segments, not XMP that speaks of what lies beside the picture (a gain map, a film, a small copy), and in JPEG no EXIF or XMP that is longer than a segment (64 KiB). TIFF's own tags are its
-//!   EXIF, and part of its pixels' description: of them nothing is carried over.
+//! - **Profiles** are applied and dropped: pixels become sRGB, which viewers assume without a profile, and a profile may
+//!   be larger than the thumbnail. With `keep_metadata` the pixels keep their colours and the profile is kept (except
+//!   for CMYK, and for grey in WebP, which become sRGB).
+//! - **Truncated and corrupt files are errors**, even where libjpeg would fill the gap with grey: a torn thumbnail looks
+//!   finished. A JPEG of one scan that lacks only its end marker is complete and accepted, and so is a PNG that lacks
+//!   only its last chunk.
+//! - **16 bits** stay 16 bits from PNG or TIFF to PNG; JPEG and WebP have 8. A CMYK profile is applied to the upper 8.
+//! - **Alpha** is kept in PNG and WebP. In JPEG, transparent parts show `background`, which is white by default. A GIF
+//!   without transparent pixels has no alpha; a WebP animation whose first frame does not cover the canvas has it.
+//! - **Grey** stays grey in JPEG and PNG, except over a coloured background; WebP has no grey.
+//! - **CMYK** (and YCCK) JPEGs and CMYK TIFFs become RGB, by their profile if they have one. Inverted inks, written by
+//!   Adobe's programs in JPEG, are recognized by the Adobe marker.
+//! - **Metadata**: none without `keep_metadata`. With it, EXIF (orientation reset, sides updated, thumbnail removed), XMP
+//!   (orientation reset) and the profile are kept in all three output formats. Nothing else is: no IPTC (APP13 of JPEG),
+//!   no comments, no PNG texts, no extended XMP (which spans segments), no XMP about other parts of the file (gain maps,
+//!   motion photos, thumbnails), and in JPEG no EXIF or XMP longer than a segment (64 KiB). The tags of a TIFF are both
+//!   its EXIF and the description of its pixels: none of them is kept.
 #![deny(unsafe_code)]
 
 mod arrays;
@@ -94,7 +96,7 @@ pub struct Encoded {
 /// Decodes, resizes and encodes one picture; see the [module](self) for the steps.
 ///
 /// # Errors
-/// [`ImageError`], for anything the file may contain: this function does not panic on broken input.
+/// [`ImageError`], whatever the file contains: this function does not panic on broken input.
 pub fn resize_encoded(input: &[u8], spec: &ResizeSpec) -> Result<Encoded, ImageError> {
     let rendered = render(input, spec)?;
     let metadata = spec.keep_metadata.then_some(&rendered.metadata);
@@ -108,7 +110,7 @@ pub fn resize_encoded(input: &[u8], spec: &ResizeSpec) -> Result<Encoded, ImageE
     })
 }
 
-/// The pixels that [`resize_encoded`] hands to the encoder.
+/// Decodes and resizes one picture to the pixels that [`resize_encoded`] would encode.
 ///
 /// # Errors
 /// As for [`resize_encoded`].
@@ -132,8 +134,8 @@ pub fn decode(input: &[u8]) -> Result<Pixels, ImageError> {
     resize_to_pixels(input, &ResizeSpec::full_size())
 }
 
-/// Encodes pixels, which are taken for sRGB, as JPEG, PNG or WebP; `quality` of JPEG and WebP is 1 to 100 (other numbers count as
-/// the nearest). What the format cannot hold is converted: see the [decisions](self#decisions).
+/// Encodes sRGB pixels as JPEG, PNG or WebP. `quality` of JPEG and WebP is 1 to 100; other numbers are clamped. Pixels that
+/// the format cannot hold are converted, see the [decisions](self#decisions).
 ///
 /// ```
 /// use arenite_image::{decode, encode, Format};
@@ -144,7 +146,7 @@ pub fn decode(input: &[u8]) -> Result<Pixels, ImageError> {
 /// ```
 ///
 /// # Errors
-/// `NotAnOutput` for another format; `BadRequest` if there are not as many samples as the sides say, or a side is 0;
+/// `NotAnOutput` for another format; `BadRequest` if the number of samples does not match the sides, or a side is 0;
 /// `OutputTooLarge` if the format cannot hold the sides; `Encode`.
 #[doc(alias("imwrite", "imencode"))]
 pub fn encode(pixels: Pixels, format: Format, quality: u8) -> Result<Vec<u8>, ImageError> {
@@ -155,7 +157,7 @@ pub fn encode(pixels: Pixels, format: Format, quality: u8) -> Result<Vec<u8>, Im
     encode::encode(&encode::prepared(pixels, format, how), format, how, None)
 }
 
-/// The format of a file that can be decoded, from its first bytes.
+/// Returns the format of a decodable file by its first bytes.
 ///
 /// # Errors
 /// `NotAnImage` and `Unsupported`.
@@ -179,7 +181,7 @@ struct Rendered {
 fn render(input: &[u8], spec: &ResizeSpec) -> Result<Rendered, ImageError> {
     let from = readable_format(input)?;
     let into = spec.output.format_for(from);
-    // The decoders return their errors. Should one panic all the same, the picture is at fault.
+    // Decoders return errors. If one panics all the same, the picture counts as corrupt.
     let work = || render_unguarded(input, from, into, spec);
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
         let text = payload
@@ -215,11 +217,11 @@ fn render_unguarded(
     }
     let mut metadata = decoded.metadata;
     let upright = small.oriented(decoded.orientation)?;
-    // A profile describes its pixels: it cannot stay with inks that become RGB, or grey that does.
+    // A profile describes its pixels: it is dropped when inks or grey become RGB.
     let becomes_rgb =
-        upright.color == Color::Cmyk || Encoding::of(spec).colours(upright.color, into);
+        upright.color == Color::Cmyk || Encoding::of(spec).makes_rgb(upright.color, into);
     let pixels = if spec.keep_metadata && !becomes_rgb {
-        // Where a decoder has converted the pixels, what described them before does so no more.
+        // A decoder may have converted the pixels; a profile of the former colour model is dropped.
         metadata.icc = metadata
             .icc
             .filter(|icc| color::is_profile_of(icc, upright.color));

@@ -1,4 +1,4 @@
-//! What travels beside the pixels: EXIF, XMP, colour profile, and how it gets into PNG and WebP.
+//! Metadata: EXIF, XMP and colour profile, and how they are written into PNG and WebP.
 
 use image::metadata::Orientation;
 
@@ -9,30 +9,30 @@ use super::pixels::{Pixels, swaps_sides};
 use super::size::Region;
 use super::spec::ResizeSpec;
 
-/// A decoded picture, perhaps scaled, in the orientation it is stored in.
+/// A decoded picture in its stored orientation, possibly scaled.
 #[derive(Debug)]
 pub(super) struct Decoded {
     pub(super) pixels: Pixels,
-    /// The colour of `pixels`, which are its luma then.
+    /// Chroma, if `pixels` are only the luma.
     pub(super) chroma: Option<Chroma>,
-    /// What to make of `pixels`.
+    /// How to resize `pixels`.
     pub(super) plan: StoredPlan,
     pub(super) orientation: Orientation,
     pub(super) metadata: Metadata,
 }
 
-/// The colour of a picture apart from its luma, and with no more pixels.
+/// The chroma planes of a picture, with at most as many pixels as the luma.
 #[derive(Debug)]
 pub(super) struct Chroma {
     pub(super) width: u32,
     pub(super) height: u32,
-    /// Blue and red of each pixel, as of [`Color::YCbCr`](super::pixels::Color::YCbCr).
+    /// Cb and Cr of each pixel, as in [`Color::YCbCr`](super::pixels::Color::YCbCr).
     pub(super) pairs: Vec<u8>,
-    /// The part of the picture that is to become one.
+    /// The part of the picture that becomes the result.
     pub(super) region: Region,
 }
 
-/// A [`Plan`](super::size::Plan) in the orientation of the stored pixels.
+/// A [`Plan`](super::size::Plan) for the pixels in stored orientation.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StoredPlan {
     pub(super) width: u32,
@@ -41,7 +41,7 @@ pub(super) struct StoredPlan {
 }
 
 impl StoredPlan {
-    /// The plan for stored sides that a viewer turns by `orientation`.
+    /// The plan for pixels of these stored sides, which a viewer turns by `orientation`.
     pub(super) fn new(
         spec: &ResizeSpec,
         (width, height): (u32, u32),
@@ -56,7 +56,7 @@ impl StoredPlan {
                 region: plan.region,
             });
         }
-        // The region lies in the middle, so that turning it swaps its sides and nothing else.
+        // The region is centred, so that turning it only swaps its sides.
         let plan = spec.plan(height, width, format)?;
         Ok(Self {
             width: plan.height,
@@ -70,8 +70,8 @@ impl StoredPlan {
         })
     }
 
-    /// The same plan over pixels that were scaled by `scale` when they were decoded, now of these
-    /// sides. A last row or column that only part of a source block filled is left out.
+    /// The plan for the same picture, decoded at `scale` to these sides. A last row or column from a partly filled block is
+    /// left out.
     pub(super) fn scaled(self, scale: f64, (width, height): (u32, u32)) -> Self {
         if scale == 1.0 {
             return self;
@@ -86,14 +86,14 @@ impl StoredPlan {
 /// EXIF, XMP and colour profile, without their containers' headers.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Metadata {
-    /// The TIFF structure, `II` or `MM` first.
+    /// The TIFF structure, which starts with `II` or `MM`.
     pub(super) exif: Option<Vec<u8>>,
     pub(super) xmp: Option<Vec<u8>>,
     pub(super) icc: Option<Vec<u8>>,
 }
 
 impl Metadata {
-    /// The orientation that EXIF gives, upright where it gives none.
+    /// The orientation in EXIF; upright if there is none.
     pub(super) fn orientation(&self) -> Orientation {
         self.exif
             .as_deref()
@@ -101,19 +101,19 @@ impl Metadata {
             .unwrap_or(Orientation::NoTransforms)
     }
 
-    /// Has it be about a picture of these sides: "upright" wherever an orientation is written, if the pixels have been turned as
-    /// one of them said (`turned`), or were upright by it. That is EXIF's, or TIFF's own: what XMP says alone stays true.
+    /// Updates the metadata to a result of these sides. Orientations become "upright" if one of them was applied, which may
+    /// be that of EXIF or that of TIFF (`turned`). An orientation in XMP alone is not applied, and stays.
     pub(super) fn describe(&mut self, sides: (u32, u32), turned: bool) {
-        let mut said = turned;
+        let mut is_applied = turned;
         if let Some(exif) = &mut self.exif {
             exif::describe(exif, sides);
-            // Its answer is the orientation that was there, which has been applied.
-            said |= Orientation::remove_from_exif_chunk(exif).is_some();
+            // `Some` if there was an orientation, which has been applied.
+            is_applied |= Orientation::remove_from_exif_chunk(exif).is_some();
         }
-        // What it says of other parts of the file is not true of one that has only the picture.
+        // XMP about other parts of the file would be wrong for a result without them.
         self.xmp
-            .take_if(|xmp| ELSEWHERE.iter().any(|name| contains(xmp, name)));
-        if let Some(xmp) = self.xmp.as_mut().filter(|_| said) {
+            .take_if(|xmp| OTHER_PARTS.iter().any(|name| contains(xmp, name)));
+        if let Some(xmp) = self.xmp.as_mut().filter(|_| is_applied) {
             for name in [
                 &b"tiff:Orientation=\""[..],
                 b"tiff:Orientation='",
@@ -130,8 +130,8 @@ impl Metadata {
     }
 }
 
-/// In XMP, what speaks of something beside the picture: a gain map, a film, further pictures, small copies.
-const ELSEWHERE: [&[u8]; 6] = [
+/// Names in XMP about other parts of the file: gain maps, motion photos, further pictures, thumbnails.
+const OTHER_PARTS: [&[u8]; 6] = [
     b"hdrgm:",
     b"GCamera:MotionPhoto",
     b"GCamera:MicroVideo",
@@ -148,11 +148,11 @@ fn contains(text: &[u8], name: &[u8]) -> bool {
     position(text, name).is_some()
 }
 
-/// `png` with `xmp` in a text chunk of the name that is agreed on, right behind the header.
+/// Inserts `xmp` into `png` as a text chunk with the standard keyword, right after the header.
 pub(super) fn add_xmp_to_png(png: &mut Vec<u8>, xmp: &[u8]) {
-    /// Signature, and the header chunk: length, name, 13 bytes, checksum.
-    const BEHIND_HEADER: usize = 8 + 4 + 4 + 13 + 4;
-    // Keyword, then: not compressed, method 0, no language, no translated keyword.
+    /// Signature and header chunk: length, name, 13 bytes, checksum.
+    const AFTER_HEADER: usize = 8 + 4 + 4 + 13 + 4;
+    // Keyword; then not compressed, method 0, no language, no translated keyword.
     let mut chunk = b"iTXtXML:com.adobe.xmp\0\0\0\0\0".to_vec();
     chunk.extend_from_slice(xmp);
     let Ok(length) = u32::try_from(chunk.len() - 4) else {
@@ -160,10 +160,10 @@ pub(super) fn add_xmp_to_png(png: &mut Vec<u8>, xmp: &[u8]) {
     };
     let sum = crc32(&chunk).to_be_bytes();
     let whole = [&length.to_be_bytes()[..], &chunk, &sum].concat();
-    png.splice(BEHIND_HEADER..BEHIND_HEADER, whole);
+    png.splice(AFTER_HEADER..AFTER_HEADER, whole);
 }
 
-/// The checksum of a PNG chunk. A few kilobytes at most: no table.
+/// The checksum of a PNG chunk, without a table: chunks have a few kilobytes at most.
 pub(super) fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |sum, &byte| {
         (0..8).fold(sum ^ u32::from(byte), |sum, _| {
@@ -172,7 +172,7 @@ pub(super) fn crc32(bytes: &[u8]) -> u32 {
     })
 }
 
-/// `webp`, as libwebp wrote it, in the extended container with the metadata's chunks.
+/// Wraps a file written by libwebp in the extended container, with the chunks of the metadata.
 pub(super) fn add_to_webp(
     webp: &[u8],
     metadata: &Metadata,
@@ -180,7 +180,7 @@ pub(super) fn add_to_webp(
     alpha: bool,
 ) -> Option<Vec<u8>> {
     let mut chunks = webp.get(12..)?;
-    // An extended header that libwebp wrote for alpha gives way to ours.
+    // Replaces the extended header that libwebp writes for alpha.
     if chunks.starts_with(b"VP8X") {
         chunks = chunks.get(18..)?;
     }
@@ -212,7 +212,7 @@ fn push_chunk(body: &mut Vec<u8>, name: &[u8; 4], content: &[u8]) -> Option<()> 
     body.extend_from_slice(name);
     body.extend_from_slice(&u32::try_from(content.len()).ok()?.to_le_bytes());
     body.extend_from_slice(content);
-    // Chunks begin at even places.
+    // Chunks start at even offsets.
     body.resize(body.len().next_multiple_of(2), 0);
     Some(())
 }

@@ -1,4 +1,4 @@
-//! Decoded pixels: colour model, depth, turning, flattening.
+//! Decoded pixels: colour model, depth, orientation, transparency.
 
 use image::metadata::Orientation;
 
@@ -16,14 +16,15 @@ pub enum Color {
     Rgb,
     /// Red, green, blue, alpha.
     Rgba,
-    /// Four inks, 0 is none of it. Only between a decoder and the conversion to RGB.
+    /// Four inks; 0 is no ink. Only between a decoder and the conversion to RGB.
     Cmyk,
-    /// Luma and two differences of colour, as JFIF has them; 128 is none. Only between a decoder and the conversion to RGB, or JPEG.
+    /// Luma and two colour differences, as in JFIF; 128 is no difference. Only between a decoder and the conversion to RGB or
+    /// the JPEG encoder.
     YCbCr,
 }
 
 impl Color {
-    /// How many channels a pixel has.
+    /// The number of channels of a pixel.
     pub const fn channels(self) -> usize {
         match self {
             Self::Gray => 1,
@@ -62,7 +63,7 @@ pub struct Pixels {
     pub samples: Samples,
 }
 
-/// A zeroed buffer of `len` samples, or the error that there is no memory for it.
+/// Allocates a zeroed buffer of `len` samples, or returns `OutOfMemory`.
 pub(super) fn buffer<T: Copy + Default>(len: usize) -> Result<Vec<T>, ImageError> {
     let mut samples = Vec::new();
     samples
@@ -75,7 +76,7 @@ pub(super) fn buffer<T: Copy + Default>(len: usize) -> Result<Vec<T>, ImageError
 }
 
 impl Pixels {
-    /// `BadRequest` if there are not as many samples as the sides say, or none.
+    /// Returns `BadRequest` if the number of samples does not match the sides, or is 0.
     pub(super) fn check(&self) -> Result<(), ImageError> {
         let (width, height, channels) = (self.width, self.height, self.color.channels());
         let len = match &self.samples {
@@ -92,7 +93,7 @@ impl Pixels {
         Ok(())
     }
 
-    /// The pixels as a viewer shows them, EXIF orientation applied.
+    /// Applies an EXIF orientation.
     pub(super) fn oriented(self, orientation: Orientation) -> Result<Self, ImageError> {
         if orientation == Orientation::NoTransforms {
             return Ok(self);
@@ -118,7 +119,7 @@ impl Pixels {
         })
     }
 
-    /// Eight bits per sample, rounded to the nearest.
+    /// Rounds to eight bits per sample.
     pub(super) fn into_eight_bits(self) -> Self {
         let samples = match self.samples {
             Samples::Eight(samples) => samples,
@@ -130,7 +131,8 @@ impl Pixels {
         }
     }
 
-    /// Without alpha, over this colour; of grey pixels its first number counts. Eight bits; what has no alpha is returned as it is.
+    /// Blends pixels with alpha over a colour, to eight bits without alpha; grey pixels use its first number. Pixels without
+    /// alpha stay as they are.
     pub(super) fn flattened_over(self, background: [u8; 3]) -> Self {
         let color = match self.color {
             Color::GrayAlpha => Color::Gray,
@@ -159,7 +161,7 @@ impl Pixels {
         }
     }
 
-    /// Without alpha, where all of it is full. Eight bits of RGBA; anything else is returned as it is.
+    /// Drops the alpha of 8-bit RGBA if all pixels are opaque; otherwise returns the pixels as they are.
     pub(super) fn without_full_alpha(mut self) -> Self {
         let (Color::Rgba, Samples::Eight(samples)) = (self.color, &mut self.samples) else {
             return self;
@@ -177,7 +179,7 @@ impl Pixels {
         self
     }
 
-    /// Three or four channels: grey is repeated. Eight bits.
+    /// Turns grey into 8-bit RGB or RGBA.
     pub(super) fn into_rgb(self) -> Self {
         let color = match self.color {
             Color::Gray => Color::Rgb,
@@ -203,12 +205,12 @@ impl Pixels {
     }
 }
 
-/// 65,535 becomes 255, with rounding: 257 steps of one become one.
+/// Scales 16 bits to 8, rounded.
 pub(super) fn narrow(sample: u16) -> u8 {
     ((u32::from(sample) * 255 + 32_767) / 65_535) as u8
 }
 
-/// Whether width and height change places.
+/// Whether the orientation swaps width and height.
 pub(super) const fn swaps_sides(orientation: Orientation) -> bool {
     matches!(
         orientation,
@@ -233,7 +235,7 @@ fn turn<T: Copy + Default>(
     };
     for y in 0..out_height {
         for x in 0..out_width {
-            // Where in the stored picture the pixel shown at (x, y) lies.
+            // The stored position of the pixel shown at (x, y).
             let (from_x, from_y) = match orientation {
                 Orientation::NoTransforms => (x, y),
                 Orientation::FlipHorizontal => (width - 1 - x, y),

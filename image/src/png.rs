@@ -1,27 +1,27 @@
-//! What the PNG decoder does not look at: sides before it makes room for a row, a palette that ends within a colour, metadata
-//! behind the pixels, and that nothing but the end may be missing.
+//! Checks that the PNG decoder does not make: the sides before it allocates a row, a palette that ends within a colour,
+//! metadata after the pixels, and a file that lacks only its end.
 
 use super::error::ImageError;
 use super::format::Format;
 use super::meta::crc32;
 
 const SIGNATURE: usize = 8;
-/// Length and kind in front of a chunk's data, the checksum behind it.
-const AROUND: usize = 4 + 4 + 4;
+/// Bytes of a chunk besides its data: length, kind and checksum.
+const OVERHEAD: usize = 4 + 4 + 4;
 
-/// The chunks: kind, length of the data by the header, and the whole as far as it is there.
+/// The chunks: kind, length of the data by the header, and the bytes of the chunk that exist.
 fn chunks(file: &[u8]) -> impl Iterator<Item = ([u8; 4], usize, &[u8])> {
     let mut rest = file.get(SIGNATURE..).unwrap_or_default();
     std::iter::from_fn(move || {
         let [a, b, c, d, kind @ ..] = *rest.first_chunk::<8>()?;
         let len = u32::from_be_bytes([a, b, c, d]) as usize;
-        let (whole, behind) = rest.split_at(rest.len().min(len.saturating_add(AROUND)));
+        let (whole, behind) = rest.split_at(rest.len().min(len.saturating_add(OVERHEAD)));
         rest = behind;
         Some((kind, len, whole))
     })
 }
 
-/// The sides by the header, if that is whole.
+/// The sides in the header, if its checksum is right.
 pub(super) fn announced(file: &[u8]) -> Option<(u32, u32)> {
     let (kind, _, whole) = chunks(file).next()?;
     let (body, sum) = whole.get(4..)?.split_last_chunk()?;
@@ -33,13 +33,12 @@ pub(super) fn announced(file: &[u8]) -> Option<(u32, u32)> {
     Some((side(4)?, side(8)?))
 }
 
-/// The file with its last chunk, if it ends before or within that, and behind another one. Whether all pixels were there its
-/// decoder says.
+/// Completes a file that lacks only its last chunk, or a part of it. The decoder then reports whether pixels are missing.
 pub(super) fn with_end(file: &[u8]) -> Option<Vec<u8>> {
     const END: &[u8; 12] = b"\0\0\0\0IEND\xae\x42\x60\x82";
     let mut end = SIGNATURE;
     for (kind, len, whole) in chunks(file) {
-        if whole.len() < len.saturating_add(AROUND) {
+        if whole.len() < len.saturating_add(OVERHEAD) {
             break;
         }
         if kind == *b"IEND" {
@@ -51,28 +50,28 @@ pub(super) fn with_end(file: &[u8]) -> Option<Vec<u8>> {
     END.starts_with(rest).then(|| [whole, END].concat())
 }
 
-/// A palette that ends within a colour: `png` 0.18 panics there, where an error is due.
+/// Rejects a palette that ends within a colour, on which `png` 0.18 panics.
 pub(super) fn check_palette(file: &[u8]) -> Result<(), ImageError> {
     let front = chunks(file).take_while(|(kind, ..)| kind != b"IDAT");
     for (kind, len, _) in front {
         if kind == *b"PLTE" && !len.is_multiple_of(3) {
-            let reason = format!("a palette of {len} bytes, which are no whole colours");
+            let reason = format!("a palette of {len} bytes, which is not a multiple of 3");
             return Err(ImageError::corrupt(Format::Png, reason));
         }
     }
     Ok(())
 }
 
-/// The EXIF and the XMP that stand behind the pixels, in front of those of a picture that is made for them: its decoder reads
-/// no further than to the pixels. `None` where there are neither.
-pub(super) fn behind_pixels(file: &[u8]) -> Option<Vec<u8>> {
+/// Returns a PNG of one pixel with the EXIF and XMP that `file` has after its pixels, where the decoder does not look;
+/// `None` if there are none.
+pub(super) fn metadata_after_pixels(file: &[u8]) -> Option<Vec<u8>> {
     let whole = |&(kind, len, whole): &([u8; 4], usize, &[u8])| {
         let is_metadata = match &kind {
             b"eXIf" => true,
             b"iTXt" => whole[8..].starts_with(b"XML:com.adobe.xmp\0"),
             _ => false,
         };
-        is_metadata && whole.len() == len.saturating_add(AROUND)
+        is_metadata && whole.len() == len.saturating_add(OVERHEAD)
     };
     let behind = chunks(file).skip_while(|(kind, ..)| kind != b"IDAT");
     let behind = behind.take_while(|(kind, ..)| kind != b"IEND");

@@ -1,4 +1,4 @@
-//! Fewer or more pixels: `fast_image_resize`, with buffers that a worker keeps.
+//! Resizing by `fast_image_resize`, with buffers that each thread reuses.
 
 use std::cell::RefCell;
 
@@ -13,32 +13,31 @@ use super::pixels::{Color, Pixels, Samples, buffer};
 use super::size::Region;
 use super::spec::{Filter, ResizeSpec};
 
-/// Buffers that outlive a picture, so that the next one finds its pages already there.
+/// Buffers kept from picture to picture, so that their pages are already mapped.
 #[derive(Default)]
 struct Scratch {
     resizer: Resizer,
-    /// Those of a picture: luma and chroma may have one each. What was decoded is resized into another's.
+    /// Buffers of decoded samples: one for luma and one for chroma.
     decoded: [Vec<u8>; 2],
 }
 
-/// Above this many bytes each buffer is given back: one huge picture must not stay on the books of a
-/// worker that sees small ones ever after. 12 megapixels scaled while decoding stay well below.
+/// Larger buffers are freed: after one huge picture a worker must not hold its memory. 12 megapixels, scaled during
+/// decoding, stay well below.
 const KEEP_BYTES: usize = 16 << 20;
 
-/// How many pixels of a row or column may become one, with 8 bits: weights have 21 binary places, so those of more would be off by
-/// a grey level in sum, and those of a million would all be nothing.
+/// The most pixels of a row or column that may become one, with 8 bits per sample. Weights have 21 binary places: with more
+/// pixels their sum would be off by a grey level, and with a million each weight would be 0.
 const MOST_TO_ONE: f64 = 8192.0;
 
-/// Bytes that the weights of a row or column take for each pixel of it, at most: those of three lobes as 64 bits and once more as 32,
-/// and the bounds of each pixel that is made.
+/// The most bytes of weights per pixel of a row or column: those of three lobes in 64 and again in 32 bits, plus the bounds
+/// of each output pixel.
 const WEIGHTS: u64 = 96;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// A buffer of `len` bytes of unspecified content from this thread's stock; give it back to
-/// [`keep_buffer`] when done.
+/// Returns a buffer of `len` bytes of unspecified content, one of this thread's if possible. Return it to [`keep_buffer`].
 pub(super) fn take_buffer(len: usize) -> Result<Vec<u8>, ImageError> {
     let kept = SCRATCH.with_borrow_mut(|scratch| {
         let enough = scratch.decoded.iter_mut().filter(|b| b.capacity() >= len);
@@ -46,7 +45,7 @@ pub(super) fn take_buffer(len: usize) -> Result<Vec<u8>, ImageError> {
     });
     match kept {
         Some(mut bytes) => {
-            // Within the capacity; only what was never used is written.
+            // Within the capacity, and writes only bytes beyond the last length.
             bytes.resize(len, 0);
             Ok(bytes)
         }
@@ -54,7 +53,7 @@ pub(super) fn take_buffer(len: usize) -> Result<Vec<u8>, ImageError> {
     }
 }
 
-/// Puts a buffer back for the next picture on this thread.
+/// Keeps a buffer for the next picture on this thread.
 pub(super) fn keep_buffer(bytes: Vec<u8>) {
     if bytes.capacity() <= KEEP_BYTES {
         SCRATCH.with_borrow_mut(|scratch| {
@@ -71,8 +70,7 @@ pub(super) fn keep_buffer(bytes: Vec<u8>) {
 }
 
 /// Resizes raw 8-bit pixels: `width * height` of them with `channels` interleaved samples each (1
-/// grey, 2 grey and alpha, 3 RGB, 4 RGBA), to `out_width * out_height`. With alpha, colours are
-/// weighted by it.
+/// grey, 2 grey and alpha, 3 RGB, 4 RGBA), to `out_width * out_height`. Colours are weighted by alpha.
 ///
 /// ```
 /// use arenite_image::{resize_pixels, Filter};
@@ -83,9 +81,9 @@ pub(super) fn keep_buffer(bytes: Vec<u8>) {
 /// ```
 ///
 /// # Errors
-/// `BadRequest` if a side is 0, `channels` is not 1 to 4, or the buffer has another length, or more than 8192 pixels of a side would
-/// become one (unless it is the nearest); `TooManyBytes` where sides that are very long make it need more than a gigabyte, and more
-/// than both pictures have; `OutOfMemory`.
+/// `BadRequest` if a side is 0, `channels` is not 1 to 4, the buffer has another length, or more than 8192 pixels of a side
+/// would become one (except with `Nearest`); `TooManyBytes` if very long sides would need more than a gigabyte, and more than
+/// both pictures have; `OutOfMemory`.
 pub fn resize_pixels(
     pixels: &[u8],
     size: (u32, u32),
@@ -99,10 +97,10 @@ pub fn resize_pixels(
     Ok(out)
 }
 
-/// Like [`resize_pixels`], into memory of the caller's: a kernel writes straight into its result.
+/// Like [`resize_pixels`], into a buffer of the caller: a kernel writes directly into its result.
 ///
 /// # Errors
-/// As for [`resize_pixels`]; `out` must have exactly the length of the result.
+/// As for [`resize_pixels`]; also `BadRequest` if `out` does not have the length of the result.
 pub fn resize_pixels_into(
     pixels: &[u8],
     size: (u32, u32),
@@ -164,8 +162,8 @@ fn byte_len((width, height): (u32, u32), channels: u8) -> Result<usize, ImageErr
     }
 }
 
-/// Refuses what would come out wrong, or need far more memory than its pixels: weights are made for each pixel of a row and a
-/// column, and between the two directions there is a picture that is as wide as one and as high as the other.
+/// Rejects resizing that would be wrong, or need far more memory than the pixels: there are weights for each pixel of a row
+/// and a column, and an intermediate picture with the width of one side and the height of the other.
 fn check(
     from: usize,
     into: usize,
@@ -187,8 +185,8 @@ fn check(
         if from > MOST_TO_ONE * f64::from(to) {
             return Err(ImageError::BadRequest {
                 reason: format!(
-                    "a side of {from:.0} pixels would become {to}, and at most {MOST_TO_ONE} can become one; ask for a larger \
-                     size, or for the nearest pixel"
+                    "a side of {from:.0} pixels would become {to}, but at most {MOST_TO_ONE} can become one; use a larger size, or \
+                     the filter nearest"
                 ),
             });
         }
@@ -205,7 +203,7 @@ fn check(
     Ok(())
 }
 
-/// `region` of `source`, which lies in it, as `width * height` pixels, with at most so many bytes beside.
+/// Resizes `region` of `source`, which is inside it, to `width * height` pixels, with at most `max_bytes` of extra memory.
 pub(super) fn resize(
     source: &Pixels,
     region: Region,
@@ -258,7 +256,7 @@ pub(super) fn resize(
     })
 }
 
-/// The luma of a picture that is resized already, with its colour brought to the same size.
+/// Adds chroma to a resized luma, resized to the same sides.
 pub(super) fn with_chroma(
     luma: Pixels,
     chroma: &Chroma,
@@ -288,10 +286,10 @@ pub(super) fn with_chroma(
     })
 }
 
-/// Whether alpha is full everywhere: weighting by it would copy the whole source for nothing.
+/// Whether all pixels are opaque: weighting by alpha would copy the source needlessly.
 fn is_opaque<const CHANNELS: usize, T: PartialEq>(samples: &[T], full: T) -> bool {
     let (pixels, _) = samples.as_chunks::<CHANNELS>();
-    // Blocks without an early exit inside let the compiler use vectors.
+    // No early exit inside a block, so that the compiler vectorizes it.
     pixels.chunks(1024).all(|block| {
         block
             .iter()

@@ -1,22 +1,22 @@
-//! The target size: its grammar, and the arithmetic from there to output sides and source region.
+//! The target size: its grammar, and the sides and source region that follow from it.
 
 use std::fmt;
 use std::str::FromStr;
 
 use bytemuck::{CheckedBitPattern, NoUninit};
 
-/// When a picture is resized at all; the trailing sign of the size grammar.
+/// When a picture is resized at all: the suffix of a [`Size`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, NoUninit, CheckedBitPattern)]
 #[repr(u8)]
 pub enum When {
-    /// Shrink what is larger than the target, enlarge what is smaller.
+    /// Shrink larger pictures, enlarge smaller ones.
     #[default]
     Always = 0,
     /// `>`: only shrink; a smaller picture keeps its size.
     Shrink = 1,
     /// `<`: only enlarge; a larger picture keeps its size.
     Enlarge = 2,
-    /// `!`: exactly this size, whatever it does to the proportions.
+    /// `!`: exactly this size; proportions may change.
     Force = 3,
 }
 
@@ -24,12 +24,12 @@ pub enum When {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, NoUninit, CheckedBitPattern)]
 #[repr(u8)]
 pub enum Fit {
-    /// The whole picture, inside the box; one side may come out shorter than the box.
+    /// The whole picture inside the box; one side may be shorter than the box.
     #[default]
     Contain = 0,
-    /// The whole box, filled; what sticks out on two sides is cut off evenly.
+    /// Fill the box; the picture is cropped evenly on two sides.
     Cover = 1,
-    /// The whole picture in exactly the box; proportions change.
+    /// Stretch the picture to the box; proportions change.
     Fill = 2,
 }
 
@@ -50,7 +50,7 @@ impl FromStr for Fit {
 
 /// A target size in pixels, in the grammar of `vipsthumbnail`: `N` (a box of N×N), `WxH`, `Wx`
 /// (the height follows), `xH` (the width follows), each with an optional `>` (only shrink), `<`
-/// (only enlarge) or `!` (exactly this size, proportions change; a side that is not given is as long as the other).
+/// (only enlarge) or `!` (exactly this size; proportions change, and a missing side is as long as the other).
 ///
 /// ```
 /// use arenite_image::{Size, When};
@@ -72,11 +72,11 @@ pub struct Size {
     zero: [u8; 3],
 }
 
-/// The longest side that may be asked for: what a JPEG can hold.
+/// The longest side of a target: the limit of JPEG.
 const LONGEST: u32 = 65_535;
 
 impl Size {
-    /// A box of these sides in pixels, 0 for a side that follows from the other.
+    /// A box of these sides in pixels; 0 for a side that follows from the other.
     pub const fn new(width: u32, height: u32, when: When) -> Self {
         Self {
             width,
@@ -86,7 +86,7 @@ impl Size {
         }
     }
 
-    /// With both sides: one that is not given is as long as the other.
+    /// Makes a missing side as long as the other.
     const fn square_if_half(self) -> Self {
         match (self.width, self.height) {
             (0, side) | (side, 0) => Self::new(side, side, self.when),
@@ -102,7 +102,7 @@ impl FromStr for Size {
         let help = || {
             format!(
                 "{text:?} is not a size; write N, WxH, Wx or xH (sides from 1 to {LONGEST}), \
-                 and > (only shrink), < (only enlarge) or ! (exactly) behind it if wanted"
+                 optionally followed by > (only shrink), < (only enlarge) or ! (exactly)"
             )
         };
         let (sides, when) = match text.as_bytes().last() {
@@ -152,18 +152,18 @@ impl fmt::Display for Size {
     }
 }
 
-/// What to make of one picture: the sides of the output and the part of the source that fills it.
+/// How one picture is resized: the sides of the output, and the part of the source that fills it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Plan {
     /// Width of the output in pixels, at least 1.
     pub width: u32,
     /// Height of the output in pixels, at least 1.
     pub height: u32,
-    /// The part of the source, in source pixels, that becomes the output; always inside the source.
+    /// The part of the source that becomes the output, in source pixels; always inside the source.
     pub region: Region,
 }
 
-/// A rectangle with fractions of pixels.
+/// A rectangle, in pixels and fractions of pixels.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Region {
     /// Distance from the left edge, in pixels.
@@ -177,7 +177,7 @@ pub struct Region {
 }
 
 impl Region {
-    /// The same part of a picture of another size, across and down, which has these sides.
+    /// The same part of the picture scaled by `scale` (across, down), which then has these sides.
     pub(super) fn scaled(self, scale: (f64, f64), (width, height): (u32, u32)) -> Self {
         let (left, top) = (self.left * scale.0, self.top * scale.1);
         Self {
@@ -190,9 +190,8 @@ impl Region {
 }
 
 impl Plan {
-    /// The plan for a picture of `source` pixels (width, height, as it is looked at: after its
-    /// orientation is applied). With `enlarge: false` no side
-    /// is ever stretched, whatever `size.when` says.
+    /// Plans the resizing of a picture whose sides are `source` (width, height, with its orientation applied). With
+    /// `enlarge: false` no side is stretched, whatever `size.when` says.
     ///
     /// ```
     /// use arenite_image::{Fit, Plan, Size, When};
@@ -215,7 +214,7 @@ impl Plan {
                 height: f64::from(height),
             },
         };
-        let may = May {
+        let allowed = Directions {
             shrink: size.when != When::Enlarge,
             enlarge: enlarge && size.when != When::Shrink,
         };
@@ -224,19 +223,19 @@ impl Plan {
             _ => (size, fit),
         };
         match fit {
-            Fit::Fill => untouched.filling(size, may),
-            // A side that follows from the other one leaves nothing to cut.
-            Fit::Cover if size.width != 0 && size.height != 0 => untouched.covering(size, may),
-            Fit::Contain | Fit::Cover => untouched.contained(size, may),
+            Fit::Fill => untouched.filling(size, allowed),
+            // With one side given, nothing is cropped.
+            Fit::Cover if size.width != 0 && size.height != 0 => untouched.covering(size, allowed),
+            Fit::Contain | Fit::Cover => untouched.contained(size, allowed),
         }
     }
 
-    /// The whole picture, each side by itself.
-    fn filling(self, size: Size, may: May) -> Self {
-        // A side that is not given is the picture's own, each side is bounded by itself.
+    /// The whole picture, each side scaled independently.
+    fn filling(self, size: Size, allowed: Directions) -> Self {
+        // A missing side stays as it is, and each side is limited on its own.
         let side = |own: u32, wanted: u32| match wanted {
             0 => own,
-            _ if may.scale_by(f64::from(wanted) / f64::from(own)) => wanted,
+            _ if allowed.permit(f64::from(wanted) / f64::from(own)) => wanted,
             _ => own,
         };
         Self {
@@ -246,8 +245,8 @@ impl Plan {
         }
     }
 
-    /// The whole picture, within the sides that are given.
-    fn contained(self, size: Size, may: May) -> Self {
+    /// The whole picture, within the given sides.
+    fn contained(self, size: Size, allowed: Directions) -> Self {
         let scale =
             |own: u32, wanted: u32| (wanted != 0).then(|| f64::from(wanted) / f64::from(own));
         let x = scale(self.width, size.width);
@@ -257,10 +256,10 @@ impl Plan {
             (Some(scale), None) | (None, Some(scale)) => scale,
             (Some(x), Some(y)) => x.min(y),
         };
-        if !may.scale_by(scale) {
+        if !allowed.permit(scale) {
             return self;
         }
-        // The side that decided comes out exact, whatever rounding says.
+        // The deciding side is exact; only the other is rounded.
         let side = |own: u32, wanted: u32, own_scale: Option<f64>| {
             if own_scale == Some(scale) {
                 wanted
@@ -276,18 +275,18 @@ impl Plan {
         }
     }
 
-    /// The middle of the picture, in exactly the box where it is large enough.
-    fn covering(self, size: Size, may: May) -> Self {
+    /// The middle of the picture, filling the box if it is large enough.
+    fn covering(self, size: Size, allowed: Directions) -> Self {
         let (width, height) = (f64::from(self.width), f64::from(self.height));
         let x = f64::from(size.width) / width;
         let scale = x.max(f64::from(size.height) / height);
-        // Larger than asked for, and shrinking is off: left alone, not cut either.
-        if scale < 1.0 && !may.shrink {
+        // Larger than the box, and shrinking is off: neither scaled nor cropped.
+        if scale < 1.0 && !allowed.shrink {
             return self;
         }
-        // Too small to cover the box, and enlarging is off: cut to the box, not scaled.
-        // As a fraction, so that the side that decides comes out as it went in.
-        let (to, from) = match (may.scale_by(scale), x == scale) {
+        // Too small to cover the box, and enlarging is off: cropped to the box, not scaled.
+        // A fraction, so that the deciding side is exact.
+        let (to, from) = match (allowed.permit(scale), x == scale) {
             (false, _) => (1.0, 1.0),
             (true, true) => (f64::from(size.width), width),
             (true, false) => (f64::from(size.height), height),
@@ -300,7 +299,7 @@ impl Plan {
         let mut left = (width - region_width) / 2.0;
         let mut top = (height - region_height) / 2.0;
         if to == from {
-            // Nothing is scaled: cut at whole pixels, so that they are copied as they are.
+            // Not scaled: cropped at whole pixels, which are copied unchanged.
             (left, top) = (left.floor(), top.floor());
         }
         Self {
@@ -316,15 +315,15 @@ impl Plan {
     }
 }
 
-/// In which direction a picture may be scaled.
+/// The directions in which a picture may be scaled.
 #[derive(Clone, Copy)]
-struct May {
+struct Directions {
     shrink: bool,
     enlarge: bool,
 }
 
-impl May {
-    fn scale_by(self, scale: f64) -> bool {
+impl Directions {
+    fn permit(self, scale: f64) -> bool {
         (scale < 1.0 && self.shrink) || (scale > 1.0 && self.enlarge) || scale == 1.0
     }
 }

@@ -1,4 +1,4 @@
-//! What to make of a picture, as plain data that can cross into a worker.
+//! The request: what to make of a picture, as plain data that can be sent to a worker.
 
 use std::str::FromStr;
 
@@ -8,11 +8,11 @@ use super::error::ImageError;
 use super::format::Format;
 use super::size::{Fit, Plan, Size, When};
 
-/// The filter that pixels are averaged with.
+/// The resampling filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, NoUninit, CheckedBitPattern)]
 #[repr(u8)]
 pub enum Filter {
-    /// Sinc over three lobes: the sharpest. The default.
+    /// Sinc windowed to three lobes: the sharpest. The default.
     #[default]
     Lanczos3 = 0,
     /// Catmull-Rom, a sharp cubic.
@@ -21,9 +21,9 @@ pub enum Filter {
     Mitchell = 2,
     /// A triangle.
     Bilinear = 3,
-    /// The mean of what falls into the pixel. All of a JPEG is decoded for it, which takes longer.
+    /// The mean of the source pixels inside each pixel. Slower for JPEG, which is decoded at full size.
     Box = 4,
-    /// The nearest pixel, nothing is averaged. All of a JPEG is decoded for it, which takes longer.
+    /// The nearest source pixel. Slower for JPEG, which is decoded at full size.
     Nearest = 5,
 }
 
@@ -51,7 +51,7 @@ impl FromStr for Filter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, NoUninit, CheckedBitPattern)]
 #[repr(u8)]
 pub enum Output {
-    /// That of the input's content; PNG for what is only read (GIF, TIFF, BMP).
+    /// The format of the input; PNG for formats that are only decoded (GIF, TIFF, BMP).
     #[default]
     SameAsInput = 0,
     /// JPEG, baseline or progressive.
@@ -63,7 +63,7 @@ pub enum Output {
 }
 
 impl Output {
-    /// The format that an input of format `input` is written in.
+    /// The format in which a picture of format `input` is written.
     pub const fn format_for(self, input: Format) -> Format {
         match self {
             Self::SameAsInput => input.default_output(),
@@ -87,8 +87,7 @@ impl TryFrom<Format> for Output {
     }
 }
 
-/// What [`resize_encoded`](super::resize_encoded) makes of a picture. Plain data: it crosses into a
-/// worker as a kernel's argument.
+/// What [`resize_encoded`](super::resize_encoded) makes of a picture. Plain data, and thus an argument of kernels.
 ///
 /// ```
 /// use arenite_image::{Fit, Output, ResizeSpec};
@@ -103,37 +102,37 @@ impl TryFrom<Format> for Output {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, NoUninit, CheckedBitPattern)]
 #[repr(C)]
 pub struct ResizeSpec {
-    /// The largest picture that is decoded, in pixels; larger ones are refused from their header.
+    /// The largest picture to decode, in pixels; larger ones are rejected by their header.
     pub max_pixels: u64,
-    /// The most bytes that decoding may take for pixels, and resizing beside them; a header that asks for more is refused.
+    /// The most bytes that decoding may use for pixels, and resizing in addition; pictures that need more are rejected by
+    /// their header.
     pub max_bytes: u64,
     /// The target size.
     pub size: Size,
     /// How the picture fits the target.
     pub fit: Fit,
-    /// Whether a picture may be enlarged; `false` overrides what `size.when` says.
+    /// Whether a picture may be enlarged; `false` overrides `size.when`.
     pub enlarge: bool,
     /// The filter.
     pub filter: Filter,
     /// The output's format.
     pub output: Output,
-    /// Quality of JPEG and lossy WebP output, 1 to 100 (other numbers count as the nearest).
+    /// Quality of JPEG and lossy WebP output, 1 to 100; other numbers are clamped.
     pub quality: u8,
-    /// Whether EXIF (with its orientation reset), XMP and the colour profile go over to the output; of TIFF the latter two.
-    /// Nothing else does: no IPTC, comments or extended XMP.
+    /// Whether EXIF (with its orientation reset), XMP and the colour profile are kept; of TIFF only the latter two. Nothing
+    /// else is kept: no IPTC, comments or extended XMP.
     pub keep_metadata: bool,
-    /// WebP is written without loss. PNG always is, JPEG never.
+    /// Whether WebP is lossless. PNG always is, JPEG never.
     pub lossless: bool,
-    /// JPEG is written so that a rough picture appears first; that takes half as long again, and 1 % fewer bytes (of the samples).
+    /// Whether JPEG is progressive: half as slow again, and about 1 % smaller (on the samples).
     pub progressive: bool,
-    /// What is behind transparent parts where the format has no transparency, which is JPEG: red, green, blue. White unless
-    /// something else is said.
+    /// The background of transparent parts in JPEG: red, green, blue. White by default.
     pub background: [u8; 3],
-    /// Room for later; write `..ResizeSpec::new(size)`.
+    /// Reserved for later fields; write `..ResizeSpec::new(size)`.
     #[doc(hidden)]
     pub reserved: [u8; 5],
-    /// How many bytes of pixels a byte of the file may stand for. Looked at from 64 MiB of pixels on: what is larger and
-    /// better compressed is a bomb, not a photo.
+    /// The most bytes of pixels per byte of the file, applied from 64 MiB of pixels on: a larger picture that is better
+    /// compressed is a decompression bomb, not a photo.
     pub max_ratio: u32,
 }
 
@@ -148,12 +147,12 @@ impl ResizeSpec {
     pub const MAX_BYTES: u64 = 1 << 30;
     /// The default of [`max_ratio`](Self::max_ratio). PNG and GIF cannot reach it; flat colours in WebP can.
     pub const MAX_RATIO: u32 = 4096;
-    /// Fewer bytes of pixels than this are harmless to decode, whatever they come from.
+    /// Bytes of pixels that are always harmless to decode.
     pub(super) const HARMLESS: u64 = 64 << 20;
     /// The default of [`quality`](Self::quality).
     pub const QUALITY: u8 = 80;
 
-    /// The defaults, for a target size: contain, Lanczos3, quality 80, the input's format, white behind what is transparent.
+    /// The defaults for a target size: contain, Lanczos3, quality 80, the input's format, white background.
     pub const fn new(size: Size) -> Self {
         Self {
             max_pixels: Self::MAX_PIXELS,
@@ -173,7 +172,7 @@ impl ResizeSpec {
         }
     }
 
-    /// The defaults, and nothing is resized: for [`decode`](super::decode) with other limits, or for files in another format.
+    /// The defaults without resizing: to [`decode`](super::decode) with other limits, or to convert the format.
     ///
     /// ```
     /// use arenite_image::{resize_encoded, Output, ResizeSpec};
@@ -184,14 +183,14 @@ impl ResizeSpec {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub const fn full_size() -> Self {
-        // No picture is smaller.
+        // No picture is smaller than this.
         Self::new(Size::new(1, 1, When::Enlarge))
     }
 
-    /// Whether a file of `file` bytes may announce so many bytes of pixels.
+    /// Checks whether a file of `file` bytes may announce `bytes` bytes of pixels.
     ///
     /// # Errors
-    /// `TooManyBytes` if they are more than `max_bytes`, `Bomb` if they are more than `max_ratio` allows.
+    /// `TooManyBytes` if they exceed `max_bytes`, `Bomb` if they exceed `max_ratio`.
     pub fn admit(&self, bytes: u64, file: u64) -> Result<(), ImageError> {
         if bytes > self.max_bytes {
             return Err(ImageError::TooManyBytes {
@@ -210,11 +209,11 @@ impl ResizeSpec {
         Ok(())
     }
 
-    /// The plan for a picture of these sides, as it is looked at.
+    /// The plan for a picture of these sides, with its orientation applied.
     ///
     /// # Errors
-    /// `TooManyPixels` if the source is larger than `max_pixels` (or has none), `OutputTooManyPixels` if the
-    /// output is, `OutputTooLarge` if its format cannot hold it.
+    /// `Corrupt` if the source has no pixels, `TooManyPixels` if it exceeds `max_pixels`, `OutputTooManyPixels` if the output
+    /// does, `OutputTooLarge` if the output format cannot hold it.
     pub fn plan(&self, width: u32, height: u32, format: Format) -> Result<Plan, ImageError> {
         self.check_source((width, height), format)?;
         let plan = Plan::new((width, height), self.size, self.fit, self.enlarge);
@@ -231,8 +230,7 @@ impl ResizeSpec {
         Ok(plan)
     }
 
-    /// `TooManyPixels` if a source of these sides is larger than `max_pixels`, or has none. Which of them is the width does not
-    /// matter here.
+    /// Checks the sides of a source, in either order: `Corrupt` without pixels, `TooManyPixels` beyond `max_pixels`.
     pub(super) fn check_source(
         &self,
         (width, height): (u32, u32),
@@ -253,7 +251,7 @@ impl ResizeSpec {
     }
 }
 
-/// `OutputTooLarge` if the format cannot hold these sides.
+/// Returns `OutputTooLarge` if the format cannot hold these sides.
 pub(super) fn check_sides((width, height): (u32, u32), format: Format) -> Result<(), ImageError> {
     let limit = longest_side(format);
     if width > limit || height > limit {

@@ -1,4 +1,4 @@
-//! PNG, WebP, GIF, TIFF and BMP in, by the `image` crate and libwebp.
+//! Decoding of PNG, WebP, GIF, TIFF and BMP, by the `image` crate and libwebp.
 
 use std::io::{Cursor, ErrorKind};
 
@@ -15,19 +15,19 @@ use super::pixels::{Color, Pixels, Samples, buffer};
 use super::spec::ResizeSpec;
 use super::{png, riff, tiff};
 
-/// What a decoder may allocate beside the pixels themselves: palettes, profiles, rows.
+/// Bytes that a decoder may allocate besides the pixels: palettes, profiles, rows.
 const SPARE_BYTES: u64 = 64 << 20;
 
 pub(super) const MORE_THAN_PIXELS: &str = "decoding it takes more memory than its pixels can need";
 
-/// For a picture of so many bytes: once decoded, and once more on the way there.
+/// Limits for a picture of `bytes` bytes: room for the result, and as much for intermediate data.
 fn limits(bytes: u64) -> Limits {
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(bytes.saturating_mul(2).saturating_add(SPARE_BYTES));
     limits
 }
 
-/// Decodes all of the first picture in the file.
+/// Decodes the first picture in the file at full size.
 pub(super) fn decode(
     input: &[u8],
     format: Format,
@@ -38,11 +38,11 @@ pub(super) fn decode(
     match format {
         Format::Png => {
             let read = |input: &[u8]| {
-                // A profile is unpacked with the header, before anything is known of the pixels.
+                // The profile is decompressed with the header, before the size of the pixels is known.
                 let decoder = PngDecoder::with_limits(Cursor::new(input), limits(0));
                 read(decoder.map_err(broken)?, (input, format), spec, false)
             };
-            // What its decoder makes room for beside a picture with such sides is too much as well.
+            // Before the decoder: it allocates rows for these sides at once.
             if let Some(sides) = png::announced(input) {
                 spec.check_source(sides, format)?;
             }
@@ -55,14 +55,14 @@ pub(super) fn decode(
         Format::WebP => {
             let read = || {
                 riff::check_frame(input)?;
-                let ground = riff::with_ground(input);
-                let decoder = WebPDecoder::new(Cursor::new(&*ground)).map_err(broken)?;
+                let file = riff::with_transparent_canvas(input);
+                let decoder = WebPDecoder::new(Cursor::new(&*file)).map_err(broken)?;
                 let still = !decoder.has_animation();
                 read(decoder, (input, format), spec, still)
             };
-            // Of a file that is cut the decoders say many things.
+            // The decoders report various errors about a truncated file.
             read().map_err(|error| match error {
-                ImageError::Corrupt { .. } if riff::is_cut(input) => {
+                ImageError::Corrupt { .. } if riff::is_truncated(input) => {
                     ImageError::Truncated { format }
                 }
                 error => error,
@@ -71,7 +71,7 @@ pub(super) fn decode(
         Format::Gif => {
             let decoder = GifDecoder::new(file).map_err(broken)?;
             let mut decoded = read(decoder, (input, format), spec, false)?;
-            // Its decoder yields alpha in any case.
+            // The decoder always yields alpha.
             decoded.pixels = decoded.pixels.without_full_alpha();
             Ok(decoded)
         }
@@ -101,23 +101,23 @@ pub(super) fn decode(
     }
 }
 
-/// What its decoder takes for broken beyond.
+/// The longest side that the decoder of BMP accepts.
 const LONGEST_IN_BMP: i32 = 0xffff;
 
-/// Width and height, which is below 0 if the rows go downwards; `None` in the oldest kind, whose sides are short.
+/// Width and height, which is negative if rows are stored top down; `None` for the oldest version, whose sides are short.
 fn bmp_sides(file: &[u8]) -> Option<(i32, i32)> {
-    /// Behind the header of the file, and behind that with a length in front.
+    /// Offset of the second header, which starts with its length.
     const SECOND: usize = 14;
     const OLDEST: u32 = 12;
     let number = |at: usize| file.get(at..)?.first_chunk().copied();
     let length = u32::from_le_bytes(number(SECOND)?);
     let side = |at| number(at).map(i32::from_le_bytes);
     let sides = (side(SECOND + 4)?, side(SECOND + 8)?);
-    // What has none is its decoder's to refuse.
+    // The decoder rejects sides of 0.
     (length > OLDEST && sides.0 != 0 && sides.1 != 0).then_some(sides)
 }
 
-/// Header, limits, metadata, pixels, in this order; the pixels by libwebp if it can decode them.
+/// Reads header, limits, metadata and pixels, in this order; the pixels by libwebp if `by_libwebp`.
 fn read<D: ImageDecoder>(
     mut decoder: D,
     (file, format): (&[u8], Format),
@@ -126,25 +126,24 @@ fn read<D: ImageDecoder>(
 ) -> Result<Decoded, ImageError> {
     let broken = |error| translate(error, format);
     let (width, height) = decoder.dimensions();
-    // Checked before anything of that size is allocated. What comes of it is checked when the orientation is known, which may
-    // swap the sides.
+    // Before memory for them is allocated. The sides of the result are checked later: the orientation may swap them.
     spec.check_source((width, height), format)?;
     let inks = ink_bytes(&decoder);
     let bytes = inks.unwrap_or(decoder.total_bytes());
     spec.admit(bytes, file.len() as u64)?;
-    // By the pixels that were announced: a frame that is larger than its picture is none.
+    // Limited by the announced pixels: a frame may not be larger than its picture.
     let limits = limits(bytes);
     decoder.set_limits(limits).map_err(broken)?;
 
-    // Metadata that cannot be read is as good as none: the pixels are what was asked for.
+    // Unreadable metadata is ignored: the pixels matter.
     let (exif, xmp, icc) = match format {
-        // Under these limits its decoder reads none that is large beside the picture.
+        // Read here: under these limits the decoder reads none that is large compared with the picture.
         Format::Tiff => (
             decoder.exif_metadata().ok().flatten(),
             tiff::bytes_of(file, tiff::XMP),
             tiff::bytes_of(file, tiff::ICC),
         ),
-        // Its decoder knows no limits.
+        // Read here: the decoder has no limits.
         Format::WebP => (
             riff::bytes_of(file, riff::EXIF),
             riff::bytes_of(file, riff::XMP),
@@ -162,7 +161,7 @@ fn read<D: ImageDecoder>(
         icc,
     };
     if format == Format::Png
-        && let Some(rest) = png::behind_pixels(file)
+        && let Some(rest) = png::metadata_after_pixels(file)
     {
         let rest = PngDecoder::with_limits(Cursor::new(&rest), self::limits(0));
         if let Ok(mut rest) = rest {
@@ -172,7 +171,7 @@ fn read<D: ImageDecoder>(
             metadata.xmp = metadata.xmp.or_else(xmp);
         }
     }
-    // TIFF's lies in its own directory, everybody else's in EXIF.
+    // TIFF has it in its own directory, other formats in EXIF.
     let orientation = match format {
         Format::Tiff => decoder.orientation().unwrap_or(Orientation::NoTransforms),
         _ => metadata.orientation(),
@@ -201,7 +200,7 @@ fn without_prefix(exif: Vec<u8>) -> Vec<u8> {
     }
 }
 
-/// The bytes of four inks per pixel, where there are any: this decoder makes them RGB itself, and heeds no profile.
+/// Bytes of the inks of a CMYK picture. The decoder would convert them to RGB without their profile.
 fn ink_bytes<D: ImageDecoder>(decoder: &D) -> Option<u64> {
     let (width, height) = decoder.dimensions();
     let pixels = u64::from(width) * u64::from(height);
@@ -247,7 +246,7 @@ fn read_pixels<D: ImageDecoder>(
             let mut samples: Vec<f32> = buffer(bytes / 4)?;
             let bytes = bytemuck::cast_slice_mut(&mut samples);
             decoder.read_image(bytes).map_err(broken)?;
-            // 0 to 1 is what can be shown; more, less and NaN are cut off by the conversion.
+            // 0 to 1 is the visible range; the conversion clamps the rest, NaN included.
             let samples = samples.iter().map(|&s| (s * 65_535.0).round() as u16);
             Samples::Sixteen(samples.collect())
         }
@@ -260,11 +259,11 @@ fn read_pixels<D: ImageDecoder>(
     })
 }
 
-/// The pixels of a still WebP, by libwebp: twice as fast as the decoder that read its header.
+/// Decodes a still WebP by libwebp, twice as fast as the decoder that read the header.
 fn read_webp(file: &[u8], width: u32, height: u32) -> Result<Pixels, ImageError> {
     let broken = || ImageError::corrupt(Format::WebP, "libwebp could not decode it");
     let features = webp::BitstreamFeatures::new(file).ok_or_else(broken)?;
-    // Two parsers, one file: they must agree before libwebp allocates.
+    // Both parsers must agree before libwebp allocates.
     if (features.width(), features.height()) != (width, height) {
         return Err(ImageError::corrupt(
             Format::WebP,

@@ -1,5 +1,5 @@
-//! What the TIFF decoder does not look at: whether compressed strips are there to their end, what alpha means, and the inks
-//! themselves, which it makes RGB before a profile could be applied.
+//! What the TIFF decoder does not do: check that JPEG strips are complete, tell associated alpha, and return inks, which it
+//! converts to RGB before their profile could be applied.
 
 use std::io::{Cursor, ErrorKind};
 
@@ -12,18 +12,18 @@ use super::format::Format;
 use super::pixels::{Color, Pixels, Samples, buffer};
 use super::still::MORE_THAN_PIXELS;
 
-/// JPEG within TIFF, the old kind and the new one. Its decoder takes what is missing for grey.
+/// Compression by JPEG, old and new style. The decoder fills missing data with grey.
 const JPEG: [u64; 2] = [6, 7];
 pub(super) const ICC: Tag = Tag::IccProfile;
 /// The packet that Adobe's programs write.
 pub(super) const XMP: Tag = Tag::Unknown(700);
-/// Of `ExtraSamples`: colours have been multiplied by alpha.
+/// In `ExtraSamples`: colours are multiplied by alpha.
 const ASSOCIATED: u64 = 1;
 
-/// Looks into the first directory: whether colours have been multiplied by alpha.
+/// Whether colours are multiplied by alpha, by the first directory.
 ///
 /// # Errors
-/// `Truncated`: a strip or tile of JPEG ends behind the file. What cannot be read here the decoder cannot read either, and says why.
+/// `Truncated` if a JPEG strip or tile ends beyond the file. Other errors are left to the decoder, which names them.
 pub(super) fn has_associated_alpha(file: &[u8]) -> Result<bool, ImageError> {
     let Ok(mut directory) = Decoder::new(Cursor::new(file)) else {
         return Ok(false);
@@ -51,25 +51,25 @@ pub(super) fn has_associated_alpha(file: &[u8]) -> Result<bool, ImageError> {
     Ok(extra == Some(ASSOCIATED))
 }
 
-/// The bytes that stand under this tag in the first directory, if there are any.
+/// The bytes of this tag in the first directory, if any.
 pub(super) fn bytes_of(file: &[u8], tag: Tag) -> Option<Vec<u8>> {
-    /// What the decoder takes for each byte on the way.
+    /// Bytes that the decoder needs per byte of a value.
     const EACH: usize = 32;
-    /// Eight mebibytes of metadata.
+    /// Enough for 8 MiB of metadata.
     const MOST: usize = 256 << 20;
     let mut limits = Limits::default();
-    // So that nothing is asked for that cannot be there.
+    // A value cannot be longer than the file.
     limits.decoding_buffer_size = file.len().saturating_mul(EACH).min(MOST);
     limits.ifd_value_size = file.len();
     let mut decoder = Decoder::new(Cursor::new(file)).ok()?.with_limits(limits);
     decoder.get_tag_u8_vec(tag).ok()
 }
 
-/// The inks of the first picture, which takes `bytes`; 0 is none of it, as everywhere here. On the way there the decoder may
-/// take as much again, and `spare`.
+/// Decodes the inks of the first picture, which take `bytes`; 0 is no ink. The decoder may use as many bytes again, plus
+/// `spare`.
 ///
 /// # Errors
-/// As of any decoder.
+/// Those of any decoder.
 pub(super) fn read_inks(
     file: &[u8],
     (width, height): (u32, u32),
@@ -85,7 +85,7 @@ pub(super) fn read_inks(
     let mut decoder = decoder.with_limits(limits);
     let layout = decoder.image_buffer_layout().map_err(translate)?;
     if layout.planes != 1 || layout.complete_len != len {
-        let reason = "inks that do not lie side by side";
+        let reason = "inks in separate planes";
         return Err(ImageError::variety(Format::Tiff, reason));
     }
     let mut fill = |samples: &mut [u8]| -> TiffResult<()> { decoder.read_image_bytes(samples) };
@@ -118,7 +118,7 @@ fn translate(error: TiffError) -> ImageError {
     }
 }
 
-/// Colours as they are without alpha, which is what everything behind a decoder assumes.
+/// Undoes the multiplication of colours by alpha, as the code after a decoder expects.
 pub(super) fn divided_by_alpha(mut pixels: Pixels) -> Pixels {
     let channels = pixels.color.channels();
     if pixels.color.has_alpha() {
@@ -143,7 +143,7 @@ fn divide<T: Copy + Into<u32>>(pixel: &mut [T], full: u32, narrow: fn(u32) -> T)
         return;
     };
     let alpha: u32 = (*alpha).into();
-    // Where nothing can be seen there is no colour to find.
+    // Invisible pixels have no colour to recover.
     if alpha == 0 || alpha == full {
         return;
     }

@@ -1,20 +1,20 @@
-//! Finding the inputs: files, folders, globs and lists.
+//! Finds the inputs: files, folders, globs and lists.
 //!
-//! Every input carries the relative path that it gets below the output folder:
+//! Each input carries the relative path of its result below the output folder:
 //!
 //! | given as | relative path |
 //! |---|---|
-//! | a folder, walked | below that folder |
+//! | a folder | below that folder |
 //! | a glob | below its literal prefix, the components before the first with `*`, `?` or `[` |
 //! | a file with a relative path without `..` | that path |
 //! | any other file | the file's name |
 //!
-//! The output folder is left out where a walk meets it, or a shell's `*` names it among others. Where nothing else is named, or a
-//! glob begins in it, whoever does so expects results: a mistake.
+//! The output folder is skipped in a walk, and where a shell's `*` names it among other inputs. It is an error as the only
+//! input, or as the start of a glob.
 //!
-//! Walking takes what looks like a picture by name or content and only counts the rest; what is named by itself is
-//! taken at its word, so that failing to read it is an error. Links to files are followed; links to folders only where
-//! they are named, as an input or in the literal prefix of a glob.
+//! A walk takes files that look like pictures by name or content, and only counts the others. A file given by name is always
+//! an input: failing to read it is an error. Links to files are followed; links to folders only if they are named, as an
+//! input or in the literal prefix of a glob.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata};
@@ -31,33 +31,33 @@ use super::kind::Kind;
 use super::pattern::{Glob, foreign, is_hidden, is_pattern};
 use crate::text::{reason, show_path};
 
-/// One picture, or something that was expected to be one.
+/// A picture, or a file that was expected to be one.
 #[derive(Debug)]
 pub(crate) struct Input {
     pub path: PathBuf,
-    /// Where it goes below the output folder, still with its own extension; never empty, never with `..`.
+    /// Its path below the output folder, still with its own extension; never empty, never with `..`.
     pub relative: PathBuf,
     pub content: Result<(Format, Stamp), Fault>,
 }
 
-/// Everything that was found.
+/// The inputs found.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
-    /// In the order of the command line; folders and globs in the order of their names.
+    /// In the order of the command line; those of folders and globs sorted by name.
     pub inputs: Vec<Input>,
-    /// Files passed by because they are no pictures, and links to folders.
+    /// Files skipped because they are not pictures, and links to folders.
     pub others: u64,
-    /// Those of them that are links to folders.
+    /// The number of links to folders among them.
     pub links: u64,
-    /// Hidden files and folders passed by.
+    /// Hidden files and folders skipped.
     pub hidden: u64,
-    /// The output folder, where it was named among the inputs.
+    /// The output folder, if it was named among the inputs.
     pub left_out: Option<PathBuf>,
 }
 
 impl Found {
-    /// A sentence, unless at least one input exists, readable or not.
-    pub(crate) fn nothing(&self) -> Option<String> {
+    /// Why there is nothing to do; `None` if at least one input exists, readable or not.
+    pub(crate) fn nothing_found(&self) -> Option<String> {
         let exists =
             |input: &Input| !matches!(&input.content, Err(fault) if fault.cause == "not-found");
         if self.inputs.iter().any(exists) {
@@ -73,7 +73,7 @@ impl Found {
             1 => Some("1 is a link to a folder".to_owned()),
             more => Some(format!("{more} are links to folders")),
         };
-        let links = links.map(|links| format!("{links} (followed where they are named as inputs)"));
+        let links = links.map(|links| format!("{links} (followed only if named as inputs)"));
         let hidden = match self.hidden {
             0 => None,
             1 => Some("1 is hidden".to_owned()),
@@ -87,10 +87,10 @@ impl Found {
     }
 }
 
-/// A set-up mistake that stops the run before it starts.
+/// A mistake that prevents the run.
 #[derive(Debug)]
 pub(crate) enum SetupError {
-    /// The only input folder, or the one that a glob begins in, is the output folder.
+    /// The only input, or the start of a glob, is the output folder.
     InputIsOutput(PathBuf),
     /// The list on stdin could not be read.
     Stdin(io::Error),
@@ -101,7 +101,7 @@ impl std::fmt::Display for SetupError {
         match self {
             SetupError::InputIsOutput(path) => write!(
                 f,
-                "{}: the input folder is the output folder; give another one with --out",
+                "{}: the input folder is the output folder; use another --out",
                 show_path(path)
             ),
             SetupError::Stdin(error) => {
@@ -111,20 +111,20 @@ impl std::fmt::Display for SetupError {
     }
 }
 
-/// How the command line names its inputs.
+/// The inputs as named on the command line.
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
     pub inputs: &'a [OsString],
-    /// The list on stdin ends each name with NUL instead of a line break.
+    /// Whether the list on stdin is separated by NUL instead of line breaks.
     pub null: bool,
-    /// The output folder, which may not exist yet; walking leaves it out.
+    /// The output folder, which may not exist yet; walks skip it.
     pub out: &'a Path,
 }
 
 /// The byte-order mark, in UTF-8.
-const MARK: &[u8] = b"\xef\xbb\xbf";
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Looks up every input; reads the first bytes of each, and decodes nothing.
+/// Finds all inputs and reads the first bytes of each; decodes nothing.
 pub(crate) fn find(request: &Request<'_>, stdin: &mut dyn Read) -> Result<Found, SetupError> {
     let mut finder = Finder {
         out: identity(request.out),
@@ -157,14 +157,14 @@ struct Finder {
 }
 
 impl Finder {
-    /// A name on the command line: what exists under that very name wins over its reading as a glob.
+    /// Takes a name from the command line. A file with exactly this name takes precedence over a glob.
     fn argument(&mut self, input: &OsStr) -> Result<(), SetupError> {
         let path = Path::new(input);
-        let is_there = fs::symlink_metadata(path).is_ok();
-        if is_pattern(input) && !is_there {
+        let exists = fs::symlink_metadata(path).is_ok();
+        if is_pattern(input) && !exists {
             return self.glob(path);
         } else if let Some(hint) = foreign(input)
-            && !is_there
+            && !exists
         {
             let fault = Fault::new("not-found", format!("no such file or folder; {hint}"));
             self.push(path.to_owned(), relative_of(path), Err(fault));
@@ -179,9 +179,9 @@ impl Finder {
         stdin.read_to_end(&mut text).map_err(SetupError::Stdin)?;
         let end = if null { 0 } else { b'\n' };
         let first = text.split(|byte| *byte == end).next().unwrap_or_default();
-        // As some programs begin a text; what exists under the very name is that file.
-        let text = match text.strip_prefix(MARK) {
-            Some(behind) if !is_there(first) => behind,
+        // Some programs start a text with a mark, unless it is part of an existing name.
+        let text = match text.strip_prefix(BYTE_ORDER_MARK) {
+            Some(rest) if !exists(first) => rest,
             _ => &text,
         };
         for name in text
@@ -189,9 +189,7 @@ impl Finder {
             .filter(|name| !name.is_empty())
         {
             let name = match name.strip_suffix(b"\r") {
-                Some(line) if !null && !is_there(name) && (line.is_empty() || is_there(line)) => {
-                    line
-                }
+                Some(line) if !null && !exists(name) && (line.is_empty() || exists(line)) => line,
                 _ => name,
             };
             if !name.is_empty() {
@@ -217,7 +215,7 @@ impl Finder {
                 self.push(path.to_owned(), relative_of(path), content);
             }
             Err(_) if path.as_os_str().as_bytes().contains(&0) => {
-                let why = "no file: NUL is in its name; a list that NUL separates is read with -0";
+                let why = "not a file name: it contains NUL; use -0 for a list separated by NUL";
                 self.push(
                     path.to_owned(),
                     relative_of(path),
@@ -231,7 +229,7 @@ impl Finder {
         }
     }
 
-    /// Walks `root`; relative paths count from `base`.
+    /// Takes the files below `root`; relative paths count from `base`.
     fn folder(&mut self, root: &Path, base: &Path) {
         if self.is_out(root) {
             return;
@@ -260,12 +258,12 @@ impl Finder {
         }
     }
 
-    /// Asks for the folder itself: the number in a listing is that of the place below, where something is mounted.
+    /// Whether a folder is the output folder. Asks for its metadata: the inode in a listing is that below a mount.
     fn is_out(&self, folder: &Path) -> bool {
         self.out.is_some() && identity(folder) == self.out
     }
 
-    /// Something that a walk could not look into.
+    /// Adds what a walk could not read, as a failure.
     fn unreadable(&mut self, error: &walkdir::Error, root: &Path, base: &Path) {
         let path = error.path().unwrap_or(root).to_owned();
         let fault = match error.io_error() {
@@ -276,10 +274,10 @@ impl Finder {
         self.push(path, relative, Err(fault));
     }
 
-    /// A file met while walking: taken when its name or its content is a picture's, otherwise counted.
+    /// Takes a file from a walk if its name or content is that of a picture; otherwise counts it.
     fn walked(&mut self, path: &Path, base: &Path) {
         let content = match fs::metadata(path) {
-            // A link to a folder, whatever its name.
+            // A link to a folder.
             Ok(meta) if meta.is_dir() => {
                 self.found.others += 1;
                 self.found.links += 1;
@@ -305,7 +303,7 @@ impl Finder {
 
     fn glob(&mut self, pattern: &Path) -> Result<(), SetupError> {
         let mut why = match Glob::new(pattern) {
-            Err(why) => format!("no such file, and no valid glob: {why}"),
+            Err(why) => format!("no such file, and not a valid glob: {why}"),
             Ok(glob) => {
                 if self.matching(&glob)? {
                     return Ok(());
@@ -322,12 +320,12 @@ impl Finder {
         Ok(())
     }
 
-    /// Takes what matches; `false` if there is nothing.
+    /// Takes the files that match; returns `false` if there are none.
     fn matching(&mut self, glob: &Glob) -> Result<bool, SetupError> {
         let prefix = glob.prefix();
-        let here = Path::new(".");
+        let current = Path::new(".");
         let root = if prefix == Path::new("") {
-            here
+            current
         } else {
             prefix
         };
@@ -337,7 +335,7 @@ impl Finder {
         if self.is_out(root) {
             return Err(SetupError::InputIsOutput(root.to_owned()));
         }
-        // How far the glob has come in each folder from the prefix to where the walk is.
+        // The state of the glob in each folder from the prefix to the current one.
         let mut folders = vec![glob.start()];
         if glob.matches(&folders[0], true) {
             self.folder(root, prefix);
@@ -359,10 +357,10 @@ impl Finder {
             let is_folder = entry.file_type().is_dir();
             let matches = glob.matches(&reached, is_folder);
             let path = entry.path();
-            // As it would be written: without a folder that nobody has named.
-            let path = path.strip_prefix(here).unwrap_or(path);
+            // Without the `./` that the user has not written.
+            let path = path.strip_prefix(current).unwrap_or(path);
             if matches && is_folder {
-                // All of it: there is nothing left for the glob to find in there.
+                // The whole folder: the glob cannot match more in it.
                 self.folder(path, prefix);
                 walk.skip_current_dir();
             } else if matches {
@@ -386,8 +384,8 @@ impl Finder {
     }
 }
 
-/// Whether anything has this very name.
-fn is_there(name: &[u8]) -> bool {
+/// Whether a file with exactly this name exists.
+fn exists(name: &[u8]) -> bool {
     fs::symlink_metadata(OsStr::from_bytes(name)).is_ok()
 }
 
@@ -409,7 +407,7 @@ fn readable(kind: Kind) -> Result<Format, Fault> {
 /// Opens a regular file and reads its first bytes.
 fn look(path: &Path, meta: &Metadata) -> Result<(Kind, Stamp), Fault> {
     if !meta.is_file() {
-        // Opening a pipe would wait for a writer.
+        // Opening a pipe would block until it has a writer.
         return Err(Fault::new("read", "cannot be read: not a regular file"));
     }
     let failed = |error| Fault::read(path, &error);
@@ -426,7 +424,7 @@ fn look(path: &Path, meta: &Metadata) -> Result<(Kind, Stamp), Fault> {
     Ok((Kind::of(path, &head), stamp))
 }
 
-/// What lies below `root`, in the order of names; links to folders are not followed, but for `root` itself.
+/// Walks `root`, sorted by name; follows no links to folders except `root` itself.
 fn walk(root: &Path) -> walkdir::IntoIter {
     WalkDir::new(root)
         .min_depth(1)
@@ -434,7 +432,7 @@ fn walk(root: &Path) -> walkdir::IntoIter {
         .into_iter()
 }
 
-/// `path` counted from `base`; both may or may not begin with `./`.
+/// `path` relative to `base`; either may start with `./`.
 fn below(path: &Path, base: &Path) -> PathBuf {
     let plain = |path: &Path| -> PathBuf {
         path.components()
@@ -447,7 +445,7 @@ fn below(path: &Path, base: &Path) -> PathBuf {
     }
 }
 
-/// The relative path of a file named by itself.
+/// The relative path of a file given by name.
 fn relative_of(path: &Path) -> PathBuf {
     let inside = path
         .components()
@@ -468,7 +466,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_named_by_itself_keeps_its_relative_path_unless_it_leads_out() {
+    fn a_file_given_by_name_keeps_its_relative_path_unless_it_leads_out() {
         let cases = [
             ("a.jpg", "a.jpg"),
             ("./a.jpg", "a.jpg"),
@@ -483,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_below_a_folder_counts_from_it() {
+    fn a_path_below_a_folder_is_relative_to_it() {
         assert_eq!(
             below(Path::new("photos/x/a.jpg"), Path::new("./photos")),
             Path::new("x/a.jpg")

@@ -135,15 +135,15 @@ fn prepare(options: &Options, report: &mut Report) -> Result<Vec<Item>, Refusal>
             show_path(folder)
         ));
     }
-    let nothing = found.nothing();
+    let nothing = found.nothing_found();
     let items = plan::plan(found.inputs, out, options.format).map_err(|clash| {
         for conflict in clash.conflicts.iter().take(CONFLICTS_SHOWN) {
             report.error(&conflict.to_string());
         }
-        let todo = clash.todo(options.format);
+        let advice = clash.advice(options.format);
         let why = match clash.conflicts.len() {
-            0..=CONFLICTS_SHOWN => format!("nothing was done; {todo}"),
-            count => format!("nothing was done: {count} conflicts; {todo}"),
+            0..=CONFLICTS_SHOWN => format!("nothing was done; {advice}"),
+            count => format!("nothing was done: {count} conflicts; {advice}"),
         };
         let items = clash.items;
         Refusal { items, why }

@@ -1,4 +1,4 @@
-//! Writing results: to a temporary name in the same folder, then renamed.
+//! Writes results: to a temporary file in the same folder, which is then renamed.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, Metadata, Permissions};
@@ -15,22 +15,22 @@ use super::stop::Stop;
 use crate::text::{reason, show_path};
 use crate::units::show_bytes;
 
-/// The folder given with `--out`, and the only place that anything is written to.
+/// The folder of `--out`. All results are written below it.
 #[derive(Debug)]
 pub(crate) struct OutFolder {
     root: PathBuf,
     canonical: PathBuf,
     stop: Stop,
-    /// Numbers the temporary names.
+    /// Numbers temporary names.
     count: u64,
-    /// Folders below it that exist and lie inside it, each with its name without links.
+    /// Folders that exist inside it, each with its canonical path.
     ready: HashMap<PathBuf, PathBuf>,
-    /// The folders that were not there before this run, the deepest first.
+    /// Folders created by this run, the deepest first.
     made: Vec<PathBuf>,
-    /// What no result of this run may replace, its other results and those that it keeps: each one's file system, and its
-    /// number there, and its name.
+    /// Files that no result may replace: other results of this run, and results that it keeps. By device and inode, with
+    /// their relative paths.
     taken: HashMap<(u64, u64), PathBuf>,
-    /// The names of those, without links.
+    /// The canonical paths of those.
     names: HashSet<PathBuf>,
 }
 
@@ -38,12 +38,12 @@ pub(crate) struct OutFolder {
 #[derive(Debug)]
 pub(crate) struct WriteFault {
     pub fault: Fault,
-    /// Every further result would meet the same: a full disk, a read-only file system.
+    /// Whether every further result would fail too: a full disk, a read-only file system.
     pub fatal: bool,
 }
 
 impl OutFolder {
-    /// Creates the folder where it does not exist.
+    /// Creates the folder if it does not exist.
     ///
     /// # Errors
     ///
@@ -71,13 +71,13 @@ impl OutFolder {
             taken: HashMap::new(),
             names: HashSet::new(),
         };
-        // Once, and not once per picture: nothing can be written here at all.
+        // Fails once, instead of once per picture, if nothing can be written here.
         out.with_temporary(root, drop).map_err(sentence)?;
         leftovers::remove(root);
         Ok(out)
     }
 
-    /// These are results that an earlier run has made.
+    /// Protects results of an earlier run from being replaced.
     pub(crate) fn keep<'a>(&mut self, results: impl Iterator<Item = (&'a Path, &'a Stamp)>) {
         let mut folders: HashMap<PathBuf, Option<PathBuf>> = HashMap::new();
         for (relative, stamp) in results {
@@ -94,7 +94,7 @@ impl OutFolder {
         }
     }
 
-    /// Takes away again what [`create`](Self::create) has made, as far as it is empty.
+    /// Removes the folders that [`create`](Self::create) has made, as far as they are empty.
     pub(crate) fn unmake(&self) {
         for folder in &self.made {
             if fs::remove_dir(folder).is_err() {
@@ -103,7 +103,7 @@ impl OutFolder {
         }
     }
 
-    /// Writes one result; whoever looks sees the old file or the whole new one.
+    /// Writes one result atomically: readers see the old file or the complete new one.
     pub(crate) fn write(&mut self, relative: &Path, bytes: &[u8]) -> Result<Stamp, WriteFault> {
         let path = self.root.join(relative);
         let folder = path.parent().unwrap_or(&self.root).to_owned();
@@ -118,23 +118,23 @@ impl OutFolder {
         let name = canonical.join(path.file_name().unwrap_or_default());
         if self.names.contains(&name) {
             let text =
-                "not written: by a link in the output folder its place is that of another result";
+                "not written: a link in the output folder gives it the path of another result";
             return Err(conflict(text));
         }
-        // On a file system that takes `A.jpg` and `a.jpg` for one name.
-        let there = path.symlink_metadata().ok();
-        let other = there.and_then(|meta| self.taken.get(&Stamp::of(&meta).identity()));
+        // On a file system that treats `A.jpg` and `a.jpg` as one name.
+        let existing = path.symlink_metadata().ok();
+        let other = existing.and_then(|meta| self.taken.get(&Stamp::of(&meta).identity()));
         if other.is_some_and(|other| may_be_one(other, relative)) {
-            let text = "not written: the output folder's file system takes its name for that of another result";
+            let text = "not written: the output folder's file system treats its name as that of another result";
             return Err(conflict(text));
         }
         let meta = self
             .with_temporary(&folder, |mut file| {
                 file.write_all(bytes)?;
                 let (file, name) = file.into_parts();
-                // Some file systems, of networks above all, tell only now that there was no room.
+                // Some file systems, such as network ones, report only now that there was no room.
                 nix::unistd::close(file)?;
-                // A failed rename hands the temporary name back, and dropping that removes the file.
+                // A failed rename returns the temporary name; dropping it removes the file.
                 name.persist(&path).map_err(|error| error.error)?;
                 path.symlink_metadata()
             })
@@ -146,8 +146,8 @@ impl OutFolder {
         Ok(stamp)
     }
 
-    /// Calls `write` with a new file beside the results, which is gone when it is dropped, and also when a signal ends
-    /// the program meanwhile.
+    /// Calls `write` with a new temporary file in `folder`, which is removed when dropped, or when a signal ends the
+    /// program.
     fn with_temporary<T>(
         &mut self,
         folder: &Path,
@@ -161,7 +161,7 @@ impl OutFolder {
                 tempfile::Builder::new()
                     .prefix(&name)
                     .rand_bytes(0)
-                    // The mask of the process applies to this mode, as it does to any new file.
+                    // Subject to the umask, like the mode of any new file.
                     .permissions(Permissions::from_mode(0o666))
                     .tempfile_in(folder)
             };
@@ -170,21 +170,21 @@ impl OutFolder {
                 write(file)
             });
             match made {
-                // Left behind by a program that had our number, and was killed.
+                // Left behind by a killed program with the same process number.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 made => return made,
             }
         }
     }
 
-    /// Sees to it that the folder is there; its name without links.
+    /// Creates a folder if needed; returns its canonical path.
     fn prepare(&mut self, folder: &Path) -> Result<PathBuf, WriteFault> {
         if let Some(canonical) = self.ready.get(folder) {
             return Ok(canonical.clone());
         }
-        let there = |folder: &&Path| folder.symlink_metadata().is_ok();
-        // Before the first folder is made, too: that would be somewhere else already.
-        if let Some(deepest) = folder.ancestors().find(there) {
+        let exists = |folder: &&Path| folder.symlink_metadata().is_ok();
+        // Before creating folders too, which would otherwise be created outside.
+        if let Some(deepest) = folder.ancestors().find(exists) {
             self.check_inside(deepest)?;
         }
         fs::create_dir_all(folder).map_err(|error| failed(&error, folder, 0))?;
@@ -196,7 +196,7 @@ impl OutFolder {
         Ok(canonical)
     }
 
-    /// The folder's name without links.
+    /// Returns the canonical path of a folder inside the output folder; fails if it is outside.
     fn check_inside(&self, folder: &Path) -> Result<PathBuf, WriteFault> {
         let canonical = fs::canonicalize(folder).map_err(|error| failed(&error, folder, 0))?;
         if canonical.starts_with(&self.canonical) {
@@ -214,8 +214,8 @@ impl OutFolder {
     }
 }
 
-/// Whether a file system may take these names for one. Otherwise, where both lead to one file, somebody has linked it, and
-/// each may be replaced by itself.
+/// Whether a file system may treat these names as one. Other names of one file are hard links, each of which may be
+/// replaced.
 fn may_be_one(one: &Path, other: &Path) -> bool {
     let (one, other) = (one.as_os_str(), other.as_os_str());
     one.eq_ignore_ascii_case(other) || !one.is_ascii() || !other.is_ascii()
@@ -268,7 +268,7 @@ mod tests {
         let root = folder.path().join("deep/out");
         let mut out = OutFolder::create(&root, &Stop::default()).unwrap();
         out.write(Path::new("x/a.jpg"), b"old").unwrap();
-        // A run writes each once.
+        // A run writes each result once.
         let mut out = OutFolder::create(&root, &Stop::default()).unwrap();
         let stamp = out.write(Path::new("x/a.jpg"), b"newer").unwrap();
         assert_eq!(stamp.len, 5);
@@ -287,13 +287,13 @@ mod tests {
         let error = out.write(Path::new("sub/a.jpg"), b"x").unwrap_err();
         assert!(!error.fatal);
         assert!(error.fault.text.contains("leads out of"), "{}", error.fault);
-        // Nor is anything made behind it.
+        // Nothing is created behind it either.
         let error = out.write(Path::new("sub/deeper/a.jpg"), b"x").unwrap_err();
         assert!(error.fault.text.contains("leads out of"), "{}", error.fault);
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
     }
 
-    /// Two names of one file are what a file system shows that does not tell upper from lower case.
+    /// On a file system that ignores case, two names lead to one file.
     #[test]
     fn a_result_does_not_replace_another_one_of_the_same_run() {
         let folder = tempfile::tempdir().unwrap();
@@ -309,9 +309,9 @@ mod tests {
         assert_eq!(fs::read(root.join("A.jpg")).unwrap(), b"first");
     }
 
-    /// By hand, or by a program that looks for files that are the same.
+    /// Such links are made by users, and by programs that deduplicate files.
     #[test]
-    fn results_that_somebody_has_linked_are_replaced_by_themselves() {
+    fn hard_linked_results_are_replaced_one_by_one() {
         let folder = tempfile::tempdir().unwrap();
         let kept = folder.path().join("kept.jpg");
         fs::write(&kept, b"same").unwrap();
@@ -327,9 +327,8 @@ mod tests {
         assert_eq!(error.fault.cause, "name-conflict");
     }
 
-    /// However long it takes.
     #[test]
-    fn a_file_that_is_being_written_is_not_taken_for_left_behind() {
+    fn a_file_being_written_does_not_count_as_left_behind() {
         let folder = tempfile::tempdir().unwrap();
         let mut out = OutFolder::create(folder.path(), &Stop::default()).unwrap();
         let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(7200);
@@ -337,7 +336,7 @@ mod tests {
             file.as_file().set_modified(long_ago).unwrap();
             leftovers::remove(folder.path());
             let kept = file.path().exists();
-            // As it is when its writer was killed.
+            // The state after its writer was killed.
             let (file, path) = file.keep().unwrap();
             drop(file);
             leftovers::remove(folder.path());
@@ -347,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_in_the_place_of_a_result_is_one_failure() {
+    fn a_folder_with_the_name_of_a_result_is_one_failure() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("out");
         fs::create_dir_all(root.join("a.jpg/inside")).unwrap();

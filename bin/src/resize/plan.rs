@@ -1,4 +1,4 @@
-//! Which input becomes which output, decided before any work.
+//! Names the result of each input, before any work.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -13,53 +13,53 @@ use super::inputs::Input;
 use super::kind::Kind;
 use crate::text::show_path;
 
-/// One line of the plan, in the order of the inputs.
+/// An input with its task, in the order of the inputs.
 #[derive(Debug)]
 pub(crate) struct Item {
     pub input: PathBuf,
     pub task: Result<Task, Fault>,
 }
 
-/// A picture to make.
+/// A result to make.
 #[derive(Debug)]
 pub(crate) struct Task {
-    /// Below the output folder, with the extension of the output format.
+    /// Its path below the output folder, with the extension of the output format.
     pub relative: PathBuf,
-    /// The same with the output folder in front, as it is shown.
+    /// Its path with the output folder, as shown to the user.
     pub output: PathBuf,
     /// The format to write.
     pub format: Format,
-    /// The input as it was when it was found.
+    /// The input when it was found.
     pub stamp: Stamp,
-    /// Its result, where `--resume` found it done.
+    /// The existing result, if `--resume` found it up to date.
     pub fresh: Option<Stamp>,
 }
 
-/// Nothing is to be started.
+/// Conflicts that prevent the run.
 #[derive(Debug)]
 pub(crate) struct Clash {
-    /// All of them, not only the first.
+    /// All conflicts.
     pub conflicts: Vec<Conflict>,
-    /// What would have been the plan; the inputs that conflict have failed.
+    /// All items; those in a conflict have failed.
     pub items: Vec<Item>,
 }
 
 impl Clash {
-    /// What to do about all of them, where `--format` is this.
-    pub(crate) fn todo(&self, asked: Option<Format>) -> &'static str {
+    /// Advice about the conflicts; `asked` is the value of `--format`.
+    pub(crate) fn advice(&self, asked: Option<Format>) -> &'static str {
         let over_input = |conflict: &Conflict| matches!(conflict, Conflict::OverInput { .. });
         match (self.conflicts.iter().all(over_input), asked) {
             (true, _) => "use another --out",
-            (false, None) => "rename one of each, or resize them by commands with an --out each",
+            (false, None) => "rename one of each, or use a separate command and --out for each",
             (false, Some(_)) => {
-                "rename one of each, resize them by commands with an --out each, or leave out --format where that makes \
-                 their names differ"
+                "rename one of each, use a separate command and --out for each, or omit --format if their names then \
+                 differ"
             }
         }
     }
 }
 
-/// Results that are in each other's way, or in that of an input.
+/// Results that would overwrite each other or an input.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Conflict {
     /// Two inputs, one output.
@@ -68,13 +68,13 @@ pub(crate) enum Conflict {
         second: PathBuf,
         output: PathBuf,
     },
-    /// An output that is an input, by whatever path.
+    /// An output that is an input, possibly by another path.
     OverInput {
         input: PathBuf,
         output: PathBuf,
         victim: PathBuf,
     },
-    /// An output that another one needs as its folder.
+    /// An output whose path another output needs as a folder.
     FileAndFolder {
         file: PathBuf,
         output: PathBuf,
@@ -83,7 +83,7 @@ pub(crate) enum Conflict {
 }
 
 impl Conflict {
-    /// The inputs whose results cannot be.
+    /// The inputs in conflict.
     fn parties(&self) -> [&Path; 2] {
         match self {
             Conflict::Same { first, second, .. } => [first, second],
@@ -151,11 +151,11 @@ impl fmt::Display for Conflict {
     }
 }
 
-/// Names every output.
+/// Names all outputs.
 ///
 /// # Errors
 ///
-/// Two results with one place, or a result in the place of an input.
+/// Two results with one path, or a result with the path of an input.
 pub(crate) fn plan(
     inputs: Vec<Input>,
     out: &Path,
@@ -167,7 +167,7 @@ pub(crate) fn plan(
     let mut unreadable: HashSet<PathBuf> = HashSet::new();
     for input in inputs {
         let task = match input.content {
-            // Found twice, told once.
+            // Found twice, reported once.
             Err(_) if !unreadable.insert(input.path.clone()) => continue,
             Err(fault) => Err(fault),
             Ok((found, stamp)) => {
@@ -177,7 +177,7 @@ pub(crate) fn plan(
                 if let Some(&first) = by_output.get(&relative) {
                     let first = &items[first].input;
                     if first == &input.path || is_same(first, &input.path) {
-                        // Found twice, done once.
+                        // Found twice, processed once.
                         continue;
                     }
                     let conflict = Conflict::Same {
@@ -205,16 +205,16 @@ pub(crate) fn plan(
             task,
         });
     }
-    conflicts.extend(folders_in_the_way(&items, &by_output));
+    conflicts.extend(needed_as_folders(&items, &by_output));
     conflicts.extend(overwritten(&items, out));
     if conflicts.is_empty() {
         return Ok(items);
     }
-    blame(&mut items, &conflicts);
+    fail_parties(&mut items, &conflicts);
     Err(Clash { conflicts, items })
 }
 
-/// The extension of the format takes the place of an image's only: in `IMG.0001` it is the name that ends with a number.
+/// The name of a result. The extension of its format replaces that of a picture only: `IMG.0001` becomes `IMG.0001.jpg`.
 fn result_name(relative: &Path, format: Format) -> PathBuf {
     if Kind::expected(relative) {
         return relative.with_extension(format.extension());
@@ -225,8 +225,8 @@ fn result_name(relative: &Path, format: Format) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Whoever takes part in a conflict has failed by it.
-fn blame(items: &mut [Item], conflicts: &[Conflict]) {
+/// Makes the items in a conflict fail by it.
+fn fail_parties(items: &mut [Item], conflicts: &[Conflict]) {
     let mut blamed: HashMap<&Path, &Conflict> = HashMap::new();
     for conflict in conflicts {
         for party in conflict.parties() {
@@ -240,7 +240,7 @@ fn blame(items: &mut [Item], conflicts: &[Conflict]) {
     }
 }
 
-fn folders_in_the_way(items: &[Item], by_output: &HashMap<PathBuf, usize>) -> Vec<Conflict> {
+fn needed_as_folders(items: &[Item], by_output: &HashMap<PathBuf, usize>) -> Vec<Conflict> {
     let mut conflicts = Vec::new();
     for item in items {
         let Ok(task) = &item.task else { continue };
@@ -261,7 +261,7 @@ fn folders_in_the_way(items: &[Item], by_output: &HashMap<PathBuf, usize>) -> Ve
     conflicts
 }
 
-/// Compares device and inode, so that links of either kind do not hide an input.
+/// Outputs that are inputs, compared by device and inode, so that links are found too.
 fn overwritten(items: &[Item], out: &Path) -> Vec<Conflict> {
     if !out.exists() {
         return Vec::new();
@@ -271,7 +271,7 @@ fn overwritten(items: &[Item], out: &Path) -> Vec<Conflict> {
             .iter()
             .filter_map(|item| Some((item, item.task.as_ref().ok()?)))
     };
-    // An input that cannot be read is not to be lost either.
+    // Unreadable inputs must not be overwritten either.
     let inputs: HashMap<(u64, u64), &Path> = items
         .iter()
         .filter_map(|item| {
@@ -284,13 +284,13 @@ fn overwritten(items: &[Item], out: &Path) -> Vec<Conflict> {
         .collect();
     tasks()
         .filter_map(|(item, task)| {
-            let there = Stamp::of(&fs::metadata(&task.output).ok()?);
-            // Asked for again: some file systems number a file anew when they have forgotten it.
-            let own = || identity(&item.input) == Some(there.identity());
-            let victim = if there.identity() == task.stamp.identity() || own() {
+            let existing = Stamp::of(&fs::metadata(&task.output).ok()?);
+            // Read again: some file systems change a file's inode number after dropping it from their cache.
+            let own = || identity(&item.input) == Some(existing.identity());
+            let victim = if existing.identity() == task.stamp.identity() || own() {
                 item.input.as_path()
             } else {
-                inputs.get(&there.identity())?
+                inputs.get(&existing.identity())?
             };
             Some(Conflict::OverInput {
                 input: item.input.clone(),
@@ -334,7 +334,7 @@ mod tests {
             input("p/b", "b", Format::WebP, 2),
             input("p/c.gif", "x/c.gif", Format::Gif, 3),
             input("p/d.TIFF", "d.TIFF", Format::Tiff, 4),
-            // A name may have points of its own.
+            // A name may contain points.
             input("p/IMG.0001", "IMG.0001", Format::Jpeg, 5),
             input("p/IMG.0002", "IMG.0002", Format::Jpeg, 6),
             input("p/v1.2/e.", "v1.2/e.", Format::Jpeg, 7),
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn one_file_found_twice_is_done_once() {
+    fn a_file_found_twice_is_processed_once() {
         let inputs = vec![
             input("p/a.png", "a.png", Format::Png, 1),
             input("p/a.png", "a.png", Format::Png, 1),
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn one_file_found_twice_that_cannot_be_read_is_told_once() {
+    fn an_unreadable_file_found_twice_is_reported_once() {
         let broken = || Input {
             content: Err(Fault::missing()),
             ..input("p/a.heic", "a.heic", Format::Png, 1)
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_where_another_needs_a_folder_is_refused() {
+    fn an_output_in_the_place_of_a_folder_is_refused() {
         let inputs = vec![
             input("x/a.jpg", "a.jpg", Format::Jpeg, 1),
             input("y/a.jpg/b.jpg", "a.jpg/b.jpg", Format::Jpeg, 2),
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_input_takes_no_name() {
+    fn a_failed_input_reserves_no_name() {
         let mut broken = input("p/a.heic", "a.heic", Format::Png, 1);
         broken.content = Err(Fault::missing());
         let items = plan(

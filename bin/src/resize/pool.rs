@@ -1,4 +1,4 @@
-//! The engine at work: file bytes go into the arena, a worker decodes, resizes and encodes, the encoded bytes come back.
+//! Runs the work on an engine: file bytes go into the arena, a worker decodes, resizes and encodes, and returns the result.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -20,8 +20,8 @@ use super::runner::{Ended, Made, Pool, Refused};
 use crate::text::{one_line, reason, show_path};
 use crate::units::show_bytes;
 
-/// Jobs under way per worker: one runs, one waits beside it. A third made small pictures 1 % quicker and photos 2 % slower, whose
-/// bytes were out of the caches by the time a worker read them.
+/// Jobs in flight per worker: one runs, one waits. A third made small pictures 1 % faster and photos 2 % slower, because their
+/// bytes had left the caches by the time a worker read them.
 const PER_WORKER: usize = 2;
 
 /// The engine of a run, and what it does with each picture.
@@ -63,7 +63,7 @@ pub(crate) struct EnginePool<'a> {
     budget: u64,
 }
 
-/// The kernel: an encoded picture in, an encoded picture and the microseconds it took out.
+/// The kernel. Takes an encoded picture; returns the encoded result and the microseconds it took.
 fn resize_file(file: &Array<u8>, spec: ResizeSpec) -> Result<(Array<u8>, u64), Told> {
     let start = Instant::now();
     let picture = resize_encoded(file, &spec).map_err(Told)?;
@@ -113,7 +113,7 @@ fn cause_of(error: &ImageError) -> &'static str {
     }
 }
 
-/// Advice of the library names the fields of a request; here they are flags.
+/// The error's text, with flags of the command in place of the fields of a [`ResizeSpec`].
 fn in_flags(error: &ImageError) -> String {
     let text = error.to_string();
     let text = text.replace("give more memory", "raise --memory-limit");
@@ -255,7 +255,7 @@ impl<'scope> Early<'scope> {
     }
 }
 
-/// What can be done about too few descriptors without a right to more of them.
+/// Adds advice to an error about too few descriptors: fewer workers need fewer.
 fn with_fewer_workers(mut error: String, workers: usize) -> String {
     if workers > 1 && error.ends_with("`ulimit -n`)") {
         error.push_str(", or use fewer workers, such as -j 1");
@@ -273,14 +273,14 @@ impl Pool for EnginePool<'_> {
     fn start(&mut self, index: usize, path: &Path, task: &Task) -> Result<(), Refused> {
         if self.in_flight_bytes > 0 && self.in_flight_bytes + task.stamp.len > self.budget {
             let text = format!(
-                "{} do not fit beside what is under way",
+                "{} do not fit next to the files being processed",
                 show_bytes(task.stamp.len)
             );
             return Err(Refused::Full(Fault::new("arena-full", text)));
         }
         let file = self.engine.read_file(path).map_err(refused)?;
         let len = file.len() as u64;
-        // The name is already fixed: the format is what it was named for, whatever the file turns into meanwhile.
+        // The format of the planned name, even if the input has changed since.
         let output = Output::try_from(task.format)
             .map_err(|error| Refused::Failed(Fault::new("returned", error.to_string())))?;
         let spec = ResizeSpec {
@@ -316,7 +316,7 @@ impl Pool for EnginePool<'_> {
     }
 }
 
-/// A file that did not get into the arena.
+/// Why a file could not be read into the arena.
 fn refused(error: InputError) -> Refused {
     match error {
         InputError::Io { path, error } => Refused::Failed(Fault::read(&path, &error)),
@@ -335,9 +335,9 @@ fn no_room(full: &ArenaFull) -> Fault {
     Fault::new("arena-full", text)
 }
 
-/// The word for programs, and the engine's sentence without the job's number: the file is named already.
+/// The failure of a job: a word for programs, and the engine's sentence without the job's number.
 fn fault(error: &JobError) -> Fault {
-    // A job that is given up says how it ended each time.
+    // A quarantined job fails for the cause of its last attempt.
     let kind = match error.kind() {
         JobErrorKind::Quarantined { .. } => error.deaths().last().map_or(error.kind(), Death::kind),
         kind => kind,
@@ -347,10 +347,10 @@ fn fault(error: &JobError) -> Fault {
         JobErrorKind::ArenaFull(full) => no_room(full),
         kind => Fault {
             cause: cause(kind),
-            ..Fault::new("other", words(kind))
+            ..Fault::new("other", sentence(kind))
         },
     };
-    // What it says then is what the sentence says.
+    // At the memory limit, the last words only repeat the sentence.
     let at_limit = matches!(kind, JobErrorKind::MemoryLimit { .. });
     if !at_limit && let Some(last) = error.last_words().last() {
         fault.text.push_str("; its worker's last words: ");
@@ -365,8 +365,8 @@ fn fault(error: &JobError) -> Fault {
     fault
 }
 
-/// The engine's sentence; where there is something to do, with the flag.
-fn words(kind: &JobErrorKind) -> String {
+/// The engine's sentence, with the flag to change where there is one.
+fn sentence(kind: &JobErrorKind) -> String {
     match kind {
         JobErrorKind::MemoryLimit { limit, requested } => {
             let asked = requested.map_or_else(|| "more".to_owned(), show_bytes);

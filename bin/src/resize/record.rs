@@ -1,9 +1,8 @@
-//! What `--resume` goes by: a small hidden text file, `.arenite-resize`, in the output folder.
+//! The record for `--resume`: a hidden text file, `.arenite-resize`, in the output folder.
 //!
-//! Every run appends a line per result after the result has its final name; nothing else is ever changed in it, so a
-//! run that ends at any moment, by whatever cause, loses at most the line of the result it was about to note, and
-//! makes that one again. Lines that cannot be read are passed by. Two runs into one folder may append at the same
-//! time: each line is one write.
+//! A run appends a line per result after the result has its final name, and changes nothing else. A run that ends at any
+//! moment loses at most the line of one result, which is then made again. Invalid lines are skipped. Two runs into one
+//! folder may append at the same time: each line is one write.
 //!
 //! ```text
 //! # arenite resize: what made the files in this folder, for --resume. Safe to delete.
@@ -11,11 +10,11 @@
 //! file 9c41e5d07fa0b3a2 <length> <time> <input length> <input time> <path>
 //! ```
 //!
-//! Times are nanoseconds since 1970. In paths `%`, control characters and bytes that are no UTF-8 stand as `%xx`.
+//! Times are nanoseconds since 1970. In paths, `%`, control characters and bytes that are not UTF-8 are written as `%xx`.
 //!
-//! A result is *fresh*, and skipped, when all of this holds: its last line carries the same options; it has still the
-//! length and time noted there (nobody else wrote it since); and the input has the length and time noted, so it is no other file
-//! that was moved there. Which of the two is older says nothing: a camera's clock may be ahead.
+//! A result is *fresh*, and skipped, if its last line has the same options, the result still has the length and time in that
+//! line (it has not been written since), and so has the input (it is not another file moved there). Which of the two is
+//! older does not matter: a camera's clock may be ahead.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -34,7 +33,7 @@ pub(crate) const NAME: &str = ".arenite-resize";
 const HEADER: &str =
     "# arenite resize: what made the files in this folder, for --resume. Safe to delete.\n";
 
-/// Names a set of options; equal options have equal fingerprints, in this and in later versions.
+/// Identifies a set of options; equal options have equal fingerprints, in this and in later versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fingerprint(u64);
 
@@ -50,7 +49,7 @@ impl Fingerprint {
     }
 }
 
-/// What earlier runs noted.
+/// The record of earlier runs.
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     files: HashMap<PathBuf, Note>,
@@ -66,16 +65,16 @@ struct Note {
 }
 
 impl Record {
-    /// Reads the record of `out`; a missing one is empty.
+    /// Reads the record in `out`; a missing one is empty.
     pub(crate) fn read(out: &Path) -> Record {
         let path = out.join(NAME);
-        // Opening a pipe would wait for a writer.
+        // Opening a pipe would block until it has a writer.
         let text = match path.symlink_metadata() {
             Ok(meta) if meta.is_file() => std::fs::read(path).unwrap_or_default(),
             _ => Vec::new(),
         };
         let mut files = HashMap::new();
-        // A last line without its end was torn by a crash.
+        // A last line without a line break was torn by a crash.
         for line in text
             .split_inclusive(|byte| *byte == b'\n')
             .filter_map(|line| line.strip_suffix(b"\n"))
@@ -87,7 +86,7 @@ impl Record {
         Record { files }
     }
 
-    /// Whether the result at `relative`, as it is now, need not be made again.
+    /// Whether the result at `relative`, in its current state, is up to date.
     pub(crate) fn is_fresh(
         &self,
         relative: &Path,
@@ -105,7 +104,7 @@ impl Record {
     }
 }
 
-/// Appends to the record of one run. The file is opened, and made, with the first note.
+/// Appends to the record. The first note opens the file, and creates it if needed.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     path: PathBuf,
@@ -116,7 +115,7 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    /// For results in `out`, which exists by the time of the first note.
+    /// A recorder for results in `out`, which must exist by the first note.
     pub(crate) fn new(out: &Path, options: String, stop: &Stop) -> Recorder {
         let fingerprint = Fingerprint::of(&options);
         Recorder {
@@ -128,11 +127,11 @@ impl Recorder {
         }
     }
 
-    /// Notes that `relative` was made from an input that looked like `input`.
+    /// Notes that `relative` was made from an input with this stamp.
     ///
     /// # Errors
     ///
-    /// The record cannot be written; results without a note are made again by `--resume`: slower, never wrong.
+    /// If the record cannot be written. `--resume` makes results without a note again, so it is slower but never wrong.
     pub(crate) fn note(
         &mut self,
         relative: &Path,
@@ -163,10 +162,10 @@ impl Recorder {
 
 fn open(path: &Path, options: &str, fingerprint: Fingerprint, stop: &Stop) -> io::Result<File> {
     if path.symlink_metadata().is_ok_and(|meta| !meta.is_file()) {
-        // Nothing is written outside the output folder, and nobody waits for the other end of a pipe.
+        // A link could lead out of the output folder, and a pipe would block.
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "it is a link, or no file",
+            "it is a link, or not a file",
         ));
     }
     let old = match std::fs::read(path) {
@@ -175,11 +174,11 @@ fn open(path: &Path, options: &str, fingerprint: Fingerprint, stop: &Stop) -> io
         Err(error) => return Err(error),
     };
     if let (Some(kept), Some(folder)) = (without_history(&old), path.parent()) {
-        // A run that appends to the old file at this moment loses its lines, and makes those results again some day.
+        // Another run that appends to the old file now loses its lines; --resume makes those results again.
         let name = leftovers::record_name(std::process::id());
         let temporary = folder.join(&name);
         let make = || {
-            // Only a killed program that had our number can have left one.
+            // One may be left by a killed program with the same process number.
             let _ = std::fs::remove_file(&temporary);
             tempfile::Builder::new()
                 .prefix(&name)
@@ -188,7 +187,7 @@ fn open(path: &Path, options: &str, fingerprint: Fingerprint, stop: &Stop) -> io
         };
         stop.guarding(&temporary, make, |mut file| {
             leftovers::claim(file.as_file());
-            // As if it had been written on: others who use the folder read it too.
+            // Keeps the mode: other users of the folder may read it.
             let mode = std::fs::metadata(path)?.permissions();
             file.as_file().set_permissions(mode)?;
             file.write_all(&kept)?;
@@ -201,7 +200,7 @@ fn open(path: &Path, options: &str, fingerprint: Fingerprint, stop: &Stop) -> io
     if old.is_empty() {
         start.push_str(HEADER);
     } else if !old.ends_with(b"\n") {
-        // Ends the line that a crash has torn.
+        // Ends a line torn by a crash.
         start.push('\n');
     }
     let line = format!("options {:016x} {options}\n", fingerprint.0);
@@ -215,7 +214,7 @@ fn open(path: &Path, options: &str, fingerprint: Fingerprint, stop: &Stop) -> io
     Ok(file)
 }
 
-/// The record with only the last line of each path, once that is worth it: less than half of what is there.
+/// The record with only the last line per path, if that halves its size.
 fn without_history(old: &[u8]) -> Option<Vec<u8>> {
     const SMALL: usize = 64 << 10;
     if old.len() < SMALL {
@@ -225,7 +224,7 @@ fn without_history(old: &[u8]) -> Option<Vec<u8>> {
         .split_inclusive(|byte| *byte == b'\n')
         .filter(|line| line.ends_with(b"\n"))
         .collect();
-    // Of a line that is no note, the line itself is the key: the same options need no second line.
+    // The key of other lines is the line itself: equal options need one line.
     let key = |line: &'_ [u8]| -> Vec<u8> {
         let note = std::str::from_utf8(line)
             .ok()
@@ -317,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_noted_is_fresh_until_something_changes() {
+    fn a_result_is_fresh_until_something_changes() {
         let out = tempfile::tempdir().unwrap();
         let path = Path::new("x/a b.jpg");
         let (result, input) = (stamp(100, 2_000), stamp(900, 1_000));
@@ -338,7 +337,7 @@ mod tests {
         );
         assert!(
             !record.is_fresh(path, &stamp(100, 2_001), &input, same),
-            "result written by somebody else"
+            "result written by another program"
         );
         assert!(
             !record.is_fresh(path, &result, &stamp(900, 2_001), same),
@@ -359,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn an_input_from_a_clock_that_is_ahead_is_done_once() {
+    fn an_input_with_a_time_in_the_future_is_processed_once() {
         let out = tempfile::tempdir().unwrap();
         let (result, input) = (stamp(5, 1_000), stamp(9, 5_000));
         Recorder::new(out.path(), OPTIONS.to_owned(), &Stop::default())
@@ -370,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn one_tick_for_both_is_fresh_when_the_input_is_the_one_noted() {
+    fn a_result_with_the_time_of_its_input_is_fresh() {
         let out = tempfile::tempdir().unwrap();
         let both = stamp(5, 1_000);
         Recorder::new(out.path(), OPTIONS.to_owned(), &Stop::default())
@@ -421,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn history_is_cut_when_it_outgrows_what_counts() {
+    fn history_is_dropped_once_it_is_most_of_the_record() {
         let out = tempfile::tempdir().unwrap();
         let (result, input) = (stamp(1, 10), stamp(2, 5));
         for round in 0..50 {
@@ -431,7 +430,7 @@ mod tests {
                     .note(Path::new(&format!("folder/{index}.jpg")), &result, &input)
                     .unwrap();
             }
-            // Others may write on, also in a file that takes its place.
+            // The file that replaces the record keeps its mode.
             let shared = Permissions::from_mode(0o664);
             if round == 0 {
                 std::fs::set_permissions(out.path().join(NAME), shared).unwrap();
@@ -472,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn any_name_survives() {
+    fn any_name_can_be_recorded() {
         for name in [
             &b"a b"[..],
             b"100%",

@@ -1,11 +1,12 @@
-//! [`fast_image_resize`] behind a function that is not generic, for `arenite` and the twins that it is measured beside.
+//! A non-generic function around [`fast_image_resize`], for `arenite-image` and the baselines of the benchmarks.
 //!
-//! `Resizer::resize` is generic over what holds the pixels, so its convolutions, hundreds of vectorised variants of a few
-//! functions, are compiled in whichever crate calls it: they were two fifths of the code generated for the library, made once
-//! more for its unit tests and at every change of a line of it. Here they are compiled once, as their authors release them
-//! (without checks for overflow, which made resizing a tenth slower), and linked.
+//! `Resizer::resize` is generic over the storage of pixels, so its convolutions, hundreds of vectorized variants of a few
+//! functions, are compiled in each crate that calls it, and again for its unit tests and at each change of a line. They were
+//! two fifths of the code of the library. Here they are compiled once, without overflow checks, as their authors release
+//! them (with checks, resizing is a tenth slower). The code that parses untrusted files keeps its checks: it is in another
+//! crate.
 //!
-//! What they read comes into the cache in order before (`streamed.rs`), which halves the time for large pictures.
+//! Pixels are loaded into the cache in order (`streamed.rs`), which halves the time for large pictures.
 #![deny(unsafe_code)]
 
 mod streamed;
@@ -21,8 +22,8 @@ use fast_image_resize::{Filter, PixelTrait, pixels};
 
 use streamed::Streamed;
 
-/// Brings `source` to the size of `target`, which has the same type of pixels: one to four samples of 8 or 16 bits. The types of
-/// `fast_image_resize` that are not among these are refused, and not compiled.
+/// Resizes `source` to the size of `target`. Both have the same pixel type: one to four samples of 8 or 16 bits. The other
+/// types of `fast_image_resize` are rejected, and not compiled.
 ///
 /// ```
 /// use arenite_resample::{Image, ImageRef, PixelType, ResizeOptions, Resizer, resize};
@@ -36,8 +37,8 @@ use streamed::Streamed;
 /// ```
 ///
 /// # Errors
-/// If the types of the pixels differ, or are none of these, or the part that is asked for is not within the source.
-// Inlined, it would bring the convolutions with it.
+/// If the pixel types differ or are not supported, or the crop is not inside the source.
+// Inlined, it would compile the convolutions in the caller.
 #[inline(never)]
 pub fn resize(
     resizer: &mut Resizer,
@@ -74,8 +75,8 @@ fn typed<P: PixelTrait>(
     }
 }
 
-/// Lanczos with three lobes, as `FilterType::Lanczos3` but for the last bits of a weight, in half the time: weights are computed for
-/// each picture, and for small ones their sines were a fifth of the time of resizing.
+/// Lanczos with three lobes: `FilterType::Lanczos3` up to the last bits of a weight, in half the time. Weights are computed
+/// per picture; for small ones their sines took a fifth of the time of resizing.
 pub fn lanczos3() -> FilterType {
     Filter::new("Lanczos3", lanczos3_weight, LOBES).map_or(FilterType::Lanczos3, FilterType::Custom)
 }

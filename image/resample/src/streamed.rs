@@ -1,12 +1,12 @@
-//! A picture whose rows come into the cache in order, before they are read in another one.
+//! A view of a picture that loads rows into the cache in order, before they are read in another order.
 //!
-//! The vertical pass over samples of 8 bits makes a row of the target 64 bytes at a time, from the same columns of several rows
-//! of the source: each step jumps a whole row ahead. Processors foresee a walk along a row, and not this one, so each cache line
-//! of a large picture was waited for. [`Streamed`] walks along each row, one byte per cache line, right before the first window
-//! that has it; the pass itself finds all of its window in the cache.
+//! The vertical pass over 8-bit samples computes a row of the target 64 bytes at a time, from the same columns of several
+//! source rows: each step jumps ahead by a whole row. Hardware prefetches along a row, but not across rows, so the pass
+//! waited for each cache line of a large picture. [`Streamed`] touches each row once, one byte per cache line, right before
+//! the first window that contains it; the pass then finds its window in the cache.
 //!
-//! RGB to 224×224 on one core of a 2-core AMD EPYC, milliseconds, medians of 9 rounds over many pictures (and over one that is in
-//! the cache anyway):
+//! RGB to 224×224 on one core of a 2-core AMD EPYC, milliseconds, medians of 9 rounds over many pictures (in brackets: over
+//! one picture that is in the cache already):
 //!
 //! | source | filter | plain | streamed |
 //! |---|---|---|---|
@@ -24,15 +24,15 @@ use fast_image_resize::{ArrayChunks, ImageView};
 /// Bytes of a cache line, or fewer.
 const LINE: usize = 64;
 
-/// A view of a picture with its bytes, row after row without gaps.
+/// A view of a picture with its bytes, row by row without gaps.
 ///
-/// Only pairs of rows are streamed: by these the vertical pass reads its windows. The horizontal one, which comes first where samples
-/// have 16 bits, takes rows one after the other and needs no help.
+/// Only pairs of rows are preloaded: the vertical pass reads its windows by pairs. The horizontal pass, which comes first for
+/// 16-bit samples, reads rows in order.
 pub(crate) struct Streamed<'a, V> {
     view: V,
     bytes: &'a [u8],
-    /// Rows before this one have been walked along, or are above the first that was wanted. A picture has one pass at a time; if
-    /// two took turns, rows would be walked along twice.
+    /// Rows before this one have been preloaded, or are above the first requested row. One pass runs at a time; if two
+    /// alternated, rows would be preloaded twice.
     until: AtomicU32,
 }
 
@@ -42,20 +42,20 @@ impl<'a, V: ImageView> Streamed<'a, V> {
         Self { view, bytes, until }
     }
 
-    /// These rows are about to be read.
+    /// Preloads rows that are about to be read.
     #[inline]
-    fn expect(&self, first: u32, rows: u32) {
+    fn preload(&self, first: u32, rows: u32) {
         let end = first.saturating_add(rows);
         let until = self.until.load(Ordering::Relaxed);
         if end > until {
             self.until.store(end, Ordering::Relaxed);
-            self.walk(until.max(first), end);
+            self.touch(until.max(first), end);
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn walk(&self, first: u32, end: u32) {
+    fn touch(&self, first: u32, end: u32) {
         let row = self.view.width() as usize * size_of::<V::Pixel>();
         let end = end.min(self.view.height());
         let rows = self.bytes.get(first as usize * row..end as usize * row);
@@ -86,7 +86,7 @@ unsafe impl<V: ImageView> ImageView for Streamed<'_, V> {
         start_y: u32,
         max_rows: u32,
     ) -> ArrayChunks<impl Iterator<Item = &[Self::Pixel]>, 2> {
-        self.expect(start_y, max_rows);
+        self.preload(start_y, max_rows);
         self.view.iter_2_rows(start_y, max_rows)
     }
 

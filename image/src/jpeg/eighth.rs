@@ -1,11 +1,10 @@
-//! A JPEG at one eighth of its size, without decoding what an eighth does not show.
+//! Decodes a JPEG at one eighth of its size, without decoding what an eighth does not show.
 //!
-//! At this scale a block is one pixel: its mean, the first of its 64 coefficients. libjpeg still
-//! decodes the other 63 one by one, and that is most of a thumbnail's time. Here they are skipped,
-//! several per look into a table, because where a symbol ends is known without its value. Only
-//! chroma of 4:2:0 keeps its coefficients: it has half the pixels, so that its blocks yield 2×2.
+//! At this scale a block is one pixel: its mean, the DC coefficient. libjpeg still decodes the other 63 coefficients one by
+//! one, which is most of a thumbnail's time. Here they are skipped, several per table lookup, because the end of a symbol is
+//! known without its value. Only chroma of 4:2:0 needs its coefficients: it has half the pixels, so its blocks yield 2×2.
 //!
-//! The pixels are bit for bit those of libjpeg (a test compares them).
+//! The pixels equal those of libjpeg bit for bit (a test compares them).
 
 use super::super::pixels::{Color, Pixels, Samples};
 use super::super::resample::take_buffer;
@@ -35,22 +34,22 @@ impl Eighth {
     }
 }
 
-/// One colour component as far as it is decoded.
+/// One colour component during decoding.
 struct Plane {
-    /// How to read the other coefficients of a block.
-    others: Others,
+    /// How to read the AC coefficients of a block.
+    ac: Ac,
     stride: usize,
     samples: Vec<u8>,
 }
 
-enum Others {
-    /// Not at all: it yields one pixel.
+enum Ac {
+    /// Skipped: a block yields one pixel.
     Skipped(Skips),
-    /// It yields 2×2.
+    /// Decoded: a block yields 2×2 pixels.
     Read(Values),
 }
 
-impl Others {
+impl Ac {
     /// Pixels per block side.
     fn side(&self) -> usize {
         match self {
@@ -61,17 +60,17 @@ impl Others {
 }
 
 impl Plane {
-    /// Decodes one block and writes its pixel, or its four.
+    /// Decodes one block and writes its pixel or pixels.
     #[inline(always)]
     fn block(&mut self, block: &Block<'_>, bits: &mut Bits<'_>, quant: &[u16; 64]) -> Option<()> {
         let mean = level((i64::from(block.dc * i32::from(quant[0])) + 4) >> 3);
-        let values = match &self.others {
-            Others::Skipped(skips) => {
+        let values = match &self.ac {
+            Ac::Skipped(skips) => {
                 bits.skip_ac(block.ac, skips)?;
                 self.samples[block.y * self.stride + block.x] = mean;
                 return Some(());
             }
-            Others::Read(values) => values,
+            Ac::Read(values) => values,
         };
         let mut coefficients = [0i16; 64];
         let last = bits.ac(block.ac, values, &mut coefficients, &NATURAL)?;
@@ -88,21 +87,21 @@ impl Plane {
     }
 }
 
-/// The whole picture at one eighth, or `None` if it is not of the kind this is made for.
+/// Decodes the whole picture at one eighth; `None` if the file is not supported here.
 pub(super) fn decode(input: &[u8]) -> Option<Eighth> {
     let (frame, data) = Frame::read(input)?;
     let is_double = frame.sampling() == (2, 2);
     let mut planes = Vec::new();
     for (number, component) in frame.components.iter().enumerate() {
         let ac = frame.ac(number)?;
-        let others = match number > 0 && is_double {
-            true => Others::Read(ac.values()),
-            false => Others::Skipped(ac.skips()),
+        let coding = match number > 0 && is_double {
+            true => Ac::Read(ac.values()),
+            false => Ac::Skipped(ac.skips()),
         };
         let blocks = (component.across, component.down);
-        let (stride, rows) = frame.padded(blocks, others.side());
+        let (stride, rows) = frame.padded(blocks, coding.side());
         planes.push(Plane {
-            others,
+            ac: coding,
             stride,
             samples: vec![0; stride * rows],
         });
@@ -118,14 +117,14 @@ pub(super) fn decode(input: &[u8]) -> Option<Eighth> {
     finished(&frame, &planes)
 }
 
-/// A sample from what the transform yields around zero.
+/// Converts a value of the transform, which is centred on zero, to a sample.
 #[inline(always)]
 fn level(value: i64) -> u8 {
     (value + 128).clamp(0, 255) as u8
 }
 
-/// The inverse transform to 2×2 pixels, in libjpeg's arithmetic (jidctred.c): 13 bits of fraction,
-/// two more between the passes.
+/// The inverse transform to 2×2 pixels, in libjpeg's arithmetic (jidctred.c): 13 fraction bits, two more between the
+/// passes.
 #[inline(always)]
 fn two_by_two(block: &[i16; 64], quant: &[u16; 64]) -> [[u8; 2]; 2] {
     /// Weights of rows (or columns) 1, 3, 5 and 7; the even ones cancel out.
@@ -157,7 +156,7 @@ fn two_by_two(block: &[i16; 64], quant: &[u16; 64]) -> [[u8; 2]; 2] {
     [half(rows[0]), half(rows[1])]
 }
 
-/// The planes as pixels.
+/// Combines the planes to pixels.
 fn finished(frame: &Frame, planes: &[Plane]) -> Option<Eighth> {
     let (width, height) = (frame.width.div_ceil(8), frame.height.div_ceil(8));
     let (luma, chroma) = planes.split_first()?;
@@ -176,8 +175,8 @@ fn finished(frame: &Frame, planes: &[Plane]) -> Option<Eighth> {
             samples,
         });
     };
-    // 4:2:2 has one chroma pixel for two: it is repeated. The others have one each.
-    let repeat = frame.sampling().0 / blue.others.side();
+    // 4:2:2 has one chroma pixel per two pixels: it is repeated. The others have one per pixel.
+    let repeat = frame.sampling().0 / blue.ac.side();
     for (y, out) in samples.chunks_exact_mut(width * 3).enumerate() {
         let luma = &luma.samples[row_of(luma, y)..][..width];
         let blue = &blue.samples[row_of(blue, y)..][..width.div_ceil(repeat)];

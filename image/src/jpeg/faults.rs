@@ -1,13 +1,11 @@
 //! libjpeg's errors and warnings as `Result`s.
 //!
-//! libjpeg reports an error by calling a function that must not return: here it unwinds with a
-//! [`ImageError`] as payload, through C frames compiled with `-fexceptions`, up to [`guarded`].
-//! It reports missing and senseless data only as *warnings*, and paints grey over the gap. A torn
-//! thumbnail that looks finished is worse than an error, and the crate's own error manager drops
-//! all warnings; so this one makes errors of those that mean lost pixels.
+//! libjpeg reports an error by calling a function that must not return. Here it unwinds with an [`ImageError`] as payload,
+//! through C frames compiled with `-fexceptions`, up to [`guarded`]. Missing and invalid data are only *warnings* to
+//! libjpeg, which fills the gap with grey. A torn thumbnail that looks finished is worse than an error, and mozjpeg's own
+//! error manager drops all warnings; this one turns those that mean lost pixels into errors.
 //!
-//! The `unsafe` blocks fill in and read the C struct that libjpeg hands to its callbacks; there is no
-//! safe call for either.
+//! The `unsafe` blocks fill in and read the C struct that libjpeg passes to its callbacks; there is no safe interface.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -23,11 +21,11 @@ use super::super::error::ImageError;
 use super::super::format::Format;
 
 thread_local! {
-    /// Whether the running decode met the end of its bytes before the end marker.
+    /// Whether the running decode reached the end of its bytes before the end marker.
     static ENDED_EARLY: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether the decode on this thread ran off the end of its bytes since [`strict_error_manager`].
+/// Whether the decode on this thread has reached the end of its bytes since [`strict_error_manager`].
 pub(super) fn ended_early() -> bool {
     ENDED_EARLY.get()
 }
@@ -38,16 +36,16 @@ pub(super) fn strict_error_manager() -> jpeg_error_mgr {
     // SAFETY: `jpeg_error_mgr` is a plain C struct of integers, nullable function pointers (`Option`)
     // and raw pointers, for all of which zero bytes are a value.
     let mut manager: jpeg_error_mgr = unsafe { std::mem::zeroed() };
-    // SAFETY: it writes every field of the struct it is given and keeps no pointer to it; what it
-    // stores are addresses of functions and of static tables, which a move leaves valid.
+    // SAFETY: it writes every field of the struct and keeps no pointer to it; it stores addresses of functions and of static
+    // tables, which stay valid when the struct moves.
     unsafe { jpeg_std_error(&mut manager) };
     manager.error_exit = Some(on_error);
     manager.emit_message = Some(on_message);
     manager
 }
 
-/// Runs code that calls into libjpeg; what unwinds out of it, this module's faults and the crate's
-/// own, becomes an error. The values it works on are dropped by the unwinding and never seen again.
+/// Runs code that calls into libjpeg, and turns what unwinds out of it, from this module or from mozjpeg, into an error.
+/// Unwinding drops all values that the code works on.
 pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| Err(from_payload(payload)))
 }
@@ -67,7 +65,7 @@ fn from_payload(payload: Box<dyn Any + Send>) -> ImageError {
 }
 
 fn from_message(text: &str) -> ImageError {
-    // jerror.h's wording for what is legal but not built in, and for a failed malloc.
+    // The messages of jerror.h for valid but unsupported files, and for a failed malloc.
     if text.starts_with("Unsupported") || text.starts_with("Sorry") {
         ImageError::variety(Format::Jpeg, text)
     } else if text.starts_with("Insufficient memory") {
@@ -79,17 +77,17 @@ fn from_message(text: &str) -> ImageError {
 
 extern "C-unwind" fn on_error(cinfo: &mut jpeg_common_struct) {
     let text = message(cinfo);
-    // Not a panic: the hook that prints panics stays silent.
+    // Not a panic: the panic hook does not run.
     resume_unwind(Box::new(from_message(&text)));
 }
 
 extern "C-unwind" fn on_message(cinfo: &mut jpeg_common_struct, level: c_int) {
-    // 0 and above are traces, -1 is a warning.
+    // -1 is a warning, 0 and above are traces.
     if level >= 0 {
         return;
     }
-    // SAFETY: libjpeg calls this with the struct whose `err` it has just stored the code in: the
-    // manager made above, which lives as long as the (de)compressor that owns it.
+    // SAFETY: libjpeg calls this with a struct in whose `err` it has just stored the code: the manager made above, which
+    // lives as long as the (de)compressor that owns it.
     let code = unsafe { (*cinfo.err).msg_code };
     if code == JWRN_JPEG_EOF as c_int {
         ENDED_EARLY.set(true);
@@ -103,7 +101,7 @@ extern "C-unwind" fn on_message(cinfo: &mut jpeg_common_struct, level: c_int) {
     {
         resume_unwind(Box::new(ImageError::corrupt(Format::Jpeg, message(cinfo))));
     }
-    // The rest is harmless: bytes between segments, an unknown JFIF version, a wrong spectral range.
+    // The others are harmless: bytes between segments, an unknown JFIF version, a wrong spectral range.
 }
 
 type DeclaredFormatter = unsafe extern "C-unwind" fn(&mut jpeg_common_struct, &[u8; 80]);
@@ -114,7 +112,7 @@ fn message(cinfo: &mut jpeg_common_struct) -> String {
     let Some(format) = format else {
         return "unknown error".to_owned();
     };
-    /// What it is: the binding says `&[u8; 80]`, but the function writes there.
+    /// Its real type: the binding says `&[u8; 80]`, but the function writes there.
     type Formatter = unsafe extern "C-unwind" fn(&mut jpeg_common_struct, &mut [u8; 80]);
     // SAFETY: two pointer types of one function in C, which takes a `char *`.
     let format = unsafe { std::mem::transmute::<DeclaredFormatter, Formatter>(format) };

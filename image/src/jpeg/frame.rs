@@ -1,12 +1,12 @@
-//! The frame of the most common kind of JPEG: sequential, Huffman-coded, one scan, grey or YCbCr in 4:4:4, 4:2:2 or 4:2:0.
+//! The frame of the most common JPEGs: sequential, Huffman-coded, one scan, grey or YCbCr in 4:4:4, 4:2:2 or 4:2:0.
 //!
-//! What is of another kind, or broken in any way, is `None`: libjpeg then decodes it, or says what is wrong. So is what has anything
-//! but its end behind the scan, which only libjpeg reads.
+//! All other files, and all broken ones, yield `None`: libjpeg then decodes them or reports the error. So do files with
+//! anything but their end after the scan, which only libjpeg reads.
 
 use super::huffman::{BLOCKS, Bits, Table};
 use super::vectors::vectorized;
 
-/// Where in zigzag order each coefficient lies in its block, row by row.
+/// The row-major position in a block of each coefficient in zigzag order.
 #[rustfmt::skip]
 pub(super) const NATURAL: [u8; 64] = [
      0,  1,  8, 16,  9,  2,  3, 10, 17, 24, 32, 25, 18, 11,  4,  5,
@@ -15,21 +15,21 @@ pub(super) const NATURAL: [u8; 64] = [
     58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63,
 ];
 
-/// The same, column by column.
-pub(super) const TURNED: [u8; 64] = {
-    let mut turned = NATURAL;
+/// The column-major position in a block of each coefficient in zigzag order.
+pub(super) const TRANSPOSED: [u8; 64] = {
+    let mut transposed = NATURAL;
     let mut index = 0;
-    while index < turned.len() {
-        turned[index] = NATURAL[index] % 8 * 8 + NATURAL[index] / 8;
+    while index < transposed.len() {
+        transposed[index] = NATURAL[index] % 8 * 8 + NATURAL[index] / 8;
         index += 1;
     }
-    turned
+    transposed
 };
 
 /// The most colour components.
 pub(super) const COMPONENTS: usize = 3;
 
-/// One colour component: how it is coded.
+/// The coding of one colour component.
 #[derive(Debug)]
 pub(super) struct Component {
     id: u8,
@@ -37,13 +37,13 @@ pub(super) struct Component {
     pub(super) across: usize,
     pub(super) down: usize,
     quant_table: usize,
-    /// Row by row.
+    /// Quantization, row by row.
     pub(super) quant: [u16; 64],
     dc_table: usize,
     ac_table: usize,
 }
 
-/// The header, as far as it is needed.
+/// The headers, as far as needed.
 #[derive(Debug, Default)]
 pub(super) struct Frame {
     pub(super) width: usize,
@@ -52,30 +52,30 @@ pub(super) struct Frame {
     quant: [Option<[u16; 64]>; 4],
     dc: [Option<Table>; 4],
     ac: [Option<Table>; 4],
-    /// Luma, and with colour blue and red.
+    /// Luma and, of a colour picture, Cb and Cr.
     pub(super) components: Vec<Component>,
 }
 
-/// A block whose other coefficients are next in the data.
+/// A block whose AC coefficients come next in the data.
 pub(super) struct Block<'a> {
-    /// The number of its component.
+    /// The index of its component.
     pub(super) component: usize,
-    /// Its place in the component, in blocks.
+    /// Its position in the component, in blocks.
     pub(super) x: usize,
     pub(super) y: usize,
-    /// Its first coefficient, not yet multiplied.
+    /// The DC coefficient, before dequantization.
     pub(super) dc: i32,
-    /// The code of the others.
+    /// The code of the AC coefficients.
     pub(super) ac: &'a Table,
 }
 
 impl Frame {
-    /// The frame of a file and the data of its scan.
+    /// Reads the frame of a file; returns it with the data of the scan.
     pub(super) fn read(input: &[u8]) -> Option<(Self, &[u8])> {
         let (mut frame, data) = parse(input)?;
         let (first, others) = frame.components.split_first_mut()?;
         if others.is_empty() {
-            // A scan of one component has one block per MCU, whatever its sampling says.
+            // A scan of one component has one block per MCU, whatever its sampling factors.
             (first.across, first.down) = (1, 1);
         }
         if !matches!((first.across, first.down), (1, 1) | (2, 1) | (2, 2))
@@ -87,7 +87,7 @@ impl Frame {
         Some((frame, data))
     }
 
-    /// Blocks of luma for one of the others, across and down.
+    /// Luma blocks per chroma block, across and down.
     pub(super) fn sampling(&self) -> (usize, usize) {
         (self.components[0].across, self.components[0].down)
     }
@@ -101,19 +101,19 @@ impl Frame {
         )
     }
 
-    /// Samples of a row, and rows, of the whole MCUs of a component that has so many blocks in each and so many samples per block side.
+    /// Width and height, in samples, of the whole MCUs of a component with this number of blocks per MCU (across, down) and
+    /// of samples per block side.
     pub(super) fn padded(&self, blocks: (usize, usize), side: usize) -> (usize, usize) {
         let (across, down) = self.mcus();
         (across * blocks.0 * side, down * blocks.1 * side)
     }
 
-    /// The code of a component's coefficients but the first.
+    /// The code of a component's AC coefficients.
     pub(super) fn ac(&self, component: usize) -> Option<&Table> {
         self.ac[self.components[component].ac_table].as_ref()
     }
 
-    /// Goes over all blocks in the order of the data: `block`, which is `#[inline(always)]`, takes each one's other coefficients out
-    /// of it.
+    /// Visits all blocks in the order of the data. `block`, which is `#[inline(always)]`, reads the AC coefficients of each.
     pub(super) fn scan(
         &self,
         data: &[u8],
@@ -136,7 +136,7 @@ impl Frame {
         let mut until_restart = self.restart;
         let mut last_dc = [0i32; COMPONENTS];
         for row in 0..mcus_down {
-            // What announces many more than it has is not worth more than a row of them.
+            // A file that announces many more blocks than it has costs at most one row of them.
             if !bits.ended_within_data() {
                 return None;
             }
@@ -156,7 +156,7 @@ impl Frame {
                     for y in 0..component.down {
                         for x in 0..component.across {
                             let last = &mut last_dc[number];
-                            // A coefficient has 16 bits.
+                            // Coefficients have 16 bits.
                             let sum = last.wrapping_add(bits.dc_difference(dc)?);
                             *last = i32::from(sum as i16);
                             let next = Block {
@@ -241,7 +241,7 @@ fn read_huffman(mut segment: &[u8], frame: &mut Frame) -> Option<()> {
             1 => &mut frame.ac,
             _ => return None,
         };
-        // A difference of means has 15 bits.
+        // A DC difference has at most 15 bits.
         if head >> 4 == 0 && symbols.iter().any(|&size| size > 15) {
             return None;
         }
@@ -267,7 +267,7 @@ fn read_frame(segment: &[u8], frame: &mut Frame) -> Option<()> {
             across: usize::from(sampling >> 4),
             down: usize::from(sampling & 15),
             quant_table: table.into(),
-            // The tables are looked up when the scan begins and they must be there.
+            // Set when the scan begins: its tables must exist by then.
             quant: [0; 64],
             dc_table: 0,
             ac_table: 0,

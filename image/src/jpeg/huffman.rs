@@ -1,39 +1,39 @@
-//! Huffman codes of a JPEG scan, for readers that skip most of it, or take a symbol with its value at one look.
+//! Huffman codes of a JPEG scan: skips several symbols, or reads a symbol with its value, per table lookup.
 
-/// How many bits a look for one symbol takes in. Longer codes are rare by construction.
+/// Bits per lookup of one symbol. Longer codes are rare by construction.
 const LOOK: u32 = 10;
-/// How many bits a look for several symbols takes in: more save steps until the table, 16 KiB here,
-/// no longer fits the first cache beside everything else.
+/// Bits per lookup of several symbols. More bits save steps until the table, 16 KiB here, no longer fits the L1 cache next to
+/// the other data.
 const FAR_LOOK: u32 = 13;
 
 /// A Huffman table, in two forms.
 pub(super) struct Table {
-    /// By the next `LOOK` bits: length of the code (high byte) and symbol; 0 if the code is longer.
+    /// By the next `LOOK` bits: length of the code (high byte) and symbol (low byte); 0 if the code is longer.
     codes: Box<[u16; 1 << LOOK]>,
-    /// By length: the largest code, and what to add to a code for its symbol's index.
+    /// By length: the largest code, and the offset from a code to the index of its symbol.
     longest: [(i32, i32); 17],
     symbols: Vec<u8>,
 }
 
-/// What to skip for the next `FAR_LOOK` bits: as many whole symbols as begin and have their code in
-/// them, with their values.
+/// By the next `FAR_LOOK` bits: the symbols, with their values, whose codes are within these bits.
 pub(super) struct Skips(Box<[Skip; 1 << FAR_LOOK]>);
 
-/// How many bits a look for a symbol with its value takes in.
+/// Bits per lookup of a symbol with its value.
 const VALUE_LOOK: u32 = 10;
 
-/// How many looks a full window has the bits for: all of them short, or the last one of a code and a value of any length.
+/// Lookups per full window: all short, except that the last may be a code and value of any length.
 const LOOKS: u32 = 1 + (56 - 31) / VALUE_LOOK;
 
-/// Symbols with their values for the next `VALUE_LOOK` bits, where both are in them.
+/// By the next `VALUE_LOOK` bits: a symbol with its value, if both are within these bits.
 pub(super) struct Values(Box<[Value; 1 << VALUE_LOOK]>);
 
-/// A symbol and its value: `bits` in the low 8, how many coefficients further in the next 8, the value above. 0 if they do not fit.
+/// A symbol and its value: its length in the low 8 bits, the number of coefficients to advance in the next 8, the value
+/// above. 0 if they do not fit.
 #[derive(Clone, Copy, Default)]
 struct Value(u32);
 
 impl Value {
-    /// So many coefficients further there is none: the end of a block.
+    /// An advance beyond all coefficients: the end of a block.
     const END: u32 = 64;
 
     #[inline(always)]
@@ -52,15 +52,15 @@ impl Value {
     }
 }
 
-/// Several symbols at once, in 16 bits: `bits` in the low 5, whether the last ends the block in the
-/// next, `coefficients` above. 0 if not even the first symbol's code fits.
+/// Several symbols, in 16 bits: their length in the low 5 bits, whether the last ends the block in the next, the number of
+/// coefficients above. 0 if not even the first symbol's code fits.
 #[derive(Clone, Copy, Default)]
 struct Skip(u16);
 
 impl Skip {
     const END: u16 = 1 << 5;
 
-    /// How many bits they have, values included; at most 13 + 15.
+    /// Their length in bits, values included; at most 13 + 15.
     #[inline(always)]
     fn bits(self) -> u32 {
         u32::from(self.0 & 31)
@@ -71,7 +71,7 @@ impl Skip {
         self.0 & Self::END != 0
     }
 
-    /// How many coefficients they stand for.
+    /// The number of coefficients they encode.
     #[inline(always)]
     fn coefficients(self) -> u32 {
         u32::from(self.0 >> 6)
@@ -90,8 +90,8 @@ impl std::fmt::Debug for Table {
     }
 }
 
-/// Whether an AC symbol ends its block, how many coefficients it stands for, and how many bits of
-/// value follow it.
+/// Decomposes an AC symbol: whether it ends its block, the number of coefficients it encodes, and the bits of the value that
+/// follows it.
 #[inline(always)]
 fn ac_symbol(symbol: u8) -> (bool, u32, u32) {
     let (zeros, size) = (u32::from(symbol >> 4), u32::from(symbol & 15));
@@ -99,8 +99,8 @@ fn ac_symbol(symbol: u8) -> (bool, u32, u32) {
 }
 
 impl Table {
-    /// From the number of codes of each length 1 to 16 and the symbols in their order; `None` if
-    /// that is no code.
+    /// Builds the table from the number of codes of each length 1 to 16 and the symbols in order; `None` if they are not a
+    /// valid code.
     pub(super) fn new(counts: &[u8; 16], symbols: &[u8]) -> Option<Self> {
         let mut codes = Box::new([0u16; 1 << LOOK]);
         let mut longest = [(-1, 0); 17];
@@ -119,7 +119,7 @@ impl Table {
                 code += 1;
             }
             index += usize::from(count);
-            // A code of nothing but ones stands for none.
+            // A code of all ones is invalid.
             if code > first && code >= 1 << length {
                 return None;
             }
@@ -135,8 +135,7 @@ impl Table {
         })
     }
 
-    /// The symbol whose code begins the `FAR_LOOK` bits `look`, of which `known` are real, and the
-    /// code's length.
+    /// The first symbol in the `FAR_LOOK` bits `look`, of which `known` are real, and the length of its code.
     fn first(&self, look: usize, known: u32) -> Option<(u8, u32)> {
         let entry = self.codes[look >> (FAR_LOOK - LOOK)];
         if entry != 0 {
@@ -151,7 +150,7 @@ impl Table {
         })
     }
 
-    /// The table to read values by.
+    /// The table for reading values.
     pub(super) fn values(&self) -> Values {
         let mut values = Box::new([Value::default(); 1 << VALUE_LOOK]);
         for (look, entry) in values.iter_mut().enumerate() {
@@ -171,7 +170,7 @@ impl Table {
         Values(values)
     }
 
-    /// The table to skip by.
+    /// The table for skipping.
     pub(super) fn skips(&self) -> Skips {
         let mut skips = Box::new([Skip::default(); 1 << FAR_LOOK]);
         for (look, skip) in skips.iter_mut().enumerate() {
@@ -190,7 +189,7 @@ impl Table {
                 break;
             };
             let (end, advance, size) = ac_symbol(symbol);
-            // A value may reach beyond what is looked at: it is not looked at anyway.
+            // The value may extend beyond these bits: it is not read.
             bits += length + if end { 0 } else { size };
             coefficients += if end { 0 } else { advance };
             let end = if end { Skip::END } else { 0 };
@@ -200,21 +199,21 @@ impl Table {
     }
 }
 
-/// The bits of a scan, stuffing removed. Reading beyond the end yields zeros and is noticed by
-/// [`ended_within_data`](Self::ended_within_data).
+/// The bits of a scan, with stuffing removed. Reading beyond the end yields zeros;
+/// [`ended_within_data`](Self::ended_within_data) detects it.
 pub(super) struct Bits<'a> {
-    /// What is not taken in yet. When the stretch up to the next marker is, that marker, or nothing.
+    /// Input not yet unstuffed. Once all bytes up to the next marker are, it starts with that marker or is empty.
     rest: &'a [u8],
-    /// Unstuffed bytes, some thousands at a time: they stay in the first cache, and a photo takes no more memory.
+    /// Unstuffed bytes, one piece at a time: they stay in the L1 cache, and memory does not grow with the file.
     bytes: Vec<u8>,
-    /// An MCU that begins behind this place needs more taken in before. `WHOLE` when all of the stretch is,
-    /// with `PADDING` zeros behind it.
+    /// An MCU that starts after this offset needs another piece first. `WHOLE` once everything up to the marker is
+    /// unstuffed, followed by `PADDING` zeros.
     enough: usize,
-    /// The next byte to take into the window.
+    /// Offset of the next byte for the window.
     at: usize,
-    /// The next bits, first one highest.
+    /// The next bits, the first one highest.
     window: u64,
-    /// How many of them there are.
+    /// The number of valid bits in the window.
     filled: u32,
     /// The number of the next restart marker, 0 to 7.
     next_restart: u8,
@@ -222,11 +221,11 @@ pub(super) struct Bits<'a> {
 
 const WHOLE: usize = usize::MAX;
 const PADDING: usize = 16;
-/// Bytes that are taken in at a time.
+/// Bytes per piece.
 const PIECE: usize = 16 << 10;
-/// Blocks that an MCU may have here.
+/// The most blocks of an MCU.
 pub(super) const BLOCKS: usize = 6;
-/// The most bytes of an MCU, 64 codes and values of 16 and 15 bits per block, and of the window before and behind it.
+/// The most bytes of an MCU (64 codes and values of 16 and 15 bits per block), plus the window before and after it.
 const MCU: usize = BLOCKS * 64 * 31 / 8 + 2 * WINDOW;
 const WINDOW: usize = size_of::<u64>();
 
@@ -241,23 +240,23 @@ impl<'a> Bits<'a> {
             filled: 0,
             next_restart: 0,
         };
-        bits.take_in();
+        bits.unstuff();
         bits
     }
 
-    /// To be called before the blocks of an MCU, [`BLOCKS`] at most, are read.
+    /// Ensures that the bytes of an MCU are unstuffed. Call it before each MCU of at most [`BLOCKS`] blocks.
     #[inline(always)]
     pub(super) fn begin_mcu(&mut self) {
         if self.at > self.enough {
-            self.take_in();
+            self.unstuff();
         }
     }
 
-    /// Unstuffs one more piece, up to the next marker or the end, and forgets what has been read.
+    /// Unstuffs another piece, up to the next marker or the end, and discards bytes already read.
     #[cold]
-    fn take_in(&mut self) {
+    fn unstuff(&mut self) {
         const CHUNK: usize = 32;
-        // Bits in the window are counted from behind.
+        // `ended_within_data` counts the bits in the window back from `at`.
         let read = self.at.saturating_sub(WINDOW);
         self.bytes.drain(..read);
         self.at -= read;
@@ -267,7 +266,7 @@ impl<'a> Bits<'a> {
             if self.bytes.len() >= PIECE {
                 break false;
             }
-            // Most chunks have no 0xff: looked at and copied as a whole.
+            // Most chunks contain no 0xff and are copied whole.
             while let Some(chunk) = source[at..].first_chunk::<CHUNK>()
                 && !chunk
                     .iter()
@@ -291,7 +290,7 @@ impl<'a> Bits<'a> {
                 Some([0xff, 0xff]) => at += 1,
                 Some([0xff, _]) => break true,
                 _ if at + 1 >= source.len() => {
-                    // The last byte, if it is not half of a marker.
+                    // The last byte, unless it is half of a marker.
                     self.bytes
                         .extend(source[at..].iter().filter(|&&byte| byte != 0xff));
                     at = source.len();
@@ -309,7 +308,7 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// Goes on behind the restart marker that must come next.
+    /// Continues after the restart marker, which must come next.
     pub(super) fn restart(&mut self) -> Option<()> {
         if !self.ended_within_data() {
             return None;
@@ -323,11 +322,11 @@ impl<'a> Bits<'a> {
         self.rest = rest;
         self.bytes.clear();
         (self.at, self.window, self.filled) = (0, 0, 0);
-        self.take_in();
+        self.unstuff();
         Some(())
     }
 
-    /// Whether the picture is whole: no more bits were used than there are, and its end follows, or nothing.
+    /// Whether the scan is complete: no bits beyond the data were used, and the end marker or the end of the file follows.
     pub(super) fn ended_whole(&mut self) -> bool {
         if !self.ended_within_data() {
             return false;
@@ -339,17 +338,17 @@ impl<'a> Bits<'a> {
     fn skip_to_marker(&mut self) {
         while self.enough != WHOLE {
             self.at = self.bytes.len();
-            self.take_in();
+            self.unstuff();
         }
     }
 
-    /// Whether no more bits were used than there are, up to the next marker.
+    /// Whether no bits beyond the data before the next marker were used.
     pub(super) fn ended_within_data(&self) -> bool {
         let used = self.at * 8 - self.filled as usize;
         self.enough != WHOLE || used <= (self.bytes.len() - PADDING) * 8
     }
 
-    /// At least 56 bits in the window, as long as there are bytes.
+    /// Fills the window to at least 56 bits, as long as there are bytes.
     #[inline(always)]
     fn refill(&mut self) {
         (self.window, self.filled, self.at) =
@@ -367,7 +366,7 @@ impl<'a> Bits<'a> {
         (self.window >> (64 - LOOK)) as usize
     }
 
-    /// The next symbol. At least 16 bits must be in the window.
+    /// Reads a symbol. The window must hold at least 16 bits.
     #[inline(always)]
     fn symbol(&mut self, table: &Table) -> Option<u8> {
         let entry = table.codes[self.look()];
@@ -392,7 +391,7 @@ impl<'a> Bits<'a> {
         None
     }
 
-    /// A value of `size` bits, 1 to 16: its highest bit tells its sign.
+    /// Reads a value of `size` bits, 1 to 16, of which the highest gives the sign.
     #[inline(always)]
     fn value(&mut self, size: u32) -> i32 {
         let raw = (self.window >> (64 - size)) as i32;
@@ -400,7 +399,7 @@ impl<'a> Bits<'a> {
         signed(raw, size)
     }
 
-    /// By how much the mean of a block differs from the last one's.
+    /// Reads the difference of a block's DC coefficient from that of the block before.
     #[inline(always)]
     pub(super) fn dc_difference(&mut self, table: &Table) -> Option<i32> {
         if self.filled < 32 {
@@ -413,10 +412,10 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// Skips the 63 other coefficients of a block.
+    /// Skips the 63 AC coefficients of a block.
     #[inline(always)]
     pub(super) fn skip_ac(&mut self, table: &Table, skips: &Skips) -> Option<()> {
-        // Copies that live in registers: this is the innermost loop of a thumbnail.
+        // Local copies stay in registers: this is the innermost loop of a thumbnail.
         let (mut window, mut filled, mut at) = (self.window, self.filled, self.at);
         let mut next = 1;
         while next < 64 {
@@ -425,7 +424,7 @@ impl<'a> Bits<'a> {
             }
             let skip = skips.0[(window >> (64 - FAR_LOOK)) as usize];
             let after = next + skip.coefficients();
-            // A stretch that fills the block may hold symbols of the next one: not taken at once.
+            // An entry that fills the block may include symbols of the next one: read one at a time instead.
             if skip.0 != 0 && (after < 64 || (after == 64 && !skip.ends())) {
                 window <<= skip.bits();
                 filled -= skip.bits();
@@ -448,15 +447,15 @@ impl<'a> Bits<'a> {
         (next == 64).then_some(())
     }
 
-    /// Decodes the 63 other coefficients into `block`, by `places`; none behind the number that it
-    /// returns, in the order of the data, is other than zero.
+    /// Decodes the 63 AC coefficients into `block`, at `positions`. Returns the index, in zigzag order, of the last nonzero
+    /// one.
     #[inline(always)]
     pub(super) fn ac(
         &mut self,
         table: &Table,
         values: &Values,
         block: &mut [i16; 64],
-        places: &[u8; 64],
+        positions: &[u8; 64],
     ) -> Option<usize> {
         let (mut window, mut filled, mut at) = (self.window, self.filled, self.at);
         let mut next = 1;
@@ -477,7 +476,7 @@ impl<'a> Bits<'a> {
                     }
                     if size > 0 {
                         let value = self.value(size);
-                        block[usize::from(places[next - 1])] = value as i16;
+                        block[usize::from(positions[next - 1])] = value as i16;
                         last = next - 1;
                     }
                     (window, filled, at) = (self.window, self.filled, self.at);
@@ -486,14 +485,14 @@ impl<'a> Bits<'a> {
                 window <<= entry.bits();
                 filled -= entry.bits();
                 next += entry.advance() as usize;
-                let Some(&place) = places.get(next - 1) else {
-                    // Behind the end, or what stands for it.
+                let Some(&position) = positions.get(next - 1) else {
+                    // Beyond the last coefficient: the end of the block, or an error.
                     if entry.advance() != Value::END {
                         return None;
                     }
                     break 'block;
                 };
-                block[usize::from(place & 63)] = entry.value();
+                block[usize::from(position & 63)] = entry.value();
                 last = next - 1;
                 if next == 64 {
                     break 'block;
@@ -505,7 +504,7 @@ impl<'a> Bits<'a> {
     }
 }
 
-/// What `size` bits stand for, of which the first tells the sign.
+/// The value of `size` bits, of which the first gives the sign.
 #[inline(always)]
 fn signed(raw: i32, size: u32) -> i32 {
     if size > 0 && raw >> (size - 1) == 0 {
@@ -515,7 +514,7 @@ fn signed(raw: i32, size: u32) -> i32 {
     }
 }
 
-/// Window, number of bits in it, and next byte, after taking in what fits.
+/// Refills a window; returns it with the number of its bits and the next offset.
 #[inline(always)]
 fn refilled(bytes: &[u8], window: u64, filled: u32, at: usize) -> (u64, u32, usize) {
     match bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
@@ -524,7 +523,7 @@ fn refilled(bytes: &[u8], window: u64, filled: u32, at: usize) -> (u64, u32, usi
             filled | 56,
             at + ((63 - filled) >> 3) as usize,
         ),
-        // Only zeros follow, and there are already more of them than bits could be missing.
+        // Only padding zeros follow, and the window has more of them than bits can be missing.
         None => (window, 63, bytes.len()),
     }
 }

@@ -1,13 +1,13 @@
-//! The inverse transform of a block to fewer pixels than it has coefficients, or as many.
+//! The inverse transform of a block to N × N samples, N ≤ 8.
 //!
-//! Sample k of N in one direction is the sum over the coefficients u of ½ C(u) cos((2k + 1) u π / 2N), C(0) being √½ and the others
-//! 1: the transform of ITU T.81, A.3.3, taken at N places instead of 8. Coefficients from N on would only be aliases, and are left
-//! out. Places k and N - 1 - k share their even terms, and their odd ones but for the sign. One direction is done for all eight
-//! columns (or rows) at once, in loops that a compiler makes vectors of.
+//! Sample k of N in one direction is the sum over the coefficients u of ½ C(u) cos((2k + 1) u π / 2N), with C(0) = √½ and
+//! C(u) = 1 otherwise: the transform of ITU T.81, A.3.3, evaluated at N points instead of 8. Coefficients from N on would
+//! alias, and are dropped. Points k and N - 1 - k share their even terms, and their odd terms up to the sign. One direction
+//! is computed for all eight columns (or rows) at once, in loops that the compiler vectorizes.
 
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
-/// Coefficients and samples per side, at most.
+/// The most coefficients and samples per side.
 pub(super) const SIDE: usize = 8;
 
 /// Samples of a block, row by row.
@@ -16,9 +16,9 @@ pub(super) type Square = [[u8; SIDE]; SIDE];
 /// Rows or columns of a block.
 type Rows = [[f32; SIDE]; SIDE];
 
-/// cos(x), for a table that is made when this is compiled.
+/// cos(x), for a table computed at compile time.
 const fn cosine(x: f64) -> f64 {
-    // Of x less whole turns: between -π and π, twelve terms leave less than 10⁻⁹.
+    // Reduced to -π to π, where twelve terms leave an error below 10⁻⁹.
     let turns = (x / (2.0 * PI) + 0.5) as i64;
     let x = x - turns as f64 * 2.0 * PI;
     let (mut sum, mut term, mut n) = (1.0, 1.0, 1);
@@ -30,7 +30,7 @@ const fn cosine(x: f64) -> f64 {
     sum
 }
 
-/// By place and coefficient.
+/// Weights by point and coefficient.
 const fn weights<const N: usize>() -> Rows {
     let mut weights = [[0.0; SIDE]; SIDE];
     let mut k = 0;
@@ -53,7 +53,7 @@ impl<const N: usize> Of<N> {
     const WEIGHTS: Rows = weights::<N>();
 }
 
-/// What the first M of `from[u][lane]` yield at N places, lane by lane.
+/// Transforms the first M of `from[u][lane]` to N points, for all lanes.
 #[inline(always)]
 fn one_way<const N: usize, const M: usize>(from: &Rows) -> Rows {
     let mut into = [[0.0; SIDE]; SIDE];
@@ -85,8 +85,8 @@ fn transposed(rows: &Rows) -> Rows {
     turned
 }
 
-/// The N × N samples of a block whose coefficients lie in the first M rows and columns: first those of one column, and so is what
-/// to multiply them by. Rows of samples; what is not of the N × N is unspecified.
+/// The N × N samples of a block whose nonzero coefficients are in the first M rows and columns. Coefficients and factors are
+/// stored by columns, samples by rows; those outside N × N are unspecified.
 #[inline(always)]
 pub(super) fn inverse<const N: usize, const M: usize>(
     block: &[i16; 64],
@@ -110,19 +110,19 @@ pub(super) fn inverse<const N: usize, const M: usize>(
     samples
 }
 
-/// The samples of a block that has only the first coefficient, multiplied.
+/// The samples of a block with only a DC coefficient, dequantized.
 #[inline(always)]
 pub(super) fn flat(first: f32) -> Square {
     [[level(first / 8.0); SIDE]; SIDE]
 }
 
-/// A sample from what the transform yields around zero.
+/// Converts a value of the transform, which is centred on zero, to a sample.
 #[inline(always)]
 fn level(value: f32) -> u8 {
-    /// From here on a number's last binary place is 1, and its last byte what is above: addition rounds to the nearest.
+    /// Adding it rounds to an integer, which is then in the lowest byte: from 2²³ on, the last binary place of an `f32` is 1.
     const WHOLE: f32 = (1 << 23) as f32;
     let value = value + 128.0;
-    // Not `clamp`, which takes care of what is no number.
+    // Not `clamp`, which also handles NaN.
     let value = if value > 0.0 { value } else { 0.0 };
     let value = if value < 255.0 { value } else { 255.0 };
     (value + WHOLE).to_bits() as u8

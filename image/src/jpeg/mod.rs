@@ -1,13 +1,14 @@
-//! JPEG in and out, by mozjpeg's C code, and a quicker way in for the most common kind of file.
+//! JPEG decoding and encoding, by mozjpeg's C code, with a fast path for the most common files.
 //!
-//! Decoding scales: libjpeg's inverse transform can yield 1 to 8 pixels per block side, so that a
-//! 12-megapixel photo becomes 500 pixels wide before a single pixel is filtered. The scale is the
-//! smallest that leaves at least twice the target on each side; the filter does the rest.
+//! Decoding scales: libjpeg's inverse transform can yield 1 to 8 pixels per block side, so that a 12-megapixel photo is
+//! reduced to 500 pixels across before any filtering. The scale is the smallest that leaves at least twice the target on
+//! each side; the filter does the rest.
 //!
-//! Sequential files of one scan, which is what cameras write, are decoded by code of our own where pixels are to become fewer:
-//! `eighth` skips what one eighth does not show, `planes` keeps luma and chroma apart and has vectors. It takes a file whole or not at
-//! all, and then libjpeg decodes it, which also has the word on what is broken. With `planes` a photo of 640×480 takes 1.6 instead of
-//! 2.1 ms to 224 pixels, one of 12 megapixels 27 instead of 40 ms to 800, and 80 instead of 117 to 2000 (one core, from file to file).
+//! The fast path decodes sequential files of one scan, which is what cameras write, if the picture shrinks: `eighth` skips
+//! the coefficients that one eighth does not show, `planes` keeps luma and chroma apart and is vectorized. It handles a file
+//! completely or declines; declined files go to libjpeg, which also decides what counts as corrupt. With `planes`, from
+//! file to file on one core, a photo of 640×480 takes 1.6 instead of 2.1 ms to 224 pixels, and one of 12 megapixels 27
+//! instead of 40 ms to 800 pixels, and 80 instead of 117 ms to 2000.
 
 mod eighth;
 #[allow(unsafe_code, reason = "the error manager of libjpeg is a C struct")]
@@ -35,32 +36,32 @@ use scans::Scans;
 const EXIF: &[u8] = b"Exif\0\0";
 const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
 const ICC: &[u8] = b"ICC_PROFILE\0";
-/// The most that fits a marker segment beside its two length bytes.
+/// The most bytes in a marker segment besides its two length bytes.
 const SEGMENT: usize = 65_533;
-/// The most of a profile in one, beside its name, its number and how many there are.
+/// The most bytes of a profile in a segment, besides name, number and count.
 const PROFILE_PART: usize = SEGMENT - ICC.len() - 2;
-/// Pixels per block side that a scaled decode leaves, and how many a block has.
+/// Pixels per block side, at full scale.
 const BLOCK: u32 = 8;
 
-/// The most scans a progressive file may have. Cameras and encoders write about ten; each one goes
-/// over the whole picture, so that a few kilobytes of empty ones could take minutes.
+/// The most scans of a progressive file. Encoders write about ten. Each scan takes time in proportion to the whole picture:
+/// a few kilobytes of empty scans could take minutes.
 const MOST_SCANS: usize = 100;
 
-/// How many times the sides of the output a scaled decode leaves at least. On the samples an SSIM of 0.997 and 46 dB
-/// remain against a full decode, or more; 1.4 would leave 0.993 and 42 dB, in three quarters of the time for photos of
-/// 640×480, and change nothing for those of 12 megapixels.
+/// The sides after a scaled decode are at least this multiple of the output's. Against a full decode, the samples keep an
+/// SSIM of at least 0.997 and 46 dB. 1.4 would leave 0.993 and 42 dB, take three quarters of the time for photos of 640×480,
+/// and change nothing for 12 megapixels.
 const SPARE: f64 = 2.0;
 
-/// Whether what comes of these pixels is to be what would come of them elsewhere, to the bit.
-fn takes_pixels_as_they_are(filter: Filter) -> bool {
+/// Whether the filter needs exact pixels at full size: its result must match other programs to the bit.
+fn needs_exact_pixels(filter: Filter) -> bool {
     matches!(filter, Filter::Box | Filter::Nearest)
 }
 
-/// The smallest number of eighths at which `region` of the picture is still larger than the output by [`SPARE`]. All of them for
-/// filters that take pixels as they are: with a scaled decode, whatever it leaves, the mean of those that fall into a pixel is 39 dB
-/// from what it should be, and the nearest one is another.
+/// The scale of decoding, in eighths: the smallest at which `region` is larger than the output by [`SPARE`]. Full scale for
+/// filters that need exact pixels: after any scaled decode, the mean of the pixels is 39 dB off, and the nearest pixel is
+/// another one.
 fn eighths(plan: &StoredPlan, filter: Filter) -> u32 {
-    if takes_pixels_as_they_are(filter) {
+    if needs_exact_pixels(filter) {
         return BLOCK;
     }
     let enough = |eighths: u32| {
@@ -71,7 +72,7 @@ fn eighths(plan: &StoredPlan, filter: Filter) -> u32 {
     (1..BLOCK).find(|&n| enough(n)).unwrap_or(BLOCK)
 }
 
-/// Decodes for `spec`, scaled as far down as quality allows.
+/// Decodes for `spec`, scaled down as far as quality allows.
 pub(super) fn decode(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageError> {
     faults::guarded(|| decode_unguarded(input, spec))
 }
@@ -108,15 +109,15 @@ fn decode_unguarded(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageErr
         ColorSpace::JCS_GRAYSCALE | ColorSpace::JCS_YCbCr
     );
     let scale = f64::from(eighths) / f64::from(BLOCK);
-    // Filtering and the step from YCbCr to RGB are both sums, so their order matters to the rounding alone: there are fewer pixels
-    // behind the filter, and those of a JPEG need not take that step at all.
+    // Filtering and the conversion from YCbCr to RGB are both linear, so their order only affects rounding. After the filter
+    // there are fewer pixels to convert, and a JPEG output needs no conversion.
     let scaled = scaled_len(&header, eighths);
     let is_reduced = u64::from(plan.width) * u64::from(plan.height) <= scaled / 2;
-    let is_late = is_reduced && !takes_pixels_as_they_are(spec.filter);
+    let converts_late = is_reduced && !needs_exact_pixels(spec.filter);
     let quick = match eighths {
         _ if !sequential || !common => None,
         1 => eighth::decode(input).map(|eighth| (eighth.into_pixels(), None)),
-        _ if is_late => planes::decode(input, eighths, plan.region)?,
+        _ if converts_late => planes::decode(input, eighths, plan.region)?,
         _ => None,
     };
     if let Some((pixels, chroma)) = quick {
@@ -133,7 +134,7 @@ fn decode_unguarded(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageErr
     }
     let (space, color) = match header.color_space() {
         ColorSpace::JCS_GRAYSCALE => (ColorSpace::JCS_GRAYSCALE, Color::Gray),
-        ColorSpace::JCS_YCbCr if is_late => (ColorSpace::JCS_YCbCr, Color::YCbCr),
+        ColorSpace::JCS_YCbCr if converts_late => (ColorSpace::JCS_YCbCr, Color::YCbCr),
         ColorSpace::JCS_YCbCr | ColorSpace::JCS_RGB => (ColorSpace::JCS_RGB, Color::Rgb),
         ColorSpace::JCS_CMYK | ColorSpace::JCS_YCCK => (ColorSpace::JCS_CMYK, Color::Cmyk),
         other => {
@@ -148,15 +149,15 @@ fn decode_unguarded(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageErr
         .read_scanlines_into::<u8>(&mut samples)
         .map_err(broken)?;
     lines.finish().map_err(broken)?;
-    // Without its end marker a picture of one scan is whole all the same, if no pixel was missing
-    // (`faults` would have said so); one of several may lack a whole scan.
+    // A picture of one scan is complete without its end marker if no pixel is missing, which `faults` reports; a picture of
+    // several scans may lack a whole one.
     if faults::ended_early() && !sequential {
         return Err(ImageError::Truncated {
             format: Format::Jpeg,
         });
     }
     if color == Color::Cmyk && adobe {
-        // Adobe's programs store ink upside down, and say that it was them.
+        // Adobe's programs store inverted inks.
         samples.iter_mut().for_each(|sample| *sample = !*sample);
     }
     Ok(Decoded {
@@ -173,7 +174,7 @@ fn decode_unguarded(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageErr
     })
 }
 
-/// Bytes that decoding takes by the header: pixels, scaled; and of a picture in several scans all coefficients, too.
+/// Bytes that decoding needs by the header: the scaled pixels and, for several scans, all coefficients.
 fn announced(header: &Decompress<&[u8]>, eighths: u32, sequential: bool) -> u64 {
     let channels = match header.color_space() {
         ColorSpace::JCS_GRAYSCALE => 1,
@@ -189,13 +190,13 @@ fn announced(header: &Decompress<&[u8]>, eighths: u32, sequential: bool) -> u64 
     }
 }
 
-/// Pixels of a picture that is decoded at so many eighths.
+/// The number of pixels after decoding at this scale.
 fn scaled_len(header: &Decompress<&[u8]>, eighths: u32) -> u64 {
     let scaled = |side: usize| (side as u64 * u64::from(eighths)).div_ceil(u64::from(BLOCK));
     scaled(header.width()) * scaled(header.height())
 }
 
-/// EXIF, XMP and profile, and whether Adobe's marker is there.
+/// EXIF, XMP and profile, and whether there is an Adobe marker.
 fn read_markers(header: &Decompress<&[u8]>) -> (Metadata, bool) {
     let mut metadata = Metadata::default();
     let mut adobe = false;
@@ -235,7 +236,7 @@ fn read_markers(header: &Decompress<&[u8]>) -> (Metadata, bool) {
 /// Encodes 8-bit grey, RGB or YCbCr: baseline, 4:2:0, standard tables, without mozjpeg's slow searches.
 ///
 /// # Errors
-/// `Encode`, with the encoder's words.
+/// `Encode`, with the encoder's message.
 pub(super) fn encode(
     pixels: &Pixels,
     how: Encoding,
@@ -254,8 +255,8 @@ pub(super) fn encode(
     faults::guarded(|| {
         let mut encoder = Compress::new(space);
         encoder.set_fastest_defaults();
-        // Huffman tables made for the picture: 3 to 6 % fewer bytes on the samples
-        // at 224 pixels, for some 1 % of a 12-megapixel photo's time.
+        // Huffman tables optimized for the picture: 3 to 6 % fewer bytes on the samples at 224 pixels, for about 1 % of the
+        // time of a 12-megapixel photo.
         encoder.set_optimize_coding(true);
         if how.progressive {
             encoder.set_progressive_mode();
@@ -280,7 +281,7 @@ pub(super) fn encode(
             if let Some(icc) = &metadata.icc
                 && icc.len() <= 255 * PROFILE_PART
             {
-                // Numbered from 1, each with how many there are.
+                // Numbered from 1, each with the count.
                 let parts = icc.chunks(PROFILE_PART);
                 let count = parts.len() as u8;
                 for (number, part) in (1..=count).zip(parts) {

@@ -1,24 +1,24 @@
-//! A JPEG at some eighths of its size, each component at a scale of its own.
+//! Decodes a JPEG at 2 to 8 eighths of its size, each component at its own scale.
 //!
-//! What a decode yields is resized afterwards, so nothing is gained by chroma that is enlarged to the size of luma in between:
-//! libjpeg does that at five to seven eighths of 4:2:0, by a transform to 10 to 14 pixels per side, and it was a quarter of the time
-//! of a small photo. Here chroma comes out with the pixels it has, and is resized by itself. The inverse transform is compiled for
-//! AVX2 as well, where mozjpeg has no vectors without an assembler. A photo of 640×480 takes 620 instead of 1240 µs
-//! at six eighths, and then 270 instead of 200 to be resized to 224×168 (one core, 75 kB at quality 85).
+//! The result is resized afterwards, so enlarging chroma to the size of luma first gains nothing. libjpeg does that at five
+//! to seven eighths of 4:2:0, by a transform to 10 to 14 pixels per side, which took a quarter of the time of a small photo.
+//! Here chroma keeps its pixels and is resized separately. The inverse transform is also compiled for AVX2; mozjpeg has no
+//! vectors without an assembler. A photo of 640×480 takes 620 instead of 1240 µs at six eighths, and then 270 instead of
+//! 200 µs to be resized to 224×168 (one core, 75 kB at quality 85).
 //!
-//! Samples are those of libjpeg but for the rounding (a test compares them), unless it takes the mean of neighbours: at two and four
-//! eighths.
+//! Samples equal libjpeg's up to rounding (a test compares them), except at two and four eighths, where libjpeg averages
+//! neighbours.
 
 use super::super::error::ImageError;
 use super::super::meta::Chroma;
 use super::super::pixels::{Color, Pixels, Samples};
 use super::super::resample::take_buffer;
 use super::super::size::Region;
-use super::frame::{Block, Frame, TURNED};
+use super::frame::{Block, Frame, TRANSPOSED};
 use super::huffman::{Bits, Values};
 use super::inverse::{SIDE, Square, flat, inverse};
 
-/// Luma, or blue and red in turn, with pixels of their own size.
+/// Samples of luma, or of Cb and Cr interleaved.
 struct Plane {
     /// Pixels per block side.
     side: usize,
@@ -26,20 +26,20 @@ struct Plane {
     channels: usize,
     width: usize,
     height: usize,
-    /// Samples of a row, those of whole MCUs.
+    /// Samples per row, of whole MCUs.
     stride: usize,
     samples: Vec<u8>,
 }
 
 /// How a component is decoded.
 struct Decoding {
-    /// What to multiply coefficients by, column by column.
+    /// Dequantization factors, column by column.
     quant: [f32; 64],
     values: Values,
 }
 
-/// Luma of the whole picture at so many eighths, 2 to 8, and chroma, if there is any, with no more pixels; `region` of the
-/// picture is to become one. `None` if the file is not of the kind this is made for; an error if there is no memory for it.
+/// Decodes luma at `eighths`, 2 to 8, and chroma, if any, with at most as many pixels; `region` of the picture becomes the
+/// result. `None` if the file is not supported here; an error if memory cannot be allocated.
 pub(super) fn decode(
     input: &[u8],
     eighths: u32,
@@ -62,7 +62,7 @@ pub(super) fn decode(
     let (across, down) = frame.sampling();
     let side = eighths as usize;
     let luma = Plane::new(&frame, side, 1, (across, down))?;
-    // As many pixels as luma, as far as it has them. Where it is halved in one direction alone, that one has to do.
+    // As many pixels as luma, if chroma has them; limited by the direction with less subsampling.
     let chroma_side = (side * across.min(down)).min(SIDE);
     let chroma = match frame.components.len() {
         1 => None,
@@ -104,7 +104,7 @@ pub(super) fn decode(
 }
 
 impl Plane {
-    /// For components that have so many blocks in an MCU, across and down.
+    /// A plane for components with this number of blocks per MCU, across and down.
     fn new(
         frame: &Frame,
         side: usize,
@@ -127,7 +127,7 @@ impl Plane {
         })
     }
 
-    /// N × N samples from this place on.
+    /// Writes N × N samples from offset `at` on.
     #[inline(always)]
     fn put<const N: usize>(&mut self, at: usize, square: &Square) -> Option<()> {
         for (row, from) in square.iter().enumerate().take(N) {
@@ -138,7 +138,7 @@ impl Plane {
         Some(())
     }
 
-    /// N × N pairs from this place on.
+    /// Writes N × N pairs from offset `at` on.
     #[inline(always)]
     fn put_pairs<const N: usize>(
         &mut self,
@@ -156,7 +156,7 @@ impl Plane {
         Some(())
     }
 
-    /// Without what fills the last MCUs beyond the picture.
+    /// Removes the padding of the last MCUs beyond the picture.
     fn trimmed(mut self) -> Self {
         let row = self.width * self.channels;
         if row < self.stride {
@@ -171,12 +171,12 @@ impl Plane {
     }
 }
 
-/// The planes as far as they are decoded.
+/// The planes during decoding.
 struct Scan<'a> {
     decodings: &'a [Decoding],
     luma: Plane,
     chroma: Option<Plane>,
-    /// Of the block of blue that waits for that of red.
+    /// The last block of Cb, until that of Cr is decoded.
     blue: Square,
 }
 
@@ -202,11 +202,11 @@ impl Scan<'_> {
     /// Decodes a block to N × N samples.
     #[inline(always)]
     fn shown<const N: usize>(&mut self, block: &Block<'_>, bits: &mut Bits<'_>) -> Option<()> {
-        /// Up to this one, in the order of the data, coefficients lie in the first four rows and columns.
+        /// Coefficients up to this index, in zigzag order, are in the first four rows and columns.
         const IN_FOUR: usize = 9;
         let Decoding { quant, values } = self.decodings.get(block.component)?;
         let mut coefficients = [0; 64];
-        let last = bits.ac(block.ac, values, &mut coefficients, &TURNED)?;
+        let last = bits.ac(block.ac, values, &mut coefficients, &TRANSPOSED)?;
         coefficients[0] = block.dc as i16;
         let square = match last {
             0 => flat(f32::from(coefficients[0]) * quant[0]),

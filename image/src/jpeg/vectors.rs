@@ -1,10 +1,10 @@
-//! Loops with the vectors of the processor at hand.
+//! Vector instructions of the processor.
 
 #[cfg(target_arch = "x86_64")]
 use fearless_simd::{Level, Simd};
 
-/// Does it with the instructions of AVX2 and its time, where this processor has them. What is `#[inline(always)]` all the way down is
-/// compiled for them and once more without. With those of AVX-512 the same loops took half as long again.
+/// Runs `work` compiled for AVX2 if this processor has it. Code that is `#[inline(always)]` all the way down is compiled both
+/// with and without AVX2. With AVX-512 the same loops took half as long again.
 #[inline(always)]
 pub(super) fn vectorized<T>(work: impl FnOnce() -> T) -> T {
     #[cfg(target_arch = "x86_64")]
