@@ -1,5 +1,5 @@
-//! The pixels that go to the encoder, against a full decode by another decoder and a Lanczos3 in
-//! double precision written here: SSIM of at least 0.98 and PSNR of at least 36 dB.
+//! Compares the pixels before encoding with a full decode by another decoder and a Lanczos3 filter in double precision,
+//! written here: SSIM of at least 0.98 and PSNR of at least 36 dB.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use arenite_image::{Color, Filter, Fit, Plan, Region, ResizeSpec, Samples, resize_to_pixels};
@@ -11,7 +11,7 @@ mod asked;
 const SSIM: f64 = 0.98;
 const PSNR: f64 = 36.0;
 
-/// Everything decoded, turned upright, in sRGB, nothing scaled.
+/// Decodes at full size, upright and in sRGB.
 fn full_decode(file: &[u8]) -> RgbImage {
     let reader = ImageReader::new(std::io::Cursor::new(file))
         .with_guessed_format()
@@ -35,7 +35,7 @@ fn full_decode(file: &[u8]) -> RgbImage {
     picture
 }
 
-/// For each output sample: the first source sample and the weights, which sum to 1.
+/// Per output sample: the first source sample and the weights, whose sum is 1.
 fn lanczos3(len: usize, start: f64, span: f64, out: usize) -> Vec<(usize, Vec<f64>)> {
     let scale = (span / out as f64).max(1.0);
     let sinc = |x: f64| if x == 0.0 { 1.0 } else { x.sin() / x };
@@ -61,7 +61,7 @@ fn lanczos3(len: usize, start: f64, span: f64, out: usize) -> Vec<(usize, Vec<f6
         .collect()
 }
 
-/// `region` of the picture at the plan's size, three channels, rounded to 8 bits.
+/// Resizes the plan's region to its size: three channels, rounded to 8 bits.
 fn reference(picture: &RgbImage, plan: &Plan) -> Vec<u8> {
     let (w, h) = (picture.width() as usize, picture.height() as usize);
     let Region {
@@ -101,7 +101,7 @@ fn reference(picture: &RgbImage, plan: &Plan) -> Vec<u8> {
         .collect()
 }
 
-/// Peak signal to noise over all three channels, in dB.
+/// Peak signal-to-noise ratio over all three channels, in dB.
 fn psnr(a: &[u8], b: &[u8]) -> f64 {
     let square: f64 = a
         .iter()
@@ -111,8 +111,7 @@ fn psnr(a: &[u8], b: &[u8]) -> f64 {
     10.0 * (255.0f64.powi(2) / (square / a.len() as f64)).log10()
 }
 
-/// Mean structural similarity of luminance: 11×11 Gaussian windows of 1.5 pixels, as its authors
-/// define it (Wang et al. 2004).
+/// Mean structural similarity of luminance: 11×11 Gaussian windows with σ = 1.5 pixels (Wang et al. 2004).
 fn ssim(a: &[u8], b: &[u8], width: usize, height: usize) -> f64 {
     const RADIUS: usize = 5;
     let luma = |pixels: &[u8]| -> Vec<f64> {
@@ -188,13 +187,13 @@ fn check(name: &str, file: &[u8], sizes: &[&str]) -> (f64, f64) {
 }
 
 #[test]
-fn samples_look_like_a_full_decode() {
+fn sample_photos_match_a_full_decode() {
     let mut seen = 0;
     for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../samples")).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|e| e == "jpg" || e == "png") {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            // Each takes another scale of the decoder for most.
+            // Most sizes need different scales of the decoder.
             let sizes = ["90x90", "224x224", "350x350"];
             check(&name, &std::fs::read(&path).unwrap(), &sizes);
             seen += 1;
@@ -206,7 +205,7 @@ fn samples_look_like_a_full_decode() {
 /// A photo from each sample as the bench `resize-12mp` makes it, by the very same function; with `ARENITE_PHOTOS=100`
 /// all those that it makes. Of the first 15 the worst were an SSIM of 0.9983 (photos 3 and 8) and a PSNR of 50.2 dB (photo 12).
 #[test]
-fn the_photos_of_the_bench_look_like_a_full_decode() {
+fn the_photos_of_the_bench_match_a_full_decode() {
     use arenite_bench::photos;
 
     let check = |number| {
@@ -216,7 +215,7 @@ fn the_photos_of_the_bench_look_like_a_full_decode() {
     let count = asked::photos(photos::KINDS);
     let numbers: Vec<u64> = (0..count).collect();
     let mut worst = (f64::INFINITY, f64::INFINITY);
-    // Each takes a hundred megabytes.
+    // Each needs a hundred megabytes.
     for some in numbers.chunks(photos::KINDS as usize) {
         worst = std::thread::scope(|scope| {
             let checks = some
@@ -234,9 +233,9 @@ fn the_photos_of_the_bench_look_like_a_full_decode() {
     assert!(count > 0, "there is nothing to look at");
 }
 
-/// Another encoder's JPEG with more noise than those of the bench, to a size that takes another scale of the decoder.
+/// A JPEG by another encoder, with more noise than those of the bench, resized at another scale of the decoder.
 #[test]
-fn a_noisy_large_photo_looks_like_a_full_decode() {
+fn a_noisy_large_photo_matches_a_full_decode() {
     let sample = std::fs::read(concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../samples/hubble-deep-field.jpg"

@@ -1,10 +1,9 @@
-//! A service on tokio that makes thumbnails of whatever people upload:
+//! A service on tokio that makes thumbnails of uploads:
 //! `cargo run --release --example async_server [UPLOADS]`.
 //!
-//! Everything but the pictures happens in one thread: the event loop. Pictures are decoded in worker processes without
-//! rights, each for a limited time and with limited memory. How many bytes of uploads are in hand is limited, and so is how
-//! many of those are under way; who comes beyond that waits without holding up anybody. Even the copy into the arena is made
-//! beside the loop. What breaks a decoder costs the request it came with.
+//! One thread runs the event loop. Pictures are decoded in sandboxed worker processes, with a time limit and a memory limit
+//! each. The bytes of uploads in memory are limited, and so are those being processed; further uploads wait without blocking
+//! others. The copy into the arena happens outside the loop. An upload that breaks the decoder fails its own request only.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,22 +22,21 @@ use tokio::sync::{Semaphore, oneshot};
 
 /// The longest upload.
 const MOST_BYTES: usize = 16 << 20;
-/// What comes before it.
+/// The longest head of a request.
 const LONGEST_HEAD: usize = 64 << 10;
-/// Bytes of uploads that are in hand, from the first byte of a body to its answer: the longest fits. What is admitted is a
-/// part of these; the others are still being read, or wait.
-const IN_HAND: usize = 2 * MOST_BYTES;
-/// For reading one upload, so that who sends nothing keeps no room from others.
-const READING: Duration = Duration::from_secs(60);
-/// Bytes of the requests whose pictures are under way.
+/// Bytes of uploads in memory, from the first byte of a body to its response: the longest fits. Some of them are admitted,
+/// the others are still being read, or wait.
+const IN_MEMORY: usize = 2 * MOST_BYTES;
+/// Time limit for reading an upload: a client that sends nothing must not block others.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes of the requests that the engine processes at a time.
 const ADMITTED: usize = 8 << 20;
-/// For one picture.
+/// Time limit for a picture.
 const DEADLINE: Duration = Duration::from_secs(2);
-/// How long whoever counts the rounds of a loop sleeps in it.
-const ROUND: Duration = Duration::from_millis(1);
+/// The sleep between two ticks of a counter of loop iterations.
+const TICK: Duration = Duration::from_millis(1);
 
-/// A thumbnail of a picture. Some uploads stand for what breaks decoders written in C: they hang, crash, or take all the
-/// memory there is.
+/// A thumbnail of a picture. Some uploads simulate bugs of decoders in C: they hang, crash, or exhaust memory.
 fn thumbnail(upload: &[u8]) -> Result<Array<u8>, String> {
     match upload {
         [b'h', b'a', b'n', b'g', ..] => loop {
@@ -53,35 +51,35 @@ fn thumbnail(upload: &[u8]) -> Result<Array<u8>, String> {
     Array::try_from_slice(&small.bytes).map_err(|full| full.to_string())
 }
 
-/// What requests are answered from.
+/// The state of the service.
 struct Service {
     engine: Engine,
-    /// Bytes that may still be taken in hand.
+    /// Bytes of uploads that may still be read.
     room: Semaphore,
-    /// Each upload that was looked at, in the order of the answers.
+    /// The processed uploads, in the order of the responses.
     log: Mutex<Vec<Answered>>,
-    /// How often the loop came round.
-    rounds: AtomicU64,
-    /// How often a loop in a thread of its own did, which has nothing else to do.
-    free_rounds: AtomicU64,
+    /// Ticks of the event loop.
+    ticks: AtomicU64,
+    /// Ticks of an idle loop on another thread.
+    idle_ticks: AtomicU64,
 }
 
-/// An upload with its answer.
+/// A processed upload.
 #[derive(Debug)]
 struct Answered {
     status: u16,
     bytes: usize,
-    /// How often the loop came round while it waited for a worker, and for what that made of it.
-    rounds: u64,
-    /// How often the loop with nothing to do came round meanwhile.
-    free_rounds: u64,
+    /// Ticks of the event loop while the upload was processed.
+    ticks: u64,
+    /// Ticks of the idle loop in the same time.
+    idle_ticks: u64,
 }
 
 impl Service {
-    /// What a request is answered with, the upload being a part of it.
+    /// Responds to a request whose upload is at `upload`.
     async fn answer(self: &Arc<Self>, request: Vec<u8>, upload: Range<usize>) -> (u16, Vec<u8>) {
         let bytes = upload.len();
-        // Megabytes are copied, into memory that may have to be fetched first: not in the loop.
+        // Copies megabytes, possibly into memory that is not mapped yet: outside the event loop.
         let service = Arc::clone(self);
         let copied =
             tokio::task::spawn_blocking(move || service.engine.from_slice(&request[upload]));
@@ -93,8 +91,8 @@ impl Service {
             .job(thumbnail, (picture,))
             .deadline(DEADLINE)
             .submit_async();
-        let before = (self.rounds.load(Relaxed), self.free_rounds.load(Relaxed));
-        // First until there is room for its bytes beside those of others, and then for the thumbnail.
+        let before = (self.ticks.load(Relaxed), self.idle_ticks.load(Relaxed));
+        // Waits for admission, then for the thumbnail.
         let answer = match job.await.await {
             Ok(picture) => (200, picture.to_vec()),
             Err(error) => {
@@ -111,13 +109,13 @@ impl Service {
         log.push(Answered {
             status: answer.0,
             bytes,
-            rounds: self.rounds.load(Relaxed) - before.0,
-            free_rounds: self.free_rounds.load(Relaxed) - before.1,
+            ticks: self.ticks.load(Relaxed) - before.0,
+            idle_ticks: self.idle_ticks.load(Relaxed) - before.1,
         });
         answer
     }
 
-    /// One request: its head, `Content-Length` bytes, an answer.
+    /// Serves one request: a head, `Content-Length` bytes, a response.
     async fn serve(self: &Arc<Self>, mut peer: TcpStream) -> io::Result<()> {
         let mut request = Vec::new();
         let body = loop {
@@ -136,7 +134,7 @@ impl Service {
         let length: Option<usize> = length.and_then(|length| length.trim().parse().ok());
         let (status, answer) = match length {
             Some(length) if length <= MOST_BYTES => {
-                // Given back with the answer. Whose turn it is not yet is not read: TCP holds the client up.
+                // Held until the response. A body is not read before: TCP slows the client down.
                 let room = self.room.acquire_many(length as u32).await;
                 let _room = room.map_err(io::Error::other)?;
                 let read = async {
@@ -145,7 +143,7 @@ impl Service {
                     }
                     Ok::<_, io::Error>(())
                 };
-                tokio::time::timeout(READING, read).await??;
+                tokio::time::timeout(READ_TIMEOUT, read).await??;
                 self.answer(request, body..body + length).await
             }
             Some(_) => (413, Vec::new()),
@@ -167,7 +165,7 @@ async fn read_some(peer: &mut TcpStream, request: &mut Vec<u8>) -> io::Result<()
     }
 }
 
-/// A client: the status of the answer, and its body.
+/// Uploads as a client; returns the status and the body of the response.
 async fn upload(port: u16, body: &[u8]) -> io::Result<(u16, Vec<u8>)> {
     let mut peer = TcpStream::connect(("127.0.0.1", port)).await?;
     let head = format!("POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n", body.len());
@@ -188,10 +186,10 @@ async fn upload(port: u16, body: &[u8]) -> io::Result<(u16, Vec<u8>)> {
     Ok((status, answer.split_off(start)))
 }
 
-/// 65 bytes that claim to be a picture of 3.6 gigapixels.
+/// A PNG of 65 bytes that announces 3.6 gigapixels.
 fn bomb() -> Vec<u8> {
     let side = 60_000u32.to_be_bytes();
-    // Grey, eight bits, not interlaced; and pixels that end where they begin.
+    // Grey, eight bits, not interlaced, without pixel data.
     let header = [&side[..], &side, &[8, 0, 0, 0, 0]].concat();
     let pixels = [0x78, 1, 3, 0, 0, 0, 0, 1];
     let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
@@ -210,32 +208,31 @@ fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, byte)
 }
 
-/// The same upload with zeros behind it, which no decoder looks at.
+/// The upload followed by zeros, which decoders ignore.
 fn padded(upload: &[u8], bytes: usize) -> Vec<u8> {
     let mut padded = upload.to_vec();
     padded.resize(bytes, 0);
     padded
 }
 
-/// Counts how often the loop it is in comes round, and returns the longest time for which it did not.
-async fn count_rounds(rounds: &AtomicU64, mut over: oneshot::Receiver<()>) -> Duration {
+/// Counts the ticks of the loop it runs on; returns the longest time between two of them.
+async fn count_ticks(ticks: &AtomicU64, mut over: oneshot::Receiver<()>) -> Duration {
     let (mut longest, mut last) = (Duration::ZERO, Instant::now());
     while over.try_recv() == Err(oneshot::error::TryRecvError::Empty) {
-        tokio::time::sleep(ROUND).await;
+        tokio::time::sleep(TICK).await;
         longest = longest.max(last.elapsed());
         last = Instant::now();
-        rounds.fetch_add(1, Relaxed);
+        ticks.fetch_add(1, Relaxed);
     }
     longest
 }
 
-/// The loop of the service if it had nothing to do, on the same machine at the same time. It ends when the other end of
-/// `over` is dropped, whoever drops it.
-fn count_free_rounds(service: &Service, over: oneshot::Receiver<()>) -> io::Result<()> {
+/// Counts the ticks of an idle loop on the same machine at the same time. Ends when the sender of `over` is dropped.
+fn count_idle_ticks(service: &Service, over: oneshot::Receiver<()>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()?;
-    runtime.block_on(count_rounds(&service.free_rounds, over));
+    runtime.block_on(count_ticks(&service.idle_ticks, over));
     Ok(())
 }
 
@@ -244,16 +241,16 @@ async fn run(engine: Engine, uploads: usize) -> Result<(), Box<dyn std::error::E
     let port = listener.local_addr()?.port();
     let service = Arc::new(Service {
         engine,
-        room: Semaphore::new(IN_HAND),
+        room: Semaphore::new(IN_MEMORY),
         log: Mutex::default(),
-        rounds: AtomicU64::new(0),
-        free_rounds: AtomicU64::new(0),
+        ticks: AtomicU64::new(0),
+        idle_ticks: AtomicU64::new(0),
     });
     let serving = Arc::clone(&service);
     let server = tokio::spawn(async move {
         while let Ok((peer, _)) = listener.accept().await {
             let service = Arc::clone(&serving);
-            // A client that goes away ends its own request.
+            // A client that disconnects ends only its own request.
             tokio::spawn(async move { service.serve(peer).await.ok() });
         }
     });
@@ -277,21 +274,21 @@ async fn run(engine: Engine, uploads: usize) -> Result<(), Box<dyn std::error::E
 
     let (end, over) = oneshot::channel();
     let watched = Arc::clone(&service);
-    let watch = tokio::spawn(async move { count_rounds(&watched.rounds, over).await });
+    let watch = tokio::spawn(async move { count_ticks(&watched.ticks, over).await });
     let (free_end, over) = oneshot::channel();
     let watched = Arc::clone(&service);
-    let free = std::thread::spawn(move || count_free_rounds(&watched, over));
+    let free = std::thread::spawn(move || count_idle_ticks(&watched, over));
     let start = Instant::now();
     let send = |body: Vec<u8>| tokio::spawn(async move { upload(port, &body).await });
-    // What one takes is known from the first.
+    // The first request shows the engine the cost of a job.
     assert_eq!(send(photos[0].clone()).await??.0, 200);
-    // One hangs, and the others come while it does.
+    // One upload hangs while the others arrive.
     let hanging = send(hang.clone());
     while service.engine.stats().admitted < hang.len() as u64 && !hanging.is_finished() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert_eq!(send(photos[0].clone()).await??.0, 200);
-    // A bomb is found out by its header: nothing is unpacked, and no worker is lost.
+    // A bomb is rejected by its header: nothing is decompressed, and no worker is lost.
     let (status, why) = send(bomb()).await??;
     let why = String::from_utf8_lossy(&why);
     assert!(status == 422 && why.contains("3600000000 pixels"), "{why}");
@@ -312,7 +309,7 @@ async fn run(engine: Engine, uploads: usize) -> Result<(), Box<dyn std::error::E
     free.join().expect("nothing panics there")?;
     server.abort();
 
-    // A hoard; a bomb, a torn picture and none at all; a crash; a hang. Nothing else was lost.
+    // The hoard; the bomb, the torn picture and the invalid one; the crash; the hang. All others succeeded.
     let expected = [(200, uploads + 1), (413, 1), (422, 3), (500, 1), (504, 1)];
     assert_eq!(answers, BTreeMap::from(expected));
     let log = service.log.lock().expect("nothing panics with the log");
@@ -320,47 +317,47 @@ async fn run(engine: Engine, uploads: usize) -> Result<(), Box<dyn std::error::E
         let mut log = log.iter();
         log.position(|entry| (entry.status, entry.bytes) == (status, bytes))
     };
-    // The loop never waits for a worker: others were answered before the one that hung for all its time.
+    // The loop does not wait for a worker: other requests got responses during the hang.
     let hung = answered(504, hang.len()).expect("it has been answered");
     let before = log[..hung]
         .iter()
         .filter(|entry| entry.status == 200)
         .count();
-    assert!(before > 1, "nobody was served beside what hangs: {log:?}");
-    // And it came round all the time, although a picture was being decoded: about as often as one that has nothing to do. A
-    // busy machine holds up both. Blocked by a job or two, it would hardly come round at all.
+    assert!(before > 1, "no request was served during the hang: {log:?}");
+    // The loop kept running during the hang, about as often as the idle one; a busy machine slows both. Blocked by a job or
+    // two, it would hardly have ticked.
     let Answered {
-        rounds,
-        free_rounds,
+        ticks,
+        idle_ticks,
         ..
     } = log[hung];
     assert!(
-        free_rounds > 0 && rounds * 4 >= free_rounds,
-        "{rounds} of {free_rounds} times"
+        idle_ticks > 0 && ticks * 4 >= idle_ticks,
+        "{ticks} of {idle_ticks} times"
     );
-    // Together these are more than is admitted: one had to wait, and whoever came after it.
+    // Together these exceed the admission limit: one had to wait, with all requests after it.
     assert!(
         answered(200, large.len()) > Some(hung),
-        "they were under way at the same time: {log:?}"
+        "they were processed at the same time: {log:?}"
     );
     let replaced = service.engine.stats().restarts();
     assert_eq!(
         replaced, 3,
-        "the hang, the crash and the hoard took a worker each"
+        "the hang, the crash and the hoard each killed a worker"
     );
     println!(
-        "{} thumbnails, {before} of them while one hung, and {} failures in {took:.1?}; {replaced} workers were replaced",
+        "{} thumbnails, {before} of them during the hang, and {} failures in {took:.1?}; {replaced} workers were replaced",
         answers[&200],
         log.len() - answers[&200],
     );
     println!(
-        "the loop came round {rounds} times while it hung, a free one {free_rounds} times, after {longest:.1?} at the latest"
+        "during the hang the loop ticked {ticks} times, an idle one {idle_ticks} times; the longest pause was {longest:.1?}"
     );
     Ok(())
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // First of all: before the runtime.
+    // First, before the runtime.
     arenite::init();
     let uploads = std::env::args().nth(1).and_then(|count| count.parse().ok());
     let engine = Engine::builder()

@@ -1,16 +1,16 @@
-//! A lazy pipeline over pictures, and what it looked like when it ran:
+//! A lazy pipeline over pictures, and a drawing of its run:
 //! `cargo run --release --example graph [--svg FILE] [PHOTO…]`.
 //!
-//! How sharp is each photo, and which is the sharpest? Nothing runs while the graph is described. What is asked for runs
-//! once, side by side; steps that only take over each other's values are one job; a file that breaks the decoder costs what
-//! depends on it and nothing else.
+//! How sharp is each photo, and which is the sharpest? Describing the graph runs nothing. The requested nodes then run once,
+//! in parallel; steps that only pass values on are fused into one job; a file that breaks the decoder fails only the nodes
+//! that depend on it.
 
 use std::path::PathBuf;
 
 use arenite::{Array, Engine, Graph, JobErrorKind};
 use arenite_image::{ResizeSpec, resize_to_pixels};
 
-/// Rows by columns by channels, at most so many pixels on a side.
+/// Decodes to rows × columns × channels, at most `side` pixels per side.
 fn decode(file: &[u8], side: u32) -> Result<Array<u8>, Box<dyn std::error::Error>> {
     let spec = ResizeSpec::new(format!("{side}x{side}>").parse()?);
     Ok(resize_to_pixels(file, &spec)?.to_array()?)
@@ -28,7 +28,7 @@ fn grey(pixels: &Array<u8>) -> Array<f32> {
     })
 }
 
-/// Each pixel is the mean of those around it.
+/// Replaces each pixel by the mean of its neighbourhood.
 fn blur(picture: &Array<f32>, radius: usize) -> Array<f32> {
     let shape = picture.shape();
     let (height, width) = (shape.rows(), shape.row_len().unwrap_or(0));
@@ -44,7 +44,7 @@ fn blur(picture: &Array<f32>, radius: usize) -> Array<f32> {
     })
 }
 
-/// What blurring takes away.
+/// The detail that blurring removes.
 fn difference(sharp: &[f32], blurred: &[f32]) -> Array<f32> {
     Array::from_fn(sharp.len(), |i| (sharp[i] - blurred[i]).abs())
 }
@@ -57,13 +57,13 @@ fn larger(a: f64, b: f64) -> f64 {
     a.max(b)
 }
 
-/// What the nodes of a picture say, with their seconds.
+/// The texts of the nodes in the drawing, with their seconds.
 fn times(svg: &str) -> Vec<(f64, &str)> {
     let texts = svg
         .split("</text>")
         .filter_map(|before| before.rsplit('>').next());
-    let seconds = |said: &str| {
-        let (number, unit) = said.split_at(said.find(|c: char| c.is_alphabetic())?);
+    let seconds = |text: &str| {
+        let (number, unit) = text.split_at(text.find(|c: char| c.is_alphabetic())?);
         let number: f64 = number.parse().ok()?;
         Some(match unit.split([' ', ',']).next()? {
             "s" => number,
@@ -73,8 +73,8 @@ fn times(svg: &str) -> Vec<(f64, &str)> {
             _ => return None,
         })
     };
-    let said = texts.filter(|said| said.contains(", worker 0") || said.contains(", worker 1"));
-    said.filter_map(|said| Some((seconds(said)?, said)))
+    let timed = texts.filter(|text| text.contains(", worker 0") || text.contains(", worker 1"));
+    timed.filter_map(|text| Some((seconds(text)?, text)))
         .collect()
 }
 
@@ -105,17 +105,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for path in &paths {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let file = engine.read_file(path)?;
-        // A picture that takes its worker with it has another try.
+        // A picture that crashes its worker is retried.
         let pixels = graph.job(decode, (&file, 256)).name(name).retries(1).add();
         let grey = graph.add(grey, (&pixels,));
-        // From here to the score each value is taken by the next step alone.
+        // From here to the score, each value is used by the next step only.
         let blurred = graph.add(blur, (&grey, 2));
         let edges = graph.add(difference, (&grey, &blurred));
         scores.push(graph.add(mean, (&edges,)));
-        // Nobody asks for this one, so it never runs.
+        // Not requested, so it never runs.
         let _unused = graph.add(blur, (&grey, 20));
     }
-    // A file that is no picture leaves this without a value, and the others as they are.
+    // A file that is not a picture fails this node, but not the other scores.
     let Some(mut best) = scores
         .first()
         .map(|first| graph.add(larger, (first, first)))
@@ -158,20 +158,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             println!("the sharpest: {best:.2}");
             assert_eq!(best, sharpest);
         }
-        Err(error) => println!("the sharpest is not known: {error}"),
+        Err(error) => println!("the sharpest is unknown: {error}"),
     }
     assert!(sharpest > 0.0, "none of the files is a photo");
 
     let svg = report.svg();
     assert!(svg.starts_with("<svg") && svg.contains("not needed"));
-    // Each node that has run says how long and where, also the last two steps of a photo, which are one job.
+    // Each node that has run shows its time and worker, also the last two steps of a photo, which are one job.
     let times = times(&svg);
     assert!(times.len() >= 5 * good, "{times:?}");
     assert!(
-        !times.iter().any(|(_, said)| said.contains(" with ")),
+        !times.iter().any(|(_, text)| text.contains(" with ")),
         "{times:?}"
     );
-    // What took longest is the warmest.
+    // The slowest node has the warmest colour.
     let longest = times
         .iter()
         .map(|(seconds, _)| *seconds)
@@ -182,7 +182,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{} jobs were busy for {:.1?}", report.jobs(), report.busy());
     if let Some(path) = svg_to {
         std::fs::write(&path, svg)?;
-        println!("drawn in {}", path.display());
+        println!("drawing written to {}", path.display());
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Where the time of one picture goes: `cargo run --release --example image_speed [FILE [SIZE]]`.
-//! With a size, only that is made, 300 times: for a profiler.
+//! Where the time for one picture goes: `cargo run --release --example image_speed [FILE [SIZE]]`.
+//! With a size, only this size is made, 300 times: for a profiler.
 //!
 //! Without a file it makes a 12-megapixel JPEG from a sample: enlarged, with seeded noise, quality 85.
 
@@ -97,7 +97,7 @@ fn best<T>(mut work: impl FnMut() -> Result<T, arenite_image::ImageError>) -> Du
     let mut best = Duration::MAX;
     for _ in 0..15 {
         let start = Instant::now();
-        work().expect("the picture is whole");
+        work().expect("the picture is valid");
         best = best.min(start.elapsed());
     }
     best

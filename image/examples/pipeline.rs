@@ -1,15 +1,15 @@
-//! From photos to figures, in two steps that share their memory:
+//! Statistics of photos, in two steps that share their memory:
 //! `cargo run --release --example pipeline [PHOTO…]`.
 //!
-//! The bytes of each file are read straight into the arena. One worker decodes them, and counts in the pixels without
-//! that these ever leave it. A file that breaks the decoder costs that file and nothing else.
+//! The bytes of each file are read directly into the arena. One worker decodes them and computes statistics of the pixels,
+//! which never leave it. A file that breaks the decoder fails only itself.
 
 use std::path::PathBuf;
 
 use arenite::{Array, Engine, JobError, JobErrorKind};
 use arenite_image::{ResizeSpec, resize_to_pixels};
 
-/// Rows by columns by channels, at most 512 pixels on a side.
+/// Decodes to rows × columns × channels, at most `side` pixels per side.
 fn decode(file: &[u8], side: u32) -> Result<Array<u8>, Box<dyn std::error::Error>> {
     let spec = ResizeSpec::new(format!("{side}x{side}>").parse()?);
     Ok(resize_to_pixels(file, &spec)?.to_array()?)
@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         paths.sort();
     }
 
-    // All are on their way before the first answer is asked for. What lies between the two steps stays in the worker.
+    // Submits all jobs before waiting for the first. The values between the two steps stay in the worker.
     let jobs = paths.iter().map(|path| {
         let file = engine.read_file(path)?;
         Ok(engine
@@ -89,7 +89,7 @@ fn median(histogram: &[u64]) -> usize {
         .unwrap_or(0)
 }
 
-/// What a person wants to know: that it is no picture, or that it brought a worker down.
+/// The reason for the user: not a picture, or a crash of the decoder.
 fn reason(error: &JobError) -> String {
     match error.kind() {
         JobErrorKind::Returned(why) => why.to_string(),

@@ -352,7 +352,7 @@ mod tests {
                     [] => assert_eq!(exif.len(), 92),
                     _ => assert!(exif.len() == before.len() && exif.ends_with(behind)),
                 }
-                // Nothing is left to do.
+                // A second call changes nothing.
                 let mut again = exif.clone();
                 describe(&mut again, (200, 70_000));
                 assert_eq!(again, exif);
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_side_that_needs_more_room_has_it() {
+    fn a_side_beyond_16_bits_becomes_a_long() {
         let mut exif = camera(false, b"");
         describe(&mut exif, (70_000, 9));
         let tiff = Tiff {
@@ -373,10 +373,10 @@ mod tests {
     }
 
     #[test]
-    fn a_thumbnail_in_strips_goes_and_a_value_that_lists_share_stays() {
+    fn a_thumbnail_in_strips_is_removed_and_a_shared_value_stays() {
         let mut camera = Writer::new(false);
         camera.long(8);
-        // At 8: one entry, whose value lies at 76, behind the second list. At 26: four entries.
+        // At 8: one entry, whose value is at 76, after the second list. At 26: four entries.
         camera.list(&[(0x011a, 5, 76)], 26);
         camera.list(
             &[
@@ -392,7 +392,7 @@ mod tests {
         camera.exif.resize(76, 0);
         camera.long(72);
         camera.long(1);
-        // The strips' places, and in their entry their sizes.
+        // The offsets of the strips, and their sizes in the entry.
         camera.long(92);
         camera.long(96);
         camera.exif[26 + 2 + 12 + 8..][..4].copy_from_slice(&[4, 0, 4, 0]);
@@ -405,9 +405,9 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_a_thumbnail_is_taken_away() {
+    fn only_the_thumbnail_is_removed() {
         let whole = camera(false, b"");
-        // The place of the next list, or of the thumbnail, is that of something else.
+        // The offset of the next list, or of the thumbnail, points to other data.
         for (at, elsewhere) in [
             (46, [0, 4, 8, 20, 50, 60, 88, 200]),
             (92 + 2 + 12 + 8, [0, 4, 8, 20, 50, 60, 88, 1_000_000]),
@@ -417,7 +417,7 @@ mod tests {
                 broken[at..at + 4].copy_from_slice(&u32::to_le_bytes(place));
                 let mut after = broken.clone();
                 describe(&mut after, (4000, 3000));
-                // All but the link, and the side that was short before.
+                // Only the link and the side that was a short change.
                 assert_eq!(after[..46], broken[..46], "{at}: {place}");
                 assert_eq!(after[66..88], broken[66..88], "{at}: {place}");
             }
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_ones_are_left_or_changed_and_nothing_else_happens() {
+    fn invalid_exif_does_not_panic() {
         let whole = camera(true, b"");
         for cut in 0..whole.len() {
             describe(&mut whole[..cut].to_vec(), (5, 5));
@@ -441,7 +441,7 @@ mod tests {
     }
 
     impl Writer {
-        /// A list of entries of eight bytes each, which lie one behind the other; the first may be the number of another one.
+        /// A list of entries with consecutive values of eight bytes each; the first entry may be replaced by another.
         fn crowd(&mut self, entries: u16, values: u32, first: Option<(u16, u32)>, next: u32) {
             let mut list: Vec<_> = (0..u32::from(entries))
                 .map(|index| (0x9000, 5, values + index * 8))
@@ -453,9 +453,9 @@ mod tests {
         }
     }
 
-    /// Compared with each other one by one, these take minutes.
+    /// Comparing each entry with each other would take minutes.
     #[test]
-    fn crowds_of_entries_are_gone_through_once() {
+    fn many_entries_take_linear_time() {
         const ENTRIES: u16 = 60_000;
         let list = 2 + u32::from(ENTRIES) * 12 + 4;
         let values = u32::from(ENTRIES) * 8;
@@ -477,9 +477,9 @@ mod tests {
         assert!(exif[far as usize..].iter().all(|&byte| byte == 7));
     }
 
-    /// Filled one by one, these are 64 GiB.
+    /// Filling each range separately would write 64 GiB.
     #[test]
-    fn bytes_that_many_entries_name_are_taken_away_once() {
+    fn bytes_named_by_many_entries_are_cleared_once() {
         const BYTES: u32 = 1 << 20;
         let mut crowd = Writer::new(false);
         crowd.long(8);
@@ -498,7 +498,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn merged_ranges_are_the_same_bytes_once(
+        fn merged_ranges_cover_the_same_bytes_once(
             parts in proptest::collection::vec((0..60_usize, 0..9_usize), 0..20)
         ) {
             let parts: Vec<_> = parts.into_iter().map(|(start, len)| start..start + len).collect();
@@ -511,9 +511,9 @@ mod tests {
             }
         }
 
-        /// One byte after the other, in no hurry.
+        /// Against a simple byte-by-byte model.
         #[test]
-        fn what_is_taken_away_is_what_a_thumbnail_has_alone(
+        fn only_bytes_of_the_thumbnail_alone_are_removed(
             values in proptest::collection::vec((0..150_u32, 5..20_u32), 7)
         ) {
             let mut camera = Writer::new(false);

@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn knows_each_format_by_its_first_bytes() {
+    fn each_format_is_recognized_by_its_first_bytes() {
         let mut bmp = *b"BM\0\0\0\0\0\0\0\0\0\0\0\0\x28\0\0\0";
         assert_eq!(probe(&bmp), Some(Format::Bmp));
         bmp[14] = 0x41;

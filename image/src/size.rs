@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_the_grammar() {
+    fn sizes_parse_and_display() {
         assert_eq!(size("224"), Size::new(224, 224, When::Always));
         assert_eq!(size("640x480"), Size::new(640, 480, When::Always));
         assert_eq!(size("640x"), Size::new(640, 0, When::Always));
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn signs_and_no_enlarge() {
+    fn suffixes_and_no_enlarge_limit_scaling() {
         let fit = Fit::Contain;
         assert_eq!(sides((100, 50), "224>", fit, true), (100, 50));
         assert_eq!(sides((1000, 500), "224>", fit, true), (224, 112));
@@ -419,7 +419,7 @@ mod tests {
         assert_eq!((region.left, region.top), (500.0, 0.0));
         assert_eq!((region.width, region.height), (3000.0, 3000.0));
 
-        // Too small for the box: enlarged, or with `>` cut to it at whole pixels.
+        // Too small for the box: enlarged, or with `>` cropped to it at whole pixels.
         assert_eq!(sides((100, 50), "80x80", Fit::Cover, true), (80, 80));
         let plan = Plan::new((101, 50), size("80x80>"), Fit::Cover, true);
         assert_eq!((plan.width, plan.height), (80, 50));

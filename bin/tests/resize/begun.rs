@@ -1,4 +1,4 @@
-//! Runs that are looked at while they go on.
+//! Observes runs in progress.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -9,22 +9,22 @@ use nix::fcntl::{FcntlArg, fcntl};
 
 use crate::world::{Run, World, jpeg, signal_group, wait};
 
-/// So many that there is work left when the first result is seen.
+/// Enough that work is left when the first result appears.
 pub const PICTURES: usize = 300;
 
-/// A folder `p` with so many.
+/// A world with [`PICTURES`] pictures in the folder `p`.
 pub fn many_pictures() -> World {
     let world = World::new();
     world.file("p/000.jpg", &jpeg(640, 480));
     for index in 1..PICTURES {
-        // Long: so many of them do not fit into a short pipe.
+        // Long names: their list does not fit into a small pipe.
         let name = format!("p/{index:03}-{}.jpg", "of-many-pictures".repeat(3));
         fs::hard_link(world.path("p/000.jpg"), world.path(&name)).unwrap();
     }
     world
 }
 
-/// The leader of a process group of its own.
+/// Starts a command as the leader of a new process group.
 pub fn start(mut command: Command) -> Child {
     command
         .process_group(0)
@@ -35,16 +35,16 @@ pub fn start(mut command: Command) -> Child {
         .unwrap()
 }
 
-/// A run, and what it printed so far. Whoever gives up on it ends it, and its workers with it.
+/// A run in progress and its output so far. Dropping it kills the run and its workers.
 pub struct Begun {
-    /// None once it is waited for.
+    /// `None` once it is waited for.
     child: Option<Child>,
     stdout: BufReader<ChildStdout>,
     text: String,
 }
 
 impl Begun {
-    /// The process, which leads a group of its own.
+    /// The process number, which is also that of its group.
     pub fn id(&self) -> u32 {
         self.child.as_ref().unwrap().id()
     }
@@ -53,7 +53,7 @@ impl Begun {
         self.child.as_mut().unwrap().stderr.take().unwrap()
     }
 
-    /// What it was in the end.
+    /// Waits for the end of the run.
     pub fn ended(mut self) -> Run {
         self.stdout.read_to_string(&mut self.text).unwrap();
         let mut run = wait(self.child.take().unwrap());
@@ -71,7 +71,7 @@ impl Drop for Begun {
     }
 }
 
-/// Waits for what it prints first: a result. With [`many_pictures`] it cannot end before the others are read.
+/// Starts a run and waits for its first result. With [`many_pictures`] it cannot end before its output is read.
 pub fn begun(command: Command) -> Begun {
     let mut child = start(command);
     let stdout = child.stdout.take().unwrap();

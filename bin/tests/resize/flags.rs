@@ -1,4 +1,4 @@
-//! Flag by flag.
+//! The flags, one by one.
 
 use crate::begun::{begun, many_pictures};
 use crate::crc32::crc32;
@@ -82,23 +82,22 @@ fn workers_come_from_the_flag_or_the_environment() {
         ("-j 3", Some("2"), 3),
         ("-j 1", Some("2"), 1),
     ] {
-        // All are there before the first result is.
+        // All workers exist before the first result.
         let running = begun(with(flags, variable));
         let id = running.id();
         let found = children(id);
         assert_eq!(found.len(), workers, "{flags:?}, {variable:?}");
-        // That was all that is asked here.
         signal(id, libc::SIGKILL);
         assert_eq!(running.ended().code, Some(128 + libc::SIGKILL));
         gone(id);
     }
     world.finish(with("", Some("none"))).exits(2);
     world.run("p -s 8 -o out -j 0").exits(2);
-    // No more than there are pictures.
+    // More workers than pictures.
     world.photos(&["few/a.jpg", "few/b.jpg", "few/c.jpg"]);
     world.run("few -s 8 -o out -j 1").exits(0);
     world.run("few -s 8 -o out -j 300").exits(0);
-    // Set and empty is not set.
+    // An empty variable counts as unset.
     for value in ["2", ""] {
         let mut command = world.command("few -s 8 -o out");
         command.env("ARENITE_WORKERS", value);
@@ -107,7 +106,7 @@ fn workers_come_from_the_flag_or_the_environment() {
 }
 
 #[test]
-fn little_capacity_is_enough_for_many_files_and_none_is_a_clear_error() {
+fn a_small_capacity_suffices_for_many_files_and_a_huge_one_is_a_clear_error() {
     let world = World::new();
     let bytes = png(300, 300);
     for index in 0..30 {
@@ -125,7 +124,7 @@ fn little_capacity_is_enough_for_many_files_and_none_is_a_clear_error() {
 fn a_file_that_is_larger_than_the_capacity_is_one_failure() {
     let world = World::new();
     world.photos(&["p/a.jpg", "p/large.jpg", "p/z.jpg"]);
-    // What follows a picture in its file is read with it.
+    // Bytes after the picture are read too.
     let large = std::fs::File::options()
         .write(true)
         .open(world.path("p/large.jpg"))
@@ -142,9 +141,9 @@ fn a_file_that_is_larger_than_the_capacity_is_one_failure() {
 }
 
 #[test]
-fn a_bomb_is_refused_from_its_header_and_the_rest_is_done() {
+fn a_bomb_is_rejected_by_its_header_and_the_rest_is_done() {
     let world = World::new();
-    // A header that promises 60,000 times 60,000 pixels, and next to nothing behind it.
+    // A header that announces 60,000 × 60,000 pixels, with almost no data.
     let mut bomb = png(8, 8);
     bomb[16..20].copy_from_slice(&60_000_u32.to_be_bytes());
     bomb[20..24].copy_from_slice(&60_000_u32.to_be_bytes());
@@ -185,7 +184,7 @@ fn wrong_usage_is_exit_code_2_with_a_hint() {
         let run = world.run(line).exits(2);
         assert!(!run.stderr.is_empty() && run.stdout.is_empty(), "{line}");
     }
-    // What the value is, and not where it could stand.
+    // The message is about the value, not about its position.
     let minus = world.run("a.jpg -s -8 -o out").exits(2);
     assert!(
         minus.stderr.contains("\"-8\" is not a size"),
@@ -200,7 +199,7 @@ fn wrong_usage_is_exit_code_2_with_a_hint() {
 }
 
 #[test]
-fn a_number_below_zero_is_a_value_and_no_input() {
+fn a_negative_number_is_a_value_and_not_an_input() {
     let world = World::new();
     world.photos(&["a.jpg"]);
     for (flag, why) in [
@@ -223,7 +222,7 @@ fn a_number_below_zero_is_a_value_and_no_input() {
 }
 
 #[test]
-fn little_memory_is_enough_for_a_small_picture_and_too_little_is_refused() {
+fn little_memory_suffices_for_a_small_picture_and_too_little_is_refused() {
     let world = World::new();
     world.photos(&["a.jpg"]);
     for sandbox in ["", "--sandbox"] {
@@ -238,7 +237,7 @@ fn little_memory_is_enough_for_a_small_picture_and_too_little_is_refused() {
 }
 
 #[test]
-fn without_a_folder_for_sockets_the_message_says_which_variable_to_set() {
+fn a_missing_folder_for_sockets_is_reported_with_its_variable() {
     let world = World::new();
     world.photos(&["a.jpg"]);
     let long = world.path(&"x".repeat(100));
@@ -277,7 +276,7 @@ fn man_pages_and_completions_are_generated() {
     }
     world.run("--generate nonsense").exits(2);
     world.run("--generate man -j 2").exits(2);
-    // What somebody has in his profile is no word beside it.
+    // A variable that is set does not conflict with --generate.
     for value in ["2", "", "none"] {
         let mut command = world.command("--generate man");
         command.env("ARENITE_WORKERS", value);
@@ -314,7 +313,7 @@ fn help_suffices() {
         );
     }
     assert!(world.run("-h").exits(0).stdout.contains("Examples:"));
-    // What is wrapped by hand fits the narrowest usual terminal, or it would be wrapped twice.
+    // Text wrapped by hand fits 80 columns, or it would be wrapped again.
     let by_hand = run.stdout.split("Examples:").nth(1).unwrap();
     for line in by_hand.lines() {
         assert!(
@@ -325,7 +324,7 @@ fn help_suffices() {
 }
 
 #[test]
-fn the_version_tells_about_the_build() {
+fn the_version_names_the_build() {
     let world = World::new();
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_arenite"));
     command.arg("--version");

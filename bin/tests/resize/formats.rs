@@ -1,4 +1,4 @@
-//! What is read and what is written. Pixels are the library's business; these look at the outside of results.
+//! Formats read and written. The library tests pixels; these tests look at formats, sides and metadata.
 
 use image::{DynamicImage, ImageFormat, Rgba, RgbaImage};
 
@@ -59,7 +59,7 @@ fn six_formats_are_read_and_three_are_written() {
 }
 
 #[test]
-fn the_format_of_the_content_counts_not_the_extension() {
+fn the_content_decides_the_format_not_the_extension() {
     let world = World::new();
     world.file("a.webp", &jpeg(16, 16));
     assert_eq!(
@@ -70,7 +70,7 @@ fn the_format_of_the_content_counts_not_the_extension() {
 }
 
 #[test]
-fn of_a_gif_the_first_frame_is_taken() {
+fn the_first_frame_of_a_gif_is_used() {
     use image::codecs::gif::GifEncoder;
     let world = World::new();
     let mut bytes = Vec::new();
@@ -99,7 +99,7 @@ fn orientation_is_applied() {
 }
 
 #[test]
-fn metadata_is_kept_on_demand_and_does_not_turn_the_result_again() {
+fn kept_metadata_does_not_turn_the_result_again() {
     let world = World::new();
     world.file("a.jpg", &jpeg_turned(64, 32, 6));
     world.run("a.jpg -s 32x32 -o out --keep-metadata").exits(0);
@@ -109,7 +109,7 @@ fn metadata_is_kept_on_demand_and_does_not_turn_the_result_again() {
         .windows(4)
         .position(|four| four == b"Exif")
         .expect("metadata is kept");
-    // The entry for the orientation, tag 0x0112 in the byte order of the input, holds 1 now.
+    // The orientation, tag 0x0112 in the byte order of the input, is 1 now.
     let entry = bytes[exif..]
         .windows(2)
         .position(|tag| tag == [0x12, 0x01])
@@ -119,7 +119,7 @@ fn metadata_is_kept_on_demand_and_does_not_turn_the_result_again() {
 }
 
 #[test]
-fn alpha_is_kept_where_the_format_has_it() {
+fn alpha_is_kept_if_the_format_supports_it() {
     let world = World::new();
     let image = RgbaImage::from_fn(32, 32, |x, _| {
         Rgba([200, 40, 40, if x < 16 { 0 } else { 255 }])

@@ -1,4 +1,4 @@
-//! Inputs and output folders that somebody has prepared.
+//! Inputs and output folders prepared by an attacker.
 
 use std::ffi::OsString;
 use std::fs;
@@ -10,7 +10,7 @@ use image::ImageFormat;
 
 use crate::world::{Run, World, encoded, jpeg, not_tried, picture, png};
 
-/// Everything below the world but `out`, with what is in it.
+/// All files in the world outside `out`, with their content.
 fn outside(world: &World) -> Vec<(String, Vec<u8>)> {
     let names = world.all("").into_iter();
     names
@@ -23,7 +23,7 @@ fn outside(world: &World) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn names_that_lead_out_of_the_folder_stay_in_it() {
+fn names_that_lead_out_of_the_folder_stay_inside() {
     let world = World::new();
     world.photos(&["a.jpg", "in/b.jpg", "in/x/c.jpg"]);
     let before = outside(&world);
@@ -61,7 +61,7 @@ fn names_that_lead_out_of_the_folder_stay_in_it() {
 }
 
 #[test]
-fn names_that_no_file_can_have_are_named_and_the_rest_is_done() {
+fn invalid_file_names_are_reported_and_the_rest_is_done() {
     let world = World::new();
     world.photos(&["a.jpg"]);
     let long = "y".repeat(300);
@@ -80,7 +80,7 @@ fn names_that_no_file_can_have_are_named_and_the_rest_is_done() {
 #[test]
 fn a_result_whose_name_is_too_long_is_one_failure() {
     let world = World::new();
-    // 255 bytes are the most a name may have; the result's extension is one longer.
+    // A name has at most 255 bytes; the result's extension is one byte longer.
     let longest = format!("{}.jpg", "x".repeat(251));
     let multi = format!("{}.jpg", "ä".repeat(125));
     world.photos(&[&format!("p/{longest}"), &format!("p/{multi}"), "p/a.jpg"]);
@@ -98,7 +98,7 @@ fn a_result_whose_name_is_too_long_is_one_failure() {
 }
 
 #[test]
-fn names_that_are_no_text_are_kept_as_they_are() {
+fn names_that_are_not_utf8_are_kept() {
     let world = World::new();
     world.photos(&["p/a.jpg"]);
     let odd = OsString::from_vec(b"b\xff\n\x1b[31m.jpg".to_vec());
@@ -112,7 +112,7 @@ fn names_that_are_no_text_are_kept_as_they_are() {
 }
 
 #[test]
-fn links_in_the_place_of_results_are_replaced_and_never_followed() {
+fn links_with_the_names_of_results_are_replaced_and_never_followed() {
     let world = World::new();
     world
         .photos(&[
@@ -140,7 +140,7 @@ fn links_in_the_place_of_results_are_replaced_and_never_followed() {
 }
 
 #[test]
-fn links_in_the_place_of_folders_are_not_followed_out() {
+fn links_with_the_names_of_folders_are_not_followed_out() {
     let world = World::new();
     world
         .photos(&[
@@ -171,7 +171,7 @@ fn links_in_the_place_of_folders_are_not_followed_out() {
 }
 
 #[test]
-fn pipes_and_devices_in_the_place_of_results_do_not_stop_it() {
+fn pipes_and_devices_with_the_names_of_results_do_not_block_the_run() {
     let world = World::new();
     world.photos(&["p/pipe.jpg", "p/null.jpg", "p/a.jpg"]);
     world.pipe("out/pipe.jpg");
@@ -193,7 +193,7 @@ fn pipes_and_devices_in_the_place_of_results_do_not_stop_it() {
 }
 
 #[test]
-fn pipes_devices_and_sockets_as_inputs_do_not_stop_it() {
+fn pipes_devices_and_sockets_as_inputs_do_not_block_the_run() {
     let world = World::new();
     world.photos(&["p/a.jpg"]).pipe("p/pipe.jpg");
     let _socket = std::os::unix::net::UnixListener::bind(world.path("p/socket.jpg")).unwrap();
@@ -216,7 +216,7 @@ fn pipes_devices_and_sockets_as_inputs_do_not_stop_it() {
 }
 
 #[test]
-fn a_record_that_is_no_file_is_left_alone() {
+fn a_record_that_is_not_a_file_is_left_alone() {
     let world = World::new();
     world.photos(&["p/a.jpg"]).file("precious", b"mine");
     for flags in ["", "--resume"] {
@@ -236,7 +236,7 @@ fn a_record_that_is_no_file_is_left_alone() {
 }
 
 #[test]
-fn a_folder_that_may_not_be_written_is_named() {
+fn a_folder_that_is_not_writable_is_reported() {
     let world = World::new();
     world.photos(&["p/sub/a.jpg", "p/b.jpg"]);
     fs::create_dir_all(world.path("out/sub")).unwrap();
@@ -250,9 +250,9 @@ fn a_folder_that_may_not_be_written_is_named() {
     world.mode("out/sub", 0o755);
 }
 
-/// What a hostile folder holds, through the whole command: every input is named, none takes a worker with it.
+/// A folder of hostile files, through the whole command: each input is reported, and no worker dies.
 #[test]
-fn spoilt_pictures_and_bombs_are_one_line_each_and_take_no_worker_along() {
+fn corrupt_pictures_and_bombs_are_one_line_each_and_kill_no_worker() {
     const OF_THE_PICTURE: [&str; 6] = [
         "unsupported-format",
         "not-an-image",

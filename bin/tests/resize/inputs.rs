@@ -1,4 +1,4 @@
-//! Which files are taken.
+//! Which files become inputs.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use crate::world::{AVIF, HEIC, World, jpeg, png, with_own_mounts};
 
 #[test]
-fn files_and_folders_are_taken_and_folders_at_any_depth() {
+fn files_and_folders_at_any_depth_are_inputs() {
     let world = World::new();
     world.photos(&["photos/a.jpg", "photos/x/y/z/b.jpg", "c.jpg"]);
     let run = world.run("photos c.jpg --size 8 --out out").exits(0);
@@ -53,7 +53,7 @@ fn globs_are_expanded() {
 }
 
 #[test]
-fn a_glob_looks_only_where_something_may_match_and_says_where_it_may_not_look() {
+fn a_glob_searches_only_where_something_may_match_and_reports_unreadable_folders() {
     let world = World::new();
     world.photos(&["p/a/x.jpg", "p/b/x.jpg", "p/closed/x.jpg"]);
     world.mode("p/closed", 0);
@@ -69,7 +69,7 @@ fn a_glob_looks_only_where_something_may_match_and_says_where_it_may_not_look() 
 }
 
 #[test]
-fn what_only_shells_know_is_told() {
+fn patterns_that_only_shells_support_get_a_hint() {
     let world = World::new();
     world.photos(&["p/a1.jpg", "p/{b}.jpg", "{c}.jpg"]);
     for foreign in [
@@ -88,7 +88,7 @@ fn what_only_shells_know_is_told() {
         let run = world.run(&format!("{missing} -s 8 -o out")).exits(2);
         assert!(!run.stderr.contains("know"), "{}", run.stderr);
     }
-    // What is there is what was meant.
+    // An existing file with this name takes precedence.
     let run = world.run("p/{b}* {c}.jpg -s 8 -o out -n").exits(0);
     assert_eq!(run.lines(), ["out/{b}.jpg", "out/{c}.jpg"]);
 }
@@ -116,7 +116,7 @@ fn a_dash_reads_a_list_of_lines() {
     );
 }
 
-/// As editors and programs for other systems write it.
+/// Editors and programs for other systems write such lines.
 #[test]
 fn a_line_may_end_in_carriage_return_and_line_feed() {
     let world = World::new();
@@ -126,24 +126,24 @@ fn a_line_may_end_in_carriage_return_and_line_feed() {
         .exits(1)
         .says(&["none.jpg", "no such file"]);
     assert_eq!(run.errors().len(), 1, "{}", run.stderr);
-    // What exists under the very name is that file.
+    // A file with exactly this name takes precedence.
     assert_eq!(run.lines(), ["out/a.jpg", "out/b.jpg\r.jpg", "out/c.jpg"]);
-    // With NUL names end where they end.
+    // With NUL as separator a carriage return is part of the name.
     world
         .run_with_stdin("-0 -s 8 -o out", b"a.jpg\r\0")
         .exits(2)
         .says(&["a.jpg\\r", "no such file"]);
 }
 
-/// As programs for other systems begin it.
+/// Programs for other systems write such marks.
 #[test]
-fn a_list_may_begin_with_a_byte_order_mark() {
+fn a_list_may_start_with_a_byte_order_mark() {
     let world = World::new();
     world.photos(&["a.jpg", "b.jpg"]);
     let list = "\u{feff}a.jpg\r\nb.jpg\r\n".as_bytes();
     let run = world.run_with_stdin("- -s 8 -o out", list).exits(0);
     assert_eq!(run.lines(), ["out/a.jpg", "out/b.jpg"]);
-    // What exists under the very name is that file.
+    // A file with exactly this name takes precedence.
     world.photos(&["\u{feff}c.jpg"]);
     let list = "\u{feff}c.jpg".as_bytes();
     let run = world.run_with_stdin("- -s 8 -o out", list).exits(0);
@@ -151,7 +151,7 @@ fn a_list_may_begin_with_a_byte_order_mark() {
 }
 
 #[test]
-fn a_zero_reads_a_list_separated_by_nul() {
+fn the_flag_0_reads_a_list_separated_by_nul() {
     let world = World::new();
     world.photos(&["a.jpg", "line\nbreak.jpg"]);
     for line in ["-0 -s 8 -o out", "- -0 -s 8 -o out"] {
@@ -163,7 +163,7 @@ fn a_zero_reads_a_list_separated_by_nul() {
 }
 
 #[test]
-fn walking_goes_by_extension_or_first_bytes_and_counts_the_rest() {
+fn a_walk_takes_files_by_extension_or_first_bytes_and_counts_the_rest() {
     let world = World::new();
     world.photos(&["p/a.jpg", "p/no-extension"]);
     world
@@ -188,7 +188,7 @@ fn walking_goes_by_extension_or_first_bytes_and_counts_the_rest() {
 }
 
 #[test]
-fn hidden_files_and_folders_are_left_out() {
+fn hidden_files_and_folders_are_skipped() {
     let world = World::new();
     world.photos(&["p/a.jpg", "p/.b.jpg", "p/.cache/c.jpg", "p/.cache/d.jpg"]);
     let run = world.run("p -s 8 -o out").exits(0);
@@ -198,13 +198,13 @@ fn hidden_files_and_folders_are_left_out() {
         world.run("p/* p/**/*.jpg -s 8 -o out").exits(0).lines(),
         ["out/a.jpg"]
     );
-    // What is named by itself is taken at its word.
+    // A file given by name is always an input.
     world.run("p/.b.jpg p/.cache -s 8 -o named").exits(0);
     assert_eq!(
         world.all("named"),
         [".arenite-resize", "c.jpg", "d.jpg", "p/.b.jpg"]
     );
-    // A glob names it by its point.
+    // A glob matches it by its point.
     let run = world
         .run("p/.cache/c* p/.*.jpg p/.*/d.jpg -s 8 -o out")
         .exits(0);
@@ -212,7 +212,7 @@ fn hidden_files_and_folders_are_left_out() {
 }
 
 #[test]
-fn the_output_folder_is_no_input() {
+fn the_output_folder_is_not_an_input() {
     let world = World::new();
     world.photos(&["p/a.jpg", "p/x/b.jpg"]);
     for _ in 0..2 {
@@ -238,9 +238,9 @@ fn the_output_folder_is_no_input() {
         .says(&["p", "output folder"]);
 }
 
-/// Once there are results, a shell's `*` names their folder as well.
+/// Once there are results, a shell's `*` names their folder too.
 #[test]
-fn the_output_folder_among_other_inputs_is_left_out() {
+fn the_output_folder_among_other_inputs_is_skipped() {
     let world = World::new();
     world.photos(&["a.jpg", "x/b.jpg"]);
     let made = ["thumbs/a.jpg", "thumbs/b.jpg"];
@@ -249,7 +249,7 @@ fn the_output_folder_among_other_inputs_is_left_out() {
     assert_eq!(run.lines(), made);
     assert!(
         run.stderr
-            .contains("thumbs: left out: it is the output folder"),
+            .contains("thumbs: skipped: it is the output folder"),
         "{}",
         run.stderr
     );
@@ -259,7 +259,7 @@ fn the_output_folder_among_other_inputs_is_left_out() {
 }
 
 #[test]
-fn what_lies_below_the_output_folder_is_an_input_for_a_glob_as_for_a_folder() {
+fn files_below_the_output_folder_are_inputs_for_a_glob_and_for_a_folder() {
     let world = World::new();
     world.photos(&["photos/a.jpg", "photos/x/b.jpg", "c.jpg"]);
     for (inputs, made) in [
@@ -271,7 +271,7 @@ fn what_lies_below_the_output_folder_is_an_input_for_a_glob_as_for_a_folder() {
         let run = world.run(&format!("{inputs} -s 8 -o .")).exits(0);
         assert_eq!(run.lines(), made, "{inputs}");
     }
-    // The folder itself is refused under each of its names, and not passed by: whoever names it expects results.
+    // The folder itself is an error under each of its names: a user who names it expects results.
     for inputs in ["*.jpg", "photos/a.jpg */a.jpg", "./**"] {
         let run = world.run(&format!("{inputs} -s 8 -o .")).exits(2);
         run.says(&[".", "is the output folder"]);
@@ -283,7 +283,7 @@ fn what_lies_below_the_output_folder_is_an_input_for_a_glob_as_for_a_folder() {
 }
 
 #[test]
-fn the_output_folder_is_no_input_where_something_is_mounted_either() {
+fn a_mount_point_as_output_folder_is_not_an_input() {
     let world = World::new();
     world.photos(&["p/a.jpg"]);
     std::fs::create_dir(world.path("p/out")).unwrap();
@@ -299,7 +299,7 @@ fn the_output_folder_is_no_input_where_something_is_mounted_either() {
 }
 
 #[test]
-fn links_to_files_are_followed_and_to_folders_not() {
+fn links_to_files_are_followed_and_links_to_folders_are_not() {
     let world = World::new();
     world.photos(&["else/a.jpg", "p/own.jpg"]);
     world
@@ -314,7 +314,7 @@ fn links_to_files_are_followed_and_to_folders_not() {
         let run = world.run(&format!("{input} -s 8 -o out")).exits(2);
         run.says(&[input, "no file matches"]);
     }
-    // A link to a folder that is named by itself is that folder.
+    // A link to a folder that is named as an input is followed.
     for input in ["p/folder", "p/folder/*.jpg", "p/folder/**/*.jpg"] {
         let run = world.run(&format!("{input} -s 8 -o named")).exits(0);
         assert_eq!(run.lines(), ["named/a.jpg"], "{input}");
@@ -323,7 +323,7 @@ fn links_to_files_are_followed_and_to_folders_not() {
 }
 
 #[test]
-fn what_is_named_and_cannot_be_read_is_an_error_and_the_rest_is_done() {
+fn an_unreadable_named_input_is_an_error_and_the_rest_is_done() {
     let world = World::new();
     world.photos(&["a.jpg"]).file("notes.txt", b"hello");
     let run = world
@@ -337,7 +337,7 @@ fn what_is_named_and_cannot_be_read_is_an_error_and_the_rest_is_done() {
 }
 
 #[test]
-fn an_image_extension_that_cannot_be_read_is_an_error_in_a_walk() {
+fn an_unreadable_file_with_an_image_extension_is_an_error_in_a_walk() {
     let world = World::new();
     world.photos(&["p/a.jpg"]);
     world
@@ -379,7 +379,7 @@ fn heic_and_avif_are_unsupported_formats() {
 }
 
 #[test]
-fn camera_raw_is_not_taken_for_tiff() {
+fn camera_raw_does_not_count_as_tiff() {
     let world = World::new();
     world
         .file("p/a.NEF", b"MM\0*\0\0\0\x08\0\0")
@@ -405,13 +405,13 @@ fn pipes_and_devices_are_never_opened() {
 }
 
 #[test]
-fn what_is_no_file_and_has_no_extension_of_an_image_is_counted() {
+fn special_files_without_an_image_extension_are_counted() {
     let world = World::new();
     world
         .photos(&["p/a.jpg"])
         .pipe("p/pipe")
         .symlink("/dev/zero", "p/zero")
-        // A folder, whatever the link is called.
+        // A link to a folder, whatever its name.
         .symlink("..", "p/up.jpg");
     let run = world.run("p -s 8 -o out").exits(0);
     assert!(run.stderr.contains("3 skipped"), "{}", run.stderr);
@@ -419,7 +419,7 @@ fn what_is_no_file_and_has_no_extension_of_an_image_is_counted() {
 }
 
 #[test]
-fn no_input_found_is_exit_code_2_and_nothing_is_made() {
+fn no_input_found_is_exit_code_2_and_nothing_is_written() {
     let world = World::new();
     world.file("p/notes.txt", b"hello");
     std::fs::create_dir(world.path("empty")).unwrap();
@@ -435,7 +435,7 @@ fn no_input_found_is_exit_code_2_and_nothing_is_made() {
         .run_with_stdin("- -s 8 -o out", b"")
         .exits(2)
         .says(&["no input found"]);
-    // What was passed by is counted, as one would say it.
+    // Skipped files are counted.
     let counted = |others: &str| {
         let run = world.run("p -s 8 -o out").exits(2);
         assert_eq!(run.errors(), [format!("error: no input found: {others}")]);
@@ -458,15 +458,15 @@ fn no_input_found_is_exit_code_2_and_nothing_is_made() {
 }
 
 #[test]
-fn a_folder_and_a_file_in_it_are_both_done() {
+fn a_folder_and_a_file_in_it_are_both_processed() {
     let world = World::new();
     world.file("p/a.jpg", &jpeg(20, 20));
-    // The same file under two names, then under one.
+    // One file with two results, then with one.
     let run = world.run("p p/a.jpg -s 8 -o out").exits(0);
     assert_eq!(run.lines(), ["out/a.jpg", "out/p/a.jpg"]);
     let run = world.run("p p -s 8 -o out").exits(0);
     assert_eq!(run.lines(), ["out/a.jpg"]);
-    // What cannot be read is told once as well.
+    // An unreadable file is reported once too.
     world.file("p/b.jpg", b"broken");
     let run = world
         .run("p p p/b.jpg no*such no*such -s 8 -o out")
@@ -476,7 +476,7 @@ fn a_folder_and_a_file_in_it_are_both_done() {
 }
 
 #[test]
-fn names_need_not_be_text() {
+fn names_need_not_be_utf8() {
     let world = World::new();
     let name = OsStr::from_bytes(b"p/\xff\xfe.jpg");
     world.file("p/a.jpg", &jpeg(20, 20));

@@ -1,4 +1,4 @@
-//! `arenite resize` from outside: one folder per test, real files, exit codes and stderr looked at.
+//! `arenite resize` from outside: one folder per test, real files, exit codes and stderr.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -19,8 +19,8 @@ mod timeout;
 mod trace;
 mod world;
 
-/// Begins first, by its name: while it waits the others work.
+/// Starts first, by its name, and runs next to the others while it waits.
 #[test]
-fn a_hang_at_each_stage_is_ended_in_time() {
+fn a_hang_at_each_stage_ends_in_time() {
     timeout::all_that_wait();
 }

@@ -1,11 +1,11 @@
-//! What results are called, and what is refused before work starts.
+//! Names of results, and what is refused before work starts.
 
 use std::fs;
 
 use crate::world::{World, jpeg, png};
 
 #[test]
-fn results_keep_the_path_below_what_was_given() {
+fn results_keep_the_path_below_the_given_folder() {
     let world = World::new();
     world.photos(&["in/x/y/a.jpg", "in/x/b.jpg", "top.jpg"]);
     let inside = world.path("in/x").display().to_string();
@@ -26,7 +26,7 @@ fn results_keep_the_path_below_what_was_given() {
 }
 
 #[test]
-fn a_glob_that_leaves_the_folder_stays_below_its_prefix() {
+fn results_of_a_glob_outside_the_folder_stay_below_its_prefix() {
     let world = World::new();
     world.photos(&["in/x/a.jpg"]);
     fs::create_dir(world.path("here")).unwrap();
@@ -50,7 +50,7 @@ fn the_extension_is_that_of_the_output_format() {
 }
 
 #[test]
-fn only_the_extension_of_an_image_makes_room_for_that_of_the_result() {
+fn only_the_extension_of_an_image_is_replaced() {
     let world = World::new();
     world.photos(&["p/IMG.0001", "p/IMG.0002", "p/b.jpg.orig"]);
     world.run("p -s 8 -o out").exits(0);
@@ -63,7 +63,7 @@ fn only_the_extension_of_an_image_makes_room_for_that_of_the_result() {
 }
 
 #[test]
-fn two_inputs_with_one_output_are_refused_before_work_with_both_named() {
+fn two_inputs_with_one_output_are_refused_and_both_are_named() {
     let world = World::new();
     world.photos(&["p/a.jpg", "p/a.jpeg", "p/b.jpg"]);
     let run = world
@@ -72,7 +72,7 @@ fn two_inputs_with_one_output_are_refused_before_work_with_both_named() {
         .says(&["p/a.jpg", "p/a.jpeg", "out/a.jpg"]);
     assert_eq!(run.stdout, "");
     assert!(!world.path("out").exists());
-    // Different folders meet in one name, too.
+    // Inputs in different folders may have one output too.
     world.photos(&["q/b.jpg"]);
     world.run("p/b.jpg q -s 8 -o out").exits(0);
     let one = world.path("p/b.jpg").display().to_string();
@@ -93,9 +93,9 @@ fn many_conflicts_are_counted_after_the_first_ten() {
 }
 
 #[test]
-fn first_bytes_decide_formats_and_nothing_is_decoded() {
+fn the_first_bytes_decide_formats_and_nothing_is_decoded() {
     let world = World::new();
-    // A picture that no decoder would take is planned all the same.
+    // A picture that no decoder accepts is planned too.
     world.file("p/a.gif", b"\xff\xd8\xff\xe0 and nothing more");
     assert_eq!(
         world.run("p -s 8 -o out -n").exits(0).lines(),
@@ -104,7 +104,7 @@ fn first_bytes_decide_formats_and_nothing_is_decoded() {
 }
 
 #[test]
-fn inputs_are_never_overwritten_by_whatever_path() {
+fn inputs_are_never_overwritten_under_any_path() {
     let world = World::new();
     let original = jpeg(32, 24);
     world.file("p/a.jpg", &original).file("p/b.png", &png(9, 9));
@@ -126,7 +126,7 @@ fn inputs_are_never_overwritten_by_whatever_path() {
     ] {
         world.run(line).exits(2);
     }
-    // The result of one input would be another one.
+    // The result of one input is another input.
     let mut command = world.command("b.png a.jpg -s 8 --format jpeg -o .");
     world.file("p/b.jpg", &original);
     command.arg("b.jpg").current_dir(world.path("p"));
@@ -136,7 +136,7 @@ fn inputs_are_never_overwritten_by_whatever_path() {
 }
 
 #[test]
-fn an_unreadable_input_is_not_overwritten_either() {
+fn an_unreadable_input_is_not_overwritten() {
     let world = World::new();
     world
         .file("a.png", &png(9, 9))
@@ -149,7 +149,7 @@ fn an_unreadable_input_is_not_overwritten_either() {
 }
 
 #[test]
-fn results_beside_inputs_are_fine_under_another_name() {
+fn results_next_to_inputs_are_allowed_under_other_names() {
     let world = World::new();
     world.photos(&["a.jpg"]);
     world.run("a.jpg -s 8 -o . --format webp").exits(0);
@@ -174,7 +174,7 @@ fn existing_results_are_replaced() {
 }
 
 #[test]
-fn a_link_in_the_place_of_a_result_is_replaced_and_its_target_kept() {
+fn a_link_with_the_name_of_a_result_is_replaced_and_its_target_kept() {
     let world = World::new();
     world
         .photos(&["p/a.jpg"])
@@ -201,17 +201,17 @@ fn nothing_is_written_outside_the_output_folder() {
 }
 
 #[test]
-fn results_that_a_link_brings_together_do_not_replace_each_other() {
+fn results_with_one_path_through_a_link_do_not_replace_each_other() {
     let world = World::new();
     world.file("p/x.jpg", &jpeg(32, 24));
     world.file("p/sub/x.jpg", &jpeg(24, 32));
     world.symlink(".", "out/sub");
-    // Whichever ends first.
+    // In either order.
     let run = world.run("p -s 8 -o out -j 1").exits(1);
     let run = run.says(&["/x.jpg", "that of another result"]);
     assert_eq!((run.lines().len(), run.errors().len()), (1, 1));
     let written = world.sides("out/x.jpg");
-    // The other one is not made up for by going on, as long as the link is there.
+    // --resume does not make the other one while the link exists.
     let run = world.run("p -s 8 -o out -j 1 --resume").exits(1);
     run.says(&["/x.jpg", "that of another result"]);
     assert_eq!(world.sides("out/x.jpg"), written);
@@ -221,7 +221,7 @@ fn results_that_a_link_brings_together_do_not_replace_each_other() {
 }
 
 #[test]
-fn new_files_have_the_mode_of_new_files() {
+fn results_have_the_default_mode() {
     use std::os::unix::fs::PermissionsExt;
     let world = World::new();
     world.photos(&["p/a.jpg"]);

@@ -1,4 +1,4 @@
-//! What is printed, and what one failure does to the rest.
+//! Output, and the effect of one failure on the rest.
 
 use std::fs::File;
 use std::io::Read;
@@ -22,7 +22,7 @@ fn stdout_lists_the_written_paths_in_the_order_of_the_inputs() {
 }
 
 #[test]
-fn quiet_prints_errors_only() {
+fn quiet_prints_only_errors() {
     let world = World::new();
     world.photos(&["p/a.jpg"]).file("p/b.jpg", b"broken");
     let run = world.run("p -s 8 -o out --quiet").exits(1);
@@ -112,7 +112,7 @@ fn json_has_an_object_per_input_and_a_summary_last() {
 }
 
 #[test]
-fn json_tells_of_every_input_also_when_nothing_is_begun() {
+fn json_lists_every_input_even_if_nothing_is_started() {
     let world = World::new();
     world
         .photos(&["p/a.jpg", "p/a.jpeg", "p/b.jpg", "q/a.jpg"])
@@ -160,11 +160,11 @@ fn json_tells_of_every_input_also_when_nothing_is_begun() {
         assert_eq!(summary["status"], "refused", "{line}");
         let error = summary["error"].as_str().unwrap();
         assert!(error.contains(why), "{line}: {error}");
-        let told: Vec<[&str; 3]> = files
+        let seen: Vec<[&str; 3]> = files
             .iter()
             .map(|file| ["input", "status", "cause"].map(|key| file[key].as_str().unwrap_or("")))
             .collect();
-        assert_eq!(told, expected, "{line}");
+        assert_eq!(seen, expected, "{line}");
         for file in files {
             let failed = file["status"] == "failed";
             assert_eq!(file["error"].is_string(), failed, "{line}: {file}");
@@ -177,13 +177,13 @@ fn json_tells_of_every_input_also_when_nothing_is_begun() {
         assert_eq!(plain.stdout, "", "{line}");
         assert_eq!(plain.stderr, run.stderr, "{line}: the same for people");
     }
-    // A run that was begun has no reason not to.
+    // The summary of a run that was started has no error.
     let lines = world.run("q -s 8 -o out --json").exits(0).json();
     assert!(lines[1]["error"].is_null(), "{}", lines[1]);
 }
 
 #[test]
-fn a_dry_run_shows_what_would_be_and_writes_nothing() {
+fn a_dry_run_lists_results_and_writes_nothing() {
     let world = World::new();
     world
         .photos(&["p/a.jpg", "p/x/b.jpg"])
@@ -200,7 +200,7 @@ fn a_dry_run_shows_what_would_be_and_writes_nothing() {
     let lines = world.run("p -s 8 -o out -n --json").exits(1).json();
     assert_eq!(lines[0]["status"], "planned");
     assert_eq!(lines[3]["status"], "dry-run");
-    // The same words where nothing would be written.
+    // The same summary if nothing would be written.
     let run = world.run("p/c.heic -s 8 -o out -n").exits(1);
     assert!(
         run.stderr.contains("0 to write, 1 failed"),
@@ -227,7 +227,7 @@ fn a_reader_that_goes_away_does_not_stop_the_work() {
 }
 
 #[test]
-fn a_list_that_cannot_be_printed_is_a_failure_of_its_own() {
+fn a_list_that_cannot_be_printed_is_exit_code_1() {
     let world = World::new();
     world.photos(&["p/a.jpg", "p/b.jpg"]);
     let mut command = world.command("p -s 8 -o out");
@@ -238,7 +238,7 @@ fn a_list_that_cannot_be_printed_is_a_failure_of_its_own() {
 }
 
 #[test]
-fn no_progress_in_a_pipe_unless_it_is_asked_for() {
+fn progress_is_shown_in_a_pipe_only_on_request() {
     let world = World::new();
     world.photos(&["p/a.jpg", "p/b.jpg", "p/c.jpg"]);
     for flags in ["", "--progress auto", "--progress never"] {
@@ -260,7 +260,7 @@ fn no_progress_in_a_pipe_unless_it_is_asked_for() {
 }
 
 #[test]
-fn a_terminal_gets_a_bar_with_rate_and_time_left_and_colour() {
+fn a_terminal_shows_a_coloured_bar_with_rate_and_time_left() {
     let world = World::new();
     let names: Vec<String> = (0..60).map(|index| format!("p/{index}.jpg")).collect();
     let photo = jpeg(900, 700);
@@ -306,7 +306,7 @@ fn colour_can_be_forced_in_a_pipe() {
     assert!(!run.stderr.contains("\x1b["), "{:?}", run.stderr);
 }
 
-/// Runs with stderr on a terminal of 100 columns and returns what it showed.
+/// Runs with stderr on a terminal of 100 columns and returns what it shows.
 fn on_terminal(mut command: Command) -> String {
     let (mut master, mut slave) = (0, 0);
     let size = libc::winsize {
@@ -326,11 +326,11 @@ fn on_terminal(mut command: Command) -> String {
         )
     };
     assert_eq!(made, 0, "a terminal is needed");
-    // SAFETY: `openpty` has just opened both, and nobody else owns them.
+    // SAFETY: `openpty` has just opened both, and nothing else owns them.
     let (master, slave) = unsafe { (OwnedFd::from_raw_fd(master), OwnedFd::from_raw_fd(slave)) };
     let reader = thread::spawn(move || {
         let mut shown = Vec::new();
-        // The end is an error: the last owner of the other side is gone.
+        // Reading ends with an error when the other side is closed.
         let _ = File::from(master).read_to_end(&mut shown);
         String::from_utf8_lossy(&shown).into_owned()
     });
@@ -353,7 +353,7 @@ fn a_full_disk_says_so_and_leaves_no_torn_file() {
         world.file(&format!("p/{index:02}.jpg"), &photo);
     }
     std::fs::create_dir(world.path("small")).unwrap();
-    // A file system of a few pages, seen by this command alone.
+    // A file system of a few pages, visible to this command only.
     let on_small = |flags: &str, behind: &str| {
         let program = env!("CARGO_BIN_EXE_arenite");
         let script = format!(
@@ -404,7 +404,7 @@ fn a_full_disk_says_so_and_leaves_no_torn_file() {
 }
 
 #[test]
-fn what_killed_runs_have_left_is_taken_away_and_nothing_else() {
+fn only_files_left_by_killed_runs_are_removed() {
     let world = World::new();
     world.photos(&["p/a.jpg", "p/x/b.jpg"]);
     let old = SystemTime::now() - Duration::from_secs(7200);
@@ -421,7 +421,7 @@ fn what_killed_runs_have_left_is_taken_away_and_nothing_else() {
     ] {
         make(name, old);
     }
-    // Another run is at it, perhaps in another container; it has just begun; it is none of ours.
+    // Locked by another run, possibly in another container; just created; not one of ours.
     let locked = make("out/.arenite-1-2.tmp", old);
     locked.lock().unwrap();
     make("out/x/.arenite-1-3.tmp", SystemTime::now());
@@ -457,7 +457,7 @@ fn an_output_folder_that_cannot_be_written_is_one_error() {
 }
 
 #[test]
-fn an_output_folder_that_leads_nowhere_is_one_error() {
+fn an_output_folder_behind_a_broken_link_is_one_error() {
     let world = World::new();
     world.photos(&["p/a.jpg"]).symlink("nowhere", "link");
     for out in ["link", "link/below"] {
@@ -468,7 +468,7 @@ fn an_output_folder_that_leads_nowhere_is_one_error() {
 }
 
 #[test]
-fn too_few_descriptors_are_enough_for_fewer_workers() {
+fn too_few_descriptors_are_reported_with_advice_to_use_fewer_workers() {
     let world = World::new();
     world.photos(&["p/a.jpg", "p/b.jpg", "p/c.jpg", "p/d.jpg"]);
     let with = |workers: u32| {

@@ -14,7 +14,7 @@ fn set_time(world: &World, name: &str, time: SystemTime) {
 }
 
 #[test]
-fn what_is_done_is_skipped_and_the_rest_is_made() {
+fn fresh_results_are_skipped_and_the_rest_is_made() {
     let world = World::new();
     world.photos(&["p/a.jpg", "p/b.jpg"]);
     world.run("p -s 8 -o out").exits(0);
@@ -31,7 +31,7 @@ fn what_is_done_is_skipped_and_the_rest_is_made() {
 }
 
 #[test]
-fn where_nothing_is_to_be_done_nothing_has_to_be_writable() {
+fn without_work_the_output_folder_need_not_be_writable() {
     let world = World::new();
     world.photos(&["p/a.jpg", "p/b.jpg"]);
     world.run("p -s 8 -o out").exits(0);
@@ -39,12 +39,12 @@ fn where_nothing_is_to_be_done_nothing_has_to_be_writable() {
     let plain = |line: &str| world.finish(world.command_without_privilege(line));
     let run = plain("p -s 8 -o out --resume").exits(0);
     assert!(run.stderr.contains("2 up to date"), "{}", run.stderr);
-    // The other way round, that it is not writable for this command.
+    // The counter-check: the folder is not writable for this command.
     plain("p -s 9 -o out --resume")
         .exits(2)
         .says(&["out", "permission denied"]);
     world.mode("out", 0o755);
-    // Nothing but what cannot be done.
+    // Only inputs that fail.
     world.file("q/a.txt", b"no picture");
     world.run("q/a.txt missing.jpg -s 8 -o none").exits(1);
     assert!(!world.path("none").exists());
@@ -75,9 +75,9 @@ fn a_result_older_than_its_input_is_made_again() {
     );
 }
 
-/// As photos are of a camera whose clock is ahead.
+/// Photos of a camera whose clock is ahead.
 #[test]
-fn inputs_from_the_future_are_made_once() {
+fn inputs_with_times_in_the_future_are_processed_once() {
     let world = World::new();
     world.photos(&["p/a.jpg"]);
     let tomorrow = SystemTime::now() + Duration::from_secs(86_400);
@@ -88,7 +88,7 @@ fn inputs_from_the_future_are_made_once() {
 }
 
 #[test]
-fn an_input_of_another_time_is_another_input_however_old_it_is() {
+fn an_input_with_another_time_is_processed_again_even_if_it_is_older() {
     let world = World::new();
     world.photos(&["p/a.jpg"]);
     world.run("p -s 8 -o out").exits(0);
@@ -96,7 +96,7 @@ fn an_input_of_another_time_is_another_input_however_old_it_is() {
         world.run("p -s 8 -o out --resume").exits(0).lines(),
         [""; 0]
     );
-    // As one that is moved there keeps its time: nothing else may tell two pictures without compression apart.
+    // A file that is moved there keeps its time, which may be the only difference between two uncompressed pictures.
     set_time(
         &world,
         "p/a.jpg",
@@ -109,7 +109,7 @@ fn an_input_of_another_time_is_another_input_however_old_it_is() {
 }
 
 #[test]
-fn other_options_make_it_again() {
+fn other_options_make_results_again() {
     let world = World::new();
     world.photos(&["p/a.jpg"]);
     let mut options = vec![""];
@@ -129,7 +129,7 @@ fn other_options_make_it_again() {
         assert_eq!(run.lines(), [""; 0], "{other}");
         options.push(other);
     }
-    // How the work is done does not matter.
+    // Options that do not change results do not matter.
     world.run("p -s 8 -o out").exits(0);
     let run = world
         .run("p -s 8x8 -o out --resume -j 1 --memory-limit 2GiB --max-pixels 1M --progress never")
@@ -143,7 +143,7 @@ fn a_result_changed_or_removed_since_is_made_again() {
     world.photos(&["p/a.jpg", "p/b.jpg", "p/c.jpg"]);
     world.run("p -s 8 -o out").exits(0);
     fs::remove_file(world.path("out/a.jpg")).unwrap();
-    world.file("out/b.jpg", b"somebody else's");
+    world.file("out/b.jpg", b"another program's");
     assert_eq!(
         world.run("p -s 8 -o out --resume").exits(0).lines(),
         ["out/a.jpg", "out/b.jpg"]
@@ -152,7 +152,7 @@ fn a_result_changed_or_removed_since_is_made_again() {
 }
 
 #[test]
-fn results_that_nobody_noted_are_made_again() {
+fn results_without_a_note_are_made_again() {
     let world = World::new();
     world.photos(&["p/a.jpg", "out/a.jpg"]);
     assert_eq!(
@@ -179,7 +179,7 @@ fn results_that_nobody_noted_are_made_again() {
     );
 }
 
-/// Two names of one file are what a file system shows that does not tell upper from lower case.
+/// On a file system that ignores case, two names lead to one file.
 #[test]
 fn a_result_that_is_kept_is_not_replaced_by_another_one() {
     let world = World::new();
@@ -195,7 +195,7 @@ fn a_result_that_is_kept_is_not_replaced_by_another_one() {
     for name in ["out/A.jpg", "out/a.jpg"] {
         assert_eq!(fs::read(world.path(name)).unwrap(), kept, "{name}");
     }
-    // Its own result it does replace.
+    // Its own result is replaced.
     world.file("p/A.jpg", &jpeg(20, 50));
     fs::remove_file(world.path("out/a.jpg")).unwrap();
     let run = world.run("p -s 8 -o out --resume").exits(0);
@@ -221,7 +221,7 @@ fn a_failed_input_is_tried_again() {
 }
 
 #[test]
-fn a_dry_run_heeds_resume_and_leaves_the_record_alone() {
+fn a_dry_run_respects_resume_and_leaves_the_record_alone() {
     let world = World::new();
     world.photos(&["p/a.jpg"]);
     world.run("p -s 8 -o out").exits(0);

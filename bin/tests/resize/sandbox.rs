@@ -1,4 +1,4 @@
-//! `--sandbox`: the same results, by workers without rights.
+//! `--sandbox`: the same results, from sandboxed workers.
 
 use std::os::unix::process::CommandExt;
 
@@ -45,7 +45,7 @@ fn results_are_the_same() {
 }
 
 #[test]
-fn a_broken_picture_costs_itself() {
+fn a_broken_picture_is_one_failure() {
     let world = folder();
     let whole = std::fs::read(world.path("p/a.jpg")).unwrap();
     world.file("p/broken.jpg", &whole[..whole.len() / 3]);
@@ -58,7 +58,7 @@ fn a_broken_picture_costs_itself() {
 }
 
 #[test]
-fn what_is_required_is_there_or_nothing_is_started() {
+fn a_required_sandbox_is_complete_or_nothing_is_started() {
     let world = folder();
     let run = world.run("p -s 32 -o out --sandbox=require");
     let report = SandboxReport::of_this_kernel();
@@ -72,7 +72,7 @@ fn what_is_required_is_there_or_nothing_is_started() {
 }
 
 #[test]
-fn a_word_that_was_meant_for_the_flag_is_no_input() {
+fn a_value_meant_for_the_flag_is_not_an_input() {
     let world = folder();
     for word in ["require", "available"] {
         let line = format!("p -s 32 -o out --sandbox {word}");
@@ -80,7 +80,7 @@ fn a_word_that_was_meant_for_the_flag_is_no_input() {
         world.run(&line).exits(2).says(&[&sign]);
         assert!(!world.path("out").exists());
     }
-    // Nothing is meant by a name where nothing is to be locked down, or where a file has it.
+    // Without --sandbox, or if such a file exists, it is an input.
     world.run("p require -s 32 -o plain").exits(1);
     let picture = encoded(&picture(40, 30), Png);
     world.file("require", &picture);
@@ -88,17 +88,17 @@ fn a_word_that_was_meant_for_the_flag_is_no_input() {
     assert!(world.path("locked/require.png").exists());
 }
 
-/// A system call, and how the part of the sandbox is named that is not there without it.
+/// A system call, and the name of the part of the sandbox that is missing without it.
 const PARTS: [(libc::c_long, &str); 3] = [
     (libc::SYS_seccomp, "seccomp (filters on system calls)"),
     (libc::SYS_landlock_create_ruleset, "Landlock (Linux 5.13)"),
     (libc::SYS_mseal, "mseal (Linux 6.10)"),
 ];
 
-/// Runs the command where the kernel lacks a call.
+/// Runs the command on a kernel that lacks a call.
 fn run_without(call: libc::c_long, world: &World, line: &str) -> Run {
     let mut command = world.command(line);
-    // SAFETY: what is called in the new process makes system calls only.
+    // SAFETY: the closure makes only system calls in the new process.
     unsafe { command.pre_exec(kernels::without(&[call])) };
     world.finish(command)
 }
@@ -107,9 +107,9 @@ fn is_of_the_kernel(line: &&str) -> bool {
     line.starts_with("not enforced by this kernel: ")
 }
 
-/// Also where nothing but errors is wanted: who asks for a sandbox is to know what it is not.
+/// Also with --quiet: a user of a sandbox has to know what it does not enforce.
 #[test]
-fn what_is_lacking_is_named_and_refused_where_it_is_required() {
+fn missing_protection_is_named_and_refused_if_required() {
     let world = folder();
     world.run("p -s 32 -o plain").exits(0);
     let names = world.tree("plain");

@@ -1,4 +1,4 @@
-//! Signals at any moment: at the start, while it walks, works, ends; once or twice; to the program or to its group.
+//! Signals at any moment: during start, search, work and end; once or twice; to the program or to its group.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -18,29 +18,29 @@ const SIGNALS: [Signal; 4] = [
     Signal::SIGPIPE,
 ];
 
-/// How often at least: `ARENITE_SIGNALS` makes it more.
+/// The least number of rounds; `ARENITE_SIGNALS` sets more.
 fn rounds() -> u64 {
     let asked = std::env::var("ARENITE_SIGNALS").ok();
     let default = if cfg!(debug_assertions) { 16 } else { 60 };
     asked.map_or(default, |text| text.parse().unwrap())
 }
 
-/// Which round meets what is chance: so many more where something has not been met.
+/// Further rounds, if some phase has not been hit: which phase a round hits is random.
 const MORE: u64 = 300;
 
-/// Where its numbers begin, which are the same on every run.
+/// The seed of the random numbers, the same in each run.
 const SEED: u64 = 1;
 
-/// How many rounds met the program when.
+/// The number of rounds that hit each phase.
 #[derive(Debug, Default)]
 struct Seen {
-    /// Before work: ended at once.
+    /// Before work: the program ended at once.
     early: u32,
-    /// At work: what ran was finished.
+    /// During work: pictures in flight finished.
     drained: u32,
-    /// At work, and again: ended at once.
+    /// During work, twice: the program ended at once.
     twice: u32,
-    /// When all was done, or with a signal that it ignores.
+    /// After work, or with an ignored signal.
     late: u32,
 }
 
@@ -53,7 +53,7 @@ impl Seen {
 }
 
 #[test]
-fn at_any_moment_it_drains_or_ends_and_leaves_whole_files_only() {
+fn a_signal_at_any_moment_leaves_only_whole_files() {
     let world = World::new();
     world.file("p/00.jpg", &jpeg(640, 480));
     for index in 1..PICTURES {
@@ -62,7 +62,7 @@ fn at_any_moment_it_drains_or_ends_and_leaves_whole_files_only() {
     }
     let begin = Instant::now();
     world.run("p -s 64 -o undisturbed -j 2").exits(0);
-    // How long a run takes: a guess, since others may have had the machine; the rounds say more.
+    // The time of a run: a first guess, which the rounds correct.
     let mut whole = begin.elapsed().as_micros() as u64;
 
     fs::create_dir(world.path("tmp")).unwrap();
@@ -76,7 +76,7 @@ fn at_any_moment_it_drains_or_ends_and_leaves_whole_files_only() {
         let number = SIGNALS[dice.below(4) as usize];
         let second = (dice.below(3) == 0).then(|| SIGNALS[dice.below(3) as usize]);
         let to_group = dice.below(2) == 0;
-        // Starting takes a moment only: by chance alone hardly any would meet it.
+        // Start-up is short: without this, few rounds would hit it.
         let within = if dice.below(4) == 0 { 16 } else { 1 };
         let after = [whole / within, whole / 4].map(|most| dice.micros(0, most));
         let what = format!(
@@ -89,7 +89,7 @@ fn at_any_moment_it_drains_or_ends_and_leaves_whole_files_only() {
         let child = start(command);
         let id = child.id();
         let send = if to_group { signal_group } else { signal };
-        // Not to wait for anything: the moment is what is tried.
+        // Not synchronization: the moment is what is tested.
         thread::sleep(after[0]);
         send(id, number as i32);
         if let Some(second) = second {
@@ -106,14 +106,14 @@ fn at_any_moment_it_drains_or_ends_and_leaves_whole_files_only() {
         let tree = world.tree(&out);
         let end = judge(status, &stderr, &sent, (tree.len(), PICTURES));
         match end {
-            // Where there are no results either of two may have been it.
+            // Without results, either of two signals may have ended it.
             Ok(End::Early) => seen.early += u32::from(second.is_none()),
             Ok(End::Drained) => seen.drained += 1,
             Ok(End::Twice) => seen.twice += 1,
             Ok(End::Late) => seen.late += 1,
             Err(why) => panic!("{what}: {why}"),
         }
-        // Some come when all is over, and most do not.
+        // Aims at a few signals after the end.
         whole = match end {
             Ok(End::Late) if number != Signal::SIGPIPE => whole * 7 / 8,
             Ok(End::Early | End::Drained) => whole * 17 / 16,
@@ -139,9 +139,9 @@ fn at_any_moment_it_drains_or_ends_and_leaves_whole_files_only() {
     println!("{seen:?}");
 }
 
-/// Each worker meets the program at a socket that has a name for some microseconds.
+/// Each worker connects to the program through a socket that has a name for some microseconds.
 #[test]
-fn an_end_while_workers_start_leaves_nothing_in_the_folder_for_temporary_files() {
+fn an_end_during_the_start_of_workers_leaves_no_temporary_file() {
     const ROUNDS: u64 = 40;
     let world = World::new();
     let names: Vec<String> = (0..PICTURES)
@@ -158,10 +158,10 @@ fn an_end_while_workers_start_leaves_nothing_in_the_folder_for_temporary_files()
         command.env("TMPDIR", &temporary);
         let child = start(command);
         let id = child.id();
-        // The first name, or that it is over.
+        // Until the first name appears, or the run is over.
         let begin = Instant::now();
         while count() == 0 && !world.path(&format!("out{round}/0.jpg")).exists() {
-            assert!(begin.elapsed() < WATCHDOG, "it does not even begin");
+            assert!(begin.elapsed() < WATCHDOG, "the run does not start");
         }
         thread::sleep(dice.micros(0, 2000));
         signal(id, Signal::SIGINT as i32);

@@ -1,4 +1,4 @@
-//! Ctrl-C, and worse.
+//! Signals during a run, and killed processes.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -11,7 +11,7 @@ use crate::world::{
 
 const PICTURES: usize = 150;
 
-/// Enough work that a signal after the first result comes long before the last.
+/// Enough work that a signal after the first result arrives long before the last result.
 fn world() -> World {
     let world = World::new();
     world.file("p/000.jpg", &jpeg(2400, 1800));
@@ -26,7 +26,7 @@ fn world() -> World {
 }
 
 #[test]
-fn a_signal_to_the_group_finishes_what_runs_says_how_to_resume_and_ends_with_its_code() {
+fn a_signal_to_the_group_finishes_pictures_in_flight_and_sets_the_exit_code() {
     for (signal, code) in [
         (libc::SIGINT, 130),
         (libc::SIGTERM, 143),
@@ -34,7 +34,7 @@ fn a_signal_to_the_group_finishes_what_runs_says_how_to_resume_and_ends_with_its
     ] {
         let world = world();
         let running = begun(world.command("p -s 200 -o out -j 2"));
-        // As a terminal or a service manager does it: the workers get it, too.
+        // Like a terminal or a service manager: the workers receive it too.
         signal_group(running.id(), signal);
         let run = running
             .ended()
@@ -72,7 +72,7 @@ fn a_signal_to_the_group_finishes_what_runs_says_how_to_resume_and_ends_with_its
 }
 
 #[test]
-fn json_tells_what_was_not_begun() {
+fn json_lists_what_was_not_begun() {
     let world = world();
     let running = begun(world.command("p -s 200 -o out -j 2 --json"));
     signal(running.id(), libc::SIGTERM);
@@ -105,7 +105,7 @@ fn a_second_signal_ends_at_once_even_while_a_worker_hangs() {
     stderr.read_to_string(&mut last).unwrap();
     assert_eq!(
         last,
-        "error: ended at once; run the same command with --resume to go on\n"
+        "error: ended at once; run the same command with --resume to continue\n"
     );
     gone(id);
     assert!(
@@ -115,9 +115,9 @@ fn a_second_signal_ends_at_once_even_while_a_worker_hangs() {
     );
 }
 
-/// A shell and the kernel each send one when a terminal closes.
+/// A shell and Linux each send one when a terminal closes.
 #[test]
-fn a_hang_up_that_comes_twice_is_one() {
+fn a_second_hang_up_is_ignored() {
     let world = world();
     let mut running = begun(world.command("p -s 200 -o out -j 1"));
     let id = running.id();
@@ -127,9 +127,9 @@ fn a_hang_up_that_comes_twice_is_one() {
     signal(id, libc::SIGHUP);
     let mut said = String::new();
     stderr.read_line(&mut said).unwrap();
-    assert!(said.contains("what is under way is finished"), "{said}");
+    assert!(said.contains("pictures under way finish"), "{said}");
     signal(id, libc::SIGHUP);
-    wait_until("it has taken the second", || {
+    wait_until("it has handled the second", || {
         !has("ShdPnd:", id, libc::SIGHUP)
     });
     signal(workers[0], libc::SIGCONT);
@@ -149,7 +149,7 @@ fn before_work_begins_the_first_signal_ends_at_once() {
         (libc::SIGTERM, 143),
         (libc::SIGHUP, 129),
     ] {
-        // It waits for a list of names that never comes.
+        // It waits for a list on stdin that never arrives.
         let child = world
             .command("- -s 200 -o out")
             .stdin(Stdio::piped())
@@ -168,7 +168,7 @@ fn before_work_begins_the_first_signal_ends_at_once() {
 }
 
 #[test]
-fn a_signal_that_it_was_told_to_ignore_stays_ignored() {
+fn a_signal_ignored_at_start_stays_ignored() {
     let world = world();
     let mut command = Command::new("sh");
     command
@@ -185,7 +185,7 @@ fn a_signal_that_it_was_told_to_ignore_stays_ignored() {
 /// The signals that a process has handlers for.
 const CAUGHT: &str = "SigCgt:";
 
-/// Whether this signal is in that set of the process's.
+/// Whether the signal is in this set of the process.
 fn has(set: &str, id: u32, number: i32) -> bool {
     let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
     let mask = status.lines().find_map(|line| line.strip_prefix(set));
@@ -207,8 +207,8 @@ fn a_killed_run_leaves_whole_files_and_can_be_resumed() {
 }
 
 #[test]
-fn a_worker_that_dies_costs_one_picture_which_is_named_with_the_cause() {
-    // Long work, so that the queue of the worker does not run dry on a busy machine.
+fn a_killed_worker_fails_one_picture_with_the_cause() {
+    // Long jobs, so that the worker does not run out of them on a busy machine.
     const LARGE: usize = 30;
     let world = World::new();
     world.file("p/000.png", &png(3000, 2000));
@@ -219,7 +219,7 @@ fn a_worker_that_dies_costs_one_picture_which_is_named_with_the_cause() {
         )
         .unwrap();
     }
-    // Between two jobs a worker dies without harm; the next try meets it at work.
+    // Between two jobs a worker dies without harm: try again until it dies during one.
     for _ in 0..10 {
         let running = begun(world.command("p -s 200 -o out -j 1 --json"));
         let workers = children(running.id());
@@ -243,14 +243,14 @@ fn a_worker_that_dies_costs_one_picture_which_is_named_with_the_cause() {
         run.exits(1).says(&[&name, "SIGKILL"]);
         return;
     }
-    panic!("a worker was never met at work");
+    panic!("no worker died during a job");
 }
 
 #[test]
-fn a_picture_that_needs_more_memory_than_a_worker_may_use_is_one_failure() {
+fn a_picture_beyond_the_memory_limit_is_one_failure() {
     let world = World::new();
     world.photos(&["p/a.jpg", "p/z.jpg"]);
-    // 201.7 MB of pixels in a small file: the limit below has room for them, and for nothing else.
+    // 201.7 MB of pixels in a small file: the limit below leaves room for nothing else.
     let flat = image::DynamicImage::ImageRgb8(image::RgbImage::new(8200, 8200));
     world.file("p/large.png", &encoded(&flat, image::ImageFormat::Png));
     let run = world
@@ -258,7 +258,7 @@ fn a_picture_that_needs_more_memory_than_a_worker_may_use_is_one_failure() {
         .exits(1)
         .says(&["p/large.png", "raise --memory-limit"]);
     assert_eq!(run.lines(), ["out/a.jpg", "out/z.jpg"]);
-    // What its worker said last is the same once more.
+    // The worker's last words would only repeat the error.
     let [said] = run.errors()[..] else {
         panic!("one failure: {}", run.stderr)
     };

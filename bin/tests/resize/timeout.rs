@@ -1,4 +1,4 @@
-//! Work that hangs. A worker that is stopped hangs as hard as anything can: it cannot even answer a signal.
+//! Hanging pictures. A stopped worker is the hardest hang: it cannot even handle a signal.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read};
@@ -13,37 +13,37 @@ use crate::world::{
     wait_until,
 };
 
-/// What does nothing but wait for seconds, side by side.
+/// Runs the tests that mostly wait for seconds, in parallel.
 pub fn all_that_wait() {
     let all: [(&str, fn()); 5] = [
         (
             "always",
-            a_picture_that_always_hangs_is_given_up_after_its_attempts,
+            a_picture_that_always_hangs_fails_after_its_attempts,
         ),
         (
             "named",
-            a_picture_that_hangs_is_named_with_the_cause_and_the_rest_is_done,
+            a_hanging_picture_is_reported_with_the_cause_and_the_rest_is_done,
         ),
         (
             "once",
-            a_picture_that_hangs_once_is_done_at_the_next_attempt,
+            a_picture_that_hangs_once_succeeds_at_the_next_attempt,
         ),
         (
             "stopped",
-            time_in_which_all_of_it_is_stopped_counts_against_no_picture,
+            time_while_the_run_is_stopped_counts_for_no_deadline,
         ),
-        ("drained", a_hang_does_not_keep_a_drain_from_its_end),
+        ("drained", a_hang_does_not_block_the_end_after_a_signal),
     ];
     thread::scope(|threads| {
         for (name, test) in all {
-            // A panic there is one here, and tells the name of its thread.
+            // A panic there propagates, with the name of its thread.
             let named = thread::Builder::new().name(format!("timeout::{name}"));
             named.spawn_scoped(threads, test).unwrap();
         }
     });
 }
 
-fn a_picture_that_hangs_is_named_with_the_cause_and_the_rest_is_done() {
+fn a_hanging_picture_is_reported_with_the_cause_and_the_rest_is_done() {
     let world = many_pictures();
     let running = begun(world.command("p -s 64 -o out -j 1 --timeout 6s --json"));
     let id = running.id();
@@ -70,12 +70,12 @@ fn a_picture_that_hangs_is_named_with_the_cause_and_the_rest_is_done() {
     gone(id);
 }
 
-fn time_in_which_all_of_it_is_stopped_counts_against_no_picture() {
+fn time_while_the_run_is_stopped_counts_for_no_deadline() {
     let world = many_pictures();
     let running = begun(world.command("p -s 64 -o out --timeout 3s --retries 0"));
     let id = running.id();
     signal_group(id, libc::SIGSTOP);
-    // As long as that: it is what happens, and nothing is waited for.
+    // Not synchronization: the time itself is tested.
     thread::sleep(Duration::from_secs(5));
     signal_group(id, libc::SIGCONT);
     running.ended().exits(0);
@@ -84,12 +84,12 @@ fn time_in_which_all_of_it_is_stopped_counts_against_no_picture() {
 }
 
 #[test]
-fn a_picture_that_hangs_holds_up_none_of_the_others() {
+fn a_hanging_picture_does_not_delay_the_others() {
     let world = many_pictures();
     let running = begun(world.command("p -s 64 -o out -j 2"));
     let stopped = children(running.id())[0];
     signal(stopped, libc::SIGSTOP);
-    // Without a deadline nothing ends it: the others are done all the same, one after the other.
+    // Without a deadline it hangs; the others are done one after the other.
     wait_until("all results but one", || {
         world.tree("out").len() >= PICTURES - 1
     });
@@ -101,7 +101,7 @@ fn a_picture_that_hangs_holds_up_none_of_the_others() {
     assert!(listed.is_sorted(), "in the order of the inputs");
 }
 
-fn a_picture_that_hangs_once_is_done_at_the_next_attempt() {
+fn a_picture_that_hangs_once_succeeds_at_the_next_attempt() {
     let world = many_pictures();
     let running = begun(world.command("p -s 64 -o out -j 1 --timeout 6s --retries 1"));
     signal(children(running.id())[0], libc::SIGSTOP);
@@ -111,7 +111,7 @@ fn a_picture_that_hangs_once_is_done_at_the_next_attempt() {
 }
 
 #[test]
-fn a_worker_that_is_killed_costs_nothing_with_retries() {
+fn killed_workers_fail_no_picture_with_retries() {
     let world = many_pictures();
     let running = begun(world.command("p -s 64 -o out -j 2 --retries 2"));
     for worker in children(running.id()) {
@@ -121,10 +121,10 @@ fn a_worker_that_is_killed_costs_nothing_with_retries() {
     assert_eq!(world.tree("out").len(), PICTURES);
 }
 
-fn a_picture_that_always_hangs_is_given_up_after_its_attempts() {
+fn a_picture_that_always_hangs_fails_after_its_attempts() {
     let world = World::new();
     world.file("p/hangs.png", &png(6000, 4000));
-    // Nobody may have come in time to stop it.
+    // The worker may not be stopped in time: try again.
     let run = (0..5).find_map(|_| stopped_each_time(&world));
     let run = run.expect("a picture that hangs").exits(1);
     let lines = run.json();
@@ -133,13 +133,13 @@ fn a_picture_that_always_hangs_is_given_up_after_its_attempts() {
     run.says(&["p/hangs.png", "3 attempts"]);
 }
 
-/// A run in which every worker is stopped in the middle of the picture; `None` if one was not.
+/// A run in which each worker is stopped while it decodes; `None` if one was not.
 fn stopped_each_time(world: &World) -> Option<Run> {
     let child = start(world.command("p -s 64 -o out -j 1 --timeout 3s --retries 2 --json"));
     let id = child.id();
     let over = AtomicBool::new(false);
     let (run, stopped) = thread::scope(|threads| {
-        // Once it holds many of its pixels.
+        // Stopped once it holds many pixels.
         let stopper = threads.spawn(|| {
             let mut stopped = HashSet::new();
             while !over.load(Ordering::Relaxed) {
@@ -161,7 +161,7 @@ fn stopped_each_time(world: &World) -> Option<Run> {
 }
 
 #[test]
-fn what_a_signal_does_is_told_when_it_comes_whatever_hangs() {
+fn the_message_about_a_signal_is_printed_at_once_even_during_a_hang() {
     let world = World::new();
     world.file("p/hangs.png", &png(6000, 4000));
     let mut child = start(world.command("p -s 64 -o out -j 1"));
@@ -170,30 +170,30 @@ fn what_a_signal_does_is_told_when_it_comes_whatever_hangs() {
     signal(worker, libc::SIGSTOP);
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     signal(id, libc::SIGINT);
-    let (tell, told) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     thread::scope(|threads| {
         threads.spawn(|| {
             let mut line = String::new();
             stderr.read_line(&mut line).unwrap();
-            tell.send(line).unwrap();
+            sender.send(line).unwrap();
         });
-        let told = told.recv_timeout(WATCHDOG);
-        // It goes on, whatever was told, so that all come to an end.
+        let received = receiver.recv_timeout(WATCHDOG);
+        // Continue the worker in any case, so that the threads end.
         signal(worker, libc::SIGCONT);
-        let line = told.expect("a line while the worker hangs");
+        let line = received.expect("a line while the worker hangs");
         assert!(line.contains("a second signal ends at once"), "{line}");
     });
     wait(child).exits(130);
     let mut rest = String::new();
     stderr.read_to_string(&mut rest).unwrap();
     assert!(rest.contains("interrupted"), "{rest}");
-    assert!(!rest.contains("a second signal"), "told once: {rest}");
+    assert!(!rest.contains("a second signal"), "printed once: {rest}");
     assert_eq!(world.tree("out"), ["hangs.png"]);
     gone(id);
 }
 
 #[test]
-fn what_the_decoder_says_is_final() {
+fn an_error_of_the_decoder_is_not_retried() {
     let world = World::new();
     world
         .file("p/torn.jpg", &jpeg(64, 48)[..300])
@@ -209,9 +209,9 @@ fn what_the_decoder_says_is_final() {
     );
 }
 
-fn a_hang_does_not_keep_a_drain_from_its_end() {
+fn a_hang_does_not_block_the_end_after_a_signal() {
     let world = many_pictures();
-    // The first of all.
+    // The first input.
     world.file("p/00-hangs.png", &png(6000, 4000));
     let child = start(world.command("p -s 64 -o out -j 1 --timeout 6s"));
     let id = child.id();
@@ -222,7 +222,7 @@ fn a_hang_does_not_keep_a_drain_from_its_end() {
     gone(id);
 }
 
-/// The worker of this program that holds many pixels of a picture. Between two pictures nothing would hang.
+/// The worker that holds many pixels of a picture. Stopped between two pictures, it would hang no job.
 fn in_the_middle(program: u32) -> u32 {
     let mut worker = None;
     wait_until("a worker is in the middle of the picture", || {

@@ -1,4 +1,4 @@
-//! `--trace` and `--report`: what the workers did, in files that others read.
+//! `--trace` and `--report`.
 
 use std::fs;
 
@@ -19,10 +19,10 @@ fn runs(events: &[Value]) -> Vec<&Value> {
 }
 
 #[test]
-fn both_say_what_was_done_and_what_failed() {
+fn both_files_contain_jobs_and_failures() {
     let world = World::new();
     world.photos(&["p/a.jpg", "p/b.jpg", "p/c.jpg"]);
-    // A picture by its first bytes alone.
+    // Only its first bytes are those of a picture.
     let whole = fs::read(world.path("p/a.jpg")).unwrap();
     world.file("p/broken.jpg", &whole[..whole.len() / 8]);
     let run = world.run("p -s 16 -o out -j 2 --trace run.json --report run.html");
@@ -35,7 +35,7 @@ fn both_say_what_was_done_and_what_failed() {
         .filter(|run| run["args"]["error"].is_string())
         .collect();
     assert_eq!(failed.len(), 1);
-    // Which picture it was, and a sentence.
+    // The name of the picture, and a sentence.
     assert_eq!(failed[0]["args"]["label"], "p/broken.jpg");
     let error = failed[0]["args"]["error"].as_str().unwrap();
     assert!(
@@ -61,7 +61,7 @@ fn both_say_what_was_done_and_what_failed() {
 }
 
 #[test]
-fn each_stands_alone() {
+fn each_file_can_be_written_without_the_other() {
     let world = World::new();
     world.photos(&["p/a.jpg"]);
     world.run("p -s 16 -o one --trace run.json").exits(0);
@@ -73,12 +73,12 @@ fn each_stands_alone() {
     let page = fs::read_to_string(world.path("run.html")).unwrap();
     assert!(
         page.contains("resize_file"),
-        "times are taken in locked-down workers too"
+        "sandboxed workers measure times too"
     );
 }
 
 #[test]
-fn a_file_that_cannot_be_written_is_said_before_any_work() {
+fn a_file_that_cannot_be_created_is_reported_before_work() {
     let world = World::new();
     world.photos(&["p/a.jpg"]);
     let run = world
@@ -102,7 +102,7 @@ fn a_file_that_cannot_be_written_is_said_before_any_work() {
     let run = world.run("p -s 16 -o x/y/out --trace no/such/run.json");
     run.exits(2);
     assert!(!world.path("x").exists());
-    // What was there stays, and so does what is not empty.
+    // Existing files and non-empty folders stay.
     fs::create_dir(world.path("x")).unwrap();
     let run = world.run("p -s 16 -o x/out --trace no/such/run.json");
     run.exits(2);
@@ -110,13 +110,13 @@ fn a_file_that_cannot_be_written_is_said_before_any_work() {
 }
 
 #[test]
-fn a_file_that_cannot_be_completed_is_a_failure_of_its_own() {
+fn a_file_that_cannot_be_completed_is_exit_code_1() {
     let world = World::new();
     let names: Vec<String> = (0..40).map(|index| format!("p/{index}.jpg")).collect();
     world.photos(&names.iter().map(String::as_str).collect::<Vec<_>>());
     fs::create_dir(world.path("small")).unwrap();
     for flag in ["--trace", "--report"] {
-        // Room for what either begins with, and not for so many pictures.
+        // Room for the start of either file, but not for this number of pictures.
         let script = format!(
             "mount -t tmpfs -o size=8k none small && {} resize p -s 8 -o out {flag} small/run",
             env!("CARGO_BIN_EXE_arenite")
@@ -131,7 +131,7 @@ fn a_file_that_cannot_be_completed_is_a_failure_of_its_own() {
 }
 
 #[test]
-fn no_input_is_overwritten() {
+fn inputs_are_not_overwritten() {
     let world = World::new();
     world.photos(&["p/a.jpg", "p/b.jpg"]);
     let before = fs::read(world.path("p/a.jpg")).unwrap();
@@ -141,7 +141,7 @@ fn no_input_is_overwritten() {
             .exits(2);
         run.says(&[flag, "a.jpg", "overwrite"]);
     }
-    // Under another name of it, too, and be it one that nobody can read.
+    // Nor under another name, nor if the input is unreadable.
     world.file("p/broken.jpg", b"broken but mine");
     for (input, link) in [("p/a.jpg", "a.json"), ("p/broken.jpg", "broken.json")] {
         fs::hard_link(world.path(input), world.path(link)).unwrap();
@@ -158,7 +158,7 @@ fn no_input_is_overwritten() {
 }
 
 #[test]
-fn no_result_is_overwritten() {
+fn results_are_not_overwritten() {
     let world = World::new();
     world.photos(&["p/a.jpg"]);
     world.run("p -s 16 -o out").exits(0);

@@ -1,4 +1,4 @@
-//! One temporary folder, pictures in it, and the program run in it.
+//! A temporary folder with pictures, in which the program runs.
 
 #[path = "../../../tests/common/asked.rs"]
 mod asked;
@@ -22,10 +22,10 @@ use lab::Invariant;
 #[allow(unused_imports, reason = "each test binary uses a part")]
 pub use lab::{Dice, End, judge, private_bytes};
 
-/// Longer than any run takes here, so that only a hang meets it.
+/// Longer than any run here takes: only a hang reaches it.
 pub const WATCHDOG: Duration = Duration::from_secs(120);
 
-/// A folder of its own for each test, after which `/dev/shm` lists what it did before.
+/// A temporary folder of a test. When it is dropped, `/dev/shm` must list the same names as before.
 pub struct World {
     folder: tempfile::TempDir,
     before: Invariant,
@@ -40,16 +40,16 @@ impl Drop for World {
     }
 }
 
-/// What a run left.
+/// The outcome of a run.
 #[derive(Debug)]
 pub struct Run {
-    /// As a shell shows it: 128 and the number of the signal that has ended it.
+    /// The exit code as a shell shows it: 128 plus the number of a signal that ended it.
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
 
-/// A picture whose pixels depend on place and seed, so that results differ.
+/// A picture whose pixels depend on their position.
 pub fn picture(width: u32, height: u32) -> DynamicImage {
     let image = RgbImage::from_fn(width, height, |x, y| {
         Rgb([
@@ -75,7 +75,7 @@ pub fn png(width: u32, height: u32) -> Vec<u8> {
     encoded(&picture(width, height), ImageFormat::Png)
 }
 
-/// A JPEG with an EXIF block that says nothing but this orientation.
+/// A JPEG with an EXIF block that contains only an orientation.
 pub fn jpeg_turned(width: u32, height: u32, orientation: u8) -> Vec<u8> {
     let plain = jpeg(width, height);
     let mut exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
@@ -93,8 +93,8 @@ pub const HEIC: &[u8] = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic\0\0\0\x08free";
 /// The first bytes of an AVIF file.
 pub const AVIF: &[u8] = b"\0\0\0\x18ftypavif\0\0\0\0mif1avif\0\0\0\x08free";
 
-/// Lets programs that are started from here be ended by signals, also where whoever started this one had it ignore them (a shell
-/// does so with `&`): what is ignored is inherited, and `arenite` leaves it so.
+/// Resets signals to their default, so that programs started from here can be ended by them. This program may have been
+/// started with signals ignored (as by a shell with `&`), which child processes inherit and `arenite` respects.
 fn unignore_signals() {
     for number in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         // SAFETY: the default needs no handler; nothing else in this program changes these signals.
@@ -122,7 +122,7 @@ impl World {
         fs::set_permissions(self.path(relative), PermissionsExt::from_mode(mode)).unwrap();
     }
 
-    /// A named pipe, for which nobody waits at the other end.
+    /// Makes a named pipe without a process at the other end.
     pub fn pipe(&self, relative: &str) -> &World {
         let path = self.path(relative);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -131,7 +131,7 @@ impl World {
         self
     }
 
-    /// Writes a file, and the folders above it.
+    /// Writes a file, and creates its folders.
     pub fn file(&self, relative: &str, bytes: &[u8]) -> &World {
         let path = self.path(relative);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -139,7 +139,7 @@ impl World {
         self
     }
 
-    /// Small JPEGs under all these names.
+    /// Writes small JPEGs under these names.
     pub fn photos(&self, relative: &[&str]) -> &World {
         let bytes = jpeg(32, 24);
         for name in relative {
@@ -155,7 +155,7 @@ impl World {
         self
     }
 
-    /// `arenite resize` with `line` split at blanks, ready to be changed and run.
+    /// `arenite resize` with the arguments in `line`, split at blanks.
     pub fn command(&self, line: &str) -> Command {
         let mut command =
             Command::new(option_env!("CARGO_BIN_EXE_arenite").expect("a test of the command"));
@@ -170,7 +170,7 @@ impl World {
         command
     }
 
-    /// The same, and permissions hold for it, also where root runs the tests.
+    /// Like [`command`](World::command), but subject to file permissions even if root runs the tests.
     pub fn command_without_privilege(&self, line: &str) -> Command {
         let command = self.command(line);
         let me = fs::metadata("/proc/self").unwrap();
@@ -204,7 +204,7 @@ impl World {
         wait(child)
     }
 
-    /// Runs it to its end, after which nothing that it has started is left.
+    /// Runs a command to its end, and checks that no process of its group is left.
     pub fn finish(&self, mut command: Command) -> Run {
         let child = piped(&mut command).process_group(0).spawn().unwrap();
         let id = child.id();
@@ -213,7 +213,7 @@ impl World {
         run
     }
 
-    /// The files below `relative`, hidden ones left out, sorted.
+    /// The files below `relative`, without hidden ones, sorted.
     pub fn tree(&self, relative: &str) -> Vec<String> {
         self.all(relative)
             .into_iter()
@@ -221,7 +221,7 @@ impl World {
             .collect()
     }
 
-    /// The files below `relative`, hidden ones too, sorted.
+    /// The files below `relative`, including hidden ones, sorted.
     pub fn all(&self, relative: &str) -> Vec<String> {
         let root = self.path(relative);
         let mut names: Vec<String> = walkdir::WalkDir::new(&root)
@@ -281,7 +281,7 @@ impl Run {
             .collect()
     }
 
-    /// One error line with all these words in it.
+    /// Asserts that an error line contains all these words.
     #[track_caller]
     pub fn says(self, words: &[&str]) -> Run {
         let found = self
@@ -307,7 +307,7 @@ fn piped(command: &mut Command) -> &mut Command {
         .stderr(Stdio::piped())
 }
 
-/// Waits, but not for ever.
+/// Waits for the end of a child, with a watchdog.
 pub fn wait(child: Child) -> Run {
     let output = output(child);
     Run {
@@ -320,7 +320,7 @@ pub fn wait(child: Child) -> Run {
     }
 }
 
-/// Runs a shell script that may mount what only it sees; `None` where that is not allowed.
+/// Runs a shell script in a new mount namespace; `None` where that is not allowed.
 pub fn with_own_mounts(world: &World, script: &str) -> Option<Run> {
     let mut command = Command::new("unshare");
     command
@@ -329,7 +329,7 @@ pub fn with_own_mounts(world: &World, script: &str) -> Option<Run> {
     unless_forbidden(world.finish(command))
 }
 
-/// What a script in a mount namespace of its own has come to; `None` where it may not mount.
+/// The outcome of a script that mounts; `None` if it was not allowed to.
 pub fn unless_forbidden(run: Run) -> Option<Run> {
     if run.stderr.contains("unshare:") || run.stderr.contains("mount:") {
         not_tried(&format!("nothing can be mounted here: {}", run.stderr));
@@ -338,13 +338,13 @@ pub fn unless_forbidden(run: Run) -> Option<Run> {
     Some(run)
 }
 
-/// What a child printed and how it ended.
+/// The output and status of a child.
 pub fn output(child: Child) -> Output {
     let id = child.id();
     let (send, receive) = mpsc::channel();
     thread::spawn(move || send.send(child.wait_with_output()));
     let Ok(output) = receive.recv_timeout(WATCHDOG) else {
-        // Whatever it has started too, where it leads a group.
+        // With its group, if it leads one.
         signal_group(id, libc::SIGKILL);
         signal(id, libc::SIGKILL);
         panic!("process {id} did not end in {WATCHDOG:?}");
@@ -357,15 +357,15 @@ pub fn signal(id: u32, number: i32) {
     unsafe { libc::kill(id as i32, number) };
 }
 
-/// To a whole process group, which the child leads.
+/// Signals the process group that the child leads.
 pub fn signal_group(id: u32, number: i32) {
     // SAFETY: `kill` touches no memory; the leader has not been waited for, so the number is still its group's.
     unsafe { libc::kill(-(id as i32), number) };
 }
 
-/// The processes whose parent is `id`, whichever of its threads started them.
+/// The child processes of all threads of `id`.
 pub fn children(id: u32) -> Vec<u32> {
-    // None once it has ended.
+    // Empty once it has ended.
     let tasks = fs::read_dir(format!("/proc/{id}/task"));
     let mut children: Vec<u32> = tasks
         .into_iter()
@@ -390,7 +390,7 @@ pub fn gone(id: u32) {
             let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else {
                 continue;
             };
-            // Behind the name in brackets: state, parent, group.
+            // After the name in brackets: state, parent, group.
             let Some((_, rest)) = stat.rsplit_once(") ") else {
                 continue;
             };
@@ -404,7 +404,7 @@ pub fn gone(id: u32) {
     wait_until("no process is left", || members().is_empty());
 }
 
-/// Looks again and again until `holds`, but not for ever.
+/// Polls until `holds` returns `true`, with a watchdog.
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {

@@ -1,13 +1,13 @@
-//! Which types of pixels are taken, and what becomes of them.
+//! Supported pixel types.
 
 use arenite_resample::{
     FilterType, Image, ImageRef, PixelType, ResizeAlg, ResizeError, ResizeOptions, Resizer,
     lanczos3, resize,
 };
 
-/// Each type that is taken is resized as itself; a white picture stays white.
+/// Each supported type is resized as such; a white picture stays white.
 #[test]
-fn one_to_four_samples_of_8_or_16_bits_are_taken() {
+fn one_to_four_samples_of_8_or_16_bits_are_supported() {
     use PixelType::*;
     for kind in [U8, U8x2, U8x3, U8x4, U16, U16x2, U16x3, U16x4] {
         let white = vec![255; 6 * 4 * kind.size()];
@@ -28,7 +28,7 @@ fn one_to_four_samples_of_8_or_16_bits_are_taken() {
 }
 
 #[test]
-fn other_types_are_refused() {
+fn other_types_are_rejected() {
     use PixelType::*;
     for kind in [I32, F32, F32x2, F32x3, F32x4] {
         let black = vec![0; 6 * 4 * kind.size()];
@@ -48,9 +48,9 @@ fn other_types_are_refused() {
     }
 }
 
-/// To fewer pixels and to more, by whole numbers and not.
+/// To fewer and more pixels, by integer and other factors.
 #[test]
-fn lanczos_by_one_sine_is_lanczos_by_two() {
+fn lanczos3_equals_the_filter_of_fast_image_resize() {
     let (width, height) = (97, 61);
     let noise: Vec<u8> = (0..width * height * 3u32)
         .map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8)

@@ -1,4 +1,4 @@
-//! Reading ahead changes no bit of what `fast_image_resize` makes.
+//! Preloading does not change the results of `fast_image_resize`.
 
 use arenite_resample::{
     FilterType, Image, ImageRef, PixelType, ResizeAlg, ResizeOptions, Resizer, resize,
@@ -34,9 +34,9 @@ fn ours(pixels: &[u8], size: (u32, u32), options: &ResizeOptions) -> Vec<u8> {
     target.into_vec()
 }
 
-/// To fewer and to more pixels, on both sides or on one; the whole and a part; windows that overlap and that do not.
+/// To fewer and more pixels, on both sides or one; the whole picture and a part; with and without overlapping windows.
 #[test]
-fn no_bit_is_another() {
+fn results_are_bit_identical() {
     let pixels = noise();
     let algorithms = [
         ResizeAlg::Convolution(FilterType::Box),

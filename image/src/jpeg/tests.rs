@@ -1,5 +1,4 @@
-//! The short cut to one eighth against libjpeg, bit for bit; planes at other scales against it, but for the rounding; and how far a
-//! decode scales.
+//! Compares the fast paths with libjpeg: one eighth bit for bit, other scales up to rounding. Tests the choice of the scale.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use mozjpeg::{ColorSpace, CompInfoExt, Compress, Decompress};
@@ -17,7 +16,7 @@ use super::inverse::{SIDE, Square, inverse};
 use super::scans::{self, Scans};
 use super::{faults, planes};
 
-/// How a test picture is coded.
+/// The coding of a test picture.
 #[derive(Debug, Clone, Copy)]
 struct Kind {
     grey: bool,
@@ -26,7 +25,7 @@ struct Kind {
     optimized: bool,
 }
 
-/// The next number of a sequence.
+/// The next pseudo-random number.
 fn random(seed: &mut u64) -> u64 {
     *seed ^= *seed << 13;
     *seed ^= *seed >> 7;
@@ -34,7 +33,7 @@ fn random(seed: &mut u64) -> u64 {
     *seed
 }
 
-/// Deterministic pixels between smooth (`noise` 0) and pure noise (256).
+/// Deterministic pixels, from smooth (`noise` 0) to pure noise (256).
 fn picture(width: usize, height: usize, channels: usize, noise: usize) -> Vec<u8> {
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64 ^ (width * 31 + height) as u64;
     let mut samples = Vec::with_capacity(width * height * channels);
@@ -69,7 +68,7 @@ fn encode(samples: &[u8], width: usize, height: usize, kind: Kind) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// Sides and samples at so many eighths, in this colour space, by libjpeg.
+/// Sides and samples by libjpeg, at this scale and in this colour space.
 fn libjpeg(file: &[u8], eighths: u32, space: ColorSpace) -> (usize, usize, Vec<u8>) {
     let mut header = Decompress::new_mem(file).unwrap();
     header.scale(eighths as u8);
@@ -86,7 +85,7 @@ fn eight(pixels: Pixels) -> Vec<u8> {
     }
 }
 
-/// The pixels as they are converted after resizing.
+/// The pixels after the conversion that normally follows resizing.
 fn rgb(eighth: Eighth) -> Vec<u8> {
     eight(without_ycbcr(eighth.into_pixels()))
 }
@@ -98,13 +97,13 @@ fn assert_same(file: &[u8], what: &str) {
         _ => ColorSpace::JCS_RGB,
     };
     let (width, height, samples) = libjpeg(file, 1, space);
-    let ours = eighth::decode(file).unwrap_or_else(|| panic!("{what}: not taken"));
+    let ours = eighth::decode(file).unwrap_or_else(|| panic!("{what}: declined"));
     assert_eq!((ours.width, ours.height), (width, height), "{what}");
     assert!(rgb(ours) == samples, "{what}: other pixels");
 }
 
 #[test]
-fn an_eighth_is_bit_for_bit_libjpegs() {
+fn an_eighth_equals_libjpeg_bit_for_bit() {
     for noise in [0, 30, 256] {
         for quality in [5.0, 50.0, 85.0, 100.0] {
             for optimized in [false, true] {
@@ -128,7 +127,7 @@ fn an_eighth_is_bit_for_bit_libjpegs() {
     }
 }
 
-/// N × N samples by the sum that defines them.
+/// N × N samples by the defining sum.
 fn summed(block: &[i16; 64], quant: &[f32; 64], n: usize) -> Vec<Vec<f64>> {
     let weight = |k: usize, u: usize| {
         let scale = if u == 0 { 0.5f64.sqrt() } else { 1.0 };
@@ -139,7 +138,7 @@ fn summed(block: &[i16; 64], quant: &[f32; 64], n: usize) -> Vec<Vec<f64>> {
         let terms = (0..n).flat_map(|v| (0..n).map(move |u| (v, u)));
         let sum: f64 = terms
             .map(|(v, u)| {
-                // Column by column.
+                // Columns first.
                 let at = u * SIDE + v;
                 f64::from(block[at]) * f64::from(quant[at]) * weight(y, v) * weight(x, u)
             })
@@ -152,7 +151,7 @@ fn summed(block: &[i16; 64], quant: &[f32; 64], n: usize) -> Vec<Vec<f64>> {
 }
 
 #[test]
-fn the_inverse_transform_is_what_defines_it() {
+fn the_inverse_transform_equals_its_definition() {
     type Inverse = fn(&[i16; 64], &[f32; 64]) -> Square;
     let sides: [(usize, [Inverse; 2]); 7] = [
         (2, [inverse::<2, 4>, inverse::<2, 8>]),
@@ -166,7 +165,7 @@ fn the_inverse_transform_is_what_defines_it() {
     let mut seed = 0x853c_49e6_748f_ea9b_u64;
     let mut random = |below: u64| random(&mut seed) % below;
     for round in 0..200 {
-        // Small ones, of which samples come out between black and white, and such as only a spoilt file has.
+        // Small coefficients, whose samples are between black and white, and large ones, as only corrupt files have.
         let most = [40, 400, 60_000][round % 3];
         let quant = std::array::from_fn(|_| (1 + random(60)) as f32);
         for (n, inverses) in sides {
@@ -179,7 +178,7 @@ fn the_inverse_transform_is_what_defines_it() {
                     }
                 }
                 let (ours, theirs) = (inverse(&block, &quant), summed(&block, &quant, n));
-                // Numbers of 24 bits: of a sum of millions the last places are lost.
+                // `f32` has 24 bits: a sum of millions loses its last places.
                 let rounding = 0.501 + most as f64 / 1e4;
                 for (y, row) in theirs.iter().enumerate() {
                     for (x, &sample) in row.iter().enumerate() {
@@ -195,7 +194,7 @@ fn the_inverse_transform_is_what_defines_it() {
     }
 }
 
-/// The whole of a picture.
+/// The region of a whole picture.
 const fn whole(width: f64, height: f64) -> Region {
     Region {
         left: 0.0,
@@ -212,7 +211,7 @@ fn assert_near(ours: &[u8], theirs: &[u8], what: &str) {
     assert!(off <= Some(1), "{what}: off by {off:?}");
 }
 
-/// What is made of a file of which libjpeg has no complaint.
+/// Decodes a file by libjpeg, with warnings as errors.
 fn strict<T>(file: &[u8], work: impl FnOnce(Decompress<&[u8]>) -> std::io::Result<T>) -> Option<T> {
     let corrupt = |error| ImageError::corrupt(Format::Jpeg, error);
     let made = faults::guarded(|| {
@@ -222,7 +221,7 @@ fn strict<T>(file: &[u8], work: impl FnOnce(Decompress<&[u8]>) -> std::io::Resul
     made.ok()
 }
 
-/// Luma at so many eighths, by libjpeg, or `None` where it complains.
+/// Luma by libjpeg at this scale; `None` on a warning.
 fn strict_luma(file: &[u8], eighths: u32) -> Option<Vec<u8>> {
     strict(file, |mut header| {
         header.scale(eighths as u8);
@@ -233,7 +232,7 @@ fn strict_luma(file: &[u8], eighths: u32) -> Option<Vec<u8>> {
     })
 }
 
-/// Whether it has what is looked at before a short cut is tried.
+/// Whether the file meets the conditions for the fast paths.
 fn is_common(file: &[u8]) -> bool {
     let header = strict(file, |header| {
         Ok((header.color_space(), header.width() * header.height()))
@@ -244,7 +243,7 @@ fn is_common(file: &[u8]) -> bool {
     header.is_some_and(is_known) && scans::count(file, 100) == Scans::AllInOne
 }
 
-/// Blue and red in turn with all the pixels that they have, by libjpeg.
+/// Cb and Cr interleaved, at their own resolution, by libjpeg.
 fn libjpeg_chroma(file: &[u8], width: usize, height: usize) -> Vec<u8> {
     let mut lines = Decompress::new_mem(file).unwrap().raw().unwrap();
     let stride = lines.components()[1].row_stride();
@@ -257,7 +256,7 @@ fn libjpeg_chroma(file: &[u8], width: usize, height: usize) -> Vec<u8> {
 }
 
 #[test]
-fn planes_are_libjpegs() {
+fn planes_equal_libjpeg_up_to_rounding() {
     for noise in [0, 60, 256] {
         for quality in [5.0, 50.0, 85.0, 100.0] {
             for (width, height) in [(1, 1), (8, 8), (17, 9), (64, 48), (203, 131)] {
@@ -280,7 +279,7 @@ fn planes_are_libjpegs() {
                             libjpeg(&file, eighths, ColorSpace::JCS_GRAYSCALE);
                         let sides = (luma.width as usize, luma.height as usize);
                         assert_eq!(sides, (wide, high), "{what}");
-                        // libjpeg takes another transform for these, the mean of neighbours.
+                        // libjpeg averages neighbours at these scales.
                         if !matches!(eighths, 2 | 4) {
                             assert_near(&eight(luma), &theirs, &what);
                         }
@@ -312,7 +311,7 @@ fn planes_are_libjpegs() {
     }
 }
 
-/// A file of strips with a restart marker between them, joined from separate files of the same tables.
+/// A file of strips separated by restart markers, joined from files with the same tables.
 fn with_restarts(strips: usize, mcus: usize) -> Vec<u8> {
     let (width, height) = (16 * mcus, 16);
     let kind = Kind {
@@ -345,7 +344,7 @@ fn with_restarts(strips: usize, mcus: usize) -> Vec<u8> {
 
 #[test]
 fn restart_markers_are_followed() {
-    // The last ones are longer than what is taken in at a time.
+    // The last strips are longer than a piece of unstuffed data.
     for (strips, mcus) in [(2, 1), (3, 7), (19, 4), (3, 250)] {
         assert_same(
             &with_restarts(strips, mcus),
@@ -358,7 +357,7 @@ fn restart_markers_are_followed() {
         .unwrap();
     let (_, _, theirs) = libjpeg(&file, 3, ColorSpace::JCS_GRAYSCALE);
     assert_near(&eight(luma), &theirs, "19 strips at 3");
-    // One out of order, and one missing: left to libjpeg, which knows what to say.
+    // A restart marker out of order, and a missing one: declined.
     let file = with_restarts(3, 7);
     let marker = file.windows(2).position(|w| w == [0xff, 0xd1]).unwrap();
     let mut wrong = file.clone();
@@ -374,7 +373,7 @@ fn restart_markers_are_followed() {
 }
 
 #[test]
-fn tables_are_libjpegs() {
+fn only_tables_that_libjpeg_accepts_are_accepted() {
     let table = |counts: &[u8], symbols: &[u8]| {
         let mut all = [0; 16];
         all[..counts.len()].copy_from_slice(counts);
@@ -385,7 +384,7 @@ fn tables_are_libjpegs() {
     assert!(!table(&[2], &[0, 1]), "1 is taken");
     assert!(!table(&[1, 3], &[0, 1, 2, 3]), "too many");
     assert!(!table(&[1, 1], &[0]), "too few symbols");
-    // A mean of sixteen bits, which no code in the data needs to stand for.
+    // A DC difference of sixteen bits, even if no code in the data uses it.
     let kind = Kind {
         grey: true,
         chroma: (1, 1),
@@ -416,7 +415,7 @@ fn tables_are_libjpegs() {
 }
 
 #[test]
-fn cut_or_spoilt_data_is_left_to_libjpeg_or_whole() {
+fn torn_or_corrupt_data_is_declined_or_complete() {
     let kind = Kind {
         grey: false,
         chroma: (2, 2),
@@ -436,43 +435,43 @@ fn cut_or_spoilt_data_is_left_to_libjpeg_or_whole() {
             assert!(cut == luma, "torn after {end}");
         }
     }
-    // No panic, and where a spoilt one is taken, libjpeg has no complaint and the same pixels.
+    // No panic; and if a corrupt file is accepted, libjpeg decodes it without warning to the same pixels.
     let mut seed = 88_172_645_463_325_252_u64;
     let mut random = |below: usize| (random(&mut seed) >> 20) as usize % below;
     let mut taken = 0;
     for _ in 0..20_000 {
-        let mut spoilt = file.clone();
+        let mut corrupted = file.clone();
         for _ in 0..1 + random(3) {
-            let at = random(spoilt.len() - 2);
+            let at = random(corrupted.len() - 2);
             match random(4) {
-                0 => spoilt[at] = random(256) as u8,
-                1 => spoilt[at] ^= 1 << random(8),
-                2 => drop(spoilt.remove(at)),
-                _ => drop(spoilt.splice(at..at, [0xff, [0xd0, 0xd9, 0xc4, 0x01][random(4)]])),
+                0 => corrupted[at] = random(256) as u8,
+                1 => corrupted[at] ^= 1 << random(8),
+                2 => drop(corrupted.remove(at)),
+                _ => drop(corrupted.splice(at..at, [0xff, [0xd0, 0xd9, 0xc4, 0x01][random(4)]])),
             }
         }
-        let small = eighth::decode(&spoilt);
-        let planes = planes::decode(&spoilt, 6, whole(120.0, 90.0)).unwrap();
-        if !is_common(&spoilt) {
+        let small = eighth::decode(&corrupted);
+        let planes = planes::decode(&corrupted, 6, whole(120.0, 90.0)).unwrap();
+        if !is_common(&corrupted) {
             continue;
         }
         if small.is_some() {
-            assert!(strict_luma(&spoilt, 1).is_some(), "libjpeg refuses it");
+            assert!(strict_luma(&corrupted, 1).is_some(), "libjpeg rejects it");
         }
         let Some((luma, _)) = planes else { continue };
-        let theirs = strict_luma(&spoilt, 6).expect("libjpeg refuses it");
+        let theirs = strict_luma(&corrupted, 6).expect("libjpeg rejects it");
         let ours = eight(luma);
-        // Of what is far beyond black or white it takes the last bits alone.
+        // libjpeg keeps only the last bits of values far beyond black or white.
         let alike = |(a, b): (&u8, &u8)| a.abs_diff(*b) <= 1 || matches!(*a, 0 | u8::MAX);
         assert_eq!(ours.len(), theirs.len());
         assert!(ours.iter().zip(&theirs).all(alike), "other pixels");
         taken += 1;
     }
-    assert!(taken > 1000, "{taken} were taken");
+    assert!(taken > 1000, "{taken} were accepted");
 }
 
 #[test]
-fn a_scaled_decode_leaves_twice_the_target_and_not_an_eighth_more() {
+fn the_scale_is_the_smallest_that_leaves_twice_the_target() {
     let plan = |(width, height), (left, top, wide, high)| StoredPlan {
         width,
         height,

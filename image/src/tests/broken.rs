@@ -1,4 +1,4 @@
-//! Files that are not what they say, cut off, or spoilt.
+//! Mislabelled, truncated and corrupt files.
 
 use image::{GrayImage, RgbaImage};
 
@@ -44,7 +44,7 @@ fn assert_no_panic(name: &str, result: &Result<Pixels, ImageError>) {
 }
 
 #[test]
-fn a_prefix_is_an_error_or_lacks_nothing() {
+fn a_prefix_of_a_file_is_an_error_or_complete() {
     let spec = spec("20");
     for (name, file) in files() {
         let whole = resize_to_pixels(&file, &spec).unwrap();
@@ -67,7 +67,7 @@ fn a_prefix_is_an_error_or_lacks_nothing() {
 }
 
 #[test]
-fn a_truncated_jpeg_says_so() {
+fn a_truncated_jpeg_is_reported_as_truncated() {
     let photo = waves(400, 300);
     for file in [jpeg(&photo), progressive_jpeg(&photo)] {
         let error = resize_encoded(&file[..file.len() / 2], &spec("64")).unwrap_err();
@@ -76,25 +76,25 @@ fn a_truncated_jpeg_says_so() {
             "truncated JPEG: the file ends before the picture does"
         );
     }
-    // Only the end marker is missing: no pixel is.
+    // Only the end marker is missing, and no pixel.
     let file = jpeg(&photo);
     assert!(resize_encoded(&file[..file.len() - 2], &spec("64")).is_ok());
     let file = progressive_jpeg(&photo);
     assert!(resize_encoded(&file[..file.len() - 2], &spec("64")).is_err());
-    // Rubbish behind the end is nobody's business.
+    // Bytes after the end are ignored.
     let longer = [file.as_slice(), b"trailing rubbish \xff\xd8\xff\xda"].concat();
     assert!(resize_encoded(&longer, &spec("64")).is_ok());
 }
 
 #[test]
-fn a_png_that_lacks_nothing_but_its_end_is_whole() {
+fn a_png_that_lacks_only_its_end_is_accepted() {
     let file = written(&waves(61, 47).into(), ImageFormat::Png);
     let whole = resize_to_pixels(&file, &spec("20")).unwrap();
     for missing in 1..=12 {
         let pixels = resize_to_pixels(&file[..file.len() - missing], &spec("20"));
         assert_eq!(pixels.as_ref(), Ok(&whole), "{missing} bytes are missing");
     }
-    // Without its last pixels it is torn, also where it ends behind a chunk.
+    // Without its last pixels it is truncated, even if it ends after a chunk.
     let chunk = |kind: &[u8; 4], data: &[u8]| {
         let body = [&kind[..], data].concat();
         let sum = meta::crc32(&body).to_be_bytes();
@@ -128,7 +128,7 @@ fn flipped_bytes_never_panic() {
     for (name, file) in files() {
         for round in 0..600 {
             let mut spoilt = file.clone();
-            // Headers are short: half of the rounds aim at them.
+            // Half of the rounds aim at the header, which is short.
             let reach = if round % 2 == 0 {
                 spoilt.len()
             } else {
@@ -215,7 +215,7 @@ fn bombs() -> Vec<(Format, Vec<u8>)> {
 }
 
 #[test]
-fn bombs_are_refused_from_their_header() {
+fn bombs_are_rejected_by_their_header() {
     for (format, file) in bombs() {
         let error = resize_encoded(&file, &spec("20")).unwrap_err();
         assert!(
@@ -242,7 +242,7 @@ fn bombs_are_refused_from_their_header() {
 }
 
 #[test]
-fn as_many_pixels_as_may_become_one_are_their_mean() {
+fn the_most_pixels_that_become_one_are_averaged_exactly() {
     let filters = [
         Filter::Lanczos3,
         Filter::CatmullRom,
@@ -276,9 +276,9 @@ fn as_many_pixels_as_may_become_one_are_their_mean() {
     }
 }
 
-/// Few bytes, and few pixels; but weights for each of them, or a picture that is as wide as one and as high as the other.
+/// Few bytes and pixels, but many weights, or a large intermediate picture.
 #[test]
-fn what_only_resizing_would_need_is_refused_as_well() {
+fn memory_that_only_resizing_needs_is_limited_too() {
     let zeros = vec![0; 20_000_000];
     let narrow = |size: (u32, u32), to, filter| resize_pixels(&zeros, size, 1, to, filter);
     for filter in [Filter::Lanczos3, Filter::Box] {
@@ -300,13 +300,13 @@ fn what_only_resizing_would_need_is_refused_as_well() {
     assert!(error.to_string().contains("max_bytes"), "{error}");
     let error = resize_encoded(&file, &spec("100")).unwrap_err();
     assert!(error.to_string().contains("would become 100"), "{error}");
-    // A strip that is only long.
+    // A long strip by itself is fine.
     let strip = resize_encoded(&file, &spec("8000")).unwrap();
     assert_eq!((strip.width, strip.height), (8000, 1));
 }
 
 #[test]
-fn sides_beyond_all_measure_are_too_many_pixels() {
+fn enormous_sides_are_too_many_pixels() {
     let mut png = b"\x89PNG\r\n\x1a\n\0\0\0\x0d".to_vec();
     let side = 20_000_000_u32.to_be_bytes();
     let header = [&b"IHDR"[..], &side, &side, &[8, 6, 0, 0, 0]].concat();
@@ -328,7 +328,7 @@ fn sides_beyond_all_measure_are_too_many_pixels() {
         let many = matches!(error, ImageError::TooManyPixels { .. });
         assert!(many, "{what}: {error}");
     }
-    // A header that is broken is broken, whatever it says.
+    // A corrupt header is reported as corrupt, whatever its sides.
     png[20] ^= 1;
     let error = resize_encoded(&png, &spec("20")).unwrap_err();
     assert!(matches!(error, ImageError::Corrupt { .. }), "{error}");
@@ -338,7 +338,7 @@ fn sides_beyond_all_measure_are_too_many_pixels() {
 }
 
 #[test]
-fn bytes_are_told_as_people_count_them() {
+fn bytes_are_shown_with_units() {
     let many = ImageError::TooManyBytes {
         bytes: 3 << 29,
         limit: 1 << 30,
@@ -360,14 +360,14 @@ fn bytes_are_told_as_people_count_them() {
 }
 
 #[test]
-fn want_of_memory_is_told_with_its_size_if_that_is_known() {
+fn out_of_memory_names_the_size_if_known() {
     let text = |bytes| ImageError::OutOfMemory { bytes }.to_string();
     assert!(text(7).contains("no memory for 7 B of pixels"));
     assert!(text(0).contains("no memory for its pixels"));
 }
 
 #[test]
-fn outputs_too_large_for_their_format_are_refused() {
+fn outputs_too_large_for_their_format_are_rejected() {
     let file = jpeg(&waves(40, 1));
     let webp = ResizeSpec {
         output: Output::WebP,
@@ -378,8 +378,8 @@ fn outputs_too_large_for_their_format_are_refused() {
         matches!(error, ImageError::OutputTooLarge { limit: 16_383, .. }),
         "{error}"
     );
-    // A thin picture asked to be high would be enormous: refused before anything is allocated.
-    // Its format could hold it, and the message does not claim otherwise.
+    // A thin picture made high would be enormous: rejected before memory is allocated. The message does not blame the
+    // format, which could hold it.
     let error = resize_encoded(&file, &spec("x60000")).unwrap_err();
     assert!(
         matches!(
@@ -404,7 +404,7 @@ fn outputs_too_large_for_their_format_are_refused() {
 }
 
 #[test]
-fn a_jpeg_of_endless_scans_is_refused() {
+fn a_jpeg_of_too_many_scans_is_rejected() {
     let file = progressive_jpeg(&waves(64, 64));
     // Repeat its last scan until there are too many.
     let last = file.windows(2).rposition(|w| w == [0xff, 0xda]).unwrap();
@@ -415,7 +415,7 @@ fn a_jpeg_of_endless_scans_is_refused() {
 }
 
 #[test]
-fn what_is_no_picture_is_named() {
+fn files_that_are_not_pictures_are_reported() {
     let heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic";
     assert_eq!(
         resize_encoded(heic, &spec("20")).unwrap_err().to_string(),

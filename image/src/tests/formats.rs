@@ -1,4 +1,4 @@
-//! Every format in and out, and every kind of pixel.
+//! All formats, in and out, and all kinds of pixels.
 
 use image::{ColorType, GrayImage, ImageBuffer, Rgba, RgbaImage};
 
@@ -35,7 +35,7 @@ fn every_input_format_gives_its_default_output() {
     }
 }
 
-/// A TIFF of one strip, in front of which the directory stands: grey or RGBA by the number of channels.
+/// A TIFF of one strip after its directory: grey or RGBA, by the number of channels.
 fn tiff(
     (width, height): (u32, u32),
     channels: u32,
@@ -51,7 +51,7 @@ fn tiff(
     let entries: [(u16, u16, u32, u32); ENTRIES as usize] = [
         one(256, width),
         one(257, height),
-        // One number stands in the entry itself, several behind the directory.
+        // One number is in the entry itself, several are after the directory.
         (258, SHORT, channels, if channels == 1 { 8 } else { depths }),
         one(259, compression),
         one(262, if channels == 1 { 1 } else { 2 }),
@@ -77,8 +77,8 @@ fn tiff(
 }
 
 #[test]
-fn colours_that_were_multiplied_by_alpha_are_divided_by_it() {
-    // Half of it can be seen: as files have it with and without multiplication.
+fn associated_alpha_is_divided_out() {
+    // Half transparent, with associated and with unassociated alpha.
     for (extra, stored) in [(1, [100, 50, 0, 128]), (2, [199, 100, 0, 128])] {
         let file = tiff((16, 12), 4, (1, extra), &stored.repeat(16 * 12));
         let pixels = decode(&file).unwrap();
@@ -91,7 +91,7 @@ fn colours_that_were_multiplied_by_alpha_are_divided_by_it() {
 }
 
 #[test]
-fn a_torn_jpeg_within_a_tiff_is_no_picture() {
+fn a_torn_jpeg_inside_a_tiff_is_an_error() {
     let grey = Pixels {
         width: 64,
         height: 48,
@@ -114,7 +114,7 @@ fn a_torn_jpeg_within_a_tiff_is_no_picture() {
 }
 
 #[test]
-fn fits_and_odd_sides() {
+fn fits_work_with_odd_sides() {
     let file = jpeg(&quarters(301, 203));
     for (fit, sides) in [
         (Fit::Contain, (64, 43)),
@@ -132,7 +132,7 @@ fn fits_and_odd_sides() {
         assert_eq!((small.width, small.height), sides);
         assert_quarters(&decoded(&small), QUARTERS);
     }
-    // Scaled decoding rounds sides up: no plan may reach outside what was decoded.
+    // Scaled decoding rounds sides up: the plan must stay inside the decoded picture.
     for (w, h) in [
         (1, 1),
         (7, 9),
@@ -155,7 +155,7 @@ fn fits_and_odd_sides() {
 }
 
 #[test]
-fn jpeg_that_is_scaled_while_decoded_looks_as_if_it_were_not() {
+fn a_scaled_jpeg_decode_matches_a_full_decode() {
     let reference = |size: &str| -> Vec<f32> {
         let target: Size = size.parse().unwrap();
         image::imageops::resize(
@@ -182,7 +182,7 @@ fn jpeg_that_is_scaled_while_decoded_looks_as_if_it_were_not() {
 }
 
 #[test]
-fn filters_that_take_pixels_as_they_are_have_all_to_take_from() {
+fn filters_that_need_exact_pixels_get_a_full_decode() {
     let file = jpeg(&waves(640, 480));
     let whole = decode(&file).unwrap();
     let Samples::Eight(samples) = &whole.samples else {
@@ -231,7 +231,7 @@ fn grey_stays_grey() {
 
 #[test]
 fn alpha_is_kept_or_becomes_white() {
-    // Left half opaque blue, right half invisible red.
+    // Left half opaque blue, right half transparent red.
     let picture: DynamicImage = RgbaImage::from_fn(60, 60, |x, _| {
         if x < 30 {
             Rgba([20, 40, 220, 255])
@@ -268,7 +268,7 @@ fn alpha_is_kept_or_becomes_white() {
 }
 
 #[test]
-fn behind_holes_is_the_colour_that_was_asked_for() {
+fn transparent_parts_show_the_background() {
     let half = |x| if x < 30 { u8::MAX } else { 0 };
     let colour: DynamicImage =
         RgbaImage::from_fn(60, 60, |x, _| Rgba([20, 40, 220, half(x)])).into();
@@ -282,7 +282,7 @@ fn behind_holes_is_the_colour_that_was_asked_for() {
                 background,
                 ..spec("20")
             };
-            // With metadata the pixels keep their own kind of colours, unless that cannot hold what is behind them.
+            // With metadata, pixels keep their colour model, unless it cannot represent the background.
             for keep_metadata in [false, true] {
                 let flat = resize_encoded(
                     &file,
@@ -307,7 +307,7 @@ fn behind_holes_is_the_colour_that_was_asked_for() {
 }
 
 #[test]
-fn webp_without_loss_has_the_pixels_of_png() {
+fn lossless_webp_has_the_pixels_of_png() {
     let picture = quarters(97, 61);
     let noisy = DynamicImage::from(picture).unsharpen(2.0, 1);
     let file = written(&noisy, ImageFormat::Png);
@@ -316,7 +316,7 @@ fn webp_without_loss_has_the_pixels_of_png() {
         let webp = ResizeSpec {
             output: Output::WebP,
             lossless,
-            // Which says nothing about a file without loss.
+            // Ignored for a lossless file.
             quality: 1,
             ..spec("50")
         };
@@ -326,7 +326,7 @@ fn webp_without_loss_has_the_pixels_of_png() {
 }
 
 #[test]
-fn a_progressive_jpeg_is_the_same_picture_in_another_order() {
+fn a_progressive_jpeg_has_the_same_pixels() {
     const BASELINE: [u8; 2] = [0xff, 0xc0];
     const PROGRESSIVE: [u8; 2] = [0xff, 0xc2];
     let file = written(&quarters(97, 61).into(), ImageFormat::Png);
@@ -342,12 +342,12 @@ fn a_progressive_jpeg_is_the_same_picture_in_another_order() {
     assert!(has(&plain, BASELINE) && !has(&plain, PROGRESSIVE));
     assert!(has(&rough_first, PROGRESSIVE) && !has(&rough_first, BASELINE));
     assert_eq!(decoded(&plain), decoded(&rough_first));
-    // It can be read again, as a whole and smaller.
+    // It can be decoded again, at full size and smaller.
     assert!(resize_encoded(&rough_first.bytes, &spec("8")).is_ok());
 }
 
 #[test]
-fn a_gif_without_holes_has_no_alpha() {
+fn a_gif_without_transparent_pixels_has_no_alpha() {
     let opaque: DynamicImage = quarters(40, 30).into();
     let file = written(&opaque.to_rgba8().into(), ImageFormat::Gif);
     let small = decoded(&resize_encoded(&file, &spec("20")).unwrap());
@@ -360,7 +360,7 @@ fn a_gif_without_holes_has_no_alpha() {
     assert_eq!(small.color(), ColorType::Rgba8);
 }
 
-/// An animation of one lossy red frame without alpha, of which nothing is announced either.
+/// An animation of one lossy red frame without alpha, which is not announced either.
 fn animation(canvas: (u32, u32), place: (u32, u32), (width, height): (u32, u32)) -> Vec<u8> {
     let red = [220, 20, 20].repeat((width * height) as usize);
     let picture = webp::Encoder::from_rgb(&red, width, height).encode(90.0);
@@ -382,7 +382,7 @@ fn animation(canvas: (u32, u32), place: (u32, u32), (width, height): (u32, u32))
 }
 
 #[test]
-fn what_the_first_frame_leaves_free_is_not_black() {
+fn the_canvas_outside_the_first_frame_is_transparent() {
     let file = animation((40, 30), (20, 0), (20, 30));
     let small = decoded(&resize_encoded(&file, &spec("40")).unwrap()).to_rgba8();
     assert_eq!(small.get_pixel(5, 15).0[3], 0, "nothing is there");
@@ -394,14 +394,14 @@ fn what_the_first_frame_leaves_free_is_not_black() {
     };
     let flat = decoded(&resize_encoded(&file, &on_white).unwrap()).to_rgb8();
     assert!(flat.get_pixel(5, 15).0.iter().all(|&sample| sample > 245));
-    // What covers all of it needs no alpha.
+    // A frame that covers the canvas needs no alpha.
     let file = animation((40, 30), (0, 0), (40, 30));
     let small = decoded(&resize_encoded(&file, &spec("40")).unwrap());
     assert_eq!(small.color(), ColorType::Rgb8);
 }
 
 #[test]
-fn sixteen_bits_stay_where_the_output_has_them() {
+fn sixteen_bits_stay_if_the_output_has_them() {
     let rgb: DynamicImage = ImageBuffer::from_fn(32, 32, |x, y| {
         image::Rgb([x as u16 * 2000 + 1, y as u16 * 2000, 257])
     })
@@ -423,7 +423,7 @@ fn sixteen_bits_stay_where_the_output_has_them() {
             files.push(written(picture, ImageFormat::Tiff));
         }
         for file in files {
-            // At its own size the samples must come out exactly as they went in.
+            // At full size, samples are unchanged.
             let same = decoded(&resize_encoded(&file, &spec("32")).unwrap());
             assert_eq!(same.color(), kept);
             assert_eq!(same.as_bytes(), picture.as_bytes());
@@ -439,7 +439,7 @@ fn sixteen_bits_stay_where_the_output_has_them() {
             );
         }
     }
-    // 32-bit float, which TIFF can hold, is shown as 16 bits.
+    // 32-bit floats, which TIFF can hold, become 16 bits.
     let float: DynamicImage = rgb.to_rgb32f().into();
     let small = resize_encoded(&written(&float, ImageFormat::Tiff), &spec("16")).unwrap();
     assert_eq!(decoded(&small).color(), ColorType::Rgb16);
@@ -460,7 +460,7 @@ fn cmyk_jpeg(ycck: bool, inks: [u8; 4]) -> Vec<u8> {
 
 #[test]
 fn inks_become_rgb() {
-    // Adobe's way, upside down: no cyan, full magenta and yellow, no black is red.
+    // Inverted, as Adobe writes it: no cyan, full magenta and yellow, no black is red.
     for ycck in [false, true] {
         let file = cmyk_jpeg(ycck, [255, 0, 0, 255]);
         let small = decoded(&resize_encoded(&file, &spec("16")).unwrap());
@@ -475,7 +475,7 @@ fn inks_become_rgb() {
             [[255, 0, 0]; 4],
         );
     }
-    // Without Adobe's marker the numbers mean what they say.
+    // Without the Adobe marker inks are not inverted.
     let mut file = cmyk_jpeg(false, [0, 255, 255, 0]);
     let marker = file.windows(2).position(|w| w == [0xff, 0xee]).unwrap();
     let length = usize::from(u16::from_be_bytes([file[marker + 2], file[marker + 3]]));
@@ -485,7 +485,7 @@ fn inks_become_rgb() {
 }
 
 #[test]
-fn the_first_picture_of_an_animation() {
+fn the_first_picture_of_an_animation_is_used() {
     use image::codecs::gif::GifEncoder;
     let mut gif = Vec::new();
     let mut encoder = GifEncoder::new(&mut gif);
@@ -497,7 +497,7 @@ fn the_first_picture_of_an_animation() {
     let small = decoded(&resize_encoded(&gif, &spec("10")).unwrap());
     assert_quarters(&small, [[250, 10, 0]; 4]);
 
-    // Two shades of transparency: a lossy frame has its alpha beside the picture then.
+    // Partial transparency: a lossy frame then has a separate alpha chunk.
     for (lossless, alpha) in [(1, 255), (0, 255), (0, 254)] {
         let mut config = webp::WebPConfig::new().unwrap();
         config.lossless = lossless;
@@ -517,10 +517,9 @@ fn the_first_picture_of_an_animation() {
 }
 
 #[test]
-fn palettes_and_single_bits_in_png() {
+fn palettes_and_single_bits_are_read_from_png() {
     use image::codecs::png::PngEncoder;
-    // The `image` crate writes no palettes; its decoder's underlying crate expands them the same way
-    // as low depths, which a hand-made 1-bit PNG can show.
+    // Made by hand, because the `image` crate writes no palettes. Palettes and low depths are expanded the same way.
     let mut one_bit = b"\x89PNG\r\n\x1a\n".to_vec();
     let mut chunk = |name: &[u8; 4], content: &[u8]| {
         let mut body = name.to_vec();

@@ -1,4 +1,4 @@
-//! CMYK: the same inks and profile, the same colours, whatever file they come in.
+//! CMYK: equal inks and profiles yield equal colours from each format.
 
 use std::io::Cursor;
 
@@ -12,7 +12,7 @@ use moxcms::{
 
 use super::*;
 
-/// Four quarters, none of them without ink.
+/// Four quarters, all with ink.
 const INKS: [[u8; 4]; 4] = [
     [200, 20, 40, 0],
     [10, 180, 90, 30],
@@ -25,7 +25,7 @@ fn inks() -> Vec<u8> {
     rows.flat_map(|(x, y)| INKS[x / 32 + y / 32 * 2]).collect()
 }
 
-/// Inks that are not what multiplication takes them for: cyan is a red, and black leaves half of the light.
+/// A profile that differs from plain multiplication: cyan is a red, and black leaves half of the light.
 fn profile() -> Vec<u8> {
     let mut nodes = Vec::new();
     for node in 0..16u32 {
@@ -72,7 +72,7 @@ where
     file.into_inner()
 }
 
-/// Adobe's way, upside down.
+/// Inverted, as Adobe writes them.
 fn jpeg(inks: &[u8], icc: Option<&[u8]>) -> Vec<u8> {
     let mut encoder = mozjpeg::Compress::new(mozjpeg::ColorSpace::JCS_CMYK);
     encoder.set_fastest_defaults();
@@ -87,7 +87,7 @@ fn jpeg(inks: &[u8], icc: Option<&[u8]>) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// The middles of the four quarters, at 16 bits.
+/// The colours in the middles of the four quarters, at 16 bits.
 fn colors(file: &[u8], keep_metadata: bool) -> [[u16; 3]; 4] {
     let spec = ResizeSpec {
         keep_metadata,
@@ -104,7 +104,7 @@ fn distance(one: [[u16; 3]; 4], other: [[u16; 3]; 4]) -> u16 {
 }
 
 #[test]
-fn a_profile_of_inks_is_applied_to_each_kind_of_file() {
+fn a_cmyk_profile_is_applied_in_each_format() {
     const STEPS: u16 = 3 * 257;
     let eight = inks();
     let sixteen: Vec<u16> = eight.iter().map(|&ink| u16::from(ink) * 257).collect();
@@ -127,7 +127,7 @@ fn a_profile_of_inks_is_applied_to_each_kind_of_file() {
 #[test]
 fn sixteen_bits_of_ink_stay_sixteen_bits() {
     let ramp: Vec<u16> = (0..64 * 64).flat_map(|n| [n * 3, 0, 0, 0]).collect();
-    // A profile looks them up by the upper half of their bits.
+    // The profile is applied to the upper half of their bits.
     for (icc, least) in [(None, 4096), (Some(profile()), 40)] {
         let pixels = decode(&tiff::<CMYK16>(&ramp, icc.as_deref())).unwrap();
         let Samples::Sixteen(samples) = pixels.samples else {
@@ -141,18 +141,18 @@ fn sixteen_bits_of_ink_stay_sixteen_bits() {
 }
 
 #[test]
-fn inks_are_bounded_by_what_they_take_and_cut_files_are_errors() {
+fn inks_are_limited_by_their_bytes_and_truncated_files_are_errors() {
     let file = tiff::<CMYK8>(&inks(), None);
     let room = |max_bytes| ResizeSpec {
         max_bytes,
         ..spec("16")
     };
-    // Four bytes for each pixel, also where three come out.
+    // Four bytes per pixel count, although the result has three.
     assert!(resize_encoded(&file, &room(64 * 64 * 4)).is_ok());
     let error = resize_encoded(&file, &room(64 * 64 * 4 - 1)).unwrap_err();
     assert!(matches!(error, ImageError::TooManyBytes { .. }), "{error}");
     for cut in [file.len() / 4, file.len() / 2] {
-        // The directory stands behind the pixels: the file that is cut keeps it.
+        // The directory is after the pixels: it moves with the cut.
         let mut torn = file[..8].to_vec();
         torn.extend(&file[cut..]);
         let start = u32::from_le_bytes(file[4..8].try_into().unwrap());
@@ -161,7 +161,7 @@ fn inks_are_bounded_by_what_they_take_and_cut_files_are_errors() {
     }
 }
 
-/// Those of presses are large beside a small picture, and its decoder's limits are those of the picture.
+/// Profiles of printing presses are larger than a small picture, by which the decoder's limits are set.
 #[test]
 fn a_profile_may_be_larger_than_its_picture() {
     let inks = inks();

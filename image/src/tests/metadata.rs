@@ -1,4 +1,4 @@
-//! Orientation, profiles, and what travels beside the pixels.
+//! Orientation, profiles and other metadata.
 
 use image::codecs::png::PngEncoder;
 use image::metadata::Orientation;
@@ -113,7 +113,7 @@ fn every_orientation_of_every_format_is_applied() {
 }
 
 #[test]
-fn a_broken_exif_is_no_reason_to_fail() {
+fn invalid_exif_is_ignored() {
     for bytes in [
         &b""[..],
         b"II",
@@ -136,7 +136,7 @@ fn a_broken_exif_is_no_reason_to_fail() {
     }
 }
 
-/// EXIF, XMP and profile of an output, by the way this crate reads inputs.
+/// EXIF, XMP and profile of an output, read like those of an input.
 fn read_back(encoded: &Encoded) -> Metadata {
     let spec = ResizeSpec {
         keep_metadata: true,
@@ -146,7 +146,7 @@ fn read_back(encoded: &Encoded) -> Metadata {
 }
 
 #[test]
-fn metadata_is_dropped_or_carried_over_with_orientation_reset() {
+fn metadata_is_dropped_or_kept_with_orientation_reset() {
     let metadata = Metadata {
         exif: Some(exif(6)),
         xmp: Some(XMP.as_bytes().to_vec()),
@@ -181,14 +181,14 @@ fn metadata_is_dropped_or_carried_over_with_orientation_reset() {
                 "{output:?}"
             );
             assert_eq!(read.icc, metadata.icc, "{output:?}");
-            // Turned once, and shown the same by another decoder.
+            // Turned exactly once, also for another decoder.
             let turned = decoded(&full);
             assert_eq!((turned.width(), turned.height()), (32, 48));
         }
     }
 }
 
-/// Pixels are turned as EXIF says: what XMP alone says of them is as true as it was.
+/// Only the orientation in EXIF is applied; one in XMP alone stays true.
 #[test]
 fn an_orientation_that_was_not_applied_is_kept() {
     let metadata = Metadata {
@@ -211,9 +211,9 @@ fn an_orientation_that_was_not_applied_is_kept() {
     }
 }
 
-/// A film, a gain map and a small copy are not in the result.
+/// Motion photos, gain maps and thumbnails are not in the result.
 #[test]
-fn what_speaks_of_other_parts_of_the_file_is_not_carried_over() {
+fn xmp_about_other_parts_of_the_file_is_dropped() {
     for about in [
         r#"hdrgm:Version="1.0""#,
         r#"GCamera:MotionPhoto="1""#,
@@ -239,7 +239,7 @@ fn what_speaks_of_other_parts_of_the_file_is_not_carried_over() {
     }
 }
 
-/// As they may stand, and some programs write them.
+/// Moves metadata after the pixels, where it is valid and some programs write it.
 fn metadata_moved_behind_pixels(png: &[u8]) -> Vec<u8> {
     let mut moved = Vec::new();
     let mut file = png[..8].to_vec();
@@ -260,7 +260,7 @@ fn metadata_moved_behind_pixels(png: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn metadata_behind_the_pixels_of_a_png_is_found() {
+fn metadata_after_the_pixels_of_a_png_is_found() {
     let metadata = Metadata {
         exif: Some(exif(6)),
         xmp: Some(XMP.as_bytes().to_vec()),
@@ -282,7 +282,7 @@ fn metadata_behind_the_pixels_of_a_png_is_found() {
         assert_eq!(read.exif.is_some(), keep_metadata);
         assert_eq!(read.xmp.is_some(), keep_metadata);
     }
-    // Where it does not end the file is torn at most; where it is none the pixels are what was asked for.
+    // Incomplete metadata makes the file at most truncated; invalid metadata is ignored.
     let at = behind.windows(4).position(|kind| kind == b"iTXt").unwrap();
     for cut in at - 4..behind.len() {
         match resize_encoded(&behind[..cut], &spec("48")) {
@@ -295,7 +295,7 @@ fn metadata_behind_the_pixels_of_a_png_is_found() {
     assert!(resize_encoded(&odd, &spec("48")).is_ok());
 }
 
-/// As other programs look for them: from 1 on, each with how many there are.
+/// Other programs expect numbers from 1 on, each with the count.
 #[test]
 fn parts_of_a_profile_are_numbered_from_one() {
     let p3 = ColorProfile::new_display_p3().encode().unwrap();
@@ -324,7 +324,7 @@ fn parts_of_a_profile_are_numbered_from_one() {
 }
 
 #[test]
-fn a_profile_goes_where_its_pixels_were_converted() {
+fn a_profile_is_dropped_if_its_pixels_were_converted() {
     let p3 = ColorProfile::new_display_p3().encode().unwrap();
     let mut inks = p3.clone();
     inks[16..20].copy_from_slice(b"CMYK");
@@ -343,7 +343,7 @@ fn a_profile_goes_where_its_pixels_were_converted() {
 }
 
 #[test]
-fn webp_metadata_does_not_cost_alpha() {
+fn webp_metadata_does_not_remove_alpha() {
     let picture = image::RgbaImage::from_pixel(31, 21, image::Rgba([10, 200, 30, 100]));
     let mut file = Vec::new();
     let mut encoder = PngEncoder::new(&mut file);
@@ -375,7 +375,7 @@ fn profiles_are_applied() {
         let small = decoded(&resize_encoded(file, spec).unwrap());
         small.to_rgb8().get_pixel(8, 8).0
     };
-    // The same numbers in Display P3 are a stronger red: further from grey in sRGB.
+    // The same numbers in Display P3 are a stronger red in sRGB.
     let file = tagged_png(&picture, &with(&p3));
     let [r, g, _] = middle(&file, &spec("16"));
     assert!(r > 208 && g < 56, "{r} {g}");
@@ -384,12 +384,12 @@ fn profiles_are_applied() {
         ..spec("16")
     };
     assert_eq!(middle(&file, &keep), [200, 60, 60]);
-    // sRGB, no profile, and bytes that are none: all as they are.
+    // An sRGB profile, none, or an invalid one: pixels stay as they are.
     let file = tagged_png(&picture, &with(&srgb));
     assert_eq!(middle(&file, &spec("16")), [200, 60, 60]);
     let file = tagged_jpeg(&picture, &with(b"not a profile"));
     assert!(middle(&file, &spec("16"))[0].abs_diff(200) < 4);
-    // Of a JPEG the colours are converted behind the filter, whatever comes of it.
+    // The colours of a JPEG are converted after the filter, in each output format.
     for output in [Output::Jpeg, Output::Png, Output::WebP] {
         let spec = ResizeSpec {
             output,
@@ -402,7 +402,7 @@ fn profiles_are_applied() {
         assert!(far.max() < Some(6), "{output:?}: {seen:?}");
     }
 
-    // Sixteen bits, alpha and grey take the same way.
+    // The same for 16 bits, alpha and grey.
     for (icc, color, samples, depth) in [
         (&p3, ExtendedColorType::Rgb16, 3, 2),
         (&p3, ExtendedColorType::Rgba8, 4, 1),
@@ -442,8 +442,8 @@ fn profiles_are_applied() {
 }
 
 #[test]
-fn the_result_is_judged_as_it_is_looked_at() {
-    // Stored upright, and looked at lying on its side.
+fn limits_apply_to_the_turned_result() {
+    // Stored upright, shown on its side.
     let metadata = Metadata {
         exif: Some(exif(6)),
         ..Metadata::default()

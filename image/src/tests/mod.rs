@@ -1,4 +1,4 @@
-//! Pictures made here, resized, and looked at again through another decoder.
+//! Makes pictures, resizes them, and checks the results with another decoder.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod broken;
@@ -22,7 +22,7 @@ fn quarters(width: u32, height: u32) -> RgbImage {
     })
 }
 
-/// Smooth, with detail, nowhere symmetric.
+/// A smooth picture with detail, without symmetry.
 fn waves(width: u32, height: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {
         let (x, y) = (x as f32, y as f32);
@@ -71,7 +71,7 @@ fn decoded(encoded: &Encoded) -> DynamicImage {
     picture
 }
 
-/// Whether the middles of the four quarters have these colours, give or take a lossy codec.
+/// Asserts that the middles of the four quarters have these colours, up to the loss of a codec.
 #[track_caller]
 fn assert_quarters(picture: &DynamicImage, expected: [[u8; 3]; 4]) {
     let picture = picture.to_rgb8();
@@ -90,7 +90,7 @@ fn assert_quarters(picture: &DynamicImage, expected: [[u8; 3]; 4]) {
     );
 }
 
-/// The smallest EXIF there is: one entry, the orientation.
+/// Minimal EXIF: one entry, the orientation.
 fn exif(orientation: u8) -> Vec<u8> {
     let mut exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
     exif.extend([orientation, 0, 0, 0, 0, 0, 0, 0]);
@@ -98,7 +98,7 @@ fn exif(orientation: u8) -> Vec<u8> {
 }
 
 #[test]
-fn the_spec_is_plain_data_that_rejects_nonsense() {
+fn invalid_bytes_are_not_a_spec() {
     let spec = spec("640x480>");
     let bytes = bytemuck::bytes_of(&spec);
     let back: &ResizeSpec = bytemuck::checked::from_bytes(bytes);
@@ -107,7 +107,7 @@ fn the_spec_is_plain_data_that_rejects_nonsense() {
     let mut nonsense = words.clone();
     for at in 0..bytes.len() {
         bytemuck::cast_slice_mut::<u64, u8>(&mut nonsense)[at] = 0xfe;
-        // Either a value or an error; never a bool of 254.
+        // A value or an error, but never a bool of 254.
         let _ = bytemuck::checked::try_from_bytes::<ResizeSpec>(bytemuck::cast_slice(&nonsense));
         nonsense.clone_from(&words);
     }
@@ -132,7 +132,7 @@ fn raw_pixels_are_checked_and_resized() {
     let mut short = [0; 2];
     assert!(resize_pixels_into(&grey, (3, 2), 1, &mut short, (1, 1), Filter::Box).is_err());
 
-    // Fully transparent red next to opaque green: no red may bleed into what can be seen.
+    // Transparent red next to opaque green: no red may bleed into visible pixels.
     let row = [
         [255, 0, 0, 0],
         [255, 0, 0, 0],

@@ -1,10 +1,10 @@
-//! Pictures at their full size: decoded, encoded, as arrays.
+//! Pictures at full size: decoded, encoded, as arrays.
 
 use super::*;
 use arenite::Array;
 
 #[test]
-fn what_is_decoded_is_what_another_decoder_sees() {
+fn decoded_pixels_equal_those_of_another_decoder() {
     let picture = waves(61, 47);
     for format in [ImageFormat::Png, ImageFormat::Bmp, ImageFormat::Tiff] {
         let file = written(&picture.clone().into(), format);
@@ -12,7 +12,7 @@ fn what_is_decoded_is_what_another_decoder_sees() {
         assert_eq!((pixels.width, pixels.height), (61, 47));
         assert_eq!(pixels.samples, Samples::Eight(picture.as_raw().clone()));
     }
-    // Nothing is scaled away, whatever the decoder could: as the other one, but for the rounding of its transform.
+    // Not scaled: equal to the other decoder up to the rounding of its transform.
     let file = jpeg(&picture);
     let other = image::load_from_memory(&file).unwrap().into_rgb8();
     let Samples::Eight(samples) = decode(&file).unwrap().samples else {
@@ -71,7 +71,7 @@ fn every_kind_of_pixel_becomes_every_format() {
 }
 
 #[test]
-fn what_is_no_picture_is_refused() {
+fn arguments_that_are_not_a_picture_are_rejected() {
     for len in [0, 95, 97] {
         let wrong = encode(
             pixels(Color::Rgb, Samples::Eight(vec![0; len])),
@@ -113,7 +113,7 @@ fn what_is_no_picture_is_refused() {
 }
 
 #[test]
-fn arrays_are_pictures_and_pictures_arrays() {
+fn pictures_convert_to_arrays_and_back() {
     for (shape, color) in [
         (vec![4, 8], Color::Gray),
         (vec![4, 8, 1], Color::Gray),
