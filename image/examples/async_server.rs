@@ -327,9 +327,7 @@ async fn run(engine: Engine, uploads: usize) -> Result<(), Box<dyn std::error::E
     // The loop kept running during the hang, about as often as the idle one; a busy machine slows both. Blocked by a job or
     // two, it would hardly have ticked.
     let Answered {
-        ticks,
-        idle_ticks,
-        ..
+        ticks, idle_ticks, ..
     } = log[hung];
     assert!(
         idle_ticks > 0 && ticks * 4 >= idle_ticks,

@@ -74,7 +74,8 @@ fn times(svg: &str) -> Vec<(f64, &str)> {
         })
     };
     let timed = texts.filter(|text| text.contains(", worker 0") || text.contains(", worker 1"));
-    timed.filter_map(|text| Some((seconds(text)?, text)))
+    timed
+        .filter_map(|text| Some((seconds(text)?, text)))
         .collect()
 }
 

@@ -4,6 +4,7 @@
 //! anything but their end after the scan, which only libjpeg reads.
 
 use super::huffman::{BLOCKS, Bits, Table};
+use super::markers::segments;
 use super::vectors::vectorized;
 
 /// The row-major position in a block of each coefficient in zigzag order.
@@ -176,41 +177,28 @@ impl Frame {
     }
 }
 
-/// Reads segments up to the scan's data; only what [`Frame::read`] takes gets through.
+/// Reads segments up to the scan's data; only what [`Frame::read`] accepts gets through.
 fn parse(input: &[u8]) -> Option<(Frame, &[u8])> {
     let mut frame = Frame::default();
-    let mut at = 2;
-    loop {
-        if *input.get(at)? != 0xff {
-            return None;
-        }
-        let marker = *input.get(at + 1)?;
-        if marker == 0xff {
-            at += 1;
-            continue;
-        }
-        let length = usize::from(u16::from_be_bytes([
-            *input.get(at + 2)?,
-            *input.get(at + 3)?,
-        ]));
-        let segment = input.get(at + 4..at + 2 + length)?;
-        at += 2 + length;
-        match marker {
-            0xdb => read_quantization(segment, &mut frame.quant)?,
-            0xc4 => read_huffman(segment, &mut frame)?,
-            0xc0 | 0xc1 if frame.components.is_empty() => read_frame(segment, &mut frame)?,
+    for segment in segments(input).take_while(|segment| segment.is_regular) {
+        let content = segment.content;
+        match segment.marker {
+            0xdb => read_quantization(content, &mut frame.quant)?,
+            0xc4 => read_huffman(content, &mut frame)?,
+            0xc0 | 0xc1 if frame.components.is_empty() => read_frame(content, &mut frame)?,
             0xdd => {
-                frame.restart = usize::from(u16::from_be_bytes(segment.try_into().ok()?));
+                frame.restart = usize::from(u16::from_be_bytes(content.try_into().ok()?));
             }
             0xda => {
-                read_scan(segment, &mut frame)?;
-                return Some((frame, &input[at..]));
+                read_scan(content, &mut frame)?;
+                return Some((frame, &input[segment.end..]));
             }
             // Application data and comments.
             0xe0..=0xef | 0xfe => {}
             _ => return None,
         }
     }
+    None
 }
 
 fn read_quantization(mut segment: &[u8], tables: &mut [Option<[u16; 64]>; 4]) -> Option<()> {

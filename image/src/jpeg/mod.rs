@@ -16,8 +16,8 @@ mod faults;
 mod frame;
 mod huffman;
 mod inverse;
+mod markers;
 mod planes;
-mod scans;
 #[cfg(test)]
 mod tests;
 mod vectors;
@@ -31,7 +31,7 @@ use super::meta::{Decoded, Metadata, StoredPlan};
 use super::pixels::{Color, Pixels, Samples};
 use super::resample::take_buffer;
 use super::spec::{Filter, ResizeSpec};
-use scans::Scans;
+use markers::Scans;
 
 const EXIF: &[u8] = b"Exif\0\0";
 const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
@@ -96,7 +96,7 @@ fn decode_unguarded(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageErr
     let (full_width, full_height) = (header.width() as u32, header.height() as u32);
     let plan = StoredPlan::new(spec, (full_width, full_height), orientation, Format::Jpeg)?;
 
-    let scans = scans::count(input, MOST_SCANS);
+    let scans = markers::count_scans(input, MOST_SCANS);
     if matches!(scans, Scans::Several(n) if n > MOST_SCANS) {
         let reason = format!("more than {MOST_SCANS} scans");
         return Err(ImageError::variety(Format::Jpeg, reason));

@@ -13,7 +13,7 @@ use super::super::spec::Filter;
 use super::eighth::{self, Eighth};
 use super::huffman::Table;
 use super::inverse::{SIDE, Square, inverse};
-use super::scans::{self, Scans};
+use super::markers::{self, Scans};
 use super::{faults, planes};
 
 /// The coding of a test picture.
@@ -240,7 +240,7 @@ fn is_common(file: &[u8]) -> bool {
     let is_known = |(space, area)| {
         area < 1 << 20 && matches!(space, ColorSpace::JCS_GRAYSCALE | ColorSpace::JCS_YCbCr)
     };
-    header.is_some_and(is_known) && scans::count(file, 100) == Scans::AllInOne
+    header.is_some_and(is_known) && markers::count_scans(file, 100) == Scans::AllInOne
 }
 
 /// Cb and Cr interleaved, at their own resolution, by libjpeg.

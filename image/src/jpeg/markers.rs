@@ -1,0 +1,128 @@
+//! The markers of a JPEG, and its division into scans.
+
+/// A marker with its segment.
+#[derive(Debug)]
+pub(super) struct Segment<'a> {
+    /// The second byte of the marker.
+    pub(super) marker: u8,
+    /// The content after the length, as far as the file has it; empty for markers without a segment.
+    pub(super) content: &'a [u8],
+    /// Whether the marker has a complete segment, and follows the last one directly or after fill bytes.
+    pub(super) is_regular: bool,
+    /// The offset after the segment.
+    pub(super) end: usize,
+}
+
+/// The segments after the start of image. Other bytes, such as entropy-coded data, are skipped.
+pub(super) fn segments(input: &[u8]) -> impl Iterator<Item = Segment<'_>> {
+    let mut at = 2;
+    std::iter::from_fn(move || {
+        let mut follows = true;
+        loop {
+            let skipped = input.get(at..)?.iter().position(|&byte| byte == 0xff)?;
+            follows &= skipped == 0;
+            at += skipped;
+            match *input.get(at + 1)? {
+                // A stuffed zero, or a restart marker: inside a scan.
+                0x00 | 0xd0..=0xd7 => (at, follows) = (at + 2, false),
+                // A fill byte: the next one may start the marker.
+                0xff => at += 1,
+                marker => {
+                    let start = at + 2;
+                    at = match marker {
+                        // Without a segment: start and end of image, TEM.
+                        0xd8 | 0xd9 | 0x01 => start,
+                        _ => {
+                            start
+                                + usize::from(u16::from_be_bytes(
+                                    *input.get(start..)?.first_chunk()?,
+                                ))
+                        }
+                    };
+                    let content = input.get(start + 2..at.min(input.len()));
+                    return Some(Segment {
+                        marker,
+                        content: content.unwrap_or_default(),
+                        is_regular: follows && (start + 2..=input.len()).contains(&at),
+                        end: at,
+                    });
+                }
+            }
+        }
+    })
+}
+
+/// The scans of a JPEG.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scans {
+    /// Sequential, and the first scan has all components: no others follow.
+    AllInOne,
+    /// Progressive, or one scan per component: the number of scans.
+    Several(usize),
+}
+
+/// Counts the scans of a file, up to `most` + 1. Stops at the first scan if it has all components, as in most photos.
+pub(super) fn count_scans(input: &[u8], most: usize) -> Scans {
+    let mut scans = 0;
+    let mut components = None;
+    for segment in segments(input) {
+        let content = segment.content;
+        match segment.marker {
+            // End of image.
+            0xd9 => break,
+            // Frame headers: 0xc4, 0xc8 and 0xcc are tables, not frames.
+            0xc0..=0xcf if !matches!(segment.marker, 0xc4 | 0xc8 | 0xcc) => {
+                let sequential = matches!(segment.marker, 0xc0 | 0xc1);
+                components = sequential.then(|| content.get(5).copied()).flatten();
+            }
+            0xda if components.is_some() && content.first() == components.as_ref() => {
+                return Scans::AllInOne;
+            }
+            0xda => {
+                scans += 1;
+                if scans > most {
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    Scans::Several(scans)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Scans, count_scans as count};
+
+    fn segment(marker: u8, content: &[u8]) -> Vec<u8> {
+        let length = (content.len() as u16 + 2).to_be_bytes();
+        [&[0xff, marker], &length[..], content].concat()
+    }
+
+    #[test]
+    fn counts_scans_and_stops_early() {
+        let progressive = segment(0xc2, &[8, 0, 8, 0, 8, 3]);
+        let scan = [
+            segment(0xda, &[1, 0, 0]),
+            vec![1, 2, 0xff, 0, 3, 0xff, 0xd0, 4],
+        ]
+        .concat();
+        let mut file = [&[0xff, 0xd8][..], &progressive].concat();
+        for _ in 0..5 {
+            file.extend_from_slice(&scan);
+        }
+        file.extend_from_slice(&[0xff, 0xd9, 0xff, 0xda, 0, 2]);
+        assert_eq!(count(&file, 100), Scans::Several(5));
+        assert_eq!(count(&file, 3), Scans::Several(4));
+        for end in 0..file.len() {
+            assert!(matches!(count(&file[..end], 100), Scans::Several(0..=5)));
+        }
+
+        let baseline = segment(0xc0, &[8, 0, 8, 0, 8, 3]);
+        let all = segment(0xda, &[3, 0, 0]);
+        let file = [&[0xff, 0xd8][..], &baseline, &all, &all].concat();
+        assert_eq!(count(&file, 100), Scans::AllInOne);
+        let file = [&[0xff, 0xd8][..], &baseline, &scan, &scan, &scan].concat();
+        assert_eq!(count(&file, 100), Scans::Several(3));
+    }
+}
