@@ -36,40 +36,26 @@ pub(crate) enum What {
 }
 
 /// Prints `what` for the command line `whole`; a manual page is that of `subcommand`, if there is one.
-pub(crate) fn run(what: What, whole: Command, subcommand: Option<&str>) -> ExitCode {
+pub(crate) fn run(what: What, mut whole: Command, subcommand: Option<&str>) -> ExitCode {
     let mut text = Vec::new();
-    let written = match what {
+    let mut complete = |shell| {
+        clap_complete::generate(shell, &mut whole, "arenite", &mut text);
+        Ok(())
+    };
+    let made = match what {
         What::Man => manual(whole, subcommand, &mut text),
-        What::CompleteBash => complete(Shell::Bash, &whole, &mut text),
-        What::CompleteZsh => complete(Shell::Zsh, &whole, &mut text),
-        What::CompleteFish => complete(Shell::Fish, &whole, &mut text),
+        What::CompleteBash => complete(Shell::Bash),
+        What::CompleteZsh => complete(Shell::Zsh),
+        What::CompleteFish => complete(Shell::Fish),
     };
     // A reader that stops early, such as `head`, is no failure.
-    match written.and_then(|()| io::stdout().lock().write_all(&text)) {
+    match made.and_then(|()| io::stdout().lock().write_all(&text)) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             eprintln!("error: stdout: {}", reason(&error));
             ExitCode::from(USAGE)
         }
         _ => ExitCode::SUCCESS,
     }
-}
-
-fn complete(shell: Shell, whole: &Command, out: &mut Vec<u8>) -> io::Result<()> {
-    clap_complete::generate(shell, &mut without_hidden(whole), "arenite", out);
-    Ok(())
-}
-
-/// The command line without its hidden commands, which completion would offer.
-fn without_hidden(whole: &Command) -> Command {
-    let commands = whole
-        .get_subcommands()
-        .filter(|command| !command.is_hide_set());
-    let about = whole.get_about().cloned().unwrap_or_default();
-    Command::new("arenite")
-        .version(env!("CARGO_PKG_VERSION"))
-        .about(about)
-        .args(whole.get_arguments().cloned())
-        .subcommands(commands.cloned())
 }
 
 fn manual(whole: Command, subcommand: Option<&str>, out: &mut Vec<u8>) -> io::Result<()> {

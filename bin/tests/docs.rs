@@ -1,5 +1,5 @@
-//! Runs every command that README.md and docs/ show: `arenite …` on the sample photos; of `cargo …`, the packages, tests and examples it
-//! names have to exist.
+//! Runs every command that README.md and docs/ show: `arenite …` on the sample photos; of `cargo …`, the packages,
+//! tests and examples it names have to exist.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;

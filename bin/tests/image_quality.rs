@@ -203,7 +203,8 @@ fn sample_photos_match_a_full_decode() {
 }
 
 /// A photo from each sample as the bench `resize-12mp` makes it, by the very same function; with `ARENITE_PHOTOS=100`
-/// all those that it makes. Of the first 15 the worst were an SSIM of 0.9983 (photos 3 and 8) and a PSNR of 50.2 dB (photo 12).
+/// all those that it makes. Of the first 15 the worst were an SSIM of 0.9983 (photos 3 and 8) and a PSNR of 50.2 dB
+/// (photo 12).
 #[test]
 fn the_photos_of_the_bench_match_a_full_decode() {
     use arenite_bench::photos;

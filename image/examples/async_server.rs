@@ -1,9 +1,10 @@
 //! A service on tokio that makes thumbnails of uploads:
 //! `cargo run --release --example async_server [UPLOADS]`.
 //!
-//! One thread runs the event loop. Pictures are decoded in sandboxed worker processes, with a time limit and a memory limit
-//! each. The bytes of uploads in memory are limited, and so are those being processed; further uploads wait without blocking
-//! others. The copy into the arena happens outside the loop. An upload that breaks the decoder fails its own request only.
+//! One thread runs the event loop. Pictures are decoded in sandboxed worker processes, with a time limit and a memory
+//! limit each. The bytes of uploads in memory are limited, and so are those being processed; further uploads wait
+//! without blocking others. The copy into the arena happens outside the loop. An upload that breaks the decoder fails
+//! its own request only.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -24,8 +25,8 @@ use tokio::sync::{Semaphore, oneshot};
 const MOST_BYTES: usize = 16 << 20;
 /// The longest head of a request.
 const LONGEST_HEAD: usize = 64 << 10;
-/// Bytes of uploads in memory, from the first byte of a body to its response: the longest fits. Some of them are admitted,
-/// the others are still being read, or wait.
+/// Bytes of uploads in memory, from the first byte of a body to its response: the longest fits. Some of them are
+/// admitted, the others are still being read, or wait.
 const IN_MEMORY: usize = 2 * MOST_BYTES;
 /// Time limit for reading an upload: a client that sends nothing must not block others.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
@@ -324,8 +325,8 @@ async fn run(engine: Engine, uploads: usize) -> Result<(), Box<dyn std::error::E
         .filter(|entry| entry.status == 200)
         .count();
     assert!(before > 1, "no request was served during the hang: {log:?}");
-    // The loop kept running during the hang, about as often as the idle one; a busy machine slows both. Blocked by a job or
-    // two, it would hardly have ticked.
+    // The loop kept running during the hang, about as often as the idle one; a busy machine slows both. Blocked by a
+    // job or two, it would hardly have ticked.
     let Answered {
         ticks, idle_ticks, ..
     } = log[hung];
@@ -344,12 +345,12 @@ async fn run(engine: Engine, uploads: usize) -> Result<(), Box<dyn std::error::E
         "the hang, the crash and the hoard each killed a worker"
     );
     println!(
-        "{} thumbnails, {before} of them during the hang, and {} failures in {took:.1?}; {replaced} workers were replaced",
+        "{} thumbnails, {before} of them during the hang, and {} failures in {took:.1?}; {replaced} workers replaced",
         answers[&200],
         log.len() - answers[&200],
     );
     println!(
-        "during the hang the loop ticked {ticks} times, an idle one {idle_ticks} times; the longest pause was {longest:.1?}"
+        "during the hang the loop ticked {ticks} times, an idle one {idle_ticks}; the longest pause was {longest:.1?}"
     );
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! A lazy pipeline over pictures, and a drawing of its run:
 //! `cargo run --release --example graph [--svg FILE] [PHOTO…]`.
 //!
-//! How sharp is each photo, and which is the sharpest? Describing the graph runs nothing. The requested nodes then run once,
-//! in parallel; steps that only pass values on are fused into one job; a file that breaks the decoder fails only the nodes
-//! that depend on it.
+//! How sharp is each photo, and which is the sharpest? Describing the graph runs nothing. The requested nodes then run
+//! once, in parallel; steps that only pass values on are fused into one job; a file that breaks the decoder fails only
+//! the nodes that depend on it.
 
 use std::path::PathBuf;
 

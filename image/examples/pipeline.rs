@@ -1,8 +1,8 @@
 //! Statistics of photos, in two steps that share their memory:
 //! `cargo run --release --example pipeline [PHOTO…]`.
 //!
-//! The bytes of each file are read directly into the arena. One worker decodes them and computes statistics of the pixels,
-//! which never leave it. A file that breaks the decoder fails only itself.
+//! The bytes of each file are read directly into the arena. One worker decodes them and computes statistics of the
+//! pixels, which never leave it. A file that breaks the decoder fails only itself.
 
 use std::path::PathBuf;
 

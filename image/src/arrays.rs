@@ -6,8 +6,8 @@ use crate::error::ImageError;
 use crate::pixels::{Color, Pixels, Samples, buffer, narrow};
 
 impl Pixels {
-    /// Copies the samples to an array of height × width × channels, 8 bits each; 16 bits are rounded to 8. Inside a kernel
-    /// the array is in the arena, so that returning it copies nothing.
+    /// Copies the samples to an array of height × width × channels, 8 bits each; 16 bits are rounded to 8. Inside a
+    /// kernel the array is in the arena, so that returning it copies nothing.
     ///
     /// ```
     /// use arenite_image::{ResizeSpec, resize_to_pixels};
@@ -48,8 +48,8 @@ impl Pixels {
             .expect("the number of samples matches the sides"))
     }
 
-    /// Copies an array of height × width (grey), or of height × width × channels: 1 for grey, 2 for grey and alpha, 3 for
-    /// RGB, 4 for RGBA.
+    /// Copies an array of height × width (grey), or of height × width × channels: 1 for grey, 2 for grey and alpha, 3
+    /// for RGB, 4 for RGBA.
     ///
     /// ```
     /// use arenite::Array;
@@ -67,7 +67,8 @@ impl Pixels {
         let shape = array.shape();
         let refused = || ImageError::BadRequest {
             reason: format!(
-                "an array of shape {shape} is not a picture; expected height × width, or height × width × 1 to 4 channels"
+                "an array of shape {shape} is not a picture; expected height × width, or \
+                 height × width × 1 to 4 channels"
             ),
         };
         let (height, width, channels) = match *shape.dims() {

@@ -34,8 +34,9 @@ thread_local! {
     static LAST: RefCell<Option<Cached>> = const { RefCell::new(None) };
 }
 
-/// Converts pixels to sRGB by their profile. Without a profile of their colour model they count as sRGB. Grey stays grey,
-/// and YCbCr stays YCbCr if there is nothing to convert. Inks always become RGB; without a profile, by multiplication.
+/// Converts pixels to sRGB by their profile. Without a profile of their colour model they count as sRGB. Grey stays
+/// grey, and YCbCr stays YCbCr if there is nothing to convert. Inks always become RGB; without a profile, by
+/// multiplication.
 pub(super) fn to_srgb(pixels: Pixels, icc: Option<&[u8]>) -> Pixels {
     let color = match pixels.color {
         Color::YCbCr => Color::Rgb,
@@ -221,7 +222,8 @@ fn clamped(sample: i32) -> u8 {
     sample.clamp(0, 255) as u8
 }
 
-/// Converts inks without a profile: each ink absorbs its share of the light that black leaves. Other pixels stay as they are.
+/// Converts inks without a profile: each ink absorbs its share of the light that black leaves. Other pixels stay as
+/// they are.
 fn inks_multiplied(pixels: Pixels) -> Pixels {
     if pixels.color != Color::Cmyk {
         return pixels;

@@ -55,8 +55,8 @@ fn is_grey([red, green, blue]: [u8; 3]) -> bool {
     red == green && green == blue
 }
 
-/// Converts pixels to what the encoder of `format` takes: JPEG takes 8 bits without alpha, and YCbCr; WebP takes 8 bits and
-/// no grey; PNG takes everything but YCbCr.
+/// Converts pixels to what the encoder of `format` takes: JPEG takes 8 bits without alpha, and YCbCr; WebP takes 8 bits
+/// and no grey; PNG takes everything but YCbCr.
 pub(super) fn prepared(pixels: Pixels, format: Format, how: Encoding) -> Pixels {
     let pixels = match how.makes_rgb(pixels.color, format) {
         true => pixels.into_rgb(),

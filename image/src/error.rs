@@ -43,8 +43,8 @@ pub enum ImageError {
         /// The limit in pixels.
         limit: u64,
     },
-    /// The pixels announced by the header, or resizing them, would take more bytes than allowed; no memory was allocated
-    /// for them.
+    /// The pixels announced by the header, or resizing them, would take more bytes than allowed; no memory was
+    /// allocated for them.
     TooManyBytes {
         /// The bytes needed.
         bytes: u64,
@@ -136,7 +136,8 @@ impl fmt::Display for ImageError {
             ),
             Self::TooManyBytes { bytes, limit } => write!(
                 f,
-                "its pixels, or resizing them, would take {}, more than the limit of {}; if you trust the file, raise max_bytes",
+                "its pixels, or resizing them, would take {}, more than the limit of {}; \
+                 if you trust the file, raise max_bytes",
                 size(*bytes),
                 size(*limit)
             ),

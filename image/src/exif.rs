@@ -1,7 +1,7 @@
 //! Updates EXIF to a resized picture.
 //!
-//! EXIF is a TIFF without pixels: a list of entries of 12 bytes that points to a second list with the camera's data, and to
-//! a third with a thumbnail. Existing entries are changed in place; invalid data is left as it is.
+//! EXIF is a TIFF without pixels: a list of entries of 12 bytes that points to a second list with the camera's data,
+//! and to a third with a thumbnail. Existing entries are changed in place; invalid data is left as it is.
 
 use std::ops::Range;
 
@@ -217,8 +217,8 @@ impl Tiff<'_> {
     }
 }
 
-/// Merges ranges that touch or overlap, sorts them, and drops empty ones. A file may name the same bytes in every entry; a
-/// pass over the result visits each byte once.
+/// Merges ranges that touch or overlap, sorts them, and drops empty ones. A file may name the same bytes in every
+/// entry; a pass over the result visits each byte once.
 fn merged(mut parts: Vec<Range<usize>>) -> Vec<Range<usize>> {
     parts.retain(|part| !part.is_empty());
     parts.sort_unstable_by_key(|part| part.start);

@@ -86,8 +86,8 @@ impl Format {
         if self.is_writable() { self } else { Self::Png }
     }
 
-    /// The format that a file's extension stands for (without dot, in any case), supported or not. It tells whether a file
-    /// is *meant* to be a picture; the content decides which format it has.
+    /// The format that a file's extension stands for (without dot, in any case), supported or not. It tells whether a
+    /// file is *meant* to be a picture; the content decides which format it has.
     ///
     /// ```
     /// use arenite_image::Format;
@@ -144,8 +144,8 @@ impl FromStr for Format {
     }
 }
 
-/// Returns the format of a file by its first bytes ([`PROBE_BYTES`] suffice); `None` if they are not those of a picture.
-/// HEIC, AVIF, JPEG XL and JPEG 2000 are recognized, although [`Format::is_readable`] is false for them.
+/// Returns the format of a file by its first bytes ([`PROBE_BYTES`] suffice); `None` if they are not those of a
+/// picture. HEIC, AVIF, JPEG XL and JPEG 2000 are recognized, although [`Format::is_readable`] is false for them.
 ///
 /// ```
 /// use arenite_image::{probe, Format};

@@ -29,23 +29,23 @@
 //! 5. It is encoded: as JPEG with 4:2:0 chroma, baseline or progressive; as PNG; or as WebP, lossy or lossless.
 //!
 //! # Decisions
-//! - **Profiles** are applied and dropped: pixels become sRGB, which viewers assume without a profile, and a profile may
-//!   be larger than the thumbnail. With `keep_metadata` the pixels keep their colours and the profile is kept (except
-//!   for CMYK, and for grey in WebP, which become sRGB).
-//! - **Truncated and corrupt files are errors**, even where libjpeg would fill the gap with grey: a torn thumbnail looks
-//!   finished. A JPEG of one scan that lacks only its end marker is complete and accepted, and so is a PNG that lacks
-//!   only its last chunk.
+//! - **Profiles** are applied and dropped: pixels become sRGB, which viewers assume without a profile, and a profile
+//!   may be larger than the thumbnail. With `keep_metadata` the pixels keep their colours and the profile is kept
+//!   (except for CMYK, and for grey in WebP, which become sRGB).
+//! - **Truncated and corrupt files are errors**, even where libjpeg would fill the gap with grey: a torn thumbnail
+//!   looks finished. A JPEG of one scan that lacks only its end marker is complete and accepted, and so is a PNG that
+//!   lacks only its last chunk.
 //! - **16 bits** stay 16 bits from PNG or TIFF to PNG; JPEG and WebP have 8. A CMYK profile is applied to the upper 8.
 //! - **Alpha** is kept in PNG and WebP. In JPEG, transparent parts show `background`, which is white by default. A GIF
 //!   without transparent pixels has no alpha; a WebP animation whose first frame does not cover the canvas has it.
 //! - **Grey** stays grey in JPEG and PNG, except over a coloured background; WebP has no grey.
 //! - **CMYK** (and YCCK) JPEGs and CMYK TIFFs become RGB, by their profile if they have one. Inverted inks, written by
 //!   Adobe's programs in JPEG, are recognized by the Adobe marker.
-//! - **Metadata**: none without `keep_metadata`. With it, EXIF (orientation reset, sides updated, thumbnail removed), XMP
-//!   (orientation reset) and the profile are kept in all three output formats. Nothing else is: no IPTC (APP13 of JPEG),
-//!   no comments, no PNG texts, no extended XMP (which spans segments), no XMP about other parts of the file (gain maps,
-//!   motion photos, thumbnails), and in JPEG no EXIF or XMP longer than a segment (64 KiB). The tags of a TIFF are both
-//!   its EXIF and the description of its pixels: none of them is kept.
+//! - **Metadata**: none without `keep_metadata`. With it, EXIF (orientation reset, sides updated, thumbnail removed),
+//!   XMP (orientation reset) and the profile are kept in all three output formats. Nothing else is: no IPTC (APP13 of
+//!   JPEG), no comments, no PNG texts, no extended XMP (which spans segments), no XMP about other parts of the file
+//!   (gain maps, motion photos, thumbnails), and in JPEG no EXIF or XMP longer than a segment (64 KiB). The tags of a
+//!   TIFF are both its EXIF and the description of its pixels: none of them is kept.
 #![deny(unsafe_code)]
 
 mod arrays;
@@ -134,8 +134,8 @@ pub fn decode(input: &[u8]) -> Result<Pixels, ImageError> {
     resize_to_pixels(input, &ResizeSpec::full_size())
 }
 
-/// Encodes sRGB pixels as JPEG, PNG or WebP. `quality` of JPEG and WebP is 1 to 100; other numbers are clamped. Pixels that
-/// the format cannot hold are converted, see the [decisions](self#decisions).
+/// Encodes sRGB pixels as JPEG, PNG or WebP. `quality` of JPEG and WebP is 1 to 100; other numbers are clamped. Pixels
+/// that the format cannot hold are converted, see the [decisions](self#decisions).
 ///
 /// ```
 /// use arenite_image::{decode, encode, Format};

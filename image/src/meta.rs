@@ -70,8 +70,8 @@ impl StoredPlan {
         })
     }
 
-    /// The plan for the same picture, decoded at `scale` to these sides. A last row or column from a partly filled block is
-    /// left out.
+    /// The plan for the same picture, decoded at `scale` to these sides. A last row or column from a partly filled
+    /// block is left out.
     pub(super) fn scaled(self, scale: f64, (width, height): (u32, u32)) -> Self {
         if scale == 1.0 {
             return self;
@@ -101,8 +101,8 @@ impl Metadata {
             .unwrap_or(Orientation::NoTransforms)
     }
 
-    /// Updates the metadata to a result of these sides. Orientations become "upright" if one of them was applied, which may
-    /// be that of EXIF or that of TIFF (`turned`). An orientation in XMP alone is not applied, and stays.
+    /// Updates the metadata to a result of these sides. Orientations become "upright" if one of them was applied, which
+    /// may be that of EXIF or that of TIFF (`turned`). An orientation in XMP alone is not applied, and stays.
     pub(super) fn describe(&mut self, sides: (u32, u32), turned: bool) {
         let mut is_applied = turned;
         if let Some(exif) = &mut self.exif {

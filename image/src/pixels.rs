@@ -18,8 +18,8 @@ pub enum Color {
     Rgba,
     /// Four inks; 0 is no ink. Only between a decoder and the conversion to RGB.
     Cmyk,
-    /// Luma and two colour differences, as in JFIF; 128 is no difference. Only between a decoder and the conversion to RGB or
-    /// the JPEG encoder.
+    /// Luma and two colour differences, as in JFIF; 128 is no difference. Only between a decoder and the conversion to
+    /// RGB or the JPEG encoder.
     YCbCr,
 }
 
@@ -131,8 +131,8 @@ impl Pixels {
         }
     }
 
-    /// Blends pixels with alpha over a colour, to eight bits without alpha; grey pixels use its first number. Pixels without
-    /// alpha stay as they are.
+    /// Blends pixels with alpha over a colour, to eight bits without alpha; grey pixels use its first number. Pixels
+    /// without alpha stay as they are.
     pub(super) fn flattened_over(self, background: [u8; 3]) -> Self {
         let color = match self.color {
             Color::GrayAlpha => Color::Gray,

@@ -33,7 +33,8 @@ pub(super) fn announced(file: &[u8]) -> Option<(u32, u32)> {
     Some((side(4)?, side(8)?))
 }
 
-/// Completes a file that lacks only its last chunk, or a part of it. The decoder then reports whether pixels are missing.
+/// Completes a file that lacks only its last chunk, or a part of it. The decoder then reports whether pixels are
+/// missing.
 pub(super) fn with_end(file: &[u8]) -> Option<Vec<u8>> {
     const END: &[u8; 12] = b"\0\0\0\0IEND\xae\x42\x60\x82";
     let mut end = SIGNATURE;

@@ -25,19 +25,20 @@ struct Scratch {
 /// decoding, stay well below.
 const KEEP_BYTES: usize = 16 << 20;
 
-/// The most pixels of a row or column that may become one, with 8 bits per sample. Weights have 21 binary places: with more
-/// pixels their sum would be off by a grey level, and with a million each weight would be 0.
+/// The most pixels of a row or column that may become one, with 8 bits per sample. Weights have 21 binary places: with
+/// more pixels their sum would be off by a grey level, and with a million each weight would be 0.
 const MOST_TO_ONE: f64 = 8192.0;
 
-/// The most bytes of weights per pixel of a row or column: those of three lobes in 64 and again in 32 bits, plus the bounds
-/// of each output pixel.
+/// The most bytes of weights per pixel of a row or column: those of three lobes in 64 and again in 32 bits, plus the
+/// bounds of each output pixel.
 const WEIGHTS: u64 = 96;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// Returns a buffer of `len` bytes of unspecified content, one of this thread's if possible. Return it to [`keep_buffer`].
+/// Returns a buffer of `len` bytes of unspecified content, one of this thread's if possible. Return it to
+/// [`keep_buffer`].
 pub(super) fn take_buffer(len: usize) -> Result<Vec<u8>, ImageError> {
     let kept = SCRATCH.with_borrow_mut(|scratch| {
         let enough = scratch.decoded.iter_mut().filter(|b| b.capacity() >= len);
@@ -81,9 +82,9 @@ pub(super) fn keep_buffer(bytes: Vec<u8>) {
 /// ```
 ///
 /// # Errors
-/// `BadRequest` if a side is 0, `channels` is not 1 to 4, the buffer has another length, or more than 8192 pixels of a side
-/// would become one (except with `Nearest`); `TooManyBytes` if very long sides would need more than a gigabyte, and more than
-/// both pictures have; `OutOfMemory`.
+/// `BadRequest` if a side is 0, `channels` is not 1 to 4, the buffer has another length, or more than 8192 pixels of a
+/// side would become one (except with `Nearest`); `TooManyBytes` if very long sides would need more than a gigabyte,
+/// and more than both pictures have; `OutOfMemory`.
 pub fn resize_pixels(
     pixels: &[u8],
     size: (u32, u32),
@@ -162,8 +163,8 @@ fn byte_len((width, height): (u32, u32), channels: u8) -> Result<usize, ImageErr
     }
 }
 
-/// Rejects resizing that would be wrong, or need far more memory than the pixels: there are weights for each pixel of a row
-/// and a column, and an intermediate picture with the width of one side and the height of the other.
+/// Rejects resizing that would be wrong, or need far more memory than the pixels: there are weights for each pixel of a
+/// row and a column, and an intermediate picture with the width of one side and the height of the other.
 fn check(
     from: usize,
     into: usize,
@@ -185,8 +186,8 @@ fn check(
         if from > MOST_TO_ONE * f64::from(to) {
             return Err(ImageError::BadRequest {
                 reason: format!(
-                    "a side of {from:.0} pixels would become {to}, but at most {MOST_TO_ONE} can become one; use a larger size, or \
-                     the filter nearest"
+                    "a side of {from:.0} pixels would become {to}, but at most {MOST_TO_ONE} can become one; \
+                     use a larger size, or the filter nearest"
                 ),
             });
         }
@@ -203,7 +204,8 @@ fn check(
     Ok(())
 }
 
-/// Resizes `region` of `source`, which is inside it, to `width * height` pixels, with at most `max_bytes` of extra memory.
+/// Resizes `region` of `source`, which is inside it, to `width * height` pixels, with at most `max_bytes` of extra
+/// memory.
 pub(super) fn resize(
     source: &Pixels,
     region: Region,

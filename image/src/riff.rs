@@ -1,5 +1,5 @@
-//! Checks that the WebP decoder does not make before it allocates: that a chunk of metadata is as long as its header says
-//! (a file of a hundred bytes may claim four gigabytes), and that a picture in a frame is as large as the frame.
+//! Checks that the WebP decoder does not make before it allocates: that a chunk of metadata is as long as its header
+//! says (a file of a hundred bytes may claim four gigabytes), and that a picture in a frame is as large as the frame.
 
 use std::borrow::Cow;
 
@@ -12,8 +12,8 @@ pub(super) const ICC: &[u8; 4] = b"ICCP";
 
 /// The header of the file: the outer chunk's kind and length, and the file type.
 const HEADER: usize = 4 + 4 + 4;
-/// Flags in the first byte of an extended file's header. Its sides follow three bytes later, stored like those of a frame:
-/// each minus 1, in three bytes.
+/// Flags in the first byte of an extended file's header. Its sides follow three bytes later, stored like those of a
+/// frame: each minus 1, in three bytes.
 const ANIMATION: u8 = 0x02;
 const ALPHA: u8 = 0x10;
 /// Bytes of a frame before the chunks of its picture: position, sides, duration.

@@ -104,8 +104,8 @@ impl TryFrom<Format> for Output {
 pub struct ResizeSpec {
     /// The largest picture to decode, in pixels; larger ones are rejected by their header.
     pub max_pixels: u64,
-    /// The most bytes that decoding may use for pixels, and resizing in addition; pictures that need more are rejected by
-    /// their header.
+    /// The most bytes that decoding may use for pixels, and resizing in addition; pictures that need more are rejected
+    /// by their header.
     pub max_bytes: u64,
     /// The target size.
     pub size: Size,
@@ -119,8 +119,8 @@ pub struct ResizeSpec {
     pub output: Output,
     /// Quality of JPEG and lossy WebP output, 1 to 100; other numbers are clamped.
     pub quality: u8,
-    /// Whether EXIF (with its orientation reset), XMP and the colour profile are kept; of TIFF only the latter two. Nothing
-    /// else is kept: no IPTC, comments or extended XMP.
+    /// Whether EXIF (with its orientation reset), XMP and the colour profile are kept; of TIFF only the latter two.
+    /// Nothing else is kept: no IPTC, comments or extended XMP.
     pub keep_metadata: bool,
     /// Whether WebP is lossless. PNG always is, JPEG never.
     pub lossless: bool,
@@ -212,8 +212,8 @@ impl ResizeSpec {
     /// The plan for a picture of these sides, with its orientation applied.
     ///
     /// # Errors
-    /// `Corrupt` if the source has no pixels, `TooManyPixels` if it exceeds `max_pixels`, `OutputTooManyPixels` if the output
-    /// does, `OutputTooLarge` if the output format cannot hold it.
+    /// `Corrupt` if the source has no pixels, `TooManyPixels` if it exceeds `max_pixels`, `OutputTooManyPixels` if the
+    /// output does, `OutputTooLarge` if the output format cannot hold it.
     pub fn plan(&self, width: u32, height: u32, format: Format) -> Result<Plan, ImageError> {
         self.check_source((width, height), format)?;
         let plan = Plan::new((width, height), self.size, self.fit, self.enlarge);

@@ -104,7 +104,8 @@ pub(super) fn decode(
 /// The longest side that the decoder of BMP accepts.
 const LONGEST_IN_BMP: i32 = 0xffff;
 
-/// Width and height, which is negative if rows are stored top down; `None` for the oldest version, whose sides are short.
+/// Width and height, which is negative if rows are stored top down; `None` for the oldest version, whose sides are
+/// short.
 fn bmp_sides(file: &[u8]) -> Option<(i32, i32)> {
     /// Offset of the second header, which starts with its length.
     const SECOND: usize = 14;

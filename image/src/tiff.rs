@@ -1,5 +1,5 @@
-//! What the TIFF decoder does not do: check that JPEG strips are complete, tell associated alpha, and return inks, which it
-//! converts to RGB before their profile could be applied.
+//! What the TIFF decoder does not do: check that JPEG strips are complete, tell associated alpha, and return inks,
+//! which it converts to RGB before their profile could be applied.
 
 use std::io::{Cursor, ErrorKind};
 
@@ -65,8 +65,8 @@ pub(super) fn bytes_of(file: &[u8], tag: Tag) -> Option<Vec<u8>> {
     decoder.get_tag_u8_vec(tag).ok()
 }
 
-/// Decodes the inks of the first picture, which take `bytes`; 0 is no ink. The decoder may use as many bytes again, plus
-/// `spare`.
+/// Decodes the inks of the first picture, which take `bytes`; 0 is no ink. The decoder may use as many bytes again,
+/// plus `spare`.
 ///
 /// # Errors
 /// Those of any decoder.

@@ -141,7 +141,8 @@ impl Machine {
                 container.version,
                 container.group.display()
             ),
-            "beyond that limit Linux kills a process of the container, not necessarily the one that grew; engines count the limit",
+            "beyond that limit Linux kills a process of the container, not necessarily the one that grew; engines \
+             count the limit",
         );
         let advice =
             "raise the limit (docker run --memory=…), or use fewer workers and a smaller capacity";
@@ -181,7 +182,8 @@ impl Machine {
         }
         if !self.shm_writable {
             return finding(
-                "this user may not write there: arenas are memory files and do not need it, but cannot have names".into(),
+                "this user may not write there: arenas are memory files and do not need it, but cannot have names"
+                    .into(),
             )
             .at(Level::Notice, "chmod 1777 /dev/shm, as it usually is");
         }
@@ -198,8 +200,8 @@ impl Machine {
             && room.free < capacity
         {
             return finding(format!(
-                "less than the {} of an engine's default capacity: it bounds Backing::Named; other arenas are memory files, \
-                 which it does not bound",
+                "less than the {} of an engine's default capacity: it bounds Backing::Named; other arenas are memory \
+                 files, which it does not bound",
                 show_bytes(capacity)
             ))
             .at(Level::Notice, format!("nothing, or {larger}"));
@@ -288,8 +290,8 @@ impl Machine {
                 tasks.group.display()
             ),
             format!(
-                "beyond that limit no process or thread of the container can start, and an engine with {workers} workers \
-                 adds {needed}"
+                "beyond that limit no process or thread of the container can start, and an engine with {workers} \
+                 workers adds {needed}"
             ),
         );
         if left >= needed {

@@ -221,8 +221,8 @@ fn room_of(path: &Path) -> Option<Room> {
     })
 }
 
-/// Whether a user is the machine's root. Only the first user namespace maps all numbers to themselves; user 0 of another
-/// namespace may be any user outside.
+/// Whether a user is the machine's root. Only the first user namespace maps all numbers to themselves; user 0 of
+/// another namespace may be any user outside.
 pub(super) fn is_root(root: &Path, user: u32) -> bool {
     // Linux without user namespaces has no such file.
     let map = fs::read_to_string(root.join("proc/self/uid_map"));

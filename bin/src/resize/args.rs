@@ -143,7 +143,11 @@ interrupted, 143 terminated, 129 hung up.";
 /// Each picture is read, resized and written on its own: a broken one is reported, and the others are done. Decoding
 /// happens in worker processes, so that no file can crash the program.
 #[derive(Args, Debug)]
-#[command(override_usage = "arenite resize [OPTIONS] --size <SIZE> --out <DIR> <INPUT>...", after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{DETAILS}"))]
+#[command(
+    override_usage = "arenite resize [OPTIONS] --size <SIZE> --out <DIR> <INPUT>...",
+    after_help = EXAMPLES,
+    after_long_help = format!("{EXAMPLES}\n\n{DETAILS}")
+)]
 pub(crate) struct ResizeArgs {
     /// Files, folders or globs; - reads a list of names from stdin, one per line
     #[arg(value_name = "INPUT", value_hint = ValueHint::AnyPath, required_unless_present_any = ["null", "what"])]
@@ -184,7 +188,14 @@ pub(crate) struct ResizeArgs {
     pub filter: Filter,
 
     /// Quality of JPEG and lossy WebP, 1 to 100
-    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 80, value_parser = clap::value_parser!(u8).range(1..=100), help_heading = "Result")]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        default_value_t = 80,
+        value_parser = clap::value_parser!(u8).range(1..=100),
+        help_heading = "Result"
+    )]
     pub quality: u8,
 
     /// Write lossless WebP (PNG always is)
@@ -199,7 +210,8 @@ pub(crate) struct ResizeArgs {
     #[arg(long, value_name = "COLOR", value_parser = color, help_heading = "Result")]
     pub background: Option<[u8; 3]>,
 
-    /// Keep EXIF, XMP and the colour profile (of TIFF only the latter two), and the colours as they are; otherwise colours become sRGB
+    /// Keep EXIF, XMP and the colour profile (of TIFF only the latter two), and the colours as they are; otherwise
+    /// colours become sRGB
     #[arg(long, help_heading = "Result")]
     pub keep_metadata: bool,
 
@@ -213,7 +225,14 @@ pub(crate) struct ResizeArgs {
 
     // Not clap's `env`: it counts a set variable as an argument, which conflicts with the exclusive --generate.
     /// Worker processes [env: ARENITE_WORKERS] [default: one per core]
-    #[arg(short = 'j', long, value_name = "N", allow_negative_numbers = true, value_parser = workers, help_heading = "Run")]
+    #[arg(
+        short = 'j',
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        value_parser = workers,
+        help_heading = "Run"
+    )]
     pub workers: Option<u16>,
 
     /// Shared memory for files being processed, such as 512MiB [default: half of the available memory]
@@ -221,27 +240,69 @@ pub(crate) struct ResizeArgs {
     pub capacity: Option<u64>,
 
     /// Private memory of each worker, at least 8MiB
-    #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = private_memory, default_value = "1GiB", help_heading = "Run")]
+    #[arg(
+        long,
+        value_name = "BYTES",
+        allow_negative_numbers = true,
+        value_parser = private_memory,
+        default_value = "1GiB",
+        help_heading = "Run"
+    )]
     pub memory_limit: u64,
 
     /// Sandbox the workers: no files, no network, no other processes; =require fails if this kernel lacks a part
-    #[arg(long, value_name = "WHEN", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "available", help_heading = "Run")]
+    #[arg(
+        long,
+        value_name = "WHEN",
+        value_enum,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "available",
+        help_heading = "Run"
+    )]
     pub sandbox: Option<LockDown>,
 
     /// Time limit per picture, such as 30s, 500ms or 2m; its worker is killed and the run continues [default: none]
-    #[arg(long, value_name = "TIME", allow_negative_numbers = true, value_parser = units::duration, help_heading = "Run")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        allow_negative_numbers = true,
+        value_parser = units::duration,
+        help_heading = "Run"
+    )]
     pub timeout: Option<Duration>,
 
     /// Retry a picture up to N times if it times out or crashes its worker
-    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=100), help_heading = "Run")]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        default_value_t = 0,
+        value_parser = clap::value_parser!(u32).range(..=100),
+        help_heading = "Run"
+    )]
     pub retries: u32,
 
     /// Reject larger pictures by their header, before decoding
-    #[arg(long, value_name = "PIXELS", allow_negative_numbers = true, value_parser = units::pixels, default_value = "128M", help_heading = "Run")]
+    #[arg(
+        long,
+        value_name = "PIXELS",
+        allow_negative_numbers = true,
+        value_parser = units::pixels,
+        default_value = "128M",
+        help_heading = "Run"
+    )]
     pub max_pixels: u64,
 
     /// Reject pictures that decode to more than N bytes per byte of the file, from 64MiB of pixels on
-    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = ResizeSpec::MAX_RATIO, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Run")]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        default_value_t = ResizeSpec::MAX_RATIO,
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Run"
+    )]
     pub max_ratio: u32,
 
     /// Write a trace of all workers for Perfetto or Chrome's trace viewer
@@ -312,7 +373,8 @@ fn filters() -> impl TypedValueParser<Value = Filter> {
     .try_map(|name| name.parse::<Filter>())
 }
 
-/// Parses a colour: `#rrggbb` or `#rgb`, with or without the sign (which starts a comment in a shell), `white` or `black`.
+/// Parses a colour: `#rrggbb` or `#rgb`, with or without the sign (which starts a comment in a shell), `white` or
+/// `black`.
 fn color(text: &str) -> Result<[u8; 3], String> {
     let digits = match text {
         "white" => "fff",

@@ -9,12 +9,12 @@
 //! | a file with a relative path without `..` | that path |
 //! | any other file | the file's name |
 //!
-//! The output folder is skipped in a walk, and where a shell's `*` names it among other inputs. It is an error as the only
-//! input, or as the start of a glob.
+//! The output folder is skipped in a walk, and where a shell's `*` names it among other inputs. It is an error as the
+//! only input, or as the start of a glob.
 //!
-//! A walk takes files that look like pictures by name or content, and only counts the others. A file given by name is always
-//! an input: failing to read it is an error. Links to files are followed; links to folders only if they are named, as an
-//! input or in the literal prefix of a glob.
+//! A walk takes files that look like pictures by name or content, and only counts the others. A file given by name is
+//! always an input: failing to read it is an error. Links to files are followed; links to folders only if they are
+//! named, as an input or in the literal prefix of a glob.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata};

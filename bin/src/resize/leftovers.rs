@@ -1,9 +1,9 @@
 //! Removes temporary files that killed runs left behind.
 //!
-//! A run holds a `flock` on each temporary file until the file is renamed or removed. A file counts as left behind if it
-//! has such a name, has not been written to for an hour, and is not locked. The lock alone does not suffice: there is a
-//! moment before it is taken, and some file systems keep locks to one machine. Process numbers in names decide nothing,
-//! because containers may share a folder. On a file system without locks nothing is removed.
+//! A run holds a `flock` on each temporary file until the file is renamed or removed. A file counts as left behind if
+//! it has such a name, has not been written to for an hour, and is not locked. The lock alone does not suffice: there
+//! is a moment before it is taken, and some file systems keep locks to one machine. Process numbers in names decide
+//! nothing, because containers may share a folder. On a file system without locks nothing is removed.
 
 use std::fs::{self, File, Metadata};
 use std::path::Path;

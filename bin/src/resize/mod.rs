@@ -347,7 +347,9 @@ fn finish(stop: &Stop, report: &mut Report) -> u8 {
         }
         (None, 0) => report.code(),
         (None, _) => {
-            report.error(&format!("stopped: {pending} not begun; run the same command with --resume when that is fixed"));
+            report.error(&format!(
+                "stopped: {pending} not begun; run the same command with --resume when that is fixed"
+            ));
             1
         }
     }

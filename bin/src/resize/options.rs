@@ -222,7 +222,8 @@ fn spec(args: &ResizeArgs, size: Size) -> ResizeSpec {
 /// the same options.
 fn fingerprint(spec: &ResizeSpec, format: Option<Format>) -> String {
     format!(
-        "6 size={} fit={:?} enlarge={} format={} filter={:?} quality={} metadata={} lossless={} progressive={} background={:?}",
+        "6 size={} fit={:?} enlarge={} format={} filter={:?} quality={} metadata={} lossless={} \
+         progressive={} background={:?}",
         spec.size,
         spec.fit,
         spec.enlarge,

@@ -27,8 +27,8 @@ pub(crate) struct OutFolder {
     ready: HashMap<PathBuf, PathBuf>,
     /// Folders created by this run, the deepest first.
     made: Vec<PathBuf>,
-    /// Files that no result may replace: other results of this run, and results that it keeps. By device and inode, with
-    /// their relative paths.
+    /// Files that no result may replace: other results of this run, and results that it keeps. By device and inode,
+    /// with their relative paths.
     taken: HashMap<(u64, u64), PathBuf>,
     /// The canonical paths of those.
     names: HashSet<PathBuf>,

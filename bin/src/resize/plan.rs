@@ -214,7 +214,8 @@ pub(crate) fn plan(
     Err(Clash { conflicts, items })
 }
 
-/// The name of a result. The extension of its format replaces that of a picture only: `IMG.0001` becomes `IMG.0001.jpg`.
+/// The name of a result. The extension of its format replaces that of a picture only: `IMG.0001` becomes
+/// `IMG.0001.jpg`.
 fn result_name(relative: &Path, format: Format) -> PathBuf {
     if Kind::expected(relative) {
         return relative.with_extension(format.extension());

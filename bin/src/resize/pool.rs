@@ -1,4 +1,5 @@
-//! Runs the work on an engine: file bytes go into the arena, a worker decodes, resizes and encodes, and returns the result.
+//! Runs the work on an engine: file bytes go into the arena, a worker decodes, resizes and encodes, and returns the
+//! result.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -20,8 +21,8 @@ use super::runner::{Ended, Made, Pool, Refused};
 use crate::text::{one_line, reason, show_path};
 use crate::units::show_bytes;
 
-/// Jobs in flight per worker: one runs, one waits. A third made small pictures 1 % faster and photos 2 % slower, because their
-/// bytes had left the caches by the time a worker read them.
+/// Jobs in flight per worker: one runs, one waits. A third made small pictures 1 % faster and photos 2 % slower,
+/// because their bytes had left the caches by the time a worker read them.
 const PER_WORKER: usize = 2;
 
 /// The engine of a run, and what it does with each picture.
@@ -71,8 +72,8 @@ fn resize_file(file: &Array<u8>, spec: ResizeSpec) -> Result<(Array<u8>, u64), T
     Ok((bytes, start.elapsed().as_micros() as u64))
 }
 
-/// Only text crosses from a kernel that fails: the word for programs goes behind the sentence for people, in brackets. Traces and
-/// reports show both.
+/// Only text crosses from a kernel that fails: the word for programs goes behind the sentence for people, in brackets.
+/// Traces and reports show both.
 #[derive(Debug)]
 struct Told(ImageError);
 

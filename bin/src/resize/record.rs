@@ -1,8 +1,8 @@
 //! The record for `--resume`: a hidden text file, `.arenite-resize`, in the output folder.
 //!
-//! A run appends a line per result after the result has its final name, and changes nothing else. A run that ends at any
-//! moment loses at most the line of one result, which is then made again. Invalid lines are skipped. Two runs into one
-//! folder may append at the same time: each line is one write.
+//! A run appends a line per result after the result has its final name, and changes nothing else. A run that ends at
+//! any moment loses at most the line of one result, which is then made again. Invalid lines are skipped. Two runs into
+//! one folder may append at the same time: each line is one write.
 //!
 //! ```text
 //! # arenite resize: what made the files in this folder, for --resume. Safe to delete.
@@ -10,11 +10,12 @@
 //! file 9c41e5d07fa0b3a2 <length> <time> <input length> <input time> <path>
 //! ```
 //!
-//! Times are nanoseconds since 1970. In paths, `%`, control characters and bytes that are not UTF-8 are written as `%xx`.
+//! Times are nanoseconds since 1970. In paths, `%`, control characters and bytes that are not UTF-8 are written as
+//! `%xx`.
 //!
-//! A result is *fresh*, and skipped, if its last line has the same options, the result still has the length and time in that
-//! line (it has not been written since), and so has the input (it is not another file moved there). Which of the two is
-//! older does not matter: a camera's clock may be ahead.
+//! A result is *fresh*, and skipped, if its last line has the same options, the result still has the length and time in
+//! that line (it has not been written since), and so has the input (it is not another file moved there). Which of the
+//! two is older does not matter: a camera's clock may be ahead.
 
 use std::collections::HashMap;
 use std::ffi::OsString;

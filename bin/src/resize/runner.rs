@@ -39,9 +39,9 @@ pub(crate) trait Pool {
     fn finish(&mut self) -> Option<Ended<Self::Bytes>>;
 }
 
-/// Runs the jobs of `feed`, at most [`Pool::depth`] at a time, and passes each result to `done` as soon as it is ready: a
-/// slow picture does not delay the others. Ends when `feed` ends or `may_begin` returns `false` and all jobs in flight
-/// have ended; or at once when `done` breaks, which leaves the jobs in flight in the pool.
+/// Runs the jobs of `feed`, at most [`Pool::depth`] at a time, and passes each result to `done` as soon as it is ready:
+/// a slow picture does not delay the others. Ends when `feed` ends or `may_begin` returns `false` and all jobs in
+/// flight have ended; or at once when `done` breaks, which leaves the jobs in flight in the pool.
 pub(crate) fn run<'a, P: Pool>(
     pool: &mut P,
     mut feed: impl Iterator<Item = (usize, &'a Path, &'a Task)>,

@@ -7,8 +7,8 @@
 //!
 //! A SIGHUP after another SIGHUP is ignored: a shell and Linux each send one when a terminal closes.
 //!
-//! The program ends *by* the signal after cleaning up: a shell loop around it ends too, and the shell shows 128 plus the
-//! signal's number.
+//! The program ends *by* the signal after cleaning up: a shell loop around it ends too, and the shell shows 128 plus
+//! the signal's number.
 //!
 //! Signals are handled on a separate thread, so that the main thread may block anywhere. The message about the first
 //! signal is printed by another thread: it blocks if stderr is not read, and a second signal still ends the program. An
@@ -63,8 +63,8 @@ struct Message {
 }
 
 impl Stop {
-    /// Starts to handle signals. A signal that was ignored when the program started (`nohup`, a background job of a shell)
-    /// stays ignored; if handling cannot be set up, signals keep their default effect.
+    /// Starts to handle signals. A signal that was ignored when the program started (`nohup`, a background job of a
+    /// shell) stays ignored; if handling cannot be set up, signals keep their default effect.
     pub(crate) fn listen() -> Stop {
         let stop = Stop::default();
         let ignored = ignored();
@@ -104,7 +104,8 @@ impl Stop {
         }
     }
 
-    /// Ends the phase of work: waits for the message in progress and prints no further one. Returns [`code`](Self::code).
+    /// Ends the phase of work: waits for the message in progress and prints no further one. Returns
+    /// [`code`](Self::code).
     pub(crate) fn end_work(&self) -> Option<u8> {
         let printer = {
             let mut message = self.shared.message();
@@ -117,8 +118,9 @@ impl Stop {
         self.code()
     }
 
-    /// Runs `make`, which creates the temporary file `path`, then `write`, which fills it and renames or removes it. An end
-    /// at once removes the file: it holds the lock under which files are created, so it finds the file or prevents it.
+    /// Runs `make`, which creates the temporary file `path`, then `write`, which fills it and renames or removes it. An
+    /// end at once removes the file: it holds the lock under which files are created, so it finds the file or prevents
+    /// it.
     pub(crate) fn guarding<F, T>(
         &self,
         path: &Path,

@@ -1,10 +1,10 @@
 //! A non-generic function around [`fast_image_resize`], for `arenite-image` and the baselines of the benchmarks.
 //!
-//! `Resizer::resize` is generic over the storage of pixels, so its convolutions, hundreds of vectorized variants of a few
-//! functions, are compiled in each crate that calls it, and again for its unit tests and at each change of a line. They were
-//! two fifths of the code of the library. Here they are compiled once, without overflow checks, as their authors release
-//! them (with checks, resizing is a tenth slower). The code that parses untrusted files keeps its checks: it is in another
-//! crate.
+//! `Resizer::resize` is generic over the storage of pixels, so its convolutions, hundreds of vectorized variants of a
+//! few functions, are compiled in each crate that calls it, and again for its unit tests and at each change of a line.
+//! They were two fifths of the code of the library. Here they are compiled once, without overflow checks, as their
+//! authors release them (with checks, resizing is a tenth slower). The code that parses untrusted files keeps its
+//! checks: it is in another crate.
 //!
 //! Pixels are loaded into the cache in order (`streamed.rs`), which halves the time for large pictures.
 #![deny(unsafe_code)]
@@ -22,8 +22,8 @@ use fast_image_resize::{Filter, PixelTrait, pixels};
 
 use streamed::Streamed;
 
-/// Resizes `source` to the size of `target`. Both have the same pixel type: one to four samples of 8 or 16 bits. The other
-/// types of `fast_image_resize` are rejected, and not compiled.
+/// Resizes `source` to the size of `target`. Both have the same pixel type: one to four samples of 8 or 16 bits. The
+/// other types of `fast_image_resize` are rejected, and not compiled.
 ///
 /// ```
 /// use arenite_resample::{Image, ImageRef, PixelType, ResizeOptions, Resizer, resize};
@@ -75,8 +75,8 @@ fn typed<P: PixelTrait>(
     }
 }
 
-/// Lanczos with three lobes: `FilterType::Lanczos3` up to the last bits of a weight, in half the time. Weights are computed
-/// per picture; for small ones their sines took a fifth of the time of resizing.
+/// Lanczos with three lobes: `FilterType::Lanczos3` up to the last bits of a weight, in half the time. Weights are
+/// computed per picture; for small ones their sines took a fifth of the time of resizing.
 pub fn lanczos3() -> FilterType {
     Filter::new("Lanczos3", lanczos3_weight, LOBES).map_or(FilterType::Lanczos3, FilterType::Custom)
 }

@@ -1,20 +1,11 @@
 //! A view of a picture that loads rows into the cache in order, before they are read in another order.
 //!
-//! The vertical pass over 8-bit samples computes a row of the target 64 bytes at a time, from the same columns of several
-//! source rows: each step jumps ahead by a whole row. Hardware prefetches along a row, but not across rows, so the pass
-//! waited for each cache line of a large picture. [`Streamed`] touches each row once, one byte per cache line, right before
-//! the first window that contains it; the pass then finds its window in the cache.
+//! The vertical pass over 8-bit samples computes a row of the target 64 bytes at a time, from the same columns of
+//! several source rows: each step jumps ahead by a whole row. Hardware prefetches along a row, but not across rows, so
+//! the pass waited for each cache line of a large picture. [`Streamed`] touches each row once, one byte per cache line,
+//! right before the first window that contains it; the pass then finds its window in the cache.
 //!
-//! RGB to 224×224 on one core of a 2-core AMD EPYC, milliseconds, medians of 9 rounds over many pictures (in brackets: over
-//! one picture that is in the cache already):
-//!
-//! | source | filter | plain | streamed |
-//! |---|---|---|---|
-//! | 2112×1584 | box | 1.11 (0.33) | 0.57 (0.40) |
-//! | 2112×1584 | Lanczos | 2.42 (1.48) | 1.67 (1.47) |
-//! | 4000×3000 | Lanczos | 10.5 (10.4) | 4.9 (4.9) |
-//! | 1000×750 | Lanczos | 0.87 (0.49) | 0.59 (0.52) |
-//! | 480×360 | Lanczos | 0.37 (0.21) | 0.25 (0.22) |
+//! This takes about half to two thirds of the time; `docs/design/pictures.md` has the measurements.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -26,8 +17,8 @@ const LINE: usize = 64;
 
 /// A view of a picture with its bytes, row by row without gaps.
 ///
-/// Only pairs of rows are preloaded: the vertical pass reads its windows by pairs. The horizontal pass, which comes first for
-/// 16-bit samples, reads rows in order.
+/// Only pairs of rows are preloaded: the vertical pass reads its windows by pairs. The horizontal pass, which comes
+/// first for 16-bit samples, reads rows in order.
 pub(crate) struct Streamed<'a, V> {
     view: V,
     bytes: &'a [u8],

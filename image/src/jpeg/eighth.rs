@@ -1,8 +1,9 @@
 //! Decodes a JPEG at one eighth of its size, without decoding what an eighth does not show.
 //!
-//! At this scale a block is one pixel: its mean, the DC coefficient. libjpeg still decodes the other 63 coefficients one by
-//! one, which is most of a thumbnail's time. Here they are skipped, several per table lookup, because the end of a symbol is
-//! known without its value. Only chroma of 4:2:0 needs its coefficients: it has half the pixels, so its blocks yield 2×2.
+//! At this scale a block is one pixel: its mean, the DC coefficient. libjpeg still decodes the other 63 coefficients
+//! one by one, which is most of a thumbnail's time. Here they are skipped, several per table lookup, because the end of
+//! a symbol is known without its value. Only chroma of 4:2:0 needs its coefficients: it has half the pixels, so its
+//! blocks yield 2×2.
 //!
 //! The pixels equal those of libjpeg bit for bit (a test compares them).
 

@@ -1,9 +1,9 @@
 //! libjpeg's errors and warnings as `Result`s.
 //!
-//! libjpeg reports an error by calling a function that must not return. Here it unwinds with an [`ImageError`] as payload,
-//! through C frames compiled with `-fexceptions`, up to [`guarded`]. Missing and invalid data are only *warnings* to
-//! libjpeg, which fills the gap with grey. A torn thumbnail that looks finished is worse than an error, and mozjpeg's own
-//! error manager drops all warnings; this one turns those that mean lost pixels into errors.
+//! libjpeg reports an error by calling a function that must not return. Here it unwinds with an [`ImageError`] as
+//! payload, through C frames compiled with `-fexceptions`, up to [`guarded`]. Missing and invalid data are only
+//! *warnings* to libjpeg, which fills the gap with grey. A torn thumbnail that looks finished is worse than an error,
+//! and mozjpeg's own error manager drops all warnings; this one turns those that mean lost pixels into errors.
 //!
 //! The `unsafe` blocks fill in and read the C struct that libjpeg passes to its callbacks; there is no safe interface.
 
@@ -36,16 +36,16 @@ pub(super) fn strict_error_manager() -> jpeg_error_mgr {
     // SAFETY: `jpeg_error_mgr` is a plain C struct of integers, nullable function pointers (`Option`)
     // and raw pointers, for all of which zero bytes are a value.
     let mut manager: jpeg_error_mgr = unsafe { std::mem::zeroed() };
-    // SAFETY: it writes every field of the struct and keeps no pointer to it; it stores addresses of functions and of static
-    // tables, which stay valid when the struct moves.
+    // SAFETY: it writes every field of the struct and keeps no pointer to it; it stores addresses of functions and of
+    // static tables, which stay valid when the struct moves.
     unsafe { jpeg_std_error(&mut manager) };
     manager.error_exit = Some(on_error);
     manager.emit_message = Some(on_message);
     manager
 }
 
-/// Runs code that calls into libjpeg, and turns what unwinds out of it, from this module or from mozjpeg, into an error.
-/// Unwinding drops all values that the code works on.
+/// Runs code that calls into libjpeg, and turns what unwinds out of it, from this module or from mozjpeg, into an
+/// error. Unwinding drops all values that the code works on.
 pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| Err(from_payload(payload)))
 }
@@ -86,8 +86,8 @@ extern "C-unwind" fn on_message(cinfo: &mut jpeg_common_struct, level: c_int) {
     if level >= 0 {
         return;
     }
-    // SAFETY: libjpeg calls this with a struct in whose `err` it has just stored the code: the manager made above, which
-    // lives as long as the (de)compressor that owns it.
+    // SAFETY: libjpeg calls this with a struct in whose `err` it has just stored the code: the manager made above,
+    // which lives as long as the (de)compressor that owns it.
     let code = unsafe { (*cinfo.err).msg_code };
     if code == JWRN_JPEG_EOF as c_int {
         ENDED_EARLY.set(true);

@@ -102,8 +102,8 @@ impl Frame {
         )
     }
 
-    /// Width and height, in samples, of the whole MCUs of a component with this number of blocks per MCU (across, down) and
-    /// of samples per block side.
+    /// Width and height, in samples, of the whole MCUs of a component with this number of blocks per MCU (across, down)
+    /// and of samples per block side.
     pub(super) fn padded(&self, blocks: (usize, usize), side: usize) -> (usize, usize) {
         let (across, down) = self.mcus();
         (across * blocks.0 * side, down * blocks.1 * side)
@@ -114,7 +114,8 @@ impl Frame {
         self.ac[self.components[component].ac_table].as_ref()
     }
 
-    /// Visits all blocks in the order of the data. `block`, which is `#[inline(always)]`, reads the AC coefficients of each.
+    /// Visits all blocks in the order of the data. `block`, which is `#[inline(always)]`, reads the AC coefficients of
+    /// each.
     pub(super) fn scan(
         &self,
         data: &[u8],

@@ -2,8 +2,8 @@
 
 /// Bits per lookup of one symbol. Longer codes are rare by construction.
 const LOOK: u32 = 10;
-/// Bits per lookup of several symbols. More bits save steps until the table, 16 KiB here, no longer fits the L1 cache next to
-/// the other data.
+/// Bits per lookup of several symbols. More bits save steps until the table, 16 KiB here, no longer fits the L1 cache
+/// next to the other data.
 const FAR_LOOK: u32 = 13;
 
 /// A Huffman table, in two forms.
@@ -52,8 +52,8 @@ impl Value {
     }
 }
 
-/// Several symbols, in 16 bits: their length in the low 5 bits, whether the last ends the block in the next, the number of
-/// coefficients above. 0 if not even the first symbol's code fits.
+/// Several symbols, in 16 bits: their length in the low 5 bits, whether the last ends the block in the next, the number
+/// of coefficients above. 0 if not even the first symbol's code fits.
 #[derive(Clone, Copy, Default)]
 struct Skip(u16);
 
@@ -90,8 +90,8 @@ impl std::fmt::Debug for Table {
     }
 }
 
-/// Decomposes an AC symbol: whether it ends its block, the number of coefficients it encodes, and the bits of the value that
-/// follows it.
+/// Decomposes an AC symbol: whether it ends its block, the number of coefficients it encodes, and the bits of the value
+/// that follows it.
 #[inline(always)]
 fn ac_symbol(symbol: u8) -> (bool, u32, u32) {
     let (zeros, size) = (u32::from(symbol >> 4), u32::from(symbol & 15));
@@ -99,8 +99,8 @@ fn ac_symbol(symbol: u8) -> (bool, u32, u32) {
 }
 
 impl Table {
-    /// Builds the table from the number of codes of each length 1 to 16 and the symbols in order; `None` if they are not a
-    /// valid code.
+    /// Builds the table from the number of codes of each length 1 to 16 and the symbols in order; `None` if they are
+    /// not a valid code.
     pub(super) fn new(counts: &[u8; 16], symbols: &[u8]) -> Option<Self> {
         let mut codes = Box::new([0u16; 1 << LOOK]);
         let mut longest = [(-1, 0); 17];
@@ -326,7 +326,8 @@ impl<'a> Bits<'a> {
         Some(())
     }
 
-    /// Whether the scan is complete: no bits beyond the data were used, and the end marker or the end of the file follows.
+    /// Whether the scan is complete: no bits beyond the data were used, and the end marker or the end of the file
+    /// follows.
     pub(super) fn ended_whole(&mut self) -> bool {
         if !self.ended_within_data() {
             return false;
@@ -447,8 +448,8 @@ impl<'a> Bits<'a> {
         (next == 64).then_some(())
     }
 
-    /// Decodes the 63 AC coefficients into `block`, at `positions`. Returns the index, in zigzag order, of the last nonzero
-    /// one.
+    /// Decodes the 63 AC coefficients into `block`, at `positions`. Returns the index, in zigzag order, of the last
+    /// nonzero one.
     #[inline(always)]
     pub(super) fn ac(
         &mut self,

@@ -1,9 +1,9 @@
 //! The inverse transform of a block to N × N samples, N ≤ 8.
 //!
-//! Sample k of N in one direction is the sum over the coefficients u of ½ C(u) cos((2k + 1) u π / 2N), with C(0) = √½ and
-//! C(u) = 1 otherwise: the transform of ITU T.81, A.3.3, evaluated at N points instead of 8. Coefficients from N on would
-//! alias, and are dropped. Points k and N - 1 - k share their even terms, and their odd terms up to the sign. One direction
-//! is computed for all eight columns (or rows) at once, in loops that the compiler vectorizes.
+//! Sample k of N in one direction is the sum over the coefficients u of ½ C(u) cos((2k + 1) u π / 2N), with C(0) = √½
+//! and C(u) = 1 otherwise: the transform of ITU T.81, A.3.3, evaluated at N points instead of 8. Coefficients from N on
+//! would alias, and are dropped. Points k and N - 1 - k share their even terms, and their odd terms up to the sign. One
+//! direction is computed for all eight columns (or rows) at once, in loops that the compiler vectorizes.
 
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
@@ -85,8 +85,8 @@ fn transposed(rows: &Rows) -> Rows {
     turned
 }
 
-/// The N × N samples of a block whose nonzero coefficients are in the first M rows and columns. Coefficients and factors are
-/// stored by columns, samples by rows; those outside N × N are unspecified.
+/// The N × N samples of a block whose nonzero coefficients are in the first M rows and columns. Coefficients and
+/// factors are stored by columns, samples by rows; those outside N × N are unspecified.
 #[inline(always)]
 pub(super) fn inverse<const N: usize, const M: usize>(
     block: &[i16; 64],
@@ -119,7 +119,8 @@ pub(super) fn flat(first: f32) -> Square {
 /// Converts a value of the transform, which is centred on zero, to a sample.
 #[inline(always)]
 fn level(value: f32) -> u8 {
-    /// Adding it rounds to an integer, which is then in the lowest byte: from 2²³ on, the last binary place of an `f32` is 1.
+    /// Adding it rounds to an integer, which is then in the lowest byte: from 2²³ on, the last binary place of an `f32`
+    /// is 1.
     const WHOLE: f32 = (1 << 23) as f32;
     let value = value + 128.0;
     // Not `clamp`, which also handles NaN.

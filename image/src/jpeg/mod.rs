@@ -1,14 +1,13 @@
 //! JPEG decoding and encoding, by mozjpeg's C code, with a fast path for the most common files.
 //!
 //! Decoding scales: libjpeg's inverse transform can yield 1 to 8 pixels per block side, so that a 12-megapixel photo is
-//! reduced to 500 pixels across before any filtering. The scale is the smallest that leaves at least twice the target on
-//! each side; the filter does the rest.
+//! reduced to 500 pixels across before any filtering. The scale is the smallest that leaves at least twice the target
+//! on each side; the filter does the rest.
 //!
-//! The fast path decodes sequential files of one scan, which is what cameras write, if the picture shrinks: `eighth` skips
-//! the coefficients that one eighth does not show, `planes` keeps luma and chroma apart and is vectorized. It handles a file
-//! completely or declines; declined files go to libjpeg, which also decides what counts as corrupt. With `planes`, from
-//! file to file on one core, a photo of 640×480 takes 1.6 instead of 2.1 ms to 224 pixels, and one of 12 megapixels 27
-//! instead of 40 ms to 800 pixels, and 80 instead of 117 ms to 2000.
+//! The fast path decodes sequential files of one scan, which is what cameras write, if the picture shrinks: `eighth`
+//! skips the coefficients that one eighth does not show, `planes` keeps luma and chroma apart and is vectorized. It
+//! handles a file completely or declines; declined files go to libjpeg, which also decides what counts as corrupt.
+//! Measurements are in `docs/design/pictures.md`.
 
 mod eighth;
 #[allow(unsafe_code, reason = "the error manager of libjpeg is a C struct")]
@@ -43,13 +42,12 @@ const PROFILE_PART: usize = SEGMENT - ICC.len() - 2;
 /// Pixels per block side, at full scale.
 const BLOCK: u32 = 8;
 
-/// The most scans of a progressive file. Encoders write about ten. Each scan takes time in proportion to the whole picture:
-/// a few kilobytes of empty scans could take minutes.
+/// The most scans of a progressive file. Encoders write about ten. Each scan takes time in proportion to the whole
+/// picture: a few kilobytes of empty scans could take minutes.
 const MOST_SCANS: usize = 100;
 
-/// The sides after a scaled decode are at least this multiple of the output's. Against a full decode, the samples keep an
-/// SSIM of at least 0.997 and 46 dB. 1.4 would leave 0.993 and 42 dB, take three quarters of the time for photos of 640×480,
-/// and change nothing for 12 megapixels.
+/// The sides after a scaled decode are at least this multiple of the output's: against a full decode, the samples keep
+/// an SSIM of at least 0.997 and 46 dB.
 const SPARE: f64 = 2.0;
 
 /// Whether the filter needs exact pixels at full size: its result must match other programs to the bit.
@@ -57,9 +55,9 @@ fn needs_exact_pixels(filter: Filter) -> bool {
     matches!(filter, Filter::Box | Filter::Nearest)
 }
 
-/// The scale of decoding, in eighths: the smallest at which `region` is larger than the output by [`SPARE`]. Full scale for
-/// filters that need exact pixels: after any scaled decode, the mean of the pixels is 39 dB off, and the nearest pixel is
-/// another one.
+/// The scale of decoding, in eighths: the smallest at which `region` is larger than the output by [`SPARE`]. Full scale
+/// for filters that need exact pixels: after any scaled decode, the mean of the pixels is 39 dB off, and the nearest
+/// pixel is another one.
 fn eighths(plan: &StoredPlan, filter: Filter) -> u32 {
     if needs_exact_pixels(filter) {
         return BLOCK;
@@ -109,8 +107,8 @@ fn decode_unguarded(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageErr
         ColorSpace::JCS_GRAYSCALE | ColorSpace::JCS_YCbCr
     );
     let scale = f64::from(eighths) / f64::from(BLOCK);
-    // Filtering and the conversion from YCbCr to RGB are both linear, so their order only affects rounding. After the filter
-    // there are fewer pixels to convert, and a JPEG output needs no conversion.
+    // Filtering and the conversion from YCbCr to RGB are both linear, so their order only affects rounding. After the
+    // filter there are fewer pixels to convert, and a JPEG output needs no conversion.
     let scaled = scaled_len(&header, eighths);
     let is_reduced = u64::from(plan.width) * u64::from(plan.height) <= scaled / 2;
     let converts_late = is_reduced && !needs_exact_pixels(spec.filter);
@@ -149,8 +147,8 @@ fn decode_unguarded(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageErr
         .read_scanlines_into::<u8>(&mut samples)
         .map_err(broken)?;
     lines.finish().map_err(broken)?;
-    // A picture of one scan is complete without its end marker if no pixel is missing, which `faults` reports; a picture of
-    // several scans may lack a whole one.
+    // A picture of one scan is complete without its end marker if no pixel is missing, which `faults` reports; a
+    // picture of several scans may lack a whole one.
     if faults::ended_early() && !sequential {
         return Err(ImageError::Truncated {
             format: Format::Jpeg,
@@ -255,8 +253,8 @@ pub(super) fn encode(
     faults::guarded(|| {
         let mut encoder = Compress::new(space);
         encoder.set_fastest_defaults();
-        // Huffman tables optimized for the picture: 3 to 6 % fewer bytes on the samples at 224 pixels, for about 1 % of the
-        // time of a 12-megapixel photo.
+        // Huffman tables optimized for the picture: 3 to 6 % fewer bytes on the samples at 224 pixels, for about 1 % of
+        // the time of a 12-megapixel photo.
         encoder.set_optimize_coding(true);
         if how.progressive {
             encoder.set_progressive_mode();

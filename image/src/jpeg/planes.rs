@@ -1,13 +1,11 @@
 //! Decodes a JPEG at 2 to 8 eighths of its size, each component at its own scale.
 //!
-//! The result is resized afterwards, so enlarging chroma to the size of luma first gains nothing. libjpeg does that at five
-//! to seven eighths of 4:2:0, by a transform to 10 to 14 pixels per side, which took a quarter of the time of a small photo.
-//! Here chroma keeps its pixels and is resized separately. The inverse transform is also compiled for AVX2; mozjpeg has no
-//! vectors without an assembler. A photo of 640×480 takes 620 instead of 1240 µs at six eighths, and then 270 instead of
-//! 200 µs to be resized to 224×168 (one core, 75 kB at quality 85).
+//! The result is resized afterwards, so enlarging chroma to the size of luma first, as libjpeg does, gains nothing:
+//! here chroma keeps its pixels and is resized separately. The inverse transform is also compiled for AVX2; mozjpeg has
+//! no vectors without an assembler.
 //!
-//! Samples equal libjpeg's up to rounding (a test compares them), except at two and four eighths, where libjpeg averages
-//! neighbours.
+//! Samples equal libjpeg's up to rounding (a test compares them), except at two and four eighths, where libjpeg
+//! averages neighbours.
 
 use super::super::error::ImageError;
 use super::super::meta::Chroma;
@@ -38,8 +36,8 @@ struct Decoding {
     values: Values,
 }
 
-/// Decodes luma at `eighths`, 2 to 8, and chroma, if any, with at most as many pixels; `region` of the picture becomes the
-/// result. `None` if the file is not supported here; an error if memory cannot be allocated.
+/// Decodes luma at `eighths`, 2 to 8, and chroma, if any, with at most as many pixels; `region` of the picture becomes
+/// the result. `None` if the file is not supported here; an error if memory cannot be allocated.
 pub(super) fn decode(
     input: &[u8],
     eighths: u32,

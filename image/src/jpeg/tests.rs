@@ -1,4 +1,5 @@
-//! Compares the fast paths with libjpeg: one eighth bit for bit, other scales up to rounding. Tests the choice of the scale.
+//! Compares the fast paths with libjpeg: one eighth bit for bit, other scales up to rounding. Tests the choice of the
+//! scale.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use mozjpeg::{ColorSpace, CompInfoExt, Compress, Decompress};

@@ -345,7 +345,8 @@ fn bytes_are_shown_with_units() {
     };
     assert_eq!(
         many.to_string(),
-        "its pixels, or what resizing them needs, take 1.5 GiB, more than the limit of 1.0 GiB; if you trust the file, raise max_bytes"
+        "its pixels, or resizing them, would take 1.5 GiB, more than the limit of 1.0 GiB; \
+         if you trust the file, raise max_bytes"
     );
     let bomb = ImageError::Bomb {
         bytes: 75 << 20,
@@ -354,7 +355,7 @@ fn bytes_are_shown_with_units() {
     };
     assert!(
         bomb.to_string()
-            .starts_with("2.0 KiB that become 75.0 MiB of pixels"),
+            .starts_with("a file of 2.0 KiB that decodes to 75.0 MiB of pixels"),
         "{bomb}"
     );
 }
