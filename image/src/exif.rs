@@ -245,15 +245,15 @@ mod tests {
 
     struct Writer {
         exif: Vec<u8>,
-        big: bool,
+        is_big_endian: bool,
     }
 
     impl Writer {
-        fn new(big: bool) -> Self {
-            let exif = if big { b"MM\0*" } else { b"II*\0" };
+        fn new(is_big_endian: bool) -> Self {
+            let exif = if is_big_endian { b"MM\0*" } else { b"II*\0" };
             Self {
                 exif: exif.to_vec(),
-                big,
+                is_big_endian,
             }
         }
 
@@ -292,8 +292,8 @@ mod tests {
     const JPEG: &[u8] = b"\xff\xd8 the picture before \xff\xd9";
 
     /// Three lists, and a thumbnail followed by `behind`.
-    fn camera(big: bool, behind: &[u8]) -> Vec<u8> {
-        let mut camera = Writer::new(big);
+    fn camera(is_big_endian: bool, behind: &[u8]) -> Vec<u8> {
+        let mut camera = Writer::new(is_big_endian);
         camera.long(8);
         // 2 + 3 * 12 + 4 bytes each: at 8, 50 and 92.
         camera.list(
@@ -328,14 +328,14 @@ mod tests {
 
     #[test]
     fn sides_are_updated_and_the_thumbnail_is_removed() {
-        for big in [false, true] {
+        for is_big_endian in [false, true] {
             for behind in [&b""[..], b"maker's note"] {
-                let mut exif = camera(big, behind);
+                let mut exif = camera(is_big_endian, behind);
                 let before = exif.clone();
                 describe(&mut exif, (200, 70_000));
                 let tiff = Tiff {
                     exif: &mut exif.clone(),
-                    big,
+                    is_big_endian,
                 };
                 let number = |list, tag| tiff.number(tiff.find(list, tag).unwrap()).unwrap();
                 assert_eq!(number(8, tag::IMAGE_WIDTH), 200);
@@ -366,7 +366,7 @@ mod tests {
         describe(&mut exif, (70_000, 9));
         let tiff = Tiff {
             exif: &mut exif,
-            big: false,
+            is_big_endian: false,
         };
         let entry = tiff.find(50, tag::PIXEL_X).unwrap();
         assert_eq!(tiff.number(entry), Some(70_000));
