@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arenite::engine::Sandbox;
-use arenite::{Array, Engine, JobErrorKind};
-use arenite_image::{ResizeSpec, resize_encoded};
+use arenite::{Array, Engine, JobErrorKind, Typed};
+use arenite_image::{ImageError, ResizeSpec, Size, When, resize_encoded};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
@@ -32,13 +32,15 @@ const IN_MEMORY: usize = 2 * MOST_BYTES;
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Bytes of the requests that the engine processes at a time.
 const ADMITTED: usize = 8 << 20;
+/// The box of a thumbnail.
+const THUMBNAIL: Size = Size::new(128, 128, When::Always);
 /// Time limit for a picture.
 const DEADLINE: Duration = Duration::from_secs(2);
 /// The sleep between two ticks of a counter of loop iterations.
 const TICK: Duration = Duration::from_millis(1);
 
 /// A thumbnail of a picture. Some uploads simulate bugs of decoders in C: they hang, crash, or exhaust memory.
-fn thumbnail(upload: &[u8]) -> Result<Array<u8>, String> {
+fn thumbnail(upload: &[u8]) -> Result<Array<u8>, Typed<ImageError>> {
     match upload {
         [b'h', b'a', b'n', b'g', ..] => loop {
             std::hint::spin_loop();
@@ -47,9 +49,8 @@ fn thumbnail(upload: &[u8]) -> Result<Array<u8>, String> {
         b"hoard" => return Ok(Array::from_slice(&vec![upload[0]; 64 << 30][..1])),
         _ => {}
     }
-    let spec = ResizeSpec::new("128x128".parse()?);
-    let small = resize_encoded(upload, &spec).map_err(|error| error.to_string())?;
-    Array::try_from_slice(&small.bytes).map_err(|full| full.to_string())
+    let small = resize_encoded(upload, &ResizeSpec::new(THUMBNAIL))?;
+    Ok(Array::from_slice(&small.bytes))
 }
 
 /// The state of the service.
@@ -97,11 +98,13 @@ impl Service {
         let answer = match job.await.await {
             Ok(picture) => (200, picture.to_vec()),
             Err(error) => {
-                let status = match error.kind() {
-                    JobErrorKind::Returned(_) => 422,
-                    JobErrorKind::DeadlineExceeded { .. } => 504,
-                    JobErrorKind::MemoryLimit { .. } => 413,
-                    _ => 500,
+                // What the kernel returned is a value of its type.
+                let status = match (error.returned(), error.kind()) {
+                    (Some(ImageError::TooManyPixels { .. } | ImageError::Bomb { .. }), _) => 413,
+                    (Some(_), _) => 422,
+                    (None, JobErrorKind::DeadlineExceeded { .. }) => 504,
+                    (None, JobErrorKind::MemoryLimit { .. }) => 413,
+                    (None, _) => 500,
                 };
                 (status, error.to_string().into_bytes())
             }
@@ -292,11 +295,11 @@ async fn run(engine: Engine, uploads: usize) -> Result<(), Box<dyn std::error::E
     // A bomb is rejected by its header: nothing is decompressed, and no worker is lost.
     let (status, why) = send(bomb()).await??;
     let why = String::from_utf8_lossy(&why);
-    assert!(status == 422 && why.contains("3600000000 pixels"), "{why}");
-    println!("422: {why}");
+    assert!(status == 413 && why.contains("3600000000 pixels"), "{why}");
+    println!("413: {why}");
     let bodies = (2..uploads).map(|n| photos[n % photos.len()].clone());
     let clients: Vec<_> = bodies.chain(others).map(send).chain([hanging]).collect();
-    let mut answers = BTreeMap::from([(200, 2), (422, 1)]);
+    let mut answers = BTreeMap::from([(200, 2), (413, 1)]);
     for client in clients {
         let (status, body) = client.await??;
         *answers.entry(status).or_insert(0) += 1;
@@ -311,7 +314,7 @@ async fn run(engine: Engine, uploads: usize) -> Result<(), Box<dyn std::error::E
     server.abort();
 
     // The hoard; the bomb, the torn picture and the invalid one; the crash; the hang. All others succeeded.
-    let expected = [(200, uploads + 1), (413, 1), (422, 3), (500, 1), (504, 1)];
+    let expected = [(200, uploads + 1), (413, 2), (422, 2), (500, 1), (504, 1)];
     assert_eq!(answers, BTreeMap::from(expected));
     let log = service.log.lock().expect("nothing panics with the log");
     let answered = |status, bytes| {

@@ -2,9 +2,13 @@
 
 use std::fmt;
 
+use arenite::KernelError;
+
 use super::format::Format;
 
 /// Why a picture could not be decoded, resized or encoded. Each variant displays as a sentence that names the cause.
+///
+/// A kernel that returns it in an [`arenite::Typed`] gives it back to the caller as a value.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ImageError {
@@ -194,6 +198,26 @@ impl fmt::Debug for ImageError {
     }
 }
 
+/// The encoding: the number of the variant, the number of the format, three numbers, and a text.
+impl KernelError for ImageError {
+    fn to_bytes(&self) -> Vec<u8> {
+        let (variant, format, numbers, text) = self.parts();
+        let mut bytes = vec![variant, format.map_or(0, |format| format as u8)];
+        bytes.extend(numbers.into_iter().flat_map(u64::to_le_bytes));
+        bytes.extend_from_slice(text.as_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (&[variant, format], rest) = bytes.split_first_chunk()?;
+        let (numbers, text) = rest.split_first_chunk::<24>()?;
+        let numbers: [u64; 3] =
+            std::array::from_fn(|index| u64::from_le_bytes(numbers.as_chunks().0[index]));
+        let format = bytemuck::checked::try_cast::<u8, Format>(format).ok();
+        Self::from_parts(variant, format, numbers, str::from_utf8(text).ok()?)
+    }
+}
+
 impl ImageError {
     /// A `Corrupt` error with a decoder's message, on one line and without a final stop.
     pub(super) fn corrupt(format: Format, reason: impl fmt::Display) -> Self {
@@ -205,6 +229,98 @@ impl ImageError {
     pub(super) fn variety(format: Format, reason: impl fmt::Display) -> Self {
         let reason = one_line(reason);
         Self::UnsupportedVariety { format, reason }
+    }
+
+    fn parts(&self) -> (u8, Option<Format>, [u64; 3], &str) {
+        match self {
+            Self::Unsupported { format } => (0, None, [0; 3], format),
+            Self::UnsupportedVariety { format, reason } => (1, Some(*format), [0; 3], reason),
+            Self::NotAnImage => (2, None, [0; 3], ""),
+            Self::Truncated { format } => (3, Some(*format), [0; 3], ""),
+            Self::Corrupt { format, reason } => (4, Some(*format), [0; 3], reason),
+            &Self::TooManyPixels {
+                width,
+                height,
+                limit,
+            } => (5, None, [width.into(), height.into(), limit], ""),
+            &Self::TooManyBytes { bytes, limit } => (6, None, [bytes, limit, 0], ""),
+            &Self::Bomb { bytes, file, limit } => (7, None, [bytes, file, limit.into()], ""),
+            &Self::OutputTooLarge {
+                width,
+                height,
+                format,
+                limit,
+            } => (
+                8,
+                Some(format),
+                [width.into(), height.into(), limit.into()],
+                "",
+            ),
+            &Self::OutputTooManyPixels {
+                width,
+                height,
+                limit,
+            } => (9, None, [width.into(), height.into(), limit], ""),
+            Self::NotAnOutput { format } => (10, Some(*format), [0; 3], ""),
+            &Self::OutOfMemory { bytes } => (11, None, [bytes, 0, 0], ""),
+            Self::Encode { format, reason } => (12, Some(*format), [0; 3], reason),
+            Self::BadRequest { reason } => (13, None, [0; 3], reason),
+        }
+    }
+
+    fn from_parts(
+        variant: u8,
+        format: Option<Format>,
+        [a, b, c]: [u64; 3],
+        text: &str,
+    ) -> Option<Self> {
+        let short = |number: u64| u32::try_from(number).ok();
+        let reason = text.to_owned();
+        Some(match variant {
+            0 => Self::Unsupported {
+                format: Format::from_name(text)?.name(),
+            },
+            1 => Self::UnsupportedVariety {
+                format: format?,
+                reason,
+            },
+            2 => Self::NotAnImage,
+            3 => Self::Truncated { format: format? },
+            4 => Self::Corrupt {
+                format: format?,
+                reason,
+            },
+            5 => Self::TooManyPixels {
+                width: short(a)?,
+                height: short(b)?,
+                limit: c,
+            },
+            6 => Self::TooManyBytes { bytes: a, limit: b },
+            7 => Self::Bomb {
+                bytes: a,
+                file: b,
+                limit: short(c)?,
+            },
+            8 => Self::OutputTooLarge {
+                width: short(a)?,
+                height: short(b)?,
+                format: format?,
+                limit: short(c)?,
+            },
+            9 => Self::OutputTooManyPixels {
+                width: short(a)?,
+                height: short(b)?,
+                limit: c,
+            },
+            10 => Self::NotAnOutput { format: format? },
+            11 => Self::OutOfMemory { bytes: a },
+            12 => Self::Encode {
+                format: format?,
+                reason,
+            },
+            13 => Self::BadRequest { reason },
+            _ => return None,
+        })
     }
 }
 
@@ -235,4 +351,77 @@ fn one_line(text: impl fmt::Display) -> String {
         text.push('…');
     }
     text.trim_end_matches(['.', ' ']).to_owned()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_survives_its_encoding() {
+        let (format, reason) = (Format::Gif, "why: ä".to_owned());
+        let (width, height) = (u32::MAX, 7);
+        let errors = [
+            ImageError::Unsupported {
+                format: Format::Jpeg2000.name(),
+            },
+            ImageError::UnsupportedVariety {
+                format,
+                reason: reason.clone(),
+            },
+            ImageError::NotAnImage,
+            ImageError::Truncated { format },
+            ImageError::Corrupt {
+                format,
+                reason: reason.clone(),
+            },
+            ImageError::TooManyPixels {
+                width,
+                height,
+                limit: u64::MAX,
+            },
+            ImageError::TooManyBytes {
+                bytes: u64::MAX,
+                limit: 1,
+            },
+            ImageError::Bomb {
+                bytes: u64::MAX,
+                file: 2,
+                limit: 3,
+            },
+            ImageError::OutputTooLarge {
+                width,
+                height,
+                format,
+                limit: 4,
+            },
+            ImageError::OutputTooManyPixels {
+                width,
+                height,
+                limit: 5,
+            },
+            ImageError::NotAnOutput { format },
+            ImageError::OutOfMemory { bytes: 6 },
+            ImageError::Encode {
+                format,
+                reason: reason.clone(),
+            },
+            ImageError::BadRequest { reason },
+        ];
+        for (variant, error) in errors.into_iter().enumerate() {
+            let bytes = error.to_bytes();
+            assert_eq!(usize::from(bytes[0]), variant, "{error}");
+            assert_eq!(ImageError::from_bytes(&bytes), Some(error.clone()));
+            for end in 0..26 {
+                assert_eq!(ImageError::from_bytes(&bytes[..end]), None, "{error}");
+            }
+        }
+        let unknown = [&[14][..], &[0; 25]].concat();
+        assert_eq!(ImageError::from_bytes(&unknown), None);
+        let without_format = [&[3][..], &[0; 25]].concat();
+        assert_eq!(ImageError::from_bytes(&without_format), None);
+        let not_utf8 = [&[13][..], &[0; 25], b"\xff"].concat();
+        assert_eq!(ImageError::from_bytes(&not_utf8), None);
+    }
 }

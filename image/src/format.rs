@@ -52,6 +52,13 @@ impl Format {
         }
     }
 
+    /// The format with this [`name`](Self::name).
+    pub(super) fn from_name(name: &str) -> Option<Self> {
+        (1..=10)
+            .filter_map(|number| bytemuck::checked::try_cast::<u8, Self>(number).ok())
+            .find(|format| format.name() == name)
+    }
+
     /// The usual extension of a file in this format, without the dot.
     pub const fn extension(self) -> &'static str {
         match self {

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use arenite::engine::{AsCompleted, Death, TraceError};
 use arenite::{
-    ArenaFull, Array, BuildError, Engine, InputError, JobError, JobErrorKind, Sandbox, Trace,
-    as_completed,
+    ArenaFull, Array, BuildError, Engine, InputError, JobError, JobErrorKind, KernelError,
+    Returned, Sandbox, Trace, Typed, as_completed,
 };
 use arenite_image::{ImageError, Output, ResizeSpec, resize_encoded};
 
@@ -65,82 +65,74 @@ pub(crate) struct EnginePool<'a> {
 }
 
 /// The kernel. Takes an encoded picture; returns the encoded result and the microseconds it took.
-fn resize_file(file: &Array<u8>, spec: ResizeSpec) -> Result<(Array<u8>, u64), Told> {
+fn resize_file(
+    file: &Array<u8>,
+    spec: ResizeSpec,
+) -> Result<(Array<u8>, u64), Typed<PictureError>> {
     let start = Instant::now();
-    let picture = resize_encoded(file, &spec).map_err(Told)?;
+    let picture = resize_encoded(file, &spec).map_err(PictureError)?;
     let bytes = Array::from_slice(&picture.bytes);
     Ok((bytes, start.elapsed().as_micros() as u64))
 }
 
-/// Only text crosses from a kernel that fails: the word for programs goes behind the sentence for people, in brackets.
-/// Traces and reports show both.
-#[derive(Debug)]
-struct Told(ImageError);
+/// The error of a picture, in the words of the command. Traces and reports show its text and its cause.
+#[derive(Debug, PartialEq)]
+struct PictureError(ImageError);
 
-/// What a kernel can say about a picture, in a word.
-const CAUSES: [&str; 11] = [
-    "unsupported-format",
-    "not-an-image",
-    "truncated",
-    "corrupt",
-    "too-many-pixels",
-    "too-many-bytes",
-    "bomb",
-    "output-too-large",
-    "out-of-memory",
-    "encode",
-    OTHER,
-];
-/// The word for what has none of its own.
-const OTHER: &str = "returned";
+impl PictureError {
+    /// The word for programs.
+    fn cause(&self) -> &'static str {
+        match self.0 {
+            ImageError::Unsupported { .. } | ImageError::UnsupportedVariety { .. } => {
+                "unsupported-format"
+            }
+            ImageError::NotAnImage => "not-an-image",
+            ImageError::Truncated { .. } => "truncated",
+            ImageError::Corrupt { .. } => "corrupt",
+            ImageError::TooManyPixels { .. } => "too-many-pixels",
+            ImageError::TooManyBytes { .. } => "too-many-bytes",
+            ImageError::Bomb { .. } => "bomb",
+            ImageError::OutputTooLarge { .. } | ImageError::OutputTooManyPixels { .. } => {
+                "output-too-large"
+            }
+            ImageError::OutOfMemory { .. } => "out-of-memory",
+            ImageError::Encode { .. } => "encode",
+            _ => "returned",
+        }
+    }
 
-fn cause_of(error: &ImageError) -> &'static str {
-    match error {
-        ImageError::Unsupported { .. } | ImageError::UnsupportedVariety { .. } => {
-            "unsupported-format"
-        }
-        ImageError::NotAnImage => "not-an-image",
-        ImageError::Truncated { .. } => "truncated",
-        ImageError::Corrupt { .. } => "corrupt",
-        ImageError::TooManyPixels { .. } => "too-many-pixels",
-        ImageError::TooManyBytes { .. } => "too-many-bytes",
-        ImageError::Bomb { .. } => "bomb",
-        ImageError::OutputTooLarge { .. } | ImageError::OutputTooManyPixels { .. } => {
-            "output-too-large"
-        }
-        ImageError::OutOfMemory { .. } => "out-of-memory",
-        ImageError::Encode { .. } => "encode",
-        _ => OTHER,
+    /// The sentence for people, with flags of the command in place of the fields of a [`ResizeSpec`].
+    fn text(&self) -> String {
+        let text = self.0.to_string();
+        let text = text.replace("give more memory", "raise --memory-limit");
+        let text = text.replace("max_pixels", "--max-pixels");
+        let text = text.replace("max_ratio", "--max-ratio");
+        text.replace("max_bytes", "--memory-limit")
     }
 }
 
-/// The error's text, with flags of the command in place of the fields of a [`ResizeSpec`].
-fn in_flags(error: &ImageError) -> String {
-    let text = error.to_string();
-    let text = text.replace("give more memory", "raise --memory-limit");
-    let text = text.replace("max_pixels", "--max-pixels");
-    let text = text.replace("max_ratio", "--max-ratio");
-    text.replace("max_bytes", "--memory-limit")
-}
-
-impl fmt::Display for Told {
+impl fmt::Display for PictureError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cause = cause_of(&self.0);
-        debug_assert!(CAUSES.contains(&cause), "{cause} is not in the list");
-        write!(f, "{} [{cause}]", in_flags(&self.0))
+        write!(f, "{} [{}]", self.text(), self.cause())
     }
 }
 
-/// The other end of [`Told`].
-fn returned(text: &str) -> Fault {
-    // Back to the constant: what comes from a worker is no name for anything.
-    let told = text.strip_suffix(']').and_then(|text| {
-        let (text, cause) = text.rsplit_once(" [")?;
-        let cause = CAUSES.into_iter().find(|known| *known == cause)?;
-        Some((cause, text))
-    });
-    let (cause, text) = told.unwrap_or((OTHER, text));
-    Fault::new(cause, text)
+impl KernelError for PictureError {
+    fn to_bytes(&self) -> Vec<u8> {
+        self.0.to_bytes()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        ImageError::from_bytes(bytes).map(PictureError)
+    }
+}
+
+/// The failure of a picture whose kernel returned an error.
+fn returned(error: &Returned) -> Fault {
+    match error.value::<PictureError>() {
+        Some(error) => Fault::new(error.cause(), error.text()),
+        None => Fault::new("returned", error.text()),
+    }
 }
 
 impl<'a> EnginePool<'a> {
@@ -344,7 +336,7 @@ fn fault(error: &JobError) -> Fault {
         kind => kind,
     };
     let mut fault = match kind {
-        JobErrorKind::Returned(text) => returned(text.text()),
+        JobErrorKind::Returned(error) => returned(error),
         JobErrorKind::ArenaFull(full) => no_room(full),
         kind => Fault {
             cause: cause(kind),
@@ -403,30 +395,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_keeps_its_cause_on_the_way() {
-        let error = ImageError::TooManyPixels {
-            width: 9,
-            height: 9,
-            limit: 5,
-        };
-        let fault = returned(&Told(error.clone()).to_string());
-        // The library names a field of its request where the command has a flag.
-        let text = error.to_string();
-        assert!(text.ends_with(" max_pixels"), "{text}");
-        let text = text.replace("max_pixels", "--max-pixels");
-        assert_eq!(fault, Fault::new("too-many-pixels", text));
-        assert_eq!(returned("plain").cause, "returned");
-        for made_up in ["made up [text]", "made up [", "[corrupt]"] {
-            assert_eq!(returned(made_up), Fault::new("returned", made_up));
-        }
+    fn an_error_of_a_picture_reaches_the_command_with_its_cause() {
+        let engine = Engine::inline();
+        let file = engine.from_slice(b"no picture").unwrap();
+        let spec = ResizeSpec::new("8x8".parse().unwrap());
+        let error = engine
+            .submit(resize_file, (&file, spec))
+            .wait()
+            .unwrap_err();
+        let expected = ImageError::NotAnImage;
+        assert_eq!(
+            fault(&error),
+            Fault::new("not-an-image", expected.to_string())
+        );
     }
 
     #[test]
-    fn the_kernel_is_a_plain_function() {
-        let spec = ResizeSpec::new("8x8".parse().unwrap());
-        let text = resize_file(&Array::from_slice(b"no picture"), spec)
-            .unwrap_err()
-            .to_string();
-        assert_eq!(returned(&text).cause, "not-an-image");
+    fn advice_names_flags_of_the_command() {
+        let error = PictureError(ImageError::TooManyPixels {
+            width: 9,
+            height: 9,
+            limit: 5,
+        });
+        let text = error.text();
+        assert!(text.ends_with(" raise --max-pixels"), "{text}");
+        assert_eq!(error.to_string(), format!("{text} [too-many-pixels]"));
     }
 }
