@@ -1,5 +1,5 @@
 //! A lazy pipeline over pictures, and a drawing of its run:
-//! `cargo run --release --example graph [--svg FILE] [PHOTO…]`.
+//! `cargo run --release --example graph [--dot FILE] [PHOTO…]`.
 //!
 //! How sharp is each photo, and which is the sharpest? Describing the graph runs nothing. The requested nodes then run
 //! once, in parallel; steps that only pass values on are fused into one job; a file that breaks the decoder fails only
@@ -57,11 +57,10 @@ fn larger(a: f64, b: f64) -> f64 {
     a.max(b)
 }
 
-/// The texts of the nodes in the drawing, with their seconds.
-fn times(svg: &str) -> Vec<(f64, &str)> {
-    let texts = svg
-        .split("</text>")
-        .filter_map(|before| before.rsplit('>').next());
+/// The run times in the labels of a picture: in seconds, and as written.
+fn times(dot: &str) -> Vec<(f64, &str)> {
+    let labels = dot.split("[label=\"").skip(1);
+    let texts = labels.filter_map(|label| label.split('"').next()?.split("\\n").nth(1));
     let seconds = |text: &str| {
         let (number, unit) = text.split_at(text.find(|c: char| c.is_alphabetic())?);
         let number: f64 = number.parse().ok()?;
@@ -82,12 +81,12 @@ fn times(svg: &str) -> Vec<(f64, &str)> {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     arenite::init();
     let engine = Engine::builder().workers(2).capacity(512 << 20).build()?;
-    let mut svg_to = None;
+    let mut dot_to = None;
     let mut paths: Vec<PathBuf> = Vec::new();
     let mut arguments = std::env::args_os().skip(1);
     while let Some(argument) = arguments.next() {
-        if argument == "--svg" {
-            svg_to = arguments.next().map(PathBuf::from);
+        if argument == "--dot" {
+            dot_to = arguments.next().map(PathBuf::from);
         } else if PathBuf::from(&argument).is_file() {
             paths.push(argument.into());
         }
@@ -137,7 +136,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     assert!(plan.jobs < plan.nodes);
 
     let running = graph.run(&engine, (&scores, &best))?;
-    let report = running.report();
+    let (dot, jobs, busy) = (running.dot(), running.jobs(), running.busy());
     let (scores, best) = running.results();
     let (mut sharpest, mut good) = (0f64, 0);
     for (path, score) in paths.iter().zip(scores) {
@@ -163,10 +162,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     assert!(sharpest > 0.0, "none of the files is a photo");
 
-    let svg = report.svg();
-    assert!(svg.starts_with("<svg") && svg.contains("not needed"));
-    // Each node that has run shows its time and worker, also the last two steps of a photo, which are one job.
-    let times = times(&svg);
+    assert!(dot.starts_with("digraph") && dot.contains("not needed"));
+    // Each node that ran has its time and worker, also the last two steps of a photo, which are one job.
+    let times = times(&dot);
     assert!(times.len() >= 5 * good, "{times:?}");
     assert!(
         !times.iter().any(|(_, text)| text.contains(" with ")),
@@ -177,13 +175,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .iter()
         .map(|(seconds, _)| *seconds)
         .fold(0.0, f64::max);
-    let busy = report.busy().as_secs_f64();
-    assert!(longest <= 1.1 * busy && longest * times.len() as f64 >= 0.9 * busy);
-    assert!(svg.contains("fill=\"#fec087\""));
-    println!("{} jobs were busy for {:.1?}", report.jobs(), report.busy());
-    if let Some(path) = svg_to {
-        std::fs::write(&path, svg)?;
-        println!("drawing written to {}", path.display());
+    let seconds = busy.as_secs_f64();
+    assert!(longest <= 1.1 * seconds && longest * times.len() as f64 >= 0.9 * seconds);
+    assert!(dot.contains("fillcolor=\"#fec087\""));
+    println!("{jobs} jobs were busy for {busy:.1?}");
+    if let Some(path) = dot_to {
+        std::fs::write(&path, dot)?;
+        println!("`dot -Tsvg {}` draws the graph", path.display());
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Jobs in the order in which they end.
+//! Results in the order in which jobs end.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -14,12 +14,12 @@ use super::map::IN_A_ROW;
 use super::{Job, JobError, JobFailure};
 use crate::supervisor::{JobId, Supervisor, park_until};
 
-/// Yields each job's index and answer as they end, whichever ends first.
+/// Yields the index and result of each job as soon as it ends.
 ///
-/// The iterator is run to its end first: with one that submits, all jobs are under way at once, and all their results lie
-/// in the arena until they are taken. That is right for a handful of different jobs. For many calls of one kernel, or an
-/// iterator without an end, [`Engine::map`](crate::Engine::map) with [`unordered`](crate::engine::Map::unordered) pulls items as workers
-/// need them, and gives the same pairs.
+/// The iterator is exhausted first: if it submits, all jobs are in flight at once, and all their results stay in the arena until
+/// they are taken. That suits a handful of different jobs. For many calls of one kernel, or an endless iterator,
+/// [`Engine::map`](crate::Engine::map) with [`unordered`](crate::engine::Map::unordered) pulls items as workers need them, and yields the
+/// same pairs.
 ///
 /// ```
 /// # let engine = arenite::Engine::inline();
@@ -33,89 +33,89 @@ pub fn as_completed<R: Send + 'static, E: JobFailure>(
     jobs: impl IntoIterator<Item = Job<R, E>>,
 ) -> AsCompleted<R, E> {
     let jobs: HashMap<usize, Job<R, E>> = jobs.into_iter().enumerate().collect();
-    let news = Arc::new(News::default());
-    news.lock().indices.extend(0..jobs.len());
+    let ready = Arc::new(ReadyQueue::default());
+    ready.lock().indices.extend(0..jobs.len());
     AsCompleted {
         next: jobs.len(),
         jobs,
-        news,
+        ready,
         in_a_row: 0,
     }
 }
 
-/// The iterator of [`as_completed`]. Dropping it cancels what has not ended.
-#[must_use = "dropping it cancels the jobs that have not ended: take their answers"]
+/// The iterator of [`as_completed`]. Dropping it cancels the jobs that have not ended.
+#[must_use = "dropping it cancels the jobs that have not ended: take their results"]
 pub struct AsCompleted<R, E: JobFailure = JobError> {
-    /// Those whose answers were not taken, by index.
+    /// Jobs whose results were not taken, by index.
     jobs: HashMap<usize, Job<R, E>>,
-    /// The index of the next one.
+    /// The index of the next job.
     next: usize,
-    news: Arc<News>,
-    /// Jobs that the stream has looked at, one after the other.
+    ready: Arc<ReadyQueue>,
+    /// Jobs that the stream has polled since it last yielded.
     in_a_row: u32,
 }
 
-/// Which jobs to look at.
+/// The jobs to poll.
 #[derive(Default)]
-struct News {
-    told: Mutex<Told>,
+struct ReadyQueue {
+    ready: Mutex<Ready>,
     arrived: Condvar,
 }
 
 #[derive(Default)]
-struct Told {
+struct Ready {
     indices: VecDeque<usize>,
     /// Of the task that waits.
     waker: Option<Waker>,
 }
 
-impl News {
-    fn lock(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+impl ReadyQueue {
+    fn lock(&self) -> MutexGuard<'_, Ready> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, index: usize) {
+    fn push(&self, index: usize) {
         let waker = {
-            let mut told = self.lock();
-            told.indices.push_back(index);
-            told.waker.take()
+            let mut ready = self.lock();
+            ready.indices.push_back(index);
+            ready.waker.take()
         };
         self.arrived.notify_one();
         waker.into_iter().for_each(Waker::wake);
     }
 
-    /// The next; if there is none the task will be woken.
+    /// The next job to poll; if there is none, the task is woken when there is.
     fn poll(&self, context: &Context<'_>) -> Option<usize> {
-        // Wakers are foreign code, which may end a job here: they are cloned and dropped outside the lock.
+        // Wakers are foreign code, which may end a job on this thread: they are cloned and dropped outside the lock.
         let mut waker = Some(context.waker().clone());
-        let mut told = self.lock();
-        let index = told.indices.pop_front();
+        let mut ready = self.lock();
+        let index = ready.indices.pop_front();
         if index.is_none() {
-            std::mem::swap(&mut told.waker, &mut waker);
+            std::mem::swap(&mut ready.waker, &mut waker);
         }
-        drop(told);
+        drop(ready);
         drop(waker);
         index
     }
 
-    /// Waits for the next, until then.
+    /// Waits for the next job to poll, until the time is over.
     fn next(&self, until: Option<Instant>) -> Option<usize> {
-        let mut told = self.lock();
+        let mut ready = self.lock();
         loop {
-            if let Some(index) = told.indices.pop_front() {
+            if let Some(index) = ready.indices.pop_front() {
                 return Some(index);
             }
-            told = match until {
-                None => self.arrived.wait(told),
+            ready = match until {
+                None => self.arrived.wait(ready),
                 Some(until) => {
                     let left = until.saturating_duration_since(Instant::now());
                     if left.is_zero() {
                         return None;
                     }
-                    let waited = self.arrived.wait_timeout(told, left);
-                    waited.map(|(told, _)| told).map_err(|poisoned| {
-                        let (told, _) = poisoned.into_inner();
-                        PoisonError::new(told)
+                    let waited = self.arrived.wait_timeout(ready, left);
+                    waited.map(|(ready, _)| ready).map_err(|poisoned| {
+                        let (ready, _) = poisoned.into_inner();
+                        PoisonError::new(ready)
                     })
                 }
             }
@@ -124,20 +124,21 @@ impl News {
     }
 }
 
-struct Tell {
+/// The waker of one job.
+struct JobWaker {
     index: usize,
-    news: Arc<News>,
+    ready: Arc<ReadyQueue>,
 }
 
-impl Wake for Tell {
+impl Wake for JobWaker {
     fn wake(self: Arc<Self>) {
-        self.news.tell(self.index);
+        self.ready.push(self.index);
     }
 }
 
 impl<R: Send + 'static, E: JobFailure> AsCompleted<R, E> {
-    /// One more job to wait for, and its index: for programs that find more to do in the answers. After the last answer the
-    /// iterator goes on with it.
+    /// Adds a job and returns its index: for programs that find more work in the results. An iterator that has given its last result
+    /// continues with the new job.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -161,11 +162,11 @@ impl<R: Send + 'static, E: JobFailure> AsCompleted<R, E> {
         let index = self.next;
         self.next += 1;
         self.jobs.insert(index, job);
-        self.news.tell(index);
+        self.ready.push(index);
         index
     }
 
-    /// As `next`, but waits no longer than this. `None`: the time is over, or there are no jobs left, which `len` says.
+    /// As `next`, but waits at most `limit`. `None`: the time is over, or there are no jobs left, which `len` tells apart.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -173,42 +174,41 @@ impl<R: Send + 'static, E: JobFailure> AsCompleted<R, E> {
     ///
     /// let mut jobs = arenite::as_completed([engine.submit(|| 7, ())]);
     /// match jobs.next_timeout(Duration::from_secs(10)) {
-    ///     Some((index, answer)) => assert_eq!((index, answer?), (0, 7)),
+    ///     Some((index, result)) => assert_eq!((index, result?), (0, 7)),
     ///     None => println!("{} jobs still run", jobs.len()),
     /// }
     /// # Ok::<(), arenite::JobError>(())
     /// ```
     pub fn next_timeout(&mut self, limit: Duration) -> Option<(usize, Result<R, E>)> {
-        // A limit beyond all clocks is none.
+        // A limit beyond the range of the clock is none.
         self.next_until(Instant::now().checked_add(limit))
     }
 
     fn next_until(&mut self, until: Option<Instant>) -> Option<(usize, Result<R, E>)> {
         while !self.jobs.is_empty() {
-            let index = self.news.next(until)?;
-            if let Some(answer) = self.look_at(index) {
-                return Some(answer);
+            let index = self.ready.next(until)?;
+            if let Some(result) = self.poll_job(index) {
+                return Some(result);
             }
         }
         None
     }
 
-    /// The answer of this job, if it has ended and was not taken; otherwise it will tell.
-    fn look_at(&mut self, index: usize) -> Option<(usize, Result<R, E>)> {
+    /// The result of this job, if it has ended and was not taken; otherwise its waker is registered.
+    fn poll_job(&mut self, index: usize) -> Option<(usize, Result<R, E>)> {
         let job = self.jobs.get_mut(&index)?;
-        let waker = Waker::from(Arc::new(Tell {
+        let waker = Waker::from(Arc::new(JobWaker {
             index,
-            news: Arc::clone(&self.news),
+            ready: Arc::clone(&self.ready),
         }));
-        let Poll::Ready(answer) = Pin::new(job).poll(&mut Context::from_waker(&waker)) else {
+        let Poll::Ready(result) = Pin::new(job).poll(&mut Context::from_waker(&waker)) else {
             return None;
         };
         self.jobs.remove(&index);
-        Some((index, answer))
+        Some((index, result))
     }
 
-    /// The answers as a [`Stream`], on any executor. A type of its own, because this one is an [`Iterator`], and both
-    /// have a `next`.
+    /// The results as a [`Stream`], for any executor. A separate type, because iterators and streams both have a `next`.
     ///
     /// ```
     /// # fn main() -> Result<(), arenite::JobError> {
@@ -252,7 +252,7 @@ impl<R, E: JobFailure> fmt::Debug for AsCompleted<R, E> {
     }
 }
 
-/// The stream of [`AsCompleted::stream`]. Dropping it cancels what has not ended.
+/// The stream of [`AsCompleted::stream`]. Dropping it cancels the jobs that have not ended.
 #[derive(Debug)]
 #[must_use = "a stream does nothing before it is polled"]
 pub struct CompletedStream<R, E: JobFailure = JobError>(AsCompleted<R, E>);
@@ -267,18 +267,18 @@ impl<R: Send + 'static, E: JobFailure> Stream for CompletedStream<R, E> {
         let own = &mut self.0;
         while !own.jobs.is_empty() {
             if own.in_a_row == IN_A_ROW {
-                // Also where none of them has ended: nothing else would run.
+                // Also if none of them has ended: otherwise no other task would run.
                 own.in_a_row = 0;
                 context.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let Some(index) = own.news.poll(context) else {
+            let Some(index) = own.ready.poll(context) else {
                 own.in_a_row = 0;
                 return Poll::Pending;
             };
             own.in_a_row += 1;
-            if let Some(answer) = own.look_at(index) {
-                return Poll::Ready(Some(answer));
+            if let Some(result) = own.poll_job(index) {
+                return Poll::Ready(Some(result));
             }
         }
         Poll::Ready(None)
@@ -289,8 +289,8 @@ impl<R: Send + 'static, E: JobFailure> Stream for CompletedStream<R, E> {
     }
 }
 
-/// Sleeps until one of these jobs has ended, well or badly, and gives its index; `None` if there are no jobs, or the time
-/// runs out before. Nothing is taken: ask the job with [`wait`](Job::wait). The jobs may be those of several engines.
+/// Sleeps until one of these jobs has ended, and returns its index; `None` if there are no jobs, or the time is over. Its result is not
+/// taken: call [`wait`](Job::wait). The jobs may belong to several engines.
 ///
 /// ```
 /// # let engine = arenite::Engine::inline();
@@ -307,7 +307,7 @@ pub fn wait_any<'j, R: Send + 'static, E: JobFailure + 'j>(
     type Sent = Vec<(usize, JobId)>;
     let mut engines: Vec<(Arc<Supervisor>, Sent)> = Vec::new();
     for (index, job) in jobs.into_iter().enumerate() {
-        // One that ran in this thread has ended.
+        // A job of an inline engine has ended.
         let Some((shared, id)) = job.sent_to() else {
             return Some(index);
         };
@@ -333,10 +333,10 @@ pub fn wait_any<'j, R: Send + 'static, E: JobFailure + 'j>(
             Some(sent[ended].0)
         });
     }
-    // Tasks may wait for these jobs too, and go on waiting.
+    // Wakers of tasks that wait for the same jobs, to be put back afterwards.
     let mut displaced: Vec<_> = engines.iter().map(|_| Vec::new()).collect();
     let found = park_until(limit, |waker, words| {
-        // All of them, also behind one that has something: a lane of any may have woken this thread, to give out what waits.
+        // All engines are polled, also after one that has a result: any of them may have woken this thread to dispatch its queue.
         let ended = engines
             .iter()
             .zip(&mut displaced)
@@ -354,7 +354,7 @@ pub fn wait_any<'j, R: Send + 'static, E: JobFailure + 'j>(
     found
 }
 
-/// Sleeps until all of these jobs have ended, well or badly; false if the time runs out before. Nothing is taken.
+/// Sleeps until all of these jobs have ended; false if the time is over before. Their results are not taken.
 ///
 /// ```
 /// # let engine = arenite::Engine::inline();
@@ -369,7 +369,7 @@ pub fn wait_all<'j, R: Send + 'static, E: JobFailure + 'j>(
     jobs: impl IntoIterator<Item = &'j Job<R, E>>,
     limit: Option<Duration>,
 ) -> bool {
-    // A limit beyond all clocks is none.
+    // A limit beyond the range of the clock is none.
     let until = limit.and_then(|limit| Instant::now().checked_add(limit));
     jobs.into_iter().all(|job| {
         job.sent_to().is_none_or(|(shared, id)| {

@@ -44,8 +44,7 @@ pub use completed::{AsCompleted, CompletedStream, as_completed, wait_all, wait_a
 pub use error::BuildError;
 pub use failure::{DeadLetter, JobFailure, Report};
 pub use graph::{
-    Graph, GraphError, GraphReport, Input, Inputs, Node, NodeBuilder, Plan, Running, Targets,
-    Wanted,
+    Graph, GraphError, Input, Inputs, Node, NodeBuilder, Plan, Running, Targets, Wanted,
 };
 pub use input::InputError;
 pub use job::{Job, JobBuilder, Refused};

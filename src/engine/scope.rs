@@ -1,4 +1,4 @@
-//! Scopes: jobs that may borrow, and that have all ended when the scope does.
+//! Scopes: jobs that may borrow, all of which have ended when the scope returns.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -19,15 +19,15 @@ use crate::supervisor::{Failed, Flight, JobId, JobOptions, Read, Supervisor};
 /// Submits jobs that may borrow for `'env`: see [`Engine::scope`].
 pub struct Scope<'env> {
     engine: &'env Engine,
-    /// Jobs of one group, which are cancelled together.
+    /// The group of its jobs, which are cancelled together.
     group: u32,
     series: Series,
-    /// Jobs so far.
+    /// Number of jobs created so far.
     jobs: Cell<u64>,
-    /// Jobs whose end nobody has seen yet, by their index in the scope.
+    /// Jobs that were not waited for, by their index in the scope.
     open: RefCell<BTreeMap<u64, JobId>>,
-    /// Those of them whose handles were dropped: nobody will ask for them.
-    unwanted: RefCell<Unwanted>,
+    /// Jobs whose handles were dropped.
+    dropped: RefCell<Dropped>,
     failures: RefCell<Failures>,
     canceller: Canceller,
     /// Invariant: the scope neither shortens nor lengthens what it lends.
@@ -36,19 +36,19 @@ pub struct Scope<'env> {
 
 /// Jobs that only the scope waits for.
 #[derive(Default)]
-struct Unwanted {
+struct Dropped {
     /// In the order in which their handles were dropped.
     jobs: Flight<usize, ()>,
-    /// So many are looked through when there are more.
-    enough: usize,
+    /// Number of jobs at which they are scanned for those that have ended.
+    scan_at: usize,
 }
 
-/// Jobs that are never looked through.
-const FEW: usize = 16;
+/// Least number of jobs that is worth a scan.
+const SCAN_AT_LEAST: usize = 16;
 
-/// What a scope remembers of jobs that gave no value.
+/// The failures that a scope returns.
 enum Failures {
-    /// The first, which is what it returns.
+    /// The first one.
     First(Option<JobError>),
     /// All of them.
     All(Vec<JobError>),
@@ -57,7 +57,7 @@ enum Failures {
 impl Failures {
     fn note(&mut self, error: &JobError) {
         match self {
-            // The earliest job's, but not that it was cancelled because of another.
+            // That of the earliest job; a cancellation only if there is nothing else, because it follows from another failure.
             Self::First(known) => {
                 let rank =
                     |error: &JobError| (*error.kind() == JobErrorKind::Cancelled, error.job());
@@ -71,13 +71,12 @@ impl Failures {
 }
 
 impl Engine {
-    /// Runs `f`, which submits jobs that borrow tiles of arrays, or whole arrays to change in place;
-    /// returns when all of them have ended.
+    /// Runs `f`, which submits jobs that borrow tiles of arrays, or whole arrays to change in place; returns when all of them have ended.
     ///
-    /// The first failure cancels the other jobs, and is what the scope returns. Those that have not begun never will; those
-    /// that run are asked to stop ([`cancelled`](crate::cancelled)), and when the [`grace`](super::Builder::grace) period is
-    /// over their workers are killed and replaced. So nothing outlives a scope, and one that is cancelled ends soon. To let
-    /// the others run on: [`scope_collect`](Engine::scope_collect).
+    /// The first failure cancels the other jobs, and is the result of the scope. Jobs that have not started never do. Running jobs are
+    /// asked to stop ([`cancelled`](crate::cancelled)); after the [`grace`](super::Builder::grace) period their workers are killed and
+    /// replaced. So no job outlives its scope, and a cancelled scope ends soon. [`scope_collect`](Engine::scope_collect) lets the
+    /// other jobs go on.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -100,14 +99,14 @@ impl Engine {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// What `f` returns is a value, also where it is an `Err` of its own: the scope waits for all jobs, and passes it on. Where
-    /// such an error is to cancel the jobs, as in a task group of anyio or asyncio: [`scope_try`](Engine::scope_try).
+    /// The scope returns the value of `f` after all jobs have ended, also if that value is an `Err`. With
+    /// [`scope_try`](Engine::scope_try) such an error cancels the jobs, as in a task group of anyio or asyncio.
     ///
-    /// A scope blocks the thread that calls it, because what it lends must not move meanwhile. In `async` code, await
-    /// [`Job`](super::Job)s, which are futures, or iterate over [`map(…).stream()`](super::Map::stream); a scope belongs on a thread
-    /// of its own there (`spawn_blocking` of tokio, `unblock` of smol).
+    /// A scope blocks the calling thread, because what it lends must not move meanwhile. In `async` code, await
+    /// [`Job`](super::Job)s, which are futures, or iterate over [`map(…).stream()`](super::Map::stream); run a scope on a thread
+    /// of its own (`spawn_blocking` of tokio, `unblock` of smol).
     ///
-    /// What is lent cannot be touched before the scope has ended:
+    /// What is lent cannot be used before the scope has ended:
     ///
     /// ```compile_fail,E0506
     /// # fn fill(_: arenite::TileMut<'_, u32>) {}
@@ -121,7 +120,7 @@ impl Engine {
     /// });
     /// ```
     ///
-    /// and a job without a scope cannot have a tile, because nothing would keep the array alive:
+    /// A job outside a scope cannot borrow a tile, because nothing would keep the array alive:
     ///
     /// ```compile_fail,E0597
     /// # fn fill(_: arenite::TileMut<'_, u32>) {}
@@ -133,8 +132,7 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// The first failure of a job. Rows that a dead worker could write are named in it
-    /// ([`JobError::unspecified_rows`]).
+    /// The first failure of a job. It names the rows that a dead worker may have written ([`JobError::unspecified_rows`]).
     #[doc(alias("TaskGroup", "nursery", "create_task_group"))]
     pub fn scope<'env, T>(&'env self, f: impl FnOnce(&Scope<'env>) -> T) -> Result<T, JobError> {
         match self.run_scope(Failures::First(None), f) {
@@ -143,8 +141,8 @@ impl Engine {
         }
     }
 
-    /// As [`scope`](Engine::scope), for an `f` that can fail itself: its `Err` cancels the jobs, as the failure of one of them does,
-    /// and so `?` can be used in it. The scope returns what came first: the error of `f`, or that of a job, converted.
+    /// As [`scope`](Engine::scope), for an `f` that can fail and use `?`: its `Err` cancels the jobs, as the failure of a job does. The
+    /// scope returns the first error: that of `f`, or that of a job, converted.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -169,7 +167,7 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// What `f` returned, unless a job had failed before; otherwise as [`scope`](Engine::scope).
+    /// The error of `f`, unless a job had failed before; otherwise as [`scope`](Engine::scope).
     #[doc(alias = "TaskGroup")]
     pub fn scope_try<'env, T, E>(
         &'env self,
@@ -180,7 +178,7 @@ impl Engine {
     {
         let (ended, failures) = self.run_scope(Failures::First(None), |scope| {
             let result = f(scope);
-            // Behind the failure of a job it is a consequence, as likely as not: that the others were cancelled, say.
+            // After the failure of a job, an error of `f` is probably its consequence.
             let own = result.is_err() && !scope.has_failed();
             if own {
                 scope.cancel();
@@ -193,9 +191,8 @@ impl Engine {
         }
     }
 
-    /// As [`scope`](Engine::scope), but a failure leaves the other jobs alone: all of them run, and all errors are
-    /// returned beside the value of `f`, in the order in which their jobs were submitted. Only
-    /// [`Scope::cancel`] ends the jobs of such a scope early.
+    /// As [`scope`](Engine::scope), but a failure does not cancel the other jobs: all of them run, and all errors are returned beside the
+    /// value of `f`, in the order of submission. Only [`Scope::cancel`] ends the jobs of such a scope early.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -221,13 +218,13 @@ impl Engine {
             Failures::All(errors) => errors,
             Failures::First(error) => Vec::from_iter(error),
         };
-        // They were noted in the order in which their ends were seen.
+        // They were recorded in the order in which the jobs ended.
         errors.sort_by_key(JobError::job);
         (value, errors)
     }
 
-    /// As [`scope_collect`](Engine::scope_collect), as a part of a call that has its number already. Nobody sees the errors
-    /// of jobs whose end was not waited for.
+    /// As [`scope_collect`](Engine::scope_collect), as part of a call that has its series of random numbers already. Errors of jobs that `f`
+    /// does not wait for are lost.
     pub(super) fn scope_in<'env, T>(
         &'env self,
         series: Series,
@@ -258,12 +255,12 @@ impl Engine {
             series,
             jobs: Cell::new(0),
             open: RefCell::default(),
-            unwanted: RefCell::default(),
+            dropped: RefCell::default(),
             failures: RefCell::new(failures),
             canceller: Canceller::new(self.shared().map(|shared| (Arc::clone(shared), group))),
             lent: PhantomData,
         };
-        // Its drop waits for what is open: also when `f` panics.
+        // Its drop waits for open jobs, also when `f` panics.
         let ending = Ending {
             scope: &scope,
             was_panicking: std::thread::panicking(),
@@ -274,9 +271,10 @@ impl Engine {
     }
 }
 
+/// Waits for the jobs of a scope on drop; cancels them first if `f` panicked.
 struct Ending<'s, 'env> {
     scope: &'s Scope<'env>,
-    /// It is part of a destructor that runs while its thread unwinds: that is no panic of its own.
+    /// The scope runs in a destructor while its thread unwinds: that panic is not one of `f`.
     was_panicking: bool,
 }
 
@@ -290,9 +288,8 @@ impl Drop for Ending<'_, '_> {
 }
 
 impl<'env> Scope<'env> {
-    /// Runs a kernel in a worker, on arguments that may borrow for `'env`. Where there is a
-    /// [ceiling](crate::engine::Builder::admission) it waits here until the job is let in: a scope is for threads that may wait.
-    /// [`Engine::scope`] has an example.
+    /// Runs a kernel in a worker, on arguments that may borrow for `'env`. With [`admission`](crate::engine::Builder::admission) it
+    /// blocks until the job is admitted. [`Engine::scope`] has an example.
     pub fn submit<F, A, P, R>(&self, kernel: F, args: A) -> ScopedJob<'_, 'env, R::Out>
     where
         F: Kernel<P, R>,
@@ -303,7 +300,7 @@ impl<'env> Scope<'env> {
         self.job(kernel, args).submit()
     }
 
-    /// A job of this scope under construction, with a deadline, a priority or a limiter.
+    /// Starts building a job of this scope, with a deadline, a priority or a limiter.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -338,7 +335,7 @@ impl<'env> Scope<'env> {
                         return Err(why.into());
                     }
                     let _permit = permit(&options.limit, name)?;
-                    // Somebody else may have cancelled it while it waited.
+                    // It may have been cancelled from another thread while it waited.
                     if let Some(why) = cancelled() {
                         return Err(why.into());
                     }
@@ -365,9 +362,9 @@ impl<'env> Scope<'env> {
         }
     }
 
-    /// Cancels all jobs of the scope, those that are submitted later included: what has not begun answers
-    /// [`Cancelled`](JobErrorKind::Cancelled); what runs is asked to stop, and is ended with its worker when the
-    /// [`grace`](super::Builder::grace) period is over.
+    /// Cancels all jobs of the scope, also those submitted later. Jobs that have not started fail with
+    /// [`Cancelled`](JobErrorKind::Cancelled). Running ones are asked to stop, and killed with their workers after the
+    /// [`grace`](super::Builder::grace) period.
     ///
     /// ```standalone_crate
     /// use std::time::Duration;
@@ -392,8 +389,7 @@ impl<'env> Scope<'env> {
         self.canceller.cancel();
     }
 
-    /// What cancels this scope from another thread, since a scope stays with the one that opened it: from a timer, from a handler
-    /// of Ctrl-C, when a client goes away.
+    /// A handle that cancels this scope from another thread: from a timer, from a handler of Ctrl-C, when a client disconnects.
     ///
     /// ```standalone_crate
     /// use std::{thread, time::Duration};
@@ -423,25 +419,25 @@ impl<'env> Scope<'env> {
         self.canceller.clone()
     }
 
-    /// The number of the call that it belongs to.
+    /// The number of its series of random numbers.
     pub(super) fn series(&self) -> u64 {
         self.series.number()
     }
 
-    /// Of an inline engine: is nothing run any more? Workers are told by the supervisor.
+    /// Whether an inline engine runs no more jobs of the scope. With workers, the supervisor decides.
     fn is_over(&self) -> bool {
         let failed = matches!(&*self.failures.borrow(), Failures::First(Some(_)));
         self.canceller.was_asked() || failed
     }
 
-    /// Has a job failed, other than by being cancelled by hand?
+    /// Whether a job has failed, other than by [`cancel`](Self::cancel).
     fn has_failed(&self) -> bool {
         let seen = match &*self.failures.borrow() {
             Failures::First(Some(error)) => *error.kind() != JobErrorKind::Cancelled,
             Failures::First(None) | Failures::All(_) => false,
         };
         let cancelled = |shared: &Arc<Supervisor>| shared.is_group_cancelled(self.group);
-        // In this order: somebody may be about to cancel it.
+        // In this order, because `cancel` may run on another thread.
         seen || self.engine.shared().is_some_and(cancelled) && !self.canceller.was_asked()
     }
 
@@ -449,40 +445,39 @@ impl<'env> Scope<'env> {
         self.failures.borrow_mut().note(error);
     }
 
-    /// Nobody asks for this job any more. `holds`: its value may hold memory.
-    fn give_up(&self, index: u64, holds: bool) {
+    /// The handle of this job was dropped. `holds_memory`: its value may hold memory.
+    fn drop_handle(&self, index: u64, holds_memory: bool) {
         if let Some(id) = self.open.borrow_mut().remove(&index) {
-            let unwanted = &mut *self.unwanted.borrow_mut();
-            unwanted.jobs.open.push_back((index as usize, id));
-            if let Some(shared) = self.engine.shared().filter(|_| holds) {
+            let dropped = &mut *self.dropped.borrow_mut();
+            dropped.jobs.open.push_back((index as usize, id));
+            if let Some(shared) = self.engine.shared().filter(|_| holds_memory) {
                 shared.forget_value(id);
             }
         }
     }
 
-    /// Takes note of the ends of jobs that nobody asks for, as far as they have ended: whenever there are twice as many as were left
-    /// the last time.
-    fn forget_unwanted(&self, shared: &Supervisor, kernel: &KernelInfo) {
-        let unwanted = &mut *self.unwanted.borrow_mut();
-        if unwanted.jobs.open.len() < unwanted.enough.max(FEW) {
+    /// Records the failures of dropped jobs that have ended. Scans when there are twice as many jobs as the last scan left.
+    fn forget_dropped(&self, shared: &Supervisor, kernel: &KernelInfo) {
+        let dropped = &mut *self.dropped.borrow_mut();
+        if dropped.jobs.open.len() < dropped.scan_at.max(SCAN_AT_LEAST) {
             return;
         }
-        shared.exchange(kernel, None, &mut [], &mut unwanted.jobs, |_| Ok(()), false);
-        let ended = unwanted.jobs.done.drain(..);
+        shared.exchange(kernel, None, &mut [], &mut dropped.jobs, |_| Ok(()), false);
+        let ended = dropped.jobs.done.drain(..);
         ended
             .filter_map(|(_, end)| end.err())
             .for_each(|error| self.note(&error));
-        unwanted.enough = 2 * unwanted.jobs.open.len();
+        dropped.scan_at = 2 * dropped.jobs.open.len();
     }
 
-    /// Waits for all open jobs: for the latest first, because the others have usually ended then.
+    /// Waits for all open jobs: for the latest first, because the others have usually ended by then.
     fn join(&self) {
         let Some(shared) = self.engine.shared().map(Arc::clone) else {
             return;
         };
-        let unwanted = self.unwanted.take();
+        let dropped = self.dropped.take();
         let mut open = self.open.borrow_mut();
-        let jobs = unwanted.jobs.open.into_iter();
+        let jobs = dropped.jobs.open.into_iter();
         open.extend(jobs.map(|(index, id)| (index as u64, id)));
         drop(open);
         while let Some((_, id)) = { self.open.borrow_mut().pop_last() } {
@@ -499,7 +494,7 @@ impl fmt::Debug for Scope<'_> {
         f.debug_struct("Scope")
             .field(
                 "open",
-                &(self.open.borrow().len() + self.unwanted.borrow().jobs.open.len()),
+                &(self.open.borrow().len() + self.dropped.borrow().jobs.open.len()),
             )
             .finish_non_exhaustive()
     }
@@ -547,7 +542,7 @@ enum ScopedCall<'env, R> {
         kernel: KernelInfo,
         read: Read<R>,
     },
-    /// Runs it in this thread.
+    /// Runs it on the caller's thread.
     Here(RunHere<'env, R>),
 }
 
@@ -561,25 +556,25 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
 
     option_setters!(for_this_thread);
 
-    /// Runs it again, up to this many times. Not for kernels of the program: this is for one that writes whatever it is lent
-    /// from end to end, and reads only what is somewhere else. What a dead attempt has left of it makes no difference then.
+    /// Sets retries. Only for kernels of this crate that overwrite everything they are lent and do not read it: then it makes no
+    /// difference what a dead attempt has left there.
     pub(super) fn writes_all(mut self, retries: u32) -> Self {
         self.options.retries = retries;
         self
     }
 
-    /// It has a worker to itself if it is to run alone, so that what ends this worker is its own doing: as jobs with a deadline
-    /// have. In an engine with [`share_deadlines`](super::Builder::share_deadlines) they have not, and neither has this one.
-    pub(super) fn alone(mut self, alone: bool) -> Self {
+    /// Runs the job in a worker of its own, as jobs with a deadline do, so that only the job itself can end that worker. Has no effect
+    /// with [`share_deadlines`](super::Builder::share_deadlines).
+    pub(super) fn exclusive(mut self, exclusive: bool) -> Self {
         let lanes = |shared: &Arc<Supervisor>| shared.lanes() > shared.workers();
-        if alone && self.scope.engine.shared().is_some_and(lanes) {
-            // Beyond all clocks: none.
+        if exclusive && self.scope.engine.shared().is_some_and(lanes) {
+            // A deadline beyond the range of the clock never expires.
             self.options.deadline = Some(Duration::MAX);
         }
         self
     }
 
-    /// Submits it.
+    /// Submits the job.
     pub fn submit(self) -> ScopedJob<'s, 'env, R> {
         let scope = self.scope;
         let state = match (self.call, scope.engine.shared()) {
@@ -594,7 +589,7 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
                 let id = shared.submit(&kernel, &mut call.0, scope.group, self.options.if_set());
                 let index = self.index;
                 scope.open.borrow_mut().insert(index, id);
-                scope.forget_unwanted(shared, &kernel);
+                scope.forget_dropped(shared, &kernel);
                 Scoped::Sent { index, id, read }
             }
             (ScopedCall::Here(run), _) => {
@@ -624,10 +619,10 @@ impl<R> fmt::Debug for ScopedJobBuilder<'_, '_, R> {
     }
 }
 
-/// A job of a scope. Dropping the handle leaves the job as it is: the scope waits for it. Its value is dropped when it has ended.
+/// A job of a scope. Dropping the handle does not cancel the job: the scope waits for it, and its value is dropped.
 pub struct ScopedJob<'s, 'env, R> {
     scope: &'s Scope<'env>,
-    /// Until somebody waits for it.
+    /// `None` once its result was taken.
     state: Option<Scoped<R>>,
 }
 
@@ -652,7 +647,7 @@ impl<R> ScopedJob<'_, '_, R> {
     /// Waits for the value.
     ///
     /// # Errors
-    /// [`JobError`] with the cause; it is the scope's failure as well, unless there was one before.
+    /// [`JobError`] with the cause; also the failure of the scope, unless there was one before.
     pub fn wait(mut self) -> Result<R, JobError> {
         match self.state.take().expect("only this takes it") {
             Scoped::Here(result) => result,
@@ -662,7 +657,7 @@ impl<R> ScopedJob<'_, '_, R> {
                     .engine
                     .shared()
                     .expect("the job was sent to workers");
-                // It leaves the list only when it has ended: the scope must not end before.
+                // Removed only when it has ended: the scope must not end before.
                 let result = shared.wait(id, read);
                 self.scope.open.borrow_mut().remove(&index);
                 if let Err(error) = &result {
@@ -677,7 +672,7 @@ impl<R> ScopedJob<'_, '_, R> {
 impl<R> Drop for ScopedJob<'_, '_, R> {
     fn drop(&mut self) {
         if let Some(Scoped::Sent { index, .. }) = self.state {
-            self.scope.give_up(index, std::mem::needs_drop::<R>());
+            self.scope.drop_handle(index, std::mem::needs_drop::<R>());
         }
     }
 }

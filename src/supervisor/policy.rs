@@ -1,4 +1,4 @@
-//! The attempts of one job: what has failed, and what follows.
+//! The attempts of one job: which have failed, and what follows.
 
 use std::time::{Duration, Instant};
 
@@ -6,40 +6,40 @@ use super::error::{Death, JobErrorKind};
 use super::limiter::PermitStage;
 use super::options::JobOptions;
 
-/// Deaths that an error lists at most.
+/// Most earlier attempts that an error lists.
 const DEATHS: usize = 16;
 
-/// The options of one job and how they were used up. Only jobs that have options have one.
+/// The options of one job, and the state of its attempts. Only jobs with options have one.
 #[derive(Debug)]
 pub(super) struct Policy {
     pub(super) options: JobOptions,
-    /// Attempts that failed.
+    /// Number of failed attempts.
     failed: u32,
-    /// Workers that died of this job.
-    cost: u32,
-    /// How often it was lost with a worker that died of something else.
-    lost: u32,
-    /// Nothing may run beside it.
+    /// Number of workers that this job has ended.
+    ended_workers: u32,
+    /// Number of times that it was lost with a worker that another job ended.
+    lost_with_others: u32,
+    /// Whether it needs a worker of its own.
     pub(super) alone: bool,
-    /// Somebody asked it to stop.
+    /// Whether it was asked to stop: then it is not retried.
     pub(super) given_up: bool,
-    /// When its pause is over, while it waits for its next attempt.
+    /// The end of the pause before its next attempt.
     pub(super) due: Option<Instant>,
     /// How the last attempts ended, oldest first.
     pub(super) deaths: Vec<Death>,
-    /// What it has of its limiter.
+    /// Its state at its limiter.
     pub(super) permit: PermitStage,
 }
 
-/// What follows when an attempt has failed.
+/// What follows a failed attempt.
 #[derive(Debug, PartialEq)]
 #[must_use]
 pub(super) enum After {
-    /// Another one, after a pause.
+    /// Another attempt, after a pause.
     Again { pause: Duration },
-    /// None: that is the answer.
+    /// The job fails with this error.
     Answer,
-    /// None, because it has cost so many workers.
+    /// The job fails, because it has ended too many workers.
     Quarantine { deaths: u32 },
 }
 
@@ -48,8 +48,8 @@ impl Policy {
         Self {
             options,
             failed: 0,
-            cost: 0,
-            lost: 0,
+            ended_workers: 0,
+            lost_with_others: 0,
             alone: false,
             given_up: false,
             due: None,
@@ -58,7 +58,7 @@ impl Policy {
         }
     }
 
-    /// An attempt ended without a value. `closing`: there is no time for another.
+    /// Records an attempt that ended without a value. `closing`: the engine shuts down, and nothing is retried.
     pub(super) fn attempt_failed(
         &mut self,
         death: Death,
@@ -68,16 +68,18 @@ impl Policy {
     ) -> After {
         let why = death.kind();
         let returned = matches!(why, JobErrorKind::Returned(_));
-        let again = may_be_tried_again(why) || returned && self.options.retry_errors;
-        if self.options.retries == 0 || self.given_up || !again {
+        let is_retryable = may_succeed_again(why) || returned && self.options.retry_errors;
+        if self.options.retries == 0 || self.given_up || !is_retryable {
             return After::Answer;
         }
-        let costs = costs_a_worker(why);
+        let ends_worker = ends_worker(why);
         self.failed += 1;
-        self.cost += u32::from(costs);
-        if costs && self.cost >= quarantine_after {
+        self.ended_workers += u32::from(ends_worker);
+        if ends_worker && self.ended_workers >= quarantine_after {
             self.remember(death);
-            return After::Quarantine { deaths: self.cost };
+            return After::Quarantine {
+                deaths: self.ended_workers,
+            };
         }
         if closing || self.failed > self.options.retries {
             return After::Answer;
@@ -88,10 +90,10 @@ impl Policy {
         }
     }
 
-    /// Its worker died of something else while it may have run. May it go back to the queue?
+    /// Records that another job ended the worker while this one may have run. Returns whether it may run again.
     pub(super) fn may_run_again_after_loss(&mut self, quarantine_after: u32) -> bool {
-        self.lost += 1;
-        self.options.retries > 0 && !self.given_up && self.lost <= quarantine_after
+        self.lost_with_others += 1;
+        self.options.retries > 0 && !self.given_up && self.lost_with_others <= quarantine_after
     }
 
     fn remember(&mut self, death: Death) {
@@ -102,13 +104,13 @@ impl Policy {
     }
 }
 
-/// Could another attempt end otherwise?
-fn may_be_tried_again(why: &JobErrorKind) -> bool {
-    matches!(why, JobErrorKind::Panicked { .. }) || costs_a_worker(why)
+/// Whether another attempt could succeed.
+fn may_succeed_again(why: &JobErrorKind) -> bool {
+    matches!(why, JobErrorKind::Panicked { .. }) || ends_worker(why)
 }
 
-/// Did the worker die of the job?
-pub(super) fn costs_a_worker(why: &JobErrorKind) -> bool {
+/// Whether the job ended its worker.
+pub(super) fn ends_worker(why: &JobErrorKind) -> bool {
     match why {
         JobErrorKind::Signal(_)
         | JobErrorKind::Exited(_)

@@ -162,7 +162,7 @@ fn graphs_fuse_forward_and_free() {
         step("a graph");
         assert!(running.wait_timeout(std::time::Duration::MAX));
         // Three units before the chain, and the pair beside them; otherwise each node is a job.
-        let jobs = running.report().jobs();
+        let jobs = running.jobs();
         assert_eq!(jobs, if fused { 5 } else { 26 });
         let (both, len) = running.wait().unwrap();
         assert_eq!(len, 13, "51200 numbers");

@@ -45,7 +45,7 @@ impl<'g, R, A> NodeBuilder<'g, R, A> {
         }
     }
 
-    /// What errors and pictures call it.
+    /// Names the node in errors and pictures.
     pub fn name(self, name: impl Into<String>) -> Self {
         self.graph.names.insert(self.node.index, name.into());
         self
@@ -58,10 +58,10 @@ impl<'g, R, A> NodeBuilder<'g, R, A> {
 
     option_setters!(for_this_thread, A,);
 
-    /// Its value is an array of this shape; or all arrays of its value together are as large as one.
+    /// Declares the size of the value: that of an array of this shape.
     ///
     /// # Panics
-    /// If its size does not fit the address space.
+    /// If the size exceeds the address space.
     pub fn shape<T: Element>(self, shape: impl Into<Shape>) -> Self {
         let shape = shape.into();
         match shape.bytes::<T>() {
@@ -70,7 +70,7 @@ impl<'g, R, A> NodeBuilder<'g, R, A> {
         }
     }
 
-    /// Its value takes so many bytes of the arena.
+    /// Declares the size of the value: the bytes that it takes of the arena.
     pub fn bytes(self, bytes: u64) -> Self {
         self.graph.bytes.insert(self.node.index, bytes);
         self

@@ -1,5 +1,4 @@
-//! The arguments of a graph's nodes until their jobs are sent: one column for each kernel, so that a node costs no
-//! allocation of its own.
+//! The arguments of a graph's nodes until their jobs are sent: one column for each kernel, so that a node needs no allocation of its own.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -12,10 +11,10 @@ use crate::kernel::{
 };
 use crate::supervisor::NodeCalls;
 
-/// A value that was computed in this thread.
+/// A value computed on the caller's thread.
 pub(super) type Here = Result<Box<dyn Any + Send>, JobError>;
 
-/// What all nodes of one kernel wait with.
+/// The arguments of all nodes of one kernel.
 struct Column<S> {
     rows: Vec<Option<S>>,
     load: fn(S, &mut Loading<'_>),
@@ -50,16 +49,16 @@ pub(super) struct Columns {
     columns: Vec<Box<dyn AnyColumn>>,
     pub(super) kernels: Vec<NodeKernel>,
     index: HashMap<TypeId, u32>,
-    /// The kernel that was added last.
+    /// The kernel of the last node.
     recent: Option<(TypeId, u32)>,
     /// By node: column and row.
-    places: Vec<(u32, u32)>,
-    /// Whose random numbers the nodes draw.
+    positions: Vec<(u32, u32)>,
+    /// Which random numbers the nodes draw.
     pub(super) series: Option<Series>,
 }
 
 impl Columns {
-    /// Keeps the arguments of a node of the kernel `F`. Returns the kernel's index.
+    /// Adds the arguments of a node of the kernel `F`. Returns the kernel's index.
     pub(super) fn push<F, P, R>(&mut self, slots: P::Slots) -> u32
     where
         F: Kernel<P, R>,
@@ -75,7 +74,7 @@ impl Columns {
         let typed = self.columns[column as usize].as_any().downcast_mut();
         let typed: &mut Column<P::Slots> = typed.expect("a kernel's column is of its slots");
         typed.rows.push(Some(slots));
-        self.places.push((column, typed.rows.len() as u32 - 1));
+        self.positions.push((column, typed.rows.len() as u32 - 1));
         column
     }
 
@@ -105,18 +104,18 @@ impl Columns {
         column
     }
 
-    /// By kernel: may its nodes be part of a chain? Those cannot whose code is no part of the executable.
+    /// By kernel: whether its nodes may be part of a chain. Kernels that spawn, or whose code is not part of the executable, may not.
     pub(super) fn fusable(&self) -> Vec<bool> {
         let kernels = self.kernels.iter();
-        // What spawns has no value yet when it ends.
-        let here =
+        // A kernel that spawns has no value yet when it returns.
+        let is_fusable =
             |kernel: &NodeKernel| !kernel.info.spawns && to_offset(kernel.info.entry).is_some();
-        kernels.map(here).collect()
+        kernels.map(is_fusable).collect()
     }
 
-    /// Runs a node in this thread.
+    /// Runs a node on the caller's thread.
     pub(super) fn run(&mut self, node: u32, values: &mut NodeValues) -> Here {
-        let (column, row) = self.places[node as usize];
+        let (column, row) = self.positions[node as usize];
         let _job = self.series.map(|series| series.begin_inline(node.into()));
         self.columns[column as usize].run(row, values)
     }
@@ -124,7 +123,7 @@ impl Columns {
 
 impl NodeCalls for Columns {
     fn load(&mut self, node: u32, loading: &mut Loading<'_>) {
-        let (column, row) = self.places[node as usize];
+        let (column, row) = self.positions[node as usize];
         self.columns[column as usize].load(row, loading);
         if let Some(series) = self.series {
             loading.call.0.seed = series.seed(node.into());

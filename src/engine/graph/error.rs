@@ -1,39 +1,38 @@
-//! Why a graph cannot be run.
+//! Errors of graphs.
 
 use std::fmt;
 
 use crate::sys::debug_as_text;
 
-/// A graph that cannot be run as it is.
+/// A graph cannot be run.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GraphError {
     /// Nodes would wait for each other.
     Cycle {
-        /// The nodes, each of which would have to wait for the one before it, and the first for the last.
+        /// The nodes: each would wait for the one before it, and the first for the last.
         nodes: Vec<String>,
     },
     /// A node of another graph was used.
     ForeignNode {
-        /// Where in the program.
+        /// The place in the program.
         at: String,
     },
-    /// An array lies in private memory, in a mapped file or in another engine, and was passed to a node that has to run.
-    /// Copy it in with [`Engine::copy_in`](crate::Engine::copy_in).
+    /// A node that has to run takes an array in private memory, in a mapped file or of another engine. Copy it with [`Engine::copy_in`](crate::Engine::copy_in).
     ForeignArray {
-        /// The node that it was passed to: its name or number.
+        /// The name or number of the node.
         node: String,
         /// Its kernel.
         kernel: &'static str,
-        /// Which of the node's inputs it is, from 1 on.
+        /// The position among the node's inputs, from 1 on.
         argument: usize,
     },
-    /// A node was asked for twice.
+    /// A node is a target twice.
     AskedTwice {
         /// Its name or number.
         node: String,
     },
-    /// In no order that was found does the arena have room for the values that are needed at one time. Nothing was run.
+    /// No order was found in which the arena has room for the values needed at one time. No node has run.
     ///
     /// ```
     /// use arenite::{Array, Engine, Graph, GraphError};
@@ -48,7 +47,7 @@ pub enum GraphError {
     ///     arenite::init();
     ///     let engine = Engine::builder().workers(1).capacity(64 << 20).build()?;
     ///     let mut graph = Graph::new();
-    ///     // All of them are asked for, so all of them are there in the end.
+    ///     // All of them are targets, so all of them exist at the end.
     ///     let blocks: Vec<_> =
     ///         (0..5).map(|_| graph.job(block, (20 * MB,)).shape::<u8>(20 * MB).add()).collect();
     ///     let Err(GraphError::DoesNotFit { peak, room }) = graph.run(&engine, &blocks) else {
@@ -60,7 +59,7 @@ pub enum GraphError {
     /// }
     /// ```
     DoesNotFit {
-        /// Bytes that are needed at one time, by what was declared.
+        /// Declared bytes that are needed at one time.
         peak: u64,
         /// Bytes that are free.
         room: u64,
@@ -87,17 +86,17 @@ impl fmt::Display for GraphError {
                 argument,
             } => write!(
                 f,
-                "argument {argument} of {node} ({kernel}) does not lie in this engine's arena; \
+                "argument {argument} of {node} ({kernel}) is not in this engine's arena; \
                  copy it in with engine.copy_in(&array)"
             ),
             Self::AskedTwice { node } => write!(
                 f,
-                "{node} was asked for twice; ask for it once, and clone its value"
+                "{node} is a target twice; name it once, and clone its value"
             ),
             Self::DoesNotFit { peak, room } => write!(
                 f,
-                "the values that are needed at one time take {peak} bytes, and the arena has {room} bytes free; \
-                 ask for less at once, use smaller pieces, or raise the capacity"
+                "the values needed at one time take {peak} bytes, and the arena has {room} bytes free; \
+                                 use fewer targets or smaller pieces, or raise the capacity"
             ),
         }
     }

@@ -1,4 +1,4 @@
-//! What may be passed for a node's parameters: what may be passed for a job's, and other nodes.
+//! What a node takes for its parameters, and what a run may compute: traits for inputs and targets.
 
 use std::marker::PhantomData;
 
@@ -6,29 +6,29 @@ use super::Node;
 use crate::array::{Array, ArrayLocation, ArrayMut, ArrayMutLocation, Element};
 use crate::kernel::{Arg, OwnedParam, OwnedParams, RetrySafe, Scalar, Slot, for_each_arity};
 
-/// Where the nodes that are passed to a new one are noted.
+/// Records the nodes and arrays that are passed to a new node.
 #[derive(Debug)]
 pub struct Wiring<'g> {
     pub(super) graph: u64,
     /// The new node.
     pub(super) node: u32,
-    /// Which of its inputs is looked at.
+    /// The input being recorded.
     pub(super) argument: u32,
-    /// The nodes that it takes the values of.
+    /// The nodes whose value it takes.
     pub(super) edges: &'g mut Vec<u32>,
-    /// The arrays that are passed.
+    /// The arrays passed to it.
     pub(super) arrays: &'g mut Vec<Held>,
-    /// One of them is of another graph.
+    /// Whether one of the nodes belongs to another graph.
     pub(super) foreign: bool,
 }
 
-/// An array that was passed to a node. Only a run knows in which arena it has to lie.
+/// An array passed to a node. Checked when the graph is run, because the engine is not known before.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Held {
     pub(super) node: u32,
-    /// Which of the node's inputs it is, from 0 on.
+    /// Its position among the node's inputs, from 0 on.
     pub(super) argument: u32,
-    /// Where it lies, if that is an arena.
+    /// The arena that it is in, if any.
     pub(super) arena: Option<u64>,
 }
 
@@ -68,15 +68,17 @@ impl<R> AsNode<R> for &Node<R> {
     }
 }
 
-/// What may be passed for a parameter `P` of a node: all that may be passed to a job ([`Arg`]), and a [`Node`] or `&Node`
-/// whose value is of that type (`Array<T>` for `&Array<T>` and `&[T]`, `String` for `&str`, the same type otherwise). An
-/// exclusive `ArrayMut` can be taken by one node only, so such a node is passed by value. For `&[Array<T>]` a vector or slice
-/// of nodes is passed, as many as there are; the numbers of many nodes are combined by [`Graph::reduce`](super::Graph::reduce), or returned
-/// as arrays of one element. Sealed.
+/// An input for a parameter `P` of a node. Sealed.
+///
+/// - All that may be passed to a job ([`Arg`]).
+/// - A [`Node`] or `&Node` whose value is of that type: `Array<T>` for `&Array<T>` and `&[T]`, `String` for `&str`, otherwise the same
+///   type. Only one node can take an exclusive `ArrayMut`, so such a node is passed by value.
+/// - For `&[Array<T>]` a vector or slice of nodes. Numbers of many nodes are combined by [`Graph::reduce`](super::Graph::reduce), or
+///   returned as arrays of one element.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be passed for the kernel's parameter `{P}` in a graph",
     label = "not an argument, nor a node that gives one, for `{P}`",
-    note = "a node of a tuple or an `Option` can only be asked for: let the kernel that needs it compute it, or return the parts from nodes of their own",
+    note = "a node of a tuple or an `Option` can only be a target: let the kernel that needs it compute it, or return the parts from separate nodes",
     note = "many nodes are passed for `&[Array<T>]`; numbers of many nodes are combined by `graph.reduce`, or returned as arrays of one element"
 )]
 pub trait Input<P: OwnedParam> {
@@ -173,7 +175,7 @@ impl<R: RetrySafe> RetrySafe for &[Node<R>] {}
 impl<R: RetrySafe> RetrySafe for Node<R> {}
 impl<R: RetrySafe> RetrySafe for &Node<R> {}
 
-/// Inputs for a node with the parameters `P`: a tuple of [`Input`]s. Sealed.
+/// The inputs of a node with the parameters `P`: a tuple of [`Input`]s. Sealed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` are not inputs for a node with the parameters `{P}`",
     label = "not the inputs that this kernel takes",
@@ -200,7 +202,7 @@ macro_rules! impl_inputs {
 }
 for_each_arity!(impl_inputs);
 
-/// What a run is asked for: a node, a slice or vector of nodes of one type, or a tuple of these. Sealed.
+/// What a run computes: a node, a slice or vector of nodes of one type, or a tuple of these. Sealed.
 pub trait Targets {
     #[doc(hidden)]
     type Wanted: Wanted;
@@ -208,15 +210,15 @@ pub trait Targets {
     fn wanted(self, asked: &mut Asked) -> Self::Wanted;
 }
 
-/// Nodes that a run is asked for: the graph and the number of each. Only this crate can name it.
+/// The target nodes of a run: the graph and the index of each. Only this crate can name it.
 #[derive(Debug, Default)]
 pub struct Asked(pub(super) Vec<(u64, u32)>);
 
-/// Targets as a run keeps them.
+/// The targets of a started run.
 pub trait Wanted {
-    /// The values, when all went well.
+    /// The values, if no target failed.
     type Values;
-    /// Each value, or why there is none.
+    /// Each value, or its error.
     type Results;
     #[doc(hidden)]
     fn results(self, source: &mut super::running::Source<'_>) -> Self::Results;

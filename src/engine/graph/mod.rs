@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub use builder::NodeBuilder;
 pub use error::GraphError;
 pub use input::{Input, Inputs, Targets, Wanted, Wiring};
-pub use running::{GraphReport, Running};
+pub use running::Running;
 
 use column::Columns;
 use input::{Asked, Held};
@@ -33,11 +33,10 @@ use crate::kernel::{Kernel, OwnedParam, OwnedParams, Reply};
 use crate::supervisor::{GraphPlan, JobOptions, Read};
 use crate::sys::HUGE;
 
-/// Jobs that take each other's values, described before any of them runs.
+/// A task graph: jobs that take each other's values, described before any of them runs.
 ///
-/// [`add`](Graph::add) says what is to be computed, and returns a [`Node`] that can be passed wherever its value could.
-/// [`run`](Graph::run) computes what is asked for, and what that needs: each node once, side by side where they do not
-/// depend on each other.
+/// [`add`](Graph::add) adds a job and returns a [`Node`], which can be passed wherever its value could. [`run`](Graph::run) computes the
+/// values of its targets and of all nodes that they need: each node once, independent nodes in parallel.
 ///
 /// ```
 /// # let engine = arenite::Engine::inline();
@@ -55,15 +54,15 @@ use crate::sys::HUGE;
 /// let double = graph.add(scale, (&values, 2.0));
 /// let sum = graph.add(total, (&double,));
 /// let ten_times = graph.add(scale, (&double, 10.0));
-/// // Nobody asks for this one: it never runs.
+/// // Not a target, and not needed by one: it never runs.
 /// let _ = graph.add(total, (&ten_times,));
 /// let (sum, ten_times) = graph.run(&engine, (&sum, &ten_times))?.wait()?;
 /// assert_eq!((sum, &ten_times[..]), (6.0, &[20.0, 40.0][..]));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// A kernel that takes `&[Array<T>]` takes the values of any number of nodes; [`reduce`](Graph::reduce) combines them by
-/// twos, also where they are numbers:
+/// A kernel that takes `&[Array<T>]` takes the values of any number of nodes. [`reduce`](Graph::reduce) combines values two at a time,
+/// also numbers:
 ///
 /// ```
 /// # let engine = arenite::Engine::inline();
@@ -85,10 +84,10 @@ use crate::sys::HUGE;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// A value that only the next node takes never leaves its worker: such chains are one job, unless one of their nodes has
-/// options of its own ([`job`](Graph::job)). A value is freed as soon as the last node that takes it has ended.
+/// A value that only the next node takes never leaves its worker: such chains are one job, except where a node has options of its own
+/// ([`job`](Graph::job)). A value is freed as soon as the last node that takes it has ended.
 ///
-/// An exclusive array goes from node to node as one would move it:
+/// An exclusive array is moved from node to node:
 ///
 /// ```compile_fail,E0277
 /// use arenite::{ArrayMut, Graph};
@@ -100,16 +99,16 @@ use crate::sys::HUGE;
 ///
 /// let mut graph = Graph::new();
 /// let start = graph.add(|n: usize| ArrayMut::<i32>::zeros(n), (10,));
-/// // `start` would be changed by this node, and still there for others.
+/// // This node would change `start`, which other nodes could still take.
 /// let negated = graph.add(negate, (&start,));
 /// ```
 pub struct Graph {
     id: u64,
     nodes: Vec<Meta>,
-    /// Nodes whose value each takes, node by node.
+    /// The nodes whose value each node takes, node by node.
     edges: Vec<u32>,
     order: Order,
-    /// The arrays that were passed, node by node.
+    /// The arrays passed to nodes, node by node.
     arrays: Vec<Held>,
     options: Vec<JobOptions>,
     bytes: HashMap<u32, u64>,
@@ -117,22 +116,21 @@ pub struct Graph {
     columns: Columns,
     unfused: bool,
     on_failure: OnFailure,
-    /// The first thing that was wrong.
+    /// Where a node of another graph was first used.
     foreign: Option<&'static Location<'static>>,
 }
 
-/// What is kept for each node, beside its arguments.
+/// A node, without its arguments.
 #[derive(Clone, Copy, Debug)]
 struct Meta {
     kernel: u32,
-    /// Where its part of the edges ends.
+    /// The end of its part of `edges`.
     edges_end: u32,
-    /// Index of its options, from 1 on; 0 for none.
+    /// Index of its options plus 1; 0 for none.
     options: u32,
 }
 
-/// A value that a [`Graph`] can compute. Pass it, or a reference to it, to other nodes, or ask for it in
-/// [`Graph::run`].
+/// A value that a [`Graph`] can compute. Pass it, or a reference to it, to other nodes, or make it a target of [`Graph::run`].
 pub struct Node<R> {
     graph: u64,
     index: u32,
@@ -140,15 +138,15 @@ pub struct Node<R> {
     value: PhantomData<fn() -> R>,
 }
 
-/// What a graph comes to before it runs: see [`Graph::plan`].
+/// The work and memory that a graph needs: see [`Graph::plan`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Plan {
     /// Nodes that have to run.
     pub nodes: usize,
-    /// Jobs that run them: a chain of nodes is one.
+    /// Jobs that run them: a fused chain of nodes is one.
     pub jobs: usize,
-    /// The most bytes that declared values take at one time, one job after the other.
+    /// The most bytes that declared values take at one time, if jobs run one after the other.
     pub peak_bytes: u64,
     /// Bytes of all declared values.
     pub total_bytes: u64,
@@ -159,7 +157,7 @@ impl Graph {
     pub fn new() -> Self {
         static LAST: AtomicU64 = AtomicU64::new(0);
         Self {
-            // Relaxed: only that no two are the same.
+            // Relaxed: only uniqueness matters.
             id: LAST.fetch_add(1, Ordering::Relaxed) + 1,
             nodes: Vec::new(),
             edges: Vec::new(),
@@ -175,7 +173,7 @@ impl Graph {
         }
     }
 
-    /// A node that runs a kernel on these inputs: arguments as for [`Engine::submit`], and other nodes.
+    /// Adds a node that runs a kernel on these inputs: arguments as for [`Engine::submit`], and other nodes.
     #[doc(alias = "delayed")]
     #[track_caller]
     #[inline]
@@ -186,7 +184,7 @@ impl Graph {
         P: OwnedParams,
         R: Reply,
     {
-        // A name for its type: it has no bytes.
+        // Only its type is needed: a kernel has no bytes.
         let _ = kernel;
         let mut wiring = Wiring {
             graph: self.id,
@@ -221,9 +219,9 @@ impl Graph {
         }
     }
 
-    /// A node whose value is that of all these nodes together: the kernel combines each with its neighbour, then the
-    /// results with theirs, until one is left. Which with which depends on nothing but their number, so sums of floats have
-    /// the same bits on any number of workers. `None` if there are no nodes.
+    /// Combines the values of these nodes: `kernel` combines each with its neighbour, then the results with theirs, until one is left.
+    /// Which are combined depends on their number alone, so sums of floats have the same bits for any number of workers. `None` if
+    /// there are no nodes.
     #[track_caller]
     pub fn reduce<F, P, R>(
         &mut self,
@@ -251,7 +249,7 @@ impl Graph {
         row.pop()
     }
 
-    /// A node under construction: with retries, a deadline, a priority, a name, the size of its value.
+    /// Starts building a node: with [options](crate::JobOptions), a name, the size of its value.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -283,8 +281,8 @@ impl Graph {
         NodeBuilder::new(self, node)
     }
 
-    /// `node` runs after `before` has ended, although it does not take its value: because of a file, say. If `before`
-    /// fails, `node` does not run.
+    /// Makes `node` run after `before`, although it does not take its value: because of a file, for instance. If `before` fails, `node`
+    /// does not run.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -300,7 +298,7 @@ impl Graph {
     /// ```
     ///
     /// # Errors
-    /// [`GraphError::Cycle`] if `before` waits for `node` already, which is left as it was; [`GraphError::ForeignNode`].
+    /// [`GraphError::Cycle`] if `before` already waits for `node`, and then nothing changes; [`GraphError::ForeignNode`].
     #[track_caller]
     pub fn after<A, B>(&mut self, node: &Node<A>, before: &Node<B>) -> Result<(), GraphError> {
         if node.graph != self.id || before.graph != self.id {
@@ -312,29 +310,28 @@ impl Graph {
         let sources = |node| sources(nodes, edges, node);
         let order = &mut self.order;
         let added = order.add(node.index, before.index, nodes.len() as u32, sources);
-        added.map_err(|circle| GraphError::Cycle {
-            nodes: circle.into_iter().map(|node| self.name(node)).collect(),
+        added.map_err(|cycle| GraphError::Cycle {
+            nodes: cycle.into_iter().map(|node| self.name(node)).collect(),
         })
     }
 
-    /// How a node is called in messages.
+    /// The name of a node in messages.
     fn name(&self, node: u32) -> String {
         let name = self.names.get(&node);
         name.map_or_else(|| format!("node {node}"), |name| format!("node {name:?}"))
     }
 
-    /// Whether nodes that only take over each other's values are run as one job; they are.
+    /// Sets whether chains of nodes run as one job. By default they do.
     pub fn fuse(&mut self, fuse: bool) -> &mut Self {
         self.unfused = !fuse;
         self
     }
 
-    /// The one switch between going on after a failure, with all nodes that do not depend on the one that failed, and stopping
-    /// at it. Graphs go on if nothing is said.
+    /// Sets whether the graph goes on after a failure, with all nodes that do not depend on the failed one (the default), or stops.
     ///
-    /// A graph that stops begins no more nodes, and cancels what runs, as [`Job::cancel`](super::Job::cancel) does: a kernel that
-    /// does not look at [`cancelled`](crate::cancelled) runs to its end. Nodes that have a value by then keep it. The others
-    /// answer [`Cancelled`](super::JobErrorKind::Cancelled), with the failure as their [`origin`](super::JobError::origin).
+    /// A graph that stops starts no more nodes, and cancels running ones as [`Job::cancel`](super::Job::cancel) does: a kernel that does not
+    /// check [`cancelled`](crate::cancelled) runs to its end. Nodes that have a value by then keep it. The others fail with
+    /// [`Cancelled`](super::JobErrorKind::Cancelled), and the failure as their [`origin`](super::JobError::origin).
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -357,20 +354,20 @@ impl Graph {
         self
     }
 
-    /// How many nodes there are.
+    /// The number of nodes.
     pub fn len(&self) -> usize {
         self.nodes.len()
     }
 
-    /// Are there none?
+    /// Whether there are no nodes.
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
     }
 
-    /// What it would take to compute these values, without computing them.
+    /// The work and memory needed to compute these targets, without computing them.
     ///
     /// # Errors
-    /// As [`run`](Graph::run), but for what depends on the engine: the arena's room, and which arrays lie in it.
+    /// As [`run`](Graph::run), except for what depends on the engine: the arena's room, and which arrays it contains.
     #[track_caller]
     pub fn plan(&self, targets: impl Targets) -> Result<Plan, GraphError> {
         let (_, targets) = self.targets(targets)?;
@@ -385,26 +382,24 @@ impl Graph {
         })
     }
 
-    /// The graph in Graphviz's language. [`Running::report`] has it with times.
+    /// The graph in Graphviz's language. [`Running::dot`] adds run times.
     pub fn dot(&self) -> String {
         let picture = self.picture(&Jobs::default(), &[]);
         picture.dot(None)
     }
 
-    /// Computes the values of these nodes, and of all that they need.
+    /// Computes the values of the targets, and of all nodes that they need.
     ///
-    /// Returns at once; [`Running::wait`] has the values. The jobs are started by the engine as what they need becomes
-    /// available, whether anybody waits or not; a node that fails stops those that depend on it, and no others. With
-    /// [`Engine::inline`] they run here and now, one after the other.
+    /// Returns at once; [`Running::wait`] returns the values. The engine starts each job when its inputs are available. A failed
+    /// node stops those that depend on it, and no others. [`Engine::inline`] runs the jobs here, one after the other.
     ///
-    /// Where sizes are declared ([`NodeBuilder::shape`]), the most memory that values take at one time is computed before the first job
-    /// begins. If it does not fit into what the arena has free, the nodes run in another order that does, fewer side by side.
-    /// What is free is looked at once, before the first job, and nothing is set aside: of two graphs at a time each may fit and one
-    /// still meet [`ArenaFull`](super::JobErrorKind::ArenaFull), as beside jobs that take memory meanwhile. Large ones run one after the
-    /// other.
+    /// Where sizes are declared ([`NodeBuilder::shape`]), the peak memory of all values is computed before the first job starts. If it exceeds
+    /// the arena's free memory, the nodes run in another order that fits, with fewer in parallel. Free memory is measured once, before
+    /// the first job, and not reserved: of two graphs at the same time each may fit and one still fail with
+    /// [`ArenaFull`](super::JobErrorKind::ArenaFull), as beside jobs that allocate meanwhile. Run large graphs one after the other.
     ///
-    /// It takes the graph along, also where it is refused. What it would take is known before, by [`plan`](Graph::plan): where
-    /// [`peak_bytes`](Plan::peak_bytes) are free it is not refused for want of room.
+    /// Consumes the graph, also on error. [`plan`](Graph::plan) tells in advance what it needs: if
+    /// [`peak_bytes`](Plan::peak_bytes) are free, it is not refused for lack of memory.
     ///
     /// ```
     /// use arenite::{Array, ArrayMut, Engine, Graph};
@@ -419,23 +414,23 @@ impl Graph {
     ///     arenite::init();
     ///     let engine = Engine::builder().workers(2).capacity(64 << 20).build()?;
     ///     let mut graph = Graph::new();
-    ///     // Or a block and its length would be one job.
+    ///     // Otherwise a block and its length would be one job.
     ///     graph.fuse(false);
     ///     let blocks: Vec<_> =
     ///         (0..5).map(|_| graph.job(block, (20 * MB,)).shape::<u8>(20 * MB).add()).collect();
     ///     let lengths: Vec<_> =
     ///         blocks.iter().map(|block| graph.add(|block: &[u8]| block.len(), (block,))).collect();
-    ///     // As they were added, all five blocks would be there before the first one is looked at.
+    ///     // In the order of addition, all five blocks would exist before the first one is read.
     ///     assert_eq!(graph.plan(&lengths)?.peak_bytes, 100_000_000);
-    ///     // So each is looked at before the next is made.
+    ///     // So each is read before the next is made.
     ///     assert_eq!(graph.run(&engine, &lengths)?.wait()?, [20 * MB; 5]);
     ///     Ok(())
     /// }
     /// ```
     ///
     /// # Errors
-    /// [`GraphError::ForeignNode`], [`GraphError::AskedTwice`], [`GraphError::ForeignArray`], and [`GraphError::DoesNotFit`]
-    /// if there is no such order: then nothing was run.
+    /// [`GraphError::ForeignNode`], [`GraphError::AskedTwice`], [`GraphError::ForeignArray`]; [`GraphError::DoesNotFit`] if no order fits.
+    /// Then no node has run.
     #[doc(alias = "compute")]
     #[track_caller]
     pub fn run<T: Targets>(
@@ -462,7 +457,7 @@ impl Graph {
             let here = Here::run(self.columns, &options, &jobs, &picture, stops);
             return Ok(Running::here(here, wanted, picture));
         };
-        // What is granted ahead to workers is not there for others.
+        // Output memory granted to workers in advance is not available to other jobs.
         let largest = self.bytes.values().copied().max().unwrap_or(0);
         let ahead = largest
             .saturating_mul(2)
@@ -487,7 +482,7 @@ impl Graph {
         Ok(Running::sent(shared, graph, wanted, picture))
     }
 
-    /// Do all arrays lie in this arena that are passed to nodes which will run?
+    /// Checks that all arrays passed to nodes that will run are in this arena.
     fn check_arrays(&self, jobs: &Jobs, arena: u64) -> Result<(), GraphError> {
         let is_needed = |node: u32| jobs.unit_of[node as usize] != NONE;
         let mut arrays = self.arrays.iter();

@@ -1,59 +1,59 @@
-//! Which nodes come after others, although they do not take their values; and whether that goes round.
+//! Order constraints between nodes that do not take each other's values, and their cycle check.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-/// What was said with [`Graph::after`](super::Graph::after).
+/// The constraints of [`Graph::after`](super::Graph::after).
 ///
-/// Values go from older nodes to younger ones. As long as this does too, nothing can go round. From the first edge on that goes back,
-/// each is looked at from both ends in turn: the search is over when one of them has nothing more to look at, which is soon where a node
-/// waits for many that nobody else waits for, or many wait for one.
+/// Values go from older nodes to younger ones. As long as all constraints do so too, there is no cycle. From the first backward edge on,
+/// each new edge is checked by a search from both of its ends in turn, which is over when either side is exhausted: soon, if one
+/// node waits for many, or many wait for one.
 #[derive(Debug, Default)]
 pub(super) struct Order {
-    /// A node, and one that has to end before it, as they were said.
+    /// A node, and one that has to end before it, in the order of addition.
     after: Vec<(u32, u32)>,
-    /// One of these has an older node wait for a younger one.
+    /// Whether an older node waits for a younger one.
     goes_back: bool,
-    /// Made when it is first needed.
+    /// Built when it is first needed.
     both: Option<BothWays>,
 }
 
-/// Who waits for whom.
+/// The waiting relation in both directions.
 #[derive(Debug, Default)]
 struct BothWays {
-    /// By node: those that have to end before it, beside those whose value it takes.
+    /// By node: those that have to end before it, without those whose value it takes.
     befores: HashMap<u32, Vec<u32>>,
-    /// By node: those that wait for it, because of its value or not.
+    /// By node: those that wait for it, for its value or not.
     followers: HashMap<u32, Vec<u32>>,
 }
 
-/// What was found from one end.
-struct Found {
-    /// By node: through which it was found.
+/// A depth-first search from one end.
+struct Search {
+    /// By found node: its predecessor.
     through: HashMap<u32, u32>,
-    /// Nodes on the way, and how many of their neighbours were looked at.
+    /// The stack: nodes, and how many of their neighbours were visited.
     open: Vec<(u32, usize)>,
 }
 
-/// What came of a look at one neighbour.
-enum Look {
+/// The result of visiting one neighbour.
+enum Visit {
     Nothing,
-    /// It was found from the other end, too.
+    /// The other search has found this node, too.
     Met(u32),
-    /// There are no more.
+    /// There are no more neighbours.
     Over,
 }
 
 impl Order {
-    /// A node, and one that has to end before it, as they were said.
+    /// A node, and one that has to end before it, in the order of addition.
     pub(super) fn after(&self) -> &[(u32, u32)] {
         &self.after
     }
 
-    /// `node` comes after `before`. `sources`: whose values each of so many nodes takes.
+    /// Makes `node` wait for `before`. `nodes`: the number of nodes; `sources`: the nodes whose value each takes.
     ///
     /// # Errors
-    /// If that goes round: the circle, in which each waits for the next, and the last, `node`, would wait for the first.
+    /// If that makes a cycle: its nodes, each of which waits for the next; the last, `node`, would wait for the first.
     pub(super) fn add<'g>(
         &mut self,
         node: u32,
@@ -68,8 +68,8 @@ impl Order {
             let both = self
                 .both
                 .get_or_insert_with(|| BothWays::new(nodes, &sources, &self.after));
-            if let Some(circle) = both.path(before, node, &sources) {
-                return Err(circle);
+            if let Some(cycle) = both.path(before, node, &sources) {
+                return Err(cycle);
             }
             self.goes_back |= before > node;
         }
@@ -80,7 +80,7 @@ impl Order {
         Ok(())
     }
 
-    /// A node was added that takes these values.
+    /// Records a new node that takes these values.
     pub(super) fn added(&mut self, node: u32, sources: &[u32]) {
         let Some(both) = &mut self.both else { return };
         for &source in sources {
@@ -108,7 +108,7 @@ impl BothWays {
         self.followers.entry(before).or_default().push(node);
     }
 
-    /// How `from` waits for `to`, if it does. They are not the same.
+    /// The path on which `from` waits for `to`, if it does. They differ.
     fn path<'g>(&self, from: u32, to: u32, sources: impl Fn(u32) -> &'g [u32]) -> Option<Vec<u32>> {
         let nth = |of: &HashMap<u32, Vec<u32>>, node, at: usize| of.get(&node)?.get(at).copied();
         let before = |node, at| {
@@ -117,19 +117,19 @@ impl BothWays {
             source.or_else(|| nth(&self.befores, node, at - sources.len()))
         };
         let follower = |node, at| nth(&self.followers, node, at);
-        let (mut down, mut up) = (Found::from(from), Found::from(to));
+        let (mut down, mut up) = (Search::from(from), Search::from(to));
         loop {
-            let look = match down.look(&up, before) {
-                Look::Nothing => up.look(&down, follower),
-                look => look,
+            let visit = match down.step(&up, before) {
+                Visit::Nothing => up.step(&down, follower),
+                visit => visit,
             };
-            match look {
-                Look::Nothing => {}
-                Look::Over => return None,
-                Look::Met(node) => {
-                    let mut path: Vec<_> = down.way_from(node).collect();
+            match visit {
+                Visit::Nothing => {}
+                Visit::Over => return None,
+                Visit::Met(node) => {
+                    let mut path: Vec<_> = down.path_from(node).collect();
                     path.reverse();
-                    path.extend(up.way_from(node).skip(1));
+                    path.extend(up.path_from(node).skip(1));
                     return Some(path);
                 }
             }
@@ -137,7 +137,7 @@ impl BothWays {
     }
 }
 
-impl Found {
+impl Search {
     fn from(end: u32) -> Self {
         Self {
             through: HashMap::from([(end, end)]),
@@ -145,28 +145,28 @@ impl Found {
         }
     }
 
-    /// Looks at the next neighbour; `nth` is a certain one of a node.
-    fn look(&mut self, other: &Self, nth: impl Fn(u32, usize) -> Option<u32>) -> Look {
-        while let Some((node, looked)) = self.open.last_mut() {
-            let Some(found) = nth(*node, *looked) else {
+    /// Visits the next neighbour; `nth` returns the n-th neighbour of a node.
+    fn step(&mut self, other: &Self, nth: impl Fn(u32, usize) -> Option<u32>) -> Visit {
+        while let Some((node, visited)) = self.open.last_mut() {
+            let Some(found) = nth(*node, *visited) else {
                 self.open.pop();
                 continue;
             };
-            *looked += 1;
+            *visited += 1;
             if let Entry::Vacant(new) = self.through.entry(found) {
                 new.insert(*node);
                 self.open.push((found, 0));
                 if other.through.contains_key(&found) {
-                    return Look::Met(found);
+                    return Visit::Met(found);
                 }
             }
-            return Look::Nothing;
+            return Visit::Nothing;
         }
-        Look::Over
+        Visit::Over
     }
 
-    /// From a node that was found to the end.
-    fn way_from(&self, node: u32) -> impl Iterator<Item = u32> {
+    /// The path from a found node back to the end of this search.
+    fn path_from(&self, node: u32) -> impl Iterator<Item = u32> {
         std::iter::successors(Some(node), |node| {
             self.through.get(node).copied().filter(|next| next != node)
         })
@@ -192,9 +192,9 @@ mod tests {
     }
 
     proptest! {
-        /// Nodes are added between edges, and an edge that was refused leaves everything as it was.
-        #[test]
-        fn an_edge_is_refused_if_it_goes_round(
+        /// Nodes are added between edges; a refused edge changes nothing.
+                #[test]
+                fn an_edge_that_closes_a_cycle_is_refused(
             steps in prop::collection::vec((any::<bool>(), 0u32..24, 0u32..24), 1..80),
         ) {
             let mut order = Order::default();
@@ -210,16 +210,16 @@ mod tests {
                     befores.push(takes);
                     continue;
                 }
-                let goes_round = waits_for(&befores, b)[a as usize];
+                let is_cycle = waits_for(&befores, b)[a as usize];
                 match order.add(a, b, nodes, |node| &sources[node as usize]) {
                     Ok(()) => {
-                        prop_assert!(!goes_round);
+                        prop_assert!(!is_cycle);
                         befores[a as usize].push(b);
                     }
-                    Err(circle) => {
-                        prop_assert!(goes_round);
-                        prop_assert_eq!((circle[0], circle[circle.len() - 1]), (b, a));
-                        for pair in circle.windows(2) {
+                    Err(cycle) => {
+                                            prop_assert!(is_cycle);
+                                            prop_assert_eq!((cycle[0], cycle[cycle.len() - 1]), (b, a));
+                                            for pair in cycle.windows(2) {
                             prop_assert!(befores[pair[0] as usize].contains(&pair[1]));
                         }
                     }

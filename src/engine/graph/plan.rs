@@ -1,4 +1,4 @@
-//! From nodes to the jobs that run them: which are needed, which are one job, in which order, and what memory that takes.
+//! From nodes to jobs: which nodes are needed, which are fused, their order, and the memory that it takes.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -6,27 +6,27 @@ use std::collections::{BinaryHeap, HashMap};
 use super::{GraphError, Meta};
 use crate::supervisor::{GraphPlan, GraphUnit};
 
-/// Nodes of one chain, at most: between two of them a job can be asked to stop, and others can have the worker.
+/// Most nodes of a fused chain. Chains are bounded so that other jobs get the worker.
 const LONGEST: usize = 1024;
-/// Not a node, not a unit.
+/// Neither a node nor a unit.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// A graph as it is planned.
+/// The input of planning.
 pub(super) struct Sketch<'g> {
     pub(super) nodes: &'g [Meta],
-    /// Nodes whose value each takes, node by node.
+    /// The nodes whose value each node takes, node by node.
     pub(super) edges: &'g [u32],
     /// A node, and one that has to end before it.
     pub(super) after: &'g [(u32, u32)],
-    /// By kernel: may it be part of a chain?
+    /// By kernel: whether its nodes may be part of a chain.
     pub(super) fusable: &'g [bool],
-    /// Declared bytes of a node's value.
+    /// By node: the declared bytes of its value.
     pub(super) bytes: &'g HashMap<u32, u64>,
-    /// Chains become one job.
+    /// Whether chains become one job.
     pub(super) fuse: bool,
 }
 
-/// Jobs in an order in which they could run one after the other.
+/// Jobs, in an order in which they could run one after the other.
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
     pub(super) units: Vec<GraphUnit>,
@@ -41,7 +41,7 @@ pub(super) struct Jobs {
 }
 
 impl Jobs {
-    /// The nodes of a unit, in the order in which they run.
+    /// The nodes of a unit, in the order of execution.
     pub(super) fn nodes_of(&self, unit: &GraphUnit) -> &[u32] {
         &self.nodes[unit.first as usize..(unit.first + unit.count) as usize]
     }
@@ -52,7 +52,7 @@ impl Jobs {
     }
 }
 
-/// The nodes that a node takes the values of, in the edges of all.
+/// The nodes whose value a node takes.
 pub(super) fn sources<'g>(nodes: &[Meta], edges: &'g [u32], node: u32) -> &'g [u32] {
     let from = match node {
         0 => 0,
@@ -62,7 +62,7 @@ pub(super) fn sources<'g>(nodes: &[Meta], edges: &'g [u32], node: u32) -> &'g [u
 }
 
 impl Sketch<'_> {
-    /// The nodes that a node takes the values of.
+    /// The nodes whose value a node takes.
     pub(super) fn sources(&self, node: u32) -> &[u32] {
         sources(self.nodes, self.edges, node)
     }
@@ -71,8 +71,8 @@ impl Sketch<'_> {
         self.bytes.get(&node).copied().unwrap_or(0)
     }
 
-    /// The jobs for these targets. `room`: bytes that values may take; the order is the one in which nodes were added, or
-    /// one that takes less memory if that does not fit.
+    /// The jobs for these targets. `room`: bytes that values may take. The order is the one in which nodes were added, or one that takes
+    /// less memory if that one does not fit.
     pub(super) fn jobs(&self, targets: &[u32], room: u64) -> Result<Jobs, GraphError> {
         let befores = self.befores();
         let order = self.order(targets, &befores);
@@ -96,7 +96,7 @@ impl Sketch<'_> {
         Ok(best)
     }
 
-    /// By node: those that have to end before it, beside those whose value it takes.
+    /// By node: those that have to end before it, without those whose value it takes.
     fn befores(&self) -> HashMap<u32, Vec<u32>> {
         let mut befores: HashMap<u32, Vec<u32>> = HashMap::new();
         for &(node, before) in self.after {
@@ -105,7 +105,7 @@ impl Sketch<'_> {
         befores
     }
 
-    /// The nodes that are needed, each after those that it waits for; as they were added, as far as that goes.
+    /// The needed nodes, each after those that it waits for; otherwise in the order of addition.
     fn order(&self, targets: &[u32], befores: &HashMap<u32, Vec<u32>>) -> Vec<u32> {
         let mut needed = vec![false; self.nodes.len()];
         let mut open = targets.to_vec();
@@ -118,7 +118,7 @@ impl Sketch<'_> {
         }
         let all = (0..self.nodes.len() as u32).filter(|&node| needed[node as usize]);
         if befores.is_empty() {
-            // Nobody takes the value of a node that was added later.
+            // No node takes the value of one that was added later.
             return all.collect();
         }
         let mut waits = vec![0u32; self.nodes.len()];
@@ -158,18 +158,18 @@ impl Sketch<'_> {
             uses[target as usize] += 1;
             wanted[target as usize] = true;
         }
-        let mut alone = vec![!self.fuse; self.nodes.len()];
+        let mut is_single = vec![!self.fuse; self.nodes.len()];
         for (&node, befores) in befores {
-            alone[node as usize] = true;
+            is_single[node as usize] = true;
             befores
                 .iter()
-                .for_each(|&before| alone[before as usize] = true);
+                .for_each(|&before| is_single[before as usize] = true);
         }
         let may_join = |node: u32| {
             let meta = &self.nodes[node as usize];
-            !alone[node as usize] && meta.options == 0 && self.fusable[meta.kernel as usize]
+            !is_single[node as usize] && meta.options == 0 && self.fusable[meta.kernel as usize]
         };
-        // The node that follows in the same chain.
+        // The next node in the same chain.
         let mut next = vec![NONE; self.nodes.len()];
         let mut length = vec![0u16; self.nodes.len()];
         for &node in order {
@@ -212,11 +212,11 @@ impl Sketch<'_> {
             });
         }
         self.connect(&mut jobs, befores);
-        self.weigh(&mut jobs);
+        self.measure_memory(&mut jobs);
         jobs
     }
 
-    /// Who waits for whom, and who takes whose value.
+    /// Fills in the relations between units: which wait for which, and which take whose values.
     fn connect(&self, jobs: &mut Jobs, befores: &HashMap<u32, Vec<u32>>) {
         let mut counts = vec![0u32; jobs.units.len() + 1];
         let mut waiting = Vec::with_capacity(self.edges.len());
@@ -232,7 +232,7 @@ impl Sketch<'_> {
                 waiting.push((jobs.unit_of[before as usize], unit as u32));
             }
         }
-        // In the order of the units that wait.
+        // In the order of the waiting units.
         for &(before, unit) in &waiting {
             let level = jobs.units[before as usize].level + 1;
             let waits = &mut jobs.units[unit as usize];
@@ -254,8 +254,8 @@ impl Sketch<'_> {
         }
     }
 
-    /// What memory the values take if the jobs run in order.
-    fn weigh(&self, jobs: &mut Jobs) {
+    /// Computes the memory that the values take if the jobs run in order.
+    fn measure_memory(&self, jobs: &mut Jobs) {
         if self.bytes.is_empty() {
             return;
         }
@@ -275,7 +275,7 @@ impl Sketch<'_> {
                 uses[source] -= 1;
                 if uses[source] == 0 {
                     let unit = jobs.units[source];
-                    // A sum that was cut does not fit anyway.
+                    // Saturated sums exceed any arena anyway.
                     live = live.saturating_sub(
                         self.bytes(jobs.nodes[(unit.first + unit.count - 1) as usize]),
                     );
@@ -287,15 +287,14 @@ impl Sketch<'_> {
         }
     }
 
-    /// An order that finishes what it has begun: for each job first the part of what it needs that takes the most memory on
-    /// the way and leaves the least.
+    /// A depth-first order: for each node first the input that takes the most memory while it is computed and leaves the least.
     fn frugal_order(
         &self,
         jobs: &Jobs,
         targets: &[u32],
         befores: &HashMap<u32, Vec<u32>>,
     ) -> Vec<u32> {
-        // What each takes while it and all that it needs are computed, as if nobody else needed that.
+        // The memory that each node takes while it and its inputs are computed, as if no other node shared them.
         let mut need = vec![0u64; self.nodes.len()];
         let mut plans: HashMap<u32, Vec<u32>> = HashMap::new();
         for &node in &jobs.nodes {

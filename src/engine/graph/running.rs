@@ -1,4 +1,4 @@
-//! A graph that runs, and what comes of it.
+//! A running graph and its results.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -19,10 +19,10 @@ use crate::supervisor::{
     Failed, GraphProgress, JobOptions, NodeFate, PermitSource, Read, Supervisor,
 };
 
-/// A graph that runs: see [`Graph::run`](super::Graph::run).
+/// A running graph: see [`Graph::run`](super::Graph::run).
 ///
-/// Dropping it ends the graph: jobs that have not begun never will, and those that run are asked to stop. It is also a
-/// [`Future`], on any executor, of what [`wait`](Running::wait) returns.
+/// Dropping it cancels the graph: jobs that have not started never do, and running ones are asked to stop. It is also a [`Future`], for
+/// any executor, of what [`wait`](Running::wait) returns.
 #[must_use = "dropping a running graph cancels it: `wait` for it"]
 pub struct Running<W: Wanted> {
     state: State,
@@ -35,28 +35,31 @@ enum State {
     Here(Here),
 }
 
-/// A graph that ran in this thread.
+/// A graph that ran on the caller's thread.
 pub(super) struct Here {
     kept: NodeValues,
-    /// Why nodes failed, or did not run because of another one or because the graph stopped.
+    /// By node: why it failed or did not run.
     errors: Vec<Option<Lost>>,
     fates: Vec<NodeFate>,
     picture: Arc<Picture>,
-    /// Nothing runs after the first failure.
+    /// Whether the first failure stops the graph.
     stops: bool,
     failure: Option<JobError>,
-    /// Units whose value was asked for, and of which it is not known how they end.
+    /// Number of target units that are not decided.
     open: usize,
 }
 
+/// Why a node has no value.
 enum Lost {
     Failed(JobError),
+    /// It depends on this node, which failed.
     To(u32),
+    /// The graph stopped.
     Stopped(JobError),
 }
 
 impl Here {
-    /// Runs the jobs of a graph, one after the other, until everything that was asked for is decided.
+    /// Runs the jobs of a graph, one after the other, until all targets are decided.
     pub(super) fn run(
         mut columns: Columns,
         options: &HashMap<u32, JobOptions>,
@@ -88,17 +91,17 @@ impl Here {
                 here.unit(at, jobs, options, &mut columns);
                 continue;
             }
-            // It would be for nobody.
+            // No undecided target needs this unit.
             for &node in jobs.nodes_of(unit) {
                 if here.errors[node as usize].is_none() {
-                    here.takes_nothing(node);
+                    here.release_inputs(node);
                 }
             }
         }
         here
     }
 
-    /// Runs the nodes of a unit, unless it is known that they will not run.
+    /// Runs the nodes of a unit, unless a failure has decided them.
     fn unit(
         &mut self,
         at: usize,
@@ -122,7 +125,7 @@ impl Here {
         self.open -= usize::from(jobs.units[at].wanted);
     }
 
-    /// Runs a node, with a permit of its limiter. False: it has failed.
+    /// Runs a node, with a permit of its limiter. Returns whether it has a value.
     fn node(&mut self, node: u32, options: Option<&JobOptions>, columns: &mut Columns) -> bool {
         let at = node as usize;
         let limit = options.and_then(|options| options.limit.as_ref());
@@ -131,7 +134,7 @@ impl Here {
         let ran = match permit {
             Ok(_permit) => columns.run(node, &mut self.kept),
             Err(why) => {
-                self.takes_nothing(node);
+                self.release_inputs(node);
                 Err(Failed::new(why, self.picture.kernel(node), 0).into())
             }
         };
@@ -158,7 +161,7 @@ impl Here {
         }
     }
 
-    /// A node of this unit has failed: the rest of it will not run, nor will what waits for it.
+    /// Skips the rest of a unit whose node has failed, and all units that wait for it.
     fn lose(&mut self, unit: usize, rest: &[u32], root: u32, jobs: &Jobs) {
         rest.iter()
             .for_each(|&node| self.skip(node, Lost::To(root)));
@@ -180,15 +183,15 @@ impl Here {
         }
     }
 
-    /// This node will not run.
+    /// Marks a node that will not run.
     fn skip(&mut self, node: u32, why: Lost) {
         self.errors[node as usize] = Some(why);
         self.fates[node as usize] = NodeFate::Skipped;
-        self.takes_nothing(node);
+        self.release_inputs(node);
     }
 
-    /// A node takes none of the values that were kept for it.
-    fn takes_nothing(&mut self, node: u32) {
+    /// Releases the values retained for a node that will not run.
+    fn release_inputs(&mut self, node: u32) {
         for &source in self.picture.sources(node) {
             let uses = &mut self.kept.uses[source as usize];
             *uses -= 1;
@@ -206,12 +209,12 @@ impl Here {
                     None => None,
                 };
                 let value = value.and_then(|value| value.downcast::<R>().ok());
-                Ok(*value.expect("a node that was asked for has a value of its type"))
+                Ok(*value.expect("a target has a value of its type"))
             }
             Some(Lost::Failed(error) | Lost::Stopped(error)) => Err(error.clone()),
             Some(Lost::To(root)) => {
                 let Some(Lost::Failed(error)) = &self.errors[*root as usize] else {
-                    unreachable!("the node to blame has an error");
+                    unreachable!("the failed node has an error");
                 };
                 let why = error.of_dependency(self.picture.name(*root));
                 Err(Failed::new(why, self.picture.kernel(node), 0).into())
@@ -220,7 +223,7 @@ impl Here {
     }
 }
 
-/// Where values come from when everything has ended.
+/// Where the values of a decided graph are.
 #[allow(missing_debug_implementations, reason = "hidden")]
 pub struct Source<'r>(&'r mut State);
 
@@ -262,11 +265,11 @@ impl<W: Wanted> Running<W> {
         }
     }
 
-    /// Waits for the values that were asked for.
+    /// Waits for the values of the targets.
     ///
     /// # Errors
-    /// The first failure, in the order of what was asked for. A node that could not run because another failed answers
-    /// [`DependencyFailed`](crate::JobErrorKind::DependencyFailed), with the node and its cause.
+    /// The first failure, in the order of the targets. A node that could not run because another failed has the error
+    /// [`DependencyFailed`](crate::JobErrorKind::DependencyFailed), with that node and its cause.
     ///
     /// # Panics
     /// If polling has already returned the values.
@@ -274,8 +277,7 @@ impl<W: Wanted> Running<W> {
         W::values(self.results())
     }
 
-    /// Waits until it is known of each node that was asked for how it ends: one failure does not throw the other values
-    /// away.
+    /// Waits until all targets are decided, and returns a result for each: one failure does not discard the other values.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -305,12 +307,12 @@ impl<W: Wanted> Running<W> {
         self.take_results()
     }
 
-    /// Waits until everything is decided, but not longer than this. False: not yet; the graph goes on.
+    /// Waits until all targets are decided, at most for `limit`. Returns false if the time is over; the graph goes on.
     pub fn wait_timeout(&self, limit: Duration) -> bool {
         self.await_end(Some(limit))
     }
 
-    /// How far it is, by nodes; does not wait.
+    /// The number of nodes that have ended. Does not wait.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -329,7 +331,7 @@ impl<W: Wanted> Running<W> {
         match &self.state {
             State::Sent { shared, graph } => shared.graph_progress(*graph),
             State::Here(here) => {
-                // It is over, so what is open was not needed.
+                // It is over, so open nodes were not needed.
                 let decided = here.fates.iter().filter(|fate| **fate != NodeFate::Open);
                 decided.fold(GraphProgress::default(), |mut progress, fate| {
                     progress.nodes += 1;
@@ -340,8 +342,10 @@ impl<W: Wanted> Running<W> {
         }
     }
 
-    /// Waits until everything is decided, and returns a picture of the graph with the times that its nodes took. In a chain of more
-    /// than eight that ran as one job each node has the time of that job, and it says so.
+    /// Waits until everything is decided, and returns the graph in Graphviz's language: nodes with their run times (the longer, the
+    /// warmer), failed nodes in red, chains that were one job as clusters. `dot -Tsvg` draws it.
+    ///
+    /// In a fused chain of more than eight nodes, each node has the time of the whole job, and its label says so.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -351,22 +355,31 @@ impl<W: Wanted> Running<W> {
     /// let ramp = graph.job(|n: usize| Array::from_fn(n, |i| i as u32), (1000,)).name("ramp").add();
     /// let sum = graph.add(|values: &[u32]| values.iter().sum::<u32>(), (&ramp,));
     /// let running = graph.run(&engine, &sum)?;
-    /// let report = running.report();
-    /// assert!(report.svg().starts_with("<svg") && report.dot().contains("ramp"));
-    /// println!("{} jobs, {:?} of work", report.jobs(), report.busy());
+    /// assert!(running.dot().contains("ramp"));
+    /// println!("{} jobs, {:?} of work", running.jobs(), running.busy());
     /// // The values are still there.
     /// assert_eq!(running.wait()?, 499_500);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn report(&self) -> GraphReport {
+    pub fn dot(&self) -> String {
+        self.picture.dot(Some(&self.fates()))
+    }
+
+    /// The number of jobs that the graph needs: a fused chain is one.
+    pub fn jobs(&self) -> usize {
+        self.picture.jobs()
+    }
+
+    /// Waits until everything is decided, and returns the run time of all jobs together.
+    pub fn busy(&self) -> Duration {
+        self.picture.busy(&self.fates())
+    }
+
+    fn fates(&self) -> Vec<NodeFate> {
         self.await_end(None);
-        let fates = match &self.state {
+        match &self.state {
             State::Sent { shared, graph } => shared.fates(*graph),
             State::Here(here) => here.fates.clone(),
-        };
-        GraphReport {
-            picture: Arc::clone(&self.picture),
-            fates,
         }
     }
 
@@ -418,43 +431,6 @@ impl<W: Wanted> fmt::Debug for Running<W> {
     }
 }
 
-/// How the nodes of a graph ran, as pictures: see [`Running::report`].
-pub struct GraphReport {
-    picture: Arc<Picture>,
-    fates: Vec<NodeFate>,
-}
-
-impl GraphReport {
-    /// The graph in Graphviz's language: nodes with their times, chains that were one job as clusters.
-    pub fn dot(&self) -> String {
-        self.picture.dot(Some(&self.fates))
-    }
-
-    /// The graph as an SVG file: what took longest stands out, and so does what failed.
-    pub fn svg(&self) -> String {
-        self.picture.svg(&self.fates)
-    }
-
-    /// Jobs that were needed to run it: a chain that was fused is one.
-    pub fn jobs(&self) -> usize {
-        self.picture.jobs()
-    }
-
-    /// The time of all jobs together.
-    pub fn busy(&self) -> Duration {
-        self.picture.busy(&self.fates)
-    }
-}
-
-impl fmt::Debug for GraphReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GraphReport")
-            .field("nodes", &self.fates.len())
-            .field("jobs", &self.jobs())
-            .finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -478,12 +454,12 @@ mod tests {
     }
 
     #[test]
-    fn values_that_nobody_will_take_are_not_kept() {
+    fn values_that_no_node_takes_are_freed() {
         let engine = Engine::inline();
         for stops in [OnFailure::GoOn, OnFailure::Stop] {
             let mut graph = Graph::new();
             graph.on_failure(stops);
-            // One is there when the other node fails, one is not.
+            // One exists when the other node fails, one does not.
             let early = graph.add(|| Array::from_slice(&[1u32; 1000]), ());
             let even = graph.add(odd, (2,));
             let late = graph.add(|| Array::from_slice(&[1u32; 1000]), ());
@@ -502,14 +478,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_runs_for_nobody() {
+    fn nodes_that_only_failed_targets_need_do_not_run() {
         let engine = Engine::inline();
         let mut graph = Graph::new();
         let early = graph.add(|| Array::from_slice(&[1u32; 1000]), ());
         let even = graph.add(odd, (2,));
-        let for_nobody = graph.add(|values: &[u32]| Array::from_slice(values), (&early,));
-        let lost = graph.add(both, (&for_nobody, &even));
-        // The first one has two that take it, and so is no part of a chain.
+        let unneeded = graph.add(|values: &[u32]| Array::from_slice(values), (&early,));
+        let lost = graph.add(both, (&unneeded, &even));
+        // Two nodes take the first one, so it is not part of a chain.
         let lost_too = graph.add(both, (&early, &even));
         let running = graph.run(&engine, (&lost, &lost_too));
         let running = running.expect("it fits");

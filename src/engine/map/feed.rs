@@ -1,4 +1,4 @@
-//! What all maps have in common: items in, jobs under way, answers out.
+//! The driver of all maps: pulls items, submits jobs, takes results.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -15,47 +15,46 @@ use crate::supervisor::{
     Supervisor, bytes_to_expect, exclusive_bytes, park_until,
 };
 
-/// About what it takes to wake a sleeping thread of this process: a little less than to wake a worker.
+/// About the time to wake a sleeping thread of this process; waking a worker takes a little longer.
 const WAKE_NS: u32 = 20_000;
-/// Calls sent and answers taken under one lock, at most.
+/// Most calls submitted and results taken under one lock.
 const BATCH: usize = 64;
-/// Items pulled between two looks at the clock, which costs half of what a tiny job does.
-const LOOK: usize = 32;
-/// An iterator that takes longer for so many waits for them: then each is sent before the next is asked for.
-const WAITS: Duration = Duration::from_micros(100);
-/// So many items in a row have come at once before they are sent in numbers again; so many where none has kept anybody waiting
-/// yet.
-const AT_ONCE: u32 = 64;
-const AT_FIRST: u32 = 16;
-/// How long somebody sleeps for a job behind the first one. A job that takes longer than was expected holds up no answer
-/// longer than this.
+/// Items pulled per clock reading, which costs half as much as a tiny job.
+const ITEMS_PER_CLOCK: usize = 32;
+/// An iterator that takes longer for [`ITEMS_PER_CLOCK`] items blocks: each item is then sent before the next one is pulled.
+const BLOCKS: Duration = Duration::from_micros(100);
+/// Items that must arrive without blocking before the map sends batches again.
+const PROMPT_AFTER_STALL: u32 = 64;
+/// The same at the start, before the iterator has ever blocked.
+const PROMPT_AT_START: u32 = 16;
+/// The longest sleep on a job behind the first one: bounds how long a job that takes longer than expected holds back other results.
 const SLEEP_FOR_MANY: Duration = Duration::from_millis(1);
-/// Answers that a stream gives, or looks for, in a row before it lets the executor run something else.
+/// Results that a stream gives, or looks for, in a row before it yields to the executor.
 pub(in crate::engine) const IN_A_ROW: u32 = 128;
 
-/// What the jobs of a map run: how items become calls, and replies values.
+/// How items become calls, and replies become values.
 pub(in crate::engine) struct Calls<T, R> {
     pub(in crate::engine) kernel: KernelInfo,
     pub(in crate::engine) send: fn(T, &mut CallWriter),
-    /// In this thread.
+    /// Runs the kernel on the caller's thread.
     pub(in crate::engine) run: fn(T) -> Result<R, JobError>,
     pub(in crate::engine) read: Read<R>,
 }
 
-/// Items, and what they become.
+/// Items, and how they are run.
 pub(super) struct Plan<I: Iterator, R> {
     pub(super) items: I,
     pub(super) calls: Calls<I::Item, R>,
     pub(super) options: JobOptions,
     pub(super) on_failure: OnFailure,
-    /// Which random numbers they draw.
+    /// Which random numbers the jobs draw.
     pub(super) series: Series,
     /// Copies of each item that are kept until its result is given.
     pub(super) copies: usize,
 }
 
 impl<I: Iterator, R> Plan<I, R> {
-    /// The same with other items of the same type.
+    /// The same plan over another iterator of the same items.
     pub(super) fn with<J>(self, change: impl FnOnce(I) -> J) -> Plan<J, R>
     where
         J: Iterator<Item = I::Item>,
@@ -71,18 +70,18 @@ impl<I: Iterator, R> Plan<I, R> {
     }
 }
 
-/// Jobs that are given up when nobody asks for them any more.
+/// Jobs in flight, abandoned on drop.
 struct Flying<K, R> {
     shared: Option<Arc<Supervisor>>,
     flight: Flight<K, R>,
-    /// The place in the line for admission, as a stream.
+    /// A stream's place in the line for admission.
     line: LineTicket,
-    /// Calls that are written and not sent.
+    /// Calls that are written and not submitted.
     unsent: Arc<PendingBatch>,
 }
 
 impl<K: ResultKey, R> Flying<K, R> {
-    /// Counts the jobs that the monitor has made of calls.
+    /// Takes over the jobs that the monitor has submitted.
     fn take_over(&mut self, written: &mut PendingCalls) {
         for id in written.sent() {
             self.flight.open.push_back((K::of(self.flight.sent), id));
@@ -94,7 +93,7 @@ impl<K: ResultKey, R> Flying<K, R> {
 impl<K, R> Flying<K, R> {
     fn give_up(&mut self) {
         if self.shared.as_ref().is_some_and(|shared| shared.is_copy()) {
-            // The monitor may have had the calls when the process was copied, and never gives them back here.
+            // The monitor may have held the calls when the process forked; in the child it never returns them.
             return;
         }
         let mut written = self.unsent.lock();
@@ -116,24 +115,25 @@ impl<K, R> Drop for Flying<K, R> {
     }
 }
 
-/// A plan under way.
+/// A plan being run.
 pub(super) struct Feed<I: Iterator, R, K> {
     pub(super) plan: Plan<I, R>,
-    /// The items have come to their end, or nobody wants more.
+    /// No more items are pulled: the iterator has ended, or a failure stopped the map.
     exhausted: bool,
     flying: Flying<K, R>,
-    /// Items that were pulled.
+    /// Items pulled so far.
     pulled: usize,
-    /// Bytes that a call holds, alone or with others, as far as seen.
-    held: u64,
-    /// Bytes that would be free without it.
-    alone: u64,
-    /// Answers that a stream has given since the executor had its turn.
+    /// Bytes of arguments that a call references, as expected from earlier calls.
+    referenced: u64,
+    /// Bytes of arguments that are freed when a call ends: no other handle references them. As expected from earlier calls.
+    owned: u64,
+    /// Results that a stream has given since it last yielded.
     in_a_row: u32,
-    /// Items that have come at once since the iterator was last seen waiting, up to what is enough to send them in numbers.
-    at_once: u32,
-    /// [`AT_ONCE`], and twice as many each time that the monitor had to send what the iterator kept.
-    enough: u32,
+    /// Items that have arrived since the iterator last blocked, up to `prompt_enough`.
+    prompt: u32,
+    /// How many are enough to send batches: [`PROMPT_AFTER_STALL`], doubled each time that the monitor had to submit calls for a
+    /// blocked iterator.
+    prompt_enough: u32,
 }
 
 impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
@@ -148,15 +148,15 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
                 unsent: Arc::default(),
             },
             pulled: 0,
-            held: 0,
-            alone: 0,
+            referenced: 0,
+            owned: 0,
             in_a_row: 0,
-            at_once: AT_ONCE - AT_FIRST,
-            enough: AT_ONCE,
+            prompt: PROMPT_AFTER_STALL - PROMPT_AT_START,
+            prompt_enough: PROMPT_AFTER_STALL,
         }
     }
 
-    /// The plan and where it is to run.
+    /// The plan, and the engine's shared state. `what`: the method that was called.
     ///
     /// # Panics
     /// If items have been pulled.
@@ -181,7 +181,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         };
         let low = match self.plan.on_failure {
             OnFailure::GoOn => low.saturating_add(ahead),
-            // The next one may be the last.
+            // The next result may be a failure, and then it is the last.
             OnFailure::Stop => low.max(ahead).min(1),
         };
         (low, high.and_then(|high| high.checked_add(ahead)))
@@ -197,7 +197,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         item
     }
 
-    /// The next item, run in this thread.
+    /// Runs the next item on the caller's thread.
     fn run_next(&mut self) -> Option<(K, Result<R, JobError>)> {
         let item = self.next_item()?;
         let index = self.pulled - 1;
@@ -206,28 +206,28 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
             let _job = plan.series.begin_inline(index as u64);
             (plan.calls.run)(item)
         });
-        let answer = result.map_err(|error| error.with_label(plan.options.label.as_ref()));
-        Some((K::of(index), answer))
+        let result = result.map_err(|error| error.with_label(plan.options.label.as_ref()));
+        Some((K::of(index), result))
     }
 
-    /// An answer on its way to the caller: after a failure that may be the last.
-    fn judged(&mut self, answer: (K, Result<R, JobError>)) -> (K, Result<R, JobError>) {
+    /// Stops the map if this result is a failure that ends it.
+    fn stop_at_failure(&mut self, answer: (K, Result<R, JobError>)) -> (K, Result<R, JobError>) {
         if answer.1.is_err() && self.plan.on_failure == OnFailure::Stop {
             self.stop();
         }
         answer
     }
 
-    /// Pulls nothing any more, and gives up what is under way.
+    /// Pulls no more items, and abandons what is in flight.
     fn stop(&mut self) {
         self.exhausted = true;
         self.flying.give_up();
     }
 
-    /// Pulls items until enough is in flight, and takes what has ended. `wait`: may wait for admission.
+    /// Pulls items until enough is in flight, and takes results. `wait`: may block for admission.
     fn pump(&mut self, shared: &Supervisor, wait: bool) {
         if self.may_wait() && !self.flying.flight.open.is_empty() {
-            // What has ended is not to stand behind the next item.
+            // Results that exist are given before the iterator may block again.
             self.exchange(shared, false);
             if !self.flying.flight.done.is_empty() {
                 return;
@@ -237,42 +237,42 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         loop {
             let goes_on = self.pull(shared, outlook);
             let stayed = self.exchange(shared, wait);
-            // Those that were not let in go first next time.
+            // Calls that were not admitted go first next time.
             if !goes_on || stayed > 0 || !self.flying.flight.done.is_empty() {
                 return;
             }
         }
     }
 
-    /// Calls that are written and not sent.
+    /// Calls that are written and not submitted.
     fn written(&self) -> usize {
         self.flying.unsent.lock().len()
     }
 
-    /// Whether the iterator may keep whoever asks it waiting, as far as seen.
+    /// Whether the iterator is expected to block.
     fn may_wait(&self) -> bool {
-        self.at_once < self.enough
+        self.prompt < self.prompt_enough
     }
 
-    /// Pulls and writes the next batch: one item from an iterator that may wait. False if there is no room for more, or no item.
+    /// Pulls and writes the next batch: one item if the iterator may block. False if there is no room for more, or no item.
     fn pull(&mut self, shared: &Supervisor, outlook: Outlook) -> bool {
         let unsent = Arc::clone(&self.flying.unsent);
         let mut written = unsent.lock();
         written.begin(&self.plan.options);
-        let all_let_in = written.len() == 0;
+        let all_admitted = written.len() == 0;
         let batch = if self.may_wait() { 1 } else { BATCH };
         let mut pulled = 0;
-        let mut looked: Option<Instant> = None;
+        let mut last_read: Option<Instant> = None;
         loop {
-            let full = pulled == batch || !self.has_room(shared, outlook, &written, all_let_in);
+            let full = pulled == batch || !self.has_room(shared, outlook, &written, all_admitted);
             if full && pulled == 0 {
                 return false;
             }
-            if full || pulled.is_multiple_of(LOOK) {
+            if full || pulled.is_multiple_of(ITEMS_PER_CLOCK) {
                 let now = Instant::now();
-                let last = looked.replace(now);
-                if last.is_some_and(|last| now.duration_since(last) > WAITS) {
-                    self.at_once = 0;
+                let last = last_read.replace(now);
+                if last.is_some_and(|last| now.duration_since(last) > BLOCKS) {
+                    self.prompt = 0;
                     return true;
                 }
             }
@@ -286,9 +286,9 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
             written = unsent.lock();
             let waited = written.has_sent();
             if waited {
-                // Perhaps for what became of those before it: that is to happen ever more rarely.
-                self.at_once = 0;
-                self.enough = self.enough.saturating_mul(2);
+                // It may have waited for the results of these calls, so batches become rarer each time.
+                self.prompt = 0;
+                self.prompt_enough = self.prompt_enough.saturating_mul(2);
             }
             let Some(item) = item else {
                 return false;
@@ -298,7 +298,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
                 return true;
             }
             pulled += 1;
-            self.at_once = self.enough.min(self.at_once + 1);
+            self.prompt = self.prompt_enough.min(self.prompt + 1);
         }
     }
 
@@ -310,13 +310,13 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
             (self.plan.calls.send)(item, call);
             call.0.seed = self.plan.series.seed(self.pulled as u64 - 1);
             call.0.kept = self.plan.copies;
-            let held = call.0.leases.iter().map(Lease::bytes).sum();
-            self.held = bytes_to_expect(self.held, held);
-            self.alone = bytes_to_expect(self.alone, exclusive_bytes(&call.0));
+            let referenced = call.0.leases.iter().map(Lease::bytes).sum();
+            self.referenced = bytes_to_expect(self.referenced, referenced);
+            self.owned = bytes_to_expect(self.owned, exclusive_bytes(&call.0));
         });
     }
 
-    /// Sends what is written, as far as it is let in, and takes what has ended. How many calls had to stay.
+    /// Submits what is written, as far as it is admitted, and takes results. Returns the number of calls that were not admitted.
     fn exchange(&mut self, shared: &Supervisor, wait: bool) -> usize {
         let unsent = Arc::clone(&self.flying.unsent);
         let mut written = unsent.lock();
@@ -334,45 +334,45 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         written.len()
     }
 
-    /// Is there to be one more in flight? `all_let_in`: there are no calls that had to stay.
+    /// Whether one more job may be in flight. `all_admitted`: no written call waits for admission.
     fn has_room(
         &self,
         shared: &Supervisor,
         outlook: Outlook,
         written: &PendingCalls,
-        all_let_in: bool,
+        all_admitted: bool,
     ) -> bool {
-        // Answers that nobody has fetched count as well: a slow reader holds the workers back.
+        // Results that were not taken count as well: a slow reader holds the workers back.
         let flight = &self.flying.flight;
         let ahead = flight.open.len() + flight.done.len() + written.len();
         if self.plan.options.limit.is_some() {
-            // In front of a limiter there is a line: no caller should stand in it with all it has.
+            // The jobs wait in the limiter's line, which one caller should not fill.
             return ahead < outlook.window.min(2 * shared.lanes());
         }
         if ahead < outlook.window {
-            let each = self.alone.saturating_add(outlook.bytes.unwrap_or(0));
+            let each = self.owned.saturating_add(outlook.bytes.unwrap_or(0));
             return ahead < shared.window_in_memory(each);
         }
-        let Some(made) = outlook.bytes.filter(|_| K::ORDERED && all_let_in) else {
+        let Some(made) = outlook.bytes.filter(|_| K::ORDERED && all_admitted) else {
             return false;
         };
-        ahead < shared.window_in_order(outlook.expected_ns, self.held.saturating_add(made))
+        ahead < shared.window_in_order(outlook.expected_ns, self.referenced.saturating_add(made))
     }
 
-    /// How many jobs take about as long as waking somebody: he had better sleep for so many.
-    fn worth_waking(&self, shared: &Supervisor) -> usize {
+    /// The number of jobs that take about as long as one wake-up: worth sleeping for as a batch.
+    fn jobs_per_wakeup(&self, shared: &Supervisor) -> usize {
         let outlook = shared.outlook(&self.plan.calls.kernel);
         (WAKE_NS / outlook.expected_ns.max(1)) as usize
     }
 
-    /// Sleeps until some of what is in flight has ended, or so long. `None` if nothing is in flight, and nothing waits to be let in.
+    /// Sleeps until some jobs in flight have ended, at most for `limit`. `None` if nothing is in flight or waits for admission.
     fn sleep(&mut self, shared: &Supervisor, limit: Option<Duration>) -> Option<()> {
         let Some(last) = self.flying.flight.open.len().checked_sub(1) else {
             return (self.written() > 0).then(|| self.enter_within(shared, limit));
         };
         let open = &self.flying.flight.open;
-        let many = self.worth_waking(shared).min(last / 2);
-        // It may have ended before the first one: then that is what everything waits for.
+        let many = self.jobs_per_wakeup(shared).min(last / 2);
+        // If that one has ended already, the first one is what holds back the results.
         if many > 0 && !shared.is_done(open[many].1) {
             let limit = limit.map_or(SLEEP_FOR_MANY, |limit| limit.min(SLEEP_FOR_MANY));
             shared.wait_until_done(open[many].1, Some(limit));
@@ -386,7 +386,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         Some(())
     }
 
-    /// Waits for so long until the first call that was written is let in, and sends it.
+    /// Waits, at most for `limit`, until the first written call is admitted, and submits it.
     fn enter_within(&mut self, shared: &Supervisor, limit: Option<Duration>) {
         let entered = park_until(limit, |waker, _| {
             let context = &mut Context::from_waker(waker);
@@ -395,39 +395,39 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
                 .then_some(())
         });
         if entered.is_none() {
-            // Nobody looks at this place meanwhile, and others stand behind it.
+            // This place in the line is not polled meanwhile, and others wait behind it.
             shared.leave_admission_line(&mut self.flying.line);
         }
     }
 
-    /// The next answer, as an iterator gives it.
+    /// The next result, for an iterator.
     pub(super) fn next(&mut self) -> Option<(K, Result<R, JobError>)> {
         self.next_until(None)
     }
 
-    /// The same, but waits no longer than this.
+    /// The same, with a time limit.
     pub(super) fn next_timeout(&mut self, limit: Duration) -> Option<(K, Result<R, JobError>)> {
-        // A limit beyond all clocks is none.
+        // A limit beyond the range of the clock is none.
         self.next_until(Instant::now().checked_add(limit))
     }
 
-    /// Nothing comes any more, as far as somebody has asked.
+    /// Whether all results were given, as far as known from the items pulled.
     pub(super) fn is_over(&self) -> bool {
         self.exhausted && self.written() == 0 && self.flying.flight.is_over()
     }
 
     fn next_until(&mut self, until: Option<Instant>) -> Option<(K, Result<R, JobError>)> {
         if let Some(done) = self.flying.flight.done.pop_front() {
-            return Some(self.judged(done));
+            return Some(self.stop_at_failure(done));
         }
         let Some(shared) = self.flying.shared.clone() else {
             let done = self.run_next()?;
-            return Some(self.judged(done));
+            return Some(self.stop_at_failure(done));
         };
         loop {
             self.pump(&shared, until.is_none());
             if let Some(done) = self.flying.flight.done.pop_front() {
-                return Some(self.judged(done));
+                return Some(self.stop_at_failure(done));
             }
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
@@ -437,13 +437,13 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         }
     }
 
-    /// The next answer, as a stream gives it.
+    /// The next result, for a stream.
     pub(super) fn poll_next(
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<(K, Result<R, JobError>)>> {
         if self.in_a_row == IN_A_ROW {
-            // Whoever takes one answer after the other never waits, and nothing else would run.
+            // A task that takes one ready result after the other never yields, and no other task would run.
             self.in_a_row = 0;
             context.waker().wake_by_ref();
             return Poll::Pending;
@@ -453,7 +453,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
             Poll::Ready(Some(_)) => self.in_a_row += 1,
             Poll::Ready(None) | Poll::Pending => self.in_a_row = 0,
         }
-        next.map(|next| next.map(|done| self.judged(done)))
+        next.map(|next| next.map(|done| self.stop_at_failure(done)))
     }
 
     fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Option<(K, Result<R, JobError>)>> {
@@ -481,7 +481,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         }
     }
 
-    /// Sends the first call that was written as soon as it is let in.
+    /// Submits the first written call once it is admitted.
     fn poll_first_call(&mut self, shared: &Supervisor, context: &mut Context<'_>) -> Poll<()> {
         let unsent = Arc::clone(&self.flying.unsent);
         let mut written = unsent.lock();
@@ -497,10 +497,10 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         Poll::Ready(())
     }
 
-    /// Has a job ended whose answer may be given? If not, the waker is called when one does.
+    /// A job that has ended and whose result may be given. If there is none, the waker is called when one ends.
     fn poll_end(&self, shared: &Supervisor, waker: &Waker) -> Option<usize> {
         let open = &self.flying.flight.open;
-        let asked = if K::ORDERED { 1 } else { open.len() };
-        shared.poll_any(open.iter().take(asked).map(|&(_, id)| id), waker)
+        let polled = if K::ORDERED { 1 } else { open.len() };
+        shared.poll_any(open.iter().take(polled).map(|&(_, id)| id), waker)
     }
 }

@@ -1,14 +1,14 @@
-//! Where arrays are cut: by shape and element type, and by nothing else.
+//! Where arrays are cut: depends on shape and element type alone.
 
 use crate::array::{Array, Element, Shape};
 
-/// Chunks of an array that is large enough.
+/// Number of chunks of a large array, about.
 const CHUNKS: usize = 256;
-/// Bytes of a chunk, where there are so many.
+/// Bounds on the bytes of a chunk.
 const SMALLEST: usize = 64 * 1024;
 const LARGEST: usize = 4 << 20;
 
-/// Bytes of each chunk of so many, about.
+/// Bytes per chunk of an array of `bytes` bytes, about.
 fn chunk_bytes(bytes: usize) -> usize {
     bytes.div_ceil(CHUNKS).clamp(SMALLEST, LARGEST)
 }
@@ -27,7 +27,7 @@ pub(super) fn rows<T>(shape: Shape) -> usize {
     (chunk_bytes(row.saturating_mul(shape.rows())) / row).max(1)
 }
 
-/// The chunks of an array without regard to its axes, each with `step` elements, the last with what is left.
+/// The chunks of an array as one row of elements: `step` elements each, the last may have fewer.
 pub(super) fn flat<T: Element>(a: &Array<T>, step: usize) -> impl Iterator<Item = Array<T>> {
     let len = a.len();
     let flat = a.clone().reshape(len).expect("the same elements in a row");
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn large_arrays_have_256_chunks_or_more_and_small_ones_few() {
+    fn large_arrays_have_at_least_256_chunks_and_small_ones_few() {
         assert_eq!(elements::<f32>(0), 16 * 1024);
         assert_eq!(elements::<f32>(1_000_000), 16 * 1024);
         assert_eq!(elements::<u8>(16 << 20), 64 * 1024);
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_never_cut() {
+    fn chunks_are_whole_rows() {
         assert_eq!(rows::<f32>(Shape::from([1_250_000, 16])), 4882);
         assert_eq!(rows::<u8>(Shape::from([10, 1 << 20])), 1);
         assert_eq!(rows::<u8>(Shape::from([10, 3])), 21845);
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_the_whole() {
+    fn chunks_cover_the_array() {
         let a = Array::from_fn([3, 7], |i| i);
         let flat: Vec<_> = flat(&a, 4).map(|chunk| chunk.to_vec()).collect();
         assert_eq!(flat.concat()[..], a[..]);

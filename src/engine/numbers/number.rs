@@ -1,4 +1,4 @@
-//! Numbers, and how a slice of them is added up and searched.
+//! Element types that can be summed and searched, and how that is done within one slice.
 
 use std::ops::Range;
 
@@ -7,19 +7,18 @@ use crate::kernel::Scalar;
 
 /// Elements of a leaf of the tree of sums.
 const BLOCK: usize = 512;
-/// Accumulators in a block: as many as keep a processor's adders busy.
+/// Accumulators of a block: enough to keep a processor's adders busy.
 const LANES: usize = 16;
 
-/// What [`Engine::sum`](crate::Engine::sum) and its like work on: whole numbers of 8 to 64 bits, `f32` and `f64`.
-/// Sealed.
+/// Elements that [`Par::sum`](crate::par::Par::sum) and the like work on: whole numbers of 8 to 64 bits, `f32` and `f64`. Sealed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a number that can be summed up",
-    note = "numbers: `i8` to `i64`, `u8` to `u64`, `f32`, `f64`; for other elements: `Engine::reduce` with a kernel of your own"
+    note = "numbers: `i8` to `i64`, `u8` to `u64`, `f32`, `f64`; for other elements: `Par::reduce` with a kernel of your own"
 )]
 pub trait Number: Element + Scalar + PartialOrd + sealed::Sealed {
     /// The type of a sum: `i64` or `u64` for whole numbers, as in numpy; `f32` and `f64` for themselves.
     type Sum: Element + Scalar + PartialOrd + std::fmt::Debug;
-    /// A sum on its way.
+    /// A partial sum.
     #[doc(hidden)]
     type Partial: Scalar;
     /// The sum of at most [`BLOCK`] numbers.
@@ -37,7 +36,7 @@ pub trait Number: Element + Scalar + PartialOrd + sealed::Sealed {
     /// `None`: out of range.
     #[doc(hidden)]
     fn add_sums(a: Self::Sum, b: Self::Sum) -> Option<Self::Sum>;
-    /// Where both are parts of a sum that fits, as far as it goes.
+    /// Wraps around: the parts of a sum that fits may be out of range.
     #[doc(hidden)]
     fn add_parts(a: Self::Sum, b: Self::Sum) -> Self::Sum;
     #[doc(hidden)]
@@ -53,7 +52,7 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// Adds up at most [`BLOCK`] numbers in lanes, and then the upper half of the lanes to the lower one until one is left.
+/// Adds at most [`BLOCK`] numbers to the lanes in turn, then the upper half of the lanes to the lower half until one is left.
 #[inline]
 fn in_lanes<T: Copy, A: Copy>(
     x: &[T],
@@ -89,12 +88,12 @@ macro_rules! whole {
             type Partial = i128;
             #[inline]
             fn block(x: &[Self]) -> i128 {
-                // A block of 512 of them does not overflow.
+                // 512 numbers do not overflow.
                 in_lanes(x, 0, <$wide>::from, <$wide>::wrapping_add).into()
             }
             #[inline]
             fn add(a: i128, b: i128) -> i128 {
-                // Beyond that no sum of an array comes, but what a worker says that was taken over.
+                // Sums of arrays stay in range; the claim of a compromised worker may not.
                 a.saturating_add(b)
             }
             fn finish(sum: i128) -> Option<$sum> {
@@ -184,7 +183,7 @@ macro_rules! floating {
 }
 floating!(f32 f64);
 
-/// Adds up leaves in a tree whose left half is the largest power of two that leaves something for the right one.
+/// Adds leaves in a tree. The left half of `n` leaves is the largest power of two below `n`.
 pub(super) fn tree<P>(
     leaves: Range<usize>,
     leaf: &impl Fn(usize) -> P,
@@ -208,13 +207,13 @@ pub(super) fn sum<T: Number>(x: &[T]) -> T::Partial {
     }
 }
 
-/// Does `b`, which comes later, take the place of `a`? A NaN takes that of every number.
+/// Whether `b`, which comes later, replaces `a`. A NaN replaces every number.
 #[inline]
 pub(super) fn beats<T: Number, const LARGEST: bool>(b: T, a: T) -> bool {
     (if LARGEST { b > a } else { b < a }) || (b.is_nan() && !a.is_nan())
 }
 
-/// The smallest or largest of a slice that is not empty.
+/// The smallest or largest element of a slice that is not empty.
 pub(super) fn extreme<T: Number, const LARGEST: bool>(x: &[T]) -> T {
     let mut lanes = [x[0]; LANES];
     let mut nan = [false; LANES];
@@ -244,8 +243,8 @@ mod tests {
 
     use super::*;
 
-    /// The tree as the README describes it, over single blocks.
-    fn by_the_book(x: &[f32]) -> f32 {
+    /// The sum as the README specifies it.
+    fn specified_sum(x: &[f32]) -> f32 {
         if x.len() <= BLOCK {
             let mut lanes = [0.0; LANES];
             x.iter()
@@ -262,7 +261,7 @@ mod tests {
             left *= 2;
         }
         let (left, right) = x.split_at(left * BLOCK);
-        by_the_book(left) + by_the_book(right)
+        specified_sum(left) + specified_sum(right)
     }
 
     fn noise(len: usize, seed: u32) -> Vec<f32> {
@@ -278,13 +277,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_sum_is_that_of_the_book(len in 0usize..20_000, seed: u32) {
+        fn a_sum_has_the_specified_order(len in 0usize..20_000, seed: u32) {
             let x = noise(len, seed);
-            prop_assert_eq!(sum(&x).to_bits(), by_the_book(&x).to_bits());
+            prop_assert_eq!(sum(&x).to_bits(), specified_sum(&x).to_bits());
         }
 
-        /// What makes the size of chunks irrelevant.
-        #[test]
+        /// So the size of chunks does not matter.
+                #[test]
         fn chunks_of_whole_subtrees_give_the_same_bits(len in 1usize..50_000, seed: u32, power in 0u32..6) {
             let x = noise(len, seed);
             let parts: Vec<f32> = x.chunks(BLOCK << power).map(sum).collect();
@@ -338,7 +337,7 @@ mod tests {
         let x = vec![0.1f32; 1 << 20];
         let error = (f64::from(sum(&x)) / (f64::from(0.1f32) * x.len() as f64) - 1.0).abs();
         assert!(error < 1e-6, "{error}");
-        // One after the other they would be off by far more.
+        // Added from left to right, the error is far larger.
         assert!((f64::from(x.iter().sum::<f32>()) / 104_857.6 - 1.0).abs() > 1e-4);
     }
 }

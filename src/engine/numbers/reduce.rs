@@ -1,4 +1,4 @@
-//! Any kernel over chunks, and another that combines two results: the tree of the README.
+//! A kernel over chunks, and a second one that combines two results, in the tree that the README specifies.
 
 use std::any::type_name;
 use std::cell::{Cell, RefCell};
@@ -16,13 +16,13 @@ use crate::array::{Array, Element};
 use crate::kernel::{Arg, Args, Kernel, KernelInfo, Key, Leaves, Param, Reply, Single};
 use crate::kernel::{SplitFirst, Subtree, Top, node, zst_value};
 
-/// How long a run of chunks is to take at most, about: long beside what a job costs, some 20 µs.
+/// Longest run of chunks, about: long compared to the cost of a job, about 20 µs.
 const RUN: Duration = Duration::from_millis(10);
-/// A run is at most this part of what is left for each lane, so that all come to the end together. Thirds cost a round of k-means half as
-/// many jobs again and 1.5 % of its time; with all of it two lanes did not end together.
+/// A run is at most 1/`PART` of the chunks left for each lane, so that all lanes end together. Thirds took 1.5 times as many jobs and
+/// 1.5 % more time per round of k-means; with the whole rest, two lanes did not end together.
 const PART: usize = 2;
-/// Bytes that the results within a run take at most, about: a worker may have to keep them all until its job ends.
-const KEPT: u64 = 4 << 20;
+/// Most bytes of results within a run, about: a worker may have to retain them all until its job ends.
+const RETAINED: u64 = 4 << 20;
 
 impl<T: Element> Par<'_, T> {
     /// Runs `kernel` on each chunk of the array, and `combine` on two results at a time until one is left.
@@ -144,17 +144,17 @@ impl<T: Element> Par<'_, T> {
     }
 }
 
-/// Leaves that lie beside each other and become one job, a *run*. Where they are cut depends on how long they take, so it
-/// is another time elsewhere; but each is a whole subtree.
+/// Cuts the leaves into *runs*: neighbouring leaves that become one job. Where runs are cut depends on measured times, but each is
+/// a whole subtree, so the result does not depend on it.
 struct Runs {
-    /// All of them.
+    /// Number of leaves.
     leaves: usize,
-    /// Who may take them; `None`: one by one.
+    /// Number of lanes; `None`: each leaf is a run.
     lanes: Option<usize>,
     /// The first leaf of the next run.
     next: Cell<usize>,
     began: Instant,
-    /// Leaves whose values have come.
+    /// Number of leaves whose values have arrived.
     done: Cell<usize>,
     /// Bytes of the largest value so far.
     largest: Cell<u64>,
@@ -170,18 +170,18 @@ impl Runs {
             return None;
         }
         let most = match (self.lanes, self.done.get() as u32) {
-            // Nobody knows yet how long one takes.
+            // The time of a leaf is not known yet.
             (None, _) | (_, 0) => 1,
             (Some(lanes), done) => {
                 let one = self.began.elapsed() * lanes as u32 / done;
                 let in_time = RUN.as_nanos() / one.as_nanos().max(1);
-                // Each leaf has a pair above it.
-                let in_memory = KEPT / (2 * self.largest.get());
+                // There is about one pair for each leaf.
+                let in_memory = RETAINED / (2 * self.largest.get());
                 let most = (left / (PART * lanes)).min(in_time as usize);
                 most.min(in_memory as usize).max(1)
             }
         };
-        // A whole subtree: as many as a power of two, and one of its multiples before them.
+        // A whole subtree: its length is a power of two, and its start a multiple of that.
         let level = most.ilog2().min(start.trailing_zeros());
         let run = start..start + (1 << level);
         self.next.set(run.end);
@@ -189,7 +189,7 @@ impl Runs {
         Some(run)
     }
 
-    /// The run, by its number, whose value has come, which is so large.
+    /// Records that the value of run `number`, of `bytes` bytes, has arrived. Returns the run.
     fn ended(&self, number: usize, bytes: u64) -> Range<usize> {
         self.largest.set(self.largest.get().max(bytes));
         let run = self.sent.borrow()[number].clone();
@@ -198,15 +198,15 @@ impl Runs {
     }
 }
 
-/// Results on their way up.
+/// Combines results from the leaves to the root.
 struct Tree<'e, V, C, X, Y, S> {
     engine: &'e Engine,
     combine: C,
-    /// Which random numbers its nodes draw.
+    /// Which random numbers the nodes draw.
     series: Series,
-    /// Those that wait for their neighbour, by level and then from the left.
+    /// Values that wait for their neighbour, by level and index.
     waiting: BTreeMap<(usize, usize), V>,
-    /// Those that are being combined from two of the level below.
+    /// Jobs that combine two values, by level and index of their result.
     running: VecDeque<((usize, usize), Job<V>)>,
     reply: PhantomData<fn(X, Y) -> S>,
 }
@@ -219,7 +219,7 @@ where
     S: Reply<Out = V>,
     V: Arg<'static, X> + Arg<'static, Y> + Send + 'static,
 {
-    /// Places the result of a node: of the leaf of this index, or of the pair above so many levels.
+    /// Inserts the result of a node; level 0 are the leaves. Starts a job if its neighbour is there.
     fn insert(&mut self, level: usize, index: usize, value: V) {
         let Some(neighbour) = self.waiting.remove(&(level, index ^ 1)) else {
             self.waiting.insert((level, index), value);
@@ -250,8 +250,7 @@ where
         }
     }
 
-    /// Places what was combined, as long as `ready` says so of the oldest job. That changes when something is
-    /// combined, and never what is combined with what.
+    /// Inserts the results of combining jobs, oldest first, as long as `ready` says so. This decides when values are combined, never which.
     fn settle(&mut self, ready: impl Fn(&Job<V>) -> bool) -> Result<(), JobError> {
         while self.running.front().is_some_and(|(_, job)| ready(job)) {
             if let Some(((level, index), job)) = self.running.pop_front() {
@@ -261,10 +260,10 @@ where
         Ok(())
     }
 
-    /// Combines what has no neighbour, from the right.
+    /// Combines the values that have no neighbour, from the right.
     fn finish(mut self) -> Result<V, JobError> {
         self.settle(|_| true)?;
-        // Of each level at most one, the lowest to the right of all others.
+        // At most one for each level; the lowest level is the rightmost.
         let mut left = std::mem::take(&mut self.waiting).into_iter();
         let (_, last) = left.next().expect("there is one leaf at least");
         left.try_fold(last, |right, ((level, index), left)| {
@@ -290,7 +289,7 @@ mod tests {
         }
     }
 
-    /// The lengths of all runs, each of which ends before the next one is cut, with a value of so many bytes.
+    /// The lengths of all runs, if each ends before the next one is cut, with a value of `bytes` bytes.
     fn lengths(runs: &Runs, bytes: u64) -> Vec<usize> {
         let mut number = 0..;
         let cut = std::iter::from_fn(|| {
@@ -308,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_are_whole_subtrees_that_get_long_and_short_again() {
+    fn runs_are_whole_subtrees_that_grow_and_shrink() {
         let all = lengths(&runs(250, 2), 8);
         assert_eq!(all.iter().sum::<usize>(), 250);
         assert_eq!(all[..7], [1, 1, 2, 4, 8, 16, 32]);
@@ -319,14 +318,14 @@ mod tests {
     }
 
     #[test]
-    fn large_values_are_not_gathered_in_a_worker() {
+    fn runs_of_large_values_are_short() {
         let all = lengths(&runs(256, 1), 256 << 10);
         assert_eq!(all.iter().max(), Some(&8));
         assert_eq!(lengths(&runs(256, 1), 4 << 20), [1; 256]);
     }
 
     #[test]
-    fn slow_chunks_are_jobs_of_their_own() {
+    fn each_slow_chunk_is_a_job() {
         let slow = Runs {
             began: Instant::now() - Duration::from_secs(10),
             ..runs(100, 1)

@@ -8,15 +8,15 @@ use crate::engine::seeds::Series;
 use crate::engine::{DeadLetter, Engine, JobError, JobErrorKind, Report};
 use crate::kernel::{Arg, ExtraArg, Param, kernel_name};
 
-/// Pieces that fail at once and are still cut any further: beyond that it is no longer about single rows, and each piece costs
-/// a job and an error with its backtrace.
-const MOST: usize = 10_000;
-/// Workers that it may cost until nothing is cut any further.
+/// Most failed parts that are halved again. With more the failure does not concern single rows, and each part costs a job and
+/// an error with its backtrace.
+const MOST_PARTS: usize = 10_000;
+/// Most lost workers after which parts are still halved.
 const MOST_DEATHS: usize = 200;
-/// So many pieces, of at least half of the array, have each ended their worker: the others will, too.
-const ALL: usize = 16;
+/// If this many parts, of at least half of the array, have all ended their workers, the others are expected to do so, too.
+const ENOUGH_DEATHS: usize = 16;
 
-/// Rows that have no values, and why.
+/// Rows without values, and the errors.
 type Failures = Vec<(Range<usize>, JobError)>;
 
 impl Engine {
@@ -55,7 +55,7 @@ impl Engine {
         Ok(Report::of_rows(out.seal(), letters))
     }
 
-    /// Runs a job for each of these parts, which are in order; returns those that failed, in order.
+    /// Runs a job for each part. Parts are in order, and so are the returned failures.
     fn pass<T, U, P, W>(
         &self,
         series: Series,
@@ -78,7 +78,7 @@ impl Engine {
         if self.lends() {
             let ends = self.scope_in(series, |s| {
                 let mut tiles = out.tiles_mut(1);
-                let jobs = parts.iter().map(|Part { rows, alone }| {
+                let jobs = parts.iter().map(|Part { rows, exclusive }| {
                     let tile = tiles.at(rows.clone());
                     let args = (
                         a.rows(rows.clone()),
@@ -86,7 +86,9 @@ impl Engine {
                         s.series(),
                         ExtraArg(with.clone()),
                     );
-                    s.job(apply::<T, U, P, W>, args).alone(*alone).submit()
+                    s.job(apply::<T, U, P, W>, args)
+                        .exclusive(*exclusive)
+                        .submit()
                 });
                 let jobs: Vec<_> = jobs.collect();
                 jobs.into_iter().map(|job| job.wait().err()).collect()
@@ -94,9 +96,9 @@ impl Engine {
             return with_rows(ends);
         }
         let row = a.shape().row_len().unwrap_or(0);
-        // Parts of the result are arrays of their own first.
+        // Sandboxed workers return each part as an array of its own, which is copied into the result.
         let ends = self.scope_in(series, |s| {
-            let jobs = parts.iter().map(|Part { rows, alone }| {
+            let jobs = parts.iter().map(|Part { rows, exclusive }| {
                 let first = (rows.start * row) as u64;
                 let args = (
                     a.rows(rows.clone()),
@@ -105,7 +107,7 @@ impl Engine {
                     ExtraArg(with.clone()),
                 );
                 s.job(apply_fresh::<T, U, P, W>, args)
-                    .alone(*alone)
+                    .exclusive(*exclusive)
                     .submit()
             });
             let jobs: Vec<_> = jobs.collect();
@@ -125,74 +127,78 @@ impl Engine {
 /// Rows for one job.
 struct Part {
     rows: Range<usize>,
-    /// Nothing is to run beside it in its worker.
-    alone: bool,
+    /// Whether the job needs a worker of its own.
+    exclusive: bool,
 }
 
 impl Part {
-    /// For a first time.
+    /// The parts of the first pass.
     fn all(chunks: Vec<Range<usize>>) -> Vec<Self> {
-        let first = |rows| Self { rows, alone: false };
+        let first = |rows| Self {
+            rows,
+            exclusive: false,
+        };
         chunks.into_iter().map(first).collect()
     }
 }
 
-/// Has all chunks run, and what fails of them again in halves, until single rows are left.
+/// Runs all chunks, and failed parts again in halves, down to single rows.
 fn narrow(chunks: Vec<Range<usize>>, mut pass: impl FnMut(&[Part]) -> Failures) -> Failures {
     let rows_of = |parts: &[Part]| parts.iter().map(|part| part.rows.len()).sum::<usize>();
     let mut parts = Part::all(chunks);
     let whole = rows_of(&parts);
-    let (mut ended, mut doubtful) = (Vec::new(), Vec::new());
+    let (mut final_failures, mut doubtful) = (Vec::new(), Vec::new());
     let mut deaths = 0;
     while !parts.is_empty() {
         let failed = pass(&parts);
         let died = deaths_in(&failed);
         deaths += died;
-        let all = died == parts.len() && died >= ALL && rows_of(&parts) >= whole / 2;
-        let enough = failed.len() > MOST || deaths > MOST_DEATHS || all;
+        let all_died = died == parts.len() && died >= ENOUGH_DEATHS && rows_of(&parts) >= whole / 2;
+        let is_enough = failed.len() > MOST_PARTS || deaths > MOST_DEATHS || all_died;
         parts.clear();
         for (rows, error) in failed {
-            let alone = ends_a_worker(&error);
+            let exclusive = ends_a_worker(&error);
             let middle = rows.start + rows.len() / 2;
-            if enough || is_of_all(&error) || rows.len() == 1 && is_of_its_own(&error) {
-                ended.push((rows, error));
+            if is_enough || concerns_all_rows(&error) || rows.len() == 1 && is_certain(&error) {
+                final_failures.push((rows, error));
             } else if rows.len() == 1 {
-                doubtful.push((Part { rows, alone }, error));
+                doubtful.push((Part { rows, exclusive }, error));
             } else {
                 let halves = [rows.start..middle, middle..rows.end];
-                parts.extend(halves.map(|rows| Part { rows, alone }));
+                parts.extend(halves.map(|rows| Part { rows, exclusive }));
             }
         }
     }
-    // Others may have done it, or taken the room: each of these once more, and no other of them beside it.
+    // Another job may have ended the worker or used up the memory: each of these rows runs once more, one at a time.
     for (part, error) in doubtful {
         if deaths > MOST_DEATHS {
-            ended.push((part.rows, error));
+            final_failures.push((part.rows, error));
             continue;
         }
         let failed = pass(&[part]);
         deaths += deaths_in(&failed);
-        ended.extend(failed);
+        final_failures.extend(failed);
     }
-    ended.sort_by_key(|(rows, _)| rows.start);
-    ended
+    final_failures.sort_by_key(|(rows, _)| rows.start);
+    final_failures
 }
 
-/// Workers that these may have cost, at most: in several lanes one death may fail several.
+/// An upper bound on the workers that these failures have cost: with several lanes, one death fails several jobs.
 fn deaths_in(failed: &Failures) -> usize {
     let lost = |error: &JobError| matches!(error.kind(), JobErrorKind::LostWith { .. });
     let died = |error: &JobError| ends_a_worker(error) && !lost(error);
     failed.iter().filter(|(_, error)| died(error)).count()
 }
 
-/// Its worker ended with it, or because of it.
+/// Whether the job's worker ended with it or because of it.
 fn ends_a_worker(error: &JobError) -> bool {
     use JobErrorKind::{ArenaFull, Panicked, Returned};
-    !matches!(error.kind(), ArenaFull(_) | Panicked { .. } | Returned(_)) && !is_of_all(error)
+    !matches!(error.kind(), ArenaFull(_) | Panicked { .. } | Returned(_))
+        && !concerns_all_rows(error)
 }
 
-/// Any other rows would fail like that.
-fn is_of_all(error: &JobError) -> bool {
+/// Whether any other rows would fail in the same way.
+fn concerns_all_rows(error: &JobError) -> bool {
     use JobErrorKind::{Cancelled, ForeignArray, ForeignKernel, NoLending, NoWorkers, ShutDown};
     matches!(
         error.kind(),
@@ -200,8 +206,8 @@ fn is_of_all(error: &JobError) -> bool {
     )
 }
 
-/// It cannot have been because of what ran beside it.
-fn is_of_its_own(error: &JobError) -> bool {
+/// Whether the failure cannot come from another job of the same worker.
+fn is_certain(error: &JobError) -> bool {
     use JobErrorKind::{ArenaFull, LostWith};
     error.beside().is_empty() && !matches!(error.kind(), ArenaFull(_) | LostWith { .. })
 }
@@ -215,7 +221,7 @@ mod tests {
         Failed::new(kind, "kernel", 0).into()
     }
 
-    /// What fails of so many rows in two chunks where these rows do; how many parts there were in each pass.
+    /// Runs two chunks of `rows` rows, of which the `bad` ones fail. Returns the failures and the number of parts in each pass.
     fn narrowed(
         rows: usize,
         bad: impl Fn(usize) -> bool,
@@ -225,8 +231,8 @@ mod tests {
         let chunks = vec![0..rows / 2, rows / 2..rows];
         let failed = narrow(chunks, |parts| {
             assert!(parts.is_sorted_by(|a, b| a.rows.end <= b.rows.start));
-            let alone = !passes.is_empty() && ends_a_worker(&error(kind.clone()));
-            assert!(parts.iter().all(|part| part.alone == alone));
+            let exclusive = !passes.is_empty() && ends_a_worker(&error(kind.clone()));
+            assert!(parts.iter().all(|part| part.exclusive == exclusive));
             passes.push(parts.len());
             let rows = parts.iter().map(|part| part.rows.clone());
             let failed = rows.filter(|rows| rows.clone().any(&bad));
@@ -237,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn halves_lead_to_each_row_that_fails() {
+    fn halving_finds_each_failing_row() {
         let (failed, passes) = narrowed(1000, |row| row == 700, JobErrorKind::Signal(6));
         assert_eq!(failed, [(700, 701)]);
         assert_eq!(passes, [2; 10]);
@@ -250,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_concerns_all_rows_is_not_cut() {
+    fn failures_that_concern_all_rows_are_not_halved() {
         for kind in [
             JobErrorKind::Cancelled,
             JobErrorKind::ForeignArray,
@@ -263,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_row_runs_again_only_if_others_may_have_done_it() {
+    fn a_single_row_runs_again_only_if_another_job_may_have_failed_it() {
         let lost = JobErrorKind::LostWith {
             job: 1,
             culprit: Box::new(JobErrorKind::Signal(6)),
@@ -274,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn deaths_are_not_spent_without_end() {
+    fn the_number_of_lost_workers_is_bounded() {
         let (failed, passes) = narrowed(1000, |_| true, JobErrorKind::Signal(6));
         assert_eq!((failed.len(), passes), (16, vec![2, 4, 8, 16]));
         let (failed, passes) = narrowed(1 << 20, |row| row % 8 == 0, JobErrorKind::Signal(6));
@@ -288,9 +294,9 @@ mod tests {
         assert_eq!(failed.len(), bad.len(), "a piece each: they lie far apart");
     }
 
-    /// Or each of a million rows would be an error with a backtrace.
+    /// Otherwise each of a million rows would cost an error with a backtrace.
     #[test]
-    fn where_too_much_fails_it_is_not_cut_any_further() {
+    fn halving_stops_where_too_many_parts_fail() {
         let (failed, passes) = narrowed(1 << 20, |_| true, JobErrorKind::Returned("no".into()));
         assert_eq!(failed.len(), 1 << 14);
         assert_eq!(

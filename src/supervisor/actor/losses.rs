@@ -7,7 +7,7 @@ use crate::kernel::Receiving;
 use crate::kernel::wire::{ReplyReader, WordReader};
 use crate::supervisor::error::JobErrorKind;
 use crate::supervisor::lifecycle::Closing;
-use crate::supervisor::policy::costs_a_worker;
+use crate::supervisor::policy::ends_worker;
 use crate::supervisor::record::Outcome;
 use crate::supervisor::state::EngineState;
 
@@ -96,7 +96,7 @@ impl EngineState {
         let actor = self.actor(index);
         // The start may have killed its worker, or not. An actor with checkpoints may cost as many workers as a job
         // with retries.
-        let dead = costs_a_worker(why) && actor.checkpoints.is_some();
+        let dead = ends_worker(why) && actor.checkpoints.is_some();
         actor.dead_starts += u32::from(dead);
         // Another job killed the worker.
         let innocent = matches!(why, JobErrorKind::LostWith { .. });

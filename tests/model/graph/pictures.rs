@@ -1,13 +1,13 @@
-//! Pictures of graphs that have run: how long each node took, where it ran, and what stands out.
+//! Pictures of graphs that have run: how long each node took, where it ran, and which was slowest.
 
 use std::time::{Duration, Instant};
 
 use super::*;
 
 tests![
-    a_picture_tells_how_long_and_where,
-    a_picture_tells_what_was_one_job,
-    the_slowest_node_is_the_warmest,
+    a_picture_shows_run_time_and_worker_of_each_node,
+    a_picture_shows_which_nodes_were_one_job,
+    the_slowest_node_has_the_warmest_color,
 ];
 
 /// Works for so long by its own clock, and says in which process.
@@ -27,11 +27,11 @@ struct Said {
     with: usize,
     worker: usize,
     /// The blue of its fill: the less, the warmer.
-    cold: Option<u8>,
+    cold: u8,
 }
 
 /// `5.1ms with 2 more, worker 0`.
-fn parse(text: &str, cold: Option<u8>) -> Said {
+fn parse(text: &str, cold: u8) -> Said {
     let (took, worker) = text.split_once(", worker ").expect(text);
     let (took, with) = match took.split_once(" with ") {
         Some((took, with)) => (took, with.strip_suffix(" more").expect(text)),
@@ -56,28 +56,18 @@ fn parse(text: &str, cold: Option<u8>) -> Said {
     }
 }
 
-/// What the group of the node with this label says in an SVG file.
-fn in_svg(svg: &str, label: &str) -> Said {
-    let groups = svg.split("<g>").skip(1);
-    let groups = groups.map(|rest| rest.split("</g>").next().unwrap());
-    let mut groups = groups.filter(|group| group.contains(&format!(">{label}</text>")));
-    let group = groups.next().expect(svg);
-    assert!(groups.next().is_none(), "two nodes are {label}: {svg}");
-    let texts: Vec<_> = group.split("</text>").collect();
-    let said = texts[1].rsplit('>').next().unwrap();
-    let fill = group.split("fill=\"#").nth(1).expect(group);
-    let blue = u8::from_str_radix(&fill[4..6], 16).expect(group);
-    parse(said, Some(blue))
-}
-
-/// What the label of this node says in Graphviz's language.
-fn in_dot(dot: &str, label: &str) -> Said {
+/// What the picture says of the node with this label.
+fn node(dot: &str, label: &str) -> Said {
     let start = format!("[label=\"{label}\\n");
-    let said = dot.split(&start).nth(1).expect(dot);
-    parse(said.split('"').next().unwrap(), None)
+    let mut found = dot.split(&start).skip(1);
+    let rest = found.next().expect(dot);
+    assert!(found.next().is_none(), "two nodes are {label}: {dot}");
+    let fill = rest.split("fillcolor=\"#").nth(1).expect(rest);
+    let blue = u8::from_str_radix(&fill[4..6], 16).expect(rest);
+    parse(rest.split('"').next().unwrap(), blue)
 }
 
-fn a_picture_tells_how_long_and_where() {
+fn a_picture_shows_run_time_and_worker_of_each_node() {
     fn at_gate(gate: &str, millis: u64) -> u32 {
         pass(gate);
         busy(millis)
@@ -92,21 +82,20 @@ fn a_picture_tells_how_long_and_where() {
     // Both have begun, so each has a worker to itself.
     let held = [gates[0].meet(), gates[1].meet()];
     drop(held);
-    let report = running.report();
+    let (dot, busy) = (running.dot(), running.busy());
     let (left, right) = running.wait().unwrap();
     assert_ne!(left, right);
     for (label, millis, pid) in [("left", 5, left), ("right", 20, right)] {
-        for said in [in_svg(&report.svg(), label), in_dot(&report.dot(), label)] {
-            assert!(said.took >= Duration::from_millis(millis), "{said:?}");
-            assert!(said.took <= report.busy(), "{said:?}");
-            assert_eq!(said.with, 0, "{said:?}");
-            assert_eq!(lab.pid(said.worker), pid as i32, "{label}: {said:?}");
-        }
+        let said = node(&dot, label);
+        assert!(said.took >= Duration::from_millis(millis), "{said:?}");
+        assert!(said.took <= busy, "{said:?}");
+        assert_eq!(said.with, 0, "{said:?}");
+        assert_eq!(lab.pid(said.worker), pid as i32, "{label}: {said:?}");
     }
     lab.assert_in_use(0);
 }
 
-fn a_picture_tells_what_was_one_job() {
+fn a_picture_shows_which_nodes_were_one_job() {
     fn next(before: u32, millis: u64) -> u32 {
         busy(millis) - before
     }
@@ -119,20 +108,18 @@ fn a_picture_tells_what_was_one_job() {
         let b = graph.add(next, (&a, 5));
         let c = graph.add(next, (&b, 0));
         let running = graph.run(&lab, (&first, &c)).unwrap();
-        let report = running.report();
-        // It has terms of its own, the others have none.
-        assert_eq!(report.jobs(), 2);
-        let (svg, dot) = (report.svg(), report.dot());
+        // The first one has options, the others have none.
+        assert_eq!(running.jobs(), 2);
+        let (dot, busy) = (running.dot(), running.busy());
         for (label, millis) in [("first", 5), ("next 1", 0), ("next 2", 5), ("next 3", 0)] {
-            for said in [in_svg(&svg, label), in_dot(&dot, label)] {
-                // To a 65,000th of the chain, and to the digits that are shown.
-                let least = Duration::from_micros(millis * 989);
-                assert!(said.took >= least, "{label}: {said:?}");
-                assert_eq!((said.with, said.worker), (0, 0), "{label}: {said:?}");
-            }
+            let said = node(&dot, label);
+            // To a 65,000th of the chain, and to the digits that are shown.
+            let least = Duration::from_micros(millis * 989);
+            assert!(said.took >= least, "{label}: {said:?}");
+            assert_eq!((said.with, said.worker), (0, 0), "{label}: {said:?}");
         }
-        let all = ["first", "next 1", "next 2", "next 3"].map(|label| in_dot(&dot, label).took);
-        assert!(all.iter().sum::<Duration>() <= report.busy() + Duration::from_millis(1));
+        let all = ["first", "next 1", "next 2", "next 3"].map(|label| node(&dot, label).took);
+        assert!(all.iter().sum::<Duration>() <= busy + Duration::from_millis(1));
         running.wait().unwrap();
         all[1] + all[3] < all[2]
     });
@@ -143,27 +130,22 @@ fn a_picture_tells_what_was_one_job() {
     for _ in 0..8 {
         last = graph.add(next, (&last, 0));
     }
-    let report = graph.run(&lab, &last).unwrap().report();
-    assert_eq!(report.jobs(), 1);
-    let said = in_dot(&report.dot(), "busy 0");
+    let running = graph.run(&lab, &last).unwrap();
+    assert_eq!(running.jobs(), 1);
+    let said = node(&running.dot(), "busy 0");
     assert!(said.took >= Duration::from_millis(5), "{said:?}");
     assert_eq!(said.with, 8, "{said:?}");
 
     let mut graph = Graph::new();
     let alone = graph.job(busy, (5,)).name("alone").add();
     let inline = Engine::inline();
-    let report = graph.run(&inline, &alone).unwrap().report();
-    for said in [
-        in_svg(&report.svg(), "alone"),
-        in_dot(&report.dot(), "alone"),
-    ] {
-        assert!(said.took >= Duration::from_millis(5), "{said:?}");
-        assert_eq!((said.with, said.worker), (0, 0), "{said:?}");
-    }
+    let said = node(&graph.run(&inline, &alone).unwrap().dot(), "alone");
+    assert!(said.took >= Duration::from_millis(5), "{said:?}");
+    assert_eq!((said.with, said.worker), (0, 0), "{said:?}");
     lab.assert_in_use(0);
 }
 
-fn the_slowest_node_is_the_warmest() {
+fn the_slowest_node_has_the_warmest_color() {
     let lab = Lab::new(1);
     let mut graph = Graph::new();
     let nodes: Vec<_> = [0, 40, 0, 10, 0]
@@ -171,9 +153,8 @@ fn the_slowest_node_is_the_warmest() {
         .enumerate()
         .map(|(n, millis)| graph.job(busy, (millis,)).name(format!("<{n}>")).add())
         .collect();
-    let report = graph.run(&lab, &nodes).unwrap().report();
-    let svg = report.svg();
-    let mut said = [0, 1, 2, 3, 4].map(|n| in_svg(&svg, &format!("&lt;{n}&gt;")));
+    let dot = graph.run(&lab, &nodes).unwrap().dot();
+    let mut said = [0, 1, 2, 3, 4].map(|n| node(&dot, &format!("<{n}>")));
     said.sort_by_key(|said| said.took);
     assert!(
         said.is_sorted_by_key(|said| std::cmp::Reverse(said.cold)),

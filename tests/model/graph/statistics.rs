@@ -56,7 +56,7 @@ fn each_node_of_a_chain_counts() {
             }
             let array = graph.add(fresh, (&x,));
             let running = graph.run(engine, &array).unwrap();
-            assert_eq!(running.report().jobs(), 1);
+            assert_eq!(running.jobs(), 1);
             assert!(running.wait().unwrap().iter().all(|&x| x == 40));
         }
         let elapsed = start.elapsed();
@@ -108,7 +108,7 @@ fn a_chain_tells_which_of_its_kernels_takes_the_time() {
         let last = graph.add(nothing, (&array,));
         step("a run in which each kernel has its own time");
         let running = graph.run(&lab, &last).unwrap();
-        assert_eq!(running.report().jobs(), 1);
+        assert_eq!(running.jobs(), 1);
         running.wait().unwrap();
         let kernels = ["::down", "::slow", "::all_slow", "::nothing"];
         let took = kernels.map(|name| of(&lab, name).total);
