@@ -343,7 +343,7 @@ pub fn wait_any<'j, R: Send + 'static, E: JobFailure + 'j>(
             .map(|(engine, displaced)| {
                 let (shared, sent, ids) = engine;
                 let ids = ids.iter().copied();
-                let ended = shared.poll_any_beside(ids, waker, Some(words), displaced);
+                let ended = shared.poll_any_with(ids, waker, Some(words), displaced);
                 ended.map(|ended| sent[ended].0)
             });
         ended.fold(None, Option::or)

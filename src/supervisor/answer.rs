@@ -1,11 +1,11 @@
-//! OutgoingReply jobs, and taking their answers.
+//! Answering jobs, and taking their answers.
 
 use std::ops::Range;
 
 use super::actor::actor_of;
 use super::error::{Because, Beside, Failed, JobError, JobErrorKind};
 use super::groups::fails_together;
-use super::lane::NOBODY;
+use super::lane::NO_RECORD;
 use super::record::{JobId, NO_GRAPH, Outcome, Stage};
 use super::reply::{Read, Unreadable, read_guarded};
 use super::state::EngineState;
@@ -13,7 +13,7 @@ use crate::kernel::Receiving;
 use crate::kernel::wire::{ReplyReader, WordReader};
 
 impl EngineState {
-    /// The job is over: tells whoever waits in this process.
+    /// Answers a job, and wakes what waits for it in this process.
     #[inline]
     pub(super) fn answer(&mut self, index: u32, outcome: Outcome) {
         let record = self.records.at(index);
@@ -34,11 +34,11 @@ impl EngineState {
             record.drop_value();
         }
         if record.parked || record.waker.is_some() {
-            self.tell_slow(index);
+            self.notify_slow(index);
         }
     }
 
-    /// The job has ended with a value that lies in its record, of so many words.
+    /// Answers a job with a value of `len` words that lie in its record.
     #[inline]
     pub(super) fn answer_inline(&mut self, index: u32, len: u32) {
         let record = self.records.at(index);
@@ -50,7 +50,7 @@ impl EngineState {
     }
 
     #[cold]
-    fn tell_slow(&mut self, index: u32) {
+    fn notify_slow(&mut self, index: u32) {
         let record = self.records.at(index);
         self.waiters.call(record.waker.take());
         if record.parked {
@@ -59,7 +59,7 @@ impl EngineState {
         }
     }
 
-    /// The job gave no value.
+    /// Answers a job without a value.
     pub(super) fn fail(
         &mut self,
         index: u32,
@@ -85,7 +85,7 @@ impl EngineState {
         let name = self.kernels.get(record.kernel).name;
         let last_words = self.last_words(index, worker);
         let beside = worker.map_or_else(Beside::default, |worker| {
-            self.workers[worker as usize].last_words.beside(job, kind)
+            self.workers[worker as usize].last_words().beside(job, kind)
         });
         let error = Failed {
             attempt: u32::from(self.records.look(index).attempt),
@@ -103,7 +103,7 @@ impl EngineState {
         }
     }
 
-    /// It gives no value, in the figures and in the trace.
+    /// Counts a job without a value, and traces it.
     pub(super) fn count_failed(&mut self, index: u32, kind: &JobErrorKind) {
         self.counts.count(kind);
         if self.records.at(index).is_traced() {
@@ -111,10 +111,10 @@ impl EngineState {
         }
     }
 
-    /// What the worker wrote last in this job, if it died in it.
+    /// What the worker printed last in this job, if it died while running it.
     pub(super) fn last_words(&self, index: u32, worker: Option<u32>) -> Vec<String> {
         let job = self.records.look(index).job;
-        let words = worker.map(|worker| self.workers[worker as usize].last_words.of(job));
+        let words = worker.map(|worker| self.workers[worker as usize].last_words().of(job));
         words.unwrap_or_default()
     }
 
@@ -144,24 +144,24 @@ impl EngineState {
         Some(answer)
     }
 
-    /// A reply that its kernel cannot have sent.
+    /// The error for a reply that the job's kernel cannot have sent. The worker is killed.
     #[cold]
     fn unreadable(&mut self, index: u32) -> JobError {
-        let (lane, life) = self.records.at(index).answered_by;
+        let (lane, generation) = self.records.at(index).answered_by;
         let why = "a reply that its kernel cannot have sent";
         let kind = JobErrorKind::Protocol(why.into());
-        // Unless that process is gone already, it has to go now.
+        // Unless the process that sent it has ended already.
         if self
             .lanes
             .get(lane as usize)
-            .is_some_and(|lane| lane.life == life)
+            .is_some_and(|lane| lane.generation() == generation)
         {
-            self.condemn(lane as usize, NOBODY, kind.clone());
+            self.condemn(lane as usize, NO_RECORD, kind.clone());
         }
         self.failed_here(index, kind)
     }
 
-    /// What a reply answers that is there and cannot be read, see [`read_guarded`].
+    /// The error for a reply that cannot be read: see [`read_guarded`].
     #[cold]
     pub(super) fn not_read(&mut self, index: u32, why: Unreadable) -> JobError {
         match why {
@@ -170,7 +170,7 @@ impl EngineState {
         }
     }
 
-    /// What is told of an answer that came, and cannot be taken.
+    /// The error for an answer that has arrived and cannot be taken.
     #[cold]
     fn failed_here(&mut self, index: u32, kind: JobErrorKind) -> JobError {
         let lane = self.records.at(index).answered_by.0 as usize;

@@ -1,10 +1,10 @@
-//! Many jobs under one lock: calls in, answers out; and waiting for the first of several jobs.
+//! Many jobs under one lock: the jobs of a map are submitted and their answers taken in batches.
 
 use std::collections::VecDeque;
 
 use super::error::JobError;
+use super::lane::DEPTH_NS;
 use super::options::JobOptions;
-use super::place::DEPTH_NS;
 use super::record::JobId;
 use super::reply::Read;
 use super::shared::Supervisor;
@@ -57,12 +57,12 @@ impl ResultKey for usize {
     }
 }
 
-/// The jobs of a map that have been sent, and the answers that nobody has fetched.
+/// The jobs of a map that have been submitted, and the answers that it has not returned yet.
 #[derive(Debug)]
 pub(crate) struct Flight<K, R> {
     pub(crate) open: VecDeque<(K, JobId)>,
     pub(crate) done: VecDeque<(K, Result<R, JobError>)>,
-    /// Jobs that were ever sent.
+    /// Jobs submitted so far.
     pub(crate) sent: usize,
 }
 
@@ -77,7 +77,7 @@ impl<K, R> Default for Flight<K, R> {
 }
 
 impl<K, R> Flight<K, R> {
-    /// Neither jobs nor answers.
+    /// Whether there are neither jobs nor answers.
     pub(crate) fn is_over(&self) -> bool {
         self.open.is_empty() && self.done.is_empty()
     }
@@ -88,26 +88,28 @@ impl<K, R> Flight<K, R> {
 pub(crate) struct Outlook {
     /// Jobs worth keeping in flight.
     pub(crate) window: usize,
-    /// How long one takes, in nanoseconds.
+    /// Duration of a job, in nanoseconds.
     pub(crate) expected_ns: u32,
-    /// Output memory that one takes; `None` while nobody knows.
+    /// Output memory of a job; `None` before the first has ended.
     pub(crate) bytes: Option<u64>,
 }
 
-/// Jobs per lane that may be in flight because of those that wait for an earlier answer; how long those of a lane may take
-/// together, by expectation; what all of them may hold, in bytes; and which part of the arena, one in so many.
+/// Of an ordered map: jobs in flight per lane.
 const IN_ORDER_PER_LANE: u64 = 8;
+/// Of an ordered map: what the jobs in flight of one lane are expected to take together, in nanoseconds.
 const IN_ORDER_NS: u64 = 50_000_000;
+/// Of an ordered map: bytes that the jobs in flight hold.
 const HELD_IN_ORDER: u64 = 64 << 20;
+/// Of an ordered map: the divisor of the arena's capacity that bounds those bytes.
 const PART_IN_ORDER: u64 = 16;
 
-/// What a map may have in flight beyond two jobs per lane: one part of the arena in so many.
+/// Of a map, beyond two jobs per lane: the divisor of the arena's capacity that gives the bytes in flight.
 const PART_IN_FLIGHT: u64 = 4;
 
 impl Supervisor {
-    /// Sends calls of one kernel in order, and takes the answers that have come: those at the front, or all. One lock for
-    /// all of it. Returns how many calls were sent: all, but where there is a ceiling; then, if `wait`, at least one, unless
-    /// some are in flight, which are to be waited for.
+    /// Submits calls of one kernel in order, and takes the answers that have arrived: those at the front, or all,
+    /// depending on `K`. Takes the lock once. Returns how many calls were submitted: all of them, unless there is a
+    /// ceiling on bytes in flight. With a ceiling and `wait`, at least one is submitted if the map has none in flight.
     pub(crate) fn exchange<K: ResultKey, R>(
         &self,
         kernel: &KernelInfo,
@@ -118,12 +120,13 @@ impl Supervisor {
         wait: bool,
     ) -> usize {
         if !self.has_ceiling() {
-            // Otherwise each takes memory when it is let in.
+            // With a ceiling, a call takes memory when it is admitted.
             calls.iter_mut().for_each(|call| self.spill(&mut call.0));
         }
         let mut state = self.lock();
         let before = flight.sent;
-        // First: a lane whose ended jobs nobody has taken looks as if it stood still, and then another one is woken.
+        // Drains first: a lane whose finished jobs were not drained looks as if it stood still, and another worker
+        // would be woken.
         state.drain_busy();
         state.refill();
         for call in calls {
@@ -169,7 +172,7 @@ impl Supervisor {
         flight.sent - before
     }
 
-    /// What is known of a kernel's jobs.
+    /// What is expected of a kernel's jobs.
     pub(crate) fn outlook(&self, kernel: &KernelInfo) -> Outlook {
         let mut state = self.lock();
         let index = state.kernels.index(kernel);
@@ -181,18 +184,18 @@ impl Supervisor {
         }
     }
 
-    /// Jobs worth keeping in flight for a kernel whose job takes this long: enough that no worker
-    /// runs dry, and not more.
+    /// Jobs worth keeping in flight for a kernel whose jobs take this long: enough that no worker runs dry.
     fn window(&self, expected_ns: u32) -> usize {
         let lanes = self.cells.len();
-        // Twice a lane's depth in time, since results may have to wait for an earlier one; two jobs per lane at least.
+        // Twice the depth of a lane, since results may have to wait for an earlier one, and at least two jobs per lane.
         let depth_ns = 2 * DEPTH_NS / u64::from(expected_ns.max(1));
         let per_lane = (depth_ns as usize).clamp(2, SLOTS);
         // More tiny jobs than one lane holds would only wait in the queue.
         (per_lane * lanes).clamp(2 * lanes, SLOTS.max(2 * lanes))
     }
 
-    /// Jobs of a map that may be in flight where each takes so many bytes: its source, and others, need room as well.
+    /// Jobs of a map that may be in flight if each takes `each` bytes. The source of the map, and other jobs, need
+    /// memory too.
     pub(crate) fn window_in_memory(&self, each: u64) -> usize {
         let bytes = self.arena.capacity() / PART_IN_FLIGHT;
         usize::try_from(bytes / each.max(1))
@@ -200,11 +203,11 @@ impl Supervisor {
             .max(2 * self.cells.len())
     }
 
-    /// Jobs that may be in flight where answers are taken in order and each job holds so many bytes. A long one keeps those
-    /// behind it from being answered, and workers are to go on meanwhile.
+    /// Jobs that may be in flight if answers are taken in order and each job holds `each` bytes. A long job delays the
+    /// answers behind it, and workers have to continue meanwhile.
     pub(crate) fn window_in_order(&self, expected_ns: u32, each: u64) -> usize {
         let bytes = (self.arena.capacity() / PART_IN_ORDER).min(HELD_IN_ORDER);
-        // What others submit waits behind it.
+        // Jobs that other threads submit wait behind these.
         let per_lane = (IN_ORDER_NS / u64::from(expected_ns.max(1))).min(IN_ORDER_PER_LANE);
         (bytes / each.max(1)).min(per_lane * self.cells.len() as u64) as usize
     }

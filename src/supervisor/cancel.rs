@@ -1,4 +1,4 @@
-//! Giving up on jobs.
+//! Cancelling jobs, and dropping their handles.
 
 use std::task::Waker;
 use std::time::Instant;
@@ -12,9 +12,9 @@ use super::state::EngineState;
 use crate::link::{Ask, CANCEL, NOTICE};
 
 impl EngineState {
-    /// Nobody waits for the job any more. Unless it runs, it will not.
+    /// The handle of a job is dropped. Unless the job runs already, it never will.
     ///
-    /// The waker that was kept for it is for the caller to drop, outside the lock: it is foreign code.
+    /// Returns the waker that was stored for the job. The caller drops it outside the lock: it is foreign code.
     #[must_use]
     pub(super) fn abandon(&mut self, id: JobId) -> Option<Waker> {
         let record = self.records.get(id);
@@ -39,8 +39,8 @@ impl EngineState {
                     self.remove_unrun(id.index);
                 } else {
                     let lane = &mut self.lanes[link as usize];
-                    // Its end frees what it holds, so the monitor wants to hear of it. If it is over
-                    // already, the next drain finds nobody who asks.
+                    // Its end frees what it holds, so the monitor has to be notified. If it has ended already, the next
+                    // drain finds it detached.
                     let _: Ask = lane.ask(position, CANCEL | NOTICE);
                     let record = self.records.at(id.index);
                     record.detached = true;
@@ -53,13 +53,13 @@ impl EngineState {
         waker
     }
 
-    /// A job leaves the queue without a lane; its record is about to say so.
+    /// A job leaves the queue without being placed. The caller changes its stage.
     fn unqueue(&mut self, index: u32) {
         if let Some(actor) = actor_of(self.records.look(index).group) {
             return self.unqueue_call(actor, index);
         }
         self.queue.give_up(index, &self.records);
-        if self.scheduler.reserved().is_some() && !self.queue.has_alone() {
+        if self.scheduler.reserved().is_some() && !self.queue.has_exclusive() {
             self.unreserve();
             // Others may have waited for that worker.
             self.monitor.call();
@@ -69,7 +69,7 @@ impl EngineState {
         }
     }
 
-    /// Lets the job run without anybody who asks for its answer. The waker is for the caller to drop.
+    /// Detaches a job: it runs although no handle will take its answer. The caller drops the waker.
     #[must_use]
     pub(super) fn detach(&mut self, id: JobId) -> Option<Waker> {
         let record = self.records.get(id);
@@ -83,7 +83,7 @@ impl EngineState {
         waker
     }
 
-    /// Cancels a job that has not begun: it answers `Cancelled`. One that runs gets the flag.
+    /// Cancels a job that has not begun: it answers `Cancelled`. A job that runs gets the flag.
     pub(super) fn cancel(&mut self, id: JobId) {
         if self.cancel_spawned(id, CancelMode::Ask) {
             return;
@@ -94,7 +94,7 @@ impl EngineState {
         }
     }
 
-    /// Cancels a job. If it runs its worker is ended for it, and the answer comes with the exit.
+    /// Cancels a job. If it runs, its worker is killed, and the answer comes with the exit.
     pub(super) fn cancel_now(&mut self, id: JobId) {
         if self.cancel_spawned(id, CancelMode::Kill) {
             return;
@@ -105,19 +105,19 @@ impl EngineState {
         }
     }
 
-    /// Where the job runs, if it does.
+    /// Cancels a job unless it has begun. Returns where it runs, if it does.
     fn cancel_unless_begun(&mut self, id: JobId) -> Option<(usize, u64)> {
         let record = self.records.get(id);
         record.give_up();
         match record.stage {
-            // What it has spawned is given up otherwise.
+            // What it has spawned is cancelled separately.
             Stage::Answered | Stage::Free | Stage::Spawned { .. } => return None,
             Stage::Queued => self.unqueue(id.index),
             Stage::Waiting => self.end_pause(id.index),
             Stage::Placed { link, position } => {
                 let link = link as usize;
                 if !self.take_back(link, position) {
-                    // In case its worker is gone before it began.
+                    // In case its worker dies before the job begins.
                     self.records.at(id.index).requests |= CANCEL;
                     crate::sync::point!("cancel.retained");
                     return Some((link, position));
@@ -131,15 +131,15 @@ impl EngineState {
         None
     }
 
-    /// Cancels the jobs of a group, those that are still to come included. What runs is asked to end, and ended with its
-    /// worker when the grace period is over.
+    /// Cancels the jobs of a group, including those that will be submitted. Jobs that run are asked to end, and killed
+    /// with their workers when the grace period is over.
     pub(super) fn cancel_group(&mut self, group: u32) {
         if !self.groups.cancel(group) {
             return;
         }
         let open = self.records.of_group(group);
         open.iter().for_each(|&id| self.cancel(id));
-        // A period beyond all clocks never ends.
+        // A period beyond the range of the clock never ends.
         if open.iter().any(|&id| self.records.is_open(id))
             && let Some(due) = Instant::now().checked_add(self.config.grace())
         {
@@ -148,10 +148,11 @@ impl EngineState {
         }
     }
 
-    /// Ends the workers that run a job of a group whose grace period is over.
+    /// Kills the workers that run a job of a group whose grace period is over.
     pub(super) fn end_groups(&mut self, now: Instant) {
         while let Some(group) = self.groups.take_due(now) {
-            // Ends may be seen in between, but no record is gone: jobs of a scope are never detached, and only their scope takes them.
+            // Ends may be drained in between, but no record is removed: jobs of a scope are never detached, and only
+            // their scope takes them.
             for id in self.records.of_group(group) {
                 self.cancel_now(id);
             }
@@ -172,7 +173,7 @@ impl Supervisor {
         drop(waker);
     }
 
-    /// From now on only the end of the job is asked for: what its value holds is given back as soon as it is there.
+    /// Only the end of the job will be asked for: what its value holds is freed as soon as it is there.
     pub(crate) fn forget_value(&self, id: JobId) {
         if self.is_copy() {
             return;
@@ -208,8 +209,8 @@ impl Supervisor {
         self.unlock(state);
     }
 
-    /// A number for jobs that are cancelled together: by [`Supervisor::cancel_group`], and unless it `collects` also when one
-    /// of them fails.
+    /// A number for jobs that are cancelled together by [`Supervisor::cancel_group`], and, unless the group `collects`,
+    /// when one of them fails.
     pub(crate) fn new_group(&self, collects: bool) -> u32 {
         self.lock().groups.add(collects)
     }
@@ -222,12 +223,12 @@ impl Supervisor {
         self.unlock(state);
     }
 
-    /// Was it cancelled, or has one of its jobs failed?
+    /// Whether the group was cancelled, or one of its jobs has failed.
     pub(crate) fn is_group_cancelled(&self, group: u32) -> bool {
         self.lock().groups.refuses(group)
     }
 
-    /// All jobs of the group have ended, and no more will come.
+    /// Forgets a group: all of its jobs have ended, and no more will come.
     pub(crate) fn end_group(&self, group: u32) {
         self.lock().groups.remove(group);
     }

@@ -1,14 +1,14 @@
-//! Results of locked-down workers, copied to where no worker can write.
+//! Results of sandboxed workers are copied to where no worker can write.
 
 use std::sync::Arc;
 
 use crate::arena::{Arena, ArenaFull, Block};
 use crate::kernel::wire::{Lease, ReceivedArray};
 
-/// Puts fresh arrays of a reply into region 0. Inputs that come back lie there already.
+/// Copies fresh arrays of a reply into region 0. Inputs that come back lie there already.
 ///
-/// Code that took over a worker may write into its own region for as long as it lives; whoever holds a handle must not
-/// see that. Arrays that share their memory still do afterwards.
+/// Code that took over a worker may write into its own region as long as the process lives, which must not be visible
+/// through a handle. Arrays that shared memory share it afterwards.
 pub(super) fn copy_out(
     arena: &Arc<Arena>,
     arrays: &mut [ReceivedArray],

@@ -1,68 +1,35 @@
-//! Clocks of running jobs, and ending a worker because of one of them. The steps are numbered in the
-//! README of this floor.
+//! Clocks of running jobs, and killing a worker because of one of them.
+//!
+//! The clock of a job runs while it is the oldest open job of its lane: then its worker runs it, or is about to. When
+//! it goes off, the lane is drained first, so a job that has ended in time or later keeps its value. Then the jobs
+//! behind it are taken back, and the worker is killed. The answer comes with the exit.
 
 use std::time::{Duration, Instant};
 
 use super::error::JobErrorKind;
-use super::lane::Alarm;
+use super::lane::{Alarm, Clock};
 use super::state::EngineState;
-use crate::link::{Ask, NOTICE, SLOTS};
-use crate::sys::clock;
 
-/// How often a lane is drained again because a job behind the one in question says that it runs. With
-/// an honest worker the second look finds the end of the first job.
+/// How often a lane is drained again because a job behind the one in question says that it runs. With an honest worker
+/// the second look finds the end of the first job.
 const LOOKS: usize = 3;
 
 impl EngineState {
-    /// Starts the clock of the lane's oldest job, if it has a deadline, and asks to hear of the end of
-    /// the job before the next that has one. Called when either may have changed.
+    /// Starts the clock of the lane's oldest job, if that has a deadline, and requests notice of the end of the job
+    /// before the next one with a deadline. To be called when either may have changed.
     pub(super) fn watch(&mut self, index: usize) {
         let lane = &mut self.lanes[index];
-        if lane.condemned {
+        if lane.is_condemned() {
             return;
         }
-        while let Some(&position) = lane.timed.front()
-            && !lane.holds(position)
-        {
-            lane.timed.pop_front();
+        let (clock, was_over) = lane.update_alarm();
+        if was_over {
+            self.monitor.look_again();
         }
-        if lane.timed.len() > 2 * SLOTS {
-            // Behind a long one, others may come and be taken back for ever.
-            let mut timed = std::mem::take(&mut lane.timed);
-            timed.retain(|&position| lane.holds(position));
-            lane.timed = timed;
-        }
-        let Some(&first) = lane.timed.front() else {
-            lane.alarm = None;
-            return self.end_alone(index);
-        };
-        let open = lane.producer.open_positions();
-        let oldest = open.clone().find(|&position| lane.holds(position));
-        let runs = oldest == Some(first);
-        let next = if runs {
-            let later = lane.timed.iter().skip(1);
-            later.copied().find(|&position| lane.holds(position))
-        } else {
-            Some(first)
-        };
-        if let Some(next) = next {
-            let before = (open.start..next).rev().find(|&p| lane.holds(p));
-            if let Some(before) = before
-                && lane.noticed != before
-            {
-                lane.noticed = before;
-                if lane.ask(before, NOTICE) == Ask::Over {
-                    self.monitor.look_again();
-                }
-            }
-        }
-        if !runs {
-            self.lanes[index].alarm = None;
-        } else if self.lanes[index]
-            .alarm
-            .is_none_or(|alarm| alarm.position != first)
-        {
-            self.start_clock(index, first);
+        match clock {
+            Clock::NotNeeded => self.end_exclusive(index),
+            Clock::Unchanged => {}
+            Clock::Starts(position) => self.start_clock(index, position),
         }
     }
 
@@ -70,9 +37,9 @@ impl EngineState {
         let record = self.lanes[index].record_at(position);
         let policy = &self.records.at(record).policy;
         let limit = policy.as_ref().and_then(|policy| policy.options.deadline);
-        // A limit beyond all clocks is none.
+        // A limit beyond the range of the clock is none.
         let at = limit.and_then(|limit| Instant::now().checked_add(limit));
-        self.lanes[index].alarm = at.map(|at| Alarm { position, at });
+        self.lanes[index].set_alarm(at.map(|at| Alarm { position, at }));
         if let Some(at) = at {
             crate::sync::point!("deadline.set");
             self.monitor.call_before(at);
@@ -80,40 +47,33 @@ impl EngineState {
         }
     }
 
-    /// Does somebody lose something at a certain time?
+    /// Whether something is lost at a certain time: a job, a worker, or the rest of a drain.
     pub(super) fn has_clocks(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.alarm.is_some())
+        self.lanes.iter().any(|lane| lane.alarm().is_some())
             || self.groups.next_due().is_some()
             || self.next_task_group_kill().is_some()
             || self.leavers_due().is_some()
             || self.lifecycle.drains_until().is_some()
     }
 
-    /// For so long nothing was done here: that counts against no job.
+    /// Allows this much more time for everything that ends at a certain time: the monitor did nothing meanwhile.
     pub(super) fn postpone(&mut self, by: Duration) {
-        for alarm in self.lanes.iter_mut().filter_map(|lane| lane.alarm.as_mut()) {
-            alarm.at = clock::postponed(alarm.at, by);
+        for lane in self.lanes.iter_mut() {
+            lane.postpone_alarm(by);
         }
         self.groups.postpone(by);
         self.postpone_task_groups(by);
         self.lifecycle.postpone(by);
-        for ends_by in self
-            .workers
-            .iter_mut()
-            .filter_map(|worker| worker.ends_by.as_mut())
-        {
-            *ends_by = clock::postponed(*ends_by, by);
+        for worker in &mut self.workers {
+            worker.postpone_end(by);
         }
     }
 
-    /// The next time at which an alarm or a pause ends, a line may move, or the end of the engine waits no longer.
+    /// When the monitor has to do something next because of the time.
     pub(super) fn next_timer(&self) -> Option<Instant> {
-        let alarms = self.lanes.iter().filter_map(|lane| lane.alarm);
+        let alarms = self.lanes.iter().filter_map(|lane| lane.alarm());
         let pauses = self.pauses.first().map(|(due, _)| due);
-        let lines = self
-            .permit_due()
-            .into_iter()
-            .chain(self.next_admission_check());
+        let lines = self.permit_due().into_iter().chain(self.next_admission_check());
         let pauses = pauses.into_iter().chain(self.next_actor_restart());
         let times = alarms.map(|alarm| alarm.at).chain(pauses).chain(lines);
         let patience = self
@@ -128,7 +88,7 @@ impl EngineState {
             .min()
     }
 
-    /// Alarms that are due, pauses that are over, and groups, families and an end of the engine with which patience is over.
+    /// Does what is due: alarms, pauses, limiters, admission, grace periods, and the end of draining.
     pub(super) fn run_timers(&mut self) {
         self.admit_called_jobs();
         if self.next_timer().is_none() {
@@ -136,7 +96,10 @@ impl EngineState {
         }
         let now = Instant::now();
         for index in 0..self.lanes.len() {
-            if self.lanes[index].alarm.is_some_and(|alarm| alarm.at <= now) {
+            if self.lanes[index]
+                .alarm()
+                .is_some_and(|alarm| alarm.at <= now)
+            {
                 self.go_off(index, now);
             }
         }
@@ -149,7 +112,7 @@ impl EngineState {
         self.end_drain(now);
     }
 
-    /// Ends what was to be finished first, if it has had its time.
+    /// Closes the engine now if draining has had its time.
     fn end_drain(&mut self, now: Instant) {
         let is_drained = self.is_drained();
         if self.lifecycle.end_drain(now, is_drained) {
@@ -157,12 +120,12 @@ impl EngineState {
         }
     }
 
-    /// The time of a lane's oldest job may be over.
+    /// Kills the worker of a lane's oldest job if its time is over.
     fn go_off(&mut self, index: usize, now: Instant) {
-        // Done is done: this may set another alarm, or none.
+        // A job that has ended is done, however late. This may set another alarm, or none.
         self.drain(index);
         crate::sync::point!("deadline.drained");
-        let Some(alarm) = self.lanes[index].alarm.filter(|alarm| alarm.at <= now) else {
+        let Some(alarm) = self.lanes[index].alarm().filter(|alarm| alarm.at <= now) else {
             return;
         };
         crate::sync::point!("judge.due");
@@ -177,13 +140,13 @@ impl EngineState {
         );
     }
 
-    /// Ends the worker that has this job, unless the job is over. What lies behind it runs elsewhere.
+    /// Kills the worker that has this job, unless the job is over. The jobs behind it run elsewhere.
     pub(super) fn end_worker_of(&mut self, index: usize, position: u64, why: JobErrorKind) {
         for _ in 0..LOOKS {
             self.drain(index);
             let lane = &self.lanes[index];
-            if lane.condemned || !lane.holds(position) {
-                // What was taken back at an earlier look goes on.
+            if lane.is_condemned() || !lane.holds(position) {
+                // What was taken back at an earlier look is placed again.
                 self.refill();
                 return self.update_flags();
             }

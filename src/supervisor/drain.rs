@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::copy_out::copy_out;
 use super::depend::JobEnd;
 use super::error::JobErrorKind;
-use super::lane::NOBODY;
+use super::lane::NO_RECORD;
 use super::record::Outcome;
 use super::reply::{Unreadable, read_guarded};
 use super::state::EngineState;
@@ -15,11 +15,11 @@ use crate::kernel::wire::{
     Lease, Leases, MAX_REPLY_WORDS, ReceivedArray, SENT_WORDS, SentArray, WordReader,
 };
 use crate::kernel::{MAX_ARRAYS, MAX_ERROR_BYTES, Returned, SHARE_WORDS, Shares};
-use crate::link::{CANCEL, Drained, INLINE_WORDS, NO_GRANT, REFUSAL_WORDS, Reply, SLOTS, kind};
+use crate::link::{CANCEL, Drained, INLINE_WORDS, NO_GRANT, REFUSAL_WORDS, Reply, kind};
 use crate::worker::fence;
 
 impl EngineState {
-    /// Takes what lanes with work have finished.
+    /// Drains all lanes that have work.
     pub(super) fn drain_busy(&mut self) {
         for group in 0..self.lanes.busy_words() {
             let mut left = self.lanes.busy_word(group);
@@ -35,7 +35,7 @@ impl EngineState {
     pub(super) fn drain(&mut self, index: usize) {
         let mut any = false;
         loop {
-            if self.lanes[index].condemned {
+            if self.lanes[index].is_condemned() {
                 break;
             }
             match self.lanes[index].producer.drain(&mut self.reply) {
@@ -57,14 +57,13 @@ impl EngineState {
                 }
                 Drained::Fault(what) => {
                     let position = self.lanes[index].producer.open_positions().start;
-                    let record = self.lanes[index].records[(position % SLOTS as u64) as usize];
+                    let record = self.lanes[index].record_at(position);
                     self.condemn(index, record, JobErrorKind::Protocol(what));
                 }
             }
         }
-        let over = std::mem::replace(&mut self.lanes[index].said_over, u64::MAX);
-        if over != u64::MAX {
-            self.must_be_over(index, over);
+        if let Some(position) = self.lanes[index].take_said_over() {
+            self.must_be_over(index, position);
         }
         if self.lanes[index].is_idle() {
             self.lanes.set_idle(index);
@@ -76,11 +75,11 @@ impl EngineState {
             if self.config.recycles_by_size() {
                 self.monitor.watch_memory();
             }
-            if !self.lanes[index].timed.is_empty() {
+            if self.lanes[index].has_timed() {
                 self.watch(index);
             }
             crate::sync::point!("reap.reported");
-            if !self.lanes[index].ready {
+            if !self.lanes[index].is_ready() {
                 self.expect_end(self.lanes.worker_of(index));
             }
             if self.graphs.has_pending_work() {
@@ -90,21 +89,22 @@ impl EngineState {
         }
     }
 
-    /// What a worker ends it ends in order: whoever saw the end of this job finds it when he drains.
+    /// A request found the end of this job in its state word. A worker ends jobs in order, so the drain that has just
+    /// been done has found it, or the worker lied.
     #[cold]
     fn must_be_over(&mut self, index: usize, position: u64) {
         let lane = &self.lanes[index];
-        if !lane.condemned && lane.holds(position) {
+        if !lane.is_condemned() && lane.holds(position) {
             let record = lane.record_at(position);
             let why = "a job that had not come to its end, or not in its turn, was said to be over";
             self.condemn(index, record, JobErrorKind::Protocol(why.into()));
         }
     }
 
-    /// The worker says that it has passed over a job that was taken back.
+    /// The worker reports that it skipped a slot. The job there must have been taken back.
     fn skipped(&mut self, lane: usize, position: u64) {
         let record = self.lanes[lane].take(position);
-        if record != NOBODY {
+        if record != NO_RECORD {
             self.lanes.left();
             let why = JobErrorKind::Protocol("a job was passed over that nobody took back".into());
             self.condemn(lane, record, why);
@@ -122,15 +122,15 @@ impl EngineState {
     ) {
         let lane = &mut self.lanes[lane_index];
         let index = lane.take(position);
-        if index == NOBODY {
+        if index == NO_RECORD {
             self.condemn(
                 lane_index,
-                NOBODY,
+                NO_RECORD,
                 JobErrorKind::Protocol("an answer to no job".into()),
             );
             return;
         }
-        self.lanes[lane_index].jobs += 1;
+        self.lanes[lane_index].count_job();
         self.lanes.left();
         self.graphs.last = JobEnd {
             took_ns,
@@ -145,10 +145,10 @@ impl EngineState {
             if traced {
                 self.trace_value(index, 0);
             }
-            let life = self.lanes[lane_index].life;
+            let generation = self.lanes[lane_index].generation();
             let record = self.records.at(index);
-            // Nothing may be no answer to this job, which is found when it is read.
-            record.answered_by = (lane_index as u32, life);
+            // An empty reply may be no value of this kernel. That is found when it is read.
+            record.answered_by = (lane_index as u32, generation);
             let kernel = record.kernel;
             record.leases.clear();
             self.kernels.get(kernel).learn(took_ns, 0, false);
@@ -166,9 +166,9 @@ impl EngineState {
             return self.ended_with_reply(lane_index, index, failed, took_ns);
         }
         // A value that fits into the slot, and no memory: nothing to check, nothing to take over.
-        let life = self.lanes[lane_index].life;
+        let generation = self.lanes[lane_index].generation();
         let record = self.records.at(index);
-        record.answered_by = (lane_index as u32, life);
+        record.answered_by = (lane_index as u32, generation);
         let kernel = record.kernel;
         record.payload[..len].copy_from_slice(&reply.words[..len]);
         record.leases.clear();
@@ -182,7 +182,7 @@ impl EngineState {
     fn ended_with_reply(&mut self, lane_index: usize, index: u32, failed: bool, took_ns: u64) {
         let mut reply = self.reply;
         if reply.kind == kind::ESCAPED {
-            self.lanes[lane_index].jobs -= 1;
+            self.lanes[lane_index].uncount_job();
             self.condemn(
                 lane_index,
                 index,
@@ -203,7 +203,7 @@ impl EngineState {
                 Ok(checked) => checked,
                 Err(what) => {
                     self.records.at(index).leases = leases;
-                    self.lanes[lane_index].jobs -= 1;
+                    self.lanes[lane_index].uncount_job();
                     self.condemn(lane_index, index, JobErrorKind::Protocol(what));
                     return;
                 }
@@ -226,17 +226,21 @@ impl EngineState {
         self.kernels.get(kernel).learn(took_ns, bytes, failed);
         if let Some(why) = why {
             let rows = lent(&leases);
-            // Kept for another attempt, if there is one.
+            // For another attempt, if there is one.
             self.records.at(index).leases = leases;
             self.attempt_failed(index, why, Some(worker), rows);
             self.notice_behind(lane_index, index);
         } else {
             self.answer_unpacked(lane_index, index, &reply, unpacked);
         }
-        // Inputs go only now: the reply may have taken some of them over.
+        // Inputs are freed only here: the reply may have taken some of them over.
     }
 
-    /// What a reply sends, and why its job has failed, if it has. An error is what is wrong with the reply.
+    /// Takes over what a reply sends. Also returns why its job has failed, if so.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the reply.
     fn check_reply(
         &mut self,
         lane: usize,
@@ -267,7 +271,7 @@ impl EngineState {
         if why == Some(JobErrorKind::Cancelled) && !asked {
             return Err("a job was cancelled that nobody asked to stop".into());
         }
-        // A value has come to the last node.
+        // A value has come as far as the last node.
         self.graphs.last.step = match failed {
             true => failed_step(reply.kind, words),
             false => u32::MAX,
@@ -293,9 +297,9 @@ impl EngineState {
             self.trace_value(index, unpacked.bytes);
         }
         let skip = unpacked.skip;
-        let life = self.lanes[lane].life;
+        let generation = self.lanes[lane].generation();
         let record = self.records.at(index);
-        record.answered_by = (lane as u32, life);
+        record.answered_by = (lane as u32, generation);
         record.arrays = unpacked.arrays;
         let outcome = match unpacked.long {
             Some(mut words) => {
@@ -311,7 +315,11 @@ impl EngineState {
         self.answer(index, outcome);
     }
 
-    /// What a reply sends, taken over. An error is what is wrong with it.
+    /// Takes over what a reply sends.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the reply.
     pub(super) fn unpack(
         &mut self,
         lane: usize,
@@ -331,7 +339,7 @@ impl EngineState {
                 .filter(|words| words.len() >= skip)
                 .ok_or("a reply longer than its slot")?;
             let sent = read_sent(words, arrays)?;
-            let taken = lane.receive(&self.arena, reply.grant, reply.cursor, &sent, leases)?;
+            let taken = lane.receive(&self.arena, reply, &sent, leases)?;
             return Ok(Unpacked {
                 arrays: taken.arrays,
                 long: None,
@@ -339,8 +347,8 @@ impl EngineState {
                 bytes: taken.bytes,
             });
         }
-        // The words lie in a block of their own, which comes first among what the job sends; the
-        // arrays it names come out of the same grants, so both are taken in one go.
+        // The words lie in a block of their own, the first of what the job sends. The arrays that they name come out of
+        // the same grants, so both are taken at once.
         let at = bytemuck::cast::<u64, crate::arena::Offset>(reply.words[0]);
         let extent = crate::arena::Extent {
             at,
@@ -352,8 +360,8 @@ impl EngineState {
                 reply.len, extent.len
             ));
         }
-        // Only what the lane holds is looked at: a page without memory behind it could end this process.
-        if !lane.was_granted(extent) {
+        // Only memory that was granted is read: a page without memory behind it would kill this process.
+        if !lane.grants().contain(extent) {
             return Err(format!("a reply at {extent:?}, which was not granted"));
         }
         let words = self
@@ -368,7 +376,7 @@ impl EngineState {
             chunk: extent,
             view: extent,
         });
-        let mut taken = lane.receive(&self.arena, reply.grant, reply.cursor, &sent, leases)?;
+        let mut taken = lane.receive(&self.arena, reply, &sent, leases)?;
         taken.arrays.pop();
         Ok(Unpacked {
             arrays: taken.arrays,
@@ -378,35 +386,29 @@ impl EngineState {
         })
     }
 
-    /// The worker has to go, because of the job of this record; the answer waits for its exit.
+    /// Kills a worker because of the job of this record, which is answered when the exit is confirmed.
     pub(super) fn condemn(&mut self, lane: usize, record: u32, why: JobErrorKind) {
         let index = self.lanes.worker_of(lane);
         if matches!(self.workers[index].status(), Status::Absent { .. }) {
-            // It has gone already, and the next one has done nothing: a value that is read late may be found wrong now.
+            // The worker is gone already, and its next process has done nothing: a value that is read late may be found
+            // wrong now.
             return;
         }
-        let first = !self.lanes[lane].condemned;
+        let first = self.lanes[lane].condemn();
         if matches!(why, JobErrorKind::Protocol(_)) {
-            // A worker that broke the protocol in one link is believed in none.
+            // A worker that broke the protocol in one link is not believed in any.
             for other in self.lanes.of_worker(index) {
-                self.lanes[other].condemned = true;
-                self.lanes[other].alarm = None;
+                self.lanes[other].condemn();
             }
         }
-        let lane = &mut self.lanes[lane];
-        lane.alarm = None;
-        lane.condemned = true;
-        if first || record != NOBODY {
-            self.workers[index].verdicts.push((record, why));
+        if first || record != NO_RECORD {
+            self.workers[index].add_kill_reason((record, why));
         }
         if self.workers[index].status() == Status::Ready {
             self.set_status(index, Status::Leaving);
         }
         crate::sync::point!("judge.condemned");
-        if let Some(process) = &self.workers[index].process {
-            // It may have gone already; the pidfd tells.
-            let _ = process.pidfd.kill(nix::sys::signal::Signal::SIGKILL);
-        }
+        self.workers[index].kill();
         crate::sync::point!("judge.killed");
         self.monitor.call();
     }
@@ -431,7 +433,7 @@ impl Unpacked {
         }
     }
 
-    /// The last words of a chain's reply, which are no part of its value.
+    /// Takes the last words of a chain's reply, which are not part of its value.
     fn take_shares(&mut self, reply: &mut Reply) -> Result<Option<Shares>, String> {
         let shares = self.words(reply)[self.skip..].last_chunk();
         let shares = Shares::of(*shares.ok_or("a chain's reply without its times")?);
@@ -462,7 +464,7 @@ fn read_sent(words: &[u64], arrays: usize) -> Result<smallvec::SmallVec<[SentArr
         .collect()
 }
 
-/// In the word before a text: its length. Above it stands the node that a chain had come to.
+/// The low half of the word before a text: its length. The high half is the node that a chain had come to.
 const TEXT_LEN: u64 = u32::MAX as u64;
 
 /// Which node of its chain a failed reply is about.
@@ -488,13 +490,17 @@ fn typed_error(words: &[u64]) -> Option<Returned> {
     (reader.len() == 0).then(|| Returned::from_parts(text, tag, bytes))
 }
 
-/// What a failed reply means. An error is what is wrong with it.
+/// What a failed reply means.
+///
+/// # Errors
+///
+/// What is wrong with it.
 fn failure(kind: u8, words: &[u64]) -> Result<JobErrorKind, String> {
     let text = || {
         let mut reader = WordReader::new(words);
         let len = (reader.word().unwrap_or(0) & TEXT_LEN) as usize;
         let rest = words.len().saturating_sub(1) * 8;
-        // No lane sends more than the limit, and whoever reads this holds the lock of the whole engine.
+        // No worker sends more than the limit, and this thread holds the lock of the whole engine.
         let len = len.min(rest).min(fence::TEXT_LIMIT);
         let bytes = reader.bytes(len).unwrap_or_default();
         String::from_utf8_lossy(bytes).into_owned()

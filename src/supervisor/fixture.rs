@@ -1,4 +1,5 @@
-//! An engine without processes, whose workers are handles in this one: for tests of the books, and for a fuzzer.
+//! An engine without processes, whose workers are handles in this process: for unit tests of the state, and for a
+//! fuzzer.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -64,7 +65,7 @@ pub(super) fn fixture(workers: u16, ready: usize) -> (Arc<Supervisor>, Vec<Consu
     with_lanes(workers, 1, ready)
 }
 
-/// The same, with so many lanes in each worker.
+/// The same, with `lanes` lanes in each worker.
 pub(super) fn with_lanes(
     workers: u16,
     lanes: u16,

@@ -7,14 +7,14 @@ use super::record::{JobId, Record, Stage};
 pub(super) struct JobTable {
     records: Vec<Record>,
     free: Vec<u32>,
-    /// Jobs that were ever added.
+    /// Jobs added so far.
     submitted: u64,
-    /// Seeds that were given out.
+    /// Seeds given out so far.
     seeds: u64,
 }
 
 impl JobTable {
-    /// A record for a new job, to be filled. The job has a number.
+    /// Adds a record for a new job, which gets a number. The caller fills in the rest.
     #[inline]
     pub(super) fn add(&mut self) -> (JobId, &mut Record) {
         self.submitted += 1;
@@ -28,7 +28,7 @@ impl JobTable {
         (JobId::new(index, record.generation), record)
     }
 
-    /// Jobs that were ever added: the number of the last one.
+    /// Jobs added so far: the number of the last one.
     #[inline]
     pub(super) fn submitted(&self) -> u64 {
         self.submitted
@@ -51,7 +51,8 @@ impl JobTable {
     /// The record of a job that has not been taken.
     ///
     /// # Panics
-    /// For the id of one that was: its record may be that of another job now.
+    ///
+    /// For the id of a job that was taken: its record may be that of another job now.
     #[inline]
     pub(super) fn get(&mut self, id: JobId) -> &mut Record {
         self.find(id).expect("a job is taken once")
@@ -83,13 +84,13 @@ impl JobTable {
             .collect()
     }
 
-    /// Has this job still no answer?
+    /// Whether this job has no answer yet.
     pub(super) fn is_open(&self, id: JobId) -> bool {
         let record = self.records.get(id.index as usize);
         record.is_some_and(|record| record.generation == id.generation() && record.is_open())
     }
 
-    /// The job is over and nobody asks for it any more.
+    /// Frees the record of a job: its answer was taken, or no handle will take it.
     #[inline]
     pub(super) fn remove(&mut self, index: u32) {
         let record = &mut self.records[index as usize];
@@ -116,7 +117,7 @@ impl JobTable {
         self.free.push(index);
     }
 
-    /// Jobs that are not taken.
+    /// Number of jobs that have not been taken.
     pub(super) fn live(&self) -> usize {
         self.records.len() - self.free.len()
     }

@@ -8,29 +8,30 @@ use super::depend::NamedKernel;
 use super::stats;
 use crate::kernel::{ErrorCheck, KernelInfo, to_offset};
 
-/// Guess for a kernel that has not run yet: long enough to be worth a wake-up, and so that a lane holds one ahead.
+/// Guess for a kernel that has not run yet: long enough to be worth a wake-up, and so that a lane holds one job ahead.
 const UNKNOWN_NS: u32 = 250_000;
-/// Kernels that the processes of one worker may tell of, one after the other: more than a program has, and few enough to keep their
-/// names. Those that another has told before do not count, so one that tells lies takes nothing from the others.
+/// Kernels that all processes of one worker together may report: more than a program has, and few enough to retain
+/// their names. Kernels that another worker has reported do not count, so a hostile worker takes nothing from the
+/// others.
 const MOST_TOLD: u32 = 4096;
 
 /// One kernel.
 #[derive(Debug)]
 pub(super) struct KernelStats {
     pub(super) name: &'static str,
-    /// `None` for one that a worker told.
+    /// `None` for a kernel that a worker reported.
     pub(super) id: Option<TypeId>,
     /// It may spawn jobs.
     pub(super) spawns: bool,
-    /// Checks a typed error that a worker has sent for it; `None` for one that a worker told.
+    /// Checks a typed error that a worker sent for this kernel; `None` for a kernel that a worker reported.
     pub(super) check_error: Option<ErrorCheck>,
-    /// Of one that a worker told: its entry for plain calls.
+    /// Of a kernel that a worker reported: its entry for plain calls.
     told: Option<u64>,
-    /// Its entry, relative to the executable; `None`: not part of it.
+    /// Entry relative to the executable; `None` if it is not part of it.
     pub(super) offset: Option<u64>,
-    /// Moving average of the duration in nanoseconds, of up to four seconds each.
+    /// Moving average of the duration in nanoseconds. A duration counts as four seconds at most.
     pub(super) expected_ns: u32,
-    /// Output memory that a job takes, as far as seen: grows at once, shrinks slowly.
+    /// Output memory of a job as far as seen: grows at once, shrinks slowly.
     pub(super) expected_bytes: u64,
     pub(super) calls: u64,
     pub(super) failures: u64,
@@ -73,20 +74,20 @@ impl KernelStats {
         }
     }
 
-    /// Is it what all chains of nodes run as?
+    /// Whether all chains of nodes run as this kernel.
     pub(super) fn is_chain(&self) -> bool {
         self.id == Some(KernelInfo::of_chain().id)
     }
 
-    /// A job of this kernel took so long and so much.
+    /// A job of this kernel has ended.
     #[inline]
     pub(super) fn learn(&mut self, took_ns: u64, bytes: u64, failed: bool) {
         let took = u32::try_from(took_ns).unwrap_or(u32::MAX);
         self.expected_ns = if self.calls == 0 {
             took
         } else {
-            // An eighth of the distance. A job that was interrupted by something else says little about
-            // the next, so an outlier counts as four times what was expected.
+            // Moves an eighth of the way. A job that was interrupted says little about the next, so an outlier counts
+            // as four times the expectation.
             let old = i64::from(self.expected_ns);
             let new = i64::from(took).min(4 * old.max(100));
             (old + (new - old) / 8) as u32
@@ -98,7 +99,7 @@ impl KernelStats {
         self.expected_bytes = bytes_to_expect(self.expected_bytes, bytes);
     }
 
-    /// A node of this kernel ended in a chain, of whose time this is its part. That is no measure of what a job takes.
+    /// A node of this kernel has ended in a chain, with this part of the chain's time. That is no measure of a job.
     pub(super) fn count_node(&mut self, part_ns: u64, bytes: u64, failed: bool) {
         self.chained += 1;
         self.total_ns = self.total_ns.saturating_add(part_ns);
@@ -107,7 +108,7 @@ impl KernelStats {
     }
 }
 
-/// What to expect next of an amount of memory that was expected and of one that was seen: grows at once, shrinks slowly.
+/// The memory to expect next, given what was expected and what was seen: grows at once, shrinks slowly.
 #[inline]
 pub(crate) fn bytes_to_expect(expected: u64, seen: u64) -> u64 {
     expected.max(seen) - expected.saturating_sub(seen) / 8
@@ -118,11 +119,11 @@ pub(crate) fn bytes_to_expect(expected: u64, seen: u64) -> u64 {
 pub(super) struct Kernels {
     table: Vec<KernelStats>,
     index: HashMap<TypeId, u32>,
-    /// The last one asked for.
+    /// The kernel that was looked up last.
     last: Option<(TypeId, u32)>,
-    /// Those that workers told, by their entries.
+    /// Kernels that workers reported, by their entries.
     spawned: HashMap<u64, Vec<u32>>,
-    /// How many of these each worker was the first to tell.
+    /// Number of these that each worker was the first to report.
     told_by: HashMap<usize, u32>,
 }
 
@@ -156,12 +157,12 @@ impl Kernels {
         &mut self.table[index as usize]
     }
 
-    /// A kernel that a worker told; `None` if it has told too many.
+    /// Index of a kernel that a worker reported; `None` if the worker has reported too many.
     pub(super) fn spawned(&mut self, told: &NamedKernel, worker: usize) -> Option<u32> {
         let is_it = |&&index: &&u32| {
             let kernel = &self.table[index as usize];
             let same = kernel.told == Some(told.plain) && kernel.name == told.name;
-            // What one worker said wrongly is not held against another.
+            // A wrong report of one worker does not affect the others.
             same && kernel.spawns == told.spawns
         };
         let known = self.spawned.get(&told.entry);
@@ -173,7 +174,7 @@ impl Kernels {
             return None;
         }
         *first_told += 1;
-        // Folded by the linker, if it is of another name; without a name of ours, one that is kept for good.
+        // If the linker folded it, a kernel of this name is known. Otherwise the name is leaked.
         let plain = |kernel: &&KernelStats| kernel.name == told.name;
         let name = self.table.iter().find(plain).map(|kernel| kernel.name);
         let name = name.unwrap_or_else(|| Box::leak(told.name.clone().into_boxed_str()));
@@ -187,12 +188,13 @@ impl Kernels {
         Some(index)
     }
 
-    /// Figures of all, by their index.
+    /// Statistics of all kernels, by index.
     pub(super) fn stats(&self) -> Vec<stats::KernelStats> {
         self.table.iter().map(KernelStats::stats).collect()
     }
 
-    /// Those figures with one entry for each kernel, however it was called. A chain has none of its own: its nodes have them.
+    /// Merges the statistics of kernels that are one and were called in different ways. A chain has no entry of its
+    /// own: its nodes have.
     pub(super) fn merged(&self, mut stats: Vec<stats::KernelStats>) -> Vec<stats::KernelStats> {
         let mut merged = Vec::new();
         let kernels = self.table.iter().enumerate();
@@ -254,7 +256,7 @@ mod tests {
         assert_eq!(kernels.spawned(&more, 0), None);
         let index = kernels.spawned(&more, 1);
         assert!(index.is_some());
-        // It is known by now, whoever tells it.
+        // The kernel is known by now, whichever worker reports it.
         assert_eq!(kernels.spawned(&more, 0), index);
     }
 

@@ -1,17 +1,22 @@
-//! One lane as the supervisor keeps it: its link, and what it holds. Its process is in `worker.rs`.
+//! One lane as the supervisor keeps it: its link, its jobs, and its output memory. Its process belongs to [`Worker`](super::worker).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::actor::HostedActors;
-use crate::arena::{Arena, Block, BlockPlacement, Extent, QUANTUM};
-use crate::kernel::wire::{Lease, ReceivedArray, SentArray};
-use crate::link::{Ask, LinkCells, NO_GRANT, Producer, SLOTS};
-use smallvec::SmallVec;
+use super::grants::{Grants, Taken};
+use crate::arena::{Arena, Block};
+use crate::kernel::wire::{Lease, SentArray};
+use crate::link::{Ask, LinkCells, NOTICE, Producer, Reply, SLOTS};
+use crate::sys::clock;
 
-/// No record: the job was retracted, or nobody placed one.
-pub(super) const NOBODY: u32 = u32::MAX;
+/// In place of a record: the job was retracted, or there was none.
+pub(super) const NO_RECORD: u32 = u32::MAX;
+
+/// Work that a lane may hold ahead, by expectation. Short, so that a long job delays little; long enough for a thread to be woken, get a
+/// core and refill the lane meanwhile.
+pub(super) const DEPTH_NS: u64 = 500_000;
 
 /// When the time of a job is over.
 #[derive(Clone, Copy, Debug)]
@@ -20,162 +25,159 @@ pub(super) struct Alarm {
     pub(super) at: Instant,
 }
 
-/// Output memory that the worker may use and has not published.
-#[derive(Debug)]
-struct Grant {
-    number: u32,
-    /// From the cursor on.
-    block: Block,
+/// What follows for the clock of a lane's oldest job: see [`Lane::update_alarm`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Clock {
+    /// No job of the lane has a deadline.
+    NotNeeded,
+    /// It runs for the oldest job, or waits for the end of a job without a deadline.
+    Unchanged,
+    /// It is to be started for the job at this position.
+    Starts(u64),
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Lane {
-    pub(super) region: u16,
     pub(super) producer: Producer,
-    /// Its worker takes jobs: a copy of [`Status`](super::worker::Status).
-    pub(super) ready: bool,
-    /// What its worker says here is not heard any more.
-    pub(super) condemned: bool,
-    /// That of its worker.
-    pub(super) life: u32,
+    /// The worker takes jobs: a copy of its [`Status`](super::worker::Status).
+    is_ready: bool,
+    /// The worker is being killed, and what it says here counts no more.
+    is_condemned: bool,
+    /// The generation of the worker.
+    generation: u32,
     /// Record of each slot.
-    pub(super) records: Box<[u32; SLOTS]>,
-    /// Expected duration of each slot's job.
+    records: Box<[u32; SLOTS]>,
+    /// Expected duration of each slot's job, in nanoseconds.
     expected: Box<[u32; SLOTS]>,
     /// Sum of `expected` over open jobs.
-    pub(super) backlog_ns: u64,
-    grants: VecDeque<Grant>,
-    /// Bytes granted and not used.
-    pub(super) ahead: u64,
-    /// Bytes that the monitor is to grant ahead, because they have to be committed first.
-    pub(super) short_of: u64,
-    /// Bytes in use when there was no room for that: it is asked for again when fewer are.
-    pub(super) full_at: u64,
-    /// Size of the last grant.
-    pub(super) last_grant: u64,
+    backlog_ns: u64,
+    grants: Grants,
     /// Where the oldest open job stood at the last tick.
-    pub(super) seen_at_tick: u64,
-    /// Positions of open jobs that have a deadline, oldest first; some may be over or taken back.
-    pub(super) timed: VecDeque<u64>,
+    seen_at_tick: u64,
+    /// Positions of open jobs that have a deadline, oldest first. Some may be over or taken back.
+    timed: VecDeque<u64>,
     /// The running clock of the oldest open job.
-    pub(super) alarm: Option<Alarm>,
-    /// A job whose end was seen when it was asked for something: the next drain finds it.
-    pub(super) said_over: u64,
-    /// The job before one with a deadline whose end the monitor wants to hear of.
-    pub(super) noticed: u64,
-    pub(super) jobs: u64,
-    /// `jobs` when the present worker was started.
-    pub(super) jobs_before: u64,
-    /// The first position that the present worker may not have: `share`, or none while it has actors.
-    pub(super) last: u64,
-    /// The first position beyond its share of the jobs before recycling.
-    pub(super) share: u64,
+    alarm: Option<Alarm>,
+    /// The job before one with a deadline, whose end the monitor is to be notified of.
+    noticed: u64,
+    /// A job that the worker said was over when a request was made to it: the next drain has to find its end.
+    said_over: u64,
+    /// Jobs finished here by all generations of the worker.
+    jobs: u64,
+    /// `jobs` when the present generation began.
+    jobs_before: u64,
+    /// The first position that the present generation may not have: `share`, or none while the lane has actors.
+    last: u64,
+    /// The first position beyond the lane's share of the jobs before the worker is recycled.
+    share: u64,
     /// The first position that may not be posted now: `last`, or 0 while nothing may.
-    pub(super) until: u64,
-    /// Actors whose states it has; `None`: no one's.
-    pub(super) hosted: Option<Box<HostedActors>>,
-    /// Nothing may be posted, for want of memory.
-    pub(super) held: bool,
-    /// Nothing may be posted in any lane of the worker, because of a job that runs alone there, or is to.
-    pub(super) alone: bool,
-}
-
-/// What a reply sends, taken over.
-#[derive(Debug)]
-pub(super) struct Taken {
-    pub(super) arrays: SmallVec<[ReceivedArray; 1]>,
-    /// Output memory: inputs that come back take none.
-    pub(super) bytes: u64,
-}
-
-/// Memory that a reply names first, and how much of it arrays have.
-struct Fresh {
-    chunk: Extent,
-    block: Arc<Block>,
-    viewed: u64,
+    until: u64,
+    /// The actors whose states are here; `None` for no actors.
+    hosted: Option<Box<HostedActors>>,
+    /// Nothing may be posted, because memory is short.
+    is_held: bool,
+    /// Nothing may be posted in any lane of the worker, because one job has the worker to itself, or is going to.
+    is_exclusive: bool,
 }
 
 impl Lane {
     pub(super) fn new(region: u16, cells: Arc<LinkCells>) -> Self {
         Self {
-            region,
             producer: Producer::new(cells),
-            ready: false,
-            condemned: false,
-            life: 0,
-            records: Box::new([NOBODY; SLOTS]),
+            is_ready: false,
+            is_condemned: false,
+            generation: 0,
+            records: Box::new([NO_RECORD; SLOTS]),
             expected: Box::new([0; SLOTS]),
             backlog_ns: 0,
-            grants: VecDeque::new(),
-            ahead: 0,
-            short_of: 0,
-            full_at: u64::MAX,
-            last_grant: 0,
+            grants: Grants::new(region),
             seen_at_tick: u64::MAX,
             timed: VecDeque::new(),
             alarm: None,
-            said_over: u64::MAX,
             noticed: u64::MAX,
+            said_over: u64::MAX,
             jobs: 0,
             jobs_before: 0,
             last: u64::MAX,
-            until: u64::MAX,
             share: u64::MAX,
+            until: u64::MAX,
             hosted: None,
-            held: false,
-            alone: false,
+            is_held: false,
+            is_exclusive: false,
         }
     }
 
-    /// Returns whether it took jobs before.
-    pub(super) fn set_ready(&mut self, ready: bool) -> bool {
-        std::mem::replace(&mut self.ready, ready)
-    }
+    // ---- the worker's status ----------------------------------------------------------------
 
-    /// How many actors have their state here.
-    pub(super) fn actors(&self) -> usize {
-        self.hosted.as_ref().map_or(0, |hosted| hosted.count())
-    }
-
-    /// Does an actor wait for room in this lane?
+    /// Whether the worker takes jobs.
     #[inline]
-    pub(super) fn is_wanted(&self) -> bool {
-        let hosted = self.hosted.as_ref();
-        hosted.is_some_and(|hosted| hosted.has_turns())
+    pub(super) fn is_ready(&self) -> bool {
+        self.is_ready
     }
+
+    /// Returns whether it took jobs before. Only for [`Lanes::set_ready`](super::lanes::Lanes), which counts.
+    pub(super) fn set_ready(&mut self, ready: bool) -> bool {
+        std::mem::replace(&mut self.is_ready, ready)
+    }
+
+    /// Whether what the worker says here counts no more.
+    #[inline]
+    pub(super) fn is_condemned(&self) -> bool {
+        self.is_condemned
+    }
+
+    /// From now on what the worker says here counts no more. Returns whether it did until now.
+    pub(super) fn condemn(&mut self) -> bool {
+        self.alarm = None;
+        !std::mem::replace(&mut self.is_condemned, true)
+    }
+
+    /// The generation of the worker.
+    #[inline]
+    pub(super) fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Only for `EngineState::next_generation`, which tells all lanes of the worker.
+    pub(super) fn set_generation(&mut self, generation: u32) {
+        self.generation = generation;
+    }
+
+    // ---- jobs -------------------------------------------------------------------------------
 
     #[inline]
     pub(super) fn is_idle(&self) -> bool {
         self.producer.open() == 0
     }
 
-    /// Jobs that it holds; slots that were retracted and not passed yet are none.
+    /// Number of jobs that the lane holds. Slots that were retracted and not passed yet do not count.
     pub(super) fn live(&self) -> usize {
         self.records
             .iter()
-            .filter(|&&record| record != NOBODY)
+            .filter(|&&record| record != NO_RECORD)
             .count()
     }
 
-    /// The record of the job at this position, or [`NOBODY`].
+    /// The record of the job at this position, or [`NO_RECORD`].
     #[inline]
     pub(super) fn record_at(&self, position: u64) -> u32 {
         self.records[(position % SLOTS as u64) as usize]
     }
 
-    /// The positions of the jobs that it holds, oldest first.
+    /// The positions of the jobs that the lane holds, oldest first.
     pub(super) fn held(&self) -> impl DoubleEndedIterator<Item = u64> {
         let open = self.producer.open_positions();
-        open.filter(|&position| self.record_at(position) != NOBODY)
+        open.filter(|&position| self.record_at(position) != NO_RECORD)
     }
 
-    /// Is there an open job at this position?
+    /// Whether there is an open job at this position.
     pub(super) fn holds(&self, position: u64) -> bool {
-        self.producer.open_positions().contains(&position) && self.record_at(position) != NOBODY
+        self.producer.open_positions().contains(&position) && self.record_at(position) != NO_RECORD
     }
 
-    /// Adds a request to the job at this position. If that is over, the next drain takes it, or the worker lies.
+    /// Adds a request to the job at this position. If the job is over, the next drain has to find its end.
     pub(super) fn ask(&mut self, position: u64, request: u32) -> Ask {
         let asked = self.producer.ask(position, request);
         if asked == Ask::Over {
@@ -184,12 +186,14 @@ impl Lane {
         asked
     }
 
-    /// Its oldest job is the one that the last tick saw there.
-    pub(super) fn stands_still(&self) -> bool {
-        self.seen_at_tick == self.producer.open_positions().start
+    /// Takes the position of a job that the worker said was over, and whose end the drain of this lane has to have found.
+    #[inline]
+    pub(super) fn take_said_over(&mut self) -> Option<u64> {
+        let position = std::mem::replace(&mut self.said_over, u64::MAX);
+        (position != u64::MAX).then_some(position)
     }
 
-    /// The job of this record now lies at this position.
+    /// The job of this record was posted at this position.
     #[inline]
     pub(super) fn note(&mut self, position: u64, record: u32, expected_ns: u32) {
         let index = (position % SLOTS as u64) as usize;
@@ -198,7 +202,37 @@ impl Lane {
         self.backlog_ns += u64::from(expected_ns);
     }
 
-    /// The job at this position takes longer than was expected, by at least so much.
+    /// The job at this position has left its slot. Returns its record, or [`NO_RECORD`].
+    #[inline]
+    pub(super) fn take(&mut self, position: u64) -> u32 {
+        let index = (position % SLOTS as u64) as usize;
+        self.backlog_ns -= u64::from(std::mem::take(&mut self.expected[index]));
+        std::mem::replace(&mut self.records[index], NO_RECORD)
+    }
+
+    /// What the open jobs are expected to take together.
+    #[inline]
+    pub(super) fn backlog_ns(&self) -> u64 {
+        self.backlog_ns
+    }
+
+    /// Whether the lane's oldest job is the one that the last tick saw there.
+    pub(super) fn stands_still(&self) -> bool {
+        self.seen_at_tick == self.producer.open_positions().start
+    }
+
+    /// Notes which job is the oldest, at a tick. If it is the one that the last tick saw, it takes at least `more_ns` longer than was
+    /// expected, and the method returns true.
+    pub(super) fn tick(&mut self, more_ns: u32) -> bool {
+        let oldest = self.producer.open_positions().start;
+        let stuck = std::mem::replace(&mut self.seen_at_tick, oldest) == oldest;
+        if stuck {
+            self.expect_longer(oldest, more_ns);
+        }
+        stuck
+    }
+
+    /// The job at this position takes at least this much longer than was expected.
     pub(super) fn expect_longer(&mut self, position: u64, more_ns: u32) {
         let expected = &mut self.expected[(position % SLOTS as u64) as usize];
         let longer = expected.saturating_add(more_ns);
@@ -206,224 +240,290 @@ impl Lane {
         *expected = longer;
     }
 
-    /// The job at this position is over: its record, or [`NOBODY`].
-    #[inline]
-    pub(super) fn take(&mut self, position: u64) -> u32 {
-        let index = (position % SLOTS as u64) as usize;
-        self.backlog_ns -= u64::from(std::mem::take(&mut self.expected[index]));
-        std::mem::replace(&mut self.records[index], NOBODY)
+    /// Forgets which job the last tick saw.
+    pub(super) fn forget_tick(&mut self) {
+        self.seen_at_tick = u64::MAX;
     }
 
-    /// Hands a block to the worker; gives it back when the link cannot take more grants now.
+    // ---- deadlines --------------------------------------------------------------------------
+
+    /// A job with a deadline was posted at this position.
+    pub(super) fn add_timed(&mut self, position: u64) {
+        self.timed.push_back(position);
+    }
+
+    /// Whether jobs with a deadline may be open.
+    #[inline]
+    pub(super) fn has_timed(&self) -> bool {
+        !self.timed.is_empty()
+    }
+
+    /// The running clock of the oldest open job.
+    pub(super) fn alarm(&self) -> Option<Alarm> {
+        self.alarm
+    }
+
+    /// Starts the clock of the oldest open job.
+    pub(super) fn set_alarm(&mut self, alarm: Option<Alarm>) {
+        self.alarm = alarm;
+    }
+
+    /// Allows this much more time for the job whose clock runs.
+    pub(super) fn postpone_alarm(&mut self, by: Duration) {
+        if let Some(alarm) = &mut self.alarm {
+            alarm.at = clock::postponed(alarm.at, by);
+        }
+    }
+
+    /// Says what follows for the clock when the oldest job, or the next one with a deadline, may have changed. Asks for notice of the end
+    /// of the job before the next one with a deadline. Also returns whether that job had ended already: then the monitor has to drain the
+    /// lane before it blocks.
+    pub(super) fn update_alarm(&mut self) -> (Clock, bool) {
+        while let Some(&position) = self.timed.front()
+            && !self.holds(position)
+        {
+            self.timed.pop_front();
+        }
+        if self.timed.len() > 2 * SLOTS {
+            // Behind a long one, others may come and be taken back without end.
+            let mut timed = std::mem::take(&mut self.timed);
+            timed.retain(|&position| self.holds(position));
+            self.timed = timed;
+        }
+        let Some(&first) = self.timed.front() else {
+            self.alarm = None;
+            return (Clock::NotNeeded, false);
+        };
+        let open = self.producer.open_positions();
+        let oldest = open.clone().find(|&position| self.holds(position));
+        let runs = oldest == Some(first);
+        let next = if runs {
+            let later = self.timed.iter().skip(1);
+            later.copied().find(|&position| self.holds(position))
+        } else {
+            Some(first)
+        };
+        let mut was_over = false;
+        if let Some(next) = next {
+            let before = (open.start..next)
+                .rev()
+                .find(|&position| self.holds(position));
+            if let Some(before) = before
+                && self.noticed != before
+            {
+                self.noticed = before;
+                was_over = self.ask(before, NOTICE) == Ask::Over;
+            }
+        }
+        if !runs {
+            self.alarm = None;
+            return (Clock::Unchanged, was_over);
+        }
+        match self.alarm {
+            Some(alarm) if alarm.position == first => (Clock::Unchanged, was_over),
+            _ => (Clock::Starts(first), was_over),
+        }
+    }
+
+    // ---- output memory ----------------------------------------------------------------------
+
+    pub(super) fn region(&self) -> u16 {
+        self.grants.region()
+    }
+
+    pub(super) fn grants(&self) -> &Grants {
+        &self.grants
+    }
+
+    pub(super) fn grants_mut(&mut self) -> &mut Grants {
+        &mut self.grants
+    }
+
+    /// Hands a block to the worker.
+    ///
+    /// # Errors
+    ///
+    /// Returns the block if the link cannot take more grants now.
     pub(super) fn grant(&mut self, block: Block) -> Result<(), Block> {
-        let (at, len) = (block.extent().at.offset(), block.held());
         let number = self.producer.granted();
-        if !self.producer.grant(at, len, block.is_fresh()) {
+        let at = block.extent().at.offset();
+        if !self.producer.grant(at, block.held(), block.is_fresh()) {
             return Err(block);
         }
-        self.ahead += len;
-        self.last_grant = len;
-        self.grants.push_back(Grant { number, block });
+        self.grants.add(number, block);
         Ok(())
     }
 
-    /// Bytes of the blocks that the worker may use and has not: what the books of the arena know of them.
-    pub(super) fn granted(&self) -> u64 {
-        self.grants.iter().map(|grant| grant.block.held()).sum()
+    /// Grants ahead what jobs of a kernel are known to need. Returns whether the monitor has to be called to do it.
+    ///
+    /// `shared`: lanes share the region.
+    #[inline]
+    pub(super) fn top_up(&mut self, arena: &Arc<Arena>, bytes: u64, shared: bool) -> bool {
+        let jobs = self.producer.open() as u64 + if shared { 1 } else { 2 };
+        self.grants.ahead() < bytes.saturating_mul(jobs.min(8))
+            && self.top_up_slow(arena, bytes, shared)
     }
 
-    /// Takes over what a reply sends: arrays, and a block with its words where they did not fit.
-    /// Frees what the job used and did not send. An error is what is wrong with the reply.
+    #[cold]
+    fn top_up_slow(&mut self, arena: &Arc<Arena>, bytes: u64, shared: bool) -> bool {
+        let (block, call) = self.grants.find_ahead(arena, bytes, shared);
+        if let Some(block) = block {
+            // A link that cannot take a grant now has plenty.
+            drop(self.grant(block));
+        }
+        call
+    }
+
+    /// See [`Grants::receive`].
     pub(super) fn receive(
         &mut self,
         arena: &Arc<Arena>,
-        grant: u64,
-        cursor: u64,
+        reply: &Reply,
         sent: &[SentArray],
         leases: &[Lease],
     ) -> Result<Taken, String> {
-        let mut pieces = self.advance(grant, cursor)?;
-        let mut fresh: SmallVec<[Fresh; 2]> = SmallVec::new();
-        let mut received = SmallVec::new();
-        for array in sent {
-            if array.view.len == 0 {
-                // Nothing has no place: its offset may be that of any array beside it.
-                let empty = arena.alloc(self.region, 0, BlockPlacement::Packed);
-                let block = Arc::new(empty.map_err(|full| full.to_string())?);
-                received.push(ReceivedArray {
-                    block,
-                    skip: 0,
-                    len: 0,
-                });
-                continue;
-            }
-            let lent = leases.iter().find_map(|lease| match lease {
-                Lease::Shared(block) | Lease::Owned(block) => {
-                    skip_within(block.extent(), array.view).map(|skip| (Arc::clone(block), skip))
-                }
-                Lease::Lent(_) => None,
-            });
-            let (block, skip) = match lent {
-                Some(found) => found,
-                None => {
-                    // Arrays without bytes may lie at one place and are not the same.
-                    let known = fresh
-                        .iter()
-                        .position(|known| known.chunk == array.chunk && known.chunk.len > 0);
-                    let at = match known {
-                        Some(at) => at,
-                        None => {
-                            fresh.push(Fresh {
-                                chunk: array.chunk,
-                                block: Arc::new(self.carve(&mut pieces, array.chunk)?),
-                                viewed: 0,
-                            });
-                            fresh.len() - 1
-                        }
-                    };
-                    let skip = skip_within(array.chunk, array.view).ok_or_else(|| {
-                        format!("an array at {:?} outside its memory", array.view)
-                    })?;
-                    let known = &mut fresh[at];
-                    // Views may overlap, and there may be thousands: together they take no more than is there.
-                    known.viewed = known
-                        .viewed
-                        .saturating_add(array.view.len)
-                        .min(array.chunk.len);
-                    (Arc::clone(&known.block), skip)
-                }
-            };
-            received.push(ReceivedArray {
-                block,
-                skip,
-                len: array.view.len,
-            });
-        }
-        Ok(Taken {
-            arrays: received,
-            bytes: fresh.iter().map(|fresh| fresh.viewed).sum(),
-        })
+        self.grants
+            .receive(arena, reply.grant, reply.cursor, sent, leases)
     }
 
-    /// Does the extent lie in memory that the worker may use?
-    pub(super) fn was_granted(&self, extent: Extent) -> bool {
-        let whole = |grant: &Grant| Extent {
-            len: grant.block.held(),
-            ..grant.block.extent()
+    // ---- how many jobs a generation may have ------------------------------------------------
+
+    /// Free slots that may be posted now: none beyond the last job that this generation may have.
+    #[inline]
+    pub(super) fn room(&self) -> usize {
+        if self.producer.tail() >= self.until {
+            return 0;
+        }
+        self.producer.free_slots()
+    }
+
+    /// Whether there is room for a job of this length, and not too much to do before it.
+    #[inline]
+    pub(super) fn fits(&self, expected_ns: u32) -> bool {
+        self.is_ready
+            && self.room() > 0
+            && (self.producer.open() < 2 || self.backlog_ns + u64::from(expected_ns) <= DEPTH_NS)
+    }
+
+    /// Whether nothing may be posted for want of memory.
+    pub(super) fn set_held(&mut self, held: bool) {
+        self.is_held = held;
+        self.set_until();
+    }
+
+    /// Whether nothing may be posted here because of a job that has the worker to itself.
+    pub(super) fn is_exclusive(&self) -> bool {
+        self.is_exclusive
+    }
+
+    pub(super) fn set_exclusive(&mut self, exclusive: bool) {
+        self.is_exclusive = exclusive;
+        self.set_until();
+    }
+
+    fn set_until(&mut self) {
+        self.until = if self.is_held || self.is_exclusive {
+            0
+        } else {
+            self.last
         };
-        let mut grants = self.grants.iter();
-        grants.any(|grant| skip_within(whole(grant), extent).is_some())
     }
 
-    /// The worker's cursor is here now: what lies before it is used, and no longer granted.
-    fn advance(&mut self, number: u64, cursor: u64) -> Result<SmallVec<[Block; 2]>, String> {
-        let mut pieces = SmallVec::new();
-        if number == NO_GRANT {
-            return Ok(pieces);
-        }
-        let bad = || format!("a cursor at {cursor} of grant {number}, which it does not hold");
-        let position = self
-            .grants
-            .iter()
-            .position(|grant| u64::from(grant.number) == number)
-            .ok_or_else(bad)?;
-        let current = &self.grants[position].block;
-        let used = cursor
-            .checked_sub(current.extent().at.offset())
-            .filter(|used| *used <= current.held() && used.is_multiple_of(QUANTUM))
-            .or((current.held() == 0).then_some(0))
-            .ok_or_else(bad)?;
-        for old in self.grants.drain(..position) {
-            self.ahead -= old.block.held();
-            pieces.push(old.block);
-        }
-        if used > 0 {
-            let current = &mut self.grants[0].block;
-            let rest = current.split_off(used);
-            pieces.push(std::mem::replace(current, rest));
-            self.ahead -= used;
-        }
-        Ok(pieces)
+    /// The next generation of the worker may have this many jobs here.
+    pub(super) fn begin_generation(&mut self, jobs: u64) {
+        self.share = self.producer.tail().saturating_add(jobs);
+        self.last = self.share;
+        self.set_until();
+        self.jobs_before = self.jobs;
     }
 
-    /// Cuts a chunk out of the used pieces.
-    fn carve(&self, pieces: &mut SmallVec<[Block; 2]>, chunk: Extent) -> Result<Block, String> {
-        let bad = || format!("an array at {chunk:?}, which was not granted");
-        let unit = BlockPlacement::Packed.unit(chunk.len);
-        let held = chunk.len.checked_next_multiple_of(unit).ok_or_else(bad)?;
-        if chunk.at.region() != self.region {
-            return Err(bad());
-        }
-        for index in 0..pieces.len() {
-            let whole = Extent {
-                len: pieces[index].held(),
-                ..pieces[index].extent()
-            };
-            let Some(skip) = skip_within(
-                whole,
-                Extent {
-                    at: chunk.at,
-                    len: held,
-                },
-            ) else {
-                continue;
-            };
-            if !skip.is_multiple_of(QUANTUM) {
-                return Err(bad());
-            }
-            let mut block = pieces[index].split_off(skip);
-            let after = block.split_off(held);
-            if !after.is_empty() {
-                pieces.push(after);
-            }
-            return Ok(block);
-        }
-        Err(bad())
+    /// Whether the worker stays as long as it is needed, or is replaced when it has had its share.
+    pub(super) fn set_spared(&mut self, spared: bool) {
+        self.last = if spared { u64::MAX } else { self.share };
+        self.set_until();
     }
 
-    /// The next process begins here, after all that was posted; nothing is left of the last one.
-    pub(super) fn start_over(&mut self) {
-        self.producer.reset();
-        self.producer.cells().clear_notes();
-        self.backlog_ns = 0;
-        self.seen_at_tick = u64::MAX;
-        self.condemned = false;
+    /// Whether the present generation has had all jobs that it may have here, and ended them.
+    #[inline]
+    pub(super) fn has_served(&self) -> bool {
+        self.producer.tail() >= self.last && self.is_idle()
     }
 
-    /// Everything granted is free again. Only after the exit of the worker is confirmed.
+    /// A job was finished here.
+    #[inline]
+    pub(super) fn count_job(&mut self) {
+        self.jobs += 1;
+    }
+
+    /// The job that was counted last was none: its reply was wrong.
+    pub(super) fn uncount_job(&mut self) {
+        self.jobs -= 1;
+    }
+
+    /// Jobs finished here by all generations.
+    pub(super) fn jobs(&self) -> u64 {
+        self.jobs
+    }
+
+    /// Jobs finished here by the present generation.
+    pub(super) fn jobs_of_generation(&self) -> u64 {
+        self.jobs - self.jobs_before
+    }
+
+    // ---- actors -----------------------------------------------------------------------------
+
+    /// Number of actors that have their state here.
+    pub(super) fn actors(&self) -> usize {
+        self.hosted.as_ref().map_or(0, |hosted| hosted.count())
+    }
+
+    /// Whether an actor waits for room in this lane.
+    #[inline]
+    pub(super) fn is_wanted(&self) -> bool {
+        let hosted = self.hosted.as_ref();
+        hosted.is_some_and(|hosted| hosted.has_turns())
+    }
+
+    /// The actors whose states are here, if there are any.
+    pub(super) fn hosted_mut(&mut self) -> Option<&mut HostedActors> {
+        self.hosted.as_deref_mut()
+    }
+
+    /// The same, for an actor that comes.
+    pub(super) fn host(&mut self) -> &mut HostedActors {
+        self.hosted.get_or_insert_default()
+    }
+
+    /// The last actor has left.
+    pub(super) fn drop_hosted(&mut self) {
+        self.hosted = None;
+    }
+
+    // ---- the end of a generation ------------------------------------------------------------
+
+    /// Frees all that was granted. Only after the exit of the worker is confirmed.
     pub(super) fn revoke(&mut self) {
         self.timed.clear();
         self.alarm = None;
         self.noticed = u64::MAX;
-        self.grants.clear();
-        self.ahead = 0;
-        self.short_of = 0;
-        self.full_at = u64::MAX;
-        self.last_grant = 0;
+        self.grants.revoke();
+    }
+
+    /// Resets the link for the next process, which begins after all that was posted.
+    pub(super) fn reset(&mut self) {
+        self.producer.reset();
+        self.producer.cells().clear_notes();
+        self.backlog_ns = 0;
+        self.seen_at_tick = u64::MAX;
+        self.is_condemned = false;
     }
 }
 
-#[cfg(any(test, feature = "points"))]
+#[cfg(test)]
 impl Lane {
-    /// Where the grant of this number begins, from the cursor on.
-    #[cfg(test)]
-    pub(super) fn granted_at(&self, number: u32) -> Option<u64> {
-        let grant = self.grants.iter().find(|grant| grant.number == number)?;
-        Some(grant.block.extent().at.offset())
+    /// The records of the jobs that the lane holds, by slot.
+    pub(super) fn records(&self) -> impl Iterator<Item = u32> {
+        let records = self.records.iter().copied();
+        records.filter(|&record| record != NO_RECORD)
     }
-
-    /// Offset and bytes of what is granted and not used.
-    pub(super) fn grants_held(&self) -> impl Iterator<Item = (u64, u64)> {
-        let block = |grant: &Grant| (grant.block.extent().at.offset(), grant.block.held());
-        self.grants.iter().map(block)
-    }
-}
-
-/// How far into `outer` the extent `inner` begins, if it lies within.
-fn skip_within(outer: Extent, inner: Extent) -> Option<u64> {
-    if outer.at.region() != inner.at.region() {
-        return None;
-    }
-    let skip = inner.at.offset().checked_sub(outer.at.offset())?;
-    (skip.checked_add(inner.len)? <= outer.len).then_some(skip)
 }

@@ -1,7 +1,7 @@
-//! The memory watch: how much the machine and the container have left, and how much each worker has taken.
+//! The memory watch: how much memory the machine and the container have left, and how much each worker has taken.
 //!
-//! It belongs to the monitor, which looks a few times a second while there is work, and not at all while there is none. It looks
-//! as often whether the links are still there.
+//! The monitor looks a few times a second while there is work, and not at all while there is none. At the same time it
+//! checks that the links still exist.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -14,27 +14,28 @@ use crate::sys::oom::private_memory;
 
 /// Between two looks.
 const PERIOD: Duration = Duration::from_millis(200);
-/// Below this much memory, or a sixteenth of all if that is less, jobs wait.
+/// With less available memory than this, or than a sixteenth of all if that is less, jobs wait.
 const RESERVE: u64 = 96 << 20;
 
-/// Most bytes of freed memory that a worker keeps: as many as glibc's allocator ever comes to by itself.
-const KEPT: u64 = 64 << 20;
+/// Most bytes of freed memory that a worker keeps: the largest threshold that glibc's allocator sets on its own.
+const MOST_KEPT: u64 = 64 << 20;
 
-/// Bytes of freed private memory that each of so many workers keeps for its next jobs: at most a quarter of what it may have,
-/// and all together an eighth of what there is.
-fn kept(ceiling: u64, mark: u64, memory: u64, workers: u64) -> u64 {
+/// Bytes of freed private memory that each worker keeps for its next jobs: at most a quarter of what it may have, and
+/// at most an eighth of the memory for all workers together.
+fn freed_to_keep(ceiling: u64, mark: u64, memory: u64, workers: u64) -> u64 {
     let ceiling = if ceiling == 0 { u64::MAX } else { ceiling };
-    KEPT.min(ceiling.min(mark) / 4)
+    MOST_KEPT
+        .min(ceiling.min(mark) / 4)
         .min(memory / 8 / workers.max(1))
 }
 
 impl Supervisor {
-    /// See [`kept`].
+    /// See [`freed_to_keep`].
     pub(super) fn keep_freed(&self) -> u64 {
         let settings = &self.settings;
         let mark = settings.memory.recycling.above;
         let workers = settings.workers.into();
-        kept(settings.memory_limit, mark, self.arena.memory(), workers)
+        freed_to_keep(settings.memory_limit, mark, self.arena.memory(), workers)
     }
 }
 
@@ -42,16 +43,16 @@ impl Supervisor {
 #[derive(Debug)]
 pub(super) struct MemoryWatch {
     root: PathBuf,
-    /// When it looks next; `None` while there is no work.
+    /// When to look next; `None` while there is no work.
     next: Option<Instant>,
     /// Jobs that each worker had finished at the last look.
     seen: Vec<u64>,
-    /// Bytes that the arena could not give back when memory was short.
+    /// Bytes that the arena could not return when memory was short.
     stuck: u64,
 }
 
 impl MemoryWatch {
-    /// Reads under `root`, which is `/` but for tests.
+    /// Reads limits below `root`, which is `/` except in tests.
     pub(super) fn new(root: PathBuf, workers: usize) -> Self {
         Self {
             root,
@@ -61,12 +62,12 @@ impl MemoryWatch {
         }
     }
 
-    /// When it has to look again.
+    /// When to look next.
     pub(super) fn next(&self) -> Option<Instant> {
         self.next
     }
 
-    /// Looks, if it is time. True if it has.
+    /// Looks, if it is time. Returns whether it did.
     pub(super) fn look(&mut self, shared: &Supervisor) -> bool {
         let now = Instant::now();
         match self.next {
@@ -79,12 +80,12 @@ impl MemoryWatch {
         }
         let looked = self.next.is_some();
         let mut state = shared.lock();
-        // The last job may have ended after the look: then there is one more, to see what it left.
+        // The last job may have ended after the look: then there is one more, to see what the job left.
         let mut seen = self.seen.iter().enumerate();
         let unseen = state.config.recycles_by_size()
             && seen.any(|(worker, &seen)| state.jobs_of(worker) != seen);
         let watches = state.lanes.open() > 0
-            || state.keeps_any()
+            || state.has_queued()
             || state.scheduler.is_low_on_memory()
             || unseen;
         state.monitor.set_watches_memory(watches);
@@ -92,39 +93,39 @@ impl MemoryWatch {
         looked
     }
 
-    /// Looks.
+    /// Looks now.
     pub(super) fn look_now(&mut self, shared: &Supervisor) {
         // Without the lock: it takes a while.
         let Some(mut memory) = limits::memory_now(&self.root) else {
-            // Next time, perhaps: until then all stays as it is.
+            // The state stays as it is until the next look.
             return;
         };
-        let was_tight = shared.lock().scheduler.is_low_on_memory();
-        // What the arena keeps for later is given back where that ends the shortage. Otherwise the jobs that run one at a
-        // time need it: it may not be had again.
-        if !is_tight(&memory, was_tight) {
+        let was_low = shared.lock().scheduler.is_low_on_memory();
+        // Returns what the arena keeps for later, if that ends the shortage. Otherwise the jobs that run one at a time
+        // need it, and might not get it again.
+        if !is_low(&memory, was_low) {
             self.stuck = 0;
         } else {
-            let kept = || {
+            let unused = || {
                 let arena = shared.arena.stats();
                 arena.committed.saturating_sub(arena.in_use)
             };
             let mut without = memory;
-            let gain = kept().saturating_sub(self.stuck);
+            let gain = unused().saturating_sub(self.stuck);
             without.available = without.available.saturating_add(gain);
-            if !is_tight(&without, was_tight) {
+            if !is_low(&without, was_low) {
                 shared.arena.trim();
                 // Parts of huge pages stay.
-                self.stuck = kept();
+                self.stuck = unused();
                 memory = limits::memory_now(&self.root).unwrap_or(memory);
             }
         }
         let grown = self.grown(shared);
         let mut state = shared.lock();
-        let tight = is_tight(&memory, was_tight);
-        state.set_low_on_memory(tight);
-        for (worker, life) in grown {
-            state.retire_grown(worker, life);
+        let low = is_low(&memory, was_low);
+        state.set_low_on_memory(low);
+        for (worker, generation) in grown {
+            state.retire_grown(worker, generation);
         }
         shared.unlock(state);
     }
@@ -142,49 +143,49 @@ impl MemoryWatch {
                 .filter(|(index, worker)| {
                     let jobs = state.jobs_of(*index);
                     let seen = std::mem::replace(&mut self.seen[*index], jobs);
-                    let worked = jobs > seen && state.jobs_of_life(*index) > 0;
-                    // What it has for actors is no leak, and would be lost.
-                    worked && worker.status() == Status::Ready && worker.actors == 0
+                    let worked = jobs > seen && state.jobs_of_generation(*index) > 0;
+                    // What a worker holds for actors is no leak, and would be lost.
+                    worked && worker.status() == Status::Ready && worker.actors() == 0
                 })
                 .filter_map(|(index, worker)| {
-                    let pid = worker.process.as_ref()?.pidfd.pid().as_raw();
-                    Some((index, worker.life(), pid.cast_unsigned()))
+                    Some((index, worker.generation(), worker.pid())).filter(|&(_, _, pid)| pid != 0)
                 })
                 .collect()
         };
-        // A number that belongs to somebody else by now belongs to a worker of another life.
+        // A pid that belongs to another process by now belonged to an earlier generation.
         let too_large = |pid| private_memory("/".as_ref(), pid).is_some_and(|bytes| bytes > above);
         workers
             .into_iter()
             .filter(|&(_, _, pid)| too_large(pid))
-            .map(|(index, life, _)| (index, life))
+            .map(|(index, generation, _)| (index, generation))
             .collect()
     }
 }
 
-/// Whether jobs have to wait. Once they do, there has to be twice as much before they go on.
-fn is_tight(memory: &Memory, was_tight: bool) -> bool {
+/// Whether jobs have to wait. Once they do, twice as much memory has to be available before they continue.
+fn is_low(memory: &Memory, was_low: bool) -> bool {
     let reserve = RESERVE.min(memory.limit / 16);
-    let wanted = if was_tight { reserve * 2 } else { reserve };
+    let wanted = if was_low { reserve * 2 } else { reserve };
     memory.available < wanted
 }
 
 impl EngineState {
-    /// A worker was found too large in this life, while others had the lock: an actor may have begun there since.
-    pub(super) fn retire_grown(&mut self, worker: usize, life: u32) {
+    /// Retires a worker that was found too large in this generation, without the lock: an actor may have started there
+    /// since.
+    pub(super) fn retire_grown(&mut self, worker: usize, generation: u32) {
         let found = &self.workers[worker];
-        if found.life() == life && found.actors == 0 {
+        if found.generation() == generation && found.actors() == 0 {
             self.retire(worker);
         }
     }
 
-    /// Memory is short, or no longer. While it is, one job runs at a time: what it frees may be what is missing.
-    pub(super) fn set_low_on_memory(&mut self, tight: bool) {
-        if !self.scheduler.set_low_on_memory(tight) {
+    /// Sets whether memory is short. While it is, one job runs at a time: what it frees may be what is missing.
+    pub(super) fn set_low_on_memory(&mut self, low: bool) {
+        if !self.scheduler.set_low_on_memory(low) {
             return;
         }
-        self.lanes.iter_mut().for_each(|lane| lane.hold(tight));
-        if tight {
+        self.lanes.iter_mut().for_each(|lane| lane.set_held(low));
+        if low {
             self.reclaim(0..self.lanes.len());
         }
         self.refill();
@@ -192,24 +193,24 @@ impl EngineState {
 
     /// While memory is short: places the oldest job if none runs.
     #[cold]
-    pub(super) fn refill_tightly(&mut self) {
+    pub(super) fn refill_one_at_a_time(&mut self) {
         if self.lanes.open() > 0 {
             return;
         }
         if self.actors.take_first_turn() || self.queue.is_empty() && self.actors.has_listed() {
-            self.lanes.iter_mut().for_each(|lane| lane.hold(false));
+            self.lanes.iter_mut().for_each(|lane| lane.set_held(false));
             self.feed_actors(1);
-            self.lanes.iter_mut().for_each(|lane| lane.hold(true));
+            self.lanes.iter_mut().for_each(|lane| lane.set_held(true));
             return;
         }
         let Some(index) = self.queue.pop_any(&self.records) else {
             return;
         };
-        self.lanes.iter_mut().for_each(|lane| lane.hold(false));
+        self.lanes.iter_mut().for_each(|lane| lane.set_held(false));
         if !self.place_popped(index) {
             self.queue.push_front(index, self.records.at(index));
         }
-        self.lanes.iter_mut().for_each(|lane| lane.hold(true));
+        self.lanes.iter_mut().for_each(|lane| lane.set_held(true));
         if self.queue.is_empty() {
             self.update_flags();
         }
@@ -224,27 +225,27 @@ mod tests {
     fn what_is_kept_stays_below_every_bound() {
         const MIB: u64 = 1 << 20;
         let (no, large) = (u64::MAX, 32 << 30);
-        assert_eq!(kept(0, no, large, 2), KEPT);
-        assert_eq!(kept(128 * MIB, no, large, 2), 32 * MIB);
-        assert_eq!(kept(0, 16 * MIB, large, 2), 4 * MIB);
-        assert_eq!(kept(0, no, 512 * MIB, 8), 8 * MIB);
-        assert_eq!(kept(0, 0, large, 1), 0);
+        assert_eq!(freed_to_keep(0, no, large, 2), MOST_KEPT);
+        assert_eq!(freed_to_keep(128 * MIB, no, large, 2), 32 * MIB);
+        assert_eq!(freed_to_keep(0, 16 * MIB, large, 2), 4 * MIB);
+        assert_eq!(freed_to_keep(0, no, 512 * MIB, 8), 8 * MIB);
+        assert_eq!(freed_to_keep(0, 0, large, 1), 0);
     }
 
     #[test]
     fn short_is_less_than_the_reserve_until_there_is_twice_as_much() {
         const GIB: u64 = 1 << 30;
         for (limit, reserve) in [(64 * GIB, RESERVE), (GIB, GIB / 16), (160, 10)] {
-            assert!(is_tight(&Memory::of_a_container(limit, reserve - 1), false));
-            assert!(!is_tight(&Memory::of_a_container(limit, reserve), false));
-            assert!(is_tight(
+            assert!(is_low(&Memory::of_a_container(limit, reserve - 1), false));
+            assert!(!is_low(&Memory::of_a_container(limit, reserve), false));
+            assert!(is_low(
                 &Memory::of_a_container(limit, 2 * reserve - 1),
                 true
             ));
-            assert!(!is_tight(&Memory::of_a_container(limit, 2 * reserve), true));
+            assert!(!is_low(&Memory::of_a_container(limit, 2 * reserve), true));
             assert!(
-                is_tight(&Memory::of_a_container(limit, 0), false)
-                    && is_tight(&Memory::of_a_container(limit, 0), true)
+                is_low(&Memory::of_a_container(limit, 0), false)
+                    && is_low(&Memory::of_a_container(limit, 0), true)
             );
         }
     }

@@ -2,7 +2,6 @@
 
 mod actor;
 mod admission;
-mod alone;
 mod answer;
 mod batch;
 mod cancel;
@@ -15,8 +14,10 @@ mod deadline;
 mod depend;
 mod drain;
 mod error;
+mod exclusive;
 #[cfg(any(test, feature = "points"))]
 mod fixture;
+mod grants;
 mod groups;
 #[cfg(any(test, feature = "points"))]
 #[path = "../../tests/support/hostile_links/mod.rs"]

@@ -1,8 +1,7 @@
-//! The monitor: the one thread that an engine has of its own.
+//! The monitor: the one thread of its own that an engine has.
 //!
-//! It starts workers, learns of their end, answers wants for output memory, takes and refills when no
-//! user thread does, evens out work, and ends the engine. Without anything to do it sleeps without a
-//! time limit.
+//! It starts workers, notices their end, answers requests for output memory, drains and refills lanes when no user
+//! thread does, evens out work, and ends the engine. Without anything to do it sleeps without a time limit.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -18,15 +17,15 @@ use nix::sys::signal::Signal;
 
 use super::causes::{self, Evidence, OomKills};
 use super::error::JobErrorKind;
+use super::grants::HUGE;
 use super::lifecycle::Closing;
 use super::memory::MemoryWatch;
 use super::output::escape;
-use super::output::last_words::LastWords;
 use super::output::streams::{OutputStreams, STDERR, STDOUT};
 use super::pending_batch::BETWEEN_LOOKS;
-use super::place::HUGE;
 use super::settings::StartError;
 use super::shared::Supervisor;
+use super::output::last_words::LastWords;
 use super::worker::{Process, Status, Worker};
 use crate::arena::ArenaFull;
 use crate::control;
@@ -36,14 +35,15 @@ use crate::sys::event::Poller;
 use crate::sys::process::{Exit, WatchPipe};
 use crate::sys::short_slice::ShortSlice;
 
-/// While clocks run the monitor sleeps no longer than this; and if it wakes up so much later than it wanted to, the program was
-/// stopped.
+/// While clocks run, the monitor sleeps no longer than this. If it wakes up this much later than it wanted to, the
+/// program was stopped.
 const BEAT: Duration = Duration::from_millis(500);
 /// How often the monitor looks whether one lane waits behind a long job while another has none.
 const TICK: Duration = Duration::from_millis(1);
 /// How long an idle worker may take to obey the stop flag when the engine is dropped.
 const DROP_GRACE: Duration = Duration::from_millis(500);
-/// After so many passes that changed something the monitor listens, whatever else there is to do.
+/// After this many passes in a row that changed something, the monitor polls its descriptors, whatever else there is to
+/// do.
 const LISTEN_EVERY: u32 = 64;
 
 /// How long the reason of a worker that could not start may take to arrive after its exit.
@@ -69,13 +69,13 @@ pub(super) fn spawn(shared: Arc<Supervisor>) -> crate::sys::Result<JoinHandle<()
     let run = move || {
         IS_HERE.set(true);
         let mut monitor = Monitor::new(shared, poller, pipe);
-        // A panic here is a defect of this crate. Nobody may wait for ever because of it.
+        // A panic here is a defect of this crate. No thread may wait without end because of it.
         if catch_unwind(AssertUnwindSafe(|| monitor.run())).is_err() {
             monitor.end_after_panic();
         }
         let shared = Arc::clone(&monitor.shared);
         drop(monitor);
-        // Otherwise by whoever waits for this thread.
+        // Otherwise the thread that joins this one does it.
         if shared.ends_last() {
             shared.finish();
         }
@@ -93,29 +93,29 @@ pub(super) struct Monitor {
     pipe: WatchPipe,
     /// Number of sleeps.
     epoch: u32,
-    /// Workers were told to stop; from this time on they are killed.
+    /// The workers were asked to stop. From this time on they are killed.
     stopping: Option<Instant>,
-    /// The last job that had been submitted when it looked last.
+    /// The last job that had been submitted at the last pass.
     seen_job: u64,
-    /// When it looked last whether it was stopped, and how long it had worked by then.
+    /// When the monitor last looked whether the program was stopped, and how long it had worked until then.
     pub(super) looked: (Instant, Duration),
     /// How long it has slept since.
     pub(super) slept: Duration,
-    /// When it looked last whether work is spread badly.
+    /// When it last looked whether work is spread badly.
     ticked: Instant,
-    /// When it looked last at what maps have not sent.
+    /// When it last looked at calls that maps have not submitted.
     looked_at_unsent: Instant,
-    /// What a worker said before it gave up.
+    /// What workers reported before they gave up their start.
     refusals: HashMap<usize, String>,
     /// What workers print.
     outputs: OutputStreams,
-    /// Hung up on when the handshake with the present process of a worker is over.
+    /// Disconnected when the handshake with the present process of a worker is over.
     handshakes: HashMap<usize, Receiver<()>>,
     /// Workers that are starting, and when they have to be ready.
     starting: HashMap<usize, Instant>,
-    /// How much memory there is, and who has it.
+    /// How much memory there is, and how much each worker has taken.
     memory: MemoryWatch,
-    /// What the kernel's out-of-memory killer has done.
+    /// What the out-of-memory killer of Linux has done.
     kills: OomKills,
 }
 
@@ -142,14 +142,14 @@ impl Monitor {
         }
     }
 
-    /// One that does what it is told, for a test.
+    /// A monitor that a test calls step by step.
     #[cfg(any(test, feature = "points"))]
     pub(super) fn idle(shared: Arc<Supervisor>) -> Self {
         let poller = Poller::new().expect("a poller");
         Self::new(shared, poller, WatchPipe::new().expect("a pipe"))
     }
 
-    /// What follows the exit of a worker that is none, for a test.
+    /// Recovers a worker that is a handle in this process, for a test.
     #[cfg(any(test, feature = "points"))]
     pub(super) fn bury(&mut self, index: usize, exit: Exit) {
         let words = self.outputs.finish(&self.shared, index);
@@ -157,7 +157,7 @@ impl Monitor {
         self.shared.recover(index, cause, None, words);
     }
 
-    /// Ends all workers and answers every job: what a monitor that panicked can still do.
+    /// Kills all workers and answers every job: what a monitor that panicked can still do.
     fn end_after_panic(&self) {
         {
             let mut state = self.shared.lock();
@@ -169,10 +169,10 @@ impl Monitor {
         for index in 0..self.shared.workers() {
             let exit = {
                 let state = self.shared.lock();
-                let Some(process) = &state.workers[index].process else {
+                let Some(process) = state.workers[index].process() else {
                     continue;
                 };
-                // It may have ended by itself; either way the last line waits for its exit.
+                // Fails if it has ended already. Either way the last line waits for its exit.
                 let _ = process.pidfd.kill(Signal::SIGKILL);
                 process.door.release();
                 process.pidfd.wait_exit().unwrap_or(Exit::Unknown)
@@ -195,20 +195,20 @@ impl Monitor {
             if self.step_closing() {
                 return;
             }
-            // A worker that always wants something must not keep the others' ends from being heard.
+            // A worker that always requests something must not delay the handling of other workers' ends.
             hasty = if progress { hasty + 1 } else { 0 };
             if !hasty.is_multiple_of(LISTEN_EVERY) {
                 continue;
             }
             self.arm(true);
-            // Again, now that workers know that they have to ring.
+            // Once more, now that workers know that they have to ring.
             let progress = self.serve() || self.may_stop();
-            // A job that was sent only now is not left alone either.
+            // A job that was submitted only now is watched too.
             self.look_at_memory();
             let tokens = self.sleep(progress.then_some(Duration::ZERO));
             self.arm(false);
             for token in tokens {
-                self.heard(token);
+                self.handle(token);
             }
         }
     }
@@ -232,7 +232,7 @@ impl Monitor {
         }
     }
 
-    /// Sleeps until somebody rings or ends, or it is time for something; at most for `limit`.
+    /// Sleeps until it is rung, a worker ends, or it is time for something; at most for `limit`.
     fn sleep(&mut self, limit: Option<Duration>) -> Vec<u64> {
         let limit = limit.or_else(|| self.next_time());
         let asleep = Instant::now();
@@ -246,7 +246,7 @@ impl Monitor {
                 tokens
             }
             Err(error) => {
-                // Only a bad descriptor can do this: without ears there is nothing to supervise.
+                // Fails only for a bad descriptor. Without `poll` nothing can be supervised.
                 let mut state = self.shared.lock();
                 state.give_up(&error.to_string());
                 state.lifecycle.close_now();
@@ -256,8 +256,8 @@ impl Monitor {
         }
     }
 
-    /// Before clocks are looked at: was the program stopped while this thread was awake? It has done less than there was time
-    /// for. How long it has worked is dear to know, so that is asked once in a while.
+    /// Notices whether the program was stopped while this thread was awake: then it has worked less than time has
+    /// passed. To be called before clocks are read. Reading the work is expensive, so it is done once in a while.
     fn look_at_itself(&mut self, now: Instant) {
         let (since, worked) = self.looked;
         let passed = now.saturating_duration_since(since);
@@ -273,16 +273,16 @@ impl Monitor {
         self.slept = Duration::ZERO;
     }
 
-    /// The program was stopped, by Ctrl-Z or a debugger, or the machine gave it no time: that is nobody's fault, so all that
-    /// is to be over by some time may take so much longer. Workers were not necessarily stopped with it: what has ended
-    /// meanwhile is found ended.
+    /// The program was stopped, by Ctrl-Z or a debugger, or the machine gave it no time. Whatever is to end by some
+    /// time may take this much longer. Workers were not necessarily stopped too: what has ended meanwhile is found
+    /// ended.
     fn postpone(&mut self, by: Duration) {
         let ends = self.starting.values_mut().chain(&mut self.stopping);
         ends.for_each(|at| *at = clock::postponed(*at, by));
         self.shared.lock().postpone(by);
     }
 
-    /// When there is something to do even if nobody rings.
+    /// When there is something to do without being rung.
     fn next_time(&self) -> Option<Duration> {
         let mut state = self.shared.lock();
         let now = Instant::now();
@@ -296,8 +296,7 @@ impl Monitor {
                 _ => None,
             });
         let tick = state.monitor.ticks().then(|| now + TICK);
-        let unsent =
-            (!state.pending_batches.is_empty()).then_some(self.looked_at_unsent + BETWEEN_LOOKS);
+        let unsent = (!state.pending_batches.is_empty()).then_some(self.looked_at_unsent + BETWEEN_LOOKS);
         let starting = self.starting.values().copied();
         let times = starts.chain(starting).chain(self.stopping).chain(tick);
         let times = times.chain(self.memory.next()).chain(unsent);
@@ -311,8 +310,8 @@ impl Monitor {
         next.map(|at| at.saturating_duration_since(now))
     }
 
-    /// Somebody rang, or a worker ended.
-    fn heard(&mut self, token: u64) {
+    /// Handles a readable descriptor: the monitor was rung, a worker printed something, or a worker ended.
+    fn handle(&mut self, token: u64) {
         if token == BELL {
             let _ = self.shared.bell().clear();
             return;
@@ -332,7 +331,8 @@ impl Monitor {
         self.reap(index);
     }
 
-    /// 1. and 2. of the recovery: the pidfd is readable; confirm the exit.
+    /// Begins the recovery of a worker whose pidfd is readable: confirms the exit, so that nothing the worker could
+    /// write changes any more, and collects what is known of its end.
     fn reap(&mut self, index: usize) {
         let state = self.shared.lock();
         let Some(process) = process_of(&state.workers, index) else {
@@ -349,16 +349,16 @@ impl Monitor {
         let _ = self.poller.remove(process.bell.as_fd());
         let door = process.door.clone();
         let starting = state.workers[index].status() == Status::Starting;
-        let ours = !state.workers[index].verdicts.is_empty() || state.lifecycle.closes_now();
+        let ours = !state.workers[index].kill_reasons().is_empty() || state.lifecycle.closes_now();
         drop(state);
         if starting {
             door.release();
-            // Its last words may still be on their way: they are with the thread of its handshake, which ends now that
-            // nobody speaks to it. Not without a limit: a process that the worker left behind may hold its channel.
+            // What it reported last may still be on its way, in the thread of its handshake, which ends now that its
+            // peer is gone. There is a limit, because a process that the worker left behind may hold the channel open.
             if let Some(over) = self.handshakes.remove(&index) {
                 let _ = over.recv_timeout(LAST_WORDS);
             }
-            self.hear_refusals();
+            self.take_refusals();
         }
         let refused = self.refusals.remove(&index);
         let words = self.outputs.finish(&self.shared, index);
@@ -366,7 +366,7 @@ impl Monitor {
         self.shared.recover(index, cause, refused, words);
     }
 
-    /// Why this worker is gone. `ours`: it was killed from here.
+    /// Why this worker has ended. `ours`: this engine has killed it.
     fn cause_of(
         &mut self,
         index: usize,
@@ -375,7 +375,7 @@ impl Monitor {
         ours: bool,
     ) -> JobErrorKind {
         let killed = exit == Exit::Signal(libc::SIGKILL) && !ours;
-        // Its first lane's link has what its process noted.
+        // The link of its first lane has the notes of the whole process.
         let cells = &self.shared.cells[index];
         #[cfg(feature = "sandbox")]
         if self.shared.is_strict()
@@ -393,17 +393,17 @@ impl Monitor {
         })
     }
 
-    /// Everything that may have become possible. True if something changed that may make more
-    /// possible at once.
+    /// Does everything that may have become possible. Returns whether something changed that may make more possible at
+    /// once.
     pub(super) fn serve(&mut self) -> bool {
-        let mut progress = self.hear_refusals();
+        let mut progress = self.take_refusals();
         self.outputs.tick(&self.shared);
         let now = Instant::now();
         self.look_at_itself(now);
         let (short, unsent);
         let wants = {
             let mut state = self.shared.lock();
-            // A thread that is submitting needs a core of its own: then sleeping workers sleep on.
+            // A thread that submits needs a core of its own: then sleeping workers stay asleep.
             let submitted = state.records.submitted();
             state
                 .scheduler
@@ -412,7 +412,7 @@ impl Monitor {
             state.drain_busy();
             state.run_timers();
             state.refill();
-            // It is awake.
+            // The monitor is awake.
             state.monitor.take_call();
             let tick = now.saturating_duration_since(self.ticked) >= TICK;
             if tick {
@@ -423,21 +423,23 @@ impl Monitor {
             state.even_out(tick);
             state.scheduler.set_submitter_idle(false);
             let wanted = state.lanes.iter().enumerate().filter_map(|(index, lane)| {
-                let retiring = || state.workers[state.lanes.worker_of(index)].retiring;
-                let ready = lane.ready || retiring();
+                let retiring = || state.workers[state.lanes.worker_of(index)].is_retiring();
+                let ready = lane.is_ready() || retiring();
                 lane.producer
                     .alloc_request()
-                    // Whoever has no job needs no memory: he would take all there is.
+                    // A lane without a job needs no memory, and would take all there is.
                     .filter(|_| ready && lane.live() > 0)
-                    .map(|want| (index, lane.life, want))
+                    .map(|want| (index, lane.generation(), want))
             });
             let wants: Vec<_> = wanted.collect();
             let lanes = state.lanes.iter_mut().enumerate();
             short = lanes
-                .filter(|(_, lane)| lane.short_of != 0)
-                .map(|(index, lane)| (index, lane.life, std::mem::take(&mut lane.short_of)))
+                .filter_map(|(index, lane)| {
+                    let bytes = lane.grants_mut().take_short_of()?;
+                    Some((index, lane.generation(), bytes))
+                })
                 .collect::<Vec<_>>();
-            // The last job has ended: the workers are told to stop, once.
+            // The last job has ended: the workers are asked to stop, once.
             progress |= state.is_drained() && self.stopping.is_none();
             progress |= state.monitor.take_look_again();
             state.monitor.take_call();
@@ -448,49 +450,49 @@ impl Monitor {
             self.looked_at_unsent = now;
             self.shared.send_stalled_batches();
         }
-        for (index, life, want) in wants {
-            self.grant(index, life, want);
+        for (index, generation, want) in wants {
+            self.grant(index, generation, want);
             progress = true;
         }
-        for (index, life, bytes) in short {
-            self.grant_ahead(index, life, bytes);
+        for (index, generation, bytes) in short {
+            self.grant_ahead(index, generation, bytes);
         }
         progress
     }
 
-    /// Grants ahead what has to be committed first, without the lock.
-    fn grant_ahead(&self, index: usize, life: u32, bytes: u64) {
-        let region = self.shared.lock().lanes[index].region;
+    /// Grants ahead memory that has to be committed first, without the lock.
+    fn grant_ahead(&self, index: usize, generation: u32, bytes: u64) {
+        let region = self.shared.lock().lanes[index].region();
         let arena = &self.shared.arena;
         let in_use = arena.in_use();
         let block = arena.grant(region, bytes, bytes >= HUGE);
         crate::sync::point!("grant.ahead");
         let mut state = self.shared.lock();
         let runs = state.workers[state.lanes.worker_of(index)]
-            .process
+            .process()
             .is_some();
         let lane = &mut state.lanes[index];
-        if lane.life != life || !runs {
+        if lane.generation() != generation || !runs {
             return;
         }
-        // Whoever asked again meanwhile did not know of this.
-        lane.short_of = 0;
-        lane.full_at = match &block {
-            Ok(_) => u64::MAX,
-            Err(_) => in_use.max(arena.in_use()),
-        };
+        let full_at = block.is_err().then(|| in_use.max(arena.in_use()));
+        lane.grants_mut().committed(full_at);
         if let Ok(block) = block {
-            // A link that cannot take it now has plenty.
+            // A link that cannot take a grant now has plenty.
             drop(lane.grant(block));
         }
     }
 
-    /// A lane waits for output memory. The memory is found without the lock: a gigabyte takes a while.
-    fn grant(&self, index: usize, life: u32, want: AllocRequest) {
+    /// Answers the request of a lane for output memory. The memory is found without the lock, since a gigabyte takes a
+    /// while.
+    fn grant(&self, index: usize, generation: u32, want: AllocRequest) {
         let bytes = want.bytes;
         let (region, last) = {
             let state = self.shared.lock();
-            (state.lanes[index].region, state.lanes[index].last_grant)
+            (
+                state.lanes[index].region(),
+                state.lanes[index].grants().last(),
+            )
         };
         let most = (8 << 20) / u64::from(self.shared.settings.lanes);
         let generous = bytes.max((last * 2).min(most));
@@ -506,12 +508,12 @@ impl Monitor {
             state.give_up(&why);
         }
         let lane = &mut state.lanes[index];
-        // It may have helped itself to a grant given ahead, and want something else by now.
-        if lane.life != life || lane.producer.alloc_request() != Some(want) {
+        // The lane may have taken a grant that was given ahead, and request something else by now.
+        if lane.generation() != generation || lane.producer.alloc_request() != Some(want) {
             return;
         }
         let refusal = match block.map(|block| lane.grant(block)) {
-            // Given, or as many were given ahead meanwhile as the link holds: the lane takes those.
+            // Granted, or as many grants were given ahead meanwhile as the link holds: the lane takes those.
             Ok(Ok(()) | Err(_)) => None,
             Err(full) => Some(ArenaFull {
                 requested: bytes,
@@ -526,25 +528,23 @@ impl Monitor {
         self.shared.unlock(state);
     }
 
-    /// Which handshakes have failed: the workers go, and what they said is kept for the recovery.
-    fn hear_refusals(&mut self) -> bool {
+    /// Takes the handshakes that have failed: kills the workers, and keeps their reasons for the recovery. Returns
+    /// whether there were any.
+    fn take_refusals(&mut self) -> bool {
         let refusals = self.shared.take_refusals();
         let any = !refusals.is_empty();
         for refusal in refusals {
             let state = self.shared.lock();
             let worker = &state.workers[refusal.worker];
-            // News of a process that is gone changes nothing.
-            if worker.life() != refusal.life || worker.status() != Status::Starting {
+            // A report about an earlier process changes nothing.
+            if worker.generation() != refusal.generation || worker.status() != Status::Starting {
                 continue;
             }
             if !matches!(refusal.why, control::HandshakeError::Gone) {
                 let why = escape::escape_text(&refusal.why.to_string()).to_string();
                 self.refusals.insert(refusal.worker, why);
             }
-            if let Some(process) = &worker.process {
-                // It may be gone already; either way the pidfd tells.
-                let _ = process.pidfd.kill(Signal::SIGKILL);
-            }
+            worker.kill();
         }
         any
     }
@@ -594,16 +594,16 @@ impl Monitor {
                 Err(error) => self.cannot_start(index, StartError::System(error)),
             }
         }
-        // After the spawns, which need not wait for it: no worker has asked for memory yet.
+        // After the spawns, which need not wait for it: no worker has requested memory yet.
         self.kills.started(&absent);
-        // A limit beyond all clocks is none.
+        // A limit beyond the range of the clock is none.
         if let Some(at) = now.checked_add(self.shared.settings.start_timeout) {
             self.starting
                 .extend(absent.into_iter().map(|index| (index, at)));
         }
     }
 
-    /// Ends workers that have not become ready in time.
+    /// Kills workers that have not become ready in time.
     fn end_overdue(&mut self) {
         if self.starting.is_empty() {
             return;
@@ -617,21 +617,18 @@ impl Monitor {
             let phase = self.shared.cells[index].phase();
             let why = format!("worker {index} was {}", causes::not_ready(phase, limit));
             self.refusals.entry(index).or_insert(why);
-            // A handshake that ends in this very moment is too late: its news is of another life.
-            state.next_life(index);
-            if let Some(process) = &state.workers[index].process {
-                // It may be gone already; either way the pidfd tells.
-                let _ = process.pidfd.kill(Signal::SIGKILL);
-            }
+            // A handshake that ends at this moment is too late: its report is of an earlier generation.
+            state.next_generation(index);
+            state.workers[index].kill();
             // Until its exit is confirmed.
             *at = now + Duration::from_secs(1);
         }
     }
 
-    /// From now on the end of this worker's process is noticed, and its bell heard.
+    /// Polls the pidfd and the bell of this worker's process.
     fn watch(&self, index: usize) -> crate::sys::Result<()> {
         let state = self.shared.lock();
-        let Some(process) = &state.workers[index].process else {
+        let Some(process) = state.workers[index].process() else {
             return Ok(());
         };
         self.poller.add(process.pidfd.as_fd(), index as u64)?;
@@ -647,34 +644,34 @@ impl Monitor {
         self.shared.cannot_start(index, &why);
     }
 
-    /// A process that cannot be watched ends before its worker gets another one.
+    /// Ends a process that cannot be watched, before its worker gets another one.
     fn discard(&self, index: usize) {
-        let process = self.shared.lock().workers[index].process.take();
+        let process = self.shared.lock().workers[index].take_process();
         if let Some(process) = process {
             process.door.release();
-            // Both fail only if it is gone already.
+            // Both fail only if it has ended already.
             let _ = process.pidfd.kill(Signal::SIGKILL);
             let _ = process.pidfd.wait_exit();
         }
     }
 
-    /// The last job has ended, and nobody has told the workers to stop.
+    /// Whether the last job has ended and the workers have not been asked to stop.
     fn may_stop(&self) -> bool {
         self.stopping.is_none() && self.shared.lock().is_drained()
     }
 
-    /// Moves the end of the engine on. True when there is nothing left.
+    /// Advances the closing of the engine by one step. Returns whether nothing is left.
     fn step_closing(&mut self) -> bool {
         let mut state = self.shared.lock();
         match state.lifecycle.closing() {
             Closing::No => return false,
-            // Once workers are told to stop nothing holds that up.
+            // Once the workers are asked to stop nothing delays that.
             Closing::Drain
                 if !state.lifecycle.is_stopping()
                     && !state.is_drained()
                     && state.lifecycle.broken().is_none() =>
             {
-                // The monitor may be the only one left who wants to know.
+                // No other thread may be waiting for the jobs.
                 state.want_end_of_all();
                 return false;
             }
@@ -693,7 +690,7 @@ impl Monitor {
         let abrupt = state.lifecycle.closes_now();
         let mut left = false;
         for index in 0..state.workers.len() {
-            let Some(process) = &state.workers[index].process else {
+            let Some(process) = state.workers[index].process() else {
                 continue;
             };
             left = true;
@@ -701,7 +698,7 @@ impl Monitor {
             let mut lanes = state.lanes.of_worker(index);
             let busy = starting || abrupt && !lanes.all(|lane| state.lanes[lane].is_idle());
             if busy || now >= deadline {
-                // It may have ended by itself; the pidfd tells.
+                // Fails if it has ended already. Either way the pidfd reports the exit.
                 let _ = process.pidfd.kill(Signal::SIGKILL);
             } else {
                 for lane in state.lanes.of_worker(index) {
@@ -713,7 +710,7 @@ impl Monitor {
             }
         }
         if now >= deadline {
-            // All are killed now, and the pidfds tell when they are gone.
+            // All are killed now, and the pidfds report when they have ended.
             self.stopping = Some(now + Duration::from_secs(1));
         }
         if !left {
@@ -725,12 +722,12 @@ impl Monitor {
     }
 }
 
-/// For how long a thread did nothing although it was awake.
+/// How long a thread did nothing although it was awake.
 pub(super) fn idle(passed: Duration, slept: Duration, worked: Duration) -> Duration {
     passed.saturating_sub(slept).saturating_sub(worked)
 }
 
 /// The process of this worker, while there is one.
 fn process_of(workers: &[Worker], index: usize) -> Option<&Process> {
-    workers.get(index)?.process.as_ref()
+    workers.get(index)?.process()
 }

@@ -1,39 +1,43 @@
-//! Asking lanes to ring the monitor, or to wake a waiter, at the end of a job.
+//! Requests to be notified of the end of a job: a worker rings the monitor for [`NOTICE`], and wakes a sleeper for
+//! [`WAITER`](crate::link::WAITER).
+//!
+//! A request comes too late if the job has ended already. Then the caller drains the lane before it sleeps.
 
 use super::actor::actor_of;
-use super::lane::NOBODY;
+use super::lane::NO_RECORD;
 use super::record::{AWAITED, JobId, Stage};
 use super::state::EngineState;
 use crate::link::{Ask, NOTICE};
 
 impl EngineState {
-    /// The monitor wants to hear of the end of all that is open. A lane ends its jobs in order, so
-    /// its newest is enough.
+    /// Requests notice of the end of all open jobs. A lane ends its jobs in order, so its newest job is enough.
     pub(super) fn want_end_of_all(&mut self) {
         for lane in self.lanes.iter_mut() {
             let newest = lane.held().next_back();
             if let Some(position) = newest {
-                // Over already: the monitor looks again before it sleeps.
+                // Ended already: the monitor drains before it blocks.
                 let _: Ask = lane.ask(position, NOTICE);
             }
         }
     }
 
-    /// Somebody waits for this job elsewhere than on its state word.
+    /// Requests notice of the end of a job for a thread or future that does not wait on its state word.
     pub(super) fn want_notice(&mut self, id: JobId) {
         let record = self.records.get(id);
         record.requests |= NOTICE;
         if let Stage::Placed { link, position } = record.stage {
-            // Over already: whoever waits drains before it sleeps.
+            // Ended already: the caller drains before it sleeps.
             let _: Ask = self.lanes[link as usize].ask(position, NOTICE);
         }
     }
 
-    /// Whoever waits for admission wants to hear of the next end of a job in each lane. False if one has ended meanwhile.
+    /// Requests notice of the next end of a job in each lane, for callers that wait for admission. Returns false if a
+    /// job has ended meanwhile.
     pub(super) fn request_next_ends(&mut self) -> bool {
         self.lanes.iter_mut().all(|lane| {
-            // The words of a condemned lane mean nothing: its jobs end with its worker, which everybody hears of.
-            if lane.condemned {
+            // What a condemned lane says counts no more. Its jobs end with its worker, of which all waiters are
+            // notified.
+            if lane.is_condemned() {
                 return true;
             }
             let oldest = lane.held().next();
@@ -41,10 +45,11 @@ impl EngineState {
         })
     }
 
-    /// Somebody waits for the first end among these jobs: where that may be seen, by lane and position. A lane ends its jobs in
-    /// order, so the oldest one in each is enough, unless it [goes on](EngineState::notice_behind); one that is posted later says so by
-    /// itself, as all of them `wait_for`. The oldest call of an actor is asked as well: it stays where it is when those before it
-    /// are given to a lane without work.
+    /// Where the first end among these jobs may be seen, by lane and position. A lane ends its jobs in order, so the
+    /// oldest of them in each lane is enough, unless its end is no answer: see
+    /// [`notice_behind`](EngineState::notice_behind). A job that is placed later is posted with the request
+    /// `waits_for`. The oldest call of an actor counts apart: it stays where it is when the jobs before it are moved to
+    /// a lane without work.
     pub(super) fn first_ends(
         &mut self,
         ids: impl Iterator<Item = JobId>,
@@ -69,15 +74,16 @@ impl EngineState {
             .collect()
     }
 
-    /// No thread sleeps for any of these jobs.
+    /// No thread sleeps for any of these jobs any more.
     pub(super) fn await_no_more(&mut self, ids: impl Iterator<Item = JobId>) {
         for id in ids {
             self.records.get(id).requests &= !AWAITED;
         }
     }
 
-    /// This job's end in this lane may be no answer: it waits for its next attempt, or for what it has spawned. Then nobody who
-    /// waits for the first of several has been told, and those behind it in the lane, which were not asked, are.
+    /// Passes a request for notice on to the jobs behind this one, if its end in this lane was no answer: it waits for
+    /// its next attempt, or for jobs that it has spawned. A thread that waits for the first of several jobs has not
+    /// been woken by it, and has not requested the ends of those behind it.
     pub(super) fn notice_behind(&mut self, lane: usize, index: u32) {
         let record = self.records.look(index);
         let goes_on = matches!(record.stage, Stage::Waiting | Stage::Spawned { .. });
@@ -87,8 +93,8 @@ impl EngineState {
         let lane = &mut self.lanes[lane];
         for position in lane.producer.open_positions() {
             let behind = lane.record_at(position);
-            if behind != NOBODY && self.records.look(behind).is_noticed() {
-                // Over already: the drain that is under way finds it.
+            if behind != NO_RECORD && self.records.look(behind).is_noticed() {
+                // Ended already: the drain that is under way finds it.
                 let _: Ask = lane.ask(position, NOTICE);
             }
         }

@@ -1,45 +1,33 @@
 //! Which lane gets which job, and when: placing, refilling, evening out.
 
-use std::sync::Arc;
-
 use super::actor::actor_of;
-use super::lane::{Lane, NOBODY};
+use super::lane::{Lane, NO_RECORD};
 use super::lifecycle::Closing;
 use super::record::Stage;
 use super::state::EngineState;
-use crate::arena::Arena;
 use crate::link::{BACKLOG, Call, LOW_SHIFT, NOTICE, SLOTS, SPILLED, SPIN, STEALABLE, STOP};
 
-/// Work that a lane may hold ahead, by expectation: a short buffer, so that a long job holds up
-/// little; and long enough for somebody to be woken, get a core and refill it in the meantime.
-pub(super) const DEPTH_NS: u64 = 500_000;
-/// What waking a sleeping worker costs: less work than this is not worth a second one.
+/// What waking a sleeping worker costs. Less work than this is not worth a second worker.
 const WAKE_NS: u64 = 25_000;
 /// A job that is expected to take less is not worth a core of its own.
 const TINY_NS: u32 = 10_000;
-/// Jobs that take less do not need a lane each. One that has never run is thought to take more.
+/// Jobs that take less do not need a lane each. A job that has never run is expected to take more.
 const SHORT_NS: u32 = 100_000;
-/// What a job is thought to need still, when it has not ended since the last tick.
+/// What a job is expected to need still if it has not ended since the last tick.
 const TICK_NS: u32 = 1_000_000;
 /// Jobs posted between two looks at what a busy lane has finished.
 const DRAIN_EVERY: u64 = 32;
-/// The largest grant for several jobs ahead, where lanes share a region.
-const LANE_AHEAD: u64 = 64 * 1024;
-/// The smallest grant that is given because a kernel is known to need memory.
-const GRANT_AHEAD: u64 = 256 * 1024;
-/// From this size on a grant is worth huge pages.
-pub(super) const HUGE: u64 = crate::sys::HUGE as u64;
 
 impl EngineState {
-    /// Puts the job of a record into a slot, if a lane should have it.
+    /// Posts the job of a record, if a lane should have it. Returns whether it was posted.
     #[inline]
     pub(super) fn place(&mut self, index: u32) -> bool {
         let record = self.records.at(index);
-        let chosen = if record.is_alone() {
-            // Those that wait came before.
-            match self.queue.has_alone() {
+        let chosen = if record.is_exclusive() {
+            // Exclusive jobs that wait came before.
+            match self.queue.has_exclusive() {
                 true => None,
-                false => self.choose_alone(),
+                false => self.choose_for_exclusive(),
             }
         } else {
             let expected = self.kernels.get(record.kernel).expected_ns;
@@ -52,7 +40,7 @@ impl EngineState {
         true
     }
 
-    /// Puts the job of a record into a slot of this lane, which has room.
+    /// Posts the job of a record in this lane, which has room.
     #[inline]
     pub(super) fn put(&mut self, index: u32, chosen: usize) {
         let record = self.records.at(index);
@@ -64,7 +52,7 @@ impl EngineState {
         if bytes > 0 {
             let shared = self.config.lanes_share_regions();
             self.monitor
-                .call_if(top_up(lane, &self.arena, bytes, shared));
+                .call_if(lane.top_up(&self.arena, bytes, shared));
         }
         let mut words = record.len as usize;
         if record.form != 0 {
@@ -75,7 +63,7 @@ impl EngineState {
                 trace.placed(index);
             }
         }
-        // The monitor waits for the last job, whoever placed it.
+        // While the engine closes, the monitor waits for the last job, whichever thread has placed it.
         let ending = if self.lifecycle.closing() == Closing::No {
             0
         } else {
@@ -100,7 +88,7 @@ impl EngineState {
         lane.note(position, index, expected);
         crate::sync::point!("submit.noted");
         if let Some(before) = self.lanes.posted(chosen) {
-            // Of the two the lane that got work last may spin.
+            // Only the lane that got work last may spin.
             self.flag(before);
         }
         self.flag(chosen);
@@ -109,7 +97,7 @@ impl EngineState {
         }
         let lane = &mut self.lanes[chosen];
         lane.producer.ring_early();
-        // A job behind another one, while somebody has nothing to do: look at it soon.
+        // A job waits behind another one while a lane has nothing to do: the monitor looks at it soon.
         let is_behind = lane.producer.open() > 1;
         if is_behind && !self.monitor.ticks() && self.lanes.open() < self.lanes.ready() * 2 {
             self.monitor.start_ticking();
@@ -119,13 +107,13 @@ impl EngineState {
         }
     }
 
-    /// The lane for a job of this length: the one that was active last while its backlog is worth
-    /// less than a wake-up, else one without work, else the one with the shortest backlog.
+    /// Chooses the lane for a job of this length: the one that got work last, while its backlog is worth less than a
+    /// wake-up; else one without work; else the one with the shortest backlog.
     #[inline]
     fn choose(&self, expected_ns: u32) -> Option<usize> {
         let recent = &self.lanes[self.lanes.recent()];
         let fits = |lane: &Lane| lane.fits(expected_ns);
-        let behind = recent.backlog_ns + u64::from(expected_ns);
+        let behind = recent.backlog_ns() + u64::from(expected_ns);
         if fits(recent) && (recent.is_idle() || behind <= WAKE_NS) {
             return Some(self.lanes.recent());
         }
@@ -134,23 +122,24 @@ impl EngineState {
 
     #[cold]
     fn choose_slow(&self, fits: &impl Fn(&Lane) -> bool, expected_ns: u32) -> Option<usize> {
-        // A full table of tiny jobs is no reason to wake somebody: it is emptied sooner than that, unless
-        // one of them turned out to be long.
+        // A full link of tiny jobs is no reason to wake another worker: it is emptied sooner than that, unless one of
+        // the jobs turned out to be long.
         let recent = &self.lanes[self.lanes.recent()];
         let queued = self.queue.len() as u64 * u64::from(expected_ns);
-        if recent.ready
+        if recent.is_ready()
             && recent.producer.free_slots() == 0
-            && recent.backlog_ns + queued < 4 * WAKE_NS
+            && recent.backlog_ns() + queued < 4 * WAKE_NS
             && !recent.stands_still()
         {
             return None;
         }
-        // The submitting thread runs as well: while it streams tiny jobs through one lane, one more worker
-        // than there are cores would only take turns with it. When it stops, the lane runs low and rings
-        // the monitor, which places freely.
+        // The submitting thread needs a core too. While it streams tiny jobs through one lane, one more worker than
+        // there are spare cores would only take turns with it. When it stops, the lane runs low and rings the monitor,
+        // which places jobs without this restriction.
         let open = recent.producer.open() as u64;
-        let streams =
-            recent.ready && recent.backlog_ns < open * u64::from(TINY_NS) && !recent.stands_still();
+        let streams = recent.is_ready()
+            && recent.backlog_ns() < open * u64::from(TINY_NS)
+            && !recent.stands_still();
         let crowded = streams
             && expected_ns < TINY_NS
             && !self.scheduler.submitter_is_idle()
@@ -164,10 +153,11 @@ impl EngineState {
             let busy = |lane: &Lane| fits(lane) && !lane.is_idle() && wanted(lane);
             lanes
                 .filter(|(_, lane)| busy(lane))
-                .min_by_key(|(_, lane)| lane.backlog_ns)
+                .min_by_key(|(_, lane)| lane.backlog_ns())
                 .map(|(index, _)| index)
         };
-        // One lane per worker is enough for jobs that are known to be short: more would wake threads only to take turns.
+        // One lane per worker is enough for jobs that are known to be short: more would wake threads that only take
+        // turns.
         if self.config.lanes_share_regions()
             && expected_ns < SHORT_NS
             && self.lanes.busy() >= self.workers.len()
@@ -182,8 +172,8 @@ impl EngineState {
         found.or_else(|| shortest(&|_| true))
     }
 
-    /// Among these lanes one of the worker that has the fewest busy ones. Of its lanes the first: the others may never have
-    /// slept, and be no sooner for it.
+    /// Chooses a free lane of the worker that has the fewest busy ones. Takes the first of its lanes: the others may
+    /// never have slept, and would not be faster.
     fn spread(&self, free: &dyn Fn(&Lane) -> bool) -> Option<usize> {
         let workers = 0..self.workers.len();
         let best = workers.filter_map(|worker| {
@@ -202,7 +192,7 @@ impl EngineState {
     /// Sets the flags of a lane after its situation changed.
     #[inline]
     pub(super) fn flag(&mut self, index: usize) {
-        let more = self.keeps_any();
+        let more = self.has_queued();
         let spare = self.lanes.open() > self.lanes.ready();
         let spin = self.config.may_spin() && index == self.lanes.recent();
         let lane = &mut self.lanes[index];
@@ -211,7 +201,7 @@ impl EngineState {
         }
         let mut flags = if spin { SPIN } else { 0 } | if spare { STEALABLE } else { 0 };
         if more {
-            // A quarter of what the lane holds when it is full, in powers of two.
+            // The lane rings when it has a quarter of its jobs left, rounded to a power of two.
             let low = (lane.producer.open() as u32 / 4)
                 .clamp(1, 64)
                 .next_power_of_two();
@@ -233,12 +223,12 @@ impl EngineState {
             self.process_ends();
         }
         if self.scheduler.is_low_on_memory() {
-            return self.refill_tightly();
+            return self.refill_one_at_a_time();
         }
-        // Whoever wants a worker alone takes turns with all others, who would wait for the last of them otherwise.
-        let alone_last = self.scheduler.exclusive_goes_last();
-        if self.queue.has_alone() && !alone_last {
-            self.place_alone(true);
+        // Exclusive jobs and all others take turns. Otherwise an exclusive job would wait for the last of the others.
+        let exclusive_last = self.scheduler.exclusive_goes_last();
+        if self.queue.has_exclusive() && !exclusive_last {
+            self.place_exclusive(true);
         }
         let actors_first = self.actors.take_first_turn();
         if actors_first {
@@ -257,73 +247,69 @@ impl EngineState {
         if !actors_first && self.actors.has_listed() {
             self.feed_actors(usize::MAX);
         }
-        if alone_last {
+        if exclusive_last {
             self.scheduler.set_placed_exclusive(false);
-            // None is kept for it yet: those that were placed just now would be taken back.
-            self.place_alone(false);
+            // No worker is reserved yet: the jobs that were placed just now would be taken back.
+            self.place_exclusive(false);
         }
     }
 
-    /// A job with a deadline was placed: its clock starts when it is the oldest.
+    /// A job with a deadline was placed. Its clock starts when it is the oldest.
     #[cold]
     fn watch_if_timed(&mut self, index: u32, lane: usize, position: u64) {
         let policy = &self.records.at(index).policy;
         let limit = policy.as_ref().and_then(|policy| policy.options.deadline);
         if limit.is_some() {
-            self.lanes[lane].timed.push_back(position);
+            self.lanes[lane].add_timed(position);
             self.watch(lane);
-            if self.records.at(index).is_alone() {
-                self.begin_alone(lane);
+            if self.records.at(index).is_exclusive() {
+                self.begin_exclusive(lane);
             }
         }
     }
 
-    /// Moves jobs that wait behind a long one to lanes without work, and finds out for which lanes no actor is to wait.
-    /// `tick`: a while has passed since that was said last, so a job that still runs is a long one.
+    /// Moves jobs that wait behind a long one to lanes without work, and finds lanes for which no actor should wait.
+    /// `tick`: time has passed since the last call with `tick`, so a job that still runs is a long one.
     pub(super) fn even_out(&mut self, tick: bool) {
         let idle = self
             .lanes
             .iter()
-            .filter(|lane| lane.ready && lane.is_idle() && lane.room() > 0)
+            .filter(|lane| lane.is_ready() && lane.is_idle() && lane.room() > 0)
             .count();
         let mut waiting = false;
         let passed_by = self.actor_waits_beside_room();
         for index in 0..self.lanes.len() {
             let behind = idle > 0 && self.has_movable(index);
             let lane = &mut self.lanes[index];
-            let awaited = passed_by && lane.ready && !lane.is_idle();
+            let awaited = passed_by && lane.is_ready() && !lane.is_idle();
             if !behind && !awaited {
-                lane.seen_at_tick = u64::MAX;
+                lane.forget_tick();
                 continue;
             }
             waiting = true;
-            let oldest = lane.producer.open_positions().start;
-            let stuck = tick && std::mem::replace(&mut lane.seen_at_tick, oldest) == oldest;
-            if stuck {
-                // Longer than expected: nothing more should line up behind it.
-                lane.expect_longer(oldest, TICK_NS);
-            }
-            if behind && (stuck || lane.backlog_ns > 4 * WAKE_NS) {
+            // A job that still runs at the next tick is a long one: nothing more should line up behind it.
+            let stuck = tick && lane.tick(TICK_NS);
+            if behind && (stuck || lane.backlog_ns() > 4 * WAKE_NS) {
                 self.share_out(index, idle);
             }
         }
         self.monitor.keep_ticking(waiting, tick);
         self.refill();
-        // Lanes that got nothing have to know as well that others have something to spare.
+        // Lanes that got nothing have to know as well that others have jobs to spare.
         self.update_flags();
     }
 
-    /// Does a lane hold a job ahead that may run elsewhere?
+    /// Whether a lane holds a job ahead that may run elsewhere.
     fn has_movable(&self, index: usize) -> bool {
         let lane = &self.lanes[index];
-        if !lane.ready || lane.producer.open() < 2 {
+        if !lane.is_ready() || lane.producer.open() < 2 {
             return false;
         }
         lane.actors() == 0 || {
             let mut ahead = lane.producer.open_positions().skip(1);
             ahead.any(|position| {
                 let record = lane.record_at(position);
-                record != NOBODY && actor_of(self.records.look(record).group).is_none()
+                record != NO_RECORD && actor_of(self.records.look(record).group).is_none()
             })
         }
     }
@@ -331,15 +317,13 @@ impl EngineState {
     /// Takes back a fair share of the jobs that a lane has not begun, newest first.
     fn share_out(&mut self, index: usize, idle: usize) {
         let lane = &self.lanes[index];
-        let held = |position: &u64| lane.records[(position % SLOTS as u64) as usize];
-        // Slots that were retracted before count no more: the worker has only not passed them yet.
-        let open = lane.producer.open_positions();
-        let mut live: Vec<(u64, u32)> = open
-            .map(|position| (position, held(&position)))
-            .filter(|&(_, record)| record != NOBODY)
+        // Retracted slots do not count: the worker has only not skipped them yet.
+        let mut live: Vec<(u64, u32)> = lane
+            .held()
+            .map(|position| (position, lane.record_at(position)))
             .collect();
         let ahead = live.len().saturating_sub(1);
-        // Calls of actors stay with the state.
+        // Calls of actors stay where the state is.
         live.retain(|&(_, record)| actor_of(self.records.look(record).group).is_none());
         let share = (ahead * idle).div_ceil(idle + 1);
         for (position, record) in live.into_iter().rev().take(share) {
@@ -349,47 +333,4 @@ impl EngineState {
             self.requeue(record);
         }
     }
-}
-
-impl Lane {
-    /// Is there room for a job of this length, and not too much to do before it?
-    #[inline]
-    pub(super) fn fits(&self, expected_ns: u32) -> bool {
-        self.ready
-            && self.room() > 0
-            && (self.producer.open() < 2 || self.backlog_ns + u64::from(expected_ns) <= DEPTH_NS)
-    }
-}
-
-/// Grants ahead what jobs of this kernel are known to need. True if the monitor is to do it.
-#[inline]
-fn top_up(lane: &mut Lane, arena: &Arc<Arena>, bytes: u64, shared: bool) -> bool {
-    let jobs = lane.producer.open() as u64 + if shared { 1 } else { 2 };
-    lane.ahead < bytes.saturating_mul(jobs.min(8)) && top_up_slow(lane, arena, bytes, shared)
-}
-
-#[cold]
-fn top_up_slow(lane: &mut Lane, arena: &Arc<Arena>, bytes: u64, shared: bool) -> bool {
-    // Whole pages per array, and some to spare.
-    let each = bytes.saturating_add(4096);
-    let len = match shared {
-        // Many lanes with much ahead each would hold what none of them uses.
-        true => each.saturating_mul(4).min(LANE_AHEAD).max(each),
-        false => each
-            .saturating_mul(4)
-            .clamp(GRANT_AHEAD, HUGE.max(each.saturating_mul(2))),
-    };
-    // A link that cannot take a grant now has plenty.
-    if let Some(block) = arena.grant_committed(lane.region, len) {
-        drop(lane.grant(block));
-        return false;
-    }
-    // Without room the worker asks when it needs it, and is told the numbers.
-    if arena.in_use() >= lane.full_at {
-        return false;
-    }
-    // Committing may take a while, or wait for somebody else's, which is not spent under the lock.
-    let asked = lane.short_of != 0;
-    lane.short_of = len;
-    !asked
 }

@@ -20,7 +20,7 @@ pub(super) struct Policy {
     /// Number of times that it was lost with a worker that another job ended.
     lost_with_others: u32,
     /// Whether it needs a worker of its own.
-    pub(super) alone: bool,
+    pub(super) is_exclusive: bool,
     /// Whether it was asked to stop: then it is not retried.
     pub(super) given_up: bool,
     /// The end of the pause before its next attempt.
@@ -50,7 +50,7 @@ impl Policy {
             failed: 0,
             ended_workers: 0,
             lost_with_others: 0,
-            alone: false,
+            is_exclusive: false,
             given_up: false,
             due: None,
             deaths: Vec::new(),

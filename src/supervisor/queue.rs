@@ -6,10 +6,10 @@ use super::job_table::JobTable;
 use super::options::Priority;
 use super::record::{Record, Stage};
 
-/// Entries that may name nothing before they are swept out.
+/// Entries without a job before they are swept out.
 const SLACK: usize = 64;
 
-/// A queued job, as long as its record says the same.
+/// A queued job, as long as its record agrees.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     index: u32,
@@ -23,17 +23,17 @@ impl Entry {
     }
 }
 
-/// See the module. Each job whose stage is [`Stage::Queued`] has exactly one entry.
+/// Each job with [`Stage::Queued`] has exactly one entry.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     /// Lowest priority first.
     classes: [VecDeque<Entry>; 3],
-    /// Those that wait for a worker of their own, first in first out.
-    alone: VecDeque<Entry>,
-    /// Entries of each class that name a job.
+    /// Exclusive jobs.
+    exclusive: VecDeque<Entry>,
+    /// Entries of each class that have a job.
     live: [usize; 3],
-    /// Those that wait for a worker of their own.
-    live_alone: usize,
+    /// Exclusive jobs that wait.
+    live_exclusive: usize,
 }
 
 impl Queue {
@@ -50,35 +50,35 @@ impl Queue {
         class.push_front(entry(index, record));
     }
 
-    /// Where a job goes; it is counted.
+    /// The class of a job, in which it is counted.
     #[inline]
     fn count_in(&mut self, record: &Record) -> &mut VecDeque<Entry> {
-        if record.is_alone() {
-            self.live_alone += 1;
-            return &mut self.alone;
+        if record.is_exclusive() {
+            self.live_exclusive += 1;
+            return &mut self.exclusive;
         }
         let class = record.priority() as usize;
         self.live[class] += 1;
         &mut self.classes[class]
     }
 
-    /// Takes out the next job that waits for a worker of its own.
-    pub(super) fn pop_alone(&mut self, records: &JobTable) -> Option<u32> {
-        while let Some(entry) = self.alone.pop_front() {
+    /// Takes the next exclusive job.
+    pub(super) fn pop_exclusive(&mut self, records: &JobTable) -> Option<u32> {
+        while let Some(entry) = self.exclusive.pop_front() {
             if entry.is_live(records) {
-                self.live_alone -= 1;
+                self.live_exclusive -= 1;
                 return Some(entry.index);
             }
         }
         None
     }
 
-    /// Takes out a job, of whatever kind.
+    /// Takes a job, exclusive or not.
     pub(super) fn pop_any(&mut self, records: &JobTable) -> Option<u32> {
-        self.pop_alone(records).or_else(|| self.pop(records))
+        self.pop_exclusive(records).or_else(|| self.pop(records))
     }
 
-    /// Takes out the next job that may run beside others.
+    /// Takes the next job that shares its worker.
     #[inline]
     pub(super) fn pop(&mut self, records: &JobTable) -> Option<u32> {
         for (class, live) in self.classes.iter_mut().zip(&mut self.live).rev() {
@@ -92,18 +92,18 @@ impl Queue {
         None
     }
 
-    /// A queued job is given up: its record is about to say so.
+    /// A queued job leaves the queue without being placed. The caller changes its stage afterwards.
     pub(super) fn give_up(&mut self, index: u32, records: &JobTable) {
         let record = records.look(index);
-        if record.is_alone() {
-            self.live_alone -= 1;
+        if record.is_exclusive() {
+            self.live_exclusive -= 1;
         } else {
             self.live[record.priority() as usize] -= 1;
         }
-        let classes = self.classes.iter().chain([&self.alone]);
+        let classes = self.classes.iter().chain([&self.exclusive]);
         let entries: usize = classes.map(VecDeque::len).sum();
         if entries > 2 * self.len() + SLACK {
-            for class in self.classes.iter_mut().chain([&mut self.alone]) {
+            for class in self.classes.iter_mut().chain([&mut self.exclusive]) {
                 class.retain(|entry| entry.is_live(records));
             }
         }
@@ -116,39 +116,39 @@ impl Queue {
 
     #[inline]
     pub(super) fn len(&self) -> usize {
-        self.live.iter().sum::<usize>() + self.live_alone
+        self.live.iter().sum::<usize>() + self.live_exclusive
     }
 
-    /// Does nothing wait that may run beside others?
+    /// Whether no job waits that shares its worker.
     #[inline]
     pub(super) fn is_clear(&self) -> bool {
         self.live == [0; 3]
     }
 
-    /// Does something wait for a worker of its own?
+    /// Whether an exclusive job waits.
     #[inline]
-    pub(super) fn has_alone(&self) -> bool {
-        self.live_alone > 0
+    pub(super) fn has_exclusive(&self) -> bool {
+        self.live_exclusive > 0
     }
 
-    /// Does nothing wait that has this priority or a higher one?
+    /// Whether no job waits that has this priority or a higher one.
     pub(super) fn has_none_from(&self, priority: Priority) -> bool {
         let mut classes = self.live[priority as usize..].iter();
         classes.all(|&live| live == 0)
     }
 
-    /// The jobs in their order.
+    /// The jobs in order.
     #[cfg(test)]
     pub(super) fn in_order(&self, records: &JobTable) -> Vec<u32> {
-        let entries = self.classes.iter().rev().chain([&self.alone]).flatten();
+        let entries = self.classes.iter().rev().chain([&self.exclusive]).flatten();
         let live = entries.filter(|entry| entry.is_live(records));
         live.map(|entry| entry.index).collect()
     }
 
-    /// Entries, those that name nothing included.
+    /// Entries, including those without a job.
     #[cfg(test)]
     pub(super) fn entries(&self) -> usize {
-        let classes = self.classes.iter().chain([&self.alone]);
+        let classes = self.classes.iter().chain([&self.exclusive]);
         classes.map(VecDeque::len).sum()
     }
 }

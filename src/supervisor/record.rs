@@ -1,7 +1,4 @@
-//! The private records of jobs: the truth for whoever waits.
-//!
-//! Records lie in a slab and are reused; an id carries the generation, so that an old one is told
-//! apart. Nothing here is shared with a worker.
+//! The private records of jobs: what waiting threads and futures look at. Nothing here is shared with a worker.
 
 use std::task::Waker;
 
@@ -13,7 +10,7 @@ use crate::supervisor::error::JobError;
 use crate::supervisor::options::Priority;
 use crate::supervisor::policy::Policy;
 
-/// Names a record as long as its job is not taken.
+/// Identifies a record as long as its job has not been taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct JobId {
     pub(super) index: u32,
@@ -29,30 +26,30 @@ impl JobId {
         self.generation
     }
 
-    /// Names no record.
-    pub(super) const NOBODY: Self = Self {
+    /// No record.
+    pub(super) const NONE: Self = Self {
         index: u32::MAX,
         generation: 0,
     };
 }
 
-/// The graph of a job that belongs to none.
+/// In place of a graph: the job belongs to none.
 pub(super) const NO_GRAPH: u32 = u32::MAX;
 
 /// Where a job is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     Free,
-    /// In the private queue.
+    /// In the queue.
     Queued,
     /// In a slot of a link.
     Placed {
         link: u32,
         position: u64,
     },
-    /// An attempt has failed, and the pause before the next is not over.
+    /// An attempt has failed, and the pause before the next is not over; or the job waits for its limiter.
     Waiting,
-    /// It has spawned jobs, and has its answer when those have: see [`TaskGroups`](super::depend).
+    /// It has spawned jobs, and is answered when those are: see [`TaskGroups`](super::depend).
     Spawned {
         task_group: u32,
     },
@@ -65,20 +62,22 @@ pub(super) enum Stage {
 pub(super) enum Outcome {
     /// A value without words.
     Bare,
-    /// Words in the record's payload, `len` of them.
+    /// `len` words in the payload of the record.
     Inline {
         len: u32,
     },
-    /// Words that did not fit.
+    /// Words that did not fit into the payload.
     Long(Vec<u64>),
     Failed(JobError),
 }
 
-/// In [`Record::requests`], beside the bits of a state word: a thread waits for the first of several jobs, this one among them, and
-/// sleeps on the words of others. So wherever this one is put next, its end has to be told.
+/// In [`Record::requests`], next to the bits of a state word: a thread waits for the first of several jobs including
+/// this one, and sleeps on the state words of others. Wherever this job is placed next, its end has to be reported.
 pub(super) const AWAITED: u32 = 1 << 31;
 
 /// One job. What every job touches comes first: two cache lines, up to whether it has leases.
+///
+/// A data record: whatever handles a job writes here. Its stage is changed only by the file that moves the job.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Record {
@@ -86,43 +85,44 @@ pub(super) struct Record {
     /// Index into the table of kernels.
     pub(super) kernel: u32,
     pub(super) stage: Stage,
-    /// Number for messages.
+    /// The job's number, for messages.
     pub(super) job: u64,
     /// Words of the call.
     pub(super) len: u32,
     /// Bits for the state word, and [`AWAITED`].
     pub(super) requests: u32,
     pub(super) attempt: u16,
-    /// Nobody will ask for the outcome.
+    /// The outcome will not be taken by a handle.
     pub(super) detached: bool,
-    /// A thread sleeps on the parking word of this record.
+    /// A thread sleeps on the parking word of this record, or the answer has consequences beyond it: see
+    /// `EngineState::notify_slow`.
     pub(super) parked: bool,
-    /// Of the call: `SPILLED` if its words name a block, `STAMPED` if it is traced.
+    /// Form of the call: `SPILLED` if its words name a block, `STAMPED` if it is traced.
     pub(super) form: u32,
-    /// Jobs that are cancelled together, or belong to one actor; 0 for none.
+    /// The group of jobs that are cancelled together, or the actor; 0 for none.
     pub(super) group: u32,
-    /// The graph that this job is part of, which is told of its end. Such a job is detached.
+    /// The graph that the job is part of, which is notified of its end. Such a job is detached.
     pub(super) graph: u32,
-    /// Which random numbers it draws, at each attempt.
+    /// The seed of its random numbers, the same at each attempt.
     pub(super) seed: u64,
-    /// Deadline, retries, priority: most jobs have none.
+    /// Deadline, retries, priority. Most jobs have none.
     pub(super) policy: Option<Box<Policy>>,
     pub(super) outcome: Option<Outcome>,
     pub(super) waker: Option<Waker>,
     pub(super) leases: Leases,
     pub(super) arrays: SmallVec<[ReceivedArray; 1]>,
-    /// Somebody will ask whether it ended well, and nobody for its value.
+    /// Only the end of the job will be asked for, and not its value.
     pub(super) unwanted: bool,
-    /// Which unit of its graph it is.
+    /// Its unit in the graph.
     pub(super) unit: u32,
-    /// Lane and life of the worker whose value this is.
+    /// Lane and generation of the worker that sent the value.
     pub(super) answered_by: (u32, u32),
-    /// The call until it ended, then the reply.
+    /// The call until the job ends, then the reply.
     pub(super) payload: [u64; INLINE_WORDS],
 }
 
 impl Record {
-    /// A record that no job has.
+    /// A record without a job.
     pub(super) fn new() -> Self {
         Self {
             generation: 0,
@@ -150,14 +150,14 @@ impl Record {
         }
     }
 
-    /// Its class in the queue.
+    /// The job's class in the queue.
     #[inline]
     pub(super) fn priority(&self) -> Priority {
         let policy = self.policy.as_ref();
         policy.map_or(Priority::Normal, |policy| policy.options.priority)
     }
 
-    /// What its state word is to say when it is posted.
+    /// The requests in its state word when it is posted.
     #[inline]
     pub(super) fn asked(&self) -> u32 {
         let told = if self.requests & AWAITED == 0 {
@@ -168,7 +168,7 @@ impl Record {
         self.requests & !AWAITED | told
     }
 
-    /// Is its end to be told to the monitor, at least where it is put next?
+    /// Whether the monitor is notified of its end, at least where it is placed next.
     pub(super) fn is_noticed(&self) -> bool {
         self.asked() & NOTICE != 0
     }
@@ -178,13 +178,15 @@ impl Record {
         !matches!(self.stage, Stage::Free | Stage::Answered)
     }
 
-    /// Nothing may run beside it.
+    /// Whether the job has its worker to itself.
     #[inline]
-    pub(super) fn is_alone(&self) -> bool {
-        self.policy.as_ref().is_some_and(|policy| policy.alone)
+    pub(super) fn is_exclusive(&self) -> bool {
+        self.policy
+            .as_ref()
+            .is_some_and(|policy| policy.is_exclusive)
     }
 
-    /// What its value holds is given back, if that is there.
+    /// Frees what its value holds, if the value is there.
     pub(super) fn drop_value(&mut self) {
         self.arrays.clear();
         if matches!(
@@ -195,7 +197,7 @@ impl Record {
         }
     }
 
-    /// Somebody asked it to stop: it is not tried again.
+    /// The job is cancelled or dropped: there is no further attempt.
     pub(super) fn give_up(&mut self) {
         if let Some(policy) = &mut self.policy {
             policy.given_up = true;

@@ -10,7 +10,7 @@ use super::state::EngineState;
 use crate::sys::clock;
 
 impl EngineState {
-    /// An attempt gave no value: the job waits for the next one, or is answered.
+    /// Handles an attempt that gave no value: the job waits for the next attempt, or is answered.
     pub(super) fn attempt_failed(
         &mut self,
         index: u32,
@@ -58,7 +58,7 @@ impl EngineState {
         crate::sync::point!("retry.reported");
     }
 
-    /// The job does not wait for its next attempt any more.
+    /// Ends the wait of a job for its next attempt.
     pub(super) fn end_pause(&mut self, index: u32) {
         let policy = &mut self.records.at(index).policy;
         if let Some(due) = policy.as_mut().and_then(|policy| policy.due.take()) {
@@ -79,7 +79,7 @@ impl EngineState {
             return;
         }
         crate::sync::point!("retry.over");
-        // In front of what waits, unless they need a permit: then behind those that came before.
+        // In front of the jobs that wait, unless they need a permit: then behind those that came before.
         let over: Vec<_> = over
             .into_iter()
             .filter(|&index| !self.wait_for_permit(index))

@@ -8,7 +8,7 @@ use crate::control::HandshakeError;
 #[cfg(feature = "sandbox")]
 use crate::sys::sandbox::SandboxFeatures;
 
-/// Workers that a job with retries may cost, if the builder does not say.
+/// The default of [`Settings::quarantine_after`].
 pub(crate) const QUARANTINE_AFTER: u32 = 5;
 
 /// What an engine is started with.
@@ -17,14 +17,14 @@ pub(crate) struct Settings {
     pub(crate) workers: u16,
     /// Lanes of each worker.
     pub(crate) lanes: u16,
-    /// Jobs with a deadline run beside others.
+    /// Jobs with a deadline share their worker with others.
     pub(crate) share_deadlines: bool,
     pub(crate) guard: bool,
     /// Bytes of private memory per worker, 0 for no ceiling.
     pub(crate) memory_limit: u64,
-    /// Workers lock themselves down before their first job.
+    /// Workers are sandboxed before their first job.
     pub(crate) strict: bool,
-    /// By what: what of it this kernel has.
+    /// What sandboxes them: the parts that this Linux supports.
     #[cfg(feature = "sandbox")]
     pub(crate) kernel: SandboxFeatures,
     /// Entry to run in each worker before its first job.
@@ -37,18 +37,18 @@ pub(crate) struct Settings {
     pub(crate) memory: MemorySettings,
     /// How long `shutdown` lets a worker run on, and a cancelled scope a job.
     pub(crate) grace: Duration,
-    /// Workers that a job with retries may cost.
+    /// Workers that a job with retries may kill.
     pub(crate) quarantine_after: u32,
-    /// Whether names that dead programs left are removed.
+    /// Whether shared-memory names that dead programs left are removed.
     pub(crate) sweep: bool,
-    /// Of the random numbers of this run.
+    /// Seed of the random numbers of this run.
     pub(crate) seed: u64,
 }
 
-/// What an engine does about memory beside its arena.
+/// What an engine does about memory outside its arena.
 #[derive(Clone, Debug)]
 pub(crate) struct MemorySettings {
-    /// Below this folder limits are read: `/`, but for tests.
+    /// Limits are read below this folder: `/`, except in tests.
     pub(crate) root: PathBuf,
     pub(crate) recycling: Recycling,
     /// Most bytes of jobs in flight, 0 for no ceiling.
@@ -68,9 +68,9 @@ impl Default for MemorySettings {
 /// When a worker is replaced although it works.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Recycling {
-    /// After so many jobs; `u64::MAX`: never.
+    /// After this many jobs; `u64::MAX`: never.
     pub(crate) jobs: u64,
-    /// When it has more private memory than so many bytes; `u64::MAX`: never.
+    /// With more private memory than this many bytes; `u64::MAX`: never.
     pub(crate) above: u64,
 }
 
@@ -83,16 +83,16 @@ impl Default for Recycling {
     }
 }
 
-/// An engine's supervisor could not be started.
+/// Why an engine's supervisor could not be started.
 #[derive(Debug)]
 pub(crate) enum StartError {
     System(crate::sys::Error),
     Worker(HandshakeError),
 }
 
-/// Descriptors that an engine has to find free: its own, and for each worker its pidfd, its bell, two pipes, and five
-/// while it starts; and behind all of these the numbers under which a worker is given those of the arena, a region for each
-/// worker.
+/// Descriptors that an engine has to find free: its own, and for each worker a pidfd, a bell, two pipes, and five more
+/// while it starts. Above all of these lie the numbers under which a worker receives those of the arena, with a region
+/// for each worker.
 pub(crate) const fn descriptors_for(workers: u64) -> u64 {
     let own = workers.saturating_mul(9).saturating_add(6);
     let arena = workers.saturating_add(2);

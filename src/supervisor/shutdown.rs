@@ -1,4 +1,5 @@
-//! Ending an engine.
+//! Ending an engine. Whatever ends it closes the state and rings the monitor, which stops the workers and answers what
+//! is left. The last of those involved runs `finish`.
 
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use super::shared::Supervisor;
 use crate::sys::clock;
 
 impl Supervisor {
-    /// Ends the engine, and waits for it.
+    /// Ends the engine, and waits for that.
     pub(crate) fn end(&self, monitor: JoinHandle<()>, how: Closing) {
         self.end_by(monitor, how, None);
     }
@@ -20,8 +21,8 @@ impl Supervisor {
             return;
         }
         if monitor::is_here() {
-            // Here is a waker that a monitor has called, and the engine was its last. Nobody waits for himself, and two that
-            // are called by each other's do not wait for each other.
+            // This thread is a monitor, which called a waker that dropped the last handle of this engine. A monitor
+            // cannot join itself, and two monitors that end each other's engines must not join each other.
             self.close(how, drains_until);
             if self.ends_last() {
                 self.finish();
@@ -29,13 +30,13 @@ impl Supervisor {
             return;
         }
         self.close(how, drains_until);
-        // A monitor that panicked has closed its pipe and its workers are gone with it.
+        // A monitor that panicked has closed its pipe, which ends its workers.
         let _ = monitor.join();
         self.finish();
     }
 
-    /// As [`end`](Supervisor::end) with [`Closing::Drain`], but only `limit` long, and then with [`Closing::Now`]. Whether that was long
-    /// enough.
+    /// As [`end`](Supervisor::end) with [`Closing::Drain`], but for at most `limit`, and then with [`Closing::Now`].
+    /// Returns whether everything was finished in time.
     pub(crate) fn end_within(&self, monitor: JoinHandle<()>, limit: Duration) -> bool {
         if self.is_copy() {
             return true;
@@ -49,7 +50,7 @@ impl Supervisor {
         drained
     }
 
-    /// What is left to do when the monitor is gone.
+    /// Does what is left to do when the monitor has ended.
     pub(super) fn finish(&self) {
         self.log.close();
         self.arena.retire();
@@ -57,15 +58,15 @@ impl Supervisor {
         crate::sync::point!("stop.unnamed");
     }
 
-    /// Ends the engine; the monitor does it.
+    /// Closes the engine. The monitor does the rest.
     pub(super) fn close(&self, how: Closing, drains_until: Option<Instant>) {
         let mut state = self.lock();
         state.lifecycle.close(how, drains_until);
-        // Nothing is tried again from here on.
+        // No further attempts from here on.
         state.fail_waiting(&JobErrorKind::ShutDown);
         state.lose_idle_actors();
         state.admit_all();
-        // What waited behind them may be let in.
+        // What waited behind them may be admitted.
         state.go_on();
         self.unlock(state);
         self.ring();

@@ -1,21 +1,21 @@
-//! How far an engine is.
+//! Statistics and progress of an engine, taken under the lock.
 
 use std::time::Duration;
 
-use super::lane::NOBODY;
+use super::lane::NO_RECORD;
 use super::shared::Supervisor;
 use super::state::EngineState;
 use super::stats::{KernelStats, Progress, Stats, WorkerStats};
 use super::worker::{Status, Worker};
 
 impl EngineState {
-    /// Figures of all kernels, in the order in which they were first submitted, and how many jobs run.
+    /// Statistics of all kernels, in the order in which they were first submitted, and the number of jobs that run.
     pub(super) fn kernel_stats(&self) -> (Vec<KernelStats>, usize) {
         let mut running = 0;
         let mut stats = self.kernels.stats();
         for lane in self.lanes.iter() {
             let mut open = lane.producer.open_positions().map(|at| lane.record_at(at));
-            if let Some(oldest) = open.find(|&record| record != NOBODY) {
+            if let Some(oldest) = open.find(|&record| record != NO_RECORD) {
                 running += 1;
                 let kernel = self.records.look(oldest).kernel;
                 let node = self.running_node(lane, oldest);
@@ -25,12 +25,13 @@ impl EngineState {
         (self.kernels.merged(stats), running)
     }
 
-    /// Jobs that have left their lanes, and are answered when the end of their worker is confirmed: what they answered cannot be.
-    fn judged(&self) -> usize {
+    /// Jobs that have left their lanes and are answered when the exit of their worker is confirmed.
+    fn awaiting_exit(&self) -> usize {
         let of = |worker: &Worker| {
-            let verdicts = worker.verdicts.iter().map(|&(record, _)| record);
-            let judged = verdicts.filter(|&record| record != NOBODY && !self.holds(record));
-            judged.count()
+            let reasons = worker.kill_reasons().iter().map(|&(record, _)| record);
+            let awaiting_exit =
+                reasons.filter(|&record| record != NO_RECORD && !self.holds(record));
+            awaiting_exit.count()
         };
         self.workers.iter().map(of).sum()
     }
@@ -46,17 +47,14 @@ impl EngineState {
 }
 
 impl Supervisor {
-    /// The figures of this moment.
+    /// The statistics at this moment.
     pub(crate) fn stats(&self) -> Stats {
         let arena = self.arena.stats();
         let mut state = self.lock();
         state.drain_busy();
         let workers = state.workers.iter().enumerate();
         let workers = workers.map(|(index, worker)| WorkerStats {
-            pid: worker
-                .process
-                .as_ref()
-                .map_or(0, |process| process.pidfd.pid().as_raw() as u32),
+            pid: worker.pid(),
             ready: worker.status() == Status::Ready,
             jobs: state.jobs_of(index),
             open: state
@@ -64,12 +62,12 @@ impl Supervisor {
                 .of_worker(index)
                 .map(|lane| state.lanes[lane].live())
                 .sum(),
-            restarts: worker.restarts,
-            recycled: worker.recycled,
+            restarts: worker.restarts(),
+            recycled: worker.recycled(),
             granted: state
                 .lanes
                 .of_worker(index)
-                .map(|lane| state.lanes[lane].granted())
+                .map(|lane| state.lanes[lane].grants().held())
                 .sum(),
         });
         let stats = Stats {
@@ -101,8 +99,8 @@ impl Supervisor {
         let waiting = (state.pauses.len() + state.jobs_waiting_for_spawned()) as u64;
         let limited = state.permit_waiters.len() as u64;
         let open = state.lanes.open() as u64;
-        let judged = state.judged() as u64;
-        let ended = state.records.submitted() - queued - waiting - limited - open - judged;
+        let awaiting_exit = state.awaiting_exit() as u64;
+        let ended = state.records.submitted() - queued - waiting - limited - open - awaiting_exit;
         let (failed, cancelled) = (state.counts.failed(), state.counts.cancelled());
         let mut progress = Progress {
             submitted: state.records.submitted(),
@@ -111,7 +109,7 @@ impl Supervisor {
             waiting,
             limited,
             ahead: open - running as u64,
-            running: running as u64 + judged,
+            running: running as u64 + awaiting_exit,
             done: ended - failed - cancelled,
             failed,
             cancelled,

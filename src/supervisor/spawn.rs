@@ -1,4 +1,4 @@
-//! Starting a worker.
+//! Starting the process of a worker, and its handshake.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use crate::sys::pipe::{self, OutputPipe};
 use crate::sys::process::{self, PidFd, WatchPipe};
 use crate::worker::{MARK, Mark};
 
-/// The first grant of a worker: small pages, so that nothing is collapsed before the first result.
+/// The first grant of a worker: small pages, so that nothing is collapsed into huge pages before the first result.
 const FIRST_GRANT: u64 = 64 * 1024;
 
-/// Whether a locked-down worker has this variable of the environment: what the loader, the C library and Rust's own
-/// look at, and nothing that a program keeps secrets in. Not whether to print stacks: it cannot find the names, and
-/// trying would hide why memory was short.
+/// Whether a sandboxed worker gets this variable of the environment: what the loader, the C library and Rust's own
+/// read, and nothing in which a program keeps secrets. `RUST_BACKTRACE` is left out: the worker cannot find the names,
+/// and trying would hide why memory was short.
 fn is_plain(name: &[u8]) -> bool {
     const NAMES: [&str; 7] = [
         "PATH",
@@ -41,21 +41,21 @@ fn is_plain(name: &[u8]) -> bool {
 #[derive(Debug)]
 pub(super) struct Started {
     worker: usize,
-    life: u32,
+    generation: u32,
     server: Server,
     welcome: Welcome,
 }
 
 impl Supervisor {
-    /// Starts the process of a worker. Only on the monitor thread: the kernel ends a worker when the
-    /// *thread* that started it ends. Also returns the pipes of its stdout and stderr.
+    /// Starts the process of a worker. Only on the monitor thread: Linux ends a worker when the *thread* that started
+    /// it ends. Also returns the pipes of its stdout and stderr.
     pub(super) fn spawn_worker(
         &self,
         index: usize,
         watch: &WatchPipe,
     ) -> Result<(Started, [OwnedFd; 2]), StartError> {
         let system = StartError::System;
-        // Closed since the engine was built, perhaps.
+        // The program may have closed them since the engine was built.
         pipe::open_closed_standard().map_err(system)?;
         let server = Server::new().map_err(StartError::Worker)?;
         crate::sync::point!("spawn.served");
@@ -72,7 +72,7 @@ impl Supervisor {
             });
             Welcome {
                 worker: index as u32,
-                region: state.lanes[index].region,
+                region: state.lanes[index].region(),
                 lanes: lanes.collect(),
                 guard: self.settings.guard,
                 memory_limit: self.settings.memory_limit,
@@ -108,10 +108,11 @@ impl Supervisor {
         let env = [(MARK, mark.to_string())];
         let pid =
             process::spawn_self(&env, passes, &fds, first_fd, Some(standard)).map_err(system)?;
-        // What only the worker needs goes first: so there is a number for its pidfd, however few there are.
+        // Closes what only the worker needs before its pidfd is opened, so that a number is free for it however few
+        // there are.
         let (stdout, stderr) = (stdout.into_read(), stderr.into_read());
         drop(nothing);
-        // Without a pidfd it cannot be watched; it ends when it finds nobody to say hello to.
+        // Without a pidfd the worker cannot be watched. It ends when its handshake has no peer.
         crate::sync::point!("spawn.started");
         let pidfd = match PidFd::open(pid) {
             Ok(pidfd) => pidfd,
@@ -121,19 +122,19 @@ impl Supervisor {
                 return Err(system(error));
             }
         };
-        // Of lanes side by side nobody can tell who printed.
+        // With several lanes, output cannot be attributed to a job.
         let announced = [&stdout, &stderr]
             .into_iter()
             .filter(|_| self.settings.lanes == 1);
         for pipe in announced {
-            // Without it lines are told apart by job less exactly.
+            // Without it, lines are attributed to jobs less exactly.
             let _ = pipe::signal_writer(pipe.as_fd(), pid);
         }
         crate::sync::point!("spawn.watched");
         let mut state = self.lock();
-        let life = state.next_life(index);
+        let generation = state.next_generation(index);
         state.set_status(index, Status::Starting);
-        state.workers[index].process = Some(Process {
+        state.workers[index].set_process(Process {
             pidfd,
             bell,
             door: server.door(),
@@ -141,19 +142,19 @@ impl Supervisor {
         state.trace_spawned(index);
         let started = Started {
             worker: index,
-            life,
+            generation,
             server,
             welcome,
         };
         Ok((started, [stdout, stderr]))
     }
 
-    /// Answers a worker that was started, on a thread of its own, and gives it memory meanwhile. The receiver is hung up
-    /// on when the handshake is over, whatever came of it.
+    /// Runs the handshake with a worker that was started, on a thread of its own, and grants it memory meanwhile. The
+    /// receiver is disconnected when the handshake is over, however it ended.
     pub(super) fn greet(self: &Arc<Self>, started: Started) -> Receiver<()> {
         let Started {
             worker,
-            life,
+            generation,
             server,
             welcome,
         } = started;
@@ -162,14 +163,18 @@ impl Supervisor {
         let build_id = crate::sys::image::image().build_id;
         let (hold, over) = channel();
         let answer = move || {
-            // The channel takes an interrupted call for the end of the worker.
+            // The channel would take an interrupted call for the end of the worker.
             process::block_sent_signals();
             match server.answer(build_id.as_bytes(), welcome) {
                 Ok(greeted) => {
-                    shared.welcome(worker, life);
+                    shared.welcome(worker, generation);
                     drop(greeted);
                 }
-                Err(why) => shared.refused(Refusal { worker, life, why }),
+                Err(why) => shared.refused(Refusal {
+                    worker,
+                    generation,
+                    why,
+                }),
             }
             drop(hold);
         };
@@ -180,14 +185,18 @@ impl Supervisor {
             let errno = nix::errno::Errno::from_raw(error.raw_os_error().unwrap_or(libc::EAGAIN));
             let error = crate::sys::Error::new("clone", errno, "a thread for a worker's start");
             let why = HandshakeError::Channel(error.to_string());
-            self.refused(Refusal { worker, life, why });
+            self.refused(Refusal {
+                worker,
+                generation,
+                why,
+            });
         }
-        // For the first lane, which is the one that is used first; the others ask.
-        let region = self.lock().lanes[worker].region;
+        // For the first lane, which is used first. The others request memory.
+        let region = self.lock().lanes[worker].region();
         if let Ok(block) = self.arena.grant(region, FIRST_GRANT, false) {
             let mut state = self.lock();
             let lane = &mut state.lanes[worker];
-            if lane.life == life {
+            if lane.generation() == generation {
                 // A link without grants takes one.
                 drop(lane.grant(block));
             }
@@ -195,23 +204,23 @@ impl Supervisor {
         over
     }
 
-    /// The worker is ready: it may have jobs.
-    fn welcome(&self, index: usize, life: u32) {
+    /// The worker is ready, and may get jobs.
+    fn welcome(&self, index: usize, generation: u32) {
         crate::sync::point!("spawn.greeted");
         let mut state = self.lock();
         let worker = &mut state.workers[index];
-        // A process that is gone, or that was told to go, changes nothing.
-        if worker.life() != life || worker.status() != Status::Starting {
+        // Ignores a process that has ended or was asked to end.
+        if worker.generation() != generation || worker.status() != Status::Starting {
             return;
         }
-        worker.failed_starts.clear();
+        worker.has_started();
         state.set_status(index, Status::Ready);
         state.trace_ready(index);
         state.waiters.notify_start();
         state.update_flags();
         state.refill();
-        // Whoever waits for the last job, or for work to be spread, counts with it; and calls the wakers of what has ended, which
-        // are foreign code and may want more stack than this thread has.
+        // The monitor, which waits for the last job or evens out work, counts this worker. It also calls the wakers of
+        // what has ended, which are foreign code and may need more stack than this thread has.
         drop(state);
         self.ring();
         crate::sync::point!("spawn.welcomed");

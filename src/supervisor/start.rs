@@ -17,7 +17,7 @@ use crate::link::LinkCells;
 use crate::sys::event::EventFd;
 use crate::trace::Owner;
 
-/// Starts the workers; returns when all are ready.
+/// Starts the workers. Returns when all are ready.
 pub(crate) fn start(
     arena: Arc<Arena>,
     settings: Settings,
@@ -40,7 +40,7 @@ pub(crate) fn start(
     let shared = Supervisor::new(arena, cells, parking, bell, state, settings, tracer);
     let shared = Arc::new(shared);
     let monitor = monitor::spawn(Arc::clone(&shared)).map_err(StartError::System)?;
-    // While workers are loaded.
+    // While the programs of the workers are loaded.
     let cores = shared.cores();
     shared.lock().set_cores(cores);
     if shared.settings.sweep {
@@ -60,7 +60,7 @@ fn state_of(
     cells: &[Arc<LinkCells>],
     settings: &Settings,
 ) -> EngineState {
-    // Region 0 is this process's; all lanes of a worker have one together.
+    // Region 0 belongs to this process. All lanes of a worker share one region.
     let regions = (1..=settings.workers).cycle();
     let lanes = cells
         .iter()
@@ -75,7 +75,7 @@ fn state_of(
     let workers = settings.workers.into();
     let mut state = EngineState::new(arena, parking, lanes, workers, Config::new(settings));
     for worker in 0..workers {
-        state.begin_life(worker, recycling);
+        state.begin_generation(worker, recycling);
     }
     state.admission = (*admission > 0).then(|| Box::new(Admission::new(*admission)));
     state

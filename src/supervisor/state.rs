@@ -1,6 +1,4 @@
-//! The private state of an engine, behind one lock: who waits, who runs what, who holds which memory.
-//!
-//! Everything here is called with the lock held and never blocks, but for a wake-up now and then.
+//! The state of an engine, behind one lock.
 
 use std::sync::Arc;
 
@@ -17,12 +15,12 @@ use super::lanes::Lanes;
 use super::lifecycle::{Closing, Lifecycle};
 use super::limiter::WaitingJobs;
 use super::pauses::Pauses;
-use super::pending_batch::PendingBatches;
 use super::queue::Queue;
 use super::scheduler::Scheduler;
 use super::signals::MonitorSignals;
 use super::suspicion::Suspicion;
 use super::trace::Tracing;
+use super::pending_batch::PendingBatches;
 use super::waiting::parking::Parking;
 use super::waiting::waiters::Waiters;
 use super::worker::{Status, Worker};
@@ -101,23 +99,23 @@ impl EngineState {
         }
     }
 
-    /// Says how many cores the process may run on, before there is a job.
+    /// Sets how many cores the process may run on, before there is a job.
     pub(super) fn set_cores(&mut self, cores: usize) {
         self.config.set_cores(cores, self.lanes.len());
     }
 
-    /// The engine is to end when everything is done, and it is.
+    /// Whether the engine closes by [`Closing::Drain`] and everything is done.
     pub(super) fn is_drained(&self) -> bool {
         self.lifecycle.closing() == Closing::Drain
             && self.lanes.open() == 0
-            && !self.keeps_any()
+            && !self.has_queued()
             && self.permit_waiters.is_empty()
             && self.actors.has_no_paused_restart()
             && !self.graphs.has_pending_work()
     }
 
-    /// Are there jobs that no lane has, or actors for which one has something to do?
-    pub(super) fn keeps_any(&self) -> bool {
+    /// Whether there are jobs that no lane has, or actors for which a lane has something to do.
+    pub(super) fn has_queued(&self) -> bool {
         !self.queue.is_empty() || self.actors.has_listed()
     }
 
@@ -127,11 +125,11 @@ impl EngineState {
         }
     }
 
-    /// Is there, or may there be, something for a worker to do?
+    /// Whether there is, or may be, something for a worker to do.
     pub(super) fn needs_workers(&self) -> bool {
         let asked_for = match self.lifecycle.closing() {
             Closing::No => true,
-            Closing::Drain => self.lanes.open() + self.permit_waiters.len() > 0 || self.keeps_any(),
+            Closing::Drain => self.lanes.open() + self.permit_waiters.len() > 0 || self.has_queued(),
             Closing::Now => false,
         };
         asked_for && !self.lifecycle.is_stopping() && self.lifecycle.broken().is_none()
@@ -143,20 +141,20 @@ impl EngineState {
         self.lanes.set_ready(worker, status == Status::Ready);
     }
 
-    /// Begins the next generation of a worker: reports about earlier processes mean nothing any more.
-    pub(super) fn next_life(&mut self, worker: usize) -> u32 {
-        let life = self.workers[worker].count_process();
+    /// Begins the next generation of a worker: reports about earlier processes are ignored from now on.
+    pub(super) fn next_generation(&mut self, worker: usize) -> u32 {
+        let generation = self.workers[worker].count_process();
         for lane in self.lanes.of_worker(worker) {
-            self.lanes[lane].life = life;
+            self.lanes[lane].set_generation(generation);
         }
-        life
+        generation
     }
 
-    /// Jobs finished by all processes of this worker.
+    /// Jobs finished by all generations of this worker.
     pub(super) fn jobs_of(&self, worker: usize) -> u64 {
         self.lanes
             .of_worker(worker)
-            .map(|lane| self.lanes[lane].jobs)
+            .map(|lane| self.lanes[lane].jobs())
             .sum()
     }
 }

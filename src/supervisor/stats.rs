@@ -1,55 +1,55 @@
-//! Figures of an engine at one moment.
+//! Statistics of an engine at one moment, and its progress.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::arena::ArenaStats;
 
-/// One worker in the statistics.
+/// Statistics of one worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorkerStats {
-    /// Process number, 0 while there is none.
+    /// Process id, 0 while there is no process.
     pub pid: u32,
-    /// Takes jobs.
+    /// Whether it takes jobs.
     pub ready: bool,
     /// Jobs finished since the engine was built, by all processes of this worker.
     pub jobs: u64,
-    /// Jobs it holds now, running and ahead.
+    /// Jobs it holds now, both running and queued in its lanes.
     pub open: usize,
     /// How often its process died and was replaced.
     pub restarts: u64,
     /// How often its process was replaced because it had served long enough or had grown too large.
     pub recycled: u64,
-    /// Bytes of the arena that it may fill with results and has not: part of what is
-    /// [in use](crate::arena::ArenaStats::in_use), and free again when its process ends.
+    /// Bytes of the arena granted to it and not yet filled with results: part of what is [in
+    /// use](crate::arena::ArenaStats::in_use), and freed when its process ends.
     pub granted: u64,
 }
 
-/// One kernel in the statistics.
+/// Statistics of one kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KernelStats {
-    /// Its name, as [`std::any::type_name`] has it.
+    /// Its name, as returned by [`std::any::type_name`].
     pub name: &'static str,
-    /// Calls that ended in a worker, well or badly: a job is one, and a chain of nodes that was one job is one of each of
-    /// its nodes.
+    /// Calls that ended in a worker, with a value or without. A chain of nodes that ran as one job counts once for each
+    /// of its nodes.
     pub calls: u64,
-    /// Those that gave no value.
+    /// Calls that gave no value.
     pub failures: u64,
-    /// Time in the kernel, all calls together. In a chain of nodes that ran as one job each of up to eight is measured; of longer
-    /// chains each eighth, and of one that failed the whole, and the nodes of that count equal parts of it.
+    /// Time spent in the kernel by all calls together. In a chain of nodes that ran as one job, up to eight nodes are
+    /// measured each. A longer chain is measured in eighths, and a failed one as a whole; their nodes get equal parts.
     pub total: Duration,
-    /// What the next call is expected to take that is a job of its own: a moving average, 250 µs until one has ended. A call of more than
-    /// 4.3 s counts as one of 4.3 s. An inline engine expects nothing: it tells the mean of all calls.
+    /// Expected duration of the next call that is a job of its own: a moving average, 250 µs before the first has
+    /// ended. Calls longer than 4.3 s count as 4.3 s. An inline engine returns the mean of all calls.
     pub expected: Duration,
-    /// Bytes of fresh arrays in its results, all calls together. What passes between nodes of a chain is none.
+    /// Bytes of fresh arrays in its results, all calls together. What passes between nodes of a chain does not count.
     pub bytes: u64,
     /// Lanes that run it now, or are about to.
     pub running: usize,
 }
 
-/// Figures of an engine at one moment.
+/// Statistics of an engine at one moment: [`Engine::stats`](crate::Engine::stats).
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -57,20 +57,19 @@ pub struct Stats {
     pub arena: ArenaStats,
     /// The workers.
     pub workers: Vec<WorkerStats>,
-    /// The kernels that were ever submitted.
+    /// The kernels that were submitted so far.
     pub kernels: Vec<KernelStats>,
     /// Jobs that no worker has yet.
     pub queued: usize,
-    /// Jobs whose last attempt failed, and that wait for the next; and those that wait for jobs that they have
-    /// [spawned](crate::Spawn).
+    /// Jobs that wait for their next attempt, and jobs that wait for jobs that they have [spawned](crate::Spawn).
     pub waiting: usize,
     /// Jobs that wait for a permit of their [`Limiter`](crate::Limiter).
     pub limited: usize,
-    /// Jobs that workers have.
+    /// Jobs that workers hold.
     pub open: usize,
     /// Jobs whose answer has not been taken, whether they have ended or not.
     pub untaken: usize,
-    /// The machine or the container has so little memory left that jobs run one at a time.
+    /// Whether so little memory is left on the machine or in the container that jobs run one at a time.
     pub memory_short: bool,
     /// Bytes of the jobs in flight, as [`Builder::admission`](crate::engine::Builder::admission) counts them; 0 without a
     /// ceiling.
@@ -106,59 +105,60 @@ impl Stats {
 /// How far back looks count for the rate.
 const LOOK_BACK: Duration = Duration::from_secs(5);
 
-/// Looks that are kept for it.
+/// Looks that are remembered for it.
 const LOOKS: usize = 64;
 
-/// How far an engine is, at one moment: [`Engine::progress`](crate::Engine::progress).
+/// The progress of an engine at one moment: [`Engine::progress`](crate::Engine::progress).
 ///
-/// Every job that was submitted is in one of `queued`, `waiting`, `limited`, `ahead`, `running`, `done`, `failed` and `cancelled`.
+/// Every submitted job is in one of `queued`, `waiting`, `limited`, `ahead`, `running`, `done`, `failed` and
+/// `cancelled`.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Jobs since the engine was built.
+    /// Jobs submitted since the engine was built.
     pub submitted: u64,
-    /// Jobs that graphs which run will submit when what they wait for has ended, and it is their turn: in none of the other counts.
+    /// Jobs that running graphs will submit when their inputs are there. They are in none of the other counts.
     pub planned: u64,
     /// Jobs that no worker has yet.
     pub queued: u64,
-    /// Jobs whose last attempt failed, and that wait for the next; and those that wait for jobs that they have
-    /// [spawned](crate::Spawn).
+    /// Jobs that wait for their next attempt, and jobs that wait for jobs that they have [spawned](crate::Spawn).
     pub waiting: u64,
     /// Jobs that wait for a permit of their [`Limiter`](crate::Limiter).
     pub limited: u64,
     /// Jobs that a worker holds behind the one that it runs.
     pub ahead: u64,
-    /// Jobs that run, or are about to: one for each lane that has any.
+    /// Jobs that run, or are about to: one for each lane that has jobs.
     pub running: u64,
     /// Jobs that gave a value.
     pub done: u64,
-    /// Jobs that gave none, for whatever reason but that they were cancelled.
+    /// Jobs that gave no value, except for cancelled ones.
     pub failed: u64,
-    /// Jobs that were given up before they began, or ended by [`Job::cancel_now`](crate::Job::cancel_now).
+    /// Jobs that were cancelled or dropped before they began, or ended by [`Job::cancel_now`](crate::Job::cancel_now).
     pub cancelled: u64,
     /// Bytes of fresh arrays in results so far.
     pub bytes: u64,
-    /// Jobs that end in a second, since this was called some five seconds ago; or since the last call before that, or the engine was
-    /// built, if it was not called then.
+    /// Jobs per second that ended in the last five seconds or so. More exactly: since the call about five seconds ago,
+    /// or else since the last call before that or since the engine was built.
     pub rate: f64,
-    /// Since the engine was built.
+    /// Time since the engine was built.
     pub elapsed: Duration,
-    /// Each kernel that was ever submitted.
+    /// The kernels that were submitted so far.
     pub kernels: Vec<KernelStats>,
 }
 
 impl Progress {
-    /// Jobs that are over.
+    /// Jobs that have ended.
     pub fn ended(&self) -> u64 {
         self.done + self.failed + self.cancelled
     }
 
-    /// Jobs that were submitted and are not over, and those that graphs will submit.
+    /// Jobs that were submitted and have not ended, and those that graphs will submit.
     pub fn left(&self) -> u64 {
         self.submitted - self.ended() + self.planned
     }
 
-    /// How long those that are left will take at the present [`rate`](Progress::rate); `None` while that cannot be said.
+    /// Time until those that are [`left`](Progress::left) have ended, at the present [`rate`](Progress::rate). `None`
+    /// while the rate is 0.
     pub fn time_left(&self) -> Option<Duration> {
         match self.left() {
             0 => Some(Duration::ZERO),
@@ -167,7 +167,7 @@ impl Progress {
     }
 }
 
-/// Earlier looks: when, and how many jobs had ended.
+/// Earlier looks: their time, and how many jobs had ended.
 #[derive(Debug)]
 pub(crate) struct Looks {
     born: Instant,
@@ -183,17 +183,17 @@ impl Looks {
         }
     }
 
-    /// Says how old everything is, and the rate.
+    /// Looks: fills in the age and the rate.
     pub(crate) fn look(&mut self, progress: &mut Progress) {
         let now = Instant::now();
         progress.elapsed = now.saturating_duration_since(self.born);
         progress.rate = self.rate(now, progress.ended());
     }
 
-    /// The rate, with this look.
+    /// The rate, including this look.
     fn rate(&mut self, now: Instant, ended: u64) -> f64 {
         let old = |&(at, _): &(Instant, u64)| now.saturating_duration_since(at) > LOOK_BACK;
-        // One that is older stays as long as there is no other.
+        // A look that is too old is kept as long as there is no other.
         while self.looks.len() > 1 && self.looks.front().is_some_and(old) {
             self.looks.pop_front();
         }

@@ -15,11 +15,11 @@ use crate::kernel::KernelInfo;
 use crate::kernel::wire::{ArgWriter, Lease};
 use crate::link::{INLINE_WORDS, NOTICE, SPILLED, STAMPED, fence_after_queueing};
 
-/// Jobs that are kept between two looks at what lanes have finished.
+/// Jobs that are queued between two looks at what lanes have finished.
 const LOOK_EVERY: usize = 32;
 
 impl EngineState {
-    /// Takes a job: it is placed, queued, or refused with an answer.
+    /// Takes a job: places it, queues it, or answers it with a refusal.
     #[inline]
     pub(super) fn submit(
         &mut self,
@@ -32,9 +32,9 @@ impl EngineState {
         if let Some(why) = refusal {
             self.fail(id.index, why, None, Vec::new());
         } else if let Some(options) = options
-            && self.is_kept_back(id.index, options)
+            && self.is_delayed(id.index, options)
         {
-            // It is answered, or its limiter says when it goes on.
+            // It is answered, or its limiter decides when it continues.
         } else if self.scheduler.has_priorities() && self.overtake(id.index) {
             self.enqueue(id.index);
         } else if self.queue.is_clear() {
@@ -42,8 +42,8 @@ impl EngineState {
                 self.place_after_drain(id.index);
             }
         } else {
-            // Lanes know already that something is kept, and ring before they run dry. Looking at them
-            // costs each a cache line, so not for every job.
+            // The lanes know already that jobs are queued, and ring before they run dry. Looking at them costs a cache
+            // line each, so it is not done for every job.
             self.queue.push_back(id.index, self.records.at(id.index));
             if self.queue.len().is_multiple_of(LOOK_EVERY) {
                 self.drain_busy();
@@ -53,7 +53,7 @@ impl EngineState {
         id
     }
 
-    /// A record for a job, and why it cannot be taken if that is so.
+    /// Fills a record for a job. Also returns why the job cannot be taken, if so.
     #[inline(always)]
     pub(super) fn enter_record(
         &mut self,
@@ -78,27 +78,27 @@ impl EngineState {
         (id, refusal.or_else(|| self.refusal(kernel, group)))
     }
 
-    /// The options of a job go into its record.
+    /// Sets the options of a job in its record.
     pub(super) fn set_options(&mut self, index: u32, options: &JobOptions) {
         let mut policy = Policy::new(options.clone());
-        policy.alone = self.config.deadlines_are_exclusive() && options.deadline.is_some();
+        policy.is_exclusive = self.config.deadlines_are_exclusive() && options.deadline.is_some();
         let record = self.records.at(index);
         record.policy = Some(Box::new(policy));
         if options.retries > 0 && options.retry_errors {
-            // Nobody may be waiting for it yet, and its next attempt is to begin all the same.
+            // No thread may be waiting for the job when an attempt fails, and the monitor has to start the next one.
             record.requests |= NOTICE;
             self.monitor.watch_memory();
         }
         self.scheduler.saw(options.priority);
     }
 
-    /// Looks at what may keep a job from being placed at once: it is answered, because it has no time at all, or its limiter says
-    /// when it goes on.
-    pub(super) fn is_kept_back(&mut self, index: u32, options: &JobOptions) -> bool {
+    /// Handles what may keep a job from being placed at once: it is answered because its deadline is zero, or it waits
+    /// for its limiter. Returns whether one of them applies.
+    pub(super) fn is_delayed(&mut self, index: u32, options: &JobOptions) -> bool {
         self.is_too_late(index, options) || self.wait_for_permit(index)
     }
 
-    /// Answers a job that has no time at all: no worker has to end for that. Says whether it did.
+    /// Answers a job whose deadline is zero: no worker has to be killed for it. Returns whether it did.
     pub(super) fn is_too_late(&mut self, index: u32, options: &JobOptions) -> bool {
         let Some(limit) = options.deadline.filter(Duration::is_zero) else {
             return false;
@@ -108,7 +108,7 @@ impl EngineState {
         true
     }
 
-    /// Moves the call of a job into its record; an answer if it cannot be made.
+    /// Moves the call of a job into its record. Returns the answer if the call cannot be made.
     #[inline(always)]
     pub(super) fn write_call(&mut self, index: u32, call: &mut ArgWriter) -> Option<JobErrorKind> {
         let form = if self.trace.is_some() { STAMPED } else { 0 };
@@ -118,7 +118,7 @@ impl EngineState {
         self.fill_specially(index, call)
     }
 
-    /// A call that is traced, or longer than a record; an answer if it cannot be made.
+    /// The same for a call that is traced or longer than a record.
     #[cold]
     fn fill_specially(&mut self, index: u32, call: &mut ArgWriter) -> Option<JobErrorKind> {
         if let Some(trace) = &mut self.trace {
@@ -132,9 +132,9 @@ impl EngineState {
         refusal_of(call, self.config.is_sandboxed())
     }
 
-    /// No lane has room for a new job, as far as is known: takes what has ended first.
+    /// Places a job when no lane seems to have room: drains the lanes first.
     fn place_after_drain(&mut self, index: u32) {
-        // It is in no queue yet, and a failure that is found now may cancel it with its group.
+        // The job is in no queue yet, and a failure that is found now may cancel it with its group.
         self.records.at(index).stage = Stage::Waiting;
         self.drain_busy();
         let record = self.records.at(index);
@@ -147,7 +147,7 @@ impl EngineState {
         }
     }
 
-    /// Keeps a job until a lane has room: the first one that is kept.
+    /// Queues a job until a lane has room: the first one that is queued.
     #[cold]
     fn enqueue(&mut self, index: u32) {
         self.monitor.watch_memory();
@@ -170,7 +170,7 @@ impl EngineState {
         self.cannot_run(kernel)
     }
 
-    /// No worker is left, or none has this kernel.
+    /// Why no worker can run this kernel: none is left, or the kernel is not part of the program.
     #[inline]
     pub(super) fn cannot_run(&mut self, kernel: u32) -> Option<JobErrorKind> {
         if let Some(why) = self.lifecycle.broken() {
@@ -185,7 +185,7 @@ impl EngineState {
 }
 
 impl Supervisor {
-    /// Takes a job.
+    /// Submits a job.
     #[inline]
     pub(crate) fn submit(
         &self,
@@ -209,8 +209,8 @@ impl Supervisor {
         id
     }
 
-    /// Puts a call that is too long for a slot where workers can read it: not under the lock, since it may have to wait for
-    /// memory that somebody else is committing.
+    /// Copies a call that is too long for a slot to where workers can read it. Not under the lock, since it may have to
+    /// wait for memory that another thread commits.
     pub(super) fn spill(&self, call: &mut ArgWriter) {
         if call.must_spill() {
             let words = call.words();
@@ -219,7 +219,7 @@ impl Supervisor {
         }
     }
 
-    /// The same for who has the lock.
+    /// The same for a caller that holds the lock.
     #[inline]
     pub(super) fn spilled<'a>(&'a self, mut state: Locked<'a>, call: &mut ArgWriter) -> Locked<'a> {
         if call.must_spill() {
@@ -230,8 +230,8 @@ impl Supervisor {
         state
     }
 
-    /// Memory for an array. If there is none, first takes what jobs have ended with and nobody has
-    /// looked at yet: their inputs are free then.
+    /// Allocates memory for an array. If there is none, takes what jobs have finished and tries again: their inputs are
+    /// free then.
     pub(crate) fn with_room<T>(
         &self,
         alloc: impl Fn(&Arc<Arena>) -> Result<T, ArenaFull>,
@@ -246,7 +246,7 @@ impl Supervisor {
     }
 }
 
-/// Moves a call into its record. False: not yet, because there is more to do with it.
+/// Moves a call into its record. Returns false if more has to be done with it.
 #[inline]
 fn fill(record: &mut Record, call: &mut ArgWriter, form: u32) -> bool {
     record.len = call.words().len() as u32;
@@ -286,7 +286,7 @@ fn fill_long(
     arena: &Arc<Arena>,
     strict: bool,
 ) -> Option<JobErrorKind> {
-    // Only what the engine sends by itself, for graphs and spawned jobs, has not been put there before the lock was taken.
+    // The calls that the engine makes for graphs and spawned jobs were not spilled before the lock was taken.
     let spilled = call.spilled.take();
     let block = match spilled.unwrap_or_else(|| arena.alloc_words(call.words())) {
         Ok(block) => block,

@@ -1,19 +1,20 @@
 //! Taking jobs back from lanes that have not begun them.
 
 use super::actor::actor_of;
-use super::lane::NOBODY;
+use super::lane::NO_RECORD;
 use super::options::Priority;
 use super::record::Stage;
 use super::state::EngineState;
 use crate::link::Retract;
 
 impl EngineState {
-    /// Retracts a job from its slot. Its sleepers are woken and find the record.
+    /// Takes a job back from its slot, if it has not begun. Threads that sleep on the slot are woken and find the
+    /// record.
     pub(super) fn take_back(&mut self, link: usize, position: u64) -> bool {
         let lane = &mut self.lanes[link];
-        // The words of a condemned lane mean nothing, and its verdict may name this very record. Nor do they where the job was
-        // taken from a worker that is gone: who judges its jobs one by one answers this one as well.
-        if lane.condemned || !lane.holds(position) {
+        // What a condemned lane says counts no more, and a kill reason may name this record. If the lane no longer
+        // holds the job, its worker is gone, and the recovery that handles its jobs one by one answers this one too.
+        if lane.is_condemned() || !lane.holds(position) {
             return false;
         }
         match lane.producer.retract(position) {
@@ -28,9 +29,9 @@ impl EngineState {
                     let word = lane.producer.cells().state(position).as_futex();
                     crate::sys::futex::wake(word, u32::MAX >> 1);
                 }
-                // The worker passes over the slot when it gets there; if it sleeps it has to be told.
+                // The worker skips the slot when it gets there. If it sleeps it has to be woken.
                 lane.producer.ring();
-                if !lane.timed.is_empty() {
+                if lane.has_timed() {
                     self.watch(link);
                 }
                 crate::sync::point!("retract.reported");
@@ -39,18 +40,18 @@ impl EngineState {
         }
     }
 
-    /// Takes back all that lies behind this job; false if something there has begun.
+    /// Takes back all jobs behind this one. Returns false if one of them has begun.
     pub(super) fn take_back_behind(&mut self, index: usize, position: u64) -> bool {
         let mut all = true;
         let mut back = Vec::new();
-        // Newest first: none begins before one that was taken earlier.
+        // Newest first: a job begins after all earlier ones.
         for behind in (position + 1..self.lanes[index].producer.tail()).rev() {
             let record = self.lanes[index].record_at(behind);
-            if record == NOBODY {
+            if record == NO_RECORD {
                 continue;
             }
             if !self.take_back(index, behind) {
-                // It has begun, and so have those before it.
+                // This one has begun, and so have those before it.
                 all = false;
                 break;
             }
@@ -68,7 +69,7 @@ impl EngineState {
         for index in lanes {
             for position in self.lanes[index].producer.open_positions().rev() {
                 let record = self.lanes[index].record_at(position);
-                if record == NOBODY {
+                if record == NO_RECORD {
                     continue;
                 }
                 if !self.take_back(index, position) {
@@ -80,13 +81,13 @@ impl EngineState {
         back.sort_unstable_by_key(|&record| self.records.at(record).job);
         for record in back.into_iter().rev() {
             self.requeue(record);
-            self.tell_moved(record);
+            self.notify_moved(record);
         }
         self.update_flags();
     }
 
-    /// Before a job is taken: what lies unbegun in lanes with a lower priority will wait behind it. Where
-    /// others of its priority or above wait, they have done that. True if something was taken back.
+    /// Takes back what lanes hold unbegun with a lower priority than this job, which is about to be submitted. Not if
+    /// jobs of its priority or above are queued: that has been done for them. Returns whether something was taken back.
     #[cold]
     pub(super) fn overtake(&mut self, index: u32) -> bool {
         let priority = self.records.at(index).priority();
@@ -97,7 +98,7 @@ impl EngineState {
         for lane in 0..self.lanes.len() {
             for position in self.lanes[lane].producer.open_positions().rev() {
                 let record = self.lanes[lane].record_at(position);
-                if record == NOBODY {
+                if record == NO_RECORD {
                     continue;
                 }
                 if self.records.at(record).priority() >= priority || !self.take_back(lane, position)
@@ -114,7 +115,7 @@ impl EngineState {
         !back.is_empty()
     }
 
-    /// Puts a job that was taken back before those that wait.
+    /// Queues a job that was taken back, in front of the others.
     pub(super) fn requeue(&mut self, index: u32) {
         let record = self.records.at(index);
         record.stage = Stage::Queued;
@@ -124,8 +125,8 @@ impl EngineState {
         self.queue.push_front(index, record);
     }
 
-    /// Whoever sleeps on this job's old place looks again.
-    pub(super) fn tell_moved(&mut self, record: u32) {
+    /// Wakes threads that sleep until this job leaves its last position.
+    pub(super) fn notify_moved(&mut self, record: u32) {
         if self.records.at(record).parked {
             self.waiters.notify(record);
         }

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use super::admission::{Admission, LineTicket};
 use super::fixture::{arena_for, settings};
 pub(super) use super::fixture::{fixture, kernel, with_lanes};
-use super::lane::{Lane, NOBODY};
+use super::lane::{Lane, NO_RECORD};
 use super::record::Stage;
 use super::state::EngineState;
 use super::worker::Status;
@@ -239,9 +239,9 @@ fn a_lie_that_is_found_late_is_not_held_against_the_next_worker() {
     let error = value.unwrap().unwrap_err();
     assert!(matches!(error.kind(), JobErrorKind::Protocol(_)), "{error}");
     let mut state = shared.lock();
-    state.next_life(0);
+    state.next_generation(0);
     state.set_status(0, Status::Ready);
-    assert!(!state.lanes[0].condemned && state.workers[0].verdicts.is_empty());
+    assert!(!state.lanes[0].is_condemned() && state.workers[0].kill_reasons().is_empty());
     drop(state);
 }
 
@@ -410,8 +410,7 @@ fn what_a_dead_worker_had_not_begun_runs_elsewhere() {
         (state.lanes.open(), state.queue.len(), state.records.live()),
         (0, 1, 1)
     );
-    let records = state.lanes[0].records.iter();
-    assert!(records.copied().all(|record| record == NOBODY));
+    assert_eq!(state.lanes[0].records().count(), 0);
     assert_eq!(state.records.get(jobs[2]).stage, Stage::Queued);
 }
 
@@ -529,6 +528,7 @@ fn two_arrays_without_bytes_are_two() {
     let at = block.extent().at.offset();
     lane.grant(block).unwrap();
     let received = lane
+        .grants_mut()
         .receive(&arena, 0, at, &[whole(at, 0), whole(at, 0)], &[])
         .unwrap()
         .arrays;
@@ -543,13 +543,17 @@ fn views_of_the_same_memory_take_it_once() {
     lane.grant(block).unwrap();
     let mut sent = vec![whole(at, 2 * PAGE); 100];
     sent.push(whole(at + 2 * PAGE, PAGE));
-    let taken = lane.receive(&arena, 0, at + 3 * PAGE, &sent, &[]).unwrap();
+    let taken = lane
+        .grants_mut()
+        .receive(&arena, 0, at + 3 * PAGE, &sent, &[])
+        .unwrap();
     assert_eq!((taken.arrays.len(), taken.bytes), (101, 3 * PAGE));
     let half = SentArray {
         view: extent(at + 3 * PAGE, PAGE / 2),
         ..whole(at + 3 * PAGE, PAGE)
     };
     let taken = lane
+        .grants_mut()
         .receive(&arena, 0, at + 4 * PAGE, &[half], &[])
         .unwrap();
     assert_eq!(taken.bytes, PAGE / 2);
@@ -564,14 +568,18 @@ fn a_reply_without_arrays_gives_back_what_it_left_behind() {
     }
     assert_eq!(arena.stats().in_use, 48 * PAGE);
     let last = 2;
-    let at = lane.granted_at(last).unwrap();
+    let at = lane.grants().granted_at(last).unwrap();
     assert!(
-        lane.receive(&arena, last.into(), at, &[], &[])
+        lane.grants_mut()
+            .receive(&arena, last.into(), at, &[], &[])
             .unwrap()
             .arrays
             .is_empty()
     );
-    assert_eq!((arena.stats().in_use, lane.ahead), (16 * PAGE, 16 * PAGE));
+    assert_eq!(
+        (arena.stats().in_use, lane.grants().ahead()),
+        (16 * PAGE, 16 * PAGE)
+    );
 }
 
 /// One reply: honest numbers, each of which may be replaced by a lie.
@@ -680,7 +688,7 @@ proptest! {
             }
             let said_grant = lied(told.grant, number);
             let said_cursor = lied(told.cursor, next);
-            match lane.receive(&arena, said_grant, said_cursor, &sent, &leases) {
+            match lane.grants_mut().receive(&arena, said_grant, said_cursor, &sent, &leases) {
                 Ok(taken) => {
                     let received = taken.arrays;
                     prop_assert_eq!(received.len(), sent.len());
@@ -717,7 +725,7 @@ proptest! {
         }
         lane.revoke();
         check_books(&arena, &lane, &kept, &input)?;
-        prop_assert_eq!(lane.ahead, 0);
+        prop_assert_eq!(lane.grants().ahead(), 0);
         drop((kept, leases, input, lane));
         prop_assert_eq!((arena.stats().in_use, arena.stats().blocks), (0, 0));
     }
@@ -733,7 +741,7 @@ fn check_books(
     let handles = kept
         .iter()
         .map(|block| (block.extent().at.offset(), block.held()));
-    let mut extents: Vec<(u64, u64)> = handles.chain(lane.grants_held()).collect();
+    let mut extents: Vec<(u64, u64)> = handles.chain(lane.grants().blocks()).collect();
     extents.retain(|&(_, held)| held > 0);
     extents.sort_unstable();
     extents.dedup();
@@ -742,7 +750,7 @@ fn check_books(
     }
     let held: u64 = extents.iter().map(|(_, held)| held).sum();
     prop_assert_eq!(arena.stats().in_use, held + input.held());
-    let ahead: u64 = lane.grants_held().map(|(_, held)| held).sum();
-    prop_assert_eq!(lane.ahead, ahead);
+    let ahead: u64 = lane.grants().blocks().map(|(_, held)| held).sum();
+    prop_assert_eq!(lane.grants().ahead(), ahead);
     Ok(())
 }

@@ -1,15 +1,17 @@
-//! One worker as the supervisor keeps it: its process, what it is to blame for, and how it has fared. Its lanes are in
-//! `lane.rs`.
+//! One worker as the supervisor keeps it: its process, why it is killed, and how it has fared. Its lanes are in [`Lane`](super::lane).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
 
 use super::error::JobErrorKind;
 use super::output::last_words::LastWords;
 use crate::control::{Door, HandshakeError};
+use crate::sys::clock;
 use crate::sys::event::EventFd;
 use crate::sys::process::PidFd;
 
-/// Where a worker is in its life.
+/// Where a worker is between two processes, or in one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Status {
     /// No process; one may be started from this time on.
@@ -18,15 +20,15 @@ pub(super) enum Status {
     Starting,
     /// Takes jobs.
     Ready,
-    /// Told or killed to end; not confirmed.
+    /// Asked or killed to end; not confirmed.
     Leaving,
 }
 
-/// A handshake that did not end well.
+/// A handshake that failed.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) worker: usize,
-    pub(super) life: u32,
+    pub(super) generation: u32,
     pub(super) why: HandshakeError,
 }
 
@@ -34,44 +36,50 @@ pub(super) struct Refusal {
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) pidfd: PidFd,
-    /// Its lanes ring it.
+    /// Rung by its lanes.
     pub(super) bell: EventFd,
-    /// Where its handshake waits for it.
+    /// The socket on which its handshake waits for it.
     pub(super) door: Door,
 }
+
+/// Why a worker is killed: the record of the job that is to blame, or [`NO_RECORD`](super::lane::NO_RECORD), and what that job answers.
+pub(super) type KillReason = (u32, JobErrorKind);
+
+/// More failed starts than this are not remembered; the pause is the longest by then.
+const MOST_REMEMBERED: usize = 8;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Worker {
     /// Changed by `EngineState::set_status` alone.
     status: Status,
-    pub(super) process: Option<Process>,
-    /// Counts the processes, so that late news of an old one is told apart. Changed by `EngineState::next_life` alone.
-    life: u32,
-    /// Why its last starts failed, one after the other.
-    pub(super) failed_starts: Vec<String>,
-    /// Why this worker is being killed: the records of the jobs that are to blame, the culprit first, and what each answers.
-    pub(super) verdicts: Vec<(u32, JobErrorKind)>,
-    /// What it left behind, while its end is put in order; empty at all other times.
-    pub(super) last_words: LastWords,
-    pub(super) restarts: u64,
+    process: Option<Process>,
+    /// Counts the processes, so that a late report about an earlier one is recognized. Changed by `EngineState::next_generation` alone.
+    generation: u32,
+    /// Why the last starts failed, one after the other.
+    failed_starts: Vec<String>,
+    /// Why this worker is being killed, the first reason first.
+    kill_reasons: Vec<KillReason>,
+    /// What its process printed last, while its end is handled; empty at all other times.
+    last_words: LastWords,
+    restarts: u64,
     /// Processes that were replaced without having failed.
-    pub(super) recycled: u64,
-    /// Actors whose states its lanes have.
-    pub(super) actors: usize,
-    /// It was told to end, to be replaced.
-    pub(super) retiring: bool,
-    /// With nothing left to do it has so long to end.
-    pub(super) ends_by: Option<Instant>,
+    recycled: u64,
+    /// Actors whose states are in its lanes.
+    actors: usize,
+    /// It is asked to end, to be replaced.
+    is_retiring: bool,
+    /// When it is killed unless it has ended, once it has nothing left to do.
+    ends_by: Option<Instant>,
     /// Jobs finished when it died last.
     jobs_at_death: u64,
     /// Processes that died one after the other, without having finished a job.
     deaths_in_a_row: u32,
-    /// What they count.
+    /// What those deaths count, in parts of [`WHOLE`].
     parts_in_a_row: u32,
 }
 
-/// A death that its worker has caused.
+/// Parts of a death that the worker has caused.
 pub(super) const WHOLE: u32 = 8;
 
 impl Worker {
@@ -79,14 +87,14 @@ impl Worker {
         Self {
             status: Status::Absent { not_before: None },
             process: None,
-            life: 0,
+            generation: 0,
             failed_starts: Vec::new(),
-            verdicts: Vec::new(),
+            kill_reasons: Vec::new(),
             last_words: LastWords::default(),
             restarts: 0,
             recycled: 0,
             actors: 0,
-            retiring: false,
+            is_retiring: false,
             ends_by: None,
             jobs_at_death: 0,
             deaths_in_a_row: 0,
@@ -94,28 +102,104 @@ impl Worker {
         }
     }
 
+    pub(super) fn status(&self) -> Status {
+        self.status
+    }
+
     /// Only for `EngineState::set_status`, which keeps the lanes in step.
     pub(super) fn move_to(&mut self, status: Status) {
         self.status = status;
     }
 
-    /// Only for `EngineState::next_life`, which keeps the lanes in step.
+    pub(super) fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Only for `EngineState::next_generation`, which keeps the lanes in step.
     pub(super) fn count_process(&mut self) -> u32 {
-        self.life = self.life.wrapping_add(1);
-        self.life
+        self.generation = self.generation.wrapping_add(1);
+        self.generation
     }
 
-    pub(super) fn status(&self) -> Status {
-        self.status
+    // ---- its process ------------------------------------------------------------------------
+
+    pub(super) fn process(&self) -> Option<&Process> {
+        self.process.as_ref()
     }
 
-    pub(super) fn life(&self) -> u32 {
-        self.life
+    /// Its process was started.
+    pub(super) fn set_process(&mut self, process: Process) {
+        self.process = Some(process);
     }
 
-    /// Its process has ended, and all of them together have finished so many jobs. How many have died in a row, without having
-    /// finished one? Some count for a part of a death, in [`WHOLE`] parts, and some for none.
-    pub(super) fn ended(&mut self, jobs: u64, parts: u32) -> u32 {
+    /// Its process has ended, or cannot be watched.
+    pub(super) fn take_process(&mut self) -> Option<Process> {
+        self.process.take()
+    }
+
+    /// The number of its process, 0 without one.
+    pub(super) fn pid(&self) -> u32 {
+        let process = self.process.as_ref();
+        process.map_or(0, |process| process.pidfd.pid().as_raw().cast_unsigned())
+    }
+
+    /// Kills its process.
+    pub(super) fn kill(&self) {
+        if let Some(process) = &self.process {
+            // Fails if it has ended already. Either way its pidfd reports the exit.
+            let _ = process.pidfd.kill(Signal::SIGKILL);
+        }
+    }
+
+    // ---- starts -----------------------------------------------------------------------------
+
+    /// A start has failed. Returns how many failed right before it.
+    pub(super) fn start_failed(&mut self, why: &str) -> u32 {
+        let before = self.failed_starts.len() as u32;
+        self.failed_starts.push(why.to_owned());
+        if self.failed_starts.len() > MOST_REMEMBERED {
+            self.failed_starts.remove(0);
+        }
+        before
+    }
+
+    /// A start has succeeded.
+    pub(super) fn has_started(&mut self) {
+        self.failed_starts.clear();
+    }
+
+    /// Why the last starts failed, one after the other.
+    pub(super) fn failed_starts(&self) -> &[String] {
+        &self.failed_starts
+    }
+
+    // ---- its end ----------------------------------------------------------------------------
+
+    /// It is killed for this reason.
+    pub(super) fn add_kill_reason(&mut self, reason: KillReason) {
+        self.kill_reasons.push(reason);
+    }
+
+    pub(super) fn kill_reasons(&self) -> &[KillReason] {
+        &self.kill_reasons
+    }
+
+    pub(super) fn take_kill_reasons(&mut self) -> Vec<KillReason> {
+        std::mem::take(&mut self.kill_reasons)
+    }
+
+    pub(super) fn last_words(&self) -> &LastWords {
+        &self.last_words
+    }
+
+    pub(super) fn last_words_mut(&mut self) -> &mut LastWords {
+        &mut self.last_words
+    }
+
+    /// Its process has died, and all of its processes together have finished this many jobs. The death counts `parts` of [`WHOLE`].
+    /// Returns how many whole deaths there were in a row without a finished job, or 0 if this one does not count.
+    pub(super) fn died(&mut self, jobs: u64, parts: u32) -> u32 {
+        self.restarts += 1;
         if parts == 0 {
             return 0;
         }
@@ -128,8 +212,78 @@ impl Worker {
         self.parts_in_a_row / WHOLE
     }
 
-    /// How many have ended in a row, each of which counts for something.
+    /// Deaths in a row, each of which counts for something.
     pub(super) fn deaths_in_a_row(&self) -> u32 {
         self.deaths_in_a_row
+    }
+
+    /// How often its process died and was replaced.
+    pub(super) fn restarts(&self) -> u64 {
+        self.restarts
+    }
+
+    // ---- its replacement --------------------------------------------------------------------
+
+    /// It is asked to end, to be replaced.
+    pub(super) fn retire(&mut self) {
+        self.is_retiring = true;
+    }
+
+    pub(super) fn is_retiring(&self) -> bool {
+        self.is_retiring
+    }
+
+    /// It has ended as it was asked to.
+    pub(super) fn has_retired(&mut self) {
+        self.recycled += 1;
+    }
+
+    /// Processes that were replaced without having failed.
+    pub(super) fn recycled(&self) -> u64 {
+        self.recycled
+    }
+
+    /// The next process has nothing to do with the end of the last one.
+    pub(super) fn begin_generation(&mut self) {
+        self.is_retiring = false;
+        self.ends_by = None;
+    }
+
+    /// When it is killed unless it has ended.
+    pub(super) fn ends_by(&self) -> Option<Instant> {
+        self.ends_by
+    }
+
+    pub(super) fn set_ends_by(&mut self, at: Option<Instant>) {
+        self.ends_by = at;
+    }
+
+    /// Allows this much more time to end.
+    pub(super) fn postpone_end(&mut self, by: Duration) {
+        self.ends_by = self.ends_by.map(|at| clock::postponed(at, by));
+    }
+
+    /// Whether the time to end is over. True once.
+    pub(super) fn is_overdue(&mut self, now: Instant) -> bool {
+        self.ends_by.take_if(|at| *at <= now).is_some()
+    }
+
+    // ---- actors -----------------------------------------------------------------------------
+
+    /// Number of actors whose states are in its lanes.
+    pub(super) fn actors(&self) -> usize {
+        self.actors
+    }
+
+    /// One more actor has its state here. Returns whether it is the first.
+    pub(super) fn add_actor(&mut self) -> bool {
+        self.actors += 1;
+        self.actors == 1
+    }
+
+    /// The state of an actor is gone. Returns whether it was the last.
+    pub(super) fn remove_actor(&mut self) -> bool {
+        self.actors -= 1;
+        self.actors == 0
     }
 }

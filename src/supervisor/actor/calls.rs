@@ -118,7 +118,7 @@ impl EngineState {
         let (job, refusal) = self.enter_record(info, call, group, options);
         if let Some(policy) = &mut self.records.get(job).policy {
             // The call can only run where the state is, even beside other jobs.
-            policy.alone = false;
+            policy.is_exclusive = false;
         }
         let refusal = refusal.or_else(|| match self.find_actor(id) {
             Some(actor) if !actor.ending => match &actor.stage {

@@ -9,8 +9,8 @@ use crate::kernel::actor;
 use crate::kernel::wire::{ArgWriter, Lease};
 use crate::link::NOTICE;
 use crate::supervisor::error::JobErrorKind;
-use crate::supervisor::lane::{Lane, NOBODY};
-use crate::supervisor::place::DEPTH_NS;
+use crate::supervisor::lane::{Lane, NO_RECORD};
+use crate::supervisor::lane::DEPTH_NS;
 use crate::supervisor::state::EngineState;
 
 /// A lane with less backlog than this is expected to have room soon. An actor waits for such a lane, so that states
@@ -29,7 +29,7 @@ impl EngineState {
         match actor.lane() {
             None => self.actors.unplaced.push_back(index),
             Some(lane) => {
-                if let Some(hosted) = &mut self.lanes[lane].hosted {
+                if let Some(hosted) = self.lanes[lane].hosted_mut() {
                     hosted.turns.push_back(index);
                 }
             }
@@ -70,7 +70,7 @@ impl EngineState {
         }
         let mut placed = 0;
         while placed < most {
-            let hosted = self.lanes[lane].hosted.as_mut();
+            let hosted = self.lanes[lane].hosted_mut();
             let Some(index) = hosted.and_then(|hosted| hosted.turns.pop_front()) else {
                 break;
             };
@@ -111,10 +111,10 @@ impl EngineState {
     /// `None` if the best one has no room yet.
     pub(super) fn choose_actor_lane(&self) -> Option<usize> {
         let lanes = self.lanes.iter().enumerate();
-        let soon = |lane: &Lane| lane.ready && lane.room() > 0 && lane.backlog_ns <= SOON_NS;
+        let soon = |lane: &Lane| lane.is_ready() && lane.room() > 0 && lane.backlog_ns() <= SOON_NS;
         let may = lanes.filter(|(_, lane)| lane.fits(0) || soon(lane));
         let best = may.min_by_key(|(index, lane)| {
-            let beside = self.workers[self.lanes.worker_of(*index)].actors;
+            let beside = self.workers[self.lanes.worker_of(*index)].actors();
             (lane.actors(), beside, self.has_jobs(lane), *index)
         });
         let (index, lane) = best?;
@@ -126,7 +126,7 @@ impl EngineState {
         let mut open = lane.producer.open_positions();
         open.any(|position| {
             let record = lane.record_at(position);
-            record != NOBODY && actor_of(self.records.look(record).group).is_none()
+            record != NO_RECORD && actor_of(self.records.look(record).group).is_none()
         })
     }
 
@@ -214,32 +214,29 @@ impl EngineState {
 impl EngineState {
     /// Counts one more actor of this lane. Its worker is not recycled while it hosts any.
     pub(super) fn host_actor(&mut self, lane: usize) {
-        let hosted = self.lanes[lane].hosted.get_or_insert_default();
-        hosted.count += 1;
+        self.lanes[lane].host().count += 1;
         let worker = self.lanes.worker_of(lane);
-        self.workers[worker].actors += 1;
-        if self.workers[worker].actors == 1 {
+        if self.workers[worker].add_actor() {
             self.lanes
                 .of_worker(worker)
-                .for_each(|lane| self.lanes[lane].spare(true));
+                .for_each(|lane| self.lanes[lane].set_spared(true));
         }
     }
 
     /// Counts one actor less.
     pub(super) fn unhost_actor(&mut self, lane: usize) {
-        let Some(hosted) = &mut self.lanes[lane].hosted else {
+        let Some(hosted) = self.lanes[lane].hosted_mut() else {
             return;
         };
         hosted.count -= 1;
         if hosted.count == 0 {
-            self.lanes[lane].hosted = None;
+            self.lanes[lane].drop_hosted();
         }
         let worker = self.lanes.worker_of(lane);
-        self.workers[worker].actors -= 1;
-        if self.workers[worker].actors == 0 {
+        if self.workers[worker].remove_actor() {
             self.lanes
                 .of_worker(worker)
-                .for_each(|lane| self.lanes[lane].spare(false));
+                .for_each(|lane| self.lanes[lane].set_spared(false));
         }
     }
 

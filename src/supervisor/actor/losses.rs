@@ -254,7 +254,7 @@ impl EngineState {
             }
         }
         for lane in self.lanes.of_worker(worker) {
-            let hosted = self.lanes[lane].hosted.as_mut();
+            let hosted = self.lanes[lane].hosted_mut();
             let turns = hosted.map(|hosted| std::mem::take(&mut hosted.turns));
             for index in turns.unwrap_or_default() {
                 self.actor(index).is_listed = false;

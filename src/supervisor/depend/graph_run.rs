@@ -16,7 +16,7 @@ use crate::kernel::{
 use crate::supervisor::error::{Failed, JobError};
 use crate::supervisor::job_table::JobTable;
 use crate::supervisor::kernels::Kernels;
-use crate::supervisor::lane::NOBODY;
+use crate::supervisor::lane::NO_RECORD;
 use crate::supervisor::options::JobOptions;
 use crate::supervisor::record::{JobId, Outcome};
 use crate::supervisor::reply::{Unreadable, read_guarded};
@@ -309,10 +309,10 @@ impl GraphRun {
         let kernels = kernels.collect();
         let waiting = GraphUnitState {
             stage: GraphUnitStage::Waiting,
-            record: JobId::NOBODY,
+            record: JobId::NONE,
             job: 0,
             took_ns: 0,
-            worker: NOBODY,
+            worker: NO_RECORD,
         };
         let mut run = Self {
             states: vec![waiting; plan.units.len()],
@@ -611,7 +611,7 @@ impl GraphRun {
         };
         match state.stage {
             GraphUnitStage::Waiting | GraphUnitStage::Sent => NodeFate::Open,
-            _ if state.worker != NOBODY => {
+            _ if state.worker != NO_RECORD => {
                 let GraphUnit { first, count, .. } = self.plan.units[unit as usize];
                 let nodes = &self.plan.nodes[first as usize..(first + count) as usize];
                 let own = self.shares.get(&unit).and_then(|shares| {

@@ -9,7 +9,7 @@ use super::graph_run::{GraphPlan, GraphRun, GraphUnitStage, UnreadableSource};
 use super::graphs::{HeldBack, WINDOW};
 use crate::link::{Ask, NOTICE, fence_after_queueing};
 use crate::supervisor::error::{JobError, JobErrorKind};
-use crate::supervisor::lane::{Lane, NOBODY};
+use crate::supervisor::lane::{Lane, NO_RECORD};
 use crate::supervisor::record::{JobId, NO_GRAPH, Outcome, Stage};
 use crate::supervisor::reply::Read;
 use crate::supervisor::state::EngineState;
@@ -332,7 +332,7 @@ impl EngineState {
         } else if let Some(why) = refusal {
             self.fail(id.index, why, None, Vec::new());
         } else if options != 0
-            && self.is_kept_back(id.index, &run.plan.options[options as usize - 1])
+            && self.is_delayed(id.index, &run.plan.options[options as usize - 1])
         {
             // It is answered, or waits for its limiter.
         } else if self.scheduler.has_priorities() && self.overtake(id.index)
@@ -378,7 +378,7 @@ impl EngineState {
         for index in 0..self.lanes.len() {
             for position in self.lanes[index].producer.open_positions() {
                 let record = self.lanes[index].record_at(position);
-                if record == NOBODY || self.records.look(record).graph != graph {
+                if record == NO_RECORD || self.records.look(record).graph != graph {
                     continue;
                 }
                 self.records.at(record).requests |= NOTICE;
@@ -415,11 +415,11 @@ impl EngineState {
         let lane = [self.lanes.recent()].into_iter().chain(0..self.lanes.len());
         for index in lane {
             let lane = &self.lanes[index];
-            if lane.is_idle() || lane.condemned {
+            if lane.is_idle() || lane.is_condemned() {
                 continue;
             }
             let mut open = lane.producer.open_positions();
-            let oldest = open.find(|&position| lane.record_at(position) != NOBODY);
+            let oldest = open.find(|&position| lane.record_at(position) != NO_RECORD);
             if let Some(position) = oldest {
                 let kernel = self.records.look(lane.record_at(position)).kernel;
                 return Some((index, position, self.kernels.get(kernel).expected_ns));

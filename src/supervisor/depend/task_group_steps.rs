@@ -37,7 +37,7 @@ impl EngineState {
         match self.read_spawn(lane, index, &leases) {
             Err(what) => {
                 self.records.at(index).leases = leases;
-                self.lanes[lane].jobs -= 1;
+                self.lanes[lane].uncount_job();
                 self.condemn(lane, index, JobErrorKind::Protocol(what));
             }
             Ok((spawned, bytes)) => {
@@ -289,7 +289,7 @@ impl EngineState {
         if let Some(why) = refusal.or_else(|| self.refusal_of_unit(kernel)) {
             self.fail(index, why, None, Vec::new());
         } else if let Some(options) = options
-            && self.is_kept_back(index, options)
+            && self.is_delayed(index, options)
         {
             // It is answered, or waits for its limiter.
         } else if self.scheduler.has_priorities() && self.overtake(index)

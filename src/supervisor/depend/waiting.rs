@@ -58,7 +58,7 @@ impl Supervisor {
                 if ended {
                     // Finds a worker that reports an end and has nothing to drain.
                     let lane = &mut state.lanes[lane];
-                    if lane.holds(position) && !lane.condemned {
+                    if lane.holds(position) && !lane.is_condemned() {
                         let _: Ask = lane.ask(position, NOTICE);
                     }
                     continue;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::permits::{Caller, PermitState, Rate, Ticket};
 use crate::supervisor::error::JobErrorKind;
-use crate::supervisor::waiting::thread_waker::ThreadBell;
+use crate::supervisor::waiting::thread_waker::ThreadWaker;
 use crate::supervisor::waiting::wakers::wake_all;
 
 /// Upper bound for a burst: longer than any program runs.
@@ -273,7 +273,7 @@ impl Limiter {
     /// [`JobErrorKind::WaitsForItself`] if all permits would be held by blocked threads, this one among them: no permit
     /// would ever be returned.
     fn acquire_inline(&self, caller: Caller) -> Result<Permit<'_>, JobErrorKind> {
-        let thread = ThreadBell::new();
+        let thread = ThreadWaker::new();
         let waker = thread.waker();
         let held = self.permits_of_this_thread();
         let ticket = {

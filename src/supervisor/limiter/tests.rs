@@ -16,7 +16,7 @@ thread_local! {
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
 fn waker() -> Waker {
-    ThreadBell::new().waker().clone()
+    ThreadWaker::new().waker().clone()
 }
 
 fn this_thread() -> Caller {

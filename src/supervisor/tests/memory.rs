@@ -12,7 +12,7 @@ fn make_known(shared: &Supervisor) {
 }
 
 fn short_of(shared: &Supervisor) -> u64 {
-    shared.lock().lanes[0].short_of
+    shared.lock().lanes[0].grants().short_of()
 }
 
 #[test]
@@ -60,8 +60,7 @@ fn what_there_was_no_room_for_is_asked_for_again_when_there_is_more() {
     assert_ne!(short_of(&shared), 0);
     // As the monitor notes it.
     let mut state = shared.lock();
-    state.lanes[0].short_of = 0;
-    state.lanes[0].full_at = arena.in_use();
+    state.lanes[0].grants_mut().committed(Some(arena.in_use()));
     drop(state);
     let second = submit(&shared);
     assert_eq!(short_of(&shared), 0);

@@ -167,7 +167,7 @@ fn a_call_of_an_actor_says_that_it_ended_when_what_was_before_it_is_moved() {
 fn a_worker_that_was_too_large_stays_for_an_actor_that_has_begun_since() {
     for (actor, since) in [(true, Status::Ready), (false, Status::Leaving)] {
         let (shared, mut consumers) = fixture(1, 1);
-        let life = shared.lock().workers[0].life();
+        let generation = shared.lock().workers[0].generation();
         let id = actor.then(|| {
             let id = shared.new_actor(ActorPlan {
                 start: kernel(),
@@ -179,9 +179,13 @@ fn a_worker_that_was_too_large_stays_for_an_actor_that_has_begun_since() {
             id
         });
         let mut state = shared.lock();
-        state.retire_grown(0, life.wrapping_add(1));
-        assert_eq!(state.workers[0].status(), Status::Ready, "another life");
-        state.retire_grown(0, life);
+        state.retire_grown(0, generation.wrapping_add(1));
+        assert_eq!(
+            state.workers[0].status(),
+            Status::Ready,
+            "another generation"
+        );
+        state.retire_grown(0, generation);
         assert_eq!(state.workers[0].status(), since);
         shared.unlock(state);
         drop((id, consumers));

@@ -46,7 +46,7 @@ pub(super) fn finish(consumer: &mut Consumer) {
 
 /// The position whose clock runs in the first lane.
 fn clock(shared: &Supervisor) -> Option<u64> {
-    shared.lock().lanes[0].alarm.map(|alarm| alarm.position)
+    shared.lock().lanes[0].alarm().map(|alarm| alarm.position)
 }
 
 fn run_timers(shared: &Supervisor) {
@@ -106,7 +106,7 @@ fn time_in_which_the_program_was_stopped_counts_against_no_job() {
     assert!(state.has_clocks());
     state.postpone(HOUR);
     state.postpone(Duration::MAX);
-    let alarm = state.lanes[0].alarm.expect("its clock runs on");
+    let alarm = state.lanes[0].alarm().expect("its clock runs on");
     assert!(alarm.at > Instant::now() + HOUR / 2);
     shared.unlock(state);
     run_timers(&shared);
@@ -197,8 +197,8 @@ fn what_is_put_back_after_the_engine_gave_up_is_answered() {
     state.give_up("no worker starts");
     shared.unlock(state);
     // The first lane says that it was the one.
-    let fell = &shared.cells[0].reply().culprit_lane;
-    fell.store(1, Ordering::Relaxed);
+    let culprit_lane = &shared.cells[0].reply().culprit_lane;
+    culprit_lane.store(1, Ordering::Relaxed);
     die(&shared, 0);
     let [culprit, beside] = ids.map(|id| answer(&shared, id).expect("nobody comes to run it"));
     assert!(culprit.contains("SIGKILL"), "{culprit}");
@@ -496,15 +496,11 @@ fn what_lies_ahead_waits_for_what_matters_more() {
     let state = shared.lock();
     let begun = [low[0], low[1]].map(|id| id.index);
     let order = state.queue.in_order(&state.records);
-    let ahead: Vec<u32> = state
-        .lanes
-        .iter()
-        .flat_map(|lane| lane.records.iter().copied())
-        .collect();
+    let ahead: Vec<u32> = state.lanes.iter().flat_map(|lane| lane.records()).collect();
     drop(state);
     let ahead: Vec<u32> = ahead
         .into_iter()
-        .filter(|&index| index != NOBODY && !begun.contains(&index))
+        .filter(|&index| index != NO_RECORD && !begun.contains(&index))
         .collect();
     // Whoever lies ahead now matters more than whoever is kept.
     let all: Vec<u32> = ahead.into_iter().chain(order).collect();

@@ -98,7 +98,7 @@ impl World {
 
     fn grant(&self, lane: usize) {
         let mut state = self.shared.lock();
-        let region = state.lanes[lane].region;
+        let region = state.lanes[lane].region();
         let block = self.shared.arena.grant(region, GRANTED, false).unwrap();
         state.lanes[lane].grant(block).unwrap();
     }
@@ -165,8 +165,8 @@ impl World {
         let worker = lane % self.workers;
         if says_so {
             let number = (lane / self.workers + 1) as u32;
-            let fell = &self.shared.cells[worker].reply().culprit_lane;
-            fell.store(number, std::sync::atomic::Ordering::Relaxed);
+            let culprit_lane = &self.shared.cells[worker].reply().culprit_lane;
+            culprit_lane.store(number, std::sync::atomic::Ordering::Relaxed);
         }
         for lane in self.beside(lane) {
             self.consumers[lane] = None;

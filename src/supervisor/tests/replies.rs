@@ -370,7 +370,8 @@ impl Worker {
                     }
                     drop(unpacked);
                     let held: Vec<_> = state.lanes[0]
-                        .grants_held()
+                        .grants()
+                        .blocks()
                         .filter(|held| held.1 > 0)
                         .collect();
                     let mut left: Vec<_> =

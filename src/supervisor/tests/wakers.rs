@@ -131,7 +131,7 @@ fn who_waits_for_any_leaves_tasks_waiting() {
     let mut displaced = Vec::new();
     let thread = Waker::from(Arc::new(Tells::default()));
     for _ in 0..2 {
-        let ended = shared.poll_any_beside(ids.clone(), &thread, None, &mut displaced);
+        let ended = shared.poll_any_with(ids.clone(), &thread, None, &mut displaced);
         assert_eq!(ended, None);
         assert!(!is_told(0) && !is_told(1));
     }
@@ -192,7 +192,7 @@ fn a_waker_that_panics_takes_no_task_along_that_is_put_back() {
         assert!(!poll(&shared, *id, waker));
     }
     let mut displaced = Vec::new();
-    let ended = shared.poll_any_beside(ids.into_iter(), Waker::noop(), None, &mut displaced);
+    let ended = shared.poll_any_with(ids.into_iter(), Waker::noop(), None, &mut displaced);
     assert_eq!(ended, None);
     for _ in ids {
         assert_eq!(consumers[0].next(), Next::Run);
@@ -228,7 +228,7 @@ fn submit_one_too_many(shared: &Supervisor) -> Vec<JobId> {
 /// As a thread does before it sleeps on words.
 fn look(shared: &Supervisor, ids: &[JobId], waker: &Waker) -> Option<usize> {
     let ids = ids.iter().copied();
-    shared.poll_any_beside(ids, waker, Some(&mut Words::default()), &mut Vec::new())
+    shared.poll_any_with(ids, waker, Some(&mut Words::default()), &mut Vec::new())
 }
 
 #[test]

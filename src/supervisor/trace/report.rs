@@ -36,10 +36,10 @@ impl EngineState {
     pub(in crate::supervisor) fn trace_gone(&self, worker: usize, cause: &JobErrorKind) {
         let Some(trace) = &self.trace else { return };
         let gone = &self.workers[worker];
-        let retired = gone.retiring && *cause == JobErrorKind::Exited(Some(0));
+        let retired = gone.is_retiring() && *cause == JobErrorKind::Exited(Some(0));
         let meant = retired || self.lifecycle.closing() != Closing::No;
         // The worker was killed by the supervisor: the kill reason says why.
-        let why = gone.verdicts.first().map_or(cause, |(_, why)| why);
+        let why = gone.kill_reasons().first().map_or(cause, |(_, why)| why);
         trace.send(Event::Gone {
             worker: worker as u32,
             at: monotonic_ns(),
@@ -115,11 +115,7 @@ impl EngineState {
 
     pub(in crate::supervisor) fn trace_ready(&self, worker: usize) {
         let Some(trace) = &self.trace else { return };
-        let process = self.workers[worker].process.as_ref();
-        trace.ready(
-            worker,
-            process.map_or(0, |process| process.pidfd.pid().as_raw() as u32),
-        );
+        trace.ready(worker, self.workers[worker].pid());
     }
 
     /// Reports the answer to a lane's request for output memory.

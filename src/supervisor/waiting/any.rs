@@ -12,17 +12,18 @@ use crate::supervisor::state::EngineState;
 use crate::sys::futex;
 
 impl Supervisor {
-    /// Which of these jobs has ended; if none has, the waker is called when one does. To be asked again then.
+    /// The index of a job that has ended. If none has, the waker is called when one does.
     pub(crate) fn poll_any<I>(&self, ids: I, waker: &Waker) -> Option<usize>
     where
         I: Iterator<Item = JobId> + Clone,
     {
-        self.poll_any_beside(ids, waker, None, &mut Vec::new())
+        self.poll_any_with(ids, waker, None, &mut Vec::new())
     }
 
-    /// The same where tasks may wait for these jobs: their wakers, which were in the way, are to be put back. And for a thread
-    /// that may sleep on words: where there is one that its worker wakes, that is all that tells of an end.
-    pub(crate) fn poll_any_beside<'s, I>(
+    /// The same where tasks may wait for these jobs, and for a thread that sleeps on state words. The wakers of those
+    /// tasks are put into `displaced`, and have to be [put back](Supervisor::put_back). If a job's state word is added
+    /// to `words`, the worker wakes the thread through that word, and the waker is not called for it.
+    pub(crate) fn poll_any_with<'s, I>(
         &'s self,
         ids: I,
         waker: &Waker,
@@ -37,7 +38,7 @@ impl Supervisor {
         let mut words = words.filter(|_| futex::has_wait_any());
         let mut state = self.lock();
         if words.is_some() {
-            // It is awake: what is put into a lane now has a word on which it will sleep.
+            // The thread is awake: a job that is placed now has a word on which it will sleep.
             state.await_no_more(ids.clone());
         }
         let mut ended = state.look_for_end(ids.clone());
@@ -47,7 +48,7 @@ impl Supervisor {
             }
             let waits_for = if words.is_some() { AWAITED } else { NOTICE };
             for (lane, position) in state.first_ends(ids.clone(), waits_for) {
-                // Over already: found below.
+                // Ended already: found below.
                 let lane_of = &mut state.lanes[lane];
                 match &mut words {
                     Some(words) if words.has_room() => {
@@ -60,7 +61,7 @@ impl Supervisor {
                 }
             }
             state.monitor.watch_memory();
-            // What ended before it was asked is found here.
+            // Finds what ended before the request.
             ended = state.look_for_end(ids.clone());
             if ended.is_some() {
                 state.await_no_more(ids.clone());
@@ -77,7 +78,7 @@ impl Supervisor {
         ended
     }
 
-    /// Puts wakers back; those of jobs that have ended meanwhile are called.
+    /// Puts wakers back. The wakers of jobs that have ended meanwhile are called.
     pub(crate) fn put_back(&self, mut displaced: Vec<(JobId, Waker)>) {
         if displaced.is_empty() {
             return;
@@ -96,7 +97,7 @@ impl Supervisor {
         wake_all(ended.into_iter().map(|(_, waker)| waker));
     }
 
-    /// Whether one of these jobs has ended, and which.
+    /// The index of a job that has ended, without waiting.
     pub(crate) fn look_any(&self, ids: impl Iterator<Item = JobId>) -> Option<usize> {
         let mut state = self.lock();
         let ended = state.look_for_end(ids);
@@ -104,13 +105,13 @@ impl Supervisor {
         ended
     }
 
-    /// Waits until one of these jobs has ended; `None` if the time runs out before.
+    /// Waits until one of these jobs has ended. `None` if the time is over before.
     pub(crate) fn wait_any<I>(&self, ids: I, limit: Option<Duration>) -> Option<usize>
     where
         I: Iterator<Item = JobId> + Clone,
     {
         let ended = park_until(limit, |waker, words| {
-            self.poll_any_beside(ids.clone(), waker, Some(words), &mut Vec::new())
+            self.poll_any_with(ids.clone(), waker, Some(words), &mut Vec::new())
         });
         if ended.is_none() {
             self.lock().await_no_more(ids);
@@ -120,7 +121,7 @@ impl Supervisor {
 }
 
 impl EngineState {
-    /// Takes what lanes have finished, and looks for a job that has ended.
+    /// Drains the lanes, and looks for a job that has ended.
     fn look_for_end(&mut self, mut ids: impl Iterator<Item = JobId>) -> Option<usize> {
         self.drain_busy();
         self.refill();

@@ -1,4 +1,4 @@
-//! Waiting for jobs.
+//! Waiting for one job, as a thread or as a future, and for the start of an engine.
 
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
@@ -22,7 +22,7 @@ const SPIN_FOR: Duration = Duration::from_micros(50);
 pub(in crate::supervisor) const SPIN_BELOW_NS: u32 = 60_000;
 
 impl Supervisor {
-    /// Has the job ended?
+    /// Whether the job has ended.
     pub(crate) fn is_done(&self, id: JobId) -> bool {
         let mut state = self.lock();
         state.drain_busy();
@@ -32,18 +32,18 @@ impl Supervisor {
         done
     }
 
-    /// What messages call the job.
+    /// The number of the job in messages.
     pub(crate) fn number_of(&self, id: JobId) -> u64 {
         self.lock().records.get(id).job
     }
 
-    /// The answer of a job.
+    /// Waits for the answer of a job.
     pub(crate) fn wait<R>(&self, id: JobId, read: Read<R>) -> Result<R, JobError> {
         let answer = self.wait_for(id, None, |state| state.try_take(id, read));
         answer.expect("a wait without a limit ends with the answer")
     }
 
-    /// The answer of a job; `None` if the time runs out before.
+    /// The same; `None` if the time is over before.
     pub(crate) fn wait_timeout<R>(
         &self,
         id: JobId,
@@ -53,7 +53,7 @@ impl Supervisor {
         self.wait_for(id, Some(limit), |state| state.try_take(id, read))
     }
 
-    /// Sleeps until a job has its answer, and leaves it there. False if the time runs out before.
+    /// Sleeps until a job has ended, and leaves its answer there. Returns false if the time is over before.
     pub(crate) fn wait_until_done(&self, id: JobId, limit: Option<Duration>) -> bool {
         let done = self.wait_for(id, limit, |state| {
             (state.records.get(id).stage == Stage::Answered).then_some(())
@@ -67,14 +67,14 @@ impl Supervisor {
         limit: Option<Duration>,
         mut try_take: impl FnMut(&mut EngineState) -> Option<T>,
     ) -> Option<T> {
-        // A limit beyond all clocks is none.
+        // A limit beyond the range of the clock is none.
         let until = limit.and_then(|limit| Instant::now().checked_add(limit));
         let mut has_spun = false;
         loop {
             let mut state = self.lock();
             if let Some(taken) = try_take(&mut state) {
-                // Whoever was woken by a lane gives out what waits: the monitor was not told.
-                if state.keeps_any() {
+                // This thread was woken by a worker, and the monitor was not: so this thread refills the lanes.
+                if state.has_queued() {
                     state.refill();
                 }
                 self.unlock(state);
@@ -85,7 +85,7 @@ impl Supervisor {
             } else {
                 state.drain_busy();
             }
-            if state.keeps_any() {
+            if state.has_queued() {
                 state.refill();
             }
             if let Some(taken) = try_take(&mut state) {
@@ -99,9 +99,9 @@ impl Supervisor {
             }
             let record = state.records.get(id);
             let (stage, kernel) = (record.stage, record.kernel);
-            // A condemned lane's word may have ended, but the answer waits for the exit.
+            // The state word of a condemned lane may say that the job has ended, but the answer waits for the exit.
             if let Stage::Placed { link, position } = stage
-                && !state.lanes[link as usize].condemned
+                && !state.lanes[link as usize].is_condemned()
             {
                 let expected = state.kernels.get(kernel).expected_ns;
                 let short = expected < SPIN_BELOW_NS && state.lanes.busy() < self.cores();
@@ -125,13 +125,13 @@ impl Supervisor {
         }
     }
 
-    /// Looks at a state word for a moment. True if the job has ended.
+    /// Spins on a state word for a moment. Returns whether the job has ended.
     pub(in crate::supervisor) fn spin(&self, link: usize, position: u64) -> bool {
         if !self.may_spin() {
             return false;
         }
         let word = self.cells[link].state(position).as_futex();
-        // So that the worker can keep away from this core.
+        // So that the worker can stay off this core.
         let (hub, core) = (self.cells[link].hub(), cores::current());
         if hub.waiter_core.load(Ordering::Relaxed) != core {
             hub.waiter_core.store(core, Ordering::Relaxed);
@@ -141,10 +141,10 @@ impl Supervisor {
         ended
     }
 
-    /// Sleeps on the state word of a job that is in a slot. Returns when there may be news.
+    /// Sleeps on the state word of a job that lies in a slot. Returns when something may have changed.
     fn sleep_on_slot(&self, id: JobId, link: u32, position: u64, left: Option<Duration>) {
         let mut state = self.lock();
-        // It may have been moved or answered meanwhile.
+        // The job may have been moved or answered meanwhile.
         if state.records.get(id).stage != (Stage::Placed { link, position }) {
             return self.unlock(state);
         }
@@ -158,16 +158,16 @@ impl Supervisor {
         }
     }
 
-    /// A thread of the program that the monitor has woken goes on where no kernel runs, if there is such a core. The kernel of
-    /// the system wakes it where it slept; and there runs by now what it gave a worker before it went to sleep.
-    /// True if it has gone.
+    /// Moves this thread, which the monitor has woken, to a core where no kernel runs, if there is one. Linux wakes a
+    /// thread on the core where it slept, and a worker runs there by now what this thread submitted before it slept.
+    /// Returns whether it has moved.
     pub(crate) fn step_aside(&self) -> bool {
         let kernels = || self.cells.iter().filter_map(|cells| cells.kernel_core());
         let here = cores::current();
         kernels().any(|core| core == here) && cores::leave(kernels())
     }
 
-    /// As a future: the answer, or the waker is kept.
+    /// Polls for the answer of a job, or stores the waker.
     pub(crate) fn poll<R>(
         &self,
         id: JobId,
@@ -182,7 +182,7 @@ impl Supervisor {
             std::mem::swap(&mut state.records.get(id).waker, &mut waker);
             state.want_notice(id);
             state.monitor.watch_memory();
-            // What ended before it was asked for notice is found here.
+            // Finds what ended before the request for notice.
             state.drain_busy();
             state.refill();
             taken = state.try_take(id, read);
@@ -192,7 +192,7 @@ impl Supervisor {
         taken.map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// Sleeps until all workers have been ready once, or one cannot start.
+    /// Sleeps until all workers are ready at one time, or one cannot start.
     pub(in crate::supervisor) fn wait_until_started(&self) -> Result<(), HandshakeError> {
         loop {
             let mut state = self.lock();

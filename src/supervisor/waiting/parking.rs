@@ -1,4 +1,4 @@
-//! Where threads of this process sleep on private words, when no slot word can wake them.
+//! Parking: private futex words on which threads of this process sleep when no state word of a slot can wake them.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use crate::sys::futex;
 
 const SPOTS: usize = 64;
 
-/// One word to sleep on, with a count of its sleepers so that nobody wakes an empty one.
+/// One word to sleep on, with the number of its sleepers, so that no system call is made without any.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(in crate::supervisor) struct Spot {
@@ -15,28 +15,28 @@ pub(in crate::supervisor) struct Spot {
     sleepers: AtomicU32,
 }
 
-/// A ticket: the word's value while the state lock was held.
+/// The value of the word while the engine's lock was held.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::supervisor) struct Ticket(u32);
 
 impl Spot {
-    /// Under the state lock, after looking: what to sleep on.
+    /// Announces a sleeper. To be called with the engine's lock, after looking.
     pub(in crate::supervisor) fn ticket(&self) -> Ticket {
-        // Relaxed: the state lock orders it with `notify`.
+        // Relaxed: the engine's lock orders both accesses with `notify`.
         self.sleepers.fetch_add(1, Ordering::Relaxed);
         Ticket(self.word.load(Ordering::Relaxed))
     }
 
-    /// Without the lock: sleeps until somebody notifies, or the limit.
+    /// Sleeps until the spot is notified, or for `limit`. To be called without the lock.
     pub(in crate::supervisor) fn sleep(&self, ticket: Ticket, limit: Option<Duration>) {
         let _ = futex::wait(&self.word, ticket.0, limit);
-        // Relaxed: a count. Who still sees this sleeper wakes nobody, once.
+        // Relaxed: a count. A `notify` that still sees this sleeper makes one system call in vain.
         self.sleepers.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Under the state lock, after changing what sleepers look at.
+    /// Wakes the sleepers. To be called with the engine's lock, after changing what they look at.
     pub(in crate::supervisor) fn notify(&self) {
-        // Relaxed: the state lock orders both with `ticket`, and what sleepers look at is read under it.
+        // Relaxed: the engine's lock orders both with `ticket`, and what sleepers look at is read under it.
         if self.sleepers.load(Ordering::Relaxed) != 0 {
             self.word.fetch_add(1, Ordering::Relaxed);
             futex::wake(&self.word, u32::MAX >> 1);
@@ -50,7 +50,7 @@ pub(in crate::supervisor) struct Parking {
     spots: [Spot; SPOTS],
     /// For threads that wait for the start of the engine.
     pub(in crate::supervisor) start: Spot,
-    /// For threads that wait until their job is let in.
+    /// For threads that wait for admission.
     pub(in crate::supervisor) admission: Spot,
 }
 
@@ -63,7 +63,7 @@ impl Parking {
         }
     }
 
-    /// The spot of a record.
+    /// The spot of a record or graph.
     pub(in crate::supervisor) fn of(&self, index: u32) -> &Spot {
         &self.spots[index as usize % SPOTS]
     }

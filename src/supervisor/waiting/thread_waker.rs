@@ -1,4 +1,5 @@
-//! A thread that waits for news of several kinds: it sleeps on a word of its own, which wakers ring, and on words of others.
+//! A thread that waits for several kinds of events: it sleeps on a word of its own, which wakers ring, and on state
+//! words of jobs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,38 +9,39 @@ use std::time::{Duration, Instant};
 use super::LOOK_AGAIN;
 use crate::sys::futex;
 
-/// Nobody sleeps here, and nobody has rung.
+/// The thread does not sleep, and was not woken.
 const QUIET: u32 = 0;
-/// It has rung since the last sleep.
+/// The thread was woken since its last sleep.
 const RUNG: u32 = 1;
 /// The thread sleeps, or is about to.
 const ASLEEP: u32 = 2;
 
-/// Rings where a thread sleeps: not in the token of `unpark`, which whatever else sleeps in that thread meanwhile, in a waker that it
-/// calls, may use up.
+/// Wakes the thread through its own futex word. Not `unpark`: code run from a waker on this thread may park and consume
+/// the token.
 struct Bell(AtomicU32);
 
 impl Wake for Bell {
     fn wake(self: Arc<Self>) {
-        // Release: what was done before is seen by whoever finds that it rang; pairs with the swaps in `sleep_on`.
+        // Release: "woken", pairs with the swap in `sleep_on`. What was done before the call is visible to the thread
+        // that finds it.
         if self.0.swap(RUNG, Ordering::Release) == ASLEEP {
             futex::wake(&self.0, 1);
         }
     }
 }
 
-/// After so many sleeps for nothing in a row, on words of others, the thread sleeps on its own for a [`MOMENT`]: a worker that keeps
-/// changing its word wakes it only so often.
+/// After this many sleeps in a row without an event, the thread sleeps for a [`MOMENT`] on its own word only: a worker
+/// that keeps changing its word wakes it only that often.
 const IN_VAIN: u32 = 64;
 const MOMENT: Duration = Duration::from_millis(1);
 
-/// Words of others on which a thread sleeps beside its own, with what each has to hold until then. Workers may write to them, so it
-/// looks again from time to time.
+/// State words on which a thread sleeps in addition to its own, with the values that they have to hold until then.
+/// Workers may write to them, so the thread looks again from time to time.
 #[derive(Debug, Default)]
 pub(crate) struct Words<'s>(Vec<(&'s AtomicU32, u32)>);
 
 impl<'s> Words<'s> {
-    /// One is kept for the thread's own.
+    /// One of the words is the thread's own.
     pub(in crate::supervisor) fn has_room(&self) -> bool {
         self.0.len() + 1 < futex::MAX_WORDS
     }
@@ -50,12 +52,12 @@ impl<'s> Words<'s> {
 }
 
 /// What wakes this thread.
-pub(in crate::supervisor) struct ThreadBell {
+pub(in crate::supervisor) struct ThreadWaker {
     bell: Arc<Bell>,
     waker: Waker,
 }
 
-impl ThreadBell {
+impl ThreadWaker {
     pub(in crate::supervisor) fn new() -> Self {
         let bell = Arc::new(Bell(AtomicU32::new(QUIET)));
         let waker = Waker::from(Arc::clone(&bell));
@@ -66,7 +68,7 @@ impl ThreadBell {
         &self.waker
     }
 
-    /// Sleeps until it has rung since the last sleep, or the time runs out.
+    /// Sleeps until the thread was woken since its last sleep, or the time is over.
     pub(in crate::supervisor) fn sleep(&self, until: Option<Instant>) {
         while !self.sleep_on(&Words::default(), until) {
             if until.is_some_and(|until| until <= Instant::now()) {
@@ -75,10 +77,10 @@ impl ThreadBell {
         }
     }
 
-    /// Sleeps once, also on these words. True: it has rung since the last sleep.
+    /// Sleeps once, also on these words. Returns whether the thread was woken since its last sleep.
     fn sleep_on(&self, words: &Words<'_>, until: Option<Instant>) -> bool {
         let word = &self.bell.0;
-        // Relaxed: nothing is published by it; whether it has rung is asked below.
+        // Relaxed: it publishes nothing; whether the thread was woken is read below.
         let quiet = word.compare_exchange(QUIET, ASLEEP, Ordering::Relaxed, Ordering::Relaxed);
         if quiet.is_ok() {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
@@ -90,20 +92,20 @@ impl ThreadBell {
                 futex::wait_any(&all, Some(left))
             };
         }
-        // Acquire: pairs with the swap of the waker.
+        // Acquire: pairs with the Release in `wake`.
         word.swap(QUIET, Ordering::Acquire) == RUNG
     }
 }
 
-/// Asks again and again, whenever the waker was called or something has happened to the words that the question has left; `None` if
-/// the time runs out before there is something.
+/// Calls `ask` until it returns something: again each time that the waker was called, or that one of the words which
+/// `ask` has left changes. Returns `None` if the time is over before.
 pub(crate) fn park_until<'s, T>(
     limit: Option<Duration>,
     mut ask: impl FnMut(&Waker, &mut Words<'s>) -> Option<T>,
 ) -> Option<T> {
-    // A limit beyond all clocks is none.
+    // A limit beyond the range of the clock is none.
     let until = limit.and_then(|limit| Instant::now().checked_add(limit));
-    let bell = ThreadBell::new();
+    let bell = ThreadWaker::new();
     let mut words = Words::default();
     let mut sleeps = 0u32;
     loop {

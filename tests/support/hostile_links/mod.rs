@@ -225,13 +225,13 @@ impl Attack {
             consumer.finish(pick & 8 != 0, 10, None);
             return;
         }
-        let granted = self.shared.lock().lanes[lane].grants_held().next();
+        let granted = self.shared.lock().lanes[lane].grants().blocks().next();
         let (at, held) = granted.unwrap_or((4096, 4096));
         let first = self.shared.lock().lanes[lane]
             .producer
             .granted()
             .wrapping_sub(1);
-        let region = u64::from(self.shared.lock().lanes[lane].region) << 48;
+        let region = u64::from(self.shared.lock().lanes[lane].region()) << 48;
         // True values about one array at the beginning of the first grant. Each number may be forged.
         let arrays = u64::from(pick % 3);
         let mut words = Vec::new();
@@ -395,7 +395,7 @@ impl Attack {
         let it = &state.lanes[lane];
         let (tail, granted) = (it.producer.tail(), it.producer.granted());
         self.consumers[lane] = Consumer::new(Arc::clone(&self.shared.cells[lane]), tail, granted);
-        state.next_life(lane);
+        state.next_generation(lane);
         state.set_status(lane, Status::Ready);
         state.refill();
     }
@@ -449,7 +449,7 @@ impl Attack {
         let mut state = self.shared.lock();
         assert_eq!(state.records.live(), 0);
         for lane in state.lanes.iter_mut() {
-            assert_eq!(lane.backlog_ns, 0);
+            assert_eq!(lane.backlog_ns(), 0);
             lane.revoke();
         }
         drop(state);

@@ -1,0 +1,337 @@
+//! Output memory of one lane: what its worker may fill with results and has not.
+//!
+//! The worker allocates by moving a cursor through its grants, in order. A reply names the cursor, which says what the job has used, and
+//! the arrays that it sends, which have to lie there.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::arena::{Arena, Block, BlockPlacement, Extent, QUANTUM};
+use crate::kernel::wire::{Lease, ReceivedArray, SentArray};
+use crate::link::NO_GRANT;
+
+/// From this size on a grant is worth huge pages.
+pub(super) const HUGE: u64 = crate::sys::HUGE as u64;
+/// The largest grant for several jobs ahead, where lanes share a region.
+const LANE_AHEAD: u64 = 64 * 1024;
+/// The smallest grant that is given because a kernel is known to need memory.
+const GRANT_AHEAD: u64 = 256 * 1024;
+
+/// Output memory that the worker may use and has not published.
+#[derive(Debug)]
+struct Grant {
+    number: u32,
+    /// From the cursor on.
+    block: Block,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Grants {
+    region: u16,
+    grants: VecDeque<Grant>,
+    /// Bytes granted and not used.
+    ahead: u64,
+    /// Bytes that the monitor is to grant ahead, because they have to be committed first; 0 for none.
+    short_of: u64,
+    /// Bytes in use when the arena had no room for that: it is asked for again when fewer are.
+    full_at: u64,
+    /// Bytes of the last grant.
+    last: u64,
+}
+
+/// What a reply sends, taken over.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) arrays: SmallVec<[ReceivedArray; 1]>,
+    /// Output memory: inputs that come back take none.
+    pub(super) bytes: u64,
+}
+
+/// Memory that a reply names first, and how much of it arrays have.
+struct Fresh {
+    chunk: Extent,
+    block: Arc<Block>,
+    viewed: u64,
+}
+
+impl Grants {
+    pub(super) fn new(region: u16) -> Self {
+        Self {
+            region,
+            grants: VecDeque::new(),
+            ahead: 0,
+            short_of: 0,
+            full_at: u64::MAX,
+            last: 0,
+        }
+    }
+
+    pub(super) fn region(&self) -> u16 {
+        self.region
+    }
+
+    /// Bytes granted and not used.
+    #[inline]
+    pub(super) fn ahead(&self) -> u64 {
+        self.ahead
+    }
+
+    /// Bytes of the last grant.
+    pub(super) fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// Bytes of the blocks that the worker may use and has not: what the arena counts for them.
+    pub(super) fn held(&self) -> u64 {
+        self.grants.iter().map(|grant| grant.block.held()).sum()
+    }
+
+    /// The worker was given this block, under this number.
+    pub(super) fn add(&mut self, number: u32, block: Block) {
+        self.last = block.held();
+        self.ahead += self.last;
+        self.grants.push_back(Grant { number, block });
+    }
+
+    /// Memory to grant ahead for jobs that take `bytes` each, if the arena has it committed. Without it, notes what the monitor is to
+    /// grant, unless the arena is too full for that.
+    ///
+    /// `shared`: lanes share the region. Also returns whether the monitor has to be called.
+    #[cold]
+    pub(super) fn find_ahead(
+        &mut self,
+        arena: &Arc<Arena>,
+        bytes: u64,
+        shared: bool,
+    ) -> (Option<Block>, bool) {
+        // Whole pages per array, and some to spare.
+        let each = bytes.saturating_add(4096);
+        let len = match shared {
+            // Many lanes with much ahead each would hold what none of them uses.
+            true => each.saturating_mul(4).min(LANE_AHEAD).max(each),
+            false => each
+                .saturating_mul(4)
+                .clamp(GRANT_AHEAD, HUGE.max(each.saturating_mul(2))),
+        };
+        if let Some(block) = arena.grant_committed(self.region, len) {
+            return (Some(block), false);
+        }
+        // Without room the worker asks when it needs it, and is told the numbers.
+        if arena.in_use() >= self.full_at {
+            return (None, false);
+        }
+        // Committing may take a while, or wait for another thread that commits: not under the lock.
+        let was_asked = self.short_of != 0;
+        self.short_of = len;
+        (None, !was_asked)
+    }
+
+    /// Takes the number of bytes that the monitor is to grant ahead.
+    pub(super) fn take_short_of(&mut self) -> Option<u64> {
+        let bytes = std::mem::take(&mut self.short_of);
+        (bytes != 0).then_some(bytes)
+    }
+
+    /// The monitor has committed memory to grant ahead, or could not because the arena was full with this many bytes in use.
+    pub(super) fn committed(&mut self, full_at: Option<u64>) {
+        // Asked again meanwhile, without knowing of this.
+        self.short_of = 0;
+        self.full_at = full_at.unwrap_or(u64::MAX);
+    }
+
+    /// Takes over what a reply sends: arrays, and a block with the reply's words where they did not fit into the slot. Frees what the
+    /// job used and did not send.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the reply.
+    pub(super) fn receive(
+        &mut self,
+        arena: &Arc<Arena>,
+        grant: u64,
+        cursor: u64,
+        sent: &[SentArray],
+        leases: &[Lease],
+    ) -> Result<Taken, String> {
+        let mut pieces = self.advance(grant, cursor)?;
+        let mut fresh: SmallVec<[Fresh; 2]> = SmallVec::new();
+        let mut received = SmallVec::new();
+        for array in sent {
+            if array.view.len == 0 {
+                // Zero bytes have no position: the offset may be that of any array next to it.
+                let empty = arena.alloc(self.region, 0, BlockPlacement::Packed);
+                let block = Arc::new(empty.map_err(|full| full.to_string())?);
+                received.push(ReceivedArray {
+                    block,
+                    skip: 0,
+                    len: 0,
+                });
+                continue;
+            }
+            let lent = leases.iter().find_map(|lease| match lease {
+                Lease::Shared(block) | Lease::Owned(block) => {
+                    skip_within(block.extent(), array.view).map(|skip| (Arc::clone(block), skip))
+                }
+                Lease::Lent(_) => None,
+            });
+            let (block, skip) = match lent {
+                Some(found) => found,
+                None => {
+                    // Several arrays without bytes may have one offset; they are not the same.
+                    let known = fresh
+                        .iter()
+                        .position(|known| known.chunk == array.chunk && known.chunk.len > 0);
+                    let at = match known {
+                        Some(at) => at,
+                        None => {
+                            fresh.push(Fresh {
+                                chunk: array.chunk,
+                                block: Arc::new(self.carve(&mut pieces, array.chunk)?),
+                                viewed: 0,
+                            });
+                            fresh.len() - 1
+                        }
+                    };
+                    let skip = skip_within(array.chunk, array.view).ok_or_else(|| {
+                        format!("an array at {:?} outside its memory", array.view)
+                    })?;
+                    let known = &mut fresh[at];
+                    // Views may overlap, and there may be thousands: together they count for at most the chunk.
+                    known.viewed = known
+                        .viewed
+                        .saturating_add(array.view.len)
+                        .min(array.chunk.len);
+                    (Arc::clone(&known.block), skip)
+                }
+            };
+            received.push(ReceivedArray {
+                block,
+                skip,
+                len: array.view.len,
+            });
+        }
+        Ok(Taken {
+            arrays: received,
+            bytes: fresh.iter().map(|fresh| fresh.viewed).sum(),
+        })
+    }
+
+    /// Whether the extent lies in memory that the worker may use.
+    pub(super) fn contain(&self, extent: Extent) -> bool {
+        let whole = |grant: &Grant| Extent {
+            len: grant.block.held(),
+            ..grant.block.extent()
+        };
+        let mut grants = self.grants.iter();
+        grants.any(|grant| skip_within(whole(grant), extent).is_some())
+    }
+
+    /// Moves the worker's cursor: the memory before it is used, and no longer granted. Returns that memory.
+    fn advance(&mut self, number: u64, cursor: u64) -> Result<SmallVec<[Block; 2]>, String> {
+        let mut pieces = SmallVec::new();
+        if number == NO_GRANT {
+            return Ok(pieces);
+        }
+        let bad = || format!("a cursor at {cursor} of grant {number}, which it does not hold");
+        let position = self
+            .grants
+            .iter()
+            .position(|grant| u64::from(grant.number) == number)
+            .ok_or_else(bad)?;
+        let current = &self.grants[position].block;
+        let used = cursor
+            .checked_sub(current.extent().at.offset())
+            .filter(|used| *used <= current.held() && used.is_multiple_of(QUANTUM))
+            .or((current.held() == 0).then_some(0))
+            .ok_or_else(bad)?;
+        for old in self.grants.drain(..position) {
+            self.ahead -= old.block.held();
+            pieces.push(old.block);
+        }
+        if used > 0 {
+            let current = &mut self.grants[0].block;
+            let rest = current.split_off(used);
+            pieces.push(std::mem::replace(current, rest));
+            self.ahead -= used;
+        }
+        Ok(pieces)
+    }
+
+    /// Splits a chunk off the used pieces.
+    fn carve(&self, pieces: &mut SmallVec<[Block; 2]>, chunk: Extent) -> Result<Block, String> {
+        let bad = || format!("an array at {chunk:?}, which was not granted");
+        let unit = BlockPlacement::Packed.unit(chunk.len);
+        let held = chunk.len.checked_next_multiple_of(unit).ok_or_else(bad)?;
+        if chunk.at.region() != self.region {
+            return Err(bad());
+        }
+        for index in 0..pieces.len() {
+            let whole = Extent {
+                len: pieces[index].held(),
+                ..pieces[index].extent()
+            };
+            let Some(skip) = skip_within(
+                whole,
+                Extent {
+                    at: chunk.at,
+                    len: held,
+                },
+            ) else {
+                continue;
+            };
+            if !skip.is_multiple_of(QUANTUM) {
+                return Err(bad());
+            }
+            let mut block = pieces[index].split_off(skip);
+            let after = block.split_off(held);
+            if !after.is_empty() {
+                pieces.push(after);
+            }
+            return Ok(block);
+        }
+        Err(bad())
+    }
+
+    /// Frees all that was granted. Only after the exit of the worker is confirmed.
+    pub(super) fn revoke(&mut self) {
+        self.grants.clear();
+        self.ahead = 0;
+        self.short_of = 0;
+        self.full_at = u64::MAX;
+        self.last = 0;
+    }
+}
+
+#[cfg(any(test, feature = "points"))]
+impl Grants {
+    /// Where the grant of this number begins, from the cursor on.
+    #[cfg(test)]
+    pub(super) fn granted_at(&self, number: u32) -> Option<u64> {
+        let grant = self.grants.iter().find(|grant| grant.number == number)?;
+        Some(grant.block.extent().at.offset())
+    }
+
+    /// Bytes that the monitor is to grant ahead.
+    #[cfg(test)]
+    pub(super) fn short_of(&self) -> u64 {
+        self.short_of
+    }
+
+    /// Offset and bytes of what is granted and not used.
+    pub(super) fn blocks(&self) -> impl Iterator<Item = (u64, u64)> {
+        let block = |grant: &Grant| (grant.block.extent().at.offset(), grant.block.held());
+        self.grants.iter().map(block)
+    }
+}
+
+/// How far into `outer` the extent `inner` begins, if it lies within it.
+fn skip_within(outer: Extent, inner: Extent) -> Option<u64> {
+    if outer.at.region() != inner.at.region() {
+        return None;
+    }
+    let skip = inner.at.offset().checked_sub(outer.at.offset())?;
+    (skip.checked_add(inner.len)? <= outer.len).then_some(skip)
+}
