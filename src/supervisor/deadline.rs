@@ -73,7 +73,10 @@ impl EngineState {
     pub(super) fn next_timer(&self) -> Option<Instant> {
         let alarms = self.lanes.iter().filter_map(|lane| lane.alarm());
         let pauses = self.pauses.first().map(|(due, _)| due);
-        let lines = self.permit_due().into_iter().chain(self.next_admission_check());
+        let lines = self
+            .permit_due()
+            .into_iter()
+            .chain(self.next_admission_check());
         let pauses = pauses.into_iter().chain(self.next_actor_restart());
         let times = alarms.map(|alarm| alarm.at).chain(pauses).chain(lines);
         let patience = self

@@ -21,11 +21,11 @@ use super::grants::HUGE;
 use super::lifecycle::Closing;
 use super::memory::MemoryWatch;
 use super::output::escape;
+use super::output::last_words::LastWords;
 use super::output::streams::{OutputStreams, STDERR, STDOUT};
 use super::pending_batch::BETWEEN_LOOKS;
 use super::settings::StartError;
 use super::shared::Supervisor;
-use super::output::last_words::LastWords;
 use super::worker::{Process, Status, Worker};
 use crate::arena::ArenaFull;
 use crate::control;
@@ -296,7 +296,8 @@ impl Monitor {
                 _ => None,
             });
         let tick = state.monitor.ticks().then(|| now + TICK);
-        let unsent = (!state.pending_batches.is_empty()).then_some(self.looked_at_unsent + BETWEEN_LOOKS);
+        let unsent =
+            (!state.pending_batches.is_empty()).then_some(self.looked_at_unsent + BETWEEN_LOOKS);
         let starting = self.starting.values().copied();
         let times = starts.chain(starting).chain(self.stopping).chain(tick);
         let times = times.chain(self.memory.next()).chain(unsent);

@@ -8,10 +8,10 @@ use super::causes::before_ready;
 use super::drain::lent;
 use super::error::JobErrorKind;
 use super::lane::NO_RECORD;
+use super::output::last_words::LastWords;
 use super::shared::Supervisor;
 use super::state::EngineState;
 use super::suspicion::{EXPLAINED, UNEXPLAINED};
-use super::output::last_words::LastWords;
 use super::worker::{Status, WHOLE, Worker};
 use crate::link::CANCEL;
 

@@ -15,12 +15,12 @@ use super::lanes::Lanes;
 use super::lifecycle::{Closing, Lifecycle};
 use super::limiter::WaitingJobs;
 use super::pauses::Pauses;
+use super::pending_batch::PendingBatches;
 use super::queue::Queue;
 use super::scheduler::Scheduler;
 use super::signals::MonitorSignals;
 use super::suspicion::Suspicion;
 use super::trace::Tracing;
-use super::pending_batch::PendingBatches;
 use super::waiting::parking::Parking;
 use super::waiting::waiters::Waiters;
 use super::worker::{Status, Worker};
@@ -129,7 +129,9 @@ impl EngineState {
     pub(super) fn needs_workers(&self) -> bool {
         let asked_for = match self.lifecycle.closing() {
             Closing::No => true,
-            Closing::Drain => self.lanes.open() + self.permit_waiters.len() > 0 || self.has_queued(),
+            Closing::Drain => {
+                self.lanes.open() + self.permit_waiters.len() > 0 || self.has_queued()
+            }
             Closing::Now => false,
         };
         asked_for && !self.lifecycle.is_stopping() && self.lifecycle.broken().is_none()

@@ -9,8 +9,8 @@ use crate::kernel::actor;
 use crate::kernel::wire::{ArgWriter, Lease};
 use crate::link::NOTICE;
 use crate::supervisor::error::JobErrorKind;
-use crate::supervisor::lane::{Lane, NO_RECORD};
 use crate::supervisor::lane::DEPTH_NS;
+use crate::supervisor::lane::{Lane, NO_RECORD};
 use crate::supervisor::state::EngineState;
 
 /// A lane with less backlog than this is expected to have room soon. An actor waits for such a lane, so that states

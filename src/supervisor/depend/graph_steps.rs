@@ -331,8 +331,7 @@ impl EngineState {
             self.answer(id.index, Outcome::Failed(error));
         } else if let Some(why) = refusal {
             self.fail(id.index, why, None, Vec::new());
-        } else if options != 0
-            && self.is_delayed(id.index, &run.plan.options[options as usize - 1])
+        } else if options != 0 && self.is_delayed(id.index, &run.plan.options[options as usize - 1])
         {
             // It is answered, or waits for its limiter.
         } else if self.scheduler.has_priorities() && self.overtake(id.index)

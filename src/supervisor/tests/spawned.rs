@@ -68,7 +68,10 @@ fn children_run_and_the_last_one_answers() {
     consumers[0].finish(false, 10, Some(&value(&[7])));
     assert_eq!(take(&shared, id).unwrap().unwrap(), 7);
     let state = shared.lock();
-    assert_eq!((state.records.live(), state.jobs_waiting_for_spawned()), (0, 0));
+    assert_eq!(
+        (state.records.live(), state.jobs_waiting_for_spawned()),
+        (0, 0)
+    );
     assert_eq!(state.records.submitted(), 3);
 }
 
@@ -242,7 +245,10 @@ fn lies_are_refused_or_are_lists() {
                 run += 1;
             }
             let state = shared.lock();
-            assert_eq!((state.records.live(), state.jobs_waiting_for_spawned()), (0, 0));
+            assert_eq!(
+                (state.records.live(), state.jobs_waiting_for_spawned()),
+                (0, 0)
+            );
         }
     }
     assert!(refused > 60 && run > 10, "{refused} refused, {run} run");
