@@ -1,6 +1,6 @@
 //! Conversion between pictures and arrays.
 
-use arenite::{ArenaFull, Array};
+use arenite::{ArenaFull, Array, ArrayMut};
 
 use crate::error::ImageError;
 use crate::pixels::{Color, Pixels, Samples, buffer, narrow};
@@ -36,7 +36,9 @@ impl Pixels {
     pub fn to_array(&self) -> Result<Array<u8>, ArenaFull> {
         let array = match &self.samples {
             Samples::Eight(samples) => Array::try_from_slice(samples)?,
-            Samples::Sixteen(samples) => Array::try_from_fn(samples.len(), |i| narrow(samples[i]))?,
+            Samples::Sixteen(samples) => {
+                ArrayMut::try_from_fn(samples.len(), |i| narrow(samples[i]))?.seal()
+            }
         };
         let shape = [
             self.height as usize,

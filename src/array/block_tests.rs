@@ -1,4 +1,4 @@
-//! Arrays in the blocks of a real arena, as the supervisor has them.
+//! Tests of arrays in the blocks of a real arena, as in the supervisor.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -28,9 +28,9 @@ fn part(of: Extent, skip: u64, len: u64) -> Extent {
 }
 
 #[test]
-fn a_block_is_freed_when_its_last_view_goes() {
+fn a_block_is_freed_with_its_last_handle() {
     let arena = arena();
-    // In pages of its own, so that lending its tiles need not move it there.
+    // Owns its pages, so lending its tiles does not move it.
     let block = arena.alloc_zeroed(0, 4800, BlockPlacement::Pages).unwrap();
     let whole = block.extent();
     let mut array = ArrayMut::<u16>::from_block(block, 0, [24, 100].into());
@@ -69,7 +69,7 @@ fn a_lease_keeps_an_array_sealed() {
 }
 
 #[test]
-fn a_part_that_became_the_only_handle_is_no_block_unless_it_starts_one() {
+fn a_sub_array_that_became_the_only_handle_converts_to_a_block_only_if_it_starts_one() {
     let arena = arena();
     let array = ArrayMut::<u32>::from_block(block(&arena, 800), 0, [10, 20].into()).seal();
     let (head, tail) = (array.rows(..4), array.rows(4..));
@@ -93,7 +93,7 @@ fn a_part_that_became_the_only_handle_is_no_block_unless_it_starts_one() {
 }
 
 #[test]
-fn what_does_not_fit_a_block_is_told() {
+fn an_array_that_does_not_fit_its_block_is_refused() {
     let arena = arena();
     let block = block(&arena, 100);
     let fits = |skip, shape: Shape| Array::<u32>::fits_block(&block, skip, shape);
@@ -128,7 +128,7 @@ fn empty_blocks_hold_empty_arrays() {
 }
 
 #[test]
-fn a_npy_file_is_read_straight_into_a_block() {
+fn a_npy_file_is_read_directly_into_a_block() {
     let arena = arena();
     let mut file = Vec::new();
     npy::write_to(

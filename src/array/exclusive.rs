@@ -1,4 +1,4 @@
-//! `ArrayMut`: exclusive.
+//! [`ArrayMut`].
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -7,14 +7,15 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::lane::{LaneChunkOwner, LaneCount, LaneTicket};
-use super::memory::{self, AllocError, Content, Exclusive};
+use super::memory::{self, AllocError, Content, ExclusiveMemory};
 use super::sealed::{check_reshape, debug};
 use super::{Array, BadReshape, Element, Shape, TileMut, TilesMut};
 use crate::arena::{Arena, ArenaFull, Block, BlockPlacement, Extent, Offset};
 use crate::sys::PAGE;
 
-/// An exclusive array: row-major, contiguous, writable by its one handle. It moves into a job and comes back as part
-/// of its result, or lends its tiles to the jobs of a scope.
+/// An exclusive array: row-major, contiguous, writable through its only handle.
+///
+/// It moves into a job and comes back as part of the result, or lends its tiles to the jobs of a scope.
 ///
 /// ```
 /// use arenite::array::ArrayMut;
@@ -28,29 +29,29 @@ pub struct ArrayMut<T: Element> {
     first: NonNull<T>,
     shape: Shape,
     len: usize,
-    memory: Exclusive,
+    memory: ExclusiveMemory,
     element: PhantomData<T>,
 }
 
-// SAFETY: the handle is the only access to its elements, which are Send; what owns the memory is Send too (a lane's
-// chunk is given back to its lane only on the lane's own thread).
+// SAFETY: the handle is the only access to its elements, which are Send. The owner of the memory is Send too: a lane's
+// chunk goes back to its lane only on the lane's own thread.
 unsafe impl<T: Element> Send for ArrayMut<T> {}
 // SAFETY: `&ArrayMut` only reads elements, which are Sync.
 unsafe impl<T: Element> Sync for ArrayMut<T> {}
 
-/// Where the elements of an [`ArrayMut`] or a tile of one lie.
+/// Location of the elements of an [`ArrayMut`], or of one of its tiles.
 #[derive(Copy, Clone, Debug)]
 pub(crate) enum ArrayMutLocation<'a> {
-    /// On this process's heap.
+    /// This process's heap.
     Private,
-    /// In this extent of a block of the arena, in the supervisor.
+    /// An extent of an arena block, in the supervisor.
     Block(&'a Block, Extent),
-    /// In this extent of the arena, inside a kernel.
+    /// An extent of the arena, inside a kernel.
     Lane(Extent),
 }
 
 impl ArrayMutLocation<'_> {
-    /// Whether nothing else lies in the pages of the block.
+    /// Whether the block shares its pages with nothing else.
     pub(crate) fn owns_pages(self) -> bool {
         match self {
             ArrayMutLocation::Block(block, _) => {
@@ -61,7 +62,7 @@ impl ArrayMutLocation<'_> {
         }
     }
 
-    /// The place of the `bytes` bytes from `skip` on.
+    /// The location of the `bytes` bytes from `skip` on.
     pub(super) fn part(self, skip: usize, bytes: usize) -> Self {
         let part = |whole: Extent| memory::extent(memory::advance(whole.at, skip), bytes);
         match self {
@@ -73,25 +74,25 @@ impl ArrayMutLocation<'_> {
 }
 
 impl<T: Element> ArrayMut<T> {
-    /// A one-dimensional array with a copy of `elements`.
+    /// Copies `elements` into a one-dimensional array.
     ///
     /// # Panics
     ///
-    /// Where there is no memory for it: inside a kernel, that of the arena; [`try_from_slice`](ArrayMut::try_from_slice) returns
-    /// the error.
+    /// If there is no memory for it (inside a kernel, in the arena); [`try_from_slice`](ArrayMut::try_from_slice)
+    /// returns that error.
     #[track_caller]
     pub fn from_slice(elements: &[T]) -> ArrayMut<T> {
         or_panic(ArrayMut::try_from_slice(elements))
     }
 
-    /// Like [`from_slice`](ArrayMut::from_slice).
+    /// Like [`from_slice`](ArrayMut::from_slice), but returns an error if there is no memory.
     ///
     /// # Errors
     ///
-    /// [`ArenaFull`] where there is no memory for the copy: inside a kernel, that of the arena.
+    /// [`ArenaFull`] if there is no memory for the copy (inside a kernel, in the arena).
     pub fn try_from_slice(elements: &[T]) -> Result<ArrayMut<T>, ArenaFull> {
-        // SAFETY: `fill` gets room for as many elements as the slice has, in memory that nobody else has yet, and
-        // writes them all.
+        // SAFETY: `fill` gets room for the elements of the slice, in memory that nothing else accesses yet, and writes
+        // all of them.
         unsafe {
             ArrayMut::build(elements.len().into(), Content::None, |first| {
                 first.copy_from_nonoverlapping(NonNull::from(elements).cast(), elements.len());
@@ -99,34 +100,35 @@ impl<T: Element> ArrayMut<T> {
         }
     }
 
-    /// An array of zeros.
+    /// Creates an array of zeros.
     ///
     /// # Panics
     ///
-    /// Where the array does not fit the address space, and where there is no memory for it: inside a kernel, that of the arena;
-    /// [`try_zeros`](ArrayMut::try_zeros) returns that error.
+    /// If the array does not fit the address space, or there is no memory for it (inside a kernel, in the arena);
+    /// [`try_zeros`](ArrayMut::try_zeros) returns the latter error.
     #[track_caller]
     pub fn zeros(shape: impl Into<Shape>) -> ArrayMut<T> {
         or_panic(ArrayMut::try_zeros(shape))
     }
 
-    /// Like [`zeros`](ArrayMut::zeros).
+    /// Like [`zeros`](ArrayMut::zeros), but returns an error if there is no memory.
     ///
     /// # Errors
     ///
-    /// [`ArenaFull`] where there is no memory for the array: inside a kernel, that of the arena.
+    /// [`ArenaFull`] if there is no memory for the array (inside a kernel, in the arena).
     ///
     /// # Panics
     ///
-    /// Where the array does not fit the address space.
+    /// If the array does not fit the address space.
     pub fn try_zeros(shape: impl Into<Shape>) -> Result<ArrayMut<T>, ArenaFull> {
-        // SAFETY: the memory is asked for as zeros, which are elements: T is Pod.
+        // SAFETY: the memory is requested as zeros, which are valid elements: T is Pod.
         unsafe { ArrayMut::build(shape.into(), Content::Zeros, |_| {}) }
     }
 
-    /// An array whose elements are *unspecified*: for whoever writes each of them anyway. Where [`zeros`](ArrayMut::zeros) has
-    /// to clear memory that was in use before, this saves that pass. Do not let through what was not written: it is part
-    /// of the result, and may differ from run to run.
+    /// Creates an array with *unspecified* elements, for code that writes every element.
+    ///
+    /// Saves the pass over the memory with which [`zeros`](ArrayMut::zeros) clears what was in use before. Elements
+    /// that are not written are part of the result, and may differ from run to run.
     ///
     /// ```
     /// use arenite::{Array, ArrayMut};
@@ -147,43 +149,43 @@ impl<T: Element> ArrayMut<T> {
     ///
     /// # Panics
     ///
-    /// As [`zeros`](ArrayMut::zeros).
+    /// Like [`zeros`](ArrayMut::zeros).
     #[doc(alias("empty", "unfilled"))]
     #[track_caller]
     pub fn uninit(shape: impl Into<Shape>) -> ArrayMut<T> {
         or_panic(ArrayMut::try_uninit(shape))
     }
 
-    /// Like [`uninit`](ArrayMut::uninit).
+    /// Like [`uninit`](ArrayMut::uninit), but returns an error if there is no memory.
     ///
     /// # Errors
     ///
-    /// As [`try_zeros`](ArrayMut::try_zeros).
+    /// Like [`try_zeros`](ArrayMut::try_zeros).
     ///
     /// # Panics
     ///
-    /// Where the array does not fit the address space.
+    /// If the array does not fit the address space.
     pub fn try_uninit(shape: impl Into<Shape>) -> Result<ArrayMut<T>, ArenaFull> {
-        // SAFETY: the memory is asked for with bytes in it, and any bytes are elements: T is Pod.
+        // SAFETY: the memory is requested as initialised bytes, which are valid elements: T is Pod.
         unsafe { ArrayMut::build(shape.into(), Content::Any, |_| {}) }
     }
 
-    /// The same, for a shape that a file says: no memory is an error, wherever it should have come from.
+    /// The same for a shape read from a file: a lack of memory of either kind is an error.
     pub(crate) fn to_read(shape: Shape) -> Result<ArrayMut<T>, AllocError> {
         let bytes = memory::bytes_of::<T>(&shape);
-        // As above, what is there are elements.
+        // The memory holds initialised bytes, which are valid elements: T is Pod.
         let (ptr, memory) = memory::allocate(bytes, Content::Any)?;
         let first = memory::first_element(ptr, bytes);
         let len = memory::len_of(&shape);
         Ok(ArrayMut::assemble(first, shape, len, memory))
     }
 
-    /// An array whose element number `i`, counted in row-major order, is `f(i)`.
+    /// Creates an array whose element number `i`, in row-major order, is `f(i)`.
     ///
     /// # Panics
     ///
-    /// Where the array does not fit the address space, and where there is no memory for it: inside a kernel, that of the arena;
-    /// [`try_from_fn`](ArrayMut::try_from_fn) returns that error.
+    /// If the array does not fit the address space, or there is no memory for it (inside a kernel, in the arena);
+    /// [`try_from_fn`](ArrayMut::try_from_fn) returns the latter error.
     ///
     /// ```
     /// # use arenite::array::ArrayMut;
@@ -196,23 +198,23 @@ impl<T: Element> ArrayMut<T> {
         or_panic(ArrayMut::try_from_fn(shape, f))
     }
 
-    /// Like [`from_fn`](ArrayMut::from_fn).
+    /// Like [`from_fn`](ArrayMut::from_fn), but returns an error if there is no memory.
     ///
     /// # Errors
     ///
-    /// [`ArenaFull`] where there is no memory for the array (inside a kernel, that of the arena); `f` has not been called then.
+    /// [`ArenaFull`] if there is no memory for the array (inside a kernel, in the arena); `f` is not called then.
     ///
     /// # Panics
     ///
-    /// Where the array does not fit the address space.
+    /// If the array does not fit the address space.
     pub fn try_from_fn(
         shape: impl Into<Shape>,
         mut f: impl FnMut(usize) -> T,
     ) -> Result<ArrayMut<T>, ArenaFull> {
         let shape = shape.into();
         let len = memory::len_of(&shape);
-        // SAFETY: `fill` gets room for `len` elements in memory that nobody else has yet, and writes them all before
-        // it returns; where `f` panics, the memory is freed without being read.
+        // SAFETY: `fill` gets room for `len` elements in memory that nothing else accesses yet, and writes all of them
+        // before it returns. If `f` panics, the memory is freed without being read.
         unsafe {
             ArrayMut::build(shape, Content::None, |first| {
                 for i in 0..len {
@@ -227,36 +229,26 @@ impl<T: Element> ArrayMut<T> {
         self.shape
     }
 
-    /// The elements in row-major order.
-    pub fn as_slice(&self) -> &[T] {
-        self
-    }
-
-    /// The elements in row-major order, to change.
-    pub fn as_mut_slice(&mut self) -> &mut [T] {
-        self
-    }
-
-    /// Step `index` along the leading axis.
+    /// Row `index`: one step along the leading axis.
     ///
     /// # Panics
     ///
-    /// Where `index` is not below `shape().rows()`.
+    /// If `index` is not below `shape().rows()`.
     pub fn row(&self, index: usize) -> &[T] {
         &self[row_range(self.shape, index)]
     }
 
-    /// Step `index` along the leading axis, to change.
+    /// Row `index`, mutably: one step along the leading axis.
     ///
     /// # Panics
     ///
-    /// Where `index` is not below `shape().rows()`.
+    /// If `index` is not below `shape().rows()`.
     pub fn row_mut(&mut self, index: usize) -> &mut [T] {
         let range = row_range(self.shape, index);
         &mut self[range]
     }
 
-    /// The whole array as one tile, as a kernel that changes a tile in place takes it.
+    /// The whole array as one tile, for calling a kernel that changes a tile in place.
     ///
     /// ```
     /// # use arenite::array::{ArrayMut, TileMut};
@@ -272,26 +264,27 @@ impl<T: Element> ArrayMut<T> {
     /// assert_eq!(out[..], [0, 1, 2]);
     /// ```
     pub fn as_tile_mut(&mut self) -> TileMut<'_, T> {
-        // Without room for whole pages it stays where it is, and lending it says so.
+        // Without memory for whole pages it stays where it is, and lending it reports the error.
         let _ = self.own_pages();
         let shape = self.shape;
-        let place = self.location();
+        let location = self.location();
         // SAFETY: the tile borrows the array mutably, and is all of it.
-        unsafe { TileMut::from_parts(self.first.cast(), shape, 0..shape.rows(), place) }
+        unsafe { TileMut::from_parts(self.first.cast(), shape, 0..shape.rows(), location) }
     }
 
-    /// The same elements in another shape.
+    /// Changes the shape, without moving elements.
     ///
     /// # Errors
     ///
-    /// [`BadReshape`] where the number of elements differs.
+    /// [`BadReshape`] if the number of elements differs.
     pub fn reshape(mut self, shape: impl Into<Shape>) -> Result<ArrayMut<T>, BadReshape> {
         self.shape = check_reshape::<T>(self.shape, shape.into())?;
         Ok(self)
     }
 
-    /// Keeps the first `rows` steps along the leading axis, or all where there are fewer. So a kernel can allocate as
-    /// much as its result may take, and return what it took.
+    /// Keeps the first `rows` rows, or all if there are fewer.
+    ///
+    /// A kernel can allocate as much as its result may need, and return what it used.
     ///
     /// ```
     /// # use arenite::array::ArrayMut;
@@ -311,18 +304,18 @@ impl<T: Element> ArrayMut<T> {
         }
     }
 
-    /// Ends writing: the array becomes immutable and can be shared. Costs nothing per element.
-    /// [`Array::try_into_mut`] is the way back.
+    /// Makes the array immutable and shareable, without touching its elements. [`Array::try_into_mut`] is the reverse.
     pub fn seal(self) -> Array<T> {
         Array::assemble(self.first, self.shape, self.len, self.memory.seal())
     }
 
-    /// Cuts the array along its leading axis into tiles of `rows` steps each; the last one has what is left. The
-    /// tiles are disjoint, so that several jobs of a scope can write one array.
+    /// Splits the array along its leading axis into tiles of `rows` rows each; the last one has the rest.
+    ///
+    /// Tiles are disjoint, so several jobs of a scope can write one array.
     ///
     /// # Panics
     ///
-    /// Where `rows` is 0.
+    /// If `rows` is 0.
     ///
     /// ```
     /// # use arenite::array::ArrayMut;
@@ -334,7 +327,7 @@ impl<T: Element> ArrayMut<T> {
     /// assert_eq!(out[..], [0, 0, 0, 0, 2, 2, 2, 2, 4, 4]);
     /// ```
     ///
-    /// An array lends each of its rows once:
+    /// Each row is lent only once:
     ///
     /// ```compile_fail,E0499
     /// # use arenite::array::ArrayMut;
@@ -344,7 +337,7 @@ impl<T: Element> ArrayMut<T> {
     /// tiles.next().unwrap()[0] = 1;
     /// ```
     ///
-    /// and cannot be touched itself while a tile is alive:
+    /// The array itself cannot be accessed while a tile is alive:
     ///
     /// ```compile_fail,E0502
     /// # use arenite::array::ArrayMut;
@@ -354,15 +347,15 @@ impl<T: Element> ArrayMut<T> {
     /// tile[0] = first;
     /// ```
     pub fn tiles_mut(&mut self, rows: usize) -> TilesMut<'_, T> {
-        // Without room for whole pages it stays where it is, and lending it says so.
+        // Without memory for whole pages it stays where it is, and lending it reports the error.
         let _ = self.own_pages();
         TilesMut::new(self, rows)
     }
 
     /// # Safety
     ///
-    /// `fill` makes the memory that it gets (room for the shape's elements, with that content, and nobody else's) hold
-    /// initialised elements.
+    /// `fill` gets memory for the shape's elements, with content `content`, that nothing else accesses. After it
+    /// returns, all of them must be initialised.
     unsafe fn build(
         shape: Shape,
         content: Content,
@@ -386,7 +379,7 @@ impl<T: Element> ArrayMut<T> {
         first: NonNull<T>,
         shape: Shape,
         len: usize,
-        memory: Exclusive,
+        memory: ExclusiveMemory,
     ) -> ArrayMut<T> {
         ArrayMut {
             first,
@@ -397,24 +390,24 @@ impl<T: Element> ArrayMut<T> {
         }
     }
 
-    /// The same elements in a shape that is known to have as many.
+    /// Changes the shape to one that is known to have the same number of elements.
     pub(super) fn with_shape(self, shape: Shape) -> ArrayMut<T> {
         debug_assert_eq!(shape.len(), Some(self.len));
         ArrayMut { shape, ..self }
     }
 
-    /// The parts that tiles are cut from: the first element, and what tells their place.
+    /// The first element and the location, from which tiles are made.
     pub(super) fn parts_mut(&mut self) -> (NonNull<T>, ArrayMutLocation<'_>) {
         (self.first, self.location())
     }
 }
 
-/// Hooks for the floors that move arrays between processes.
+/// Hooks for the layers that move arrays between processes.
 impl<T: Element> ArrayMut<T> {
-    /// Makes sure that no page of the array holds anything else, so that it can be opened to a worker: a small array
-    /// of the arena moves to pages of its own.
+    /// Makes sure that the array shares its pages with nothing else, so that it can be opened to a worker: moves a
+    /// small array of the arena to pages of its own.
     pub(crate) fn own_pages(&mut self) -> Result<(), ArenaFull> {
-        let Exclusive::Block { block, at } = &self.memory else {
+        let ExclusiveMemory::Block { block, at } = &self.memory else {
             return Ok(());
         };
         if self.len == 0 || ArrayMutLocation::Block(block, memory::extent(*at, 0)).owns_pages() {
@@ -423,11 +416,11 @@ impl<T: Element> ArrayMut<T> {
         self.move_to(Arc::clone(block.arena()))
     }
 
-    /// Makes sure that the array can move into a job: as [`own_pages`](ArrayMut::own_pages), and a sub-array that
-    /// became the only handle to its block moves to one of its own.
+    /// Makes sure that the array can move into a job: like [`own_pages`](ArrayMut::own_pages), and moves a sub-array
+    /// that became the only handle to its block to a block of its own.
     pub(crate) fn own_block(&mut self) -> Result<(), ArenaFull> {
         match &self.memory {
-            Exclusive::Block { block, at } if *at != block.extent().at => {
+            ExclusiveMemory::Block { block, at } if *at != block.extent().at => {
                 self.move_to(Arc::clone(block.arena()))
             }
             _ => self.own_pages(),
@@ -443,14 +436,14 @@ impl<T: Element> ArrayMut<T> {
         Ok(())
     }
 
-    /// An exclusive array of `shape`, `skip` bytes into `block`.
+    /// Creates an exclusive array of `shape`, `skip` bytes into `block`.
     ///
-    /// The caller vouches that no other process writes or reads the block as long as the array has it, in the same
-    /// way as for [`Array::from_block`].
+    /// The caller guarantees that no other process reads or writes the block while the array has it, as for
+    /// [`Array::from_block`].
     ///
     /// # Panics
     ///
-    /// Where the array is not within the block or not aligned.
+    /// If the array is not within the block, or not aligned.
     pub(crate) fn from_block(block: Block, skip: u64, shape: Shape) -> ArrayMut<T> {
         let bytes = memory::bytes_of::<T>(&shape);
         let (ptr, at) = memory::in_block(&block, skip, bytes).unwrap_or_else(|| {
@@ -460,38 +453,40 @@ impl<T: Element> ArrayMut<T> {
             memory::first_element(ptr, bytes),
             shape,
             memory::len_of(&shape),
-            Exclusive::Block { block, at },
+            ExclusiveMemory::Block { block, at },
         )
     }
 
-    /// Gives the block back, so that it can move into a job. The elements start at its start.
+    /// Returns the block, whose first bytes are the elements, so that it can move into a job.
     ///
     /// # Errors
     ///
-    /// The array itself, where it does not start a block: it is not in the arena, or was a sub-array that became the
-    /// only handle to its block.
+    /// The array itself, if it does not start a block: it is not in the arena, or was a sub-array that became the only
+    /// handle to its block.
     #[allow(
         clippy::result_large_err,
         reason = "the array itself goes back, to be copied instead"
     )]
     pub(crate) fn into_block(self) -> Result<(Block, Shape), ArrayMut<T>> {
         match self.memory {
-            Exclusive::Block { block, at } if at == block.extent().at => Ok((block, self.shape)),
+            ExclusiveMemory::Block { block, at } if at == block.extent().at => {
+                Ok((block, self.shape))
+            }
             memory => Err(ArrayMut { memory, ..self }),
         }
     }
 
-    /// An array that was moved into the job which runs on the lane of `count`: `shape` at `ptr`, which is `at` in
-    /// the arena. The handle counts itself; dropping it gives nothing back to the lane.
+    /// Creates the handle of an array that was moved into the job running on the lane of `count`: `shape` at `ptr`,
+    /// which is `at` in the arena. The handle is counted; dropping it returns nothing to the lane.
     ///
     /// # Safety
     ///
-    /// Until the job has ended with a count of 0, or this process ends, the elements stay mapped, readable and
-    /// writable at `ptr`, and no other process and no other handle reads or writes them: they are lent to this job.
+    /// Until the job has ended with a count of 0, or this process ends, the elements stay mapped, readable and writable
+    /// at `ptr`, and no other process and no other handle reads or writes them: they are lent to this job.
     ///
     /// # Panics
     ///
-    /// Where the array does not fit the address space, or `ptr` is not aligned.
+    /// If the array does not fit the address space, or `ptr` is not aligned.
     pub(crate) unsafe fn from_lane_window(
         ptr: NonNull<u8>,
         at: Offset,
@@ -503,7 +498,7 @@ impl<T: Element> ArrayMut<T> {
             memory::first_element(ptr, bytes),
             shape,
             memory::len_of(&shape),
-            Exclusive::Lane {
+            ExclusiveMemory::Lane {
                 owner: LaneChunkOwner::window(count),
                 at,
                 ticket: LaneTicket::new(count),
@@ -511,15 +506,15 @@ impl<T: Element> ArrayMut<T> {
         )
     }
 
-    /// Where the elements lie.
+    /// The location of the elements.
     pub(crate) fn location(&self) -> ArrayMutLocation<'_> {
         let bytes = self.len * size_of::<T>();
         match &self.memory {
-            Exclusive::Private(_) => ArrayMutLocation::Private,
-            Exclusive::Block { block, at } => {
+            ExclusiveMemory::Private(_) => ArrayMutLocation::Private,
+            ExclusiveMemory::Block { block, at } => {
                 ArrayMutLocation::Block(block, memory::extent(*at, bytes))
             }
-            Exclusive::Lane { at, .. } => ArrayMutLocation::Lane(memory::extent(*at, bytes)),
+            ExclusiveMemory::Lane { at, .. } => ArrayMutLocation::Lane(memory::extent(*at, bytes)),
         }
     }
 }
@@ -528,16 +523,16 @@ impl<T: Element> Deref for ArrayMut<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: an exclusive array: `len` initialised elements stay mapped at `first` while the handle lives, and
-        // no other process writes them. Private: nobody else sees them. Block: held by this process alone, in no
-        // job. Lane: granted or lent to this job alone.
+        // SAFETY: an exclusive array: `len` initialised elements stay mapped at `first` while the handle lives, and no
+        // other process writes them. Private: not mapped elsewhere. Block: held by this process alone, in no job. Lane:
+        // granted or lent to this job alone.
         unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.len) }
     }
 }
 
 impl<T: Element> DerefMut for ArrayMut<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        // SAFETY: as for `deref`, and this is the only handle, borrowed mutably: nobody reads them either.
+        // SAFETY: as for `deref`; this is also the only handle, borrowed mutably, so nothing else reads the elements.
         unsafe { std::slice::from_raw_parts_mut(self.first.as_ptr(), self.len) }
     }
 }
@@ -578,7 +573,7 @@ impl<'a, T: Element> IntoIterator for &'a mut ArrayMut<T> {
     }
 }
 
-/// Equal in shape and in every element.
+/// Arrays are equal if their shapes and all elements are equal.
 impl<T: Element + PartialEq> PartialEq for ArrayMut<T> {
     fn eq(&self, other: &ArrayMut<T>) -> bool {
         self.shape == other.shape && **self == **other
@@ -593,7 +588,7 @@ impl<T: Element> fmt::Debug for ArrayMut<T> {
     }
 }
 
-/// The payload is the error itself, so that the fence around a kernel reports it with its numbers.
+/// Panics with the error itself as payload, so that the `catch_unwind` around a kernel reports it with its numbers.
 #[track_caller]
 fn or_panic<T>(made: Result<T, ArenaFull>) -> T {
     match made {

@@ -1,16 +1,16 @@
-//! The hook by which a worker's lane lends its memory to the arrays of the kernel that runs on it.
+//! The hook through which a worker's lane provides memory for the arrays of the kernel that runs on it.
 //!
-//! While a job runs, its thread has a lane set ([`enter`]). Constructors then allocate in the lane's memory, and each
-//! handle to an array that the job can reach (parameters, clones, sub-arrays, fresh arrays) is counted in the lane's
-//! [`LaneCount`]. If the count is not 0 when the job has ended, a handle has escaped and the worker must exit before
-//! any of that memory is used again.
+//! While a job runs, a lane is set for its thread ([`enter`]). Constructors then allocate from the lane, and each
+//! handle to an array of the job (parameters, clones, sub-arrays, fresh arrays) is counted in the lane's [`LaneCount`].
+//! If the count is not 0 when the job has ended, a handle has escaped, and the worker must exit before that memory is
+//! reused.
 //!
 //! | field | writer | reader | protection |
 //! |---|---|---|---|
-//! | `LaneCount::live` | any thread of the worker that holds a handle | the lane, when its job ends | atomic; Release "handle is gone" pairs with the Acquire in `live()` |
+//! | `LaneCount::live` | any thread with a handle | the lane, at the end of a job | atomic, see `live` |
 //! | `CURRENT` | the lane's thread, around a job | the lane's thread | thread-local |
 //!
-//! What was written or read through a handle happens before the count that shows it gone.
+//! Accesses through a handle happen before the count shows that it is gone.
 
 use std::cell::Cell;
 use std::fmt;
@@ -20,35 +20,35 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::arena::{ArenaFull, BlockPlacement, Extent, Offset};
 
-/// Memory that a lane gives to the fresh arrays of its running job.
+/// Memory for the fresh arrays of a lane's running job.
 ///
 /// # Safety
 ///
-/// A chunk that `alloc` returned is at least `len` bytes, initialised, aligned to 64, readable and writable by this process, and
-/// neither given out again nor taken away until `release` got it back or the job has ended with no handle alive. If
-/// `fresh` is set its content is zero. No other process writes to it in that time.
+/// A chunk returned by `alloc` has at least `len` bytes, is initialised, aligned to 64 bytes, readable and writable by
+/// this process. It is neither handed out again nor taken away until it is released, or the job has ended with no
+/// handle alive. If `fresh` is set its content is zero. No other process writes to it in that time.
 pub(crate) unsafe trait LaneMemory {
-    /// A chunk of `len` bytes; 0 is legal.
+    /// Allocates a chunk of `len` bytes; 0 is allowed.
     fn alloc(&self, len: usize, placement: BlockPlacement) -> Result<LaneChunk, ArenaFull>;
 
-    /// The last handle to a chunk (its start and the length that was asked for) is gone and its content is not part
-    /// of the result. The newest chunk can be rolled back, others wait for the end of the job. Called only on a
-    /// thread on which this lane is set.
+    /// Releases a chunk (its start and the requested length): its last handle is gone, and it is not part of the
+    /// result. The newest chunk can be rolled back, others wait for the end of the job. Only called on a thread for
+    /// which this lane is set.
     fn release(&self, chunk: (Offset, u64));
 }
 
-/// What [`LaneMemory::alloc`] gives.
+/// A chunk from [`LaneMemory::alloc`].
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct LaneChunk {
-    /// Where the chunk lies in this process.
+    /// Its address in this process.
     pub(crate) ptr: NonNull<u8>,
-    /// Where it lies in the arena.
+    /// Its location in the arena.
     pub(crate) at: Offset,
     /// The content is known to be zero.
     pub(crate) fresh: bool,
 }
 
-/// How many handles to the arrays of the lane's current job are alive.
+/// Number of live handles to arrays of the lane's current job.
 #[derive(Debug, Default)]
 pub(crate) struct LaneCount {
     live: AtomicUsize,
@@ -61,24 +61,24 @@ impl LaneCount {
         }
     }
 
-    /// The handles alive now. Acquire: pairs with [`LaneTicket`]'s drop, so that after a 0 nothing is read or written
-    /// through any of them any more.
+    /// Number of live handles.
+    // Acquire: "handle is gone", pairs with `LaneTicket::drop`: at 0, nothing is accessed through any of them any more.
     pub(crate) fn live(&self) -> usize {
         self.live.load(Ordering::Acquire)
     }
 }
 
-/// One counted handle. Forgetting it leaves the count up, which is the point.
+/// One counted handle. Forgetting it keeps the count above 0, as intended.
 pub(super) struct LaneTicket(&'static LaneCount);
 
 impl LaneTicket {
     pub(super) fn new(count: &'static LaneCount) -> LaneTicket {
-        // Relaxed: whoever makes a handle either is the lane itself or holds one that keeps the count above 0.
+        // Relaxed: a new handle is made by the lane itself, or from one that keeps the count above 0.
         count.live.fetch_add(1, Ordering::Relaxed);
         LaneTicket(count)
     }
 
-    /// Where it is counted.
+    /// The counter.
     pub(super) fn count(&self) -> &'static LaneCount {
         self.0
     }
@@ -92,28 +92,27 @@ impl Clone for LaneTicket {
 
 impl Drop for LaneTicket {
     fn drop(&mut self) {
-        // Release: "handle is gone", pairs with LaneCount::live().
+        // Release: "handle is gone", pairs with `LaneCount::live`.
         self.0.live.fetch_sub(1, Ordering::Release);
     }
 }
 
-/// A handle that nobody can take back is alive somewhere: whatever this counts for has to answer for it.
-pub(crate) fn blame(count: &'static LaneCount) {
+/// Counts a handle that can never be dropped: the count stays above 0.
+pub(crate) fn leak_handle(count: &'static LaneCount) {
     std::mem::forget(LaneTicket::new(count));
 }
 
-/// The right to write to a piece of lane memory, or to be the last to hold it: a fresh chunk, or a window onto an
-/// array that was moved into the job.
+/// Owner of a piece of lane memory: a fresh chunk, or a window onto an array that was moved into the job.
 pub(super) struct LaneChunkOwner {
-    /// The chunk as `release` wants it; `None` for a window, which is not the lane's to take back.
+    /// The arguments of `release`; `None` for a window, which the lane does not take back.
     fresh: Option<(Offset, u64)>,
-    /// Part of the result: the chunk stays when the handles go.
+    /// Part of the result: the chunk stays when its handles are gone.
     published: AtomicBool,
     count: &'static LaneCount,
 }
 
 impl LaneChunkOwner {
-    /// Owns `chunk`, for which `len` bytes were asked.
+    /// Owns `chunk`, for which `len` bytes were requested.
     pub(super) fn fresh(chunk: LaneChunk, len: u64, count: &'static LaneCount) -> LaneChunkOwner {
         LaneChunkOwner {
             fresh: Some((chunk.at, len)),
@@ -122,7 +121,7 @@ impl LaneChunkOwner {
         }
     }
 
-    /// Owns memory that somebody else has lent to the job.
+    /// Owns memory that was lent to the job.
     pub(super) fn window(count: &'static LaneCount) -> LaneChunkOwner {
         LaneChunkOwner {
             fresh: None,
@@ -131,13 +130,13 @@ impl LaneChunkOwner {
         }
     }
 
-    /// The chunk, as it was asked for; `None` for a window.
+    /// The chunk with the requested length; `None` for a window.
     pub(super) fn chunk(&self) -> Option<Extent> {
         self.fresh.map(|(at, len)| Extent { at, len })
     }
 
     pub(super) fn publish(&self) {
-        // Relaxed: the drop that reads it comes after this in the same thread, or is ordered by the Arc around it.
+        // Relaxed: the drop that reads it follows in the same thread, or is ordered by the Arc around it.
         self.published.store(true, Ordering::Relaxed);
     }
 }
@@ -148,8 +147,8 @@ impl Drop for LaneChunkOwner {
         if *self.published.get_mut() {
             return;
         }
-        // On a foreign thread the lane's allocator is out of reach; the chunk then waits for the end of the job.
-        if let Some(lane) = Lane::current()
+        // On another thread the lane's allocator is out of reach; the chunk then waits for the end of the job.
+        if let Some(lane) = CurrentLane::get()
             && std::ptr::eq(lane.count, self.count)
         {
             lane.memory.release(chunk);
@@ -165,37 +164,37 @@ impl fmt::Debug for LaneChunkOwner {
     }
 }
 
-/// The lane of the running job, as its thread knows it.
+/// The lane of the job that runs on this thread.
 #[derive(Copy, Clone)]
-pub(super) struct Lane {
+pub(super) struct CurrentLane {
     pub(super) memory: &'static dyn LaneMemory,
     pub(super) count: &'static LaneCount,
 }
 
-impl Lane {
-    /// The lane whose job runs on this thread.
-    pub(super) fn current() -> Option<Lane> {
-        // While the thread is being torn down there is no lane any more, only handles in other thread-locals.
+impl CurrentLane {
+    /// The lane of the job that runs on this thread, if any.
+    pub(super) fn get() -> Option<CurrentLane> {
+        // While the thread is torn down the lane is gone, but handles in other thread-locals may still be dropped.
         CURRENT.try_with(Cell::get).ok().flatten()
     }
 }
 
 thread_local! {
-    static CURRENT: Cell<Option<Lane>> = const { Cell::new(None) };
+    static CURRENT: Cell<Option<CurrentLane>> = const { Cell::new(None) };
 }
 
-/// Sets the lane of this thread for the job that runs until the guard is dropped.
+/// Sets the lane of this thread until the guard is dropped.
 pub(crate) fn enter(memory: &'static dyn LaneMemory, count: &'static LaneCount) -> LaneGuard {
     LaneGuard {
-        before: CURRENT.replace(Some(Lane { memory, count })),
+        before: CURRENT.replace(Some(CurrentLane { memory, count })),
         thread: PhantomData,
     }
 }
 
-/// The lane stays set while this lives; afterwards it is the one that was set before.
+/// Restores the previous lane when dropped.
 #[must_use]
 pub(crate) struct LaneGuard {
-    before: Option<Lane>,
+    before: Option<CurrentLane>,
     thread: PhantomData<*const ()>,
 }
 

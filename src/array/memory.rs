@@ -1,4 +1,4 @@
-//! Who owns the memory behind a handle, and where fresh memory comes from.
+//! Owners of the memory behind a handle, and the source of fresh memory.
 
 use std::alloc::{self, Layout};
 use std::ptr::NonNull;
@@ -7,10 +7,10 @@ use std::sync::Arc;
 use memmap2::Mmap;
 
 use super::Shape;
-use super::lane::{Lane, LaneChunkOwner, LaneTicket};
+use super::lane::{CurrentLane, LaneChunkOwner, LaneTicket};
 use crate::arena::{ArenaFull, Block, BlockPlacement, Extent, Offset};
 
-/// Every array starts at a multiple of this many bytes (sub-arrays at a multiple of their row).
+/// Alignment of every array in bytes. Sub-arrays start at a multiple of their row.
 pub(super) const ALIGN: usize = 64;
 
 /// Private memory.
@@ -20,40 +20,40 @@ pub(super) struct Heap {
     layout: Layout,
 }
 
-// SAFETY: a Heap owns its allocation alone and hands out nothing but the address; who may read or write through it is
-// the business of the handle around it.
+// SAFETY: a Heap owns its allocation alone and hands out only the address; the handle around it decides who may read or
+// write through it.
 unsafe impl Send for Heap {}
 // SAFETY: as above; `&Heap` gives access to no byte.
 unsafe impl Sync for Heap {}
 
-/// What fresh memory has to hold.
+/// Required content of fresh memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Content {
-    /// Nothing: it is written before it is read, and may be uninitialised.
+    /// None: it is written before it is read, and may be uninitialised.
     None,
     /// Zeros.
     Zeros,
-    /// Bytes, whatever they are.
+    /// Any initialised bytes.
     Any,
 }
 
 impl Heap {
-    /// What is asked of the allocator for so many bytes; `None` where they do not fit the address space.
+    /// The allocation for `bytes` bytes, or `None` if it does not fit the address space.
     fn layout(bytes: usize, content: Content) -> Option<Layout> {
-        // The system's pages are zeros: no other bytes come cheaper.
+        // The system's pages are zero, so zeros are the cheapest initialised bytes.
         let zeroed = content != Content::None;
         let (size, align) = match (bytes, zeroed) {
             // Nothing to allocate.
             (0, _) => (0, ALIGN),
-            // At this alignment the allocator takes zero pages from the system as they are; at a larger one it
-            // writes them all. So the array is moved up inside a larger allocation.
+            // At this alignment the allocator uses zero pages of the system unchanged; at a larger one it clears them
+            // itself. So the array is aligned within a larger allocation.
             (_, true) => (bytes.saturating_add(ALIGN), 16),
             (_, false) => (bytes, ALIGN),
         };
         Layout::from_size_align(size, align).ok()
     }
 
-    /// `bytes` bytes at a multiple of [`ALIGN`], if the system has them.
+    /// Allocates `bytes` bytes at a multiple of [`ALIGN`]. `None` if the system has no memory.
     fn new(bytes: usize, content: Content) -> Option<Heap> {
         let layout = Heap::layout(bytes, content)?;
         if layout.size() == 0 {
@@ -73,8 +73,8 @@ impl Heap {
             }
         };
         let base = NonNull::new(base)?;
-        // SAFETY: `align_offset` is below ALIGN, by which a zeroed allocation is larger than what is asked for; one
-        // that was made with that alignment is not moved at all.
+        // SAFETY: `align_offset` is below ALIGN, by which a zeroed allocation is larger than requested; an allocation
+        // made with that alignment has offset 0.
         let start = unsafe { base.add(base.align_offset(ALIGN)) };
         Some(Heap {
             start,
@@ -96,15 +96,15 @@ impl Drop for Heap {
     }
 }
 
-/// What keeps the memory of an exclusive handle.
-pub(super) enum Exclusive {
+/// Owner of the memory of an exclusive handle.
+pub(super) enum ExclusiveMemory {
     Private(Heap),
     Block {
         block: Block,
-        /// Where the view starts.
+        /// Start of the array.
         at: Offset,
     },
-    // The fields are dropped in this order: the chunk goes back before the count says that the handle is gone.
+    // Dropped in this order: the chunk is returned before the count shows that the handle is gone.
     Lane {
         owner: LaneChunkOwner,
         at: Offset,
@@ -112,41 +112,41 @@ pub(super) enum Exclusive {
     },
 }
 
-/// What keeps the memory of a sealed handle; a clone is one more handle to the same.
+/// Owner of the memory of a sealed handle; a clone is another handle to the same memory.
 #[derive(Clone)]
-pub(super) enum Shared {
+pub(super) enum SealedMemory {
     Private(Arc<Heap>),
     Mapped(#[allow(dead_code, reason = "keeps the file mapped")] Arc<Mmap>),
     Block {
         block: Arc<Block>,
-        /// Where the view starts.
+        /// Start of the array.
         at: Offset,
     },
     // Dropped in this order, as above.
     Lane {
-        /// `None` for a parameter: its lease is in the supervisor's books.
+        /// `None` for a parameter: the supervisor holds its lease.
         owner: Option<Arc<LaneChunkOwner>>,
         at: Offset,
         ticket: LaneTicket,
     },
 }
 
-// The handles promise to be Send and Sync in spite of their raw pointer; what owns the memory must be so by itself.
+// The handles are Send and Sync despite their raw pointer; the owners of the memory must be so too.
 const _: () = {
     const fn send_and_sync<T: Send + Sync>() {}
-    send_and_sync::<Exclusive>();
-    send_and_sync::<Shared>();
+    send_and_sync::<ExclusiveMemory>();
+    send_and_sync::<SealedMemory>();
 };
 
-impl Exclusive {
-    pub(super) fn seal(self) -> Shared {
+impl ExclusiveMemory {
+    pub(super) fn seal(self) -> SealedMemory {
         match self {
-            Exclusive::Private(heap) => Shared::Private(Arc::new(heap)),
-            Exclusive::Block { block, at } => Shared::Block {
+            ExclusiveMemory::Private(heap) => SealedMemory::Private(Arc::new(heap)),
+            ExclusiveMemory::Block { block, at } => SealedMemory::Block {
                 block: Arc::new(block),
                 at,
             },
-            Exclusive::Lane { owner, at, ticket } => Shared::Lane {
+            ExclusiveMemory::Lane { owner, at, ticket } => SealedMemory::Lane {
                 owner: Some(Arc::new(owner)),
                 at,
                 ticket,
@@ -155,52 +155,56 @@ impl Exclusive {
     }
 }
 
-impl Shared {
-    /// The same memory for a view that starts `skip` bytes further on: one more handle.
-    pub(super) fn advanced(&self, skip: usize) -> Shared {
+impl SealedMemory {
+    /// Another handle to the same memory, for an array that starts `skip` bytes further on.
+    pub(super) fn advanced(&self, skip: usize) -> SealedMemory {
         let mut shared = self.clone();
         match &mut shared {
-            Shared::Private(_) | Shared::Mapped(_) => {}
-            Shared::Block { at, .. } | Shared::Lane { at, .. } => *at = advance(*at, skip),
+            SealedMemory::Private(_) | SealedMemory::Mapped(_) => {}
+            SealedMemory::Block { at, .. } | SealedMemory::Lane { at, .. } => {
+                *at = advance(*at, skip)
+            }
         }
         shared
     }
 
-    /// Gives the memory to its only handle, if it is the only one and the memory can be written here.
-    pub(super) fn try_unseal(self) -> Result<Exclusive, Shared> {
+    /// Makes the owner exclusive, if it is the only one and the memory is writable here.
+    pub(super) fn try_unseal(self) -> Result<ExclusiveMemory, SealedMemory> {
         match self {
-            Shared::Private(heap) => Arc::try_unwrap(heap)
-                .map(Exclusive::Private)
-                .map_err(Shared::Private),
-            Shared::Block { block, at } => match Arc::try_unwrap(block) {
-                Ok(block) => Ok(Exclusive::Block { block, at }),
-                Err(block) => Err(Shared::Block { block, at }),
+            SealedMemory::Private(heap) => Arc::try_unwrap(heap)
+                .map(ExclusiveMemory::Private)
+                .map_err(SealedMemory::Private),
+            SealedMemory::Block { block, at } => match Arc::try_unwrap(block) {
+                Ok(block) => Ok(ExclusiveMemory::Block { block, at }),
+                Err(block) => Err(SealedMemory::Block { block, at }),
             },
-            Shared::Lane {
+            SealedMemory::Lane {
                 owner: Some(owner),
                 at,
                 ticket,
             } => match Arc::try_unwrap(owner) {
-                Ok(owner) => Ok(Exclusive::Lane { owner, at, ticket }),
-                Err(owner) => Err(Shared::Lane {
+                Ok(owner) => Ok(ExclusiveMemory::Lane { owner, at, ticket }),
+                Err(owner) => Err(SealedMemory::Lane {
                     owner: Some(owner),
                     at,
                     ticket,
                 }),
             },
-            shared @ (Shared::Mapped(_) | Shared::Lane { owner: None, .. }) => Err(shared),
+            shared @ (SealedMemory::Mapped(_) | SealedMemory::Lane { owner: None, .. }) => {
+                Err(shared)
+            }
         }
     }
 }
 
-/// Why there is no memory.
+/// Why an allocation failed.
 #[derive(Debug)]
 pub(crate) enum AllocError {
-    /// The arena has none.
+    /// The arena is full.
     Arena(ArenaFull),
-    /// The system has none.
+    /// The system has no memory.
     System {
-        /// Which were asked for.
+        /// Bytes requested.
         bytes: u64,
     },
 }
@@ -214,27 +218,27 @@ impl From<AllocError> for ArenaFull {
     }
 }
 
-/// Fresh memory for `bytes` bytes: the lane's where a kernel runs on this thread, private elsewhere.
+/// Allocates `bytes` bytes: from the lane if a kernel runs on this thread, otherwise privately.
 pub(super) fn allocate(
     bytes: usize,
     content: Content,
-) -> Result<(NonNull<u8>, Exclusive), AllocError> {
-    let Some(Lane { memory, count }) = Lane::current() else {
+) -> Result<(NonNull<u8>, ExclusiveMemory), AllocError> {
+    let Some(CurrentLane { memory, count }) = CurrentLane::get() else {
         let heap = Heap::new(bytes, content).ok_or(AllocError::System {
             bytes: bytes as u64,
         })?;
-        return Ok((heap.start, Exclusive::Private(heap)));
+        return Ok((heap.start, ExclusiveMemory::Private(heap)));
     };
     let chunk = memory
         .alloc(bytes, BlockPlacement::Packed)
         .map_err(AllocError::Arena)?;
     let owner = LaneChunkOwner::fresh(chunk, bytes as u64, count);
     if content == Content::Zeros && !chunk.fresh {
-        // SAFETY: LaneMemory::alloc gave this process write access to at least `bytes` bytes at `ptr`, and no other
+        // SAFETY: `LaneMemory::alloc` gave this process write access to at least `bytes` bytes at `ptr`, and no other
         // handle to the chunk exists yet.
         unsafe { chunk.ptr.write_bytes(0, bytes) }
     }
-    let memory = Exclusive::Lane {
+    let memory = ExclusiveMemory::Lane {
         owner,
         at: chunk.at,
         ticket: LaneTicket::new(count),
@@ -242,12 +246,11 @@ pub(super) fn allocate(
     Ok((chunk.ptr, memory))
 }
 
-/// The pointer to the first element of a view of `bytes` bytes: `ptr` itself, or an aligned address where there is
-/// nothing to point at.
+/// The pointer to the first element of an array of `bytes` bytes: `ptr`, or a dangling aligned address if `bytes` is 0.
 ///
 /// # Panics
 ///
-/// Where `ptr` is not aligned for `T`.
+/// If `ptr` is not aligned for `T`.
 pub(super) fn first_element<T>(ptr: NonNull<u8>, bytes: usize) -> NonNull<T> {
     if bytes == 0 {
         return NonNull::dangling();
@@ -261,11 +264,11 @@ pub(super) fn first_element<T>(ptr: NonNull<u8>, bytes: usize) -> NonNull<T> {
     first
 }
 
-/// The bytes of an array of `T`.
+/// Size in bytes of an array of `T`.
 ///
 /// # Panics
 ///
-/// Where they do not fit the address space.
+/// If it does not fit the address space.
 pub(super) fn bytes_of<T>(shape: &Shape) -> usize {
     match shape.bytes::<T>() {
         Some(bytes) => bytes,
@@ -276,7 +279,7 @@ pub(super) fn bytes_of<T>(shape: &Shape) -> usize {
     }
 }
 
-/// The elements of a shape whose bytes are known to fit.
+/// Number of elements of a shape whose size is known to fit.
 pub(super) fn len_of(shape: &Shape) -> usize {
     match shape.len() {
         Some(len) => len,
@@ -284,8 +287,8 @@ pub(super) fn len_of(shape: &Shape) -> usize {
     }
 }
 
-/// The part of a block that a view of `bytes` bytes at `skip` covers, as a pointer and a place in the arena; `None`
-/// where it leaves the block.
+/// The pointer and arena offset of an array of `bytes` bytes at `skip` in a block, or `None` if it is not within the
+/// block.
 pub(super) fn in_block(block: &Block, skip: u64, bytes: usize) -> Option<(NonNull<u8>, Offset)> {
     let extent = block.extent();
     if skip.checked_add(bytes as u64)? > extent.len {

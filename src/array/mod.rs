@@ -1,17 +1,17 @@
-//! Arrays: typed, shaped views of memory that may lie in the arena, in a worker's lane, in a mapped file or in
-//! private memory, and that look the same everywhere.
+//! Arrays: typed, shaped handles to memory in the arena, in a worker's lane, in a mapped file or on the heap, with the
+//! same interface everywhere.
 //!
 //! | type | meaning | like |
 //! |---|---|---|
-//! | [`Array<T>`] | sealed, immutable, counted; any number of jobs may read it | `Arc<[T]>` with a shape |
+//! | [`Array<T>`] | sealed, immutable, reference-counted; any number of jobs may read it | `Arc<[T]>` with a shape |
 //! | [`ArrayMut<T>`] | exclusive; moves into a job and comes back as part of its result | `Box<[T]>` with a shape |
-//! | [`TileMut<'s, T>`] | an exclusive part of an `ArrayMut` along its leading axis | a piece of `chunks_mut` |
+//! | [`TileMut<'s, T>`] | an exclusive part of an `ArrayMut` along its leading axis | an item of `chunks_mut` |
 //!
-//! Elements are plain old data ([`Element`]); arrays are row-major, contiguous and have one to six dimensions
-//! ([`Shape`]). All three types are slices of their elements by `Deref`.
+//! Elements are plain old data ([`Element`]). Arrays are row-major and contiguous, with one to six dimensions
+//! ([`Shape`]). All three types dereference to slices of their elements.
 //!
-//! The constructors here allocate in the worker's own part of the arena inside a kernel, and private memory
-//! elsewhere. So a kernel can be tested as the plain function it is:
+//! Inside a kernel the constructors allocate in the worker's part of the arena, elsewhere on the heap. So a kernel can
+//! be tested as the plain function it is:
 //!
 //! ```
 //! use arenite::array::{Array, ArrayMut};
@@ -30,16 +30,16 @@
 //!
 //! # Where references come from
 //!
-//! A `&[T]` or `&mut [T]` exists only while no other process may write the memory behind it. Each handle stands for a
-//! state in which that holds:
+//! A `&[T]` or `&mut [T]` exists only while no other process may write the memory behind it. Each kind of handle stands
+//! for a state in which that holds:
 //!
-//! - *private*: no other process sees the memory;
-//! - *owned block* (`ArrayMut` in the supervisor): this process holds the block alone, no job has it;
-//! - *sealed block* (`Array` in the supervisor): no process writes it until the last handle, leases of running jobs
-//!   included, is gone;
-//! - *parameter* (in a kernel): the supervisor holds a lease for the job, under which nobody writes;
-//! - *fresh chunk, lent window* (in a kernel): granted to this lane's job alone;
-//! - *mapped file*: whoever maps it promises that nobody changes the file ([`npy::map`]).
+//! - *private*: no other process maps the memory;
+//! - *owned block* (`ArrayMut` in the supervisor): this process holds the block alone, and no job has it;
+//! - *sealed block* (`Array` in the supervisor): no process writes it until the last handle, including leases of
+//!   running jobs, is gone;
+//! - *parameter* (in a kernel): the supervisor holds a lease for the job, during which no process writes;
+//! - *fresh chunk, lent window* (in a kernel): granted or lent to this lane's job alone;
+//! - *mapped file*: the caller that maps it guarantees that the file does not change ([`npy::map`]).
 
 #[cfg(test)]
 mod block_tests;
@@ -66,12 +66,12 @@ pub(crate) use sealed::ArrayLocation;
 pub use shape::{BadRank, BadReshape, MAX_DIMS, Shape};
 pub use tile::{TileMut, TilesMut};
 
-/// What an array can hold: plain old data, valid in every bit pattern, without padding and without pointers.
+/// Types that an array can hold: plain old data, valid in every bit pattern, without padding and pointers.
 ///
-/// Implemented for everything that is [`bytemuck::Pod`], `Send`, `Sync` and `'static`; derive `Pod` for types of your
-/// own. Alignments of up to 64 bytes are supported.
+/// Implemented for everything that is [`bytemuck::Pod`], `Send`, `Sync` and `'static`; derive `Pod` for your own types.
+/// Alignments of up to 64 bytes are supported.
 ///
-/// A `String` points into the memory of one process, so it is refused:
+/// A `String` points into the memory of one process, so it is rejected:
 ///
 /// ```compile_fail,E0277
 /// use arenite::array::Array;
@@ -79,7 +79,7 @@ pub use tile::{TileMut, TilesMut};
 /// let words = Array::from_slice(&[String::from("a"), String::from("b")]);
 /// ```
 ///
-/// What is aligned to more than 64 bytes fails when the program is built:
+/// A type aligned to more than 64 bytes fails when the program is built:
 ///
 /// ```compile_fail,E0080
 /// #[derive(Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]

@@ -1,4 +1,4 @@
-//! `ndarray` views of arrays, and arrays from `ndarray`'s.
+//! Conversions to and from `ndarray`.
 
 use ndarray::{
     ArrayBase, ArrayViewD, ArrayViewMutD, Data, Dimension, Ix0, Ix1, Ix2, Ix3, Ix4, Ix5, Ix6, IxDyn,
@@ -10,7 +10,7 @@ use super::{Array, ArrayMut, Element, Shape, TileMut};
 const FITS: &str = "the shape was checked when the array was made";
 
 impl<T: Element> Array<T> {
-    /// The array as an `ndarray` view, without a copy.
+    /// Views the array as an `ndarray`, without copying.
     ///
     /// ```
     /// use arenite::array::Array;
@@ -27,12 +27,12 @@ impl<T: Element> Array<T> {
 }
 
 impl<T: Element> ArrayMut<T> {
-    /// The array as an `ndarray` view, without a copy.
+    /// Views the array as an `ndarray`, without copying.
     pub fn view(&self) -> ArrayViewD<'_, T> {
         ArrayViewD::from_shape(self.shape().dims(), self).expect(FITS)
     }
 
-    /// The array as an `ndarray` view to change, without a copy.
+    /// Views the array as a mutable `ndarray`, without copying.
     ///
     /// ```
     /// use arenite::array::ArrayMut;
@@ -48,19 +48,19 @@ impl<T: Element> ArrayMut<T> {
 }
 
 impl<T: Element> TileMut<'_, T> {
-    /// The tile as an `ndarray` view, without a copy.
+    /// Views the tile as an `ndarray`, without copying.
     pub fn view(&self) -> ArrayViewD<'_, T> {
         ArrayViewD::from_shape(self.shape().dims(), self).expect(FITS)
     }
 
-    /// The tile as an `ndarray` view to change, without a copy.
+    /// Views the tile as a mutable `ndarray`, without copying.
     pub fn view_mut(&mut self) -> ArrayViewMutD<'_, T> {
         let shape = self.shape();
         ArrayViewMutD::from_shape(shape.dims(), self).expect(FITS)
     }
 }
 
-/// Writes the elements in row-major order, whatever the order of `from`, into as many. (`ndarray`'s views are such arrays as well.)
+/// Writes the elements in row-major order, regardless of the order of `from`, into a slice of the same length.
 pub(crate) fn write<T: Element, S: Data<Elem = T>, D: Dimension>(
     from: &ArrayBase<S, D>,
     to: &mut [T],
@@ -82,7 +82,7 @@ fn copy<T: Element, S: Data<Elem = T>, D: Dimension>(
 
 macro_rules! from_dimension {
     ($($dimension:ty),+) => {$(
-        /// Copies the elements in row-major order; an array without dimensions gets the shape 1.
+        /// Copies the elements in row-major order. An array without dimensions gets the shape 1.
         impl<T: Element, S: Data<Elem = T>> From<ArrayBase<S, $dimension>> for ArrayMut<T> {
             fn from(from: ArrayBase<S, $dimension>) -> ArrayMut<T> {
                 let shape = shape_of(from.shape()).expect("ndarray's fixed dimensions end at 6");
@@ -90,7 +90,7 @@ macro_rules! from_dimension {
             }
         }
 
-        /// Copies the elements in row-major order; an array without dimensions gets the shape 1.
+        /// Copies the elements in row-major order. An array without dimensions gets the shape 1.
         impl<T: Element, S: Data<Elem = T>> From<ArrayBase<S, $dimension>> for Array<T> {
             fn from(from: ArrayBase<S, $dimension>) -> Array<T> {
                 ArrayMut::from(from).seal()
@@ -101,7 +101,7 @@ macro_rules! from_dimension {
 
 from_dimension!(Ix0, Ix1, Ix2, Ix3, Ix4, Ix5, Ix6);
 
-/// Copies the elements in row-major order; refuses more than 6 dimensions.
+/// Copies the elements in row-major order. More than 6 dimensions are an error.
 impl<T: Element, S: Data<Elem = T>> TryFrom<ArrayBase<S, IxDyn>> for ArrayMut<T> {
     type Error = BadRank;
 
@@ -111,7 +111,7 @@ impl<T: Element, S: Data<Elem = T>> TryFrom<ArrayBase<S, IxDyn>> for ArrayMut<T>
     }
 }
 
-/// Copies the elements in row-major order; refuses more than 6 dimensions.
+/// Copies the elements in row-major order. More than 6 dimensions are an error.
 impl<T: Element, S: Data<Elem = T>> TryFrom<ArrayBase<S, IxDyn>> for Array<T> {
     type Error = BadRank;
 
@@ -120,7 +120,7 @@ impl<T: Element, S: Data<Elem = T>> TryFrom<ArrayBase<S, IxDyn>> for Array<T> {
     }
 }
 
-/// The shape of an `ndarray`; one without dimensions has the shape 1.
+/// The shape of an `ndarray`. An array without dimensions has the shape 1.
 pub(crate) fn shape_of(dims: &[usize]) -> Result<Shape, BadRank> {
     match dims {
         [] => Ok(Shape::from(1)),

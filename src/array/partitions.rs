@@ -1,4 +1,4 @@
-//! The parts of an array along its leading axis.
+//! Parts of an array along its leading axis.
 
 use std::fmt;
 use std::iter::FusedIterator;
@@ -6,15 +6,17 @@ use std::iter::FusedIterator;
 use super::{Array, Element};
 
 impl<T: Element> Array<T> {
-    /// The array in `n` parts along the leading axis, in order and without a copy: each is a handle to the same
-    /// memory. They are as equal as can be, the first ones have the step that is over. None is empty, so there are
-    /// fewer where the array has fewer steps.
+    /// Splits the array along the leading axis into `n` parts, in order and without copying: each is a handle to the
+    /// same memory.
+    ///
+    /// Row counts differ by at most one, larger parts first. No part is empty, so there are fewer than `n` if the array
+    /// has fewer rows.
     ///
     /// # Panics
     ///
-    /// Where `n` is 0.
+    /// If `n` is 0.
     ///
-    /// A kernel on each part, with an array that all of them read (a *broadcast*, which is any array):
+    /// Runs a kernel on each part, with another array that all of them read (a *broadcast*):
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -39,11 +41,11 @@ impl<T: Element> Array<T> {
     }
 }
 
-/// The parts of an array: what [`Array::partitions`] returns.
-#[must_use = "parts do nothing by themselves"]
+/// Iterator over the parts of an array, returned by [`Array::partitions`].
+#[must_use = "iterators are lazy"]
 #[derive(Clone)]
 pub struct Partitions<T: Element> {
-    /// What no part has taken yet.
+    /// The rows that no part has taken yet.
     rest: Array<T>,
     left: usize,
 }
@@ -80,7 +82,7 @@ impl<T: Element> fmt::Debug for Partitions<T> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test may panic")]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use proptest::prelude::*;
 
@@ -88,12 +90,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parts_are_the_whole_in_order_and_as_equal_as_can_be(rows in 0usize..200, n in 1usize..40) {
+        fn parts_cover_the_array_in_order_with_nearly_equal_sizes(rows in 0usize..200, n in 1usize..40) {
             let table = Array::from_fn([rows, 3], |i| i as u32);
             let parts = table.partitions(n);
             prop_assert_eq!(parts.len(), n.min(rows));
             let sizes: Vec<usize> = parts.clone().map(|part| part.shape().rows()).collect();
-            // As `numpy.array_split` cuts, without the empty ones.
+            // As `numpy.array_split`, without empty parts.
             let expected: Vec<usize> = (0..n)
                 .map(|i| rows / n + usize::from(i < rows % n))
                 .filter(|&rows| rows > 0)
@@ -105,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_copied() {
+    fn parts_share_the_arrays_memory() {
         let table = Array::from_fn([7, 2], |i| i as u32);
         let mut at = table.as_ptr();
         for part in table.partitions(3) {
@@ -117,7 +119,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "an array in 0 parts")]
-    fn no_parts_at_all() {
+    fn zero_parts_panic() {
         let _ = Array::<u8>::zeros(3).partitions(0);
     }
 }

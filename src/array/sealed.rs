@@ -1,4 +1,4 @@
-//! `Array`: sealed, immutable, counted.
+//! [`Array`].
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -7,13 +7,14 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::lane::{LaneCount, LaneTicket};
-use super::memory::{self, Shared};
+use super::memory::{self, SealedMemory};
 use super::{ArrayMut, BadReshape, Element, Shape};
 use crate::arena::{ArenaFull, Block, Extent, Offset};
 
-/// A sealed array: immutable, row-major, contiguous, shared by counting. Any number of jobs may read it.
+/// A sealed array: immutable, row-major, contiguous, and shared by reference counting. Any number of jobs may read it.
 ///
-/// `clone`, [`rows`](Array::rows) and [`row`](Array::row) give one more handle to the same memory and copy nothing.
+/// [`clone`](Array::clone), [`rows`](Array::rows) and [`row`](Array::row) return another handle to the same memory
+/// without copying.
 ///
 /// ```
 /// use arenite::array::Array;
@@ -27,97 +28,70 @@ pub struct Array<T: Element> {
     first: NonNull<T>,
     shape: Shape,
     len: usize,
-    memory: Shared,
+    memory: SealedMemory,
     element: PhantomData<T>,
 }
 
-// SAFETY: the handle gives shared access to elements that are Send + Sync; the memory behind it is counted by atomics
-// and stays sealed (no writer in any process) while the handle lives.
+// SAFETY: the handle gives shared access to elements that are Send + Sync. The memory behind it is counted by atomics
+// and stays sealed (no process writes it) while the handle lives.
 unsafe impl<T: Element> Send for Array<T> {}
 // SAFETY: as above.
 unsafe impl<T: Element> Sync for Array<T> {}
 
-/// Where the elements of an [`Array`] lie.
+/// Location of the elements of an [`Array`].
 #[derive(Copy, Clone, Debug)]
 pub(crate) enum ArrayLocation<'a> {
-    /// On this process's heap.
+    /// This process's heap.
     Private,
-    /// In a mapped file.
+    /// A mapped file.
     Mapped,
-    /// In this extent of a block of the arena, in the supervisor.
+    /// An extent of an arena block, in the supervisor.
     Block(&'a Arc<Block>, Extent),
-    /// In this extent of the arena, inside a kernel.
+    /// An extent of the arena, inside a kernel.
     Lane(Extent),
 }
 
 impl<T: Element> Array<T> {
-    /// A one-dimensional array with a copy of `elements`.
+    /// Copies `elements` into a one-dimensional array.
     ///
     /// # Panics
     ///
-    /// Where there is no memory for it: inside a kernel, that of the arena; [`try_from_slice`](Array::try_from_slice) returns
-    /// the error.
+    /// If there is no memory for it (inside a kernel, in the arena); [`try_from_slice`](Array::try_from_slice) returns
+    /// that error.
     #[track_caller]
     pub fn from_slice(elements: &[T]) -> Array<T> {
         ArrayMut::from_slice(elements).seal()
     }
 
-    /// Like [`from_slice`](Array::from_slice).
+    /// Like [`from_slice`](Array::from_slice), but returns an error if there is no memory.
     ///
     /// # Errors
     ///
-    /// [`ArenaFull`] where there is no memory for the copy: inside a kernel, that of the arena.
+    /// [`ArenaFull`] if there is no memory for the copy (inside a kernel, in the arena).
     pub fn try_from_slice(elements: &[T]) -> Result<Array<T>, ArenaFull> {
         ArrayMut::try_from_slice(elements).map(ArrayMut::seal)
     }
 
-    /// An array of zeros.
+    /// Creates an array of zeros.
     ///
     /// # Panics
     ///
-    /// Where the array does not fit the address space, and where there is no memory for it: inside a kernel, that of the arena.
+    /// If the array does not fit the address space, or there is no memory for it (inside a kernel, in the arena);
+    /// [`ArrayMut::try_zeros`] returns the latter error.
     #[track_caller]
     pub fn zeros(shape: impl Into<Shape>) -> Array<T> {
         ArrayMut::zeros(shape).seal()
     }
 
-    /// Like [`zeros`](Array::zeros).
-    ///
-    /// # Errors
-    ///
-    /// [`ArenaFull`] where there is no memory for the array: inside a kernel, that of the arena.
+    /// Creates an array whose element number `i`, in row-major order, is `f(i)`.
     ///
     /// # Panics
     ///
-    /// Where the array does not fit the address space.
-    pub fn try_zeros(shape: impl Into<Shape>) -> Result<Array<T>, ArenaFull> {
-        ArrayMut::try_zeros(shape).map(ArrayMut::seal)
-    }
-
-    /// An array whose element number `i`, counted in row-major order, is `f(i)`.
-    ///
-    /// # Panics
-    ///
-    /// Where the array does not fit the address space, and where there is no memory for it: inside a kernel, that of the arena.
+    /// If the array does not fit the address space, or there is no memory for it (inside a kernel, in the arena);
+    /// [`ArrayMut::try_from_fn`] returns the latter error.
     #[track_caller]
     pub fn from_fn(shape: impl Into<Shape>, f: impl FnMut(usize) -> T) -> Array<T> {
         ArrayMut::from_fn(shape, f).seal()
-    }
-
-    /// Like [`from_fn`](Array::from_fn).
-    ///
-    /// # Errors
-    ///
-    /// [`ArenaFull`] where there is no memory for the array (inside a kernel, that of the arena); `f` has not been called then.
-    ///
-    /// # Panics
-    ///
-    /// Where the array does not fit the address space.
-    pub fn try_from_fn(
-        shape: impl Into<Shape>,
-        f: impl FnMut(usize) -> T,
-    ) -> Result<Array<T>, ArenaFull> {
-        ArrayMut::try_from_fn(shape, f).map(ArrayMut::seal)
     }
 
     /// The shape.
@@ -125,16 +99,11 @@ impl<T: Element> Array<T> {
         self.shape
     }
 
-    /// The elements in row-major order.
-    pub fn as_slice(&self) -> &[T] {
-        self
-    }
-
-    /// The steps `range` along the leading axis, without a copy: a handle to the same memory.
+    /// The rows `range` along the leading axis, as another handle to the same memory.
     ///
     /// # Panics
     ///
-    /// Where the range is not within `0..shape().rows()`.
+    /// If the range is not within `0..shape().rows()`.
     ///
     /// ```
     /// # use arenite::array::Array;
@@ -151,12 +120,12 @@ impl<T: Element> Array<T> {
         self.part(range.start, self.shape.with_rows(range.len()))
     }
 
-    /// Step `index` along the leading axis, without a copy. The leading axis is dropped, or kept with the extent 1
-    /// where there is no other.
+    /// Row `index`, as another handle to the same memory. The leading axis is dropped; a one-dimensional array keeps it
+    /// with extent 1.
     ///
     /// # Panics
     ///
-    /// Where `index` is not below `shape().rows()`.
+    /// If `index` is not below `shape().rows()`.
     #[must_use]
     #[track_caller]
     pub fn row(&self, index: usize) -> Array<T> {
@@ -165,11 +134,11 @@ impl<T: Element> Array<T> {
         self.part(index, self.shape.row())
     }
 
-    /// The same elements in another shape.
+    /// Changes the shape, without moving elements.
     ///
     /// # Errors
     ///
-    /// [`BadReshape`] where the number of elements differs.
+    /// [`BadReshape`] if the number of elements differs.
     ///
     /// ```
     /// # use arenite::array::Array;
@@ -184,14 +153,13 @@ impl<T: Element> Array<T> {
         Ok(self)
     }
 
-    /// Opens the array for writing again, where this is its only handle: no clone, no sub-array, no running job has
-    /// one.
+    /// Makes the array writable again, if this is its only handle: there is no clone, no sub-array, and no running job
+    /// that reads it.
     ///
     /// # Errors
     ///
-    /// The array itself, where there are other handles, and where its memory cannot be written here: an input of a
-    /// kernel, or a mapped file. [`copy`](Array::copy) it
-    /// then.
+    /// The array itself, if there are other handles, or its memory cannot be written here (a kernel's input, or a
+    /// mapped file). [`copy`](Array::copy) it then.
     ///
     /// ```
     /// # use arenite::array::Array;
@@ -223,41 +191,30 @@ impl<T: Element> Array<T> {
         }
     }
 
-    /// A copy of the elements in the same shape, to change.
-    ///
-    /// # Panics
-    ///
-    /// Where there is no memory for the copy: inside a kernel, that of the arena.
-    #[track_caller]
-    pub fn copy(&self) -> ArrayMut<T> {
-        ArrayMut::from_slice(self).with_shape(self.shape)
-    }
-
-    /// Like [`copy`](Array::copy).
-    ///
-    /// # Errors
-    ///
-    /// [`ArenaFull`] where there is no memory for the copy: inside a kernel, that of the arena.
+    /// Copies the elements into a writable array of the same shape.
     ///
     /// ```
     /// # use arenite::array::Array;
     /// let a = Array::from_fn([2, 2], |i| i);
-    /// let clone = a.clone();
-    /// let mut copy = a.try_copy()?;
+    /// let mut copy = a.copy();
     /// copy[3] = 7;
-    /// assert_eq!((&copy[..], copy.shape()), (&[0, 1, 2, 7][..], clone.shape()));
-    /// assert_eq!(clone[3], 3);
-    /// # Ok::<(), arenite::arena::ArenaFull>(())
+    /// assert_eq!((&copy[..], copy.shape()), (&[0, 1, 2, 7][..], a.shape()));
+    /// assert_eq!(a[3], 3);
     /// ```
-    pub fn try_copy(&self) -> Result<ArrayMut<T>, ArenaFull> {
-        Ok(ArrayMut::try_from_slice(self)?.with_shape(self.shape))
+    ///
+    /// # Panics
+    ///
+    /// If there is no memory for the copy (inside a kernel, in the arena).
+    #[track_caller]
+    pub fn copy(&self) -> ArrayMut<T> {
+        ArrayMut::from_slice(self).with_shape(self.shape)
     }
 
     pub(super) fn assemble(
         first: NonNull<T>,
         shape: Shape,
         len: usize,
-        memory: Shared,
+        memory: SealedMemory,
     ) -> Array<T> {
         Array {
             first,
@@ -273,7 +230,7 @@ impl<T: Element> Array<T> {
             .shape
             .row_len()
             .expect("counted when the array was made");
-        let len = shape.len().expect("no more than the whole array has");
+        let len = shape.len().expect("at most as many as in the whole array");
         let skip = skip_rows * row_len;
         debug_assert!(skip + len <= self.len);
         Array {
@@ -287,17 +244,17 @@ impl<T: Element> Array<T> {
     }
 }
 
-/// Hooks for the floors that move arrays between processes.
+/// Hooks for the layers that move arrays between processes.
 impl<T: Element> Array<T> {
-    /// A sealed array of `shape`, `skip` bytes into `block`.
+    /// Creates a sealed array of `shape`, `skip` bytes into `block`.
     ///
-    /// A block says who owns memory, not who writes it. The caller vouches that from now on nobody does while the
-    /// block lives: it was never granted or lent, or the job that had it has published it and been answered, or the
-    /// exit of the worker that had it is confirmed. The references of the array rest on that.
+    /// A block says who owns memory, not who writes it. The caller guarantees that no process writes the block from now
+    /// on while it lives: it was never granted or lent, or the job that had it has published it and been answered, or
+    /// the exit of the worker that had it is confirmed. The array's references rely on that.
     ///
     /// # Panics
     ///
-    /// Where the array is not within the block or not aligned. Check what a worker says with
+    /// If the array is not within the block, or not aligned. Check values from a worker with
     /// [`fits_block`](Array::fits_block) first.
     pub(crate) fn from_block(block: Arc<Block>, skip: u64, shape: Shape) -> Array<T> {
         let bytes = memory::bytes_of::<T>(&shape);
@@ -308,11 +265,11 @@ impl<T: Element> Array<T> {
             memory::first_element(ptr, bytes),
             shape,
             memory::len_of(&shape),
-            Shared::Block { block, at },
+            SealedMemory::Block { block, at },
         )
     }
 
-    /// Whether an array of `shape`, `skip` bytes into `block`, is within it and aligned.
+    /// Whether an array of `shape`, `skip` bytes into `block`, is within the block and aligned.
     pub(crate) fn fits_block(block: &Block, skip: u64, shape: Shape) -> bool {
         shape.bytes::<T>().is_some_and(|bytes| {
             memory::in_block(block, skip, bytes)
@@ -320,17 +277,17 @@ impl<T: Element> Array<T> {
         })
     }
 
-    /// A parameter of the job that runs on the lane of `count`: `shape` at `ptr`, which is `at` in the arena. The
-    /// handle counts itself.
+    /// Creates the handle of a parameter of the job running on the lane of `count`: `shape` at `ptr`, which is `at` in
+    /// the arena. The handle is counted.
     ///
     /// # Safety
     ///
-    /// Until the job has ended with a count of 0, or this process ends, the elements stay mapped and readable at
-    /// `ptr`, and nobody writes them: the supervisor holds a lease for this job.
+    /// Until the job has ended with a count of 0, or this process ends, the elements stay mapped and readable at `ptr`,
+    /// and no process writes them: the supervisor holds a lease for this job.
     ///
     /// # Panics
     ///
-    /// Where the array does not fit the address space, or `ptr` is not aligned.
+    /// If the array does not fit the address space, or `ptr` is not aligned.
     pub(crate) unsafe fn from_lane(
         ptr: NonNull<u8>,
         at: Offset,
@@ -342,7 +299,7 @@ impl<T: Element> Array<T> {
             memory::first_element(ptr, bytes),
             shape,
             memory::len_of(&shape),
-            Shared::Lane {
+            SealedMemory::Lane {
                 owner: None,
                 at,
                 ticket: LaneTicket::new(count),
@@ -350,34 +307,36 @@ impl<T: Element> Array<T> {
         )
     }
 
-    /// Where the elements lie.
+    /// The location of the elements.
     pub(crate) fn location(&self) -> ArrayLocation<'_> {
         let bytes = size_of_val::<[T]>(self);
         match &self.memory {
-            Shared::Private(_) => ArrayLocation::Private,
-            Shared::Mapped(_) => ArrayLocation::Mapped,
-            Shared::Block { block, at } => ArrayLocation::Block(block, memory::extent(*at, bytes)),
-            Shared::Lane { at, .. } => ArrayLocation::Lane(memory::extent(*at, bytes)),
+            SealedMemory::Private(_) => ArrayLocation::Private,
+            SealedMemory::Mapped(_) => ArrayLocation::Mapped,
+            SealedMemory::Block { block, at } => {
+                ArrayLocation::Block(block, memory::extent(*at, bytes))
+            }
+            SealedMemory::Lane { at, .. } => ArrayLocation::Lane(memory::extent(*at, bytes)),
         }
     }
 
-    /// The chunk of the lane that was allocated for this array; `None` for parameters, windows and memory elsewhere.
+    /// The chunk that the lane allocated for this array; `None` for parameters, windows and memory elsewhere.
     pub(crate) fn lane_chunk(&self) -> Option<Extent> {
         match &self.memory {
-            Shared::Lane {
+            SealedMemory::Lane {
                 owner: Some(owner), ..
             } => owner.chunk(),
             _ => None,
         }
     }
 
-    /// Takes the elements as part of the running job's result: the handle is gone from the count, and the memory is
-    /// not rolled back. `is_own`: does this counter count for the job, or for what stays in its lane?
+    /// Takes the elements as part of the running job's result: the handle no longer counts, and the memory is not
+    /// rolled back. `is_own` tells whether a counter belongs to this job, or to state that stays in its lane.
     ///
     /// # Errors
     ///
-    /// The array itself, where it does not lie in a lane, and where another lane of this process has handed it over: its
-    /// memory is that of another job.
+    /// The array itself, if it is not in a lane, or was handed over by another lane of this process and belongs to
+    /// another job.
     pub(crate) fn take_lane(
         self,
         is_own: impl FnOnce(&'static LaneCount) -> bool,
@@ -385,7 +344,7 @@ impl<T: Element> Array<T> {
         let ArrayLocation::Lane(extent) = self.location() else {
             return Err(self);
         };
-        if let Shared::Lane { owner, ticket, .. } = &self.memory {
+        if let SealedMemory::Lane { owner, ticket, .. } = &self.memory {
             if !is_own(ticket.count()) {
                 return Err(self);
             }
@@ -402,9 +361,9 @@ impl<T: Element> Deref for Array<T> {
 
     fn deref(&self) -> &[T] {
         // SAFETY: a sealed array: `len` initialised elements stay mapped at `first` while a handle lives, and no
-        // process writes them. Private: nobody else sees them, and an Array hands out no `&mut`. Block: sealed, and
-        // not given to a writer before the last handle or lease is gone. Lane: under the job's lease, or written by
-        // this job alone before it was sealed. Mapped: promised by whoever mapped the file.
+        // process writes them. Private: not mapped elsewhere, and an Array hands out no `&mut`. Block: sealed, and not
+        // given to a writer before the last handle or lease is gone. Lane: under the job's lease, or written by this
+        // job alone before it was sealed. Mapped: guaranteed by the caller of `npy::map`.
         unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.len) }
     }
 }
@@ -433,7 +392,7 @@ impl<'a, T: Element> IntoIterator for &'a Array<T> {
     }
 }
 
-/// Equal in shape and in every element.
+/// Arrays are equal if their shapes and all elements are equal.
 impl<T: Element + PartialEq> PartialEq for Array<T> {
     fn eq(&self, other: &Array<T>) -> bool {
         self.shape == other.shape && **self == **other
@@ -448,22 +407,22 @@ impl<T: Element> fmt::Debug for Array<T> {
     }
 }
 
-/// What the arrays have in common when they are printed: never the elements, which may be a gigabyte.
+/// Prints an array without its elements, which may take a gigabyte.
 pub(super) fn debug<T>(
     f: &mut fmt::Formatter<'_>,
     name: &str,
     shape: Shape,
-    place: &dyn fmt::Debug,
+    location: &dyn fmt::Debug,
 ) -> fmt::Result {
     f.debug_struct(name)
         .field("element", &format_args!("{}", std::any::type_name::<T>()))
         .field("shape", &format_args!("{shape}"))
-        .field("place", place)
+        .field("location", location)
         .finish()
 }
 
 pub(super) fn check_reshape<T>(from: Shape, to: Shape) -> Result<Shape, BadReshape> {
-    // `bytes` also refuses a shape without elements whose strides cannot be counted.
+    // `bytes` also refuses an empty shape whose strides cannot be counted.
     if to.bytes::<T>().is_some() && from.len() == to.len() {
         Ok(to)
     } else {

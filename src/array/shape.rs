@@ -1,16 +1,16 @@
-//! The extents of an array along its axes.
+//! Shapes of arrays.
 
 use std::fmt;
 use std::ops::Index;
 
 use crate::sys::debug_as_text;
 
-/// The most dimensions an array can have.
+/// Maximum number of dimensions of an array.
 pub const MAX_DIMS: usize = 6;
 
 /// The shape of an array: one to six extents, the leading (slowest) axis first.
 ///
-/// Made from a number, an array or a tuple of numbers, so that constructors take any of them:
+/// Constructors take anything that converts into a shape: a number, an array or a tuple of numbers.
 ///
 /// ```
 /// use arenite::array::Shape;
@@ -24,7 +24,7 @@ pub const MAX_DIMS: usize = 6;
 /// ```
 #[derive(Copy, Clone, PartialEq, Eq, Hash)]
 pub struct Shape {
-    // Axes beyond `rank` hold 1, so that the derived comparison and the products need not look at it.
+    // Axes beyond `rank` hold 1, so that the derived comparison and the products need not check it.
     dims: [usize; MAX_DIMS],
     rank: u8,
 }
@@ -35,18 +35,18 @@ impl Shape {
         &self.dims[..self.rank()]
     }
 
-    /// The number of axes, 1 to 6.
+    /// Number of axes, 1 to 6.
     pub fn rank(&self) -> usize {
         usize::from(self.rank)
     }
 
-    /// The extent of the leading axis.
+    /// Extent of the leading axis.
     pub fn rows(&self) -> usize {
         self.dims[0]
     }
 
-    /// The number of elements, or `None` where it cannot be counted: the product of the extents that are not 0
-    /// exceeds `usize`. (An extent of 0 does not excuse the others: every stride must be a number too.)
+    /// Number of elements, or `None` if the product of the nonzero extents overflows `usize`. (Every stride must be a
+    /// number, even if there are no elements.)
     pub fn len(&self) -> Option<usize> {
         let product = self.nonzero_product()?;
         Some(if self.is_empty() { 0 } else { product })
@@ -57,15 +57,14 @@ impl Shape {
         self.dims.contains(&0)
     }
 
-    /// The number of elements in one step along the leading axis, counted like [`len`](Shape::len).
+    /// Number of elements per row (one step along the leading axis), counted like [`len`](Shape::len).
     pub fn row_len(&self) -> Option<usize> {
         self.with_rows(1).len()
     }
 
-    /// The number of bytes that elements of type `T` take in this shape, or `None` where they exceed what one
-    /// object can have (`isize::MAX`).
-    pub fn bytes<T>(&self) -> Option<usize> {
-        // Zero-sized elements and extents of 0 are counted as 1 here, so that every stride is in bounds as well.
+    /// Size in bytes with elements of type `T`, or `None` if it exceeds the maximum size of an object (`isize::MAX`).
+    pub(crate) fn bytes<T>(&self) -> Option<usize> {
+        // Zero-sized elements and extents of 0 count as 1 here, so that every stride is in bounds too.
         let most = self.nonzero_product()?.checked_mul(size_of::<T>().max(1))?;
         isize::try_from(most).ok()?;
         Some(if self.is_empty() || size_of::<T>() == 0 {
@@ -75,17 +74,15 @@ impl Shape {
         })
     }
 
-    /// The same shape with another extent of the leading axis.
+    /// The same shape with another leading extent.
     #[must_use]
     pub fn with_rows(mut self, rows: usize) -> Shape {
         self.dims[0] = rows;
         self
     }
 
-    /// The shape of one step along the leading axis: that axis is dropped, or kept with the extent 1 where there
-    /// is no other.
-    #[must_use]
-    pub fn row(&self) -> Shape {
+    /// The shape of one row. The leading axis is dropped; a one-dimensional shape keeps it with extent 1.
+    pub(crate) fn row(&self) -> Shape {
         if self.rank == 1 {
             return self.with_rows(1);
         }
@@ -109,13 +106,13 @@ impl Shape {
         dims[..given.len()].copy_from_slice(given);
         Shape {
             dims,
-            // At most MAX_DIMS: the slice index above has checked it.
+            // At most MAX_DIMS: the slice index above checks that.
             rank: given.len() as u8,
         }
     }
 }
 
-/// The extent of an axis; panics where there is no such axis.
+/// The extent of an axis. Panics if the axis does not exist.
 impl Index<usize> for Shape {
     type Output = usize;
 
@@ -186,14 +183,14 @@ impl fmt::Debug for Shape {
     }
 }
 
-/// A shape has one to six dimensions, and the one asked for has another number of them.
+/// The number of dimensions is not between one and six.
 #[derive(Copy, Clone, PartialEq, Eq)]
 pub struct BadRank {
     rank: usize,
 }
 
 impl BadRank {
-    /// How many dimensions were asked for.
+    /// The number of dimensions.
     pub fn rank(&self) -> usize {
         self.rank
     }
@@ -211,12 +208,12 @@ impl fmt::Display for BadRank {
 
 impl std::error::Error for BadRank {}
 
-/// An array of one shape cannot be seen in another that holds a different number of elements.
+/// The requested shape has another number of elements than the array.
 #[derive(Copy, Clone, PartialEq, Eq)]
 pub struct BadReshape {
-    /// The shape the array has.
+    /// The array's shape.
     pub from: Shape,
-    /// The shape that was asked for.
+    /// The requested shape.
     pub to: Shape,
 }
 
@@ -225,7 +222,7 @@ impl fmt::Display for BadReshape {
         let BadReshape { from, to } = self;
         write!(
             f,
-            "an array of shape {from} does not have the number of elements that the shape {to} asks for"
+            "an array of shape {from} cannot be reshaped to {to}: the number of elements differs"
         )
     }
 }

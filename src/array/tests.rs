@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
@@ -10,7 +10,7 @@ use super::lane::{self, LaneChunk, LaneCount, LaneMemory};
 use super::*;
 use crate::arena::{ArenaFull, BlockPlacement, Extent, Offset};
 
-/// A lane whose memory is a leaked buffer from which chunks are cut in order.
+/// A lane that allocates chunks in order from a leaked buffer.
 struct MockLane {
     start: usize,
     capacity: usize,
@@ -19,9 +19,9 @@ struct MockLane {
 
 #[derive(Default)]
 struct MockState {
-    /// Bytes in use, rolled back when the newest chunk comes back.
+    /// Bytes in use, rolled back when the newest chunk is released.
     top: usize,
-    /// What was given out and has not come back.
+    /// Chunks handed out and not released.
     out: Vec<(Offset, u64)>,
     released: Vec<(Offset, u64)>,
 }
@@ -30,7 +30,7 @@ const REGION: u16 = 3;
 
 impl MockLane {
     fn new(capacity: usize) -> (&'static MockLane, &'static LaneCount) {
-        // Filled, so that an array which believes it to be zero is found out.
+        // Filled, to detect an array that assumes zeros.
         let buffer: &'static mut [u8] = Box::leak(vec![0xaa; capacity + 64].into_boxed_slice());
         let start = buffer.as_mut_ptr();
         let start = start
@@ -58,7 +58,7 @@ impl MockLane {
     }
 }
 
-// SAFETY: chunks are cut from a leaked buffer one behind the other, and only the newest is cut again after release.
+// SAFETY: chunks are consecutive parts of a leaked buffer, and only the newest is handed out again after release.
 unsafe impl LaneMemory for MockLane {
     fn alloc(&self, len: usize, _: BlockPlacement) -> Result<LaneChunk, ArenaFull> {
         let mut state = self.state.lock().unwrap();
@@ -88,7 +88,7 @@ unsafe impl LaneMemory for MockLane {
         let index = state.out.iter().position(|&out| out == chunk);
         state
             .out
-            .remove(index.expect("released what was given out"));
+            .remove(index.expect("released a chunk that was handed out"));
         state.released.push(chunk);
         let taken = (chunk.1 as usize).next_multiple_of(64);
         if chunk.0.offset() as usize + taken == state.top {
@@ -105,7 +105,7 @@ fn extent(offset: u64, len: u64) -> Extent {
 }
 
 #[test]
-fn handles_cross_threads_and_tiles_shrink_their_lifetime() {
+fn handles_are_send_and_sync_and_tiles_are_covariant() {
     fn send_and_sync<T: Send + Sync>() {}
     fn shorter<'short, 'long: 'short>(tile: TileMut<'long, u8>) -> TileMut<'short, u8> {
         tile
@@ -130,7 +130,7 @@ fn arrays_outside_a_kernel_are_private() {
     assert_eq!(array[..], [1, 2, 3]);
     assert_eq!(
         format!("{array:?}"),
-        "ArrayMut { element: u16, shape: 3, place: Private }"
+        "ArrayMut { element: u16, shape: 3, location: Private }"
     );
 }
 
@@ -145,12 +145,12 @@ fn zeros_are_zero_and_aligned_at_every_size() {
 }
 
 #[test]
-fn what_is_unfilled_is_not_cleared_in_a_lane_and_readable_everywhere() {
+fn uninit_does_not_clear_in_a_lane_and_is_readable_everywhere() {
     let (memory, count) = MockLane::new(1 << 20);
     {
         let _guard = lane::enter(memory, count);
         assert!(ArrayMut::<u8>::zeros(5000).iter().all(|&byte| byte == 0));
-        // Behind what has been written.
+        // Beyond what has been written.
         let _first = ArrayMut::<u8>::zeros(5000);
         let uninit = ArrayMut::<u16>::uninit([50, 50]);
         assert_eq!(uninit.shape().dims(), [50, 50]);
@@ -181,14 +181,14 @@ fn empty_arrays_are_arrays() {
 }
 
 #[test]
-fn elements_without_a_size_take_no_memory() {
+fn zero_sized_elements_take_no_memory() {
     let mut array = ArrayMut::from_slice(&[(); 10]);
     assert_eq!(array.tiles_mut(3).map(|tile| tile.len()).sum::<usize>(), 10);
     assert_eq!(array.seal().rows(2..5).len(), 3);
 }
 
 #[test]
-fn a_shape_that_does_not_fit_is_a_panic_with_the_shape() {
+fn a_shape_that_does_not_fit_panics_with_the_shape() {
     for shape in [Shape::from([usize::MAX, 2]), Shape::from(usize::MAX / 2)] {
         let panic = catch_unwind(|| Array::<u16>::zeros(shape)).unwrap_err();
         let message = panic.downcast_ref::<String>().unwrap();
@@ -249,7 +249,7 @@ fn a_kernels_handles_are_counted() {
 }
 
 #[test]
-fn the_newest_array_rolls_back_when_its_last_handle_goes() {
+fn dropping_the_last_handle_of_the_newest_array_rolls_back() {
     let (memory, count) = MockLane::new(4096);
     let _guard = lane::enter(memory, count);
     let older = Array::from_slice(&[1_u8; 100]);
@@ -276,14 +276,14 @@ fn a_forgotten_handle_stays_counted() {
 }
 
 #[test]
-fn another_thread_counts_down_and_leaves_the_lane_alone() {
+fn another_thread_counts_down_but_releases_nothing() {
     let (memory, count) = MockLane::new(4096);
     let _guard = lane::enter(memory, count);
     let array = Array::from_slice(&[1_u8, 2]);
     let sealed = ArrayMut::from_slice(&[3_u8]);
     std::thread::spawn(move || {
         assert_eq!(array.clone()[1] + sealed[0], 5);
-        // No lane here: what is made here is private.
+        // No lane on this thread: new arrays are private.
         assert!(matches!(
             Array::from_slice(&[1]).location(),
             ArrayLocation::Private
@@ -295,7 +295,7 @@ fn another_thread_counts_down_and_leaves_the_lane_alone() {
 }
 
 #[test]
-fn another_lane_on_the_thread_is_left_alone() {
+fn dropping_under_another_lane_releases_nothing() {
     let (memory, count) = MockLane::new(4096);
     let (inner_memory, inner_count) = MockLane::new(4096);
     let guard = lane::enter(memory, count);
@@ -308,14 +308,14 @@ fn another_lane_on_the_thread_is_left_alone() {
         (count.live(), memory.released(), inner_memory.released()),
         (0, 0, 0)
     );
-    // The outer lane is back.
+    // The outer lane is set again.
     drop(Array::from_slice(&[1_u8]));
     drop(guard);
     assert_eq!(memory.released(), 1);
 }
 
 #[test]
-fn results_stay_when_their_handles_go() {
+fn published_results_outlive_their_handles() {
     let (memory, count) = MockLane::new(4096);
     let _guard = lane::enter(memory, count);
     let whole = Array::from_slice(&[1_u32; 20]);
@@ -332,7 +332,7 @@ fn results_stay_when_their_handles_go() {
 }
 
 #[test]
-fn a_truncated_result_is_as_long_as_what_it_keeps() {
+fn a_truncated_result_has_its_reduced_length() {
     let (memory, count) = MockLane::new(4096);
     let _guard = lane::enter(memory, count);
     let mut array = ArrayMut::<u16>::zeros([10, 4]);
@@ -383,7 +383,7 @@ fn a_full_lane_is_an_error_or_a_panic_with_the_numbers() {
     assert_eq!((full.requested, full.free, full.capacity), (200, 128, 128));
     assert_eq!(Array::try_from_slice(&[0_u8; 200]).unwrap_err(), full);
     assert_eq!(
-        Array::<u8>::try_from_fn(200, |_| unreachable!()).unwrap_err(),
+        ArrayMut::<u8>::try_from_fn(200, |_| unreachable!()).unwrap_err(),
         full
     );
     let panic = catch_unwind(|| Array::<u8>::zeros(200)).unwrap_err();
@@ -392,7 +392,7 @@ fn a_full_lane_is_an_error_or_a_panic_with_the_numbers() {
 }
 
 #[test]
-fn a_panic_while_filling_gives_the_memory_back() {
+fn a_panic_while_filling_frees_the_memory() {
     let (memory, count) = MockLane::new(4096);
     let _guard = lane::enter(memory, count);
     let panic = catch_unwind(AssertUnwindSafe(|| {
@@ -403,7 +403,7 @@ fn a_panic_while_filling_gives_the_memory_back() {
 }
 
 #[test]
-fn tiles_go_to_threads() {
+fn tiles_can_move_to_threads() {
     let mut array = ArrayMut::<usize>::zeros([10, 3]);
     std::thread::scope(|scope| {
         for mut tile in array.tiles_mut(4) {
@@ -448,7 +448,7 @@ fn extents() -> impl Strategy<Value = Vec<usize>> {
     proptest::collection::vec(0..6_usize, 1..=6)
 }
 
-/// The products in numbers that cannot overflow.
+/// The product in a type that cannot overflow.
 fn product(dims: &[usize]) -> Option<u128> {
     dims.iter()
         .filter(|&&extent| extent != 0)
@@ -458,7 +458,7 @@ fn product(dims: &[usize]) -> Option<u128> {
 }
 
 #[test]
-fn tiles_of_any_rows_in_order() {
+fn tiles_can_be_taken_by_rows_in_order() {
     let mut array = ArrayMut::<u32>::zeros([10, 2]);
     let mut tiles = array.tiles_mut(1);
     let some = [1..3, 3..3, 3..4, 8..10].map(|rows| {
@@ -474,7 +474,7 @@ fn tiles_of_any_rows_in_order() {
 
 #[test]
 #[should_panic(expected = "rows 2..4 of 3..10 that are left")]
-fn no_row_is_lent_twice() {
+fn a_row_is_never_lent_twice() {
     let mut array = ArrayMut::<u32>::zeros(10);
     let mut tiles = array.tiles_mut(1);
     let _first = tiles.at(0..3);
@@ -483,7 +483,7 @@ fn no_row_is_lent_twice() {
 
 proptest! {
     #[test]
-    fn sizes_are_counted_or_refused(
+    fn sizes_are_exact_or_refused(
         dims in proptest::collection::vec(
             prop_oneof![0..9_usize, any::<usize>(), (0..64_u32).prop_map(|bit| 1 << bit)],
             1..=6,
@@ -506,7 +506,7 @@ proptest! {
     }
 
     #[test]
-    fn sub_arrays_are_slices_of_the_whole(dims in extents(), a: prop::sample::Index, b: prop::sample::Index) {
+    fn sub_arrays_are_slices_of_the_array(dims in extents(), a: prop::sample::Index, b: prop::sample::Index) {
         let shape = Shape::try_from(&dims[..]).unwrap();
         let array = Array::from_fn(shape, |i| i as u64);
         let row_len: usize = dims[1..].iter().product();
@@ -524,7 +524,7 @@ proptest! {
         }
     }
 
-    /// Whichever side they are taken from, tiles cover every element once, in order.
+    /// Tiles taken from either side cover every element once, in order.
     #[test]
     fn tiles_cover_the_array_once(dims in extents(), step in 1..8_usize, sides: Vec<bool>) {
         let shape = Shape::try_from(&dims[..]).unwrap();

@@ -12,8 +12,8 @@ use super::{ArrayMut, ArrayMutLocation, Element, Shape};
 
 /// An exclusive part of an [`ArrayMut`] along its leading axis, from [`ArrayMut::tiles_mut`].
 ///
-/// It is a `&mut [T]` that knows its shape and its place in the parent. While it is alive the parent is borrowed, and
-/// cannot be sealed for instance:
+/// It is a `&mut [T]` that knows its shape and its rows in the parent. While it is alive the parent is borrowed, and
+/// cannot, for instance, be sealed:
 ///
 /// ```compile_fail,E0505
 /// # use arenite::array::ArrayMut;
@@ -27,38 +27,29 @@ pub struct TileMut<'s, T: Element> {
     shape: Shape,
     len: usize,
     rows: Range<usize>,
-    place: ArrayMutLocation<'s>,
+    location: ArrayMutLocation<'s>,
     // Covariant in 's and invariant in T, like the `&mut [T]` that it is.
     lent: PhantomData<&'s mut [T]>,
 }
 
-// SAFETY: a tile is the only access to its elements, which are Send, as `&mut [T]` is; its place only tells numbers.
+// SAFETY: a tile is the only access to its elements, which are Send, as `&mut [T]` is; its location consists of
+// numbers.
 unsafe impl<T: Element> Send for TileMut<'_, T> {}
 // SAFETY: `&TileMut` only reads elements, which are Sync.
 unsafe impl<T: Element> Sync for TileMut<'_, T> {}
 
 impl<'s, T: Element> TileMut<'s, T> {
-    /// The steps of the parent's leading axis that the tile covers.
+    /// The rows of the parent that the tile covers.
     pub fn rows(&self) -> Range<usize> {
         self.rows.clone()
     }
 
-    /// The tile's own shape: the parent's, with the extent `rows().len()` of the leading axis.
+    /// The tile's own shape: the parent's, with the leading extent `rows().len()`.
     pub fn shape(&self) -> Shape {
         self.shape
     }
 
-    /// The tile's elements in row-major order.
-    pub fn as_slice(&self) -> &[T] {
-        self
-    }
-
-    /// The tile's elements in row-major order, to change.
-    pub fn as_mut_slice(&mut self) -> &mut [T] {
-        self
-    }
-
-    /// Makes a tile of `shape`, which covers the steps `rows` of its parent's leading axis, of the elements at `ptr`.
+    /// Creates a tile of `shape` from the elements at `ptr`, which are the rows `rows` of its parent.
     ///
     /// # Safety
     ///
@@ -67,12 +58,12 @@ impl<'s, T: Element> TileMut<'s, T> {
     ///
     /// # Panics
     ///
-    /// Where the tile does not fit the address space, or `ptr` is not aligned.
+    /// If the tile does not fit the address space, or `ptr` is not aligned.
     pub(crate) unsafe fn from_parts(
         ptr: NonNull<u8>,
         shape: Shape,
         rows: Range<usize>,
-        place: ArrayMutLocation<'s>,
+        location: ArrayMutLocation<'s>,
     ) -> TileMut<'s, T> {
         let bytes = memory::bytes_of::<T>(&shape);
         TileMut {
@@ -80,14 +71,14 @@ impl<'s, T: Element> TileMut<'s, T> {
             shape,
             len: memory::len_of(&shape),
             rows,
-            place,
+            location,
             lent: PhantomData,
         }
     }
 
-    /// Where the elements lie.
+    /// The location of the elements.
     pub(crate) fn location(&self) -> ArrayMutLocation<'s> {
-        self.place
+        self.location
     }
 }
 
@@ -95,15 +86,15 @@ impl<T: Element> Deref for TileMut<'_, T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: a tile of an exclusive array that stays mutably borrowed while the tile lives; the tiles of one
-        // array are disjoint, and the tile has not moved into a job (that consumes it), or is what that job got.
+        // SAFETY: a tile of an exclusive array that stays mutably borrowed while the tile lives. The tiles of one array
+        // are disjoint, and this tile has not moved into a job (that consumes it), or is what the job got.
         unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.len) }
     }
 }
 
 impl<T: Element> DerefMut for TileMut<'_, T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        // SAFETY: as for `deref`, and the tile itself is borrowed mutably.
+        // SAFETY: as for `deref`; the tile itself is also borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.first.as_ptr(), self.len) }
     }
 }
@@ -122,24 +113,24 @@ impl<T: Element> AsMut<[T]> for TileMut<'_, T> {
 
 impl<T: Element> fmt::Debug for TileMut<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        debug::<T>(f, "TileMut", self.shape, &self.place)
+        debug::<T>(f, "TileMut", self.shape, &self.location)
     }
 }
 
-/// The tiles of an array, in order: what [`ArrayMut::tiles_mut`] returns.
+/// Iterator over the tiles of an array, in order, returned by [`ArrayMut::tiles_mut`].
 pub struct TilesMut<'s, T: Element> {
     first: NonNull<T>,
     shape: Shape,
     row_len: usize,
-    /// Steps per tile.
+    /// Rows per tile.
     step: usize,
-    /// Steps that no tile has taken yet.
+    /// Rows that no tile has taken yet.
     left: Range<usize>,
-    place: ArrayMutLocation<'s>,
+    location: ArrayMutLocation<'s>,
     lent: PhantomData<&'s mut [T]>,
 }
 
-// SAFETY: the iterator stands for the mutable borrow of the elements it has not given out, and they are Send.
+// SAFETY: the iterator holds the mutable borrow of the elements it has not handed out, and they are Send.
 unsafe impl<T: Element> Send for TilesMut<'_, T> {}
 // SAFETY: `&TilesMut` gives access to no element.
 unsafe impl<T: Element> Sync for TilesMut<'_, T> {}
@@ -148,19 +139,19 @@ impl<'s, T: Element> TilesMut<'s, T> {
     pub(super) fn new(array: &'s mut ArrayMut<T>, rows: usize) -> TilesMut<'s, T> {
         assert!(rows > 0, "tiles of 0 rows");
         let shape = array.shape();
-        let (first, place) = array.parts_mut();
+        let (first, location) = array.parts_mut();
         TilesMut {
             first,
             shape,
             row_len: shape.row_len().expect("counted when the array was made"),
             step: rows,
             left: 0..shape.rows(),
-            place,
+            location,
             lent: PhantomData,
         }
     }
 
-    /// The tile of these rows, whatever is left before them. Not for an iterator from whose end tiles are taken.
+    /// The tile of `rows`, skipping rows before them. Must not be combined with taking tiles from the end.
     pub(crate) fn at(&mut self, rows: Range<usize>) -> TileMut<'s, T> {
         let Range { start, end } = rows;
         assert!(
@@ -169,7 +160,7 @@ impl<'s, T: Element> TilesMut<'s, T> {
             self.left
         );
         self.left.start = end;
-        // SAFETY: `left` starts behind these rows now.
+        // SAFETY: these rows are no longer in `left`.
         unsafe { self.tile(rows) }
     }
 
@@ -177,17 +168,19 @@ impl<'s, T: Element> TilesMut<'s, T> {
     ///
     /// # Safety
     ///
-    /// No tile of these rows has been given out, and none will be: the caller has taken them out of `left`.
+    /// No tile of these rows has been handed out, or will be: the caller has removed them from `left`.
     unsafe fn tile(&self, rows: Range<usize>) -> TileMut<'s, T> {
         let skip = rows.start * self.row_len;
         let len = rows.len() * self.row_len;
         TileMut {
-            // SAFETY: the rows are within the array, and so are the elements before them.
+            // SAFETY: the rows are within the array, so `skip` elements are too.
             first: unsafe { self.first.add(skip) },
             shape: self.shape.with_rows(rows.len()),
             len,
             rows,
-            place: self.place.part(skip * size_of::<T>(), len * size_of::<T>()),
+            location: self
+                .location
+                .part(skip * size_of::<T>(), len * size_of::<T>()),
             lent: PhantomData,
         }
     }
@@ -202,7 +195,7 @@ impl<'s, T: Element> Iterator for TilesMut<'s, T> {
         }
         let rows = self.left.start..self.left.end.min(self.left.start.saturating_add(self.step));
         self.left.start = rows.end;
-        // SAFETY: `left` starts behind these rows now.
+        // SAFETY: these rows are no longer in `left`.
         Some(unsafe { self.tile(rows) })
     }
 
@@ -217,11 +210,11 @@ impl<T: Element> DoubleEndedIterator for TilesMut<'_, T> {
         if self.left.is_empty() {
             return None;
         }
-        // `left` starts at a multiple of `step`, so what is over belongs to the last tile.
+        // `left` starts at a multiple of `step`, so a remainder belongs to the last tile.
         let over = self.left.len() % self.step;
         let rows = self.left.end - if over == 0 { self.step } else { over }..self.left.end;
         self.left.end = rows.start;
-        // SAFETY: `left` ends before these rows now.
+        // SAFETY: these rows are no longer in `left`.
         Some(unsafe { self.tile(rows) })
     }
 }

@@ -311,7 +311,7 @@ impl<T: Element> LentRange<T> {
 
     fn of_tile(mut tile: TileMut<'_, T>) -> Self {
         let (shape, rows) = (tile.shape(), tile.rows());
-        let first = NonNull::from(tile.as_mut_slice()).cast();
+        let first = NonNull::from(&mut tile[..]).cast();
         Self {
             first,
             at: None,

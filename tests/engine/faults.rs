@@ -398,17 +398,19 @@ fn an_access_beyond_everything() {
 
 fn too_much_for_the_arena_keeps_its_numbers() {
     fn by_question_mark(len: usize) -> Result<Array<u8>, arenite::ArenaFull> {
-        Array::try_zeros(len)
+        ArrayMut::try_zeros(len).map(ArrayMut::seal)
     }
     fn boxed(len: usize) -> Result<Array<u8>, Box<dyn std::error::Error>> {
         let array = ArrayMut::try_zeros(len)?;
         Ok(array.seal())
     }
     fn described(len: usize) -> Result<Array<u8>, String> {
-        Array::try_from_fn(len, |_| 1).map_err(|full| format!("while thinking: {full}"))
+        ArrayMut::try_from_fn(len, |_| 1)
+            .map(ArrayMut::seal)
+            .map_err(|full| format!("while thinking: {full}"))
     }
     fn unwrapped(len: usize) -> Array<u8> {
-        Array::try_zeros(len).unwrap()
+        ArrayMut::try_zeros(len).unwrap().seal()
     }
     fn constructor(len: usize) -> ArrayMut<u8> {
         ArrayMut::zeros(len)
@@ -450,10 +452,10 @@ fn too_much_for_the_arena_keeps_its_numbers() {
 
 fn a_kernel_may_do_with_less() {
     fn modest(len: usize) -> Array<u8> {
-        Array::try_zeros(len).unwrap_or_else(|_| Array::from_slice(b"less"))
+        ArrayMut::try_zeros(len).map_or_else(|_| Array::from_slice(b"less"), ArrayMut::seal)
     }
     fn other_failure(len: usize) -> Result<Array<u8>, String> {
-        let _ = Array::<u8>::try_zeros(len);
+        let _ = ArrayMut::<u8>::try_zeros(len);
         Err("something else".into())
     }
     let lab = Lab::with(1, |builder| builder.capacity(16 << 20));

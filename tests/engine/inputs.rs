@@ -336,9 +336,9 @@ fn no_room_outside_an_arena() {
             let by_engine = engine.zeros::<u8>(LEN).is_err_and(is_right)
                 && engine.uninit::<u8>(LEN).is_err_and(is_right)
                 && engine.from_fn(LEN, |_| 0u8).is_err_and(is_right);
-            let by_itself = Array::<u8>::try_zeros(LEN).is_err_and(is_right)
+            let by_itself = ArrayMut::<u8>::try_zeros(LEN).is_err_and(is_right)
                 && tried(LEN).is_err_and(is_right)
-                && Array::try_from_fn(LEN, |_| 0u8).is_err_and(is_right);
+                && ArrayMut::try_from_fn(LEN, |_| 0u8).is_err_and(is_right);
             let in_kernels = engine.submit(zeros, (LEN,)).wait().is_err_and(failed);
             by_engine && by_itself && in_kernels
         }));

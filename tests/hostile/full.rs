@@ -150,7 +150,7 @@ fn named(capacity: u64) -> Result<Engine, BuildError> {
 
 fn fill(n: usize, with: u8) -> Array<u8> {
     let mut array = ArrayMut::<u8>::zeros(n);
-    array.as_mut_slice().fill(with);
+    array.fill(with);
     array.seal()
 }
 
@@ -212,7 +212,7 @@ fn growth() {
     let full = loop {
         match engine.zeros::<u8>(700_000) {
             Ok(mut array) => {
-                array.as_mut_slice().fill(7);
+                array.fill(7);
                 kept.push(array);
             }
             Err(full) => break full,
@@ -239,7 +239,7 @@ fn job() {
         for _ in 0..rounds {
             let mut kept = Vec::new();
             while let Ok(mut array) = ArrayMut::<u8>::try_zeros(300_000) {
-                array.as_mut_slice().fill(3);
+                array.fill(3);
                 made += array.iter().map(|&x| u64::from(x)).sum::<u64>();
                 kept.push(array);
             }
@@ -285,7 +285,7 @@ fn somebody_else() {
         }
         // What the arena has kept is still its own.
         if let Ok(mut array) = engine.zeros::<u8>(2 << 20) {
-            array.as_mut_slice().fill(9);
+            array.fill(9);
         }
         drop(hog);
         assert_works(&engine);
@@ -336,7 +336,7 @@ fn later() {
     let kept: Vec<_> = (0..8)
         .map(|_| {
             let mut array = engine.zeros::<u8>(capacity as usize / 16).unwrap();
-            array.as_mut_slice().fill(7);
+            array.fill(7);
             array
         })
         .collect();

@@ -196,18 +196,17 @@ fn what_it_published_and_was_lent_again() {
 fn a_tile_of_a_neighbour() {
     /// Fills its own tile, waits, and then writes beside it: `by` bytes from its beginning.
     fn vandal(mut tile: TileMut<'_, u8>, by: isize, gate: &str) {
-        tile.as_mut_slice().fill(1);
+        tile.fill(1);
         pass(gate);
         // SAFETY: none: a bug in a kernel, on purpose.
         unsafe {
-            tile.as_mut_slice()
-                .as_mut_ptr()
+            tile.as_mut_ptr()
                 .offset(by)
                 .write_volatile(0xff)
         };
     }
     fn careful(mut tile: TileMut<'_, u8>, gate: &str) {
-        tile.as_mut_slice().fill(2);
+        tile.fill(2);
         pass(gate);
     }
     const ROWS: usize = 64 * 1024;

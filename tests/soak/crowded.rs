@@ -150,7 +150,7 @@ impl Hog {
 
 fn fill(len: usize, with: u8) -> Array<u8> {
     let mut array = ArrayMut::<u8>::zeros(len);
-    array.as_mut_slice().fill(with);
+    array.fill(with);
     array.seal()
 }
 
@@ -195,7 +195,7 @@ fn crowd(order: Order, dice: &mut Dice) -> Result<(Seen, u64), String> {
         }
         // What the arena has kept is its own: it is written without a fault, or refused.
         if let Ok(mut array) = lab.zeros::<u8>(2 << 20) {
-            array.as_mut_slice().fill(9);
+            array.fill(9);
         }
         step("jobs that need no room there");
         for n in 0..JOBS {

@@ -323,7 +323,7 @@ impl Kind {
             }),
             Self::Tile => take::<TileMut<'_, u16>>(words, lane, |range| {
                 open(bytemuck::cast_slice_mut(
-                    <TileMut<'_, u16> as Param>::at(range, Key::new()).as_mut_slice(),
+                    &mut <TileMut<'_, u16> as Param>::at(range, Key::new())[..],
                 ))
             }),
             Self::Slice => take::<&mut [u8]>(words, lane, |range| {

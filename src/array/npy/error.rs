@@ -1,4 +1,4 @@
-//! What can be wrong with a `.npy` file.
+//! Errors of `.npy` files.
 
 use std::fmt;
 use std::io;
@@ -30,21 +30,21 @@ pub enum NpyError {
     },
     /// The elements are stored in column-major order.
     FortranOrder,
-    /// The numbers are stored with their most significant byte first.
+    /// The numbers are stored in big-endian byte order.
     BigEndian {
         /// NumPy's name of the type.
         descr: String,
     },
-    /// The elements are of another type than was asked for.
+    /// The elements have another type than requested.
     Dtype {
         /// NumPy's name of the type in the file.
         found: String,
-        /// NumPy's name of the type that was asked for.
+        /// NumPy's name of the requested type.
         expected: &'static str,
     },
-    /// The elements are records of several fields.
+    /// The elements are records with several fields.
     Records,
-    /// The array has more dimensions than a [`Shape`].
+    /// The array has more dimensions than a [`Shape`] can have.
     Rank {
         /// The number of dimensions in the file.
         rank: usize,
@@ -58,28 +58,28 @@ pub enum NpyError {
     ArenaFull(ArenaFull),
     /// The system has no memory for the array.
     OutOfMemory {
-        /// Bytes that the array takes.
+        /// Size of the array in bytes.
         bytes: u64,
     },
     /// The file ends before the array does.
     Truncated {
-        /// Bytes that the array takes.
+        /// Size of the array in bytes.
         expected: u64,
-        /// Bytes that are there.
+        /// Bytes in the file.
         found: u64,
     },
-    /// The slice to read into, or the one to write, has another length than the shape asks for.
+    /// The slice to read into or to write has another length than the shape.
     Length {
         /// The shape.
         shape: Shape,
-        /// The length of the slice, in elements.
+        /// Length of the slice in elements.
         given: usize,
     },
-    /// The elements do not lie in the file as they must lie in memory.
+    /// The elements are not aligned in the file, so they cannot be mapped.
     Misaligned {
-        /// Where they start, in bytes from the start of the file.
+        /// Offset of the first element from the start of the file, in bytes.
         offset: u64,
-        /// The alignment that they need, in bytes.
+        /// Required alignment in bytes.
         align: usize,
     },
 }
@@ -127,15 +127,15 @@ impl fmt::Display for NpyError {
             NpyError::ArenaFull(full) => write!(f, "{full}"),
             NpyError::OutOfMemory { bytes } => write!(
                 f,
-                "there is no memory for the {bytes} bytes of the array: map the file instead of reading it"
+                "there is no memory for the array of {bytes} bytes: map the file instead of reading it"
             ),
             NpyError::Truncated { expected, found } => write!(
                 f,
-                "the array takes {expected} bytes and only {found} are there"
+                "the array has {expected} bytes, but the file holds only {found}"
             ),
             NpyError::Length { shape, given } => write!(
                 f,
-                "the shape {shape} does not have the {given} elements of the slice"
+                "the shape {shape} does not match a slice of {given} elements"
             ),
             NpyError::Misaligned { offset, align } => write!(
                 f,

@@ -8,7 +8,7 @@ use crate::array::MAX_DIMS;
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
 
-/// What the header of a `.npy` file says about the array behind it.
+/// The header of a `.npy` file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Header {
     descr: String,
@@ -17,17 +17,17 @@ pub struct Header {
 }
 
 impl Header {
-    /// Reads the header; `reader` then stands at the first element.
+    /// Reads the header; `reader` is then at the first element.
     ///
-    /// No more than 64 KiB are read, and no more is allocated than was read.
+    /// Reads at most 64 KiB, and allocates no more than it has read.
     ///
     /// # Errors
     ///
-    /// [`NpyError`] where `reader` fails, where this is no `.npy` header or a damaged one, and where the array is
-    /// stored in column-major order or has more than 6 dimensions.
+    /// [`NpyError`] if `reader` fails, if the header is damaged or not one of a `.npy` file, and if the array is
+    /// column-major or has more than 6 dimensions.
     pub fn read(mut reader: impl Read) -> Result<Header, NpyError> {
         let mut start = [0; 8];
-        // A short file is none of ours, unless what there is of it looks like one.
+        // A short file is damaged if it starts like a `.npy` file, and otherwise not one.
         let found = read_up_to(&mut reader, &mut start)?;
         let (magic, version) = start.split_at(MAGIC.len());
         if found == 0 || magic[..found.min(MAGIC.len())] != MAGIC[..found.min(MAGIC.len())] {
@@ -65,7 +65,7 @@ impl Header {
         })
     }
 
-    /// The shape of the array. (An array without dimensions has the shape 1.)
+    /// The shape of the array. An array without dimensions has the shape 1.
     pub fn shape(&self) -> Shape {
         self.shape
     }
@@ -75,17 +75,17 @@ impl Header {
         &self.descr
     }
 
-    /// Where the elements start, in bytes from the start of the header.
+    /// Offset of the first element from the start of the header, in bytes.
     pub fn data_offset(&self) -> u64 {
         self.data_offset
     }
 
-    /// Checks that the array is one of `T`, and returns the number of bytes that its elements take.
+    /// Checks that the array has elements of type `T`, and returns its size in bytes.
     ///
     /// # Errors
     ///
-    /// [`NpyError::Dtype`], [`NpyError::BigEndian`], or [`NpyError::TooLarge`] where the array does not fit the
-    /// address space.
+    /// [`NpyError::Dtype`], [`NpyError::BigEndian`], or [`NpyError::TooLarge`] if the array does not fit the address
+    /// space.
     pub fn check<T: Dtype>(&self) -> Result<u64, NpyError> {
         let (order, name) = match self.descr.split_at_checked(1) {
             Some((order @ ("<" | ">" | "|"), name)) => (order, name),
@@ -115,11 +115,11 @@ impl Header {
     }
 }
 
-/// The header of an array of `T`, padded so that the elements behind it start at a multiple of 64 bytes.
+/// The header of an array of `T`, padded so that the elements start at a multiple of 64 bytes.
 pub(super) fn encode<T: Dtype>(shape: &Shape) -> Vec<u8> {
     let order = if size_of::<T>() == 1 { '|' } else { '<' };
     let extents: Vec<String> = shape.dims().iter().map(usize::to_string).collect();
-    // A tuple of one has a comma.
+    // Python writes a tuple of one with a comma.
     let comma = if extents.len() == 1 { "," } else { "" };
     let mut text = format!(
         "{{'descr': '{order}{}', 'fortran_order': False, 'shape': ({}{comma}), }}",
@@ -139,7 +139,7 @@ pub(super) fn encode<T: Dtype>(shape: &Shape) -> Vec<u8> {
     header
 }
 
-/// Fills `to` as far as `reader` goes.
+/// Reads until `to` is full or `reader` ends. Returns the number of bytes.
 fn read_up_to(reader: &mut impl Read, to: &mut [u8]) -> io::Result<usize> {
     let mut done = 0;
     while done < to.len() {
@@ -174,7 +174,7 @@ impl Problem {
     }
 }
 
-/// Reads the three entries of the dictionary, in any order.
+/// Parses the three entries of the dictionary, in any order.
 fn parse(text: &[u8]) -> Result<(String, Shape), Problem> {
     let mut text = Text { text, at: 0 };
     let (mut descr, mut fortran, mut shape) = (None, None, None);
@@ -203,7 +203,7 @@ fn parse(text: &[u8]) -> Result<(String, Shape), Problem> {
         };
         if again {
             return Err(Problem::Damaged {
-                problem: "an entry stands here twice",
+                problem: "an entry occurs twice",
                 at: key_at,
             });
         }
@@ -225,13 +225,13 @@ fn parse(text: &[u8]) -> Result<(String, Shape), Problem> {
     }
 }
 
-/// Whether row-major and column-major are the same order of the elements: NumPy writes either of them then.
+/// Whether row-major and column-major order are the same; NumPy then writes either.
 fn is_in_both_orders(shape: &Shape) -> bool {
     let dims = shape.dims();
     dims.contains(&0) || dims.iter().filter(|&&extent| extent > 1).count() < 2
 }
 
-/// A reader of the few Python literals that a header has.
+/// A parser for the Python literals in a header.
 struct Text<'t> {
     text: &'t [u8],
     at: usize,
@@ -271,7 +271,7 @@ impl<'t> Text<'t> {
         }
     }
 
-    /// A string in single or double quotes. Those that matter have no escapes.
+    /// A string in single or double quotes, without escapes.
     fn string(&mut self) -> Result<&'t [u8], Problem> {
         let Some(quote @ (b'\'' | b'"')) = self.peek() else {
             return Err(self.damaged("a string is expected"));

@@ -1,13 +1,13 @@
-//! NumPy's `.npy` files: read into memory, mapped without a copy, written.
+//! NumPy's `.npy` files: reading into memory, mapping without a copy, writing.
 //!
-//! Format versions 1 to 3 are read and version 1 is written. The element type of the file must be that of the array
-//! ([`Dtype`]); nothing is converted. Arrays in column-major order (`fortran_order`) and with big-endian numbers are
-//! refused, with an error that says how to store them otherwise, but for arrays that both orders store alike: with at most one
-//! extent above 1, or without elements. An array without dimensions (a NumPy scalar) becomes
-//! one with the shape 1.
+//! Reads format versions 1 to 3 and writes version 1. The element type of the file must be that of the array
+//! ([`Dtype`]); nothing is converted. Column-major order (`fortran_order`) and big-endian numbers are errors that say
+//! how to store the array instead, except for arrays that both orders store alike: with at most one extent above 1, or
+//! without elements. An array without dimensions (a NumPy scalar) gets the shape 1.
 //!
-//! A file is not trusted: its header is checked before anything is allocated, and an array is allocated only where
-//! the file is long enough to hold it. A file with holes may be longer than any memory: that is an error as well. Bytes behind the array are ignored, as NumPy does.
+//! Files are not trusted: the header is checked before anything is allocated, and an array is allocated only if the
+//! file is long enough to hold it. A sparse file can be larger than memory, which is an error too. Bytes after the
+//! array are ignored, as in NumPy.
 //!
 //! ```
 //! use arenite::array::{Array, npy};
@@ -38,14 +38,14 @@ use memmap2::Mmap;
 pub use error::NpyError;
 pub use header::Header;
 
-use super::memory::{self, Shared};
+use super::memory::{self, SealedMemory};
 use super::{AllocError, Array, ArrayMut, Element, Shape};
 
-/// A number that `.npy` files hold and arrays can: the integers of 8 to 64 bits, `f32` and `f64`.
+/// Element types of `.npy` files: integers of 8 to 64 bits, `f32` and `f64`.
 ///
-/// `u8` also reads files of NumPy's booleans (0 and 1).
+/// `u8` also reads NumPy's booleans (0 and 1).
 pub trait Dtype: Element + sealed::Sealed {
-    /// NumPy's name of the type: its kind and its size in bytes, without the byte order (`f4`).
+    /// NumPy's name of the type, without the byte order: its kind and size in bytes (`f4`).
     const NAME: &'static str;
 }
 
@@ -68,18 +68,18 @@ numbers! {
     f32 = "f4", f64 = "f8",
 }
 
-/// The longest header text that is read, in bytes. Those of arrays of numbers have about 100.
+/// Maximum length of the header text in bytes. For arrays of numbers it is about 100.
 const MAX_TEXT: usize = 64 << 10;
 
-// What is written below says `<`, and what is read is taken as it lies.
+// Headers are written with `<`, and elements are read without conversion.
 const _: () = assert!(cfg!(target_endian = "little"));
 
-/// Reads the array in the file at `path` into memory (in a kernel, the lane's).
+/// Reads the array in the file at `path` into memory (inside a kernel, into the arena).
 ///
 /// # Errors
 ///
-/// [`NpyError`] where the file cannot be read, is damaged, or holds something else than an array of `T`; and
-/// [`NpyError::OutOfMemory`], or inside a kernel [`NpyError::ArenaFull`], where there is no room for the array.
+/// [`NpyError`] if the file cannot be read, is damaged, or does not hold an array of `T`. [`NpyError::OutOfMemory`]
+/// (inside a kernel [`NpyError::ArenaFull`]) if there is no memory for the array.
 pub fn read<T: Dtype>(path: impl AsRef<Path>) -> Result<Array<T>, NpyError> {
     let (header, file) = open::<T>(path.as_ref())?;
     let mut array = ArrayMut::to_read(header.shape())?;
@@ -106,8 +106,8 @@ pub fn read<T: Dtype>(path: impl AsRef<Path>) -> Result<Array<T>, NpyError> {
 ///
 /// # Errors
 ///
-/// [`NpyError`] where the header is not one of an array of `T`, where `out` has another length than that array, and
-/// where `reader` fails or ends early; `out` is partly overwritten then.
+/// [`NpyError`] if the header does not describe an array of `T`, if `out` has another length than that array, and if
+/// `reader` fails or ends early; `out` is then partly overwritten.
 pub fn read_into<T: Dtype>(
     header: &Header,
     mut reader: impl Read,
@@ -138,21 +138,22 @@ pub fn read_into<T: Dtype>(
     Ok(())
 }
 
-/// Maps the array in the file at `path`: nothing is read before it is used, nothing is copied, and the array may be
-/// larger than memory. Submitting it to a worker needs a copy in the arena; what is larger than that, or read only in parts, a
-/// kernel maps itself: pass it the path (not in a locked-down worker, which opens no files).
+/// Maps the array in the file at `path`, without reading or copying it; it may be larger than memory.
+///
+/// Submitting it to a worker requires a copy in the arena. If it is larger than that, or only parts are read, pass the
+/// path and let the kernel map it (not in a sandboxed worker, which opens no files).
 ///
 /// # Safety
 ///
-/// Until the array and all its clones and sub-arrays are gone, nobody may write to the file or make it shorter: not
-/// this process, not another one. Elements would change behind a shared reference, or the process would be killed by
-/// SIGBUS. (Replacing the file by renaming another one over it is fine.)
+/// Until the array and all its clones and sub-arrays are gone, no process, including this one, may write to the file or
+/// truncate it. Otherwise elements change behind a shared reference, or the process is killed by SIGBUS. (Replacing the
+/// file by renaming another one over it is fine.)
 ///
 /// # Errors
 ///
-/// [`NpyError`] where the file cannot be read or mapped, is damaged, or holds something else than an array of `T`; and
-/// [`NpyError::Misaligned`] where the elements do not lie at a multiple of their alignment, as NumPy stores them:
-/// [`read`] it then.
+/// [`NpyError`] if the file cannot be read or mapped, is damaged, or does not hold an array of `T`.
+/// [`NpyError::Misaligned`] if the elements are not at a multiple of their alignment, where NumPy stores them: [`read`]
+/// it then.
 ///
 /// ```
 /// use arenite::array::{Array, npy};
@@ -160,16 +161,16 @@ pub fn read_into<T: Dtype>(
 /// # let dir = tempfile::tempdir()?;
 /// # let path = dir.path().join("table.npy");
 /// npy::write(&path, &Array::from_slice(&[1_u16, 2, 3]))?;
-/// // SAFETY: the file is in a directory of our own, and nothing writes to it.
+/// // SAFETY: the file is in a directory of this program, and nothing writes to it.
 /// let mapped = unsafe { npy::map::<u16>(&path)? };
 /// assert_eq!(mapped[..], [1, 2, 3]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub unsafe fn map<T: Dtype>(path: impl AsRef<Path>) -> Result<Array<T>, NpyError> {
     let (header, file) = open::<T>(path.as_ref())?;
-    // SAFETY: the caller promises that nobody changes the file while the array lives, and the map lives in it.
+    // SAFETY: the caller guarantees that no process changes the file while the array lives, which owns the map.
     let map = unsafe { Mmap::map(&file)? };
-    // The file has this length at least: `open` has compared them. It is compared again with what was mapped.
+    // `open` compared this length with the file's; compare it again with what was mapped.
     let shape = header.shape();
     let bytes = memory::bytes_of::<T>(&shape);
     let data = usize::try_from(header.data_offset())
@@ -190,7 +191,7 @@ pub unsafe fn map<T: Dtype>(path: impl AsRef<Path>) -> Result<Array<T>, NpyError
         memory::first_element(start, bytes),
         shape,
         memory::len_of(&shape),
-        Shared::Mapped(Arc::new(map)),
+        SealedMemory::Mapped(Arc::new(map)),
     ))
 }
 
@@ -198,7 +199,7 @@ pub unsafe fn map<T: Dtype>(path: impl AsRef<Path>) -> Result<Array<T>, NpyError
 ///
 /// # Errors
 ///
-/// [`NpyError::Io`] where the file cannot be written; it may be there in part then.
+/// [`NpyError::Io`] if the file cannot be written; part of it may exist then.
 ///
 /// ```
 /// use arenite::array::{Array, npy};
@@ -214,11 +215,11 @@ pub fn write<T: Dtype>(path: impl AsRef<Path>, array: &Array<T>) -> Result<(), N
     write_to(&mut file, array.shape(), array)
 }
 
-/// Writes `elements` in the given shape to `writer`, header first.
+/// Writes the header and `elements`, in the given shape, to `writer`.
 ///
 /// # Errors
 ///
-/// [`NpyError::Length`] where the shape asks for another number of elements, [`NpyError::Io`] where `writer` fails.
+/// [`NpyError::Length`] if the shape has another number of elements, [`NpyError::Io`] if `writer` fails.
 pub fn write_to<T: Dtype>(
     writer: impl Write,
     shape: impl Into<Shape>,
@@ -238,9 +239,9 @@ pub fn write_to<T: Dtype>(
     Ok(())
 }
 
-/// Opens a file and checks that it holds an array of `T` in full. The file stands at the first element.
+/// Opens a file and checks that it holds a whole array of `T`. Its position is that of the first element.
 pub(crate) fn open<T: Dtype>(path: &Path) -> Result<(Header, File), NpyError> {
-    // Opening a pipe would wait for its other end.
+    // Non-blocking, because opening a pipe would wait for its other end.
     let file = File::options()
         .read(true)
         .custom_flags(libc::O_NONBLOCK)

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::array::ArrayMut;
 
-/// A file of the given version with the given header text and data behind it.
+/// A file of the given version, header text and data.
 fn file(major: u8, text: &str, data: &[u8]) -> Vec<u8> {
     let mut file = b"\x93NUMPY".to_vec();
     file.extend([major, 0]);
@@ -48,9 +48,9 @@ fn read_bytes<T: Dtype>(bytes: &[u8]) -> Result<Array<T>, NpyError> {
     read
 }
 
-/// What `np.save(f, np.arange(6, dtype='<i2').reshape(2, 3))` writes with NumPy 2.4.
+/// Written by `np.save(f, np.arange(6, dtype='<i2').reshape(2, 3))` with NumPy 2.4.
 #[test]
-fn a_file_that_numpy_wrote_is_read() {
+fn a_file_written_by_numpy_is_read() {
     let mut bytes =
         b"\x93NUMPY\x01\x00\x76\x00{'descr': '<i2', 'fortran_order': False, 'shape': (2, 3), }"
             .to_vec();
@@ -84,7 +84,7 @@ fn entries_in_any_order_and_either_quote_are_read() {
 }
 
 #[test]
-fn an_array_without_dimensions_has_the_shape_1() {
+fn an_array_without_dimensions_gets_the_shape_1() {
     let bytes = file(1, &text("'|i1'", "False", "()"), &[0xff]);
     let array = read_bytes::<i8>(&bytes).unwrap();
     assert_eq!(array.shape(), Shape::from(1));
@@ -92,7 +92,7 @@ fn an_array_without_dimensions_has_the_shape_1() {
 }
 
 #[test]
-fn what_is_refused_says_why() {
+fn errors_name_the_reason() {
     let little = "'<f4'";
     let cases: [(&str, String, &str); 12] = [
         (
@@ -142,7 +142,7 @@ fn what_is_refused_says_why() {
             text(little, "False", "(2)"),
             "comma is expected",
         ),
-        ("short", text(little, "False", "(2,)"), "8 bytes and only 4"),
+        ("short", text(little, "False", "(2,)"), "8 bytes, but the file holds only 4"),
     ];
     for (case, text, expected) in cases {
         let error = read_bytes::<f32>(&file(1, &text, &[0; 4])).unwrap_err();
@@ -150,9 +150,9 @@ fn what_is_refused_says_why() {
     }
 }
 
-/// NumPy says of an array that is stored in both orders which of them it was made in.
+/// NumPy records the order in which an array was made even if both orders store it alike.
 #[test]
-fn an_order_that_changes_nothing_is_not_refused() {
+fn column_major_order_is_accepted_where_it_changes_nothing() {
     for shape in [
         "(3,)",
         "()",
@@ -176,13 +176,13 @@ fn an_order_that_changes_nothing_is_not_refused() {
 }
 
 #[test]
-fn damage_is_told_with_its_place() {
+fn damage_is_reported_with_its_offset() {
     let whole = text("'<f4'", "False", "(2,)");
     for (text, expected) in [
         ("", "at byte 10: a dictionary is expected".to_owned()),
         (
             "{'shape': (1,), 'shape': (1,)}",
-            "at byte 26: an entry stands here twice".to_owned(),
+            "at byte 26: an entry occurs twice".to_owned(),
         ),
         (
             "{'shapes': (1,)}",
@@ -205,7 +205,7 @@ fn damage_is_told_with_its_place() {
         let error = parse(text).unwrap_err().to_string();
         assert!(error.contains(&expected), "{text:?}: {error}");
     }
-    // Cut off anywhere, it is never a panic and never taken for whole.
+    // Truncated anywhere, the file never panics and is never accepted.
     let whole = file(1, &whole, &[]);
     for end in 0..whole.len() {
         Header::read(&whole[..end]).unwrap_err();
@@ -213,16 +213,16 @@ fn damage_is_told_with_its_place() {
 }
 
 #[test]
-fn a_header_that_says_4_gib_is_refused_unread() {
+fn a_header_length_of_4_gib_is_refused_unread() {
     let mut bytes = b"\x93NUMPY\x02\x00\xff\xff\xff\xff".to_vec();
     bytes.extend([b' '; 100]);
     let error = Header::read(bytes.as_slice()).unwrap_err();
     assert!(error.to_string().contains("64 KiB"), "{error}");
 }
 
-/// If it were allocated before the file is measured, this process would end here.
+/// Allocating before comparing with the file's length would end this process.
 #[test]
-fn an_array_that_says_4_eib_is_refused_unallocated() {
+fn an_array_of_4_eib_is_refused_without_allocating() {
     let text = text("'|u1'", "False", "(4611686018427387904,)");
     let error = read_bytes::<u8>(&file(1, &text, &[0; 4])).unwrap_err();
     assert!(matches!(
@@ -232,7 +232,7 @@ fn an_array_that_says_4_eib_is_refused_unallocated() {
 }
 
 #[test]
-fn booleans_are_bytes() {
+fn booleans_are_read_as_bytes() {
     let bytes = file(1, &text("'|b1'", "False", "(3,)"), &[1, 0, 1]);
     assert_eq!(read_bytes::<u8>(&bytes).unwrap()[..], [1, 0, 1]);
     assert!(matches!(
@@ -242,7 +242,7 @@ fn booleans_are_bytes() {
 }
 
 #[test]
-fn a_map_that_is_not_aligned_is_refused() {
+fn a_misaligned_map_is_refused() {
     let text = text("'<f8'", "False", "(1,)");
     let odd = if text.len().is_multiple_of(2) {
         text + " "
@@ -260,7 +260,7 @@ fn a_map_that_is_not_aligned_is_refused() {
 }
 
 #[test]
-fn what_stands_behind_the_array_is_left_alone() {
+fn bytes_after_the_array_are_not_read() {
     let mut bytes = Vec::new();
     write_to(&mut bytes, [2], &[1_u32, 2]).unwrap();
     write_to(&mut bytes, [3], &[3_u32, 4, 5]).unwrap();
@@ -288,7 +288,7 @@ fn a_slice_of_another_length_is_refused() {
 }
 
 #[test]
-fn a_folder_is_not_a_file() {
+fn a_folder_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     assert!(matches!(read::<u8>(dir.path()), Err(NpyError::Io(_))));
 }
@@ -299,7 +299,7 @@ fn dims() -> impl Strategy<Value = Vec<usize>> {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read_again(dims in dims(), seed: u64) {
+    fn written_files_are_read_back(dims in dims(), seed: u64) {
         let shape = Shape::try_from(&dims[..]).unwrap();
         let array = Array::from_fn(shape, |i| seed.wrapping_mul(i as u64 + 1));
         let mut bytes = Vec::new();
@@ -328,7 +328,7 @@ proptest! {
         let _ = parse(&format!("{{'descr': {text}', 'fortran_order': False, 'shape': (2,), }}"));
     }
 
-    /// A header that is accepted describes no more than what lies behind it, whatever was done to the file.
+    /// However a file was changed, an accepted header describes no more data than the file has.
     #[test]
     fn mutated_files_are_refused_or_in_bounds(
         dims in dims(),
@@ -340,7 +340,7 @@ proptest! {
         let mut bytes = Vec::new();
         write_to(&mut bytes, shape, &array).unwrap();
         for (at, byte) in changes {
-            // Most of them in the part that is not padding.
+            // Mostly in the part that is not padding.
             let at = at.index(bytes.len().min(90));
             bytes[at] = byte;
         }
