@@ -199,11 +199,7 @@ fn a_tile_of_a_neighbour() {
         tile.fill(1);
         pass(gate);
         // SAFETY: none: a bug in a kernel, on purpose.
-        unsafe {
-            tile.as_mut_ptr()
-                .offset(by)
-                .write_volatile(0xff)
-        };
+        unsafe { tile.as_mut_ptr().offset(by).write_volatile(0xff) };
     }
     fn careful(mut tile: TileMut<'_, u8>, gate: &str) {
         tile.fill(2);

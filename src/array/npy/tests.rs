@@ -142,7 +142,11 @@ fn errors_name_the_reason() {
             text(little, "False", "(2)"),
             "comma is expected",
         ),
-        ("short", text(little, "False", "(2,)"), "8 bytes, but the file holds only 4"),
+        (
+            "short",
+            text(little, "False", "(2,)"),
+            "8 bytes, but the file holds only 4",
+        ),
     ];
     for (case, text, expected) in cases {
         let error = read_bytes::<f32>(&file(1, &text, &[0; 4])).unwrap_err();
