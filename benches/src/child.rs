@@ -1,8 +1,8 @@
-//! Worker processes of the twins: this program again, with a marker in the environment.
+//! Worker processes of the baselines: this program again, with a marker in the environment.
 //!
-//! A child dies with its parent (`PR_SET_PDEATHSIG`, armed by the child itself, then the parent is looked at again,
-//! because it may have died before) and is killed and waited for when its [`Child`] is dropped. The signal fires when
-//! the *thread* that started the child ends, so twins are built on a thread that outlives them.
+//! A child is killed when its parent ends: it sets `PR_SET_PDEATHSIG`, then checks that the parent has not ended before.
+//! Dropping a [`Child`] kills it and waits for it. The signal is sent when the *thread* that started the child ends, so
+//! baselines are started on a thread that outlives them.
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
@@ -15,15 +15,15 @@ use nix::unistd::{getpid, getppid};
 
 use super::{BenchError, ipc, page, program, spawn, stream};
 
-/// The environment variable that marks a twin's worker: role, parent's process id, the role's own words.
+/// The environment variable that marks a baseline's worker: process id of the parent, role, arguments of the role.
 pub(super) const MARKER: &str = "ARENITE_BASELINE";
 
-/// What a marked process becomes.
+/// What a marked process does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// Answers on a shared page (descriptor 0), on this core, spinning or sleeping.
+    /// Answers on a shared page (descriptor 0), pinned to a core, spinning or sleeping.
     Page { core: usize, spin: bool },
-    /// Answers messages that come on descriptor 0, on descriptor 1.
+    /// Answers messages from descriptor 0 on descriptor 1.
     Stream,
     /// Connects to this ipc-channel server.
     Ipc { server: String },
@@ -31,7 +31,7 @@ pub(super) enum Role {
     OneByte,
     /// Resizes a folder of photos with rayon, as its arguments say.
     Photos,
-    /// Becomes the program that its arguments name.
+    /// Executes the program that its arguments name.
     Program,
 }
 
@@ -67,7 +67,7 @@ impl Role {
     }
 }
 
-/// Does the work of a twin's worker and ends the process, if the marker is there.
+/// Runs a baseline's worker and ends the process, if the marker is set.
 pub(super) fn become_worker_if_marked() {
     let Ok(marker) = std::env::var(MARKER) else {
         return;
@@ -83,7 +83,7 @@ pub(super) fn become_worker_if_marked() {
 }
 
 fn run(marker: &str) -> Result<(), BenchError> {
-    let bad = || BenchError::Missing(format!("the marker {MARKER}={marker} means nothing"));
+    let bad = || BenchError::Missing(format!("the marker {MARKER}={marker} is not valid"));
     let (parent, words) = marker.split_once(' ').ok_or_else(bad)?;
     let parent: i32 = parent.parse().map_err(|_| bad())?;
     set_pdeathsig(Signal::SIGKILL)
@@ -101,7 +101,7 @@ fn run(marker: &str) -> Result<(), BenchError> {
     }
 }
 
-/// A running worker of a twin; killed and waited for on drop.
+/// A running worker of a baseline; killed and waited for on drop.
 #[derive(Debug)]
 pub(super) struct Child {
     process: std::process::Child,
@@ -109,7 +109,7 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Starts this program again in `role`; descriptors 0 and 1 of the child are the ones given.
+    /// Starts this program again in `role`, with these as descriptors 0 and 1.
     pub(super) fn start(
         system: &'static str,
         role: &Role,
@@ -122,7 +122,7 @@ impl Child {
         })
     }
 
-    /// Starts this program again in a role that reads its own command line.
+    /// Starts this program again in a role that reads its command line.
     pub(super) fn start_with(
         system: &'static str,
         role: &Role,
@@ -150,7 +150,7 @@ impl Child {
         Ok(Self { process, system })
     }
 
-    /// Waits for its end, which has to be a good one.
+    /// Waits for the child, which has to end with success.
     pub(super) fn wait_for_success(&mut self) -> Result<(), BenchError> {
         let status = self
             .process
@@ -166,9 +166,9 @@ impl Child {
         }
     }
 
-    /// The error to report when this child does not answer: says whether it is gone.
-    pub(super) fn silent(&mut self) -> BenchError {
-        // A closed pipe is seen a moment before the exit is.
+    /// Returns the error for a child that does not answer; it says whether the child has ended.
+    pub(super) fn unresponsive(&mut self) -> BenchError {
+        // A closed pipe is noticed a moment before the exit.
         let patience = Instant::now() + Duration::from_millis(200);
         let mut what = "does not answer".to_owned();
         while Instant::now() < patience {
@@ -184,7 +184,7 @@ impl Child {
         }
     }
 
-    /// Whether the process has ended.
+    /// Returns whether the process has ended.
     pub(super) fn has_ended(&mut self) -> bool {
         !matches!(self.process.try_wait(), Ok(None))
     }

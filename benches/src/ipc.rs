@@ -52,10 +52,10 @@ impl IpcPeer {
             match arrival.recv_timeout(Duration::from_millis(20)) {
                 Ok(hello) => break hello,
                 Err(RecvTimeoutError::Timeout) if !child.has_ended() => {}
-                Err(_) => return Err(child.silent()),
+                Err(_) => return Err(child.unresponsive()),
             }
         };
-        let (_, (requests, bytes, answers)) = hello.map_err(|_| child.silent())?;
+        let (_, (requests, bytes, answers)) = hello.map_err(|_| child.unresponsive())?;
         let mut peer = Self {
             child,
             requests,
@@ -73,7 +73,7 @@ impl IpcPeer {
 
     /// Takes the next answer.
     pub(super) fn receive(&mut self) -> Result<u64, BenchError> {
-        self.answers.recv().map_err(|_| self.child.silent())
+        self.answers.recv().map_err(|_| self.child.unresponsive())
     }
 
     /// One round trip.
@@ -85,7 +85,7 @@ impl IpcPeer {
     /// Sends `bytes` through the byte channel; the result of reading them.
     pub(super) fn hand_over_bytes(&mut self, bytes: &[u8], sum: bool) -> Result<u64, BenchError> {
         self.send(Request::Bytes { sum })?;
-        self.bytes.send(bytes).map_err(|_| self.child.silent())?;
+        self.bytes.send(bytes).map_err(|_| self.child.unresponsive())?;
         self.receive()
     }
 
@@ -103,7 +103,7 @@ impl IpcPeer {
     }
 
     fn send(&mut self, request: Request) -> Result<(), BenchError> {
-        self.requests.send(request).map_err(|_| self.child.silent())
+        self.requests.send(request).map_err(|_| self.child.unresponsive())
     }
 }
 

@@ -206,7 +206,7 @@ impl PagePeer {
                 spin_loop();
                 looks = looks.wrapping_add(1);
                 if looks.is_multiple_of(1 << 20) && self.child.has_ended() {
-                    return Err(self.child.silent());
+                    return Err(self.child.unresponsive());
                 }
             }
         } else {
@@ -219,7 +219,7 @@ impl PagePeer {
                     break;
                 }
                 if first_look.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
-                    return Err(self.child.silent());
+                    return Err(self.child.unresponsive());
                 }
                 if self.spin {
                     spin_loop();

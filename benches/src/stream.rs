@@ -126,13 +126,13 @@ impl StreamPeer {
     pub(super) fn send(&mut self, header: &Header) -> Result<(), BenchError> {
         self.to
             .write_all(bytemuck::bytes_of(header))
-            .map_err(|_| self.child.silent())
+            .map_err(|_| self.child.unresponsive())
     }
 
     /// Sends a header and its payload without waiting for the answer.
     pub(super) fn send_with(&mut self, header: &Header, payload: &[u8]) -> Result<(), BenchError> {
         self.send(header)?;
-        self.to.write_all(payload).map_err(|_| self.child.silent())
+        self.to.write_all(payload).map_err(|_| self.child.unresponsive())
     }
 
     /// Takes the next answer's header.
@@ -140,7 +140,7 @@ impl StreamPeer {
         let mut header = Header::zeroed();
         self.from
             .read_exact(bytemuck::bytes_of_mut(&mut header))
-            .map_err(|_| self.child.silent())?;
+            .map_err(|_| self.child.unresponsive())?;
         Ok(header)
     }
 
@@ -161,7 +161,7 @@ impl StreamPeer {
         self.send_with(&Header::new(task::SHRINK, pixels.len(), 0), pixels)?;
         let header = self.receive()?;
         BenchError::expect(header.len, small.len() as u64)?;
-        self.from.read_exact(small).map_err(|_| self.child.silent())
+        self.from.read_exact(small).map_err(|_| self.child.unresponsive())
     }
 }
 

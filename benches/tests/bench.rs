@@ -279,7 +279,7 @@ fn a_table_for_people_with_goals_and_notes() {
     }
     assert!(begins("noop-rtt-idle: "), "{}", run.stdout);
     assert!(begins("  goal: at most 1.25 × "), "{}", run.stdout);
-    assert!(begins("  note: no spin: "), "{}", run.stdout);
+    assert!(begins("  note: without spin: "), "{}", run.stdout);
     assert!(!run.stdout.contains("measuring"), "{}", run.stdout);
 }
 

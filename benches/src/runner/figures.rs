@@ -1,4 +1,4 @@
-//! What was measured: samples, their medians, and the machine.
+//! The figures: samples, their medians, and the machine.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,26 +10,26 @@ use super::names;
 /// The samples of one system in one case.
 #[derive(Debug, Clone)]
 pub struct SystemFigures {
-    /// The system's name in every output.
+    /// The id of the system in every output.
     pub id: &'static str,
-    /// One figure per sample, in the case's unit.
+    /// One figure per sample, in the unit of the case.
     pub samples: Vec<f64>,
     /// Bytes of the files written, where the case writes files.
     pub written: Option<u64>,
-    /// The most memory held at one time in bytes, where the case tells it.
+    /// Peak memory in bytes, where the case measures it.
     pub peak: Option<u64>,
-    /// Why there are no samples.
+    /// Why there are no samples, if there are none.
     pub absent: Option<Absent>,
 }
 
 /// Why a system was not measured.
 #[derive(Debug, Clone)]
 pub enum Absent {
-    /// This machine lacks what it needs.
+    /// This machine lacks something that the system needs.
     Missing(String),
-    /// The run's time was over, which was this long.
+    /// The time budget of the run, given here, was used up.
     Late(Duration),
-    /// It went wrong.
+    /// It failed.
     Failed(String),
 }
 
@@ -44,7 +44,7 @@ impl fmt::Display for Absent {
 }
 
 impl SystemFigures {
-    /// The middle of the samples (the mean of the two middle ones where their number is even).
+    /// Returns the median of the samples.
     pub fn median(&self) -> Option<f64> {
         let mut sorted = self.samples.clone();
         sorted.sort_by(f64::total_cmp);
@@ -56,46 +56,46 @@ impl SystemFigures {
         }
     }
 
-    /// The smallest sample.
+    /// Returns the smallest sample.
     pub fn min(&self) -> Option<f64> {
         self.samples.iter().copied().min_by(f64::total_cmp)
     }
 
-    /// The largest sample.
+    /// Returns the largest sample.
     pub fn max(&self) -> Option<f64> {
         self.samples.iter().copied().max_by(f64::total_cmp)
     }
 }
 
-/// All systems of one case.
+/// The figures of a case.
 #[derive(Debug, Clone)]
 pub struct CaseFigures {
-    /// The case's name in every output.
+    /// The id of the case in every output.
     pub id: String,
-    /// What it is, in words.
+    /// Its description.
     pub title: String,
-    /// What the figures are.
+    /// The unit of the figures.
     pub unit: Unit,
-    /// Who was measured, the engine first.
+    /// The systems, the engine first.
     pub systems: Vec<SystemFigures>,
-    /// What the engine has to reach.
+    /// The goals of the engine.
     pub goals: Vec<Goal>,
-    /// What somebody has to know who compares the figures.
+    /// What a reader must know to compare the figures.
     pub notes: Vec<&'static str>,
 }
 
 impl CaseFigures {
-    /// A system by its name.
+    /// Returns the figures of a system.
     pub fn system(&self, id: &str) -> Option<&SystemFigures> {
         self.systems.iter().find(|system| system.id == id)
     }
 
-    /// The engine's median.
+    /// Returns the median of the engine.
     pub fn ours(&self) -> Option<f64> {
         self.our_system()?.median()
     }
 
-    /// How many samples that is the median of.
+    /// Returns the number of samples of the engine.
     pub fn our_samples(&self) -> usize {
         self.our_system().map_or(0, |system| system.samples.len())
     }
@@ -104,35 +104,35 @@ impl CaseFigures {
         self.systems.iter().find(|system| names::is_ours(system.id))
     }
 
-    /// Why there is no figure at all, if that is because the time was over before it began.
+    /// Returns why nothing was measured, if the time budget was used up before the case began.
     pub fn late(&self) -> Option<&Absent> {
         let absent = self.systems.first()?.absent.as_ref();
         let late = |system: &SystemFigures| matches!(system.absent, Some(Absent::Late(_)));
         absent.filter(|_| self.systems.iter().all(late))
     }
 
-    /// Whether a system went wrong; what this machine lacks is no failure.
+    /// Returns whether a system failed. Something that this machine lacks is no failure.
     pub fn has_failures(&self) -> bool {
         let failed = |system: &SystemFigures| matches!(system.absent, Some(Absent::Failed(_)));
         self.systems.iter().any(failed)
     }
 }
 
-/// Where the figures come from.
+/// The machine that was measured.
 #[derive(Debug, Clone)]
 pub struct Machine {
-    /// The processor's name.
+    /// Name of the processor.
     pub processor: String,
     /// Cores this process may use.
     pub cores: usize,
-    /// Memory in bytes.
+    /// Total memory in bytes.
     pub memory: u64,
-    /// The kernel's version.
+    /// Version of Linux.
     pub kernel: String,
 }
 
 impl Machine {
-    /// The machine this runs on.
+    /// Reads the description of this machine.
     pub fn this() -> Self {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let cpu = read("/proc/cpuinfo");
@@ -151,8 +151,8 @@ impl Machine {
         }
     }
 
-    /// One line for people.
-    pub fn words(&self) -> String {
+    /// Describes the machine in one line.
+    pub fn describe(&self) -> String {
         format!(
             "arenite {}{} on {} cores ({}), {} GB memory, Linux {}",
             env!("CARGO_PKG_VERSION"),
@@ -165,7 +165,7 @@ impl Machine {
     }
 }
 
-/// A field of /proc/meminfo in bytes.
+/// Reads a field of /proc/meminfo, in bytes.
 fn meminfo(field: &str) -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find(|line| {
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_read_in_bytes() {
+    fn memory_is_in_bytes() {
         let total = meminfo("MemTotal").unwrap();
         assert!(total > 1 << 26);
         assert!(meminfo("MemAvailable").unwrap() <= total);

@@ -1,35 +1,35 @@
-//! The goals: what the engine has to reach, and whether it does.
+//! The goals of the engine, and whether it reaches them.
 
 use arenite_bench::cases::Goal;
 
 use super::figures::CaseFigures;
 use super::names;
 
-/// A goal held against the figures.
+/// A goal compared with the figures.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Verdict {
-    /// The goal in words.
+pub struct Outcome {
+    /// Description of the goal.
     pub goal: String,
-    /// What was reached, in the form the goal has; `None` where something was not measured.
+    /// The figure or ratio to compare with the bound; `None` where something was not measured.
     pub reached: Option<f64>,
-    /// Whether that is enough.
+    /// Whether the goal is met.
     pub met: Option<bool>,
-    /// Samples of the one that is measured, or of what it is held against: whichever has fewer.
+    /// Number of samples of the engine or of the system compared with, whichever is smaller.
     pub samples: usize,
 }
 
-/// Judges all goals of `case`; `before` are the cases measured earlier in this run.
-pub fn judge(case: &CaseFigures, before: &[CaseFigures]) -> Vec<Verdict> {
+/// Compares all goals of `case` with its figures; `before` are the cases measured earlier in this run.
+pub fn compare(case: &CaseFigures, before: &[CaseFigures]) -> Vec<Outcome> {
     case.goals
         .iter()
-        .map(|goal| verdict(goal, case, before))
+        .map(|goal| outcome(goal, case, before))
         .collect()
 }
 
-fn verdict(goal: &Goal, case: &CaseFigures, before: &[CaseFigures]) -> Verdict {
+fn outcome(goal: &Goal, case: &CaseFigures, before: &[CaseFigures]) -> Outcome {
     let ours = case.ours();
     let theirs = |id: &str| case.system(id)?.median();
-    // How many times as quick as the other one: times are turned round, rates are not.
+    // How many times as fast as the other system: the ratio of times is inverted, that of rates is not.
     let speed = |ours: Option<f64>, theirs: Option<f64>| {
         let (ours, theirs) = (ours?, theirs?);
         Some(if case.unit.more_is_better() {
@@ -56,14 +56,14 @@ fn verdict(goal: &Goal, case: &CaseFigures, before: &[CaseFigures]) -> Verdict {
             bound,
         ),
         Goal::AtLeast(bound, id) => (
-            format!("at least {bound} × as quick as {}", names::system(id)),
+            format!("at least {bound} × as fast as {}", names::system(id)),
             speed(ours, theirs(id)),
             true,
             bound,
         ),
         Goal::BestAtLeast(bound, id) => (
             format!(
-                "best sample at least {bound} × as quick as the best of {}",
+                "best sample at least {bound} × as fast as the best of {}",
                 names::system(id)
             ),
             speed(best("arenite"), best(id)),
@@ -90,7 +90,7 @@ fn verdict(goal: &Goal, case: &CaseFigures, before: &[CaseFigures]) -> Verdict {
         Goal::AtMostCase(_, id) => earlier(id).map_or(0, CaseFigures::our_samples),
         _ => usize::MAX,
     };
-    Verdict {
+    Outcome {
         samples: samples.min(case.our_samples()),
         goal: words,
         reached,
@@ -133,46 +133,46 @@ mod tests {
     }
 
     #[test]
-    fn times_are_turned_round_and_rates_are_not() {
+    fn ratios_of_times_are_inverted() {
         let goals = [Goal::AtLeast(2.0, "rayon")];
         let systems: [(&str, &[f64]); 2] = [("arenite", &[10.0]), ("rayon", &[30.0])];
-        let time = judge(&figures(Unit::Milliseconds, &goals, &systems), &[]);
+        let time = compare(&figures(Unit::Milliseconds, &goals, &systems), &[]);
         assert_eq!((time[0].reached, time[0].met), (Some(3.0), Some(true)));
-        let rate = judge(&figures(Unit::JobsPerSecond(1), &goals, &systems), &[]);
+        let rate = compare(&figures(Unit::JobsPerSecond(1), &goals, &systems), &[]);
         assert_eq!(rate[0].met, Some(false));
     }
 
     #[test]
-    fn the_best_sample_is_the_quickest() {
+    fn the_best_sample_is_the_fastest() {
         let goals = [Goal::BestAtLeast(4.0, "plain-shm")];
         let systems: [(&str, &[f64]); 2] =
             [("arenite", &[10.0, 90.0]), ("plain-shm", &[80.0, 40.0])];
-        let verdicts = judge(&figures(Unit::Milliseconds, &goals, &systems), &[]);
+        let outcomes = compare(&figures(Unit::Milliseconds, &goals, &systems), &[]);
         assert_eq!(
-            (verdicts[0].reached, verdicts[0].met),
+            (outcomes[0].reached, outcomes[0].met),
             (Some(4.0), Some(true))
         );
     }
 
     #[test]
-    fn another_case_must_have_been_measured() {
+    fn a_goal_about_another_case_needs_its_figures() {
         let goals = [Goal::AtMostCase(1.3, "scale-1")];
         let systems: [(&str, &[f64]); 1] = [("arenite", &[12.0])];
         let case = figures(Unit::NanosecondsPerJob(1), &goals, &systems);
-        assert_eq!(judge(&case, &[])[0].met, None);
+        assert_eq!(compare(&case, &[])[0].met, None);
         let mut first = case.clone();
         first.id = "scale-1".to_owned();
         first.systems[0].samples = vec![10.0];
-        assert_eq!(judge(&case, &[first])[0].met, Some(true));
+        assert_eq!(compare(&case, &[first])[0].met, Some(true));
     }
 
     #[test]
-    fn what_was_not_measured_is_not_judged() {
+    fn a_goal_without_figures_has_no_outcome() {
         let goals = [Goal::AtMost(1.0, "rayon"), Goal::Below(4.0)];
         let systems: [(&str, &[f64]); 2] = [("arenite", &[5.0]), ("rayon", &[])];
-        let verdicts = judge(&figures(Unit::Megabytes, &goals, &systems), &[]);
-        assert_eq!(verdicts[0].met, None);
-        assert_eq!(verdicts[1].met, Some(false));
-        assert_eq!((verdicts[0].samples, verdicts[1].samples), (0, 1));
+        let outcomes = compare(&figures(Unit::Megabytes, &goals, &systems), &[]);
+        assert_eq!(outcomes[0].met, None);
+        assert_eq!(outcomes[1].met, Some(false));
+        assert_eq!((outcomes[0].samples, outcomes[1].samples), (0, 1));
     }
 }

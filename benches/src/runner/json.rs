@@ -1,5 +1,5 @@
-//! The figures for programs: a list of objects, one per case and system that was measured, or for which there was no time. The
-//! cases likewise.
+//! The figures as JSON: a list of objects, one for each case and system that was measured or for which no time was left.
+//! Likewise the list of cases.
 
 use std::io::{self, Write};
 
@@ -24,7 +24,7 @@ struct Row<'a> {
     peak_bytes: Option<u64>,
 }
 
-/// A system whose turn did not come, in place of its row: who counts on it is to see why it is not there.
+/// Takes the place of the row of a system for which no time was left, so that readers of the list see why it is missing.
 #[derive(Serialize)]
 struct LeftOut<'a> {
     case: &'a str,
@@ -63,7 +63,7 @@ fn line<'a>(case: &'a CaseFigures, system: &'a SystemFigures) -> Option<Line<'a>
     }))
 }
 
-/// Writes all figures, and what there was no time for.
+/// Writes all figures, and the systems for which no time was left.
 ///
 /// # Errors
 /// Those of `out`.
@@ -91,14 +91,14 @@ struct Listed<'a> {
     notes: &'a [&'static str],
 }
 
-/// All cases without measuring them.
+/// Lists cases without measuring them.
 ///
 /// # Errors
 /// Those of `out`.
 pub fn list(cases: &[Case], out: &mut impl Write) -> io::Result<()> {
     let goals = |case: &Case| {
         let goals = case.goals.iter();
-        goals.map(|goal| table::words(goal, case.unit)).collect()
+        goals.map(|goal| table::describe_goal(goal, case.unit)).collect()
     };
     let listed: Vec<Listed<'_>> = cases
         .iter()

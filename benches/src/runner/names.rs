@@ -1,21 +1,21 @@
-//! Names and numbers for people.
+//! Names and numbers as they are shown.
 
 use arenite_bench::cases::Unit;
 
-/// Whether this is the engine as it is meant to be: what the others are compared with.
+/// Returns whether this system is the engine with default settings, which the others are compared with.
 pub fn is_ours(id: &str) -> bool {
     matches!(id, "arenite" | "on" | "fused")
 }
 
-/// What a system is called in a sentence or beside a bar.
+/// Returns the name of a system in a sentence or beside a bar.
 pub fn system(id: &str) -> &str {
     match id {
-        "on" => "arenite, protected",
+        "on" => "arenite, with it",
         "off" => "arenite, without it",
         "fused" => "arenite",
         "unfused" => "arenite, a job for each node",
         "independent" => "arenite, without dependencies",
-        "sandbox" => "arenite, locked down",
+        "sandbox" => "arenite, sandboxed",
         "rayon" => "rayon (threads)",
         "spin" => "bare, spinning, two cores",
         "futex" => "bare futex, two cores",
@@ -29,14 +29,14 @@ pub fn system(id: &str) -> &str {
         "plain-shm" => "plain shared memory",
         "bare-spawn" => "two bare processes",
         "procspawn" => "procspawn",
-        "ideal" => "the bare work, dealt out by hand",
+        "ideal" => "the bare work, divided by hand",
         "vipsthumbnail" => "vipsthumbnail",
         "vipsthumbnail-p2" => "vipsthumbnail, xargs -P2",
         other => other,
     }
 }
 
-/// The unit as it stands behind a number.
+/// Returns the unit as it follows a number.
 pub fn unit(unit: Unit) -> &'static str {
     match unit {
         Unit::Microseconds => "µs",
@@ -49,7 +49,7 @@ pub fn unit(unit: Unit) -> &'static str {
     }
 }
 
-/// A number with three significant digits, or whole where it has more, thousands apart.
+/// Formats a number with three significant digits, or as a whole one with its thousands separated.
 pub fn number(x: f64) -> String {
     if !x.is_finite() {
         return "–".to_owned();
@@ -69,7 +69,7 @@ pub fn number(x: f64) -> String {
     let (sign, whole) = plain
         .strip_prefix('-')
         .map_or(("", plain.as_str()), |rest| ("-", rest));
-    // More than four significant digits only pretend to know.
+    // More than four significant digits would be noise.
     let whole = match whole.len() {
         len if len > 4 => {
             let scale = 10_f64.powi(len as i32 - 3);
@@ -87,7 +87,7 @@ pub fn number(x: f64) -> String {
     format!("{sign}{grouped}")
 }
 
-/// How another figure stands to the engine's: "3.2× slower".
+/// Compares another figure with the engine's: "3.2× slower".
 pub fn factor(ours: f64, theirs: f64, unit: Unit) -> String {
     if !(ours > 0.0 && theirs > 0.0) {
         return String::new();
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_have_three_digits() {
+    fn numbers_have_three_significant_digits() {
         let shown: Vec<String> = [0.0, 0.1234, 0.03, 1.234, 12.34, 123.4, 1234.0, 7_432_123.0]
             .into_iter()
             .map(number)
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn factors_say_which_way() {
+    fn factors_name_their_direction() {
         assert_eq!(factor(2.0, 5.0, Unit::Milliseconds), "2.50× slower");
         assert_eq!(factor(5.0, 2.0, Unit::Milliseconds), "2.50× faster");
         assert_eq!(factor(2.0, 5.0, Unit::JobsPerSecond(1)), "2.50× faster");

@@ -1,5 +1,5 @@
-//! Sampling: all systems of a case are started, then take turns until each has its samples; in some cases they are started anew for
-//! each.
+//! Sampling: all systems of a case are started, then take turns until each has its samples. Some cases restart a system for
+//! each sample.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -9,23 +9,23 @@ use arenite_bench::cases::{Case, Reading, Running, Setup};
 
 use super::figures::{Absent, CaseFigures, SystemFigures};
 
-/// What the command line says about how much to sample.
+/// How much to sample, from the command line.
 #[derive(Debug, Clone, Copy)]
 pub struct Amount {
     /// Samples of each system.
     pub runs: Option<u32>,
-    /// Untimed operations in front of each sample.
+    /// Untimed operations before each sample.
     pub warmup: Option<u64>,
 }
 
-/// Samples in a quick run, at most.
+/// Maximum number of samples in a quick run.
 const QUICK_RUNS: u32 = 3;
-/// A quick run begins no further round of samples of a case that has taken longer, so that each case has its turn.
-const QUICK_TIME: Duration = Duration::from_secs(1);
-/// A quick run begins nothing more after this time, whatever single rounds take on a slow machine.
+/// After this time, a quick run begins no further round of samples of a case, so that each case has its turn.
+const QUICK_CASE_TIME: Duration = Duration::from_secs(1);
+/// After this time, a quick run begins nothing more, however long single rounds take on a slow machine.
 const QUICK_BUDGET: Duration = Duration::from_secs(55);
 
-/// The time in which a run may begin something.
+/// The time budget of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget {
     began: Instant,
@@ -33,7 +33,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// From now on, as long as is asked for; a quick run has its own limit, unless it was told how much to sample.
+    /// Starts the budget. Without `asked`, only a quick run has a limit, unless the number of samples is given.
     pub fn new(asked: Option<Duration>, quick: bool, amount: Amount) -> Self {
         let own = (quick && amount.runs.is_none()).then_some(QUICK_BUDGET);
         Self {
@@ -42,14 +42,14 @@ impl Budget {
         }
     }
 
-    /// How long it was, once it is used up.
+    /// Returns the limit once it is used up.
     fn used_up(&self) -> Option<Absent> {
         let limit = self.limit.filter(|limit| self.began.elapsed() >= *limit);
         limit.map(Absent::Late)
     }
 }
 
-/// Measures one case, as far as there is time. Whatever a system cannot do is noted with it and reported to `log`.
+/// Measures a case within the budget. The failure of a system is part of its figures, and reported to `log`.
 ///
 /// # Errors
 /// Only those of writing to `log`.
@@ -67,7 +67,7 @@ pub fn measure(
         plan.runs
     };
     let runs = amount.runs.unwrap_or(default_runs);
-    let patience = (setup.quick && amount.runs.is_none()).then_some(QUICK_TIME);
+    let patience = (setup.quick && amount.runs.is_none()).then_some(QUICK_CASE_TIME);
     let began = Instant::now();
     let warmup = amount.warmup.unwrap_or(plan.warmup);
     let mut figures = CaseFigures {
@@ -110,18 +110,18 @@ pub fn measure(
             break;
         }
         for turn in 0..count {
-            // Another one begins each time, so that nobody always follows the same neighbour.
+            // Another system begins each round, so that none always follows the same one.
             let index = (run + turn) % count;
             let Some(system) = running[index].take() else {
                 continue;
             };
-            let seen = &mut figures.systems[index];
+            let figures = &mut figures.systems[index];
             if let Some(late) = budget.used_up() {
-                seen.absent = seen.samples.is_empty().then_some(late);
+                figures.absent = figures.samples.is_empty().then_some(late);
                 continue;
             }
             let started = if run > 0 && case.restarts {
-                // It ends before the next one begins: there is room for one of each.
+                // Ended before its successor starts: there is memory for one of each system.
                 drop(system);
                 case.systems[index].start(setup)
             } else {
@@ -134,15 +134,15 @@ pub fn measure(
             match sampled {
                 Ok((reading, system)) => {
                     running[index] = Some(system);
-                    seen.samples.push(case.unit.figure(&reading, plan.times));
+                    figures.samples.push(case.unit.figure(&reading, plan.times));
                     if let Reading::Files { written, peak, .. } = reading {
-                        seen.written = Some(written);
-                        seen.peak = seen.peak.max(Some(peak));
+                        figures.written = Some(written);
+                        figures.peak = figures.peak.max(Some(peak));
                     }
                 }
                 Err(error) => {
-                    seen.samples.clear();
-                    seen.absent = Some(absent(error));
+                    figures.samples.clear();
+                    figures.absent = Some(absent(error));
                 }
             }
         }

@@ -1,8 +1,8 @@
 //! The figures as a picture: one panel per case, a bar per system, on a log scale.
 //!
-//! Readable without the table: titles in words, a unit and a direction in every panel, the figure and its factor to
-//! arenite at every bar. The three colours (Okabe and Ito's blue and orange, and a grey) differ for colour-blind
-//! people and in print, and the legend names what they stand for.
+//! Readable without the table: every panel has a title, a unit and the better direction; every bar has its figure and its
+//! factor to arenite. The three colours (Okabe and Ito's blue and orange, and a grey) are distinct for colour-blind readers
+//! and in print. The legend names them.
 
 mod panel;
 
@@ -18,7 +18,7 @@ const PANEL: f64 = (WIDTH - 2.0 * MARGIN - GAP) / 2.0;
 const HEAD: f64 = 132.0;
 const FOOT: f64 = 40.0;
 
-/// Where things are inside a panel.
+/// Positions inside a panel.
 const PAD: f64 = 18.0;
 const LABELS: f64 = 196.0;
 const BARS: f64 = 212.0;
@@ -34,7 +34,7 @@ const OURS: &str = "#0072b2";
 const OTHERS: &str = "#e69f00";
 const BARE: &str = "#a7b0b9";
 
-/// Draws all cases; a whole SVG file.
+/// Draws all cases; returns a complete SVG file.
 pub fn draw(cases: &[CaseFigures], machine: &Machine) -> String {
     let panels = panel::panels(cases);
     let mut columns = [0.0_f64; 2];
@@ -42,7 +42,7 @@ pub fn draw(cases: &[CaseFigures], machine: &Machine) -> String {
     let total: f64 = panels.iter().map(|panel| height(panel) + GAP).sum();
     let single = panels.len() == 1;
     for panel in &panels {
-        // The left column first, as one reads, until half of the height is used.
+        // The left column first, until half of the height is used.
         let left = columns[0] + height(panel) / 2.0 <= total / 2.0 || columns[0] == 0.0;
         let column = usize::from(!left || columns[1] > 0.0);
         let x = MARGIN + column as f64 * (PANEL + GAP);
@@ -75,7 +75,7 @@ pub fn draw(cases: &[CaseFigures], machine: &Machine) -> String {
         SOFT,
         "normal",
         "start",
-        &machine.words(),
+        &machine.describe(),
     );
     legend(&mut svg, single);
     svg.push_str(&body);
@@ -87,7 +87,7 @@ pub fn draw(cases: &[CaseFigures], machine: &Machine) -> String {
         SOFT,
         "normal",
         "start",
-        "Medians of samples taken in turns by “arenite bench”. Faster and slower: than arenite. Log scale: each grid line is ten times the one before.",
+        "Medians of samples taken in turns by “arenite-bench”. Faster and slower: than arenite. Log scale: each grid line is ten times the one before.",
     );
     svg.push_str("</svg>\n");
     svg
@@ -141,12 +141,12 @@ fn draw_panel(svg: &mut String, panel: &Panel, x: f64, y: f64) {
     if panel.has_bars() {
         let bottom = top + panel.rows.len() as f64 * ROW + 2.0;
         for decade in scale.low..=scale.high {
-            let at = left + scale.place(10_f64.powi(decade)) * BARS;
+            let at = left + scale.position(10_f64.powi(decade)) * BARS;
             let _ = writeln!(
                 svg,
                 "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{top:.1}\" y2=\"{bottom:.1}\" stroke=\"{GRID}\"/>"
             );
-            // With many decades only every second or third has room for its number.
+            // With many decades, there is room for every second or third number only.
             let every = (scale.high - scale.low) / 5 + 1;
             if (decade - scale.low) % every == 0 {
                 let number = panel::axis_number(decade);
@@ -197,7 +197,7 @@ fn draw_row(svg: &mut String, row: &Row, scale: &Scale, bars: bool, x: f64, left
     if let Some(value) = row.value
         && bars
     {
-        let length = (scale.place(value) * BARS).max(2.0);
+        let length = (scale.position(value) * BARS).max(2.0);
         rect(svg, left, y + (ROW - BAR) / 2.0, length, BAR, colour, 2.0);
         end += length;
     }
@@ -225,7 +225,7 @@ impl Scale {
         if !(min.is_finite() && min > 0.0) {
             return Self { low: 0, high: 1 };
         }
-        // The shortest bar is to be seen, so the scale begins clearly below it.
+        // The scale begins clearly below the shortest bar, so that it is visible.
         let low = (min / 1.6).log10().floor() as i32;
         Self {
             low,
@@ -233,8 +233,8 @@ impl Scale {
         }
     }
 
-    /// From 0 at the low end to 1 at the high end.
-    fn place(&self, value: f64) -> f64 {
+    /// Returns the position of a value, from 0 at the low end to 1 at the high end.
+    fn position(&self, value: f64) -> f64 {
         let span = f64::from(self.high - self.low);
         ((value.log10() - f64::from(self.low)) / span).clamp(0.0, 1.0)
     }
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_escaped_and_figures_shown() {
+    fn titles_are_escaped_and_figures_shown() {
         let picture = draw(
             &[case("a", &[("arenite", 2.0), ("rayon", 10.0)])],
             &machine(),
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_measured_is_still_a_picture() {
+    fn a_run_without_figures_is_still_a_picture() {
         let mut empty = case("a", &[("arenite", 1.0)]);
         empty.systems[0].samples.clear();
         let picture = draw(&[empty], &machine());
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zero_has_no_logarithm_and_no_trouble() {
+    fn a_zero_is_drawn_although_it_has_no_logarithm() {
         let picture = draw(
             &[case("a", &[("arenite", 0.0), ("rayon", 0.0)])],
             &machine(),

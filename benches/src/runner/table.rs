@@ -1,4 +1,4 @@
-//! The figures for people.
+//! The figures as a table.
 
 use std::io::{self, Write};
 
@@ -7,19 +7,19 @@ use arenite_bench::cases::{Case, Goal, Unit};
 use super::figures::{CaseFigures, Machine, SystemFigures};
 use super::{goals, names};
 
-/// What stands above everything.
+/// Writes the lines above the table.
 ///
 /// # Errors
 /// Those of `out`, here and below.
 pub fn head(machine: &Machine, out: &mut impl Write) -> io::Result<()> {
-    writeln!(out, "{}", machine.words())?;
+    writeln!(out, "{}", machine.describe())?;
     writeln!(
         out,
         "Medians, with the smallest and the largest sample. Systems of a case take turns."
     )
 }
 
-/// One case: a line per system, then its goals.
+/// Writes a case: a line per system, then its goals.
 pub fn case(case: &CaseFigures, before: &[CaseFigures], out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "\n{}: {}", case.id, case.title)?;
     for system in &case.systems {
@@ -28,17 +28,17 @@ pub fn case(case: &CaseFigures, before: &[CaseFigures], out: &mut impl Write) ->
     for note in &case.notes {
         writeln!(out, "  note: {note}")?;
     }
-    for verdict in goals::judge(case, before) {
-        let (mark, reached) = match (verdict.met, verdict.reached) {
+    for outcome in goals::compare(case, before) {
+        let (mark, reached) = match (outcome.met, outcome.reached) {
             (Some(true), Some(reached)) => ("met", names::number(reached)),
             (Some(false), Some(reached)) => ("MISSED", names::number(reached)),
             _ => ("not measured", "–".to_owned()),
         };
-        let few = match verdict.samples {
-            1 if verdict.met.is_some() => " by one sample",
+        let few = match outcome.samples {
+            1 if outcome.met.is_some() => " by one sample",
             _ => "",
         };
-        writeln!(out, "  goal: {}: {reached}, {mark}{few}", verdict.goal)?;
+        writeln!(out, "  goal: {}: {reached}, {mark}{few}", outcome.goal)?;
     }
     out.flush()
 }
@@ -68,47 +68,47 @@ fn line(case: &CaseFigures, system: &SystemFigures, out: &mut impl Write) -> io:
     writeln!(out)
 }
 
-/// Fewer samples say little about a median.
+/// A median of fewer samples says little.
 const ENOUGH: usize = 3;
 
-/// How many goals are met, and which are not.
+/// Writes how many goals are met, and which are missed.
 pub fn summary(cases: &[CaseFigures], out: &mut impl Write) -> io::Result<()> {
-    let verdicts: Vec<(&str, goals::Verdict)> = cases
+    let outcomes: Vec<(&str, goals::Outcome)> = cases
         .iter()
         .enumerate()
         .flat_map(|(i, case)| {
-            let all = goals::judge(case, &cases[..i]);
-            all.into_iter().map(|verdict| (case.id.as_str(), verdict))
+            let all = goals::compare(case, &cases[..i]);
+            all.into_iter().map(|outcome| (case.id.as_str(), outcome))
         })
         .collect();
-    let judged = verdicts.iter().filter(|(_, v)| v.met.is_some()).count();
+    let judged = outcomes.iter().filter(|(_, v)| v.met.is_some()).count();
     if judged == 0 {
         return Ok(());
     }
-    let met = verdicts.iter().filter(|(_, v)| v.met == Some(true)).count();
-    let few = verdicts
+    let met = outcomes.iter().filter(|(_, v)| v.met == Some(true)).count();
+    let few = outcomes
         .iter()
         .filter(|(_, v)| v.met.is_some() && v.samples < ENOUGH);
     let parts = [
         (
             few.count(),
-            format!("held against fewer than {ENOUGH} samples"),
+            format!("compared with fewer than {ENOUGH} samples"),
         ),
-        (verdicts.len() - judged, "not measured".to_owned()),
+        (outcomes.len() - judged, "not measured".to_owned()),
     ];
     write!(out, "\n{met} of {judged} goals met")?;
     for (count, words) in parts.iter().filter(|(count, _)| *count > 0) {
         write!(out, "; {count} {words}")?;
     }
     writeln!(out, ".")?;
-    for (id, verdict) in verdicts.iter().filter(|(_, v)| v.met == Some(false)) {
-        let reached = verdict.reached.map(names::number).unwrap_or_default();
-        writeln!(out, "missed: {id}: {}: {reached}", verdict.goal)?;
+    for (id, outcome) in outcomes.iter().filter(|(_, v)| v.met == Some(false)) {
+        let reached = outcome.reached.map(names::number).unwrap_or_default();
+        writeln!(out, "missed: {id}: {}: {reached}", outcome.goal)?;
     }
     Ok(())
 }
 
-/// All cases without measuring them.
+/// Lists cases without measuring them.
 pub fn list(cases: &[Case], out: &mut impl Write) -> io::Result<()> {
     for case in cases {
         let systems: Vec<&str> = case.systems.iter().map(|system| system.id).collect();
@@ -125,19 +125,19 @@ pub fn list(cases: &[Case], out: &mut impl Write) -> io::Result<()> {
             writeln!(out, "  note: {note}")?;
         }
         for goal in &case.goals {
-            writeln!(out, "  goal: {}", words(goal, case.unit))?;
+            writeln!(out, "  goal: {}", describe_goal(goal, case.unit))?;
         }
     }
     Ok(())
 }
 
-/// A goal before anything is measured.
-pub fn words(goal: &Goal, unit: Unit) -> String {
+/// Describes a goal.
+pub fn describe_goal(goal: &Goal, unit: Unit) -> String {
     match goal {
         Goal::AtMost(bound, id) => format!("at most {bound} × {id}"),
-        Goal::AtLeast(bound, id) => format!("at least {bound} × as quick as {id}"),
+        Goal::AtLeast(bound, id) => format!("at least {bound} × as fast as {id}"),
         Goal::BestAtLeast(bound, id) => {
-            format!("best sample at least {bound} × as quick as the best of {id}")
+            format!("best sample at least {bound} × as fast as the best of {id}")
         }
         Goal::Below(bound) => format!("at most {bound} {}", unit.id()),
         Goal::AtMostCase(bound, id) => format!("at most {bound} × {id}"),

@@ -1,81 +1,81 @@
-//! What a panel says: rows from figures, before anything is drawn.
+//! The contents of a panel, computed from figures before anything is drawn.
 
 use arenite_bench::cases::Unit;
 
 use super::super::figures::{CaseFigures, SystemFigures};
 use super::super::names;
 
-/// Which colour a row has.
+/// The colour of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// The engine.
     Ours,
-    /// Another way to get the same done.
+    /// Another way to do the same work.
     Other,
-    /// What the machine itself needs for it, with nothing around.
+    /// The bare mechanism, or the bare work.
     Bare,
 }
 
-/// One bar.
+/// A bar.
 #[derive(Debug)]
 pub struct Row {
-    /// Who.
+    /// Name of the system.
     pub label: String,
-    /// How much, in the panel's unit.
+    /// The figure, in the unit of the panel.
     pub value: Option<f64>,
-    /// The value with its unit.
+    /// The figure with its unit, as text.
     pub figure: String,
-    /// How it stands to the engine.
+    /// The factor to the engine, as text.
     pub factor: String,
     /// Its colour.
     pub kind: Kind,
 }
 
-/// One case, or several that are one row of figures.
+/// One case, or several cases that form a series.
 #[derive(Debug)]
 pub struct Panel {
-    /// What is measured, in words.
+    /// Description of what is measured.
     pub title: String,
-    /// The unit, and which way is better.
+    /// The unit, and the better direction.
     pub note: String,
     /// The bars.
     pub rows: Vec<Row>,
 }
 
 impl Panel {
-    /// Whether there is something to compare; a lone figure is only written down.
+    /// Returns whether there are figures to compare; a lone figure is shown as text only.
     pub fn has_bars(&self) -> bool {
         let positive = |row: &&Row| row.value.is_some_and(|value| value > 0.0);
         self.rows.iter().filter(positive).count() > 1
     }
 }
 
-/// All panels. Cases that differ in one number only, and measure the engine alone, share one.
+/// Returns all panels. Cases that measure the engine only, and whose ids differ in a number only, share one.
 pub fn panels(cases: &[CaseFigures]) -> Vec<Panel> {
     let mut panels: Vec<Panel> = Vec::new();
-    let mut family: Option<(String, usize)> = None;
+    let mut series: Option<(String, usize)> = None;
     for case in cases {
         let (stem, number) = case.id.rsplit_once('-').unwrap_or((&case.id, ""));
-        let alone = case.systems.len() == 1 && number.parse::<u32>().is_ok();
-        let same = family
+        let is_member = case.systems.len() == 1 && number.parse::<u32>().is_ok();
+        let same = series
             .as_ref()
-            .filter(|(before, _)| alone && before == stem)
+            .filter(|(before, _)| is_member && before == stem)
             .map(|&(_, index)| index);
         match same {
             Some(index) => {
                 let first = panels[index].rows.first().and_then(|row| row.value);
                 panels[index].rows.push(member(case, stem, number, first));
             }
-            None if alone => {
-                family = Some((stem.to_owned(), panels.len()));
+            None if is_member => {
+                series = Some((stem.to_owned(), panels.len()));
                 panels.push(Panel {
-                    title: family_title(stem, case),
+                    title: series_title(stem, case),
                     note: note(case.unit),
                     rows: vec![member(case, stem, number, None)],
                 });
             }
             None => {
-                family = None;
+                series = None;
                 panels.push(of_case(case));
             }
         }
@@ -130,7 +130,7 @@ fn member(case: &CaseFigures, stem: &str, number: &str, first: Option<f64>) -> R
     }
 }
 
-fn family_title(stem: &str, case: &CaseFigures) -> String {
+fn series_title(stem: &str, case: &CaseFigures) -> String {
     match stem {
         "scale" => "The cost of an empty job with more workers than cores".to_owned(),
         "peak-resize" => "The most memory held while photos are resized".to_owned(),
@@ -158,7 +158,7 @@ fn note(unit: Unit) -> String {
     format!("{what}, {better} is better")
 }
 
-/// A power of ten on the axis.
+/// Formats a power of ten for the axis.
 pub fn axis_number(decade: i32) -> String {
     match decade {
         6.. => format!("{:.0}M", 10_f64.powi(decade - 6)),
