@@ -85,7 +85,9 @@ impl IpcPeer {
     /// Sends `bytes` through the byte channel; the result of reading them.
     pub(super) fn hand_over_bytes(&mut self, bytes: &[u8], sum: bool) -> Result<u64, BenchError> {
         self.send(Request::Bytes { sum })?;
-        self.bytes.send(bytes).map_err(|_| self.child.unresponsive())?;
+        self.bytes
+            .send(bytes)
+            .map_err(|_| self.child.unresponsive())?;
         self.receive()
     }
 
@@ -103,7 +105,9 @@ impl IpcPeer {
     }
 
     fn send(&mut self, request: Request) -> Result<(), BenchError> {
-        self.requests.send(request).map_err(|_| self.child.unresponsive())
+        self.requests
+            .send(request)
+            .map_err(|_| self.child.unresponsive())
     }
 }
 

@@ -18,7 +18,8 @@ pub(super) fn bare(workers: usize) -> Result<Duration, BenchError> {
     }
     for (child, from) in &mut children {
         let mut byte = [0];
-        from.read_exact(&mut byte).map_err(|_| child.unresponsive())?;
+        from.read_exact(&mut byte)
+            .map_err(|_| child.unresponsive())?;
     }
     Ok(start.elapsed())
 }

@@ -132,7 +132,9 @@ impl StreamPeer {
     /// Sends a header and its payload without waiting for the answer.
     pub(super) fn send_with(&mut self, header: &Header, payload: &[u8]) -> Result<(), BenchError> {
         self.send(header)?;
-        self.to.write_all(payload).map_err(|_| self.child.unresponsive())
+        self.to
+            .write_all(payload)
+            .map_err(|_| self.child.unresponsive())
     }
 
     /// Takes the next answer's header.
@@ -161,7 +163,9 @@ impl StreamPeer {
         self.send_with(&Header::new(task::SHRINK, pixels.len(), 0), pixels)?;
         let header = self.receive()?;
         BenchError::expect(header.len, small.len() as u64)?;
-        self.from.read_exact(small).map_err(|_| self.child.unresponsive())
+        self.from
+            .read_exact(small)
+            .map_err(|_| self.child.unresponsive())
     }
 }
 

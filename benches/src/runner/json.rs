@@ -98,7 +98,9 @@ struct Listed<'a> {
 pub fn list(cases: &[Case], out: &mut impl Write) -> io::Result<()> {
     let goals = |case: &Case| {
         let goals = case.goals.iter();
-        goals.map(|goal| table::describe_goal(goal, case.unit)).collect()
+        goals
+            .map(|goal| table::describe_goal(goal, case.unit))
+            .collect()
     };
     let listed: Vec<Listed<'_>> = cases
         .iter()
