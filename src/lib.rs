@@ -169,7 +169,7 @@ pub use arena::{ArenaFull, Backing};
 pub use array::{Array, ArrayMut, Element, Shape, TileMut};
 #[cfg(not(arenite_loom))]
 #[doc(hidden)]
-pub use control::nameless;
+pub use control::lock_socket_names;
 #[cfg(not(arenite_loom))]
 pub use engine::{
     Actor, ActorNameError, ActorStatus, Backoff, BuildError, Builder, Canceller, DeadLetter,

@@ -95,5 +95,5 @@ pub const fn descriptors_for(workers: u64) -> u64 {
 /// # Errors
 /// The reason why no socket can be made there.
 pub fn check_socket_folder(folder: &Path) -> Result<(), String> {
-    control::usable(folder)
+    control::check_socket_folder(folder)
 }

@@ -1,4 +1,4 @@
-//! Peers that are no workers: whatever they send to the socket of a handshake, it ends with an error.
+//! Peers that are not workers: any bytes that they send to the handshake socket end the handshake with an error.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -14,11 +14,11 @@ use super::{Server, Welcome};
 use crate::sys::asked;
 
 fn welcome() -> Welcome {
-    // Nobody ever gets this one.
+    // Never sent.
     super::tests::welcome()
 }
 
-/// Numbers that can be made again.
+/// Reproducible random numbers.
 fn seeded(seed: u64) -> impl FnMut() -> u64 {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     move || {
@@ -29,8 +29,8 @@ fn seeded(seed: u64) -> impl FnMut() -> u64 {
     }
 }
 
-/// What a peer sends: cut, oversized, or with lengths that lie. A packet begins with its own length and that of the
-/// message that it is a part of.
+/// Packets of a hostile peer: truncated, oversized, or with false lengths. A packet begins with its own length and that of its
+/// message.
 fn packets(seed: u64) -> Vec<Vec<u8>> {
     let mut next = seeded(seed);
     let count = next() % 4;
@@ -49,7 +49,7 @@ fn packets(seed: u64) -> Vec<Vec<u8>> {
                     0 => next() % 70_000,
                     _ => len,
                 };
-                // Beyond a gigabyte the channel would ask the allocator for it.
+                // At most a gigabyte: the channel allocates this much.
                 let all = match pick / 3 % 4 {
                     0 => len - 16,
                     1 => next() % (1 << 20),
@@ -65,31 +65,31 @@ fn packets(seed: u64) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn whatever_a_peer_sends_the_handshake_ends() {
-    let (tell, hear) = channel();
+fn arbitrary_packets_end_the_handshake() {
+    let (sender, receiver) = channel();
     let driver = std::thread::spawn(move || {
         let first = asked::first_seed();
         for seed in first..first + u64::from(asked::cases(10_000)) {
-            tell.send(seed).unwrap();
+            sender.send(seed).unwrap();
             let server = Server::new().unwrap();
             let address = super::address(server.socket());
-            let kept = std::sync::Arc::clone(&server.socket);
+            let open = std::sync::Arc::clone(&server.socket);
             let answering = std::thread::spawn(move || server.answer(b"id", welcome()));
             let kind = SockType::SeqPacket;
             let peer = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None).unwrap();
             connect(peer.as_raw_fd(), &UnixAddr::new(address.as_str()).unwrap()).unwrap();
             for packet in packets(seed) {
-                // It may have hung up already.
+                // The server may have disconnected already.
                 let _ = send(peer.as_raw_fd(), &packet, MsgFlags::MSG_NOSIGNAL);
             }
-            drop((peer, kept));
-            let answer = answering.join().expect("panics are caught within");
+            drop((peer, open));
+            let answer = answering.join().expect("`answer` catches panics");
             assert!(answer.is_err(), "seed {seed}");
         }
     });
     let mut at = 0;
     loop {
-        match hear.recv_timeout(Duration::from_secs(60)) {
+        match receiver.recv_timeout(Duration::from_secs(60)) {
             Ok(seed) => at = seed,
             Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
             Err(_) => panic!("the handshake of seed {at} hangs"),

@@ -1,4 +1,4 @@
-//! What a program leaves that is killed between making the socket of a handshake and removing its name.
+//! Removes sockets left by programs that were killed between creating a handshake socket and removing its name.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -6,17 +6,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::time::Duration;
 
-/// Younger than this, it may be somebody's whose sockets cannot be seen from here: in a container with a network of its
-/// own, and the same folder for temporary files. Nobody waits as long for the other end.
-const OLD: Duration = Duration::from_secs(60);
+/// Min age of a removed socket. A younger one may be in use in a container with its own network namespace and the same folder
+/// for temporary files, where it cannot be seen from here. No handshake takes this long.
+const MIN_AGE: Duration = Duration::from_secs(60);
 
-/// How many entries are looked at, of a folder that may have any number.
-const MOST: usize = 4096;
+/// Max entries of the folder that are examined.
+const MAX_ENTRIES: usize = 4096;
 
-/// At the first start of a program: removes such names of this user below the folder for temporary files.
+/// Once per program: removes such sockets of this user in the folder for temporary files.
 ///
-/// The channel chooses the name, so it does not say whose it is: other programs that use the same channel leave the same.
-/// It is removed only if no socket of the system has it any more.
+/// The channel chooses the names, so other programs that use the same channel leave the same. A socket is removed only if no
+/// open socket of the system has its name.
 pub(crate) fn sweep_once() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| sweep(&std::env::temp_dir()));
@@ -30,7 +30,7 @@ fn sweep(temporary: &Path) {
         let name = entry.file_name();
         name.len() == 10 && name.as_encoded_bytes().starts_with(b".tmp")
     };
-    let folders = entries.take(MOST).flatten().filter(made_by_channel);
+    let folders = entries.take(MAX_ENTRIES).flatten().filter(made_by_channel);
     let sockets: Vec<_> = folders
         .filter_map(|entry| old_socket(&entry.path()))
         .collect();
@@ -43,14 +43,14 @@ fn sweep(temporary: &Path) {
     for socket in sockets {
         let is_its = |line: &str| socket.to_str().is_some_and(|name| line.ends_with(name));
         if !bound.lines().any(is_its) {
-            // Somebody else may be faster, or have put something there.
+            // Fails if another program has removed it, or added a file to the folder.
             let _ = fs::remove_file(&socket);
             let _ = socket.parent().map(fs::remove_dir);
         }
     }
 }
 
-/// The socket of a folder with nothing else.
+/// Returns the socket of a folder that contains nothing else.
 fn old_socket(folder: &Path) -> Option<PathBuf> {
     let ours = |path: &Path| {
         let meta = fs::symlink_metadata(path).ok()?;
@@ -58,7 +58,7 @@ fn old_socket(folder: &Path) -> Option<PathBuf> {
     };
     let age = ours(folder)?.modified().ok()?.elapsed().ok()?;
     let socket = folder.join("socket");
-    let is_socket = age >= OLD && ours(&socket)?.file_type().is_socket();
+    let is_socket = age >= MIN_AGE && ours(&socket)?.file_type().is_socket();
     (is_socket && fs::read_dir(folder).ok()?.count() == 1).then_some(socket)
 }
 
@@ -81,11 +81,11 @@ mod tests {
 
     fn make_old(folder: &Path) {
         let file = fs::File::open(folder).unwrap();
-        file.set_modified(SystemTime::now() - 2 * OLD).unwrap();
+        file.set_modified(SystemTime::now() - 2 * MIN_AGE).unwrap();
     }
 
     #[test]
-    fn only_names_of_sockets_that_are_gone_are_removed() {
+    fn only_old_closed_sockets_are_removed() {
         let temporary = tempfile::tempdir().unwrap();
         let (gone, listener) = made(temporary.path(), true);
         drop(listener);
@@ -94,7 +94,7 @@ mod tests {
         let (alive, _listener) = made(temporary.path(), true);
         let (full, listener) = made(temporary.path(), false);
         drop(listener);
-        fs::write(full.path().join("letter"), "").unwrap();
+        fs::write(full.path().join("file"), "").unwrap();
         make_old(full.path());
         let file = tempfile::tempdir_in(temporary.path()).unwrap();
         fs::write(file.path().join("socket"), "").unwrap();

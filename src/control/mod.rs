@@ -11,19 +11,18 @@
 //!                       ◄── Ready, or Failed with the reason
 //! ```
 //!
-//! The channel makes its socket in a folder of its own under `TMPDIR`. Both are gone before the process is started: what
-//! it gets is a descriptor of the socket's file (`O_PATH`), through which it connects without a name. So no death leaves
-//! the folder behind but one in the microseconds between the two, and what that leaves is [swept](sweep_once) by a later
-//! program; who ends a program by itself waits for them ([`nameless`]). In those no other user may connect, whatever the program's umask
-//! is. And so nobody but the worker can call. That matters: the channel believes the length that a message begins with, and asks the
-//! allocator for as much.
+//! The channel creates its socket in a folder of its own under `TMPDIR`. Both are removed before the process is started: the
+//! process gets a descriptor of the socket's file (`O_PATH`), through which it connects without a name. So the folder is left
+//! behind only if the program dies in the microseconds between creation and removal. A later program [sweeps](sweep_once) it;
+//! code that ends the program waits for the removal ([`lock_socket_names`]). While the socket has a name, no other user may
+//! connect, whatever the umask. So only the worker can connect. This matters because the channel trusts the length at the
+//! beginning of a message, and allocates as much.
 //!
-//! Before `Ready` a worker runs the executable's own code and what `on_worker_start` is, and has seen no input: what it says is
-//! as good as the program. Both ends are dropped afterwards; everything later travels in the link.
+//! Before `Ready` a worker runs only code of the executable, and has seen no input, so its messages are trusted like the
+//! program. Both ends are dropped afterwards; everything later travels in the link.
 //!
-//! `accept` has no time limit, and a malformed packet makes it panic. So it runs on a thread of its
-//! own ([`Server::answer`]), and whoever learns that the worker died before it connected knocks there
-//! in its place ([`Door::release`]).
+//! `accept` has no time limit, and panics on a malformed packet. So it runs on a thread of its own ([`Server::answer`]). If the
+//! worker dies before it connects, the monitor connects in its place ([`HandshakeSocket::release`]).
 
 mod left_behind;
 
@@ -46,7 +45,7 @@ use crate::sys::sandbox::SandboxFeatures;
 
 pub(crate) use left_behind::sweep_once;
 
-/// What a worker says first, and last.
+/// Messages of a worker.
 #[derive(Debug, Serialize, Deserialize)]
 enum FromWorker {
     Hello {
@@ -57,7 +56,7 @@ enum FromWorker {
     Failed(String),
 }
 
-/// What a worker has to know to attach.
+/// What a worker needs to attach.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Welcome {
     /// Number of the worker, from 0.
@@ -66,39 +65,39 @@ pub(crate) struct Welcome {
     pub(crate) region: u16,
     /// Its lanes, at least one.
     pub(crate) lanes: Vec<LaneStart>,
-    /// Close pages that are not the running job's.
+    /// Whether to close pages that the running job does not need.
     pub(crate) guard: bool,
-    /// Ceiling on private memory in bytes, 0 for none.
+    /// Limit on private memory in bytes, 0 for none.
     pub(crate) memory_limit: u64,
-    /// Most bytes of freed private memory that it keeps for its next jobs.
+    /// Max bytes of freed private memory to retain for later jobs.
     pub(crate) keep_freed: u64,
-    /// Lock down before `Ready`.
-    pub(crate) strict: bool,
-    /// By what.
+    /// Whether to enter the sandbox before `Ready`.
+    pub(crate) sandboxed: bool,
+    /// The mechanisms of the sandbox that Linux supports here.
     #[cfg(feature = "sandbox")]
     pub(crate) kernel: SandboxFeatures,
-    /// Entry to run before `Ready`.
+    /// Entry of `on_worker_start`.
     pub(crate) on_start: Option<u64>,
-    /// Send events of the `tracing` crate up to this level, 1 for errors to 5 for traces; 0 for none.
+    /// Level up to which events of the `tracing` crate are sent, 1 for errors to 5 for traces; 0 for none.
     pub(crate) events: u8,
-    /// What messages and process lists call it.
+    /// Name of the engine in messages and process lists.
     pub(crate) label: String,
     /// Address space reserved for each region, in bytes.
     pub(crate) reservation: u64,
-    /// Of the random numbers of this run.
+    /// Seed of the run's random numbers.
     pub(crate) seed: u64,
-    /// Cores that this engine may use.
+    /// The number of cores that this engine may use.
     pub(crate) cores: u32,
 }
 
-/// Where a lane begins.
+/// The start position of a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LaneStart {
     /// Number of its link.
     pub(crate) link: u32,
-    /// Next job.
+    /// Number of the next job.
     pub(crate) position: u64,
-    /// Grants already used up.
+    /// The number of grants already used.
     pub(crate) grants: u32,
 }
 
@@ -107,11 +106,11 @@ pub(crate) struct LaneStart {
 pub(crate) enum HandshakeError {
     /// The channel failed.
     Channel(String),
-    /// It runs another executable.
+    /// The worker runs another executable.
     OtherBuild { ours: String, theirs: String },
-    /// It says why.
+    /// The worker reported this reason.
     Failed(String),
-    /// It ended before it was ready.
+    /// The worker ended before it was ready.
     Gone,
 }
 
@@ -129,10 +128,10 @@ impl std::fmt::Display for HandshakeError {
     }
 }
 
-/// The supervisor's end, waiting for one worker.
+/// The supervisor's end of a handshake with one worker.
 pub(crate) struct Server {
     server: IpcOneShotServer<FromWorker>,
-    /// The file of its socket, which has no name any more.
+    /// The file of its socket, whose name has been removed.
     socket: Arc<OwnedFd>,
 }
 
@@ -144,43 +143,41 @@ impl std::fmt::Debug for Server {
     }
 }
 
-/// Held while a socket has a name.
-static NAMED: Mutex<()> = Mutex::new(());
+/// Locked while a socket has a name.
+static SOCKET_NAMES: Mutex<()> = Mutex::new(());
 
-/// Waits until nothing of this program lies in the folder for temporary files, not longer than `patience`, and sees to it that
-/// nothing is made there as long as what is returned lives. For whoever ends a program without letting it finish: a handler of
-/// signals that calls `_exit`. `None` where it took longer.
+/// Waits until this program has no file in the folder for temporary files, and prevents new ones while the guard lives. Returns
+/// `None` after `timeout`. For code that ends the program at once, such as a signal handler that calls `_exit`.
 #[doc(hidden)]
-pub fn nameless(patience: Duration) -> Option<MutexGuard<'static, ()>> {
-    /// What there is to wait for takes microseconds.
+pub fn lock_socket_names(timeout: Duration) -> Option<MutexGuard<'static, ()>> {
+    /// A socket has a name for microseconds.
     const STEP: Duration = Duration::from_micros(100);
     let start = Instant::now();
     loop {
-        match NAMED.try_lock() {
+        match SOCKET_NAMES.try_lock() {
             Ok(guard) => return Some(guard),
             Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) if start.elapsed() >= patience => return None,
+            Err(TryLockError::WouldBlock) if start.elapsed() >= timeout => return None,
             Err(TryLockError::WouldBlock) => thread::sleep(STEP),
         }
     }
 }
 
-/// The longest name of a folder in which a socket can lie, as the channel names it: 108 bytes with `/.tmpXXXXXX/socket` and
-/// the zero at its end.
-const LONGEST_FOLDER: usize = 108 - 19 - 1;
+/// Max bytes of the folder's name: the name of a socket has 108 bytes, including `/.tmpXXXXXX/socket` and the final zero.
+const MAX_FOLDER: usize = 108 - 19 - 1;
 
-/// Can a socket be made in this folder? Or why not.
-pub(crate) fn usable(folder: &Path) -> Result<(), String> {
+/// Checks whether a socket can be created in this folder.
+pub(crate) fn check_socket_folder(folder: &Path) -> Result<(), String> {
     let Some(name) = folder.to_str() else {
         return Err("its name is not UTF-8".into());
     };
-    if name.len() > LONGEST_FOLDER {
-        return Err(format!("its name is longer than {LONGEST_FOLDER} bytes"));
+    if name.len() > MAX_FOLDER {
+        return Err(format!("its name is longer than {MAX_FOLDER} bytes"));
     }
     match fs::metadata(folder) {
-        Err(error) => Err(format!("it cannot be looked at: {error}")),
-        Ok(meta) if !meta.is_dir() => Err("it is no folder".into()),
-        Ok(_) if !sys::probe::may_write(folder) => Err("it cannot be written".into()),
+        Err(error) => Err(format!("it cannot be accessed: {error}")),
+        Ok(meta) if !meta.is_dir() => Err("it is not a folder".into()),
+        Ok(_) if !sys::probe::may_write(folder) => Err("it is not writable".into()),
         Ok(_) => Ok(()),
     }
 }
@@ -190,34 +187,34 @@ impl Server {
         let folder = std::env::temp_dir();
         let wrong = |why: &str| {
             HandshakeError::Channel(format!(
-                "workers meet their program at a socket in {}, and {why}; set TMPDIR to a folder where files can be made",
+                "workers connect to a socket in {}, but {why}; set TMPDIR to a writable folder",
                 folder.display()
             ))
         };
-        usable(&folder).map_err(|why| wrong(&why))?;
+        check_socket_folder(&folder).map_err(|why| wrong(&why))?;
         let make = || -> Result<_, HandshakeError> {
             sys::inject::allowed().map_err(channel)?;
-            // Whatever else keeps the folder for it from being made is a panic inside the channel.
+            // The channel panics if it cannot create its folder.
             let (server, name) = catch_unwind(IpcOneShotServer::new)
-                .map_err(|_| wrong("none can be made there"))?
+                .map_err(|_| wrong("none can be created there"))?
                 .map_err(channel)?;
             let socket = sys::socket::open(Path::new(&name)).map_err(channel)?;
             Ok((server, name, socket))
         };
         let is_private = |socket: &OwnedFd| sys::socket::is_private(socket.as_fd());
-        let _named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
+        let _names = SOCKET_NAMES.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut server, mut name, mut socket) = make()?;
         if !is_private(&socket).map_err(channel)? {
-            // By the umask of this program anybody may connect as long as there is a name, or put another socket in its place.
-            // Whoever has done so finds that one gone.
+            // With this umask other users could connect or replace the socket while it has a name. So this one is discarded, and
+            // another is created with a private umask.
             (server, name, socket) = sys::umask::with_private_umask(make).map_err(channel)??;
             if !is_private(&socket).map_err(channel)? {
-                return Err(wrong("others can connect to it there"));
+                return Err(wrong("other users could connect to it there"));
             }
         }
         crate::sync::point!("spawn.named");
         let name = Path::new(&name);
-        // What stays is removed with the channel.
+        // On failure the channel removes them when dropped.
         let _ = fs::remove_file(name);
         let _ = name.parent().map(fs::remove_dir);
         Ok(Self {
@@ -226,25 +223,25 @@ impl Server {
         })
     }
 
-    /// What the worker has to have to connect.
+    /// The descriptor through which the worker connects.
     pub(crate) fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
-    /// Where somebody else may knock.
-    pub(crate) fn door(&self) -> Door {
-        Door(Arc::downgrade(&self.socket))
+    /// A handle to end [`Server::answer`] if the worker dies.
+    pub(crate) fn handshake_socket(&self) -> HandshakeSocket {
+        HandshakeSocket(Arc::downgrade(&self.socket))
     }
 
-    /// Goes through the handshake; returns when the worker is ready, or why it is not. Blocks until
-    /// the worker connects or [`Door::release`] is called.
+    /// Performs the handshake; returns when the worker is ready or has failed. Blocks until the worker connects or
+    /// [`HandshakeSocket::release`] is called.
     pub(crate) fn answer(
         self,
         build_id: &[u8],
         welcome: Welcome,
-    ) -> Result<Greeted, HandshakeError> {
+    ) -> Result<HandshakeDone, HandshakeError> {
         let Self { server, socket } = self;
-        // A malformed packet is a panic inside the channel.
+        // The channel panics on a malformed packet.
         catch_unwind(AssertUnwindSafe(move || {
             let _until_answered = socket;
             Self::converse(server, build_id, welcome)
@@ -256,9 +253,10 @@ impl Server {
         server: IpcOneShotServer<FromWorker>,
         build_id: &[u8],
         welcome: Welcome,
-    ) -> Result<Greeted, HandshakeError> {
-        // A caller that hangs up without a word is a `release`, or a worker that ended.
-        let (receiver, first): (IpcReceiver<FromWorker>, _) = server.accept().map_err(silence)?;
+    ) -> Result<HandshakeDone, HandshakeError> {
+        // A peer that disconnects without a message is a `release`, or a worker that ended.
+        let (receiver, first): (IpcReceiver<FromWorker>, _) =
+            server.accept().map_err(receive_error)?;
         let reply = match first {
             FromWorker::Hello {
                 build_id: theirs,
@@ -278,11 +276,11 @@ impl Server {
             }
         };
         crate::sync::point!("spawn.accepted");
-        reply.send(welcome).map_err(silence)?;
+        reply.send(welcome).map_err(receive_error)?;
         crate::sync::point!("spawn.answered");
-        // An error here is the end of the other side.
-        match receiver.recv().map_err(silence)? {
-            FromWorker::Ready => Ok(Greeted { _channel: receiver }),
+        // An error means that the worker has ended.
+        match receiver.recv().map_err(receive_error)? {
+            FromWorker::Ready => Ok(HandshakeDone { _channel: receiver }),
             FromWorker::Failed(why) => Err(HandshakeError::Failed(why)),
             other => Err(HandshakeError::Channel(format!(
                 "{other:?} instead of ready"
@@ -291,53 +289,53 @@ impl Server {
     }
 }
 
-/// A handshake that is over. The channel closes with it, which takes a while: the file system gives back the socket's file.
+/// A completed handshake. Dropping it closes the channel, which is slow: the file system frees the socket's file.
 #[derive(Debug)]
-#[must_use = "the worker is ready now, and the channel is still to be closed"]
-pub(crate) struct Greeted {
+#[must_use = "dropping it closes the channel, which is slow"]
+pub(crate) struct HandshakeDone {
     _channel: IpcReceiver<FromWorker>,
 }
 
-/// How often it is tried to let go of a thread that would wait for ever otherwise.
-const KNOCKS: usize = 8;
+/// Max attempts to release a waiting [`Server::answer`].
+const RELEASE_ATTEMPTS: usize = 8;
 
-/// The way to a [`Server`], as long as it waits.
+/// The socket of a [`Server`], as long as it waits.
 #[derive(Debug, Clone)]
-pub(crate) struct Door(Weak<OwnedFd>);
+pub(crate) struct HandshakeSocket(Weak<OwnedFd>);
 
-impl Door {
-    /// Lets [`Server::answer`] return when its worker ended without having connected.
+impl HandshakeSocket {
+    /// Makes [`Server::answer`] return after its worker has ended without connecting.
     pub(crate) fn release(&self) {
         use nix::errno::Errno::ECONNREFUSED;
         let Some(socket) = self.0.upgrade() else {
             return;
         };
-        // Not by the channel's own `connect`, which leaves a descriptor open when it fails.
-        for _ in 0..KNOCKS {
+        // Not `connect` of the channel, which leaks a descriptor when it fails.
+        for _ in 0..RELEASE_ATTEMPTS {
             match sys::socket::connect_and_close(&address(socket.as_fd())) {
-                // Somebody heard, or nobody waits there any more, which is as good.
+                // Connected, or `answer` has already returned.
                 Ok(()) => return,
                 Err(error) if error.errno() == ECONNREFUSED => return,
-                // No descriptor is left, or no memory: others are giving theirs back at this time.
+                // Out of descriptors or memory, which the end of other workers frees at this time.
                 Err(_) => std::thread::yield_now(),
             }
         }
     }
 }
 
-/// What `connect` takes for a socket that has no name.
+/// The address of a socket whose name has been removed.
 fn address(socket: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", socket.as_raw_fd())
 }
 
-/// The worker's end.
+/// The worker's end of a handshake.
 #[derive(Debug)]
-pub(crate) struct Caller {
+pub(crate) struct Client {
     sender: IpcSender<FromWorker>,
 }
 
-impl Caller {
-    /// Connects, says hello and returns what the supervisor answers.
+impl Client {
+    /// Connects, sends hello and returns the answer of the supervisor.
     pub(crate) fn hello(
         server: BorrowedFd<'_>,
         build_id: &[u8],
@@ -353,18 +351,18 @@ impl Caller {
             })
             .map_err(channel)?;
         crate::sync::point!("attach.called");
-        let welcome = welcome.recv().map_err(silence)?;
+        let welcome = welcome.recv().map_err(receive_error)?;
         Ok((Self { sender }, welcome))
     }
 
-    /// The worker takes jobs from now on.
+    /// Reports that the worker is ready for jobs.
     pub(crate) fn ready(self) -> Result<(), HandshakeError> {
         self.sender.send(FromWorker::Ready).map_err(channel)
     }
 
-    /// The worker cannot start.
+    /// Reports why the worker cannot start.
     pub(crate) fn failed(self, why: String) {
-        // If even this fails the supervisor sees the exit.
+        // If this fails, the supervisor sees the exit.
         let _ = self.sender.send(FromWorker::Failed(why));
     }
 }
@@ -373,20 +371,20 @@ fn channel(error: impl std::fmt::Display) -> HandshakeError {
     HandshakeError::Channel(error.to_string())
 }
 
-/// Why nothing more is heard: the other side is gone, unless it is this one that has nothing left to hear with.
-fn silence(error: IpcError) -> HandshakeError {
-    let short = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS];
+/// The reason for a failed receive: the other side has ended, unless this process is out of descriptors or memory.
+fn receive_error(error: IpcError) -> HandshakeError {
+    let out_of_resources = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS];
     let errno = match error {
         IpcError::Io(error) => error
             .raw_os_error()
             .map_or(Errno::UnknownErrno, Errno::from_raw),
         _ => Errno::UnknownErrno,
     };
-    match short.contains(&errno) {
+    match out_of_resources.contains(&errno) {
         true => channel(sys::Error::new(
             "receiving",
             errno,
-            "a message of the start",
+            "a message of the handshake",
         )),
         false => HandshakeError::Gone,
     }
@@ -418,7 +416,7 @@ mod tests {
             guard: true,
             memory_limit: 0,
             keep_freed: 5 << 20,
-            strict: false,
+            sandboxed: false,
             #[cfg(feature = "sandbox")]
             kernel: SandboxFeatures::default(),
             events: 3,
@@ -435,8 +433,8 @@ mod tests {
         let server = Server::new().unwrap();
         let socket = Arc::clone(&server.socket);
         let worker = std::thread::spawn(move || {
-            let (caller, welcome) = Caller::hello(socket.as_fd(), b"abc").unwrap();
-            caller.ready().unwrap();
+            let (client, welcome) = Client::hello(socket.as_fd(), b"abc").unwrap();
+            client.ready().unwrap();
             welcome
         });
         drop(server.answer(b"abc", welcome()).unwrap());
@@ -444,10 +442,10 @@ mod tests {
     }
 
     #[test]
-    fn another_build_is_refused() {
+    fn another_build_is_rejected() {
         let server = Server::new().unwrap();
         let socket = Arc::clone(&server.socket);
-        let worker = std::thread::spawn(move || Caller::hello(socket.as_fd(), b"old").map(drop));
+        let worker = std::thread::spawn(move || Client::hello(socket.as_fd(), b"old").map(drop));
         let error = server.answer(b"new", welcome()).unwrap_err();
         assert!(
             matches!(error, HandshakeError::OtherBuild { .. }),
@@ -459,26 +457,26 @@ mod tests {
     #[test]
     fn a_worker_that_never_connects_is_released() {
         let server = Server::new().unwrap();
-        let door = server.door();
+        let handshake = server.handshake_socket();
         let waiting = std::thread::spawn(move || server.answer(b"", welcome()));
-        door.release();
+        handshake.release();
         assert_eq!(waiting.join().unwrap().unwrap_err(), HandshakeError::Gone);
-        // Nobody is there any more.
-        door.release();
-        assert!(door.0.upgrade().is_none());
+        // `answer` has returned.
+        handshake.release();
+        assert!(handshake.0.upgrade().is_none());
     }
 
     #[test]
-    fn without_descriptors_it_is_not_the_other_side_that_is_gone() {
-        let of = |errno: Errno| silence(IpcError::Io(errno.into()));
+    fn running_out_of_descriptors_is_not_reported_as_the_end_of_the_worker() {
+        let of = |errno: Errno| receive_error(IpcError::Io(errno.into()));
         assert_eq!(of(Errno::ECONNRESET), HandshakeError::Gone);
-        assert_eq!(silence(IpcError::Disconnected), HandshakeError::Gone);
+        assert_eq!(receive_error(IpcError::Disconnected), HandshakeError::Gone);
         let text = of(Errno::EMFILE).to_string();
         assert!(text.contains("ulimit -n"), "{text}");
     }
 
     #[test]
-    fn a_server_that_waits_has_no_name() {
+    fn a_waiting_server_has_no_socket_name() {
         let server = Server::new().unwrap();
         let target = fs::read_link(address(server.socket())).unwrap();
         let target = target.to_str().unwrap();
@@ -491,22 +489,22 @@ mod tests {
     }
 
     #[test]
-    fn no_name_is_made_while_somebody_waits_for_the_end() {
-        let nameless = nameless(Duration::MAX).unwrap();
+    fn no_socket_is_named_while_the_names_are_locked() {
+        let names = lock_socket_names(Duration::MAX).unwrap();
         let (made, seen) = std::sync::mpsc::channel();
         let server = thread::spawn(move || made.send(Server::new().map(drop)));
         let early = seen.recv_timeout(Duration::from_millis(50));
         assert!(early.is_err(), "{early:?}");
-        assert!(super::nameless(Duration::ZERO).is_none());
-        drop(nameless);
+        assert!(lock_socket_names(Duration::ZERO).is_none());
+        drop(names);
         assert_eq!(seen.recv().unwrap(), Ok(()));
         server.join().unwrap().unwrap();
     }
 
     #[test]
-    fn nobody_else_can_connect_whatever_the_umask_is() {
+    fn no_other_user_can_connect_whatever_the_umask() {
         for mask in [0, 0o002, 0o022, 0o077] {
-            // Of this thread alone.
+            // The umask of this thread only.
             let modes = std::thread::spawn(move || {
                 nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).unwrap();
                 nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask));
@@ -519,11 +517,11 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_fails_says_why() {
+    fn a_failed_worker_reports_its_reason() {
         let server = Server::new().unwrap();
         let socket = Arc::clone(&server.socket);
         let worker = std::thread::spawn(move || {
-            Caller::hello(socket.as_fd(), b"x")
+            Client::hello(socket.as_fd(), b"x")
                 .unwrap()
                 .0
                 .failed("no room".into());

@@ -17,7 +17,7 @@ use crate::supervisor::{
 };
 #[cfg(feature = "sandbox")]
 use crate::sys::sandbox;
-use crate::trace::{Plan, Tracer};
+use crate::trace::{TraceConfig, Tracer};
 
 /// Whether a worker write-protects pages that do not belong to its running job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,7 +70,7 @@ pub struct Builder {
     grace: Duration,
     quarantine_after: u32,
     seed: Option<u64>,
-    pub(super) trace: Option<Plan>,
+    pub(super) trace: Option<TraceConfig>,
 }
 
 impl Builder {

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use super::{JobErrorKind, KernelStats, TraceError};
 use crate::supervisor::{Looks, Progress, sentence};
 use crate::sys::clock::monotonic_ns;
-use crate::trace::{Attempt, End, Event, Owner, Place, Plan, Ran, Tracer};
+use crate::trace::{
+    Attempt, AttemptEnd, Event, KernelRun, LaneId, TraceConfig, TraceOwner, Tracer,
+};
 
 static ENGINES: Mutex<Engines> = Mutex::new(Engines {
     last: 0,
@@ -37,7 +39,7 @@ pub(super) struct Inlined {
     counts: Mutex<Counts>,
     looks: Mutex<Looks>,
     /// An error is retained for `write_trace`.
-    tracer: Option<Result<Owner, TraceError>>,
+    tracer: Option<Result<TraceOwner, TraceError>>,
 }
 
 #[derive(Debug, Default)]
@@ -60,7 +62,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(super) struct Enrolled(u64);
 
 impl Enrolled {
-    pub(super) fn new(trace: Option<Plan>, label: &str) -> Self {
+    pub(super) fn new(trace: Option<TraceConfig>, label: &str) -> Self {
         let tracer = trace.map(|plan| {
             Tracer::start(plan, label).map_err(|(path, error)| TraceError { path, error })
         });
@@ -151,7 +153,7 @@ impl Observed {
         engine.end(name, self.start.elapsed(), why.is_some());
         if let Some(Ok(tracer)) = &engine.tracer {
             let ended = monotonic_ns();
-            let place = Place {
+            let lane = LaneId {
                 worker: 0,
                 lane: self.lane,
             };
@@ -161,24 +163,25 @@ impl Observed {
                 kernel: name,
                 attempt: 1,
                 since: self.began,
-                ran: Some(Ran {
-                    place,
+                ran: Some(KernelRun {
+                    lane,
                     placed: self.began,
                     began: self.began,
                     ended,
                 }),
                 over: ended,
-                bytes: (0, 0),
-                end: why.map_or(End::Value, failed),
+                bytes_in: 0,
+                bytes_out: 0,
+                end: why.map_or(AttemptEnd::Value, failed),
             }));
         }
     }
 }
 
-fn failed(why: &JobErrorKind) -> End {
-    End::Failed {
+fn failed(why: &JobErrorKind) -> AttemptEnd {
+    AttemptEnd::Failed {
         why: sentence(why),
-        again: false,
+        is_retried: false,
     }
 }
 

@@ -8,7 +8,7 @@ use super::inlined::Inlined;
 use super::{Builder, Engine};
 use crate::supervisor::Progress;
 use crate::sys::debug_as_text;
-use crate::trace::{ATTEMPTS, Plan, Traced, Tracer};
+use crate::trace::{DEFAULT_ATTEMPTS, TraceConfig, Traced, Tracer};
 
 /// Where an engine records its jobs and workers: see [`Builder::trace`].
 ///
@@ -52,7 +52,7 @@ use crate::trace::{ATTEMPTS, Plan, Traced, Tracer};
 #[derive(Clone, Debug)]
 #[must_use = "pass it to `Builder::trace`"]
 pub struct Trace {
-    plan: Plan,
+    config: TraceConfig,
 }
 
 impl Trace {
@@ -63,10 +63,10 @@ impl Trace {
     /// file are overwritten.
     pub fn to(events: impl AsRef<Path>) -> Self {
         Self {
-            plan: Plan {
+            config: TraceConfig {
                 events: Some(events.as_ref().to_owned()),
                 report: None,
-                attempts: ATTEMPTS,
+                attempts: DEFAULT_ATTEMPTS,
             },
         }
     }
@@ -80,10 +80,10 @@ impl Trace {
     /// ```
     pub fn only_report(page: impl AsRef<Path>) -> Self {
         Self {
-            plan: Plan {
+            config: TraceConfig {
                 events: None,
                 report: Some(page.as_ref().to_owned()),
-                attempts: ATTEMPTS,
+                attempts: DEFAULT_ATTEMPTS,
             },
         }
     }
@@ -93,19 +93,19 @@ impl Trace {
     /// A pipe receives one page only, from whichever of the two comes first; a named pipe needs its reader when the engine is
     /// built.
     pub fn report(mut self, page: impl AsRef<Path>) -> Self {
-        self.plan.report = Some(page.as_ref().to_owned());
+        self.config.report = Some(page.as_ref().to_owned());
         self
     }
 
     /// Limits the attempts of jobs in the file of events, of about 0.5 KB each. The default is one million. All other events
     /// (starts and ends of workers, waits for memory, arrows) together have the same limit. The report counts all.
     pub fn attempts(mut self, attempts: u64) -> Self {
-        self.plan.attempts = attempts;
+        self.config.attempts = attempts;
         self
     }
 
-    pub(super) fn plan(self) -> Plan {
-        self.plan
+    pub(super) fn config(self) -> TraceConfig {
+        self.config
     }
 }
 
@@ -139,7 +139,7 @@ impl Builder {
     /// With [`inline`](Builder::inline), rows are the calling threads; if a file cannot be created, [`Engine::write_trace`]
     /// returns the error.
     pub fn trace(mut self, trace: Trace) -> Self {
-        self.trace = Some(trace.plan());
+        self.trace = Some(trace.config());
         self
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::inlined::{self, Enrolled, Inside};
 use crate::kernel::seed_in_series;
 use crate::sys::random;
-use crate::worker::{Entered, enter};
+use crate::worker::{InlineJobGuard, enter_inline_job};
 
 /// The seed of a run, and the counters that number its jobs.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(crate) struct Seeds {
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct InlineJob {
-    _entered: Entered,
+    _entered: InlineJobGuard,
     _inside: Inside,
 }
 
@@ -79,7 +79,7 @@ impl Seeds {
             self.jobs.fetch_add(1, Ordering::Relaxed) + 1
         };
         InlineJob {
-            _entered: enter(self.run, if seed == 0 { next() } else { seed }),
+            _entered: enter_inline_job(self.run, if seed == 0 { next() } else { seed }),
             _inside: inlined::enter(self.engine()),
         }
     }
@@ -100,7 +100,7 @@ impl Series {
     /// Begins a job of an inline engine on this thread.
     pub(crate) fn begin_inline(self, index: u64) -> InlineJob {
         InlineJob {
-            _entered: enter(self.run, self.seed(index)),
+            _entered: enter_inline_job(self.run, self.seed(index)),
             _inside: inlined::enter(self.engine),
         }
     }

@@ -16,7 +16,7 @@ use crate::kernel::wire::{
 };
 use crate::kernel::{MAX_ARRAYS, MAX_ERROR_BYTES, Returned, SHARE_WORDS, Shares};
 use crate::link::{CANCEL, Drained, INLINE_WORDS, NO_GRANT, REFUSAL_WORDS, Reply, kind};
-use crate::worker::fence;
+use crate::worker::panics;
 
 impl EngineState {
     /// Drains all lanes that have work.
@@ -501,7 +501,7 @@ fn failure(kind: u8, words: &[u64]) -> Result<JobErrorKind, String> {
         let len = (reader.word().unwrap_or(0) & TEXT_LEN) as usize;
         let rest = words.len().saturating_sub(1) * 8;
         // No worker sends more than the limit, and this thread holds the lock of the whole engine.
-        let len = len.min(rest).min(fence::TEXT_LIMIT);
+        let len = len.min(rest).min(panics::TEXT_LIMIT);
         let bytes = reader.bytes(len).unwrap_or_default();
         String::from_utf8_lossy(bytes).into_owned()
     };
@@ -510,11 +510,11 @@ fn failure(kind: u8, words: &[u64]) -> Result<JobErrorKind, String> {
         kind::TYPED_ERROR => JobErrorKind::Returned(typed_error(words).ok_or("a broken error")?),
         kind::PANICKED => {
             let text = text();
-            let (message, location, backtrace) = fence::split(&text);
+            let (message, location, backtrace) = panics::split(&text);
             JobErrorKind::Panicked {
                 message: message.to_owned(),
                 location: location.to_owned(),
-                backtrace: fence::stack_in_words(backtrace),
+                backtrace: panics::resolve_backtrace(backtrace),
             }
         }
         kind::ARENA_FULL => {

@@ -174,7 +174,7 @@ impl Monitor {
                 };
                 // Fails if it has ended already. Either way the last line waits for its exit.
                 let _ = process.pidfd.kill(Signal::SIGKILL);
-                process.door.release();
+                process.handshake.release();
                 process.pidfd.wait_exit().unwrap_or(Exit::Unknown)
             };
             let words = LastWords::default();
@@ -348,12 +348,12 @@ impl Monitor {
         crate::sync::point!("recover.confirmed");
         let _ = self.poller.remove(process.pidfd.as_fd());
         let _ = self.poller.remove(process.bell.as_fd());
-        let door = process.door.clone();
+        let handshake = process.handshake.clone();
         let starting = state.workers[index].status() == Status::Starting;
         let ours = !state.workers[index].kill_reasons().is_empty() || state.lifecycle.closes_now();
         drop(state);
         if starting {
-            door.release();
+            handshake.release();
             // What it reported last may still be on its way, in the thread of its handshake, which ends now that its
             // peer is gone. There is a limit, because a process that the worker left behind may hold the channel open.
             if let Some(over) = self.handshakes.remove(&index) {
@@ -649,7 +649,7 @@ impl Monitor {
     fn discard(&self, index: usize) {
         let process = self.shared.lock().workers[index].take_process();
         if let Some(process) = process {
-            process.door.release();
+            process.handshake.release();
             // Both fail only if it has ended already.
             let _ = process.pidfd.kill(Signal::SIGKILL);
             let _ = process.pidfd.wait_exit();

@@ -18,7 +18,7 @@ use crate::sys::event::EventFd;
 use crate::sys::fork::OwnerProcess;
 #[cfg(feature = "sandbox")]
 use crate::sys::sandbox::SandboxFeatures;
-use crate::trace::{Owner, Tracer};
+use crate::trace::{TraceOwner, Tracer};
 
 /// The supervisor of one engine.
 ///
@@ -44,7 +44,7 @@ pub(crate) struct Supervisor {
     cores: OnceLock<usize>,
     /// Earlier looks at the engine's progress, for its rate.
     looks: Mutex<Looks>,
-    tracer: Mutex<Option<Owner>>,
+    tracer: Mutex<Option<TraceOwner>>,
     /// The process that owns the engine.
     process: OwnerProcess,
     /// Set by the first of the caller of [`end`](Supervisor::end) that did not join the monitor, and the monitor thread. The one that
@@ -88,7 +88,7 @@ impl Supervisor {
         bell: Arc<EventFd>,
         mut state: EngineState,
         settings: Settings,
-        tracer: Option<Owner>,
+        tracer: Option<TraceOwner>,
     ) -> Self {
         // Limiters ring it for jobs that wait for a permit.
         state.permit_waiters.set_monitor(&bell);
@@ -192,7 +192,7 @@ impl Supervisor {
         self.settings.memory.admission > 0
     }
 
-    fn owner(&self) -> MutexGuard<'_, Option<Owner>> {
+    fn owner(&self) -> MutexGuard<'_, Option<TraceOwner>> {
         self.tracer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

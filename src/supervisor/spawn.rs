@@ -77,7 +77,7 @@ impl Supervisor {
                 guard: self.settings.guard,
                 memory_limit: self.settings.memory_limit,
                 keep_freed: self.keep_freed(),
-                strict: self.settings.strict,
+                sandboxed: self.settings.strict,
                 #[cfg(feature = "sandbox")]
                 kernel: self.settings.kernel,
                 on_start: self.settings.on_start,
@@ -137,7 +137,7 @@ impl Supervisor {
         state.workers[index].set_process(Process {
             pidfd,
             bell,
-            door: server.door(),
+            handshake: server.handshake_socket(),
         });
         state.trace_spawned(index);
         let started = Started {

@@ -15,13 +15,13 @@ use super::waiting::parking::Parking;
 use crate::arena::Arena;
 use crate::link::LinkCells;
 use crate::sys::event::EventFd;
-use crate::trace::Owner;
+use crate::trace::TraceOwner;
 
 /// Starts the workers. Returns when all are ready.
 pub(crate) fn start(
     arena: Arc<Arena>,
     settings: Settings,
-    tracer: Option<Owner>,
+    tracer: Option<TraceOwner>,
 ) -> Result<(Arc<Supervisor>, JoinHandle<()>), StartError> {
     let workers = settings.workers;
     crate::sys::limits::room_for_descriptors(descriptors_for(workers.into()))

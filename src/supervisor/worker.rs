@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use super::error::JobErrorKind;
 use super::output::last_words::LastWords;
-use crate::control::{Door, HandshakeError};
+use crate::control::{HandshakeError, HandshakeSocket};
 use crate::sys::clock;
 use crate::sys::event::EventFd;
 use crate::sys::process::PidFd;
@@ -39,7 +39,7 @@ pub(super) struct Process {
     /// Rung by its lanes.
     pub(super) bell: EventFd,
     /// The socket on which its handshake waits for it.
-    pub(super) door: Door,
+    pub(super) handshake: HandshakeSocket,
 }
 
 /// Why a worker is killed: the record of the job that is to blame, or [`NO_RECORD`](super::lane::NO_RECORD), and what that job answers.

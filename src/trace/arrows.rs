@@ -1,48 +1,49 @@
-//! Arrows: from where a job ended to where the one that needs it began.
+//! Arrows: from the end of a job to the start of a job that needs its value.
 //!
-//! A dependency may be told before its first job has ended, or after. Whatever has not met its other end waits here, up to a
-//! limit; beyond it arrows are left out and counted.
+//! A dependency may be reported before its first job has ended, or after. Arrows of which one end is unknown are stored, up to
+//! a limit; beyond it they are left out and counted.
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::Place;
+use super::LaneId;
 
-/// Ends that are remembered for dependencies that are told later: of about so many jobs that were numbered last.
+/// Max ends of recent jobs that are remembered for dependencies that are reported later.
 const RECENT: usize = 4096;
-/// Arrows that may wait for one of their ends.
-const WAITING: usize = 1 << 20;
+/// Max arrows of which an end is missing.
+const MAX_WAITING: usize = 1 << 20;
 
 /// One end of an arrow.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Spot {
-    pub(super) place: Place,
+pub(super) struct ArrowEnd {
+    pub(super) lane: LaneId,
     pub(super) at: u64,
 }
 
+/// Matches the ends of arrows.
 #[derive(Debug, Default)]
 pub(super) struct Arrows {
-    /// Jobs that have ended lately, and where; each in the place that its number says, until another one takes that.
-    recent: Vec<Option<(u64, Spot)>>,
-    /// Jobs that have not ended, each with one that needs it.
+    /// Jobs that have ended recently, with their ends, by job number mod [`RECENT`].
+    recent: Vec<Option<(u64, ArrowEnd)>>,
+    /// Pairs of a job that has not ended and a job that needs it.
     needed: BTreeSet<(u64, u64)>,
-    /// The same, the one that needs first.
+    /// The same pairs in reverse order.
     needs: BTreeSet<(u64, u64)>,
-    /// By the job that has not begun: where what it needs has ended.
-    ready: HashMap<u64, Vec<Spot>>,
-    /// How many of those there are.
-    met: usize,
+    /// By job that has not begun: the ends of the jobs that it needs.
+    ready: HashMap<u64, Vec<ArrowEnd>>,
+    /// The total number of ends in `ready`.
+    ready_ends: usize,
 }
 
 impl Arrows {
-    /// Job `to` needs job `from`. False: there is no room to remember that.
+    /// Stores that job `to` needs job `from`. Returns false at the limit.
     pub(super) fn depends(&mut self, from: u64, to: u64) -> bool {
-        if self.waiting() >= WAITING {
+        if self.waiting() >= MAX_WAITING {
             return false;
         }
         match self.recent_end(from) {
-            Some(spot) => {
-                self.ready.entry(to).or_default().push(spot);
-                self.met += 1;
+            Some(end) => {
+                self.ready.entry(to).or_default().push(end);
+                self.ready_ends += 1;
             }
             None => {
                 self.needed.insert((from, to));
@@ -53,49 +54,53 @@ impl Arrows {
     }
 
     fn waiting(&self) -> usize {
-        self.needed.len() + self.met
+        self.needed.len() + self.ready_ends
     }
 
-    fn recent_end(&self, job: u64) -> Option<Spot> {
-        let &(of, spot) = self.recent.get(place(job))?.as_ref()?;
-        (of == job).then_some(spot)
+    fn recent_end(&self, job: u64) -> Option<ArrowEnd> {
+        let &(of, end) = self.recent.get(slot(job))?.as_ref()?;
+        (of == job).then_some(end)
     }
 
-    /// A job has begun here: where its arrows come from.
-    pub(super) fn began(&mut self, job: u64) -> Vec<Spot> {
-        // Most programs draw no arrows, and pay for none.
+    /// Called when a job has begun. Returns the starts of its arrows.
+    pub(super) fn began(&mut self, job: u64) -> Vec<ArrowEnd> {
+        // Fast path for programs without dependencies.
         if self.waiting() == 0 {
             return Vec::new();
         }
-        // It had all that it needs: where the rest has ended was forgotten, and nobody will say it again.
+        // All jobs that it needs have ended; the ends still missing were forgotten.
         take(&mut self.needs, &mut self.needed, job);
-        let spots = self.ready.remove(&job).unwrap_or_default();
-        self.met -= spots.len();
-        spots
+        let ends = self.ready.remove(&job).unwrap_or_default();
+        self.ready_ends -= ends.len();
+        ends
     }
 
-    /// A job has ended with a value.
-    pub(super) fn ended(&mut self, job: u64, spot: Spot) {
+    /// Called when a job has ended with a value.
+    pub(super) fn ended(&mut self, job: u64, end: ArrowEnd) {
         for to in take(&mut self.needed, &mut self.needs, job) {
-            self.ready.entry(to).or_default().push(spot);
-            self.met += 1;
+            self.ready.entry(to).or_default().push(end);
+            self.ready_ends += 1;
         }
         if self.recent.is_empty() {
             self.recent = vec![None; RECENT];
         }
-        self.recent[place(job)] = Some((job, spot));
+        self.recent[slot(job)] = Some((job, end));
     }
 
-    /// A job will not give a value, or will never run: nothing leads from it or to it.
-    pub(super) fn gone(&mut self, job: u64) {
+    /// Called when a job has failed or will never run: no arrow leads from it or to it.
+    pub(super) fn forget(&mut self, job: u64) {
         take(&mut self.needed, &mut self.needs, job);
         self.began(job);
     }
 }
 
-/// Takes all pairs of this job out of both sets: the first has it first, the other has the same pairs turned round.
-fn take(pairs: &mut BTreeSet<(u64, u64)>, turned: &mut BTreeSet<(u64, u64)>, job: u64) -> Vec<u64> {
-    // Most programs draw no arrows, and pay for none.
+/// Removes all pairs of this job from both sets, of which the second has the same pairs reversed. Returns the other jobs.
+fn take(
+    pairs: &mut BTreeSet<(u64, u64)>,
+    reversed: &mut BTreeSet<(u64, u64)>,
+    job: u64,
+) -> Vec<u64> {
+    // Fast path for programs without dependencies.
     if pairs.is_empty() {
         return Vec::new();
     }
@@ -103,12 +108,12 @@ fn take(pairs: &mut BTreeSet<(u64, u64)>, turned: &mut BTreeSet<(u64, u64)>, job
     let others: Vec<u64> = of_job.map(|&(_, other)| other).collect();
     for &other in &others {
         pairs.remove(&(job, other));
-        turned.remove(&(other, job));
+        reversed.remove(&(other, job));
     }
     others
 }
 
-fn place(job: u64) -> usize {
+fn slot(job: u64) -> usize {
     job as usize % RECENT
 }
 
@@ -116,45 +121,45 @@ fn place(job: u64) -> usize {
 mod tests {
     use super::*;
 
-    fn spot(at: u64) -> Spot {
-        let place = Place { worker: 1, lane: 0 };
-        Spot { place, at }
+    fn end(at: u64) -> ArrowEnd {
+        let lane = LaneId { worker: 1, lane: 0 };
+        ArrowEnd { lane, at }
     }
 
     #[test]
-    fn an_arrow_is_found_whenever_it_is_told() {
+    fn an_arrow_is_found_whenever_the_dependency_is_reported() {
         let mut arrows = Arrows::default();
         arrows.depends(1, 3);
-        arrows.ended(1, spot(10));
-        arrows.ended(2, spot(20));
+        arrows.ended(1, end(10));
+        arrows.ended(2, end(20));
         arrows.depends(2, 3);
-        assert_eq!(arrows.began(3), [spot(10), spot(20)]);
+        assert_eq!(arrows.began(3), [end(10), end(20)]);
         assert_eq!((arrows.waiting(), arrows.began(3)), (0, Vec::new()));
     }
 
     #[test]
-    fn what_never_meets_is_bounded() {
+    fn incomplete_arrows_are_bounded() {
         let mut arrows = Arrows::default();
         let jobs = 3 * RECENT as u64;
         for job in 0..jobs {
-            arrows.ended(job, spot(job));
+            arrows.ended(job, end(job));
         }
         assert_eq!(arrows.recent.len(), RECENT);
         let oldest = jobs - RECENT as u64;
         let ends = [oldest - 1, oldest, jobs - 1].map(|job| arrows.recent_end(job));
-        assert_eq!(ends, [None, Some(spot(oldest)), Some(spot(jobs - 1))]);
-        let told = (0..WAITING as u64 + 5).filter(|&job| arrows.depends(u64::MAX, job));
-        assert_eq!(told.count(), WAITING);
-        arrows.gone(u64::MAX);
+        assert_eq!(ends, [None, Some(end(oldest)), Some(end(jobs - 1))]);
+        let stored = (0..MAX_WAITING as u64 + 5).filter(|&job| arrows.depends(u64::MAX, job));
+        assert_eq!(stored.count(), MAX_WAITING);
+        arrows.forget(u64::MAX);
         assert_eq!(arrows.waiting(), 0);
     }
 
     #[test]
-    fn nothing_waits_for_an_end_that_is_forgotten_or_never_comes() {
+    fn no_arrow_waits_for_a_forgotten_or_missing_end() {
         let mut arrows = Arrows::default();
         let jobs = 3 * RECENT as u64;
         for job in 0..jobs {
-            arrows.ended(job, spot(job));
+            arrows.ended(job, end(job));
         }
         let (forgotten, recent, never) = (0, jobs - 1, u64::MAX);
         for (to, from) in (jobs..).zip([forgotten, recent, never]) {
@@ -163,8 +168,8 @@ mod tests {
         }
         assert_eq!(arrows.waiting(), 5);
         assert_eq!(arrows.began(jobs), []);
-        assert_eq!(arrows.began(jobs + 1), [spot(recent)]);
-        arrows.gone(jobs + 2);
+        assert_eq!(arrows.began(jobs + 1), [end(recent)]);
+        arrows.forget(jobs + 2);
         assert_eq!(arrows.waiting(), 0);
         assert!(arrows.needs.is_empty() && arrows.ready.is_empty());
     }

@@ -1,8 +1,8 @@
 //! The file of events, in the JSON format of Chrome's trace viewer.
 //!
-//! A process of the viewer is a worker, a thread of it a lane; process 1 stands for the engine, where jobs wait. Runs are
-//! complete events (`X`) on their lane, waits are asynchronous ones (`b`, `e`), since they overlap; dependencies are flows
-//! (`s`, `f`), and what has no length is an instant (`i`). Times are microseconds since the engine was built.
+//! A process of the viewer is a worker, and its threads are lanes; process 1 is the engine, where jobs wait. Runs are complete
+//! events (`X`) on their lane, waits are asynchronous ones (`b`, `e`), since they overlap; dependencies are flows (`s`, `f`),
+//! and events without a length are instants (`i`). Times are microseconds since the engine was built.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
@@ -12,54 +12,54 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::arrows::Spot;
+use super::arrows::ArrowEnd;
 use super::text::{Us, put};
-use super::{Attempt, End, Place};
+use super::{Attempt, AttemptEnd, LaneId};
 
-/// The process that stands for the engine.
+/// The process of the viewer that stands for the engine.
 const ENGINE: u32 = 1;
-/// Bytes that are written at one time. A file system that is given more takes its pages in blocks that nobody has had for
-/// long: where a hypervisor lends memory, each of those costs ten times what it costs to fill it.
+/// Bytes that are written at a time. More would be slower per byte on virtual machines: see `docs/design/trace.md`.
 const BATCH: usize = 60 << 10;
 
-/// See the module.
+/// The file of events.
 #[derive(Debug)]
 pub(super) struct ChromeFile {
     file: File,
-    /// Where the tail begins.
+    /// Offset of the tail.
     end: u64,
-    /// What the tail says is missing.
+    /// The number of dropped events in the tail.
     dropped: u64,
-    /// What the next write brings.
+    /// The text of the next batch.
     text: String,
     /// Time 0.
     start: u64,
     flows: u64,
     memory_waits: u64,
-    /// What the events of each kernel have in common. Each is made once.
-    kernels: HashMap<&'static str, Arc<Common>>,
-    /// The kernel of the last attempt: most are followed by one of the same.
-    last: Option<Arc<Common>>,
-    /// Which attempt of which job, as the viewer is told.
+    /// The texts that all events of a kernel share.
+    kernels: HashMap<&'static str, Arc<KernelText>>,
+    /// The kernel of the last attempt, usually that of the next one too.
+    last: Option<Arc<KernelText>>,
+    /// Buffer for the id of an attempt.
     id: String,
-    /// Lanes that have a name.
-    named: BTreeSet<Place>,
+    /// Lanes whose name is in the file.
+    named: BTreeSet<LaneId>,
 }
 
-/// What the events of a kernel have in common: a piece of text costs about as much as another, however long it is.
+/// The texts that all events of a kernel share. Appending a piece costs about the same for any length.
 #[derive(Debug)]
-struct Common {
+struct KernelText {
     kernel: &'static str,
-    /// The beginning of a wait and its end, up to the time.
-    begins: String,
-    ends: String,
-    /// A run, up to the process.
-    runs: String,
-    /// What is told of a run: the kernel's whole name, up to its wait.
-    about: String,
+    /// The start event of a wait, up to the time.
+    wait_begin: String,
+    /// The end event of a wait, up to the time.
+    wait_end: String,
+    /// The event of a run, up to the process.
+    run: String,
+    /// The arguments of a run, from the kernel's full name up to its wait.
+    args: String,
 }
 
-impl Common {
+impl KernelText {
     fn of(kernel: &'static str) -> Self {
         let name = quoted(&short(kernel));
         let wait = |phase| {
@@ -67,19 +67,19 @@ impl Common {
         };
         Self {
             kernel,
-            begins: wait('b'),
-            ends: wait('e'),
-            runs: format!(",\n{{\"ph\":\"X\",\"name\":{name},\"pid\":"),
-            about: format!(",\"kernel\":{},\"queued_us\":", quoted(kernel)),
+            wait_begin: wait('b'),
+            wait_end: wait('e'),
+            run: format!(",\n{{\"ph\":\"X\",\"name\":{name},\"pid\":"),
+            args: format!(",\"kernel\":{},\"queued_us\":", quoted(kernel)),
         }
     }
 }
 
 impl ChromeFile {
     pub(super) fn create(path: &Path, label: &str, start: u64) -> io::Result<Self> {
-        // Before it is opened, which a reader would notice, and which waits where there is none.
-        if fs::metadata(path).is_ok_and(|there| there.file_type().is_fifo()) {
-            return Err(no_file());
+        // Checked before opening, which would be visible to a reader, and wait for one.
+        if fs::metadata(path).is_ok_and(|meta| meta.file_type().is_fifo()) {
+            return Err(not_a_file());
         }
         let mut options = OpenOptions::new();
         let file = options.write(true).create(true).truncate(true).open(path)?;
@@ -96,19 +96,19 @@ impl ChromeFile {
             id: String::new(),
             named: BTreeSet::new(),
         };
-        // Without a comma in front: the first of all.
+        // The first event has no comma before it.
         let _ = write!(
             own.text,
             "{{\"ph\":\"M\",\"name\":\"process_name\",\"pid\":{ENGINE},\"tid\":0,\"args\":{{\"name\":{}}}}}",
             quoted(&format!("{label}: waiting"))
         );
         match own.write(0, 0) {
-            Err(error) if error.kind() == io::ErrorKind::NotSeekable => Err(no_file()),
+            Err(error) if error.kind() == io::ErrorKind::NotSeekable => Err(not_a_file()),
             written => written.map(|()| own),
         }
     }
 
-    /// Whether this path leads to the same file. What is no file, such as `/dev/null`, is nobody's alone.
+    /// Whether this path is the same file. False for devices such as `/dev/null`, which may be shared.
     pub(super) fn is_at(&self, path: &Path) -> bool {
         let both = self
             .file
@@ -119,18 +119,18 @@ impl ChromeFile {
         })
     }
 
-    /// Enough was added to be written.
-    pub(super) fn has_a_batch(&self) -> bool {
+    /// Whether the text is long enough to be written.
+    pub(super) fn has_full_batch(&self) -> bool {
         self.text.len() >= BATCH
     }
 
-    /// Everything that was added goes into the file, which is whole then: also after an error, but without these events.
+    /// Writes the text into the file, which is complete afterwards; after an error it is complete without these events.
     ///
-    /// `dropped`: what is missing up to here; `events`: what is missing if this fails.
+    /// `dropped`: the events missing so far; `events`: those that are missing as well if this fails.
     pub(super) fn write(&mut self, dropped: u64, events: u64) -> io::Result<()> {
         let len = self.text.len() as u64;
         put_tail(&mut self.text, dropped);
-        // What was there before is the older tail, which is no longer than the new one.
+        // Overwrites the previous tail, which is not longer than the new one.
         let written = self.file.write_all_at(self.text.as_bytes(), self.end);
         self.text.clear();
         match &written {
@@ -138,21 +138,20 @@ impl ChromeFile {
                 self.end += len;
                 self.dropped = dropped;
             }
-            Err(_) => self.mend(dropped + events),
+            Err(_) => self.repair(dropped + events),
         }
         written
     }
 
-    /// Half a batch may have gone over the tail: that is written again where it was. As there may be no room for
-    /// anything else, over what is there now and before the rest is cut off; and if the number became too long, with the one
-    /// before.
-    fn mend(&mut self, dropped: u64) {
+    /// Writes the tail again after a part of a batch has overwritten it. The disk may be full, so this overwrites existing bytes
+    /// before it truncates the rest; if the new number has too many digits, the tail keeps the previous number.
+    fn repair(&mut self, dropped: u64) {
         for dropped in [dropped, self.dropped] {
             let mut tail = String::new();
             put_tail(&mut tail, dropped);
-            let whole = self.end + tail.len() as u64;
+            let len = self.end + tail.len() as u64;
             let written = self.file.write_all_at(tail.as_bytes(), self.end);
-            if written.and_then(|()| self.file.set_len(whole)).is_ok() {
+            if written.and_then(|()| self.file.set_len(len)).is_ok() {
                 return;
             }
         }
@@ -162,10 +161,9 @@ impl ChromeFile {
         Us(at.saturating_sub(self.start))
     }
 
-    /// Begins an event: all that each of them has. The name is a string of JSON.
-    fn event(&mut self, phase: &str, name: &str, place: (u32, u32), at: u64) {
+    /// Begins an event, with the fields that all events have. `name` is a JSON string.
+    fn event(&mut self, phase: &str, name: &str, (pid, tid): (u32, u32), at: u64) {
         let at = self.us(at);
-        let (pid, tid) = place;
         put!(
             self.text,
             ",\n{\"ph\":\"",
@@ -181,11 +179,11 @@ impl ChromeFile {
         );
     }
 
-    /// Where a lane is in the viewer. The first time it gets its name.
-    fn lane(&mut self, place: Place) -> (u32, u32) {
-        let (pid, tid) = (ENGINE + 1 + place.worker, place.lane);
-        if self.named.insert(place) {
-            let (worker, lane) = (place.worker, place.lane);
+    /// Returns process and thread of a lane in the viewer. Writes its name the first time.
+    fn lane(&mut self, id: LaneId) -> (u32, u32) {
+        let (pid, tid) = (ENGINE + 1 + id.worker, id.lane);
+        if self.named.insert(id) {
+            let (worker, lane) = (id.worker, id.lane);
             for (what, name) in [
                 ("process_name", format!("worker {worker}")),
                 ("thread_name", format!("lane {lane}")),
@@ -203,22 +201,22 @@ impl ChromeFile {
         (pid, tid)
     }
 
-    fn common(&mut self, kernel: &'static str) -> Arc<Common> {
-        // The address is enough to know it again; if it is another one, the text decides.
+    fn kernel_text(&mut self, kernel: &'static str) -> Arc<KernelText> {
+        // Compares the address first, which is fast; another address may still be the same name.
         match &self.last {
             Some(last) if std::ptr::eq(last.kernel, kernel) => Arc::clone(last),
             _ => {
-                let common = self.kernels.entry(kernel);
-                let common = common.or_insert_with(|| Arc::new(Common::of(kernel)));
-                self.last = Some(Arc::clone(common));
-                Arc::clone(common)
+                let text = self.kernels.entry(kernel);
+                let text = text.or_insert_with(|| Arc::new(KernelText::of(kernel)));
+                self.last = Some(Arc::clone(text));
+                Arc::clone(text)
             }
         }
     }
 
-    /// An attempt: its wait, and its run if there was one.
+    /// Writes the wait of an attempt, and its run if there was one.
     pub(super) fn attempt(&mut self, attempt: &Attempt) {
-        let common = self.common(attempt.kernel);
+        let text = self.kernel_text(attempt.kernel);
         let until = attempt.ran.map_or(attempt.over, |ran| ran.began);
         let (since, until) = (self.us(attempt.since), self.us(until));
         let (job, number) = (attempt.job, u32::from(attempt.attempt));
@@ -226,13 +224,13 @@ impl ChromeFile {
         put!(self.id, ",\"cat\":\"waiting\",\"id\":\"", job, ".", number);
         put!(
             self.text,
-            &common.begins,
+            &text.wait_begin,
             since,
             &self.id,
             "\",\"args\":{\"job\":",
             job,
             "}}",
-            &common.ends,
+            &text.wait_end,
             until,
             &self.id,
             "\"}",
@@ -240,11 +238,11 @@ impl ChromeFile {
         let Some(ran) = attempt.ran else {
             return self.without_run(attempt);
         };
-        let lane = self.lane(ran.place);
+        let lane = self.lane(ran.lane);
         let began = self.us(ran.began);
         put!(
             self.text,
-            &common.runs,
+            &text.run,
             lane.0,
             ",\"tid\":",
             lane.1,
@@ -256,51 +254,51 @@ impl ChromeFile {
             job,
             ",\"attempt\":",
             number,
-            &common.about,
+            &text.args,
             Us(ran.placed.saturating_sub(attempt.since)),
             ",\"ahead_us\":",
             Us(ran.began.saturating_sub(ran.placed)),
             ",\"bytes_in\":",
-            attempt.bytes.0,
+            attempt.bytes_in,
             ",\"bytes_out\":",
-            attempt.bytes.1,
+            attempt.bytes_out,
         );
         if let Some(label) = &attempt.label {
             let _ = write!(self.text, ",\"label\":{}", quoted(label));
         }
-        if let End::Failed { why, again } = &attempt.end {
+        if let AttemptEnd::Failed { why, is_retried } = &attempt.end {
             let _ = write!(
                 self.text,
-                ",\"error\":{},\"tried_again\":{again}}},\"cname\":\"terrible\"}}",
+                ",\"error\":{},\"tried_again\":{is_retried}}},\"cname\":\"terrible\"}}",
                 quoted(why)
             );
             let job = attempt.job.to_string();
             let label = attempt.label.iter().map(|label| ("label", &**label));
-            let about = [("job", job.as_str()), ("error", why)];
-            let about: Vec<_> = about.into_iter().chain(label).collect();
-            self.instant("failed", lane, ran.ended, &about);
+            let args = [("job", job.as_str()), ("error", why)];
+            let args: Vec<_> = args.into_iter().chain(label).collect();
+            self.instant("failed", lane, ran.ended, &args);
         } else {
             self.text.push_str("}}");
         }
     }
 
-    /// What no worker had begun, and none will.
+    /// Writes an attempt that no worker began.
     fn without_run(&mut self, attempt: &Attempt) {
         let name = &short(attempt.kernel);
         let why = match &attempt.end {
-            End::Failed { why, .. } => why,
-            End::Cancelled => "cancelled before it began",
-            End::Value => return,
+            AttemptEnd::Failed { why, .. } => why,
+            AttemptEnd::Cancelled => "cancelled before it began",
+            AttemptEnd::Value => return,
         };
         let job = attempt.job.to_string();
         let label = attempt.label.iter().map(|label| ("label", &**label));
-        let about = [("job", job.as_str()), ("kernel", name), ("error", why)];
-        let about: Vec<_> = about.into_iter().chain(label).collect();
-        self.instant("not run", (ENGINE, 0), attempt.over, &about);
+        let args = [("job", job.as_str()), ("kernel", name), ("error", why)];
+        let args: Vec<_> = args.into_iter().chain(label).collect();
+        self.instant("not run", (ENGINE, 0), attempt.over, &args);
     }
 
-    fn instant(&mut self, name: &str, place: (u32, u32), at: u64, args: &[(&str, &str)]) {
-        self.event("i", &quoted(name), place, at);
+    fn instant(&mut self, name: &str, lane: (u32, u32), at: u64, args: &[(&str, &str)]) {
+        self.event("i", &quoted(name), lane, at);
         self.text.push_str(",\"s\":\"t\",\"args\":{");
         for (index, (key, value)) in args.iter().enumerate() {
             let comma = if index > 0 { "," } else { "" };
@@ -309,20 +307,20 @@ impl ChromeFile {
         self.text.push_str("}}");
     }
 
-    /// An arrow between two runs.
-    pub(super) fn arrow(&mut self, from: Spot, to: Spot) {
+    /// Writes an arrow between two runs.
+    pub(super) fn arrow(&mut self, from: ArrowEnd, to: ArrowEnd) {
         self.flows += 1;
         let id = self.flows;
-        for (phase, spot) in [("s", from), ("f", to)] {
-            let lane = self.lane(spot.place);
-            self.event(phase, "\"needs\"", lane, spot.at);
+        for (phase, end) in [("s", from), ("f", to)] {
+            let lane = self.lane(end.lane);
+            self.event(phase, "\"needs\"", lane, end.at);
             let bind = if phase == "f" { ",\"bp\":\"e\"" } else { "" };
             let _ = write!(self.text, ",\"cat\":\"needs\",\"id\":{id}{bind}}}");
         }
     }
 
-    pub(super) fn started(&mut self, place: Place, pid: u32, from: u64, at: u64) {
-        let lane = self.lane(place);
+    pub(super) fn started(&mut self, lane: LaneId, pid: u32, from: u64, at: u64) {
+        let lane = self.lane(lane);
         self.event("X", "\"start\"", lane, from);
         let took = Us(at.saturating_sub(from));
         put!(
@@ -336,25 +334,32 @@ impl ChromeFile {
         self.instant("ready", lane, at, &[("pid", &pid.to_string())]);
     }
 
-    pub(super) fn gone(&mut self, place: Place, at: u64, why: Option<&str>) {
-        let lane = self.lane(place);
+    pub(super) fn exited(&mut self, lane: LaneId, at: u64, why: Option<&str>) {
+        let lane = self.lane(lane);
         match why {
             Some(why) => self.instant("died", lane, at, &[("cause", why)]),
             None => self.instant("ended", lane, at, &[]),
         }
     }
 
-    /// A lane wanted memory, and got an answer. Beside its runs, not within: a grant that was under way may have let it
-    /// go on before.
-    pub(super) fn granted(&mut self, place: Place, from: u64, at: u64, bytes: u64, given: bool) {
-        let lane = self.lane(place);
+    /// Writes the wait of a lane for memory. As an asynchronous event: it may end after its run, if a grant given ahead let the
+    /// lane continue before the answer.
+    pub(super) fn memory_wait(
+        &mut self,
+        lane: LaneId,
+        from: u64,
+        at: u64,
+        bytes: u64,
+        is_granted: bool,
+    ) {
+        let lane = self.lane(lane);
         self.memory_waits += 1;
         let id = self.memory_waits;
         for (phase, at) in [("b", from), ("e", at)] {
             self.event(phase, "\"waits for memory\"", lane, at);
             let _ = write!(
                 self.text,
-                ",\"cat\":\"memory\",\"id\":\"m{id}\",\"args\":{{\"bytes\":{bytes},\"given\":{given}}}}}"
+                ",\"cat\":\"memory\",\"id\":\"m{id}\",\"args\":{{\"bytes\":{bytes},\"given\":{is_granted}}}}}"
             );
         }
     }
@@ -362,21 +367,22 @@ impl ChromeFile {
 
 #[cfg(test)]
 impl ChromeFile {
-    pub(super) fn spoil(&mut self) {
+    /// Simulates a full disk from now on.
+    pub(super) fn fill_disk(&mut self) {
         let full = OpenOptions::new().write(true).open("/dev/full");
-        self.file = full.expect("a file that takes nothing");
+        self.file = full.expect("/dev/full can be opened");
     }
 }
 
-/// The tail is written again and again, over the one before.
-fn no_file() -> io::Error {
+/// The error for a path that is not a file: the tail must be overwritten.
+fn not_a_file() -> io::Error {
     io::Error::new(
         io::ErrorKind::NotSeekable,
-        "events need a file, in which they can be written over; a pipe or a terminal takes a report",
+        "events need a file that can be overwritten; only a report can go to a pipe or a terminal",
     )
 }
 
-/// What closes the file.
+/// Appends the tail, which closes the file.
 fn put_tail(text: &mut String, dropped: u64) {
     let _ = write!(
         text,
@@ -385,7 +391,7 @@ fn put_tail(text: &mut String, dropped: u64) {
     );
 }
 
-/// A string of JSON.
+/// Returns the text as a JSON string.
 fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
@@ -404,7 +410,7 @@ fn quoted(text: &str) -> String {
     out
 }
 
-/// The name of a kernel without the modules that it lies in: `a::b::shrink<c::Pixel>` is `shrink<Pixel>`.
+/// Returns the name of a kernel without its modules: `a::b::shrink<c::Pixel>` becomes `shrink<Pixel>`.
 pub(super) fn short(name: &str) -> String {
     let mut out = String::new();
     let mut word = String::new();
@@ -412,7 +418,7 @@ pub(super) fn short(name: &str) -> String {
     while let Some(c) = rest.next() {
         if c == ':' && rest.peek() == Some(&':') {
             rest.next();
-            // What closures and blocks are called says less than where they are.
+            // The names of closures and blocks mean little without their function.
             if matches!(rest.peek(), Some('{')) {
                 word.push_str("::");
             } else {
@@ -433,7 +439,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_shortened_to_what_tells_them_apart() {
+    fn names_are_shortened() {
         for (name, expected) in [
             ("app::image::shrink", "shrink"),
             ("app::main::{{closure}}", "main::{{closure}}"),
@@ -450,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn any_text_is_a_string_of_json() {
+    fn any_text_becomes_a_json_string() {
         for text in ["", "a \"b\" \\", "tab\tnew\nline\u{1}\u{7f}", "ümläut 🎉"] {
             let parsed: String = serde_json::from_str(&quoted(text)).expect(text);
             assert_eq!(parsed, text);

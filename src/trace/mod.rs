@@ -20,77 +20,81 @@ use crate::sys::clock::monotonic_ns;
 use crate::sys::fork::OwnerProcess;
 use writer::Writer;
 
-/// Events that may wait for the writer.
-const INBOX: usize = 65_536;
-/// Attempts in a file, if nothing else is said.
-pub(crate) const ATTEMPTS: u64 = 1_000_000;
+/// Max events that wait for the writer.
+const INBOX_LIMIT: usize = 65_536;
+/// Default limit of attempts in a file.
+pub(crate) const DEFAULT_ATTEMPTS: u64 = 1_000_000;
 
-/// What is to be written.
+/// The files of a trace.
 #[derive(Clone, Debug)]
-pub(crate) struct Plan {
+pub(crate) struct TraceConfig {
     /// The file of events.
     pub(crate) events: Option<PathBuf>,
-    /// The page.
+    /// The report.
     pub(crate) report: Option<PathBuf>,
-    /// Most attempts in the file of events.
+    /// Max attempts in the file of events.
     pub(crate) attempts: u64,
 }
 
-/// Where a job ran.
+/// Identifies a lane by its worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Place {
+pub(crate) struct LaneId {
     pub(crate) worker: u32,
-    /// Thread of that worker.
+    /// Index of the lane in its worker.
     pub(crate) lane: u32,
 }
 
 /// How an attempt ended.
 #[derive(Clone, Debug)]
-pub(crate) enum End {
+pub(crate) enum AttemptEnd {
     Value,
-    /// Given up before a worker began it.
+    /// Cancelled before a worker began it.
     Cancelled,
-    /// The sentence of its error; the job is tried again, or was that all?
     Failed {
+        /// The message of the error.
         why: Box<str>,
-        again: bool,
+        /// Whether the job is retried.
+        is_retried: bool,
     },
 }
 
-/// One attempt of a job that is over. Times in nanoseconds of the monotonic clock.
+/// An attempt of a job that has ended. Times are in nanoseconds of the monotonic clock.
 #[derive(Clone, Debug)]
 pub(crate) struct Attempt {
     pub(crate) job: u64,
-    /// What people call it.
+    /// The label that the program gave the job.
     pub(crate) label: Option<Arc<str>>,
-    /// By type, not by address: linkers fold equal functions.
+    /// The name of its type. Not its address: linkers fold equal functions.
     pub(crate) kernel: &'static str,
     pub(crate) attempt: u16,
-    /// Since when it waited.
+    /// When the wait for this attempt began.
     pub(crate) since: u64,
-    /// When a worker got it, where it ran and from when to when; `None`: it never did.
-    pub(crate) ran: Option<Ran>,
-    /// When it was over.
+    /// The run of its kernel; `None` if no worker began it.
+    pub(crate) ran: Option<KernelRun>,
+    /// When the supervisor saw its end.
     pub(crate) over: u64,
-    /// Bytes of arrays that went in, and of fresh ones that came back.
-    pub(crate) bytes: (u64, u64),
-    pub(crate) end: End,
+    /// Bytes of its array arguments.
+    pub(crate) bytes_in: u64,
+    /// Bytes of the arrays that it has made and returned.
+    pub(crate) bytes_out: u64,
+    pub(crate) end: AttemptEnd,
 }
 
 /// A run of a kernel.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ran {
-    pub(crate) place: Place,
+pub(crate) struct KernelRun {
+    pub(crate) lane: LaneId,
+    /// When the job was posted to the lane.
     pub(crate) placed: u64,
     pub(crate) began: u64,
     pub(crate) ended: u64,
 }
 
-/// Something that happened.
+/// An event of a trace.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
     Attempt(Attempt),
-    /// Job `to` needs what job `from` gives.
+    /// Job `to` needs the value of job `from`.
     Depends {
         from: u64,
         to: u64,
@@ -102,50 +106,50 @@ pub(crate) enum Event {
         from: u64,
         at: u64,
     },
-    /// A worker is gone; `None`: it was replaced without having failed, or told to stop.
-    Gone {
+    /// A worker has exited. `why` is `None` if it was recycled or stopped.
+    Exited {
         worker: u32,
         at: u64,
         why: Option<Box<str>>,
     },
-    /// A lane had to wait for output memory.
-    Granted {
-        place: Place,
+    /// A lane has waited for output memory.
+    MemoryWait {
+        lane: LaneId,
         from: u64,
         at: u64,
         bytes: u64,
-        given: bool,
+        is_granted: bool,
     },
 }
 
-/// How far a trace has come: [`Engine::write_trace`](crate::Engine::write_trace).
+/// The number of events in a trace: see [`Engine::write_trace`](crate::Engine::write_trace).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Traced {
-    /// Attempts in the file of events.
+    /// The attempts in the file of events.
     pub attempts: u64,
-    /// Events that it lacks: there were too many of them, or they came too fast.
+    /// The events that are missing in it: beyond the limit, or faster than they could be written.
     pub dropped: u64,
 }
 
-/// The one owner of a tracer: completes the files when it goes.
+/// Owns a tracer, and completes its files when dropped.
 #[derive(Debug)]
-pub(crate) struct Owner(pub(crate) Arc<Tracer>);
+pub(crate) struct TraceOwner(pub(crate) Arc<Tracer>);
 
-impl Drop for Owner {
+impl Drop for TraceOwner {
     fn drop(&mut self) {
         self.0.close();
     }
 }
 
-/// Takes events, and has them written.
+/// Collects events, and writes them on a thread of its own.
 #[derive(Debug)]
 pub(crate) struct Tracer {
     inbox: Mutex<Inbox>,
     changed: Condvar,
     writer: Mutex<Writer>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// Whose files these are.
+    /// The process that owns the files, not a fork of it.
     process: OwnerProcess,
 }
 
@@ -153,22 +157,25 @@ pub(crate) struct Tracer {
 struct Inbox {
     events: Vec<Event>,
     dropped: u64,
-    /// The writer's thread waits for the first event.
-    asleep: bool,
-    closing: bool,
+    /// Whether the writer's thread waits for the first event.
+    is_writer_asleep: bool,
+    is_closing: bool,
 }
 
 impl Tracer {
-    /// Makes the files, valid and empty, and starts the thread.
+    /// Creates the files, valid and empty, and starts the thread.
     ///
     /// # Errors
-    /// The path that cannot be written, and why.
-    pub(crate) fn start(plan: Plan, label: &str) -> Result<Owner, (PathBuf, io::Error)> {
-        let somewhere = plan.events.clone().or_else(|| plan.report.clone());
+    /// The path that cannot be written, and the reason.
+    pub(crate) fn start(
+        config: TraceConfig,
+        label: &str,
+    ) -> Result<TraceOwner, (PathBuf, io::Error)> {
+        let a_path = config.events.clone().or_else(|| config.report.clone());
         let tracer = Arc::new(Self {
             inbox: Mutex::default(),
             changed: Condvar::new(),
-            writer: Mutex::new(Writer::create(plan, label, monotonic_ns())?),
+            writer: Mutex::new(Writer::create(config, label, monotonic_ns())?),
             thread: Mutex::default(),
             process: OwnerProcess::current(),
         });
@@ -176,45 +183,47 @@ impl Tracer {
         let thread = thread::Builder::new()
             .name("arenite-trace".into())
             .spawn(move || own.run())
-            .map_err(|error| (somewhere.unwrap_or_default(), error))?;
+            .map_err(|error| (a_path.unwrap_or_default(), error))?;
         *lock(&tracer.thread) = Some(thread);
-        Ok(Owner(tracer))
+        Ok(TraceOwner(tracer))
     }
 
-    /// Takes an event. Never waits for a disk.
+    /// Adds an event. Never waits for a disk.
     pub(crate) fn send(&self, event: Event) {
         let mut inbox = lock(&self.inbox);
-        if inbox.closing || inbox.events.len() >= INBOX {
+        if inbox.is_closing || inbox.events.len() >= INBOX_LIMIT {
             inbox.dropped += 1;
             return;
         }
         inbox.events.push(event);
-        if inbox.asleep && inbox.events.len() == 1 || inbox.events.len() == INBOX / 2 {
+        if inbox.is_writer_asleep && inbox.events.len() == 1
+            || inbox.events.len() == INBOX_LIMIT / 2
+        {
             self.changed.notify_one();
         }
     }
 
-    /// Writes what was sent so far, and the report.
+    /// Writes the events sent so far, and the report.
     ///
     /// # Errors
-    /// Why a file could not be written, now or before.
+    /// The file that could not be written, now or earlier, and the reason.
     pub(crate) fn flush(&self) -> Result<Traced, (PathBuf, io::Error)> {
         let mut writer = lock(&self.writer);
         self.pass_on(&mut writer);
         writer.finish()
     }
 
-    /// Writes everything and ends the thread. What comes now is dropped.
+    /// Writes everything and ends the thread. Later events are dropped.
     fn close(&self) {
         if !self.process.is_current() {
             return;
         }
-        lock(&self.inbox).closing = true;
+        lock(&self.inbox).is_closing = true;
         self.changed.notify_all();
         if let Some(thread) = lock(&self.thread).take() {
-            // It has no panic of its own; if there was one, the rest is written below all the same.
+            // Even if the thread has panicked, the rest is written below.
             let _ = thread.join();
-            // Nobody is left to hear of it: `flush` has said so to whoever asked.
+            // An error is ignored: callers of `flush` have got it.
             let _ = self.flush();
         }
     }
@@ -222,17 +231,17 @@ impl Tracer {
     fn run(&self) {
         loop {
             let mut inbox = lock(&self.inbox);
-            while inbox.events.is_empty() && !inbox.closing {
-                inbox.asleep = true;
+            while inbox.events.is_empty() && !inbox.is_closing {
+                inbox.is_writer_asleep = true;
                 inbox = wait(self.changed.wait(inbox));
             }
-            inbox.asleep = false;
-            // More comes, as a rule.
-            let few = |inbox: &mut Inbox| inbox.events.len() < INBOX / 2 && !inbox.closing;
+            inbox.is_writer_asleep = false;
+            // Collects more events, which usually follow soon.
+            let few = |inbox: &mut Inbox| inbox.events.len() < INBOX_LIMIT / 2 && !inbox.is_closing;
             let (inbox, _) = wait(self.changed.wait_timeout_while(inbox, writer::PAUSE, few));
-            let closing = inbox.closing;
+            let is_closing = inbox.is_closing;
             drop(inbox);
-            if closing {
+            if is_closing {
                 return;
             }
             self.pass_on(&mut lock(&self.writer));
@@ -254,7 +263,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     wait(mutex.lock())
 }
 
-/// A panic elsewhere leaves at worst an event out.
+/// Ignores poisoning: a panic elsewhere loses at most an event.
 fn wait<T>(result: Result<T, PoisonError<T>>) -> T {
     result.unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,22 +1,22 @@
-//! The report: one page, with everything in it.
+//! The report: one HTML page that loads nothing else.
 
 use std::fmt::Write as _;
 
 use super::chrome::short;
-use super::summary::{COLOURS, Histogram, Mishap, Summary, Told};
+use super::summary::{COLOURS, Histogram, Incident, Incidents, Summary};
 use super::timeline;
 
-/// What the page says beside the figures.
+/// What the page says in addition to the figures.
 #[derive(Debug)]
-pub(super) struct About<'a> {
+pub(super) struct ReportHead<'a> {
     pub(super) label: &'a str,
-    /// Events that are missing in the figures.
+    /// The number of events that are missing in the figures.
     pub(super) lost: u64,
 }
 
-/// The whole file.
-pub(super) fn page(summary: &Summary, about: &About<'_>) -> String {
-    let label = escaped(about.label);
+/// Returns the whole page.
+pub(super) fn page(summary: &Summary, head: &ReportHead<'_>) -> String {
+    let label = escaped(head.label);
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
@@ -39,19 +39,19 @@ pub(super) fn page(summary: &Summary, about: &About<'_>) -> String {
     }
     page.push_str("</section>\n");
     kernels(&mut page, summary);
-    mishaps(&mut page, "Failures", &summary.failures);
-    mishaps(&mut page, "Workers that died", &summary.deaths);
+    incidents(&mut page, "Failures", &summary.failures);
+    incidents(&mut page, "Workers that died", &summary.deaths);
     page.push_str("<footer>");
-    if about.lost > 0 {
+    if head.lost > 0 {
         let _ = write!(
             page,
-            "<span class=\"bad\">{} events came faster than they could be taken, and are missing here.</span> ",
-            Count(about.lost)
+            "<span class=\"bad\">{} events came faster than they could be written, and are missing here.</span> ",
+            Count(head.lost)
         );
     }
     let _ = write!(
         page,
-        "Waiting: from submission, or the end of the attempt before, until the kernel is entered. Quantiles are right to 3 %. \
+        "Waiting: from submission, or the end of the attempt before, until the kernel is entered. Quantiles are accurate to 3 %. \
          Written by arenite {}.</footer>\n</body>\n</html>\n",
         env!("CARGO_PKG_VERSION")
     );
@@ -61,7 +61,7 @@ pub(super) fn page(summary: &Summary, about: &About<'_>) -> String {
 fn tiles(page: &mut String, summary: &Summary) {
     let ended: u64 = summary.kernels.iter().map(|kernel| kernel.ended).sum();
     let busy: u64 = summary.lanes.values().map(|lane| lane.busy_ns).sum();
-    let there = summary.end.max(1) as f64 * summary.lanes.len().max(1) as f64;
+    let available = summary.end.max(1) as f64 * summary.lanes.len().max(1) as f64;
     let seconds = summary.end.max(1) as f64 / 1e9;
     page.push_str("<div class=\"tiles\">\n");
     let mut tile = |value: String, what: &str, bad: bool| {
@@ -69,20 +69,20 @@ fn tiles(page: &mut String, summary: &Summary) {
         let _ = writeln!(page, "<div><b{class}>{value}</b><span>{what}</span></div>");
     };
     tile(Count(ended).to_string(), "runs of kernels", false);
-    tile(rate(ended as f64 / seconds), "a second", false);
+    tile(rate(ended as f64 / seconds), "per second", false);
     let failed = summary.failures.count;
     tile(Count(failed).to_string(), "failures", failed > 0);
     let died = summary.deaths.count;
     tile(Count(died).to_string(), "workers that died", died > 0);
     tile(
-        format!("{:.0} %", 100.0 * busy as f64 / there),
+        format!("{:.0} %", 100.0 * busy as f64 / available),
         "of the lanes' time in kernels",
         false,
     );
     if summary.cancelled > 0 {
         tile(
             Count(summary.cancelled).to_string(),
-            "given up unbegun",
+            "cancelled before they began",
             false,
         );
     }
@@ -108,7 +108,7 @@ fn legend(page: &mut String, summary: &Summary) {
 
 fn kernels(page: &mut String, summary: &Summary) {
     page.push_str(
-        "<section><h2>Kernels</h2>\n<div class=\"wide\"><table>\n<tr><th>kernel</th><th>runs</th><th>failed</th><th>together</th>\
+        "<section><h2>Kernels</h2>\n<div class=\"wide\"><table>\n<tr><th>kernel</th><th>runs</th><th>failed</th><th>total</th>\
          <th>mean</th><th>median</th><th>90 %</th><th>99 %</th><th>longest</th><th>waiting, median</th><th>99 %</th>\
          <th>bytes in</th><th>bytes out</th></tr>\n",
     );
@@ -139,33 +139,37 @@ fn kernels(page: &mut String, summary: &Summary) {
             Time(took.max),
             quantile(waited, 0.5),
             quantile(waited, 0.99),
-            bytes(kernel.bytes.0),
-            bytes(kernel.bytes.1),
+            bytes(kernel.bytes_in),
+            bytes(kernel.bytes_out),
         );
     }
     page.push_str("</table></div></section>\n");
 }
 
-fn mishaps(page: &mut String, title: &str, told: &Told) {
-    if told.count == 0 {
+fn incidents(page: &mut String, title: &str, incidents: &Incidents) {
+    if incidents.count == 0 {
         return;
     }
-    let _ = writeln!(page, "<section><h2>{title}: {}</h2>", Count(told.count));
-    if told.count > told.list.len() as u64 {
-        let _ = writeln!(page, "<p>The first {} of them.</p>", told.list.len());
+    let _ = writeln!(
+        page,
+        "<section><h2>{title}: {}</h2>",
+        Count(incidents.count)
+    );
+    if incidents.count > incidents.list.len() as u64 {
+        let _ = writeln!(page, "<p>The first {} of them.</p>", incidents.list.len());
     }
     page.push_str(
         "<div class=\"wide\"><table>\n<tr><th>at</th><th class=\"text\">what</th><th class=\"text\">why</th></tr>\n",
     );
-    for mishap in &told.list {
+    for incident in &incidents.list {
         let _ = writeln!(
             page,
             "<tr><td>{}</td><td class=\"text\">{}</td><td class=\"text\">{}{}</td></tr>",
-            Time(mishap.at),
-            escaped(&about(mishap)),
-            escaped(&mishap.why),
-            if mishap.tried_again {
-                " (tried again)"
+            Time(incident.at),
+            escaped(&describe(incident)),
+            escaped(&incident.why),
+            if incident.is_retried {
+                " (retried)"
             } else {
                 ""
             },
@@ -174,28 +178,28 @@ fn mishaps(page: &mut String, title: &str, told: &Told) {
     page.push_str("</table></div></section>\n");
 }
 
-fn about(mishap: &Mishap) -> String {
+fn describe(incident: &Incident) -> String {
     let mut text = String::new();
-    if let Some((job, kernel, attempt)) = mishap.job {
+    if let Some((job, kernel, attempt)) = incident.job {
         let _ = write!(text, "job {job}, {}", short(kernel));
-        if let Some(label) = &mishap.label {
+        if let Some(label) = &incident.label {
             let _ = write!(text, " {label:?}");
         }
         if attempt > 1 {
             let _ = write!(text, ", attempt {attempt}");
         }
     }
-    if let Some(place) = mishap.place {
+    if let Some(lane) = incident.lane {
         let comma = if text.is_empty() { "" } else { ", " };
-        let _ = write!(text, "{comma}worker {}", place.worker);
-        if place.lane > 0 {
-            let _ = write!(text, " lane {}", place.lane);
+        let _ = write!(text, "{comma}worker {}", lane.worker);
+        if lane.lane > 0 {
+            let _ = write!(text, " lane {}", lane.lane);
         }
     }
     text
 }
 
-/// Text as text, wherever it stands in the page.
+/// Escapes text for any position in the page.
 pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -213,7 +217,7 @@ pub(super) fn escaped(text: &str) -> String {
     out
 }
 
-/// Nanoseconds, with three figures.
+/// Nanoseconds, displayed with three significant digits.
 #[derive(Clone, Copy)]
 pub(super) struct Time(pub(super) u64);
 
@@ -237,7 +241,7 @@ impl std::fmt::Display for Time {
     }
 }
 
-/// A number in groups of three.
+/// A number, displayed in groups of three digits.
 #[derive(Clone, Copy)]
 pub(super) struct Count(pub(super) u64);
 
@@ -278,7 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_shown_for_people() {
+    fn numbers_are_readable() {
         let time = |ns| Time(ns).to_string();
         assert_eq!(
             [0, 7, 999, 1_500, 99_960, 12_345_678, 3_000_000_000].map(time),
@@ -297,17 +301,17 @@ mod tests {
     }
 
     #[test]
-    fn no_text_becomes_a_part_of_the_page() {
+    fn text_cannot_inject_markup() {
         let text = escaped("<script>'\"&\u{1b}[0m</script>");
         assert_eq!(
             text,
             "&lt;script&gt;&#39;&quot;&amp;\u{fffd}[0m&lt;/script&gt;"
         );
-        let about = About {
+        let head = ReportHead {
             label: "</title><script>",
             lost: 3,
         };
-        let page = page(&Summary::default(), &about);
+        let page = page(&Summary::default(), &head);
         assert!(!page.contains("<script>") && page.contains("3 events"));
     }
 }

@@ -1,68 +1,68 @@
-//! Figures of bounded size, whatever was run: per kernel, per lane, over time, and what went wrong.
+//! Figures of bounded size: per kernel, per lane, over time, and failures.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::{Attempt, End, Place, Ran};
+use super::{Attempt, AttemptEnd, KernelRun, LaneId};
 
-/// Failures and deaths that are kept with their texts.
-const TOLD: usize = 200;
-/// Bytes of a text that are kept.
-const TEXT: usize = 600;
-/// Runs that are kept one by one, for a picture of a short trace.
-pub(super) const RUNS: usize = 3000;
-/// Kernels that have a colour; the others share one more.
+/// Max failures, and max deaths, whose texts are stored.
+const MAX_INCIDENTS: usize = 200;
+/// Max bytes of such a text.
+const MAX_TEXT: usize = 600;
+/// Max runs that are stored one by one, for the timeline of a short trace.
+pub(super) const MAX_RUNS: usize = 3000;
+/// Kernels with a colour of their own; the others share one more.
 pub(super) const COLOURS: usize = 7;
 /// Steps of time.
 pub(super) const COLUMNS: usize = 1024;
-/// The first width of a step, in nanoseconds.
+/// The initial width of a step, in nanoseconds.
 const STEP: u64 = 1 << 12;
 
-/// See the module.
+/// All figures of a trace.
 #[derive(Debug, Default)]
 pub(super) struct Summary {
-    pub(super) kernels: Vec<Kernel>,
+    pub(super) kernels: Vec<KernelFigures>,
     index: HashMap<&'static str, usize>,
-    /// The kernel of the last attempt, and its index: most are followed by one of the same.
+    /// The kernel of the last attempt and its index, usually those of the next one too.
     last: Option<(&'static str, usize)>,
-    pub(super) lanes: BTreeMap<Place, Lane>,
-    /// Jobs that wait, over time.
+    pub(super) lanes: BTreeMap<LaneId, LaneFigures>,
+    /// The number of waiting jobs over time.
     pub(super) waiting: Columns,
     /// The width of a step.
     pub(super) step: u64,
-    /// The last time that was heard of, from the start.
+    /// The latest time, from the start.
     pub(super) end: u64,
     pub(super) runs: Vec<Run>,
-    /// There were more runs than `runs` takes.
-    pub(super) crowded: bool,
-    pub(super) failures: Told,
-    pub(super) deaths: Told,
+    /// Whether there were more runs than `runs` holds.
+    pub(super) has_more_runs: bool,
+    pub(super) failures: Incidents,
+    pub(super) deaths: Incidents,
     pub(super) cancelled: u64,
-    /// Waits of lanes for output memory, and nanoseconds of them.
+    /// The number of waits for output memory, and their total nanoseconds.
     pub(super) memory_waits: (u64, u64),
     pub(super) workers_started: u64,
 }
 
-/// What is known of a kernel.
+/// The figures of a kernel.
 #[derive(Debug)]
-pub(super) struct Kernel {
+pub(super) struct KernelFigures {
     pub(super) name: &'static str,
     pub(super) ended: u64,
     pub(super) failed: u64,
     pub(super) took: Histogram,
     pub(super) waited: Histogram,
-    /// In and out.
-    pub(super) bytes: (u64, u64),
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
 }
 
-/// What is known of a lane.
+/// The figures of a lane.
 #[derive(Debug, Default)]
-pub(super) struct Lane {
+pub(super) struct LaneFigures {
     pub(super) jobs: u64,
     pub(super) busy_ns: u64,
-    /// By colour.
+    /// Busy time by colour.
     pub(super) busy: BTreeMap<usize, Columns>,
-    /// When one of its jobs failed, or its worker died, for the marks of the picture.
+    /// Times of failures and of deaths of its worker, for the marks in the timeline.
     pub(super) marks: Vec<u64>,
 }
 
@@ -71,128 +71,128 @@ pub(super) struct Lane {
 pub(super) struct Run {
     pub(super) job: u64,
     pub(super) kernel: usize,
-    pub(super) place: Place,
+    pub(super) lane: LaneId,
     pub(super) began: u64,
     pub(super) ended: u64,
     pub(super) failed: bool,
 }
 
-/// Something that went wrong, and those of its kind that are only counted.
+/// Failures, or deaths: the first ones with details, and the number of all.
 #[derive(Debug, Default)]
-pub(super) struct Told {
-    pub(super) list: Vec<Mishap>,
+pub(super) struct Incidents {
+    pub(super) list: Vec<Incident>,
     pub(super) count: u64,
 }
 
-/// See [`Told`].
+/// A failed attempt, or a worker that died.
 #[derive(Debug)]
-pub(super) struct Mishap {
-    /// From the start.
+pub(super) struct Incident {
+    /// Nanoseconds from the start.
     pub(super) at: u64,
-    /// Of a job: its number, kernel and attempt.
+    /// For a failure: number, kernel and attempt of the job.
     pub(super) job: Option<(u64, &'static str, u16)>,
     pub(super) label: Option<Arc<str>>,
-    pub(super) place: Option<Place>,
+    pub(super) lane: Option<LaneId>,
     pub(super) why: String,
-    pub(super) tried_again: bool,
+    pub(super) is_retried: bool,
 }
 
-impl Told {
-    fn tell(&mut self, mut mishap: Mishap) {
+impl Incidents {
+    fn push(&mut self, mut incident: Incident) {
         self.count += 1;
-        if self.list.len() < TOLD {
-            let mut end = mishap.why.len().min(TEXT);
-            while !mishap.why.is_char_boundary(end) {
+        if self.list.len() < MAX_INCIDENTS {
+            let mut end = incident.why.len().min(MAX_TEXT);
+            while !incident.why.is_char_boundary(end) {
                 end -= 1;
             }
-            mishap.why.truncate(end);
-            self.list.push(mishap);
+            incident.why.truncate(end);
+            self.list.push(incident);
         }
     }
 }
 
 impl Summary {
-    /// Takes an attempt whose times count from the start.
+    /// Adds an attempt, whose times count from the start.
     pub(super) fn attempt(&mut self, attempt: &Attempt) {
         let index = self.kernel(attempt.kernel);
         let kernel = &mut self.kernels[index];
         let begun = attempt.ran.map_or(attempt.over, |ran| ran.began);
         let waited = begun.saturating_sub(attempt.since);
         kernel.waited.add(waited);
-        let failed = matches!(attempt.end, End::Failed { .. });
+        let failed = matches!(attempt.end, AttemptEnd::Failed { .. });
         if let Some(ran) = attempt.ran {
             kernel.ended += 1;
             kernel.took.add(ran.ended - ran.began);
-            kernel.bytes.0 = kernel.bytes.0.saturating_add(attempt.bytes.0);
-            kernel.bytes.1 = kernel.bytes.1.saturating_add(attempt.bytes.1);
+            kernel.bytes_in = kernel.bytes_in.saturating_add(attempt.bytes_in);
+            kernel.bytes_out = kernel.bytes_out.saturating_add(attempt.bytes_out);
         }
         kernel.failed += u64::from(failed);
-        self.until(attempt.over);
+        self.extend_to(attempt.over);
         self.waiting.add(attempt.since, begun, self.step);
         if let Some(ran) = attempt.ran {
-            self.ran(attempt.job, index, ran, failed);
+            self.run(attempt.job, index, ran, failed);
         }
         match &attempt.end {
-            End::Value => {}
-            End::Cancelled => self.cancelled += 1,
-            End::Failed { why, again } => self.failures.tell(Mishap {
+            AttemptEnd::Value => {}
+            AttemptEnd::Cancelled => self.cancelled += 1,
+            AttemptEnd::Failed { why, is_retried } => self.failures.push(Incident {
                 at: attempt.over,
                 job: Some((attempt.job, attempt.kernel, attempt.attempt)),
                 label: attempt.label.clone(),
-                place: attempt.ran.map(|ran| ran.place),
+                lane: attempt.ran.map(|ran| ran.lane),
                 why: why.to_string(),
-                tried_again: *again,
+                is_retried: *is_retried,
             }),
         }
     }
 
-    fn ran(&mut self, job: u64, kernel: usize, ran: Ran, failed: bool) {
-        let Ran { began, ended, .. } = ran;
+    fn run(&mut self, job: u64, kernel: usize, ran: KernelRun, failed: bool) {
+        let KernelRun { began, ended, .. } = ran;
         let step = self.step;
-        let lane = self.lane(ran.place);
+        let lane = self.lane(ran.lane);
         lane.jobs += 1;
         lane.busy_ns += ended - began;
         let colour = kernel.min(COLOURS);
         lane.busy.entry(colour).or_default().add(began, ended, step);
-        if failed && lane.marks.len() < TOLD {
+        if failed && lane.marks.len() < MAX_INCIDENTS {
             lane.marks.push(ended);
         }
-        if self.runs.len() < RUNS {
+        if self.runs.len() < MAX_RUNS {
             self.runs.push(Run {
                 job,
                 kernel,
-                place: ran.place,
+                lane: ran.lane,
                 began,
                 ended,
                 failed,
             });
         } else {
-            self.crowded = true;
+            self.has_more_runs = true;
         }
     }
 
-    pub(super) fn died(&mut self, place: Place, at: u64, why: &str) {
-        self.until(at);
-        let lane = self.lane(place);
-        if lane.marks.len() < TOLD {
+    pub(super) fn died(&mut self, id: LaneId, at: u64, why: &str) {
+        self.extend_to(at);
+        let lane = self.lane(id);
+        if lane.marks.len() < MAX_INCIDENTS {
             lane.marks.push(at);
         }
-        self.deaths.tell(Mishap {
+        self.deaths.push(Incident {
             at,
             job: None,
             label: None,
-            place: Some(place),
+            lane: Some(id),
             why: why.to_owned(),
-            tried_again: false,
+            is_retried: false,
         });
     }
 
-    pub(super) fn lane(&mut self, place: Place) -> &mut Lane {
-        self.lanes.entry(place).or_default()
+    pub(super) fn lane(&mut self, id: LaneId) -> &mut LaneFigures {
+        self.lanes.entry(id).or_default()
     }
 
     fn kernel(&mut self, name: &'static str) -> usize {
-        // The address is enough to know it again; if it is another one, the text decides.
+        // Compares the address first, which is fast; another address may still be the same name.
         if let Some((last, index)) = self.last
             && std::ptr::eq(last, name)
         {
@@ -200,13 +200,14 @@ impl Summary {
         }
         let kernels = &mut self.kernels;
         let index = *self.index.entry(name).or_insert_with(|| {
-            kernels.push(Kernel {
+            kernels.push(KernelFigures {
                 name,
                 ended: 0,
                 failed: 0,
                 took: Histogram::default(),
                 waited: Histogram::default(),
-                bytes: (0, 0),
+                bytes_in: 0,
+                bytes_out: 0,
             });
             kernels.len() - 1
         });
@@ -214,8 +215,8 @@ impl Summary {
         index
     }
 
-    /// Makes steps wide enough to reach this time.
-    pub(super) fn until(&mut self, at: u64) {
+    /// Widens the steps until they reach this time.
+    pub(super) fn extend_to(&mut self, at: u64) {
         self.end = self.end.max(at);
         self.step = self.step.max(STEP);
         while self.end / self.step >= COLUMNS as u64 {
@@ -233,12 +234,12 @@ impl Summary {
     }
 }
 
-/// How much of each step of time is covered by intervals. Adding one costs the same however long it is.
+/// The time that intervals cover in each step. Adding an interval takes constant time, whatever its length.
 #[derive(Debug, Default)]
 pub(super) struct Columns {
-    /// Nanoseconds, without the steps that are covered whole.
+    /// Nanoseconds in partially covered steps.
     part: Vec<u64>,
-    /// Change in the number of intervals that cover a step whole.
+    /// Differences of the number of intervals that cover a step completely.
     whole: Vec<i64>,
 }
 
@@ -251,7 +252,7 @@ impl Columns {
             self.part = vec![0; COLUMNS];
             self.whole = vec![0; COLUMNS + 1];
         }
-        // All ends lie before the last step's: `Summary::until`. One that does not counts there.
+        // All times are before the end of the last step (`Summary::extend_to`); a later one counts in the last step.
         let column = |at: u64| ((at / step) as usize).min(COLUMNS - 1);
         let (first, last) = (column(from), column(to));
         if first == last {
@@ -264,7 +265,7 @@ impl Columns {
         self.whole[last] -= 1;
     }
 
-    /// Nanoseconds of intervals in each step.
+    /// Returns the covered nanoseconds of each step.
     pub(super) fn values(&self, step: u64) -> Vec<u64> {
         let mut covering = 0i64;
         let steps = self.part.iter().zip(&self.whole);
@@ -276,7 +277,7 @@ impl Columns {
             .collect()
     }
 
-    /// Two steps become one.
+    /// Merges pairs of steps.
     fn fold(&mut self, step: u64) {
         if self.part.is_empty() {
             return;
@@ -290,10 +291,10 @@ impl Columns {
     }
 }
 
-/// Steps of a histogram between two powers of two, as a power of two: figures are right to 1/32.
-const FINE: u32 = 5;
+/// Log2 of the number of buckets per power of two: values are accurate to 1/32.
+const PRECISION: u32 = 5;
 
-/// Times, for quantiles: exact below 32 ns, within 3 % above.
+/// Durations, for quantiles: exact below 32 ns, within 3 % above.
 #[derive(Debug, Default)]
 pub(super) struct Histogram {
     counts: Vec<u64>,
@@ -310,19 +311,19 @@ impl Histogram {
         }
         self.counts[bucket] += 1;
         self.count += 1;
-        // Waits overlap: of a thousand jobs they come to more than the number holds in less than a year.
+        // Waits overlap: those of a thousand jobs overflow 64 bits within a year.
         self.total = self.total.saturating_add(value);
         self.max = self.max.max(value);
     }
 
-    /// The value that this part of all values does not exceed.
+    /// Returns the value that this fraction of all values does not exceed.
     pub(super) fn quantile(&self, part: f64) -> u64 {
         let rank = (part * self.count as f64).ceil().max(1.0) as u64;
         let mut seen = 0;
         for (bucket, count) in self.counts.iter().enumerate() {
             seen += count;
             if seen >= rank {
-                return highest(bucket).min(self.max);
+                return bucket_max(bucket).min(self.max);
             }
         }
         self.max
@@ -335,14 +336,14 @@ impl Histogram {
 
 fn bucket(value: u64) -> usize {
     let bits = 64 - value.leading_zeros();
-    let shift = bits.saturating_sub(FINE + 1);
-    ((shift << FINE) as u64 + (value >> shift)) as usize
+    let shift = bits.saturating_sub(PRECISION + 1);
+    ((shift << PRECISION) as u64 + (value >> shift)) as usize
 }
 
-/// The largest value of a bucket.
-fn highest(bucket: usize) -> u64 {
-    let shift = (bucket >> FINE).saturating_sub(1) as u32;
-    let base = (bucket as u64) - (u64::from(shift) << FINE);
+/// The largest value in a bucket.
+fn bucket_max(bucket: usize) -> u64 {
+    let shift = (bucket >> PRECISION).saturating_sub(1) as u32;
+    let base = (bucket as u64) - (u64::from(shift) << PRECISION);
     (((u128::from(base) + 1) << shift) - 1).min(u128::from(u64::MAX)) as u64
 }
 
@@ -354,7 +355,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn quantiles_are_those_of_the_sorted_values(mut values in prop::collection::vec(any::<u64>().prop_map(|v| v >> (v % 60)), 1..200)) {
+        fn quantiles_match_the_sorted_values(mut values in prop::collection::vec(any::<u64>().prop_map(|v| v >> (v % 60)), 1..200)) {
             let mut histogram = Histogram::default();
             values.iter().for_each(|&value| histogram.add(value >> 8));
             values.iter_mut().for_each(|value| *value >>= 8);
@@ -367,12 +368,12 @@ mod tests {
         }
 
         #[test]
-        fn columns_cover_what_intervals_do(ends in prop::collection::vec((0u64..50_000_000, 0u64..50_000_000), 1..40)) {
+        fn columns_cover_as_much_as_their_intervals(ends in prop::collection::vec((0u64..50_000_000, 0u64..50_000_000), 1..40)) {
             let mut summary = Summary::default();
             let mut total = 0;
             for (a, b) in ends {
                 let (from, to) = (a.min(b), a.max(b));
-                summary.until(to);
+                summary.extend_to(to);
                 summary.waiting.add(from, to, summary.step);
                 total += to - from;
                 let values = summary.waiting.values(summary.step);
@@ -382,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_of_what_overlaps_end_where_the_number_does() {
+    fn the_sum_of_a_histogram_saturates() {
         let mut histogram = Histogram::default();
         (0..3).for_each(|_| histogram.add(u64::MAX / 2));
         let median = histogram.quantile(0.5);
@@ -392,7 +393,7 @@ mod tests {
     #[test]
     fn a_long_interval_covers_each_step_once() {
         let mut summary = Summary::default();
-        summary.until(10 * STEP);
+        summary.extend_to(10 * STEP);
         summary.waiting.add(STEP / 2, 10 * STEP, STEP);
         let values = summary.waiting.values(STEP);
         assert_eq!(values[0], STEP / 2);

@@ -1,4 +1,4 @@
-//! What is written for given events, read by something else than what wrote it.
+//! Files written for given events, read by independent parsers.
 
 use std::collections::HashMap;
 use std::fs::{File, Permissions};
@@ -16,36 +16,37 @@ use serde_json::Value;
 
 use super::*;
 
-const HERE: Place = Place { worker: 1, lane: 0 };
+const LANE: LaneId = LaneId { worker: 1, lane: 0 };
 
-fn plan(folder: &Path) -> Plan {
-    Plan {
+fn config(folder: &Path) -> TraceConfig {
+    TraceConfig {
         events: Some(folder.join("events.json")),
         report: Some(folder.join("report.html")),
-        attempts: ATTEMPTS,
+        attempts: DEFAULT_ATTEMPTS,
     }
 }
 
-fn start(plan: Plan) -> Owner {
-    Tracer::start(plan, "test").unwrap()
+fn start(config: TraceConfig) -> TraceOwner {
+    Tracer::start(config, "test").unwrap()
 }
 
-/// A job that waited from `at` for 10 µs and ran for 20.
-fn ran(job: u64, at: u64, end: End) -> Attempt {
+/// A job that waited for 10 µs from `at` on, and ran for 20 µs.
+fn ran(job: u64, at: u64, end: AttemptEnd) -> Attempt {
     Attempt {
         job,
         label: None,
         kernel: "app::shrink<u8>",
         attempt: 1,
         since: at,
-        ran: Some(Ran {
-            place: HERE,
+        ran: Some(KernelRun {
+            lane: LANE,
             placed: at + 5_000,
             began: at + 10_000,
             ended: at + 30_000,
         }),
         over: at + 31_000,
-        bytes: (100, 7),
+        bytes_in: 100,
+        bytes_out: 7,
         end,
     }
 }
@@ -62,23 +63,25 @@ fn of<'a>(events: &'a [Value], phase: &str, name: &str) -> Vec<&'a Value> {
     events.iter().filter(is).collect()
 }
 
-fn failed(why: &str) -> End {
-    End::Failed {
+fn failed(why: &str) -> AttemptEnd {
+    AttemptEnd::Failed {
         why: why.into(),
-        again: false,
+        is_retried: false,
     }
 }
 
 #[test]
-fn the_file_is_whole_at_any_time() {
+fn the_file_is_complete_at_any_time() {
     let folder = tempfile::tempdir().unwrap();
-    let tracer = start(plan(folder.path()));
+    let tracer = start(config(folder.path()));
     assert_eq!(events(folder.path()).len(), 1, "the name of the engine");
     let now = monotonic_ns();
     for job in 0..100 {
-        tracer
-            .0
-            .send(Event::Attempt(ran(job, now + job * 1000, End::Value)));
+        tracer.0.send(Event::Attempt(ran(
+            job,
+            now + job * 1000,
+            AttemptEnd::Value,
+        )));
         if job % 10 == 0 {
             tracer.0.flush().unwrap();
             let events = events(folder.path());
@@ -90,11 +93,13 @@ fn the_file_is_whole_at_any_time() {
 }
 
 #[test]
-fn a_wait_and_a_run_have_the_times_that_they_had() {
+fn waits_and_runs_have_their_times() {
     let folder = tempfile::tempdir().unwrap();
-    let tracer = start(plan(folder.path()));
+    let tracer = start(config(folder.path()));
     let now = monotonic_ns();
-    tracer.0.send(Event::Attempt(ran(7, now, End::Value)));
+    tracer
+        .0
+        .send(Event::Attempt(ran(7, now, AttemptEnd::Value)));
     drop(tracer);
     let events = events(folder.path());
     let time = |event: &Value| (event["ts"].as_f64().unwrap() * 1000.0).round() as i64;
@@ -133,20 +138,20 @@ fn a_wait_and_a_run_have_the_times_that_they_had() {
 }
 
 #[test]
-fn arrows_join_the_jobs_that_depend_on_each_other() {
+fn arrows_join_dependent_jobs() {
     let folder = tempfile::tempdir().unwrap();
-    let tracer = start(plan(folder.path()));
+    let tracer = start(config(folder.path()));
     let now = monotonic_ns();
     let send = |job, at: u64, end| tracer.0.send(Event::Attempt(ran(job, now + at, end)));
     tracer.0.send(Event::Depends { from: 1, to: 3 });
-    send(1, 0, End::Value);
-    send(2, 100_000, End::Value);
+    send(1, 0, AttemptEnd::Value);
+    send(2, 100_000, AttemptEnd::Value);
     tracer.0.send(Event::Depends { from: 2, to: 3 });
-    send(3, 200_000, End::Value);
-    // Nothing leads from a job without a value.
+    send(3, 200_000, AttemptEnd::Value);
+    // No arrow leads from a job without a value.
     tracer.0.send(Event::Depends { from: 4, to: 5 });
     send(4, 300_000, failed("no"));
-    send(5, 400_000, End::Value);
+    send(5, 400_000, AttemptEnd::Value);
     drop(tracer);
     let events = events(folder.path());
     let (starts, ends) = (of(&events, "s", "needs"), of(&events, "f", "needs"));
@@ -170,39 +175,41 @@ fn arrows_join_the_jobs_that_depend_on_each_other() {
 }
 
 #[test]
-fn what_comes_too_fast_or_too_late_is_counted() {
+fn events_that_come_too_fast_or_too_late_are_counted() {
     let folder = tempfile::tempdir().unwrap();
-    let few = Plan {
+    let few = TraceConfig {
         attempts: 10,
-        ..plan(folder.path())
+        ..config(folder.path())
     };
     let tracer = start(few);
     let now = monotonic_ns();
     {
-        // The thread cannot pass anything on while somebody else writes; it may have taken one batch already.
+        // The writer's thread cannot write while the lock is held; it may have taken one batch already.
         let _busy = lock(&tracer.0.writer);
-        for job in 0..3 * INBOX as u64 {
-            tracer.0.send(Event::Attempt(ran(job, now, End::Value)));
+        for job in 0..3 * INBOX_LIMIT as u64 {
+            tracer
+                .0
+                .send(Event::Attempt(ran(job, now, AttemptEnd::Value)));
         }
-        assert!(lock(&tracer.0.inbox).events.len() <= INBOX);
-        assert!(lock(&tracer.0.inbox).dropped >= INBOX as u64);
+        assert!(lock(&tracer.0.inbox).events.len() <= INBOX_LIMIT);
+        assert!(lock(&tracer.0.inbox).dropped >= INBOX_LIMIT as u64);
     }
     let written = tracer.0.flush().unwrap();
     assert_eq!(
         (written.attempts, written.dropped),
-        (10, 3 * INBOX as u64 - 10)
+        (10, 3 * INBOX_LIMIT as u64 - 10)
     );
     let text = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
-    assert!(text.contains("came faster than they could be taken"));
+    assert!(text.contains("came faster than they could be written"));
     assert_eq!(of(&events(folder.path()), "X", "shrink<u8>").len(), 10);
 }
 
 #[test]
-fn what_is_no_attempt_is_bounded_as_well() {
+fn events_other_than_attempts_are_bounded() {
     let folder = tempfile::tempdir().unwrap();
-    let few = Plan {
+    let few = TraceConfig {
         attempts: 10,
-        ..plan(folder.path())
+        ..config(folder.path())
     };
     let tracer = start(few);
     let now = monotonic_ns();
@@ -215,14 +222,14 @@ fn what_is_no_attempt_is_bounded_as_well() {
                 from: at,
                 at: at + 1,
             },
-            Event::Granted {
-                place: HERE,
+            Event::MemoryWait {
+                lane: LANE,
                 from: at + 2,
                 at: at + 3,
                 bytes: 4096,
-                given: true,
+                is_granted: true,
             },
-            Event::Gone {
+            Event::Exited {
                 worker: 1,
                 at: at + 4,
                 why: Some("it fell".into()),
@@ -232,10 +239,12 @@ fn what_is_no_attempt_is_bounded_as_well() {
     (0..100)
         .flat_map(events_of)
         .for_each(|event| tracer.0.send(event));
-    // What came before takes nothing away from attempts; an arrow is no attempt.
+    // The events before do not count for the limit of attempts; neither do arrows.
     tracer.0.send(Event::Depends { from: 1, to: 2 });
     for job in 1..=20 {
-        tracer.0.send(Event::Attempt(ran(job, now, End::Value)));
+        tracer
+            .0
+            .send(Event::Attempt(ran(job, now, AttemptEnd::Value)));
     }
     let written = tracer.0.flush().unwrap();
     assert_eq!((written.attempts, written.dropped), (10, 290 + 1 + 10));
@@ -253,25 +262,25 @@ fn what_is_no_attempt_is_bounded_as_well() {
 }
 
 #[test]
-fn a_file_that_cannot_be_written_is_an_error_that_names_it() {
+fn an_unwritable_file_is_an_error_that_names_it() {
     let folder = tempfile::tempdir().unwrap();
-    let nowhere = |events: &str, report: &str| Plan {
+    let missing = |events: &str, report: &str| TraceConfig {
         events: Some(folder.path().join(events)),
         report: Some(folder.path().join(report)),
-        attempts: ATTEMPTS,
+        attempts: DEFAULT_ATTEMPTS,
     };
-    for (plan, file) in [
-        (nowhere("no/events.json", "report.html"), "no/events.json"),
-        (nowhere("events.json", "no/report.html"), "no/report.html"),
+    for (config, file) in [
+        (missing("no/events.json", "report.html"), "no/events.json"),
+        (missing("events.json", "no/report.html"), "no/report.html"),
     ] {
-        let (path, error) = Tracer::start(plan, "test").unwrap_err();
+        let (path, error) = Tracer::start(config, "test").unwrap_err();
         assert!(path.ends_with(file), "{path:?}");
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
     // A disk that is full from the start.
-    let full = Plan {
+    let full = TraceConfig {
         events: Some("/dev/full".into()),
-        ..plan(folder.path())
+        ..config(folder.path())
     };
     let (path, error) = Tracer::start(full, "test").unwrap_err();
     assert_eq!(
@@ -281,17 +290,17 @@ fn a_file_that_cannot_be_written_is_an_error_that_names_it() {
 }
 
 #[test]
-fn a_disk_that_fills_up_ends_the_writing_and_is_told() {
+fn a_full_disk_ends_the_writing_with_an_error() {
     let folder = tempfile::tempdir().unwrap();
-    let tracer = start(plan(folder.path()));
+    let tracer = start(config(folder.path()));
     tracer
         .0
-        .send(Event::Attempt(ran(1, monotonic_ns(), End::Value)));
+        .send(Event::Attempt(ran(1, monotonic_ns(), AttemptEnd::Value)));
     tracer.0.flush().unwrap();
-    lock(&tracer.0.writer).spoil();
+    lock(&tracer.0.writer).fill_disk();
     tracer
         .0
-        .send(Event::Attempt(ran(2, monotonic_ns(), End::Value)));
+        .send(Event::Attempt(ran(2, monotonic_ns(), AttemptEnd::Value)));
     for _ in 0..2 {
         let (path, error) = tracer.0.flush().unwrap_err();
         assert!(path.ends_with("events.json"));
@@ -301,66 +310,70 @@ fn a_disk_that_fills_up_ends_the_writing_and_is_told() {
     assert_eq!(
         of(&events(folder.path()), "X", "shrink<u8>").len(),
         1,
-        "what was written stays whole"
+        "the file stays complete"
     );
 }
 
 /// A trace whose events go into memory.
-fn into_memory() -> (File, Owner) {
+fn into_memory() -> (File, TraceOwner) {
     let flags = MFdFlags::MFD_ALLOW_SEALING;
     let memory = File::from(memfd_create(c"events", flags).unwrap());
     let events = format!("/proc/self/fd/{}", memory.as_raw_fd());
-    let tracer = start(Plan {
+    let tracer = start(TraceConfig {
         events: Some(events.into()),
         report: None,
-        attempts: ATTEMPTS,
+        attempts: DEFAULT_ATTEMPTS,
     });
     (memory, tracer)
 }
 
-/// From here on this memory is so long, and takes what lies beyond as little as a disk does that is full.
-fn grows_no_more(memory: &File, len: u64) {
+/// Sets the length of this memory, and makes writes beyond it fail like those to a full disk.
+fn limit_len(memory: &File, len: u64) {
     memory.set_len(len).unwrap();
     fcntl(memory, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_GROW)).unwrap();
 }
 
-/// The events there, which are valid whatever has happened.
-fn read_whole(mut memory: File) -> Value {
+/// Reads the file, which must be valid JSON.
+fn read_all(mut memory: File) -> Value {
     let mut text = String::new();
     memory.rewind().unwrap();
     memory.read_to_string(&mut text).unwrap();
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// What is collected is written piece by piece: of one collection the disk takes some pieces, and the next one not.
+/// Collected events are written in batches: the disk takes some of them, and not the next one.
 #[test]
 fn many_events_make_many_batches() {
     let (memory, tracer) = into_memory();
-    grows_no_more(&memory, 200_000);
+    limit_len(&memory, 200_000);
     let now = monotonic_ns();
-    let attempt = |job| Event::Attempt(ran(job, now, End::Value));
+    let attempt = |job| Event::Attempt(ran(job, now, AttemptEnd::Value));
     let mut writer = lock(&tracer.0.writer);
     writer.write((0..2000).map(attempt).collect(), 0);
     let written = writer.written();
     assert_eq!(written.attempts + written.dropped, 2000);
     assert!((200..800).contains(&written.attempts), "{written:?}");
     drop(writer);
-    let whole = read_whole(memory);
+    let whole = read_all(memory);
     let events = whole["traceEvents"].as_array().unwrap();
     assert_eq!(of(events, "X", "shrink<u8>").len() as u64, written.attempts);
 }
 
-/// Memory that refuses to grow takes the first part of a batch, as a disk does that fills up.
+/// Memory that cannot grow takes the first part of a batch, like a disk that fills up.
 #[test]
-fn a_batch_that_is_written_by_half_leaves_the_file_whole() {
+fn a_partially_written_batch_leaves_the_file_complete() {
     let (memory, tracer) = into_memory();
     let now = monotonic_ns();
-    let send = |job| tracer.0.send(Event::Attempt(ran(job, now, End::Value)));
+    let send = |job| {
+        tracer
+            .0
+            .send(Event::Attempt(ran(job, now, AttemptEnd::Value)))
+    };
     send(0);
     tracer.0.flush().unwrap();
-    grows_no_more(&memory, 20_000);
+    limit_len(&memory, 20_000);
     {
-        // In one batch: nobody passes anything on meanwhile.
+        // In one batch: the writer's thread cannot write meanwhile.
         let _busy = lock(&tracer.0.writer);
         (1..100).for_each(send);
     }
@@ -371,34 +384,34 @@ fn a_batch_that_is_written_by_half_leaves_the_file_whole() {
     let written = lock(&tracer.0.writer).written();
     assert_eq!(written.attempts + written.dropped, 101);
 
-    let whole = read_whole(memory);
+    let whole = read_all(memory);
     let events = whole["traceEvents"].as_array().unwrap();
     let runs = of(events, "X", "shrink<u8>").len() as u64;
     assert_eq!(runs, written.attempts);
-    // All but the one that came after.
+    // All but the event after the failure.
     let dropped = whole["otherData"]["dropped_events"].as_str().unwrap();
     assert_eq!(dropped.parse::<u64>().unwrap() + 1, written.dropped);
 }
 
 #[test]
-fn a_page_takes_the_place_of_the_one_before_when_it_is_whole() {
+fn a_page_replaces_the_previous_one_when_it_is_complete() {
     let folder = tempfile::tempdir().unwrap();
     let page = folder.path().join("report.html");
     let link = folder.path().join("link.html");
-    std::fs::write(&page, "by somebody else").unwrap();
+    std::fs::write(&page, "from another program").unwrap();
     std::fs::set_permissions(&page, Permissions::from_mode(0o640)).unwrap();
     std::os::unix::fs::symlink("report.html", &link).unwrap();
     let mut before = File::open(&page).unwrap();
-    let tracer = start(Plan {
+    let tracer = start(TraceConfig {
         events: None,
         report: Some(link.clone()),
-        attempts: ATTEMPTS,
+        attempts: DEFAULT_ATTEMPTS,
     });
     tracer.0.flush().unwrap();
-    // Whoever reads it goes on reading what they had.
+    // An open reader still sees the previous page.
     let mut text = String::new();
     before.read_to_string(&mut text).unwrap();
-    assert_eq!(text, "by somebody else");
+    assert_eq!(text, "from another program");
     let text = std::fs::read_to_string(&page).unwrap();
     assert!(text.starts_with("<!doctype html>"), "{text}");
     assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
@@ -408,9 +421,9 @@ fn a_page_takes_the_place_of_the_one_before_when_it_is_whole() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
 }
 
-/// Such as `/dev/stdout`: nothing takes its place.
+/// Like `/dev/stdout`, which cannot be replaced.
 #[test]
-fn a_pipe_gets_the_page() {
+fn the_page_can_go_to_a_pipe() {
     let (read, write) = nix::unistd::pipe().unwrap();
     let path = format!("/proc/self/fd/{}", write.as_raw_fd());
     let reader = std::thread::spawn(move || {
@@ -418,10 +431,10 @@ fn a_pipe_gets_the_page() {
         File::from(read).read_to_string(&mut text).unwrap();
         text
     });
-    let tracer = start(Plan {
+    let tracer = start(TraceConfig {
         events: None,
         report: Some(path.into()),
-        attempts: ATTEMPTS,
+        attempts: DEFAULT_ATTEMPTS,
     });
     drop(tracer);
     drop(write);
@@ -429,15 +442,15 @@ fn a_pipe_gets_the_page() {
     assert!(text.starts_with("<!doctype html>"), "{text}");
 }
 
-/// A named pipe with a reader, which goes when it has read to the end, as `cat` does.
+/// A reader of a named pipe that reads to the end, like `cat`.
 fn read_once(path: &Path) -> std::thread::JoinHandle<String> {
-    // Here, so that it is open before anybody writes.
+    // Opened before a writer opens it.
     let mut pipe = std::fs::OpenOptions::new();
     let pipe = pipe.read(true).custom_flags(libc::O_NONBLOCK).open(path);
     let mut pipe = pipe.unwrap();
     fcntl(&pipe, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
     std::thread::spawn(move || {
-        // One that nobody has opened for writing looks like one at its end.
+        // A pipe without a writer would look like one at its end.
         let flags = PollFlags::POLLIN;
         poll(&mut [PollFd::new(pipe.as_fd(), flags)], PollTimeout::NONE).unwrap();
         let mut text = String::new();
@@ -452,34 +465,34 @@ fn within(what: &str, run: impl FnOnce() + Send + 'static) {
         run();
         sender.send(()).unwrap();
     });
-    let patience = std::time::Duration::from_secs(120);
-    match done.recv_timeout(patience) {
-        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("{what} waits for ever"),
+    let limit = std::time::Duration::from_secs(120);
+    match done.recv_timeout(limit) {
+        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("{what} blocks"),
         _ => thread.join().unwrap(),
     }
 }
 
 #[test]
-fn a_named_pipe_gets_one_page_and_waits_for_nobody() {
+fn a_named_pipe_gets_one_page_without_waiting_for_a_reader() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("page");
     nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
-    let only_report = || Plan {
+    let only_report = || TraceConfig {
         events: None,
         report: Some(path.clone()),
-        attempts: ATTEMPTS,
+        attempts: DEFAULT_ATTEMPTS,
     };
-    let plan = only_report();
+    let config = only_report();
     within("a pipe without a reader", move || {
-        let (path, error) = Tracer::start(plan, "test").unwrap_err();
+        let (path, error) = Tracer::start(config, "test").unwrap_err();
         assert!(path.ends_with("page"));
         assert_eq!(error.kind(), io::ErrorKind::NotConnected, "{error}");
     });
     for flushes in [0, 1, 2] {
         let reader = read_once(&path);
-        let plan = only_report();
-        within("a pipe with a reader that goes", move || {
-            let tracer = start(plan);
+        let config = only_report();
+        within("a pipe with a reader", move || {
+            let tracer = start(config);
             let job = ran(1, monotonic_ns(), failed("it broke"));
             tracer.0.send(Event::Attempt(job));
             for _ in 0..flushes {
@@ -494,20 +507,20 @@ fn a_named_pipe_gets_one_page_and_waits_for_nobody() {
 }
 
 #[test]
-fn events_need_what_can_be_written_over() {
+fn events_need_a_file_that_can_be_overwritten() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("events.json");
     nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
     let (_read, write) = nix::unistd::pipe().unwrap();
     let unnamed = format!("/proc/self/fd/{}", write.as_raw_fd());
     for events in [path, unnamed.into()] {
-        let plan = Plan {
+        let config = TraceConfig {
             events: Some(events),
             report: None,
-            attempts: ATTEMPTS,
+            attempts: DEFAULT_ATTEMPTS,
         };
         within("a pipe for events", move || {
-            let (_, error) = Tracer::start(plan, "test").unwrap_err();
+            let (_, error) = Tracer::start(config, "test").unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::NotSeekable);
             assert!(error.to_string().contains("events need a file"), "{error}");
         });
@@ -515,15 +528,15 @@ fn events_need_what_can_be_written_over() {
 }
 
 #[test]
-fn events_and_report_need_a_file_each() {
+fn events_and_report_need_separate_files() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     std::fs::create_dir(at("in")).unwrap();
     std::os::unix::fs::symlink("events", at("link")).unwrap();
-    let both = |events: PathBuf, report: PathBuf| Plan {
+    let both = |events: PathBuf, report: PathBuf| TraceConfig {
         events: Some(events),
         report: Some(report),
-        attempts: ATTEMPTS,
+        attempts: DEFAULT_ATTEMPTS,
     };
     for report in ["events", "in/../events", "link"] {
         let _ = std::fs::remove_file(at("events"));
@@ -531,20 +544,20 @@ fn events_and_report_need_a_file_each() {
         assert!(path.ends_with(report), "{path:?}");
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
     }
-    // What keeps nothing may be both.
+    // A device that stores nothing may be both.
     drop(start(both("/dev/null".into(), "/dev/null".into())));
-    // Two files that were one.
+    // Two names of one file.
     std::fs::hard_link(at("events"), at("hard")).unwrap();
-    let plan = both(at("events"), at("hard"));
-    Tracer::start(plan, "test").unwrap_err();
+    let config = both(at("events"), at("hard"));
+    Tracer::start(config, "test").unwrap_err();
     std::fs::remove_file(at("hard")).unwrap();
     drop(start(both(at("events"), at("hard"))));
 }
 
 #[test]
-fn the_report_names_what_went_wrong_and_loads_nothing() {
+fn the_report_names_failures_and_loads_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let tracer = start(plan(folder.path()));
+    let tracer = start(config(folder.path()));
     let now = monotonic_ns();
     tracer.0.send(Event::Started {
         worker: 1,
@@ -552,7 +565,9 @@ fn the_report_names_what_went_wrong_and_loads_nothing() {
         from: now,
         at: now + 1000,
     });
-    tracer.0.send(Event::Attempt(ran(1, now, End::Value)));
+    tracer
+        .0
+        .send(Event::Attempt(ran(1, now, AttemptEnd::Value)));
     tracer.0.send(Event::Attempt(ran(
         2,
         now + 50_000,
@@ -560,15 +575,15 @@ fn the_report_names_what_went_wrong_and_loads_nothing() {
     )));
     tracer.0.send(Event::Attempt(Attempt {
         ran: None,
-        ..ran(3, now, End::Cancelled)
+        ..ran(3, now, AttemptEnd::Cancelled)
     }));
-    let gone = |why: Option<&str>| Event::Gone {
+    let exited = |why: Option<&str>| Event::Exited {
         worker: 1,
         at: now + 90_000,
         why: why.map(Box::from),
     };
-    tracer.0.send(gone(Some("ended by SIGSEGV")));
-    tracer.0.send(gone(None));
+    tracer.0.send(exited(Some("ended by SIGSEGV")));
+    tracer.0.send(exited(None));
     drop(tracer);
     let page = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
     for part in [
@@ -578,7 +593,7 @@ fn the_report_names_what_went_wrong_and_loads_nothing() {
         "Workers that died: 1",
         "ended by SIGSEGV",
         "worker 1</text>",
-        "given up unbegun",
+        "cancelled before they began",
     ] {
         assert!(page.contains(part), "{part}: {page}");
     }
@@ -594,14 +609,16 @@ fn the_report_names_what_went_wrong_and_loads_nothing() {
 }
 
 #[test]
-fn a_report_of_many_runs_is_no_larger_than_one_of_some() {
+fn the_size_of_a_report_is_bounded() {
     let folder = tempfile::tempdir().unwrap();
-    let tracer = start(plan(folder.path()));
+    let tracer = start(config(folder.path()));
     let now = monotonic_ns();
     for job in 0..20_000 {
-        tracer
-            .0
-            .send(Event::Attempt(ran(job, now + job * 40_000, End::Value)));
+        tracer.0.send(Event::Attempt(ran(
+            job,
+            now + job * 40_000,
+            AttemptEnd::Value,
+        )));
         if job % 5000 == 0 {
             tracer.0.flush().unwrap();
         }
@@ -613,23 +630,27 @@ fn a_report_of_many_runs_is_no_larger_than_one_of_some() {
         "{}",
         page.len()
     );
-    // Every lane and kernel as one shape; the time that the kernel ran is half of all.
+    // One shape per lane and kernel; the kernel ran half of the time.
     assert_eq!(page.matches("<path class=\"k0\"").count(), 1);
     assert!(page.contains("50 %"), "{page}");
 }
 
-/// Several at once: events of each thread come in its order.
+/// Events of each thread stay in order.
 #[test]
 fn events_come_from_any_thread() {
     let folder = tempfile::tempdir().unwrap();
-    let tracer = start(plan(folder.path()));
+    let tracer = start(config(folder.path()));
     std::thread::scope(|threads| {
         for thread in 0..4u64 {
             let tracer = Arc::clone(&tracer.0);
             threads.spawn(move || {
                 for job in 0..500 {
                     let at = monotonic_ns();
-                    tracer.send(Event::Attempt(ran(thread * 1000 + job, at, End::Value)));
+                    tracer.send(Event::Attempt(ran(
+                        thread * 1000 + job,
+                        at,
+                        AttemptEnd::Value,
+                    )));
                 }
             });
         }

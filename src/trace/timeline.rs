@@ -1,14 +1,14 @@
-//! The picture of the report: a row per lane over time, what ran there by colour, and above them how many jobs waited.
+//! The timeline of the report: a row per lane, coloured by kernel, below the number of waiting jobs.
 //!
-//! A trace of few runs shows each; one of many shows, for each step of time, which part of it went into which kernel.
+//! A trace of few runs shows each run; one of many shows the share of each kernel in each step of time.
 
 use std::fmt::Write as _;
 
 use super::chrome::short;
 use super::report::{Count, Time, escaped};
-use super::summary::{COLOURS, COLUMNS, Lane, Summary};
+use super::summary::{COLOURS, COLUMNS, LaneFigures, Summary};
 
-/// Units of the picture, which are pixels where it has its natural size.
+/// Units of the picture: pixels at its natural size.
 const WIDTH: f64 = 1100.0;
 const LEFT: f64 = 118.0;
 const PLOT: f64 = WIDTH - LEFT - 12.0;
@@ -18,7 +18,7 @@ const GAP: f64 = 6.0;
 const AXIS: f64 = 26.0;
 const TOP: f64 = 8.0;
 
-/// Draws into the page.
+/// Draws the timeline into the page.
 pub(super) fn draw(page: &mut String, summary: &Summary) {
     let rows = summary.lanes.len() as f64;
     let bottom = TOP + QUEUE + GAP + rows * (ROW + GAP);
@@ -29,13 +29,13 @@ pub(super) fn draw(page: &mut String, summary: &Summary) {
     );
     axis(page, summary, bottom);
     queue(page, summary);
-    let several = summary.lanes.keys().any(|place| place.lane > 0);
-    for (index, (place, lane)) in summary.lanes.iter().enumerate() {
+    let has_several_lanes = summary.lanes.keys().any(|id| id.lane > 0);
+    for (index, (id, lane)) in summary.lanes.iter().enumerate() {
         let y = TOP + QUEUE + GAP + index as f64 * (ROW + GAP);
-        let name = if several {
-            format!("worker {} lane {}", place.worker, place.lane)
+        let name = if has_several_lanes {
+            format!("worker {} lane {}", id.worker, id.lane)
         } else {
-            format!("worker {}", place.worker)
+            format!("worker {}", id.worker)
         };
         let _ = writeln!(
             page,
@@ -44,10 +44,10 @@ pub(super) fn draw(page: &mut String, summary: &Summary) {
             LEFT - 8.0,
             y + ROW / 2.0 + 4.0,
         );
-        if summary.crowded {
+        if summary.has_more_runs {
             shares(page, summary, lane, y);
         } else {
-            let runs = summary.runs.iter().filter(|run| run.place == *place);
+            let runs = summary.runs.iter().filter(|run| run.lane == *id);
             for run in runs {
                 let (x, end) = (x(summary, run.began), x(summary, run.ended));
                 let title = format!(
@@ -85,7 +85,7 @@ fn x(summary: &Summary, at: u64) -> f64 {
     LEFT + PLOT * at as f64 / summary.end.max(1) as f64
 }
 
-/// Ticks at round times.
+/// Draws ticks at round times.
 fn axis(page: &mut String, summary: &Summary, bottom: f64) {
     let step = round_step(summary.end.max(1));
     for tick in 0..=summary.end / step {
@@ -101,7 +101,7 @@ fn axis(page: &mut String, summary: &Summary, bottom: f64) {
     }
 }
 
-/// 1, 2 or 5 of a power of ten, so that there are five to twelve of them.
+/// Returns 1, 2 or 5 times a power of ten, such that there are five to twelve ticks.
 fn round_step(end: u64) -> u64 {
     let rough = (end / 6).max(1);
     let power = 10u64.pow(rough.ilog10());
@@ -113,12 +113,12 @@ fn round_step(end: u64) -> u64 {
         .unwrap_or(power)
 }
 
-/// Steps of time up to the end, and where each begins and ends.
+/// The number of steps up to the end.
 fn steps(summary: &Summary) -> usize {
     ((summary.end / summary.step.max(1)) as usize + 1).min(COLUMNS)
 }
 
-/// How many jobs waited.
+/// Draws the number of waiting jobs.
 fn queue(page: &mut String, summary: &Summary) {
     let values = summary.waiting.values(summary.step);
     let step = summary.step.max(1) as f64;
@@ -150,11 +150,11 @@ fn queue(page: &mut String, summary: &Summary) {
     let _ = writeln!(page, "<path class=\"queue\" d=\"{path}V{base}Z\"/>");
 }
 
-/// Which part of each step went into which kernel, one upon the other.
-fn shares(page: &mut String, summary: &Summary, lane: &Lane, y: f64) {
+/// Draws the share of each kernel in each step, stacked.
+fn shares(page: &mut String, summary: &Summary, lane: &LaneFigures, y: f64) {
     let count = steps(summary);
-    let mut floor = vec![y + ROW - 2.0; count];
-    let room = ROW - 4.0;
+    let mut base = vec![y + ROW - 2.0; count];
+    let height = ROW - 4.0;
     for (colour, columns) in &lane.busy {
         let mut path = String::new();
         let values = columns.values(summary.step);
@@ -167,13 +167,13 @@ fn shares(page: &mut String, summary: &Summary, lane: &Lane, y: f64) {
             let from = x(summary, index as u64 * summary.step);
             let end = x(summary, (index as u64 + 1) * summary.step).min(LEFT + PLOT);
             let part = (value as f64 / summary.step as f64).min(1.0);
-            let top = (floor[index] - room * part).max(y + 2.0);
+            let top = (base[index] - height * part).max(y + 2.0);
             let _ = write!(
                 path,
                 "M{from:.1} {:.1}V{top:.1}H{end:.1}V{:.1}Z",
-                floor[index], floor[index]
+                base[index], base[index]
             );
-            floor[index] = top;
+            base[index] = top;
         }
         let _ = writeln!(page, "<path class=\"k{colour}\" d=\"{path}\"/>");
     }

@@ -1,4 +1,4 @@
-//! What becomes of events: lines of the file, figures of the report.
+//! Turns events into lines of the file and figures of the report.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -9,18 +9,18 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::arrows::{Arrows, Spot};
+use super::arrows::{ArrowEnd, Arrows};
 use super::chrome::ChromeFile;
-use super::report::{self, About};
+use super::report::{self, ReportHead};
 use super::summary::Summary;
-use super::{Attempt, End, Event, Place, Plan, Traced};
+use super::{Attempt, AttemptEnd, Event, LaneId, TraceConfig, Traced};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::pipe::open_to_write;
 
 /// How long events are collected before they are written.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
 
-/// What an event counts as.
+/// The limit that an event counts for.
 #[derive(Clone, Copy)]
 enum Kind {
     Attempt,
@@ -28,12 +28,12 @@ enum Kind {
     Other,
 }
 
-/// Where the page goes.
+/// The destination of the report.
 #[derive(Debug)]
 enum Page {
-    /// Into the file at this place, whenever it is brought up to date: wherever the program has gone by then.
+    /// A file, replaced at each update. The path is absolute, so that the working directory may change.
     File(PathBuf),
-    /// Into what takes it as it comes, such as a pipe: once, and `None` afterwards.
+    /// A stream such as a pipe, written once; `None` afterwards.
     Stream(Option<File>),
 }
 
@@ -45,14 +45,14 @@ impl Page {
                 "the events are written there; the report needs a file of its own",
             ));
         }
-        let Some(there) = fs::metadata(path).ok().filter(|there| !there.is_file()) else {
+        let Some(existing) = fs::metadata(path).ok().filter(|meta| !meta.is_file()) else {
             return absolute(path).map(Self::File);
         };
         match open_to_write(path) {
-            Err(error) if error.errno() == Errno::ENXIO && there.file_type().is_fifo() => {
+            Err(error) if error.errno() == Errno::ENXIO && existing.file_type().is_fifo() => {
                 Err(io::Error::new(
                     io::ErrorKind::NotConnected,
-                    "nobody has opened this pipe for reading; start what reads it first",
+                    "no process has opened this pipe for reading; start the reader first",
                 ))
             }
             stream => Ok(Self::Stream(Some(stream?))),
@@ -60,10 +60,10 @@ impl Page {
     }
 }
 
-/// See the module.
+/// Writes the files of a trace.
 #[derive(Debug)]
 pub(super) struct Writer {
-    plan: Plan,
+    config: TraceConfig,
     label: String,
     start: u64,
     chrome: Option<ChromeFile>,
@@ -71,31 +71,31 @@ pub(super) struct Writer {
     arrows: Arrows,
     summary: Summary,
     written: Traced,
-    /// Events in the file that are no attempts.
+    /// Events in the file other than attempts.
     others: u64,
     /// Attempts, and other events, up to the last batch.
     in_file: (u64, u64),
-    /// Events that nobody took.
+    /// Events that were dropped because the inbox was full.
     lost: u64,
     error: Option<io::Error>,
-    /// An empty vector, to be filled next.
+    /// An empty vector to swap with the inbox.
     spare: Vec<Event>,
 }
 
 impl Writer {
     pub(super) fn create(
-        plan: Plan,
+        config: TraceConfig,
         label: &str,
         start: u64,
     ) -> Result<Self, (PathBuf, io::Error)> {
-        let chrome = match &plan.events {
+        let chrome = match &config.events {
             None => None,
             Some(path) => {
                 let file = ChromeFile::create(path, label, start);
                 Some(file.map_err(|error| (path.clone(), error))?)
             }
         };
-        let page = match &plan.report {
+        let page = match &config.report {
             None => None,
             Some(path) => {
                 let page = Page::create(path, chrome.as_ref());
@@ -118,7 +118,7 @@ impl Writer {
             lost: 0,
             error: None,
             spare: Vec::new(),
-            plan,
+            config,
         };
         if !matches!(own.page, Some(Page::Stream(_))) {
             own.report()?;
@@ -130,22 +130,22 @@ impl Writer {
         std::mem::take(&mut self.spare)
     }
 
-    /// Takes what was collected, and how many events were dropped beside it.
+    /// Writes the collected events. `dropped`: the number of events that were lost meanwhile.
     pub(super) fn write(&mut self, mut events: Vec<Event>, dropped: u64) {
         self.lost += dropped;
         self.written.dropped += dropped;
         for event in events.drain(..) {
-            self.take(event);
-            if self.chrome.as_ref().is_some_and(ChromeFile::has_a_batch) {
-                self.put_batch();
+            self.add(event);
+            if self.chrome.as_ref().is_some_and(ChromeFile::has_full_batch) {
+                self.write_batch();
             }
         }
         self.spare = events;
-        self.put_batch();
+        self.write_batch();
     }
 
-    /// Events that were taken since the last batch go into the file.
-    fn put_batch(&mut self) {
+    /// Writes the events added since the last batch into the file.
+    fn write_batch(&mut self) {
         let before = self.in_file;
         self.in_file = (self.written.attempts, self.others);
         let batch = self.in_file.0 - before.0 + self.in_file.1 - before.1;
@@ -160,31 +160,30 @@ impl Writer {
         }
     }
 
-    /// The file, if it takes one more: as many attempts as it was given, and as many other events. What it does not take,
-    /// also after an error, is counted.
-    fn room(&mut self, kind: Kind) -> Option<&mut ChromeFile> {
-        let had = match kind {
+    /// Returns the file if the limit of this kind permits one more event. Otherwise, also after an error, counts it as dropped.
+    fn file_for(&mut self, kind: Kind) -> Option<&mut ChromeFile> {
+        let count = match kind {
             Kind::Attempt => &mut self.written.attempts,
             Kind::Other => &mut self.others,
         };
         match &mut self.chrome {
-            Some(chrome) if *had < self.plan.attempts => {
-                *had += 1;
+            Some(chrome) if *count < self.config.attempts => {
+                *count += 1;
                 Some(chrome)
             }
             _ => {
-                self.written.dropped += u64::from(self.plan.events.is_some());
+                self.written.dropped += u64::from(self.config.events.is_some());
                 None
             }
         }
     }
 
-    /// Brings the report up to date.
+    /// Updates the report.
     pub(super) fn finish(&mut self) -> Result<Traced, (PathBuf, io::Error)> {
-        // Whatever became of the other file.
+        // Even if the other file has failed.
         let reported = self.report();
         if let Some(error) = &self.error {
-            let path = self.plan.events.clone().unwrap_or_default();
+            let path = self.config.events.clone().unwrap_or_default();
             return Err((path, io::Error::new(error.kind(), error.to_string())));
         }
         reported?;
@@ -192,17 +191,17 @@ impl Writer {
     }
 
     fn report(&mut self) -> Result<(), (PathBuf, io::Error)> {
-        let (Some(path), Some(place)) = (&self.plan.report, &mut self.page) else {
+        let (Some(path), Some(destination)) = (&self.config.report, &mut self.page) else {
             return Ok(());
         };
-        let about = About {
+        let head = ReportHead {
             label: &self.label,
             lost: self.lost,
         };
-        let page = report::page(&self.summary, &about);
-        let written = match place {
-            Page::File(place) => replace(place, &page),
-            // Closed behind the page, so that a reader has its end.
+        let page = report::page(&self.summary, &head);
+        let written = match destination {
+            Page::File(path) => replace(path, &page),
+            // Closed after the page, so that a reader sees its end.
             Page::Stream(stream) => match stream.take() {
                 Some(mut stream) => stream.write_all(page.as_bytes()),
                 None => Ok(()),
@@ -211,14 +210,14 @@ impl Writer {
         written.map_err(|error| (path.clone(), error))
     }
 
-    fn take(&mut self, event: Event) {
+    fn add(&mut self, event: Event) {
         let start = self.start;
         let since = |at: u64| at.saturating_sub(start);
         match event {
             Event::Attempt(attempt) => self.attempt(attempt),
             Event::Depends { from, to } => {
-                let known = self.arrows.depends(from, to);
-                self.written.dropped += u64::from(!known);
+                let is_stored = self.arrows.depends(from, to);
+                self.written.dropped += u64::from(!is_stored);
             }
             Event::Started {
                 worker,
@@ -226,34 +225,34 @@ impl Writer {
                 from,
                 at,
             } => {
-                let place = first(worker);
-                self.summary.until(since(at));
-                self.summary.lane(place);
+                let lane = first_lane(worker);
+                self.summary.extend_to(since(at));
+                self.summary.lane(lane);
                 self.summary.workers_started += 1;
-                if let Some(chrome) = self.room(Kind::Other) {
-                    chrome.started(place, pid, from, at);
+                if let Some(chrome) = self.file_for(Kind::Other) {
+                    chrome.started(lane, pid, from, at);
                 }
             }
-            Event::Gone { worker, at, why } => {
-                let place = first(worker);
+            Event::Exited { worker, at, why } => {
+                let lane = first_lane(worker);
                 if let Some(why) = &why {
-                    self.summary.died(place, since(at), why);
+                    self.summary.died(lane, since(at), why);
                 }
-                if let Some(chrome) = self.room(Kind::Other) {
-                    chrome.gone(place, at, why.as_deref());
+                if let Some(chrome) = self.file_for(Kind::Other) {
+                    chrome.exited(lane, at, why.as_deref());
                 }
             }
-            Event::Granted {
-                place,
+            Event::MemoryWait {
+                lane,
                 from,
                 at,
                 bytes,
-                given,
+                is_granted,
             } => {
                 self.summary.memory_waits.0 += 1;
                 self.summary.memory_waits.1 += at.saturating_sub(from);
-                if let Some(chrome) = self.room(Kind::Other) {
-                    chrome.granted(place, from, at, bytes, given);
+                if let Some(chrome) = self.file_for(Kind::Other) {
+                    chrome.memory_wait(lane, from, at, bytes, is_granted);
                 }
             }
         }
@@ -261,19 +260,19 @@ impl Writer {
 
     fn attempt(&mut self, mut attempt: Attempt) {
         let arrows = self.arrows_of(&attempt);
-        if let Some(chrome) = self.room(Kind::Attempt) {
+        if let Some(chrome) = self.file_for(Kind::Attempt) {
             chrome.attempt(&attempt);
             for (from, to) in arrows {
-                if let Some(chrome) = self.room(Kind::Other) {
+                if let Some(chrome) = self.file_for(Kind::Other) {
                     chrome.arrow(from, to);
                 }
             }
         }
-        // Figures are for the report, and each of them costs time that jobs could have.
+        // Without a report the figures, which cost time, are not needed.
         if self.page.is_none() {
             return;
         }
-        // It counts from the start.
+        // The summary counts times from the start.
         let since = |at: &mut u64| *at = at.saturating_sub(self.start);
         since(&mut attempt.since);
         since(&mut attempt.over);
@@ -285,28 +284,33 @@ impl Writer {
         self.summary.attempt(&attempt);
     }
 
-    /// The arrows that lead to this attempt; and those that lead from it have their beginning.
-    fn arrows_of(&mut self, attempt: &Attempt) -> Vec<(Spot, Spot)> {
-        let last = !matches!(attempt.end, End::Failed { again: true, .. });
-        if !last {
+    /// Returns the arrows that lead to this attempt, and stores the start of those that lead from it.
+    fn arrows_of(&mut self, attempt: &Attempt) -> Vec<(ArrowEnd, ArrowEnd)> {
+        if matches!(
+            attempt.end,
+            AttemptEnd::Failed {
+                is_retried: true,
+                ..
+            }
+        ) {
             return Vec::new();
         }
         let Some(ran) = attempt.ran else {
-            self.arrows.gone(attempt.job);
+            self.arrows.forget(attempt.job);
             return Vec::new();
         };
-        let to = Spot {
-            place: ran.place,
+        let to = ArrowEnd {
+            lane: ran.lane,
             at: ran.began,
         };
         let from = self.arrows.began(attempt.job);
-        if matches!(attempt.end, End::Value) {
-            // Within the run: an arrow begins at what encloses its time.
+        if matches!(attempt.end, AttemptEnd::Value) {
+            // Inside the run: the viewer attaches an arrow to the event that encloses its time.
             let at = ran.ended.saturating_sub(1).max(ran.began);
-            let place = ran.place;
-            self.arrows.ended(attempt.job, Spot { place, at });
+            let lane = ran.lane;
+            self.arrows.ended(attempt.job, ArrowEnd { lane, at });
         } else {
-            self.arrows.gone(attempt.job);
+            self.arrows.forget(attempt.job);
         }
         from.into_iter().map(|from| (from, to)).collect()
     }
@@ -314,9 +318,9 @@ impl Writer {
 
 #[cfg(test)]
 impl Writer {
-    /// From here on the disk is full.
-    pub(super) fn spoil(&mut self) {
-        self.chrome.as_mut().expect("a file of events").spoil();
+    /// Simulates a full disk from now on.
+    pub(super) fn fill_disk(&mut self) {
+        self.chrome.as_mut().expect("a file of events").fill_disk();
     }
 
     pub(super) fn written(&self) -> Traced {
@@ -324,15 +328,15 @@ impl Writer {
     }
 }
 
-/// Puts a page in place of the one before, which stays as it is if that fails.
+/// Replaces the page at `path`; if that fails, the previous page remains.
 fn replace(path: &Path, page: &str) -> io::Result<()> {
     let old = fs::metadata(path);
     if old.as_ref().is_ok_and(|old| !old.is_file()) {
-        // It was not so when it was made, and opening a pipe would wait for a reader.
-        return Err(io::Error::other("it was a file, and is none any more"));
+        // It was a file when the trace was created. Opening a pipe would wait for a reader.
+        return Err(io::Error::other("it was a file, and no longer is"));
     }
-    // What a link leads to, and not the link.
-    let is_there = old.is_ok();
+    // Replaces the target of a link, not the link.
+    let exists = old.is_ok();
     let path = match &old {
         Ok(_) => fs::canonicalize(path)?,
         Err(_) => path.to_owned(),
@@ -340,14 +344,14 @@ fn replace(path: &Path, page: &str) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}-{}.part", process::id(), monotonic_ns()));
     let part = path.with_file_name(name);
-    // A page that may be written in a folder that may not, or whose place is fixed: one that is mounted by itself.
-    let fixed = |error: &io::Error| {
+    // Whether the file can only be overwritten: its folder is not writable, or it is a mount point.
+    let must_overwrite = |error: &io::Error| {
         use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, ResourceBusy};
         let kind = error.kind();
-        is_there && matches!(kind, PermissionDenied | ReadOnlyFilesystem | ResourceBusy)
+        exists && matches!(kind, PermissionDenied | ReadOnlyFilesystem | ResourceBusy)
     };
     let mut file = match File::create_new(&part) {
-        Err(error) if fixed(&error) => return fs::write(path, page),
+        Err(error) if must_overwrite(&error) => return fs::write(path, page),
         file => file?,
     };
     let written = file.write_all(page.as_bytes()).and_then(|()| {
@@ -357,16 +361,16 @@ fn replace(path: &Path, page: &str) -> io::Result<()> {
         fs::rename(&part, &path)
     });
     if written.is_err() {
-        // The first error is the one that counts.
+        // The first error is returned.
         let _ = fs::remove_file(&part);
     }
     match written {
-        Err(error) if fixed(&error) => fs::write(path, page),
+        Err(error) if must_overwrite(&error) => fs::write(path, page),
         written => written,
     }
 }
 
-/// Where what concerns a whole worker is shown.
-fn first(worker: u32) -> Place {
-    Place { worker, lane: 0 }
+/// The lane at which events of a whole worker are shown.
+fn first_lane(worker: u32) -> LaneId {
+    LaneId { worker, lane: 0 }
 }

@@ -1,4 +1,4 @@
-//! Events of the `tracing` crate in a kernel: frames on their way to the supervisor.
+//! Sends events of the `tracing` crate in a kernel to the supervisor, as frames.
 
 use std::fmt::{self, Debug, Write};
 use std::sync::Arc;
@@ -8,22 +8,21 @@ use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-use super::frame::{EVENT, LONGEST, event};
+use super::frame::{EVENT, MAX_CONTENT, event};
 use super::{lane, output};
 use crate::link::LinkCells;
 
 /// Sends events up to a level. Spans are not followed.
-struct Sender {
+struct EventSender {
     level: LevelFilter,
     /// The link of the first lane.
     cells: Arc<LinkCells>,
-    /// There is no other lane.
-    single: bool,
+    has_one_lane: bool,
 }
 
-/// From now on events up to this level (1: errors, to 5: everything) are sent; none for 0. A subscriber that
-/// the program has set in this worker itself stays.
-pub(super) fn send(level: u8, cells: Arc<LinkCells>, single: bool) {
+/// Sends events up to this level from now on (1: errors, to 5: everything; 0: none). A subscriber that the program has set
+/// in this worker stays.
+pub(super) fn install(level: u8, cells: Arc<LinkCells>, has_one_lane: bool) {
     let level = match level {
         0 => return,
         1 => LevelFilter::ERROR,
@@ -32,14 +31,14 @@ pub(super) fn send(level: u8, cells: Arc<LinkCells>, single: bool) {
         4 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    let _ = tracing::subscriber::set_global_default(Sender {
+    let _ = tracing::subscriber::set_global_default(EventSender {
         level,
         cells,
-        single,
+        has_one_lane,
     });
 }
 
-impl Subscriber for Sender {
+impl Subscriber for EventSender {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.is_event() && *metadata.level() <= self.level
     }
@@ -49,7 +48,7 @@ impl Subscriber for Sender {
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
-        // None is enabled, and an id may not be zero.
+        // No span is enabled. An id may not be zero.
         Id::from_u64(1)
     }
 
@@ -68,9 +67,9 @@ impl Subscriber for Sender {
         let mut text = Text::default();
         what.record(&mut text);
         let fields = std::mem::take(&mut text.fields);
-        // What is too long is cut there.
+        // Truncates text that is too long.
         let _ = text.message.write_str(&fields.0);
-        let job = lane::job_here(&self.cells, self.single);
+        let job = lane::current_job(&self.cells, self.has_one_lane);
         let content = event(job, level, what.metadata().target(), &text.message.0);
         output::send(EVENT, &content);
     }
@@ -89,7 +88,7 @@ struct Text {
 
 impl Visit for Text {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        // A text that is full takes no more, which is its only error.
+        // The only error is that the text is full.
         let _ = match field.name() {
             "message" => write!(self.message, "{value:?}"),
             name => write!(self.fields, " {name}={value:?}"),
@@ -97,13 +96,13 @@ impl Visit for Text {
     }
 }
 
-/// A text of at most as many bytes as a frame takes.
+/// A text truncated to what fits into a frame.
 #[derive(Default)]
 struct Bounded(String);
 
 impl Write for Bounded {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let mut end = text.len().min(LONGEST - self.0.len());
+        let mut end = text.len().min(MAX_CONTENT - self.0.len());
         while !text.is_char_boundary(end) {
             end -= 1;
         }

@@ -1,21 +1,21 @@
-//! What a worker says between the lines: frames in the bytes of its stdout and stderr.
+//! Frames: messages of a worker to the supervisor between the bytes of its stdout and stderr.
 //!
-//! A frame begins with a mark that no text has (two bytes of it are in no UTF-8), and is written in one go of at
-//! most `PIPE_BUF` bytes, so that the pipe keeps it in one piece whatever other threads print.
+//! A frame begins with a mark that occurs in no text (two of its bytes are not valid UTF-8), and is written in one call of at
+//! most `PIPE_BUF` bytes, so that output of other threads does not split it.
 
-/// What a frame begins with. Its first byte comes in it once.
+/// The mark at the beginning of a frame. Its first byte occurs in it only once.
 pub(crate) const MAGIC: [u8; 8] = *b"\x1e\xf5areni\xf5";
-/// Mark, kind and length of the content.
+/// Bytes before the content: mark, kind and length.
 pub(crate) const HEAD: usize = MAGIC.len() + 3;
-/// The longest content: the whole frame is one atomic write.
-pub(crate) const LONGEST: usize = 4096 - HEAD;
+/// Max bytes of the content, so that the whole frame is one atomic write.
+pub(crate) const MAX_CONTENT: usize = 4096 - HEAD;
 
-/// What is written since the last of these was written for this job (0: for none).
+/// Kind of a frame: the output since the last boundary belongs to this job (0: to none).
 pub(crate) const BOUNDARY: u8 = 1;
-/// An event: what [`event`] makes.
+/// Kind of a frame: an event, made by [`event`].
 pub(crate) const EVENT: u8 = 2;
 
-/// The content of an event's frame: the number of its job (8 bytes; 0: none), its level (1 for errors to 5 for
+/// Writes the content of an event's frame: the number of its job (8 bytes; 0: none), its level (1 for errors to 5 for
 /// traces), the length of its target, the target, and its text.
 #[cfg(feature = "tracing")]
 pub(crate) fn event(job: u64, level: u8, target: &str, text: &str) -> Vec<u8> {
@@ -30,7 +30,7 @@ pub(crate) fn event(job: u64, level: u8, target: &str, text: &str) -> Vec<u8> {
     content
 }
 
-/// Job, level, target and text of an event's frame, as far as it is one.
+/// Reads job, level, target and text of an event's frame; `None` if it is malformed.
 pub(crate) fn read_event(content: &[u8]) -> Option<(u64, u8, &[u8], &[u8])> {
     let (job, rest) = content.split_first_chunk()?;
     let (&[level, len], rest) = rest.split_first_chunk()?;
@@ -38,9 +38,9 @@ pub(crate) fn read_event(content: &[u8]) -> Option<(u64, u8, &[u8], &[u8])> {
     Some((u64::from_le_bytes(*job), level, target, text))
 }
 
-/// A frame of this kind. Content that is too long is cut.
+/// Makes a frame. Content that is too long is truncated.
 pub(crate) fn frame(kind: u8, content: &[u8]) -> Vec<u8> {
-    let content = &content[..content.len().min(LONGEST)];
+    let content = &content[..content.len().min(MAX_CONTENT)];
     let mut bytes = Vec::with_capacity(HEAD + content.len());
     bytes.extend(MAGIC);
     bytes.push(kind);
@@ -49,10 +49,10 @@ pub(crate) fn frame(kind: u8, content: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The whole length of a frame that begins with these bytes, at least [`HEAD`] of them; `None` if none does.
-pub(crate) fn length(head: &[u8]) -> Option<usize> {
+/// Returns the total length of the frame that begins with these bytes; `None` if there is none or fewer than [`HEAD`] bytes.
+pub(crate) fn frame_len(head: &[u8]) -> Option<usize> {
     let low = *head.get(HEAD - 2)?;
     let high = *head.get(HEAD - 1)?;
     let len = usize::from(u16::from_le_bytes([low, high]));
-    (head.starts_with(&MAGIC) && len <= LONGEST).then_some(HEAD + len)
+    (head.starts_with(&MAGIC) && len <= MAX_CONTENT).then_some(HEAD + len)
 }

@@ -6,12 +6,12 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::fence::{self, Outcome};
+use super::affinity::Affinity;
 use super::memory::LaneHeap;
 use super::output;
 use super::pages::Pages;
-use super::rng::{Drawing, Made};
-use super::seat::Seat;
+use super::panics::{self, Outcome};
+use super::rng::{GeneratorCount, RngSeed};
 use crate::arena::{ArenaFull, Extent, View};
 use crate::array::{Array, LaneChunk, LaneCount, LaneMemory, lane};
 use crate::control::LaneStart;
@@ -25,9 +25,9 @@ use crate::sync::spin_until;
 use crate::sys::event::EventFd;
 use crate::sys::{abort, clock};
 
-/// How long a lane spins before it looks on which core it is.
-const EAGER: Duration = Duration::from_micros(2);
-/// How long a lane with the permit spins after its last job.
+/// How long a lane spins before it checks which core it is on.
+const FIRST_SPIN: Duration = Duration::from_micros(2);
+/// How long a lane with the permit (`SPIN`) spins after its last job.
 const SPIN_FOR: Duration = Duration::from_micros(50);
 
 thread_local! {
@@ -35,13 +35,15 @@ thread_local! {
     static LANE: Cell<Option<&'static Lane>> = const { Cell::new(None) };
 }
 
-/// In a kernel: has somebody asked this job to end? By [`Job::cancel`](crate::Job::cancel), by dropping its handle or that of its
-/// graph, map or stream, by cancelling its scope, or because another job failed with which it stops: of its scope, of a graph or map
-/// that stops at the first failure, of those that one job spawned. A kernel that takes long asks now and then, and returns what it
-/// has, or an error.
+/// In a kernel: returns whether the running job has been cancelled.
 ///
-/// It costs a few nanoseconds. Outside a kernel, on threads that a kernel starts, and with
-/// [`Engine::inline`](crate::Engine::inline): false.
+/// A job is cancelled by [`Job::cancel`](crate::Job::cancel), by dropping its handle or that of its graph, map or stream, by
+/// cancelling its scope, or by the failure of a related job: of the same scope, of a graph or map that stops at the first
+/// failure, or of the jobs spawned by one job. A long-running kernel should poll this from time to time, and return a partial
+/// result or an error.
+///
+/// A call costs a few nanoseconds. Returns false outside a kernel, on threads that a kernel starts, and with
+/// [`Engine::inline`](crate::Engine::inline).
 ///
 /// ```
 /// # let engine = arenite::Engine::inline();
@@ -60,68 +62,72 @@ thread_local! {
 /// # Ok::<(), arenite::JobError>(())
 /// ```
 pub fn cancelled() -> bool {
-    // While the thread is being torn down nothing runs on it.
+    // During the destruction of thread-locals no job runs.
     let lane = LANE.try_with(Cell::get).ok().flatten();
-    let asked = lane.is_some_and(|lane| lane.consumer.borrow().is_cancelled());
-    if asked {
+    let is_cancelled = lane.is_some_and(|lane| lane.consumer.borrow().is_cancelled());
+    if is_cancelled {
         crate::sync::point!("cancel.seen");
     }
-    asked
+    is_cancelled
 }
 
 /// What all lanes of this worker share. Lives as long as the process.
 #[derive(Debug)]
-pub(super) struct Home {
+pub(super) struct WorkerContext {
     pub(super) view: &'static View,
+    /// The worker's own region.
     pub(super) region: u16,
+    /// Whether pages that the running jobs do not need are closed.
     pub(super) guard: bool,
-    /// Which pages are open, and for whom.
+    /// The pages that lanes need open.
     pub(super) pages: Pages,
-    /// This worker's private memory has a ceiling.
-    pub(super) limited: bool,
-    /// There is one lane only.
-    pub(super) single: bool,
-    /// Of the random numbers of this run.
+    /// Whether private memory has a limit.
+    pub(super) has_memory_limit: bool,
+    /// Whether there is only one lane.
+    pub(super) has_one_lane: bool,
+    /// Seed of the run's random numbers.
     pub(super) seed: u64,
-    /// Cores that this engine may use.
+    /// The number of cores that this engine may use.
     pub(super) cores: usize,
-    /// Rings the monitor.
-    pub(super) bell: EventFd,
+    /// Wakes the monitor.
+    pub(super) monitor_event: EventFd,
 }
 
-/// The link of this thread's lane; on other threads `first`.
+/// The link of this thread's lane; `first` on threads without a lane.
 pub(super) fn cells_here(first: &LinkCells) -> &LinkCells {
     let lane = LANE.try_with(Cell::get).ok().flatten();
     lane.map_or(first, |lane| &lane.cells)
 }
 
-/// What this thread's lane has noted since then is told otherwise.
-pub(super) fn truncate_notes(noted: u64) {
+/// Discards the recorder notes written by this thread's lane since `end`: the reply of the job reports the event instead.
+pub(super) fn truncate_notes(end: u64) {
     if let Some(lane) = LANE.try_with(Cell::get).ok().flatten() {
-        lane.cells.truncate_notes(noted);
+        lane.cells.truncate_notes(end);
     }
 }
 
-/// The job that runs on this thread, or beside it if the worker has one lane only (`first` is its link); 0 for none.
+/// The job that runs on this thread; on a thread without a lane, the job of the only lane, whose link is `first`. 0 for none.
 #[cfg(feature = "tracing")]
-pub(super) fn job_here(first: &LinkCells, single: bool) -> u64 {
+pub(super) fn current_job(first: &LinkCells, has_one_lane: bool) -> u64 {
     let lane = LANE.try_with(Cell::get).ok().flatten();
-    let cells = lane.map(|lane| &*lane.cells).or(single.then_some(first));
+    let cells = lane
+        .map(|lane| &*lane.cells)
+        .or(has_one_lane.then_some(first));
     cells.and_then(|cells| cells.phase().job()).unwrap_or(0)
 }
 
-/// The seed of the run, if this is a worker's thread that runs jobs.
+/// The seed of the run, if this is the thread of a lane.
 pub(super) fn seed_of_run() -> Option<u64> {
     let lane = LANE.try_with(Cell::get).ok().flatten()?;
-    Some(lane.home.seed)
+    Some(lane.worker.seed)
 }
 
-/// What the random numbers of the job that runs on this thread depend on.
-pub(super) fn drawing() -> Option<Drawing> {
-    LANE.try_with(Cell::get).ok().flatten()?.drawing()
+/// The seed of the next generator of the job that runs on this thread's lane.
+pub(super) fn next_rng_seed() -> Option<RngSeed> {
+    LANE.try_with(Cell::get).ok().flatten()?.next_rng_seed()
 }
 
-/// Everything that one lane of this worker has. Lives as long as the process.
+/// One lane of this worker. Lives as long as the process.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) consumer: RefCell<Consumer>,
@@ -129,34 +135,34 @@ pub(super) struct Lane {
     cells: Arc<LinkCells>,
     /// Number of the link.
     pub(super) link: u32,
-    pub(super) home: &'static Home,
+    pub(super) worker: &'static WorkerContext,
     pub(super) heap: LaneHeap,
     pub(super) count: &'static LaneCount,
-    /// The position of the last job that drew random numbers, and which generators it has made.
-    drawn: Cell<(u64, Made)>,
-    /// The position of the last job that was a chain or a subtree, and the seed of the node that it came to.
-    reseeded: Cell<(u64, u64)>,
-    seat: Seat,
+    /// The position of the last job that made generators, and their number.
+    generators: Cell<(u64, GeneratorCount)>,
+    /// The position of the last job that was a chain or a subtree, and the seed of the node that it has reached.
+    node_seed: Cell<(u64, u64)>,
+    affinity: Affinity,
     /// Extents opened for the running job.
     lent: RefCell<Vec<Extent>>,
-    /// Extents that the running job reads: none of them may be lent as well.
+    /// Extents that the running job reads, which may not be lent as well.
     read: RefCell<Vec<Extent>>,
 }
 
-/// What a job sends back, before it is written into its slot.
-struct Ending {
+/// The answer of a job, before it is written into its slot.
+struct Answer {
     kind: u8,
     reply: ReplyWriter,
 }
 
-impl Ending {
+impl Answer {
     fn text(kind: u8, text: &str) -> Self {
-        let mut end = text.len().min(fence::TEXT_LIMIT);
+        let mut end = text.len().min(panics::TEXT_LIMIT);
         while !text.is_char_boundary(end) {
             end -= 1;
         }
         let mut reply = ReplyWriter::default();
-        // Above the length: the node of a chain that it is about.
+        // The length, and above it the node of the chain that failed.
         reply.word(end as u64 | u64::from(step_reached()) << 32);
         reply.bytes(&text.as_bytes()[..end]);
         Self { kind, reply }
@@ -176,7 +182,7 @@ impl Ending {
         }
     }
 
-    /// `step`: the node of a chain that it is about, 0 in what is none.
+    /// `step`: the node of the chain that failed, 0 if the job is no chain.
     fn full(full: ArenaFull, step: u32) -> Self {
         let mut reply = ReplyWriter::default();
         super::full_to_words(full)
@@ -195,38 +201,39 @@ impl Ending {
 impl Lane {
     pub(super) fn new(
         consumer: Consumer,
-        seat: Seat,
+        affinity: Affinity,
         cells: Arc<LinkCells>,
         link: u32,
-        home: &'static Home,
+        worker: &'static WorkerContext,
     ) -> Self {
         Self {
             consumer: RefCell::new(consumer),
             cells,
             link,
-            home,
+            worker,
             heap: LaneHeap::new(),
             count: Box::leak(Box::new(LaneCount::new())),
-            drawn: Cell::new((u64::MAX, Made::default())),
-            reseeded: Cell::new((u64::MAX, 0)),
-            seat,
+            generators: Cell::new((u64::MAX, GeneratorCount::default())),
+            node_seed: Cell::new((u64::MAX, 0)),
+            affinity,
             lent: RefCell::default(),
             read: RefCell::default(),
         }
     }
 
-    /// The lane that begins here, for good. On its thread.
+    /// Creates the lane of the calling thread, which lives as long as the process.
     pub(super) fn begin(
         start: LaneStart,
         cells: Arc<LinkCells>,
-        home: &'static Home,
+        worker: &'static WorkerContext,
     ) -> &'static Self {
         let consumer = Consumer::new(Arc::clone(&cells), start.position, start.grants);
-        let seat = Seat::new(Arc::clone(&cells), home, start.link as usize);
-        Box::leak(Box::new(Self::new(consumer, seat, cells, start.link, home)))
+        let affinity = Affinity::new(Arc::clone(&cells), worker, start.link as usize);
+        let lane = Self::new(consumer, affinity, cells, start.link, worker);
+        Box::leak(Box::new(lane))
     }
 
-    /// Runs jobs until the supervisor says stop.
+    /// Runs jobs until the supervisor sets the stop flag.
     pub(super) fn run(&'static self) {
         LANE.set(Some(self));
         let mut free_since = clock::monotonic_ns();
@@ -252,30 +259,30 @@ impl Lane {
         }
     }
 
-    /// Drops what actors have left here. Outside of any job: arrays that are made now are the process's own.
+    /// Drops the remaining states of actors. No job runs, so arrays made now are in private memory.
     fn drop_states(&self) {
         while let Some(state) = take_state() {
-            // The time for this is short.
-            if let Outcome::Panicked(text) = fence::run_briefly(|| drop(state)) {
-                let (message, location, _) = fence::split(&text);
+            // Without a backtrace: the grace period is short.
+            if let Outcome::Panicked(text) = panics::catch_without_backtrace(|| drop(state)) {
+                let (message, location, _) = panics::split(&text);
                 eprintln!(
                     "the state of an actor panicked at {location} when it was dropped: {message}"
                 );
             }
         }
-        if self.home.single {
-            output::belongs_to(0);
+        if self.worker.has_one_lane {
+            output::attribute_to(0);
         }
     }
 
-    /// Nothing to do: spins for a moment if it may, then sleeps. Returns the time now.
+    /// Waits for work: spins for a moment if allowed, then sleeps. Returns the current time.
     fn idle(&self, free_since: u64) -> u64 {
         let mut consumer = self.consumer.borrow_mut();
         if consumer.may_spin() {
-            if spin_until(EAGER, || consumer.has_work()) {
+            if spin_until(FIRST_SPIN, || consumer.has_work()) {
                 return clock::monotonic_ns();
             }
-            self.seat.step_aside(consumer.waiter_core());
+            self.affinity.avoid_waiter(consumer.waiter_core());
             let idle = clock::monotonic_ns().saturating_sub(free_since);
             let left = SPIN_FOR.saturating_sub(Duration::from_nanos(idle));
             if spin_until(left, || consumer.has_work()) {
@@ -283,70 +290,70 @@ impl Lane {
             }
         }
         if consumer.work_elsewhere() && consumer.claim_monitor_signal() {
-            self.ring();
+            self.signal_monitor();
         }
-        self.seat.leave();
+        self.affinity.before_sleep();
         consumer.sleep();
         let now = clock::monotonic_ns();
-        self.seat.take(now);
+        self.affinity.after_sleep(now);
         now
     }
 
     /// Runs the claimed job and answers it. Returns the time of its end.
     fn job(&'static self, started: u64) -> u64 {
         let call = self.consumer.borrow().call();
-        // Threads that outlive their job may have printed since. Of lanes side by side nobody can tell who printed.
-        if self.home.single {
-            output::belongs_to(0);
+        // Threads that outlive their job may have printed since. With several lanes, output cannot be attributed.
+        if self.worker.has_one_lane {
+            output::attribute_to(0);
         }
         self.cells.set_phase(Phase::Opening(call.job));
         crate::sync::point!("run.read");
         self.heap.begin();
         actor::begin_job();
-        if self.home.limited {
+        if self.worker.has_memory_limit {
             abort::clear_errno();
         }
-        let ended = match self.words_of(&call) {
+        let answer = match self.words_of(&call) {
             Ok(words) => {
                 self.cells.set_phase(Phase::Running(call.job));
                 self.stamp(&call, false);
-                self.run_fenced(call.entry, &words)
+                self.run_kernel(call.entry, &words)
             }
-            Err(why) => Some(Ending::text(kind::BAD_ARGUMENTS, &why)),
+            Err(why) => Some(Answer::text(kind::BAD_ARGUMENTS, &why)),
         };
-        let alive = self.count.live();
-        if alive != 0 {
-            // Before anything is closed under who has them: his fault would be taken for the cause.
-            self.escaped(alive, clock::monotonic_ns().saturating_sub(started));
+        let live_handles = self.count.live();
+        if live_handles != 0 {
+            // Before pages are closed: a fault of a thread that still holds the handles would hide the cause.
+            self.exit_escaped(live_handles, clock::monotonic_ns().saturating_sub(started));
         }
         self.close_lent();
         self.stamp(&call, true);
         crate::sync::point!("run.closed");
         let now = clock::monotonic_ns();
         let took = now.saturating_sub(started);
-        if self.home.single {
-            output::belongs_to(call.job);
+        if self.worker.has_one_lane {
+            output::attribute_to(call.job);
         }
-        // Behind the boundary: what is found in the pipe from now on is not the job's.
+        // After the boundary: output found in the pipe from now on is not the job's.
         self.cells.set_phase(Phase::Publishing(call.job));
-        self.answer(ended, took);
-        self.seat.look_around(now);
+        self.answer(answer, took);
+        self.affinity.between_jobs(now);
         now
     }
 
-    /// Called by the running kernel; until then random numbers cost a job nothing.
-    fn drawing(&self) -> Option<Drawing> {
+    /// Called from a kernel. Jobs without random numbers pay nothing for them.
+    fn next_rng_seed(&self) -> Option<RngSeed> {
         let consumer = self.consumer.borrow();
         let position = consumer.claimed()?;
-        let mut made = match self.drawn.get() {
-            (drawn, made) if drawn == position => made,
-            _ => Made::default(),
+        let mut count = match self.generators.get() {
+            (of, count) if of == position => count,
+            _ => GeneratorCount::default(),
         };
-        let stream = made.next_stream();
-        self.drawn.set((position, made));
-        Some(Drawing {
-            run: self.home.seed,
-            job: match self.reseeded.get() {
+        let stream = count.next_stream();
+        self.generators.set((position, count));
+        Some(RngSeed {
+            run: self.worker.seed,
+            job: match self.node_seed.get() {
                 (of, seed) if of == position => seed,
                 _ => consumer.call().seed,
             },
@@ -354,7 +361,7 @@ impl Lane {
         })
     }
 
-    /// Says when the kernel is entered and left, if the call asks for it.
+    /// Records when the kernel is entered or left, if the call asks for it.
     #[inline]
     fn stamp(&self, call: &CallSlot, ended: bool) {
         if call.form & STAMPED != 0 {
@@ -362,38 +369,37 @@ impl Lane {
         }
     }
 
-    /// The argument words of a call, in its slot or in a block of region 0.
+    /// Returns the argument words of a call, from its slot or from a block of region 0.
     fn words_of<'a>(&self, call: &'a CallSlot) -> Result<Cow<'a, [u64]>, String> {
         let count = call.len as usize;
         if call.form & SPILLED == 0 {
             let inline = call.args.get(..count).map(Cow::Borrowed);
-            return inline.ok_or_else(|| "more arguments than a slot holds".into());
+            return inline.ok_or_else(|| "more argument words than a slot holds".into());
         }
         let extent = Extent {
             at: bytemuck::cast(call.args[0]),
             len: count as u64 * 8,
         };
-        self.home
+        self.worker
             .view
             .copy_words(extent)
             .map(Cow::Owned)
             .map_err(|error| error.to_string())
     }
 
-    /// `None`: a value without any words.
-    fn run_fenced(&'static self, offset: u64, words: &[u64]) -> Option<Ending> {
+    /// Runs a kernel. Returns `None` for a value without words.
+    fn run_kernel(&'static self, offset: u64, words: &[u64]) -> Option<Answer> {
         #[allow(unsafe_code, reason = "a kernel is called by the offset of its entry")]
-        // SAFETY: the supervisor computed the offset in a process of the same build (checked in the
-        // handshake), from an entry.
+        // SAFETY: the supervisor, which is of the same build (checked in the handshake), computed the offset from an entry.
         let entry = unsafe { from_offset(offset) };
         let mut reply = ReplyWriter::default();
         let _lane = lane::enter(self, self.count);
         crate::sync::point!("run.entered");
-        let outcome = fence::run(|| entry(WordReader::new(words), self, &mut reply));
+        let outcome = panics::catch(|| entry(WordReader::new(words), self, &mut reply));
         crate::sync::point!("run.returned");
         match outcome {
             Outcome::Returned(Ok(())) if reply.is_empty() => None,
-            Outcome::Returned(Ok(())) => Some(Ending {
+            Outcome::Returned(Ok(())) => Some(Answer {
                 kind: match &reply {
                     ReplyWriter { spawns: true, .. } => kind::SPAWN,
                     ReplyWriter { timed: true, .. } => kind::TIMED,
@@ -402,43 +408,43 @@ impl Lane {
                 reply,
             }),
             Outcome::Returned(Err(Failure::Full(full))) | Outcome::Full(full) => {
-                Some(Ending::full(full, step_reached()))
+                Some(Answer::full(full, step_reached()))
             }
             Outcome::Returned(Err(Failure::Rejected(why))) => {
-                Some(Ending::text(kind::BAD_ARGUMENTS, &format!("{why:?}")))
+                Some(Answer::text(kind::BAD_ARGUMENTS, &format!("{why:?}")))
             }
-            // Only who runs kernels in the program itself runs what they spawn.
+            // Only inline engines run spawned jobs in the process of the kernel.
             Outcome::Returned(Err(Failure::Spawned(_))) => {
-                Some(Ending::text(kind::RETURNED, "spawned where it cannot"))
+                Some(Answer::text(kind::RETURNED, "a spawned job failed inline"))
             }
             Outcome::Returned(Err(Failure::Returned(returned))) => Some(
-                // A typed error stays what it is.
+                // A typed error is never replaced by the refusal that its text contains.
                 Some(&returned)
                     .filter(|returned| returned.encoded().is_none())
                     .and_then(|returned| self.full_in(returned.text()))
-                    .unwrap_or_else(|| Ending::returned(&returned)),
+                    .unwrap_or_else(|| Answer::returned(&returned)),
             ),
-            Outcome::Returned(Err(Failure::Cancelled)) => Some(Ending::text(kind::CANCELLED, "")),
+            Outcome::Returned(Err(Failure::Cancelled)) => Some(Answer::text(kind::CANCELLED, "")),
             Outcome::Panicked(text) => Some(
                 self.full_in(&text)
-                    .unwrap_or_else(|| Ending::text(kind::PANICKED, &text)),
+                    .unwrap_or_else(|| Answer::text(kind::PANICKED, &text)),
             ),
         }
     }
 
-    /// Is this text about the lane's own refusal in this job?
-    fn full_in(&self, text: &str) -> Option<Ending> {
-        let full = self.heap.full.get()?;
+    /// The answer `ArenaFull` if this text contains the message of the lane's last refusal in this job.
+    fn full_in(&self, text: &str) -> Option<Answer> {
+        let full = self.heap.last_refusal.get()?;
         text.contains(&full.to_string())
-            .then(|| Ending::full(full, step_reached()))
+            .then(|| Answer::full(full, step_reached()))
     }
 
-    fn answer(&'static self, ended: Option<Ending>, took: u64) {
-        let Some(Ending { kind, mut reply }) = ended else {
-            return self.answer_plainly(kind::VALUE, &[], took);
+    fn answer(&'static self, answer: Option<Answer>, took: u64) {
+        let Some(Answer { kind, mut reply }) = answer else {
+            return self.answer_inline(kind::VALUE, &[], took);
         };
         if reply.arrays.is_empty() && reply.words.len() <= INLINE_WORDS {
-            return self.answer_plainly(kind, &reply.words, took);
+            return self.answer_inline(kind, &reply.words, took);
         }
         let arrays = reply.arrays.len();
         let mut words: smallvec::SmallVec<[u64; INLINE_WORDS]> = smallvec::SmallVec::new();
@@ -451,7 +457,7 @@ impl Lane {
         if len > INLINE_WORDS {
             match self.spill(&words) {
                 Ok(extent) => spilled = Some(extent),
-                // A text is cut to what fits; a value without room is a failure of its own.
+                // Without room, a text is truncated to the slot; a value becomes the failure `ArenaFull`.
                 Err(_) if kind == kind::RETURNED || kind == kind::PANICKED => {
                     words.truncate(INLINE_WORDS);
                     let step = words[0] >> 32 << 32;
@@ -463,7 +469,7 @@ impl Lane {
                         kind::TYPED_ERROR => (words[0] >> 32) as u32,
                         _ => 0,
                     };
-                    return self.answer(Some(Ending::full(full, step)), took);
+                    return self.answer(Some(Answer::full(full, step)), took);
                 }
             }
         }
@@ -494,23 +500,26 @@ impl Lane {
             words: inline,
         };
         self.finish(is_failure(kind), took, Some(&answer));
-        self.announce(kind);
+        self.signal_if_job_goes_on(kind);
     }
 
-    /// Nobody may be waiting for a job that spawns others, or for one that may be tried again, and yet it has to go on.
-    fn announce(&self, kind: u8) {
+    /// Signals the monitor after the reply of a job that spawns others or may be retried: it has to go on even if no thread
+    /// waits for it.
+    fn signal_if_job_goes_on(&self, kind: u8) {
         if [kind::SPAWN, kind::PANICKED].contains(&kind)
             && self.consumer.borrow_mut().claim_monitor_signal()
         {
-            self.ring();
+            self.signal_monitor();
         }
     }
 
-    /// Answers with words that fit into the slot, and no memory.
-    fn answer_plainly(&self, kind: u8, words: &[u64], took: u64) {
-        // Only a reply can tell that grants are used up, and they would pile up otherwise. A cursor
-        // that went back to where it was is no news.
-        let moved = self.settle(std::iter::empty()).filter(|used| used.moved);
+    /// Answers with words that fit into the slot, and without memory.
+    fn answer_inline(&self, kind: u8, words: &[u64], took: u64) {
+        // Reports the position in the grants only if older grants were used up, which the supervisor learns in no other way.
+        // A cursor that is back where the job began needs no report.
+        let moved = self
+            .settle(std::iter::empty())
+            .filter(|used| used.left_grants);
         let failed = is_failure(kind);
         if moved.is_none() && words.is_empty() && !failed {
             return self.finish(false, took, None);
@@ -525,7 +534,7 @@ impl Lane {
             words,
         };
         self.finish(failed, took, Some(&answer));
-        self.announce(kind);
+        self.signal_if_job_goes_on(kind);
     }
 
     fn spill(&'static self, words: &[u64]) -> Result<Extent, ArenaFull> {
@@ -533,19 +542,18 @@ impl Lane {
         let copy = Array::try_from_slice(words)?;
         Ok(copy
             .take_lane(|count| std::ptr::eq(count, self.count))
-            .expect("a lane is set on this thread, so the array lies in it"))
+            .expect("the array was made in the lane that is entered"))
     }
 
     fn finish(&self, failed: bool, took: u64, answer: Option<&OutgoingReply<'_>>) {
         if self.consumer.borrow_mut().finish(failed, took, answer) {
-            self.ring();
+            self.signal_monitor();
             crate::sync::point!("complete.rung");
         }
     }
 
-    /// Handles outlived their job: says so and ends the process, before any of that memory can be
-    /// reused.
-    fn escaped(&self, alive: usize, took: u64) -> ! {
+    /// Reports that handles outlived their job and exits, before any of that memory can be reused.
+    fn exit_escaped(&self, live_handles: usize, took: u64) -> ! {
         let answer = OutgoingReply {
             kind: kind::ESCAPED,
             arrays: 0,
@@ -553,64 +561,65 @@ impl Lane {
             len: 1,
             grant: NO_GRANT,
             cursor: 0,
-            words: &[alive as u64],
+            words: &[live_handles as u64],
         };
         self.finish(true, took, Some(&answer));
-        self.ring();
+        self.signal_monitor();
         crate::sys::process::exit_now(super::EXIT_ESCAPED);
     }
 
     /// Wakes the monitor.
-    pub(super) fn ring(&self) {
-        // The counter is full only if the monitor has thousands of rings to read.
-        let _ = self.home.bell.ring();
+    pub(super) fn signal_monitor(&self) {
+        // Fails only if the counter is full; then the monitor has an unread signal.
+        let _ = self.worker.monitor_event.ring();
     }
 
-    /// The arguments of the job are gone.
+    /// Closes what was lent to the job, after its arguments were dropped.
     pub(super) fn close_lent(&self) {
         self.read.borrow_mut().clear();
         for extent in self.lent.borrow_mut().drain(..) {
-            self.home.pages.lend_close(extent);
+            self.worker.pages.lend_close(extent);
             crate::sync::point!("lend.closed");
         }
     }
 }
 
-/// Does a reply of this kind say why there is no value?
+/// Whether a reply of this kind is a failure.
 fn is_failure(kind: u8) -> bool {
     ![kind::VALUE, kind::SPAWN, kind::TIMED].contains(&kind)
 }
 
-/// What a job changes is nothing else that it has: two such references to one byte are undefined behaviour.
-fn apart(extent: Extent, others: &[Extent]) -> Result<(), Unreachable> {
+/// Checks that an extent that the job changes overlaps none of its others: two such references to one byte would be undefined
+/// behaviour.
+fn check_disjoint(extent: Extent, others: &[Extent]) -> Result<(), Unreachable> {
     match others.iter().find(|other| other.overlaps(&extent)) {
         None => Ok(()),
         Some(other) => Err(Unreachable(format!(
-            "{} bytes at {} are changed by this job, and it has {} bytes at {} beside them",
+            "the job changes {} bytes at {}, which overlap its {} bytes at {}",
             extent.len, extent.at, other.len, other.at
         ))),
     }
 }
 
 #[allow(unsafe_code, reason = "the trait is unsafe to implement")]
-// SAFETY: `pointer` and `lend_open` resolve within mapped regions, which stay mapped for the life of
-// the process; lent pages are open until `close_lent` at the end of the job.
+// SAFETY: `pointer` and `lend_open` resolve inside mapped regions, which stay mapped until the process ends; lent pages are
+// open until `close_lent` at the end of the job.
 unsafe impl Host for Lane {
     fn read(&self, extent: Extent) -> Result<NonNull<u8>, Unreachable> {
-        let view = self.home.view;
+        let view = self.worker.view;
         let ptr = view
             .pointer(extent)
             .map_err(|error| Unreachable(error.to_string()))?;
-        apart(extent, &self.lent.borrow())?;
+        check_disjoint(extent, &self.lent.borrow())?;
         self.read.borrow_mut().push(extent);
         Ok(ptr)
     }
 
     fn lend(&self, extent: Extent, behind: u64) -> Result<NonNull<u8>, Unreachable> {
         let opened = extent.extended_by_pages(behind);
-        apart(opened, &self.lent.borrow())?;
-        apart(opened, &self.read.borrow())?;
-        let pages = &self.home.pages;
+        check_disjoint(opened, &self.lent.borrow())?;
+        check_disjoint(opened, &self.read.borrow())?;
+        let pages = &self.worker.pages;
         let ptr = pages
             .lend_open(opened)
             .map_err(|error| Unreachable(error.to_string()))?;
@@ -627,8 +636,8 @@ unsafe impl Host for Lane {
         self.cells.note_step(at);
         let consumer = self.consumer.borrow();
         if let Some(position) = consumer.claimed() {
-            self.reseeded.set((position, seed));
-            self.drawn.set((position, Made::default()));
+            self.node_seed.set((position, seed));
+            self.generators.set((position, GeneratorCount::default()));
         }
         consumer.is_cancelled()
     }

@@ -1,4 +1,4 @@
-//! Output memory of a lane: grants, a cursor, and the pages behind them.
+//! Output memory of a lane: grants, and a cursor that allocates from them.
 
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
@@ -10,31 +10,30 @@ use crate::array::{LaneChunk, LaneMemory};
 use crate::link::{AllocAnswer, Granted};
 use crate::sys::clock;
 
-/// Where the lane allocates.
+/// The bump allocator of a lane.
 #[derive(Debug)]
 pub(super) struct Bump {
     grant: Option<Granted>,
     /// The next free byte of the grant, as an offset in the region.
     cursor: u64,
-    /// From here on the grant's bytes have never been written, if it came fresh.
+    /// Offset from which the bytes of a fresh grant have never been written.
     untouched: u64,
-    /// The cursor when the job began, if the grant is the same.
+    /// The cursor when the job began; `None` if the grant was entered later.
     job_start: Option<u64>,
-    /// Grants that were used up in this job.
+    /// Grants that the running job has left.
     retired: Vec<Retired>,
-    /// Free bytes of this job's grants that lie before others: what was given back, and what alignment and used-up grants
-    /// have left.
+    /// Free bytes below the cursor in this job's grants: dropped chunks, alignment, and the ends of retired grants.
     holes: FreeRanges,
-    /// The job is over: what is given back now may be what it has sent.
-    over: bool,
+    /// Whether the job has ended: chunks released now may be part of its reply.
+    is_job_over: bool,
 }
 
-/// A grant that the running job has used up.
+/// A grant that the running job has left.
 #[derive(Debug)]
 struct Retired {
     grant: Granted,
-    /// What was free of it when the job began. What lies before was sent by other jobs; it may be free again by now, and
-    /// granted again, as part of another grant.
+    /// The part of it that was free when the job began. The bytes before were sent by other jobs, and may since have been freed
+    /// and granted again, as part of another grant.
     part: Range<u64>,
 }
 
@@ -47,16 +46,17 @@ impl Default for Bump {
             job_start: None,
             retired: Vec::new(),
             holes: FreeRanges::all_taken(),
-            over: false,
+            is_job_over: false,
         }
     }
 }
 
 impl Bump {
+    /// Allocates `len` bytes. Returns their offset and whether they are known to be zero; `None` if the grant has no room.
     fn place(&mut self, len: u64, placement: BlockPlacement) -> Option<(u64, bool)> {
         let grant = self.grant?;
         if len == 0 {
-            // It shares its place with what comes next.
+            // It shares its offset with the next chunk.
             return Some((self.cursor, true));
         }
         let unit = placement.unit(len);
@@ -73,18 +73,18 @@ impl Bump {
         }
         let fresh = grant.fresh && at >= self.untouched;
         self.untouched = self.untouched.max(end);
-        self.leave(at, self.part(grant));
+        self.add_hole(at, self.job_part(grant));
         self.cursor = end;
         Some((at, fresh))
     }
 
-    /// The running job's part of the grant that it is at.
-    fn part(&self, current: Granted) -> Range<u64> {
+    /// The part of the current grant that belongs to the running job.
+    fn job_part(&self, current: Granted) -> Range<u64> {
         self.job_start.unwrap_or(current.offset)..range(current).end
     }
 
-    /// What lies between the cursor and `end` is a hole.
-    fn leave(&mut self, end: u64, part: Range<u64>) {
+    /// Makes the bytes between the cursor and `end` a hole.
+    fn add_hole(&mut self, end: u64, part: Range<u64>) {
         if end > self.cursor {
             let len = end - self.cursor;
             self.holes.give_within(self.cursor, len, part);
@@ -93,13 +93,14 @@ impl Bump {
 
     fn begin_job(&mut self) {
         self.job_start = self.grant.map(|_| self.cursor);
-        self.over = false;
+        self.is_job_over = false;
     }
 
+    /// Makes `grant` the current one.
     fn enter(&mut self, grant: Granted) {
         if let Some(old) = self.grant.replace(grant) {
-            let part = self.part(old);
-            self.leave(part.end, part.clone());
+            let part = self.job_part(old);
+            self.add_hole(part.end, part.clone());
             self.retired.push(Retired { grant: old, part });
         }
         self.cursor = grant.offset;
@@ -107,44 +108,43 @@ impl Bump {
         self.job_start = None;
     }
 
-    /// The job is over and sends these chunks: the cursor goes back to the end of the last one.
-    fn end_job(&mut self, region: u16, sent: impl Iterator<Item = Extent>) -> Option<Used> {
+    /// Ends the job, which sends these chunks: the cursor goes back to the end of the last one.
+    fn end_job(&mut self, region: u16, sent: impl Iterator<Item = Extent>) -> Option<MemoryUse> {
         self.holes.clear();
-        self.over = true;
+        self.is_job_over = true;
         let grant = self.grant?;
-        // Parameters that are sent back lie in other regions, or in what was published before.
-        let fresh = self.part(grant);
+        // Parameters that are returned are in other regions, or in chunks that were published earlier.
+        let fresh = self.job_part(grant);
         let end = sent
             .filter(|chunk| chunk.at.region() == region && fresh.contains(&chunk.at.offset()))
-            .map(|chunk| chunk.at.offset() + held(chunk.len))
+            .map(|chunk| chunk.at.offset() + padded(chunk.len))
             .max();
         self.cursor = end.unwrap_or(fresh.start);
-        Some(Used {
+        Some(MemoryUse {
             grant: grant.number,
             cursor: self.cursor,
-            moved: !self.retired.is_empty(),
+            left_grants: !self.retired.is_empty(),
         })
     }
 
-    /// A chunk was dropped. If it is the last one the cursor goes back, and over what was dropped before; otherwise there is
-    /// a hole.
+    /// Frees a chunk. If it is the last one, the cursor goes back, also over a hole before it; otherwise it becomes a hole.
     fn release(&mut self, at: u64, len: u64) {
-        if len == 0 || self.over {
+        if len == 0 || self.is_job_over {
             return;
         }
-        let len = held(len);
-        let current = self.grant.map(|grant| self.part(grant));
+        let len = padded(len);
+        let current = self.grant.map(|grant| self.job_part(grant));
         let current = current.filter(|part| part.contains(&at));
         if let Some(part) = &current
             && at + len == self.cursor
         {
-            // Holes that touch each other are one, so there is one before it at most.
+            // Adjacent holes are merged, so there is at most one before it.
             let before = (at > part.start).then(|| self.holes.take_before(at));
             self.cursor = before.flatten().unwrap_or(at);
             return;
         }
         let mut retired = self.retired.iter().map(|retired| &retired.part);
-        // The supervisor takes no chunk that lies in two grants, so no hole does.
+        // The supervisor accepts no chunk that spans two grants, so holes must not either.
         if let Some(part) = current.or_else(|| retired.find(|part| part.contains(&at)).cloned()) {
             self.holes.give_within(at, len, part);
         }
@@ -155,63 +155,62 @@ fn range(grant: Granted) -> Range<u64> {
     grant.offset..grant.offset + grant.len
 }
 
-/// What a chunk of so many bytes takes.
-fn held(len: u64) -> u64 {
+/// The bytes that a chunk of `len` bytes takes.
+fn padded(len: u64) -> u64 {
     len.next_multiple_of(BlockPlacement::Packed.unit(len))
 }
 
-/// What the end of a job means for the lane's memory.
+/// The position of a lane in its grants at the end of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Used {
+pub(super) struct MemoryUse {
     /// Number of the current grant.
     pub(super) grant: u32,
-    /// Where the next chunk would go.
+    /// The offset of the next chunk.
     pub(super) cursor: u64,
-    /// Older grants were left behind in this job, which the supervisor has to hear.
-    pub(super) moved: bool,
+    /// Whether the job has left older grants, which must be reported to the supervisor.
+    pub(super) left_grants: bool,
 }
 
-/// The lane as its arrays see it.
+/// The output memory of a lane.
 #[derive(Debug)]
 pub(super) struct LaneHeap {
     bump: RefCell<Bump>,
-    /// The last refusal in this job.
-    pub(super) full: Cell<Option<ArenaFull>>,
+    /// The last refusal of memory in this job.
+    pub(super) last_refusal: Cell<Option<ArenaFull>>,
 }
 
 impl LaneHeap {
     pub(super) fn new() -> Self {
         Self {
             bump: RefCell::default(),
-            full: Cell::new(None),
+            last_refusal: Cell::new(None),
         }
     }
 
-    /// A job begins.
+    /// Called when a job begins.
     pub(super) fn begin(&self) {
         self.bump.borrow_mut().begin_job();
-        self.full.set(None);
+        self.last_refusal.set(None);
     }
 }
 
 impl Lane {
-    /// The job is over and sends these chunks. Closes pages, moves the cursor, and tells where it
-    /// stands; `None` if the lane never had a grant.
-    pub(super) fn settle(&self, sent: impl Iterator<Item = Extent> + Clone) -> Option<Used> {
+    /// Ends the job, which sends these chunks: closes pages and moves the cursor. Returns `None` if the lane never had a grant.
+    pub(super) fn settle(&self, sent: impl Iterator<Item = Extent> + Clone) -> Option<MemoryUse> {
         let mut bump = self.heap.bump.borrow_mut();
-        let used = bump.end_job(self.home.region, sent.clone())?;
+        let used = bump.end_job(self.worker.region, sent.clone())?;
         let retired = std::mem::take(&mut bump.retired);
-        if self.home.guard {
-            let own = sent.filter(|chunk| chunk.at.region() == self.home.region);
-            // From this size on a chunk has whole pages of its own, closed as soon as it is sent.
+        if self.worker.guard {
+            let own = sent.filter(|chunk| chunk.at.region() == self.worker.region);
+            // From this size on a chunk has whole pages of its own, which are closed as soon as it is sent.
             for chunk in own.filter(|chunk| chunk.len >= LARGE) {
                 let at = chunk.at.offset();
-                self.home
+                self.worker
                     .pages
                     .close_chunk(at..at + chunk.len.next_multiple_of(PAGE));
             }
             for old in retired {
-                self.home.pages.close_grant(self.id_of(old.grant));
+                self.worker.pages.close_grant(self.id_of(old.grant));
             }
         }
         Some(used)
@@ -232,13 +231,13 @@ impl Lane {
                 consumer.request_alloc(len, clock::monotonic_ns());
                 crate::sync::point!("allocate.wanted");
                 consumer.claim_monitor_signal();
-                self.ring();
+                self.signal_monitor();
                 crate::sync::point!("allocate.rung");
                 match consumer.await_grant() {
                     AllocAnswer::Granted(granted) => granted,
                     AllocAnswer::Refused(words) => {
                         let full = super::full_from_words(words);
-                        self.heap.full.set(Some(full));
+                        self.heap.last_refusal.set(Some(full));
                         return Err(full);
                     }
                 }
@@ -247,7 +246,7 @@ impl Lane {
         drop(consumer);
         crate::sync::point!("allocate.granted");
         let opened = self
-            .home
+            .worker
             .pages
             .open_grant(self.id_of(granted), range(granted));
         if let Err(error) = opened {
@@ -260,28 +259,28 @@ impl Lane {
 }
 
 #[allow(unsafe_code, reason = "the trait is unsafe to implement")]
-// SAFETY: a chunk lies in a grant, which the supervisor gave to this lane alone and which `open_own`
-// made writable until the job is over. It comes from behind the cursor, which moves back only over bytes without
-// handles, or from a hole, which has only bytes of this job that nobody holds; `settle` forgets all holes, and moves the
-// cursor back only behind chunks that were sent or whose handles are gone (they were counted).
+// SAFETY: a chunk is in a grant, which the supervisor gave to this lane only, and which `open_own` made writable until the job
+// is over. It comes from above the cursor, which moves back only over bytes without handles, or from a hole, which has only
+// bytes of this job without handles. `settle` drops all holes, and moves the cursor back only to the end of chunks that were
+// sent or that have no handle left (they were counted).
 unsafe impl LaneMemory for Lane {
     fn alloc(&self, len: usize, placement: BlockPlacement) -> Result<LaneChunk, ArenaFull> {
         let len = len as u64;
         loop {
             let placed = self.heap.bump.borrow_mut().place(len, placement);
-            // Nothing has a place in any region.
+            // An empty array needs no grant.
             let placed = placed.or((len == 0).then_some((0, true)));
             if let Some((at, fresh)) = placed {
                 crate::sync::point!("allocate.placed");
-                let at = Offset::new(self.home.region, at);
+                let at = Offset::new(self.worker.region, at);
                 let extent = Extent { at, len };
-                let ptr = match self.home.view.pointer(extent) {
+                let ptr = match self.worker.view.pointer(extent) {
                     Ok(ptr) => ptr,
                     Err(error) => super::die(&format!("granted memory is out of reach: {error}")),
                 };
                 return Ok(LaneChunk { ptr, at, fresh });
             }
-            // Room for the alignment of the first chunk is in the whole pages of a grant.
+            // A grant consists of whole pages, which leaves room to align the first chunk.
             self.refill_cold(len)?;
         }
     }
@@ -329,21 +328,21 @@ mod tests {
     }
 
     #[test]
-    fn an_array_without_bytes_takes_nothing_back() {
+    fn dropping_an_empty_array_frees_nothing() {
         let mut bump = bump(64 * 1024);
         let (empty, _) = bump.place(0, BlockPlacement::Packed).unwrap();
         let (first, _) = bump.place(100, BlockPlacement::Packed).unwrap();
-        assert_eq!(empty, first, "they share their place");
+        assert_eq!(empty, first, "they share an offset");
         bump.release(empty, 0);
         let (second, _) = bump.place(100, BlockPlacement::Packed).unwrap();
         assert!(second >= first + 100);
     }
 
     #[test]
-    fn a_parameter_that_is_sent_back_does_not_move_the_cursor() {
+    fn a_returned_parameter_does_not_move_the_cursor() {
         let mut bump = bump(64 * 1024);
         let inputs = [
-            // At the same numbers in another region, longer than the grant, at an odd place.
+            // At the same offset in another region, longer than the grant; and unaligned.
             extent(0, 8192, 1 << 20),
             extent(0, 8192 + 24, 1000),
             // Published by an earlier job of this lane.
@@ -358,20 +357,28 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_leaves_grants_behind_says_so() {
+    fn a_job_that_leaves_grants_reports_it() {
         let mut bump = bump(4096);
-        assert!(!bump.end_job(REGION, std::iter::empty()).unwrap().moved);
+        assert!(
+            !bump
+                .end_job(REGION, std::iter::empty())
+                .unwrap()
+                .left_grants
+        );
         bump.begin_job();
         assert!(bump.place(4097, BlockPlacement::Packed).is_none());
         bump.enter(granted(1, 1 << 20, 8192));
         bump.place(4097, BlockPlacement::Packed).unwrap();
         let used = bump.end_job(REGION, std::iter::empty()).unwrap();
-        assert_eq!((used.grant, used.cursor, used.moved), (1, 1 << 20, true));
+        assert_eq!(
+            (used.grant, used.cursor, used.left_grants),
+            (1, 1 << 20, true)
+        );
     }
 
-    /// What earlier jobs sent of a grant may be granted again while a job still has the rest of it.
+    /// A part of a grant that an earlier job sent may be granted again while a job still has the rest of it.
     #[test]
-    fn no_hole_lies_in_two_grants() {
+    fn no_hole_spans_two_grants() {
         const BASE: u64 = 2 * PAGE;
         let mut bump = bump(16 * PAGE);
         let place = |bump: &mut Bump, pages: u64| {
@@ -379,7 +386,7 @@ mod tests {
             placed.map(|(at, _)| (at - BASE) / PAGE)
         };
         let release = |bump: &mut Bump, at: u64, pages: u64| {
-            // Small ones take as little as they are, so a page at a time.
+            // One page at a time: small chunks are not padded.
             for page in at..at + pages {
                 bump.release(BASE + page * PAGE, PAGE);
             }
@@ -387,7 +394,7 @@ mod tests {
         assert_eq!(place(&mut bump, 4), Some(0));
         let sent = extent(REGION, BASE, 4 * PAGE);
         bump.end_job(REGION, std::iter::once(sent)).unwrap();
-        // The caller has dropped it.
+        // The caller has dropped the array.
         bump.begin_job();
         assert_eq!(place(&mut bump, 12), Some(4));
         assert_eq!(place(&mut bump, 2), None);
@@ -398,19 +405,19 @@ mod tests {
         assert_eq!(place(&mut bump, 1), Some(3));
         release(&mut bump, 2, 1);
         release(&mut bump, 0, 2);
-        assert_eq!(place(&mut bump, 3), None, "of two grants");
-        // Nor with the beginning of the first one's rest.
+        assert_eq!(place(&mut bump, 3), None, "it would span two grants");
+        // Nor together with the rest of the first grant.
         release(&mut bump, 3, 1);
         release(&mut bump, 4, 12);
-        assert_eq!(place(&mut bump, 13), None, "of two grants");
+        assert_eq!(place(&mut bump, 13), None, "it would span two grants");
         assert_eq!(place(&mut bump, 12), Some(4));
         assert_eq!(place(&mut bump, 2), Some(0));
         assert_eq!(place(&mut bump, 2), Some(2));
     }
 
-    /// However long a job makes arrays and drops the oldest, it takes about what it has at one time.
+    /// A job that keeps making arrays and dropping the oldest uses about the memory that it holds at one time.
     #[test]
-    fn what_a_job_drops_it_uses_again() {
+    fn a_job_reuses_dropped_memory() {
         for (live, most) in [(1, 3 << 20), (4, 3 << 20), (1000, 9000)] {
             let mut bump = Bump::default();
             bump.begin_job();
@@ -438,10 +445,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is made and dropped in whatever order, chunks that are alive never overlap, and lie
-        /// in grants.
+        /// For any order of allocations and drops, live chunks do not overlap and are inside grants.
         #[test]
-        fn live_chunks_are_apart(
+        fn live_chunks_do_not_overlap(
             steps in prop::collection::vec(
                 (any::<prop::sample::Index>(), prop_oneof![Just(0), 0u64..200, 0u64..9000], 0u8..4),
                 1..120,
@@ -458,12 +464,12 @@ mod tests {
                         bump.release(at, len);
                     }
                     1 => {
-                        // The job ends: what is alive was sent.
+                        // The job ends and sends all live chunks.
                         let sent = live.drain(..).map(|(at, len)| extent(REGION, at, len));
                         let sent: Vec<_> = sent.collect();
                         if let Some(used) = bump.end_job(REGION, sent.iter().copied()) {
                             prop_assert_eq!(used.cursor % QUANTUM, 0);
-                            // An empty array has no place: it may have been made behind what is gone.
+                            // An empty array may be at an offset beyond chunks that were dropped.
                             let full = sent.iter().filter(|chunk| chunk.len > 0);
                             let end = full.map(|chunk| chunk.at.offset() + chunk.len).max();
                             let (from, to): (u64, u64) = *grants.last().unwrap();
@@ -478,16 +484,16 @@ mod tests {
                             if let Some((at, _)) = bump.place(len, BlockPlacement::Packed) {
                                 break at;
                             }
-                            // Neighbours, so that an end is also a beginning.
+                            // Adjacent grants, so that the end of one is the start of the next.
                             let size = len.max(1).next_multiple_of(PAGE);
                             grants.push((next, next + size));
                             bump.enter(granted(grants.len() as u32, next, size));
                             next += size;
                         };
-                        let end = placed + held(len);
+                        let end = placed + padded(len);
                         prop_assert!(grants.iter().any(|&(from, to)| from <= placed && end <= to));
-                        let apart = |&(at, len): &(u64, u64)| len == 0 || at + len <= placed || end <= at;
-                        prop_assert!(len == 0 || live.iter().all(apart));
+                        let disjoint = |&(at, len): &(u64, u64)| len == 0 || at + len <= placed || end <= at;
+                        prop_assert!(len == 0 || live.iter().all(disjoint));
                         live.push((placed, len));
                     }
                 }

@@ -1,18 +1,18 @@
 #![doc = include_str!("README.md")]
 
+mod affinity;
 #[cfg(feature = "tracing")]
 mod events;
-pub(crate) mod fence;
 pub(crate) mod frame;
 mod lane;
 mod memory;
 mod output;
 mod pages;
+pub(crate) mod panics;
 mod rng;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 mod scratch;
-mod seat;
 #[cfg(feature = "sandbox")]
 mod stacks;
 mod start;
@@ -26,32 +26,31 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use lane::cancelled;
 pub use rng::rng;
-pub(crate) use rng::{Entered, each, enter, entered};
+pub(crate) use rng::{InlineJobGuard, enter_inline_job, for_each_element, inline_job_seeds};
 pub use scratch::{Scratch, scratch, scratch_for};
 pub(crate) use start::Mark;
 
 use crate::arena::ArenaFull;
 use crate::link::REFUSAL_WORDS;
 
-/// The variable that makes a process a worker.
+/// The environment variable that makes a process a worker.
 pub(crate) const MARK: &str = "ARENITE_WORKER";
-/// A worker that could not start (BSD's `EX_SOFTWARE`).
+/// Exit code of a worker that could not start (BSD's `EX_SOFTWARE`).
 pub(crate) const EXIT_CANNOT_START: i32 = 70;
-/// A worker whose job left handles behind.
+/// Exit code of a worker whose job left array handles behind.
 pub(crate) const EXIT_ESCAPED: i32 = 71;
-/// A worker one of whose lanes panicked outside of a kernel.
+/// Exit code of a worker in which a lane panicked outside a kernel.
 const EXIT_LANE_PANICKED: i32 = 72;
 
-/// `init` has been called, so a copy of this program would become a worker.
+/// Whether `init` has been called, so that a copy of this program becomes a worker.
 static INITIALISED: AtomicBool = AtomicBool::new(false);
-/// This process is a worker.
+/// Whether this process is a worker.
 static WORKER: AtomicBool = AtomicBool::new(false);
 
-/// Makes this program able to be its own worker. Call it first in `main`, before any runtime or
-/// thread: in a worker it never returns.
+/// Lets this program be started as its own worker. Call it first in `main`, before any runtime or thread.
 ///
-/// An engine starts copies of the running program. A copy finds a mark in its environment here, and
-/// becomes a worker instead of running `main` again. In the program itself `init` returns at once.
+/// An engine starts copies of the running program. In such a copy `init` never returns: it finds a mark in the environment and
+/// runs jobs instead of the rest of `main`. In the program itself `init` returns at once.
 ///
 /// ```
 /// // fn main() {
@@ -61,15 +60,15 @@ static WORKER: AtomicBool = AtomicBool::new(false);
 ///
 /// # In a library
 ///
-/// A library that uses an engine cannot call `init` for its users: it has to come first in *their* `main`. Say so in its docs, hand
-/// `init` on (`pub use arenite::init;`), and let its errors hand on
-/// [`NotInitialised`](crate::engine::BuildError::NotInitialised). Examples in its docs call it in their first line, in code
-/// blocks marked `standalone_crate`, as those here do; its tests have [`test_workers!`](crate::test_workers).
+/// A library that uses an engine cannot call `init` for its users: it must come first in *their* `main`. Document this, re-export
+/// `init` (`pub use arenite::init;`), and pass on the error
+/// [`NotInitialised`](crate::engine::BuildError::NotInitialised). Examples in the docs of the library call it in their first
+/// line, in code blocks marked `standalone_crate`; its tests use [`test_workers!`](crate::test_workers).
 ///
 /// # With tokio
 ///
-/// `#[tokio::main]` starts the runtime, and its threads, before the first line of `main` runs: too late for a worker, which
-/// would have all of them. Write the `main` that it stands for, and call `init` before the runtime is built:
+/// `#[tokio::main]` starts the runtime and its threads before the first line of `main`, so every worker would start them too.
+/// Write out `main`, and call `init` before the runtime is built:
 ///
 /// ```standalone_crate
 /// use std::sync::Arc;
@@ -92,8 +91,8 @@ static WORKER: AtomicBool = AtomicBool::new(false);
 /// }
 /// ```
 ///
-/// The same holds for other macros that wrap `main` (`#[async_std::main]`, `#[actix_web::main]`), and for everything else that
-/// starts threads.
+/// The same holds for other macros that wrap `main` (`#[async_std::main]`, `#[actix_web::main]`), and for everything that starts
+/// threads.
 pub fn init() {
     if let Some(mark) = crate::sys::process::take_env(MARK) {
         WORKER.store(true, Ordering::Relaxed);
@@ -102,38 +101,37 @@ pub fn init() {
     INITIALISED.store(true, Ordering::Relaxed);
 }
 
-/// Has `init` been called in this process?
+/// Whether `init` has been called in this process.
 pub(crate) fn is_initialised() -> bool {
     INITIALISED.load(Ordering::Relaxed)
 }
 
-/// Is this process a worker, or a copy that should have become one?
+/// Whether this process is a worker, or a copy that should have become one.
 pub(crate) fn is_worker() -> bool {
     WORKER.load(Ordering::Relaxed) || std::env::var_os(MARK).is_some()
 }
 
-/// Ends this process, which cannot go on, with the reason on stderr.
+/// Ends this process with the reason on stderr.
 fn die(why: &str) -> ! {
     eprintln!("arenite worker {}: {why}", std::process::id());
     crate::sys::fault::note_end();
     crate::sys::process::exit_now(EXIT_CANNOT_START);
 }
 
-/// The numbers of a refusal as words of a link.
+/// Converts an `ArenaFull` to words of a link.
 pub(crate) fn full_to_words(full: ArenaFull) -> [u64; REFUSAL_WORDS] {
     bytemuck::cast(full)
 }
 
-/// See [`full_to_words`].
+/// Converts words of a link to an `ArenaFull`.
 pub(crate) fn full_from_words(words: [u64; REFUSAL_WORDS]) -> ArenaFull {
     bytemuck::cast(words)
 }
 
-/// Lets the `#[test]` functions of a crate start engines: call it once, at the top level of the test
-/// crate.
+/// Lets the `#[test]` functions of a crate start engines. Call it once, at the top level of the test crate.
 ///
-/// A test binary has no `main` of its own in which [`init`] could be called. This places a function
-/// among those that run before `main`, and there does what `init` does.
+/// A test binary has no `main` in which [`init`] could be called. This macro registers a function that runs before `main` and
+/// calls `init`.
 ///
 /// ```
 /// arenite::test_workers!();
@@ -150,8 +148,8 @@ macro_rules! test_workers {
             extern "C" fn arenite_start() {
                 $crate::init();
             }
-            // SAFETY: the section holds pointers to functions that are called once before `main`, with
-            // arguments that this one does not look at. `init` relies on nothing that `main` sets up.
+            // SAFETY: the section holds pointers to functions that are called once before `main`, with arguments that this
+            // function ignores. `init` relies on nothing that `main` sets up.
             #[used]
             #[unsafe(link_section = ".init_array")]
             static ARENITE_START: extern "C" fn() = arenite_start;

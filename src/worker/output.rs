@@ -1,8 +1,7 @@
-//! What a kernel prints, and whose it is.
+//! Attributes output of a worker to its jobs, by boundaries in the pipes.
 //!
-//! The kernel tells this thread, by a signal, that something was written to its pipes
-//! ([`pipe::signal_writer`]). Only then a boundary is written into both at the end of the job; a job that
-//! prints nothing pays for one look at a flag.
+//! Linux sends this thread a signal when something was written to the pipes ([`pipe::signal_writer`]). Only then is a boundary
+//! written into both at the end of the job; a job that prints nothing pays for one read of a flag.
 
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,15 +12,15 @@ use std::time::Duration;
 use super::frame;
 use crate::sys::{self, pipe, process};
 
-/// The pipes behind stdout and stderr, whatever a kernel puts in the place of those.
+/// The pipes of stdout and stderr, even after a kernel has replaced these.
 static PIPES: OnceLock<[OwnedFd; 2]> = OnceLock::new();
 
-/// From now on boundaries are written. Once, on the lane's thread.
-pub(super) fn begin() -> sys::Result<()> {
+/// Starts to write boundaries. Called once, on the lane's thread.
+pub(super) fn install() -> sys::Result<()> {
     pipe::print_line_by_line();
     let pipes = [pipe::duplicate_standard(1)?, pipe::duplicate_standard(2)?];
     pipe::watch_own_output()?;
-    // Set once: by the caller's promise.
+    // It is not set yet: `install` is called once.
     let _ = PIPES.set(pipes);
     Ok(())
 }
@@ -33,9 +32,9 @@ pub(super) fn descriptors() -> impl Iterator<Item = std::os::fd::RawFd> {
     PIPES.get().into_iter().flatten().map(AsRawFd::as_raw_fd)
 }
 
-/// If anything was written since the last call, it belongs to this job; 0: to none.
+/// Attributes output written since the last call to this job; 0: to none.
 #[inline]
-pub(super) fn belongs_to(job: u64) {
+pub(super) fn attribute_to(job: u64) {
     if pipe::output_was_written() {
         write_boundary(job);
     }
@@ -45,35 +44,35 @@ pub(super) fn belongs_to(job: u64) {
 fn write_boundary(job: u64) {
     let boundary = frame::frame(frame::BOUNDARY, &job.to_le_bytes());
     for pipe in PIPES.get().into_iter().flatten() {
-        // Nobody reads any more: then the supervisor is gone, and so is this process soon.
+        // Fails if no process reads the pipe: then the supervisor is dead, and this process ends soon.
         let _ = pipe::write_all(pipe.as_fd(), &boundary);
     }
-    // The boundaries have announced themselves.
+    // Writing the boundaries has set the flag as well.
     pipe::clear_output_written();
 }
 
-/// Sends a frame of this kind, in one go.
+/// Writes a frame of this kind into stderr's pipe.
 #[cfg(feature = "tracing")]
 pub(super) fn send(kind: u8, content: &[u8]) {
     if let Some([_, stderr]) = PIPES.get() {
-        // As above.
+        // A failure is ignored as in `write_boundary`.
         let _ = pipe::write_all(stderr.as_fd(), &frame::frame(kind, content));
     }
 }
 
-/// How long a stream is waited for that a thread of some kernel holds, or that nobody reads.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long to wait for a stream that a kernel's thread has locked, or that no process reads.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Passes on what Rust's stdout and the C library still keep, before the process ends without doing so.
+/// Flushes the buffers of Rust's stdout and of the C library, which the process's exit does not.
 pub(super) fn flush() {
     let (done, ended) = mpsc::channel::<()>();
-    // In a thread of its own, which this process need not wait for.
+    // On a thread of its own, so that the wait can time out.
     let flush = move || {
         let _ = std::io::stdout().flush();
         pipe::flush_c_streams();
         drop(done);
     };
     if process::start_thread(thread::Builder::new(), flush).is_ok() {
-        let _ = ended.recv_timeout(PATIENCE);
+        let _ = ended.recv_timeout(FLUSH_TIMEOUT);
     }
 }

@@ -1,7 +1,7 @@
-//! Which pages of this process are open for writing, and for which of its lanes.
+//! The pages of this process that are open for writing, and the lanes that need them.
 //!
-//! Pages are opened and closed for the process as a whole, and its lanes write side by side: so none is closed that another
-//! lane still needs. One lock, held while pages change; a job that needs no page changed does not take it.
+//! Pages are opened and closed for the whole process, and its lanes write at the same time, so a page is closed only when no
+//! lane needs it. One lock is held while pages change; a job that changes no page does not take it.
 
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -12,20 +12,20 @@ use smallvec::SmallVec;
 use crate::arena::{Extent, Offset, PAGE, View};
 use crate::sys;
 
-/// Mostly one.
-type Parts = SmallVec<[Range<u64>; 2]>;
+/// Ranges of offsets in a region; mostly one.
+type Ranges = SmallVec<[Range<u64>; 2]>;
 
-/// What lanes need open.
+/// The ranges that lanes need open.
 #[derive(Debug, Default)]
-struct Needs {
-    /// Of the own region: grants that are allocated from, or were in a job that has not ended.
-    grants: Vec<Grant>,
-    /// What jobs have been lent.
+struct OpenPages {
+    /// In the own region: grants that a lane allocates from, or has left in a job that has not ended.
+    grants: Vec<OpenGrant>,
+    /// Extents that are lent to running jobs.
     lent: Vec<Extent>,
 }
 
-/// Which grant: of which lane, by its link, and which of that lane's. Its range does not tell: what was published of it and
-/// freed may be granted again, to another lane and as the very same range, before the first one has left it.
+/// Identifies a grant by the link of its lane and its number there. Its range is not unique: a published and freed part may be
+/// granted again, even as the same range to another lane, before the first lane has left it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct GrantId {
     pub(super) link: u32,
@@ -33,20 +33,20 @@ pub(super) struct GrantId {
 }
 
 #[derive(Debug)]
-struct Grant {
+struct OpenGrant {
     id: GrantId,
     whole: Range<u64>,
-    /// What is left of it without what was published.
-    open: Parts,
+    /// `whole` without the published chunks.
+    open: Ranges,
 }
 
-/// See the module.
+/// Opens and closes pages for all lanes of this process.
 #[derive(Debug)]
 pub(super) struct Pages {
     view: &'static View,
-    /// Pages are closed again.
+    /// Whether pages are closed again.
     guard: bool,
-    needs: Mutex<Needs>,
+    open: Mutex<OpenPages>,
 }
 
 impl Pages {
@@ -54,118 +54,114 @@ impl Pages {
         Self {
             view,
             guard,
-            needs: Mutex::default(),
+            open: Mutex::default(),
         }
     }
 
-    fn needs(&self) -> MutexGuard<'_, Needs> {
-        // Nothing panics while it is held.
-        self.needs.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, OpenPages> {
+        // Poisoning is ignored: no code panics while it is held.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Opens a grant for a lane that enters it.
     pub(super) fn open_grant(&self, id: GrantId, grant: Range<u64>) -> sys::Result<()> {
-        let mut needs = self.needs();
+        let mut open = self.lock();
         self.view.open_own(grant.clone())?;
         if self.guard {
-            needs.enter(id, grant);
+            open.enter(id, grant);
         }
         Ok(())
     }
 
-    /// A lane has left a grant for good: closes of it what no lane needs.
+    /// Closes a grant that a lane has left, except pages that another lane needs.
     pub(super) fn close_grant(&self, id: GrantId) {
         if !self.guard {
             return;
         }
-        let mut needs = self.needs();
-        for part in needs.leave(id, self.view.own()) {
+        let mut open = self.lock();
+        for part in open.leave(id, self.view.own()) {
             self.close(part);
         }
     }
 
-    /// Closes a chunk that was published: whole pages, of which nobody else has any. One that was an argument may begin and end
-    /// anywhere, and is closed already.
+    /// Closes a published chunk: whole pages that belong to no other array. A chunk that was an argument need not be aligned to
+    /// pages, and is closed already.
     pub(super) fn close_chunk(&self, chunk: Range<u64>) {
         if !self.guard {
             return;
         }
-        let mut needs = self.needs();
-        needs.publish(&chunk);
+        let mut open = self.lock();
+        open.publish(&chunk);
         self.close(chunk);
     }
 
     fn close(&self, range: Range<u64>) {
-        // A failure leaves the pages open: the guard is weaker, nothing else.
+        // On failure the pages stay open; only the guard is weaker.
         let _ = self.view.close_own(range);
     }
 
-    /// Opens what a job is lent.
+    /// Opens an extent that is lent to a job.
     pub(super) fn lend_open(&self, extent: Extent) -> sys::Result<NonNull<u8>> {
-        let mut needs = self.needs();
+        let mut open = self.lock();
         let ptr = self.view.lend_open(extent)?;
         if self.guard {
-            needs.lent.push(extent);
+            open.lent.push(extent);
         }
         Ok(ptr)
     }
 
-    /// The job that was lent this is over: closes the pages that no other job was lent.
+    /// Closes an extent that was lent to a job that is over, except pages that another lane needs.
     pub(super) fn lend_close(&self, extent: Extent) {
         if !self.guard {
             return;
         }
-        let mut needs = self.needs();
-        if let Some(at) = needs.lent.iter().position(|lent| *lent == extent) {
-            needs.lent.swap_remove(at);
+        let mut open = self.lock();
+        if let Some(at) = open.lent.iter().position(|lent| *lent == extent) {
+            open.lent.swap_remove(at);
         }
         let region = extent.at.region();
-        let others = needs
-            .lent
-            .iter()
-            .filter(|other| other.at.region() == region);
-        let grants = needs.open().filter(|_| region == self.view.own());
-        let kept = others.map(|other| pages(*other)).chain(grants);
-        for part in without(pages(extent), kept) {
+        let others = open.lent.iter().filter(|other| other.at.region() == region);
+        let grants = open.open_grants().filter(|_| region == self.view.own());
+        let needed = others.map(|other| pages(*other)).chain(grants);
+        for part in subtract_all(pages(extent), needed) {
             let part = Extent {
                 at: Offset::new(region, part.start),
                 len: part.end - part.start,
             };
-            // As in `close`.
+            // A failure is ignored as in `close`.
             let _ = self.view.lend_close(part);
         }
     }
 }
 
-impl Needs {
+impl OpenPages {
     fn enter(&mut self, id: GrantId, whole: Range<u64>) {
-        let open = Parts::from_iter([whole.clone()]);
-        self.grants.push(Grant { id, whole, open });
+        let open = Ranges::from_iter([whole.clone()]);
+        self.grants.push(OpenGrant { id, whole, open });
     }
 
-    /// Nobody writes to this chunk any more. Older grants that had parts of it, which were freed since, do not need those.
+    /// Marks the whole pages of a chunk as no longer needed, also for older grants that had freed parts of it.
     fn publish(&mut self, chunk: &Range<u64>) {
         let chunk = chunk.start.next_multiple_of(PAGE)..chunk.end / PAGE * PAGE;
         for grant in &mut self.grants {
-            grant.open = cut(std::mem::take(&mut grant.open), &chunk);
+            grant.open = subtract(std::mem::take(&mut grant.open), &chunk);
         }
     }
 
-    /// What nobody needs of a grant that a lane has left, in its own region.
-    fn leave(&mut self, id: GrantId, own: u16) -> Parts {
+    /// Removes a grant, and returns the ranges of it that no lane needs.
+    fn leave(&mut self, id: GrantId, own: u16) -> Ranges {
         let Some(at) = self.grants.iter().position(|held| held.id == id) else {
-            return Parts::new();
+            return Ranges::new();
         };
         let left = self.grants.swap_remove(at).whole;
-        // What was published and freed of it may be part of another grant already; and what was published of it may be lent to
-        // the job of another lane, which closes it later.
+        // A published part may have been freed and granted again, or lent to the job of another lane, which closes it later.
         let lent = self.lent.iter().filter(|lent| lent.at.region() == own);
-        let kept = self.open().chain(lent.map(|lent| pages(*lent)));
-        without(left, kept)
+        let needed = self.open_grants().chain(lent.map(|lent| pages(*lent)));
+        subtract_all(left, needed)
     }
 
-    /// What is open of grants.
-    fn open(&self) -> impl Iterator<Item = Range<u64>> {
+    /// The open ranges of all grants.
+    fn open_grants(&self) -> impl Iterator<Item = Range<u64>> {
         self.grants
             .iter()
             .flat_map(|grant| grant.open.iter().cloned())
@@ -181,33 +177,33 @@ fn pages(extent: Extent) -> Range<u64> {
     start / PAGE * PAGE..(start + extent.len).next_multiple_of(PAGE)
 }
 
-/// What is left of `range` without `kept`.
-fn without(range: Range<u64>, kept: impl Iterator<Item = Range<u64>>) -> Parts {
-    let mut rest = Parts::new();
+/// Returns `range` without all `holes`.
+fn subtract_all(range: Range<u64>, holes: impl Iterator<Item = Range<u64>>) -> Ranges {
+    let mut rest = Ranges::new();
     rest.push(range);
-    for kept in kept {
-        rest = cut(rest, &kept);
+    for hole in holes {
+        rest = subtract(rest, &hole);
     }
     rest.retain(|part| !part.is_empty());
     rest
 }
 
-/// What is left of `parts` without `kept`; some may be empty.
-fn cut(parts: Parts, kept: &Range<u64>) -> Parts {
-    let meets =
-        |part: &Range<u64>| !kept.is_empty() && part.start < kept.end && kept.start < part.end;
-    if !parts.iter().any(meets) {
-        return parts;
+/// Returns `ranges` without `hole`; some may be empty.
+fn subtract(ranges: Ranges, hole: &Range<u64>) -> Ranges {
+    let overlaps =
+        |part: &Range<u64>| !hole.is_empty() && part.start < hole.end && hole.start < part.end;
+    if !ranges.iter().any(overlaps) {
+        return ranges;
     }
-    let rest = parts.iter().flat_map(|part| outside(part, kept));
+    let rest = ranges.iter().flat_map(|part| split_around(part, hole));
     rest.filter(|part| !part.is_empty()).collect()
 }
 
-/// What `range` has before and behind `kept`; either may be empty.
-fn outside(range: &Range<u64>, kept: &Range<u64>) -> [Range<u64>; 2] {
+/// Returns the parts of `range` before and after `hole`; either may be empty.
+fn split_around(range: &Range<u64>, hole: &Range<u64>) -> [Range<u64>; 2] {
     [
-        range.start..range.end.min(kept.start).max(range.start),
-        range.start.max(kept.end).min(range.end)..range.end,
+        range.start..range.end.min(hole.start).max(range.start),
+        range.start.max(hole.end).min(range.end)..range.end,
     ]
 }
 
@@ -221,67 +217,71 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_cut_out() {
-        // Granted first, published and freed, granted again with what lies before it.
-        assert_eq!(outside(&(64..320), &(0..256)), [64..64, 256..320]);
-        assert_eq!(outside(&(0..256), &(64..128)), [0..64, 128..256]);
-        assert_eq!(outside(&(0..64), &(64..128)), [0..64, 64..64]);
-        assert_eq!(outside(&(64..128), &(0..64)), [64..64, 64..128]);
-        assert_eq!(outside(&(64..128), &(0..256)), [64..64, 128..128]);
+    fn a_range_splits_around_a_hole() {
+        // Granted, published and freed, then granted again with the range before it.
+        assert_eq!(split_around(&(64..320), &(0..256)), [64..64, 256..320]);
+        assert_eq!(split_around(&(0..256), &(64..128)), [0..64, 128..256]);
+        assert_eq!(split_around(&(0..64), &(64..128)), [0..64, 64..64]);
+        assert_eq!(split_around(&(64..128), &(0..64)), [64..64, 64..128]);
+        assert_eq!(split_around(&(64..128), &(0..256)), [64..64, 128..128]);
     }
 
     #[test]
-    fn what_others_hold_stays() {
-        let kept = [50..60, 0..10, 10..20, 90..200, 300..400, 52..55];
-        let rest = without(5..100, kept.into_iter());
+    fn holes_are_subtracted() {
+        let holes = [50..60, 0..10, 10..20, 90..200, 300..400, 52..55];
+        let rest = subtract_all(5..100, holes.into_iter());
         assert_eq!(rest[..], [20..50, 60..90]);
-        assert!(without(5..100, std::iter::once(0..100)).is_empty());
-        // What is lent without any bytes.
-        assert_eq!(only(&without(5..100, std::iter::once(50..50))), &(5..100));
+        assert!(subtract_all(5..100, std::iter::once(0..100)).is_empty());
+        // An empty extent that is lent.
+        assert_eq!(
+            only(&subtract_all(5..100, std::iter::once(50..50))),
+            &(5..100)
+        );
     }
 
-    /// One lane has published all of its grant, which was freed and granted again to another one, as it was. Whoever leaves it
-    /// first, and in whatever order they are held.
+    /// One lane has published all of its grant, which was freed and granted as the same range to another lane. The order in
+    /// which they are left or stored does not matter.
     #[test]
     fn the_same_range_in_two_lanes_is_two_grants() {
         let (old, new, other) = ([1, 0], [2, 1], [3, 0]);
         let id = |[link, number]: [u32; 2]| GrantId { link, number };
         let range = 16 * PAGE..56 * PAGE;
-        for turned in [false, true] {
-            let mut needs = Needs::default();
-            needs.enter(id(other), 0..16 * PAGE);
-            needs.enter(id(old), range.clone());
-            needs.publish(&range);
-            needs.enter(id(new), range.clone());
-            if turned {
-                // The last one takes the place of the first.
-                needs.leave(id(other), 1);
+        for is_swapped in [false, true] {
+            let mut open = OpenPages::default();
+            open.enter(id(other), 0..16 * PAGE);
+            open.enter(id(old), range.clone());
+            open.publish(&range);
+            open.enter(id(new), range.clone());
+            if is_swapped {
+                // `swap_remove` moves the last grant to the front.
+                open.leave(id(other), 1);
             }
-            assert!(needs.leave(id(old), 1).is_empty(), "the other lane's");
-            assert_eq!(only(&needs.leave(id(new), 1)), &range);
+            assert!(open.leave(id(old), 1).is_empty(), "the other lane needs it");
+            assert_eq!(only(&open.leave(id(new), 1)), &range);
         }
-        let mut needs = Needs::default();
-        needs.enter(id(old), range.clone());
-        needs.publish(&range);
-        needs.enter(id(new), range.clone());
-        assert_eq!(only(&needs.leave(id(new), 1)), &range, "published");
-        assert_eq!(only(&needs.leave(id(old), 1)), &range);
+        let mut open = OpenPages::default();
+        open.enter(id(old), range.clone());
+        open.publish(&range);
+        open.enter(id(new), range.clone());
+        assert_eq!(only(&open.leave(id(new), 1)), &range, "published");
+        assert_eq!(only(&open.leave(id(old), 1)), &range);
     }
 
-    /// A lane has published the front of its grant, which was freed and granted to another one with what lies before it.
+    /// A lane has published the front of its grant, which was freed and granted to another lane together with the range before
+    /// it.
     #[test]
-    fn a_published_chunk_may_lie_across_an_older_grant() {
+    fn a_published_chunk_may_overlap_an_older_grant() {
         let [old, new] = [1, 2].map(|link| GrantId { link, number: 0 });
-        let mut needs = Needs::default();
-        needs.enter(old, 16 * PAGE..64 * PAGE);
-        needs.enter(new, 0..32 * PAGE);
-        needs.publish(&(0..32 * PAGE));
-        let open: Vec<_> = needs.open().collect();
-        assert_eq!(only(&open), &(32 * PAGE..64 * PAGE));
-        // An argument that is sent back.
-        needs.publish(&(40 * PAGE + 64..41 * PAGE + 64));
-        let open: Vec<_> = needs.open().collect();
-        assert_eq!(only(&open), &(32 * PAGE..64 * PAGE), "not a whole page");
+        let mut open = OpenPages::default();
+        open.enter(old, 16 * PAGE..64 * PAGE);
+        open.enter(new, 0..32 * PAGE);
+        open.publish(&(0..32 * PAGE));
+        let ranges: Vec<_> = open.open_grants().collect();
+        assert_eq!(only(&ranges), &(32 * PAGE..64 * PAGE));
+        // An argument that is returned.
+        open.publish(&(40 * PAGE + 64..41 * PAGE + 64));
+        let ranges: Vec<_> = open.open_grants().collect();
+        assert_eq!(only(&ranges), &(32 * PAGE..64 * PAGE), "not a whole page");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Random numbers that depend on the job alone.
+//! Random numbers that depend only on the job: [`rng`].
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -11,133 +11,135 @@ use crate::kernel::seed_in_series;
 use crate::sys::random;
 
 thread_local! {
-    /// The job that runs on this thread of the program itself.
-    static HERE: Cell<Option<Here>> = const { Cell::new(None) };
-    /// What runs on this thread runs because of what is kept here, and not in each run of its job.
-    static ASIDE: Cell<bool> = const { Cell::new(false) };
-    /// The job on this thread goes through the elements of an array.
-    static EACH: Cell<Option<Each>> = const { Cell::new(None) };
-    /// At which one it is.
-    static AT: Cell<u64> = const { Cell::new(0) };
+    /// The job that runs inline, on this thread of the program.
+    static INLINE_JOB: Cell<Option<InlineJob>> = const { Cell::new(None) };
+    /// Whether the creation or drop of a scratch value runs on this thread.
+    static IN_SCRATCH: Cell<bool> = const { Cell::new(false) };
+    /// Set while the job on this thread iterates over the elements of an array.
+    static ELEMENTS: Cell<Option<Elements>> = const { Cell::new(None) };
+    /// The index of the current element.
+    static ELEMENT: Cell<u64> = const { Cell::new(0) };
 }
 
-/// How many generators a job has made by itself, and how many while a value was made that stays with the worker: which job does
-/// that is chance, so they do not count for the others.
+/// The number of generators that a job has made. Those made for scratch values are counted separately, because which job
+/// makes such a value depends on scheduling.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Made {
+pub(super) struct GeneratorCount {
     own: u64,
-    aside: u64,
+    in_scratch: u64,
 }
 
-impl Made {
-    /// The stream of the next one, of which no other of this job has the number.
+impl GeneratorCount {
+    /// Counts a generator and returns its stream, which is unique in the job.
     pub(super) fn next_stream(&mut self) -> u64 {
-        let aside = ASIDE.try_with(Cell::get).unwrap_or(false);
-        let made = if aside {
-            &mut self.aside
+        let in_scratch = IN_SCRATCH.try_with(Cell::get).unwrap_or(false);
+        let count = if in_scratch {
+            &mut self.in_scratch
         } else {
             &mut self.own
         };
-        let number = *made;
-        *made += 1;
-        number | u64::from(aside) << 63
+        let number = *count;
+        *count += 1;
+        number | u64::from(in_scratch) << 63
     }
 }
 
-/// Runs `f`, whose random numbers do not move those of the job that it is called by.
-pub(super) fn aside<T>(f: impl FnOnce() -> T) -> T {
-    let _aside = Aside::set(true);
+/// Runs `f`, which creates or drops a scratch value: its generators do not change those of the calling job.
+pub(super) fn in_scratch<T>(f: impl FnOnce() -> T) -> T {
+    let _guard = InScratch::set(true);
     f()
 }
 
-/// Afterwards it is as it was before.
+/// Restores the previous value of `IN_SCRATCH` when dropped.
 #[derive(Debug)]
-struct Aside(bool);
+struct InScratch(bool);
 
-impl Aside {
-    fn set(aside: bool) -> Self {
-        Self(ASIDE.try_with(|is| is.replace(aside)).unwrap_or(false))
+impl InScratch {
+    fn set(in_scratch: bool) -> Self {
+        let previous = IN_SCRATCH.try_with(|flag| flag.replace(in_scratch));
+        Self(previous.unwrap_or(false))
     }
 }
 
-impl Drop for Aside {
+impl Drop for InScratch {
     fn drop(&mut self) {
-        let _ = ASIDE.try_with(|is| is.set(self.0));
+        let _ = IN_SCRATCH.try_with(|flag| flag.set(self.0));
     }
 }
 
-/// What a job's random numbers depend on.
+/// The seed of a generator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Drawing {
+pub(super) struct RngSeed {
     /// The seed of the run.
     pub(super) run: u64,
-    /// The job's own.
+    /// The seed of the job.
     pub(super) job: u64,
-    /// Which of its generators this is.
+    /// The number of the generator in its job.
     pub(super) stream: u64,
 }
 
-/// A job that runs on this thread of the program itself.
+/// A job that runs inline.
 #[derive(Clone, Copy, Debug)]
-struct Here {
+struct InlineJob {
     run: u64,
     job: u64,
-    made: Made,
+    generators: GeneratorCount,
 }
 
-/// Elements, each of which draws as if it were a job.
+/// Elements of an array, each of which draws as if it were a job.
 #[derive(Clone, Copy, Debug)]
-struct Each {
+struct Elements {
     series: u64,
-    /// The last one that drew, and what it has made.
-    drew: Option<(u64, Made)>,
+    /// The last element that made a generator, and their number.
+    last: Option<(u64, GeneratorCount)>,
 }
 
-/// Runs `f`, which goes through elements of an array and writes down at which it is. What each of them draws depends on
-/// the series and on that, not on how many others `f` has to do with.
-pub(crate) fn each(series: u64, f: impl FnOnce(&Cell<u64>)) {
-    let each = Each { series, drew: None };
-    let _outer = Outer {
-        each: EACH.replace(Some(each)),
-        at: AT.get(),
+/// Runs `f`, which iterates over elements of an array and stores the index of each in the cell. What an element draws depends
+/// only on the series and its index.
+pub(crate) fn for_each_element(series: u64, f: impl FnOnce(&Cell<u64>)) {
+    let elements = Elements { series, last: None };
+    let _restore = RestoreElements {
+        elements: ELEMENTS.replace(Some(elements)),
+        element: ELEMENT.get(),
     };
-    AT.with(f);
+    ELEMENT.with(f);
 }
 
-/// Afterwards it is the element that was there before.
+/// Restores the outer elements when dropped.
 #[derive(Debug)]
-struct Outer {
-    each: Option<Each>,
-    at: u64,
+struct RestoreElements {
+    elements: Option<Elements>,
+    element: u64,
 }
 
-impl Drop for Outer {
+impl Drop for RestoreElements {
     fn drop(&mut self) {
-        EACH.set(self.each);
-        AT.set(self.at);
+        ELEMENTS.set(self.elements);
+        ELEMENT.set(self.element);
     }
 }
 
-/// In a kernel: a generator of random numbers that belongs to this job.
+/// In a kernel: returns a random number generator that belongs to the running job.
 ///
-/// Its numbers depend on the seed of the run ([`Builder::seed`](crate::engine::Builder::seed)) and on which job this is, as
-/// the program sees it: not on how many workers there are, which of them runs it, at which attempt, and what else runs.
-/// No two jobs of a run draw the same numbers, and neither do two generators of one job.
+/// Its numbers depend only on the seed of the run ([`Builder::seed`](crate::engine::Builder::seed)) and on the identity of the
+/// job as the program sees it: not on the number of workers, the worker that runs it, the attempt, or what else runs. No two
+/// jobs of a run draw the same numbers, and neither do two generators of one job.
 ///
-/// | job of | which job |
+/// | job of | identity |
 /// |---|---|
-/// | [`Engine::submit`](crate::Engine::submit), [`Engine::job`](crate::Engine::job) | the how many-th that is submitted in these ways, so submit from one thread if you want the same numbers again |
+/// | [`Engine::submit`](crate::Engine::submit), [`Engine::job`](crate::Engine::job) | its number among the jobs submitted in these ways; to draw the same numbers in every run, submit from one thread |
 /// | [`Engine::actor`](crate::Engine::actor) and its calls | the same |
-/// | [`Graph`](crate::Graph) | the how many-th call of the engine, and which node |
-/// | [`Engine::map`](crate::Engine::map) | the how many-th call of the engine, and the index of the item |
-/// | [`Engine::scope`](crate::Engine::scope) | the how many-th call of the engine, and the how many-th job of the scope |
-/// | one that was [spawned](crate::Spawn) | that of the job that spawned it, and the place of the call in its `Spawn` |
-/// | a stage of a [`Stream`](crate::stream::Stream) | the how many-th call of the engine, which stage, and which item or window |
-/// | [`Par::reduce`](crate::par::Par::reduce) | the how many-th call of the engine, and the place of the chunk or pair |
-/// | [`Par::map`](crate::par::Par::map) | the how many-th call of the engine, and the index of the element |
+/// | [`Graph`](crate::Graph) | the number of the call on the engine, and the node |
+/// | [`Engine::map`](crate::Engine::map) | the number of the call on the engine, and the index of the item |
+/// | [`Engine::scope`](crate::Engine::scope) | the number of the call on the engine, and the number of the job in the scope |
+/// | one that was [spawned](crate::Spawn) | the identity of the job that spawned it, and the position of the call in its `Spawn` |
+/// | a stage of a [`Stream`](crate::stream::Stream) | the number of the call on the engine, the stage, and the item or window |
+/// | [`Par::reduce`](crate::par::Par::reduce) | the number of the call on the engine, and the position of the chunk or pair |
+/// | [`Par::map`](crate::par::Par::map) | the number of the call on the engine, and the index of the element |
 ///
-/// [`Par::apply`](crate::par::Par::apply) and [`ParMut::apply`](crate::par::ParMut::apply) cut arrays by the number of workers, so what
-/// their chunks draw depends on it; where that matters run a kernel over [`Array::partitions`](crate::Array::partitions).
+/// [`Par::apply`](crate::par::Par::apply) and [`ParMut::apply`](crate::par::ParMut::apply) divide arrays by the number of
+/// workers, so the numbers of their chunks depend on it. Where that matters, run a kernel over
+/// [`Array::partitions`](crate::Array::partitions).
 ///
 /// It is a generator of the crate [`rand`], which is re-exported as [`arenite::rand`](crate::rand): draw from ranges and
 /// distributions, shuffle and choose by its traits.
@@ -145,8 +147,8 @@ impl Drop for Outer {
 /// ```
 /// use arenite::rand::RngExt;
 ///
-/// /// Throws at a square; how often it hits the circle in it.
-/// fn throw(times: u64) -> u64 {
+/// /// Counts random points of a square that are inside its circle.
+/// fn count_hits(times: u64) -> u64 {
 ///     let mut rng = arenite::rng();
 ///     let mut hits = || {
 ///         let (x, y): (f64, f64) = (rng.random(), rng.random());
@@ -156,17 +158,19 @@ impl Drop for Outer {
 /// }
 ///
 /// let engine = arenite::Engine::builder().seed(7).inline();
-/// let hits: Result<Vec<u64>, _> = engine.map(throw, (0..10).map(|_| (1000,))).collect();
+/// let hits: Result<Vec<u64>, _> = engine.map(count_hits, (0..10).map(|_| (1000,))).collect();
 /// let pi = hits?.iter().sum::<u64>() as f64 / 10_000.0 * 4.0;
 /// assert!((pi - std::f64::consts::PI).abs() < 0.05, "{pi}");
 /// # Ok::<(), arenite::JobError>(())
 /// ```
 ///
-/// Outside a kernel, in `on_worker_start` and on threads that a kernel starts, the generator has a seed of chance. Give a
-/// thread one that the kernel has made.
+/// Outside a kernel, in `on_worker_start` and on threads that a kernel starts, the generator has a random seed. Pass a thread a
+/// generator made by the kernel.
 pub fn rng() -> ChaCha8Rng {
-    let drawing = take_each().or_else(take_here).or_else(lane::drawing);
-    let Drawing { run, job, stream } = drawing.unwrap_or_else(by_chance);
+    let seed = element_seed()
+        .or_else(inline_job_seed)
+        .or_else(lane::next_rng_seed);
+    let RngSeed { run, job, stream } = seed.unwrap_or_else(random_seed);
     let mut seed = [0; 32];
     seed[..8].copy_from_slice(&run.to_le_bytes());
     seed[8..16].copy_from_slice(&job.to_le_bytes());
@@ -175,75 +179,76 @@ pub fn rng() -> ChaCha8Rng {
     rng
 }
 
-fn take_each() -> Option<Drawing> {
-    let mut each = EACH.try_with(Cell::get).ok().flatten()?;
-    let here = HERE.get().map(|here| here.run);
-    let run = here.or_else(lane::seed_of_run)?;
-    let at = AT.get();
-    let mut made = match each.drew {
-        Some((drew, made)) if drew == at => made,
-        _ => Made::default(),
+fn element_seed() -> Option<RngSeed> {
+    let mut elements = ELEMENTS.try_with(Cell::get).ok().flatten()?;
+    let inline = INLINE_JOB.get().map(|job| job.run);
+    let run = inline.or_else(lane::seed_of_run)?;
+    let element = ELEMENT.get();
+    let mut generators = match elements.last {
+        Some((last, generators)) if last == element => generators,
+        _ => GeneratorCount::default(),
     };
-    let stream = made.next_stream();
-    each.drew = Some((at, made));
-    EACH.set(Some(each));
-    Some(Drawing {
+    let stream = generators.next_stream();
+    elements.last = Some((element, generators));
+    ELEMENTS.set(Some(elements));
+    Some(RngSeed {
         run,
-        job: seed_in_series(each.series, at),
+        job: seed_in_series(elements.series, element),
         stream,
     })
 }
 
-fn take_here() -> Option<Drawing> {
-    let mut here = HERE.try_with(Cell::get).ok().flatten()?;
-    let stream = here.made.next_stream();
-    HERE.set(Some(here));
-    let Here { run, job, .. } = here;
-    Some(Drawing { run, job, stream })
+fn inline_job_seed() -> Option<RngSeed> {
+    let mut inline = INLINE_JOB.try_with(Cell::get).ok().flatten()?;
+    let stream = inline.generators.next_stream();
+    INLINE_JOB.set(Some(inline));
+    let InlineJob { run, job, .. } = inline;
+    Some(RngSeed { run, job, stream })
 }
 
-fn by_chance() -> Drawing {
-    Drawing {
+fn random_seed() -> RngSeed {
+    RngSeed {
         run: random(),
         job: random(),
         stream: 0,
     }
 }
 
-/// The job with this seed runs on this thread until the guard is dropped.
-pub(crate) fn enter(run: u64, job: u64) -> Entered {
-    Entered {
-        before: HERE.replace(Some(Here {
+/// Makes the job with these seeds the one that runs inline on this thread, until the guard is dropped.
+pub(crate) fn enter_inline_job(run: u64, job: u64) -> InlineJobGuard {
+    InlineJobGuard {
+        outer: INLINE_JOB.replace(Some(InlineJob {
             run,
             job,
-            made: Made::default(),
+            generators: GeneratorCount::default(),
         })),
-        each: EACH.take(),
-        _aside: Aside::set(false),
+        elements: ELEMENTS.take(),
+        _in_scratch: InScratch::set(false),
         thread: PhantomData,
     }
 }
 
-/// Run and job of the one that runs on this thread of the program itself.
-pub(crate) fn entered() -> (u64, u64) {
-    HERE.get()
-        .map_or_else(|| (random(), random()), |here| (here.run, here.job))
+/// The seeds of the run and of the job that runs inline on this thread; random ones if there is none.
+pub(crate) fn inline_job_seeds() -> (u64, u64) {
+    INLINE_JOB
+        .get()
+        .map_or_else(|| (random(), random()), |inline| (inline.run, inline.job))
 }
 
-/// Afterwards it is the job that was there before.
+/// Restores the outer inline job when dropped.
 #[must_use]
 #[derive(Debug)]
-pub(crate) struct Entered {
-    before: Option<Here>,
-    each: Option<Each>,
-    _aside: Aside,
+pub(crate) struct InlineJobGuard {
+    outer: Option<InlineJob>,
+    elements: Option<Elements>,
+    _in_scratch: InScratch,
     thread: PhantomData<*const ()>,
 }
 
-impl Drop for Entered {
+impl Drop for InlineJobGuard {
     fn drop(&mut self) {
-        HERE.set(self.before);
-        EACH.set(self.each);
+        INLINE_JOB.set(self.outer);
+        ELEMENTS.set(self.elements);
     }
 }
 
@@ -260,7 +265,7 @@ mod tests {
     #[test]
     fn numbers_depend_on_run_job_and_generator() {
         let drawn = |run, job| {
-            let _entered = enter(run, job);
+            let _job = enter_inline_job(run, job);
             [next(), next()]
         };
         let all = [drawn(1, 1), drawn(1, 2), drawn(2, 1), drawn(2, 2)];
@@ -272,37 +277,37 @@ mod tests {
     }
 
     #[test]
-    fn the_job_outside_goes_on_where_it_was() {
+    fn an_outer_job_continues_after_an_inner_one() {
         let plain = {
-            let _entered = enter(1, 1);
+            let _job = enter_inline_job(1, 1);
             [next(), next()]
         };
-        let _entered = enter(1, 1);
+        let _job = enter_inline_job(1, 1);
         let first = next();
         {
-            let _inner = enter(1, 1);
+            let _inner = enter_inline_job(1, 1);
             assert_eq!([next(), next()], plain);
         }
         assert_eq!([first, next()], plain);
     }
 
     #[test]
-    fn what_is_made_aside_moves_nothing_and_has_numbers_of_its_own() {
+    fn generators_for_scratch_values_do_not_change_those_of_the_job() {
         let plain = {
-            let _entered = enter(1, 1);
+            let _job = enter_inline_job(1, 1);
             [next(), next()]
         };
-        let _entered = enter(1, 1);
+        let _job = enter_inline_job(1, 1);
         let first = next();
-        let made = aside(|| {
+        let made = in_scratch(|| {
             let inner = {
-                let _inner = enter(1, 1);
+                let _inner = enter_inline_job(1, 1);
                 [next(), next()]
             };
             assert_eq!(inner, plain, "a job of its own");
-            [next(), aside(next), next()]
+            [next(), in_scratch(next), next()]
         });
-        let panicked = std::panic::catch_unwind(|| aside(|| panic!("half done")));
+        let panicked = std::panic::catch_unwind(|| in_scratch(|| panic!("half done")));
         assert!(panicked.is_err());
         assert_eq!([first, next()], plain);
         let mut distinct = [&plain[..], &made].concat();
@@ -311,10 +316,10 @@ mod tests {
         assert_eq!(distinct.len(), 5);
     }
 
-    /// Elements as they are drawn for by a call of this series, in this order.
+    /// The numbers that these elements draw, in this order, in a call of this series.
     fn drawn_by(series: u64, elements: &[u64]) -> Vec<[u64; 2]> {
         let mut drawn = Vec::new();
-        each(series, |at| {
+        for_each_element(series, |at| {
             drawn.extend(elements.iter().map(|&element| {
                 at.set(element);
                 [next(), next()]
@@ -324,8 +329,8 @@ mod tests {
     }
 
     #[test]
-    fn an_element_draws_the_same_whatever_is_gone_through_before_it() {
-        let _entered = enter(1, 1);
+    fn an_element_draws_the_same_whatever_the_elements_before_it() {
+        let _job = enter_inline_job(1, 1);
         let all = drawn_by(5, &[0, 1, 2, 3]);
         assert_eq!(drawn_by(5, &[3]), all[3..]);
         assert_eq!(drawn_by(5, &[2, 0]), [all[2], all[0]]);
@@ -333,44 +338,45 @@ mod tests {
         distinct.sort_unstable();
         distinct.dedup();
         assert_eq!(distinct.len(), 16);
-        // As a job of that series draws.
-        let _inner = enter(1, seed_in_series(5, 2));
+        // The same numbers as a job of that series.
+        let _inner = enter_inline_job(1, seed_in_series(5, 2));
         assert_eq!([next(), next()], all[2]);
     }
 
     #[test]
-    fn what_an_element_calls_moves_nothing() {
-        let _entered = enter(1, 1);
+    fn calls_in_an_element_do_not_change_its_numbers() {
+        let _job = enter_inline_job(1, 1);
         let plain = drawn_by(5, &[7])[0];
-        each(5, |at| {
+        for_each_element(5, |at| {
             at.set(7);
             let first = next();
             drawn_by(6, &[1, 2]);
             {
-                let _inner = enter(1, 1);
+                let _inner = enter_inline_job(1, 1);
                 assert_ne!(next(), plain[1], "a job of its own");
                 drawn_by(6, &[3]);
             }
-            let panicked = std::panic::catch_unwind(|| each(8, |_| panic!("half done")));
+            let panicked =
+                std::panic::catch_unwind(|| for_each_element(8, |_| panic!("half done")));
             assert!(panicked.is_err());
             assert_eq!([first, next()], plain);
         });
         let job = {
-            let _inner = enter(1, 1);
+            let _inner = enter_inline_job(1, 1);
             next()
         };
         assert_eq!(next(), job, "the job itself has drawn nothing");
     }
 
     #[test]
-    fn without_a_job_it_is_chance() {
+    fn without_a_job_the_seed_is_random() {
         assert_ne!(next(), next());
     }
 
-    /// What was drawn once is drawn for good: programs write results down.
+    /// Programs publish results, so the numbers are part of the interface.
     #[test]
-    fn numbers_stay_the_same_from_version_to_version() {
-        let _entered = enter(7, 1);
+    fn numbers_do_not_change_between_versions() {
+        let _job = enter_inline_job(7, 1);
         let mut rng = rng();
         let drawn = [rng.next_u64(), rng.next_u64(), rng.next_u64()];
         let known = [

@@ -1,4 +1,4 @@
-//! Locking a worker down: step 10 of the start, and the look whether it holds.
+//! Entering the sandbox: step 10 of the start, and the test whether it holds.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -7,25 +7,26 @@ use std::panic::{catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::thread;
 
-use super::start::Own;
-use super::{fence, output, stacks};
+use super::start::OwnFds;
+use super::{output, panics, stacks};
 use crate::arena::View;
 use crate::link::LinkCells;
 use crate::sys::process;
 use crate::sys::sandbox::{self, Keep, SandboxFeatures};
 
-/// What a worker has before code of the program runs.
+/// The state of a worker before code of the program runs.
 #[derive(Debug)]
-pub(super) struct Before {
+pub(super) struct PreSandbox {
+    /// Its open descriptors.
     descriptors: Vec<RawFd>,
-    own: Own,
-    /// Where a denied call is noted.
+    own: OwnFds,
+    /// The link in which the number of a denied call is stored.
     cells: &'static Arc<LinkCells>,
 }
 
-impl Before {
-    /// Notes it.
-    pub(super) fn note(own: Own, cells: &Arc<LinkCells>) -> Result<Self, String> {
+impl PreSandbox {
+    /// Records the state.
+    pub(super) fn record(own: OwnFds, cells: &Arc<LinkCells>) -> Result<Self, String> {
         Ok(Self {
             descriptors: sandbox::descriptors().map_err(|error| error.to_string())?,
             own,
@@ -33,12 +34,12 @@ impl Before {
         })
     }
 
-    /// Closes what has been opened since, takes all rights away that a kernel does not need, and tries some of both.
+    /// Closes the descriptors opened since, drops all rights that a kernel does not need, and tests the result.
     ///
-    /// Whatever `kernel` has must work: nothing is left out that the supervisor says is enforced.
-    pub(super) fn lock_down(&self, view: &View, kernel: SandboxFeatures) -> Result<(), String> {
+    /// Everything that `kernel` supports must work: the supervisor reports it as enforced.
+    pub(super) fn enter(&self, view: &View, kernel: SandboxFeatures) -> Result<(), String> {
         let text = |error: crate::sys::Error| error.to_string();
-        fence::send_addresses();
+        panics::send_addresses();
         if kernel.mseal {
             view.seal().map_err(text)?;
         }
@@ -50,15 +51,18 @@ impl Before {
             ));
         }
         sandbox::close_others(&self.descriptors).map_err(text)?;
-        let Own { bell, watch } = self.own;
-        let writable: Vec<RawFd> = [1, 2, bell]
+        let OwnFds {
+            monitor_event,
+            watch,
+        } = self.own;
+        let writable: Vec<RawFd> = [1, 2, monitor_event]
             .into_iter()
             .chain(output::descriptors())
             .collect();
         let known = |fd: &RawFd| *fd == 0 || *fd == watch || writable.contains(fd);
         let others = self.descriptors.iter().filter(|fd| !known(fd));
         let keep = Keep {
-            // What is left is the handshake's.
+            // The remaining ones belong to the handshake channel.
             channel: others.copied().collect(),
             writable,
             unclosable: vec![watch],
@@ -68,10 +72,10 @@ impl Before {
     }
 }
 
-/// A kernel's life in small: memory, a panic, a thread with both, and a file that must stay shut.
+/// Tests what kernels do: memory and a panic, on two threads; and that a file cannot be opened.
 fn self_test(kernel: SandboxFeatures) -> Result<(), String> {
-    live(kernel)?;
-    let second = process::start_thread(thread::Builder::new(), move || live(kernel))
+    test_thread(kernel)?;
+    let second = process::start_thread(thread::Builder::new(), move || test_thread(kernel))
         .map_err(|error| format!("no thread can be started: {error}"))?;
     second
         .join()
@@ -79,32 +83,36 @@ fn self_test(kernel: SandboxFeatures) -> Result<(), String> {
     if kernel.seccomp || kernel.landlock > 0 {
         match File::open("/proc/self/exe") {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
-            Err(error) => return Err(format!("opening a file gave another error: {error}")),
+            Err(error) => {
+                return Err(format!(
+                    "opening a file failed with an unexpected error: {error}"
+                ));
+            }
             Ok(_) => return Err("a file can be opened".into()),
         }
     }
     Ok(())
 }
 
-/// What every thread of a kernel does.
-fn live(kernel: SandboxFeatures) -> Result<(), String> {
+/// Tests what every thread of a kernel does.
+fn test_thread(kernel: SandboxFeatures) -> Result<(), String> {
     if kernel.seccomp {
         let mode = sandbox::mode().map_err(|error| error.to_string())?;
         if mode != 2 {
-            return Err(format!("a thread is in mode {mode} of seccomp"));
+            return Err(format!("a thread has seccomp mode {mode}"));
         }
     }
-    // Within the heap, by maps of their own, and growing from one into the other.
+    // From the heap, as maps of their own, and growing from one into the other.
     for len in [64, 100_000, 1 << 20] {
         let mut bytes = vec![0_u8; len];
         bytes[len - 1] = 1;
         bytes.reserve_exact(2 * len);
         bytes.shrink_to_fit();
         if std::hint::black_box(&bytes).last() != Some(&1) {
-            return Err(format!("memory of {len} bytes does not hold them"));
+            return Err(format!("{len} bytes of memory lost their content"));
         }
     }
-    // What a panic does, without the hook that would tell of it.
+    // Unwinding like a panic, without the panic hook.
     let unwound = catch_unwind(|| resume_unwind(Box::new(stacks::capture())));
     let stack = unwound
         .err()

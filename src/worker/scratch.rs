@@ -1,4 +1,4 @@
-//! Values that a lane keeps from job to job.
+//! Values that a lane retains from job to job: [`scratch`].
 
 use std::any::{Any, TypeId};
 use std::cell::RefCell;
@@ -7,29 +7,30 @@ use std::ops::{Deref, DerefMut};
 
 use super::rng;
 
-/// Values that a lane keeps. One more costs the one that was not used for the longest time.
-const KEPT: usize = 64;
+/// Max values that a lane retains. Beyond that the least recently used one is dropped.
+const MAX_VALUES: usize = 64;
 
 thread_local! {
-    /// What is kept on this thread, the latest last.
-    static SCRATCH: RefCell<Vec<Kept>> = const { RefCell::new(Vec::new()) };
+    /// The values of this thread, the most recently used one last.
+    static SCRATCH: RefCell<Vec<CachedValue>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The type of a value, and its key among those of this type.
 type Id = (TypeId, u64);
 
-struct Kept {
+struct CachedValue {
     id: Id,
     value: Box<dyn Any>,
 }
 
-/// In a kernel: a value of type `T` that stays with the worker from job to job. The first job that asks for it makes it, later
-/// ones on the same worker find it as it was left: buffers, tables, plans, models, whatever takes long to make.
+/// In a kernel: returns a value of type `T` that stays in the worker from job to job. The first job that asks for it calls
+/// `make`; later jobs on the same worker find the value as it was left. Use it for what is slow to make: buffers, tables,
+/// plans, models.
 ///
 /// ```
 /// use arenite::Array;
 ///
-/// /// What one worker needs for its work, apart from arguments and results.
+/// /// Buffers that are reused by all jobs of a worker.
 /// struct Buffers {
 ///     sorted: Vec<f32>,
 /// }
@@ -50,24 +51,24 @@ struct Kept {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Which worker runs a job is not said, so a result must not depend on what is found: it is a cache. [`rng`](crate::rng) is
-/// careful about that: generators that `make` asks for move none of those that the job asks for. The worker's 64 values
-/// used last are kept (those of each [lane](crate::engine::Builder::lanes), which shares none); all of them end with it, also
-/// when it is
-/// [recycled](crate::engine::Builder::recycle_after_jobs). A job that panics while it has a value loses it. They count as
-/// private memory ([`memory_limit`](crate::engine::Builder::memory_limit),
+/// The value is a cache: any worker may run a job, so a result must not depend on the value found. Generators that `make`
+/// gets from [`rng`](crate::rng) do not change those of the job.
+///
+/// A worker retains the 64 most recently used values, per [lane](crate::engine::Builder::lanes). They are dropped with the
+/// worker, also when it is [recycled](crate::engine::Builder::recycle_after_jobs). A job that panics while it holds a value
+/// drops it. Values count as private memory ([`memory_limit`](crate::engine::Builder::memory_limit),
 /// [`recycle_above`](crate::engine::Builder::recycle_above)).
 ///
-/// Arrays must not be kept: a job whose array handles are alive after its end fails with
-/// [`Escaped`](crate::JobErrorKind::Escaped). There is no need to: a worker has all arrays mapped, and passing one costs the
-/// same at each call, whatever its size.
+/// A value must not contain arrays: a job whose array handles are alive after its end fails with
+/// [`Escaped`](crate::JobErrorKind::Escaped). There is no need to: a worker has all arrays mapped, so passing one costs the
+/// same for any size.
 ///
-/// Outside a kernel and with an inline engine values are kept by the calling thread until it ends.
+/// Outside a kernel and with an inline engine, values belong to the calling thread until it ends.
 pub fn scratch<T: 'static>(make: impl FnOnce() -> T) -> Scratch<T> {
     scratch_for(0, make)
 }
 
-/// As [`scratch`], with one value for each key: for a size, for the number of a model. Key 0 is that of [`scratch`] itself.
+/// Like [`scratch`], with one value per key, such as a size or the number of a model. Key 0 is that of [`scratch`] itself.
 ///
 /// ```
 /// fn powers(of: u64, upto: u64) -> u64 {
@@ -84,8 +85,8 @@ pub fn scratch<T: 'static>(make: impl FnOnce() -> T) -> Scratch<T> {
 /// ```
 pub fn scratch_for<T: 'static>(key: u64, make: impl FnOnce() -> T) -> Scratch<T> {
     let id = (TypeId::of::<T>(), key);
-    let value = take(id).and_then(|kept| kept.downcast().ok());
-    let value = value.unwrap_or_else(|| Box::new(rng::aside(make)));
+    let value = take(id).and_then(|value| value.downcast().ok());
+    let value = value.unwrap_or_else(|| Box::new(rng::in_scratch(make)));
     Scratch {
         id,
         value: Some(value),
@@ -93,59 +94,59 @@ pub fn scratch_for<T: 'static>(key: u64, make: impl FnOnce() -> T) -> Scratch<T>
 }
 
 fn take(id: Id) -> Option<Box<dyn Any>> {
-    let take = |kept: &RefCell<Vec<Kept>>| {
-        let mut kept = kept.borrow_mut();
-        let at = kept.iter().rposition(|kept| kept.id == id)?;
-        Some(kept.remove(at).value)
+    let take = |values: &RefCell<Vec<CachedValue>>| {
+        let mut values = values.borrow_mut();
+        let at = values.iter().rposition(|cached| cached.id == id)?;
+        Some(values.remove(at).value)
     };
     SCRATCH.try_with(take).ok().flatten()
 }
 
-/// Keeps a value, and returns one that goes for it.
-fn keep(id: Id, value: Box<dyn Any>) -> Option<Kept> {
-    let keep = |kept: &RefCell<Vec<Kept>>| {
-        let mut kept = kept.borrow_mut();
-        let same = kept.iter().position(|kept| kept.id == id);
-        let oldest = (kept.len() == KEPT).then_some(0);
-        let gone = same.or(oldest).map(|at| kept.remove(at));
-        kept.push(Kept { id, value });
-        gone
+/// Stores a value, and returns the one that it replaces, for the caller to drop.
+fn put_back(id: Id, value: Box<dyn Any>) -> Option<CachedValue> {
+    let put = |values: &RefCell<Vec<CachedValue>>| {
+        let mut values = values.borrow_mut();
+        let same = values.iter().position(|cached| cached.id == id);
+        let oldest = (values.len() == MAX_VALUES).then_some(0);
+        let replaced = same.or(oldest).map(|at| values.remove(at));
+        values.push(CachedValue { id, value });
+        replaced
     };
-    // While the thread is being torn down nothing is kept.
-    SCRATCH.try_with(keep).ok().flatten()
+    // During the destruction of thread-locals the value is dropped.
+    SCRATCH.try_with(put).ok().flatten()
 }
 
-/// A value that this worker keeps: see [`scratch`]. It goes back when this is dropped.
-#[must_use = "a value that nobody looks at need not be made"]
+/// A value of [`scratch`], which goes back to the worker when this is dropped.
+#[must_use = "an unused value need not be made"]
 pub struct Scratch<T: 'static> {
     id: Id,
-    /// There until the drop.
+    /// `Some` until dropped.
     value: Option<Box<T>>,
 }
 
-const THERE: &str = "the value is there until it is dropped";
+const PRESENT: &str = "the value is present until the drop";
 
 impl<T> Deref for Scratch<T> {
     type Target = T;
     fn deref(&self) -> &T {
-        self.value.as_deref().expect(THERE)
+        self.value.as_deref().expect(PRESENT)
     }
 }
 
 impl<T> DerefMut for Scratch<T> {
     fn deref_mut(&mut self) -> &mut T {
-        self.value.as_deref_mut().expect(THERE)
+        self.value.as_deref_mut().expect(PRESENT)
     }
 }
 
 impl<T> Drop for Scratch<T> {
     fn drop(&mut self) {
-        // What a panic has left half done is no use to the next job.
+        // A panic may have left the value in an inconsistent state.
         if let Some(value) = self.value.take()
             && !std::thread::panicking()
         {
-            // Dropped here, where its own drop may use scratch again.
-            rng::aside(|| drop(keep(self.id, value)));
+            // The replaced value is dropped here, outside the borrow of `SCRATCH`, because its drop may use scratch.
+            rng::in_scratch(|| drop(put_back(self.id, value)));
         }
     }
 }
@@ -163,16 +164,16 @@ mod tests {
 
     use super::*;
 
-    /// Each test on a thread of its own, so that nothing is left of others.
-    fn alone(test: fn()) {
+    /// Runs a test on a thread of its own, without values of other tests.
+    fn on_own_thread(test: fn()) {
         std::thread::spawn(test).join().unwrap();
     }
 
     #[test]
     fn a_value_is_found_as_it_was_left() {
-        alone(|| {
+        on_own_thread(|| {
             scratch(|| vec![1]).push(2);
-            scratch(|| -> Vec<i32> { unreachable!("there is one") }).push(3);
+            scratch(|| -> Vec<i32> { unreachable!("the value exists") }).push(3);
             assert_eq!(*scratch(Vec::<i32>::new), [1, 2, 3]);
             assert!(scratch(Vec::<u8>::new).is_empty(), "another type");
             assert!(scratch_for(1, Vec::<i32>::new).is_empty(), "another key");
@@ -181,8 +182,8 @@ mod tests {
     }
 
     #[test]
-    fn two_at_a_time_are_two_values_of_which_one_stays() {
-        alone(|| {
+    fn of_two_values_in_use_at_once_the_last_dropped_is_retained() {
+        on_own_thread(|| {
             let mut first = scratch(|| Rc::new(1));
             let watched = Rc::downgrade(&first);
             let second = scratch(|| Rc::new(2));
@@ -198,10 +199,10 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_are_kept() {
-        alone(|| {
-            let values: Vec<Rc<u64>> = (0..KEPT as u64 + 10).map(Rc::new).collect();
-            let kept = || {
+    fn the_most_recently_used_values_are_retained() {
+        on_own_thread(|| {
+            let values: Vec<Rc<u64>> = (0..MAX_VALUES as u64 + 10).map(Rc::new).collect();
+            let retained = || {
                 values
                     .iter()
                     .filter(|value| Rc::strong_count(value) == 2)
@@ -212,31 +213,31 @@ mod tests {
                     &scratch_for(**value, || Rc::clone(value)),
                     value
                 ));
-                // The first is used all the time.
+                // The first value stays in use.
                 assert_eq!(**scratch_for(0, || Rc::new(7_u64)), 0);
             }
-            assert_eq!(kept(), KEPT);
+            assert_eq!(retained(), MAX_VALUES);
             assert_eq!(Rc::strong_count(&values[0]), 2);
             assert_eq!(Rc::strong_count(&values[1]), 1);
         });
     }
 
     #[test]
-    fn a_panic_loses_the_value_that_it_had() {
-        alone(|| {
+    fn a_panic_drops_the_value_in_use() {
+        on_own_thread(|| {
             let value = Rc::new(());
             drop(scratch(|| Rc::clone(&value)));
             drop(scratch_for(1, || Rc::clone(&value)));
             let panic = std::panic::AssertUnwindSafe(|| {
-                let _has = scratch(|| Rc::new(()));
+                let _value = scratch(|| Rc::new(()));
                 panic!("half done");
             });
             assert!(std::panic::catch_unwind(panic).is_err());
-            assert_eq!(Rc::strong_count(&value), 2, "the other one stays");
+            assert_eq!(Rc::strong_count(&value), 2, "the other value is retained");
         });
     }
 
-    /// Asks for a value when it goes.
+    /// Uses scratch when dropped.
     struct Nested;
     impl Drop for Nested {
         fn drop(&mut self) {
@@ -245,9 +246,9 @@ mod tests {
     }
 
     #[test]
-    fn a_value_may_use_scratch_when_it_goes() {
-        alone(|| {
-            (0..KEPT as u64 + 10).for_each(|key| drop(scratch_for(key, || Nested)));
+    fn a_value_may_use_scratch_when_dropped() {
+        on_own_thread(|| {
+            (0..MAX_VALUES as u64 + 10).for_each(|key| drop(scratch_for(key, || Nested)));
         });
     }
 }

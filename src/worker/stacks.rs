@@ -1,5 +1,5 @@
-//! Stacks of panics in a worker that cannot read its own executable: the addresses cross, and the supervisor, which is
-//! the same program, finds their names.
+//! Backtraces of a worker that cannot read its own executable: it sends addresses, and the supervisor, which is the same
+//! program, resolves them.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -7,22 +7,22 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::sys::image::image;
 
-/// What a list of addresses begins with; no frame of a stack in words does.
+/// First character of a list of addresses. No resolved backtrace begins with it.
 const MARK: char = '@';
-/// Frames that are sent.
-const DEEPEST: usize = 128;
-/// Names that are kept.
-const KNOWN: usize = 4096;
+/// Max frames that are sent.
+const MAX_FRAMES: usize = 128;
+/// Max names in the cache.
+const MAX_NAMES: usize = 4096;
 
-/// The stack from here, as addresses relative to the program's image; those of libraries are left out.
+/// Captures the current backtrace as addresses relative to the program's image; those of libraries are left out.
 pub(super) fn capture() -> String {
     let image = image();
     let mut text = String::from(MARK);
-    let mut left = DEEPEST;
+    let mut left = MAX_FRAMES;
     backtrace::trace(|frame| {
         let at = frame.ip() as usize;
         if image.is_code(at) {
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             let _ = write!(text, "{:x} ", at.wrapping_sub(image.base));
         }
         left -= 1;
@@ -31,19 +31,19 @@ pub(super) fn capture() -> String {
     text
 }
 
-/// A captured stack with names and places; `None` for one in words.
+/// Resolves a captured backtrace to names and source locations; `None` if it is no list of addresses.
 pub(super) fn resolve(text: &str) -> Option<String> {
-    /// The same panics come again and again, and looking up a name is slow.
+    /// A cache: the same panics recur, and resolving a name is slow.
     static NAMES: Mutex<Option<HashMap<usize, String>>> = Mutex::new(None);
     let addresses = text.strip_prefix(MARK)?;
     let image = image();
     let mut known = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
     let known = known.get_or_insert_default();
     let mut stack = String::new();
-    let addresses = addresses.split_ascii_whitespace().take(DEEPEST);
+    let addresses = addresses.split_ascii_whitespace().take(MAX_FRAMES);
     let addresses = addresses.filter_map(|word| usize::from_str_radix(word, 16).ok());
     for (number, offset) in addresses.enumerate() {
-        if known.len() >= KNOWN {
+        if known.len() >= MAX_NAMES {
             known.clear();
         }
         let at = image.base.wrapping_add(offset);
@@ -53,7 +53,7 @@ pub(super) fn resolve(text: &str) -> Option<String> {
     Some(stack)
 }
 
-/// Names and places of an address: several where functions were inlined.
+/// The names and source locations of an address: several where functions were inlined.
 fn describe(at: usize) -> String {
     let mut frame = String::new();
     if !image().is_code(at) {
@@ -85,20 +85,20 @@ mod tests {
     use super::*;
 
     #[inline(never)]
-    fn a_function_to_be_found() -> String {
+    fn a_function_to_resolve() -> String {
         std::hint::black_box(capture())
     }
 
     #[test]
-    fn names_come_back() {
-        let stack = resolve(&a_function_to_be_found()).unwrap();
-        assert!(stack.contains("a_function_to_be_found"), "{stack}");
+    fn addresses_resolve_to_names() {
+        let stack = resolve(&a_function_to_resolve()).unwrap();
+        assert!(stack.contains("a_function_to_resolve"), "{stack}");
         assert!(stack.contains("stacks.rs:"), "{stack}");
         assert_eq!(resolve("   0: words"), None);
     }
 
     #[test]
-    fn addresses_from_a_hostile_worker_name_nothing() {
+    fn arbitrary_addresses_resolve_to_unknown() {
         for text in ["@0 ffffffffffffffff zz 7", "@", "@ 1 -1"] {
             let stack = resolve(text).unwrap();
             assert!(

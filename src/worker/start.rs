@@ -1,4 +1,4 @@
-//! The first acts of a worker, numbered as in the README of this floor.
+//! The start of a worker, in the numbered steps of the README.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,27 +7,26 @@ use std::thread;
 
 use nix::sys::signal::Signal;
 
-use super::lane::{Home, Lane};
+use super::lane::{Lane, WorkerContext};
 use super::pages::Pages;
 #[cfg(feature = "sandbox")]
 use super::sandbox;
-use super::{EXIT_CANNOT_START, EXIT_LANE_PANICKED, fence, output};
+use super::{EXIT_CANNOT_START, EXIT_LANE_PANICKED, output, panics};
 use crate::arena::{AttachSpec, View};
-use crate::control::{Caller, LaneStart, Welcome};
+use crate::control::{Client, LaneStart, Welcome};
 use crate::kernel::wire::{ReplyWriter, WordReader};
 use crate::link::{LinkCells, Phase, steps};
 use crate::sys::event::EventFd;
 use crate::sys::{abort, fault, heap, inject, process};
 
-/// What the environment tells a worker.
+/// The value of the environment variable that makes a process a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mark {
-    /// The supervisor.
+    /// Process id of the supervisor.
     pub(crate) parent: i32,
-    /// Number of the first inherited descriptor: watch pipe, bell, socket of the
-    /// handshake, control segment, regions.
+    /// The first inherited descriptor: watch pipe, monitor event, handshake socket, control segment, regions.
     pub(crate) first_fd: RawFd,
-    /// How many there are.
+    /// The number of inherited descriptors.
     pub(crate) fds: usize,
 }
 
@@ -61,9 +60,9 @@ impl std::str::FromStr for Mark {
     }
 }
 
-/// The whole life of a worker.
+/// Runs a worker until it stops.
 pub(super) fn main(mark: &str) -> ! {
-    let code = match mark.parse::<Mark>().and_then(|mark| live(&mark)) {
+    let code = match mark.parse::<Mark>().and_then(|mark| start_and_run(&mark)) {
         Ok(()) => 0,
         Err(why) => {
             if !why.is_empty() {
@@ -75,12 +74,12 @@ pub(super) fn main(mark: &str) -> ! {
     process::exit_now(code)
 }
 
-/// An empty error has been reported already.
-fn live(mark: &Mark) -> Result<(), String> {
+/// Starts, runs jobs and stops. An error with an empty text has already been reported, or has no receiver.
+fn start_and_run(mark: &Mark) -> Result<(), String> {
     let text = |error: crate::sys::Error| error.to_string();
     inject::arm_worker();
     crate::sync::point!("attach.marked");
-    // 2.
+    // 2. Bind this process to the life of the supervisor.
     let bound = !crate::sync::orphans_live();
     if bound {
         process::set_pdeathsig(Signal::SIGKILL).map_err(text)?;
@@ -89,42 +88,43 @@ fn live(mark: &Mark) -> Result<(), String> {
         }
     }
     crate::sync::point!("attach.bound");
-    // 3.
+    // 3. Close all other descriptors.
     let inherited = process::adopt_inherited(mark.first_fd, mark.fds).map_err(text)?;
     crate::sync::point!("attach.adopted");
-    // 4.
+    // 4. Signals and output.
     process::ignore_group_signals().map_err(text)?;
     process::reset_fault_handlers().map_err(text)?;
-    output::begin().map_err(text)?;
-    // 5.
+    output::install().map_err(text)?;
+    // 5. The watch pipe.
     let mut inherited = inherited.into_iter();
     let mut next = || inherited.next().ok_or("descriptors are missing");
-    let (watch, bell, server) = (next()?, next()?, next()?);
-    let mut own = Own {
-        bell: bell.as_raw_fd(),
+    let (watch, monitor_event, server) = (next()?, next()?, next()?);
+    let mut own = OwnFds {
+        monitor_event: monitor_event.as_raw_fd(),
         watch: -1,
     };
     if bound {
         let watched = process::kill_me_on_hangup(watch.as_fd()).map_err(text)?;
         own.watch = watched.as_raw_fd();
-        // Watching ends with the descriptor, so it stays open for good.
+        // Never closed: that would end the watch.
         std::mem::forget(watched);
     }
     drop(watch);
     crate::sync::point!("attach.watched");
-    // 6.
+    // 6. Hello.
     let build_id = crate::sys::image::image().build_id;
-    let (caller, welcome) =
-        Caller::hello(server.as_fd(), build_id.as_bytes()).map_err(|error| error.to_string())?;
+    let (client, welcome) =
+        Client::hello(server.as_fd(), build_id.as_bytes()).map_err(|error| error.to_string())?;
     drop(server);
     crate::sync::point!("attach.greeted");
-    // 7 to 11.
-    match attach(inherited.collect(), EventFd::from_fd(bell), &welcome, own) {
+    // 7. to 11.
+    let monitor_event = EventFd::from_fd(monitor_event);
+    match attach(inherited.collect(), monitor_event, &welcome, own) {
         Ok(Prepared { first, stopped }) => {
             crate::sync::point!("attach.prepared");
             inject::disarm_worker();
-            // 12.
-            caller.ready().map_err(|error| error.to_string())?;
+            // 12. Ready.
+            client.ready().map_err(|error| error.to_string())?;
             crate::sync::point!("attach.ready");
             first.run();
             stopped.wait();
@@ -133,105 +133,106 @@ fn live(mark: &Mark) -> Result<(), String> {
             Ok(())
         }
         Err(why) => {
-            caller.failed(why);
+            client.failed(why);
             Err(String::new())
         }
     }
 }
 
-/// Numbers of the descriptors that a worker keeps.
+/// Descriptors that a worker keeps open.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(
     not(feature = "sandbox"),
-    allow(dead_code, reason = "for locking down")
+    allow(dead_code, reason = "used by the sandbox")
 )]
-pub(super) struct Own {
-    /// Rings the monitor.
-    pub(super) bell: RawFd,
-    /// Ends this process with the supervisor.
+pub(super) struct OwnFds {
+    /// Wakes the monitor.
+    pub(super) monitor_event: RawFd,
+    /// The watch pipe, which ends this process with the supervisor.
     pub(super) watch: RawFd,
 }
 
-/// The lanes of a worker, each on its thread: the first on this one.
+/// The lanes of a worker.
 struct Prepared {
+    /// The lane of this thread. The others run already.
     first: &'static Lane,
-    /// Where all of them come to when they have stopped.
+    /// Reached by every lane when it has stopped.
     stopped: Arc<Barrier>,
 }
 
-/// A lane, and its link.
-type Link = (LaneStart, Arc<LinkCells>);
+/// The start position of a lane, and its link.
+type LaneLink = (LaneStart, Arc<LinkCells>);
 
-/// What a worker has when its memory is mapped.
+/// The memory of a worker, mapped.
 struct Mapped {
     view: &'static View,
     /// The lane of this thread.
-    first: Link,
-    others: Vec<Link>,
+    first: LaneLink,
+    others: Vec<LaneLink>,
 }
 
 fn attach(
     fds: Vec<OwnedFd>,
-    bell: EventFd,
+    monitor_event: EventFd,
     welcome: &Welcome,
-    own: Own,
+    own: OwnFds,
 ) -> Result<Prepared, String> {
-    // 7.
+    // 7. Map.
     let mapped = map(fds, welcome)?;
     let (view, others) = (mapped.view, mapped.others);
     let (start, cells) = mapped.first;
-    let single = others.is_empty();
+    let has_one_lane = others.is_empty();
     process::set_name(&format!("{}:{}", welcome.label, welcome.worker));
-    // 8.
+    // 8. Limits and handlers.
     cells.set_phase(Phase::Starting(steps::LIMIT));
-    limit(welcome, &cells, single)?;
+    limit(welcome, &cells, has_one_lane)?;
     #[cfg(feature = "sandbox")]
-    let before = if welcome.strict {
-        Some(sandbox::Before::note(own, &cells)?)
+    let pre_sandbox = if welcome.sandboxed {
+        Some(sandbox::PreSandbox::record(own, &cells)?)
     } else {
         None
     };
     #[cfg(not(feature = "sandbox"))]
     let _ = own;
-    fence::install(Arc::clone(&cells));
-    let home: &'static Home = Box::leak(Box::new(Home {
+    panics::install(Arc::clone(&cells));
+    let worker: &'static WorkerContext = Box::leak(Box::new(WorkerContext {
         view,
         region: welcome.region,
         guard: welcome.guard,
         pages: Pages::new(view, welcome.guard),
-        limited: welcome.memory_limit > 0,
-        single,
-        bell,
+        has_memory_limit: welcome.memory_limit > 0,
+        has_one_lane,
+        monitor_event,
         seed: welcome.seed,
         cores: welcome.cores as usize,
     }));
-    let lane = Lane::begin(start, Arc::clone(&cells), home);
-    // 9.
+    let lane = Lane::begin(start, Arc::clone(&cells), worker);
+    // 9. Code of the program.
     cells.set_phase(Phase::Starting(steps::ON_START));
     if let Some(offset) = welcome.on_start {
         run_on_start(offset, lane)?;
     }
-    // Not before, so that a subscriber of the program's own stays.
+    // After it, so that a subscriber of the program stays.
     #[cfg(feature = "tracing")]
-    super::events::send(welcome.events, Arc::clone(&cells), single);
-    // 10.
+    super::events::install(welcome.events, Arc::clone(&cells), has_one_lane);
+    // 10. The sandbox.
     cells.set_phase(Phase::Starting(steps::SANDBOX));
     #[cfg(feature = "sandbox")]
-    if let Some(before) = before {
+    if let Some(pre_sandbox) = pre_sandbox {
         if welcome.memory_limit > 0 {
-            let reserved = ADDRESSES + ADDRESSES_PER_CORE * u64::from(welcome.cores);
+            let reserved = RESERVED_ADDRESSES + RESERVED_PER_CORE * u64::from(welcome.cores);
             let more = welcome.memory_limit.saturating_add(reserved);
             crate::sys::limits::set_address_limit(more).map_err(|error| error.to_string())?;
         }
-        before.lock_down(view, welcome.kernel)?;
+        pre_sandbox.enter(view, welcome.kernel)?;
         crate::sync::point!("attach.locked");
     }
-    // 11.
+    // 11. The other lanes.
     cells.set_phase(Phase::Starting(steps::LANES));
     let lanes = 1 + others.len();
     let stopped = Arc::new(Barrier::new(lanes));
     for (number, link) in (2..).zip(others) {
-        start_lane(number, link, home, Arc::clone(&stopped)).map_err(|error| {
+        start_lane(number, link, worker, Arc::clone(&stopped)).map_err(|error| {
             format!("a thread for each of {lanes} lanes cannot be started: {error}")
         })?;
     }
@@ -242,13 +243,13 @@ fn attach(
     })
 }
 
-/// Maps the regions and finds the links in them. What is not needed any more is closed.
+/// Maps the regions and finds the links. Closes descriptors that are no longer needed.
 fn map(fds: Vec<OwnedFd>, welcome: &Welcome) -> Result<Mapped, String> {
     let spec = AttachSpec {
         fds,
         own: welcome.region,
         reservation: welcome.reservation,
-        lend: !welcome.strict,
+        lend: !welcome.sandboxed,
     };
     let view: &'static View = Box::leak(Box::new(
         View::attach(spec).map_err(|error| error.to_string())?,
@@ -263,7 +264,7 @@ fn map(fds: Vec<OwnedFd>, welcome: &Welcome) -> Result<Mapped, String> {
     let first = links.next().ok_or("a worker without lanes")?;
     first.1.set_phase(Phase::Starting(steps::MAP));
     view.close_control();
-    if welcome.strict {
+    if welcome.sandboxed {
         view.close_descriptors();
     } else {
         view.keep_readable_in_forks();
@@ -276,65 +277,64 @@ fn map(fds: Vec<OwnedFd>, welcome: &Welcome) -> Result<Mapped, String> {
     })
 }
 
-/// Addresses that a locked-down worker with a ceiling may have beyond that: what allocators reserve and do not touch. Who has
-/// taken over the worker can fill so much that the ceiling does not count.
+/// Address space that a sandboxed worker with a memory limit may use in addition: what allocators reserve and do not touch.
+/// Hostile code in the worker can fill this much without being counted by the memory limit.
 #[cfg(feature = "sandbox")]
-const ADDRESSES: u64 = 1 << 30;
-/// What glibc reserves where many threads allocate: eight heaps for each core, of 64 MiB each.
+const RESERVED_ADDRESSES: u64 = 1 << 30;
+/// What glibc reserves for many allocating threads: eight heaps per core, of 64 MiB each.
 #[cfg(feature = "sandbox")]
-const ADDRESSES_PER_CORE: u64 = 8 * (64 << 20);
+const RESERVED_PER_CORE: u64 = 8 * (64 << 20);
 
-/// Bounds what this process may have, sees to it that its end is heard of where it has several lanes, and keeps others from
-/// looking into it.
-fn limit(welcome: &Welcome, cells: &Arc<LinkCells>, single: bool) -> Result<(), String> {
+/// Sets the limits of this process, installs the handlers that record its end, and forbids debuggers.
+fn limit(welcome: &Welcome, cells: &Arc<LinkCells>, has_one_lane: bool) -> Result<(), String> {
     let text = |error: crate::sys::Error| error.to_string();
-    let for_good: &'static Arc<LinkCells> = Box::leak(Box::new(Arc::clone(cells)));
-    if single {
+    let cells: &'static Arc<LinkCells> = Box::leak(Box::new(Arc::clone(cells)));
+    if has_one_lane {
         heap::keep_freed(welcome.keep_freed);
     } else {
-        fault::note_ends(&for_good.reply().culprit_lane).map_err(text)?;
+        fault::note_ends(&cells.reply().culprit_lane).map_err(text)?;
         fault::number_thread(1).map_err(text)?;
     }
     if welcome.memory_limit > 0 {
         crate::sys::limits::set_data_limit(welcome.memory_limit).map_err(text)?;
         crate::sys::limits::set_stack_limit(welcome.memory_limit).map_err(text)?;
-        abort::note_aborts(&for_good.reply().abort).map_err(text)?;
+        abort::note_aborts(&cells.reply().abort).map_err(text)?;
     }
     process::set_dumpable(false).map_err(text)
 }
 
-/// Runs the program's own code that comes before the first job.
+/// Runs `on_worker_start`.
 fn run_on_start(offset: u64, lane: &'static Lane) -> Result<(), String> {
     #[allow(unsafe_code, reason = "a kernel is called by the offset of its entry")]
-    // SAFETY: computed by the supervisor, of the same build, from an entry.
+    // SAFETY: the supervisor, which is of the same build, computed it from an entry.
     let entry = unsafe { crate::kernel::from_offset(offset) };
     let mut reply = ReplyWriter::default();
-    match fence::run_briefly(|| entry(WordReader::new(&[]), lane, &mut reply)) {
-        fence::Outcome::Returned(Ok(())) => Ok(()),
-        fence::Outcome::Returned(Err(why)) => Err(format!("on_worker_start failed: {why:?}")),
-        fence::Outcome::Panicked(text) => {
-            let (message, location, _) = fence::split(&text);
+    match panics::catch_without_backtrace(|| entry(WordReader::new(&[]), lane, &mut reply)) {
+        panics::Outcome::Returned(Ok(())) => Ok(()),
+        panics::Outcome::Returned(Err(why)) => Err(format!("on_worker_start failed: {why:?}")),
+        panics::Outcome::Panicked(text) => {
+            let (message, location, _) = panics::split(&text);
             Err(format!("on_worker_start panicked at {location}: {message}"))
         }
-        fence::Outcome::Full(full) => Err(format!("on_worker_start: {full}")),
+        panics::Outcome::Full(full) => Err(format!("on_worker_start: {full}")),
     }
 }
 
-/// Runs a lane on a thread of its own, which never ends: what would be dropped with it is the program's, and other lanes may still
-/// run jobs.
+/// Runs a lane on a thread of its own, which never ends: its thread-locals belong to the program, and dropping them could take
+/// any time while other lanes still run jobs.
 fn start_lane(
     number: u32,
-    (start, cells): Link,
-    home: &'static Home,
+    (start, cells): LaneLink,
+    worker: &'static WorkerContext,
     stopped: Arc<Barrier>,
 ) -> std::io::Result<()> {
     let run = move || {
         let run = || {
-            // Without a stack for faults an overflow ends the process without telling whose it was.
+            // On failure there is no separate signal stack, and a stack overflow ends the process without a lane number.
             let _ = fault::number_thread(number);
-            Lane::begin(start, cells, home).run();
+            Lane::begin(start, cells, worker).run();
         };
-        // A panic here is a defect of this crate. The supervisor hears of it by the end of the process.
+        // A panic here is a defect of this crate. It is reported by the exit code.
         if catch_unwind(AssertUnwindSafe(run)).is_err() {
             fault::note_end();
             process::exit_now(EXIT_LANE_PANICKED);

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::lane::{Home, Lane};
+use super::affinity::Affinity;
+use super::lane::{Lane, WorkerContext};
 use super::pages::Pages;
-use super::seat::Seat;
 use crate::arena::{Arena, AttachSpec, Backing, Block, BlockPlacement, Extent, Offset, Spec, View};
 use crate::array::{Array, ArrayMut, MAX_DIMS, TileMut};
 use crate::kernel::wire::WordReader;
@@ -80,20 +80,20 @@ impl Place {
         let view = Box::leak(Box::new(View::attach(attach).unwrap()));
         let cells = Arc::new(LinkCells::on_heap());
         let consumer = Consumer::new(Arc::clone(&cells), 0, 0);
-        let bell = EventFd::new().unwrap();
-        let home = Box::leak(Box::new(Home {
+        let monitor_event = EventFd::new().unwrap();
+        let worker = Box::leak(Box::new(WorkerContext {
             view,
             region: OWN,
             guard: true,
             pages: Pages::new(view, true),
-            limited: false,
-            single: true,
+            has_memory_limit: false,
+            has_one_lane: true,
             seed: 0,
             cores: 1,
-            bell,
+            monitor_event,
         }));
-        let seat = Seat::new(Arc::clone(&cells), home, 0);
-        let lane = Lane::new(consumer, seat, cells, 0, home);
+        let affinity = Affinity::new(Arc::clone(&cells), worker, 0);
+        let lane = Lane::new(consumer, affinity, cells, 0, worker);
         Self {
             lane: Box::leak(Box::new(lane)),
             lens,
@@ -474,7 +474,7 @@ fn an_array_without_bytes_opens_and_closes_no_page() {
         at: Offset::new(OWN, 64),
         len: 64,
     };
-    place.lane.home.view.open_own(0..PAGE).unwrap();
+    place.lane.worker.view.open_own(0..PAGE).unwrap();
     let words = words_of(Kind::Move, OWN, 64, 0);
     assert_eq!(place.call(&[Kind::Move], &words), Ok(1));
     let writable = |at: usize| {
@@ -486,15 +486,15 @@ fn an_array_without_bytes_opens_and_closes_no_page() {
             (number(start)..number(end)).contains(&at) && rest.starts_with("rw")
         })
     };
-    let own = place.lane.home.view.pointer(written).unwrap();
+    let own = place.lane.worker.view.pointer(written).unwrap();
     assert!(writable(own.addr().get()));
-    place.lane.home.view.close_own(0..PAGE).unwrap();
+    place.lane.worker.view.close_own(0..PAGE).unwrap();
     assert!(!writable(own.addr().get()));
     // Nor is a neighbour's page opened for nothing.
     let nothing = Extent {
         at: Offset::new(2, 64),
         len: 0,
     };
-    let first = place.lane.home.view.lend_open(nothing).unwrap();
+    let first = place.lane.worker.view.lend_open(nothing).unwrap();
     assert!(!writable(first.addr().get()));
 }

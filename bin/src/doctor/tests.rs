@@ -127,7 +127,7 @@ fn each_bad_fact_is_found_and_comes_with_advice() {
             m.shm_read_only = true;
         }),
         ("temporary", Level::Trouble, "TMPDIR", |m| {
-            m.temporary_fault = Some("it cannot be written".into())
+            m.temporary_fault = Some("it is not writable".into())
         }),
         ("open-files", Level::Trouble, "ulimit -n", |m| {
             m.bounds.files = Some(64)

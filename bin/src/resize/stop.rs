@@ -186,7 +186,7 @@ impl Shared {
             let _ = wait.recv_timeout(PRINT_LIMIT);
         }
         // Workers may be starting: they must leave no name behind.
-        let _nameless = arenite::nameless(PRINT_LIMIT);
+        let _names = arenite::lock_socket_names(PRINT_LIMIT);
         end_by(signal);
     }
 }

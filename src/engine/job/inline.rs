@@ -10,7 +10,7 @@ use crate::kernel::{Accepts, Failure, Reply};
 use crate::supervisor::{
     Because, Failed, JobError, JobErrorKind, JobOptions, Permit, PermitSource,
 };
-use crate::worker::fence::drop_payload;
+use crate::worker::panics::drop_payload;
 
 /// Waits on this thread for the permit that a job needs.
 pub(in crate::engine) fn permit<'l>(

@@ -10,7 +10,7 @@ use crate::engine::{Engine, JobError, JobErrorKind};
 use crate::kernel::{Arg, Extra, ExtraArg, Nothing, Param, kernel_name, zst_value};
 use crate::supervisor::Failed;
 use crate::sys::{HUGE, PAGE};
-use crate::worker::each;
+use crate::worker::for_each_element;
 
 /// Chunks per worker: enough to balance the load, and few enough that each is worth a job.
 const CHUNKS_PER_WORKER: usize = 4;
@@ -242,7 +242,7 @@ pub(super) fn map_all<T: Element, U: Element>(
     within: Within,
     f: impl Fn(T) -> U,
 ) {
-    each(within.series, |at| {
+    for_each_element(within.series, |at| {
         map_each(from, to, within.first, at, f);
     });
 }

@@ -7,7 +7,7 @@ use super::{Plan, Ran, Task};
 use crate::engine::JobErrorKind;
 use crate::kernel::{AnyValue, Failure, SpawnedFailed, seed_of_task};
 use crate::supervisor::{Because, MAX_SPAWN_DEPTH};
-use crate::worker::{enter, entered};
+use crate::worker::{enter_inline_job, inline_job_seeds};
 
 /// The jobs that one job has spawned.
 struct Family {
@@ -40,7 +40,7 @@ pub(super) fn plan(plan: AnyValue) -> Box<Plan> {
 
 /// Runs a plan, with the random numbers of the job that runs on this thread.
 pub(super) fn run<V: 'static>(plan: Plan) -> Result<V, Failure> {
-    let (run, seed) = entered();
+    let (run, seed) = inline_job_seeds();
     let value = drive(plan, run, seed).map_err(|why| Failure::Spawned(SpawnedFailed(why)))?;
     let value: Box<dyn Any> = value;
     let value = value
@@ -68,7 +68,7 @@ fn drive(plan: Plan, run: u64, seed: u64) -> Result<AnyValue, Box<Because>> {
         let goes_on = family.last.is_none();
         let kernel = task.kernel().name();
         let ran = {
-            let _entered = enter(run, seed);
+            let _entered = enter_inline_job(run, seed);
             task.run(values)
                 .map_err(|error| Box::new(error.of_child()))?
         };

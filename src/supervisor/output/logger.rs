@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::events;
 use super::log_line::{LogLevel, LogLine, LogSource};
 use crate::sys::process::start_thread;
-use crate::worker::fence::drop_payload;
+use crate::worker::panics::drop_payload;
 
 /// The receiver of the lines.
 #[derive(Clone)]

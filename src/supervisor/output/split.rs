@@ -84,7 +84,7 @@ impl Splitter {
         let wanted = if have < HEAD {
             HEAD
         } else {
-            match frame::length(&self.frame) {
+            match frame::frame_len(&self.frame) {
                 Some(length) => length,
                 None => {
                     let text = std::mem::take(&mut self.frame);
@@ -95,7 +95,7 @@ impl Splitter {
         };
         let (more, rest) = bytes.split_at(bytes.len().min(wanted - have));
         self.frame.extend(more);
-        if self.frame.len() >= HEAD && frame::length(&self.frame) == Some(self.frame.len()) {
+        if self.frame.len() >= HEAD && frame::frame_len(&self.frame) == Some(self.frame.len()) {
             let frame = std::mem::take(&mut self.frame);
             let kind = frame[MAGIC.len()];
             if kind == BOUNDARY {

@@ -7,13 +7,13 @@ use serde_json::Value;
 use super::*;
 use crate::link::STAMPED;
 use crate::sys::clock::monotonic_ns;
-use crate::trace::{Owner, Plan, Tracer};
-use crate::worker::fence::TEXT_LIMIT;
+use crate::trace::{TraceConfig, TraceOwner, Tracer};
+use crate::worker::panics::TEXT_LIMIT;
 
 struct World {
     shared: Arc<Supervisor>,
     consumers: Vec<Consumer>,
-    _owner: Owner,
+    _owner: TraceOwner,
     folder: tempfile::TempDir,
 }
 
@@ -21,7 +21,7 @@ impl World {
     fn new() -> Self {
         let (shared, consumers) = fixture(1, 1);
         let folder = tempfile::tempdir().unwrap();
-        let plan = Plan {
+        let plan = TraceConfig {
             events: Some(folder.path().join("events.json")),
             report: None,
             attempts: 1000,

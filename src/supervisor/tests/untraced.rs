@@ -3,12 +3,12 @@
 use super::*;
 use crate::link::SLOTS;
 use crate::sys::clock;
-use crate::trace::{Owner, Plan, Tracer};
+use crate::trace::{TraceConfig, TraceOwner, Tracer};
 
 const JOBS: u64 = 1000;
 
-fn tracer(folder: &tempfile::TempDir) -> Owner {
-    let plan = Plan {
+fn tracer(folder: &tempfile::TempDir) -> TraceOwner {
+    let plan = TraceConfig {
         events: Some(folder.path().join("events.json")),
         report: None,
         attempts: 10 * JOBS,
@@ -17,7 +17,7 @@ fn tracer(folder: &tempfile::TempDir) -> Owner {
 }
 
 /// How many of the places that a real worker has for times it has filled, after so many jobs.
-fn times_written(tracer: Option<Owner>) -> usize {
+fn times_written(tracer: Option<TraceOwner>) -> usize {
     let (shared, monitor) = start(arena(1), settings(1, 1), tracer).unwrap();
     for _ in 0..JOBS {
         let id = submit(&shared);
@@ -45,7 +45,7 @@ fn a_worker_takes_no_times_without_a_trace() {
 }
 
 /// How often this thread looks at the clock for so many jobs, whose worker is a handle in it.
-fn looks_at_the_clock(tracer: Option<Owner>) -> u64 {
+fn looks_at_the_clock(tracer: Option<TraceOwner>) -> u64 {
     let (shared, mut consumers) = fixture(1, 1);
     if let Some(owner) = &tracer {
         shared.lock().begin_trace(Arc::clone(&owner.0));

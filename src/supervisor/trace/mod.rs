@@ -9,7 +9,7 @@ mod state;
 use std::fmt::{self, Write as _};
 
 use super::error::JobErrorKind;
-use crate::worker::fence::TEXT_LIMIT;
+use crate::worker::panics::TEXT_LIMIT;
 
 pub(super) use state::Tracing;
 

@@ -9,7 +9,7 @@ use crate::supervisor::lifecycle::Closing;
 use crate::supervisor::record::Stage;
 use crate::supervisor::state::EngineState;
 use crate::sys::clock::monotonic_ns;
-use crate::trace::{End, Event, Place, Tracer};
+use crate::trace::{AttemptEnd, Event, LaneId, Tracer};
 
 impl EngineState {
     /// Starts tracing jobs.
@@ -40,15 +40,15 @@ impl EngineState {
         let meant = retired || self.lifecycle.closing() != Closing::No;
         // The worker was killed by the supervisor: the kill reason says why.
         let why = gone.kill_reasons().first().map_or(cause, |(_, why)| why);
-        trace.send(Event::Gone {
+        trace.send(Event::Exited {
             worker: worker as u32,
             at: monotonic_ns(),
             why: (!meant).then(|| sentence(why)),
         });
     }
 
-    fn place_of(&self, lane: usize) -> Place {
-        Place {
+    fn place_of(&self, lane: usize) -> LaneId {
+        LaneId {
             worker: self.lanes.worker_of(lane) as u32,
             lane: (lane / self.workers.len()) as u32,
         }
@@ -74,7 +74,7 @@ impl EngineState {
     /// Reports that a traced job gave a value, with this number of bytes of fresh arrays.
     #[cold]
     pub(in crate::supervisor) fn trace_value(&mut self, index: u32, bytes: u64) {
-        self.trace_end(index, bytes, End::Value);
+        self.trace_end(index, bytes, AttemptEnd::Value);
     }
 
     /// Reports that an attempt gave no value.
@@ -90,17 +90,17 @@ impl EngineState {
             .as_ref()
             .is_some_and(|trace| trace.has_run(index));
         let end = if *why == JobErrorKind::Cancelled && !has_run {
-            End::Cancelled
+            AttemptEnd::Cancelled
         } else {
-            End::Failed {
+            AttemptEnd::Failed {
                 why: sentence(why),
-                again,
+                is_retried: again,
             }
         };
         self.trace_end(index, 0, end);
     }
 
-    fn trace_end(&mut self, index: u32, bytes_out: u64, end: End) {
+    fn trace_end(&mut self, index: u32, bytes_out: u64, end: AttemptEnd) {
         let Some(trace) = &mut self.trace else { return };
         let record = self.records.at(index);
         let kernel = self.kernels.get(record.kernel).name;

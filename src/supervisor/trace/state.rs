@@ -6,7 +6,7 @@ use crate::kernel::wire::{ArgWriter, Lease};
 use crate::link::STAMPED;
 use crate::supervisor::record::Record;
 use crate::sys::clock::monotonic_ns;
-use crate::trace::{Attempt, End, Event, Place, Ran, Tracer};
+use crate::trace::{Attempt, AttemptEnd, Event, KernelRun, LaneId, Tracer};
 
 /// What is known of an open job. Times are those of the monotonic clock.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,7 +17,7 @@ struct Open {
     placed: u64,
     bytes: u64,
     /// The last run and when its end was seen, until the end is reported.
-    ran: Option<(Ran, u64)>,
+    ran: Option<(KernelRun, u64)>,
 }
 
 /// Trace state of an engine.
@@ -77,7 +77,7 @@ impl Tracing {
         &mut self,
         index: u32,
         lane: usize,
-        place: Place,
+        place: LaneId,
         (began, ended): (u64, u64),
     ) {
         let now = monotonic_ns();
@@ -94,8 +94,8 @@ impl Tracing {
         let began = within(began, earliest, earliest.min(now));
         let ended = within(ended, began, now);
         self.free_since[lane] = ended;
-        let ran = Ran {
-            place,
+        let ran = KernelRun {
+            lane: place,
             placed,
             began,
             ended,
@@ -115,7 +115,7 @@ impl Tracing {
         record: &Record,
         kernel: &'static str,
         bytes_out: u64,
-        end: End,
+        end: AttemptEnd,
     ) {
         let policy = record.policy.as_ref();
         let open = &mut self.open[index as usize];
@@ -129,7 +129,8 @@ impl Tracing {
             since: open.since,
             ran,
             over,
-            bytes: (open.bytes, bytes_out),
+            bytes_in: open.bytes,
+            bytes_out,
             end,
         };
         // The next attempt waits from here on.
@@ -159,19 +160,19 @@ impl Tracing {
         &mut self,
         lane: usize,
         worker: usize,
-        place: Place,
+        place: LaneId,
         requested_at: u64,
         at: u64,
         (bytes, given): (u64, bool),
     ) {
         let before = std::mem::replace(&mut self.granted[lane], at);
         let earliest = before.max(self.free_since[lane]).max(self.spawned[worker]);
-        self.send(Event::Granted {
-            place,
+        self.send(Event::MemoryWait {
+            lane: place,
             from: requested_at.max(earliest).min(at),
             at,
             bytes,
-            given,
+            is_granted: given,
         });
     }
 
