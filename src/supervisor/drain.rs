@@ -482,7 +482,7 @@ fn typed_error(words: &[u64]) -> Option<Returned> {
     let text_len = (reader.word().ok()? & TEXT_LEN) as usize;
     let tag = reader.word().ok()?;
     let len = usize::try_from(reader.word().ok()?).ok()?;
-    if text_len > fence::TEXT_LIMIT || len > MAX_ERROR_BYTES {
+    if text_len > panics::TEXT_LIMIT || len > MAX_ERROR_BYTES {
         return None;
     }
     let text = String::from_utf8(reader.bytes(text_len).ok()?.to_vec()).ok()?;

@@ -18,16 +18,16 @@ impl Wake for Unpark {
 
 /// A waker that remembers that it was called.
 #[derive(Default)]
-pub struct Told(AtomicBool);
+pub struct WakeFlag(AtomicBool);
 
-impl Told {
+impl WakeFlag {
     /// Whether it was called since it was asked last.
     pub fn take(&self) -> bool {
         self.0.swap(false, SeqCst)
     }
 }
 
-impl Wake for Told {
+impl Wake for WakeFlag {
     fn wake(self: Arc<Self>) {
         self.0.store(true, SeqCst);
     }

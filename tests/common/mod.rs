@@ -22,7 +22,7 @@ use libtest_mimic::{Failed, Trial};
 pub use bytes::{are_all, filled};
 pub use diary::{Diary, note, note_after, numbers};
 pub use environment::Env;
-pub use futures::{Told, block_on};
+pub use futures::{WakeFlag, block_on};
 pub use lab::{
     Answers, Dice, End, Gate, Invariant, Lab, case, children, expect_in_use, judge, pass, patience,
     private_bytes, processes_of, state_of, step, wait_until, watched,

@@ -214,13 +214,13 @@ fn actors(engine: &Engine) -> [Actor<List>; 2] {
 }
 
 /// What became of an actor's calls.
-struct Told {
+struct CallReplies {
     answered: Vec<u64>,
     lost: Vec<(u64, JobErrorKind)>,
 }
 
 /// Calls both in turn, ahead.
-fn call(actors: &[Actor<List>; 2]) -> [Told; 2] {
+fn call(actors: &[Actor<List>; 2]) -> [CallReplies; 2] {
     let calls: Vec<_> = (0..CALLS)
         .flat_map(|x| {
             actors
@@ -229,23 +229,23 @@ fn call(actors: &[Actor<List>; 2]) -> [Told; 2] {
         })
         .collect();
     step("calls of two actors");
-    let mut told = [(); 2].map(|()| Told {
+    let mut replies = [(); 2].map(|()| CallReplies {
         answered: Vec::new(),
         lost: Vec::new(),
     });
     for (at, (x, call)) in calls.into_iter().enumerate() {
-        let told = &mut told[at % 2];
+        let replies = &mut replies[at % 2];
         match call.wait() {
-            Ok(_) => told.answered.push(x),
-            Err(error) => told.lost.push((x, error.kind().clone())),
+            Ok(_) => replies.answered.push(x),
+            Err(error) => replies.lost.push((x, error.kind().clone())),
         }
     }
-    told
+    replies
 }
 
 /// What is in its state is what was answered, in order, but for what it says that it has forgotten.
-fn judge_actor(list: &Actor<List>, told: &Told, checkpoints: bool, deaths: u32) {
-    for (x, why) in &told.lost {
+fn judge_actor(list: &Actor<List>, replies: &CallReplies, checkpoints: bool, deaths: u32) {
+    for (x, why) in &replies.lost {
         let JobErrorKind::ActorLost { cause, .. } = why else {
             panic!("call {x}: {why:?}");
         };
@@ -255,8 +255,12 @@ fn judge_actor(list: &Actor<List>, told: &Told, checkpoints: bool, deaths: u32) 
     if let Some(why) = &status.lost {
         assert!(deaths > 0, "{why:?}");
         // Without checkpoints, or because of its own first kernel.
-        let started = told.answered.is_empty();
-        assert!(!checkpoints || started, "{why:?} after {:?}", told.answered);
+        let started = replies.answered.is_empty();
+        assert!(
+            !checkpoints || started,
+            "{why:?} after {:?}",
+            replies.answered
+        );
         return;
     }
     let left = list.call(List::seen, ()).wait().unwrap();
@@ -264,12 +268,19 @@ fn judge_actor(list: &Actor<List>, told: &Told, checkpoints: bool, deaths: u32) 
     let left = &left[1..];
     let status = list.status();
     assert!(left.is_sorted_by(|a, b| a < b), "{left:?}");
-    assert!(left.iter().all(|x| told.answered.contains(x)), "{left:?}");
-    let forgotten = told.answered.len() as u64 - left.len() as u64;
+    assert!(
+        left.iter().all(|x| replies.answered.contains(x)),
+        "{left:?}"
+    );
+    let forgotten = replies.answered.len() as u64 - left.len() as u64;
     assert_eq!(status.forgotten, forgotten, "{status:?}");
     assert!(forgotten <= EVERY * status.restarts, "{status:?}");
     assert!(status.restarts <= u64::from(deaths), "{status:?}");
-    assert!(told.lost.len() as u64 <= status.restarts, "{:?}", told.lost);
+    assert!(
+        replies.lost.len() as u64 <= status.restarts,
+        "{:?}",
+        replies.lost
+    );
 }
 
 // ---- workers that die --------------------------------------------------------------------------------------
@@ -343,7 +354,7 @@ pub fn play(retries: u32, fate: Option<Fate>) -> (Passings, u32) {
     let costs = fate.is_some_and(|fate| ["claim.taken", "run.entered"].contains(&fate.point.name));
     let hit = if costs { deaths() } else { 0 };
     let actors = actors(&lab);
-    let told = call(&actors);
+    let replies = call(&actors);
     // Up to here: whoever is killed later was not at any of these jobs.
     let mut passings = passed();
     await_order();
@@ -351,8 +362,10 @@ pub fn play(retries: u32, fate: Option<Fate>) -> (Passings, u32) {
         .iter_mut()
         .for_each(|(name, passed)| *passed -= before[name]);
     judge_graph(&values, &log, retries, deaths(), hit);
-    let lists = actors.iter().zip(&told).zip([true, false]);
-    lists.for_each(|((list, told), checkpoints)| judge_actor(list, told, checkpoints, deaths()));
+    let lists = actors.iter().zip(&replies).zip([true, false]);
+    lists.for_each(|((list, replies), checkpoints)| {
+        judge_actor(list, replies, checkpoints, deaths())
+    });
     drop(values);
     let late = board().passed(LATE);
     if let Some(fate) = fate.filter(|fate| fate.is_late()) {
@@ -399,8 +412,8 @@ pub fn stopped_too_long(point: &'static Point) -> bool {
     let invariant = Invariant::before();
     let lab = Lab::new(1);
     let actors = actors(&lab);
-    for told in call(&actors) {
-        assert_eq!(told.answered.len() as u64, CALLS);
+    for replies in call(&actors) {
+        assert_eq!(replies.answered.len() as u64, CALLS);
     }
     board().arm(point.name, Fault::Stop, 1..2);
     step(format!("a call that is stopped at {}", point.name));
@@ -439,8 +452,8 @@ pub fn live() {
     let values = graph(&engine, &log, 0);
     assert!(values[..REFUSED].iter().all(Result::is_ok));
     let actors = actors(&engine);
-    for told in call(&actors) {
-        assert_eq!(told.answered.len() as u64, CALLS);
+    for replies in call(&actors) {
+        assert_eq!(replies.answered.len() as u64, CALLS);
     }
     wait_until("there are checkpoints", || {
         actors[0].status().checkpoints > 0

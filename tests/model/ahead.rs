@@ -1,4 +1,4 @@
-//! How far a map runs ahead follows from what its kernel has been measured to take.
+//! The number of jobs that a map keeps in flight depends on the measured time of its kernel.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
@@ -12,10 +12,10 @@ tests![
     a_kernel_that_becomes_slow_has_fewer_under_way,
 ];
 
-/// Lanes of the engines here: one worker, one lane.
+/// Lanes of the engines in these tests: one worker, one lane.
 const LANES: usize = 1;
 
-/// Waits at the gate if it has one, and works for so long.
+/// Waits at the gate, if any, then works for `micros`.
 fn work(gate: &str, micros: u64) {
     if !gate.is_empty() {
         pass(gate);
@@ -32,7 +32,7 @@ fn measured(lab: &Lab) -> Duration {
     work.unwrap().expected
 }
 
-/// Runs the kernel until the engine expects this of it.
+/// Runs the kernel until the engine's expectation satisfies `is_known`.
 fn known(lab: &Lab, micros: u64, is_known: impl Fn(Duration) -> bool) {
     wait_until(&format!("{micros} µs are expected"), || {
         let some = lab.map(work, (0..64).map(|_| (String::new(), micros)));
@@ -41,8 +41,8 @@ fn known(lab: &Lab, micros: u64, is_known: impl Fn(Duration) -> bool) {
     });
 }
 
-/// Jobs under way while the first one stands at a gate, as soon as there are as many as that; and how many have been pulled
-/// when it has ended.
+/// Returns the number of jobs in flight while the first one waits at a gate, once there are `as_soon_as`; and the number of
+/// items pulled when it has ended.
 fn under_way(lab: &Lab, as_soon_as: usize) -> (usize, usize) {
     let gate = Gate::new();
     let (pulled, path) = (AtomicUsize::new(0), gate.path());
@@ -57,7 +57,7 @@ fn under_way(lab: &Lab, as_soon_as: usize) -> (usize, usize) {
             let (index, ended) = map.next().unwrap();
             ended.unwrap();
             assert_eq!(index, 0, "a lane runs one after the other");
-            // Nothing is pulled after the first answer, which is taken after all the pulling.
+            // No item is pulled after the first answer is taken.
             pulled.load(SeqCst)
         });
         let held = gate.meet();
@@ -65,7 +65,7 @@ fn under_way(lab: &Lab, as_soon_as: usize) -> (usize, usize) {
             let stats = lab.stats();
             stats.open + stats.queued
         };
-        wait_until("so many are under way", || open() >= as_soon_as);
+        wait_until("this number is in flight", || open() >= as_soon_as);
         let open = open();
         drop(held);
         (open, first.join().unwrap())
@@ -75,7 +75,7 @@ fn under_way(lab: &Lab, as_soon_as: usize) -> (usize, usize) {
 fn a_kernel_known_to_be_quick_has_many_under_way() {
     let lab = Lab::new(1);
     known(&lab, 0, |expected| expected < Duration::from_micros(50));
-    // What keeps a lane busy for a millisecond.
+    // Enough to keep a lane busy for a millisecond.
     let (open, pulled) = under_way(&lab, 20 * LANES);
     assert!(open >= 20 * LANES && pulled >= open, "{open} of {pulled}");
     assert!(pulled <= 256, "{pulled}: more than a lane holds");
@@ -90,7 +90,7 @@ fn a_kernel_known_to_be_slow_has_two_under_way() {
     lab.assert_in_use(0);
 }
 
-/// One kernel of one engine: only what was measured has changed.
+/// The same kernel on the same engine; only its measured time changes.
 fn a_kernel_that_becomes_slow_has_fewer_under_way() {
     let lab = Lab::new(1);
     known(&lab, 0, |expected| expected < Duration::from_micros(50));

@@ -1,4 +1,4 @@
-//! What goes through takes no memory of its own: not in the program, and not in its workers.
+//! Streams and maps of any length do not grow the memory of the program or its workers.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ tests![
     windows_of_time_take_no_memory,
 ];
 
-/// More than this after the beginning is too much: the smallest block that is lost for each window would be more.
+/// Max growth after the start: less than the smallest block leaked per window would add up to.
 const MOST: u64 = 1 << 20;
-/// Items of each stream: in a debug build they take some seconds.
+/// Items of each stream; they take some seconds in a debug build.
 const ITEMS: u64 = 400_000;
 
-/// Bytes of this process and of an engine's workers that nobody else has.
+/// Private bytes of this process and of an engine's workers.
 pub fn private_bytes(lab: &Lab) -> u64 {
     let workers = lab.stats().workers;
     let pids = workers.iter().map(|worker| worker.pid);
@@ -46,7 +46,7 @@ fn items_through_a_stage_and_a_window_take_no_memory() {
         let some = run.by_ref().take(most);
         some.map(|sum| sum.unwrap().value).sum::<u64>()
     };
-    step("the first windows, which fill what there is to fill");
+    step("the first windows, which fill all buffers");
     let mut all = sum(5000);
     let before = private_bytes(&lab);
     let mut most = 0;
@@ -55,7 +55,7 @@ fn items_through_a_stage_and_a_window_take_no_memory() {
         all += sum(5000);
         most = most.max(private_bytes(&lab));
     }
-    assert_eq!(sum(1), 0, "that was all");
+    assert_eq!(sum(1), 0, "no more items");
     assert_eq!(all, (0..ITEMS).map(|n| mix(n, 5)).sum::<u64>());
     let grown = most.saturating_sub(before);
     println!("{grown} bytes more than at the beginning");
@@ -88,7 +88,7 @@ fn windows_of_time_take_no_memory() {
             most = most.max(private_bytes(&lab));
         }
     }
-    // Each is in two, but for the first ten.
+    // Each item is in two windows, except the first ten.
     assert_eq!(all, 2 * ITEMS - 10);
     let grown = most.saturating_sub(before);
     println!("{grown} bytes more than at the beginning");

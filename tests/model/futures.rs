@@ -1,7 +1,7 @@
-//! Jobs and maps in `async` code: on tokio, on smol, and with nothing but a thread that is woken.
+//! Jobs and maps in `async` code: on tokio, on smol, and with a plain `block_on`.
 //!
-//! That the loop is not held up is shown by tasks of the same loop, in the same thread, without which what is waited for
-//! cannot happen: they open the gates.
+//! That the event loop is not blocked is shown by other tasks of the same thread, which open the gates that the awaited jobs
+//! wait at.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -16,7 +16,7 @@ use arenite::{Array, Engine, Job, JobErrorKind, Limiter};
 use futures_core::Stream;
 
 use crate::harness::{
-    Gate, Lab, Told, block_on, pass, patience, shared_memory_named, step, tests, wait_until,
+    Gate, Lab, WakeFlag, block_on, pass, patience, shared_memory_named, step, tests, wait_until,
     watched,
 };
 
@@ -24,30 +24,30 @@ tests![
     jobs_on_each_executor,
     maps_on_each_executor,
     tasks_on_many_threads,
-    a_death_wakes_whoever_waits,
+    a_death_wakes_the_waiting_thread,
     other_tasks_run_while_a_job_is_awaited,
     other_tasks_run_while_a_map_is_awaited,
     other_tasks_run_while_jobs_are_awaited_as_they_end,
-    other_tasks_run_while_many_jobs_are_looked_at,
+    other_tasks_run_while_many_jobs_are_polled,
     other_tasks_run_while_a_map_is_never_empty,
     other_tasks_run_while_admission_is_awaited,
     other_tasks_run_while_a_map_waits_for_admission,
     other_tasks_run_while_a_permit_is_awaited,
-    a_future_that_nobody_polls_holds_nobody_up,
-    futures_and_threads_are_let_in_in_turn,
-    whoever_leaves_the_line_lets_others_in,
-    everybody_is_let_in_when_the_engine_closes,
-    an_engine_may_be_dropped_by_whom_it_wakes,
+    an_unpolled_future_holds_up_no_other,
+    futures_and_threads_are_admitted_in_turn,
+    leaving_the_admission_queue_lets_others_in,
+    all_waiters_are_admitted_when_the_engine_closes,
+    an_engine_may_be_dropped_by_its_own_waker,
     two_engines_may_drop_each_other,
-    a_waker_that_cannot_be_cloned_costs_nothing,
+    a_panicking_waker_clone_loses_no_memory,
     dropping_a_job_cancels_it_and_detaching_does_not,
-    dropping_a_stream_cancels_what_is_under_way,
-    a_stream_without_workers,
+    dropping_a_stream_cancels_running_items,
+    a_stream_runs_on_an_inline_engine,
 ];
 
-/// What smol starts once, for good: a thread that waits for its timers and sockets.
+/// Starts smol's reactor thread, which lives as long as the process.
 pub fn start_reactor() {
-    // It has its descriptors when a timer has run, and its name when it has begun itself.
+    // After a timer has run it has its descriptors; once it runs it has its name.
     smol::block_on(smol::Timer::after(Duration::from_millis(1)));
     let has_begun = || {
         let threads = std::fs::read_dir("/proc/self/task").unwrap();
@@ -68,12 +68,12 @@ fn tokio_block_on<T>(future: impl Future<Output = T>) -> T {
     runtime.unwrap().block_on(future)
 }
 
-/// The next item of a stream, without any crate for it.
+/// The next item of a stream, without a crate for it.
 fn next<S: Stream + Unpin>(stream: &mut S) -> impl Future<Output = Option<S::Item>> {
     std::future::poll_fn(|context| Pin::new(&mut *stream).poll_next(context))
 }
 
-/// On one thread: first `first`, and whenever it waits, `second`.
+/// Polls `first`, and `second` whenever `first` is pending, on one thread.
 fn side_by_side<T>(first: impl Future<Output = T>, second: impl Future<Output = ()>) -> T {
     let (mut first, mut second) = (pin!(first), pin!(second));
     let mut over = false;
@@ -86,7 +86,7 @@ fn side_by_side<T>(first: impl Future<Output = T>, second: impl Future<Output = 
     }))
 }
 
-/// Gives the other future its turn first.
+/// Yields to the other future once.
 async fn turn() {
     let mut had_it = false;
     std::future::poll_fn(|context| {
@@ -164,8 +164,7 @@ fn maps_on_each_executor() {
     lab.assert_idle();
 }
 
-/// A task goes on in whichever thread its waker brings it to: jobs and maps move with it, and all tasks share an engine
-/// one of whose workers dies meanwhile.
+/// Tasks move between threads together with their jobs and maps, and share an engine of which a worker dies meanwhile.
 fn tasks_on_many_threads() {
     let lab = Arc::new(Lab::new(2));
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -196,7 +195,7 @@ fn tasks_on_many_threads() {
         let killer = tokio::task::spawn_blocking(move || {
             let held = gate.meet();
             let stands = Cell::new(0);
-            wait_until("only what stands at the gate is with a worker", || {
+            wait_until("only the job at the gate is with a worker", || {
                 let stats = engine.stats();
                 let busy = stats.workers.iter().position(|worker| worker.open > 0);
                 stands.set(busy.unwrap());
@@ -222,7 +221,7 @@ fn tasks_on_many_threads() {
     lab.assert_idle();
 }
 
-fn a_death_wakes_whoever_waits() {
+fn a_death_wakes_the_waiting_thread() {
     fn fall(n: u64) -> u64 {
         if n == 1 {
             std::process::abort();
@@ -320,8 +319,8 @@ fn other_tasks_run_while_jobs_are_awaited_as_they_end() {
     assert_eq!(ends.size_hint(), (0, Some(0)));
 }
 
-/// None of them has ended when they are looked at for the first time, and others want their turn meanwhile.
-fn other_tasks_run_while_many_jobs_are_looked_at() {
+/// No job has ended at the first poll, and other tasks run meanwhile.
+fn other_tasks_run_while_many_jobs_are_polled() {
     const JOBS: usize = 10_000;
     let lab = Lab::new(1);
     let gate = Gate::new();
@@ -329,18 +328,18 @@ fn other_tasks_run_while_many_jobs_are_looked_at() {
     let held = gate.meet();
     let others = (1..JOBS as u64).map(|n| lab.submit(through, (String::new(), n)));
     let mut ends = arenite::as_completed(std::iter::once(first).chain(others)).stream();
-    let told = Arc::new(Told::default());
-    let waker = Waker::from(Arc::clone(&told));
+    let woken = Arc::new(WakeFlag::default());
+    let waker = Waker::from(Arc::clone(&woken));
     let mut context = Context::from_waker(&waker);
     let polls = std::iter::from_fn(|| {
         assert!(Pin::new(&mut ends).poll_next(&mut context).is_pending());
-        // As long as it is not a job that it waits for.
-        told.take().then_some(())
+        // Pending for another reason than a job.
+        woken.take().then_some(())
     });
     let turns = polls.count();
     assert!(turns >= 50, "{turns} turns");
     drop(held);
-    step("all of them");
+    step("all jobs");
     for _ in 0..JOBS {
         block_on(next(&mut ends)).unwrap().1.unwrap();
     }
@@ -348,7 +347,7 @@ fn other_tasks_run_while_many_jobs_are_looked_at() {
     lab.assert_idle();
 }
 
-/// A loop that takes one result after the other, and ends when another task says so.
+/// A loop that takes results without a pause until another task ends it.
 fn other_tasks_run_while_a_map_is_never_empty() {
     let lab = Lab::new(2);
     let over = Rc::new(Cell::new(false));
@@ -362,7 +361,7 @@ fn other_tasks_run_while_a_map_is_never_empty() {
             next(&mut map).await.unwrap().unwrap();
         }
     }));
-    // The same with nothing to wait for at all.
+    // The same without anything to wait for.
     let engine = arenite::Engine::inline();
     let over = Cell::new(false);
     let endless = async {
@@ -372,7 +371,7 @@ fn other_tasks_run_while_a_map_is_never_empty() {
         }
     };
     side_by_side(endless, async { over.set(true) });
-    // And jobs that have all ended.
+    // The same with jobs that have all ended.
     let over = Cell::new(false);
     let mut ends = arenite::as_completed((0..1000).map(|n| engine.submit(square, (n,)))).stream();
     let taken = async {
@@ -386,7 +385,7 @@ fn other_tasks_run_while_a_map_is_never_empty() {
 
 const MIB: u64 = 1 << 20;
 
-/// An engine where one job that holds 3 MiB is let in at a time.
+/// An engine that admits one job of 3 MiB at a time.
 fn narrow() -> Lab {
     Lab::with(1, |builder| builder.admission(4 * MIB))
 }
@@ -402,7 +401,7 @@ fn three_mib(lab: &Lab) -> Array<u8> {
     lab.zeros(3 * MIB as usize).unwrap().seal()
 }
 
-/// So that the engine knows what the kernel returns.
+/// Lets the engine learn the result size of the kernel.
 fn make_known(lab: &Lab) {
     let values = lab.from_slice(&[1u8]).unwrap();
     lab.submit(held, (&values, "")).wait().unwrap();
@@ -413,21 +412,21 @@ fn other_tasks_run_while_admission_is_awaited() {
     make_known(&lab);
     let gate = Gate::new();
     let first = lab.submit(held, (three_mib(&lab), &gate.path()));
-    step("a job that is let in when another task has opened the gate");
+    step("a job that is admitted when another task has opened the gate");
     let second = async {
         let job = lab.job(held, (three_mib(&lab), "")).submit_async().await;
         job.await.unwrap()
     };
     let value = side_by_side(second, async {
         turn().await;
-        assert_eq!(lab.stats().open, 1, "the second waits outside");
+        assert_eq!(lab.stats().open, 1, "the second waits for admission");
         gate.open();
     });
     assert_eq!(value, 3 * MIB);
     first.wait().unwrap();
-    step("one that keeps its arguments");
+    step("a map that keeps its arguments");
     let first = lab.submit(held, (three_mib(&lab), &gate.path()));
-    // Nobody knows what it returns, so it comes in alone.
+    // The size of its result is unknown, so it is admitted exclusively.
     let refuse = |values: &[u8]| Err::<u64, _>(values.len());
     let job = lab
         .job(refuse, (three_mib(&lab),))
@@ -435,7 +434,7 @@ fn other_tasks_run_while_admission_is_awaited() {
         .submit_async();
     let answer = side_by_side(async { job.await.await }, async {
         turn().await;
-        assert_eq!(lab.stats().open, 1, "it waits outside");
+        assert_eq!(lab.stats().open, 1, "it waits for admission");
         gate.open();
     });
     let letter = answer.unwrap_err();
@@ -451,7 +450,7 @@ fn other_tasks_run_while_a_map_waits_for_admission() {
     make_known(&lab);
     let gate = Gate::new();
     let first = lab.submit(held, (three_mib(&lab), &gate.path()));
-    step("a map whose items are let in when another task has opened the gate");
+    step("a map whose items are admitted when another task has opened the gate");
     let all = async {
         let mut map = lab
             .map(held, (0..5).map(|_| (three_mib(&lab), "")))
@@ -489,7 +488,7 @@ fn other_tasks_run_while_a_permit_is_awaited() {
     first.wait().unwrap();
 }
 
-/// The last task of a program, which goes when it is woken, and has the engine.
+/// A task that owns the engine and drops it when woken.
 struct Last(Mutex<Option<Engine>>);
 
 impl Wake for Last {
@@ -498,7 +497,7 @@ impl Wake for Last {
     }
 }
 
-fn an_engine_may_be_dropped_by_whom_it_wakes() {
+fn an_engine_may_be_dropped_by_its_own_waker() {
     let name = format!("woken-{}", std::process::id());
     let lab = Lab::with(1, |builder| builder.name(&name));
     let is_there = || shared_memory_named(&name) > 0;
@@ -512,16 +511,16 @@ fn an_engine_may_be_dropped_by_whom_it_wakes() {
     let mut context = Context::from_waker(&waker);
     assert!(Pin::new(&mut job).poll(&mut context).is_pending());
     *last.0.lock().unwrap() = Some(lab.into_inner());
-    // Nobody else looks at the engine: it is its own thread that wakes.
+    // Only the engine's own thread can wake the task.
     drop(held);
-    wait_until("its name is gone", || !is_there());
-    wait_until("its worker is gone", || {
+    wait_until("its name is removed", || !is_there());
+    wait_until("its worker has died", || {
         !std::path::Path::new(&format!("/proc/{pid}")).exists()
     });
     assert_eq!(job.wait().unwrap(), 1);
 }
 
-/// A task that has an engine, and goes when both are woken.
+/// A task that owns an engine and drops it when both tasks are woken.
 struct Crossed(Mutex<Option<Engine>>, Arc<Barrier>);
 
 impl Wake for Crossed {
@@ -547,12 +546,12 @@ fn two_engines_may_drop_each_other() {
         assert!(Pin::new(&mut job).poll(&mut context).is_pending());
         jobs.push(job);
     }
-    // Each has the other one's engine, and is woken by the thread of its own.
+    // Each task owns the engine that wakes the other.
     for (lab, task) in labs.into_iter().zip(tasks.iter().rev()) {
         *task.0.lock().unwrap() = Some(lab.into_inner());
     }
     drop(hands);
-    wait_until("both workers are gone", || {
+    wait_until("both workers have died", || {
         let is_gone = |pid: &i32| !std::path::Path::new(&format!("/proc/{pid}")).exists();
         pids.iter().all(is_gone)
     });
@@ -561,10 +560,10 @@ fn two_engines_may_drop_each_other() {
     }
 }
 
-fn a_waker_that_cannot_be_cloned_costs_nothing() {
+fn a_panicking_waker_clone_loses_no_memory() {
     const TABLE: RawWakerVTable =
         RawWakerVTable::new(|_| panic!("no second one"), |_| {}, |_| {}, |_| {});
-    // SAFETY: the functions of the table do nothing, whatever they are given.
+    // SAFETY: the functions of the table ignore their argument.
     let waker = unsafe { Waker::new(std::ptr::null(), &TABLE) };
     let lab = Lab::new(1);
     let gate = Gate::new();
@@ -580,13 +579,13 @@ fn a_waker_that_cannot_be_cloned_costs_nothing() {
     lab.assert_idle();
 }
 
-/// A job on its way in: polled once, so that it stands in the line.
+/// Polls once, so that the job waits for admission.
 fn joins<T>(future: &mut (impl Future<Output = T> + Unpin)) {
     let mut context = Context::from_waker(Waker::noop());
     assert!(Pin::new(future).poll(&mut context).is_pending());
 }
 
-fn a_future_that_nobody_polls_holds_nobody_up() {
+fn an_unpolled_future_holds_up_no_other() {
     let lab = narrow();
     make_known(&lab);
     let gate = Gate::new();
@@ -597,10 +596,10 @@ fn a_future_that_nobody_polls_holds_nobody_up() {
     joins(&mut polled_again);
     gate.open();
     first.wait().unwrap();
-    step("a thread's job, behind two futures that nobody polls");
+    step("a thread's job, behind two unpolled futures");
     let job = lab.submit(held, (three_mib(&lab), ""));
     assert_eq!(job.wait().unwrap(), 3 * MIB);
-    step("one of these, when somebody comes back to it");
+    step("one of these, polled again");
     let job = block_on(polled_again);
     step("a future, behind the other one");
     let behind = block_on(enters());
@@ -608,7 +607,7 @@ fn a_future_that_nobody_polls_holds_nobody_up() {
         assert_eq!(job.wait().unwrap(), 3 * MIB);
     }
     drop(left);
-    step("a future that looks again and again, behind one that nobody polls");
+    step("a future that is polled repeatedly, behind an unpolled one");
     let running = lab.submit(held, (three_mib(&lab), &gate.path()));
     let (mut left, mut looks) = (enters(), enters());
     joins(&mut left);
@@ -627,7 +626,7 @@ fn a_future_that_nobody_polls_holds_nobody_up() {
     assert_eq!(lab.stats().admitted, 0);
 }
 
-fn futures_and_threads_are_let_in_in_turn() {
+fn futures_and_threads_are_admitted_in_turn() {
     let lab = narrow();
     make_known(&lab);
     let (gate, next_gate) = (Gate::new(), Gate::new());
@@ -637,8 +636,8 @@ fn futures_and_threads_are_let_in_in_turn() {
     thread::scope(|s| {
         let (lab, next_gate) = (&lab, &next_gate);
         let thread = s.spawn(move || lab.submit(held, (array, &next_gate.path())).wait());
-        // It would fit, but whoever comes now goes behind the thread.
-        wait_until("the thread stands in the line", || {
+        // It would fit, but must wait behind the thread.
+        wait_until("the thread waits for admission", || {
             lab.job(held, (&one, "")).try_submit().is_err()
         });
         let mut future = lab.job(held, (three_mib(lab), "")).submit_async();
@@ -646,7 +645,7 @@ fn futures_and_threads_are_let_in_in_turn() {
         drop(in_hand);
         let in_hand = next_gate.meet();
         first.wait().unwrap();
-        step("the thread's job at the gate, and the future still outside");
+        step("the thread's job at the gate, and the future still waiting");
         joins(&mut future);
         drop(in_hand);
         thread.join().unwrap().unwrap();
@@ -655,7 +654,7 @@ fn futures_and_threads_are_let_in_in_turn() {
     lab.assert_idle();
 }
 
-fn whoever_leaves_the_line_lets_others_in() {
+fn leaving_the_admission_queue_lets_others_in() {
     let lab = narrow();
     make_known(&lab);
     let gate = Gate::new();
@@ -663,7 +662,7 @@ fn whoever_leaves_the_line_lets_others_in() {
     let in_hand = gate.meet();
     let mut large = lab.job(held, (three_mib(&lab), "")).submit_async();
     joins(&mut large);
-    // It would fit, but others came before.
+    // It would fit, but others came first.
     let small = lab.from_slice(&[1u8]).unwrap();
     let small = lab.job(held, (&small, "")).submit_async();
     step("the one behind, after the one in front has left");
@@ -679,7 +678,7 @@ fn whoever_leaves_the_line_lets_others_in() {
     assert_eq!(lab.stats().admitted, 0);
 }
 
-fn everybody_is_let_in_when_the_engine_closes() {
+fn all_waiters_are_admitted_when_the_engine_closes() {
     let lab = narrow();
     make_known(&lab);
     let gate = Gate::new();
@@ -687,7 +686,7 @@ fn everybody_is_let_in_when_the_engine_closes() {
     let held_up = gate.meet();
     let future = lab.job(held, (three_mib(&lab), "")).submit_async();
     let waiting = thread::spawn(move || block_on(async { future.await.await }));
-    wait_until("the future stands in the line", || {
+    wait_until("the future waits for admission", || {
         let one = lab.from_slice(&[1u8]).unwrap();
         lab.job(held, (&one, "")).try_submit().is_err()
     });
@@ -719,12 +718,12 @@ fn dropping_a_job_cancels_it_and_detaching_does_not() {
     step("everything behind the gate");
     running.wait().unwrap();
     lab.submit(|| {}, ()).wait().unwrap();
-    wait_until("all is over", || lab.stats().open == 0);
+    wait_until("everything has ended", || lab.stats().open == 0);
     assert!(!std::path::Path::new(&path("dropped")).exists());
     assert!(std::path::Path::new(&path("detached")).exists());
 }
 
-fn dropping_a_stream_cancels_what_is_under_way() {
+fn dropping_a_stream_cancels_running_items() {
     let lab = Lab::new(2);
     let gate = Gate::new();
     let pulled = RefCell::new(0);
@@ -744,7 +743,7 @@ fn dropping_a_stream_cancels_what_is_under_way() {
     lab.assert_idle();
 }
 
-fn a_stream_without_workers() {
+fn a_stream_runs_on_an_inline_engine() {
     let engine = arenite::Engine::inline();
     block_on(async {
         let mut map = engine.map(square, (0..500).map(|n| (n,))).stream();

@@ -1,4 +1,4 @@
-//! Task groups: what a scope has begun is over when it ends, and cancelled means stopped.
+//! Task groups: no job outlives its scope, and cancelled jobs stop.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
@@ -11,19 +11,19 @@ use nix::unistd::Pid;
 use crate::harness::{Gate, Lab, expect_figure, pass, step, tests, wait_until};
 
 tests![
-    a_cancelled_scope_stops_what_runs_and_what_waits,
-    who_hears_that_it_is_cancelled_keeps_its_worker,
-    a_failure_stops_what_runs,
-    a_scope_that_panics_stops_what_runs,
-    what_comes_after_the_cancelling_never_begins,
+    a_cancelled_scope_stops_running_and_waiting_jobs,
+    a_kernel_that_polls_cancellation_keeps_its_worker,
+    a_failure_stops_running_jobs,
+    a_panicking_scope_stops_running_jobs,
+    jobs_submitted_after_cancelling_never_begin,
     a_scope_that_collects_runs_everything,
     a_scope_that_collects_survives_the_death_of_a_worker,
     a_scope_that_collects_can_be_cancelled,
-    a_scope_that_ended_in_time_kills_nobody_later,
+    the_grace_period_of_an_ended_scope_does_not_affect_the_next,
     another_thread_cancels_a_scope,
-    an_error_of_its_own_stops_what_runs,
-    whatever_failed_first_is_the_error,
-    the_inline_engine_agrees,
+    an_error_of_the_closure_stops_running_jobs,
+    the_first_failure_is_the_error_of_a_scope,
+    an_inline_engine_gives_the_same,
 ];
 
 const GRACE: Duration = Duration::from_millis(50);
@@ -32,7 +32,7 @@ fn impatient(workers: usize) -> Lab {
     Lab::with(workers, |builder| builder.grace(GRACE))
 }
 
-/// Does not listen.
+/// Hangs without polling cancellation.
 fn hang(gate: &str) {
     if !gate.is_empty() {
         pass(gate);
@@ -42,7 +42,7 @@ fn hang(gate: &str) {
     }
 }
 
-fn a_cancelled_scope_stops_what_runs_and_what_waits() {
+fn a_cancelled_scope_stops_running_and_waiting_jobs() {
     let lab = impatient(2);
     let (gate, other) = (Gate::new(), Gate::new());
     let mut since = Instant::now();
@@ -57,7 +57,7 @@ fn a_cancelled_scope_stops_what_runs_and_what_waits() {
     });
     let took = since.elapsed();
     assert_eq!(*result.unwrap_err().kind(), JobErrorKind::Cancelled);
-    assert!(took >= GRACE, "whoever runs has {GRACE:?}, not {took:?}");
+    assert!(took >= GRACE, "running jobs have {GRACE:?}, not {took:?}");
     println!("1,000 jobs were stopped after {took:?}, with {GRACE:?} of grace");
     let promised = GRACE + Duration::from_millis(100);
     expect_figure("1,000 jobs were stopped after", took, promised);
@@ -68,7 +68,7 @@ fn a_cancelled_scope_stops_what_runs_and_what_waits() {
     lab.assert_in_use(0);
 }
 
-fn who_hears_that_it_is_cancelled_keeps_its_worker() {
+fn a_kernel_that_polls_cancellation_keeps_its_worker() {
     fn listen(gate: &str) -> u32 {
         pass(gate);
         while !arenite::cancelled() {
@@ -76,7 +76,7 @@ fn who_hears_that_it_is_cancelled_keeps_its_worker() {
         }
         7
     }
-    // It has all the time in the world.
+    // The grace period is unlimited.
     let lab = Lab::with(1, |builder| builder.grace(Duration::MAX));
     let gate = Gate::new();
     let result = lab.scope(|s| {
@@ -85,9 +85,13 @@ fn who_hears_that_it_is_cancelled_keeps_its_worker() {
         s.cancel();
         job.wait()
     });
-    assert_eq!(result.unwrap().unwrap(), 7, "what it returns is its answer");
+    assert_eq!(
+        result.unwrap().unwrap(),
+        7,
+        "the value of the method is the answer"
+    );
     assert_eq!(lab.stats().restarts(), 0);
-    // And its workers have as long to end by themselves.
+    // Its workers have the same time to end.
     struct Ends(String);
     impl Drop for Ends {
         fn drop(&mut self) {
@@ -103,7 +107,7 @@ fn who_hears_that_it_is_cancelled_keeps_its_worker() {
     assert!(file.exists());
 }
 
-fn a_failure_stops_what_runs() {
+fn a_failure_stops_running_jobs() {
     fn fail(gate: &str) -> Result<(), &'static str> {
         pass(gate);
         Err("first")
@@ -130,7 +134,7 @@ fn a_failure_stops_what_runs() {
     });
     let error = result.unwrap_err();
     assert_eq!(*error.kind(), JobErrorKind::Returned("first".into()));
-    // The array is back, and nobody writes to it any more.
+    // The array is back, and no worker writes to it.
     out.fill(5);
     assert!((0..100).all(|_| out.iter().all(|&byte| byte == 5)));
     assert_eq!(lab.stats().restarts(), 1);
@@ -138,7 +142,7 @@ fn a_failure_stops_what_runs() {
     lab.assert_in_use(0);
 }
 
-fn a_scope_that_panics_stops_what_runs() {
+fn a_panicking_scope_stops_running_jobs() {
     let lab = impatient(1);
     let gate = Gate::new();
     let panicked = catch_unwind(AssertUnwindSafe(|| {
@@ -154,7 +158,7 @@ fn a_scope_that_panics_stops_what_runs() {
     assert_eq!(lab.stats().open, 0);
 }
 
-fn what_comes_after_the_cancelling_never_begins() {
+fn jobs_submitted_after_cancelling_never_begin() {
     let lab = impatient(1);
     let result = lab.scope(|s| {
         s.cancel();
@@ -162,7 +166,7 @@ fn what_comes_after_the_cancelling_never_begins() {
     });
     assert_eq!(*result.unwrap_err().kind(), JobErrorKind::Cancelled);
     assert!(lab.stats().kernels.iter().all(|kernel| kernel.calls == 0));
-    // The next one is another one.
+    // The next scope is unaffected.
     lab.scope(|s| s.submit(|| (), ()).wait().unwrap()).unwrap();
 }
 
@@ -177,7 +181,7 @@ fn halve(x: u32) -> Result<u32, String> {
 fn halves(engine: &Engine) -> (Vec<u32>, Vec<JobError>) {
     engine.scope_collect(|s| {
         let jobs: Vec<_> = (0..30).map(|x| s.submit(halve, (x,))).collect();
-        // Some are waited for, and some are not: all errors are kept.
+        // Errors of jobs that are not waited for are kept as well.
         let waited = jobs.into_iter().skip(10);
         waited.filter_map(|job| job.wait().ok()).collect()
     })
@@ -214,7 +218,7 @@ fn a_scope_that_collects_survives_the_death_of_a_worker() {
             .filter(Result::is_ok)
             .count()
     });
-    assert_eq!(values, 50, "what was queued behind it ran");
+    assert_eq!(values, 50, "queued jobs ran");
     assert_eq!(errors.len(), 1);
     assert_eq!(*errors[0].kind(), JobErrorKind::Signal(9));
     assert!(out.iter().all(|&x| x == 1));
@@ -246,7 +250,7 @@ fn another_thread_cancels_a_scope() {
         let error = running.wait().unwrap_err();
         assert_eq!(*error.kind(), JobErrorKind::Cancelled);
         other.join().unwrap();
-        // What comes later never begins; and it is no failure that others were cancelled by.
+        // A later job never begins, and is not the failure that cancelled the others.
         s.submit(hang, ("",));
         Err::<(), _>(Trouble::Own("stopped"))
     });
@@ -258,7 +262,7 @@ fn another_thread_cancels_a_scope() {
             s.submit(|x: u32| x + 1, (1,)).wait()
         });
         assert_eq!(*ended.unwrap_err().kind(), JobErrorKind::Cancelled);
-        // Whoever has it longer than there is a scope has no power over the next one.
+        // A canceller that outlives its scope does not affect the next one.
         let kept = engine.scope(|s| s.canceller()).unwrap();
         let ended = engine.scope(|s| {
             kept.cancel();
@@ -269,7 +273,7 @@ fn another_thread_cancels_a_scope() {
     lab.assert_in_use(0);
 }
 
-/// What the closure of a scope finds out itself: a file that is not there, say.
+/// An error of the closure of a scope, such as a missing file.
 #[derive(Debug, PartialEq)]
 enum Trouble {
     Own(&'static str),
@@ -282,7 +286,7 @@ impl From<JobError> for Trouble {
     }
 }
 
-fn an_error_of_its_own_stops_what_runs() {
+fn an_error_of_the_closure_stops_running_jobs() {
     let lab = impatient(2);
     let gates = [Gate::new(), Gate::new()];
     let mut out = lab.zeros::<u8>(10).unwrap();
@@ -298,21 +302,21 @@ fn an_error_of_its_own_stops_what_runs() {
         Err::<(), _>(Trouble::Own("no such file"))
     });
     assert_eq!(ended, Err(Trouble::Own("no such file")));
-    assert!(out.iter().all(|&x| x == 0), "what waited never began");
+    assert!(out.iter().all(|&x| x == 0), "waiting jobs never began");
     let stats = lab.stats();
     assert_eq!((stats.open, stats.queued, stats.untaken), (0, 0, 0));
     wait_until("both workers are replaced", || lab.stats().restarts() == 2);
-    // Without a failure it is a scope like any other.
+    // Without a failure it is an ordinary scope.
     let sum = lab.scope_try(|s| Ok::<_, Trouble>(s.submit(|x: u32| x + 1, (1,)).wait()?));
     assert_eq!(sum, Ok(2));
     drop(out);
     lab.assert_in_use(0);
 }
 
-fn whatever_failed_first_is_the_error() {
+fn the_first_failure_is_the_error_of_a_scope() {
     let lab = impatient(2);
     let gate = Gate::new();
-    // A worker dies, and what the closure then makes of it comes second.
+    // A death comes before the error that the closure returns because of it.
     let ended = lab.scope_try(|s| {
         let victim = s.submit(hang, (gate.path(),));
         let held = gate.meet();
@@ -323,7 +327,7 @@ fn whatever_failed_first_is_the_error() {
     });
     assert_eq!(ended, Err(Trouble::Job(JobErrorKind::Signal(9))));
     for engine in [&*lab, &Engine::inline()] {
-        // Here the question mark would give the error of a job that was cancelled because of the other one.
+        // `?` would return the error of a job that was cancelled because of the other one.
         let ended = engine.scope_try(|s| {
             s.submit(halve, (3,)).wait().unwrap_err();
             s.submit(halve, (2,)).wait()?;
@@ -331,13 +335,13 @@ fn whatever_failed_first_is_the_error() {
         });
         let first = JobErrorKind::Returned("3 is a fizz".into());
         assert_eq!(ended, Err(Trouble::Job(first.clone())));
-        // A failure that nobody has looked at is one, whatever the closure returns.
+        // An unobserved failure counts, even if the closure returns a value.
         let ended = engine.scope_try(|s| {
             s.submit(halve, (3,));
             Ok::<_, Trouble>(())
         });
         assert_eq!(ended, Err(Trouble::Job(first)));
-        // By hand, and then on its own account.
+        // Cancelled by hand, then failed by the closure.
         let ended = engine.scope_try(|s| {
             s.cancel();
             s.submit(halve, (2,));
@@ -353,9 +357,9 @@ fn whatever_failed_first_is_the_error() {
     }
 }
 
-/// The period of one scope says nothing about the jobs of the next.
-fn a_scope_that_ended_in_time_kills_nobody_later() {
-    // Its job has to end by then, on a machine that may have much else to do.
+/// The grace period of one scope does not apply to jobs of the next.
+fn the_grace_period_of_an_ended_scope_does_not_affect_the_next() {
+    // Grows until the job ends in time on a busy machine.
     let mut grace = GRACE;
     let lab = loop {
         let lab = Lab::with(1, |builder| builder.grace(grace));
@@ -385,7 +389,7 @@ fn a_scope_that_ended_in_time_kills_nobody_later() {
     assert_eq!(lab.stats().restarts(), 0);
 }
 
-fn the_inline_engine_agrees() {
+fn an_inline_engine_gives_the_same() {
     let lab = Lab::new(2);
     let inline = Engine::inline();
     let kinds = |errors: Vec<JobError>| {

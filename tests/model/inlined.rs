@@ -1,10 +1,10 @@
-//! The same program on workers and without: what it computes does not depend on where it runs.
+//! The same program gives the same values with and without workers.
 
 use arenite::Engine;
 
 use crate::harness::{Lab, tests};
 
-tests![a_map_is_the_same_in_both];
+tests![a_map_gives_the_same_with_and_without_workers];
 
 fn cubes(engine: &Engine) -> Vec<u64> {
     let items = (0..100u64).map(|n| (n,));
@@ -12,7 +12,7 @@ fn cubes(engine: &Engine) -> Vec<u64> {
     cubes.unwrap()
 }
 
-fn a_map_is_the_same_in_both() {
+fn a_map_gives_the_same_with_and_without_workers() {
     let lab = Lab::new(2);
     assert_eq!(cubes(&lab), cubes(&Engine::inline()));
 }

@@ -1,4 +1,4 @@
-//! Limits that callers share: how many at a time, how many in a time, in which order.
+//! Shared limits: concurrency, rate, and the order of callers.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -13,33 +13,33 @@ use arenite::{Array, Backoff, Engine, Graph, Job, JobErrorKind, Limiter};
 use crate::harness::{Diary, Gate, Lab, block_on, note, pass, step, tests, wait_until};
 
 tests![
-    never_more_than_so_many_at_a_time,
-    a_rate_takes_its_time,
+    at_most_the_limit_run_at_a_time,
+    a_rate_limit_delays_jobs,
     permits_are_given_in_order,
     callers_take_turns,
-    tasks_of_one_loop_take_turns_if_they_say_who_they_are,
-    a_caller_is_one_whatever_it_submits,
+    tasks_of_one_thread_take_turns_with_their_own_handles,
+    all_submissions_of_a_handle_are_one_caller,
     kernels_share_a_limit,
     engines_share_a_limit,
-    an_engine_without_workers_shares_a_limit,
-    a_job_that_waits_for_its_own_permit_is_refused,
-    threads_that_wait_for_each_other_are_told,
-    a_permit_comes_back_when_its_worker_dies,
+    an_inline_engine_shares_a_limit,
+    a_job_that_waits_for_its_own_permit_is_rejected,
+    a_deadlock_of_waiting_threads_is_an_error,
+    a_permit_is_returned_when_its_worker_dies,
     each_attempt_needs_a_permit,
-    whoever_is_cancelled_in_the_line_is_gone,
-    who_runs_and_is_dropped_gives_back,
-    a_map_leaves_room_for_others,
+    a_job_cancelled_while_waiting_for_a_permit_leaves_the_queue,
+    dropping_a_running_job_returns_its_admission,
+    a_map_leaves_permits_for_others,
     submitting_does_not_wait,
-    shutting_down_finishes_the_line,
-    dropping_the_engine_answers_the_line,
-    an_engine_that_is_gone_holds_up_no_other,
+    shutdown_runs_jobs_that_wait_for_permits,
+    dropping_the_engine_answers_jobs_that_wait_for_permits,
+    a_dropped_engine_frees_its_permits,
 ];
 
 fn at_once(jobs: u32) -> Limiter {
     Limiter::builder().concurrency(jobs).build()
 }
 
-/// A kernel that stands at a gate.
+/// A kernel that waits at a gate.
 fn stand(gate: &str, n: u64) -> u64 {
     if !gate.is_empty() {
         pass(gate);
@@ -52,8 +52,8 @@ fn assert_nobody_waits(lab: &Lab) {
     assert_eq!(lab.stats().limited, 0);
 }
 
-fn never_more_than_so_many_at_a_time() {
-    /// Marks its time in a file: when it came, and when it went.
+fn at_most_the_limit_run_at_a_time() {
+    /// Records in a file when it began and ended.
     fn mark(diary: &str) {
         let mut file = OpenOptions::new()
             .append(true)
@@ -93,7 +93,7 @@ fn never_more_than_so_many_at_a_time() {
     assert_nobody_waits(&lab);
 }
 
-fn a_rate_takes_its_time() {
+fn a_rate_limit_delays_jobs() {
     let lab = Lab::new(2);
     let limiter = Limiter::builder().rate(200, Duration::from_secs(1)).build();
     let start = Instant::now();
@@ -106,7 +106,7 @@ fn a_rate_takes_its_time() {
     }
     let took = start.elapsed();
     assert!(took >= Duration::from_millis(100), "{took:?}");
-    // A burst does not wait; what follows does.
+    // A burst does not wait; later jobs do.
     let bursts = Limiter::builder()
         .rate(1, Duration::from_secs(3600))
         .burst(3)
@@ -135,7 +135,7 @@ fn permits_are_given_in_order() {
     let gate = Gate::new();
     let first = labs[0].job(stand, (gate.path(), 0)).limit(&one).submit();
     let held = gate.meet();
-    // From two engines in turn, and while nobody has a permit.
+    // From two engines in turn, while no job has a permit.
     let jobs: Vec<_> = (0..40)
         .map(|n| {
             labs[n as usize % 2]
@@ -145,7 +145,7 @@ fn permits_are_given_in_order() {
         })
         .collect();
     drop(held);
-    step("everybody in the line");
+    step("all waiting jobs");
     first.wait().unwrap();
     jobs.into_iter().for_each(|job| job.wait().unwrap());
     assert!(file.numbers().into_iter().eq(0..40));
@@ -159,7 +159,7 @@ fn callers_take_turns() {
     let gate = Gate::new();
     let first = labs[0].job(stand, (gate.path(), 0)).limit(&one).submit();
     let held = gate.meet();
-    // Each has submitted all before the next begins; the last one has another engine.
+    // Each caller submits all its jobs before the next begins; the last uses another engine.
     let submit = |lab: &Lab, numbers: std::ops::Range<u64>| -> Vec<Job<()>> {
         let send = |n| lab.job(noted, (&diary, n)).limit(&one).submit();
         thread::scope(|s| s.spawn(|| numbers.map(send).collect()).join().unwrap())
@@ -168,7 +168,7 @@ fn callers_take_turns() {
     jobs.extend(submit(&labs[0], 200..202));
     jobs.extend(submit(&labs[1], 300..303));
     drop(held);
-    step("everybody in the line");
+    step("all waiting jobs");
     first.wait().unwrap();
     jobs.into_iter().for_each(|job| job.wait().unwrap());
     let rounds = [100, 200, 300, 101, 201, 301, 102, 302];
@@ -179,7 +179,7 @@ fn callers_take_turns() {
     );
 }
 
-/// Two tasks of one thread: the first has put 100 jobs into the line when the second comes with one. Which jobs ran, in order.
+/// Two tasks of one thread: the first has queued 100 jobs when the second submits one. Returns the jobs in the order they ran.
 fn two_tasks(first: &Limiter, second: &Limiter) -> Vec<u32> {
     let file = Diary::new();
     let diary = file.path();
@@ -198,7 +198,7 @@ fn two_tasks(first: &Limiter, second: &Limiter) -> Vec<u32> {
         while lab.stats().limited < 100 {
             smol::future::yield_now().await;
         }
-        // A clone is the same caller.
+        // A clone counts as the same caller.
         let job = lab.job(noted, (&diary, 100)).limit(&second.clone());
         let one = job.submit();
         assert_eq!(lab.stats().limited, 101);
@@ -212,7 +212,7 @@ fn two_tasks(first: &Limiter, second: &Limiter) -> Vec<u32> {
     file.numbers()
 }
 
-fn tasks_of_one_loop_take_turns_if_they_say_who_they_are() {
+fn tasks_of_one_thread_take_turns_with_their_own_handles() {
     let (one, behind) = (at_once(1), 0..=100);
     assert!(two_tasks(&one, &one).into_iter().eq(behind.clone()));
     let same = one.caller();
@@ -229,8 +229,8 @@ fn tasks_of_one_loop_take_turns_if_they_say_who_they_are() {
     assert_eq!((one.given(), one.waiting()), (0, 0));
 }
 
-/// Jobs, jobs of a scope, a node and a map with one handle stand behind each other; whoever has another one comes in between.
-fn a_caller_is_one_whatever_it_submits() {
+/// Jobs, scoped jobs, a node and a map with one handle queue behind each other; another handle comes in between.
+fn all_submissions_of_a_handle_are_one_caller() {
     let file = Diary::new();
     let diary = file.path();
     let lab = Lab::new(1);
@@ -286,7 +286,7 @@ fn kernels_share_a_limit() {
     let c = lab.job(stand, (gates[2].path(), 2)).limit(&two).submit();
     let both = (gates[0].meet(), gates[1].meet());
     assert_eq!((lab.stats().limited, lab.stats().open), (1, 2));
-    // Others do not wait for them.
+    // Other jobs do not wait for them.
     assert_eq!(lab.submit(stand, ("", 9)).wait().unwrap(), 9);
     drop(both.1);
     b.wait().unwrap();
@@ -307,13 +307,13 @@ fn engines_share_a_limit() {
     let stats = labs[1].stats();
     assert_eq!((stats.limited, stats.open + stats.queued), (1, 0));
     drop(held);
-    step("the job of the other engine, which nobody asks for before it has run");
+    step("the job of the other engine, which is not polled before it has run");
     wait_until("it has run", || second.is_done());
     assert_eq!((first.wait().unwrap(), second.wait().unwrap()), (1, 2));
     labs.iter().for_each(assert_nobody_waits);
 }
 
-fn an_engine_without_workers_shares_a_limit() {
+fn an_inline_engine_shares_a_limit() {
     let (one, lab, inline) = (at_once(1), Lab::new(1), Engine::inline());
     let gate = Gate::new();
     let first = lab.job(stand, (gate.path(), 1)).limit(&one).submit();
@@ -333,7 +333,7 @@ fn an_engine_without_workers_shares_a_limit() {
         assert_eq!(second.join().unwrap().unwrap(), 2);
     });
     first.wait().unwrap();
-    // What panics in this thread gives its permit back.
+    // An inline job that panics returns its permit.
     for _ in 0..2 {
         let failed = inline
             .map(|n: u64| -> u64 { panic!("{n}") }, [(1,)])
@@ -353,7 +353,7 @@ fn an_engine_without_workers_shares_a_limit() {
     assert!(start.elapsed() >= Duration::from_millis(50));
 }
 
-/// What an inline job has, for kernels, which capture nothing.
+/// For kernels, which capture nothing: the engine and limiter of the test.
 static INLINE: Mutex<Vec<(Arc<Engine>, Limiter)>> = Mutex::new(Vec::new());
 
 fn inline() -> (Arc<Engine>, Limiter) {
@@ -367,8 +367,8 @@ fn is_refused<R>(answer: Result<R, arenite::JobError>) -> bool {
     matches!(error.kind(), JobErrorKind::WaitsForItself { .. })
 }
 
-/// Whichever way a job is submitted whose limiter has no permit but those of the jobs that it runs in.
-fn a_job_that_waits_for_its_own_permit_is_refused() {
+/// For all ways to submit a job whose limiter's permits are all held by the jobs that it runs in.
+fn a_job_that_waits_for_its_own_permit_is_rejected() {
     fn plain() -> u64 {
         1
     }
@@ -386,7 +386,7 @@ fn a_job_that_waits_for_its_own_permit_is_refused() {
         let ran = graph.run(&engine, &node).unwrap().wait();
         refused + u64::from(is_refused(ran))
     }
-    /// Two permits: one for each of these, and none for what the inner one submits.
+    /// Uses two permits, one per level, so that none is left for the job of the inner one.
     fn nested() -> u64 {
         let (engine, limiter) = inline();
         engine
@@ -418,8 +418,8 @@ fn a_job_that_waits_for_its_own_permit_is_refused() {
     INLINE.lock().unwrap().clear();
 }
 
-/// Each has one of two permits, and wants another one.
-fn threads_that_wait_for_each_other_are_told() {
+/// Each thread holds one of two permits and waits for another.
+fn a_deadlock_of_waiting_threads_is_an_error() {
     static BOTH_HAVE_ONE: Barrier = Barrier::new(2);
     fn greedy() -> bool {
         let (engine, limiter) = inline();
@@ -428,7 +428,7 @@ fn threads_that_wait_for_each_other_are_told() {
     }
     let limiter = at_once(2);
     *INLINE.lock().unwrap() = vec![(Arc::new(Engine::inline()), limiter.clone())];
-    step("two threads that want what the other one has");
+    step("two threads that each wait for the other's permit");
     let refused = thread::scope(|threads| {
         let job = || {
             let (engine, limiter) = inline();
@@ -438,10 +438,10 @@ fn threads_that_wait_for_each_other_are_told() {
             .map(|()| threads.spawn(job))
             .map(|thread| thread.join().unwrap().unwrap())
     });
-    // Whoever comes last is refused; the other one has his permit then.
+    // The last one is rejected; the other then gets its permit.
     assert_ne!(refused[0], refused[1]);
     assert_eq!((limiter.given(), limiter.waiting()), (0, 0));
-    // Somebody who has none waits in the line behind them, and takes no part in it.
+    // A waiting job without a permit is not part of the deadlock.
     let lab = Lab::new(1);
     assert_eq!(
         lab.job(stand, ("", 3)).limit(&limiter).submit().wait(),
@@ -450,7 +450,7 @@ fn threads_that_wait_for_each_other_are_told() {
     INLINE.lock().unwrap().clear();
 }
 
-fn a_permit_comes_back_when_its_worker_dies() {
+fn a_permit_is_returned_when_its_worker_dies() {
     let lab = Lab::new(2);
     let one = at_once(1);
     let gate = Gate::new();
@@ -463,7 +463,7 @@ fn a_permit_comes_back_when_its_worker_dies() {
     assert_eq!(next.wait().unwrap(), 2);
     assert_eq!(job.wait().unwrap_err().kind(), &JobErrorKind::Signal(9));
     drop(held);
-    // And so when a job is ended by its deadline, by hand, by its own panic, or refused.
+    // The same if a job ends by its deadline, by cancellation, by a panic, or is rejected.
     let late = lab
         .job(stand, (gate.path(), 3))
         .limit(&one)
@@ -522,7 +522,7 @@ fn each_attempt_needs_a_permit() {
     let held = gates[0].meet();
     let other = lab.job(stand, (gates[1].path(), 2)).limit(&one).submit();
     drop(held);
-    // The first attempt is over, and its permit belongs to the other job.
+    // The first attempt has ended, and the other job has its permit.
     let held = gates[1].meet();
     wait_until("the second attempt waits for its permit", || {
         lab.stats().limited == 1
@@ -534,7 +534,7 @@ fn each_attempt_needs_a_permit() {
     assert_nobody_waits(&lab);
 }
 
-fn whoever_is_cancelled_in_the_line_is_gone() {
+fn a_job_cancelled_while_waiting_for_a_permit_leaves_the_queue() {
     let lab = Lab::new(2);
     let one = at_once(1);
     let gate = Gate::new();
@@ -555,13 +555,13 @@ fn whoever_is_cancelled_in_the_line_is_gone() {
     assert_eq!(ended.wait().unwrap_err().kind(), &JobErrorKind::Cancelled);
     assert_eq!(lab.stats().limited, 3);
     drop(held);
-    step("those that stayed");
+    step("the remaining jobs");
     assert_eq!((kept.wait().unwrap(), last.wait().unwrap()), (4, 5));
     running.wait().unwrap();
     assert_nobody_waits(&lab);
 }
 
-fn who_runs_and_is_dropped_gives_back() {
+fn dropping_a_running_job_returns_its_admission() {
     let lab = Lab::new(2);
     let one = at_once(1);
     let gate = Gate::new();
@@ -576,18 +576,18 @@ fn who_runs_and_is_dropped_gives_back() {
         let next = lab.job(stand, ("", 1)).limit(&one).submit();
         assert_eq!(lab.stats().limited, 1, "it still runs");
         drop(held);
-        step("the next one, after a job that nobody waits for");
+        step("the next one, after a detached job");
         assert_eq!(next.wait().unwrap(), 1);
     }
     assert_nobody_waits(&lab);
 }
 
-/// A map with many items and a caller with one: the caller comes in between.
-fn a_map_leaves_room_for_others() {
+/// A caller with one job comes in between the items of a map.
+fn a_map_leaves_permits_for_others() {
     let lab = Lab::new(2);
     let one = at_once(1);
     let gate = Gate::new();
-    // The kernel is known to be quick: by time alone hundreds of its jobs would be under way.
+    // The kernel is known to be quick, so hundreds of its jobs would be in flight.
     let known = lab.map(stand, (0..500).map(|n| ("", n)));
     known.for_each(|value| assert!(value.is_ok()));
     let items = (0..1000).map(|n| (if n == 0 { gate.path() } else { String::new() }, n));
@@ -603,7 +603,7 @@ fn a_map_leaves_room_for_others() {
             }
         });
         let held = gate.meet();
-        wait_until("the map stands in the line with all it may have", || {
+        wait_until("the map waits with all that it may have in flight", || {
             lab.stats().limited == 3
         });
         let other = lab.job(|| 7u64, ()).limit(one).submit();
@@ -618,7 +618,7 @@ fn a_map_leaves_room_for_others() {
     assert_nobody_waits(&lab);
 }
 
-/// A thousand jobs are taken although nobody may run: the caller goes on.
+/// A thousand jobs are accepted without a permit; the caller does not block.
 fn submitting_does_not_wait() {
     let lab = Lab::new(1);
     let one = at_once(1);
@@ -637,7 +637,7 @@ fn submitting_does_not_wait() {
     }
 }
 
-fn shutting_down_finishes_the_line() {
+fn shutdown_runs_jobs_that_wait_for_permits() {
     let lab = Lab::new(1);
     let limiter = Limiter::builder()
         .concurrency(1)
@@ -646,14 +646,14 @@ fn shutting_down_finishes_the_line() {
     let jobs: Vec<_> = (0..20)
         .map(|n| lab.job(stand, ("", n)).limit(&limiter).submit())
         .collect();
-    step("the end of all jobs, those in the line included");
+    step("the end of all jobs, including waiting ones");
     lab.into_inner().shutdown();
     for (n, job) in (0..20).zip(jobs) {
         assert_eq!(job.wait().unwrap(), n);
     }
 }
 
-fn dropping_the_engine_answers_the_line() {
+fn dropping_the_engine_answers_jobs_that_wait_for_permits() {
     let lab = Lab::new(1);
     let one = at_once(1);
     let gate = Gate::new();
@@ -671,7 +671,7 @@ fn dropping_the_engine_answers_the_line() {
     assert_eq!((one.given(), one.waiting()), (0, 0));
 }
 
-fn an_engine_that_is_gone_holds_up_no_other() {
+fn a_dropped_engine_frees_its_permits() {
     let (one, first, second) = (at_once(1), Lab::new(1), Lab::new(1));
     let gate = Gate::new();
     let running = first.job(stand, (gate.path(), 0)).limit(&one).submit();
@@ -679,7 +679,7 @@ fn an_engine_that_is_gone_holds_up_no_other() {
     let in_front = first.job(stand, ("", 1)).limit(&one).submit();
     let behind = second.job(stand, ("", 2)).limit(&one).submit();
     drop(first.into_inner());
-    step("the job of the engine that is left");
+    step("the job of the remaining engine");
     assert_eq!(behind.wait().unwrap(), 2);
     assert!(running.wait().is_err() && in_front.wait().is_err());
     drop(held);

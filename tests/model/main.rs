@@ -1,7 +1,7 @@
-//! The programming model on real workers: what each part of it promises, also when a worker dies in the middle.
+//! The programming model on real workers: the promises of each part, also when workers are killed.
 //!
-//! One binary, because a worker is a copy of the running program. Tests of a process run one after the other: each is checked for
-//! what it leaves behind in the process and in the system.
+//! One binary, because a worker is a copy of the running program. Tests of a process run one after the other, and each is
+//! checked for leftovers in the process and in the system.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -28,14 +28,14 @@ mod streams;
 
 fn main() {
     arenite::init();
-    // A program to be killed: this one, told what to do.
+    // Runs as a program to be killed, if a test asks for it.
     harness::programs::play(observing::SCENARIOS);
     harness::share_out();
-    // It stays, and no test has left it behind.
+    // Started first, so that no test is blamed for its thread.
     futures::start_reactor();
 
     let tests = [
-        // In the order of the alphabet.
+        // Alphabetical.
         actors::tests(),
         ahead::tests(),
         flat::tests(),

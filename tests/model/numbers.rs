@@ -1,4 +1,4 @@
-//! Sums, scans, histograms and reductions: the same bits for any number of workers, also when one dies.
+//! Sums, scans, histograms and reductions: the same bits for any number of workers, also when one is killed.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
@@ -12,20 +12,20 @@ use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
 tests![
     the_same_bits_for_any_number_of_workers,
     sums_of_all_types,
-    what_does_not_fit_is_an_error,
-    nothing_at_all,
-    the_first_of_equals,
-    a_nan_wins,
+    invalid_inputs_are_errors,
+    empty_inputs,
+    argmax_returns_the_first_of_equals,
+    nan_propagates,
     running_totals,
-    a_running_total_that_overflows,
+    an_overflowing_running_total_is_an_error,
     counts_in_bins,
-    more_bins_than_there_is_room_for,
-    more_bins_than_this_program_has_room_for,
-    a_sum_outlives_a_killed_worker,
-    sums_outlive_whoever_is_killed_in_the_middle,
+    too_many_bins_for_the_arena_are_an_error,
+    too_many_bins_for_the_program_are_an_error,
+    a_sum_survives_a_killed_worker,
+    sums_survive_killed_workers,
     a_scan_names_the_worker_that_died,
     reductions_keep_the_order,
-    a_reduction_over_rows,
+    a_reduction_combines_rows,
     a_reduction_of_small_chunks_is_few_jobs,
     a_slow_chunk_of_a_reduction_holds_up_no_other,
     a_reduction_of_texts_shows_its_tree,
@@ -33,12 +33,12 @@ tests![
     a_reduction_whose_kernels_spawn,
     a_reduction_names_the_worker_that_died,
     reductions_leave_nothing_behind,
-    partitions_and_broadcasts,
-    a_part_whose_worker_dies,
-    arrays_of_others_are_refused,
+    partitions_and_broadcasts_give_plain_results,
+    a_retried_part_reads_the_same_broadcast,
+    foreign_arrays_are_rejected,
 ];
 
-/// Numbers of very different size, so that each order of adding them gives other bits.
+/// Numbers of very different magnitude, so that each order of addition gives other bits.
 fn noise(len: usize) -> impl Iterator<Item = f32> {
     (0..len as u32).map(|i| {
         let mixed = (i ^ 0x9e37).wrapping_mul(0x85eb_ca6b);
@@ -51,7 +51,7 @@ fn array(engine: &Engine, len: usize) -> Array<f32> {
     engine.from_fn(len, |_| noise.next().unwrap()).unwrap()
 }
 
-/// Everything that depends on the order in which numbers are added.
+/// All results that depend on the order of addition.
 fn figures(engine: &Engine) -> Vec<u32> {
     let mut bits = Vec::new();
     for len in [1, 511, 513, 20_000, 300_001] {
@@ -77,13 +77,13 @@ fn the_same_bits_for_any_number_of_workers() {
     for workers in [1, 2, 7] {
         step(format!("{workers} workers"));
         let lab = Lab::new(workers);
-        // What a chunk is depends on nobody, and who gets it on the day.
+        // Chunks are fixed; the workers that run them vary.
         for _ in 0..3 {
             assert_eq!(figures(&lab), alone, "{workers} workers");
         }
         lab.assert_in_use(0);
     }
-    // The numbers are such that the order shows.
+    // The order does matter for these numbers.
     let sum: f32 = noise(300_001).sum();
     let backwards: f32 = noise(300_001).collect::<Vec<_>>().iter().rev().sum();
     assert_ne!(sum.to_bits(), backwards.to_bits());
@@ -129,13 +129,13 @@ fn sums_of_all_types() {
     lab.assert_in_use(tenths.len() as u64 * 8);
 }
 
-fn what_does_not_fit_is_an_error() {
+fn invalid_inputs_are_errors() {
     let lab = Lab::new(2);
     let large = lab.from_fn(100_000, |_| i64::MAX).unwrap();
     let error = lab.par(&large).sum().unwrap_err();
     assert!(error.to_string().contains("out of range of i64"), "{error}");
     assert_eq!(lab.par(&large).mean().unwrap(), i64::MAX as f64);
-    // On the way to a result that fits anything may come.
+    // Intermediate results may be out of range.
     let back = lab
         .from_fn(100_001, |i| if i % 2 == 0 { u64::MAX } else { 0 })
         .unwrap();
@@ -146,7 +146,7 @@ fn what_does_not_fit_is_an_error() {
     assert_eq!(lab.par(&back).sum().unwrap(), 0);
 }
 
-fn nothing_at_all() {
+fn empty_inputs() {
     let lab = Lab::new(2);
     let shapes = [arenite::Shape::from(0), [0, 5].into(), [5, 0].into()];
     for (shape, parts) in shapes.into_iter().zip([0, 0, 4]) {
@@ -174,9 +174,9 @@ fn nothing_at_all() {
     lab.assert_in_use(0);
 }
 
-fn the_first_of_equals() {
+fn argmax_returns_the_first_of_equals() {
     let lab = Lab::new(3);
-    // In different chunks.
+    // In several chunks.
     let mut a = lab.zeros::<i32>([1000, 500]).unwrap();
     for at in [30_000, 200_000, 499_999] {
         a[at] = 5;
@@ -191,7 +191,7 @@ fn the_first_of_equals() {
     );
 }
 
-fn a_nan_wins() {
+fn nan_propagates() {
     let lab = Lab::new(2);
     let mut a = lab.zeros::<f64>(300_000).unwrap();
     (a[7], a[8]) = (f64::INFINITY, f64::NEG_INFINITY);
@@ -215,7 +215,7 @@ fn running_totals() {
         expected += u64::from(byte);
         assert_eq!(*sum, expected);
     }
-    // An operation that is associative and not commutative: the last that is not zero.
+    // Associative but not commutative: the last nonzero value.
     let last = |a: u16, b: u16| if b == 0 { a } else { b };
     let sparse = lab.from_fn(200_000, |i| {
         if i % 5000 == 4999 {
@@ -235,14 +235,14 @@ fn running_totals() {
     lab.assert_in_use(0);
 }
 
-fn a_running_total_that_overflows() {
+fn an_overflowing_running_total_is_an_error() {
     let lab = Lab::new(2);
     let steps = lab
         .from_fn(100_000, |i| if i > 99_990 { i64::MAX / 4 } else { 0 })
         .unwrap();
     let error = lab.par(&steps).cumsum().unwrap_err();
     assert!(error.to_string().contains("out of range of i64"), "{error}");
-    // The total of a chunk by itself is out of range, and no element of the result.
+    // The total of a chunk is out of range, but no element of the result is.
     let half = 1i64 << 62;
     let pairs = lab
         .from_fn(100_000, |i| match i {
@@ -256,7 +256,7 @@ fn a_running_total_that_overflows() {
         (sums[0], sums[49_999], sums[50_000], sums[99_999]),
         (-half, -half, 0, half)
     );
-    // Once an element is out of range it is an error, also where a later one would fit again.
+    // An element out of range is an error, even if later ones are in range.
     let over = lab
         .from_fn(100_000, |i| match i {
             10_000 | 10_001 => half,
@@ -267,7 +267,7 @@ fn a_running_total_that_overflows() {
     let error = lab.par(&over).cumsum().unwrap_err();
     assert!(error.to_string().contains("out of range of i64"), "{error}");
     drop((pairs, over, sums));
-    // A panic of the program's own operation is an error like that of any kernel.
+    // A panic of the program's operation is an error as for any kernel.
     let error = lab
         .par(&steps)
         .scan(|_: i64, _: i64| panic!("no more"))
@@ -281,7 +281,7 @@ fn counts_in_bins() {
     let lab = Lab::new(3);
     let values = lab.from_fn(500_000, |i| (i % 1000) as i16).unwrap();
     let histogram = lab.par(&values).histogram(5, (100.0, 600.0)).unwrap();
-    // The upper edge of all belongs to the last bin.
+    // The last bin includes its upper edge.
     assert_eq!(histogram.counts, [50_000, 50_000, 50_000, 50_000, 50_500]);
     assert_eq!(histogram.edges, [100.0, 200.0, 300.0, 400.0, 500.0, 600.0]);
     assert_eq!(
@@ -295,8 +295,8 @@ fn counts_in_bins() {
     lab.assert_in_use(0);
 }
 
-/// The arena says so, before a worker has taken memory of its own for them.
-fn more_bins_than_there_is_room_for() {
+/// The error comes from the arena, before a worker allocates private memory for them.
+fn too_many_bins_for_the_arena_are_an_error() {
     let lab = Lab::with(1, |builder| {
         builder.capacity(64 << 20).memory_limit(64 << 20)
     });
@@ -309,8 +309,8 @@ fn more_bins_than_there_is_room_for() {
     assert_eq!(lab.stats().restarts(), 0);
 }
 
-/// It would end if it only asked for them: they fit the address space of no process.
-fn more_bins_than_this_program_has_room_for() {
+/// Allocating them would abort the program: they exceed the address space.
+fn too_many_bins_for_the_program_are_an_error() {
     let lab = Lab::new(1);
     let inline = Engine::inline();
     let none = Array::from_slice(&[]);
@@ -328,7 +328,7 @@ fn more_bins_than_this_program_has_room_for() {
     assert_eq!(lab.stats().restarts(), 0);
 }
 
-fn a_sum_outlives_a_killed_worker() {
+fn a_sum_survives_a_killed_worker() {
     let lab = Lab::new(2);
     let a = array(&lab, 4_000_000);
     let expected = lab.par(&a).sum().unwrap().to_bits();
@@ -351,8 +351,8 @@ fn a_sum_outlives_a_killed_worker() {
     assert_eq!(lab.par(&a).sum().unwrap().to_bits(), expected);
 }
 
-/// What has begun with a chunk may have written half of it.
-fn sums_outlive_whoever_is_killed_in_the_middle() {
+/// A killed worker may have written a part of its chunk.
+fn sums_survive_killed_workers() {
     let lab = Lab::new(1);
     let a = array(&lab, 2_000_000);
     let bits = |sums: Array<f32>| sums.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
@@ -366,7 +366,7 @@ fn sums_outlive_whoever_is_killed_in_the_middle() {
     lab.assert_in_use(0);
 }
 
-/// Kills the worker while it runs a job of this kernel, once in each call, until it has died of one.
+/// Kills the worker while it runs a job of this kernel, once per call, until a call has lost one.
 fn killed_in_the_middle<R>(lab: &Lab, kernel: &str, call: impl Fn() -> R + Sync)
 where
     R: PartialEq + Send,
@@ -380,16 +380,16 @@ where
     while lab.failures(kernel) == 0 {
         thread::scope(|threads| {
             let called = threads.spawn(&call);
-            wait_until("a chunk is under way", || called.is_finished() || runs(lab));
+            wait_until("a chunk is running", || called.is_finished() || runs(lab));
             lab.replace(0);
-            step("what the others make of it");
+            step("the results of the others");
             let value = called.join().expect("a death in the middle is no failure");
             assert!(value == expected, "other bits than before");
         });
     }
 }
 
-/// A kernel of the program does whatever it does once.
+/// A kernel of the program is not run twice.
 fn a_scan_names_the_worker_that_died() {
     fn last(a: u32, b: u32) -> u32 {
         if b == 7 {
@@ -399,7 +399,7 @@ fn a_scan_names_the_worker_that_died() {
     }
     let lab = Lab::new(2);
     let inline = Engine::inline();
-    // In the middle it dies while it computes totals, at the end while it writes the result.
+    // Killed in the middle it computes totals; at the end it writes the result.
     for at in [10_000, 99_999] {
         let one = |i| if i == at { 7 } else { (i % 5) as u32 };
         let numbers = lab.from_fn(100_000, one).unwrap();
@@ -407,7 +407,7 @@ fn a_scan_names_the_worker_that_died() {
         let abort = JobErrorKind::Signal(libc::SIGABRT);
         assert_eq!((error.kind(), error.attempt()), (&abort, 1), "{error}");
         assert!(error.kernel().contains("last"), "{error}");
-        // The next one has what it needs.
+        // The next call succeeds.
         let without = lab.from_fn(100_000, |i| (i % 5) as u32).unwrap();
         let scanned = lab.par(&without).scan(last).unwrap();
         assert_eq!(scanned[..], inline.par(&without).scan(last).unwrap()[..]);
@@ -415,7 +415,7 @@ fn a_scan_names_the_worker_that_died() {
     lab.assert_in_use(0);
 }
 
-/// Results are strings of ranges, so each shows how it came about.
+/// Each result lists its ranges, and so shows how it was combined.
 fn reductions_keep_the_order() {
     fn span(rows: &Array<u64>) -> Array<u64> {
         let first = rows[0];
@@ -438,7 +438,7 @@ fn reductions_keep_the_order() {
     }
 }
 
-fn a_reduction_over_rows() {
+fn a_reduction_combines_rows() {
     fn column_sums(rows: &Array<f64>, by: f64) -> ArrayMut<f64> {
         let mut sums = ArrayMut::zeros(rows.shape()[1]);
         for row in rows.chunks(sums.len()) {
@@ -463,7 +463,7 @@ fn a_reduction_over_rows() {
     lab.assert_in_use(0);
 }
 
-/// Chunks that are quick are computed and combined together; the tree is the same.
+/// Quick chunks are computed and combined in one job; the tree is the same.
 fn a_reduction_of_small_chunks_is_few_jobs() {
     const CHUNKS: usize = 250;
     fn first(chunk: &[u64], scale: f32) -> f32 {
@@ -485,7 +485,7 @@ fn a_reduction_of_small_chunks_is_few_jobs() {
         }
         let jobs: u64 = lab.stats().kernels.iter().map(|kernel| kernel.calls).sum();
         println!("{workers} workers: {} jobs for {CHUNKS} chunks", jobs / 10);
-        // How few depends on what else the machine does; not gathering them at all would be a job per chunk and pair.
+        // The number depends on the load; without fusion there would be a job per chunk and pair.
         assert!(jobs < 10 * (2 * CHUNKS - 1) as u64, "{jobs} jobs");
         lab.assert_in_use(0);
     }
@@ -498,7 +498,7 @@ fn a_slow_chunk_of_a_reduction_holds_up_no_other() {
         match chunk[0] as usize >> 13 {
             0 => pass(first),
             n if n == CHUNKS - 1 => pass(last),
-            // So long that few jobs are kept in flight.
+            // Slow enough that few jobs are kept in flight.
             _ => thread::sleep(Duration::from_millis(2)),
         }
         chunk[0] >> 13
@@ -525,7 +525,7 @@ fn a_slow_chunk_of_a_reduction_holds_up_no_other() {
     lab.assert_in_use(0);
 }
 
-/// Each chunk reads its arguments anew, on several lanes of a worker.
+/// Each chunk reads its arguments again, on several lanes of a worker.
 fn a_reduction_of_texts_shows_its_tree() {
     fn name(chunk: &[u64], parts: &[Array<u8>], end: &str) -> String {
         let index = (chunk[0] >> 13) as usize;
@@ -647,7 +647,7 @@ fn a_reduction_names_the_worker_that_died() {
     );
 }
 
-/// Intermediate results are freed when they have been combined.
+/// Intermediate results are freed once combined.
 fn reductions_leave_nothing_behind() {
     fn large(_: &[u8]) -> Array<u64> {
         Array::zeros(1 << 17)
@@ -655,7 +655,7 @@ fn reductions_leave_nothing_behind() {
     fn one(a: &[u64], _: &[u64]) -> Array<u64> {
         Array::from_slice(a)
     }
-    // All at once would be 320 MiB, and there is room for 256.
+    // All results together have 320 MiB; the arena has 256.
     let lab = Lab::new(2);
     let bytes = lab.zeros::<u8>(320 << 16).unwrap().seal();
     assert_eq!(
@@ -671,7 +671,7 @@ fn reductions_leave_nothing_behind() {
     lab.assert_in_use(0);
 }
 
-fn partitions_and_broadcasts() {
+fn partitions_and_broadcasts_give_plain_results() {
     fn dot(part: &Array<f64>, weights: &[f64]) -> Array<f64> {
         let product = |row: &[f64]| row.iter().zip(weights).map(|(a, b)| a * b).sum();
         let rows: Vec<f64> = part.chunks(weights.len()).map(product).collect();
@@ -695,10 +695,10 @@ fn partitions_and_broadcasts() {
     assert_eq!(results.iter().map(|part| part.len()).sum::<usize>(), 1001);
 }
 
-/// The others' results stay, and a part that is tried again reads the same broadcast.
-fn a_part_whose_worker_dies() {
+/// The results of the other parts stay, and the retried part reads the same broadcast.
+fn a_retried_part_reads_the_same_broadcast() {
     fn dot(part: &[f64], weights: &[f64], marker: &str) -> f64 {
-        // In the middle, and only the first time.
+        // In one part, and only the first time.
         if part[0] >= 1000.0 && std::fs::File::create_new(marker).is_ok() {
             std::process::abort();
         }
@@ -736,7 +736,7 @@ fn a_part_whose_worker_dies() {
     lab.assert_in_use(0);
 }
 
-fn arrays_of_others_are_refused() {
+fn foreign_arrays_are_rejected() {
     let lab = Lab::new(1);
     let private = Array::from_slice(&[1.0f32, 2.0]);
     assert_eq!(

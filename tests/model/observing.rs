@@ -1,4 +1,4 @@
-//! How far an engine is, and what it writes about what it did.
+//! Progress, and traces.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -17,23 +17,23 @@ tests![
     jobs_that_wait_for_a_permit_are_counted,
     progress_from_another_thread,
     a_trace_has_each_run_on_its_lane,
-    kernels_are_told_apart_by_type,
-    a_run_takes_as_long_as_it_took,
+    kernels_are_distinguished_by_type,
+    queueing_does_not_count_as_run_time,
     times_are_those_of_the_worker,
-    a_worker_that_dies_in_the_middle,
-    retries_and_deadlines_are_attempts_of_their_own,
-    waits_for_memory_are_told,
-    an_engine_that_is_dropped_at_work,
-    a_program_that_is_killed_leaves_what_it_wrote,
-    a_report_says_what_went_wrong,
-    a_trace_that_cannot_be_written,
+    a_killed_worker_does_not_hold_up_its_item,
+    each_retry_and_deadline_is_an_attempt_in_the_trace,
+    waits_for_memory_are_traced,
+    an_engine_dropped_at_work_completes_its_trace,
+    a_killed_program_leaves_a_readable_trace,
+    a_report_names_causes,
+    an_unwritable_trace_is_an_error,
     an_engine_without_a_trace_has_no_thread_for_one,
-    an_inline_engine_too,
-    lanes_have_rows_of_their_own,
+    inline_engines_shut_down_alike,
+    each_lane_has_its_own_row_in_a_trace,
     a_graph_has_arrows,
 ];
 
-// ---- the files, read by the rules of their format ---------------------------------------------------------
+// ---- reading trace files -----------------------------------------------------------------------------------
 
 struct Files {
     folder: TempDir,
@@ -67,7 +67,7 @@ impl Files {
 #[derive(Debug)]
 struct Events(Vec<Value>);
 
-/// All events of a file, each checked for what the format asks of it.
+/// Reads all events of a file and checks each against the format.
 fn read(path: &Path) -> Events {
     let text = std::fs::read_to_string(path).unwrap();
     let whole: Value =
@@ -78,7 +78,7 @@ fn read(path: &Path) -> Events {
         .clone();
     let mut open: HashMap<(String, String), f64> = HashMap::new();
     let mut flows: HashMap<u64, f64> = HashMap::new();
-    // What a lane does, by its beginning: runs lie side by side or one in the other.
+    // Runs of a lane, by start: they are disjoint or nested.
     let mut lanes: BTreeMap<(u64, u64), Vec<(f64, f64)>> = BTreeMap::new();
     for event in &events {
         let text = |key: &str| {
@@ -153,7 +153,7 @@ impl Events {
         self.0.iter().filter(is).collect()
     }
 
-    /// Runs of a kernel by job, and by attempt.
+    /// Runs of a kernel by job and attempt.
     fn runs(&self, name: &str) -> BTreeMap<(u64, u64), &Value> {
         let key = |run: &Value| {
             let number = |key: &str| run["args"][key].as_u64().unwrap();
@@ -245,7 +245,7 @@ fn every_job_is_counted_once() {
     assert!(end.rate > 0.0 && end.elapsed > Duration::ZERO);
     assert_eq!(end.time_left(), Some(Duration::ZERO));
     drop(kept);
-    // After a crash as before it.
+    // The same after a crash.
     lab.submit(double, (&lab.from_slice(&[1u32]).unwrap(),))
         .wait()
         .unwrap();
@@ -339,7 +339,7 @@ fn a_trace_has_each_run_on_its_lane() {
     assert_eq!(
         events.of("i", "ended").len(),
         2,
-        "told to stop, which is no death"
+        "stopped, which is no death"
     );
     let names: Vec<_> = events
         .of("M", "process_name")
@@ -351,8 +351,8 @@ fn a_trace_has_each_run_on_its_lane() {
     }
 }
 
-fn kernels_are_told_apart_by_type() {
-    // The same code, which a linker may make one function of.
+fn kernels_are_distinguished_by_type() {
+    // Equal code, which a linker may fold.
     fn same<T>(n: u64) -> u64 {
         n + size_of::<T>() as u64
     }
@@ -366,7 +366,7 @@ fn kernels_are_told_apart_by_type() {
     assert_eq!(events.runs("same<i8>").len(), 1);
 }
 
-fn a_run_takes_as_long_as_it_took() {
+fn queueing_does_not_count_as_run_time() {
     let files = Files::new();
     let lab = files.lab(1);
     let gate = Gate::new();
@@ -385,12 +385,12 @@ fn a_run_takes_as_long_as_it_took() {
         assert!(run["dur"].as_f64().unwrap() >= ms * 1000.0, "{run}");
     }
     assert!(to(runs[0]) <= from(runs[1]) && to(runs[1]) <= from(runs[2]));
-    // One worker: all waited for the one before, which is no part of their runs.
+    // One worker: each waited for the previous one, which is not part of its run.
     let begin = events.of("b", "busy_for");
     assert!(begin.iter().all(|begin| from(begin) < from(runs[0])));
 }
 
-/// The supervisor hears of an end when it looks; a run ends when its kernel does.
+/// A run ends when its kernel returns, not when the supervisor sees it.
 fn times_are_those_of_the_worker() {
     let files = Files::new();
     let lab = files.lab(1);
@@ -399,7 +399,7 @@ fn times_are_those_of_the_worker() {
     let first = lab.submit(busy_for, (1,));
     let second = lab.submit(pass, (&gate.path(),));
     let at_gate = gate.meet();
-    // The first is over by now, and nobody has asked for it.
+    // The first has ended by now, and no thread has waited for it.
     let over = start.elapsed();
     busy_for(50);
     first.wait().unwrap();
@@ -415,7 +415,7 @@ fn times_are_those_of_the_worker() {
     );
 }
 
-fn a_worker_that_dies_in_the_middle() {
+fn a_killed_worker_does_not_hold_up_its_item() {
     let files = Files::new();
     let lab = files.lab(2);
     let before = lab.submit(busy_for, (0,)).wait();
@@ -429,7 +429,7 @@ fn a_worker_that_dies_in_the_middle() {
     assert_eq!(error.worker(), Some(worker as u32));
     drop(at_gate);
     lab.submit(busy_for, (0,)).wait().unwrap();
-    // Whole also now, with a worker gone.
+    // Complete also after the death of a worker.
     lab.write_trace().unwrap();
     files.read();
     drop(lab);
@@ -452,7 +452,7 @@ fn a_worker_that_dies_in_the_middle() {
     assert_eq!(events.of("X", "start").len(), 3);
 }
 
-fn retries_and_deadlines_are_attempts_of_their_own() {
+fn each_retry_and_deadline_is_an_attempt_in_the_trace() {
     let mut limit = Duration::from_millis(20);
     let events = loop {
         step(format!("three attempts of {limit:?}"));
@@ -464,7 +464,7 @@ fn retries_and_deadlines_are_attempts_of_their_own() {
         lab.failure_of(error);
         drop(lab);
         let events = files.read();
-        // A worker that was not there by then, on a machine that had much else to do.
+        // On a busy machine the worker may not have been ready.
         if events.of("i", "not run").is_empty() {
             break events;
         }
@@ -490,7 +490,7 @@ fn retries_and_deadlines_are_attempts_of_their_own() {
     assert!(failed["args"]["error"].as_str().unwrap().contains("no 7"));
 }
 
-fn waits_for_memory_are_told() {
+fn waits_for_memory_are_traced() {
     fn large() -> Array<u8> {
         Array::from_slice(&vec![1u8; 8 << 20])
     }
@@ -518,7 +518,7 @@ fn waits_for_memory_are_told() {
     assert!(waits[0]["args"]["bytes"].as_u64().unwrap() >= 8 << 20);
 }
 
-fn an_engine_that_is_dropped_at_work() {
+fn an_engine_dropped_at_work_completes_its_trace() {
     let files = Files::new();
     let lab = files.lab(1);
     let gate = Gate::new();
@@ -536,12 +536,12 @@ fn an_engine_that_is_dropped_at_work() {
 
 pub const SCENARIOS: &[Scenario] = &[("observed", observed)];
 
-/// Where the program of the next test writes what it does.
+/// The variable with the trace file of the program in the next test.
 const FILE: &str = "ARENITE_TEST_TRACE";
 
 /// Works until it is killed.
 fn observed() {
-    // Also when the test is.
+    // Ends the program with the test.
     std::thread::spawn(|| {
         stay();
         std::process::exit(1)
@@ -560,7 +560,7 @@ fn observed() {
     }
 }
 
-fn a_program_that_is_killed_leaves_what_it_wrote() {
+fn a_killed_program_leaves_a_readable_trace() {
     let files = Files::new();
     let events = files.events();
     let mut program = Program::with(
@@ -576,7 +576,7 @@ fn a_program_that_is_killed_leaves_what_it_wrote() {
     });
     program.kill();
     program.end().assert_killed();
-    // A kill may cut the batch that is being written: all but the last line are whole events.
+    // A kill may truncate the batch that is being written: all but the last line are complete.
     let text = std::fs::read_to_string(files.events()).unwrap();
     let lines: Vec<_> = text.lines().collect();
     for line in &lines[1..lines.len() - 2] {
@@ -587,7 +587,7 @@ fn a_program_that_is_killed_leaves_what_it_wrote() {
     assert!(lines.len() > 100);
 }
 
-fn a_report_says_what_went_wrong() {
+fn a_report_names_causes() {
     let files = Files::new();
     let lab = files.lab(2);
     for n in 0..20u32 {
@@ -617,10 +617,10 @@ fn a_report_says_what_went_wrong() {
     files.read();
 }
 
-/// Of this process, those that write traces.
+/// The number of threads of this process that write traces.
 fn writers() -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    // One that has just ended has no name.
+    // A thread that has just ended has no name.
     let names =
         tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
     names
@@ -634,13 +634,13 @@ fn an_engine_without_a_trace_has_no_thread_for_one() {
     assert_eq!(writers(), 0);
     let files = Files::new();
     let traced = files.lab(2);
-    // It says itself what it is called, and leaves the list a moment after its end.
+    // The thread sets its own name, and leaves the list shortly after its end.
     wait_until("a trace is written by a thread", || writers() == 1);
     drop(traced);
-    wait_until("it is gone", || writers() == 0);
+    wait_until("it has ended", || writers() == 0);
 }
 
-fn a_trace_that_cannot_be_written() {
+fn an_unwritable_trace_is_an_error() {
     let nowhere = Path::new("/nowhere/at/all.json");
     let error = Engine::builder()
         .workers(1)
@@ -656,7 +656,7 @@ fn a_trace_that_cannot_be_written() {
     assert_eq!(lab.write_trace().unwrap(), None);
 }
 
-fn an_inline_engine_too() {
+fn inline_engines_shut_down_alike() {
     let files = Files::new();
     let trace = Trace::to(files.events()).report(files.page());
     let engine = Engine::builder().trace(trace).inline();
@@ -665,7 +665,7 @@ fn an_inline_engine_too() {
     assert_eq!(tripled.map(Result::unwrap).sum::<u32>(), 135);
     engine.submit(refuse, (4,)).wait().unwrap_err();
     engine.submit(refuse_at_length, ()).wait().unwrap_err();
-    // Another engine in a kernel is not this one.
+    // An engine in a kernel is another engine.
     let nested = |n: u32| {
         Engine::inline()
             .submit(|n: u32| n + 1, (n,))
@@ -703,9 +703,9 @@ fn an_inline_engine_too() {
         .values()
         .map(|run| run["tid"].as_u64())
         .collect();
-    assert_eq!(lanes, [Some(0), Some(1)], "a row for each thread");
+    assert_eq!(lanes, [Some(0), Some(1)], "one row per thread");
     assert_eq!(events.runs("refuse").len(), 1);
-    // Texts are cut, as those of workers are.
+    // Texts are truncated, like those of workers.
     let at_length = std::fs::metadata(files.events()).unwrap().len();
     assert!((16 << 10..80 << 10).contains(&at_length), "{at_length}");
     assert!(
@@ -727,8 +727,8 @@ fn an_inline_engine_too() {
     );
 }
 
-/// Several lanes in a worker: a row for each, and the death of the worker names all that ran.
-fn lanes_have_rows_of_their_own() {
+/// With several lanes there is a row per lane, and the death of the worker names all running jobs.
+fn each_lane_has_its_own_row_in_a_trace() {
     let files = Files::new();
     let trace = Trace::to(files.events()).report(files.page());
     let lab = Lab::with(1, |builder| builder.lanes(3).trace(trace));
@@ -762,7 +762,7 @@ fn lanes_have_rows_of_their_own() {
     );
 }
 
-/// One node feeds two, which feed one: four jobs, four arrows, each from within its run to within the other.
+/// One node feeds two, which feed one: four jobs and four arrows, each from inside one run to inside another.
 fn a_graph_has_arrows() {
     fn one(n: u32) -> u32 {
         n + 1
@@ -779,7 +779,7 @@ fn a_graph_has_arrows() {
     assert_eq!(graph.run(&lab, &last).unwrap().wait().unwrap(), 6);
     drop(lab);
     let events = files.read();
-    // By job, in the order in which they were sent.
+    // By job number, in the order of sending.
     let ones: Vec<_> = events.runs("one").into_values().collect();
     let sums: Vec<_> = events.runs("sum").into_values().collect();
     let ([first, left, right], [last]) = (&ones[..], &sums[..]) else {
@@ -794,7 +794,7 @@ fn a_graph_has_arrows() {
         })
         .collect();
     let within = |end: &Value, run: &Value| {
-        // To what three digits of a microsecond may differ by.
+        // Within the rounding to three digits of a microsecond.
         let times = from(run) - 0.001..=to(run) + 0.001;
         (&end["pid"], &end["tid"]) == (&run["pid"], &run["tid"]) && times.contains(&from(end))
     };

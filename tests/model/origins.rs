@@ -1,5 +1,5 @@
-//! Who is to blame, why, and with what last words: also for what failed because something else did, and for attempts that
-//! were not the last.
+//! The origin, cause and last lines of failures: also for jobs that failed because of another one, and for attempts before
+//! the last.
 
 use arenite::{Backoff, Graph, JobError, JobErrorKind, Spawn, call};
 
@@ -7,12 +7,12 @@ use crate::harness::{Lab, tests};
 
 tests![
     each_attempt_has_its_last_words,
-    a_quarantined_job_has_them_all,
-    a_node_that_nobody_asked_for,
-    the_end_of_a_chain_that_died_in_its_middle,
-    a_job_that_was_spawned,
-    a_dead_letter_has_them_too,
-    what_nobody_else_has_done_has_no_origin,
+    a_quarantined_job_has_the_last_lines_of_all_attempts,
+    unrequested_nodes_of_a_chain_have_an_origin,
+    a_chain_killed_in_its_middle_has_last_lines,
+    a_spawned_job_names_its_origin,
+    a_dead_letter_has_the_last_lines,
+    a_jobs_own_failure_has_no_origin,
 ];
 
 const ABORTED: JobErrorKind = JobErrorKind::Signal(6);
@@ -26,7 +26,7 @@ fn quiet() -> Lab {
     Lab::with(1, |builder| builder.on_log(|_| ()).quarantine_after(3))
 }
 
-/// What `speaks_and_dies` said at each of its attempts, and that it was the one worker's.
+/// Checks the last lines of `speaks_and_dies` at each attempt, and the worker.
 fn check(error: &JobError, name: &str, before: usize) {
     let said = [format!("{name}: the header is fine")];
     assert!(error.kernel().ends_with("speaks_and_dies"), "{error}");
@@ -48,7 +48,7 @@ fn each_attempt_has_its_last_words() {
     check(&error, "once more", 1);
 }
 
-fn a_quarantined_job_has_them_all() {
+fn a_quarantined_job_has_the_last_lines_of_all_attempts() {
     let lab = quiet();
     let job = lab.job(speaks_and_dies, ("poison",)).retries(9);
     let error = lab.failure_of(job.backoff(Backoff::NONE).submit());
@@ -56,7 +56,7 @@ fn a_quarantined_job_has_them_all() {
     check(&error, "poison", 3);
 }
 
-fn a_node_that_nobody_asked_for() {
+fn unrequested_nodes_of_a_chain_have_an_origin() {
     let lab = quiet();
     let mut graph = Graph::new();
     graph.fuse(false);
@@ -79,7 +79,7 @@ fn a_node_that_nobody_asked_for() {
     check(origin, "a node", 1);
 }
 
-fn the_end_of_a_chain_that_died_in_its_middle() {
+fn a_chain_killed_in_its_middle_has_last_lines() {
     let lab = quiet();
     let mut graph = Graph::new();
     let first = graph.add(|| 1u32, ());
@@ -91,7 +91,7 @@ fn the_end_of_a_chain_that_died_in_its_middle() {
         (&first,),
     );
     let last = graph.add(|x: u32| x, (&dies,));
-    // Asked for too, so that it is not part of the chain.
+    // Requested as well, so that it is not part of the chain.
     let beside = graph.add(|x: u32| x, (&dies,));
     let (last, beside) = graph.run(&lab, (&last, &beside)).unwrap().results();
     for lost in [last, beside] {
@@ -105,12 +105,12 @@ fn spawns(name: &str) -> Spawn<u32> {
     Spawn::new(|x: u32| x, (call(speaks_and_dies, (name,)),))
 }
 
-/// It spawns one that spawns.
+/// Spawns a job that spawns.
 fn spawns_deeper(name: &str) -> Spawn<u32> {
     Spawn::new(|x: u32| x, (call(spawns, (name,)),))
 }
 
-fn a_job_that_was_spawned() {
+fn a_spawned_job_names_its_origin() {
     let lab = quiet();
     let jobs = [
         lab.submit(spawns, ("a child",)),
@@ -130,7 +130,7 @@ fn a_job_that_was_spawned() {
     }
 }
 
-fn a_dead_letter_has_them_too() {
+fn a_dead_letter_has_the_last_lines() {
     let lab = quiet();
     let names = ["a letter"].map(|name| (name,));
     let map = lab.map(speaks_and_dies, names).retries(1);
@@ -141,12 +141,12 @@ fn a_dead_letter_has_them_too() {
     check(letter.error(), "a letter", 1);
 }
 
-fn what_nobody_else_has_done_has_no_origin() {
+fn a_jobs_own_failure_has_no_origin() {
     let lab = quiet();
     let error = lab.failure_of(lab.submit(speaks_and_dies, ("alone",)));
     assert!(error.origin().is_none());
     check(&error, "alone", 0);
-    // Without processes there are no last words, and the rest is the same.
+    // Without processes there are no last lines; the rest is the same.
     let engine = arenite::Engine::inline();
     let fails = |_: u32| Err::<u32, _>("no".to_owned());
     let mut graph = Graph::new();

@@ -1,4 +1,4 @@
-//! Random numbers of jobs: they depend on the seed and on which job it is, and on nothing else.
+//! Random numbers of jobs depend only on the seed and the identity of the job.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -13,21 +13,21 @@ use crate::harness::{Gate, Lab, pass, step, tests};
 
 tests![
     the_same_numbers_on_any_number_of_workers,
-    each_job_and_each_generator_draws_its_own,
-    a_seed_of_chance_can_be_used_again,
-    an_attempt_draws_what_the_one_before_drew,
+    each_job_and_each_generator_has_its_own_numbers,
+    a_random_seed_can_be_reused,
+    every_attempt_draws_the_same_numbers,
     kills_change_no_number,
-    maps_and_scopes_do_not_move_the_jobs_beside_them,
-    a_chain_draws_on,
-    threads_of_a_kernel,
-    lanes_are_like_workers,
-    items_of_a_stream,
-    values_that_are_kept_move_no_number,
+    maps_and_scopes_do_not_change_the_numbers_of_other_jobs,
+    a_chain_continues_its_random_numbers,
+    output_of_a_kernels_threads_has_its_origin,
+    lanes_give_the_same_values_as_workers,
+    stream_items_have_origins,
+    scratch_values_change_no_random_number,
     elements_draw_by_their_index_alone,
-    elements_that_are_tried_again_draw_the_same,
+    retried_elements_draw_the_same_numbers,
 ];
 
-/// The first numbers of two generators, which are made one after the other.
+/// The first numbers of two generators, made one after the other.
 fn draw() -> [u64; 2] {
     let mut first = arenite::rng();
     [first.next_u64(), arenite::rng().next_u64()]
@@ -45,7 +45,7 @@ fn inline(seed: u64) -> Engine {
     Engine::builder().seed(seed).inline()
 }
 
-/// What jobs of all kinds draw, submitted by one thread.
+/// The numbers of jobs of all kinds, submitted by one thread.
 fn drawn(engine: &Engine) -> Vec<[u64; 2]> {
     let mut drawn = Vec::new();
     let jobs: Vec<_> = (0..20).map(|_| engine.submit(draw, ())).collect();
@@ -77,7 +77,7 @@ fn drawn(engine: &Engine) -> Vec<[u64; 2]> {
     let zeros = zeros.rows(0..10_000);
     let each = engine.par(&zeros).map(|_: u8| draw()).unwrap();
     drawn.extend(each.iter());
-    // A state that begins with a number of chance, and calls that draw more.
+    // A state that begins with a random number, and calls that draw more.
     let actor = engine.actor(draw, ());
     let mix = |state: &mut [u64; 2]| {
         state[1] = arenite::rng().next_u64();
@@ -97,22 +97,22 @@ fn the_same_numbers_on_any_number_of_workers() {
     assert_ne!(drawn(&seeded(2, 8)), alone);
 }
 
-fn each_job_and_each_generator_draws_its_own() {
+fn each_job_and_each_generator_has_its_own_numbers() {
     let lab = Lab::new(2);
     let numbers = drawn(&lab);
     let distinct: HashSet<u64> = numbers.iter().flatten().copied().collect();
-    // The reduction has one number and a zero.
+    // The reduction returns one number and a zero.
     assert_eq!(distinct.len(), numbers.len() * 2);
 }
 
-fn a_seed_of_chance_can_be_used_again() {
+fn a_random_seed_can_be_reused() {
     let lab = Lab::new(2);
     let numbers = drawn(&lab);
     assert_eq!(drawn(&inline(lab.seed())), numbers);
     assert_ne!(Lab::new(1).seed(), lab.seed());
 }
 
-/// Dies at its first attempt, when it has drawn.
+/// Dies at its first attempt, after drawing.
 fn dies_once(folder: &str) -> [u64; 2] {
     let drawn = draw();
     if File::create_new(Path::new(folder).join("been-here")).is_ok() {
@@ -121,7 +121,7 @@ fn dies_once(folder: &str) -> [u64; 2] {
     drawn
 }
 
-fn an_attempt_draws_what_the_one_before_drew() {
+fn every_attempt_draws_the_same_numbers() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().to_str().unwrap();
     let lab = seeded(2, 7);
@@ -170,8 +170,8 @@ fn kills_change_no_number() {
     assert!(expected.eq(drawn), "other numbers");
 }
 
-/// How many items of a map are sent ahead depends on how quick workers are.
-fn maps_and_scopes_do_not_move_the_jobs_beside_them() {
+/// The number of items that a map sends ahead depends on the speed of workers.
+fn maps_and_scopes_do_not_change_the_numbers_of_other_jobs() {
     let expected: Vec<_> = {
         let engine = inline(7);
         (0..3)
@@ -192,7 +192,7 @@ fn maps_and_scopes_do_not_move_the_jobs_beside_them() {
     assert_eq!(drawn, expected);
 }
 
-fn a_chain_draws_on() {
+fn a_chain_continues_its_random_numbers() {
     fn more(before: [u64; 2]) -> [u64; 4] {
         let [a, b] = before;
         let [c, d] = draw();
@@ -208,7 +208,7 @@ fn a_chain_draws_on() {
     assert_eq!(drawn, chain(&inline(7)));
 }
 
-fn threads_of_a_kernel() {
+fn output_of_a_kernels_threads_has_its_origin() {
     fn on_threads() -> Array<u64> {
         let mut given = arenite::rng();
         let numbers = std::thread::scope(|threads| {
@@ -222,8 +222,11 @@ fn threads_of_a_kernel() {
     let here = inline(7).submit(on_threads, ()).wait().unwrap();
     let there = lab.submit(on_threads, ()).wait().unwrap();
     assert_eq!(here[0], there[0]);
-    assert_ne!(here[1], there[1], "a thread without a job draws by chance");
-    // A job that is at the gate, and another that ends meanwhile on the same thread of the program.
+    assert_ne!(
+        here[1], there[1],
+        "a thread without a job draws random numbers"
+    );
+    // A job waits at the gate while another ends on the same thread of the program.
     fn waits(gate: &str) -> [u64; 2] {
         let first = arenite::rng().next_u64();
         pass(gate);
@@ -246,15 +249,15 @@ fn threads_of_a_kernel() {
     assert_eq!(other[0], expected[1][0]);
 }
 
-fn lanes_are_like_workers() {
+fn lanes_give_the_same_values_as_workers() {
     let alone = drawn(&inline(7));
     let lab = Lab::with(2, |builder| builder.seed(7).lanes(4));
     for _ in 0..3 {
-        // A run numbers its calls from the beginning.
+        // Each run numbers its calls from the start.
         let lab = Lab::with(2, |builder| builder.seed(7).lanes(4));
         assert_eq!(drawn(&lab), alone);
     }
-    // Each lane has scratch of its own, so nobody waits for another's.
+    // Each lane has its own scratch values.
     let held = |_: u32| -> u64 {
         let mut uses = arenite::scratch(|| 0u64);
         *uses += 1;
@@ -266,7 +269,7 @@ fn lanes_are_like_workers() {
     assert!((400 / 8..=400).contains(&most), "{most} uses of one value");
 }
 
-fn items_of_a_stream() {
+fn stream_items_have_origins() {
     fn noisy(n: u64) -> [u64; 2] {
         [n, arenite::rng().next_u64()]
     }
@@ -288,14 +291,14 @@ fn items_of_a_stream() {
         .collect();
     assert_eq!(distinct.len(), 600);
     for workers in [1, 3] {
-        // Without an order items reach the second stage as they come, and draw the same.
+        // Unordered, items reach the second stage in any order, and draw the same.
         assert_eq!(run(&seeded(workers, 7), true), expected);
         assert_eq!(run(&seeded(workers, 7), false), expected);
     }
 }
 
-/// Which job makes a value that a worker keeps depends on chance, and so no number of a job may depend on that.
-fn values_that_are_kept_move_no_number() {
+/// Scheduling decides which job makes a scratch value, so the numbers of a job must not depend on it.
+fn scratch_values_change_no_random_number() {
     struct Kept([u64; 2]);
     fn keeps(n: u64) -> [u64; 3] {
         let first = arenite::rng().next_u64();
@@ -313,12 +316,12 @@ fn values_that_are_kept_move_no_number() {
         drawn.extend((0..10).map(|n| engine.submit(keeps, (n,)).wait().unwrap()));
         drawn
     }
-    // On a thread of its own, on which nothing is kept yet.
+    // On a new thread, which has no scratch values yet.
     let expected = std::thread::spawn(|| run(&inline(7))).join().unwrap();
     for workers in [1, 2] {
         assert_eq!(run(&seeded(workers, 7)), expected, "{workers} workers");
     }
-    // On this one a second run finds what the first has made.
+    // On this thread the second run finds the values of the first.
     assert_eq!(run(&inline(7)), expected);
     assert_eq!(run(&inline(7)), expected);
 }
@@ -355,9 +358,9 @@ fn elements_draw_by_their_index_alone() {
     }
 }
 
-/// Where rows are run again, and how often, makes no difference for them and for what comes after them.
-fn elements_that_are_tried_again_draw_the_same() {
-    /// The name of a file, or nothing.
+/// Retries of rows change neither their numbers nor those of later rows.
+fn retried_elements_draw_the_same_numbers() {
+    /// The name of a file; empty for none.
     type Named = [u8; 128];
     fn dies_once(name: Named) -> [u64; 2] {
         let drawn = draw();

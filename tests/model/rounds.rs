@@ -1,4 +1,4 @@
-//! Iterative algorithms: a round costs its jobs and nothing else, because workers keep what they have.
+//! Iterative algorithms: rounds copy nothing, because inputs and scratch values stay in the workers.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -13,13 +13,13 @@ tests![
     scratch_is_made_once_per_worker,
     scratch_ends_with_its_worker,
     a_panic_costs_the_value_and_not_the_worker,
-    an_array_cannot_be_kept,
-    inputs_and_scratch_stay_where_they_are,
+    an_array_cannot_be_stored_in_scratch,
+    inputs_and_scratch_do_not_move_between_rounds,
     rounds_copy_nothing,
-    a_round_outlives_a_killed_worker,
+    a_round_survives_a_killed_worker,
 ];
 
-/// How often a value was made in this process.
+/// The number of values made in this process.
 static MADE: AtomicU64 = AtomicU64::new(0);
 
 struct Table(Vec<u64>);
@@ -31,7 +31,7 @@ fn table() -> arenite::Scratch<Table> {
     })
 }
 
-/// How many values this process has made, and how many jobs have used the one that it has.
+/// The number of values made by this process, and the number of jobs that have used the current one.
 fn count(_: u64) -> [u64; 2] {
     let mut table = table();
     table.0[0] += 1;
@@ -81,7 +81,7 @@ fn a_panic_costs_the_value_and_not_the_worker() {
     assert_eq!(lab.stats().workers[0].restarts, 0);
 }
 
-fn an_array_cannot_be_kept() {
+fn an_array_cannot_be_stored_in_scratch() {
     fn keeps(values: &Array<u64>) -> u64 {
         let kept = arenite::scratch(|| values.clone());
         kept[0]
@@ -95,8 +95,8 @@ fn an_array_cannot_be_kept() {
     lab.assert_in_use(0);
 }
 
-/// The memory behind a slice, as this process has it mapped: the inode of a file, and the byte in it. What is the same in two
-/// processes is the same memory.
+/// Identifies the memory of a slice: the inode of the mapped file, and the offset in it. Equal in two processes means the same
+/// memory.
 fn memory_of(values: &[f64]) -> [u64; 2] {
     let at = values.as_ptr().addr() as u64;
     let hex = |text: &str| u64::from_str_radix(text, 16).unwrap();
@@ -111,7 +111,7 @@ fn memory_of(values: &[f64]) -> [u64; 2] {
     found.expect("it is mapped")
 }
 
-/// Which process this is, the memory of what it got, and where its scratch lies.
+/// The process id, the memory of the arguments, and the address of the scratch value.
 fn places(part: &[f64], model: &Array<f64>) -> [u64; 6] {
     let mut buffer = arenite::scratch(Vec::<f64>::new);
     buffer.clear();
@@ -121,7 +121,7 @@ fn places(part: &[f64], model: &Array<f64>) -> [u64; 6] {
     [std::process::id().into(), a, b, c, d, scratch]
 }
 
-fn inputs_and_scratch_stay_where_they_are() {
+fn inputs_and_scratch_do_not_move_between_rounds() {
     let lab = Lab::new(2);
     let numbers = lab.from_fn(100_000, |i| i as f64).unwrap();
     let model = lab.from_fn(10_000, |i| i as f64).unwrap();
@@ -145,7 +145,7 @@ fn inputs_and_scratch_stay_where_they_are() {
     assert!(!scratch.contains_key(&std::process::id().into()));
 }
 
-/// Newton's method for many square roots: each round reads the numbers and what the round before made.
+/// Newton's method for many square roots: each round reads the numbers and the result of the previous round.
 fn improve(numbers: &[f64], roots: &[f64]) -> Array<f64> {
     let mut buffer = arenite::scratch(Vec::<f64>::new);
     buffer.clear();
@@ -173,7 +173,7 @@ fn rounds_copy_nothing() {
     let after_one = lab.stats().arena.in_use;
     for _ in 0..20 {
         roots = round(&lab, &numbers, &roots);
-        // The results of a round take the room of those of the round before.
+        // The results of a round reuse the memory of earlier ones.
         let now = lab.stats().arena.in_use;
         assert!(
             now <= 2 * after_one,
@@ -196,7 +196,7 @@ fn improve_at(gate: &str, numbers: &[f64], roots: &[f64]) -> Array<f64> {
     improve(numbers, roots)
 }
 
-/// A round of which one part stands at the gate when its worker dies.
+/// A round of which one part waits at the gate when its worker is killed.
 fn disturbed(
     lab: &Lab,
     numbers: &Array<f64>,
@@ -215,7 +215,7 @@ fn disturbed(
         let round = threads.spawn(|| map.collect::<Result<_, _>>().unwrap());
         let held = gate.meet();
         let at_the_gate = Cell::new(0);
-        wait_until("only the one at the gate is busy", || {
+        wait_until("only the worker at the gate is busy", || {
             let workers = lab.stats().workers.into_iter().enumerate();
             let busy: Vec<_> = workers.filter(|(_, worker)| worker.open > 0).collect();
             at_the_gate.set(busy[0].0);
@@ -223,13 +223,13 @@ fn disturbed(
         });
         lab.replace(at_the_gate.get());
         drop(held);
-        // Whoever takes the part over comes to the gate again.
+        // The next attempt comes to the gate again.
         gate.release_all(|| round.is_finished());
         round.join().unwrap()
     })
 }
 
-fn a_round_outlives_a_killed_worker() {
+fn a_round_survives_a_killed_worker() {
     let lab = Lab::new(2);
     let (numbers, mut roots) = start(&lab);
     let (_, mut undisturbed) = start(&lab);

@@ -10,8 +10,8 @@ use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
 
 tests![
     tiles_share_a_limit_with_others,
-    a_death_gives_its_permit_back_and_ends_the_line,
-    a_cancelled_scope_does_not_wait_in_the_line,
+    a_death_returns_the_permit,
+    a_cancelled_scope_does_not_wait_for_permits,
     without_workers_a_job_runs_when_it_is_submitted,
 ];
 
@@ -46,7 +46,7 @@ fn tiles_share_a_limit_with_others() {
             .unwrap();
         assert!(out.iter().zip(0..).all(|(&x, i)| x == i * 3));
     }
-    // While somebody else has the permit none of them begins.
+    // While another job has the permit, none of them begins.
     let (one, gate) = (one(), Gate::new());
     let mut out = lab.zeros::<u32>(10).unwrap();
     let first = lab.job(pass, (&gate.path(),)).limit(&one).submit();
@@ -65,7 +65,7 @@ fn tiles_share_a_limit_with_others() {
     lab.assert_in_use(0);
 }
 
-fn a_death_gives_its_permit_back_and_ends_the_line() {
+fn a_death_returns_the_permit() {
     let lab = Lab::new(2);
     let (one, gate) = (one(), Gate::new());
     let mut out = lab.zeros::<u32>(40).unwrap();
@@ -77,14 +77,14 @@ fn a_death_gives_its_permit_back_and_ends_the_line() {
         assert_eq!(lab.stats().limited, 3);
         let pid = lab.pid(lab.busy_worker());
         kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-        wait_until("the line is empty", || lab.stats().limited == 0);
+        wait_until("the queue is empty", || lab.stats().limited == 0);
         drop(held);
     });
     let error = result.unwrap_err();
     assert_eq!(*error.kind(), JobErrorKind::Signal(9), "{error}");
     assert!(matches!(error.unspecified_rows(), [rows] if *rows == (0..10)));
     assert!(out[10..].iter().all(|&x| x == 0), "the others never began");
-    // The permit is there for whoever comes next, and so are the rows.
+    // The permit and the rows are free for the next scope.
     step("the next scope");
     lab.scope(|s| {
         for tile in out.tiles_mut(10) {
@@ -97,7 +97,7 @@ fn a_death_gives_its_permit_back_and_ends_the_line() {
     lab.assert_in_use(0);
 }
 
-fn a_cancelled_scope_does_not_wait_in_the_line() {
+fn a_cancelled_scope_does_not_wait_for_permits() {
     let lab = Lab::new(2);
     let (one, gate) = (one(), Gate::new());
     let first = lab.job(pass, (&gate.path(),)).limit(&one).submit();

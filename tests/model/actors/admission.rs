@@ -1,4 +1,4 @@
-//! Calls that wait to be let in, in `async` code.
+//! Calls that wait for admission, in `async` code.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,14 +11,14 @@ use super::*;
 use crate::harness::{block_on, patience};
 
 tests![
-    other_tasks_run_while_a_call_waits_to_be_let_in,
-    calls_run_in_the_order_in_which_they_were_let_in,
-    a_call_that_is_dropped_before_it_is_let_in_is_not_made,
+    other_tasks_run_while_a_call_waits_for_admission,
+    calls_run_in_the_order_of_admission,
+    a_call_dropped_before_admission_is_not_made,
     calls_of_each_thread_are_in_order,
-    a_call_that_waits_holds_its_actor,
-    an_actor_that_ends_meanwhile_says_so,
-    an_engine_that_ends_meanwhile_answers,
-    without_workers_it_has_run,
+    a_waiting_call_keeps_its_actor_alive,
+    a_call_waiting_for_admission_reports_that_the_actor_ended,
+    an_ending_engine_answers_waiting_futures,
+    without_workers_a_job_has_run_when_its_handle_is_returned,
 ];
 
 const MIB: u64 = 1 << 20;
@@ -35,7 +35,7 @@ fn held(values: &[u8], gate: &str) -> u64 {
     values.len() as u64
 }
 
-/// An engine where one job that holds 3 MiB is let in at a time, and an actor; it is known what their kernels return.
+/// An engine that admits one job of 3 MiB at a time, and an actor. The engine knows the sizes of their results.
 fn narrow() -> (Lab, Actor<List>) {
     let lab = Lab::with(1, |builder| builder.admission(4 * MIB));
     let list = lab.actor(List::new, ());
@@ -57,7 +57,7 @@ fn weigh(lab: &Lab, list: &Actor<List>, x: u64) -> Calling<List, u64> {
     list.call_async(List::weigh, (x, three_mib(lab)))
 }
 
-/// It stands in the line from here on.
+/// Polls once, so that the future waits for admission.
 fn joins<T>(future: &mut (impl Future<Output = T> + Unpin)) {
     let mut context = Context::from_waker(Waker::noop());
     assert!(Pin::new(future).poll(&mut context).is_pending());
@@ -67,7 +67,7 @@ async fn answer<R: Send + 'static>(call: Calling<List, R>) -> Result<R, arenite:
     call.await.await
 }
 
-fn other_tasks_run_while_a_call_waits_to_be_let_in() {
+fn other_tasks_run_while_a_call_waits_for_admission() {
     let (lab, list) = narrow();
     for limit in [None, Some(patience())] {
         let gate = Gate::new();
@@ -78,17 +78,21 @@ fn other_tasks_run_while_a_call_waits_to_be_let_in() {
             None => list.call_async(List::weigh, args),
             Some(limit) => list.call_within_async(limit, List::weigh, args),
         };
-        step("a call that is let in when another task has opened the gate");
+        step("a call that is admitted when another task has opened the gate");
         let (answer, ()) = block_on(zip(answer(call), async {
             let stats = lab.stats();
-            assert_eq!((stats.open, list.status().waiting), (1, 0), "it is outside");
+            assert_eq!(
+                (stats.open, list.status().waiting),
+                (1, 0),
+                "it waits for admission"
+            );
             drop(in_hand);
         }));
         assert_eq!(answer, Ok(3 * MIB));
         first.wait().unwrap();
     }
     assert_eq!(seen(&list), [0, 1, 1]);
-    // The limit is one of the call.
+    // The limit applies to the call.
     let hangs = list.call_within_async(Duration::from_millis(20), List::hang, ());
     let (cause, _, restarted) = lost(block_on(hangs));
     assert!(matches!(cause, JobErrorKind::DeadlineExceeded { .. }) && !restarted);
@@ -97,29 +101,29 @@ fn other_tasks_run_while_a_call_waits_to_be_let_in() {
     assert_eq!(lab.stats().admitted, 0);
 }
 
-fn calls_run_in_the_order_in_which_they_were_let_in() {
+fn calls_run_in_the_order_of_admission() {
     let (lab, list) = narrow();
     let gate = Gate::new();
     let first = lab.submit(held, (three_mib(&lab), &gate.path()));
     let in_hand = gate.meet();
     let (array, one) = (three_mib(&lab), lab.from_slice(&[1u8]).unwrap());
-    // Not made in the order in which they come to the line; and the second of them is given up.
+    // Created in another order than the one in which they are polled. The second is dropped.
     let [mut fourth, mut second, mut third] = [4, 2, 3].map(|x| weigh(&lab, &list, x));
     let mut small = list.call_async(List::weigh, (5, &one));
     thread::scope(|s| {
         let list = &list;
         let thread = s.spawn(move || list.call(List::weigh, (1, array)).wait());
-        wait_until("the thread stands in the line", || {
+        wait_until("the thread waits for admission", || {
             lab.job(held, (&one, "")).try_submit().is_err()
         });
         joins(&mut second);
         joins(&mut third);
         joins(&mut fourth);
-        // It would fit beside what runs, and so would be called first.
+        // It would fit beside the running job, and so could be admitted first.
         joins(&mut small);
         drop(second);
         drop(in_hand);
-        step("calls in the order of the line, whichever is polled first");
+        step("calls in the order of admission, whichever is polled first");
         let all = zip(zip(answer(small), answer(fourth)), answer(third));
         assert_eq!(block_on(all), ((Ok(1), Ok(3 * MIB)), Ok(3 * MIB)));
         assert_eq!(thread.join().unwrap(), Ok(3 * MIB));
@@ -131,7 +135,7 @@ fn calls_run_in_the_order_in_which_they_were_let_in() {
     assert_eq!(lab.stats().admitted, 0);
 }
 
-fn a_call_that_is_dropped_before_it_is_let_in_is_not_made() {
+fn a_call_dropped_before_admission_is_not_made() {
     let (lab, list) = narrow();
     let gate = Gate::new();
     let first = lab.submit(held, (three_mib(&lab), &gate.path()));
@@ -144,7 +148,7 @@ fn a_call_that_is_dropped_before_it_is_let_in_is_not_made() {
     let before = lab.stats().arena.in_use;
     drop((never_polled, dropped));
     assert_eq!(lab.stats().arena.in_use, before - 6 * MIB);
-    step("the call behind it, which fits beside what stands at the gate");
+    step("the call behind it, which fits beside the job at the gate");
     let job = block_on(behind);
     drop(in_hand);
     assert_eq!(job.wait(), Ok(1));
@@ -155,7 +159,7 @@ fn a_call_that_is_dropped_before_it_is_let_in_is_not_made() {
 
 fn calls_of_each_thread_are_in_order() {
     let (lab, list) = narrow();
-    step("calls of three threads, one of which is let in at a time");
+    step("calls of three threads, one admitted at a time");
     thread::scope(|threads| {
         for by in 1..4 {
             let (lab, list) = (&lab, &list);
@@ -181,7 +185,7 @@ fn calls_of_each_thread_are_in_order() {
     assert_eq!(lab.stats().admitted, 0);
 }
 
-fn a_call_that_waits_holds_its_actor() {
+fn a_waiting_call_keeps_its_actor_alive() {
     let lab = Lab::new(1);
     let call = lab.actor(List::new, ()).call_async(List::push, (7,));
     step("a call whose future has the only handle");
@@ -190,7 +194,7 @@ fn a_call_that_waits_holds_its_actor() {
     lab.assert_in_use(0);
 }
 
-fn an_actor_that_ends_meanwhile_says_so() {
+fn a_call_waiting_for_admission_reports_that_the_actor_ended() {
     let (lab, list) = narrow();
     let gate = Gate::new();
     let first = lab.submit(held, (three_mib(&lab), &gate.path()));
@@ -206,7 +210,7 @@ fn an_actor_that_ends_meanwhile_says_so() {
     assert_eq!(lab.stats().admitted, 0);
 }
 
-fn an_engine_that_ends_meanwhile_answers() {
+fn an_ending_engine_answers_waiting_futures() {
     let (lab, list) = narrow();
     let gate = Gate::new();
     let first = lab.submit(held, (three_mib(&lab), &gate.path()));
@@ -222,10 +226,10 @@ fn an_engine_that_ends_meanwhile_answers() {
     assert!(first.wait().is_err());
 }
 
-fn without_workers_it_has_run() {
+fn without_workers_a_job_has_run_when_its_handle_is_returned() {
     let engine = Engine::inline();
     let list = engine.actor(List::new, ());
     let call = list.call_async(List::push, (7,));
-    assert_eq!(seen(&list), [7], "before anybody polls");
+    assert_eq!(seen(&list), [7], "before it is polled");
     assert_eq!(block_on(answer(call)), Ok(1));
 }

@@ -1,13 +1,13 @@
-//! Arrays in a state.
+//! Arrays in the state of an actor.
 
 use super::*;
 
 tests![
-    arrays_that_it_was_given_stay,
-    the_checkpoint_that_a_state_was_made_from_stays,
-    arrays_that_it_keeps_beyond_a_call_are_noticed,
-    arrays_that_it_hides_are_noticed_at_its_end,
-    arrays_that_it_shows_to_others_are_copied,
+    arrays_of_the_initial_kernel_stay_in_the_state,
+    the_checkpoint_of_a_restored_state_stays_readable,
+    arrays_retained_beyond_a_call_are_detected,
+    hidden_arrays_are_detected_at_the_end_of_an_actor,
+    arrays_shared_with_other_jobs_are_copied,
 ];
 
 struct Model {
@@ -30,9 +30,9 @@ impl Model {
     }
 }
 
-fn arrays_that_it_was_given_stay() {
+fn arrays_of_the_initial_kernel_stay_in_the_state() {
     let lab = Lab::new(2);
-    // More than a worker is granted before it asks for more.
+    // More than one grant.
     let weights = lab.from_fn(2_000_000, |i| i as u64).unwrap();
     let total: u64 = weights.iter().sum();
     let before = lab.stats().arena.in_use;
@@ -41,12 +41,12 @@ fn arrays_that_it_was_given_stay() {
     for model in &models {
         assert_eq!(model.call(Model::total, ()).wait().unwrap(), total);
     }
-    assert_eq!(lab.stats().arena.in_use, before, "nothing was copied");
-    // One that comes back is the same memory.
+    assert_eq!(lab.stats().arena.in_use, before, "no array was copied");
+    // A returned array is the same memory.
     let back = models[0].call(Model::weights, ()).wait().unwrap();
     assert_eq!(back.iter().sum::<u64>(), total);
     assert_eq!(lab.stats().arena.in_use, before);
-    // It is free when the last state is gone, by its end or with its worker.
+    // It is freed when the last state has ended, or died with its worker.
     drop(back);
     let [ends, dies] = models;
     drop(ends);
@@ -57,14 +57,14 @@ fn arrays_that_it_was_given_stay() {
         dies.call(Model::total, ()).wait().unwrap_err().kind(),
         JobErrorKind::ActorLost { .. }
     ));
-    // Although somebody still has a handle.
+    // Although a handle of the ended actor remains.
     lab.assert_in_use(0);
     drop(dies);
 }
 
-fn the_checkpoint_that_a_state_was_made_from_stays() {
+fn the_checkpoint_of_a_restored_state_stays_readable() {
     const LEN: usize = 100_000;
-    /// Counts in an array of its own, and has the one that it was made from as well.
+    /// Counts in an array of its own, and retains the one that it was restored from.
     #[derive(Default)]
     struct Counts {
         base: Option<Array<u64>>,
@@ -80,7 +80,7 @@ fn the_checkpoint_that_a_state_was_made_from_stays() {
         fn save(&self) -> Array<u64> {
             Array::from_fn(LEN, |_| self.count)
         }
-        /// What it was made from, as it is now.
+        /// The count, and the current first element of the array that it was restored from.
         fn add(&mut self) -> (u64, u64) {
             self.count += 1;
             let base = self.base.as_deref().unwrap_or(&[0]);
@@ -100,7 +100,7 @@ fn the_checkpoint_that_a_state_was_made_from_stays() {
         .start();
     counts.call(Counts::add, ()).wait().unwrap();
     lab.failure_of(counts.call(Counts::die, ()));
-    // Each call makes a newer checkpoint, and others come into the memory of those that are freed.
+    // Each call makes a newer checkpoint; other arrays reuse the memory of freed ones.
     let mut others = Vec::new();
     for _ in 0..10 {
         let (first, sum) = counts.call(Counts::add, ()).wait().unwrap();
@@ -115,7 +115,7 @@ fn the_checkpoint_that_a_state_was_made_from_stays() {
     lab.assert_in_use(0);
 }
 
-fn arrays_that_it_keeps_beyond_a_call_are_noticed() {
+fn arrays_retained_beyond_a_call_are_detected() {
     #[derive(Default)]
     struct Thief {
         kept: Vec<Array<u8>>,
@@ -146,7 +146,7 @@ fn arrays_that_it_keeps_beyond_a_call_are_noticed() {
     lab.assert_in_use(0);
 }
 
-fn arrays_that_it_hides_are_noticed_at_its_end() {
+fn hidden_arrays_are_detected_at_the_end_of_an_actor() {
     static HIDDEN: Mutex<Vec<Array<u8>>> = Mutex::new(Vec::new());
     fn hide(array: &Array<u8>) -> u64 {
         HIDDEN.lock().unwrap().push(array.clone());
@@ -179,8 +179,8 @@ fn arrays_that_it_hides_are_noticed_at_its_end() {
     lab.assert_in_use(0);
 }
 
-/// It may, while it lives; but nobody else was given them.
-fn arrays_that_it_shows_to_others_are_copied() {
+/// Sharing is allowed while the actor lives, but its arrays belong to no other job.
+fn arrays_shared_with_other_jobs_are_copied() {
     static SHOWN: Mutex<Vec<Array<u8>>> = Mutex::new(Vec::new());
     struct Shows(Array<u8>);
     impl Shows {

@@ -1,4 +1,4 @@
-//! Calls: in order, in one worker, beside other jobs.
+//! Calls: in order, in one worker, among other jobs.
 
 use super::*;
 
@@ -6,22 +6,22 @@ tests![
     calls_run_in_order_in_one_worker,
     many_threads_call_one_actor,
     actors_are_spread_over_the_workers,
-    jobs_of_other_kinds_go_on_beside_a_call,
-    a_job_that_goes_first_changes_nothing_in_the_order_of_calls,
+    other_jobs_run_during_a_call,
+    priorities_of_jobs_do_not_reorder_calls,
     an_error_and_a_panic_leave_the_actor_alive,
-    names_are_for_one_at_a_time,
+    a_name_belongs_to_one_actor_at_a_time,
     calls_can_be_cancelled,
-    arguments_of_any_length,
-    a_call_of_its_own_actor_is_refused,
-    an_actor_that_is_ended_by_its_own_method,
-    an_actor_that_asks_for_names_while_it_begins,
-    the_inline_engine_agrees,
+    arguments_and_results_of_any_length,
+    a_call_of_the_calling_actor_itself_is_rejected,
+    an_actor_may_end_itself,
+    an_actor_may_look_up_names_while_it_starts,
+    an_inline_engine_gives_the_same,
 ];
 
 fn calls_run_in_order_in_one_worker() {
     let lab = Lab::new(2);
     let list = lab.actor(List::new, ());
-    // More than a link holds.
+    // More than the slots of a link.
     let calls: Vec<_> = (0..5_000).map(|x| list.call(List::push, (x,))).collect();
     for (len, call) in (1..).zip(calls) {
         assert_eq!(call.wait().unwrap(), len);
@@ -63,14 +63,14 @@ fn actors_are_spread_over_the_workers() {
     let mut at: Vec<_> = actors.iter().map(here).collect();
     at.sort_unstable();
     assert_eq!(at, [0, 0, 0, 1, 1, 1, 2, 2, 2]);
-    // Each has its own state.
+    // Each actor has its own state.
     for (n, list) in (0..).zip(&actors) {
         (0..n).for_each(|x| list.call(List::push, (x,)).detach());
     }
     for (n, list) in (0..).zip(&actors) {
         assert!(seen(list).into_iter().eq(0..n));
     }
-    // A place that is free is taken again, and nothing is found there of the one before.
+    // The index of an ended actor is reused, without its state.
     let mut actors = actors;
     for _ in 0..20 {
         drop(actors.remove(0));
@@ -79,14 +79,14 @@ fn actors_are_spread_over_the_workers() {
     }
 }
 
-fn jobs_of_other_kinds_go_on_beside_a_call() {
+fn other_jobs_run_during_a_call() {
     let lab = Lab::new(2);
     let gate = Gate::new();
     let list = lab.actor(List::new, ());
     let first = list.call(List::push_at, (0, gate.path()));
     let held = gate.meet();
     let behind: Vec<_> = (1..20).map(|x| list.call(List::push, (x,))).collect();
-    // Wherever they were placed: what lies behind the call is moved to the other worker.
+    // Jobs posted behind the call move to the other worker.
     step("jobs beside a call that takes long");
     let squares = lab.map(|x: u64| x * x, (0..2_000).map(|x| (x,)));
     assert!(squares.map(Result::unwrap).eq((0..2_000).map(|x| x * x)));
@@ -102,7 +102,7 @@ fn jobs_of_other_kinds_go_on_beside_a_call() {
     assert!(seen(&list).into_iter().eq(0..20));
 }
 
-fn a_job_that_goes_first_changes_nothing_in_the_order_of_calls() {
+fn priorities_of_jobs_do_not_reorder_calls() {
     let lab = Lab::new(1);
     let gate = Gate::new();
     let list = lab.actor(List::new, ());
@@ -112,7 +112,7 @@ fn a_job_that_goes_first_changes_nothing_in_the_order_of_calls() {
     for x in 1..600 {
         behind.push(list.call(List::push, (x,)));
         if x % 50 == 0 {
-            // Takes back what lies ahead in the lane.
+            // Makes the supervisor retract posted jobs.
             lab.job(|| (), ())
                 .priority(Priority::High)
                 .submit()
@@ -146,11 +146,11 @@ fn an_error_and_a_panic_leave_the_actor_alive() {
     let panicked = list.call(panic_after, (2,)).wait().unwrap_err();
     assert!(matches!(panicked.kind(), JobErrorKind::Panicked { message, .. } if message == "at 2"));
     assert_eq!(list.call(List::push, (3,)).wait().unwrap(), 3);
-    assert_eq!(seen(&list), [1, 2, 3], "the state is as they left it");
+    assert_eq!(seen(&list), [1, 2, 3], "the state is unchanged");
     assert_eq!(lab.stats().workers[0].restarts, 0);
 }
 
-fn names_are_for_one_at_a_time() {
+fn a_name_belongs_to_one_actor_at_a_time() {
     for lab in [&*Lab::new(1), &Engine::inline()] {
         let list = lab
             .actor_builder(List::new, ())
@@ -169,7 +169,7 @@ fn names_are_for_one_at_a_time() {
         assert_eq!(seen(&list), [1]);
         let error = lab.actor_named::<Vec<u8>>("list").unwrap_err();
         assert!(error.to_string().contains("Vec<u8>"), "{error}");
-        // As long as there is a handle, whichever.
+        // The name exists as long as any handle does.
         drop(list);
         assert!(lab.actor_named::<List>("list").is_ok());
         drop(same);
@@ -177,7 +177,7 @@ fn names_are_for_one_at_a_time() {
             name: "list".into(),
         };
         assert_eq!(lab.actor_named::<List>("list").unwrap_err(), unknown);
-        // Or until it is stopped; the next one of that name does not go with it.
+        // Or until the actor is stopped; the next actor of that name is unaffected.
         let first = lab
             .actor_builder(List::new, ())
             .start_named("list")
@@ -208,7 +208,7 @@ fn calls_can_be_cancelled() {
     let running = list.call(listen, (gate.path(),));
     let held = gate.meet();
     let behind: Vec<_> = (1..600).map(|x| list.call(List::push, (x,))).collect();
-    // Those that lie in the lane, and those that do not.
+    // Some of them are posted to the lane, others queued.
     for call in behind.iter().step_by(2) {
         call.cancel();
     }
@@ -219,7 +219,11 @@ fn calls_can_be_cancelled() {
     drop(dropped);
     drop(held);
     running.cancel();
-    assert_eq!(running.wait().unwrap(), 1, "what it returns is its answer");
+    assert_eq!(
+        running.wait().unwrap(),
+        1,
+        "the value of the method is the answer"
+    );
     for (n, call) in kept {
         match call.wait() {
             Ok(_) => assert_eq!(n % 4, 1),
@@ -234,14 +238,14 @@ fn calls_can_be_cancelled() {
             .into_iter()
             .eq((0..600).filter(|x| x % 4 == 2 || *x == 0))
     );
-    // Once it runs, it goes with its worker.
+    // A running call is killed with its worker.
     let hangs = list.call(listen, (gate.path(),));
     drop(gate.meet());
     hangs.cancel_now();
     assert_eq!(lost(hangs).0, JobErrorKind::Cancelled);
 }
 
-fn arguments_of_any_length() {
+fn arguments_and_results_of_any_length() {
     struct Text(String);
     fn new(a: &str, b: &str, numbers: &Array<u64>) -> Text {
         Text(format!("{a}{b}{}", numbers.len()))
@@ -276,11 +280,11 @@ fn arguments_of_any_length() {
     lab.assert_in_use(0);
 }
 
-fn the_inline_engine_agrees() {
+fn an_inline_engine_gives_the_same() {
     fn play(engine: &Engine) -> Vec<String> {
         let list: Actor<List> = engine.actor(|| Ok::<_, String>(List::new()), ());
         let mut said = Vec::new();
-        let mut tell = |job: Job<u64>| {
+        let mut record = |job: Job<u64>| {
             said.push(match job.wait() {
                 Ok(value) => value.to_string(),
                 Err(error) => match error.kind() {
@@ -289,34 +293,34 @@ fn the_inline_engine_agrees() {
                 },
             });
         };
-        tell(list.call(List::push, (5,)));
-        tell(list.call(|_: &mut List| -> u64 { panic!("oh") }, ()));
-        tell(list.call(|_: &mut List| Err::<u64, _>("no"), ()));
-        tell(list.call(|list: &List| list.seen.iter().sum::<u64>(), ()));
+        record(list.call(List::push, (5,)));
+        record(list.call(|_: &mut List| -> u64 { panic!("oh") }, ()));
+        record(list.call(|_: &mut List| Err::<u64, _>("no"), ()));
+        record(list.call(|list: &List| list.seen.iter().sum::<u64>(), ()));
         list.stop();
-        tell(list.call(List::push, (5,)));
+        record(list.call(List::push, (5,)));
         let never: Actor<List> = engine.actor(|| Err::<List, _>("never"), ());
-        tell(never.call(List::push, (5,)));
+        record(never.call(List::push, (5,)));
         let saved = engine
             .actor_builder(List::new, ())
             .checkpoint(1, List::seen, List::restore)
             .start();
-        tell(saved.call(List::push, (5,)));
+        record(saved.call(List::push, (5,)));
         said
     }
     let lab = Lab::new(2);
     assert_eq!(play(&lab), play(&Engine::inline()));
 }
 
-/// Without workers a method can come back to its actor: by a handle that is kept where it gets at it.
-fn a_call_of_its_own_actor_is_refused() {
+/// Without workers, a method can reach its own actor through a handle in a static.
+fn a_call_of_the_calling_actor_itself_is_rejected() {
     static LIST: Mutex<Option<Actor<List>>> = Mutex::new(None);
     fn handle() -> Actor<List> {
         LIST.lock().unwrap().clone().unwrap()
     }
     fn again(list: &mut List) -> String {
         list.push(1);
-        assert_eq!(handle().status().lost, None, "it can be asked how it fares");
+        assert_eq!(handle().status().lost, None, "its status is available");
         let refused = handle().call(List::push, (2,)).wait().unwrap_err();
         assert!(
             matches!(refused.kind(), JobErrorKind::WaitsForItself { .. }),
@@ -325,7 +329,7 @@ fn a_call_of_its_own_actor_is_refused() {
         assert!(refused.kernel().contains("push"), "{refused}");
         refused.to_string()
     }
-    /// By another actor.
+    /// Through another actor.
     fn ask(asker: &mut Actor<List>) -> Result<u64, JobErrorKind> {
         let answer = asker.call(again, ()).wait();
         answer
@@ -341,9 +345,9 @@ fn a_call_of_its_own_actor_is_refused() {
     let through: Actor<Actor<List>> = engine.actor(handle, ());
     let ask = |asker: &mut Actor<List>| ask(asker).map_err(|why| why.to_string());
     assert_eq!(through.call(ask, ()).wait().unwrap(), text.len() as u64);
-    // Nothing is left behind, and nothing of what was refused has happened.
+    // The rejected calls have had no effect.
     assert!(seen(&list).into_iter().eq([1, 1]));
-    // Two that call each other.
+    // Two actors that call each other.
     static BOTH: Mutex<Vec<Actor<u32>>> = Mutex::new(Vec::new());
     fn both(at: usize) -> Actor<u32> {
         BOTH.lock().unwrap()[at].clone()
@@ -365,12 +369,12 @@ fn a_call_of_its_own_actor_is_refused() {
     LIST.lock().unwrap().take();
 }
 
-fn an_actor_that_is_ended_by_its_own_method() {
+fn an_actor_may_end_itself() {
     static SELF: Mutex<Option<Actor<List>>> = Mutex::new(None);
     fn stop(list: &mut List) -> u64 {
         let own = SELF.lock().unwrap().take().unwrap();
         own.stop();
-        // It goes on to its end.
+        // The method runs to its end.
         list.push(7)
     }
     let list = Engine::inline().actor(List::new, ());
@@ -382,7 +386,7 @@ fn an_actor_that_is_ended_by_its_own_method() {
     assert_eq!(list.status().lost, Some(JobErrorKind::ActorEnded));
 }
 
-fn an_actor_that_asks_for_names_while_it_begins() {
+fn an_actor_may_look_up_names_while_it_starts() {
     static ENGINE: Mutex<Option<Arc<Engine>>> = Mutex::new(None);
     fn engine() -> Arc<Engine> {
         ENGINE.lock().unwrap().clone().unwrap()
@@ -411,7 +415,7 @@ fn an_actor_that_asks_for_names_while_it_begins() {
     );
     assert_eq!(own.name(), Some("own"));
     drop(own);
-    // Each name is free again.
+    // Both names are free again.
     for name in ["own", "helper"] {
         assert!(
             engine()

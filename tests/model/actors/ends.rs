@@ -3,23 +3,23 @@
 use super::*;
 
 tests![
-    it_ends_with_its_last_handle,
-    it_can_be_stopped,
-    without_workers_it_is_stopped_and_asked_while_a_method_runs,
+    an_actor_ends_with_its_last_handle,
+    a_running_reduction_can_be_cancelled,
+    without_workers_an_actor_can_be_stopped_from_its_method,
     a_worker_with_an_actor_is_not_recycled,
     a_shutdown_answers_every_call,
-    a_shutdown_makes_no_state_that_nobody_can_call,
-    an_engine_that_is_dropped_answers_every_call,
-    what_is_left_is_dropped_when_the_engine_ends,
-    a_drop_that_takes_too_long_is_cut_off,
+    a_shutdown_restores_no_unreachable_actor,
+    a_dropped_engine_answers_every_call,
+    remaining_states_are_dropped_when_the_engine_ends,
+    a_slow_drop_of_a_state_is_cut_off,
 ];
 
-/// Says where it was dropped.
-struct Tells {
+/// Records the process that drops it.
+struct DropRecorder {
     file: String,
 }
 
-impl Tells {
+impl DropRecorder {
     fn new(file: &str) -> Self {
         Self { file: file.into() }
     }
@@ -30,32 +30,34 @@ impl Tells {
     }
 }
 
-impl Drop for Tells {
+impl Drop for DropRecorder {
     fn drop(&mut self) {
         std::fs::write(&self.file, std::process::id().to_string()).unwrap();
     }
 }
 
-fn it_ends_with_its_last_handle() {
+fn an_actor_ends_with_its_last_handle() {
     let lab = Lab::new(1);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("dropped");
     let gate = Gate::new();
-    let tells = lab.actor(Tells::new, (file.to_str().unwrap(),));
-    let other = tells.clone();
-    let first = tells.call(Tells::wait_at, (gate.path(),));
+    let recorder = lab.actor(DropRecorder::new, (file.to_str().unwrap(),));
+    let other = recorder.clone();
+    let first = recorder.call(DropRecorder::wait_at, (gate.path(),));
     let held = gate.meet();
-    let more: Vec<_> = (0..300).map(|_| other.call(|_: &Tells| 7u8, ())).collect();
-    drop((tells, other));
+    let more: Vec<_> = (0..300)
+        .map(|_| other.call(|_: &DropRecorder| 7u8, ()))
+        .collect();
+    drop((recorder, other));
     drop(held);
-    // What was asked before is answered before.
+    // Earlier calls are answered first.
     first.wait().unwrap();
     assert!(more.into_iter().all(|call| call.wait().unwrap() == 7));
     wait_until("the state is dropped", || file.exists());
     wait_until("in its worker", || {
         std::fs::read_to_string(&file).unwrap() == lab.pid(0).to_string()
     });
-    // One that was never called ends as well, and one that panics in its end.
+    // An actor that was never called ends as well, and so does one whose drop panics.
     struct Rude;
     impl Drop for Rude {
         fn drop(&mut self) {
@@ -68,7 +70,7 @@ fn it_ends_with_its_last_handle() {
     assert_eq!(lab.stats().workers[0].restarts, 0);
 }
 
-fn it_can_be_stopped() {
+fn a_running_reduction_can_be_cancelled() {
     let lab = Lab::new(1);
     let list = lab.actor(List::new, ());
     let other = list.clone();
@@ -82,8 +84,8 @@ fn it_can_be_stopped() {
     for (len, call) in (1..).zip(before) {
         assert_eq!(call.wait().unwrap(), len);
     }
-    // Whoever comes to its place is somebody else.
-    wait_until("it is gone", || {
+    // A new actor at its index is another actor.
+    wait_until("it has ended", || {
         list.status().lost == Some(JobErrorKind::ActorEnded)
     });
     let next = lab.actor(List::new, ());
@@ -95,26 +97,26 @@ fn it_can_be_stopped() {
     lab.assert_idle();
 }
 
-fn without_workers_it_is_stopped_and_asked_while_a_method_runs() {
+fn without_workers_an_actor_can_be_stopped_from_its_method() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("dropped");
     let gate = Gate::new();
-    let tells = Engine::inline().actor(Tells::new, (file.to_str().unwrap(),));
+    let recorder = Engine::inline().actor(DropRecorder::new, (file.to_str().unwrap(),));
     thread::scope(|threads| {
-        let call = threads.spawn(|| tells.call(Tells::wait_at, (gate.path(),)).wait());
+        let call = threads.spawn(|| recorder.call(DropRecorder::wait_at, (gate.path(),)).wait());
         let held = gate.meet();
         step("an actor whose method runs in another thread");
-        assert_eq!(tells.status().lost, None);
-        tells.stop();
-        assert_eq!(tells.status().lost, None, "it still answers");
-        let refused = tells.call(|_: &Tells| (), ()).wait().unwrap_err();
+        assert_eq!(recorder.status().lost, None);
+        recorder.stop();
+        assert_eq!(recorder.status().lost, None, "it still answers");
+        let refused = recorder.call(|_: &DropRecorder| (), ()).wait().unwrap_err();
         assert_eq!(*refused.kind(), JobErrorKind::ActorEnded);
         assert!(!file.exists());
         drop(held);
         call.join().unwrap().unwrap();
     });
     assert!(file.exists(), "the state is dropped");
-    assert_eq!(tells.status().lost, Some(JobErrorKind::ActorEnded));
+    assert_eq!(recorder.status().lost, Some(JobErrorKind::ActorEnded));
 }
 
 fn a_worker_with_an_actor_is_not_recycled() {
@@ -127,16 +129,18 @@ fn a_worker_with_an_actor_is_not_recycled() {
     assert!(seen(&list).into_iter().eq(0..30));
     assert_eq!(lab.stats().workers[0].recycled, 0);
     drop(list);
-    wait_until("its time has come", || lab.stats().workers[0].recycled == 1);
-    // From then on as ever.
+    wait_until("its deadline has passed", || {
+        lab.stats().workers[0].recycled == 1
+    });
+    // The engine goes on as before.
     (0..5).for_each(|_| lab.submit(|| (), ()).wait().unwrap());
-    wait_until("the next one's, too", || {
+    wait_until("the state of the next one as well", || {
         lab.stats().workers[0].recycled == 2
     });
 }
 
-/// A worker dies while the engine finishes something else: its state would take a restore, and this one never ends.
-fn a_shutdown_makes_no_state_that_nobody_can_call() {
+/// A worker dies during the shutdown: restoring its state would take forever.
+fn a_shutdown_restores_no_unreachable_actor() {
     fn restore(_: &Array<u64>) -> List {
         loop {
             thread::park();
@@ -149,7 +153,7 @@ fn a_shutdown_makes_no_state_that_nobody_can_call() {
         .start();
     list.call(List::push, (1,)).wait().unwrap();
     wait_until("it is saved", || list.status().checkpoints == 1);
-    // One in each worker.
+    // One job in each worker.
     let gates = [(); 2].map(|()| Gate::new());
     let others = gates
         .each_ref()
@@ -160,12 +164,12 @@ fn a_shutdown_makes_no_state_that_nobody_can_call() {
     thread::scope(|threads| {
         let ending = threads.spawn(move || engine.shutdown());
         wait_until("the engine takes no calls", || {
-            // One that it takes waits behind the job in its lane, and is given up.
+            // A call that it accepts waits behind the job in its lane, and is cancelled.
             let refused = list.call(List::pid, ()).wait_timeout(Duration::ZERO);
             refused.is_some_and(|call| *call.unwrap_err().kind() == JobErrorKind::ShutDown)
         });
         kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-        wait_until("the state is gone", || list.status().lost.is_some());
+        wait_until("the state is lost", || list.status().lost.is_some());
         assert_eq!(list.status().lost, Some(JobErrorKind::ShutDown));
         drop(held);
         step("the end of the engine");
@@ -199,7 +203,7 @@ fn a_shutdown_answers_every_call() {
     list.stop();
 }
 
-fn an_engine_that_is_dropped_answers_every_call() {
+fn a_dropped_engine_answers_every_call() {
     let lab = Lab::new(2);
     let actors: Vec<_> = (0..4)
         .map(|_| {
@@ -222,7 +226,7 @@ fn an_engine_that_is_dropped_answers_every_call() {
     }
 }
 
-/// Appends a line when it is dropped, and panics or goes on for ever if it is to.
+/// Appends a line when dropped; then panics or hangs if asked to.
 struct Last {
     file: String,
     line: String,
@@ -244,7 +248,7 @@ impl Last {
 impl Drop for Last {
     fn drop(&mut self) {
         use std::io::Write;
-        // As a kernel may; and what it was given is still there.
+        // It can make arrays, and still has those that it was given.
         let array = Array::from_fn(1000, |i| i as u32 + self.given[1]);
         assert!(array[999] == 1006 && !arenite::cancelled());
         println!("good bye from {}", self.line);
@@ -252,7 +256,7 @@ impl Drop for Last {
             .append(true)
             .open(&self.file)
             .unwrap();
-        // In one piece: another worker writes there as well.
+        // In one write: another worker writes to the file as well.
         file.write_all(format!("{}\n", self.line).as_bytes())
             .unwrap();
         match self.way {
@@ -265,7 +269,7 @@ impl Drop for Last {
     }
 }
 
-/// The lines that states have left, sorted.
+/// The lines written by dropped states, sorted.
 fn left_in(file: &std::path::Path) -> Vec<String> {
     let text = std::fs::read_to_string(file).unwrap();
     let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
@@ -273,16 +277,16 @@ fn left_in(file: &std::path::Path) -> Vec<String> {
     lines
 }
 
-fn what_is_left_is_dropped_when_the_engine_ends() {
-    // In the first lane and in others; by a shutdown, and by dropping the engine; with and without handles.
+fn remaining_states_are_dropped_when_the_engine_ends() {
+    // In the first and in other lanes; by shutdown and by dropping the engine; with and without handles.
     for (lanes, drops, keeps) in [(1, false, true), (1, true, true), (3, false, false)] {
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().to_str().unwrap().to_owned();
         let said = std::sync::Arc::new(Mutex::new(Vec::new()));
-        let hears = std::sync::Arc::clone(&said);
+        let lines = std::sync::Arc::clone(&said);
         let lab = Lab::with(2, |builder| {
             builder.lanes(lanes).on_log(move |line| {
-                hears.lock().unwrap().push((line.job, line.text.clone()));
+                lines.lock().unwrap().push((line.job, line.text.clone()));
             })
         });
         let given = lab.from_slice(&[6u32, 7]).unwrap();
@@ -294,7 +298,7 @@ fn what_is_left_is_dropped_when_the_engine_ends() {
         for actor in &actors {
             actor.call(|_: &Last| (), ()).wait().unwrap();
         }
-        // One has ended before, one is lost with its worker.
+        // One has ended before, another is lost with its worker.
         let mut actors = actors;
         drop(actors.pop());
         wait_until("one has ended", || left_in(file.path()) == ["state 7"]);
@@ -308,7 +312,7 @@ fn what_is_left_is_dropped_when_the_engine_ends() {
         kill(Pid::from_raw(gone), Signal::SIGKILL).unwrap();
         wait_until("they are lost", || actors[0].status().lost.is_some());
         if !keeps {
-            // Nobody waits for their ends.
+            // Their ends are not waited for.
             actors.truncate(4);
         }
         step("the engine to end");
@@ -323,13 +327,13 @@ fn what_is_left_is_dropped_when_the_engine_ends() {
         expected.push("state 7".into());
         let how = format!("{lanes} lanes, drops: {drops}, keeps: {keeps}, after {took:?}");
         assert_eq!(left_in(file.path()), expected, "{how}");
-        assert_eq!(expected.len(), 4, "half of them were lost");
+        assert_eq!(expected.len(), 4, "half of the calls were lost");
         let said = said.lock().unwrap();
         let texts = |part: &str| said.iter().filter(|(_, text)| text.contains(part)).count();
         assert_eq!(texts("good bye from"), 4, "{said:?}");
         if keeps {
             assert_eq!(texts("when it was dropped: state 5 panics"), 1, "{said:?}");
-            // But for the one that ended by itself.
+            // Only the actor that ended before had a job.
             let of_jobs = said.iter().filter(|(job, _)| job.is_some()).count();
             assert_eq!(of_jobs, 1, "{said:?}");
         }
@@ -338,8 +342,8 @@ fn what_is_left_is_dropped_when_the_engine_ends() {
     }
 }
 
-fn a_drop_that_takes_too_long_is_cut_off() {
-    // Long enough for the first to say so, on a machine that may have much else to do.
+fn a_slow_drop_of_a_state_is_cut_off() {
+    // Grows until the first state has time to write its line, on a busy machine.
     let mut grace = Duration::from_millis(100);
     let left = loop {
         let file = tempfile::NamedTempFile::new().unwrap();

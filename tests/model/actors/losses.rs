@@ -1,27 +1,27 @@
-//! What is lost with a worker, and what a checkpoint brings back.
+//! What is lost with a worker, and what a checkpoint restores.
 
 use bytemuck::{CheckedBitPattern, NoUninit};
 
 use super::*;
 
 tests![
-    whoever_has_no_state_says_why,
-    a_crash_is_the_end_of_an_actor_without_checkpoints,
-    the_death_of_an_idle_worker_is_told,
-    a_checkpoint_brings_back_what_it_holds,
-    before_the_first_checkpoint_it_begins_again,
-    a_checkpoint_that_fails_is_made_after_the_next_call,
-    checkpoints_that_fail_hold_no_call_up,
-    calls_that_are_taken_back_are_in_no_checkpoint,
-    a_worker_that_is_killed_while_it_restores,
-    a_state_that_kills_whoever_restores_it,
-    a_call_that_takes_too_long,
-    a_call_before_the_end_of_an_actor_whose_worker_is_ended,
-    a_restart_waits_for_room_in_the_arena,
+    a_call_without_a_state_names_the_cause,
+    a_crash_ends_an_actor_without_checkpoints,
+    the_death_of_an_idle_worker_is_reported,
+    a_checkpoint_restores_its_state,
+    before_the_first_checkpoint_an_actor_starts_again,
+    a_failed_checkpoint_is_retried_after_the_next_call,
+    failing_checkpoints_do_not_delay_calls,
+    retracted_calls_are_in_no_checkpoint,
+    a_worker_killed_while_restoring_is_replaced,
+    a_state_that_kills_every_restoring_worker_is_lost,
+    a_call_beyond_its_limit_is_killed,
+    a_call_before_the_end_of_an_actor_whose_worker_is_killed,
+    a_restart_waits_for_arena_memory,
     a_shutdown_waits_for_a_restart,
 ];
 
-fn whoever_has_no_state_says_why() {
+fn a_call_without_a_state_names_the_cause() {
     fn refuse() -> Result<List, String> {
         Err("no list today".into())
     }
@@ -43,16 +43,16 @@ fn whoever_has_no_state_says_why() {
     assert!(matches!(why, JobErrorKind::Panicked { .. }), "{why:?}");
     let died = lab.actor(die, ());
     assert_eq!(lost(died.call(List::push, (0,))).0, JobErrorKind::Signal(6));
-    assert_eq!(died.status().restarts, 0, "it is not tried again");
+    assert_eq!(died.status().restarts, 0, "it is not retried");
     let foreign = lab.actor(|_: &Array<u8>| List::new(), (Array::from_slice(&[1]),));
     let error = foreign.call(List::seen, ()).wait().unwrap_err();
     assert_eq!(*error.kind(), JobErrorKind::ForeignArray);
-    // A `Result` with a state is a state.
+    // The initial kernel may return a `Result`.
     let made: Actor<List> = lab.actor(|| Ok::<_, String>(List::new()), ());
     assert_eq!(made.call(List::push, (0,)).wait().unwrap(), 1);
 }
 
-fn a_crash_is_the_end_of_an_actor_without_checkpoints() {
+fn a_crash_ends_an_actor_without_checkpoints() {
     let lab = Lab::new(2);
     let gate = Gate::new();
     let actors = [(); 4].map(|()| lab.actor(List::new, ()));
@@ -76,7 +76,7 @@ fn a_crash_is_the_end_of_an_actor_without_checkpoints() {
     waits.wait().unwrap();
     let job = match lost(crash) {
         (JobErrorKind::Signal(6), 2, false) => {
-            // Whoever had its state beside it.
+            // The other actors of the same worker.
             match lost(beside.call(List::seen, ())) {
                 (JobErrorKind::LostWith { job, culprit }, 1, false) => {
                     assert_eq!(*culprit, JobErrorKind::Signal(6));
@@ -97,13 +97,13 @@ fn a_crash_is_the_end_of_an_actor_without_checkpoints() {
     );
     assert!(victim.status().lost.is_some());
     assert_eq!(seen(elsewhere), [1]);
-    // The worker goes on, also with other actors.
+    // The worker goes on, also for other actors.
     assert!(seen(&lab.actor(List::new, ())).is_empty());
     drop(actors);
     lab.assert_in_use(0);
 }
 
-fn the_death_of_an_idle_worker_is_told() {
+fn the_death_of_an_idle_worker_is_reported() {
     let lab = Lab::new(1);
     let list = lab.actor(List::new, ());
     list.call(List::push, (1,)).wait().unwrap();
@@ -115,7 +115,7 @@ fn the_death_of_an_idle_worker_is_told() {
     );
 }
 
-fn a_checkpoint_brings_back_what_it_holds() {
+fn a_checkpoint_restores_its_state() {
     let lab = Lab::new(2);
     let gate = Gate::new();
     let list = lab
@@ -129,11 +129,11 @@ fn a_checkpoint_brings_back_what_it_holds() {
     let held = gate.meet();
     let behind: Vec<_> = (9..400).map(|x| list.call(List::push, (x,))).collect();
     kill_worker_of(&lab, &list);
-    // 0 to 5 are held by the checkpoint, 6 and 7 are forgotten, 8 had begun.
+    // The checkpoint holds 0 to 5; 6 and 7 are forgotten; 8 had begun.
     assert_eq!(lost(waits), (JobErrorKind::Signal(9), 2, true));
     drop(held);
     for (len, call) in (7..).zip(behind) {
-        assert_eq!(call.wait().unwrap(), len, "what had not begun is answered");
+        assert_eq!(call.wait().unwrap(), len, "unbegun calls are answered");
     }
     assert!(seen(&list).into_iter().eq((0..6).chain(9..400)));
     let status = list.status();
@@ -142,21 +142,21 @@ fn a_checkpoint_brings_back_what_it_holds() {
         (1, 2, None)
     );
     assert_eq!(status.failed_checkpoints, 0);
-    // While it is idle, too: nobody's call says so, but the handle does.
+    // The same while the actor is idle: no call reports it, but the handle does.
     let before = list.status();
     let held = seen(&list);
     kill_worker_of(&lab, &list);
-    wait_until("it has gone on", || list.status().restarts == 2);
+    wait_until("it has continued", || list.status().restarts == 2);
     let left = seen(&list);
     let forgotten = list.status().forgotten - before.forgotten;
-    // The look at the list was a call as well; where it made a checkpoint due, that may have died with the worker.
+    // Reading the list was a call as well; if it made a checkpoint due, that may have died with the worker.
     assert!(forgotten <= 3 && held.starts_with(&left));
     assert!(held.len() - left.len() <= forgotten as usize);
     drop(list);
     lab.assert_in_use(0);
 }
 
-fn before_the_first_checkpoint_it_begins_again() {
+fn before_the_first_checkpoint_an_actor_starts_again() {
     fn begin(first: &Array<u64>, more: u64) -> List {
         let seen = first.iter().copied().chain([more]).collect();
         List { seen }
@@ -191,7 +191,7 @@ fn before_the_first_checkpoint_it_begins_again() {
     lab.assert_in_use(0);
 }
 
-fn a_checkpoint_that_fails_is_made_after_the_next_call() {
+fn a_failed_checkpoint_is_retried_after_the_next_call() {
     fn save(list: &List) -> Result<Array<u64>, String> {
         match list.seen.len() {
             3 => Err("not three".into()),
@@ -207,7 +207,7 @@ fn a_checkpoint_that_fails_is_made_after_the_next_call() {
     for x in 0..4 {
         list.call(List::push, (x,)).wait().unwrap();
     }
-    // They are tried behind the calls.
+    // Checkpoints are made after the calls.
     wait_until("two have failed", || list.status().failed_checkpoints == 2);
     assert_eq!(list.status().checkpoints, 0);
     list.call(List::push, (4,)).wait().unwrap();
@@ -219,7 +219,7 @@ fn a_checkpoint_that_fails_is_made_after_the_next_call() {
     assert_eq!(seen(&list), [0, 1, 2, 3, 4]);
 }
 
-fn checkpoints_that_fail_hold_no_call_up() {
+fn failing_checkpoints_do_not_delay_calls() {
     fn save(_: &List) -> Result<Array<u64>, String> {
         Err("never".into())
     }
@@ -236,7 +236,7 @@ fn checkpoints_that_fail_hold_no_call_up() {
     for (len, call) in (2..).zip(calls) {
         assert_eq!(call.wait().unwrap(), len);
     }
-    wait_until("the last has been tried", || {
+    wait_until("the last has been attempted", || {
         list.status().failed_checkpoints > 0 && lab.stats().open == 0
     });
     let status = list.status();
@@ -244,10 +244,9 @@ fn checkpoints_that_fail_hold_no_call_up() {
     assert_eq!(status.checkpoints, 0);
 }
 
-/// A list, and the gate at which it is restored as long as that is there.
-fn calls_that_are_taken_back_are_in_no_checkpoint() {
+fn retracted_calls_are_in_no_checkpoint() {
     let lab = Lab::new(1);
-    // Of what is known to be short many lie in a lane at once.
+    // The engine posts many jobs ahead once it knows that they are short.
     let short = lab
         .actor_builder(List::new, ())
         .checkpoint(1, List::seen, List::restore)
@@ -264,7 +263,7 @@ fn calls_that_are_taken_back_are_in_no_checkpoint() {
         let gate = Gate::new();
         let first = list.call(List::push_at, (0, gate.path()));
         let held = gate.meet();
-        // Each lies in the lane, with a checkpoint behind it.
+        // Each call is posted, followed by a checkpoint.
         let behind: Vec<_> = (0..cancelled)
             .map(|_| list.call(List::push, (7,)))
             .collect();
@@ -276,7 +275,7 @@ fn calls_that_are_taken_back_are_in_no_checkpoint() {
             assert_eq!(*call.wait().unwrap_err().kind(), JobErrorKind::Cancelled);
         }
         assert_eq!(last.wait().unwrap(), 2);
-        wait_until("all is in a checkpoint", || lab.stats().open == 0);
+        wait_until("all calls are in a checkpoint", || lab.stats().open == 0);
         let nothing = (JobErrorKind::Signal(6), 0, true);
         assert_eq!(lost(list.call(List::abort, ())), nothing);
         assert_eq!(seen(&list), [0, 1]);
@@ -287,7 +286,7 @@ fn begin_beside(_: &str) -> List {
     List::new()
 }
 
-fn a_worker_that_is_killed_while_it_restores() {
+fn a_worker_killed_while_restoring_is_replaced() {
     fn restore(saved: &Array<u64>, gate: &str) -> List {
         if std::path::Path::new(gate).exists() {
             pass(gate);
@@ -316,7 +315,7 @@ fn a_worker_that_is_killed_while_it_restores() {
     lab.assert_in_use(0);
 }
 
-fn a_state_that_kills_whoever_restores_it() {
+fn a_state_that_kills_every_restoring_worker_is_lost() {
     fn restore(_: &Array<u64>) -> List {
         std::process::abort()
     }
@@ -327,7 +326,7 @@ fn a_state_that_kills_whoever_restores_it() {
         .start();
     list.call(List::push, (7,)).wait().unwrap();
     wait_until("it is saved", || list.status().checkpoints == 1);
-    assert!(lost(list.call(List::abort, ())).2, "it is tried");
+    assert!(lost(list.call(List::abort, ())).2, "a restart is attempted");
     let end = (JobErrorKind::Signal(6), 0, false);
     assert_eq!(lost(list.call(List::push, (8,))), end);
     assert_eq!(lost(list.call(List::push, (9,))), end);
@@ -337,7 +336,7 @@ fn a_state_that_kills_whoever_restores_it() {
     lab.assert_in_use(0);
 }
 
-fn a_call_that_takes_too_long() {
+fn a_call_beyond_its_limit_is_killed() {
     let lab = Lab::new(1);
     let list = lab
         .actor_builder(List::new, ())
@@ -356,7 +355,7 @@ fn a_call_that_takes_too_long() {
     assert_eq!(seen(&list), [1, 2]);
 }
 
-/// One whose arguments are longer than what fits beside a call, and so need memory each time that it starts.
+/// An actor whose arguments do not fit into a slot, so that each start needs arena memory.
 fn heavy(lab: &Lab) -> Actor<List> {
     fn begin(text: &str) -> List {
         let seen = vec![text.len() as u64];
@@ -372,16 +371,14 @@ fn heavy(lab: &Lab) -> Actor<List> {
         .start()
 }
 
-/// Ends the worker that has it, while the arena is full of what is returned.
+/// Kills the worker of the actor while the arena is full of the returned arrays.
 fn lose_while_full(lab: &Lab, list: &Actor<List>, restarts: u64) -> Vec<Array<u8>> {
-    // Its start needs its memory no more.
+    // The memory of its start has been freed.
     here(list);
     let fill = || lab.from_slice(&[0u8; 1 << 20]).ok();
     let full: Vec<_> = std::iter::from_fn(fill).collect();
     kill_worker_of(lab, list);
-    wait_until("it is to begin again", || {
-        list.status().restarts == restarts
-    });
+    wait_until("a restart is due", || list.status().restarts == restarts);
     full
 }
 
@@ -396,13 +393,13 @@ fn a_shutdown_waits_for_a_restart() {
         let engine = lab.into_inner();
         let ending = std::thread::spawn(move || engine.shutdown());
         drop(full);
-        step("the engine to finish what an actor without room was asked");
+        step("the engine to finish the calls of an actor without memory");
         assert_eq!(call.wait().unwrap()[..], [4 << 20, 7]);
         ending.join().unwrap();
     }
 }
 
-fn a_restart_waits_for_room_in_the_arena() {
+fn a_restart_waits_for_arena_memory() {
     let lab = Lab::with(2, |builder| builder.capacity(32 << 20));
     let list = heavy(&lab);
     assert_eq!(list.call(List::push, (7,)).wait().unwrap(), 2);
@@ -411,12 +408,12 @@ fn a_restart_waits_for_room_in_the_arena() {
         let full = lose_while_full(&lab, &list, restarts);
         let call = list.call(List::seen, ());
         assert_eq!(list.status().lost, None);
-        assert!(!call.is_done(), "there is no room for it");
+        assert!(!call.is_done(), "it does not fit");
         drop(full);
-        step("a call of an actor for which there is room again");
+        step("a call of an actor after memory was freed");
         assert_eq!(call.wait().unwrap()[..], [4 << 20, 7]);
     }
-    // One that waits for room can be ended, and is no reason to go on for an engine that ends.
+    // An actor that waits for memory can be ended, and does not keep an engine from ending.
     let other = heavy(&lab);
     let full = lose_while_full(&lab, &other, 1);
     other.stop();
@@ -437,12 +434,12 @@ fn a_restart_waits_for_room_in_the_arena() {
     drop(full);
 }
 
-/// A number that is never one.
+/// A number without valid values.
 #[derive(Clone, Copy, Debug, NoUninit)]
 #[repr(transparent)]
 struct Never(u32);
 
-// SAFETY: more is refused than has to be: as for `u32` any bits would do.
+// SAFETY: any bits are a valid `u32`; rejecting all of them is allowed.
 unsafe impl CheckedBitPattern for Never {
     type Bits = u32;
     fn is_valid_bit_pattern(_: &u32) -> bool {
@@ -452,15 +449,15 @@ unsafe impl CheckedBitPattern for Never {
 
 impl arenite::Scalar for Never {}
 
-/// A value that cannot be is a fault of its worker, of which nothing is believed then: not that it has not begun to end an actor.
-fn a_call_before_the_end_of_an_actor_whose_worker_is_ended() {
-    // Alone there, and beside another.
+/// An invalid value is a fault of the worker. None of its words are trusted then, not even that the actor's end has not begun.
+fn a_call_before_the_end_of_an_actor_whose_worker_is_killed() {
+    // As the only actor, and together with another.
     for others in [0, 1] {
         let lab = Lab::new(1);
         let gate = Gate::new();
         let others: Vec<_> = (0..others).map(|_| lab.actor(List::new, ())).collect();
         let list = lab.actor(List::new, ());
-        // Of what is known to be short many lie in a lane at once.
+        // The engine posts many jobs ahead once it knows that they are short.
         for x in 0..300 {
             list.call(List::push, (x,)).wait().unwrap();
         }
@@ -468,13 +465,13 @@ fn a_call_before_the_end_of_an_actor_whose_worker_is_ended() {
         let slow = list.call(List::push_at, (0, gate.path()));
         let held = gate.meet();
         drop(list);
-        step("the value that cannot be");
+        step("the invalid value");
         let why = bad.wait().unwrap_err();
         assert!(matches!(why.kind(), JobErrorKind::Protocol(_)), "{why:?}");
         drop(held);
         let (why, ..) = lost(slow);
         assert!(matches!(why, JobErrorKind::LostWith { .. }), "{why:?}");
-        wait_until("all is answered", || lab.stats().open == 0);
+        wait_until("all calls are answered", || lab.stats().open == 0);
         for other in others {
             let (why, ..) = lost(other.call(List::seen, ()));
             assert!(matches!(why, JobErrorKind::LostWith { .. }), "{why:?}");

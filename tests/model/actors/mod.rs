@@ -1,4 +1,4 @@
-//! Actors: a state in one worker, calls in order, and what is left of both when the worker dies.
+//! Actors: a state in one worker, calls in order, and what a death of the worker loses.
 
 mod admission;
 mod arrays;
@@ -32,7 +32,7 @@ pub fn tests() -> Vec<libtest_mimic::Trial> {
     parts.into_iter().flatten().collect()
 }
 
-/// Remembers the calls that it has had.
+/// Records its calls.
 struct List {
     seen: Vec<u64>,
 }
@@ -81,7 +81,7 @@ fn seen(list: &Actor<List>) -> Vec<u64> {
     list.call(List::seen, ()).wait().unwrap().to_vec()
 }
 
-/// The cause inside.
+/// The parts of an `ActorLost` error.
 fn lost<R: Send + std::fmt::Debug + 'static>(job: Job<R>) -> (JobErrorKind, u64, bool) {
     step("a call that cannot be answered");
     match job.wait().unwrap_err().kind() {

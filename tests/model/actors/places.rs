@@ -1,10 +1,10 @@
-//! Where states are, and what else is there.
+//! The workers on which actors start, and the jobs beside them.
 
 use super::*;
 
 tests![
-    a_job_that_may_cost_its_worker_is_kept_away_from_states,
-    an_actor_begins_where_there_is_room,
+    a_job_that_may_kill_its_worker_runs_apart_from_actors,
+    an_actor_starts_on_a_free_worker,
 ];
 
 /// Longer than any test.
@@ -21,7 +21,7 @@ fn hang() {
     }
 }
 
-fn a_job_that_may_cost_its_worker_is_kept_away_from_states() {
+fn a_job_that_may_kill_its_worker_runs_apart_from_actors() {
     let lab = Lab::with(2, |builder| builder.lanes(2));
     let list = lab.actor(List::new, ());
     assert_eq!(list.call(List::push, (7,)).wait().unwrap(), 1);
@@ -30,12 +30,12 @@ fn a_job_that_may_cost_its_worker_is_kept_away_from_states() {
         let error = lab.failure_of(lab.job(hang, ()).deadline(limit).submit());
         assert_eq!(*error.kind(), JobErrorKind::DeadlineExceeded { limit });
         assert_eq!(seen(&list), [7]);
-        wait_until("both workers are there", || {
+        wait_until("both workers are ready", || {
             lab.stats().workers.iter().all(|worker| worker.ready)
         });
     }
     let own = list.call(List::pid, ()).wait().unwrap();
-    // Where none is free: the worker that is kept for the job is the other one, and new jobs run beside the actor.
+    // Without a free worker, the exclusive job gets the other worker, and new jobs run beside the actor.
     let gates = [(); 2].map(|()| Gate::new());
     let submit = |gate: &Gate| lab.job(at_gate, (gate.path(),));
     let jobs = gates.each_ref().map(|gate| submit(gate).submit());
@@ -53,8 +53,8 @@ fn a_job_that_may_cost_its_worker_is_kept_away_from_states() {
     assert_eq!(seen(&list), [7]);
 }
 
-fn an_actor_begins_where_there_is_room() {
-    // A worker has a job to itself, or a lane has one that takes long; the other one is free.
+fn an_actor_starts_on_a_free_worker() {
+    // One worker runs an exclusive job, or one lane a long job; the other is free.
     for lanes in [2, 1] {
         let lab = Lab::with(2, |builder| builder.lanes(lanes));
         for _ in 0..3 {
@@ -68,7 +68,7 @@ fn an_actor_begins_where_there_is_room() {
             let other = list.call(List::pid, ()).wait().unwrap();
             drop(held);
             assert_ne!(long.wait().unwrap(), other);
-            // One that ends still counts.
+            // An actor that is ending still counts.
             drop(list);
             lab.assert_idle();
         }

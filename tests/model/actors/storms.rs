@@ -1,24 +1,24 @@
-//! Workers that are killed at any moment, and what actors say afterwards.
+//! Workers killed at random moments, and the accounts of actors afterwards.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 
 tests![
-    whatever_dies_each_call_has_one_answer_and_losses_are_told,
-    with_lanes_side_by_side,
-    deadlines_beside_lanes,
-    while_memory_is_short,
+    each_call_has_one_answer_and_losses_are_reported,
+    several_lanes_draw_the_same_numbers,
+    deadlines_and_actors_share_workers,
+    calls_go_on_while_memory_is_low,
 ];
 
-/// What became of the calls of one actor.
+/// The outcomes of the calls of one actor.
 #[derive(Default)]
 struct Diary {
     answered: Vec<u64>,
     lost: Vec<u64>,
 }
 
-/// Calls the actor again and again until it is told to stop, some calls ahead.
+/// Calls the actor until `stop` is set, with some calls in flight.
 fn keep_calling(list: &Actor<List>, stop: &AtomicBool) -> Diary {
     let mut diary = Diary::default();
     let mut next = 0;
@@ -47,12 +47,12 @@ fn keep_calling(list: &Actor<List>, stop: &AtomicBool) -> Diary {
     diary
 }
 
-/// Kills workers in turn, each when it is ready and a while has passed that differs from time to time.
+/// Kills workers in turn, each a varying time after it is ready.
 fn kill_in_turn(lab: &Lab, workers: usize, kills: usize) {
     for n in 0..kills {
         let worker = n % workers;
         lab.replace(worker);
-        // Something between nothing and a few hundred calls.
+        // Between none and a few hundred jobs.
         (0..n * n % 13 * 20).for_each(|x| lab.submit(|x: usize| x, (x,)).detach());
     }
 }
@@ -86,7 +86,10 @@ fn storm(lab: &Lab, workers: usize, every: &[u64], kills: usize) {
         let left = seen(list);
         let status = list.status();
         restarts += status.restarts;
-        assert!(left.is_sorted_by(|a, b| a < b), "in order, none twice");
+        assert!(
+            left.is_sorted_by(|a, b| a < b),
+            "in order, without duplicates"
+        );
         let has = |x: &u64| left.binary_search(x).is_ok();
         assert!(
             !diary.lost.iter().any(has),
@@ -96,7 +99,11 @@ fn storm(lab: &Lab, workers: usize, every: &[u64], kills: usize) {
         assert_eq!(status.forgotten, forgotten, "every {every}: {status:?}");
         assert!(forgotten <= status.restarts * every);
         let both = left.len() as u64 + forgotten;
-        assert_eq!(both, diary.answered.len() as u64, "nothing from nowhere");
+        assert_eq!(
+            both,
+            diary.answered.len() as u64,
+            "every value has an origin"
+        );
         assert!(diary.lost.len() as u64 <= status.restarts);
     }
     assert!(restarts as usize >= kills, "{restarts} restarts");
@@ -104,13 +111,13 @@ fn storm(lab: &Lab, workers: usize, every: &[u64], kills: usize) {
     lab.assert_in_use(0);
 }
 
-fn whatever_dies_each_call_has_one_answer_and_losses_are_told() {
+fn each_call_has_one_answer_and_losses_are_reported() {
     storm(&Lab::new(2), 2, &[1, 4, 64, 3], 16);
 }
 
-fn with_lanes_side_by_side() {
+fn several_lanes_draw_the_same_numbers() {
     let lab = Lab::with(2, |builder| builder.lanes(3));
-    // One in each lane before there are two in any.
+    // Actors are spread over the lanes.
     let actors: Vec<_> = (0..6).map(|_| lab.actor(List::new, ())).collect();
     let gates: Vec<_> = actors.iter().map(|_| Gate::new()).collect();
     let calls = actors.iter().zip(&gates);
@@ -127,8 +134,8 @@ fn with_lanes_side_by_side() {
     storm(&lab, 2, &[2, 5, 7, 1, 30, 3, 9], 8);
 }
 
-/// Deadlines of other jobs need a worker of their own for a while; calls with one run where they have to.
-fn deadlines_beside_lanes() {
+/// Jobs with deadlines run exclusively on a worker; calls with deadlines run where their actor is.
+fn deadlines_and_actors_share_workers() {
     let lab = Lab::with(2, |builder| builder.lanes(2));
     let actors: Vec<_> = (0..4)
         .map(|_| {
@@ -164,15 +171,15 @@ fn deadlines_beside_lanes() {
     }
 }
 
-/// One job at a time, calls and others in turn.
-fn while_memory_is_short() {
+/// With little memory, calls and other jobs run one at a time.
+fn calls_go_on_while_memory_is_low() {
     let root = tempfile::tempdir().unwrap();
     let info = |free: u64| {
         let text = format!("MemTotal: 16777216 kB\nMemAvailable: {free} kB\nMemFree: {free} kB\n");
         std::fs::create_dir_all(root.path().join("proc")).unwrap();
         std::fs::write(root.path().join("proc/meminfo"), text).unwrap();
     };
-    // Below the mark, and enough for what is written here.
+    // Below the mark, but enough for this test.
     info(40 << 10);
     let lab = Lab::with(2, |builder| builder.memory_root(root.path()));
     let gate = Gate::new();
@@ -182,7 +189,7 @@ fn while_memory_is_short() {
         .start();
     let first = list.call(List::push_at, (0, gate.path()));
     let held = gate.meet();
-    wait_until("it is noticed", || lab.stats().memory_short);
+    wait_until("the death is noticed", || lab.stats().memory_short);
     let calls: Vec<_> = (1..50).map(|x| list.call(List::push, (x,))).collect();
     let jobs: Vec<_> = (0..50u64).map(|x| lab.submit(|x: u64| x, (x,))).collect();
     drop(held);
@@ -198,8 +205,8 @@ fn while_memory_is_short() {
     assert!(seen(&list).into_iter().eq(0..50));
     info(1 << 24);
     drop(list);
-    wait_until("there is memory again", || {
-        // Only an engine with work looks.
+    wait_until("memory is available again", || {
+        // Only an engine with work checks memory.
         lab.submit(|| (), ()).wait().unwrap();
         !lab.stats().memory_short
     });

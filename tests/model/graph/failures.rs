@@ -1,4 +1,4 @@
-//! Nodes that give no value, and workers that die.
+//! Nodes that fail, and workers that die.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,23 +9,23 @@ use super::*;
 use crate::maps::Watched;
 
 tests![
-    a_failed_node_stops_what_depends_on_it_and_nothing_else,
-    one_that_stops_at_a_failure_stops_what_runs,
-    a_chain_that_is_stopped_is_no_failure,
-    what_is_left_out_in_this_thread_is_told_as_on_workers,
-    one_that_stops_at_a_failure_sends_no_more,
-    a_check_that_panics_fails_who_takes_the_value,
+    a_failed_node_stops_only_its_dependents,
+    a_graph_that_stops_at_a_failure_stops_running_nodes,
+    a_cancelled_chain_is_no_failure,
+    skipped_nodes_are_reported_inline_as_on_workers,
+    a_map_that_stops_at_a_failure_sends_no_more,
+    a_panicking_validity_check_fails_the_consumer_of_the_value,
     a_failure_in_a_chain_names_its_node,
-    a_value_without_room_is_the_failure_of_the_last_node,
+    a_value_without_room_fails_the_last_node,
     a_death_in_a_chain_names_its_node,
     a_node_with_retries_survives_its_worker,
     a_hang_in_a_node_ends_at_its_deadline,
-    a_hang_ends_at_each_attempt,
-    nodes_that_share_a_limiter_and_one_is_killed,
-    a_node_that_goes_first,
+    each_attempt_of_a_hang_ends_at_its_deadline,
+    a_killed_node_returns_its_permit,
+    a_node_with_higher_priority_goes_first,
 ];
 
-fn a_failed_node_stops_what_depends_on_it_and_nothing_else() {
+fn a_failed_node_stops_only_its_dependents() {
     let lab = Lab::new(2);
     for engine in [&*lab, &Engine::inline()] {
         let diary = Diary::new();
@@ -72,7 +72,7 @@ fn a_failed_node_stops_what_depends_on_it_and_nothing_else() {
     lab.assert_in_use(0);
 }
 
-/// Runs until somebody wants it to stop.
+/// Runs until cancelled.
 fn runs_on(gate: &str) -> Result<u32, String> {
     pass(gate);
     while !arenite::cancelled() {
@@ -81,7 +81,7 @@ fn runs_on(gate: &str) -> Result<u32, String> {
     Err("asked to stop".into())
 }
 
-fn one_that_stops_at_a_failure_stops_what_runs() {
+fn a_graph_that_stops_at_a_failure_stops_running_nodes() {
     let lab = Lab::new(2);
     let [slow_gate, bad_gate] = [Gate::new(), Gate::new()];
     let mut graph = Graph::new();
@@ -119,12 +119,12 @@ fn one_that_stops_at_a_failure_stops_what_runs() {
         assert!(error.to_string().contains("stops at a failure"), "{error}");
     }
     let ran: u64 = lab.stats().kernels.iter().map(|one| one.calls).sum();
-    assert_eq!(ran, 3, "nothing was begun after the failure");
+    assert_eq!(ran, 3, "no node began after the failure");
     lab.assert_in_use(0);
     lab.assert_idle();
 }
 
-fn a_chain_that_is_stopped_is_no_failure() {
+fn a_cancelled_chain_is_no_failure() {
     fn until_asked(gate: &str) -> u32 {
         pass(gate);
         while !arenite::cancelled() {
@@ -158,9 +158,9 @@ fn a_chain_that_is_stopped_is_no_failure() {
     lab.assert_idle();
 }
 
-fn what_is_left_out_in_this_thread_is_told_as_on_workers() {
+fn skipped_nodes_are_reported_inline_as_on_workers() {
     let engine = Engine::inline();
-    // Its only permit is for nobody: none of these runs.
+    // Its only permit is taken, so none of these nodes runs.
     let limiter = Limiter::builder()
         .rate(1, Duration::from_secs(3600))
         .build();
@@ -203,7 +203,7 @@ fn what_is_left_out_in_this_thread_is_told_as_on_workers() {
     }
 }
 
-fn one_that_stops_at_a_failure_sends_no_more() {
+fn a_map_that_stops_at_a_failure_sends_no_more() {
     fn ends(gate: &str, how: u32) -> Result<u32, String> {
         pass(gate);
         match how {
@@ -234,7 +234,7 @@ fn one_that_stops_at_a_failure_sends_no_more() {
                 }
             }
         }
-        // A graph has no more than 512 jobs under way.
+        // A graph has at most 512 jobs in flight.
         assert!(cancelled >= LEAVES - 512, "{cancelled}");
         assert_eq!(lab.submit(|x: u32| x, (5,)).wait().unwrap(), 5);
         lab.assert_in_use(0);
@@ -242,7 +242,7 @@ fn one_that_stops_at_a_failure_sends_no_more() {
     }
 }
 
-fn a_check_that_panics_fails_who_takes_the_value() {
+fn a_panicking_validity_check_fails_the_consumer_of_the_value() {
     let lab = Lab::new(2);
     let mut graph = Graph::new();
     graph.fuse(false);
@@ -267,7 +267,7 @@ fn a_check_that_panics_fails_who_takes_the_value() {
     let mut graph = Graph::new();
     let node = graph.add(|| 7u32, ());
     assert_eq!(graph.run(&lab, &node).unwrap().wait().unwrap(), 7);
-    assert_eq!(lab.stats().restarts(), 0, "nobody lied");
+    assert_eq!(lab.stats().restarts(), 0, "no worker was replaced");
     lab.assert_in_use(0);
 }
 
@@ -287,7 +287,7 @@ fn a_failure_in_a_chain_names_its_node() {
         let last = graph.add(down, (&fails,));
         assert_eq!(graph.plan(&last).unwrap().jobs, 1);
         let error = graph.run(engine, &last).unwrap().wait().unwrap_err();
-        // On workers the chain is one job, which makes no difference: what follows has not run.
+        // On workers the chain is one job; the dependents have not run either way.
         let JobErrorKind::DependencyFailed {
             cause,
             node,
@@ -302,7 +302,7 @@ fn a_failure_in_a_chain_names_its_node() {
         assert_eq!(**cause, JobErrorKind::Returned("3 is odd".into()));
         assert_eq!(*error.origin().unwrap().kind(), **cause);
 
-        // The second node of its kernel, named by what is no part of the chain.
+        // The second node of the chain runs the same kernel; its label is not part of the chain.
         let mut graph = Graph::new();
         let first = graph.job(half, (6,)).name("first").add();
         let second = graph.job(half, (&first,)).name("second").add();
@@ -324,7 +324,7 @@ fn a_failure_in_a_chain_names_its_node() {
     lab.assert_in_use(0);
 }
 
-fn a_value_without_room_is_the_failure_of_the_last_node() {
+fn a_value_without_room_fails_the_last_node() {
     fn long(x: u32) -> String {
         "x".repeat((x as usize) << 20)
     }
@@ -338,7 +338,7 @@ fn a_value_without_room_is_the_failure_of_the_last_node() {
         matches!(error.kind(), JobErrorKind::ArenaFull(full) if full.requested > 24 << 20),
         "{error}"
     );
-    // The next job is no chain: nothing is left of where this one was.
+    // The next job is no chain: the node reached by this one is reset.
     assert_eq!(lab.submit(half, (8,)).wait().unwrap(), 4);
     lab.assert_in_use(0);
 }
@@ -405,7 +405,7 @@ fn a_node_with_retries_survives_its_worker() {
     assert_eq!(running.wait().unwrap(), 2 * 499_500 + 1000);
     lab.assert_in_use(0);
 
-    // One without is over, with what depends on it.
+    // A node without retries fails, with its dependents.
     let mut graph = Graph::new();
     let values = graph.add(|n: usize| Array::from_fn(n, |i| i as u32), (1000,));
     let more = graph.add(at_gate, (&gate.path(), &values));
@@ -433,7 +433,7 @@ fn late(limit: Duration) -> JobErrorKind {
     JobErrorKind::DeadlineExceeded { limit }
 }
 
-/// What depends on it does not run and says why; everything else does.
+/// Its dependents fail with the cause; all other nodes run.
 fn a_hang_in_a_node_ends_at_its_deadline() {
     const LIMIT: Duration = Duration::from_millis(50);
     let lab = Lab::new(2);
@@ -463,8 +463,8 @@ fn a_hang_in_a_node_ends_at_its_deadline() {
     lab.assert_in_use(0);
 }
 
-/// Each attempt has its time, with a pause before the second.
-fn a_hang_ends_at_each_attempt() {
+/// Each attempt has the full time, with a pause before the second.
+fn each_attempt_of_a_hang_ends_at_its_deadline() {
     const LIMIT: Duration = Duration::from_millis(50);
     let pause = Duration::from_millis(100);
     let lab = Lab::new(1);
@@ -488,8 +488,8 @@ fn a_hang_ends_at_each_attempt() {
     lab.assert_in_use(0);
 }
 
-/// One at a time, in whichever worker; the permit of the one that is killed goes to the next.
-fn nodes_that_share_a_limiter_and_one_is_killed() {
+/// One node at a time over all workers; the permit of the killed one goes to the next.
+fn a_killed_node_returns_its_permit() {
     fn stand(path: &str, gate: &str, n: u32) -> u32 {
         let again = numbers(path).contains(&n);
         note(path, n);
@@ -525,10 +525,12 @@ fn nodes_that_share_a_limiter_and_one_is_killed() {
         wait_until("the others wait for the permit", || {
             lab.stats().limited == 3
         });
-        wait_until("who needs none has ended", || lab.stats().open == 1);
+        wait_until("the job without a permit has ended", || {
+            lab.stats().open == 1
+        });
         lab.replace(lab.busy_worker());
         drop(held);
-        // Its second attempt has to wait for its turn.
+        // Its second attempt waits for its turn.
         let (second, third, fourth, free, last) = running.results();
         assert_eq!((second, third, fourth, free), (Ok(1), Ok(2), Ok(3), Ok(0)));
         let ran = diary.numbers();
@@ -551,8 +553,8 @@ fn nodes_that_share_a_limiter_and_one_is_killed() {
     }
 }
 
-/// Behind a job at a gate: whoever has a higher priority goes first.
-fn a_node_that_goes_first() {
+/// While a job waits at a gate, nodes are ordered by priority.
+fn a_node_with_higher_priority_goes_first() {
     let lab = Lab::new(1);
     let (diary, gate) = (Diary::new(), Gate::new());
     let path = diary.path();

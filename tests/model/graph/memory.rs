@@ -1,4 +1,4 @@
-//! Records and bytes: how much a graph takes at one time.
+//! The records and bytes that a graph needs at one time.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,14 +13,14 @@ use crate::harness::patience;
 tests![
     a_wide_graph_has_few_records,
     intermediates_are_freed_at_their_last_use,
-    a_chain_of_arrays_takes_the_memory_of_two,
-    what_does_not_fit_is_refused_before_anything_runs,
-    an_order_that_fits_is_found,
-    jobs_wait_for_memory_that_was_planned,
-    jobs_wait_for_admission_as_well,
-    admission_holds_it_back_and_lets_it_end,
-    a_future_that_nobody_polls_does_not_hold_up_a_graph,
-    a_graph_that_stops_keeps_nothing_for_what_will_not_run,
+    a_chain_of_arrays_needs_the_memory_of_two,
+    a_graph_that_does_not_fit_is_rejected_before_it_runs,
+    a_graph_runs_in_an_order_that_fits,
+    nodes_wait_for_planned_memory,
+    nodes_wait_for_admission,
+    admission_delays_spawned_jobs_without_deadlock,
+    an_unpolled_future_does_not_hold_up_a_graph,
+    a_stopped_graph_frees_the_inputs_of_nodes_that_will_not_run,
 ];
 
 fn a_wide_graph_has_few_records() {
@@ -59,7 +59,7 @@ fn a_wide_graph_has_few_records() {
     });
     let most = most.max().unwrap_or(0);
     assert_eq!(running.wait().unwrap(), [WIDE / 2]);
-    // Those in flight, and values that wait for their pair.
+    // Those in flight, and values that wait for the other operand.
     assert!(most < 4000, "{most} records for {WIDE} nodes");
     lab.assert_in_use(0);
 }
@@ -88,7 +88,7 @@ fn intermediates_are_freed_at_their_last_use() {
     lab.assert_in_use(2 << 20);
 }
 
-fn a_chain_of_arrays_takes_the_memory_of_two() {
+fn a_chain_of_arrays_needs_the_memory_of_two() {
     let lab = Lab::with(1, |builder| builder.capacity(64 << 20));
     let mut graph = Graph::new();
     let mut values = graph.add(block_of, (2 * MIB, 0));
@@ -106,7 +106,7 @@ fn add_up(a: &[u8], b: &[u8]) -> Array<u8> {
     filled(a.len().max(b.len()), a[0].wrapping_add(b[0])).seal()
 }
 
-fn what_does_not_fit_is_refused_before_anything_runs() {
+fn a_graph_that_does_not_fit_is_rejected_before_it_runs() {
     let lab = Lab::with(2, |builder| builder.capacity(64 << 20));
     let mut graph = Graph::new();
     let large: Vec<_> = (0..5)
@@ -123,8 +123,8 @@ fn what_does_not_fit_is_refused_before_anything_runs() {
     };
     assert_eq!(peak, 80 << 20);
     assert!(room <= 64 << 20);
-    assert!(lab.stats().kernels.is_empty(), "something ran");
-    // No sum of these is a number.
+    assert!(lab.stats().kernels.is_empty(), "a node has run");
+    // Their sum overflows.
     let mut graph = Graph::new();
     let mut values = graph.job(block_of, (1, 0)).bytes(u64::MAX).add();
     for bytes in [8, u64::MAX, 8] {
@@ -142,7 +142,7 @@ fn what_does_not_fit_is_refused_before_anything_runs() {
     );
 }
 
-/// Leaves first, as they were added, would all be there at one time.
+/// In the order of addition, all leaves would be in memory at once.
 fn tree(graph: &mut Graph, leaves: usize, bytes: usize) -> Node<Array<u8>> {
     let mut level: Vec<_> = (0..leaves)
         .map(|_| graph.job(block_of, (bytes, 1)).bytes(bytes as u64).add())
@@ -161,7 +161,7 @@ fn tree(graph: &mut Graph, leaves: usize, bytes: usize) -> Node<Array<u8>> {
     level.remove(0)
 }
 
-fn an_order_that_fits_is_found() {
+fn a_graph_runs_in_an_order_that_fits() {
     let lab = Lab::with(2, |builder| builder.capacity(96 << 20));
     let mut graph = Graph::new();
     let top = tree(&mut graph, 32, 4 * MIB);
@@ -173,13 +173,13 @@ fn an_order_that_fits_is_found() {
     lab.assert_in_use(4 << 20);
 }
 
-/// Each pair fits, and as many as there are workers would not, side by side.
-fn jobs_wait_for_memory_that_was_planned() {
+/// One pair fits, but not one per worker.
+fn nodes_wait_for_planned_memory() {
     planned_jobs_end(&Lab::with(4, |builder| builder.capacity(80 << 20)));
 }
 
-/// Bytes that a kernel may need which has never run are guessed, so that admission holds back what the plan would let go.
-fn jobs_wait_for_admission_as_well() {
+/// The needs of a kernel that has never run are estimated, so admission may delay nodes that the plan would start.
+fn nodes_wait_for_admission() {
     for workers in [1, 2, 4] {
         let lab = Lab::with(workers, |builder| {
             builder.capacity(80 << 20).admission(64 << 20)
@@ -207,7 +207,7 @@ fn planned_jobs_end(lab: &Lab) {
     lab.assert_in_use(0);
 }
 
-fn admission_holds_it_back_and_lets_it_end() {
+fn admission_delays_spawned_jobs_without_deadlock() {
     let lab = Lab::with(2, |builder| builder.admission(2000));
     let gate = Gate::new();
     let mut graph = Graph::new();
@@ -220,7 +220,7 @@ fn admission_holds_it_back_and_lets_it_end() {
     let holding = lab.submit(pass, (&gate.path(),));
     let held = gate.meet();
     let running = graph.run(&lab, &nodes).unwrap();
-    // Of all hundred that could begin.
+    // Of a hundred nodes that could begin.
     let stats = lab.stats();
     assert!(stats.open + stats.queued < 20, "{stats:?}");
     drop(held);
@@ -231,9 +231,9 @@ fn admission_holds_it_back_and_lets_it_end() {
     lab.assert_in_use(0);
 }
 
-fn a_graph_that_stops_keeps_nothing_for_what_will_not_run() {
+fn a_stopped_graph_frees_the_inputs_of_nodes_that_will_not_run() {
     let lab = Lab::new(2);
-    // The node that fails does so when the other one runs: one that has not begun would not be run any more.
+    // The node fails once the other one runs; a node that has not begun would be skipped.
     let gate = Gate::new();
     let failing = Gate::new();
     let mut graph = Graph::new();
@@ -256,7 +256,7 @@ fn a_graph_that_stops_keeps_nothing_for_what_will_not_run() {
     let held = gate.meet();
     failing.open();
     assert!(running.wait_timeout(patience()));
-    wait_until("the large value is gone", || {
+    wait_until("the large value is freed", || {
         lab.stats().arena.in_use < 10 << 20
     });
     drop(held);
@@ -264,7 +264,7 @@ fn a_graph_that_stops_keeps_nothing_for_what_will_not_run() {
     lab.assert_in_use(0);
 }
 
-fn a_future_that_nobody_polls_does_not_hold_up_a_graph() {
+fn an_unpolled_future_does_not_hold_up_a_graph() {
     let lab = Lab::with(1, |builder| builder.admission(2000));
     let gate = Gate::new();
     let holding = lab.submit(pass, (&gate.path(),));
@@ -278,8 +278,7 @@ fn a_future_that_nobody_polls_does_not_hold_up_a_graph() {
     let running = graph.run(&lab, &node).unwrap();
     drop(held);
     holding.wait().unwrap();
-    // Nothing runs any more that could end, the graph's turn comes behind one who does not take his, and nobody asks for it
-    // meanwhile.
+    // No running job can end, and the graph's turn for admission comes after a future that is not polled.
     wait_until("its job has run", || diary.numbers() == [2]);
     running.wait().unwrap();
     drop(first);

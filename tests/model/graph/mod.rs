@@ -1,4 +1,4 @@
-//! Graphs: each node once, in whatever order, whatever dies meanwhile.
+//! Graphs: each node runs once, in any valid order, also when workers die.
 
 mod failures;
 mod memory;

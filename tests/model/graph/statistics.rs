@@ -1,4 +1,4 @@
-//! What the statistics say of nodes that were parts of one job, and messages of what was no job at all.
+//! Statistics of nodes that were fused into one job, and of failed nodes.
 
 use std::time::{Duration, Instant};
 
@@ -8,12 +8,12 @@ use super::*;
 
 tests![
     each_node_of_a_chain_counts,
-    a_chain_tells_which_of_its_kernels_takes_the_time,
-    a_chain_that_failed_counts_as_far_as_it_came,
-    an_attempt_that_failed_adds_nothing_to_another_node,
-    the_node_that_runs_is_told,
-    what_is_to_come_is_known,
-    what_never_ran_has_no_number,
+    statistics_divide_the_time_of_a_chain_by_kernel,
+    a_failed_chain_counts_the_nodes_that_it_reached,
+    a_failed_attempt_does_not_count_for_another_node,
+    the_running_node_of_a_chain_is_reported,
+    progress_counts_planned_jobs,
+    a_job_that_never_ran_has_no_number,
 ];
 
 fn of(engine: &Engine, name: &str) -> KernelStats {
@@ -43,7 +43,7 @@ fn fresh(x: u32) -> Array<u32> {
 fn each_node_of_a_chain_counts() {
     let lab = Lab::new(1);
     for engine in [&*lab, &Engine::inline()] {
-        // As a job of its own first: that is what is expected of the next one.
+        // Run as a job of its own first, which sets the expectation.
         engine.submit(down, (5,)).wait().unwrap();
         let before = of(engine, "::down");
         let start = Instant::now();
@@ -65,7 +65,7 @@ fn each_node_of_a_chain_counts() {
         assert!(all.iter().all(|kernel| kernel.failures == 0), "{all:?}");
         let total: Duration = all.iter().map(|kernel| kernel.total).sum();
         let total = total - before.total;
-        // The first node has its part of the time as well, less than one of 22.
+        // The first node has its share as well, less than 1/22.
         assert!(
             30 * Duration::from_micros(200) * 21 / 22 <= total + Duration::from_nanos(100)
                 && total <= elapsed + all[0].expected * 4,
@@ -87,7 +87,7 @@ fn each_node_of_a_chain_counts() {
     lab.assert_in_use(0);
 }
 
-fn a_chain_tells_which_of_its_kernels_takes_the_time() {
+fn statistics_divide_the_time_of_a_chain_by_kernel() {
     fn slow(x: u32) -> u32 {
         (0..50).fold(x, |x, _| spin_for_a_while(x))
     }
@@ -97,7 +97,7 @@ fn a_chain_tells_which_of_its_kernels_takes_the_time() {
     fn nothing(x: &[u32]) {
         assert_eq!(x.len(), 24);
     }
-    // Whatever else the machine has to do may fall into any of them.
+    // Other load of the machine may slow down any of them.
     let lab = loop {
         let lab = Lab::new(1);
         let mut graph = Graph::new();
@@ -113,14 +113,14 @@ fn a_chain_tells_which_of_its_kernels_takes_the_time() {
         let kernels = ["::down", "::slow", "::all_slow", "::nothing"];
         let took = kernels.map(|name| of(&lab, name).total);
         assert!(took[1] >= Duration::from_micros(9_900), "{took:?}");
-        // Twenty-four times as much.
+        // It does 24 times as much work.
         if took[2] >= 2 * took[1] && took[0] + took[3] < took[1] {
             break lab;
         }
         println!("not {took:?}");
     };
 
-    // The words of the last node's value are its own, in the slot and beside it.
+    // The value of the last node is intact, inside and outside the slot.
     for len in 0..20usize {
         let mut graph = Graph::new();
         let x = graph.add(down, (5,));
@@ -137,7 +137,7 @@ fn a_chain_tells_which_of_its_kernels_takes_the_time() {
     lab.assert_in_use(0);
 }
 
-fn a_chain_that_failed_counts_as_far_as_it_came() {
+fn a_failed_chain_counts_the_nodes_that_it_reached() {
     fn abort(_: u32) -> u32 {
         std::process::abort()
     }
@@ -159,21 +159,21 @@ fn a_chain_that_failed_counts_as_far_as_it_came() {
         (kernel.calls, kernel.failures)
     };
     assert_eq!((figures("::down"), figures("::half")), ((2, 0), (1, 1)));
-    // A death is no end of a call, as with any other job.
+    // A death does not count as the end of a call, as for any other job.
     let error = origin(chain(|graph, x| graph.add(abort, (x,))));
     assert_eq!(error, JobErrorKind::Signal(libc::SIGABRT));
     assert_eq!((figures("::down"), figures("::abort")), ((2, 0), (0, 0)));
     lab.assert_in_use(0);
 }
 
-/// Its first attempt says more than a slot holds, which comes through the arena.
+/// Its first attempt returns a text that is too long for a slot.
 fn says_much_at_first(gate: &str, x: u32) -> u32 {
     let first = std::fs::File::create_new(format!("{gate}.seen")).is_ok();
     assert!(!first, "{}", "a long story. ".repeat(100));
     x
 }
 
-fn an_attempt_that_failed_adds_nothing_to_another_node() {
+fn a_failed_attempt_does_not_count_for_another_node() {
     let lab = Lab::new(1);
     let gate = Gate::new();
     let mut graph = Graph::new();
@@ -216,8 +216,8 @@ fn odd_fails(x: u32) -> Result<u32, String> {
     }
 }
 
-/// More nodes than are sent at once, of which some fail; one that nobody asked for counts for nothing.
-fn what_is_to_come_is_known() {
+/// More nodes than are sent at once, some of which fail. A node that is not requested does not count.
+fn progress_counts_planned_jobs() {
     const NODES: u32 = 3000;
     let lab = Lab::new(1);
     let gate = Gate::new();
@@ -248,7 +248,7 @@ fn what_is_to_come_is_known() {
     let running = graph.run(&lab, &all).unwrap();
     let held = gate.meet();
     let (jobs, nodes) = (lab.progress(), running.progress());
-    // Pairs are chains, and one job each.
+    // Each pair is a chain, and so one job.
     assert_eq!(
         (jobs.submitted, jobs.planned, jobs.left()),
         (1, u64::from(NODES), 1 + u64::from(NODES))
@@ -272,7 +272,7 @@ fn what_is_to_come_is_known() {
     }
     let (jobs, nodes) = (lab.progress(), running.progress());
     assert_eq!((jobs.planned, jobs.left()), (0, 0));
-    // A pair fails as one.
+    // A pair fails as a whole.
     let ended = (nodes.done, nodes.failed, nodes.left());
     assert_eq!(ended, (1 + NODES as usize, NODES as usize, 0), "{nodes:?}");
     drop(running);
@@ -280,7 +280,7 @@ fn what_is_to_come_is_known() {
     lab.assert_in_use(0);
 }
 
-fn the_node_that_runs_is_told() {
+fn the_running_node_of_a_chain_is_reported() {
     let lab = Lab::new(1);
     let gate = Gate::new();
     let mut graph = Graph::new();
@@ -298,7 +298,7 @@ fn the_node_that_runs_is_told() {
         matches!(&busy[..], [(name, 1)] if name.ends_with("at_the_gate")),
         "{busy:?}"
     );
-    // Nobody asks for it any more: the job is there, its nodes are not known.
+    // The handle is dropped: the running job remains, its nodes are no longer counted.
     drop(running);
     let progress = lab.progress();
     assert_eq!((progress.running, progress.ahead), (1, 0));
@@ -307,7 +307,7 @@ fn the_node_that_runs_is_told() {
     lab.assert_in_use(0);
 }
 
-fn what_never_ran_has_no_number() {
+fn a_job_that_never_ran_has_no_number() {
     let lab = Lab::new(1);
     for engine in [&*lab, &Engine::inline()] {
         let mut graph = Graph::new();

@@ -1,4 +1,4 @@
-//! Graphs at random, beside a plain program, while workers die.
+//! Random graphs, compared with a plain program, while workers are killed.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -17,48 +17,48 @@ use super::*;
 
 tests![random_graphs_with_deaths_give_what_a_plain_program_gives,];
 
-/// Of a node that has any.
+/// Retries of a node that has retries.
 const RETRIES: u32 = 20;
 
-/// A node of a random graph: what it takes, and what it does.
+/// A node of a random graph.
 #[derive(Clone, Debug)]
 struct Plain {
-    /// It takes the value of the node before, and has no retries: a part of a chain.
+    /// Whether it takes the value of the previous node and has no retries, so that it is part of a chain.
     follows: bool,
     left: Option<Index>,
     right: Option<Index>,
     own: u32,
     fails: bool,
-    /// Another attempt after a death.
+    /// Whether it has retries.
     retries: bool,
-    /// Its part of the bytes that are declared.
+    /// Its share of the declared bytes.
     weight: u64,
 }
 
-/// A death in the middle: as soon as this node is being computed.
+/// A kill, as soon as this node is running.
 #[derive(Clone, Debug)]
 struct Kill {
-    /// Among the nodes that are needed and can run.
+    /// Index among the nodes that are needed and can run.
     at: Index,
-    /// Any worker; `None`: the one that computes the node.
+    /// The worker to kill; `None`: the one that runs the node.
     worker: Option<usize>,
 }
 
-/// A random graph, and how it is run.
+/// A random graph, and how to run it.
 #[derive(Clone, Debug)]
 struct Case {
     nodes: Vec<Plain>,
-    /// Pairs that shall run one after the other, some of which cannot.
+    /// Pairs for `after`, some of which would be cycles.
     afters: Vec<(Index, Index)>,
     asked: Vec<Index>,
     fuse: bool,
-    /// Declared sizes, of which so many hundredths of the free memory are needed at one time, one job after the other.
+    /// Declares sizes such that running one job at a time needs this percentage of the free memory.
     sized: Option<u64>,
     kills: Vec<Kill>,
 }
 
 impl Case {
-    /// The node whose value another one takes: any before it.
+    /// The node whose value a node takes: any earlier one.
     fn source(at: usize, index: Option<&Index>) -> Option<usize> {
         index.filter(|_| at > 0).map(|index| index.index(at))
     }
@@ -82,7 +82,7 @@ impl Case {
     }
 }
 
-/// Nodes of which so many are parts of chains.
+/// Nodes of which the fraction `chained` is part of chains.
 fn any_nodes(chained: f64) -> impl Strategy<Value = Vec<Plain>> {
     let node = (
         prop::bool::weighted(chained),
@@ -141,55 +141,55 @@ fn mix(left: &[u32], right: &[u32], own: u32, i: usize) -> u32 {
         ^ own
 }
 
-/// Where a node stands until somebody has met it, if there is such a place.
-fn gate_of(book: &str, node: u32) -> PathBuf {
-    PathBuf::from(format!("{book}.{node}"))
+/// The gate of a node, at which it waits if the file exists.
+fn gate_of(log: &str, node: u32) -> PathBuf {
+    PathBuf::from(format!("{log}.{node}"))
 }
 
 fn pid_beside(gate: &Path) -> PathBuf {
     gate.with_added_extension("pid")
 }
 
-/// In the kernel: waits to be met, or ended, or whatever comes.
+/// In the kernel: waits at the gate until met or killed.
 fn stand(gate: &Path) {
     if gate.exists() {
         std::fs::write(pid_beside(gate), std::process::id().to_string()).unwrap();
-        // It is taken away when one has been met there.
+        // The gate is removed after the first meeting.
         if let Ok(mut pipe) = File::open(gate) {
             pipe.read_to_end(&mut Vec::new()).unwrap();
         }
     }
 }
 
-/// The kernel of all nodes. `at` is the node's number, which it writes down first of all.
+/// The kernel of all nodes. It first records the number `at` of its node.
 fn combine(
-    book: &str,
+    log: &str,
     left: &[u32],
     right: &[u32],
     at: u32,
     own: u32,
     fails: bool,
 ) -> Result<Array<u32>, String> {
-    note(book, at);
-    stand(&gate_of(book, at));
+    note(log, at);
+    stand(&gate_of(log, at));
     if fails {
         return Err(format!("{at} fails"));
     }
     Ok(Array::from_fn(8, |i| mix(left, right, own, i)))
 }
 
-/// What a plain program knows of a graph.
+/// The results of a plain program for a graph.
 struct Reference {
-    /// By node: those that have to end before it.
+    /// By node: the nodes that must end before it.
     befores: Vec<BTreeSet<usize>>,
-    /// By node: its value, or the nodes that can be to blame that there is none. It is itself one only if it can run.
+    /// By node: its value, or the nodes that may be blamed for its failure. The node itself is one only if it can run.
     values: Vec<Result<Vec<u32>, BTreeSet<usize>>>,
 }
 
 impl Reference {
     fn new(case: &Case, befores: Vec<BTreeSet<usize>>) -> Self {
         let mut values: Vec<Option<Result<Vec<u32>, BTreeSet<usize>>>> = vec![None; befores.len()];
-        // As often as something is new: what comes after may have been added before.
+        // Repeats until nothing changes, since a dependent may have a lower index.
         while let Some(at) = (0..befores.len()).find(|&at| {
             values[at].is_none() && befores[at].iter().all(|&before| values[before].is_some())
         }) {
@@ -219,7 +219,7 @@ impl Reference {
         }
     }
 
-    /// A node and all that it waits for.
+    /// A node and all nodes that it depends on.
     fn needed_by(&self, node: usize) -> BTreeSet<usize> {
         needed_by(&self.befores, node)
     }
@@ -242,11 +242,11 @@ fn needed_by(befores: &[BTreeSet<usize>], node: usize) -> BTreeSet<usize> {
     needed
 }
 
-/// A graph, the nodes that are asked for, and what each waits for.
+/// A graph, the requested nodes, and the dependencies of each node.
 type Built = (Graph, Vec<Node<Array<u32>>>, Vec<BTreeSet<usize>>);
 
-/// The graph of a case. A weight counts for so many bytes.
-fn build(case: &Case, (engine, book): (&Engine, &str), unit: u64) -> Built {
+/// Builds the graph of a case. `unit`: bytes per weight.
+fn build(case: &Case, (engine, log): (&Engine, &str), unit: u64) -> Built {
     let nothing = engine.from_slice(&[]).unwrap();
     let mut graph = Graph::new();
     graph.fuse(case.fuse);
@@ -256,7 +256,7 @@ fn build(case: &Case, (engine, book): (&Engine, &str), unit: u64) -> Built {
         let sources = case.sources(at);
         macro_rules! made {
             ($left:expr, $right:expr) => {{
-                let inputs = (book, $left, $right, at as u32, node.own, node.fails);
+                let inputs = (log, $left, $right, at as u32, node.own, node.fails);
                 let mut job = graph.job(combine, inputs);
                 if node.retries {
                     job = job.retries(RETRIES).backoff(arenite::Backoff::NONE);
@@ -293,17 +293,17 @@ fn build(case: &Case, (engine, book): (&Engine, &str), unit: u64) -> Built {
     (graph, made, befores)
 }
 
-/// Nodes at which somebody will be killed, each by its gate.
+/// The planned kills, each with the gate of its node.
 struct Storm<'a> {
     kills: Vec<(PathBuf, &'a Kill)>,
 }
 
 impl<'a> Storm<'a> {
-    fn new(all: &'a [Kill], book: &str, can_run: &[usize]) -> Self {
+    fn new(all: &'a [Kill], log: &str, can_run: &[usize]) -> Self {
         let mut kills = Vec::new();
         for kill in all.iter().filter(|_| !can_run.is_empty()) {
-            let gate = gate_of(book, *kill.at.get(can_run) as u32);
-            // Two kills at one node are one.
+            let gate = gate_of(log, *kill.at.get(can_run) as u32);
+            // Two kills at one node count as one.
             if nix::unistd::mkfifo(&gate, Mode::S_IRWXU).is_ok() {
                 kills.push((gate, kill));
             }
@@ -311,18 +311,18 @@ impl<'a> Storm<'a> {
         Self { kills }
     }
 
-    /// Kills workers until everything is over. Returns how many.
+    /// Kills workers until everything has ended. Returns the number of kills.
     fn rage(mut self, lab: &Lab, is_over: impl Fn() -> bool) -> usize {
         let mut done = 0;
         while !is_over() {
             self.kills.retain(|(gate, planned)| {
-                // Fails at once as long as nobody stands there.
+                // Fails at once unless a node waits at the gate.
                 let met = File::options()
                     .write(true)
                     .custom_flags(libc::O_NONBLOCK)
                     .open(gate);
                 let Ok(held) = met else { return true };
-                // Whoever tries this node again goes on.
+                // The next attempt does not stop here.
                 std::fs::remove_file(gate).unwrap();
                 let pid = match planned.worker {
                     Some(worker) => lab.stats().workers[worker].pid as i32,
@@ -331,7 +331,7 @@ impl<'a> Storm<'a> {
                         pid.parse().unwrap()
                     }
                 };
-                // One that is being replaced has no process.
+                // A worker that is being replaced has no process.
                 if pid != 0 && kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok() {
                     done += 1;
                 }
@@ -339,11 +339,11 @@ impl<'a> Storm<'a> {
                 false
             });
         }
-        // All that was asked for may be decided while others still stand somewhere.
+        // All requested nodes may be decided while others still wait at gates.
         if !self.kills.is_empty() {
-            wait_until("nobody stands at a gate", || {
+            wait_until("no node waits at a gate", || {
                 for (gate, _) in &self.kills {
-                    // Open for both, which waits for nobody; closed at once, which is when whoever stands there goes on.
+                    // Opening for both directions does not block; closing releases the waiting node.
                     drop(File::options().read(true).write(true).open(gate));
                 }
                 let stats = lab.stats();
@@ -354,7 +354,7 @@ impl<'a> Storm<'a> {
     }
 }
 
-/// What failed jobs were blamed on.
+/// The deaths that failed jobs were blamed on.
 #[derive(Default)]
 struct Deaths {
     /// Numbers of the jobs that ended with their worker.
@@ -362,7 +362,7 @@ struct Deaths {
 }
 
 impl Deaths {
-    /// A node has no value: who is to blame? Deaths are counted, anything else has to be what the plain program says.
+    /// Checks the error of a node: a death is counted, any other cause must match the plain program.
     fn check(
         &mut self,
         (case, reference): (&Case, &Reference),
@@ -389,13 +389,13 @@ impl Deaths {
                     .and_then(|n| n.parse().ok());
                 let root: usize = root.expect("the text of the kernel");
                 prop_assert!(roots.contains(&root), "{error}; {roots:?} may be to blame");
-                // The node itself, or the job that it was a part of.
+                // The node itself, or the fused job that it was part of.
                 let own = root == node || fused;
                 prop_assert!(blamed.map_or(own, |blamed| blamed == root), "{error}");
                 prop_assert!(blamed != Some(node), "{error}");
             }
             JobErrorKind::Signal(9) => {
-                // Only what has one attempt is lost to a death, and only those that needed it are lost with it.
+                // A death fails only nodes without retries and their dependents.
                 let blamed = blamed.unwrap_or(node);
                 prop_assert!(!case.nodes[blamed].retries, "{error}");
                 prop_assert!(reference.needed_by(node).contains(&blamed), "{error}");
@@ -407,8 +407,8 @@ impl Deaths {
     }
 }
 
-/// Each node has run at most once, or as often as its retries and the deaths allow; those for which there are values have run,
-/// and each after those that it waits for.
+/// Checks that each node has run at most once, or as often as retries and deaths allow; that nodes with values have run, and
+/// each after its dependencies.
 fn check_runs(
     (case, reference): (&Case, &Reference),
     done: &[usize],
@@ -440,7 +440,7 @@ fn check_runs(
     Ok(())
 }
 
-/// Bytes for a weight, so that as much memory is needed as the case says.
+/// Bytes per weight, such that the case needs its declared share of the memory.
 fn unit_of(case: &Case, lab: &Lab, place: (&Engine, &str)) -> u64 {
     let Some(percent) = case.sized else { return 0 };
     let (graph, made, _) = build(case, place, 1);
@@ -449,17 +449,17 @@ fn unit_of(case: &Case, lab: &Lab, place: (&Engine, &str)) -> u64 {
     (arena.capacity - arena.in_use) * percent / 100 / peak
 }
 
-/// What happened in all graphs together.
+/// Totals over all graphs.
 #[derive(Debug, Default)]
 struct Tally {
     kills: usize,
     /// Jobs that failed with their worker.
     cost: usize,
-    /// Nodes that were begun again after a death, and gave their value.
+    /// Nodes that were retried after a death and succeeded.
     survived: usize,
-    /// Graphs that would not have fitted as they were added, and ran.
+    /// Graphs that ran but would not have fitted in the order of addition.
     reordered: usize,
-    /// Graphs that fitted in no order.
+    /// Graphs that fit in no order.
     refused: usize,
 }
 
@@ -471,17 +471,17 @@ fn play(
     tally: &mut Tally,
 ) -> Result<(), TestCaseError> {
     let folder = tempfile::tempdir().unwrap();
-    let book = folder.path().join("book");
-    let book = book.to_str().unwrap().to_owned();
-    File::create(&book).unwrap();
-    let unit = unit_of(case, lab, (engine, &book));
-    let (graph, made, befores) = build(case, (engine, &book), unit);
+    let log = folder.path().join("log");
+    let log = log.to_str().unwrap().to_owned();
+    File::create(&log).unwrap();
+    let unit = unit_of(case, lab, (engine, &log));
+    let (graph, made, befores) = build(case, (engine, &log), unit);
     let reference = Reference::new(case, befores);
     let planned = graph.plan(&made).unwrap().peak_bytes;
     let wanted = case.wanted();
     let needed = wanted.iter().flat_map(|&node| reference.needed_by(node));
     let needed: BTreeSet<usize> = needed.filter(|&node| reference.can_run(node)).collect();
-    let storm = Storm::new(kills, &book, &Vec::from_iter(needed));
+    let storm = Storm::new(kills, &log, &Vec::from_iter(needed));
     let free = {
         let arena = lab.stats().arena;
         arena.capacity - arena.in_use
@@ -490,7 +490,7 @@ fn play(
         Ok(running) => running,
         Err(GraphError::DoesNotFit { peak, room }) => {
             prop_assert!(room < peak && peak <= planned, "{peak} in {room}");
-            prop_assert!(numbers(&book).is_empty(), "something ran");
+            prop_assert!(numbers(&log).is_empty(), "a node has run");
             tally.refused += 1;
             return Ok(());
         }
@@ -517,7 +517,7 @@ fn play(
         "{kills} deaths ended the jobs {:?}",
         deaths.jobs
     );
-    let ran = numbers(&book);
+    let ran = numbers(&log);
     tally.kills += kills;
     tally.cost += deaths.jobs.len();
     let of_done = done.iter().flat_map(|&node| reference.needed_by(node));
@@ -545,15 +545,17 @@ fn random_graphs_with_deaths_give_what_a_plain_program_gives() {
         play(&lab, &lab, &case, &case.kills, &mut tally.borrow_mut())?;
         play(&lab, &inline, &case, &[], &mut Tally::default())?;
         for worker in 0..3 {
-            wait_until("the workers are back", || lab.stats().workers[worker].ready);
+            wait_until("the workers are ready again", || {
+                lab.stats().workers[worker].ready
+            });
         }
-        // Something to do for each: one that dies again and again without an answer has to wait for the next start.
+        // Gives each worker an answered job: one that keeps dying without an answer would be restarted with a delay.
         let answers = lab.map(|n: u32| n, (0..300).map(|n| (n,)));
         assert!(answers.enumerate().all(|(n, m)| m.unwrap() as usize == n));
         lab.assert_in_use(0);
         Ok(())
     };
-    // The same ones each time, which are enough for all that is counted, and others.
+    // Fixed cases, which suffice for all counters, and random ones.
     let number = seeds(1).start;
     let mut other = [0; 32];
     other[..8].copy_from_slice(&number.to_le_bytes());
@@ -573,8 +575,8 @@ fn random_graphs_with_deaths_give_what_a_plain_program_gives() {
         reordered,
         refused,
     } = tally;
-    assert!(cost > 0, "no death cost anything: {kills}");
+    assert!(cost > 0, "no death failed a job: {kills}");
     assert!(survived > 0, "no death was survived: {kills}");
     assert!(reordered > 0, "no graph had to run in another order");
-    assert!(refused > 0, "no graph was refused");
+    assert!(refused > 0, "no graph was rejected");
 }

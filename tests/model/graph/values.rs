@@ -1,25 +1,25 @@
-//! What values are passed on, in which order, and what is refused.
+//! Values passed between nodes, their order, and rejected graphs.
 
 use super::*;
 use crate::harness::block_on;
 
 tests![
-    only_what_is_asked_for_runs_and_once,
+    only_requested_nodes_run_and_once,
     values_of_every_kind_are_passed_on,
     a_node_takes_a_list_of_nodes,
-    a_list_is_there_for_the_next_attempt,
-    nodes_are_combined_by_twos_in_a_fixed_order,
-    first_jobs_may_end_while_others_are_sent,
-    an_exclusive_array_goes_from_node_to_node,
-    parts_of_arrays_are_passed_on_without_a_copy,
-    order_without_a_value_is_kept,
-    many_nodes_before_older_ones,
+    a_list_of_nodes_survives_a_retry,
+    a_graph_reduction_combines_pairs_in_a_fixed_order,
+    nodes_may_end_while_others_are_sent,
+    an_exclusive_array_moves_from_node_to_node,
+    parts_of_arrays_are_spawned_without_a_copy,
+    order_without_a_value_is_respected,
+    many_dependencies_on_newer_nodes,
     misuse_is_an_error_before_anything_runs,
-    an_array_from_elsewhere_is_named_before_anything_runs,
-    random_numbers_belong_to_the_node,
+    a_foreign_array_is_named_before_any_node_runs,
+    random_numbers_depend_on_the_node,
 ];
 
-fn only_what_is_asked_for_runs_and_once() {
+fn only_requested_nodes_run_and_once() {
     let lab = Lab::new(2);
     for engine in [&*lab, &Engine::inline()] {
         let diary = Diary::new();
@@ -71,7 +71,7 @@ fn values_of_every_kind_are_passed_on() {
         for fuse in [true, false] {
             let mut graph = Graph::new();
             graph.fuse(fuse);
-            // Long enough not to fit into a slot.
+            // Too long for a slot.
             let text = graph.add(text, (1000u32,));
             let length = graph.add(length, (&text,));
             let ramp = graph.add(ramp, (&length,));
@@ -98,7 +98,7 @@ fn values_of_every_kind_are_passed_on() {
     lab.assert_in_use(0);
 }
 
-/// All parts in one. Stands at the gate first, if there is one.
+/// Concatenates the parts. Waits at the gate first, if any.
 fn joined(gate: &str, parts: &[Array<u64>]) -> Array<u64> {
     if !gate.is_empty() {
         pass(gate);
@@ -133,7 +133,7 @@ fn a_node_takes_a_list_of_nodes() {
             assert_eq!(&given[..], [&ramp(7)[..], &ramp(8)[..]].concat());
         }
     }
-    // With one in the list that nobody else takes, all are one chain.
+    // If its list has one node without other dependents, all nodes are one chain.
     for engine in [&*lab, &Engine::inline()] {
         for (fuse, jobs) in [(true, 1), (false, 3)] {
             let mut graph = Graph::new();
@@ -149,7 +149,7 @@ fn a_node_takes_a_list_of_nodes() {
     lab.assert_in_use(0);
 }
 
-fn a_list_is_there_for_the_next_attempt() {
+fn a_list_of_nodes_survives_a_retry() {
     let lab = Lab::new(1);
     let gate = Gate::new();
     let mut graph = Graph::new();
@@ -163,7 +163,7 @@ fn a_list_is_there_for_the_next_attempt() {
     let met = gate.meet();
     step("the worker dies with the list");
     end(lab.pid(0));
-    // Or the gate might be opened for the one that is about to be gone.
+    // Otherwise the gate might be opened for the dying worker.
     lab.await_restart(0, 1);
     drop(met);
     gate.open();
@@ -173,11 +173,11 @@ fn a_list_is_there_for_the_next_attempt() {
     lab.assert_in_use(0);
 }
 
-fn nodes_are_combined_by_twos_in_a_fixed_order() {
+fn a_graph_reduction_combines_pairs_in_a_fixed_order() {
     let lab = Lab::new(2);
     for count in [0, 1, 2, 3, 8, 101] {
         let value = |n: u32| 1.0 / (n as f32 + 0.3);
-        // Neighbours, then their sums.
+        // Adds neighbours, then their sums.
         let mut row: Vec<f32> = (0..count).map(value).collect();
         while row.len() > 1 {
             row = row.chunks(2).map(|pair| pair.iter().sum()).collect();
@@ -200,8 +200,8 @@ fn nodes_are_combined_by_twos_in_a_fixed_order() {
     assert_eq!(all, "((ab)c)");
 }
 
-/// More jobs at once than a lane takes without a look at what it has done.
-fn first_jobs_may_end_while_others_are_sent() {
+/// More jobs at once than a lane holds.
+fn nodes_may_end_while_others_are_sent() {
     let lab = Lab::new(2);
     for round in 0..20u64 {
         let mut graph = Graph::new();
@@ -216,7 +216,7 @@ fn first_jobs_may_end_while_others_are_sent() {
     lab.assert_in_use(0);
 }
 
-fn an_exclusive_array_goes_from_node_to_node() {
+fn an_exclusive_array_moves_from_node_to_node() {
     fn zeros(n: usize) -> ArrayMut<u32> {
         ArrayMut::zeros(n)
     }
@@ -248,7 +248,7 @@ fn an_exclusive_array_goes_from_node_to_node() {
     lab.assert_in_use(0);
 }
 
-fn parts_of_arrays_are_passed_on_without_a_copy() {
+fn parts_of_arrays_are_spawned_without_a_copy() {
     fn part(values: &Array<u32>) -> Array<u32> {
         values.rows(10..20)
     }
@@ -268,7 +268,7 @@ fn parts_of_arrays_are_passed_on_without_a_copy() {
     lab.assert_in_use(0);
 }
 
-fn order_without_a_value_is_kept() {
+fn order_without_a_value_is_respected() {
     let lab = Lab::new(2);
     for engine in [&*lab, &Engine::inline()] {
         let diary = Diary::new();
@@ -296,8 +296,8 @@ fn order_without_a_value_is_kept() {
     }
 }
 
-/// Neither what an edge costs nor where a picture has its nodes depends on how many there are.
-fn many_nodes_before_older_ones() {
+/// The cost of an edge and of a picture's layout does not depend on the number of nodes.
+fn many_dependencies_on_newer_nodes() {
     const NODES: usize = 100_000;
     let engine = Engine::inline();
     step("a chain of values, all of it before a node that was there first");
@@ -378,7 +378,7 @@ fn misuse_is_an_error_before_anything_runs() {
             node: "node \"a\"".into()
         }
     );
-    // Asked for in another graph: the place is that of the call.
+    // Requested from another graph: the location is that of the call.
     let error = Graph::new().run(&lab, &foreign).unwrap_err();
     let place = format!("values.rs:{}", line!() - 1);
     assert!(error.to_string().contains(&place), "{error}");
@@ -386,7 +386,7 @@ fn misuse_is_an_error_before_anything_runs() {
     let place = format!("values.rs:{}", line!() - 1);
     assert!(error.to_string().contains(&place), "{error}");
     assert!(diary.numbers().is_empty());
-    // Nothing asked for, nothing done.
+    // No requested node, no work.
     let graph = Graph::new();
     assert!(graph.is_empty());
     let none: Vec<Node<u32>> = Vec::new();
@@ -394,13 +394,13 @@ fn misuse_is_an_error_before_anything_runs() {
     lab.assert_in_use(0);
 }
 
-/// Two arrays for a kernel, of which the second is not of the engine that it runs on.
+/// A kernel with two arrays, of which the second belongs to another engine.
 fn both(path: &str, own: &[u32], stray: &Array<u32>) -> u32 {
     note(path, 0);
     own[0] + stray[0]
 }
 
-fn an_array_from_elsewhere_is_named_before_anything_runs() {
+fn a_foreign_array_is_named_before_any_node_runs() {
     let (lab, other) = (Lab::new(1), Lab::new(1));
     let diary = Diary::new();
     let path = diary.path();
@@ -418,7 +418,7 @@ fn an_array_from_elsewhere_is_named_before_anything_runs() {
     let graph = |stray: &Array<u32>| {
         let mut graph = Graph::new();
         let first = graph.add(leaf, (&path, 1));
-        // One that nobody asks for never meets it.
+        // A node that is not requested does not matter.
         let unasked = graph.add(both, (&path, stray, stray));
         let last = graph.job(both, (&path, &own, stray)).name("the last").add();
         graph.after(&last, &first).unwrap();
@@ -467,18 +467,18 @@ fn an_array_from_elsewhere_is_named_before_anything_runs() {
         "{error}"
     );
     drop(list);
-    assert!(lab.stats().kernels.is_empty(), "something ran");
+    assert!(lab.stats().kernels.is_empty(), "a node has run");
     assert!(diary.numbers().is_empty());
 
     for (what, stray) in &strays {
-        // What it says to do helps; and what nobody asks for is no error.
+        // The advice in the message helps.
         let (fine, _, last, _) = graph(&lab.copy_in(stray).unwrap());
         let value = fine.run(&lab, last).unwrap().wait().unwrap();
         assert_eq!(value, 3, "{what}");
         let (fine, first, ..) = graph(stray);
         let value = fine.run(&lab, first).unwrap().wait().unwrap();
         assert_eq!(value, 1, "{what}");
-        // Where all is one process, arrays may lie anywhere.
+        // On an inline engine, arrays may be anywhere.
         let (fine, _, last, _) = graph(stray);
         let value = fine.run(&Engine::inline(), last).unwrap().wait().unwrap();
         assert_eq!(value, 3, "{what}");
@@ -488,7 +488,7 @@ fn an_array_from_elsewhere_is_named_before_anything_runs() {
     other.assert_in_use(0);
 }
 
-fn random_numbers_belong_to_the_node() {
+fn random_numbers_depend_on_the_node() {
     fn draw(before: u64) -> u64 {
         use rand::Rng;
         before ^ arenite::rng().next_u64() ^ arenite::rng().next_u64().rotate_left(1)

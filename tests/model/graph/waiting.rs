@@ -1,4 +1,4 @@
-//! Who goes on with a graph: a thread that waits, nobody, a future; and its end.
+//! Graphs progress with a waiting thread, without one, and with a future; and how they end.
 
 use std::thread;
 
@@ -6,15 +6,15 @@ use super::*;
 use crate::harness::block_on;
 
 tests![
-    it_goes_on_although_nobody_waits,
-    a_future_wakes_whoever_polls_it,
-    values_may_be_taken_while_others_run,
-    dropping_it_ends_it,
-    shutdown_finishes_it_and_dropping_the_engine_ends_it,
+    a_graph_runs_without_a_waiting_thread,
+    a_future_wakes_its_task,
+    values_may_be_taken_while_other_nodes_run,
+    dropping_the_handle_ends_the_graph,
+    shutdown_finishes_and_dropping_the_engine_cancels,
     pictures_tell_times_and_failures,
 ];
 
-fn it_goes_on_although_nobody_waits() {
+fn a_graph_runs_without_a_waiting_thread() {
     let lab = Lab::new(2);
     let gate = Gate::new();
     let mut graph = Graph::new();
@@ -33,14 +33,14 @@ fn it_goes_on_although_nobody_waits() {
         (&gate.path(), &x),
     );
     let running = graph.run(&lab, &last).unwrap();
-    // The last node runs, and this thread has done nothing for it.
+    // The last node runs without any help of this thread.
     gate.open();
     assert_eq!(running.wait().unwrap(), 50);
     lab.assert_in_use(0);
 }
 
-/// All that was asked for is decided when `bad` has failed, while `slow` runs on: what would need its value is for nobody.
-fn values_may_be_taken_while_others_run() {
+/// All requested nodes are decided when `bad` has failed, while `slow` still runs.
+fn values_may_be_taken_while_other_nodes_run() {
     for fails in [false, true] {
         let lab = Lab::new(2);
         let gate = Gate::new();
@@ -70,13 +70,13 @@ fn values_may_be_taken_while_others_run() {
         let calls = || lab.stats().kernels.iter().map(|one| one.calls).sum::<u64>();
         wait_until("the slow one has ended", || calls() == 3);
         assert_eq!(lab.submit(|x: u32| x, (5,)).wait().unwrap(), 5);
-        assert_eq!(calls(), 4, "nothing ran for nobody");
+        assert_eq!(calls(), 4, "unrequested nodes do not run");
         drop(running);
         lab.assert_in_use(0);
     }
 }
 
-fn a_future_wakes_whoever_polls_it() {
+fn a_future_wakes_its_task() {
     let lab = Lab::new(2);
     for engine in [&*lab, &Engine::inline()] {
         for _ in 0..20 {
@@ -91,7 +91,7 @@ fn a_future_wakes_whoever_polls_it() {
     lab.assert_in_use(0);
 }
 
-fn dropping_it_ends_it() {
+fn dropping_the_handle_ends_the_graph() {
     fn at_gate(gate: &str, path: &str, n: u32) -> u32 {
         pass(gate);
         leaf(path, n)
@@ -114,7 +114,7 @@ fn dropping_it_ends_it() {
     lab.assert_in_use(0);
 }
 
-fn shutdown_finishes_it_and_dropping_the_engine_ends_it() {
+fn shutdown_finishes_and_dropping_the_engine_cancels() {
     let build = |gate: &Gate| {
         let mut graph = Graph::new();
         graph.fuse(false);

@@ -1,4 +1,4 @@
-//! Memory that many lanes of one worker fill, also while it is killed.
+//! Memory filled by many lanes of one worker, also while it is killed.
 
 use std::collections::VecDeque;
 use std::iter;
@@ -16,15 +16,15 @@ use super::{end, lanes};
 use crate::harness::{Gate, Lab, pass, step, tests};
 
 tests![
-    arrays_of_many_lanes_do_not_meet,
-    a_grant_that_another_lane_has_used_up,
-    nothing_needs_no_room,
+    arrays_of_many_lanes_do_not_overlap,
+    a_grant_may_cover_a_range_that_another_lane_used_up,
+    empty_arrays_need_no_memory,
     tiles_in_one_page_are_written_by_many_lanes,
-    a_lent_array_stays_open_when_its_maker_goes_on,
+    a_lent_array_stays_writable_when_its_maker_goes_on,
     kills_under_load,
 ];
 
-/// Some numbers that only this seed has.
+/// Numbers that depend on the seed.
 fn numbers(len: usize, seed: u32) -> Array<u32> {
     Array::from_fn(len, |i| (i as u32).wrapping_mul(0x9e37_79b9) ^ seed)
 }
@@ -38,13 +38,13 @@ fn assert_numbers(array: &Array<u32>, len: usize, seed: u32) {
     assert_eq!(wrong, None, "array {seed} of {len}");
 }
 
-/// Lengths on both sides of a page, of what has pages of its own, and of what a grant holds.
+/// Lengths around a page, the size with own pages, and a grant.
 fn length(n: u32) -> usize {
     [3, 1000, 1025, 20_000, 70_000, 300_000][n as usize % 6] + n as usize
 }
 
-fn arrays_of_many_lanes_do_not_meet() {
-    /// Makes its own, reads another one, and leaves some behind on the way.
+fn arrays_of_many_lanes_do_not_overlap() {
+    /// Makes an array, reads another one, and drops some in between.
     fn work(input: &Array<u32>, n: u32) -> (Array<u32>, u32) {
         let passing: Vec<_> = (0..3).map(|k| numbers(length(n + k), n)).collect();
         let sum = input.iter().fold(0u32, |sum, &x| sum.wrapping_add(x));
@@ -70,9 +70,9 @@ fn arrays_of_many_lanes_do_not_meet() {
     }
 }
 
-/// Results that fill a grant each, and are dropped at once: another lane is granted the same range before the first one has left
-/// it. That the first leaves it while the other still writes is rarer, one job of ten thousand.
-fn a_grant_that_another_lane_has_used_up() {
+/// Results that each fill a grant and are dropped at once, so that another lane is granted the same range before the first has
+/// left it. The first leaves it while the other still writes in one of ten thousand jobs.
+fn a_grant_may_cover_a_range_that_another_lane_used_up() {
     fn slowly(n: u32) -> Array<u32> {
         Array::from_fn([20, 41_000, 82_000][n as usize % 3], |i| {
             if i % 1024 == 0 {
@@ -82,7 +82,7 @@ fn a_grant_that_another_lane_has_used_up() {
         })
     }
     const JOBS: u32 = 20_000;
-    // Where others want the cores, each yield may take a slice of theirs.
+    // On a busy machine each yield may take a time slice.
     const ENOUGH: Duration = Duration::from_secs(10);
     let lab = lanes(1, 3);
     let mut waiting = VecDeque::new();
@@ -100,8 +100,8 @@ fn a_grant_that_another_lane_has_used_up() {
     lab.assert_in_use(0);
 }
 
-/// What has no bytes is made where there is no memory left, in lanes that never had any.
-fn nothing_needs_no_room() {
+/// Empty arrays can be made without free memory, in lanes that never had a grant.
+fn empty_arrays_need_no_memory() {
     fn empty(gate: &str) -> Array<u64> {
         pass(gate);
         Array::from_slice(&[])
@@ -144,21 +144,20 @@ fn tiles_in_one_page_are_written_by_many_lanes() {
     lab.assert_in_use(0);
 }
 
-/// Workers die all the time, and jobs that may be tried again all come to their end.
-/// Out of the grant that its lane uses; both lanes make one.
+/// Makes an array in the current grant of its lane, once both lanes run this.
 fn make(len: usize) -> ArrayMut<u8> {
     static BOTH: Barrier = Barrier::new(2);
     BOTH.wait();
     ArrayMut::zeros(len)
 }
 
-fn a_lent_array_stays_open_when_its_maker_goes_on() {
+fn a_lent_array_stays_writable_when_its_maker_goes_on() {
     fn write(gate: &str, mut a: TileMut<'_, u8>, mut b: TileMut<'_, u8>) {
         pass(gate);
         a.fill(1);
         b.fill(2);
     }
-    // Whole pages, so that they are lent where they lie.
+    // Whole pages, so that they are lent in place.
     const LEN: usize = 64 << 10;
     let lab = lanes(1, 2);
     let both = [(); 2].map(|()| lab.submit(make, (LEN,)));
@@ -167,7 +166,7 @@ fn a_lent_array_stays_open_when_its_maker_goes_on() {
     lab.scope(|scope| {
         let writes = scope.submit(write, (&gate.path(), a.as_tile_mut(), b.as_tile_mut()));
         let held = gate.meet();
-        // The other lane, which has made one of them, comes to further grants.
+        // Makes the other lane, which has made one of them, enter further grants.
         step("results of the other lane");
         for _ in 0..100 {
             let made = lab.submit(|len: usize| Array::<u8>::zeros(len), (1usize << 20,));
@@ -184,7 +183,7 @@ fn a_lent_array_stays_open_when_its_maker_goes_on() {
 
 fn kills_under_load() {
     fn work(n: u32) -> Array<u32> {
-        // Some wait, so that lanes are taken side by side.
+        // Some jobs wait, so that all lanes are used.
         if n.is_multiple_of(5) {
             thread::sleep(Duration::from_millis(1));
         }
@@ -197,7 +196,7 @@ fn kills_under_load() {
         let lab = &lab;
         let kills = &kills;
         threads.spawn(move || {
-            // Half of the deaths come from within.
+            // Half of the deaths are caused by jobs.
             let pause = Duration::from_millis(3);
             while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
                 let kills = kills.fetch_add(1, Ordering::SeqCst) + 1;

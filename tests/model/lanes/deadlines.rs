@@ -1,4 +1,4 @@
-//! Deadlines and cancelling, where ending a job by force takes others along.
+//! Deadlines and cancellation in workers where killing a job loses others.
 
 use std::iter;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,25 +13,25 @@ use super::{Waiting, assert_lost, at_gate, lanes};
 use crate::harness::{Gate, Lab, pass, step, tests};
 
 tests![
-    a_deadline_has_a_worker_to_itself,
-    others_go_on_while_one_waits_for_its_worker,
-    a_deadline_that_was_given_up_keeps_no_worker,
-    others_have_their_turn_among_deadlines,
+    a_job_with_a_deadline_runs_exclusively,
+    other_jobs_run_while_one_waits_for_an_exclusive_worker,
+    a_cancelled_deadline_job_does_not_keep_its_worker,
+    other_jobs_have_their_turn_among_deadlines,
     deadlines_may_share_a_worker,
-    cancelling_now_takes_others_along,
-    each_lane_hears_only_of_its_own_cancelling,
+    killing_a_job_loses_its_neighbours,
+    cancelling_reaches_only_the_lane_of_the_job,
 ];
 
 /// Longer than any test.
 const LONG: Duration = Duration::from_secs(600);
 
-fn a_deadline_has_a_worker_to_itself() {
+fn a_job_with_a_deadline_runs_exclusively() {
     let lab = lanes(1, 4);
     for _ in 0..5 {
         let before = Waiting::new(&lab, 2);
         let gate = Gate::new();
         let timed = lab.job(at_gate, (&gate.path(),)).deadline(LONG).submit();
-        // Its worker is busy, and nothing new begins there.
+        // Its worker is busy, and starts no new job.
         let after = lab.submit(|| 1u8, ());
         assert_eq!(lab.stats().queued, 2);
         before.go();
@@ -42,7 +42,7 @@ fn a_deadline_has_a_worker_to_itself() {
         timed.wait().unwrap();
         assert_eq!(after.wait().unwrap(), 1);
     }
-    // What exceeds it is ended alone, again and again.
+    // A job that exceeds it is killed without losing others, repeatedly.
     for _ in 0..3 {
         let limit = Duration::from_millis(1);
         let gate = Gate::new();
@@ -53,7 +53,7 @@ fn a_deadline_has_a_worker_to_itself() {
     lab.assert_in_use(0);
 }
 
-fn others_go_on_while_one_waits_for_its_worker() {
+fn other_jobs_run_while_one_waits_for_an_exclusive_worker() {
     let lab = lanes(2, 2);
     let first = Waiting::new(&lab, 1);
     let second = Waiting::new(&lab, 1);
@@ -62,7 +62,7 @@ fn others_go_on_while_one_waits_for_its_worker() {
     let queue: Vec<_> = (0..3)
         .map(|_| lab.job(|| 1u8, ()).deadline(LONG).submit())
         .collect();
-    // One of the two workers is kept for the job; the other one still has a lane.
+    // One of the two workers is reserved for the job; the other still has a lane.
     for n in 0..100u32 {
         assert_eq!(lab.submit(|n: u32| n, (n,)).wait().unwrap(), n);
     }
@@ -70,7 +70,7 @@ fn others_go_on_while_one_waits_for_its_worker() {
     first.go();
     second.go();
     let held = gate.meet();
-    // The others that want a worker for themselves share the second one, one after the other.
+    // The other exclusive jobs use the second worker, one after the other.
     for job in queue {
         assert_eq!(job.wait().unwrap(), 1);
     }
@@ -80,8 +80,8 @@ fn others_go_on_while_one_waits_for_its_worker() {
     lab.assert_in_use(0);
 }
 
-/// There are always more of those than workers, which may each have one alone. Either kind would go on for ever if it got no turn.
-fn others_have_their_turn_among_deadlines() {
+/// There are always more deadline jobs than workers. Each kind of job would wait forever if it got no turn.
+fn other_jobs_have_their_turn_among_deadlines() {
     let lab = lanes(1, 3);
     let over = AtomicBool::new(false);
     let alone = AtomicU64::new(0);
@@ -99,7 +99,7 @@ fn others_have_their_turn_among_deadlines() {
         let mut n = 0;
         while n < 20 || alone.load(Ordering::Relaxed) < 20 {
             n += 1;
-            // All later ones are one step, for which there is a limit.
+            // All later ones count as one step of the watchdog.
             if n <= 20 {
                 step(format!("call {n}"));
             }
@@ -116,7 +116,7 @@ fn others_have_their_turn_among_deadlines() {
     lab.assert_in_use(0);
 }
 
-fn a_deadline_that_was_given_up_keeps_no_worker() {
+fn a_cancelled_deadline_job_does_not_keep_its_worker() {
     let lab = lanes(1, 3);
     for drops in [true, false] {
         let before = Waiting::new(&lab, 1);
@@ -132,7 +132,7 @@ fn a_deadline_that_was_given_up_keeps_no_worker() {
         assert_eq!(after.wait().unwrap(), 1);
         before.go();
     }
-    // Nor one whose worker dies while it waits for it.
+    // Neither does one whose worker dies while the job waits for it.
     let before = Waiting::new(&lab, 2);
     let timed = lab.job(|| 2u8, ()).deadline(LONG).submit();
     kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
@@ -169,7 +169,7 @@ fn deadlines_may_share_a_worker() {
     lab.assert_in_use(0);
 }
 
-fn cancelling_now_takes_others_along() {
+fn killing_a_job_loses_its_neighbours() {
     let lab = lanes(1, 3);
     let waiting = Waiting::new(&lab, 2);
     let gate = Gate::new();
@@ -184,9 +184,9 @@ fn cancelling_now_takes_others_along() {
     lab.assert_in_use(0);
 }
 
-fn each_lane_hears_only_of_its_own_cancelling() {
-    /// Comes to the gate, goes on when it is told to end, and says whether it was.
-    fn told(gate: &str, until: bool) -> bool {
+fn cancelling_reaches_only_the_lane_of_the_job() {
+    /// Passes the gate, waits until cancelled if `until`, and returns whether it was.
+    fn was_cancelled(gate: &str, until: bool) -> bool {
         pass(gate);
         while until && !arenite::cancelled() {
             thread::yield_now();
@@ -195,8 +195,8 @@ fn each_lane_hears_only_of_its_own_cancelling() {
     }
     let lab = lanes(1, 2);
     let gates = [Gate::new(), Gate::new()];
-    let first = lab.submit(told, (&gates[0].path(), true));
-    let second = lab.submit(told, (&gates[1].path(), false));
+    let first = lab.submit(was_cancelled, (&gates[0].path(), true));
+    let second = lab.submit(was_cancelled, (&gates[1].path(), false));
     let held: Vec<_> = gates.iter().map(Gate::meet).collect();
     first.cancel();
     drop(held);

@@ -1,4 +1,4 @@
-//! What becomes of a worker's other lanes when one of them ends it.
+//! What happens to the other lanes of a worker when one of them ends the process.
 
 use std::hint::black_box;
 use std::io::Write;
@@ -13,18 +13,18 @@ use super::{Waiting, assert_lost, at_gate, end, lanes};
 use crate::harness::{Gate, Lab, step, tests};
 
 tests![
-    a_crash_names_what_it_took_along,
-    the_numbers_in_an_error_are_those_of_jobs,
-    a_death_from_outside_blames_nobody,
-    what_was_taken_along_runs_again_if_it_may,
-    what_had_not_begun_runs_elsewhere,
+    a_crash_names_the_jobs_lost_with_it,
+    job_numbers_in_an_error_match_job_ids,
+    a_kill_from_outside_blames_no_job,
+    retryable_jobs_lost_with_a_worker_run_again,
+    unbegun_jobs_run_elsewhere,
     a_panic_stays_in_its_lane,
-    a_memory_bomb_is_told_from_those_beside_it,
+    a_memory_bomb_is_distinguished_from_its_neighbours,
     a_handle_that_escapes_ends_all_lanes,
-    the_last_lines_are_those_of_the_worker,
+    an_error_has_the_last_lines_of_its_worker,
 ];
 
-/// Ways to end a process from within, and what it is told as.
+/// Ways to end a process from within, and the reported causes.
 fn ways() -> [(u32, JobErrorKind); 6] {
     [
         (0, JobErrorKind::Signal(libc::SIGABRT)),
@@ -36,7 +36,7 @@ fn ways() -> [(u32, JobErrorKind); 6] {
     ]
 }
 
-fn a_crash_names_what_it_took_along() {
+fn a_crash_names_the_jobs_lost_with_it() {
     let lab = lanes(1, 4);
     for (way, cause) in ways() {
         for beside in [3, 1] {
@@ -45,7 +45,7 @@ fn a_crash_names_what_it_took_along() {
             assert_eq!(*culprit.kind(), cause, "way {way}: {culprit}");
             assert_lost(&waiting.fail(&lab), &culprit);
         }
-        // Alone it takes nobody along.
+        // As the only job it loses no other.
         let culprit = lab.failure_of(lab.submit(end, (way,)));
         assert_eq!(*culprit.kind(), cause, "way {way}: {culprit}");
         assert!(culprit.beside().is_empty(), "{culprit}");
@@ -54,8 +54,8 @@ fn a_crash_names_what_it_took_along() {
     lab.assert_in_use(0);
 }
 
-/// The numbers in an error are those that the program can ask its jobs for.
-fn the_numbers_in_an_error_are_those_of_jobs() {
+/// The job numbers in an error are those that `Job::id` returns.
+fn job_numbers_in_an_error_match_job_ids() {
     let lab = lanes(1, 4);
     let gates = [Gate::new(), Gate::new()];
     let submit = |gate: &Gate| lab.job(at_gate, (gate.path(),));
@@ -64,7 +64,7 @@ fn the_numbers_in_an_error_are_those_of_jobs() {
     let held = gates.each_ref().map(Gate::meet);
     let ids = [plain.id(), kept.id()];
     let mut scoped = 0;
-    step("the job that takes the others along");
+    step("the job that loses the others");
     let ended = lab.scope(|s| scoped = s.submit(end, (0,)).id());
     let error = ended.unwrap_err();
     drop(held);
@@ -72,7 +72,7 @@ fn the_numbers_in_an_error_are_those_of_jobs() {
     assert_eq!(plain.id(), ids[0], "also when it has ended");
     assert_eq!(lab.failure_of(plain).job(), ids[0]);
     assert_eq!(kept.wait().unwrap_err().error().job(), ids[1]);
-    // One whose value is gone has none, and one that ran here never had.
+    // A job whose value was taken has no number, and neither has one that ran inline.
     let mut taken = lab.submit(|| 1u8, ());
     assert!(taken.id() > scoped);
     while taken.wait_timeout(Duration::from_secs(1)).is_none() {}
@@ -81,7 +81,7 @@ fn the_numbers_in_an_error_are_those_of_jobs() {
     lab.assert_in_use(0);
 }
 
-fn a_death_from_outside_blames_nobody() {
+fn a_kill_from_outside_blames_no_job() {
     let lab = lanes(1, 4);
     let waiting = Waiting::new(&lab, 3);
     kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
@@ -94,7 +94,7 @@ fn a_death_from_outside_blames_nobody() {
         let text = error.to_string();
         assert!(text.contains("any of them may have done it"), "{text}");
     }
-    // One that has the worker to itself is it.
+    // The only job of a worker is the culprit.
     let waiting = Waiting::new(&lab, 1);
     kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
     let errors = waiting.fail(&lab);
@@ -102,7 +102,7 @@ fn a_death_from_outside_blames_nobody() {
     lab.assert_in_use(0);
 }
 
-fn what_was_taken_along_runs_again_if_it_may() {
+fn retryable_jobs_lost_with_a_worker_run_again() {
     let lab = lanes(1, 3);
     let gate = Gate::new();
     let first = lab.job(at_gate, (&gate.path(),)).retries(1).submit();
@@ -117,19 +117,19 @@ fn what_was_taken_along_runs_again_if_it_may() {
             culprit: Box::new(JobErrorKind::Signal(libc::SIGABRT)),
         }
     );
-    // Its attempt is not counted: it comes to the gate again.
+    // Its attempt does not count: it comes to the gate again.
     gate.open();
     assert_eq!(first.wait().unwrap() as i32, lab.pid(0));
     lab.assert_in_use(0);
 }
 
-fn what_had_not_begun_runs_elsewhere() {
+fn unbegun_jobs_run_elsewhere() {
     let lab = lanes(2, 2);
     let waiting = Waiting::new(&lab, 4);
-    // All lanes are taken, so these wait in them or in the queue.
+    // All lanes are busy, so these wait in them or in the queue.
     let behind: Vec<_> = (0..600u32).map(|n| lab.submit(|n: u32| n, (n,))).collect();
     kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
-    step("what was behind the jobs that died");
+    step("the jobs behind the dead ones");
     for (n, job) in (0..).zip(behind) {
         assert_eq!(job.wait().unwrap(), n);
     }
@@ -158,7 +158,7 @@ fn a_panic_stays_in_its_lane() {
     assert_eq!(waiting.go(), [pid as u32; 2]);
 }
 
-fn a_memory_bomb_is_told_from_those_beside_it() {
+fn a_memory_bomb_is_distinguished_from_its_neighbours() {
     fn hoard() -> u64 {
         let mut heap = Vec::new();
         loop {
@@ -190,7 +190,7 @@ fn a_handle_that_escapes_ends_all_lanes() {
     lab.assert_in_use(0);
 }
 
-fn the_last_lines_are_those_of_the_worker() {
+fn an_error_has_the_last_lines_of_its_worker() {
     fn say_and_end(way: u32) {
         println!("about to end");
         std::io::stdout().flush().unwrap();
@@ -206,7 +206,7 @@ fn the_last_lines_are_those_of_the_worker() {
     assert_eq!(culprit.last_words(), ["about to end"]);
     let lost = waiting.fail(&lab);
     assert_eq!(lost[0].last_words(), ["about to end"]);
-    step("the line itself");
-    // Nobody can say which of the two printed it.
+    step("the queue itself");
+    // The line cannot be attributed to one of the two lanes.
     assert_eq!(lines.recv().unwrap(), (None, "about to end".to_owned()));
 }

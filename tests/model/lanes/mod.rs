@@ -1,4 +1,4 @@
-//! Several lanes in one worker: jobs that wait side by side, and what happens to the others when one of them ends it.
+//! Several lanes in one worker: concurrent jobs, and what happens to the others when one of them ends the process.
 
 mod arrays;
 mod deadlines;
@@ -27,13 +27,13 @@ fn lanes(workers: usize, lanes: usize) -> Lab {
     Lab::with(workers, |builder| builder.lanes(lanes))
 }
 
-/// Waits at the gate, and says which process it is.
+/// Waits at the gate, and returns the process id.
 fn at_gate(gate: &str) -> u32 {
     pass(gate);
     std::process::id()
 }
 
-/// Jobs that wait, each at its gate, and have all come there.
+/// Jobs that have each reached their gate.
 struct Waiting {
     jobs: Vec<Job<u32>>,
     held: Vec<std::fs::File>,
@@ -52,14 +52,14 @@ impl Waiting {
         Self { jobs, held }
     }
 
-    /// Lets them go on; the process of each.
+    /// Releases them; returns the process id of each.
     fn go(self) -> Vec<u32> {
         drop(self.held);
         let pids = self.jobs.into_iter().map(|job| job.wait().unwrap());
         pids.collect()
     }
 
-    /// None of them has a value.
+    /// Expects all of them to fail.
     fn fail(self, lab: &Lab) -> Vec<JobError> {
         let errors = self.jobs.into_iter().map(|job| lab.failure_of(job));
         let errors = errors.collect();
@@ -77,7 +77,7 @@ fn end(way: u32) {
     }
     match way {
         0 => std::process::abort(),
-        // SAFETY: none of it is: that is the point.
+        // SAFETY: unsound on purpose, to crash.
         1 => unsafe { black_box(std::ptr::without_provenance_mut::<u8>(8)).write_volatile(1) },
         2 => std::process::exit(3),
         3 => drop(black_box(deep(0))),
@@ -86,7 +86,7 @@ fn end(way: u32) {
     }
 }
 
-/// Each of them was lost because of this one, which names them.
+/// Checks that each of them was lost because of the culprit, and that its error names them.
 fn assert_lost(lost: &[JobError], culprit: &JobError) {
     for error in lost {
         let expected = JobErrorKind::LostWith {

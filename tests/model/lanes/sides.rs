@@ -1,4 +1,4 @@
-//! Jobs side by side in one worker: where they go, and how it starts and stops.
+//! Concurrent jobs in one worker: their lanes, start and stop.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,13 +15,13 @@ use crate::harness::{Diary, Gate, Lab, note, pass, step, tests, wait_until};
 tests![
     jobs_wait_side_by_side,
     a_slow_call_does_not_hold_up_the_next,
-    jobs_are_spread_over_the_workers,
+    jobs_are_spread_over_all_workers,
     a_worker_starts_once_for_all_its_lanes,
     workers_are_replaced_after_so_many_jobs_of_all_lanes,
     a_shutdown_waits_for_all_lanes,
-    a_stop_drops_nothing_that_threads_keep,
-    an_engine_that_is_dropped_does_not,
-    too_many_of_them,
+    a_stop_does_not_drop_thread_locals,
+    a_dropped_engine_does_not_finish_the_queue,
+    too_many_spawned_jobs_are_an_error,
 ];
 
 fn jobs_wait_side_by_side() {
@@ -38,7 +38,7 @@ fn a_slow_call_does_not_hold_up_the_next() {
     let lab = lanes(1, 2);
     for _ in 0..10 {
         let slow = Waiting::new(&lab, 1);
-        // Some are posted behind it, and taken over by the other lane.
+        // Some are posted behind the slow job, and the other lane takes them over.
         let quick: Vec<_> = (0..50u32).map(|n| lab.submit(|n: u32| n, (n,))).collect();
         step("quick jobs beside a slow one");
         for (n, job) in (0..).zip(quick) {
@@ -49,7 +49,7 @@ fn a_slow_call_does_not_hold_up_the_next() {
     lab.assert_in_use(0);
 }
 
-fn jobs_are_spread_over_the_workers() {
+fn jobs_are_spread_over_all_workers() {
     let lab = lanes(3, 4);
     for count in [3, 6, 12] {
         let mut of = BTreeMap::new();
@@ -94,7 +94,7 @@ fn a_worker_starts_once_for_all_its_lanes() {
         let held: Vec<_> = gates.iter().map(Gate::meet).collect();
         drop(held);
         let threads: BTreeSet<String> = jobs.into_iter().map(|job| job.wait().unwrap()).collect();
-        assert_eq!(threads.len(), 4, "a thread for each lane: {threads:?}");
+        assert_eq!(threads.len(), 4, "one thread per lane: {threads:?}");
         lab.replace(0);
     }
 }
@@ -117,9 +117,10 @@ fn workers_are_replaced_after_so_many_jobs_of_all_lanes() {
     }
     assert_eq!(of.values().sum::<u64>(), 200);
     assert!(of.values().all(|&jobs| jobs <= JOBS), "{of:?}");
-    wait_until("all that have had their number are replaced", || {
-        lab.stats().recycled() as usize >= of.values().filter(|&&jobs| jobs == JOBS).count()
-    });
+    wait_until(
+        "all workers that reached their number of jobs are replaced",
+        || lab.stats().recycled() as usize >= of.values().filter(|&&jobs| jobs == JOBS).count(),
+    );
     let stats = lab.stats();
     assert_eq!(stats.restarts(), 0, "{stats:?}");
     lab.assert_in_use(0);
@@ -142,8 +143,8 @@ fn a_shutdown_waits_for_all_lanes() {
     }
 }
 
-/// It is the program's own, and may take any time, while other lanes still run jobs.
-fn a_stop_drops_nothing_that_threads_keep() {
+/// Dropping them may take any time, while other lanes still run jobs.
+fn a_stop_does_not_drop_thread_locals() {
     struct Kept(String);
     impl Drop for Kept {
         fn drop(&mut self) {
@@ -172,7 +173,7 @@ fn a_stop_drops_nothing_that_threads_keep() {
     assert_eq!(diary.lines(), ["kept"; 3]);
 }
 
-fn an_engine_that_is_dropped_does_not() {
+fn a_dropped_engine_does_not_finish_the_queue() {
     let lab = lanes(2, 4);
     let Waiting { jobs, held } = Waiting::new(&lab, 6);
     drop(lab.into_inner());
@@ -182,17 +183,17 @@ fn an_engine_that_is_dropped_does_not() {
     drop(held);
 }
 
-fn too_many_of_them() {
+fn too_many_spawned_jobs_are_an_error() {
     let build = |builder: Builder| builder.capacity(64 << 20).build();
     let error = build(Engine::builder().workers(2).lanes(4000)).unwrap_err();
     assert!(
         error.to_string().contains("4000 lanes in each worker"),
         "{error}"
     );
-    // None is one.
+    // 0 counts as one.
     let engine = build(Engine::builder().workers(1).lanes(0)).unwrap();
     assert_eq!(engine.submit(|| 1u8, ()).wait().unwrap(), 1);
-    // Their stacks have no room in so little memory: that is said, and nothing is left.
+    // Their stacks do not fit into the memory limit: an error, without leftovers.
     let builder = Engine::builder()
         .workers(1)
         .lanes(200)

@@ -1,4 +1,4 @@
-//! Failures with their arguments, in every order in which a map gives its results.
+//! Dead letters with arguments, in every order of a map's results.
 
 use arenite::engine::Map;
 use arenite::{Array, Backoff, DeadLetter, Engine, JobErrorKind, OnFailure, Report};
@@ -8,20 +8,20 @@ use crate::harness::{Gate, Lab, block_on, pass, step, tests, wait_until};
 
 tests![
     failures_come_with_their_arguments,
-    a_worker_that_dies_is_one_letter,
-    a_letter_waits_for_no_slow_item,
-    what_is_dropped_early_gives_all_back,
-    stopping_gives_back_what_is_not_in_the_letter,
+    a_killed_worker_is_one_letter,
+    a_dead_letter_does_not_wait_for_a_slow_item,
+    dropping_a_map_early_frees_everything,
+    stopping_frees_all_but_the_arguments_in_the_letter,
     other_tasks_run_while_a_report_is_awaited,
 ];
 
-/// What each item holds, in bytes.
+/// Bytes of each item.
 const EACH: u64 = 4096;
 
-/// The values or letters of some items, each with its index.
+/// The values or letters of items, each with its index.
 type Results<A> = Vec<(usize, Result<u64, DeadLetter<A>>)>;
 
-/// A map's results in every way that keeps arguments.
+/// Checks the results of a map in every way that keeps arguments.
 fn each_way<I>(map: impl Fn() -> Map<I, u64>, check: impl Fn(Results<I::Item>))
 where
     I: Iterator<Item: Clone>,
@@ -45,7 +45,7 @@ where
     check(values.chain(letters).collect());
 }
 
-/// The letters among the results of so many items, in order. All others have their index as value.
+/// Returns the letters among the results of `items` items, in order. All other values must equal their index.
 fn letters_of<A>(items: usize, mut results: Results<A>) -> Vec<DeadLetter<A>> {
     results.sort_by_key(|&(index, _)| index);
     assert!(results.iter().map(|&(index, _)| index).eq(0..items));
@@ -78,7 +78,7 @@ fn failures_come_with_their_arguments() {
                     let n = letter.index() as u64;
                     assert_eq!((&letter.args().0[..], letter.args().1), (&[n][..], 100));
                     assert_eq!((letter.attempts(), letter.deaths().len()), (1, 0));
-                    // Workers keep the stack of a panic.
+                    // Workers send the backtrace of a panic.
                     assert_eq!(letter.backtrace().is_some(), n == 113 && in_workers);
                 }
             },
@@ -87,7 +87,7 @@ fn failures_come_with_their_arguments() {
     lab.assert_in_use(0);
 }
 
-fn a_worker_that_dies_is_one_letter() {
+fn a_killed_worker_is_one_letter() {
     fn poison(n: u64) -> u64 {
         if n == 30 {
             std::process::abort();
@@ -111,20 +111,20 @@ fn a_worker_that_dies_is_one_letter() {
     lab.assert_in_use(0);
 }
 
-/// What it is told, and values.
+/// A gate or command, and values.
 type Item = (String, Array<u64>);
 
-/// Fails, stands at its gate, or says which item it is.
+/// Fails, waits at its gate, or returns the number of the item.
 fn at(gate: &str, values: &[u64]) -> Result<u64, &'static str> {
     match gate {
-        "fails" => return Err("as it was told"),
+        "fails" => return Err("as requested"),
         "" => {}
         gate => pass(gate),
     }
     Ok(values[0])
 }
 
-/// So many items for it, of which one fails and some stand at a gate.
+/// Makes items, of which one fails and some wait at a gate.
 fn items<'a>(
     lab: &'a Lab,
     count: u64,
@@ -134,17 +134,17 @@ fn items<'a>(
 ) -> impl Iterator<Item = Item> + 'a {
     let gate = gate.path();
     (0..count).map(move |n| {
-        let told = match n {
+        let command = match n {
             n if n == fails => "fails",
             n if stands(n) => &gate,
             _ => "",
         };
         let values = lab.from_fn(EACH as usize / 8, |_| n).unwrap();
-        (told.to_owned(), values)
+        (command.to_owned(), values)
     })
 }
 
-fn a_letter_waits_for_no_slow_item() {
+fn a_dead_letter_does_not_wait_for_a_slow_item() {
     let lab = Lab::new(2);
     let in_use = || {
         let stats = lab.stats();
@@ -156,7 +156,7 @@ fn a_letter_waits_for_no_slow_item() {
         let map = lab.map(at, items(&lab, 100, 50, |n| n == 0, &gate));
         map.keep_args().unordered()
     };
-    step("all but the first, which stands at the gate");
+    step("all but the first, which waits at the gate");
     let mut results = map();
     check_all_but_the_first(results.by_ref().take(99).collect(), in_use);
     gate.open();
@@ -174,7 +174,7 @@ fn a_letter_waits_for_no_slow_item() {
     lab.assert_in_use(0);
 }
 
-/// Of the arguments of those that are over nothing is left but what is in the letter.
+/// Checks that only the arguments in the letter are left of items that have ended.
 fn check_all_but_the_first(results: Results<Item>, in_use: impl Fn() -> u64) {
     let mut indices: Vec<_> = results.iter().map(|&(index, _)| index).collect();
     indices.sort_unstable();
@@ -190,10 +190,10 @@ fn check_all_but_the_first(results: Results<Item>, in_use: impl Fn() -> u64) {
     wait_until("the item at the gate is left", || in_use() == EACH);
 }
 
-fn what_is_dropped_early_gives_all_back() {
+fn dropping_a_map_early_frees_everything() {
     let lab = Lab::new(2);
     let gate = Gate::new();
-    step("the first, which fails, while the others stand at the gate");
+    step("the first, which fails, while the others wait at the gate");
     let map = || {
         let map = lab.map(at, items(&lab, 60, 0, |n| n > 0, &gate));
         map.keep_args()
@@ -209,7 +209,7 @@ fn what_is_dropped_early_gives_all_back() {
         assert_eq!(letter.into_args().1[..], [0; EACH as usize / 8]);
         lab.assert_in_use(0);
     };
-    // Each map is gone at the end of its line.
+    // Each map is dropped at the end of its statement.
     let first = map().next();
     is_dropped(first.unwrap().unwrap_err());
     let first = map().unordered().next();
@@ -220,7 +220,7 @@ fn what_is_dropped_early_gives_all_back() {
     is_dropped(first.unwrap().1.unwrap_err());
 }
 
-fn stopping_gives_back_what_is_not_in_the_letter() {
+fn stopping_frees_all_but_the_arguments_in_the_letter() {
     let lab = Lab::new(2);
     let gate = Gate::new();
     let map = || lab.map(at, items(&lab, 60, 0, |n| n > 0, &gate));
@@ -234,7 +234,7 @@ fn stopping_gives_back_what_is_not_in_the_letter() {
     is_over(in_order.next().unwrap().unwrap_err());
     let mut as_they_end = stopped().unordered();
     is_over(as_they_end.next().unwrap().1.unwrap_err());
-    // Both are still there, at their ends.
+    // Both maps are alive, at their ends.
     assert!(in_order.next().is_none() && as_they_end.next().is_none());
     lab.assert_in_use(0);
 }
@@ -244,7 +244,7 @@ fn other_tasks_run_while_a_report_is_awaited() {
     let gate = Gate::new();
     let map = lab.map(at, items(&lab, 50, 3, |n| n == 0, &gate));
     let report = map.keep_args().stream().collect::<Report<_, _>>();
-    step("a report whose job stands at a gate that another task opens");
+    step("a report whose job waits at a gate that another task opens");
     let (report, ()) = block_on(smol::future::zip(report, async { gate.open() }));
     assert_eq!((report.values().len(), report.failures().len()), (50, 1));
     assert_eq!(

@@ -1,5 +1,5 @@
-//! A kernel over an iterator: in order and as they end, stopping and going on, reports, waiting for any and for all;
-//! and reports on whole arrays.
+//! Maps over iterators: ordered and unordered, stopping and going on, reports, waiting for any and for all; and reports on
+//! whole arrays.
 
 mod letters;
 mod reports;
@@ -31,7 +31,7 @@ fn square(n: u64) -> u64 {
     n * n
 }
 
-/// A gate in front of those items that have one.
+/// Waits at the gate, if any.
 fn through(gate: &str, n: u64) -> u64 {
     if !gate.is_empty() {
         pass(gate);
@@ -47,19 +47,19 @@ fn odd(n: u64) -> Result<u64, String> {
     }
 }
 
-/// The engine that fives are compared with.
+/// The engine that a [`Watched`] value of 5 calls when it is checked.
 pub(crate) static ASKED: Mutex<Weak<Engine>> = Mutex::new(Weak::new());
 
-/// A number that is looked at by code of its own.
+/// A number with a validity check of its own.
 #[derive(Clone, Copy, Debug, PartialEq, NoUninit)]
 #[repr(transparent)]
 pub(crate) struct Watched(pub(crate) u32);
 
-// SAFETY: as for `u32`: any bits are one.
+// SAFETY: any bits are a valid `u32`.
 unsafe impl CheckedBitPattern for Watched {
     type Bits = u32;
     fn is_valid_bit_pattern(bits: &u32) -> bool {
-        assert_ne!(*bits, 3, "three is not looked at");
+        assert_ne!(*bits, 3, "the third item is not checked");
         let engine = ASKED.lock().unwrap().upgrade();
         engine.is_none_or(|engine| *bits != 5 || engine.stats().open < 100)
     }

@@ -1,4 +1,4 @@
-//! What failed in a map, and what is tried again.
+//! Reports on the failures of a map, and retries.
 
 use arenite::{Backoff, JobErrorKind, OnFailure};
 
@@ -6,16 +6,16 @@ use super::{odd, square, through};
 use crate::harness::{Diary, Gate, Lab, note_after, pass, step, tests, wait_until};
 
 tests![
-    a_failure_stops_or_does_not,
-    stopping_gives_up_what_is_under_way,
+    on_failure_decides_whether_a_map_stops,
+    stopping_cancels_running_items,
     a_report_names_each_failure,
     dead_letters_are_sent_again,
-    a_worker_that_dies_is_in_the_report,
-    errors_are_tried_again_where_that_is_said,
-    a_death_and_an_error_are_attempts_alike,
+    a_killed_worker_is_in_the_report,
+    errors_are_retried_on_request,
+    deaths_and_errors_both_count_as_attempts,
 ];
 
-fn a_failure_stops_or_does_not() {
+fn on_failure_decides_whether_a_map_stops() {
     let lab = Lab::new(2);
     let map = || lab.map(odd, (1..).map(|n| (n,)));
     let on = map().on_failure(OnFailure::GoOn).take(1000);
@@ -26,14 +26,14 @@ fn a_failure_stops_or_does_not() {
     assert!(results[..9].iter().all(Result::is_ok));
     let error = results[9].as_ref().unwrap_err();
     assert_eq!(error.kind(), &JobErrorKind::Returned("10 ends in 0".into()));
-    assert!(stopped.next().is_none(), "it stays at its end");
+    assert!(stopped.next().is_none(), "it is fused");
     let results: Vec<_> = map().on_failure(OnFailure::Stop).unordered().collect();
     let failed = results.iter().filter(|(_, result)| result.is_err()).count();
     assert_eq!((failed, results.last().unwrap().1.is_err()), (1, true));
     lab.assert_idle();
 }
 
-fn stopping_gives_up_what_is_under_way() {
+fn stopping_cancels_running_items() {
     fn fail_at(gate: &str, n: u64) -> Result<u64, String> {
         match n {
             0 => Err("the first one".into()),
@@ -47,10 +47,10 @@ fn stopping_gives_up_what_is_under_way() {
         .map(fail_at, items)
         .on_failure(OnFailure::Stop)
         .unordered();
-    step("the failure, while others stand at the gate");
+    step("the failure, while others wait at the gate");
     assert!(map.next().unwrap().1.is_err());
     assert!(map.next().is_none());
-    // One job per worker stands at the gate at most; nothing else is left.
+    // At most one job per worker waits at the gate; no other is left.
     wait_until("only running jobs are left", || {
         let stats = lab.stats();
         stats.queued == 0 && stats.open <= 2
@@ -115,7 +115,7 @@ fn dead_letters_are_sent_again() {
     drop(arrays);
     let (mut values, letters) = report.into_parts();
     assert_eq!(values, [None, None, Some(3), Some(4)]);
-    // Their inputs are still there, because the letters hold them.
+    // The letters hold their inputs.
     let again: Vec<_> = letters.iter().map(|letter| letter.index()).collect();
     let items = letters.into_iter().map(|letter| (letter.into_args().0, 0));
     for (index, value) in again.into_iter().zip(lab.map(last, items)) {
@@ -125,7 +125,7 @@ fn dead_letters_are_sent_again() {
     lab.assert_in_use(0);
 }
 
-fn a_worker_that_dies_is_in_the_report() {
+fn a_killed_worker_is_in_the_report() {
     fn poison(n: u64) -> u64 {
         if n == 3 {
             std::process::abort();
@@ -150,7 +150,7 @@ fn a_worker_that_dies_is_in_the_report() {
     assert_eq!(report.values().iter().flatten().count(), 7);
 }
 
-/// A server that is busy so often, by the lines in a file.
+/// A server that is busy the first `times` times, counted by lines in a file.
 fn busy(diary: &str, times: u64) -> Result<u64, String> {
     let before = note_after(diary, "asked") as u64;
     if before < times {
@@ -163,26 +163,26 @@ fn returned(n: u64) -> JobErrorKind {
     JobErrorKind::Returned(format!("busy {n}").into())
 }
 
-fn errors_are_tried_again_where_that_is_said() {
+fn errors_are_retried_on_request() {
     let lab = Lab::new(2);
-    // Not said: an `Err` is the answer.
+    // By default an `Err` is the answer.
     let diary = Diary::new();
     let path = diary.path();
     let job = lab.job(busy, (&path, 2)).retries(5).submit();
     assert_eq!(*lab.failure_of(job).kind(), returned(0));
     assert_eq!(diary.lines().len(), 1);
-    // Said, and often enough.
+    // With enough retries.
     let diary = Diary::new();
     let path = diary.path();
     let job = lab.job(busy, (&path, 2)).retries(5).retry_errors();
     assert_eq!(job.backoff(Backoff::NONE).submit().wait(), Ok(2));
     assert_eq!(diary.lines().len(), 3);
-    // More often than a worker may die of a job: nobody has died.
+    // More errors than deaths would be permitted.
     let diary = Diary::new();
     let path = diary.path();
     let job = lab.job(busy, (&path, 9)).retries(9).retry_errors();
     assert_eq!(job.backoff(Backoff::NONE).submit().wait(), Ok(9));
-    // Said, and not often enough: the last error is the answer, with those before it.
+    // With too few retries, the last error is the answer, with those before it.
     let diary = Diary::new();
     let path = diary.path();
     let job = lab.job(busy, (&path, 100)).retries(2).retry_errors();
@@ -199,12 +199,12 @@ fn errors_are_tried_again_where_that_is_said() {
     assert_eq!(letter.deaths(), [returned(0), returned(1)]);
     assert_eq!(letter.args(), &(&path, 100));
     assert_eq!(diary.lines().len(), 3);
-    // Without retries it says nothing.
+    // Without retries the option has no effect.
     let diary = Diary::new();
     let path = diary.path();
     let job = lab.job(busy, (&path, 1)).retry_errors().submit();
     assert_eq!(lab.failure_of(job).attempt(), 1);
-    // A map: each item for itself.
+    // In a map, each item on its own.
     let diaries = [(); 3].map(|()| Diary::new());
     let items = diaries
         .iter()
@@ -217,7 +217,7 @@ fn errors_are_tried_again_where_that_is_said() {
         panic!("{report}")
     };
     assert_eq!((letter.index(), letter.attempts()), (2, 3));
-    // A node, whose dependent waits for the attempt that goes well.
+    // A node, whose dependent waits for the successful attempt.
     let diary = Diary::new();
     let path = diary.path();
     let mut graph = arenite::Graph::new();
@@ -245,8 +245,8 @@ fn errors_are_tried_again_where_that_is_said() {
     lab.assert_in_use(0);
 }
 
-/// The first attempt ends in an error, the second with its worker, the third with a value.
-fn a_death_and_an_error_are_attempts_alike() {
+/// The first attempt returns an error, the second kills its worker, the third returns a value.
+fn deaths_and_errors_both_count_as_attempts() {
     fn hard(diary: &str, gate: &str) -> Result<u64, String> {
         match busy(diary, 1)? {
             1 => {
@@ -266,7 +266,7 @@ fn a_death_and_an_error_are_attempts_alike() {
         let held = gate.meet();
         lab.replace(0);
         drop(held);
-        step("what comes of it");
+        step("its result");
         match job.wait() {
             Ok(value) => assert_eq!((value, retries), (2, 2)),
             Err(error) => {

@@ -1,4 +1,4 @@
-//! What a map gives: each result with its index, as it comes, without holding on to memory.
+//! Results of a map: with index, in order of completion, and without retaining memory.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -16,20 +16,20 @@ use crate::flat::private_bytes;
 use crate::harness::{Gate, Lab, step, tests, wait_until};
 
 tests![
-    all_results_come_with_their_index,
+    unordered_results_have_their_index,
     a_slow_item_holds_up_no_other,
-    a_slow_item_at_the_front_is_slept_for,
-    a_death_in_the_middle_is_one_result,
+    a_slow_first_item_is_waited_for_without_spinning,
+    a_killed_worker_costs_one_result,
     unordered_is_lazy_and_leaves_nothing,
     a_million_small_items_take_no_memory,
-    results_free_their_bytes_as_they_are_used,
-    results_that_nobody_takes_fill_no_arena,
-    a_check_that_panics_is_one_result,
-    a_check_that_calls_its_engine_is_told,
-    the_same_without_workers,
+    results_free_admission_as_they_are_dropped,
+    unclaimed_results_do_not_fill_the_arena,
+    a_panicking_validity_check_fails_one_result,
+    a_validity_check_that_calls_its_engine_is_an_error,
+    an_engine_without_workers_draws_the_same_numbers,
 ];
 
-fn all_results_come_with_their_index() {
+fn unordered_results_have_their_index() {
     const ITEMS: u64 = 20_000;
     let lab = Lab::new(2);
     let mut seen = vec![false; ITEMS as usize];
@@ -47,7 +47,7 @@ fn a_slow_item_holds_up_no_other() {
     let gate = Gate::new();
     let items = (0..100).map(|n| (if n == 0 { gate.path() } else { String::new() }, n));
     let mut map = lab.map(through, items).unordered();
-    step("all but the first, which stands at the gate");
+    step("all but the first, which waits at the gate");
     let mut others: Vec<_> = map.by_ref().take(99).map(|(index, _)| index).collect();
     others.sort_unstable();
     assert!(others.into_iter().eq(1..100));
@@ -58,13 +58,13 @@ fn a_slow_item_holds_up_no_other() {
     lab.assert_idle();
 }
 
-fn a_slow_item_at_the_front_is_slept_for() {
+fn a_slow_first_item_is_waited_for_without_spinning() {
     fn maybe_slow(millis: u64) -> u64 {
         thread::sleep(Duration::from_millis(millis));
         millis
     }
     let lab = Lab::new(2);
-    // Known to be short, so that the caller sleeps for many at a time.
+    // Known to be short, so that the caller sleeps for many results at a time.
     assert_eq!(lab.map(maybe_slow, (0..5000).map(|_| (0,))).count(), 5000);
     let used = || clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap();
     let slow = (0..5000).map(|n| (if n == 0 { 200 } else { 0 },));
@@ -77,7 +77,7 @@ fn a_slow_item_at_the_front_is_slept_for() {
     lab.assert_in_use(0);
 }
 
-fn a_death_in_the_middle_is_one_result() {
+fn a_killed_worker_costs_one_result() {
     let lab = Lab::new(2);
     let gate = Gate::new();
     let items = (0..200).map(|n| (if n == 70 { gate.path() } else { String::new() }, n));
@@ -86,7 +86,7 @@ fn a_death_in_the_middle_is_one_result() {
     thread::scope(|s| {
         s.spawn(|| {
             let held = gate.meet();
-            // Whichever worker stands at the gate: the other one has nothing to do any more, or runs another item.
+            // One worker waits at the gate; the other is idle, or runs another item.
             let worker = Cell::new(None);
             wait_until("only one job is left", || {
                 let stats = lab.stats();
@@ -95,7 +95,7 @@ fn a_death_in_the_middle_is_one_result() {
             });
             let pid = lab.pid(worker.get().unwrap());
             kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-            wait_until("it is gone", || lab.stats().restarts() > 0);
+            wait_until("it has ended", || lab.stats().restarts() > 0);
             drop(held);
         });
         step("199 values and a death");
@@ -139,7 +139,7 @@ fn a_million_small_items_take_no_memory() {
     let lab = Lab::new(2);
     let items = || (0..1_000_000u64).map(|n| (n, n as u32, n as u8));
     let mut map = lab.map(mix, items());
-    step("the first thousands, which fill what there is to fill");
+    step("the first thousands, which fill all buffers");
     let mut sum = map
         .by_ref()
         .take(20_000)
@@ -159,13 +159,13 @@ fn a_million_small_items_take_no_memory() {
         .map(|(a, b, c)| mix(a, b, c))
         .fold(0, u64::wrapping_add);
     assert_eq!(sum, expected);
-    // Eight megabytes would be nine bytes per item.
+    // Nine bytes per item would be eight megabytes.
     let grown = most.max(private_bytes(&lab)).saturating_sub(before);
     assert!(grown < 4 << 20, "{grown} bytes more than at the beginning");
     lab.assert_in_use(0);
 }
 
-fn results_free_their_bytes_as_they_are_used() {
+fn results_free_admission_as_they_are_dropped() {
     fn fresh(n: u8) -> Array<u8> {
         let mut array = arenite::ArrayMut::zeros(1 << 20);
         array.fill(n);
@@ -182,8 +182,8 @@ fn results_free_their_bytes_as_they_are_used() {
     lab.assert_in_use(0);
 }
 
-fn results_that_nobody_takes_fill_no_arena() {
-    // As quick as it can be for what it returns.
+fn unclaimed_results_do_not_fill_the_arena() {
+    // Quick for the size of its result.
     fn large(n: u64) -> Array<u64> {
         let mut array = arenite::ArrayMut::zeros(1 << 17);
         array[0] = n;
@@ -196,7 +196,7 @@ fn results_that_nobody_takes_fill_no_arena() {
         let array = map.next().unwrap().unwrap();
         assert_eq!(array[0], expected);
         drop(array);
-        // Nobody asks for more until all that was sent has ended.
+        // Takes no result until all sent jobs have ended.
         if expected % 50 == 0 {
             wait_until("nothing runs", || {
                 let stats = lab.stats();
@@ -208,7 +208,7 @@ fn results_that_nobody_takes_fill_no_arena() {
     lab.assert_in_use(0);
 }
 
-fn a_check_that_panics_is_one_result() {
+fn a_panicking_validity_check_fails_one_result() {
     let lab = Lab::new(2);
     let fold = |n: u32| (Array::from_slice(&[n]), Watched(n));
     let values: Vec<_> = lab.map(fold, (0..10_u32).map(|n| (n,))).collect();
@@ -224,12 +224,12 @@ fn a_check_that_panics_is_one_result() {
             }
         }
     }
-    assert_eq!(lab.stats().restarts(), 0, "nobody lied");
+    assert_eq!(lab.stats().restarts(), 0, "no worker was replaced");
     lab.assert_in_use(0);
 }
 
-/// It would wait for the very thread that it runs in.
-fn a_check_that_calls_its_engine_is_told() {
+/// The call would wait for the thread that it runs on.
+fn a_validity_check_that_calls_its_engine_is_an_error() {
     let engine = Engine::builder().workers(1).capacity(64 << 20).build();
     let engine = Arc::new(engine.unwrap());
     *ASKED.lock().unwrap() = Arc::downgrade(&engine);
@@ -247,7 +247,7 @@ fn a_check_that_calls_its_engine_is_told() {
     Arc::into_inner(engine).unwrap().shutdown();
 }
 
-fn the_same_without_workers() {
+fn an_engine_without_workers_draws_the_same_numbers() {
     let lab = Lab::new(2);
     let engines: [&Engine; 2] = [&lab, &Engine::inline()];
     let [with, without] = engines.map(|engine| {

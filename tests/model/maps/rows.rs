@@ -1,4 +1,4 @@
-//! What fails of an array: row by row, or by the chunk.
+//! Failures in arrays: by row, or by chunk.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
@@ -10,20 +10,20 @@ use arenite::{DeadLetter, Report};
 use crate::harness::{Lab, step, tests};
 
 tests![
-    one_row_that_fails_costs_no_other,
-    rows_that_fail_far_apart_and_side_by_side,
+    a_failed_row_costs_no_other,
+    failing_rows_far_apart_and_adjacent,
     rows_of_many_elements,
-    a_row_that_ends_its_worker,
-    lanes_do_not_put_the_blame_on_neighbours,
-    where_all_fail_each_is_told,
-    where_all_end_their_workers_few_are_lost,
-    what_concerns_the_whole_array_is_told_by_the_chunk,
+    a_row_that_kills_its_worker_is_named,
+    neighbouring_lanes_are_not_blamed,
+    if_all_rows_fail_each_is_reported,
+    a_kernel_that_always_crashes_stops_early,
+    failures_of_whole_array_kernels_are_reported_by_chunk,
     a_chunk_whose_worker_dies_is_reported,
 ];
 
 const LEN: usize = 100_000;
 
-/// All are one more than their index, and those that failed are named alone and zero.
+/// Checks that each value is its index plus one, and that exactly the failed rows are named and zero.
 fn check(report: &Report<Array<u32>, Array<u32>>, failed: &[usize]) {
     let named: Vec<_> = report
         .failures()
@@ -44,7 +44,7 @@ fn check(report: &Report<Array<u32>, Array<u32>>, failed: &[usize]) {
     }
 }
 
-fn one_row_that_fails_costs_no_other() {
+fn a_failed_row_costs_no_other() {
     fn picky(x: u32) -> u32 {
         assert_ne!(x, 61_234, "the one");
         x + 1
@@ -65,7 +65,7 @@ fn one_row_that_fails_costs_no_other() {
         let first = format!("1 of {LEN} rows failed\n  row 61234: ");
         assert!(text.starts_with(&first), "{text}");
         let (_, mut letters) = report.into_parts();
-        // A letter's arguments are rows of the input, which can be sent again.
+        // The arguments of a letter are rows of the input, and can be sent again.
         let again = letters.remove(0).into_args();
         assert_eq!(
             engine.par(&again).map(|x: u32| x + 1).unwrap()[..],
@@ -89,7 +89,7 @@ fn one_row_that_fails_costs_no_other() {
     }
 }
 
-fn rows_that_fail_far_apart_and_side_by_side() {
+fn failing_rows_far_apart_and_adjacent() {
     fn picky(x: u32) -> u32 {
         assert!(![0, 20_000, 20_001, 99_999].contains(&x));
         x + 1
@@ -105,7 +105,7 @@ fn rows_of_many_elements() {
     let rows = 30_000;
     let input = lab.from_fn([rows, 4], |i| i as u32).unwrap();
     let report = lab.par(&input).report().map(|x: u32| {
-        // The third of its row.
+        // The third element of its row.
         assert_ne!(x, 4 * 21_234 + 2);
         x + 1
     });
@@ -125,7 +125,7 @@ fn rows_of_many_elements() {
     }
 }
 
-fn a_row_that_ends_its_worker() {
+fn a_row_that_kills_its_worker_is_named() {
     fn poison(x: u32) -> u32 {
         if x == 33_333 {
             std::process::abort();
@@ -138,7 +138,7 @@ fn a_row_that_ends_its_worker() {
     check(&report, &[33_333]);
     let error = report.failures()[0].error();
     assert_eq!(*error.kind(), JobErrorKind::Signal(6));
-    // It is zero, as `check` has seen, and nobody is to be told otherwise.
+    // It is zero (see `check`), so it is not reported as unspecified.
     assert!(error.unspecified_rows().is_empty(), "{error}");
     assert!(!report.to_string().contains("unspecified"), "{report}");
     assert!(lab.stats().restarts() > 1, "once at each halving");
@@ -146,14 +146,13 @@ fn a_row_that_ends_its_worker() {
     lab.assert_in_use(0);
 }
 
-/// Rows that run beside one that ends their worker are lost with it, or seem to have done it.
-fn lanes_do_not_put_the_blame_on_neighbours() {
-    /// Elements of a row, which is a chunk by itself where there are few.
+/// Rows that run in other lanes of a killed worker are lost with it, or might be blamed.
+fn neighbouring_lanes_are_not_blamed() {
+    /// Elements of a row. So few rows are a chunk each.
     const ROW: usize = 20_000;
-    /// Rows that this worker is at.
+    /// The number of rows that this worker is running.
     static AT_WORK: AtomicUsize = AtomicUsize::new(0);
-    /// Until then, or for so long that a row which may run beside this one does. Where others want the cores, each yield may take a
-    /// slice of theirs.
+    /// Waits until then, or long enough that another lane has begun its row. On a busy machine each yield may take a time slice.
     fn linger(until: impl Fn() -> bool) {
         let start = Instant::now();
         (0..20_000)
@@ -187,7 +186,7 @@ fn lanes_do_not_put_the_blame_on_neighbours() {
     }
 }
 
-fn where_all_fail_each_is_told() {
+fn if_all_rows_fail_each_is_reported() {
     let lab = Lab::new(2);
     let input = lab.from_fn(30, |i| i as u32).unwrap();
     let report = lab
@@ -209,7 +208,7 @@ fn where_all_fail_each_is_told() {
         "{text}"
     );
     assert!(text.ends_with("\n  and 20 more"), "{text}");
-    step("each ends its worker");
+    step("each kills its worker");
     let input = input.rows(0..5);
     let report = lab
         .par(&input)
@@ -218,8 +217,8 @@ fn where_all_fail_each_is_told() {
     check(&report.unwrap(), &[0, 1, 2, 3, 4]);
 }
 
-/// Nobody learns anything from a death for each row.
-fn where_all_end_their_workers_few_are_lost() {
+/// One death per row would not add information.
+fn a_kernel_that_always_crashes_stops_early() {
     let lab = Lab::new(2);
     let input = lab.from_fn(LEN, |i| i as u32).unwrap();
     let report = lab
@@ -235,13 +234,13 @@ fn where_all_end_their_workers_few_are_lost() {
     }
     assert_eq!(next, LEN, "each row is in one of them");
     assert!(report.values().iter().all(|&value| value == 0));
-    // Chunks, and their halves.
+    // Chunks and their halves.
     let restarts = lab.stats().restarts();
     assert!(restarts <= 7 * 8, "{restarts}");
     assert!(report.failures().len() <= 4 * 8, "{restarts}");
 }
 
-fn what_concerns_the_whole_array_is_told_by_the_chunk() {
+fn failures_of_whole_array_kernels_are_reported_by_chunk() {
     let lab = Lab::new(2);
     let private = Array::from_fn(LEN, |i| i as u32);
     let report = lab.par(&private).report().map(|x: u32| x + 1).unwrap();

@@ -1,4 +1,4 @@
-//! Iterators that wait for their items.
+//! Iterators that block before their items.
 
 use std::cell::{Cell, RefCell};
 use std::iter;
@@ -14,10 +14,10 @@ use crate::harness::{Diary, Gate, Lab, note, pass, step, tests, wait_until};
 
 tests![
     a_job_begins_while_its_iterator_waits_for_the_next_item,
-    what_has_ended_comes_before_the_next_item,
-    many_items_that_come_at_once,
-    what_was_sent_for_an_iterator_is_given_up_with_its_map,
-    what_an_iterator_waits_for_has_its_turn_among_others,
+    ended_results_come_before_the_next_item,
+    many_items_at_once_are_batched,
+    jobs_sent_for_a_blocked_iterator_are_cancelled_with_the_map,
+    jobs_that_an_iterator_waits_for_are_admitted_in_turn,
 ];
 
 fn noted(diary: &str, n: u32) -> u32 {
@@ -25,10 +25,10 @@ fn noted(diary: &str, n: u32) -> u32 {
     n
 }
 
-/// A crawler, say: what comes next depends on what has run.
+/// For example a crawler, whose next items depend on earlier results.
 fn a_job_begins_while_its_iterator_waits_for_the_next_item() {
     let lab = Lab::new(2);
-    // Those after the first sixteen that come at once are sent together; and in the end more than are sent together.
+    // After sixteen items that come at once, items are sent in batches; the last case exceeds a batch.
     for (at_once, items) in [(1, 60), (5, 60), (100, 400), (1000, 3000)] {
         step(format!("{at_once} at a time, in order"));
         let diary = Diary::new();
@@ -45,7 +45,7 @@ fn a_job_begins_while_its_iterator_waits_for_the_next_item() {
         };
         let values = lab.map(noted, calls()).map(Result::unwrap);
         assert!(values.eq(0..items));
-        step(format!("{at_once} at a time, as they end"));
+        step(format!("{at_once} at a time, unordered"));
         let values = lab.map(noted, calls()).unordered();
         let values = values.map(|(index, value)| value.unwrap() == index as u32);
         assert!(values.eq(iter::repeat_n(true, items as usize)));
@@ -53,8 +53,8 @@ fn a_job_begins_while_its_iterator_waits_for_the_next_item() {
     lab.assert_in_use(0);
 }
 
-/// An iterator that was seen to be slow is not asked while there is something to give.
-fn what_has_ended_comes_before_the_next_item() {
+/// A slow iterator is not asked while there are results to return.
+fn ended_results_come_before_the_next_item() {
     let lab = Lab::new(2);
     let gate = Gate::new();
     let (pulled, held) = (Cell::new(0), RefCell::new(None));
@@ -66,7 +66,7 @@ fn what_has_ended_comes_before_the_next_item() {
         }
         match n {
             1 => *held.borrow_mut() = Some(gate.meet()),
-            // Others are under way when the first one ends.
+            // Others are in flight when the first one ends.
             2 => *held.borrow_mut() = None,
             _ => {}
         }
@@ -74,7 +74,7 @@ fn what_has_ended_comes_before_the_next_item() {
     });
     let mut map = lab.map(through, items);
     assert_eq!(map.next().unwrap().unwrap(), 0);
-    wait_until("all that is under way has ended", || lab.stats().open == 0);
+    wait_until("all jobs in flight have ended", || lab.stats().open == 0);
     let asked = pulled.get();
     assert!(asked >= 3, "{asked} items");
     for n in 1..asked {
@@ -85,8 +85,8 @@ fn what_has_ended_comes_before_the_next_item() {
     lab.assert_in_use(0);
 }
 
-/// One by one at first, then in numbers, and one by one again behind a pause.
-fn many_items_that_come_at_once() {
+/// One by one at first, then in batches, and one by one again after a pause.
+fn many_items_at_once_are_batched() {
     let lab = Lab::new(2);
     let items = (0..3000u64).map(|n| {
         let asked = Instant::now();
@@ -100,8 +100,8 @@ fn many_items_that_come_at_once() {
     lab.assert_in_use(0);
 }
 
-/// The iterator waits for what the monitor has sent, and never comes back.
-fn what_was_sent_for_an_iterator_is_given_up_with_its_map() {
+/// The iterator waits for jobs that the monitor has sent, and never returns.
+fn jobs_sent_for_a_blocked_iterator_are_cancelled_with_the_map() {
     let lab = Lab::new(2);
     for held in [false, true] {
         let (diary, gate) = (Diary::new(), Gate::new());
@@ -117,7 +117,7 @@ fn what_was_sent_for_an_iterator_is_given_up_with_its_map() {
             (0..200u32).map(|n| {
                 if n == 50 {
                     match held {
-                        // One of them runs when the map is dropped.
+                        // One of them runs while the map is dropped.
                         true => meeting = Some(gate.meet()),
                         false => {
                             wait_until("all before it have run", || diary.numbers().len() == 50);
@@ -133,15 +133,15 @@ fn what_was_sent_for_an_iterator_is_given_up_with_its_map() {
         assert!(ended.is_err());
         drop(map);
         drop(meeting);
-        wait_until("what ran has ended", || lab.stats().open == 0);
+        wait_until("running jobs have ended", || lab.stats().open == 0);
         assert_eq!(lab.submit(square, (7,)).wait().unwrap(), 49);
         assert_eq!(lab.stats().untaken, 0);
         lab.assert_in_use(0);
     }
 }
 
-/// Others always stand in the line for admission.
-fn what_an_iterator_waits_for_has_its_turn_among_others() {
+/// Other jobs always wait for admission.
+fn jobs_that_an_iterator_waits_for_are_admitted_in_turn() {
     let lab = Lab::with(1, |builder| builder.admission(1 << 20));
     let zeros = |len: usize| Array::<u8>::zeros(len);
     let over = AtomicBool::new(false);
@@ -157,7 +157,7 @@ fn what_an_iterator_waits_for_has_its_turn_among_others() {
         for jobs in &jobs {
             threads.spawn(|| {
                 while !over.load(SeqCst) {
-                    // Two of them are more than is let in.
+                    // Two of them exceed the admission limit.
                     lab.submit(zeros, (600 << 10,)).wait().unwrap();
                     jobs.fetch_add(1, SeqCst);
                 }

@@ -1,4 +1,4 @@
-//! Waiting for one of several jobs, or for all.
+//! Waiting for any or all of several jobs.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,21 +9,21 @@ use std::time::Duration;
 use arenite::JobErrorKind;
 
 use super::{odd, square, through};
-use crate::harness::{Gate, Lab, Told, pass, step, tests, wait_until};
+use crate::harness::{Gate, Lab, WakeFlag, pass, step, tests, wait_until};
 
 tests![
-    a_job_with_its_arguments,
+    failed_arguments_are_in_the_letter,
     the_first_of_several_jobs,
     the_first_of_several_engines,
-    all_of_several_jobs,
+    wait_all_returns_when_all_jobs_have_ended,
     a_death_among_several_jobs,
-    waiting_takes_nothing,
-    waiting_for_any_leaves_tasks_waiting,
+    waiting_does_not_take_values,
+    waiting_for_any_does_not_steal_wakers,
     results_of_a_map_within_a_time,
-    a_map_waits_no_longer_to_be_let_in,
+    the_time_limit_of_a_map_covers_admission,
 ];
 
-fn a_job_with_its_arguments() {
+fn failed_arguments_are_in_the_letter() {
     fn die(values: &[u8]) -> u8 {
         assert!(!values.is_empty());
         std::process::abort();
@@ -68,7 +68,7 @@ fn the_first_of_several_jobs() {
         assert_eq!(arenite::wait_any(&mut jobs, None), Some(1));
         opener.join().unwrap();
     });
-    // One that has ended is found at once, also beside others.
+    // An ended job is found at once among others.
     assert_eq!(arenite::wait_any(&mut jobs, None), Some(1));
     jobs.remove(1).wait().unwrap();
     drop(first);
@@ -95,7 +95,7 @@ fn the_first_of_several_engines() {
             wait_until("a job is in each", || {
                 labs.iter().all(|lab| lab.stats().open == 1)
             });
-            // The worker of the second engine dies: that is an end as well.
+            // The death of the second engine's worker ends its job as well.
             labs[1].replace(0);
         });
         step("the job of the second engine");
@@ -106,7 +106,7 @@ fn the_first_of_several_engines() {
     assert_eq!(jobs.pop().unwrap().wait().unwrap(), 7);
 }
 
-fn all_of_several_jobs() {
+fn wait_all_returns_when_all_jobs_have_ended() {
     let lab = Lab::new(2);
     let gate = Gate::new();
     let mut jobs: Vec<_> = (0..500).map(|n| lab.submit(square, (n,))).collect();
@@ -114,7 +114,7 @@ fn all_of_several_jobs() {
     let held = gate.meet();
     assert!(!arenite::wait_all(&jobs, Some(Duration::from_millis(1))));
     drop(held);
-    step("all of them");
+    step("all jobs");
     assert!(arenite::wait_all(&jobs, None));
     assert!(jobs.iter().all(arenite::Job::is_done));
     for (n, job) in (0..500).zip(jobs) {
@@ -122,18 +122,20 @@ fn all_of_several_jobs() {
     }
 }
 
-/// A worker is killed among jobs that somebody waits for in each way there is: it is an end like any other.
+/// A killed worker ends its job for every way of waiting for several jobs.
 fn a_death_among_several_jobs() {
     let lab = Lab::new(2);
     for way in ["as they end", "any", "all"] {
-        step(format!("a worker dies, and somebody waits for jobs: {way}"));
+        step(format!(
+            "a worker dies while a thread waits for jobs: {way}"
+        ));
         let gates = [Gate::new(), Gate::new()];
         let gate = |n: usize| gates.get(n).map_or(String::new(), Gate::path);
         let mut jobs: Vec<_> = (0..20)
             .map(|n| lab.submit(through, (gate(n), n as u64)))
             .collect();
         let mut held = gates.each_ref().map(Gate::meet).into_iter();
-        // One of the two workers that stand at a gate; the other one goes on when this one is gone.
+        // Kills one of the two workers at the gate; the other goes on afterwards.
         thread::scope(|s| {
             s.spawn(|| {
                 lab.replace(0);
@@ -184,7 +186,7 @@ fn a_death_among_several_jobs() {
     lab.assert_in_use(0);
 }
 
-fn waiting_takes_nothing() {
+fn waiting_does_not_take_values() {
     let lab = Lab::new(1);
     let mut jobs = [lab.submit(odd, (10,))];
     assert_eq!(arenite::wait_any(&mut jobs, None), Some(0));
@@ -193,20 +195,20 @@ fn waiting_takes_nothing() {
     assert!(job.wait().is_err());
 }
 
-fn waiting_for_any_leaves_tasks_waiting() {
+fn waiting_for_any_does_not_steal_wakers() {
     let lab = Lab::new(1);
     let gate = Gate::new();
     let mut job = lab.submit(through, (&gate.path(), 7));
-    let told = Arc::new(Told::default());
-    let waker = Waker::from(Arc::clone(&told));
+    let woken = Arc::new(WakeFlag::default());
+    let waker = Waker::from(Arc::clone(&woken));
     let mut context = Context::from_waker(&waker);
     assert!(Pin::new(&mut job).poll(&mut context).is_pending());
     for limit in [Duration::ZERO, Duration::from_millis(1)] {
         assert_eq!(arenite::wait_any([&mut job], Some(limit)), None);
     }
-    assert!(!told.take());
+    assert!(!woken.take());
     gate.open();
-    wait_until("the task is told", || told.take());
+    wait_until("the task is woken", || woken.take());
     assert_eq!(job.wait().unwrap(), 7);
 }
 
@@ -243,7 +245,7 @@ fn results_of_a_map_within_a_time() {
     lab.assert_in_use(0);
 }
 
-fn a_map_waits_no_longer_to_be_let_in() {
+fn the_time_limit_of_a_map_covers_admission() {
     const MIB: usize = 1 << 20;
     fn held(values: &[u8], gate: &str) -> u64 {
         if !gate.is_empty() {
@@ -260,10 +262,10 @@ fn a_map_waits_no_longer_to_be_let_in() {
     for limit in [Duration::ZERO, Duration::from_millis(1)] {
         assert!(map.next_timeout(limit).is_none() && !map.is_over());
     }
-    assert_eq!(lab.stats().open, 1, "only the first was let in");
+    assert_eq!(lab.stats().open, 1, "only the first was admitted");
     drop(met);
     for _ in 0..2 {
-        step("to be let in");
+        step("admission");
         assert_eq!(map.next_timeout(Duration::MAX).unwrap().unwrap(), 3 << 20);
     }
     assert!(map.next_timeout(Duration::MAX).is_none() && map.is_over());

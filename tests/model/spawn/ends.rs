@@ -1,4 +1,4 @@
-//! Giving up, and whatever else might leave somebody waiting.
+//! Cancellation and shutdown of spawned jobs, and possible deadlocks.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -9,18 +9,18 @@ use super::{around, deep_around, fails, fib};
 use crate::harness::{Diary, Gate, Lab, note, pass, step, tests, wait_until};
 
 tests![
-    cancelling_ends_all_of_it,
-    dropping_it_ends_all_of_it,
-    a_scope_that_fails_leaves_nothing,
-    limits_admission_and_priority_leave_nobody_waiting,
-    what_was_begun_goes_before_what_is_to_begin,
-    shutdown_finishes_it_and_dropping_the_engine_ends_it,
+    cancelling_ends_all_spawned_jobs,
+    dropping_the_handle_ends_all_spawned_jobs,
+    a_failed_scope_leaves_nothing_behind,
+    limits_admission_and_priorities_do_not_deadlock,
+    begun_spawn_trees_go_before_new_jobs,
+    shutdown_finishes_and_dropping_the_engine_cancels,
 ];
 
-fn cancelling_ends_all_of_it() {
+fn cancelling_ends_all_spawned_jobs() {
     let lab = Lab::new(2);
     let gate = Gate::new();
-    step("asked, while a child runs");
+    step("polled, while a child runs");
     let job = lab.submit(around, (&gate.path(),));
     let held = gate.meet();
     job.cancel();
@@ -36,7 +36,7 @@ fn cancelling_ends_all_of_it() {
     assert_eq!(*job.wait().unwrap_err().kind(), JobErrorKind::Cancelled);
     drop(held);
     lab.assert_idle();
-    // The other worker may have run a child of its other call.
+    // The other worker may have run a child of the other call.
     let ended = lab.stats().restarts() - before;
     assert!(matches!(ended, 1 | 2), "the worker of the child was ended");
     step("deep");
@@ -58,7 +58,7 @@ fn cancelling_ends_all_of_it() {
     lab.assert_idle();
 }
 
-fn dropping_it_ends_all_of_it() {
+fn dropping_the_handle_ends_all_spawned_jobs() {
     let lab = Lab::new(1);
     let gate = Gate::new();
     let job = lab.submit(deep_around, (100, &gate.path()));
@@ -82,7 +82,7 @@ fn dropping_it_ends_all_of_it() {
     lab.assert_in_use(0);
 }
 
-fn a_scope_that_fails_leaves_nothing() {
+fn a_failed_scope_leaves_nothing_behind() {
     fn deaf(gate: &str) -> u64 {
         pass(gate);
         loop {
@@ -105,7 +105,7 @@ fn a_scope_that_fails_leaves_nothing() {
     lab.assert_in_use(0);
 }
 
-fn limits_admission_and_priority_leave_nobody_waiting() {
+fn limits_admission_and_priorities_do_not_deadlock() {
     step("a limiter of one");
     let lab = Lab::new(2);
     let limiter = Limiter::builder().concurrency(1).build();
@@ -124,14 +124,14 @@ fn limits_admission_and_priority_leave_nobody_waiting() {
     assert_eq!(deadline.wait().unwrap(), 34);
     held_up.wait().unwrap();
     lab.assert_in_use(0);
-    step("a ceiling that holds one job");
+    step("a limit that admits one job");
     let lab = Lab::with(2, |builder| builder.admission(600));
     let jobs: Vec<_> = (0..4).map(|_| lab.submit(fib, (8,))).collect();
     for job in jobs {
         assert_eq!(job.wait().unwrap(), 21);
     }
     assert_eq!(lab.stats().admitted, 0);
-    step("lanes, where jobs with a deadline are alone");
+    step("lanes, where jobs with a deadline run exclusively");
     let lab = Lab::with(2, |builder| builder.lanes(3));
     let job = lab
         .job(fib, (8,))
@@ -149,7 +149,7 @@ impl Drop for Over<'_> {
     }
 }
 
-fn what_was_begun_goes_before_what_is_to_begin() {
+fn begun_spawn_trees_go_before_new_jobs() {
     // One job at a time, and more always wait.
     let lab = Lab::with(1, |builder| builder.admission(1));
     let over = AtomicBool::new(false);
@@ -162,9 +162,9 @@ fn what_was_begun_goes_before_what_is_to_begin() {
         for _ in 0..8 {
             threads.spawn(come);
         }
-        // Also where something fails: nobody waits for them for ever.
+        // Also if an assertion fails, so that the threads end.
         let _over = Over(&over);
-        wait_until("they come and go", || lab.progress().submitted > 20);
+        wait_until("jobs begin and end", || lab.progress().submitted > 20);
         for n in 0..10 {
             step(format!("round {n}: jobs that spawn"));
             assert_eq!(lab.submit(fib, (7,)).wait().unwrap(), 13);
@@ -181,7 +181,7 @@ fn what_was_begun_goes_before_what_is_to_begin() {
     assert_eq!(lab.stats().admitted, 0);
 }
 
-fn shutdown_finishes_it_and_dropping_the_engine_ends_it() {
+fn shutdown_finishes_and_dropping_the_engine_cancels() {
     let lab = Lab::new(2);
     let gate = Gate::new();
     let diary = Diary::new();

@@ -1,4 +1,4 @@
-//! What fails, and what dies.
+//! Failures of spawned jobs, and killed workers.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -11,14 +11,14 @@ use crate::harness::{Diary, Gate, Lab, note, pass, step, tests, wait_until};
 tests![
     a_recursion_without_an_end_is_an_error,
     a_failed_child_is_the_failure_of_the_job,
-    what_goes_on_may_fail_as_well,
-    others_are_given_up_when_one_fails,
+    a_continuation_may_fail,
+    other_children_are_cancelled_when_one_fails,
     a_child_with_retries_survives_its_worker,
-    what_changes_an_array_is_not_tried_again,
-    what_it_spawns_is_tried_again,
-    deaths_change_no_value,
-    a_job_that_sends_too_many_arrays_says_so,
-    a_job_that_sends_too_much_text_says_so,
+    a_job_that_changes_an_array_is_not_retried,
+    spawned_jobs_inherit_retries,
+    killed_workers_change_no_value,
+    spawning_with_too_many_arrays_is_an_error,
+    spawning_with_too_much_text_is_an_error,
 ];
 
 fn a_recursion_without_an_end_is_an_error() {
@@ -97,7 +97,7 @@ fn a_failed_child_is_the_failure_of_the_job() {
     lab.assert_idle();
 }
 
-fn what_goes_on_may_fail_as_well() {
+fn a_continuation_may_fail() {
     fn outer(n: u32) -> Spawn<Result<u64, String>> {
         fn refuse(a: u64) -> Result<u64, String> {
             Err(format!("not {a}"))
@@ -121,7 +121,7 @@ fn what_goes_on_may_fail_as_well() {
     lab.assert_in_use(0);
 }
 
-fn others_are_given_up_when_one_fails() {
+fn other_children_are_cancelled_when_one_fails() {
     fn at_gate(gate: &str) -> Result<u64, String> {
         pass(gate);
         Err("opened".into())
@@ -154,7 +154,7 @@ fn others_are_given_up_when_one_fails() {
         )
     }
     for listens in [true, false] {
-        // Who listens has all the time that he needs.
+        // A kernel that polls cancellation has enough time.
         let grace = Duration::from_millis(if listens { 600_000 } else { 50 });
         let lab = Lab::with(2, |builder| builder.grace(grace));
         let diary = Diary::new();
@@ -189,7 +189,7 @@ fn a_child_with_retries_survives_its_worker() {
     for restarts in 1..=2 {
         let held = gate.meet();
         end(lab.pid(0));
-        // The one that was killed does not go on from here.
+        // The killed job does not go on from here.
         drop(held);
         lab.await_restart(0, restarts);
     }
@@ -197,7 +197,7 @@ fn a_child_with_retries_survives_its_worker() {
     assert_eq!(job.wait().unwrap(), 55 + 2 * 499_500 + 1_000);
     lab.assert_in_use(0);
 
-    // Without, it is over.
+    // Without retries it fails.
     let job = lab.submit(around, (&gate.path(),));
     let held = gate.meet();
     end(lab.pid(0));
@@ -212,7 +212,7 @@ fn a_child_with_retries_survives_its_worker() {
     lab.assert_idle();
 }
 
-fn what_changes_an_array_is_not_tried_again() {
+fn a_job_that_changes_an_array_is_not_retried() {
     fn change(mut values: ArrayMut<u32>, gate: &str) -> Array<u32> {
         values[0] += 1;
         pass(gate);
@@ -243,8 +243,8 @@ fn what_changes_an_array_is_not_tried_again() {
     lab.assert_in_use(0);
 }
 
-/// The terms are those of the job, for all that is spawned below it.
-fn what_it_spawns_is_tried_again() {
+/// The options of a job apply to all jobs spawned below it.
+fn spawned_jobs_inherit_retries() {
     fn leaf(gate: &str) -> u32 {
         pass(gate);
         7
@@ -273,7 +273,7 @@ fn what_it_spawns_is_tried_again() {
     lab.assert_in_use(0);
 }
 
-fn deaths_change_no_value() {
+fn killed_workers_change_no_value() {
     let plain = numbers(5_000);
     let mut expected = plain.clone();
     expected.sort_unstable();
@@ -301,7 +301,7 @@ fn deaths_change_no_value() {
     lab.assert_idle();
 }
 
-fn a_job_that_sends_too_many_arrays_says_so() {
+fn spawning_with_too_many_arrays_is_an_error() {
     fn outer(many: usize) -> Spawn<u64> {
         let parts = (0..many).map(|n| {
             call(
@@ -324,7 +324,7 @@ fn a_job_that_sends_too_many_arrays_says_so() {
     lab.assert_in_use(0);
 }
 
-fn a_job_that_sends_too_much_text_says_so() {
+fn spawning_with_too_much_text_is_an_error() {
     fn outer(each: usize) -> Spawn<u64> {
         let part = || call(|text: &str| text.len() as u64, ("x".repeat(each),));
         Spawn::new(|a: u64, b: u64| a + b, (part(), part()))

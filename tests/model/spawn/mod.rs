@@ -1,4 +1,4 @@
-//! Kernels that spawn jobs: the same value as a plain recursion, on any number of workers, whatever dies meanwhile.
+//! Kernels that spawn jobs: the same value as a plain recursion, on any number of workers, also when workers die.
 
 mod ends;
 mod failures;

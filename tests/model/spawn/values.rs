@@ -1,4 +1,4 @@
-//! The value is that of a plain recursion, and each job draws its own numbers.
+//! Values match a plain recursion, and each job has its own random numbers.
 
 use std::collections::HashSet;
 
@@ -13,13 +13,13 @@ tests![
     a_sort_gives_what_a_plain_sort_gives,
     a_tree_of_thousands_of_nodes,
     values_of_every_kind_are_passed_on,
-    a_chain_that_is_deeper_than_there_are_workers,
-    what_goes_on_may_spawn_again_for_ever,
-    it_works_wherever_kernels_run,
-    random_numbers_belong_to_the_place,
-    each_is_counted_as_a_job,
-    nobody_has_to_wait_for_it,
-    the_trace_has_all_of_them,
+    a_spawn_chain_may_be_deeper_than_the_number_of_workers,
+    a_continuation_may_spawn_again_without_limit,
+    streams_run_on_all_engines,
+    random_numbers_depend_on_the_position,
+    spawned_jobs_are_counted,
+    spawned_jobs_run_without_a_waiting_thread,
+    the_trace_has_all_spawned_jobs,
 ];
 
 fn a_sort_gives_what_a_plain_sort_gives() {
@@ -42,7 +42,7 @@ fn a_sort_gives_what_a_plain_sort_gives() {
     assert!(sorted[..] == expected);
 }
 
-/// A tree whose shape follows from its numbers alone.
+/// A tree whose shape depends only on its random numbers.
 fn tree(n: u64, depth: u32) -> Spawn<u64> {
     if depth == 0 {
         return n.wrapping_mul(n).into();
@@ -138,7 +138,7 @@ fn values_of_every_kind_are_passed_on() {
             ),
         )
     }
-    /// What it was given, and what it has made, in place.
+    /// Changes its argument and an array of its own in place.
     fn in_place(mut given: ArrayMut<u32>) -> Spawn<ArrayMut<u32>> {
         given[0] = 1;
         let mut small = ArrayMut::<u32>::zeros(3);
@@ -180,7 +180,7 @@ fn deeper(n: u32) -> Spawn<u64> {
     }
 }
 
-fn a_chain_that_is_deeper_than_there_are_workers() {
+fn a_spawn_chain_may_be_deeper_than_the_number_of_workers() {
     for workers in [1, 2] {
         let lab = Lab::new(workers);
         assert_eq!(lab.submit(deeper, (5_000,)).wait().unwrap(), 5_000);
@@ -201,10 +201,10 @@ fn countdown(n: u32, sum: u64) -> Spawn<u64> {
     }
 }
 
-fn what_goes_on_may_spawn_again_for_ever() {
+fn a_continuation_may_spawn_again_without_limit() {
     let lab = Lab::new(2);
     for engine in [&*lab, &Engine::inline()] {
-        // More often than jobs may be deep.
+        // More often than the limit of depth.
         assert_eq!(
             engine.submit(countdown, (11_000, 0)).wait().unwrap(),
             22_000
@@ -214,7 +214,7 @@ fn what_goes_on_may_spawn_again_for_ever() {
     lab.assert_idle();
 }
 
-fn it_works_wherever_kernels_run() {
+fn streams_run_on_all_engines() {
     let lab = Lab::new(2);
     for engine in [&*lab, &Engine::inline()] {
         step("map");
@@ -295,7 +295,7 @@ fn draws(depth: u32) -> Spawn<u64> {
     Spawn::new(mix, (mine, below.collect::<Vec<_>>()))
 }
 
-fn random_numbers_belong_to_the_place() {
+fn random_numbers_depend_on_the_position() {
     let seeded = |workers| Lab::with(workers, |builder| builder.seed(7));
     let run = |engine: &Engine| {
         let map = engine.map(draws, (0..3u32).map(|depth| (depth,)));
@@ -309,7 +309,7 @@ fn random_numbers_belong_to_the_place() {
     for workers in [1, 2, 7] {
         assert_eq!(run(&seeded(workers)), alone, "{workers} workers");
     }
-    // Each of them draws its own, what goes on included.
+    // Each of them has its own numbers, including the continuation.
     fn apart() -> Spawn<bool> {
         let draw = || arenite::rng().next_u64();
         let all_differ = |mine: u64, parts: &[u64]| {
@@ -321,7 +321,7 @@ fn random_numbers_belong_to_the_place() {
         Spawn::new(all_differ, (draw(), Vec::from(parts)))
     }
     assert!(seeded(2).submit(apart, ()).wait().unwrap());
-    // Also after a death in the middle.
+    // Also after a kill in the middle.
     fn draws_at(gate: &str) -> Spawn<u64> {
         fn leaf(gate: &str) -> u64 {
             pass(gate);
@@ -352,9 +352,9 @@ fn random_numbers_belong_to_the_place() {
     assert_eq!(drawn[0], drawn[1]);
 }
 
-fn each_is_counted_as_a_job() {
+fn spawned_jobs_are_counted() {
     let lab = Lab::new(2);
-    // As many calls as a plain recursion has, and one that adds for each that spawns.
+    // As many calls as a plain recursion, and one addition per spawning call.
     let calls = |n: u64| (1..=n).fold((1u64, 1u64), |(a, b), _| (b, a + b + 1)).0;
     for engine in [&*lab, &Engine::inline()] {
         assert_eq!(engine.submit(fib, (10,)).wait().unwrap(), 55);
@@ -375,7 +375,7 @@ fn each_is_counted_as_a_job() {
         assert_eq!(of("spawn::fib"), [all]);
         assert_eq!(of("{{closure}}"), [adds]);
     }
-    // While they run, the job that spawned them waits.
+    // While they run, the spawning job waits.
     let gate = Gate::new();
     let job = lab.submit(around, (&gate.path(),));
     let held = gate.meet();
@@ -388,7 +388,7 @@ fn each_is_counted_as_a_job() {
     assert_eq!(lab.progress().left(), 0);
 }
 
-fn nobody_has_to_wait_for_it() {
+fn spawned_jobs_run_without_a_waiting_thread() {
     fn noted(depth: u32, path: &str) -> Spawn<()> {
         match depth {
             0 => {
@@ -428,18 +428,18 @@ fn nobody_has_to_wait_for_it() {
     let diary = Diary::new();
     let path = diary.path();
     let job = lab.submit(noted, (5, &path));
-    wait_until("all have run, and nobody asked", || {
+    wait_until("all have run, without a waiting thread", || {
         diary.lines().len() == 63
     });
     job.wait().unwrap();
     lab.submit(noted, (5, &path)).detach();
-    wait_until("all have run, and nobody can ask", || {
+    wait_until("all have run, without a handle", || {
         diary.lines().len() == 126
     });
     lab.assert_in_use(0);
 }
 
-fn the_trace_has_all_of_them() {
+fn the_trace_has_all_spawned_jobs() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("trace.json");
     let lab = Lab::with(2, |builder| builder.trace(Trace::to(&file)));
@@ -451,7 +451,7 @@ fn the_trace_has_all_of_them() {
     let whole: serde_json::Value = serde_json::from_str(&text).unwrap();
     let events = whole["traceEvents"].as_array().unwrap();
     let of = |phase: &str| events.iter().filter(|event| event["ph"] == phase).count();
-    // An arrow to each but the first, and one from each child to what goes on with its value.
+    // An arrow to each call but the first, and one from each child to the continuation.
     let calls = 67;
     assert_eq!(of("s"), (calls - 1) + (calls - 1));
 }

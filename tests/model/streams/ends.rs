@@ -1,4 +1,4 @@
-//! How streams end: drained, stopped, left by their consumer, or without workers.
+//! The ends of streams: drained, stopped, dropped by the consumer, or without workers.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
@@ -13,14 +13,14 @@ use crate::harness::{Env, Gate, Lab, pass, step, tests, wait_until};
 
 tests![
     draining_from_another_thread_finishes_what_was_taken,
-    a_stream_of_which_nothing_is_left_hears_of_its_end,
-    stopping_cancels_what_is_in_flight,
-    it_is_stopped_also_while_it_waits_for_admission,
-    who_takes_long_with_a_result_keeps_nobody_from_admission,
-    a_dead_letter_keeps_nobody_from_admission,
-    stages_that_wait_for_admission_hear_of_each_end,
-    a_consumer_that_leaves_cancels_what_is_in_flight,
-    an_engine_without_workers_ends_the_stream_whatever_is_skipped,
+    a_drained_stream_ends_when_its_handle_is_dropped,
+    stopping_cancels_items_in_flight,
+    a_stream_waiting_for_admission_can_be_stopped,
+    a_slow_consumer_does_not_block_admission,
+    a_dead_letter_does_not_block_admission,
+    stages_waiting_for_admission_are_woken_by_each_end,
+    dropping_the_consumer_cancels_items_in_flight,
+    an_engine_without_workers_ends_the_stream,
 ];
 
 fn draining_from_another_thread_finishes_what_was_taken() {
@@ -46,13 +46,13 @@ fn draining_from_another_thread_finishes_what_was_taken() {
     lab.assert_in_use(0);
 }
 
-fn a_stream_of_which_nothing_is_left_hears_of_its_end() {
+fn a_drained_stream_ends_when_its_handle_is_dropped() {
     let engine = Engine::inline();
     for apart in [true, false] {
-        let (tell, hear) = std::sync::mpsc::channel();
+        let (sender, receiver) = std::sync::mpsc::channel();
         let source = (0u64..).inspect(move |n| {
             if *n == 10_000 {
-                tell.send(()).unwrap();
+                sender.send(()).unwrap();
             }
         });
         let stream = if apart {
@@ -64,7 +64,7 @@ fn a_stream_of_which_nothing_is_left_hears_of_its_end() {
         let handle = stream.handle();
         thread::scope(|threads| {
             threads.spawn(move || {
-                hear.recv().unwrap();
+                receiver.recv().unwrap();
                 handle.stop();
             });
             step("the end of a stream that gives nothing");
@@ -73,7 +73,7 @@ fn a_stream_of_which_nothing_is_left_hears_of_its_end() {
     }
 }
 
-fn stopping_cancels_what_is_in_flight() {
+fn stopping_cancels_items_in_flight() {
     fn until_cancelled(n: u64) -> u64 {
         while n > 0 && !arenite::cancelled() {
             std::hint::spin_loop();
@@ -85,7 +85,7 @@ fn stopping_cancels_what_is_in_flight() {
     let handle = stream.handle();
     thread::scope(|s| {
         s.spawn(|| {
-            wait_until("both workers are busy for good", || {
+            wait_until("both workers hang", || {
                 let stats = handle.stats();
                 stats.delivered == 1 && stats.in_flight == 16
             });
@@ -98,11 +98,11 @@ fn stopping_cancels_what_is_in_flight() {
         );
     });
     assert_eq!(handle.stats().in_flight, 0);
-    // Those that ran were asked to stop.
+    // Running items were cancelled.
     lab.assert_in_use(0);
 }
 
-/// An engine that lets in one job of 3 MiB at a time, and knows so.
+/// An engine that admits one job of 3 MiB at a time, and knows the result sizes.
 fn narrow() -> Lab {
     let lab = Lab::with(2, |builder| builder.admission(4 << 20));
     assert_eq!(lab.submit(weigh, ("", three_mib(&lab))).wait(), Ok(3 << 20));
@@ -117,7 +117,7 @@ fn zeros(lab: &Lab, kib: usize) -> Array<u8> {
     lab.zeros(kib << 10).unwrap().seal()
 }
 
-/// Waits at the gate if it has one.
+/// Waits at the gate, if any.
 fn weigh(gate: &str, bytes: &[u8]) -> usize {
     if !gate.is_empty() {
         pass(gate);
@@ -125,7 +125,7 @@ fn weigh(gate: &str, bytes: &[u8]) -> usize {
     bytes.len()
 }
 
-fn it_is_stopped_also_while_it_waits_for_admission() {
+fn a_stream_waiting_for_admission_can_be_stopped() {
     let lab = narrow();
     let gate = Gate::new();
     let holds = lab.submit(weigh, (&gate.path(), three_mib(&lab)));
@@ -141,7 +141,7 @@ fn it_is_stopped_also_while_it_waits_for_admission() {
         step("the stream to be stopped");
         assert_eq!(stream.run(&lab).count(), 0);
     });
-    // It has left the line, in which it was the first.
+    // It was the first in the admission queue, and has left it.
     assert!(!holds.is_done());
     drop(held);
     assert_eq!(holds.wait(), Ok(3 << 20));
@@ -150,7 +150,7 @@ fn it_is_stopped_also_while_it_waits_for_admission() {
     lab.assert_in_use(0);
 }
 
-fn who_takes_long_with_a_result_keeps_nobody_from_admission() {
+fn a_slow_consumer_does_not_block_admission() {
     let lab = narrow();
     let gate = Gate::new();
     let gates = [String::new(), gate.path(), String::new()];
@@ -159,17 +159,17 @@ fn who_takes_long_with_a_result_keeps_nobody_from_admission() {
     let mut run = stream.run(&lab);
     assert_eq!(run.next().unwrap().unwrap().1, 3 << 20);
     let held = gate.meet();
-    // The third does not fit beside the second; that keeps only its stream waiting, and nobody looks at that now.
+    // The third does not fit beside the second; only its stream waits for it, and is not polled now.
     assert_eq!(run.stats().in_flight, 2);
     let small = lab.zeros::<u8>(8).unwrap().seal();
     let small = lab.job(weigh, ("", small)).try_submit();
-    assert_eq!(small.expect("nobody is in the line").wait(), Ok(8));
+    assert_eq!(small.expect("no job waits").wait(), Ok(8));
     drop(held);
     assert_eq!(run.map(Result::unwrap).count(), 2);
     lab.assert_in_use(0);
 }
 
-fn a_dead_letter_keeps_nobody_from_admission() {
+fn a_dead_letter_does_not_block_admission() {
     fn opened(gate: &str, bytes: &[u8]) -> Result<usize, String> {
         weigh(gate, bytes);
         Err("opened".into())
@@ -179,7 +179,7 @@ fn a_dead_letter_keeps_nobody_from_admission() {
     let (gate, last) = (Gate::new(), Gate::new());
     let holds = lab.submit(weigh, (&last.path(), zeros(&lab, 800)));
     let held_last = last.meet();
-    // The second of the stream does not fit beside that, and waits when the first fails.
+    // The second item does not fit beside the other job, and waits when the first fails.
     let items = [(gate.path(), 2800), (String::new(), 3500)];
     let items = items.map(|(gate, kib)| (gate, zeros(&lab, kib)));
     let letters = AtomicUsize::new(0);
@@ -188,7 +188,7 @@ fn a_dead_letter_keeps_nobody_from_admission() {
         .stage_with(opened, |args| ((), args))
         .dead_letters(|letter| {
             let small = lab.job(weigh, ("", zeros(&lab, 1))).try_submit();
-            assert_eq!(small.expect("nobody is in the line").wait(), Ok(1024));
+            assert_eq!(small.expect("no job waits").wait(), Ok(1024));
             assert_eq!(letter.index(), letters.fetch_add(1, SeqCst));
         });
     thread::scope(|threads| {
@@ -204,8 +204,8 @@ fn a_dead_letter_keeps_nobody_from_admission() {
     lab.assert_in_use(0);
 }
 
-/// The first stage gets in where the second does not fit yet, and that one is rung for all the same.
-fn stages_that_wait_for_admission_hear_of_each_end() {
+/// The first stage is admitted while the second does not fit yet; the second is woken nevertheless.
+fn stages_waiting_for_admission_are_woken_by_each_end() {
     let lab = Lab::with(3, |builder| builder.admission(4 << 20));
     assert_eq!(lab.submit(weigh, ("", zeros(&lab, 1))).wait(), Ok(1024));
     let gates = [(); 4].map(|()| Gate::new());
@@ -228,7 +228,7 @@ fn stages_that_wait_for_admission_hear_of_each_end() {
             zeros(&lab, 1),
         ),
     ];
-    let (tell, told) = std::sync::mpsc::channel();
+    let (sender, receiver) = std::sync::mpsc::channel();
     thread::scope(|threads| {
         let lab = &lab;
         threads.spawn(move || {
@@ -237,11 +237,11 @@ fn stages_that_wait_for_admission_hear_of_each_end() {
                     ((next, more), (gate, bytes))
                 })
                 .stage_with(weigh, |((gate, bytes), _)| ((), (gate, bytes)));
-            tell.send(stream.handle()).unwrap();
+            sender.send(stream.handle()).unwrap();
             let lens: Vec<_> = stream.run(lab).map(|len| len.unwrap().1).collect();
             assert_eq!(lens, [2000 << 10, 1 << 10]);
         });
-        let handle = told.recv().unwrap();
+        let handle = receiver.recv().unwrap();
         wait_until("both wait", || {
             handle.stats().in_flight == 2 && lab.stats().open + lab.stats().queued == 2
         });
@@ -259,7 +259,7 @@ fn stages_that_wait_for_admission_hear_of_each_end() {
     lab.assert_in_use(0);
 }
 
-fn a_consumer_that_leaves_cancels_what_is_in_flight() {
+fn dropping_the_consumer_cancels_items_in_flight() {
     let lab = Lab::new(2);
     let blocks = (0..).map(|n| lab.from_slice(&vec![n; 1 << 12]).unwrap());
     let stream = Stream::new(blocks).stage(|block: &[u64]| busy(block[0]), ());
@@ -267,7 +267,7 @@ fn a_consumer_that_leaves_cancels_what_is_in_flight() {
     lab.assert_in_use(0);
 }
 
-fn an_engine_without_workers_ends_the_stream_whatever_is_skipped() {
+fn an_engine_without_workers_ends_the_stream() {
     const BROKEN: &str = "ARENITE_TEST_STREAM_BROKEN";
     fn start_unless_broken() {
         let path = std::env::var(BROKEN).unwrap();

@@ -1,4 +1,4 @@
-//! Streams on real workers: order, bounds, windows, ends, and what is lost when a worker dies.
+//! Streams on real workers: order, bounds, windows, ends, and losses when a worker dies.
 
 pub mod ends;
 pub mod windows;
@@ -17,21 +17,21 @@ use crate::harness::{Diary, Gate, Lab, note, pass, step, tests, wait_until};
 tests![
     stages_run_side_by_side_and_results_keep_their_order,
     unordered_results_overtake_a_slow_one,
-    a_slow_item_holds_the_source_back,
+    a_slow_item_holds_back_the_source,
     jobs_of_a_stage_are_bounded,
-    memory_is_flat_however_long_the_source,
+    memory_is_flat_for_any_length_of_the_source,
     bytes_in_flight_are_bounded,
-    what_is_spread_is_bounded_too,
+    flat_mapped_items_are_bounded,
     an_exclusive_array_passes_all_stages_without_a_copy,
-    an_argument_of_many_arrays,
+    a_stage_may_take_a_list_of_arrays,
     a_crash_costs_one_item,
-    a_crash_stops_the_stream_in_its_place,
+    a_crash_stops_the_stream_at_its_item,
     a_panic_is_a_dead_letter_with_its_stack,
     a_hang_in_a_stage_ends_at_its_deadline,
-    a_hang_stops_the_stream_in_its_place,
-    a_stage_that_goes_first,
+    a_hang_stops_the_stream_at_its_item,
+    stages_have_priorities,
     retries_lose_nothing,
-    workers_that_are_killed_from_outside_cost_what_they_ran,
+    workers_killed_from_outside_cost_the_items_that_they_ran,
     a_killed_worker_costs_a_stream_with_retries_nothing,
 ];
 
@@ -39,7 +39,7 @@ fn add(n: u64, more: u64) -> u64 {
     n + more
 }
 
-/// Waits at the gate if it has one.
+/// Waits at the gate, if any.
 fn through(gate: &str, n: u64) -> u64 {
     if !gate.is_empty() {
         pass(gate);
@@ -63,7 +63,7 @@ fn stages_run_side_by_side_and_results_keep_their_order() {
         .for_each(&lab, |n| assert_eq!(Some(n), expected.next()))
         .unwrap();
     assert_eq!((stats.taken, stats.delivered), (3000, 3000));
-    // 16 or four for each worker.
+    // 16, or four per worker.
     assert!(stats.most_in_flight <= 16, "{stats:?}");
     lab.assert_in_use(0);
 }
@@ -89,8 +89,8 @@ fn unordered_results_overtake_a_slow_one() {
     assert!(run.next().is_none());
 }
 
-/// While one item takes long, others are taken up to the bound, and no further.
-fn a_slow_item_holds_the_source_back() {
+/// While one item is slow, others are taken up to the bound.
+fn a_slow_item_holds_back_the_source() {
     let lab = Lab::new(2);
     let gate = Gate::new();
     let (pulled, path) = (AtomicUsize::new(0), gate.path());
@@ -108,7 +108,7 @@ fn a_slow_item_holds_the_source_back() {
             stream.run(lab).map(Result::unwrap).collect::<Vec<_>>()
         });
         let held = gate.meet();
-        wait_until("ten are in flight, and only the gate holds", || {
+        wait_until("ten are in flight, and only the gate blocks", || {
             let stats = lab.stats();
             pulled.load(SeqCst) == 10 && stats.open + stats.queued == 1
         });
@@ -136,7 +136,7 @@ fn jobs_of_a_stage_are_bounded() {
             stream.run(lab).map(|n| n.unwrap().1).collect::<Vec<_>>()
         });
         let held = gate.meet();
-        wait_until("one job is open although two workers are there", || {
+        wait_until("one job is open although two workers are ready", || {
             let stats = lab.stats();
             stats.open == 1 && stats.queued == 0
         });
@@ -146,8 +146,8 @@ fn jobs_of_a_stage_are_bounded() {
     });
 }
 
-/// 105 MB of frames, and as much again of what becomes of them, through an arena of 64 MiB.
-fn memory_is_flat_however_long_the_source() {
+/// 105 MB of frames, and results of the same size, through an arena of 64 MiB.
+fn memory_is_flat_for_any_length_of_the_source() {
     fn invert(frame: &Array<u8>) -> Array<u8> {
         Array::from_fn(frame.shape(), |i| !frame[i])
     }
@@ -174,7 +174,7 @@ fn memory_is_flat_however_long_the_source() {
             .sum();
         assert_eq!(sum.unwrap().value, 10 * 255 * (FRAME as u64 - 1) + firsts);
     }
-    // Each frame may be there twice, before and after a stage; and workers have memory ahead.
+    // Each frame may exist twice, before and after a stage; and workers have memory granted ahead.
     let most = lab.stats().arena.high_water;
     assert!(most <= 16 << 20, "{most} bytes were in use");
     lab.assert_in_use(0);
@@ -196,8 +196,8 @@ fn bytes_in_flight_are_bounded() {
     assert_eq!(handle.stats().most_in_flight, 3);
 }
 
-/// One file gives many frames: those are measured, and held back as the files of a source are.
-fn what_is_spread_is_bounded_too() {
+/// One file gives many frames, which are bounded like the items of a source.
+fn flat_mapped_items_are_bounded() {
     let lab = Lab::new(2);
     let stream = Stream::new(0..3u64)
         .bytes_in_flight(2 << 16, |_| 1 << 20)
@@ -222,7 +222,7 @@ fn an_exclusive_array_passes_all_stages_without_a_copy() {
         frame
     }
     let lab = Lab::new(2);
-    // Where each frame lies when it enters is where it lies when it leaves.
+    // The address of each frame is the same at the end.
     let places = RefCell::new(Vec::new());
     let frames = (0..20).map(|_| {
         let frame = lab.zeros::<u8>(1 << 16).unwrap();
@@ -239,8 +239,8 @@ fn an_exclusive_array_passes_all_stages_without_a_copy() {
     }
 }
 
-/// As many as there are: a call that does not fit into its slot lies elsewhere.
-fn an_argument_of_many_arrays() {
+/// Any number of arrays; a call that does not fit into its slot is spilled.
+fn a_stage_may_take_a_list_of_arrays() {
     fn concat(parts: &[Array<u32>], by: u32, last: &[u32]) -> Array<u32> {
         let parts = parts.iter().flat_map(|part| part.iter());
         let all: Vec<u32> = parts.chain(last).map(|x| x * by).collect();
@@ -330,7 +330,7 @@ fn a_panic_is_a_dead_letter_with_its_stack() {
     assert!(stack.contains("half"), "{stack}");
 }
 
-fn a_crash_stops_the_stream_in_its_place() {
+fn a_crash_stops_the_stream_at_its_item() {
     let lab = Lab::new(2);
     let pulled = Cell::new(0);
     let endless = (0u64..).inspect(|_| pulled.set(pulled.get() + 1));
@@ -365,10 +365,10 @@ fn hangs_at(n: u64, bad: u64) -> u64 {
     n
 }
 
-/// Enough for what does not hang, on a machine that is busy.
+/// Enough for jobs that do not hang, on a busy machine.
 const LIMIT: Duration = Duration::from_millis(400);
 
-/// One item hangs at each attempt: it is a dead letter when it has had its time twice, and the pause in between.
+/// One item hangs at each attempt: it is a dead letter after two deadlines and the pause in between.
 fn a_hang_in_a_stage_ends_at_its_deadline() {
     let lab = Lab::new(2);
     let pause = Duration::from_millis(150);
@@ -406,8 +406,8 @@ fn a_hang_in_a_stage_ends_at_its_deadline() {
     lab.assert_in_use(0);
 }
 
-fn a_hang_stops_the_stream_in_its_place() {
-    /// The others have this time too.
+fn a_hang_stops_the_stream_at_its_item() {
+    /// The deadline of the other items too.
     const LIMIT: Duration = Duration::from_secs(3);
     let lab = Lab::new(2);
     let mut run = Stream::new(0u64..)
@@ -436,8 +436,8 @@ fn a_hang_stops_the_stream_in_its_place() {
     lab.assert_in_use(0);
 }
 
-/// Behind a job at a gate, in this order: jobs of somebody else, and those of a stage that goes first or last.
-fn a_stage_that_goes_first() {
+/// While a job waits at a gate: jobs of another caller, and those of a stage with high or low priority.
+fn stages_have_priorities() {
     fn noted(diary: &str, n: u64) -> u64 {
         note(diary, n);
         n
@@ -482,7 +482,7 @@ fn a_stage_that_goes_first() {
 }
 
 fn retries_lose_nothing() {
-    /// Dies the first time that it sees an item whose file is there.
+    /// Dies the first time that it sees an item with a file.
     fn shy(n: u64, folder: &str) -> u64 {
         if n.is_multiple_of(40) && std::fs::remove_file(format!("{folder}/{n}")).is_ok() {
             std::process::abort();
@@ -507,10 +507,10 @@ fn busy(n: u64) -> u64 {
     (0..20_000).fold(n, |n, i| std::hint::black_box(n + i) - i)
 }
 
-/// How many workers are killed while a stream runs.
+/// The number of workers killed while a stream runs.
 const KILLS: usize = 8;
 
-/// Lets the killer end, also when the stream does not end well.
+/// Lets the killing thread end, also if the stream fails.
 struct Over<'a>(&'a AtomicUsize);
 
 impl Drop for Over<'_> {
@@ -519,7 +519,7 @@ impl Drop for Over<'_> {
     }
 }
 
-/// Kills workers, each after some results, until there were enough deaths; only then the stream ends, which has no other end.
+/// Kills workers, each after some results, until there were enough deaths; then drains the stream, which is endless.
 fn kill_now_and_then(lab: &Lab, delivered: &AtomicUsize, over: &AtomicUsize, handle: &Handle) {
     for kills in 0..KILLS {
         wait_until("more results", || {
@@ -532,7 +532,7 @@ fn kill_now_and_then(lab: &Lab, delivered: &AtomicUsize, over: &AtomicUsize, han
     handle.drain();
 }
 
-fn workers_that_are_killed_from_outside_cost_what_they_ran() {
+fn workers_killed_from_outside_cost_the_items_that_they_ran() {
     let lab = Lab::new(2);
     let (delivered, over) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let mut letters = Vec::new();
@@ -554,7 +554,7 @@ fn workers_that_are_killed_from_outside_cost_what_they_ran() {
     assert_eq!(lab.stats().restarts(), KILLS as u64);
     let costs = format!("{KILLS} deaths cost {letters:?}");
     assert!(stats.failed as usize <= KILLS, "{costs}");
-    // Nothing is lost in silence, and nothing comes twice.
+    // No item is lost silently, and none is delivered twice.
     let lost: BTreeSet<_> = letters.iter().map(|letter| *letter.args()).collect();
     assert_eq!(lost.len(), stats.failed as usize);
     let kept = (0..stats.taken).filter(|n| !lost.contains(n));

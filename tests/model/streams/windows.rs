@@ -1,4 +1,4 @@
-//! Windows of streams: what goes into each, where it lies, and what is lost with one.
+//! Windows of streams: their contents, memory, and losses.
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -11,15 +11,15 @@ use super::add;
 use crate::harness::{Lab, tests, wait_until};
 
 tests![
-    a_window_goes_to_a_kernel_as_it_lies,
+    a_window_is_passed_without_a_copy,
     windows_of_an_unordered_stream_are_complete,
-    a_window_behind_an_idle_stage_ends_with_the_source,
-    a_crash_of_a_window_costs_that_window,
+    a_window_after_an_idle_stage_ends_with_the_source,
+    a_crash_costs_one_window,
     a_window_without_room_is_a_dead_letter,
-    very_many_sessions_that_are_open,
+    very_many_open_sessions,
 ];
 
-fn a_window_goes_to_a_kernel_as_it_lies() {
+fn a_window_is_passed_without_a_copy() {
     fn firsts(frames: &[Array<u64>], more: u64) -> Array<u64> {
         Array::from_fn(frames.len(), |i| frames[i][0] + more)
     }
@@ -50,7 +50,7 @@ fn a_window_goes_to_a_kernel_as_it_lies() {
     }
     drop(windows);
 
-    // Numbers are put into an array.
+    // Numbers are collected into an array.
     let sums = Stream::new(0..100u64)
         .stage(add, (1,))
         .window(Windows::count(10))
@@ -61,7 +61,7 @@ fn a_window_goes_to_a_kernel_as_it_lies() {
     lab.assert_in_use(0);
 }
 
-/// Items overtake each other, watermarks do not overtake items.
+/// Items may overtake each other; watermarks do not overtake items.
 fn windows_of_an_unordered_stream_are_complete() {
     fn uneven(n: u64) -> u64 {
         (0..if n.is_multiple_of(5) { 50_000 } else { 10 })
@@ -87,7 +87,7 @@ fn windows_of_an_unordered_stream_are_complete() {
     assert_eq!(run.stats().late, 0);
 }
 
-fn a_window_behind_an_idle_stage_ends_with_the_source() {
+fn a_window_after_an_idle_stage_ends_with_the_source() {
     let lab = Lab::new(1);
     let none = Stream::new(Vec::<u64>::new())
         .stage(add, (1,))
@@ -95,7 +95,7 @@ fn a_window_behind_an_idle_stage_ends_with_the_source() {
         .unwrap()
         .items();
     assert!(none.run(&lab).next().is_none());
-    // Everything has gone through, and then nothing comes any more.
+    // All items have passed, and no more come.
     let (more, items) = std::sync::mpsc::channel();
     let mut run = Stream::spawn(items)
         .stage(add, (1,))
@@ -107,7 +107,7 @@ fn a_window_behind_an_idle_stage_ends_with_the_source() {
     assert_eq!(run.next().unwrap().unwrap().value, [2, 3]);
     thread::scope(|threads| {
         threads.spawn(|| {
-            wait_until("the third is through", || {
+            wait_until("the third has passed", || {
                 lab.stats()
                     .kernels
                     .iter()
@@ -122,7 +122,7 @@ fn a_window_behind_an_idle_stage_ends_with_the_source() {
     assert!(run.next().is_none());
 }
 
-fn a_crash_of_a_window_costs_that_window() {
+fn a_crash_costs_one_window() {
     fn total(numbers: &[u64]) -> u64 {
         if numbers.contains(&57) {
             std::process::abort();
@@ -151,7 +151,7 @@ fn a_crash_of_a_window_costs_that_window() {
     lab.assert_in_use(0);
 }
 
-/// What a window holds is more than all of the memory for arrays; the last one, which is not full, fits.
+/// A full window exceeds the arena; the last one, which is not full, fits.
 fn a_window_without_room_is_a_dead_letter() {
     fn total(numbers: &[u64]) -> u64 {
         numbers.iter().sum()
@@ -187,14 +187,14 @@ fn a_window_without_room_is_a_dead_letter() {
     lab.assert_in_use(0);
 }
 
-/// No item looks at all sessions of its key.
-fn very_many_sessions_that_are_open() {
+/// The cost of an item does not depend on the number of open sessions.
+fn very_many_open_sessions() {
     const ITEMS: u32 = 200_000;
     let engine = arenite::Engine::inline();
     let second = Duration::from_secs(1);
     let stream = Stream::new(0..ITEMS)
         .event_time(|&n| 2 * n * second)
-        // Only the end closes them.
+        // Only the end of the stream closes them.
         .watermark_by(|_| None)
         .window(Windows::session(second))
         .unwrap()
