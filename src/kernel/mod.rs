@@ -27,14 +27,22 @@ mod step;
 mod subtree;
 pub(crate) mod wire;
 
-// What a program may name in a bound. The types of their methods are not nameable: that seals these traits.
-pub use actor::{ByMut, ByRef, Initial, Method, MethodParams};
-pub use entry::{Accepts, Args, Kernel, Params, Program, SplitFirst};
+// Traits that a program may name in a bound. The types of their methods are not nameable, which seals them.
+pub use actor::Method;
+pub use entry::{Args, Kernel, Params};
 pub use error::{KernelError, Returned, Typed};
 pub use owned::{OwnedParam, OwnedParams};
 pub use param::{Arg, Param, RetrySafe};
-pub use reply::{Reply, Value};
+pub use reply::Reply;
 pub use scalar::Scalar;
+
+// Further traits in bounds of public methods, which programs rarely name.
+#[doc(hidden)]
+pub use actor::{ByMut, ByRef, Initial, MethodParams};
+#[doc(hidden)]
+pub use entry::{Accepts, Program, SplitFirst};
+#[doc(hidden)]
+pub use reply::Value;
 
 pub(crate) use arity::for_each_arity;
 pub(crate) use entry::{

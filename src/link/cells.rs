@@ -30,7 +30,7 @@ impl AbortNote {
 pub(crate) const SLOTS: usize = 256;
 /// Words of arguments or reply that fit into a slot.
 pub(crate) const INLINE_WORDS: usize = 12;
-/// Those of them that lie in a call slot's first cache line.
+/// The number of argument words in the first cache line of a call slot.
 pub(crate) const FIRST_LINE: usize = 4;
 /// Max unread grants of a lane.
 pub(crate) const GRANTS: usize = 8;
