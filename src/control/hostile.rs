@@ -29,8 +29,8 @@ fn seeded(seed: u64) -> impl FnMut() -> u64 {
     }
 }
 
-/// Packets of a hostile peer: truncated, oversized, or with false lengths. A packet begins with its own length and that of its
-/// message.
+/// Packets of a hostile peer: truncated, oversized, or with false lengths. A packet begins with its own length and that
+/// of its message.
 fn packets(seed: u64) -> Vec<Vec<u8>> {
     let mut next = seeded(seed);
     let count = next() % 4;

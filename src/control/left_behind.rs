@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::time::Duration;
 
-/// Min age of a removed socket. A younger one may be in use in a container with its own network namespace and the same folder
-/// for temporary files, where it cannot be seen from here. No handshake takes this long.
+/// Min age of a removed socket. A younger one may be in use in a container with its own network namespace and the same
+/// folder for temporary files, where it cannot be seen from here. No handshake takes this long.
 const MIN_AGE: Duration = Duration::from_secs(60);
 
 /// Max entries of the folder that are examined.
@@ -15,8 +15,8 @@ const MAX_ENTRIES: usize = 4096;
 
 /// Once per program: removes such sockets of this user in the folder for temporary files.
 ///
-/// The channel chooses the names, so other programs that use the same channel leave the same. A socket is removed only if no
-/// open socket of the system has its name.
+/// The channel chooses the names, so other programs that use the same channel leave the same. A socket is removed only
+/// if no open socket of the system has its name.
 pub(crate) fn sweep_once() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| sweep(&std::env::temp_dir()));

@@ -11,18 +11,19 @@
 //!                       ◄── Ready, or Failed with the reason
 //! ```
 //!
-//! The channel creates its socket in a folder of its own under `TMPDIR`. Both are removed before the process is started: the
-//! process gets a descriptor of the socket's file (`O_PATH`), through which it connects without a name. So the folder is left
-//! behind only if the program dies in the microseconds between creation and removal. A later program [sweeps](sweep_once) it;
-//! code that ends the program waits for the removal ([`lock_socket_names`]). While the socket has a name, no other user may
-//! connect, whatever the umask. So only the worker can connect. This matters because the channel trusts the length at the
-//! beginning of a message, and allocates as much.
+//! The channel creates its socket in a folder of its own under `TMPDIR`. Both are removed before the process is
+//! started: the process gets a descriptor of the socket's file (`O_PATH`), through which it connects without a name. So
+//! the folder is left behind only if the program dies in the microseconds between creation and removal. A later program
+//! [sweeps](sweep_once) it; code that ends the program waits for the removal ([`lock_socket_names`]). While the socket
+//! has a name, no other user may connect, whatever the umask. So only the worker can connect. This matters because the
+//! channel trusts the length at the beginning of a message, and allocates as much.
 //!
-//! Before `Ready` a worker runs only code of the executable, and has seen no input, so its messages are trusted like the
-//! program. Both ends are dropped afterwards; everything later travels in the link.
+//! Before `Ready` a worker runs only code of the executable, and has seen no input, so its messages are trusted like
+//! the program. Both ends are dropped afterwards; everything later travels in the link.
 //!
-//! `accept` has no time limit, and panics on a malformed packet. So it runs on a thread of its own ([`Server::answer`]). If the
-//! worker dies before it connects, the monitor connects in its place ([`HandshakeSocket::release`]).
+//! `accept` has no time limit, and panics on a malformed packet. So it runs on a thread of its own
+//! ([`Server::answer`]). If the worker dies before it connects, the monitor connects in its place
+//! ([`HandshakeSocket::release`]).
 
 mod left_behind;
 
@@ -146,8 +147,8 @@ impl std::fmt::Debug for Server {
 /// Locked while a socket has a name.
 static SOCKET_NAMES: Mutex<()> = Mutex::new(());
 
-/// Waits until this program has no file in the folder for temporary files, and prevents new ones while the guard lives. Returns
-/// `None` after `timeout`. For code that ends the program at once, such as a signal handler that calls `_exit`.
+/// Waits until this program has no file in the folder for temporary files, and prevents new ones while the guard lives.
+/// Returns `None` after `timeout`. For code that ends the program at once, such as a signal handler that calls `_exit`.
 #[doc(hidden)]
 pub fn lock_socket_names(timeout: Duration) -> Option<MutexGuard<'static, ()>> {
     /// A socket has a name for microseconds.
@@ -163,7 +164,8 @@ pub fn lock_socket_names(timeout: Duration) -> Option<MutexGuard<'static, ()>> {
     }
 }
 
-/// Max bytes of the folder's name: the name of a socket has 108 bytes, including `/.tmpXXXXXX/socket` and the final zero.
+/// Max bytes of the folder's name: the name of a socket has 108 bytes, including `/.tmpXXXXXX/socket` and the final
+/// zero.
 const MAX_FOLDER: usize = 108 - 19 - 1;
 
 /// Checks whether a socket can be created in this folder.
@@ -205,8 +207,8 @@ impl Server {
         let _names = SOCKET_NAMES.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut server, mut name, mut socket) = make()?;
         if !is_private(&socket).map_err(channel)? {
-            // With this umask other users could connect or replace the socket while it has a name. So this one is discarded, and
-            // another is created with a private umask.
+            // With this umask other users could connect or replace the socket while it has a name. So this one is
+            // discarded, and another is created with a private umask.
             (server, name, socket) = sys::umask::with_private_umask(make).map_err(channel)??;
             if !is_private(&socket).map_err(channel)? {
                 return Err(wrong("other users could connect to it there"));

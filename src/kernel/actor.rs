@@ -11,8 +11,9 @@
 //! States are in a table of the lane's thread. A key is an index into it and a generation, so the key of an ended actor
 //! never finds another. The type of the state is checked as well.
 //!
-//! Arrays among the arguments of the initial kernel may stay in the state. Their handles are counted for the actor, not for
-//! the job, and the supervisor holds the arrays for as long as the state may exist. All other handles belong to the job.
+//! Arrays among the arguments of the initial kernel may stay in the state. Their handles are counted for the actor, not
+//! for the job, and the supervisor holds the arrays for as long as the state may exist. All other handles belong to the
+//! job.
 
 use std::any::{Any, type_name};
 use std::cell::{Cell, RefCell};
@@ -73,8 +74,8 @@ impl<S, E: KernelError> Initial<S> for Result<S, Typed<E>> {
     }
 }
 
-/// A method of an actor whose state is `S`: a function, or a closure that captures nothing, that takes `&mut S` or `&S` and
-/// up to 7 kernel parameters. `P` describes the receiver and the parameters. Sealed.
+/// A method of an actor whose state is `S`: a function, or a closure that captures nothing, that takes `&mut S` or `&S`
+/// and up to 7 kernel parameters. `P` describes the receiver and the parameters. Sealed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a method of an actor whose state is `{S}`",
     label = "cannot be called on this actor",
@@ -247,8 +248,8 @@ struct ActorHost<'a> {
     count: &'static LaneCount,
 }
 
-// SAFETY: memory is that of the lane, under the lane's own promise until the job ends. After that the supervisor holds what
-// the initial kernel may read until the state is dropped or its process has ended, and nothing is lent.
+// SAFETY: memory is that of the lane, under the lane's own promise until the job ends. After that the supervisor holds
+// what the initial kernel may read until the state is dropped or its process has ended, and nothing is lent.
 unsafe impl Host for ActorHost<'_> {
     fn read(&self, extent: Extent) -> Result<NonNull<u8>, Unreachable> {
         self.host.read(extent)

@@ -13,8 +13,8 @@ use super::param::{Arg, CallWriter, HostRef, Key, Param, RetrySafe, Words};
 use super::reply::{BadReply, Reply, Sending};
 use super::wire::{ReplyWriter, WordReader};
 
-/// A function, or a closure that captures nothing, that a worker can run. `P` is the tuple of its parameters, `R` what it
-/// returns. Implemented for every such function of 0 to 8 parameters.
+/// A function, or a closure that captures nothing, that a worker can run. `P` is the tuple of its parameters, `R` what
+/// it returns. Implemented for every such function of 0 to 8 parameters.
 ///
 /// A kernel borrows its parameters only while its job runs:
 ///
@@ -46,10 +46,11 @@ use super::wire::{ReplyWriter, WordReader};
 /// let job = engine.submit(move |x: u32| x * factor, (2,));
 /// ```
 ///
-/// A worker recreates the kernel from its type alone, in a process in which only the code before [`init`](crate::init) and
-/// [`on_worker_start`](crate::engine::Builder::on_worker_start) has run. So a closure must not capture a zero-sized token
-/// that proves that something was initialised and that unsafe code relies on: the compiler cannot tell such a value from
-/// capturing nothing. Pass what the kernel needs as an argument, and initialise each worker in `on_worker_start`.
+/// A worker recreates the kernel from its type alone, in a process in which only the code before [`init`](crate::init)
+/// and [`on_worker_start`](crate::engine::Builder::on_worker_start) has run. So a closure must not capture a zero-sized
+/// token that proves that something was initialised and that unsafe code relies on: the compiler cannot tell such a
+/// value from capturing nothing. Pass what the kernel needs as an argument, and initialise each worker in
+/// `on_worker_start`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a kernel",
     label = "cannot be run by a worker",
@@ -309,8 +310,8 @@ where
     }
 }
 
-/// The name of a kernel for messages. For a kernel of this crate that calls a function `f` of the program for each element
-/// or chunk, and so has it in its type as `…Each<f>`, this is the name of `f`.
+/// The name of a kernel for messages. For a kernel of this crate that calls a function `f` of the program for each
+/// element or chunk, and so has it in its type as `…Each<f>`, this is the name of `f`.
 pub(crate) fn kernel_name<F>() -> &'static str {
     let name = type_name::<F>();
     called_function(name).unwrap_or(name)
@@ -349,9 +350,9 @@ pub(crate) fn zst_value<F: Copy + 'static>() -> F {
             "a kernel must capture nothing: pass what it needs as an argument, and functions by name, not as `fn` pointers"
         );
     }
-    // SAFETY: `F` has no bytes (asserted), so all its values are the same; the program had a value of it, which is `Copy`,
-    // so another may exist. It may have had it in another process, in which more was initialised than in this one: the docs
-    // of `Kernel` warn against closures that capture a token for that, which cannot be detected.
+    // SAFETY: `F` has no bytes (asserted), so all its values are the same; the program had a value of it, which is
+    // `Copy`, so another may exist. It may have had it in another process, in which more was initialised than in this
+    // one: the docs of `Kernel` warn against closures that capture a token for that, which cannot be detected.
     unsafe { NonNull::<F>::dangling().read() }
 }
 
@@ -409,8 +410,8 @@ impl KernelInfo {
     }
 }
 
-/// Returns the distance of an entry from the start of the executable's image, which is the same in every process of this
-/// executable; `None` for a function of a shared library.
+/// Returns the distance of an entry from the start of the executable's image, which is the same in every process of
+/// this executable; `None` for a function of a shared library.
 pub(crate) fn to_offset(entry: Entry) -> Option<u64> {
     let image = crate::sys::image::image();
     let address = entry as usize;

@@ -13,8 +13,8 @@ pub(crate) const MAX_ERROR_BYTES: usize = 1 << 20;
 
 /// An error that travels from a kernel to its caller as a value, in a [`Typed`].
 ///
-/// Every [`Scalar`] that can be displayed is one, so a plain `enum` or a `struct` of numbers needs nothing else. Any other type
-/// says how it is encoded. With `serde`, that is one line for each direction:
+/// Every [`Scalar`] that can be displayed is one, so a plain `enum` or a `struct` of numbers needs nothing else. Any
+/// other type says how it is encoded. With `serde`, that is one line for each direction:
 ///
 /// ```
 /// use std::fmt;
@@ -79,8 +79,8 @@ pub trait KernelError: Display + Sized + 'static {
 
     /// The error that [`to_bytes`](Self::to_bytes) encoded; `None` if these bytes do not encode one.
     ///
-    /// The bytes come from a worker process, which may be broken or hostile: return `None` instead of panicking, and bound the
-    /// recursion. This may run while the engine is locked: decode the bytes and do nothing else.
+    /// The bytes come from a worker process, which may be broken or hostile: return `None` instead of panicking, and
+    /// bound the recursion. This may run while the engine is locked: decode the bytes and do nothing else.
     fn from_bytes(bytes: &[u8]) -> Option<Self>;
 }
 
@@ -136,8 +136,8 @@ impl<S: Scalar + Display> KernelError for S {
 /// assert_eq!(error.returned(), Some(Unusable::Negative));
 /// ```
 ///
-/// It implements neither `Display` nor `Error`, so that it cannot be taken for an error whose text is sent. The error inside
-/// does: `kernel(x).map_err(|Typed(error)| error)?` where the kernel is called as a function.
+/// It implements neither `Display` nor `Error`, so that it cannot be taken for an error whose text is sent. The error
+/// inside does: `kernel(x).map_err(|Typed(error)| error)?` where the kernel is called as a function.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Typed<E>(pub E);
 

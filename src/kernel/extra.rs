@@ -1,7 +1,7 @@
 //! A parameter of this crate's own kernels whose type the program chooses: [`Extra`].
 //!
-//! A kernel over a whole array calls a function of the program with a chunk and one more argument, some [`Param`] `P`. The
-//! function sees it as `P::At<'j>`, from which `P` cannot be inferred; the wrapper `Extra<'j, P>` names `P`.
+//! A kernel over a whole array calls a function of the program with a chunk and one more argument, some [`Param`] `P`.
+//! The function sees it as `P::At<'j>`, from which `P` cannot be inferred; the wrapper `Extra<'j, P>` names `P`.
 
 use super::failure::BadArgument;
 use super::param::{Arg, CallWriter, HostRef, Key, Param, Words, sealed};

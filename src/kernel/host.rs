@@ -17,13 +17,13 @@ pub(crate) struct Unreachable(pub(crate) String);
 pub(crate) unsafe trait Host {
     /// Returns the address in this process of an array that the job reads.
     fn read(&self, extent: Extent) -> Result<NonNull<u8>, Unreachable>;
-    /// Returns the address of an array that the job changes, writable until the job ends. Also opens `behind` bytes of whole
-    /// pages behind its own, which belong to no other array.
+    /// Returns the address of an array that the job changes, writable until the job ends. Also opens `behind` bytes of
+    /// whole pages behind its own, which belong to no other array.
     fn lend(&self, extent: Extent, behind: u64) -> Result<NonNull<u8>, Unreachable>;
     /// Returns the counter of this lane's array handles.
     fn count(&self) -> &'static LaneCount;
-    /// Called by a chain or subtree before each of its nodes, each of which draws its own random numbers. Returns true if the
-    /// job has been cancelled.
+    /// Called by a chain or subtree before each of its nodes, each of which draws its own random numbers. Returns true
+    /// if the job has been cancelled.
     fn step(&self, _at: u32, _seed: u64) -> bool {
         false
     }

@@ -1,12 +1,12 @@
 //! Kernels: ordinary functions that a worker can run.
 //!
-//! A kernel is a function, or a closure that captures nothing. [`Param`] says what it may take, [`Arg`] what its caller may
-//! pass for that, [`Reply`] what it may return. A call has two tuples, each inferred on its own: the parameters `P` from the
-//! function, the arguments `A` from the call. So `224` becomes the `u32` that the function takes, and an owned array from an
-//! iterator fits a parameter that borrows.
+//! A kernel is a function, or a closure that captures nothing. [`Param`] says what it may take, [`Arg`] what its caller
+//! may pass for that, [`Reply`] what it may return. A call has two tuples, each inferred on its own: the parameters `P`
+//! from the function, the arguments `A` from the call. So `224` becomes the `u32` that the function takes, and an owned
+//! array from an iterator fits a parameter that borrows.
 //!
-//! A kernel travels to a worker as the distance of its monomorphised entry from the start of the executable. The worker is
-//! the same executable; the handshake compares build ids.
+//! A kernel travels to a worker as the distance of its monomorphised entry from the start of the executable. The worker
+//! is the same executable; the handshake compares build ids.
 
 pub(crate) mod actor;
 mod arity;

@@ -42,8 +42,8 @@ pub trait Param: sealed::Sealed {
     type Held: 'static;
     #[doc(hidden)]
     fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, BadArgument>;
-    /// Requires a [`Key`], so that only this crate calls it: it does so while the job owns the memory, which the types do
-    /// not express.
+    /// Requires a [`Key`], so that only this crate calls it: it does so while the job owns the memory, which the types
+    /// do not express.
     #[doc(hidden)]
     fn at<'j>(held: &'j mut Self::Held, key: Key) -> Self::At<'j>;
 }
@@ -67,8 +67,8 @@ pub struct Words<'a>(pub(crate) WordReader<'a>);
 #[allow(missing_debug_implementations, reason = "hidden")]
 pub struct HostRef<'a>(pub(crate) &'a dyn Host);
 
-/// What the caller may pass for a kernel's parameter `P`, valid for `'env`. Sealed: a type of the program could lend memory
-/// to a job that outlives it.
+/// What the caller may pass for a kernel's parameter `P`, valid for `'env`. Sealed: a type of the program could lend
+/// memory to a job that outlives it.
 ///
 /// ```compile_fail,E0603
 /// use arenite::array::ArrayMut;
@@ -112,8 +112,8 @@ pub trait Arg<'env, P: Param> {
 #[derive(Debug)]
 pub struct CallWriter(pub(crate) ArgWriter);
 
-/// Arguments that a job does not change in place, so that it can run again with them. Implementing it for other types has
-/// no effect: they cannot be arguments.
+/// Arguments that a job does not change in place, so that it can run again with them. Implementing it for other types
+/// has no effect: they cannot be arguments.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is changed in place, so its job cannot be run again",
     note = "`retries` needs arguments that a job only reads; return a fresh array instead"
@@ -137,8 +137,8 @@ pub(super) fn array_at<T: Element>(
 ) -> Result<Array<T>, BadArgument> {
     let ptr = host.0.read(extent)?;
     check_alignment::<T>(ptr, extent)?;
-    // SAFETY: the supervisor holds a shared lease for this job, under which no process writes, and `read` promises that the
-    // bytes stay mapped until the job ends.
+    // SAFETY: the supervisor holds a shared lease for this job, under which no process writes, and `read` promises that
+    // the bytes stay mapped until the job ends.
     Ok(unsafe { Array::from_lane(ptr, extent.at, shape, host.0.count()) })
 }
 
@@ -325,9 +325,9 @@ impl<T: Element> LentRange<T> {
         let storage = self
             .at
             .map_or(ArrayMutLocation::Private, ArrayMutLocation::Lane);
-        // SAFETY: in a worker, `lend` opened the pages for this job, and the scope that lent them gives them to no other job
-        // until this one is answered. On an inline engine, the tile that `of_tile` consumed is still borrowed by the scope
-        // for the whole call.
+        // SAFETY: in a worker, `lend` opened the pages for this job, and the scope that lent them gives them to no
+        // other job until this one is answered. On an inline engine, the tile that `of_tile` consumed is still borrowed
+        // by the scope for the whole call.
         unsafe { TileMut::from_parts(self.first, self.shape, self.rows.clone(), storage) }
     }
 }

@@ -17,13 +17,14 @@ use crate::array::{Array, ArrayMut, Element, LaneCount, Shape};
 /// A value whose type only its consumer knows.
 pub(crate) type AnyValue = Box<dyn Any + Send>;
 
-/// What a kernel may return: `()`, [`Scalar`]s, `Array<T>`, `ArrayMut<T>`, `String`, `Option`s and tuples of up to four of
-/// these, `Result<T, E>`, and [`Spawn`](crate::engine::Spawn), which stands for the value of its continuation. Sealed.
+/// What a kernel may return: `()`, [`Scalar`]s, `Array<T>`, `ArrayMut<T>`, `String`, `Option`s and tuples of up to four
+/// of these, `Result<T, E>`, and [`Spawn`](crate::engine::Spawn), which stands for the value of its continuation.
+/// Sealed.
 ///
 /// Arrays are not copied: the caller receives a handle on the memory that the kernel filled.
 ///
-/// An `Err` fails the job with [`Returned`](crate::engine::JobErrorKind::Returned). A [`Typed<E>`](Typed) arrives as a value;
-/// any other `E` that can be displayed arrives as its text, of which a worker sends the first 16 KiB.
+/// An `Err` fails the job with [`Returned`](crate::engine::JobErrorKind::Returned). A [`Typed<E>`](Typed) arrives as a
+/// value; any other `E` that can be displayed arrives as its text, of which a worker sends the first 16 KiB.
 ///
 /// The `String`s of a value may have 64 MiB in total, in every engine; with more the job fails with
 /// [`Returned`](crate::engine::JobErrorKind::Returned). Return longer text as an array of its bytes:
@@ -115,7 +116,8 @@ pub trait Value: Sized {
     }
 }
 
-/// Checks the length of a value's text. Inline engines check it too, so that a program that works with one works with all.
+/// Checks the length of a value's text. Inline engines check it too, so that a program that works with one works with
+/// all.
 #[inline]
 fn check_text<V: Value>(value: V) -> Result<V, Failure> {
     match value.text() {

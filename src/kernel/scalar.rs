@@ -5,8 +5,8 @@ use bytemuck::{CheckedBitPattern, NoUninit};
 /// A plain value that may be an argument or a reply: numbers, `bool`, `char`, arrays of them, and your own `#[repr(C)]`
 /// types.
 ///
-/// It travels between processes as its bytes. Bytes from a worker are checked before they become a value, so an invalid bit
-/// pattern is an error, not undefined behaviour.
+/// It travels between processes as its bytes. Bytes from a worker are checked before they become a value, so an invalid
+/// bit pattern is an error, not undefined behaviour.
 ///
 /// ```
 /// use bytemuck::{CheckedBitPattern, NoUninit};
@@ -23,7 +23,7 @@ use bytemuck::{CheckedBitPattern, NoUninit};
     note = "parameters: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`, `&str`, numbers, `bool`, `char`, `[S; N]`",
     note = "replies: `()`, `Array<T>`, `ArrayMut<T>`, `String`, `Option`, tuples of up to 4, numbers, and `Result` of these",
     note = "a closure that never returns says what it would return: `|| -> () {{ std::process::abort() }}`",
-    note = "what lies in a `Vec` or a slice travels as an array: `engine.from_slice(&values)` in the program, `Array::from_slice(&values)` in a kernel",
+    note = "pass the content of a `Vec` or a slice as an array: `engine.from_slice(&values)` in the program, `Array::from_slice(&values)` in a kernel",
     note = "for a plain type of your own: derive `bytemuck::NoUninit` and `bytemuck::CheckedBitPattern`, then `impl arenite::Scalar for {Self} {{}}`"
 )]
 pub trait Scalar: NoUninit + CheckedBitPattern + Send + Sync + 'static {}

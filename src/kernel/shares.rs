@@ -1,8 +1,8 @@
 //! How the time of a chain is divided among its nodes: measured by the worker, sent as two words of the reply.
 //!
-//! The reply has room for eight shares. Up to eight nodes have one each; in a longer chain, adjacent nodes share one. The
-//! clock is read only between shares, so a long chain of tiny nodes reads it nine times. The shares are left out if they
-//! alone would push a value out of its slot; then the time is divided equally, as for a chain that fails.
+//! The reply has room for eight shares. Up to eight nodes have one each; in a longer chain, adjacent nodes share one.
+//! The clock is read only between shares, so a long chain of tiny nodes reads it nine times. The shares are left out if
+//! they alone would push a value out of its slot; then the time is divided equally, as for a chain that fails.
 
 use super::wire::{INLINE_WORDS, ReplyWriter, SENT_WORDS};
 use crate::sys::clock::monotonic_ns;

@@ -12,9 +12,9 @@
 //! call    = arguments × (number of values, then values × (arrays | words << 32, arrays × (offset, bytes), the words))
 //! ```
 //!
-//! The supervisor knows no types: it checks the numbers, takes the arrays over as from any reply, and writes the call of a
-//! task from the given values and the replies of the children. The worker that runs the task reads each value by its type
-//! and rejects an array whose length does not match its shape.
+//! The supervisor knows no types: it checks the numbers, takes the arrays over as from any reply, and writes the call
+//! of a task from the given values and the replies of the children. The worker that runs the task reads each value by
+//! its type and rejects an array whose length does not match its shape.
 
 use std::any::Any;
 

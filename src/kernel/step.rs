@@ -1,7 +1,8 @@
 //! Kernels as nodes of a graph: arguments that come from other nodes, and chains of nodes that run as one job.
 //!
-//! A node's arguments wait in the program as [`Slot`]s. When its job is sent, each is written like any argument; one that
-//! comes from another node is first read from that node's reply, so it is checked like every value that a worker sends.
+//! A node's arguments wait in the program as [`Slot`]s. When its job is sent, each is written like any argument; one
+//! that comes from another node is first read from that node's reply, so it is checked like every value that a worker
+//! sends.
 //!
 //! A chain is one call for several nodes. Its words:
 //!
@@ -10,9 +11,9 @@
 //! node  = head, then its arguments
 //! ```
 //!
-//! Bit `i` of the head says that parameter `i` takes the value of the node before; [`LAST`] that the node's own value is
-//! the reply of the chain. Between two nodes the value stays in the worker, unchanged. Two words behind those of the reply
-//! say how the time was divided among the nodes (`shares.rs`).
+//! Bit `i` of the head says that parameter `i` takes the value of the node before; [`LAST`] that the node's own value
+//! is the reply of the chain. Between two nodes the value stays in the worker, unchanged. Two words behind those of the
+//! reply say how the time was divided among the nodes (`shares.rs`).
 
 use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell};
@@ -146,7 +147,8 @@ impl Drop for DropCarried {
     }
 }
 
-/// Returns the node that the job that ended last on this thread had reached, and resets it; 0 unless the job was a chain.
+/// Returns the node that the job that ended last on this thread had reached, and resets it; 0 unless the job was a
+/// chain.
 pub(crate) fn step_reached() -> u32 {
     AT.replace(0)
 }

@@ -1,8 +1,8 @@
-//! A subtree of a reduction as one job: one kernel for each of several adjacent chunks, then a second kernel that combines
-//! two results at a time until one is left.
+//! A subtree of a reduction as one job: one kernel for each of several adjacent chunks, then a second kernel that
+//! combines two results at a time until one is left.
 //!
-//! A chunk is a *leaf*; the combination of two neighbours is the *node* above them. The random numbers of a node depend on
-//! its position in the whole tree, so they do not depend on how the tree is divided into jobs.
+//! A chunk is a *leaf*; the combination of two neighbours is the *node* above them. The random numbers of a node depend
+//! on its position in the whole tree, so they do not depend on how the tree is divided into jobs.
 //!
 //! ```text
 //! call  = leaves, rows of a leaf, number of the first leaf, series, the array, the other arguments

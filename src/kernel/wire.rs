@@ -1,7 +1,8 @@
 //! How arguments and replies are written as words.
 //!
-//! Everything is written in 8-byte words, in the order of the parameters, without names or types: both ends are the same
-//! function of the same executable. A call of up to [`INLINE_WORDS`] words fits into a slot; a longer one goes to a block.
+//! Everything is written in 8-byte words, in the order of the parameters, without names or types: both ends are the
+//! same function of the same executable. A call of up to [`INLINE_WORDS`] words fits into a slot; a longer one goes to
+//! a block.
 
 use std::sync::Arc;
 
@@ -13,8 +14,8 @@ use crate::array::Shape;
 /// The number of words that fit into a slot of a link (`link` asserts that they are equal).
 pub(crate) const INLINE_WORDS: usize = 12;
 
-/// Max bytes of text in one value, over all its `String`s. Bounded because text travels in the words of a reply, which the
-/// supervisor copies under its lock.
+/// Max bytes of text in one value, over all its `String`s. Bounded because text travels in the words of a reply, which
+/// the supervisor copies under its lock.
 pub(crate) const MAX_TEXT: usize = 64 << 20;
 
 /// Max capacity, in words, that a writer retains for its next call.

@@ -38,8 +38,8 @@ impl LinkCells {
             .ok_or_else(absent)?;
         let post = view.control().at(at, REPLY_AT).ok_or_else(absent)?;
         let base = reply.base();
-        // SAFETY: the supervisor, which is of the same build, laid out the link there; the view is never dropped, and `reply`
-        // lives as long as the cells.
+        // SAFETY: the supervisor, which is of the same build, laid out the link there; the view is never dropped, and
+        // `reply` lives as long as the cells.
         Ok(unsafe { Self::from_mapped(hub, post, base, Arc::new(reply)) })
     }
 }

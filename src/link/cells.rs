@@ -1,7 +1,7 @@
 //! The layout of a link in shared memory: [`LinkCells`].
 //!
-//! Layouts are fixed by the assertions at the end. The comment of each field names its writer; the other side only reads it,
-//! or, for the state words, uses the transitions of [`StateWord`].
+//! Layouts are fixed by the assertions at the end. The comment of each field names its writer; the other side only
+//! reads it, or, for the state words, uses the transitions of [`StateWord`].
 
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -70,8 +70,8 @@ pub(crate) struct ReplySlot {
     pub(crate) words: [AtomicU64; INLINE_WORDS],
 }
 
-/// Worker → supervisor, for [`STAMPED`] jobs: when the kernel was entered and left, in monotonic nanoseconds. Written while
-/// `Running`, read once after the end of the job or the exit of its worker.
+/// Worker → supervisor, for [`STAMPED`] jobs: when the kernel was entered and left, in monotonic nanoseconds. Written
+/// while `Running`, read once after the end of the job or the exit of its worker.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct StampCell {
@@ -109,8 +109,8 @@ pub(crate) struct GrantCell {
 pub(crate) struct PostHalf<const N: usize> {
     /// Supervisor: the futex word on which the lane sleeps; changed and woken once per sleep.
     pub(crate) doorbell: AtomicU32,
-    /// Supervisor: `STOP`, `SPIN`, `BACKLOG`, `STEALABLE`, and from bit [`LOW_SHIFT`] on the low-water mark: a lane with
-    /// `BACKLOG` signals the monitor when it has fewer jobs ahead.
+    /// Supervisor: `STOP`, `SPIN`, `BACKLOG`, `STEALABLE`, and from bit [`LOW_SHIFT`] on the low-water mark: a lane
+    /// with `BACKLOG` signals the monitor when it has fewer jobs ahead.
     pub(crate) flags: AtomicU32,
     /// Supervisor: the number of grants given; published after the cell (Release).
     pub(crate) granted: AtomicU32,
@@ -144,8 +144,8 @@ pub(crate) struct ReplyHalf<const N: usize> {
     pub(crate) denied: AtomicU32,
     /// Worker: the node of its chain that the running job has reached (Relaxed). Only used in error messages.
     pub(crate) step: AtomicU32,
-    /// Worker, before it exits, in the link of its first lane (Release): 1 + the index of the lane whose thread ended the
-    /// process; 0 for none. Read after the exit is confirmed.
+    /// Worker, before it exits, in the link of its first lane (Release): 1 + the index of the lane whose thread ended
+    /// the process; 0 for none. Read after the exit is confirmed.
     pub(crate) culprit_lane: AtomicU32,
     /// Worker: the core on which the lane runs, or that it sleeps; see [`Neighbours`](super::Neighbours).
     pub(crate) location: AtomicU64,
@@ -171,8 +171,8 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    /// Announces that the monitor is about to sleep: from here on a worker with a reason signals it, once for each number.
-    /// The monitor must look at everything once more before it sleeps.
+    /// Announces that the monitor is about to sleep: from here on a worker with a reason signals it, once for each
+    /// number. The monitor must look at everything once more before it sleeps.
     pub(crate) fn arm(&self, sleep: u32) {
         self.armed.store(sleep, Ordering::Relaxed);
         // SeqCst fence: "armed, then looked again", pairs with `Consumer::claim_monitor_signal`.
@@ -240,8 +240,8 @@ impl<const N: usize> LinkCells<N> {
     /// The link whose halves are at these addresses.
     ///
     /// # Safety
-    /// The three point to zeroed or live cells of this layout, aligned, and mapped (in a worker: `post` and `hub` may be
-    /// read-only) as long as `mapped` lives.
+    /// The three point to zeroed or live cells of this layout, aligned, and mapped (in a worker: `post` and `hub` may
+    /// be read-only) as long as `mapped` lives.
     pub(crate) unsafe fn from_mapped(
         hub: NonNull<u8>,
         post: NonNull<u8>,
@@ -290,16 +290,16 @@ impl<const N: usize> LinkCells<N> {
         &self.reply().states[Self::index(position)].state
     }
 
-    /// Supervisor, after the exit is confirmed, on the first link of a worker: the index of the lane whose thread ended the
-    /// process, as claimed by the worker.
+    /// Supervisor, after the exit is confirmed, on the first link of a worker: the index of the lane whose thread ended
+    /// the process, as claimed by the worker.
     pub(crate) fn culprit_lane(&self) -> Option<usize> {
         // Acquire: "number stored", pairs with the signal handler of the worker.
         let number = self.reply().culprit_lane.load(Ordering::Acquire);
         (number as usize).checked_sub(1)
     }
 
-    /// Worker, after a claim: prefetches the call of the next job, if it is posted, so that its cache line arrives from the
-    /// supervisor's core while the kernel runs.
+    /// Worker, after a claim: prefetches the call of the next job, if it is posted, so that its cache line arrives from
+    /// the supervisor's core while the kernel runs.
     #[inline]
     pub(crate) fn prefetch_next_call(&self, position: u64) {
         let next = position + 1;

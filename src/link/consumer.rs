@@ -180,7 +180,8 @@ impl<const N: usize> Consumer<N> {
                 .is_cancelled(self.generation())
     }
 
-    /// Ends the claimed job and wakes the threads that sleep on it. If this returns true, the caller must signal the monitor.
+    /// Ends the claimed job and wakes the threads that sleep on it. If this returns true, the caller must signal the
+    /// monitor.
     #[inline]
     pub(crate) fn finish(
         &mut self,
@@ -220,8 +221,8 @@ impl<const N: usize> Consumer<N> {
         self.must_signal_monitor(notice, woken)
     }
 
-    /// Whether there is a reason to signal the monitor, and it sleeps and was not signalled. A `woken` thread refills the
-    /// lanes itself.
+    /// Whether there is a reason to signal the monitor, and it sleeps and was not signalled. A `woken` thread refills
+    /// the lanes itself.
     #[inline]
     fn must_signal_monitor(&mut self, notice: bool, woken: bool) -> bool {
         let post = self.cells.post();
@@ -238,7 +239,8 @@ impl<const N: usize> Consumer<N> {
             .is_queued(Generation::of(position, N))
     }
 
-    /// Returns true if the monitor sleeps and this lane has not signalled it for this sleep; the caller must then do so.
+    /// Returns true if the monitor sleeps and this lane has not signalled it for this sleep; the caller must then do
+    /// so.
     pub(crate) fn claim_monitor_signal(&mut self) -> bool {
         // SeqCst fence: "finished, then looked for the sleeping monitor", pairs with `Hub::arm`.
         fence(Ordering::SeqCst);
@@ -261,8 +263,8 @@ impl<const N: usize> Consumer<N> {
         self.cells.post().flags.load(Ordering::Relaxed) & SPIN != 0
     }
 
-    /// Whether there are jobs that this lane could run, queued in the supervisor or posted to other lanes. Called before a
-    /// sleep.
+    /// Whether there are jobs that this lane could run, queued in the supervisor or posted to other lanes. Called
+    /// before a sleep.
     pub(crate) fn work_elsewhere(&self) -> bool {
         // SeqCst fence: "finished, then looked for BACKLOG", pairs with `fence_after_queueing`.
         fence(Ordering::SeqCst);
@@ -288,7 +290,8 @@ impl<const N: usize> Consumer<N> {
         self.end_sleep();
     }
 
-    /// Announces a sleep and returns the value of the doorbell to sleep on. The caller must look again before it sleeps.
+    /// Announces a sleep and returns the value of the doorbell to sleep on. The caller must look again before it
+    /// sleeps.
     fn announce_sleep(&mut self) -> u32 {
         // Acquire: "posted, then rung", pairs with `Producer::ring`.
         let rings = self.cells.post().doorbell.load(Ordering::Acquire);

@@ -3,9 +3,9 @@
 //! `RUSTFLAGS="--cfg arenite_loom" CARGO_TARGET_DIR=target/loom cargo test --release --lib
 //! --no-default-features link::loom`
 //!
-//! Only a wake-up wakes a sleeper (futex.rs), so a lost one is a deadlock, which loom reports; so is a slot that is posted
-//! too early. The number of preemptions is bounded: three find every defect that was introduced by hand, including the
-//! removal of each fence.
+//! Only a wake-up wakes a sleeper (futex.rs), so a lost one is a deadlock, which loom reports; so is a slot that is
+//! posted too early. The number of preemptions is bounded: three find every defect that was introduced by hand,
+//! including the removal of each fence.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32 as Count, Ordering::Relaxed};
@@ -147,8 +147,8 @@ fn counts<const N: usize>(runs: &Runs<N>) -> [u32; N] {
     runs.each_ref().map(|count| count.load(Relaxed))
 }
 
-/// Post, claim, finish, drain and post again, with a worker that sleeps when it finds no job and a supervisor that rings
-/// once per sleep.
+/// Post, claim, finish, drain and post again, with a worker that sleeps when it finds no job and a supervisor that
+/// rings once per sleep.
 #[test]
 fn a_sleeping_worker_is_woken_for_every_job() {
     explore(2, || {
@@ -212,8 +212,8 @@ fn a_job_is_claimed_or_retracted() {
     });
 }
 
-/// A job is cancelled while it begins and ends. It is retracted and never runs, or sees the flag, or is over; in each case it
-/// is answered once.
+/// A job is cancelled while it begins and ends. It is retracted and never runs, or sees the flag, or is over; in each
+/// case it is answered once.
 #[test]
 fn a_cancelled_job_is_answered_once() {
     explore(3, || {
@@ -279,8 +279,8 @@ enum Fate {
 }
 
 /// The worker dies at any of its steps between claim and the last wake-up, while a thread waits on the word and drains.
-/// Recovery follows its exit: a finished job has its result, a job that had not begun goes back to the queue, and the waiting
-/// thread is woken.
+/// Recovery follows its exit: a finished job has its result, a job that had not begun goes back to the queue, and the
+/// waiting thread is woken.
 #[test]
 fn a_worker_may_die_at_any_step() {
     // Before the claim, at `claim.taken`, `publish.filled`, `complete.said`, `complete.woken`, and not at all.
@@ -420,8 +420,8 @@ fn a_waiter_for_any_of_two_jobs_is_woken() {
     });
 }
 
-/// A job is queued in the supervisor while a thread waits for the running one, and may have given up. Either the thread is
-/// woken, and refills the lane, or the monitor is signalled.
+/// A job is queued in the supervisor while a thread waits for the running one, and may have given up. Either the thread
+/// is woken, and refills the lane, or the monitor is signalled.
 #[test]
 fn a_lane_that_wakes_no_thread_signals_the_monitor() {
     explore(3, || {
@@ -580,8 +580,8 @@ fn notice_reaches_the_sleeping_monitor() {
     });
 }
 
-/// A job is queued in the supervisor because the lane seems busy. It is posted later by the thread that queued it, or by the
-/// monitor, which the lane signals when it runs dry.
+/// A job is queued in the supervisor because the lane seems busy. It is posted later by the thread that queued it, or
+/// by the monitor, which the lane signals when it runs dry.
 #[test]
 fn a_queued_job_gets_its_turn() {
     explore(3, || {
@@ -642,8 +642,8 @@ fn a_queued_job_gets_its_turn() {
     });
 }
 
-/// Allocation requests and their answers: a grant given ahead may satisfy a request, and a refusal is for the request that it
-/// names.
+/// Allocation requests and their answers: a grant given ahead may satisfy a request, and a refusal is for the request
+/// that it names.
 #[test]
 fn an_alloc_request_is_answered() {
     explore(3, || {

@@ -8,8 +8,8 @@ use super::recorder::{Phase, Recorder};
 use crate::arena::{HEADER_LEN, View};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
-/// Bit of a lane's location: the lane is awake, and the low bits are its core. Otherwise they are the value of the doorbell
-/// when it went to sleep.
+/// Bit of a lane's location: the lane is awake, and the low bits are its core. Otherwise they are the value of the
+/// doorbell when it went to sleep.
 const AWAKE: u64 = 1 << 32;
 
 impl<const N: usize> LinkCells<N> {
@@ -67,8 +67,8 @@ impl Neighbours {
             let location = word(location, size_of::<u64>())?;
             let phase = word(phase, size_of::<u64>())?;
             let doorbell = word(doorbell, size_of::<u32>())?;
-            // SAFETY: all three are inside the control segment (`at`), where the supervisor, which is of the same build, laid
-            // out atomics. They are only read, as the view is read-only. The view is never dropped.
+            // SAFETY: all three are inside the control segment (`at`), where the supervisor, which is of the same
+            // build, laid out atomics. They are only read, as the view is read-only. The view is never dropped.
             Some(unsafe {
                 Neighbour {
                     location: location.cast().as_ref(),
@@ -107,8 +107,8 @@ impl Neighbours {
         locations.filter_map(|location| (location & AWAKE != 0).then_some(location as u32))
     }
 
-    /// Whether a lane seems to wait for a core: it was rung and has not woken yet, or it has been between the same two jobs
-    /// since the last call.
+    /// Whether a lane seems to wait for a core: it was rung and has not woken yet, or it has been between the same two
+    /// jobs since the last call.
     pub(crate) fn any_waits_for_a_core(&self) -> bool {
         let waits = |other: &Neighbour| {
             let location = other.location.load(Ordering::Relaxed);

@@ -88,8 +88,8 @@ pub(crate) enum Drained {
 
 /// Called after the supervisor has queued a job and set `BACKLOG`, before it looks once more for jobs that have ended.
 pub(crate) fn fence_after_queueing() {
-    // SeqCst fence: "BACKLOG set, then looked", pairs with `Consumer::work_elsewhere`. Without it, a lane that ran dry just
-    // before could sleep although the job is queued.
+    // SeqCst fence: "BACKLOG set, then looked", pairs with `Consumer::work_elsewhere`. Without it, a lane that ran dry
+    // just before could sleep although the job is queued.
     fence(Ordering::SeqCst);
 }
 
@@ -160,15 +160,16 @@ impl<const N: usize> Producer<N> {
         N - self.open()
     }
 
-    /// Posts a job and returns its position. The worker may be asleep: call [`Producer::ring`] after the last job of a batch.
+    /// Posts a job and returns its position. The worker may be asleep: call [`Producer::ring`] after the last job of a
+    /// batch.
     #[inline]
     pub(crate) fn post(&mut self, call: &Call<'_>) -> u64 {
         debug_assert!(self.free_slots() > 0 && call.words.len() <= INLINE_WORDS);
         let position = self.tail;
         let index = LinkCells::<N>::index(position);
         self.cells.post().slots[index].with_mut(|slot| {
-            // SAFETY: this position was drained one lap ago (`free_slots`), so its state word is not live and the worker does
-            // not read the slot before `post` below; there is one producer.
+            // SAFETY: this position was drained one lap ago (`free_slots`), so its state word is not live and the
+            // worker does not read the slot before `post` below; there is one producer.
             unsafe {
                 (*slot).job = call.job;
                 (*slot).entry = call.entry;
@@ -196,9 +197,9 @@ impl<const N: usize> Producer<N> {
         self.ring_early()
     }
 
-    /// Like [`Producer::ring`] without the fence, which waits until the posted words have left the store buffer: may miss a
-    /// worker that is about to sleep. `ring` must follow, once for many jobs; this lets a worker that already sleeps begin
-    /// sooner.
+    /// Like [`Producer::ring`] without the fence, which waits until the posted words have left the store buffer: may
+    /// miss a worker that is about to sleep. `ring` must follow, once for many jobs; this lets a worker that already
+    /// sleeps begin sooner.
     #[inline]
     pub(crate) fn ring_early(&mut self) -> bool {
         let asleep = self.cells.reply().asleep.load(Ordering::Relaxed);
@@ -213,8 +214,8 @@ impl<const N: usize> Producer<N> {
     #[cold]
     fn ring_cold(&self) {
         let doorbell = &self.cells.post().doorbell;
-        // Release: "posted, then rung", pairs with the load of the doorbell in `Consumer::sleep`: a worker that sees this
-        // ring sees the posted job and does not sleep. An early ring is the only one for its sleep.
+        // Release: "posted, then rung", pairs with the load of the doorbell in `Consumer::sleep`: a worker that sees
+        // this ring sees the posted job and does not sleep. An early ring is the only one for its sleep.
         doorbell.fetch_add(1, Ordering::Release);
         futex::wake(doorbell);
     }
@@ -292,8 +293,8 @@ impl<const N: usize> Producer<N> {
         }
     }
 
-    /// When the kernel of this job was entered and left, as claimed by the worker. For `STAMPED` jobs, after the end of the
-    /// job or the exit of its worker. May return the stamps of an older job.
+    /// When the kernel of this job was entered and left, as claimed by the worker. For `STAMPED` jobs, after the end of
+    /// the job or the exit of its worker. May return the stamps of an older job.
     pub(crate) fn stamps(&self, position: u64) -> (u64, u64) {
         let cell = &self.cells.reply().stamps[LinkCells::<N>::index(position)];
         // Relaxed: the state word was read before, or the worker has exited.
@@ -323,8 +324,8 @@ impl<const N: usize> Producer<N> {
             .ask(Generation::of(position, N), request)
     }
 
-    /// Grants output memory to the lane; false if it claims to have [`GRANTS`] unread grants. A false claim only corrupts
-    /// cells that this worker alone reads.
+    /// Grants output memory to the lane; false if it claims to have [`GRANTS`] unread grants. A false claim only
+    /// corrupts cells that this worker alone reads.
     pub(crate) fn grant(&mut self, offset: u64, len: u64, fresh: bool) -> bool {
         // Acquire: "grant cell read", pairs with `Consumer::next_grant`.
         let taken = self.cells.reply().grants_taken.load(Ordering::Acquire);
@@ -356,8 +357,8 @@ impl<const N: usize> Producer<N> {
         })
     }
 
-    /// Marks this request as answered, by a grant before or by this refusal. A later request, of a lane that found another
-    /// grant meanwhile, stays unanswered.
+    /// Marks this request as answered, by a grant before or by this refusal. A later request, of a lane that found
+    /// another grant meanwhile, stays unanswered.
     pub(crate) fn answer_alloc(
         &mut self,
         request: AllocRequest,
@@ -377,12 +378,12 @@ impl<const N: usize> Producer<N> {
         self.ring();
     }
 
-    /// Resets the link after the exit of its worker, once every record is updated: threads that sleep on a word of this link
-    /// look at their record again, and the next worker begins at `tail`.
+    /// Resets the link after the exit of its worker, once every record is updated: threads that sleep on a word of this
+    /// link look at their record again, and the next worker begins at `tail`.
     pub(crate) fn reset(&mut self) {
-        // Clears and wakes all words, not only the open ones: the worker may have written a job into any of them; a thread
-        // may be about to sleep here with a value that it read before; and the worker may have died between finishing a job
-        // that was then drained and waking its waiter.
+        // Clears and wakes all words, not only the open ones: the worker may have written a job into any of them; a
+        // thread may be about to sleep here with a value that it read before; and the worker may have died between
+        // finishing a job that was then drained and waking its waiter.
         for cell in &self.cells.reply().states {
             cell.state.clear();
             futex::wake(cell.state.as_futex());

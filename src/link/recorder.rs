@@ -1,7 +1,7 @@
 //! The flight recorder: what a lane is doing and its last notes, in memory that outlives its process.
 //!
-//! The worker writes it with stores to cache lines of its own; the supervisor writes it only after the exit is confirmed. The
-//! reader treats every number as the claim of a possibly hostile worker.
+//! The worker writes it with stores to cache lines of its own; the supervisor writes it only after the exit is
+//! confirmed. The reader treats every number as the claim of a possibly hostile worker.
 
 use super::cells::{LinkCells, RECORDED};
 use crate::sync::{AtomicU64, Ordering};
@@ -14,13 +14,13 @@ pub(crate) struct Recorder {
     pub(crate) now: AtomicU64,
     /// Worker: the number of words of notes; stored after them (Release).
     pub(crate) written: AtomicU64,
-    /// Worker: the last notes, by word number mod [`RECORDED`]. A note is the number of its job, a space, the text and a
-    /// newline, padded with zeros to whole words.
+    /// Worker: the last notes, by word number mod [`RECORDED`]. A note is the number of its job, a space, the text and
+    /// a newline, padded with zeros to whole words.
     pub(crate) words: [AtomicU64; RECORDED],
 }
 
-/// The start steps that are recorded, by their numbers in the README of [worker](crate::worker). The link is mapped in the
-/// first of them.
+/// The start steps that are recorded, by their numbers in the README of [worker](crate::worker). The link is mapped in
+/// the first of them.
 pub(crate) mod steps {
     pub(crate) const MAP: u8 = 7;
     pub(crate) const LIMIT: u8 = 8;
@@ -108,14 +108,14 @@ impl<const N: usize> LinkCells<N> {
     /// Worker: records what the lane is doing. One store to a line that no other thread writes.
     #[inline]
     pub(crate) fn set_phase(&self, phase: Phase) {
-        // Release: "printed, then changed phase", pairs with `phase`: a reader that sees this phase finds earlier output in
-        // the pipe.
+        // Release: "printed, then changed phase", pairs with `phase`: a reader that sees this phase finds earlier
+        // output in the pipe.
         let now = &self.reply().recorder.now;
         now.store(phase.word(), Ordering::Release);
     }
 
-    /// Supervisor: what the lane is doing, as claimed by its worker: a hint while it lives, the final value once its exit is
-    /// confirmed.
+    /// Supervisor: what the lane is doing, as claimed by its worker: a hint while it lives, the final value once its
+    /// exit is confirmed.
     pub(crate) fn phase(&self) -> Phase {
         // Acquire: pairs with `set_phase`.
         Phase::of(self.reply().recorder.now.load(Ordering::Acquire))
@@ -126,14 +126,15 @@ impl<const N: usize> LinkCells<N> {
         self.reply().recorder.written.load(Ordering::Relaxed)
     }
 
-    /// Worker, on its lane's thread: discards the notes written since `end` was returned by [`notes_end`](Self::notes_end).
+    /// Worker, on its lane's thread: discards the notes written since `end` was returned by
+    /// [`notes_end`](Self::notes_end).
     pub(crate) fn truncate_notes(&self, end: u64) {
         let recorder = &self.reply().recorder;
         recorder.written.store(end, Ordering::Release);
     }
 
-    /// Worker, on its lane's thread: records a text, line by line, that the supervisor can read after the exit. `job` 0: no
-    /// job.
+    /// Worker, on its lane's thread: records a text, line by line, that the supervisor can read after the exit. `job`
+    /// 0: no job.
     pub(crate) fn note(&self, job: u64, text: &str) {
         let mut line = String::new();
         for part in text.trim_end_matches('\n').split('\n') {
@@ -161,8 +162,8 @@ impl<const N: usize> LinkCells<N> {
         recorder.written.store(at, Ordering::Release);
     }
 
-    /// Supervisor, after the exit is confirmed: the remaining notes with their jobs, oldest first. Accepts any content; the
-    /// result has at most as many characters as the recorder has bytes.
+    /// Supervisor, after the exit is confirmed: the remaining notes with their jobs, oldest first. Accepts any content;
+    /// the result has at most as many characters as the recorder has bytes.
     pub(crate) fn notes(&self) -> Vec<(u64, String)> {
         let recorder = &self.reply().recorder;
         let written = recorder.written.load(Ordering::Acquire);

@@ -1,7 +1,7 @@
 //! Durations in nanoseconds as 32 bits, so that state cells stay dense.
 //!
-//! The upper five bits are the shift of the other 27: exact up to 134 ms, then to eight digits, up to nine years. Any word is
-//! a duration below 2⁵⁸ ns.
+//! The upper five bits are the shift of the other 27: exact up to 134 ms, then to eight digits, up to nine years. Any
+//! word is a duration below 2⁵⁸ ns.
 
 const DIGITS: u32 = 27;
 const MAX_SHIFT: u32 = (1 << (u32::BITS - DIGITS)) - 1;

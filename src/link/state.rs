@@ -255,8 +255,8 @@ impl StateWord {
 
     /// Supervisor, after the exit of the worker: resets the word to its value in fresh memory.
     pub(crate) fn clear(&self) {
-        // Relaxed: only a sleeping thread compares it, with a value that it read before; its record was updated under the
-        // core lock, and the next worker reads the word only after its spawn.
+        // Relaxed: only a sleeping thread compares it, with a value that it read before; its record was updated under
+        // the core lock, and the next worker reads the word only after its spawn.
         self.0.store(0, Ordering::Relaxed);
     }
 
@@ -368,8 +368,8 @@ impl StateWord {
     }
 }
 
-/// Whether the state word of the job at this position says queued or running. For threads that spin on the word without the
-/// core lock.
+/// Whether the state word of the job at this position says queued or running. For threads that spin on the word without
+/// the core lock.
 #[inline]
 pub(crate) fn is_open(word: &AtomicU32, position: u64, slots: usize) -> bool {
     let generation = Generation::of(position, slots);

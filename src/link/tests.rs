@@ -106,8 +106,8 @@ enum Model {
 }
 
 proptest! {
-    /// Each transition returns what the model says, for any order of allowed operations. The laps cross the wrap-around of
-    /// generations.
+    /// Each transition returns what the model says, for any order of allowed operations. The laps cross the wrap-around
+    /// of generations.
     #[test]
     fn the_word_follows_its_model(acts in acts(), start in 0u64..6) {
         let word = StateWord::new();
@@ -287,7 +287,8 @@ fn an_answer_is_for_the_request_that_it_names() {
     let (mut producer, mut consumer, _) = link();
     consumer.request_alloc(1 << 30, 0);
     let large = producer.alloc_request().unwrap();
-    // While memory for the large request is sought, a grant given ahead satisfies it, and the lane makes a small request.
+    // While memory for the large request is sought, a grant given ahead satisfies it, and the lane makes a small
+    // request.
     assert!(producer.grant(0, 4096, false));
     consumer.next_grant().unwrap();
     consumer.request_alloc(64, 0);

@@ -1,7 +1,7 @@
 //! Arrows: from the end of a job to the start of a job that needs its value.
 //!
-//! A dependency may be reported before its first job has ended, or after. Arrows of which one end is unknown are stored, up to
-//! a limit; beyond it they are left out and counted.
+//! A dependency may be reported before its first job has ended, or after. Arrows of which one end is unknown are
+//! stored, up to a limit; beyond it they are left out and counted.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -94,7 +94,8 @@ impl Arrows {
     }
 }
 
-/// Removes all pairs of this job from both sets, of which the second has the same pairs reversed. Returns the other jobs.
+/// Removes all pairs of this job from both sets, of which the second has the same pairs reversed. Returns the other
+/// jobs.
 fn take(
     pairs: &mut BTreeSet<(u64, u64)>,
     reversed: &mut BTreeSet<(u64, u64)>,

@@ -1,8 +1,8 @@
 //! The file of events, in the JSON format of Chrome's trace viewer.
 //!
-//! A process of the viewer is a worker, and its threads are lanes; process 1 is the engine, where jobs wait. Runs are complete
-//! events (`X`) on their lane, waits are asynchronous ones (`b`, `e`), since they overlap; dependencies are flows (`s`, `f`),
-//! and events without a length are instants (`i`). Times are microseconds since the engine was built.
+//! A process of the viewer is a worker, and its threads are lanes; process 1 is the engine, where jobs wait. Runs are
+//! complete events (`X`) on their lane, waits are asynchronous ones (`b`, `e`), since they overlap; dependencies are
+//! flows (`s`, `f`), and events without a length are instants (`i`). Times are microseconds since the engine was built.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
@@ -143,8 +143,9 @@ impl ChromeFile {
         written
     }
 
-    /// Writes the tail again after a part of a batch has overwritten it. The disk may be full, so this overwrites existing bytes
-    /// before it truncates the rest; if the new number has too many digits, the tail keeps the previous number.
+    /// Writes the tail again after a part of a batch has overwritten it. The disk may be full, so this overwrites
+    /// existing bytes before it truncates the rest; if the new number has too many digits, the tail keeps the previous
+    /// number.
     fn repair(&mut self, dropped: u64) {
         for dropped in [dropped, self.dropped] {
             let mut tail = String::new();
@@ -342,8 +343,8 @@ impl ChromeFile {
         }
     }
 
-    /// Writes the wait of a lane for memory. As an asynchronous event: it may end after its run, if a grant given ahead let the
-    /// lane continue before the answer.
+    /// Writes the wait of a lane for memory. As an asynchronous event: it may end after its run, if a grant given ahead
+    /// let the lane continue before the answer.
     pub(super) fn memory_wait(
         &mut self,
         lane: LaneId,

@@ -160,7 +160,8 @@ impl Writer {
         }
     }
 
-    /// Returns the file if the limit of this kind permits one more event. Otherwise, also after an error, counts it as dropped.
+    /// Returns the file if the limit of this kind permits one more event. Otherwise, also after an error, counts it as
+    /// dropped.
     fn file_for(&mut self, kind: Kind) -> Option<&mut ChromeFile> {
         let count = match kind {
             Kind::Attempt => &mut self.written.attempts,

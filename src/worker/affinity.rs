@@ -1,7 +1,8 @@
 //! Keeps a lane on a core of its own, if there is one for each lane.
 //!
-//! A wake-up puts a worker on the core of its waker, or on the one where it slept, if all cores are busy at that moment; and
-//! Linux is slow to separate two threads that sleep now and then. Each can then only run while the other does not.
+//! A wake-up puts a worker on the core of its waker, or on the one where it slept, if all cores are busy at that
+//! moment; and Linux is slow to separate two threads that sleep now and then. Each can then only run while the other
+//! does not.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -101,8 +102,8 @@ impl Affinity {
         }
     }
 
-    /// Finds a core of its own. If another lane waits for a core, yields: it may have been woken onto this core, or moved here
-    /// between two jobs, while another core is free, and can only move once it runs.
+    /// Finds a core of its own. If another lane waits for a core, yields: it may have been woken onto this core, or
+    /// moved here between two jobs, while another core is free, and can only move once it runs.
     #[cold]
     fn look_cold(&self, now: u64) {
         self.find_own_core(now);
@@ -116,8 +117,8 @@ impl Affinity {
         }
     }
 
-    /// Moves to another core if the thread that waits for this lane is on the same one. Not to the core of another lane: its
-    /// job may be long, while a waiting thread soon sleeps.
+    /// Moves to another core if the thread that waits for this lane is on the same one. Not to the core of another
+    /// lane: its job may be long, while a waiting thread soon sleeps.
     pub(super) fn avoid_waiter(&self, waiter_core: u32) {
         let now = monotonic_ns();
         if cores::current() == waiter_core && self.has_stayed(now, AVOID_INTERVAL_NS) {
@@ -136,8 +137,8 @@ impl Affinity {
 mod tests {
     use super::*;
 
-    /// Whether a lane left its core, on which another lane claims to be or not. On a thread of its own, so that other tests do
-    /// not move.
+    /// Whether a lane left its core, on which another lane claims to be or not. On a thread of its own, so that other
+    /// tests do not move.
     fn leaves(is_shared: bool) -> bool {
         let lane = move || {
             let own: &'static Arc<LinkCells> = Box::leak(Box::new(Arc::new(LinkCells::on_heap())));
@@ -165,8 +166,8 @@ mod tests {
         thread::spawn(lane).join().expect("the lane's thread")
     }
 
-    /// A thread waits for the lane on its core, and another lane is on a second core, asleep or awake. Returns whether the lane
-    /// moved to that core, and whether there is a third one.
+    /// A thread waits for the lane on its core, and another lane is on a second core, asleep or awake. Returns whether
+    /// the lane moved to that core, and whether there is a third one.
     fn goes_to(neighbour_is_awake: bool) -> (bool, bool) {
         let lane = move || {
             let own = Arc::new(LinkCells::on_heap());

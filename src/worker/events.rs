@@ -20,8 +20,8 @@ struct EventSender {
     has_one_lane: bool,
 }
 
-/// Sends events up to this level from now on (1: errors, to 5: everything; 0: none). A subscriber that the program has set
-/// in this worker stays.
+/// Sends events up to this level from now on (1: errors, to 5: everything; 0: none). A subscriber that the program has
+/// set in this worker stays.
 pub(super) fn install(level: u8, cells: Arc<LinkCells>, has_one_lane: bool) {
     let level = match level {
         0 => return,

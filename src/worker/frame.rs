@@ -1,7 +1,7 @@
 //! Frames: messages of a worker to the supervisor between the bytes of its stdout and stderr.
 //!
-//! A frame begins with a mark that occurs in no text (two of its bytes are not valid UTF-8), and is written in one call of at
-//! most `PIPE_BUF` bytes, so that output of other threads does not split it.
+//! A frame begins with a mark that occurs in no text (two of its bytes are not valid UTF-8), and is written in one call
+//! of at most `PIPE_BUF` bytes, so that output of other threads does not split it.
 
 /// The mark at the beginning of a frame. Its first byte occurs in it only once.
 pub(crate) const MAGIC: [u8; 8] = *b"\x1e\xf5areni\xf5";
@@ -49,7 +49,8 @@ pub(crate) fn frame(kind: u8, content: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Returns the total length of the frame that begins with these bytes; `None` if there is none or fewer than [`HEAD`] bytes.
+/// Returns the total length of the frame that begins with these bytes; `None` if there is none or fewer than [`HEAD`]
+/// bytes.
 pub(crate) fn frame_len(head: &[u8]) -> Option<usize> {
     let low = *head.get(HEAD - 2)?;
     let high = *head.get(HEAD - 1)?;

@@ -37,10 +37,10 @@ thread_local! {
 
 /// In a kernel: returns whether the running job has been cancelled.
 ///
-/// A job is cancelled by [`Job::cancel`](crate::Job::cancel), by dropping its handle or that of its graph, map or stream, by
-/// cancelling its scope, or by the failure of a related job: of the same scope, of a graph or map that stops at the first
-/// failure, or of the jobs spawned by one job. A long-running kernel should poll this from time to time, and return a partial
-/// result or an error.
+/// A job is cancelled by [`Job::cancel`](crate::Job::cancel), by dropping its handle or that of its graph, map or
+/// stream, by cancelling its scope, or by the failure of a related job: of the same scope, of a graph or map that stops
+/// at the first failure, or of the jobs spawned by one job. A long-running kernel should poll this from time to time,
+/// and return a partial result or an error.
 ///
 /// A call costs a few nanoseconds. Returns false outside a kernel, on threads that a kernel starts, and with
 /// [`Engine::inline`](crate::Engine::inline).
@@ -99,14 +99,16 @@ pub(super) fn cells_here(first: &LinkCells) -> &LinkCells {
     lane.map_or(first, |lane| &lane.cells)
 }
 
-/// Discards the recorder notes written by this thread's lane since `end`: the reply of the job reports the event instead.
+/// Discards the recorder notes written by this thread's lane since `end`: the reply of the job reports the event
+/// instead.
 pub(super) fn truncate_notes(end: u64) {
     if let Some(lane) = LANE.try_with(Cell::get).ok().flatten() {
         lane.cells.truncate_notes(end);
     }
 }
 
-/// The job that runs on this thread; on a thread without a lane, the job of the only lane, whose link is `first`. 0 for none.
+/// The job that runs on this thread; on a thread without a lane, the job of the only lane, whose link is `first`. 0 for
+/// none.
 #[cfg(feature = "tracing")]
 pub(super) fn current_job(first: &LinkCells, has_one_lane: bool) -> u64 {
     let lane = LANE.try_with(Cell::get).ok().flatten();
@@ -390,7 +392,8 @@ impl Lane {
     /// Runs a kernel. Returns `None` for a value without words.
     fn run_kernel(&'static self, offset: u64, words: &[u64]) -> Option<Answer> {
         #[allow(unsafe_code, reason = "a kernel is called by the offset of its entry")]
-        // SAFETY: the supervisor, which is of the same build (checked in the handshake), computed the offset from an entry.
+        // SAFETY: the supervisor, which is of the same build (checked in the handshake), computed the offset from an
+        // entry.
         let entry = unsafe { from_offset(offset) };
         let mut reply = ReplyWriter::default();
         let _lane = lane::enter(self, self.count);
@@ -503,8 +506,8 @@ impl Lane {
         self.signal_if_job_goes_on(kind);
     }
 
-    /// Signals the monitor after the reply of a job that spawns others or may be retried: it has to go on even if no thread
-    /// waits for it.
+    /// Signals the monitor after the reply of a job that spawns others or may be retried: it has to go on even if no
+    /// thread waits for it.
     fn signal_if_job_goes_on(&self, kind: u8) {
         if [kind::SPAWN, kind::PANICKED].contains(&kind)
             && self.consumer.borrow_mut().claim_monitor_signal()
@@ -515,8 +518,8 @@ impl Lane {
 
     /// Answers with words that fit into the slot, and without memory.
     fn answer_inline(&self, kind: u8, words: &[u64], took: u64) {
-        // Reports the position in the grants only if older grants were used up, which the supervisor learns in no other way.
-        // A cursor that is back where the job began needs no report.
+        // Reports the position in the grants only if older grants were used up, which the supervisor learns in no other
+        // way. A cursor that is back where the job began needs no report.
         let moved = self
             .settle(std::iter::empty())
             .filter(|used| used.left_grants);
@@ -589,8 +592,8 @@ fn is_failure(kind: u8) -> bool {
     ![kind::VALUE, kind::SPAWN, kind::TIMED].contains(&kind)
 }
 
-/// Checks that an extent that the job changes overlaps none of its others: two such references to one byte would be undefined
-/// behaviour.
+/// Checks that an extent that the job changes overlaps none of its others: two such references to one byte would be
+/// undefined behaviour.
 fn check_disjoint(extent: Extent, others: &[Extent]) -> Result<(), Unreachable> {
     match others.iter().find(|other| other.overlaps(&extent)) {
         None => Ok(()),
@@ -602,8 +605,8 @@ fn check_disjoint(extent: Extent, others: &[Extent]) -> Result<(), Unreachable> 
 }
 
 #[allow(unsafe_code, reason = "the trait is unsafe to implement")]
-// SAFETY: `pointer` and `lend_open` resolve inside mapped regions, which stay mapped until the process ends; lent pages are
-// open until `close_lent` at the end of the job.
+// SAFETY: `pointer` and `lend_open` resolve inside mapped regions, which stay mapped until the process ends; lent pages
+// are open until `close_lent` at the end of the job.
 unsafe impl Host for Lane {
     fn read(&self, extent: Extent) -> Result<NonNull<u8>, Unreachable> {
         let view = self.worker.view;

@@ -32,8 +32,8 @@ pub(super) struct Bump {
 #[derive(Debug)]
 struct Retired {
     grant: Granted,
-    /// The part of it that was free when the job began. The bytes before were sent by other jobs, and may since have been freed
-    /// and granted again, as part of another grant.
+    /// The part of it that was free when the job began. The bytes before were sent by other jobs, and may since have
+    /// been freed and granted again, as part of another grant.
     part: Range<u64>,
 }
 
@@ -52,7 +52,8 @@ impl Default for Bump {
 }
 
 impl Bump {
-    /// Allocates `len` bytes. Returns their offset and whether they are known to be zero; `None` if the grant has no room.
+    /// Allocates `len` bytes. Returns their offset and whether they are known to be zero; `None` if the grant has no
+    /// room.
     fn place(&mut self, len: u64, placement: BlockPlacement) -> Option<(u64, bool)> {
         let grant = self.grant?;
         if len == 0 {
@@ -127,7 +128,8 @@ impl Bump {
         })
     }
 
-    /// Frees a chunk. If it is the last one, the cursor goes back, also over a hole before it; otherwise it becomes a hole.
+    /// Frees a chunk. If it is the last one, the cursor goes back, also over a hole before it; otherwise it becomes a
+    /// hole.
     fn release(&mut self, at: u64, len: u64) {
         if len == 0 || self.is_job_over {
             return;
@@ -195,7 +197,8 @@ impl LaneHeap {
 }
 
 impl Lane {
-    /// Ends the job, which sends these chunks: closes pages and moves the cursor. Returns `None` if the lane never had a grant.
+    /// Ends the job, which sends these chunks: closes pages and moves the cursor. Returns `None` if the lane never had
+    /// a grant.
     pub(super) fn settle(&self, sent: impl Iterator<Item = Extent> + Clone) -> Option<MemoryUse> {
         let mut bump = self.heap.bump.borrow_mut();
         let used = bump.end_job(self.worker.region, sent.clone())?;
@@ -259,10 +262,10 @@ impl Lane {
 }
 
 #[allow(unsafe_code, reason = "the trait is unsafe to implement")]
-// SAFETY: a chunk is in a grant, which the supervisor gave to this lane only, and which `open_own` made writable until the job
-// is over. It comes from above the cursor, which moves back only over bytes without handles, or from a hole, which has only
-// bytes of this job without handles. `settle` drops all holes, and moves the cursor back only to the end of chunks that were
-// sent or that have no handle left (they were counted).
+// SAFETY: a chunk is in a grant, which the supervisor gave to this lane only, and which `open_own` made writable until
+// the job is over. It comes from above the cursor, which moves back only over bytes without handles, or from a hole,
+// which has only bytes of this job without handles. `settle` drops all holes, and moves the cursor back only to the end
+// of chunks that were sent or that have no handle left (they were counted).
 unsafe impl LaneMemory for Lane {
     fn alloc(&self, len: usize, placement: BlockPlacement) -> Result<LaneChunk, ArenaFull> {
         let len = len as u64;

@@ -49,8 +49,8 @@ static WORKER: AtomicBool = AtomicBool::new(false);
 
 /// Lets this program be started as its own worker. Call it first in `main`, before any runtime or thread.
 ///
-/// An engine starts copies of the running program. In such a copy `init` never returns: it finds a mark in the environment and
-/// runs jobs instead of the rest of `main`. In the program itself `init` returns at once.
+/// An engine starts copies of the running program. In such a copy `init` never returns: it finds a mark in the
+/// environment and runs jobs instead of the rest of `main`. In the program itself `init` returns at once.
 ///
 /// ```
 /// // fn main() {
@@ -60,15 +60,15 @@ static WORKER: AtomicBool = AtomicBool::new(false);
 ///
 /// # In a library
 ///
-/// A library that uses an engine cannot call `init` for its users: it must come first in *their* `main`. Document this, re-export
-/// `init` (`pub use arenite::init;`), and pass on the error
-/// [`NotInitialised`](crate::engine::BuildError::NotInitialised). Examples in the docs of the library call it in their first
-/// line, in code blocks marked `standalone_crate`; its tests use [`test_workers!`](crate::test_workers).
+/// A library that uses an engine cannot call `init` for its users: it must come first in *their* `main`. Document this,
+/// re-export `init` (`pub use arenite::init;`), and pass on the error
+/// [`NotInitialised`](crate::engine::BuildError::NotInitialised). Examples in the docs of the library call it in their
+/// first line, in code blocks marked `standalone_crate`; its tests use [`test_workers!`](crate::test_workers).
 ///
 /// # With tokio
 ///
-/// `#[tokio::main]` starts the runtime and its threads before the first line of `main`, so every worker would start them too.
-/// Write out `main`, and call `init` before the runtime is built:
+/// `#[tokio::main]` starts the runtime and its threads before the first line of `main`, so every worker would start
+/// them too. Write out `main`, and call `init` before the runtime is built:
 ///
 /// ```standalone_crate
 /// use std::sync::Arc;
@@ -91,8 +91,8 @@ static WORKER: AtomicBool = AtomicBool::new(false);
 /// }
 /// ```
 ///
-/// The same holds for other macros that wrap `main` (`#[async_std::main]`, `#[actix_web::main]`), and for everything that starts
-/// threads.
+/// The same holds for other macros that wrap `main` (`#[async_std::main]`, `#[actix_web::main]`), and for everything
+/// that starts threads.
 pub fn init() {
     if let Some(mark) = crate::sys::process::take_env(MARK) {
         WORKER.store(true, Ordering::Relaxed);
@@ -130,8 +130,8 @@ pub(crate) fn full_from_words(words: [u64; REFUSAL_WORDS]) -> ArenaFull {
 
 /// Lets the `#[test]` functions of a crate start engines. Call it once, at the top level of the test crate.
 ///
-/// A test binary has no `main` in which [`init`] could be called. This macro registers a function that runs before `main` and
-/// calls `init`.
+/// A test binary has no `main` in which [`init`] could be called. This macro registers a function that runs before
+/// `main` and calls `init`.
 ///
 /// ```
 /// arenite::test_workers!();
@@ -148,8 +148,8 @@ macro_rules! test_workers {
             extern "C" fn arenite_start() {
                 $crate::init();
             }
-            // SAFETY: the section holds pointers to functions that are called once before `main`, with arguments that this
-            // function ignores. `init` relies on nothing that `main` sets up.
+            // SAFETY: the section holds pointers to functions that are called once before `main`, with arguments that
+            // this function ignores. `init` relies on nothing that `main` sets up.
             #[used]
             #[unsafe(link_section = ".init_array")]
             static ARENITE_START: extern "C" fn() = arenite_start;

@@ -1,7 +1,7 @@
 //! Attributes output of a worker to its jobs, by boundaries in the pipes.
 //!
-//! Linux sends this thread a signal when something was written to the pipes ([`pipe::signal_writer`]). Only then is a boundary
-//! written into both at the end of the job; a job that prints nothing pays for one read of a flag.
+//! Linux sends this thread a signal when something was written to the pipes ([`pipe::signal_writer`]). Only then is a
+//! boundary written into both at the end of the job; a job that prints nothing pays for one read of a flag.
 
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};

@@ -1,7 +1,7 @@
 //! The pages of this process that are open for writing, and the lanes that need them.
 //!
-//! Pages are opened and closed for the whole process, and its lanes write at the same time, so a page is closed only when no
-//! lane needs it. One lock is held while pages change; a job that changes no page does not take it.
+//! Pages are opened and closed for the whole process, and its lanes write at the same time, so a page is closed only
+//! when no lane needs it. One lock is held while pages change; a job that changes no page does not take it.
 
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -24,8 +24,8 @@ struct OpenPages {
     lent: Vec<Extent>,
 }
 
-/// Identifies a grant by the link of its lane and its number there. Its range is not unique: a published and freed part may be
-/// granted again, even as the same range to another lane, before the first lane has left it.
+/// Identifies a grant by the link of its lane and its number there. Its range is not unique: a published and freed part
+/// may be granted again, even as the same range to another lane, before the first lane has left it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct GrantId {
     pub(super) link: u32,
@@ -84,8 +84,8 @@ impl Pages {
         }
     }
 
-    /// Closes a published chunk: whole pages that belong to no other array. A chunk that was an argument need not be aligned to
-    /// pages, and is closed already.
+    /// Closes a published chunk: whole pages that belong to no other array. A chunk that was an argument need not be
+    /// aligned to pages, and is closed already.
     pub(super) fn close_chunk(&self, chunk: Range<u64>) {
         if !self.guard {
             return;
@@ -154,7 +154,8 @@ impl OpenPages {
             return Ranges::new();
         };
         let left = self.grants.swap_remove(at).whole;
-        // A published part may have been freed and granted again, or lent to the job of another lane, which closes it later.
+        // A published part may have been freed and granted again, or lent to the job of another lane, which closes it
+        // later.
         let lent = self.lent.iter().filter(|lent| lent.at.region() == own);
         let needed = self.open_grants().chain(lent.map(|lent| pages(*lent)));
         subtract_all(left, needed)
@@ -239,8 +240,8 @@ mod tests {
         );
     }
 
-    /// One lane has published all of its grant, which was freed and granted as the same range to another lane. The order in
-    /// which they are left or stored does not matter.
+    /// One lane has published all of its grant, which was freed and granted as the same range to another lane. The
+    /// order in which they are left or stored does not matter.
     #[test]
     fn the_same_range_in_two_lanes_is_two_grants() {
         let (old, new, other) = ([1, 0], [2, 1], [3, 0]);
@@ -267,8 +268,8 @@ mod tests {
         assert_eq!(only(&open.leave(id(old), 1)), &range);
     }
 
-    /// A lane has published the front of its grant, which was freed and granted to another lane together with the range before
-    /// it.
+    /// A lane has published the front of its grant, which was freed and granted to another lane together with the range
+    /// before it.
     #[test]
     fn a_published_chunk_may_overlap_an_older_grant() {
         let [old, new] = [1, 2].map(|link| GrantId { link, number: 0 });

@@ -85,8 +85,8 @@ pub(crate) fn split(text: &str) -> (&str, &str, &str) {
     (next(), location, next())
 }
 
-/// Installs the panic hook. It stores what a panic in a guarded call says: for the reply of the job, and in the recorder, in
-/// case the panic ends the process before there is a reply. Other panics are printed as before.
+/// Installs the panic hook. It stores what a panic in a guarded call says: for the reply of the job, and in the
+/// recorder, in case the panic ends the process before there is a reply. Other panics are printed as before.
 pub(super) fn install(cells: Arc<LinkCells>) {
     let previous = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |hook_info| {
@@ -177,7 +177,8 @@ fn arenite_runs_kernel<T>(kernel: impl FnOnce() -> T) -> T {
     value
 }
 
-/// Drops the payload of a panic, which runs code of the program that may panic as well; such a panic does not propagate.
+/// Drops the payload of a panic, which runs code of the program that may panic as well; such a panic does not
+/// propagate.
 pub(crate) fn drop_payload(payload: Box<dyn Any + Send>) {
     if let Err(thrown) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         // Leaked: dropping this payload could panic again.
@@ -218,8 +219,8 @@ fn guarded<T>(capture: Capture, f: impl FnOnce() -> T) -> Outcome<T> {
                     .to_owned(),
             };
             drop_payload(payload);
-            // The last panic that the hook saw may be another one, which the kernel has caught. The hook did not see this one if
-            // it was resumed (`resume_unwind`, as thread pools do), or if the kernel has replaced the hook.
+            // The last panic that the hook saw may be another one, which the kernel has caught. The hook did not see
+            // this one if it was resumed (`resume_unwind`, as thread pools do), or if the kernel has replaced the hook.
             let info = LAST_PANIC.take().filter(|info| info.message == message);
             let info = info.unwrap_or_else(|| PanicInfo {
                 message,

@@ -21,8 +21,8 @@ thread_local! {
     static ELEMENT: Cell<u64> = const { Cell::new(0) };
 }
 
-/// The number of generators that a job has made. Those made for scratch values are counted separately, because which job
-/// makes such a value depends on scheduling.
+/// The number of generators that a job has made. Those made for scratch values are counted separately, because which
+/// job makes such a value depends on scheduling.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct GeneratorCount {
     own: u64,
@@ -94,8 +94,8 @@ struct Elements {
     last: Option<(u64, GeneratorCount)>,
 }
 
-/// Runs `f`, which iterates over elements of an array and stores the index of each in the cell. What an element draws depends
-/// only on the series and its index.
+/// Runs `f`, which iterates over elements of an array and stores the index of each in the cell. What an element draws
+/// depends only on the series and its index.
 pub(crate) fn for_each_element(series: u64, f: impl FnOnce(&Cell<u64>)) {
     let elements = Elements { series, last: None };
     let _restore = RestoreElements {
@@ -121,9 +121,9 @@ impl Drop for RestoreElements {
 
 /// In a kernel: returns a random number generator that belongs to the running job.
 ///
-/// Its numbers depend only on the seed of the run ([`Builder::seed`](crate::engine::Builder::seed)) and on the identity of the
-/// job as the program sees it: not on the number of workers, the worker that runs it, the attempt, or what else runs. No two
-/// jobs of a run draw the same numbers, and neither do two generators of one job.
+/// Its numbers depend only on the seed of the run ([`Builder::seed`](crate::engine::Builder::seed)) and on the identity
+/// of the job as the program sees it: not on the number of workers, the worker that runs it, the attempt, or what else
+/// runs. No two jobs of a run draw the same numbers, and neither do two generators of one job.
 ///
 /// | job of | identity |
 /// |---|---|
@@ -137,12 +137,12 @@ impl Drop for RestoreElements {
 /// | [`Par::reduce`](crate::par::Par::reduce) | the number of the call on the engine, and the position of the chunk or pair |
 /// | [`Par::map`](crate::par::Par::map) | the number of the call on the engine, and the index of the element |
 ///
-/// [`Par::apply`](crate::par::Par::apply) and [`ParMut::apply`](crate::par::ParMut::apply) divide arrays by the number of
-/// workers, so the numbers of their chunks depend on it. Where that matters, run a kernel over
+/// [`Par::apply`](crate::par::Par::apply) and [`ParMut::apply`](crate::par::ParMut::apply) divide arrays by the number
+/// of workers, so the numbers of their chunks depend on it. Where that matters, run a kernel over
 /// [`Array::partitions`](crate::Array::partitions).
 ///
-/// It is a generator of the crate [`rand`], which is re-exported as [`arenite::rand`](crate::rand): draw from ranges and
-/// distributions, shuffle and choose by its traits.
+/// It is a generator of the crate [`rand`], which is re-exported as [`arenite::rand`](crate::rand): draw from ranges
+/// and distributions, shuffle and choose by its traits.
 ///
 /// ```
 /// use arenite::rand::RngExt;
@@ -164,8 +164,8 @@ impl Drop for RestoreElements {
 /// # Ok::<(), arenite::JobError>(())
 /// ```
 ///
-/// Outside a kernel, in `on_worker_start` and on threads that a kernel starts, the generator has a random seed. Pass a thread a
-/// generator made by the kernel.
+/// Outside a kernel, in `on_worker_start` and on threads that a kernel starts, the generator has a random seed. Pass a
+/// thread a generator made by the kernel.
 pub fn rng() -> ChaCha8Rng {
     let seed = element_seed()
         .or_else(inline_job_seed)

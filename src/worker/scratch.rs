@@ -23,9 +23,9 @@ struct CachedValue {
     value: Box<dyn Any>,
 }
 
-/// In a kernel: returns a value of type `T` that stays in the worker from job to job. The first job that asks for it calls
-/// `make`; later jobs on the same worker find the value as it was left. Use it for what is slow to make: buffers, tables,
-/// plans, models.
+/// In a kernel: returns a value of type `T` that stays in the worker from job to job. The first job that asks for it
+/// calls `make`; later jobs on the same worker find the value as it was left. Use it for what is slow to make: buffers,
+/// tables, plans, models.
 ///
 /// ```
 /// use arenite::Array;
@@ -51,24 +51,25 @@ struct CachedValue {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// The value is a cache: any worker may run a job, so a result must not depend on the value found. Generators that `make`
-/// gets from [`rng`](crate::rng) do not change those of the job.
+/// The value is a cache: any worker may run a job, so a result must not depend on the value found. Generators that
+/// `make` gets from [`rng`](crate::rng) do not change those of the job.
 ///
-/// A worker retains the 64 most recently used values, per [lane](crate::engine::Builder::lanes). They are dropped with the
-/// worker, also when it is [recycled](crate::engine::Builder::recycle_after_jobs). A job that panics while it holds a value
-/// drops it. Values count as private memory ([`memory_limit`](crate::engine::Builder::memory_limit),
+/// A worker retains the 64 most recently used values, per [lane](crate::engine::Builder::lanes). They are dropped with
+/// the worker, also when it is [recycled](crate::engine::Builder::recycle_after_jobs). A job that panics while it holds
+/// a value drops it. Values count as private memory ([`memory_limit`](crate::engine::Builder::memory_limit),
 /// [`recycle_above`](crate::engine::Builder::recycle_above)).
 ///
 /// A value must not contain arrays: a job whose array handles are alive after its end fails with
-/// [`Escaped`](crate::JobErrorKind::Escaped). There is no need to: a worker has all arrays mapped, so passing one costs the
-/// same for any size.
+/// [`Escaped`](crate::JobErrorKind::Escaped). There is no need to: a worker has all arrays mapped, so passing one costs
+/// the same for any size.
 ///
 /// Outside a kernel and with an inline engine, values belong to the calling thread until it ends.
 pub fn scratch<T: 'static>(make: impl FnOnce() -> T) -> Scratch<T> {
     scratch_for(0, make)
 }
 
-/// Like [`scratch`], with one value per key, such as a size or the number of a model. Key 0 is that of [`scratch`] itself.
+/// Like [`scratch`], with one value per key, such as a size or the number of a model. Key 0 is that of [`scratch`]
+/// itself.
 ///
 /// ```
 /// fn powers(of: u64, upto: u64) -> u64 {

@@ -1,5 +1,5 @@
-//! Backtraces of a worker that cannot read its own executable: it sends addresses, and the supervisor, which is the same
-//! program, resolves them.
+//! Backtraces of a worker that cannot read its own executable: it sends addresses, and the supervisor, which is the
+//! same program, resolves them.
 
 use std::collections::HashMap;
 use std::fmt::Write;

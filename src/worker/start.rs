@@ -277,8 +277,8 @@ fn map(fds: Vec<OwnedFd>, welcome: &Welcome) -> Result<Mapped, String> {
     })
 }
 
-/// Address space that a sandboxed worker with a memory limit may use in addition: what allocators reserve and do not touch.
-/// Hostile code in the worker can fill this much without being counted by the memory limit.
+/// Address space that a sandboxed worker with a memory limit may use in addition: what allocators reserve and do not
+/// touch. Hostile code in the worker can fill this much without being counted by the memory limit.
 #[cfg(feature = "sandbox")]
 const RESERVED_ADDRESSES: u64 = 1 << 30;
 /// What glibc reserves for many allocating threads: eight heaps per core, of 64 MiB each.
@@ -320,8 +320,8 @@ fn run_on_start(offset: u64, lane: &'static Lane) -> Result<(), String> {
     }
 }
 
-/// Runs a lane on a thread of its own, which never ends: its thread-locals belong to the program, and dropping them could take
-/// any time while other lanes still run jobs.
+/// Runs a lane on a thread of its own, which never ends: its thread-locals belong to the program, and dropping them
+/// could take any time while other lanes still run jobs.
 fn start_lane(
     number: u32,
     (start, cells): LaneLink,
@@ -330,7 +330,8 @@ fn start_lane(
 ) -> std::io::Result<()> {
     let run = move || {
         let run = || {
-            // On failure there is no separate signal stack, and a stack overflow ends the process without a lane number.
+            // On failure there is no separate signal stack, and a stack overflow ends the process without a lane
+            // number.
             let _ = fault::number_thread(number);
             Lane::begin(start, cells, worker).run();
         };

@@ -41,8 +41,8 @@ fn known(lab: &Lab, micros: u64, is_known: impl Fn(Duration) -> bool) {
     });
 }
 
-/// Returns the number of jobs in flight while the first one waits at a gate, once there are `as_soon_as`; and the number of
-/// items pulled when it has ended.
+/// Returns the number of jobs in flight while the first one waits at a gate, once there are `as_soon_as`; and the
+/// number of items pulled when it has ended.
 fn under_way(lab: &Lab, as_soon_as: usize) -> (usize, usize) {
     let gate = Gate::new();
     let (pulled, path) = (AtomicUsize::new(0), gate.path());

@@ -1,7 +1,7 @@
 //! Jobs and maps in `async` code: on tokio, on smol, and with a plain `block_on`.
 //!
-//! That the event loop is not blocked is shown by other tasks of the same thread, which open the gates that the awaited jobs
-//! wait at.
+//! That the event loop is not blocked is shown by other tasks of the same thread, which open the gates that the awaited
+//! jobs wait at.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;

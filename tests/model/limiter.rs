@@ -179,7 +179,8 @@ fn callers_take_turns() {
     );
 }
 
-/// Two tasks of one thread: the first has queued 100 jobs when the second submits one. Returns the jobs in the order they ran.
+/// Two tasks of one thread: the first has queued 100 jobs when the second submits one. Returns the jobs in the order
+/// they ran.
 fn two_tasks(first: &Limiter, second: &Limiter) -> Vec<u32> {
     let file = Diary::new();
     let diary = file.path();

@@ -1,7 +1,7 @@
 //! The programming model on real workers: the promises of each part, also when workers are killed.
 //!
-//! One binary, because a worker is a copy of the running program. Tests of a process run one after the other, and each is
-//! checked for leftovers in the process and in the system.
+//! One binary, because a worker is a copy of the running program. Tests of a process run one after the other, and each
+//! is checked for leftovers in the process and in the system.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 

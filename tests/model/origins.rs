@@ -1,5 +1,5 @@
-//! The origin, cause and last lines of failures: also for jobs that failed because of another one, and for attempts before
-//! the last.
+//! The origin, cause and last lines of failures: also for jobs that failed because of another one, and for attempts
+//! before the last.
 
 use arenite::{Backoff, Graph, JobError, JobErrorKind, Spawn, call};
 

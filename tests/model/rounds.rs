@@ -95,8 +95,8 @@ fn an_array_cannot_be_stored_in_scratch() {
     lab.assert_in_use(0);
 }
 
-/// Identifies the memory of a slice: the inode of the mapped file, and the offset in it. Equal in two processes means the same
-/// memory.
+/// Identifies the memory of a slice: the inode of the mapped file, and the offset in it. Equal in two processes means
+/// the same memory.
 fn memory_of(values: &[f64]) -> [u64; 2] {
     let at = values.as_ptr().addr() as u64;
     let hex = |text: &str| u64::from_str_radix(text, 16).unwrap();

@@ -449,7 +449,8 @@ unsafe impl CheckedBitPattern for Never {
 
 impl arenite::Scalar for Never {}
 
-/// An invalid value is a fault of the worker. None of its words are trusted then, not even that the actor's end has not begun.
+/// An invalid value is a fault of the worker. None of its words are trusted then, not even that the actor's end has not
+/// begun.
 fn a_call_before_the_end_of_an_actor_whose_worker_is_killed() {
     // As the only actor, and together with another.
     for others in [0, 1] {

@@ -407,8 +407,8 @@ impl Deaths {
     }
 }
 
-/// Checks that each node has run at most once, or as often as retries and deaths allow; that nodes with values have run, and
-/// each after its dependencies.
+/// Checks that each node has run at most once, or as often as retries and deaths allow; that nodes with values have
+/// run, and each after its dependencies.
 fn check_runs(
     (case, reference): (&Case, &Reference),
     done: &[usize],

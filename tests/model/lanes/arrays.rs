@@ -70,8 +70,8 @@ fn arrays_of_many_lanes_do_not_overlap() {
     }
 }
 
-/// Results that each fill a grant and are dropped at once, so that another lane is granted the same range before the first has
-/// left it. The first leaves it while the other still writes in one of ten thousand jobs.
+/// Results that each fill a grant and are dropped at once, so that another lane is granted the same range before the
+/// first has left it. The first leaves it while the other still writes in one of ten thousand jobs.
 fn a_grant_may_cover_a_range_that_another_lane_used_up() {
     fn slowly(n: u32) -> Array<u32> {
         Array::from_fn([20, 41_000, 82_000][n as usize % 3], |i| {

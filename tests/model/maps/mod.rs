@@ -1,5 +1,5 @@
-//! Maps over iterators: ordered and unordered, stopping and going on, reports, waiting for any and for all; and reports on
-//! whole arrays.
+//! Maps over iterators: ordered and unordered, stopping and going on, reports, waiting for any and for all; and reports
+//! on whole arrays.
 
 mod letters;
 mod reports;

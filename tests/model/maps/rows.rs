@@ -152,7 +152,8 @@ fn neighbouring_lanes_are_not_blamed() {
     const ROW: usize = 20_000;
     /// The number of rows that this worker is running.
     static AT_WORK: AtomicUsize = AtomicUsize::new(0);
-    /// Waits until then, or long enough that another lane has begun its row. On a busy machine each yield may take a time slice.
+    /// Waits until then, or long enough that another lane has begun its row. On a busy machine each yield may take a
+    /// time slice.
     fn linger(until: impl Fn() -> bool) {
         let start = Instant::now();
         (0..20_000)
