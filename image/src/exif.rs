@@ -148,8 +148,8 @@ impl Tiff<'_> {
         };
         let kept = merged(self.kept(own));
         let others = |part: &Range<usize>| {
-            let behind = kept.partition_point(|kept| kept.end <= part.start);
-            kept.get(behind).is_some_and(|kept| kept.start < part.end)
+            let next = kept.partition_point(|kept| kept.end <= part.start);
+            kept.get(next).is_some_and(|kept| kept.start < part.end)
         };
         let Some(extent) = self.extent(list).filter(|extent| !others(extent)) else {
             return;
@@ -291,8 +291,8 @@ mod tests {
 
     const JPEG: &[u8] = b"\xff\xd8 the picture before \xff\xd9";
 
-    /// Three lists, and a thumbnail followed by `behind`.
-    fn camera(is_big_endian: bool, behind: &[u8]) -> Vec<u8> {
+    /// Three lists, and a thumbnail followed by `after`.
+    fn camera(is_big_endian: bool, after: &[u8]) -> Vec<u8> {
         let mut camera = Writer::new(is_big_endian);
         camera.long(8);
         // 2 + 3 * 12 + 4 bytes each: at 8, 50 and 92.
@@ -322,15 +322,15 @@ mod tests {
             0,
         );
         camera.exif.extend(JPEG);
-        camera.exif.extend(behind);
+        camera.exif.extend(after);
         camera.exif
     }
 
     #[test]
     fn sides_are_updated_and_the_thumbnail_is_removed() {
         for is_big_endian in [false, true] {
-            for behind in [&b""[..], b"maker's note"] {
-                let mut exif = camera(is_big_endian, behind);
+            for after in [&b""[..], b"maker's note"] {
+                let mut exif = camera(is_big_endian, after);
                 let before = exif.clone();
                 describe(&mut exif, (200, 70_000));
                 let tiff = Tiff {
@@ -342,15 +342,15 @@ mod tests {
                 assert_eq!(number(8, 0x0112), 6, "not its business");
                 assert_eq!(number(50, tag::PIXEL_X), 200);
                 assert_eq!(number(50, tag::PIXEL_Y), 70_000);
-                assert_eq!(tiff.long(8 + 2 + 36), Some(0), "no list behind the first");
+                assert_eq!(tiff.long(8 + 2 + 36), Some(0), "no list after the first");
                 assert!(
                     !exif
                         .windows(8)
                         .any(|part| JPEG.windows(8).any(|jpeg| part == jpeg))
                 );
-                match behind {
+                match after {
                     [] => assert_eq!(exif.len(), 92),
-                    _ => assert!(exif.len() == before.len() && exif.ends_with(behind)),
+                    _ => assert!(exif.len() == before.len() && exif.ends_with(after)),
                 }
                 // A second call changes nothing.
                 let mut again = exif.clone();

@@ -15,8 +15,8 @@ fn chunks(file: &[u8]) -> impl Iterator<Item = ([u8; 4], usize, &[u8])> {
     std::iter::from_fn(move || {
         let [a, b, c, d, kind @ ..] = *rest.first_chunk::<8>()?;
         let len = u32::from_be_bytes([a, b, c, d]) as usize;
-        let (whole, behind) = rest.split_at(rest.len().min(len.saturating_add(OVERHEAD)));
-        rest = behind;
+        let (whole, after) = rest.split_at(rest.len().min(len.saturating_add(OVERHEAD)));
+        rest = after;
         Some((kind, len, whole))
     })
 }
@@ -74,9 +74,9 @@ pub(super) fn metadata_after_pixels(file: &[u8]) -> Option<Vec<u8>> {
         };
         is_metadata && whole.len() == len.saturating_add(OVERHEAD)
     };
-    let behind = chunks(file).skip_while(|(kind, ..)| kind != b"IDAT");
-    let behind = behind.take_while(|(kind, ..)| kind != b"IEND");
-    let mut found = behind.filter(whole).map(|(.., whole)| whole).peekable();
+    let after = chunks(file).skip_while(|(kind, ..)| kind != b"IDAT");
+    let after = after.take_while(|(kind, ..)| kind != b"IEND");
+    let mut found = after.filter(whole).map(|(.., whole)| whole).peekable();
     found.peek()?;
     // One grey pixel.
     let header = b"IHDR\0\0\0\x01\0\0\0\x01\x08\0\0\0\0";

@@ -22,12 +22,12 @@ const FRAME: usize = 16;
 /// The chunks: kind, length of the data by the header, and the data that exist.
 fn chunks(mut rest: &[u8]) -> impl Iterator<Item = ([u8; 4], usize, &[u8])> {
     std::iter::from_fn(move || {
-        let (&[k0, k1, k2, k3, a, b, c, d], behind) = rest.split_first_chunk::<8>()?;
+        let (&[k0, k1, k2, k3, a, b, c, d], after) = rest.split_first_chunk::<8>()?;
         let len = u32::from_le_bytes([a, b, c, d]) as usize;
         // Chunks start at even offsets.
-        let whole = len.saturating_add(len % 2).min(behind.len());
-        rest = &behind[whole..];
-        Some(([k0, k1, k2, k3], len, &behind[..len.min(behind.len())]))
+        let whole = len.saturating_add(len % 2).min(after.len());
+        rest = &after[whole..];
+        Some(([k0, k1, k2, k3], len, &after[..len.min(after.len())]))
     })
 }
 

@@ -101,13 +101,18 @@ impl PictureError {
         }
     }
 
-    /// The sentence for people, with flags of the command in place of the fields of a [`ResizeSpec`].
+    /// The sentence for people. Its advice names a flag of the command in place of a field of [`ResizeSpec`].
     fn text(&self) -> String {
-        let text = self.0.to_string();
-        let text = text.replace("give more memory", "raise --memory-limit");
-        let text = text.replace("max_pixels", "--max-pixels");
-        let text = text.replace("max_ratio", "--max-ratio");
-        text.replace("max_bytes", "--memory-limit")
+        let (field, flag) = match self.0 {
+            ImageError::TooManyPixels { .. } | ImageError::OutputTooManyPixels { .. } => {
+                ("max_pixels", "--max-pixels")
+            }
+            ImageError::TooManyBytes { .. } => ("max_bytes", "--memory-limit"),
+            ImageError::Bomb { .. } => ("max_ratio", "--max-ratio"),
+            ImageError::OutOfMemory { .. } => ("give more memory", "raise --memory-limit"),
+            _ => return self.0.to_string(),
+        };
+        self.0.to_string().replace(field, flag)
     }
 }
 

@@ -240,7 +240,7 @@ fn xmp_about_other_parts_of_the_file_is_dropped() {
 }
 
 /// Moves metadata after the pixels, where it is valid and some programs write it.
-fn metadata_moved_behind_pixels(png: &[u8]) -> Vec<u8> {
+fn metadata_moved_after_pixels(png: &[u8]) -> Vec<u8> {
     let mut moved = Vec::new();
     let mut file = png[..8].to_vec();
     let mut rest = &png[8..];
@@ -267,15 +267,15 @@ fn metadata_after_the_pixels_of_a_png_is_found() {
         icc: None,
     };
     let front = tagged_png(&quarters(96, 64), &metadata);
-    let behind = metadata_moved_behind_pixels(&front);
-    assert_ne!(front, behind);
-    assert_eq!(front.len(), behind.len());
+    let moved = metadata_moved_after_pixels(&front);
+    assert_ne!(front, moved);
+    assert_eq!(front.len(), moved.len());
     for keep_metadata in [false, true] {
         let spec = ResizeSpec {
             keep_metadata,
             ..spec("48")
         };
-        let small = resize_encoded(&behind, &spec).unwrap();
+        let small = resize_encoded(&moved, &spec).unwrap();
         assert_eq!((small.width, small.height), (32, 48));
         assert_eq!(small, resize_encoded(&front, &spec).unwrap());
         let read = read_back(&small);
@@ -283,14 +283,14 @@ fn metadata_after_the_pixels_of_a_png_is_found() {
         assert_eq!(read.xmp.is_some(), keep_metadata);
     }
     // Incomplete metadata makes the file at most truncated; invalid metadata is ignored.
-    let at = behind.windows(4).position(|kind| kind == b"iTXt").unwrap();
-    for cut in at - 4..behind.len() {
-        match resize_encoded(&behind[..cut], &spec("48")) {
+    let at = moved.windows(4).position(|kind| kind == b"iTXt").unwrap();
+    for cut in at - 4..moved.len() {
+        match resize_encoded(&moved[..cut], &spec("48")) {
             Ok(_) | Err(ImageError::Truncated { .. }) => {}
             Err(other) => panic!("{cut}: {other}"),
         }
     }
-    let mut odd = behind;
+    let mut odd = moved;
     odd[at + 4 + "XML:com.adobe.xmp".len()] = b'!';
     assert!(resize_encoded(&odd, &spec("48")).is_ok());
 }
