@@ -11,9 +11,9 @@ mod output;
 mod pattern;
 mod plan;
 mod pool;
+mod printer;
 mod progress;
 mod record;
-mod report;
 mod runner;
 mod stop;
 
@@ -33,8 +33,8 @@ use options::Options;
 use output::{OutFolder, WriteFault};
 use plan::{Item, Task};
 use pool::{Early, EnginePool};
+use printer::{Outcome, Printer};
 use record::{Fingerprint, Record, Recorder};
-use report::{Outcome, Report};
 use runner::Made;
 use stop::Stop;
 
@@ -47,16 +47,16 @@ const CONFLICTS_SHOWN: usize = 10;
 /// Runs the command and returns its exit code.
 pub(crate) fn run(args: &ResizeArgs) -> ExitCode {
     let stop = Stop::listen();
-    let mut report = Report::new(options::style(args));
+    let mut printer = Printer::new(options::style(args));
     let options = Options::from_args(args).map_err(Refusal::from);
-    match options.and_then(|options| resize(&options, &stop, &mut report)) {
+    match options.and_then(|options| resize(&options, &stop, &mut printer)) {
         Ok(code) => {
             // Everything is printed, and the engine is gone.
             stop::end_by_code(code);
             ExitCode::from(code)
         }
         Err(refusal) => {
-            report.refuse(&refusal.items, &refusal.why);
+            printer.refuse(&refusal.items, &refusal.why);
             ExitCode::from(USAGE)
         }
     }
@@ -79,30 +79,30 @@ impl From<String> for Refusal {
 }
 
 /// Returns the exit code, or why nothing was started.
-fn resize(options: &Options, stop: &Stop, report: &mut Report) -> Result<u8, Refusal> {
+fn resize(options: &Options, stop: &Stop, printer: &mut Printer) -> Result<u8, Refusal> {
     thread::scope(|threads| {
         let early = Early::begin(&options.engine, options.starts_early(), threads);
-        let mut items = prepare(options, report)?;
+        let mut items = prepare(options, printer)?;
         if options.resume {
             mark_fresh(&mut items, &options.out, &options.fingerprint);
         }
         if options.dry_run {
             for item in &items {
                 let outcome = Outcome::unworked(item, Outcome::Planned);
-                report.decided(item, &outcome);
-                report.list(item, &outcome);
+                printer.decided(item, &outcome);
+                printer.list(item, &outcome);
             }
-            report.end("dry-run");
-            return Ok(report.code());
+            printer.end("dry-run");
+            return Ok(printer.code());
         }
         let start = |pictures| early.or_start(pictures);
-        let done = work(options, start, &items, stop, report);
+        let done = work(options, start, &items, stop, printer);
         done.map_err(|why| Refusal { items, why })
     })
 }
 
 /// Finds all inputs and names all results; afterwards only the work itself can fail.
-fn prepare(options: &Options, report: &mut Report) -> Result<Vec<Item>, Refusal> {
+fn prepare(options: &Options, printer: &mut Printer) -> Result<Vec<Item>, Refusal> {
     let out = options.out.as_path();
     if out.exists() && !out.is_dir() {
         return Err(format!(
@@ -128,9 +128,9 @@ fn prepare(options: &Options, report: &mut Report) -> Result<Vec<Item>, Refusal>
     };
     let found =
         inputs::find(&request, &mut io::stdin().lock()).map_err(|error| error.to_string())?;
-    report.begin(&found);
+    printer.begin(&found);
     if let Some(folder) = &found.left_out {
-        report.note(&format!(
+        printer.note(&format!(
             "{}: skipped: it is the output folder",
             show_path(folder)
         ));
@@ -138,7 +138,7 @@ fn prepare(options: &Options, report: &mut Report) -> Result<Vec<Item>, Refusal>
     let nothing = found.nothing_found();
     let items = plan::plan(found.inputs, out, options.format).map_err(|clash| {
         for conflict in clash.conflicts.iter().take(CONFLICTS_SHOWN) {
-            report.error(&conflict.to_string());
+            printer.error(&conflict.to_string());
         }
         let advice = clash.advice(options.format);
         let why = match clash.conflicts.len() {
@@ -151,11 +151,11 @@ fn prepare(options: &Options, report: &mut Report) -> Result<Vec<Item>, Refusal>
     if nothing.is_some() {
         for item in &items {
             if let Err(fault) = &item.task {
-                report.error(&format!("{}: {fault}", show_path(&item.input)));
+                printer.error(&format!("{}: {fault}", show_path(&item.input)));
             }
         }
     }
-    report.planned(items.len());
+    printer.planned(items.len());
     match nothing.or_else(|| in_the_way(options, &items)) {
         Some(why) => Err(Refusal { items, why }),
         None => Ok(items),
@@ -204,7 +204,7 @@ fn work<'a>(
     start: impl FnOnce(usize) -> Result<EnginePool<'a>, String>,
     items: &[Item],
     stop: &Stop,
-    report: &mut Report,
+    printer: &mut Printer,
 ) -> Result<u8, String> {
     let out = options.out.as_path();
     let ready = items.iter().filter(|item| is_ready(item).is_some()).count();
@@ -222,10 +222,10 @@ fn work<'a>(
         let mut pool = start(ready).inspect_err(|_| folder.unmake())?;
         // Also under --quiet: protection that was asked for is missing.
         for part in pool.missing_protection() {
-            report.warn(&format!("not enforced by this kernel: {part}"));
+            printer.warn(&format!("not enforced by this kernel: {part}"));
         }
-        stop.begin_work(report.is_quiet());
-        report.work(ready as u64);
+        stop.begin_work(printer.is_quiet());
+        printer.work(ready as u64);
         let feed = items
             .iter()
             .enumerate()
@@ -239,7 +239,7 @@ fn work<'a>(
                 && let Err(error) = notes.note(&task.relative, stamp, &task.stamp)
             {
                 let name = show_path(&out.join(record::NAME));
-                report.note(&format!(
+                printer.note(&format!(
                     "warning: {name}: {}; --resume will not skip the results of this run",
                     reason(&error)
                 ));
@@ -251,18 +251,18 @@ fn work<'a>(
                     bytes: stamp.len,
                     took,
                 }),
-                report,
+                printer,
             );
             flow
         });
         if let Err(text) = pool.write_trace() {
-            report.list_is_incomplete(&text);
+            printer.list_is_incomplete(&text);
         }
     } else {
         leftovers::remove(out);
     }
-    listing.rest(report);
-    Ok(finish(stop, report))
+    listing.rest(printer);
+    Ok(finish(stop, printer))
 }
 
 /// Writes a result. Returns its stamp and the time it took, or the failure, and whether to continue.
@@ -297,57 +297,57 @@ struct InOrder<'a> {
 }
 
 impl InOrder<'_> {
-    fn ended(&mut self, index: usize, outcome: Outcome, report: &mut Report) {
-        report.decided(&self.items[index], &outcome);
+    fn ended(&mut self, index: usize, outcome: Outcome, printer: &mut Printer) {
+        printer.decided(&self.items[index], &outcome);
         self.ended.insert(index, outcome);
         while let Some(item) = self.items.get(self.next)
             && (self.ended.contains_key(&self.next) || is_ready(item).is_none())
         {
-            self.list(item, report);
+            self.list(item, printer);
         }
     }
 
     /// Lists all remaining items; those without an outcome were not begun.
-    fn rest(&mut self, report: &mut Report) {
+    fn rest(&mut self, printer: &mut Printer) {
         while let Some(item) = self.items.get(self.next) {
-            self.list(item, report);
+            self.list(item, printer);
         }
     }
 
-    fn list(&mut self, item: &Item, report: &mut Report) {
+    fn list(&mut self, item: &Item, printer: &mut Printer) {
         let outcome = self.ended.remove(&self.next).unwrap_or_else(|| {
             let outcome = Outcome::unworked(item, Outcome::Pending);
-            report.decided(item, &outcome);
+            printer.decided(item, &outcome);
             outcome
         });
-        report.list(item, &outcome);
+        printer.list(item, &outcome);
         self.next += 1;
     }
 }
 
 /// Prints the summary and advice about an early end; returns the exit code.
-fn finish(stop: &Stop, report: &mut Report) -> u8 {
+fn finish(stop: &Stop, printer: &mut Printer) -> u8 {
     let signal = stop.end_work();
-    let pending = report.pending();
-    report.end(match (signal, pending) {
+    let pending = printer.pending();
+    printer.end(match (signal, pending) {
         (Some(_), _) => "interrupted",
         (None, 0) => "done",
         (None, _) => "stopped",
     });
     match (signal, pending) {
         (Some(code), 0) => {
-            report.error("interrupted after the last image was begun: nothing is left to do");
+            printer.error("interrupted after the last image was begun: nothing is left to do");
             code
         }
         (Some(code), _) => {
-            report.error(&format!(
+            printer.error(&format!(
                 "interrupted: {pending} not begun; run the same command with --resume to continue"
             ));
             code
         }
-        (None, 0) => report.code(),
+        (None, 0) => printer.code(),
         (None, _) => {
-            report.error(&format!(
+            printer.error(&format!(
                 "stopped: {pending} not begun; run the same command with --resume when that is fixed"
             ));
             1

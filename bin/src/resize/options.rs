@@ -16,7 +16,7 @@ use clap::ValueEnum;
 use super::args::{self, LockDown, ResizeArgs};
 use super::files::{identity, location};
 use super::pool::Settings;
-use super::report::Style;
+use super::printer::Style;
 use crate::choice::{Choice, wants_color};
 
 /// The variable that stands for `--workers`.

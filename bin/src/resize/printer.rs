@@ -57,7 +57,7 @@ pub(crate) struct Style {
 
 /// Prints the outcome of each input, and counts them.
 #[derive(Debug)]
-pub(crate) struct Report {
+pub(crate) struct Printer {
     /// `None` once writing to it has failed.
     stdout: Option<LineWriter<Stdout>>,
     /// If so, the progress bar has to make room for each line.
@@ -112,9 +112,9 @@ struct SummaryLine<'a> {
     ms: f64,
 }
 
-impl Report {
-    pub(crate) fn new(style: Style) -> Report {
-        Report {
+impl Printer {
+    pub(crate) fn new(style: Style) -> Printer {
+        Printer {
             stdout: Some(LineWriter::new(io::stdout())),
             stdout_is_terminal: io::stdout().is_terminal(),
             list_is_incomplete: false,
