@@ -388,8 +388,8 @@ impl Machine {
         if stale.is_empty() {
             let found = match live {
                 0 => "no names in /dev/shm".to_owned(),
-                1 => "1 arena in use has a name".to_owned(),
-                _ => format!("{live} arenas in use have names"),
+                1 => "1 live arena has a name".to_owned(),
+                _ => format!("{live} live arenas have names"),
             };
             return Finding::fine("stale-names", found, "no program that died left one behind");
         }

@@ -71,7 +71,7 @@ fn invalid_file_names_are_reported_and_the_rest_is_done() {
             format!("nul\0byte.jpg\n{long}.jpg\na.jpg\n").as_bytes(),
         )
         .exits(1)
-        .says(&["nul\\0byte.jpg", "with -0"])
+        .says(&["nul\\0byte.jpg", "use -0"])
         .says(&[&long[..200]]);
     assert_eq!(run.lines(), ["out/a.jpg"]);
     assert_eq!(run.errors().len(), 2, "{}", run.stderr);

@@ -208,12 +208,12 @@ fn results_with_one_path_through_a_link_do_not_replace_each_other() {
     world.symlink(".", "out/sub");
     // In either order.
     let run = world.run("p -s 8 -o out -j 1").exits(1);
-    let run = run.says(&["/x.jpg", "that of another result"]);
+    let run = run.says(&["/x.jpg", "path of another result"]);
     assert_eq!((run.lines().len(), run.errors().len()), (1, 1));
     let written = world.sides("out/x.jpg");
     // --resume does not make the other one while the link exists.
     let run = world.run("p -s 8 -o out -j 1 --resume").exits(1);
-    run.says(&["/x.jpg", "that of another result"]);
+    run.says(&["/x.jpg", "path of another result"]);
     assert_eq!(world.sides("out/x.jpg"), written);
     std::fs::remove_file(world.path("out/sub")).unwrap();
     world.run("p -s 8 -o out --resume").exits(0);
