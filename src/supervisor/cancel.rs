@@ -168,7 +168,7 @@ impl Supervisor {
         }
         let mut state = self.lock();
         let waker = state.abandon(id);
-        state.go_on();
+        state.settle_dependents();
         self.unlock(state);
         drop(waker);
     }
@@ -197,7 +197,7 @@ impl Supervisor {
     pub(crate) fn cancel(&self, id: JobId) {
         let mut state = self.lock();
         state.cancel(id);
-        state.go_on();
+        state.settle_dependents();
         self.unlock(state);
     }
 
@@ -205,7 +205,7 @@ impl Supervisor {
     pub(crate) fn cancel_now(&self, id: JobId) {
         let mut state = self.lock();
         state.cancel_now(id);
-        state.go_on();
+        state.settle_dependents();
         self.unlock(state);
     }
 
@@ -219,7 +219,7 @@ impl Supervisor {
     pub(crate) fn cancel_group(&self, group: u32) {
         let mut state = self.lock();
         state.cancel_group(group);
-        state.go_on();
+        state.settle_dependents();
         self.unlock(state);
     }
 

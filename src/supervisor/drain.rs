@@ -4,7 +4,6 @@ use std::ops::Range;
 
 #[cfg(feature = "sandbox")]
 use super::copy_out::copy_out;
-use super::depend::JobEnd;
 use super::error::JobErrorKind;
 use super::lane::NO_RECORD;
 use super::record::Outcome;
@@ -132,11 +131,7 @@ impl EngineState {
         }
         self.lanes[lane_index].count_job();
         self.lanes.left();
-        self.graphs.last = JobEnd {
-            took_ns,
-            lane: lane_index as u32,
-            ..JobEnd::default()
-        };
+        self.graphs.begin_end(lane_index as u32, took_ns);
         let traced = self.records.at(index).is_traced();
         if traced {
             self.trace_run(lane_index, position, index);
@@ -217,12 +212,12 @@ impl EngineState {
             && let Err(full) = copy_out(&self.arena, &mut unpacked.arrays, &leases)
         {
             self.kernels.get(kernel).learn(took_ns, bytes, true);
-            self.graphs.last.shares = None;
+            self.graphs.note_shares(None);
             let full = JobErrorKind::ArenaFull(full);
             self.fail(index, full, Some(worker), Vec::new());
             return;
         }
-        self.graphs.last.bytes = bytes;
+        self.graphs.note_bytes(bytes);
         self.kernels.get(kernel).learn(took_ns, bytes, failed);
         if let Some(why) = why {
             let rows = lent(&leases);
@@ -272,10 +267,11 @@ impl EngineState {
             return Err("a job was cancelled that nobody asked to stop".into());
         }
         // A value has come as far as the last node.
-        self.graphs.last.step = match failed {
+        let step = match failed {
             true => failed_step(reply.kind, words),
             false => u32::MAX,
         };
+        self.graphs.note_step(step);
         match reply.kind {
             _ if failed => {}
             kind::VALUE => {}
@@ -284,7 +280,7 @@ impl EngineState {
                 if !self.kernels.get(kernel).is_chain() {
                     return Err("the times of a chain from a job that is none".into());
                 }
-                self.graphs.last.shares = unpacked.take_shares(reply)?;
+                self.graphs.note_shares(unpacked.take_shares(reply)?);
             }
             other => return Err(format!("a value of kind {other}")),
         }

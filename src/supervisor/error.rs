@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::depend::spawn_limits::{MAX_OPEN_TASKS, MAX_SPAWN_DEPTH};
+use super::depend::limits::{MAX_OPEN_TASKS, MAX_SPAWN_DEPTH};
 use super::output::escape;
 use crate::arena::ArenaFull;
 use crate::kernel::{KernelError, Returned};

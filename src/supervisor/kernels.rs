@@ -4,7 +4,7 @@ use std::any::TypeId;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::depend::NamedKernel;
+use super::depend::spawn_reply::NamedKernel;
 use super::stats;
 use crate::kernel::{ErrorCheck, KernelInfo, to_offset};
 

@@ -73,7 +73,7 @@ pub(crate) use admission::{LineTicket, exclusive_bytes};
 pub use batch::ResultKey;
 pub(crate) use batch::{Flight, Outlook};
 pub use depend::GraphProgress;
-pub(crate) use depend::spawn_limits::MAX_SPAWN_DEPTH;
+pub(crate) use depend::limits::MAX_SPAWN_DEPTH;
 pub(crate) use depend::{GraphPlan, GraphUnit, NodeCalls, NodeFate};
 pub(crate) use error::{Because, Failed};
 pub use error::{Death, JobError, JobErrorKind};

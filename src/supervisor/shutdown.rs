@@ -67,7 +67,7 @@ impl Supervisor {
         state.lose_idle_actors();
         state.admit_all();
         // What waited behind them may be admitted.
-        state.go_on();
+        state.settle_dependents();
         self.unlock(state);
         self.ring();
     }

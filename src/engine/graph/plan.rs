@@ -206,7 +206,7 @@ impl Sketch<'_> {
                 count: jobs.nodes.len() as u32 - first,
                 uses: uses[last as usize],
                 options: self.nodes[head as usize].options,
-                wanted: wanted[last as usize],
+                is_requested: wanted[last as usize],
                 bytes,
                 ..GraphUnit::default()
             });

@@ -78,7 +78,7 @@ impl Here {
             picture: Arc::clone(picture),
             stops,
             failure: None,
-            open: jobs.units.iter().filter(|unit| unit.wanted).count(),
+            open: jobs.units.iter().filter(|unit| unit.is_requested).count(),
         };
         for unit in &jobs.units {
             for (&node, at) in jobs.nodes_of(unit).iter().zip(1..) {
@@ -122,7 +122,7 @@ impl Here {
                 return;
             }
         }
-        self.open -= usize::from(jobs.units[at].wanted);
+        self.open -= usize::from(jobs.units[at].is_requested);
     }
 
     /// Runs a node, with a permit of its limiter. Returns whether it has a value.
@@ -165,7 +165,7 @@ impl Here {
     fn lose(&mut self, unit: usize, rest: &[u32], root: u32, jobs: &Jobs) {
         rest.iter()
             .for_each(|&node| self.skip(node, Lost::To(root)));
-        self.open -= usize::from(jobs.units[unit].wanted);
+        self.open -= usize::from(jobs.units[unit].is_requested);
         let mut lost = vec![unit];
         while let Some(failed) = lost.pop() {
             for &dependent in jobs.dependents_of(failed) {
@@ -177,7 +177,7 @@ impl Here {
                 nodes
                     .iter()
                     .for_each(|&node| self.skip(node, Lost::To(root)));
-                self.open -= usize::from(unit.wanted);
+                self.open -= usize::from(unit.is_requested);
                 lost.push(dependent as usize);
             }
         }

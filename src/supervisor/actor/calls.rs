@@ -53,14 +53,14 @@ impl EngineState {
             calls: Queue::default(),
             start: plan.start,
             end: plan.end,
-            words: plan.args.words().to_vec(),
+            start_words: plan.args.words().to_vec(),
             seed,
-            given: given.collect(),
+            start_blocks: given.collect(),
             restored: None,
             checkpoints,
             posted: 0,
             is_listed: false,
-            ending: false,
+            is_ending: false,
             restarts: 0,
             dead_starts: 0,
             full_starts: 0,
@@ -99,7 +99,7 @@ impl EngineState {
         }
     }
 
-    /// Takes a call. It is posted, kept in the actor's queue, or refused with an answer.
+    /// Takes a call. It is posted, held in the actor's queue, or refused with an answer.
     pub(super) fn call_actor(
         &mut self,
         id: ActorId,
@@ -110,7 +110,7 @@ impl EngineState {
         let known = self.find_actor(id).is_some();
         if known {
             // The reply may return memory that the state holds.
-            let given = &self.actors.table[id.index as usize].given;
+            let given = &self.actors.table[id.index as usize].start_blocks;
             call.leases.extend(given.iter().cloned().map(Lease::Shared));
         }
         // The index of an actor that has ended may belong to another one by now.
@@ -121,7 +121,7 @@ impl EngineState {
             policy.is_exclusive = false;
         }
         let refusal = refusal.or_else(|| match self.find_actor(id) {
-            Some(actor) if !actor.ending => match &actor.stage {
+            Some(actor) if !actor.is_ending => match &actor.stage {
                 ActorStage::Lost(why) => Some(why.clone()),
                 _ => None,
             },
@@ -198,7 +198,7 @@ impl EngineState {
         let Some(actor) = self.find_actor(id) else {
             return;
         };
-        actor.ending = true;
+        actor.is_ending = true;
         match actor.stage {
             ActorStage::Lost(_) => self.remove_actor(id.index),
             ActorStage::Unplaced if actor.calls.is_empty() => self.remove_actor(id.index),
@@ -226,9 +226,9 @@ impl EngineState {
         actor.is_listed = false;
         actor.generation = actor.generation.wrapping_add(1);
         actor.stage = ActorStage::Free;
-        actor.given.clear();
+        actor.start_blocks.clear();
         actor.restored = None;
-        actor.words = Vec::new();
+        actor.start_words = Vec::new();
         actor.checkpoints = None;
         self.actors.free.push(index);
         crate::sync::point!("actor.removed");

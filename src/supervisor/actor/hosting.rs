@@ -98,7 +98,7 @@ impl EngineState {
         } else if let Some(record) = actor.calls.pop(&self.records) {
             self.actors.waiting_calls -= 1;
             self.post_call(index, record, lane);
-        } else if actor.ending {
+        } else if actor.is_ending {
             actor.stage = ActorStage::Ending { lane };
             let end = actor.end;
             self.post_engine_job(index, lane, &end, &[]);
@@ -143,7 +143,7 @@ impl EngineState {
         let actor = self.actor(index);
         actor.stage = ActorStage::Starting { lane };
         actor.posted = 0;
-        let mut words = actor.words.clone();
+        let mut words = actor.start_words.clone();
         let last = actor.checkpoints.as_mut().and_then(|checkpoints| {
             checkpoints.begin_generation();
             let last = checkpoints.last.as_ref()?;
@@ -194,7 +194,7 @@ impl EngineState {
         call.seed = actor.seed;
         call.word(actor::key(index, actor.generation));
         words.iter().for_each(|&word| call.word(word));
-        let blocks = actor.restored.iter().chain(&actor.given).cloned();
+        let blocks = actor.restored.iter().chain(&actor.start_blocks).cloned();
         call.leases.extend(blocks.map(Lease::Shared));
         let (job, refusal) = self.enter_record(info, &mut call, ACTOR | index, None);
         let record = self.records.get(job);

@@ -116,9 +116,9 @@ impl EngineState {
         self.end_pause_of_actor(index);
         let actor = &mut self.actors.table[index as usize];
         actor.stage = ActorStage::Lost(why.clone());
-        actor.given.clear();
+        actor.start_blocks.clear();
         actor.restored = None;
-        actor.words = Vec::new();
+        actor.start_words = Vec::new();
         if let Some(checkpoints) = &mut actor.checkpoints {
             checkpoints.last = None;
         }
@@ -127,7 +127,7 @@ impl EngineState {
             self.fail(record, why.clone(), None, Vec::new());
         }
         crate::sync::point!("actor.lost");
-        if self.actor(index).ending {
+        if self.actor(index).is_ending {
             self.remove_actor(index);
         }
         self.call_if_drained();
@@ -320,7 +320,7 @@ impl EngineState {
         actor.unplace();
         actor.restarts += 1;
         crate::sync::point!("actor.gone");
-        if actor.ending && actor.calls.is_empty() {
+        if actor.is_ending && actor.calls.is_empty() {
             return self.remove_actor(index);
         }
         self.list_actor(index);

@@ -1,4 +1,4 @@
-//! Pauses of actors whose restart found the arena full. Their checkpoint is kept.
+//! Pauses of actors whose restart found the arena full. Their checkpoint is retained.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::supervisor::state::EngineState;
 /// Pause between two tries.
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
 /// Consecutive tries before the actor is given up: about a quarter of a minute.
-const MOST: u32 = 20;
+const MAX_TRIES: u32 = 20;
 
 impl EngineState {
     /// Schedules another try if the start failed for a reason that may pass. Returns whether it did.
@@ -19,7 +19,7 @@ impl EngineState {
         // The caller of a first start can free memory and call `actor` again; nothing is lost.
         if !matches!(why, JobErrorKind::ArenaFull(_))
             || actor.restarts == 0
-            || actor.full_starts >= MOST
+            || actor.full_starts >= MAX_TRIES
             || closing
         {
             return false;

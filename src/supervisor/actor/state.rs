@@ -84,7 +84,7 @@ pub struct ActorStatus {
     pub failed_checkpoints: u64,
 }
 
-/// Where an actor is in its life cycle.
+/// Where an actor is in its lifecycle.
 #[derive(Debug)]
 pub(super) enum ActorStage {
     /// No worker hosts the state; the actor waits for a lane.
@@ -176,11 +176,11 @@ pub(super) struct Actor {
     pub(super) start: KernelInfo,
     pub(super) end: KernelInfo,
     /// Arguments of the start, without the key.
-    pub(super) words: Vec<u64>,
+    pub(super) start_words: Vec<u64>,
     /// Seed for the random numbers of its start: the same for each restart.
     pub(super) seed: u64,
     /// Blocks that the arguments name. The state may keep them.
-    pub(super) given: SmallVec<[Arc<Block>; 1]>,
+    pub(super) start_blocks: SmallVec<[Arc<Block>; 1]>,
     /// The checkpoint that the present state was made from. The state may keep it even after a newer one was made.
     pub(super) restored: Option<Arc<Block>>,
     pub(super) checkpoints: Option<Box<Checkpoints>>,
@@ -189,7 +189,7 @@ pub(super) struct Actor {
     /// Listed in `Actors::unplaced` or in its lane's `turns`: there is work to post for it.
     pub(super) is_listed: bool,
     /// The handle was dropped: no further call will come.
-    pub(super) ending: bool,
+    pub(super) is_ending: bool,
     pub(super) restarts: u64,
     /// Consecutive starts that died with their worker.
     pub(super) dead_starts: u32,
@@ -218,7 +218,7 @@ impl Actor {
         match self.stage {
             ActorStage::Unplaced => self.due.is_none(),
             ActorStage::Hosted { .. } => {
-                !self.calls.is_empty() || self.save_is_due() || self.ending
+                !self.calls.is_empty() || self.save_is_due() || self.is_ending
             }
             ActorStage::Starting { .. }
             | ActorStage::Ending { .. }

@@ -210,7 +210,7 @@ impl EngineState {
         {
             self.notify_admission_line();
             // A graph or task group may have waited behind it.
-            self.go_on();
+            self.settle_dependents();
         }
     }
 }
@@ -270,14 +270,14 @@ impl Supervisor {
         })
     }
 
-    /// Admits a call and continues with `go_on` under the same hold of the lock; or joins the line and leaves a waker.
+    /// Admits a call and continues with `proceed` under the same hold of the lock; or joins the line and leaves a waker.
     fn poll_admit_and<'a, T>(
         &'a self,
         info: &KernelInfo,
         held: u64,
         line: &mut LineTicket,
         context: &Context<'_>,
-        go_on: impl FnOnce(Locked<'a>, Admitted) -> (Locked<'a>, T),
+        proceed: impl FnOnce(Locked<'a>, Admitted) -> (Locked<'a>, T),
     ) -> Poll<T> {
         // Wakers are foreign code: they are cloned and dropped outside the lock.
         let mut waker = Some(context.waker().clone());
@@ -309,7 +309,7 @@ impl Supervisor {
         };
         let entered = match entry {
             Poll::Ready(entry) => {
-                let (locked, entered) = go_on(state, entry);
+                let (locked, entered) = proceed(state, entry);
                 state = locked;
                 Poll::Ready(entered)
             }
@@ -330,7 +330,7 @@ impl Supervisor {
         let entry = admission.and_then(|admission| admission.leave(ticket));
         // The next one may fit.
         state.notify_admission_line();
-        state.go_on();
+        state.settle_dependents();
         self.unlock(state);
         drop(entry);
     }
@@ -360,7 +360,7 @@ impl Supervisor {
         let id = submit(&mut state, call);
         state.entered(id, entry);
         // The job may have been answered at once, and what it counted for may admit others.
-        state.go_on();
+        state.settle_dependents();
         (state, id)
     }
 

@@ -46,7 +46,7 @@ pub(crate) struct GraphUnit {
     /// Length of the longest path from a unit without sources.
     pub(crate) level: u32,
     /// The caller asked for its value.
-    pub(crate) wanted: bool,
+    pub(crate) is_requested: bool,
     /// Bytes of its value, where they are declared.
     pub(crate) bytes: u64,
 }
@@ -163,7 +163,7 @@ pub(in crate::supervisor) struct GraphRun {
     /// Progress in nodes.
     pub(super) progress: GraphProgress,
     /// Number of requested units whose end is not known.
-    pub(super) wanted: usize,
+    pub(super) undecided: usize,
     /// Errors by the unit that is to blame, with the node that failed.
     pub(super) errors: HashMap<u32, (u32, JobError)>,
     /// How the time of short chains is divided among their nodes, by unit.
@@ -176,7 +176,7 @@ pub(in crate::supervisor) struct GraphRun {
     pub(super) held: u64,
     pub(super) ends_left: Vec<u32>,
     /// Number of threads that drive the graph: they drain, and send what is ready.
-    pub(super) drivers: u32,
+    pub(super) driving_threads: u32,
     /// A thread sleeps until the graph is over.
     pub(super) parked: bool,
     pub(super) waker: Option<Waker>,
@@ -190,7 +190,7 @@ impl std::fmt::Debug for GraphRun {
             .field("units", &self.states.len())
             .field("ready", &self.ready.len())
             .field("sent", &self.sent)
-            .field("wanted", &self.wanted)
+            .field("undecided", &self.undecided)
             .finish_non_exhaustive()
     }
 }
@@ -326,14 +326,14 @@ impl GraphRun {
                 nodes: plan.nodes.len(),
                 ..GraphProgress::default()
             },
-            wanted: plan.units.iter().filter(|unit| unit.wanted).count(),
+            undecided: plan.units.iter().filter(|unit| unit.is_requested).count(),
             errors: HashMap::new(),
             shares: HashMap::new(),
             stopped_at: None,
             next: 0,
             held: 0,
             ends_left: Vec::new(),
-            drivers: 0,
+            driving_threads: 0,
             parked: false,
             waker: None,
             call: CallWriter(ArgWriter::new(arena)),
@@ -513,7 +513,7 @@ impl GraphRun {
     /// Marks a unit as stopped with the graph.
     pub(super) fn stop(&mut self, unit: u32) {
         self.move_to(unit, GraphUnitStage::Stopped);
-        self.wanted -= usize::from(self.plan.units[unit as usize].wanted);
+        self.undecided -= usize::from(self.plan.units[unit as usize].is_requested);
     }
 
     /// Gives up the unit's claims on values of other units.
@@ -546,14 +546,14 @@ impl GraphRun {
         for at in sources {
             let source = self.plan.sources[at] as usize;
             self.ends_left[source] -= 1;
-            let free = self.ends_left[source] == 0 && !self.plan.units[source].wanted;
+            let free = self.ends_left[source] == 0 && !self.plan.units[source].is_requested;
             if free && self.states[source].stage == GraphUnitStage::Done {
                 self.held -= self.plan.units[source].bytes;
             }
         }
         let failed = self.states[unit as usize].stage.has_failed();
         let is_unused =
-            self.ends_left[unit as usize] == 0 && !self.plan.units[unit as usize].wanted;
+            self.ends_left[unit as usize] == 0 && !self.plan.units[unit as usize].is_requested;
         if unit < self.next && (failed || is_unused) {
             self.held -= self.plan.units[unit as usize].bytes;
         }
@@ -600,7 +600,7 @@ impl GraphRun {
 
     /// Number of jobs that it will still send. None once the end of each requested unit is known.
     pub(super) fn planned(&self) -> usize {
-        if self.wanted == 0 { 0 } else { self.waiting }
+        if self.undecided == 0 { 0 } else { self.waiting }
     }
 
     /// How a node ran.

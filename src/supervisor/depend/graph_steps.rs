@@ -6,7 +6,8 @@ use std::task::Waker;
 
 use super::ends::{EndNotice, JobEnd};
 use super::graph_run::{GraphPlan, GraphRun, GraphUnitStage, UnreadableSource};
-use super::graphs::{HeldBack, WINDOW};
+use super::graphs::HeldBack;
+use super::limits::WINDOW;
 use crate::link::{Ask, NOTICE, fence_after_queueing};
 use crate::supervisor::error::{JobError, JobErrorKind};
 use crate::supervisor::lane::{Lane, NO_RECORD};
@@ -27,9 +28,9 @@ impl EngineState {
         self.graphs.runs[graph as usize] = Some(Box::new(run));
         // Sending may drain a lane, and the first jobs may have ended by then. Their ends are only appended while the
         // run is out of its place, and processed below.
-        self.graphs.continuing = true;
-        self.with_run(graph, |state, run| state.feed(graph, run));
-        self.graphs.continuing = false;
+        self.graphs.is_processing = true;
+        self.with_run(graph, |state, run| state.send_ready(graph, run));
+        self.graphs.is_processing = false;
         crate::sync::point!("graph.taken_over");
         // Also processes jobs that were refused at once.
         self.process_ends();
@@ -56,7 +57,7 @@ impl EngineState {
         let record = self.records.at(index);
         record.stage = Stage::Answered;
         record.outcome = Some(outcome);
-        self.graphs.over.push_back(EndNotice { record: index, end });
+        self.graphs.ends.push_back(EndNotice { record: index, end });
         crate::sync::point!("unit.answered");
     }
 
@@ -94,15 +95,15 @@ impl EngineState {
 
     /// Processes all ends: marks dependents ready and sends them.
     pub(in crate::supervisor) fn process_ends(&mut self) {
-        if std::mem::replace(&mut self.graphs.continuing, true) {
+        if std::mem::replace(&mut self.graphs.is_processing, true) {
             return;
         }
         loop {
-            while let Some(over) = self.graphs.over.pop_front() {
-                self.handle_end(over);
+            while let Some(notice) = self.graphs.ends.pop_front() {
+                self.handle_end(notice);
             }
-            self.feed_held_back();
-            if std::mem::take(&mut self.graphs.kept) {
+            self.retry_held_back();
+            if std::mem::take(&mut self.graphs.has_queued) {
                 // Jobs went to the queue: lanes have to know, and may have run dry meanwhile.
                 self.monitor.watch_memory();
                 self.update_flags();
@@ -110,15 +111,15 @@ impl EngineState {
                 self.drain_busy();
                 self.refill();
             }
-            if self.graphs.over.is_empty() {
+            if self.graphs.ends.is_empty() {
                 break;
             }
         }
-        self.graphs.continuing = false;
+        self.graphs.is_processing = false;
     }
 
     /// Tries again what admission holds back, by ticket.
-    pub(super) fn feed_held_back(&mut self) {
+    pub(super) fn retry_held_back(&mut self) {
         let first = self.graphs.first_held_back();
         let mut after = None;
         while let Some(&(ticket, held)) = match after {
@@ -132,7 +133,9 @@ impl EngineState {
             // It enters itself again if it is still held back.
             self.graphs.held_back.remove(&(ticket, held));
             match held {
-                HeldBack::Graph(graph) => self.with_run(graph, |state, run| state.feed(graph, run)),
+                HeldBack::Graph(graph) => {
+                    self.with_run(graph, |state, run| state.send_ready(graph, run))
+                }
                 HeldBack::TaskGroup(task_group) => self.advance_task_group(task_group),
             }
             if self.graphs.held_back.contains(&(ticket, held)) {
@@ -157,7 +160,7 @@ impl EngineState {
     }
 
     /// Processes ends and held-back work after an action that may have ended jobs.
-    pub(in crate::supervisor) fn go_on(&mut self) {
+    pub(in crate::supervisor) fn settle_dependents(&mut self) {
         if self.graphs.has_pending_work() {
             self.refill();
         }
@@ -171,24 +174,24 @@ impl EngineState {
         }
     }
 
-    pub(super) fn handle_end(&mut self, over: EndNotice) {
-        if self.handle_task_end(over) {
+    pub(super) fn handle_end(&mut self, notice: EndNotice) {
+        if self.handle_task_end(notice) {
             return;
         }
-        let record = self.records.at(over.record);
+        let record = self.records.at(notice.record);
         let (graph, unit) = (record.graph, record.unit);
         self.with_run(graph, |state, run| {
             run.sent -= 1;
-            let record = state.records.at(over.record);
+            let record = state.records.at(notice.record);
             record.graph = NO_GRAPH;
             record.detached = false;
             if let Some(Outcome::Failed(error)) = &record.outcome {
                 if ended_in_worker(error) {
-                    run.count_nodes(unit, &over.end, true, &mut state.kernels);
+                    run.count_nodes(unit, &notice.end, true, &mut state.kernels);
                 }
                 let stopped = run.stopped_at.is_some() && *error.kind() == JobErrorKind::Cancelled;
-                let error = run.blame(unit, error, over.end.step);
-                state.records.remove(over.record);
+                let error = run.blame(unit, error, notice.end.step);
+                state.records.remove(notice.record);
                 if stopped {
                     run.stop(unit);
                 } else {
@@ -198,13 +201,13 @@ impl EngineState {
                     }
                 }
             } else {
-                run.count_nodes(unit, &over.end, false, &mut state.kernels);
-                let worker = state.lanes.worker_of(over.end.lane as usize);
-                run.done(unit, &over.end, worker as u32);
+                run.count_nodes(unit, &notice.end, false, &mut state.kernels);
+                let worker = state.lanes.worker_of(notice.end.lane as usize);
+                run.done(unit, &notice.end, worker as u32);
                 state.unit_done(run, unit);
             }
-            state.feed(graph, run);
-            if run.wanted == 0 {
+            state.send_ready(graph, run);
+            if run.undecided == 0 {
                 state.notify_graph_over(graph, run);
             }
         });
@@ -217,7 +220,7 @@ impl EngineState {
             self.records.remove(record.index);
             crate::sync::point!("unit.freed");
         }
-        run.wanted -= usize::from(run.plan.units[unit as usize].wanted);
+        run.undecided -= usize::from(run.plan.units[unit as usize].is_requested);
         for at in run.plan.dependents_of(unit) {
             let dependent = run.plan.dependents[at];
             let waits = &mut run.plan.units[dependent as usize].waits;
@@ -237,7 +240,7 @@ impl EngineState {
         run.release_sources(unit);
         let mut lost = vec![unit];
         while let Some(failed) = lost.pop() {
-            run.wanted -= usize::from(run.plan.units[failed as usize].wanted);
+            run.undecided -= usize::from(run.plan.units[failed as usize].is_requested);
             for at in run.plan.dependents_of(failed) {
                 let dependent = run.plan.dependents[at];
                 if run.states[dependent as usize].stage != GraphUnitStage::Waiting {
@@ -271,8 +274,8 @@ impl EngineState {
 
     /// Sends ready units, as far as window, ceiling and admission allow. Sends nothing once the end of each requested
     /// unit is known: values are being taken then.
-    pub(super) fn feed(&mut self, graph: u32, run: &mut GraphRun) {
-        while run.wanted > 0
+    pub(super) fn send_ready(&mut self, graph: u32, run: &mut GraphRun) {
+        while run.undecided > 0
             && run.sent < WINDOW
             && let Some(unit) = run.next_ready()
         {
@@ -312,7 +315,7 @@ impl EngineState {
         record.graph = graph;
         record.unit = unit;
         record.seed = run.call.0.seed;
-        record.requests = if run.drivers == 0 { NOTICE } else { 0 };
+        record.requests = if run.driving_threads == 0 { NOTICE } else { 0 };
         let options = run.plan.units[unit as usize].options;
         if options != 0 {
             self.set_options(id.index, &run.plan.options[options as usize - 1]);
@@ -339,7 +342,7 @@ impl EngineState {
             || !self.place(id.index)
         {
             self.queue.push_back(id.index, self.records.at(id.index));
-            self.graphs.kept = true;
+            self.graphs.has_queued = true;
         }
         crate::sync::point!("unit.placed");
         id
@@ -386,7 +389,7 @@ impl EngineState {
             }
         }
         // Queued jobs request it when they are placed.
-        let sent = self.with_queued(graph);
+        let sent = self.maybe_queued(graph);
         for index in sent {
             self.records.at(index).requests |= NOTICE;
         }
@@ -395,7 +398,7 @@ impl EngineState {
     }
 
     /// JobTable of a graph that may be in the queue.
-    pub(super) fn with_queued(&mut self, graph: u32) -> Vec<u32> {
+    pub(super) fn maybe_queued(&mut self, graph: u32) -> Vec<u32> {
         let Some(run) = &self.graphs.runs[graph as usize] else {
             return Vec::new();
         };

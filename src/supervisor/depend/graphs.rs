@@ -5,10 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use super::ends::{EndNotice, JobEnd};
 use super::graph_run::GraphRun;
 use super::task_group::TaskGroups;
-use crate::link::SLOTS;
-
-/// Most jobs of one graph with a record and no answer: enough for every worker.
-pub(super) const WINDOW: usize = 2 * SLOTS;
+use crate::kernel::Shares;
 
 /// A graph or task group that admission holds back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,29 +19,60 @@ pub(super) enum HeldBack {
 pub(in crate::supervisor) struct Graphs {
     pub(super) runs: Vec<Option<Box<GraphRun>>>,
     pub(super) free: Vec<u32>,
-    pub(super) over: VecDeque<EndNotice>,
-    /// A thread processes `over`.
-    pub(super) continuing: bool,
+    pub(super) ends: VecDeque<EndNotice>,
+    /// A thread processes `ends`.
+    pub(super) is_processing: bool,
     /// A unit went to the queue.
-    pub(super) kept: bool,
+    pub(super) has_queued: bool,
     /// Graphs and task groups that admission holds back, by ticket.
     pub(super) held_back: BTreeSet<(u64, HeldBack)>,
     /// Groups of spawned jobs.
     pub(super) task_groups: TaskGroups,
     /// Set when a job is drained, in case it is a unit.
-    pub(in crate::supervisor) last: JobEnd,
+    pub(super) last: JobEnd,
 }
 
 impl Graphs {
+    /// Begins the end of a job that was drained from this lane.
+    #[inline]
+    pub(in crate::supervisor) fn begin_end(&mut self, lane: u32, took_ns: u64) {
+        self.last = JobEnd {
+            took_ns,
+            lane,
+            ..JobEnd::default()
+        };
+    }
+
+    /// Notes the bytes of fresh arrays in its value.
+    pub(in crate::supervisor) fn note_bytes(&mut self, bytes: u64) {
+        self.last.bytes = bytes;
+    }
+
+    /// Notes which node of a failed chain failed.
+    pub(in crate::supervisor) fn note_step(&mut self, step: u32) {
+        self.last.step = step;
+    }
+
+    /// Notes how the time of a chain is divided among its nodes.
+    pub(in crate::supervisor) fn note_shares(&mut self, shares: Option<Shares>) {
+        self.last.shares = shares;
+    }
+
+    /// The noted shares of the last job.
+    #[cfg(test)]
+    pub(in crate::supervisor) fn last_shares(&self) -> Option<Shares> {
+        self.last.shares
+    }
+
     /// Whether ends wait to be processed, and no thread does so.
     #[inline]
     pub(in crate::supervisor) fn has_unhandled_ends(&self) -> bool {
-        !self.over.is_empty() && !self.continuing
+        !self.ends.is_empty() && !self.is_processing
     }
 
     /// Allows ends to be processed again after a panic interrupted it.
     pub(in crate::supervisor) fn reset_after_panic(&mut self) {
-        self.continuing = false;
+        self.is_processing = false;
     }
 
     /// Number of jobs that running graphs have not sent yet.
@@ -56,7 +84,7 @@ impl Graphs {
     /// Whether there are ends to process or held-back work to try.
     #[inline]
     pub(in crate::supervisor) fn has_pending_work(&self) -> bool {
-        !self.over.is_empty() || !self.held_back.is_empty()
+        !self.ends.is_empty() || !self.held_back.is_empty()
     }
 
     /// The ticket of the first held-back graph or task group.

@@ -4,15 +4,13 @@ mod ends;
 mod graph_run;
 mod graph_steps;
 mod graphs;
-pub(super) mod spawn_limits;
-mod spawn_reply;
+pub(super) mod limits;
+pub(super) mod spawn_reply;
 mod task_group;
 mod task_group_steps;
 mod waiting;
 
-pub(super) use ends::JobEnd;
 pub use graph_run::GraphProgress;
 pub(crate) use graph_run::{GraphPlan, GraphUnit, NodeCalls, NodeFate};
 pub(super) use graphs::Graphs;
-pub(crate) use spawn_reply::NamedKernel;
 pub(super) use task_group::CancelMode;

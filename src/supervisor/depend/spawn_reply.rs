@@ -13,7 +13,7 @@ use crate::supervisor::output::escape;
 use crate::sys::image::image;
 
 /// Most kernels that one reply may name.
-const MOST_KERNELS: u64 = 1024;
+const MAX_KERNELS: u64 = 1024;
 
 /// A kernel that a reply names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,7 +169,7 @@ fn read(words: &[u64], arrays: usize) -> Result<(Vec<NamedKernel>, Vec<SpawnedTa
     let mut rest = WordReader::new(words);
     let head = rest.word()?;
     let (count, children) = (head & LOW, head >> 32);
-    if count == 0 || count > MOST_KERNELS {
+    if count == 0 || count > MAX_KERNELS {
         return Err(Malformed);
     }
     let mut kernels = Vec::new();

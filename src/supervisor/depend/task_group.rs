@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::graphs::WINDOW;
+use super::limits::WINDOW;
 use super::spawn_reply::SpawnReply;
 use crate::kernel::wire::ArgWriter;
 use crate::supervisor::error::{Because, JobErrorKind};

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::ends::{EndNotice, JobEnd};
 use super::graphs::HeldBack;
-use super::spawn_limits::{MAX_OPEN_TASKS, MAX_SPAWN_DEPTH};
+use super::limits::{MAX_OPEN_TASKS, MAX_SPAWN_DEPTH};
 use super::spawn_reply::{ChildValue, SpawnReply, Unloaded};
 use super::task_group::{CONTINUE, CancelMode, Spawned, TASK_GROUP, TaskGroup};
 use crate::kernel::wire::{ArgWriter, Leases};
@@ -169,7 +169,7 @@ impl EngineState {
 
     /// Not advanced here, where the caller may be in the middle of a change.
     pub(super) fn schedule_task_group(&mut self, task_group: u32) {
-        self.graphs.over.push_back(EndNotice {
+        self.graphs.ends.push_back(EndNotice {
             record: task_group,
             end: JobEnd {
                 lane: CONTINUE,
@@ -179,12 +179,12 @@ impl EngineState {
     }
 
     /// Handles an entry of the list of ends, if it is about a task group. Returns whether it was.
-    pub(super) fn handle_task_end(&mut self, over: EndNotice) -> bool {
-        if over.end.lane == CONTINUE {
-            self.advance_task_group(over.record);
+    pub(super) fn handle_task_end(&mut self, notice: EndNotice) -> bool {
+        if notice.end.lane == CONTINUE {
+            self.advance_task_group(notice.record);
             return true;
         }
-        let record = self.records.at(over.record);
+        let record = self.records.at(notice.record);
         let (graph, unit) = (record.graph, record.unit as usize);
         if graph & TASK_GROUP == 0 || graph == NO_GRAPH {
             return false;
@@ -198,22 +198,22 @@ impl EngineState {
             _ => None,
         };
         let Some(of) = self.graphs.task_groups.get(task_group) else {
-            self.records.remove(over.record);
+            self.records.remove(notice.record);
             return true;
         };
         of.open -= 1;
         if let Some(why) = failed {
             let first = of.failed.is_none();
-            self.records.remove(over.record);
+            self.records.remove(notice.record);
             // The tasks that are cancelled for it fail as well.
             if first {
                 self.cancel_task_group(task_group, why, CancelMode::AskThenKill);
             }
         } else if of.failed.is_some() {
-            self.records.remove(over.record);
+            self.records.remove(notice.record);
         } else if unit == of.children() {
             crate::sync::point!("task_group.continued");
-            self.finish_task_group(task_group, over);
+            self.finish_task_group(task_group, notice);
             return true;
         } else {
             of.done += 1;
@@ -298,7 +298,7 @@ impl EngineState {
         {
             // In front of all others: what was begun ends before more is begun, so few jobs wait at any time.
             self.queue.push_front(index, self.records.at(index));
-            self.graphs.kept = true;
+            self.graphs.has_queued = true;
         }
         crate::sync::point!("task_group.sent");
         id
@@ -323,20 +323,20 @@ impl EngineState {
     }
 
     /// Answers the parent with the value of the last task.
-    pub(super) fn finish_task_group(&mut self, task_group: u32, over: EndNotice) {
+    pub(super) fn finish_task_group(&mut self, task_group: u32, notice: EndNotice) {
         let Some(of) = self.graphs.task_groups.remove(task_group) else {
             return;
         };
-        let last = self.records.at(over.record);
+        let last = self.records.at(notice.record);
         let outcome = last.outcome.take().unwrap_or(Outcome::Bare);
         let arrays = std::mem::take(&mut last.arrays);
         let (payload, answered_by) = (last.payload, last.answered_by);
-        self.records.remove(over.record);
+        self.records.remove(notice.record);
         let parent = self.records.at(of.parent);
         parent.payload = payload;
         parent.arrays = arrays;
         parent.answered_by = answered_by;
-        self.graphs.last = over.end;
+        self.graphs.last = notice.end;
         self.answer(of.parent, outcome);
     }
 
@@ -348,7 +348,7 @@ impl EngineState {
         how: CancelMode,
     ) {
         // Ends are only appended here and processed later.
-        let continuing = std::mem::replace(&mut self.graphs.continuing, true);
+        let continuing = std::mem::replace(&mut self.graphs.is_processing, true);
         let mut broken = vec![(task_group, why.into())];
         while let Some((task_group, why)) = broken.pop() {
             let task_groups = &mut self.graphs.task_groups;
@@ -390,7 +390,7 @@ impl EngineState {
             crate::sync::point!("task_group.broken");
             self.schedule_task_group(task_group);
         }
-        self.graphs.continuing = continuing;
+        self.graphs.is_processing = continuing;
     }
 
     /// Cancels the tasks of a job that has spawned others. Returns false if it has not.

@@ -31,18 +31,18 @@ impl Supervisor {
     pub(crate) fn wait_graph(&self, graph: u32, limit: Option<Duration>) -> bool {
         let until = limit.and_then(|limit| Instant::now().checked_add(limit));
         let mut state = self.lock();
-        state.run_of(graph).drivers += 1;
+        state.run_of(graph).driving_threads += 1;
         loop {
             state.drain_busy();
             state.refill();
-            if state.run_of(graph).wanted == 0 {
-                state.run_of(graph).drivers -= 1;
+            if state.run_of(graph).undecided == 0 {
+                state.run_of(graph).driving_threads -= 1;
                 self.unlock(state);
                 return true;
             }
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
-                state.run_of(graph).drivers -= 1;
+                state.run_of(graph).driving_threads -= 1;
                 state.leave_to_monitor(graph);
                 self.unlock(state);
                 return false;
@@ -65,11 +65,11 @@ impl Supervisor {
                 }
             }
             // Otherwise the monitor continues the graph, and wakes this thread when it is over.
-            state.run_of(graph).drivers -= 1;
+            state.run_of(graph).driving_threads -= 1;
             state.leave_to_monitor(graph);
             let held_back = state.graphs.first_held_back().is_some();
             let run = state.run_of(graph);
-            if run.wanted == 0 {
+            if run.undecided == 0 {
                 self.unlock(state);
                 return true;
             }
@@ -85,7 +85,7 @@ impl Supervisor {
             };
             spot.sleep(ticket, limit);
             state = self.lock();
-            state.run_of(graph).drivers += 1;
+            state.run_of(graph).driving_threads += 1;
         }
     }
 
@@ -96,7 +96,7 @@ impl Supervisor {
         state.drain_busy();
         state.refill();
         let run = state.run_of(graph);
-        let over = run.wanted == 0;
+        let over = run.undecided == 0;
         if !over {
             std::mem::swap(&mut run.waker, &mut waker);
             state.monitor.watch_memory();

@@ -17,7 +17,7 @@ pub(in crate::supervisor) const UNKNOWN_JOB: u64 = u64::MAX;
 pub(in crate::supervisor) struct LastWords {
     lines: Vec<(u64, String)>,
     /// Bytes of the first failed allocation that the output reports, in the job that the worker died in. Kept apart,
-    /// because a backtrace that follows may be longer than what is kept.
+    /// because a backtrace that follows may exceed what is retained.
     pub(in crate::supervisor) failed_allocation: Option<u64>,
     /// The jobs that ran when the worker died.
     ran: Vec<u64>,

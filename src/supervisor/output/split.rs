@@ -4,7 +4,7 @@ use std::io::BufRead;
 
 use crate::worker::frame::{self, BOUNDARY, HEAD, MAGIC};
 
-/// Bytes of a line that are kept; the rest is counted.
+/// Bytes of a line that are retained; the rest is counted.
 pub(super) const LONGEST: usize = 4096;
 
 /// A piece of a stream.

@@ -26,7 +26,7 @@ const READS: usize = 4;
 const REST: usize = 2 << 20;
 /// Bytes of lines that may wait until their job is known.
 const WAITING: usize = 256 * 1024;
-/// Lines kept in case the worker dies, and bytes of each.
+/// Lines retained in case the worker dies, and bytes of each.
 const TAIL: usize = 16;
 const TAIL_LINE: usize = 600;
 

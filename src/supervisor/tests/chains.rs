@@ -63,7 +63,7 @@ fn times_are_kept_for_whoever_counts_them() {
     let words = [42, 1 << 16 | 3, 0];
     let (shared, _consumers, id) = answer_with(&KernelInfo::of_chain(), kind::TIMED, &words);
     assert!(shared.is_done(id));
-    let shares = shared.lock().graphs.last.shares;
+    let shares = shared.lock().graphs.last_shares();
     assert_eq!(shares, Shares::of([1 << 16 | 3, 0]));
     assert!(shares.unwrap().of_nodes(2, 400).eq([300, 100]));
 }

@@ -1,7 +1,7 @@
 //! Reports of the supervisor to the trace of an engine that has one.
 //!
 //! A job of a traced engine carries `STAMPED` in its form, which is read for each job anyway, so an engine without a
-//! trace pays nothing. What is known of an open job is kept beside its record, by the same index.
+//! trace pays nothing. What is known of an open job is stored beside its record, by the same index.
 
 mod report;
 mod state;

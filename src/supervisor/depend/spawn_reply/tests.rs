@@ -166,12 +166,18 @@ fn words_of_sent_tasks_are_freed() {
         reply.load(task, &mut call, child).unwrap();
         (call.words().len(), reply.words.len())
     };
-    let (first, kept) = load(0);
-    assert!(first > 1_000 && kept > 3_000, "the second is to be sent");
-    let (second, kept) = load(1);
-    assert!(second > 2_000 && kept < 20, "{kept} words are kept");
-    let (last, kept) = load(2);
-    assert!(last > 3 && kept == 0, "{kept} words are kept");
+    let (first, retained) = load(0);
+    assert!(
+        first > 1_000 && retained > 3_000,
+        "the second is to be sent"
+    );
+    let (second, retained) = load(1);
+    assert!(
+        second > 2_000 && retained < 20,
+        "{retained} words are retained"
+    );
+    let (last, retained) = load(2);
+    assert!(last > 3 && retained == 0, "{retained} words are retained");
 }
 
 proptest! {
