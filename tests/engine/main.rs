@@ -3,7 +3,7 @@
 //! One binary, because a worker is a copy of the running program. Tests of a process run one after the other: each is checked for
 //! what it leaves behind in the process and in the system.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod admission;
 mod builder;

@@ -1,4 +1,4 @@
-//! System calls that no kernel needs: each is tried by a hostile kernel of its own.
+//! System calls that no kernel needs: a hostile kernel tries each of them.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -14,22 +14,22 @@ tests![
     processes_cannot_be_made,
     a_program_cannot_be_started,
     other_processes_cannot_be_touched,
-    the_kernel_cannot_be_reached_by_its_newer_doors,
-    memory_cannot_be_made_by_other_means,
+    newer_linux_interfaces_are_denied,
+    shared_and_executable_memory_is_denied,
     the_machine_cannot_be_changed,
     rights_cannot_be_changed,
     the_watch_over_the_supervisor_stays,
-    files_are_shut,
+    files_are_refused,
     sockets_of_every_family_are_refused,
-    descriptors_lead_nowhere,
-    older_ways_are_taken_where_there_are_some,
-    entries_of_other_architectures,
-    calls_that_do_not_exist,
-    a_thread_of_a_kernel_is_bound_too,
+    descriptors_are_closed,
+    older_calls_are_used_as_fallback,
+    calls_of_other_architectures_are_denied,
+    unknown_calls_are_denied,
+    threads_of_a_kernel_are_sandboxed,
 ];
 
-/// One hostile kernel per line: the name that the cause has to have, and what it does. It is told the numbers of the
-/// supervisor and of the other worker.
+/// One hostile kernel per line: the system call that the error must name, and the attack. It gets the process ids of
+/// the supervisor and of the other worker.
 macro_rules! denied {
     ($victim:ident: $($name:literal => |$supervisor:ident, $sibling:ident| $attack:expr),+ $(,)?) => { $(
         $victim.denied($name, |victim| {
@@ -49,7 +49,7 @@ fn processes_cannot_be_made() {
         "execve" => |_s, _w| raw!(SYS_execve, c"/bin/true".as_ptr(), 0, 0),
         "execveat" => |_s, _w| raw!(SYS_execveat, AT_FDCWD, c"/bin/true".as_ptr(), 0, 0, 0),
         "clone" => |_s, _w| raw!(SYS_clone, SIGCHLD, 0, 0, 0, 0),
-        // A thread that shares everything but the memory, or that has a namespace of its own.
+        // A thread that shares everything but the memory, and one with its own user namespace.
         "clone" => |_s, _w| raw!(SYS_clone, 0x3d_0f00 & !CLONE_THREAD, 0, 0, 0, 0),
         "clone" => |_s, _w| raw!(SYS_clone, 0x3d_0f00 | CLONE_NEWUSER, 0, 0, 0, 0),
     );
@@ -58,10 +58,10 @@ fn processes_cannot_be_made() {
         "fork" => |_s, _w| raw!(SYS_fork),
         "vfork" => |_s, _w| raw!(SYS_vfork),
     );
-    // What the C library and Rust make of it.
+    // As the C library and Rust call it.
     denied!(victim:
         "clone" => |_s, _w| {
-            // SAFETY: an attack, which ends here.
+            // SAFETY: an attack, which ends this process.
             i64::from(unsafe { libc::fork() })
         },
     );
@@ -70,7 +70,7 @@ fn processes_cannot_be_made() {
 
 fn other_processes_cannot_be_touched() {
     let victim = Victim::new();
-    // Signal 0 asks only, so that nothing dies where the sandbox fails.
+    // Signal 0 does nothing, so no process dies if the sandbox fails.
     denied!(victim:
         "ptrace" => |supervisor, _w| raw!(SYS_ptrace, PTRACE_SEIZE, supervisor, 0, 0),
         "process_vm_readv" => |supervisor, _w| raw!(SYS_process_vm_readv, supervisor, 0, 0, 0, 0, 0),
@@ -104,7 +104,7 @@ fn other_processes_cannot_be_touched() {
     });
 }
 
-/// It is made with all signals blocked, so that nothing in the worker can note what was tried.
+/// The call is made with all signals blocked, so that no handler in the worker can record it.
 fn a_program_cannot_be_started() {
     let victim = Victim::new();
     let honest = victim.honest();
@@ -118,7 +118,7 @@ fn a_program_cannot_be_started() {
     victim.check();
 }
 
-fn the_kernel_cannot_be_reached_by_its_newer_doors() {
+fn newer_linux_interfaces_are_denied() {
     let victim = Victim::new();
     denied!(victim:
         "io_uring_setup" => |_s, _w| raw!(SYS_io_uring_setup, 8, [0_u64; 16].as_ptr()),
@@ -139,7 +139,7 @@ fn the_kernel_cannot_be_reached_by_its_newer_doors() {
     );
 }
 
-fn memory_cannot_be_made_by_other_means() {
+fn shared_and_executable_memory_is_denied() {
     let victim = Victim::new();
     denied!(victim:
         "memfd_create" => |_s, _w| raw!(SYS_memfd_create, c"x".as_ptr(), 0),
@@ -149,12 +149,12 @@ fn memory_cannot_be_made_by_other_means() {
         "semget" => |_s, _w| raw!(SYS_semget, IPC_PRIVATE, 1, 0o600),
         "msgget" => |_s, _w| raw!(SYS_msgget, IPC_PRIVATE, 0o600),
         "mq_open" => |_s, _w| raw!(SYS_mq_open, c"x".as_ptr(), O_RDWR, 0, 0),
-        // Code of one's own, from nothing, and shared memory that leads out.
+        // Executable memory, and shared memory that leads out.
         "mmap" => |_s, _w| raw!(SYS_mmap, 0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
         "mmap" => |_s, _w| raw!(SYS_mmap, 0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0),
         "mmap" => |_s, _w| raw!(SYS_mmap, 0, 4096, PROT_READ, MAP_SHARED, 3, 0),
         "mmap" => |_s, _w| raw!(SYS_mmap, 0, 4096, PROT_READ, MAP_PRIVATE, 1, 0),
-        // Beyond what is counted, and what others should have.
+        // Memory that the ceiling does not count, or that is taken from others.
         "mmap" => |_s, _w| raw!(SYS_mmap, 0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_GROWSDOWN, -1, 0),
         "mmap" => |_s, _w| raw!(SYS_mmap, 0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_LOCKED, -1, 0),
         "pkey_mprotect" => |_s, _w| raw!(SYS_pkey_mprotect, 0, 4096, PROT_READ, -1),
@@ -172,7 +172,7 @@ fn memory_cannot_be_made_by_other_means() {
 
 fn the_machine_cannot_be_changed() {
     let victim = Victim::new();
-    // Each with arguments that the kernel refuses too.
+    // Each with arguments that Linux refuses as well.
     denied!(victim:
         "mount" => |_s, _w| raw!(SYS_mount, 0, 0, 0, 0, 0),
         "umount2" => |_s, _w| raw!(SYS_umount2, 0, 0),
@@ -204,13 +204,13 @@ fn rights_cannot_be_changed() {
         "setresuid" => |_s, _w| raw!(SYS_setresuid, 0, 0, 0),
         "setgroups" => |_s, _w| raw!(SYS_setgroups, 0, 0),
         "capset" => |_s, _w| raw!(SYS_capset, 0, 0),
-        // More memory than the ceiling that was set for it; and files to dump itself into.
+        // Raising its own memory ceiling, and becoming dumpable.
         "prlimit64" => |_s, _w| raw!(SYS_prlimit64, 0, RLIMIT_DATA, [u64::MAX; 2].as_ptr(), 0),
         "prctl" => |_s, _w| raw!(SYS_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0),
         "prctl" => |_s, _w| raw!(SYS_prctl, PR_SET_SECCOMP, 2, 0, 0, 0),
         "prctl" => |_s, _w| raw!(SYS_prctl, PR_SET_PTRACER, 1, 0, 0, 0),
         "prctl" => |_s, _w| raw!(SYS_prctl, PR_SET_MM, 1, 0, 0, 0),
-        // The handler that tells of all this.
+        // The handler that records denied calls.
         "rt_sigaction" => |_s, _w| raw!(SYS_rt_sigaction, SIGSYS, [0_u64; 4].as_ptr(), 0, 8),
     );
     #[cfg(target_arch = "x86_64")]
@@ -227,7 +227,7 @@ fn the_watch_over_the_supervisor_stays() {
     let victim = Victim::new();
     let first = victim.lab.submit(
         || {
-            // The highest descriptor that is open: only one of them is the watch.
+            // The highest open descriptor: only one of them is the watch.
             (3..64).filter(|&fd| raw!(SYS_close, fd) != CLOSED).count()
         },
         (),
@@ -251,11 +251,11 @@ fn the_watch_over_the_supervisor_stays() {
     );
 }
 
-/// -EACCES and -EBADF.
+/// The results -EACCES and -EBADF.
 const NO: i64 = -13;
 const CLOSED: i64 = -9;
 
-fn files_are_shut() {
+fn files_are_refused() {
     let victim = Victim::new();
     victim.refused("opening files", |victim| {
         let attack = |supervisor: i32, first: i32, second: i32| {
@@ -343,7 +343,7 @@ fn sockets_of_every_family_are_refused() {
     });
 }
 
-fn descriptors_lead_nowhere() {
+fn descriptors_are_closed() {
     let victim = Victim::new();
     victim.refused("using descriptors", |victim| {
         let attack = || {
@@ -362,15 +362,15 @@ fn descriptors_lead_nowhere() {
                     raw!(SYS_recvmsg, fd, [0_u64; 7].as_ptr(), 0),
                     raw!(SYS_sendto, fd, at, 1, 0, 0, 0),
                 ];
-                // Nothing is behind the number on which the worker said that it was ready.
+                // The descriptor of the handshake is closed.
                 let sent = raw!(SYS_sendmsg, fd, [0_u64; 7].as_ptr(), 0);
                 got += i64::from(sent != NO && sent != CLOSED);
                 got += answers.iter().filter(|&&answer| answer != NO).count() as i64;
             }
-            // Reading the supervisor's own input, and writing where no log goes.
+            // Reading the supervisor's input, and writing to a descriptor that is not a log.
             got += i64::from(std::io::stdin().read(&mut buffer).is_ok_and(|len| len > 0));
             got += i64::from(raw!(SYS_write, 0, buffer.as_ptr(), 1) != NO);
-            // Pipes and the like would be new ones.
+            // Creating new descriptors.
             let mut pair = [0_i32; 2];
             got += i64::from(raw!(SYS_pipe2, pair.as_mut_ptr(), 0) != NO);
             got += i64::from(raw!(SYS_eventfd2, 0, 0) != NO);
@@ -380,14 +380,14 @@ fn descriptors_lead_nowhere() {
         };
         victim.lab.submit(attack, ())
     });
-    // The logs stay open.
-    let told = victim
+    // The logs can still be written.
+    let logged = victim
         .lab
         .submit(|| std::io::stderr().write(b"").is_ok(), ());
-    assert!(told.wait().unwrap());
+    assert!(logged.wait().unwrap());
 }
 
-fn older_ways_are_taken_where_there_are_some() {
+fn older_calls_are_used_as_fallback() {
     const UNKNOWN: i64 = -38;
     let victim = Victim::new();
     victim.refused("newer calls", |victim| {
@@ -413,7 +413,7 @@ fn older_ways_are_taken_where_there_are_some() {
     });
 }
 
-fn entries_of_other_architectures() {
+fn calls_of_other_architectures_are_denied() {
     #[cfg(target_arch = "x86_64")]
     {
         let victim = Victim::new();
@@ -423,13 +423,13 @@ fn entries_of_other_architectures() {
         );
         let int80 = |call: u32| -> u32 {
             let answer;
-            // SAFETY: an attack, on purpose: a 32-bit system call with arguments that lead nowhere.
+            // SAFETY: an attack, on purpose: a 32-bit system call with harmless arguments.
             unsafe {
                 std::arch::asm!("push rbx", "xor ebx, ebx", "int 0x80", "pop rbx", inlateout("eax") call => answer, in("ecx") 0, in("edx") 0);
             }
             answer
         };
-        // getpid, which is allowed by its own entry, and execve. A kernel without 32-bit calls ends it as well.
+        // getpid, which the 64-bit entry allows, and execve. Linux without 32-bit calls ends the process as well.
         for call in [20, 11] {
             let honest = victim.honest();
             let error = victim.lab.failure_of(victim.lab.submit(int80, (call,)));
@@ -448,7 +448,7 @@ fn entries_of_other_architectures() {
     }
 }
 
-fn calls_that_do_not_exist() {
+fn unknown_calls_are_denied() {
     let victim = Victim::new();
     denied!(victim:
         "system call 2000" => |_s, _w| raw!(2000),
@@ -456,7 +456,7 @@ fn calls_that_do_not_exist() {
     );
 }
 
-fn a_thread_of_a_kernel_is_bound_too() {
+fn threads_of_a_kernel_are_sandboxed() {
     let victim = Victim::new();
     denied!(victim:
         "ptrace" => |_s, _w| {

@@ -1,4 +1,4 @@
-//! Decoders of every format, locked down.
+//! Decoders of every format in sandboxed workers.
 
 use std::io::Cursor;
 
@@ -9,7 +9,7 @@ use crate::harness::{step, tests};
 use crate::lab::strict;
 
 tests![
-    samples_come_out_as_without_a_sandbox,
+    samples_decode_as_without_a_sandbox,
     every_format_is_read,
     broken_files_are_errors
 ];
@@ -29,7 +29,7 @@ fn outputs() -> [Output; 4] {
     [Output::SameAsInput, Output::Jpeg, Output::Png, Output::WebP]
 }
 
-fn samples_come_out_as_without_a_sandbox() {
+fn samples_decode_as_without_a_sandbox() {
     let lab = strict(2);
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../samples");
     let mut pictures = 0;

@@ -1,4 +1,4 @@
-//! A hostile kernel beside an honest one.
+//! An engine with a hostile kernel next to an honest one.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -9,7 +9,7 @@ use arenite::{Array, Job, JobErrorKind, Sandbox};
 
 use crate::harness::{Invariant, Lab, step};
 
-/// An engine with locked-down workers.
+/// Builds an engine with sandboxed workers.
 pub fn strict(workers: usize) -> Lab {
     strict_with(workers, |builder| builder)
 }
@@ -18,7 +18,7 @@ pub fn strict_with(workers: usize, change: impl FnOnce(Builder) -> Builder) -> L
     Lab::with(workers, |builder| change(builder.sandbox(Sandbox::Strict)))
 }
 
-/// Whether this process may look into locked-down workers, which are not dumpable: root in a container often may not.
+/// Whether this process may inspect sandboxed workers, which are not dumpable: root in a container often may not.
 pub fn may_look() -> bool {
     const CAP_SYS_PTRACE: u32 = 19;
     let status = fs::read_to_string("/proc/self/status").unwrap();
@@ -27,8 +27,8 @@ pub fn may_look() -> bool {
     effective.is_some_and(|mask| mask >> CAP_SYS_PTRACE & 1 == 1)
 }
 
-/// Where the descriptors of a locked-down worker lead, by their numbers: only some may look. One that is closed meanwhile is
-/// left out.
+/// The descriptors of a sandboxed worker and their targets, if this process may inspect it. Skips those closed
+/// meanwhile.
 pub fn descriptors(pid: i32) -> BTreeMap<u32, String> {
     let folder = format!("/proc/{pid}/fd");
     let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{folder}: {error}"));
@@ -40,24 +40,24 @@ pub fn descriptors(pid: i32) -> BTreeMap<u32, String> {
     entries.flatten().filter_map(target).collect()
 }
 
-/// What an honest kernel does: reads one array and makes another.
+/// The honest kernel: reads one array and returns another.
 fn double(values: &Array<u32>) -> Array<u32> {
     Array::from_fn(values.shape(), |i| values[i] * 2)
 }
 
-/// An engine, and an array whose every byte is known.
+/// An engine, and an array with known content.
 pub struct Victim {
     pub lab: Lab,
     pub array: Array<u32>,
 }
 
 impl Drop for Victim {
-    /// After every attack: nothing is held, and no byte is missing.
+    /// After every attack: no memory is held, and the array is unchanged.
     fn drop(&mut self) {
         if std::thread::panicking() {
             return;
         }
-        // Private memory in its place.
+        // Private memory instead.
         drop(std::mem::replace(&mut self.array, Array::from_slice(&[])));
         let holds = Invariant::before().holds(&self.lab, 0);
         holds.unwrap_or_else(|why| panic!("{why}"));
@@ -69,24 +69,24 @@ impl Victim {
         Self::in_lab(strict(2))
     }
 
-    /// In an engine with two workers.
+    /// Builds one with two workers.
     pub fn in_lab(lab: Lab) -> Self {
         let array = lab.from_slice(&numbers()).unwrap();
         Self { lab, array }
     }
 
-    /// The supervisor and both workers, for kernels that want to harm them.
+    /// Process ids of the supervisor and both workers, as targets for attacks.
     pub fn others(&self) -> (i32, i32, i32) {
         let supervisor = std::process::id() as i32;
         (supervisor, self.lab.pid(0), self.lab.pid(1))
     }
 
-    /// An honest job, handed over now and looked at by [`Honest::check`].
+    /// Submits an honest job; [`Honest::check`] checks its result.
     pub fn honest(&self) -> Honest {
         Honest(self.lab.submit(double, (&self.array,)))
     }
 
-    /// The hostile job is ended because of this call; an honest one beside it is not.
+    /// Checks that `call` ends the hostile job, while an honest one succeeds.
     pub fn denied<R: Send + Debug + 'static>(
         &self,
         call: &str,
@@ -103,7 +103,7 @@ impl Victim {
         self.check();
     }
 
-    /// The hostile job learns that it may not, and its worker lives on: `attack` counts what went well for it.
+    /// Checks that the attack is refused and its worker lives on. `attack` returns the number of successes.
     pub fn refused(&self, what: &str, attack: impl FnOnce(&Self) -> Job<i64>) {
         step(format!("{what} to be refused"));
         let honest = self.honest();
@@ -121,13 +121,13 @@ impl Victim {
         self.lab.stats().restarts()
     }
 
-    /// Nobody has changed the array.
+    /// Checks that the array is unchanged.
     pub fn check(&self) {
         assert_eq!(self.array[..], numbers()[..]);
     }
 }
 
-/// In a worker: the other one.
+/// In a worker: the process id of the other worker.
 pub fn sibling(first: i32, second: i32) -> i32 {
     if first == std::process::id() as i32 {
         second
@@ -136,12 +136,12 @@ pub fn sibling(first: i32, second: i32) -> i32 {
     }
 }
 
-/// An honest job under way.
+/// A submitted honest job.
 pub struct Honest(Job<Array<u32>>);
 
 impl Honest {
     pub fn check(self) {
-        // It may have shared a worker with the attack, and then it was not the one to blame.
+        // If it shared a worker with the attack, it must not be the one to blame.
         let doubled = match self.0.wait() {
             Ok(doubled) => doubled,
             Err(error) => panic!("an honest job: {error}"),
@@ -159,7 +159,7 @@ fn numbers() -> Vec<u32> {
     (0..100_000).collect()
 }
 
-/// The answer of a raw system call: a value, or an errno as a negative number.
+/// Result of a raw system call: a value, or an errno as a negative number.
 pub fn answer(value: i64) -> i64 {
     if value < 0 {
         -i64::from(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
@@ -168,11 +168,11 @@ pub fn answer(value: i64) -> i64 {
     }
 }
 
-/// A raw system call.
+/// Makes a raw system call.
 macro_rules! raw {
     ($number:expr $(, $argument:expr)* $(,)?) => {
-        // SAFETY: an attack, on purpose: it is meant to be stopped before it does anything. Where it were not, its
-        // arguments harm this process at most.
+        // SAFETY: an attack, on purpose: the sandbox must stop it before it does anything. Otherwise its arguments harm
+        // this process at most.
         $crate::lab::answer(unsafe { libc::syscall($number $(, $argument as libc::c_long)*) })
     };
 }

@@ -1,4 +1,4 @@
-//! Kernels that lack a part of the sandbox: it is named, refused where it is required, and done without otherwise.
+//! Versions of Linux without a part of the sandbox: it is named, refused where required, and skipped otherwise.
 
 use std::fs::File;
 
@@ -9,27 +9,27 @@ use crate::harness::tests;
 use crate::kernels::without;
 
 tests![
-    one_part_is_lacking,
-    several_parts_are_lacking,
-    nothing_is_there,
+    a_missing_part_is_named,
+    several_missing_parts_are_named,
+    a_sandbox_without_any_part_is_reported,
 ];
 
 pub const SCENARIOS: &[Scenario] = &[("lacking", lacking)];
 
-/// A system call, and how the sentence about its part begins.
+/// A system call, and the start of the sentence about its part of the sandbox.
 const PARTS: [(libc::c_long, &str); 3] = [
     (libc::SYS_seccomp, "seccomp "),
     (libc::SYS_landlock_create_ruleset, "Landlock "),
     (libc::SYS_mseal, "mseal "),
 ];
 
-fn one_part_is_lacking() {
+fn a_missing_part_is_named() {
     for part in PARTS {
         without_parts(&[part]);
     }
 }
 
-fn several_parts_are_lacking() {
+fn several_missing_parts_are_named() {
     for spared in 0..PARTS.len() {
         let mut parts = PARTS.to_vec();
         parts.remove(spared);
@@ -37,11 +37,11 @@ fn several_parts_are_lacking() {
     }
 }
 
-fn nothing_is_there() {
+fn a_sandbox_without_any_part_is_reported() {
     without_parts(&PARTS);
 }
 
-/// A program on a kernel without these, which is told the same kernel's other gaps as this one.
+/// Starts a program for which these calls are missing. Other gaps of this machine are reported as usual.
 fn without_parts(parts: &[(libc::c_long, &str)]) {
     let calls: Vec<_> = parts.iter().map(|(call, _)| *call).collect();
     let ended = Program::start("lacking", without(&calls)).end();
@@ -52,7 +52,7 @@ fn without_parts(parts: &[(libc::c_long, &str)]) {
         let line = said.lines().find(|line| line.starts_with(name));
         if parts.iter().any(|(_, taken)| *taken == name) {
             let line = line.unwrap_or_else(|| panic!("{name} is not named: {said}"));
-            // Not that an older version is there.
+            // Not a message about an older version.
             assert!(!line.contains("scopes"), "{line}");
         } else {
             let own = here.iter().find(|line| line.starts_with(name));
@@ -61,7 +61,7 @@ fn without_parts(parts: &[(libc::c_long, &str)]) {
     }
 }
 
-/// Filters on system calls that a process has.
+/// Number of system call filters of a process.
 fn filters(pid: u32) -> u32 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let count = status
@@ -90,7 +90,8 @@ fn lacking() {
     }
     let engine = build(Sandbox::Strict).unwrap();
     assert_eq!(engine.sandbox_report(), Some(report));
-    // What is left of it is there: either of two shuts files, and calls are filtered on top of what filters this program.
+    // The rest of the sandbox is applied: either of two parts denies files, and calls are filtered on top of this
+    // program's own filter.
     let has = |name: &str| !report.lacking().iter().any(|part| part.starts_with(name));
     let shut = || File::open("/proc/self/exe").is_err();
     assert_eq!(

@@ -1,9 +1,9 @@
-//! Locked-down workers: what a hostile kernel tries and does not get, and what an honest one still can.
+//! Sandboxed workers: what hostile kernels try in vain, and what honest ones can still do.
 //!
-//! One binary, because a worker is a copy of the running program. Where the kernel that runs this lacks what a test is
-//! about, the test is listed as ignored; so is one that looks into a locked-down worker from outside, where this is not root.
+//! One binary, because a worker is a copy of the running program. A test is listed as ignored if Linux lacks the
+//! feature it needs, or if it inspects a sandboxed worker from outside without being root.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod calls;
 #[path = "../common/mod.rs"]
@@ -27,7 +27,7 @@ use libtest_mimic::Arguments;
 
 fn main() {
     arenite::init();
-    // Some tests need a kernel that lacks something: this program, started where calls are filtered.
+    // Some tests need Linux without a feature: this program, started under a system call filter.
     harness::programs::play(lacking::SCENARIOS);
     surroundings::hide_secrets_in_the_environment();
 

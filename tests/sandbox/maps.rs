@@ -1,4 +1,4 @@
-//! Ways round the read-only maps of the arena.
+//! Attacks on the read-only maps of the arena.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -10,22 +10,22 @@ use crate::lab::{Victim, descriptors, may_look, raw, strict_with};
 use crate::segments;
 
 tests![
-    a_write_faults,
+    a_write_to_a_read_only_map_faults,
     maps_stay_read_only,
     maps_cannot_be_moved_or_punched,
-    no_descriptor_of_the_arena_is_left,
+    no_arena_descriptor_stays_open,
     a_result_cannot_be_changed_once_it_is_taken,
-    a_result_is_not_seen_by_what_shared_its_memory,
-    zeros_are_zeros_after_a_hostile_worker;
-    where may_look() => no_descriptor_of_the_arena_is_seen_from_outside,
+    results_with_shared_chunks_are_copied_out,
+    zeros_are_zero_after_a_hostile_worker;
+    where may_look() => no_arena_descriptor_is_visible_from_outside,
 ];
 
-/// The page in which an array begins.
+/// The page in which an array starts.
 fn page(array: &Array<u32>) -> i64 {
     array.as_ptr() as i64 / 4096 * 4096
 }
 
-fn a_write_faults() {
+fn a_write_to_a_read_only_map_faults() {
     let victim = Victim::new();
     let attack = |array: &Array<u32>| {
         // SAFETY: none: an attack, on purpose.
@@ -58,7 +58,7 @@ fn maps_stay_read_only() {
     victim.refused("throwing pages away", |victim| {
         let attack = |array: &Array<u32>| {
             let before: u64 = array.iter().map(|&x| u64::from(x)).sum();
-            // Allowed: it only lets go of what can be read again.
+            // Allowed: it drops only what can be read again.
             let _ = raw!(SYS_madvise, page(array), 4096 * 16, MADV_DONTNEED);
             let after: u64 = array.iter().map(|&x| u64::from(x)).sum();
             i64::from(before != after)
@@ -91,7 +91,7 @@ fn maps_cannot_be_moved_or_punched() {
         let attack = |array: &Array<u32>| raw!(SYS_madvise, page(array), 4096, MADV_REMOVE);
         victim.lab.submit(attack, (&victim.array,))
     });
-    // Its own region it can write to; punching that is denied all the same.
+    // A worker may write its own region, but not punch it.
     victim.denied("madvise", |victim| {
         let attack = || {
             let own = Array::from_fn(100_000, |i| i as u32);
@@ -134,7 +134,7 @@ fn maps_cannot_be_moved_or_punched() {
     });
 }
 
-fn no_descriptor_of_the_arena_is_left() {
+fn no_arena_descriptor_stays_open() {
     let victim = Victim::new();
     victim.refused("reopening descriptors", |victim| {
         let attack = || {
@@ -150,7 +150,7 @@ fn no_descriptor_of_the_arena_is_left() {
         };
         victim.lab.submit(attack, ())
     });
-    // Nothing but memory of one's own can be mapped, whatever a descriptor leads to.
+    // Only private memory can be mapped, whatever a descriptor refers to.
     victim.denied("mmap", |victim| {
         let attack = || {
             let map = |fd: i64| raw!(SYS_mmap, 0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -160,7 +160,7 @@ fn no_descriptor_of_the_arena_is_left() {
     });
 }
 
-fn no_descriptor_of_the_arena_is_seen_from_outside() {
+fn no_arena_descriptor_is_visible_from_outside() {
     let victim = Victim::new();
     for worker in 0..2 {
         for restarts in 0..2 {
@@ -178,7 +178,7 @@ fn no_descriptor_of_the_arena_is_seen_from_outside() {
     }
 }
 
-/// Remembers where its result lies, for the next job in the same worker.
+/// Remembers the address of its result for the next job in the same worker.
 static LAST: AtomicUsize = AtomicUsize::new(0);
 
 fn a_result_cannot_be_changed_once_it_is_taken() {
@@ -213,9 +213,9 @@ fn a_result_cannot_be_changed_once_it_is_taken() {
     lab.assert_in_use(0);
 }
 
-fn a_result_is_not_seen_by_what_shared_its_memory() {
+fn results_with_shared_chunks_are_copied_out() {
     let lab = crate::lab::strict(1);
-    // Two handles to one chunk, one of them to a part; an input that comes back; and nothing at all.
+    // Two handles to one chunk, one of them to a part; an input that is returned; and an empty array.
     let kernel = |input: &Array<u32>| {
         let made = Array::from_fn(30_000, |i| i as u32);
         let part = made.rows(10..20);
@@ -228,14 +228,14 @@ fn a_result_is_not_seen_by_what_shared_its_memory() {
     assert_eq!(part.as_ptr(), &raw const made[10], "one copy for both");
     assert_eq!(back.as_ptr(), input.as_ptr(), "an input is not copied");
     assert_eq!(nothing.len(), 0);
-    // They are inputs like any other.
+    // The results are ordinary inputs.
     let total = lab.submit(|a: &Array<u32>, b: &Array<u32>| a[5] + b[5], (&made, &part));
     assert_eq!(total.wait().unwrap(), 5 + 15);
     drop((made, part, back, nothing, input));
     lab.assert_in_use(0);
 }
 
-/// In a worker: where its own region begins and ends.
+/// In a worker: start and end of its own region.
 static REGION: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
 
 fn find_the_region() {
@@ -246,7 +246,7 @@ fn find_the_region() {
     REGION[1].store(ends.max().unwrap(), Relaxed);
 }
 
-/// Opens all of its region, and fills what has memory, or may get some: behind that it is killed.
+/// Opens the worker's whole region and fills what has, or can get, memory; it is killed beyond that.
 fn fill_the_region() -> i64 {
     let [start, end] = REGION.each_ref().map(|address| address.load(Relaxed));
     let opened = raw!(SYS_mprotect, start, end - start, PROT_READ | PROT_WRITE);
@@ -259,13 +259,13 @@ fn fill_the_region() -> i64 {
     opened
 }
 
-/// How many bytes of an array of zeros are none.
+/// Number of nonzero bytes in an array of zeros.
 fn not_zero(len: usize) -> usize {
     let zeros = ArrayMut::<u8>::zeros(len);
     zeros.iter().filter(|&&byte| byte != 0).count()
 }
 
-fn zeros_are_zeros_after_a_hostile_worker() {
+fn zeros_are_zero_after_a_hostile_worker() {
     let free = Lab::with(1, |builder| builder.on_worker_start(find_the_region));
     let bound = strict_with(1, |builder| builder.on_worker_start(find_the_region));
     for lab in [free, bound] {
@@ -276,14 +276,14 @@ fn zeros_are_zeros_after_a_hostile_worker() {
                 let wrong = lab.submit(not_zero, (len,)).wait().unwrap();
                 assert_eq!(wrong, 0, "of {len}, the time after fill {round}");
             }
-            // What has been given back is filled by the next one, too.
+            // The next one also fills memory that has been freed.
             lab.trim();
         }
         lab.assert_in_use(0);
     }
 }
 
-/// What needs `mseal`.
+/// Tests that need `mseal`.
 pub mod sealed {
     use super::*;
 

@@ -1,4 +1,4 @@
-//! Actors and graphs in locked-down workers: what honest ones do, and what a hostile method or node costs.
+//! Actors and graphs in sandboxed workers: honest ones, and what a hostile method or node costs.
 
 use std::fs::File;
 use std::sync::atomic::AtomicUsize;
@@ -21,7 +21,7 @@ tests![
     typed_errors_keep_their_type,
 ];
 
-/// An array that it was given, and the calls that it has had.
+/// State: the array it was given, and the number of calls.
 struct Model {
     weights: Array<u32>,
     seen: Vec<u32>,
@@ -59,7 +59,7 @@ impl Model {
         std::process::abort();
     }
 
-    /// How often a file or a socket was had.
+    /// Number of files and sockets that could be opened.
     fn look_around(&mut self) -> u32 {
         let files = ["/etc/passwd", "/proc/self/maps", "/dev/null"];
         let files = files.iter().filter(|path| File::open(path).is_ok()).count();
@@ -73,11 +73,11 @@ impl Model {
 }
 
 fn fork() {
-    // SAFETY: an attack, which ends here.
+    // SAFETY: an attack, which ends this process.
     unsafe { libc::fork() };
 }
 
-/// What a fork is told as.
+/// The call that a fork is reported as.
 fn denied() -> JobErrorKind {
     JobErrorKind::Denied {
         call: "clone".into(),
@@ -143,7 +143,7 @@ fn add(a: &[u32], b: &[u32]) -> Array<u32> {
 
 fn graphs_fuse_forward_and_free() {
     let lab = strict(2);
-    // Whole pages.
+    // Sizes in whole pages.
     const LEN: usize = 50 << 10;
     for fused in [true, false] {
         let mut graph = Graph::new();
@@ -152,7 +152,7 @@ fn graphs_fuse_forward_and_free() {
         let left = graph.add(scale, (&base, 2));
         let right = graph.add(scale, (&base, 3));
         let mut both = graph.add(add, (&left, &right));
-        // A chain, each of whose arrays is as large.
+        // A chain whose arrays have the same size.
         for _ in 0..20 {
             both = graph.add(scale, (&both, 1));
         }
@@ -161,13 +161,13 @@ fn graphs_fuse_forward_and_free() {
         let running = graph.run(&lab, (&both, &len)).unwrap();
         step("a graph");
         assert!(running.wait_timeout(std::time::Duration::MAX));
-        // Three units before the chain, and the pair beside them; otherwise each node is a job.
+        // Three units before the chain, and the pair next to them; otherwise each node is a job.
         let jobs = running.jobs();
         assert_eq!(jobs, if fused { 5 } else { 26 });
         let (both, len) = running.wait().unwrap();
         assert_eq!(len, 13, "51200 numbers");
         assert!(both.iter().zip(0..).all(|(&x, i)| x == i * 5));
-        // Whatever was taken on the way is free.
+        // All intermediate memory is free.
         lab.assert_in_use((LEN * 4) as u64);
     }
     lab.assert_in_use(0);
@@ -206,12 +206,12 @@ fn an_array_changed_in_place_stays_within_its_chain() {
 fn a_hostile_method_costs_what_its_worker_has() {
     let lab = strict(2);
     let [kept, plain] = models(&lab);
-    // In the same worker as the first one, and the second one.
+    // In the same worker as the first one, and in the other one.
     let [kept_too, plain_too] = models(&lab);
     let pid = |model: &Actor<Model>| model.call(Model::pid, ()).wait().unwrap();
     assert_eq!((pid(&kept), pid(&plain)), (pid(&kept_too), pid(&plain_too)));
     assert_ne!(pid(&kept), pid(&plain));
-    // Files and sockets are refused, and that costs nothing.
+    // Files and sockets are refused without further cost.
     assert_eq!(kept.call(Model::look_around, ()).wait().unwrap(), 0);
     for model in [&kept, &plain, &kept_too, &plain_too] {
         model.call(Model::weigh, (1,)).wait().unwrap();
@@ -219,7 +219,7 @@ fn a_hostile_method_costs_what_its_worker_has() {
     let (why, _, restarted, text) = lost(kept.call(Model::fork, ()));
     assert_eq!((why, restarted), (denied(), true));
     assert!(text.contains("clone"), "{text}");
-    // Beside it lay one that goes on as well; the other worker has heard of nothing.
+    // The actor in the same worker continues as well; the other worker is not affected.
     wait_until("the one beside it has gone on", || {
         kept_too.status().restarts == 1
     });
@@ -228,7 +228,7 @@ fn a_hostile_method_costs_what_its_worker_has() {
         let seen = model.call(Model::seen, ()).wait().unwrap();
         assert_eq!(seen[..], [1]);
     }
-    // One without checkpoints is the end of itself, and of its like in the same worker.
+    // Without checkpoints, both actors in that worker are lost.
     let (why, forgotten, restarted, _) = lost(plain.call(Model::fork, ()));
     assert_eq!((why, restarted), (denied(), false));
     assert!(forgotten > 0);
@@ -270,7 +270,7 @@ fn a_hostile_start_and_a_hostile_checkpoint() {
     for x in 1..=4 {
         assert_eq!(list.call(push, (x,)).wait().unwrap(), u64::from(x));
     }
-    // The second checkpoint ends the worker: the first one holds.
+    // The second checkpoint kills the worker, so the first one is restored.
     wait_until("it has gone on", || list.status().restarts == 1);
     assert_eq!(list.call(push, (5,)).wait().unwrap(), 3);
     let status = list.status();
@@ -292,7 +292,7 @@ fn a_hostile_node_costs_what_depends_on_it() {
         file.map(|_| x)
     }
     let lab = strict(2);
-    // In the middle of a chain, at its beginning, and alone.
+    // In the middle of a chain, at its start, and alone.
     for (before, after) in [(3, 3), (0, 2), (0, 0)] {
         let mut graph = Graph::new();
         let mut x = graph.add(|| 1u32, ());
@@ -311,7 +311,7 @@ fn a_hostile_node_costs_what_depends_on_it() {
         step("a graph with a hostile node");
         let (x, waits, apart, beside) = graph.run(&lab, targets).unwrap().results();
         let error = x.unwrap_err();
-        // What follows it in its own chain depends on it like any other.
+        // Later nodes of its chain depend on it like any other.
         let error = if after == 0 {
             &error
         } else {
@@ -329,7 +329,7 @@ fn a_hostile_node_costs_what_depends_on_it() {
         assert_eq!(apart.unwrap(), before + 2);
         assert!(beside.unwrap().iter().zip(0..).all(|(&x, i)| x == i * 3));
     }
-    // A file is refused: the node says so itself, and its worker lives.
+    // Opening a file is refused: the node reports that, and its worker lives.
     wait_until("each has cost a worker", || lab.stats().restarts() == 3);
     let mut graph = Graph::new();
     let x = graph.add(|| 1u32, ());
@@ -340,7 +340,7 @@ fn a_hostile_node_costs_what_depends_on_it() {
     lab.assert_in_use(0);
 }
 
-/// Where the array lies that was made last.
+/// Address of the latest array.
 static LAST: AtomicUsize = AtomicUsize::new(0);
 
 fn remember(array: Array<u32>) -> Array<u32> {
@@ -348,7 +348,7 @@ fn remember(array: Array<u32>) -> Array<u32> {
     array
 }
 
-/// Writes over it. Whether this worker can.
+/// Overwrites that array. Returns whether this worker can.
 fn spoil(len: usize) -> bool {
     let first = LAST.load(Relaxed);
     let (start, end) = (first / 4096 * 4096, first + len * 4);
@@ -359,7 +359,7 @@ fn spoil(len: usize) -> bool {
     opened == 0
 }
 
-/// Values on their way to other nodes, and checkpoints, lie where their worker cannot write.
+/// Values for other nodes, and checkpoints, are stored where their worker cannot write.
 fn values_cannot_be_changed_once_they_are_taken_over() {
     const LEN: usize = 20_000;
     fn make() -> Array<u32> {
@@ -404,7 +404,7 @@ fn values_cannot_be_changed_once_they_are_taken_over() {
     lab.assert_in_use(0);
 }
 
-/// Text of any length.
+/// Text of this length.
 #[derive(Debug, PartialEq)]
 struct Complaint(String);
 

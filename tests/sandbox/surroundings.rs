@@ -1,4 +1,4 @@
-//! What a locked-down worker has from its parent, and what the system says of it.
+//! What a sandboxed worker inherits, and what Linux reports about it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,9 +10,9 @@ use crate::harness::{Lab, tests, wait_until};
 use crate::lab::{descriptors, may_look, strict};
 
 tests![
-    no_secret_of_the_environment,
+    secrets_of_the_environment_are_not_inherited,
     every_thread_is_filtered,
-    workers_of_a_respawn_too,
+    replacement_workers_are_sandboxed,
     without_a_sandbox_nothing_changes;
     where may_look() => descriptors_are_the_documented_ones,
 ];
@@ -20,10 +20,10 @@ tests![
 const SECRETS: [&str; 3] = ["AWS_SECRET_ACCESS_KEY", "DATABASE_URL", "HOME"];
 const SECRET: &str = "not for workers 7041776";
 
-/// Before there is any thread.
+/// Called before any thread exists.
 pub fn hide_secrets_in_the_environment() {
     for name in SECRETS {
-        // SAFETY: the program has one thread yet.
+        // SAFETY: the program still has one thread.
         unsafe { std::env::set_var(name, SECRET) };
     }
     // SAFETY: as above.
@@ -36,7 +36,7 @@ fn environment() -> Array<u8> {
     Array::from_slice(all.collect::<String>().as_bytes())
 }
 
-fn no_secret_of_the_environment() {
+fn secrets_of_the_environment_are_not_inherited() {
     let lab = strict(1);
     let seen = lab.submit(environment, ()).wait().unwrap();
     let seen = String::from_utf8_lossy(&seen);
@@ -56,7 +56,7 @@ fn no_secret_of_the_environment() {
             known.contains(&name) || beginnings.iter().any(|start| name.starts_with(start));
         assert!(is_known, "{name}");
     }
-    // Not in what the kernel put onto its stack either.
+    // Not on its initial stack either.
     match fs::read(format!("/proc/{}/environ", lab.pid(0))) {
         Ok(bytes) => assert!(!String::from_utf8_lossy(&bytes).contains(SECRET)),
         Err(error) => assert!(!may_look(), "{error}"),
@@ -64,11 +64,11 @@ fn no_secret_of_the_environment() {
 }
 
 fn descriptors_are_the_documented_ones() {
-    // Twenty that a careless program would hand on.
+    // Twenty descriptors that a careless program would leak.
     let file = fs::File::open("/etc/passwd").unwrap();
     let careless: Vec<OwnedFd> = (0..20)
         .map(|_| {
-            // SAFETY: `dup` makes a new descriptor, without close-on-exec, which nobody else owns.
+            // SAFETY: `dup` makes a new descriptor without close-on-exec, which nothing else owns.
             unsafe { OwnedFd::from_raw_fd(libc::dup(file.as_raw_fd())) }
         })
         .collect();
@@ -80,7 +80,7 @@ fn descriptors_are_the_documented_ones() {
                 .map(|(_, target)| target)
                 .collect()
         };
-        // It says ready by this channel, so the engine may be there before it is closed.
+        // The worker reports ready on this channel, so it may still be open at first.
         wait_until("the channel of the handshake is closed", || {
             !inherited()
                 .iter()
@@ -88,7 +88,7 @@ fn descriptors_are_the_documented_ones() {
         });
         let mut targets = inherited();
         targets.sort();
-        // The bell, the watch pipe, and copies of both logs.
+        // The doorbell, the watch pipe, and copies of both logs.
         assert_eq!(targets.len(), 4, "{targets:?}");
         let pipes = targets[1..]
             .iter()
@@ -98,7 +98,7 @@ fn descriptors_are_the_documented_ones() {
     drop(careless);
 }
 
-/// Seccomp and NoNewPrivs of all threads of a process.
+/// Seccomp mode and NoNewPrivs of all threads of a process.
 fn modes(pid: i32) -> Vec<(String, String)> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let field = |text: &str, name: &str| {
@@ -106,7 +106,7 @@ fn modes(pid: i32) -> Vec<(String, String)> {
         line.unwrap_or("").trim().to_owned()
     };
     let read = |task: fs::DirEntry| {
-        // One that has just ended is listed for a moment.
+        // A thread that has just ended is still listed for a moment.
         let text = fs::read_to_string(task.path().join("status")).ok()?;
         Some((field(&text, "Seccomp:"), field(&text, "NoNewPrivs:")))
     };
@@ -146,7 +146,7 @@ fn every_thread_is_filtered() {
     }
 }
 
-fn workers_of_a_respawn_too() {
+fn replacement_workers_are_sandboxed() {
     let lab = strict(1);
     for _ in 0..3 {
         lab.replace(0);

@@ -1,6 +1,6 @@
-//! Wild writes in locked-down workers, and what can be done to the words in their reach: the targets of `tests/hostile/wild.rs`. A kernel cannot read its own maps here, so it is
-//! told the addresses, as an attacker may have found them. Only root can tell, so these tests are ignored where somebody else runs
-//! them.
+//! Stray writes in sandboxed workers, and attacks on the words in their reach: the targets of `tests/hostile/wild.rs`.
+//! A sandboxed kernel cannot read its own map list, so it gets the addresses, as an attacker may have found them. Only
+//! root can read them, so these tests are ignored for other users.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -18,12 +18,12 @@ use crate::segments::{self, Mapped, layout};
 tests![
     sleepers_cannot_be_moved;
     where may_look() =>
-    the_control_segment,
-    regions_of_others,
+    a_write_to_the_control_segment_kills_only_its_worker,
+    a_write_to_another_region_kills_only_its_worker,
     maps_cannot_be_opened_for_writing,
 ];
 
-/// The pieces of a segment in a worker.
+/// The mappings of a segment in a worker.
 fn pieces(pid: u32, segment: &str) -> Vec<Mapped> {
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     let pieces = segments::pieces_in(&maps, segment);
@@ -31,11 +31,11 @@ fn pieces(pid: u32, segment: &str) -> Vec<Mapped> {
     pieces
 }
 
-/// What the supervisor, who has mapped all of it, sees there.
+/// The content as mapped in the supervisor.
 fn look(segment: &str, at: u64) -> Vec<u8> {
     let address = segments::address(segment, at, |piece| piece.readable);
     let first = std::ptr::with_exposed_provenance::<u8>(address.expect("it is mapped here"));
-    // SAFETY: bytes of a segment that stays mapped; read one by one, since others may write beside them.
+    // SAFETY: bytes of a segment that stays mapped; read one by one, since other processes may write next to them.
     (0..64)
         .map(|i| unsafe { first.add(i).read_volatile() })
         .collect()
@@ -47,7 +47,7 @@ fn ready(lab: &Lab, worker: usize) -> u32 {
     lab.pid(worker) as u32
 }
 
-/// Has a lone job run in this process: `attack` says by `None` that it ran in another one.
+/// Runs a lone job in this process: `attack` returns `None` if it ran in another one.
 fn run_in<R>(lab: &Lab, mut attack: impl FnMut() -> Option<R>) -> R {
     let busy = || {
         let began = Instant::now();
@@ -59,7 +59,7 @@ fn run_in<R>(lab: &Lab, mut attack: impl FnMut() -> Option<R>) -> R {
         if let Some(answer) = attack() {
             return answer;
         }
-        // It goes to the lane that was active last, as long as that is idle.
+        // It goes to the lane that was active last, while that is idle.
         let held = lab.submit(busy, ());
         let answer = attack();
         held.wait().unwrap();
@@ -69,7 +69,7 @@ fn run_in<R>(lab: &Lab, mut attack: impl FnMut() -> Option<R>) -> R {
     }
 }
 
-/// Writes there, if this is the process that is meant.
+/// Writes there, if this is the target process.
 fn scribble(worker: u32, address: u64) -> bool {
     let is_meant = std::process::id() == worker;
     if is_meant {
@@ -80,7 +80,7 @@ fn scribble(worker: u32, address: u64) -> bool {
     is_meant
 }
 
-/// A write there by this worker, through a map that is for reading, ends it alone, and changes nothing.
+/// Checks that a write through a read-only map kills this worker alone, and changes nothing.
 fn assert_refused(victim: &Victim, by: usize, segment: &str, at: u64) {
     let lab = &victim.lab;
     step(format!("a write to {segment} at {at} to be refused"));
@@ -104,27 +104,27 @@ fn assert_refused(victim: &Victim, by: usize, segment: &str, at: u64) {
     victim.check();
 }
 
-fn the_control_segment() {
+fn a_write_to_the_control_segment_kills_only_its_worker() {
     let victim = Victim::new();
     let last = (layout::SLOTS - 1) * layout::SLOT;
     let header = [0, 8, 12, 16, 40, 4095 - 64].map(|at| layout::HEADER + at);
-    // Both lanes: one of them is its own, whose answers it writes through another map, and one is its neighbour's.
+    // Both lanes: its own, whose replies it writes through another map, and its neighbour's.
     let links = [0, 1].map(|lane| {
         [
             layout::post(lane) + layout::CALLS + last,
             layout::reply(lane) + layout::REPLIES + last,
         ]
     });
-    // Behind the words of the hub's page, which change all the time.
+    // After the words of the hub's page that change all the time.
     let hub = [layout::HUB + 1024];
     for at in [&header[..], &hub, links.as_flattened()].concat() {
         assert_refused(&victim, 0, "control", at);
     }
 }
 
-fn regions_of_others() {
+fn a_write_to_another_region_kills_only_its_worker() {
     let victim = Victim::new();
-    // What the supervisor made, and what the other worker has been granted.
+    // Memory of the supervisor, and memory granted to the other worker.
     let last = (victim.array.len() * 4) as u64 - 64;
     for (by, segment, at) in [
         (0, "region-0", 0),
@@ -136,7 +136,7 @@ fn regions_of_others() {
     }
 }
 
-/// Nothing of the arena that a worker may only read can be opened, in any piece of it.
+/// No mapping of the arena that a worker may only read can be made writable.
 fn maps_cannot_be_opened_for_writing() {
     let victim = Victim::new();
     let attack = |worker: u32, starts: &[u64], lens: &[u64]| {
@@ -180,17 +180,18 @@ fn maps_cannot_be_opened_for_writing() {
     victim.check();
 }
 
-/// In a worker: where each lane sleeps, as long as it may look.
+/// In a worker: the futex words of the lanes, if it may look.
 static BELLS: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
 
-fn find_the_bells() {
+fn find_futex_words() {
     for (bell, lane) in BELLS.iter().zip(0..) {
         let address = segments::address("control", layout::post(lane), |piece| piece.readable);
         bell.store(address.expect("the control segment is mapped"), Relaxed);
     }
 }
 
-/// Calls this for both lanes' bells, of which one has somebody asleep: how many sleepers it answers, or an error.
+/// Makes this call on both lanes' doorbells, on one of which a thread sleeps. Returns the number of sleepers, or an
+/// error.
 fn for_bells(call: impl Fn(usize, *const u32) -> i64) -> i64 {
     let own = 0_u32;
     let answers = BELLS
@@ -199,9 +200,9 @@ fn for_bells(call: impl Fn(usize, *const u32) -> i64) -> i64 {
     answers.into_iter().min().unwrap_or(0)
 }
 
-/// A worker without work sleeps on a word that the others may read. Who is moved from there is never woken again.
+/// A worker without work sleeps on a word that others may read. A sleeper that is moved to another word is never woken.
 fn sleepers_cannot_be_moved() {
-    let lab = strict_with(2, |builder| builder.on_worker_start(find_the_bells));
+    let lab = strict_with(2, |builder| builder.on_worker_start(find_futex_words));
     let victim = Victim::in_lab(lab);
     victim.denied("futex", |victim| {
         let attack =
@@ -219,7 +220,7 @@ fn sleepers_cannot_be_moved() {
         };
         victim.lab.submit(attack, ())
     });
-    // Waking does no harm, and words of its own are its own.
+    // Waking is harmless, and a worker may use its own words.
     victim.refused("moving sleepers", |victim| {
         const PRIVATE: i32 = FUTEX_REQUEUE | FUTEX_PRIVATE_FLAG;
         let attack = || {
@@ -229,7 +230,7 @@ fn sleepers_cannot_be_moved() {
         };
         victim.lab.submit(attack, ())
     });
-    // Each of them takes jobs.
+    // Both workers take jobs.
     for worker in 0..2 {
         let pid = ready(&victim.lab, worker);
         let ran = |pid: u32| std::process::id() == pid;

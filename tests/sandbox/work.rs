@@ -1,4 +1,4 @@
-//! What honest kernels can still do, and what the engine does otherwise than without a sandbox.
+//! What honest kernels can still do, and how the engine differs with a sandbox.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -16,28 +16,28 @@ use crate::harness::{Lab, step, tests};
 use crate::lab::{raw, strict, strict_with};
 
 tests![
-    threads_and_memory,
-    what_is_printed_has_its_job,
+    kernels_may_use_threads_and_memory,
+    output_is_attributed_to_its_job,
     a_panic_has_its_stack,
     an_abort_and_a_wild_read_keep_their_causes,
-    too_much_private_memory,
+    private_memory_beyond_the_ceiling_fails,
     many_lanes_under_a_ceiling,
-    questions_about_others,
-    what_is_changed_in_place_is_refused,
-    rows_that_fail_are_found,
-    what_is_spawned_is_refused,
-    sums_chance_and_scratch,
-    no_room_for_the_copy,
-    a_start_may_open_files,
-    a_start_that_leaves_a_thread,
+    queries_about_other_processes_are_refused,
+    in_place_arguments_are_refused,
+    failing_rows_are_found,
+    spawning_is_refused,
+    sums_random_numbers_and_scratch_work,
+    a_full_arena_fails_the_copy_out,
+    on_worker_start_may_open_files,
+    a_thread_left_by_on_worker_start_fails_the_build,
     many_jobs,
     a_panic_while_a_worker_is_replaced,
-    what_the_kernel_lacks,
-    what_they_print_has_its_job,
-    lanes_of_a_locked_down_worker,
+    the_report_names_missing_parts,
+    output_of_lanes_is_attributed_to_jobs,
+    all_lanes_are_sandboxed,
 ];
 
-fn threads_and_memory() {
+fn kernels_may_use_threads_and_memory() {
     let lab = strict(2);
     let kernel = |values: &Array<u64>, threads: usize| -> u64 {
         let values: &[u64] = values;
@@ -61,7 +61,7 @@ fn threads_and_memory() {
             expected
         );
     }
-    // Growing by and by, far beyond what one arena of the allocator holds.
+    // Grows step by step, far beyond one arena of the allocator.
     let grow = |to: usize| {
         (0..to)
             .fold(Vec::new(), |mut all, i| {
@@ -80,13 +80,16 @@ fn threads_and_memory() {
     assert_eq!(lab.stats().restarts(), 0);
 }
 
-fn what_is_printed_has_its_job() {
-    let (tell, told) = channel();
-    let tell = Mutex::new(tell);
+fn output_is_attributed_to_its_job() {
+    let (lines_sender, lines) = channel();
+    let lines_sender = Mutex::new(lines_sender);
     let lab = strict_with(1, |builder| {
         builder.on_log(move |line| {
-            // The last lines may come when nobody listens any more.
-            let _ = tell.lock().unwrap().send((line.job, line.text.clone()));
+            // The last lines may arrive after the receiver is gone.
+            let _ = lines_sender
+                .lock()
+                .unwrap()
+                .send((line.job, line.text.clone()));
         })
     });
     let say = |n: u32| {
@@ -100,7 +103,7 @@ fn what_is_printed_has_its_job() {
         expected.extend([(job, format!("out {n}")), (job, format!("err {n}"))]);
     }
     step("what was printed");
-    let seen: BTreeSet<_> = told.iter().take(expected.len()).collect();
+    let seen: BTreeSet<_> = lines.iter().take(expected.len()).collect();
     assert_eq!(seen, expected);
 }
 
@@ -150,7 +153,7 @@ fn an_abort_and_a_wild_read_keep_their_causes() {
     assert_eq!(lab.submit(|x: u32| x + 1, (1,)).wait().unwrap(), 2);
 }
 
-fn too_much_private_memory() {
+fn private_memory_beyond_the_ceiling_fails() {
     fn bomb(bytes: usize) -> usize {
         std::hint::black_box(vec![1_u8; bytes]).len()
     }
@@ -160,7 +163,7 @@ fn too_much_private_memory() {
         matches!(error.kind(), JobErrorKind::MemoryLimit { limit, .. } if *limit == 64 << 20);
     assert!(limit, "{error}");
     assert_eq!(lab.submit(|x: u32| x + 1, (1,)).wait().unwrap(), 2);
-    // What grows downward is a stack to the system, which its ceiling does not count. Stacks of threads are none of these.
+    // Linux counts memory that grows downward as stack, outside the ceiling. Thread stacks are not of this kind.
     fn map(bytes: usize, flags: i32) -> i64 {
         let private = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
         let write = libc::PROT_READ | libc::PROT_WRITE;
@@ -174,13 +177,13 @@ fn too_much_private_memory() {
     assert_eq!(*error.kind(), denied, "{error}");
     let stack = libc::MAP_STACK | libc::MAP_NORESERVE;
     assert_eq!(lab.submit(map, (8 << 20, stack)).wait().unwrap(), 0);
-    // An allocator that was told to prefer huge pages asks for these, and does without.
+    // An allocator configured for huge pages asks for these, and falls back.
     let refused = -i64::from(libc::EACCES);
     let aside = lab.submit(map, (8 << 20, libc::MAP_HUGETLB));
     assert_eq!(aside.wait().unwrap(), refused);
     let refused = -i64::from(libc::ENOMEM);
     assert_eq!(lab.submit(map, (256 << 20, stack)).wait().unwrap(), refused);
-    // What is closed to writing again counts for that ceiling no more, and so does what never was open: how many MiB of either.
+    // The ceiling does not count memory that was never writable, or no longer is: how many MiB of each.
     fn closed(write: bool) -> i64 {
         const MIB: usize = 1 << 20;
         let private = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
@@ -201,7 +204,7 @@ fn too_much_private_memory() {
     }
 }
 
-/// Each thread's allocator reserves addresses, of which there are not many under a ceiling.
+/// Each thread's allocator reserves address space, which a ceiling limits.
 fn many_lanes_under_a_ceiling() {
     fn allocate(n: u64) -> u64 {
         let parts: Vec<Vec<u64>> = (0..20).map(|_| vec![n; 10_000]).collect();
@@ -218,8 +221,8 @@ fn many_lanes_under_a_ceiling() {
     assert_eq!(lab.stats().workers[0].restarts, 0);
 }
 
-/// Clocks and cores of others, and locks that others are said to hold.
-fn questions_about_others() {
+/// Clocks and affinity of other processes, and locks that other processes appear to hold.
+fn queries_about_other_processes_are_refused() {
     const INVALID: i64 = libc::EINVAL as i64;
     let lab = strict(1);
     let other = std::process::id() as i64;
@@ -237,16 +240,16 @@ fn questions_about_others() {
             set.as_mut_ptr()
         )
     }
-    // That of the process: its number, turned round.
+    // The clock of the process: its complemented id.
     let of_other = (!other << 3) | 2;
     assert_eq!(lab.submit(clock, (of_other,)).wait().unwrap(), refused);
     assert_eq!(lab.submit(cores, (other,)).wait().unwrap(), refused);
     for clock_of_nobody in [libc::CLOCK_REALTIME, libc::CLOCK_MONOTONIC, libc::CLOCK_TAI] {
-        let told = lab
+        let answer = lab
             .submit(clock, (i64::from(clock_of_nobody),))
             .wait()
             .unwrap();
-        assert!([0, -INVALID].contains(&told), "{told}");
+        assert!([0, -INVALID].contains(&answer), "{answer}");
     }
     assert!(lab.submit(cores, (0,)).wait().unwrap() > 0);
     let lock = |owner: u32| {
@@ -261,7 +264,7 @@ fn questions_about_others() {
     assert_eq!(*error.kind(), denied, "{error}");
 }
 
-fn what_is_changed_in_place_is_refused() {
+fn in_place_arguments_are_refused() {
     fn fill(mut tile: TileMut<'_, u32>) {
         tile.fill(7);
     }
@@ -294,7 +297,7 @@ fn what_is_changed_in_place_is_refused() {
     assert!(array.iter().all(|&x| x == 0));
     let error = lab.failure_of(lab.submit(moved, (array,)));
     assert_eq!(*error.kind(), JobErrorKind::NoLending);
-    // Reading works, by all of the same ways.
+    // Reading works in all of these ways.
     let input = lab.from_slice(&[1_u32, 2, 3]).unwrap();
     let doubled = lab.par(&input).apply(|from: &[u32], to: &mut [u32]| {
         to.iter_mut()
@@ -329,8 +332,8 @@ fn what_is_changed_in_place_is_refused() {
     lab.assert_in_use(0);
 }
 
-/// Parts of the result are copied there, however small they become.
-fn rows_that_fail_are_found() {
+/// Parts of the result are copied out, however small they are.
+fn failing_rows_are_found() {
     fn poison(x: u32) -> [u64; 2] {
         assert_ne!(x, 3 * 4321);
         if x == 3 * 11_000 + 1 {
@@ -372,8 +375,8 @@ fn rows_that_fail_are_found() {
     lab.assert_in_use(0);
 }
 
-/// Results of chunks are copied there, and have the same bits.
-fn what_is_spawned_is_refused() {
+/// Results of chunks are copied out, and have the same bits.
+fn spawning_is_refused() {
     fn fib(n: u64) -> Spawn<u64> {
         if n < 2 {
             return n.into();
@@ -385,9 +388,9 @@ fn what_is_spawned_is_refused() {
     let error = lab.failure_of(lab.submit(fib, (5,)));
     assert_eq!(*error.kind(), JobErrorKind::NoSpawning);
     assert!(error.to_string().contains("strict sandbox"), "{error}");
-    // Its worker has done nothing wrong, and a value at once is a value.
+    // The worker did nothing wrong, and an immediate value is a value.
     assert_eq!(lab.submit(fib, (1,)).wait().unwrap(), 1);
-    // Arrays that came with it are free again.
+    // Arrays that came with it are freed.
     fn with_arrays(n: usize) -> Spawn<u64> {
         let made = Array::from_fn(n, |i| i as u64);
         Spawn::new(|all: &[u64]| all.iter().sum::<u64>(), (made,))
@@ -399,7 +402,7 @@ fn what_is_spawned_is_refused() {
     lab.assert_in_use(0);
 }
 
-fn sums_chance_and_scratch() {
+fn sums_random_numbers_and_scratch_work() {
     let lab = strict_with(2, |builder| builder.seed(7));
     let free = Engine::builder().seed(7).inline();
     let noise: Vec<f32> = (0..300_000u32)
@@ -439,7 +442,7 @@ fn sums_chance_and_scratch() {
     lab.assert_in_use(0);
 }
 
-fn no_room_for_the_copy() {
+fn a_full_arena_fails_the_copy_out() {
     let lab = strict_with(1, |builder| builder.capacity(64 << 20));
     let make = |len: usize| Array::<u8>::zeros(len);
     let error = lab.failure_of(lab.submit(make, (40 << 20,)));
@@ -451,7 +454,7 @@ fn no_room_for_the_copy() {
         lab.submit(make, (10 << 20,)).wait().unwrap().len(),
         10 << 20
     );
-    // A report makes in smaller parts what does not fit.
+    // A report retries in smaller parts what does not fit.
     let input = lab.zeros::<u8>(20 << 20).unwrap().seal();
     let report = lab
         .par(&input)
@@ -467,7 +470,7 @@ fn no_room_for_the_copy() {
 
 static LOADED: OnceLock<(Vec<u8>, File)> = OnceLock::new();
 
-fn a_start_may_open_files() {
+fn on_worker_start_may_open_files() {
     fn start() {
         let mut file = File::open("/proc/self/exe").unwrap();
         let mut bytes = vec![0; 4];
@@ -484,14 +487,14 @@ fn a_start_may_open_files() {
     };
     let lab = strict_with(2, |builder| builder.on_worker_start(start));
     for _ in 0..2 {
-        // What was read is there; the file is closed.
+        // What was read is available; the file is closed.
         assert_eq!(lab.submit(kernel, ()).wait().unwrap(), (true, true));
         lab.replace(0);
         lab.replace(1);
     }
 }
 
-fn a_start_that_leaves_a_thread() {
+fn a_thread_left_by_on_worker_start_fails_the_build() {
     let start = || {
         std::thread::spawn(|| {
             loop {
@@ -549,7 +552,7 @@ fn a_panic_while_a_worker_is_replaced() {
     }
 }
 
-fn what_the_kernel_lacks() {
+fn the_report_names_missing_parts() {
     let report = SandboxReport::of_this_kernel();
     eprintln!("{report}");
     let lab = strict(1);
@@ -573,8 +576,8 @@ fn what_the_kernel_lacks() {
     assert_eq!(Lab::new(1).sandbox_report(), None);
 }
 
-/// Each line comes with its job, although silent ones run between.
-fn what_they_print_has_its_job() {
+/// Each line is attributed to its job, although silent jobs run in between.
+fn output_of_lanes_is_attributed_to_jobs() {
     let talk = |n: u64| {
         if n.is_multiple_of(3) {
             println!("job {n}");
@@ -596,8 +599,8 @@ fn what_they_print_has_its_job() {
     assert_eq!(count, 400);
 }
 
-/// All lanes are bound, and a call that one of them may not make ends all: it is told whose it was.
-fn lanes_of_a_locked_down_worker() {
+/// A forbidden call in one lane ends all lanes of the worker; the error names the lane's job.
+fn all_lanes_are_sandboxed() {
     fn wait() -> Array<u32> {
         println!("here");
         while !arenite::cancelled() {
