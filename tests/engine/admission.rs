@@ -1,4 +1,4 @@
-//! Admission by bytes: who is let in, who waits, and who gets the arguments back.
+//! Admission by bytes: which jobs enter, which wait, and what is returned to the caller.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -16,19 +16,19 @@ use crate::harness::{Env, Gate, Lab, block_on, pass, step, tests, wait_until};
 
 tests![
     many_threads_stay_below_the_ceiling,
-    what_arguments_hold_counts,
+    memory_held_by_arguments_counts,
     one_larger_than_the_ceiling_runs_alone,
     a_new_kernel_runs_on_all_workers_at_once,
-    whoever_came_first_goes_first,
-    try_submit_gives_the_arguments_back,
-    a_chain_gives_all_of_them_back,
+    jobs_are_admitted_in_order_of_arrival,
+    try_submit_returns_the_arguments,
+    a_refused_chain_returns_all_arguments,
     a_long_text_takes_no_memory_before_it_is_let_in,
     maps_and_scopes_stay_below_the_ceiling,
-    jobs_that_die_or_are_given_up_make_room,
-    an_engine_without_workers_lets_everybody_in,
+    jobs_that_die_or_are_dropped_free_their_share,
+    an_inline_engine_admits_every_job,
     a_map_outlives_its_engine,
     refused_while_memory_is_short,
-    without_a_ceiling_nothing_counts,
+    without_a_ceiling_every_job_is_admitted,
 ];
 
 const MIB: u64 = 1 << 20;
@@ -49,7 +49,7 @@ fn assert_nothing_in_flight(lab: &Lab) {
 fn many_threads_stay_below_the_ceiling() {
     const LEN: u64 = MIB / 8;
     let lab = limited(2, 10 * LEN);
-    // What the kernel returns is known from here on.
+    // From here on the kernel's result size is known.
     lab.submit(result, (LEN as usize,)).wait().unwrap();
     let (over, most) = (AtomicBool::new(false), AtomicU64::new(0));
     step("eight threads that submit more than is let in");
@@ -83,7 +83,7 @@ fn many_threads_stay_below_the_ceiling() {
     assert_nothing_in_flight(&lab);
 }
 
-/// Submits on a thread of its own, which ends when the job is let in.
+/// Submits on a separate thread, which ends when the job is admitted.
 fn waits<'scope, 'env>(
     threads: &'scope thread::Scope<'scope, 'env>,
     submit: impl FnOnce() + Send + 'scope,
@@ -91,7 +91,7 @@ fn waits<'scope, 'env>(
     threads.spawn(submit)
 }
 
-fn what_arguments_hold_counts() {
+fn memory_held_by_arguments_counts() {
     fn take(_: ArrayMut<u8>, gate: &str) {
         pass(gate);
     }
@@ -99,7 +99,7 @@ fn what_arguments_hold_counts() {
         pass(gate);
     }
     let lab = limited(2, 16 * MIB);
-    // Both kernels are known, and return nothing.
+    // Both kernels are known to return nothing.
     let known = Gate::new();
     let small = lab.zeros::<u8>(1).unwrap();
     let job = lab.submit(take, (small, &known.path()));
@@ -117,7 +117,7 @@ fn what_arguments_hold_counts() {
         (lab.zeros(5 * MIB as usize).unwrap(), &gates[0].path()),
     );
     assert!(bytes(5 * MIB).contains(&admitted()), "{}", admitted());
-    // Shared with whoever else has it: nothing counts.
+    // Shared with another handle: nothing counts.
     let shared = lab.zeros::<u8>(5 * MIB as usize).unwrap().seal();
     let other = lab.submit(read, (&shared, &gates[1].path()));
     assert!(bytes(5 * MIB).contains(&admitted()), "{}", admitted());
@@ -174,7 +174,7 @@ fn one_larger_than_the_ceiling_runs_alone() {
 fn a_new_kernel_runs_on_all_workers_at_once() {
     let lab = Lab::with(3, |builder| builder.lanes(2).admission(6 * MIB));
     let gates: Vec<_> = (0..6).map(|_| Gate::new()).collect();
-    // What it returns is not known before the first has ended, and none of them ends before all have begun.
+    // The result size is unknown until the first job has ended, and none ends before all have begun.
     let new = |gate: &str| {
         pass(gate);
         Array::<u8>::zeros(1)
@@ -192,8 +192,8 @@ fn a_new_kernel_runs_on_all_workers_at_once() {
     assert_nothing_in_flight(&lab);
 }
 
-fn whoever_came_first_goes_first() {
-    /// Jobs that the worker has run before.
+fn jobs_are_admitted_in_order_of_arrival() {
+    /// Number of jobs that the worker has run before.
     fn turn() -> u64 {
         static TURNS: AtomicU64 = AtomicU64::new(0);
         TURNS.fetch_add(1, SeqCst)
@@ -209,7 +209,7 @@ fn whoever_came_first_goes_first() {
     let known = lab.submit(hold, (gate.path(), lab.zeros(1).unwrap()));
     gate.open();
     known.wait().unwrap();
-    // Two mebibytes run, three do not fit beside them, and whatever comes then waits behind those, so small it may be.
+    // Two MiB run and three do not fit next to them. Later jobs wait behind those, however small.
     let running = lab.submit(hold, (gate.path(), lab.zeros(2 * MIB as usize).unwrap()));
     let held = gate.meet();
     let small = lab.job(turn, ()).try_submit();
@@ -222,7 +222,7 @@ fn whoever_came_first_goes_first() {
             lab.submit(large, (array,)).wait().unwrap()
         });
         step("the first to be in the line");
-        // It is refused for as long as somebody is in the line, and not for its size.
+        // Refused because another caller waits, not because of its size.
         while let Ok(job) = lab.job(turn, ()).try_submit() {
             drop(job);
         }
@@ -239,7 +239,7 @@ fn whoever_came_first_goes_first() {
     assert_nothing_in_flight(&lab);
 }
 
-fn try_submit_gives_the_arguments_back() {
+fn try_submit_returns_the_arguments() {
     fn keep(values: ArrayMut<u8>, gate: &str, n: u32) -> (ArrayMut<u8>, u32) {
         pass(gate);
         (values, n)
@@ -291,7 +291,7 @@ fn try_submit_gives_the_arguments_back() {
     lab.assert_in_use(0);
 }
 
-fn a_chain_gives_all_of_them_back() {
+fn a_refused_chain_returns_all_arguments() {
     let lab = limited(1, MIB);
     let gate = Gate::new();
     let running = lab.submit(pass, (gate.path(),));
@@ -334,7 +334,7 @@ fn a_long_text_takes_no_memory_before_it_is_let_in() {
     thread::scope(|threads| {
         let submits = || lab.submit(length, (&text, "")).wait().unwrap();
         let waiting: Vec<_> = (0..4).map(|_| threads.spawn(submits)).collect();
-        wait_until("somebody stands in the line", || {
+        wait_until("a caller waits", || {
             lab.job(|| (), ()).try_submit().is_err()
         });
         let now = lab.stats().arena.in_use;
@@ -366,21 +366,21 @@ fn maps_and_scopes_stay_below_the_ceiling() {
     for n in 0..100 {
         assert_eq!(map.next().unwrap().unwrap().len(), MIB as usize + n);
         most = most.max(lab.stats().admitted);
-        // Somebody else takes a share, in between.
+        // Another caller takes a share in between.
         if n % 10 == 0 {
             assert_eq!(lab.submit(|| 5_u8, ()).wait().unwrap(), 5);
         }
     }
     assert!(map.next().is_none());
     assert!((MIB..=4 * MIB).contains(&most), "{most} at most");
-    // Calls that were written and not let in are given up with their map.
+    // Calls that were written but not admitted are dropped with their map.
     let mut map = lab.map(
         |values: ArrayMut<u8>| values.len(),
         (0..100).map(|_| (lab.zeros(MIB as usize).unwrap(),)),
     );
     assert_eq!(map.next().unwrap().unwrap(), MIB as usize);
     drop(map);
-    // While somebody else has everything, a map waits for that.
+    // While another caller holds everything, a map waits.
     let gate = Gate::new();
     let hold = |gate: &str, _: ArrayMut<u8>| pass(gate);
     let running = lab.submit(hold, (gate.path(), lab.zeros(9 * MIB as usize).unwrap()));
@@ -426,7 +426,7 @@ fn maps_and_scopes_stay_below_the_ceiling() {
     lab.assert_in_use(0);
 }
 
-fn jobs_that_die_or_are_given_up_make_room() {
+fn jobs_that_die_or_are_dropped_free_their_share() {
     let lab = limited(1, 2 * MIB);
     let one = || lab.zeros::<u8>(3 * MIB as usize).unwrap();
     let die = |_: ArrayMut<u8>, how: u8| match how {
@@ -450,7 +450,7 @@ fn jobs_that_die_or_are_given_up_make_room() {
         let error = lab.failure_of(running);
         assert_eq!(*error.kind(), JobErrorKind::Cancelled);
         drop(held);
-        // Given up by its handle, and by being on its own.
+        // Dropped by its handle, and cancelled.
         let running = lab.submit(hold, (gate.path(), one()));
         let held = gate.meet();
         drop(running);
@@ -458,7 +458,7 @@ fn jobs_that_die_or_are_given_up_make_room() {
         lab.submit(die, (one(), 2)).detach();
         lab.submit(die, (one(), 2)).wait().unwrap();
     }
-    // A job that waits in the queue behind another.
+    // A job that is queued behind another.
     let lab = limited(1, 64 * MIB);
     let take = |_: ArrayMut<u8>| ();
     lab.submit(take, (lab.zeros(1).unwrap(),)).wait().unwrap();
@@ -480,7 +480,7 @@ fn jobs_that_die_or_are_given_up_make_room() {
 /// Workers do not start while this file exists.
 const BROKEN: &str = "ARENITE_TEST_BROKEN";
 
-fn an_engine_without_workers_lets_everybody_in() {
+fn an_inline_engine_admits_every_job() {
     fn start() {
         let broken = std::env::var(BROKEN).is_ok_and(|path| std::path::Path::new(&path).exists());
         assert!(!broken, "no luck");
@@ -551,7 +551,7 @@ fn refused_while_memory_is_short() {
     available(500_000);
     let lab = Lab::with(2, |builder| builder.memory_root(root.path()));
     lab.job(|| (), ()).try_submit().unwrap().wait().unwrap();
-    // The arena gets none either, when it is short.
+    // When memory is short the arena gets none either.
     let values = lab.from_slice(&[1_u8, 2, 3]).unwrap();
     available(1000);
     let until = |short: bool| {
@@ -572,7 +572,7 @@ fn refused_while_memory_is_short() {
     lab.job(|| (), ()).try_submit().unwrap().wait().unwrap();
 }
 
-fn without_a_ceiling_nothing_counts() {
+fn without_a_ceiling_every_job_is_admitted() {
     let lab = Lab::new(1);
     let gate = Gate::new();
     let running = lab.submit(pass, (gate.path(),));

@@ -1,4 +1,4 @@
-//! How an engine is built, and why it sometimes is not.
+//! Building an engine, and the errors of doing so.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -10,24 +10,24 @@ use arenite::{Array, ArrayMut, BuildError, Engine, Guard, platform};
 use crate::harness::{Gate, Lab, pass, shared_memory_named, tests, wait_until};
 
 tests![
-    as_many_workers_as_asked,
+    the_requested_number_of_workers_starts,
     workers_have_a_label,
     a_kernel_runs_at_each_start,
-    a_start_that_panics,
-    a_start_that_ends_the_process,
+    a_panic_in_on_worker_start_fails_the_build,
+    an_exit_in_on_worker_start_fails_the_build,
     too_large_a_capacity,
     too_large_a_capacity_for_dev_shm,
     too_many_workers,
     too_many_lanes,
     names,
-    names_that_are_none,
-    zero_is_no_ceiling,
+    invalid_names_are_refused,
+    a_ceiling_of_zero_is_off,
     without_the_guard,
     engines_one_after_the_other,
     errors_say_what_to_do,
 ];
 
-fn as_many_workers_as_asked() {
+fn the_requested_number_of_workers_starts() {
     for (asked, expected) in [(0, 1), (1, 1), (3, 3)] {
         let lab = Lab::new(asked);
         let workers = lab.stats().workers;
@@ -74,7 +74,7 @@ fn a_kernel_runs_at_each_start() {
     assert_eq!(STARTED.load(Relaxed), 0, "not here");
 }
 
-fn a_start_that_panics() {
+fn a_panic_in_on_worker_start_fails_the_build() {
     let error = Engine::builder()
         .workers(2)
         .capacity(64 << 20)
@@ -90,7 +90,7 @@ fn a_start_that_panics() {
     );
 }
 
-fn a_start_that_ends_the_process() {
+fn an_exit_in_on_worker_start_fails_the_build() {
     let error = Engine::builder()
         .workers(2)
         .capacity(64 << 20)
@@ -107,7 +107,7 @@ fn a_start_that_ends_the_process() {
     assert!(error.to_string().contains("SIGABRT"), "{error}");
 }
 
-/// The sentence has all these parts: what was asked for, which limit it is, and both ways to mend it.
+/// Checks that the sentence names what was asked for, the limit, and both remedies.
 #[track_caller]
 fn refused(builder: Builder, capacity: u64, parts: &[&str], largest: u64) {
     let error = builder.workers(1).capacity(capacity).build().unwrap_err();
@@ -120,7 +120,7 @@ fn refused(builder: Builder, capacity: u64, parts: &[&str], largest: u64) {
     }
 }
 
-/// Which limit of memory there is, what to do about it, and its bytes.
+/// The memory limit in force, its remedy, and its bytes.
 fn memory() -> ([&'static str; 2], u64) {
     let largest = platform::memory(Path::new("/")).unwrap().limit;
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap();
@@ -149,7 +149,7 @@ fn too_large_a_capacity_for_dev_shm() {
     let shm = shm.map_or(0, |stat| stat.blocks() * stat.fragment_size());
     let capacity = shm + (1 << 20);
     let builder = Engine::builder().backing(Backing::Named);
-    // The memory is looked at first, where it is the smaller of the two.
+    // Memory is checked first if it is the smaller limit.
     let (words, largest) = match memory() {
         (words, memory) if capacity > memory => (words, memory),
         _ => (["/dev/shm has", "mount a larger one"], shm),
@@ -168,9 +168,9 @@ fn too_many_workers() {
     }
 }
 
-/// Too many of all workers together.
+/// Exceeds the maximum number of lanes of all workers together.
 fn too_many_lanes() {
-    // The last has as many workers as there may be.
+    // The last has the maximum number of workers.
     for (workers, lanes) in [(1, 4097), (2, 2049), (17, 241), (1, usize::MAX), (1024, 5)] {
         let builder = Engine::builder().workers(workers).lanes(lanes);
         let error = builder.build().unwrap_err();
@@ -206,7 +206,7 @@ fn names() {
     assert_eq!((shared_memory_named(&name), array[0]), (0, 1));
 }
 
-fn names_that_are_none() {
+fn invalid_names_are_refused() {
     for name in ["", "a/b", "..", "a name", &"x".repeat(200)] {
         let error = Engine::builder()
             .workers(1)
@@ -218,7 +218,7 @@ fn names_that_are_none() {
     }
 }
 
-fn zero_is_no_ceiling() {
+fn a_ceiling_of_zero_is_off() {
     fn fill(values: ArrayMut<u8>, gate: &str) -> usize {
         pass(gate);
         std::hint::black_box(vec![1_u8; 64 << 20]).len() + values.len()
@@ -238,12 +238,12 @@ fn zero_is_no_ceiling() {
         gate.open();
         assert_eq!(job.wait().unwrap(), 65 << 20);
     }
-    // A twin that has a ceiling tells that enough time has passed for whoever looks at workers.
-    let twin = Lab::with(1, |builder| builder.recycle_above(1));
+    // A second engine with a ceiling shows that enough time has passed for a memory check.
+    let other = Lab::with(1, |builder| builder.recycle_above(1));
     for round in 1..=3 {
-        twin.submit(|| (), ()).wait().unwrap();
-        wait_until("the twin's worker is replaced", || {
-            twin.stats().recycled() == round
+        other.submit(|| (), ()).wait().unwrap();
+        wait_until("the other engine's worker is replaced", || {
+            other.stats().recycled() == round
         });
     }
     assert_eq!(lab.stats().recycled(), 0);
@@ -268,7 +268,7 @@ fn without_the_guard() {
         .unwrap();
         assert!(out.iter().all(|&x| x == value));
     }
-    // Inputs are out of reach all the same.
+    // Inputs are protected all the same.
     let vandal = |victim: &Array<u8>| {
         // SAFETY: none: a bug in a kernel, on purpose.
         unsafe { victim.as_ptr().cast_mut().write_volatile(1) };
@@ -303,6 +303,6 @@ fn errors_say_what_to_do() {
         text.contains("lower the capacity") && !text.contains("TooLarge"),
         "a sentence, not a name: {text}"
     );
-    // It has said its cause: who prints the chain of causes would say it again.
+    // The message contains the cause, so `source` must not repeat it.
     assert!(std::error::Error::source(&error).is_none());
 }

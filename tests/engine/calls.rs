@@ -6,9 +6,9 @@ use bytemuck::{CheckedBitPattern, NoUninit};
 use crate::harness::{Lab, tests};
 
 tests![
-    from_no_parameter_to_eight,
+    zero_to_eight_parameters,
     closures_that_capture_nothing,
-    generic_kernels_are_told_apart,
+    generic_kernels_are_distinguished,
     arrays_of_every_shape,
     slices_and_owned_arrays,
     exclusive_arrays_move_in_and_come_back,
@@ -19,7 +19,7 @@ tests![
     plain_replies,
     array_replies,
     a_reply_may_be_an_input,
-    a_reply_may_be_a_part_of_what_was_made,
+    a_reply_may_be_a_sub_array,
     a_reply_made_on_another_thread,
     long_replies,
     a_text_that_is_too_long,
@@ -45,7 +45,7 @@ fn eight(a: u8, b: u16, c: u32, d: u64, e: i8, f: i16, g: i32, h: i64) -> i128 {
         + i128::from(h)
 }
 
-fn from_no_parameter_to_eight() {
+fn zero_to_eight_parameters() {
     let lab = Lab::new(1);
     assert_eq!(lab.submit(zero, ()).wait().unwrap(), 7);
     assert_eq!(lab.submit(|a: u8| a, (1,)).wait().unwrap(), 1);
@@ -125,8 +125,8 @@ fn closures_that_capture_nothing() {
     }
 }
 
-/// Linkers fold functions with the same code; each must still decode its own arguments.
-fn generic_kernels_are_told_apart() {
+/// Linkers fold functions with equal code; each must still decode its own arguments.
+fn generic_kernels_are_distinguished() {
     fn first<T: arenite::Element + Scalar>(values: &[T]) -> T {
         values[0]
     }
@@ -188,7 +188,7 @@ fn slices_and_owned_arrays() {
     let b = lab.from_slice(&[4.0, 5.0, 6.0]).unwrap();
     assert_eq!(lab.submit(dot, (&a, &b)).wait().unwrap(), 32.0);
     assert_eq!(lab.submit(dot, (&a, &a)).wait().unwrap(), 14.0);
-    // A part along the leading axis, and arrays that move in.
+    // A sub-array, and arrays that move in.
     assert_eq!(
         lab.submit(dot, (a.rows(1..), b.rows(..2))).wait().unwrap(),
         23.0
@@ -302,7 +302,7 @@ fn arguments_longer_than_a_slot() {
         words.iter().sum::<u64>() + text.len() as u64 + last
     }
     let lab = Lab::new(2);
-    // Around the 96 bytes that a slot holds, in one word more or less.
+    // Around the 96 bytes that fit into a slot, give or take a word.
     fn twelve(a: [u64; 12]) -> u64 {
         a.iter().sum()
     }
@@ -384,7 +384,7 @@ fn array_replies() {
         assert!(array.iter().zip(0..).all(|(&x, n)| x == n));
         let mut array = lab.submit(exclusive, (rows * columns,)).wait().unwrap();
         assert!(array.iter().zip(0..).all(|(&x, n)| x == n));
-        // It is the caller's alone.
+        // The caller has the only handle.
         array.fill(1);
         assert_eq!(array.iter().sum::<u32>() as usize, rows * columns);
     }
@@ -405,17 +405,17 @@ fn a_reply_may_be_an_input() {
     let part = lab.submit(middle, (&array,)).wait().unwrap();
     assert_eq!(part.as_ptr(), array[100..].as_ptr());
     assert_eq!(part.shape(), array.rows(1..2).shape());
-    // The part alone keeps the memory.
+    // The sub-array alone keeps the memory.
     drop((array, back));
     assert_eq!(part[..], (100..200).collect::<Vec<u8>>());
     drop(part);
-    // The caller's handle may be gone before the job returns it.
+    // The caller may drop its handle before the job returns the array.
     let array = lab.from_slice(&[1, 2, 3]).unwrap();
     assert_eq!(lab.submit(same, (array,)).wait().unwrap()[..], [1, 2, 3]);
     lab.assert_in_use(0);
 }
 
-fn a_reply_may_be_a_part_of_what_was_made() {
+fn a_reply_may_be_a_sub_array() {
     fn halves(len: usize) -> (Array<u64>, Array<u64>) {
         let whole = Array::from_fn(len, |i| i as u64);
         (whole.rows(..len / 2), whole.rows(len / 2..))
@@ -503,7 +503,7 @@ fn long_replies() {
     lab.assert_in_use(0);
 }
 
-/// It is an error of its kernel, and no reason to mistrust a worker.
+/// The fault is the kernel's, and no reason to distrust its worker.
 fn a_text_that_is_too_long() {
     const MOST: usize = 64 << 20;
     fn one(len: usize) -> String {
@@ -612,12 +612,12 @@ fn results() {
         text.text(),
         format!("1000 is too many: {}", "x".repeat(1000))
     );
-    // A failure is no death.
+    // The job failed, but its worker lives.
     assert_eq!(lab.stats().workers[0].restarts, 0);
     lab.assert_in_use(0);
 }
 
-/// A `bool` of 2 is an error and not undefined behaviour.
+/// A `bool` of 2 is an error, not undefined behaviour.
 fn an_invalid_bit_pattern_is_refused() {
     #[derive(Clone, Copy, Debug, NoUninit, CheckedBitPattern)]
     #[repr(C)]

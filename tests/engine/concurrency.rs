@@ -1,4 +1,4 @@
-//! Many threads at one engine, and work that nobody waits for.
+//! Many threads on one engine, and jobs without a waiter.
 
 use std::io::Read;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -12,9 +12,9 @@ tests![
     many_threads_submit_and_wait,
     threads_wait_for_each_others_jobs,
     threads_mix_everything,
-    detached_jobs_end_while_the_thread_sleeps_elsewhere,
+    detached_jobs_end_while_the_caller_sleeps,
     more_workers_than_cores,
-    a_long_job_holds_up_nothing_that_another_worker_can_do,
+    a_long_job_delays_no_job_that_another_worker_can_run,
     a_hundred_thousand_jobs_one_by_one,
 ];
 
@@ -38,7 +38,7 @@ fn many_threads_submit_and_wait() {
     lab.assert_in_use(0);
 }
 
-/// Each thread submits a batch and hands the handles to the next one.
+/// Each thread submits a batch and passes the handles to the next thread.
 fn threads_wait_for_each_others_jobs() {
     let lab = Lab::new(2);
     thread::scope(|threads| {
@@ -111,8 +111,8 @@ fn threads_mix_everything() {
     lab.assert_in_use(0);
 }
 
-/// Progress depends on no thread of the user: this one sleeps on a pipe, and never looks at the engine.
-fn detached_jobs_end_while_the_thread_sleeps_elsewhere() {
+/// Progress depends on no thread of the caller: this one sleeps on a pipe and never enters the engine.
+fn detached_jobs_end_while_the_caller_sleeps() {
     fn tell(path: &str) {
         let mut pipe = std::fs::File::options()
             .write(true)
@@ -124,7 +124,7 @@ fn detached_jobs_end_while_the_thread_sleeps_elsewhere() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pipe");
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    // Open for both, so that it never looks closed.
+    // Opened for both, so that it never reports end of file.
     let mut pipe = std::fs::File::options()
         .read(true)
         .write(true)
@@ -174,9 +174,9 @@ fn more_workers_than_cores() {
     lab.assert_in_use(0);
 }
 
-fn a_long_job_holds_up_nothing_that_another_worker_can_do() {
+fn a_long_job_delays_no_job_that_another_worker_can_run() {
     let lab = Lab::new(2);
-    // The engine knows this kernel as a very short one.
+    // The engine has learned that this kernel is very short.
     fn usually_short(gate: &str) {
         if !gate.is_empty() {
             pass(gate);

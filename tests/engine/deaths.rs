@@ -1,4 +1,4 @@
-//! Workers that are killed from outside, at every moment.
+//! Workers killed from outside, at every moment.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
@@ -16,13 +16,13 @@ tests![
     with_jobs_queued_behind,
     all_at_once,
     again_and_again_under_load,
-    stopped_ones,
-    while_it_waits_for_memory,
-    with_arrays_in_hand,
+    stopped_workers,
+    while_waiting_for_memory,
+    while_holding_arrays,
     while_starting,
     a_crash_loop_is_given_up,
     a_crash_loop_without_jobs_slows_down,
-    a_waiter_with_a_limit_hears_of_it,
+    a_timed_wait_reports_a_death,
 ];
 
 fn end(pid: i32, signal: Signal) {
@@ -61,7 +61,7 @@ fn while_running() {
     lab.assert_in_use(0);
 }
 
-/// Queued jobs are still answered, in their order.
+/// Queued jobs are still answered, in order.
 fn with_jobs_queued_behind() {
     fn noted(diary: &str, n: u32, _: &Array<u8>) -> Array<u32> {
         note(diary, n);
@@ -144,7 +144,7 @@ fn again_and_again_under_load() {
             let mut before = 0;
             while !over.load(SeqCst) {
                 let victim = &lab.stats().workers[kills.load(SeqCst) % 2];
-                // Some work between two deaths; and not before it is ready, which would be a crash loop.
+                // Not before the worker is ready, which would be a crash loop, and with some work between two deaths.
                 if jobs() < before + 20 || !victim.ready {
                     thread::yield_now();
                     continue;
@@ -189,8 +189,8 @@ fn again_and_again_under_load() {
     lab.assert_in_use(0);
 }
 
-/// A stopped worker blocks its own job and nobody else.
-fn stopped_ones() {
+/// A stopped worker blocks its own job and no other.
+fn stopped_workers() {
     let lab = Lab::new(2);
     let gate = Gate::new();
     let job = lab.submit(pass, (&gate.path(),));
@@ -204,13 +204,13 @@ fn stopped_ones() {
     end(lab.pid(stopped), Signal::SIGCONT);
     drop(held);
     job.wait().unwrap();
-    // Two that stay stopped do not keep the engine from ending.
+    // Two workers that stay stopped do not keep the engine from ending.
     (0..2).for_each(|worker| end(lab.pid(worker), Signal::SIGSTOP));
     step("the end of an engine with stopped workers");
     drop(lab);
 }
 
-fn while_it_waits_for_memory() {
+fn while_waiting_for_memory() {
     fn greedy(gate: &str, with_it: &str, len: usize) -> Array<u8> {
         pass(gate);
         let array = Array::zeros(len);
@@ -221,7 +221,7 @@ fn while_it_waits_for_memory() {
     }
     const LEN: usize = 50 << 20;
     let (mut early, mut late, mut done) = (0, 0, 0);
-    // After this time one end is as likely as the other: it moves with the load, and is followed.
+    // After this time both outcomes are equally likely: it moves with the load and is adjusted.
     let mut even = Duration::from_millis(1);
     for round in 0.. {
         if round >= 20 && early > 0 && late > 0 && done > 0 {
@@ -232,9 +232,9 @@ fn while_it_waits_for_memory() {
             "{early} without the memory, {late} with it, {done} done"
         );
         let gate = Gate::new();
-        // One that starts anew: what asked for much once is granted much ahead, and would not wait.
+        // A new worker: one that needed much before gets large grants ahead, and would not wait.
         let lab = Lab::new(1);
-        // Where others want the cores, a worker has the memory and has answered within one slice: every fourth waits there.
+        // With busy cores a worker gets memory and has answered within one time slice: every fourth one waits there.
         let after = (round % 4 == 3).then(Gate::new);
         let with_it = after.as_ref().map(Gate::path).unwrap_or_default();
         let job = lab.submit(greedy, (&gate.path(), &with_it, LEN));
@@ -243,7 +243,7 @@ fn while_it_waits_for_memory() {
         let granted = || lab.stats().workers[0].granted;
         let before = granted();
         drop(held);
-        // Anywhere before the want, between that and the grant, and up to the answer.
+        // Anywhere before the allocation request, between it and the grant, and up to the reply.
         let (began, wait) = (Instant::now(), even * (round % 5) / 2);
         while after.is_none() && began.elapsed() < wait {
             thread::park_timeout(wait.saturating_sub(began.elapsed()));
@@ -275,7 +275,7 @@ fn while_it_waits_for_memory() {
     println!("{early} without the memory, {late} with it, {done} done, the balance at {even:?}");
 }
 
-fn with_arrays_in_hand() {
+fn while_holding_arrays() {
     fn busy(gate: &str, len: usize) -> Array<u8> {
         let arrays: Vec<_> = (0..10)
             .map(|_| arenite::ArrayMut::<u8>::zeros(len))
@@ -295,7 +295,7 @@ fn with_arrays_in_hand() {
         end(lab.pid(0), Signal::SIGKILL);
         assert_eq!(*lab.failure_of(job).kind(), JobErrorKind::Signal(9));
         drop(held);
-        // The next worker writes where the dead one did, and not where results are kept.
+        // The next worker writes where the dead one did, but not where live results are.
         let next = lab
             .submit(|len: usize| Array::from_fn(len, |_| 7u8), (10 * len,))
             .wait()
@@ -306,7 +306,7 @@ fn with_arrays_in_hand() {
     lab.assert_in_use(0);
 }
 
-/// The kernel that runs at the start stops at a gate once; its name is told by a variable, for it has no arguments.
+/// The start-up kernel stops at a gate once. The gate's name is in a variable, because it has no arguments.
 const GATE: &str = "ARENITE_TEST_START_GATE";
 
 fn start() {
@@ -327,7 +327,7 @@ fn while_starting() {
     std::fs::rename(&away, gate.path()).unwrap();
     end(lab.pid(0), Signal::SIGKILL);
     let job = lab.submit(|| 2u8, ());
-    // Its successor is at the gate, before it is ready.
+    // The replacement is at the gate, before it is ready.
     let held = gate.meet();
     std::fs::remove_file(gate.path()).unwrap();
     assert!(!lab.stats().workers[0].ready);
@@ -374,12 +374,12 @@ fn a_crash_loop_is_given_up() {
 
 fn a_crash_loop_without_jobs_slows_down() {
     const FOLDER: &str = "ARENITE_TEST_ENDS";
-    /// What a library's own thread may do to a worker that is ready and has nothing to do: this one waits to be told.
+    /// A library's thread may end a worker that is ready and idle: this one waits for a signal file.
     fn start_a_thread_that_aborts() {
         let path = std::env::var(FOLDER).unwrap();
-        let told = std::path::Path::new(&path).join(std::process::id().to_string());
+        let signal = std::path::Path::new(&path).join(std::process::id().to_string());
         thread::spawn(move || {
-            while !told.exists() {
+            while !signal.exists() {
                 thread::park_timeout(Duration::from_millis(1));
             }
             std::process::abort();
@@ -392,12 +392,12 @@ fn a_crash_loop_without_jobs_slows_down() {
     });
     for deaths in 1..=8 {
         let pid = lab.pid(0);
-        // Before it dies, so that the whole of each pause counts, whenever somebody looks.
-        let told = Instant::now();
+        // Taken before the worker dies, so that the whole pause counts, whenever it is observed.
+        let before = Instant::now();
         std::fs::write(folder.path().join(pid.to_string()), "").unwrap();
         wait_until("it is dead", || lab.stats().workers[0].restarts == deaths);
         wait_until("there is another one", || lab.stats().workers[0].ready);
-        let absent = told.elapsed();
+        let absent = before.elapsed();
         // From the third death on: 10, 20, 40, 80, 160, 320 ms.
         let pause = deaths.checked_sub(3).map_or(0, |more| 10 << more);
         assert!(
@@ -408,7 +408,7 @@ fn a_crash_loop_without_jobs_slows_down() {
     assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
 }
 
-fn a_waiter_with_a_limit_hears_of_it() {
+fn a_timed_wait_reports_a_death() {
     let lab = Lab::new(1);
     let gate = Gate::new();
     let mut job = lab.submit(pass, (&gate.path(),));

@@ -1,4 +1,4 @@
-//! Errors of kernels that reach the caller as values.
+//! Kernel errors that reach the caller as values.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
@@ -13,7 +13,7 @@ tests![
     a_returned_error_keeps_its_type,
     an_untyped_error_arrives_as_its_text,
     an_error_larger_than_a_slot_arrives_whole,
-    an_error_that_is_too_large_says_so,
+    an_error_that_is_too_large_is_reported,
     a_typed_error_without_room_is_a_full_arena,
     maps_and_scopes_keep_the_type,
     graphs_keep_the_type_of_the_node_that_failed,
@@ -25,7 +25,7 @@ tests![
     a_decoder_that_panics_fails_its_job,
 ];
 
-/// What these kernels return.
+/// The error type of these kernels.
 #[derive(Clone, Debug, PartialEq)]
 enum Refusal {
     Odd(u64),
@@ -74,7 +74,7 @@ fn named(len: usize) -> Result<Array<u8>, Typed<Refusal>> {
     })?
 }
 
-/// Has this job returned that `n` is odd?
+/// Whether this job returned the error that `n` is odd.
 #[track_caller]
 fn assert_odd(error: &JobError, n: u64) {
     assert_eq!(error.returned(), Some(Refusal::Odd(n)), "{error}");
@@ -95,11 +95,11 @@ fn a_returned_error_keeps_its_type() {
         assert_eq!(returned.text(), "3 is odd");
         assert_eq!(returned.value(), Some(Refusal::Odd(3)));
         assert!(error.kernel().ends_with("half"), "{error}");
-        // Plain data needs no encoding of its own.
+        // Plain data needs no encoding.
         let code = |n: i32| -> Result<(), Typed<i32>> { Err(Typed(-n)) };
         let error = engine.submit(code, (5,)).wait().unwrap_err();
         assert_eq!(error.returned(), Some(-5), "{error}");
-        // In a chain of kernels, that of the one that failed.
+        // In a chain, the error of the kernel that failed.
         for (n, at) in [(3, 3), (6, 3), (8, 0)] {
             let chain = engine.job(half, (n,)).then(half, ()).then(|n: u64| n, ());
             match (chain.submit().wait(), at) {
@@ -141,7 +141,7 @@ fn an_error_larger_than_a_slot_arrives_whole() {
     lab.assert_in_use(0);
 }
 
-fn an_error_that_is_too_large_says_so() {
+fn an_error_that_is_too_large_is_reported() {
     let lab = Lab::new(1);
     for engine in [&*lab, &Engine::inline()] {
         let error = engine.submit(named, (1 << 20,)).wait().unwrap_err();
@@ -204,7 +204,7 @@ fn graphs_keep_the_type_of_the_node_that_failed() {
     let lab = Lab::new(2);
     for engine in [&*lab, &Engine::inline()] {
         for n in [3, 6, 12] {
-            // One job of several nodes, each of which may be the one that fails.
+            // One job of several nodes, any of which may fail.
             let mut graph = Graph::new();
             let first = graph.add(half, (n,));
             let second = graph.add(half, (&first,));
@@ -212,7 +212,7 @@ fn graphs_keep_the_type_of_the_node_that_failed() {
             let error = graph.run(engine, &third).unwrap().wait().unwrap_err();
             assert_odd(&error, 3);
         }
-        // What depends on it, in a job of its own.
+        // A dependent node in its own job.
         let mut graph = Graph::new();
         let odd = graph.add(half, (5,));
         let sum = |a: u64, b: u64| a + b;
@@ -299,7 +299,7 @@ fn actors_keep_the_type() {
         let error = actor.call(add, (3,)).wait().unwrap_err();
         assert_odd(&error, 3);
         assert_eq!(actor.call(add, (4,)).wait().unwrap(), 7);
-        // A state that was never made is why its calls fail.
+        // Calls fail because the state was never created.
         let actor = engine.actor::<_, _, _, _, u64>(start, (11,));
         let error = actor.call(add, (4,)).wait().unwrap_err();
         let kind = error.kind();
@@ -322,10 +322,10 @@ fn retries_keep_the_type_of_the_last_error() {
     assert!(earlier.eq([Some(0), Some(1)]), "{error:#?}");
 }
 
-/// How the program reads an [`Unreadable`]; workers never set it.
+/// Set while the program decodes an [`Unreadable`]; workers never set it.
 static MODE: AtomicU32 = AtomicU32::new(0);
 
-/// An error that its worker can read, and the program cannot.
+/// An error that its worker can decode, but the program cannot.
 #[derive(Debug)]
 struct Unreadable;
 
@@ -363,7 +363,7 @@ fn a_broken_encoding_is_a_protocol_fault() {
     // The next one is fine, and so is the encoding.
     let error = lab.failure_of(lab.submit(unreadable, ()));
     assert!(error.returned::<Unreadable>().is_some(), "{error}");
-    // In one process it is found at once, and named.
+    // An inline engine detects and names it at once.
     MODE.store(1, SeqCst);
     let error = Engine::inline().submit(unreadable, ()).wait().unwrap_err();
     MODE.store(0, SeqCst);

@@ -1,4 +1,4 @@
-//! Array handles that outlive their job: the job fails, and its memory is not used again while that worker exists.
+//! Array handles that outlive their job: the job fails, and its memory is not reused while that worker exists.
 
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
@@ -8,23 +8,23 @@ use arenite::{Array, ArrayMut, JobErrorKind};
 use crate::harness::{Lab, children, tests};
 
 tests![
-    in_a_static,
-    a_clone_of_a_part_in_a_static,
-    on_a_thread,
-    forgotten,
-    made_by_the_job_itself,
-    exclusive_ones,
-    one_that_a_thread_writes_to,
-    as_many_as_there_are,
-    in_a_chain,
-    in_a_job_that_fails_anyway,
-    what_ends_in_time_is_no_escape,
-    jobs_behind_one_are_done_by_the_next_worker,
+    an_array_in_a_static_escapes,
+    a_sub_array_in_a_static_escapes,
+    an_array_on_a_thread_escapes,
+    a_forgotten_array_escapes,
+    an_array_made_by_the_job_escapes,
+    an_exclusive_array_escapes,
+    an_array_written_by_a_thread_escapes,
+    all_escaped_handles_are_counted,
+    an_escape_in_a_chain_fails_the_job,
+    an_escape_in_a_failing_job,
+    handles_dropped_in_time_do_not_escape,
+    jobs_behind_an_escape_run_on_the_next_worker,
 ];
 
 static KEPT: Mutex<Vec<Array<u8>>> = Mutex::new(Vec::new());
 
-/// Runs a job that lets handles escape, and looks at what follows.
+/// Runs a job whose handles escape, and checks the consequences.
 fn assert_escape<R: Send + std::fmt::Debug + 'static>(
     lab: &Lab,
     count: u64,
@@ -39,7 +39,7 @@ fn assert_escape<R: Send + std::fmt::Debug + 'static>(
         );
         assert_eq!(*error.kind(), JobErrorKind::Escaped { count }, "{error}");
         assert!(error.to_string().contains("outlived"), "{error}");
-        // The memory is free for others now, and nobody writes there any more.
+        // The memory can be reused now: no process writes there any more.
         let next = lab.submit(made, (100_000, 7)).wait().unwrap();
         assert!(next.iter().all(|&x| x == 7));
         assert_eq!(lab.stats().workers[0].restarts, restarts + 1);
@@ -50,7 +50,7 @@ fn made(len: usize, value: u8) -> Array<u8> {
     Array::from_fn(len, |_| value)
 }
 
-fn in_a_static() {
+fn an_array_in_a_static_escapes() {
     fn keep(values: &Array<u8>) {
         KEPT.lock().unwrap().push(values.clone());
     }
@@ -64,7 +64,7 @@ fn in_a_static() {
     lab.assert_in_use(0);
 }
 
-fn a_clone_of_a_part_in_a_static() {
+fn a_sub_array_in_a_static_escapes() {
     fn keep(values: &Array<u8>) -> Array<u8> {
         KEPT.lock().unwrap().push(values.rows(1..2));
         values.clone()
@@ -77,14 +77,14 @@ fn a_clone_of_a_part_in_a_static() {
     lab.assert_in_use(0);
 }
 
-fn on_a_thread() {
+fn an_array_on_a_thread_escapes() {
     fn hand_over(values: &Array<u8>) -> u64 {
         let values = values.clone();
         let (ready, started) = channel();
         std::thread::spawn(move || {
             ready.send(()).unwrap();
             loop {
-                // It would notice if the memory were given to somebody else.
+                // Detects that the memory was handed out again.
                 assert!(
                     values.iter().all(|&x| x == 3),
                     "memory was reused under a living handle"
@@ -102,7 +102,7 @@ fn on_a_thread() {
     lab.assert_in_use(0);
 }
 
-fn forgotten() {
+fn a_forgotten_array_escapes() {
     fn forget(values: &Array<u8>) {
         std::mem::forget(values.clone());
     }
@@ -113,7 +113,7 @@ fn forgotten() {
     lab.assert_in_use(0);
 }
 
-fn made_by_the_job_itself() {
+fn an_array_made_by_the_job_escapes() {
     fn keep_own(len: usize) -> Array<u8> {
         let own = Array::from_fn(len, |i| i as u8);
         KEPT.lock().unwrap().push(own.clone());
@@ -130,7 +130,7 @@ fn made_by_the_job_itself() {
     lab.assert_in_use(0);
 }
 
-fn exclusive_ones() {
+fn an_exclusive_array_escapes() {
     static MUT: Mutex<Vec<ArrayMut<u8>>> = Mutex::new(Vec::new());
     fn keep(values: ArrayMut<u8>) {
         MUT.lock().unwrap().push(values);
@@ -142,9 +142,9 @@ fn exclusive_ones() {
     lab.assert_in_use(0);
 }
 
-/// Its pages stay open until the process has ended, or the thread would end it before anybody hears why. Those beside it take a
-/// while to close.
-fn one_that_a_thread_writes_to() {
+/// Its pages stay open until the process has ended; otherwise the thread would end it before the error arrives. Closing
+/// the pages around it takes a while.
+fn an_array_written_by_a_thread_escapes() {
     type Values = ArrayMut<u8>;
     fn hand_over(mut values: Values, _: Values, _: Values, _: Values, _: Values) {
         let (ready, started) = channel();
@@ -166,7 +166,7 @@ fn one_that_a_thread_writes_to() {
     lab.assert_in_use(0);
 }
 
-fn as_many_as_there_are() {
+fn all_escaped_handles_are_counted() {
     fn keep(a: &Array<u8>, times: usize) {
         KEPT.lock()
             .unwrap()
@@ -179,7 +179,7 @@ fn as_many_as_there_are() {
     lab.assert_in_use(0);
 }
 
-fn in_a_chain() {
+fn an_escape_in_a_chain_fails_the_job() {
     fn keep(values: &Array<u8>) -> u64 {
         KEPT.lock().unwrap().push(values.clone());
         1
@@ -191,7 +191,7 @@ fn in_a_chain() {
     lab.assert_in_use(0);
 }
 
-fn in_a_job_that_fails_anyway() {
+fn an_escape_in_a_failing_job() {
     fn keep_and_panic(values: &Array<u8>) {
         KEPT.lock().unwrap().push(values.clone());
         panic!("and this");
@@ -203,7 +203,7 @@ fn in_a_job_that_fails_anyway() {
     lab.assert_in_use(0);
 }
 
-fn what_ends_in_time_is_no_escape() {
+fn handles_dropped_in_time_do_not_escape() {
     fn borrow(values: &Array<u8>) -> u64 {
         KEPT.lock().unwrap().push(values.clone());
         let sum = std::thread::scope(|s| {
@@ -225,7 +225,7 @@ fn what_ends_in_time_is_no_escape() {
     lab.assert_in_use(0);
 }
 
-fn jobs_behind_one_are_done_by_the_next_worker() {
+fn jobs_behind_an_escape_run_on_the_next_worker() {
     fn keep_some(values: &Array<u8>, n: u32) -> u32 {
         if n.is_multiple_of(10) {
             KEPT.lock().unwrap().push(values.clone());

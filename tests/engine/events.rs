@@ -14,10 +14,10 @@ use crate::harness::tests;
 use crate::logs::{Said, flooded};
 
 tests![
-    events_come_with_level_and_target_among_the_lines,
+    events_arrive_with_level_and_target_among_the_lines,
     an_event_is_among_the_last_words,
     events_reach_the_subscriber_of_the_program,
-    a_subscriber_of_the_start_stays,
+    a_subscriber_set_at_start_stays,
     a_flood_of_events_is_dropped_and_counted,
 ];
 
@@ -32,7 +32,7 @@ fn talk(n: u64) {
     error!("{}", "long ".repeat(2000));
 }
 
-fn events_come_with_level_and_target_among_the_lines() {
+fn events_arrive_with_level_and_target_among_the_lines() {
     let said = Said::default();
     let lab = said.lab(2);
     let jobs: Vec<_> = (1..=100u64).map(|n| lab.submit(talk, (n,))).collect();
@@ -90,7 +90,7 @@ fn a_flood_of_events_is_dropped_and_counted() {
     assert!(came.passed > 500, "{came:?}");
 }
 
-fn a_subscriber_of_the_start_stays() {
+fn a_subscriber_set_at_start_stays() {
     let said = Said::default();
     let keep = said.clone();
     let start = || tracing::subscriber::set_global_default(Printer).unwrap();
@@ -139,7 +139,7 @@ pub fn program() {
     engine.shutdown();
 }
 
-/// Prints events down to `DEBUG` on stdout.
+/// Prints events up to level `DEBUG` on stdout.
 struct Printer;
 
 impl Subscriber for Printer {

@@ -1,4 +1,4 @@
-//! Kernels that go wrong: each takes down one job, with its cause, and nothing else.
+//! Faulty kernels: each fault costs one job and names its cause.
 
 use std::hint::black_box;
 
@@ -7,9 +7,9 @@ use arenite::{Array, ArrayMut, JobError, JobErrorKind};
 use crate::harness::{Lab, tests};
 
 tests![
-    a_panic_has_message_place_and_backtrace,
-    a_long_message_leaves_room_for_where_it_was,
-    panics_of_every_sort,
+    a_panic_has_message_location_and_backtrace,
+    a_long_message_leaves_room_for_its_location,
+    panics_of_every_kind,
     an_abort,
     a_wild_read,
     an_exit,
@@ -17,15 +17,15 @@ tests![
     an_illegal_instruction,
     a_stack_overflow,
     a_write_to_an_input_changes_nothing,
-    a_write_to_a_text_argument_is_the_kernels_own,
-    a_write_to_what_another_worker_made_changes_nothing,
-    a_write_to_what_the_same_worker_published_changes_nothing,
-    a_write_beyond_what_was_granted,
-    a_write_to_what_was_lent_before,
-    an_access_beyond_everything,
-    too_much_for_the_arena_keeps_its_numbers,
-    a_kernel_may_do_with_less,
-    too_much_private_memory,
+    a_write_to_a_text_argument_is_private,
+    a_write_to_another_workers_array_changes_nothing,
+    a_write_to_a_published_array_changes_nothing,
+    a_write_beyond_the_grant_faults,
+    a_write_to_a_formerly_lent_array_faults,
+    an_access_beyond_the_arena_faults,
+    arena_full_keeps_its_numbers,
+    a_kernel_may_handle_a_full_arena,
+    private_memory_beyond_the_limit_fails,
     threads_of_a_kernel_that_panic,
     threads_of_a_kernel_that_abort,
     descriptors_closed_by_a_kernel,
@@ -34,7 +34,7 @@ tests![
     a_kernel_that_builds_an_engine,
 ];
 
-/// The job fails, its worker is replaced, and the engine works on.
+/// The job fails, its worker is replaced, and the engine continues.
 fn assert_death(lab: &Lab, error: &JobError, expected: &JobErrorKind) {
     assert_eq!(error.kind(), expected, "{error}");
     assert_eq!((error.worker(), error.attempt()), (Some(0), 1));
@@ -48,7 +48,7 @@ fn the_kernel_that_panics(n: u32) -> u32 {
     n
 }
 
-fn a_panic_has_message_place_and_backtrace() {
+fn a_panic_has_message_location_and_backtrace() {
     let lab = Lab::new(1);
     let error = lab.failure_of(lab.submit(the_kernel_that_panics, (5,)));
     let JobErrorKind::Panicked {
@@ -67,7 +67,7 @@ fn a_panic_has_message_place_and_backtrace() {
         "{error}"
     );
     assert!(error.kernel().ends_with("the_kernel_that_panics"));
-    // The worker lives on.
+    // The worker lives.
     let pid = lab.pid(0);
     for n in 0..200 {
         assert_eq!(
@@ -80,7 +80,7 @@ fn a_panic_has_message_place_and_backtrace() {
     lab.assert_in_use(0);
 }
 
-fn a_long_message_leaves_room_for_where_it_was() {
+fn a_long_message_leaves_room_for_its_location() {
     fn says_much(of: u32) {
         panic!("{}\u{1e}", "\u{e4}".repeat(of as usize));
     }
@@ -105,7 +105,7 @@ fn a_long_message_leaves_room_for_where_it_was() {
     lab.assert_in_use(0);
 }
 
-fn panics_of_every_sort() {
+fn panics_of_every_kind() {
     struct Nasty;
     impl Drop for Nasty {
         fn drop(&mut self) {
@@ -142,13 +142,13 @@ fn panics_of_every_sort() {
             format!("with arrays of {n} bytes in hand")
         );
     }
-    // One that is caught is none.
+    // A caught panic is no failure.
     let caught = lab.submit(
         || std::panic::catch_unwind(|| panic!("caught")).is_err(),
         (),
     );
     assert!(caught.wait().unwrap());
-    // Nor is it what the next one says that comes from elsewhere: from a thread, as thread pools hand it on.
+    // Nor is its message attributed to the next panic if that is resumed from another thread, as thread pools do.
     fn handed_on() -> u8 {
         let thread = std::thread::spawn(|| -> u8 { panic!("thread {}", black_box(3)) });
         thread
@@ -204,7 +204,7 @@ fn signals() {
         let error = lab.failure_of(lab.submit(send, (signal,)));
         assert_death(&lab, &error, &JobErrorKind::Signal(signal));
     }
-    // What a terminal, a service manager or a closed pipe sends to everybody is not for a worker.
+    // Workers ignore what a terminal, a service manager or a closed pipe sends to the whole group.
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE] {
         assert_eq!(lab.submit(send, (signal,)).wait().unwrap(), 0);
     }
@@ -236,7 +236,7 @@ fn a_stack_overflow() {
     }
     let lab = Lab::new(1);
     let error = lab.failure_of(lab.submit(deeper, (1,)));
-    // The standard library turns the fault into an abort with a message, where its handler is installed.
+    // Where its handler is installed, the standard library turns the fault into an abort with a message.
     assert!(
         matches!(error.kind(), JobErrorKind::Signal(6 | 11)),
         "{error}"
@@ -246,7 +246,7 @@ fn a_stack_overflow() {
     lab.assert_in_use(0);
 }
 
-/// Writes through a pointer that it has no right to write through.
+/// Writes through a pointer to memory that it must not write.
 fn vandal(victim: &Array<u8>, at: usize) -> u8 {
     // SAFETY: none: a bug in a kernel, on purpose.
     unsafe { victim.as_ptr().cast_mut().add(at).write_volatile(0xff) };
@@ -269,7 +269,7 @@ fn a_write_to_an_input_changes_nothing() {
     lab.assert_in_use(0);
 }
 
-fn a_write_to_a_text_argument_is_the_kernels_own() {
+fn a_write_to_a_text_argument_is_private() {
     fn scribble(text: &str) -> u8 {
         // SAFETY: none: a bug in a kernel, on purpose. The text is the worker's private copy.
         unsafe { text.as_ptr().cast_mut().write_volatile(b'X') };
@@ -285,12 +285,12 @@ fn made(len: usize) -> Array<u8> {
     Array::from_fn(len, |i| i as u8)
 }
 
-fn a_write_to_what_another_worker_made_changes_nothing() {
+fn a_write_to_another_workers_array_changes_nothing() {
     let lab = Lab::new(2);
     let gate = crate::harness::Gate::new();
     let blocked = lab.submit(crate::harness::pass, (&gate.path(),));
     let held = gate.meet();
-    // One worker is at the gate, the other makes the victim. Then the other way round.
+    // One worker is at the gate while the other makes the victim; then the other way round.
     let victim = lab.submit(made, (1000,)).wait().unwrap();
     let gate_two = crate::harness::Gate::new();
     let blocked_two = lab.submit(crate::harness::pass, (&gate_two.path(),));
@@ -306,10 +306,10 @@ fn a_write_to_what_another_worker_made_changes_nothing() {
     lab.assert_in_use(0);
 }
 
-fn a_write_to_what_the_same_worker_published_changes_nothing() {
+fn a_write_to_a_published_array_changes_nothing() {
     let lab = Lab::new(1);
     for len in [64 * 1024, 64 * 1024 + 1, 1_000_000, 5 << 20] {
-        // The first array of a worker's life, and one behind others.
+        // The first array of a worker, and one after others.
         for before in [0, 3] {
             let _others: Vec<_> = (0..before)
                 .map(|n| lab.submit(made, (n * 70_000 + 5,)).wait().unwrap())
@@ -321,10 +321,10 @@ fn a_write_to_what_the_same_worker_published_changes_nothing() {
                 assert_death(&lab, &error, &JobErrorKind::Signal(11));
                 assert!(victim.iter().enumerate().all(|(i, &x)| x == i as u8));
                 assert_ne!(lab.pid(0), pid);
-                // Its successor did not make the array, and cannot write it either.
+                // The replacement did not make the array, and cannot write it either.
                 let error = lab.failure_of(lab.submit(vandal, (&victim, at)));
                 assert_eq!(*error.kind(), JobErrorKind::Signal(11));
-                // One that makes its own array beside it.
+                // One that makes its own array next to it.
                 lab.submit(made, (len,)).wait().unwrap();
             }
         }
@@ -332,7 +332,7 @@ fn a_write_to_what_the_same_worker_published_changes_nothing() {
     lab.assert_in_use(0);
 }
 
-fn a_write_beyond_what_was_granted() {
+fn a_write_beyond_the_grant_faults() {
     fn beyond(by: usize) -> Array<u8> {
         let mut own = ArrayMut::<u8>::zeros(100);
         // SAFETY: none: a bug in a kernel, on purpose.
@@ -350,8 +350,8 @@ fn a_write_beyond_what_was_granted() {
     lab.assert_in_use(0);
 }
 
-fn a_write_to_what_was_lent_before() {
-    /// Where this process saw the array while it was lent.
+fn a_write_to_a_formerly_lent_array_faults() {
+    /// The array's address in this process while it was lent.
     static PLACE: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
     fn remember(values: &mut [u8]) {
         PLACE.store(
@@ -378,7 +378,7 @@ fn a_write_to_what_was_lent_before() {
     lab.assert_in_use(0);
 }
 
-fn an_access_beyond_everything() {
+fn an_access_beyond_the_arena_faults() {
     fn far(values: &Array<u8>, by: usize) -> u8 {
         // SAFETY: none: a bug in a kernel, on purpose.
         unsafe { values.as_ptr().wrapping_add(by).read_volatile() }
@@ -396,7 +396,7 @@ fn an_access_beyond_everything() {
     lab.assert_in_use(0);
 }
 
-fn too_much_for_the_arena_keeps_its_numbers() {
+fn arena_full_keeps_its_numbers() {
     fn by_question_mark(len: usize) -> Result<Array<u8>, arenite::ArenaFull> {
         ArrayMut::try_zeros(len).map(ArrayMut::seal)
     }
@@ -450,7 +450,7 @@ fn too_much_for_the_arena_keeps_its_numbers() {
     lab.assert_in_use(0);
 }
 
-fn a_kernel_may_do_with_less() {
+fn a_kernel_may_handle_a_full_arena() {
     fn modest(len: usize) -> Array<u8> {
         ArrayMut::try_zeros(len).map_or_else(|_| Array::from_slice(b"less"), ArrayMut::seal)
     }
@@ -471,7 +471,7 @@ fn a_kernel_may_do_with_less() {
     lab.assert_in_use(0);
 }
 
-fn too_much_private_memory() {
+fn private_memory_beyond_the_limit_fails() {
     fn hoard(bytes: usize) -> usize {
         let pieces = (0..bytes >> 20).map(|_| black_box(vec![1u8; 1 << 20]));
         pieces.collect::<Vec<_>>().len() << 20
@@ -481,7 +481,7 @@ fn too_much_private_memory() {
     }
     let lab = Lab::with(1, |builder| builder.memory_limit(64 << 20));
     assert_eq!(lab.submit(hoard, (8 << 20,)).wait().unwrap(), 8 << 20);
-    // Its successor has the same limit; the arena does not count.
+    // The replacement has the same limit; the arena does not count.
     for _ in 0..2 {
         let error = lab.failure_of(lab.submit(hoard, (100 << 20,)));
         assert!(
@@ -534,17 +534,17 @@ fn threads_of_a_kernel_that_abort() {
     assert_death(&lab, &error, &JobErrorKind::Signal(6));
 }
 
-/// A copy of a worker answers for nobody: where it returns from the kernel, it ends.
+/// A forked copy of a worker cannot answer: it ends when it returns from the kernel.
 fn a_kernel_that_forks() {
     fn split(values: &Array<u32>) -> Result<(u32, i32), String> {
-        // SAFETY: none: this is what kernels should not do. Only this thread goes on in the copy.
+        // SAFETY: none: kernels should not fork. Only this thread continues in the copy.
         let child = unsafe { libc::fork() };
         if child == 0 {
-            // What it was given can be read there.
+            // The copy can read its input.
             return Ok((values[2], 0));
         }
         let mut status = 0;
-        // SAFETY: waits for the copy, and writes its end to this variable.
+        // SAFETY: waits for the copy, and writes its status to this variable.
         let ended = unsafe { libc::waitpid(child, &raw mut status, 0) };
         if ended != child {
             return Err(std::io::Error::last_os_error().to_string());
@@ -562,20 +562,20 @@ fn a_kernel_that_forks() {
     assert_eq!(lab.stats().workers[0].restarts, 0);
 }
 
-/// With all that a worker notes when it ends: the copy has nothing to note it in.
+/// With everything that a worker records at its end: the copy has nowhere to record it.
 fn a_process_that_a_kernel_forks_may_exit() {
     fn split(how: i32) -> i32 {
-        // SAFETY: only this thread goes on in the copy, which ends at once.
+        // SAFETY: only this thread continues in the copy, which ends at once.
         let child = unsafe { libc::fork() };
         if child == 0 {
             match how {
-                // SAFETY: ends the copy, with its handlers.
+                // SAFETY: ends the copy, with its exit handlers.
                 0 => unsafe { libc::exit(3) },
                 _ => std::process::abort(),
             }
         }
         let mut status = 0;
-        // SAFETY: waits for the copy, and writes its end to this variable.
+        // SAFETY: waits for the copy, and writes its status to this variable.
         unsafe { libc::waitpid(child, &raw mut status, 0) };
         status
     }
@@ -590,7 +590,7 @@ fn a_process_that_a_kernel_forks_may_exit() {
     assert_eq!(lab.stats().workers[0].restarts, 0);
 }
 
-/// A kernel that closes what is not its own harms itself at most.
+/// A kernel that closes descriptors of the worker harms itself at most.
 fn descriptors_closed_by_a_kernel() {
     fn close_all() -> Array<u8> {
         // SAFETY: none: a bug in a kernel, on purpose.
@@ -600,7 +600,7 @@ fn descriptors_closed_by_a_kernel() {
     let lab = Lab::new(1);
     for _ in 0..3 {
         let job = lab.submit(close_all, ());
-        // What it has done works by luck or fails with a cause; the supervisor goes on either way.
+        // The job succeeds by luck or fails with a cause; the supervisor continues either way.
         let _ = job.wait();
         lab.replace(0);
         assert_eq!(lab.submit(|| 5u8, ()).wait().unwrap(), 5);

@@ -1,14 +1,14 @@
-//! The executor without processes: the same calls, the same answers.
+//! The inline engine: the same calls and the same answers, without processes.
 
 use arenite::{Array, ArrayMut, Engine, JobError, JobErrorKind, TileMut, as_completed};
 
 use crate::harness::{Lab, tests};
 
 tests![
-    the_same_story_in_both,
+    both_engines_give_the_same_answers,
     no_processes,
-    what_only_processes_give,
-    a_panic_with_something_that_panics,
+    features_of_processes_are_refused,
+    a_panic_payload_that_panics_when_dropped,
 ];
 
 fn words(text: &str, sep: char) -> (u32, String) {
@@ -48,14 +48,14 @@ fn error(error: &JobError) -> String {
     }
 }
 
-/// Everything that an engine is asked, and what it says.
+/// Makes every kind of call, and returns the answers.
 fn story(engine: &Engine) -> Vec<String> {
-    let mut told = Vec::new();
-    let mut tell = |what: &dyn std::fmt::Debug| told.push(format!("{what:?}"));
+    let mut answers = Vec::new();
+    let mut record = |what: &dyn std::fmt::Debug| answers.push(format!("{what:?}"));
     let values = engine.from_fn([4, 3], |i| i as i32).unwrap();
-    tell(&engine.submit(words, ("a b c", ' ')).wait());
-    tell(&engine.submit(doubled, (&values,)).wait().unwrap().to_vec());
-    tell(
+    record(&engine.submit(words, ("a b c", ' ')).wait());
+    record(&engine.submit(doubled, (&values,)).wait().unwrap().to_vec());
+    record(
         &engine
             .submit(doubled, (values.rows(1..3),))
             .wait()
@@ -63,7 +63,7 @@ fn story(engine: &Engine) -> Vec<String> {
             .shape()
             .to_string(),
     );
-    tell(
+    record(
         &engine
             .job(doubled, (&values,))
             .then(doubled, ())
@@ -74,14 +74,14 @@ fn story(engine: &Engine) -> Vec<String> {
     );
     let mut own = engine.zeros(5).unwrap();
     own.copy_from_slice(&[1, 2, 3, 4, 5]);
-    tell(&engine.submit(reversed, (own,)).wait().unwrap().to_vec());
+    record(&engine.submit(reversed, (own,)).wait().unwrap().to_vec());
     for result in engine.map(picky, (0..7).map(|n| (n,))) {
-        tell(&result.map_err(|why| error(&why)));
+        record(&result.map_err(|why| error(&why)));
     }
     let mut completed: Vec<_> = as_completed((0..7).map(|n| engine.submit(picky, (n,)))).collect();
     completed.sort_by_key(|(index, _)| *index);
     for (index, result) in completed {
-        tell(&(index, result.map_err(|why| error(&why))));
+        record(&(index, result.map_err(|why| error(&why))));
     }
     let mut out = engine.zeros([4, 3]).unwrap();
     let sum = engine.scope(|s| {
@@ -90,21 +90,21 @@ fn story(engine: &Engine) -> Vec<String> {
         }
         s.submit(total, (&values, 0)).wait().unwrap()
     });
-    tell(&(sum.unwrap(), out.to_vec()));
+    record(&(sum.unwrap(), out.to_vec()));
     let failed = engine.scope(|s| {
-        // In this order: with two workers either might be first.
+        // In this order: with two workers either could be first.
         let _ = s.submit(picky, (3,)).wait();
         s.submit(picky, (4,));
     });
-    tell(&failed.map_err(|why| error(&why)));
-    tell(
+    record(&failed.map_err(|why| error(&why)));
+    record(
         &engine
             .par(&values)
             .map(|x| f64::from(x) / 2.0)
             .unwrap()
             .to_vec(),
     );
-    tell(
+    record(
         &engine
             .par(&values)
             .apply(|from: &[i32], to: &mut [u8]| {
@@ -117,25 +117,25 @@ fn story(engine: &Engine) -> Vec<String> {
         .par_mut(&mut out)
         .apply(|part: &mut [i32]| part.iter_mut().for_each(|x| *x = -*x))
         .unwrap();
-    tell(&out.to_vec());
+    record(&out.to_vec());
     let mut job = engine.submit(|| 'z', ());
-    tell(
+    record(
         &std::iter::repeat_with(|| job.wait_timeout(std::time::Duration::from_millis(1)))
             .flatten()
             .next(),
     );
     engine.submit(picky, (4,)).detach();
     drop(engine.submit(picky, (5,)));
-    tell(
+    record(
         &engine
             .copy_in(&Array::from_slice(&[1u8, 2]))
             .unwrap()
             .to_vec(),
     );
-    told
+    answers
 }
 
-fn the_same_story_in_both() {
+fn both_engines_give_the_same_answers() {
     let inline = story(&Engine::inline());
     let lab = Lab::new(2);
     assert_eq!(story(&lab), inline);
@@ -152,8 +152,8 @@ fn no_processes() {
     engine.shutdown();
 }
 
-/// Handles may outlive their job where there is no worker whose memory they would keep.
-fn what_only_processes_give() {
+/// Handles may outlive their job where no worker has to keep their memory.
+fn features_of_processes_are_refused() {
     static KEPT: std::sync::Mutex<Vec<Array<u8>>> = std::sync::Mutex::new(Vec::new());
     let engine = Engine::inline();
     let values = Array::from_slice(&[1u8, 2]);
@@ -167,8 +167,8 @@ fn what_only_processes_give() {
     assert_eq!(KEPT.lock().unwrap()[0][..], [1, 2]);
 }
 
-/// What a kernel throws is not looked into: it may panic when it is dropped.
-fn a_panic_with_something_that_panics() {
+/// The payload of a kernel's panic is not inspected: dropping it may panic.
+fn a_panic_payload_that_panics_when_dropped() {
     struct Bomb;
     impl Drop for Bomb {
         fn drop(&mut self) {

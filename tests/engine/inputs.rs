@@ -1,4 +1,4 @@
-//! Getting data into the arena.
+//! Bringing data into the arena.
 
 use std::io::Write;
 use std::os::fd::AsRawFd;
@@ -14,21 +14,21 @@ use crate::harness::{Lab, tests};
 
 tests![
     files,
-    files_that_are_none,
+    what_is_not_a_regular_file_is_refused,
     npy_files,
     npy_files_of_another_type,
-    a_pipe_is_no_array,
-    a_file_with_holes_may_be_longer_than_any_memory,
+    a_pipe_is_refused_as_an_array,
+    a_sparse_file_larger_than_memory_is_an_error,
     zeros_and_copies,
     an_uninit_array_is_written_whole,
     mapped_files_are_copied_in,
     a_worker_maps_a_file_itself,
-    a_cause_is_said_once,
+    each_cause_is_printed_once,
     arrays_of_another_engine_are_copied_in,
-    no_room,
-    no_room_outside_an_arena,
-    what_never_ends_is_not_read_to_its_end,
-    no_size,
+    a_full_arena_refuses_inputs,
+    a_lack_of_private_memory_is_an_error,
+    endless_files_are_not_read_to_the_end,
+    files_without_a_size_are_read,
 ];
 
 fn sum(bytes: &[u8]) -> u64 {
@@ -44,7 +44,7 @@ fn files() {
     let array = lab.read_file(file.path()).unwrap();
     assert_eq!(array[..], content[..]);
     assert_eq!(lab.submit(sum, (&array,)).wait().unwrap(), sum(&content));
-    // Not a file of known length: a pipe, and what the kernel makes up.
+    // Not regular files with a known length: a pipe, and a generated file.
     let made_up = lab.read_file("/proc/self/stat").unwrap();
     assert!(
         made_up.starts_with(std::process::id().to_string().as_bytes()),
@@ -56,7 +56,7 @@ fn files() {
     lab.assert_in_use(0);
 }
 
-fn files_that_are_none() {
+fn what_is_not_a_regular_file_is_refused() {
     let lab = Lab::new(1);
     for (path, hint) in [("/nowhere/at/all", "No such file"), ("/tmp", "directory")] {
         let error = lab.read_file(path).unwrap_err();
@@ -83,8 +83,8 @@ fn npy_files() {
     lab.assert_in_use(0);
 }
 
-/// And nobody waits for its other end.
-fn a_pipe_is_no_array() {
+/// Opening it does not wait for the other end.
+fn a_pipe_is_refused_as_an_array() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.npy");
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -94,13 +94,13 @@ fn a_pipe_is_no_array() {
     assert!(npy::read::<u8>(&path).is_err());
 }
 
-fn a_file_with_holes_may_be_longer_than_any_memory() {
+fn a_sparse_file_larger_than_memory_is_an_error() {
     const LEN: u64 = 1 << 47;
     let text = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({LEN},), }}\n");
     let mut head = b"\x93NUMPY\x01\x00".to_vec();
     head.extend((text.len() as u16).to_le_bytes());
     head.extend(text.as_bytes());
-    // Other file systems may not have files of this length.
+    // Other file systems may not support files of this length.
     let file = memfd_create(c"long", MFdFlags::MFD_CLOEXEC).unwrap();
     let mut file = std::fs::File::from(file);
     file.write_all(&head).unwrap();
@@ -125,7 +125,7 @@ fn a_file_with_holes_may_be_longer_than_any_memory() {
         matches!(&read, InputError::Io { error, .. } if why(error)),
         "{read}"
     );
-    // Elsewhere it is the arena that has no room.
+    // Elsewhere the arena has no room.
     let lab = Lab::new(1);
     let full = [lab.read_npy::<u8>(&path), lab.read_file(&path)];
     for error in full.map(Result::unwrap_err) {
@@ -150,7 +150,7 @@ fn npy_files_of_another_type() {
         lab.read_npy::<u8>(&path),
         Err(InputError::Npy { .. })
     ));
-    // Longer by its header than it is.
+    // The header announces more than there is.
     npy::write(&path, &Array::<u8>::zeros(10_000)).unwrap();
     let whole = std::fs::read(&path).unwrap();
     std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
@@ -163,7 +163,7 @@ fn npy_files_of_another_type() {
 
 fn zeros_and_copies() {
     let lab = Lab::new(1);
-    // What was used and dirty before is zero again.
+    // Memory that was dirty is zero again.
     for round in 1..4u8 {
         for len in [1, 63, 64, 65, 4096, 70_000, 5 << 20] {
             let mut zeros = lab.zeros::<u8>(len).unwrap();
@@ -218,7 +218,7 @@ fn mapped_files_are_copied_in() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("values.npy");
     npy::write(&path, &Array::from_fn([1000, 3], |i| i as u8)).unwrap();
-    // SAFETY: nobody else knows this file.
+    // SAFETY: nothing else knows this file.
     let mapped = unsafe { npy::map::<u8>(&path) }.unwrap();
     assert_eq!(
         *lab.failure_of(lab.submit(sum, (&mapped,))).kind(),
@@ -231,9 +231,9 @@ fn mapped_files_are_copied_in() {
     lab.assert_in_use(0);
 }
 
-/// What does not fit the arena: each job maps it, and takes its part.
+/// Larger than the arena: each job maps it and reads its part.
 fn sum_of_part(path: &str, part: u64, parts: u64) -> Result<f64, String> {
-    // SAFETY: nobody changes the file while the test runs.
+    // SAFETY: nothing changes the file while the test runs.
     let numbers = unsafe { npy::map::<f64>(path) }.map_err(|error| error.to_string())?;
     let len = numbers.len() as u64;
     let rows = (len * part / parts) as usize..(len * (part + 1) / parts) as usize;
@@ -287,7 +287,7 @@ fn arrays_of_another_engine_are_copied_in() {
     other.assert_in_use(0);
 }
 
-fn no_room() {
+fn a_full_arena_refuses_inputs() {
     let lab = Lab::with(1, |builder| builder.capacity(16 << 20));
     let full = lab.zeros::<u8>(17 << 20).unwrap_err();
     assert_eq!((full.requested, full.capacity), (17 << 20, 16 << 20));
@@ -309,8 +309,8 @@ fn no_room() {
     lab.assert_in_use(0);
 }
 
-/// What no machine has is an error there too. In a copy, since a program that cannot do without ends.
-fn no_room_outside_an_arena() {
+/// Runs in a forked copy, since a program that insists on the memory ends.
+fn a_lack_of_private_memory_is_an_error() {
     const LEN: usize = 1 << 62;
     fn zeros(len: usize) -> Array<u8> {
         Array::zeros(len)
@@ -332,7 +332,7 @@ fn no_room_outside_an_arena() {
             _ => false,
         };
         std::panic::set_hook(Box::new(|_| ()));
-        let told = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
             let by_engine = engine.zeros::<u8>(LEN).is_err_and(is_right)
                 && engine.uninit::<u8>(LEN).is_err_and(is_right)
                 && engine.from_fn(LEN, |_| 0u8).is_err_and(is_right);
@@ -343,17 +343,17 @@ fn no_room_outside_an_arena() {
             by_engine && by_itself && in_kernels
         }));
         // SAFETY: ends the copy without the destructors of a test.
-        unsafe { libc::_exit(if told.unwrap_or(false) { 0 } else { 1 }) };
+        unsafe { libc::_exit(if result.unwrap_or(false) { 0 } else { 1 }) };
     }
     let copy = nix::unistd::Pid::from_raw(copy);
     let ended = nix::sys::wait::waitpid(copy, None).unwrap();
     assert_eq!(ended, nix::sys::wait::WaitStatus::Exited(copy, 0));
 }
 
-/// No more of it than could be there.
-fn what_never_ends_is_not_read_to_its_end() {
+/// A bounded part of an endless input.
+fn endless_files_are_not_read_to_the_end() {
     const CAPACITY: u64 = 64 << 20;
-    /// Where it ends after all, so that whoever reads on has not taken all memory.
+    /// The end after all, so that a reader that continues does not take all memory.
     const END: u64 = 4 * CAPACITY;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("endless");
@@ -381,7 +381,7 @@ fn what_never_ends_is_not_read_to_its_end() {
     lab.assert_in_use(0);
 }
 
-fn no_size() {
+fn files_without_a_size_are_read() {
     let lab = Lab::new(1);
     let result = catch_unwind(AssertUnwindSafe(|| lab.zeros::<u64>([usize::MAX, 2])));
     let text = *result.unwrap_err().downcast::<String>().unwrap();
@@ -389,8 +389,8 @@ fn no_size() {
     lab.assert_in_use(0);
 }
 
-/// Whoever prints an error with all its causes says each thing once.
-fn a_cause_is_said_once() {
+/// Printing an error with all its sources repeats nothing.
+fn each_cause_is_printed_once() {
     #[derive(Debug)]
     struct Said(&'static str, Option<Box<Said>>);
     impl std::fmt::Display for Said {

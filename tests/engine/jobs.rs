@@ -1,4 +1,4 @@
-//! What can be done with one job: wait, look, let go, poll, chain.
+//! One job: waiting, polling, detaching, dropping, chaining.
 
 use std::future::Future;
 use std::path::Path;
@@ -13,25 +13,25 @@ use arenite::{Array, Engine, JobError, JobErrorKind, as_completed};
 use crate::harness::{Gate, Lab, block_on, pass, step, tests, wait_until};
 
 tests![
-    a_label_is_in_whatever_ends_the_job,
+    a_label_is_in_every_error_of_its_job,
     a_wait_with_a_limit_leaves_the_job_running,
-    a_job_tells_whether_it_is_done,
+    is_done_reports_the_end_of_a_job,
     a_detached_job_runs_to_its_end,
-    a_dropped_job_that_has_not_begun_never_does,
-    a_dropped_job_that_runs_is_let_run,
+    a_dropped_job_that_has_not_begun_never_starts,
+    a_dropped_running_job_is_not_killed,
     a_job_is_a_future,
-    a_future_wakes_who_polled_last,
+    a_future_wakes_the_last_waker,
     many_futures_on_one_thread,
-    completed_jobs_come_as_they_end,
-    more_jobs_join_those_that_are_awaited,
-    dropping_completed_jobs_cancels_the_rest,
+    as_completed_yields_jobs_as_they_end,
+    as_completed_accepts_more_jobs,
+    dropping_as_completed_cancels_the_rest,
     a_chain_stays_in_one_worker,
     a_chain_ends_with_its_first_failure,
     a_value_is_taken_once,
     a_job_may_be_waited_for_on_another_thread,
 ];
 
-fn a_label_is_in_whatever_ends_the_job() {
+fn a_label_is_in_every_error_of_its_job() {
     fn abort() {
         std::process::abort();
     }
@@ -41,7 +41,7 @@ fn a_label_is_in_whatever_ends_the_job() {
     let lab = Lab::with(1, |builder| builder.lanes(2));
     let labelled = |error: JobError| {
         assert_eq!(error.label(), Some("a \u{1b}[31m\"job\""), "{error}");
-        // Whatever is in it, a terminal is shown a literal.
+        // Whatever the label contains, a terminal shows it literally.
         let text = error.to_string();
         assert!(text.contains(r#""a \u{1b}[31m\"job\"""#), "{text}");
         error
@@ -82,7 +82,7 @@ fn a_label_is_in_whatever_ends_the_job() {
     drop(held);
     hold.into_iter().for_each(|job| job.wait().unwrap());
     labelled(lab.failure_of(last));
-    // One without.
+    // One without a label.
     assert_eq!(lab.failure_of(lab.submit(fails, ())).label(), None);
     let inline = Engine::inline();
     labelled(
@@ -122,7 +122,7 @@ fn a_wait_with_a_limit_leaves_the_job_running() {
     lab.assert_in_use(0);
 }
 
-fn a_job_tells_whether_it_is_done() {
+fn is_done_reports_the_end_of_a_job() {
     let lab = Lab::new(1);
     let gate = Gate::new();
     let running = lab.submit(gated, (&gate.path(), 5));
@@ -151,7 +151,7 @@ fn a_detached_job_runs_to_its_end() {
     );
 }
 
-fn a_dropped_job_that_has_not_begun_never_does() {
+fn a_dropped_job_that_has_not_begun_never_starts() {
     let lab = Lab::new(1);
     let (gate, folder) = (Gate::new(), tempfile::tempdir().unwrap());
     let path = |n: usize| {
@@ -168,7 +168,7 @@ fn a_dropped_job_that_has_not_begun_never_does() {
     }
     let running = lab.submit(gated, (&gate.path(), 5));
     let held = gate.meet();
-    // Some of them lie in slots of the link already, the others in the queue.
+    // Some of them are in slots of the link already, the others are queued.
     let jobs: Vec<_> = (0..300)
         .map(|n| lab.submit(read_and_touch, (&input, &path(n))))
         .collect();
@@ -185,7 +185,7 @@ fn a_dropped_job_that_has_not_begun_never_does() {
     lab.assert_in_use(0);
 }
 
-fn a_dropped_job_that_runs_is_let_run() {
+fn a_dropped_running_job_is_not_killed() {
     fn slow_reader(gate: &str, values: &Array<u8>) -> Array<u8> {
         pass(gate);
         values.copy().seal()
@@ -230,7 +230,7 @@ fn a_job_is_a_future() {
     lab.assert_idle();
 }
 
-fn a_future_wakes_who_polled_last() {
+fn a_future_wakes_the_last_waker() {
     struct Count(std::sync::atomic::AtomicUsize);
     impl Wake for Count {
         fn wake(self: Arc<Self>) {
@@ -271,7 +271,7 @@ fn many_futures_on_one_thread() {
     lab.assert_in_use(0);
 }
 
-fn completed_jobs_come_as_they_end() {
+fn as_completed_yields_jobs_as_they_end() {
     let lab = Lab::new(2);
     let gates = [Gate::new(), Gate::new()];
     let jobs = [
@@ -289,7 +289,7 @@ fn completed_jobs_come_as_they_end() {
     let (index, value) = completed.next().unwrap();
     assert_eq!((index, value.unwrap()), (0, 0));
     assert!(completed.next().is_none());
-    // And in numbers, failures among them.
+    // And many of them, with failures.
     let jobs = (0..2000u32).map(|n| {
         lab.submit(
             |n: u32| if n % 10 == 3 { Err("three") } else { Ok(n) },
@@ -308,7 +308,7 @@ fn completed_jobs_come_as_they_end() {
     lab.assert_in_use(0);
 }
 
-fn more_jobs_join_those_that_are_awaited() {
+fn as_completed_accepts_more_jobs() {
     let lab = Lab::new(2);
     let gate = Gate::new();
     let mut open = as_completed([lab.submit(gated, (&gate.path(), 0))]);
@@ -330,7 +330,7 @@ fn more_jobs_join_those_that_are_awaited() {
     lab.assert_in_use(0);
 }
 
-fn dropping_completed_jobs_cancels_the_rest() {
+fn dropping_as_completed_cancels_the_rest() {
     let lab = Lab::new(1);
     let gate = Gate::new();
     let mut jobs = vec![
@@ -381,7 +381,7 @@ fn a_chain_stays_in_one_worker() {
         .then(total, (100,))
         .submit();
     assert_eq!(chained.wait().unwrap(), 124);
-    // Nothing of what lies between stays: not once, not after many times, not when it is large.
+    // Intermediate values are freed: once, many times, and when they are large.
     let large = lab.from_fn(300_000, |i| i as u32 % 7).unwrap();
     for _ in 0..20 {
         let job = lab

@@ -1,5 +1,5 @@
-//! What kernels leave behind besides a value: programs and processes that they start, panics, arrays that one lane hands to
-//! another, and what a library has not written yet.
+//! What kernels leave behind besides a value: programs and processes that they start, panics, arrays that one lane
+//! passes to another, and output that a library has buffered.
 
 use std::io::Error;
 use std::panic::panic_any;
@@ -14,21 +14,21 @@ use crate::harness::{Gate, Lab, pass, step, tests};
 use crate::logs::Said;
 
 tests![
-    programs_inherit_nothing_of_a_worker,
-    copies_change_no_array,
-    copies_read_what_the_worker_was_given,
+    programs_started_by_kernels_inherit_nothing,
+    forked_copies_change_no_array,
+    forked_copies_can_read_the_workers_inputs,
     payloads_of_panics_are_dropped,
     payloads_of_panics_are_dropped_in_the_program_too,
-    arrays_that_one_lane_hands_to_another,
-    what_c_keeps_is_written_at_the_end,
-    a_stream_that_a_thread_holds_keeps_no_worker,
+    arrays_passed_between_lanes,
+    c_streams_are_flushed_at_the_end,
+    a_locked_c_stream_does_not_keep_a_worker_alive,
 ];
 
 // ---- programs and processes ---------------------------------------------------------------------------------
 
-/// What a program has open that a kernel starts: numbers and targets, without those that it opens to look.
+/// The open descriptors of a program that a kernel starts, except those opened to list them: numbers and targets.
 fn inherited(_: &Array<u8>, mut tile: TileMut<'_, u8>) -> String {
-    // A program may be started while something is lent, too.
+    // A program may also be started while something is lent.
     tile[0] = 1;
     let listed = Command::new("ls").args(["-l", "/proc/self/fd"]).output();
     let listed = String::from_utf8(listed.unwrap().stdout).unwrap();
@@ -47,7 +47,7 @@ fn inherited(_: &Array<u8>, mut tile: TileMut<'_, u8>) -> String {
     targets.join(", ")
 }
 
-fn programs_inherit_nothing_of_a_worker() {
+fn programs_started_by_kernels_inherit_nothing() {
     for backing in [Backing::Memfd, Backing::Auto] {
         let lab = Lab::with(2, |builder| builder.backing(backing));
         let input = lab.from_slice(&[1u8; 10_000]).unwrap();
@@ -65,15 +65,15 @@ fn leave(code: i32) -> ! {
 
 fn status_of(copy: i32) -> i32 {
     let mut status = 0;
-    // SAFETY: waits for the copy, and writes its end to this variable.
+    // SAFETY: waits for the copy, and writes its status to this variable.
     let ended = unsafe { libc::waitpid(copy, &raw mut status, 0) };
     assert_eq!(ended, copy, "{}", Error::last_os_error());
     status
 }
 
-/// Leaves a copy behind, which writes into the tile when the job is long over.
+/// Leaves a copy behind that writes into the tile long after the job.
 fn writes_later(mut tile: TileMut<'_, u32>, gate: &str) -> i32 {
-    // SAFETY: only this thread goes on in the copy, which ends by itself.
+    // SAFETY: only this thread continues in the copy, which ends on its own.
     let copy = unsafe { libc::fork() };
     if copy == 0 {
         pass(gate);
@@ -90,7 +90,7 @@ fn returns_and_writes_later(gate: &str) -> (ArrayMut<u32>, i32) {
     (made, copy)
 }
 
-fn copies_change_no_array() {
+fn forked_copies_change_no_array() {
     let lab = Lab::new(1);
     let zeros = |len: usize| ArrayMut::<u32>::zeros(len);
     let ends = |array: &ArrayMut<u32>, gate: &Gate, copy: i32| {
@@ -120,10 +120,10 @@ fn copies_change_no_array() {
     lab.assert_in_use(0);
 }
 
-/// Whoever made it, and although nothing of it can be changed there.
-fn copies_read_what_the_worker_was_given() {
+/// Whatever process made the array; the copy cannot change it.
+fn forked_copies_can_read_the_workers_inputs() {
     fn sum(given: &Array<u8>, made: &Array<u8>, tile: TileMut<'_, u8>) -> i32 {
-        // SAFETY: only this thread goes on in the copy, which ends at once.
+        // SAFETY: only this thread continues in the copy, which ends at once.
         let copy = unsafe { libc::fork() };
         if copy == 0 {
             leave(i32::from(given[9_999] + made[9_999] + tile[9_999]));
@@ -157,7 +157,7 @@ fn payloads_of_panics_are_dropped() {
     fn with_array(values: &Array<u8>) {
         panic_any(values.clone());
     }
-    // All the texts together are more than a worker may have.
+    // All the texts together exceed a worker's memory limit.
     let lab = Lab::with(1, |builder| builder.memory_limit(96 * MIB as u64));
     for round in 0..200 {
         let error = lab.failure_of(lab.submit(text, (MIB,)));
@@ -196,7 +196,7 @@ fn payloads_of_panics_are_dropped_in_the_program_too() {
 
 // ---- lanes --------------------------------------------------------------------------------------------------
 
-/// From a lane that makes something to one that returns it, and back when it has.
+/// From a lane that makes an array to one that returns it, and back afterwards.
 struct Passage<T>(Mutex<Sender<T>>, Mutex<Receiver<T>>);
 
 impl<T> Passage<T> {
@@ -214,7 +214,7 @@ impl<T> Passage<T> {
 
 static MADE: LazyLock<Passage<Array<u32>>> = LazyLock::new(Passage::new);
 
-/// Hands an array over, and waits until nobody has it any more.
+/// Passes an array to another lane, and waits until it is dropped there.
 fn hands_over(own: &Array<u32>, gate: &str) -> u32 {
     MADE.send(Array::from_fn(10_000, |i| i as u32));
     MADE.send(own.clone());
@@ -226,11 +226,11 @@ fn returns_it() -> (Array<u32>, Array<u32>) {
     (MADE.receive(), MADE.receive())
 }
 
-fn arrays_that_one_lane_hands_to_another() {
+fn arrays_passed_between_lanes() {
     let lab = Lab::with(1, |builder| builder.lanes(2));
     for _ in 0..5 {
         let gate = Gate::new();
-        // Two in one worker: the first to have been made by it, and granted to the other lane perhaps.
+        // Two in one worker: the first it ever made, possibly in the other lane's grant.
         let own = lab.submit(|| Array::from_slice(&[9u32; 50]), ());
         let own = own.wait().unwrap();
         let first = lab.submit(hands_over, (&own, &gate.path()));
@@ -249,7 +249,7 @@ fn arrays_that_one_lane_hands_to_another() {
 
 // ---- the end ------------------------------------------------------------------------------------------------
 
-fn what_c_keeps_is_written_at_the_end() {
+fn c_streams_are_flushed_at_the_end() {
     fn print() {
         // SAFETY: a format without arguments.
         unsafe { libc::printf(c"kept by the C library".as_ptr()) };
@@ -271,18 +271,18 @@ unsafe extern "C" {
     static stdout: *mut libc::FILE;
 }
 
-fn a_stream_that_a_thread_holds_keeps_no_worker() {
+fn a_locked_c_stream_does_not_keep_a_worker_alive() {
     fn hold() -> u32 {
-        let (tell, hear) = channel();
+        let (sender, receiver) = channel();
         std::thread::spawn(move || {
             // SAFETY: the C library's own stream, which lives as long as the process.
             unsafe { flockfile(stdout) };
-            tell.send(()).unwrap();
+            sender.send(()).unwrap();
             loop {
                 std::thread::park();
             }
         });
-        hear.recv().unwrap();
+        receiver.recv().unwrap();
         std::process::id()
     }
     let lab = Lab::with(1, |builder| builder.recycle_after_jobs(1));

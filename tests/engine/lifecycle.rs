@@ -1,4 +1,4 @@
-//! How engines and programs end, and what is left: nothing.
+//! How engines and programs end, leaving nothing behind.
 
 use std::io::{Read, Write};
 use std::process::Command;
@@ -17,15 +17,15 @@ use crate::harness::programs::{Ended, Program, Scenario, asked, say, stay};
 use crate::harness::{Gate, Lab, children, pass, shared_memory_named, step, tests, wait_until};
 
 tests![
-    shutdown_finishes_what_was_submitted,
-    shutdown_with_a_limit_finishes_what_ends_in_time,
-    shutdown_with_a_limit_ends_the_rest,
-    shutdown_with_a_limit_ends_what_no_worker_has,
-    dropping_answers_what_was_submitted,
+    shutdown_finishes_submitted_jobs,
+    shutdown_timeout_finishes_jobs_that_end_in_time,
+    shutdown_timeout_ends_the_rest,
+    shutdown_timeout_ends_queued_jobs,
+    dropping_answers_submitted_jobs,
     dropping_while_others_wait,
     jobs_may_outlive_their_engine,
-    a_copy_of_the_program_leaves_its_engine_alone,
-    copies_of_the_program_draw_numbers_of_their_own,
+    a_forked_copy_does_not_touch_the_engine,
+    forked_copies_draw_different_random_numbers,
     two_engines_in_one_process,
     many_engines_at_once,
     a_program_killed_while_busy,
@@ -38,13 +38,13 @@ tests![
     a_program_killed_leaves_its_name_to_the_next,
     a_program_that_forgot_init,
     a_program_that_reaps_children_itself,
-    a_kernel_that_builds_an_engine_says_why_not,
+    building_an_engine_in_a_kernel_is_an_error,
     two_programs_at_once,
 ];
 
 // ---- in this process --------------------------------------------------------------------------------------
 
-fn shutdown_finishes_what_was_submitted() {
+fn shutdown_finishes_submitted_jobs() {
     fn append(path: &str) -> Array<u8> {
         let mut file = std::fs::File::options().append(true).open(path).unwrap();
         file.write_all(b"x").unwrap();
@@ -67,7 +67,7 @@ fn shutdown_finishes_what_was_submitted() {
     }
 }
 
-fn shutdown_with_a_limit_finishes_what_ends_in_time() {
+fn shutdown_timeout_finishes_jobs_that_end_in_time() {
     let lab = Lab::new(2);
     let jobs: Vec<_> = (0..100u32)
         .map(|n| lab.submit(|n: u32| n + 1, (n,)))
@@ -87,13 +87,13 @@ fn shutdown_with_a_limit_finishes_what_ends_in_time() {
     }
 }
 
-fn shutdown_with_a_limit_ends_the_rest() {
+fn shutdown_timeout_ends_the_rest() {
     for limit in [Duration::ZERO, Duration::from_millis(50)] {
         let lab = Lab::with(1, |builder| builder.grace(Duration::from_secs(3600)));
         let gate = Gate::new();
         let hung = lab.submit(pass, (gate.path(),));
         let held = gate.meet();
-        // Behind it.
+        // After the job.
         let queued: Vec<_> = (0..20).map(|_| lab.submit(|| (), ())).collect();
         lab.submit(|| (), ()).detach();
         step("shutdown");
@@ -107,7 +107,7 @@ fn shutdown_with_a_limit_ends_the_rest() {
     }
 }
 
-fn shutdown_with_a_limit_ends_what_no_worker_has() {
+fn shutdown_timeout_ends_queued_jobs() {
     let limiter = Limiter::builder().concurrency(1).build();
     let (other, lab) = (Lab::new(1), Lab::new(1));
     let gate = Gate::new();
@@ -122,7 +122,7 @@ fn shutdown_with_a_limit_ends_what_no_worker_has() {
     hung.wait().unwrap();
 }
 
-fn dropping_answers_what_was_submitted() {
+fn dropping_answers_submitted_jobs() {
     let lab = Lab::new(2);
     let gates = [Gate::new(), Gate::new()];
     let running: Vec<_> = gates
@@ -201,8 +201,8 @@ fn jobs_may_outlive_their_engine() {
     );
 }
 
-/// A program that forks, as a daemon or a server of the old kind does, and whose copy cleans up behind itself.
-fn a_copy_of_the_program_leaves_its_engine_alone() {
+/// A program that forks, like an old-style daemon or server, and whose copy runs destructors.
+fn a_forked_copy_does_not_touch_the_engine() {
     let name = format!("forked-{}", std::process::id());
     let is_there = || shared_memory_named(&name) > 0;
     let folder = tempfile::tempdir().unwrap();
@@ -228,14 +228,14 @@ fn a_copy_of_the_program_leaves_its_engine_alone() {
             text.downcast_ref::<&str>()
                 .is_some_and(|text| text.contains("fork()"))
         };
-        let told = fails(&|| drop(use_it()))
+        let failed = fails(&|| drop(use_it()))
             && fails(&|| drop(lab.from_slice(&[1u8])))
             && fails(&|| drop(lab.stats()));
         drop((running, queued, nodes, actor));
         lab.into_inner().shutdown();
         drop(array);
         // SAFETY: ends the copy without the destructors of a test.
-        unsafe { libc::_exit(if told { 0 } else { 1 }) };
+        unsafe { libc::_exit(if failed { 0 } else { 1 }) };
     }
     let ended = nix::sys::wait::waitpid(Pid::from_raw(copy), None).unwrap();
     assert_eq!(
@@ -260,8 +260,8 @@ fn a_copy_of_the_program_leaves_its_engine_alone() {
     );
 }
 
-/// Nothing that a copy has inherited tells which number is the next.
-fn copies_of_the_program_draw_numbers_of_their_own() {
+/// A copy's inherited state does not reveal the next random number.
+fn forked_copies_draw_different_random_numbers() {
     let arena = || {
         let spec = Spec {
             capacity: 1 << 20,
@@ -285,11 +285,11 @@ fn copies_of_the_program_draw_numbers_of_their_own() {
             unsafe { libc::_exit(0) };
         }
         drop(write);
-        let mut told = [[0; 8]; 3];
+        let mut drawn = [[0; 8]; 3];
         let mut read = std::fs::File::from(read);
-        read.read_exact(told.as_flattened_mut()).unwrap();
+        read.read_exact(drawn.as_flattened_mut()).unwrap();
         nix::sys::wait::waitpid(Pid::from_raw(copy), None).unwrap();
-        told.map(u64::from_ne_bytes)
+        drawn.map(u64::from_ne_bytes)
     };
     let drawn = [before, of_copy(), of_copy(), draw()];
     for kind in 0..3 {
@@ -318,7 +318,7 @@ fn two_engines_in_one_process() {
             });
         }
     });
-    // The death of one is not that of the other.
+    // The death of one does not affect the other.
     let pid = two.pid(0);
     drop(one);
     assert_eq!(two.submit(sum, (&b,)).wait().unwrap(), 30);
@@ -361,7 +361,7 @@ fn start(scenario: &str) -> Program {
     Program::start(scenario, || Ok(()))
 }
 
-/// The same, with a variable of its environment.
+/// The same, with an environment variable.
 fn start_with(scenario: &str, variable: &str, value: &str) -> Program {
     let change = |command: &mut Command| {
         command.env(variable, value);
@@ -369,14 +369,14 @@ fn start_with(scenario: &str, variable: &str, value: &str) -> Program {
     Program::with(scenario, || Ok(()), change)
 }
 
-/// It went through to its end, and complained about nothing.
+/// Checks that the program ran to its end without complaint.
 #[track_caller]
 fn assert_silent(ended: &Ended) {
     ended.assert_done();
     assert_eq!(ended.errors, "");
 }
 
-/// Kills it: its workers go with it.
+/// Kills the program: its workers end with it.
 fn kill_all_of(program: Program) {
     program.kill();
     program.end().assert_killed();
@@ -423,14 +423,14 @@ fn a_program_that_exits_without_ending_its_engine() {
     }
 }
 
-/// Ctrl-C reaches the whole group. What it means is for the program to say, not for its workers.
+/// Ctrl-C reaches the whole group. The program decides what it means, not its workers.
 fn a_program_that_is_interrupted() {
     let mut program = start("interrupted");
     program.expect("ready");
     for signal in TO_GROUPS {
         killpg(Pid::from_raw(program.pid()), signal).unwrap();
     }
-    // All its jobs were done by the workers that it had.
+    // All its jobs were run by its original workers.
     assert_silent(&program.end());
 }
 
@@ -439,7 +439,7 @@ fn a_program_whose_group_is_signalled_while_workers_start() {
     assert_silent(&start("bombarded").end());
 }
 
-/// What a terminal, a service manager or a closed pipe sends to all of a program's processes.
+/// What a terminal, a service manager or a closed pipe sends to all processes of a program.
 const TO_GROUPS: [Signal; 4] = [
     Signal::SIGINT,
     Signal::SIGTERM,
@@ -458,7 +458,7 @@ impl Drop for Set<'_> {
 
 fn ignore_signals_to_groups() {
     for signal in TO_GROUPS {
-        // SAFETY: ignoring a signal touches nothing of this program.
+        // SAFETY: ignoring a signal affects nothing else of this program.
         unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigIgn) }.unwrap();
     }
 }
@@ -486,7 +486,7 @@ fn a_program_that_reaps_children_itself() {
     start("reaps").end().assert_done();
 }
 
-fn a_kernel_that_builds_an_engine_says_why_not() {
+fn building_an_engine_in_a_kernel_is_an_error() {
     let ended = start("nested").end();
     ended.assert_done();
     let why = "a worker cannot build an engine of its own";
@@ -538,7 +538,7 @@ pub fn before_init() {
         "{error:?}"
     );
     let text = error.to_string();
-    // What a `main` prints that returns it.
+    // The output of a `main` that returns the error.
     assert_eq!(format!("{error:?}"), text);
     assert!(
         text.contains("arenite::init()") && text.contains("main") && text.contains("test_workers"),
@@ -592,7 +592,7 @@ fn starting() {
     fn start() {
         pass(&std::env::var(START_GATE).unwrap());
     }
-    // It ends also when the test is killed, and nobody comes to the gate.
+    // It also ends when the test is killed and the gate stays closed.
     std::thread::spawn(|| {
         stay();
         std::process::exit(1)
@@ -604,7 +604,7 @@ fn starting() {
         .build();
 }
 
-/// One of its workers never ends what it does.
+/// One of its workers never finishes its job.
 fn build_spinning() -> Engine {
     let spin = || -> u8 {
         loop {
@@ -677,7 +677,7 @@ fn named() {
 }
 
 fn reaps() {
-    // SAFETY: ignoring a signal touches nothing of this program. The system reaps children from now on.
+    // SAFETY: ignoring a signal affects nothing else of this program. Linux reaps children from now on.
     unsafe { nix::sys::signal::signal(Signal::SIGCHLD, nix::sys::signal::SigHandler::SigIgn) }
         .unwrap();
     let engine = build();

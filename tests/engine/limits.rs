@@ -1,4 +1,4 @@
-//! Limits: what a worker may take, and who ended it when it took more.
+//! Limits: what a worker may use, and what ended it when it used more.
 
 use std::fs;
 use std::hint::black_box;
@@ -20,7 +20,7 @@ pub fn tests() -> Vec<Trial> {
     let mut all = always::tests();
     let groups = trial(
         "engine::limits::the_kernels_out_of_memory_killer",
-        the_kernels_out_of_memory_killer,
+        linux_out_of_memory_killer,
     );
     let full = trial(
         "engine::limits::a_container_that_the_arena_fills",
@@ -36,12 +36,12 @@ mod always {
     crate::harness::tests![
         a_memory_bomb_costs_one_job,
         a_program_that_a_kernel_starts_has_the_same_ceiling,
-        a_library_that_runs_out_of_memory,
+        a_c_library_that_runs_out_of_memory,
         one_large_allocation,
         a_thread_of_a_kernel_that_runs_out_of_memory,
         an_abort_below_the_ceiling_is_an_abort,
         a_kill_from_outside_is_a_kill,
-        what_jobs_free_is_kept_for_the_next,
+        freed_memory_is_reused_by_the_next_job,
     ];
 }
 
@@ -52,7 +52,7 @@ fn limited(workers: usize) -> Lab {
     Lab::with(workers, |builder| builder.memory_limit(CEILING))
 }
 
-/// Takes private memory, a mebibyte at a time, and says how far it has come.
+/// Allocates private memory MiB by MiB, and reports how far it got.
 fn hoard(mut taken: TileMut<'_, u64>) {
     let mut heap = Vec::new();
     loop {
@@ -91,7 +91,7 @@ fn a_memory_bomb_costs_one_job() {
             (CEILING / 2..CEILING).contains(&reached),
             "it got {reached} bytes of {CEILING}"
         );
-        // The others never notice, and neither does the arena count.
+        // Other jobs are not affected, and the arena does not count.
         assert_eq!(lab.submit(sum, (&bystander,)).wait().unwrap(), expected);
         if round <= 3 {
             let len = 2 * CEILING as usize;
@@ -110,17 +110,17 @@ fn a_program_that_a_kernel_starts_has_the_same_ceiling() {
         let output = Command::new("sh").args(["-c", "ulimit -d"]).output();
         String::from_utf8(output.unwrap().stdout).unwrap()
     }
-    let told = limited(1).submit(ceiling, ()).wait().unwrap();
-    assert_eq!(told.trim(), (CEILING >> 10).to_string());
-    // Without one it has what this program has.
+    let reported = limited(1).submit(ceiling, ()).wait().unwrap();
+    assert_eq!(reported.trim(), (CEILING >> 10).to_string());
+    // Without a ceiling, the limit is this program's.
     assert_eq!(Lab::new(1).submit(ceiling, ()).wait().unwrap(), ceiling());
 }
 
-fn a_library_that_runs_out_of_memory() {
-    /// What many a C library does.
+fn a_c_library_that_runs_out_of_memory() {
+    /// As many C libraries do.
     fn library(piece: usize) -> u64 {
         loop {
-            // SAFETY: malloc takes a number; what it returns is written within its length, and lost on purpose.
+            // SAFETY: malloc takes a number; its result is written within its length, and leaked on purpose.
             unsafe {
                 let memory = libc::malloc(piece);
                 if memory.is_null() {
@@ -142,8 +142,8 @@ fn a_library_that_runs_out_of_memory() {
     lab.assert_in_use(0);
 }
 
-fn what_jobs_free_is_kept_for_the_next() {
-    /// Page faults of a job that fills so many blocks of a mebibyte, and the private memory after it.
+fn freed_memory_is_reused_by_the_next_job() {
+    /// Page faults of a job that fills this number of blocks of 1 MiB, and the private memory afterwards.
     fn work(blocks: usize) -> (u64, u64) {
         let faults = || {
             getrusage(UsageWho::RUSAGE_SELF)
@@ -156,7 +156,7 @@ fn what_jobs_free_is_kept_for_the_next() {
         let taken = faults() - before;
         (taken, private_bytes(std::process::id()).unwrap())
     }
-    // glibc's allocator is the one that is set up.
+    // Only glibc's allocator is configured.
     if cfg!(target_env = "gnu") {
         let lab = Lab::new(1);
         lab.submit(work, (12,)).wait().unwrap();
@@ -174,7 +174,7 @@ fn what_jobs_free_is_kept_for_the_next() {
     }
 }
 
-/// One allocation that never fits: with its size, whether or not a backtrace follows the line that says so.
+/// A single allocation that never fits: reported with its size, with or without a backtrace after the message.
 fn one_large_allocation() {
     fn large(bytes: usize) -> usize {
         black_box(vec![1_u8; bytes]).len()
@@ -217,7 +217,7 @@ fn a_thread_of_a_kernel_that_runs_out_of_memory() {
 }
 
 fn an_abort_below_the_ceiling_is_an_abort() {
-    /// An earlier job's failed allocation is no reason for a later abort.
+    /// A failed allocation of an earlier job is not the cause of a later abort.
     fn modest() -> bool {
         let mut heap = Vec::<u8>::new();
         heap.try_reserve_exact(black_box(2 * CEILING as usize))
@@ -235,7 +235,7 @@ fn an_abort_below_the_ceiling_is_an_abort() {
         lab.await_restart(0, 1);
         assert_ne!(lab.pid(0), pid);
     }
-    // A signal from outside is no abort of its own, however little memory is left.
+    // A signal from outside is not an abort of its own, however little memory is left.
     let gate = Gate::new();
     let full = |gate: &str| {
         let mut heap = Vec::new();
@@ -274,13 +274,13 @@ fn a_kill_from_outside_is_a_kill() {
 
 // ---- the kernel's own limit ----------------------------------------------------------------------------------
 
-/// A memory control group of the test's own, gone when it is dropped.
+/// A memory control group of this test, removed on drop.
 struct Group {
     path: PathBuf,
 }
 
 impl Group {
-    /// `None` where this system has none that a test may make.
+    /// `None` if this system has none that a test may create.
     fn new(name: &str, limit: u64) -> Option<Self> {
         let name = format!("arenite-{name}-{}", std::process::id());
         let first = PathBuf::from("/sys/fs/cgroup/memory").join(&name);
@@ -294,7 +294,7 @@ impl Group {
         };
         let group = Self { path };
         fs::write(group.path.join(file), limit.to_string()).ok()?;
-        // Without this, swap would be used up first. Not every kernel has it.
+        // Without this, swap would be used up first. Not every version of Linux has it.
         let _ = fs::write(group.path.join("memory.swappiness"), "0");
         let _ = fs::write(group.path.join("memory.swap.max"), "0");
         Some(group)
@@ -303,7 +303,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // Its processes have been waited for, but the group hears of their end a little later.
+        // Its processes have been reaped, but the group is updated a little later.
         for _ in 0..1000 {
             if fs::remove_dir(&self.path).is_ok() {
                 return;
@@ -324,7 +324,7 @@ fn join_group() {
     fs::write(group.join("cgroup.procs"), own).unwrap();
 }
 
-/// This scenario in a group of its own.
+/// Runs this scenario in its own group.
 fn in_group(scenario: &str, limit: u64) -> Ended {
     let group = Group::new(scenario, limit).expect("it was possible a moment ago");
     let change = |command: &mut Command| {
@@ -349,10 +349,10 @@ fn crowded() {
         });
         println!("{:?}", result.unwrap_err().kind());
     }
-    // The same signal, and nobody ran out of memory.
+    // The same signal, without a lack of memory.
     let pid = || engine.stats().workers[0].pid as i32;
     let die = |_: u32| -> u32 {
-        // SAFETY: the process asks for its own end.
+        // SAFETY: the process kills itself.
         unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
         unreachable!("it has been killed")
     };
@@ -367,7 +367,7 @@ fn crowded() {
     engine.shutdown();
 }
 
-fn the_kernels_out_of_memory_killer() {
+fn linux_out_of_memory_killer() {
     let ended = in_group("crowded", 128 * MIB);
     let lines: Vec<&str> = ended.output.lines().collect();
     assert_eq!(
@@ -378,15 +378,16 @@ fn the_kernels_out_of_memory_killer() {
     assert_eq!(ended.code, Some(0), "{ended:?}");
 }
 
-/// Of the container, and as much as the arena may be promised there.
+/// Memory of the container, and the maximum capacity of an arena there.
 const ROOM: u64 = 192 * MIB;
 
 fn a_container_that_the_arena_fills() {
     in_group("filled", ROOM).assert_done();
 }
 
-/// In a group with less memory than the arena may have, since processes take some of it: the supervisor's arrays and the workers' results fill it, in turn and
-/// both at once. Whoever comes too late is told, with the limit that was in the way, and nobody is killed.
+/// In a group with less memory than the arena's capacity, because processes use some of it. The supervisor's arrays and
+/// the workers' results fill it, in turn and at once. A request beyond it fails and names the limit, and no process is
+/// killed.
 fn filled() {
     const EACH: usize = MIB as usize;
     fn made(round: u8) -> Array<u8> {
@@ -420,12 +421,12 @@ fn filled() {
         (all, false)
     };
     for round in 0..6 {
-        // Nothing, a part, or all of it is taken before the workers come.
+        // Nothing, a part, or all of it is used before the workers allocate.
         let (held, full) = own([0, 30, usize::MAX][round as usize % 3]);
         assert_eq!(full, round % 3 == 2, "round {round}: {} arrays", held.len());
         let mut results = Vec::new();
         let mut refused = 0;
-        // Each of them meets the limit.
+        // Each of them reaches the limit.
         while refused < 3 {
             for answer in engine.map(made, (0..12).map(|_| (round,))) {
                 match answer {

@@ -1,4 +1,4 @@
-//! What workers say, and what is left of them when they die.
+//! Output of workers, and what remains of it when they die.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -17,28 +17,28 @@ use crate::harness::programs::{self, Program, Scenario};
 use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
 
 tests![
-    a_panic_that_ends_the_process_is_heard,
+    a_panic_that_ends_the_process_is_reported,
     a_silent_death_has_no_last_words,
-    lines_come_in_order_with_their_jobs,
+    lines_arrive_in_order_with_their_jobs,
     the_first_line_after_many_silent_jobs_has_its_job,
     a_line_ends_with_its_job,
     the_last_words_of_a_killed_job,
-    what_no_terminal_should_obey,
+    terminal_escapes_are_spelled_out,
     a_flood_is_dropped_and_counted,
     a_flood_of_errors_is_dropped_and_counted,
     a_line_without_end_is_cut_and_counted,
-    lines_come_while_the_job_runs_or_is_stopped,
+    lines_arrive_while_the_job_runs_or_is_stopped,
     a_sink_that_blocks_or_panics,
-    a_sink_that_takes_its_time,
+    a_slow_sink_receives_all_lines,
     a_sink_that_drops_the_engine,
     a_grandchild_that_keeps_the_pipe,
     stdin_is_empty,
     a_kernel_that_redirects_or_closes_its_streams,
-    a_start_that_fails_says_what_it_printed,
+    a_failed_start_reports_its_output,
     by_default_lines_go_to_stderr,
 ];
 
-/// Everything that an engine's workers have said.
+/// All output of an engine's workers.
 #[derive(Clone, Default)]
 pub struct Said(Arc<Mutex<Vec<LogLine>>>);
 
@@ -65,7 +65,7 @@ impl Said {
         self.0.lock().unwrap().push(line.clone());
     }
 
-    /// Waits for a line with this in it.
+    /// Waits for a line that contains this text.
     fn await_text(&self, text: &str) -> LogLine {
         wait_until(&format!("a worker says {text:?}"), || {
             self.all().iter().any(|line| line.text.contains(text))
@@ -87,12 +87,12 @@ fn say(text: &str) {
     std::io::stdout().flush().unwrap();
 }
 
-/// A panic that may not leave the function: the process ends.
+/// A panic that must not unwind out of the function ends the process.
 extern "C" fn cannot_unwind(what: u32) {
     panic!("no way \x1b[31mout of {what:x}\n  nor back\n1 is no job");
 }
 
-fn a_panic_that_ends_the_process_is_heard() {
+fn a_panic_that_ends_the_process_is_reported() {
     let lab = Lab::new(1);
     let error = lab.failure_of(lab.submit(|| cannot_unwind(0xcafe), ()));
     assert_eq!(*error.kind(), JobErrorKind::Signal(6), "{error}");
@@ -107,8 +107,8 @@ fn a_panic_that_ends_the_process_is_heard() {
     lab.assert_in_use(0);
 }
 
-/// A panic that was answered, what a job before it printed, and what an earlier worker said, are not the words of a
-/// later job, even if one follows the other at once.
+/// A reported panic, output of an earlier job, and output of an earlier worker are not the last words of a later job,
+/// even if one follows the other at once.
 fn a_silent_death_has_no_last_words() {
     let lab = Lab::new(1);
     for _ in 0..2 {
@@ -126,7 +126,7 @@ fn a_silent_death_has_no_last_words() {
         assert_eq!(*error.kind(), JobErrorKind::Signal(9));
         assert!(error.last_words().is_empty(), "{error:?}");
     }
-    // Nor are those of an attempt those of the next one.
+    // Nor are those of an earlier attempt.
     let tried = Gate::new();
     let twice = |gate: &str| {
         static TRIED: AtomicBool = AtomicBool::new(false);
@@ -143,9 +143,9 @@ fn a_silent_death_has_no_last_words() {
     lab.assert_in_use(0);
 }
 
-/// Thousands of jobs on several workers; a third of them says nothing. Each line has its job, and the lines of a job
-/// are in order.
-fn lines_come_in_order_with_their_jobs() {
+/// Thousands of jobs on several workers, a third of them silent. Each line is attributed to its job, and the lines of a
+/// job are in order.
+fn lines_arrive_in_order_with_their_jobs() {
     fn talk(n: u64) -> u64 {
         if !n.is_multiple_of(3) {
             println!("{n} out 0");
@@ -188,7 +188,7 @@ enum Stream {
     Err,
 }
 
-/// Nobody has to look at a worker for its lines to be told apart: not even those of the first job that speaks.
+/// Lines are attributed without observing the worker first, including those of the first job that prints.
 fn the_first_line_after_many_silent_jobs_has_its_job() {
     let said = Said::default();
     let lab = said.lab(1);
@@ -208,7 +208,7 @@ fn the_first_line_after_many_silent_jobs_has_its_job() {
     }
 }
 
-/// What has no newline is a line all the same when its job ends, and what a thread prints after that is nobody's.
+/// Text without a newline becomes a line at the end of its job; what a thread prints later belongs to no job.
 fn a_line_ends_with_its_job() {
     fn leave_a_thread(first: &str, second: &str) {
         let (first, second) = (first.to_owned(), second.to_owned());
@@ -226,7 +226,7 @@ fn a_line_ends_with_its_job() {
     job.wait().unwrap();
     said.await_text("half");
     first.open();
-    // Who is here has printed.
+    // The job at the gate has printed.
     second.open();
     lab.submit(|| say("a line\nand more"), ()).wait().unwrap();
     lab.submit(|| say("\n"), ()).wait().unwrap();
@@ -242,7 +242,7 @@ fn a_line_ends_with_its_job() {
     assert_eq!(said.texts(), expected);
 }
 
-/// What a job has printed when it dies is in its error, however it dies; also without a newline.
+/// What a job has printed when it dies is in its error, however it dies, also without a newline.
 fn the_last_words_of_a_killed_job() {
     fn last(gate: &str, how: u8) {
         for n in 0..100 {
@@ -289,7 +289,7 @@ fn the_last_words_of_a_killed_job() {
     lab.assert_in_use(0);
 }
 
-fn what_no_terminal_should_obey() {
+fn terminal_escapes_are_spelled_out() {
     fn rude() {
         let bytes = b"\x1b[2J\x1b]0;owned\x07 caf\xe9 \xc2\x9b31m\ttab\r\n\x00\n";
         std::io::stdout().write_all(bytes).unwrap();
@@ -322,7 +322,7 @@ fn what_no_terminal_should_obey() {
     );
 }
 
-/// A gigabyte of lines: what is too much is dropped and counted, nothing of it is kept, and other jobs run.
+/// A gigabyte of lines: the excess is dropped and counted, none of it is retained, and other jobs run.
 fn a_flood_is_dropped_and_counted() {
     const BYTES: u64 = 1 << 30;
     fn flood() {
@@ -337,7 +337,7 @@ fn a_flood_is_dropped_and_counted() {
     assert!(came.passed > 500, "{came:?}");
 }
 
-/// The same on the other stream, which is looked through for what a failed allocation says.
+/// The same on stderr, which is searched for messages of failed allocations.
 fn a_flood_of_errors_is_dropped_and_counted() {
     const BYTES: u64 = 256 << 20;
     fn flood() {
@@ -352,7 +352,7 @@ fn a_flood_of_errors_is_dropped_and_counted() {
     assert!(came.passed > 500, "{came:?}");
 }
 
-/// One line that does not end, on either stream: its beginning passes, and nothing is kept of what is beyond it.
+/// One endless line on either stream: its start passes, and nothing beyond that is retained.
 fn a_line_without_end_is_cut_and_counted() {
     fn flood(errors: bool, mebibytes: usize) {
         let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
@@ -381,18 +381,18 @@ fn a_line_without_end_is_cut_and_counted() {
     }
 }
 
-/// What came of a flood, in lines.
+/// The outcome of a flood, in lines.
 #[derive(Debug, Default)]
 pub struct Flooded {
     pub passed: u64,
     pub dropped: u64,
-    /// The last that passed.
+    /// The last line that passed.
     last: String,
-    /// What the engine said about those that did not.
+    /// What the engine reported about the others.
     notices: Vec<String>,
 }
 
-/// A worker prints as much as it likes: what this process keeps is bounded, and others' jobs run.
+/// A worker may print any amount: the memory of this process is bounded, and other jobs run.
 pub fn flooded(source: LogSource, flood: impl FnOnce(&Lab) -> Job<()>) -> Flooded {
     let (counted, count) = channel();
     let lab = Lab::with(2, |builder| {
@@ -426,7 +426,7 @@ pub fn flooded(source: LogSource, flood: impl FnOnce(&Lab) -> Job<()>) -> Floode
     }
     let (passed, dropped) = (came.passed, came.dropped);
     println!("{passed} lines, {dropped} dropped, {grown} bytes more, {others} other jobs");
-    // The lines that passed are kept here.
+    // The test keeps the lines that passed.
     assert!(
         grown < (32 << 20) + came.passed * 2048,
         "{grown} bytes more"
@@ -435,14 +435,14 @@ pub fn flooded(source: LogSource, flood: impl FnOnce(&Lab) -> Job<()>) -> Floode
     came
 }
 
-/// Bytes of memory that this process has.
+/// Resident memory of this process in bytes.
 fn resident() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap();
     let pages: u64 = text.split(' ').nth(1).unwrap().parse().unwrap();
     pages * 4096
 }
 
-fn lines_come_while_the_job_runs_or_is_stopped() {
+fn lines_arrive_while_the_job_runs_or_is_stopped() {
     fn talk(gate: &str) {
         println!("I run");
         pass(gate);
@@ -462,7 +462,7 @@ fn lines_come_while_the_job_runs_or_is_stopped() {
     assert_eq!(said.await_text("I am done").job, Some(1));
 }
 
-/// Nothing waits for a sink that does not come back, and one that panics is called again.
+/// Nothing waits for a sink that does not return, and one that panics is called again.
 fn a_sink_that_blocks_or_panics() {
     let gate = Gate::new();
     let path = gate.path();
@@ -497,14 +497,14 @@ fn a_sink_that_blocks_or_panics() {
     assert!(!missing.is_empty() && lines.len() < 1500, "{missing:?}");
 }
 
-/// The end of an engine waits for all lines, however long they take together.
-fn a_sink_that_takes_its_time() {
-    // For longer than one call may take.
+/// Shutting down waits for all lines, however long they take together.
+fn a_slow_sink_receives_all_lines() {
+    // Longer than one call may take.
     const LINES: usize = 1100;
     let (sender, lines) = channel();
     let lab = Lab::with(1, |builder| {
         builder.on_log(move |line| {
-            // Not to wait for anything: this is how slow it is.
+            // Not a wait: the sink is this slow.
             std::thread::sleep(Duration::from_millis(2));
             sender.send(line.text.clone()).unwrap();
         })
@@ -517,7 +517,7 @@ fn a_sink_that_takes_its_time() {
     assert_eq!(arrived, expected);
 }
 
-/// The sink's own thread ends the engine: nobody waits for himself.
+/// The sink's own thread ends the engine without waiting for itself.
 fn a_sink_that_drops_the_engine() {
     let slot: Arc<Mutex<Option<Engine>>> = Arc::default();
     let (sender, ended) = channel();
@@ -536,7 +536,7 @@ fn a_sink_that_drops_the_engine() {
     assert!(ended.recv().unwrap());
 }
 
-/// A program that a kernel has started and left holds the pipes of its worker.
+/// A program that a kernel started and left holds the pipes of its worker.
 fn a_grandchild_that_keeps_the_pipe() {
     fn start() -> u32 {
         let script = "while :; do echo noise; done";
@@ -553,7 +553,7 @@ fn a_grandchild_that_keeps_the_pipe() {
     let worker = said.all()[0].worker as usize;
     lab.replace(worker);
     assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
-    // Nobody reads what it prints any more, which ends it.
+    // Its output has no reader any more, which ends it.
     wait_until("the program has ended", || {
         kill(Pid::from_raw(pid as i32), None).is_err()
     });
@@ -569,7 +569,7 @@ fn stdin_is_empty() {
     assert_eq!(lab.submit(read, ()).wait().unwrap(), 0);
 }
 
-/// A kernel may put a file in the place of its stdout: the engine writes nothing into it. And it may close it.
+/// A kernel may replace its stdout by a file, into which the engine then writes nothing. It may also close it.
 fn a_kernel_that_redirects_or_closes_its_streams() {
     fn redirect(path: &str) {
         println!("before");
@@ -605,7 +605,7 @@ fn a_kernel_that_redirects_or_closes_its_streams() {
     lab.assert_in_use(0);
 }
 
-fn a_start_that_fails_says_what_it_printed() {
+fn a_failed_start_reports_its_output() {
     fn start() {
         eprintln!("no such \x1b[31mlibrary");
         std::process::abort();
@@ -624,7 +624,7 @@ fn by_default_lines_go_to_stderr() {
     ended.assert_done();
     let lines: Vec<&str> = ended.errors.lines().collect();
     assert_eq!(lines, ["shop:0 job 1: hello", "shop:0 job 2: again"]);
-    // Nobody reads, nobody can: the work is done all the same.
+    // There is no reader: the work is done all the same.
     Program::start("closed", || Ok(())).end().assert_done();
 }
 
@@ -646,16 +646,16 @@ fn plain() {
 }
 
 fn closed() {
-    // SAFETY: the standard library knows what to do when its stderr is gone.
+    // SAFETY: the standard library handles a closed stderr.
     unsafe { libc::close(2) };
     // SAFETY: as above; the next descriptors get these numbers.
     unsafe { libc::close(0) };
     plain();
-    // As much as reaches from the beginning of a segment into the links of all workers; and a worker that is replaced finds
-    // everything as it was.
+    // As much as from the start of a segment into the links of all workers; a replaced worker finds everything
+    // unchanged.
     let builder = Engine::builder().workers(2).capacity(64 << 20);
     let engine = builder.build().unwrap();
-    // What fails below is not done: the exit code says so.
+    // Failures below are reported by the exit code.
     programs::say("done");
     // SAFETY: as above.
     unsafe { libc::close(1) };
@@ -672,6 +672,6 @@ fn closed() {
     }
     assert_eq!(engine.stats().restarts(), 4);
     engine.shutdown();
-    // It has other descriptors than at its beginning, and that is meant.
+    // Its descriptors differ from those at its start, on purpose.
     std::process::exit(0);
 }

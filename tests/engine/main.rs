@@ -1,7 +1,7 @@
-//! Engines with real worker processes: what they promise when all goes well, and when it does not.
+//! Engines with real worker processes, with and without faults.
 //!
-//! One binary, because a worker is a copy of the running program. Tests of a process run one after the other: each is checked for
-//! what it leaves behind in the process and in the system.
+//! One binary, because a worker is a copy of the running program. Tests of a process run one after the other: each is
+//! checked for what it leaves behind in the process and in the system.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -39,7 +39,7 @@ fn main() {
     lifecycle::before_init();
     starts::before_init();
     arenite::init();
-    // Some tests need a program of their own, to be killed: this one, told what to do.
+    // Some tests kill a program: this one, started with a scenario.
     let scenarios = [lifecycle::SCENARIOS, logs::SCENARIOS, limits::SCENARIOS];
     harness::programs::play(&scenarios.concat());
     harness::share_out();

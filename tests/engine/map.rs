@@ -1,4 +1,4 @@
-//! A kernel over an iterator: order, laziness, and what stopping early means.
+//! A kernel over an iterator: order, laziness, and stopping early.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,25 +12,25 @@ use crate::harness::{Gate, Lab, are_all, pass, step, tests, wait_until};
 
 tests![
     results_come_in_the_order_of_the_items,
-    nothing_runs_before_somebody_iterates,
+    nothing_runs_before_the_map_is_iterated,
     items_are_pulled_as_they_are_needed,
-    a_slow_item_holds_the_iterator_back,
-    some_more_are_under_way_behind_a_slow_item,
-    large_items_are_not_kept_behind_a_slow_one,
+    a_slow_item_stops_pulling,
+    more_jobs_are_in_flight_behind_a_slow_item,
+    large_results_do_not_accumulate_behind_a_slow_item,
     items_of_tiny_jobs_leave_room_in_the_arena,
     owned_arguments_are_freed_as_they_are_used,
     a_failure_is_one_item,
-    an_endless_iterator_may_be_left,
-    what_was_in_flight_is_cancelled,
-    an_iterator_that_panics_leaves_all_in_order,
+    an_endless_map_may_be_dropped,
+    dropping_a_map_cancels_jobs_in_flight,
+    a_panicking_iterator_leaves_the_engine_usable,
     maps_of_maps,
     arrays_in_arrays_out,
-    its_size_is_that_of_the_items,
-    one_that_stops_promises_no_more_than_comes,
-    one_that_has_stopped_holds_nothing,
+    size_hint_is_that_of_the_items,
+    size_hint_of_a_map_that_stops_at_failures,
+    a_stopped_map_holds_no_memory,
 ];
 
-/// Items that may be in flight and pulled ahead, whatever their length: twice the slots of a link.
+/// Maximum number of items in flight and pulled ahead, however short their jobs: twice the slots of a link.
 const MOST_AHEAD: usize = 512;
 
 fn square(n: u64) -> u64 {
@@ -52,7 +52,7 @@ fn results_come_in_the_order_of_the_items() {
     lab.assert_in_use(0);
 }
 
-fn nothing_runs_before_somebody_iterates() {
+fn nothing_runs_before_the_map_is_iterated() {
     let lab = Lab::new(1);
     let pulled = Cell::new(0);
     let items = (0..10u64).map(|n| {
@@ -81,8 +81,8 @@ fn items_are_pulled_as_they_are_needed() {
     lab.assert_idle();
 }
 
-/// While one item takes long, those behind it are pulled up to a bound, and no further.
-fn a_slow_item_holds_the_iterator_back() {
+/// While one item is slow, those after it are pulled up to a bound.
+fn a_slow_item_stops_pulling() {
     fn through(gate: &str, n: u32) -> u32 {
         if !gate.is_empty() {
             pass(gate);
@@ -104,7 +104,7 @@ fn a_slow_item_holds_the_iterator_back() {
                 .collect::<Vec<_>>()
         });
         let held = gate.meet();
-        // Everything that was pulled ends, but for the one at the gate; its successors wait for it unseen.
+        // Everything that was pulled ends, except the job at the gate; results after it wait.
         let (looks, before) = (Cell::new(0), Cell::new(0));
         wait_until(
             "only the gate holds, and nothing is pulled any more",
@@ -134,10 +134,10 @@ fn long(gate: &str, bytes: &[u8]) -> u64 {
     bytes.len() as u64
 }
 
-/// From here on it is known how long they take.
+/// Teaches the engine how long these jobs take.
 fn learn(lab: &Lab) {
     let nothing = lab.zeros::<u8>(0).unwrap().seal();
-    // Not what it was on a machine that had much else to do.
+    // Not a duration measured on a busy machine.
     wait_until("they are known to be short", || {
         let lens = lab.map(long, (0..20).map(|_| (String::new(), nothing.clone())));
         assert!(lens.map(Result::unwrap).all(|len| len == 0));
@@ -156,8 +156,8 @@ fn with_gates(lab: &Lab, gates: [(usize, String); 2]) -> impl Iterator<Item = (S
     })
 }
 
-/// Two jobs of a millisecond per worker are enough to keep it busy, but not where answers wait for an earlier one.
-fn some_more_are_under_way_behind_a_slow_item() {
+/// Two jobs of a millisecond per worker keep it busy, but more are needed where results wait for an earlier one.
+fn more_jobs_are_in_flight_behind_a_slow_item() {
     let lab = Lab::with(2, |builder| builder.capacity(1 << 30));
     learn(&lab);
     let (first, other) = (Gate::new(), Gate::new());
@@ -173,8 +173,8 @@ fn some_more_are_under_way_behind_a_slow_item() {
     lab.assert_in_use(0);
 }
 
-/// In an arena that has no room for that, they are not.
-fn large_items_are_not_kept_behind_a_slow_one() {
+/// If the arena has no room for more, no more are sent.
+fn large_results_do_not_accumulate_behind_a_slow_item() {
     let lab = Lab::with(2, |builder| builder.capacity(64 << 20));
     learn(&lab);
     let gate = Gate::new();
@@ -197,7 +197,7 @@ fn large_items_are_not_kept_behind_a_slow_one() {
     lab.assert_in_use(0);
 }
 
-/// Of tiny jobs many are in flight, unless what they hold would fill the arena.
+/// Many tiny jobs are in flight, unless their arrays would fill the arena.
 fn items_of_tiny_jobs_leave_room_in_the_arena() {
     fn quick(gate: &str, bytes: &[u8]) -> u64 {
         if !gate.is_empty() {
@@ -280,7 +280,7 @@ fn a_failure_is_one_item() {
             (_, other) => panic!("item {n}: {other:?}"),
         }
     }
-    // An argument that cannot be sent is one item as well.
+    // An argument that cannot be sent is one failing item.
     fn len(values: &[u8]) -> usize {
         values.len()
     }
@@ -298,7 +298,7 @@ fn a_failure_is_one_item() {
     lab.assert_in_use(0);
 }
 
-fn an_endless_iterator_may_be_left() {
+fn an_endless_map_may_be_dropped() {
     let lab = Lab::new(2);
     for round in 0..100u64 {
         let mut map = lab.map(square, (round..).map(|n| (n,)));
@@ -307,7 +307,7 @@ fn an_endless_iterator_may_be_left() {
     lab.assert_in_use(0);
 }
 
-fn what_was_in_flight_is_cancelled() {
+fn dropping_a_map_cancels_jobs_in_flight() {
     fn through(gate: &str, path: &str) {
         if !gate.is_empty() {
             pass(gate);
@@ -339,7 +339,7 @@ fn what_was_in_flight_is_cancelled() {
     lab.assert_in_use(0);
 }
 
-fn an_iterator_that_panics_leaves_all_in_order() {
+fn a_panicking_iterator_leaves_the_engine_usable() {
     fn len(values: &[u8]) -> usize {
         values.len()
     }
@@ -398,7 +398,7 @@ fn arrays_in_arrays_out() {
     lab.assert_in_use(0);
 }
 
-fn its_size_is_that_of_the_items() {
+fn size_hint_is_that_of_the_items() {
     let lab = Lab::new(1);
     let mut map = lab.map(square, (0..100).map(|n| (n,)));
     assert_eq!(map.size_hint(), (100, Some(100)));
@@ -408,7 +408,7 @@ fn its_size_is_that_of_the_items() {
 }
 
 /// It ends with its first failure, which may be the next result.
-fn one_that_stops_promises_no_more_than_comes() {
+fn size_hint_of_a_map_that_stops_at_failures() {
     fn invert(n: u32) -> Result<u32, String> {
         1_u32.checked_div(n).ok_or_else(|| "nothing".into())
     }
@@ -429,8 +429,8 @@ fn one_that_stops_promises_no_more_than_comes() {
     }
 }
 
-/// Neither in what it has sent, nor in what it has written and not sent.
-fn one_that_has_stopped_holds_nothing() {
+/// Neither in jobs it has sent, nor in calls it has written but not sent.
+fn a_stopped_map_holds_no_memory() {
     const LEN: usize = 1 << 20;
     fn refuse(_: ArrayMut<u8>) -> Result<(), String> {
         Err("no".into())

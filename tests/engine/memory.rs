@@ -1,4 +1,4 @@
-//! Much memory, many arrays, none left.
+//! Large amounts of memory, many arrays, and no leaks.
 
 use arenite::{Array, ArrayMut, JobErrorKind};
 
@@ -6,7 +6,7 @@ use crate::harness::{Lab, are_all, filled, tests};
 
 tests![
     a_full_arena_at_submit,
-    a_full_arena_that_is_freed,
+    a_full_arena_recovers_when_freed,
     a_gibibyte,
     empty_arrays,
     a_hundred_thousand_live_arrays,
@@ -14,7 +14,7 @@ tests![
     results_again_and_again,
     results_of_changing_size,
     a_job_that_makes_and_drops_arrays_for_long,
-    memory_is_given_back,
+    trim_returns_memory_to_the_system,
     arrays_outlive_their_engine,
     results_are_freed_in_any_order,
     every_backing,
@@ -38,14 +38,14 @@ fn a_full_arena_at_submit() {
         panic!("{error}")
     };
     assert!(full.requested >= 10_000 && full.free < 10_000, "{full:?}");
-    // What fits into a slot needs no room.
+    // What fits into a slot needs no arena memory.
     assert_eq!(lab.submit(len, ("short",)).wait().unwrap(), 5);
     all.clear();
     assert_eq!(lab.submit(len, (&long,)).wait().unwrap(), 10_000);
     lab.assert_in_use(0);
 }
 
-fn a_full_arena_that_is_freed() {
+fn a_full_arena_recovers_when_freed() {
     fn zeros(len: usize) -> Array<u8> {
         Array::zeros(len)
     }
@@ -125,7 +125,7 @@ fn empty_arrays() {
         );
         assert_eq!(own.seal().try_into_mut().unwrap().len(), 0);
     }
-    // The first thing that a worker ever makes may be empty.
+    // The first array that a worker makes may be empty.
     let lab_two = Lab::new(1);
     assert!(
         lab_two
@@ -181,7 +181,7 @@ fn ten_thousand_arrays_again_and_again() {
         committed,
         "committed memory is flat"
     );
-    // As many at a time as there is some reordering.
+    // In batches, so that results are reordered.
     let many = || {
         let mut live = std::collections::VecDeque::new();
         for n in 0..10_000usize {
@@ -219,7 +219,7 @@ fn results_again_and_again() {
             );
         }
     };
-    // The arena keeps some of what it once needed, and not more however much passes through it: here 500 MB.
+    // The arena keeps some memory that it once needed, but no more, however much passes through it: here 500 MB.
     const KEPT: u64 = 40 << 20;
     for len in [1, 1000, 4000] {
         (0..10).for_each(|_| round(len));
@@ -261,7 +261,7 @@ fn results_of_changing_size() {
     lab.assert_in_use(0);
 }
 
-/// It takes about what it has at one time, and what it sends may lie anywhere in that.
+/// It uses about what it holds at one time, and its result may be anywhere in that.
 fn a_job_that_makes_and_drops_arrays_for_long() {
     fn churned(steps: usize, len: usize) -> (Array<u8>, ArrayMut<u8>, Array<u8>) {
         let mut live = std::collections::VecDeque::new();
@@ -296,7 +296,7 @@ fn a_job_that_makes_and_drops_arrays_for_long() {
     }
 }
 
-fn memory_is_given_back() {
+fn trim_returns_memory_to_the_system() {
     let lab = Lab::new(1);
     let large = lab.zeros::<u8>(64 << 20).unwrap();
     let kept = lab.from_slice(&[5u8; 100]).unwrap();
@@ -343,7 +343,7 @@ fn arrays_outlive_their_engine() {
             Ok(last) => assert_eq!(last[..], theirs[..]),
             Err(error) => assert_eq!((error.kind(), shut_down), (&JobErrorKind::ShutDown, false)),
         }
-        // Another engine takes them in as it does any other.
+        // Another engine imports them like any others.
         let next = Lab::new(1);
         assert_eq!(
             *next.failure_of(next.submit(inverted, (&ours,))).kind(),

@@ -1,4 +1,4 @@
-//! `ndarray` on both sides.
+//! `ndarray` in kernels and callers.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -6,10 +6,10 @@ use arenite::Array;
 
 use crate::harness::{Lab, tests};
 
-tests![in_any_order_and_back];
+tests![any_order_is_converted_and_back];
 
-fn in_any_order_and_back() {
-    /// The sum of each row, computed over there through a view.
+fn any_order_is_converted_and_back() {
+    /// Sums each row in the worker, through a view.
     fn sums(table: &Array<u32>) -> Array<u32> {
         let rows = table.view().sum_axis(ndarray::Axis(1));
         Array::from_slice(rows.as_slice().expect("one row after the other"))
@@ -20,7 +20,7 @@ fn in_any_order_and_back() {
     let whole = lab.from_ndarray(&table).unwrap();
     assert_eq!(whole.shape().dims(), [300, 7]);
     assert_eq!(whole.view(), table.view().into_dyn());
-    // In another order, with steps, backwards, and without any element.
+    // Column-major, strided, reversed, and empty.
     let odd = table.slice(ndarray::s![..;-3, 1..;2]).reversed_axes();
     let odd_here = lab.from_ndarray(&odd).unwrap();
     assert_eq!(odd_here.view(), odd.view().into_dyn());

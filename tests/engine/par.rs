@@ -1,4 +1,4 @@
-//! Whole arrays by one call.
+//! Whole arrays with one call.
 
 use arenite::rand::RngExt;
 use arenite::{Array, ArrayMut, JobErrorKind, Scalar};
@@ -10,17 +10,17 @@ tests![
     a_million_squares,
     another_type_and_many_dimensions,
     in_place,
-    with_a_number,
-    with_an_array_that_all_read,
-    with_texts_and_types_of_ones_own,
-    with_an_argument_a_worker_dies,
+    par_map_with_a_number,
+    par_map_with_a_shared_array,
+    par_map_with_texts_and_user_types,
+    par_map_with_survives_a_worker,
     random_numbers_are_the_same_with_an_argument,
-    nothing_at_all,
+    an_empty_array,
     rows_of_odd_sizes,
     one_long_row_is_cut,
     a_chunk_that_fails,
     foreign_arrays,
-    no_room_for_the_result,
+    a_full_arena_fails_the_result,
 ];
 
 fn a_million_squares() {
@@ -33,7 +33,7 @@ fn a_million_squares() {
         .apply(|from: &[i64], to: &mut [i64]| from.iter().zip(to).for_each(|(x, to)| *to = x * x))
         .unwrap();
     assert_eq!(squares[..], chunked[..]);
-    // The result is an array like any other.
+    // The result is an ordinary array.
     let roots = lab.par(&squares).map(|x| x.isqrt()).unwrap();
     assert_eq!(roots[..], numbers[..]);
     drop((numbers, squares, chunked, roots));
@@ -72,7 +72,7 @@ fn in_place() {
     lab.assert_in_use(0);
 }
 
-fn with_a_number() {
+fn par_map_with_a_number() {
     let lab = Lab::new(2);
     let numbers = lab.from_fn([1000, 1000], |i| i as i64).unwrap();
     for by in [3, -7] {
@@ -104,7 +104,7 @@ fn with_a_number() {
     lab.assert_in_use(0);
 }
 
-fn with_an_array_that_all_read() {
+fn par_map_with_a_shared_array() {
     let lab = Lab::new(2);
     let indices = lab.from_fn(300_000, |i| (i * 7919 % 1000) as u16).unwrap();
     let table = lab.from_fn(1000, |i| i as f32 / 2.0).unwrap();
@@ -117,7 +117,7 @@ fn with_an_array_that_all_read() {
             .zip(indices.iter())
             .all(|(&y, &x)| y == expected(x))
     );
-    // A handle of its own, and several arrays.
+    // A handle to the array itself, and several arrays.
     let tables = vec![table.clone(), table.clone()];
     let sums = lab
         .par(&indices)
@@ -140,7 +140,7 @@ fn with_an_array_that_all_read() {
         .map(|x: u16, table: &Array<f32>| table[usize::from(x)])
         .unwrap();
     assert_eq!(moved[..], found[..]);
-    // One that the workers do not see.
+    // A private array, which workers cannot see.
     let foreign = Array::from_slice(&[1.0f32; 1000]);
     let error = lab.par(&indices).with(&foreign).map(look_up).unwrap_err();
     assert_eq!(*error.kind(), JobErrorKind::ForeignArray);
@@ -148,7 +148,7 @@ fn with_an_array_that_all_read() {
     lab.assert_in_use(0);
 }
 
-fn with_texts_and_types_of_ones_own() {
+fn par_map_with_texts_and_user_types() {
     #[derive(Clone, Copy, NoUninit, CheckedBitPattern)]
     #[repr(C)]
     struct Line {
@@ -179,7 +179,7 @@ fn with_texts_and_types_of_ones_own() {
     assert_eq!(owned.unwrap()[..], *b"cab");
 }
 
-fn with_an_argument_a_worker_dies() {
+fn par_map_with_survives_a_worker() {
     let lab = Lab::new(2);
     let values = lab.from_fn(500_000, |i| i as u32).unwrap();
     let table = lab.from_fn(4, |i| i as u32).unwrap();
@@ -191,7 +191,7 @@ fn with_an_argument_a_worker_dies() {
     };
     let error = lab.par(&values).with(&table).map(picky).unwrap_err();
     assert_eq!(*error.kind(), JobErrorKind::Signal(6), "{error}");
-    // Nobody holds it any more but this function.
+    // This function has the only handle.
     drop(table);
     let next = lab.par(&values).with(1).map(|x: u32, one: u32| x + one);
     assert!(next.unwrap().iter().zip(1..).all(|(&x, n)| x == n));
@@ -223,7 +223,7 @@ fn random_numbers_are_the_same_with_an_argument() {
     assert_eq!(drawn(1), drawn(3));
 }
 
-fn nothing_at_all() {
+fn an_empty_array() {
     let lab = Lab::new(2);
     for shape in [arenite::Shape::from(0), [0, 5].into(), [5, 0].into()] {
         let empty = lab.from_fn(shape, |_| 0i64).unwrap();
@@ -256,7 +256,7 @@ fn rows_of_odd_sizes() {
     lab.assert_in_use(0);
 }
 
-/// Elements are cut wherever they lie, and draw by their index.
+/// Elements draw by their index, wherever chunks are cut.
 fn one_long_row_is_cut() {
     let shapes = [
         arenite::Shape::from(1 << 22),
@@ -309,7 +309,7 @@ fn a_chunk_that_fails() {
         matches!(error.kind(), JobErrorKind::Panicked { message, .. } if message.contains("the one")),
         "{error:?}"
     );
-    // It names the function, and no rows: whoever called has lent none.
+    // It names the function but no rows: the caller has lent none.
     assert_eq!(error.kernel(), std::any::type_name_of_val(&picky));
     assert_eq!(error.unspecified_rows(), []);
     let mut out = lab.zeros::<u32>(500_000).unwrap();
@@ -345,7 +345,7 @@ fn foreign_arrays() {
     lab.assert_in_use(0);
 }
 
-fn no_room_for_the_result() {
+fn a_full_arena_fails_the_result() {
     let lab = Lab::with(1, |builder| builder.capacity(16 << 20));
     let values = lab.zeros::<u8>(2 << 20).unwrap().seal();
     let error = lab.par(&values).map(f64::from).unwrap_err();

@@ -1,4 +1,4 @@
-//! Workers that are replaced although nothing went wrong.
+//! Workers that are replaced without a fault.
 
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -13,13 +13,13 @@ use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
 tests![
     after_each_job,
     after_some_jobs,
-    never_with_0,
+    zero_jobs_is_off,
     while_jobs_share_workers,
-    a_worker_that_has_grown,
-    a_worker_that_has_grown_ends_what_it_runs,
-    one_that_dies_on_its_way_out,
-    one_that_does_not_go,
-    shutdown_and_drop_meanwhile,
+    a_worker_above_the_memory_mark_is_recycled,
+    a_recycled_worker_finishes_its_job,
+    a_recycled_worker_that_dies_while_ending,
+    a_recycled_worker_that_does_not_end_is_killed,
+    shutdown_and_drop_during_recycling,
 ];
 
 fn after_each_job() {
@@ -40,14 +40,14 @@ fn after_each_job() {
     );
 }
 
-fn never_with_0() {
+fn zero_jobs_is_off() {
     let lab = Lab::with(1, |builder| builder.recycle_after_jobs(0).recycle_above(0));
     let pids = lab.map(std::process::id, (0..100).map(|_| ()));
     assert_eq!(census(pids.map(Result::unwrap)).len(), 1);
     assert_eq!(lab.stats().recycled(), 0);
 }
 
-/// How many jobs each process ran.
+/// Number of jobs that each process ran.
 fn census(pids: impl IntoIterator<Item = u32>) -> HashMap<u32, u64> {
     let mut jobs = HashMap::new();
     pids.into_iter()
@@ -82,7 +82,7 @@ fn after_some_jobs() {
     }
 }
 
-/// Jobs that were lined up behind a long one count for nobody when somebody else runs them.
+/// Jobs queued behind a long one do not count for a worker if another one runs them.
 fn while_jobs_share_workers() {
     let lab = Lab::with(2, |builder| builder.recycle_after_jobs(20));
     for _ in 0..5 {
@@ -102,19 +102,19 @@ fn while_jobs_share_workers() {
 
 const MIB: usize = 1 << 20;
 
-/// Keeps memory for good.
+/// Leaks memory.
 fn leak(mib: usize) -> u32 {
     static LEAKED: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
     LEAKED.lock().unwrap().push(black_box(vec![1; mib * MIB]));
     std::process::id()
 }
 
-fn a_worker_that_has_grown() {
+fn a_worker_above_the_memory_mark_is_recycled() {
     let lab = Lab::with(2, |builder| builder.recycle_above(64 << 20));
     let mut pids = std::collections::HashSet::new();
     step("leaking workers to be replaced");
     while lab.stats().recycled() < 5 {
-        // In bounds: it may get further before somebody looks.
+        // Bounded: it may grow further before it is checked.
         if pids.len() < 100 {
             pids.insert(lab.submit(leak, (4,)).wait().unwrap());
         }
@@ -122,18 +122,18 @@ fn a_worker_that_has_grown() {
     }
     assert!(pids.len() > 2, "{pids:?}");
     assert_eq!(lab.stats().restarts(), 0);
-    // One that has never run a job is not replaced, whatever it has.
+    // A worker that has run no job is not replaced, whatever it uses.
     let modest = Lab::with(1, |builder| builder.recycle_above(1));
     let first = modest.pid(0);
     let other = Gate::new();
     let job = modest.submit(pass, (&other.path(),));
     let held = other.meet();
-    // A twin that has ended one tells that enough time has passed for whoever looks at workers.
-    let twin = Lab::with(1, |builder| builder.recycle_above(1));
+    // A second engine that has replaced a worker shows that enough time has passed for a memory check.
+    let other = Lab::with(1, |builder| builder.recycle_above(1));
     for round in 1..=2 {
-        twin.submit(|| (), ()).wait().unwrap();
-        wait_until("the twin's worker is replaced", || {
-            twin.stats().recycled() == round
+        other.submit(|| (), ()).wait().unwrap();
+        wait_until("the other engine's worker is replaced", || {
+            other.stats().recycled() == round
         });
     }
     assert_eq!(
@@ -146,15 +146,15 @@ fn a_worker_that_has_grown() {
     wait_until("it is replaced", || modest.stats().recycled() == 1);
 }
 
-/// Stopped after its last job, so that it cannot do as it is told: it has the grace period.
-fn one_that_does_not_go() {
+/// Stopped after its last job, so that it cannot obey: it gets the grace period.
+fn a_recycled_worker_that_does_not_end_is_killed() {
     let lab = Lab::with(1, |builder| {
         builder
             .recycle_above(8 << 20)
             .grace(std::time::Duration::from_millis(50))
     });
     let first = lab.submit(leak, (16,)).wait().unwrap();
-    // Before somebody has looked how large it is, usually; it is not there any more otherwise.
+    // Usually before its size is checked; otherwise it is gone already.
     let _ = kill(Pid::from_raw(first as i32), Signal::SIGSTOP);
     wait_until("another one is ready", || {
         let stats = lab.stats();
@@ -163,24 +163,27 @@ fn one_that_does_not_go() {
     assert_ne!(lab.submit(std::process::id, ()).wait().unwrap(), first);
 }
 
-/// The look at how large workers are may come before the job does that is to be there; but not each time.
+/// The memory check may come before the job that is meant to be running, but not every time.
 fn until_told(scene: fn() -> bool) {
-    assert!((0..20).any(|_| scene()), "no worker is told while it runs");
+    assert!(
+        (0..20).any(|_| scene()),
+        "no worker is asked to end while it runs"
+    );
 }
 
-/// Whether this worker, which runs a job, is told to end. Otherwise another one, which has come instead of it, runs that job.
-fn is_told(lab: &Lab, worker: usize) -> bool {
-    let told = || {
+/// Whether this worker, which runs a job, is asked to end. Otherwise its replacement runs that job.
+fn is_asked_to_end(lab: &Lab, worker: usize) -> bool {
+    let is_asked = || {
         let stats = lab.stats();
         stats.recycled() == 0 && !stats.workers[worker].ready
     };
     wait_until("it is seen how large it is", || {
-        told() || lab.stats().recycled() > 0
+        is_asked() || lab.stats().recycled() > 0
     });
-    told()
+    is_asked()
 }
 
-fn a_worker_that_has_grown_ends_what_it_runs() {
+fn a_recycled_worker_finishes_its_job() {
     until_told(grown_ends_what_it_runs);
 }
 
@@ -203,8 +206,8 @@ fn grown_ends_what_it_runs() -> bool {
         .collect();
     let behind: Vec<_> = (0..200_u32).map(|n| lab.submit(|n: u32| n, (n,))).collect();
     let held: Vec<_> = gates.iter().map(Gate::meet).collect();
-    let told = is_told(&lab, index);
-    // It still gets what it needs for its result.
+    let is_asked = is_asked_to_end(&lab, index);
+    // It still gets memory for its result.
     drop(held);
     for job in jobs {
         let array = job.wait().unwrap();
@@ -215,10 +218,10 @@ fn grown_ends_what_it_runs() -> bool {
     }
     wait_until("it is replaced", || lab.stats().recycled() >= 1);
     assert_eq!(lab.stats().restarts(), 0);
-    told
+    is_asked
 }
 
-fn one_that_dies_on_its_way_out() {
+fn a_recycled_worker_that_dies_while_ending() {
     until_told(dies_on_its_way_out);
 }
 
@@ -229,7 +232,7 @@ fn dies_on_its_way_out() -> bool {
     let job = lab.submit(pass, (&gate.path(),));
     let behind = lab.submit(|| 5_u8, ());
     let held = gate.meet();
-    if !is_told(&lab, 0) {
+    if !is_asked_to_end(&lab, 0) {
         return false;
     }
     kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
@@ -246,7 +249,7 @@ fn dies_on_its_way_out() -> bool {
     true
 }
 
-fn shutdown_and_drop_meanwhile() {
+fn shutdown_and_drop_during_recycling() {
     for round in 0..20 {
         let lab = Lab::with(2, |builder| builder.recycle_after_jobs(2));
         let jobs: Vec<_> = (0..30_u32).map(|n| lab.submit(|n: u32| n, (n,))).collect();

@@ -1,4 +1,4 @@
-//! Scopes: jobs that borrow, and have ended when the scope does.
+//! Scopes: jobs that borrow, and have ended when the scope ends.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
@@ -13,19 +13,19 @@ tests![
     a_tile_knows_its_rows,
     a_whole_array_is_lent_and_comes_back,
     several_arrays_in_one_scope,
-    a_scope_has_values_and_a_result,
+    a_scope_returns_values_and_a_result,
     a_scope_ends_with_its_jobs_even_when_it_panics,
-    a_scope_in_a_destructor_is_whole,
+    a_scope_works_in_a_destructor,
     the_first_failure_cancels_the_rest,
     a_scope_can_be_cancelled,
     a_scope_within_a_scope,
     scopes_on_many_threads,
     a_private_array_cannot_be_lent,
     a_worker_that_dies_in_a_tile,
-    a_lent_array_is_back_only_when_the_worker_is_gone,
-    unfinished_handles_change_nothing,
-    results_that_nobody_wants_are_dropped,
-    jobs_that_nobody_wants_are_forgotten,
+    a_lent_array_returns_only_after_the_workers_exit,
+    handles_may_outlive_their_scope,
+    results_without_a_handle_are_dropped,
+    jobs_without_a_handle_are_forgotten,
 ];
 
 fn number(mut tile: TileMut<'_, u32>, by: u32) {
@@ -54,7 +54,7 @@ fn tiles_of_one_array_are_written_by_many_workers() {
     lab.assert_in_use(0);
 }
 
-/// Two processes write neighbouring bytes of one page, at the same time.
+/// Two processes write neighbouring bytes of one page at the same time.
 fn tiles_smaller_than_a_page() {
     fn fill(bytes: &mut [u8], value: u8) {
         bytes.fill(value);
@@ -124,7 +124,7 @@ fn a_whole_array_is_lent_and_comes_back() {
         assert_eq!(sum.unwrap(), 3);
         assert!(values.iter().rev().zip(0..).all(|(&x, n)| x == 2 * n));
     }
-    // One that a worker made is lent to another.
+    // An array made by one worker is lent to another.
     let mut made = lab
         .submit(|n: usize| ArrayMut::from_fn(n, |i| i as u64), (5,))
         .wait()
@@ -160,7 +160,7 @@ fn several_arrays_in_one_scope() {
     assert!((0..1000).all(|i| low[i] + high[i] == from[i] && low[i] <= 0 && high[i] >= 0));
 }
 
-fn a_scope_has_values_and_a_result() {
+fn a_scope_returns_values_and_a_result() {
     let lab = Lab::new(2);
     let sum = lab.scope(|s| {
         let jobs: Vec<_> = (0..100u32).map(|n| s.submit(|n: u32| n, (n,))).collect();
@@ -168,7 +168,7 @@ fn a_scope_has_values_and_a_result() {
     });
     assert_eq!(sum.unwrap(), 4950);
     assert_eq!(lab.scope(|_| 5).unwrap(), 5);
-    // A failure that the scope's own code has seen is the scope's all the same.
+    // The scope fails even if its own code has handled the failure.
     let result = lab.scope(|s| s.submit(|| Err::<u8, _>("no"), ()).wait().is_err());
     assert_eq!(
         *result.unwrap_err().kind(),
@@ -176,8 +176,8 @@ fn a_scope_has_values_and_a_result() {
     );
 }
 
-fn a_scope_in_a_destructor_is_whole() {
-    /// Writes its array when it goes, whatever the reason.
+fn a_scope_works_in_a_destructor() {
+    /// Writes its array when it is dropped, for whatever reason.
     struct Flushes<'a>(&'a Lab, &'a mut ArrayMut<u32>);
     impl Drop for Flushes<'_> {
         fn drop(&mut self) {
@@ -261,7 +261,7 @@ fn the_first_failure_cancels_the_rest() {
     fn fail() -> Result<(), &'static str> {
         Err("first")
     }
-    /// Waits for a byte, so that jobs behind a failure are not done before anybody has seen it.
+    /// Waits for a byte, so that jobs after a failure are not done before the failure is seen.
     fn slow(tile: &mut [u8], pipe: &str) {
         let mut pipe = std::fs::File::open(pipe).unwrap();
         std::io::Read::read_exact(&mut pipe, &mut [0]).unwrap();
@@ -269,7 +269,7 @@ fn the_first_failure_cancels_the_rest() {
     }
     let lab = Lab::new(1);
     let gate = Gate::new();
-    // Open for both, so that opening it blocks nobody.
+    // Opened for both, so that opening it does not block.
     let open = std::fs::File::options()
         .read(true)
         .write(true)
@@ -291,7 +291,7 @@ fn the_first_failure_cancels_the_rest() {
             let stats = lab.stats();
             stats.workers[0].jobs > 0 && stats.open + stats.queued <= 1
         });
-        // For the one that had begun by then, if any.
+        // For the job that had begun by then, if any.
         std::io::Write::write_all(&mut pipe, b"x").unwrap();
         step("the scope to end");
         let error = scope.join().unwrap().unwrap_err();
@@ -352,7 +352,7 @@ fn a_scope_within_a_scope() {
             inner.iter().zip(0..).all(|(&x, n)| x == 3 * n),
             "the inner one has ended"
         );
-        // What a scope has finished may be read by the jobs of the one around it.
+        // What an inner scope has finished may be read by jobs of the outer one.
         s.submit(
             |values: &[u32]| values.len(),
             (&lab.from_slice(&inner).unwrap(),),
@@ -416,7 +416,7 @@ fn a_worker_that_dies_in_a_tile() {
     assert_eq!(*error.kind(), JobErrorKind::Signal(6));
     assert_eq!(error.unspecified_rows(), std::slice::from_ref(&(90..100)));
     assert!(error.to_string().contains("rows 90..100"), "{error}");
-    // The array lives on, its content initialised.
+    // The array lives on, and its content is initialised.
     assert!(out.iter().all(|&x| x <= 1));
     lab.scope(|s| {
         out.tiles_mut(10)
@@ -428,7 +428,7 @@ fn a_worker_that_dies_in_a_tile() {
     lab.assert_in_use(0);
 }
 
-fn a_lent_array_is_back_only_when_the_worker_is_gone() {
+fn a_lent_array_returns_only_after_the_workers_exit() {
     fn scribble(_: &mut [u8]) {
         std::process::abort();
     }
@@ -449,7 +449,7 @@ fn a_lent_array_is_back_only_when_the_worker_is_gone() {
     lab.assert_in_use(0);
 }
 
-fn unfinished_handles_change_nothing() {
+fn handles_may_outlive_their_scope() {
     let lab = Lab::new(1);
     let mut out = lab.zeros::<u32>([10, 10]).unwrap();
     lab.scope(|s| {
@@ -461,7 +461,7 @@ fn unfinished_handles_change_nothing() {
     assert!(out.iter().zip(0..).all(|(&x, n)| x == n));
 }
 
-fn results_that_nobody_wants_are_dropped() {
+fn results_without_a_handle_are_dropped() {
     let lab = Lab::with(2, |builder| builder.capacity(64 << 20));
     step("a thousand mebibytes at once");
     lab.scope(|s| {
@@ -484,8 +484,8 @@ fn results_that_nobody_wants_are_dropped() {
     lab.assert_in_use(0);
 }
 
-/// But not that they have failed.
-fn jobs_that_nobody_wants_are_forgotten() {
+/// Their failures are not forgotten.
+fn jobs_without_a_handle_are_forgotten() {
     fn odd(n: u32) -> Result<u32, String> {
         if n % 1000 == 7 {
             Err(n.to_string())
@@ -504,7 +504,7 @@ fn jobs_that_nobody_wants_are_forgotten() {
             for n in 0..99 {
                 s.submit(odd, (100 * round + n,));
             }
-            // The jobs before it have ended, then.
+            // The jobs before it have ended by then.
             s.submit(odd, (99,)).wait().unwrap();
             open()
         });

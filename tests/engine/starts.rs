@@ -1,4 +1,4 @@
-//! Workers that do not become ready, and what is said about them.
+//! Workers that do not become ready, and the errors about them.
 
 use std::path::Path;
 use std::time::Duration;
@@ -21,7 +21,7 @@ const FATE: &str = "ARENITE_TEST_FATE";
 /// Workers hang at their start while this file exists.
 const HANG: &str = "ARENITE_TEST_HANG";
 
-/// In `main`, before `init`.
+/// Called in `main`, before `init`.
 pub fn before_init() {
     let (Ok(fate), Ok(_)) = (std::env::var(FATE), std::env::var("ARENITE_WORKER")) else {
         return;
@@ -55,12 +55,12 @@ fn build(start_timeout: Duration, start: impl FnOnce(Builder) -> Builder) -> Str
 
 /// The first limit that is tried.
 const SOON: Duration = Duration::from_millis(100);
-/// Nobody needs so long to come to its start, whatever else the machine does.
+/// More than any worker needs to reach its start, however busy the machine is.
 const LATE: Duration = Duration::from_secs(60);
 const NEVER: Duration = Duration::from_secs(3600);
 
-/// A start by the end of whose limit the worker had come to `on_worker_start`, and what is said of it: the limit is doubled until
-/// then, as the machine may have much else to do.
+/// A start whose limit passes after the worker has reached `on_worker_start`, and its error. The limit is doubled until
+/// then, because the machine may be busy.
 fn hung_in(start: impl Fn(Builder) -> Builder) -> (String, Duration) {
     let mut limit = SOON;
     loop {
@@ -100,8 +100,8 @@ fn a_later_start_that_hangs() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("hang");
     let _env = Env::set(HANG, file.to_str().unwrap());
-    // Workers that do not hang are ready by then, and those that do have come to their start: the limit is doubled until both is so,
-    // as the machine may have much else to do.
+    // By then workers that do not hang are ready, and those that do have reached their start. The limit is doubled
+    // until both hold, because the machine may be busy.
     let mut limit = SOON;
     loop {
         let builder = Engine::builder().workers(1).capacity(64 << 20);
@@ -121,7 +121,8 @@ fn a_later_start_that_hangs() {
     }
 }
 
-/// Makes the starts of further workers hang, ends the one that is there, and waits until there is to be none any more; why.
+/// Makes further workers hang at their start, kills the existing one, and waits until the engine gives up. Returns the
+/// reason.
 fn given_up(lab: &Lab, file: &Path) -> String {
     std::fs::write(file, "").unwrap();
     let job = lab.submit(|| -> u8 { std::process::exit(1) }, ());
@@ -141,7 +142,7 @@ fn given_up(lab: &Lab, file: &Path) -> String {
     }
 }
 
-/// A limit that is far away changes nothing, and neither does one beyond all clocks.
+/// A distant limit changes nothing, nor does one beyond every clock.
 fn a_start_may_take_its_time() {
     for limit in [NEVER, Duration::MAX] {
         let lab = Lab::with(1, |builder| builder.start_timeout(limit));

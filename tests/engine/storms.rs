@@ -1,5 +1,5 @@
-//! Faults at random moments: short runs of what the soak does for as long as one likes. Figures are printed, and asserted
-//! only where somebody asks for it, in runs that are long enough for that: the machine may have other things to do.
+//! Faults at random moments: short runs of the soak. Numbers are printed, and asserted only on request, in runs that
+//! are long enough for that: the machine may be busy.
 
 use std::time::Duration;
 
@@ -8,23 +8,23 @@ use crate::harness::runs::{Order, Seen, bombs, crashes, deadlines, scale, stops,
 use crate::harness::{Env, case, figures_are_strict, seeds, tests};
 
 tests![
-    of_kills,
-    of_stops,
-    of_stops_at_deadlines,
+    random_kills,
+    random_stops,
+    random_stops_at_deadlines,
     jobs_that_end_at_their_deadlines,
     jobs_that_hang,
-    poison_among_others,
+    poison_jobs_among_others,
     starts_that_fail,
     memory_bombs,
     tiny_jobs_for_many_workers,
     engines_that_start_and_stop;
-    // Whether it fails or not is a figure. That of other jobs is told by `policies::retries` each time.
+    // Whether it fails is only printed. `policies::retries` checks the effect on other jobs.
     where figures_are_strict() =>
     a_flood_of_poison,
 ];
 
-/// About as long as the first, in seconds, or as the second where figures are asserted. No run ends before it has seen what it is
-/// about. A debug build, in which the machine mostly does something else, takes at most 3.
+/// Runs for about the first number of seconds, or the second if numbers are asserted. No run ends before it has seen
+/// what it tests. A debug build, which mostly does other things, runs for at most 3.
 fn play(usual: f64, strict: f64, run: impl Fn(Order) -> Result<Seen, String>) -> Seen {
     let seconds = match figures_are_strict() {
         true => strict,
@@ -47,15 +47,15 @@ fn play(usual: f64, strict: f64, run: impl Fn(Order) -> Result<Seen, String>) ->
     seen
 }
 
-fn of_kills() {
+fn random_kills() {
     play(10.0, 30.0, |order| storm::run(order, Blow::Kill));
 }
 
-fn of_stops() {
+fn random_stops() {
     play(2.0, 5.0, |order| storm::run(order, Blow::Stop));
 }
 
-fn of_stops_at_deadlines() {
+fn random_stops_at_deadlines() {
     play(2.0, 3.0, stops::at_deadlines);
 }
 
@@ -67,8 +67,8 @@ fn jobs_that_hang() {
     play(0.5, 3.0, deadlines::hung);
 }
 
-fn poison_among_others() {
-    play(1.0, 1.0, crashes::poison_among_others);
+fn poison_jobs_among_others() {
+    play(1.0, 1.0, crashes::poison_jobs_among_others);
 }
 
 fn a_flood_of_poison() {
@@ -87,7 +87,7 @@ fn tiny_jobs_for_many_workers() {
     play(0.0, 3.0, |order| scale::tiny_jobs(order, 64, 10_000));
 }
 
-/// In a folder for temporary files of their own, in which nothing is left.
+/// In its own folder for temporary files, in which nothing is left.
 fn engines_that_start_and_stop() {
     let folder = tempfile::tempdir().unwrap();
     let _env = Env::set("TMPDIR", folder.path());

@@ -1,4 +1,4 @@
-//! The memory watch: jobs wait where the machine or the container has next to nothing left.
+//! The memory watch: jobs wait while machine or container are almost out of memory.
 
 use std::fs;
 use std::path::Path;
@@ -12,15 +12,15 @@ use crate::harness::{Gate, Lab, are_all, pass, step, tests, wait_until};
 
 tests![
     jobs_run_one_at_a_time_while_memory_is_short,
-    what_waited_behind_a_long_job_waits_in_the_queue,
-    an_attempt_that_nobody_asks_for_is_watched,
+    jobs_behind_a_long_job_return_to_the_queue,
+    an_unawaited_attempt_is_watched,
     an_engine_that_ends_while_memory_is_short,
     an_idle_engine_is_not_watched,
-    what_the_arena_keeps_is_given_back_where_that_helps,
-    no_memory_is_committed_that_the_system_does_not_have,
+    free_arena_memory_is_returned_where_that_helps,
+    commits_beyond_the_systems_memory_fail,
 ];
 
-/// A system of made-up files.
+/// A simulated system.
 struct System {
     root: TempDir,
     version: u8,
@@ -29,7 +29,7 @@ struct System {
 const LIMIT: u64 = 512 << 20;
 
 impl System {
-    /// 0: a machine without containers; 1 and 2: a container, as that version of control groups shows it.
+    /// 0: a machine without containers; 1 and 2: a container of that version of control groups.
     fn new(version: u8) -> Self {
         let root = tempfile::tempdir().unwrap();
         let system = Self { root, version };
@@ -44,13 +44,13 @@ impl System {
     fn write(&self, path: &str, text: &str) {
         let path = self.root.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        // A reader sees the old text or the new one.
+        // Atomic: a reader sees the old text or the new one.
         let new = path.with_extension("new");
         fs::write(&new, text).unwrap();
         fs::rename(new, path).unwrap();
     }
 
-    /// This much is left.
+    /// Sets the memory that is left.
     fn available(&self, bytes: u64) {
         let machine = if self.version == 0 { bytes } else { 64 << 30 };
         let total = if self.version == 0 { LIMIT } else { 64 << 30 };
@@ -80,7 +80,7 @@ impl System {
     }
 }
 
-/// Keeps the engine busy until it has seen that.
+/// Keeps the engine busy until it has noticed.
 fn until_short(engine: &Engine, short: bool) {
     step(format!("the engine to see that memory is short: {short}"));
     while engine.stats().memory_short != short {
@@ -97,12 +97,12 @@ fn until_short(engine: &Engine, short: bool) {
 /// Fails if another job is in here at the same time.
 fn alone(folder: &str) {
     let path = Path::new(folder).join("inside");
-    fs::File::create_new(&path).expect("nobody else is here");
+    fs::File::create_new(&path).expect("no other job is here");
     std::thread::park_timeout(std::time::Duration::from_millis(1));
     fs::remove_file(path).unwrap();
 }
 
-/// How much there is in a container is read elsewhere; what follows from it is the same.
+/// Container memory is read from other files; the consequences are the same.
 fn jobs_run_one_at_a_time_while_memory_is_short() {
     let system = System::new(0);
     let lab = system.lab(4);
@@ -116,7 +116,7 @@ fn jobs_run_one_at_a_time_while_memory_is_short() {
     jobs.into_iter().for_each(|job| job.wait().unwrap());
     let ordered: Result<Vec<u32>, _> = lab.map(|n: u32| n, (0..100).map(|n| (n,))).collect();
     assert_eq!(ordered.unwrap(), Vec::from_iter(0..100));
-    // A little more than the mark is not enough to go on, or it would go up and down.
+    // Slightly above the mark is not enough to continue, to avoid oscillation.
     system.available(LIMIT / 16 + (1 << 20));
     lab.submit(pause, ()).wait().unwrap();
     assert!(lab.stats().memory_short);
@@ -134,7 +134,7 @@ fn jobs_run_one_at_a_time_while_memory_is_short() {
     lab.assert_in_use(0);
 }
 
-/// Longer than the time between two looks.
+/// Longer than the time between two checks.
 fn pause() {
     let since = std::time::Instant::now();
     while since.elapsed().as_millis() < 300 {
@@ -142,15 +142,15 @@ fn pause() {
     }
 }
 
-/// Fails where the gate has not been made.
+/// Fails if the gate has not been made.
 fn second_time_lucky(gate: &str) {
     let first = fs::File::create_new(format!("{gate}.seen")).is_ok();
     assert!(!first, "the first attempt");
     pass(gate);
 }
 
-/// Sent by the engine itself, after a pause in which nothing was open for longer than the watch looks.
-fn an_attempt_that_nobody_asks_for_is_watched() {
+/// Sent by the engine itself, after a pause with no open job that is longer than the watch interval.
+fn an_unawaited_attempt_is_watched() {
     let system = System::new(0);
     let lab = system.lab(1);
     until_short(&lab, false);
@@ -169,7 +169,7 @@ fn an_attempt_that_nobody_asks_for_is_watched() {
     fs::remove_file(seen).unwrap();
 }
 
-fn what_waited_behind_a_long_job_waits_in_the_queue() {
+fn jobs_behind_a_long_job_return_to_the_queue() {
     let system = System::new(0);
     let lab = system.lab(2);
     let gates = [Gate::new(), Gate::new()];
@@ -208,7 +208,7 @@ fn an_engine_that_ends_while_memory_is_short() {
             lab.into_inner().shutdown();
             jobs.into_iter().for_each(|job| job.wait().unwrap());
         } else {
-            // As long as this one runs, which is until the engine is gone, none of the others does.
+            // No other job runs while this one does, which is until the engine is gone.
             let gate = Gate::new();
             let long = lab.submit(pass, (&gate.path(),));
             let held = gate.meet();
@@ -222,7 +222,7 @@ fn an_engine_that_ends_while_memory_is_short() {
     }
 }
 
-/// The monitor of an engine without work sleeps until somebody calls.
+/// The monitor of an idle engine sleeps until it is called.
 fn an_idle_engine_is_not_watched() {
     let system = System::new(0);
     let lab = system.lab(1);
@@ -241,17 +241,17 @@ fn an_idle_engine_is_not_watched() {
     };
     wait_until("it sleeps", || {
         let before = waits();
-        // Longer than a look would take to come.
+        // Longer than a check would take.
         pause();
         before == waits()
     });
     system.available(0);
     pause();
-    assert!(!lab.stats().memory_short, "nobody looks");
+    assert!(!lab.stats().memory_short, "nothing is checked");
     until_short(&lab, true);
 }
 
-fn what_the_arena_keeps_is_given_back_where_that_helps() {
+fn free_arena_memory_is_returned_where_that_helps() {
     const MIB: u64 = 1 << 20;
     let system = System::new(0);
     let lab = system.lab(1);
@@ -264,7 +264,7 @@ fn what_the_arena_keeps_is_given_back_where_that_helps() {
         lab.submit(|| (), ()).wait().unwrap();
         committed() < 50 * MIB
     });
-    // Where it does not help it stays: it might not be had again.
+    // Where that does not help the memory stays: it might not be available again.
     system.available(LIMIT / 2);
     until_short(&lab, false);
     drop(lab.zeros::<u8>(10 * MIB as usize).unwrap());
@@ -276,9 +276,10 @@ fn what_the_arena_keeps_is_given_back_where_that_helps() {
     assert_eq!(committed(), before);
 }
 
-/// The kernel would end somebody at random; here it is an error where it is asked for, with the numbers.
-fn no_memory_is_committed_that_the_system_does_not_have() {
-    /// What is left for a moment: less than one step of a commit, as these made-up numbers do not shrink with each.
+/// Without the check Linux would kill some process; here the request fails with the numbers.
+fn commits_beyond_the_systems_memory_fail() {
+    /// What is left for a moment: less than one step of a commit, since these simulated numbers do not shrink with
+    /// each.
     const LEFT: u64 = 1 << 20;
     /// Less than the arena has.
     const LARGE: usize = 180 << 20;
@@ -301,9 +302,9 @@ fn no_memory_is_committed_that_the_system_does_not_have() {
         };
         let lab = system.lab(1);
         system.available(LEFT);
-        // What the system said last counts for a moment.
+        // The last reading is valid for a moment.
         wait_until("the engine asks the system again", || {
-            // What was committed meanwhile goes back first.
+            // What was committed meanwhile is returned first.
             lab.trim();
             lab.zeros::<u8>(LARGE).is_err()
         });
@@ -315,7 +316,7 @@ fn no_memory_is_committed_that_the_system_does_not_have() {
         is_right(full);
         system.available(LIMIT / 2);
         drop(lab.zeros::<u8>(LARGE).unwrap());
-        // The worker's memory is its own.
+        // The worker's memory is private.
         lab.trim();
         let theirs = lab.submit(ones, (LARGE,)).wait().unwrap();
         assert!(whole(&theirs));

@@ -1,4 +1,4 @@
-//! Jobs that are asked to end, or made to.
+//! Jobs that are asked, or forced, to end.
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -10,18 +10,18 @@ use nix::unistd::Pid;
 use crate::harness::{Diary, Gate, Lab, block_on, note, note_after, pass, step, tests, wait_until};
 
 tests![
-    what_has_not_begun_is_cancelled,
-    what_runs_is_asked_and_answers_its_value,
+    a_queued_job_is_cancelled,
+    a_running_job_is_asked_and_still_returns_its_value,
     the_request_is_for_one_job_only,
     a_dropped_handle_is_a_request,
-    a_running_job_is_ended_now,
-    a_stopped_worker_is_no_obstacle,
-    ending_now_leaves_the_others_alone,
+    a_running_job_is_killed,
+    a_stopped_worker_is_killed,
+    killing_a_job_affects_no_other,
     a_lent_array_is_back_after_the_exit,
-    an_ended_job_keeps_its_answer,
-    requests_that_race_with_the_end,
-    ends_that_race_with_the_end,
-    nothing_is_cancelled_elsewhere,
+    a_finished_job_keeps_its_answer,
+    cancel_races_with_the_end_of_the_job,
+    kill_races_with_the_end_of_the_job,
+    cancelling_affects_no_other_engine,
 ];
 
 /// In a kernel: runs until it is asked to end.
@@ -39,12 +39,12 @@ fn await_lines(diary: &Diary, lines: usize) {
     });
 }
 
-fn what_has_not_begun_is_cancelled() {
+fn a_queued_job_is_cancelled() {
     let lab = Lab::new(1);
     let gate = Gate::new();
     let running = lab.submit(pass, (&gate.path(),));
     let held = gate.meet();
-    // In the lane, in the queue.
+    // In the lane, and in the queue.
     let behind: Vec<_> = (0..600u32).map(|n| lab.submit(|n: u32| n, (n,))).collect();
     for (n, job) in behind.iter().enumerate() {
         match n % 3 {
@@ -69,7 +69,7 @@ fn what_has_not_begun_is_cancelled() {
     lab.assert_in_use(0);
 }
 
-fn what_runs_is_asked_and_answers_its_value() {
+fn a_running_job_is_asked_and_still_returns_its_value() {
     let lab = Lab::new(2);
     for _ in 0..20 {
         let diary = Diary::new();
@@ -106,7 +106,7 @@ fn a_dropped_handle_is_a_request() {
     lab.assert_in_use(0);
 }
 
-fn a_running_job_is_ended_now() {
+fn a_running_job_is_killed() {
     fn spin(diary: &str) {
         note(diary, "begun");
         loop {
@@ -132,7 +132,7 @@ fn a_running_job_is_ended_now() {
     lab.assert_in_use(0);
 }
 
-fn a_stopped_worker_is_no_obstacle() {
+fn a_stopped_worker_is_killed() {
     let lab = Lab::new(1);
     for round in 1..=3 {
         let gate = Gate::new();
@@ -147,7 +147,7 @@ fn a_stopped_worker_is_no_obstacle() {
     }
 }
 
-fn ending_now_leaves_the_others_alone() {
+fn killing_a_job_affects_no_other() {
     let lab = Lab::new(1);
     let diary = Diary::new();
     let input = lab.from_slice(&[3u8; 100_000]).unwrap();
@@ -172,7 +172,7 @@ fn ending_now_leaves_the_others_alone() {
     lab.assert_in_use(0);
 }
 
-/// Rows that a job may write are not given back before its process is gone.
+/// Rows that a job may write are returned only after its process is gone.
 fn a_lent_array_is_back_after_the_exit() {
     fn scribble(values: &mut [u64], diary: &str) {
         note(diary, "begun");
@@ -201,7 +201,7 @@ fn a_lent_array_is_back_after_the_exit() {
     lab.assert_in_use(0);
 }
 
-fn an_ended_job_keeps_its_answer() {
+fn a_finished_job_keeps_its_answer() {
     let lab = Lab::new(1);
     let job = lab.submit(|| 5u8, ());
     wait_until("the job is done", || job.is_done());
@@ -212,7 +212,7 @@ fn an_ended_job_keeps_its_answer() {
 }
 
 /// From another thread, at any moment.
-fn requests_that_race_with_the_end() {
+fn cancel_races_with_the_end_of_the_job() {
     let lab = Lab::new(2);
     let (mut done, mut cancelled) = (0u64, 0u64);
     for n in 0.. {
@@ -228,7 +228,7 @@ fn requests_that_race_with_the_end() {
                     while !go.load(SeqCst) {
                         std::hint::spin_loop();
                     }
-                    // For longer and longer, as long as none is done in time.
+                    // Ever longer, as long as none finishes in time.
                     (0..n % 200 + n / 3000 * 1000).for_each(|_| std::hint::spin_loop());
                     job.cancel();
                 });
@@ -255,7 +255,7 @@ fn requests_that_race_with_the_end() {
     lab.assert_in_use(0);
 }
 
-fn ends_that_race_with_the_end() {
+fn kill_races_with_the_end_of_the_job() {
     const LENGTH: Duration = Duration::from_millis(1);
     fn work(n: u64) -> Array<u64> {
         let from = Instant::now();
@@ -266,7 +266,7 @@ fn ends_that_race_with_the_end() {
     }
     let lab = Lab::new(2);
     let (mut done, mut ended) = (0u64, 0u64);
-    // When one is as likely as the other moves with the load: it is followed.
+    // The time at which both outcomes are equally likely moves with the load and is adjusted.
     let mut micros = 1000u64;
     for n in 0..600u64 {
         let job = lab.submit(work, (n,));
@@ -297,7 +297,7 @@ fn ends_that_race_with_the_end() {
     lab.assert_in_use(0);
 }
 
-fn nothing_is_cancelled_elsewhere() {
+fn cancelling_affects_no_other_engine() {
     assert!(!arenite::cancelled());
     let engine = Engine::inline();
     let job = engine.submit(arenite::cancelled, ());

@@ -16,16 +16,16 @@ use crate::harness::{
 tests![
     hung_jobs_are_ended,
     a_stopped_worker_is_ended,
-    a_stopped_worker_that_comes_back_changes_nothing,
+    a_resumed_worker_changes_nothing,
     the_clock_starts_when_the_worker_is_free,
-    a_clock_that_nobody_watches_starts_all_the_same,
-    what_lies_behind_runs_once_and_in_order,
-    deadlines_that_race_with_the_end,
+    a_deadline_starts_without_a_waiter,
+    jobs_behind_a_deadline_run_once_and_in_order,
+    deadlines_race_with_the_end_of_the_job,
     a_map_goes_on_beside_hung_items,
     a_scope_names_the_rows,
     a_detached_job_ends_at_its_deadline,
     an_engine_with_running_clocks_can_be_dropped,
-    no_time_at_all_costs_nobody_anything,
+    a_deadline_of_zero_affects_no_other_job,
 ];
 
 const SHORT: Duration = Duration::from_millis(30);
@@ -83,21 +83,21 @@ fn send(pid: i32, signal: Signal) {
     kill(Pid::from_raw(pid), signal).expect("the worker exists");
 }
 
-/// A job that has come to its gate within its limit, and goes on when `held` is dropped.
+/// A job that has reached its gate within its limit, and continues when `held` is dropped.
 struct AtGate<R> {
     job: Job<R>,
     /// The process that runs it.
     pid: i32,
-    /// From before it was submitted.
+    /// Taken before it was submitted.
     began: Instant,
     limit: Duration,
-    /// Of its worker, before it was submitted.
+    /// The deaths of its worker before it was submitted.
     restarts: u64,
     held: File,
 }
 
-/// Submits a job with this limit to the only worker, and with twice as much after each that was over before it came to the gate:
-/// a machine that has much else to do takes its time.
+/// Submits a job with this limit to the only worker. The limit is doubled each time it passes before the job has
+/// reached its gate, because the machine may be busy.
 fn at_gate<R: std::fmt::Debug + Send + 'static>(
     lab: &Lab,
     mut limit: Duration,
@@ -111,7 +111,7 @@ fn at_gate<R: std::fmt::Debug + Send + 'static>(
         let job = submit(&gate.path(), limit);
         step(format!("a job to come to its gate within {limit:?}"));
         while !job.is_done() {
-            // For writing only, which fails as long as nobody is there to read.
+            // For writing only, which fails while there is no reader.
             let mut writer = File::options();
             let writer = writer.write(true).custom_flags(libc::O_NONBLOCK);
             if let Ok(held) = writer.open(gate.path()) {
@@ -154,8 +154,8 @@ fn a_stopped_worker_is_ended() {
     lab.assert_in_use(0);
 }
 
-/// It goes on at about the time when its deadline is over. If it is done by then, that is the answer; its late end is not read.
-fn a_stopped_worker_that_comes_back_changes_nothing() {
+/// It continues at about the time of its deadline. If it finishes by then, its answer counts; a late one is not read.
+fn a_resumed_worker_changes_nothing() {
     const LIMIT: Duration = Duration::from_millis(50);
     fn once(gate: &str) -> u8 {
         pass(gate);
@@ -163,7 +163,8 @@ fn a_stopped_worker_that_comes_back_changes_nothing() {
     }
     let lab = Lab::new(1);
     let (mut rounds, mut done, mut late) = (0, 0, 0);
-    // So long before its deadline, in microseconds. When one is as likely as the other moves with the load: it is followed.
+    // Microseconds before the deadline. The time at which both outcomes are equally likely moves with the load and is
+    // adjusted.
     let mut before = 0i64;
     while rounds < 20 || done == 0 || late == 0 {
         rounds += 1;
@@ -203,7 +204,7 @@ fn a_stopped_worker_that_comes_back_changes_nothing() {
 
 fn the_clock_starts_when_the_worker_is_free() {
     let lab = Lab::new(1);
-    // Also that of a job which begins on a machine that has much else to do.
+    // Also for a job that begins late on a busy machine.
     let mut limit = Duration::from_millis(200);
     loop {
         let gate = Gate::new();
@@ -226,8 +227,8 @@ fn the_clock_starts_when_the_worker_is_free() {
     }
 }
 
-/// Nobody drains the lane in between: the monitor has to hear of the end of the job before.
-fn a_clock_that_nobody_watches_starts_all_the_same() {
+/// No thread drains the lane in between: the monitor must be notified of the earlier job's end.
+fn a_deadline_starts_without_a_waiter() {
     let lab = Lab::new(1);
     for taken_back in [false, true] {
         let gate = Gate::new();
@@ -247,7 +248,7 @@ fn a_clock_that_nobody_watches_starts_all_the_same() {
     }
 }
 
-fn what_lies_behind_runs_once_and_in_order() {
+fn jobs_behind_a_deadline_run_once_and_in_order() {
     let lab = Lab::new(1);
     for _ in 0..5 {
         let diary = Diary::new();
@@ -275,8 +276,9 @@ fn what_lies_behind_runs_once_and_in_order() {
     lab.assert_in_use(0);
 }
 
-/// Kernels that end when their time is over, give or take: each answers once, with its value or not. Thousands do so in the storms.
-fn deadlines_that_race_with_the_end() {
+/// Kernels that end at about their deadline: each answers once, with its value or without. Thousands do so in the
+/// storms.
+fn deadlines_race_with_the_end_of_the_job() {
     const LIMIT: Duration = Duration::from_millis(2);
     const JOBS: u64 = 400;
     fn work(micros: u64, n: u64) -> Array<u64> {
@@ -284,12 +286,12 @@ fn deadlines_that_race_with_the_end() {
         while from.elapsed() < Duration::from_micros(micros) {
             std::hint::spin_loop();
         }
-        // Enough to be memory of the worker.
+        // Large enough to use the worker's memory.
         Array::from_slice(&[n; 100])
     }
     let lab = Lab::new(2);
     let (mut done, mut late) = (0, 0);
-    // The length at which one is as likely as the other moves with the load: it is followed.
+    // The duration at which both outcomes are equally likely moves with the load and is adjusted.
     let mut micros = 2000u64;
     for n in (0..JOBS).step_by(2) {
         // One for each worker.
@@ -327,12 +329,12 @@ fn a_map_goes_on_beside_hung_items() {
         }
         n * n
     }
-    /// Two at a time, beside which a third worker goes on.
+    /// Two at a time, while a third worker continues.
     fn hangs(n: u64) -> bool {
         [7, 8].contains(&n)
     }
     let lab = Lab::new(3);
-    // The others have this time too, on a machine that may have much else to do.
+    // The others have this time too, on a machine that may be busy.
     let mut limit = Duration::from_millis(250);
     loop {
         step(format!("a map of jobs that have {limit:?}"));
@@ -372,7 +374,7 @@ fn a_scope_names_the_rows() {
         let error = lab
             .scope(|s| {
                 for (n, tile) in out.tiles_mut(1000).enumerate() {
-                    // The others are done, however long that takes.
+                    // The others finish, however long that takes.
                     let limit = if n == 2 { SHORT } else { LONG };
                     s.job(fill, (tile,)).deadline(limit).submit();
                 }
@@ -396,7 +398,7 @@ fn a_detached_job_ends_at_its_deadline() {
     step("a job that can only run when the hung one is gone");
     assert_eq!(block_on(lab.submit(|| 4u8, ())).unwrap(), 4);
     assert_eq!(lab.stats().workers[0].restarts, 1);
-    // Nor does it go on because nobody has its handle.
+    // Nor does it continue because its handle was dropped.
     let hung = |gate: &str| {
         pass(gate);
         hang();
@@ -434,7 +436,7 @@ fn an_engine_with_running_clocks_can_be_dropped() {
     assert_eq!(*job.wait().unwrap_err().kind(), exceeded(SHORT));
 }
 
-fn no_time_at_all_costs_nobody_anything() {
+fn a_deadline_of_zero_affects_no_other_job() {
     let none = Duration::ZERO;
     let lab = Lab::new(1);
     let list = lab.actor(Vec::<u64>::new, ());

@@ -1,4 +1,4 @@
-//! What a caller may demand for a job: a deadline, another try, a place in the queue, an early end.
+//! Job options: deadlines, retries, priorities, cancellation.
 
 mod cancel;
 mod deadlines;
@@ -19,7 +19,7 @@ pub fn tests() -> Vec<libtest_mimic::Trial> {
     .collect()
 }
 
-/// In a kernel: never ends, and needs no processor for it.
+/// In a kernel: never ends, and uses no processor time.
 fn hang() {
     loop {
         thread::park();

@@ -1,4 +1,4 @@
-//! Who goes first.
+//! The order in which jobs run.
 
 use arenite::Priority::{High, Low, Normal};
 use arenite::{Job, Priority};
@@ -6,8 +6,8 @@ use arenite::{Job, Priority};
 use crate::harness::{Diary, Gate, Lab, note, pass, tests};
 
 tests![
-    the_highest_goes_first_and_the_oldest_within,
-    all_of_many_run_whatever_their_priority,
+    highest_priority_first_then_oldest,
+    many_jobs_of_all_priorities_run,
 ];
 
 fn line(diary: &str, text: &str) {
@@ -19,7 +19,7 @@ fn send(lab: &Lab, diary: &str, priority: Priority, n: u32) -> Job<()> {
     lab.job(line, (diary, text)).priority(priority).submit()
 }
 
-fn the_highest_goes_first_and_the_oldest_within() {
+fn highest_priority_first_then_oldest() {
     let lab = Lab::new(1);
     for _ in 0..5 {
         let (gate, diary) = (Gate::new(), Diary::new());
@@ -32,7 +32,7 @@ fn the_highest_goes_first_and_the_oldest_within() {
                 jobs.push(send(&lab, &path, priority, n));
             }
         }
-        // One of each is given up; nothing moves because of it.
+        // One of each is dropped; the order of the others stays.
         for at in [30, 31, 32] {
             jobs[at].cancel();
         }
@@ -49,7 +49,7 @@ fn the_highest_goes_first_and_the_oldest_within() {
     lab.assert_in_use(0);
 }
 
-fn all_of_many_run_whatever_their_priority() {
+fn many_jobs_of_all_priorities_run() {
     let lab = Lab::new(2);
     let jobs: Vec<_> = (0..3000u32)
         .map(|n| {

@@ -1,4 +1,4 @@
-//! Jobs that get another try.
+//! Jobs that are retried.
 
 use std::time::{Duration, Instant};
 
@@ -10,29 +10,29 @@ use super::hang;
 use crate::harness::{Diary, Gate, Lab, block_on, note, note_after, pass, step, tests, wait_until};
 
 tests![
-    a_death_fails_or_is_tried_again,
+    a_death_fails_or_is_retried,
     deaths_are_listed_and_attempts_counted,
-    panics_are_tried_again_in_the_same_worker,
+    panics_are_retried_in_the_same_worker,
     each_attempt_has_the_whole_deadline,
-    what_is_never_tried_again,
+    failures_that_are_never_retried,
     inputs_live_until_the_answer,
-    a_map_tries_its_items_again,
+    a_map_retries_its_items,
     a_poison_job_is_quarantined,
     a_flood_of_poison_costs_little,
-    a_detached_job_is_tried_again,
-    a_dropped_job_is_not,
-    a_cancelled_job_is_not,
-    waiting_jobs_can_be_cancelled,
-    futures_wait_over_all_attempts,
-    shutting_down_answers_what_waits,
-    dropping_answers_what_waits,
-    a_chain_is_tried_again_as_a_whole,
+    a_detached_job_is_retried,
+    a_dropped_job_is_not_retried,
+    a_cancelled_job_is_not_retried,
+    jobs_waiting_for_a_retry_can_be_cancelled,
+    futures_wait_for_all_attempts,
+    shutdown_answers_waiting_retries,
+    dropping_answers_waiting_retries,
+    a_chain_is_retried_as_a_whole,
 ];
 
 const FOREVER: Backoff = Backoff::new(Duration::from_secs(3600), Duration::from_secs(3600));
 const ABORTED: JobErrorKind = JobErrorKind::Signal(6);
 
-/// In a kernel: dies until there are so many lines.
+/// In a kernel: dies until the file has this number of lines.
 fn die_until(diary: &str, attempts: u32) -> u32 {
     let before = note_after(diary, "tried") as u32;
     if before + 1 < attempts {
@@ -56,7 +56,7 @@ fn waiting(lab: &Lab) -> Job<()> {
 }
 
 /// The first, the second or the last of several jobs dies once.
-fn a_death_fails_or_is_tried_again() {
+fn a_death_fails_or_is_retried() {
     let lab = Lab::new(2);
     for retries in [0, 1] {
         for bad in [0, 1, 9] {
@@ -112,7 +112,7 @@ fn deaths_are_listed_and_attempts_counted() {
         let error = lab.failure_of(job.retries(3).deadline(limit).submit());
         let late = JobErrorKind::DeadlineExceeded { limit };
         assert_eq!(*error.kind(), late);
-        // On a machine that has much else to do the others may have been too late as well.
+        // On a busy machine the others may have been too late as well.
         if error.deaths().iter().all(|death| *death.kind() != late) {
             break error;
         }
@@ -129,7 +129,7 @@ fn deaths_are_listed_and_attempts_counted() {
     assert_eq!(*second, JobErrorKind::Exited(Some(3)));
     assert_eq!(message, "third");
     assert!(error.to_string().contains("attempt 4"), "{error}");
-    // Only the last are kept.
+    // Only the last are retained.
     let error = lab.failure_of(
         lab.job(|| -> () { panic!("again") }, ())
             .retries(30)
@@ -140,7 +140,7 @@ fn deaths_are_listed_and_attempts_counted() {
     lab.assert_in_use(0);
 }
 
-fn panics_are_tried_again_in_the_same_worker() {
+fn panics_are_retried_in_the_same_worker() {
     fn panic_until(diary: &str) -> usize {
         let before = note_after(diary, "tried");
         assert!(before >= 2, "not yet");
@@ -163,7 +163,7 @@ fn each_attempt_has_the_whole_deadline() {
         before + 1
     }
     let lab = Lab::new(2);
-    // Each attempt has to come as far as the diary by then, on a machine that may have much else to do.
+    // Each attempt must write to the diary by then, on a machine that may be busy.
     let mut limit = Duration::from_millis(100);
     loop {
         step(format!("three attempts of {limit:?}"));
@@ -178,7 +178,7 @@ fn each_attempt_has_the_whole_deadline() {
     lab.assert_in_use(0);
 }
 
-fn what_is_never_tried_again() {
+fn failures_that_are_never_retried() {
     static KEPT: std::sync::Mutex<Option<Array<u8>>> = std::sync::Mutex::new(None);
     fn returned(diary: &str) -> Result<(), String> {
         note(diary, "tried");
@@ -212,7 +212,7 @@ fn what_is_never_tried_again() {
     lab.assert_in_use(0);
 }
 
-/// The caller drops its handles after the first attempt; nothing of it is used for something else.
+/// The caller drops its handles after the first attempt; their memory is not reused.
 fn inputs_live_until_the_answer() {
     fn sum(diary: &str, values: &Array<u64>, long: &str) -> Array<u64> {
         assert_eq!(long.len(), 1000);
@@ -231,7 +231,7 @@ fn inputs_live_until_the_answer() {
     let job = job.retries(2).backoff(pause).submit();
     drop(values);
     wait_until("the first attempt is over", || lab.stats().waiting > 0);
-    // Whatever is free now is overwritten.
+    // Overwrites all free memory.
     for _ in 0..20 {
         let fill = lab.from_fn(100_000, |_| u64::MAX).unwrap();
         drop(fill);
@@ -242,7 +242,7 @@ fn inputs_live_until_the_answer() {
     lab.assert_in_use(0);
 }
 
-fn a_map_tries_its_items_again() {
+fn a_map_retries_its_items() {
     fn flaky(diary: &str, n: u32) -> u32 {
         if n % 20 == 3 && note_after(diary, "tried") < 5 {
             std::process::abort();
@@ -272,18 +272,18 @@ fn a_poison_job_is_quarantined() {
         assert_eq!(lab.stats().restarts(), 3 * round, "no more than that");
     }
     lab.assert_in_use(0);
-    // Five where nobody says so.
+    // Five by default.
     let lab = Lab::new(2);
     let error = lab.failure_of(lab.job(die, ()).retries(1000).submit());
     assert_eq!(*error.kind(), JobErrorKind::Quarantined { deaths: 5 });
     assert_eq!(lab.stats().restarts(), 5);
 }
 
-/// Jobs that kill each worker they get, with nothing else to do: starting workers slows down, so that all processes together, the
-/// supervisor and whatever it starts, use little of what a core could do meanwhile.
+/// Jobs that kill each worker they get, and nothing else: starting workers slows down, so that all processes together
+/// (the supervisor and what it starts) use little of a core.
 ///
-/// `ARENITE_POISON` says how many, and then it has to be less than 5 % of a core, which takes hundreds of them. With the usual ones,
-/// of which most are quick, it is less than a quarter of one. What else the machine does only makes it less.
+/// `ARENITE_POISON` sets their number, and then the limit is 5 % of a core, which takes hundreds of them. By default
+/// most starts are still quick, and the limit is a quarter of a core. Other load on the machine only lowers the number.
 fn a_flood_of_poison_costs_little() {
     let asked = std::env::var("ARENITE_POISON").ok();
     let asked: Option<u32> = asked.map(|text| text.parse().unwrap());
@@ -294,7 +294,7 @@ fn a_flood_of_poison_costs_little() {
             let micros = usage.user_time() + usage.system_time();
             Duration::from_micros(micros.num_microseconds() as u64)
         };
-        // The second one is of those that have ended.
+        // The second number is that of processes that have ended.
         of(UsageWho::RUSAGE_SELF) + of(UsageWho::RUSAGE_CHILDREN)
     };
     let (before, from) = (cpu(), Instant::now());
@@ -321,7 +321,7 @@ fn a_flood_of_poison_costs_little() {
     lab.assert_in_use(0);
 }
 
-fn a_detached_job_is_tried_again() {
+fn a_detached_job_is_retried() {
     let lab = Lab::new(1);
     let diary = Diary::new();
     let job = lab.job(die_until, (diary.path(), 3)).retries(2);
@@ -331,7 +331,7 @@ fn a_detached_job_is_tried_again() {
     lab.assert_in_use(0);
 }
 
-fn a_dropped_job_is_not() {
+fn a_dropped_job_is_not_retried() {
     let lab = Lab::new(1);
     // While it waits.
     let input = lab.zeros::<u8>(1 << 20).unwrap().seal();
@@ -357,7 +357,7 @@ fn a_dropped_job_is_not() {
     assert_eq!(diary.lines().len(), 1);
 }
 
-fn a_cancelled_job_is_not() {
+fn a_cancelled_job_is_not_retried() {
     fn run(diary: &str, gate: &str) {
         note(diary, "tried");
         pass(gate);
@@ -379,7 +379,7 @@ fn a_cancelled_job_is_not() {
     lab.assert_in_use(0);
 }
 
-fn waiting_jobs_can_be_cancelled() {
+fn jobs_waiting_for_a_retry_can_be_cancelled() {
     let lab = Lab::new(1);
     for now in [false, true] {
         let job = waiting(&lab);
@@ -395,7 +395,7 @@ fn waiting_jobs_can_be_cancelled() {
     lab.assert_in_use(0);
 }
 
-fn futures_wait_over_all_attempts() {
+fn futures_wait_for_all_attempts() {
     let lab = Lab::new(1);
     let diary = Diary::new();
     let job = lab.job(die_until, (diary.path(), 4)).retries(3).submit();
@@ -406,7 +406,7 @@ fn futures_wait_over_all_attempts() {
     lab.assert_in_use(0);
 }
 
-fn shutting_down_answers_what_waits() {
+fn shutdown_answers_waiting_retries() {
     let lab = Lab::new(2);
     let job = waiting(&lab);
     let future = waiting(&lab);
@@ -418,7 +418,7 @@ fn shutting_down_answers_what_waits() {
         assert_eq!(error.deaths(), [ABORTED]);
     }
     assert_eq!(done.wait().unwrap(), 1);
-    // What fails while it drains is not tried again.
+    // What fails while the engine drains is not retried.
     let lab = Lab::new(1);
     let gate = Gate::new();
     let run = |gate: &str| -> () {
@@ -429,8 +429,8 @@ fn shutting_down_answers_what_waits() {
     let held = gate.meet();
     let engine = lab.into_inner();
     let closing = std::thread::spawn(move || engine.shutdown());
-    // `close` has been called when a job is refused; but that cannot be asked any more, so the kernel
-    // goes on at some moment before or after. Either way the drain ends.
+    // `close` has been called when a job is refused, but that cannot be observed any more, so the kernel continues at
+    // some moment before or after. Either way draining ends.
     drop(held);
     closing.join().unwrap();
     let kind = job.wait().unwrap_err().kind().clone();
@@ -440,7 +440,7 @@ fn shutting_down_answers_what_waits() {
     );
 }
 
-fn dropping_answers_what_waits() {
+fn dropping_answers_waiting_retries() {
     let lab = Lab::new(1);
     let jobs = [waiting(&lab), waiting(&lab)];
     waiting(&lab).detach();
@@ -452,7 +452,7 @@ fn dropping_answers_what_waits() {
     }
 }
 
-fn a_chain_is_tried_again_as_a_whole() {
+fn a_chain_is_retried_as_a_whole() {
     fn begin(diary: &str) -> Array<u32> {
         Array::from_slice(&[note_after(diary, "begin") as u32])
     }
