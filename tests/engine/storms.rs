@@ -68,7 +68,7 @@ fn jobs_that_hang() {
 }
 
 fn poison_jobs_among_others() {
-    play(1.0, 1.0, crashes::poison_jobs_among_others);
+    play(1.0, 1.0, crashes::poison_among_others);
 }
 
 fn a_flood_of_poison() {
