@@ -181,6 +181,7 @@ static WRITTEN: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn on_output(_signal: c_int) {
     // Relaxed: read by the thread that this handler interrupts.
+    WRITTEN.store(true, Ordering::Relaxed);
 }
 
 /// Makes [`output_was_written`] true whenever this process, or a child of it, writes to a pipe for which the calling
