@@ -1,4 +1,4 @@
-//! What an engine was told when it was built, as its state needs it.
+//! The settings of an engine, as its state needs them.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::settings::Settings;
 pub(super) struct Config {
     /// Workers that a job with retries may cost.
     quarantine_after: u32,
-    /// How long a job of a cancelled group may run on, and a worker that is told to end.
+    /// How long a job of a cancelled group may run on, and a worker that is asked to end.
     grace: Duration,
     /// A job with a deadline has its worker to itself.
     deadlines_are_exclusive: bool,

@@ -105,7 +105,7 @@ impl EngineState {
         let record = self.lanes[lane].take(position);
         if record != NO_RECORD {
             self.lanes.left();
-            let why = JobErrorKind::Protocol("a job was passed over that nobody took back".into());
+            let why = JobErrorKind::Protocol("a job was skipped that was not taken back".into());
             self.condemn(lane, record, why);
         }
     }
@@ -264,7 +264,7 @@ impl EngineState {
         }
         let asked = self.records.look(index).requests & CANCEL != 0;
         if why == Some(JobErrorKind::Cancelled) && !asked {
-            return Err("a job was cancelled that nobody asked to stop".into());
+            return Err("a job answered that it was cancelled, and it was not".into());
         }
         // A value has come as far as the last node.
         let step = match failed {

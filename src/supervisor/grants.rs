@@ -119,7 +119,7 @@ impl Grants {
         if let Some(block) = arena.grant_committed(self.region, len) {
             return (Some(block), false);
         }
-        // Without room the worker asks when it needs it, and is told the numbers.
+        // Without room the worker requests memory when it needs it, and gets the numbers.
         if arena.in_use() >= self.full_at {
             return (None, false);
         }

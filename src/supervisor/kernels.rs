@@ -13,7 +13,7 @@ const UNKNOWN_NS: u32 = 250_000;
 /// Kernels that all processes of one worker together may report: more than a program has, and few enough to retain
 /// their names. Kernels that another worker has reported do not count, so a hostile worker takes nothing from the
 /// others.
-const MOST_TOLD: u32 = 4096;
+const MOST_REPORTED: u32 = 4096;
 
 /// One kernel.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(super) struct KernelStats {
     /// Checks a typed error that a worker sent for this kernel; `None` for a kernel that a worker reported.
     pub(super) check_error: Option<ErrorCheck>,
     /// Of a kernel that a worker reported: its entry for plain calls.
-    told: Option<u64>,
+    plain: Option<u64>,
     /// Entry relative to the executable; `None` if it is not part of it.
     pub(super) offset: Option<u64>,
     /// Moving average of the duration in nanoseconds. A duration counts as four seconds at most.
@@ -50,7 +50,7 @@ impl KernelStats {
             id: None,
             spawns: false,
             check_error: None,
-            told: None,
+            plain: None,
             offset,
             expected_ns: UNKNOWN_NS,
             expected_bytes: 0,
@@ -124,7 +124,7 @@ pub(super) struct Kernels {
     /// Kernels that workers reported, by their entries.
     spawned: HashMap<u64, Vec<u32>>,
     /// Number of these that each worker was the first to report.
-    told_by: HashMap<usize, u32>,
+    reported_by: HashMap<usize, u32>,
 }
 
 impl Kernels {
@@ -158,33 +158,33 @@ impl Kernels {
     }
 
     /// Index of a kernel that a worker reported; `None` if the worker has reported too many.
-    pub(super) fn spawned(&mut self, told: &NamedKernel, worker: usize) -> Option<u32> {
+    pub(super) fn spawned(&mut self, reported: &NamedKernel, worker: usize) -> Option<u32> {
         let is_it = |&&index: &&u32| {
             let kernel = &self.table[index as usize];
-            let same = kernel.told == Some(told.plain) && kernel.name == told.name;
+            let same = kernel.plain == Some(reported.plain) && kernel.name == reported.name;
             // A wrong report of one worker does not affect the others.
-            same && kernel.spawns == told.spawns
+            same && kernel.spawns == reported.spawns
         };
-        let known = self.spawned.get(&told.entry);
+        let known = self.spawned.get(&reported.entry);
         if let Some(&index) = known.and_then(|known| known.iter().find(is_it)) {
             return Some(index);
         }
-        let first_told = self.told_by.entry(worker).or_default();
-        if *first_told == MOST_TOLD {
+        let reported_before = self.reported_by.entry(worker).or_default();
+        if *reported_before == MOST_REPORTED {
             return None;
         }
-        *first_told += 1;
+        *reported_before += 1;
         // If the linker folded it, a kernel of this name is known. Otherwise the name is leaked.
-        let plain = |kernel: &&KernelStats| kernel.name == told.name;
-        let name = self.table.iter().find(plain).map(|kernel| kernel.name);
-        let name = name.unwrap_or_else(|| Box::leak(told.name.clone().into_boxed_str()));
+        let has_name = |kernel: &&KernelStats| kernel.name == reported.name;
+        let name = self.table.iter().find(has_name).map(|kernel| kernel.name);
+        let name = name.unwrap_or_else(|| Box::leak(reported.name.clone().into_boxed_str()));
         self.table.push(KernelStats {
-            spawns: told.spawns,
-            told: Some(told.plain),
-            ..KernelStats::new(name, Some(told.entry))
+            spawns: reported.spawns,
+            plain: Some(reported.plain),
+            ..KernelStats::new(name, Some(reported.entry))
         });
         let index = self.table.len() as u32 - 1;
-        self.spawned.entry(told.entry).or_default().push(index);
+        self.spawned.entry(reported.entry).or_default().push(index);
         Some(index)
     }
 
@@ -200,9 +200,9 @@ impl Kernels {
         let kernels = self.table.iter().enumerate();
         for (at, kernel) in kernels.filter(|(_, kernel)| !kernel.is_chain()) {
             let same = |other: &KernelStats| {
-                other.told.is_none() && other.offset == kernel.told && other.name == kernel.name
+                other.plain.is_none() && other.offset == kernel.plain && other.name == kernel.name
             };
-            let into = kernel.told.and_then(|_| self.table.iter().position(same));
+            let into = kernel.plain.and_then(|_| self.table.iter().position(same));
             let Some(into) = into else {
                 merged.push(at);
                 continue;
@@ -226,7 +226,7 @@ impl Kernels {
 mod tests {
     use super::*;
 
-    fn told(entry: u64, spawns: bool) -> NamedKernel {
+    fn named(entry: u64, spawns: bool) -> NamedKernel {
         NamedKernel {
             entry,
             plain: 2,
@@ -236,23 +236,23 @@ mod tests {
     }
 
     #[test]
-    fn what_one_worker_says_of_a_kernel_binds_no_other() {
+    fn a_report_about_a_kernel_does_not_bind_other_workers() {
         let mut kernels = Kernels::default();
         let [lie, truth] = [(0, false), (1, true)].map(|(worker, spawns)| {
-            let index = kernels.spawned(&told(1, spawns), worker);
+            let index = kernels.spawned(&named(1, spawns), worker);
             index.expect("there is room")
         });
-        assert_eq!(kernels.spawned(&told(1, true), 0), Some(truth));
+        assert_eq!(kernels.spawned(&named(1, true), 0), Some(truth));
         assert!(!kernels.get(lie).spawns && kernels.get(truth).spawns);
     }
 
     #[test]
-    fn a_worker_that_tells_of_too_many_kernels_takes_nothing_from_others() {
+    fn a_worker_that_reports_too_many_kernels_takes_nothing_from_others() {
         let mut kernels = Kernels::default();
-        for entry in 0..u64::from(MOST_TOLD) {
-            assert!(kernels.spawned(&told(entry, true), 0).is_some());
+        for entry in 0..u64::from(MOST_REPORTED) {
+            assert!(kernels.spawned(&named(entry, true), 0).is_some());
         }
-        let more = told(u64::from(MOST_TOLD), true);
+        let more = named(u64::from(MOST_REPORTED), true);
         assert_eq!(kernels.spawned(&more, 0), None);
         let index = kernels.spawned(&more, 1);
         assert!(index.is_some());
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_that_are_too_large_stay_the_largest() {
+    fn statistics_saturate() {
         let mut kernel = KernelStats::new("k", None);
         for _ in 0..3 {
             kernel.learn(u64::MAX, u64::MAX, true);

@@ -222,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_stays_below_every_bound() {
+    fn freed_memory_to_keep_stays_below_every_bound() {
         const MIB: u64 = 1 << 20;
         let (no, large) = (u64::MAX, 32 << 30);
         assert_eq!(freed_to_keep(0, no, large, 2), MOST_KEPT);
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn short_is_less_than_the_reserve_until_there_is_twice_as_much() {
+    fn memory_is_low_below_the_reserve_and_until_twice_as_much_is_available() {
         const GIB: u64 = 1 << 30;
         for (limit, reserve) in [(64 * GIB, RESERVE), (GIB, GIB / 16), (160, 10)] {
             assert!(is_low(&Memory::of_a_container(limit, reserve - 1), false));

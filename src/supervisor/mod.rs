@@ -5,7 +5,6 @@ mod admission;
 mod answer;
 mod batch;
 mod cancel;
-mod causes;
 mod config;
 #[cfg(feature = "sandbox")]
 mod copy_out;
@@ -15,6 +14,7 @@ mod depend;
 mod drain;
 mod error;
 mod exclusive;
+mod exit_causes;
 #[cfg(any(test, feature = "points"))]
 mod fixture;
 mod grants;
@@ -49,7 +49,6 @@ mod shared;
 mod shutdown;
 mod signals;
 mod snapshot;
-mod spawn;
 mod start;
 mod state;
 mod stats;
@@ -65,6 +64,7 @@ mod tests;
 mod trace;
 mod waiting;
 mod worker;
+mod worker_start;
 
 pub use actor::ActorStatus;
 pub(crate) use actor::{ActorId, ActorPlan, CheckpointPlan};

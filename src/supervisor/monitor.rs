@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::causes::{self, Evidence, OomKills};
+use super::exit_causes::{self, Evidence, OomKills};
 use super::error::JobErrorKind;
 use super::grants::HUGE;
 use super::lifecycle::Closing;
@@ -178,7 +178,7 @@ impl Monitor {
                 process.pidfd.wait_exit().unwrap_or(Exit::Unknown)
             };
             let words = LastWords::default();
-            self.shared.recover(index, causes::plain(exit), None, words);
+            self.shared.recover(index, exit_causes::plain(exit), None, words);
         }
         let mut state = self.shared.lock();
         state.end();
@@ -381,11 +381,11 @@ impl Monitor {
         #[cfg(feature = "sandbox")]
         if self.shared.is_strict()
             // Acquire: pairs with the store of "call noted" in the worker's handler.
-            && let Some(denied) = causes::denied(exit, cells.reply().denied.load(Ordering::Acquire))
+            && let Some(denied) = exit_causes::denied(exit, cells.reply().denied.load(Ordering::Acquire))
         {
             return denied;
         }
-        causes::cause(&Evidence {
+        exit_causes::cause(&Evidence {
             exit,
             limit: self.shared.settings.memory_limit,
             aborted: cells.reply().abort.read(),
@@ -616,7 +616,7 @@ impl Monitor {
         let limit = self.shared.settings.start_timeout;
         for (&index, at) in self.starting.iter_mut().filter(|(_, at)| **at <= now) {
             let phase = self.shared.cells[index].phase();
-            let why = format!("worker {index} was {}", causes::not_ready(phase, limit));
+            let why = format!("worker {index} was {}", exit_causes::not_ready(phase, limit));
             self.refusals.entry(index).or_insert(why);
             // A handshake that ends at this moment is too late: its report is of an earlier generation.
             state.next_generation(index);

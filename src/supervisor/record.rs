@@ -160,12 +160,12 @@ impl Record {
     /// The requests in its state word when it is posted.
     #[inline]
     pub(super) fn asked(&self) -> u32 {
-        let told = if self.requests & AWAITED == 0 {
+        let notice = if self.requests & AWAITED == 0 {
             0
         } else {
             NOTICE
         };
-        self.requests & !AWAITED | told
+        self.requests & !AWAITED | notice
     }
 
     /// Whether the monitor is notified of its end, at least where it is placed next.

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::actor::actor_of;
-use super::causes::before_ready;
+use super::exit_causes::before_ready;
 use super::drain::lent;
 use super::error::JobErrorKind;
 use super::lane::NO_RECORD;
@@ -377,13 +377,13 @@ impl EngineState {
 
 /// Why starts failed, the oldest first. Equal reasons in a row are counted.
 fn one_after_the_other(failures: &[String]) -> String {
-    let told = failures
+    let reasons = failures
         .chunk_by(|one, next| one == next)
         .map(|same| match same.len() {
             1 => same[0].clone(),
             times => format!("{times} times in a row: {}", same[0]),
         });
-    told.collect::<Vec<_>>().join("\nthen ")
+    reasons.collect::<Vec<_>>().join("\nthen ")
 }
 
 /// The pause before a worker that died this many times in a row is started again.

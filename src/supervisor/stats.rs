@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_takes_as_long_as_the_rate_says() {
+    fn time_left_follows_from_the_rate() {
         let progress = |submitted, rate| Progress {
             submitted,
             done: 40,

@@ -1,4 +1,4 @@
-//! The books, with a worker that is a handle in this process; and the few things that need a real one.
+//! Tests of the state with a worker that is a handle in this process, and the few that need a real one.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -25,19 +25,19 @@ use crate::link::{Consumer, LinkCells, NO_GRANT, Next, OutgoingReply, kind};
 
 mod chains;
 mod errors;
-mod lies;
 mod memory;
 mod model;
-mod places;
+mod pending_batches;
+mod placing;
 mod policies;
 mod records;
 mod recovery;
 mod replies;
 mod spawned;
 mod traces;
-mod unsent;
 mod untraced;
 mod wakers;
+mod wrong_words;
 
 crate::test_workers!();
 
@@ -78,7 +78,7 @@ fn submit_in(shared: &Supervisor, group: u32) -> JobId {
     )
 }
 
-/// What a worker answers when it has a kind and one word to say.
+/// A reply of one word.
 pub(super) fn one_word(kind: u8, word: &[u64; 1]) -> OutgoingReply<'_> {
     OutgoingReply {
         kind,
@@ -91,7 +91,7 @@ pub(super) fn one_word(kind: u8, word: &[u64; 1]) -> OutgoingReply<'_> {
     }
 }
 
-/// The answer, in a word; `None` while there is none.
+/// The answer as text; `None` while there is none.
 fn answer(shared: &Supervisor, id: JobId) -> Option<String> {
     let answer = shared.wait_timeout(id, <() as Reply>::receive, Duration::ZERO)?;
     Some(answer.map_or_else(|error| error.to_string(), |()| "value".into()))
@@ -106,13 +106,13 @@ pub(super) fn die_of(shared: &Supervisor, lane: usize, signal: i32) {
     shared.recover(lane, JobErrorKind::Signal(signal), None, words);
 }
 
-/// Fails if `f` takes as long as nothing takes.
+/// Fails if `f` does not end.
 pub(super) fn in_time<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
-    let (tell, hear) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     let thread = std::thread::spawn(move || {
-        let _ = tell.send(f());
+        let _ = sender.send(f());
     });
-    match hear.recv_timeout(Duration::from_secs(60)) {
+    match receiver.recv_timeout(Duration::from_secs(60)) {
         Ok(value) => {
             thread.join().unwrap();
             value
@@ -127,10 +127,10 @@ pub(super) fn in_time<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static)
 // ---- the words of a worker are judged ----------------------------------------------------------
 
 #[test]
-fn a_job_that_is_passed_over_unasked_is_a_fault_and_answered_once() {
+fn skipping_a_job_that_was_not_taken_back_is_a_fault() {
     let (shared, consumers) = fixture(1, 1);
     let (first, second) = (submit(&shared), submit(&shared));
-    // "Retracted, and I am past it": nobody took it back.
+    // The worker claims to have skipped a job that was not taken back.
     write_word(&shared, 0, SKIPPED);
     assert!(answer(&shared, first).is_none());
     assert_eq!(shared.lock().workers[0].status(), Status::Leaving);
@@ -144,7 +144,7 @@ fn a_job_that_is_passed_over_unasked_is_a_fault_and_answered_once() {
 }
 
 #[test]
-fn only_who_was_asked_to_stop_may_say_that_he_did() {
+fn only_a_cancelled_job_may_answer_cancelled() {
     for asked in [true, false] {
         let (shared, mut consumers) = fixture(1, 1);
         let id = submit(&shared);
@@ -153,25 +153,25 @@ fn only_who_was_asked_to_stop_may_say_that_he_did() {
             shared.cancel(id);
         }
         consumers[0].finish(true, 1, Some(&one_word(kind::CANCELLED, &[0])));
-        let told = answer(&shared, id);
-        assert_eq!(told.is_some(), asked);
+        let answered = answer(&shared, id);
+        assert_eq!(answered.is_some(), asked);
         if !asked {
             die(&shared, 0);
         }
-        let told = told.or_else(|| answer(&shared, id)).unwrap();
-        assert_eq!(told.contains("nobody asked"), !asked, "{told}");
-        assert_eq!(told.ends_with("cancelled"), asked, "{told}");
+        let answered = answered.or_else(|| answer(&shared, id)).unwrap();
+        assert_eq!(answered.contains("and it was not"), !asked, "{answered}");
+        assert_eq!(answered.ends_with("cancelled"), asked, "{answered}");
     }
 }
 
 #[test]
-fn what_is_lost_with_a_worker_that_lied_is_told_of_the_lie() {
+fn jobs_lost_with_a_faulty_worker_name_the_fault() {
     let (shared, mut consumers) = fixture(1, 1);
     let [lie, runs, queued] = [(); 3].map(|()| submit(&shared));
     assert_eq!(consumers[0].next(), Next::Run);
     let _ = consumers[0].finish(false, 1, None);
     assert_eq!(consumers[0].next(), Next::Run);
-    // Nothing, where its kernel returns a number.
+    // An empty reply, where the kernel returns a number.
     let value = shared.wait_timeout(lie, <u64 as Reply>::receive, Duration::ZERO);
     let error = value.unwrap().unwrap_err();
     assert!(matches!(error.kind(), JobErrorKind::Protocol(_)), "{error}");
@@ -186,7 +186,7 @@ fn what_is_lost_with_a_worker_that_lied_is_told_of_the_lie() {
 }
 
 #[test]
-fn a_word_that_was_answered_before_its_worker_died_is_the_value() {
+fn a_job_that_ended_before_its_worker_died_has_its_value() {
     let (shared, mut consumers) = fixture(1, 1);
     let id = submit(&shared);
     assert_eq!(consumers[0].next(), Next::Run);
@@ -206,7 +206,7 @@ fn a_word_that_was_answered_before_its_worker_died_is_the_value() {
 }
 
 #[test]
-fn long_jobs_count_with_all_their_time() {
+fn long_jobs_count_with_their_whole_time() {
     let (shared, mut consumers) = fixture(1, 1);
     let minutes = Duration::from_mins(10);
     for _ in 0..2 {
@@ -222,9 +222,10 @@ fn long_jobs_count_with_all_their_time() {
     );
 }
 
-/// A value that turns out to be none when it is read, after the exit of its worker and before the start of the next one.
+/// A value that turns out wrong when it is read, after the exit of its worker and before the start of the next
+/// generation.
 #[test]
-fn a_lie_that_is_found_late_is_not_held_against_the_next_worker() {
+fn a_fault_found_late_does_not_kill_the_next_generation() {
     let (shared, mut consumers) = fixture(1, 1);
     let id = submit(&shared);
     assert_eq!(consumers[0].next(), Next::Run);
@@ -270,12 +271,12 @@ fn an_answer_to_a_job_that_was_taken_back_is_a_fault() {
 }
 
 #[test]
-fn a_condemned_lane_gives_nothing_back_before_its_end() {
+fn a_condemned_lane_frees_nothing_before_the_exit() {
     let (shared, _consumers) = fixture(1, 1);
     let first = submit(&shared);
     write_word(&shared, 0, 7);
     assert!(answer(&shared, first).is_none());
-    // The verdict names the record; were it given up now, another job would get the answer.
+    // The kill reason names the record. If the job were removed now, another job would get the answer.
     write_word(&shared, 0, QUEUED);
     shared.abandon(first);
     let second = submit(&shared);
@@ -316,7 +317,7 @@ fn workers_that_die_as_soon_as_they_are_ready_end_the_start() {
 }
 
 #[test]
-fn a_condemned_lane_is_not_asked_for_the_next_end() {
+fn a_condemned_lane_gets_no_request_for_its_next_end() {
     in_time(|| {
         let (shared, mut consumers) = fixture(1, 1);
         let [lie, ends] = [(); 2].map(|()| submit(&shared));
@@ -328,7 +329,7 @@ fn a_condemned_lane_is_not_asked_for_the_next_end() {
         consumers[0].finish(false, 1, None);
         let value = shared.wait_timeout(lie, <u64 as Reply>::receive, Duration::ZERO);
         value.unwrap().unwrap_err();
-        // What it says from now on is not looked at.
+        // What it reports from now on is ignored.
         assert_eq!(consumers[0].next(), Next::Run);
         consumers[0].finish(false, 1, None);
         let mut line = LineTicket::default();
@@ -365,7 +366,7 @@ fn a_waiter_on_a_condemned_lane_sleeps_until_the_exit() {
                 .to_string()
         })
     };
-    // It sleeps in private, not in circles around a word that has ended.
+    // It sleeps on its parking word, and does not spin on a state word that has ended.
     in_time({
         let shared = Arc::clone(&shared);
         move || {
@@ -374,7 +375,7 @@ fn a_waiter_on_a_condemned_lane_sleeps_until_the_exit() {
             }
         }
     });
-    // Whoever has the handle can look at the input as long as the process lives.
+    // A hostile worker can read the input as long as its process lives.
     assert_eq!(Arc::strong_count(&input), 2, "given back too early");
     let progress = shared.progress();
     assert_eq!(
@@ -391,7 +392,7 @@ fn a_waiter_on_a_condemned_lane_sleeps_until_the_exit() {
 }
 
 #[test]
-fn what_a_dead_worker_had_not_begun_runs_elsewhere() {
+fn jobs_that_a_dead_worker_had_not_begun_run_elsewhere() {
     let (shared, mut consumers) = fixture(2, 1);
     let jobs = [submit(&shared), submit(&shared), submit(&shared)];
     let placed = |shared: &Supervisor| {
@@ -415,7 +416,7 @@ fn what_a_dead_worker_had_not_begun_runs_elsewhere() {
 }
 
 #[test]
-fn jobs_that_are_given_up_leave_the_queue_from_anywhere() {
+fn dropped_jobs_leave_the_queue_from_any_position() {
     let (shared, _consumers) = fixture(1, 0);
     let jobs: Vec<_> = (0..7).map(|_| submit(&shared)).collect();
     for at in [3, 0, 6, 5, 1] {
@@ -472,7 +473,7 @@ fn a_failure_found_while_a_job_is_submitted_cancels_it_with_its_group() {
 // ---- waiting -----------------------------------------------------------------------------------
 
 #[test]
-fn a_limit_may_be_longer_than_time() {
+fn a_limit_beyond_the_clock_is_no_limit() {
     let (shared, _consumers) = fixture(1, 0);
     shared.close(Closing::Now, None);
     let refused = submit(&shared);
@@ -481,14 +482,14 @@ fn a_limit_may_be_longer_than_time() {
 }
 
 #[test]
-fn shutdown_hears_of_the_end_of_a_job_that_nobody_waits_for() {
+fn shutdown_is_notified_of_the_end_of_a_detached_job() {
     fn nap(ms: u64) {
         std::thread::sleep(Duration::from_millis(ms));
     }
     fn info<F: crate::kernel::Kernel<(u64,), ()>>(_: F) -> KernelInfo {
         KernelInfo::of::<Single<F, (u64,), ()>>()
     }
-    // One alone, and several of which all but the first wait.
+    // One job, and several of which all but the first wait.
     let run = |naps: &'static [u64]| {
         let (shared, monitor) = start(arena(1), settings(1, 1), None).unwrap();
         for &ms in naps {
@@ -522,7 +523,7 @@ fn whole(at: u64, len: u64) -> SentArray {
 }
 
 #[test]
-fn two_arrays_without_bytes_are_two() {
+fn two_arrays_without_bytes_are_distinct() {
     let (arena, mut lane) = lane();
     let block = arena.grant(1, PAGE, false).unwrap();
     let at = block.extent().at.offset();
@@ -536,7 +537,7 @@ fn two_arrays_without_bytes_are_two() {
 }
 
 #[test]
-fn views_of_the_same_memory_take_it_once() {
+fn overlapping_views_count_their_memory_once() {
     let (arena, mut lane) = lane();
     let block = arena.grant(1, 4 * PAGE, false).unwrap();
     let at = block.extent().at.offset();
@@ -560,7 +561,7 @@ fn views_of_the_same_memory_take_it_once() {
 }
 
 #[test]
-fn a_reply_without_arrays_gives_back_what_it_left_behind() {
+fn a_reply_without_arrays_frees_what_the_job_used() {
     let (arena, mut lane) = lane();
     for _ in 0..3 {
         lane.grant(arena.grant(1, 16 * PAGE, false).unwrap())
@@ -582,9 +583,9 @@ fn a_reply_without_arrays_gives_back_what_it_left_behind() {
     );
 }
 
-/// One reply: honest numbers, each of which may be replaced by a lie.
+/// One reply: correct numbers, each of which may be replaced by a wrong one.
 #[derive(Clone, Debug)]
-struct Told {
+struct ReportedReply {
     grants: u8,
     pages: u64,
     grant: Lie,
@@ -593,7 +594,7 @@ struct Told {
     keep: bool,
 }
 
-/// What is said instead of the truth.
+/// What replaces a correct number.
 #[derive(Clone, Copy, Debug)]
 enum Lie {
     None,
@@ -623,11 +624,11 @@ fn lie() -> impl Strategy<Value = Lie> {
     ]
 }
 
-fn told() -> impl Strategy<Value = Told> {
+fn reported_reply() -> impl Strategy<Value = ReportedReply> {
     let array = (0u64..3 * PAGE, 0u64..70_000, lie(), lie(), lie());
     let arrays = prop::collection::vec(array, 0..5);
     (0u8..3, 1u64..40, lie(), lie(), arrays, any::<bool>()).prop_map(
-        |(grants, pages, grant, cursor, arrays, keep)| Told {
+        |(grants, pages, grant, cursor, arrays, keep)| ReportedReply {
             grants,
             pages,
             grant,
@@ -641,20 +642,20 @@ fn told() -> impl Strategy<Value = Told> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
-    /// Whatever a worker says it sends: nothing panics, nothing is given out twice, the books agree with
-    /// the arena after each reply, and everything is free in the end.
+    /// Whatever a worker reports: nothing panics, nothing is handed out twice, the lane's accounting agrees with the
+    /// arena after each reply, and everything is free in the end.
     #[test]
-    fn replies_never_free_twice(replies in prop::collection::vec(told(), 1..12)) {
+    fn no_reply_frees_memory_twice(replies in prop::collection::vec(reported_reply(), 1..12)) {
         let (arena, mut lane) = lane();
         let input = Arc::new(arena.alloc(0, 1000, BlockPlacement::Packed).unwrap());
         let leases: Leases = [Lease::Shared(Arc::clone(&input)), Lease::Lent(0..1)].into_iter().collect();
         let mut kept: Vec<Arc<Block>> = Vec::new();
-        // Number → offset, length and cursor of what the worker was granted.
+        // By number: offset, length and cursor of the worker's grants.
         let mut granted: BTreeMap<u64, (u64, u64, u64)> = BTreeMap::new();
-        for told in replies {
-            for _ in 0..told.grants {
+        for reported in replies {
+            for _ in 0..reported.grants {
                 let number = lane.producer.granted();
-                let Ok(block) = arena.grant(1, told.pages * PAGE, false) else { continue };
+                let Ok(block) = arena.grant(1, reported.pages * PAGE, false) else { continue };
                 let (at, held) = (block.extent().at.offset(), block.held());
                 if lane.grant(block).is_ok() {
                     granted.insert(number.into(), (at, held, at));
@@ -669,11 +670,11 @@ proptest! {
             };
             let mut next = cursor;
             let mut sent = Vec::new();
-            for (skip, len, at_lie, len_lie, view_lie) in told.arrays {
+            for (skip, len, at_lie, len_lie, view_lie) in reported.arrays {
                 let unit = if len >= 64 * 1024 { PAGE } else { 64 };
                 let at = (next + skip / 64 * 64).next_multiple_of(unit);
                 if at + len.next_multiple_of(unit) > from + held {
-                    // It takes the input instead.
+                    // It sends the input instead.
                     let view = Extent { at: input.extent().at, len: lied(len_lie, 100) };
                     sent.push(SentArray { chunk: view, view });
                     continue;
@@ -686,14 +687,14 @@ proptest! {
                 let view = Extent { len: lied(view_lie, chunk.len), ..chunk };
                 sent.push(SentArray { chunk, view });
             }
-            let said_grant = lied(told.grant, number);
-            let said_cursor = lied(told.cursor, next);
+            let said_grant = lied(reported.grant, number);
+            let said_cursor = lied(reported.cursor, next);
             match lane.grants_mut().receive(&arena, said_grant, said_cursor, &sent, &leases) {
                 Ok(taken) => {
                     let received = taken.arrays;
                     prop_assert_eq!(received.len(), sent.len());
                     for (array, sent) in received.iter().zip(&sent) {
-                        // What comes out lies in its block, at the place that was said.
+                        // The array lies in its block, at the reported position.
                         prop_assert_eq!(array.len, sent.view.len);
                         prop_assert!(array.skip + array.len <= array.block.held());
                         if array.len > 0 {
@@ -703,7 +704,7 @@ proptest! {
                                 sent.view.at
                             );
                         }
-                        if told.keep && !Arc::ptr_eq(&array.block, &input) {
+                        if reported.keep && !Arc::ptr_eq(&array.block, &input) {
                             kept.push(Arc::clone(&array.block));
                         }
                     }
@@ -721,10 +722,10 @@ proptest! {
                 }
             }
             kept.dedup_by(|a, b| Arc::ptr_eq(a, b));
-            check_books(&arena, &lane, &kept, &input)?;
+            check_accounting(&arena, &lane, &kept, &input)?;
         }
         lane.revoke();
-        check_books(&arena, &lane, &kept, &input)?;
+        check_accounting(&arena, &lane, &kept, &input)?;
         prop_assert_eq!(lane.grants().ahead(), 0);
         drop((kept, leases, input, lane));
         prop_assert_eq!((arena.stats().in_use, arena.stats().blocks), (0, 0));
@@ -732,7 +733,7 @@ proptest! {
 }
 
 /// The arena counts exactly what the lane, the handles and the input hold, and no two of them overlap.
-fn check_books(
+fn check_accounting(
     arena: &Arc<Arena>,
     lane: &Lane,
     kept: &[Arc<Block>],

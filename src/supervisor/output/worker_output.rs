@@ -14,7 +14,7 @@ use super::log_line::{LogLevel, LogLine, LogSource};
 use super::rate_cap::RateCap;
 use super::split::{self, Piece, Splitter};
 use crate::link::Phase;
-use crate::supervisor::causes;
+use crate::supervisor::exit_causes;
 use crate::sys::pipe::{self, Found};
 use crate::worker::frame;
 
@@ -215,7 +215,7 @@ impl WorkerOutput {
         lines: &mut Vec<LogLine>,
     ) {
         if which == StreamKind::Stderr && self.failed_allocation.is_none() {
-            self.failed_allocation = causes::failed_allocation(bytes);
+            self.failed_allocation = exit_causes::failed_allocation(bytes);
         }
         self.remember(which, bytes);
         self.report(now, false, lines);

@@ -1,11 +1,11 @@
-//! What a chain's reply says beside its value.
+//! What the reply of a chain says in addition to its value.
 
 use super::super::record::Outcome;
 use super::*;
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{KernelInfo, Shares};
 
-/// An engine, and its one job, which is answered so.
+/// An engine, and its one job, which gets this reply.
 fn answer_with(
     kernel: &KernelInfo,
     kind: u8,
@@ -23,7 +23,7 @@ fn answer_with(
     (shared, consumers, id)
 }
 
-/// What the record of a job holds that is answered so; `None` if its worker has to go.
+/// What the record of a job holds that gets this reply; `None` if its worker is killed.
 fn answered(kernel: &KernelInfo, kind: u8, words: &[u64]) -> Option<Vec<u64>> {
     let (shared, _consumers, id) = answer_with(kernel, kind, words);
     assert_eq!(
@@ -42,7 +42,7 @@ fn answered(kernel: &KernelInfo, kind: u8, words: &[u64]) -> Option<Vec<u64>> {
 }
 
 #[test]
-fn times_are_taken_off_before_the_value_is_read() {
+fn times_of_a_chain_are_removed_before_the_value_is_read() {
     let chain = KernelInfo::of_chain();
     let all = [42, 43, 44, 45, 46];
     assert_eq!(answered(&chain, kind::VALUE, &all).unwrap(), all);
@@ -53,13 +53,13 @@ fn times_are_taken_off_before_the_value_is_read() {
 }
 
 #[test]
-fn times_of_nothing_and_of_no_chain_are_faults() {
+fn times_without_a_chain_are_faults() {
     assert_eq!(answered(&KernelInfo::of_chain(), kind::TIMED, &[7]), None);
     assert_eq!(answered(&kernel(), kind::TIMED, &[7, 8, 9]), None);
 }
 
 #[test]
-fn times_are_kept_for_whoever_counts_them() {
+fn times_of_a_chain_are_counted_for_its_nodes() {
     let words = [42, 1 << 16 | 3, 0];
     let (shared, _consumers, id) = answer_with(&KernelInfo::of_chain(), kind::TIMED, &words);
     assert!(shared.is_done(id));

@@ -1,4 +1,4 @@
-//! Memory that has to be committed is waited for without the lock, and asked for in vain once.
+//! Memory that has to be committed is awaited without the lock, and requested in vain only once.
 
 use super::*;
 use crate::arena::BlockPlacement;
@@ -16,7 +16,7 @@ fn short_of(shared: &Supervisor) -> u64 {
 }
 
 #[test]
-fn nobody_waits_under_the_lock_for_memory_that_is_being_committed() {
+fn memory_is_committed_without_the_lock() {
     let (shared, consumers) = fixture(1, 1);
     make_known(&shared);
     let arena = Arc::clone(&shared.arena);
@@ -49,7 +49,7 @@ fn nobody_waits_under_the_lock_for_memory_that_is_being_committed() {
 }
 
 #[test]
-fn what_there_was_no_room_for_is_asked_for_again_when_there_is_more() {
+fn a_grant_without_room_is_requested_again_when_there_is_more() {
     let (shared, consumers) = fixture(1, 1);
     make_known(&shared);
     let arena = Arc::clone(&shared.arena);
@@ -58,7 +58,7 @@ fn what_there_was_no_room_for_is_asked_for_again_when_there_is_more() {
         .unwrap();
     let first = submit(&shared);
     assert_ne!(short_of(&shared), 0);
-    // As the monitor notes it.
+    // As the monitor does.
     let mut state = shared.lock();
     state.lanes[0].grants_mut().committed(Some(arena.in_use()));
     drop(state);
@@ -74,7 +74,7 @@ fn what_there_was_no_room_for_is_asked_for_again_when_there_is_more() {
 }
 
 #[test]
-fn who_has_no_job_gets_no_memory() {
+fn a_lane_without_a_job_gets_no_memory() {
     let (shared, mut consumers) = fixture(1, 1);
     let mut monitor = Monitor::idle(Arc::clone(&shared));
     let in_use = || shared.arena.in_use();

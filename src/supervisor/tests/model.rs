@@ -1,17 +1,17 @@
-//! The books of jobs without processes against a model of them: attempts, classes, answers.
+//! The state of jobs without processes against a model: attempts, classes, answers.
 
 use super::policies::{HOUR, finish, revive, submit_with};
 use super::*;
 use crate::sys::asked;
 
-/// Something that happens.
+/// A step.
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Submit {
         priority: Priority,
         retries: u32,
     },
-    /// The worker takes the next job and ends it well.
+    /// The worker takes the next job and ends it with a value.
     Run,
     /// The worker takes the next job and dies of it.
     Die,
@@ -22,7 +22,7 @@ enum Event {
     Cancel(usize),
     Abandon(usize),
     Detach(usize),
-    /// Pauses are over.
+    /// Pauses end.
     Later,
     Close,
 }
@@ -53,10 +53,10 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     })
 }
 
-/// What the model knows of a job that has no answer.
+/// What the model knows of a job without an answer.
 #[derive(Clone, Copy, Debug)]
 struct Known {
-    /// Who asks for the answer.
+    /// The handle that will take the answer.
     id: Option<JobId>,
     priority: Priority,
     retries: u32,
@@ -65,11 +65,11 @@ struct Known {
     waits: bool,
 }
 
-/// The engine as a list of jobs without an answer, by their number.
+/// The engine as a list of jobs without an answer, by number.
 #[derive(Default)]
 struct Model {
     jobs: BTreeMap<u64, Known>,
-    /// What is due: a part of each answer.
+    /// The answers that are due, each with a part of its text.
     answers: Vec<(JobId, &'static str)>,
     last: u64,
     closed: bool,
@@ -95,7 +95,7 @@ impl Model {
         }
     }
 
-    /// The job of the handle number `n` among those that somebody asks for.
+    /// The job of handle number `n` among those with a handle.
     fn asked(&self, n: usize) -> Option<(u64, JobId)> {
         let asked = self
             .jobs
@@ -105,7 +105,7 @@ impl Model {
         (!asked.is_empty()).then(|| asked[n % asked.len()])
     }
 
-    /// Those that may begin, in each class first tries in the order of their numbers.
+    /// Whether this job may begin: in each class, first attempts begin in the order of their numbers.
     fn may_begin(&self, job: u64) -> bool {
         let Some(known) = self.jobs.get(&job) else {
             return false;
@@ -118,7 +118,7 @@ impl Model {
 
 const QUARANTINE: u32 = 3;
 
-/// The worker takes the next job: its number.
+/// The worker takes the next job. Returns its number.
 fn take_next(shared: &Supervisor, consumer: &mut Consumer) -> Option<u64> {
     shared.stats();
     let mut state = shared.lock();
@@ -127,7 +127,7 @@ fn take_next(shared: &Supervisor, consumer: &mut Consumer) -> Option<u64> {
     (consumer.next() == Next::Run).then(|| consumer.call().job)
 }
 
-/// The worker is gone, and the next one is ready.
+/// The worker dies, and its next generation is ready.
 fn replace(shared: &Supervisor, consumer: &mut Consumer) {
     die(shared, 0);
     revive(shared, consumer);
@@ -136,10 +136,10 @@ fn replace(shared: &Supervisor, consumer: &mut Consumer) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases((asked::cases(25_600) / 100).max(1)))]
 
-    /// Whatever comes in whatever order: each job has one answer, the right one, at the right time; first
-    /// tries begin in the order of their class; the counts agree; nothing is left.
+    /// Whatever happens in whatever order: each job has one answer, the right one, at the right time; first attempts
+    /// begin in the order of their class; the counts agree; nothing is left.
     #[test]
-    fn the_books_agree_with_a_model(events in events()) {
+    fn the_state_agrees_with_a_model(events in events()) {
         let (shared, mut consumers) = fixture(1, 1);
         shared.lock().config.set_quarantine_after(QUARANTINE);
         let consumer = &mut consumers[0];
@@ -149,7 +149,7 @@ proptest! {
             match event {
                 Event::Submit { priority, retries } => {
                     let options = JobOptions { retries, priority, backoff: pause, ..JobOptions::default() };
-                    // Some have no policy at all.
+                    // Some have no policy.
                     let id = match options.if_set() {
                         Some(options) => submit_with(&shared, options.clone()),
                         None => submit(&shared),

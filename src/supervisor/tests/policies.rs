@@ -1,4 +1,4 @@
-//! Policies without processes: clocks, attempts and classes as the books have them.
+//! Policies without processes: clocks, attempts and classes.
 
 use std::sync::atomic::Ordering;
 
@@ -10,7 +10,7 @@ use crate::supervisor::policy::{After, Policy};
 use crate::sys::process::Exit;
 
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
-/// Over as soon as it begins.
+/// Over as soon as the job begins.
 const MOMENT: Duration = Duration::from_nanos(1);
 
 pub(super) fn submit_with(shared: &Supervisor, options: JobOptions) -> JobId {
@@ -56,7 +56,7 @@ fn run_timers(shared: &Supervisor) {
     shared.unlock(state);
 }
 
-/// The next worker is ready.
+/// Makes the next generation of the worker ready.
 pub(super) fn revive(shared: &Supervisor, consumer: &mut Consumer) {
     let mut state = shared.lock();
     let producer = &state.lanes[0].producer;
@@ -78,18 +78,18 @@ fn a_clock_starts_at_posting_or_when_the_job_before_is_drained() {
     let second = submit_with(&shared, timed(HOUR));
     assert_eq!(clock(&shared), Some(0));
     assert_eq!(consumers[0].next(), Next::Run);
-    // The monitor "sleeps"; the worker rings it because the next job's clock starts with this end.
+    // The monitor "sleeps". The worker rings it because the clock of the next job starts with this end.
     shared.cells[0].hub().arm(1);
     assert!(
         consumers[0].finish(false, 1, None),
-        "the monitor hears of it"
+        "the monitor is rung"
     );
     shared.stats();
     assert_eq!(clock(&shared), Some(1));
     assert_eq!(consumers[0].next(), Next::Run);
     assert!(
         !consumers[0].finish(false, 1, None),
-        "nobody waits for this"
+        "no thread waits for this"
     );
     shared.stats();
     assert_eq!(clock(&shared), None);
@@ -98,7 +98,7 @@ fn a_clock_starts_at_posting_or_when_the_job_before_is_drained() {
 }
 
 #[test]
-fn time_in_which_the_program_was_stopped_counts_against_no_job() {
+fn time_while_the_program_was_stopped_does_not_count() {
     let (shared, mut consumers) = fixture(1, 1);
     let id = submit_with(&shared, timed(MOMENT));
     assert_eq!(consumers[0].next(), Next::Run);
@@ -115,9 +115,9 @@ fn time_in_which_the_program_was_stopped_counts_against_no_job() {
     assert!(!shared.lock().has_clocks());
 }
 
-/// It was stopped while its monitor was awake, and so has not overslept.
+/// The program was stopped while the monitor was awake, so the monitor has not overslept.
 #[test]
-fn a_monitor_that_was_stopped_at_work_takes_it_for_no_time() {
+fn time_while_the_monitor_was_stopped_awake_does_not_count() {
     let (shared, mut consumers) = fixture(1, 1);
     let id = submit_with(&shared, timed(MOMENT));
     assert_eq!(consumers[0].next(), Next::Run);
@@ -130,7 +130,7 @@ fn a_monitor_that_was_stopped_at_work_takes_it_for_no_time() {
     assert_eq!(shared.lock().workers[0].status(), Status::Ready);
     finish(&mut consumers[0]);
     assert_eq!(answer(&shared, id).unwrap(), "value");
-    // Whoever has slept all the time was not stopped.
+    // A monitor that slept all the time was not stopped.
     let late = submit_with(&shared, timed(MOMENT));
     assert_eq!(consumers[0].next(), Next::Run);
     monitor.looked.0 = long_ago;
@@ -143,15 +143,15 @@ fn a_monitor_that_was_stopped_at_work_takes_it_for_no_time() {
     assert!(why.contains("deadline"), "{why}");
 }
 
-/// Nor was who has worked all the time; nor who slept for a part of it, and worked for the rest.
+/// Nor was one that worked all the time, or slept for a part of it and worked for the rest.
 #[test]
-fn only_what_is_neither_sleep_nor_work_counts_as_stopped() {
+fn only_time_without_sleep_and_work_counts_as_stopped() {
     let seconds = Duration::from_secs;
     for (slept, worked, expected) in [(0, 0, 9), (9, 0, 0), (0, 9, 0), (4, 5, 0), (4, 3, 2)] {
         let idle = idle(seconds(9), seconds(slept), seconds(worked));
         assert_eq!(idle, seconds(expected));
     }
-    // The clocks may differ by a little.
+    // The clocks may differ a little.
     assert_eq!(idle(seconds(9), seconds(5), seconds(5)), Duration::ZERO);
 }
 
@@ -171,9 +171,9 @@ fn the_end_of_a_shutdown_waits_for_a_program_that_is_stopped() {
     assert!(answer(&shared, id).is_none());
 }
 
-/// Nothing is sent that has no time, and nobody is ended for it.
+/// A job with a deadline of zero is not placed, and no worker is killed for it.
 #[test]
-fn a_job_without_any_time_is_answered_at_once() {
+fn a_job_with_a_deadline_of_zero_is_answered_at_once() {
     let (shared, mut consumers) = fixture(1, 1);
     let id = submit_with(&shared, timed(Duration::ZERO));
     let why = answer(&shared, id).unwrap();
@@ -185,7 +185,7 @@ fn a_job_without_any_time_is_answered_at_once() {
 }
 
 #[test]
-fn what_is_put_back_after_the_engine_gave_up_is_answered() {
+fn jobs_requeued_after_the_engine_gave_up_are_answered() {
     let (shared, mut consumers) = with_lanes(1, 2, 1);
     let ids = [(); 2].map(|()| submit_with(&shared, retried(3)));
     assert!(
@@ -196,18 +196,18 @@ fn what_is_put_back_after_the_engine_gave_up_is_answered() {
     let mut state = shared.lock();
     state.give_up("no worker starts");
     shared.unlock(state);
-    // The first lane says that it was the one.
+    // The first lane reports itself as the culprit.
     let culprit_lane = &shared.cells[0].reply().culprit_lane;
     culprit_lane.store(1, Ordering::Relaxed);
     die(&shared, 0);
-    let [culprit, beside] = ids.map(|id| answer(&shared, id).expect("nobody comes to run it"));
+    let [culprit, beside] = ids.map(|id| answer(&shared, id).expect("no worker will run it"));
     assert!(culprit.contains("SIGKILL"), "{culprit}");
     assert!(beside.contains("no worker starts"), "{beside}");
     assert_eq!(shared.lock().records.live(), 0);
 }
 
 #[test]
-fn a_clock_starts_when_all_before_it_were_taken_back_or_ended() {
+fn a_clock_starts_when_all_jobs_before_were_taken_back_or_ended() {
     let (shared, mut consumers) = fixture(1, 1);
     shared.lock().kernels.index(&kernel());
     shared.lock().kernels.get(0).expected_ns = 1000;
@@ -215,12 +215,12 @@ fn a_clock_starts_when_all_before_it_were_taken_back_or_ended() {
     let third = submit_with(&shared, timed(HOUR));
     assert_eq!(consumers[0].next(), Next::Run);
     shared.cells[0].hub().arm(1);
-    // The neighbour goes; now the first is the one whose end matters.
+    // The neighbour is gone; now the end of the first matters.
     shared.cancel(second);
     assert_eq!(clock(&shared), None);
     assert!(
         consumers[0].finish(false, 1, None),
-        "the monitor hears of it"
+        "the monitor is rung"
     );
     shared.stats();
     assert_eq!(clock(&shared), Some(2), "nothing that runs is before it");
@@ -232,7 +232,7 @@ fn a_clock_starts_when_all_before_it_were_taken_back_or_ended() {
 }
 
 #[test]
-fn a_job_that_ended_before_notice_was_asked_is_looked_at_again() {
+fn an_end_before_the_request_for_notice_is_drained_again() {
     let (shared, mut consumers) = fixture(1, 1);
     let first = submit(&shared);
     assert_eq!(consumers[0].next(), Next::Run);
@@ -248,7 +248,7 @@ fn a_job_that_ended_before_notice_was_asked_is_looked_at_again() {
 }
 
 #[test]
-fn done_is_done_however_late() {
+fn a_job_that_ended_late_keeps_its_value() {
     let (shared, mut consumers) = fixture(1, 1);
     let job = submit_with(&shared, timed(MOMENT));
     assert_eq!(consumers[0].next(), Next::Run);
@@ -258,9 +258,9 @@ fn done_is_done_however_late() {
     assert_eq!(shared.lock().workers[0].status(), Status::Ready);
 }
 
-/// It has ended, and nobody has looked: its worker is not to be killed.
+/// It has ended, and the lane was not drained: its worker is not to be killed.
 #[test]
-fn an_end_that_comes_too_late_kills_nobody() {
+fn a_deadline_kills_no_worker_whose_job_has_ended() {
     let (shared, mut consumers) = fixture(1, 1);
     let job = submit(&shared);
     assert_eq!(consumers[0].next(), Next::Run);
@@ -271,7 +271,7 @@ fn an_end_that_comes_too_late_kills_nobody() {
 }
 
 #[test]
-fn what_ends_after_the_verdict_is_not_read() {
+fn an_end_after_the_worker_was_condemned_is_not_read() {
     let (shared, mut consumers) = fixture(2, 1);
     let late = submit_with(&shared, timed(MOMENT));
     let behind = submit(&shared);
@@ -304,7 +304,7 @@ fn a_clock_that_goes_off_finds_the_job_that_has_begun_meanwhile() {
     shared.lock().kernels.get(0).expected_ns = 1000;
     let first = submit_with(&shared, timed(MOMENT));
     let second = submit(&shared);
-    // Over, and the next has begun: nobody is to be killed.
+    // Ended, and the next has begun: no worker is to be killed.
     assert_eq!(consumers[0].next(), Next::Run);
     finish(&mut consumers[0]);
     assert_eq!(consumers[0].next(), Next::Run);
@@ -315,9 +315,9 @@ fn a_clock_that_goes_off_finds_the_job_that_has_begun_meanwhile() {
     assert_eq!(answer(&shared, second).unwrap(), "value");
 }
 
-/// The words of a condemned lane mean nothing; a request that comes then is kept for its end.
+/// What a condemned lane reports is ignored. A request that comes then is remembered for the exit.
 #[test]
-fn what_is_cancelled_behind_a_verdict_never_runs() {
+fn a_job_cancelled_behind_a_condemned_one_never_runs() {
     let (shared, mut consumers) = fixture(1, 1);
     shared.lock().kernels.index(&kernel());
     shared.lock().kernels.get(0).expected_ns = 1000;
@@ -349,9 +349,9 @@ fn what_is_cancelled_behind_a_verdict_never_runs() {
     assert_eq!((state.queue.len(), state.records.live()), (1, 1));
 }
 
-/// A worker that says of two jobs at once that they run is ended, not waited for.
+/// A worker that reports two running jobs at once is killed.
 #[test]
-fn a_lane_that_lies_about_what_runs_is_ended_all_the_same() {
+fn a_lane_that_reports_two_running_jobs_is_killed() {
     let (shared, _consumers) = fixture(1, 1);
     let first = submit_with(&shared, timed(MOMENT));
     let second = submit(&shared);
@@ -407,9 +407,9 @@ fn after_a_broken_protocol_only_jobs_with_retries_run_again() {
     );
 }
 
-/// It seems to be a bystander, every time.
+/// The job seems to be a bystander, every time.
 #[test]
-fn nobody_is_lost_for_ever() {
+fn a_job_that_is_lost_with_others_is_answered_eventually() {
     let mut policy = Policy::new(retried(100));
     let times = (0..100).take_while(|_| policy.may_run_again_after_loss(5));
     assert_eq!(times.count(), 5);
@@ -435,7 +435,7 @@ fn jitter_spreads_the_pauses_of_jobs_over_half_of_each() {
     for (failed, whole) in (1..).zip([100.0, 200.0, 400.0]) {
         let of = |job| backoff.pause(failed, job).as_secs_f64() * 1e3 / whole;
         assert!((1..1000).map(of).all(|part| (0.5..=1.0).contains(&part)));
-        // A tenth of the span each, about.
+        // About a tenth of the span each.
         for tenth in 0..10 {
             let from = 0.5 + f64::from(tenth) / 20.0;
             let here = (1..1000)
@@ -450,10 +450,10 @@ fn jitter_spreads_the_pauses_of_jobs_over_half_of_each() {
 }
 
 #[test]
-fn jobs_given_up_leave_no_trail_in_the_queue() {
+fn dropped_jobs_leave_no_entries_in_the_queue() {
     let (shared, _consumers) = fixture(1, 0);
     let mut jobs: Vec<_> = (0..10_000).map(|_| submit(&shared)).collect();
-    // In no order in particular.
+    // In no particular order.
     for n in 0..jobs.len() {
         jobs.swap(n, n * 7919 % 10_000);
     }
@@ -467,11 +467,11 @@ fn jobs_given_up_leave_no_trail_in_the_queue() {
 }
 
 #[test]
-fn an_entry_of_a_job_that_is_gone_is_not_that_of_the_next() {
+fn an_entry_of_a_removed_job_is_not_that_of_the_next() {
     let (shared, _consumers) = fixture(1, 0);
     let (gone, first) = (submit(&shared), submit(&shared));
     shared.abandon(gone);
-    // The same record, queued anew: behind the other.
+    // The same record, queued again: behind the other.
     let second = submit(&shared);
     assert_eq!(gone.index, second.index);
     let mut state = shared.lock();
@@ -482,9 +482,9 @@ fn an_entry_of_a_job_that_is_gone_is_not_that_of_the_next() {
 }
 
 #[test]
-fn what_lies_ahead_waits_for_what_matters_more() {
+fn unbegun_jobs_wait_for_jobs_of_higher_priority() {
     let (shared, mut consumers) = fixture(2, 2);
-    // Each lane has one that begins and one ahead, all of the lowest class.
+    // Each lane has one job that begins and one ahead, all of the lowest class.
     let low: Vec<_> = (0..6)
         .map(|_| submit_with(&shared, ranked(Priority::Low)))
         .collect();
@@ -502,7 +502,7 @@ fn what_lies_ahead_waits_for_what_matters_more() {
         .into_iter()
         .filter(|&index| index != NO_RECORD && !begun.contains(&index))
         .collect();
-    // Whoever lies ahead now matters more than whoever is kept.
+    // The jobs ahead now have a higher priority than the queued ones.
     let all: Vec<u32> = ahead.into_iter().chain(order).collect();
     let at = |id: JobId| all.iter().position(|&index| index == id.index).unwrap();
     assert!(at(high) < 2 && at(normal) < 2, "{all:?}");
@@ -511,12 +511,12 @@ fn what_lies_ahead_waits_for_what_matters_more() {
 }
 
 #[test]
-fn who_has_been_given_up_holds_nobody_back() {
+fn a_dropped_job_does_not_delay_others() {
     let (shared, mut consumers) = fixture(1, 1);
     let submit = |priority| submit_with(&shared, ranked(priority));
     let _runs = submit(Priority::Low);
     assert_eq!(consumers[0].next(), Next::Run);
-    // One lies ahead, the other is kept; then neither.
+    // One lies ahead, the other is queued; then neither.
     let both = [submit(Priority::High), submit(Priority::High)];
     assert_eq!(shared.lock().queue.len(), 1);
     both.into_iter().rev().for_each(|id| shared.abandon(id));
@@ -531,7 +531,7 @@ fn who_has_been_given_up_holds_nobody_back() {
 // ---- one attempt -------------------------------------------------------------------------------
 
 #[test]
-fn what_an_attempt_leads_to() {
+fn a_failed_attempt_is_retried_answered_or_quarantined() {
     let panicked = || JobErrorKind::Panicked {
         message: String::new(),
         location: String::new(),
@@ -555,15 +555,15 @@ fn what_an_attempt_leads_to() {
     assert_eq!(fails(&mut policy, aborted(), 2, false), once_more);
     assert_eq!(fails(&mut policy, panicked(), 2, false), After::Answer);
     assert_eq!(policy.deaths, [panicked(), aborted()]);
-    let told = |death: &Death| death.worker() == Some(1) && death.last_words() == ["so far"];
-    assert!(policy.deaths.iter().all(told));
+    let is_known = |death: &Death| death.worker() == Some(1) && death.last_words() == ["so far"];
+    assert!(policy.deaths.iter().all(is_known));
     // The second death is one too many, whatever is left.
     let mut policy = Policy::new(retried(9));
     let quarantined = After::Quarantine { deaths: 2 };
     assert_eq!(fails(&mut policy, aborted(), 2, false), once_more);
     assert_eq!(fails(&mut policy, aborted(), 2, false), quarantined);
     assert_eq!(policy.deaths, [aborted(), aborted()]);
-    // No time, or nobody who wants it.
+    // No time left, or the job was dropped.
     let mut policy = Policy::new(retried(9));
     assert_eq!(fails(&mut policy, aborted(), 9, true), After::Answer);
     policy.given_up = true;
@@ -582,7 +582,7 @@ fn what_an_attempt_leads_to() {
 }
 
 #[test]
-fn a_lane_whose_workers_die_pauses_from_the_third_on() {
+fn a_worker_pauses_after_its_third_death_in_a_row() {
     let (shared, mut consumers) = fixture(1, 1);
     let consumer = &mut consumers[0];
     let die_with = |consumer: &mut Consumer, running: bool, signal: i32| {
@@ -606,13 +606,13 @@ fn a_lane_whose_workers_die_pauses_from_the_third_on() {
         finish(consumer);
         assert_eq!(answer(&shared, job).unwrap(), "value");
     };
-    // Of jobs, without one, or of both in turns: a job that ends sets it back.
+    // Of jobs, without a job, or of both in turns: a job that ends resets the count.
     for kinds in [[true; 4], [false; 4], [true, false, true, false]] {
         let row = kinds.map(|running| die_with(consumer, running, 6));
         assert_eq!(row, [false, false, true, true], "{kinds:?}");
         finish_one(consumer);
     }
-    // An idle one that somebody ends is replaced at once, however often.
+    // An idle worker that is killed from outside is replaced at once, however often.
     let row = [(); 4].map(|()| die_with(consumer, false, 9));
     assert_eq!(row, [false; 4]);
     let row = [(); 4].map(|()| die_with(consumer, true, 9));

@@ -1,4 +1,4 @@
-//! JobTable that are used again: an id means its own job as long as that is not taken, and nothing afterwards.
+//! Records that are reused: an id means its own job as long as that is not taken, and nothing afterwards.
 
 use super::super::job_table::JobTable;
 use super::*;
@@ -6,11 +6,11 @@ use super::*;
 #[derive(Clone, Debug)]
 enum Use {
     Add,
-    /// The job of one of the ids that are alive is over.
+    /// The job of one of the live ids is taken.
     Remove(prop::sample::Index),
-    /// Looks at one that is alive.
+    /// Looks at a live one.
     Get(prop::sample::Index),
-    /// Looks at one that is over.
+    /// Looks at one that was taken.
     Old(prop::sample::Index),
 }
 
@@ -28,7 +28,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(crate::sys::asked::cases(20_000) / 100))]
 
     #[test]
-    fn an_old_id_is_told_apart(uses in uses()) {
+    fn an_old_id_is_recognized(uses in uses()) {
         let mut records = JobTable::default();
         let mut alive: Vec<(JobId, u64)> = Vec::new();
         let mut over: Vec<JobId> = Vec::new();
@@ -62,7 +62,7 @@ proptest! {
 
 #[test]
 #[should_panic(expected = "a job is taken once")]
-fn an_old_id_is_a_defect() {
+fn an_old_id_panics() {
     let mut records = JobTable::default();
     let (old, _) = records.add();
     records.remove(old.index);

@@ -1,4 +1,4 @@
-//! Workers that die between any two of their steps, beside others that live: the recovery against a model.
+//! Workers that die between any two of their steps, while others live: the recovery against a model.
 
 use super::*;
 use crate::arena::BlockPlacement;
@@ -7,29 +7,29 @@ use crate::sys::asked;
 const LANES: usize = 4;
 const GRANTED: u64 = 64 * 1024;
 
-/// What happens next.
+/// A step.
 #[derive(Clone, Debug)]
 enum Event {
     Submit,
-    /// Its worker claims what it finds.
+    /// The worker of the lane claims the next job.
     Claim(usize),
-    /// Its worker has ended what it claimed; nobody has looked yet.
+    /// The worker has ended the job that it claimed; the lane was not drained yet.
     Finish {
         lane: usize,
         failed: bool,
     },
-    /// The supervisor takes what has ended, and places what waits.
+    /// The supervisor drains, and places queued jobs.
     Look,
-    /// The supervisor spreads what waits behind a long job.
+    /// The supervisor moves what waits behind a long job.
     EvenOut,
-    /// Its worker is gone, wherever it was, and this is noticed. The lane may have said that it was the one to end it.
+    /// The worker dies, wherever it was, and is recovered. The lane may have reported itself as the culprit.
     Die {
         lane: usize,
         says_so: bool,
     },
     /// A lane without a worker gets one.
     Revive(usize),
-    /// Nobody asks for this answer any more.
+    /// The handle of this job is dropped.
     Abandon(usize),
 }
 
@@ -63,20 +63,20 @@ enum Stand {
 
 #[derive(Debug)]
 struct Known {
-    /// Who asks for the answer.
+    /// The handle that will take the answer.
     id: Option<JobId>,
     stand: Stand,
 }
 
-/// One engine and what must be true of it.
+/// One engine, and what must be true of it.
 struct World {
     shared: Arc<Supervisor>,
     workers: usize,
-    /// The worker's end of each lane; `None`: it has no worker.
+    /// The worker's end of each lane; `None` without a worker.
     consumers: Vec<Option<Consumer>>,
     /// What each job reads.
     input: Arc<Block>,
-    /// By number, answered ones too.
+    /// By number, answered ones included.
     jobs: BTreeMap<u64, Known>,
 }
 
@@ -120,7 +120,7 @@ impl World {
             .map(|(&job, _)| job)
     }
 
-    /// An error is a job that must not begin.
+    /// Fails if the job must not begin.
     fn claim(&mut self, lane: usize) -> Result<bool, String> {
         if self.running(lane).is_some() {
             return Ok(false);
@@ -185,7 +185,7 @@ impl World {
             self.grant(lane);
             let state = self.shared.lock();
             let producer = &state.lanes[lane].producer;
-            // The grant of this life is the first that it takes.
+            // The grant of this generation is the first that it takes.
             let taken = producer.granted() - 1;
             let consumer =
                 Consumer::new(Arc::clone(&self.shared.cells[lane]), producer.tail(), taken);
@@ -212,12 +212,12 @@ impl World {
         let waits = known.stand == Stand::Waits;
         self.shared.abandon(id);
         if waits {
-            // It will not run, and nobody asks.
+            // It will not run, and no handle takes its answer.
             self.stands(job, Stand::Done);
         }
     }
 
-    /// Answers are what the model says, when they are there; those of the dead are there at once.
+    /// Answers are what the model says, when they are there. Those of dead workers are there at once.
     fn check(&mut self) -> Result<(), String> {
         for (job, known) in &mut self.jobs {
             let Some(id) = known.id else { continue };
@@ -268,8 +268,8 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases((asked::cases(25_600) / 100).max(1)))]
 
-    /// Wherever workers die: no job begins twice, what was handed over is a result, what ran has failed, what had
-    /// not begun runs elsewhere, and leases and grants are what the living need.
+    /// Wherever workers die: no job begins twice, what was handed over is a result, what ran has failed, what had not
+    /// begun runs elsewhere, and leases and grants are what the living need.
     #[test]
     fn workers_may_die_between_any_two_steps(
         events in events(),
@@ -298,7 +298,7 @@ proptest! {
             };
             prop_assert!(wrong.is_ok(), "{}", wrong.unwrap_err());
         }
-        // Whoever is left does all that is left.
+        // The remaining workers do everything that is left.
         (0..LANES).for_each(|lane| world.revive(lane));
         loop {
             world.look();

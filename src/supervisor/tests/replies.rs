@@ -1,20 +1,20 @@
-//! What a reply sends, against a model of what its worker was granted and its job has: taken over exactly where the model
-//! says so, and the books balance after each.
+//! What a reply sends, against a model of what its worker was granted and what its job holds: it is taken over exactly
+//! where the model says so, and the accounting balances after each.
 
 use std::os::unix::fs::FileExt;
 
 use super::*;
 use crate::kernel::wire::SENT_WORDS;
-use crate::link::{INLINE_WORDS, Reply as Told};
+use crate::link::{INLINE_WORDS, Reply as ReportedReply};
 
-/// Where an array of a reply is said to lie.
+/// Where an array of a reply is reported to lie.
 #[derive(Clone, Copy, Debug)]
 enum Where {
-    /// Behind what was said before, in the last grant.
+    /// Behind what was reported before, in the last grant.
     Next,
     /// A part of the array before.
     Before,
-    /// So many bytes behind the beginning of the array before.
+    /// This many bytes behind the beginning of the array before.
     Behind(u64),
     /// At the beginning of a grant, which may be an older one.
     Grant(prop::sample::Index),
@@ -31,7 +31,7 @@ struct Said {
 }
 
 #[derive(Clone, Debug)]
-struct Telling {
+struct ReplyPlan {
     pages: Vec<u64>,
     arrays: Vec<Said>,
     spilled: bool,
@@ -66,14 +66,14 @@ fn said() -> impl Strategy<Value = Said> {
     )
 }
 
-fn telling() -> impl Strategy<Value = Telling> {
+fn plan() -> impl Strategy<Value = ReplyPlan> {
     let pages = prop::collection::vec(1u64..40, 0..3);
     let arrays = prop::collection::vec(said(), 0..5);
     let rarely = || prop_oneof![3 => Just(Lie::None), 1 => lie()];
     let spill = [rarely(), rarely()];
     let lies = (rarely(), rarely(), rarely(), rarely(), spill);
     (pages, arrays, any::<[bool; 2]>(), lies).prop_map(
-        |(pages, arrays, [spilled, keep], (grant, cursor, count, words, spill))| Telling {
+        |(pages, arrays, [spilled, keep], (grant, cursor, count, words, spill))| ReplyPlan {
             pages,
             arrays,
             spilled,
@@ -90,11 +90,11 @@ fn telling() -> impl Strategy<Value = Telling> {
 /// What has to become of an array.
 #[derive(Debug, PartialEq)]
 enum Comes {
-    /// Nothing: an array of its own without bytes.
+    /// An array of its own without bytes.
     Empty,
-    /// As a part of this input.
+    /// A part of this input.
     Input(usize),
-    /// Out of what was granted, as this chunk.
+    /// Taken out of what was granted, as this chunk.
     Fresh(Extent),
 }
 
@@ -112,40 +112,40 @@ fn holds(outer: Extent, inner: Extent) -> bool {
 }
 
 impl Model {
-    /// The whole reply, in the order of its words.
-    fn judge(
+    /// Classifies the whole reply, in the order of its words.
+    fn classify(
         &mut self,
         arena: &Arena,
-        told: &Told,
+        reported: &ReportedReply,
         inputs: &[Arc<Block>],
     ) -> Option<Vec<(Extent, Comes)>> {
-        let skip = usize::from(told.arrays) * SENT_WORDS;
+        let skip = usize::from(reported.arrays) * SENT_WORDS;
         let long;
-        let words = if told.spilled {
-            let place = extent_of(&told.words[..2]);
+        let words = if reported.spilled {
+            let place = extent_of(&reported.words[..2]);
             let granted = self
                 .0
                 .iter()
                 .any(|&(_, at, held)| holds(extent(at, held), place));
-            let whole = u64::from(told.len) * 8 == place.len && told.len <= 8 << 20;
+            let whole = u64::from(reported.len) * 8 == place.len && reported.len <= 8 << 20;
             if !granted || !whole || !place.at.offset().is_multiple_of(8) {
                 return None;
             }
             long = arena.copy_words(place).unwrap();
             &long[..]
         } else {
-            told.words.get(..told.len as usize)?
+            reported.words.get(..reported.len as usize)?
         };
         let mut sent: Vec<_> = words
             .get(..skip)?
             .chunks(SENT_WORDS)
             .map(|words| (extent_of(&words[..2]), extent_of(&words[2..])))
             .collect();
-        if told.spilled {
-            let place = extent_of(&told.words[..2]);
+        if reported.spilled {
+            let place = extent_of(&reported.words[..2]);
             sent.push((place, place));
         }
-        let used = self.advance(told.grant, told.cursor)?;
+        let used = self.advance(reported.grant, reported.cursor)?;
         let mut taken: Vec<Extent> = Vec::new();
         let mut comes = Vec::new();
         for (chunk, view) in sent {
@@ -177,14 +177,14 @@ impl Model {
         Some(comes)
     }
 
-    /// What was used: the grants before this one, and this one up to the cursor.
+    /// Uses the grants before this one, and this one up to the cursor.
     fn advance(&mut self, number: u64, cursor: u64) -> Option<Vec<Extent>> {
         if number == NO_GRANT {
             return Some(Vec::new());
         }
         let position = self.0.iter().position(|grant| grant.0 == number)?;
         let (_, at, held) = self.0[position];
-        // Of a grant that is used up nobody knows any more where it was.
+        // A grant that is used up has no known position any more.
         if held > 0 && !(within(cursor, 0, at, held) && (cursor - at).is_multiple_of(64)) {
             return None;
         }
@@ -208,7 +208,7 @@ fn extent_of(words: &[u64]) -> Extent {
     }
 }
 
-/// The worker, which writes what it says into its own memory.
+/// The worker, which writes what it reports into its own memory.
 struct Worker {
     shared: Arc<Supervisor>,
     consumer: Consumer,
@@ -228,14 +228,14 @@ impl Worker {
         }
     }
 
-    /// The reply as it is told, where the model says what is true.
-    fn tell(&self, telling: &Telling, model: &Model, inputs: &[Arc<Block>]) -> Told {
+    /// The reply as it is reported, where the model says what is true.
+    fn report(&self, plan: &ReplyPlan, model: &Model, inputs: &[Arc<Block>]) -> ReportedReply {
         let last = model.0.last().copied();
         let (number, start, held) = last.unwrap_or((NO_GRANT, 0, 0));
         let mut next = start;
         let mut before = extent(start, 0);
         let mut words = Vec::new();
-        for said in &telling.arrays {
+        for said in &plan.arrays {
             let unit = if said.len >= 64 * 1024 { PAGE } else { 64 };
             let (chunk, skip) = match said.place {
                 Where::Before => (before, said.skip.min(before.len)),
@@ -264,35 +264,35 @@ impl Worker {
             ];
             words.extend(std::iter::zip(said.lies, truth).map(|(lie, truth)| lie.about(truth)));
         }
-        let arrays = telling.count.about(telling.arrays.len() as u64) as u16;
-        // A number beside them.
+        let arrays = plan.count.about(plan.arrays.len() as u64) as u16;
+        // A number in addition.
         words.push(7);
-        let mut told = Told {
+        let mut reported = ReportedReply {
             kind: kind::VALUE,
             arrays,
-            spilled: telling.spilled || words.len() > INLINE_WORDS,
-            len: telling.words.about(words.len() as u64) as u32,
-            ..Told::default()
+            spilled: plan.spilled || words.len() > INLINE_WORDS,
+            len: plan.words.about(words.len() as u64) as u32,
+            ..ReportedReply::default()
         };
-        if told.spilled {
+        if reported.spilled {
             let at = next;
             next = (next + words.len() as u64 * 8).next_multiple_of(64);
             if next <= start + held && held > 0 {
                 let bytes: &[u8] = bytemuck::cast_slice(&words);
                 self.memory.write_all_at(bytes, at).unwrap();
             }
-            told.words[0] = telling.spill[0].about(bytemuck::cast(Offset::new(1, at)));
-            told.words[1] = telling.spill[1].about(words.len() as u64 * 8);
+            reported.words[0] = plan.spill[0].about(bytemuck::cast(Offset::new(1, at)));
+            reported.words[1] = plan.spill[1].about(words.len() as u64 * 8);
         } else {
-            told.words[..words.len()].copy_from_slice(&words);
+            reported.words[..words.len()].copy_from_slice(&words);
         }
-        told.grant = telling.grant.about(number);
-        told.cursor = telling.cursor.about(next);
-        told
+        reported.grant = plan.grant.about(number);
+        reported.cursor = plan.cursor.about(next);
+        reported
     }
 
-    /// Some replies of one worker; how many were taken over, and how many were refused.
-    fn play(&mut self, tellings: &[Telling]) -> Result<(usize, usize), TestCaseError> {
+    /// Some replies of one worker. Returns how many were taken over, and how many were refused.
+    fn play(&mut self, plans: &[ReplyPlan]) -> Result<(usize, usize), TestCaseError> {
         let arena = Arc::clone(&self.shared.arena);
         let mut state = self.shared.lock();
         state.lanes[0].revoke();
@@ -304,8 +304,8 @@ impl Worker {
         );
         let mut kept: Vec<Arc<Block>> = Vec::new();
         let (mut taken, mut refused) = (0, 0);
-        for telling in tellings {
-            for pages in &telling.pages {
+        for plan in plans {
+            for pages in &plan.pages {
                 let number = state.lanes[0].producer.granted();
                 let block = arena.grant(1, pages * PAGE, false).unwrap();
                 let (at, held) = (block.extent().at.offset(), block.held());
@@ -319,9 +319,9 @@ impl Worker {
             let mut leases: Leases = [Lease::Lent(0..1)].into_iter().collect();
             leases.push(Lease::Shared(Arc::clone(&input)));
             leases.extend(kept.first().map(|block| Lease::Owned(Arc::clone(block))));
-            let told = self.tell(telling, &model, &inputs);
-            let expected = model.judge(&arena, &told, &inputs);
-            match (state.unpack(0, &told, &leases), expected) {
+            let reported = self.report(plan, &model, &inputs);
+            let expected = model.classify(&arena, &reported, &inputs);
+            match (state.unpack(0, &reported, &leases), expected) {
                 (Err(_), None) => {
                     refused += 1;
                     check_books(&arena, &state.lanes[0], &kept, &input)?;
@@ -331,7 +331,7 @@ impl Worker {
                 }
                 (Ok(unpacked), Some(mut comes)) => {
                     taken += 1;
-                    if told.spilled {
+                    if reported.spilled {
                         comes.pop();
                     }
                     prop_assert_eq!(unpacked.arrays.len(), comes.len());
@@ -360,7 +360,7 @@ impl Worker {
                             }
                         }
                         let known = |block: &Arc<Block>| Arc::ptr_eq(block, &a.block);
-                        if telling.keep
+                        if plan.keep
                             && !a.block.is_empty()
                             && !known(&input)
                             && !kept.iter().any(known)
@@ -383,7 +383,7 @@ impl Worker {
                 (got, expected) => {
                     let got = got.map(|unpacked| unpacked.arrays);
                     return Err(TestCaseError::fail(format!(
-                        "{told:?} is to be {expected:?}, and is {got:?}"
+                        "{reported:?} is to be {expected:?}, and is {got:?}"
                     )));
                 }
             }
@@ -404,8 +404,8 @@ fn any_replies_are_taken_over_or_refused_as_the_model_says() {
     let cases = crate::sys::asked::cases(100_000) / REPLIES as u32;
     let config = ProptestConfig::with_cases(cases);
     let mut runner = proptest::test_runner::TestRunner::new(config);
-    let run = runner.run(&prop::collection::vec(telling(), REPLIES), |tellings| {
-        let (taken, refused) = worker.borrow_mut().play(&tellings)?;
+    let run = runner.run(&prop::collection::vec(plan(), REPLIES), |plans| {
+        let (taken, refused) = worker.borrow_mut().play(&plans)?;
         let before = counts.get();
         counts.set((before.0 + taken, before.1 + refused));
         Ok(())

@@ -1,4 +1,4 @@
-//! Jobs that are spawned by a worker which is played here: an honest one, and one that lies about each word.
+//! Jobs that are spawned by a worker which is played here: an honest one, and one that is wrong about each word.
 
 use super::*;
 use crate::kernel::{SPAWNS, to_offset};
@@ -11,7 +11,7 @@ fn spawning() -> KernelInfo {
     }
 }
 
-/// One child with the number 5, and what goes on with its value.
+/// One child with the number 5, and the task that continues with its value.
 fn list() -> Vec<u64> {
     let entry = to_offset(kernel().entry).unwrap();
     let one = 1 << 32;
@@ -75,9 +75,9 @@ fn children_run_and_the_last_one_answers() {
     assert_eq!(state.records.submitted(), 3);
 }
 
-/// The one behind it was not asked to tell of its end: that of the job before it was to be heard.
+/// The end of the job behind it was not requested: that of the job before it was to be reported.
 #[test]
-fn who_waits_for_any_hears_of_what_ends_behind_a_job_that_spawns() {
+fn waiting_for_any_ends_with_a_job_behind_one_that_spawned() {
     let (shared, mut consumers) = fixture(1, 1);
     let ids = [submit(&shared, &spawning()), submit(&shared, &kernel())];
     assert_eq!(shared.poll_any(ids.into_iter(), Waker::noop()), None);
@@ -91,13 +91,13 @@ fn who_waits_for_any_hears_of_what_ends_behind_a_job_that_spawns() {
     assert_eq!(consumers[0].next(), Next::Run);
     assert!(
         consumers[0].finish(false, 10, None),
-        "the monitor hears of it"
+        "the monitor is rung"
     );
 }
 
-/// A job that was let in ends, with others to run first, before the books hear that it was submitted.
+/// A job that was admitted ends, with others to run first, before its submission is completed.
 #[test]
-fn who_has_spawned_already_counts_for_nothing() {
+fn a_job_that_has_spawned_counts_no_bytes() {
     let (shared, mut consumers) = fixture(1, 1);
     let mut state = shared.lock();
     state.admission = Some(Box::new(Admission::new(1 << 20)));
@@ -113,12 +113,12 @@ fn who_has_spawned_already_counts_for_nothing() {
     state.entered(id, entry);
     let bytes = |state: &EngineState| state.admission.as_ref().unwrap().bytes();
     assert_eq!(bytes(&state), 0, "it waits");
-    // The child, which is let in and runs.
+    // The child, which is admitted and runs.
     state.refill();
     assert_eq!(consumers[0].next(), Next::Run);
     consumers[0].finish(false, 10, Some(&value(&[6])));
     state.drain(0);
-    // The last one goes on with others, and its record is gone.
+    // The last one continues with others, and its record is removed.
     assert_eq!(consumers[0].next(), Next::Run);
     let mut open = state.records.of_group(0).into_iter();
     let last = open.find(|&other| other != id).unwrap();
@@ -128,14 +128,14 @@ fn who_has_spawned_already_counts_for_nothing() {
     state.entered(last, entry);
     assert_eq!(state.jobs_waiting_for_spawned(), 1);
     shared.unlock(state);
-    // The child of the new family is given up with it.
+    // The child of the new group is cancelled with it.
     shared.abandon(id);
     let state = shared.lock();
     assert_eq!((bytes(&state), state.records.live()), (0, 0));
 }
 
 #[test]
-fn only_a_kernel_that_spawns_may() {
+fn only_a_spawning_kernel_may_spawn() {
     let (shared, mut consumers) = fixture(1, 1);
     let id = submit(&shared, &kernel());
     assert_eq!(consumers[0].next(), Next::Run);
@@ -148,10 +148,10 @@ fn only_a_kernel_that_spawns_may() {
 }
 
 #[test]
-fn nobody_that_is_locked_down_spawns() {
+fn a_sandboxed_worker_cannot_spawn() {
     let (shared, mut consumers) = fixture(1, 1);
     shared.lock().config.set_sandboxed();
-    // True or not: nobody looks at it.
+    // Correct or not: it is not looked at.
     for words in [list(), vec![u64::MAX; 12]] {
         let id = submit(&shared, &spawning());
         assert_eq!(consumers[0].next(), Next::Run);
@@ -163,7 +163,7 @@ fn nobody_that_is_locked_down_spawns() {
 }
 
 #[test]
-fn a_failed_child_and_one_given_up() {
+fn a_failed_or_cancelled_child_fails_its_parent() {
     let (shared, mut consumers) = fixture(1, 1);
     let id = submit(&shared, &spawning());
     assert_eq!(consumers[0].next(), Next::Run);
@@ -182,7 +182,7 @@ fn a_failed_child_and_one_given_up() {
             if **cause == JobErrorKind::Returned("bad".into())),
         "{error}"
     );
-    // One that has begun is asked to stop, and the job is answered when it has.
+    // A child that has begun is asked to stop, and the job is answered when it has.
     let id = submit(&shared, &spawning());
     assert_eq!(consumers[0].next(), Next::Run);
     spawn(&mut consumers[0], &list());
@@ -193,7 +193,7 @@ fn a_failed_child_and_one_given_up() {
     consumers[0].finish(false, 10, Some(&value(&[6])));
     let error = take(&shared, id).unwrap().unwrap_err();
     assert_eq!(*error.kind(), JobErrorKind::Cancelled);
-    // One that has not begun never will.
+    // A child that has not begun never will.
     let id = submit(&shared, &spawning());
     assert_eq!(consumers[0].next(), Next::Run);
     spawn(&mut consumers[0], &list());
@@ -204,9 +204,10 @@ fn a_failed_child_and_one_given_up() {
     assert_eq!(shared.lock().records.live(), 0);
 }
 
-/// Each word of the list is each lie once: it is refused, and costs the worker; or it is a list as well, and all of it is run.
+/// Each word of the list is each wrong number once: it is refused, and costs the worker; or it is a list as well, and
+/// all of it runs.
 #[test]
-fn lies_are_refused_or_are_lists() {
+fn wrong_spawn_lists_are_refused() {
     let (mut refused, mut run) = (0, 0);
     let truth = list();
     for at in 0..truth.len() {

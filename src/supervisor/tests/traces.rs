@@ -1,4 +1,4 @@
-//! What the trace is told, with a worker that may say anything about time.
+//! What is traced, with a worker that may report any times.
 
 use std::os::unix::fs::FileExt;
 
@@ -36,7 +36,7 @@ impl World {
         }
     }
 
-    /// Runs one job whose worker says these times.
+    /// Runs one job whose worker reports these times.
     fn run(&mut self, began: Option<u64>, ended: Option<u64>) {
         let id = submit(&self.shared);
         let consumer = &mut self.consumers[0];
@@ -62,7 +62,7 @@ impl World {
 }
 
 #[test]
-fn a_call_asks_for_times_only_with_a_trace() {
+fn a_call_requests_times_only_with_a_trace() {
     let (shared, mut consumers) = fixture(1, 1);
     let id = submit(&shared);
     assert_eq!(consumers[0].next(), Next::Run);
@@ -73,7 +73,7 @@ fn a_call_asks_for_times_only_with_a_trace() {
 }
 
 #[test]
-fn times_that_cannot_be_are_those_that_are_known() {
+fn impossible_times_are_replaced_by_known_bounds() {
     let mut world = World::new();
     let before = monotonic_ns();
     for (began, ended) in [
@@ -98,7 +98,7 @@ fn times_that_cannot_be_are_those_that_are_known() {
 }
 
 #[test]
-fn waits_for_memory_are_no_longer_than_they_can_be() {
+fn memory_waits_in_the_trace_are_bounded() {
     let mut world = World::new();
     let wants: [fn(u64) -> u64; 4] = [|_| 0, |_| 1, |now| now, |_| u64::MAX];
     let mut said = Vec::new();
@@ -120,7 +120,7 @@ fn waits_for_memory_are_no_longer_than_they_can_be() {
     assert_eq!((began.len(), ended.len()), (100, 100));
     let mut before = 0;
     for (n, (from, to)) in std::iter::zip(began, ended).enumerate() {
-        // None begins before the one before it was over.
+        // None begins before the one before it has ended.
         assert!(before <= from && from <= to, "{n}: {before} {from} {to}");
         let (wanted_at, at) = said[n];
         match n % 4 {
@@ -151,10 +151,10 @@ fn a_dependency_is_an_arrow() {
 }
 
 #[test]
-fn what_leaves_without_running_is_told() {
+fn jobs_that_leave_without_running_are_traced() {
     let mut world = World::new();
     let ids = [submit(&world.shared), submit(&world.shared)];
-    // One is given up by its handle, one is cancelled.
+    // One handle is dropped, one job is cancelled.
     world.shared.abandon(ids[0]);
     world.shared.cancel(ids[1]);
     assert!(answer(&world.shared, ids[1]).unwrap().contains("cancel"));
@@ -171,11 +171,11 @@ fn what_leaves_without_running_is_told() {
 }
 
 #[test]
-fn a_text_of_any_length_is_cut_to_its_limit() {
+fn a_text_of_any_length_is_truncated_to_its_limit() {
     let mut world = World::new();
     let id = submit(&world.shared);
     assert_eq!(world.consumers[0].next(), Next::Run);
-    // A worker that was taken over answers with a megabyte that is longer still when it is spelled out.
+    // A worker that was taken over answers with a megabyte that is longer still when it is escaped.
     let arena = Arc::clone(&world.shared.arena);
     let (number, at) = {
         let mut state = world.shared.lock();
@@ -190,7 +190,7 @@ fn a_text_of_any_length_is_cut_to_its_limit() {
     bytes.resize(8 + len, 0x1b);
     let memory: std::fs::File = arena.descriptors()[2].try_clone_to_owned().unwrap().into();
     memory.write_all_at(&bytes, at.offset()).unwrap();
-    let told = OutgoingReply {
+    let reply = OutgoingReply {
         spilled: true,
         len: (bytes.len() / 8) as u32,
         grant: number.into(),
@@ -199,7 +199,7 @@ fn a_text_of_any_length_is_cut_to_its_limit() {
         ..one_word(kind::RETURNED, &[0])
     };
     while world.consumers[0].next_grant().is_some() {}
-    let _ = world.consumers[0].finish(true, 1, Some(&told));
+    let _ = world.consumers[0].finish(true, 1, Some(&reply));
     let value = world
         .shared
         .wait_timeout(id, <() as Reply>::receive, Duration::ZERO);
@@ -209,11 +209,11 @@ fn a_text_of_any_length_is_cut_to_its_limit() {
     };
     assert_eq!(text.text().len(), TEXT_LIMIT);
     let events = world.events();
-    let told = events.iter().find(|event| event["name"] == "failed");
-    let told = told.unwrap()["args"]["error"].as_str().unwrap();
+    let event = events.iter().find(|event| event["name"] == "failed");
+    let text = event.unwrap()["args"]["error"].as_str().unwrap();
     assert!(
-        told.len() <= TEXT_LIMIT && told.contains("\\u{1b}"),
+        text.len() <= TEXT_LIMIT && text.contains("\\u{1b}"),
         "{} bytes",
-        told.len()
+        text.len()
     );
 }

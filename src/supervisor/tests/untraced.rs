@@ -1,4 +1,4 @@
-//! Without a trace nothing is done for one: by no worker, and by nobody who submits jobs or takes answers.
+//! Without a trace nothing is done for one: not by a worker, and not by threads that submit jobs or take answers.
 
 use super::*;
 use crate::link::SLOTS;
@@ -16,7 +16,7 @@ fn tracer(folder: &tempfile::TempDir) -> TraceOwner {
     Tracer::start(plan, "test").unwrap()
 }
 
-/// How many of the places that a real worker has for times it has filled, after so many jobs.
+/// Number of slots in which a real worker has written times, after this many jobs.
 fn times_written(tracer: Option<TraceOwner>) -> usize {
     let (shared, monitor) = start(arena(1), settings(1, 1), tracer).unwrap();
     for _ in 0..JOBS {
@@ -44,7 +44,7 @@ fn a_worker_takes_no_times_without_a_trace() {
     assert_eq!(times_written(Some(tracer(&folder))), 2 * SLOTS);
 }
 
-/// How often this thread looks at the clock for so many jobs, whose worker is a handle in it.
+/// How often this thread reads the clock for this many jobs, whose worker is a handle in it.
 fn looks_at_the_clock(tracer: Option<TraceOwner>) -> u64 {
     let (shared, mut consumers) = fixture(1, 1);
     if let Some(owner) = &tracer {
@@ -70,7 +70,7 @@ fn looks_at_the_clock(tracer: Option<TraceOwner>) -> u64 {
 fn the_supervisor_takes_no_times_without_a_trace() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(looks_at_the_clock(None), 0);
-    // When it was submitted, placed, and over.
+    // When it was submitted, placed, and ended.
     let looks = looks_at_the_clock(Some(tracer(&folder)));
     assert!(looks >= 3 * JOBS / 10 * 9, "{looks}");
 }

@@ -1,4 +1,4 @@
-//! Wakers are foreign code: they panic, take the lock, sleep, and bring each other's tasks along.
+//! Wakers are foreign code: they panic, take the lock, sleep, and affect each other's tasks.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,10 +7,10 @@ use crate::link::{NOTICE, WAITER};
 use crate::supervisor::waiting::thread_waker::Words;
 
 #[test]
-fn a_waker_that_panics_takes_nobody_along() {
+fn a_waker_that_panics_does_not_affect_others() {
     let (shared, mut consumers) = fixture(1, 1);
-    let told = Arc::new(Tells::default());
-    let wakers = [Waker::from(Arc::new(Falls)), Waker::from(Arc::clone(&told))];
+    let woken = Arc::new(Tells::default());
+    let wakers = [Waker::from(Arc::new(Falls)), Waker::from(Arc::clone(&woken))];
     let ids = wakers.map(|waker| {
         let id = submit(&shared);
         let mut context = Context::from_waker(&waker);
@@ -26,7 +26,7 @@ fn a_waker_that_panics_takes_nobody_along() {
         consumers[0].finish(false, 1, None);
     }
     shared.stats();
-    assert!(told.0.load(Ordering::Relaxed));
+    assert!(woken.0.load(Ordering::Relaxed));
     for id in ids {
         assert_eq!(answer(&shared, id).unwrap(), "value");
     }
@@ -88,7 +88,7 @@ impl Wake for Tells {
     }
 }
 
-/// Ends the job that its thread is about to wait for, and sleeps itself.
+/// Ends the job that its thread is about to wait for, and sleeps.
 struct Ends(Arc<Supervisor>, std::sync::Mutex<Option<Consumer>>);
 
 impl Wake for Ends {
@@ -97,14 +97,14 @@ impl Wake for Ends {
             assert_eq!(consumer.next(), Next::Run);
             consumer.finish(false, 1, None);
             self.0.stats();
-            // Uses up what others may have left to wake this thread.
+            // Consumes the token that others may have left to wake this thread.
             std::thread::park_timeout(Duration::from_millis(1));
         }
     }
 }
 
 #[test]
-fn a_waker_that_sleeps_in_a_waiting_thread_takes_no_end_away() {
+fn a_waker_that_sleeps_in_a_waiting_thread_consumes_no_end() {
     let (shared, mut consumers) = fixture(1, 1);
     in_time(move || {
         let (woken, awaited) = (submit(&shared), submit(&shared));
@@ -119,13 +119,13 @@ fn a_waker_that_sleeps_in_a_waiting_thread_takes_no_end_away() {
 }
 
 #[test]
-fn who_waits_for_any_leaves_tasks_waiting() {
+fn waiting_for_any_puts_the_wakers_of_tasks_back() {
     let (shared, mut consumers) = fixture(1, 1);
     let [first, second] = [(); 2].map(|()| submit(&shared));
-    let told = [(); 2].map(|()| Arc::new(Tells::default()));
-    let is_told = |which: usize| told[which].0.load(Ordering::Relaxed);
-    for (id, told) in [first, second].into_iter().zip(&told) {
-        assert!(!poll(&shared, id, &Waker::from(Arc::clone(told))));
+    let woken = [(); 2].map(|()| Arc::new(Tells::default()));
+    let is_woken = |which: usize| woken[which].0.load(Ordering::Relaxed);
+    for (id, woken) in [first, second].into_iter().zip(&woken) {
+        assert!(!poll(&shared, id, &Waker::from(Arc::clone(woken))));
     }
     let ids = [first, second].into_iter();
     let mut displaced = Vec::new();
@@ -133,24 +133,24 @@ fn who_waits_for_any_leaves_tasks_waiting() {
     for _ in 0..2 {
         let ended = shared.poll_any_with(ids.clone(), &thread, None, &mut displaced);
         assert_eq!(ended, None);
-        assert!(!is_told(0) && !is_told(1));
+        assert!(!is_woken(0) && !is_woken(1));
     }
     assert_eq!(consumers[0].next(), Next::Run);
     consumers[0].finish(false, 1, None);
     assert_eq!(shared.look_any(ids), Some(0));
     shared.put_back(displaced);
-    assert!(is_told(0), "it has ended, and its task was not told");
-    assert!(!is_told(1));
+    assert!(is_woken(0), "it has ended, and its task was not woken");
+    assert!(!is_woken(1));
     assert_eq!(consumers[0].next(), Next::Run);
     consumers[0].finish(false, 1, None);
     shared.stats();
-    assert!(is_told(1));
+    assert!(is_woken(1));
 }
 
-/// The first of two is tried again in an hour. The one behind it was not asked to tell of its end: that of the first was to come
-/// before.
+/// The first of two is retried in an hour. The end of the one behind it was not requested: that of the first was to
+/// come before.
 #[test]
-fn who_waits_for_any_hears_of_what_ends_behind_a_job_that_is_tried_again() {
+fn waiting_for_any_ends_with_a_job_behind_one_that_is_retried() {
     let (shared, mut consumers) = fixture(1, 1);
     let hour = Duration::from_secs(3600);
     let options = JobOptions {
@@ -161,9 +161,9 @@ fn who_waits_for_any_hears_of_what_ends_behind_a_job_that_is_tried_again() {
     let mut call = ArgWriter::new(shared.arena.id());
     let first = shared.submit(&kernel(), &mut call, 0, Some(&options));
     let second = submit(&shared);
-    let told = Arc::new(Tells::default());
+    let woken = Arc::new(Tells::default());
     let ids = [first, second].into_iter();
-    assert_eq!(shared.poll_any(ids, &Waker::from(Arc::clone(&told))), None);
+    assert_eq!(shared.poll_any(ids, &Waker::from(Arc::clone(&woken))), None);
     // The monitor "sleeps".
     shared.cells[0].hub().arm(1);
     assert_eq!(consumers[0].next(), Next::Run);
@@ -171,23 +171,23 @@ fn who_waits_for_any_hears_of_what_ends_behind_a_job_that_is_tried_again() {
     assert!(consumers[0].finish(true, 1, Some(&panicked)));
     shared.stats();
     assert_eq!(shared.lock().records.get(first).stage, Stage::Waiting);
-    assert!(!told.0.load(Ordering::Relaxed), "it has no answer");
+    assert!(!woken.0.load(Ordering::Relaxed), "it has no answer");
     shared.cells[0].hub().arm(2);
     assert_eq!(consumers[0].next(), Next::Run);
     assert!(
         consumers[0].finish(false, 1, None),
-        "the monitor hears of it"
+        "the monitor is rung"
     );
     shared.stats();
-    assert!(told.0.load(Ordering::Relaxed));
+    assert!(woken.0.load(Ordering::Relaxed));
 }
 
 #[test]
-fn a_waker_that_panics_takes_no_task_along_that_is_put_back() {
+fn a_waker_that_panics_does_not_affect_wakers_that_are_put_back() {
     let (shared, mut consumers) = fixture(1, 1);
     let ids = [(); 2].map(|()| submit(&shared));
-    let told = Arc::new(Tells::default());
-    let wakers = [Waker::from(Arc::new(Falls)), Waker::from(Arc::clone(&told))];
+    let woken = Arc::new(Tells::default());
+    let wakers = [Waker::from(Arc::new(Falls)), Waker::from(Arc::clone(&woken))];
     for (id, waker) in ids.iter().zip(&wakers) {
         assert!(!poll(&shared, *id, waker));
     }
@@ -200,10 +200,10 @@ fn a_waker_that_panics_takes_no_task_along_that_is_put_back() {
     }
     shared.stats();
     shared.put_back(displaced);
-    assert!(told.0.load(Ordering::Relaxed));
+    assert!(woken.0.load(Ordering::Relaxed));
 }
 
-/// The bits of the state word of a placed job.
+/// The requests in the state word of a placed job.
 fn asked(shared: &Supervisor, id: JobId) -> u32 {
     let Stage::Placed { link, position } = shared.lock().records.get(id).stage else {
         panic!("it is in no lane");
@@ -216,7 +216,7 @@ fn is_placed(shared: &Supervisor, id: JobId) -> bool {
     matches!(shared.lock().records.get(id).stage, Stage::Placed { .. })
 }
 
-/// Jobs until one more has no place in a lane: all of them, that one last.
+/// Submits jobs until one more finds no room in a lane. Returns all of them, that one last.
 fn submit_one_too_many(shared: &Supervisor) -> Vec<JobId> {
     let mut ids = vec![submit(shared)];
     while ids.last().is_some_and(|&last| is_placed(shared, last)) {
@@ -225,14 +225,14 @@ fn submit_one_too_many(shared: &Supervisor) -> Vec<JobId> {
     ids
 }
 
-/// As a thread does before it sleeps on words.
+/// What a thread does before it sleeps on state words.
 fn look(shared: &Supervisor, ids: &[JobId], waker: &Waker) -> Option<usize> {
     let ids = ids.iter().copied();
     shared.poll_any_with(ids, waker, Some(&mut Words::default()), &mut Vec::new())
 }
 
 #[test]
-fn who_waits_for_any_sleeps_on_the_words_of_the_oldest() {
+fn waiting_for_any_sleeps_on_the_words_of_the_oldest_jobs() {
     if !crate::sys::futex::has_wait_any() {
         return;
     }
@@ -246,7 +246,7 @@ fn who_waits_for_any_sleeps_on_the_words_of_the_oldest() {
     };
     assert_eq!(waiters(&ids), 2, "the oldest of each lane");
     assert!(ids.iter().all(|&id| asked(&shared, id) & NOTICE == 0));
-    // The monitor sleeps, and the thread sleeps: the monitor hears nothing of it.
+    // The monitor and the thread sleep: the monitor is not rung.
     shared.abandon(queued);
     shared.cells[0].hub().arm(1);
     let ended = in_time({
@@ -265,7 +265,7 @@ fn who_waits_for_any_sleeps_on_the_words_of_the_oldest() {
 }
 
 #[test]
-fn what_is_placed_while_somebody_waits_for_any_is_told() {
+fn a_job_placed_while_a_thread_waits_for_any_is_reported() {
     if !crate::sys::futex::has_wait_any() {
         return;
     }
@@ -274,8 +274,8 @@ fn what_is_placed_while_somebody_waits_for_any_is_told() {
         let before = submit_one_too_many(&shared);
         let queued = *before.last().unwrap();
         let waits_for = [queued];
-        let told = Arc::new(Tells::default());
-        let waker = Waker::from(Arc::clone(&told));
+        let woken = Arc::new(Tells::default());
+        let waker = Waker::from(Arc::clone(&woken));
         assert_eq!(look(&shared, &waits_for, &waker), None);
         while !is_placed(&shared, queued) {
             assert_eq!(consumers[0].next(), Next::Run);
@@ -286,10 +286,10 @@ fn what_is_placed_while_somebody_waits_for_any_is_told() {
                 assert!(!shared.is_done(queued));
             }
         }
-        // Whoever is awake looks for its word before it sleeps, and that of a job behind others is not yet of use.
+        // A thread that is awake looks for its word before it sleeps, and that of a job behind others is of no use yet.
         let expected = if awake { WAITER } else { NOTICE };
         assert_eq!(asked(&shared, queued), expected, "awake: {awake}");
-        assert!(!told.0.load(Ordering::Relaxed));
+        assert!(!woken.0.load(Ordering::Relaxed));
         shared.cells[0].hub().arm(1);
         let last = loop {
             assert_eq!(consumers[0].next(), Next::Run);
@@ -299,13 +299,14 @@ fn what_is_placed_while_somebody_waits_for_any_is_told() {
             }
         };
         assert_eq!(last, !awake, "awake: {awake}");
-        assert!(told.0.load(Ordering::Relaxed));
+        assert!(woken.0.load(Ordering::Relaxed));
     }
 }
 
-/// The lane did not ring the monitor because a thread slept on the word. Somebody else has drained the lane before that one came.
+/// The lane did not ring the monitor because a thread slept on the word. Another thread has drained the lane before
+/// that one came.
 #[test]
-fn whoever_was_woken_gives_out_what_waits() {
+fn a_woken_thread_refills_the_lanes() {
     let (shared, mut consumers) = fixture(1, 1);
     let ids = submit_one_too_many(&shared);
     for _ in 1..ids.len() {

@@ -3,7 +3,7 @@
 //! | file | a thread that waits for | sleeps on | woken by |
 //! |---|---|---|---|
 //! | `job` | one job that lies in a slot | the slot's state word | the worker |
-//! | `job` | one job that lies in no slot, the start of the engine, admission | a [`parking`] word | whoever changes the state |
+//! | `job` | one job that lies in no slot, the start of the engine, admission | a [`parking`] word | the thread that changes the state |
 //! | `any` | the first of several jobs | its own word and up to 127 state words | a worker, or a waker |
 //! | `thread_waker` | a limiter's permit, a stream | its own word | a waker |
 //!

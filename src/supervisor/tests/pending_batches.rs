@@ -1,13 +1,13 @@
-//! Calls that an iterator keeps from being sent.
+//! Calls that an iterator keeps from being submitted.
 
 use super::*;
 
-/// Nothing is in flight, and nobody is let in all the same, but what came first.
+/// Nothing is in flight, and yet nothing is admitted except what came first.
 #[test]
-fn what_is_not_let_in_stands_in_the_line_until_its_map_goes_on() {
+fn a_call_that_is_not_admitted_queues_until_its_map_continues() {
     for goes_on in [true, false] {
         let (shared, mut consumers) = fixture(1, 1);
-        // Each runs alone.
+        // One job runs at a time.
         shared.lock().admission = Some(Box::new(Admission::new(1)));
         let (kernel, options) = (kernel(), JobOptions::default());
         let unsent = Arc::new(PendingBatch::default());

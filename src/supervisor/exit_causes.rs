@@ -1,4 +1,4 @@
-//! Why a worker is gone: what its exit alone does not tell.
+//! Why a worker has ended: what its exit does not say.
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
@@ -11,25 +11,25 @@ use crate::sys::oom::OomCounter;
 use crate::sys::process::Exit;
 use crate::worker::EXIT_CANNOT_START;
 
-/// What an allocator takes beyond what was asked of it: a failed allocation this much smaller than what was left may
-/// have failed for the ceiling all the same.
+/// What an allocator takes in addition to a request: a failed allocation that is smaller than what was left by less
+/// than this may have failed because of the ceiling.
 const ROUNDING: u64 = 2 << 20;
 
-/// Everything known of an end.
+/// What is known of the end of a worker.
 #[derive(Debug)]
 pub(super) struct Evidence {
     pub(super) exit: Exit,
     /// The ceiling on its private memory, 0 for none.
     pub(super) limit: u64,
-    /// What it noted when it aborted.
+    /// Its note about its abort.
     pub(super) aborted: Option<Aborted>,
-    /// Bytes that it said it could not get.
+    /// Bytes that it reported as a failed allocation.
     pub(super) failed_allocation: Option<u64>,
-    /// The kernel's out-of-memory killer ended one process more than is accounted for.
+    /// The out-of-memory killer of Linux has killed one process more than is accounted for.
     pub(super) out_of_memory: bool,
 }
 
-/// The cause, as far as it is certain; otherwise the bare signal or code.
+/// The cause as far as it is certain; otherwise the bare signal or code.
 pub(super) fn cause(evidence: &Evidence) -> JobErrorKind {
     match evidence.exit {
         Exit::Signal(libc::SIGKILL) if evidence.out_of_memory => JobErrorKind::OutOfMemoryKill,
@@ -38,7 +38,7 @@ pub(super) fn cause(evidence: &Evidence) -> JobErrorKind {
     }
 }
 
-/// The sandbox ended a locked-down worker: because of the call that it noted.
+/// The cause if the sandbox killed a worker, because of the call that the worker noted.
 #[cfg(feature = "sandbox")]
 pub(super) fn denied(exit: Exit, note: u32) -> Option<JobErrorKind> {
     use crate::sys::sandbox;
@@ -47,7 +47,7 @@ pub(super) fn denied(exit: Exit, note: u32) -> Option<JobErrorKind> {
     }
     let call = match sandbox::call(note) {
         Some(number) => sandbox::name(number),
-        // The process was ended before a handler could run: by the filter, or because SIGSYS was blocked.
+        // The process was killed before a handler could run: by the filter, or because SIGSYS was blocked.
         None => "a system call of another architecture, or one made while signals were blocked (as in starting a process)".into(),
     };
     Some(JobErrorKind::Denied { call })
@@ -62,14 +62,14 @@ pub(super) fn plain(exit: Exit) -> JobErrorKind {
     }
 }
 
-/// An abort under a ceiling: was it the ceiling? Either the standard library has said how much it could not get, and
-/// that did not fit; or nothing was said and the aborting thread had failed for want of memory. How much was in use then says
-/// nothing: one block that is larger than the ceiling fails in an empty process. So an abort for another reason, behind a
-/// failed allocation that was handled, cannot be told apart.
+/// Whether an abort under a ceiling came from the ceiling. Either the standard library has printed how much it could
+/// not get, and that did not fit; or it printed nothing, and an allocation of the aborting thread had failed. The
+/// memory in use then says nothing: one block larger than the ceiling fails in an empty process. So an abort for
+/// another reason, after a failed allocation that was handled, cannot be distinguished.
 fn limit_reached(evidence: &Evidence) -> JobErrorKind {
     let Evidence { exit, limit, .. } = *evidence;
     let Some(aborted) = evidence.aborted else {
-        // Somebody sent the signal, or the worker handles it by itself.
+        // The signal was sent from outside, or the worker handles it.
         return plain(exit);
     };
     let requested = evidence.failed_allocation;
@@ -94,7 +94,8 @@ pub(super) fn failed_allocation(line: &[u8]) -> Option<u64> {
         .then_some(bytes)
 }
 
-/// A worker ended before it was ready: where, how, what that probably means, and what it wrote last.
+/// The message for a worker that ended before it was ready: where, how, what that probably means, and what it printed
+/// last.
 pub(super) fn before_ready(phase: Phase, cause: &JobErrorKind, words: &[String]) -> String {
     let mut text = format!("before it was ready ({phase}): {cause}");
     if let Some(hint) = hint(phase, cause) {
@@ -110,7 +111,7 @@ pub(super) fn before_ready(phase: Phase, cause: &JobErrorKind, words: &[String])
 
 /// The likely reason of a death before a worker was ready.
 fn hint(phase: Phase, cause: &JobErrorKind) -> Option<&'static str> {
-    /// What a dynamic loader exits with that cannot load a program.
+    /// The exit code of a dynamic loader that cannot load a program.
     const CANNOT_LOAD: i32 = 127;
     if *cause == JobErrorKind::Signal(libc::SIGSYS) {
         return Some(
@@ -119,7 +120,7 @@ fn hint(phase: Phase, cause: &JobErrorKind) -> Option<&'static str> {
     }
     match (phase, cause) {
         (Phase::Starting(steps::ON_START), _) => Some("on_worker_start did it"),
-        // The one that does not fit may have been started, and found out by itself.
+        // The program that does not fit may have been started and have found out.
         (
             Phase::Starting(steps::LANES),
             JobErrorKind::MemoryLimit { .. } | JobErrorKind::Signal(libc::SIGABRT),
@@ -156,37 +157,37 @@ pub(super) fn not_ready(phase: Phase, limit: Duration) -> String {
         Phase::Unknown => {
             "it has not become a worker: arenite::init() must be the first thing in main, and nothing before it may wait"
         }
-        _ => "the machine is overloaded, or somebody has stopped the process; raise start_timeout",
+        _ => "the machine is overloaded, or the process is stopped; raise start_timeout",
     };
     format!("not ready within {limit:?} ({phase}): {what}")
 }
 
-/// The end of a worker that the kernel kills is heard of within this time: it has much memory to give back before.
-const HEARD_WITHIN: Duration = Duration::from_secs(10);
+/// The end of a worker that Linux kills is noticed within this time: it has much memory to return first.
+const NOTICED_WITHIN: Duration = Duration::from_secs(10);
 
-/// The kills of the kernel's out-of-memory killer, and which of them are accounted for.
+/// The kills of the out-of-memory killer of Linux, and which of them are accounted for.
 #[derive(Debug)]
 pub(super) struct OomKills {
     root: PathBuf,
-    /// Found when the first workers have been started.
+    /// Opened when the first workers have been started.
     counter: OnceCell<Option<OomCounter>>,
-    /// What the counter read before each worker was started, or later: see [`look`](Self::look).
+    /// The counter when each worker was started, or later: see [`look`](Self::look).
     since: Vec<u64>,
-    /// What it read lately, and when.
+    /// The counter at the last look, and its time.
     seen: Option<(Instant, u64)>,
     /// Kills up to here are accounted for.
-    told: u64,
+    accounted: u64,
 }
 
 impl OomKills {
-    /// For an engine of so many workers; reads under `root`, which is `/` but for tests.
+    /// For an engine of this many workers. Reads under `root`, which is `/` except in tests.
     pub(super) fn new(root: &Path, workers: usize) -> Self {
         Self {
             root: root.to_owned(),
             counter: OnceCell::new(),
             since: vec![0; workers],
             seen: None,
-            told: 0,
+            accounted: 0,
         }
     }
 
@@ -206,10 +207,10 @@ impl OomKills {
         }
     }
 
-    /// A look at the memory, of which there are several a second while there is work. Kills that were counted long ago were of
-    /// others: the counter is that of a whole container, or of the machine.
+    /// Reads the counter, at each look at memory. Kills that were counted long ago were of other processes: the counter
+    /// is that of a whole container, or of the machine.
     pub(super) fn look(&mut self, now: Instant) {
-        let due = |(at, _)| now.saturating_duration_since(at) >= HEARD_WITHIN;
+        let due = |(at, _)| now.saturating_duration_since(at) >= NOTICED_WITHIN;
         if !self.seen.is_none_or(due) {
             return;
         }
@@ -223,15 +224,15 @@ impl OomKills {
         }
     }
 
-    /// This worker was ended by a SIGKILL that the engine did not send: was it the kernel? Each kill
-    /// accounts for one worker.
+    /// Whether this worker, which died of a SIGKILL that the engine did not send, was killed by the out-of-memory
+    /// killer. Each kill accounts for one worker.
     pub(super) fn explain(&mut self, worker: usize) -> bool {
         let Some(now) = self.read() else { return false };
-        let accounted = self.told.max(self.since[worker]);
+        let accounted = self.accounted.max(self.since[worker]);
         if now <= accounted {
             return false;
         }
-        self.told = accounted + 1;
+        self.accounted = accounted + 1;
         true
     }
 }
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn an_abort_is_the_ceilings_only_where_that_is_certain() {
+    fn an_abort_is_a_memory_limit_only_if_that_is_certain() {
         let limit = 64 * MIB;
         let reached = |requested| JobErrorKind::MemoryLimit { limit, requested };
         let bare = JobErrorKind::Signal(libc::SIGABRT);
@@ -272,7 +273,7 @@ mod tests {
         let unread = of(limit, aborted(false, 0), large);
         assert_eq!(unread, reached(large), "the line alone is enough");
         assert_eq!(of(0, aborted(true, MIB), large), bare, "no ceiling");
-        assert_eq!(of(limit, None, large), bare, "somebody sent the signal");
+        assert_eq!(of(limit, None, large), bare, "the signal came from outside");
         assert_eq!(of(limit, aborted(false, MIB), None), bare, "an assertion");
         let small = of(limit, aborted(true, MIB), Some(4096));
         assert_eq!(small, bare, "it would have fitted");
@@ -281,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_are_none_are_not_read_as_sizes() {
+    fn other_lines_are_not_read_as_allocation_sizes() {
         let line = b"memory allocation of 12 bytes failed";
         assert_eq!(failed_allocation(line), Some(12));
         for line in [
@@ -297,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kill_is_the_kernels_only_if_it_counted_one() {
+    fn a_kill_is_an_oom_kill_only_if_linux_counted_one() {
         let with = |exit, out_of_memory| {
             cause(&Evidence {
                 exit,
@@ -316,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_death_before_ready_says_what_it_probably_means() {
+    fn a_death_before_ready_names_its_likely_reason() {
         let of = |phase, cause: JobErrorKind| before_ready(phase, &cause, &[]);
         let exited = |code| JobErrorKind::Exited(Some(code));
         for (phase, cause, expected) in [
@@ -388,7 +389,7 @@ mod tests {
         counted(9);
         assert!(kills.explain(0));
         counted(10);
-        let (start, later) = (Instant::now(), |times| HEARD_WITHIN * times);
+        let (start, later) = (Instant::now(), |times| NOTICED_WITHIN * times);
         kills.look(start);
         kills.look(start + later(1) / 2);
         counted(11);

@@ -6,7 +6,7 @@ use super::*;
 const RUNNING: u32 = 2;
 const RETRACTED: u32 = 5;
 
-/// One whose jobs can be told from each other.
+/// An actor whose calls can be distinguished.
 fn an_actor(shared: &Supervisor) -> ActorId {
     fn start() {}
     fn end() {}
@@ -21,7 +21,7 @@ fn an_actor(shared: &Supervisor) -> ActorId {
     })
 }
 
-/// One job is in flight, and no other is let in.
+/// One job is in flight, and no other is admitted.
 fn full(jobs: usize) -> (Arc<Supervisor>, Vec<JobId>) {
     let (shared, _consumers) = fixture(1, 1);
     let all: Vec<_> = (0..jobs).map(|_| submit(&shared)).collect();
@@ -34,7 +34,7 @@ fn full(jobs: usize) -> (Arc<Supervisor>, Vec<JobId>) {
     (shared, all)
 }
 
-/// Somebody waits for admission, and the worker goes.
+/// A thread waits for admission, and the worker is killed.
 fn costs_the_worker(shared: &Supervisor) {
     let mut line = LineTicket::default();
     let context = Context::from_waker(Waker::noop());
@@ -47,7 +47,7 @@ fn costs_the_worker(shared: &Supervisor) {
 }
 
 #[test]
-fn a_job_that_reads_as_taken_back_keeps_nobody() {
+fn a_job_that_reads_as_taken_back_does_not_block_waiters() {
     in_time(|| {
         let (shared, all) = full(1);
         write_word(&shared, 0, RETRACTED);
@@ -58,7 +58,7 @@ fn a_job_that_reads_as_taken_back_keeps_nobody() {
 }
 
 #[test]
-fn an_end_behind_a_job_that_was_not_passed_keeps_nobody() {
+fn an_end_behind_a_job_that_was_not_skipped_does_not_block_waiters() {
     in_time(|| {
         let (shared, all) = full(2);
         shared.abandon(all[0]);
@@ -69,9 +69,9 @@ fn an_end_behind_a_job_that_was_not_passed_keeps_nobody() {
     });
 }
 
-/// Whoever waits for it looks, asks, and sleeps: not for ever awake.
+/// The thread that waits for it looks, requests, and sleeps, instead of staying awake.
 #[test]
-fn a_thread_that_waits_finds_out() {
+fn a_waiting_thread_finds_the_fault() {
     in_time(|| {
         let (shared, _consumers) = fixture(1, 1);
         let [_first, second] = [(); 2].map(|()| submit(&shared));
@@ -87,7 +87,7 @@ fn a_thread_that_waits_finds_out() {
     });
 }
 
-/// One worker after the other dies with it in front.
+/// One worker after the other dies with the job at the head of its lane.
 fn is_answered_after_some_deaths(shared: &Supervisor, job: JobId) {
     let mut deaths = 0;
     let why = loop {
@@ -106,18 +106,18 @@ fn is_answered_after_some_deaths(shared: &Supervisor, job: JobId) {
     );
 }
 
-/// A job that says that it has not begun, and ends its worker.
+/// A job that reports that it has not begun, and ends its worker.
 #[test]
-fn a_job_does_not_come_back_for_ever() {
+fn a_job_in_front_of_dying_workers_is_answered_eventually() {
     let (shared, _consumers) = fixture(1, 1);
     let [lies, waits] = [(); 2].map(|()| submit(&shared));
     is_answered_after_some_deaths(&shared, lies);
     assert!(answer(&shared, waits).is_none(), "it was never in front");
 }
 
-/// It is another job each time, so it is the actor that counts.
+/// Each start is another job, so the actor counts.
 #[test]
-fn a_start_does_not_come_back_for_ever() {
+fn an_actor_start_in_front_of_dying_workers_is_answered_eventually() {
     let (shared, _consumers) = fixture(1, 1);
     let args = || ArgWriter::new(shared.arena.id());
     let actor = an_actor(&shared);
@@ -125,7 +125,8 @@ fn a_start_does_not_come_back_for_ever() {
     is_answered_after_some_deaths(&shared, call);
 }
 
-/// Calls of an actor that is about to end, one of which is too late; its worker says that the end, behind them, has begun.
+/// Calls of an actor that is about to end, one of which is too late. Its worker reports that the end, behind them, has
+/// begun.
 #[test]
 fn calls_before_an_end_that_has_begun_are_answered() {
     let (shared, mut consumers) = fixture(1, 1);
@@ -155,9 +156,9 @@ fn calls_before_an_end_that_has_begun_are_answered() {
     }
 }
 
-/// A job that says that it has not begun, and that one behind it has.
+/// A job that reports that it has not begun, and that one behind it has.
 #[test]
-fn a_job_puts_the_blame_on_no_other() {
+fn a_job_cannot_blame_another_job() {
     let (shared, _consumers) = fixture(1, 1);
     let [lies, waits, behind] = [(); 3].map(|()| submit(&shared));
     write_word(&shared, 1, RUNNING);
@@ -168,12 +169,12 @@ fn a_job_puts_the_blame_on_no_other() {
     assert!(answer(&shared, behind).is_none());
 }
 
-/// The same, and the first of them takes the others with it: they are the jobs of one scope.
+/// The same, and the first of them cancels the others: they are the jobs of one scope.
 #[test]
-fn a_failure_cancels_what_lies_behind_it_once() {
+fn a_failure_cancels_the_jobs_behind_it_once() {
     for running in [1, 2] {
         let (shared, mut consumers) = fixture(1, 1);
-        // Of what is known to be short many lie in a lane.
+        // Many jobs that are known to be short lie in one lane.
         for _ in 0..50 {
             let job = submit(&shared);
             assert_eq!(consumers[0].next(), Next::Run);

@@ -8,7 +8,7 @@ use crate::link::NOTICE;
 use crate::link::Phase;
 use crate::sys::cores;
 
-/// How many lanes of each worker are busy.
+/// Number of busy lanes of each worker.
 fn busy(shared: &Supervisor) -> Vec<usize> {
     let state = shared.lock();
     let of = |worker| state.lanes.of_worker(worker).map(|lane| &state.lanes[lane]);
@@ -20,7 +20,7 @@ fn busy(shared: &Supervisor) -> Vec<usize> {
 
 #[test]
 fn jobs_are_spread_over_the_workers_whichever_lanes_sleep() {
-    // None of them sleeps, or all but the later ones of the first worker, which have not slept yet when it is ready.
+    // None of them sleeps; or all but the later lanes of the first worker, which have not slept yet when it is ready.
     let sleeping: [fn(usize) -> bool; 2] = [|_| false, |lane| lane < 3 || lane % 3 != 0];
     for asleep in sleeping {
         let (shared, consumers) = with_lanes(3, 4, 3);
@@ -49,7 +49,7 @@ fn a_job_goes_where_fewer_lanes_are_busy() {
     let (shared, mut consumers) = with_lanes(3, 4, 3);
     let first: Vec<_> = (0..6).map(|_| submit(&shared)).collect();
     assert_eq!(busy(&shared), [2, 2, 2]);
-    // All are through but the second job of the first worker, whose other lanes are the first that are idle.
+    // All have ended except the second job of the first worker, whose other lanes are the first idle ones.
     for (lane, &id) in first.iter().enumerate().filter(|(lane, _)| *lane != 3) {
         assert_eq!(consumers[lane].next(), Next::Run);
         consumers[lane].finish(false, 1_000_000, None);
@@ -62,13 +62,13 @@ fn a_job_goes_where_fewer_lanes_are_busy() {
 }
 
 #[test]
-fn a_lane_that_lies_down_beside_a_new_job_is_rung_when_the_lock_is_let_go() {
+fn a_lane_that_falls_asleep_beside_a_new_job_is_rung_when_the_lock_is_released() {
     let (shared, consumers) = fixture(1, 1);
     let bell = || shared.cells[0].post().doorbell.load(Ordering::Relaxed);
     let mut state = shared.lock();
     let mut call = ArgWriter::new(shared.arena.id());
     state.submit(&kernel(), &mut call, 0, None);
-    // Between the first look at whether it sleeps, and the one that counts.
+    // Between the first look at whether the worker sleeps, and the one that counts.
     shared.cells[0].reply().asleep.store(1, Ordering::Relaxed);
     let before = bell();
     drop(state);
@@ -76,8 +76,8 @@ fn a_lane_that_lies_down_beside_a_new_job_is_rung_when_the_lock_is_let_go() {
     drop(consumers);
 }
 
-/// In a stream of tiny jobs two lie behind each other again and again while another lane is idle, and have ended a
-/// moment later. The monitor is called for that once, and then looks when it is time.
+/// In a stream of tiny jobs, two lie behind each other again and again while another lane is idle, and have ended a
+/// moment later. The monitor is called for that once, and then ticks.
 #[test]
 fn the_monitor_is_called_once_for_a_stream_of_tiny_jobs() {
     let (shared, mut consumers) = fixture(2, 2);
@@ -98,7 +98,7 @@ fn the_monitor_is_called_once_for_a_stream_of_tiny_jobs() {
         assert_eq!(shared.lock().kernels.get(index).expected_ns, 100);
         called
     };
-    // It always watches memory when somebody waits.
+    // It watches memory whenever a thread waits.
     {
         let mut state = shared.lock();
         state.monitor.watch_memory();
@@ -109,14 +109,15 @@ fn the_monitor_is_called_once_for_a_stream_of_tiny_jobs() {
         shared.lock().even_out(false);
         assert!(!two_jobs(), "it looks in a moment anyway");
     }
-    // A whole tick in which nobody waited behind another one.
+    // A whole tick in which no job waited behind another one.
     shared.lock().even_out(true);
     assert!(two_jobs());
 }
 
-/// Whoever waits for the first of several jobs hears of each lane's, also when the oldest of them has gone to another lane.
+/// A thread that waits for the first of several jobs is notified of each lane's, even if the oldest of them has moved
+/// to another lane.
 #[test]
-fn a_call_of_an_actor_says_that_it_ended_when_what_was_before_it_is_moved() {
+fn the_end_of_an_actor_call_is_reported_after_the_jobs_before_it_moved() {
     let (shared, mut consumers) = fixture(2, 1);
     {
         let mut state = shared.lock();
@@ -162,9 +163,9 @@ fn a_call_of_an_actor_says_that_it_ended_when_what_was_before_it_is_moved() {
     drop((long, consumers));
 }
 
-/// Its size is read without the lock, and an actor may begin there in between: its state would be lost.
+/// Its size is read without the lock, and an actor may start there in between: its state would be lost.
 #[test]
-fn a_worker_that_was_too_large_stays_for_an_actor_that_has_begun_since() {
+fn a_worker_that_was_too_large_stays_if_an_actor_started_since() {
     for (actor, since) in [(true, Status::Ready), (false, Status::Leaving)] {
         let (shared, mut consumers) = fixture(1, 1);
         let generation = shared.lock().workers[0].generation();
@@ -192,7 +193,7 @@ fn a_worker_that_was_too_large_stays_for_an_actor_that_has_begun_since() {
     }
 }
 
-/// A lane that has next to nothing to do by all that is known is waited for, and not for long.
+/// An actor waits for a lane that is expected to be free soon, and not for long.
 #[test]
 fn an_actor_does_not_wait_for_a_lane_while_another_one_has_room() {
     for (longer, waits) in [(600_000, true), (1_000_000_000, false)] {
@@ -225,7 +226,7 @@ fn an_actor_does_not_wait_for_a_lane_while_another_one_has_room() {
         assert_eq!(state.monitor.ticks(), waits);
         (0..30).for_each(|_| state.even_out(true));
         state.even_out(true);
-        assert!(!state.monitor.ticks(), "nobody waits any more");
+        assert!(!state.monitor.ticks(), "no job waits any more");
         drop(state);
         assert_eq!(actors(), [0, 2]);
         drop((jobs, consumers));
@@ -233,7 +234,7 @@ fn an_actor_does_not_wait_for_a_lane_while_another_one_has_room() {
 }
 
 #[test]
-fn who_is_woken_keeps_away_from_kernels_if_there_is_another_core() {
+fn a_woken_thread_avoids_cores_with_kernels() {
     let cores = crate::sys::limits::cores();
     if cores < 2 {
         return crate::sys::asked::not_tried("one core");
@@ -247,19 +248,19 @@ fn who_is_woken_keeps_away_from_kernels_if_there_is_another_core() {
         kernel.set_core(here);
         shared.step_aside();
         let idle = cores::current() != here;
-        // The lane is awake, and in a kernel.
+        // The lane is awake, and runs a kernel.
         kernel.set_phase(Phase::Running(1));
         let here = cores::current();
         kernel.set_core(here);
         shared.step_aside();
         let there = cores::current();
-        // Where kernels run on all of two cores it stays; and nothing has been taken from it.
+        // If kernels run on both of two cores, the thread stays.
         other.set_core(there);
         other.set_phase(Phase::Running(2));
         let stays = cores > 2 || !shared.step_aside() && cores::current() == there;
         assert_eq!(std::thread::available_parallelism().unwrap(), allowed);
         (idle, there != here, stays)
     };
-    // The kernel may move a thread at any moment, but hardly each time.
+    // Linux may move a thread at any moment, but hardly each time.
     assert!((0..20).any(|_| std::thread::spawn(moved).join().unwrap() == (false, true, true)));
 }
