@@ -4,9 +4,9 @@
 use std::time::{Duration, Instant};
 
 use super::actor::actor_of;
-use super::exit_causes::before_ready;
 use super::drain::lent;
 use super::error::JobErrorKind;
+use super::exit_causes::before_ready;
 use super::lane::NO_RECORD;
 use super::output::last_words::LastWords;
 use super::shared::Supervisor;

@@ -80,10 +80,7 @@ fn a_clock_starts_at_posting_or_when_the_job_before_is_drained() {
     assert_eq!(consumers[0].next(), Next::Run);
     // The monitor "sleeps". The worker rings it because the clock of the next job starts with this end.
     shared.cells[0].hub().arm(1);
-    assert!(
-        consumers[0].finish(false, 1, None),
-        "the monitor is rung"
-    );
+    assert!(consumers[0].finish(false, 1, None), "the monitor is rung");
     shared.stats();
     assert_eq!(clock(&shared), Some(1));
     assert_eq!(consumers[0].next(), Next::Run);
@@ -218,10 +215,7 @@ fn a_clock_starts_when_all_jobs_before_were_taken_back_or_ended() {
     // The neighbour is gone; now the end of the first matters.
     shared.cancel(second);
     assert_eq!(clock(&shared), None);
-    assert!(
-        consumers[0].finish(false, 1, None),
-        "the monitor is rung"
-    );
+    assert!(consumers[0].finish(false, 1, None), "the monitor is rung");
     shared.stats();
     assert_eq!(clock(&shared), Some(2), "nothing that runs is before it");
     assert_eq!(consumers[0].next(), Next::Run);

@@ -324,7 +324,7 @@ impl Worker {
             match (state.unpack(0, &reported, &leases), expected) {
                 (Err(_), None) => {
                     refused += 1;
-                    check_books(&arena, &state.lanes[0], &kept, &input)?;
+                    check_accounting(&arena, &state.lanes[0], &kept, &input)?;
                     // Its worker dies of it.
                     state.lanes[0].revoke();
                     model.0.clear();
@@ -378,7 +378,7 @@ impl Worker {
                         model.0.iter().map(|&(_, at, held)| (at, held)).collect();
                     left.retain(|&(_, held)| held > 0);
                     prop_assert_eq!(held, left);
-                    check_books(&arena, &state.lanes[0], &kept, &input)?;
+                    check_accounting(&arena, &state.lanes[0], &kept, &input)?;
                 }
                 (got, expected) => {
                     let got = got.map(|unpacked| unpacked.arrays);
@@ -389,7 +389,7 @@ impl Worker {
             }
         }
         state.lanes[0].revoke();
-        check_books(&arena, &state.lanes[0], &kept, &input)?;
+        check_accounting(&arena, &state.lanes[0], &kept, &input)?;
         drop((kept, input));
         prop_assert_eq!((arena.stats().in_use, arena.stats().blocks), (0, 0));
         Ok((taken, refused))

@@ -89,10 +89,7 @@ fn waiting_for_any_ends_with_a_job_behind_one_that_spawned() {
     assert_eq!(shared.lock().jobs_waiting_for_spawned(), 1);
     shared.cells[0].hub().arm(2);
     assert_eq!(consumers[0].next(), Next::Run);
-    assert!(
-        consumers[0].finish(false, 10, None),
-        "the monitor is rung"
-    );
+    assert!(consumers[0].finish(false, 10, None), "the monitor is rung");
 }
 
 /// A job that was admitted ends, with others to run first, before its submission is completed.

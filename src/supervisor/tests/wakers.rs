@@ -10,7 +10,10 @@ use crate::supervisor::waiting::thread_waker::Words;
 fn a_waker_that_panics_does_not_affect_others() {
     let (shared, mut consumers) = fixture(1, 1);
     let woken = Arc::new(Tells::default());
-    let wakers = [Waker::from(Arc::new(Falls)), Waker::from(Arc::clone(&woken))];
+    let wakers = [
+        Waker::from(Arc::new(Falls)),
+        Waker::from(Arc::clone(&woken)),
+    ];
     let ids = wakers.map(|waker| {
         let id = submit(&shared);
         let mut context = Context::from_waker(&waker);
@@ -174,10 +177,7 @@ fn waiting_for_any_ends_with_a_job_behind_one_that_is_retried() {
     assert!(!woken.0.load(Ordering::Relaxed), "it has no answer");
     shared.cells[0].hub().arm(2);
     assert_eq!(consumers[0].next(), Next::Run);
-    assert!(
-        consumers[0].finish(false, 1, None),
-        "the monitor is rung"
-    );
+    assert!(consumers[0].finish(false, 1, None), "the monitor is rung");
     shared.stats();
     assert!(woken.0.load(Ordering::Relaxed));
 }
@@ -187,7 +187,10 @@ fn a_waker_that_panics_does_not_affect_wakers_that_are_put_back() {
     let (shared, mut consumers) = fixture(1, 1);
     let ids = [(); 2].map(|()| submit(&shared));
     let woken = Arc::new(Tells::default());
-    let wakers = [Waker::from(Arc::new(Falls)), Waker::from(Arc::clone(&woken))];
+    let wakers = [
+        Waker::from(Arc::new(Falls)),
+        Waker::from(Arc::clone(&woken)),
+    ];
     for (id, waker) in ids.iter().zip(&wakers) {
         assert!(!poll(&shared, *id, waker));
     }

@@ -1,0 +1,77 @@
+//! Output memory that lanes request, or that has to be committed before it is granted ahead.
+
+use super::Monitor;
+use crate::arena::ArenaFull;
+use crate::link::AllocRequest;
+use crate::supervisor::grants::HUGE;
+use crate::sys::clock;
+
+impl Monitor {
+    /// Grants ahead memory that has to be committed first, without the lock.
+    pub(super) fn grant_ahead(&self, index: usize, generation: u32, bytes: u64) {
+        let region = self.shared.lock().lanes[index].region();
+        let arena = &self.shared.arena;
+        let in_use = arena.in_use();
+        let block = arena.grant(region, bytes, bytes >= HUGE);
+        crate::sync::point!("grant.ahead");
+        let mut state = self.shared.lock();
+        let runs = state.workers[state.lanes.worker_of(index)]
+            .process()
+            .is_some();
+        let lane = &mut state.lanes[index];
+        if lane.generation() != generation || !runs {
+            return;
+        }
+        let full_at = block.is_err().then(|| in_use.max(arena.in_use()));
+        lane.grants_mut().committed(full_at);
+        if let Ok(block) = block {
+            // A link that cannot take a grant now has plenty.
+            drop(lane.grant(block));
+        }
+    }
+
+    /// Answers the request of a lane for output memory. The memory is found without the lock, since a gigabyte takes a
+    /// while.
+    pub(super) fn grant(&self, index: usize, generation: u32, request: AllocRequest) {
+        let bytes = request.bytes;
+        let (region, last) = {
+            let state = self.shared.lock();
+            (
+                state.lanes[index].region(),
+                state.lanes[index].grants().last(),
+            )
+        };
+        let most = (8 << 20) / u64::from(self.shared.settings.lanes);
+        let generous = bytes.max((last * 2).min(most));
+        let arena = &self.shared.arena;
+        let huge = |len: u64| len >= HUGE;
+        let block = arena
+            .grant(region, generous, huge(generous))
+            .or_else(|_| arena.grant(region, bytes, huge(bytes)));
+        crate::sync::point!("grant.found");
+        let damage = block.is_err().then(|| arena.damage()).flatten();
+        let mut state = self.shared.lock();
+        if let Some(why) = damage {
+            state.give_up(&why);
+        }
+        let lane = &mut state.lanes[index];
+        // The lane may have taken a grant that was given ahead, and request something else by now.
+        if lane.generation() != generation || lane.producer.alloc_request() != Some(request) {
+            return;
+        }
+        let refusal = match block.map(|block| lane.grant(block)) {
+            // Granted, or as many grants were given ahead meanwhile as the link holds: the lane takes those.
+            Ok(Ok(()) | Err(_)) => None,
+            Err(full) => Some(ArenaFull {
+                requested: bytes,
+                ..full
+            }),
+        };
+        let (given, now) = (refusal.is_none(), clock::monotonic_ns());
+        lane.producer
+            .answer_alloc(request, refusal.map(crate::worker::full_to_words));
+        state.trace_granted(index, bytes, given, now);
+        crate::sync::point!("grant.answered");
+        self.shared.unlock(state);
+    }
+}

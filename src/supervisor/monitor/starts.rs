@@ -1,0 +1,145 @@
+//! Starting workers: processes that are missing are spawned, watched, and given a limit to become ready.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::{Monitor, RINGS};
+use crate::control::HandshakeError;
+use crate::supervisor::exit_causes;
+use crate::supervisor::output::escape;
+use crate::supervisor::settings::StartError;
+use crate::supervisor::worker::{Status, Worker};
+use crate::sys::short_slice::ShortSlice;
+
+impl Monitor {
+    /// Starts the workers that are missing.
+    pub(super) fn start_absent(&mut self) {
+        let now = Instant::now();
+        let absent: Vec<usize> = {
+            let state = self.shared.lock();
+            if !state.needs_workers() {
+                return;
+            }
+            let may = |worker: &Worker| match worker.status() {
+                Status::Absent { not_before } => not_before.is_none_or(|at| at <= now),
+                _ => false,
+            };
+            let workers = state.workers.iter().enumerate();
+            workers
+                .filter(|(_, worker)| may(worker))
+                .map(|(index, _)| index)
+                .collect()
+        };
+        if absent.is_empty() {
+            return;
+        }
+        let _slice = ShortSlice::begin();
+        // All processes first: their programs are loaded while the handshakes are prepared.
+        let started: Vec<_> = absent
+            .iter()
+            .filter_map(|&index| match self.shared.spawn_worker(index, &self.pipe) {
+                Ok((started, pipes)) => Some((index, started, pipes)),
+                Err(error) => {
+                    self.cannot_start(index, error);
+                    None
+                }
+            })
+            .collect();
+        for (index, started, pipes) in started {
+            let watched = self.watch(index);
+            let watched =
+                watched.and_then(|()| self.outputs.add(&self.shared, &self.poller, index, pipes));
+            match watched {
+                Ok(()) => {
+                    let over = self.shared.greet(started);
+                    self.handshakes.insert(index, over);
+                }
+                Err(error) => self.cannot_start(index, StartError::System(error)),
+            }
+        }
+        // After the spawns, which need not wait for it: no worker has requested memory yet.
+        self.kills.started(&absent);
+        // A limit beyond the range of the clock is none.
+        if let Some(at) = now.checked_add(self.shared.settings.start_timeout) {
+            self.starting
+                .extend(absent.into_iter().map(|index| (index, at)));
+        }
+    }
+
+    /// Kills workers that have not become ready in time.
+    pub(super) fn end_overdue(&mut self) {
+        if self.starting.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let mut state = self.shared.lock();
+        self.starting
+            .retain(|&index, _| state.workers[index].status() == Status::Starting);
+        let limit = self.shared.settings.start_timeout;
+        for (&index, at) in self.starting.iter_mut().filter(|(_, at)| **at <= now) {
+            let phase = self.shared.cells[index].phase();
+            let why = format!(
+                "worker {index} was {}",
+                exit_causes::not_ready(phase, limit)
+            );
+            self.refusals.entry(index).or_insert(why);
+            // A handshake that ends at this moment is too late: its report is of an earlier generation.
+            state.next_generation(index);
+            state.workers[index].kill();
+            // Until its exit is confirmed.
+            *at = now + Duration::from_secs(1);
+        }
+    }
+
+    /// Polls the pidfd and the bell of this worker's process.
+    fn watch(&self, index: usize) -> crate::sys::Result<()> {
+        let state = self.shared.lock();
+        let Some(process) = state.workers[index].process() else {
+            return Ok(());
+        };
+        self.poller.add(process.pidfd.as_fd(), index as u64)?;
+        self.poller.add(process.bell.as_fd(), index as u64 | RINGS)
+    }
+
+    fn cannot_start(&self, index: usize, error: StartError) {
+        self.discard(index);
+        let why = match error {
+            StartError::System(error) => error.to_string(),
+            StartError::Worker(error) => error.to_string(),
+        };
+        self.shared.cannot_start(index, &why);
+    }
+
+    /// Ends a process that cannot be watched, before its worker gets another one.
+    fn discard(&self, index: usize) {
+        let process = self.shared.lock().workers[index].take_process();
+        if let Some(process) = process {
+            process.handshake.release();
+            // Both fail only if it has ended already.
+            let _ = process.pidfd.kill(Signal::SIGKILL);
+            let _ = process.pidfd.wait_exit();
+        }
+    }
+
+    /// Takes the handshakes that have failed: kills the workers, and keeps their reasons for the recovery. Returns
+    /// whether there were any.
+    pub(super) fn take_refusals(&mut self) -> bool {
+        let refusals = self.shared.take_refusals();
+        let any = !refusals.is_empty();
+        for refusal in refusals {
+            let state = self.shared.lock();
+            let worker = &state.workers[refusal.worker];
+            // A report about an earlier process changes nothing.
+            if worker.generation() != refusal.generation || worker.status() != Status::Starting {
+                continue;
+            }
+            if !matches!(refusal.why, HandshakeError::Gone) {
+                let why = escape::escape_text(&refusal.why.to_string()).to_string();
+                self.refusals.insert(refusal.worker, why);
+            }
+            worker.kill();
+        }
+        any
+    }
+}
