@@ -348,7 +348,7 @@ fn a_futex_wakes_through_another_read_only_map() {
 #[test]
 fn a_thread_sleeps_on_several_words_until_one_of_them_wakes_it() {
     if !futex::has_wait_any() {
-        eprintln!("skipped: this kernel has no futex_waitv");
+        eprintln!("skipped: Linux has no futex_waitv here");
         return;
     }
     let segment = Segment::create_memfd("futex", false).unwrap();
