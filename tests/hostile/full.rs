@@ -1,5 +1,5 @@
-//! A /dev/shm that is too small, full from the start, filled by others at any moment: in a mount namespace of the
-//! program's own, which takes root: without it those tests are listed as ignored.
+//! A /dev/shm that is too small, full from the start, or filled by others at any moment: in the program's own mount
+//! namespace, which takes root. Without root those tests are listed as ignored.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -10,18 +10,18 @@ use nix::mount::{MsFlags, mount};
 
 use crate::harness::programs::{Program, Scenario, own_shm};
 use crate::harness::{Gate, Invariant, pass, tests};
-use crate::nobody::is_root;
+use crate::users::is_root;
 
 tests![
     without_memory_files;
     where is_root() =>
-    at_create,
-    at_growth,
-    in_the_middle_of_a_job,
-    filled_by_somebody_else,
+    full_at_create,
+    full_at_growth,
+    full_during_a_job,
+    filled_by_another_program,
     without_names,
-    that_fills_later,
-    not_to_be_written,
+    without_names_filled_later,
+    read_only_dev_shm,
     spilled_replies_and_holes,
     files_of_a_trace,
 ];
@@ -30,7 +30,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ("full-create", create),
     ("full-growth", growth),
     ("full-job", job),
-    ("full-else", somebody_else),
+    ("full-else", another_program),
     ("full-auto", auto),
     ("full-later", later),
     ("full-names-only", names_only),
@@ -39,32 +39,32 @@ pub const SCENARIOS: &[Scenario] = &[
     ("full-trace", trace),
 ];
 
-/// Plays the scenario with a /dev/shm of so many MiB.
+/// Plays the scenario with a /dev/shm of this number of MiB.
 fn with_room(scenario: &str, mib: u32) {
     Program::start(scenario, own_shm(Some(mib)))
         .end()
         .assert_done();
 }
 
-fn at_create() {
+fn full_at_create() {
     [4, 16, 64]
         .into_iter()
         .for_each(|mib| with_room("full-create", mib));
 }
 
-fn at_growth() {
+fn full_at_growth() {
     [8, 16, 64]
         .into_iter()
         .for_each(|mib| with_room("full-growth", mib));
 }
 
-fn in_the_middle_of_a_job() {
+fn full_during_a_job() {
     [8, 32]
         .into_iter()
         .for_each(|mib| with_room("full-job", mib));
 }
 
-fn filled_by_somebody_else() {
+fn filled_by_another_program() {
     [8, 16, 64]
         .into_iter()
         .for_each(|mib| with_room("full-else", mib));
@@ -76,20 +76,20 @@ fn without_names() {
         .for_each(|mib| with_room("full-auto", mib));
 }
 
-fn that_fills_later() {
+fn without_names_filled_later() {
     [16, 64]
         .into_iter()
         .for_each(|mib| with_room("full-later", mib));
 }
 
-/// As with vm.memfd_noexec=2, or in a container with a filter of its own.
+/// As with vm.memfd_noexec=2, or in a container with a system call filter.
 fn without_memory_files() {
     Program::start("full-names-only", forbid_memory_files)
         .end()
         .assert_done();
 }
 
-fn not_to_be_written() {
+fn read_only_dev_shm() {
     with_room("full-readonly", 64);
 }
 
@@ -103,7 +103,7 @@ fn files_of_a_trace() {
 
 // ---- what those programs do ---------------------------------------------------------------------------------
 
-/// Takes all room of /dev/shm but so many bytes, until it is dropped.
+/// Allocates all space of /dev/shm except this number of bytes, until dropped.
 struct Hog {
     file: File,
 }
@@ -118,7 +118,7 @@ impl Hog {
         hog
     }
 
-    /// Takes what has become free meanwhile.
+    /// Allocates what has become free meanwhile.
     fn take(&self, leave: u64) {
         let space = nix::sys::statvfs::statvfs("/dev/shm").unwrap();
         let free = space.blocks_available() * space.fragment_size();
@@ -126,7 +126,7 @@ impl Hog {
         let more = free.saturating_sub(leave);
         if more > 0 {
             let (from, more) = (len as i64, more as i64);
-            // What others took in between is as good as taken.
+            // What others allocated in between counts too.
             match fallocate(self.file.as_fd(), FallocateFlags::empty(), from, more) {
                 Ok(()) | Err(nix::errno::Errno::ENOSPC) => {}
                 Err(error) => panic!("{error}"),
@@ -154,13 +154,13 @@ fn fill(n: usize, with: u8) -> Array<u8> {
     array.seal()
 }
 
-/// Nothing is held: no lease, no byte beside what fresh workers are granted, and there is room for another job.
+/// Checks that only new workers' grants are held, and that there is room for another job.
 fn assert_holds(engine: &Engine) {
     let holds = Invariant::before().holds(engine, 0);
     holds.unwrap_or_else(|why| panic!("{why}"));
 }
 
-/// Every byte is written and read, here and in workers.
+/// Writes and reads every byte, here and in workers.
 fn assert_works(engine: &Engine) {
     let values = engine.from_fn(100_000, |i| i as u8).unwrap();
     assert!(values.iter().enumerate().all(|(i, &x)| x == i as u8));
@@ -183,7 +183,7 @@ fn create() {
         let hog = Hog::leaving(leave);
         match named(size / 2) {
             Err(error) => assert!(error.to_string().contains("No space left"), "{error}"),
-            // Control segment and nothing else.
+            // The control segment only.
             Ok(engine) => {
                 let job = engine.submit(|| Array::<u8>::zeros(1 << 20), ()).wait();
                 let error = job.unwrap_err();
@@ -208,7 +208,7 @@ fn growth() {
     let size = size();
     let engine = named(size).unwrap();
     let mut kept = Vec::new();
-    // The arena may take all of it, and the control segment and others need some.
+    // The arena may use all of it, but the control segment and other programs need some.
     let full = loop {
         match engine.zeros::<u8>(700_000) {
             Ok(mut array) => {
@@ -220,13 +220,13 @@ fn growth() {
     };
     assert!(full.shm_free < 4 << 20, "{full}");
     assert!(kept.iter().all(|array| array.iter().all(|&x| x == 7)));
-    // Results find no room either, and say so.
+    // Results find no room either, and fail with an error.
     let error = engine.submit(fill, (2 << 20, 1)).wait().unwrap_err();
     assert!(
         matches!(error.kind(), JobErrorKind::ArenaFull(_)),
         "{error}"
     );
-    // Room again.
+    // There is room again.
     drop(kept);
     assert_works(&engine);
     assert_holds(&engine);
@@ -249,7 +249,7 @@ fn job() {
     let engine = named(size()).unwrap();
     let hog = Hog::leaving(3 << 20);
     let jobs: Vec<_> = (0..4).map(|_| engine.submit(hungry, (3,))).collect();
-    // One of them may find that the others have all there is.
+    // A job may find that the others hold everything.
     let made: Vec<u64> = jobs.into_iter().map(|job| job.wait().unwrap()).collect();
     assert!(made.iter().any(|&bytes| bytes > 0), "{made:?}");
     drop(hog);
@@ -258,11 +258,11 @@ fn job() {
     assert_holds(&engine);
 }
 
-fn somebody_else() {
+fn another_program() {
     let engine = named(size()).unwrap();
     let (mut refused, mut done) = (0, 0);
     for round in 0..10 {
-        // Between none and a megabyte is left, at moments that nobody chooses.
+        // Between nothing and a megabyte is left, at random moments.
         let hog = Hog::leaving(round % 4 * 300_000);
         let jobs: Vec<_> = (0..20)
             .map(|n| engine.submit(fill, (150_000 * (n as usize % 5 + 1), n)))
@@ -283,7 +283,7 @@ fn somebody_else() {
                 }
             }
         }
-        // What the arena has kept is still its own.
+        // The arena still has what it has committed.
         if let Ok(mut array) = engine.zeros::<u8>(2 << 20) {
             array.fill(9);
         }
@@ -321,8 +321,8 @@ fn auto() {
     drop(hog);
 }
 
-/// An engine that says nothing about its backing, built while there was room: at growth, in the middle of a job, and at any
-/// moment it does without /dev/shm.
+/// An engine with the default backing, built while there was room: when it grows, during a job, and at any other moment
+/// it does not need /dev/shm.
 fn later() {
     let size = size();
     let capacity = size / 2;
@@ -370,7 +370,7 @@ fn later() {
     assert_holds(&engine);
 }
 
-/// Makes `memfd_create` answer with EPERM, here and in all that this process starts.
+/// Makes `memfd_create` fail with EPERM, here and in all processes started from here.
 fn forbid_memory_files() -> std::io::Result<()> {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const IS: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
@@ -387,7 +387,7 @@ fn forbid_memory_files() -> std::io::Result<()> {
         len: steps.len() as u16,
         filter: steps.as_mut_ptr(),
     };
-    // SAFETY: the kernel copies the filter, which lives until it has.
+    // SAFETY: Linux copies the filter, which lives until then.
     let answer = unsafe {
         libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
             | libc::prctl(
@@ -423,7 +423,7 @@ fn names_only() {
     );
 }
 
-/// As in a container where it is mounted so.
+/// As in a container where it is mounted read-only.
 fn read_only() {
     let none = None::<&str>;
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
@@ -439,14 +439,14 @@ fn read_only() {
     assert!(error.to_string().contains("Read-only"), "{error}");
 }
 
-/// A worker that says its answer lies where no memory is: reading it would end the supervisor.
+/// A worker that reports an answer where there is no memory: reading it would end the supervisor.
 fn spilled() {
     fn lie(at: u64) -> Array<u8> {
         crate::words::answer_with_words_at(at);
         Array::zeros(10)
     }
     let engine = named(8 << 20).unwrap();
-    // So that the region is long, with holes in it.
+    // Makes the region long, with holes in it.
     drop(engine.submit(fill, (4 << 20, 1)).wait().unwrap());
     let hog = Hog::leaving(0);
     let mut lies = 0;
@@ -465,7 +465,7 @@ fn spilled() {
     }
     assert!(lies > 0, "no lie was noticed");
     drop(hog);
-    // Those that still live go on lying: fresh ones are needed.
+    // Live workers would continue to lie: new ones are needed.
     for index in 0..2 {
         let worker = || engine.stats().workers.swap_remove(index);
         crate::harness::wait_until("there is a worker", || worker().ready);
@@ -483,7 +483,7 @@ fn spilled() {
     assert_holds(&engine);
 }
 
-/// The disk that takes the files of a trace fills up: what was written stays whole.
+/// The disk with the files of a trace fills up: what was written stays complete.
 fn trace() {
     fn fail(len: usize) -> Result<(), String> {
         Err("x".repeat(len))
@@ -527,13 +527,13 @@ fn trace() {
     };
     let before = runs();
     assert!(before.0 >= 10 && before.1 > 0, "{before:?}");
-    // A longer page than the one that is there, for which there is no room either.
-    let told = std::fs::read_to_string(page).unwrap();
+    // A longer page than the existing one, for which there is no room either.
+    let content = std::fs::read_to_string(page).unwrap();
     fail_often(150);
     hog.take(0);
     full();
     drop(engine);
-    assert_eq!(std::fs::read_to_string(page).unwrap(), told);
+    assert_eq!(std::fs::read_to_string(page).unwrap(), content);
     assert_eq!(runs(), before);
     let left = std::fs::read_dir("/dev/shm").unwrap().count();
     assert_eq!(left, 2, "nothing but the two files");

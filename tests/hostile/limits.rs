@@ -1,4 +1,4 @@
-//! Limits that are too low: an engine, or an error that names the limit; never a death, never a hang, nothing left.
+//! Limits that are too low: an engine works, or an error names the limit. Never a death or a hang, and nothing is left.
 
 use arenite::stream::Stream;
 use arenite::{Array, Backing, Engine, OnFailure};
@@ -6,7 +6,7 @@ use nix::sys::resource::{Resource, setrlimit};
 
 use crate::harness::programs::{Ended, Program, Scenario, say};
 use crate::harness::{Invariant, tests};
-use crate::nobody::become_nobody;
+use crate::users::become_unprivileged;
 
 tests![
     open_files,
@@ -43,7 +43,7 @@ fn work(engine: &Engine) {
     holds.unwrap_or_else(|why| panic!("{why}"));
 }
 
-/// Builds an engine, works with it and ends it, or says why not.
+/// Builds an engine, works with it and ends it, or returns why not.
 fn build() {
     let backing = match std::env::var("ARENITE_HOSTILE_BACKING").as_deref() {
         Ok("named") => Backing::Named,
@@ -64,11 +64,11 @@ fn build() {
     }
 }
 
-/// Runs the scenario under a limit, ten times in both backings; what it said.
+/// Runs the scenario under a limit, ten times with both backings. Returns the output.
 fn under(resource: Resource, limit: u64) -> Vec<String> {
     let once = |backing: &str| {
         let prepare = move || {
-            become_nobody()?;
+            become_unprivileged()?;
             setrlimit(resource, limit, limit)?;
             Ok(())
         };
@@ -88,7 +88,7 @@ fn under(resource: Resource, limit: u64) -> Vec<String> {
         .collect()
 }
 
-/// Works, or is refused with the name of the limit.
+/// Works, or fails and names the limit.
 fn assert_named(resource: Resource, limit: u64, names: &[&str]) -> bool {
     let said = under(resource, limit);
     for line in &said {
@@ -114,8 +114,8 @@ fn open_files() {
 }
 
 fn processes() {
-    if !crate::nobody::is_root() {
-        // What else this user runs counts as well.
+    if !crate::users::is_root() {
+        // Other processes of this user count as well.
         assert_named(Resource::RLIMIT_NPROC, 1, &["RLIMIT_NPROC"]);
         return;
     }
@@ -125,7 +125,7 @@ fn processes() {
     }
 }
 
-/// A source that is to have a thread, where there is none to be had.
+/// A source that needs a thread, where none can be started.
 fn source() {
     for on_failure in [OnFailure::Stop, OnFailure::GoOn] {
         let stream = Stream::spawn(0..10u32).on_failure(on_failure);
@@ -136,10 +136,10 @@ fn source() {
     }
 }
 
-/// It is the last thing that the stream says, also where failures are skipped.
+/// It is the last item of the stream, also where failures are skipped.
 fn no_thread_for_a_source() {
     let ended = Program::start("limits-source", || {
-        become_nobody()?;
+        become_unprivileged()?;
         setrlimit(Resource::RLIMIT_NPROC, 0, 0)?;
         Ok(())
     });
@@ -205,6 +205,6 @@ fn later() {
 
 /// SIGXFSZ would end the program.
 fn a_file_size_limit_that_comes_later() {
-    let ended: Ended = Program::start("limits-later", become_nobody).end();
+    let ended: Ended = Program::start("limits-later", become_unprivileged).end();
     ended.assert_done();
 }

@@ -1,8 +1,8 @@
-//! Attacks from the environment and from inside a worker, with real processes: each costs what it must, and nothing else.
+//! Attacks from the environment and from inside a worker, with real processes: each has exactly its documented cost.
 //!
 //! Tests run one after the other: each is checked for what it leaves behind in the process and in the system.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 #[cfg(feature = "points")]
 mod calls;
@@ -11,12 +11,12 @@ mod full;
 mod harness;
 mod limits;
 mod maps;
-mod nobody;
 mod stale;
 #[cfg(feature = "points")]
 mod strangers;
 mod surroundings;
 mod taken;
+mod users;
 mod wild;
 mod words;
 
@@ -24,7 +24,7 @@ use libtest_mimic::Arguments;
 
 fn main() {
     arenite::init();
-    // Most tests need a program of their own, in surroundings of its own: this one, told what to do.
+    // Most tests run a program in its own environment: this one, started with a scenario.
     let scenarios = [
         #[cfg(feature = "points")]
         calls::SCENARIOS,
@@ -52,7 +52,7 @@ fn main() {
         words::tests(),
     ];
     let mut tests: Vec<_> = tests.into_iter().flatten().collect();
-    // The rest is for release builds, where it takes a fifth of the time; here it is tried by name.
+    // The rest is for release builds, where it takes a fifth of the time; in a debug build it runs by name.
     let filtered = Arguments::from_args().filter.is_some();
     if cfg!(feature = "points") && !filtered {
         tests.retain(|trial| {

@@ -1,4 +1,4 @@
-//! Finding the arena's segments in the map of a process: of its own, as a kernel that means harm would, or of another.
+//! Finds the arena's segments in the map list of a process: its own, as a malicious kernel would, or another's.
 
 use std::fs;
 use std::ops::Range;
@@ -7,22 +7,22 @@ use std::ops::Range;
 #[derive(Clone, Debug)]
 pub struct Mapped {
     pub addresses: Range<usize>,
-    /// Where in the segment it begins.
+    /// Start in the segment.
     pub offset: u64,
     pub writable: bool,
     pub readable: bool,
 }
 
 impl Mapped {
-    /// The address of a byte of the segment, if this piece maps it.
+    /// The address of a byte of the segment, if this mapping contains it.
     pub fn address_of(&self, at: u64) -> Option<usize> {
         let inside = usize::try_from(at.checked_sub(self.offset)?).ok()?;
         (inside < self.addresses.len()).then(|| self.addresses.start + inside)
     }
 }
 
-/// Does this lead to the segment whose name ends like this: `control`, `region-0`, …? Names are removed at once, but the
-/// kernel remembers them.
+/// Whether this path is that of the segment whose name ends like this: `control`, `region-0`, … Names are removed at
+/// once, but Linux still shows them.
 pub fn leads_to(path: &str, name: &str) -> bool {
     let Some(path) = path.strip_suffix(" (deleted)") else {
         return false;
@@ -36,16 +36,16 @@ pub fn leads_to(path: &str, name: &str) -> bool {
     path.strip_prefix("/memfd:arenite-") == Some(name) || named().as_deref() == Some(name)
 }
 
-/// Every piece of a segment in this process.
+/// All mappings of a segment in this process.
 pub fn pieces(name: &str) -> Vec<Mapped> {
     let maps = fs::read_to_string("/proc/self/maps").expect("this process may read its own maps");
     pieces_in(&maps, name)
 }
 
-/// Every piece of a segment in the process that has these maps.
+/// All mappings of a segment in the process with this map list.
 pub fn pieces_in(maps: &str, name: &str) -> Vec<Mapped> {
     let piece = |line: &str| {
-        // The path is what comes last, and begins with the only slash there is before it.
+        // The path is last, and starts with the first slash.
         let (line, path) = line.split_at_checked(line.find('/')?)?;
         if !leads_to(path, name) {
             return None;
@@ -64,8 +64,8 @@ pub fn pieces_in(maps: &str, name: &str) -> Vec<Mapped> {
     maps.lines().filter_map(piece).collect()
 }
 
-/// The address of a byte of a segment in the `which`-th map of it: each region and the control segment are mapped
-/// once for reading, and what this worker may write a second time.
+/// The address of a byte of a segment in its `which`-th mapping: each region and the control segment are mapped once
+/// for reading, and what this worker may write a second time.
 pub fn address(name: &str, at: u64, which: impl Fn(&Mapped) -> bool) -> Option<usize> {
     pieces(name)
         .iter()
@@ -73,7 +73,7 @@ pub fn address(name: &str, at: u64, which: impl Fn(&Mapped) -> bool) -> Option<u
         .find_map(|piece| piece.address_of(at))
 }
 
-/// Bytes of the control segment, from which a link's place follows. `link/cells.rs` asserts the same.
+/// Layout of the control segment, from which a link's position follows. `link/cells.rs` asserts the same.
 pub mod layout {
     pub const HEADER: u64 = 0;
     pub const HUB: u64 = 4096;
@@ -89,7 +89,7 @@ pub mod layout {
     pub const fn reply(lane: u64) -> u64 {
         post(lane) + POST
     }
-    /// Call slots begin here in a `post`, 128 bytes each.
+    /// Start of the call slots in a `post`, 128 bytes each.
     pub const CALLS: u64 = 256;
     pub const SLOTS: u64 = 256;
     pub const SLOT: u64 = 128;

@@ -1,4 +1,4 @@
-//! Handles used where they do not belong: of this engine, of another, of one that is gone, of no engine at all; parts and
+//! Handles used where they do not belong: of this engine, of another, of a dropped one, of no engine; sub-arrays and
 //! clones of one array; jobs whose engine ends. Against a model: a typed error or the right value, never a wrong one.
 
 use std::time::Duration;
@@ -12,28 +12,29 @@ use crate::harness::{Lab, case, seeds, step, tests};
 
 tests![handles_against_a_model];
 
-/// Steps of one run, during which engines come and go.
+/// Steps of one run, during which engines are built and dropped.
 const STEPS: usize = 120;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A new array: 0 is private, 1 and 2 are of the engines, 3 and 4 what their workers return.
+    /// A new array: 0 is private, 1 and 2 belong to the engines, 3 and 4 are made by their workers.
     Make(u8, usize),
     Clone(Index),
     Part(Index, Index, Index),
     Drop(Index),
     Read(Index),
-    /// A job of an engine (2 is the inline one) with one array, with two, one that moves in, one that is lent.
+    /// A job of an engine (2 is the inline one) with one array, with two, with one that moves in, with one that is
+    /// lent.
     Sum(usize, Index),
     Join(usize, Index, Index),
     Move(usize, Index),
     Lend(usize, Index),
-    /// A job that nobody waits for yet.
+    /// A job without a waiter so far.
     Pend(usize, Index),
     Settle(Index),
     IntoMut(Index),
     Seal(Index),
-    /// An engine ends, by `shutdown` or by its last handle; another takes its place.
+    /// An engine ends, by `shutdown` or with its last handle; another takes its place.
     End(usize, bool),
 }
 
@@ -102,11 +103,11 @@ struct Pending {
     expected: u64,
     /// Its engine was dropped meanwhile.
     dropped: bool,
-    /// It never ends by itself, or comes after one that does not.
+    /// It never ends on its own, or is queued behind one that does not.
     endless: bool,
 }
 
-/// How often a step came to what.
+/// How often each kind of step had each outcome.
 #[derive(Default)]
 struct Tally {
     values: usize,
@@ -154,7 +155,7 @@ impl Play {
         self.next
     }
 
-    /// The engine, and whether it takes arrays of this home.
+    /// The engine, and whether it takes arrays of this origin.
     fn on(&self, engine: usize) -> (&Engine, impl Fn(&Known) -> bool + use<>) {
         let (engine, home) = match self.engines.get(engine) {
             Some((home, lab)) => (&**lab, Some(*home)),
@@ -312,7 +313,7 @@ impl Play {
         let Some((array, known)) = pick(&mut self.shared, of) else {
             return;
         };
-        // A job that is open holds it as well; one that is answered does not.
+        // An unanswered job holds it as well, an answered one does not.
         let (those, others) = std::mem::take(&mut self.pending)
             .into_iter()
             .partition(|pending| pending.memory == known.memory);
@@ -339,7 +340,7 @@ impl Play {
         }
     }
 
-    /// A job without end, and behind it one for each array of the engine.
+    /// An endless job, and behind it one for each array of the engine.
     fn hang(&mut self, home: u64, lab: &Lab) {
         let job = |job, memory| Pending {
             job,

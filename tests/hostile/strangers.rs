@@ -1,4 +1,4 @@
-//! Another user at the socket of a handshake, in the moment in which that has a name. Needs the feature `points`.
+//! Another user at the socket of a handshake, at the moment when it has a name. Needs the feature `points`.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -15,15 +15,15 @@ use nix::unistd::Pid;
 
 use crate::harness::programs::{Program, Scenario};
 use crate::harness::{step, tests};
-use crate::nobody::{become_nobody, is_root};
+use crate::users::{become_unprivileged, is_root};
 
-// Only root can be one user beside another.
-tests![; where is_root() => nobody_else_meets_a_worker];
+// Only root can start a process of another user.
+tests![; where is_root() => no_other_user_connects_to_a_worker];
 
 pub const SCENARIOS: &[Scenario] = &[("host", host), ("stranger", stranger)];
 
-fn nobody_else_meets_a_worker() {
-    // The usual one, one for groups, and none.
+fn no_other_user_connects_to_a_worker() {
+    // The usual umask, one for groups, and none.
     for mask in [0o022, 0o002, 0] {
         let folder = tempfile::tempdir().unwrap();
         let temporary = folder.path().join("tmp");
@@ -50,7 +50,7 @@ fn nobody_else_meets_a_worker() {
         let change = |command: &mut std::process::Command| {
             command.env("ARENITE_HOSTILE_PATH", &socket);
         };
-        Program::with("stranger", become_nobody, change)
+        Program::with("stranger", become_unprivileged, change)
             .end()
             .assert_done();
         kill(pid, Signal::SIGCONT).unwrap();
@@ -59,7 +59,7 @@ fn nobody_else_meets_a_worker() {
     }
 }
 
-/// The socket that lies in a folder of its own below this one, beside nothing else.
+/// The socket, which is alone in its own folder below this one.
 fn only_socket(folder: &Path) -> PathBuf {
     let entries: Vec<_> = fs::read_dir(folder).unwrap().collect();
     let [Ok(entry)] = &entries[..] else {
@@ -81,7 +81,7 @@ fn host() {
     engine.shutdown();
 }
 
-/// Tries to connect, and to be somebody whom the worker connects to.
+/// Tries to connect, and to pose as the process to which the worker connects.
 fn stranger() {
     let path = PathBuf::from(std::env::var_os("ARENITE_HOSTILE_PATH").unwrap());
     let address = UnixAddr::new(&path).unwrap();
@@ -98,9 +98,12 @@ fn stranger() {
             "{what}: {code:?}"
         );
     };
-    let anybody = || fs::Permissions::from_mode(0o777);
-    refused("mode", fs::set_permissions(&path, anybody()));
-    refused("mode of the folder", fs::set_permissions(folder, anybody()));
+    let everyone = || fs::Permissions::from_mode(0o777);
+    refused("mode", fs::set_permissions(&path, everyone()));
+    refused(
+        "mode of the folder",
+        fs::set_permissions(folder, everyone()),
+    );
     refused("away", fs::rename(&path, folder.join("away")));
     refused("gone", fs::remove_file(&path));
     refused("a file", fs::write(folder.join("file"), b"mine"));

@@ -1,5 +1,5 @@
-//! What a program may hand on to its workers without meaning to, and who else may come near: descriptors, signals,
-//! the umask, other users, and process numbers that are used again.
+//! What a program may accidentally pass to its workers, and other processes: descriptors, signals, the umask, other
+//! users, and reused process ids.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,17 +15,17 @@ use nix::unistd::Pid;
 
 use crate::harness::programs::{Program, Scenario, say};
 use crate::harness::{Gate, Lab, pass, tests, wait_until};
-use crate::nobody::{NOBODY, become_nobody, is_root};
+use crate::users::{UNPRIVILEGED, become_unprivileged, is_root};
 
 tests![
     a_parent_with_descriptors_and_blocked_signals,
-    any_umask,
+    any_umask_keeps_segments_private,
     a_name_that_is_a_link_is_refused;
-    // Nobody else can become another user, or make a namespace of process numbers.
+    // Only root can become another user, or make a process id namespace.
     where is_root() =>
-    another_user_gets_at_nothing,
+    another_user_has_no_access,
     a_squatted_name_is_refused,
-    a_process_number_that_is_used_again,
+    a_reused_process_id_gets_no_signal,
 ];
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -36,7 +36,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ("around-numbers", numbers),
 ];
 
-/// What a worker has, as it sees it: descriptors with their targets, and its signal sets.
+/// What a worker sees: its descriptors with their targets, and its signal sets.
 fn inventory() -> String {
     let mut found: Vec<String> = fs::read_dir("/proc/self/fd")
         .unwrap()
@@ -63,7 +63,7 @@ fn a_parent_with_descriptors_and_blocked_signals() {
     let expected = plain.submit(inventory, ()).wait().unwrap();
     drop(plain);
     assert_documented(&expected, 2);
-    // Twenty descriptors that are inherited by whatever is started, at low and at high numbers.
+    // Twenty descriptors that every child inherits, with low and high numbers.
     let secret = tempfile::NamedTempFile::new().unwrap();
     let inherited: Vec<i32> = (0..20)
         .map(|n| {
@@ -89,21 +89,21 @@ fn a_parent_with_descriptors_and_blocked_signals() {
         let found = lab.submit(inventory, ()).wait().unwrap();
         assert!(!found.contains(secret.path().to_str().unwrap()), "{found}");
         assert_eq!(strip_numbers(&found), strip_numbers(&expected));
-        // The one that replaces it is started by the same parent.
+        // Its replacement is started by the same parent.
         lab.replace(0);
     }
     drop(lab);
     before.thread_set_mask().unwrap();
     for fd in inherited {
-        // SAFETY: opened above and owned by nobody else.
+        // SAFETY: opened above, and not owned by anything else.
         unsafe { libc::close(fd) };
     }
-    // One region more, of which it needs two descriptors, as it does of all that are not its own.
+    // One more region, for which it needs two descriptors, as for all that are not its own.
     let two = Lab::with(2, |builder| builder.backing(Backing::Memfd));
     assert_documented(&two.submit(inventory, ()).wait().unwrap(), 3);
 }
 
-/// What the README of the worker lists, and nothing else, of an arena with so many regions.
+/// Exactly the descriptors that the README of the worker lists, for an arena with this number of regions.
 #[track_caller]
 fn assert_documented(found: &str, regions: usize) {
     let lines = || found.lines().filter(|line| !line.contains('\t'));
@@ -116,7 +116,7 @@ fn assert_documented(found: &str, regions: usize) {
     let mut expected = vec![2; regions];
     expected[0] = 1;
     assert_eq!(of_regions, expected, "{found}");
-    // The empty stdin, the bell; the watch pipe, stdout and stderr with a copy each.
+    // The empty stdin, the doorbell; the watch pipe, stdout and stderr with a copy each.
     let others = ["/dev/null", "anon_inode:[eventfd]", "pipe:"].map(count);
     assert_eq!(others, [1, 1, 5], "{found}");
     assert_eq!(lines().count(), 2 * regions - 1 + 7, "{found}");
@@ -125,8 +125,8 @@ fn assert_documented(found: &str, regions: usize) {
     let own = fs::read_to_string("/proc/self/status").unwrap();
     let umask = own.lines().find(|line| line.starts_with("Umask:")).unwrap();
     assert!(found.lines().any(|line| line == umask), "{umask}: {found}");
-    // Nothing is held back, and ignored is what terminals, service managers and closed pipes send to everybody. What is
-    // printed is heard of.
+    // No signal is blocked. Those that terminals, service managers and closed pipes send to the whole group are
+    // ignored. SIGURG, for output, is handled.
     let mask = |signals: &[Signal]| -> u64 {
         let bits = signals.iter().map(|&signal| 1 << (signal as i32 - 1));
         bits.sum()
@@ -141,13 +141,13 @@ fn assert_documented(found: &str, regions: usize) {
         let prefix = format!("{name}:");
         let found = found.lines().find_map(|line| line.strip_prefix(&prefix));
         let found = u64::from_str_radix(found.unwrap().trim(), 16).unwrap();
-        // Two are the C library's own, which lets nobody change what this program has been started with.
+        // Two belong to the C library, which keeps programs from changing them.
         let found = found & !(0b11 << 31);
         assert_eq!(found, mask(signals), "{name}: {found:#x}");
     }
 }
 
-/// Pipes have numbers of their own.
+/// Pipes have individual numbers.
 fn strip_numbers(text: &str) -> String {
     let plain = |line: &str| match line.split_once(":[") {
         Some((kind, _)) => format!("{kind}\n"),
@@ -156,7 +156,7 @@ fn strip_numbers(text: &str) -> String {
     text.lines().map(plain).collect()
 }
 
-fn any_umask() {
+fn any_umask_keeps_segments_private() {
     for (mask, backing) in [
         (0, "named"),
         (0, "memfd"),
@@ -165,7 +165,7 @@ fn any_umask() {
         (0o777, "memfd"),
     ] {
         let prepare = move || {
-            become_nobody()?;
+            become_unprivileged()?;
             umask(Mode::from_bits_truncate(mask));
             Ok(())
         };
@@ -178,7 +178,7 @@ fn any_umask() {
         Program::with("around-umask", prepare, change)
             .end()
             .assert_done();
-        // What it could not open it left behind, empty.
+        // It left the empty segment behind that it could not open.
         for left in fs::read_dir(temporary.path()).unwrap() {
             assert_eq!(mask, 0o777);
             fs::remove_dir(left.unwrap().path()).unwrap();
@@ -201,7 +201,7 @@ fn strange_umask() {
     }
     let engine = match builder.build() {
         Ok(engine) => engine,
-        // Of what this user makes not even it may open anything.
+        // Not even this user may open the files it creates.
         Err(error) => {
             assert!(error.to_string().contains("denied"), "{error}");
             assert_eq!(
@@ -209,7 +209,7 @@ fn strange_umask() {
                 Mode::from_bits_truncate(0o777),
                 "{error}"
             );
-            // The channel's own socket stays open when its folder cannot be used, so nothing is said about descriptors.
+            // The channel's own socket stays open when its folder is unusable, so descriptors are not checked.
             say("done");
             std::process::exit(0);
         }
@@ -225,7 +225,7 @@ fn strange_umask() {
         engine.submit(double, (&values,)).wait().unwrap()[..],
         [2, 4, 6]
     );
-    // Nobody but this user gets at its segments, whatever the umask.
+    // Only this user can access its segments, whatever the umask.
     for entry in fs::read_dir("/proc/self/fd").unwrap().flatten() {
         let target = fs::read_link(entry.path()).unwrap_or_default();
         if target.to_string_lossy().contains("/dev/shm/arenite-") {
@@ -237,7 +237,7 @@ fn strange_umask() {
     engine.shutdown();
 }
 
-fn another_user_gets_at_nothing() {
+fn another_user_has_no_access() {
     let name = format!("private-{}", std::process::id());
     let lab = Lab::with(1, |builder| builder.backing(Backing::Named).name(&name));
     let values = lab.from_slice(&[1u8; 1000]).unwrap();
@@ -248,7 +248,7 @@ fn another_user_gets_at_nothing() {
     let change = |command: &mut std::process::Command| {
         command.env("ARENITE_HOSTILE_VICTIMS", &victims);
     };
-    Program::with("around-intruder", become_nobody, change)
+    Program::with("around-intruder", become_unprivileged, change)
         .end()
         .assert_done();
     drop(held);
@@ -300,11 +300,11 @@ fn intruder() {
                 Err(nix::errno::Errno::EPERM)
             );
         }
-        // SAFETY: numbers only.
+        // SAFETY: takes numbers only.
         let traced = unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, 0) };
         assert_eq!(traced, -1);
     }
-    // Its own arenas are none of theirs, and theirs none of its own.
+    // Neither user's arenas are listed for the other.
     assert!(arenite::arena::list().is_empty());
     assert!(arenite::arena::sweep().is_empty());
 }
@@ -315,7 +315,7 @@ fn a_squatted_name_is_refused() {
     let change = |command: &mut std::process::Command| {
         command.env("ARENITE_HOSTILE_PATH", &path);
     };
-    let mut program = Program::with("around-squatted", become_nobody, change);
+    let mut program = Program::with("around-squatted", become_unprivileged, change);
     program.expect("taken");
     for backing in [Backing::Named, Backing::Memfd] {
         let built = Engine::builder()
@@ -327,7 +327,7 @@ fn a_squatted_name_is_refused() {
         let error = built.unwrap_err().to_string();
         assert!(error.contains("belongs to user 65534"), "{error}");
     }
-    // It is not listed as one of ours, nor swept, and its maker finds it as it was.
+    // It is neither listed as ours nor swept, and its creator finds it unchanged.
     assert!(
         arenite::arena::list()
             .iter()
@@ -338,12 +338,12 @@ fn a_squatted_name_is_refused() {
             .iter()
             .any(|swept| swept.contains(&name))
     );
-    assert_eq!(fs::metadata(&path).unwrap().uid(), NOBODY);
+    assert_eq!(fs::metadata(&path).unwrap().uid(), UNPRIVILEGED);
     program.go_on();
     program.end().assert_done();
 }
 
-/// Takes somebody else's name, with something in it that begins like an arena.
+/// Takes another user's name, with content that starts like an arena.
 fn squatted() {
     let path = std::env::var("ARENITE_HOSTILE_PATH").unwrap();
     fs::write(&path, [b'a'; 5000]).unwrap();
@@ -379,11 +379,11 @@ fn link() {
             fs::read(&target).ok().as_deref(),
             (!dangling).then_some(&b"precious"[..])
         );
-        // Nothing was made at the other end.
+        // Nothing was created at the link's target.
         fs::remove_file(&path).unwrap();
         let _ = fs::remove_file(&target);
     }
-    // A link under a name that nobody asked for is in nobody's way.
+    // A link under an unused name does not matter.
     std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
     arenite::arena::sweep();
     let engine = Engine::builder()
@@ -397,7 +397,7 @@ fn link() {
     let _ = fs::remove_file(&path);
 }
 
-fn a_process_number_that_is_used_again() {
+fn a_reused_process_id_gets_no_signal() {
     for _ in 0..10 {
         let prepare = || {
             unshare(CloneFlags::CLONE_NEWPID)?;
@@ -408,9 +408,9 @@ fn a_process_number_that_is_used_again() {
     }
 }
 
-/// In a namespace whose first process is a copy of this one: a bystander gets the number of a worker that has died.
+/// Runs in a namespace whose first process is a copy of this one: a bystander gets the id of a dead worker.
 fn numbers() {
-    // SAFETY: this program has one thread at this time, besides none.
+    // SAFETY: this program has one thread at this time.
     let first = unsafe { libc::fork() };
     assert!(first >= 0);
     if first > 0 {
@@ -421,13 +421,13 @@ fn numbers() {
         return;
     }
     let result = std::panic::catch_unwind(first_of_its_namespace);
-    // SAFETY: ends this copy, which must not return into what its parent goes on with.
+    // SAFETY: ends this copy, which must not return into the parent's code.
     unsafe { libc::_exit(i32::from(result.is_err())) };
 }
 
 fn first_of_its_namespace() {
     assert_eq!(std::process::id(), 1);
-    // So that what is mounted here is not seen by the one that waits.
+    // Keeps mounts made here invisible to the waiting process.
     unshare(CloneFlags::CLONE_NEWNS).unwrap();
     let none = None::<&str>;
     let flags = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
@@ -468,12 +468,12 @@ fn first_of_its_namespace() {
         now.workers.iter().all(|worker| worker.ready) && numbers() != old
     });
     let dead = *old.iter().find(|pid| !numbers().contains(pid)).unwrap();
-    // The next process gets the number of the dead one.
+    // The next process gets the dead one's id.
     fs::write("/proc/sys/kernel/ns_last_pid", (dead - 1).to_string()).unwrap();
-    // SAFETY: the copy only sleeps until it is told to go, and says whether a signal came.
+    // SAFETY: the copy only sleeps until it is killed, and reports whether a signal arrived.
     let bystander = unsafe { libc::fork() };
     if bystander == 0 {
-        // SAFETY: waits for a signal for ever; any that comes ends or stops it.
+        // SAFETY: waits for a signal without end; any signal ends or stops it.
         unsafe {
             loop {
                 libc::pause();
@@ -481,7 +481,7 @@ fn first_of_its_namespace() {
         }
     }
     assert_eq!(bystander, dead, "the number is used again");
-    // Whatever ends workers now: jobs that die, deadlines, cancelling, closing the engine.
+    // Everything that ends workers: jobs that die, deadlines, cancelling, closing the engine.
     for _ in 0..3 {
         let _ = engine.submit(|| -> u8 { std::process::abort() }, ()).wait();
         let late = engine.job(hang, ()).deadline(Duration::from_millis(1));
@@ -499,11 +499,11 @@ fn first_of_its_namespace() {
     }
     drop(engine);
     let mut status = 0;
-    // SAFETY: looks at the child made above without waiting.
+    // SAFETY: checks the child made above without waiting.
     let ended =
         unsafe { libc::waitpid(bystander, &raw mut status, libc::WNOHANG | libc::WUNTRACED) };
     assert_eq!(ended, 0, "the bystander got a signal: {status:#x}");
-    // One that has been sent and has not come yet ends it all the same.
+    // A signal that was sent but not delivered yet would still end it.
     // SAFETY: the child made above, which has not been waited for.
     unsafe {
         libc::kill(bystander, libc::SIGUSR1);

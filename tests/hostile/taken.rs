@@ -1,5 +1,5 @@
-//! Segments cut, punched or unlinked by another process of the same user: the program ends with an error that names it,
-//! or goes on; its workers are gone with it.
+//! Segments truncated, hole-punched or unlinked by another process of the same user: the program ends with an error
+//! that names the segment, or continues; its workers end with it.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -15,14 +15,14 @@ use crate::harness::{Gate, pass, state_of, step, tests, wait_until};
 use crate::maps::leads_to;
 
 tests![
-    a_region_that_was_cut_is_read,
-    a_region_that_was_cut_ends_its_workers,
-    the_control_segment_is_cut,
-    a_punched_region,
-    the_control_segment_is_punched,
-    any_segment_is_cut_at_any_time,
-    a_kept_name_is_unlinked,
-    a_kept_name_is_unlinked_beside_busy_workers,
+    reading_a_truncated_region,
+    a_truncated_region_ends_its_workers,
+    a_truncated_control_segment,
+    a_hole_punched_region,
+    a_hole_punched_control_segment,
+    any_segment_truncated_at_any_time,
+    unlinking_a_kept_name,
+    unlinking_a_kept_name_under_busy_workers,
     sealed_segments_are_immune,
     a_program_keeps_its_own_handler,
 ];
@@ -40,7 +40,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ("taken-handler", handler),
 ];
 
-/// The descriptors of a process that lead to segments whose name contains this.
+/// The descriptors of a process for segments whose name contains this.
 fn segments(pid: i32, name: &str) -> Vec<PathBuf> {
     let folder = std::fs::read_dir(format!("/proc/{pid}/fd"))
         .unwrap()
@@ -54,8 +54,8 @@ fn segments(pid: i32, name: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The segments of a program, as any process of the same user can write them. All are opened before anything is done to the
-/// first: a busy program may be gone a moment later, and its descriptors with it.
+/// The segments of a program, as any process of the same user can write them. All are opened before the first is
+/// changed: a busy program may be gone a moment later, and its descriptors with it.
 fn open_for_writing(program: &Program, name: &str) -> Vec<File> {
     let open = |path| File::options().write(true).open(path).unwrap();
     let files: Vec<File> = segments(program.pid(), name)
@@ -66,7 +66,7 @@ fn open_for_writing(program: &Program, name: &str) -> Vec<File> {
     files
 }
 
-/// Cuts the segments of a program to so many bytes.
+/// Truncates the segments of a program to this number of bytes.
 fn cut(program: &Program, name: &str, len: u64) {
     for file in open_for_writing(program, name) {
         file.set_len(len).unwrap();
@@ -102,7 +102,7 @@ fn assert_named(ended: &Ended, words: &[&str]) {
     }
 }
 
-fn a_region_that_was_cut_is_read() {
+fn reading_a_truncated_region() {
     for (name, len, region) in [("region-0", 0, "region 0"), ("region-1", 8192, "region 1")] {
         let mut program = start("taken-read");
         cut(&program, name, len);
@@ -120,7 +120,7 @@ fn a_region_that_was_cut_is_read() {
     }
 }
 
-fn a_region_that_was_cut_ends_its_workers() {
+fn a_truncated_region_ends_its_workers() {
     for len in [0, 4096] {
         let mut program = start("taken-workers");
         cut(&program, "region-1", len);
@@ -129,7 +129,7 @@ fn a_region_that_was_cut_ends_its_workers() {
     }
 }
 
-fn the_control_segment_is_cut() {
+fn a_truncated_control_segment() {
     for len in [0, 4096, 50_000] {
         let mut program = start("taken-idle");
         cut(&program, "control", len);
@@ -142,9 +142,10 @@ fn the_control_segment_is_cut() {
     }
 }
 
-/// To nothing, to a page, and in the middle of one; before or while workers have work. Either the supervisor comes upon what
-/// is missing, and ends at once, or a worker does, and then nothing goes on; the segment is named in both cases.
-fn any_segment_is_cut_at_any_time() {
+/// To nothing, to a page, and in the middle of one; before workers have work, or while they do. Either the supervisor
+/// meets the missing memory and ends at once, or a worker does, and then nothing continues; the segment is named in
+/// both cases.
+fn any_segment_truncated_at_any_time() {
     for backing in ["memfd", "named"] {
         for (segment, what) in [
             ("control", "control segment"),
@@ -171,7 +172,7 @@ fn any_segment_is_cut_at_any_time() {
     }
 }
 
-fn a_punched_region() {
+fn a_hole_punched_region() {
     for backing in ["memfd", "named"] {
         for region in ["0", "1"] {
             let mut program = start_with("taken-punched", &[(BACKING, backing), (REGION, region)]);
@@ -182,7 +183,7 @@ fn a_punched_region() {
     }
 }
 
-/// Takes away all that the segments of a program hold; they read as zeros.
+/// Frees all memory of the segments of a program; they read as zeros.
 fn punch(program: &Program, name: &str) {
     for file in open_for_writing(program, name) {
         let len = file.metadata().unwrap().len() as i64;
@@ -191,9 +192,9 @@ fn punch(program: &Program, name: &str) {
     }
 }
 
-/// Links, bells and the header become zeros: under workers that sleep, under one that has a job, and while jobs come and go.
-/// Whatever that does to a job, it has an answer, and if nothing goes on, that names the segment.
-fn the_control_segment_is_punched() {
+/// Links, doorbells and the header become zeros: under sleeping workers, under one that has a job, and while jobs come
+/// and go. Every job gets an answer, and if nothing continues, the answer names the segment.
+fn a_hole_punched_control_segment() {
     for backing in ["memfd", "named"] {
         for way in [ASLEEP, AT_WORK, BUSY_ALL_THE_TIME] {
             step(format!("{backing}: the control segment is punched, {way}"));
@@ -215,7 +216,7 @@ const ASLEEP: &str = "asleep";
 const AT_WORK: &str = "at work";
 const BUSY_ALL_THE_TIME: &str = "busy all the time";
 
-fn a_kept_name_is_unlinked_beside_busy_workers() {
+fn unlinking_a_kept_name_under_busy_workers() {
     let mut program = Program::start("taken-name-busy", || Ok(()));
     let path = program.line();
     std::fs::remove_file(path).unwrap();
@@ -223,7 +224,7 @@ fn a_kept_name_is_unlinked_beside_busy_workers() {
     program.end().assert_done();
 }
 
-fn a_kept_name_is_unlinked() {
+fn unlinking_a_kept_name() {
     let mut program = Program::start("taken-name", || Ok(()));
     let path = program.line();
     std::fs::remove_file(path).unwrap();
@@ -274,7 +275,7 @@ fn sum(bytes: &[u8]) -> u64 {
     bytes.iter().map(|&x| u64::from(x)).sum()
 }
 
-/// Reads what lies in both regions.
+/// Reads arrays in both regions.
 fn read() {
     let engine = build(Backing::Memfd);
     let own = engine.from_fn(100_000, |i| i as u8).unwrap();
@@ -285,7 +286,7 @@ fn read() {
     panic!("{sums:?} was read from memory that is gone");
 }
 
-/// Lets workers meet the cut, and hears why nothing goes on.
+/// Lets workers meet the truncation, and returns why nothing continues.
 fn workers() {
     let engine = build(Backing::Memfd);
     assert_eq!(
@@ -294,7 +295,7 @@ fn workers() {
     );
     say("ready");
     pause();
-    // It meets the cut, or there is no memory to be had from what was cut.
+    // It meets the truncation, or the truncated segment provides no memory.
     let error = engine.submit(made, (100_000,)).wait().unwrap_err();
     let kind = error.kind();
     assert!(
@@ -317,7 +318,7 @@ fn workers() {
     engine.shutdown();
 }
 
-/// Submits something over a link that is gone.
+/// Submits over a link that is gone.
 fn idle() {
     let engine = build(Backing::Memfd);
     assert_eq!(
@@ -333,7 +334,7 @@ fn idle() {
     panic!("that cannot be");
 }
 
-/// The exit code of a program whose engine can go no further.
+/// The exit code of a program whose engine cannot continue.
 const GAVE_UP: i32 = 1;
 
 fn backing() -> Backing {
@@ -347,13 +348,13 @@ fn filled(bytes: &[u8]) -> Array<u8> {
     Array::from_fn(10_000, |i| bytes[i * 10])
 }
 
-/// Reads and has read what lies in both regions, again and again, until it is told that this cannot go on.
+/// Reads arrays in both regions repeatedly, here and in workers, until the engine reports that it cannot continue.
 fn any() {
     let engine = build(backing());
     let own = engine.from_fn(100_000, |i| i as u8).unwrap();
     let result = engine.submit(made, (100_000,)).wait().unwrap();
     let expected = sum(&own);
-    // While it is busy it does not wait to be told that a segment was cut.
+    // While it is busy it does not wait for a report of the truncation.
     let busy = std::env::var(BUSY).unwrap() == "1";
     let mut rounds = 0;
     loop {
@@ -383,7 +384,7 @@ fn any() {
     std::process::exit(GAVE_UP);
 }
 
-/// Goes on with a region whose content is gone, until a worker ends.
+/// Continues with a region whose content is gone, until a worker ends.
 fn punched() {
     let engine = build(backing());
     let own = engine.from_fn(1 << 20, |i| i as u8).unwrap();
@@ -391,7 +392,7 @@ fn punched() {
     let region = std::env::var(REGION).unwrap();
     say("ready");
     pause();
-    // The content of one is lost, and cannot be told from zeros.
+    // The content of an array is lost, and cannot be distinguished from zeros.
     let sums = [sum(&own), sum(&result)];
     let lost = region.parse::<usize>().unwrap();
     assert!(sums[lost] < sums[1 - lost], "{sums:?}");
@@ -414,7 +415,7 @@ fn punched() {
     engine.shutdown();
 }
 
-/// Goes on over links that have become zeros, until it is told that this cannot be, or has seen that it can.
+/// Continues over zeroed links, until the engine reports that it cannot, or until jobs succeed.
 fn links() {
     let engine = Engine::builder()
         .workers(2)
@@ -469,7 +470,7 @@ fn links() {
         }
     }
     (2..50).for_each(round);
-    // Whoever follows cannot find his way in what is zero.
+    // A worker that starts later cannot use zeroed links.
     if let Err(error) = engine.submit(|| -> u8 { std::process::abort() }, ()).wait()
         && *error.kind() != JobErrorKind::Signal(libc::SIGABRT)
     {
@@ -497,7 +498,7 @@ fn with_name() -> (Engine, String) {
     (engine, format!("/dev/shm/arenite-{user}-{name}.kept"))
 }
 
-/// Does not notice that its name goes while it works.
+/// Does not notice that its name is removed while it works.
 fn name_of_busy() {
     let (engine, path) = with_name();
     let over = AtomicBool::new(false);
@@ -520,7 +521,7 @@ fn name_of_busy() {
     engine.shutdown();
 }
 
-/// Works on without its name.
+/// Works without its name.
 fn name() {
     let (engine, path) = with_name();
     say(path);
@@ -550,7 +551,7 @@ fn sealed() {
     engine.shutdown();
 }
 
-/// A program whose own files are cut handles that as before.
+/// A program whose own files are truncated handles that as before.
 fn handler() {
     extern "C" fn handle(_: i32) {
         // SAFETY: ends this process.
@@ -566,7 +567,7 @@ fn handler() {
     let engine = build(Backing::Memfd);
     let file = tempfile::tempfile().unwrap();
     file.set_len(4096).unwrap();
-    // SAFETY: a map of a file that is this test's own.
+    // SAFETY: a map of a file of this test.
     let map = unsafe {
         libc::mmap(
             std::ptr::null_mut(),

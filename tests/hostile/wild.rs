@@ -1,6 +1,6 @@
-//! A kernel that writes where it must not: it fails alone, and what it aimed at is unchanged.
+//! A kernel with a stray write: it fails alone, and its target is unchanged.
 //!
-//! Its own map of an input, what other workers made and what it has published itself are in `tests/engine/faults.rs`.
+//! Writes to inputs, to other workers' arrays and to published arrays are in `tests/engine/faults.rs`.
 
 use arenite::{Array, ArrayMut, Backing, JobErrorKind, TileMut};
 
@@ -8,15 +8,15 @@ use crate::harness::{Gate, Lab, pass, tests};
 use crate::maps::{self, layout};
 
 tests![
-    the_header,
-    the_hub_page,
-    its_own_submissions,
-    the_links_of_a_neighbour,
-    its_own_answers_through_the_map_for_reading,
-    arguments_that_did_not_fit_the_slot,
-    what_it_published_in_a_grant_that_is_closed,
-    what_it_published_and_was_lent_again,
-    a_tile_of_a_neighbour,
+    a_write_to_the_header,
+    a_write_to_the_hub_page,
+    a_write_to_its_own_submissions,
+    a_write_to_a_neighbours_links,
+    a_write_to_its_own_answers_through_the_read_only_map,
+    a_write_to_long_arguments,
+    a_write_to_a_published_array_in_a_closed_grant,
+    a_write_to_a_published_array_after_it_was_lent,
+    a_write_to_a_neighbours_tile,
     regions_cannot_be_reopened_for_writing,
 ];
 
@@ -24,7 +24,7 @@ fn lab(workers: usize) -> Lab {
     Lab::with(workers, |builder| builder.backing(Backing::Memfd))
 }
 
-/// Writes one byte of a segment through the map that is for reading.
+/// Writes one byte of a segment through the read-only map.
 fn scribble(segment: &str, at: u64) -> bool {
     let Some(address) = maps::address(segment, at, |piece| piece.readable && !piece.writable)
     else {
@@ -35,12 +35,12 @@ fn scribble(segment: &str, at: u64) -> bool {
     true
 }
 
-/// What a worker reads there.
+/// Reads bytes of a segment in a worker.
 fn peek(segment: &str, at: u64, len: usize) -> Array<u8> {
     let address =
         maps::address(segment, at, |piece| piece.readable).expect("the segment is mapped");
     let first = std::ptr::with_exposed_provenance::<u8>(address);
-    // SAFETY: bytes of a segment that stays mapped; read one by one, since the supervisor may write beside them.
+    // SAFETY: bytes of a segment that stays mapped; read one by one, since the supervisor may write next to them.
     Array::from_fn(len, |i| unsafe { first.add(i).read_volatile() })
 }
 
@@ -63,7 +63,7 @@ fn assert_refused(lab: &Lab, segment: &str, at: u64) {
     assert_eq!(sum, 4950, "{workers} workers go on");
 }
 
-fn the_header() {
+fn a_write_to_the_header() {
     let lab = lab(1);
     for at in [0, 8, 12, 16, 40, 4095 - 64] {
         assert_refused(&lab, "control", layout::HEADER + at);
@@ -71,19 +71,19 @@ fn the_header() {
     lab.assert_in_use(0);
 }
 
-fn the_hub_page() {
+fn a_write_to_the_hub_page() {
     let lab = lab(1);
-    // Behind its words, which change all the time.
+    // After its words, which change all the time.
     assert_refused(&lab, "control", layout::HUB + 1024);
     lab.assert_in_use(0);
 }
 
-fn its_own_submissions() {
+fn a_write_to_its_own_submissions() {
     let lab = lab(1);
     // The last slot, which these few jobs never reach.
     let slot = layout::CALLS + (layout::SLOTS - 1) * layout::SLOT;
     assert_refused(&lab, "control", layout::post(0) + slot);
-    // Grants, bell, flags: never written, whatever they hold at the moment.
+    // Grants, doorbell, flags: never writable, whatever they contain at the moment.
     for at in [0, 4, 8, 12, 16, 64, 128] {
         let error = lab.failure_of(lab.submit(scribble, ("control", layout::post(0) + at)));
         assert_eq!(*error.kind(), JobErrorKind::Signal(11), "{error}");
@@ -91,11 +91,11 @@ fn its_own_submissions() {
     lab.assert_in_use(0);
 }
 
-fn the_links_of_a_neighbour() {
+fn a_write_to_a_neighbours_links() {
     let lab = lab(2);
     let last = (layout::SLOTS - 1) * layout::SLOT;
     for lane in [0, 1] {
-        // One of the two is at the gate, so the other one attacks it, and then itself.
+        // One worker is at the gate, so the other one attacks it, and then itself.
         let gate = Gate::new();
         let blocked = lab.submit(pass, (&gate.path(),));
         let held = gate.meet();
@@ -111,15 +111,15 @@ fn the_links_of_a_neighbour() {
     lab.assert_in_use(0);
 }
 
-fn its_own_answers_through_the_map_for_reading() {
+fn a_write_to_its_own_answers_through_the_read_only_map() {
     let lab = lab(1);
     let last = (layout::SLOTS - 1) * layout::SLOT;
     assert_refused(&lab, "control", layout::reply(0) + layout::REPLIES + last);
     lab.assert_in_use(0);
 }
 
-fn arguments_that_did_not_fit_the_slot() {
-    /// Region 0 holds nothing but these arguments, from its beginning.
+fn a_write_to_long_arguments() {
+    /// Region 0 contains only these arguments, from its start.
     fn own_arguments(text: &str) -> bool {
         let first = maps::address("region-0", 0, |piece| piece.readable).unwrap();
         let words = std::ptr::with_exposed_provenance_mut::<u64>(first);
@@ -141,18 +141,18 @@ fn made(len: usize) -> Array<u8> {
     Array::from_fn(len, |i| i as u8)
 }
 
-/// Writes into what it was given to read.
+/// Writes to its read-only input.
 fn vandal(victim: &Array<u8>, at: usize) -> u8 {
     // SAFETY: none: a bug in a kernel, on purpose.
     unsafe { victim.as_ptr().cast_mut().add(at).write_volatile(0xff) };
     1
 }
 
-fn what_it_published_in_a_grant_that_is_closed() {
+fn a_write_to_a_published_array_in_a_closed_grant() {
     let lab = lab(1);
     let pid = lab.pid(0);
     let victim = lab.submit(made, (5000,)).wait().unwrap();
-    // More than the grant had left, so the lane has gone on to another one.
+    // More than the rest of the grant, so the lane continues with another grant.
     let large: Vec<_> = (0..40)
         .map(|_| lab.submit(made, (60_000,)).wait().unwrap())
         .collect();
@@ -164,8 +164,8 @@ fn what_it_published_in_a_grant_that_is_closed() {
     lab.assert_in_use(0);
 }
 
-fn what_it_published_and_was_lent_again() {
-    // Out of a grant that is in use; from this size on pages are closed as they are sent.
+fn a_write_to_a_published_array_after_it_was_lent() {
+    // From a grant that is in use; from this size on pages are closed as they are sent.
     const LEN: usize = 64 << 10;
     let lab = lab(1);
     let made = lab.submit(|len: usize| ArrayMut::<u8>::zeros(len), (LEN,));
@@ -184,7 +184,7 @@ fn what_it_published_and_was_lent_again() {
             assert_eq!(*error.kind(), JobErrorKind::Signal(11), "{error}");
             assert!(victim.iter().all(|&x| x == value));
         }
-        // By the next worker, out of its first grant.
+        // By the next worker, from its first grant.
         drop(victim);
         let made = lab.submit(|len: usize| ArrayMut::<u8>::zeros(len), (LEN,));
         array = made.wait().unwrap();
@@ -193,8 +193,8 @@ fn what_it_published_and_was_lent_again() {
     lab.assert_in_use(0);
 }
 
-fn a_tile_of_a_neighbour() {
-    /// Fills its own tile, waits, and then writes beside it: `by` bytes from its beginning.
+fn a_write_to_a_neighbours_tile() {
+    /// Fills its own tile, waits, and then writes outside it: `by` bytes from its start.
     fn vandal(mut tile: TileMut<'_, u8>, by: isize, gate: &str) {
         tile.fill(1);
         pass(gate);
@@ -208,7 +208,7 @@ fn a_tile_of_a_neighbour() {
     const ROWS: usize = 64 * 1024;
     let lab = lab(2);
     let mut values = lab.zeros::<u8>(2 * ROWS).unwrap();
-    // Forwards into the second tile, backwards into the first: the first byte beside its own, and the farthest.
+    // Forwards into the second tile, backwards into the first: the first byte outside its own tile, and the farthest.
     for (first, by) in [
         (true, ROWS as isize),
         (true, 2 * ROWS as isize - 1),
@@ -248,7 +248,7 @@ fn a_tile_of_a_neighbour() {
 }
 
 fn regions_cannot_be_reopened_for_writing() {
-    /// How many pieces of this segment `mprotect` opens for writing.
+    /// Number of mappings of this segment that `mprotect` makes writable.
     fn opened(segment: &str) -> u32 {
         let pieces = maps::pieces(segment);
         assert!(!pieces.is_empty(), "{segment} is mapped");
@@ -275,7 +275,7 @@ fn regions_cannot_be_reopened_for_writing() {
             "{segment}"
         );
     }
-    // Each worker's own region is its own; the other one's is not.
+    // Each worker's own region is writable; the other's is not.
     let both: u32 = ["region-1", "region-2"]
         .map(|segment| lab.submit(opened, (segment,)).wait().unwrap())
         .into_iter()

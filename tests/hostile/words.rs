@@ -1,5 +1,5 @@
-//! A worker that spoils its own half of its link: it is killed with `Protocol` for what cannot be true, or spoils
-//! nothing but its own jobs; the others' go on, and so does the engine.
+//! A worker that corrupts its own half of its link: it is killed with `Protocol` for impossible values, or spoils only
+//! its own jobs; the others' jobs continue, and so does the engine.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -12,10 +12,10 @@ use crate::harness::{Dice, Lab, case, seeds, state_of, tests, wait_until};
 use crate::maps::{self, layout};
 
 tests![
-    a_state_word_that_cannot_be,
-    answers_that_cannot_be,
-    words_that_flip_between_two_looks,
-    wants_without_end,
+    impossible_state_words,
+    impossible_answers,
+    words_that_change_between_two_reads,
+    endless_allocation_requests,
 ];
 
 fn lab() -> Lab {
@@ -39,7 +39,8 @@ fn own_half() -> usize {
 }
 
 fn word(at: u64) -> &'static AtomicU32 {
-    // SAFETY: a word of the half of the link that this worker writes, which stays mapped; everybody uses it as an atomic.
+    // SAFETY: a word of the half of the link that this worker writes, which stays mapped; every process uses it as an
+    // atomic.
     unsafe {
         AtomicU32::from_ptr(std::ptr::with_exposed_provenance_mut(
             own_half() + at as usize,
@@ -56,7 +57,7 @@ fn long_word(at: u64) -> &'static AtomicU64 {
     }
 }
 
-/// The slots whose words say that their job runs: this very job's, and what was left by a worker that lied before.
+/// The slots whose words say that their job runs: this very job's, and those left by a worker that lied before.
 fn running() -> Vec<(u64, &'static AtomicU32)> {
     let slots = (0..layout::SLOTS).map(|slot| (slot, word(layout::STATES + slot * layout::STATE)));
     let running: Vec<_> = slots
@@ -77,7 +78,7 @@ fn forever() -> ! {
     }
 }
 
-/// Edges, neighbours of a true value, and anything.
+/// Boundary values, neighbours of a true value, and random ones.
 fn about(dice: &mut Dice, truth: u64) -> u64 {
     match dice.below(8) {
         0 => 0,
@@ -91,8 +92,8 @@ fn about(dice: &mut Dice, truth: u64) -> u64 {
     }
 }
 
-/// The verdict on a worker that never ends its job by itself: somebody has to look at its words, as every thread does
-/// that submits, waits or asks.
+/// The error for a worker that never ends its job on its own. Its words must be read for that, as every thread does
+/// that submits, waits or polls.
 fn verdict(lab: &Lab, job: arenite::Job<()>) -> JobError {
     wait_until("its words are looked at", || {
         lab.stats();
@@ -103,7 +104,7 @@ fn verdict(lab: &Lab, job: arenite::Job<()>) -> JobError {
     error
 }
 
-/// Honest jobs beside a hostile one: right, or lost with the very worker that broke the rules.
+/// Honest jobs next to a hostile one: correct, or lost with the very worker that broke the rules.
 fn assert_neighbours(jobs: Vec<(u32, arenite::Job<u64>)>, culprit: Option<u32>) {
     for (n, job) in jobs {
         match job.wait() {
@@ -133,7 +134,7 @@ fn some(n: u32) -> Array<u32> {
     Array::from_slice(&[n; 100])
 }
 
-/// Two workers, one of which runs a job that means harm and [signs](sign).
+/// Two workers, one of which runs a malicious job and [signs](sign).
 struct Pair {
     lab: Lab,
     pids: [i32; 2],
@@ -175,13 +176,13 @@ impl Pair {
         state_of(self.pids[self.worker()]).is_none_or(|state| state == 'Z')
     }
 
-    /// Honest jobs, whose values tell from whose memory they are.
+    /// Honest jobs, whose values show from whose memory they are.
     fn jobs(&self) -> Vec<(u32, arenite::Job<Array<u32>>)> {
         (0..50).map(|n| (n, self.lab.submit(some, (n,)))).collect()
     }
 
-    /// What may come of an honest job beside the hostile one: the value, whatever the hostile worker made of it, or that
-    /// worker's error.
+    /// The permitted outcomes of an honest job next to the hostile one: its value, whatever the hostile worker made of
+    /// it, or that worker's error.
     fn judge(&self, n: u32, answer: Result<Array<u32>, JobError>) -> Result<(), JobError> {
         let liar = self.worker();
         match answer {
@@ -203,13 +204,13 @@ impl Pair {
         }
     }
 
-    /// It is the hostile worker's, and for a lie.
+    /// The error blames the hostile worker for a lie.
     fn assert_verdict(&self, error: &JobError) {
         assert_eq!(error.worker(), Some(self.worker() as u32), "{error}");
         assert!(is_verdict(error.kind()), "{error}");
     }
 
-    /// The hostile worker is gone, and with it all that was wrong.
+    /// The hostile worker is gone, and with it everything that was wrong.
     fn ends_well(self) {
         wait_until("the hostile worker is gone", || self.is_gone());
         for (n, job) in self.jobs() {
@@ -219,7 +220,8 @@ impl Pair {
     }
 }
 
-/// What a worker gets for a lie, and what it takes along. "Arrays have escaped me" is something that it may say, and ends it.
+/// The error of a lying worker, and the jobs lost with it. A worker may also report that arrays have escaped, which
+/// ends it.
 fn is_verdict(kind: &JobErrorKind) -> bool {
     match kind {
         JobErrorKind::Protocol(_) | JobErrorKind::Escaped { .. } => true,
@@ -228,7 +230,7 @@ fn is_verdict(kind: &JobErrorKind) -> bool {
     }
 }
 
-/// It was the test that ended the worker.
+/// Whether the test itself ended the worker.
 fn is_kill(kind: &JobErrorKind) -> bool {
     match kind {
         JobErrorKind::Signal(libc::SIGKILL) => true,
@@ -237,8 +239,8 @@ fn is_kill(kind: &JobErrorKind) -> bool {
     }
 }
 
-fn a_state_word_that_cannot_be() {
-    /// Nothing that can follow from `Running` at this generation.
+fn impossible_state_words() {
+    /// A word that cannot follow from `Running` at this generation.
     fn spoil(seed: u64) {
         let mut dice = Dice::new(seed);
         let pick = dice.any();
@@ -251,7 +253,7 @@ fn a_state_word_that_cannot_be() {
                 3 => truth | 7,
                 // Another lap.
                 4 => truth ^ 1 << (8 + pick / 6 % 24),
-                // "Taken back, and I am past it": nobody took it back.
+                // "Retracted, and the worker is past it": it was not retracted.
                 _ => truth & !7 | 6,
             };
             word.store(lie, Ordering::Relaxed);
@@ -261,7 +263,7 @@ fn a_state_word_that_cannot_be() {
     }
     for seed in seeds(140) {
         case(format!("seed {seed}"));
-        // A fresh one each time: workers that die again and again are replaced ever more slowly.
+        // A new engine each time: workers that die repeatedly are replaced ever more slowly.
         let lab = lab();
         let hostile = lab.submit(spoil, (seed,));
         let others = triples(&lab);
@@ -271,15 +273,15 @@ fn a_state_word_that_cannot_be() {
     }
 }
 
-fn answers_that_cannot_be() {
-    /// Goes on writing its reply after the kernel has returned, or begins with those of later jobs, until the process is
+fn impossible_answers() {
+    /// Keeps writing its reply after the kernel has returned, or writes those of later jobs, until the process is
     /// killed for it. Counts in a file how often it has written all replies.
     fn spoil(seed: u64, file: &str) -> Array<u8> {
         let running = running();
         let file = sign(file);
         std::thread::spawn(move || {
             let mut dice = Dice::new(seed);
-            // A value: one array, whose four words and shape are six. In itself a true head.
+            // A value: one array, whose four words and shape are six. A valid head in itself.
             let head = 1 << 8 | 6 << 32;
             let is_open = |(_, word): &(u64, &AtomicU32)| word.load(Ordering::Relaxed) & 7 == 2;
             while running.iter().all(is_open) {
@@ -311,7 +313,7 @@ fn answers_that_cannot_be() {
     let seeds = seeds(40);
     let enough =
         |seed, noticed: [u32; 2]| seed >= seeds.end && noticed.iter().all(|&runs| runs > 0);
-    // Which of them it is, is chance: so many more as it takes to have had both.
+    // Which of them it is, is chance: repeated until both have occurred.
     for seed in seeds.start.. {
         if enough(seed, noticed) {
             break;
@@ -320,7 +322,7 @@ fn answers_that_cannot_be() {
         let pair = Pair::new();
         let hostile = pair.lab.submit(spoil, (seed, pair.path()));
         let mut found_out = match hostile.wait() {
-            // Whatever it answers is its own affair if its kernel could have returned it.
+            // Any answer that its kernel could have returned is its own affair.
             Ok(bytes) => {
                 bytes.iter().for_each(|byte| _ = std::hint::black_box(byte));
                 false
@@ -331,10 +333,10 @@ fn answers_that_cannot_be() {
             }
         };
         noticed[usize::from(!found_out)] += 1;
-        // One of its next answers cannot be.
+        // One of its next answers is impossible.
         while !found_out {
             let jobs = pair.jobs();
-            // Nobody looks at the answers before it has spoiled them, unless somebody has found it out already.
+            // The answers are not read before they are spoiled, unless the lie is detected already.
             let sweeps = pair.word(0);
             wait_until("all answers are spoiled", || {
                 pair.word(0) > sweeps + 2 || pair.is_gone()
@@ -351,7 +353,7 @@ fn answers_that_cannot_be() {
     println!("{noticed:?} were found out by their own answer, and by later ones");
 }
 
-/// In a kernel: from now on the replies of this worker say that their words lie at this place of its region.
+/// In a kernel: from now on the replies of this worker claim that their words are at this location of its region.
 pub fn answer_with_words_at(at: u64) {
     std::thread::spawn(move || {
         // One array, many words, elsewhere.
@@ -369,8 +371,8 @@ pub fn answer_with_words_at(at: u64) {
     });
 }
 
-fn words_that_flip_between_two_looks() {
-    /// A thread that changes every word of the half, as fast as it can, and every other time the one that is looked at.
+fn words_that_change_between_two_reads() {
+    /// A thread that changes every word of the half as fast as it can, and every other time the word under test.
     fn spoil(seed: u64, file: &str) {
         let half = own_half();
         let running = running();
@@ -414,7 +416,7 @@ fn words_that_flip_between_two_looks() {
         };
         noticed += usize::from(found_out);
         if !found_out {
-            // It goes on for ever: what lies behind it would wait as long.
+            // It never ends: jobs behind it would wait as long.
             pair.lab.replace(pair.worker());
         }
         for (n, job) in others {
@@ -432,7 +434,7 @@ fn words_that_flip_between_two_looks() {
 
 static ONE: u64 = 1;
 
-/// What this worker wakes the monitor with.
+/// The descriptor by which this worker wakes the monitor.
 fn bells() -> Vec<i32> {
     let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
     let bell = |entry: std::fs::DirEntry| {
@@ -443,9 +445,9 @@ fn bells() -> Vec<i32> {
     open.filter_map(bell).collect()
 }
 
-/// A worker that asks for memory again and again, for any amount, keeps nobody from being served. To ask is no crime: it ends
-/// when it is killed, and not before.
-fn wants_without_end() {
+/// A worker that requests memory repeatedly, of any size, delays no other request. Requests are legal: it ends when it
+/// is killed, not before.
+fn endless_allocation_requests() {
     fn spoil(seed: u64, file: &str) {
         let bells = bells();
         assert!(!bells.is_empty(), "a worker has a bell");
@@ -459,7 +461,7 @@ fn wants_without_end() {
                 }
             }
             long_word(layout::WANT_BYTES).store(about(&mut dice, 4096), Ordering::Relaxed);
-            // Now and then as many as were given, so that more can be.
+            // Now and then frees what was granted, so that more can be granted.
             word(layout::TAKEN).store(dice.below(1024) as u32, Ordering::Relaxed);
             word(layout::WANTS).fetch_add(1, Ordering::Release);
         }
@@ -470,7 +472,7 @@ fn wants_without_end() {
             builder.backing(Backing::Memfd).capacity(64 << 20)
         }));
         let hostile = pair.lab.submit(spoil, (seed, pair.path()));
-        // Not what is in use: what its link has no room for is free again at once.
+        // Not what is in use: what its link has no room for is freed at once.
         wait_until("memory is made for nothing", || {
             pair.lab.stats().arena.high_water > 8 << 20
         });

@@ -1,4 +1,4 @@
-//! What a supervisor does while its calls fail: as much as is possible in some ten milliseconds.
+//! Scenarios of a supervisor whose calls fail: as much as fits into some ten milliseconds.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use arenite::{
 
 use crate::harness::{Invariant, wait_until};
 
-/// One of them.
+/// A scenario.
 #[derive(Clone, Copy)]
 pub struct Life {
     pub name: &'static str,
     pub live: fn(&Invariant) -> Result<(), Failed>,
-    /// So many of its calls fail for each of the reasons, since that is how many it takes to build the engine; each of those that
-    /// follow fails for one of them.
+    /// The first calls fail for each of the reasons, as many as it takes to build the engine; each later one fails for
+    /// one of them.
     pub each: u64,
 }
 
@@ -48,18 +48,18 @@ pub const LIVES: &[Life] = &[
     },
 ];
 
-/// Where a life ended early, with the error that says it, or what was wrong at its end.
+/// Where a scenario ended early: the error, or what was wrong at its end.
 #[derive(Debug)]
 pub enum Failed {
     Build(BuildError),
     Input(ArenaFull),
     File(InputError),
     Job(JobError),
-    Books(String),
+    Accounting(String),
 }
 
 impl Failed {
-    /// Whether this is what a failed call with this reason may become, on its way to the program.
+    /// Whether the program may see a failed call with this reason as this error.
     pub fn says(&self, errno: i32) -> bool {
         let is_ours = |error: &SystemError| error.raw_os_error() == errno;
         match self {
@@ -69,14 +69,14 @@ impl Failed {
             Self::Build(BuildError::Worker(_)) => true,
             Self::Build(_) => false,
             Self::Input(full) | Self::File(InputError::ArenaFull(full)) => full.requested > 0,
-            Self::File(_) | Self::Books(_) => false,
+            Self::File(_) | Self::Accounting(_) => false,
             Self::Job(error) => matches!(error.kind(), JobErrorKind::ArenaFull(_)),
         }
     }
 }
 
-/// Every byte once. Arrays are made and looked at in such pieces: one byte after the other takes a debug build longer than
-/// all that is tested.
+/// Every byte once. Arrays are made and compared in such pieces: byte by byte, a debug build takes longer than the rest
+/// of the test.
 static BYTES: [u8; 256] = {
     let mut bytes = [0; 256];
     let mut i = 0;
@@ -110,7 +110,7 @@ fn hang() -> u8 {
     }
 }
 
-/// The first error of a life, which goes on.
+/// The first error of a scenario, which continues.
 #[derive(Default)]
 struct Troubles(Option<Failed>);
 
@@ -124,7 +124,7 @@ impl Troubles {
         answer.map_err(|error| self.note(Failed::Job(error))).ok()
     }
 
-    /// Some arrays, of which all have to be right.
+    /// Some arrays, all of which have to be right.
     fn ramps(&mut self, engine: &Engine) {
         let mut answers = 0;
         for (n, result) in (0..).zip(engine.map(ramp, (0..20usize).map(|n| (n * 5000,)))) {
@@ -136,10 +136,10 @@ impl Troubles {
         assert_eq!(answers, 20, "each has an answer");
     }
 
-    /// The end of a life: whatever failed in it, the books balance. Nothing fails while they are looked at, so that it is the
-    /// life's own calls that fail, and then those of the engine's end.
+    /// The end of a scenario: whatever failed, the accounting is consistent. No call fails while that is checked, so
+    /// that failures hit the scenario's own calls, and then those of the engine's end.
     fn end(self, engine: Engine, invariant: &Invariant) -> Result<(), Failed> {
-        failing_calls::suspend(|| invariant.holds(&engine, 0)).map_err(Failed::Books)?;
+        failing_calls::suspend(|| invariant.holds(&engine, 0)).map_err(Failed::Accounting)?;
         engine.shutdown();
         self.0.map_or(Ok(()), Err)
     }
@@ -149,7 +149,7 @@ fn builder() -> Builder {
     Engine::builder().workers(2).capacity(16 << 20)
 }
 
-/// An array for which several threads fetch memory, where there are cores and huge pages; whatever fails there, it is whole or not there, and goes back.
+/// An array that several threads commit, where there are cores and huge pages: it is complete or absent, and is freed.
 fn large(invariant: &Invariant) -> Result<(), Failed> {
     const LEN: usize = 70 << 20;
     let builder = Engine::builder().workers(1).capacity(256 << 20);
@@ -162,14 +162,15 @@ fn large(invariant: &Invariant) -> Result<(), Failed> {
         }
         Err(full) => troubles.note(Failed::Input(full)),
     }
-    // Once more where the call that fails is one that gives memory back.
+    // Once more, so that a call that frees memory fails too.
     engine.trim();
     engine.trim();
     assert!(engine.stats().arena.committed < 1 << 20);
     troubles.end(engine, invariant)
 }
 
-/// Build, submit, map, lose a worker by its own hand and one by ours, get others, shut down. The first error is told.
+/// Build, submit, map, lose a worker on its own and one by a kill, get replacements, shut down. Returns the first
+/// error.
 fn deaths(backing: Backing, invariant: &Invariant) -> Result<(), Failed> {
     let engine = builder().backing(backing).build().map_err(Failed::Build)?;
     let values = engine
@@ -192,7 +193,7 @@ fn deaths(backing: Backing, invariant: &Invariant) -> Result<(), Failed> {
         error if matches!(error.kind(), JobErrorKind::DeadlineExceeded { .. }) => {}
         error => troubles.note(Failed::Job(error)),
     }
-    // Not before the one that hangs is gone.
+    // Not before the hanging one is gone.
     if let Some(bytes) = troubles.value(engine.submit(ramp, (700_000,)).wait()) {
         assert!(is_ramp(&bytes, 700_000));
     }
@@ -216,8 +217,7 @@ fn obey() -> u8 {
     7
 }
 
-/// An arena with a name, a file, tiles, jobs that are given up, memory that is given back, and workers that are replaced when
-/// they have had some jobs.
+/// An array with a name, a file, tiles, dropped jobs, freed memory, and workers that are recycled after some jobs.
 fn kept(invariant: &Invariant) -> Result<(), Failed> {
     let name = format!("calls-{}", std::process::id());
     let engine = builder()
@@ -247,7 +247,7 @@ fn kept(invariant: &Invariant) -> Result<(), Failed> {
         }
         Err(full) => troubles.note(Failed::Input(full)),
     }
-    // One is asked while it runs or waits, and one is ended with its worker or taken back.
+    // One is asked while it runs or waits, and one is killed or retracted.
     let asked = engine.submit(obey, ());
     asked.cancel();
     let ended = engine.submit(hang, ());
@@ -269,13 +269,13 @@ fn kept(invariant: &Invariant) -> Result<(), Failed> {
     troubles.end(engine, invariant)
 }
 
-/// As [`deaths`], with results that are copied. Whoever has jobs is locked down by all that is said to be there.
+/// As [`deaths`], with results that are copied out. Workers with jobs are sandboxed as far as the engine reports.
 fn locked(invariant: &Invariant) -> Result<(), Failed> {
     let builder = builder().sandbox(arenite::Sandbox::Strict);
     let engine = builder.build().map_err(Failed::Build)?;
     let mut troubles = Troubles::default();
     super::workers::assert_locked_down(&engine);
-    // One call fails, and either of two parts shuts files.
+    // One call fails, and either of two parts denies files.
     let shut = || std::fs::File::open("/proc/self/exe").is_err();
     if let Some(shut) = troubles.value(engine.submit(shut, ()).wait()) {
         assert!(shut, "{:?}", engine.sandbox_report());

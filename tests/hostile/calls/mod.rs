@@ -1,6 +1,6 @@
-//! The n-th system call of the supervisor fails, for every n and every reason, and the n-th one of a worker that starts or has
-//! jobs: an error of the type that says it or a success, no hang, books that balance, and nothing is left. Needs the feature
-//! `points`.
+//! The n-th system call of the supervisor fails, for every n and every reason, and the n-th call of a worker that
+//! starts or has jobs. The result is a typed error or a success, without a hang or a leak, and with consistent
+//! accounting. Needs the feature `points`.
 
 mod lives;
 mod workers;
@@ -18,7 +18,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ("jobs", workers::every_job),
 ];
 
-/// Why calls fail.
+/// The reasons for which calls fail.
 const REASONS: [(&str, i32); 6] = [
     ("too_many_files", libc::EMFILE),
     ("no_memory", libc::ENOMEM),
@@ -28,14 +28,15 @@ const REASONS: [(&str, i32); 6] = [
     ("not_permitted", libc::EPERM),
 ];
 
-/// One trial for each of the reasons.
+/// One test for each of the reasons.
 pub fn tests() -> Vec<Trial> {
     REASONS
         .map(|(name, errno)| named(format!("calls::{name}"), move || fail_with(errno)))
         .into()
 }
 
-/// The supervisor, starts of workers, and jobs: side by side where each may have a `/dev/shm` of its own, which is looked at.
+/// Supervisors, starts of workers, and jobs: in parallel if each can have its own `/dev/shm`, which is checked for
+/// leftovers.
 fn fail_with(errno: i32) {
     if !may_have_own_shm() {
         of_the_supervisor(start("calls", errno, || Ok(())));
@@ -44,7 +45,7 @@ fn fail_with(errno: i32) {
         }
         return;
     }
-    // Started by this thread, with which they end.
+    // Started by this thread, so they end with it.
     let [calls, starts, jobs] =
         ["calls", "starts", "jobs"].map(|scenario| start(scenario, errno, own_shm(None)));
     std::thread::scope(|threads| {
@@ -91,13 +92,13 @@ fn of_the_supervisor(mut program: Program) {
 
 // ---- what the program does ----------------------------------------------------------------------------------
 
-/// The reason of the call that fails.
+/// The reason for which the call fails.
 fn asked_errno() -> i32 {
     let text = std::env::var("ARENITE_HOSTILE_ERRNO").unwrap();
     text.parse().unwrap()
 }
 
-/// Whether each call fails for each of the reasons: `ARENITE_EVERY_CALL` asks for it. It takes minutes.
+/// Whether each call fails for each of the reasons: set by `ARENITE_EVERY_CALL`. It takes minutes.
 fn each_for_each() -> bool {
     std::env::var_os("ARENITE_EVERY_CALL").is_some()
 }
@@ -109,7 +110,7 @@ fn every_call() {
     if errno == libc::EPERM {
         faults_are_explained_later(errno);
     }
-    // What is made once and kept, and what goes only in a moment.
+    // What is created once and kept, and what goes away a moment later.
     let first = Invariant::before();
     (LIVES[0].live)(&first).unwrap();
     first.nothing_left().unwrap();
@@ -119,7 +120,7 @@ fn every_call() {
                 continue;
             }
             if fail(*life, n, errno) {
-                // It takes so many to build an engine alone.
+                // The number of calls that building an engine takes.
                 assert!(n > 20, "only {n} calls in {}", life.name);
                 break;
             }
@@ -127,14 +128,14 @@ fn every_call() {
     }
 }
 
-/// A life in which the `n`-th call fails; whether there were fewer.
+/// A scenario in which the `n`-th call fails. Returns whether it made fewer calls.
 fn fail(life: Life, n: u64, errno: i32) -> bool {
     let before = Invariant::before();
     failing_calls::arm(n, errno);
     let result = (life.live)(&before);
     let calls = failing_calls::disarm();
     let what = format!("call {n} of {} with errno {errno}", life.name);
-    if let Err(Failed::Books(why)) = &result {
+    if let Err(Failed::Accounting(why)) = &result {
         panic!("{what}: {why}");
     }
     if let Err(left) = before.nothing_left() {
@@ -146,7 +147,7 @@ fn fail(life: Life, n: u64, errno: i32) -> bool {
         return true;
     }
     if let Err(failed) = result {
-        // An interrupted call is made again, and nobody hears of it.
+        // An interrupted call is retried silently.
         assert!(
             errno != libc::EINTR && failed.says(errno),
             "{what}: {failed:?}"
@@ -155,23 +156,23 @@ fn fail(life: Life, n: u64, errno: i32) -> bool {
     false
 }
 
-/// In copies of a program that has had no engine yet, whose handler of SIGBUS is still to come: whichever call of the first
-/// engine fails, it is there with the next one.
+/// Runs in forked copies of a program that has had no engine yet, and so has no SIGBUS handler. Whichever call of the
+/// first engine fails, the next engine installs the handler.
 fn faults_are_explained_later(errno: i32) {
-    // More calls than it takes to make an arena.
+    // More calls than creating an arena takes.
     for n in 1..=30 {
         // SAFETY: this program has one thread at this time.
         let copy = unsafe { libc::fork() };
         assert!(copy >= 0);
         if copy == 0 {
             let explained = std::panic::catch_unwind(|| explained_after(n, errno));
-            // SAFETY: ends this copy, which must not return into what its parent goes on with.
+            // SAFETY: ends this copy, which must not return into the parent's code.
             unsafe { libc::_exit(i32::from(explained.ok() != Some(true))) };
         }
         let mut status = 0;
         // SAFETY: waits for the child made above.
         unsafe { libc::waitpid(copy, &raw mut status, 0) };
-        assert_eq!(status, 0, "call {n}: nobody explains faults of memory");
+        assert_eq!(status, 0, "call {n}: no handler explains SIGBUS");
     }
 }
 
@@ -186,7 +187,7 @@ fn explained_after(n: u64, errno: i32) -> bool {
 }
 
 fn handler_of_faults() -> usize {
-    // SAFETY: asks, into a structure for which zeros are valid, and changes nothing.
+    // SAFETY: only queries, into a structure for which zeros are valid.
     unsafe {
         let mut now: libc::sigaction = std::mem::zeroed();
         assert_eq!(

@@ -9,7 +9,7 @@ use arenite::{Array, BuildError, Engine, JobError, JobErrorKind, TileMut, failin
 use super::asked_errno;
 use crate::harness::{Invariant, Lab};
 
-/// All threads of its workers are bound by what the engine says that it enforces.
+/// All threads of its workers are sandboxed as the engine reports.
 pub fn assert_locked_down(engine: &Engine) {
     let report = engine.sandbox_report().expect("workers are locked down");
     let lacks = |part: &str| {
@@ -22,7 +22,7 @@ pub fn assert_locked_down(engine: &Engine) {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", worker.pid)).unwrap();
         let mut threads = 0;
         for task in tasks {
-            // One that has just ended is listed for a moment.
+            // A thread that has just ended is still listed for a moment.
             let Ok(status) = std::fs::read_to_string(task.unwrap().path().join("status")) else {
                 continue;
             };
@@ -35,7 +35,7 @@ pub fn assert_locked_down(engine: &Engine) {
     }
 }
 
-/// Calls of every start whose failure has to be told by their names.
+/// Calls of every start whose failure must be reported by name.
 const NAMED: [&str; 13] = [
     "prctl(SET_PDEATHSIG)",
     "close_range",
@@ -51,7 +51,7 @@ const NAMED: [&str; 13] = [
     "mmap",
     "a thread for each of 2 lanes",
 ];
-/// The same, where workers are locked down.
+/// The same for sandboxed workers.
 const NAMED_IF_LOCKED: [&str; 9] = [
     "mseal",
     "readdir of /proc/self/fd",
@@ -77,9 +77,9 @@ fn starts(strict: bool) {
     for n in 1.. {
         let before = Invariant::before();
         let what = format!("call {n} of a start with errno {errno}, strict: {strict}");
-        // For the watchdog of whoever waits for this program.
+        // For the watchdog of the test that waits for this program.
         eprintln!("{what}");
-        // SAFETY: no engine, and so no other thread, is there.
+        // SAFETY: there is no engine, and so no other thread.
         unsafe { std::env::set_var(failing_calls::WORKERS, format!("{n}:{errno}")) };
         let (built, said) = start(strict);
         if let Err(left) = before.nothing_left() {
@@ -108,8 +108,11 @@ fn starts(strict: bool) {
     }
     let locked = NAMED_IF_LOCKED.iter().filter(|_| strict && is_complete());
     for call in NAMED.iter().chain(locked) {
-        let told = named.iter().any(|why| why.contains(call));
-        assert!(told, "{call} has not failed, strict: {strict}: {named:#?}");
+        let is_named = named.iter().any(|why| why.contains(call));
+        assert!(
+            is_named,
+            "{call} has not failed, strict: {strict}: {named:#?}"
+        );
     }
 }
 
@@ -117,18 +120,18 @@ fn is_complete() -> bool {
     arenite::SandboxReport::of_this_kernel().is_complete()
 }
 
-/// An engine with one worker, if it can be built, and what that has said.
+/// An engine with one worker, if it can be built, and its output.
 fn start(strict: bool) -> (Result<(), BuildError>, Vec<String>) {
-    let (tell, told) = channel();
-    let tell = Mutex::new(tell);
+    let (sender, lines) = channel();
+    let sender = Mutex::new(sender);
     let builder = Engine::builder()
         .workers(1)
         .lanes(2)
         .memory_limit(256 << 20)
         .capacity(16 << 20)
         .on_log(move |line| {
-            // Nobody listens to what comes later.
-            let _ = tell.lock().unwrap().send(line.text.clone());
+            // Later lines have no receiver.
+            let _ = sender.lock().unwrap().send(line.text.clone());
         });
     let builder = if strict {
         builder.sandbox(arenite::Sandbox::Strict)
@@ -142,7 +145,7 @@ fn start(strict: bool) -> (Result<(), BuildError>, Vec<String>) {
         assert_eq!(engine.submit(|| 7u8, ()).wait().unwrap(), 7);
         engine.shutdown();
     });
-    (built, told.try_iter().collect())
+    (built, lines.try_iter().collect())
 }
 
 // ---- jobs ---------------------------------------------------------------------------------------------------
@@ -157,7 +160,7 @@ fn disarm() -> u64 {
     failing_calls::disarm()
 }
 
-/// Fills what it was given, and makes more than it was granted ahead.
+/// Fills its input, and allocates more than it was granted ahead.
 fn fill(mut tile: TileMut<'_, u32>) {
     println!("a tile");
     tile.fill(7);
@@ -179,7 +182,7 @@ pub fn every_job() {
     }
 }
 
-/// Jobs of one worker, in which its `n`-th call fails; a worker that ends over it is replaced.
+/// Jobs of one worker, in which its `n`-th call fails; a worker that ends because of it is replaced.
 fn jobs(strict: bool) {
     let errno = asked_errno();
     let lab = Lab::with(1, |builder| {
@@ -218,7 +221,7 @@ fn jobs(strict: bool) {
                 Err(error) => note(error),
             }
         }
-        // None in a worker that came later.
+        // No call of a later worker fails.
         let calls = match lab.submit(disarm, ()).wait() {
             Ok(calls) => calls,
             Err(error) => {
@@ -227,7 +230,7 @@ fn jobs(strict: bool) {
             }
         };
         for error in &failed {
-            // It ends by itself, or is ended because it could not take its arguments, and says why.
+            // It ends on its own, or is killed because it could not read its arguments, and reports why.
             let ended = match error.kind() {
                 JobErrorKind::Exited(Some(code)) => *code != 0,
                 JobErrorKind::Protocol(_) => error.to_string().contains("mprotect of bytes"),
@@ -236,7 +239,7 @@ fn jobs(strict: bool) {
             assert!(errno != libc::EINTR && ended, "{what}: {error}");
         }
         assert!(failed.len() < 2, "{what}: {failed:?}");
-        // One that ended between two jobs is no reason to stop: what its successor counts is nothing.
+        // A worker that ended between two jobs is no reason to stop: the count of its replacement is irrelevant.
         if failed.is_empty() && calls < n && lab.stats().restarts() == restarts {
             assert!(n > 5, "only {calls} calls");
             break;

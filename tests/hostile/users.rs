@@ -1,0 +1,27 @@
+//! An unprivileged user, and root.
+
+/// The user id of Linux' unprivileged user.
+pub const UNPRIVILEGED: u32 = 65534;
+
+/// Whether this process may do what only root may: become another user, mount, create namespaces.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Becomes the unprivileged user, if this is root.
+pub fn become_unprivileged() -> std::io::Result<()> {
+    if !is_root() {
+        return Ok(());
+    }
+    // SAFETY: takes numbers only; the list of groups is empty.
+    let answer = unsafe {
+        libc::setgroups(0, std::ptr::null())
+            | libc::setresgid(UNPRIVILEGED, UNPRIVILEGED, UNPRIVILEGED)
+            | libc::setresuid(UNPRIVILEGED, UNPRIVILEGED, UNPRIVILEGED)
+    };
+    if answer == 0 {
+        Ok(())
+    } else {
+        Err(std::io::Error::last_os_error())
+    }
+}
