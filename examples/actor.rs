@@ -3,7 +3,7 @@
 //!
 //! `cargo run --release --example actor [batches]`
 
-use arenite::{Actor, Array, Engine, JobErrorKind};
+use arenite::{Actor, Array, Engine, FailedDependency, JobErrorKind};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -76,7 +76,7 @@ fn main() -> Outcome {
 
     // The state is made in a worker and stays there. After each call it is saved.
     let running = engine
-        .actor_builder(Running::new, (&weights,))
+        .actor(Running::new, (&weights,))
         .checkpoint(1, Running::save, Running::restore)
         .start_named("running")?;
 
@@ -100,11 +100,11 @@ fn main() -> Outcome {
             Ok(_) => {}
             Err(error) => match error.kind() {
                 // The worker died of this batch. Nothing else is lost: all before it was saved.
-                JobErrorKind::ActorLost {
+                JobErrorKind::Dependency(FailedDependency::Actor {
                     forgotten: 0,
                     restarted: true,
                     ..
-                } => {
+                }) => {
                     println!("batch {n}: {error}");
                     crashed.push(n);
                 }

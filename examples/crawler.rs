@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arenite::{Array, Backoff, Engine, JobErrorKind, Limiter, Scalar, Typed};
+use arenite::{Array, Backoff, Engine, JobErrorKind, JobLimit, Limiter, Scalar, Typed};
 use bytemuck::{CheckedBitPattern, NoUninit};
 
 /// Requests that the server puts up with at once.
@@ -178,7 +178,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let engine = Engine::builder()
         .workers(2)
         .lanes(8)
-        .share_deadlines(true)
+        .co_schedule_deadlines(true)
         .capacity(64 << 20)
         .on_log(|_| {})
         .build()?;
@@ -238,7 +238,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 assert_eq!(error.value(), Some(PageError::Garbage));
                 assert_eq!(letter.attempts(), 1);
             }
-            (Trouble::Silent, JobErrorKind::DeadlineExceeded { .. }) => {
+            (Trouble::Silent, JobErrorKind::Limit(JobLimit::Deadline { .. })) => {
                 assert_eq!((letter.attempts(), letter.deaths().len()), (3, 2));
             }
             (trouble, why) => panic!("page {page}, which is {trouble:?}: {why}"),

@@ -5,8 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use arenite::rand::RngExt;
 use arenite::{Array, Engine, Shape, TileMut};
+use rand::RngExt;
 
 const DIMENSIONS: usize = 16;
 const GROUPS: usize = 8;

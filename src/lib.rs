@@ -1,12 +1,10 @@
-//! Array and image work in separate worker processes, on shared memory, at the speed of a thread pool.
+//! Runs functions on arrays in worker processes that share memory with the program.
 //!
-//! A panic, a wild pointer, an `abort()` in a C library or a hostile input file ends one job with an error that
-//! says what happened. The program, its other jobs and their data go on. That is what threads cannot
-//! give; what it costs is what the benchmarks are there to show (`cargo run --release -p arenite-bench`).
-//!
-//! It costs next to nothing per job, because arrays are neither copied nor serialised: they lie in memory that all
-//! processes have mapped, and what travels to a worker is a descriptor of 128 bytes. Only the results of workers that are
-//! locked down (`Builder::sandbox`) are copied.
+//! A panic, a stray write, an `abort()` in a C library or a malicious input file ends one job with an error that says
+//! what happened. The program, its other jobs and their data continue. Threads cannot do that, and pools that copy
+//! their data between processes are slower: here, arrays are neither copied nor serialised. They are in memory that all
+//! processes have mapped, and a job travels as a descriptor of 128 bytes. Only the results of sandboxed workers
+//! (`Builder::sandbox`) are copied.
 //!
 //! # A complete program
 //!
@@ -18,12 +16,12 @@
 //!     if pixels.is_empty() {
 //!         return Err("nothing to brighten".into());
 //!     }
-//!     // Made in the worker's part of the shared memory; returning it copies nothing.
+//!     // Allocated in the worker's part of the shared memory: returning it copies nothing.
 //!     Ok(Array::from_fn(pixels.shape(), |i| pixels[i].saturating_add(by)))
 //! }
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
-//!     // First of all: in a worker, which is this program started again, `init` never returns.
+//!     // Call it first: a worker is this program started again, and in a worker `init` never returns.
 //!     arenite::init();
 //!
 //!     let engine = Engine::builder().workers(2).capacity(256 << 20).build()?;
@@ -34,13 +32,13 @@
 //!     assert_eq!(bright.shape(), photo.shape());
 //!     assert_eq!(bright[7], 17);
 //!
-//!     // Many, in order, a bounded number in flight.
+//!     // Many jobs, in order, with a bounded number in flight.
 //!     let by = (0..20).map(|by| (&photo, by));
 //!     for (by, bright) in engine.map(brighten, by).enumerate() {
 //!         assert_eq!(bright?[0], by as u8);
 //!     }
 //!
-//!     // One array, written by all workers at once, in place.
+//!     // One array, written in place by all workers at once.
 //!     let mut out = engine.zeros::<f32>([1000, 1000])?;
 //!     engine.scope(|s| {
 //!         for tile in out.tiles_mut(100) {
@@ -49,7 +47,7 @@
 //!     })?;
 //!     assert_eq!(out[999_999], 0.5);
 //!
-//!     // A job that takes its process with it is an error; the next one runs in a new process.
+//!     // A job that ends its process fails with an error; the next one runs in a new process.
 //!     fn crash() {
 //!         std::process::abort();
 //!     }
@@ -64,76 +62,76 @@
 //!
 //! | to | see |
 //! |---|---|
-//! | start an engine | [`init`], [`Engine::builder`], in tests [`test_workers!`] |
+//! | start an engine | [`init`], [`Engine::builder`]; in tests [`test_workers!`] |
 //! | bring data in | [`Engine::from_slice`], [`Engine::read_file`], [`Engine::read_npy`], [`Engine::zeros`] |
-//! | run one job | [`Engine::submit`]; several kernels on one worker: [`Engine::job`] |
-//! | run many | [`Engine::map`] in order, [`unordered`](engine::Map::unordered) or [`as_completed`] as they end |
-//! | run jobs that take each other's values | [`Graph`] |
-//! | run what a kernel turns out to need | [`Spawn`], [`call`] |
-//! | wait for one of many, or all | [`wait_any`], [`wait_all`] |
-//! | do so in `async` code | a [`Job`] is a future; [`Map::stream`](engine::Map::stream), [`submit_async`](engine::JobBuilder::submit_async), [`call_async`](Actor::call_async) |
-//! | know what failed, with its arguments | [`Map::report`](engine::Map::report), [`DeadLetter`]; stop or go on: [`OnFailure`] |
-//! | bound how many run at a time, or in a second | [`Limiter`] |
-//! | keep a state in a worker, and call it | [`Engine::actor`], with checkpoints [`Engine::actor_builder`] |
-//! | run several jobs as one | [`Engine::scope`], with errors of one's own [`Engine::scope_try`], to keep all errors [`Engine::scope_collect`] |
-//! | run an endless source through stages and windows | [`stream`] |
+//! | run one job | [`Engine::submit`]; with options, or several kernels on one worker: [`Engine::job`] |
+//! | run many | [`Engine::map`] in order; [`unordered`](engine::Map::unordered) or [`as_completed`] as they end |
+//! | limit a job's time, retry it, start it first | [`JobOptions`], of jobs, maps, scopes, nodes and stages |
+//! | learn why a job failed | [`JobError`], [`JobErrorKind`]; a kernel's own error type: [`Typed`], [`KernelError`] |
+//! | learn what failed, with its arguments | [`Map::report`](engine::Map::report), [`DeadLetter`]; stop or continue: [`OnFailure`] |
+//! | wait for one of many jobs, or for all | [`wait_any`], [`wait_all`] |
+//! | use `async` | a [`Job`] is a future; [`Map::stream`](engine::Map::stream), [`submit_async`](engine::JobBuilder::submit_async), [`call_async`](Actor::call_async) |
+//! | end a job | [`Job::cancel`] with [`cancelled`], [`Job::kill`] |
+//! | run several jobs as one | [`Engine::scope`]; with your own error type [`Engine::scope_try`], to keep all errors [`Engine::scope_collect`] |
 //! | work on one large array | [`Engine::par`]: [`map`](par::Par::map), [`apply`](par::Par::apply); [`Engine::scope`] with [`ArrayMut::tiles_mut`] |
-//! | sum up, search, count, reduce | [`Engine::par`]: [`sum`](par::Par::sum), [`argmax`](par::Par::argmax), [`scan`](par::Par::scan), [`histogram`](par::Par::histogram), [`reduce`](par::Par::reduce) |
-//! | cut an array into parts | [`Array::partitions`] |
-//! | keep buffers and tables in a worker from job to job | [`scratch`], [`scratch_for`] |
+//! | sum, search, count, reduce | [`Engine::par`]: [`sum`](par::Par::sum), [`argmax`](par::Par::argmax), [`scan`](par::Par::scan), [`histogram`](par::Par::histogram), [`reduce`](par::Par::reduce) |
+//! | run jobs that take each other's values | [`Graph`] |
+//! | run jobs that a kernel asks for | [`Spawn`], [`call`] |
+//! | keep a state in a worker, and call it | [`Engine::actor`], with a name or checkpoints |
+//! | run an endless source through stages and windows | [`stream`] |
+//! | keep buffers and tables in a worker between jobs | [`scratch`], [`scratch_for`] |
 //! | draw random numbers in kernels | [`rng`], [`Builder::seed`] |
 //! | know what a kernel may take and return | [`kernel::Arg`], [`kernel::Reply`], [`Scalar`] |
-//! | limit a job's time, retry it, start it first | [`JobOptions`], of jobs, maps, scopes, nodes and stages |
-//! | run several jobs side by side in each worker | [`Builder::lanes`] |
-//! | bound a worker's memory, replace workers that leak | [`Builder::memory_limit`], [`Builder::recycle_above`], [`Builder::recycle_after_jobs`] |
-//! | bound the bytes under way | [`Builder::admission`] |
-//! | take every right from the workers | `Builder::sandbox` (feature `sandbox`) |
-//! | give up on a job | [`Job::cancel`] with [`cancelled`], [`Job::cancel_now`] |
-//! | know why a job failed | [`JobError`], [`JobErrorKind`] |
-//! | take what workers print, line by line | [`Builder::on_log`] |
+//! | limit how many jobs run at a time or per second | [`Limiter`] |
+//! | limit the bytes in flight | [`Builder::max_in_flight_bytes`] |
+//! | run several jobs concurrently in each worker | [`Builder::lanes`] |
+//! | limit a worker's memory, replace workers that leak | [`Builder::memory_limit`], [`Builder::recycle_above_bytes`], [`Builder::recycle_after_jobs`] |
+//! | sandbox the workers | `Builder::sandbox` (feature `sandbox`) |
+//! | receive what workers print, line by line | [`Builder::on_log`] |
 //! | debug without processes | [`Engine::inline`] |
+//! | split an array into parts | [`Array::partitions`] |
 //! | read and write `.npy` | [`array::npy`] |
 //! | decode, resize and encode pictures | the crate `arenite-image` |
-//! | see how far it is, and how it does | [`Engine::progress`], [`Engine::stats`] |
-//! | see afterwards what ran when, and why it took so long | [`Trace`]: events for a trace viewer, a report for a browser |
+//! | show progress and statistics | [`Engine::progress`], [`Engine::stats`] |
+//! | see afterwards what ran when, and what took long | [`Trace`]: events for a trace viewer, a report for a browser |
 //! | know what a machine or container offers | [`platform`], or the command `arenite doctor` |
 //!
-//! # Floors
+//! # Layers
 //!
-//! The crate is built in floors: a module uses only what stands above it in this list
-//! (`tests/floors.rs` checks it). Each has a description of what it guarantees.
+//! The crate is built in layers: a module uses only modules above it in this list (`tests/layers.rs` checks it).
 //!
-//! | floor | what it is |
+//! | layer | what it is |
 //! |---|---|
-//! | `sync` | atomics, cells and fences; switches to loom's for the models |
-//! | `sys` | Linux as values that clean up after themselves, and typed errors |
-//! | `arena` | shared memory in regions, one per writing process: [`arena`] |
-//! | `array` | typed, shaped views of it: [`array`](mod@array) |
+//! | `sync` | atomics, cells and fences; those of loom in the models |
+//! | `sys` | Linux: owned resources and typed errors |
+//! | `arena` | shared memory in regions, one per writing process |
+//! | `array` | typed arrays with shapes in that memory: [`array`](mod@array) |
 //! | `kernel` | which functions can be sent, with which arguments: [`kernel`] |
 //! | `link` | how a job travels: slots, state words, doorbells |
-//! | `control` | the handshake when a worker starts |
-//! | `worker` | start, run and stop of a worker process |
-//! | `trace` | what happened when, as files |
-//! | `supervisor` | queue, policy, monitor, recovery |
-//! | `engine` | the public face: [`engine`] |
+//! | `control` | the handshake of a new worker |
+//! | `worker` | start, main loop and stop of a worker process |
+//! | `trace` | files that record what happened when |
+//! | `supervisor` | queue, policies, monitor, recovery |
+//! | `engine` | the public API: [`engine`] |
 //! | `platform` | what this system offers an engine: [`platform`] |
 //!
 //! # Features
 //!
-//! - `ndarray` (default): views of arrays as [`ndarray`](https://docs.rs/ndarray)'s, and arrays from them.
-//! - `sandbox`: workers without rights: `Builder::sandbox`.
-//! - `points`: named places at which tests kill, and what fuzzers call; refused in release builds. Not meant for programs.
-//! - `tracing`: events of the [`tracing`](https://docs.rs/tracing) crate in kernels arrive at
-//!   [`Builder::on_log`] with level and target, and at the subscriber of the program, if it has
-//!   one, as events of the target `arenite::worker`. Spans stay in the worker.
+//! - `ndarray` (default): arrays as views of [`ndarray`](https://docs.rs/ndarray), and arrays from them.
+//! - `sandbox`: workers without rights, `Builder::sandbox`.
+//! - `tracing`: events of the [`tracing`](https://docs.rs/tracing) crate in kernels arrive at [`Builder::on_log`] with
+//!   level and target, and at the program's subscriber, if there is one, as events of the target `arenite::worker`.
+//!   Spans stay in the worker.
+//! - `points`: for the tests of this crate; rejected in release builds.
 //!
 //! # Platform
 //!
 //! Linux 6.1 or newer on x86_64 or aarch64, with pages of 4 KiB.
 
-// Models check the link floor alone: nothing else is built with `--cfg arenite_loom`.
+// Loom models check `link` and `sync` alone: with `--cfg arenite_loom` every other module is empty, and nothing is
+// exported.
 #[cfg(not(arenite_loom))]
-pub mod arena;
+mod arena;
 #[cfg(not(arenite_loom))]
 pub mod array;
 #[cfg(not(arenite_loom))]
@@ -164,36 +162,35 @@ mod trace;
 mod worker;
 
 #[cfg(not(arenite_loom))]
-pub use arena::{ArenaFull, Backing};
+pub use exports::*;
+
 #[cfg(not(arenite_loom))]
-pub use array::{Array, ArrayMut, Element, Shape, TileMut};
-#[cfg(not(arenite_loom))]
-#[doc(hidden)]
-pub use control::lock_socket_names;
-#[cfg(not(arenite_loom))]
-pub use engine::{
-    Actor, ActorNameError, ActorStatus, Backoff, BuildError, Builder, Canceller, DeadLetter,
-    Engine, Graph, GraphError, Guard, InputError, Job, JobError, JobErrorKind, JobOptions, Limiter,
-    Node, OnFailure, Priority, Progress, Refused, RefusedBy, Report, Scope, Spawn, Stats, Trace,
-    as_completed, call, par, stream, wait_all, wait_any,
-};
-#[cfg(all(feature = "sandbox", not(arenite_loom)))]
-pub use engine::{Sandbox, SandboxReport};
-#[cfg(not(arenite_loom))]
-pub use kernel::{Kernel, KernelError, Returned, Scalar, Typed};
-#[cfg(not(arenite_loom))]
-pub use rand;
-#[cfg(all(feature = "points", not(arenite_loom)))]
-#[doc(hidden)]
-pub use supervisor::hostile::{AttackStats, link_words};
-#[cfg(all(feature = "points", not(arenite_loom)))]
-#[doc(hidden)]
-pub use sync::points;
-#[cfg(all(feature = "points", not(arenite_loom)))]
-#[doc(hidden)]
-pub use sys::inject as failing_calls;
-#[cfg(not(arenite_loom))]
-pub use worker::{Scratch, cancelled, init, rng, scratch, scratch_for};
+mod exports {
+    pub use crate::arena::{ArenaFull, Backing};
+    pub use crate::array::{Array, ArrayMut, Element, Shape, TileMut};
+    #[doc(hidden)]
+    pub use crate::control::lock_socket_names;
+    pub use crate::engine::{
+        Actor, ActorNameError, ActorStatus, Backoff, BuildError, Builder, Canceller, DeadLetter,
+        Engine, FailedDependency, Graph, GraphError, Guard, InputError, Job, JobError,
+        JobErrorKind, JobLimit, JobOptions, Limiter, Node, OnFailure, Priority, Progress, Refused,
+        RefusedBy, Rejection, Report, Scope, Spawn, Stats, Trace, WorkerExit, as_completed, call,
+        par, stream, wait_all, wait_any,
+    };
+    #[cfg(feature = "sandbox")]
+    pub use crate::engine::{Sandbox, SandboxReport};
+    pub use crate::kernel::{Kernel, KernelError, Returned, Scalar, Typed};
+    #[cfg(feature = "points")]
+    #[doc(hidden)]
+    pub use crate::supervisor::hostile::{AttackStats, link_words};
+    #[cfg(feature = "points")]
+    #[doc(hidden)]
+    pub use crate::sync::points;
+    #[cfg(feature = "points")]
+    #[doc(hidden)]
+    pub use crate::sys::inject as failing_calls;
+    pub use crate::worker::{JobRng, Scratch, cancelled, init, rng, scratch, scratch_for};
+}
 
 // The programs in README.md and docs/guide.md are doctests.
 #[cfg(doctest)]

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use arenite::{Array, Engine, JobErrorKind};
+use arenite::{Array, Engine, JobErrorKind, WorkerExit};
 
 arenite::test_workers!();
 
@@ -44,7 +44,7 @@ fn survives_a_crash() {
         .submit(|| -> u8 { std::process::abort() }, ())
         .wait()
         .unwrap_err();
-    assert_eq!(*error.kind(), JobErrorKind::Signal(6));
+    assert_eq!(*error.kind(), JobErrorKind::Lost(WorkerExit::Signal(6)));
     let error = engine
         .submit(|n: u32| assert_eq!(n, 1), (2,))
         .wait()
@@ -70,7 +70,7 @@ fn a_stack_overflow_is_one_job() {
         .unwrap();
     let error = engine.submit(deeper, (1,)).wait().unwrap_err();
     assert!(
-        matches!(error.kind(), JobErrorKind::Signal(6 | 11)),
+        matches!(error.kind(), JobErrorKind::Lost(WorkerExit::Signal(6 | 11))),
         "{error}"
     );
     assert_eq!(engine.submit(|| 5u8, ()).wait().unwrap(), 5);

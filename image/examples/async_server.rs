@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arenite::engine::Sandbox;
-use arenite::{Array, Engine, JobErrorKind, Typed};
+use arenite::{Array, Engine, JobErrorKind, JobLimit, Typed};
 use arenite_image::{ImageError, ResizeSpec, Size, When, resize_encoded};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -102,8 +102,8 @@ impl Service {
                 let status = match (error.returned(), error.kind()) {
                     (Some(ImageError::TooManyPixels { .. } | ImageError::Bomb { .. }), _) => 413,
                     (Some(_), _) => 422,
-                    (None, JobErrorKind::DeadlineExceeded { .. }) => 504,
-                    (None, JobErrorKind::MemoryLimit { .. }) => 413,
+                    (None, JobErrorKind::Limit(JobLimit::Deadline { .. })) => 504,
+                    (None, JobErrorKind::Limit(JobLimit::Memory { .. })) => 413,
                     (None, _) => 500,
                 };
                 (status, error.to_string().into_bytes())
@@ -367,7 +367,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .capacity(256 << 20)
         .sandbox(Sandbox::Strict)
         .memory_limit(512 << 20)
-        .admission(ADMITTED as u64)
+        .max_in_flight_bytes(ADMITTED as u64)
         .on_log(|_| {})
         .build()?;
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -7,7 +7,7 @@
 
 use std::path::PathBuf;
 
-use arenite::{Array, Engine, Graph, JobErrorKind};
+use arenite::{Array, Engine, FailedDependency, Graph, JobErrorKind};
 use arenite_image::{ResizeSpec, resize_to_pixels};
 
 /// Decodes to rows × columns × channels, at most `side` pixels per side.
@@ -148,7 +148,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 println!("{name}: {score:.2}");
             }
             Err(error) => match error.kind() {
-                JobErrorKind::DependencyFailed { cause, .. } => println!("{name}: {cause}"),
+                JobErrorKind::Dependency(FailedDependency::Node { cause, .. }) => {
+                    println!("{name}: {cause}")
+                }
                 kind => println!("{name}: {kind}"),
             },
         }

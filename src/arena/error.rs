@@ -60,13 +60,14 @@ impl ArenaFull {
     /// up although [`largest_free`](ArenaFull::largest_free) reports room: it limits committed memory, which grows by
     /// at least 64 KiB at a time, so small arrays scattered over many places take up more of it than they hold.
     ///
-    /// ```
-    /// use arenite::arena::{Arena, SystemLimit, BlockPlacement, Spec};
+    /// ```standalone_crate
+    /// use arenite::Engine;
     ///
-    /// let arena = Arena::create(&Spec { capacity: 1 << 20, ..Spec::default() })?;
-    /// let full = arena.alloc(0, 2 << 20, BlockPlacement::Packed).unwrap_err();
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(1).capacity(1 << 20).build()?;
+    /// let full = engine.zeros::<u8>(2 << 20).unwrap_err();
     /// assert_eq!(full.limit(), None);
-    /// # Ok::<(), arenite::arena::ArenaError>(())
+    /// # Ok::<(), arenite::BuildError>(())
     /// ```
     pub fn limit(&self) -> Option<SystemLimit> {
         let fits = self.requested <= self.largest_free.min(self.free).min(self.capacity);

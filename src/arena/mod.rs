@@ -26,7 +26,9 @@ use nix::errno::Errno;
 pub use crate::sys::Error as SystemError;
 pub use block::Block;
 pub use error::{ArenaError, ArenaFull, SystemLimit};
-pub use names::{ControlSegment, NamedArena, SegmentName, list, segments, sweep};
+pub use names::{ControlSegment, SegmentName, segments, sweep};
+#[cfg(test)]
+pub use names::{NamedArena, list};
 pub use offset::{BadOffset, Extent, Offset};
 pub(crate) use spec::SystemInfo;
 pub use spec::{Backing, Spec, default_capacity};
@@ -127,19 +129,6 @@ impl Arena {
     ///
     /// [`ArenaError::TooLarge`] if a limit of the system is below the capacity; it names the limit and the remedy.
     /// [`ArenaError::NameTaken`] and [`ArenaError::BadName`]; [`ArenaError::System`] if a system call fails.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use arenite::arena::{Arena, BlockPlacement, Spec};
-    ///
-    /// let arena = Arena::create(&Spec { capacity: 64 << 20, ..Spec::default() })?;
-    /// let block = arena.alloc_zeroed(0, 10 << 20, BlockPlacement::Packed)?;
-    /// assert_eq!(arena.stats().in_use, 10 << 20);
-    /// drop(block);
-    /// assert_eq!(arena.stats().in_use, 0);
-    /// # Ok::<(), arenite::arena::ArenaError>(())
-    /// ```
     pub fn create(spec: &Spec) -> Result<Arc<Arena>, ArenaError> {
         Arena::create_in(&SystemInfo::read(&spec.root), spec)
     }
@@ -247,6 +236,7 @@ impl Arena {
     }
 
     /// What its segments are made of; never [`Backing::Auto`].
+    #[cfg(test)]
     pub fn backing(&self) -> Backing {
         self.backing
     }
@@ -266,11 +256,6 @@ impl Arena {
         self.regions
             .first()
             .map_or(0, |region| region.map.len() as u64)
-    }
-
-    /// Number of regions: one more than workers.
-    pub fn regions(&self) -> u16 {
-        self.regions.len() as u16
     }
 
     /// The control segment.

@@ -180,11 +180,6 @@ impl ControlSegment {
         self.len
     }
 
-    /// Whether the length is 0, which never happens.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// The first byte after the header, aligned to a page; the body is zero when the arena is created.
     pub fn body(&self) -> NonNull<u8> {
         // SAFETY: every control segment is longer than its header.
@@ -324,6 +319,7 @@ pub fn sweep() -> Vec<String> {
 }
 
 /// An arena with a kept name.
+#[cfg(test)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NamedArena {
@@ -340,6 +336,7 @@ pub struct NamedArena {
 }
 
 /// This user's arenas with kept names, sorted by name.
+#[cfg(test)]
 pub fn list() -> Vec<NamedArena> {
     let prefix = prefix();
     names()

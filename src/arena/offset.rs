@@ -10,15 +10,6 @@ use bytemuck::{Pod, Zeroable};
 const BYTE_BITS: u32 = 48;
 
 /// A location in an arena: a region and a byte in it. Unlike an address it means the same in every process.
-///
-/// # Examples
-///
-/// ```
-/// use arenite::arena::Offset;
-///
-/// let place = Offset::new(3, 4096);
-/// assert_eq!((place.region(), place.offset()), (3, 4096));
-/// ```
 #[repr(transparent)]
 #[derive(Copy, Clone, Pod, Zeroable, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Offset(u64);
@@ -50,12 +41,6 @@ impl Offset {
     /// The byte offset in the region.
     pub fn offset(self) -> u64 {
         self.0 & (Offset::MAX_REGION_LEN - 1)
-    }
-
-    /// The location `bytes` further on in the same region, or `None` beyond the maximum size of a region.
-    pub fn checked_add(self, bytes: u64) -> Option<Offset> {
-        let offset = self.offset().checked_add(bytes)?;
-        (offset < Offset::MAX_REGION_LEN).then(|| Offset::new(self.region(), offset))
     }
 }
 
@@ -147,9 +132,6 @@ mod tests {
         let last = Offset::new(u16::MAX, Offset::MAX_REGION_LEN - 1);
         assert_eq!(last.region(), u16::MAX);
         assert_eq!(last.offset(), Offset::MAX_REGION_LEN - 1);
-        assert_eq!(last.checked_add(1), None);
-        assert_eq!(last.checked_add(u64::MAX), None);
-        assert_eq!(Offset::new(2, 5).checked_add(6), Some(Offset::new(2, 11)));
     }
 
     #[test]

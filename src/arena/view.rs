@@ -144,6 +144,7 @@ impl View {
     }
 
     /// The arena's random number.
+    #[cfg(test)]
     pub fn id(&self) -> u64 {
         self.layout.id
     }
@@ -154,13 +155,9 @@ impl View {
     }
 
     /// Number of regions.
+    #[cfg(test)]
     pub fn regions(&self) -> u16 {
         self.regions.len() as u16
-    }
-
-    /// Bytes that each region reserves.
-    pub fn reservation(&self) -> u64 {
-        self.layout.reservation
     }
 
     /// The whole control segment, read-only.

@@ -150,7 +150,7 @@ impl<T: Element> ArrayMut<T> {
     /// # Panics
     ///
     /// Like [`zeros`](ArrayMut::zeros).
-    #[doc(alias("empty", "unfilled"))]
+    #[doc(alias = "empty")]
     #[track_caller]
     pub fn uninit(shape: impl Into<Shape>) -> ArrayMut<T> {
         or_panic(ArrayMut::try_uninit(shape))

@@ -1,10 +1,15 @@
 //! Checks of results that a correct worker cannot send.
 
-use crate::supervisor::{Failed, JobError, JobErrorKind};
+use crate::supervisor::{Failed, JobError, JobErrorKind, WorkerExit};
 
 /// The error of a job whose worker sent such a result.
 pub(super) fn broken_reply(kernel: &'static str, what: impl Into<String>) -> JobError {
-    Failed::new(JobErrorKind::Protocol(what.into()), kernel, 0).into()
+    Failed::new(
+        JobErrorKind::Lost(WorkerExit::Protocol(what.into())),
+        kernel,
+        0,
+    )
+    .into()
 }
 
 /// Checks that a result has `len` elements.

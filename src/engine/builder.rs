@@ -24,12 +24,12 @@ use crate::trace::{TraceConfig, Tracer};
 #[non_exhaustive]
 pub enum Guard {
     /// Arrays that a worker has published, or was lent earlier, are write-protected: a stray write ends the worker that
-    /// makes it and changes nothing. Costs microseconds per published or lent array. Results below 64 KiB share the memory
-    /// that the worker is filling, and are protected together with it.
+    /// makes it and changes nothing. Costs microseconds per published or lent array. Results below 64 KiB share the
+    /// memory that the worker is filling, and are protected together with it.
     #[default]
     On,
-    /// A worker may still write to arrays that it published or was lent earlier. It can never write to inputs or to other
-    /// workers' memory.
+    /// A worker may still write to arrays that it published or was lent earlier. It can never write to inputs or to
+    /// other workers' memory.
     Off,
 }
 
@@ -53,7 +53,7 @@ pub enum Guard {
 pub struct Builder {
     workers: Option<usize>,
     lanes: usize,
-    share_deadlines: bool,
+    co_schedule_deadlines: bool,
     capacity: Option<u64>,
     backing: Backing,
     guard: Guard,
@@ -78,7 +78,7 @@ impl Builder {
         Self {
             workers: None,
             lanes: 1,
-            share_deadlines: false,
+            co_schedule_deadlines: false,
             capacity: None,
             backing: Backing::Auto,
             guard: Guard::On,
@@ -107,20 +107,19 @@ impl Builder {
         self
     }
 
-    /// Sets the number of lanes of each worker: threads of one process that run jobs concurrently. The default is 1; all
-    /// workers together may have 4096.
+    /// Sets the number of lanes of each worker: threads of one process that run jobs concurrently. The default is 1;
+    /// all workers together may have 4096.
     ///
-    /// Use more lanes for jobs that wait for a server, a disk or a lock: two workers with 50 lanes each make a hundred calls
-    /// at a time in two processes. Jobs that compute gain nothing from more lanes than cores.
+    /// Use more lanes for jobs that wait for a server, a disk or a lock: two workers with 50 lanes each make a hundred
+    /// calls at a time in two processes. Jobs that compute gain nothing from more lanes than cores.
     ///
-    /// Lanes share what the threads of a process share: `static`s, files, the heap, the
-    /// [memory limit](Builder::memory_limit) (2 MiB of stack count for each lane), and the end of the process. When a job
-    /// ends its process, the jobs on its other lanes fail with
-    /// [`LostWith`](super::JobErrorKind::LostWith), or run again if they have
-    /// [retries](super::JobBuilder::retries); the error of the job at fault [lists](super::JobError::beside) them. A job with
-    /// a [deadline](super::JobBuilder::deadline) may be killed, so it runs alone in its worker unless
-    /// [`share_deadlines`](Builder::share_deadlines) allows otherwise. With more than one lane, output cannot be attributed
-    /// to a job.
+    /// Lanes share what the threads of a process share: `static`s, files, the heap, the [memory
+    /// limit](Builder::memory_limit) (2 MiB of stack count for each lane), and the end of the process. When a job ends
+    /// its process, the jobs on its other lanes fail with [`WorkerExit::OtherJob`](crate::WorkerExit::OtherJob), or run
+    /// again if they have [retries](super::JobBuilder::retries); the error of the job at fault
+    /// [lists](super::JobError::lost_jobs) them. A job with a [deadline](super::JobBuilder::deadline) may be killed, so
+    /// it runs alone in its worker unless [`co_schedule_deadlines`](Builder::co_schedule_deadlines) allows otherwise.
+    /// With more than one lane, output cannot be attributed to a job.
     ///
     /// ```standalone_crate
     /// use std::time::{Duration, Instant};
@@ -147,15 +146,15 @@ impl Builder {
     }
 
     /// Allows jobs with a [deadline](super::JobBuilder::deadline) to run beside others in workers with several
-    /// [`lanes`](Builder::lanes). By default such a job has its worker to itself. When one exceeds its deadline, the jobs on
-    /// the other lanes are lost with it.
+    /// [`lanes`](Builder::lanes). By default such a job has its worker to itself. When one exceeds its deadline, the
+    /// jobs on the other lanes are lost with it.
     ///
     /// Use it for many calls that each have a deadline and are rarely late, together with retries:
     ///
     /// ```standalone_crate
     /// use std::time::Duration;
     ///
-    /// use arenite::{Engine, JobErrorKind};
+    /// use arenite::{Engine, JobErrorKind, JobLimit};
     ///
     /// fn call(n: u64) -> u64 {
     ///     // One server never answers.
@@ -164,29 +163,29 @@ impl Builder {
     /// }
     ///
     /// arenite::init();
-    /// let engine = Engine::builder().workers(1).lanes(4).share_deadlines(true).build()?;
+    /// let engine = Engine::builder().workers(1).lanes(4).co_schedule_deadlines(true).build()?;
     /// let limit = Duration::from_millis(500);
     /// let submit = |n| engine.job(call, (n,)).deadline(limit).retries(1).submit();
     /// let calls: Vec<_> = (0..20u64).map(submit).collect();
     /// for (n, call) in (0..).zip(calls) {
     ///     match call.wait() {
     ///         Ok(answer) => assert_eq!(answer, n),
-    ///         Err(error) => assert_eq!((n, error.kind()), (3, &JobErrorKind::DeadlineExceeded { limit })),
+    ///         Err(error) => assert_eq!((n, error.kind()), (3, &JobErrorKind::Limit(JobLimit::Deadline { limit }))),
     ///     }
     /// }
     /// # Ok::<(), arenite::BuildError>(())
     /// ```
-    pub fn share_deadlines(mut self, share: bool) -> Self {
-        self.share_deadlines = share;
+    pub fn co_schedule_deadlines(mut self, share: bool) -> Self {
+        self.co_schedule_deadlines = share;
         self
     }
 
     /// Sets the size of the arena: the bytes that all arrays and results together may take.
     ///
     /// The default is half of the memory that is available to this process, or less where its limits (RLIMIT_AS,
-    /// RLIMIT_FSIZE) or `/dev/shm` require it. The capacity is rounded up to a multiple of 64 KiB. Memory is committed as it is
-    /// needed, 64 KiB or 2 MiB at a time, and stays committed until [`trim`](Engine::trim) or until the system is low on
-    /// memory.
+    /// RLIMIT_FSIZE) or `/dev/shm` require it. The capacity is rounded up to a multiple of 64 KiB. Memory is committed
+    /// as it is needed, 64 KiB or 2 MiB at a time, and stays committed until [`trim`](Engine::trim) or until the system
+    /// is low on memory.
     ///
     /// ```standalone_crate
     /// use arenite::Engine;
@@ -214,11 +213,11 @@ impl Builder {
         self
     }
 
-    /// Keeps the arena's name in `/dev/shm` as long as the engine lives, so that tools find it. By default the name is removed
-    /// before `build` returns.
+    /// Keeps the arena's name in `/dev/shm` as long as the engine lives, so that tools find it. By default the name is
+    /// removed before `build` returns.
     ///
-    /// A name has 1 to 100 ASCII letters, digits, `-` and `_`. [`build`](Builder::build) rejects other names, a name that a
-    /// running program uses for an arena, and any name with [`Backing::Sealed`].
+    /// A name has 1 to 100 ASCII letters, digits, `-` and `_`. [`build`](Builder::build) rejects other names, a name
+    /// that a running program uses for an arena, and any name with [`Backing::Sealed`].
     ///
     /// ```standalone_crate
     /// use arenite::Engine;
@@ -245,23 +244,23 @@ impl Builder {
         self
     }
 
-    /// Limits the private memory (heap, stacks) of each worker, in bytes; arrays in the arena do not count. 0, the default,
-    /// means no limit.
+    /// Limits the private memory (heap, stacks) of each worker, in bytes; arrays in the arena do not count. 0, the
+    /// default, means no limit.
     ///
-    /// A kernel that asks for more aborts, its job fails with
-    /// [`MemoryLimit`](super::JobErrorKind::MemoryLimit), and its worker is replaced. A program that a kernel starts inherits
-    /// the limit for itself (`RLIMIT_DATA`). The stack of a worker's first thread may take the same amount again.
+    /// A kernel that asks for more aborts, its job fails with [`JobLimit::Memory`](crate::JobLimit::Memory), and its
+    /// worker is replaced. A program that a kernel starts inherits the limit for itself (`RLIMIT_DATA`). The stack of a
+    /// worker's first thread may take the same amount again.
     ///
     /// A worker with one lane retains freed memory for its next jobs: at most about 64 MiB, or a quarter of the limit.
     ///
     /// ```standalone_crate
-    /// use arenite::{Engine, JobErrorKind};
+    /// use arenite::{Engine, JobErrorKind, JobLimit};
     ///
     /// arenite::init();
     /// let engine = Engine::builder().workers(1).memory_limit(256 << 20).build()?;
     /// let hoard = || (0..1024).map(|_| vec![1u8; 1 << 20]).collect::<Vec<_>>().len() as u64;
     /// let error = engine.submit(hoard, ()).wait().unwrap_err();
-    /// assert!(matches!(error.kind(), JobErrorKind::MemoryLimit { limit: 0x1000_0000, .. }));
+    /// assert!(matches!(error.kind(), JobErrorKind::Limit(JobLimit::Memory { limit: 0x1000_0000, .. })));
     /// # Ok::<(), arenite::BuildError>(())
     /// ```
     pub fn memory_limit(mut self, bytes: u64) -> Self {
@@ -276,8 +275,8 @@ impl Builder {
         self
     }
 
-    /// Runs a function in each worker before its first job, including workers that replace another. If it panics, the worker
-    /// has failed to start.
+    /// Runs a function in each worker before its first job, including workers that replace another. If it panics, the
+    /// worker has failed to start.
     ///
     /// ```standalone_crate
     /// use std::sync::OnceLock;
@@ -305,19 +304,19 @@ impl Builder {
         self
     }
 
-    /// Receives what workers print to stdout and stderr, line by line, with the worker and the job that each line comes from.
-    /// By default each line goes to this program's stderr, as [`LogLine`] displays it.
+    /// Receives what workers print to stdout and stderr, line by line, with the worker and the job that each line comes
+    /// from. By default each line goes to this program's stderr, as [`LogLine`] displays it.
     ///
-    /// Text without a newline stays in the worker's stdout buffer until the next line, as `print!` does anywhere: end with a
-    /// newline, or flush.
+    /// Text without a newline stays in the worker's stdout buffer until the next line, as `print!` does anywhere: end
+    /// with a newline, or flush.
     ///
-    /// With the feature `tracing`, events of kernels arrive here too: those that the program's subscriber accepts when the
-    /// worker starts, or `INFO` and above if there is no subscriber.
+    /// With the feature `tracing`, events of kernels arrive here too: those that the program's subscriber accepts when
+    /// the worker starts, or `INFO` and above if there is no subscriber.
     ///
-    /// `take` is called on a thread of its own, one call at a time, in the order of the lines. Lines that arrive during a
-    /// call wait. They are dropped and counted when there are too many, or when one worker prints more than 1 MiB per second
-    /// (each line counts 64 bytes more than its length). A panic in `take` loses its line. When the engine has ended, all
-    /// lines have been delivered, unless a call does not return for two seconds.
+    /// `take` is called on a thread of its own, one call at a time, in the order of the lines. Lines that arrive during
+    /// a call wait. They are dropped and counted when there are too many, or when one worker prints more than 1 MiB per
+    /// second (each line counts 64 bytes more than its length). A panic in `take` loses its line. When the engine has
+    /// ended, all lines have been delivered, unless a call does not return for two seconds.
     ///
     /// ```standalone_crate
     /// use std::sync::mpsc::channel;
@@ -341,9 +340,9 @@ impl Builder {
     }
 
     /// Limits the time from a worker's start until it is ready, including
-    /// [`on_worker_start`](Builder::on_worker_start). The default is 60 seconds. A worker that takes longer is killed and has
-    /// failed to start: `build` returns an error that names the step it had reached; later, the engine tries again as after
-    /// any failed start.
+    /// [`on_worker_start`](Builder::on_worker_start). The default is 60 seconds. A worker that takes longer is killed
+    /// and has failed to start: `build` returns an error that names the step it had reached; later, the engine tries
+    /// again as after any failed start.
     ///
     /// ```standalone_crate
     /// use std::time::Duration;
@@ -364,22 +363,22 @@ impl Builder {
 
     /// Limits the bytes of the jobs in flight, from submission to their end. 0, the default, means no limit.
     ///
-    /// A job counts the memory that only its arguments hold (arrays that were moved into them, text) and the size of the
-    /// result that is expected from earlier calls of its kernel. A kernel that has not run yet counts one lane's share of the
-    /// limit, or twice its arguments if that is more. Results that are not dropped yet do not count, nor do arrays of
-    /// arguments that are [kept](super::JobBuilder::keep_args), because they have another owner.
+    /// A job counts the memory that only its arguments hold (arrays that were moved into them, text) and the size of
+    /// the result that is expected from earlier calls of its kernel. A kernel that has not run yet counts one lane's
+    /// share of the limit, or twice its arguments if that is more. Results that are not dropped yet do not count, nor
+    /// do arrays of arguments that are [kept](super::JobBuilder::keep_args), because they have another owner.
     ///
-    /// When a job does not fit, [`submit`](Engine::submit) and similar calls wait until others have ended, in the order of
-    /// submission; [`try_submit`](super::JobBuilder::try_submit) returns the arguments instead. In `async` code use
-    /// [`submit_async`](super::JobBuilder::submit_async),
-    /// [`call_async`](super::Actor::call_async) and [`stream`](super::Map::stream), which block no thread. A job that is
-    /// larger than the limit runs when nothing else is in flight, so every job runs eventually.
+    /// When a job does not fit, [`submit`](Engine::submit) and similar calls wait until others have ended, in the order
+    /// of submission; [`try_submit`](super::JobBuilder::try_submit) returns the arguments instead. In `async` code use
+    /// [`submit_async`](super::JobBuilder::submit_async), [`call_async`](super::Actor::call_async) and
+    /// [`stream`](super::Map::stream), which block no thread. A job that is larger than the limit runs when nothing
+    /// else is in flight, so every job runs eventually.
     ///
     /// ```standalone_crate
     /// use arenite::{Array, Engine};
     ///
     /// arenite::init();
-    /// let engine = Engine::builder().workers(2).admission(8 << 20).build()?;
+    /// let engine = Engine::builder().workers(2).max_in_flight_bytes(8 << 20).build()?;
     /// let noise = |seed: u32| Array::from_fn(1 << 20, |i| (i as u32 ^ seed) as u8);
     /// // At most eight of them wait or run at any time.
     /// let jobs: Vec<_> = (0..100).map(|seed| engine.submit(noise, (seed,))).collect();
@@ -387,13 +386,13 @@ impl Builder {
     /// # drop(jobs);
     /// # Ok::<(), arenite::BuildError>(())
     /// ```
-    pub fn admission(mut self, bytes: u64) -> Self {
+    pub fn max_in_flight_bytes(mut self, bytes: u64) -> Self {
         self.memory.admission = bytes;
         self
     }
 
-    /// Replaces each worker after this number of jobs, which frees what its kernels have leaked. 0, the default, means never.
-    /// No job is lost; [`recycled`](super::WorkerStats::recycled) counts these replacements.
+    /// Replaces each worker after this number of jobs, which frees what its kernels have leaked. 0, the default, means
+    /// never. No job is lost; [`recycled`](super::WorkerStats::recycled) counts these replacements.
     ///
     /// ```standalone_crate
     /// use arenite::Engine;
@@ -413,13 +412,13 @@ impl Builder {
         self
     }
 
-    /// Replaces a worker that has more private memory (heap, stacks) than this number of bytes after a job. It finishes the
-    /// jobs that it runs; those it has not begun go to other workers. 0, the default, means never.
+    /// Replaces a worker that has more private memory (heap, stacks) than this number of bytes after a job. It finishes
+    /// the jobs that it runs; those it has not begun go to other workers. 0, the default, means never.
     ///
     /// The engine checks a few times per second, so a worker may grow further in between;
-    /// [`memory_limit`](Builder::memory_limit) holds at every moment, but fails the job. A worker retains at most about a
-    /// quarter of this number of freed bytes for its next jobs.
-    pub fn recycle_above(mut self, bytes: u64) -> Self {
+    /// [`memory_limit`](Builder::memory_limit) holds at every moment, but fails the job. A worker retains at most about
+    /// a quarter of this number of freed bytes for its next jobs.
+    pub fn recycle_above_bytes(mut self, bytes: u64) -> Self {
         self.memory.recycling.above = match bytes {
             0 => u64::MAX,
             bytes => bytes,
@@ -427,8 +426,8 @@ impl Builder {
         self
     }
 
-    /// Sets whether names that dead programs left in `/dev/shm` are removed first. A program that only inspects the machine
-    /// turns it off.
+    /// Sets whether names that dead programs left in `/dev/shm` are removed first. A program that only inspects the
+    /// machine turns it off.
     #[doc(hidden)]
     pub fn sweep(mut self, sweep: bool) -> Self {
         self.sweep = sweep;
@@ -442,8 +441,9 @@ impl Builder {
         self
     }
 
-    /// Sets the grace period: how long [`Engine::shutdown`] waits for workers to exit after the last job, and how long a job
-    /// of a cancelled [`scope`](Engine::scope) may continue before its worker is killed. The default is 5 seconds.
+    /// Sets the grace period: how long [`Engine::shutdown`] waits for workers to exit after the last job, and how long
+    /// a job of a cancelled [`scope`](Engine::scope) may continue before its worker is killed. The default is 5
+    /// seconds.
     ///
     /// `shutdown` waits for the last job itself without a limit; see [`shutdown_timeout`](Engine::shutdown_timeout).
     pub fn grace(mut self, grace: Duration) -> Self {
@@ -452,18 +452,19 @@ impl Builder {
     }
 
     /// Limits how many workers a job with [`retries`](crate::engine::JobBuilder::retries) may cost. Then it fails with
-    /// [`Quarantined`](crate::JobErrorKind::Quarantined), even if it has retries left. The default is 5, the minimum 1.
+    /// [`JobLimit::Quarantined`](crate::JobLimit::Quarantined), even if it has retries left. The default is 5, the
+    /// minimum 1.
     pub fn quarantine_after(mut self, workers: u32) -> Self {
         self.quarantine_after = workers.max(1);
         self
     }
 
-    /// Seeds the random numbers that kernels draw from [`arenite::rng`](crate::rng), so that each run draws the same ones. By
-    /// default the seed is random, and [`Engine::seed`] returns it.
+    /// Seeds the random numbers that kernels draw from [`arenite::rng`](crate::rng), so that each run draws the same
+    /// ones. By default the seed is random, and [`Engine::seed`] returns it.
     ///
     /// ```standalone_crate
     /// use arenite::Engine;
-    /// use arenite::rand::RngExt;
+    /// use rand::RngExt;
     ///
     /// fn draw() -> f64 {
     ///     arenite::rng().random()
@@ -495,9 +496,10 @@ impl Builder {
     /// Creates the arena and starts the workers. Returns when all of them are ready.
     ///
     /// # Errors
-    /// [`BuildError`]: `init()` was not called, there are too many workers or lanes, the arena does not fit or its name is
-    /// taken, a worker cannot start, [`on_worker_start`](Builder::on_worker_start) is code of a shared library, a file of the
-    /// trace cannot be written, Linux lacks a part of a required sandbox, or a system call fails. Nothing is left behind.
+    /// [`BuildError`]: `init()` was not called, there are too many workers or lanes, the arena does not fit or its name
+    /// is taken, a worker cannot start, [`on_worker_start`](Builder::on_worker_start) is code of a shared library, a
+    /// file of the trace cannot be written, Linux lacks a part of a required sandbox, or a system call fails. Nothing
+    /// is left behind.
     ///
     /// # Panics
     /// Aborts if called in a worker: a kernel cannot have workers of its own.
@@ -564,7 +566,7 @@ impl Builder {
         let settings = Settings {
             workers,
             lanes,
-            share_deadlines: self.share_deadlines,
+            co_schedule_deadlines: self.co_schedule_deadlines,
             guard: self.guard == Guard::On,
             memory_limit: self.memory_limit,
             #[cfg(feature = "sandbox")]

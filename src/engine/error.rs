@@ -1,4 +1,4 @@
-//! Why an engine cannot be built.
+//! Errors of building an engine: [`BuildError`].
 
 use std::fmt;
 
@@ -21,10 +21,10 @@ pub enum BuildError {
     },
     /// More lanes than the workers of an engine may have together.
     TooManyLanes {
-        /// The number asked for, for each worker.
+        /// The number asked for, per worker.
         asked: usize,
     },
-    /// The arena cannot be made.
+    /// The arena cannot be created.
     Arena(ArenaError),
     /// A worker could not start; the text says why.
     Worker(String),
@@ -34,7 +34,7 @@ pub enum BuildError {
     System(crate::arena::SystemError),
     /// `on_worker_start` is code of a shared library.
     ForeignKernel,
-    /// [`Sandbox::Required`](super::Sandbox::Required) was asked for, and the running kernel lacks a part of it.
+    /// [`Sandbox::Required`](super::Sandbox::Required) was asked for, and the running Linux lacks a part of it.
     #[cfg(feature = "sandbox")]
     SandboxLacks(SandboxReport),
 }
@@ -43,13 +43,13 @@ impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotInitialised => f.write_str(
-                "arenite::init() was not called: put it first in main (in tests: arenite::test_workers!() once per crate)",
+                "arenite::init() was not called: call it first in main (in tests: arenite::test_workers!() once per crate)",
             ),
             Self::TooManyWorkers { asked } => {
-                write!(f, "{asked} workers are more than the {MAX_WORKERS} that an engine may have")
+                write!(f, "{asked} workers are too many; the limit is {MAX_WORKERS}")
             }
             Self::TooManyLanes { asked } => {
-                write!(f, "{asked} lanes in each worker are together more than the {MAX_LANES} that an engine may have")
+                write!(f, "{asked} lanes in each worker are too many; the limit for all workers together is {MAX_LANES}")
             }
             Self::Arena(error) => error.fmt(f),
             Self::Worker(why) => write!(f, "a worker could not start: {why}"),

@@ -1,7 +1,7 @@
 //! Statistics and trace of an inline engine's jobs, which run on the calling threads.
 //!
-//! A call that runs jobs enters its engine for each of them ([`enter`]); the `catch_unwind` guard of the kernel finds the engine
-//! by the thread ([`Observed`]). Engines are referred to by number, because a handle may outlive its engine.
+//! A call that runs jobs enters its engine for each of them ([`enter`]); the `catch_unwind` guard of the kernel finds
+//! the engine by the thread ([`Observed`]). Engines are referred to by number, because a handle may outlive its engine.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -243,8 +243,8 @@ impl Inlined {
 }
 
 impl Counts {
-    /// Returns the row of this thread. A new thread takes over the row of one that has ended, so that a program that keeps
-    /// starting threads does not fill the trace with rows.
+    /// Returns the row of this thread. A new thread takes over the row of one that has ended, so that a program that
+    /// keeps starting threads does not fill the trace with rows.
     fn row(&mut self) -> u32 {
         let thread = THREAD.try_with(Arc::downgrade).unwrap_or_default();
         let mut rows = self.threads.iter();

@@ -115,7 +115,7 @@ impl Engine {
     ///
     /// # Panics
     /// If its size does not fit the address space.
-    #[doc(alias("empty", "unfilled"))]
+    #[doc(alias = "empty")]
     pub fn uninit<T: Element>(&self, shape: impl Into<Shape>) -> Result<ArrayMut<T>, ArenaFull> {
         self.exclusive(shape.into(), BlockPlacement::Pages)
     }
@@ -171,30 +171,30 @@ impl Engine {
         })
     }
 
-    /// Copies an array into this engine's arena: from private memory, from a mapped file, or from another engine. Jobs reject
-    /// such arrays instead of copying them.
+    /// Copies an array into this engine's arena: from private memory, from a mapped file, or from another engine. Jobs
+    /// reject such arrays instead of copying them.
     ///
     /// ```standalone_crate
-    /// use arenite::{Array, Engine, JobErrorKind};
+    /// use arenite::{Array, Engine, JobErrorKind, Rejection};
     ///
     /// arenite::init();
     /// let engine = Engine::builder().workers(1).build()?;
     /// let len = |values: &[u8]| values.len();
     /// let private = Array::from_slice(b"three words here");
     /// let refused = engine.submit(len, (&private,)).wait().unwrap_err();
-    /// assert_eq!(*refused.kind(), JobErrorKind::ForeignArray);
-    /// assert_eq!(engine.submit(len, (engine.copy_in(&private)?,)).wait()?, 16);
+    /// assert_eq!(*refused.kind(), JobErrorKind::Rejected(Rejection::ForeignArray));
+    /// assert_eq!(engine.submit(len, (engine.import(&private)?,)).wait()?, 16);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
     /// [`ArenaFull`] when there is no room for it.
-    pub fn copy_in<T: Element>(&self, array: &Array<T>) -> Result<Array<T>, ArenaFull> {
+    pub fn import<T: Element>(&self, array: &Array<T>) -> Result<Array<T>, ArenaFull> {
         self.fill(array.shape(), |to| to.copy_from_slice(array))
     }
 
-    /// Copies an `ndarray`, or a view of one, into the arena in row-major order. One without dimensions gets the shape 1.
-    /// [`Array::view`] is the other direction, without a copy.
+    /// Copies an `ndarray`, or a view of one, into the arena in row-major order. One without dimensions gets the shape
+    /// 1. [`Array::view`] is the other direction, without a copy.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -231,8 +231,8 @@ impl Engine {
 
     /// Reads the bytes of a file directly into an array with one axis in the arena.
     ///
-    /// A file without a length, such as a pipe, is read to its end first, up to the capacity of the arena (without workers, up
-    /// to half of the available memory).
+    /// A file without a length, such as a pipe, is read to its end first, up to the capacity of the arena (without
+    /// workers, up to half of the available memory).
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -255,7 +255,8 @@ impl Engine {
         };
         let mut file = File::open(path).map_err(failed)?;
         let meta = file.metadata().map_err(failed)?;
-        // Pipes and files that Linux generates have no length and may never end: read no more than there could be room for.
+        // Pipes and files that Linux generates have no length and may never end: read no more than there could be room
+        // for.
         if !meta.is_file() || meta.len() == 0 {
             let most = match &self.place {
                 Place::Inline => default_capacity(),
@@ -349,7 +350,8 @@ impl Engine {
         }
     }
 
-    /// Allocates an array to be overwritten completely. Its previous content is initialised, and valid for plain old data.
+    /// Allocates an array to be overwritten completely. Its previous content is initialised, and valid for plain old
+    /// data.
     fn exclusive<T: Element>(
         &self,
         shape: Shape,

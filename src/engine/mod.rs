@@ -30,11 +30,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-pub use crate::arena::{ArenaError, SystemError, SystemLimit};
+pub use crate::arena::{ArenaError, ArenaStats, SystemError, SystemLimit};
 pub use crate::supervisor::{
-    ActorStatus, AtMostOnce, Backoff, Death, GraphProgress, JobError, JobErrorKind, JobOptions,
-    KernelStats, Limiter, LimiterBuilder, LogLevel, LogLine, LogSource, Permits, Priority,
-    Progress, RefusedBy, ResultKey, Retried, Stats, WorkerStats,
+    ActorStatus, AtMostOnce, Backoff, Death, FailedDependency, GraphProgress, JobError,
+    JobErrorKind, JobLimit, JobOptions, KernelStats, Limiter, LimiterBuilder, LogLevel, LogLine,
+    LogSource, Permits, Priority, Progress, RefusedBy, Rejection, ResultKey, Retried, Stats,
+    WorkerExit, WorkerStats,
 };
 pub use crate::trace::Traced;
 pub use actor::{Actor, ActorBuilder, ActorNameError, Calling};
@@ -85,20 +86,21 @@ use seeds::Seeds;
 ///
 /// # Signals
 ///
-/// This crate installs one signal handler in your program, for SIGBUS, so that the error names the process that truncated a
-/// segment of an arena. Other SIGBUS signals go to the handler that was installed before.
+/// This crate installs one signal handler in your program, for SIGBUS, so that the error names the process that
+/// truncated a segment of an arena. Other SIGBUS signals go to the handler that was installed before.
 ///
-/// Workers ignore SIGINT, SIGTERM, SIGHUP and SIGPIPE from their first instruction: a terminal or a service manager sends them
-/// to the whole process group, and your program decides what they mean. By default they end your program and the workers at
-/// once, and nothing is left behind. To finish first, set a flag in a handler of your own, stop submitting when it is set, and
-/// call [`shutdown`](Engine::shutdown), as `arenite resize` does. To end one worker, send it SIGKILL: its job fails with that
-/// cause, and the worker is replaced. Programs that a kernel starts inherit the ignored signals.
+/// Workers ignore SIGINT, SIGTERM, SIGHUP and SIGPIPE from their first instruction: a terminal or a service manager
+/// sends them to the whole process group, and your program decides what they mean. By default they end your program and
+/// the workers at once, and nothing is left behind. To finish first, set a flag in a handler of your own, stop
+/// submitting when it is set, and call [`shutdown`](Engine::shutdown), as `arenite resize` does. To end one worker,
+/// send it SIGKILL: its job fails with that cause, and the worker is replaced. Programs that a kernel starts inherit
+/// the ignored signals.
 ///
 /// # Forking
 ///
-/// An engine belongs to the process that built it. In a child made by `fork()`, dropping a handle does nothing, and any other
-/// use of the engine panics: build an engine after forking. Arrays are shared with the parent, not copied, and their memory
-/// may be reused once the parent drops them, so do not use arrays in the child. Programs started with
+/// An engine belongs to the process that built it. In a child made by `fork()`, dropping a handle does nothing, and any
+/// other use of the engine panics: build an engine after forking. Arrays are shared with the parent, not copied, and
+/// their memory may be reused once the parent drops them, so do not use arrays in the child. Programs started with
 /// [`Command`](std::process::Command) are not affected.
 pub struct Engine {
     pub(crate) place: Place,
@@ -138,10 +140,11 @@ impl Engine {
         Builder::new()
     }
 
-    /// Builds an engine without processes: kernels run on the calling thread when they are submitted, on private memory.
+    /// Builds an engine without processes: kernels run on the calling thread when they are submitted, on private
+    /// memory.
     ///
-    /// Use it to debug, and where processes cannot be started. Calls and results are the same, without isolation: each job is
-    /// tried once and has no deadline, and every array is accepted.
+    /// Use it to debug, and where processes cannot be started. Calls and results are the same, without isolation: each
+    /// job is tried once and has no deadline, and every array is accepted.
     ///
     /// ```
     /// let engine = arenite::Engine::inline();
@@ -153,8 +156,8 @@ impl Engine {
 
     /// Submits a job: runs a kernel on these arguments in a worker. Never fails; errors are returned by [`Job::wait`].
     ///
-    /// With a limit on bytes in flight ([`admission`](Builder::admission)) this blocks until the job is admitted; in `async`
-    /// code use [`job(…).submit_async()`](JobBuilder::submit_async).
+    /// With a limit on bytes in flight ([`max_in_flight_bytes`](Builder::max_in_flight_bytes)) this blocks until the
+    /// job is admitted; in `async` code use [`job(…).submit_async()`](JobBuilder::submit_async).
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -207,8 +210,8 @@ impl Engine {
         }
     }
 
-    /// Builds a job with options: a deadline, retries, a priority. [`JobBuilder::then`] runs another kernel on its result in
-    /// the same worker.
+    /// Builds a job with options: a deadline, retries, a priority. [`JobBuilder::then`] runs another kernel on its
+    /// result in the same worker.
     pub fn job<F, A, P, R>(&self, kernel: F, args: A) -> JobBuilder<'_, Single<F, P, R>, A>
     where
         F: Kernel<P, R>,
@@ -221,12 +224,12 @@ impl Engine {
         JobBuilder::first(self, args)
     }
 
-    /// Returns the seed of the random numbers that this engine's jobs draw: that of [`Builder::seed`], or a random one. With
-    /// it, a run can be repeated.
+    /// Returns the seed of the random numbers that this engine's jobs draw: that of [`Builder::seed`], or a random one.
+    /// With it, a run can be repeated.
     ///
     /// ```
     /// use arenite::Engine;
-    /// use arenite::rand::RngExt;
+    /// use rand::RngExt;
     ///
     /// let dice = || arenite::rng().random_range(1..=6u8);
     /// let (first, engine) = (Engine::inline(), Engine::inline());
@@ -271,9 +274,9 @@ impl Engine {
     /// Finishes all jobs, including detached ones, and ends the workers. Dropping the engine ends jobs instead. See
     /// [`Job::detach`] for an example.
     ///
-    /// From now on no job is retried: one that pauses before another attempt fails with [`ShutDown`](JobErrorKind::ShutDown),
-    /// and one that fails keeps that error. Only jobs that are lost because of another job
-    /// ([`LostWith`](JobErrorKind::LostWith)) still run again.
+    /// From now on no job is retried: one that pauses before another attempt fails with
+    /// [`ShutDown`](JobErrorKind::ShutDown), and one that fails keeps that error. Only jobs that are lost because of
+    /// another job ([`WorkerExit::OtherJob`](crate::WorkerExit::OtherJob)) still run again.
     ///
     /// A job that hangs blocks this forever: give jobs a [deadline](JobBuilder::deadline), or use
     /// [`shutdown_timeout`](Engine::shutdown_timeout).
@@ -283,12 +286,12 @@ impl Engine {
         }
     }
 
-    /// Like [`shutdown`](Engine::shutdown), but waits at most `limit` for jobs. Those that have not ended by then fail with
-    /// [`ShutDown`](JobErrorKind::ShutDown), as when the engine is dropped. Returns true if no job had to be ended; retries that
-    /// `shutdown` would not make do not count. Always true for an inline engine.
+    /// Like [`shutdown`](Engine::shutdown), but waits at most `limit` for jobs. Those that have not ended by then fail
+    /// with [`ShutDown`](JobErrorKind::ShutDown), as when the engine is dropped. Returns true if no job had to be
+    /// ended; retries that `shutdown` would not make do not count. Always true for an inline engine.
     ///
-    /// Idle workers that do not exit have the time of [`Builder::grace`] in addition. In a waker that the engine itself calls,
-    /// this does not wait, and returns true if all jobs had ended.
+    /// Idle workers that do not exit have the time of [`Builder::grace`] in addition. In a waker that the engine itself
+    /// calls, this does not wait, and returns true if all jobs had ended.
     ///
     /// ```standalone_crate
     /// use std::time::Duration;

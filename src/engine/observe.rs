@@ -12,12 +12,12 @@ use crate::trace::{DEFAULT_ATTEMPTS, TraceConfig, Traced, Tracer};
 
 /// Where an engine records its jobs and workers: see [`Builder::trace`].
 ///
-/// - [`Trace::to`] writes a file of events in Chrome's JSON format, for <https://ui.perfetto.dev> or `chrome://tracing`: one row
-///   for each lane of each worker with the jobs that it ran and the times it waited for memory; the time that jobs were queued;
-///   arrows between the jobs of a graph, and from spawned jobs to those that took their values; starts and deaths of workers;
-///   failures with their causes.
-/// - [`Trace::report`] writes a self-contained HTML page: all lanes over time, a table of kernels with quantiles, a list of
-///   failures.
+/// - [`Trace::to`] writes a file of events in Chrome's JSON format, for <https://ui.perfetto.dev> or
+///   `chrome://tracing`: one row for each lane of each worker with the jobs that it ran and the times it waited for
+///   memory; the time that jobs were queued; arrows between the jobs of a graph, and from spawned jobs to those that
+///   took their values; starts and deaths of workers; failures with their causes.
+/// - [`Trace::report`] writes a self-contained HTML page: all lanes over time, a table of kernels with quantiles, a
+///   list of failures.
 ///
 /// Kernels are timed in the workers. Memory use is bounded: events that come faster than they can be written, and those
 /// beyond [`Trace::attempts`], are dropped and counted.
@@ -58,9 +58,9 @@ pub struct Trace {
 impl Trace {
     /// Writes events to this file.
     ///
-    /// The file is created when the engine is built and updated up to 20 times per second; after each update it is valid JSON.
-    /// If the program is killed, at most the last line is incomplete. Pipes and terminals are rejected, because parts of the
-    /// file are overwritten.
+    /// The file is created when the engine is built and updated up to 20 times per second; after each update it is
+    /// valid JSON. If the program is killed, at most the last line is incomplete. Pipes and terminals are rejected,
+    /// because parts of the file are overwritten.
     pub fn to(events: impl AsRef<Path>) -> Self {
         Self {
             config: TraceConfig {
@@ -90,15 +90,16 @@ impl Trace {
 
     /// Writes a report as well, to a file of its own, when the engine ends and by [`Engine::write_trace`].
     ///
-    /// A pipe receives one page only, from whichever of the two comes first; a named pipe needs its reader when the engine is
-    /// built.
+    /// A pipe receives one page only, from whichever of the two comes first; a named pipe needs its reader when the
+    /// engine is built.
     pub fn report(mut self, page: impl AsRef<Path>) -> Self {
         self.config.report = Some(page.as_ref().to_owned());
         self
     }
 
-    /// Limits the attempts of jobs in the file of events, of about 0.5 KB each. The default is one million. All other events
-    /// (starts and ends of workers, waits for memory, arrows) together have the same limit. The report counts all.
+    /// Limits the attempts of jobs in the file of events, of about 0.5 KB each. The default is one million. All other
+    /// events (starts and ends of workers, waits for memory, arrows) together have the same limit. The report counts
+    /// all.
     pub fn attempts(mut self, attempts: u64) -> Self {
         self.config.attempts = attempts;
         self
@@ -136,8 +137,8 @@ debug_as_text!(TraceError);
 impl Builder {
     /// Records jobs and workers: see [`Trace`]. By default nothing is recorded, at no cost.
     ///
-    /// With [`inline`](Builder::inline), rows are the calling threads; if a file cannot be created, [`Engine::write_trace`]
-    /// returns the error.
+    /// With [`inline`](Builder::inline), rows are the calling threads; if a file cannot be created,
+    /// [`Engine::write_trace`] returns the error.
     pub fn trace(mut self, trace: Trace) -> Self {
         self.trace = Some(trace.config());
         self
@@ -199,12 +200,12 @@ impl Engine {
         self.seeds.inlined.as_ref()?.engine()
     }
 
-    /// Updates the files of [`Builder::trace`], including the report. Returns `None` if there is no trace. The end of the
-    /// engine updates them too, but cannot report errors.
+    /// Updates the files of [`Builder::trace`], including the report. Returns `None` if there is no trace. The end of
+    /// the engine updates them too, but cannot report errors.
     ///
     /// # Errors
-    /// [`TraceError`]: a file could not be written, now or earlier. After an error in the file of events, no more events are
-    /// written.
+    /// [`TraceError`]: a file could not be written, now or earlier. After an error in the file of events, no more
+    /// events are written.
     pub fn write_trace(&self) -> Result<Option<Traced>, TraceError> {
         let flush = |tracer: &Tracer| {
             tracer

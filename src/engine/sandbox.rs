@@ -22,31 +22,33 @@ pub enum Sandbox {
     /// Whatever this user may do.
     #[default]
     Off,
-    /// Nothing: no files, no sockets, no other processes, no executable memory. A worker that tries is ended, and its job
-    /// fails with [`Denied`](super::JobErrorKind::Denied), which names the call. Calls by which libraries merely probe (for
-    /// files, sockets) return an error instead.
+    /// Nothing: no files, no sockets, no other processes, no executable memory. A worker that tries is ended, and its
+    /// job fails with [`WorkerExit::Denied`](crate::WorkerExit::Denied), which names the call. Calls by which libraries
+    /// merely probe (for files, sockets) return an error instead.
     ///
     /// - Results are copied before the program gets a handle to them, so that a worker cannot change them later.
     /// - Nothing is lent: jobs and nodes of a graph that change an argument in place fail with
-    ///   [`NoLending`](super::JobErrorKind::NoLending). Only within a chain that runs as one job, an array is passed on to be
-    ///   changed.
+    ///   [`Rejection::Lending`](crate::Rejection::Lending). Only within a chain that runs as one job, an array is
+    ///   passed on to be changed.
     /// - Workers see only the environment variables that loaders and the C library read.
-    /// - [`on_worker_start`](super::Builder::on_worker_start) runs before the sandbox is closed and may open files, which are
-    ///   closed afterwards. It must not leave threads behind.
+    /// - [`on_worker_start`](super::Builder::on_worker_start) runs before the sandbox is closed and may open files,
+    ///   which are closed afterwards. It must not leave threads behind.
     ///
     /// Parts that the running Linux lacks are left out; [`Engine::sandbox_report`] lists them.
     ///
     /// Code that compromises a worker can still:
     ///
-    /// - read every array of its engine and hide it in its own result: process data of users who must not see each other's in
-    ///   separate engines;
-    /// - corrupt results of the same worker that the supervisor has not received yet, the states of actors in that worker, and
-    ///   values between two nodes of its own chain;
+    /// - read every array of its engine and hide it in its own result: process data of users who must not see each
+    ///   other's in separate engines;
+    /// - corrupt results of the same worker that the supervisor has not received yet, the states of actors in that
+    ///   worker, and values between two nodes of its own chain;
     /// - use memory up to [`memory_limit`](super::Builder::memory_limit) plus 1 GiB plus half a GiB per core (without
     ///   `memory_limit`, all there is), and processor time until a deadline;
-    /// - start as many threads as the user or the container may have (`ulimit -u`, `pids.max`): set a limit for the container.
+    /// - start as many threads as the user or the container may have (`ulimit -u`, `pids.max`): set a limit for the
+    ///   container.
     Strict,
-    /// Like `Strict`, but [`build`](super::Builder::build) fails if the running Linux lacks a part. Linux 6.12 has all of them.
+    /// Like `Strict`, but [`build`](super::Builder::build) fails if the running Linux lacks a part. Linux 6.12 has all
+    /// of them.
     Required,
 }
 

@@ -288,7 +288,7 @@ impl Drop for Ending<'_, '_> {
 }
 
 impl<'env> Scope<'env> {
-    /// Runs a kernel in a worker, on arguments that may borrow for `'env`. With [`admission`](crate::engine::Builder::admission) it
+    /// Runs a kernel in a worker, on arguments that may borrow for `'env`. With [`max_in_flight_bytes`](crate::engine::Builder::max_in_flight_bytes) it
     /// blocks until the job is admitted. [`Engine::scope`] has an example.
     pub fn submit<F, A, P, R>(&self, kernel: F, args: A) -> ScopedJob<'_, 'env, R::Out>
     where
@@ -564,7 +564,7 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
     }
 
     /// Runs the job in a worker of its own, as jobs with a deadline do, so that only the job itself can end that worker. Has no effect
-    /// with [`share_deadlines`](super::Builder::share_deadlines).
+    /// with [`co_schedule_deadlines`](super::Builder::co_schedule_deadlines).
     pub(super) fn exclusive(mut self, exclusive: bool) -> Self {
         let lanes = |shared: &Arc<Supervisor>| shared.lanes() > shared.workers();
         if exclusive && self.scope.engine.shared().is_some_and(lanes) {
@@ -637,10 +637,10 @@ enum Scoped<R> {
 
 impl<R> ScopedJob<'_, '_, R> {
     /// The job's number: see [`Job::id`](super::Job::id).
-    pub fn id(&self) -> u64 {
+    pub fn id(&self) -> Option<u64> {
         match (&self.state, self.scope.engine.shared()) {
-            (Some(Scoped::Sent { id, .. }), Some(shared)) => shared.number_of(*id),
-            _ => 0,
+            (Some(Scoped::Sent { id, .. }), Some(shared)) => Some(shared.number_of(*id)),
+            _ => None,
         }
     }
 

@@ -87,7 +87,7 @@ enum State<G: Program, E: JobFailure> {
 impl<G: Program, A, E: JobFailure> Unpin for Submitting<G, A, E> {}
 
 impl<G: Program, A, M, E: JobFailure> JobBuilder<'_, G, A, M, E> {
-    /// Submits the job without blocking an event loop: with [`admission`](super::Builder::admission) the future is ready when the job
+    /// Submits the job without blocking an event loop: with [`max_in_flight_bytes`](super::Builder::max_in_flight_bytes) the future is ready when the job
     /// is admitted, in the same line as blocking callers; otherwise at once. An inline engine has run the job when this returns.
     ///
     /// ```

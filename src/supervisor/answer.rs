@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::actor::actor_of;
-use super::error::{Because, Beside, Failed, JobError, JobErrorKind};
+use super::error::{Because, Failed, JobError, JobErrorKind, LostJobs, WorkerExit};
 use super::groups::fails_together;
 use super::lane::NO_RECORD;
 use super::record::{JobId, NO_GRAPH, Outcome, Stage};
@@ -84,8 +84,10 @@ impl EngineState {
         let cancels = fails_together(group) && *kind != JobErrorKind::Cancelled;
         let name = self.kernels.get(record.kernel).name;
         let last_words = self.last_words(index, worker);
-        let beside = worker.map_or_else(Beside::default, |worker| {
-            self.workers[worker as usize].last_words().beside(job, kind)
+        let lost_jobs = worker.map_or_else(LostJobs::default, |worker| {
+            self.workers[worker as usize]
+                .last_words()
+                .lost_jobs(job, kind)
         });
         let error = Failed {
             attempt: u32::from(self.records.look(index).attempt),
@@ -94,7 +96,7 @@ impl EngineState {
             label,
             deaths,
             last_words,
-            beside,
+            lost_jobs,
             ..Failed::new(why, name, job)
         };
         self.answer(index, Outcome::Failed(error.into()));
@@ -149,7 +151,7 @@ impl EngineState {
     fn unreadable(&mut self, index: u32) -> JobError {
         let (lane, generation) = self.records.at(index).answered_by;
         let why = "a reply that its kernel cannot have sent";
-        let kind = JobErrorKind::Protocol(why.into());
+        let kind = JobErrorKind::Lost(WorkerExit::Protocol(why.into()));
         // Unless the process that sent it has ended already.
         if self
             .lanes

@@ -95,7 +95,7 @@ impl EngineState {
     }
 
     /// Cancels a job. If it runs, its worker is killed, and the answer comes with the exit.
-    pub(super) fn cancel_now(&mut self, id: JobId) {
+    pub(super) fn kill(&mut self, id: JobId) {
         if self.cancel_spawned(id, CancelMode::Kill) {
             return;
         }
@@ -154,7 +154,7 @@ impl EngineState {
             // Ends may be drained in between, but no record is removed: jobs of a scope are never detached, and only
             // their scope takes them.
             for id in self.records.of_group(group) {
-                self.cancel_now(id);
+                self.kill(id);
             }
         }
     }
@@ -201,10 +201,10 @@ impl Supervisor {
         self.unlock(state);
     }
 
-    /// See [`EngineState::cancel_now`].
-    pub(crate) fn cancel_now(&self, id: JobId) {
+    /// See [`EngineState::kill`].
+    pub(crate) fn kill(&self, id: JobId) {
         let mut state = self.lock();
-        state.cancel_now(id);
+        state.kill(id);
         state.settle_dependents();
         self.unlock(state);
     }

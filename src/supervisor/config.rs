@@ -29,7 +29,7 @@ impl Config {
         Self {
             quarantine_after: settings.quarantine_after,
             grace: settings.grace,
-            deadlines_are_exclusive: settings.lanes > 1 && !settings.share_deadlines,
+            deadlines_are_exclusive: settings.lanes > 1 && !settings.co_schedule_deadlines,
             lanes_share_regions: settings.lanes > 1,
             is_sandboxed: settings.strict,
             recycles_by_size: settings.memory.recycling.above != u64::MAX,

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::error::JobErrorKind;
+use super::error::{JobErrorKind, JobLimit};
 use super::lane::{Alarm, Clock};
 use super::state::EngineState;
 
@@ -139,7 +139,7 @@ impl EngineState {
         self.end_worker_of(
             index,
             alarm.position,
-            JobErrorKind::DeadlineExceeded { limit },
+            JobErrorKind::Limit(JobLimit::Deadline { limit }),
         );
     }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 #[cfg(feature = "sandbox")]
 use super::copy_out::copy_out;
-use super::error::JobErrorKind;
+use super::error::{JobErrorKind, JobLimit, WorkerExit};
 use super::lane::NO_RECORD;
 use super::record::Outcome;
 use super::reply::{Unreadable, read_guarded};
@@ -57,7 +57,11 @@ impl EngineState {
                 Drained::Fault(what) => {
                     let position = self.lanes[index].producer.open_positions().start;
                     let record = self.lanes[index].record_at(position);
-                    self.condemn(index, record, JobErrorKind::Protocol(what));
+                    self.condemn(
+                        index,
+                        record,
+                        JobErrorKind::Lost(WorkerExit::Protocol(what)),
+                    );
                 }
             }
         }
@@ -96,7 +100,11 @@ impl EngineState {
         if !lane.is_condemned() && lane.holds(position) {
             let record = lane.record_at(position);
             let why = "a job that had not come to its end, or not in its turn, was said to be over";
-            self.condemn(index, record, JobErrorKind::Protocol(why.into()));
+            self.condemn(
+                index,
+                record,
+                JobErrorKind::Lost(WorkerExit::Protocol(why.into())),
+            );
         }
     }
 
@@ -105,7 +113,9 @@ impl EngineState {
         let record = self.lanes[lane].take(position);
         if record != NO_RECORD {
             self.lanes.left();
-            let why = JobErrorKind::Protocol("a job was skipped that was not taken back".into());
+            let why = JobErrorKind::Lost(WorkerExit::Protocol(
+                "a job was skipped that was not taken back".into(),
+            ));
             self.condemn(lane, record, why);
         }
     }
@@ -125,7 +135,7 @@ impl EngineState {
             self.condemn(
                 lane_index,
                 NO_RECORD,
-                JobErrorKind::Protocol("an answer to no job".into()),
+                JobErrorKind::Lost(WorkerExit::Protocol("an answer to no job".into())),
             );
             return;
         }
@@ -181,9 +191,9 @@ impl EngineState {
             self.condemn(
                 lane_index,
                 index,
-                JobErrorKind::Escaped {
+                JobErrorKind::Lost(WorkerExit::Escaped {
                     count: reply.words[0],
-                },
+                }),
             );
             return;
         }
@@ -199,7 +209,11 @@ impl EngineState {
                 Err(what) => {
                     self.records.at(index).leases = leases;
                     self.lanes[lane_index].uncount_job();
-                    self.condemn(lane_index, index, JobErrorKind::Protocol(what));
+                    self.condemn(
+                        lane_index,
+                        index,
+                        JobErrorKind::Lost(WorkerExit::Protocol(what)),
+                    );
                     return;
                 }
             };
@@ -213,7 +227,7 @@ impl EngineState {
         {
             self.kernels.get(kernel).learn(took_ns, bytes, true);
             self.graphs.note_shares(None);
-            let full = JobErrorKind::ArenaFull(full);
+            let full = JobErrorKind::Limit(JobLimit::Arena(full));
             self.fail(index, full, Some(worker), Vec::new());
             return;
         }
@@ -391,7 +405,7 @@ impl EngineState {
             return;
         }
         let first = self.lanes[lane].condemn();
-        if matches!(why, JobErrorKind::Protocol(_)) {
+        if matches!(why, JobErrorKind::Lost(WorkerExit::Protocol(_))) {
             // A worker that broke the protocol in one link is not believed in any.
             for other in self.lanes.of_worker(index) {
                 self.lanes[other].condemn();
@@ -517,10 +531,13 @@ fn failure(kind: u8, words: &[u64]) -> Result<JobErrorKind, String> {
             let words = words
                 .first_chunk::<REFUSAL_WORDS>()
                 .ok_or("a cut refusal")?;
-            JobErrorKind::ArenaFull(crate::worker::full_from_words(*words))
+            JobErrorKind::Limit(JobLimit::Arena(crate::worker::full_from_words(*words)))
         }
         kind::CANCELLED => JobErrorKind::Cancelled,
-        kind::BAD_ARGUMENTS => JobErrorKind::Protocol(format!("arguments refused: {}", text())),
+        kind::BAD_ARGUMENTS => JobErrorKind::Lost(WorkerExit::Protocol(format!(
+            "arguments refused: {}",
+            text()
+        ))),
         other => return Err(format!("a failure of kind {other}")),
     })
 }

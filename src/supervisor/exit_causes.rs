@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::error::JobErrorKind;
+use super::error::{JobErrorKind, JobLimit, WorkerExit};
 use crate::link::{Phase, steps};
 use crate::sys::abort::Aborted;
 use crate::sys::oom::OomCounter;
@@ -32,7 +32,9 @@ pub(super) struct Evidence {
 /// The cause as far as it is certain; otherwise the bare signal or code.
 pub(super) fn cause(evidence: &Evidence) -> JobErrorKind {
     match evidence.exit {
-        Exit::Signal(libc::SIGKILL) if evidence.out_of_memory => JobErrorKind::OutOfMemoryKill,
+        Exit::Signal(libc::SIGKILL) if evidence.out_of_memory => {
+            JobErrorKind::Lost(WorkerExit::OutOfMemoryKill)
+        }
         Exit::Signal(libc::SIGABRT) if evidence.limit > 0 => limit_reached(evidence),
         exit => plain(exit),
     }
@@ -50,15 +52,15 @@ pub(super) fn denied(exit: Exit, note: u32) -> Option<JobErrorKind> {
         // The process was killed before a handler could run: by the filter, or because SIGSYS was blocked.
         None => "a system call of another architecture, or one made while signals were blocked (as in starting a process)".into(),
     };
-    Some(JobErrorKind::Denied { call })
+    Some(JobErrorKind::Lost(WorkerExit::Denied { call }))
 }
 
 /// The exit itself as a cause.
 pub(super) fn plain(exit: Exit) -> JobErrorKind {
     match exit {
-        Exit::Code(code) => JobErrorKind::Exited(Some(code)),
-        Exit::Signal(signal) => JobErrorKind::Signal(signal),
-        Exit::Unknown => JobErrorKind::Exited(None),
+        Exit::Code(code) => JobErrorKind::Lost(WorkerExit::Code(Some(code))),
+        Exit::Signal(signal) => JobErrorKind::Lost(WorkerExit::Signal(signal)),
+        Exit::Unknown => JobErrorKind::Lost(WorkerExit::Code(None)),
     }
 }
 
@@ -81,7 +83,7 @@ fn limit_reached(evidence: &Evidence) -> JobErrorKind {
     if !reached {
         return plain(exit);
     }
-    JobErrorKind::MemoryLimit { limit, requested }
+    JobErrorKind::Limit(JobLimit::Memory { limit, requested })
 }
 
 /// The bytes in the line that the standard library prints when an allocation fails.
@@ -113,7 +115,7 @@ pub(super) fn before_ready(phase: Phase, cause: &JobErrorKind, words: &[String])
 fn hint(phase: Phase, cause: &JobErrorKind) -> Option<&'static str> {
     /// The exit code of a dynamic loader that cannot load a program.
     const CANNOT_LOAD: i32 = 127;
-    if *cause == JobErrorKind::Signal(libc::SIGSYS) {
+    if *cause == JobErrorKind::Lost(WorkerExit::Signal(libc::SIGSYS)) {
         return Some(
             "a seccomp filter, the container's or the program's own, denies a system call that workers need",
         );
@@ -123,27 +125,29 @@ fn hint(phase: Phase, cause: &JobErrorKind) -> Option<&'static str> {
         // The program that does not fit may have been started and have found out.
         (
             Phase::Starting(steps::LANES),
-            JobErrorKind::MemoryLimit { .. } | JobErrorKind::Signal(libc::SIGABRT),
+            JobErrorKind::Limit(JobLimit::Memory { .. })
+            | JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT)),
         ) => Some("its lanes cannot be started, probably: each takes private memory for its stack"),
-        (Phase::Unknown, JobErrorKind::Exited(Some(CANNOT_LOAD))) => Some(
+        (Phase::Unknown, JobErrorKind::Lost(WorkerExit::Code(Some(CANNOT_LOAD)))) => Some(
             "a shared library of the program is missing or does not fit: `ldd` names it, and workers search where the \
              program itself did when it was started",
         ),
-        (Phase::Unknown, JobErrorKind::Exited(Some(EXIT_CANNOT_START))) => {
+        (Phase::Unknown, JobErrorKind::Lost(WorkerExit::Code(Some(EXIT_CANNOT_START)))) => {
             Some("it said why on stderr")
         }
-        (Phase::Unknown, JobErrorKind::Exited(_)) => Some(
+        (Phase::Unknown, JobErrorKind::Lost(WorkerExit::Code(_))) => Some(
             "the program ended without having become a worker: arenite::init() must be the first thing in main, before \
              arguments are looked at (a worker has none)",
         ),
-        (Phase::Unknown, JobErrorKind::Signal(libc::SIGABRT)) => Some(
+        (Phase::Unknown, JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT))) => Some(
             "the program went on without having become a worker: arenite::init() must be the first thing in main",
         ),
-        (Phase::Unknown, JobErrorKind::Signal(libc::SIGSEGV | libc::SIGBUS | libc::SIGILL)) => {
-            Some(
-                "what runs before arenite::init() crashes in a copy of the program: a constructor of a library, perhaps",
-            )
-        }
+        (
+            Phase::Unknown,
+            JobErrorKind::Lost(WorkerExit::Signal(libc::SIGSEGV | libc::SIGBUS | libc::SIGILL)),
+        ) => Some(
+            "what runs before arenite::init() crashes in a copy of the program: a constructor of a library, perhaps",
+        ),
         _ => None,
     }
 }
@@ -265,8 +269,8 @@ mod tests {
     #[test]
     fn an_abort_is_a_memory_limit_only_if_that_is_certain() {
         let limit = 64 * MIB;
-        let reached = |requested| JobErrorKind::MemoryLimit { limit, requested };
-        let bare = JobErrorKind::Signal(libc::SIGABRT);
+        let reached = |requested| JobErrorKind::Limit(JobLimit::Memory { limit, requested });
+        let bare = JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT));
         let large = Some(100 * MIB);
         assert_eq!(of(limit, aborted(true, MIB), None), reached(None));
         assert_eq!(of(limit, aborted(true, MIB), large), reached(large));
@@ -309,28 +313,52 @@ mod tests {
             })
         };
         let kill = Exit::Signal(libc::SIGKILL);
-        assert_eq!(with(kill, true), JobErrorKind::OutOfMemoryKill);
-        assert_eq!(with(kill, false), JobErrorKind::Signal(9));
-        assert_eq!(with(Exit::Signal(15), true), JobErrorKind::Signal(15));
-        assert_eq!(with(Exit::Code(3), true), JobErrorKind::Exited(Some(3)));
-        assert_eq!(with(Exit::Unknown, true), JobErrorKind::Exited(None));
+        assert_eq!(
+            with(kill, true),
+            JobErrorKind::Lost(WorkerExit::OutOfMemoryKill)
+        );
+        assert_eq!(with(kill, false), JobErrorKind::Lost(WorkerExit::Signal(9)));
+        assert_eq!(
+            with(Exit::Signal(15), true),
+            JobErrorKind::Lost(WorkerExit::Signal(15))
+        );
+        assert_eq!(
+            with(Exit::Code(3), true),
+            JobErrorKind::Lost(WorkerExit::Code(Some(3)))
+        );
+        assert_eq!(
+            with(Exit::Unknown, true),
+            JobErrorKind::Lost(WorkerExit::Code(None))
+        );
     }
 
     #[test]
     fn a_death_before_ready_names_its_likely_reason() {
         let of = |phase, cause: JobErrorKind| before_ready(phase, &cause, &[]);
-        let exited = |code| JobErrorKind::Exited(Some(code));
+        let exited = |code| JobErrorKind::Lost(WorkerExit::Code(Some(code)));
         for (phase, cause, expected) in [
             (Phase::Unknown, exited(127), "shared library"),
             (Phase::Unknown, exited(0), "arenite::init()"),
             (Phase::Unknown, exited(2), "arenite::init()"),
             (Phase::Unknown, exited(70), "stderr"),
-            (Phase::Unknown, JobErrorKind::Signal(6), "arenite::init()"),
-            (Phase::Unknown, JobErrorKind::Signal(11), "constructor"),
-            (Phase::Unknown, JobErrorKind::Signal(31), "seccomp"),
+            (
+                Phase::Unknown,
+                JobErrorKind::Lost(WorkerExit::Signal(6)),
+                "arenite::init()",
+            ),
+            (
+                Phase::Unknown,
+                JobErrorKind::Lost(WorkerExit::Signal(11)),
+                "constructor",
+            ),
+            (
+                Phase::Unknown,
+                JobErrorKind::Lost(WorkerExit::Signal(31)),
+                "seccomp",
+            ),
             (
                 Phase::Starting(steps::ON_START),
-                JobErrorKind::Signal(31),
+                JobErrorKind::Lost(WorkerExit::Signal(31)),
                 "seccomp",
             ),
             (
@@ -340,15 +368,15 @@ mod tests {
             ),
             (
                 Phase::Starting(steps::LANES),
-                JobErrorKind::MemoryLimit {
+                JobErrorKind::Limit(JobLimit::Memory {
                     limit: MIB,
                     requested: None,
-                },
+                }),
                 "lanes cannot be started",
             ),
             (
                 Phase::Starting(steps::ON_START),
-                JobErrorKind::OutOfMemoryKill,
+                JobErrorKind::Lost(WorkerExit::OutOfMemoryKill),
                 "out-of-memory",
             ),
         ] {
@@ -356,9 +384,12 @@ mod tests {
             assert!(text.contains(expected), "{phase:?} {cause}: {text}");
             assert!(text.contains(&cause.to_string()), "{text}");
         }
-        let text = of(Phase::Starting(steps::MAP), JobErrorKind::Signal(9));
+        let text = of(
+            Phase::Starting(steps::MAP),
+            JobErrorKind::Lost(WorkerExit::Signal(9)),
+        );
         assert!(
-            text.ends_with(&JobErrorKind::Signal(9).to_string()),
+            text.ends_with(&JobErrorKind::Lost(WorkerExit::Signal(9)).to_string()),
             "no guess: {text}"
         );
         let words = ["one".to_owned(), "two".to_owned()];

@@ -42,7 +42,7 @@ pub(super) fn settings(workers: u16, lanes: u16) -> Settings {
     Settings {
         workers,
         lanes,
-        share_deadlines: false,
+        co_schedule_deadlines: false,
         guard: true,
         memory_limit: 0,
         strict: false,

@@ -76,7 +76,7 @@ pub use depend::GraphProgress;
 pub(crate) use depend::limits::MAX_SPAWN_DEPTH;
 pub(crate) use depend::{GraphPlan, GraphUnit, NodeCalls, NodeFate};
 pub(crate) use error::{Because, Failed};
-pub use error::{Death, JobError, JobErrorKind};
+pub use error::{Death, FailedDependency, JobError, JobErrorKind, JobLimit, Rejection, WorkerExit};
 pub(crate) use kernels::bytes_to_expect;
 pub(crate) use lifecycle::Closing;
 pub use limiter::{Limiter, LimiterBuilder};

@@ -153,13 +153,13 @@ impl JobOptions {
 
 impl<M> JobOptions<M> {
     /// Limits the run time of each attempt. When it is over, the worker is killed and replaced, and the job fails with
-    /// [`DeadlineExceeded`](crate::JobErrorKind::DeadlineExceeded) or is [retried](Self::retries).
+    /// [`JobLimit::Deadline`](crate::JobLimit::Deadline) or is [retried](Self::retries).
     ///
     /// Waking a worker counts; waiting for one does not, nor does time in which the whole program is stopped. A job with a deadline
     /// of zero is not sent. Programs that the kernel has started are not ended with it.
     ///
     /// Where workers have several [`lanes`](crate::engine::Builder::lanes), a job with a deadline waits for a worker of its own, so
-    /// that no other job is lost with it, unless [`share_deadlines`](crate::engine::Builder::share_deadlines) is set. The state of
+    /// that no other job is lost with it, unless [`co_schedule_deadlines`](crate::engine::Builder::co_schedule_deadlines) is set. The state of
     /// an [actor](crate::Engine::actor) is lost with its worker; with several lanes, a worker without actors is preferred.
     pub fn deadline(mut self, limit: Duration) -> Self {
         self.deadline = Some(limit);
@@ -170,9 +170,9 @@ impl<M> JobOptions<M> {
     ///
     /// - What the kernel returns is the result, an `Err` included, unless [`retry_errors`](Self::retry_errors) is set.
     /// - Only arguments that the kernel cannot change allow retries; the compiler checks it.
-    /// - A job whose arrays [escaped](crate::JobErrorKind::Escaped) is not retried, nor one that fails after the engine began to
+    /// - A job whose arrays [escaped](crate::WorkerExit::Escaped) is not retried, nor one that fails after the engine began to
     ///   [shut down](crate::Engine::shutdown).
-    /// - A job lost to another job of its worker ([`LostWith`](crate::JobErrorKind::LostWith)) runs again as well, without using up a
+    /// - A job lost to another job of its worker ([`WorkerExit::OtherJob`](crate::WorkerExit::OtherJob)) runs again as well, without using up a
     ///   retry, as often as [`quarantine_after`](crate::engine::Builder::quarantine_after) allows.
     /// - A job that has ended [`quarantine_after`](crate::engine::Builder::quarantine_after) workers is given up before its retries
     ///   are used up.
@@ -189,7 +189,7 @@ impl<M> JobOptions<M> {
     /// Applies [`retries`](Self::retries) to `Err`s that the kernel returns, too: for kernels that ask a server or a disk, which may
     /// answer the next time.
     ///
-    /// The worker stays alive, so such attempts do not count towards quarantine. [`ArenaFull`](crate::JobErrorKind::ArenaFull) is not
+    /// The worker stays alive, so such attempts do not count towards quarantine. [`JobLimit::Arena`](crate::JobLimit::Arena) is not
     /// retried. Without retries this has no effect.
     ///
     /// ```standalone_crate

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::error::{Death, JobErrorKind};
+use super::error::{Death, JobErrorKind, JobLimit, WorkerExit};
 use super::limiter::PermitStage;
 use super::options::JobOptions;
 
@@ -105,36 +105,29 @@ impl Policy {
 }
 
 /// Whether another attempt could succeed.
-fn may_succeed_again(why: &JobErrorKind) -> bool {
+pub(super) fn may_succeed_again(why: &JobErrorKind) -> bool {
     matches!(why, JobErrorKind::Panicked { .. }) || ends_worker(why)
 }
 
 /// Whether the job ended its worker.
 pub(super) fn ends_worker(why: &JobErrorKind) -> bool {
     match why {
-        JobErrorKind::Signal(_)
-        | JobErrorKind::Exited(_)
-        | JobErrorKind::DeadlineExceeded { .. }
-        | JobErrorKind::MemoryLimit { .. }
-        | JobErrorKind::OutOfMemoryKill
-        | JobErrorKind::Denied { .. }
-        | JobErrorKind::Protocol(_) => true,
+        JobErrorKind::Lost(exit) => match exit {
+            WorkerExit::Signal(_)
+            | WorkerExit::Code(_)
+            | WorkerExit::OutOfMemoryKill
+            | WorkerExit::Denied { .. }
+            | WorkerExit::Protocol(_) => true,
+            WorkerExit::Escaped { .. } | WorkerExit::OtherJob { .. } => false,
+        },
+        JobErrorKind::Limit(limit) => match limit {
+            JobLimit::Deadline { .. } | JobLimit::Memory { .. } => true,
+            JobLimit::Arena(_) | JobLimit::Spawned { .. } | JobLimit::Quarantined { .. } => false,
+        },
         JobErrorKind::Panicked { .. }
-        | JobErrorKind::LostWith { .. }
-        | JobErrorKind::ActorLost { .. }
-        | JobErrorKind::ActorEnded
-        | JobErrorKind::WaitsForItself { .. }
-        | JobErrorKind::Quarantined { .. }
-        | JobErrorKind::DependencyFailed { .. }
-        | JobErrorKind::ChildFailed { .. }
-        | JobErrorKind::NoSpawning
-        | JobErrorKind::SpawnLimit { .. }
         | JobErrorKind::Returned(_)
-        | JobErrorKind::ArenaFull(_)
-        | JobErrorKind::Escaped { .. }
-        | JobErrorKind::NoLending
-        | JobErrorKind::ForeignArray
-        | JobErrorKind::ForeignKernel
+        | JobErrorKind::Rejected(_)
+        | JobErrorKind::Dependency(_)
         | JobErrorKind::Cancelled
         | JobErrorKind::ShutDown
         | JobErrorKind::NoWorkers(_) => false,

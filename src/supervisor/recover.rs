@@ -76,7 +76,7 @@ impl Supervisor {
                 )
             });
             state.start_failed(index, &why);
-        } else if worker.is_retiring() && cause == JobErrorKind::Exited(Some(0)) {
+        } else if worker.is_retiring() && cause == JobErrorKind::Lost(WorkerExit::Code(Some(0))) {
             worker.has_retired();
             state.set_status(index, Status::Absent { not_before: None });
             crate::sync::point!("recycle.counted");
@@ -159,7 +159,7 @@ impl EngineState {
         let kill_reasons = self.workers[index].take_kill_reasons();
         let broke_protocol = kill_reasons
             .iter()
-            .any(|(_, why)| matches!(why, JobErrorKind::Protocol(_)));
+            .any(|(_, why)| matches!(why, JobErrorKind::Lost(WorkerExit::Protocol(_))));
         let weight = match self
             .lanes
             .of_worker(index)
@@ -262,7 +262,8 @@ impl EngineState {
             }
         }
         let Some((first, why)) = culprits.first() else {
-            let is_own_death = !ran.is_empty() || cause != JobErrorKind::Signal(libc::SIGKILL);
+            let is_own_death =
+                !ran.is_empty() || cause != JobErrorKind::Lost(WorkerExit::Signal(libc::SIGKILL));
             self.workers[index].last_words_mut().ran(jobs, false);
             let mut calls = Vec::new();
             for (_, record) in ran {
@@ -317,13 +318,13 @@ impl EngineState {
     /// What jobs answer that are lost because of this one.
     fn lost_with(&self, record: u32, why: &JobErrorKind) -> JobErrorKind {
         let job = match record {
-            NO_RECORD => 0,
-            record => self.records.look(record).job,
+            NO_RECORD => None,
+            record => Some(self.records.look(record).job),
         };
-        JobErrorKind::LostWith {
+        JobErrorKind::Lost(WorkerExit::OtherJob {
             job,
-            culprit: Box::new(why.clone()),
-        }
+            cause: Box::new(why.clone()),
+        })
     }
 
     /// Whether a job that may have begun goes back to the queue, because its worker died of something else.

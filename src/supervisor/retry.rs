@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::error::{Death, JobErrorKind};
+use super::error::{Death, JobErrorKind, JobLimit};
 use super::policy::After;
 use super::record::Stage;
 use super::state::EngineState;
@@ -36,7 +36,9 @@ impl EngineState {
                     record.attempt = record.attempt.saturating_add(1);
                     return self.wait_for_next_attempt(index, pause);
                 }
-                Some(After::Quarantine { deaths }) => why = JobErrorKind::Quarantined { deaths },
+                Some(After::Quarantine { deaths }) => {
+                    why = JobErrorKind::Limit(JobLimit::Quarantined { deaths })
+                }
                 Some(After::Answer) | None => {}
             }
         }

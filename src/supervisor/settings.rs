@@ -18,7 +18,7 @@ pub(crate) struct Settings {
     /// Lanes of each worker.
     pub(crate) lanes: u16,
     /// Jobs with a deadline share their worker with others.
-    pub(crate) share_deadlines: bool,
+    pub(crate) co_schedule_deadlines: bool,
     pub(crate) guard: bool,
     /// Bytes of private memory per worker, 0 for no ceiling.
     pub(crate) memory_limit: u64,

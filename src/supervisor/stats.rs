@@ -22,7 +22,7 @@ pub struct WorkerStats {
     /// How often its process was replaced because it had served long enough or had grown too large.
     pub recycled: u64,
     /// Bytes of the arena granted to it and not yet filled with results: part of what is [in
-    /// use](crate::arena::ArenaStats::in_use), and freed when its process ends.
+    /// use](crate::engine::ArenaStats::in_use), and freed when its process ends.
     pub granted: u64,
 }
 
@@ -71,7 +71,7 @@ pub struct Stats {
     pub untaken: usize,
     /// Whether so little memory is left on the machine or in the container that jobs run one at a time.
     pub memory_short: bool,
-    /// Bytes of the jobs in flight, as [`Builder::admission`](crate::engine::Builder::admission) counts them; 0 without a
+    /// Bytes of the jobs in flight, as [`Builder::max_in_flight_bytes`](crate::engine::Builder::max_in_flight_bytes) counts them; 0 without a
     /// ceiling.
     pub admitted: u64,
 }
@@ -133,7 +133,7 @@ pub struct Progress {
     pub done: u64,
     /// Jobs that gave no value, except for cancelled ones.
     pub failed: u64,
-    /// Jobs that were cancelled or dropped before they began, or ended by [`Job::cancel_now`](crate::Job::cancel_now).
+    /// Jobs that were cancelled or dropped before they began, or ended by [`Job::kill`](crate::Job::kill).
     pub cancelled: u64,
     /// Bytes of fresh arrays in results so far.
     pub bytes: u64,

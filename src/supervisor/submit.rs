@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::error::JobErrorKind;
+use super::error::{JobErrorKind, JobLimit, Rejection};
 use super::lifecycle::Closing;
 use super::options::JobOptions;
 use super::policy::Policy;
@@ -103,7 +103,7 @@ impl EngineState {
         let Some(limit) = options.deadline.filter(Duration::is_zero) else {
             return false;
         };
-        let why = JobErrorKind::DeadlineExceeded { limit };
+        let why = JobErrorKind::Limit(JobLimit::Deadline { limit });
         self.fail(index, why, None, Vec::new());
         true
     }
@@ -180,7 +180,7 @@ impl EngineState {
             .get(kernel)
             .offset
             .is_none()
-            .then_some(JobErrorKind::ForeignKernel)
+            .then_some(JobErrorKind::Rejected(Rejection::ForeignKernel))
     }
 }
 
@@ -271,12 +271,12 @@ fn fill_inline(record: &mut Record, call: &mut ArgWriter) {
 #[inline]
 fn refusal_of(call: &ArgWriter, strict: bool) -> Option<JobErrorKind> {
     if call.exclusive && strict {
-        return Some(JobErrorKind::NoLending);
+        return Some(JobErrorKind::Rejected(Rejection::Lending));
     }
     if call.foreign {
-        return Some(JobErrorKind::ForeignArray);
+        return Some(JobErrorKind::Rejected(Rejection::ForeignArray));
     }
-    call.full.map(JobErrorKind::ArenaFull)
+    call.full.map(JobErrorKind::from)
 }
 
 #[cold]
@@ -290,7 +290,7 @@ fn fill_long(
     let spilled = call.spilled.take();
     let block = match spilled.unwrap_or_else(|| arena.alloc_words(call.words())) {
         Ok(block) => block,
-        Err(full) => return Some(JobErrorKind::ArenaFull(full)),
+        Err(full) => return Some(JobErrorKind::Limit(JobLimit::Arena(full))),
     };
     let extent = block.extent();
     record.payload[0] = bytemuck::cast(extent.at);

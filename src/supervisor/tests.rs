@@ -64,7 +64,7 @@ fn code_of_a_shared_library_is_no_kernel() {
     let job = shared.submit(&info, &mut ArgWriter::new(shared.arena.id()), 0, None);
     let answer = answer(&shared, job).unwrap();
     assert!(
-        answer.contains(&JobErrorKind::ForeignKernel.to_string()),
+        answer.contains(&JobErrorKind::Rejected(Rejection::ForeignKernel).to_string()),
         "{answer}"
     );
 }
@@ -103,7 +103,12 @@ pub(super) fn die(shared: &Supervisor, lane: usize) {
 
 pub(super) fn die_of(shared: &Supervisor, lane: usize, signal: i32) {
     let words = super::output::last_words::LastWords::default();
-    shared.recover(lane, JobErrorKind::Signal(signal), None, words);
+    shared.recover(
+        lane,
+        JobErrorKind::Lost(WorkerExit::Signal(signal)),
+        None,
+        words,
+    );
 }
 
 /// Fails if `f` does not end.
@@ -174,7 +179,10 @@ fn jobs_lost_with_a_faulty_worker_name_the_fault() {
     // An empty reply, where the kernel returns a number.
     let value = shared.wait_timeout(lie, <u64 as Reply>::receive, Duration::ZERO);
     let error = value.unwrap().unwrap_err();
-    assert!(matches!(error.kind(), JobErrorKind::Protocol(_)), "{error}");
+    assert!(
+        matches!(error.kind(), JobErrorKind::Lost(WorkerExit::Protocol(_))),
+        "{error}"
+    );
     die(&shared, 0);
     for id in [runs, queued] {
         let why = answer(&shared, id).expect("it is not put back: it may have begun");
@@ -238,7 +246,10 @@ fn a_fault_found_late_does_not_kill_the_next_generation() {
         Duration::ZERO,
     );
     let error = value.unwrap().unwrap_err();
-    assert!(matches!(error.kind(), JobErrorKind::Protocol(_)), "{error}");
+    assert!(
+        matches!(error.kind(), JobErrorKind::Lost(WorkerExit::Protocol(_))),
+        "{error}"
+    );
     let mut state = shared.lock();
     state.next_generation(0);
     state.set_status(0, Status::Ready);

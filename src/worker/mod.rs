@@ -25,8 +25,8 @@ mod hostile;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use lane::cancelled;
-pub use rng::rng;
 pub(crate) use rng::{InlineJobGuard, enter_inline_job, for_each_element, inline_job_seeds};
+pub use rng::{JobRng, rng};
 pub use scratch::{Scratch, scratch, scratch_for};
 pub(crate) use start::Mark;
 

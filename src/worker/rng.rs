@@ -1,10 +1,11 @@
 //! Random numbers that depend only on the job: [`rng`].
 
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::marker::PhantomData;
 
-use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
+use rand::{SeedableRng, TryRng};
 
 use super::lane;
 use crate::kernel::seed_in_series;
@@ -119,6 +120,28 @@ impl Drop for RestoreElements {
     }
 }
 
+/// A generator of random numbers for one job: see [`rng`](crate::rng).
+///
+/// It implements `Rng` of the crate `rand` 0.10. Its numbers for a seed may change between versions of this crate.
+#[derive(Debug)]
+pub struct JobRng(ChaCha8Rng);
+
+impl TryRng for JobRng {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        self.0.try_next_u32()
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        self.0.try_next_u64()
+    }
+
+    fn try_fill_bytes(&mut self, to: &mut [u8]) -> Result<(), Infallible> {
+        self.0.try_fill_bytes(to)
+    }
+}
+
 /// In a kernel: returns a random number generator that belongs to the running job.
 ///
 /// Its numbers depend only on the seed of the run ([`Builder::seed`](crate::engine::Builder::seed)) and on the identity
@@ -141,11 +164,11 @@ impl Drop for RestoreElements {
 /// of workers, so the numbers of their chunks depend on it. Where that matters, run a kernel over
 /// [`Array::partitions`](crate::Array::partitions).
 ///
-/// It is a generator of the crate [`rand`], which is re-exported as [`arenite::rand`](crate::rand): draw from ranges
-/// and distributions, shuffle and choose by its traits.
+/// The generator implements the traits of the crate `rand` 0.10, which draw from ranges and distributions, shuffle and
+/// choose.
 ///
 /// ```
-/// use arenite::rand::RngExt;
+/// use rand::RngExt;
 ///
 /// /// Counts random points of a square that are inside its circle.
 /// fn count_hits(times: u64) -> u64 {
@@ -166,7 +189,7 @@ impl Drop for RestoreElements {
 ///
 /// Outside a kernel, in `on_worker_start` and on threads that a kernel starts, the generator has a random seed. Pass a
 /// thread a generator made by the kernel.
-pub fn rng() -> ChaCha8Rng {
+pub fn rng() -> JobRng {
     let seed = element_seed()
         .or_else(inline_job_seed)
         .or_else(lane::next_rng_seed);
@@ -176,7 +199,7 @@ pub fn rng() -> ChaCha8Rng {
     seed[8..16].copy_from_slice(&job.to_le_bytes());
     let mut rng = ChaCha8Rng::from_seed(seed);
     rng.set_stream(stream);
-    rng
+    JobRng(rng)
 }
 
 fn element_seed() -> Option<RngSeed> {

@@ -57,10 +57,10 @@ struct CachedValue {
 /// A worker retains the 64 most recently used values, per [lane](crate::engine::Builder::lanes). They are dropped with
 /// the worker, also when it is [recycled](crate::engine::Builder::recycle_after_jobs). A job that panics while it holds
 /// a value drops it. Values count as private memory ([`memory_limit`](crate::engine::Builder::memory_limit),
-/// [`recycle_above`](crate::engine::Builder::recycle_above)).
+/// [`recycle_above_bytes`](crate::engine::Builder::recycle_above_bytes)).
 ///
 /// A value must not contain arrays: a job whose array handles are alive after its end fails with
-/// [`Escaped`](crate::JobErrorKind::Escaped). There is no need to: a worker has all arrays mapped, so passing one costs
+/// [`WorkerExit::Escaped`](crate::WorkerExit::Escaped). There is no need to: a worker has all arrays mapped, so passing one costs
 /// the same for any size.
 ///
 /// Outside a kernel and with an inline engine, values belong to the calling thread until it ends.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::task::{Context, Waker};
 use std::thread;
 
-use arenite::{Array, ArrayMut, Engine, JobErrorKind, RefusedBy};
+use arenite::{Array, ArrayMut, Engine, JobErrorKind, RefusedBy, WorkerExit};
 use futures_core::Stream;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -34,7 +34,7 @@ tests![
 const MIB: u64 = 1 << 20;
 
 fn limited(workers: usize, bytes: u64) -> Lab {
-    Lab::with(workers, |builder| builder.admission(bytes))
+    Lab::with(workers, |builder| builder.max_in_flight_bytes(bytes))
 }
 
 fn result(len: usize) -> Array<u8> {
@@ -172,7 +172,7 @@ fn one_larger_than_the_ceiling_runs_alone() {
 }
 
 fn a_new_kernel_runs_on_all_workers_at_once() {
-    let lab = Lab::with(3, |builder| builder.lanes(2).admission(6 * MIB));
+    let lab = Lab::with(3, |builder| builder.lanes(2).max_in_flight_bytes(6 * MIB));
     let gates: Vec<_> = (0..6).map(|_| Gate::new()).collect();
     // The result size is unknown until the first job has ended, and none ends before all have begun.
     let new = |gate: &str| {
@@ -446,7 +446,7 @@ fn jobs_that_die_or_are_dropped_free_their_share() {
             lab.job(die, (one(), 2)).try_submit().is_err(),
             "round {round}"
         );
-        running.cancel_now();
+        running.kill();
         let error = lab.failure_of(running);
         assert_eq!(*error.kind(), JobErrorKind::Cancelled);
         drop(held);
@@ -488,7 +488,9 @@ fn an_inline_engine_admits_every_job() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("broken");
     let _env = Env::set(BROKEN, &file);
-    let lab = Lab::with(1, |builder| builder.admission(MIB).on_worker_start(start));
+    let lab = Lab::with(1, |builder| {
+        builder.max_in_flight_bytes(MIB).on_worker_start(start)
+    });
     let gate = Gate::new();
     let running = lab.submit(pass, (gate.path(),));
     let held = gate.meet();
@@ -510,7 +512,7 @@ fn an_inline_engine_admits_every_job() {
         std::fs::write(&file, "").unwrap();
         kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
         let error = running.wait().unwrap_err();
-        assert_eq!(*error.kind(), JobErrorKind::Signal(9));
+        assert_eq!(*error.kind(), JobErrorKind::Lost(WorkerExit::Signal(9)));
         drop(held);
         step("three that wait to be let in when the engine has given up");
         for error in waiting.into_iter().map(|thread| thread.join().unwrap()) {

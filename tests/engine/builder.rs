@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use arenite::arena::Backing;
+use arenite::Backing;
 use arenite::engine::Builder;
 use arenite::{Array, ArrayMut, BuildError, Engine, Guard, platform};
 
@@ -224,7 +224,10 @@ fn a_ceiling_of_zero_is_off() {
         std::hint::black_box(vec![1_u8; 64 << 20]).len() + values.len()
     }
     let lab = Lab::with(1, |builder| {
-        builder.memory_limit(0).admission(0).recycle_above(0)
+        builder
+            .memory_limit(0)
+            .max_in_flight_bytes(0)
+            .recycle_above_bytes(0)
     });
     let gate = Gate::new();
     let jobs: Vec<_> = (0..2)
@@ -239,7 +242,7 @@ fn a_ceiling_of_zero_is_off() {
         assert_eq!(job.wait().unwrap(), 65 << 20);
     }
     // A second engine with a ceiling shows that enough time has passed for a memory check.
-    let other = Lab::with(1, |builder| builder.recycle_above(1));
+    let other = Lab::with(1, |builder| builder.recycle_above_bytes(1));
     for round in 1..=3 {
         other.submit(|| (), ()).wait().unwrap();
         wait_until("the other engine's worker is replaced", || {
@@ -274,7 +277,10 @@ fn without_the_guard() {
         unsafe { victim.as_ptr().cast_mut().write_volatile(1) };
     };
     let error = lab.failure_of(lab.submit(vandal, (&values,)));
-    assert_eq!(*error.kind(), arenite::JobErrorKind::Signal(11));
+    assert_eq!(
+        *error.kind(),
+        arenite::JobErrorKind::Lost(arenite::WorkerExit::Signal(11))
+    );
     assert_eq!(values[0], 0);
     drop((values, inverted, out));
     lab.assert_in_use(0);

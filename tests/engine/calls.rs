@@ -1,6 +1,6 @@
 //! Every kind of parameter, argument and reply, through a real worker.
 
-use arenite::{Array, ArrayMut, Engine, JobErrorKind, Scalar};
+use arenite::{Array, ArrayMut, Engine, JobErrorKind, Scalar, WorkerExit};
 use bytemuck::{CheckedBitPattern, NoUninit};
 
 use crate::harness::{Lab, tests};
@@ -600,7 +600,7 @@ fn results() {
         "{error:?}"
     );
     assert!(
-        error.job() > 0 && error.to_string().contains("invalid digit"),
+        error.job().is_some() && error.to_string().contains("invalid digit"),
         "{error}"
     );
     lab.submit(boxed, (0,)).wait().unwrap();
@@ -635,7 +635,7 @@ fn an_invalid_bit_pattern_is_refused() {
     assert!(lab.submit(wrong, (1,)).wait().unwrap().set);
     let error = lab.failure_of(lab.submit(wrong, (2,)));
     assert!(
-        matches!(error.kind(), JobErrorKind::Protocol(_)),
+        matches!(error.kind(), JobErrorKind::Lost(WorkerExit::Protocol(_))),
         "{error:?}"
     );
     assert!(!lab.submit(wrong, (0,)).wait().unwrap().set);

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arenite::{Array, JobErrorKind};
+use arenite::{Array, JobErrorKind, WorkerExit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -53,7 +53,7 @@ fn while_running() {
         drop(held);
         assert_eq!(
             *error.kind(),
-            JobErrorKind::Signal(signal as i32),
+            JobErrorKind::Lost(WorkerExit::Signal(signal as i32)),
             "{error}"
         );
         assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
@@ -81,7 +81,10 @@ fn with_jobs_queued_behind() {
             .collect();
         let held = gate.meet();
         end(lab.pid(0), Signal::SIGKILL);
-        assert_eq!(*lab.failure_of(running).kind(), JobErrorKind::Signal(9));
+        assert_eq!(
+            *lab.failure_of(running).kind(),
+            JobErrorKind::Lost(WorkerExit::Signal(9))
+        );
         drop(held);
         step("what was behind the job that died");
         for (n, job) in (0..).zip(behind) {
@@ -112,7 +115,10 @@ fn all_at_once() {
     let behind: Vec<_> = (0..100u32).map(|n| lab.submit(|n: u32| n, (n,))).collect();
     (0..4).for_each(|worker| end(lab.pid(worker), Signal::SIGKILL));
     for job in jobs {
-        assert_eq!(*lab.failure_of(job).kind(), JobErrorKind::Signal(9));
+        assert_eq!(
+            *lab.failure_of(job).kind(),
+            JobErrorKind::Lost(WorkerExit::Signal(9))
+        );
     }
     drop(held);
     step("the queue, after all workers died");
@@ -166,7 +172,11 @@ fn again_and_again_under_load() {
                     live.push_back((n, array));
                 }
                 Err(error) => {
-                    assert_eq!(*error.kind(), JobErrorKind::Signal(9), "item {n}: {error}");
+                    assert_eq!(
+                        *error.kind(),
+                        JobErrorKind::Lost(WorkerExit::Signal(9)),
+                        "item {n}: {error}"
+                    );
                     failures += 1;
                 }
             }
@@ -262,7 +272,7 @@ fn while_waiting_for_memory() {
                 even = even * 4 / 5;
             }
             Err(error) => {
-                assert_eq!(*error.kind(), JobErrorKind::Signal(9));
+                assert_eq!(*error.kind(), JobErrorKind::Lost(WorkerExit::Signal(9)));
                 *(if has_it { &mut late } else { &mut early }) += 1;
                 if after.is_none() {
                     even = even * 5 / 4;
@@ -293,7 +303,10 @@ fn while_holding_arrays() {
         let job = lab.submit(busy, (&gate.path(), len));
         let held = gate.meet();
         end(lab.pid(0), Signal::SIGKILL);
-        assert_eq!(*lab.failure_of(job).kind(), JobErrorKind::Signal(9));
+        assert_eq!(
+            *lab.failure_of(job).kind(),
+            JobErrorKind::Lost(WorkerExit::Signal(9))
+        );
         drop(held);
         // The next worker writes where the dead one did, but not where live results are.
         let next = lab
@@ -354,7 +367,10 @@ fn a_crash_loop_is_given_up() {
     let held = gate.meet();
     std::fs::write(&path, "").unwrap();
     end(lab.pid(0), Signal::SIGKILL);
-    assert_eq!(*lab.failure_of(running).kind(), JobErrorKind::Signal(9));
+    assert_eq!(
+        *lab.failure_of(running).kind(),
+        JobErrorKind::Lost(WorkerExit::Signal(9))
+    );
     drop(held);
     step("the engine to give up");
     for job in queued {
@@ -423,6 +439,6 @@ fn a_timed_wait_reports_a_death() {
         .wait_timeout(std::time::Duration::ZERO)
         .unwrap()
         .unwrap_err();
-    assert_eq!(*error.kind(), JobErrorKind::Signal(9));
+    assert_eq!(*error.kind(), JobErrorKind::Lost(WorkerExit::Signal(9)));
     drop(held);
 }

@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use arenite::{
-    Array, Backoff, Engine, Graph, JobError, JobErrorKind, KernelError, Spawn, Typed, call,
+    Array, Backoff, Engine, FailedDependency, Graph, JobError, JobErrorKind, JobLimit, KernelError,
+    Spawn, Typed, WorkerExit, call,
 };
 
 use crate::harness::{Lab, tests, wait_until};
@@ -152,23 +153,22 @@ fn an_error_that_is_too_large_is_reported() {
 }
 
 fn a_typed_error_without_room_is_a_full_arena() {
-    fn hoard(name: usize) -> Result<Array<u8>, Typed<Refusal>> {
-        let mut all = Vec::new();
-        while let Ok(array) = Array::try_from_slice(&[0u8; 64 << 10]) {
-            all.push(array);
-        }
-        named(name)
-    }
     let lab = Lab::with(1, |builder| builder.capacity(16 << 20));
-    let error = lab.submit(hoard, (500_000,)).wait().unwrap_err();
+    let mut all = Vec::new();
+    while let Ok(array) = lab.uninit::<u8>(64 << 10) {
+        all.push(array);
+    }
+    let error = lab.submit(named, (500_000,)).wait().unwrap_err();
+    let kind = error.kind();
     assert!(
-        matches!(error.kind(), JobErrorKind::ArenaFull(_)),
+        matches!(kind, JobErrorKind::Limit(JobLimit::Arena(_))),
         "{error}"
     );
     // A short one fits into its slot.
-    let error = lab.submit(hoard, (10,)).wait().unwrap_err();
+    let error = lab.submit(named, (10,)).wait().unwrap_err();
     let name = "x".repeat(10);
     assert_eq!(error.returned(), Some(Refusal::Named { name }), "{error}");
+    drop(all);
     assert_eq!(lab.stats().restarts(), 0);
     lab.assert_in_use(0);
 }
@@ -221,7 +221,10 @@ fn graphs_keep_the_type_of_the_node_that_failed() {
         let error = graph.run(engine, &last).unwrap().wait().unwrap_err();
         let kind = error.kind();
         assert!(
-            matches!(kind, JobErrorKind::DependencyFailed { .. }),
+            matches!(
+                kind,
+                JobErrorKind::Dependency(FailedDependency::Node { .. })
+            ),
             "{error}"
         );
         assert_odd(&error, 5);
@@ -250,7 +253,13 @@ fn spawned_jobs_keep_the_type() {
         assert_odd(&error, 13);
         let error = engine.submit(halves, (5,)).wait().unwrap_err();
         let kind = error.kind();
-        assert!(matches!(kind, JobErrorKind::ChildFailed { .. }), "{error}");
+        assert!(
+            matches!(
+                kind,
+                JobErrorKind::Dependency(FailedDependency::Child { .. })
+            ),
+            "{error}"
+        );
         assert!(matches!(error.returned(), Some(Refusal::Odd(5 | 7))));
         let error = engine.submit(then_half, (6,)).wait().unwrap_err();
         assert_odd(&error, 7);
@@ -295,15 +304,21 @@ fn actors_keep_the_type() {
     }
     let lab = Lab::new(1);
     for engine in [&*lab, &Engine::inline()] {
-        let actor = engine.actor::<_, _, _, _, u64>(start, (10,));
+        let actor = engine.actor::<_, _, _, _, u64>(start, (10,)).start();
         let error = actor.call(add, (3,)).wait().unwrap_err();
         assert_odd(&error, 3);
         assert_eq!(actor.call(add, (4,)).wait().unwrap(), 7);
         // Calls fail because the state was never created.
-        let actor = engine.actor::<_, _, _, _, u64>(start, (11,));
+        let actor = engine.actor::<_, _, _, _, u64>(start, (11,)).start();
         let error = actor.call(add, (4,)).wait().unwrap_err();
         let kind = error.kind();
-        assert!(matches!(kind, JobErrorKind::ActorLost { .. }), "{error}");
+        assert!(
+            matches!(
+                kind,
+                JobErrorKind::Dependency(FailedDependency::Actor { .. })
+            ),
+            "{error}"
+        );
         assert_odd(&error, 11);
     }
     assert_eq!(lab.stats().restarts(), 0);
@@ -317,9 +332,13 @@ fn retries_keep_the_type_of_the_last_error() {
     let lab = Lab::new(1);
     let job = lab.job(count, ()).retries(2).retry_errors();
     let error = job.backoff(Backoff::NONE).submit().wait().unwrap_err();
-    assert_eq!((error.returned(), error.attempt()), (Some(2), 3), "{error}");
+    assert_eq!(
+        (error.returned(), error.attempt()),
+        (Some(2u32), 3),
+        "{error}"
+    );
     let earlier = error.deaths().iter().map(|death| death.kind().returned());
-    assert!(earlier.eq([Some(0), Some(1)]), "{error:#?}");
+    assert!(earlier.eq([Some(0u32), Some(1)]), "{error:#?}");
 }
 
 /// Set while the program decodes an [`Unreadable`]; workers never set it.
@@ -358,7 +377,10 @@ fn a_broken_encoding_is_a_protocol_fault() {
     MODE.store(1, SeqCst);
     let error = lab.failure_of(lab.submit(unreadable, ()));
     MODE.store(0, SeqCst);
-    assert!(matches!(error.kind(), JobErrorKind::Protocol(_)), "{error}");
+    assert!(
+        matches!(error.kind(), JobErrorKind::Lost(WorkerExit::Protocol(_))),
+        "{error}"
+    );
     wait_until("its worker is replaced", || lab.stats().restarts() == 1);
     // The next one is fine, and so is the encoding.
     let error = lab.failure_of(lab.submit(unreadable, ()));

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
 
-use arenite::{Array, ArrayMut, JobErrorKind};
+use arenite::{Array, ArrayMut, JobErrorKind, WorkerExit};
 
 use crate::harness::{Lab, children, tests};
 
@@ -37,7 +37,11 @@ fn assert_escape<R: Send + std::fmt::Debug + 'static>(
             !children().contains(&pid),
             "worker {pid} exists although its job is answered"
         );
-        assert_eq!(*error.kind(), JobErrorKind::Escaped { count }, "{error}");
+        assert_eq!(
+            *error.kind(),
+            JobErrorKind::Lost(WorkerExit::Escaped { count }),
+            "{error}"
+        );
         assert!(error.to_string().contains("outlived"), "{error}");
         // The memory can be reused now: no process writes there any more.
         let next = lab.submit(made, (100_000, 7)).wait().unwrap();
@@ -241,7 +245,8 @@ fn jobs_behind_an_escape_run_on_the_next_worker() {
         match job.wait() {
             Ok(value) => assert!(value == n && n % 10 != 0),
             Err(error) => assert!(
-                *error.kind() == JobErrorKind::Escaped { count: 1 } && n % 10 == 0,
+                *error.kind() == JobErrorKind::Lost(WorkerExit::Escaped { count: 1 })
+                    && n % 10 == 0,
                 "{n}: {error}"
             ),
         }

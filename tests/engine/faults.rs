@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use arenite::{Array, ArrayMut, JobError, JobErrorKind};
+use arenite::{Array, ArrayMut, JobError, JobErrorKind, JobLimit, WorkerExit};
 
 use crate::harness::{Lab, tests};
 
@@ -168,7 +168,7 @@ fn an_abort() {
     let lab = Lab::new(1);
     let error = lab.failure_of(lab.submit(|| -> u8 { std::process::abort() }, ()));
     assert!(error.to_string().contains("SIGABRT"), "{error}");
-    assert_death(&lab, &error, &JobErrorKind::Signal(6));
+    assert_death(&lab, &error, &JobErrorKind::Lost(WorkerExit::Signal(6)));
     lab.assert_in_use(0);
 }
 
@@ -178,7 +178,7 @@ fn a_wild_read() {
     let wild = |at: usize| unsafe { std::ptr::with_exposed_provenance::<u8>(at).read_volatile() };
     let error = lab.failure_of(lab.submit(wild, (16,)));
     assert!(error.to_string().contains("SIGSEGV"), "{error}");
-    assert_death(&lab, &error, &JobErrorKind::Signal(11));
+    assert_death(&lab, &error, &JobErrorKind::Lost(WorkerExit::Signal(11)));
     lab.assert_in_use(0);
 }
 
@@ -187,7 +187,11 @@ fn an_exit() {
     for code in [0, 3, 70, 71] {
         let error =
             lab.failure_of(lab.submit(|code: i32| -> u8 { std::process::exit(code) }, (code,)));
-        assert_death(&lab, &error, &JobErrorKind::Exited(Some(code)));
+        assert_death(
+            &lab,
+            &error,
+            &JobErrorKind::Lost(WorkerExit::Code(Some(code))),
+        );
         assert!(
             error.to_string().contains(&format!("code {code}")),
             "{error}"
@@ -202,7 +206,11 @@ fn signals() {
     let send = |signal: i32| unsafe { libc::raise(signal) };
     for signal in [libc::SIGKILL, libc::SIGQUIT, libc::SIGFPE, libc::SIGUSR1] {
         let error = lab.failure_of(lab.submit(send, (signal,)));
-        assert_death(&lab, &error, &JobErrorKind::Signal(signal));
+        assert_death(
+            &lab,
+            &error,
+            &JobErrorKind::Lost(WorkerExit::Signal(signal)),
+        );
     }
     // Workers ignore what a terminal, a service manager or a closed pipe sends to the whole group.
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE] {
@@ -225,7 +233,11 @@ fn an_illegal_instruction() {
     }
     let lab = Lab::new(1);
     let error = lab.failure_of(lab.submit(trap, ()));
-    assert_death(&lab, &error, &JobErrorKind::Signal(libc::SIGILL));
+    assert_death(
+        &lab,
+        &error,
+        &JobErrorKind::Lost(WorkerExit::Signal(libc::SIGILL)),
+    );
 }
 
 fn a_stack_overflow() {
@@ -238,7 +250,7 @@ fn a_stack_overflow() {
     let error = lab.failure_of(lab.submit(deeper, (1,)));
     // Where its handler is installed, the standard library turns the fault into an abort with a message.
     assert!(
-        matches!(error.kind(), JobErrorKind::Signal(6 | 11)),
+        matches!(error.kind(), JobErrorKind::Lost(WorkerExit::Signal(6 | 11))),
         "{error}"
     );
     let kind = error.kind().clone();
@@ -259,7 +271,7 @@ fn a_write_to_an_input_changes_nothing() {
         let victim = lab.from_fn(len, |i| i as u8).unwrap();
         for at in [0, len / 2, len - 1] {
             let error = lab.failure_of(lab.submit(vandal, (&victim, at)));
-            assert_death(&lab, &error, &JobErrorKind::Signal(11));
+            assert_death(&lab, &error, &JobErrorKind::Lost(WorkerExit::Signal(11)));
             assert!(
                 victim.iter().enumerate().all(|(i, &x)| x == i as u8),
                 "a byte of {len} changed"
@@ -298,7 +310,7 @@ fn a_write_to_another_workers_array_changes_nothing() {
     drop(held);
     blocked.wait().unwrap();
     let error = lab.failure_of(lab.submit(vandal, (&victim, 10)));
-    assert_eq!(*error.kind(), JobErrorKind::Signal(11));
+    assert_eq!(*error.kind(), JobErrorKind::Lost(WorkerExit::Signal(11)));
     assert!(victim.iter().enumerate().all(|(i, &x)| x == i as u8));
     drop(held_two);
     blocked_two.wait().unwrap();
@@ -318,12 +330,12 @@ fn a_write_to_a_published_array_changes_nothing() {
             for at in [0, len / 2, len - 1] {
                 let pid = lab.pid(0);
                 let error = lab.failure_of(lab.submit(vandal, (&victim, at)));
-                assert_death(&lab, &error, &JobErrorKind::Signal(11));
+                assert_death(&lab, &error, &JobErrorKind::Lost(WorkerExit::Signal(11)));
                 assert!(victim.iter().enumerate().all(|(i, &x)| x == i as u8));
                 assert_ne!(lab.pid(0), pid);
                 // The replacement did not make the array, and cannot write it either.
                 let error = lab.failure_of(lab.submit(vandal, (&victim, at)));
-                assert_eq!(*error.kind(), JobErrorKind::Signal(11));
+                assert_eq!(*error.kind(), JobErrorKind::Lost(WorkerExit::Signal(11)));
                 // One that makes its own array next to it.
                 lab.submit(made, (len,)).wait().unwrap();
             }
@@ -343,7 +355,7 @@ fn a_write_beyond_the_grant_faults() {
     for by in [32 << 20, 200 << 20] {
         let error = lab.failure_of(lab.submit(beyond, (by,)));
         assert!(
-            matches!(error.kind(), JobErrorKind::Signal(11 | 7)),
+            matches!(error.kind(), JobErrorKind::Lost(WorkerExit::Signal(11 | 7))),
             "{error}"
         );
     }
@@ -372,7 +384,7 @@ fn a_write_to_a_formerly_lent_array_faults() {
         lab.scope(|s| drop(s.submit(remember, (&mut values,))))
             .unwrap();
         let error = lab.failure_of(lab.submit(return_to_the_scene, ()));
-        assert_death(&lab, &error, &JobErrorKind::Signal(11));
+        assert_death(&lab, &error, &JobErrorKind::Lost(WorkerExit::Signal(11)));
         assert!(values.iter().all(|&x| x == 1));
     }
     lab.assert_in_use(0);
@@ -388,7 +400,7 @@ fn an_access_beyond_the_arena_faults() {
     for by in [100 << 20, 1 << 45] {
         let error = lab.failure_of(lab.submit(far, (&values, by)));
         assert!(
-            matches!(error.kind(), JobErrorKind::Signal(7 | 11)),
+            matches!(error.kind(), JobErrorKind::Lost(WorkerExit::Signal(7 | 11))),
             "{error}"
         );
     }
@@ -430,7 +442,7 @@ fn arena_full_keeps_its_numbers() {
         lab.failure_of(lab.submit(|len: usize| "x".repeat(len), (len,))),
     ];
     for error in &failures {
-        let JobErrorKind::ArenaFull(full) = error.kind() else {
+        let JobErrorKind::Limit(JobLimit::Arena(full)) = error.kind() else {
             panic!("{error}")
         };
         assert!(
@@ -487,10 +499,10 @@ fn private_memory_beyond_the_limit_fails() {
         assert!(
             matches!(
                 error.kind(),
-                JobErrorKind::MemoryLimit {
+                JobErrorKind::Limit(JobLimit::Memory {
                     limit: 0x400_0000,
                     ..
-                }
+                })
             ),
             "{error}"
         );
@@ -531,7 +543,7 @@ fn threads_of_a_kernel_that_abort() {
     }
     let lab = Lab::new(1);
     let error = lab.failure_of(lab.submit(careless, ()));
-    assert_death(&lab, &error, &JobErrorKind::Signal(6));
+    assert_death(&lab, &error, &JobErrorKind::Lost(WorkerExit::Signal(6)));
 }
 
 /// A forked copy of a worker cannot answer: it ends when it returns from the kernel.
@@ -611,5 +623,5 @@ fn descriptors_closed_by_a_kernel() {
 fn a_kernel_that_builds_an_engine() {
     let lab = Lab::new(1);
     let error = lab.failure_of(lab.submit(|| arenite::Engine::builder().build().is_ok(), ()));
-    assert_death(&lab, &error, &JobErrorKind::Signal(6));
+    assert_death(&lab, &error, &JobErrorKind::Lost(WorkerExit::Signal(6)));
 }

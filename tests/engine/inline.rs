@@ -128,7 +128,7 @@ fn story(engine: &Engine) -> Vec<String> {
     drop(engine.submit(picky, (5,)));
     record(
         &engine
-            .copy_in(&Array::from_slice(&[1u8, 2]))
+            .import(&Array::from_slice(&[1u8, 2]))
             .unwrap()
             .to_vec(),
     );

@@ -4,9 +4,12 @@ use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use arenite::arena::SystemLimit;
 use arenite::array::npy::{self, NpyError};
-use arenite::{ArenaFull, Array, ArrayMut, Engine, InputError, JobError, JobErrorKind, TileMut};
+use arenite::engine::SystemLimit;
+use arenite::{
+    ArenaFull, Array, ArrayMut, Engine, InputError, JobError, JobErrorKind, JobLimit, Rejection,
+    TileMut,
+};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
@@ -222,9 +225,9 @@ fn mapped_files_are_copied_in() {
     let mapped = unsafe { npy::map::<u8>(&path) }.unwrap();
     assert_eq!(
         *lab.failure_of(lab.submit(sum, (&mapped,))).kind(),
-        JobErrorKind::ForeignArray
+        JobErrorKind::Rejected(Rejection::ForeignArray)
     );
-    let copied = lab.copy_in(&mapped).unwrap();
+    let copied = lab.import(&mapped).unwrap();
     assert_eq!(copied.shape(), mapped.shape());
     assert_eq!(lab.submit(sum, (&copied,)).wait().unwrap(), sum(&mapped));
     drop((copied, mapped));
@@ -262,20 +265,26 @@ fn arrays_of_another_engine_are_copied_in() {
     let (lab, other) = (Lab::new(1), Lab::new(1));
     let theirs = other.from_slice(&[1u8, 2, 3]).unwrap();
     let error = lab.failure_of(lab.submit(sum, (&theirs,)));
-    assert_eq!(*error.kind(), JobErrorKind::ForeignArray);
+    assert_eq!(
+        *error.kind(),
+        JobErrorKind::Rejected(Rejection::ForeignArray)
+    );
     assert!(
-        error.to_string().contains("copy_in"),
+        error.to_string().contains("import"),
         "it says what to do: {error}"
     );
     assert_eq!(
         *lab.failure_of(lab.submit(sum, (&Array::from_slice(&[1, 2]),)))
             .kind(),
-        JobErrorKind::ForeignArray
+        JobErrorKind::Rejected(Rejection::ForeignArray)
     );
     let moved = other.zeros::<u8>(5).unwrap();
     let error = lab.failure_of(lab.submit(|bytes: arenite::ArrayMut<u8>| bytes.len(), (moved,)));
-    assert_eq!(*error.kind(), JobErrorKind::ForeignArray);
-    let ours = lab.copy_in(&theirs).unwrap();
+    assert_eq!(
+        *error.kind(),
+        JobErrorKind::Rejected(Rejection::ForeignArray)
+    );
+    let ours = lab.import(&theirs).unwrap();
     assert_eq!(lab.submit(sum, (&ours,)).wait().unwrap(), 6);
     assert_eq!(
         Engine::inline().submit(sum, (&theirs,)).wait().unwrap(),
@@ -328,7 +337,7 @@ fn a_lack_of_private_memory_is_an_error() {
                 && !full.to_string().contains("arena")
         };
         let failed = |error: JobError| match error.kind() {
-            JobErrorKind::ArenaFull(full) => is_right(*full),
+            JobErrorKind::Limit(JobLimit::Arena(full)) => is_right(*full),
             _ => false,
         };
         std::panic::set_hook(Box::new(|_| ()));

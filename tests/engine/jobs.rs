@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use arenite::{Array, Engine, JobError, JobErrorKind, as_completed};
+use arenite::{Array, Engine, JobError, JobErrorKind, WorkerExit, as_completed};
 
 use crate::harness::{Gate, Lab, block_on, pass, step, tests, wait_until};
 
@@ -66,7 +66,7 @@ fn a_label_is_in_every_error_of_its_job() {
     lab.failure_of(lab.submit(abort, ()));
     let lost = labelled(lab.failure_of(beside));
     assert!(
-        matches!(lost.kind(), JobErrorKind::LostWith { .. }),
+        matches!(lost.kind(), JobErrorKind::Lost(WorkerExit::OtherJob { .. })),
         "{lost}"
     );
     drop(held);

@@ -6,12 +6,11 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
-use arenite::arena::{Arena, Spec};
 use arenite::engine::Trace;
-use arenite::rand::Rng;
-use arenite::{Array, Engine, JobErrorKind, Limiter};
+use arenite::{Array, Engine, JobErrorKind, Limiter, WorkerExit};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
+use rand::Rng;
 
 use crate::harness::programs::{Ended, Program, Scenario, asked, say, stay};
 use crate::harness::{Gate, Lab, children, pass, shared_memory_named, step, tests, wait_until};
@@ -215,7 +214,7 @@ fn a_forked_copy_does_not_touch_the_engine() {
     let held = gate.meet();
     let queued = lab.submit(|x: u32| x, (7,));
     let nodes = graph.run(&lab, &node).unwrap();
-    let actor = lab.actor(|| 5u32, ());
+    let actor = lab.actor(|| 5u32, ()).start();
     let array = lab.from_slice(&[1u8; 100]).unwrap();
     // SAFETY: the copy has this thread only, and touches nothing that another may have locked.
     let copy = unsafe { libc::fork() };
@@ -262,17 +261,9 @@ fn a_forked_copy_does_not_touch_the_engine() {
 
 /// A copy's inherited state does not reveal the next random number.
 fn forked_copies_draw_different_random_numbers() {
-    let arena = || {
-        let spec = Spec {
-            capacity: 1 << 20,
-            sweep: false,
-            ..Spec::default()
-        };
-        Arena::create(&spec).map_or(0, |arena| arena.id())
-    };
     let seed = || Engine::inline().seed();
     let chance = || arenite::rng().next_u64();
-    let draw = || [arena(), seed(), chance()];
+    let draw = || [seed(), chance()];
     let before = draw();
     let of_copy = || {
         let (read, write) = nix::unistd::pipe().unwrap();
@@ -285,14 +276,14 @@ fn forked_copies_draw_different_random_numbers() {
             unsafe { libc::_exit(0) };
         }
         drop(write);
-        let mut drawn = [[0; 8]; 3];
+        let mut drawn = [[0; 8]; 2];
         let mut read = std::fs::File::from(read);
         read.read_exact(drawn.as_flattened_mut()).unwrap();
         nix::sys::wait::waitpid(Pid::from_raw(copy), None).unwrap();
         drawn.map(u64::from_ne_bytes)
     };
     let drawn = [before, of_copy(), of_copy(), draw()];
-    for kind in 0..3 {
+    for kind in 0..2 {
         let mut all = drawn.map(|drawn| drawn[kind]).to_vec();
         all.push(0);
         all.sort_unstable();
@@ -687,7 +678,10 @@ fn reaps() {
             .wait()
             .unwrap_err();
         assert!(
-            matches!(error.kind(), JobErrorKind::Exited(None | Some(3))),
+            matches!(
+                error.kind(),
+                JobErrorKind::Lost(WorkerExit::Code(None | Some(3)))
+            ),
             "{error}"
         );
         compute(&engine);
@@ -705,7 +699,7 @@ fn nested() {
         .submit(|| Engine::builder().build().is_ok(), ())
         .wait()
         .unwrap_err();
-    assert_eq!(*error.kind(), JobErrorKind::Signal(6));
+    assert_eq!(*error.kind(), JobErrorKind::Lost(WorkerExit::Signal(6)));
 }
 
 fn alone() {

@@ -5,9 +5,11 @@ use std::hint::black_box;
 use std::path::PathBuf;
 use std::process::Command;
 
-use arenite::arena::SystemLimit;
 use arenite::engine::Builder;
-use arenite::{ArenaFull, Array, ArrayMut, Backing, Engine, JobErrorKind, TileMut};
+use arenite::engine::SystemLimit;
+use arenite::{
+    ArenaFull, Array, ArrayMut, Backing, Engine, JobErrorKind, JobLimit, TileMut, WorkerExit,
+};
 use libtest_mimic::Trial;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
@@ -80,10 +82,10 @@ fn a_memory_bomb_costs_one_job() {
                 s.submit(hoard, (&mut taken,));
             })
             .unwrap_err();
-        let full = JobErrorKind::MemoryLimit {
+        let full = JobErrorKind::Limit(JobLimit::Memory {
             limit: CEILING,
             requested: Some(MIB),
-        };
+        });
         assert_eq!(*error.kind(), full, "round {round}: {error}");
         assert!(error.to_string().contains("memory limit"), "{error}");
         let reached = taken[0] * MIB;
@@ -133,10 +135,10 @@ fn a_c_library_that_runs_out_of_memory() {
     let lab = limited(1);
     for piece in [100, 100_000, 10_000_000, 1_000_000_000] {
         let error = lab.failure_of(lab.submit(library, (piece,)));
-        let expected = JobErrorKind::MemoryLimit {
+        let expected = JobErrorKind::Limit(JobLimit::Memory {
             limit: CEILING,
             requested: None,
-        };
+        });
         assert_eq!(*error.kind(), expected, "in pieces of {piece}: {error}");
     }
     lab.assert_in_use(0);
@@ -163,7 +165,7 @@ fn freed_memory_is_reused_by_the_next_job() {
         let (faults, _) = lab.submit(work, (12,)).wait().unwrap();
         assert!(faults < 256, "{faults} of the 3072 pages were taken again");
     }
-    let marked = |builder: Builder| builder.recycle_above(16 * MIB);
+    let marked = |builder: Builder| builder.recycle_above_bytes(16 * MIB);
     let limited = |builder: Builder| builder.memory_limit(32 * MIB);
     for few in [Lab::with(1, marked), Lab::with(1, limited)] {
         let (_, kept) = few.submit(work, (12,)).wait().unwrap();
@@ -184,10 +186,10 @@ fn one_large_allocation() {
     assert_eq!(lab.submit(large, (fits,)).wait().unwrap(), fits);
     for bytes in [CEILING, 1 << 40] {
         let error = lab.failure_of(lab.submit(large, (bytes as usize,)));
-        let expected = JobErrorKind::MemoryLimit {
+        let expected = JobErrorKind::Limit(JobLimit::Memory {
             limit: CEILING,
             requested: Some(bytes),
-        };
+        });
         assert_eq!(*error.kind(), expected, "{error}");
         assert!(error.to_string().contains(&bytes.to_string()), "{error}");
     }
@@ -209,7 +211,7 @@ fn a_thread_of_a_kernel_that_runs_out_of_memory() {
     assert!(
         matches!(
             error.kind(),
-            JobErrorKind::MemoryLimit { limit: CEILING, .. }
+            JobErrorKind::Limit(JobLimit::Memory { limit: CEILING, .. })
         ),
         "{error}"
     );
@@ -231,7 +233,11 @@ fn an_abort_below_the_ceiling_is_an_abort() {
         );
         let pid = lab.pid(0);
         let error = lab.failure_of(lab.submit(|| -> u8 { std::process::abort() }, ()));
-        assert_eq!(*error.kind(), JobErrorKind::Signal(6), "{error}");
+        assert_eq!(
+            *error.kind(),
+            JobErrorKind::Lost(WorkerExit::Signal(6)),
+            "{error}"
+        );
         lab.await_restart(0, 1);
         assert_ne!(lab.pid(0), pid);
     }
@@ -255,7 +261,11 @@ fn an_abort_below_the_ceiling_is_an_abort() {
     kill(Pid::from_raw(lab.pid(0)), Signal::SIGABRT).unwrap();
     let error = lab.failure_of(job);
     drop(held);
-    assert_eq!(*error.kind(), JobErrorKind::Signal(6), "{error}");
+    assert_eq!(
+        *error.kind(),
+        JobErrorKind::Lost(WorkerExit::Signal(6)),
+        "{error}"
+    );
     lab.assert_in_use(0);
 }
 
@@ -268,7 +278,11 @@ fn a_kill_from_outside_is_a_kill() {
         kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
         let error = lab.failure_of(job);
         drop(held);
-        assert_eq!(*error.kind(), JobErrorKind::Signal(9), "{error}");
+        assert_eq!(
+            *error.kind(),
+            JobErrorKind::Lost(WorkerExit::Signal(9)),
+            "{error}"
+        );
     }
 }
 
@@ -372,7 +386,12 @@ fn linux_out_of_memory_killer() {
     let lines: Vec<&str> = ended.output.lines().collect();
     assert_eq!(
         lines,
-        ["OutOfMemoryKill", "OutOfMemoryKill", "Signal(9)", "done"],
+        [
+            "Lost(OutOfMemoryKill)",
+            "Lost(OutOfMemoryKill)",
+            "Lost(Signal(9))",
+            "done"
+        ],
         "{ended:?}"
     );
     assert_eq!(ended.code, Some(0), "{ended:?}");
@@ -432,7 +451,7 @@ fn filled() {
                 match answer {
                     Ok(array) => results.push(array),
                     Err(error) => match error.kind() {
-                        JobErrorKind::ArenaFull(full) => {
+                        JobErrorKind::Limit(JobLimit::Arena(full)) => {
                             by_container(full);
                             refused += 1;
                         }

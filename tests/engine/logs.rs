@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arenite::engine::{LogLine, LogSource};
-use arenite::{Engine, Job, JobErrorKind};
+use arenite::{Engine, Job, JobErrorKind, WorkerExit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -95,7 +95,11 @@ extern "C" fn cannot_unwind(what: u32) {
 fn a_panic_that_ends_the_process_is_reported() {
     let lab = Lab::new(1);
     let error = lab.failure_of(lab.submit(|| cannot_unwind(0xcafe), ()));
-    assert_eq!(*error.kind(), JobErrorKind::Signal(6), "{error}");
+    assert_eq!(
+        *error.kind(),
+        JobErrorKind::Lost(WorkerExit::Signal(6)),
+        "{error}"
+    );
     let words = error.last_words();
     let said = |what: &str| words.iter().any(|line| line.contains(what));
     assert!(
@@ -123,7 +127,7 @@ fn a_silent_death_has_no_last_words() {
         kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
         let error = lab.failure_of(job);
         drop(held);
-        assert_eq!(*error.kind(), JobErrorKind::Signal(9));
+        assert_eq!(*error.kind(), JobErrorKind::Lost(WorkerExit::Signal(9)));
         assert!(error.last_words().is_empty(), "{error:?}");
     }
     // Nor are those of an earlier attempt.
@@ -281,7 +285,7 @@ fn the_last_words_of_a_killed_job() {
             "{words:?}"
         );
         assert!(error.to_string().contains("last words"), "{error}");
-        let of_this = |line: &LogLine| line.job == Some(error.job());
+        let of_this = |line: &LogLine| line.job == error.job();
         wait_until("all its lines have come", || {
             said.all().into_iter().filter(of_this).count() == 101
         });

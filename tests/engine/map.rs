@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
-use arenite::{Array, ArrayMut, JobError, JobErrorKind, OnFailure};
+use arenite::{Array, ArrayMut, JobError, JobErrorKind, OnFailure, Rejection};
 
 use crate::harness::{Gate, Lab, are_all, pass, step, tests, wait_until};
 
@@ -293,7 +293,7 @@ fn a_failure_is_one_item() {
     assert_eq!((lengths[0].clone(), lengths[2].clone()), (Ok(1), Ok(3)));
     assert_eq!(
         *lengths[1].as_ref().unwrap_err().kind(),
-        JobErrorKind::ForeignArray
+        JobErrorKind::Rejected(Rejection::ForeignArray)
     );
     lab.assert_in_use(0);
 }
@@ -435,7 +435,7 @@ fn a_stopped_map_holds_no_memory() {
     fn refuse(_: ArrayMut<u8>) -> Result<(), String> {
         Err("no".into())
     }
-    let lab = Lab::with(1, |builder| builder.admission(2 * LEN as u64));
+    let lab = Lab::with(1, |builder| builder.max_in_flight_bytes(2 * LEN as u64));
     let items = (0..100).map(|_| (lab.zeros(LEN).unwrap(),));
     let mut map = lab.map(refuse, items).on_failure(OnFailure::Stop);
     assert!(map.next().unwrap().is_err());

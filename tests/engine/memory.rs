@@ -1,6 +1,6 @@
 //! Large amounts of memory, many arrays, and no leaks.
 
-use arenite::{Array, ArrayMut, JobErrorKind};
+use arenite::{Array, ArrayMut, JobErrorKind, JobLimit, Rejection};
 
 use crate::harness::{Lab, are_all, filled, tests};
 
@@ -34,7 +34,7 @@ fn a_full_arena_at_submit() {
     }
     let long = "x".repeat(10_000);
     let error = lab.failure_of(lab.submit(len, (&long,)));
-    let JobErrorKind::ArenaFull(full) = error.kind() else {
+    let JobErrorKind::Limit(JobLimit::Arena(full)) = error.kind() else {
         panic!("{error}")
     };
     assert!(full.requested >= 10_000 && full.free < 10_000, "{full:?}");
@@ -59,7 +59,7 @@ fn a_full_arena_recovers_when_freed() {
             }
         };
         assert!(
-            matches!(error.kind(), JobErrorKind::ArenaFull(_)),
+            matches!(error.kind(), JobErrorKind::Limit(JobLimit::Arena(_))),
             "{error}"
         );
         assert!(
@@ -96,7 +96,7 @@ fn a_gibibyte() {
     assert_eq!((made[0], made[LEN - 1]), (0, 5));
     let error = lab.failure_of(lab.submit(make, (LEN,)));
     assert!(
-        matches!(error.kind(), JobErrorKind::ArenaFull(_)),
+        matches!(error.kind(), JobErrorKind::Limit(JobLimit::Arena(_))),
         "{error}"
     );
     drop((values, back, made));
@@ -347,9 +347,9 @@ fn arrays_outlive_their_engine() {
         let next = Lab::new(1);
         assert_eq!(
             *next.failure_of(next.submit(inverted, (&ours,))).kind(),
-            JobErrorKind::ForeignArray
+            JobErrorKind::Rejected(Rejection::ForeignArray)
         );
-        let copied = next.copy_in(&theirs).unwrap();
+        let copied = next.import(&theirs).unwrap();
         assert_eq!(
             next.submit(inverted, (&copied,)).wait().unwrap()[..],
             ours[..]

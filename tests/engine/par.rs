@@ -1,8 +1,8 @@
 //! Whole arrays with one call.
 
-use arenite::rand::RngExt;
-use arenite::{Array, ArrayMut, JobErrorKind, Scalar};
+use arenite::{Array, ArrayMut, JobErrorKind, JobLimit, Rejection, Scalar, WorkerExit};
 use bytemuck::{CheckedBitPattern, NoUninit};
+use rand::RngExt;
 
 use crate::harness::{Lab, tests};
 
@@ -143,7 +143,10 @@ fn par_map_with_a_shared_array() {
     // A private array, which workers cannot see.
     let foreign = Array::from_slice(&[1.0f32; 1000]);
     let error = lab.par(&indices).with(&foreign).map(look_up).unwrap_err();
-    assert_eq!(*error.kind(), JobErrorKind::ForeignArray);
+    assert_eq!(
+        *error.kind(),
+        JobErrorKind::Rejected(Rejection::ForeignArray)
+    );
     drop((indices, tables, found, sums, moved));
     lab.assert_in_use(0);
 }
@@ -190,7 +193,11 @@ fn par_map_with_survives_a_worker() {
         x + table[1]
     };
     let error = lab.par(&values).with(&table).map(picky).unwrap_err();
-    assert_eq!(*error.kind(), JobErrorKind::Signal(6), "{error}");
+    assert_eq!(
+        *error.kind(),
+        JobErrorKind::Lost(WorkerExit::Signal(6)),
+        "{error}"
+    );
     // This function has the only handle.
     drop(table);
     let next = lab.par(&values).with(1).map(|x: u32, one: u32| x + one);
@@ -333,14 +340,17 @@ fn foreign_arrays() {
     let private = Array::from_slice(&[1u8, 2]);
     assert_eq!(
         *lab.par(&private).map(|x| x).unwrap_err().kind(),
-        JobErrorKind::ForeignArray
+        JobErrorKind::Rejected(Rejection::ForeignArray)
     );
     let mut private = ArrayMut::<u8>::zeros(5);
     let error = lab
         .par_mut(&mut private)
         .apply(|part: &mut [u8]| part.fill(1))
         .unwrap_err();
-    assert_eq!(*error.kind(), JobErrorKind::ForeignArray);
+    assert_eq!(
+        *error.kind(),
+        JobErrorKind::Rejected(Rejection::ForeignArray)
+    );
     assert_eq!(private[..], [0; 5]);
     lab.assert_in_use(0);
 }
@@ -349,7 +359,7 @@ fn a_full_arena_fails_the_result() {
     let lab = Lab::with(1, |builder| builder.capacity(16 << 20));
     let values = lab.zeros::<u8>(2 << 20).unwrap().seal();
     let error = lab.par(&values).map(f64::from).unwrap_err();
-    let JobErrorKind::ArenaFull(full) = error.kind() else {
+    let JobErrorKind::Limit(JobLimit::Arena(full)) = error.kind() else {
         panic!("{error:?}")
     };
     assert_eq!((full.requested, full.capacity), (16 << 20, 16 << 20));

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hint::black_box;
 use std::sync::Mutex;
 
-use arenite::{Array, JobErrorKind};
+use arenite::{Array, JobErrorKind, WorkerExit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -41,7 +41,9 @@ fn after_each_job() {
 }
 
 fn zero_jobs_is_off() {
-    let lab = Lab::with(1, |builder| builder.recycle_after_jobs(0).recycle_above(0));
+    let lab = Lab::with(1, |builder| {
+        builder.recycle_after_jobs(0).recycle_above_bytes(0)
+    });
     let pids = lab.map(std::process::id, (0..100).map(|_| ()));
     assert_eq!(census(pids.map(Result::unwrap)).len(), 1);
     assert_eq!(lab.stats().recycled(), 0);
@@ -110,7 +112,7 @@ fn leak(mib: usize) -> u32 {
 }
 
 fn a_worker_above_the_memory_mark_is_recycled() {
-    let lab = Lab::with(2, |builder| builder.recycle_above(64 << 20));
+    let lab = Lab::with(2, |builder| builder.recycle_above_bytes(64 << 20));
     let mut pids = std::collections::HashSet::new();
     step("leaking workers to be replaced");
     while lab.stats().recycled() < 5 {
@@ -123,13 +125,13 @@ fn a_worker_above_the_memory_mark_is_recycled() {
     assert!(pids.len() > 2, "{pids:?}");
     assert_eq!(lab.stats().restarts(), 0);
     // A worker that has run no job is not replaced, whatever it uses.
-    let modest = Lab::with(1, |builder| builder.recycle_above(1));
+    let modest = Lab::with(1, |builder| builder.recycle_above_bytes(1));
     let first = modest.pid(0);
     let other = Gate::new();
     let job = modest.submit(pass, (&other.path(),));
     let held = other.meet();
     // A second engine that has replaced a worker shows that enough time has passed for a memory check.
-    let other = Lab::with(1, |builder| builder.recycle_above(1));
+    let other = Lab::with(1, |builder| builder.recycle_above_bytes(1));
     for round in 1..=2 {
         other.submit(|| (), ()).wait().unwrap();
         wait_until("the other engine's worker is replaced", || {
@@ -150,7 +152,7 @@ fn a_worker_above_the_memory_mark_is_recycled() {
 fn a_recycled_worker_that_does_not_end_is_killed() {
     let lab = Lab::with(1, |builder| {
         builder
-            .recycle_above(8 << 20)
+            .recycle_above_bytes(8 << 20)
             .grace(std::time::Duration::from_millis(50))
     });
     let first = lab.submit(leak, (16,)).wait().unwrap();
@@ -192,7 +194,7 @@ fn grown_ends_what_it_runs() -> bool {
         pass(gate);
         Array::from_fn(len, |i| i as u8)
     }
-    let lab = Lab::with(2, |builder| builder.recycle_above(64 << 20));
+    let lab = Lab::with(2, |builder| builder.recycle_above_bytes(64 << 20));
     let grown = lab.submit(leak, (100,)).wait().unwrap();
     let index = (0..2).find(|&worker| lab.pid(worker) as u32 == grown);
     let Some(index) = index else {
@@ -226,7 +228,7 @@ fn a_recycled_worker_that_dies_while_ending() {
 }
 
 fn dies_on_its_way_out() -> bool {
-    let lab = Lab::with(1, |builder| builder.recycle_above(64 << 20));
+    let lab = Lab::with(1, |builder| builder.recycle_above_bytes(64 << 20));
     let gate = Gate::new();
     lab.submit(leak, (100,)).detach();
     let job = lab.submit(pass, (&gate.path(),));
@@ -238,7 +240,11 @@ fn dies_on_its_way_out() -> bool {
     kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
     let error = lab.failure_of(job);
     drop(held);
-    assert_eq!(*error.kind(), JobErrorKind::Signal(9), "{error}");
+    assert_eq!(
+        *error.kind(),
+        JobErrorKind::Lost(WorkerExit::Signal(9)),
+        "{error}"
+    );
     assert_eq!(behind.wait().unwrap(), 5);
     assert_eq!(
         (lab.stats().restarts(), lab.stats().recycled()),

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 
-use arenite::{Array, ArrayMut, JobErrorKind, TileMut};
+use arenite::{Array, ArrayMut, JobErrorKind, Rejection, TileMut, WorkerExit};
 
 use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
 
@@ -393,7 +393,10 @@ fn a_private_array_cannot_be_lent() {
             s.submit(number, (tile, 1));
         }
     });
-    assert_eq!(*result.unwrap_err().kind(), JobErrorKind::ForeignArray);
+    assert_eq!(
+        *result.unwrap_err().kind(),
+        JobErrorKind::Rejected(Rejection::ForeignArray)
+    );
     assert!(private.iter().all(|&x| x == 0));
 }
 
@@ -413,7 +416,7 @@ fn a_worker_that_dies_in_a_tile() {
         }
     });
     let error = result.unwrap_err();
-    assert_eq!(*error.kind(), JobErrorKind::Signal(6));
+    assert_eq!(*error.kind(), JobErrorKind::Lost(WorkerExit::Signal(6)));
     assert_eq!(error.unspecified_rows(), std::slice::from_ref(&(90..100)));
     assert!(error.to_string().contains("rows 90..100"), "{error}");
     // The array lives on, and its content is initialised.
@@ -442,7 +445,10 @@ fn a_lent_array_returns_only_after_the_workers_exit() {
             !crate::harness::children().contains(&pid),
             "worker {pid} still exists"
         );
-        assert_eq!(*result.unwrap_err().kind(), JobErrorKind::Signal(6));
+        assert_eq!(
+            *result.unwrap_err().kind(),
+            JobErrorKind::Lost(WorkerExit::Signal(6))
+        );
         lab.await_restart(0, restarts + 1);
     }
     drop(out);

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use arenite::engine::Builder;
-use arenite::{BuildError, Engine, JobErrorKind};
+use arenite::{BuildError, Engine, JobErrorKind, WorkerExit};
 
 use crate::harness::{Env, Lab, step, tests, wait_until};
 
@@ -127,7 +127,7 @@ fn given_up(lab: &Lab, file: &Path) -> String {
     std::fs::write(file, "").unwrap();
     let job = lab.submit(|| -> u8 { std::process::exit(1) }, ());
     let error = lab.failure_of(job);
-    assert_eq!(*error.kind(), JobErrorKind::Exited(Some(1)));
+    assert_eq!(*error.kind(), JobErrorKind::Lost(WorkerExit::Code(Some(1))));
     step("the engine to give up");
     wait_until("the start has failed often enough", || {
         let error = lab

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use arenite::arena::SystemLimit;
-use arenite::{ArenaFull, Array, ArrayMut, Backoff, Engine, JobErrorKind};
+use arenite::engine::SystemLimit;
+use arenite::{ArenaFull, Array, ArrayMut, Backoff, Engine, JobErrorKind, JobLimit};
 use tempfile::TempDir;
 
 use crate::harness::{Gate, Lab, are_all, pass, step, tests, wait_until};
@@ -310,7 +310,7 @@ fn commits_beyond_the_systems_memory_fail() {
         });
         is_right(&lab.zeros::<u8>(LARGE).unwrap_err());
         let error = lab.failure_of(lab.submit(ones, (LARGE,)));
-        let JobErrorKind::ArenaFull(full) = error.kind() else {
+        let JobErrorKind::Limit(JobLimit::Arena(full)) = error.kind() else {
             panic!("{error}");
         };
         is_right(full);

@@ -4,7 +4,9 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 
-use arenite::{Array, ArrayMut, Backing, BuildError, Engine, JobErrorKind, Trace};
+use arenite::{
+    Array, ArrayMut, Backing, BuildError, Engine, JobErrorKind, JobLimit, Trace, WorkerExit,
+};
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::mount::{MsFlags, mount};
 
@@ -188,7 +190,7 @@ fn create() {
                 let job = engine.submit(|| Array::<u8>::zeros(1 << 20), ()).wait();
                 let error = job.unwrap_err();
                 assert!(
-                    matches!(error.kind(), JobErrorKind::ArenaFull(_)),
+                    matches!(error.kind(), JobErrorKind::Limit(JobLimit::Arena(_))),
                     "{error}"
                 );
                 assert!(engine.zeros::<u8>(1 << 20).is_err());
@@ -223,7 +225,7 @@ fn growth() {
     // Results find no room either, and fail with an error.
     let error = engine.submit(fill, (2 << 20, 1)).wait().unwrap_err();
     assert!(
-        matches!(error.kind(), JobErrorKind::ArenaFull(_)),
+        matches!(error.kind(), JobErrorKind::Limit(JobLimit::Arena(_))),
         "{error}"
     );
     // There is room again.
@@ -277,7 +279,7 @@ fn another_program() {
                 Err(error) => {
                     refused += 1;
                     assert!(
-                        matches!(error.kind(), JobErrorKind::ArenaFull(_)),
+                        matches!(error.kind(), JobErrorKind::Limit(JobLimit::Arena(_))),
                         "{error}"
                     );
                 }
@@ -457,7 +459,11 @@ fn spilled() {
             .map(|error| {
                 let kind = error.kind();
                 assert!(
-                    matches!(kind, JobErrorKind::Protocol(_) | JobErrorKind::ArenaFull(_)),
+                    matches!(
+                        kind,
+                        JobErrorKind::Lost(WorkerExit::Protocol(_))
+                            | JobErrorKind::Limit(JobLimit::Arena(_))
+                    ),
                     "{error}"
                 );
             })

@@ -196,7 +196,10 @@ fn later() {
         .wait()
         .unwrap_err();
     assert!(
-        matches!(error.kind(), arenite::JobErrorKind::ArenaFull(_)),
+        matches!(
+            error.kind(),
+            arenite::JobErrorKind::Limit(arenite::JobLimit::Arena(_))
+        ),
         "{error}"
     );
     work(&engine);

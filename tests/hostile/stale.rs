@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use arenite::{Array, ArrayMut, Backing, Engine, Job, JobError, JobErrorKind, TileMut};
+use arenite::{Array, ArrayMut, Backing, Engine, Job, JobError, JobErrorKind, Rejection, TileMut};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
@@ -243,7 +243,10 @@ impl Play {
                     Ok(done) => assert!(fits && done.is_ok(), "{done:?}"),
                     Err(error) => {
                         assert!(!fits, "{error}");
-                        assert_eq!(*error.kind(), JobErrorKind::ForeignArray);
+                        assert_eq!(
+                            *error.kind(),
+                            JobErrorKind::Rejected(Rejection::ForeignArray)
+                        );
                     }
                 }
                 if fits {
@@ -430,7 +433,10 @@ fn assert_answer<T: PartialEq + std::fmt::Debug>(
         }
         Err(error) => {
             assert!(!fits, "{error}");
-            assert_eq!(*error.kind(), JobErrorKind::ForeignArray);
+            assert_eq!(
+                *error.kind(),
+                JobErrorKind::Rejected(Rejection::ForeignArray)
+            );
         }
     }
 }

@@ -7,7 +7,7 @@ use std::os::fd::IntoRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::Duration;
 
-use arenite::{Array, Backing, Engine, JobErrorKind};
+use arenite::{Array, Backing, Engine, JobErrorKind, JobLimit, WorkerExit};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
 use nix::sys::stat::{Mode, umask};
@@ -305,8 +305,8 @@ fn intruder() {
         assert_eq!(traced, -1);
     }
     // Neither user's arenas are listed for the other.
-    assert!(arenite::arena::list().is_empty());
-    assert!(arenite::arena::sweep().is_empty());
+    assert!(arenite::platform::segments().is_empty());
+    assert!(arenite::platform::sweep().is_empty());
 }
 
 fn a_squatted_name_is_refused() {
@@ -329,12 +329,12 @@ fn a_squatted_name_is_refused() {
     }
     // It is neither listed as ours nor swept, and its creator finds it unchanged.
     assert!(
-        arenite::arena::list()
+        arenite::platform::segments()
             .iter()
-            .all(|arena| arena.name != name)
+            .all(|segment| segment.arena.as_ref() != Some(&name))
     );
     assert!(
-        !arenite::arena::sweep()
+        !arenite::platform::sweep()
             .iter()
             .any(|swept| swept.contains(&name))
     );
@@ -385,7 +385,7 @@ fn link() {
     }
     // A link under an unused name does not matter.
     std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
-    arenite::arena::sweep();
+    arenite::platform::sweep();
     let engine = Engine::builder()
         .workers(1)
         .capacity(8 << 20)
@@ -460,7 +460,7 @@ fn first_of_its_namespace() {
         .unwrap_err();
     assert_eq!(
         *error.kind(),
-        JobErrorKind::Signal(libc::SIGABRT),
+        JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT)),
         "{error}"
     );
     wait_until("it is replaced", || {
@@ -486,14 +486,14 @@ fn first_of_its_namespace() {
         let _ = engine.submit(|| -> u8 { std::process::abort() }, ()).wait();
         let late = engine.job(hang, ()).deadline(Duration::from_millis(1));
         let late = late.submit().wait().unwrap_err();
-        let is_late = matches!(late.kind(), JobErrorKind::DeadlineExceeded { .. });
+        let is_late = matches!(late.kind(), JobErrorKind::Limit(JobLimit::Deadline { .. }));
         assert!(is_late, "{late}");
         let cancelled = engine.submit(hang, ());
         wait_until("it runs", || {
             let kernels = engine.stats().kernels;
             (kernels.iter()).any(|kernel| kernel.name.contains("hang") && kernel.running == 1)
         });
-        cancelled.cancel_now();
+        cancelled.kill();
         let cancelled = cancelled.wait().unwrap_err();
         assert_eq!(*cancelled.kind(), JobErrorKind::Cancelled, "{cancelled}");
     }

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use arenite::{Array, Backing, Engine, JobError, JobErrorKind};
+use arenite::{Array, Backing, Engine, JobError, JobErrorKind, JobLimit, WorkerExit};
 use nix::fcntl::{FallocateFlags, fallocate};
 
 use crate::harness::programs::{Ended, Program, Scenario, pause, say};
@@ -301,7 +301,8 @@ fn workers() {
     assert!(
         matches!(
             kind,
-            JobErrorKind::Signal(libc::SIGBUS) | JobErrorKind::ArenaFull(_)
+            JobErrorKind::Lost(WorkerExit::Signal(libc::SIGBUS))
+                | JobErrorKind::Limit(JobLimit::Arena(_))
         ),
         "{error}"
     );
@@ -375,7 +376,8 @@ fn any() {
                     eprintln!("{why}");
                     break;
                 }
-                JobErrorKind::Signal(libc::SIGBUS) | JobErrorKind::ArenaFull(_) => {}
+                JobErrorKind::Lost(WorkerExit::Signal(libc::SIGBUS))
+                | JobErrorKind::Limit(JobLimit::Arena(_)) => {}
                 _ => panic!("{error}"),
             },
         }
@@ -402,7 +404,7 @@ fn punched() {
         .unwrap_err();
     assert_eq!(
         *error.kind(),
-        JobErrorKind::Signal(libc::SIGABRT),
+        JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT)),
         "{error}"
     );
     let error = engine.submit(made, (10,)).wait().unwrap_err();
@@ -430,8 +432,8 @@ fn links() {
             JobErrorKind::NoWorkers(why) => {
                 why.contains("the control segment was hole-punched by another process")
             }
-            JobErrorKind::LostWith { culprit, .. } => may_be(culprit),
-            why => matches!(why, JobErrorKind::Protocol(_)),
+            JobErrorKind::Lost(WorkerExit::OtherJob { cause: culprit, .. }) => may_be(culprit),
+            why => matches!(why, JobErrorKind::Lost(WorkerExit::Protocol(_))),
         }
     }
     let may_fail = |error: &JobError| assert!(may_be(error.kind()), "{error}");
@@ -472,7 +474,7 @@ fn links() {
     (2..50).for_each(round);
     // A worker that starts later cannot use zeroed links.
     if let Err(error) = engine.submit(|| -> u8 { std::process::abort() }, ()).wait()
-        && *error.kind() != JobErrorKind::Signal(libc::SIGABRT)
+        && *error.kind() != JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT))
     {
         may_fail(&error);
     }
@@ -533,7 +535,7 @@ fn name() {
         .unwrap_err();
     assert_eq!(
         *error.kind(),
-        JobErrorKind::Signal(libc::SIGABRT),
+        JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT)),
         "{error}"
     );
     assert_eq!(engine.submit(made, (1000,)).wait().unwrap().len(), 1000);

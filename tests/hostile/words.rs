@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use arenite::{Array, Backing, JobError, JobErrorKind};
+use arenite::{Array, Backing, JobError, JobErrorKind, WorkerExit};
 
 use crate::harness::{Dice, Lab, case, seeds, state_of, tests, wait_until};
 use crate::maps::{self, layout};
@@ -100,7 +100,10 @@ fn verdict(lab: &Lab, job: arenite::Job<()>) -> JobError {
         job.is_done()
     });
     let error = job.wait().unwrap_err();
-    assert!(matches!(error.kind(), JobErrorKind::Protocol(_)), "{error}");
+    assert!(
+        matches!(error.kind(), JobErrorKind::Lost(WorkerExit::Protocol(_))),
+        "{error}"
+    );
     error
 }
 
@@ -224,8 +227,9 @@ impl Pair {
 /// ends it.
 fn is_verdict(kind: &JobErrorKind) -> bool {
     match kind {
-        JobErrorKind::Protocol(_) | JobErrorKind::Escaped { .. } => true,
-        JobErrorKind::LostWith { culprit, .. } => is_verdict(culprit),
+        JobErrorKind::Lost(WorkerExit::Protocol(_))
+        | JobErrorKind::Lost(WorkerExit::Escaped { .. }) => true,
+        JobErrorKind::Lost(WorkerExit::OtherJob { cause: culprit, .. }) => is_verdict(culprit),
         _ => false,
     }
 }
@@ -233,8 +237,8 @@ fn is_verdict(kind: &JobErrorKind) -> bool {
 /// Whether the test itself ended the worker.
 fn is_kill(kind: &JobErrorKind) -> bool {
     match kind {
-        JobErrorKind::Signal(libc::SIGKILL) => true,
-        JobErrorKind::LostWith { culprit, .. } => is_kill(culprit),
+        JobErrorKind::Lost(WorkerExit::Signal(libc::SIGKILL)) => true,
+        JobErrorKind::Lost(WorkerExit::OtherJob { cause: culprit, .. }) => is_kill(culprit),
         _ => false,
     }
 }

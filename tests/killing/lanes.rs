@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use arenite::points::{Fault, Point, Side};
-use arenite::{Array, Backoff, JobErrorKind};
+use arenite::{Array, Backoff, JobErrorKind, WorkerExit};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
@@ -131,8 +131,8 @@ fn scene(point: &'static Point, retries: u32, passing: Option<u64>) -> Result<Sa
         return Err("a job that its worker died of ran again".into());
     }
     let by_the_death = |why: &JobErrorKind| {
-        let killed = *why == JobErrorKind::Signal(Signal::SIGKILL as i32);
-        killed || matches!(why, JobErrorKind::LostWith { .. })
+        let killed = *why == JobErrorKind::Lost(WorkerExit::Signal(Signal::SIGKILL as i32));
+        killed || matches!(why, JobErrorKind::Lost(WorkerExit::OtherJob { .. }))
     };
     let most = if retries == 0 {
         LANES * deaths as usize

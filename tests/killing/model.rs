@@ -5,7 +5,10 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use arenite::points::{Fault, Point, Side};
-use arenite::{Actor, Array, Backoff, Engine, Graph, JobError, JobErrorKind};
+use arenite::{
+    Actor, Array, Backoff, Engine, FailedDependency, Graph, JobError, JobErrorKind, JobLimit,
+    WorkerExit,
+};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
@@ -50,8 +53,8 @@ pub fn trials() -> Vec<Trial> {
 fn killed(why: &JobErrorKind) -> bool {
     match why {
         // The state went with a worker that was killed in a job of somebody else.
-        JobErrorKind::LostWith { culprit, .. } => killed(culprit),
-        why => *why == JobErrorKind::Signal(Signal::SIGKILL as i32),
+        JobErrorKind::Lost(WorkerExit::OtherJob { cause: culprit, .. }) => killed(culprit),
+        why => *why == JobErrorKind::Lost(WorkerExit::Signal(Signal::SIGKILL as i32)),
     }
 }
 
@@ -143,7 +146,7 @@ fn judge_graph(values: &Values, log: &str, retries: u32, deaths: u32, hit: u32) 
             (Err(error), _) => error,
         };
         let cause = match error.kind() {
-            JobErrorKind::DependencyFailed { cause, .. } => cause,
+            JobErrorKind::Dependency(FailedDependency::Node { cause, .. }) => cause,
             own => own,
         };
         if at == REFUSED && !killed(cause) {
@@ -207,10 +210,10 @@ const EVERY: u64 = 2;
 fn actors(engine: &Engine) -> [Actor<List>; 2] {
     let first = engine.from_slice(&[1_000u64]).unwrap();
     let kept = engine
-        .actor_builder(List::new, (first.clone(),))
+        .actor(List::new, (first.clone(),))
         .checkpoint(EVERY, List::seen, List::restore)
         .start();
-    [kept, engine.actor(List::new, (first,))]
+    [kept, engine.actor(List::new, (first,)).start()]
 }
 
 /// What became of an actor's calls.
@@ -246,7 +249,7 @@ fn call(actors: &[Actor<List>; 2]) -> [CallReplies; 2] {
 /// What is in its state is what was answered, in order, but for what it says that it has forgotten.
 fn judge_actor(list: &Actor<List>, replies: &CallReplies, checkpoints: bool, deaths: u32) {
     for (x, why) in &replies.lost {
-        let JobErrorKind::ActorLost { cause, .. } = why else {
+        let JobErrorKind::Dependency(FailedDependency::Actor { cause, .. }) = why else {
             panic!("call {x}: {why:?}");
         };
         assert!(killed(cause), "call {x}: {why:?}");
@@ -422,11 +425,15 @@ pub fn stopped_too_long(point: &'static Point) -> bool {
     board().disarm();
     if stopped > 0 {
         let error = late.unwrap_err();
-        let JobErrorKind::ActorLost { cause, .. } = error.kind() else {
+        let JobErrorKind::Dependency(FailedDependency::Actor { cause, .. }) = error.kind() else {
             panic!("{error}");
         };
         let limit = LIMIT;
-        assert_eq!(**cause, JobErrorKind::DeadlineExceeded { limit }, "{error}");
+        assert_eq!(
+            **cause,
+            JobErrorKind::Limit(JobLimit::Deadline { limit }),
+            "{error}"
+        );
         assert!(!children().contains(&victim), "it is still there");
         let seen = actors[0].call(List::seen, ()).wait().unwrap();
         assert!(!seen.contains(&CALLS), "{seen:?}");

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use arenite::points::Fault;
-use arenite::{Array, Backoff, Engine, JobErrorKind};
+use arenite::{Array, Backoff, Engine, JobErrorKind, WorkerExit};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -90,7 +90,7 @@ fn costs_a_job(point: &str) -> bool {
 }
 
 fn killed(why: &JobErrorKind) -> bool {
-    *why == JobErrorKind::Signal(Signal::SIGKILL as i32)
+    *why == JobErrorKind::Lost(WorkerExit::Signal(Signal::SIGKILL as i32))
 }
 
 fn log() -> (TempDir, String) {
@@ -192,7 +192,7 @@ fn grown(point: &'static str) {
         tries += 1;
         assert!(tries < 20, "its worker is never replaced while it runs");
         let invariant = Invariant::before();
-        let lab = Lab::with(1, |builder| builder.recycle_above(LARGE));
+        let lab = Lab::with(1, |builder| builder.recycle_above_bytes(LARGE));
         let (_folder, log) = log();
         let gate = Gate::new();
         let told = board().passed("recycle.rung");
@@ -245,7 +245,7 @@ fn admitted(point: &'static str) {
     const LEN: usize = 150_000;
     at_each_passing(point, |nth| {
         let invariant = Invariant::before();
-        let lab = Lab::with(1, |builder| builder.admission(1 << 20));
+        let lab = Lab::with(1, |builder| builder.max_in_flight_bytes(1 << 20));
         let (_folder, log) = log();
         let waited = board().passed("admit.waits");
         board().arm(point, Fault::Kill, nth..nth + 1);
@@ -308,7 +308,7 @@ fn ended_now(point: &'static str) {
         if round > 1 {
             wait_until("its end is confirmed", || ends(&lab).0 == 1);
         }
-        job.cancel_now();
+        job.kill();
         match job.wait() {
             Ok(0) => assert_eq!(point, "complete.stored"),
             Ok(other) => panic!("job 0 answers {other}"),

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use arenite::points::{Board, Fault, Point, Side, VARIABLE};
-use arenite::{Array, Backing, Backoff, Engine, JobErrorKind, Limiter};
+use arenite::{Array, Backing, Backoff, Engine, JobErrorKind, JobLimit, Limiter};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -237,7 +237,7 @@ fn jobs(engine: &Engine) {
     let late = engine.job(hang, ()).deadline(Duration::from_millis(20));
     let error = late.retries(1).submit().wait().unwrap_err();
     assert!(
-        matches!(error.kind(), JobErrorKind::DeadlineExceeded { .. }),
+        matches!(error.kind(), JobErrorKind::Limit(JobLimit::Deadline { .. })),
         "{error}"
     );
     // Its successor has nothing to do when the engine ends.
@@ -276,7 +276,7 @@ fn policies() {
     let engine = Engine::builder()
         .workers(1)
         .capacity(64 << 20)
-        .admission(1 << 20)
+        .max_in_flight_bytes(1 << 20)
         .build()
         .expect("an engine can be built");
     // A kernel that has never run is let in alone: whoever comes next waits until it has ended.
@@ -326,7 +326,7 @@ fn policies() {
     // One that does not listen is ended with its worker.
     let deaf = engine.submit(spin, (&gate.path(),));
     gate.open();
-    deaf.cancel_now();
+    deaf.kill();
     let error = deaf.wait().unwrap_err();
     assert_eq!(*error.kind(), JobErrorKind::Cancelled);
     assert_eq!(engine.submit(make, (1,)).wait().unwrap().len(), 1);
@@ -339,7 +339,7 @@ fn grown() {
     let engine = Engine::builder()
         .workers(1)
         .capacity(64 << 20)
-        .recycle_above(LARGE)
+        .recycle_above_bytes(LARGE)
         .build()
         .expect("an engine can be built");
     // It is told to stop while it runs a job and holds others ahead.

@@ -1,7 +1,7 @@
 //! Workers killed while a reduction has subtrees of its tree computed.
 
 use arenite::points::{Fault, Point, Side};
-use arenite::{Array, JobErrorKind};
+use arenite::{Array, JobErrorKind, WorkerExit};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
@@ -92,7 +92,7 @@ fn scene(point: &'static Point, passing: Option<u64>) -> Result<Saw, String> {
             assert_eq!(began(path), Vec::from_iter(0..CHUNKS as u32));
         }
         Err(error) => {
-            let killed = JobErrorKind::Signal(Signal::SIGKILL as i32);
+            let killed = JobErrorKind::Lost(WorkerExit::Signal(Signal::SIGKILL as i32));
             assert_eq!((error.kind(), deaths), (&killed, 1), "{error}");
             assert!(began(path).is_sorted_by(|a, b| a < b), "a chunk twice");
         }

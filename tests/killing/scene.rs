@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use arenite::points::Point;
-use arenite::{Array, Backoff, Engine, Job, JobError, JobErrorKind, TileMut};
+use arenite::{Array, Backoff, Engine, Job, JobError, JobErrorKind, TileMut, WorkerExit};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -148,7 +148,8 @@ pub fn judge(
     cost: u32,
     once: impl Fn(u32) -> bool,
 ) -> Result<u32, String> {
-    let killed = |why: &JobErrorKind| *why == JobErrorKind::Signal(Signal::SIGKILL as i32);
+    let killed =
+        |why: &JobErrorKind| *why == JobErrorKind::Lost(WorkerExit::Signal(Signal::SIGKILL as i32));
     answers.cost_at_most(deaths as usize, killed)?;
     let lost = answers.failed.len() as u32;
     let is_final = |(job, _): &(usize, _)| retries == 0 || once(*job as u32);

@@ -1,7 +1,7 @@
 //! Workers killed while they run what a job has spawned, and the steps of the supervisor about it.
 
 use arenite::points::{Fault, Point, Side};
-use arenite::{Array, Backoff, Engine, JobErrorKind, Spawn, call};
+use arenite::{Array, Backoff, Engine, FailedDependency, JobErrorKind, Spawn, WorkerExit, call};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
@@ -89,10 +89,13 @@ fn scene(point: &'static Point, retries: u32, passing: Option<u64>) -> Result<Sa
         }
         Err(error) => {
             let cause = match error.kind() {
-                JobErrorKind::ChildFailed { cause, .. } => cause,
+                JobErrorKind::Dependency(FailedDependency::Child { cause, .. }) => cause,
                 own => own,
             };
-            assert_eq!(*cause, JobErrorKind::Signal(Signal::SIGKILL as i32));
+            assert_eq!(
+                *cause,
+                JobErrorKind::Lost(WorkerExit::Signal(Signal::SIGKILL as i32))
+            );
             assert!(retries == 0 && deaths == 1, "{error}");
         }
     }
@@ -113,7 +116,10 @@ pub fn live() {
     let spawns = |n: u32| -> Spawn<u32> { Spawn::new(|n: u32| n, (call(broken, (n,)),)) };
     let error = engine.submit(spawns, (7,)).wait().unwrap_err();
     assert!(
-        matches!(error.kind(), JobErrorKind::ChildFailed { .. }),
+        matches!(
+            error.kind(),
+            JobErrorKind::Dependency(FailedDependency::Child { .. })
+        ),
         "{error}"
     );
     engine.shutdown();

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use arenite::points::{Fault, Point, Side};
-use arenite::{Engine, JobErrorKind, Sandbox};
+use arenite::{Engine, JobErrorKind, JobLimit, Sandbox};
 use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -320,7 +320,7 @@ fn judge_late(lab: &Lab, answers: &Answers) {
     answers
         .cost_at_most(
             usize::MAX,
-            |why| matches!(why, JobErrorKind::DeadlineExceeded { limit } if *limit == LIMIT),
+            |why| matches!(why, JobErrorKind::Limit(JobLimit::Deadline { limit }) if *limit == LIMIT),
         )
         .unwrap();
     wait_until("every late job has cost a worker", || {

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use arenite::points::{Fault, Point, Side};
-use arenite::{Array, Engine, JobErrorKind};
+use arenite::{Array, Engine, JobErrorKind, WorkerExit};
 use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -226,7 +226,7 @@ fn before_it_is_ready() {
 /// All workers die before they have done anything, one after the other and for good: whoever waits gets an answer, and jobs
 /// are done as soon as that is over.
 fn for_ever_before_a_job() {
-    let killed = JobErrorKind::Signal(Signal::SIGKILL as i32);
+    let killed = JobErrorKind::Lost(WorkerExit::Signal(Signal::SIGKILL as i32));
     for point in ["attach.ready", "claim.taken", "run.read"] {
         for (retries, jobs) in [(0, 3), (2, 1)] {
             let invariant = Invariant::before();

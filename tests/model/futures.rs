@@ -12,7 +12,7 @@ use std::task::{Context, Poll, RawWakerVTable, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use arenite::{Array, Engine, Job, JobErrorKind, Limiter};
+use arenite::{Array, Engine, Job, JobErrorKind, Limiter, WorkerExit};
 use futures_core::Stream;
 
 use crate::harness::{
@@ -216,7 +216,10 @@ fn tasks_on_many_threads() {
     });
     let sum = (0..200).map(|n| n * n).sum::<u64>();
     assert!(values.into_iter().eq((0..20).map(|n| (n * n, sum))));
-    assert_eq!(*killed.unwrap_err().kind(), JobErrorKind::Signal(9));
+    assert_eq!(
+        *killed.unwrap_err().kind(),
+        JobErrorKind::Lost(WorkerExit::Signal(9))
+    );
     drop(runtime);
     lab.assert_idle();
 }
@@ -231,7 +234,7 @@ fn a_death_wakes_the_waiting_thread() {
     let lab = Lab::new(1);
     step("a job that dies");
     let error = tokio_block_on(lab.submit(fall, (1,))).unwrap_err();
-    assert_eq!(error.kind(), &JobErrorKind::Signal(6));
+    assert_eq!(error.kind(), &JobErrorKind::Lost(WorkerExit::Signal(6)));
     step("a map of which one dies");
     let failed = smol::block_on(async {
         let mut map = lab.map(fall, (0..4).map(|n| (n,))).unordered().stream();
@@ -387,7 +390,7 @@ const MIB: u64 = 1 << 20;
 
 /// An engine that admits one job of 3 MiB at a time.
 fn narrow() -> Lab {
-    Lab::with(1, |builder| builder.admission(4 * MIB))
+    Lab::with(1, |builder| builder.max_in_flight_bytes(4 * MIB))
 }
 
 fn held(values: &[u8], gate: &str) -> u64 {

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arenite::{Engine, JobError, JobErrorKind};
+use arenite::{Engine, JobError, JobErrorKind, WorkerExit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -100,7 +100,9 @@ fn a_kernel_that_polls_cancellation_keeps_its_worker() {
     }
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("dropped");
-    let actor = lab.actor(|path: &str| Ends(path.into()), (file.to_str().unwrap(),));
+    let actor = lab
+        .actor(|path: &str| Ends(path.into()), (file.to_str().unwrap(),))
+        .start();
     actor.call(|_: &Ends| (), ()).wait().unwrap();
     let _kept = actor;
     lab.into_inner().shutdown();
@@ -220,7 +222,7 @@ fn a_scope_that_collects_survives_the_death_of_a_worker() {
     });
     assert_eq!(values, 50, "queued jobs ran");
     assert_eq!(errors.len(), 1);
-    assert_eq!(*errors[0].kind(), JobErrorKind::Signal(9));
+    assert_eq!(*errors[0].kind(), JobErrorKind::Lost(WorkerExit::Signal(9)));
     assert!(out.iter().all(|&x| x == 1));
 }
 
@@ -325,7 +327,10 @@ fn the_first_failure_is_the_error_of_a_scope() {
         drop((held, victim));
         Err::<(), _>(Trouble::Own("too late"))
     });
-    assert_eq!(ended, Err(Trouble::Job(JobErrorKind::Signal(9))));
+    assert_eq!(
+        ended,
+        Err(Trouble::Job(JobErrorKind::Lost(WorkerExit::Signal(9))))
+    );
     for engine in [&*lab, &Engine::inline()] {
         // `?` would return the error of a job that was cancelled because of the other one.
         let ended = engine.scope_try(|s| {

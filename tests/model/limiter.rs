@@ -8,7 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use arenite::stream::Stream;
-use arenite::{Array, Backoff, Engine, Graph, Job, JobErrorKind, Limiter};
+use arenite::{
+    Array, Backoff, Engine, Graph, Job, JobErrorKind, JobLimit, Limiter, Rejection, WorkerExit,
+};
 
 use crate::harness::{Diary, Gate, Lab, block_on, note, pass, step, tests, wait_until};
 
@@ -365,7 +367,10 @@ fn is_refused<R>(answer: Result<R, arenite::JobError>) -> bool {
     let Err(error) = answer else { return false };
     let text = error.to_string();
     assert!(text.contains("all permits of its limiter"), "{text}");
-    matches!(error.kind(), JobErrorKind::WaitsForItself { .. })
+    matches!(
+        error.kind(),
+        JobErrorKind::Rejected(Rejection::Deadlock { .. })
+    )
 }
 
 /// For all ways to submit a job whose limiter's permits are all held by the jobs that it runs in.
@@ -462,7 +467,10 @@ fn a_permit_is_returned_when_its_worker_dies() {
     lab.replace(worker);
     step("the job that got the permit of a dead one");
     assert_eq!(next.wait().unwrap(), 2);
-    assert_eq!(job.wait().unwrap_err().kind(), &JobErrorKind::Signal(9));
+    assert_eq!(
+        job.wait().unwrap_err().kind(),
+        &JobErrorKind::Lost(WorkerExit::Signal(9))
+    );
     drop(held);
     // The same if a job ends by its deadline, by cancellation, by a panic, or is rejected.
     let late = lab
@@ -472,11 +480,11 @@ fn a_permit_is_returned_when_its_worker_dies() {
         .submit();
     assert!(matches!(
         late.wait().unwrap_err().kind(),
-        JobErrorKind::DeadlineExceeded { .. }
+        JobErrorKind::Limit(JobLimit::Deadline { .. })
     ));
     let hung = lab.job(stand, (gate.path(), 4)).limit(&one).submit();
     let held = gate.meet();
-    hung.cancel_now();
+    hung.kill();
     assert_eq!(hung.wait().unwrap_err().kind(), &JobErrorKind::Cancelled);
     drop(held);
     lab.job(|| -> u64 { panic!("no") }, ())
@@ -491,7 +499,7 @@ fn a_permit_is_returned_when_its_worker_dies() {
         .submit();
     assert_eq!(
         refused.wait().unwrap_err().kind(),
-        &JobErrorKind::ForeignArray
+        &JobErrorKind::Rejected(Rejection::ForeignArray)
     );
     assert_eq!(
         lab.job(stand, ("", 5)).limit(&one).submit().wait().unwrap(),
@@ -547,7 +555,7 @@ fn a_job_cancelled_while_waiting_for_a_permit_leaves_the_queue() {
     let [dropped, cancelled, ended, detached, kept, last]: [Job<u64>; 6] = line.try_into().unwrap();
     drop(dropped);
     cancelled.cancel();
-    ended.cancel_now();
+    ended.kill();
     detached.detach();
     assert_eq!(
         cancelled.wait().unwrap_err().kind(),

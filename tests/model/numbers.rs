@@ -5,7 +5,9 @@ use std::thread;
 use std::time::Duration;
 
 use arenite::par::Number;
-use arenite::{Array, ArrayMut, Engine, JobErrorKind, Spawn, call};
+use arenite::{
+    Array, ArrayMut, Engine, JobErrorKind, JobLimit, Rejection, Spawn, WorkerExit, call,
+};
 
 use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
 
@@ -303,7 +305,7 @@ fn too_many_bins_for_the_arena_are_an_error() {
     let a = array(&lab, 1000);
     let error = lab.par(&a).histogram(64 << 20, (0.0, 1.0)).unwrap_err();
     assert!(
-        matches!(error.kind(), JobErrorKind::ArenaFull(full) if full.requested == 512 << 20),
+        matches!(error.kind(), JobErrorKind::Limit(JobLimit::Arena(full)) if full.requested == 512 << 20),
         "{error}"
     );
     assert_eq!(lab.stats().restarts(), 0);
@@ -318,7 +320,7 @@ fn too_many_bins_for_the_program_are_an_error() {
         for (engine, a) in [(&*lab, array(&lab, 1000)), (&inline, none.clone())] {
             let error = engine.par(&a).histogram(bins, (0.0, 1.0)).unwrap_err();
             assert!(
-                matches!(error.kind(), JobErrorKind::ArenaFull(full) if full.requested == 8 * bins as u64),
+                matches!(error.kind(), JobErrorKind::Limit(JobLimit::Arena(full)) if full.requested == 8 * bins as u64),
                 "{error}"
             );
         }
@@ -404,7 +406,7 @@ fn a_scan_names_the_worker_that_died() {
         let one = |i| if i == at { 7 } else { (i % 5) as u32 };
         let numbers = lab.from_fn(100_000, one).unwrap();
         let error = lab.par(&numbers).scan(last).unwrap_err();
-        let abort = JobErrorKind::Signal(libc::SIGABRT);
+        let abort = JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT));
         assert_eq!((error.kind(), error.attempt()), (&abort, 1), "{error}");
         assert!(error.kernel().contains("last"), "{error}");
         // The next call succeeds.
@@ -640,7 +642,10 @@ fn a_reduction_names_the_worker_that_died() {
         reduced.join().unwrap().unwrap_err()
     });
     assert!(error.kernel().contains("stops"), "{error}");
-    assert!(matches!(error.kind(), JobErrorKind::Signal(9)), "{error}");
+    assert!(
+        matches!(error.kind(), JobErrorKind::Lost(WorkerExit::Signal(9))),
+        "{error}"
+    );
     assert_eq!(
         lab.par(&numbers).sum().unwrap(),
         (1 << 16) * ((1 << 17) - 1)
@@ -719,7 +724,11 @@ fn a_retried_part_reads_the_same_broadcast() {
         assert_eq!(failures.len(), 1 - retries as usize);
         for failure in failures {
             let kind = failure.error().kind();
-            assert_eq!(*kind, JobErrorKind::Signal(libc::SIGABRT), "{failure}");
+            assert_eq!(
+                *kind,
+                JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT)),
+                "{failure}"
+            );
             assert_eq!(
                 failure.args().0[0],
                 table.partitions(7).nth(failure.index()).unwrap()[0]
@@ -741,15 +750,18 @@ fn foreign_arrays_are_rejected() {
     let private = Array::from_slice(&[1.0f32, 2.0]);
     assert_eq!(
         *lab.par(&private).sum().unwrap_err().kind(),
-        JobErrorKind::ForeignArray
+        JobErrorKind::Rejected(Rejection::ForeignArray)
     );
     assert_eq!(
         *lab.par(&private).cumsum().unwrap_err().kind(),
-        JobErrorKind::ForeignArray
+        JobErrorKind::Rejected(Rejection::ForeignArray)
     );
     let reduced = lab
         .par(&private)
         .reduce(plain_sum, (), |a: f32, b: f32| a + b);
-    assert_eq!(*reduced.unwrap_err().kind(), JobErrorKind::ForeignArray);
+    assert_eq!(
+        *reduced.unwrap_err().kind(),
+        JobErrorKind::Rejected(Rejection::ForeignArray)
+    );
     assert_eq!(Engine::inline().par(&private).sum().unwrap(), 3.0);
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arenite::{Array, BuildError, Engine, Graph, JobErrorKind, Limiter, Trace};
+use arenite::{Array, BuildError, Engine, Graph, JobErrorKind, JobLimit, Limiter, Trace};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -500,7 +500,7 @@ fn waits_for_memory_are_traced() {
     let error = lab.submit(|| Array::<u8>::zeros(1 << 30), ());
     assert!(matches!(
         lab.failure_of(error).kind(),
-        JobErrorKind::ArenaFull(_)
+        JobErrorKind::Limit(JobLimit::Arena(_))
     ));
     drop(lab);
     let events = files.read();

@@ -1,7 +1,9 @@
 //! The origin, cause and last lines of failures: also for jobs that failed because of another one, and for attempts
 //! before the last.
 
-use arenite::{Backoff, Graph, JobError, JobErrorKind, Spawn, call};
+use arenite::{
+    Backoff, FailedDependency, Graph, JobError, JobErrorKind, JobLimit, Spawn, WorkerExit, call,
+};
 
 use crate::harness::{Lab, tests};
 
@@ -15,7 +17,7 @@ tests![
     a_jobs_own_failure_has_no_origin,
 ];
 
-const ABORTED: JobErrorKind = JobErrorKind::Signal(6);
+const ABORTED: JobErrorKind = JobErrorKind::Lost(WorkerExit::Signal(6));
 
 fn speaks_and_dies(name: &str) -> u32 {
     eprintln!("{name}: the header is fine");
@@ -52,7 +54,10 @@ fn a_quarantined_job_has_the_last_lines_of_all_attempts() {
     let lab = quiet();
     let job = lab.job(speaks_and_dies, ("poison",)).retries(9);
     let error = lab.failure_of(job.backoff(Backoff::NONE).submit());
-    assert_eq!(*error.kind(), JobErrorKind::Quarantined { deaths: 3 });
+    assert_eq!(
+        *error.kind(),
+        JobErrorKind::Limit(JobLimit::Quarantined { deaths: 3 })
+    );
     check(&error, "poison", 3);
 }
 
@@ -66,7 +71,7 @@ fn unrequested_nodes_of_a_chain_have_an_origin() {
     let end = graph.add(|x: u32| x + 1, (&double,));
     let error = graph.run(&lab, &end).unwrap().wait().unwrap_err();
     assert!(
-        matches!(error.kind(), JobErrorKind::DependencyFailed { node, cause, .. }
+        matches!(error.kind(), JobErrorKind::Dependency(FailedDependency::Node { node, cause, .. })
             if node.contains("the photo") && **cause == ABORTED),
         "{error}"
     );
@@ -119,7 +124,7 @@ fn a_spawned_job_names_its_origin() {
     for job in jobs {
         let error = lab.failure_of(job);
         assert!(
-            matches!(error.kind(), JobErrorKind::ChildFailed { cause, .. } if **cause == ABORTED),
+            matches!(error.kind(), JobErrorKind::Dependency(FailedDependency::Child { cause, .. }) if **cause == ABORTED),
             "{error}"
         );
         assert!(

@@ -5,9 +5,9 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use arenite::rand::{Rng, RngExt};
 use arenite::stream::Stream;
 use arenite::{Array, Backoff, Engine};
+use rand::{Rng, RngExt};
 
 use crate::harness::{Gate, Lab, pass, step, tests};
 
@@ -78,7 +78,7 @@ fn drawn(engine: &Engine) -> Vec<[u64; 2]> {
     let each = engine.par(&zeros).map(|_: u8| draw()).unwrap();
     drawn.extend(each.iter());
     // A state that begins with a random number, and calls that draw more.
-    let actor = engine.actor(draw, ());
+    let actor = engine.actor(draw, ()).start();
     let mix = |state: &mut [u64; 2]| {
         state[1] = arenite::rng().next_u64();
         *state

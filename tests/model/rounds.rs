@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 
-use arenite::{Array, Engine, JobErrorKind};
+use arenite::{Array, Engine, JobErrorKind, WorkerExit};
 
 use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
 
@@ -89,7 +89,10 @@ fn an_array_cannot_be_stored_in_scratch() {
     let lab = Lab::new(1);
     let values = lab.from_slice(&[5u64]).unwrap();
     let error = lab.failure_of(lab.submit(keeps, (&values,)));
-    assert_eq!(*error.kind(), JobErrorKind::Escaped { count: 1 });
+    assert_eq!(
+        *error.kind(),
+        JobErrorKind::Lost(WorkerExit::Escaped { count: 1 })
+    );
     drop(values);
     assert_eq!(lab.submit(count, (0,)).wait().unwrap(), [1, 1]);
     lab.assert_in_use(0);

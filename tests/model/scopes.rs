@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
-use arenite::{Engine, JobErrorKind, Limiter, TileMut};
+use arenite::{Engine, JobErrorKind, Limiter, TileMut, WorkerExit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -81,7 +81,11 @@ fn a_death_returns_the_permit() {
         drop(held);
     });
     let error = result.unwrap_err();
-    assert_eq!(*error.kind(), JobErrorKind::Signal(9), "{error}");
+    assert_eq!(
+        *error.kind(),
+        JobErrorKind::Lost(WorkerExit::Signal(9)),
+        "{error}"
+    );
     assert!(matches!(error.unspecified_rows(), [rows] if *rows == (0..10)));
     assert!(out[10..].iter().all(|&x| x == 0), "the others never began");
     // The permit and the rows are free for the next scope.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 
-use arenite::JobErrorKind;
+use arenite::{JobErrorKind, WorkerExit};
 use libc::*;
 
 use crate::harness::tests;
@@ -110,7 +110,7 @@ fn a_program_cannot_be_started() {
     let honest = victim.honest();
     let start = || std::process::Command::new("/bin/true").status().is_ok();
     let error = victim.lab.failure_of(victim.lab.submit(start, ()));
-    let JobErrorKind::Denied { call } = error.kind() else {
+    let JobErrorKind::Lost(WorkerExit::Denied { call }) = error.kind() else {
         panic!("{error}")
     };
     assert!(call.contains("starting a process"), "{error}");
@@ -235,9 +235,9 @@ fn the_watch_over_the_supervisor_stays() {
     let error = victim.lab.failure_of(first);
     assert_eq!(
         *error.kind(),
-        JobErrorKind::Denied {
+        JobErrorKind::Lost(WorkerExit::Denied {
             call: "close".into()
-        },
+        }),
         "{error}"
     );
     denied!(victim:
@@ -434,11 +434,15 @@ fn calls_of_other_architectures_are_denied() {
             let honest = victim.honest();
             let error = victim.lab.failure_of(victim.lab.submit(int80, (call,)));
             match error.kind() {
-                JobErrorKind::Denied { call } => {
+                JobErrorKind::Lost(WorkerExit::Denied { call }) => {
                     assert!(call.contains("another architecture"), "{error}");
                 }
                 other => {
-                    assert_eq!(*other, JobErrorKind::Signal(11), "{error}");
+                    assert_eq!(
+                        *other,
+                        JobErrorKind::Lost(WorkerExit::Signal(11)),
+                        "{error}"
+                    );
                     eprintln!("this kernel has no 32-bit calls: they are SIGSEGV here");
                 }
             }

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::fs;
 
 use arenite::engine::Builder;
-use arenite::{Array, Job, JobErrorKind, Sandbox};
+use arenite::{Array, Job, JobErrorKind, Sandbox, WorkerExit};
 
 use crate::harness::{Invariant, Lab, step};
 
@@ -95,7 +95,7 @@ impl Victim {
         step(format!("{call} to be denied"));
         let honest = self.honest();
         let error = self.lab.failure_of(attack(self));
-        let expected = JobErrorKind::Denied { call: call.into() };
+        let expected = JobErrorKind::Lost(WorkerExit::Denied { call: call.into() });
         assert_eq!(*error.kind(), expected, "{call}: {error}");
         assert!(error.to_string().contains(call), "{error}");
         honest.check();

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use arenite::{Array, ArrayMut, JobErrorKind};
+use arenite::{Array, ArrayMut, JobErrorKind, WorkerExit};
 use libc::*;
 
 use crate::harness::{Lab, tests};
@@ -35,7 +35,11 @@ fn a_write_to_a_read_only_map_faults() {
     let error = victim
         .lab
         .failure_of(victim.lab.submit(attack, (&victim.array,)));
-    assert_eq!(*error.kind(), JobErrorKind::Signal(SIGSEGV), "{error}");
+    assert_eq!(
+        *error.kind(),
+        JobErrorKind::Lost(WorkerExit::Signal(SIGSEGV)),
+        "{error}"
+    );
     honest.check();
     victim.check();
 }
@@ -271,7 +275,11 @@ fn zeros_are_zero_after_a_hostile_worker() {
     for lab in [free, bound] {
         for round in 0..2 {
             let error = lab.failure_of(lab.submit(fill_the_region, ()));
-            assert_eq!(*error.kind(), JobErrorKind::Signal(SIGBUS), "{error}");
+            assert_eq!(
+                *error.kind(),
+                JobErrorKind::Lost(WorkerExit::Signal(SIGBUS)),
+                "{error}"
+            );
             for len in [100, 10_000, 100_000, 1_000_000, 10_000_000] {
                 let wrong = lab.submit(not_zero, (len,)).wait().unwrap();
                 assert_eq!(wrong, 0, "of {len}, the time after fill {round}");

@@ -4,7 +4,10 @@ use std::fs::File;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-use arenite::{Actor, Array, ArrayMut, Graph, Job, JobError, JobErrorKind, KernelError, Typed};
+use arenite::{
+    Actor, Array, ArrayMut, FailedDependency, Graph, Job, JobError, JobErrorKind, KernelError,
+    Rejection, Typed, WorkerExit,
+};
 use libc::*;
 
 use crate::harness::{Lab, step, tests, wait_until};
@@ -79,27 +82,27 @@ fn fork() {
 
 /// The call that a fork is reported as.
 fn denied() -> JobErrorKind {
-    JobErrorKind::Denied {
+    JobErrorKind::Lost(WorkerExit::Denied {
         call: "clone".into(),
-    }
+    })
 }
 
 fn models(lab: &Lab) -> [Actor<Model>; 2] {
     let weights = lab.from_slice(&[1u32, 2, 3]).unwrap();
-    let kept = lab.actor_builder(Model::new, (weights.clone(),));
+    let kept = lab.actor(Model::new, (weights.clone(),)).start();
     let kept = kept.checkpoint(2, Model::seen, Model::restore).start();
-    [kept, lab.actor(Model::new, (weights,))]
+    [kept, lab.actor(Model::new, (weights,)).start()]
 }
 
 fn lost<R: Send + std::fmt::Debug + 'static>(call: Job<R>) -> (JobErrorKind, u64, bool, String) {
     step("a call that cannot be answered");
     let error: JobError = call.wait().unwrap_err();
     match error.kind() {
-        JobErrorKind::ActorLost {
+        JobErrorKind::Dependency(FailedDependency::Actor {
             cause,
             forgotten,
             restarted,
-        } => {
+        }) => {
             let text = error.to_string();
             ((**cause).clone(), *forgotten, *restarted, text)
         }
@@ -120,7 +123,7 @@ fn actors_keep_their_state_and_go_on_from_checkpoints() {
     });
     let (why, forgotten, restarted, _) = lost(kept.call(Model::abort, ()));
     assert_eq!((forgotten, restarted), (1, true));
-    assert_eq!(why, JobErrorKind::Signal(SIGABRT));
+    assert_eq!(why, JobErrorKind::Lost(WorkerExit::Signal(SIGABRT)));
     assert_eq!(kept.call(Model::weigh, (6,)).wait().unwrap(), 36);
     let seen = |model: &Actor<Model>| model.call(Model::seen, ()).wait().unwrap().to_vec();
     assert_eq!(seen(&kept), [1, 2, 3, 4, 6]);
@@ -195,10 +198,14 @@ fn an_array_changed_in_place_stays_within_its_chain() {
             continue;
         }
         let error = values.unwrap_err();
-        let JobErrorKind::DependencyFailed { cause, .. } = error.kind() else {
+        let JobErrorKind::Dependency(FailedDependency::Node { cause, .. }) = error.kind() else {
             panic!("{error}");
         };
-        assert_eq!(**cause, JobErrorKind::NoLending, "{error}");
+        assert_eq!(
+            **cause,
+            JobErrorKind::Rejected(Rejection::Lending),
+            "{error}"
+        );
     }
     lab.assert_in_use(0);
 }
@@ -234,7 +241,7 @@ fn a_hostile_method_costs_what_its_worker_has() {
     assert!(forgotten > 0);
     let (why, ..) = lost(plain_too.call(Model::seen, ()));
     assert!(
-        matches!(&why, JobErrorKind::LostWith { culprit, .. } if **culprit == denied()),
+        matches!(&why, JobErrorKind::Lost(WorkerExit::OtherJob { cause: culprit, .. }) if **culprit == denied()),
         "{why:?}"
     );
     assert_eq!(lab.submit(ramp, (10,)).wait().unwrap()[9], 9);
@@ -262,10 +269,10 @@ fn a_hostile_start_and_a_hostile_checkpoint() {
         saved.to_vec()
     }
     let lab = strict(2);
-    let list = lab.actor(start, ());
+    let list = lab.actor(start, ()).start();
     let (why, forgotten, restarted, _) = lost(list.call(push, (1,)));
     assert_eq!((why, forgotten, restarted), (denied(), 0, false));
-    let list = lab.actor_builder(Vec::new, ());
+    let list = lab.actor(Vec::new, ()).start();
     let list = list.checkpoint(2, save, restore).start();
     for x in 1..=4 {
         assert_eq!(list.call(push, (x,)).wait().unwrap(), u64::from(x));
@@ -321,7 +328,7 @@ fn a_hostile_node_costs_what_depends_on_it() {
         assert!(error.kernel().ends_with("hostile"), "{error}");
         let error = waits.unwrap_err();
         assert!(
-            matches!(error.kind(), JobErrorKind::DependencyFailed { cause, kernel, .. }
+            matches!(error.kind(), JobErrorKind::Dependency(FailedDependency::Node { cause, kernel, .. })
                 if **cause == denied() && kernel.ends_with("hostile")),
             "{error}"
         );
@@ -392,13 +399,13 @@ fn values_cannot_be_changed_once_they_are_taken_over() {
     fn abort(_: &u32) {
         std::process::abort();
     }
-    let state = lab.actor_builder(|| 1u32, ());
+    let state = lab.actor(|| 1u32, ()).start();
     let state = state.checkpoint(1, save, restore).start();
     assert_eq!(state.call(touch, (false,)).wait().unwrap(), 1);
     wait_until("it is saved", || state.status().checkpoints > 0);
     assert_eq!(state.call(touch, (true,)).wait().unwrap(), 1);
     let (why, ..) = lost(state.call(abort, ()));
-    assert_eq!(why, JobErrorKind::Signal(SIGABRT));
+    assert_eq!(why, JobErrorKind::Lost(WorkerExit::Signal(SIGABRT)));
     assert_eq!(state.call(touch, (false,)).wait().unwrap(), LEN as u32);
     drop(state);
     lab.assert_in_use(0);

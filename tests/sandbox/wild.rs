@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use arenite::JobErrorKind;
+use arenite::{JobErrorKind, WorkerExit};
 use libc::{
     FUTEX_CMP_REQUEUE, FUTEX_PRIVATE_FLAG, FUTEX_REQUEUE, FUTEX_WAKE, PROT_READ, PROT_WRITE,
     SIGSEGV, SYS_futex, SYS_mprotect,
@@ -97,7 +97,7 @@ fn assert_refused(victim: &Victim, by: usize, segment: &str, at: u64) {
             Err(error) => Some(error),
         }
     });
-    let expected = JobErrorKind::Signal(SIGSEGV);
+    let expected = JobErrorKind::Lost(WorkerExit::Signal(SIGSEGV));
     assert_eq!(*error.kind(), expected, "{segment} at {at}: {error}");
     assert_eq!(look(segment, at), before, "{segment} at {at}");
     victim.honest().check();

@@ -7,10 +7,11 @@ use std::sync::atomic::AtomicU32;
 use std::sync::mpsc::channel;
 use std::sync::{Mutex, OnceLock};
 
-use arenite::rand::RngExt;
 use arenite::{
-    Array, ArrayMut, BuildError, Engine, JobErrorKind, Sandbox, SandboxReport, Spawn, TileMut, call,
+    Array, ArrayMut, BuildError, Engine, JobErrorKind, JobLimit, Rejection, Sandbox, SandboxReport,
+    Spawn, TileMut, WorkerExit, call,
 };
+use rand::RngExt;
 
 use crate::harness::{Lab, step, tests};
 use crate::lab::{raw, strict, strict_with};
@@ -54,7 +55,7 @@ fn kernels_may_use_threads_and_memory() {
     };
     let values = Array::from_fn(2_000_000, |i| i as u64);
     let expected: u64 = values.iter().sum();
-    let values = lab.copy_in(&values).unwrap();
+    let values = lab.import(&values).unwrap();
     for threads in [1, 2, 8] {
         assert_eq!(
             lab.submit(kernel, (&values, threads)).wait().unwrap(),
@@ -143,13 +144,25 @@ fn a_panic_has_its_stack() {
 fn an_abort_and_a_wild_read_keep_their_causes() {
     let lab = strict(1);
     let error = lab.failure_of(lab.submit(|| -> u8 { std::process::abort() }, ()));
-    assert_eq!(*error.kind(), JobErrorKind::Signal(6), "{error}");
+    assert_eq!(
+        *error.kind(),
+        JobErrorKind::Lost(WorkerExit::Signal(6)),
+        "{error}"
+    );
     // SAFETY: none: a bug, on purpose.
     let wild = |at: usize| unsafe { std::ptr::with_exposed_provenance::<u8>(at).read_volatile() };
     let error = lab.failure_of(lab.submit(wild, (16,)));
-    assert_eq!(*error.kind(), JobErrorKind::Signal(11), "{error}");
+    assert_eq!(
+        *error.kind(),
+        JobErrorKind::Lost(WorkerExit::Signal(11)),
+        "{error}"
+    );
     let error = lab.failure_of(lab.submit(|| -> u8 { std::process::exit(3) }, ()));
-    assert_eq!(*error.kind(), JobErrorKind::Exited(Some(3)), "{error}");
+    assert_eq!(
+        *error.kind(),
+        JobErrorKind::Lost(WorkerExit::Code(Some(3))),
+        "{error}"
+    );
     assert_eq!(lab.submit(|x: u32| x + 1, (1,)).wait().unwrap(), 2);
 }
 
@@ -159,8 +172,7 @@ fn private_memory_beyond_the_ceiling_fails() {
     }
     let lab = strict_with(1, |builder| builder.memory_limit(64 << 20));
     let error = lab.failure_of(lab.submit(bomb, (256 << 20,)));
-    let limit =
-        matches!(error.kind(), JobErrorKind::MemoryLimit { limit, .. } if *limit == 64 << 20);
+    let limit = matches!(error.kind(), JobErrorKind::Limit(JobLimit::Memory { limit, .. }) if *limit == 64 << 20);
     assert!(limit, "{error}");
     assert_eq!(lab.submit(|x: u32| x + 1, (1,)).wait().unwrap(), 2);
     // Linux counts memory that grows downward as stack, outside the ceiling. Thread stacks are not of this kind.
@@ -171,9 +183,9 @@ fn private_memory_beyond_the_ceiling_fails() {
         map.min(0)
     }
     let error = lab.failure_of(lab.submit(map, (256 << 20, libc::MAP_GROWSDOWN)));
-    let denied = JobErrorKind::Denied {
+    let denied = JobErrorKind::Lost(WorkerExit::Denied {
         call: "mmap".into(),
-    };
+    });
     assert_eq!(*error.kind(), denied, "{error}");
     let stack = libc::MAP_STACK | libc::MAP_NORESERVE;
     assert_eq!(lab.submit(map, (8 << 20, stack)).wait().unwrap(), 0);
@@ -258,9 +270,9 @@ fn queries_about_other_processes_are_refused() {
         raw!(libc::SYS_futex, word.as_ptr(), lock, 0, 0, 0, 0)
     };
     let error = lab.failure_of(lab.submit(lock, (std::process::id(),)));
-    let denied = JobErrorKind::Denied {
+    let denied = JobErrorKind::Lost(WorkerExit::Denied {
         call: "futex".into(),
-    };
+    });
     assert_eq!(*error.kind(), denied, "{error}");
 }
 
@@ -282,21 +294,27 @@ fn in_place_arguments_are_refused() {
             s.submit(fill, (tile,));
         }
     });
-    assert_eq!(*tiles.unwrap_err().kind(), JobErrorKind::NoLending);
+    assert_eq!(
+        *tiles.unwrap_err().kind(),
+        JobErrorKind::Rejected(Rejection::Lending)
+    );
     let lent = lab.scope(|s| drop(s.submit(whole, (&mut array,))));
-    assert_eq!(*lent.unwrap_err().kind(), JobErrorKind::NoLending);
+    assert_eq!(
+        *lent.unwrap_err().kind(),
+        JobErrorKind::Rejected(Rejection::Lending)
+    );
     let applied = lab
         .par_mut(&mut array)
         .apply(|values: &mut [u32]| values.fill(7));
     let error = applied.unwrap_err();
-    assert_eq!(*error.kind(), JobErrorKind::NoLending);
+    assert_eq!(*error.kind(), JobErrorKind::Rejected(Rejection::Lending));
     assert!(
         error.to_string().contains("return a fresh array"),
         "{error}"
     );
     assert!(array.iter().all(|&x| x == 0));
     let error = lab.failure_of(lab.submit(moved, (array,)));
-    assert_eq!(*error.kind(), JobErrorKind::NoLending);
+    assert_eq!(*error.kind(), JobErrorKind::Rejected(Rejection::Lending));
     // Reading works in all of these ways.
     let input = lab.from_slice(&[1_u32, 2, 3]).unwrap();
     let doubled = lab.par(&input).apply(|from: &[u32], to: &mut [u32]| {
@@ -306,7 +324,7 @@ fn in_place_arguments_are_refused() {
     });
     assert_eq!(doubled.unwrap()[..], [2, 4, 6]);
     let long = lab
-        .copy_in(&Array::from_fn([3_000, 41], |i| i as u32))
+        .import(&Array::from_fn([3_000, 41], |i| i as u32))
         .unwrap();
     let squares = lab.par(&long).map(|x| u64::from(x) * u64::from(x)).unwrap();
     assert_eq!(squares.shape(), long.shape());
@@ -360,7 +378,7 @@ fn failing_rows_are_found() {
     assert_eq!(failed, [(4321, 3), (11_000, 3)], "{report}");
     assert_eq!(
         *report.failures()[1].error().kind(),
-        JobErrorKind::Signal(libc::SIGABRT)
+        JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT))
     );
     for (i, &value) in report.values().iter().enumerate() {
         let failed = [4321, 11_000].contains(&(i / 3));
@@ -386,7 +404,7 @@ fn spawning_is_refused() {
     }
     let lab = strict(2);
     let error = lab.failure_of(lab.submit(fib, (5,)));
-    assert_eq!(*error.kind(), JobErrorKind::NoSpawning);
+    assert_eq!(*error.kind(), JobErrorKind::Rejected(Rejection::Spawning));
     assert!(error.to_string().contains("strict sandbox"), "{error}");
     // The worker did nothing wrong, and an immediate value is a value.
     assert_eq!(lab.submit(fib, (1,)).wait().unwrap(), 1);
@@ -396,7 +414,7 @@ fn spawning_is_refused() {
         Spawn::new(|all: &[u64]| all.iter().sum::<u64>(), (made,))
     }
     let error = lab.failure_of(lab.submit(with_arrays, (100_000,)));
-    assert_eq!(*error.kind(), JobErrorKind::NoSpawning);
+    assert_eq!(*error.kind(), JobErrorKind::Rejected(Rejection::Spawning));
     let restarts = |worker: usize| lab.stats().workers[worker].restarts;
     assert_eq!(restarts(0) + restarts(1), 0);
     lab.assert_in_use(0);
@@ -447,7 +465,7 @@ fn a_full_arena_fails_the_copy_out() {
     let make = |len: usize| Array::<u8>::zeros(len);
     let error = lab.failure_of(lab.submit(make, (40 << 20,)));
     assert!(
-        matches!(error.kind(), JobErrorKind::ArenaFull(full) if full.requested == 40 << 20),
+        matches!(error.kind(), JobErrorKind::Limit(JobLimit::Arena(full)) if full.requested == 40 << 20),
         "{error}"
     );
     assert_eq!(
@@ -543,7 +561,7 @@ fn a_panic_while_a_worker_is_replaced() {
                 Err(error) => assert!(
                     matches!(
                         error.kind(),
-                        JobErrorKind::Panicked { .. } | JobErrorKind::Signal(9)
+                        JobErrorKind::Panicked { .. } | JobErrorKind::Lost(WorkerExit::Signal(9))
                     ),
                     "{error}"
                 ),
@@ -637,16 +655,16 @@ fn all_lanes_are_sandboxed() {
         assert_eq!(lines.recv().unwrap(), "here");
     }
     let culprit = lab.failure_of(lab.submit(mount, ()));
-    let denied = JobErrorKind::Denied {
+    let denied = JobErrorKind::Lost(WorkerExit::Denied {
         call: "mount".into(),
-    };
+    });
     assert_eq!(*culprit.kind(), denied, "{culprit}");
-    assert_eq!(culprit.beside().len(), 2, "{culprit}");
+    assert_eq!(culprit.lost_jobs().len(), 2, "{culprit}");
     for job in waiting {
-        let lost = JobErrorKind::LostWith {
+        let lost = JobErrorKind::Lost(WorkerExit::OtherJob {
             job: culprit.job(),
-            culprit: Box::new(denied.clone()),
-        };
+            cause: Box::new(denied.clone()),
+        });
         assert_eq!(*lab.failure_of(job).kind(), lost);
     }
     lab.assert_in_use(0);

@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use arenite::engine::Builder;
-use arenite::{Array, ArrayMut, Backing, BuildError, Engine, JobErrorKind};
+use arenite::{Array, ArrayMut, Backing, BuildError, Engine, JobErrorKind, JobLimit};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::mount::{MsFlags, mount};
@@ -159,7 +159,7 @@ fn judge(answer: Result<Array<u8>, arenite::JobError>, with: u8) -> Result<bool,
     match answer {
         Ok(array) if array.iter().all(|&x| x == with) => Ok(true),
         Ok(_) => Err("an array has other bytes than it was filled with".into()),
-        Err(error) if matches!(error.kind(), JobErrorKind::ArenaFull(_)) => Ok(false),
+        Err(error) if matches!(error.kind(), JobErrorKind::Limit(JobLimit::Arena(_))) => Ok(false),
         Err(error) => Err(error.to_string()),
     }
 }

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use arenite::engine::{AsCompleted, Death, TraceError};
 use arenite::{
-    ArenaFull, Array, BuildError, Engine, InputError, JobError, JobErrorKind, KernelError,
-    Returned, Sandbox, Trace, Typed, as_completed,
+    ArenaFull, Array, BuildError, Engine, InputError, JobError, JobErrorKind, JobLimit,
+    KernelError, Returned, Sandbox, Trace, Typed, WorkerExit, as_completed,
 };
 use arenite_image::{ImageError, Output, ResizeSpec, resize_encoded};
 
@@ -337,19 +337,21 @@ fn no_room(full: &ArenaFull) -> Fault {
 fn fault(error: &JobError) -> Fault {
     // A quarantined job fails for the cause of its last attempt.
     let kind = match error.kind() {
-        JobErrorKind::Quarantined { .. } => error.deaths().last().map_or(error.kind(), Death::kind),
+        JobErrorKind::Limit(JobLimit::Quarantined { .. }) => {
+            error.deaths().last().map_or(error.kind(), Death::kind)
+        }
         kind => kind,
     };
     let mut fault = match kind {
         JobErrorKind::Returned(error) => returned(error),
-        JobErrorKind::ArenaFull(full) => no_room(full),
+        JobErrorKind::Limit(JobLimit::Arena(full)) => no_room(full),
         kind => Fault {
             cause: cause(kind),
             ..Fault::new("other", sentence(kind))
         },
     };
     // At the memory limit, the last words only repeat the sentence.
-    let at_limit = matches!(kind, JobErrorKind::MemoryLimit { .. });
+    let at_limit = matches!(kind, JobErrorKind::Limit(JobLimit::Memory { .. }));
     if !at_limit && let Some(last) = error.last_words().last() {
         fault.text.push_str("; its worker's last words: ");
         fault.text.push_str(&one_line(last));
@@ -366,14 +368,14 @@ fn fault(error: &JobError) -> Fault {
 /// The engine's sentence, with the flag to change where there is one.
 fn sentence(kind: &JobErrorKind) -> String {
     match kind {
-        JobErrorKind::MemoryLimit { limit, requested } => {
+        JobErrorKind::Limit(JobLimit::Memory { limit, requested }) => {
             let asked = requested.map_or_else(|| "more".to_owned(), show_bytes);
             format!(
                 "its worker could not allocate {asked} within its memory limit of {}; raise --memory-limit",
                 show_bytes(*limit)
             )
         }
-        JobErrorKind::DeadlineExceeded { .. } => format!("{kind}; raise --timeout"),
+        JobErrorKind::Limit(JobLimit::Deadline { .. }) => format!("{kind}; raise --timeout"),
         kind => kind.to_string(),
     }
 }
@@ -381,14 +383,14 @@ fn sentence(kind: &JobErrorKind) -> String {
 fn cause(kind: &JobErrorKind) -> Cow<'static, str> {
     match kind {
         JobErrorKind::Panicked { .. } => "panicked".into(),
-        JobErrorKind::Signal(number) => format!("signal-{number}").into(),
-        JobErrorKind::Exited(Some(code)) => format!("exited-{code}").into(),
-        JobErrorKind::DeadlineExceeded { .. } => "timeout".into(),
-        JobErrorKind::MemoryLimit { .. } => "memory-limit".into(),
-        JobErrorKind::OutOfMemoryKill => "out-of-memory-kill".into(),
-        JobErrorKind::Denied { .. } => "denied".into(),
-        JobErrorKind::LostWith { culprit, .. } => cause(culprit),
-        JobErrorKind::Protocol(_) => "protocol".into(),
+        JobErrorKind::Lost(WorkerExit::Signal(number)) => format!("signal-{number}").into(),
+        JobErrorKind::Lost(WorkerExit::Code(Some(code))) => format!("exited-{code}").into(),
+        JobErrorKind::Limit(JobLimit::Deadline { .. }) => "timeout".into(),
+        JobErrorKind::Limit(JobLimit::Memory { .. }) => "memory-limit".into(),
+        JobErrorKind::Lost(WorkerExit::OutOfMemoryKill) => "out-of-memory-kill".into(),
+        JobErrorKind::Lost(WorkerExit::Denied { .. }) => "denied".into(),
+        JobErrorKind::Lost(WorkerExit::OtherJob { cause: culprit, .. }) => cause(culprit),
+        JobErrorKind::Lost(WorkerExit::Protocol(_)) => "protocol".into(),
         JobErrorKind::NoWorkers(_) => "no-workers".into(),
         _ => "other".into(),
     }

@@ -248,6 +248,41 @@ fn creating_an_arena_leaves_no_name() {
     }
 }
 
+/// The id comes from the system, not from state that a fork inherits.
+#[test]
+fn a_fork_draws_arena_ids_of_its_own() {
+    let id = || {
+        let spec = Spec {
+            capacity: 1 << 20,
+            sweep: false,
+            ..Spec::default()
+        };
+        Arena::create(&spec).map_or(0, |arena| arena.id())
+    };
+    let before = id();
+    let of_fork = || {
+        let (read, write) = nix::unistd::pipe().unwrap();
+        // SAFETY: the child has this thread only, and uses nothing that another thread may have locked.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let _ = nix::unistd::write(&write, &id().to_ne_bytes());
+            // SAFETY: ends the child without the destructors of a test.
+            unsafe { libc::_exit(0) };
+        }
+        drop(write);
+        let mut bytes = [0; 8];
+        let count = nix::unistd::read(&read, &mut bytes).unwrap();
+        let child = nix::unistd::Pid::from_raw(child);
+        nix::sys::wait::waitpid(child, None).unwrap();
+        assert_eq!(count, bytes.len());
+        u64::from_ne_bytes(bytes)
+    };
+    let mut all = vec![0, before, of_fork(), of_fork(), id()];
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), 5, "{all:x?}");
+}
+
 fn named(name: &str) -> Result<Arc<Arena>, ArenaError> {
     Arena::create(&Spec {
         name: Some(name.into()),

@@ -8,7 +8,7 @@ use super::names::Name;
 use super::{Actor, ActorLocation, ActorNameError, InlineActor, Inner};
 use crate::array::{Array, Element};
 use crate::engine::job::run_inline;
-use crate::engine::{Engine, JobErrorKind};
+use crate::engine::{Engine, FailedDependency, JobErrorKind};
 use crate::kernel::actor::{End, Restore, Save, Start};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
@@ -17,7 +17,7 @@ use crate::kernel::{
 };
 use crate::supervisor::{ActorPlan, CheckpointPlan};
 
-/// An actor under construction: see [`Engine::actor_builder`].
+/// An actor under construction: see [`Engine::actor`].
 #[must_use = "an actor under construction does nothing until it is started"]
 pub struct ActorBuilder<'e, A, S> {
     engine: &'e Engine,
@@ -32,8 +32,49 @@ pub struct ActorBuilder<'e, A, S> {
 }
 
 impl Engine {
-    /// Builds an actor with a name or with checkpoints. [`ActorBuilder::start`] starts it.
-    pub fn actor_builder<F, A, P, O, S>(&self, init: F, args: A) -> ActorBuilder<'_, A, S>
+    /// Builds an actor, which [`start`](ActorBuilder::start) starts: `init` makes a state in a worker, where it stays, and its methods are called one after the
+    /// other.
+    ///
+    /// The state is any Rust value; it never leaves its worker. `init` is a kernel that returns it, or a `Result` with
+    /// it. Arrays among its arguments are only read and may stay in the state without a copy. Arrays that `init` or a
+    /// method makes must not stay: they have [escaped](crate::WorkerExit::Escaped), which ends the worker and the
+    /// actor. (A `Vec` may stay; the array of a checkpoint is passed to the next start.) Never fails: if there is no
+    /// state, calls return the reason ([`FailedDependency::Actor`](crate::FailedDependency::Actor)).
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use arenite::Array;
+    ///
+    /// struct Model { weights: Array<f32>, seen: u64 }
+    ///
+    /// fn load(weights: &Array<f32>) -> Model {
+    ///     Model { weights: weights.clone(), seen: 0 }
+    /// }
+    ///
+    /// impl Model {
+    ///     fn predict(&mut self, x: f32) -> f32 {
+    ///         self.seen += 1;
+    ///         self.weights.iter().map(|w| w * x).sum()
+    ///     }
+    ///     fn seen(&self) -> u64 {
+    ///         self.seen
+    ///     }
+    /// }
+    ///
+    /// let weights = engine.from_slice(&[1.0f32, 2.0])?;
+    /// let model = engine.actor(load, (&weights,)).start();
+    /// assert_eq!(model.call(Model::predict, (2.0,)).wait()?, 6.0);
+    /// assert_eq!(model.call(Model::seen, ()).wait()?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// If `init` returns a `Result`, name the type of the state: `let model: Actor<Model> = engine.actor(open,
+    /// ("path",)).start();`.
+    ///
+    /// By default an actor is lost with its worker; with a [`checkpoint`](ActorBuilder::checkpoint) it continues in another
+    /// one. [`start_named`](ActorBuilder::start_named) gives it a name.
+    #[doc(alias = "remote")]
+    pub fn actor<F, A, P, O, S>(&self, init: F, args: A) -> ActorBuilder<'_, A, S>
     where
         F: Kernel<P, O>,
         A: Args<'static, P> + RetrySafe,
@@ -59,28 +100,28 @@ impl Engine {
 }
 
 impl<A, S: Send + 'static> ActorBuilder<'_, A, S> {
-    /// Makes a checkpoint after each `every` calls (at least 1): `save` copies the essence of the state into an array, which
-    /// outlives the worker. If the worker dies, `restore` makes the state again in another one, from the last such array and the
-    /// arguments of `init`, and the actor continues: it answers the calls that had not begun.
+    /// Makes a checkpoint after each `every` calls (at least 1): `save` copies the essence of the state into an array,
+    /// which outlives the worker. If the worker dies, `restore` makes the state again in another one, from the last
+    /// such array and the arguments of `init`, and the actor continues: it answers the calls that had not begun.
     ///
-    /// `save` takes `&S` and returns an `Array`, or a `Result` with one. An inline engine has no worker to lose and makes no
-    /// checkpoints.
+    /// `save` takes `&S` and returns an `Array`, or a `Result` with one. An inline engine has no worker to lose and
+    /// makes no checkpoints.
     ///
-    /// The call that ran when the worker died fails with [`ActorLost`](JobErrorKind::ActorLost) and `restarted` set;
-    /// `forgotten` counts the calls that were answered after the checkpoint, whose effect is lost.
-    /// [`ActorStatus::forgotten`](crate::engine::ActorStatus::forgotten) is their sum, including deaths during which no call
-    /// ran. No call runs twice.
+    /// The call that ran when the worker died fails with [`FailedDependency::Actor`](crate::FailedDependency::Actor)
+    /// and `restarted` set; `forgotten` counts the calls that were answered after the checkpoint, whose effect is lost.
+    /// [`ActorStatus::forgotten`](crate::engine::ActorStatus::forgotten) is their sum, including deaths during which no
+    /// call ran. No call runs twice.
     ///
-    /// Before the first checkpoint the actor starts again from `init`. A start whose worker dies is tried again until it has
-    /// cost [`quarantine_after`](crate::engine::Builder::quarantine_after) workers in a row; one that panics or returns an
-    /// error is not. A restart for which the arena has no room is tried again for about 14 seconds, during which calls wait,
-    /// before the actor is lost.
+    /// Before the first checkpoint the actor starts again from `init`. A start whose worker dies is tried again until
+    /// it has cost [`quarantine_after`](crate::engine::Builder::quarantine_after) workers in a row; one that panics or
+    /// returns an error is not. A restart for which the arena has no room is tried again for about 14 seconds, during
+    /// which calls wait, before the actor is lost.
     ///
-    /// A `save` that ends its worker is made again after each restart, as long as calls are made: a start that succeeds resets
-    /// the count above. [`ActorStatus::restarts`](crate::engine::ActorStatus::restarts) shows it.
+    /// A `save` that ends its worker is made again after each restart, as long as calls are made: a start that succeeds
+    /// resets the count above. [`ActorStatus::restarts`](crate::engine::ActorStatus::restarts) shows it.
     ///
     /// ```standalone_crate
-    /// use arenite::{Array, Engine, JobErrorKind};
+    /// use arenite::{Array, Engine, JobErrorKind, FailedDependency};
     ///
     /// struct Sum(u64);
     ///
@@ -100,14 +141,14 @@ impl<A, S: Send + 'static> ActorBuilder<'_, A, S> {
     /// arenite::init();
     /// let engine = Engine::builder().workers(1).build()?;
     /// let sum = engine
-    ///     .actor_builder(|| Sum(0), ())
+    ///     .actor(|| Sum(0), ())
     ///     .checkpoint(2, Sum::save, |saved: &Array<u64>| Sum(saved[0]))
     ///     .start();
     /// for x in [1, 10, 100] {
     ///     sum.call(Sum::add, (x,)).wait()?;
     /// }
     /// let error = sum.call(Sum::crash, ()).wait().unwrap_err();
-    /// assert!(matches!(error.kind(), JobErrorKind::ActorLost { forgotten: 1, restarted: true, .. }));
+    /// assert!(matches!(error.kind(), JobErrorKind::Dependency(FailedDependency::Actor { forgotten: 1, restarted: true, .. })));
     /// // 1 and 10 were saved, 100 was not.
     /// assert_eq!(sum.call(Sum::add, (1000,)).wait()?, 1011);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -142,7 +183,7 @@ impl<A, S: Send + 'static> ActorBuilder<'_, A, S> {
     ///
     /// # let engine = Engine::inline();
     /// let counts = engine
-    ///     .actor_builder(Counts::new, (10, 0.5))
+    ///     .actor(Counts::new, (10, 0.5))
     ///     .checkpoint(100, Counts::save, Counts::restore)
     ///     .start();
     /// assert_eq!(counts.call(Counts::count, (1.2,)).wait()?, 1);
@@ -217,10 +258,12 @@ impl<A, S: Send + 'static> ActorBuilder<'_, A, S> {
                     let _job = seeds.begin_inline(0);
                     run_inline(self.start.name, || (self.make)(self.args))
                 };
-                let state = made.map_err(|error| JobErrorKind::ActorLost {
-                    cause: Box::new(error.kind().clone()),
-                    forgotten: 0,
-                    restarted: false,
+                let state = made.map_err(|error| {
+                    JobErrorKind::Dependency(FailedDependency::Actor {
+                        cause: Box::new(error.kind().clone()),
+                        forgotten: 0,
+                        restarted: false,
+                    })
                 });
                 ActorLocation::Inline(InlineActor::new(state), seeds)
             }
@@ -257,7 +300,9 @@ mod tests {
             Bins(saved.to_vec())
         }
         let engine = Engine::inline();
-        let builder = engine.actor_builder(|len: u32| Bins(vec![0; len as usize]), (10,));
+        let builder = engine
+            .actor(|len: u32| Bins(vec![0; len as usize]), (10,))
+            .start();
         let plan = builder.checkpoint(1, save, restore).checkpoints.unwrap();
         let arena = Arena::create(&Spec::default()).unwrap();
         let block = Arc::new(arena.alloc(0, 80, BlockPlacement::Packed).unwrap());

@@ -14,8 +14,8 @@ use crate::kernel::actor::Call;
 use crate::kernel::{Args, CallWriter, KernelInfo, Method, MethodParams, Reply};
 use crate::supervisor::{ActorId, JobOptions, Read};
 
-/// A call that waits to be admitted: see [`Actor::call_async`]. It holds a handle to its actor until then. Dropping it leaves the
-/// queue and drops the arguments: the method is not called.
+/// A call that waits to be admitted: see [`Actor::call_async`]. It holds a handle to its actor until then. Dropping it
+/// leaves the queue and drops the arguments: the method is not called.
 #[must_use = "a future does nothing until it is polled"]
 pub struct Calling<S: Send + 'static, R> {
     state: State<S, R>,
@@ -44,10 +44,10 @@ impl<S: Send + 'static, R> Unpin for Calling<S, R> {}
 impl<S: Send + 'static> Actor<S> {
     /// [Calls](Actor::call) a method from `async` code, without blocking the thread.
     ///
-    /// With a limit on bytes in flight ([`admission`](crate::engine::Builder::admission)) the future waits until the call is
-    /// admitted, in one queue with all other jobs; without a limit it is ready at once. The call is made when the future is
-    /// ready, so calls run in the order of admission, not in that of creation. An inline engine runs the method before this
-    /// returns.
+    /// With a limit on bytes in flight ([`max_in_flight_bytes`](crate::engine::Builder::max_in_flight_bytes)) the
+    /// future waits until the call is admitted, in one queue with all other jobs; without a limit it is ready at once.
+    /// The call is made when the future is ready, so calls run in the order of admission, not in that of creation. An
+    /// inline engine runs the method before this returns.
     ///
     /// ```
     /// # fn main() -> Result<(), arenite::JobError> {
@@ -57,7 +57,7 @@ impl<S: Send + 'static> Actor<S> {
     ///     list.len() as u64
     /// }
     ///
-    /// let list = engine.actor(Vec::<u32>::new, ());
+    /// let list = engine.actor(Vec::<u32>::new, ()).start();
     /// smol::block_on(async {
     ///     // Both calls are made before either answer is awaited.
     ///     let first = list.call_async(push, (7,)).await;
@@ -77,8 +77,8 @@ impl<S: Send + 'static> Actor<S> {
         self.send_async(method, args, JobOptions::default())
     }
 
-    /// Like [`call_async`](Actor::call_async), with the deadline of [`call_within`](Actor::call_within), which does not include
-    /// the time until admission.
+    /// Like [`call_async`](Actor::call_async), with the deadline of [`call_within`](Actor::call_within), which does not
+    /// include the time until admission.
     pub fn call_within_async<F, A, P, R>(
         &self,
         limit: Duration,

@@ -1,14 +1,14 @@
 //! Actors of an inline engine: the state is in the handle, and methods run on the calling thread.
 //!
-//! Methods run one at a time, under a lock. A method can call its own actor (by a handle in a `static`, for example), which
-//! would deadlock, so each thread keeps a list of the actors whose methods it runs. Reading the status and ending the actor must
-//! not wait for a method, so they use a second lock, which is never held while a method runs.
+//! Methods run one at a time, under a lock. A method can call its own actor (by a handle in a `static`, for example),
+//! which would deadlock, so each thread keeps a list of the actors whose methods it runs. Reading the status and ending
+//! the actor must not wait for a method, so they use a second lock, which is never held while a method runs.
 
 use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::engine::JobErrorKind;
 use crate::engine::job::run_inline;
+use crate::engine::{JobErrorKind, Rejection};
 
 pub(super) struct InlineActor<S> {
     /// Taken out when the actor ends.
@@ -83,9 +83,9 @@ impl<S> InlineActor<S> {
     /// Runs a method, which must catch its own panics.
     pub(super) fn call<R>(&self, method: impl FnOnce(&mut S) -> R) -> Result<R, JobErrorKind> {
         if self.is_called() {
-            return Err(JobErrorKind::WaitsForItself {
+            return Err(JobErrorKind::Rejected(Rejection::Deadlock {
                 why: "a method called its own actor, whose calls run one after the other; call the function itself",
-            });
+            }));
         }
         let _turn = self.accept()?;
         let mut state = self.state();
@@ -95,7 +95,7 @@ impl<S> InlineActor<S> {
                 Ok(method(state))
             }
             // Unreachable: it is taken after the last call only.
-            None => Err(JobErrorKind::ActorEnded),
+            None => Err(JobErrorKind::Rejected(Rejection::ActorEnded)),
         }
     }
 
@@ -106,7 +106,7 @@ impl<S> InlineActor<S> {
             return Err(why.clone());
         }
         if accounting.is_ending {
-            return Err(JobErrorKind::ActorEnded);
+            return Err(JobErrorKind::Rejected(Rejection::ActorEnded));
         }
         accounting.calls += 1;
         Ok(Turn(self))
@@ -126,7 +126,7 @@ impl<S> InlineActor<S> {
     /// Drops the state. No call runs, and none is accepted any more.
     fn end_now(&self) {
         let state = self.state().take();
-        self.accounting().gone = Some(JobErrorKind::ActorEnded);
+        self.accounting().gone = Some(JobErrorKind::Rejected(Rejection::ActorEnded));
         // With workers, a panic of its `drop` stays in the worker: here it is reported and goes no further.
         drop(run_inline::<()>("the end of an actor", || {
             drop(state);

@@ -11,13 +11,10 @@ use std::time::Duration;
 
 use super::job::run_inline;
 use super::seeds::Seeds;
-use super::{ActorStatus, Engine, Job, JobErrorKind};
+use super::{ActorStatus, Engine, Job, JobErrorKind, Rejection};
 use crate::kernel::actor::Call;
 use crate::kernel::wire::ArgWriter;
-use crate::kernel::{
-    Args, CallWriter, Initial, Kernel, KernelInfo, Key, Method, MethodParams, Params, Reply,
-    RetrySafe,
-};
+use crate::kernel::{Args, CallWriter, KernelInfo, Key, Method, MethodParams, Params, Reply};
 use crate::supervisor::{ActorId, Failed, JobOptions, Supervisor};
 use crate::sys::debug_as_text;
 
@@ -29,10 +26,10 @@ pub(super) use names::Names;
 
 /// A handle to a state that lives in one worker: see [`Engine::actor`].
 ///
-/// Handles can be cloned and used from any number of threads. When the last one is dropped, the actor ends: it answers the
-/// calls made before, and its state is dropped in its worker. States that remain when the engine shuts down are dropped in
-/// their workers within the [grace](crate::engine::Builder::grace) period; when the engine is dropped, within half a second
-/// and only by idle workers. A state whose worker is killed or crashes is lost without its `drop`.
+/// Handles can be cloned and used from any number of threads. When the last one is dropped, the actor ends: it answers
+/// the calls made before, and its state is dropped in its worker. States that remain when the engine shuts down are
+/// dropped in their workers within the [grace](crate::engine::Builder::grace) period; when the engine is dropped,
+/// within half a second and only by idle workers. A state whose worker is killed or crashes is lost without its `drop`.
 #[must_use = "an actor ends when its last handle is dropped"]
 pub struct Actor<S: Send + 'static> {
     inner: Arc<Inner<S>>,
@@ -92,57 +89,6 @@ impl std::error::Error for ActorNameError {}
 debug_as_text!(ActorNameError);
 
 impl Engine {
-    /// Starts an actor: `init` makes a state in a worker, where it stays, and its methods are called one after the other.
-    ///
-    /// The state is any Rust value; it never leaves its worker. `init` is a kernel that returns it, or a `Result` with it.
-    /// Arrays among its arguments are only read and may stay in the state without a copy. Arrays that `init` or a method makes
-    /// must not stay: they have [escaped](JobErrorKind::Escaped), which ends the worker and the actor. (A `Vec` may stay; the
-    /// array of a checkpoint is passed to the next start.) Never fails: if there is no state, calls return the reason
-    /// ([`ActorLost`](JobErrorKind::ActorLost)).
-    ///
-    /// ```
-    /// # let engine = arenite::Engine::inline();
-    /// use arenite::Array;
-    ///
-    /// struct Model { weights: Array<f32>, seen: u64 }
-    ///
-    /// fn load(weights: &Array<f32>) -> Model {
-    ///     Model { weights: weights.clone(), seen: 0 }
-    /// }
-    ///
-    /// impl Model {
-    ///     fn predict(&mut self, x: f32) -> f32 {
-    ///         self.seen += 1;
-    ///         self.weights.iter().map(|w| w * x).sum()
-    ///     }
-    ///     fn seen(&self) -> u64 {
-    ///         self.seen
-    ///     }
-    /// }
-    ///
-    /// let weights = engine.from_slice(&[1.0f32, 2.0])?;
-    /// let model = engine.actor(load, (&weights,));
-    /// assert_eq!(model.call(Model::predict, (2.0,)).wait()?, 6.0);
-    /// assert_eq!(model.call(Model::seen, ()).wait()?, 1);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// If `init` returns a `Result`, name the type of the state: `let model: Actor<Model> = engine.actor(open, ("path",));`.
-    ///
-    /// By default an actor is lost with its worker; [`actor_builder`](Engine::actor_builder) makes one that continues from
-    /// checkpoints, or has a name.
-    #[doc(alias = "remote")]
-    pub fn actor<F, A, P, O, S>(&self, init: F, args: A) -> Actor<S>
-    where
-        F: Kernel<P, O>,
-        A: Args<'static, P> + RetrySafe,
-        P: Params,
-        O: Initial<S>,
-        S: Send + 'static,
-    {
-        self.actor_builder(init, args).start()
-    }
-
     /// Finds the actor of this name, as long as a handle to it exists and it was not stopped.
     ///
     /// ```
@@ -154,7 +100,7 @@ impl Engine {
     ///     list.len() as u64
     /// }
     ///
-    /// let list = engine.actor_builder(Vec::<u32>::new, ()).start_named("list")?;
+    /// let list = engine.actor(Vec::<u32>::new, ()).start_named("list")?;
     /// // Elsewhere in the program:
     /// let same: Actor<Vec<u32>> = engine.actor_named("list")?;
     /// assert_eq!(same.call(push, (7,)).wait()?, 1);
@@ -183,19 +129,19 @@ impl<S: Send + 'static> Actor<S> {
     /// Calls a method: a function, or a closure that captures nothing, which takes `&mut S` or `&S`, and up to 7
     /// parameters as a [kernel](crate::Kernel) takes them.
     ///
-    /// Calls run one after the other, in the order in which they were made, each at most once. An `Err` or a panic of the
-    /// method leaves the actor alive, with its state as the method left it. If the worker dies, the running call fails with
-    /// [`ActorLost`](JobErrorKind::ActorLost) and the cause, as do all later calls, unless the actor continues from a
-    /// [checkpoint](ActorBuilder::checkpoint).
+    /// Calls run one after the other, in the order in which they were made, each at most once. An `Err` or a panic of
+    /// the method leaves the actor alive, with its state as the method left it. If the worker dies, the running call
+    /// fails with [`FailedDependency::Actor`](crate::FailedDependency::Actor) and the cause, as do all later calls,
+    /// unless the actor continues from a [checkpoint](ActorBuilder::checkpoint).
     ///
-    /// With [`Engine::inline`] the method runs on this thread, before this returns. If it calls its own actor, for example by
-    /// a handle in a `static`, that call fails with [`WaitsForItself`](JobErrorKind::WaitsForItself).
+    /// With [`Engine::inline`] the method runs on this thread, before this returns. If it calls its own actor, for
+    /// example by a handle in a `static`, that call fails with [`Rejection::Deadlock`](crate::Rejection::Deadlock).
     ///
-    /// With a limit on bytes in flight ([`admission`](crate::engine::Builder::admission)) this blocks until the call is
-    /// admitted; in `async` code use [`call_async`](Actor::call_async).
+    /// With a limit on bytes in flight ([`max_in_flight_bytes`](crate::engine::Builder::max_in_flight_bytes)) this
+    /// blocks until the call is admitted; in `async` code use [`call_async`](Actor::call_async).
     ///
-    /// [`Job::cancel`] and dropping the job work as for any job. [`Job::cancel_now`] ends a running call together with its
-    /// worker and the actor: the call fails with `ActorLost` because of `Cancelled`.
+    /// [`Job::cancel`] and dropping the job work as for any job. [`Job::kill`] ends a running call together with its
+    /// worker and the actor: the call fails with `FailedDependency::Actor` because of `Cancelled`.
     pub fn call<F, A, P, R>(&self, method: F, args: A) -> Job<R::Out>
     where
         F: Method<S, P, R>,
@@ -206,9 +152,9 @@ impl<S: Send + 'static> Actor<S> {
         self.send(method, args, None)
     }
 
-    /// Like [`call`](Actor::call), but with a deadline: a call that runs longer is ended together with its worker and the
-    /// actor, and fails with [`ActorLost`](JobErrorKind::ActorLost) because of `DeadlineExceeded`. Waiting for earlier calls
-    /// does not count. An inline engine ignores the limit.
+    /// Like [`call`](Actor::call), but with a deadline: a call that runs longer is ended together with its worker and
+    /// the actor, and fails with [`FailedDependency::Actor`](crate::FailedDependency::Actor) because of
+    /// `JobLimit::Deadline`. Waiting for earlier calls does not count. An inline engine ignores the limit.
     pub fn call_within<F, A, P, R>(&self, limit: Duration, method: F, args: A) -> Job<R::Out>
     where
         F: Method<S, P, R>,
@@ -238,17 +184,17 @@ impl<S: Send + 'static> Actor<S> {
         }
     }
 
-    /// Ends the actor once it has answered all calls made so far: its state is dropped in its worker, and its name becomes
-    /// free. Later calls fail with [`ActorEnded`](JobErrorKind::ActorEnded).
+    /// Ends the actor once it has answered all calls made so far: its state is dropped in its worker, and its name
+    /// becomes free. Later calls fail with [`Rejection::ActorEnded`](crate::Rejection::ActorEnded).
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
-    /// use arenite::JobErrorKind;
+    /// use arenite::{JobErrorKind, Rejection};
     ///
-    /// let list = engine.actor(Vec::<u32>::new, ());
+    /// let list = engine.actor(Vec::<u32>::new, ()).start();
     /// list.stop();
     /// let error = list.call(|list: &Vec<u32>| list.len(), ()).wait().unwrap_err();
-    /// assert_eq!(*error.kind(), JobErrorKind::ActorEnded);
+    /// assert_eq!(*error.kind(), JobErrorKind::Rejected(Rejection::ActorEnded));
     /// ```
     pub fn stop(&self) {
         self.inner.end();
@@ -282,7 +228,7 @@ impl<S: Send + 'static> Actor<S> {
     /// arenite::init();
     /// let engine = Engine::builder().workers(1).build()?;
     /// let sum = engine
-    ///     .actor_builder(|| Sum(0), ())
+    ///     .actor(|| Sum(0), ())
     ///     .checkpoint(2, Sum::save, |saved: &Array<u64>| Sum(saved[0]))
     ///     .start();
     /// for x in [1, 10, 100] {
@@ -300,7 +246,7 @@ impl<S: Send + 'static> Actor<S> {
         match &self.inner.location {
             ActorLocation::Worker { shared, id } => {
                 shared.status_of_actor(*id).unwrap_or_else(|| ActorStatus {
-                    lost: Some(JobErrorKind::ActorEnded),
+                    lost: Some(JobErrorKind::Rejected(Rejection::ActorEnded)),
                     ..ActorStatus::default()
                 })
             }

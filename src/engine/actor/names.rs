@@ -25,8 +25,8 @@ impl Names {
         self.lock().get(name)?.as_ref()?.upgrade()
     }
 
-    /// Gives the name to the actor that `make` makes; `None` if it is taken. `make` may be code of the program that uses names
-    /// itself, so it runs without the lock.
+    /// Gives the name to the actor that `make` makes; `None` if it is taken. `make` may be code of the program that
+    /// uses names itself, so it runs without the lock.
     pub(super) fn give<T: Any + Send + Sync>(
         &self,
         name: &str,

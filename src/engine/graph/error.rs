@@ -18,7 +18,7 @@ pub enum GraphError {
         /// The place in the program.
         at: String,
     },
-    /// A node that has to run takes an array in private memory, in a mapped file or of another engine. Copy it with [`Engine::copy_in`](crate::Engine::copy_in).
+    /// A node that has to run takes an array in private memory, in a mapped file or of another engine. Copy it with [`Engine::import`](crate::Engine::import).
     ForeignArray {
         /// The name or number of the node.
         node: String,
@@ -87,7 +87,7 @@ impl fmt::Display for GraphError {
             } => write!(
                 f,
                 "argument {argument} of {node} ({kernel}) is not in this engine's arena; \
-                 copy it in with engine.copy_in(&array)"
+                 copy it in with engine.import(&array)"
             ),
             Self::AskedTwice { node } => write!(
                 f,

@@ -396,7 +396,7 @@ impl Graph {
     /// Where sizes are declared ([`NodeBuilder::shape`]), the peak memory of all values is computed before the first job starts. If it exceeds
     /// the arena's free memory, the nodes run in another order that fits, with fewer in parallel. Free memory is measured once, before
     /// the first job, and not reserved: of two graphs at the same time each may fit and one still fail with
-    /// [`ArenaFull`](super::JobErrorKind::ArenaFull), as beside jobs that allocate meanwhile. Run large graphs one after the other.
+    /// [`JobLimit::Arena`](crate::JobLimit::Arena), as beside jobs that allocate meanwhile. Run large graphs one after the other.
     ///
     /// Consumes the graph, also on error. [`plan`](Graph::plan) tells in advance what it needs: if
     /// [`peak_bytes`](Plan::peak_bytes) are free, it is not refused for lack of memory.

@@ -269,7 +269,7 @@ impl<W: Wanted> Running<W> {
     ///
     /// # Errors
     /// The first failure, in the order of the targets. A node that could not run because another failed has the error
-    /// [`DependencyFailed`](crate::JobErrorKind::DependencyFailed), with that node and its cause.
+    /// [`FailedDependency::Node`](crate::FailedDependency::Node), with that node and its cause.
     ///
     /// # Panics
     /// If polling has already returned the values.
@@ -281,7 +281,7 @@ impl<W: Wanted> Running<W> {
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
-    /// use arenite::{Graph, JobErrorKind};
+    /// use arenite::{Graph, JobErrorKind, FailedDependency};
     ///
     /// fn half(x: u32) -> Result<u32, String> {
     ///     if x % 2 == 0 { Ok(x / 2) } else { Err(format!("{x} is odd")) }
@@ -293,7 +293,7 @@ impl<W: Wanted> Running<W> {
     /// let lost = graph.add(half, (&odd,));
     /// let (three, lost) = graph.run(&engine, (&three, &lost))?.results();
     /// assert_eq!(three?, 3);
-    /// let JobErrorKind::DependencyFailed { node, cause, .. } = lost.unwrap_err().kind().clone() else {
+    /// let JobErrorKind::Dependency(FailedDependency::Node { node, cause, .. }) = lost.unwrap_err().kind().clone() else {
     ///     panic!()
     /// };
     /// assert_eq!((node.as_str(), *cause), ("node 1", JobErrorKind::Returned("3 is odd".into())));

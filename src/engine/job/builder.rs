@@ -39,7 +39,7 @@ use crate::supervisor::{
 ///
 /// ```standalone_crate
 /// use std::time::Duration;
-/// use arenite::{Engine, JobErrorKind, Priority};
+/// use arenite::{Engine, JobErrorKind, JobLimit, Priority};
 ///
 /// fn hang() {
 ///     loop {
@@ -56,7 +56,7 @@ use crate::supervisor::{
 ///     .priority(Priority::High)
 ///     .submit();
 /// let error = job.wait().unwrap_err();
-/// assert!(matches!(error.kind(), JobErrorKind::DeadlineExceeded { .. }));
+/// assert!(matches!(error.kind(), JobErrorKind::Limit(JobLimit::Deadline { .. })));
 /// assert_eq!((error.attempt(), error.deaths().len()), (2, 1));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -274,7 +274,7 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
         Job::ended(ran, retained)
     }
 
-    /// Submits the job. With [`admission`](crate::engine::Builder::admission) it blocks until the job is admitted; use
+    /// Submits the job. With [`max_in_flight_bytes`](crate::engine::Builder::max_in_flight_bytes) it blocks until the job is admitted; use
     /// [`submit_async`](JobBuilder::submit_async) in `async` code.
     pub fn submit(self) -> Job<<G::Reply as Reply>::Out, E>
     where
@@ -312,12 +312,12 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
     /// }
     ///
     /// arenite::init();
-    /// let engine = Engine::builder().workers(1).admission(3 << 20).build()?;
+    /// let engine = Engine::builder().workers(1).max_in_flight_bytes(3 << 20).build()?;
     /// let image = engine.zeros(2 << 20)?;
     /// let running = engine.submit(hang, ());
     /// let refused = engine.job(negate, (image,)).try_submit().unwrap_err();
     /// let (image,) = refused.into_args();
-    /// running.cancel_now();
+    /// running.kill();
     /// running.wait().unwrap_err();
     /// let negative = engine.job(negate, (image,)).submit().wait()?;
     /// assert_eq!(negative[0], 255);
@@ -325,7 +325,7 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
     /// ```
     ///
     /// # Errors
-    /// [`Refused`]: the job would have to wait for [`admission`](crate::engine::Builder::admission), or memory is short. All other
+    /// [`Refused`]: the job would have to wait for [`max_in_flight_bytes`](crate::engine::Builder::max_in_flight_bytes), or memory is short. All other
     /// errors arrive at [`Job::wait`].
     pub fn try_submit(self) -> Result<Job<<G::Reply as Reply>::Out, E>, Refused<A>>
     where

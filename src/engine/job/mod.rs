@@ -23,8 +23,8 @@ use crate::supervisor::{JobError, JobId, Read, Supervisor};
 
 /// A submitted job, which returns a value of type `R`.
 ///
-/// Dropping the handle cancels the job: it never begins, or is asked to stop if it runs. [`detach`](Job::detach) lets it
-/// continue. A job is also a [`Future`], for any executor.
+/// Dropping the handle cancels the job: it never begins, or is asked to stop if it runs. [`detach`](Job::detach) lets
+/// it continue. A job is also a [`Future`], for any executor.
 ///
 /// `E` is the error: a [`JobError`], or a [`DeadLetter`](super::DeadLetter) with the arguments after
 /// [`keep_args`](JobBuilder::keep_args).
@@ -135,17 +135,17 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
         }
     }
 
-    /// The job's number in its engine, from 1: the one that messages ("job 8"), [`JobError::job`] and [`JobError::beside`] have.
-    /// 0 where there is none: for a job that ran in this thread, and when the value has been taken.
+    /// Returns the job's number in its engine, from 1, as used by messages ("job 8"), [`JobError::job`] and
+    /// [`JobError::lost_jobs`]. `None` for a job that ran on this thread, and after the value was taken.
     ///
-    /// An error that lists other jobs can be told what those were:
+    /// With the numbers, a program knows which jobs an error lists:
     ///
     /// ```standalone_crate
     /// use std::collections::HashMap;
     /// use std::sync::Barrier;
     /// use arenite::Engine;
     ///
-    /// /// Of the worker: its lanes are threads.
+    /// /// One for all lanes, which are threads of the worker.
     /// static ALL_RUN: Barrier = Barrier::new(3);
     ///
     /// fn fetch(page: u32) -> u32 {
@@ -168,14 +168,14 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
     /// }
     /// let error = jobs.remove(1).wait().unwrap_err();
     /// assert_eq!(pages[&error.job()], 13);
-    /// let along: Vec<u32> = error.beside().iter().map(|job| pages[job]).collect();
-    /// assert_eq!(along, [7, 30]);
+    /// let lost: Vec<u32> = error.lost_jobs().iter().map(|&job| pages[&Some(job)]).collect();
+    /// assert_eq!(lost, [7, 30]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn id(&self) -> u64 {
+    pub fn id(&self) -> Option<u64> {
         match &self.state {
-            State::Sent { shared, id, .. } => shared.number_of(*id),
-            State::Ended(_) | State::Taken => 0,
+            State::Sent { shared, id, .. } => Some(shared.number_of(*id)),
+            State::Ended(_) | State::Taken => None,
         }
     }
 
@@ -250,9 +250,9 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
         }
     }
 
-    /// Asks the job to end. A job that has not begun fails with [`Cancelled`](crate::engine::JobErrorKind::Cancelled). A running
-    /// kernel can check [`cancelled`](crate::cancelled); the job has the result that it then returns. Does nothing to a job
-    /// that has ended.
+    /// Asks the job to end. A job that has not begun fails with [`Cancelled`](crate::engine::JobErrorKind::Cancelled).
+    /// A running kernel can check [`cancelled`](crate::cancelled); the job has the result that it then returns. Does
+    /// nothing to a job that has ended.
     ///
     /// ```standalone_crate
     /// use arenite::Engine;
@@ -281,7 +281,8 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
     }
 
     /// Ends the job by force: if it runs, its worker is killed and replaced. The job fails with
-    /// [`Cancelled`](crate::engine::JobErrorKind::Cancelled) once that process is gone. Does nothing to a job that has ended.
+    /// [`Cancelled`](crate::engine::JobErrorKind::Cancelled) once that process is gone. Does nothing to a job that has
+    /// ended.
     ///
     /// In a worker with several [`lanes`](crate::engine::Builder::lanes), the jobs on the other lanes are lost as well.
     ///
@@ -297,14 +298,14 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
     /// arenite::init();
     /// let engine = Engine::builder().workers(1).build()?;
     /// let job = engine.submit(hang, ());
-    /// job.cancel_now();
+    /// job.kill();
     /// let error = job.wait().unwrap_err();
     /// assert_eq!(*error.kind(), JobErrorKind::Cancelled);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn cancel_now(&self) {
+    pub fn kill(&self) {
         if let State::Sent { shared, id, .. } = &self.state {
-            shared.cancel_now(*id);
+            shared.kill(*id);
         }
     }
 

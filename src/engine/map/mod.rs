@@ -215,7 +215,7 @@ impl<I: Iterator, R, E: JobFailure, K: ResultKey> Map<I, R, E, K> {
     }
 
     /// The results as a [`Stream`](futures_core::Stream), for any executor. Polling takes a bounded number of items and never waits: not
-    /// for a worker, nor for [admission](crate::engine::Builder::admission), nor for a [`Limiter`](crate::Limiter). A stream whose
+    /// for a worker, nor for [admission](crate::engine::Builder::max_in_flight_bytes), nor for a [`Limiter`](crate::Limiter). A stream whose
     /// results are all ready yields to other tasks from time to time.
     ///
     /// ```

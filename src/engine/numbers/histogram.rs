@@ -2,7 +2,7 @@
 
 use std::panic::panic_any;
 
-use super::super::{JobError, JobErrorKind, Par};
+use super::super::{JobError, JobErrorKind, JobLimit, Par};
 use super::{Number, RETRIES, chunks};
 use crate::arena::ArenaFull;
 use crate::array::{Array, ArrayMut};
@@ -57,7 +57,7 @@ impl<T: Number> Par<'_, T> {
         let (mut counts, mut edges) = room(bins)
             .and_then(|counts: Vec<u64>| Ok((counts, room(bins + 1)?)))
             .map_err(|full| {
-                let kind = JobErrorKind::ArenaFull(full);
+                let kind = JobErrorKind::Limit(JobLimit::Arena(full));
                 JobError::from(Failed::new(kind, "histogram", 0))
             })?;
         let step = chunks::elements::<T>(self.array.len());

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::array::{Array, ArrayMut, Element, Shape, TileMut};
 use crate::engine::answers::expect_len;
-use crate::engine::{Engine, JobError, JobErrorKind};
+use crate::engine::{Engine, JobError, JobErrorKind, JobLimit};
 use crate::kernel::{Arg, Extra, ExtraArg, Nothing, Param, kernel_name, zst_value};
 use crate::supervisor::Failed;
 use crate::sys::{HUGE, PAGE};
@@ -115,7 +115,9 @@ impl Engine {
         kernel: &'static str,
     ) -> Result<ArrayMut<U>, JobError> {
         let out = self.uninit(shape);
-        out.map_err(|full| Failed::new(JobErrorKind::ArenaFull(full), kernel, 0).into())
+        out.map_err(|full| {
+            Failed::new(JobErrorKind::Limit(JobLimit::Arena(full)), kernel, 0).into()
+        })
     }
 
     /// The rows of each chunk of an array of this shape, computed from `T` to `U`.

@@ -370,7 +370,7 @@ impl<'a, T: Element> ParMut<'a, T> {
     ///
     /// # Errors
     /// [`JobError`]: the array is not in this engine's arena, a chunk failed (then some chunks may be changed and others not), or the
-    /// workers are sandboxed and are lent nothing ([`NoLending`](super::JobErrorKind::NoLending)).
+    /// workers are sandboxed and are lent nothing ([`Rejection::Lending`](crate::Rejection::Lending)).
     pub fn apply<F>(self, f: F) -> Result<(), JobError>
     where
         F: Fn(&mut [T]) + Copy + Send + 'static,

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::chunks::{Work, apply, apply_fresh, place};
 use crate::array::{Array, ArrayMut, Element};
 use crate::engine::seeds::Series;
-use crate::engine::{DeadLetter, Engine, JobError, JobErrorKind, Report};
+use crate::engine::{DeadLetter, Engine, JobError, JobErrorKind, JobLimit, Report, WorkerExit};
 use crate::kernel::{Arg, ExtraArg, Param, kernel_name};
 
 /// Most failed parts that are halved again. With more the failure does not concern single rows, and each part costs a job and
@@ -185,36 +185,44 @@ fn narrow(chunks: Vec<Range<usize>>, mut pass: impl FnMut(&[Part]) -> Failures) 
 
 /// An upper bound on the workers that these failures have cost: with several lanes, one death fails several jobs.
 fn deaths_in(failed: &Failures) -> usize {
-    let lost = |error: &JobError| matches!(error.kind(), JobErrorKind::LostWith { .. });
+    let lost = |error: &JobError| {
+        matches!(
+            error.kind(),
+            JobErrorKind::Lost(WorkerExit::OtherJob { .. })
+        )
+    };
     let died = |error: &JobError| ends_a_worker(error) && !lost(error);
     failed.iter().filter(|(_, error)| died(error)).count()
 }
 
 /// Whether the job's worker ended with it or because of it.
 fn ends_a_worker(error: &JobError) -> bool {
-    use JobErrorKind::{ArenaFull, Panicked, Returned};
-    !matches!(error.kind(), ArenaFull(_) | Panicked { .. } | Returned(_))
-        && !concerns_all_rows(error)
+    !error.kind().ended_in_worker() && !concerns_all_rows(error)
 }
 
 /// Whether any other rows would fail in the same way.
 fn concerns_all_rows(error: &JobError) -> bool {
-    use JobErrorKind::{Cancelled, ForeignArray, ForeignKernel, NoLending, NoWorkers, ShutDown};
+    use JobErrorKind::{Cancelled, NoWorkers, Rejected, ShutDown};
     matches!(
         error.kind(),
-        Cancelled | ForeignArray | ForeignKernel | NoLending | NoWorkers(_) | ShutDown
+        Cancelled | Rejected(_) | NoWorkers(_) | ShutDown
     )
 }
 
 /// Whether the failure cannot come from another job of the same worker.
 fn is_certain(error: &JobError) -> bool {
-    use JobErrorKind::{ArenaFull, LostWith};
-    error.beside().is_empty() && !matches!(error.kind(), ArenaFull(_) | LostWith { .. })
+    error.lost_jobs().is_empty()
+        && !matches!(
+            error.kind(),
+            JobErrorKind::Limit(JobLimit::Arena(_))
+                | JobErrorKind::Lost(WorkerExit::OtherJob { .. })
+        )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Rejection;
     use crate::supervisor::Failed;
 
     fn error(kind: JobErrorKind) -> JobError {
@@ -244,11 +252,19 @@ mod tests {
 
     #[test]
     fn halving_finds_each_failing_row() {
-        let (failed, passes) = narrowed(1000, |row| row == 700, JobErrorKind::Signal(6));
+        let (failed, passes) = narrowed(
+            1000,
+            |row| row == 700,
+            JobErrorKind::Lost(WorkerExit::Signal(6)),
+        );
         assert_eq!(failed, [(700, 701)]);
         assert_eq!(passes, [2; 10]);
         let bad = [0, 1, 2, 499, 500, 999];
-        let (failed, _) = narrowed(1000, |row| bad.contains(&row), JobErrorKind::Signal(6));
+        let (failed, _) = narrowed(
+            1000,
+            |row| bad.contains(&row),
+            JobErrorKind::Lost(WorkerExit::Signal(6)),
+        );
         assert_eq!(failed, bad.map(|row| (row, row + 1)));
         let (failed, passes) = narrowed(37, |_| true, JobErrorKind::Returned("no".into()));
         assert_eq!(failed.len(), 37);
@@ -259,7 +275,7 @@ mod tests {
     fn failures_that_concern_all_rows_are_not_halved() {
         for kind in [
             JobErrorKind::Cancelled,
-            JobErrorKind::ForeignArray,
+            JobErrorKind::Rejected(Rejection::ForeignArray),
             JobErrorKind::NoWorkers("none".into()),
             JobErrorKind::ShutDown,
         ] {
@@ -270,23 +286,34 @@ mod tests {
 
     #[test]
     fn a_single_row_runs_again_only_if_another_job_may_have_failed_it() {
-        let lost = JobErrorKind::LostWith {
-            job: 1,
-            culprit: Box::new(JobErrorKind::Signal(6)),
-        };
-        for (kind, passes) in [(lost, vec![2, 1]), (JobErrorKind::Signal(6), vec![2])] {
+        let lost = JobErrorKind::Lost(WorkerExit::OtherJob {
+            job: Some(1),
+            cause: Box::new(JobErrorKind::Lost(WorkerExit::Signal(6))),
+        });
+        for (kind, passes) in [
+            (lost, vec![2, 1]),
+            (JobErrorKind::Lost(WorkerExit::Signal(6)), vec![2]),
+        ] {
             assert_eq!(narrowed(2, |row| row == 1, kind), (vec![(1, 2)], passes));
         }
     }
 
     #[test]
     fn the_number_of_lost_workers_is_bounded() {
-        let (failed, passes) = narrowed(1000, |_| true, JobErrorKind::Signal(6));
+        let (failed, passes) = narrowed(1000, |_| true, JobErrorKind::Lost(WorkerExit::Signal(6)));
         assert_eq!((failed.len(), passes), (16, vec![2, 4, 8, 16]));
-        let (failed, passes) = narrowed(1 << 20, |row| row % 8 == 0, JobErrorKind::Signal(6));
+        let (failed, passes) = narrowed(
+            1 << 20,
+            |row| row % 8 == 0,
+            JobErrorKind::Lost(WorkerExit::Signal(6)),
+        );
         assert_eq!((failed.len(), passes.len()), (16, 4));
         let bad: Vec<_> = (0..30).map(|nth| nth * nth * 1000).collect();
-        let (failed, passes) = narrowed(1 << 20, |row| bad.contains(&row), JobErrorKind::Signal(6));
+        let (failed, passes) = narrowed(
+            1 << 20,
+            |row| bad.contains(&row),
+            JobErrorKind::Lost(WorkerExit::Signal(6)),
+        );
         assert!(
             passes.iter().sum::<usize>() < 2 * (MOST_DEATHS + bad.len()),
             "{passes:?}"

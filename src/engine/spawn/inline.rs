@@ -4,7 +4,7 @@ use std::any::Any;
 use std::vec;
 
 use super::{Plan, Ran, Task};
-use crate::engine::JobErrorKind;
+use crate::engine::{FailedDependency, JobErrorKind, JobLimit};
 use crate::kernel::{AnyValue, Failure, SpawnedFailed, seed_of_task};
 use crate::supervisor::{Because, MAX_SPAWN_DEPTH};
 use crate::worker::{enter_inline_job, inline_job_seeds};
@@ -90,12 +90,12 @@ fn drive(plan: Plan, run: u64, seed: u64) -> Result<AnyValue, Box<Because>> {
                     let depth = MAX_SPAWN_DEPTH + 1;
                     let open = open.iter().map(|family| family.children.len() as u64 + 1);
                     let open = open.sum();
-                    let cause = Box::new(JobErrorKind::SpawnLimit { depth, open });
-                    let why = JobErrorKind::ChildFailed {
-                        job: 0,
+                    let cause = Box::new(JobErrorKind::Limit(JobLimit::Spawned { depth, open }));
+                    let why = JobErrorKind::Dependency(FailedDependency::Child {
+                        job: None,
                         kernel,
                         cause,
-                    };
+                    });
                     return Err(Box::new(why.into()));
                 }
                 open.push(Family::new(*plan, seed));

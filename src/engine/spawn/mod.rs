@@ -20,9 +20,9 @@ use crate::kernel::{
 /// What a kernel returns to spawn jobs: a value, or jobs to run first and a kernel that continues with their values.
 ///
 /// A kernel that waited for other jobs would block the lane that they may need. So it does not wait: it *returns* the
-/// [`call`]s that it needs and a kernel to continue with, and ends. The engine runs the calls, then that kernel with their
-/// values as arguments; its result is the value of the job. Each of them may spawn in turn, so recursion works on a single
-/// worker too.
+/// [`call`]s that it needs and a kernel to continue with, and ends. The engine runs the calls, then that kernel with
+/// their values as arguments; its result is the value of the job. Each of them may spawn in turn, so recursion works on
+/// a single worker too.
 ///
 /// ```
 /// use arenite::{Array, Engine, Spawn, call};
@@ -56,8 +56,8 @@ use crate::kernel::{
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Any number of calls of one type are passed as a `Vec`: for `&[T]` if each returns a number, for `&[Array<T>]` if each
-/// returns an array.
+/// Any number of calls of one type are passed as a `Vec`: for `&[T]` if each returns a number, for `&[Array<T>]` if
+/// each returns an array.
 ///
 /// ```
 /// use arenite::{Engine, Spawn, call};
@@ -80,7 +80,7 @@ use crate::kernel::{
 /// |---|---|
 /// | [`submit`](crate::Engine::submit), [`job`](crate::Engine::job), [`map`](crate::Engine::map), scopes, nodes of a [`Graph`](crate::Graph), stages of a [stream](crate::stream) | a kernel may return `Spawn<R>`; its job has a value of type `R` |
 /// | before a [`then`](crate::engine::JobBuilder::then), methods of [actors](crate::Actor) | it does not compile |
-/// | under a strict [`Sandbox`](crate::engine::Builder#method.sandbox) | spawning is rejected ([`NoSpawning`](crate::JobErrorKind::NoSpawning)): a compromised worker could run any kernel |
+/// | under a strict [`Sandbox`](crate::engine::Builder#method.sandbox) | spawning is rejected ([`Rejection::Spawning`](crate::Rejection::Spawning)): a compromised worker could run any kernel |
 ///
 /// ```compile_fail,E0080
 /// # fn fib(n: u64) -> arenite::Spawn<u64> { n.into() }
@@ -93,27 +93,30 @@ use crate::kernel::{
 /// use arenite::Spawn;
 ///
 /// let engine = arenite::Engine::inline();
-/// let actor = engine.actor(|| 0u64, ());
+/// let actor = engine.actor(|| 0u64, ()).start();
 /// let job = actor.call(|state: &mut u64| -> Spawn<u64> { (*state).into() }, ());
 /// ```
 ///
 /// # Spawned jobs
 ///
 /// - *Each is a job*: counted, traced, with the priority, deadline, limiter and retries of the job that spawned it. The
-///   deadline applies to each job on its own. Jobs that change an array in place ([`ArrayMut`](crate::ArrayMut)) are not
-///   retried.
+///   deadline applies to each job on its own. Jobs that change an array in place ([`ArrayMut`](crate::ArrayMut)) are
+///   not retried.
 /// - *A failure* of one cancels the others, and fails the job that spawned them
-///   ([`ChildFailed`](crate::JobErrorKind::ChildFailed), with the cause), as soon as none of them runs any more. Jobs that do not
-///   check [`cancelled`](crate::cancelled) are ended after the [`grace`](crate::engine::Builder::grace) period.
-/// - *A worker that dies* costs the job that it ran, which runs again if it has retries. Results of the other jobs are kept.
+///   ([`FailedDependency::Child`](crate::FailedDependency::Child), with the cause), as soon as none of them runs any
+///   more. Jobs that do not check [`cancelled`](crate::cancelled) are ended after the
+///   [`grace`](crate::engine::Builder::grace) period.
+/// - *A worker that dies* costs the job that it ran, which runs again if it has retries. Results of the other jobs are
+///   kept.
 /// - *Cancelling* or dropping the job cancels all of them.
-/// - *In an inline engine* they run on the calling thread, each inside the job that spawned it: with its permit of a limiter,
-///   and limited in depth only.
-/// - *Arrays* that are moved into a call are not copied. For an [`ArrayMut`](crate::ArrayMut), a part of an array, or one
-///   that has another handle, is copied.
+/// - *In an inline engine* they run on the calling thread, each inside the job that spawned it: with its permit of a
+///   limiter, and limited in depth only.
+/// - *Arrays* that are moved into a call are not copied. For an [`ArrayMut`](crate::ArrayMut), a part of an array, or
+///   one that has another handle, is copied.
 /// - *Random numbers* ([`rng`](crate::rng)) depend on the job and on the index of the call in its `Spawn`.
 /// - *Limits*: a depth of 10,000 jobs, 262,144 open jobs, 4,096 arrays in one `Spawn`. Beyond them the job fails with
-///   [`SpawnLimit`](crate::JobErrorKind::SpawnLimit), or an error that names the limit. A kernel that continues may spawn again any number of times, like a loop.
+///   [`JobLimit::Spawned`](crate::JobLimit::Spawned), or an error that names the limit. A kernel that continues may
+///   spawn again any number of times, like a loop.
 #[must_use = "return it from the kernel"]
 pub struct Spawn<R>(State<R>);
 
@@ -135,10 +138,10 @@ impl<R: Reply> Spawn<R> {
 
     /// Runs the calls among `inputs`, then `kernel` with their values in their places; its result is the value.
     ///
-    /// `inputs` is a tuple with one argument for each parameter of the kernel, as for [`submit`](crate::Engine::submit), or a
-    /// [`call`] whose value is of that type (`Array<T>` for `&Array<T>` and `&[T]`, `String` for `&str`, the same type
-    /// otherwise), or a `Vec` of such calls for `&[T]` and `&[Array<T>]`. Without any call, `kernel` runs next, as a
-    /// job of its own on any worker.
+    /// `inputs` is a tuple with one argument for each parameter of the kernel, as for
+    /// [`submit`](crate::Engine::submit), or a [`call`] whose value is of that type (`Array<T>` for `&Array<T>` and
+    /// `&[T]`, `String` for `&str`, the same type otherwise), or a `Vec` of such calls for `&[T]` and `&[Array<T>]`.
+    /// Without any call, `kernel` runs next, as a job of its own on any worker.
     pub fn new<F, P, C, I>(kernel: F, inputs: I) -> Self
     where
         F: Kernel<P, C>,
@@ -189,8 +192,8 @@ impl<V> fmt::Debug for Call<V> {
 
 /// Describes a job whose value a kernel needs, to be passed to [`Spawn::new`]. Its kernel may spawn as well.
 ///
-/// Arrays among the arguments are passed on without a copy: arguments of the kernel, parts of them, and arrays that it made.
-/// Tiles that a scope lends cannot be passed on:
+/// Arrays among the arguments are passed on without a copy: arguments of the kernel, parts of them, and arrays that it
+/// made. Tiles that a scope lends cannot be passed on:
 ///
 /// ```compile_fail,E0277
 /// use arenite::{Spawn, TileMut, call};

@@ -11,7 +11,7 @@ use crate::kernel::KernelInfo;
 use crate::kernel::wire::{ArgWriter, Lease};
 use crate::link::fence_after_queueing;
 use crate::supervisor::admission::LineTicket;
-use crate::supervisor::error::JobErrorKind;
+use crate::supervisor::error::{JobErrorKind, Rejection};
 use crate::supervisor::options::JobOptions;
 use crate::supervisor::queue::Queue;
 use crate::supervisor::record::JobId;
@@ -23,9 +23,9 @@ impl EngineState {
     pub(super) fn new_actor(&mut self, plan: ActorPlan) -> ActorId {
         let start = self.kernels.index(&plan.start);
         let refusal = if plan.args.foreign {
-            Some(JobErrorKind::ForeignArray)
+            Some(JobErrorKind::Rejected(Rejection::ForeignArray))
         } else {
-            let refusal = plan.args.full.map(JobErrorKind::ArenaFull);
+            let refusal = plan.args.full.map(JobErrorKind::from);
             refusal.or_else(|| self.refusal(start, 0))
         };
         let save = plan.checkpoints.map(|plan| self.kernels.index(&plan.save));
@@ -125,7 +125,7 @@ impl EngineState {
                 ActorStage::Lost(why) => Some(why.clone()),
                 _ => None,
             },
-            _ => Some(JobErrorKind::ActorEnded),
+            _ => Some(JobErrorKind::Rejected(Rejection::ActorEnded)),
         });
         if let Some(why) = refusal {
             self.fail(job.index, why, None, Vec::new());

@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 use super::state::{ActorStage, Checkpoint, Role, actor_of};
 use crate::kernel::Receiving;
 use crate::kernel::wire::{ReplyReader, WordReader};
-use crate::supervisor::error::JobErrorKind;
+use crate::supervisor::error::{FailedDependency, JobErrorKind, WorkerExit};
 use crate::supervisor::lifecycle::Closing;
 use crate::supervisor::policy::ends_worker;
 use crate::supervisor::record::Outcome;
@@ -99,7 +99,7 @@ impl EngineState {
         let dead = ends_worker(why) && actor.checkpoints.is_some();
         actor.dead_starts += u32::from(dead);
         // Another job killed the worker.
-        let innocent = matches!(why, JobErrorKind::LostWith { .. });
+        let innocent = matches!(why, JobErrorKind::Lost(WorkerExit::OtherJob { .. }));
         if innocent || dead && actor.dead_starts < most {
             actor.unplace();
             return self.list_actor(index);
@@ -332,9 +332,9 @@ fn lost(cause: JobErrorKind, forgotten: u64, restarted: bool) -> JobErrorKind {
     if matches!(cause, JobErrorKind::ShutDown | JobErrorKind::NoWorkers(_)) {
         return cause;
     }
-    JobErrorKind::ActorLost {
+    JobErrorKind::Dependency(FailedDependency::Actor {
         cause: Box::new(cause),
         forgotten,
         restarted,
-    }
+    })
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::supervisor::error::JobErrorKind;
+use crate::supervisor::error::{JobErrorKind, JobLimit};
 use crate::supervisor::options::Backoff;
 use crate::supervisor::state::EngineState;
 
@@ -17,7 +17,7 @@ impl EngineState {
         let closing = self.lifecycle.closes_now() || self.lifecycle.broken().is_some();
         let actor = self.actor(index);
         // The caller of a first start can free memory and call `actor` again; nothing is lost.
-        if !matches!(why, JobErrorKind::ArenaFull(_))
+        if !matches!(why, JobErrorKind::Limit(JobLimit::Arena(_)))
             || actor.restarts == 0
             || actor.full_starts >= MAX_TRIES
             || closing

@@ -216,7 +216,7 @@ impl Admission {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RefusedBy {
-    /// The job does not fit below the ceiling of [`admission`](crate::engine::Builder::admission), or other jobs wait
+    /// The job does not fit below the ceiling of [`max_in_flight_bytes`](crate::engine::Builder::max_in_flight_bytes), or other jobs wait
     /// already.
     Admission {
         /// Bytes that the job would count for.

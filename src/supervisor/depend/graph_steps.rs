@@ -488,7 +488,5 @@ impl EngineState {
 
 /// Whether the error was returned by a call that ended, not by the loss of one.
 pub(super) fn ended_in_worker(error: &JobError) -> bool {
-    use JobErrorKind::{ArenaFull, Panicked, Returned};
-    let replied = matches!(error.kind(), Returned(_) | Panicked { .. } | ArenaFull(_));
-    replied && error.worker().is_some()
+    error.kind().ended_in_worker() && error.worker().is_some()
 }

@@ -10,7 +10,7 @@ use super::task_group::{CONTINUE, CancelMode, Spawned, TASK_GROUP, TaskGroup};
 use crate::kernel::wire::{ArgWriter, Leases};
 use crate::link::{CANCEL, NOTICE, STAMPED};
 use crate::supervisor::actor::actor_of;
-use crate::supervisor::error::{Because, JobErrorKind};
+use crate::supervisor::error::{Because, JobErrorKind, JobLimit, Rejection, WorkerExit};
 use crate::supervisor::job_table::JobTable;
 use crate::supervisor::options::JobOptions;
 use crate::supervisor::record::{JobId, NO_GRAPH, Outcome, Stage};
@@ -38,7 +38,7 @@ impl EngineState {
             Err(what) => {
                 self.records.at(index).leases = leases;
                 self.lanes[lane].uncount_job();
-                self.condemn(lane, index, JobErrorKind::Protocol(what));
+                self.condemn(lane, index, JobErrorKind::Lost(WorkerExit::Protocol(what)));
             }
             Ok((spawned, bytes)) => {
                 self.kernels.get(kernel).learn(took_ns, bytes, false);
@@ -77,7 +77,7 @@ impl EngineState {
         }
         let bytes = unpacked.bytes;
         if self.config.is_sandboxed() {
-            return Ok((Err(JobErrorKind::NoSpawning), bytes));
+            return Ok((Err(JobErrorKind::Rejected(Rejection::Spawning)), bytes));
         }
         let (words, arrays) = unpacked.into_words(&reply);
         // Before anything of the claimed size is built.
@@ -111,7 +111,7 @@ impl EngineState {
         let depth = depth_below(self.enclosing_group(index));
         let open = self.graphs.task_groups.open + tasks;
         (depth > MAX_SPAWN_DEPTH || open > MAX_OPEN_TASKS)
-            .then_some(JobErrorKind::SpawnLimit { depth, open })
+            .then_some(JobErrorKind::Limit(JobLimit::Spawned { depth, open }))
     }
 
     pub(super) fn start_task_group(&mut self, index: u32, reply: SpawnReply, kernels: Vec<u32>) {
@@ -372,7 +372,7 @@ impl EngineState {
                     Stage::Spawned { task_group } => {
                         broken.push((task_group, JobErrorKind::Cancelled.into()));
                     }
-                    _ if how == CancelMode::Kill => self.cancel_now(id),
+                    _ if how == CancelMode::Kill => self.kill(id),
                     _ => self.cancel(id),
                 }
             }
@@ -468,9 +468,9 @@ fn load(
     });
     match loaded {
         Ok(()) => None,
-        Err(Unloaded::Full(full)) => Some(JobErrorKind::ArenaFull(full)),
-        Err(Unloaded::Malformed) => {
-            Some(JobErrorKind::Protocol("a call without its values".into()))
-        }
+        Err(Unloaded::Full(full)) => Some(JobErrorKind::Limit(JobLimit::Arena(full))),
+        Err(Unloaded::Malformed) => Some(JobErrorKind::Lost(WorkerExit::Protocol(
+            "a call without its values".into(),
+        ))),
     }
 }

@@ -12,14 +12,14 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::permits::{Caller, PermitState, Rate, Ticket};
-use crate::supervisor::error::JobErrorKind;
+use crate::supervisor::error::{JobErrorKind, Rejection};
 use crate::supervisor::waiting::thread_waker::ThreadWaker;
 use crate::supervisor::waiting::wakers::wake_all;
 
 /// Upper bound for a burst: longer than any program runs.
 const CENTURY: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 
-/// Reason of [`JobErrorKind::WaitsForItself`].
+/// Reason of [`JobErrorKind::Rejected(Rejection::Deadlock)`].
 const DEADLOCK: &str = "all permits of its limiter are held by jobs that wait for another one in the same threads; raise the limit, or submit this job outside of them";
 
 thread_local! {
@@ -59,7 +59,7 @@ thread_local! {
 ///
 /// In an inline engine the job runs in the calling thread, which waits for the permit itself. A job that holds a permit and
 /// submits another that needs one can therefore deadlock; where that is certain, the inner job answers
-/// [`WaitsForItself`](crate::JobErrorKind::WaitsForItself) instead.
+/// [`Rejection::Deadlock`](crate::Rejection::Deadlock) instead.
 ///
 /// A map keeps at most twice as many jobs waiting for permits as can run concurrently.
 #[doc(alias("Semaphore", "CapacityLimiter", "RateLimiter"))]
@@ -270,7 +270,7 @@ impl Limiter {
     /// Blocks this thread until it has a permit.
     ///
     /// # Errors
-    /// [`JobErrorKind::WaitsForItself`] if all permits would be held by blocked threads, this one among them: no permit
+    /// [`JobErrorKind::Rejected(Rejection::Deadlock)`] if all permits would be held by blocked threads, this one among them: no permit
     /// would ever be returned.
     fn acquire_inline(&self, caller: Caller) -> Result<Permit<'_>, JobErrorKind> {
         let thread = ThreadWaker::new();
@@ -285,7 +285,9 @@ impl Limiter {
                 let wakers = state.leave(ticket, now);
                 drop(state);
                 wake_others(wakers, waker);
-                return Err(JobErrorKind::WaitsForItself { why: DEADLOCK });
+                return Err(JobErrorKind::Rejected(Rejection::Deadlock {
+                    why: DEADLOCK,
+                }));
             }
             ticket
         };

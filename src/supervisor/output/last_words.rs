@@ -1,7 +1,7 @@
 //! The last output of a worker that died.
 
 use super::escape;
-use crate::supervisor::error::{Beside, JobErrorKind};
+use crate::supervisor::error::{JobErrorKind, LostJobs, WorkerExit};
 
 /// Limits on the lines that an error carries: number and bytes.
 const LINES: usize = 16;
@@ -39,18 +39,20 @@ impl LastWords {
     }
 
     /// The other jobs that ran, if `job` is the culprit or may be.
-    pub(in crate::supervisor) fn beside(&self, job: u64, why: &JobErrorKind) -> Beside {
-        if matches!(why, JobErrorKind::LostWith { .. }) || !self.ran.contains(&job) {
-            return Beside::default();
+    pub(in crate::supervisor) fn lost_jobs(&self, job: u64, why: &JobErrorKind) -> LostJobs {
+        if matches!(why, JobErrorKind::Lost(WorkerExit::OtherJob { .. }))
+            || !self.ran.contains(&job)
+        {
+            return LostJobs::default();
         }
-        Beside {
+        LostJobs {
             jobs: self
                 .ran
                 .iter()
                 .copied()
                 .filter(|&other| other != job)
                 .collect(),
-            known: self.is_culprit_known,
+            are_innocent: self.is_culprit_known,
         }
     }
 

@@ -73,7 +73,10 @@ fn an_error_that_its_kernel_cannot_have_returned_is_a_fault() {
         (&KernelInfo::of_chain(), reply("yes", tag, &[1])),
     ] {
         let kind = answered(kernel, &words);
-        assert!(matches!(kind, JobErrorKind::Protocol(_)), "{kind}");
+        assert!(
+            matches!(kind, JobErrorKind::Lost(WorkerExit::Protocol(_))),
+            "{kind}"
+        );
     }
 }
 
@@ -94,17 +97,23 @@ fn lengths_that_do_not_fit_are_a_fault() {
         words[at] = lie;
         let kind = answered(&info(refuses), &words);
         assert!(
-            matches!(kind, JobErrorKind::Protocol(_)),
+            matches!(kind, JobErrorKind::Lost(WorkerExit::Protocol(_))),
             "{at} {lie}: {kind}"
         );
     }
     for len in 0..good.len() {
         let kind = answered(&info(refuses), &good[..len]);
-        assert!(matches!(kind, JobErrorKind::Protocol(_)), "{len}: {kind}");
+        assert!(
+            matches!(kind, JobErrorKind::Lost(WorkerExit::Protocol(_))),
+            "{len}: {kind}"
+        );
     }
     let longer = [&good[..], &[0]].concat();
     let kind = answered(&info(refuses), &longer);
-    assert!(matches!(kind, JobErrorKind::Protocol(_)), "{kind}");
+    assert!(
+        matches!(kind, JobErrorKind::Lost(WorkerExit::Protocol(_))),
+        "{kind}"
+    );
 }
 
 #[test]
@@ -112,5 +121,8 @@ fn a_text_that_is_no_text_is_a_fault() {
     let mut words = reply("yes", tag_of_bool(), &[1]);
     words[3] = u64::from_ne_bytes([0xff; 8]);
     let kind = answered(&info(refuses), &words);
-    assert!(matches!(kind, JobErrorKind::Protocol(_)), "{kind}");
+    assert!(
+        matches!(kind, JobErrorKind::Lost(WorkerExit::Protocol(_))),
+        "{kind}"
+    );
 }

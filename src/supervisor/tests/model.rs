@@ -183,7 +183,7 @@ proptest! {
                     if n % 2 == 0 {
                         shared.cancel(id);
                     } else {
-                        shared.cancel_now(id);
+                        shared.kill(id);
                     }
                     model.end(job, "cancelled");
                 },

@@ -259,7 +259,7 @@ fn a_deadline_kills_no_worker_whose_job_has_ended() {
     let job = submit(&shared);
     assert_eq!(consumers[0].next(), Next::Run);
     finish(&mut consumers[0]);
-    shared.cancel_now(job);
+    shared.kill(job);
     assert_eq!(shared.lock().workers[0].status(), Status::Ready);
     assert_eq!(answer(&shared, job).unwrap(), "value");
 }
@@ -328,7 +328,7 @@ fn a_job_cancelled_behind_a_condemned_one_never_runs() {
     shared.stats();
     assert_eq!(shared.lock().workers[0].status(), Status::Leaving);
     shared.cancel(behind[0]);
-    shared.cancel_now(behind[1]);
+    shared.kill(behind[1]);
     shared.abandon(behind[2]);
     assert!(answer(&shared, behind[0]).is_none(), "its worker lives");
     die(&shared, 0);
@@ -531,7 +531,7 @@ fn a_failed_attempt_is_retried_answered_or_quarantined() {
         location: String::new(),
         backtrace: String::new(),
     };
-    let aborted = || JobErrorKind::Signal(6);
+    let aborted = || JobErrorKind::Lost(WorkerExit::Signal(6));
     let fails = |policy: &mut Policy, kind, quarantine_after, closing| {
         let words = vec!["so far".to_owned()];
         policy.attempt_failed(
@@ -564,9 +564,9 @@ fn a_failed_attempt_is_retried_answered_or_quarantined() {
     assert_eq!(fails(&mut policy, aborted(), 9, false), After::Answer);
     for once in [
         JobErrorKind::Returned("".into()),
-        JobErrorKind::Escaped { count: 1 },
-        JobErrorKind::ForeignArray,
-        JobErrorKind::ForeignKernel,
+        JobErrorKind::Lost(WorkerExit::Escaped { count: 1 }),
+        JobErrorKind::Rejected(Rejection::ForeignArray),
+        JobErrorKind::Rejected(Rejection::ForeignKernel),
         JobErrorKind::Cancelled,
         JobErrorKind::ShutDown,
     ] {

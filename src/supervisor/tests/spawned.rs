@@ -141,7 +141,10 @@ fn only_a_spawning_kernel_may_spawn() {
     assert_eq!(shared.lock().workers[0].status(), Status::Leaving);
     die(&shared, 0);
     let error = take(&shared, id).unwrap().unwrap_err();
-    assert!(matches!(error.kind(), JobErrorKind::Protocol(_)), "{error}");
+    assert!(
+        matches!(error.kind(), JobErrorKind::Lost(WorkerExit::Protocol(_))),
+        "{error}"
+    );
 }
 
 #[test]
@@ -154,7 +157,7 @@ fn a_sandboxed_worker_cannot_spawn() {
         assert_eq!(consumers[0].next(), Next::Run);
         spawn(&mut consumers[0], &words);
         let error = take(&shared, id).unwrap().unwrap_err();
-        assert_eq!(*error.kind(), JobErrorKind::NoSpawning);
+        assert_eq!(*error.kind(), JobErrorKind::Rejected(Rejection::Spawning));
         assert_ne!(consumers[0].next(), Next::Run);
     }
 }
@@ -175,7 +178,7 @@ fn a_failed_or_cancelled_child_fails_its_parent() {
     consumers[0].finish(true, 10, Some(&text));
     let error = take(&shared, id).unwrap().unwrap_err();
     assert!(
-        matches!(error.kind(), JobErrorKind::ChildFailed { job: 2, cause, .. }
+        matches!(error.kind(), JobErrorKind::Dependency(FailedDependency::Child { job: Some(2), cause, .. })
             if **cause == JobErrorKind::Returned("bad".into())),
         "{error}"
     );
@@ -232,7 +235,10 @@ fn wrong_spawn_lists_are_refused() {
                 assert!(answer.is_none());
                 die(&shared, 0);
                 let error = take(&shared, id).unwrap().unwrap_err();
-                assert!(matches!(error.kind(), JobErrorKind::Protocol(_)), "{error}");
+                assert!(
+                    matches!(error.kind(), JobErrorKind::Lost(WorkerExit::Protocol(_))),
+                    "{error}"
+                );
                 refused += 1;
             } else {
                 while answer.is_none() {

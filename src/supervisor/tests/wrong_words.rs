@@ -144,9 +144,9 @@ fn calls_before_an_end_that_has_begun_are_answered() {
     assert_eq!(open.clone().count(), 4, "three calls, and the end");
     let first = open.start;
     write_word(&shared, first + 3, RUNNING);
-    let why = JobErrorKind::DeadlineExceeded {
+    let why = JobErrorKind::Limit(JobLimit::Deadline {
         limit: Duration::from_secs(1),
-    };
+    });
     let mut state = shared.lock();
     state.end_worker_of(0, first, why);
     shared.unlock(state);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Tracing;
 use super::sentence;
-use crate::supervisor::error::JobErrorKind;
+use crate::supervisor::error::{JobErrorKind, WorkerExit};
 use crate::supervisor::lifecycle::Closing;
 use crate::supervisor::record::Stage;
 use crate::supervisor::state::EngineState;
@@ -36,7 +36,7 @@ impl EngineState {
     pub(in crate::supervisor) fn trace_gone(&self, worker: usize, cause: &JobErrorKind) {
         let Some(trace) = &self.trace else { return };
         let gone = &self.workers[worker];
-        let retired = gone.is_retiring() && *cause == JobErrorKind::Exited(Some(0));
+        let retired = gone.is_retiring() && *cause == JobErrorKind::Lost(WorkerExit::Code(Some(0)));
         let meant = retired || self.lifecycle.closing() != Closing::No;
         // The worker was killed by the supervisor: the kill reason says why.
         let why = gone.kill_reasons().first().map_or(cause, |(_, why)| why);

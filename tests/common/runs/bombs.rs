@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use arenite::{Array, JobErrorKind};
+use arenite::{Array, JobErrorKind, JobLimit};
 
 use super::super::lab::{Invariant, Lab, step};
 use super::{Dice, Order, Seen};
@@ -32,7 +32,7 @@ pub fn run(order: Order) -> Result<Seen, String> {
         step("a kernel that takes all memory");
         let piece = 1 << (10 + dice.below(14));
         match lab.submit(hoard, (piece,)).wait() {
-            Err(error) if matches!(error.kind(), JobErrorKind::MemoryLimit { limit, .. } if *limit == LIMIT) =>
+            Err(error) if matches!(error.kind(), JobErrorKind::Limit(JobLimit::Memory { limit, .. }) if *limit == LIMIT) =>
                 {}
             other => return Err(format!("pieces of {piece} bytes: {other:?}")),
         }

@@ -3,7 +3,7 @@
 use std::os::unix::process::parent_id;
 use std::time::{Duration, Instant};
 
-use arenite::{Job, JobErrorKind};
+use arenite::{Job, JobErrorKind, JobLimit, WorkerExit};
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -37,7 +37,8 @@ pub fn poison_among_others(order: Order) -> Result<Seen, String> {
         step("a poisoned job to be given up");
         let error = job.wait().err().ok_or("a poisoned job has a value")?;
         match error.kind() {
-            JobErrorKind::Quarantined { deaths: 3 } if error.deaths().len() == 3 => {}
+            JobErrorKind::Limit(JobLimit::Quarantined { deaths: 3 })
+                if error.deaths().len() == 3 => {}
             other => return Err(format!("a poisoned job ends with {other:?}: {error}")),
         }
     }
@@ -71,7 +72,10 @@ pub fn flood(order: Order) -> Result<Seen, String> {
         match answer {
             None => break,
             Some(Ok(_)) => return Err("a poisoned job has a value".into()),
-            Some(Err(error)) if *error.kind() == JobErrorKind::Signal(Signal::SIGABRT as i32) => {
+            Some(Err(error))
+                if *error.kind()
+                    == JobErrorKind::Lost(WorkerExit::Signal(Signal::SIGABRT as i32)) =>
+            {
                 answered += 1;
             }
             Some(Err(error)) => return Err(format!("a poisoned job ends with {error}")),

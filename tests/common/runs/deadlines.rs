@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use arenite::{Job, JobErrorKind};
+use arenite::{Job, JobErrorKind, JobLimit};
 
 use super::super::lab::{Invariant, Lab, step};
 use super::{Dice, Order, Seen};
@@ -48,7 +48,9 @@ pub fn race(order: Order) -> Result<Seen, String> {
                 Ok(value) if value == n ^ 0x5555 => done += 1,
                 Ok(value) => return Err(format!("job {n} of a batch answers {value}")),
                 Err(error) => match error.kind() {
-                    JobErrorKind::DeadlineExceeded { limit } if *limit == LIMIT => late += 1,
+                    JobErrorKind::Limit(JobLimit::Deadline { limit }) if *limit == LIMIT => {
+                        late += 1
+                    }
                     other => return Err(format!("job {n} of a batch ends with {other:?}")),
                 },
             }
@@ -112,7 +114,7 @@ pub fn hung(order: Order) -> Result<Seen, String> {
                 _ => lab.job(locks, ()).deadline(LIMIT).submit(),
             };
             match job.wait() {
-                Err(error) if matches!(error.kind(), JobErrorKind::DeadlineExceeded { limit } if *limit == LIMIT) =>
+                Err(error) if matches!(error.kind(), JobErrorKind::Limit(JobLimit::Deadline { limit }) if *limit == LIMIT) =>
                     {}
                 other => return Err(format!("a job that hangs answers {other:?}")),
             }

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arenite::{Job, JobErrorKind};
+use arenite::{Job, JobErrorKind, JobLimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -59,7 +59,9 @@ pub fn at_deadlines(order: Order) -> Result<Seen, String> {
                 Ok(value) if value == n ^ 0x5555 => done += 1,
                 Ok(value) => return Err(format!("job {n} answers {value}")),
                 Err(error) => match error.kind() {
-                    JobErrorKind::DeadlineExceeded { limit } if *limit == LIMIT => late += 1,
+                    JobErrorKind::Limit(JobLimit::Deadline { limit }) if *limit == LIMIT => {
+                        late += 1
+                    }
                     other => return Err(format!("job {n} ends with {other:?}")),
                 },
             }

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use arenite::engine::Builder;
-use arenite::{Array, Engine, JobError, JobErrorKind};
+use arenite::{Array, Engine, JobError, JobErrorKind, WorkerExit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -196,7 +196,7 @@ fn load<'a>(
 }
 
 fn killed() -> JobErrorKind {
-    JobErrorKind::Signal(Signal::SIGKILL as i32)
+    JobErrorKind::Lost(WorkerExit::Signal(Signal::SIGKILL as i32))
 }
 
 /// Jobs per second over one window.

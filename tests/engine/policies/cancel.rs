@@ -49,7 +49,7 @@ fn a_queued_job_is_cancelled() {
     for (n, job) in behind.iter().enumerate() {
         match n % 3 {
             0 => job.cancel(),
-            1 => job.cancel_now(),
+            1 => job.kill(),
             _ => {}
         }
     }
@@ -118,8 +118,8 @@ fn a_running_job_is_killed() {
         let diary = Diary::new();
         let job = lab.submit(spin, (&diary.path(),));
         await_lines(&diary, 1);
-        job.cancel_now();
-        job.cancel_now();
+        job.kill();
+        job.kill();
         let error = if round % 2 == 0 {
             lab.failure_of(job)
         } else {
@@ -141,7 +141,7 @@ fn a_stopped_worker_is_killed() {
         kill(Pid::from_raw(lab.pid(0)), Signal::SIGSTOP).unwrap();
         job.cancel();
         assert!(!job.is_done());
-        job.cancel_now();
+        job.kill();
         assert_eq!(*lab.failure_of(job).kind(), JobErrorKind::Cancelled);
         lab.await_restart(0, round);
     }
@@ -161,7 +161,7 @@ fn killing_a_job_affects_no_other() {
         .map(|n| lab.submit(first, (&diary.path(), n, &input)))
         .collect();
     let _held = gate.meet();
-    running.cancel_now();
+    running.kill();
     assert_eq!(*lab.failure_of(running).kind(), JobErrorKind::Cancelled);
     for (n, job) in (0..).zip(behind) {
         assert_eq!(job.wait().unwrap(), 3 * n);
@@ -206,7 +206,7 @@ fn a_finished_job_keeps_its_answer() {
     let job = lab.submit(|| 5u8, ());
     wait_until("the job is done", || job.is_done());
     job.cancel();
-    job.cancel_now();
+    job.kill();
     assert_eq!(job.wait().unwrap(), 5);
     assert_eq!(lab.stats().workers[0].restarts, 0);
 }
@@ -274,7 +274,7 @@ fn kill_races_with_the_end_of_the_job() {
         while from.elapsed() < Duration::from_micros(micros + n * 7 % 200) {
             std::hint::spin_loop();
         }
-        job.cancel_now();
+        job.kill();
         match job.wait() {
             Ok(values) => {
                 assert_eq!(values[..], [n; 20]);
@@ -302,6 +302,6 @@ fn cancelling_affects_no_other_engine() {
     let engine = Engine::inline();
     let job = engine.submit(arenite::cancelled, ());
     job.cancel();
-    job.cancel_now();
+    job.kill();
     assert!(!job.wait().unwrap());
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
-use arenite::{Array, Graph, Job, JobErrorKind, TileMut};
+use arenite::{Array, Graph, Job, JobErrorKind, JobLimit, TileMut};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -33,7 +33,7 @@ const SHORT: Duration = Duration::from_millis(30);
 const LONG: Duration = Duration::from_secs(3600);
 
 fn exceeded(limit: Duration) -> JobErrorKind {
-    JobErrorKind::DeadlineExceeded { limit }
+    JobErrorKind::Limit(JobLimit::Deadline { limit })
 }
 
 fn hung_jobs_are_ended() {
@@ -439,7 +439,7 @@ fn an_engine_with_running_clocks_can_be_dropped() {
 fn a_deadline_of_zero_affects_no_other_job() {
     let none = Duration::ZERO;
     let lab = Lab::new(1);
-    let list = lab.actor(Vec::<u64>::new, ());
+    let list = lab.actor(Vec::<u64>::new, ()).start();
     let push = |list: &mut Vec<u64>, x: u64| list.push(x);
     list.call(push, (1,)).wait().unwrap();
     let kinds = [

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use arenite::{Array, Backoff, Job, JobErrorKind};
+use arenite::{Array, Backoff, Job, JobErrorKind, JobLimit, Rejection, WorkerExit};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
@@ -30,7 +30,7 @@ tests![
 ];
 
 const FOREVER: Backoff = Backoff::new(Duration::from_secs(3600), Duration::from_secs(3600));
-const ABORTED: JobErrorKind = JobErrorKind::Signal(6);
+const ABORTED: JobErrorKind = JobErrorKind::Lost(WorkerExit::Signal(6));
 
 /// In a kernel: dies until the file has this number of lines.
 fn die_until(diary: &str, attempts: u32) -> u32 {
@@ -110,7 +110,7 @@ fn deaths_are_listed_and_attempts_counted() {
         let diary = Diary::new();
         let job = lab.job(in_turn, (diary.path(),));
         let error = lab.failure_of(job.retries(3).deadline(limit).submit());
-        let late = JobErrorKind::DeadlineExceeded { limit };
+        let late = JobErrorKind::Limit(JobLimit::Deadline { limit });
         assert_eq!(*error.kind(), late);
         // On a busy machine the others may have been too late as well.
         if error.deaths().iter().all(|death| *death.kind() != late) {
@@ -126,7 +126,7 @@ fn deaths_are_listed_and_attempts_counted() {
         panic!("{error:?}");
     };
     assert_eq!(*first, ABORTED);
-    assert_eq!(*second, JobErrorKind::Exited(Some(3)));
+    assert_eq!(*second, JobErrorKind::Lost(WorkerExit::Code(Some(3))));
     assert_eq!(message, "third");
     assert!(error.to_string().contains("attempt 4"), "{error}");
     // Only the last are retained.
@@ -171,7 +171,10 @@ fn each_attempt_has_the_whole_deadline() {
         let job = lab.job(hang_until, (diary.path(), 3));
         match job.deadline(limit).retries(2).submit().wait() {
             Ok(attempts) => break assert_eq!(attempts, 3),
-            Err(error) => assert_eq!(*error.kind(), JobErrorKind::DeadlineExceeded { limit }),
+            Err(error) => assert_eq!(
+                *error.kind(),
+                JobErrorKind::Limit(JobLimit::Deadline { limit })
+            ),
         }
         limit *= 2;
     }
@@ -199,15 +202,21 @@ fn failures_that_are_never_retried() {
     assert_eq!(*error.kind(), JobErrorKind::Returned("no".into()));
     let error = lab.failure_of(lab.job(full, (&path,)).retries(9).submit());
     assert!(
-        matches!(error.kind(), JobErrorKind::ArenaFull(_)),
+        matches!(error.kind(), JobErrorKind::Limit(JobLimit::Arena(_))),
         "{error}"
     );
     let error = lab.failure_of(lab.job(escaped, (&path,)).retries(9).submit());
-    assert_eq!(*error.kind(), JobErrorKind::Escaped { count: 1 });
+    assert_eq!(
+        *error.kind(),
+        JobErrorKind::Lost(WorkerExit::Escaped { count: 1 })
+    );
     let foreign = Array::from_slice(&[1u8]);
     let sum = |values: &Array<u8>| values.len();
     let error = lab.failure_of(lab.job(sum, (&foreign,)).retries(9).submit());
-    assert_eq!(*error.kind(), JobErrorKind::ForeignArray);
+    assert_eq!(
+        *error.kind(),
+        JobErrorKind::Rejected(Rejection::ForeignArray)
+    );
     assert_eq!(diary.lines().len(), 3, "each once");
     lab.assert_in_use(0);
 }
@@ -264,7 +273,10 @@ fn a_poison_job_is_quarantined() {
     for round in 1..=20 {
         let job = lab.job(die, ()).retries(1000).submit();
         let error = lab.failure_of(job);
-        assert_eq!(*error.kind(), JobErrorKind::Quarantined { deaths: 3 });
+        assert_eq!(
+            *error.kind(),
+            JobErrorKind::Limit(JobLimit::Quarantined { deaths: 3 })
+        );
         assert_eq!(error.deaths(), [ABORTED, ABORTED, ABORTED]);
         assert_eq!(error.attempt(), 3);
         assert!(error.to_string().contains("SIGABRT"), "{error}");
@@ -275,7 +287,10 @@ fn a_poison_job_is_quarantined() {
     // Five by default.
     let lab = Lab::new(2);
     let error = lab.failure_of(lab.job(die, ()).retries(1000).submit());
-    assert_eq!(*error.kind(), JobErrorKind::Quarantined { deaths: 5 });
+    assert_eq!(
+        *error.kind(),
+        JobErrorKind::Limit(JobLimit::Quarantined { deaths: 5 })
+    );
     assert_eq!(lab.stats().restarts(), 5);
 }
 
@@ -384,7 +399,7 @@ fn jobs_waiting_for_a_retry_can_be_cancelled() {
     for now in [false, true] {
         let job = waiting(&lab);
         if now {
-            job.cancel_now();
+            job.kill();
         } else {
             job.cancel();
         }
@@ -435,7 +450,10 @@ fn shutdown_answers_waiting_retries() {
     closing.join().unwrap();
     let kind = job.wait().unwrap_err().kind().clone();
     assert!(
-        matches!(kind, JobErrorKind::ShutDown | JobErrorKind::Signal(6)),
+        matches!(
+            kind,
+            JobErrorKind::ShutDown | JobErrorKind::Lost(WorkerExit::Signal(6))
+        ),
         "{kind:?}"
     );
 }

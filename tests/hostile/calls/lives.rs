@@ -5,7 +5,7 @@ use std::time::Duration;
 use arenite::engine::{ArenaError, Builder, SystemError};
 use arenite::{
     ArenaFull, Array, ArrayMut, Backing, BuildError, Engine, InputError, JobError, JobErrorKind,
-    TileMut, failing_calls,
+    JobLimit, TileMut, WorkerExit, failing_calls,
 };
 
 use crate::harness::{Invariant, wait_until};
@@ -70,7 +70,7 @@ impl Failed {
             Self::Build(_) => false,
             Self::Input(full) | Self::File(InputError::ArenaFull(full)) => full.requested > 0,
             Self::File(_) | Self::Accounting(_) => false,
-            Self::Job(error) => matches!(error.kind(), JobErrorKind::ArenaFull(_)),
+            Self::Job(error) => matches!(error.kind(), JobErrorKind::Limit(JobLimit::Arena(_))),
         }
     }
 }
@@ -184,13 +184,13 @@ fn deaths(backing: Backing, invariant: &Invariant) -> Result<(), Failed> {
     troubles.ramps(&engine);
     let abort = || -> u8 { std::process::abort() };
     match engine.submit(abort, ()).wait().unwrap_err() {
-        error if *error.kind() == JobErrorKind::Signal(libc::SIGABRT) => {}
+        error if *error.kind() == JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT)) => {}
         error => troubles.note(Failed::Job(error)),
     }
     let limit = Duration::from_millis(1);
     let late = engine.job(hang, ()).deadline(limit).submit();
     match late.wait().unwrap_err() {
-        error if matches!(error.kind(), JobErrorKind::DeadlineExceeded { .. }) => {}
+        error if matches!(error.kind(), JobErrorKind::Limit(JobLimit::Deadline { .. })) => {}
         error => troubles.note(Failed::Job(error)),
     }
     // Not before the hanging one is gone.
@@ -251,7 +251,7 @@ fn kept(invariant: &Invariant) -> Result<(), Failed> {
     let asked = engine.submit(obey, ());
     asked.cancel();
     let ended = engine.submit(hang, ());
-    ended.cancel_now();
+    ended.kill();
     for job in [asked, ended] {
         match job.wait() {
             Ok(value) => assert_eq!(value, 7),
@@ -283,7 +283,7 @@ fn locked(invariant: &Invariant) -> Result<(), Failed> {
     troubles.ramps(&engine);
     let abort = || -> u8 { std::process::abort() };
     match engine.submit(abort, ()).wait().unwrap_err() {
-        error if *error.kind() == JobErrorKind::Signal(libc::SIGABRT) => {}
+        error if *error.kind() == JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT)) => {}
         error => troubles.note(Failed::Job(error)),
     }
     if let Some(bytes) = troubles.value(engine.submit(ramp, (700_000,)).wait()) {

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
 
-use arenite::{Array, BuildError, Engine, JobError, JobErrorKind, TileMut, failing_calls};
+use arenite::{
+    Array, BuildError, Engine, JobError, JobErrorKind, TileMut, WorkerExit, failing_calls,
+};
 
 use super::asked_errno;
 use crate::harness::{Invariant, Lab};
@@ -232,8 +234,10 @@ fn jobs(strict: bool) {
         for error in &failed {
             // It ends on its own, or is killed because it could not read its arguments, and reports why.
             let ended = match error.kind() {
-                JobErrorKind::Exited(Some(code)) => *code != 0,
-                JobErrorKind::Protocol(_) => error.to_string().contains("mprotect of bytes"),
+                JobErrorKind::Lost(WorkerExit::Code(Some(code))) => *code != 0,
+                JobErrorKind::Lost(WorkerExit::Protocol(_)) => {
+                    error.to_string().contains("mprotect of bytes")
+                }
                 _ => false,
             };
             assert!(errno != libc::EINTR && ended, "{what}: {error}");

@@ -37,8 +37,8 @@ fn held(values: &[u8], gate: &str) -> u64 {
 
 /// An engine that admits one job of 3 MiB at a time, and an actor. The engine knows the sizes of their results.
 fn narrow() -> (Lab, Actor<List>) {
-    let lab = Lab::with(1, |builder| builder.admission(4 * MIB));
-    let list = lab.actor(List::new, ());
+    let lab = Lab::with(1, |builder| builder.max_in_flight_bytes(4 * MIB));
+    let list = lab.actor(List::new, ()).start();
     let one = lab.from_slice(&[1u8]).unwrap();
     assert_eq!(list.call(List::weigh, (0, &one)).wait(), Ok(1));
     assert_eq!(seen(&list), [0]);
@@ -95,7 +95,7 @@ fn other_tasks_run_while_a_call_waits_for_admission() {
     // The limit applies to the call.
     let hangs = list.call_within_async(Duration::from_millis(20), List::hang, ());
     let (cause, _, restarted) = lost(block_on(hangs));
-    assert!(matches!(cause, JobErrorKind::DeadlineExceeded { .. }) && !restarted);
+    assert!(matches!(cause, JobErrorKind::Limit(JobLimit::Deadline { .. })) && !restarted);
     drop(list);
     lab.assert_in_use(0);
     assert_eq!(lab.stats().admitted, 0);
@@ -187,10 +187,17 @@ fn calls_of_each_thread_are_in_order() {
 
 fn a_waiting_call_keeps_its_actor_alive() {
     let lab = Lab::new(1);
-    let call = lab.actor(List::new, ()).call_async(List::push, (7,));
+    let call = lab
+        .actor(List::new, ())
+        .start()
+        .call_async(List::push, (7,));
     step("a call whose future has the only handle");
     assert_eq!(block_on(answer(call)), Ok(1));
-    drop(lab.actor(List::new, ()).call_async(List::push, (7,)));
+    drop(
+        lab.actor(List::new, ())
+            .start()
+            .call_async(List::push, (7,)),
+    );
     lab.assert_in_use(0);
 }
 
@@ -204,7 +211,7 @@ fn a_call_waiting_for_admission_reports_that_the_actor_ended() {
     gate.open();
     step("a call of an actor that was stopped");
     let error = block_on(answer(call)).unwrap_err();
-    assert_eq!(*error.kind(), JobErrorKind::ActorEnded);
+    assert_eq!(*error.kind(), JobErrorKind::Rejected(Rejection::ActorEnded));
     first.wait().unwrap();
     lab.assert_in_use(0);
     assert_eq!(lab.stats().admitted, 0);
@@ -228,7 +235,7 @@ fn an_ending_engine_answers_waiting_futures() {
 
 fn without_workers_a_job_has_run_when_its_handle_is_returned() {
     let engine = Engine::inline();
-    let list = engine.actor(List::new, ());
+    let list = engine.actor(List::new, ()).start();
     let call = list.call_async(List::push, (7,));
     assert_eq!(seen(&list), [7], "before it is polled");
     assert_eq!(block_on(answer(call)), Ok(1));

@@ -36,7 +36,7 @@ fn arrays_of_the_initial_kernel_stay_in_the_state() {
     let weights = lab.from_fn(2_000_000, |i| i as u64).unwrap();
     let total: u64 = weights.iter().sum();
     let before = lab.stats().arena.in_use;
-    let models = [(); 2].map(|()| lab.actor(Model::load, (&weights,)));
+    let models = [(); 2].map(|()| lab.actor(Model::load, (&weights,)).start());
     drop(weights);
     for model in &models {
         assert_eq!(model.call(Model::total, ()).wait().unwrap(), total);
@@ -55,7 +55,7 @@ fn arrays_of_the_initial_kernel_stay_in_the_state() {
     lab.replace(worker);
     assert!(matches!(
         dies.call(Model::total, ()).wait().unwrap_err().kind(),
-        JobErrorKind::ActorLost { .. }
+        JobErrorKind::Dependency(FailedDependency::Actor { .. })
     ));
     // Although a handle of the ended actor remains.
     lab.assert_in_use(0);
@@ -95,7 +95,7 @@ fn the_checkpoint_of_a_restored_state_stays_readable() {
     }
     let lab = Lab::new(1);
     let counts = lab
-        .actor_builder(Counts::default, ())
+        .actor(Counts::default, ())
         .checkpoint(1, Counts::save, Counts::restore)
         .start();
     counts.call(Counts::add, ()).wait().unwrap();
@@ -128,20 +128,39 @@ fn arrays_retained_beyond_a_call_are_detected() {
     }
     let lab = Lab::new(1);
     let array = lab.from_slice(&[1u8; 100]).unwrap();
-    let thief = lab.actor(Thief::default, ());
+    let thief = lab.actor(Thief::default, ()).start();
     let job = thief.call(keep, (&array,));
-    assert_eq!(lost(job), (JobErrorKind::Escaped { count: 1 }, 0, false));
-    let thief = lab.actor(Thief::default, ());
-    let job = thief.call(make, ());
-    assert_eq!(lost(job), (JobErrorKind::Escaped { count: 1 }, 0, false));
-    let made = lab.actor(
-        || Thief {
-            kept: vec![Array::from_slice(&[1])],
-        },
-        (),
+    assert_eq!(
+        lost(job),
+        (
+            JobErrorKind::Lost(WorkerExit::Escaped { count: 1 }),
+            0,
+            false
+        )
     );
+    let thief = lab.actor(Thief::default, ()).start();
+    let job = thief.call(make, ());
+    assert_eq!(
+        lost(job),
+        (
+            JobErrorKind::Lost(WorkerExit::Escaped { count: 1 }),
+            0,
+            false
+        )
+    );
+    let made = lab
+        .actor(
+            || Thief {
+                kept: vec![Array::from_slice(&[1])],
+            },
+            (),
+        )
+        .start();
     let job = made.call(|thief: &Thief| thief.kept.len(), ());
-    assert_eq!(lost(job).0, JobErrorKind::Escaped { count: 1 });
+    assert_eq!(
+        lost(job).0,
+        JobErrorKind::Lost(WorkerExit::Escaped { count: 1 })
+    );
     drop(array);
     lab.assert_in_use(0);
 }
@@ -158,7 +177,7 @@ fn hidden_arrays_are_detected_at_the_end_of_an_actor() {
     }
     let lab = Lab::new(1);
     let array = lab.from_slice(&[1u8; 100]).unwrap();
-    let thief = lab.actor(hide, (&array,));
+    let thief = lab.actor(hide, (&array,)).start();
     assert_eq!(
         thief.call(|x: &u64| *x, ()).wait().unwrap(),
         0,
@@ -166,13 +185,13 @@ fn hidden_arrays_are_detected_at_the_end_of_an_actor() {
     );
     thief.stop();
     lab.await_restart(0, 1);
-    let thief: Actor<u64> = lab.actor(hide_and_fail, (&array,));
+    let thief: Actor<u64> = lab.actor(hide_and_fail, (&array,)).start();
     assert_eq!(
         *match thief.call(|x: &u64| *x, ()).wait().unwrap_err().kind() {
-            JobErrorKind::ActorLost { cause, .. } => cause.clone(),
+            JobErrorKind::Dependency(FailedDependency::Actor { cause, .. }) => cause.clone(),
             other => panic!("{other:?}"),
         },
-        JobErrorKind::Escaped { count: 1 }
+        JobErrorKind::Lost(WorkerExit::Escaped { count: 1 })
     );
     lab.await_restart(0, 2);
     drop(array);
@@ -201,8 +220,8 @@ fn arrays_shared_with_other_jobs_are_copied() {
     let lab = Lab::new(1);
     for len in [100, 100_000] {
         let array = lab.from_fn(len, |i| i as u8).unwrap();
-        let shows = lab.actor(Shows::new, (&array,));
-        let other = lab.actor(|| 0_u64, ());
+        let shows = lab.actor(Shows::new, (&array,)).start();
+        let other = lab.actor(|| 0_u64, ()).start();
         let before = shows.call(Shows::own, ()).wait().unwrap();
         let looked = [
             lab.submit(look, ()).wait().unwrap(),

@@ -20,7 +20,7 @@ tests![
 
 fn calls_run_in_order_in_one_worker() {
     let lab = Lab::new(2);
-    let list = lab.actor(List::new, ());
+    let list = lab.actor(List::new, ()).start();
     // More than the slots of a link.
     let calls: Vec<_> = (0..5_000).map(|x| list.call(List::push, (x,))).collect();
     for (len, call) in (1..).zip(calls) {
@@ -38,7 +38,7 @@ fn calls_run_in_order_in_one_worker() {
 
 fn many_threads_call_one_actor() {
     let lab = Lab::new(2);
-    let list = lab.actor(List::new, ());
+    let list = lab.actor(List::new, ()).start();
     thread::scope(|threads| {
         for by in 0..4 {
             let list = list.clone();
@@ -59,7 +59,7 @@ fn many_threads_call_one_actor() {
 
 fn actors_are_spread_over_the_workers() {
     let lab = Lab::new(3);
-    let actors: Vec<_> = (0..9).map(|_| lab.actor(List::new, ())).collect();
+    let actors: Vec<_> = (0..9).map(|_| lab.actor(List::new, ()).start()).collect();
     let mut at: Vec<_> = actors.iter().map(here).collect();
     at.sort_unstable();
     assert_eq!(at, [0, 0, 0, 1, 1, 1, 2, 2, 2]);
@@ -74,7 +74,7 @@ fn actors_are_spread_over_the_workers() {
     let mut actors = actors;
     for _ in 0..20 {
         drop(actors.remove(0));
-        actors.push(lab.actor(List::new, ()));
+        actors.push(lab.actor(List::new, ()).start());
         assert!(seen(actors.last().unwrap()).is_empty());
     }
 }
@@ -82,7 +82,7 @@ fn actors_are_spread_over_the_workers() {
 fn other_jobs_run_during_a_call() {
     let lab = Lab::new(2);
     let gate = Gate::new();
-    let list = lab.actor(List::new, ());
+    let list = lab.actor(List::new, ()).start();
     let first = list.call(List::push_at, (0, gate.path()));
     let held = gate.meet();
     let behind: Vec<_> = (1..20).map(|x| list.call(List::push, (x,))).collect();
@@ -105,7 +105,7 @@ fn other_jobs_run_during_a_call() {
 fn priorities_of_jobs_do_not_reorder_calls() {
     let lab = Lab::new(1);
     let gate = Gate::new();
-    let list = lab.actor(List::new, ());
+    let list = lab.actor(List::new, ()).start();
     let first = list.call(List::push_at, (0, gate.path()));
     let held = gate.meet();
     let mut behind = Vec::new();
@@ -137,7 +137,7 @@ fn an_error_and_a_panic_leave_the_actor_alive() {
         panic!("at {x}")
     }
     let lab = Lab::new(1);
-    let list = lab.actor(List::new, ());
+    let list = lab.actor(List::new, ()).start();
     let refused = list.call(refuse, (1,)).wait().unwrap_err();
     assert_eq!(
         *refused.kind(),
@@ -152,12 +152,9 @@ fn an_error_and_a_panic_leave_the_actor_alive() {
 
 fn a_name_belongs_to_one_actor_at_a_time() {
     for lab in [&*Lab::new(1), &Engine::inline()] {
-        let list = lab
-            .actor_builder(List::new, ())
-            .start_named("list")
-            .unwrap();
+        let list = lab.actor(List::new, ()).start_named("list").unwrap();
         assert_eq!(list.name(), Some("list"));
-        let taken = lab.actor_builder(List::new, ()).start_named("list");
+        let taken = lab.actor(List::new, ()).start_named("list");
         assert_eq!(
             taken.unwrap_err(),
             ActorNameError::Taken {
@@ -178,15 +175,9 @@ fn a_name_belongs_to_one_actor_at_a_time() {
         };
         assert_eq!(lab.actor_named::<List>("list").unwrap_err(), unknown);
         // Or until the actor is stopped; the next actor of that name is unaffected.
-        let first = lab
-            .actor_builder(List::new, ())
-            .start_named("list")
-            .unwrap();
+        let first = lab.actor(List::new, ()).start_named("list").unwrap();
         first.stop();
-        let second = lab
-            .actor_builder(List::new, ())
-            .start_named("list")
-            .unwrap();
+        let second = lab.actor(List::new, ()).start_named("list").unwrap();
         drop(first);
         let found = lab.actor_named::<List>("list").unwrap();
         found.call(List::push, (2,)).wait().unwrap();
@@ -204,7 +195,7 @@ fn calls_can_be_cancelled() {
     }
     let lab = Lab::new(1);
     let gate = Gate::new();
-    let list = lab.actor(List::new, ());
+    let list = lab.actor(List::new, ()).start();
     let running = list.call(listen, (gate.path(),));
     let held = gate.meet();
     let behind: Vec<_> = (1..600).map(|x| list.call(List::push, (x,))).collect();
@@ -241,7 +232,7 @@ fn calls_can_be_cancelled() {
     // A running call is killed with its worker.
     let hangs = list.call(listen, (gate.path(),));
     drop(gate.meet());
-    hangs.cancel_now();
+    hangs.kill();
     assert_eq!(lost(hangs).0, JobErrorKind::Cancelled);
 }
 
@@ -258,7 +249,7 @@ fn arguments_and_results_of_any_length() {
     let numbers = lab.from_fn(10_000, |i| i as u64).unwrap();
     let long = "a long text that does not fit into a slot ".repeat(100);
     let text = lab
-        .actor_builder(new, (&long, "b", &numbers))
+        .actor(new, (&long, "b", &numbers))
         .checkpoint(
             1,
             |text: &Text| Array::from_slice(text.0.as_bytes()),
@@ -282,7 +273,7 @@ fn arguments_and_results_of_any_length() {
 
 fn an_inline_engine_gives_the_same() {
     fn play(engine: &Engine) -> Vec<String> {
-        let list: Actor<List> = engine.actor(|| Ok::<_, String>(List::new()), ());
+        let list: Actor<List> = engine.actor(|| Ok::<_, String>(List::new()), ()).start();
         let mut said = Vec::new();
         let mut record = |job: Job<u64>| {
             said.push(match job.wait() {
@@ -299,10 +290,10 @@ fn an_inline_engine_gives_the_same() {
         record(list.call(|list: &List| list.seen.iter().sum::<u64>(), ()));
         list.stop();
         record(list.call(List::push, (5,)));
-        let never: Actor<List> = engine.actor(|| Err::<List, _>("never"), ());
+        let never: Actor<List> = engine.actor(|| Err::<List, _>("never"), ()).start();
         record(never.call(List::push, (5,)));
         let saved = engine
-            .actor_builder(List::new, ())
+            .actor(List::new, ())
             .checkpoint(1, List::seen, List::restore)
             .start();
         record(saved.call(List::push, (5,)));
@@ -323,7 +314,10 @@ fn a_call_of_the_calling_actor_itself_is_rejected() {
         assert_eq!(handle().status().lost, None, "its status is available");
         let refused = handle().call(List::push, (2,)).wait().unwrap_err();
         assert!(
-            matches!(refused.kind(), JobErrorKind::WaitsForItself { .. }),
+            matches!(
+                refused.kind(),
+                JobErrorKind::Rejected(Rejection::Deadlock { .. })
+            ),
             "{refused}"
         );
         assert!(refused.kernel().contains("push"), "{refused}");
@@ -337,12 +331,12 @@ fn a_call_of_the_calling_actor_itself_is_rejected() {
             .map_err(|error| error.kind().clone())
     }
     let engine = Engine::inline();
-    let list = engine.actor(List::new, ());
+    let list = engine.actor(List::new, ()).start();
     *LIST.lock().unwrap() = Some(list.clone());
     step("a method that calls its own actor");
     let text = list.call(again, ()).wait().unwrap();
     assert!(text.contains("call the function itself"), "{text}");
-    let through: Actor<Actor<List>> = engine.actor(handle, ());
+    let through: Actor<Actor<List>> = engine.actor(handle, ()).start();
     let ask = |asker: &mut Actor<List>| ask(asker).map_err(|why| why.to_string());
     assert_eq!(through.call(ask, ()).wait().unwrap(), text.len() as u64);
     // The rejected calls have had no effect.
@@ -360,7 +354,7 @@ fn a_call_of_the_calling_actor_itself_is_rejected() {
     fn second(_: &mut u32) -> String {
         both(0).call(first, ()).wait().unwrap_err().to_string()
     }
-    let actors = [(); 2].map(|()| engine.actor(|| 0u32, ()));
+    let actors = [(); 2].map(|()| engine.actor(|| 0u32, ()).start());
     BOTH.lock().unwrap().extend(actors.clone());
     step("two actors that call each other");
     let text = actors[0].call(first, ()).wait().unwrap();
@@ -377,13 +371,16 @@ fn an_actor_may_end_itself() {
         // The method runs to its end.
         list.push(7)
     }
-    let list = Engine::inline().actor(List::new, ());
+    let list = Engine::inline().actor(List::new, ()).start();
     *SELF.lock().unwrap() = Some(list.clone());
     step("a method that ends its actor");
     assert_eq!(list.call(stop, ()).wait().unwrap(), 1);
     let error = list.call(List::seen, ()).wait().unwrap_err();
-    assert_eq!(*error.kind(), JobErrorKind::ActorEnded);
-    assert_eq!(list.status().lost, Some(JobErrorKind::ActorEnded));
+    assert_eq!(*error.kind(), JobErrorKind::Rejected(Rejection::ActorEnded));
+    assert_eq!(
+        list.status().lost,
+        Some(JobErrorKind::Rejected(Rejection::ActorEnded))
+    );
 }
 
 fn an_actor_may_look_up_names_while_it_starts() {
@@ -394,8 +391,8 @@ fn an_actor_may_look_up_names_while_it_starts() {
     fn begin() -> Result<String, String> {
         let engine = engine();
         let own = engine.actor_named::<String>("own").unwrap_err();
-        let again = engine.actor_builder(List::new, ()).start_named("own");
-        let helper = engine.actor_builder(List::new, ()).start_named("helper");
+        let again = engine.actor(List::new, ()).start_named("own");
+        let helper = engine.actor(List::new, ()).start_named("helper");
         let helper = helper.map_err(|error| error.to_string())?;
         let found: Actor<List> = engine.actor_named("helper").unwrap();
         drop(helper);
@@ -404,10 +401,7 @@ fn an_actor_may_look_up_names_while_it_starts() {
     }
     *ENGINE.lock().unwrap() = Some(Arc::new(Engine::inline()));
     step("an actor that begins by asking for others");
-    let own: Actor<String> = engine()
-        .actor_builder(begin, ())
-        .start_named("own")
-        .unwrap();
+    let own: Actor<String> = engine().actor(begin, ()).start_named("own").unwrap();
     let said = own.call(String::clone, ()).wait().unwrap();
     assert_eq!(
         said,
@@ -417,12 +411,7 @@ fn an_actor_may_look_up_names_while_it_starts() {
     drop(own);
     // Both names are free again.
     for name in ["own", "helper"] {
-        assert!(
-            engine()
-                .actor_builder(List::new, ())
-                .start_named(name)
-                .is_ok()
-        );
+        assert!(engine().actor(List::new, ()).start_named(name).is_ok());
     }
     ENGINE.lock().unwrap().take();
 }

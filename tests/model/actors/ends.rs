@@ -41,7 +41,9 @@ fn an_actor_ends_with_its_last_handle() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("dropped");
     let gate = Gate::new();
-    let recorder = lab.actor(DropRecorder::new, (file.to_str().unwrap(),));
+    let recorder = lab
+        .actor(DropRecorder::new, (file.to_str().unwrap(),))
+        .start();
     let other = recorder.clone();
     let first = recorder.call(DropRecorder::wait_at, (gate.path(),));
     let held = gate.meet();
@@ -64,21 +66,21 @@ fn an_actor_ends_with_its_last_handle() {
             panic!("good bye");
         }
     }
-    drop(lab.actor(|| Rude, ()));
-    drop(lab.actor(List::new, ()));
+    drop(lab.actor(|| Rude, ()).start());
+    drop(lab.actor(List::new, ()).start());
     lab.assert_idle();
     assert_eq!(lab.stats().workers[0].restarts, 0);
 }
 
 fn a_running_reduction_can_be_cancelled() {
     let lab = Lab::new(1);
-    let list = lab.actor(List::new, ());
+    let list = lab.actor(List::new, ()).start();
     let other = list.clone();
     let before: Vec<_> = (0..100).map(|x| list.call(List::push, (x,))).collect();
     list.stop();
     for list in [&list, &other] {
         let error = list.call(List::seen, ()).wait().unwrap_err();
-        assert_eq!(*error.kind(), JobErrorKind::ActorEnded);
+        assert_eq!(*error.kind(), JobErrorKind::Rejected(Rejection::ActorEnded));
         assert!(error.to_string().contains("has ended"), "{error}");
     }
     for (len, call) in (1..).zip(before) {
@@ -86,12 +88,12 @@ fn a_running_reduction_can_be_cancelled() {
     }
     // A new actor at its index is another actor.
     wait_until("it has ended", || {
-        list.status().lost == Some(JobErrorKind::ActorEnded)
+        list.status().lost == Some(JobErrorKind::Rejected(Rejection::ActorEnded))
     });
-    let next = lab.actor(List::new, ());
+    let next = lab.actor(List::new, ()).start();
     next.call(List::push, (1,)).wait().unwrap();
     let error = other.call(List::seen, ()).wait().unwrap_err();
-    assert_eq!(*error.kind(), JobErrorKind::ActorEnded);
+    assert_eq!(*error.kind(), JobErrorKind::Rejected(Rejection::ActorEnded));
     drop((list, other));
     assert_eq!(seen(&next), [1]);
     lab.assert_idle();
@@ -101,7 +103,9 @@ fn without_workers_an_actor_can_be_stopped_from_its_method() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("dropped");
     let gate = Gate::new();
-    let recorder = Engine::inline().actor(DropRecorder::new, (file.to_str().unwrap(),));
+    let recorder = Engine::inline()
+        .actor(DropRecorder::new, (file.to_str().unwrap(),))
+        .start();
     thread::scope(|threads| {
         let call = threads.spawn(|| recorder.call(DropRecorder::wait_at, (gate.path(),)).wait());
         let held = gate.meet();
@@ -110,18 +114,24 @@ fn without_workers_an_actor_can_be_stopped_from_its_method() {
         recorder.stop();
         assert_eq!(recorder.status().lost, None, "it still answers");
         let refused = recorder.call(|_: &DropRecorder| (), ()).wait().unwrap_err();
-        assert_eq!(*refused.kind(), JobErrorKind::ActorEnded);
+        assert_eq!(
+            *refused.kind(),
+            JobErrorKind::Rejected(Rejection::ActorEnded)
+        );
         assert!(!file.exists());
         drop(held);
         call.join().unwrap().unwrap();
     });
     assert!(file.exists(), "the state is dropped");
-    assert_eq!(recorder.status().lost, Some(JobErrorKind::ActorEnded));
+    assert_eq!(
+        recorder.status().lost,
+        Some(JobErrorKind::Rejected(Rejection::ActorEnded))
+    );
 }
 
 fn a_worker_with_an_actor_is_not_recycled() {
     let lab = Lab::with(1, |builder| builder.recycle_after_jobs(5));
-    let list = lab.actor(List::new, ());
+    let list = lab.actor(List::new, ()).start();
     for x in 0..30 {
         list.call(List::push, (x,)).wait().unwrap();
         lab.submit(|| (), ()).wait().unwrap();
@@ -148,7 +158,7 @@ fn a_shutdown_restores_no_unreachable_actor() {
     }
     let lab = Lab::new(2);
     let list = lab
-        .actor_builder(List::new, ())
+        .actor(List::new, ())
         .checkpoint(1, List::seen, restore)
         .start();
     list.call(List::push, (1,)).wait().unwrap();
@@ -183,7 +193,7 @@ fn a_shutdown_answers_every_call() {
     let lab = Lab::new(2);
     let gate = Gate::new();
     let list = lab
-        .actor_builder(List::new, ())
+        .actor(List::new, ())
         .checkpoint(7, List::seen, List::restore)
         .start();
     let first = list.call(List::push_at, (0, gate.path()));
@@ -207,7 +217,7 @@ fn a_dropped_engine_answers_every_call() {
     let lab = Lab::new(2);
     let actors: Vec<_> = (0..4)
         .map(|_| {
-            lab.actor_builder(List::new, ())
+            lab.actor(List::new, ())
                 .checkpoint(1, List::seen, List::restore)
                 .start()
         })
@@ -293,6 +303,7 @@ fn remaining_states_are_dropped_when_the_engine_ends() {
         let actor = |n: usize| {
             let (line, way) = (format!("state {n}"), u8::from(n == 5));
             lab.actor(Last::new, (&path, &line, way, given.clone()))
+                .start()
         };
         let actors: Vec<_> = (0..8).map(actor).collect();
         for actor in &actors {
@@ -350,7 +361,10 @@ fn a_slow_drop_of_a_state_is_cut_off() {
         let path = file.path().to_str().unwrap().to_owned();
         let lab = Lab::with(1, |builder| builder.grace(grace));
         let given = lab.from_slice(&[6u32, 7]).unwrap();
-        let actors = [2, 2].map(|way| lab.actor(Last::new, (&path, "stays", way, given.clone())));
+        let actors = [2, 2].map(|way| {
+            lab.actor(Last::new, (&path, "stays", way, given.clone()))
+                .start()
+        });
         for actor in &actors {
             actor.call(|_: &Last| (), ()).wait().unwrap();
         }

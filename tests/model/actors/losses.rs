@@ -32,30 +32,38 @@ fn a_call_without_a_state_names_the_cause() {
         std::process::abort()
     }
     let lab = Lab::new(1);
-    let refused: Actor<List> = lab.actor(refuse, ());
+    let refused: Actor<List> = lab.actor(refuse, ()).start();
     let early: Vec<_> = (0..10).map(|x| refused.call(List::push, (x,))).collect();
     for call in early {
         let why = JobErrorKind::Returned("no list today".into());
         assert_eq!(lost(call), (why, 0, false));
     }
-    let panicked = lab.actor(panic, ());
+    let panicked = lab.actor(panic, ()).start();
     let (why, ..) = lost(panicked.call(List::push, (0,)));
     assert!(matches!(why, JobErrorKind::Panicked { .. }), "{why:?}");
-    let died = lab.actor(die, ());
-    assert_eq!(lost(died.call(List::push, (0,))).0, JobErrorKind::Signal(6));
+    let died = lab.actor(die, ()).start();
+    assert_eq!(
+        lost(died.call(List::push, (0,))).0,
+        JobErrorKind::Lost(WorkerExit::Signal(6))
+    );
     assert_eq!(died.status().restarts, 0, "it is not retried");
-    let foreign = lab.actor(|_: &Array<u8>| List::new(), (Array::from_slice(&[1]),));
+    let foreign = lab
+        .actor(|_: &Array<u8>| List::new(), (Array::from_slice(&[1]),))
+        .start();
     let error = foreign.call(List::seen, ()).wait().unwrap_err();
-    assert_eq!(*error.kind(), JobErrorKind::ForeignArray);
+    assert_eq!(
+        *error.kind(),
+        JobErrorKind::Rejected(Rejection::ForeignArray)
+    );
     // The initial kernel may return a `Result`.
-    let made: Actor<List> = lab.actor(|| Ok::<_, String>(List::new()), ());
+    let made: Actor<List> = lab.actor(|| Ok::<_, String>(List::new()), ()).start();
     assert_eq!(made.call(List::push, (0,)).wait().unwrap(), 1);
 }
 
 fn a_crash_ends_an_actor_without_checkpoints() {
     let lab = Lab::new(2);
     let gate = Gate::new();
-    let actors = [(); 4].map(|()| lab.actor(List::new, ()));
+    let actors = [(); 4].map(|()| lab.actor(List::new, ()).start());
     for actor in &actors {
         actor.call(List::push, (1,)).wait().unwrap();
     }
@@ -75,11 +83,18 @@ fn a_crash_ends_an_actor_without_checkpoints() {
     drop(held);
     waits.wait().unwrap();
     let job = match lost(crash) {
-        (JobErrorKind::Signal(6), 2, false) => {
+        (JobErrorKind::Lost(WorkerExit::Signal(6)), 2, false) => {
             // The other actors of the same worker.
             match lost(beside.call(List::seen, ())) {
-                (JobErrorKind::LostWith { job, culprit }, 1, false) => {
-                    assert_eq!(*culprit, JobErrorKind::Signal(6));
+                (
+                    JobErrorKind::Lost(WorkerExit::OtherJob {
+                        job,
+                        cause: culprit,
+                    }),
+                    1,
+                    false,
+                ) => {
+                    assert_eq!(*culprit, JobErrorKind::Lost(WorkerExit::Signal(6)));
                     job
                 }
                 other => panic!("{other:?}"),
@@ -87,31 +102,34 @@ fn a_crash_ends_an_actor_without_checkpoints() {
         }
         other => panic!("{other:?}"),
     };
-    assert!(job > 0);
+    assert!(job.is_some());
     for call in behind {
-        assert_eq!(lost(call), (JobErrorKind::Signal(6), 2, false));
+        assert_eq!(
+            lost(call),
+            (JobErrorKind::Lost(WorkerExit::Signal(6)), 2, false)
+        );
     }
     assert_eq!(
         lost(victim.call(List::seen, ())),
-        (JobErrorKind::Signal(6), 2, false)
+        (JobErrorKind::Lost(WorkerExit::Signal(6)), 2, false)
     );
     assert!(victim.status().lost.is_some());
     assert_eq!(seen(elsewhere), [1]);
     // The worker goes on, also for other actors.
-    assert!(seen(&lab.actor(List::new, ())).is_empty());
+    assert!(seen(&lab.actor(List::new, ()).start()).is_empty());
     drop(actors);
     lab.assert_in_use(0);
 }
 
 fn the_death_of_an_idle_worker_is_reported() {
     let lab = Lab::new(1);
-    let list = lab.actor(List::new, ());
+    let list = lab.actor(List::new, ()).start();
     list.call(List::push, (1,)).wait().unwrap();
     kill_worker_of(&lab, &list);
     wait_until("the loss is known", || list.status().lost.is_some());
     assert_eq!(
         lost(list.call(List::seen, ())),
-        (JobErrorKind::Signal(9), 1, false)
+        (JobErrorKind::Lost(WorkerExit::Signal(9)), 1, false)
     );
 }
 
@@ -119,7 +137,7 @@ fn a_checkpoint_restores_its_state() {
     let lab = Lab::new(2);
     let gate = Gate::new();
     let list = lab
-        .actor_builder(List::new, ())
+        .actor(List::new, ())
         .checkpoint(3, List::seen, List::restore)
         .start();
     for x in 0..8 {
@@ -130,7 +148,10 @@ fn a_checkpoint_restores_its_state() {
     let behind: Vec<_> = (9..400).map(|x| list.call(List::push, (x,))).collect();
     kill_worker_of(&lab, &list);
     // The checkpoint holds 0 to 5; 6 and 7 are forgotten; 8 had begun.
-    assert_eq!(lost(waits), (JobErrorKind::Signal(9), 2, true));
+    assert_eq!(
+        lost(waits),
+        (JobErrorKind::Lost(WorkerExit::Signal(9)), 2, true)
+    );
     drop(held);
     for (len, call) in (7..).zip(behind) {
         assert_eq!(call.wait().unwrap(), len, "unbegun calls are answered");
@@ -172,19 +193,19 @@ fn before_the_first_checkpoint_an_actor_starts_again() {
     let lab = Lab::new(1);
     let first = lab.from_slice(&[7u64, 8]).unwrap();
     let list = lab
-        .actor_builder(begin, (first, 9))
+        .actor(begin, (first, 9))
         .checkpoint(2, List::seen, restore)
         .start();
     list.call(List::push, (10,)).wait().unwrap();
     assert_eq!(
         lost(list.call(List::abort, ())),
-        (JobErrorKind::Signal(6), 1, true)
+        (JobErrorKind::Lost(WorkerExit::Signal(6)), 1, true)
     );
     assert_eq!(list.call(List::push, (11,)).wait().unwrap(), 4);
     assert_eq!(list.call(List::push, (12,)).wait().unwrap(), 5);
     assert_eq!(
         lost(list.call(List::abort, ())),
-        (JobErrorKind::Signal(6), 0, true)
+        (JobErrorKind::Lost(WorkerExit::Signal(6)), 0, true)
     );
     assert_eq!(seen(&list), [7, 8, 9, 11, 12]);
     drop(list);
@@ -201,7 +222,7 @@ fn a_failed_checkpoint_is_retried_after_the_next_call() {
     }
     let lab = Lab::new(1);
     let list = lab
-        .actor_builder(List::new, ())
+        .actor(List::new, ())
         .checkpoint(3, save, List::restore)
         .start();
     for x in 0..4 {
@@ -214,7 +235,7 @@ fn a_failed_checkpoint_is_retried_after_the_next_call() {
     wait_until("one is made", || list.status().checkpoints == 1);
     assert_eq!(
         lost(list.call(List::abort, ())),
-        (JobErrorKind::Signal(6), 0, true)
+        (JobErrorKind::Lost(WorkerExit::Signal(6)), 0, true)
     );
     assert_eq!(seen(&list), [0, 1, 2, 3, 4]);
 }
@@ -225,7 +246,7 @@ fn failing_checkpoints_do_not_delay_calls() {
     }
     let lab = Lab::new(1);
     let list = lab
-        .actor_builder(List::new, ())
+        .actor(List::new, ())
         .checkpoint(1, save, List::restore)
         .start();
     let gate = Gate::new();
@@ -248,7 +269,7 @@ fn retracted_calls_are_in_no_checkpoint() {
     let lab = Lab::new(1);
     // The engine posts many jobs ahead once it knows that they are short.
     let short = lab
-        .actor_builder(List::new, ())
+        .actor(List::new, ())
         .checkpoint(1, List::seen, List::restore)
         .start();
     for x in 0..300 {
@@ -257,7 +278,7 @@ fn retracted_calls_are_in_no_checkpoint() {
     drop(short);
     for cancelled in [1, 2, 5] {
         let list = lab
-            .actor_builder(List::new, ())
+            .actor(List::new, ())
             .checkpoint(1, List::seen, List::restore)
             .start();
         let gate = Gate::new();
@@ -276,7 +297,7 @@ fn retracted_calls_are_in_no_checkpoint() {
         }
         assert_eq!(last.wait().unwrap(), 2);
         wait_until("all calls are in a checkpoint", || lab.stats().open == 0);
-        let nothing = (JobErrorKind::Signal(6), 0, true);
+        let nothing = (JobErrorKind::Lost(WorkerExit::Signal(6)), 0, true);
         assert_eq!(lost(list.call(List::abort, ())), nothing);
         assert_eq!(seen(&list), [0, 1]);
     }
@@ -296,7 +317,7 @@ fn a_worker_killed_while_restoring_is_replaced() {
     let lab = Lab::new(1);
     let gate = Gate::new();
     let list = lab
-        .actor_builder(begin_beside, (gate.path(),))
+        .actor(begin_beside, (gate.path(),))
         .checkpoint(1, List::seen, restore)
         .start();
     list.call(List::push, (7,)).wait().unwrap();
@@ -321,13 +342,13 @@ fn a_state_that_kills_every_restoring_worker_is_lost() {
     }
     let lab = Lab::with(1, |builder| builder.quarantine_after(3));
     let list = lab
-        .actor_builder(List::new, ())
+        .actor(List::new, ())
         .checkpoint(1, List::seen, restore)
         .start();
     list.call(List::push, (7,)).wait().unwrap();
     wait_until("it is saved", || list.status().checkpoints == 1);
     assert!(lost(list.call(List::abort, ())).2, "a restart is attempted");
-    let end = (JobErrorKind::Signal(6), 0, false);
+    let end = (JobErrorKind::Lost(WorkerExit::Signal(6)), 0, false);
     assert_eq!(lost(list.call(List::push, (8,))), end);
     assert_eq!(lost(list.call(List::push, (9,))), end);
     let restarts = lab.stats().workers[0].restarts;
@@ -339,7 +360,7 @@ fn a_state_that_kills_every_restoring_worker_is_lost() {
 fn a_call_beyond_its_limit_is_killed() {
     let lab = Lab::new(1);
     let list = lab
-        .actor_builder(List::new, ())
+        .actor(List::new, ())
         .checkpoint(1, List::seen, List::restore)
         .start();
     let limit = Duration::from_millis(50);
@@ -349,7 +370,7 @@ fn a_call_beyond_its_limit_is_killed() {
     let hangs = list.call_within(limit, List::hang, ());
     let behind = list.call(List::push, (2,));
     let (why, forgotten, restarted) = lost(hangs);
-    assert_eq!(why, JobErrorKind::DeadlineExceeded { limit });
+    assert_eq!(why, JobErrorKind::Limit(JobLimit::Deadline { limit }));
     assert_eq!((forgotten, restarted), (0, true));
     assert_eq!(behind.wait().unwrap(), 2);
     assert_eq!(seen(&list), [1, 2]);
@@ -366,7 +387,7 @@ fn heavy(lab: &Lab) -> Actor<List> {
         List::restore(saved)
     }
     let text = "x".repeat(4 << 20);
-    lab.actor_builder(begin, (text.as_str(),))
+    lab.actor(begin, (text.as_str(),))
         .checkpoint(1, List::seen, again)
         .start()
 }
@@ -417,7 +438,10 @@ fn a_restart_waits_for_arena_memory() {
     let other = heavy(&lab);
     let full = lose_while_full(&lab, &other, 1);
     other.stop();
-    assert_eq!(other.status().lost, Some(JobErrorKind::ActorEnded));
+    assert_eq!(
+        other.status().lost,
+        Some(JobErrorKind::Rejected(Rejection::ActorEnded))
+    );
     drop(full);
     seen(&list);
     let full = lose_while_full(&lab, &list, list.status().restarts + 1);
@@ -427,7 +451,9 @@ fn a_restart_waits_for_arena_memory() {
     let error = call.wait().unwrap_err();
     let ended = |why: &JobErrorKind| match why {
         // Tried once more at the end.
-        JobErrorKind::ActorLost { cause, .. } => matches!(**cause, JobErrorKind::ArenaFull(_)),
+        JobErrorKind::Dependency(FailedDependency::Actor { cause, .. }) => {
+            matches!(**cause, JobErrorKind::Limit(JobLimit::Arena(_)))
+        }
         why => *why == JobErrorKind::ShutDown,
     };
     assert!(ended(error.kind()), "{error}");
@@ -456,8 +482,10 @@ fn a_call_before_the_end_of_an_actor_whose_worker_is_killed() {
     for others in [0, 1] {
         let lab = Lab::new(1);
         let gate = Gate::new();
-        let others: Vec<_> = (0..others).map(|_| lab.actor(List::new, ())).collect();
-        let list = lab.actor(List::new, ());
+        let others: Vec<_> = (0..others)
+            .map(|_| lab.actor(List::new, ()).start())
+            .collect();
+        let list = lab.actor(List::new, ()).start();
         // The engine posts many jobs ahead once it knows that they are short.
         for x in 0..300 {
             list.call(List::push, (x,)).wait().unwrap();
@@ -468,14 +496,23 @@ fn a_call_before_the_end_of_an_actor_whose_worker_is_killed() {
         drop(list);
         step("the invalid value");
         let why = bad.wait().unwrap_err();
-        assert!(matches!(why.kind(), JobErrorKind::Protocol(_)), "{why:?}");
+        assert!(
+            matches!(why.kind(), JobErrorKind::Lost(WorkerExit::Protocol(_))),
+            "{why:?}"
+        );
         drop(held);
         let (why, ..) = lost(slow);
-        assert!(matches!(why, JobErrorKind::LostWith { .. }), "{why:?}");
+        assert!(
+            matches!(why, JobErrorKind::Lost(WorkerExit::OtherJob { .. })),
+            "{why:?}"
+        );
         wait_until("all calls are answered", || lab.stats().open == 0);
         for other in others {
             let (why, ..) = lost(other.call(List::seen, ()));
-            assert!(matches!(why, JobErrorKind::LostWith { .. }), "{why:?}");
+            assert!(
+                matches!(why, JobErrorKind::Lost(WorkerExit::OtherJob { .. })),
+                "{why:?}"
+            );
         }
     }
 }

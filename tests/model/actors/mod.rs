@@ -12,7 +12,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use arenite::{Actor, ActorNameError, Array, ArrayMut, Engine, Job, JobErrorKind, Priority};
+use arenite::{
+    Actor, ActorNameError, Array, ArrayMut, Engine, FailedDependency, Job, JobErrorKind, JobLimit,
+    Priority, Rejection, WorkerExit,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -85,11 +88,11 @@ fn seen(list: &Actor<List>) -> Vec<u64> {
 fn lost<R: Send + std::fmt::Debug + 'static>(job: Job<R>) -> (JobErrorKind, u64, bool) {
     step("a call that cannot be answered");
     match job.wait().unwrap_err().kind() {
-        JobErrorKind::ActorLost {
+        JobErrorKind::Dependency(FailedDependency::Actor {
             cause,
             forgotten,
             restarted,
-        } => ((**cause).clone(), *forgotten, *restarted),
+        }) => ((**cause).clone(), *forgotten, *restarted),
         other => panic!("{other:?}"),
     }
 }

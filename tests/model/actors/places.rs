@@ -23,12 +23,15 @@ fn hang() {
 
 fn a_job_that_may_kill_its_worker_runs_apart_from_actors() {
     let lab = Lab::with(2, |builder| builder.lanes(2));
-    let list = lab.actor(List::new, ());
+    let list = lab.actor(List::new, ()).start();
     assert_eq!(list.call(List::push, (7,)).wait().unwrap(), 1);
     let limit = Duration::from_millis(1);
     for _ in 0..3 {
         let error = lab.failure_of(lab.job(hang, ()).deadline(limit).submit());
-        assert_eq!(*error.kind(), JobErrorKind::DeadlineExceeded { limit });
+        assert_eq!(
+            *error.kind(),
+            JobErrorKind::Limit(JobLimit::Deadline { limit })
+        );
         assert_eq!(seen(&list), [7]);
         wait_until("both workers are ready", || {
             lab.stats().workers.iter().all(|worker| worker.ready)
@@ -64,7 +67,7 @@ fn an_actor_starts_on_a_free_worker() {
             let long = job.submit();
             let held = gate.meet();
             step("an actor beside a job that takes long");
-            let list = lab.actor(List::new, ());
+            let list = lab.actor(List::new, ()).start();
             let other = list.call(List::pid, ()).wait().unwrap();
             drop(held);
             assert_ne!(long.wait().unwrap(), other);

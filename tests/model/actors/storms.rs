@@ -33,10 +33,10 @@ fn keep_calling(list: &Actor<List>, stop: &AtomicBool) -> Diary {
                 Err(error) => {
                     let again = matches!(
                         error.kind(),
-                        JobErrorKind::ActorLost {
+                        JobErrorKind::Dependency(FailedDependency::Actor {
                             restarted: true,
                             ..
-                        }
+                        })
                     );
                     assert!(again, "{error}");
                     diary.lost.push(x);
@@ -61,7 +61,7 @@ fn storm(lab: &Lab, workers: usize, every: &[u64], kills: usize) {
     let actors: Vec<_> = every
         .iter()
         .map(|&every| {
-            lab.actor_builder(List::new, ())
+            lab.actor(List::new, ())
                 .checkpoint(every, List::seen, List::restore)
                 .start()
         })
@@ -118,7 +118,7 @@ fn each_call_has_one_answer_and_losses_are_reported() {
 fn several_lanes_draw_the_same_numbers() {
     let lab = Lab::with(2, |builder| builder.lanes(3));
     // Actors are spread over the lanes.
-    let actors: Vec<_> = (0..6).map(|_| lab.actor(List::new, ())).collect();
+    let actors: Vec<_> = (0..6).map(|_| lab.actor(List::new, ()).start()).collect();
     let gates: Vec<_> = actors.iter().map(|_| Gate::new()).collect();
     let calls = actors.iter().zip(&gates);
     let calls: Vec<_> = calls
@@ -139,7 +139,7 @@ fn deadlines_and_actors_share_workers() {
     let lab = Lab::with(2, |builder| builder.lanes(2));
     let actors: Vec<_> = (0..4)
         .map(|_| {
-            lab.actor_builder(List::new, ())
+            lab.actor(List::new, ())
                 .checkpoint(1, List::seen, List::restore)
                 .start()
         })
@@ -164,7 +164,7 @@ fn deadlines_and_actors_share_workers() {
     }
     let limit = Duration::from_millis(30);
     let (why, ..) = lost(actors[0].call_within(limit, List::hang, ()));
-    assert_eq!(why, JobErrorKind::DeadlineExceeded { limit });
+    assert_eq!(why, JobErrorKind::Limit(JobLimit::Deadline { limit }));
     for list in &actors {
         let seen = seen(list);
         assert!(seen.iter().copied().eq(0..50), "{seen:?}");
@@ -184,7 +184,7 @@ fn calls_go_on_while_memory_is_low() {
     let lab = Lab::with(2, |builder| builder.memory_root(root.path()));
     let gate = Gate::new();
     let list = lab
-        .actor_builder(List::new, ())
+        .actor(List::new, ())
         .checkpoint(2, List::seen, List::restore)
         .start();
     let first = list.call(List::push_at, (0, gate.path()));

@@ -48,12 +48,12 @@ fn a_failed_node_stops_only_its_dependents() {
         assert_eq!(fine.unwrap(), 12);
         for lost in [lost, lost_too] {
             let error = lost.unwrap_err();
-            let JobErrorKind::DependencyFailed {
+            let JobErrorKind::Dependency(FailedDependency::Node {
                 node,
                 kernel,
                 cause,
                 ..
-            } = error.kind()
+            }) = error.kind()
             else {
                 panic!("{error}");
             };
@@ -188,7 +188,10 @@ fn skipped_nodes_are_reported_inline_as_on_workers() {
         let (failed, behind) = running.results();
         for error in failed.into_iter().map(Result::unwrap_err) {
             assert!(
-                matches!(error.kind(), JobErrorKind::DependencyFailed { .. }),
+                matches!(
+                    error.kind(),
+                    JobErrorKind::Dependency(FailedDependency::Node { .. })
+                ),
                 "{error}"
             );
         }
@@ -288,12 +291,12 @@ fn a_failure_in_a_chain_names_its_node() {
         assert_eq!(graph.plan(&last).unwrap().jobs, 1);
         let error = graph.run(engine, &last).unwrap().wait().unwrap_err();
         // On workers the chain is one job; the dependents have not run either way.
-        let JobErrorKind::DependencyFailed {
+        let JobErrorKind::Dependency(FailedDependency::Node {
             cause,
             node,
             kernel,
             ..
-        } = error.kind()
+        }) = error.kind()
         else {
             panic!("{error}");
         };
@@ -309,7 +312,7 @@ fn a_failure_in_a_chain_names_its_node() {
         let lost = graph.job(down, (&second,)).retries(1).add();
         let error = graph.run(engine, &lost).unwrap().wait().unwrap_err();
         assert!(
-            matches!(error.kind(), JobErrorKind::DependencyFailed { node, .. } if node == "node \"second\""),
+            matches!(error.kind(), JobErrorKind::Dependency(FailedDependency::Node { node, .. }) if node == "node \"second\""),
             "{error}"
         );
 
@@ -335,7 +338,7 @@ fn a_value_without_room_fails_the_last_node() {
     assert_eq!(graph.plan(&last).unwrap().jobs, 1);
     let error = graph.run(&lab, &last).unwrap().wait().unwrap_err();
     assert!(
-        matches!(error.kind(), JobErrorKind::ArenaFull(full) if full.requested > 24 << 20),
+        matches!(error.kind(), JobErrorKind::Limit(JobLimit::Arena(full)) if full.requested > 24 << 20),
         "{error}"
     );
     // The next job is no chain: the node reached by this one is reset.
@@ -364,9 +367,9 @@ fn a_death_in_a_chain_names_its_node() {
         .add();
     let (x, fine, after) = graph.run(&lab, (&x, &fine, &after)).unwrap().results();
     let error = x.unwrap_err();
-    let killed = JobErrorKind::Signal(libc::SIGABRT);
+    let killed = JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT));
     assert!(
-        matches!(error.kind(), JobErrorKind::DependencyFailed { node, kernel, cause, .. }
+        matches!(error.kind(), JobErrorKind::Dependency(FailedDependency::Node { node, kernel, cause, .. })
             if node == "node 6" && kernel.ends_with("abort") && **cause == killed),
         "{error}"
     );
@@ -374,7 +377,7 @@ fn a_death_in_a_chain_names_its_node() {
     assert_eq!(fine.unwrap(), 6);
     let error = after.unwrap_err();
     assert!(
-        matches!(error.kind(), JobErrorKind::DependencyFailed { kernel, .. } if kernel.ends_with("abort")),
+        matches!(error.kind(), JobErrorKind::Dependency(FailedDependency::Node { kernel, .. }) if kernel.ends_with("abort")),
         "{error}"
     );
     lab.assert_in_use(0);
@@ -416,7 +419,7 @@ fn a_node_with_retries_survives_its_worker() {
     let error = running.wait().unwrap_err();
     drop(held);
     assert!(
-        matches!(error.kind(), JobErrorKind::DependencyFailed { cause, .. } if **cause == JobErrorKind::Signal(9)),
+        matches!(error.kind(), JobErrorKind::Dependency(FailedDependency::Node { cause, .. }) if **cause == JobErrorKind::Lost(WorkerExit::Signal(9))),
         "{error}"
     );
     lab.assert_in_use(0);
@@ -430,7 +433,7 @@ fn hang(x: u32) -> u32 {
 }
 
 fn late(limit: Duration) -> JobErrorKind {
-    JobErrorKind::DeadlineExceeded { limit }
+    JobErrorKind::Limit(JobLimit::Deadline { limit })
 }
 
 /// Its dependents fail with the cause; all other nodes run.
@@ -451,7 +454,8 @@ fn a_hang_in_a_node_ends_at_its_deadline() {
     assert_eq!(*hung.unwrap_err().kind(), late(LIMIT));
     for lost in [lost, lost_too] {
         let error = lost.unwrap_err();
-        let JobErrorKind::DependencyFailed { node, cause, .. } = error.kind() else {
+        let JobErrorKind::Dependency(FailedDependency::Node { node, cause, .. }) = error.kind()
+        else {
             panic!("{error}");
         };
         assert_eq!((node.as_str(), &**cause), ("node \"stuck\"", &late(LIMIT)));
@@ -541,10 +545,11 @@ fn a_killed_node_returns_its_permit() {
             }
             Err(error) => {
                 assert_eq!(retries, 0, "{error}");
-                let JobErrorKind::DependencyFailed { cause, .. } = error.kind() else {
+                let JobErrorKind::Dependency(FailedDependency::Node { cause, .. }) = error.kind()
+                else {
                     panic!("{error}");
                 };
-                assert_eq!(**cause, JobErrorKind::Signal(9));
+                assert_eq!(**cause, JobErrorKind::Lost(WorkerExit::Signal(9)));
                 assert_eq!(ran, [0, 1, 101, 2, 102, 3, 103]);
             }
         }

@@ -182,7 +182,7 @@ fn nodes_wait_for_planned_memory() {
 fn nodes_wait_for_admission() {
     for workers in [1, 2, 4] {
         let lab = Lab::with(workers, |builder| {
-            builder.capacity(80 << 20).admission(64 << 20)
+            builder.capacity(80 << 20).max_in_flight_bytes(64 << 20)
         });
         planned_jobs_end(&lab);
         assert_eq!(lab.stats().admitted, 0);
@@ -208,7 +208,7 @@ fn planned_jobs_end(lab: &Lab) {
 }
 
 fn admission_delays_spawned_jobs_without_deadlock() {
-    let lab = Lab::with(2, |builder| builder.admission(2000));
+    let lab = Lab::with(2, |builder| builder.max_in_flight_bytes(2000));
     let gate = Gate::new();
     let mut graph = Graph::new();
     let nodes: Vec<_> = (0..100u32)
@@ -265,7 +265,7 @@ fn a_stopped_graph_frees_the_inputs_of_nodes_that_will_not_run() {
 }
 
 fn an_unpolled_future_does_not_hold_up_a_graph() {
-    let lab = Lab::with(1, |builder| builder.admission(2000));
+    let lab = Lab::with(1, |builder| builder.max_in_flight_bytes(2000));
     let gate = Gate::new();
     let holding = lab.submit(pass, (&gate.path(),));
     let held = gate.meet();

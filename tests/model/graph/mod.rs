@@ -8,7 +8,10 @@ mod storms;
 mod values;
 mod waiting;
 
-use arenite::{Array, ArrayMut, Engine, Graph, GraphError, JobError, JobErrorKind, Node};
+use arenite::{
+    Array, ArrayMut, Engine, FailedDependency, Graph, GraphError, JobError, JobErrorKind, JobLimit,
+    Node, WorkerExit,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 

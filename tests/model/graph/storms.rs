@@ -371,9 +371,9 @@ impl Deaths {
         fused: bool,
     ) -> Result<(), TestCaseError> {
         let (blamed, job, cause) = match error.kind() {
-            JobErrorKind::DependencyFailed {
+            JobErrorKind::Dependency(FailedDependency::Node {
                 node, job, cause, ..
-            } => (Some(node), *job, &**cause),
+            }) => (Some(node), *job, &**cause),
             kind => (None, error.job(), kind),
         };
         let number = |name: &String| name.strip_prefix("node ").and_then(|n| n.parse().ok());
@@ -394,12 +394,12 @@ impl Deaths {
                 prop_assert!(blamed.map_or(own, |blamed| blamed == root), "{error}");
                 prop_assert!(blamed != Some(node), "{error}");
             }
-            JobErrorKind::Signal(9) => {
+            JobErrorKind::Lost(WorkerExit::Signal(9)) => {
                 // A death fails only nodes without retries and their dependents.
                 let blamed = blamed.unwrap_or(node);
                 prop_assert!(!case.nodes[blamed].retries, "{error}");
                 prop_assert!(reference.needed_by(node).contains(&blamed), "{error}");
-                self.jobs.insert(job);
+                self.jobs.extend(job);
             }
             _ => return Err(TestCaseError::fail(format!("node {node}: {error}"))),
         }

@@ -117,7 +117,7 @@ fn a_node_takes_a_list_of_nodes() {
             let mut graph = Graph::new();
             graph.fuse(fuse);
             let parts: Vec<_> = (0..count).map(|n| graph.add(ramp, (n,))).collect();
-            let own = [ramp(7), ramp(8)].map(|array| engine.copy_in(&array).unwrap());
+            let own = [ramp(7), ramp(8)].map(|array| engine.import(&array).unwrap());
             let all = graph.job(joined, ("", &parts)).retries(1).add();
             let mut twice = vec![graph.add(|a: &Array<u64>| a.clone(), (&all,))];
             twice.push(graph.add(|a: &Array<u64>| a.rows(0..a.len()), (&all,)));
@@ -288,7 +288,10 @@ fn order_without_a_value_is_respected() {
         graph.after(&later, &fails).unwrap();
         let error = graph.run(engine, &later).unwrap().wait().unwrap_err();
         assert!(
-            matches!(error.kind(), JobErrorKind::DependencyFailed { .. }),
+            matches!(
+                error.kind(),
+                JobErrorKind::Dependency(FailedDependency::Node { .. })
+            ),
             "{error}"
         );
         assert_eq!(diary.numbers().len(), 3);
@@ -443,7 +446,7 @@ fn a_foreign_array_is_named_before_any_node_runs() {
         assert!(kernel.ends_with("values::both"), "{what}: {kernel}");
         let text = error.to_string();
         assert!(text.contains("argument 3 of node \"the last\""), "{text}");
-        assert!(text.contains("engine.copy_in"), "{text}");
+        assert!(text.contains("engine.import"), "{text}");
     }
     let mut refused = Graph::new();
     let changed = refused.add(
@@ -472,7 +475,7 @@ fn a_foreign_array_is_named_before_any_node_runs() {
 
     for (what, stray) in &strays {
         // The advice in the message helps.
-        let (fine, _, last, _) = graph(&lab.copy_in(stray).unwrap());
+        let (fine, _, last, _) = graph(&lab.import(stray).unwrap());
         let value = fine.run(&lab, last).unwrap().wait().unwrap();
         assert_eq!(value, 3, "{what}");
         let (fine, first, ..) = graph(stray);

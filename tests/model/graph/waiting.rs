@@ -63,7 +63,10 @@ fn values_may_be_taken_while_other_nodes_run() {
         let mut running = graph.run(&lab, (&one, &all)).unwrap();
         let error = block_on(&mut running).unwrap_err();
         assert!(
-            matches!(error.kind(), JobErrorKind::DependencyFailed { .. }),
+            matches!(
+                error.kind(),
+                JobErrorKind::Dependency(FailedDependency::Node { .. })
+            ),
             "{error}"
         );
         gate.open();
@@ -149,7 +152,7 @@ fn shutdown_finishes_and_dropping_the_engine_cancels() {
     drop(held);
     let error = running.wait().unwrap_err();
     assert!(
-        matches!(error.kind(), JobErrorKind::DependencyFailed { cause, .. } if **cause == JobErrorKind::ShutDown),
+        matches!(error.kind(), JobErrorKind::Dependency(FailedDependency::Node { cause, .. }) if **cause == JobErrorKind::ShutDown),
         "{error}"
     );
 }

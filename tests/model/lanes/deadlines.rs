@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use arenite::JobErrorKind;
+use arenite::{JobErrorKind, JobLimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -47,8 +47,11 @@ fn a_job_with_a_deadline_runs_exclusively() {
         let limit = Duration::from_millis(1);
         let gate = Gate::new();
         let error = lab.failure_of(lab.job(at_gate, (&gate.path(),)).deadline(limit).submit());
-        assert_eq!(*error.kind(), JobErrorKind::DeadlineExceeded { limit });
-        assert!(error.beside().is_empty(), "{error}");
+        assert_eq!(
+            *error.kind(),
+            JobErrorKind::Limit(JobLimit::Deadline { limit })
+        );
+        assert!(error.lost_jobs().is_empty(), "{error}");
     }
     lab.assert_in_use(0);
 }
@@ -95,7 +98,7 @@ fn other_jobs_have_their_turn_among_deadlines() {
                 alone.fetch_add(one.unwrap(), Ordering::Relaxed);
             }
         });
-        let actor = lab.actor(|| 0_u64, ());
+        let actor = lab.actor(|| 0_u64, ()).start();
         let mut n = 0;
         while n < 20 || alone.load(Ordering::Relaxed) < 20 {
             n += 1;
@@ -147,7 +150,7 @@ fn a_cancelled_deadline_job_does_not_keep_its_worker() {
 }
 
 fn deadlines_may_share_a_worker() {
-    let lab = Lab::with(1, |builder| builder.lanes(3).share_deadlines(true));
+    let lab = Lab::with(1, |builder| builder.lanes(3).co_schedule_deadlines(true));
     let gates = [Gate::new(), Gate::new()];
     let timed = |limit| {
         let submit = |gate: &Gate| lab.job(at_gate, (&gate.path(),)).deadline(limit).submit();
@@ -164,7 +167,10 @@ fn deadlines_may_share_a_worker() {
     let gate = Gate::new();
     let job = lab.job(at_gate, (&gate.path(),)).deadline(limit).submit();
     let culprit = lab.failure_of(job);
-    assert_eq!(*culprit.kind(), JobErrorKind::DeadlineExceeded { limit });
+    assert_eq!(
+        *culprit.kind(),
+        JobErrorKind::Limit(JobLimit::Deadline { limit })
+    );
     assert_lost(&waiting.fail(&lab), &culprit);
     lab.assert_in_use(0);
 }
@@ -175,7 +181,7 @@ fn killing_a_job_loses_its_neighbours() {
     let gate = Gate::new();
     let job = lab.submit(pass, (&gate.path(),));
     let held = gate.meet();
-    job.cancel_now();
+    job.kill();
     let culprit = lab.failure_of(job);
     drop(held);
     assert_eq!(*culprit.kind(), JobErrorKind::Cancelled);

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use arenite::{Array, Engine, JobError, JobErrorKind};
+use arenite::{Array, Engine, JobError, JobErrorKind, JobLimit, WorkerExit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -27,12 +27,12 @@ tests![
 /// Ways to end a process from within, and the reported causes.
 fn ways() -> [(u32, JobErrorKind); 6] {
     [
-        (0, JobErrorKind::Signal(libc::SIGABRT)),
-        (1, JobErrorKind::Signal(libc::SIGSEGV)),
-        (2, JobErrorKind::Exited(Some(3))),
-        (3, JobErrorKind::Signal(libc::SIGSEGV)),
-        (4, JobErrorKind::Signal(libc::SIGFPE)),
-        (5, JobErrorKind::Signal(libc::SIGBUS)),
+        (0, JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT))),
+        (1, JobErrorKind::Lost(WorkerExit::Signal(libc::SIGSEGV))),
+        (2, JobErrorKind::Lost(WorkerExit::Code(Some(3)))),
+        (3, JobErrorKind::Lost(WorkerExit::Signal(libc::SIGSEGV))),
+        (4, JobErrorKind::Lost(WorkerExit::Signal(libc::SIGFPE))),
+        (5, JobErrorKind::Lost(WorkerExit::Signal(libc::SIGBUS))),
     ]
 }
 
@@ -48,7 +48,7 @@ fn a_crash_names_the_jobs_lost_with_it() {
         // As the only job it loses no other.
         let culprit = lab.failure_of(lab.submit(end, (way,)));
         assert_eq!(*culprit.kind(), cause, "way {way}: {culprit}");
-        assert!(culprit.beside().is_empty(), "{culprit}");
+        assert!(culprit.lost_jobs().is_empty(), "{culprit}");
     }
     assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
     lab.assert_in_use(0);
@@ -62,22 +62,26 @@ fn job_numbers_in_an_error_match_job_ids() {
     let plain = submit(&gates[0]).submit();
     let kept = submit(&gates[1]).keep_args().submit();
     let held = gates.each_ref().map(Gate::meet);
-    let ids = [plain.id(), kept.id()];
-    let mut scoped = 0;
+    let ids = [plain.id(), kept.id()].map(Option::unwrap);
+    let mut scoped = None;
     step("the job that loses the others");
     let ended = lab.scope(|s| scoped = s.submit(end, (0,)).id());
     let error = ended.unwrap_err();
     drop(held);
-    assert_eq!((error.job(), error.beside()), (scoped, &ids[..]), "{error}");
-    assert_eq!(plain.id(), ids[0], "also when it has ended");
-    assert_eq!(lab.failure_of(plain).job(), ids[0]);
-    assert_eq!(kept.wait().unwrap_err().error().job(), ids[1]);
+    assert_eq!(
+        (error.job(), error.lost_jobs()),
+        (scoped, &ids[..]),
+        "{error}"
+    );
+    assert_eq!(plain.id(), Some(ids[0]), "also when it has ended");
+    assert_eq!(lab.failure_of(plain).job(), Some(ids[0]));
+    assert_eq!(kept.wait().unwrap_err().error().job(), Some(ids[1]));
     // A job whose value was taken has no number, and neither has one that ran inline.
     let mut taken = lab.submit(|| 1u8, ());
     assert!(taken.id() > scoped);
     while taken.wait_timeout(Duration::from_secs(1)).is_none() {}
-    assert_eq!(taken.id(), 0);
-    assert_eq!(Engine::inline().submit(|| 1u8, ()).id(), 0);
+    assert_eq!(taken.id(), None);
+    assert_eq!(Engine::inline().submit(|| 1u8, ()).id(), None);
     lab.assert_in_use(0);
 }
 
@@ -86,19 +90,23 @@ fn a_kill_from_outside_blames_no_job() {
     let waiting = Waiting::new(&lab, 3);
     kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
     let errors = waiting.fail(&lab);
-    let jobs: Vec<u64> = errors.iter().map(JobError::job).collect();
+    let jobs: Vec<u64> = errors.iter().filter_map(JobError::job).collect();
     for error in &errors {
-        assert_eq!(*error.kind(), JobErrorKind::Signal(9), "{error}");
-        let others = jobs.iter().copied().filter(|&job| job != error.job());
-        assert_eq!(error.beside(), others.collect::<Vec<_>>(), "{error}");
+        assert_eq!(
+            *error.kind(),
+            JobErrorKind::Lost(WorkerExit::Signal(9)),
+            "{error}"
+        );
+        let others = jobs.iter().copied().filter(|&job| Some(job) != error.job());
+        assert_eq!(error.lost_jobs(), others.collect::<Vec<_>>(), "{error}");
         let text = error.to_string();
-        assert!(text.contains("any of them may have done it"), "{text}");
+        assert!(text.contains("any of them may be at fault"), "{text}");
     }
     // The only job of a worker is the culprit.
     let waiting = Waiting::new(&lab, 1);
     kill(Pid::from_raw(lab.pid(0)), Signal::SIGKILL).unwrap();
     let errors = waiting.fail(&lab);
-    assert!(errors[0].beside().is_empty(), "{}", errors[0]);
+    assert!(errors[0].lost_jobs().is_empty(), "{}", errors[0]);
     lab.assert_in_use(0);
 }
 
@@ -112,10 +120,10 @@ fn retryable_jobs_lost_with_a_worker_run_again() {
     drop(held);
     assert_eq!(
         *lost.fail(&lab)[0].kind(),
-        JobErrorKind::LostWith {
+        JobErrorKind::Lost(WorkerExit::OtherJob {
             job: culprit.job(),
-            culprit: Box::new(JobErrorKind::Signal(libc::SIGABRT)),
-        }
+            cause: Box::new(JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT))),
+        })
     );
     // Its attempt does not count: it comes to the gate again.
     gate.open();
@@ -170,10 +178,10 @@ fn a_memory_bomb_is_distinguished_from_its_neighbours() {
     for _ in 0..3 {
         let waiting = Waiting::new(&lab, 2);
         let culprit = lab.failure_of(lab.submit(hoard, ()));
-        let full = JobErrorKind::MemoryLimit {
+        let full = JobErrorKind::Limit(JobLimit::Memory {
             limit,
             requested: Some(1 << 20),
-        };
+        });
         assert_eq!(*culprit.kind(), full, "{culprit}");
         assert_lost(&waiting.fail(&lab), &culprit);
     }
@@ -185,7 +193,10 @@ fn a_handle_that_escapes_ends_all_lanes() {
     let waiting = Waiting::new(&lab, 2);
     let made = || std::mem::forget(Array::from_fn(1000, |i| i as u32));
     let culprit = lab.failure_of(lab.submit(made, ()));
-    assert_eq!(*culprit.kind(), JobErrorKind::Escaped { count: 1 });
+    assert_eq!(
+        *culprit.kind(),
+        JobErrorKind::Lost(WorkerExit::Escaped { count: 1 })
+    );
     assert_lost(&waiting.fail(&lab), &culprit);
     lab.assert_in_use(0);
 }

@@ -7,7 +7,7 @@ mod sides;
 
 use std::hint::black_box;
 
-use arenite::{Job, JobError, JobErrorKind};
+use arenite::{Job, JobError, JobErrorKind, WorkerExit};
 use nix::sys::signal::{Signal, raise};
 
 use crate::harness::{Gate, Lab, pass};
@@ -89,24 +89,24 @@ fn end(way: u32) {
 /// Checks that each of them was lost because of the culprit, and that its error names them.
 fn assert_lost(lost: &[JobError], culprit: &JobError) {
     for error in lost {
-        let expected = JobErrorKind::LostWith {
+        let expected = JobErrorKind::Lost(WorkerExit::OtherJob {
             job: culprit.job(),
-            culprit: Box::new(culprit.kind().clone()),
-        };
+            cause: Box::new(culprit.kind().clone()),
+        });
         assert_eq!(*error.kind(), expected, "{error}");
-        assert!(error.beside().is_empty(), "{error}");
+        assert!(error.lost_jobs().is_empty(), "{error}");
         assert_eq!(error.worker(), culprit.worker());
         let text = error.to_string();
         assert!(
-            text.contains(&format!("because of job {}", culprit.job())),
+            text.contains(&format!("because of job {}", culprit.job().unwrap())),
             "{text}"
         );
     }
-    let lost: Vec<u64> = lost.iter().map(JobError::job).collect();
-    assert_eq!(culprit.beside(), lost, "{culprit}");
+    let lost: Vec<u64> = lost.iter().filter_map(JobError::job).collect();
+    assert_eq!(culprit.lost_jobs(), lost, "{culprit}");
     if lost.len() > 1 {
         let named: Vec<_> = lost.iter().map(u64::to_string).collect();
-        let named = format!("it took jobs {} along", named.join(", "));
+        let named = format!("jobs {} were lost with it", named.join(", "));
         assert!(culprit.to_string().contains(&named), "{culprit}");
     }
 }

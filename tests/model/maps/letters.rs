@@ -1,7 +1,7 @@
 //! Dead letters with arguments, in every order of a map's results.
 
 use arenite::engine::Map;
-use arenite::{Array, Backoff, DeadLetter, Engine, JobErrorKind, OnFailure, Report};
+use arenite::{Array, Backoff, DeadLetter, Engine, JobErrorKind, OnFailure, Report, WorkerExit};
 use smol::stream::StreamExt;
 
 use crate::harness::{Gate, Lab, block_on, pass, step, tests, wait_until};
@@ -105,8 +105,11 @@ fn a_killed_worker_is_one_letter() {
             panic!("{letters:?}")
         };
         assert_eq!((letter.args(), letter.attempts()), (&(30,), 2));
-        assert_eq!(letter.error().kind(), &JobErrorKind::Signal(6));
-        assert_eq!(letter.deaths(), [JobErrorKind::Signal(6)]);
+        assert_eq!(
+            letter.error().kind(),
+            &JobErrorKind::Lost(WorkerExit::Signal(6))
+        );
+        assert_eq!(letter.deaths(), [JobErrorKind::Lost(WorkerExit::Signal(6))]);
     });
     lab.assert_in_use(0);
 }

@@ -1,6 +1,6 @@
 //! Reports on the failures of a map, and retries.
 
-use arenite::{Backoff, JobErrorKind, OnFailure};
+use arenite::{Backoff, JobErrorKind, OnFailure, WorkerExit};
 
 use super::{odd, square, through};
 use crate::harness::{Diary, Gate, Lab, note_after, pass, step, tests, wait_until};
@@ -145,8 +145,11 @@ fn a_killed_worker_is_in_the_report() {
         (letter.index(), letter.args(), letter.attempts()),
         (3, &(3,), 2)
     );
-    assert_eq!(letter.error().kind(), &JobErrorKind::Signal(6));
-    assert_eq!(letter.deaths(), [JobErrorKind::Signal(6)]);
+    assert_eq!(
+        letter.error().kind(),
+        &JobErrorKind::Lost(WorkerExit::Signal(6))
+    );
+    assert_eq!(letter.deaths(), [JobErrorKind::Lost(WorkerExit::Signal(6))]);
     assert_eq!(report.values().iter().flatten().count(), 7);
 }
 
@@ -273,7 +276,7 @@ fn deaths_and_errors_both_count_as_attempts() {
                 assert_eq!(retries, 1, "{error}");
                 assert_eq!(
                     (error.kind(), error.attempt()),
-                    (&JobErrorKind::Signal(9), 2)
+                    (&JobErrorKind::Lost(WorkerExit::Signal(9)), 2)
                 );
                 assert_eq!(error.deaths(), [returned(0)]);
             }

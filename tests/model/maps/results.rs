@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arenite::{Array, Engine, JobErrorKind, OnFailure};
+use arenite::{Array, Engine, JobErrorKind, OnFailure, WorkerExit};
 use nix::sys::signal::{Signal, kill};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
@@ -106,7 +106,7 @@ fn a_killed_worker_costs_one_result() {
             }
         }
     });
-    assert_eq!(died, [(70, JobErrorKind::Signal(9))]);
+    assert_eq!(died, [(70, JobErrorKind::Lost(WorkerExit::Signal(9)))]);
     lab.assert_idle();
 }
 

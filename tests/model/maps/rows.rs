@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arenite::{Array, Engine, JobErrorKind};
+use arenite::{Array, Engine, JobErrorKind, Rejection, WorkerExit};
 use arenite::{DeadLetter, Report};
 
 use crate::harness::{Lab, step, tests};
@@ -137,7 +137,7 @@ fn a_row_that_kills_its_worker_is_named() {
     let report = lab.par(&input).report().map(poison).unwrap();
     check(&report, &[33_333]);
     let error = report.failures()[0].error();
-    assert_eq!(*error.kind(), JobErrorKind::Signal(6));
+    assert_eq!(*error.kind(), JobErrorKind::Lost(WorkerExit::Signal(6)));
     // It is zero (see `check`), so it is not reported as unspecified.
     assert!(error.unspecified_rows().is_empty(), "{error}");
     assert!(!report.to_string().contains("unspecified"), "{report}");
@@ -231,7 +231,10 @@ fn a_kernel_that_always_crashes_stops_early() {
     for letter in report.failures() {
         assert_eq!(letter.index(), next);
         next += letter.args().len();
-        assert_eq!(*letter.error().kind(), JobErrorKind::Signal(6));
+        assert_eq!(
+            *letter.error().kind(),
+            JobErrorKind::Lost(WorkerExit::Signal(6))
+        );
     }
     assert_eq!(next, LEN, "each row is in one of them");
     assert!(report.values().iter().all(|&value| value == 0));
@@ -249,7 +252,10 @@ fn failures_of_whole_array_kernels_are_reported_by_chunk() {
     let rows = |letter: &DeadLetter<Array<u32>>| letter.args().len();
     assert_eq!(report.failures().iter().map(rows).sum::<usize>(), LEN);
     for letter in report.failures() {
-        assert_eq!(*letter.error().kind(), JobErrorKind::ForeignArray);
+        assert_eq!(
+            *letter.error().kind(),
+            JobErrorKind::Rejected(Rejection::ForeignArray)
+        );
     }
     assert!(report.values().iter().all(|&x| x == 0));
     assert!(report.to_string().contains("\n  rows 0.."), "{report}");
@@ -271,7 +277,10 @@ fn a_chunk_whose_worker_dies_is_reported() {
     let [letter] = report.failures() else {
         panic!("{report}");
     };
-    assert_eq!(letter.error().kind(), &JobErrorKind::Signal(6));
+    assert_eq!(
+        letter.error().kind(),
+        &JobErrorKind::Lost(WorkerExit::Signal(6))
+    );
     let failed = letter.index()..letter.index() + letter.args().len();
     assert!(failed.contains(&200_000));
     let (values, _) = report.into_parts();

@@ -142,7 +142,7 @@ fn jobs_sent_for_a_blocked_iterator_are_cancelled_with_the_map() {
 
 /// Other jobs always wait for admission.
 fn jobs_that_an_iterator_waits_for_are_admitted_in_turn() {
-    let lab = Lab::with(1, |builder| builder.admission(1 << 20));
+    let lab = Lab::with(1, |builder| builder.max_in_flight_bytes(1 << 20));
     let zeros = |len: usize| Array::<u8>::zeros(len);
     let over = AtomicBool::new(false);
     let jobs = [const { AtomicU64::new(0) }; 4];

@@ -6,7 +6,7 @@ use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
 
-use arenite::JobErrorKind;
+use arenite::{JobErrorKind, WorkerExit};
 
 use super::{odd, square, through};
 use crate::harness::{Gate, Lab, WakeFlag, pass, step, tests, wait_until};
@@ -38,7 +38,10 @@ fn failed_arguments_are_in_the_letter() {
         .wait()
         .unwrap_err();
     assert_eq!(letter.args().0[..], [1, 2]);
-    assert_eq!(letter.error().kind(), &JobErrorKind::Signal(6));
+    assert_eq!(
+        letter.error().kind(),
+        &JobErrorKind::Lost(WorkerExit::Signal(6))
+    );
     assert_eq!(
         lab.job(square, (3,)).keep_args().submit().wait().unwrap(),
         9
@@ -177,7 +180,7 @@ fn a_death_among_several_jobs() {
                 panic!("{failed:?}");
             };
             assert!(*index < 2, "one that ran");
-            assert_eq!(*error.kind(), JobErrorKind::Signal(9));
+            assert_eq!(*error.kind(), JobErrorKind::Lost(WorkerExit::Signal(9)));
             for (index, value) in values {
                 assert_eq!(value.unwrap(), index as u64);
             }
@@ -253,7 +256,7 @@ fn the_time_limit_of_a_map_covers_admission() {
         }
         values.len() as u64
     }
-    let lab = Lab::with(1, |builder| builder.admission(4 * MIB as u64));
+    let lab = Lab::with(1, |builder| builder.max_in_flight_bytes(4 * MIB as u64));
     let three = || lab.zeros::<u8>(3 * MIB).unwrap().seal();
     let gate = Gate::new();
     let first = lab.submit(held, (three(), &gate.path()));

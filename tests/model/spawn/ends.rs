@@ -32,7 +32,7 @@ fn cancelling_ends_all_spawned_jobs() {
     let before = lab.stats().restarts();
     let job = lab.submit(around, (&gate.path(),));
     let held = gate.meet();
-    job.cancel_now();
+    job.kill();
     assert_eq!(*job.wait().unwrap_err().kind(), JobErrorKind::Cancelled);
     drop(held);
     lab.assert_idle();
@@ -125,7 +125,7 @@ fn limits_admission_and_priorities_do_not_deadlock() {
     held_up.wait().unwrap();
     lab.assert_in_use(0);
     step("a limit that admits one job");
-    let lab = Lab::with(2, |builder| builder.admission(600));
+    let lab = Lab::with(2, |builder| builder.max_in_flight_bytes(600));
     let jobs: Vec<_> = (0..4).map(|_| lab.submit(fib, (8,))).collect();
     for job in jobs {
         assert_eq!(job.wait().unwrap(), 21);
@@ -151,7 +151,7 @@ impl Drop for Over<'_> {
 
 fn begun_spawn_trees_go_before_new_jobs() {
     // One job at a time, and more always wait.
-    let lab = Lab::with(1, |builder| builder.admission(1));
+    let lab = Lab::with(1, |builder| builder.max_in_flight_bytes(1));
     let over = AtomicBool::new(false);
     std::thread::scope(|threads| {
         let come = || {

@@ -3,7 +3,10 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use arenite::{Array, ArrayMut, Backoff, Engine, JobErrorKind, Spawn, call};
+use arenite::{
+    Array, ArrayMut, Backoff, Engine, FailedDependency, JobErrorKind, JobLimit, Spawn, WorkerExit,
+    call,
+};
 
 use super::{around, end, fails, fib, numbers, sort};
 use crate::harness::{Diary, Gate, Lab, note, pass, step, tests, wait_until};
@@ -34,12 +37,13 @@ fn a_recursion_without_an_end_is_an_error() {
         let jobs = [engine.submit(endless, (0,)), engine.submit(wider, (0,))];
         for job in jobs {
             let error = job.wait().unwrap_err();
-            let JobErrorKind::ChildFailed { cause, .. } = error.kind() else {
+            let JobErrorKind::Dependency(FailedDependency::Child { cause, .. }) = error.kind()
+            else {
                 panic!("{error}");
             };
             let limit = |depth, open| depth == 10_001 || open > 1 << 18;
             assert!(
-                matches!(**cause, JobErrorKind::SpawnLimit { depth, open } if limit(depth, open)),
+                matches!(**cause, JobErrorKind::Limit(JobLimit::Spawned { depth, open }) if limit(depth, open)),
                 "{error}"
             );
             assert!(
@@ -77,10 +81,12 @@ fn a_failed_child_is_the_failure_of_the_job() {
                 .wait()
                 .unwrap_err();
             assert!(error.kernel().contains("spawns_one_that_fails"), "{error}");
-            let JobErrorKind::ChildFailed { kernel, cause, job } = error.kind() else {
+            let JobErrorKind::Dependency(FailedDependency::Child { kernel, cause, job }) =
+                error.kind()
+            else {
                 panic!("{error}");
             };
-            assert_ne!(*job, error.job().max(1), "{error}");
+            assert!(job.is_none() || *job != error.job(), "{error}");
             match kind {
                 0 => {
                     assert_eq!(**cause, JobErrorKind::Returned("7 is wrong".into()));
@@ -89,7 +95,7 @@ fn a_failed_child_is_the_failure_of_the_job() {
                 1 => assert!(
                     matches!(&**cause, JobErrorKind::Panicked { message, .. } if message == "a broken leaf")
                 ),
-                _ => assert_eq!(**cause, JobErrorKind::Signal(6)),
+                _ => assert_eq!(**cause, JobErrorKind::Lost(WorkerExit::Signal(6))),
             }
         }
     }
@@ -113,7 +119,7 @@ fn a_continuation_may_fail() {
         assert_eq!(*error.kind(), JobErrorKind::Returned("at once".into()));
         let error = engine.submit(outer, (1,)).wait().unwrap_err();
         assert!(
-            matches!(error.kind(), JobErrorKind::ChildFailed { cause, .. }
+            matches!(error.kind(), JobErrorKind::Dependency(FailedDependency::Child { cause, .. })
                 if **cause == JobErrorKind::Returned("not 13".into())),
             "{error}"
         );
@@ -166,7 +172,7 @@ fn other_children_are_cancelled_when_one_fails() {
         drop(held);
         let error = job.wait().unwrap_err();
         assert!(
-            matches!(error.kind(), JobErrorKind::ChildFailed { cause, .. }
+            matches!(error.kind(), JobErrorKind::Dependency(FailedDependency::Child { cause, .. })
                 if **cause == JobErrorKind::Returned("opened".into())),
             "{error}"
         );
@@ -203,10 +209,11 @@ fn a_child_with_retries_survives_its_worker() {
     end(lab.pid(0));
     let error = job.wait().unwrap_err();
     drop(held);
-    let JobErrorKind::ChildFailed { kernel, cause, .. } = error.kind() else {
+    let JobErrorKind::Dependency(FailedDependency::Child { kernel, cause, .. }) = error.kind()
+    else {
         panic!("{error}");
     };
-    assert_eq!(**cause, JobErrorKind::Signal(9));
+    assert_eq!(**cause, JobErrorKind::Lost(WorkerExit::Signal(9)));
     assert!(kernel.ends_with("gated"), "{kernel}");
     lab.assert_in_use(0);
     lab.assert_idle();
@@ -234,7 +241,7 @@ fn a_job_that_changes_an_array_is_not_retried() {
     let error = job.wait().unwrap_err();
     drop(held);
     assert!(
-        matches!(error.kind(), JobErrorKind::ChildFailed { cause, .. } if **cause == JobErrorKind::Signal(9)),
+        matches!(error.kind(), JobErrorKind::Dependency(FailedDependency::Child { cause, .. }) if **cause == JobErrorKind::Lost(WorkerExit::Signal(9))),
         "{error}"
     );
     let job = lab.job(outer, (&gate.path(),)).retries(5).submit();

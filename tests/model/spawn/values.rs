@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use arenite::rand::Rng;
 use arenite::stream::Stream;
 use arenite::{Array, ArrayMut, Backoff, Engine, Graph, Spawn, Trace, call};
+use rand::Rng;
 
 use super::{around, end, fib, numbers, sort};
 use crate::harness::{Diary, Gate, Lab, note, pass, step, tests, wait_until};

@@ -104,7 +104,7 @@ fn stopping_cancels_items_in_flight() {
 
 /// An engine that admits one job of 3 MiB at a time, and knows the result sizes.
 fn narrow() -> Lab {
-    let lab = Lab::with(2, |builder| builder.admission(4 << 20));
+    let lab = Lab::with(2, |builder| builder.max_in_flight_bytes(4 << 20));
     assert_eq!(lab.submit(weigh, ("", three_mib(&lab))).wait(), Ok(3 << 20));
     lab
 }
@@ -206,7 +206,7 @@ fn a_dead_letter_does_not_block_admission() {
 
 /// The first stage is admitted while the second does not fit yet; the second is woken nevertheless.
 fn stages_waiting_for_admission_are_woken_by_each_end() {
-    let lab = Lab::with(3, |builder| builder.admission(4 << 20));
+    let lab = Lab::with(3, |builder| builder.max_in_flight_bytes(4 << 20));
     assert_eq!(lab.submit(weigh, ("", zeros(&lab, 1))).wait(), Ok(1024));
     let gates = [(); 4].map(|()| Gate::new());
     let large = lab.submit(weigh, (&gates[0].path(), zeros(&lab, 2500)));

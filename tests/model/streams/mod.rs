@@ -10,7 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use arenite::stream::{Handle, Stream, StreamError, Windows};
-use arenite::{Array, ArrayMut, Backoff, JobErrorKind, OnFailure, Priority};
+use arenite::{
+    Array, ArrayMut, Backoff, JobErrorKind, JobLimit, OnFailure, Priority, Rejection, WorkerExit,
+};
 
 use crate::harness::{Diary, Gate, Lab, note, pass, step, tests, wait_until};
 
@@ -263,7 +265,10 @@ fn a_stage_may_take_a_list_of_arrays() {
     }
     let foreign = vec![Array::from_slice(&[1u32])];
     let error = lab.failure_of(lab.submit(concat, (foreign, 2, &last)));
-    assert_eq!(*error.kind(), JobErrorKind::ForeignArray);
+    assert_eq!(
+        *error.kind(),
+        JobErrorKind::Rejected(Rejection::ForeignArray)
+    );
     drop(last);
     lab.assert_in_use(0);
 }
@@ -299,7 +304,10 @@ fn a_crash_costs_one_item() {
             (letter.stage(), letter.index() as u64),
             (Some(2), *letter.args())
         );
-        assert_eq!(*letter.error().kind(), JobErrorKind::Signal(6));
+        assert_eq!(
+            *letter.error().kind(),
+            JobErrorKind::Lost(WorkerExit::Signal(6))
+        );
     }
     let stats = handle.stats();
     assert_eq!(
@@ -350,7 +358,7 @@ fn a_crash_stops_the_stream_at_its_item() {
     else {
         panic!("{error:?}");
     };
-    assert_eq!(*error.kind(), JobErrorKind::Signal(6));
+    assert_eq!(*error.kind(), JobErrorKind::Lost(WorkerExit::Signal(6)));
     assert!(run.next().is_none());
     assert!(pulled.get() <= 6 + 16, "{}", pulled.get());
     lab.assert_in_use(0);
@@ -396,7 +404,7 @@ fn a_hang_in_a_stage_ends_at_its_deadline() {
     let [letter] = &letters[..] else {
         panic!("{letters:?}");
     };
-    let late = JobErrorKind::DeadlineExceeded { limit: LIMIT };
+    let late = JobErrorKind::Limit(JobLimit::Deadline { limit: LIMIT });
     assert_eq!((letter.stage(), *letter.args()), (Some(2), 7));
     assert_eq!(*letter.error().kind(), late);
     assert_eq!(letter.attempts(), 2);
@@ -430,7 +438,7 @@ fn a_hang_stops_the_stream_at_its_item() {
     };
     assert_eq!(
         *error.kind(),
-        JobErrorKind::DeadlineExceeded { limit: LIMIT }
+        JobErrorKind::Limit(JobLimit::Deadline { limit: LIMIT })
     );
     assert!(run.next().is_none());
     lab.assert_in_use(0);

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use arenite::stream::{Stream, Windows};
-use arenite::{Array, JobErrorKind, OnFailure};
+use arenite::{Array, JobErrorKind, JobLimit, OnFailure};
 
 use super::add;
 use crate::harness::{Lab, tests, wait_until};
@@ -179,7 +179,7 @@ fn a_window_without_room_is_a_dead_letter() {
                 .copied()
                 .eq(EACH * k..EACH * (k + 1))
         );
-        let JobErrorKind::ArenaFull(full) = letter.error().kind() else {
+        let JobErrorKind::Limit(JobLimit::Arena(full)) = letter.error().kind() else {
             panic!("{letter}");
         };
         assert_eq!(full.requested, 8 * EACH);

@@ -138,7 +138,7 @@ fn every_state_word_is_classified() {
                     let answer = shared.wait_timeout(id, <() as Reply>::receive, Duration::ZERO);
                     let error = answer.unwrap().unwrap_err();
                     assert!(
-                        matches!(error.kind(), JobErrorKind::Protocol(_)),
+                        matches!(error.kind(), JobErrorKind::Lost(WorkerExit::Protocol(_))),
                         "{word:#x}: {error}"
                     );
                 }
@@ -164,7 +164,7 @@ fn an_answer_of_the_wrong_type_costs_the_worker() {
         let answer = shared.wait_timeout(id, <Array<u8> as Reply>::receive, Duration::ZERO);
         let error = answer.unwrap().unwrap_err();
         assert!(
-            matches!(error.kind(), JobErrorKind::Protocol(_)),
+            matches!(error.kind(), JobErrorKind::Lost(WorkerExit::Protocol(_))),
             "{form}: {error}"
         );
         assert_eq!(error.worker(), Some(lane as u32), "{form}");

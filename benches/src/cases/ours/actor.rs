@@ -18,7 +18,7 @@ fn next(calls: &mut u64, x: u64) -> u64 {
 
 pub(in super::super) fn actor_call(setup: &Setup) -> Result<Running, BenchError> {
     let engine = engine(setup.workers)?;
-    let actor = engine.actor(|| 0_u64, ());
+    let actor = engine.actor(|| 0_u64, ()).start();
     Ok(Box::new(move |times| {
         // Moved in: the engine has to outlive the calls.
         let _ = &engine;

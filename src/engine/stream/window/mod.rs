@@ -23,7 +23,7 @@ use super::stage::{Begun, CallFn};
 use super::{AfterStage, Stream};
 use crate::arena::ArenaFull;
 use crate::array::{Array, Element};
-use crate::engine::{Engine, Job, JobErrorKind};
+use crate::engine::{Engine, Job, JobErrorKind, JobLimit};
 use crate::kernel::{Arg, Args, Kernel, Key, Param, Reply, SplitArgs, SplitFirst, kernel_name};
 use crate::supervisor::Failed;
 
@@ -190,7 +190,7 @@ where
                         Begun::new(job, asked)
                     }
                     Err(full) => {
-                        let why = JobErrorKind::ArenaFull(full);
+                        let why = JobErrorKind::Limit(JobLimit::Arena(full));
                         let failed = Failed::new(why, kernel_name::<F>(), 0);
                         Begun::Job(Job::ready(Err(failed.into())))
                     }

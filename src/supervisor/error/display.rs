@@ -1,0 +1,269 @@
+//! Job errors as sentences.
+
+use std::fmt;
+
+use super::{Failed, FailedDependency, JobError, JobErrorKind, JobLimit, Rejection, WorkerExit};
+use crate::supervisor::depend::limits::{MAX_OPEN_TASKS, MAX_SPAWN_DEPTH};
+use crate::supervisor::output::escape::escape_text;
+
+impl fmt::Display for JobErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // A panic that was resumed, not started here: its origin is unknown.
+            Self::Panicked {
+                message, location, ..
+            } if location.is_empty() => {
+                write!(f, "panicked: {}", escape_text(message))
+            }
+            Self::Panicked {
+                message, location, ..
+            } => write!(
+                f,
+                "panicked at {}: {}",
+                escape_text(location),
+                escape_text(message)
+            ),
+            Self::Returned(returned) => escape_text(returned.text()).fmt(f),
+            Self::Lost(exit) => exit.fmt(f),
+            Self::Limit(limit) => limit.fmt(f),
+            Self::Rejected(why) => why.fmt(f),
+            Self::Dependency(failed) => failed.fmt(f),
+            Self::Cancelled => f.write_str("cancelled"),
+            Self::ShutDown => f.write_str("the engine was shut down before it ended"),
+            Self::NoWorkers(why) => write!(f, "no worker can be started any more: {why}"),
+        }
+    }
+}
+
+impl fmt::Display for WorkerExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Signal(signal) => write!(f, "its worker was ended by {}", signal_name(*signal)),
+            Self::Code(Some(code)) => write!(f, "its worker exited with code {code}"),
+            Self::Code(None) => f.write_str(
+                "its worker exited with an unknown code, because something else in this program reaped it",
+            ),
+            Self::OutOfMemoryKill => f.write_str(
+                "its worker was ended by the system's out-of-memory killer; use fewer workers, or set a memory limit",
+            ),
+            Self::Denied { call } => write!(f, "the sandbox denied {call}, which ended its worker"),
+            Self::Escaped { count } => write!(
+                f,
+                "{count} array handle{} outlived the job (in a static, on a thread, or leaked); drop them before the kernel returns",
+                if *count == 1 { "" } else { "s" }
+            ),
+            Self::Protocol(what) => write!(
+                f,
+                "its worker broke the protocol ({}) and was replaced",
+                escape_text(what)
+            ),
+            Self::OtherJob { job: None, cause } => write!(f, "lost with its worker: {cause}"),
+            Self::OtherJob { job: Some(job), cause } => {
+                write!(f, "lost with its worker, because of job {job}: {cause}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for JobLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Deadline { limit } => write!(
+                f,
+                "ran longer than its deadline of {limit:?}, so its worker was killed"
+            ),
+            Self::Memory { limit, requested } => {
+                f.write_str("its worker could not allocate ")?;
+                if let Some(requested) = requested {
+                    write!(f, "{requested} bytes ")?;
+                }
+                write!(
+                    f,
+                    "within its memory limit of {limit} bytes; raise the limit, or do less at once"
+                )
+            }
+            Self::Arena(full) => full.fmt(f),
+            Self::Spawned { depth, open } => write!(
+                f,
+                "it spawned jobs {depth} deep with {open} of them open at once (the limits are {MAX_SPAWN_DEPTH} and {MAX_OPEN_TASKS}): \
+                 does its recursion end?"
+            ),
+            Self::Quarantined { deaths } => write!(
+                f,
+                "it cost {deaths} workers, one at each attempt, and is not tried again"
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ForeignArray => f.write_str(
+                "an argument is not in this engine's arena; copy it in with engine.import(&array)",
+            ),
+            Self::ForeignKernel => f.write_str(
+                "the kernel is code of a shared library; kernels must be part of the executable",
+            ),
+            Self::Lending => f.write_str(
+                "an argument would be changed in place, which a strict sandbox does not allow; return a fresh array instead",
+            ),
+            Self::Spawning => f.write_str(
+                "it spawned jobs, which a strict sandbox does not allow; submit them from the program instead",
+            ),
+            Self::Deadlock { why } => write!(f, "deadlock: the job would wait for itself: {why}"),
+            Self::ActorEnded => f.write_str("its actor has ended; start another one"),
+        }
+    }
+}
+
+impl fmt::Display for FailedDependency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node {
+                node,
+                job,
+                kernel,
+                cause,
+            } => {
+                write!(f, "not run, because it depends on {node} (")?;
+                if let Some(job) = job {
+                    write!(f, "job {job}, ")?;
+                }
+                write!(f, "{kernel}), which failed: {cause}")
+            }
+            Self::Child { job, kernel, cause } => {
+                f.write_str("a job that it spawned failed: ")?;
+                if let Some(job) = job {
+                    write!(f, "job {job} ")?;
+                }
+                write!(f, "({kernel}): {cause}")
+            }
+            Self::Actor {
+                cause,
+                forgotten,
+                restarted,
+            } => {
+                write!(f, "its actor was lost: {cause}")?;
+                match forgotten {
+                    0 => {}
+                    1 => f.write_str("; the effect of 1 answered call is lost")?,
+                    more => write!(f, "; the effect of {more} answered calls is lost")?,
+                }
+                if *restarted {
+                    f.write_str("; it continues from its last checkpoint")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// "SIGSEGV (an invalid memory access)" and the like.
+fn signal_name(signal: i32) -> String {
+    let name = nix::sys::signal::Signal::try_from(signal).map_or("signal", |known| known.as_str());
+    let hint = match signal {
+        libc::SIGSEGV => " (an invalid memory access, a write to an input, or a stack overflow)",
+        libc::SIGBUS => " (an access beyond the end of a mapping)",
+        libc::SIGABRT => " (an abort: a failed allocation, or a library's own check)",
+        libc::SIGKILL => " (killed from outside)",
+        libc::SIGILL => " (an illegal instruction)",
+        libc::SIGFPE => " (a division by zero)",
+        _ => "",
+    };
+    if name == "signal" {
+        format!("signal {signal}")
+    } else {
+        format!("{name}{hint}")
+    }
+}
+
+impl fmt::Display for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Failed {
+            kind,
+            kernel,
+            job,
+            label,
+            attempt,
+            worker,
+            lent,
+            last_words,
+            deaths,
+            lost_jobs,
+            origin,
+        } = &*self.0;
+        match job {
+            0 => write!(f, "{kernel}")?,
+            job => write!(f, "job {job}")?,
+        }
+        if let Some(label) = label {
+            // As a literal: a label may contain anything.
+            write!(f, " {label:?}")?;
+        }
+        if *job > 0 {
+            write!(f, " ({kernel}")?;
+            if let Some(worker) = worker {
+                write!(f, " on worker {worker}")?;
+            }
+            if *attempt > 1 {
+                write!(f, ", attempt {attempt}")?;
+            }
+            f.write_str(")")?;
+        }
+        write!(f, ": {kind}")?;
+        if let (JobErrorKind::Cancelled, Some(origin)) = (kind, origin) {
+            return write!(f, ", because the graph stops at a failure: {origin}");
+        }
+        if let (JobErrorKind::Limit(JobLimit::Quarantined { .. }), Some(last)) =
+            (kind, deaths.last())
+        {
+            write!(f, "; the last time: {}", last.kind)?;
+        }
+        if !lost_jobs.jobs.is_empty() {
+            let s = if lost_jobs.jobs.len() == 1 { "" } else { "s" };
+            let jobs = Numbers(&lost_jobs.jobs);
+            match lost_jobs.are_innocent {
+                true => write!(f, "; job{s} {jobs} were lost with it")?,
+                false => write!(
+                    f,
+                    "; job{s} {jobs} ran on the same worker, and any of them may be at fault"
+                )?,
+            }
+        }
+        for rows in lent {
+            write!(
+                f,
+                "; rows {}..{} of the array lent to it are unspecified",
+                rows.start, rows.end
+            )?;
+        }
+        let words = origin
+            .as_ref()
+            .map_or(last_words, |error| &error.0.last_words);
+        write_last_words(f, words)
+    }
+}
+
+pub(super) fn write_last_words(f: &mut fmt::Formatter<'_>, last_words: &[String]) -> fmt::Result {
+    match last_words.last() {
+        Some(last) => write!(f, "; its worker's last words: {last}"),
+        None => Ok(()),
+    }
+}
+
+/// Displays the first numbers of a list, and how many more there are.
+struct Numbers<'a>(&'a [u64]);
+
+impl fmt::Display for Numbers<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 8;
+        for (at, number) in self.0.iter().take(SHOWN).enumerate() {
+            write!(f, "{}{number}", if at > 0 { ", " } else { "" })?;
+        }
+        match self.0.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}

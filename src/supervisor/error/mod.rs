@@ -1,0 +1,403 @@
+//! Errors of jobs: [`JobError`] and its [kinds](JobErrorKind).
+
+mod display;
+mod kind;
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+pub use kind::{FailedDependency, JobErrorKind, JobLimit, Rejection, WorkerExit};
+
+use crate::kernel::KernelError;
+use display::write_last_words;
+
+/// A job gave no value: why, and which job of which kernel on which worker.
+///
+/// [`kind`](Self::kind) says why, [`returned`](Self::returned) gives back the kernel's own error.
+///
+/// ```standalone_crate
+/// use arenite::{Backoff, Engine, JobErrorKind, WorkerExit};
+///
+/// fn decode(name: &str) -> u32 {
+///     eprintln!("{name}: the header is fine");
+///     std::process::abort();
+/// }
+///
+/// arenite::init();
+/// let engine = Engine::builder().workers(1).on_log(|_| ()).build()?;
+/// let job = engine.job(decode, ("holiday.jpg",)).retries(1).backoff(Backoff::NONE);
+/// let error = job.submit().wait().unwrap_err();
+/// // Which job, where, and how often it was tried.
+/// assert!(error.kernel().ends_with("decode"));
+/// assert_eq!((error.worker(), error.attempt()), (Some(0), 2));
+/// // Why, this time and the time before.
+/// let aborted = JobErrorKind::Lost(WorkerExit::Signal(6));
+/// assert_eq!(*error.kind(), aborted);
+/// assert_eq!(error.deaths(), [aborted]);
+/// // What its worker printed last; and all of it as a sentence.
+/// assert_eq!(error.last_words(), ["holiday.jpg: the header is fine"]);
+/// assert!(error.to_string().ends_with("its worker's last words: holiday.jpg: the header is fine"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct JobError(Box<Failed>);
+
+/// The parts of a [`JobError`].
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Failed {
+    pub(crate) kind: JobErrorKind,
+    pub(crate) kernel: &'static str,
+    /// From 1; 0 if there was no job.
+    pub(crate) job: u64,
+    pub(crate) label: Option<Arc<str>>,
+    pub(crate) attempt: u32,
+    pub(crate) worker: Option<u32>,
+    /// Rows that the job could write in place.
+    pub(crate) lent: Vec<Range<usize>>,
+    /// What the worker printed last, and what its flight recorder holds.
+    pub(crate) last_words: Vec<String>,
+    /// How earlier attempts ended.
+    pub(crate) deaths: Vec<Death>,
+    pub(crate) lost_jobs: LostJobs,
+    /// The failure of another job that caused this one.
+    pub(crate) origin: Option<JobError>,
+}
+
+/// How an attempt of a job ended, before the job was tried again: see [`JobError::deaths`].
+///
+/// It compares equal to its [`kind`](Death::kind), so that lists of both can be compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Death {
+    kind: JobErrorKind,
+    worker: Option<u32>,
+    last_words: Vec<String>,
+}
+
+impl Death {
+    pub(crate) fn new(kind: JobErrorKind, worker: Option<u32>, last_words: Vec<String>) -> Self {
+        Self {
+            kind,
+            worker,
+            last_words,
+        }
+    }
+
+    /// Why the attempt gave no value.
+    pub fn kind(&self) -> &JobErrorKind {
+        &self.kind
+    }
+
+    /// The number of the worker that ran it, from 0; `None` if none did.
+    pub fn worker(&self) -> Option<u32> {
+        self.worker
+    }
+
+    /// What the worker printed last in this job before it died: see [`JobError::last_words`].
+    pub fn last_words(&self) -> &[String] {
+        &self.last_words
+    }
+}
+
+impl PartialEq<JobErrorKind> for Death {
+    fn eq(&self, kind: &JobErrorKind) -> bool {
+        self.kind == *kind
+    }
+}
+
+impl fmt::Display for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.kind.fmt(f)?;
+        if let Some(worker) = self.worker {
+            write!(f, " (worker {worker})")?;
+        }
+        write_last_words(f, &self.last_words)
+    }
+}
+
+/// Why a job gives no value, and the failure of another job that caused this.
+#[derive(Clone, Debug)]
+pub(crate) struct Because {
+    pub(crate) kind: JobErrorKind,
+    pub(crate) origin: Option<JobError>,
+}
+
+impl From<JobErrorKind> for Because {
+    fn from(kind: JobErrorKind) -> Self {
+        Self { kind, origin: None }
+    }
+}
+
+/// Jobs that ran in the same worker when it died.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LostJobs {
+    pub(crate) jobs: Vec<u64>,
+    /// None of them is at fault.
+    pub(crate) are_innocent: bool,
+}
+
+impl Failed {
+    /// A job that failed at its first attempt, without a worker.
+    pub(crate) fn new(why: impl Into<Because>, kernel: &'static str, job: u64) -> Self {
+        let Because { kind, origin } = why.into();
+        Self {
+            kind,
+            kernel,
+            job,
+            label: None,
+            attempt: 1,
+            worker: None,
+            lent: Vec::new(),
+            last_words: Vec::new(),
+            deaths: Vec::new(),
+            lost_jobs: LostJobs::default(),
+            origin,
+        }
+    }
+}
+
+impl From<Failed> for JobError {
+    fn from(failed: Failed) -> Self {
+        Self(Box::new(failed))
+    }
+}
+
+impl JobError {
+    /// The same error for another kernel: that of a node in a chain.
+    pub(crate) fn of_kernel(&self, kernel: &'static str) -> Self {
+        let failed = Failed {
+            kernel,
+            ..(*self.0).clone()
+        };
+        failed.into()
+    }
+
+    /// Why the job that spawned this one gives no value.
+    pub(crate) fn of_child(&self) -> Because {
+        match self.kind() {
+            // The child is not the cause, or the kind names a cause already.
+            kind @ (JobErrorKind::Dependency(FailedDependency::Child { .. })
+            | JobErrorKind::Cancelled
+            | JobErrorKind::ShutDown
+            | JobErrorKind::NoWorkers(_)) => Because {
+                kind: kind.clone(),
+                origin: self.0.origin.clone(),
+            },
+            kind => Because {
+                kind: FailedDependency::Child {
+                    job: self.job(),
+                    kernel: self.kernel(),
+                    cause: Box::new(kind.clone()),
+                }
+                .into(),
+                origin: Some(self.clone()),
+            },
+        }
+    }
+
+    /// Why a node that depends on this one, named `node`, never ran.
+    pub(crate) fn of_dependency(&self, node: String) -> Because {
+        Because {
+            kind: FailedDependency::Node {
+                node,
+                job: self.job(),
+                kernel: self.kernel(),
+                cause: Box::new(self.kind().clone()),
+            }
+            .into(),
+            origin: Some(self.clone()),
+        }
+    }
+
+    /// Why a node of a graph that stops at this failure never ran.
+    pub(crate) fn of_stop(&self) -> Because {
+        Because {
+            kind: JobErrorKind::Cancelled,
+            origin: Some(self.clone()),
+        }
+    }
+
+    /// Why the job gave no value.
+    pub fn kind(&self) -> &JobErrorKind {
+        &self.0.kind
+    }
+
+    /// The failure of another job that caused this one, with its worker, attempts, deaths and last words: that of the
+    /// node that a node [depends on](FailedDependency::Node), of the node at which a graph
+    /// [stopped](crate::Graph::on_failure), or of a job that this one [spawned](FailedDependency::Child).
+    ///
+    /// ```standalone_crate
+    /// use arenite::{Engine, Graph};
+    ///
+    /// fn decode(name: &str) -> u32 {
+    ///     eprintln!("{name}: the header is fine");
+    ///     std::process::abort();
+    /// }
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(1).on_log(|_| ()).build()?;
+    /// let mut graph = Graph::new();
+    /// let photo = graph.job(decode, ("holiday.jpg",)).retries(1).add();
+    /// let double = graph.add(|pixels: u32| pixels * 2, (&photo,));
+    /// let error = graph.run(&engine, &double)?.wait().unwrap_err();
+    /// let origin = error.origin().expect("the node that was tried");
+    /// assert_eq!(origin.attempt(), 2);
+    /// for words in [origin.deaths()[0].last_words(), origin.last_words()] {
+    ///     assert_eq!(words, ["holiday.jpg: the header is fine"]);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn origin(&self) -> Option<&JobError> {
+        self.0.origin.as_ref()
+    }
+
+    /// The error that the kernel returned, if that is a [`Typed<E>`](crate::Typed).
+    ///
+    /// If this job failed because of another one (a node that it depends on, a job that it spawned, the start of its
+    /// actor), this is the error of that one.
+    ///
+    /// ```
+    /// use arenite::{Engine, JobError, Typed};
+    ///
+    /// fn fetch(page: u32) -> Result<u32, Typed<u16>> {
+    ///     match page {
+    ///         13 => Err(Typed(404)),
+    ///         page => Ok(page),
+    ///     }
+    /// }
+    ///
+    /// let engine = Engine::inline();
+    /// let status = |error: &JobError| error.returned::<u16>();
+    /// let error = engine.submit(fetch, (13,)).wait().unwrap_err();
+    /// assert_eq!(status(&error), Some(404));
+    /// ```
+    pub fn returned<E: KernelError>(&self) -> Option<E> {
+        self.kind().returned()
+    }
+
+    /// The kernel's name, as given by [`std::any::type_name`].
+    pub fn kernel(&self) -> &'static str {
+        self.0.kernel
+    }
+
+    /// The job's number in its engine, from 1. `None` if there was no job: in an inline engine, or for a node of a
+    /// graph that never ran.
+    pub fn job(&self) -> Option<u64> {
+        (self.0.job > 0).then_some(self.0.job)
+    }
+
+    /// Whether the same call may succeed when it is submitted again: see [`JobErrorKind::is_retryable`].
+    pub fn is_retryable(&self) -> bool {
+        self.kind().is_retryable()
+    }
+
+    /// The job's [label](crate::engine::JobBuilder::label), if it has one.
+    pub fn label(&self) -> Option<&str> {
+        self.0.label.as_deref()
+    }
+
+    /// The same error for a job with this label.
+    pub(crate) fn with_label(mut self, label: Option<&Arc<str>>) -> Self {
+        self.0.label = label.cloned();
+        self
+    }
+
+    /// The number of the attempt, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.0.attempt
+    }
+
+    /// The number of the worker that ran it, from 0; `None` if none did.
+    pub fn worker(&self) -> Option<u32> {
+        self.0.worker
+    }
+
+    /// What the worker printed last (stdout, stderr, events) before it died, oldest first: at most 16 lines and 2 KiB.
+    /// Empty if the worker survived.
+    pub fn last_words(&self) -> &[String] {
+        &self.0.last_words
+    }
+
+    /// How the attempts before this one ended, oldest first, at most the last 16, each with its worker and that
+    /// worker's last words. Empty for a job that was tried once. With [`JobLimit::Quarantined`], the last attempt is
+    /// included.
+    pub fn deaths(&self) -> &[Death] {
+        &self.0.deaths
+    }
+
+    /// The numbers of the other jobs that ran in the same worker when it died, on its other
+    /// [lanes](crate::engine::Builder::lanes). Empty if the worker survived, and for a job that was itself
+    /// [lost because of another one](WorkerExit::OtherJob).
+    ///
+    /// If this job is known to have ended the worker, these jobs were lost because of it. Otherwise each of them has
+    /// the same error, and any of them may be at fault.
+    ///
+    /// [`Job::id`](crate::Job::id) returns the number of a job and has another example. In the
+    /// [`Report`](crate::engine::Report) of a map, each failure has its own number:
+    ///
+    /// ```standalone_crate
+    /// use std::sync::Barrier;
+    /// use arenite::{Engine, JobErrorKind, WorkerExit};
+    ///
+    /// static BOTH_RUN: Barrier = Barrier::new(2);
+    ///
+    /// fn fetch(page: u32) -> u32 {
+    ///     BOTH_RUN.wait();
+    ///     match page {
+    ///         13 => std::process::abort(),
+    ///         _ => loop {
+    ///             std::thread::park();
+    ///         },
+    ///     }
+    /// }
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(1).lanes(2).build()?;
+    /// let report = engine.map(fetch, [7, 13].map(|page| (page,))).report();
+    /// let [lost, culprit] = report.failures() else { panic!("{report}") };
+    /// assert_eq!(*culprit.error().kind(), JobErrorKind::Lost(WorkerExit::Signal(6)));
+    /// assert_eq!(culprit.error().lost_jobs(), [lost.error().job().unwrap()]);
+    /// assert_eq!(lost.args(), &(7,));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn lost_jobs(&self) -> &[u64] {
+        &self.0.lost_jobs.jobs
+    }
+
+    /// Rows of lent arrays (tiles, `&mut` arrays) whose content is now unspecified, though initialised, because the
+    /// worker died while it could write to them.
+    pub fn unspecified_rows(&self) -> &[Range<usize>] {
+        &self.0.lent
+    }
+
+    /// The same error where those rows are discarded, or were overwritten since.
+    pub(crate) fn with_no_unspecified_rows(mut self) -> Self {
+        self.0.lent.clear();
+        self
+    }
+}
+
+/// `{:?}` is the text, because `unwrap` and a `main` that returns the error print it; `{:#?}` shows the parts.
+impl fmt::Debug for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return fmt::Display::fmt(self, f);
+        }
+        let failed = &*self.0;
+        f.debug_struct("JobError")
+            .field("kind", &failed.kind)
+            .field("kernel", &failed.kernel)
+            .field("job", &failed.job)
+            .field("label", &failed.label)
+            .field("attempt", &failed.attempt)
+            .field("worker", &failed.worker)
+            .field("unspecified_rows", &failed.lent)
+            .field("last_words", &failed.last_words)
+            .field("deaths", &failed.deaths)
+            .field("lost_jobs", &failed.lost_jobs.jobs)
+            .field("origin", &failed.origin)
+            .finish()
+    }
+}
+
+impl std::error::Error for JobError {}
