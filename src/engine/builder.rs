@@ -570,9 +570,9 @@ impl Builder {
             guard: self.guard == Guard::On,
             memory_limit: self.memory_limit,
             #[cfg(feature = "sandbox")]
-            strict: self.sandbox != Sandbox::Off,
+            sandboxed: self.sandbox != Sandbox::Off,
             #[cfg(not(feature = "sandbox"))]
-            strict: false,
+            sandboxed: false,
             #[cfg(feature = "sandbox")]
             kernel,
             on_start,

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::{JobErrorKind, KernelStats, TraceError};
-use crate::supervisor::{Looks, Progress, sentence};
+use crate::supervisor::{Progress, RateMeter, sentence};
 use crate::sys::clock::monotonic_ns;
 use crate::trace::{
     Attempt, AttemptEnd, Event, KernelRun, LaneId, TraceConfig, TraceOwner, Tracer,
@@ -37,7 +37,7 @@ thread_local! {
 #[derive(Debug)]
 pub(super) struct Inlined {
     counts: Mutex<Counts>,
-    looks: Mutex<Looks>,
+    looks: Mutex<RateMeter>,
     /// An error is retained for `write_trace`.
     tracer: Option<Result<TraceOwner, TraceError>>,
 }
@@ -68,7 +68,7 @@ impl Enrolled {
         });
         let engine = Arc::new(Inlined {
             counts: Mutex::default(),
-            looks: Mutex::new(Looks::new()),
+            looks: Mutex::new(RateMeter::new()),
             tracer,
         });
         let mut engines = lock(&ENGINES);

@@ -13,8 +13,8 @@ use crate::kernel::wire::ArgWriter;
 use crate::kernel::{CallWriter, KernelInfo};
 use crate::link::SLOTS;
 
-/// What each result of a map comes with: `()` in the order of the items, the index of its item (`usize`) in the order in which
-/// jobs end. Sealed.
+/// What each result of a map comes with: `()` in the order of the items, the index of its item (`usize`) in the order
+/// in which jobs end. Sealed.
 pub trait ResultKey: Copy {
     /// Results are taken in the order of the items.
     #[doc(hidden)]

@@ -31,15 +31,15 @@ impl Config {
             grace: settings.grace,
             deadlines_are_exclusive: settings.lanes > 1 && !settings.co_schedule_deadlines,
             lanes_share_regions: settings.lanes > 1,
-            is_sandboxed: settings.strict,
+            is_sandboxed: settings.sandboxed,
             recycles_by_size: settings.memory.recycling.above != u64::MAX,
             cores: 1,
             may_spin: false,
         }
     }
 
-    /// Sets how many cores the process may run on, and with that whether workers may spin: with more lanes than cores, one that spins
-    /// takes a core from another.
+    /// Sets how many cores the process may run on, and with that whether workers may spin: with more lanes than cores,
+    /// one that spins takes a core from another.
     pub(super) fn set_cores(&mut self, cores: usize, lanes: usize) {
         self.cores = cores;
         self.may_spin = cores > 1 && (!self.lanes_share_regions || lanes <= cores);

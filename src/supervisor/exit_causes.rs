@@ -281,8 +281,8 @@ mod tests {
         assert_eq!(of(limit, aborted(false, MIB), None), bare, "an assertion");
         let small = of(limit, aborted(true, MIB), Some(4096));
         assert_eq!(small, bare, "it would have fitted");
-        let tight = of(limit, aborted(true, limit - MIB), Some(4096));
-        assert_eq!(tight, reached(Some(4096)));
+        let reached_limit = of(limit, aborted(true, limit - MIB), Some(4096));
+        assert_eq!(reached_limit, reached(Some(4096)));
     }
 
     #[test]

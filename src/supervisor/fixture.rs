@@ -45,7 +45,7 @@ pub(super) fn settings(workers: u16, lanes: u16) -> Settings {
         co_schedule_deadlines: false,
         guard: true,
         memory_limit: 0,
-        strict: false,
+        sandboxed: false,
         #[cfg(feature = "sandbox")]
         kernel: crate::sys::sandbox::SandboxFeatures::default(),
         on_start: None,
@@ -97,7 +97,7 @@ pub(super) fn with_lanes(
     for worker in 0..ready {
         state.set_status(worker, Status::Ready);
     }
-    let bell = Arc::new(EventFd::new().unwrap());
-    let shared = Supervisor::new(arena, cells, parking, bell, state, settings, None);
+    let event = Arc::new(EventFd::new().unwrap());
+    let shared = Supervisor::new(arena, cells, parking, event, state, settings, None);
     (Arc::new(shared), consumers)
 }

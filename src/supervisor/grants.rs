@@ -1,7 +1,7 @@
 //! Output memory of one lane: what its worker may fill with results and has not.
 //!
-//! The worker allocates by moving a cursor through its grants, in order. A reply names the cursor, which says what the job has used, and
-//! the arrays that it sends, which have to lie there.
+//! The worker allocates by moving a cursor through its grants, in order. A reply names the cursor, which says what the
+//! job has used, and the arrays that it sends, which have to lie there.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -96,8 +96,8 @@ impl Grants {
         self.grants.push_back(Grant { number, block });
     }
 
-    /// Memory to grant ahead for jobs that take `bytes` each, if the arena has it committed. Without it, notes what the monitor is to
-    /// grant, unless the arena is too full for that.
+    /// Memory to grant ahead for jobs that take `bytes` each, if the arena has it committed. Without it, notes what the
+    /// monitor is to grant, unless the arena is too full for that.
     ///
     /// `shared`: lanes share the region. Also returns whether the monitor has to be called.
     #[cold]
@@ -135,15 +135,16 @@ impl Grants {
         (bytes != 0).then_some(bytes)
     }
 
-    /// The monitor has committed memory to grant ahead, or could not because the arena was full with this many bytes in use.
+    /// The monitor has committed memory to grant ahead, or could not because the arena was full with this many bytes in
+    /// use.
     pub(super) fn committed(&mut self, full_at: Option<u64>) {
         // Asked again meanwhile, without knowing of this.
         self.short_of = 0;
         self.full_at = full_at.unwrap_or(u64::MAX);
     }
 
-    /// Takes over what a reply sends: arrays, and a block with the reply's words where they did not fit into the slot. Frees what the
-    /// job used and did not send.
+    /// Takes over what a reply sends: arrays, and a block with the reply's words where they did not fit into the slot.
+    /// Frees what the job used and did not send.
     ///
     /// # Errors
     ///

@@ -1,4 +1,5 @@
-//! One lane as the supervisor keeps it: its link, its jobs, and its output memory. Its process belongs to [`Worker`](super::worker).
+//! One lane as the supervisor keeps it: its link, its jobs, and its output memory. Its process belongs to
+//! [`Worker`](super::worker).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,8 +15,8 @@ use crate::sys::clock;
 /// In place of a record: the job was retracted, or there was none.
 pub(super) const NO_RECORD: u32 = u32::MAX;
 
-/// Work that a lane may hold ahead, by expectation. Short, so that a long job delays little; long enough for a thread to be woken, get a
-/// core and refill the lane meanwhile.
+/// Work that a lane may hold ahead, by expectation. Short, so that a long job delays little; long enough for a thread
+/// to be woken, get a core and refill the lane meanwhile.
 pub(super) const DEPTH_NS: u64 = 500_000;
 
 /// When the time of a job is over.
@@ -186,7 +187,8 @@ impl Lane {
         asked
     }
 
-    /// Takes the position of a job that the worker said was over, and whose end the drain of this lane has to have found.
+    /// Takes the position of a job that the worker said was over, and whose end the drain of this lane has to have
+    /// found.
     #[inline]
     pub(super) fn take_said_over(&mut self) -> Option<u64> {
         let position = std::mem::replace(&mut self.said_over, u64::MAX);
@@ -221,8 +223,8 @@ impl Lane {
         self.seen_at_tick == self.producer.open_positions().start
     }
 
-    /// Notes which job is the oldest, at a tick. If it is the one that the last tick saw, it takes at least `more_ns` longer than was
-    /// expected, and the method returns true.
+    /// Notes which job is the oldest, at a tick. If it is the one that the last tick saw, it takes at least `more_ns`
+    /// longer than was expected, and the method returns true.
     pub(super) fn tick(&mut self, more_ns: u32) -> bool {
         let oldest = self.producer.open_positions().start;
         let stuck = std::mem::replace(&mut self.seen_at_tick, oldest) == oldest;
@@ -275,9 +277,9 @@ impl Lane {
         }
     }
 
-    /// Says what follows for the clock when the oldest job, or the next one with a deadline, may have changed. Asks for notice of the end
-    /// of the job before the next one with a deadline. Also returns whether that job had ended already: then the monitor has to drain the
-    /// lane before it blocks.
+    /// Says what follows for the clock when the oldest job, or the next one with a deadline, may have changed. Asks for
+    /// notice of the end of the job before the next one with a deadline. Also returns whether that job had ended
+    /// already: then the monitor has to drain the lane before it blocks.
     pub(super) fn update_alarm(&mut self) -> (Clock, bool) {
         while let Some(&position) = self.timed.front()
             && !self.holds(position)

@@ -6,7 +6,8 @@ use std::slice;
 
 use super::lane::Lane;
 
-/// All lanes. Lane `n` is one of worker `n` modulo the number of workers, so lanes taken in order are spread over the workers.
+/// All lanes. Lane `n` is one of worker `n` modulo the number of workers, so lanes taken in order are spread over the
+/// workers.
 #[derive(Debug)]
 pub(super) struct Lanes {
     lanes: Vec<Lane>,
@@ -109,8 +110,8 @@ impl Lanes {
         self.busy[word]
     }
 
-    /// This lane is rung before the lock is released. To be called before a job is posted: whatever happens then, the worker learns
-    /// of it.
+    /// This lane is rung before the lock is released. To be called before a job is posted: whatever happens then, the
+    /// worker learns of it.
     #[inline]
     pub(super) fn set_unrung(&mut self, lane: usize) {
         self.unrung[lane / 64] |= 1 << (lane % 64);

@@ -1,4 +1,4 @@
-//! The life of an engine: it starts, takes jobs, and ends.
+//! An engine from its start to its end.
 
 use std::time::{Duration, Instant};
 
@@ -15,8 +15,8 @@ pub(crate) enum Closing {
     Now,
 }
 
-/// Where an engine is between its start and its end. It moves only forward: started, closing by [`Closing::Drain`], closing by
-/// [`Closing::Now`], stopping.
+/// Where an engine is between its start and its end. It moves only forward: started, closing by [`Closing::Drain`],
+/// closing by [`Closing::Now`], stopping.
 #[derive(Debug, Default)]
 pub(super) struct Lifecycle {
     closing: Closing,
@@ -101,7 +101,8 @@ impl Lifecycle {
 
     /// Closes the engine now if the time for draining is over. Returns whether it did.
     ///
-    /// An engine that `is_drained` is left alone: its workers are about to be stopped. Until they are, it may get something to do again.
+    /// An engine that `is_drained` is left alone: its workers are about to be stopped. Until they are, it may get
+    /// something to do again.
     pub(super) fn end_drain(&mut self, now: Instant, is_drained: bool) -> bool {
         let is_due = self.drains_until.is_some_and(|until| until <= now);
         if !is_due || !self.is_stopping && is_drained {

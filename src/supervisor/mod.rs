@@ -92,7 +92,7 @@ pub(crate) use settings::{
 };
 pub(crate) use shared::Supervisor;
 pub(crate) use start::start;
-pub(crate) use stats::Looks;
+pub(crate) use stats::RateMeter;
 pub use stats::{KernelStats, Progress, Stats, WorkerStats};
 pub(crate) use trace::sentence;
 pub(crate) use waiting::thread_waker::park_until;

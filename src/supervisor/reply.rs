@@ -15,8 +15,9 @@ pub(super) enum Unreadable {
     CheckPanicked(JobErrorKind),
 }
 
-/// Reads a reply behind a `catch_unwind` guard: a type of the program may have a check of its own, and a panic in it must not leave
-/// the engine's state half changed. The panic's payload is leaked, because its drop could panic again under the lock.
+/// Reads a reply behind a `catch_unwind` guard: a type of the program may have a check of its own, and a panic in it
+/// must not leave the engine's state half changed. The panic's payload is leaked, because its drop could panic again
+/// under the lock.
 pub(super) fn read_guarded<R>(read: impl FnOnce() -> Result<R, BadReply>) -> Result<R, Unreadable> {
     IS_READING.set(true);
     let value = catch_unwind(AssertUnwindSafe(read));

@@ -32,8 +32,8 @@ impl Scheduler {
         self.reserved.take()
     }
 
-    /// Whether jobs that share a worker go before those that want one of their own: they take turns, since otherwise those would wait
-    /// for the last of these.
+    /// Whether jobs that share a worker go before those that want one of their own: they take turns, since otherwise
+    /// those would wait for the last of these.
     #[inline]
     pub(super) fn exclusive_goes_last(&self) -> bool {
         self.placed_exclusive

@@ -23,7 +23,7 @@ pub(crate) struct Settings {
     /// Bytes of private memory per worker, 0 for no ceiling.
     pub(crate) memory_limit: u64,
     /// Workers are sandboxed before their first job.
-    pub(crate) strict: bool,
+    pub(crate) sandboxed: bool,
     /// What sandboxes them: the parts that this Linux supports.
     #[cfg(feature = "sandbox")]
     pub(crate) kernel: SandboxFeatures,
@@ -90,7 +90,7 @@ pub(crate) enum StartError {
     Worker(HandshakeError),
 }
 
-/// Descriptors that an engine has to find free: its own, and for each worker a pidfd, a bell, two pipes, and five more
+/// Descriptors that an engine has to find free: its own, and for each worker a pidfd, an eventfd, two pipes, and five more
 /// while it starts. Above all of these lie the numbers under which a worker receives those of the arena, with a region
 /// for each worker.
 pub(crate) const fn descriptors_for(workers: u64) -> u64 {

@@ -8,7 +8,7 @@ use super::output::Logger;
 use super::reply::assert_not_reading;
 use super::settings::Settings;
 use super::state::EngineState;
-use super::stats::{Looks, Progress};
+use super::stats::{Progress, RateMeter};
 use super::waiting::parking::Parking;
 use super::waiting::wakers::wake_all;
 use super::worker::Refusal;
@@ -35,7 +35,7 @@ pub(crate) struct Supervisor {
     pub(super) settings: Settings,
     state: Mutex<EngineState>,
     /// Wakes the monitor.
-    bell: Arc<EventFd>,
+    monitor_event: Arc<EventFd>,
     /// Handshakes that failed, for the monitor.
     refusals: Mutex<Vec<Refusal>>,
     /// Threads of this process that spin.
@@ -43,17 +43,17 @@ pub(crate) struct Supervisor {
     /// Cores that this process may run on, as they were when this was asked first.
     cores: OnceLock<usize>,
     /// Earlier looks at the engine's progress, for its rate.
-    looks: Mutex<Looks>,
+    looks: Mutex<RateMeter>,
     tracer: Mutex<Option<TraceOwner>>,
     /// The process that owns the engine.
     process: OwnerProcess,
-    /// Set by the first of the caller of [`end`](Supervisor::end) that did not join the monitor, and the monitor thread. The one that
-    /// finds it set runs [`finish`](Supervisor::finish).
+    /// Set by the first of the caller of [`end`](Supervisor::end) that did not join the monitor, and the monitor
+    /// thread. The one that finds it set runs [`finish`](Supervisor::finish).
     one_has_ended: AtomicBool,
 }
 
-/// The state, locked. Lanes that got jobs are rung right before the lock is released, so all jobs that were posted under one lock cost
-/// one look at whether their lane sleeps.
+/// The state, locked. Lanes that got jobs are rung right before the lock is released, so all jobs that were posted
+/// under one lock cost one look at whether their lane sleeps.
 #[derive(Debug)]
 pub(super) struct Locked<'a>(MutexGuard<'a, EngineState>);
 
@@ -85,13 +85,13 @@ impl Supervisor {
         arena: Arc<Arena>,
         cells: Vec<Arc<LinkCells>>,
         parking: Arc<Parking>,
-        bell: Arc<EventFd>,
+        monitor_event: Arc<EventFd>,
         mut state: EngineState,
         settings: Settings,
         tracer: Option<TraceOwner>,
     ) -> Self {
         // Limiters ring it for jobs that wait for a permit.
-        state.permit_waiters.set_monitor(&bell);
+        state.permit_waiters.set_monitor(&monitor_event);
         Self {
             arena,
             cells,
@@ -99,11 +99,11 @@ impl Supervisor {
             log: Logger::new(settings.log.clone()),
             settings,
             state: Mutex::new(state),
-            bell,
+            monitor_event,
             refusals: Mutex::default(),
             spinners: AtomicUsize::new(0),
             cores: OnceLock::new(),
-            looks: Mutex::new(Looks::new()),
+            looks: Mutex::new(RateMeter::new()),
             tracer: Mutex::new(tracer),
             process: OwnerProcess::current(),
             one_has_ended: AtomicBool::new(false),
@@ -112,8 +112,8 @@ impl Supervisor {
 
     /// # Panics
     ///
-    /// In a copy of the process: its locks and links are those of the original, which does not know of the copy. And where code of the
-    /// program is called with the lock held: it would deadlock.
+    /// In a copy of the process: its locks and links are those of the original, which does not know of the copy. And
+    /// where code of the program is called with the lock held: it would deadlock.
     pub(super) fn lock(&self) -> Locked<'_> {
         self.process.assert_current();
         assert_not_reading();
@@ -121,8 +121,8 @@ impl Supervisor {
         Locked(self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Releases the lock, and rings the monitor and calls wakers where that is due. First handles ends of jobs that graphs have not
-    /// processed, whatever caused them: no other thread might take the lock for long.
+    /// Releases the lock, and rings the monitor and calls wakers where that is due. First handles ends of jobs that
+    /// graphs have not processed, whatever caused them: no other thread might take the lock for long.
     #[inline]
     pub(super) fn unlock(&self, mut state: Locked<'_>) {
         if state.graphs.has_unhandled_ends() {
@@ -148,12 +148,12 @@ impl Supervisor {
     /// Wakes the monitor.
     pub(super) fn ring(&self) {
         // Fails only for a bad descriptor, and this one is open as long as `self`.
-        let _ = self.bell.ring();
+        let _ = self.monitor_event.ring();
     }
 
     /// What the monitor sleeps on.
-    pub(super) fn bell(&self) -> &EventFd {
-        &self.bell
+    pub(super) fn monitor_event(&self) -> &EventFd {
+        &self.monitor_event
     }
 
     /// Reports a handshake that failed to the monitor.
@@ -202,14 +202,14 @@ impl Supervisor {
     }
 
     /// Whether workers are sandboxed.
-    pub(crate) fn is_strict(&self) -> bool {
-        self.settings.strict
+    pub(crate) fn is_sandboxed(&self) -> bool {
+        self.settings.sandboxed
     }
 
     /// What sandboxes the workers, if they are.
     #[cfg(feature = "sandbox")]
-    pub(crate) fn locked_by(&self) -> Option<SandboxFeatures> {
-        self.is_strict().then_some(self.settings.kernel)
+    pub(crate) fn sandbox_features(&self) -> Option<SandboxFeatures> {
+        self.is_sandboxed().then_some(self.settings.kernel)
     }
 
     /// Number of lanes: the jobs that may run at the same time.
@@ -222,7 +222,8 @@ impl Supervisor {
         self.settings.workers.into()
     }
 
-    /// Whether this process is a copy (by `fork`) of the one that owns the engine. What is dropped here is not dropped there.
+    /// Whether this process is a copy (by `fork`) of the one that owns the engine. What is dropped here is not dropped
+    /// there.
     pub(crate) fn is_copy(&self) -> bool {
         !self.process.is_current()
     }

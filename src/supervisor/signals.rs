@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-/// Requests to the monitor, set under the engine's lock. The thread that releases the lock rings the monitor if one of them calls for
-/// it.
+/// Requests to the monitor, set under the engine's lock. The thread that releases the lock rings the monitor if one of
+/// them calls for it.
 #[derive(Debug, Default)]
 pub(super) struct MonitorSignals {
     /// The monitor is rung when the lock is released.
@@ -83,8 +83,8 @@ impl MonitorSignals {
         }
     }
 
-    /// Only for the monitor, which has looked: it ticks on while there is something to even out, and until a whole tick has found
-    /// nothing. Each start wakes it, and a stream of tiny jobs would start it often.
+    /// Only for the monitor, which has looked: it ticks on while there is something to even out, and until a whole tick
+    /// has found nothing. Each start wakes it, and a stream of tiny jobs would start it often.
     pub(super) fn keep_ticking(&mut self, found: bool, whole_tick: bool) {
         self.ticks = found || (self.ticks && !whole_tick);
     }

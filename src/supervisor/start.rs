@@ -36,8 +36,8 @@ pub(crate) fn start(
     if let Some(tracer) = &tracer {
         state.begin_trace(Arc::clone(&tracer.0));
     }
-    let bell = Arc::new(EventFd::new().map_err(StartError::System)?);
-    let shared = Supervisor::new(arena, cells, parking, bell, state, settings, tracer);
+    let event = Arc::new(EventFd::new().map_err(StartError::System)?);
+    let shared = Supervisor::new(arena, cells, parking, event, state, settings, tracer);
     let shared = Arc::new(shared);
     let monitor = monitor::spawn(Arc::clone(&shared)).map_err(StartError::System)?;
     // While the programs of the workers are loaded.

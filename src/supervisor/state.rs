@@ -27,7 +27,8 @@ use super::worker::{Status, Worker};
 use crate::arena::Arena;
 use crate::link::Reply;
 
-/// The state of an engine: parts that each own their fields. What involves several parts is a method here, in the file of its topic.
+/// The state of an engine: parts that each own their fields. What involves several parts is a method here, in the file
+/// of its topic.
 ///
 /// All methods are called with the lock held. None of them blocks, except for a system call that wakes a thread.
 #[derive(Debug)]

@@ -71,8 +71,8 @@ pub struct Stats {
     pub untaken: usize,
     /// Whether so little memory is left on the machine or in the container that jobs run one at a time.
     pub memory_short: bool,
-    /// Bytes of the jobs in flight, as [`Builder::max_in_flight_bytes`](crate::engine::Builder::max_in_flight_bytes) counts them; 0 without a
-    /// ceiling.
+    /// Bytes of the jobs in flight, as [`Builder::max_in_flight_bytes`](crate::engine::Builder::max_in_flight_bytes)
+    /// counts them; 0 without a ceiling.
     pub admitted: u64,
 }
 
@@ -169,12 +169,12 @@ impl Progress {
 
 /// Earlier looks: their time, and how many jobs had ended.
 #[derive(Debug)]
-pub(crate) struct Looks {
+pub(crate) struct RateMeter {
     born: Instant,
     looks: VecDeque<(Instant, u64)>,
 }
 
-impl Looks {
+impl RateMeter {
     pub(crate) fn new() -> Self {
         let born = Instant::now();
         Self {
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn the_rate_is_that_of_the_last_seconds() {
-        let mut looks = Looks::new();
+        let mut looks = RateMeter::new();
         let start = Instant::now();
         let at = |seconds: u64| start + Duration::from_secs(seconds);
         let near =

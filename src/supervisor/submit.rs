@@ -269,8 +269,8 @@ fn fill_inline(record: &mut Record, call: &mut ArgWriter) {
 }
 
 #[inline]
-fn refusal_of(call: &ArgWriter, strict: bool) -> Option<JobErrorKind> {
-    if call.exclusive && strict {
+fn refusal_of(call: &ArgWriter, sandboxed: bool) -> Option<JobErrorKind> {
+    if call.exclusive && sandboxed {
         return Some(JobErrorKind::Rejected(Rejection::Lending));
     }
     if call.foreign {
@@ -284,7 +284,7 @@ fn fill_long(
     record: &mut Record,
     call: &mut ArgWriter,
     arena: &Arc<Arena>,
-    strict: bool,
+    sandboxed: bool,
 ) -> Option<JobErrorKind> {
     // The calls that the engine makes for graphs and spawned jobs were not spilled before the lock was taken.
     let spilled = call.spilled.take();
@@ -297,5 +297,5 @@ fn fill_long(
     record.payload[1] = extent.len;
     record.leases.append(&mut call.leases);
     record.leases.push(Lease::Shared(Arc::new(block)));
-    refusal_of(call, strict)
+    refusal_of(call, sandboxed)
 }

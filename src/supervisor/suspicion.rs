@@ -1,7 +1,7 @@
 //! Suspicion: jobs that were at the head of a lane, unclaimed, when its worker died.
 //!
-//! A worker that a job has taken over can say that it never began the job, which would then be run again and again. So such a job is
-//! charged for each death; with a score of [`TOO_MUCH`] it counts as one that ran.
+//! A worker that a job has taken over can say that it never began the job, which would then be run again and again. So
+//! such a job is charged for each death; with a score of [`TOO_MUCH`] it counts as one that ran.
 
 /// What a death counts in which no lane of the worker ran anything.
 pub(super) const UNEXPLAINED: u32 = 4;
@@ -10,7 +10,8 @@ pub(super) const EXPLAINED: u32 = 1;
 /// Sixteen unexplained deaths.
 const TOO_MUCH: u32 = 16 * UNEXPLAINED;
 
-/// Scores by job number, or by start of an actor: see [`EngineState::starts`](super::state::EngineState). The oldest charge first.
+/// Scores by job number, or by start of an actor: see [`EngineState::starts`](super::state::EngineState). The oldest
+/// charge first.
 #[derive(Debug, Default)]
 pub(super) struct Suspicion {
     scores: Vec<(u64, u32)>,

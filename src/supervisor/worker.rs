@@ -1,4 +1,5 @@
-//! One worker as the supervisor keeps it: its process, why it is killed, and how it has fared. Its lanes are in [`Lane`](super::lane).
+//! One worker as the supervisor keeps it: its process, why it is killed, and how it has fared. Its lanes are in
+//! [`Lane`](super::lane).
 
 use std::time::{Duration, Instant};
 
@@ -37,12 +38,13 @@ pub(super) struct Refusal {
 pub(super) struct Process {
     pub(super) pidfd: PidFd,
     /// Rung by its lanes.
-    pub(super) bell: EventFd,
+    pub(super) event: EventFd,
     /// The socket on which its handshake waits for it.
     pub(super) handshake: HandshakeSocket,
 }
 
-/// Why a worker is killed: the record of the job that is to blame, or [`NO_RECORD`](super::lane::NO_RECORD), and what that job answers.
+/// Why a worker is killed: the record of the job that is to blame, or [`NO_RECORD`](super::lane::NO_RECORD), and what
+/// that job answers.
 pub(super) type KillReason = (u32, JobErrorKind);
 
 /// More failed starts than this are not remembered; the pause is the longest by then.
@@ -54,7 +56,8 @@ pub(super) struct Worker {
     /// Changed by `EngineState::set_status` alone.
     status: Status,
     process: Option<Process>,
-    /// Counts the processes, so that a late report about an earlier one is recognized. Changed by `EngineState::next_generation` alone.
+    /// Counts the processes, so that a late report about an earlier one is recognized. Changed by
+    /// `EngineState::next_generation` alone.
     generation: u32,
     /// Why the last starts failed, one after the other.
     failed_starts: Vec<String>,
@@ -196,8 +199,9 @@ impl Worker {
         &mut self.last_words
     }
 
-    /// Its process has died, and all of its processes together have finished this many jobs. The death counts `parts` of [`WHOLE`].
-    /// Returns how many whole deaths there were in a row without a finished job, or 0 if this one does not count.
+    /// Its process has died, and all of its processes together have finished this many jobs. The death counts `parts`
+    /// of [`WHOLE`]. Returns how many whole deaths there were in a row without a finished job, or 0 if this one does
+    /// not count.
     pub(super) fn died(&mut self, jobs: u64, parts: u32) -> u32 {
         self.restarts += 1;
         if parts == 0 {

@@ -59,7 +59,7 @@ impl Supervisor {
         pipe::open_closed_standard().map_err(system)?;
         let server = Server::new().map_err(StartError::Worker)?;
         crate::sync::point!("spawn.served");
-        let bell = EventFd::new().map_err(system)?;
+        let event = EventFd::new().map_err(system)?;
         let welcome = {
             let state = self.lock();
             let lanes = state.lanes.of_worker(index).map(|link| {
@@ -77,7 +77,7 @@ impl Supervisor {
                 guard: self.settings.guard,
                 memory_limit: self.settings.memory_limit,
                 keep_freed: self.keep_freed(),
-                sandboxed: self.settings.strict,
+                sandboxed: self.settings.sandboxed,
                 #[cfg(feature = "sandbox")]
                 kernel: self.settings.kernel,
                 on_start: self.settings.on_start,
@@ -94,7 +94,7 @@ impl Supervisor {
         );
         let nothing = pipe::open_null().map_err(system)?;
         let standard = [nothing.as_fd(), stdout.write.as_fd(), stderr.write.as_fd()];
-        let mut fds = vec![watch.read.as_fd(), bell.as_fd(), server.socket()];
+        let mut fds = vec![watch.read.as_fd(), event.as_fd(), server.socket()];
         fds.extend(self.arena.descriptors());
         let all: Vec<_> = fds.iter().chain(&standard).copied().collect();
         let first_fd = process::first_target_fd(&all);
@@ -103,8 +103,8 @@ impl Supervisor {
             first_fd,
             fds: fds.len(),
         };
-        let strict = self.settings.strict;
-        let passes = |name: &[u8]| !strict || is_plain(name);
+        let sandboxed = self.settings.sandboxed;
+        let passes = |name: &[u8]| !sandboxed || is_plain(name);
         let env = [(MARK, mark.to_string())];
         let pid =
             process::spawn_self(&env, passes, &fds, first_fd, Some(standard)).map_err(system)?;
@@ -136,7 +136,7 @@ impl Supervisor {
         state.set_status(index, Status::Starting);
         state.workers[index].set_process(Process {
             pidfd,
-            bell,
+            event,
             handshake: server.handshake_socket(),
         });
         state.trace_spawned(index);

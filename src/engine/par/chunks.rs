@@ -105,7 +105,7 @@ impl Engine {
 
     /// Whether workers may write into arrays of the supervisor; sandboxed ones may not.
     pub(in crate::engine) fn lends(&self) -> bool {
-        self.shared().is_none_or(|shared| !shared.is_strict())
+        self.shared().is_none_or(|shared| !shared.is_sandboxed())
     }
 
     /// Memory for a result. All of it has to be written.

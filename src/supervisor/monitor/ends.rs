@@ -37,7 +37,7 @@ impl Monitor {
         };
         crate::sync::point!("recover.confirmed");
         let _ = self.poller.remove(process.pidfd.as_fd());
-        let _ = self.poller.remove(process.bell.as_fd());
+        let _ = self.poller.remove(process.event.as_fd());
         let handshake = process.handshake.clone();
         let starting = state.workers[index].status() == Status::Starting;
         let ours = !state.workers[index].kill_reasons().is_empty() || state.lifecycle.closes_now();
@@ -69,7 +69,7 @@ impl Monitor {
         // The link of its first lane has the notes of the whole process.
         let cells = &self.shared.cells[index];
         #[cfg(feature = "sandbox")]
-        if self.shared.is_strict()
+        if self.shared.is_sandboxed()
             // Acquire: pairs with the store of "call noted" in the worker's handler.
             && let Some(denied) = exit_causes::denied(exit, cells.reply().denied.load(Ordering::Acquire))
         {

@@ -37,8 +37,8 @@ const TICK: Duration = Duration::from_millis(1);
 /// do.
 const LISTEN_EVERY: u32 = 64;
 
-const BELL: u64 = u64::MAX;
-const RINGS: u64 = 1 << 32;
+const MONITOR_EVENT: u64 = u64::MAX;
+const WORKER_EVENT: u64 = 1 << 32;
 
 thread_local! {
     static IS_HERE: Cell<bool> = const { Cell::new(false) };
@@ -52,7 +52,7 @@ pub(in crate::supervisor) fn is_here() -> bool {
 /// Starts the monitor of an engine, which starts the workers.
 pub(in crate::supervisor) fn spawn(shared: Arc<Supervisor>) -> crate::sys::Result<JoinHandle<()>> {
     let poller = Poller::new()?;
-    poller.add(shared.bell().as_fd(), BELL)?;
+    poller.add(shared.monitor_event().as_fd(), MONITOR_EVENT)?;
     let pipe = WatchPipe::new()?;
     let run = move || {
         IS_HERE.set(true);
@@ -302,19 +302,19 @@ impl Monitor {
 
     /// Handles a readable descriptor: the monitor was rung, a worker printed something, or a worker ended.
     fn handle(&mut self, token: u64) {
-        if token == BELL {
-            let _ = self.shared.bell().clear();
+        if token == MONITOR_EVENT {
+            let _ = self.shared.monitor_event().clear();
             return;
         }
-        let index = (token & (RINGS - 1)) as usize;
+        let index = (token & (WORKER_EVENT - 1)) as usize;
         if token & (STDOUT | STDERR) != 0 {
             self.outputs.read_ready(&self.shared, index, token);
             return;
         }
-        if token & RINGS != 0 {
+        if token & WORKER_EVENT != 0 {
             let state = self.shared.lock();
             if let Some(process) = process_of(&state.workers, index) {
-                let _ = process.bell.clear();
+                let _ = process.event.clear();
             }
             return;
         }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::{Monitor, RINGS};
+use super::{Monitor, WORKER_EVENT};
 use crate::control::HandshakeError;
 use crate::supervisor::exit_causes;
 use crate::supervisor::output::escape;
@@ -92,14 +92,15 @@ impl Monitor {
         }
     }
 
-    /// Polls the pidfd and the bell of this worker's process.
+    /// Polls the pidfd and the eventfd of this worker's process.
     fn watch(&self, index: usize) -> crate::sys::Result<()> {
         let state = self.shared.lock();
         let Some(process) = state.workers[index].process() else {
             return Ok(());
         };
         self.poller.add(process.pidfd.as_fd(), index as u64)?;
-        self.poller.add(process.bell.as_fd(), index as u64 | RINGS)
+        self.poller
+            .add(process.event.as_fd(), index as u64 | WORKER_EVENT)
     }
 
     fn cannot_start(&self, index: usize, error: StartError) {

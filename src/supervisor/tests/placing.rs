@@ -89,7 +89,7 @@ fn the_monitor_is_called_once_for_a_stream_of_tiny_jobs() {
     };
     let mut two_jobs = || {
         let jobs = [submit(&shared), submit(&shared)];
-        let called = shared.bell().clear().unwrap();
+        let called = shared.monitor_event().clear().unwrap();
         for id in jobs {
             assert_eq!(consumers[0].next(), Next::Run);
             consumers[0].finish(false, 100, None);

@@ -18,9 +18,9 @@ const ASLEEP: u32 = 2;
 
 /// Wakes the thread through its own futex word. Not `unpark`: code run from a waker on this thread may park and consume
 /// the token.
-struct Bell(AtomicU32);
+struct WakeWord(AtomicU32);
 
-impl Wake for Bell {
+impl Wake for WakeWord {
     fn wake(self: Arc<Self>) {
         // Release: "woken", pairs with the swap in `sleep_on`. What was done before the call is visible to the thread
         // that finds it.
@@ -53,15 +53,15 @@ impl<'s> Words<'s> {
 
 /// What wakes this thread.
 pub(in crate::supervisor) struct ThreadWaker {
-    bell: Arc<Bell>,
+    word: Arc<WakeWord>,
     waker: Waker,
 }
 
 impl ThreadWaker {
     pub(in crate::supervisor) fn new() -> Self {
-        let bell = Arc::new(Bell(AtomicU32::new(QUIET)));
-        let waker = Waker::from(Arc::clone(&bell));
-        Self { bell, waker }
+        let word = Arc::new(WakeWord(AtomicU32::new(QUIET)));
+        let waker = Waker::from(Arc::clone(&word));
+        Self { word, waker }
     }
 
     pub(in crate::supervisor) fn waker(&self) -> &Waker {
@@ -79,7 +79,7 @@ impl ThreadWaker {
 
     /// Sleeps once, also on these words. Returns whether the thread was woken since its last sleep.
     fn sleep_on(&self, words: &Words<'_>, until: Option<Instant>) -> bool {
-        let word = &self.bell.0;
+        let word = &self.word.0;
         // Relaxed: it publishes nothing; whether the thread was woken is read below.
         let quiet = word.compare_exchange(QUIET, ASLEEP, Ordering::Relaxed, Ordering::Relaxed);
         if quiet.is_ok() {
@@ -105,26 +105,26 @@ pub(crate) fn park_until<'s, T>(
 ) -> Option<T> {
     // A limit beyond the range of the clock is none.
     let until = limit.and_then(|limit| Instant::now().checked_add(limit));
-    let bell = ThreadWaker::new();
+    let thread = ThreadWaker::new();
     let mut words = Words::default();
     let mut sleeps = 0u32;
     loop {
         words.0.clear();
-        if let Some(found) = ask(bell.waker(), &mut words) {
+        if let Some(found) = ask(thread.waker(), &mut words) {
             return Some(found);
         }
         if until.is_some_and(|until| until <= Instant::now()) {
             return None;
         }
         if words.0.is_empty() {
-            bell.sleep(until);
+            thread.sleep(until);
             continue;
         }
         sleeps = sleeps.wrapping_add(1);
         if sleeps.is_multiple_of(IN_VAIN) {
-            bell.sleep_on(&Words::default(), Some(Instant::now() + MOMENT));
+            thread.sleep_on(&Words::default(), Some(Instant::now() + MOMENT));
         } else {
-            bell.sleep_on(&words, until);
+            thread.sleep_on(&words, until);
         }
     }
 }

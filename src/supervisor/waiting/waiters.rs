@@ -5,7 +5,8 @@ use std::task::Waker;
 
 use super::parking::Parking;
 
-/// Wakes threads that are parked, at once, and collects wakers, which are foreign code and called when the lock is released.
+/// Wakes threads that are parked, at once, and collects wakers, which are foreign code and called when the lock is
+/// released.
 #[derive(Debug)]
 pub(in crate::supervisor) struct Waiters {
     parking: Arc<Parking>,

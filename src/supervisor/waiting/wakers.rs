@@ -3,7 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
-/// Calls all of these wakers. A panic in one, whose message has been printed, does not keep the others from being called.
+/// Calls all of these wakers. A panic in one, whose message has been printed, does not keep the others from being
+/// called.
 pub(in crate::supervisor) fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
     for waker in wakers {
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
