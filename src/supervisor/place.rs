@@ -277,7 +277,7 @@ impl EngineState {
             .filter(|lane| lane.is_ready() && lane.is_idle() && lane.room() > 0)
             .count();
         let mut waiting = false;
-        let passed_by = self.actor_waits_beside_room();
+        let passed_by = self.actor_could_start_elsewhere();
         for index in 0..self.lanes.len() {
             let behind = idle > 0 && self.has_movable(index);
             let lane = &mut self.lanes[index];

@@ -21,7 +21,7 @@ impl EngineState {
     /// Lists an actor for which there may be work to post.
     pub(super) fn list_actor(&mut self, index: u32) {
         let actor = &mut self.actors.table[index as usize];
-        if actor.is_listed || !actor.wants() {
+        if actor.is_listed || !actor.has_work() {
             return;
         }
         actor.is_listed = true;
@@ -44,7 +44,7 @@ impl EngineState {
             && let Some(&index) = self.actors.unplaced.front()
         {
             let Some(lane) = self.choose_actor_lane() else {
-                if !self.monitor.ticks() && self.actor_waits_beside_room() {
+                if !self.monitor.ticks() && self.actor_could_start_elsewhere() {
                     self.monitor.start_ticking();
                 }
                 break;
@@ -78,7 +78,7 @@ impl EngineState {
             actor.is_listed = false;
             self.actors.listed_count -= 1;
             let fits = self.lanes[lane].fits(0);
-            if fits && actor.wants() {
+            if fits && actor.has_work() {
                 self.take_turn(index, lane);
                 placed += 1;
             }
@@ -132,7 +132,7 @@ impl EngineState {
 
     /// Whether an actor waits for the lane with the fewest actors although another lane has room. The monitor then
     /// checks whether the wait takes longer than expected.
-    pub(in crate::supervisor) fn actor_waits_beside_room(&self) -> bool {
+    pub(in crate::supervisor) fn actor_could_start_elsewhere(&self) -> bool {
         !self.actors.unplaced.is_empty()
             && self.choose_actor_lane().is_none()
             && self.lanes.iter().any(|lane| lane.fits(0))

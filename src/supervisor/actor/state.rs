@@ -214,7 +214,7 @@ impl Actor {
     }
 
     /// Whether there is work to post for the actor, now or once a lane hosts it.
-    pub(super) fn wants(&self) -> bool {
+    pub(super) fn has_work(&self) -> bool {
         match self.stage {
             ActorStage::Unplaced => self.due.is_none(),
             ActorStage::Hosted { .. } => {

@@ -1,6 +1,6 @@
 //! Admission by bytes: a ceiling on the memory of all jobs in flight. See `docs/design/admission-and-limiters.md`.
 
-mod enter;
+mod admit;
 mod state;
 
 pub(super) use state::Admission;

@@ -159,7 +159,7 @@ impl Admission {
 
     /// Whether a job of `bytes` may be admitted: it fits, or nothing else is in flight; and no earlier ticket waits,
     /// neither in the line nor, with ticket `begun`, as a job of a graph that has begun.
-    pub(super) fn may_enter(&self, bytes: u64, ticket: Option<u64>, begun: Option<u64>) -> bool {
+    pub(super) fn may_admit(&self, bytes: u64, ticket: Option<u64>, begun: Option<u64>) -> bool {
         let fits = self.bytes.saturating_add(bytes) <= self.limit;
         let waits = self.line.first_key_value().map(|(&first, _)| first);
         let first = waits.into_iter().chain(begun).min();
@@ -172,7 +172,7 @@ impl Admission {
     }
 
     /// Counts an admitted job, which has no record yet.
-    pub(super) fn enter(&mut self, bytes: u64) {
+    pub(super) fn reserve(&mut self, bytes: u64) {
         self.bytes = self.bytes.saturating_add(bytes);
         self.entering += 1;
     }
@@ -180,12 +180,12 @@ impl Admission {
     /// Charges the admitted job to this record; `None` if it was answered at once. Returns whether the line has to be
     /// notified.
     #[must_use]
-    pub(super) fn entered(&mut self, record: Option<u32>, bytes: u64) -> bool {
+    pub(super) fn charge(&mut self, record: Option<u32>, bytes: u64) -> bool {
         self.entering -= 1;
         match record {
             Some(record) => {
                 let before = self.charges.insert(record, bytes);
-                debug_assert_eq!(before, None, "a job is let in once");
+                debug_assert_eq!(before, None, "a job is admitted once");
             }
             None => self.subtract(bytes),
         }
@@ -195,7 +195,7 @@ impl Admission {
 
     fn subtract(&mut self, bytes: u64) {
         self.bytes = match self.is_empty() {
-            // Resets a sum that saturated.
+            // The sum may have saturated.
             true => 0,
             false => self.bytes.saturating_sub(bytes),
         };

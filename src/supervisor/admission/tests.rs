@@ -7,56 +7,56 @@ use proptest::prelude::*;
 #[test]
 fn a_job_above_the_limit_is_admitted_alone() {
     let mut admission = Admission::new(100);
-    assert!(admission.may_enter(u64::MAX, None, None));
-    admission.enter(u64::MAX);
-    assert!(!admission.may_enter(0, None, None), "the next one waits");
-    assert!(!admission.entered(Some(7), u64::MAX));
-    assert!(!admission.may_enter(0, None, None));
+    assert!(admission.may_admit(u64::MAX, None, None));
+    admission.reserve(u64::MAX);
+    assert!(!admission.may_admit(0, None, None), "the next one waits");
+    assert!(!admission.charge(Some(7), u64::MAX));
+    assert!(!admission.may_admit(0, None, None));
     assert!(!admission.discharge(7), "no caller waits");
     assert_eq!(admission.bytes(), 0);
-    assert!(admission.may_enter(100, None, None) && admission.may_enter(101, None, None));
+    assert!(admission.may_admit(100, None, None) && admission.may_admit(101, None, None));
     assert!(!admission.discharge(7), "once");
 }
 
 #[test]
 fn no_caller_passes_the_line() {
     let mut admission = Admission::new(100);
-    admission.enter(60);
-    let _ = admission.entered(Some(0), 60);
+    admission.reserve(60);
+    let _ = admission.charge(Some(0), 60);
     let (first, second) = (admission.join(), admission.join());
-    assert!(!admission.may_enter(50, Some(first), None), "too large");
-    assert!(!admission.may_enter(1, Some(second), None), "not its turn");
-    assert!(!admission.may_enter(1, None, None), "behind both");
+    assert!(!admission.may_admit(50, Some(first), None), "too large");
+    assert!(!admission.may_admit(1, Some(second), None), "not its turn");
+    assert!(!admission.may_admit(1, None, None), "behind both");
     assert!(admission.discharge(0), "the line has to be notified");
-    assert!(admission.may_enter(50, Some(first), None));
+    assert!(admission.may_admit(50, Some(first), None));
     admission.leave(first);
-    admission.enter(50);
-    assert!(admission.entered(Some(0), 50), "the next one waits");
-    assert!(admission.may_enter(50, Some(second), None));
-    assert!(!admission.may_enter(51, Some(second), None));
+    admission.reserve(50);
+    assert!(admission.charge(Some(0), 50), "the next one waits");
+    assert!(admission.may_admit(50, Some(second), None));
+    assert!(!admission.may_admit(51, Some(second), None));
 }
 
 #[test]
 fn a_begun_graph_precedes_later_tickets() {
     let mut admission = Admission::new(100);
-    admission.enter(60);
-    let _ = admission.entered(Some(0), 60);
+    admission.reserve(60);
+    let _ = admission.charge(Some(0), 60);
     let (early, waits, late) = (
         admission.draw_ticket(),
         admission.join(),
         admission.draw_ticket(),
     );
     assert!(
-        admission.may_enter(40, Some(early), None),
+        admission.may_admit(40, Some(early), None),
         "before all that wait"
     );
-    assert!(!admission.may_enter(41, Some(early), None), "too large");
-    assert!(!admission.may_enter(1, Some(late), None), "not its turn");
+    assert!(!admission.may_admit(41, Some(early), None), "too large");
+    assert!(!admission.may_admit(1, Some(late), None), "not its turn");
     let held_back = Some(early);
-    assert!(!admission.may_enter(1, Some(waits), held_back));
-    assert!(!admission.may_enter(1, None, held_back));
-    assert!(admission.may_enter(40, Some(early), held_back));
-    assert!(admission.may_enter(40, Some(waits), Some(late)));
+    assert!(!admission.may_admit(1, Some(waits), held_back));
+    assert!(!admission.may_admit(1, None, held_back));
+    assert!(admission.may_admit(40, Some(early), held_back));
+    assert!(admission.may_admit(40, Some(waits), Some(late)));
 }
 
 #[test]
@@ -67,24 +67,24 @@ fn a_woken_future_that_is_not_polled_is_passed_over() {
     admission.line.insert(future, asleep);
     admission.drop_unresponsive(Instant::now() + 10 * LOOK_AGAIN);
     assert!(
-        !admission.may_enter(1, Some(thread), None),
+        !admission.may_admit(1, Some(thread), None),
         "it was not woken"
     );
     let (_, recheck_at) = admission.first_waker().unwrap();
     assert!(admission.first_waker().is_none(), "once");
     admission.drop_unresponsive(recheck_at - LOOK_AGAIN / 2);
     assert!(
-        !admission.may_enter(1, Some(thread), None),
+        !admission.may_admit(1, Some(thread), None),
         "it may still be polled"
     );
     admission.drop_unresponsive(recheck_at);
-    assert!(admission.may_enter(1, Some(thread), None));
+    assert!(admission.may_admit(1, Some(thread), None));
     admission.look_again(future);
     assert!(
-        !admission.may_enter(1, Some(thread), None),
+        !admission.may_admit(1, Some(thread), None),
         "its old entry_in_line"
     );
-    assert!(admission.may_enter(1, Some(future), None));
+    assert!(admission.may_admit(1, Some(future), None));
 }
 
 /// What threads may do, in any order.
@@ -147,9 +147,9 @@ proptest! {
             match step {
                 Step::Request(bytes) => {
                     let expected = model.waiting.is_empty() && model.admits(bytes);
-                    prop_assert_eq!(admission.may_enter(bytes, None, None), expected);
+                    prop_assert_eq!(admission.may_admit(bytes, None, None), expected);
                     if expected {
-                        admission.enter(bytes);
+                        admission.reserve(bytes);
                         model.in_flight.push((None, bytes));
                     } else {
                         model.waiting.push((admission.join(), bytes));
@@ -158,13 +158,13 @@ proptest! {
                 Step::Look => {
                     for (entry_in_line, &(ticket, bytes)) in model.waiting.iter().enumerate() {
                         let expected = entry_in_line == 0 && model.admits(bytes);
-                        prop_assert_eq!(admission.may_enter(bytes, Some(ticket), None), expected);
+                        prop_assert_eq!(admission.may_admit(bytes, Some(ticket), None), expected);
                     }
                     if let Some(&(ticket, bytes)) = model.waiting.first()
                         && model.admits(bytes)
                     {
                         admission.leave(ticket);
-                        admission.enter(bytes);
+                        admission.reserve(bytes);
                         model.waiting.remove(0);
                         model.in_flight.push((None, bytes));
                     }
@@ -184,11 +184,11 @@ proptest! {
                     let bytes = in_flight[at].1;
                     let notifies = if refused {
                         in_flight.remove(at);
-                        admission.entered(None, bytes)
+                        admission.charge(None, bytes)
                     } else {
                         in_flight[at].0 = Some(next_record);
                         next_record += 1;
-                        admission.entered(in_flight[at].0, bytes)
+                        admission.charge(in_flight[at].0, bytes)
                     };
                     prop_assert_eq!(notifies, !model.waiting.is_empty());
                 }

@@ -280,19 +280,19 @@ impl EngineState {
             && let Some(unit) = run.next_ready()
         {
             let kernel = run.kernel(unit);
-            let entry = if self.admission.is_some() {
-                let Some(entry) = self.admit_begun(kernel, run.ticket) else {
+            let admitted = if self.admission.is_some() {
+                let Some(admitted) = self.admit_begun(kernel, run.ticket) else {
                     self.hold_back(run.ticket, HeldBack::Graph(graph));
                     break;
                 };
-                Some(entry)
+                Some(admitted)
             } else {
                 None
             };
             run.mark_sent(unit);
             let id = self.send_unit(graph, run, unit, kernel);
-            if let Some(entry) = entry {
-                self.entered(id, entry);
+            if let Some(admitted) = admitted {
+                self.charge_admitted(id, admitted);
             }
         }
     }

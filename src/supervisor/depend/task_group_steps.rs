@@ -232,17 +232,17 @@ impl EngineState {
             }
             let Some(task) = of.next() else { return };
             let kernel = of.kernels[of.reply.tasks[task].kernel as usize];
-            let mut entry = None;
+            let mut admitted = None;
             if self.admission.is_some() {
                 let ticket = of.ticket;
-                entry = self.admit_begun(kernel, ticket);
-                if entry.is_none() {
+                admitted = self.admit_begun(kernel, ticket);
+                if admitted.is_none() {
                     return self.hold_back(ticket, HeldBack::TaskGroup(task_group));
                 }
             }
             let id = self.send_task(task_group, task, kernel);
-            if let Some(entry) = entry {
-                self.entered(id, entry);
+            if let Some(admitted) = admitted {
+                self.charge_admitted(id, admitted);
             }
         }
     }

@@ -57,8 +57,9 @@ impl Supervisor {
             };
             if state.admission.is_none() {
                 ids.push(submit(&mut state, &mut call.0));
-            } else if let Some(entry) = state.admit_or_join(&kernel, &call.0, line) {
-                let (entered, id) = self.submit_with_admission(state, &mut call.0, entry, submit);
+            } else if let Some(admitted) = state.admit_or_join(&kernel, &call.0, line) {
+                let (entered, id) =
+                    self.submit_with_admission(state, &mut call.0, admitted, submit);
                 state = entered;
                 ids.push(id);
             } else {

@@ -107,7 +107,7 @@ fn a_job_that_has_spawned_counts_no_bytes() {
     words[3] = SPAWNS;
     spawn(&mut consumers[0], &words);
     state.drain(0);
-    state.entered(id, entry);
+    state.charge_admitted(id, entry);
     let bytes = |state: &EngineState| state.admission.as_ref().unwrap().bytes();
     assert_eq!(bytes(&state), 0, "it waits");
     // The child, which is admitted and runs.
@@ -122,7 +122,7 @@ fn a_job_that_has_spawned_counts_no_bytes() {
     let entry = state.admit_begun(kernel, 1).unwrap();
     spawn(&mut consumers[0], &words);
     state.drain(0);
-    state.entered(last, entry);
+    state.charge_admitted(last, entry);
     assert_eq!(state.jobs_waiting_for_spawned(), 1);
     shared.unlock(state);
     // The child of the new group is cancelled with it.

@@ -29,7 +29,7 @@ fn full(jobs: usize) -> (Arc<Supervisor>, Vec<JobId>) {
     state.admission = Some(Box::new(Admission::new(1)));
     let kernel = state.kernels.index(&kernel());
     let entry = state.admit_begun(kernel, 1).unwrap();
-    state.entered(all[jobs - 1], entry);
+    state.charge_admitted(all[jobs - 1], entry);
     shared.unlock(state);
     (shared, all)
 }

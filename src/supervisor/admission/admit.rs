@@ -32,31 +32,31 @@ impl EngineState {
     }
 
     /// Admits a job if possible, and returns its weight.
-    fn enter(
+    fn admit(
         &mut self,
         info: &KernelInfo,
         held: u64,
         ticket: Option<u64>,
     ) -> Result<u64, RefusedBy> {
         let kernel = self.kernels.index(info);
-        self.enter_kernel(kernel, held, ticket)
+        self.admit_kernel(kernel, held, ticket)
     }
 
-    /// Like `enter`, but drains and tries again before it refuses.
-    fn enter_or_drain(
+    /// Like `admit`, but drains and tries again before it refuses.
+    fn admit_or_drain(
         &mut self,
         info: &KernelInfo,
         held: u64,
         ticket: Option<u64>,
     ) -> Result<u64, RefusedBy> {
-        self.enter(info, held, ticket).or_else(|_| {
+        self.admit(info, held, ticket).or_else(|_| {
             self.drain_busy();
             self.refill();
-            self.enter(info, held, ticket)
+            self.admit(info, held, ticket)
         })
     }
 
-    fn enter_kernel(
+    fn admit_kernel(
         &mut self,
         kernel: u32,
         held: u64,
@@ -68,7 +68,7 @@ impl EngineState {
         let Some(admission) = &mut self.admission else {
             return Ok(bytes);
         };
-        if !all && !admission.may_enter(bytes, ticket, begun) {
+        if !all && !admission.may_admit(bytes, ticket, begun) {
             return Err(RefusedBy::Admission {
                 bytes,
                 in_flight: admission.bytes(),
@@ -79,7 +79,7 @@ impl EngineState {
             // Its entry holds no waker: the caller is running.
             admission.leave(ticket);
         }
-        admission.enter(bytes);
+        admission.reserve(bytes);
         crate::sync::point!("admit.entered");
         Ok(bytes)
     }
@@ -90,7 +90,7 @@ impl EngineState {
         info: &KernelInfo,
         call: &ArgWriter,
     ) -> Option<Admitted> {
-        self.enter(info, exclusive_bytes(call), None)
+        self.admit(info, exclusive_bytes(call), None)
             .ok()
             .map(Admitted)
     }
@@ -103,7 +103,7 @@ impl EngineState {
         call: &ArgWriter,
         line: &mut LineTicket,
     ) -> Option<Admitted> {
-        match self.enter_or_drain(info, exclusive_bytes(call), line.0) {
+        match self.admit_or_drain(info, exclusive_bytes(call), line.0) {
             Ok(bytes) => {
                 line.0 = None;
                 Some(Admitted(bytes))
@@ -124,7 +124,7 @@ impl EngineState {
         kernel: u32,
         ticket: u64,
     ) -> Option<Admitted> {
-        self.enter_kernel(kernel, 0, Some(ticket))
+        self.admit_kernel(kernel, 0, Some(ticket))
             .ok()
             .map(Admitted)
     }
@@ -141,7 +141,7 @@ impl EngineState {
     }
 
     /// Charges an admitted job to its record.
-    pub(in crate::supervisor) fn entered(&mut self, id: JobId, Admitted(bytes): Admitted) {
+    pub(in crate::supervisor) fn charge_admitted(&mut self, id: JobId, Admitted(bytes): Admitted) {
         // It may have ended while it was posted: then it is answered, or waits for what it spawned, or its record is
         // gone because another task group took its place.
         let record = self.records.find(id);
@@ -155,7 +155,7 @@ impl EngineState {
         let Some(admission) = &mut self.admission else {
             return;
         };
-        let notify_line = admission.entered(open.then_some(id.index), bytes);
+        let notify_line = admission.charge(open.then_some(id.index), bytes);
         crate::sync::point!("admit.charged");
         if notify_line {
             self.notify_admission_line();
@@ -225,7 +225,7 @@ impl Supervisor {
     ) -> (Locked<'a>, u64) {
         let mut ticket = None;
         loop {
-            if let Ok(bytes) = state.enter_or_drain(info, held, ticket) {
+            if let Ok(bytes) = state.admit_or_drain(info, held, ticket) {
                 return (state, bytes);
             }
             if let Some(admission) = &mut state.admission {
@@ -290,7 +290,7 @@ impl Supervisor {
         let entry = loop {
             state.drain_busy();
             state.refill();
-            if let Ok(bytes) = state.enter(info, held, line.0) {
+            if let Ok(bytes) = state.admit(info, held, line.0) {
                 line.0 = None;
                 state.notify_admission_line();
                 break Poll::Ready(Admitted(bytes));
@@ -358,7 +358,7 @@ impl Supervisor {
     ) -> (Locked<'a>, JobId) {
         let mut state = self.spilled(state, call);
         let id = submit(&mut state, call);
-        state.entered(id, entry);
+        state.charge_admitted(id, entry);
         // The job may have been answered at once, and what it counted for may admit others.
         state.settle_dependents();
         (state, id)
@@ -377,7 +377,7 @@ impl Supervisor {
         let entry = if state.scheduler.is_low_on_memory() && !state.admits_all() {
             Err(RefusedBy::MemoryShort)
         } else {
-            state.enter(info, held, None).map(Admitted)
+            state.admit(info, held, None).map(Admitted)
         };
         self.unlock(state);
         entry
