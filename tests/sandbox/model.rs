@@ -89,7 +89,7 @@ fn denied() -> JobErrorKind {
 
 fn models(lab: &Lab) -> [Actor<Model>; 2] {
     let weights = lab.from_slice(&[1u32, 2, 3]).unwrap();
-    let kept = lab.actor(Model::new, (weights.clone(),)).start();
+    let kept = lab.actor(Model::new, (weights.clone(),));
     let kept = kept.checkpoint(2, Model::seen, Model::restore).start();
     [kept, lab.actor(Model::new, (weights,)).start()]
 }
@@ -272,7 +272,7 @@ fn a_hostile_start_and_a_hostile_checkpoint() {
     let list = lab.actor(start, ()).start();
     let (why, forgotten, restarted, _) = lost(list.call(push, (1,)));
     assert_eq!((why, forgotten, restarted), (denied(), 0, false));
-    let list = lab.actor(Vec::new, ()).start();
+    let list = lab.actor(Vec::new, ());
     let list = list.checkpoint(2, save, restore).start();
     for x in 1..=4 {
         assert_eq!(list.call(push, (x,)).wait().unwrap(), u64::from(x));
@@ -399,7 +399,7 @@ fn values_cannot_be_changed_once_they_are_taken_over() {
     fn abort(_: &u32) {
         std::process::abort();
     }
-    let state = lab.actor(|| 1u32, ()).start();
+    let state = lab.actor(|| 1u32, ());
     let state = state.checkpoint(1, save, restore).start();
     assert_eq!(state.call(touch, (false,)).wait().unwrap(), 1);
     wait_until("it is saved", || state.status().checkpoints > 0);

@@ -300,9 +300,7 @@ mod tests {
             Bins(saved.to_vec())
         }
         let engine = Engine::inline();
-        let builder = engine
-            .actor(|len: u32| Bins(vec![0; len as usize]), (10,))
-            .start();
+        let builder = engine.actor(|len: u32| Bins(vec![0; len as usize]), (10,));
         let plan = builder.checkpoint(1, save, restore).checkpoints.unwrap();
         let arena = Arena::create(&Spec::default()).unwrap();
         let block = Arc::new(arena.alloc(0, 80, BlockPlacement::Packed).unwrap());
