@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::actor::actor_of;
 use super::drain::lent;
-use super::error::JobErrorKind;
+use super::error::{JobErrorKind, WorkerExit};
 use super::exit_causes::before_ready;
 use super::lane::NO_RECORD;
 use super::output::last_words::LastWords;
