@@ -142,7 +142,7 @@ pub struct GroupLimit {
 }
 
 /// The memory control group that leaves this process the least, in bytes, if any has a limit. `root` as for
-/// [`memory_now`].
+/// `memory_now`.
 pub fn memory_group(root: &Path) -> Option<GroupLimit> {
     let machine = total(&read_file(&root.join("proc/meminfo")).ok()?);
     nearest(groups(root).ok()?, |group| {
@@ -151,7 +151,7 @@ pub fn memory_group(root: &Path) -> Option<GroupLimit> {
 }
 
 /// The control group that lets this process start the fewest more processes and threads (`pids.max`), if any has a
-/// limit. It also binds root. `root` as for [`memory_now`].
+/// limit. It also binds root. `root` as for `memory_now`.
 pub fn task_group(root: &Path) -> Option<GroupLimit> {
     nearest(groups_of(root, "pids").ok()?, |group| {
         // "max" means no limit, and does not parse as a number.

@@ -4,7 +4,7 @@ use crate::driver::{Driver, Seed};
 use crate::memory::with_peak;
 use crate::targets::npy_header;
 
-/// A file of version 1, 2 or 3 with this dictionary and these elements behind it.
+/// A file of version 1, 2 or 3 with this dictionary and these elements.
 fn file(version: u8, dictionary: &str, elements: usize) -> Vec<u8> {
     let mut file = b"\x93NUMPY".to_vec();
     file.extend([version, 0]);
@@ -54,7 +54,7 @@ fn seeds() -> Vec<Seed> {
 }
 
 #[test]
-fn headers_cut_at_every_byte() {
+fn headers_truncated_at_every_byte() {
     Driver::new(npy_header).cut_at_every_byte(&seeds());
 }
 
@@ -69,7 +69,7 @@ fn headers_in_a_random_stretch() {
 }
 
 #[test]
-fn a_header_that_promises_much_costs_little() {
+fn a_header_with_a_huge_shape_allocates_little() {
     let mut long = b"\x93NUMPY\x02\0".to_vec();
     long.extend(u32::MAX.to_le_bytes());
     long.extend(b"{'descr': '<f8'");

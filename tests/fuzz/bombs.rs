@@ -1,4 +1,4 @@
-//! Small files that announce enormous pictures: refused from the header, before memory is asked for.
+//! Small files that announce enormous pictures: refused from the header, before memory is allocated.
 
 use arenite_image::{ImageError, ResizeSpec, resize_encoded};
 use image::codecs::png::PngEncoder;
@@ -49,7 +49,7 @@ fn bmp(width: i32, height: i32, seed_name: &str) -> Vec<u8> {
     file
 }
 
-/// Three bytes a pixel, in strips of an enormous length.
+/// Three bytes per pixel, in strips of an enormous length.
 fn tiff(width: u32, height: u32) -> Vec<u8> {
     let mut file = seed("tiff");
     for (tag, value) in [
@@ -58,7 +58,7 @@ fn tiff(width: u32, height: u32) -> Vec<u8> {
         (278, height),
         (279, u32::MAX),
     ] {
-        // A long number, once.
+        // A single LONG.
         let entry = [&tag.to_le_bytes()[..], &[4, 0, 1, 0, 0, 0]].concat();
         let at = file.windows(8).position(|eight| eight == entry).unwrap();
         put(&mut file, at + 8, &value.to_le_bytes());
@@ -82,12 +82,12 @@ fn webp(lossless: bool) -> Vec<u8> {
     file
 }
 
-/// An extended file whose last chunk, of metadata, has almost four gigabytes by its header.
+/// An extended file whose last chunk, of metadata, has almost four gigabytes according to its header.
 fn webp_with(kind: &[u8; 4], flag: u8) -> Vec<u8> {
     let picture = seed("webp lossless");
     let pixels = &picture[12..];
     assert!(pixels.starts_with(b"VP8L"));
-    // Twice 14 bits behind the signature, each one less than the side.
+    // Twice 14 bits after the signature, each one less than the side.
     let sides = u32::from_le_bytes(pixels[9..13].try_into().unwrap());
     let [width, height] = [sides & 0x3fff, sides >> 14 & 0x3fff].map(u32::to_le_bytes);
     let mut file = b"RIFF\xff\xff\xff\xffWEBPVP8X\x0a\0\0\0".to_vec();
@@ -101,7 +101,7 @@ fn webp_with(kind: &[u8; 4], flag: u8) -> Vec<u8> {
     file
 }
 
-/// An animation of one pixel by its header, whose first frame brings a picture of 800 MB.
+/// An animation of one pixel according to its header, whose first frame contains a picture of 800 MB.
 fn webp_with_frame(alpha: Option<usize>) -> Vec<u8> {
     let picture = webp(false);
     let mut pixels = picture[12..].to_vec();
@@ -109,17 +109,17 @@ fn webp_with_frame(alpha: Option<usize>) -> Vec<u8> {
     let chunk =
         |kind: &[u8; 4], data: &[u8]| [kind, &(data.len() as u32).to_le_bytes()[..], data].concat();
     if let Some(len) = alpha {
-        // The decoder takes what follows for the picture, and does not look at its name.
+        // The decoder takes what follows for the picture, without checking its name.
         pixels[..4].copy_from_slice(b"XXXX");
         pixels.splice(..0, chunk(b"ALPH", &vec![0; len]));
         if len % 2 == 1 {
-            // It begins at an even place, and the frame says that it ends before the sides of the picture do.
+            // It starts at an even offset, and the frame claims to end before the sides of the picture do.
             pixels.insert(8 + len, 0);
             pixels[12 + len + 1..][..4].copy_from_slice(&10u32.to_le_bytes());
             pixels.truncate(8 + len + 1 + 8 + 10);
         }
     }
-    // Where it lies, its sides less one, how long it is shown, and how it is mixed.
+    // Its position, its sides less one, its duration, and its blending.
     let frame = [&[0; 6][..], &[0; 6], &[0; 3], &[0], &pixels].concat();
     let chunks = [
         chunk(b"VP8X", &[0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
@@ -140,7 +140,7 @@ fn jpeg(name: &str, width: u16, height: u16) -> Vec<u8> {
 }
 
 #[test]
-fn bombs_are_refused_before_memory_is_asked_for() {
+fn bombs_are_refused_before_allocating() {
     let bombs: Vec<Seed> = vec![
         ("65 bytes of PNG, 1 GB", png(16_384, 16_384, 8)),
         (
@@ -189,15 +189,15 @@ fn bombs_are_refused_before_memory_is_asked_for() {
                 | ImageError::TooManyBytes { .. }
                 | ImageError::Bomb { .. }
         );
-        // Sides that the decoder itself does not believe.
+        // Sides that the decoder itself refuses.
         let unbelievable = name.contains("2^31") || name.contains("2^32");
         assert!(limited || unbelievable, "{name}: {error}");
     }
 }
 
-/// A picture of one pixel by its header, and more behind it. 64 MiB are harmless, whatever they come from.
+/// A picture of one pixel according to its header, and more after it. 64 MiB are harmless from any input.
 #[test]
-fn what_hides_behind_a_small_picture_is_bounded() {
+fn data_hidden_behind_a_small_picture_is_bounded() {
     let mut profile = Vec::new();
     let mut encoder = PngEncoder::new(&mut profile);
     encoder.set_icc_profile(vec![0; 200 << 20]).unwrap();
@@ -230,7 +230,7 @@ fn what_hides_behind_a_small_picture_is_bounded() {
 }
 
 #[test]
-fn each_limit_is_named_with_what_to_do() {
+fn each_limit_is_named_with_a_remedy() {
     let spec = ResizeSpec::new("16".parse().unwrap());
     let error = resize_encoded(&png(16_384, 16_384, 8), &spec).unwrap_err();
     assert!(matches!(error, ImageError::TooManyPixels { .. }), "{error}");
@@ -265,9 +265,9 @@ fn each_limit_is_named_with_what_to_do() {
     assert!(matches!(error, ImageError::TooManyBytes { .. }), "{error}");
 }
 
-/// One colour, as well compressed as a format can: no bomb, whatever the ratio.
+/// A single colour, compressed as well as a format can: not a bomb, whatever the ratio.
 #[test]
-fn flat_pictures_are_no_bombs() {
+fn flat_pictures_are_not_bombs() {
     let flat = DynamicImage::ImageLuma8(GrayImage::new(4000, 3000));
     let spec = ResizeSpec::new("16".parse().unwrap());
     for format in [
@@ -283,7 +283,7 @@ fn flat_pictures_are_no_bombs() {
         let made = resize_encoded(&file, &spec);
         assert!(made.is_ok(), "{format:?}, {} bytes: {made:?}", file.len());
     }
-    // PNG at its best, beyond what is harmless.
+    // PNG at its best, beyond the harmless size.
     let file = written(
         &DynamicImage::ImageLuma8(GrayImage::new(8200, 8200)),
         ImageFormat::Png,
@@ -293,8 +293,8 @@ fn flat_pictures_are_no_bombs() {
 }
 
 #[test]
-fn a_profile_that_unpacks_to_much_is_left_out() {
-    // The packed rows of a flat picture: some 16 KB that become 16 MB.
+fn a_profile_that_unpacks_to_too_much_is_dropped() {
+    // The packed rows of a flat picture: 16 KB that become 16 MB.
     let flat = written(
         &DynamicImage::ImageLuma8(GrayImage::new(4000, 4000)),
         ImageFormat::Png,

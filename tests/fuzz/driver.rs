@@ -13,23 +13,23 @@ use crate::asked;
 use crate::dice::Dice;
 use crate::heads::heads;
 
-/// A case takes milliseconds: one that takes so many looks of the watchdog hangs. They are counted and not the clock, as what kept
-/// it from its turn kept the case from its own.
+/// Number of watchdog checks after which a case hangs; a case takes milliseconds. Checks are counted instead of time,
+/// because a load that delays the watchdog delays the case too.
 const LOOKS: u32 = 60;
 const BEAT: Duration = Duration::from_secs(1);
 
-/// A seed and what to call it.
+/// A seed and its name.
 pub type Seed = (&'static str, Vec<u8>);
 
-/// What was done to a seed. A name is made of it where somebody wants to read one.
+/// The change that was made to a seed. Formatted only when a name is needed.
 #[derive(Clone, Copy, Debug)]
 pub enum Case {
     Whole(&'static str),
-    /// Cut after so many bytes.
+    /// Truncated to this number of bytes.
     Cut(&'static str, usize),
     /// The byte and the bit.
     Flipped(&'static str, usize, u8),
-    /// The same, with its checksums made right again.
+    /// The same, with correct checksums.
     Mended(&'static str, usize, u8),
     Run {
         run: u64,
@@ -52,7 +52,7 @@ impl fmt::Display for Case {
     }
 }
 
-/// How many cases have begun, and the last of them.
+/// Number of cases begun, and the last of them.
 type Begun = Arc<Mutex<(u64, Case)>>;
 
 /// Runs the cases of one test.
@@ -101,7 +101,7 @@ impl Driver {
         }
         let target = self.target;
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| target(data))) {
-            // One file for each test: they fail side by side.
+            // One file per test: they fail in parallel.
             let thread = std::thread::current();
             let test = thread.name().unwrap_or("a test").replace("::", "-");
             let file = format!("fuzz-failure-{test}");
@@ -131,9 +131,9 @@ impl Driver {
         }
     }
 
-    /// The seeds, spoilt in many ways; in half of them where their headers are.
+    /// The seeds with random changes; in half of the cases in their headers.
     ///
-    /// `usual` cases are right for every day. `mend` makes checksums right again, so that what lies behind them is reached.
+    /// `usual` is the default number of cases. `mend` corrects checksums, so that code after them is reached.
     pub fn random_stretch(&mut self, usual: u64, seeds: &[Seed], mend: fn(&mut [u8])) {
         let heads: Vec<_> = seeds.iter().map(|(_, seed)| heads(seed)).collect();
         let seed = asked::first_seed();
@@ -160,23 +160,23 @@ impl Drop for Driver {
     }
 }
 
-/// The same on every run, and others for each case.
+/// The same on every run, and different for each case.
 fn dice(seed: u64, run: u64) -> Dice {
     Dice::new(seed.wrapping_mul(0xd134_2543_de82_ef95) ^ run.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
-/// One of so many.
+/// A random index below this number.
 fn index(random: &mut Dice, end: usize) -> usize {
     random.below(end as u64) as usize
 }
 
-/// Each bit of each byte of these places.
+/// Each bit of each byte of these ranges.
 pub fn bits_of(places: &[Range<usize>]) -> impl Iterator<Item = (usize, u8)> {
     let bytes = places.iter().flat_map(Range::clone);
     bytes.flat_map(|at| (0..8).map(move |bit| (at, bit)))
 }
 
-/// `heads`: where they were before anything was done to the data.
+/// `heads`: the ranges before the data was changed.
 fn mutate(data: &mut Vec<u8>, heads: &[Range<usize>], seeds: &[Seed], random: &mut Dice) {
     const WORDS: [u32; 10] = [
         0,

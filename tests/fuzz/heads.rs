@@ -1,4 +1,4 @@
-//! Where the headers of a file are: what says how to read the rest. Everywhere else one bit is much like another.
+//! Finds the headers of a file: what tells how to read the rest. Elsewhere one bit is much like another.
 #![allow(
     clippy::single_range_in_vec_init,
     reason = "a list of ranges is meant, and may have one"
@@ -6,10 +6,10 @@
 
 use std::ops::Range;
 
-/// What is taken for the header where the format does not say more.
+/// Length taken for the header where the format does not tell more.
 pub const USUAL: usize = 160;
 
-/// The headers of a well-formed file, whatever its format; at least one, and none is empty unless the file is.
+/// The headers of a well-formed file of any format; at least one, and none is empty unless the file is.
 pub fn heads(file: &[u8]) -> Vec<Range<usize>> {
     let heads = match file {
         [0xff, 0xd8, ..] => jpeg(file),
@@ -48,7 +48,7 @@ fn jpeg(file: &[u8]) -> Option<Vec<Range<usize>>> {
     }
 }
 
-/// All chunks, and the beginning of those with pixels, where the packing is said.
+/// All chunks, and the start of those with pixels, which describes the packing.
 fn png(file: &[u8]) -> Option<Vec<Range<usize>>> {
     let mut heads = Vec::from([0..8]);
     let mut at = 8;
@@ -86,7 +86,7 @@ fn gif(file: &[u8]) -> Option<Vec<Range<usize>>> {
             0x2c => {
                 heads.push(start..start + 10);
                 at += 10 + colours(*file.get(at + 9)?);
-                // How long the codes are, and how many bytes of them follow.
+                // The lengths of the codes, and the number of bytes that follow.
                 heads.push(at..at + 2);
                 at += 1;
                 while *file.get(at)? != 0 {
@@ -128,13 +128,13 @@ fn tiff(file: &[u8]) -> Option<Vec<Range<usize>>> {
         .then_some(heads)
 }
 
-/// The header, without the colours; a few of those as well, since where they end is said elsewhere.
+/// The header and a few of the colours, since their end is given elsewhere.
 fn bmp(file: &[u8]) -> Option<Vec<Range<usize>>> {
     let header = 14 + u32_le(file, 14)?;
     (header + 8 <= file.len()).then(|| vec![0..header + 8])
 }
 
-/// Of each chunk its name and length and the beginning of what is in it, which is where the frame's header is.
+/// Of each chunk its name and length and the start of its content, which includes the frame's header.
 fn webp(file: &[u8]) -> Option<Vec<Range<usize>>> {
     let mut heads = Vec::from([0..12]);
     let mut at = 12;

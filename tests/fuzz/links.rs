@@ -1,5 +1,5 @@
-//! Words that a hostile worker writes into its link, played from files. A long stretch of seeded ones, and those that change
-//! between two looks, are unit tests of the supervisor.
+//! Words that a hostile worker writes into its link, played from files. Long stretches of seeded words, and words that
+//! change between two reads, are unit tests of the supervisor.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ fn seeds() -> Vec<Seed> {
         (&*name.leak(), std::fs::read(entry.path()).unwrap())
     });
     let mut seeds: Vec<Seed> = files.collect();
-    // A folder has no order, and a case is to be the same everywhere.
+    // A folder has no order, and a case has to be the same everywhere.
     seeds.sort();
     assert!(
         seeds.len() >= 8,

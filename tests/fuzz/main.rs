@@ -1,11 +1,11 @@
-//! Hostile input: the targets of `targets.rs` on seeds cut at every byte, with each bit of their headers flipped, and
-//! on a seeded random stretch; and bombs, which have to be refused before anything is allocated for them.
+//! Hostile input: the targets of `targets.rs` on seeds truncated at every byte, with each bit of their headers flipped,
+//! and on a seeded random stretch; and bombs, which must be refused before anything is allocated for them.
 //!
 //! Words of a link need the feature `points`, and so a debug build.
 //!
-//! `ARENITE_FUZZ_RUNS` makes the random stretch longer (5,000 cases otherwise, 1,000 of words of a link), `ARENITE_FUZZ_SEED`
-//! makes it another one, `ARENITE_FUZZ_TRACE` names each case before it runs, which tells where a crash in C code is.
-//! A case that fails is written to a file whose name is in the message.
+//! `ARENITE_FUZZ_RUNS` sets the length of the random stretch (5,000 cases by default, 1,000 of words of a link),
+//! `ARENITE_FUZZ_SEED` its seed. `ARENITE_FUZZ_TRACE` names each case before it runs, which locates a crash in C code.
+//! A failing case is written to a file named in the message.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod arrays;

@@ -1,17 +1,17 @@
-//! How much memory a thread holds at most while it does something, whether Rust asks for it or a library in C.
+//! The maximum memory that a thread holds during an operation, whether allocated by Rust or by a C library.
 //!
-//! Both ask `malloc`, and this program has its own, which counts and goes on to that of the C library: as its manual allows
-//! ("Replacing malloc"). What is aligned beyond 16 bytes Rust gets from `posix_memalign`.
+//! Both call `malloc`, which this program replaces by one that counts and calls the C library's, as its manual allows
+//! ("Replacing malloc"). For alignments above 16 bytes Rust calls `posix_memalign`.
 
 use std::cell::Cell;
 
 thread_local! {
-    // Without a destructor and known from the start, so that they need no memory themselves.
+    // Constant and without destructors, so that they allocate nothing themselves.
     static HELD: Cell<usize> = const { Cell::new(0) };
     static PEAK: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Where the C library has other names for its own, nothing is counted, and the test below says so.
+/// Where the C library's functions have other names, nothing is counted, and the test below reports that.
 #[cfg(target_env = "gnu")]
 mod counting {
     use std::ffi::{c_int, c_void};
@@ -26,7 +26,7 @@ mod counting {
         fn __libc_free(block: *mut c_void);
     }
 
-    /// Notes a block that has come, if there was memory for it.
+    /// Counts a new block, if it was allocated.
     fn come(block: *mut c_void) -> *mut c_void {
         let _ = HELD.try_with(|held| {
             held.set(held.get() + size_of(block));
@@ -35,20 +35,20 @@ mod counting {
         block
     }
 
-    /// Notes that a block goes. Another thread may have made it.
+    /// Counts a block that is freed. Another thread may have allocated it.
     fn go(size: usize) {
         let _ = HELD.try_with(|held| held.set(held.get().saturating_sub(size)));
     }
 
-    /// What was asked for, and what the C library has made of that. Of none it is 0.
+    /// The usable size that the C library gave the block; 0 for none.
     fn size_of(block: *mut c_void) -> usize {
-        // SAFETY: a block of this allocator, or none.
+        // SAFETY: a block of this allocator, or null.
         unsafe { libc::malloc_usable_size(block) }
     }
 
     #[unsafe(no_mangle)]
     extern "C" fn malloc(size: usize) -> *mut c_void {
-        // SAFETY: goes on to the C library as it came.
+        // SAFETY: passes its arguments on to the C library.
         come(unsafe { __libc_malloc(size) })
     }
 
@@ -63,7 +63,7 @@ mod counting {
         let before = size_of(block);
         // SAFETY: the caller's promises are passed on.
         let moved = unsafe { __libc_realloc(block, size) };
-        // One that was refused is still there. The old and the new one are not counted as there at once.
+        // A refused block is still there. The old and the new block are not counted at the same time.
         if !moved.is_null() || size == 0 {
             go(before);
         }
@@ -72,12 +72,12 @@ mod counting {
 
     #[unsafe(no_mangle)]
     unsafe extern "C" fn posix_memalign(to: *mut *mut c_void, align: usize, size: usize) -> c_int {
-        // SAFETY: goes on to the C library as it came.
+        // SAFETY: passes its arguments on to the C library.
         let block = come(unsafe { __libc_memalign(align, size) });
         if block.is_null() {
             return libc::ENOMEM;
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { to.write(block) };
         0
     }
@@ -90,7 +90,8 @@ mod counting {
     }
 }
 
-/// What `f` returns, and the most bytes that this thread held while it ran, beyond what it held before.
+/// Returns the result of `f`, and the maximum number of bytes that this thread held while it ran, beyond what it held
+/// before.
 pub fn with_peak<T>(f: impl FnOnce() -> T) -> (T, usize) {
     let before = HELD.get();
     PEAK.set(before);
@@ -109,7 +110,7 @@ fn memory_of_c_counts_as_that_of_rust_does() {
     let (file, peak) = with_peak(|| {
         let mut encoder = mozjpeg::Compress::new(mozjpeg::ColorSpace::JCS_RGB);
         encoder.set_size(width, height);
-        // All coefficients, two bytes each, are held until the last row is there.
+        // All coefficients, two bytes each, are held until the last row.
         encoder.set_progressive_mode();
         let mut encoder = encoder.start_compress(Vec::new()).unwrap();
         encoder.write_scanlines(&picture).unwrap();

@@ -1,4 +1,4 @@
-//! Pictures, spoilt.
+//! Damaged pictures.
 
 use crate::driver::{Case, Driver, bits_of};
 use crate::heads::{USUAL, heads};
@@ -15,7 +15,7 @@ fn pictures_with_each_bit_of_the_header_flipped() {
     let seeds = seeds();
     let mut driver = Driver::new(resize_input);
     driver.each_bit_flipped(&seeds);
-    // Once more behind the checksums.
+    // Again, after the checksums.
     for (name, seed) in seeds.iter().filter(|(name, _)| name.starts_with("png")) {
         for (at, bit) in bits_of(&heads(seed)) {
             let mut spoilt = seed.clone();
@@ -26,7 +26,7 @@ fn pictures_with_each_bit_of_the_header_flipped() {
     }
 }
 
-/// What is flipped has the fields in it that say how large a picture is, wherever the format keeps them.
+/// The flipped bits include the fields with the size of a picture, wherever the format keeps them.
 #[test]
 fn heads_hold_what_says_how_large_a_picture_is() {
     let mut formats = [0; 6];
@@ -42,7 +42,7 @@ fn heads_hold_what_says_how_large_a_picture_is() {
             .cloned()
             .flat_map(|head| seed[head].to_vec())
             .collect();
-        // Grey and colour ones are as large as this; others are smaller.
+        // Grey and colour ones have this size; others are smaller.
         let (width, height) = match name {
             "jpeg cmyk" => (12u16, 10u16),
             "png palette" | "png interlaced" | "bmp runs" => (8, 8),
@@ -56,7 +56,7 @@ fn heads_hold_what_says_how_large_a_picture_is() {
                 [long(width).to_be_bytes(), long(height).to_be_bytes()].concat(),
             ),
             b'R' if name == "webp lossless" => {
-                // 14 bits each, behind the mark.
+                // 14 bits each, after the mark.
                 let bits = (long(width) - 1) | (long(height) - 1) << 14 | 1 << 28;
                 (2, bits.to_le_bytes().to_vec())
             }
@@ -70,7 +70,7 @@ fn heads_hold_what_says_how_large_a_picture_is() {
                 ]
                 .concat(),
             ),
-            // A long number, once; the height is the next entry.
+            // A single LONG; the height is the next entry.
             b'I' => (
                 4,
                 [

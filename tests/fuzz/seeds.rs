@@ -1,4 +1,4 @@
-//! Small pictures of every kind that is read.
+//! Small pictures of every supported kind.
 
 use std::io::Cursor;
 
@@ -154,7 +154,7 @@ fn png(width: u32, height: u32, kind: [u8; 3], rows: &[u8], palette: bool) -> Ve
         file.extend(chunk(b"PLTE", &[7; 6]));
         file.extend(chunk(b"tRNS", &[0, 255]));
     }
-    // One block that is stored as it is.
+    // One stored block.
     let length = rows.len() as u16;
     let mut data = vec![0x78, 0x01, 1];
     data.extend(length.to_le_bytes());
@@ -166,7 +166,7 @@ fn png(width: u32, height: u32, kind: [u8; 3], rows: &[u8], palette: bool) -> Ve
     file
 }
 
-/// Makes the checksum of each chunk right again.
+/// Corrects the checksum of each chunk.
 pub fn mend_png(file: &mut [u8]) {
     if !file.starts_with(PNG) {
         return;

@@ -1,20 +1,20 @@
-//! What must hold for any bytes whatever. Each function takes bytes and panics if something does not: that is all that
-//! a fuzzer needs, and all that the driver beside this file calls.
+//! Properties that must hold for any bytes. Each function takes bytes and panics if a property is violated: that is the
+//! interface of a fuzzer, and of the driver next to this file.
 
 use std::io::Read;
 
 use arenite::array::npy::{self, Dtype, Header, NpyError};
 use arenite_image::{Output, ResizeSpec, probe, resize_encoded};
 
-/// Pixels and bytes that a picture may have here, so that a million cases are done in an hour.
+/// Maximum pixels and bytes of a picture here, so that a million cases take an hour.
 pub const MAX_PIXELS: u64 = 1_000_000;
 pub const MAX_BYTES: u64 = 16 << 20;
-/// The longest sides of a result: a JPEG is decoded whole for the first, and at several scales for the others.
+/// The longest sides of a result: a JPEG is decoded in full for the first, and at several scales for the others.
 const SIDES: [u32; 4] = [16, 8, 5, 2];
 
 /// An input of `arenite resize`: a picture that fits, or an error in one line; never a panic.
 pub fn resize_input(data: &[u8]) {
-    // The bytes decide on the way, too, so that all ways are gone.
+    // The bytes also choose the path, so that all paths are taken.
     let sum = data.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
     let side = SIDES[usize::from(sum >> 3 & 3)];
     let spec = ResizeSpec {
@@ -39,7 +39,7 @@ pub fn resize_input(data: &[u8]) {
     }
 }
 
-/// The header of a `.npy` file: what it says is true of what follows, or it is an error.
+/// The header of a `.npy` file describes the data that follows, or it is an error.
 pub fn npy_header(data: &[u8]) {
     let mut rest = data;
     let header = match Header::read(&mut rest) {
@@ -71,7 +71,7 @@ fn elements<T: Dtype + Default>(header: &Header, rest: &[u8]) {
         .try_fold(size_of::<T>() as u64, |product, side| {
             product.checked_mul(*side as u64)
         });
-    // With a side of zero the product of the others may be anything.
+    // With an extent of zero the product of the others may be anything.
     assert!(
         Some(bytes) == expected || bytes == 0,
         "{bytes} bytes of {:?}",
@@ -92,7 +92,8 @@ fn elements<T: Dtype + Default>(header: &Header, rest: &[u8]) {
     }
 }
 
-/// What a hostile worker writes into its link and when: its supervisor answers each job once, and kills for what cannot be true.
+/// What a hostile worker writes into its link and when: its supervisor answers each job once, and kills it for
+/// impossible values.
 #[cfg(feature = "points")]
 pub fn link_words(data: &[u8]) {
     arenite::link_words(data);
@@ -101,6 +102,6 @@ pub fn link_words(data: &[u8]) {
 /// Errors are read by people, one to a line.
 fn a_sentence(text: &str) {
     assert!(!text.is_empty() && !text.contains('\n'), "{text:?}");
-    // The kernels catch panics of decoders, so that a program does not fail; here they do count.
+    // Kernels catch panics of decoders, so that a program does not fail; here they count.
     assert!(!text.contains("panicked"), "{text}");
 }

@@ -61,7 +61,7 @@ macro_rules! points {
     };
 }
 
-/// All points, in the order in which a process comes by.
+/// All points, in the order in which a process reaches them.
 pub const POINTS: &[Point] = points! {
     worker:
         // Start.
@@ -92,16 +92,17 @@ pub const POINTS: &[Point] = points! {
         "spawn.named" "spawn.served" "spawn.started" "spawn.watched" "spawn.recorded" "spawn.accepted"
         "spawn.answered" "spawn.greeted" "spawn.welcomed"
         // A job.
-        "submit.spilled" "submit.recorded" "submit.retained" "submit.filled" "submit.posted" "submit.noted" "submit.rung"
+        "submit.spilled" "submit.recorded" "submit.retained" "submit.filled" "submit.posted" "submit.noted"
+        "submit.rung"
         "retract.taken" "retract.reported"
         "reap.seen" "reap.received" "reap.answered" "reap.reported"
-        // The result of a locked-down worker.
+        // The result of a sandboxed worker.
         "copy.allocated" "copy.done"
         // Memory.
         "commit.grown" "commit.seeded" "commit.collapsed" "commit.allocated" "commit.noted"
         "grant.found" "grant.ahead" "grant.filled" "grant.given" "grant.answered"
         "reclaim.freed" "reclaim.taken" "reclaim.punched"
-        // A worker's end, by a verdict or without.
+        // A worker's end, by a kill or on its own.
         "deadline.set" "deadline.started" "deadline.drained"
         "judge.due" "judge.cleared" "judge.condemned" "judge.killed" "judge.refilled"
         "recover.noticed" "recover.confirmed" "recover.drained" "recover.classified" "recover.revoked"
@@ -111,7 +112,7 @@ pub const POINTS: &[Point] = points! {
         // Giving up on a job.
         "cancel.taken" "cancel.answered" "cancel.abandoned" "cancel.retained" "cancel.asked"
         "cancel.condemned"
-        // A worker's end although it has done nothing wrong.
+        // The replacement of a healthy worker.
         "recycle.retired" "recycle.reclaimed" "recycle.requested" "recycle.rung" "recycle.counted"
         // Bytes in flight.
         "admit.entered" "admit.charged" "admit.waits" "admit.left"
@@ -123,13 +124,13 @@ pub const POINTS: &[Point] = points! {
         // An actor.
         "actor.entered" "actor.started" "actor.ready" "call.retained" "call.posted" "save.posted"
         "save.taken" "actor.gone" "actor.lost" "actor.ending" "actor.removed"
-        // Jobs that were spawned.
+        // Spawned jobs.
         "task_group.begun" "task_group.recorded" "task_group.sent" "task_group.continued" "task_group.broken"
         // The engine's end.
         "stop.requested" "stop.ended" "stop.unnamed"
 };
 
-/// Where a point stands on the board; a name that is not listed does not compile.
+/// The index of a point on the board. A name that is not listed does not compile.
 #[must_use]
 pub const fn index(name: &str) -> usize {
     let mut at = 0;
@@ -139,7 +140,7 @@ pub const fn index(name: &str) -> usize {
         }
         at += 1;
     }
-    panic!("a point that is not in the list")
+    panic!("this point is not listed in POINTS")
 }
 
 const fn same(a: &[u8], b: &[u8]) -> bool {
@@ -150,7 +151,7 @@ const fn same(a: &[u8], b: &[u8]) -> bool {
     at == a.len() && at == b.len()
 }
 
-/// What is done to who comes by.
+/// What happens to the process that passes an armed point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Fault {
@@ -160,19 +161,19 @@ pub enum Fault {
     Stop = 2,
 }
 
-/// A point's line.
+/// The state of one point on the board.
 #[repr(C)]
 #[derive(Debug)]
 struct Line {
     passed: AtomicU64,
-    /// The deed is done at passings from here …
+    /// The fault is injected from this passing on …
     from: AtomicU64,
-    /// … to before here.
+    /// … and before this one.
     until: AtomicU64,
-    deed: AtomicU32,
-    /// How often it was done.
+    fault: AtomicU32,
+    /// Number of injected faults.
     done: AtomicU32,
-    /// To which process it was done last.
+    /// Process id of the last victim.
     victim: AtomicI32,
     unused: AtomicU32,
 }
@@ -180,34 +181,34 @@ struct Line {
 #[repr(C)]
 #[derive(Debug)]
 struct Cells {
-    /// Workers do not end with their supervisor.
+    /// Not 0: workers survive the death of their supervisor.
     orphans: AtomicU64,
     lines: [Line; POINTS.len()],
 }
 
-/// What the processes of a test share.
+/// The board that the processes of a test share.
 #[derive(Clone, Copy, Debug)]
 pub struct Board(&'static Cells);
 
 impl Board {
-    /// Makes a board in a new file.
+    /// Creates a board in a new file.
     ///
     /// # Errors
-    /// If the file is there already, or cannot be made.
+    /// If the file exists or cannot be created.
     pub fn create(path: &Path) -> io::Result<Self> {
-        let options = File::options()
+        let file = File::options()
             .read(true)
             .write(true)
             .create_new(true)
             .open(path)?;
-        options.set_len(size_of::<Cells>() as u64)?;
-        Self::map(&options)
+        file.set_len(size_of::<Cells>() as u64)?;
+        Self::map(&file)
     }
 
-    /// The board in this file.
+    /// Opens the board in an existing file.
     ///
     /// # Errors
-    /// If there is none.
+    /// If the file does not exist or is not a board.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::options().read(true).write(true).open(path)?;
         if file.metadata()?.len() != size_of::<Cells>() as u64 {
@@ -219,10 +220,10 @@ impl Board {
     fn map(file: &File) -> io::Result<Self> {
         let map: MmapRaw = MmapOptions::new().len(size_of::<Cells>()).map_raw(file)?;
         let cells = map.as_mut_ptr().cast::<Cells>();
-        // As long as the process.
+        // Stays mapped until the process ends.
         std::mem::forget(map);
-        // SAFETY: the map is as long as the cells (checked or set by the callers), begins at a page, is
-        // never taken down, and consists of atomics, for which every content is valid.
+        // SAFETY: the map has the length of the cells (set or checked by the callers), starts at a page, is never
+        // unmapped, and consists of atomics, for which every bit pattern is valid.
         Ok(Self(unsafe { &*cells }))
     }
 
@@ -230,41 +231,41 @@ impl Board {
         &self.0.lines[index(point)]
     }
 
-    /// Does this to who passes the point from now on, at the passings of this range; 1 is the next one.
-    pub fn arm(&self, point: &str, deed: Fault, passings: Range<u64>) {
+    /// Injects `fault` into the processes that pass `point` at these passings; 1 is the next one.
+    pub fn arm(&self, point: &str, fault: Fault, passings: Range<u64>) {
         let line = self.line(point);
-        line.deed.store(0, SeqCst);
+        line.fault.store(0, SeqCst);
         let passed = line.passed.load(SeqCst);
         line.done.store(0, SeqCst);
         line.from
             .store(passed.saturating_add(passings.start), SeqCst);
         line.until
             .store(passed.saturating_add(passings.end), SeqCst);
-        line.deed.store(deed as u32, SeqCst);
+        line.fault.store(fault as u32, SeqCst);
     }
 
-    /// From now on nothing happens to anybody.
+    /// Stops injecting faults at all points.
     pub fn disarm(&self) {
         for line in &self.0.lines {
-            line.deed.store(0, SeqCst);
+            line.fault.store(0, SeqCst);
         }
         self.0.orphans.store(0, SeqCst);
     }
 
-    /// How often this point was passed.
+    /// How often `point` was passed.
     #[must_use]
     pub fn passed(&self, point: &str) -> u64 {
         self.line(point).passed.load(SeqCst)
     }
 
-    /// How often the deed was done since the point was armed, and to whom the last time.
+    /// How often the fault was injected since the point was armed, and the last victim's process id.
     #[must_use]
     pub fn done(&self, point: &str) -> (u32, i32) {
         let line = self.line(point);
         (line.done.load(SeqCst), line.victim.load(SeqCst))
     }
 
-    /// Workers that start from now on live on when their supervisor is killed.
+    /// Lets workers that start from now on survive the death of their supervisor.
     pub fn let_orphans_live(&self) {
         self.0.orphans.store(1, SeqCst);
     }
@@ -281,27 +282,27 @@ fn board() -> Option<&'static Board> {
         .as_ref()
 }
 
-/// Somebody comes by.
+/// Counts a passing of the point and injects its fault, if armed.
 pub(crate) fn pass(index: usize) {
     let Some(board) = board() else { return };
     let line = &board.0.lines[index];
     let nth = line.passed.fetch_add(1, SeqCst) + 1;
-    let deed = line.deed.load(SeqCst);
-    if deed == 0 || !(line.from.load(SeqCst)..line.until.load(SeqCst)).contains(&nth) {
+    let fault = line.fault.load(SeqCst);
+    if fault == 0 || !(line.from.load(SeqCst)..line.until.load(SeqCst)).contains(&nth) {
         return;
     }
     line.victim.store(std::process::id() as i32, SeqCst);
     line.done.fetch_add(1, SeqCst);
-    let signal = if deed == Fault::Kill as u32 {
+    let signal = if fault == Fault::Kill as u32 {
         Signal::SIGKILL
     } else {
         Signal::SIGSTOP
     };
-    // To this very thread, so that it does not take another step.
-    raise(signal).expect("a process can end itself");
+    // `raise` signals this very thread, so it takes no further step.
+    raise(signal).expect("a process can signal itself");
 }
 
-/// Do workers live on when their supervisor is killed?
+/// Whether workers survive the death of their supervisor.
 pub(crate) fn orphans_live() -> bool {
     board().is_some_and(|board| board.0.orphans.load(SeqCst) != 0)
 }
