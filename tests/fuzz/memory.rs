@@ -100,7 +100,7 @@ pub fn with_peak<T>(f: impl FnOnce() -> T) -> (T, usize) {
 }
 
 #[test]
-fn memory_of_c_counts_as_that_of_rust_does() {
+fn memory_of_c_libraries_counts() {
     const MIB: usize = 1 << 20;
     let (block, peak) = with_peak(|| std::hint::black_box(vec![7u8; MIB]));
     assert!((MIB..2 * MIB).contains(&peak), "{peak}");

@@ -6,7 +6,7 @@ use crate::seeds::{mend_png, seeds};
 use crate::targets::resize_input;
 
 #[test]
-fn pictures_cut_at_every_byte() {
+fn pictures_truncated_at_every_byte() {
     Driver::new(resize_input).cut_at_every_byte(&seeds());
 }
 
@@ -28,7 +28,7 @@ fn pictures_with_each_bit_of_the_header_flipped() {
 
 /// The flipped bits include the fields with the size of a picture, wherever the format keeps them.
 #[test]
-fn heads_hold_what_says_how_large_a_picture_is() {
+fn heads_contain_the_size_fields() {
     let mut formats = [0; 6];
     for (name, seed) in seeds() {
         let heads = heads(&seed);
