@@ -59,7 +59,7 @@ impl Machine {
                 .at(
                     Level::Trouble,
                     format!(
-                        "boot a kernel with pages of 4096 bytes; this one has {}",
+                        "boot a Linux kernel with pages of 4096 bytes; this one has {}",
                         self.page
                     ),
                 );

@@ -315,7 +315,7 @@ fn use_of(feature: &str) -> (&'static str, &'static str, Need) {
             Need::Speed,
         ),
         "seccomp" => (
-            "sandbox: forbids system calls that a kernel function has no use for",
+            "sandbox: forbids system calls that jobs have no use for",
             "4.14",
             Need::Sandbox,
         ),

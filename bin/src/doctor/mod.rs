@@ -44,7 +44,7 @@ Marks:
 Exit codes: 0 no trouble, 1 trouble, or the report could not be written,
 2 wrong usage.";
 
-/// Examine this machine: what it offers, what will be trouble, and what to do about it
+/// Examine this machine: what it offers, what will cause trouble, and how to fix it
 ///
 /// Examines memory, /dev/shm, limits and Linux, starts an engine with one worker, and says what each finding means.
 /// Changes nothing without --clean.

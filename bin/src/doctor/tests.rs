@@ -265,7 +265,7 @@ fn a_process_limit_is_no_trouble_for_root() {
 #[test]
 fn root_of_a_container_is_not_root_of_the_machine() {
     let root = tempfile::tempdir().unwrap();
-    assert!(is_root(root.path(), 0), "a kernel without user namespaces");
+    assert!(is_root(root.path(), 0), "Linux without user namespaces");
     std::fs::create_dir_all(root.path().join("proc/self")).unwrap();
     for (map, is_first) in [
         ("         0          0 4294967295\n", true),

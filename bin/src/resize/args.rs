@@ -89,7 +89,7 @@ Sizes:
   take over can open no file and no socket, and can start or touch no process
   (seccomp, Landlock); an attempt ends it, with the cause \"denied\". It can
   still read the other pictures being processed in this run, and could put
-  one into another's result. Protection that this kernel does not support is
+  one into another's result. Protection that this Linux does not support is
   named on stderr, also with --quiet.
 
 --timeout and --retries:
@@ -250,7 +250,7 @@ pub(crate) struct ResizeArgs {
     )]
     pub memory_limit: u64,
 
-    /// Sandbox the workers: no files, no network, no other processes; =require fails if this kernel lacks a part
+    /// Sandbox the workers: no files, no network, no other processes; =require fails if this Linux lacks a part
     #[arg(
         long,
         value_name = "WHEN",
@@ -336,7 +336,7 @@ pub(crate) struct ResizeArgs {
 /// How strict `--sandbox` is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LockDown {
-    /// Use what this kernel supports; name what it lacks on stderr
+    /// Use what this Linux supports; name what it lacks on stderr
     Available,
     /// Fail if any part is missing
     Require,

@@ -222,7 +222,7 @@ fn work<'a>(
         let mut pool = start(ready).inspect_err(|_| folder.unmake())?;
         // Also under --quiet: protection that was asked for is missing.
         for part in pool.missing_protection() {
-            printer.warn(&format!("not enforced by this kernel: {part}"));
+            printer.warn(&format!("not enforced by this Linux: {part}"));
         }
         stop.begin_work(printer.is_quiet());
         printer.work(ready as u64);

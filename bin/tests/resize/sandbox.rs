@@ -95,7 +95,7 @@ const PARTS: [(libc::c_long, &str); 3] = [
     (libc::SYS_mseal, "mseal (Linux 6.10)"),
 ];
 
-/// Runs the command on a kernel that lacks a call.
+/// Runs the command on a Linux that lacks a system call.
 fn run_without(call: libc::c_long, world: &World, line: &str) -> Run {
     let mut command = world.command(line);
     // SAFETY: the closure makes only system calls in the new process.
@@ -104,7 +104,7 @@ fn run_without(call: libc::c_long, world: &World, line: &str) -> Run {
 }
 
 fn is_of_the_kernel(line: &&str) -> bool {
-    line.starts_with("not enforced by this kernel: ")
+    line.starts_with("not enforced by this Linux: ")
 }
 
 /// Also with --quiet: a user of a sandbox has to know what it does not enforce.
