@@ -43,7 +43,8 @@ impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotInitialised => f.write_str(
-                "arenite::init() was not called: call it first in main (in tests: arenite::test_workers!() once per crate)",
+                "arenite::init() was not called: call it first in main (in tests: arenite::test_workers!() once per \
+                 crate)",
             ),
             Self::TooManyWorkers { asked } => {
                 write!(f, "{asked} workers are too many; the limit is {MAX_WORKERS}")

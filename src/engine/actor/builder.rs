@@ -32,8 +32,8 @@ pub struct ActorBuilder<'e, A, S> {
 }
 
 impl Engine {
-    /// Builds an actor, which [`start`](ActorBuilder::start) starts: `init` makes a state in a worker, where it stays, and its methods are called one after the
-    /// other.
+    /// Builds an actor, which [`start`](ActorBuilder::start) starts: `init` makes a state in a worker, where it stays,
+    /// and its methods are called one after the other.
     ///
     /// The state is any Rust value; it never leaves its worker. `init` is a kernel that returns it, or a `Result` with
     /// it. Arrays among its arguments are only read and may stay in the state without a copy. Arrays that `init` or a
@@ -71,8 +71,8 @@ impl Engine {
     /// If `init` returns a `Result`, name the type of the state: `let model: Actor<Model> = engine.actor(open,
     /// ("path",)).start();`.
     ///
-    /// By default an actor is lost with its worker; with a [`checkpoint`](ActorBuilder::checkpoint) it continues in another
-    /// one. [`start_named`](ActorBuilder::start_named) gives it a name.
+    /// By default an actor is lost with its worker; with a [`checkpoint`](ActorBuilder::checkpoint) it continues in
+    /// another one. [`start_named`](ActorBuilder::start_named) gives it a name.
     #[doc(alias = "remote")]
     pub fn actor<F, A, P, O, S>(&self, init: F, args: A) -> ActorBuilder<'_, A, S>
     where
