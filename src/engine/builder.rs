@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::inlined::Enrolled;
 use super::seeds::Seeds;
-use super::{BuildError, Engine, Place, TraceError, Workers};
+use super::{Backend, BuildError, Engine, TraceError, Workers};
 #[cfg(feature = "sandbox")]
 use super::{Sandbox, SandboxReport};
 use crate::arena::{Arena, ArenaError, Backing, Spec, SystemInfo};
@@ -487,7 +487,7 @@ impl Builder {
     /// [`trace`](Builder::trace). The other settings concern workers and have no effect.
     pub fn inline(self) -> Engine {
         Engine {
-            place: Place::Inline,
+            backend: Backend::Inline,
             names: super::actor::Names::default(),
             seeds: Arc::new(Seeds::new(self.seed).inlined(Enrolled::new(self.trace, &self.label))),
         }
@@ -597,7 +597,7 @@ impl Builder {
             })?;
         let monitor = Mutex::new(Some(monitor));
         Ok(Engine {
-            place: Place::Workers(Workers { shared, monitor }),
+            backend: Backend::Workers(Workers { shared, monitor }),
             names: super::actor::Names::default(),
             seeds,
         })

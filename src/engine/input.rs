@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::{Engine, Place};
+use super::{Backend, Engine};
 use crate::arena::{ArenaFull, BlockPlacement, default_capacity};
 #[cfg(feature = "ndarray")]
 use crate::array::nd;
@@ -80,9 +80,9 @@ impl Engine {
     /// If its size does not fit the address space.
     pub fn zeros<T: Element>(&self, shape: impl Into<Shape>) -> Result<ArrayMut<T>, ArenaFull> {
         let shape = shape.into();
-        match &self.place {
-            Place::Inline => ArrayMut::try_zeros(shape),
-            Place::Workers(workers) => {
+        match &self.backend {
+            Backend::Inline => ArrayMut::try_zeros(shape),
+            Backend::Workers(workers) => {
                 let bytes = bytes_of::<T>(&shape);
                 let block = workers
                     .shared
@@ -258,9 +258,9 @@ impl Engine {
         // Pipes and files that Linux generates have no length and may never end: read no more than there could be room
         // for.
         if !meta.is_file() || meta.len() == 0 {
-            let most = match &self.place {
-                Place::Inline => default_capacity(),
-                Place::Workers(workers) => workers.shared.arena.capacity(),
+            let most = match &self.backend {
+                Backend::Inline => default_capacity(),
+                Backend::Workers(workers) => workers.shared.arena.capacity(),
             };
             let mut bytes = Vec::new();
             let limited = &mut file.take(most.saturating_add(1));
@@ -268,9 +268,9 @@ impl Engine {
             if bytes.len() as u64 <= most {
                 return Ok(self.from_slice(&bytes)?);
             }
-            return Err(match &self.place {
-                Place::Inline => failed(io::ErrorKind::OutOfMemory.into()),
-                Place::Workers(workers) => workers
+            return Err(match &self.backend {
+                Backend::Inline => failed(io::ErrorKind::OutOfMemory.into()),
+                Backend::Workers(workers) => workers
                     .shared
                     .arena
                     .full_in_region_0(bytes.len() as u64)
@@ -341,9 +341,9 @@ impl Engine {
 
     /// Allocates an array for the content of a file, whose claimed length may exceed the memory.
     fn to_read<T: Element>(&self, shape: Shape) -> Result<ArrayMut<T>, AllocError> {
-        match &self.place {
-            Place::Inline => ArrayMut::to_read(shape),
-            Place::Workers(_) => {
+        match &self.backend {
+            Backend::Inline => ArrayMut::to_read(shape),
+            Backend::Workers(_) => {
                 let array = self.exclusive(shape, BlockPlacement::Packed);
                 array.map_err(AllocError::Arena)
             }
@@ -357,9 +357,9 @@ impl Engine {
         shape: Shape,
         placement: BlockPlacement,
     ) -> Result<ArrayMut<T>, ArenaFull> {
-        match &self.place {
-            Place::Inline => ArrayMut::try_uninit(shape),
-            Place::Workers(workers) => {
+        match &self.backend {
+            Backend::Inline => ArrayMut::try_uninit(shape),
+            Backend::Workers(workers) => {
                 let bytes = bytes_of::<T>(&shape);
                 let block = workers
                     .shared

@@ -103,14 +103,14 @@ use seeds::Seeds;
 /// their memory may be reused once the parent drops them, so do not use arrays in the child. Programs started with
 /// [`Command`](std::process::Command) are not affected.
 pub struct Engine {
-    pub(crate) place: Place,
+    pub(crate) backend: Backend,
     /// Actors by name.
     names: actor::Names,
     pub(crate) seeds: Arc<Seeds>,
 }
 
 /// Where an engine runs its kernels.
-pub(crate) enum Place {
+pub(crate) enum Backend {
     /// In worker processes.
     Workers(Workers),
     /// In the calling thread.
@@ -124,12 +124,12 @@ pub(crate) struct Workers {
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
-            Place::Workers(workers) => f
+        match &self.backend {
+            Backend::Workers(workers) => f
                 .debug_struct("Engine")
                 .field("arena", workers.shared.arena.as_ref())
                 .finish_non_exhaustive(),
-            Place::Inline => f.write_str("Engine::inline()"),
+            Backend::Inline => f.write_str("Engine::inline()"),
         }
     }
 }
@@ -199,11 +199,11 @@ impl Engine {
     {
         // Only its type is used: it has no bytes.
         let _ = kernel;
-        match &self.place {
-            Place::Workers(workers) => {
+        match &self.backend {
+            Backend::Workers(workers) => {
                 Job::send::<Single<F, P, R>>(&workers.shared, |call| args.send(call))
             }
-            Place::Inline => {
+            Backend::Inline => {
                 let _job = self.seeds.begin_inline(0);
                 Job::run_inline(kernel, args.hold())
             }
@@ -257,17 +257,17 @@ impl Engine {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn stats(&self) -> Stats {
-        match &self.place {
-            Place::Workers(workers) => workers.shared.stats(),
-            Place::Inline => Stats::default(),
+        match &self.backend {
+            Backend::Workers(workers) => workers.shared.stats(),
+            Backend::Inline => Stats::default(),
         }
     }
 
     /// Returns unused committed memory to the system. Returns the number of bytes.
     pub fn trim(&self) -> u64 {
-        match &self.place {
-            Place::Workers(workers) => workers.shared.arena.trim(),
-            Place::Inline => 0,
+        match &self.backend {
+            Backend::Workers(workers) => workers.shared.arena.trim(),
+            Backend::Inline => 0,
         }
     }
 
@@ -319,7 +319,7 @@ impl Engine {
 
     /// Takes the handle of the monitor thread; `None` for an inline engine, or if another caller has taken it.
     fn take_monitor(&self) -> Option<(&Supervisor, JoinHandle<()>)> {
-        let Place::Workers(workers) = &self.place else {
+        let Backend::Workers(workers) = &self.backend else {
             return None;
         };
         let mut monitor = workers
@@ -330,9 +330,9 @@ impl Engine {
     }
 
     pub(crate) fn shared(&self) -> Option<&Arc<Supervisor>> {
-        match &self.place {
-            Place::Workers(workers) => Some(&workers.shared),
-            Place::Inline => None,
+        match &self.backend {
+            Backend::Workers(workers) => Some(&workers.shared),
+            Backend::Inline => None,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::job::{option_setters, permit, run_inline};
 use super::seeds::Series;
-use super::{Canceller, Engine, JobError, JobErrorKind, Place};
+use super::{Backend, Canceller, Engine, JobError, JobErrorKind};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
     Args, CallWriter, Kernel, KernelInfo, Key, Params, Reply, Single, kernel_name,
@@ -322,8 +322,8 @@ impl<'env> Scope<'env> {
         R: Reply,
     {
         let index = self.jobs.replace(self.jobs.get() + 1);
-        let call = match &self.engine.place {
-            Place::Inline => {
+        let call = match &self.engine.backend {
+            Backend::Inline => {
                 let held = args.hold();
                 ScopedCall::Here(Box::new(move |scope, options| {
                     let name = kernel_name::<F>();
@@ -343,7 +343,7 @@ impl<'env> Scope<'env> {
                     run_inline(name, || kernel.call(held, Key::new()).into_value())
                 }))
             }
-            Place::Workers(workers) => {
+            Backend::Workers(workers) => {
                 let mut call = CallWriter(ArgWriter::new(workers.shared.arena.id()));
                 args.send(&mut call);
                 call.0.seed = self.series.seed(index);
