@@ -29,7 +29,7 @@ tests![
     a_permit_is_returned_when_its_worker_dies,
     each_attempt_needs_a_permit,
     a_job_cancelled_while_waiting_for_a_permit_leaves_the_queue,
-    dropping_a_running_job_returns_its_admission,
+    dropping_a_running_job_keeps_its_permit_until_it_ends,
     a_map_leaves_permits_for_others,
     submitting_does_not_wait,
     shutdown_runs_jobs_that_wait_for_permits,
@@ -49,7 +49,7 @@ fn stand(gate: &str, n: u64) -> u64 {
     n
 }
 
-fn assert_nobody_waits(lab: &Lab) {
+fn assert_none_waits(lab: &Lab) {
     lab.assert_idle();
     assert_eq!(lab.stats().limited, 0);
 }
@@ -92,7 +92,7 @@ fn at_most_the_limit_run_at_a_time() {
         most = most.max(inside);
     }
     assert!(most <= 2, "{most} at a time");
-    assert_nobody_waits(&lab);
+    assert_none_waits(&lab);
 }
 
 fn a_rate_limit_delays_jobs() {
@@ -122,7 +122,7 @@ fn a_rate_limit_delays_jobs() {
     });
     assert_eq!(lab.stats().limited, 1);
     drop(last);
-    assert_nobody_waits(&lab);
+    assert_none_waits(&lab);
 }
 
 fn noted(diary: &str, n: u64) {
@@ -211,7 +211,7 @@ fn two_tasks(first: &Limiter, second: &Limiter) -> Vec<u32> {
         many.await;
     }));
     running.wait().unwrap();
-    assert_nobody_waits(&lab);
+    assert_none_waits(&lab);
     file.numbers()
 }
 
@@ -270,7 +270,7 @@ fn all_submissions_of_a_handle_are_one_caller() {
     running.wait().unwrap();
     drop(map);
     assert_eq!(file.numbers(), [1, 10, 2, 11, 3, 4, 5, 6]);
-    assert_nobody_waits(&lab);
+    assert_none_waits(&lab);
 }
 
 fn kernels_share_a_limit() {
@@ -298,7 +298,7 @@ fn kernels_share_a_limit() {
     assert_eq!(c.wait().unwrap(), 2);
     drop(both.0);
     a.wait().unwrap();
-    assert_nobody_waits(&lab);
+    assert_none_waits(&lab);
 }
 
 fn engines_share_a_limit() {
@@ -313,7 +313,7 @@ fn engines_share_a_limit() {
     step("the job of the other engine, which is not polled before it has run");
     wait_until("it has run", || second.is_done());
     assert_eq!((first.wait().unwrap(), second.wait().unwrap()), (1, 2));
-    labs.iter().for_each(assert_nobody_waits);
+    labs.iter().for_each(assert_none_waits);
 }
 
 fn an_inline_engine_shares_a_limit() {
@@ -505,7 +505,7 @@ fn a_permit_is_returned_when_its_worker_dies() {
         lab.job(stand, ("", 5)).limit(&one).submit().wait().unwrap(),
         5
     );
-    assert_nobody_waits(&lab);
+    assert_none_waits(&lab);
 }
 
 fn each_attempt_needs_a_permit() {
@@ -540,7 +540,7 @@ fn each_attempt_needs_a_permit() {
     step("the second attempt");
     assert_eq!(tried.wait().unwrap(), 1);
     assert_eq!(other.wait().unwrap(), 2);
-    assert_nobody_waits(&lab);
+    assert_none_waits(&lab);
 }
 
 fn a_job_cancelled_while_waiting_for_a_permit_leaves_the_queue() {
@@ -567,10 +567,10 @@ fn a_job_cancelled_while_waiting_for_a_permit_leaves_the_queue() {
     step("the remaining jobs");
     assert_eq!((kept.wait().unwrap(), last.wait().unwrap()), (4, 5));
     running.wait().unwrap();
-    assert_nobody_waits(&lab);
+    assert_none_waits(&lab);
 }
 
-fn dropping_a_running_job_returns_its_admission() {
+fn dropping_a_running_job_keeps_its_permit_until_it_ends() {
     let lab = Lab::new(2);
     let one = at_once(1);
     let gate = Gate::new();
@@ -588,7 +588,7 @@ fn dropping_a_running_job_returns_its_admission() {
         step("the next one, after a detached job");
         assert_eq!(next.wait().unwrap(), 1);
     }
-    assert_nobody_waits(&lab);
+    assert_none_waits(&lab);
 }
 
 /// A caller with one job comes in between the items of a map.
@@ -624,7 +624,7 @@ fn a_map_leaves_permits_for_others() {
         map.join().unwrap();
         assert_eq!(*taken.lock().unwrap(), 1000);
     });
-    assert_nobody_waits(&lab);
+    assert_none_waits(&lab);
 }
 
 /// A thousand jobs are accepted without a permit; the caller does not block.
@@ -692,5 +692,5 @@ fn a_dropped_engine_frees_its_permits() {
     assert_eq!(behind.wait().unwrap(), 2);
     assert!(running.wait().is_err() && in_front.wait().is_err());
     drop(held);
-    assert_nobody_waits(&second);
+    assert_none_waits(&second);
 }
