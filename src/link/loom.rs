@@ -283,7 +283,7 @@ enum Fate {
 /// waiting thread is woken.
 #[test]
 fn a_worker_may_die_at_any_step() {
-    // Before the claim, at `claim.taken`, `publish.filled`, `complete.said`, `complete.woken`, and not at all.
+    // Before the claim, at `claim.taken`, `publish.filled`, `complete.stored`, `complete.woken`, and not at all.
     for (point, expected) in [
         (0, Fate::BackInTheQueue),
         (1, Fate::Failed),
