@@ -42,7 +42,7 @@ tests![
     a_panicking_waker_clone_loses_no_memory,
     dropping_a_job_cancels_it_and_detaching_does_not,
     dropping_a_stream_cancels_running_items,
-    a_stream_runs_on_an_inline_engine,
+    async_code_works_on_an_inline_engine,
 ];
 
 /// Starts smol's reactor thread, which lives as long as the process.
@@ -746,7 +746,7 @@ fn dropping_a_stream_cancels_running_items() {
     lab.assert_idle();
 }
 
-fn a_stream_runs_on_an_inline_engine() {
+fn async_code_works_on_an_inline_engine() {
     let engine = arenite::Engine::inline();
     block_on(async {
         let mut map = engine.map(square, (0..500).map(|n| (n,))).stream();

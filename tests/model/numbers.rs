@@ -14,7 +14,7 @@ use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
 tests![
     the_same_bits_for_any_number_of_workers,
     sums_of_all_types,
-    invalid_inputs_are_errors,
+    results_out_of_range_are_errors,
     empty_inputs,
     argmax_returns_the_first_of_equals,
     nan_propagates,
@@ -131,7 +131,7 @@ fn sums_of_all_types() {
     lab.assert_in_use(tenths.len() as u64 * 8);
 }
 
-fn invalid_inputs_are_errors() {
+fn results_out_of_range_are_errors() {
     let lab = Lab::new(2);
     let large = lab.from_fn(100_000, |_| i64::MAX).unwrap();
     let error = lab.par(&large).sum().unwrap_err();

@@ -20,7 +20,7 @@ tests![
     kernels_are_distinguished_by_type,
     queueing_does_not_count_as_run_time,
     times_are_those_of_the_worker,
-    a_killed_worker_does_not_hold_up_its_item,
+    a_trace_records_a_killed_worker,
     each_retry_and_deadline_is_an_attempt_in_the_trace,
     waits_for_memory_are_traced,
     an_engine_dropped_at_work_completes_its_trace,
@@ -28,7 +28,7 @@ tests![
     a_report_names_causes,
     an_unwritable_trace_is_an_error,
     an_engine_without_a_trace_has_no_thread_for_one,
-    inline_engines_shut_down_alike,
+    an_inline_engine_writes_a_trace,
     each_lane_has_its_own_row_in_a_trace,
     a_graph_has_arrows,
 ];
@@ -415,7 +415,7 @@ fn times_are_those_of_the_worker() {
     );
 }
 
-fn a_killed_worker_does_not_hold_up_its_item() {
+fn a_trace_records_a_killed_worker() {
     let files = Files::new();
     let lab = files.lab(2);
     let before = lab.submit(busy_for, (0,)).wait();
@@ -656,7 +656,7 @@ fn an_unwritable_trace_is_an_error() {
     assert_eq!(lab.write_trace().unwrap(), None);
 }
 
-fn inline_engines_shut_down_alike() {
+fn an_inline_engine_writes_a_trace() {
     let files = Files::new();
     let trace = Trace::to(files.events()).report(files.page());
     let engine = Engine::builder().trace(trace).inline();

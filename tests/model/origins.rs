@@ -10,7 +10,7 @@ use crate::harness::{Lab, tests};
 tests![
     each_attempt_has_its_last_words,
     a_quarantined_job_has_the_last_lines_of_all_attempts,
-    unrequested_nodes_of_a_chain_have_an_origin,
+    a_dependent_names_the_failed_node_as_origin,
     a_chain_killed_in_its_middle_has_last_lines,
     a_spawned_job_names_its_origin,
     a_dead_letter_has_the_last_lines,
@@ -61,7 +61,7 @@ fn a_quarantined_job_has_the_last_lines_of_all_attempts() {
     check(&error, "poison", 3);
 }
 
-fn unrequested_nodes_of_a_chain_have_an_origin() {
+fn a_dependent_names_the_failed_node_as_origin() {
     let lab = quiet();
     let mut graph = Graph::new();
     graph.fuse(false);

@@ -19,9 +19,9 @@ tests![
     kills_change_no_number,
     maps_and_scopes_do_not_change_the_numbers_of_other_jobs,
     a_chain_continues_its_random_numbers,
-    output_of_a_kernels_threads_has_its_origin,
+    threads_of_a_kernel_draw_from_a_passed_generator,
     lanes_give_the_same_values_as_workers,
-    stream_items_have_origins,
+    stream_items_draw_the_same_in_any_order,
     scratch_values_change_no_random_number,
     elements_draw_by_their_index_alone,
     retried_elements_draw_the_same_numbers,
@@ -208,7 +208,7 @@ fn a_chain_continues_its_random_numbers() {
     assert_eq!(drawn, chain(&inline(7)));
 }
 
-fn output_of_a_kernels_threads_has_its_origin() {
+fn threads_of_a_kernel_draw_from_a_passed_generator() {
     fn on_threads() -> Array<u64> {
         let mut given = arenite::rng();
         let numbers = std::thread::scope(|threads| {
@@ -269,7 +269,7 @@ fn lanes_give_the_same_values_as_workers() {
     assert!((400 / 8..=400).contains(&most), "{most} uses of one value");
 }
 
-fn stream_items_have_origins() {
+fn stream_items_draw_the_same_in_any_order() {
     fn noisy(n: u64) -> [u64; 2] {
         [n, arenite::rng().next_u64()]
     }

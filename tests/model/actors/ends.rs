@@ -4,7 +4,7 @@ use super::*;
 
 tests![
     an_actor_ends_with_its_last_handle,
-    a_running_reduction_can_be_cancelled,
+    an_actor_can_be_stopped,
     without_workers_an_actor_can_be_stopped_from_its_method,
     a_worker_with_an_actor_is_not_recycled,
     a_shutdown_answers_every_call,
@@ -72,7 +72,7 @@ fn an_actor_ends_with_its_last_handle() {
     assert_eq!(lab.stats().workers[0].restarts, 0);
 }
 
-fn a_running_reduction_can_be_cancelled() {
+fn an_actor_can_be_stopped() {
     let lab = Lab::new(1);
     let list = lab.actor(List::new, ()).start();
     let other = list.clone();

@@ -6,7 +6,7 @@ use super::*;
 
 tests![
     each_call_has_one_answer_and_losses_are_reported,
-    several_lanes_draw_the_same_numbers,
+    calls_run_concurrently_in_several_lanes,
     deadlines_and_actors_share_workers,
     calls_go_on_while_memory_is_low,
 ];
@@ -115,7 +115,7 @@ fn each_call_has_one_answer_and_losses_are_reported() {
     storm(&Lab::new(2), 2, &[1, 4, 64, 3], 16);
 }
 
-fn several_lanes_draw_the_same_numbers() {
+fn calls_run_concurrently_in_several_lanes() {
     let lab = Lab::with(2, |builder| builder.lanes(3));
     // Actors are spread over the lanes.
     let actors: Vec<_> = (0..6).map(|_| lab.actor(List::new, ()).start()).collect();

@@ -21,7 +21,7 @@ tests![
     a_shutdown_waits_for_all_lanes,
     a_stop_does_not_drop_thread_locals,
     a_dropped_engine_does_not_finish_the_queue,
-    too_many_spawned_jobs_are_an_error,
+    too_many_lanes_are_an_error,
 ];
 
 fn jobs_wait_side_by_side() {
@@ -183,7 +183,7 @@ fn a_dropped_engine_does_not_finish_the_queue() {
     drop(held);
 }
 
-fn too_many_spawned_jobs_are_an_error() {
+fn too_many_lanes_are_an_error() {
     let build = |builder: Builder| builder.capacity(64 << 20).build();
     let error = build(Engine::builder().workers(2).lanes(4000)).unwrap_err();
     assert!(

@@ -22,11 +22,11 @@ tests![
     a_killed_worker_costs_one_result,
     unordered_is_lazy_and_leaves_nothing,
     a_million_small_items_take_no_memory,
-    results_free_admission_as_they_are_dropped,
+    a_map_frees_results_as_they_are_dropped,
     unclaimed_results_do_not_fill_the_arena,
     a_panicking_validity_check_fails_one_result,
     a_validity_check_that_calls_its_engine_is_an_error,
-    an_engine_without_workers_draws_the_same_numbers,
+    a_map_without_workers_gives_the_same,
 ];
 
 fn unordered_results_have_their_index() {
@@ -165,7 +165,7 @@ fn a_million_small_items_take_no_memory() {
     lab.assert_in_use(0);
 }
 
-fn results_free_admission_as_they_are_dropped() {
+fn a_map_frees_results_as_they_are_dropped() {
     fn fresh(n: u8) -> Array<u8> {
         let mut array = arenite::ArrayMut::zeros(1 << 20);
         array.fill(n);
@@ -247,7 +247,7 @@ fn a_validity_check_that_calls_its_engine_is_an_error() {
     Arc::into_inner(engine).unwrap().shutdown();
 }
 
-fn an_engine_without_workers_draws_the_same_numbers() {
+fn a_map_without_workers_gives_the_same() {
     let lab = Lab::new(2);
     let engines: [&Engine; 2] = [&lab, &Engine::inline()];
     let [with, without] = engines.map(|engine| {

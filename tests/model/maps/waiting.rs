@@ -12,7 +12,7 @@ use super::{odd, square, through};
 use crate::harness::{Gate, Lab, WakeFlag, pass, step, tests, wait_until};
 
 tests![
-    failed_arguments_are_in_the_letter,
+    a_failed_job_returns_its_arguments,
     the_first_of_several_jobs,
     the_first_of_several_engines,
     wait_all_returns_when_all_jobs_have_ended,
@@ -23,7 +23,7 @@ tests![
     the_time_limit_of_a_map_covers_admission,
 ];
 
-fn failed_arguments_are_in_the_letter() {
+fn a_failed_job_returns_its_arguments() {
     fn die(values: &[u8]) -> u8 {
         assert!(!values.is_empty());
         std::process::abort();

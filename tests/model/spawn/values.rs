@@ -15,7 +15,7 @@ tests![
     values_of_every_kind_are_passed_on,
     a_spawn_chain_may_be_deeper_than_the_number_of_workers,
     a_continuation_may_spawn_again_without_limit,
-    streams_run_on_all_engines,
+    spawning_kernels_run_in_every_kind_of_call,
     random_numbers_depend_on_the_position,
     spawned_jobs_are_counted,
     spawned_jobs_run_without_a_waiting_thread,
@@ -214,7 +214,7 @@ fn a_continuation_may_spawn_again_without_limit() {
     lab.assert_idle();
 }
 
-fn streams_run_on_all_engines() {
+fn spawning_kernels_run_in_every_kind_of_call() {
     let lab = Lab::new(2);
     for engine in [&*lab, &Engine::inline()] {
         step("map");

@@ -13,14 +13,14 @@ use crate::harness::{Env, Gate, Lab, pass, step, tests, wait_until};
 
 tests![
     draining_from_another_thread_finishes_what_was_taken,
-    a_drained_stream_ends_when_its_handle_is_dropped,
+    a_stream_without_results_can_be_stopped,
     stopping_cancels_items_in_flight,
     a_stream_waiting_for_admission_can_be_stopped,
     a_slow_consumer_does_not_block_admission,
     a_dead_letter_does_not_block_admission,
     stages_waiting_for_admission_are_woken_by_each_end,
     dropping_the_consumer_cancels_items_in_flight,
-    an_engine_without_workers_ends_the_stream,
+    an_engine_that_cannot_restart_workers_ends_the_stream,
 ];
 
 fn draining_from_another_thread_finishes_what_was_taken() {
@@ -46,7 +46,7 @@ fn draining_from_another_thread_finishes_what_was_taken() {
     lab.assert_in_use(0);
 }
 
-fn a_drained_stream_ends_when_its_handle_is_dropped() {
+fn a_stream_without_results_can_be_stopped() {
     let engine = Engine::inline();
     for apart in [true, false] {
         let (sender, receiver) = std::sync::mpsc::channel();
@@ -267,7 +267,7 @@ fn dropping_the_consumer_cancels_items_in_flight() {
     lab.assert_in_use(0);
 }
 
-fn an_engine_without_workers_ends_the_stream() {
+fn an_engine_that_cannot_restart_workers_ends_the_stream() {
     const BROKEN: &str = "ARENITE_TEST_STREAM_BROKEN";
     fn start_unless_broken() {
         let path = std::env::var(BROKEN).unwrap();
