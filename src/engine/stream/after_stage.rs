@@ -1,4 +1,4 @@
-//! What can be said of a stage, directly behind it.
+//! Settings of a stage, which directly follow it.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -11,7 +11,7 @@ use crate::engine::DeadLetter;
 use crate::engine::job::option_setters;
 use crate::supervisor::JobOptions;
 
-/// The last step of a stream is a stage with the input `I`, whose jobs take `A`.
+/// Marks a [`Stream`] whose last step is a stage with the input `I`, whose jobs take `A`.
 pub struct AfterStage<'a, I, A> {
     pub(super) options: Rc<RefCell<StageOptions<'a, I>>>,
     pub(super) args: PhantomData<fn(A)>,
@@ -40,7 +40,7 @@ impl<I, A> fmt::Debug for AfterStage<'_, I, A> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 impl<'a, T, I, A> Stream<'a, T, AfterStage<'a, I, A>> {
-    /// How many jobs of this stage may be with the engine at one time; by default as many as are in flight.
+    /// Bounds the jobs of this stage that are submitted at one time. By default only the items in flight bound them.
     ///
     /// # Panics
     /// If it is 0.
@@ -51,8 +51,8 @@ impl<'a, T, I, A> Stream<'a, T, AfterStage<'a, I, A>> {
         self
     }
 
-    /// How many results of this stage may wait for the next step before it begins no more jobs; by default as many as are in
-    /// flight.
+    /// Bounds the results of this stage that may wait for the next step; at the bound it starts no more jobs. By default only the items
+    /// in flight bound them.
     ///
     /// # Panics
     /// If it is 0.
@@ -86,8 +86,8 @@ impl<'a, T, I, A> Stream<'a, T, AfterStage<'a, I, A>> {
         /// ```
     );
 
-    /// Hands out each item that fails at this stage, after all retries, whatever becomes of the stream: see [`DeadLetter`]. A copy of each
-    /// input is kept while its job runs; that of an array is a handle.
+    /// Passes each item that fails at this stage, after all retries, to `to`, whether the stream stops or goes on: see [`DeadLetter`]. A copy
+    /// of each input is kept while its job runs; that of an array is a handle.
     pub fn dead_letters(self, to: impl FnMut(DeadLetter<I>) + 'a) -> Self
     where
         I: Clone,

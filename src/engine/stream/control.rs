@@ -1,35 +1,35 @@
-//! The handle for other threads, the figures, and the bell that the driver sleeps on.
+//! The handle for other threads, the statistics, and the notification that the driver sleeps on.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
 
-/// Figures of a stream at one moment.
+/// Statistics of a stream at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StreamStats {
-    /// Items that the source gave.
+    /// Items taken from the source.
     pub taken: u64,
-    /// Results that were given out.
+    /// Results delivered.
     pub delivered: u64,
     /// Items that failed, at a stage or in the source.
     pub failed: u64,
-    /// Items that came after all of their windows had been closed.
+    /// Items that arrived after all of their windows had closed.
     pub late: u64,
-    /// Windows that were closed.
+    /// Windows that have closed.
     pub windows: u64,
-    /// Items that were taken and have not come to an end.
+    /// Items taken and not yet delivered, dropped or in a window.
     pub in_flight: usize,
-    /// The most that were in flight at one time.
+    /// The most items in flight at one time.
     pub most_in_flight: usize,
-    /// Their bytes, where these are told: [`bytes_in_flight`](super::Stream::bytes_in_flight).
+    /// The bytes of the items in flight, as far as [`bytes_in_flight`](super::Stream::bytes_in_flight) measures them.
     pub bytes_in_flight: u64,
-    /// What open windows hold: items, or windows of a fold.
+    /// Items in open windows; of a fold, open windows.
     pub held_by_windows: usize,
 }
 
-/// What somebody wants of the driver.
+/// What the driver is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Wanted {
     Run,
@@ -37,12 +37,12 @@ pub(super) enum Wanted {
     Stop,
 }
 
-/// What the driver shares with other threads.
+/// Shared by the driver and other threads.
 #[derive(Debug)]
 pub(super) struct Control {
     wanted: AtomicU8,
-    rung: Mutex<bool>,
-    bell: Condvar,
+    is_notified: Mutex<bool>,
+    changed: Condvar,
     stats: Mutex<StreamStats>,
 }
 
@@ -50,14 +50,14 @@ impl Control {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             wanted: AtomicU8::new(Wanted::Run as u8),
-            rung: Mutex::new(false),
-            bell: Condvar::new(),
+            is_notified: Mutex::new(false),
+            changed: Condvar::new(),
             stats: Mutex::default(),
         })
     }
 
     pub(super) fn wanted(&self) -> Wanted {
-        // Acquire: pairs with `want`.
+        // Acquire: pairs with the release in `want`.
         match self.wanted.load(Ordering::Acquire) {
             0 => Wanted::Run,
             1 => Wanted::Drain,
@@ -66,24 +66,27 @@ impl Control {
     }
 
     fn want(&self, wanted: Wanted) {
-        // Release: what its caller did before is seen by who obeys; pairs with `wanted`.
+        // Release: pairs with the acquire in `wanted`, so the driver sees what the caller did before.
         self.wanted.fetch_max(wanted as u8, Ordering::AcqRel);
-        self.ring();
+        self.notify();
     }
 
-    /// Wakes the driver: after whatever it is to see was written.
-    pub(super) fn ring(&self) {
-        *lock(&self.rung) = true;
-        self.bell.notify_one();
+    /// Wakes the driver. Call it after writing what the driver is to see.
+    pub(super) fn notify(&self) {
+        *lock(&self.is_notified) = true;
+        self.changed.notify_one();
     }
 
-    /// Sleeps until somebody rings, or has done so since the last sleep.
+    /// Sleeps until notified. A notification since the last sleep counts.
     pub(super) fn sleep(&self) {
-        let mut rung = lock(&self.rung);
-        while !*rung {
-            rung = self.bell.wait(rung).unwrap_or_else(PoisonError::into_inner);
+        let mut is_notified = lock(&self.is_notified);
+        while !*is_notified {
+            is_notified = self
+                .changed
+                .wait(is_notified)
+                .unwrap_or_else(PoisonError::into_inner);
         }
-        *rung = false;
+        *is_notified = false;
     }
 
     pub(super) fn publish(&self, stats: StreamStats) {
@@ -95,23 +98,23 @@ impl Control {
     }
 }
 
-/// Jobs ring as well.
+/// The waker of a stage's jobs.
 impl Wake for Control {
     fn wake(self: Arc<Self>) {
-        self.ring();
+        self.notify();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.ring();
+        self.notify();
     }
 }
 
-/// No code of others runs under these locks.
+/// Ignores poisoning: no foreign code runs under these locks.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Ends a stream, or looks at it, from any thread. See [`Stream::handle`](super::Stream::handle).
+/// Ends or inspects a stream from any thread. See [`Stream::handle`](super::Stream::handle).
 ///
 /// ```
 /// use arenite::{Engine, stream::Stream};
@@ -124,7 +127,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 ///     square?;
 ///     squares += 1;
 ///     if squares == 10 {
-///         // An endless source; what was taken from it is finished.
+///         // The source is endless; items taken from it are finished.
 ///         handle.drain();
 ///     }
 /// }
@@ -135,18 +138,18 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Handle(pub(super) Arc<Control>);
 
 impl Handle {
-    /// Takes no more from the source and finishes what was taken, open windows included. A source that waits inside of
-    /// `next` is heard first, unless it has [a thread of its own](super::Stream::spawn).
+    /// Takes no more items from the source, and finishes those that were taken, open windows included. A source blocked inside `next` has to
+    /// return first, unless it has [a thread of its own](super::Stream::spawn).
     pub fn drain(&self) {
         self.0.want(Wanted::Drain);
     }
 
-    /// Ends the stream now: what is in flight is cancelled, and the iterator ends.
+    /// Ends the stream now: jobs in flight are cancelled, and the iterator ends.
     pub fn stop(&self) {
         self.0.want(Wanted::Stop);
     }
 
-    /// Figures as they were when the driver last looked.
+    /// The statistics that the driver last published.
     pub fn stats(&self) -> StreamStats {
         self.0.stats()
     }

@@ -1,34 +1,35 @@
-//! What ends a stream, and what cannot be built.
+//! Errors of streams and windows.
 
 use std::fmt;
 
 use crate::supervisor::JobError;
 use crate::sys::debug_as_text;
 
-/// Why a stream ended before its source did.
+/// A stream ended before its source did.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StreamError {
-    /// The job of an item gave no value, or there was no room to hand it what a window holds; and the stream [stops](super::Stream::on_failure) at failures or its engine has ended.
+    /// The job of an item failed, or there was no room for the items of a window; and the stream
+    /// [stops](super::Stream::on_failure) at failures, or its engine has ended.
     Job {
-        /// Which stage: the first is 1.
+        /// The stage, from 1 on.
         stage: usize,
-        /// Which item of the source, or which window: the first is 0.
+        /// The index of the item in the source, or of the window, from 0 on.
         sequence: u64,
-        /// Why.
+        /// The error of the job.
         error: JobError,
     },
-    /// The source gave an error instead of an item: see [`Stream::fallible`](super::Stream::fallible). Or it was to have a
-    /// [thread of its own](super::Stream::spawn), and there is none to be had.
+    /// The source returned an error instead of an item ([`Stream::fallible`](super::Stream::fallible)), or its
+    /// [thread](super::Stream::spawn) could not be started.
     Source {
-        /// Which item of the source: the first is 0.
+        /// The index of the item, from 0 on.
         sequence: u64,
-        /// What it said.
+        /// The text of the error.
         message: String,
     },
-    /// Open windows hold more than they may: see [`Windowed::max_items`](super::Windowed::max_items).
+    /// Open windows exceed their bound: see [`Windowed::max_items`](super::Windowed::max_items).
     WindowsFull {
-        /// What they may hold: items, or windows of a fold.
+        /// The bound: items, or windows of a fold.
         limit: usize,
     },
 }
@@ -55,17 +56,17 @@ impl fmt::Display for StreamError {
 
 impl std::error::Error for StreamError {}
 
-/// Windows that cannot be made.
+/// Windows cannot be built.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WindowError {
-    /// A window in time over items without one.
+    /// A window in time over items without event time.
     NoEventTime,
-    /// A window in time that nothing would ever close.
+    /// A window in time without a watermark, which would never close.
     NoWatermark,
-    /// A window that has no length, or a session without a gap.
+    /// A window of length 0, or a session with a gap of 0.
     Empty,
-    /// Steps of nothing, or longer than the window, so that items would fall between two.
+    /// A step of 0, or longer than the window, so that items would be in no window.
     BadStep,
 }
 
@@ -73,13 +74,13 @@ impl fmt::Display for WindowError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoEventTime => {
-                "windows in time need to know when each item happened: call event_time before"
+                "windows in time need event times: call event_time before window"
             }
             Self::NoWatermark => {
-                "nothing would ever close a window in time: call watermark, or watermark_by, after event_time"
+                "windows in time would never close: call watermark, or watermark_by, after event_time"
             }
             Self::Empty => "a window must have a length, and a session a gap",
-            Self::BadStep => "windows must step by more than nothing, and not by more than their length",
+            Self::BadStep => "the step of windows must be more than 0 and at most their length",
         })
     }
 }

@@ -1,4 +1,4 @@
-//! What flows, how one step takes it from the one before, and the steps that run no jobs.
+//! Items, the interface between steps, and the steps without jobs.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -11,30 +11,31 @@ use crate::engine::seeds::Series;
 use crate::engine::{Engine, JobErrorKind};
 use crate::supervisor::{LineTicket, Supervisor};
 
-/// How long a source is asked for items before answers are looked at again.
+/// How long the source is pulled before jobs are polled again.
 const SLICE: Duration = Duration::from_micros(50);
 
-/// A value on its way, with what is known of it.
+/// A value in the stream.
 pub(super) struct Item<T> {
     pub(super) value: T,
-    /// Its number at the source, or that of its window.
+    /// Its index in the source, or that of its window.
     pub(super) sequence: u64,
-    /// What its jobs draw by, beside their stage: its number, or another one if it shares that.
+    /// Selects the random numbers of its jobs, together with their stage: its index, or another number if several items share
+    /// that.
     pub(super) draws: u64,
     pub(super) time: Option<Duration>,
-    /// What it counts for in the bound on bytes.
+    /// Its share of the bytes in flight.
     pub(super) bytes: u64,
 }
 
 impl<T> Item<T> {
-    /// Another value in its place.
+    /// Replaces the value.
     pub(super) fn with<U>(self, change: impl FnOnce(T) -> U) -> Item<U> {
         self.with_both(|value| (change(value), ())).0
     }
 
-    /// Another value in its place, and one beside it.
+    /// Replaces the value, and returns a second one.
     pub(super) fn with_both<U, V>(self, change: impl FnOnce(T) -> (U, V)) -> (Item<U>, V) {
-        let (value, beside) = change(self.value);
+        let (value, second) = change(self.value);
         let item = Item {
             value,
             sequence: self.sequence,
@@ -42,55 +43,55 @@ impl<T> Item<T> {
             time: self.time,
             bytes: self.bytes,
         };
-        (item, beside)
+        (item, second)
     }
 }
 
 pub(super) enum Event<T> {
     Item(Item<T>),
-    /// The watermark: items behind it with an earlier time are late.
+    /// A watermark: later items with an earlier time are late.
     Mark(Duration),
-    /// The stream ends here.
+    /// The error that ends the stream.
     Failed(StreamError),
 }
 
-/// A step, as the one behind it sees it.
+/// A step, as the next step sees it.
 pub(super) trait Flow<T> {
-    /// Its part of a pass. True if anything changed.
+    /// Does the step's part of a pass. Returns whether anything changed.
     fn pump(&mut self, driver: &mut Driver<'_>) -> bool;
-    /// What is ready first.
+    /// The next event, if one is ready.
     fn take(&mut self, driver: &mut Driver<'_>) -> Option<Event<T>>;
-    /// Nothing will come any more.
+    /// Whether no event will follow.
     fn is_over(&self) -> bool;
-    /// Asks all running jobs for a call. True if one has ended meanwhile.
+    /// Registers a waker with all running jobs. Returns true if one has ended meanwhile.
     fn listen(&mut self, context: &mut Context<'_>) -> bool;
 }
 
 pub(super) type BoxFlow<'a, T> = Box<dyn Flow<T> + 'a>;
 
-/// What all steps need to know in a pass.
+/// State shared by all steps.
 pub(super) struct Driver<'e> {
     pub(super) engine: &'e Engine,
-    /// For the random numbers of its jobs.
+    /// Which random numbers its jobs draw.
     pub(super) series: Series,
     pub(super) settings: Settings,
     pub(super) stats: StreamStats,
-    /// Somebody wants no more items.
+    /// Whether no more items are taken from the source.
     pub(super) draining: bool,
-    /// A failure is on its way to the end.
+    /// Whether a failure is on its way to the end of the stream.
     pub(super) failing: bool,
-    /// The source could give more, but answers were not looked at for a while.
-    pub(super) cut: bool,
-    /// Items in flight that are being spread, and their bytes: they leave when what they give has come.
-    spreading: (usize, u64),
-    /// An item has come or gone in this pass.
+    /// Whether pulling was interrupted because jobs were not polled for a while.
+    pub(super) is_interrupted: bool,
+    /// Items that `flat_map` is expanding, and their bytes. They leave when all their items have been taken.
+    expanding: (usize, u64),
+    /// Whether an item has entered or left in this pass.
     pub(super) moved: bool,
-    /// Rings for the thread that drives.
+    /// Wakes the driver's thread.
     waker: Waker,
-    /// The place of all stages in the line for admission, while that thread looks.
+    /// The place of all stages in the line for admission, while the driver polls it.
     line: LineTicket,
     pass: Instant,
-    asked: bool,
+    has_pulled: bool,
 }
 
 impl<'e> Driver<'e> {
@@ -102,30 +103,30 @@ impl<'e> Driver<'e> {
             stats: StreamStats::default(),
             draining: false,
             failing: false,
-            cut: false,
-            spreading: (0, 0),
+            is_interrupted: false,
+            expanding: (0, 0),
             moved: false,
             waker,
             line: LineTicket::default(),
             pass: Instant::now(),
-            asked: false,
+            has_pulled: false,
         }
     }
 
-    /// Whoever listens is rung for.
+    /// Wakes the driver's thread.
     pub(super) fn waker(&self) -> &Waker {
         &self.waker
     }
 
-    /// Asks for admission; `None` if that has to wait.
-    pub(super) fn ask<R>(
+    /// Tries to submit a call; `None` if it has to wait for admission.
+    pub(super) fn try_enter<R>(
         &mut self,
         enter: impl FnOnce(&Arc<Supervisor>, &mut LineTicket, &Context<'_>) -> Poll<R>,
     ) -> Option<R> {
         let context = Context::from_waker(&self.waker);
         match enter(self.engine.shared()?, &mut self.line, &context) {
             Poll::Ready(entered) => {
-                // With the place in the line, which may have been that of another stage.
+                // The place in the line is used up; another stage may have waited in it.
                 self.moved = true;
                 Some(entered)
             }
@@ -133,57 +134,57 @@ impl<'e> Driver<'e> {
         }
     }
 
-    /// Code of the program runs, which may take long, or submit something itself: nobody looks at the place in the line
-    /// meanwhile, and others stand behind it.
+    /// Gives up the place in the line for admission. Call it before code of the program, which may take long or submit jobs itself:
+    /// the place would not be polled meanwhile, and other callers wait behind it.
     pub(super) fn leave_admission_line(&mut self) {
         if let Some(shared) = self.engine.shared().filter(|_| self.line.is_in()) {
             shared.leave_admission_line(&mut self.line);
-            // Whoever waits takes another place before the driver sleeps.
+            // A waiting stage takes a new place before the driver sleeps.
             self.moved = true;
         }
     }
 
-    /// A pass begins, or only the taking of what is ready.
+    /// Begins a pass, or only the taking of results that are ready.
     pub(super) fn begin(&mut self, is_pass: bool) {
         if is_pass {
             self.pass = Instant::now();
         }
-        (self.cut, self.moved, self.asked) = (false, false, false);
+        (self.is_interrupted, self.moved, self.has_pulled) = (false, false, false);
     }
 
     pub(super) fn since_pass(&self) -> Duration {
         self.pass.elapsed()
     }
 
-    /// How many items the source may give now.
+    /// Number of items that may be taken from the source now.
     pub(super) fn room(&self) -> usize {
         if self.failing || self.draining {
             return 0;
         }
         let left = self.settings.in_flight.saturating_sub(self.stats.in_flight);
         match self.settings.bytes {
-            // One at a time: its size is not known before it is there.
+            // One at a time: its size is not known before it is taken.
             Some(limit) if self.stats.bytes_in_flight < limit => left.min(1),
             Some(_) => 0,
             None => left,
         }
     }
 
-    /// May a source, or what is being spread, be asked (again) in this pass?
+    /// Whether an iterator may be pulled (again) in this pass.
     pub(super) fn in_slice(&mut self) -> bool {
-        self.cut = self.asked && self.pass.elapsed() > SLICE;
-        self.asked = true;
-        !self.cut
+        self.is_interrupted = self.has_pulled && self.pass.elapsed() > SLICE;
+        self.has_pulled = true;
+        !self.is_interrupted
     }
 
-    /// May what is being spread give one more? With all that it has given gone, always.
-    fn may_spread(&self) -> bool {
-        let (items, bytes) = self.spreading;
+    /// Whether an item that is being expanded may yield one more. Always, if everything that it has yielded has left.
+    fn may_expand(&self) -> bool {
+        let (items, bytes) = self.expanding;
         let has_room = |limit| self.stats.bytes_in_flight - bytes < limit;
         self.settings.bytes.is_none_or(has_room) || self.stats.in_flight == items
     }
 
-    /// An item of the source.
+    /// A new item of the source.
     pub(super) fn taken<T>(&mut self, value: T) -> Item<T> {
         let sequence = self.stats.taken;
         self.stats.taken += 1;
@@ -198,7 +199,7 @@ impl<'e> Driver<'e> {
         item
     }
 
-    /// One more is in flight.
+    /// Counts an item as in flight.
     pub(super) fn enter<T>(&mut self, item: &Item<T>) {
         self.moved = true;
         self.stats.in_flight += 1;
@@ -206,7 +207,7 @@ impl<'e> Driver<'e> {
         self.stats.most_in_flight = self.stats.most_in_flight.max(self.stats.in_flight);
     }
 
-    /// One has come to its end.
+    /// Counts an item as no longer in flight.
     pub(super) fn leave<T>(&mut self, item: Item<T>) -> T {
         self.moved = true;
         self.stats.in_flight -= 1;
@@ -214,17 +215,17 @@ impl<'e> Driver<'e> {
         item.value
     }
 
-    /// An item counts for so many bytes from here on.
+    /// Changes the bytes that an item counts for.
     pub(super) fn resize<T>(&mut self, item: &mut Item<T>, bytes: u64) {
         self.stats.bytes_in_flight += bytes;
         self.stats.bytes_in_flight -= std::mem::replace(&mut item.bytes, bytes);
     }
 
-    /// An item has failed: what takes its place, if anything.
+    /// Records a failed item. Returns the error if it ends the stream.
     pub(super) fn failed<T>(&mut self, item: Item<T>, error: StreamError) -> Option<StreamError> {
         self.leave(item);
         self.stats.failed += 1;
-        // Nobody else would end a stream whose engine has.
+        // A stream whose engine has ended ends as well.
         let no_engine = matches!(
             &error,
             StreamError::Job { error, .. }
@@ -236,7 +237,7 @@ impl<'e> Driver<'e> {
         Some(self.ended(error))
     }
 
-    /// Nothing comes any more, whatever is to become of failures.
+    /// Ends the stream with this error, also if it goes on after failures.
     pub(super) fn ended(&mut self, error: StreamError) -> StreamError {
         self.failing = true;
         error
@@ -245,7 +246,7 @@ impl<'e> Driver<'e> {
 
 type EachFn<'a, T, U> = Box<dyn FnMut(Item<T>, &mut Driver<'_>) -> Option<Item<U>> + 'a>;
 
-/// A step that makes at most one item of one.
+/// A step that turns an item into at most one.
 pub(super) struct Each<'a, T, U> {
     pub(super) before: BoxFlow<'a, T>,
     pub(super) each: EachFn<'a, T, U>,
@@ -280,13 +281,13 @@ impl<T, U> Flow<U> for Each<'_, T, U> {
     }
 }
 
-/// A step that makes any number of items of one.
+/// A step that turns an item into any number of items.
 pub(super) struct FlatMap<'a, T, U: IntoIterator> {
     pub(super) before: BoxFlow<'a, T>,
     pub(super) spread: Box<dyn FnMut(T) -> U + 'a>,
-    /// What is being spread: it counts as in flight until it is used up.
+    /// The item being expanded, which is in flight until it is exhausted.
     pub(super) current: Option<Item<U::IntoIter>>,
-    /// How many have come of it.
+    /// Number of items that it has yielded.
     pub(super) made: u64,
 }
 
@@ -298,10 +299,10 @@ impl<T, U: IntoIterator> Flow<U::Item> for FlatMap<'_, T, U> {
     fn take(&mut self, driver: &mut Driver<'_>) -> Option<Event<U::Item>> {
         loop {
             if let Some(current) = &mut self.current {
-                if !driver.may_spread() {
+                if !driver.may_expand() {
                     return None;
                 }
-                // It may go on for ever, and what comes behind may let nothing through.
+                // The iterator may be endless, and later steps may drop everything.
                 if !driver.in_slice() {
                     return None;
                 }
@@ -318,16 +319,16 @@ impl<T, U: IntoIterator> Flow<U::Item> for FlatMap<'_, T, U> {
                     driver.enter(&item);
                     return Some(Event::Item(item));
                 }
-                driver.spreading.0 -= 1;
-                driver.spreading.1 -= current.bytes;
+                driver.expanding.0 -= 1;
+                driver.expanding.1 -= current.bytes;
                 let done = self.current.take();
                 done.map(|item| driver.leave(item));
             }
             match self.before.take(driver)? {
                 Event::Item(item) => {
                     self.made = 0;
-                    driver.spreading.0 += 1;
-                    driver.spreading.1 += item.bytes;
+                    driver.expanding.0 += 1;
+                    driver.expanding.1 += item.bytes;
                     driver.leave_admission_line();
                     self.current = Some(item.with(|value| (self.spread)(value).into_iter()));
                 }
@@ -348,7 +349,7 @@ impl<T, U: IntoIterator> Flow<U::Item> for FlatMap<'_, T, U> {
 
 type MarkFn<'a, T> = Box<dyn FnMut(&Item<T>) -> Option<Duration> + 'a>;
 
-/// A step that puts watermarks behind items.
+/// A step that inserts watermarks after items.
 pub(super) struct Marks<'a, T> {
     pub(super) before: BoxFlow<'a, T>,
     pub(super) mark: MarkFn<'a, T>,
@@ -367,7 +368,7 @@ impl<T> Flow<T> for Marks<'_, T> {
         }
         loop {
             match self.before.take(driver)? {
-                // It is this step that says.
+                // This step replaces earlier watermarks.
                 Event::Mark(_) => {}
                 Event::Item(item) => {
                     driver.leave_admission_line();

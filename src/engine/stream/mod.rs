@@ -58,34 +58,34 @@ pub use control::{Handle, StreamStats};
 pub use error::{StreamError, WindowError};
 use flow::{BoxFlow, Driver, Each, FlatMap, Item, Marks};
 pub use run::Run;
-use source::{Apart, Given, Here};
-use stage::{Begun, CallFn, Stage, StageOptions};
+use source::{InlineSource, SourceItem, ThreadSource};
+use stage::{CallFn, Stage, StageOptions, Started};
 pub use window::{Fixed, Merging, Window, WindowItems, Windowed, Windows};
 
 use super::{Engine, OnFailure};
 use crate::kernel::{Arg, Args, Kernel, Reply, SplitArgs, SplitFirst};
 use crate::supervisor::JobOptions;
 
-/// Items in flight if nothing else is said: at least these, and four for each worker.
+/// Default bound on items in flight: at least this, and four for each worker.
 const IN_FLIGHT: usize = 16;
 
-/// A source, and what is to be done with each of its items.
+/// A source, and the steps that each of its items passes.
 ///
-/// It is a plan, in the order of its steps; nothing runs before [`run`](Stream::run) is iterated over. What is said of a stage
-/// ([`jobs`](Stream::jobs), [`retries`](Stream::retries) and so on) stands directly behind it.
+/// A stream is a plan, in the order of its steps; nothing runs before [`run`](Stream::run) is iterated over. Settings of a stage
+/// ([`jobs`](Stream::jobs), [`retries`](Stream::retries) and so on) directly follow the stage.
 ///
-/// The steps are one line, from one source to one consumer: no step splits a stream or puts two together. Several sources are
-/// one where they send into one channel, which [`spawn`](Stream::spawn) takes.
+/// The steps form one line, from one source to one consumer: no step splits or joins streams. To join several sources, send their items
+/// into one channel and pass that to [`spawn`](Stream::spawn).
 #[must_use = "a stream is a plan: nothing happens before it is run"]
 pub struct Stream<'a, T, S = ()> {
     flow: BoxFlow<'a, T>,
     plan: Plan,
     control: Arc<Control>,
-    /// Of the last step, if that is a stage.
+    /// The settings of the last step, if it is a stage.
     last: S,
 }
 
-/// What holds for the whole stream.
+/// Settings of the whole stream, while it is built.
 #[derive(Clone, Copy)]
 struct Plan {
     in_flight: Option<usize>,
@@ -97,7 +97,7 @@ struct Plan {
     stages: usize,
 }
 
-/// The same, when it is run.
+/// Settings of the whole stream, while it runs.
 #[derive(Clone, Copy)]
 struct Settings {
     in_flight: usize,
@@ -112,7 +112,7 @@ impl<'a, T: 'a> Stream<'a, T> {
             in_flight: None,
             bytes: None,
             ordered: true,
-            // Not the default of the enum: going on leaves failures out.
+            // Not the default of the enum: going on would drop failures.
             on_failure: OnFailure::Stop,
             timed: false,
             marked: false,
@@ -126,21 +126,21 @@ impl<'a, T: 'a> Stream<'a, T> {
         }
     }
 
-    /// A stream of the items of an iterator, which may be endless.
+    /// Creates a stream of the items of an iterator, which may be endless.
     ///
-    /// The iterator runs in the thread that iterates over the results, and only while nothing is ready. One that waits long for
-    /// its next item holds back what ends meanwhile: give it a thread of its own with [`spawn`](Stream::spawn).
+    /// The iterator runs on the thread that iterates over the results, and only while no result is ready. An iterator that blocks holds
+    /// back results: give it a thread of its own with [`spawn`](Stream::spawn).
     pub fn new<I>(source: I) -> Self
     where
         I: IntoIterator<Item = T>,
         I::IntoIter: 'a,
     {
-        let items = source.into_iter().map(Given::Ok);
-        Self::from_flow(Box::new(Here::new(items)), Control::new())
+        let items = source.into_iter().map(SourceItem::Ok);
+        Self::from_flow(Box::new(InlineSource::new(items)), Control::new())
     }
 
-    /// As [`new`](Stream::new), of a source that can fail: each error is a failure of an item, at which the stream
-    /// stops or goes on ([`on_failure`](Stream::on_failure)).
+    /// As [`new`](Stream::new), for a source that can fail: each error is the failure of an item, at which the stream stops or goes on
+    /// ([`on_failure`](Stream::on_failure)).
     ///
     /// ```
     /// use arenite::{Engine, OnFailure, stream::Stream};
@@ -159,13 +159,14 @@ impl<'a, T: 'a> Stream<'a, T> {
     {
         let items = source.into_iter();
         let items = items.map(|item| item.map_err(|error| error.to_string()));
-        Self::from_flow(Box::new(Here::new(items)), Control::new())
+        Self::from_flow(Box::new(InlineSource::new(items)), Control::new())
     }
 
-    /// As [`new`](Stream::new), with the iterator in a thread of its own: for sources that wait, such as cameras and sockets.
-    /// It is asked for as many items ahead as may be in flight, and no more. The thread starts with the first call of `next` on
-    /// the results; where there is none to be had, the stream ends with that error of its source. It ends with the source; or when
-    /// the stream ends and the source has given the item that it waits for, which is dropped.
+    /// As [`new`](Stream::new), with the iterator on a thread of its own: for sources that block, such as cameras and sockets.
+    ///
+    /// The thread pulls at most as many items ahead as may be in flight. It starts with the first call of `next` on the results; if no
+    /// thread can be started, the stream ends with that error of its source. The thread ends with the source, or after the stream, once
+    /// the source has returned the item that it waits for, which is dropped.
     ///
     /// ```
     /// use arenite::{Engine, stream::Stream};
@@ -187,11 +188,11 @@ impl<'a, T: 'a> Stream<'a, T> {
         I::IntoIter: Send + 'static,
         T: Send + 'static,
     {
-        Self::apart(source.into_iter().map(Given::Ok))
+        Self::on_own_thread(source.into_iter().map(SourceItem::Ok))
     }
 
-    /// As [`spawn`](Stream::spawn), of a source that can fail, as [`fallible`](Stream::fallible) has it: a camera that is unplugged, or
-    /// a connection that breaks. What an error is goes no further than its text, so it need not be sent.
+    /// As [`spawn`](Stream::spawn), for a source that can fail as in [`fallible`](Stream::fallible): a camera that is unplugged, or a
+    /// connection that breaks. Only the text of an error is kept, so the error type need not be `Send`.
     ///
     /// ```
     /// use std::io::{BufRead, BufReader};
@@ -216,21 +217,24 @@ impl<'a, T: 'a> Stream<'a, T> {
         E: fmt::Display,
     {
         let items = source.into_iter();
-        Self::apart(items.map(|item| item.map_err(|error| error.to_string())))
+        Self::on_own_thread(items.map(|item| item.map_err(|error| error.to_string())))
     }
 
-    fn apart(items: impl Iterator<Item = Given<T>> + Send + 'static) -> Self
+    fn on_own_thread(items: impl Iterator<Item = SourceItem<T>> + Send + 'static) -> Self
     where
         T: Send + 'static,
     {
         let control = Control::new();
-        Self::from_flow(Box::new(Apart::new(items, Arc::clone(&control))), control)
+        Self::from_flow(
+            Box::new(ThreadSource::new(items, Arc::clone(&control))),
+            control,
+        )
     }
 }
 
 impl<'a, T: 'a, S> Stream<'a, T, S> {
-    /// How many items may be in flight: taken from the source, and neither given out nor dropped nor in a window. While there are
-    /// so many the source is not asked, so memory stays flat. By default 16, or four for each worker if that is more.
+    /// Sets the bound on items in flight: taken from the source, and not yet delivered, dropped or in a window. At the bound no more items
+    /// are pulled, so memory stays flat. By default 16, or four for each worker if that is more.
     ///
     /// # Panics
     /// If it is 0.
@@ -241,9 +245,9 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         self
     }
 
-    /// How many bytes may be in flight, by what `size` says of each item here. While there are as many or more the source is not
-    /// asked, so it may be exceeded by one item. Say it again behind a stage that changes the size; the limit is one for the whole
-    /// stream, and the smallest that was said.
+    /// Sets the bound on bytes in flight; `size` returns the bytes of an item at this step. At the bound no more items are pulled, so
+    /// it may be exceeded by one item. Call it again after a stage that changes the size. The limit is shared by the whole stream:
+    /// the smallest one applies.
     ///
     /// ```
     /// use arenite::{Array, Engine, stream::Stream};
@@ -268,7 +272,7 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         mut size: impl FnMut(&T) -> u64 + 'a,
     ) -> Stream<'a, T> {
         assert!(limit > 0, "a stream with no byte in flight does nothing");
-        self.plan.bytes = Some(self.plan.bytes.map_or(limit, |said| said.min(limit)));
+        self.plan.bytes = Some(self.plan.bytes.map_or(limit, |known| known.min(limit)));
         self.each(move |mut item, driver| {
             let bytes = size(&item.value);
             driver.resize(&mut item, bytes);
@@ -276,18 +280,17 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         })
     }
 
-    /// Results come as they are ready, not in the order of their items. Watermarks wait for what came before them.
+    /// Delivers results as soon as they are ready, not in the order of their items. A watermark still waits for the items before it.
     pub fn unordered(mut self) -> Self {
         self.plan.ordered = false;
         self
     }
 
-    /// The one switch between stopping at a failure, which is what streams do, and going on without the item. (Maps and graphs
-    /// go on if nothing is said.)
+    /// Sets whether the stream stops at a failure (the default) or goes on without the item. (Maps and graphs go on by default.)
     ///
-    /// A stream that stops gives the error after what came before it. One that goes on counts the item
-    /// ([`StreamStats::failed`]) and leaves it out; [`dead_letters`](Stream::dead_letters) has it if its job has failed. It stops
-    /// all the same if its engine has ended.
+    /// A stream that stops delivers the error after the results before it. One that goes on counts the item ([`StreamStats::failed`])
+    /// and drops it; [`dead_letters`](Stream::dead_letters) receives it if its job failed. The end of the engine always stops the
+    /// stream.
     ///
     /// ```
     /// use arenite::{Engine, OnFailure, stream::Stream};
@@ -313,12 +316,12 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         self
     }
 
-    /// A step in the thread that iterates: for what is cheap.
+    /// Maps each item on the iterating thread: for cheap functions.
     pub fn map<U: 'a>(self, mut f: impl FnMut(T) -> U + 'a) -> Stream<'a, U> {
         self.each(move |item, _| Some(item.with(&mut f)))
     }
 
-    /// Drops items, in the thread that iterates.
+    /// Drops items for which `keep` returns false, on the iterating thread.
     pub fn filter(self, mut keep: impl FnMut(&T) -> bool + 'a) -> Stream<'a, T> {
         self.each(move |item, driver| {
             if keep(&item.value) {
@@ -329,8 +332,8 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         })
     }
 
-    /// Makes any number of items out of each, in the thread that iterates. They have the event time of theirs; their bytes do not
-    /// count unless they are [measured](Stream::bytes_in_flight) again.
+    /// Turns each item into any number of items, on the iterating thread. They inherit the event time; their bytes do not count unless they
+    /// are [measured](Stream::bytes_in_flight) again.
     ///
     /// ```
     /// use arenite::{Engine, stream::Stream};
@@ -359,8 +362,8 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         })
     }
 
-    /// A kernel that each item passes, in the workers. Its first parameter is the item, `args` are the others: arrays among
-    /// them are read where they lie, by all jobs.
+    /// Runs a kernel on each item, in the workers. Its first parameter is the item, `args` are the others; all jobs read the arrays
+    /// among them in place.
     #[doc(alias = "ParDo")]
     pub fn stage<F, A, Q, R>(
         self,
@@ -374,20 +377,20 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         A: Args<'static, Q::Rest> + Clone + 'a,
         R: Reply + 'a,
     {
-        let call: CallFn<'a, T, (), R::Out> = Box::new(move |engine, item, asked| {
+        let call: CallFn<'a, T, (), R::Out> = Box::new(move |engine, item, settings| {
             let job = engine.job(kernel, SplitArgs(item, args.clone()));
-            ((), Begun::new(job, asked))
+            ((), Started::new(job, settings))
         });
         self.add_stage(call, |(), value| value)
     }
 
-    /// A kernel that gets what `split` makes of each item: first what stays here, then the tuple of its arguments. What stays comes
-    /// back beside the result.
+    /// Runs a kernel on part of each item. `split` returns a value that stays in this process, and the tuple of the kernel's arguments.
+    /// The value comes back beside the result.
     ///
     /// ```
     /// use arenite::{Engine, stream::Stream};
     ///
-    /// // A name that the workers need not know.
+    /// // The name stays in this process.
     /// let items = [("three", 3u32, 2u32), ("two", 2, 5)];
     /// let powers = Stream::new(items)
     ///     .stage_with(|n: u32, to: u32| n.pow(to), |(name, n, to)| (name, (n, to)));
@@ -408,15 +411,15 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         K: 'a,
         R: Reply + 'a,
     {
-        let call: CallFn<'a, T, K, R::Out> = Box::new(move |engine, item, asked| {
+        let call: CallFn<'a, T, K, R::Out> = Box::new(move |engine, item, settings| {
             let (kept, args) = split(item);
-            (kept, Begun::new(engine.job(kernel, args), asked))
+            (kept, Started::new(engine.job(kernel, args), settings))
         });
         self.add_stage(call, |kept, value| (kept, value))
     }
 
-    /// When each item happened: the time since any origin that is the same for all. Needed by windows in time, and never that of a
-    /// clock here.
+    /// Sets the event time of each item: the time since an origin that is the same for all items. Windows in time need it. It does not
+    /// depend on a clock of this process.
     pub fn event_time(mut self, mut when: impl FnMut(&T) -> Duration + 'a) -> Stream<'a, T> {
         (self.plan.timed, self.plan.marked) = (true, false);
         self.each(move |mut item, _| {
@@ -425,20 +428,20 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         })
     }
 
-    /// How late items may be: the watermark is the greatest [event time](Stream::event_time) so far, minus this. Windows in
-    /// time close when it reaches their end, and what comes for a closed window is late.
+    /// Sets how late items may be: the watermark is the greatest [event time](Stream::event_time) so far, minus `lateness`. Windows in time
+    /// close when the watermark reaches their end; items of closed windows are late.
     pub fn watermark(self, lateness: Duration) -> Stream<'a, T> {
         self.marks(move |item| item.time?.checked_sub(lateness))
     }
 
-    /// The watermark as the program knows it: behind an item, no earlier time than this comes any more. It does not go back;
-    /// `None` leaves it where it is.
+    /// Sets the watermark as known to the program: after this item, no item has an earlier time. It never goes back; `None` leaves it
+    /// unchanged.
     ///
     /// ```
     /// use std::time::Duration;
     /// use arenite::{Engine, stream::{Stream, Windows}};
     ///
-    /// // The source says itself when all up to a time have come.
+    /// // The source marks when all items up to a time have arrived.
     /// let second = Duration::from_secs(1);
     /// let items = [(4, false), (1, false), (9, true), (12, false)];
     /// let windows = Stream::new(items)
@@ -454,19 +457,18 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         self.marks(move |item| mark(&item.value))
     }
 
-    /// Puts items together. What becomes of each window is said with [`items`](Windowed::items),
-    /// [`kernel`](Windowed::kernel) or `fold`.
+    /// Groups items into windows. [`items`](Windowed::items), [`kernel`](Windowed::kernel) or `fold` turns each window into a result.
     ///
     /// ```
     /// use std::time::Duration;
     /// use arenite::{Engine, stream::{Stream, Windows}};
     ///
-    /// // Two neighbours each.
+    /// // Each window has two neighbours.
     /// let pairs = Stream::new([1u64, 2, 3]).window(Windows::count_sliding(2, 1))?.items();
     /// let pairs: Vec<_> = pairs.run(&Engine::inline()).map(|pair| pair.unwrap().value).collect();
     /// assert_eq!(pairs, [vec![1, 2], vec![2, 3], vec![3]]);
     ///
-    /// // Nothing would ever close these.
+    /// // Without a watermark these would never close.
     /// let error = Stream::new([1u32, 2, 3])
     ///     .event_time(|&at| Duration::from_secs(1) * at)
     ///     .window(Windows::tumbling(Duration::from_secs(2)))
@@ -475,9 +477,8 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
     /// # Ok::<(), arenite::stream::WindowError>(())
     /// ```
     ///
-    /// Windows are closed by what comes, and by the end, but by no clock here: while the source is idle, those that are open stay so.
-    /// Where windows in time are to close all the same, have the source say every now and then what time it is, and take that
-    /// out behind the watermark:
+    /// Items and the end of the source close windows, and no clock of this process: while the source is idle, open windows stay open. To
+    /// close windows in time nevertheless, let the source send its time every now and then, and remove those items after the watermark:
     ///
     /// ```
     /// use std::time::Duration;
@@ -485,7 +486,7 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
     ///
     /// let (send, source) = std::sync::mpsc::channel::<(u32, Option<u32>)>();
     /// let second = Duration::from_secs(1);
-    /// // When, and what, if anything.
+    /// // A time, and a reading, if any.
     /// let sums = Stream::spawn(source)
     ///     .event_time(|&(at, _)| second * at)
     ///     .watermark_by(|&(at, reading)| reading.is_none().then(|| second * at))
@@ -497,29 +498,29 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
     /// }
     /// let engine = Engine::inline();
     /// let mut run = sums.run(&engine);
-    /// // Neither another reading nor the end has come.
+    /// // Neither another reading nor the end has arrived.
     /// assert_eq!(run.next().unwrap()?.value, 42);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
-    /// [`WindowError`]: windows in time without [event times](Stream::event_time) or a [watermark](Stream::watermark), or
-    /// that have no length.
+    /// [`WindowError`]: windows in time without [event times](Stream::event_time) or a [watermark](Stream::watermark), or windows without
+    /// length.
     #[doc(alias = "WindowInto")]
     pub fn window<M>(self, windows: Windows<M>) -> Result<Windowed<'a, (), T, M>, WindowError> {
         windows.check(self.plan.timed, self.plan.marked)?;
         Ok(Windowed::new(self.then(|before| before), windows))
     }
 
-    /// Ends the stream, or looks at it, from other threads.
+    /// A handle to end or inspect the stream from other threads.
     pub fn handle(&self) -> Handle {
         Handle(Arc::clone(&self.control))
     }
 
-    /// The results, as an iterator: this is what runs the stream.
+    /// Runs the stream: returns the results as an iterator.
     ///
-    /// It blocks the thread that iterates. A stream cannot go to another thread, since its steps are closures of the program: in
-    /// `async` code all of it, from the source on, belongs where blocking is allowed.
+    /// It blocks the iterating thread. A stream cannot move to another thread, because its steps are closures of the program. In `async`
+    /// code all of it, from the source on, belongs where blocking is allowed.
     ///
     /// ```
     /// # fn main() -> Result<(), arenite::stream::StreamError> {
@@ -550,7 +551,7 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         Run::new(self.flow, driver, self.control)
     }
 
-    /// Runs the stream to its end, and gives each result to `sink`. Returns the figures. It blocks its thread, as
+    /// Runs the stream to its end, and passes each result to `sink`. Returns the statistics. It blocks the calling thread, as
     /// [`run`](Stream::run) does.
     ///
     /// ```
@@ -629,7 +630,7 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
                 before,
                 call,
                 options: Rc::clone(&options),
-                places: VecDeque::new(),
+                slots: VecDeque::new(),
                 running: 0,
                 ready: 0,
             })

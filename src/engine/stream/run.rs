@@ -1,4 +1,4 @@
-//! The driver: what iterates over results moves the items.
+//! The results of a stream: iterating over them drives it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,30 +9,30 @@ use super::control::{Control, Handle, StreamStats, Wanted};
 use super::error::StreamError;
 use super::flow::{BoxFlow, Driver, Event};
 
-/// A sleep that was shorter than this was not worth the way there and back.
-const SHORT: Duration = Duration::from_micros(60);
+/// A sleep shorter than this costs more than polling again.
+const SHORT_SLEEP: Duration = Duration::from_micros(60);
 
-/// How long the driver stays on a core to which it has gone.
-const STAY: Duration = Duration::from_millis(1);
+/// Least time between two moves of the driver to another core.
+const STAY_ON_CORE: Duration = Duration::from_millis(1);
 
-/// While results are ready, jobs are looked at this often.
-const OFTEN: Duration = Duration::from_micros(20);
+/// Interval between passes over all jobs while results are ready.
+const PASS_INTERVAL: Duration = Duration::from_micros(20);
 
 /// The results of a stream, in the order of their items unless it is
 /// [`unordered`](super::Stream::unordered): the iterator of [`Stream::run`](super::Stream::run).
 ///
-/// Whoever iterates moves the items from stage to stage; between two calls of `next` the workers finish what they have. An
-/// error is the last that comes. Dropping it cancels what is in flight.
+/// Iterating moves the items from stage to stage; between two calls of `next` the workers finish the jobs they have. An error is the
+/// last item. Dropping the iterator cancels jobs in flight.
 #[must_use = "a stream is lazy: nothing runs before it is iterated over"]
 pub struct Run<'a, T> {
-    /// `None` when nothing comes any more.
+    /// `None` once the stream has ended.
     flow: Option<BoxFlow<'a, T>>,
     driver: Driver<'a>,
     control: Arc<Control>,
-    /// Jobs end so soon that it is better to look again than to sleep.
-    looking: bool,
-    /// When it has gone to another core, the last time.
-    moved: Option<Instant>,
+    /// Whether the driver polls instead of sleeping, because jobs end soon.
+    is_polling: bool,
+    /// When the driver last moved to another core.
+    moved_core: Option<Instant>,
 }
 
 impl<'a, T> Run<'a, T> {
@@ -41,27 +41,27 @@ impl<'a, T> Run<'a, T> {
             flow: Some(flow),
             driver,
             control,
-            looking: false,
-            moved: None,
+            is_polling: false,
+            moved_core: None,
         }
     }
 
-    /// Figures at this moment.
+    /// The statistics at this moment.
     pub fn stats(&self) -> StreamStats {
         self.driver.stats
     }
 
-    /// For other threads.
+    /// A handle for other threads.
     pub fn handle(&self) -> Handle {
         Handle(Arc::clone(&self.control))
     }
 
-    /// What comes next; `None` at the end.
+    /// The next result; `None` at the end.
     fn advance(&mut self, flow: &mut BoxFlow<'a, T>) -> Option<Result<T, StreamError>> {
         let driver = &mut self.driver;
         let mut idle: Option<Instant> = None;
-        // A pass looks at all jobs, so many results come out of one.
-        let mut is_pass = driver.since_pass() > OFTEN;
+        // A pass polls all jobs, so it usually yields many results.
+        let mut is_pass = driver.since_pass() > PASS_INTERVAL;
         loop {
             match self.control.wanted() {
                 Wanted::Run => {}
@@ -80,16 +80,20 @@ impl<'a, T> Run<'a, T> {
                 None if flow.is_over() => return None,
                 None => {}
             }
-            if driver.cut {
-                // It may be long until something comes out.
+            if driver.is_interrupted {
+                // The next result may take long.
                 self.control.publish(driver.stats);
             }
-            if !std::mem::replace(&mut is_pass, true) || changed || driver.moved || driver.cut {
+            if !std::mem::replace(&mut is_pass, true)
+                || changed
+                || driver.moved
+                || driver.is_interrupted
+            {
                 idle = None;
                 continue;
             }
             let since = *idle.get_or_insert_with(Instant::now);
-            if self.looking && since.elapsed() < SHORT {
+            if self.is_polling && since.elapsed() < SHORT_SLEEP {
                 std::thread::yield_now();
                 continue;
             }
@@ -97,22 +101,23 @@ impl<'a, T> Run<'a, T> {
             if !flow.listen(&mut Context::from_waker(driver.waker())) {
                 let asleep = Instant::now();
                 self.control.sleep();
-                self.looking = asleep.elapsed() < SHORT;
-                let stays = self.looking || self.moved.is_some_and(|at| at.elapsed() < STAY);
+                self.is_polling = asleep.elapsed() < SHORT_SLEEP;
+                let moved_lately = |at: Instant| at.elapsed() < STAY_ON_CORE;
+                let stays = self.is_polling || self.moved_core.is_some_and(moved_lately);
                 if !stays
                     && driver
                         .engine
                         .shared()
                         .is_some_and(|shared| shared.step_aside())
                 {
-                    self.moved = Some(Instant::now());
+                    self.moved_core = Some(Instant::now());
                 }
             }
             idle = None;
         }
     }
 
-    /// Nothing comes any more: what is in flight is cancelled.
+    /// Ends the stream, and cancels jobs in flight.
     fn end(&mut self) {
         self.flow = None;
         self.driver.leave_admission_line();
@@ -129,7 +134,7 @@ impl<T> Iterator for Run<'_, T> {
     type Item = Result<T, StreamError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        // A panic of one of its closures takes it along: nobody knows what that item has become.
+        // A panic of a closure ends the stream, because the state of its item is unknown.
         let mut flow = self.flow.take();
         let next = flow.as_mut().and_then(|flow| self.advance(flow));
         match next {

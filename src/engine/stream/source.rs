@@ -1,4 +1,4 @@
-//! Where items come from.
+//! The sources of streams: iterators on the driver's thread, or on a thread of their own.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -12,11 +12,11 @@ use super::error::StreamError;
 use super::flow::{Driver, Event, Flow};
 use crate::sys::process::start_thread;
 
-/// What a source gives: an item, or why there is none.
-pub(super) type Given<T> = Result<T, String>;
+/// An item of a source, or the text of its error.
+pub(super) type SourceItem<T> = Result<T, String>;
 
-fn event<T>(given: Given<T>, driver: &mut Driver<'_>) -> Option<Event<T>> {
-    match given {
+fn event<T>(item: SourceItem<T>, driver: &mut Driver<'_>) -> Option<Event<T>> {
+    match item {
         Ok(value) => Some(Event::Item(driver.taken(value))),
         Err(message) => {
             let item = driver.taken(());
@@ -27,19 +27,19 @@ fn event<T>(given: Given<T>, driver: &mut Driver<'_>) -> Option<Event<T>> {
     }
 }
 
-/// An iterator in the driver's thread.
-pub(super) struct Here<I> {
+/// An iterator on the driver's thread.
+pub(super) struct InlineSource<I> {
     /// `None` when it is over.
     items: Option<I>,
 }
 
-impl<I> Here<I> {
+impl<I> InlineSource<I> {
     pub(super) fn new(items: I) -> Self {
         Self { items: Some(items) }
     }
 }
 
-impl<T, I: Iterator<Item = Given<T>>> Flow<T> for Here<I> {
+impl<T, I: Iterator<Item = SourceItem<T>>> Flow<T> for InlineSource<I> {
     fn pump(&mut self, driver: &mut Driver<'_>) -> bool {
         driver.draining && self.items.take().is_some()
     }
@@ -51,11 +51,11 @@ impl<T, I: Iterator<Item = Given<T>>> Flow<T> for Here<I> {
                 return None;
             }
             driver.leave_admission_line();
-            let Some(given) = items.next() else {
+            let Some(item) = items.next() else {
                 self.items = None;
                 return None;
             };
-            if let Some(event) = event(given, driver) {
+            if let Some(event) = event(item, driver) {
                 return Some(event);
             }
         }
@@ -71,91 +71,91 @@ impl<T, I: Iterator<Item = Given<T>>> Flow<T> for Here<I> {
     }
 }
 
-/// An iterator in a thread of its own, which begins when it is first asked.
-pub(super) struct Apart<I, T> {
+/// An iterator on a thread of its own, which is started by the first `take`.
+pub(super) struct ThreadSource<I, T> {
     items: Option<I>,
-    mail: Arc<Mail<T>>,
+    mailbox: Arc<Mailbox<T>>,
     thread: Option<JoinHandle<()>>,
     control: Arc<Control>,
-    over: bool,
+    is_over: bool,
 }
 
-/// Between the thread and the driver.
-struct Mail<T> {
+/// Shared by the thread and the driver.
+struct Mailbox<T> {
     state: Mutex<State<T>>,
-    /// The thread waits here until it may ask for another item.
+    /// The thread waits here until it may pull another item.
     changed: Condvar,
 }
 
 struct State<T> {
-    /// How many items may be asked for beyond those that lie here.
+    /// Number of items that may be pulled in addition to those that have arrived.
     allowed: usize,
-    /// The thread is in the iterator.
-    asking: bool,
-    arrived: VecDeque<Given<T>>,
-    /// The thread has ended, or is about to.
-    over: bool,
-    /// Nobody wants more.
-    closed: bool,
+    /// Whether the thread is inside the iterator.
+    is_pulling: bool,
+    arrived: VecDeque<SourceItem<T>>,
+    /// Whether the thread has ended, or is about to.
+    is_over: bool,
+    /// Whether the driver wants no more items.
+    is_closed: bool,
     panic: Option<Box<dyn Any + Send>>,
 }
 
-impl<I, T> Apart<I, T> {
+impl<I, T> ThreadSource<I, T> {
     pub(super) fn new(items: I, control: Arc<Control>) -> Self {
         let state = State {
             allowed: 0,
-            asking: false,
+            is_pulling: false,
             arrived: VecDeque::new(),
-            over: false,
-            closed: false,
+            is_over: false,
+            is_closed: false,
             panic: None,
         };
         Self {
             items: Some(items),
-            mail: Arc::new(Mail {
+            mailbox: Arc::new(Mailbox {
                 state: Mutex::new(state),
                 changed: Condvar::new(),
             }),
             thread: None,
             control,
-            over: false,
+            is_over: false,
         }
     }
 
-    /// The thread asks no more. True if it is not in the iterator.
+    /// Makes the thread pull no more items. Returns true if it is not inside the iterator.
     fn close(&self) -> bool {
-        let mut state = lock(&self.mail.state);
-        state.closed = true;
-        self.mail.changed.notify_one();
-        !state.asking
+        let mut state = lock(&self.mailbox.state);
+        state.is_closed = true;
+        self.mailbox.changed.notify_one();
+        !state.is_pulling
     }
 }
 
-impl<T, I> Apart<I, T>
+impl<T, I> ThreadSource<I, T>
 where
     T: Send + 'static,
-    I: Iterator<Item = Given<T>> + Send + 'static,
+    I: Iterator<Item = SourceItem<T>> + Send + 'static,
 {
     fn begin(&self, items: I) -> std::io::Result<JoinHandle<()>> {
-        let (mail, control) = (Arc::clone(&self.mail), Arc::clone(&self.control));
+        let (mailbox, control) = (Arc::clone(&self.mailbox), Arc::clone(&self.control));
         let builder = std::thread::Builder::new().name("arenite-source".to_owned());
-        start_thread(builder, move || mail.fill(items, &control))
+        start_thread(builder, move || mailbox.fill(items, &control))
     }
 }
 
-impl<T, I> Flow<T> for Apart<I, T>
+impl<T, I> Flow<T> for ThreadSource<I, T>
 where
     T: Send + 'static,
-    I: Iterator<Item = Given<T>> + Send + 'static,
+    I: Iterator<Item = SourceItem<T>> + Send + 'static,
 {
     fn pump(&mut self, driver: &mut Driver<'_>) -> bool {
-        if !driver.draining || self.over {
+        if !driver.draining || self.is_over {
             return false;
         }
-        // What it has put down is taken, what it waits for is not.
+        // Items that have arrived are taken; the one that the iterator waits for is not.
         self.items = None;
         self.close();
-        !std::mem::replace(&mut lock(&self.mail.state).over, true)
+        !std::mem::replace(&mut lock(&self.mailbox.state).is_over, true)
     }
 
     fn take(&mut self, driver: &mut Driver<'_>) -> Option<Event<T>> {
@@ -163,7 +163,7 @@ where
             match self.begin(items) {
                 Ok(thread) => self.thread = Some(thread),
                 Err(error) => {
-                    self.over = true;
+                    self.is_over = true;
                     let sequence = driver.stats.taken;
                     let message = format!(
                         "its thread cannot be started: {error}; raise the limit on processes (RLIMIT_NPROC, `ulimit -u`, \
@@ -175,18 +175,18 @@ where
             }
         }
         loop {
-            let mut state = lock(&self.mail.state);
+            let mut state = lock(&self.mailbox.state);
             let arrived = !driver.failing && !state.arrived.is_empty();
             if arrived && !driver.in_slice() {
                 return None;
             }
-            let given = if arrived {
+            let item = if arrived {
                 state.arrived.pop_front()
             } else {
                 None
             };
-            if given.is_none() && state.over && state.arrived.is_empty() {
-                self.over = true;
+            if item.is_none() && state.is_over && state.arrived.is_empty() {
+                self.is_over = true;
                 let panic = state.panic.take();
                 drop(state);
                 if let Some(payload) = panic {
@@ -194,78 +194,79 @@ where
                 }
                 return None;
             }
-            // The item that is taken now is in flight in a moment.
-            let room = driver.room().saturating_sub(usize::from(given.is_some()));
-            let ahead = state.arrived.len() + usize::from(state.asking);
+            // The item taken here is about to be in flight.
+            let room = driver.room().saturating_sub(usize::from(item.is_some()));
+            let ahead = state.arrived.len() + usize::from(state.is_pulling);
             state.allowed = room.saturating_sub(ahead);
-            if state.allowed > 0 && !state.asking {
-                self.mail.changed.notify_one();
+            if state.allowed > 0 && !state.is_pulling {
+                self.mailbox.changed.notify_one();
             }
             drop(state);
-            if let Some(event) = event(given?, driver) {
+            if let Some(event) = event(item?, driver) {
                 return Some(event);
             }
         }
     }
 
     fn is_over(&self) -> bool {
-        self.over
+        self.is_over
     }
 
     fn listen(&mut self, _: &mut Context<'_>) -> bool {
-        // It rings by itself.
+        // The thread wakes the driver itself.
         false
     }
 }
 
-impl<I, T> Drop for Apart<I, T> {
+impl<I, T> Drop for ThreadSource<I, T> {
     fn drop(&mut self) {
-        let outside = self.close();
-        // A thread that waits for an item ends when that comes; it cannot be interrupted.
-        if let Some(thread) = self.thread.take().filter(|_| outside) {
+        let is_outside = self.close();
+        // A thread inside the iterator cannot be interrupted; it ends when the iterator returns.
+        if let Some(thread) = self.thread.take().filter(|_| is_outside) {
             let _ = thread.join();
         }
     }
 }
 
-impl<T> Mail<T> {
-    fn fill(&self, mut items: impl Iterator<Item = Given<T>>, control: &Control) {
-        while self.may_ask() {
-            let given = catch_unwind(AssertUnwindSafe(|| items.next()));
+impl<T> Mailbox<T> {
+    fn fill(&self, mut items: impl Iterator<Item = SourceItem<T>>, control: &Control) {
+        while self.may_pull() {
+            let item = catch_unwind(AssertUnwindSafe(|| items.next()));
             let mut state = lock(&self.state);
-            state.asking = false;
-            match given {
-                // What comes after the end was asked for is dropped, outside the lock.
-                Ok(Some(_)) if state.closed => {
+            state.is_pulling = false;
+            match item {
+                // An item that arrives after closing is dropped, outside the lock.
+                Ok(Some(_)) if state.is_closed => {
                     drop(state);
                     break;
                 }
-                Ok(Some(given)) => state.arrived.push_back(given),
-                Ok(None) => state.over = true,
-                Err(payload) => (state.over, state.panic) = (true, Some(payload)),
+                Ok(Some(item)) => state.arrived.push_back(item),
+                Ok(None) => state.is_over = true,
+                Err(payload) => (state.is_over, state.panic) = (true, Some(payload)),
             }
-            let over = state.over;
+            let is_over = state.is_over;
             drop(state);
-            control.ring();
-            if over {
+            control.notify();
+            if is_over {
                 break;
             }
         }
     }
 
-    fn may_ask(&self) -> bool {
+    /// Waits until the thread may pull another item. False if the mailbox is closed.
+    fn may_pull(&self) -> bool {
         let mut state = lock(&self.state);
-        while state.allowed == 0 && !state.closed {
+        while state.allowed == 0 && !state.is_closed {
             state = self
                 .changed
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        if state.closed {
+        if state.is_closed {
             return false;
         }
         state.allowed -= 1;
-        state.asking = true;
+        state.is_pulling = true;
         true
     }
 }

@@ -1,4 +1,4 @@
-//! A step that is a kernel.
+//! A step that runs a kernel.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -15,54 +15,55 @@ use crate::engine::{DeadLetter, Engine, Job, JobBuilder, JobError};
 use crate::kernel::{Accepts, Reply};
 use crate::supervisor::{JobOptions, LineTicket, Supervisor};
 
-/// What was said of one stage after it was added.
+/// Settings of one stage.
 pub(super) struct StageOptions<'a, I> {
     pub(super) number: usize,
     pub(super) jobs: usize,
     pub(super) results: usize,
     pub(super) options: JobOptions,
-    /// How to copy an input, and who wants those that failed.
+    /// Set by `dead_letters`.
     pub(super) letters: Option<Letters<'a, I>>,
 }
 
+/// How inputs are copied, and the receiver of those that fail.
 pub(super) struct Letters<'a, I> {
     pub(super) copy: fn(&I) -> I,
     pub(super) to: Rc<RefCell<dyn FnMut(DeadLetter<I>) + 'a>>,
 }
 
-/// Begins the job of an item: what is kept beside it, and the job.
+/// Starts the job of an item. Returns the value that stays in this process, and the job.
 pub(super) type CallFn<'a, I, K, R> =
-    Box<dyn FnMut(&Engine, I, &Asked<'_>) -> (K, Begun<'a, R>) + 'a>;
+    Box<dyn FnMut(&Engine, I, &ItemSettings<'_>) -> (K, Started<'a, R>) + 'a>;
 
-/// What a stage asks of a job.
-pub(super) struct Asked<'t> {
+/// Settings of the job of one item.
+pub(super) struct ItemSettings<'t> {
     options: &'t JobOptions,
     seed: u64,
-    /// How many copies of the item are kept until it is answered.
+    /// Copies of the item that are kept until its job has ended.
     copies: usize,
 }
 
 /// The job of an item.
-pub(super) enum Begun<'a, R> {
+pub(super) enum Started<'a, R> {
     Job(Job<R>),
-    /// It is not let in yet.
+    /// Not admitted yet.
     Waits(EnterFn<'a, R>),
 }
 
 type EnterFn<'a, R> =
     Box<dyn FnMut(&Arc<Supervisor>, &mut LineTicket, &Context<'_>) -> Poll<Job<R>> + 'a>;
 
-impl<'a, R: Send + 'static> Begun<'a, R> {
-    /// Submits it, unless it may have to wait for admission: the thread that drives the stream has more to do than that.
-    pub(super) fn new<G, A, T>(job: JobBuilder<'_, G, A, T>, asked: &Asked<'_>) -> Self
+impl<'a, R: Send + 'static> Started<'a, R> {
+    /// Submits the job, unless it may have to wait for admission: the driver must not block.
+    pub(super) fn new<G, A, T>(job: JobBuilder<'_, G, A, T>, settings: &ItemSettings<'_>) -> Self
     where
         G: Accepts<A> + 'a,
         G::Reply: Reply<Out = R>,
     {
-        let job = job.checked_options(asked.options).seed(asked.seed);
+        let job = job.checked_options(settings.options).seed(settings.seed);
         match job.engine.shared() {
             Some(shared) if shared.has_ceiling() => {
-                let (mut call, ()) = job.into_pending(shared.arena.id(), asked.copies);
+                let (mut call, ()) = job.into_pending(shared.arena.id(), settings.copies);
                 Self::Waits(Box::new(move |shared, line, context| {
                     let id = call.poll(shared, line, context);
                     id.map(|id| Job::submitted(shared, id, G::Reply::receive, ()))
@@ -77,14 +78,14 @@ pub(super) struct Stage<'a, I, K, R> {
     pub(super) before: BoxFlow<'a, I>,
     pub(super) call: CallFn<'a, I, K, R>,
     pub(super) options: Rc<RefCell<StageOptions<'a, I>>>,
-    /// The last may wait for admission; nothing comes in behind it then.
-    pub(super) places: VecDeque<Place<'a, I, K, R>>,
+    /// Only the last one may wait for admission; then no more items are taken.
+    pub(super) slots: VecDeque<Slot<'a, I, K, R>>,
     pub(super) running: usize,
     pub(super) ready: usize,
 }
 
-/// What came in, in its order.
-pub(super) enum Place<'a, I, K, R> {
+/// An event of the step before, in order of arrival.
+pub(super) enum Slot<'a, I, K, R> {
     Running(Running<'a, I, K, R>),
     Ready(Item<(K, R)>),
     Mark(Duration),
@@ -93,95 +94,95 @@ pub(super) enum Place<'a, I, K, R> {
 }
 
 pub(super) struct Running<'a, I, K, R> {
-    job: Begun<'a, R>,
+    job: Started<'a, R>,
     kept: Item<K>,
     copy: Option<I>,
-    /// It rings when it ends.
+    /// Whether its waker is registered.
     listening: bool,
 }
 
 impl<'a, I, K, R: Send + 'static> Stage<'a, I, K, R> {
-    /// Submits the job that waits for admission, if it is let in now; otherwise whoever lets it in rings. False if it still waits.
-    fn let_in(&mut self, driver: &mut Driver<'_>) -> bool {
-        let Some(Place::Running(last)) = self.places.back_mut() else {
+    /// Submits the job that waits for admission. False if it still waits; its waker is registered then.
+    fn admit_last(&mut self, driver: &mut Driver<'_>) -> bool {
+        let Some(Slot::Running(last)) = self.slots.back_mut() else {
             return true;
         };
-        let Begun::Waits(enter) = &mut last.job else {
+        let Started::Waits(enter) = &mut last.job else {
             return true;
         };
-        let Some(job) = driver.ask(enter) else {
+        let Some(job) = driver.try_enter(enter) else {
             return false;
         };
-        last.job = Begun::Job(job);
+        last.job = Started::Job(job);
         true
     }
 
-    /// Takes over the answers of jobs that have ended. True if there were any.
-    fn harvest(&mut self, driver: &mut Driver<'_>) -> bool {
+    /// Takes the results of jobs that have ended. Returns whether there were any.
+    fn take_results(&mut self, driver: &mut Driver<'_>) -> bool {
         if self.running == 0 {
             return false;
         }
         let mut ended = false;
-        for place in &mut self.places {
+        for slot in &mut self.slots {
             let is_done = matches!(
-                place,
-                Place::Running(Running { job: Begun::Job(job), .. }) if job.is_done()
+                slot,
+                Slot::Running(Running { job: Started::Job(job), .. }) if job.is_done()
             );
             if is_done {
-                let Place::Running(Running {
-                    job: Begun::Job(job),
+                let Slot::Running(Running {
+                    job: Started::Job(job),
                     kept,
                     copy,
                     ..
-                }) = std::mem::replace(place, Place::Empty)
+                }) = std::mem::replace(slot, Slot::Empty)
                 else {
-                    unreachable!("the place was looked at");
+                    unreachable!("the slot was just checked");
                 };
                 ended = true;
                 self.running -= 1;
-                *place = match job.wait() {
+                *slot = match job.wait() {
                     Ok(value) => {
                         self.ready += 1;
-                        Place::Ready(kept.with(|kept| (kept, value)))
+                        Slot::Ready(kept.with(|kept| (kept, value)))
                     }
                     Err(error) => failed(&self.options, driver, kept, copy, error),
                 };
             }
         }
         if ended {
-            let places = std::mem::take(&mut self.places);
-            for place in places {
-                self.put(place);
+            let slots = std::mem::take(&mut self.slots);
+            for slot in slots {
+                self.put(slot);
             }
         }
         ended
     }
 
-    /// Behind all others. Of marks without anything between them the last says all.
-    fn put(&mut self, place: Place<'a, I, K, R>) {
-        match (self.places.back_mut(), place) {
-            (_, Place::Empty) => {}
-            (Some(Place::Mark(last)), Place::Mark(mark)) => *last = mark,
-            (_, place) => self.places.push_back(place),
+    /// Appends a slot. Of adjacent watermarks only the last is kept.
+    fn put(&mut self, slot: Slot<'a, I, K, R>) {
+        match (self.slots.back_mut(), slot) {
+            (_, Slot::Empty) => {}
+            (Some(Slot::Mark(last)), Slot::Mark(mark)) => *last = mark,
+            (_, slot) => self.slots.push_back(slot),
         }
     }
 
-    /// Takes out a place behind others that are not through.
-    fn overtake(&mut self, index: usize) -> Option<Place<'a, I, K, R>> {
-        let place = self.places.remove(index);
-        let is_mark = |place: Option<&Place<'a, I, K, R>>| matches!(place, Some(Place::Mark(_)));
-        // As in `put`; otherwise marks would gather behind a job that takes long.
-        if is_mark(self.places.get(index))
+    /// Removes a slot that is ready before earlier ones.
+    fn overtake(&mut self, index: usize) -> Option<Slot<'a, I, K, R>> {
+        let slot = self.slots.remove(index);
+        let is_mark = |slot: Option<&Slot<'a, I, K, R>>| matches!(slot, Some(Slot::Mark(_)));
+        // As in `put`; otherwise watermarks would accumulate behind a slow job.
+        if is_mark(self.slots.get(index))
             && index
                 .checked_sub(1)
-                .is_some_and(|before| is_mark(self.places.get(before)))
+                .is_some_and(|before| is_mark(self.slots.get(before)))
         {
-            self.places.remove(index - 1);
+            self.slots.remove(index - 1);
         }
-        place
+        slot
     }
 
-    /// Fills free places from the step before. True if anything came.
+    /// Takes items from the step before, up to the bounds. Returns whether there were any.
     fn fill(&mut self, driver: &mut Driver<'_>) -> bool {
         let mut changed = false;
         let (jobs, results) = {
@@ -189,7 +190,7 @@ impl<'a, I, K, R: Send + 'static> Stage<'a, I, K, R> {
             (options.jobs, options.results)
         };
         let most = driver.settings.in_flight;
-        while self.let_in(driver)
+        while self.admit_last(driver)
             && self.running < jobs
             && self.ready < results
             && self.running + self.ready < most
@@ -200,8 +201,8 @@ impl<'a, I, K, R: Send + 'static> Stage<'a, I, K, R> {
             changed = true;
             match event {
                 Event::Item(item) => self.begin(item, driver),
-                Event::Failed(error) => self.places.push_back(Place::Failed(error)),
-                Event::Mark(mark) => self.put(Place::Mark(mark)),
+                Event::Failed(error) => self.slots.push_back(Slot::Failed(error)),
+                Event::Mark(mark) => self.put(Slot::Mark(mark)),
             }
         }
         changed
@@ -215,16 +216,16 @@ impl<'a, I, K, R: Send + 'static> Stage<'a, I, K, R> {
             .as_ref()
             .map(|letters| (letters.copy)(&item.value));
         let draws = (options.number as u64) << 48 ^ item.draws;
-        // Whatever the order is in which items come here.
+        // Independent of the order in which items arrive at this stage.
         let seed = driver.series.seed(draws);
-        let asked = Asked {
+        let settings = ItemSettings {
             options: &options.options,
             seed,
             copies: usize::from(copy.is_some()),
         };
-        let (kept, job) = item.with_both(|value| (self.call)(driver.engine, value, &asked));
+        let (kept, job) = item.with_both(|value| (self.call)(driver.engine, value, &settings));
         self.running += 1;
-        self.places.push_back(Place::Running(Running {
+        self.slots.push_back(Slot::Running(Running {
             job,
             kept,
             copy,
@@ -233,16 +234,16 @@ impl<'a, I, K, R: Send + 'static> Stage<'a, I, K, R> {
     }
 }
 
-/// What stands in the place of an item that failed.
+/// The slot of an item that failed.
 fn failed<'a, I, K, R>(
     options: &RefCell<StageOptions<'_, I>>,
     driver: &mut Driver<'_>,
     kept: Item<K>,
     copy: Option<I>,
     error: JobError,
-) -> Place<'a, I, K, R> {
+) -> Slot<'a, I, K, R> {
     let (sequence, stage) = (kept.sequence, options.borrow().number);
-    // The closure of the program runs without a borrow of ours.
+    // The program's closure runs while nothing is borrowed here.
     let to = options
         .borrow()
         .letters
@@ -258,55 +259,52 @@ fn failed<'a, I, K, R>(
         sequence,
         error,
     };
-    driver
-        .failed(kept, error)
-        .map_or(Place::Empty, Place::Failed)
+    driver.failed(kept, error).map_or(Slot::Empty, Slot::Failed)
 }
 
 impl<I, K, R: Send + 'static> Flow<(K, R)> for Stage<'_, I, K, R> {
     fn pump(&mut self, driver: &mut Driver<'_>) -> bool {
-        let ended = self.harvest(driver);
+        let ended = self.take_results(driver);
         let filled = self.fill(driver);
         self.before.pump(driver) || ended || filled
     }
 
     fn take(&mut self, driver: &mut Driver<'_>) -> Option<Event<(K, R)>> {
-        let place = match self.places.front()? {
-            Place::Running(_) if driver.settings.ordered => return None,
-            Place::Running(_) => {
-                let is_ready = |place: &Place<'_, I, K, R>| {
-                    matches!(place, Place::Ready(_) | Place::Failed(_))
-                };
-                let index = self.places.iter().position(is_ready)?;
+        let slot = match self.slots.front()? {
+            Slot::Running(_) if driver.settings.ordered => return None,
+            Slot::Running(_) => {
+                let is_ready =
+                    |slot: &Slot<'_, I, K, R>| matches!(slot, Slot::Ready(_) | Slot::Failed(_));
+                let index = self.slots.iter().position(is_ready)?;
                 self.overtake(index)
             }
-            _ => self.places.pop_front(),
+            _ => self.slots.pop_front(),
         };
-        match place? {
-            Place::Ready(item) => {
+        match slot? {
+            Slot::Ready(item) => {
                 self.ready -= 1;
                 Some(Event::Item(item))
             }
-            Place::Mark(mark) => Some(Event::Mark(mark)),
-            Place::Failed(error) => Some(Event::Failed(error)),
-            Place::Running(_) | Place::Empty => None,
+            Slot::Mark(mark) => Some(Event::Mark(mark)),
+            Slot::Failed(error) => Some(Event::Failed(error)),
+            Slot::Running(_) | Slot::Empty => None,
         }
     }
 
     fn is_over(&self) -> bool {
-        self.places.is_empty() && self.before.is_over()
+        self.slots.is_empty() && self.before.is_over()
     }
 
     fn listen(&mut self, context: &mut Context<'_>) -> bool {
-        for place in &mut self.places {
-            let Place::Running(running) = place else {
+        for slot in &mut self.slots {
+            let Slot::Running(running) = slot else {
                 continue;
             };
             if running.listening {
                 continue;
             }
-            let Begun::Job(job) = &mut running.job else {
-                // Whoever lets it in rings.
+            let Started::Job(job) = &mut running.job else {
+                // Its waker is registered in the line for admission.
                 continue;
             };
             running.listening = true;
@@ -344,9 +342,9 @@ mod tests {
         }
     }
 
-    /// A job that takes long, and others behind it that overtake, each between two marks.
+    /// Jobs between watermarks overtake a slow one.
     #[test]
-    fn marks_that_meet_become_one() {
+    fn adjacent_watermarks_become_one() {
         let options = StageOptions {
             number: 1,
             jobs: 1,
@@ -358,7 +356,7 @@ mod tests {
             before: Box::new(Nothing),
             call: Box::new(|_, _, _| unreachable!("nothing comes")),
             options: Rc::new(RefCell::new(options)),
-            places: VecDeque::new(),
+            slots: VecDeque::new(),
             running: 0,
             ready: 0,
         };
@@ -369,9 +367,9 @@ mod tests {
             time: None,
             bytes: 0,
         };
-        let mark = |n| Place::Mark(Duration::from_secs(n));
+        let mark = |n| Slot::Mark(Duration::from_secs(n));
         let slow = || {
-            Place::Failed(StreamError::Source {
+            Slot::Failed(StreamError::Source {
                 sequence: 0,
                 message: String::new(),
             })
@@ -379,13 +377,13 @@ mod tests {
         stage.put(slow());
         for n in 0..100 {
             stage.put(mark(2 * n));
-            stage.put(Place::Empty);
-            stage.put(Place::Ready(item()));
+            stage.put(Slot::Empty);
+            stage.put(Slot::Ready(item()));
             stage.put(mark(2 * n + 1));
-            let index = stage.places.len() - 2;
-            assert!(matches!(stage.overtake(index), Some(Place::Ready(_))));
+            let index = stage.slots.len() - 2;
+            assert!(matches!(stage.overtake(index), Some(Slot::Ready(_))));
         }
-        assert_eq!(stage.places.len(), 2);
-        assert!(matches!(stage.places.back(), Some(Place::Mark(last)) if last.as_secs() == 199));
+        assert_eq!(stage.slots.len(), 2);
+        assert!(matches!(stage.slots.back(), Some(Slot::Mark(last)) if last.as_secs() == 199));
     }
 }

@@ -83,7 +83,7 @@ fn nothing_happens_before_somebody_asks() {
 }
 
 #[test]
-fn a_failure_comes_in_its_place_and_is_the_last() {
+fn a_failure_is_the_last_result_and_keeps_its_order() {
     let engine = Engine::inline();
     let stream = || Stream::new([1u64, 3, 4, 5]).stage(odd, ());
     // Said or not: the default is not that of the enum.
@@ -110,7 +110,7 @@ fn a_failure_comes_in_its_place_and_is_the_last() {
 }
 
 #[test]
-fn what_is_skipped_is_counted_and_handed_out() {
+fn skipped_items_are_counted_and_become_dead_letters() {
     let engine = Engine::inline();
     let letters = RefCell::new(Vec::new());
     let stream = Stream::fallible((0..10u64).map(|n| if n == 5 { Err("five") } else { Ok(n) }))
@@ -139,7 +139,7 @@ fn what_is_skipped_is_counted_and_handed_out() {
 }
 
 #[test]
-fn a_dead_letter_says_where_it_was_and_is_the_error_too() {
+fn a_dead_letter_has_stage_index_and_error() {
     fn panics(n: u64) -> u64 {
         match n {
             2 => panic!("two is too many"),
@@ -223,7 +223,7 @@ fn draining_finishes_what_was_taken_and_stopping_does_not() {
 }
 
 #[test]
-fn stopping_is_heard_while_one_item_is_spread_for_ever() {
+fn a_stream_stops_while_flat_map_expands_an_endless_item() {
     let engine = Engine::inline();
     let stream = Stream::new([1u64]).flat_map(|_| 0u64..).filter(|_| false);
     let mut run = stream.run(&engine);
@@ -239,7 +239,7 @@ fn stopping_is_heard_while_one_item_is_spread_for_ever() {
 }
 
 #[test]
-fn a_source_in_its_own_thread_is_asked_for_no_more_than_may_be_in_flight() {
+fn a_source_thread_pulls_no_more_items_than_may_be_in_flight() {
     let (engine, asked) = (Engine::inline(), Arc::new(AtomicUsize::new(0)));
     let count = Arc::clone(&asked);
     let source = (0..200u64).inspect(move |_| {
@@ -260,7 +260,7 @@ fn a_source_in_its_own_thread_is_asked_for_no_more_than_may_be_in_flight() {
 }
 
 #[test]
-fn draining_does_not_wait_for_a_source_that_waits() {
+fn draining_does_not_wait_for_a_blocked_source() {
     let engine = Engine::inline();
     let (ask, asked) = channel();
     let (give, given) = channel::<u64>();
@@ -288,7 +288,7 @@ fn draining_does_not_wait_for_a_source_that_waits() {
 }
 
 #[test]
-fn a_source_in_its_own_thread_that_fails_stops_the_stream_or_loses_an_item() {
+fn a_failing_source_thread_stops_the_stream_or_loses_an_item() {
     let engine = Engine::inline();
     let stream = || {
         let source = (0..5u64).map(|n| if n == 2 { Err("a bad frame") } else { Ok(n) });
@@ -322,13 +322,13 @@ fn the_smallest_bound_on_bytes_holds() {
 
 #[test]
 #[should_panic(expected = "no byte in flight")]
-fn a_stream_of_no_bytes_is_refused() {
+fn a_bound_of_0_bytes_panics() {
     let _ = Stream::new(0u64..).bytes_in_flight(0, |_| 1);
 }
 
 #[test]
 #[should_panic(expected = "the camera fell down")]
-fn a_panic_of_a_source_in_its_own_thread_arrives() {
+fn a_panic_of_a_source_thread_reaches_the_consumer() {
     let source = (0u64..).inspect(|n| assert!(*n < 3, "the camera fell down"));
     let engine = Engine::inline();
     Stream::spawn(source)
@@ -338,7 +338,7 @@ fn a_panic_of_a_source_in_its_own_thread_arrives() {
 }
 
 #[test]
-fn a_panic_that_is_caught_has_ended_the_stream() {
+fn a_caught_panic_ends_the_stream() {
     let engine = Engine::inline();
     let stream = Stream::new(0u64..)
         .filter(|n| {

@@ -1,4 +1,4 @@
-//! Windows over a stream.
+//! Windows: groups of the items of a stream.
 
 mod open;
 mod rule;
@@ -19,7 +19,7 @@ use rule::{Rule, from_nanos};
 
 use super::error::StreamError;
 use super::flow::{BoxFlow, Driver, Event, Flow, Item};
-use super::stage::{Begun, CallFn};
+use super::stage::{CallFn, Started};
 use super::{AfterStage, Stream};
 use crate::arena::ArenaFull;
 use crate::array::{Array, Element};
@@ -27,24 +27,23 @@ use crate::engine::{Engine, Job, JobErrorKind, JobLimit};
 use crate::kernel::{Arg, Args, Kernel, Key, Param, Reply, SplitArgs, SplitFirst, kernel_name};
 use crate::supervisor::Failed;
 
-/// What open windows may hold if nothing else is said.
+/// Default bound on the items in open windows.
 const LIMIT: usize = 1_000_000;
 
-/// What came out of a window.
+/// A closed window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Window<K, V> {
-    /// What its items have in common; `()` without [`by_key`](Windowed::by_key).
+    /// The key of its items; `()` without [`by_key`](Windowed::by_key).
     pub key: K,
-    /// From when to when; `None` for windows by count.
+    /// Its span in event time; `None` for windows by count.
     pub span: Option<Range<Duration>>,
-    /// Its items, or what was made of them.
+    /// Its items, or the result of the kernel or fold.
     pub value: V,
 }
 
-/// Windows under construction: see [`Stream::window`]. Say what is to become of each with [`items`](Windowed::items),
-/// [`kernel`](Windowed::kernel) or `fold`.
-#[must_use = "windows under construction do nothing until it is said what becomes of them"]
+/// Windows under construction: see [`Stream::window`]. Finish with [`items`](Windowed::items), [`kernel`](Windowed::kernel) or `fold`.
+#[must_use = "windows do nothing before `items`, `kernel` or `fold`"]
 pub struct Windowed<'a, K, T, M> {
     stream: Stream<'a, T>,
     rule: Rule,
@@ -66,7 +65,7 @@ impl<'a, T: 'a, M> Windowed<'a, (), T, M> {
         }
     }
 
-    /// Windows for each key on its own.
+    /// Builds separate windows for each key.
     ///
     /// ```
     /// use arenite::{Engine, stream::{Stream, Windows}};
@@ -97,7 +96,7 @@ where
     K: Clone + Eq + Hash + 'a,
     T: Clone + 'a,
 {
-    /// Hands out items that came after all of their windows had been closed. They are counted in any case
+    /// Passes late items to `late`: those that arrive after all of their windows have closed. They are also counted
     /// ([`StreamStats::late`](super::StreamStats::late)).
     ///
     /// ```
@@ -106,7 +105,7 @@ where
     ///
     /// let second = Duration::from_secs(1);
     /// let mut missed = Vec::new();
-    /// // The one at 4 s comes when the watermark stands at 23 s, and its window has been closed.
+    /// // The item at 4 s arrives when the watermark is at 23 s and its window has closed.
     /// let counts = Stream::new([1, 5, 12, 25, 4, 26])
     ///     .event_time(|&at| second * at)
     ///     .watermark(2 * second)
@@ -124,9 +123,9 @@ where
         self
     }
 
-    /// What all open windows together may hold: items (an item that is in several windows counts in each), or open windows
-    /// where these are folded. A stream that exceeds it ends with [`WindowsFull`](StreamError::WindowsFull): its
-    /// watermark does not advance as it should. By default a million.
+    /// Bounds the items in all open windows together (an item in several windows counts in each); of a fold, the open windows. By default a
+    /// million. A stream that exceeds the bound ends with [`WindowsFull`](StreamError::WindowsFull), usually because its
+    /// watermark does not advance.
     ///
     /// # Panics
     /// If it is 0.
@@ -134,23 +133,23 @@ where
     pub fn max_items(mut self, most: usize) -> Self {
         assert!(
             most > 0,
-            "windows that may hold nothing end the stream at its first item: give max_items at least 1"
+            "windows without room for an item end the stream at its first item: set max_items to at least 1"
         );
         self.limit = most;
         self
     }
 
-    /// Each window as the list of its items, in the order of their arrival. Arrays are handles: nothing is copied.
+    /// Returns each window as the list of its items, in order of arrival. Arrays are handles, so nothing is copied.
     pub fn items(self) -> Stream<'a, Window<K, Vec<T>>> {
-        self.filled(Keep).map(|window| Window {
+        self.filled(Collect).map(|window| Window {
             key: window.key,
             span: window.span,
             value: in_order(window.value),
         })
     }
 
-    /// Runs a kernel on the items of each window: its first parameter is `&[Array<T>]` where the items are arrays, which are
-    /// handed over as they lie, and `&[T]` or `&Array<T>` where they are numbers. `args` are the others.
+    /// Runs a kernel on the items of each window. Its first parameter is `&[Array<T>]` for arrays, which are not copied, and `&[T]` or
+    /// `&Array<T>` for numbers. `args` are the others.
     ///
     /// ```
     /// use arenite::{Array, Engine, stream::{Stream, Windows}};
@@ -183,16 +182,16 @@ where
         R: Reply + 'a,
     {
         let call: CallFn<'a, Window<K, Vec<T>>, Window<K, ()>, R::Out> =
-            Box::new(move |engine, window, asked| {
+            Box::new(move |engine, window, settings| {
                 let job = match T::gather(window.value, engine, Key::new()) {
                     Ok(items) => {
                         let job = engine.job(kernel, SplitArgs(items, args.clone()));
-                        Begun::new(job, asked)
+                        Started::new(job, settings)
                     }
                     Err(full) => {
                         let why = JobErrorKind::Limit(JobLimit::Arena(full));
                         let failed = Failed::new(why, kernel_name::<F>(), 0);
-                        Begun::Job(Job::ready(Err(failed.into())))
+                        Started::Job(Job::ready(Err(failed.into())))
                     }
                 };
                 let kept = Window {
@@ -238,15 +237,15 @@ where
     K: Clone + Eq + Hash + 'a,
     T: Clone + 'a,
 {
-    /// Each window as one value, which every item changes as it comes: nothing else is kept. It runs in the thread that
-    /// iterates, so let a [stage](Stream::stage) before it do what takes long.
+    /// Folds each window into one value, as items arrive; the items are not kept. It runs on the iterating thread, so do expensive work in a
+    /// [stage](Stream::stage) before it.
     ///
     /// ```
     /// use std::time::Duration;
     /// use arenite::{Engine, stream::{Stream, Windows}};
     ///
     /// let second = Duration::from_secs(1);
-    /// // When, and what.
+    /// // Time and value.
     /// let readings = [(0, 5), (3, 7), (12, 1), (11, 2), (25, 9)];
     /// let sums = Stream::new(readings)
     ///     .event_time(|&(at, _)| second * at)
@@ -265,7 +264,7 @@ where
         self.filled(Folding {
             begin,
             step,
-            join: |_: &mut V, _| unreachable!("windows that stand still are never merged"),
+            join: |_: &mut V, _| unreachable!("fixed windows are never merged"),
         })
     }
 }
@@ -275,8 +274,7 @@ where
     K: Clone + Eq + Hash + 'a,
     T: Clone + 'a,
 {
-    /// Each session as one value, which every item changes as it comes. `join` puts a later session into an earlier one, when an
-    /// item has come that joins them.
+    /// Folds each session into one value, as items arrive. `join` merges a later session into an earlier one when an item connects them.
     ///
     /// ```
     /// use std::time::Duration;
@@ -289,7 +287,7 @@ where
     ///     .window(Windows::session(4 * second))?
     ///     .fold(|| 0, |clicks, _| *clicks += 1, |clicks, later| *clicks += later);
     /// let clicks: Vec<i32> = clicks.run(&Engine::inline()).map(|n| n.unwrap().value).collect();
-    /// // The item at 5 s has joined the one at 8 s with those at 1 s and 2 s.
+    /// // The item at 5 s connects the one at 8 s with those at 1 s and 2 s.
     /// assert_eq!(clicks, [4, 2]);
     /// # Ok::<(), arenite::stream::WindowError>(())
     /// ```
@@ -312,8 +310,7 @@ impl<K, T, M> fmt::Debug for Windowed<'_, K, T, M> {
     }
 }
 
-/// Items that a kernel with the parameter `P` can be given many of: arrays for `&[Array<T>]`, numbers for `&[T]` and
-/// `&Array<T>`. Sealed.
+/// Items that a kernel can take many of as its parameter `P`: arrays for `&[Array<T>]`, numbers for `&[T]` and `&Array<T>`. Sealed.
 pub trait WindowItems<P: Param>: Sized {
     #[doc(hidden)]
     type Arg: Arg<'static, P>;
@@ -342,10 +339,10 @@ impl<E: Element> WindowItems<&Array<E>> for E {
     }
 }
 
-/// Items as they are, with their order of arrival.
-struct Keep;
+/// Collects items with their order of arrival.
+struct Collect;
 
-impl<T> Fill<T> for Keep {
+impl<T> Fill<T> for Collect {
     type Held = Vec<(u64, T)>;
     fn empty(&mut self) -> Self::Held {
         Vec::new()
@@ -364,7 +361,7 @@ impl<T> Fill<T> for Keep {
     }
 }
 
-/// Merged sessions are not in the order of arrival.
+/// Sorts items by arrival, because merged sessions are not in order.
 fn in_order<T>(mut items: Vec<(u64, T)>) -> Vec<T> {
     items.sort_by_key(|(arrival, _)| *arrival);
     items.into_iter().map(|(_, item)| item).collect()
@@ -408,12 +405,12 @@ struct WindowStep<'a, K, T, F: Fill<T>> {
     limit: usize,
     open: OpenWindows<K, T, F>,
     mark: u128,
-    /// Windows so far.
+    /// Number of closed windows.
     closed: u64,
     ready: VecDeque<Event<Window<K, F::Held>>>,
-    /// Windows among these.
+    /// Number of windows in `ready`.
     waiting: usize,
-    /// The stream fails: nothing more is taken in.
+    /// Whether the stream fails: no more items are taken.
     failed: bool,
     flushed: bool,
 }
@@ -432,7 +429,7 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> WindowStep<'_, K, T, F> {
         }
         if !self.rule.is_timed() {
             while let Some((window, end)) = self.open.close_full(&key) {
-                self.give_out(window, end, driver);
+                self.deliver(window, end, driver);
             }
         }
         if self.open.weight > self.limit {
@@ -448,11 +445,11 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> WindowStep<'_, K, T, F> {
 
     fn close_until(&mut self, mark: u128, driver: &mut Driver<'_>) {
         while let Some((window, end)) = self.open.close(mark) {
-            self.give_out(window, end, driver);
+            self.deliver(window, end, driver);
         }
     }
 
-    fn give_out(&mut self, window: OpenWindow<K, F::Held>, end: u128, driver: &mut Driver<'_>) {
+    fn deliver(&mut self, window: OpenWindow<K, F::Held>, end: u128, driver: &mut Driver<'_>) {
         let timed = self.rule.is_timed();
         let item = Item {
             value: Window {
@@ -472,7 +469,7 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> WindowStep<'_, K, T, F> {
         self.ready.push_back(Event::Item(item));
     }
 
-    /// Takes in what is there, until a window is closed or the stream fails.
+    /// Takes items from the step before, until a window closes or the stream fails.
     fn take_in(&mut self, driver: &mut Driver<'_>) -> bool {
         let mut changed = false;
         let held = self.open.weight;
@@ -492,7 +489,7 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> WindowStep<'_, K, T, F> {
                         _ => self.ready.push_back(Event::Mark(mark)),
                     }
                 }
-                // Windows by count have no time, and nor has what they give.
+                // Windows by count have no time, so no watermark follows them.
                 Event::Mark(_) => {}
             }
         }
@@ -511,7 +508,7 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> Flow<Window<K, F::Held>>
     fn pump(&mut self, driver: &mut Driver<'_>) -> bool {
         let taken = self.take_in(driver);
         let changed = self.before.pump(driver);
-        // It may have learned just now that nothing comes any more: what is open is closed in the next pass.
+        // The step before may have just ended: open windows are closed in the next pass.
         changed || taken || self.waiting == 0 && !self.flushed && self.before.is_over()
     }
 

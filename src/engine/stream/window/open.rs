@@ -1,24 +1,24 @@
-//! Windows that are open.
+//! Open windows.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 
 use super::rule::{Rule, starts};
 
-/// How a window is filled.
+/// How a window accumulates items.
 pub(super) trait Fill<T> {
     type Held;
     fn empty(&mut self) -> Self::Held;
     fn add(&mut self, held: &mut Self::Held, arrival: u64, value: T);
-    /// The later one into the earlier one.
+    /// Merges a later window into an earlier one.
     fn merge(&mut self, held: &mut Self::Held, later: Self::Held);
-    /// What so many items in one window count for.
+    /// The share of `items` items in one window in the bound on open windows.
     fn weight(items: usize) -> usize;
-    /// What a window keeps of an item of so many bytes.
+    /// The bytes that a window keeps of an item of `item` bytes.
     fn bytes(item: u64) -> u64;
 }
 
-/// A window, from its first item until it closes.
+/// An open window.
 pub(super) struct OpenWindow<K, H> {
     pub(super) key: K,
     pub(super) start: u128,
@@ -27,28 +27,28 @@ pub(super) struct OpenWindow<K, H> {
     pub(super) bytes: u64,
 }
 
-/// By its end, then by when it was opened.
-type Place = (u128, u64);
+/// The order of open windows: by their end, then by when they were opened.
+type EndKey = (u128, u64);
 
 struct OfKey {
-    /// Items of this key so far, for windows by count.
+    /// Number of items of this key so far, for windows by count.
     next: u128,
-    /// The open windows of this key: where they start, and their places.
-    open: BTreeMap<u128, Place>,
+    /// The open windows of this key, by their start.
+    open: BTreeMap<u128, EndKey>,
 }
 
 pub(super) struct OpenWindows<K, T, F: Fill<T>> {
     rule: Rule,
     pub(super) fill: F,
-    by_end: BTreeMap<Place, OpenWindow<K, F::Held>>,
+    by_end: BTreeMap<EndKey, OpenWindow<K, F::Held>>,
     by_key: HashMap<K, OfKey>,
     arrived: u64,
     opened: u64,
-    /// See [`Fill::weight`].
+    /// The sum of [`Fill::weight`] over all open windows.
     pub(super) weight: usize,
 }
 
-/// Why an item is in no window.
+/// An item all of whose windows have closed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Late<T>(pub(super) T);
 
@@ -65,8 +65,8 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> OpenWindows<K, T, F> {
         }
     }
 
-    /// Puts an item into its windows, those by time until they weigh more than `limit`. `at` is its time, and `mark` the watermark; windows by
-    /// count know neither.
+    /// Adds an item to its windows; to windows in time only until their weight exceeds `limit`. `at` is its time, `mark` the watermark;
+    /// windows by count use neither.
     pub(super) fn add(
         &mut self,
         key: &K,
@@ -90,16 +90,16 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> OpenWindows<K, T, F> {
             .peekable();
         let mut value = Some(value);
         while let Some(start) = left.next() {
-            // The last window gets the item itself: a handle that is the only one stays so.
+            // The last window gets the item itself, so a unique handle stays unique.
             let copy = match left.peek() {
                 Some(_) => value.clone(),
                 None => value.take(),
             };
-            let place = self.window(key, start, start + length);
+            let end_key = self.window(key, start, start + length);
             if let Some(copy) = copy {
-                self.put(place, copy, bytes);
+                self.put(end_key, copy, bytes);
             }
-            // One item may belong to any number of them. (Those by count come one by one, and full ones close first.)
+            // An item may belong to any number of windows in time. (Windows by count open one at a time, and full ones close first.)
             if self.rule.is_timed() && self.weight > limit {
                 return Ok(());
             }
@@ -115,12 +115,12 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> OpenWindows<K, T, F> {
         })
     }
 
-    /// The place of this window, which is opened if it is not.
-    fn window(&mut self, key: &K, start: u128, end: u128) -> Place {
+    /// Finds or opens a window.
+    fn window(&mut self, key: &K, start: u128, end: u128) -> EndKey {
         let opened = self.opened;
         let open = &mut self.of_key(key).open;
-        if let Some(place) = open.get(&start) {
-            return *place;
+        if let Some(end_key) = open.get(&start) {
+            return *end_key;
         }
         open.insert(start, (end, opened));
         self.opened += 1;
@@ -136,8 +136,8 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> OpenWindows<K, T, F> {
         (end, opened)
     }
 
-    fn put(&mut self, place: Place, value: T, bytes: u64) {
-        let window = self.by_end.get_mut(&place).expect("the window is open");
+    fn put(&mut self, end_key: EndKey, value: T, bytes: u64) {
+        let window = self.by_end.get_mut(&end_key).expect("the window is open");
         self.weight -= F::weight(window.items);
         window.items += 1;
         window.bytes += F::bytes(bytes);
@@ -157,27 +157,27 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> OpenWindows<K, T, F> {
         let (mut start, mut end) = (at, at + gap);
         let mut joined = Vec::new();
         if let Some(of_key) = self.by_key.get_mut(key) {
-            // No two of them overlap, so they end in the order in which they begin.
+            // Sessions do not overlap, so they end in the order in which they begin.
             let before = of_key.open.range(..end).rev();
-            let touched = before.take_while(|(_, place)| place.0 > at);
-            joined.extend(touched.map(|(&start, &place)| (start, place)));
+            let touched = before.take_while(|(_, end_key)| end_key.0 > at);
+            joined.extend(touched.map(|(&start, &end_key)| (start, end_key)));
             for (start, _) in &joined {
                 of_key.open.remove(start);
             }
         }
-        // A session that is open takes it however early it is.
+        // An open session takes an item that would otherwise be late.
         if end <= mark && joined.is_empty() {
             return Err(Late(value));
         }
         let earliest_first = joined.into_iter().rev();
         let windows: Vec<_> = earliest_first
-            .filter_map(|(_, place)| Some((place, self.by_end.remove(&place)?)))
+            .filter_map(|(_, end_key)| Some((end_key, self.by_end.remove(&end_key)?)))
             .collect();
         let mut opened = self.opened;
         let mut merged: Option<OpenWindow<K, F::Held>> = None;
-        for (place, window) in windows {
-            (start, end) = (start.min(window.start), end.max(place.0));
-            opened = opened.min(place.1);
+        for (end_key, window) in windows {
+            (start, end) = (start.min(window.start), end.max(end_key.0));
+            opened = opened.min(end_key.1);
             self.weight -= F::weight(window.items);
             match &mut merged {
                 None => merged = Some(window),
@@ -204,34 +204,34 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> OpenWindows<K, T, F> {
         Ok(())
     }
 
-    /// The next window that ends at `mark` or before, and its end.
+    /// Closes the next window that ends at or before `mark`. Returns it with its end.
     pub(super) fn close(&mut self, mark: u128) -> Option<(OpenWindow<K, F::Held>, u128)> {
         let first = self.by_end.first_entry()?;
         if first.key().0 > mark {
             return None;
         }
-        let place = *first.key();
-        Some(self.closed(place))
+        let end_key = *first.key();
+        Some(self.closed(end_key))
     }
 
-    /// The next window of this key that is full.
+    /// Closes the next full window of this key. Returns it with its end.
     pub(super) fn close_full(&mut self, key: &K) -> Option<(OpenWindow<K, F::Held>, u128)> {
         let of_key = self.by_key.get(key)?;
-        // All are as long, so the first one to begin ends first.
-        let (_, &place) = of_key.open.first_key_value()?;
-        (place.0 <= of_key.next).then(|| self.closed(place))
+        // All have the same length, so the first one to begin ends first.
+        let (_, &end_key) = of_key.open.first_key_value()?;
+        (end_key.0 <= of_key.next).then(|| self.closed(end_key))
     }
 
-    fn closed(&mut self, place: Place) -> (OpenWindow<K, F::Held>, u128) {
-        let window = self.by_end.remove(&place).expect("the window is open");
+    fn closed(&mut self, end_key: EndKey) -> (OpenWindow<K, F::Held>, u128) {
+        let window = self.by_end.remove(&end_key).expect("the window is open");
         self.weight -= F::weight(window.items);
         if let Some(of_key) = self.by_key.get_mut(&window.key) {
             of_key.open.remove(&window.start);
-            // Full windows of a count that does not slide: the next item begins anew.
+            // The next item of this key starts counting from 0 again.
             if of_key.open.is_empty() {
                 self.by_key.remove(&window.key);
             }
         }
-        (window, place.0)
+        (window, end_key.0)
     }
 }

@@ -1,26 +1,26 @@
-//! Which windows an item belongs to.
+//! The kinds of windows, and which windows an item belongs to.
 
 use std::marker::PhantomData;
 use std::time::Duration;
 
 use super::super::error::WindowError;
 
-/// Windows that stand still: an item never changes which others are together.
+/// Windows with fixed bounds: [`count`](Windows::count), [`tumbling`](Windows::tumbling), [`sliding`](Windows::sliding).
 #[derive(Clone, Copy, Debug)]
 pub struct Fixed;
 
-/// Windows that grow together: an item can join two.
+/// Windows that an item can merge: [`session`](Windows::session).
 #[derive(Clone, Copy, Debug)]
 pub struct Merging;
 
-/// How items are put into windows.
+/// The rule that groups items into windows.
 ///
-/// | | contains | closes |
+/// | window | contains | closes |
 /// |---|---|---|
-/// | [`count`](Windows::count) | so many items | when it is full |
-/// | [`tumbling`](Windows::tumbling) | a span of time, one after the other | when the watermark reaches its end |
+/// | [`count`](Windows::count) | a number of items | when it is full |
+/// | [`tumbling`](Windows::tumbling) | a span of time, adjacent to the next | when the watermark reaches its end |
 /// | [`sliding`](Windows::sliding) | a span of time, a new one at each step | the same |
-/// | [`session`](Windows::session) | items less than a gap apart | when the watermark is a gap beyond the last |
+/// | [`session`](Windows::session) | items less than a gap apart | when the watermark is a gap after the last item |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Windows<M = Fixed> {
     pub(super) rule: Rule,
@@ -43,12 +43,12 @@ impl Windows<Fixed> {
         }
     }
 
-    /// Windows of so many items each. Need no time, and so no watermark. The last one may be shorter.
+    /// Windows of `items` items each. They need no event time and no watermark. The last one may have fewer.
     pub fn count(items: usize) -> Self {
         Self::count_sliding(items, items)
     }
 
-    /// Windows of so many items, a new one every `step` items. Those that are open at the end may be shorter.
+    /// Windows of `items` items, a new one every `step` items. Those open at the end may have fewer.
     pub fn count_sliding(items: usize, step: usize) -> Self {
         Self::new(Rule::Count {
             length: items as u128,
@@ -56,13 +56,13 @@ impl Windows<Fixed> {
         })
     }
 
-    /// Windows of this length in time, one after the other.
+    /// Adjacent windows of this length in time.
     pub fn tumbling(length: Duration) -> Self {
         Self::sliding(length, length)
     }
 
-    /// Windows of this length in time; a new one begins at each multiple of `step` from zero on. Each item is in `length / step` of
-    /// them, rounded up or down, and in fewer where its time is less than `length - step`.
+    /// Windows of this length in time; a new one begins at each multiple of `step` from zero on. Each item is in `length / step` of them,
+    /// rounded up or down, and in fewer if its time is less than `length - step`.
     ///
     /// ```
     /// use std::time::Duration;
@@ -70,7 +70,7 @@ impl Windows<Fixed> {
     ///
     /// let engine = Engine::inline();
     /// let second = Duration::from_secs(1);
-    /// // One number each second, and every two seconds what four seconds bring.
+    /// // One number each second; every two seconds the sum of four seconds.
     /// let sums = Stream::new(0..6u32)
     ///     .event_time(|&n| n * second)
     ///     .watermark(Duration::ZERO)
@@ -90,7 +90,7 @@ impl Windows<Fixed> {
 }
 
 impl Windows<Merging> {
-    /// Windows that last as long as items come less than `gap` apart.
+    /// Windows that last as long as items are less than `gap` apart.
     pub fn session(gap: Duration) -> Self {
         Self {
             rule: Rule::Session {
@@ -102,7 +102,7 @@ impl Windows<Merging> {
 }
 
 impl<M> Windows<M> {
-    /// Whether there can be such windows over items that have event times and watermarks, or have not.
+    /// Checks the rule. `timed`: the items have event times; `marked`: there are watermarks.
     pub(in super::super) fn check(&self, timed: bool, marked: bool) -> Result<(), WindowError> {
         self.rule.check(timed, marked)
     }
@@ -130,7 +130,7 @@ impl Rule {
     }
 }
 
-/// The starts of all windows of `length`, one at each multiple of `step`, that contain `at`.
+/// The starts of all windows that contain `at`, if one of `length` begins at each multiple of `step`.
 pub(super) fn starts(at: u128, length: u128, step: u128) -> impl Iterator<Item = u128> {
     let first = match at.checked_sub(length) {
         Some(before) => before / step + 1,

@@ -1,4 +1,4 @@
-//! Windows against lists that are cut by hand.
+//! Windows, compared with reference implementations on lists.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -19,7 +19,7 @@ fn millis(n: u32) -> Duration {
     Duration::from_millis(u64::from(n))
 }
 
-/// What the stream makes of items with a time and a key, and which of them are late.
+/// The windows of items with a time and a key, and which items are late.
 fn windows<M>(items: &Items, lateness: u32, windows: Windows<M>) -> (Found, Vec<usize>) {
     let late = Rc::new(RefCell::new(Vec::new()));
     let source: Vec<_> = items.iter().copied().enumerate().collect();
@@ -51,7 +51,7 @@ fn windows<M>(items: &Items, lateness: u32, windows: Windows<M>) -> (Found, Vec<
     (found, late)
 }
 
-/// The watermark in front of each item, and behind the last.
+/// The watermark before each item, and after the last.
 fn marks(items: &Items, lateness: u32) -> Vec<u32> {
     let mut mark = 0;
     let mut marks = vec![0];
@@ -62,8 +62,8 @@ fn marks(items: &Items, lateness: u32) -> Vec<u32> {
     marks
 }
 
-/// Windows of `length` at each multiple of `step`: for each of them the items that lie in it and came before it closed.
-fn sliding_by_hand(items: &Items, lateness: u32, length: u32, step: u32) -> (Found, Vec<usize>) {
+/// Windows of `length` at each multiple of `step`: for each the items in it that arrived before it closed.
+fn reference_sliding(items: &Items, lateness: u32, length: u32, step: u32) -> (Found, Vec<usize>) {
     let marks = marks(items, lateness);
     let mut found = Found::new();
     let mut seen = vec![false; items.len()];
@@ -89,8 +89,8 @@ fn sliding_by_hand(items: &Items, lateness: u32, length: u32, step: u32) -> (Fou
     )
 }
 
-/// Sessions by sorting what is there after each item.
-fn sessions_by_hand(items: &Items, lateness: u32, gap: u32) -> (Found, Vec<usize>) {
+/// Sessions, found by sorting all items after each arrival.
+fn reference_sessions(items: &Items, lateness: u32, gap: u32) -> (Found, Vec<usize>) {
     let marks = marks(items, lateness);
     let (mut found, mut late) = (Found::new(), Vec::new());
     let mut pending: Vec<usize> = Vec::new();
@@ -141,7 +141,7 @@ fn items() -> impl Strategy<Value = Items> {
 
 proptest! {
     #[test]
-    fn windows_in_time_are_those_cut_by_hand(
+    fn windows_in_time_match_a_reference(
         items in items(),
         lateness in 0u32..60,
         step in 1u32..20,
@@ -153,26 +153,26 @@ proptest! {
         let (found, late) = windows(&items, lateness, rule);
         // They come in the order in which they end.
         prop_assert!(ends(&found).is_sorted());
-        let (expected, expected_late) = sliding_by_hand(&items, lateness, length, step);
+        let (expected, expected_late) = reference_sliding(&items, lateness, length, step);
         prop_assert_eq!(sorted(found), sorted(expected));
         prop_assert_eq!(late, expected_late);
     }
 
     #[test]
-    fn sessions_are_those_cut_by_hand(
+    fn sessions_match_a_reference(
         items in items(),
         lateness in 0u32..60,
         gap in 1u32..30,
     ) {
         let (found, late) = windows(&items, lateness, Windows::session(millis(gap)));
         prop_assert!(ends(&found).is_sorted());
-        let (expected, expected_late) = sessions_by_hand(&items, lateness, gap);
+        let (expected, expected_late) = reference_sessions(&items, lateness, gap);
         prop_assert_eq!(sorted(found), sorted(expected));
         prop_assert_eq!(late, expected_late);
     }
 
     #[test]
-    fn windows_by_count_are_those_cut_by_hand(
+    fn windows_by_count_match_a_reference(
         items in items(),
         step in 1usize..6,
         more in 0usize..6,
@@ -192,9 +192,9 @@ proptest! {
         }
     }
 
-    /// A fold sees what a list would hold.
+    /// A fold sees the same items as a list.
     #[test]
-    fn folds_are_sums_of_lists(items in items(), lateness in 0u32..60, gap in 1u32..30) {
+    fn folds_match_folded_lists(items in items(), lateness in 0u32..60, gap in 1u32..30) {
         let (engine, length) = (Engine::inline(), millis(gap));
         let timed = || {
             Stream::new(items.clone())
@@ -220,7 +220,7 @@ proptest! {
 }
 
 #[test]
-fn what_cannot_be_a_window_is_refused_where_it_is_said() {
+fn invalid_windows_are_refused_when_they_are_built() {
     let second = Duration::from_secs(1);
     let plain = || Stream::new(0u32..3);
     let timed = || plain().event_time(|&at| millis(at));
@@ -266,7 +266,7 @@ fn what_cannot_be_a_window_is_refused_where_it_is_said() {
 }
 
 #[test]
-fn windows_come_as_soon_as_nothing_can_change_them() {
+fn windows_are_delivered_as_soon_as_they_close() {
     let engine = Engine::inline();
     let taken_for_one = |stream: Stream<'_, Window<(), Vec<u32>>>| {
         let mut run = stream.run(&engine);
@@ -315,7 +315,7 @@ fn windows_of_windows() {
 }
 
 #[test]
-fn a_watermark_that_stands_still_is_an_error_and_not_memory_without_end() {
+fn a_stuck_watermark_is_an_error_and_memory_stays_bounded() {
     let engine = Engine::inline();
     let stuck = || {
         Stream::new(0u32..)
@@ -344,9 +344,9 @@ fn a_watermark_that_stands_still_is_an_error_and_not_memory_without_end() {
     assert!((1001..1100).contains(&folded.stats().taken));
 }
 
-/// An error that waits behind a slow window keeps nobody busy.
+/// An error that waits behind a slow window does not make the driver spin.
 #[test]
-fn a_window_that_is_full_takes_nothing_more_in() {
+fn a_failed_window_step_takes_no_more_items() {
     let engine = Engine::inline();
     let taken = Rc::new(RefCell::new(0));
     let count = Rc::clone(&taken);
@@ -367,7 +367,7 @@ fn a_window_that_is_full_takes_nothing_more_in() {
 }
 
 #[test]
-fn a_folded_window_has_no_bytes_of_its_items() {
+fn a_folded_window_counts_no_bytes_of_its_items() {
     fn bytes_of_two<F: Fill<u32>>(fill: F) -> u64 {
         let mut open = OpenWindows::new(Rule::Count { length: 2, step: 2 }, fill);
         for n in 0..2 {
@@ -385,7 +385,7 @@ fn a_folded_window_has_no_bytes_of_its_items() {
 }
 
 #[test]
-fn one_item_in_very_many_windows_is_refused_before_they_are_there() {
+fn an_item_in_too_many_windows_is_refused_before_they_are_opened() {
     let hour = Duration::from_secs(3600);
     let opened = Rc::new(RefCell::new(0));
     let count = Rc::clone(&opened);
@@ -407,7 +407,7 @@ fn one_item_in_very_many_windows_is_refused_before_they_are_there() {
 }
 
 #[test]
-fn windows_by_count_lose_nothing_at_their_limit() {
+fn windows_by_count_lose_no_items_at_their_limit() {
     let engine = Engine::inline();
     let windows = Stream::new(0..10u32)
         .window(Windows::count_sliding(4, 1))
@@ -425,7 +425,7 @@ fn windows_by_count_lose_nothing_at_their_limit() {
 
 #[test]
 #[should_panic(expected = "give max_items at least 1")]
-fn windows_that_may_hold_nothing_are_refused() {
+fn a_limit_of_0_items_in_windows_panics() {
     let windows = Stream::new(0..10u32).window(Windows::count(4)).unwrap();
     let _ = windows.max_items(0);
 }
