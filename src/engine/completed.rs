@@ -16,10 +16,10 @@ use crate::supervisor::{JobId, Supervisor, park_until};
 
 /// Yields the index and result of each job as soon as it ends.
 ///
-/// The iterator is exhausted first: if it submits, all jobs are in flight at once, and all their results stay in the arena until
-/// they are taken. That suits a handful of different jobs. For many calls of one kernel, or an endless iterator,
-/// [`Engine::map`](crate::Engine::map) with [`unordered`](crate::engine::Map::unordered) pulls items as workers need them, and yields the
-/// same pairs.
+/// The iterator is exhausted first: if it submits, all jobs are in flight at once, and all their results stay in the
+/// arena until they are taken. That suits a handful of different jobs. For many calls of one kernel, or an endless
+/// iterator, [`Engine::map`](crate::Engine::map) with [`unordered`](crate::engine::Map::unordered) pulls items as
+/// workers need them, and yields the same pairs.
 ///
 /// ```
 /// # let engine = arenite::Engine::inline();
@@ -137,8 +137,8 @@ impl Wake for JobWaker {
 }
 
 impl<R: Send + 'static, E: JobFailure> AsCompleted<R, E> {
-    /// Adds a job and returns its index: for programs that find more work in the results. An iterator that has given its last result
-    /// continues with the new job.
+    /// Adds a job and returns its index: for programs that find more work in the results. An iterator that has given
+    /// its last result continues with the new job.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -166,7 +166,8 @@ impl<R: Send + 'static, E: JobFailure> AsCompleted<R, E> {
         index
     }
 
-    /// As `next`, but waits at most `limit`. `None`: the time is over, or there are no jobs left, which `len` tells apart.
+    /// As `next`, but waits at most `limit`. `None`: the time is over, or there are no jobs left, which `len` tells
+    /// apart.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -208,7 +209,8 @@ impl<R: Send + 'static, E: JobFailure> AsCompleted<R, E> {
         Some((index, result))
     }
 
-    /// The results as a [`Stream`], for any executor. A separate type, because iterators and streams both have a `next`.
+    /// The results as a [`Stream`], for any executor. A separate type, because iterators and streams both have a
+    /// `next`.
     ///
     /// ```
     /// # fn main() -> Result<(), arenite::JobError> {
@@ -289,8 +291,8 @@ impl<R: Send + 'static, E: JobFailure> Stream for CompletedStream<R, E> {
     }
 }
 
-/// Sleeps until one of these jobs has ended, and returns its index; `None` if there are no jobs, or the time is over. Its result is not
-/// taken: call [`wait`](Job::wait). The jobs may belong to several engines.
+/// Sleeps until one of these jobs has ended, and returns its index; `None` if there are no jobs, or the time is over.
+/// Its result is not taken: call [`wait`](Job::wait). The jobs may belong to several engines.
 ///
 /// ```
 /// # let engine = arenite::Engine::inline();
@@ -336,7 +338,8 @@ pub fn wait_any<'j, R: Send + 'static, E: JobFailure + 'j>(
     // Wakers of tasks that wait for the same jobs, to be put back afterwards.
     let mut displaced: Vec<_> = engines.iter().map(|_| Vec::new()).collect();
     let found = park_until(limit, |waker, words| {
-        // All engines are polled, also after one that has a result: any of them may have woken this thread to dispatch its queue.
+        // All engines are polled, also after one that has a result: any of them may have woken this thread to dispatch
+        // its queue.
         let ended = engines
             .iter()
             .zip(&mut displaced)

@@ -7,8 +7,8 @@ use super::{Death, JobError, JobErrorKind};
 use crate::array::{Array, Element};
 use crate::kernel::Key;
 
-/// What a failed job gives: a [`JobError`], or a [`DeadLetter`] where its arguments are kept ([`JobBuilder::keep_args`],
-/// [`Map::keep_args`]). Sealed.
+/// What a failed job gives: a [`JobError`], or a [`DeadLetter`] where its arguments are kept
+/// ([`JobBuilder::keep_args`], [`Map::keep_args`]). Sealed.
 ///
 /// [`JobBuilder::keep_args`]: super::JobBuilder::keep_args
 /// [`Map::keep_args`]: super::Map::keep_args
@@ -40,8 +40,8 @@ impl<A> JobFailure for DeadLetter<A> {
     }
 }
 
-/// A failed job as data: its arguments, its error, its attempts. Arrays in it are handles, so it can be inspected, written
-/// down, or sent again.
+/// A failed job as data: its arguments, its error, its attempts. Arrays in it are handles, so it can be inspected,
+/// written down, or sent again.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DeadLetter<A> {
     origin: Origin,
@@ -81,8 +81,8 @@ impl<A> DeadLetter<A> {
         }
     }
 
-    /// The index of the item in its iterator or source, of the window in its stream, or of the first row in its array; from 0
-    /// on. 0 for a single job.
+    /// The index of the item in its iterator or source, of the window in its stream, or of the first row in its array;
+    /// from 0 on. 0 for a single job.
     pub fn index(&self) -> usize {
         match &self.origin {
             Origin::Item(index) => *index,
@@ -99,8 +99,8 @@ impl<A> DeadLetter<A> {
         }
     }
 
-    /// The arguments as they were passed: a tuple for a job or a map, what the stage was given for a stream, the rows of the
-    /// input for an array.
+    /// The arguments as they were passed: a tuple for a job or a map, what the stage was given for a stream, the rows
+    /// of the input for an array.
     pub fn args(&self) -> &A {
         &self.args
     }
@@ -174,8 +174,8 @@ const SHOWN: usize = 10;
 /// The results of a map ([`Map::report`]) or of an array ([`Par::report`]), with each failure as a [`DeadLetter`].
 ///
 /// Of a map, `V` is `Vec<Option<R>>`: one entry for each item, in order, `None` where it failed. With
-/// [`OnFailure::Stop`](crate::OnFailure::Stop) it ends at the first failure. Such a report can be collected from the results of a map
-/// that keeps its arguments, also in `async` code:
+/// [`OnFailure::Stop`](crate::OnFailure::Stop) it ends at the first failure. Such a report can be collected from the
+/// results of a map that keeps its arguments, also in `async` code:
 ///
 /// ```
 /// # let engine = arenite::Engine::inline();

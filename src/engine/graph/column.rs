@@ -1,4 +1,5 @@
-//! The arguments of a graph's nodes until their jobs are sent: one column for each kernel, so that a node needs no allocation of its own.
+//! The arguments of a graph's nodes until their jobs are sent: one column for each kernel, so that a node needs no
+//! allocation of its own.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -104,7 +105,8 @@ impl Columns {
         column
     }
 
-    /// By kernel: whether its nodes may be part of a chain. Kernels that spawn, or whose code is not part of the executable, may not.
+    /// By kernel: whether its nodes may be part of a chain. Kernels that spawn, or whose code is not part of the
+    /// executable, may not.
     pub(super) fn fusable(&self) -> Vec<bool> {
         let kernels = self.kernels.iter();
         // A kernel that spawns has no value yet when it returns.

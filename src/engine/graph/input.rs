@@ -71,10 +71,10 @@ impl<R> AsNode<R> for &Node<R> {
 /// An input for a parameter `P` of a node. Sealed.
 ///
 /// - All that may be passed to a job ([`Arg`]).
-/// - A [`Node`] or `&Node` whose value is of that type: `Array<T>` for `&Array<T>` and `&[T]`, `String` for `&str`, otherwise the same
-///   type. Only one node can take an exclusive `ArrayMut`, so such a node is passed by value.
-/// - For `&[Array<T>]` a vector or slice of nodes. Numbers of many nodes are combined by [`Graph::reduce`](super::Graph::reduce), or
-///   returned as arrays of one element.
+/// - A [`Node`] or `&Node` whose value is of that type: `Array<T>` for `&Array<T>` and `&[T]`, `String` for `&str`,
+///   otherwise the same type. Only one node can take an exclusive `ArrayMut`, so such a node is passed by value.
+/// - For `&[Array<T>]` a vector or slice of nodes. Numbers of many nodes are combined by
+///   [`Graph::reduce`](super::Graph::reduce), or returned as arrays of one element.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be passed for the kernel's parameter `{P}` in a graph",
     label = "not an argument, nor a node that gives one, for `{P}`",

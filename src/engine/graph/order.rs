@@ -5,9 +5,9 @@ use std::collections::hash_map::Entry;
 
 /// The constraints of [`Graph::after`](super::Graph::after).
 ///
-/// Values go from older nodes to younger ones. As long as all constraints do so too, there is no cycle. From the first backward edge on,
-/// each new edge is checked by a search from both of its ends in turn, which is over when either side is exhausted: soon, if one
-/// node waits for many, or many wait for one.
+/// Values go from older nodes to younger ones. As long as all constraints do so too, there is no cycle. From the first
+/// backward edge on, each new edge is checked by a search from both of its ends in turn, which is over when either side
+/// is exhausted: soon, if one node waits for many, or many wait for one.
 #[derive(Debug, Default)]
 pub(super) struct Order {
     /// A node, and one that has to end before it, in the order of addition.

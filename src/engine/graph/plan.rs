@@ -71,8 +71,8 @@ impl Sketch<'_> {
         self.bytes.get(&node).copied().unwrap_or(0)
     }
 
-    /// The jobs for these targets. `room`: bytes that values may take. The order is the one in which nodes were added, or one that takes
-    /// less memory if that one does not fit.
+    /// The jobs for these targets. `room`: bytes that values may take. The order is the one in which nodes were added,
+    /// or one that takes less memory if that one does not fit.
     pub(super) fn jobs(&self, targets: &[u32], room: u64) -> Result<Jobs, GraphError> {
         let befores = self.befores();
         let order = self.order(targets, &befores);
@@ -287,7 +287,8 @@ impl Sketch<'_> {
         }
     }
 
-    /// A depth-first order: for each node first the input that takes the most memory while it is computed and leaves the least.
+    /// A depth-first order: for each node first the input that takes the most memory while it is computed and leaves
+    /// the least.
     fn frugal_order(
         &self,
         jobs: &Jobs,

@@ -21,8 +21,8 @@ use crate::supervisor::{
 
 /// A running graph: see [`Graph::run`](super::Graph::run).
 ///
-/// Dropping it cancels the graph: jobs that have not started never do, and running ones are asked to stop. It is also a [`Future`], for
-/// any executor, of what [`wait`](Running::wait) returns.
+/// Dropping it cancels the graph: jobs that have not started never do, and running ones are asked to stop. It is also a
+/// [`Future`], for any executor, of what [`wait`](Running::wait) returns.
 #[must_use = "dropping a running graph cancels it: `wait` for it"]
 pub struct Running<W: Wanted> {
     state: State,
@@ -277,7 +277,8 @@ impl<W: Wanted> Running<W> {
         W::values(self.results())
     }
 
-    /// Waits until all targets are decided, and returns a result for each: one failure does not discard the other values.
+    /// Waits until all targets are decided, and returns a result for each: one failure does not discard the other
+    /// values.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -342,8 +343,8 @@ impl<W: Wanted> Running<W> {
         }
     }
 
-    /// Waits until everything is decided, and returns the graph in Graphviz's language: nodes with their run times (the longer, the
-    /// warmer), failed nodes in red, chains that were one job as clusters. `dot -Tsvg` draws it.
+    /// Waits until everything is decided, and returns the graph in Graphviz's language: nodes with their run times (the
+    /// longer, the warmer), failed nodes in red, chains that were one job as clusters. `dot -Tsvg` draws it.
     ///
     /// In a fused chain of more than eight nodes, each node has the time of the whole job, and its label says so.
     ///

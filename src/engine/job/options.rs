@@ -9,7 +9,8 @@ macro_rules! option_setters {
     ($limit:ident) => {
         /// Sets all options at once, and replaces those set before.
         pub fn options(self, options: &$crate::JobOptions) -> Self {
-            self.with_options(|set| $crate::engine::job::replace(set, options, $crate::supervisor::PermitSource::$limit))
+            let limit = $crate::supervisor::PermitSource::$limit;
+            self.with_options(|set| $crate::engine::job::replace(set, options, limit))
         }
 
         $crate::engine::job::option_setters!(@one_by_one $limit);
@@ -22,7 +23,8 @@ macro_rules! option_setters {
         where
             $args: $crate::engine::Permits<N>,
         {
-            self.with_options(|set| $crate::engine::job::replace(set, options, $crate::supervisor::PermitSource::$limit))
+            let limit = $crate::supervisor::PermitSource::$limit;
+            self.with_options(|set| $crate::engine::job::replace(set, options, limit))
         }
 
         /// Runs a job again, up to `retries` times, if it panics, exceeds its deadline, or ends its worker: see

@@ -21,13 +21,15 @@ const WAKE_NS: u32 = 20_000;
 const BATCH: usize = 64;
 /// Items pulled per clock reading, which costs half as much as a tiny job.
 const ITEMS_PER_CLOCK: usize = 32;
-/// An iterator that takes longer for [`ITEMS_PER_CLOCK`] items blocks: each item is then sent before the next one is pulled.
+/// An iterator that takes longer for [`ITEMS_PER_CLOCK`] items blocks: each item is then sent before the next one is
+/// pulled.
 const BLOCKS: Duration = Duration::from_micros(100);
 /// Items that must arrive without blocking before the map sends batches again.
 const PROMPT_AFTER_STALL: u32 = 64;
 /// The same at the start, before the iterator has ever blocked.
 const PROMPT_AT_START: u32 = 16;
-/// The longest sleep on a job behind the first one: bounds how long a job that takes longer than expected holds back other results.
+/// The longest sleep on a job behind the first one: bounds how long a job that takes longer than expected holds back
+/// other results.
 const SLEEP_FOR_MANY: Duration = Duration::from_millis(1);
 /// Results that a stream gives, or looks for, in a row before it yields to the executor.
 pub(in crate::engine) const IN_A_ROW: u32 = 128;
@@ -125,14 +127,15 @@ pub(super) struct Feed<I: Iterator, R, K> {
     pulled: usize,
     /// Bytes of arguments that a call references, as expected from earlier calls.
     referenced: u64,
-    /// Bytes of arguments that are freed when a call ends: no other handle references them. As expected from earlier calls.
+    /// Bytes of arguments that are freed when a call ends: no other handle references them. As expected from earlier
+    /// calls.
     owned: u64,
     /// Results that a stream has given since it last yielded.
     in_a_row: u32,
     /// Items that have arrived since the iterator last blocked, up to `prompt_enough`.
     prompt: u32,
-    /// How many are enough to send batches: [`PROMPT_AFTER_STALL`], doubled each time that the monitor had to submit calls for a
-    /// blocked iterator.
+    /// How many are enough to send batches: [`PROMPT_AFTER_STALL`], doubled each time that the monitor had to submit
+    /// calls for a blocked iterator.
     prompt_enough: u32,
 }
 
@@ -254,7 +257,8 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         self.prompt < self.prompt_enough
     }
 
-    /// Pulls and writes the next batch: one item if the iterator may block. False if there is no room for more, or no item.
+    /// Pulls and writes the next batch: one item if the iterator may block. False if there is no room for more, or no
+    /// item.
     fn pull(&mut self, shared: &Supervisor, outlook: Outlook) -> bool {
         let unsent = Arc::clone(&self.flying.unsent);
         let mut written = unsent.lock();
@@ -316,7 +320,8 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         });
     }
 
-    /// Submits what is written, as far as it is admitted, and takes results. Returns the number of calls that were not admitted.
+    /// Submits what is written, as far as it is admitted, and takes results. Returns the number of calls that were not
+    /// admitted.
     fn exchange(&mut self, shared: &Supervisor, wait: bool) -> usize {
         let unsent = Arc::clone(&self.flying.unsent);
         let mut written = unsent.lock();
@@ -365,7 +370,8 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         (WAKE_NS / outlook.expected_ns.max(1)) as usize
     }
 
-    /// Sleeps until some jobs in flight have ended, at most for `limit`. `None` if nothing is in flight or waits for admission.
+    /// Sleeps until some jobs in flight have ended, at most for `limit`. `None` if nothing is in flight or waits for
+    /// admission.
     fn sleep(&mut self, shared: &Supervisor, limit: Option<Duration>) -> Option<()> {
         let Some(last) = self.flying.flight.open.len().checked_sub(1) else {
             return (self.written() > 0).then(|| self.enter_within(shared, limit));

@@ -23,8 +23,8 @@ pub struct Histogram {
 impl<T: Number> Par<'_, T> {
     /// Counts the elements in each of `bins` bins of equal width between `low` and `high`.
     ///
-    /// As in numpy, a bin contains its lower edge and not its upper one; the last bin contains both. Elements outside, and NaN, are in
-    /// no bin. Elements are compared as `f64`, so whole numbers beyond 2⁵³ are rounded first.
+    /// As in numpy, a bin contains its lower edge and not its upper one; the last bin contains both. Elements outside,
+    /// and NaN, are in no bin. Elements are compared as `f64`, so whole numbers beyond 2⁵³ are rounded first.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -36,11 +36,12 @@ impl<T: Number> Par<'_, T> {
     /// ```
     ///
     /// # Errors
-    /// [`JobError`]: the array is not in this engine's arena, there is no room for the counts, or workers died again and again.
+    /// [`JobError`]: the array is not in this engine's arena, there is no room for the counts, or workers died again
+    /// and again.
     ///
     /// # Panics
-    /// If there are no bins, or more than memory holds; if `low` is not below `high`, or one of them or the width between them is not
-    /// finite.
+    /// If there are no bins, or more than memory holds; if `low` is not below `high`, or one of them or the width
+    /// between them is not finite.
     #[track_caller]
     pub fn histogram(&self, bins: usize, (low, high): (f64, f64)) -> Result<Histogram, JobError> {
         assert!(bins > 0, "a histogram of 0 bins");
@@ -53,7 +54,8 @@ impl<T: Number> Par<'_, T> {
             bins < isize::MAX as usize / size_of::<u64>(),
             "a histogram of {bins} bins: more than memory holds"
         );
-        // Reserved first, so that a failure costs nothing; written only after the arena had room for the counts of each chunk.
+        // Reserved first, so that a failure costs nothing; written only after the arena had room for the counts of each
+        // chunk.
         let (mut counts, mut edges) = room(bins)
             .and_then(|counts: Vec<u64>| Ok((counts, room(bins + 1)?)))
             .map_err(|full| {
@@ -104,7 +106,8 @@ fn edges(bins: usize, low: f64, high: f64) -> Vec<f64> {
 
 fn count<T: Number>(x: &[T], bins: u64, low: f64, high: f64) -> Array<u64> {
     let bins = bins as usize;
-    // First, because the arena refuses too many; the edges take as much private memory, which could call the OOM killer.
+    // First, because the arena refuses too many; the edges take as much private memory, which could call the OOM
+    // killer.
     let mut counts = ArrayMut::zeros(bins);
     let edges = edges(bins, low, high);
     let per_unit = bins as f64 / (high - low);
@@ -113,7 +116,8 @@ fn count<T: Number>(x: &[T], bins: u64, low: f64, high: f64) -> Array<u64> {
             continue;
         }
         let guess = (((x - low) * per_unit) as usize).min(bins - 1);
-        // The division may be off by one, or by more where bins are narrower than the spacing of numbers: the edges decide.
+        // The division may be off by one, or by more where bins are narrower than the spacing of numbers: the edges
+        // decide.
         let is_in = |bin: &usize| edges[*bin] <= x && (bin + 1 == bins || x < edges[bin + 1]);
         let near = [guess, guess.saturating_sub(1), (guess + 1).min(bins - 1)];
         let bin = near.into_iter().find(is_in).unwrap_or_else(|| {

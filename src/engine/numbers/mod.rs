@@ -24,9 +24,9 @@ const RETRIES: u32 = 2;
 impl<T: Number> Par<'_, T> {
     /// The sum of all elements.
     ///
-    /// `f32` and `f64` are added pairwise, in an order that depends on the number of elements alone: the result has the same bits for
-    /// any number of workers, and its rounding error grows with the logarithm of the length. Whole numbers are added exactly, and give
-    /// an `i64` or `u64`.
+    /// `f32` and `f64` are added pairwise, in an order that depends on the number of elements alone: the result has the
+    /// same bits for any number of workers, and its rounding error grows with the logarithm of the length. Whole
+    /// numbers are added exactly, and give an `i64` or `u64`.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -40,8 +40,8 @@ impl<T: Number> Par<'_, T> {
     /// ```
     ///
     /// # Errors
-    /// [`JobError`]: the array is not in this engine's arena, workers died again and again, or the sum of 64-bit numbers does not fit
-    /// 64 bits.
+    /// [`JobError`]: the array is not in this engine's arena, workers died again and again, or the sum of 64-bit
+    /// numbers does not fit 64 bits.
     pub fn sum(&self) -> Result<T::Sum, JobError> {
         T::finish(self.total()?).ok_or_else(|| {
             refused(
@@ -91,7 +91,8 @@ impl<T: Number> Par<'_, T> {
         self.extreme::<true>()
     }
 
-    /// The index of the smallest element in row-major order: the first of equal ones, or the first NaN. `None` for an empty array.
+    /// The index of the smallest element in row-major order: the first of equal ones, or the first NaN. `None` for an
+    /// empty array.
     ///
     /// # Errors
     /// As [`min`](Par::min).
@@ -99,7 +100,8 @@ impl<T: Number> Par<'_, T> {
         self.arg_extreme::<false>()
     }
 
-    /// The index of the largest element in row-major order: the first of equal ones, or the first NaN. `None` for an empty array.
+    /// The index of the largest element in row-major order: the first of equal ones, or the first NaN. `None` for an
+    /// empty array.
     ///
     /// # Errors
     /// As [`min`](Par::min).

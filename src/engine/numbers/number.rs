@@ -10,7 +10,8 @@ const BLOCK: usize = 512;
 /// Accumulators of a block: enough to keep a processor's adders busy.
 const LANES: usize = 16;
 
-/// Elements that [`Par::sum`](crate::par::Par::sum) and the like work on: whole numbers of 8 to 64 bits, `f32` and `f64`. Sealed.
+/// Elements that [`Par::sum`](crate::par::Par::sum) and the like work on: whole numbers of 8 to 64 bits, `f32` and
+/// `f64`. Sealed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a number that can be summed up",
     note = "numbers: `i8` to `i64`, `u8` to `u64`, `f32`, `f64`; for other elements: `Par::reduce` with a kernel of your own"
@@ -52,7 +53,8 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// Adds at most [`BLOCK`] numbers to the lanes in turn, then the upper half of the lanes to the lower half until one is left.
+/// Adds at most [`BLOCK`] numbers to the lanes in turn, then the upper half of the lanes to the lower half until one is
+/// left.
 #[inline]
 fn in_lanes<T: Copy, A: Copy>(
     x: &[T],

@@ -18,8 +18,8 @@ use crate::kernel::{SplitFirst, Subtree, Top, node, zst_value};
 
 /// Longest run of chunks, about: long compared to the cost of a job, about 20 µs.
 const RUN: Duration = Duration::from_millis(10);
-/// A run is at most 1/`PART` of the chunks left for each lane, so that all lanes end together. Thirds took 1.5 times as many jobs and
-/// 1.5 % more time per round of k-means; with the whole rest, two lanes did not end together.
+/// A run is at most 1/`PART` of the chunks left for each lane, so that all lanes end together. Thirds took 1.5 times as
+/// many jobs and 1.5 % more time per round of k-means; with the whole rest, two lanes did not end together.
 const PART: usize = 2;
 /// Most bytes of results within a run, about: a worker may have to retain them all until its job ends.
 const RETAINED: u64 = 4 << 20;
@@ -27,12 +27,13 @@ const RETAINED: u64 = 4 << 20;
 impl<T: Element> Par<'_, T> {
     /// Runs `kernel` on each chunk of the array, and `combine` on two results at a time until one is left.
     ///
-    /// Chunks are cut between steps of the leading axis. Where they are cut, and which results are combined with which, depends on
-    /// shape and element type alone, so the result has the same bits for any number of workers. `combine` gets neighbours, the left one
-    /// first: it has to be associative in the way your problem requires, and need not be commutative. An array without steps is
-    /// one empty chunk.
+    /// Chunks are cut between steps of the leading axis. Where they are cut, and which results are combined with which,
+    /// depends on shape and element type alone, so the result has the same bits for any number of workers. `combine`
+    /// gets neighbours, the left one first: it has to be associative in the way your problem requires, and need not be
+    /// commutative. An array without steps is one empty chunk.
     ///
-    /// `kernel` takes the chunk and then `args`, which are the same for all chunks: numbers, and arrays that all of them read.
+    /// `kernel` takes the chunk and then `args`, which are the same for all chunks: numbers, and arrays that all of
+    /// them read.
     ///
     /// Neighbouring chunks that are quick and return little become one job, which also combines their results. In
     /// [`Engine::stats`](crate::Engine::stats) and traces, jobs of chunks have the names of both kernels.
@@ -144,8 +145,8 @@ impl<T: Element> Par<'_, T> {
     }
 }
 
-/// Cuts the leaves into *runs*: neighbouring leaves that become one job. Where runs are cut depends on measured times, but each is
-/// a whole subtree, so the result does not depend on it.
+/// Cuts the leaves into *runs*: neighbouring leaves that become one job. Where runs are cut depends on measured times,
+/// but each is a whole subtree, so the result does not depend on it.
 struct Runs {
     /// Number of leaves.
     leaves: usize,
@@ -250,7 +251,8 @@ where
         }
     }
 
-    /// Inserts the results of combining jobs, oldest first, as long as `ready` says so. This decides when values are combined, never which.
+    /// Inserts the results of combining jobs, oldest first, as long as `ready` says so. This decides when values are
+    /// combined, never which.
     fn settle(&mut self, ready: impl Fn(&Job<V>) -> bool) -> Result<(), JobError> {
         while self.running.front().is_some_and(|(_, job)| ready(job)) {
             if let Some(((level, index), job)) = self.running.pop_front() {

@@ -10,12 +10,12 @@ use crate::engine::answers::expect_len;
 use crate::kernel::zst_value;
 
 impl<T: Element> Par<'_, T> {
-    /// The running results of `f`: an array of the same shape whose element `i`, in row-major order, is `f` of the elements up to and
-    /// including number `i`, as if computed from left to right: `f(f(f(a[0], a[1]), a[2]), …)`.
+    /// The running results of `f`: an array of the same shape whose element `i`, in row-major order, is `f` of the
+    /// elements up to and including number `i`, as if computed from left to right: `f(f(f(a[0], a[1]), a[2]), …)`.
     ///
-    /// Chunks run in parallel, so `f` has to be associative. Where it is only nearly so, as the addition of floating-point numbers, the
-    /// result depends on the shape and the element type, and not on the number of workers. `f` cannot capture anything; what it
-    /// needs has to be in the elements, as a pair of numbers for instance.
+    /// Chunks run in parallel, so `f` has to be associative. Where it is only nearly so, as the addition of
+    /// floating-point numbers, the result depends on the shape and the element type, and not on the number of workers.
+    /// `f` cannot capture anything; what it needs has to be in the elements, as a pair of numbers for instance.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -26,8 +26,8 @@ impl<T: Element> Par<'_, T> {
     /// ```
     ///
     /// # Errors
-    /// [`JobError`]: the array is not in this engine's arena, there is no room, or a chunk failed. A chunk whose worker dies is not
-    /// retried, because `f` may have side effects.
+    /// [`JobError`]: the array is not in this engine's arena, there is no room, or a chunk failed. A chunk whose worker
+    /// dies is not retried, because `f` may have side effects.
     #[doc(alias = "accumulate")]
     pub fn scan<F>(&self, f: F) -> Result<Array<T>, JobError>
     where
@@ -38,8 +38,8 @@ impl<T: Element> Par<'_, T> {
         self.engine.scan_by::<By<T, F>>(self.array, 0)
     }
 
-    /// The cumulative sum: an array of the same shape whose element `i`, in row-major order, is the sum of the elements up to and
-    /// including number `i`.
+    /// The cumulative sum: an array of the same shape whose element `i`, in row-major order, is the sum of the elements
+    /// up to and including number `i`.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -48,12 +48,13 @@ impl<T: Element> Par<'_, T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// The result has the same bits for any number of workers, also if some of them die: their chunks are retried. Within a chunk numbers
-    /// are added from left to right, so the last element can differ by rounding from [`sum`](Par::sum), which adds pairwise.
+    /// The result has the same bits for any number of workers, also if some of them die: their chunks are retried.
+    /// Within a chunk numbers are added from left to right, so the last element can differ by rounding from
+    /// [`sum`](Par::sum), which adds pairwise.
     ///
     /// # Errors
-    /// [`JobError`]: the array is not in this engine's arena, there is no room, workers died again and again, or a sum of 64-bit
-    /// numbers does not fit 64 bits.
+    /// [`JobError`]: the array is not in this engine's arena, there is no room, workers died again and again, or a sum
+    /// of 64-bit numbers does not fit 64 bits.
     pub fn cumsum(&self) -> Result<Array<T::Sum>, JobError>
     where
         T: Number,
@@ -173,8 +174,8 @@ impl<T: Number> Scan for Sums<T> {
             )
         })
     }
-    /// Wraps around. The total of a chunk may be out of range although no element of the result is: adding the totals before it wraps
-    /// back. Where an element is out of range, [`join`](Scan::join) finds it.
+    /// Wraps around. The total of a chunk may be out of range although no element of the result is: adding the totals
+    /// before it wraps back. Where an element is out of range, [`join`](Scan::join) finds it.
     #[inline]
     fn join_parts(left: T::Sum, right: T::Sum) -> Result<T::Sum, String> {
         Ok(T::add_parts(left, right))

@@ -139,8 +139,8 @@ impl Engine {
         let by_count = rows.div_ceil(workers * CHUNKS_PER_WORKER);
         let by_size = SMALLEST_CHUNK.div_ceil(row_bytes);
         let chunk = by_count.max(by_size).min(rows);
-        // Whole pages where rows allow it, so that chunks share none. For a large array whole huge pages: each is lent and
-        // taken back in one step.
+        // Whole pages where rows allow it, so that chunks share none. For a large array whole huge pages: each is lent
+        // and taken back in one step.
         let chunk_bytes = chunk.saturating_mul(row_bytes);
         let whole = rows.saturating_mul(row_bytes);
         let unit = if chunk_bytes >= HUGE / 4 && whole >= 2 * HUGE {
@@ -164,7 +164,8 @@ pub(super) struct Within {
     series: u64,
 }
 
-/// Copies the result for `rows`, each of `row` elements, into the whole. Its length is a claim of the worker, and checked.
+/// Copies the result for `rows`, each of `row` elements, into the whole. Its length is a claim of the worker, and
+/// checked.
 pub(super) fn place<U: Element, F>(
     whole: &mut [U],
     rows: &Range<usize>,
@@ -249,8 +250,8 @@ pub(super) fn map_all<T: Element, U: Element>(
     });
 }
 
-/// Not inlined: as parameters the slices are known not to alias the cell. If `f` draws no random numbers, the cell is then written
-/// once at the end, and the loop costs nothing more.
+/// Not inlined: as parameters the slices are known not to alias the cell. If `f` draws no random numbers, the cell is
+/// then written once at the end, and the loop costs nothing more.
 #[inline(never)]
 fn map_each<T: Element, U: Element>(
     from: &[T],

@@ -6,8 +6,8 @@ use super::chunks::{Change, Within, Work, map_all};
 use crate::array::Element;
 use crate::kernel::{Key, Param, zst_value};
 
-/// A function, or a closure that captures nothing, of an element and an [argument](super::Par::with). Implemented for every such
-/// function whose argument is a [`Scalar`](crate::Scalar), `&Array<V>`, `&[V]`, `&[Array<V>]` or `&str`.
+/// A function, or a closure that captures nothing, of an element and an [argument](super::Par::with). Implemented for
+/// every such function whose argument is a [`Scalar`](crate::Scalar), `&Array<V>`, `&[V]`, `&[Array<V>]` or `&str`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a function of `{T}` and `{P}` that returns `{U}`",
     label = "cannot be called for each element",
@@ -19,8 +19,8 @@ pub trait MapWith<T, U, P: Param>: Copy + Send + 'static {
     fn all(from: &[T], to: &mut [U], within: Chunk, with: P::At<'_>);
 }
 
-/// A function, or a closure that captures nothing, of a chunk, a chunk of the result, and an [argument](super::Par::with).
-/// Implemented for every such function.
+/// A function, or a closure that captures nothing, of a chunk, a chunk of the result, and an
+/// [argument](super::Par::with). Implemented for every such function.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a function of `&[{T}]`, `&mut [{U}]` and `{P}`",
     label = "cannot be called for each chunk",
@@ -31,8 +31,8 @@ pub trait ApplyWith<T, U, P: Param>: Copy + Send + 'static {
     fn all(from: &[T], to: &mut [U], with: P::At<'_>, key: Key);
 }
 
-/// A function, or a closure that captures nothing, of a chunk and an [argument](super::ParMut::with). Implemented for every such
-/// function. Only this crate can call it, because a type without bytes need not have a value:
+/// A function, or a closure that captures nothing, of a chunk and an [argument](super::ParMut::with). Implemented for
+/// every such function. Only this crate can call it, because a type without bytes need not have a value:
 ///
 /// ```compile_fail,E0061
 /// use arenite::par::ApplyMutWith;

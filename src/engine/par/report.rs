@@ -8,12 +8,13 @@ use crate::engine::seeds::Series;
 use crate::engine::{DeadLetter, Engine, JobError, JobErrorKind, JobLimit, Report, WorkerExit};
 use crate::kernel::{Arg, ExtraArg, Param, kernel_name};
 
-/// Most failed parts that are halved again. With more the failure does not concern single rows, and each part costs a job and
-/// an error with its backtrace.
+/// Most failed parts that are halved again. With more the failure does not concern single rows, and each part costs a
+/// job and an error with its backtrace.
 const MOST_PARTS: usize = 10_000;
 /// Most lost workers after which parts are still halved.
 const MOST_DEATHS: usize = 200;
-/// If this many parts, of at least half of the array, have all ended their workers, the others are expected to do so, too.
+/// If this many parts, of at least half of the array, have all ended their workers, the others are expected to do so,
+/// too.
 const ENOUGH_DEATHS: usize = 16;
 
 /// Rows without values, and the errors.
@@ -229,7 +230,8 @@ mod tests {
         Failed::new(kind, "kernel", 0).into()
     }
 
-    /// Runs two chunks of `rows` rows, of which the `bad` ones fail. Returns the failures and the number of parts in each pass.
+    /// Runs two chunks of `rows` rows, of which the `bad` ones fail. Returns the failures and the number of parts in
+    /// each pass.
     fn narrowed(
         rows: usize,
         bad: impl Fn(usize) -> bool,

@@ -23,7 +23,8 @@ impl<I, A> fmt::Debug for AfterStage<'_, I, A> {
     }
 }
 
-/// Settings of the stage that was added last. A later stage with a higher priority than an earlier one keeps less in flight.
+/// Settings of the stage that was added last. A later stage with a higher priority than an earlier one keeps less in
+/// flight.
 ///
 /// ```
 /// # let engine = arenite::Engine::inline();
@@ -51,8 +52,8 @@ impl<'a, T, I, A> Stream<'a, T, AfterStage<'a, I, A>> {
         self
     }
 
-    /// Bounds the results of this stage that may wait for the next step; at the bound it starts no more jobs. By default only the items
-    /// in flight bound them.
+    /// Bounds the results of this stage that may wait for the next step; at the bound it starts no more jobs. By
+    /// default only the items in flight bound them.
     ///
     /// # Panics
     /// If it is 0.
@@ -86,8 +87,8 @@ impl<'a, T, I, A> Stream<'a, T, AfterStage<'a, I, A>> {
         /// ```
     );
 
-    /// Passes each item that fails at this stage, after all retries, to `to`, whether the stream stops or goes on: see [`DeadLetter`]. A copy
-    /// of each input is kept while its job runs; that of an array is a handle.
+    /// Passes each item that fails at this stage, after all retries, to `to`, whether the stream stops or goes on: see
+    /// [`DeadLetter`]. A copy of each input is kept while its job runs; that of an array is a handle.
     pub fn dead_letters(self, to: impl FnMut(DeadLetter<I>) + 'a) -> Self
     where
         I: Clone,

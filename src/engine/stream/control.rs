@@ -138,8 +138,8 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Handle(pub(super) Arc<Control>);
 
 impl Handle {
-    /// Takes no more items from the source, and finishes those that were taken, open windows included. A source blocked inside `next` has to
-    /// return first, unless it has [a thread of its own](super::Stream::spawn).
+    /// Takes no more items from the source, and finishes those that were taken, open windows included. A source blocked
+    /// inside `next` has to return first, unless it has [a thread of its own](super::Stream::spawn).
     pub fn drain(&self) {
         self.0.want(Wanted::Drain);
     }

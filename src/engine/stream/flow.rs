@@ -19,8 +19,8 @@ pub(super) struct Item<T> {
     pub(super) value: T,
     /// Its index in the source, or that of its window.
     pub(super) sequence: u64,
-    /// Selects the random numbers of its jobs, together with their stage: its index, or another number if several items share
-    /// that.
+    /// Selects the random numbers of its jobs, together with their stage: its index, or another number if several items
+    /// share that.
     pub(super) draws: u64,
     pub(super) time: Option<Duration>,
     /// Its share of the bytes in flight.
@@ -134,8 +134,8 @@ impl<'e> Driver<'e> {
         }
     }
 
-    /// Gives up the place in the line for admission. Call it before code of the program, which may take long or submit jobs itself:
-    /// the place would not be polled meanwhile, and other callers wait behind it.
+    /// Gives up the place in the line for admission. Call it before code of the program, which may take long or submit
+    /// jobs itself: the place would not be polled meanwhile, and other callers wait behind it.
     pub(super) fn leave_admission_line(&mut self) {
         if let Some(shared) = self.engine.shared().filter(|_| self.line.is_in()) {
             shared.leave_admission_line(&mut self.line);

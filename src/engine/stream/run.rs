@@ -21,8 +21,8 @@ const PASS_INTERVAL: Duration = Duration::from_micros(20);
 /// The results of a stream, in the order of their items unless it is
 /// [`unordered`](super::Stream::unordered): the iterator of [`Stream::run`](super::Stream::run).
 ///
-/// Iterating moves the items from stage to stage; between two calls of `next` the workers finish the jobs they have. An error is the
-/// last item. Dropping the iterator cancels jobs in flight.
+/// Iterating moves the items from stage to stage; between two calls of `next` the workers finish the jobs they have. An
+/// error is the last item. Dropping the iterator cancels jobs in flight.
 #[must_use = "a stream is lazy: nothing runs before it is iterated over"]
 pub struct Run<'a, T> {
     /// `None` once the stream has ended.

@@ -175,7 +175,7 @@ fn a_dead_letter_has_stage_index_and_error() {
         JobErrorKind::Panicked { .. }
     ));
     assert_eq!(letter.backtrace(), None);
-    // The letter says all of it, so whoever prints causes too hears it once.
+    // The text of the letter contains the error, so its source is not printed again.
     assert!(letter.to_string().ends_with(&letter.error().to_string()));
     assert!(std::error::Error::source(letter).is_none());
     assert_eq!(JobError::from(letter.clone()), *letter.error());

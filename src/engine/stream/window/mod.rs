@@ -42,7 +42,8 @@ pub struct Window<K, V> {
     pub value: V,
 }
 
-/// Windows under construction: see [`Stream::window`]. Finish with [`items`](Windowed::items), [`kernel`](Windowed::kernel) or `fold`.
+/// Windows under construction: see [`Stream::window`]. Finish with [`items`](Windowed::items),
+/// [`kernel`](Windowed::kernel) or `fold`.
 #[must_use = "windows do nothing before `items`, `kernel` or `fold`"]
 pub struct Windowed<'a, K, T, M> {
     stream: Stream<'a, T>,
@@ -123,9 +124,9 @@ where
         self
     }
 
-    /// Bounds the items in all open windows together (an item in several windows counts in each); of a fold, the open windows. By default a
-    /// million. A stream that exceeds the bound ends with [`WindowsFull`](StreamError::WindowsFull), usually because its
-    /// watermark does not advance.
+    /// Bounds the items in all open windows together (an item in several windows counts in each); of a fold, the open
+    /// windows. By default a million. A stream that exceeds the bound ends with
+    /// [`WindowsFull`](StreamError::WindowsFull), usually because its watermark does not advance.
     ///
     /// # Panics
     /// If it is 0.
@@ -148,8 +149,8 @@ where
         })
     }
 
-    /// Runs a kernel on the items of each window. Its first parameter is `&[Array<T>]` for arrays, which are not copied, and `&[T]` or
-    /// `&Array<T>` for numbers. `args` are the others.
+    /// Runs a kernel on the items of each window. Its first parameter is `&[Array<T>]` for arrays, which are not
+    /// copied, and `&[T]` or `&Array<T>` for numbers. `args` are the others.
     ///
     /// ```
     /// use arenite::{Array, Engine, stream::{Stream, Windows}};
@@ -237,8 +238,8 @@ where
     K: Clone + Eq + Hash + 'a,
     T: Clone + 'a,
 {
-    /// Folds each window into one value, as items arrive; the items are not kept. It runs on the iterating thread, so do expensive work in a
-    /// [stage](Stream::stage) before it.
+    /// Folds each window into one value, as items arrive; the items are not kept. It runs on the iterating thread, so
+    /// do expensive work in a [stage](Stream::stage) before it.
     ///
     /// ```
     /// use std::time::Duration;
@@ -274,7 +275,8 @@ where
     K: Clone + Eq + Hash + 'a,
     T: Clone + 'a,
 {
-    /// Folds each session into one value, as items arrive. `join` merges a later session into an earlier one when an item connects them.
+    /// Folds each session into one value, as items arrive. `join` merges a later session into an earlier one when an
+    /// item connects them.
     ///
     /// ```
     /// use std::time::Duration;
@@ -310,7 +312,8 @@ impl<K, T, M> fmt::Debug for Windowed<'_, K, T, M> {
     }
 }
 
-/// Items that a kernel can take many of as its parameter `P`: arrays for `&[Array<T>]`, numbers for `&[T]` and `&Array<T>`. Sealed.
+/// Items that a kernel can take many of as its parameter `P`: arrays for `&[Array<T>]`, numbers for `&[T]` and
+/// `&Array<T>`. Sealed.
 pub trait WindowItems<P: Param>: Sized {
     #[doc(hidden)]
     type Arg: Arg<'static, P>;

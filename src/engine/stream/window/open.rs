@@ -65,8 +65,8 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> OpenWindows<K, T, F> {
         }
     }
 
-    /// Adds an item to its windows; to windows in time only until their weight exceeds `limit`. `at` is its time, `mark` the watermark;
-    /// windows by count use neither.
+    /// Adds an item to its windows; to windows in time only until their weight exceeds `limit`. `at` is its time,
+    /// `mark` the watermark; windows by count use neither.
     pub(super) fn add(
         &mut self,
         key: &K,
@@ -99,7 +99,8 @@ impl<K: Clone + Eq + Hash, T: Clone, F: Fill<T>> OpenWindows<K, T, F> {
             if let Some(copy) = copy {
                 self.put(end_key, copy, bytes);
             }
-            // An item may belong to any number of windows in time. (Windows by count open one at a time, and full ones close first.)
+            // An item may belong to any number of windows in time. (Windows by count open one at a time, and full ones
+            // close first.)
             if self.rule.is_timed() && self.weight > limit {
                 return Ok(());
             }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::super::error::WindowError;
 
-/// Windows with fixed bounds: [`count`](Windows::count), [`tumbling`](Windows::tumbling), [`sliding`](Windows::sliding).
+/// Windows with fixed bounds: [`count`](Windows::count), [`tumbling`](Windows::tumbling),
+/// [`sliding`](Windows::sliding).
 #[derive(Clone, Copy, Debug)]
 pub struct Fixed;
 
@@ -61,8 +62,8 @@ impl Windows<Fixed> {
         Self::sliding(length, length)
     }
 
-    /// Windows of this length in time; a new one begins at each multiple of `step` from zero on. Each item is in `length / step` of them,
-    /// rounded up or down, and in fewer if its time is less than `length - step`.
+    /// Windows of this length in time; a new one begins at each multiple of `step` from zero on. Each item is in
+    /// `length / step` of them, rounded up or down, and in fewer if its time is less than `length - step`.
     ///
     /// ```
     /// use std::time::Duration;

@@ -234,7 +234,7 @@ fn invalid_windows_are_refused_when_they_are_built() {
     // Other times, and so other marks.
     let again = marked().event_time(|&at| millis(at)).window(tumbling);
     assert_eq!(why(again), WindowError::NoWatermark);
-    // A watermark of times that nobody told says nothing.
+    // A watermark without event times closes nothing.
     let untold = plain().watermark(second).window(tumbling);
     assert_eq!(why(untold), WindowError::NoEventTime);
     assert_eq!(
