@@ -381,7 +381,7 @@ fn a_folded_window_counts_no_bytes_of_its_items() {
         join: |sum: &mut u32, later| *sum += later,
     };
     assert_eq!(bytes_of_two(folding), 0);
-    assert_eq!(bytes_of_two(Keep), 20);
+    assert_eq!(bytes_of_two(Collect), 20);
 }
 
 #[test]
