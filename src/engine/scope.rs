@@ -57,7 +57,8 @@ enum Failures {
 impl Failures {
     fn note(&mut self, error: &JobError) {
         match self {
-            // That of the earliest job; a cancellation only if there is nothing else, because it follows from another failure.
+            // That of the earliest job; a cancellation only if there is nothing else, because it follows from another
+            // failure.
             Self::First(known) => {
                 let rank =
                     |error: &JobError| (*error.kind() == JobErrorKind::Cancelled, error.job());
@@ -71,12 +72,13 @@ impl Failures {
 }
 
 impl Engine {
-    /// Runs `f`, which submits jobs that borrow tiles of arrays, or whole arrays to change in place; returns when all of them have ended.
+    /// Runs `f`, which submits jobs that borrow tiles of arrays, or whole arrays to change in place; returns when all
+    /// of them have ended.
     ///
-    /// The first failure cancels the other jobs, and is the result of the scope. Jobs that have not started never do. Running jobs are
-    /// asked to stop ([`cancelled`](crate::cancelled)); after the [`grace`](super::Builder::grace) period their workers are killed and
-    /// replaced. So no job outlives its scope, and a cancelled scope ends soon. [`scope_collect`](Engine::scope_collect) lets the
-    /// other jobs go on.
+    /// The first failure cancels the other jobs, and is the result of the scope. Jobs that have not started never do.
+    /// Running jobs are asked to stop ([`cancelled`](crate::cancelled)); after the [`grace`](super::Builder::grace)
+    /// period their workers are killed and replaced. So no job outlives its scope, and a cancelled scope ends soon.
+    /// [`scope_collect`](Engine::scope_collect) lets the other jobs go on.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -103,8 +105,8 @@ impl Engine {
     /// [`scope_try`](Engine::scope_try) such an error cancels the jobs, as in a task group of anyio or asyncio.
     ///
     /// A scope blocks the calling thread, because what it lends must not move meanwhile. In `async` code, await
-    /// [`Job`](super::Job)s, which are futures, or iterate over [`map(…).stream()`](super::Map::stream); run a scope on a thread
-    /// of its own (`spawn_blocking` of tokio, `unblock` of smol).
+    /// [`Job`](super::Job)s, which are futures, or iterate over [`map(…).stream()`](super::Map::stream); run a scope on
+    /// a thread of its own (`spawn_blocking` of tokio, `unblock` of smol).
     ///
     /// What is lent cannot be used before the scope has ended:
     ///
@@ -132,7 +134,8 @@ impl Engine {
     /// ```
     ///
     /// # Errors
-    /// The first failure of a job. It names the rows that a dead worker may have written ([`JobError::unspecified_rows`]).
+    /// The first failure of a job. It names the rows that a dead worker may have written
+    /// ([`JobError::unspecified_rows`]).
     #[doc(alias("TaskGroup", "nursery", "create_task_group"))]
     pub fn scope<'env, T>(&'env self, f: impl FnOnce(&Scope<'env>) -> T) -> Result<T, JobError> {
         match self.run_scope(Failures::First(None), f) {
@@ -141,8 +144,8 @@ impl Engine {
         }
     }
 
-    /// As [`scope`](Engine::scope), for an `f` that can fail and use `?`: its `Err` cancels the jobs, as the failure of a job does. The
-    /// scope returns the first error: that of `f`, or that of a job, converted.
+    /// As [`scope`](Engine::scope), for an `f` that can fail and use `?`: its `Err` cancels the jobs, as the failure of
+    /// a job does. The scope returns the first error: that of `f`, or that of a job, converted.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -191,8 +194,9 @@ impl Engine {
         }
     }
 
-    /// As [`scope`](Engine::scope), but a failure does not cancel the other jobs: all of them run, and all errors are returned beside the
-    /// value of `f`, in the order of submission. Only [`Scope::cancel`] ends the jobs of such a scope early.
+    /// As [`scope`](Engine::scope), but a failure does not cancel the other jobs: all of them run, and all errors are
+    /// returned beside the value of `f`, in the order of submission. Only [`Scope::cancel`] ends the jobs of such a
+    /// scope early.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -223,8 +227,8 @@ impl Engine {
         (value, errors)
     }
 
-    /// As [`scope_collect`](Engine::scope_collect), as part of a call that has its series of random numbers already. Errors of jobs that `f`
-    /// does not wait for are lost.
+    /// As [`scope_collect`](Engine::scope_collect), as part of a call that has its series of random numbers already.
+    /// Errors of jobs that `f` does not wait for are lost.
     pub(super) fn scope_in<'env, T>(
         &'env self,
         series: Series,
@@ -288,8 +292,9 @@ impl Drop for Ending<'_, '_> {
 }
 
 impl<'env> Scope<'env> {
-    /// Runs a kernel in a worker, on arguments that may borrow for `'env`. With [`max_in_flight_bytes`](crate::engine::Builder::max_in_flight_bytes) it
-    /// blocks until the job is admitted. [`Engine::scope`] has an example.
+    /// Runs a kernel in a worker, on arguments that may borrow for `'env`. With
+    /// [`max_in_flight_bytes`](crate::engine::Builder::max_in_flight_bytes) it blocks until the job is admitted.
+    /// [`Engine::scope`] has an example.
     pub fn submit<F, A, P, R>(&self, kernel: F, args: A) -> ScopedJob<'_, 'env, R::Out>
     where
         F: Kernel<P, R>,
@@ -389,7 +394,8 @@ impl<'env> Scope<'env> {
         self.canceller.cancel();
     }
 
-    /// A handle that cancels this scope from another thread: from a timer, from a handler of Ctrl-C, when a client disconnects.
+    /// A handle that cancels this scope from another thread: from a timer, from a handler of Ctrl-C, when a client
+    /// disconnects.
     ///
     /// ```standalone_crate
     /// use std::{thread, time::Duration};
@@ -456,7 +462,8 @@ impl<'env> Scope<'env> {
         }
     }
 
-    /// Records the failures of dropped jobs that have ended. Scans when there are twice as many jobs as the last scan left.
+    /// Records the failures of dropped jobs that have ended. Scans when there are twice as many jobs as the last scan
+    /// left.
     fn forget_dropped(&self, shared: &Supervisor, kernel: &KernelInfo) {
         let dropped = &mut *self.dropped.borrow_mut();
         if dropped.jobs.open.len() < dropped.scan_at.max(SCAN_AT_LEAST) {
@@ -502,9 +509,9 @@ impl fmt::Debug for Scope<'_> {
 
 /// A job of a scope under construction: see [`Scope::job`].
 ///
-/// The job may change what it is lent, so it has no retries. If it is killed, what it could write is unspecified, and named in the
-/// error. A scope waits for its jobs, and so for their permits; a cancelled scope does not, and an inline engine does not run its
-/// remaining jobs.
+/// The job may change what it is lent, so it has no retries. If it is killed, what it could write is unspecified, and
+/// named in the error. A scope waits for its jobs, and so for their permits; a cancelled scope does not, and an inline
+/// engine does not run its remaining jobs.
 ///
 /// ```
 /// # let engine = arenite::Engine::inline();
@@ -556,15 +563,15 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
 
     option_setters!(for_this_thread);
 
-    /// Sets retries. Only for kernels of this crate that overwrite everything they are lent and do not read it: then it makes no
-    /// difference what a dead attempt has left there.
+    /// Sets retries. Only for kernels of this crate that overwrite everything they are lent and do not read it: then it
+    /// makes no difference what a dead attempt has left there.
     pub(super) fn writes_all(mut self, retries: u32) -> Self {
         self.options.retries = retries;
         self
     }
 
-    /// Runs the job in a worker of its own, as jobs with a deadline do, so that only the job itself can end that worker. Has no effect
-    /// with [`co_schedule_deadlines`](super::Builder::co_schedule_deadlines).
+    /// Runs the job in a worker of its own, as jobs with a deadline do, so that only the job itself can end that
+    /// worker. Has no effect with [`co_schedule_deadlines`](super::Builder::co_schedule_deadlines).
     pub(super) fn exclusive(mut self, exclusive: bool) -> Self {
         let lanes = |shared: &Arc<Supervisor>| shared.lanes() > shared.workers();
         if exclusive && self.scope.engine.shared().is_some_and(lanes) {

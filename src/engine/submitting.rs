@@ -64,7 +64,8 @@ impl<G: Program> PendingCall<G> {
     }
 }
 
-/// The future of [`JobBuilder::submit_async`]. Dropping it gives up the place in the line for admission, and the arguments.
+/// The future of [`JobBuilder::submit_async`]. Dropping it gives up the place in the line for admission, and the
+/// arguments.
 #[must_use = "a future does nothing before it is polled"]
 pub struct Submitting<G: Program, A, E: JobFailure = JobError> {
     state: State<G, E>,
@@ -87,8 +88,9 @@ enum State<G: Program, E: JobFailure> {
 impl<G: Program, A, E: JobFailure> Unpin for Submitting<G, A, E> {}
 
 impl<G: Program, A, M, E: JobFailure> JobBuilder<'_, G, A, M, E> {
-    /// Submits the job without blocking an event loop: with [`max_in_flight_bytes`](super::Builder::max_in_flight_bytes) the future is ready when the job
-    /// is admitted, in the same line as blocking callers; otherwise at once. An inline engine has run the job when this returns.
+    /// Submits the job without blocking an event loop: with
+    /// [`max_in_flight_bytes`](super::Builder::max_in_flight_bytes) the future is ready when the job is admitted, in
+    /// the same line as blocking callers; otherwise at once. An inline engine has run the job when this returns.
     ///
     /// ```
     /// # fn main() -> Result<(), arenite::JobError> {

@@ -95,9 +95,9 @@ impl Default for Backoff {
 
 /// How jobs run: deadline, retries, pauses, priority, limiter and label.
 ///
-/// A [job](crate::Engine::job), a [map](crate::Engine::map), a [job of a scope](crate::Scope::job), a
-/// [graph node](crate::Graph::job) and a [stage of a stream](crate::stream::Stream::stage) take the same options: one by one with
-/// the methods of these names, or all at once with `options`.
+/// A [job](crate::Engine::job), a [map](crate::Engine::map), a [job of a scope](crate::Scope::job), a [graph
+/// node](crate::Graph::job) and a [stage of a stream](crate::stream::Stream::stage) take the same options: one by one
+/// with the methods of these names, or all at once with `options`.
 ///
 /// ```
 /// # let engine = arenite::Engine::inline();
@@ -112,8 +112,8 @@ impl Default for Backoff {
 /// # Ok::<(), arenite::JobError>(())
 /// ```
 ///
-/// `M` records whether [`retries`](Self::retries) was called: [`AtMostOnce`] options fit every job, [`Retried`] ones only jobs
-/// whose arguments the kernel cannot change.
+/// `M` records whether [`retries`](Self::retries) was called: [`AtMostOnce`] options fit every job, [`Retried`] ones
+/// only jobs whose arguments the kernel cannot change.
 pub struct JobOptions<M = AtMostOnce> {
     pub(crate) deadline: Option<Duration>,
     /// Attempts after the first.
@@ -136,8 +136,8 @@ pub enum AtMostOnce {}
 #[derive(Debug)]
 pub enum Retried {}
 
-/// Arguments of jobs that may have [`JobOptions<M>`](JobOptions): any for [`AtMostOnce`], and for [`Retried`] those that the kernel
-/// only reads.
+/// Arguments of jobs that may have [`JobOptions<M>`](JobOptions): any for [`AtMostOnce`], and for [`Retried`] those
+/// that the kernel only reads.
 pub trait Permits<M> {}
 
 impl<A> Permits<AtMostOnce> for A {}
@@ -155,12 +155,13 @@ impl<M> JobOptions<M> {
     /// Limits the run time of each attempt. When it is over, the worker is killed and replaced, and the job fails with
     /// [`JobLimit::Deadline`](crate::JobLimit::Deadline) or is [retried](Self::retries).
     ///
-    /// Waking a worker counts; waiting for one does not, nor does time in which the whole program is stopped. A job with a deadline
-    /// of zero is not sent. Programs that the kernel has started are not ended with it.
+    /// Waking a worker counts; waiting for one does not, nor does time in which the whole program is stopped. A job
+    /// with a deadline of zero is not sent. Programs that the kernel has started are not ended with it.
     ///
-    /// Where workers have several [`lanes`](crate::engine::Builder::lanes), a job with a deadline waits for a worker of its own, so
-    /// that no other job is lost with it, unless [`co_schedule_deadlines`](crate::engine::Builder::co_schedule_deadlines) is set. The state of
-    /// an [actor](crate::Engine::actor) is lost with its worker; with several lanes, a worker without actors is preferred.
+    /// Where workers have several [`lanes`](crate::engine::Builder::lanes), a job with a deadline waits for a worker of
+    /// its own, so that no other job is lost with it, unless
+    /// [`co_schedule_deadlines`](crate::engine::Builder::co_schedule_deadlines) is set. The state of an
+    /// [actor](crate::Engine::actor) is lost with its worker; with several lanes, a worker without actors is preferred.
     pub fn deadline(mut self, limit: Duration) -> Self {
         self.deadline = Some(limit);
         self
@@ -170,15 +171,16 @@ impl<M> JobOptions<M> {
     ///
     /// - What the kernel returns is the result, an `Err` included, unless [`retry_errors`](Self::retry_errors) is set.
     /// - Only arguments that the kernel cannot change allow retries; the compiler checks it.
-    /// - A job whose arrays [escaped](crate::WorkerExit::Escaped) is not retried, nor one that fails after the engine began to
-    ///   [shut down](crate::Engine::shutdown).
-    /// - A job lost to another job of its worker ([`WorkerExit::OtherJob`](crate::WorkerExit::OtherJob)) runs again as well, without using up a
-    ///   retry, as often as [`quarantine_after`](crate::engine::Builder::quarantine_after) allows.
-    /// - A job that has ended [`quarantine_after`](crate::engine::Builder::quarantine_after) workers is given up before its retries
-    ///   are used up.
+    /// - A job whose arrays [escaped](crate::WorkerExit::Escaped) is not retried, nor one that fails after the engine
+    ///   began to [shut down](crate::Engine::shutdown).
+    /// - A job lost to another job of its worker ([`WorkerExit::OtherJob`](crate::WorkerExit::OtherJob)) runs again as
+    ///   well, without using up a retry, as often as [`quarantine_after`](crate::engine::Builder::quarantine_after)
+    ///   allows.
+    /// - A job that has ended [`quarantine_after`](crate::engine::Builder::quarantine_after) workers is given up before
+    ///   its retries are used up.
     ///
-    /// The error is that of the last attempt; [`JobError::deaths`](crate::JobError::deaths) lists those before it. An inline engine
-    /// tries each job once.
+    /// The error is that of the last attempt; [`JobError::deaths`](crate::JobError::deaths) lists those before it. An
+    /// inline engine tries each job once.
     #[doc(alias = "max_retries")]
     pub fn retries(self, retries: u32) -> JobOptions<Retried> {
         let mut options = self.with_mode();
@@ -186,11 +188,11 @@ impl<M> JobOptions<M> {
         options
     }
 
-    /// Applies [`retries`](Self::retries) to `Err`s that the kernel returns, too: for kernels that ask a server or a disk, which may
-    /// answer the next time.
+    /// Applies [`retries`](Self::retries) to `Err`s that the kernel returns, too: for kernels that ask a server or a
+    /// disk, which may answer the next time.
     ///
-    /// The worker stays alive, so such attempts do not count towards quarantine. [`JobLimit::Arena`](crate::JobLimit::Arena) is not
-    /// retried. Without retries this has no effect.
+    /// The worker stays alive, so such attempts do not count towards quarantine.
+    /// [`JobLimit::Arena`](crate::JobLimit::Arena) is not retried. Without retries this has no effect.
     ///
     /// ```standalone_crate
     /// use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -236,8 +238,8 @@ impl<M> JobOptions<M> {
         self
     }
 
-    /// Names the job for people: the file that it reads, or the customer that it serves. Errors, traces and reports show the label
-    /// beside the kernel's name; of inline engines only errors do.
+    /// Names the job for people: the file that it reads, or the customer that it serves. Errors, traces and reports
+    /// show the label beside the kernel's name; of inline engines only errors do.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -255,11 +257,11 @@ impl<M> JobOptions<M> {
         self
     }
 
-    /// Requires a permit of this limiter for each attempt: see [`Limiter`]. Submitting does not wait for it. Replaces a limiter set
-    /// before.
+    /// Requires a permit of this limiter for each attempt: see [`Limiter`]. Submitting does not wait for it. Replaces a
+    /// limiter set before.
     ///
-    /// Jobs take turns in the name of the thread that sets the option, maps and stages in a name of their own, unless the handle
-    /// [names a caller](Limiter::caller).
+    /// Jobs take turns in the name of the thread that sets the option, maps and stages in a name of their own, unless
+    /// the handle [names a caller](Limiter::caller).
     pub fn limit(mut self, limiter: &Limiter) -> Self {
         self.limit = Some(PermitSource::for_this_thread(limiter));
         self

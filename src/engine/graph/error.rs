@@ -18,7 +18,8 @@ pub enum GraphError {
         /// The place in the program.
         at: String,
     },
-    /// A node that has to run takes an array in private memory, in a mapped file or of another engine. Copy it with [`Engine::import`](crate::Engine::import).
+    /// A node that has to run takes an array in private memory, in a mapped file or of another engine. Copy it with
+    /// [`Engine::import`](crate::Engine::import).
     ForeignArray {
         /// The name or number of the node.
         node: String,

@@ -35,8 +35,9 @@ use crate::sys::HUGE;
 
 /// A task graph: jobs that take each other's values, described before any of them runs.
 ///
-/// [`add`](Graph::add) adds a job and returns a [`Node`], which can be passed wherever its value could. [`run`](Graph::run) computes the
-/// values of its targets and of all nodes that they need: each node once, independent nodes in parallel.
+/// [`add`](Graph::add) adds a job and returns a [`Node`], which can be passed wherever its value could.
+/// [`run`](Graph::run) computes the values of its targets and of all nodes that they need: each node once, independent
+/// nodes in parallel.
 ///
 /// ```
 /// # let engine = arenite::Engine::inline();
@@ -61,8 +62,8 @@ use crate::sys::HUGE;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// A kernel that takes `&[Array<T>]` takes the values of any number of nodes. [`reduce`](Graph::reduce) combines values two at a time,
-/// also numbers:
+/// A kernel that takes `&[Array<T>]` takes the values of any number of nodes. [`reduce`](Graph::reduce) combines values
+/// two at a time, also numbers:
 ///
 /// ```
 /// # let engine = arenite::Engine::inline();
@@ -84,8 +85,8 @@ use crate::sys::HUGE;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// A value that only the next node takes never leaves its worker: such chains are one job, except where a node has options of its own
-/// ([`job`](Graph::job)). A value is freed as soon as the last node that takes it has ended.
+/// A value that only the next node takes never leaves its worker: such chains are one job, except where a node has
+/// options of its own ([`job`](Graph::job)). A value is freed as soon as the last node that takes it has ended.
 ///
 /// An exclusive array is moved from node to node:
 ///
@@ -130,7 +131,8 @@ struct Meta {
     options: u32,
 }
 
-/// A value that a [`Graph`] can compute. Pass it, or a reference to it, to other nodes, or make it a target of [`Graph::run`].
+/// A value that a [`Graph`] can compute. Pass it, or a reference to it, to other nodes, or make it a target of
+/// [`Graph::run`].
 pub struct Node<R> {
     graph: u64,
     index: u32,
@@ -219,9 +221,9 @@ impl Graph {
         }
     }
 
-    /// Combines the values of these nodes: `kernel` combines each with its neighbour, then the results with theirs, until one is left.
-    /// Which are combined depends on their number alone, so sums of floats have the same bits for any number of workers. `None` if
-    /// there are no nodes.
+    /// Combines the values of these nodes: `kernel` combines each with its neighbour, then the results with theirs,
+    /// until one is left. Which are combined depends on their number alone, so sums of floats have the same bits for
+    /// any number of workers. `None` if there are no nodes.
     #[track_caller]
     pub fn reduce<F, P, R>(
         &mut self,
@@ -281,8 +283,8 @@ impl Graph {
         NodeBuilder::new(self, node)
     }
 
-    /// Makes `node` run after `before`, although it does not take its value: because of a file, for instance. If `before` fails, `node`
-    /// does not run.
+    /// Makes `node` run after `before`, although it does not take its value: because of a file, for instance. If
+    /// `before` fails, `node` does not run.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -298,7 +300,8 @@ impl Graph {
     /// ```
     ///
     /// # Errors
-    /// [`GraphError::Cycle`] if `before` already waits for `node`, and then nothing changes; [`GraphError::ForeignNode`].
+    /// [`GraphError::Cycle`] if `before` already waits for `node`, and then nothing changes;
+    /// [`GraphError::ForeignNode`].
     #[track_caller]
     pub fn after<A, B>(&mut self, node: &Node<A>, before: &Node<B>) -> Result<(), GraphError> {
         if node.graph != self.id || before.graph != self.id {
@@ -327,11 +330,13 @@ impl Graph {
         self
     }
 
-    /// Sets whether the graph goes on after a failure, with all nodes that do not depend on the failed one (the default), or stops.
+    /// Sets whether the graph goes on after a failure, with all nodes that do not depend on the failed one (the
+    /// default), or stops.
     ///
-    /// A graph that stops starts no more nodes, and cancels running ones as [`Job::cancel`](super::Job::cancel) does: a kernel that does not
-    /// check [`cancelled`](crate::cancelled) runs to its end. Nodes that have a value by then keep it. The others fail with
-    /// [`Cancelled`](super::JobErrorKind::Cancelled), and the failure as their [`origin`](super::JobError::origin).
+    /// A graph that stops starts no more nodes, and cancels running ones as [`Job::cancel`](super::Job::cancel) does: a
+    /// kernel that does not check [`cancelled`](crate::cancelled) runs to its end. Nodes that have a value by then keep
+    /// it. The others fail with [`Cancelled`](super::JobErrorKind::Cancelled), and the failure as their
+    /// [`origin`](super::JobError::origin).
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -390,13 +395,15 @@ impl Graph {
 
     /// Computes the values of the targets, and of all nodes that they need.
     ///
-    /// Returns at once; [`Running::wait`] returns the values. The engine starts each job when its inputs are available. A failed
-    /// node stops those that depend on it, and no others. [`Engine::inline`] runs the jobs here, one after the other.
+    /// Returns at once; [`Running::wait`] returns the values. The engine starts each job when its inputs are available.
+    /// A failed node stops those that depend on it, and no others. [`Engine::inline`] runs the jobs here, one after the
+    /// other.
     ///
-    /// Where sizes are declared ([`NodeBuilder::shape`]), the peak memory of all values is computed before the first job starts. If it exceeds
-    /// the arena's free memory, the nodes run in another order that fits, with fewer in parallel. Free memory is measured once, before
-    /// the first job, and not reserved: of two graphs at the same time each may fit and one still fail with
-    /// [`JobLimit::Arena`](crate::JobLimit::Arena), as beside jobs that allocate meanwhile. Run large graphs one after the other.
+    /// Where sizes are declared ([`NodeBuilder::shape`]), the peak memory of all values is computed before the first
+    /// job starts. If it exceeds the arena's free memory, the nodes run in another order that fits, with fewer in
+    /// parallel. Free memory is measured once, before the first job, and not reserved: of two graphs at the same time
+    /// each may fit and one still fail with [`JobLimit::Arena`](crate::JobLimit::Arena), as beside jobs that allocate
+    /// meanwhile. Run large graphs one after the other.
     ///
     /// Consumes the graph, also on error. [`plan`](Graph::plan) tells in advance what it needs: if
     /// [`peak_bytes`](Plan::peak_bytes) are free, it is not refused for lack of memory.
@@ -429,8 +436,8 @@ impl Graph {
     /// ```
     ///
     /// # Errors
-    /// [`GraphError::ForeignNode`], [`GraphError::AskedTwice`], [`GraphError::ForeignArray`]; [`GraphError::DoesNotFit`] if no order fits.
-    /// Then no node has run.
+    /// [`GraphError::ForeignNode`], [`GraphError::AskedTwice`], [`GraphError::ForeignArray`];
+    /// [`GraphError::DoesNotFit`] if no order fits. Then no node has run.
     #[doc(alias = "compute")]
     #[track_caller]
     pub fn run<T: Targets>(

@@ -94,7 +94,8 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
 impl<'e, G: Program, A, M> JobBuilder<'e, G, A, M> {
     /// Runs `kernel` on the result, in the same worker, so that the value between them never leaves it.
     ///
-    /// The result is the first argument of `kernel`, `rest` are the others. If the first kernel fails, the second does not run.
+    /// The result is the first argument of `kernel`, `rest` are the others. If the first kernel fails, the second does
+    /// not run.
     pub fn then<H, B, Q, R>(
         self,
         kernel: H,
@@ -119,8 +120,8 @@ impl<'e, G: Program, A, M> JobBuilder<'e, G, A, M> {
         }
     }
 
-    /// Keeps a copy of the arguments until the job has ended, so that a failure returns them: as a [`DeadLetter`]. The copy of
-    /// an array is another handle.
+    /// Keeps a copy of the arguments until the job has ended, so that a failure returns them: as a [`DeadLetter`]. The
+    /// copy of an array is another handle.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -274,8 +275,8 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
         Job::ended(ran, retained)
     }
 
-    /// Submits the job. With [`max_in_flight_bytes`](crate::engine::Builder::max_in_flight_bytes) it blocks until the job is admitted; use
-    /// [`submit_async`](JobBuilder::submit_async) in `async` code.
+    /// Submits the job. With [`max_in_flight_bytes`](crate::engine::Builder::max_in_flight_bytes) it blocks until the
+    /// job is admitted; use [`submit_async`](JobBuilder::submit_async) in `async` code.
     pub fn submit(self) -> Job<<G::Reply as Reply>::Out, E>
     where
         G: Accepts<A>,
@@ -325,8 +326,9 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
     /// ```
     ///
     /// # Errors
-    /// [`Refused`]: the job would have to wait for [`max_in_flight_bytes`](crate::engine::Builder::max_in_flight_bytes), or memory is short. All other
-    /// errors arrive at [`Job::wait`].
+    /// [`Refused`]: the job would have to wait for
+    /// [`max_in_flight_bytes`](crate::engine::Builder::max_in_flight_bytes), or memory is short. All other errors
+    /// arrive at [`Job::wait`].
     pub fn try_submit(self) -> Result<Job<<G::Reply as Reply>::Out, E>, Refused<A>>
     where
         G: Accepts<A>,
@@ -350,8 +352,8 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
         Ok(Job::submitted(shared, id, G::Reply::receive, retained))
     }
 
-    /// Splits off what the job's failure keeps, and writes the call, for a job that may have to wait for admission. `copies`: handles
-    /// of each array that the caller keeps until the job has ended.
+    /// Splits off what the job's failure keeps, and writes the call, for a job that may have to wait for admission.
+    /// `copies`: handles of each array that the caller keeps until the job has ended.
     pub(in crate::engine) fn into_pending(
         self,
         arena: u64,

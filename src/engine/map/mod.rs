@@ -26,8 +26,8 @@ pub use stream::MapStream;
 /// | [`Graph::on_failure`](crate::Graph::on_failure) | nodes that do not depend on it still run | no other node starts | `GoOn` |
 /// | [`Stream::on_failure`](crate::stream::Stream::on_failure) | the item is counted and left out | the stream ends with the error | `Stop` |
 ///
-/// Maps and graphs return each failure to the caller that asks for that result, so going on loses nothing. A stream would drop the
-/// item, so that has to be requested.
+/// Maps and graphs return each failure to the caller that asks for that result, so going on loses nothing. A stream
+/// would drop the item, so that has to be requested.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnFailure {
@@ -42,8 +42,9 @@ pub enum OnFailure {
 ///
 /// Dropping it cancels what is in flight.
 ///
-/// `E` is what a failed job gives: a [`JobError`], or after [`keep_args`](Self::keep_args) a [`DeadLetter`]. `K` is what each result
-/// comes with: nothing in the order of the items, after [`unordered`](Self::unordered) the index of its item.
+/// `E` is what a failed job gives: a [`JobError`], or after [`keep_args`](Self::keep_args) a [`DeadLetter`]. `K` is
+/// what each result comes with: nothing in the order of the items, after [`unordered`](Self::unordered) the index of
+/// its item.
 #[must_use = "a map is lazy: nothing runs before it is iterated over"]
 pub struct Map<I: Iterator, R, E: JobFailure = JobError, K = ()> {
     feed: Feed<Retaining<I, E>, R, K>,
@@ -52,7 +53,8 @@ pub struct Map<I: Iterator, R, E: JobFailure = JobError, K = ()> {
 }
 
 impl Engine {
-    /// Runs a kernel on each item of an iterator, whose items are tuples of arguments. The results come in the order of the items.
+    /// Runs a kernel on each item of an iterator, whose items are tuples of arguments. The results come in the order of
+    /// the items.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -73,22 +75,22 @@ impl Engine {
     /// | end at the first failure | [`on_failure`](Map::on_failure) |
     /// | bound how many run at once, or each second | [`limit`](Map::limit) |
     ///
-    /// The map is lazy at both ends: it pulls a bounded number of items ahead, as workers need them, and results wait until they are
-    /// asked for. So an iterator may be endless, or read files. The measured time of earlier jobs decides how many jobs are in flight
-    /// and how many are sent at once; there is no chunk size.
+    /// The map is lazy at both ends: it pulls a bounded number of items ahead, as workers need them, and results wait
+    /// until they are asked for. So an iterator may be endless, or read files. The measured time of earlier jobs
+    /// decides how many jobs are in flight and how many are sent at once; there is no chunk size.
     ///
-    /// In flight is about a millisecond of work for each lane, and at least two jobs; in order up to eight jobs, unless they are long or
-    /// hold much memory, so that one long job does not hold back the others' results. Where that happens often,
-    /// [`unordered`](Map::unordered) is faster. Results that were not taken count as in flight. Items are pulled only while a result is
-    /// asked for: between two calls of `next` the workers finish what they have, and then stand still. A program that spends long on
-    /// each result takes a [`Stream`](crate::stream::Stream) instead, which keeps
-    /// [`in_flight`](crate::stream::Stream::in_flight) jobs running.
+    /// In flight is about a millisecond of work for each lane, and at least two jobs; in order up to eight jobs, unless
+    /// they are long or hold much memory, so that one long job does not hold back the others' results. Where that
+    /// happens often, [`unordered`](Map::unordered) is faster. Results that were not taken count as in flight. Items
+    /// are pulled only while a result is asked for: between two calls of `next` the workers finish what they have, and
+    /// then stand still. A program that spends long on each result takes a [`Stream`](crate::stream::Stream) instead,
+    /// which keeps [`in_flight`](crate::stream::Stream::in_flight) jobs running.
     ///
-    /// The iterator runs on the thread that asks for results; no result is given meanwhile. If it blocks, as a channel or a socket does,
-    /// each item is sent before the next one is pulled. After a row of items without waiting, up to 64 are sent together: when the last
-    /// of them has arrived, or when the iterator has blocked for about ten milliseconds, because it may wait for their results. Each
-    /// time that happens, the row has to be twice as long. [`Stream::spawn`](crate::stream::Stream::spawn) gives the iterator a thread
-    /// of its own.
+    /// The iterator runs on the thread that asks for results; no result is given meanwhile. If it blocks, as a channel
+    /// or a socket does, each item is sent before the next one is pulled. After a row of items without waiting, up to
+    /// 64 are sent together: when the last of them has arrived, or when the iterator has blocked for about ten
+    /// milliseconds, because it may wait for their results. Each time that happens, the row has to be twice as long.
+    /// [`Stream::spawn`](crate::stream::Stream::spawn) gives the iterator a thread of its own.
     #[doc(alias("starmap", "imap", "Parallel"))]
     pub fn map<F, I, P, R>(&self, kernel: F, items: I) -> Map<I::IntoIter, R::Out>
     where
@@ -187,7 +189,8 @@ impl<I: Iterator, R, E: JobFailure, K: ResultKey> Map<I, R, E, K> {
     }
 
     /// As `next`, but waits at most `limit` for a job. `None`: the time is over, or there are no items left, which
-    /// [`is_over`](Map::is_over) tells apart. Jobs in flight go on. The iterator of the items and an inline engine are not interrupted.
+    /// [`is_over`](Map::is_over) tells apart. Jobs in flight go on. The iterator of the items and an inline engine are
+    /// not interrupted.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -214,9 +217,9 @@ impl<I: Iterator, R, E: JobFailure, K: ResultKey> Map<I, R, E, K> {
         self.feed.is_over()
     }
 
-    /// The results as a [`Stream`](futures_core::Stream), for any executor. Polling takes a bounded number of items and never waits: not
-    /// for a worker, nor for [admission](crate::engine::Builder::max_in_flight_bytes), nor for a [`Limiter`](crate::Limiter). A stream whose
-    /// results are all ready yields to other tasks from time to time.
+    /// The results as a [`Stream`](futures_core::Stream), for any executor. Polling takes a bounded number of items and
+    /// never waits: not for a worker, nor for [admission](crate::engine::Builder::max_in_flight_bytes), nor for a
+    /// [`Limiter`](crate::Limiter). A stream whose results are all ready yields to other tasks from time to time.
     ///
     /// ```
     /// # use arenite::Engine;
@@ -252,7 +255,8 @@ impl<I: Iterator, R, E: JobFailure, K: ResultKey> Map<I, R, E, K> {
 }
 
 impl<I: Iterator, R, E: JobFailure> Map<I, R, E> {
-    /// Gives each result as soon as its job has ended, with the index of the item, from 0 on. A slow item holds back no other.
+    /// Gives each result as soon as its job has ended, with the index of the item, from 0 on. A slow item holds back no
+    /// other.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -277,8 +281,8 @@ impl<I: Iterator, R, E: JobFailure> Map<I, R, E> {
 }
 
 impl<I: Iterator<Item: Clone>, R, K: ResultKey> Map<I, R, JobError, K> {
-    /// Keeps a copy of each item until its job has ended, so that a failure returns the arguments: as a [`DeadLetter`]. The copy of
-    /// an array is another handle.
+    /// Keeps a copy of each item until its job has ended, so that a failure returns the arguments: as a [`DeadLetter`].
+    /// The copy of an array is another handle.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -336,8 +340,8 @@ impl<I: Iterator<Item: Clone>, R, K: ResultKey> Map<I, R, JobError, K> {
 }
 
 impl<I: Iterator<Item: Clone>, R> Map<I, R> {
-    /// Runs all items, and returns their values and, for each failure, the index, the arguments and the error. In `async` code,
-    /// collect a [`Report`] from [`keep_args().stream()`](Map::stream).
+    /// Runs all items, and returns their values and, for each failure, the index, the arguments and the error. In
+    /// `async` code, collect a [`Report`] from [`keep_args().stream()`](Map::stream).
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();

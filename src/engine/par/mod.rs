@@ -12,8 +12,8 @@
 //! | accumulate | [`cumsum`](Par::cumsum), [`scan`](Par::scan) |
 //! | combine the results of a kernel over chunks | [`reduce`](Par::reduce) |
 //!
-//! All of these block the caller's thread. In `async` code they belong where blocking is allowed (`spawn_blocking` of tokio, `unblock`
-//! of smol), as a [scope](crate::Engine::scope) does.
+//! All of these block the caller's thread. In `async` code they belong where blocking is allowed (`spawn_blocking` of
+//! tokio, `unblock` of smol), as a [scope](crate::Engine::scope) does.
 
 mod chunks;
 mod functions;
@@ -122,8 +122,9 @@ impl Engine {
 }
 
 impl<'a, T: Element, O> Par<'a, T, Without, O> {
-    /// Passes an argument to each call of the function, behind the element or the chunk: a number, an array that all workers read, a
-    /// plain type of your own ([`Scalar`](crate::Scalar)). A kernel cannot capture anything; this is how it gets what it needs.
+    /// Passes an argument to each call of the function, behind the element or the chunk: a number, an array that all
+    /// workers read, a plain type of your own ([`Scalar`](crate::Scalar)). A kernel cannot capture anything; this is
+    /// how it gets what it needs.
     ///
     /// ```
     /// use arenite::Array;
@@ -150,9 +151,9 @@ impl<'a, T: Element, O> Par<'a, T, Without, O> {
 }
 
 impl<'a, T: Element, W> Par<'a, T, W> {
-    /// Keeps the other results when rows fail: [`map`](Par::map) and [`apply`](Par::apply) return a [`Report`], with each failure as a
-    /// [`DeadLetter`](crate::DeadLetter) of its rows of the input. A row is a step of the leading axis; of an array with one axis, an
-    /// element.
+    /// Keeps the other results when rows fail: [`map`](Par::map) and [`apply`](Par::apply) return a [`Report`], with
+    /// each failure as a [`DeadLetter`](crate::DeadLetter) of its rows of the input. A row is a step of the leading
+    /// axis; of an array with one axis, an element.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -164,13 +165,13 @@ impl<'a, T: Element, W> Par<'a, T, W> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// With `map` a failure is a single row. Rows share a job at first; the rows of a failed job run again in two halves, and so on down
-    /// to single rows. So the function may see an element several times. A row that panics costs two jobs at each halving, a row that
-    /// ends its worker costs a worker each time: about 14 for one among 100,000 numbers. With several
-    /// [lanes](super::Builder::lanes), rows that ended a worker run again in a worker of their own, as jobs with a deadline do. The
-    /// halving stops, and failures have several rows, where more than 10,000 pieces fail at once, more than 200 workers were lost,
-    /// pieces of half of the array all end their workers, or any other rows would fail in the same way (the array is not in this
-    /// engine's arena).
+    /// With `map` a failure is a single row. Rows share a job at first; the rows of a failed job run again in two
+    /// halves, and so on down to single rows. So the function may see an element several times. A row that panics costs
+    /// two jobs at each halving, a row that ends its worker costs a worker each time: about 14 for one among 100,000
+    /// numbers. With several [lanes](super::Builder::lanes), rows that ended a worker run again in a worker of their
+    /// own, as jobs with a deadline do. The halving stops, and failures have several rows, where more than 10,000
+    /// pieces fail at once, more than 200 workers were lost, pieces of half of the array all end their workers, or any
+    /// other rows would fail in the same way (the array is not in this engine's arena).
     ///
     /// With `apply` a failure is a chunk, because the function sees whole chunks.
     ///
@@ -212,8 +213,8 @@ impl<T: Element, O: Outcome> Par<'_, T, Without, O> {
 
     /// An array of the same shape whose elements `f` computes chunk by chunk: it gets slices of equal length.
     ///
-    /// Chunks are cut along the leading axis. Their length depends on the number of workers; so does what `f` draws from
-    /// [`rng`](crate::rng). What `f` does not write is unspecified, and so is what it reads from there.
+    /// Chunks are cut along the leading axis. Their length depends on the number of workers; so does what `f` draws
+    /// from [`rng`](crate::rng). What `f` does not write is unspecified, and so is what it reads from there.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -357,8 +358,8 @@ impl<'a, T: Element> ParMut<'a, T> {
         }
     }
 
-    /// Changes the array in place, chunk by chunk. The length of the chunks depends on the number of workers, and so does what `f`
-    /// draws from [`rng`](crate::rng).
+    /// Changes the array in place, chunk by chunk. The length of the chunks depends on the number of workers, and so
+    /// does what `f` draws from [`rng`](crate::rng).
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -369,8 +370,9 @@ impl<'a, T: Element> ParMut<'a, T> {
     /// ```
     ///
     /// # Errors
-    /// [`JobError`]: the array is not in this engine's arena, a chunk failed (then some chunks may be changed and others not), or the
-    /// workers are sandboxed and are lent nothing ([`Rejection::Lending`](crate::Rejection::Lending)).
+    /// [`JobError`]: the array is not in this engine's arena, a chunk failed (then some chunks may be changed and
+    /// others not), or the workers are sandboxed and are lent nothing
+    /// ([`Rejection::Lending`](crate::Rejection::Lending)).
     pub fn apply<F>(self, f: F) -> Result<(), JobError>
     where
         F: Fn(&mut [T]) + Copy + Send + 'static,
