@@ -13,18 +13,18 @@ use crate::kernel::{
 use crate::supervisor::NodeCalls;
 
 /// A value computed on the caller's thread.
-pub(super) type Here = Result<Box<dyn Any + Send>, JobError>;
+pub(super) type InlineValue = Result<Box<dyn Any + Send>, JobError>;
 
 /// The arguments of all nodes of one kernel.
 struct Column<S> {
     rows: Vec<Option<S>>,
     load: fn(S, &mut Loading<'_>),
-    run: fn(S, &mut NodeValues) -> Here,
+    run: fn(S, &mut NodeValues) -> InlineValue,
 }
 
 trait AnyColumn: Send {
     fn load(&mut self, row: u32, loading: &mut Loading<'_>);
-    fn run(&mut self, row: u32, values: &mut NodeValues) -> Here;
+    fn run(&mut self, row: u32, values: &mut NodeValues) -> InlineValue;
     fn as_any(&mut self) -> &mut dyn Any;
 }
 
@@ -35,7 +35,7 @@ impl<S: Send + 'static> AnyColumn for Column<S> {
         let slots = self.rows[row as usize].take().expect(ONCE);
         (self.load)(slots, loading);
     }
-    fn run(&mut self, row: u32, values: &mut NodeValues) -> Here {
+    fn run(&mut self, row: u32, values: &mut NodeValues) -> InlineValue {
         let slots = self.rows[row as usize].take().expect(ONCE);
         (self.run)(slots, values)
     }
@@ -116,7 +116,7 @@ impl Columns {
     }
 
     /// Runs a node on the caller's thread.
-    pub(super) fn run(&mut self, node: u32, values: &mut NodeValues) -> Here {
+    pub(super) fn run(&mut self, node: u32, values: &mut NodeValues) -> InlineValue {
         let (column, row) = self.positions[node as usize];
         let _job = self.series.map(|series| series.begin_inline(node.into()));
         self.columns[column as usize].run(row, values)

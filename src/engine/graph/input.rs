@@ -17,14 +17,14 @@ pub struct Wiring<'g> {
     /// The nodes whose value it takes.
     pub(super) edges: &'g mut Vec<u32>,
     /// The arrays passed to it.
-    pub(super) arrays: &'g mut Vec<Held>,
+    pub(super) arrays: &'g mut Vec<PassedArray>,
     /// Whether one of the nodes belongs to another graph.
     pub(super) foreign: bool,
 }
 
 /// An array passed to a node. Checked when the graph is run, because the engine is not known before.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Held {
+pub(super) struct PassedArray {
     pub(super) node: u32,
     /// Its position among the node's inputs, from 0 on.
     pub(super) argument: u32,
@@ -34,7 +34,7 @@ pub(super) struct Held {
 
 impl Wiring<'_> {
     fn array(&mut self, arena: Option<u64>) {
-        self.arrays.push(Held {
+        self.arrays.push(PassedArray {
             node: self.node,
             argument: self.argument,
             arena,
@@ -207,12 +207,12 @@ pub trait Targets {
     #[doc(hidden)]
     type Wanted: Wanted;
     #[doc(hidden)]
-    fn wanted(self, asked: &mut Asked) -> Self::Wanted;
+    fn wanted(self, list: &mut TargetList) -> Self::Wanted;
 }
 
 /// The target nodes of a run: the graph and the index of each. Only this crate can name it.
 #[derive(Debug, Default)]
-pub struct Asked(pub(super) Vec<(u64, u32)>);
+pub struct TargetList(pub(super) Vec<(u64, u32)>);
 
 /// The targets of a started run.
 pub trait Wanted {
@@ -228,7 +228,7 @@ pub trait Wanted {
 
 /// One node.
 #[derive(Debug)]
-pub struct One<R> {
+pub struct TargetNode<R> {
     pub(super) node: u32,
     pub(super) read: crate::supervisor::Read<R>,
     kind: PhantomData<fn() -> R>,
@@ -236,9 +236,9 @@ pub struct One<R> {
 
 /// Nodes of one type.
 #[derive(Debug)]
-pub struct Many<R>(Vec<One<R>>);
+pub struct TargetNodes<R>(Vec<TargetNode<R>>);
 
-impl<R: Send + 'static> Wanted for One<R> {
+impl<R: Send + 'static> Wanted for TargetNode<R> {
     type Values = R;
     type Results = Result<R, crate::engine::JobError>;
     fn results(self, source: &mut super::running::Source<'_>) -> Self::Results {
@@ -249,7 +249,7 @@ impl<R: Send + 'static> Wanted for One<R> {
     }
 }
 
-impl<R: Send + 'static> Wanted for Many<R> {
+impl<R: Send + 'static> Wanted for TargetNodes<R> {
     type Values = Vec<R>;
     type Results = Vec<Result<R, crate::engine::JobError>>;
     fn results(self, source: &mut super::running::Source<'_>) -> Self::Results {
@@ -262,10 +262,10 @@ impl<R: Send + 'static> Wanted for Many<R> {
 }
 
 impl<R: Send + 'static> Targets for &Node<R> {
-    type Wanted = One<R>;
-    fn wanted(self, asked: &mut Asked) -> One<R> {
-        asked.0.push((self.graph, self.index));
-        One {
+    type Wanted = TargetNode<R>;
+    fn wanted(self, list: &mut TargetList) -> TargetNode<R> {
+        list.0.push((self.graph, self.index));
+        TargetNode {
             node: self.index,
             read: self.read,
             kind: PhantomData,
@@ -274,30 +274,30 @@ impl<R: Send + 'static> Targets for &Node<R> {
 }
 
 impl<R: Send + 'static> Targets for Node<R> {
-    type Wanted = One<R>;
-    fn wanted(self, asked: &mut Asked) -> One<R> {
-        (&self).wanted(asked)
+    type Wanted = TargetNode<R>;
+    fn wanted(self, list: &mut TargetList) -> TargetNode<R> {
+        (&self).wanted(list)
     }
 }
 
 impl<R: Send + 'static> Targets for &[Node<R>] {
-    type Wanted = Many<R>;
-    fn wanted(self, asked: &mut Asked) -> Many<R> {
-        Many(self.iter().map(|node| node.wanted(asked)).collect())
+    type Wanted = TargetNodes<R>;
+    fn wanted(self, list: &mut TargetList) -> TargetNodes<R> {
+        TargetNodes(self.iter().map(|node| node.wanted(list)).collect())
     }
 }
 
 impl<R: Send + 'static> Targets for &Vec<Node<R>> {
-    type Wanted = Many<R>;
-    fn wanted(self, asked: &mut Asked) -> Many<R> {
-        self.as_slice().wanted(asked)
+    type Wanted = TargetNodes<R>;
+    fn wanted(self, list: &mut TargetList) -> TargetNodes<R> {
+        self.as_slice().wanted(list)
     }
 }
 
 impl<R: Send + 'static> Targets for Vec<Node<R>> {
-    type Wanted = Many<R>;
-    fn wanted(self, asked: &mut Asked) -> Many<R> {
-        self.as_slice().wanted(asked)
+    type Wanted = TargetNodes<R>;
+    fn wanted(self, list: &mut TargetList) -> TargetNodes<R> {
+        self.as_slice().wanted(list)
     }
 }
 
@@ -305,8 +305,8 @@ macro_rules! targets {
     ($(($($t:ident $i:tt),+))+) => { $(
         impl<$($t: Targets),+> Targets for ($($t,)+) {
             type Wanted = ($($t::Wanted,)+);
-            fn wanted(self, asked: &mut Asked) -> Self::Wanted {
-                ($(self.$i.wanted(asked),)+)
+            fn wanted(self, list: &mut TargetList) -> Self::Wanted {
+                ($(self.$i.wanted(list),)+)
             }
         }
         impl<$($t: Wanted),+> Wanted for ($($t,)+) {

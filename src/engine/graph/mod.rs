@@ -22,11 +22,11 @@ pub use input::{Input, Inputs, Targets, Wanted, Wiring};
 pub use running::Running;
 
 use column::Columns;
-use input::{Asked, Held};
+use input::{PassedArray, TargetList};
 use order::Order;
 use picture::Picture;
 use plan::{Jobs, NONE, Sketch, sources};
-use running::Here;
+use running::InlineRun;
 
 use super::{Engine, OnFailure};
 use crate::kernel::{Kernel, OwnedParam, OwnedParams, Reply};
@@ -110,7 +110,7 @@ pub struct Graph {
     edges: Vec<u32>,
     order: Order,
     /// The arrays passed to nodes, node by node.
-    arrays: Vec<Held>,
+    arrays: Vec<PassedArray>,
     options: Vec<JobOptions>,
     bytes: HashMap<u32, u64>,
     names: HashMap<u32, String>,
@@ -461,8 +461,8 @@ impl Graph {
         let Some(shared) = shared else {
             let options = self.options_of_nodes();
             let stops = self.on_failure == OnFailure::Stop;
-            let here = Here::run(self.columns, &options, &jobs, &picture, stops);
-            return Ok(Running::here(here, wanted, picture));
+            let inline = InlineRun::run(self.columns, &options, &jobs, &picture, stops);
+            return Ok(Running::inline(inline, wanted, picture));
         };
         // Output memory granted to workers in advance is not available to other jobs.
         let largest = self.bytes.values().copied().max().unwrap_or(0);
@@ -494,7 +494,7 @@ impl Graph {
         let is_needed = |node: u32| jobs.unit_of[node as usize] != NONE;
         let mut arrays = self.arrays.iter();
         let stray = arrays.find(|held| held.arena != Some(arena) && is_needed(held.node));
-        let Some(&Held { node, argument, .. }) = stray else {
+        let Some(&PassedArray { node, argument, .. }) = stray else {
             return Ok(());
         };
         let kernel = self.nodes[node as usize].kernel;
@@ -530,9 +530,9 @@ impl Graph {
         if let Some(at) = self.foreign {
             return Err(GraphError::ForeignNode { at: at.to_string() });
         }
-        let mut asked = Asked::default();
+        let mut asked = TargetList::default();
         let wanted = targets.wanted(&mut asked);
-        let Asked(list) = asked;
+        let TargetList(list) = asked;
         if list.iter().any(|&(graph, _)| graph != self.id) {
             return Err(GraphError::ForeignNode {
                 at: Location::caller().to_string(),

@@ -32,11 +32,11 @@ pub struct Running<W: Wanted> {
 
 enum State {
     Sent { shared: Arc<Supervisor>, graph: u32 },
-    Here(Here),
+    Inline(InlineRun),
 }
 
 /// A graph that ran on the caller's thread.
-pub(super) struct Here {
+pub(super) struct InlineRun {
     kept: NodeValues,
     /// By node: why it failed or did not run.
     errors: Vec<Option<Lost>>,
@@ -58,7 +58,7 @@ enum Lost {
     Stopped(JobError),
 }
 
-impl Here {
+impl InlineRun {
     /// Runs the jobs of a graph, one after the other, until all targets are decided.
     pub(super) fn run(
         mut columns: Columns,
@@ -68,7 +68,7 @@ impl Here {
         stops: bool,
     ) -> Self {
         let count = jobs.unit_of.len();
-        let mut here = Self {
+        let mut inline = Self {
             kept: NodeValues {
                 values: (0..count).map(|_| None).collect(),
                 uses: vec![0; count],
@@ -82,23 +82,23 @@ impl Here {
         };
         for unit in &jobs.units {
             for (&node, at) in jobs.nodes_of(unit).iter().zip(1..) {
-                here.kept.uses[node as usize] = if at == unit.count { unit.uses } else { 1 };
+                inline.kept.uses[node as usize] = if at == unit.count { unit.uses } else { 1 };
             }
         }
         for (at, unit) in jobs.units.iter().enumerate() {
-            let is_stopped = here.stops && here.failure.is_some();
-            if here.open > 0 || is_stopped {
-                here.unit(at, jobs, options, &mut columns);
+            let is_stopped = inline.stops && inline.failure.is_some();
+            if inline.open > 0 || is_stopped {
+                inline.unit(at, jobs, options, &mut columns);
                 continue;
             }
             // No undecided target needs this unit.
             for &node in jobs.nodes_of(unit) {
-                if here.errors[node as usize].is_none() {
-                    here.release_inputs(node);
+                if inline.errors[node as usize].is_none() {
+                    inline.release_inputs(node);
                 }
             }
         }
-        here
+        inline
     }
 
     /// Runs the nodes of a unit, unless a failure has decided them.
@@ -235,7 +235,7 @@ impl Source<'_> {
     ) -> Result<R, JobError> {
         match &mut self.0 {
             State::Sent { shared, graph } => shared.take_node(*graph, node, read),
-            State::Here(here) => here.take(node),
+            State::Inline(inline) => inline.take(node),
         }
     }
 }
@@ -257,9 +257,9 @@ impl<W: Wanted> Running<W> {
         }
     }
 
-    pub(super) fn here(here: Here, wanted: W, picture: Arc<Picture>) -> Self {
+    pub(super) fn inline(inline: InlineRun, wanted: W, picture: Arc<Picture>) -> Self {
         Self {
-            state: State::Here(here),
+            state: State::Inline(inline),
             wanted: Some(wanted),
             picture,
         }
@@ -331,9 +331,9 @@ impl<W: Wanted> Running<W> {
     pub fn progress(&self) -> GraphProgress {
         match &self.state {
             State::Sent { shared, graph } => shared.graph_progress(*graph),
-            State::Here(here) => {
+            State::Inline(inline) => {
                 // It is over, so open nodes were not needed.
-                let decided = here.fates.iter().filter(|fate| **fate != NodeFate::Open);
+                let decided = inline.fates.iter().filter(|fate| **fate != NodeFate::Open);
                 decided.fold(GraphProgress::default(), |mut progress, fate| {
                     progress.nodes += 1;
                     progress.count(*fate);
@@ -380,14 +380,14 @@ impl<W: Wanted> Running<W> {
         self.await_end(None);
         match &self.state {
             State::Sent { shared, graph } => shared.fates(*graph),
-            State::Here(here) => here.fates.clone(),
+            State::Inline(inline) => inline.fates.clone(),
         }
     }
 
     fn await_end(&self, limit: Option<Duration>) -> bool {
         match &self.state {
             State::Sent { shared, graph } => shared.wait_graph(*graph, limit),
-            State::Here(_) => true,
+            State::Inline(_) => true,
         }
     }
 
@@ -426,7 +426,7 @@ impl<W: Wanted> fmt::Debug for Running<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
             State::Sent { .. } => "sent",
-            State::Here(_) => "done",
+            State::Inline(_) => "done",
         };
         f.debug_tuple("Running").field(&state).finish()
     }
@@ -447,11 +447,11 @@ mod tests {
         values.iter().sum::<u32>() + x
     }
 
-    fn here<W: Wanted>(running: &Running<W>) -> &Here {
-        let State::Here(here) = &running.state else {
+    fn inline<W: Wanted>(running: &Running<W>) -> &InlineRun {
+        let State::Inline(inline) = &running.state else {
             panic!("an inline engine runs graphs in this thread");
         };
-        here
+        inline
     }
 
     #[test]
@@ -470,7 +470,7 @@ mod tests {
             graph.after(&fine, &late).expect("no cycle");
             let running = graph.run(&engine, (&lost, &lost_too, &fine));
             let running = running.expect("it fits");
-            let kept = here(&running).kept.values.iter().flatten().count();
+            let kept = inline(&running).kept.values.iter().flatten().count();
             assert_eq!(kept, usize::from(stops == OnFailure::GoOn), "the 7");
             let (lost, lost_too, fine) = running.results();
             assert!(lost.is_err() && lost_too.is_err());
@@ -492,10 +492,10 @@ mod tests {
         let running = running.expect("it fits");
         use NodeFate::{Done, Failed, Open, Skipped};
         assert!(matches!(
-            here(&running).fates[..],
+            inline(&running).fates[..],
             [Done { .. }, Failed, Open, Skipped, Skipped]
         ));
-        assert!(here(&running).kept.values.iter().all(Option::is_none));
+        assert!(inline(&running).kept.values.iter().all(Option::is_none));
         let (lost, lost_too) = running.results();
         assert!(lost.is_err() && lost_too.is_err());
     }

@@ -44,7 +44,7 @@ pub(in crate::engine) struct Calls<T, R> {
 }
 
 /// Items, and how they are run.
-pub(super) struct Plan<I: Iterator, R> {
+pub(super) struct MapPlan<I: Iterator, R> {
     pub(super) items: I,
     pub(super) calls: Calls<I::Item, R>,
     pub(super) options: JobOptions,
@@ -55,13 +55,13 @@ pub(super) struct Plan<I: Iterator, R> {
     pub(super) copies: usize,
 }
 
-impl<I: Iterator, R> Plan<I, R> {
+impl<I: Iterator, R> MapPlan<I, R> {
     /// The same plan over another iterator of the same items.
-    pub(super) fn with<J>(self, change: impl FnOnce(I) -> J) -> Plan<J, R>
+    pub(super) fn with<J>(self, change: impl FnOnce(I) -> J) -> MapPlan<J, R>
     where
         J: Iterator<Item = I::Item>,
     {
-        Plan {
+        MapPlan {
             items: change(self.items),
             calls: self.calls,
             options: self.options,
@@ -119,7 +119,7 @@ impl<K, R> Drop for Flying<K, R> {
 
 /// A plan being run.
 pub(super) struct Feed<I: Iterator, R, K> {
-    pub(super) plan: Plan<I, R>,
+    pub(super) plan: MapPlan<I, R>,
     /// No more items are pulled: the iterator has ended, or a failure stopped the map.
     exhausted: bool,
     flying: Flying<K, R>,
@@ -140,7 +140,7 @@ pub(super) struct Feed<I: Iterator, R, K> {
 }
 
 impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
-    pub(super) fn new(plan: Plan<I, R>, shared: Option<Arc<Supervisor>>) -> Self {
+    pub(super) fn new(plan: MapPlan<I, R>, shared: Option<Arc<Supervisor>>) -> Self {
         Self {
             plan,
             exhausted: false,
@@ -163,7 +163,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
     ///
     /// # Panics
     /// If items have been pulled.
-    pub(super) fn into_parts(mut self, what: &str) -> (Plan<I, R>, Option<Arc<Supervisor>>) {
+    pub(super) fn into_parts(mut self, what: &str) -> (MapPlan<I, R>, Option<Arc<Supervisor>>) {
         assert!(
             self.pulled == 0 && !self.exhausted,
             "`{what}` comes before the first result of a map is asked for"

@@ -14,7 +14,7 @@ use super::{DeadLetter, Engine, JobError, JobFailure, Report};
 use crate::kernel::{Args, Kernel, KernelInfo, Key, Params, Reply, Single};
 use crate::supervisor::{JobOptions, ResultKey};
 pub(super) use feed::{Calls, IN_A_ROW};
-use feed::{Feed, Plan};
+use feed::{Feed, MapPlan};
 use retain::Retaining;
 pub use stream::MapStream;
 
@@ -129,7 +129,7 @@ impl Engine {
     where
         I: Iterator,
     {
-        let plan = Plan {
+        let plan = MapPlan {
             items: Retaining::new(items, |_: &I::Item| ()),
             calls,
             options: JobOptions::default(),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::control::StreamStats;
 use super::error::StreamError;
-use super::{OnFailure, Settings};
+use super::{OnFailure, StreamSettings};
 use crate::engine::seeds::Series;
 use crate::engine::{Engine, JobErrorKind};
 use crate::supervisor::{LineTicket, Supervisor};
@@ -74,7 +74,7 @@ pub(super) struct Driver<'e> {
     pub(super) engine: &'e Engine,
     /// Which random numbers its jobs draw.
     pub(super) series: Series,
-    pub(super) settings: Settings,
+    pub(super) settings: StreamSettings,
     pub(super) stats: StreamStats,
     /// Whether no more items are taken from the source.
     pub(super) draining: bool,
@@ -95,7 +95,7 @@ pub(super) struct Driver<'e> {
 }
 
 impl<'e> Driver<'e> {
-    pub(super) fn new(engine: &'e Engine, settings: Settings, waker: Waker) -> Self {
+    pub(super) fn new(engine: &'e Engine, settings: StreamSettings, waker: Waker) -> Self {
         Self {
             engine,
             series: engine.seeds.series(),

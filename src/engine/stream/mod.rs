@@ -79,7 +79,7 @@ const IN_FLIGHT: usize = 16;
 #[must_use = "a stream is a plan: nothing happens before it is run"]
 pub struct Stream<'a, T, S = ()> {
     flow: BoxFlow<'a, T>,
-    plan: Plan,
+    plan: StreamPlan,
     control: Arc<Control>,
     /// The settings of the last step, if it is a stage.
     last: S,
@@ -87,7 +87,7 @@ pub struct Stream<'a, T, S = ()> {
 
 /// Settings of the whole stream, while it is built.
 #[derive(Clone, Copy)]
-struct Plan {
+struct StreamPlan {
     in_flight: Option<usize>,
     bytes: Option<u64>,
     ordered: bool,
@@ -99,7 +99,7 @@ struct Plan {
 
 /// Settings of the whole stream, while it runs.
 #[derive(Clone, Copy)]
-struct Settings {
+struct StreamSettings {
     in_flight: usize,
     bytes: Option<u64>,
     ordered: bool,
@@ -108,7 +108,7 @@ struct Settings {
 
 impl<'a, T: 'a> Stream<'a, T> {
     fn from_flow(flow: BoxFlow<'a, T>, control: Arc<Control>) -> Self {
-        let plan = Plan {
+        let plan = StreamPlan {
             in_flight: None,
             bytes: None,
             ordered: true,
@@ -546,7 +546,7 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
     /// ```
     pub fn run(self, engine: &'a Engine) -> Run<'a, T> {
         let workers = engine.stats().workers.len();
-        let settings = Settings {
+        let settings = StreamSettings {
             in_flight: self.plan.in_flight.unwrap_or(IN_FLIGHT.max(4 * workers)),
             bytes: self.plan.bytes,
             ordered: self.plan.ordered,
