@@ -85,12 +85,18 @@ pub(super) fn with_lanes(
         .iter()
         .map(|cells| Consumer::new(Arc::clone(cells), 0, 0))
         .collect();
+    // Unit tests set up deadlines and grace periods themselves.
+    let plain = Settings {
+        share_deadlines: true,
+        grace: Duration::ZERO,
+        ..settings.clone()
+    };
     let mut state = EngineState::new(
         Arc::clone(&arena),
         Arc::clone(&parking),
         lanes,
         workers.into(),
-        Config::new(&settings),
+        Config::new(&plain),
     );
     state.set_cores(2);
     state.lifecycle.set_started();
@@ -99,5 +105,6 @@ pub(super) fn with_lanes(
     }
     let event = Arc::new(EventFd::new().unwrap());
     let shared = Supervisor::new(arena, cells, parking, event, state, settings, None);
+    shared.assume_cores(1);
     (Arc::new(shared), consumers)
 }
