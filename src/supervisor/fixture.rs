@@ -87,7 +87,7 @@ pub(super) fn with_lanes(
         .collect();
     // Unit tests set up deadlines and grace periods themselves.
     let plain = Settings {
-        share_deadlines: true,
+        co_schedule_deadlines: true,
         grace: Duration::ZERO,
         ..settings.clone()
     };
