@@ -12,7 +12,7 @@ const SUITES: [(&str, &str); 9] = [
     ("hostile", "tests/hostile"),
     ("sandbox", "tests/sandbox"),
     ("fuzz", "tests/fuzz"),
-    ("floors", "tests/floors.rs"),
+    ("layers", "tests/layers.rs"),
     ("resize", "bin/tests/resize"),
     ("doctor", "bin/tests/doctor.rs"),
 ];
