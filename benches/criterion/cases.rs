@@ -1,10 +1,12 @@
-//! The cases of `arenite bench` under Criterion, as a guard against getting slower.
+//! The cases under Criterion, as a guard against regressions.
 //!
-//! One group per case, one function per system, so `cargo bench --features bench --bench cases -- noop-rtt-hot` measures
-//! one case and compares it with the last time. Engines, pools and processes are started once per system, outside of
-//! what is timed. What this machine lacks something for is left out with a line about it. Cases about whole programs, processor time or memory have no place here: `arenite bench` shows them,
-//! and only there do the systems of a case take turns, so ratios are to be taken from it. In place of `resize-12mp` there is what
-//! it does with one photo: `thumbnail-12mp`.
+//! One group per case, one function per system: `cargo bench -p arenite-bench -- noop-rtt-hot` measures one case and compares it
+//! with the last run. Engines, pools and processes are started once per system, outside the timed part. Systems that lack
+//! something on this machine are reported and left out.
+//!
+//! Cases about whole programs, processor time or memory are measured by the program `arenite-bench` only. Take ratios from that
+//! program too: only there do the systems of a case take turns. In place of `resize-12mp`, `thumbnail-12mp` measures the work on
+//! one photo.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
@@ -15,7 +17,7 @@ use arenite_image::{ResizeSpec, resize_encoded};
 use criterion::{Criterion, SamplingMode};
 
 fn main() {
-    // First of all: in a worker neither returns.
+    // First of all: in a worker neither of these returns.
     arenite::init();
     arenite_bench::init();
 
@@ -38,14 +40,14 @@ fn main() {
     criterion.final_summary();
 }
 
-/// What each worker does in `resize-12mp`, without the program around it: that case is one about whole programs.
+/// Measures the work on one photo of `resize-12mp`, without the program around it.
 fn thumbnail(criterion: &mut Criterion) {
     let spec = ResizeSpec::new("224x224".parse().expect("it is a size"));
     let mut photo = None;
     let mut group = criterion.benchmark_group("thumbnail-12mp");
     group.sampling_mode(SamplingMode::Flat);
     group.bench_function("arenite", |bencher| {
-        // Made once, and not where something else was asked for.
+        // Created once, and only if this group is selected.
         let photo: &Vec<u8> = photo.get_or_insert_with(|| {
             photos::nth(0, photos::LARGE).expect("the samples are pictures")
         });
@@ -62,12 +64,12 @@ fn is_a_time_in_this_process(case: &Case) -> bool {
 }
 
 fn measure(criterion: &mut Criterion, case: &Case, setup: &Setup) {
-    // Looked at before the case's own data takes some of it.
+    // Read before the data of the case takes some of it.
     let lacking = case.lacking();
     let mut group = criterion.benchmark_group(&case.id);
     group.sampling_mode(SamplingMode::Flat);
     for entry in &case.systems {
-        // Criterion calls the function for every sample; the system lives as long as the group needs it.
+        // Criterion calls the function for every sample; the system lives until the end of the group.
         let mut running: Option<Running> = None;
         or_left_out(|| {
             group.bench_function(entry.id, |bencher| {
@@ -85,7 +87,7 @@ fn measure(criterion: &mut Criterion, case: &Case, setup: &Setup) {
     group.finish();
 }
 
-/// Not before Criterion asks for it: only Criterion knows what its command line selects.
+/// Starts a system. Called by Criterion, because only Criterion knows what its command line selects.
 fn start(case: &Case, entry: &Entry, lacking: &Option<String>, setup: &Setup) -> Running {
     let started = match lacking {
         Some(why) => Err(BenchError::Missing(why.clone())),
@@ -101,8 +103,7 @@ fn start(case: &Case, entry: &Entry, lacking: &Option<String>, setup: &Setup) ->
     }
 }
 
-/// What unwinds from a system that this machine lacks something for. Criterion knows no other way out of a function that
-/// it has called.
+/// The panic of a system that is left out: Criterion offers no other way out of a function that it has called.
 struct LeftOut;
 
 fn or_left_out(measure: impl FnOnce()) {

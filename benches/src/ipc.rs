@@ -1,5 +1,5 @@
-//! Processes that answer over `ipc-channel`, used as its documentation shows: typed messages, byte channels, and
-//! [`IpcSharedMemory`] where the bytes already lie in shared memory.
+//! Processes that answer over `ipc-channel`, used as in its documentation: typed messages, byte channels, and
+//! [`IpcSharedMemory`] where the bytes are in shared memory already.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
@@ -13,18 +13,18 @@ use serde::{Deserialize, Serialize};
 use super::child::{Child, Role};
 use super::{BenchError, work};
 
-/// What the answering side has to do.
+/// A request to the answering side.
 #[derive(Debug, Serialize, Deserialize)]
 enum Request {
-    /// Answer `x + 1`; as wide as a small job's arguments.
+    /// Answer `x + 1`. As wide as the arguments of a small job.
     Noop { x: u64, rest: [u64; 6] },
-    /// Read what comes next on the byte channel.
+    /// Read the next message of the byte channel.
     Bytes { sum: bool },
     /// Read this shared memory.
     Shared { memory: IpcSharedMemory, sum: bool },
 }
 
-/// The first message of an answering process: where to send requests and bytes, where answers come from.
+/// The first message of an answering process: the channels for requests, bytes and answers.
 type Hello = (IpcSender<Request>, IpcBytesSender, IpcReceiver<u64>);
 
 /// The asking side of one answering process.
@@ -37,7 +37,7 @@ pub(super) struct IpcPeer {
 }
 
 impl IpcPeer {
-    /// Starts the answering process and asks it once.
+    /// Starts the answering process and makes a first request.
     pub(super) fn start(system: &'static str) -> Result<Self, BenchError> {
         let failed = |error| BenchError::io("make an ipc-channel server", error);
         let (server, name) = IpcOneShotServer::<Hello>::new().map_err(failed)?;
@@ -45,7 +45,7 @@ impl IpcPeer {
         // `accept` has no time limit; a child that ends before it connects must not hang the benchmark.
         let (arrived, arrival) = mpsc::channel();
         std::thread::spawn(move || {
-            // Nobody listens any more if the child was given up.
+            // Fails if the other side has given up.
             let _ = arrived.send(server.accept());
         });
         let hello = loop {
@@ -71,7 +71,7 @@ impl IpcPeer {
         self.send(Request::Noop { x, rest: [0; 6] })
     }
 
-    /// Takes the next answer.
+    /// Receives the next answer.
     pub(super) fn receive(&mut self) -> Result<u64, BenchError> {
         self.answers.recv().map_err(|_| self.child.unresponsive())
     }
@@ -82,7 +82,7 @@ impl IpcPeer {
         BenchError::expect(self.receive()?, work::noop(x))
     }
 
-    /// Sends `bytes` through the byte channel; the result of reading them.
+    /// Sends `bytes` through the byte channel; returns the result of reading them.
     pub(super) fn hand_over_bytes(&mut self, bytes: &[u8], sum: bool) -> Result<u64, BenchError> {
         self.send(Request::Bytes { sum })?;
         self.bytes
@@ -91,7 +91,7 @@ impl IpcPeer {
         self.receive()
     }
 
-    /// Sends a handle of `memory`; the result of reading it.
+    /// Sends a handle of `memory`; returns the result of reading it.
     pub(super) fn hand_over_shared(
         &mut self,
         memory: &IpcSharedMemory,
@@ -111,7 +111,7 @@ impl IpcPeer {
     }
 }
 
-/// The answering side: works until the asking side is gone.
+/// The answering side: runs until the asking side has ended.
 pub(super) fn answer(server: &str) -> Result<(), BenchError> {
     let failed = |error| BenchError::io("reach the ipc-channel server", error);
     let hello = IpcSender::<Hello>::connect(server.to_owned()).map_err(failed)?;

@@ -1,9 +1,9 @@
-//! Bare ping-pong between two processes over one shared page: what a round trip costs without any engine.
+//! Bare ping-pong between two processes over one shared page: the cost of a round trip without an engine.
 //!
-//! The asking side stores its argument, then the request number; the answering side sees a new number, stores the
-//! result, then the same number as reply. *Spinning* sides look again and again; *sleeping* sides wait on a futex and
-//! wake each other. Between two samples a spinning answerer is parked: it finds [`PARKED`] and sleeps until the next
-//! number, so it takes no core from whatever is measured meanwhile.
+//! The asking side stores its argument, then the request number. The answering side reads a new number, stores the result, then
+//! the same number as reply. *Spinning* sides poll; *sleeping* sides wait on a futex and wake each other. Between two
+//! samples a spinning answerer is parked: it reads [`PARKED`] and sleeps until the next number, so that it takes no core from
+//! other systems.
 
 use std::hint::spin_loop;
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,12 +20,12 @@ use super::child::{Child, Role};
 use super::linux::{Pinned, two_cores};
 use super::{BenchError, work};
 
-/// A request number that no request has.
+/// The request number of a parked answerer; no request has it.
 const PARKED: u32 = 0;
-/// How long a round trip may take before the other side counts as gone.
+/// How long a round trip may take before the other side counts as ended.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What the two processes share: only atomics, each word in a pair of cache lines of its own.
+/// The memory that the two processes share: only atomics, each word in a pair of cache lines of its own.
 #[repr(C, align(4096))]
 #[derive(Debug)]
 struct PageCells {
@@ -33,9 +33,9 @@ struct PageCells {
     request: Line<AtomicU32>,
     /// Written by the answering side, read by the asking side.
     reply: Line<AtomicU32>,
-    /// What the request carries; written before it.
+    /// The argument of the request; written before it.
     argument: Line<AtomicU64>,
-    /// What the reply carries; written before it.
+    /// The result in the reply; written before it.
     result: Line<AtomicU64>,
 }
 
@@ -54,7 +54,7 @@ struct SharedPage {
 }
 
 impl SharedPage {
-    /// A fresh page of zeros.
+    /// Creates a page of zeros.
     fn create() -> Result<Self, BenchError> {
         let failed = |errno| BenchError::io("create a shared page", errno);
         let memory = memfd_create("arenite-bench", MFdFlags::MFD_CLOEXEC).map_err(failed)?;
@@ -70,11 +70,11 @@ impl SharedPage {
         Ok(Self { map, memory })
     }
 
-    /// Another descriptor of the same page, to hand to a child.
+    /// Duplicates the descriptor, for a child.
     fn descriptor(&self) -> Result<OwnedFd, BenchError> {
         self.memory
             .try_clone()
-            .map_err(|error| BenchError::io("hand on a shared page", error))
+            .map_err(|error| BenchError::io("duplicate the descriptor of a shared page", error))
     }
 
     #[allow(
@@ -104,7 +104,7 @@ fn wake(word: &AtomicU32) {
     let _ = futex::wake(word, futex::Flags::empty(), 1);
 }
 
-/// Where the two sides run and how they wait.
+/// On which cores the two sides run, and how they wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Placement {
     /// Two cores, both spinning.
@@ -127,7 +127,7 @@ pub(super) struct PagePeer {
 }
 
 impl PagePeer {
-    /// Starts the answering process and asks it once.
+    /// Starts the answering process and makes a first round trip.
     pub(super) fn start(placement: Placement) -> Result<Self, BenchError> {
         let (system, needs_two) = match placement {
             Placement::Spin => ("spin", true),
@@ -160,7 +160,7 @@ impl PagePeer {
         Ok(peer)
     }
 
-    /// Asks `times` times, back to back; the time does not include waking a parked answerer.
+    /// Makes `times` round trips, back to back. The returned time does not include waking a parked answerer.
     pub(super) fn round_trips(&mut self, times: u64) -> Result<Duration, BenchError> {
         let _pinned = Pinned::to(self.core)?;
         self.round_trip()?;
@@ -173,7 +173,7 @@ impl PagePeer {
         Ok(taken)
     }
 
-    /// Asks `times` times, each after a pause.
+    /// Makes `times` round trips, each after a pause; returns the time of each.
     pub(super) fn after_pauses(
         &mut self,
         times: u64,
@@ -200,25 +200,25 @@ impl PagePeer {
         // Release: "request", pairs with the answerer's Acquire.
         cells.request.0.store(number, Release);
         if self.spin && !was_parked {
-            let mut looks = 0_u32;
+            let mut polls = 0_u32;
             // Acquire: pairs with Release "reply".
             while cells.reply.0.load(Acquire) != number {
                 spin_loop();
-                looks = looks.wrapping_add(1);
-                if looks.is_multiple_of(1 << 20) && self.child.has_ended() {
+                polls = polls.wrapping_add(1);
+                if polls.is_multiple_of(1 << 20) && self.child.has_ended() {
                     return Err(self.child.unresponsive());
                 }
             }
         } else {
             wake(&cells.request.0);
-            let mut first_look = None;
+            let mut first_poll = None;
             loop {
                 // Acquire: pairs with Release "reply".
                 let reply = cells.reply.0.load(Acquire);
                 if reply == number {
                     break;
                 }
-                if first_look.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+                if first_poll.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
                     return Err(self.child.unresponsive());
                 }
                 if self.spin {

@@ -1,4 +1,4 @@
-//! Folders of photos to measure with: made from the samples, removed again.
+//! Folders of photos to measure with: created from the samples, and removed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use super::BenchError;
 use super::work::Random;
 
-/// What the photos are cut from.
+/// The photos are cut from these.
 const SAMPLES: [&[u8]; 5] = [
     include_bytes!("../../samples/astronaut.jpg"),
     include_bytes!("../../samples/chelsea.jpg"),
@@ -21,38 +21,38 @@ const SAMPLES: [&[u8]; 5] = [
     include_bytes!("../../samples/rocket.jpg"),
     include_bytes!("../../samples/seeding.jpg"),
 ];
-/// How a folder's name begins; the process id of its owner follows, for people. Numbers are used again, and another
-/// container counts from 1 as well, so programs go by the lock.
+/// Prefix of a folder's name. The process id of its owner follows, as information only: ids are reused, and each container has
+/// its own. A lock says whether the folder is in use.
 const PREFIX: &str = "arenite-bench-";
 
-/// A folder that is removed with everything in it.
+/// A temporary folder, removed with its contents on drop.
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
-    /// Locked as long as somebody works in the folder; the kernel lets go of it, however that ends.
-    _held: File,
+    /// Locked while the folder is in use. Linux releases the lock however the process ends.
+    _lock: File,
 }
 
 impl Folder {
-    /// A new empty folder below the system's folder for temporary files. Folders of benchmarks that were killed are
-    /// removed on the way.
+    /// Creates an empty folder below the system's temporary folder. Removes the folders of killed benchmarks first.
     pub(super) fn create(name: &str) -> Result<Self, BenchError> {
         let parent = std::env::temp_dir();
         sweep(&parent);
         let first = parent.join(format!("{PREFIX}{}-{name}", std::process::id()));
-        Self::create_near(&first)
-            .map_err(|error| BenchError::io(format!("make the folder {}", first.display()), error))
+        Self::create_near(&first).map_err(|error| {
+            BenchError::io(format!("create the folder {}", first.display()), error)
+        })
     }
 
-    /// At this path, or where somebody else has it, at one that begins like it.
+    /// Creates a folder at this path, or with a number appended if the path exists.
     fn create_near(first: &Path) -> io::Result<Self> {
         let mut path = first.to_owned();
         for number in 2_u32.. {
             match fs::create_dir(&path) {
-                // Until it is held anybody may sweep it.
+                // Until it is locked, another process may sweep it.
                 Ok(()) => {
-                    if let Some(held) = hold(&path) {
-                        return Ok(Self { path, _held: held });
+                    if let Some(lock) = lock(&path) {
+                        return Ok(Self { path, _lock: lock });
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -64,12 +64,12 @@ impl Folder {
         Err(io::ErrorKind::AlreadyExists.into())
     }
 
-    /// Where it is.
+    /// Returns its path.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its files, sorted by name.
+    /// Returns its files, sorted by name.
     pub(super) fn files(&self) -> Result<Vec<PathBuf>, BenchError> {
         files(&self.path)
     }
@@ -77,12 +77,12 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What cannot be removed now is swept by a later run.
+        // A later run sweeps what cannot be removed now.
         let _ = fs::remove_dir_all(&self.path);
     }
 }
 
-/// The files of a folder that are not hidden, sorted by name.
+/// Returns the files of a folder that are not hidden, sorted by name.
 pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, BenchError> {
     let list = || -> io::Result<Vec<PathBuf>> {
         let mut files = fs::read_dir(folder)?
@@ -99,22 +99,22 @@ pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, BenchError> {
     list().map_err(|error| BenchError::io(format!("list {}", folder.display()), error))
 }
 
-/// Removes the folders that nobody holds.
+/// Removes the folders that no process has locked.
 fn sweep(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else {
         return;
     };
     for entry in entries.flatten() {
         let is_ours = entry.file_name().to_str().is_some_and(is_name);
-        // Held while it is removed, so that nobody else takes it for a new one.
-        if is_ours && let Some(_held) = hold(&entry.path()) {
-            // Somebody else's folder stays.
+        // Locked during the removal, so that no other process takes it for a new one.
+        if is_ours && let Some(_lock) = lock(&entry.path()) {
+            // Fails for the folder of another user.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
 }
 
-/// Whether a folder of ours may have this name: the number of a process, and what for.
+/// Returns whether this is the name of such a folder: prefix, process id, purpose.
 fn is_name(name: &str) -> bool {
     let rest = name
         .strip_prefix(PREFIX)
@@ -124,34 +124,34 @@ fn is_name(name: &str) -> bool {
     })
 }
 
-/// Locks a folder, unless it is locked, or another one or none has its place by then.
-fn hold(path: &Path) -> Option<File> {
-    let held = OpenOptions::new()
+/// Locks a folder. `None` if it is locked, or if its path leads to another folder or to none by then.
+fn lock(path: &Path) -> Option<File> {
+    let folder = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
         .open(path)
         .ok()?;
-    held.try_lock().ok()?;
-    let (locked, there) = (held.metadata().ok()?, fs::symlink_metadata(path).ok()?);
+    folder.try_lock().ok()?;
+    let (locked, there) = (folder.metadata().ok()?, fs::symlink_metadata(path).ok()?);
     let is_same = (locked.dev(), locked.ino()) == (there.dev(), there.ino());
-    is_same.then_some(held)
+    is_same.then_some(folder)
 }
 
 /// Width and height of the photos of `resize-12mp`.
 pub const LARGE: (u32, u32) = (4000, 3000);
-/// Photos with so many numbers in a row come from samples that are all different.
+/// Number of samples: this many photos with consecutive numbers come from different ones.
 pub const KINDS: u64 = SAMPLES.len() as u64;
 
-/// The photo of this number in every folder of photos of this size: a JPEG.
+/// Returns a photo as a JPEG: the one with this number in every folder of photos of this size.
 ///
 /// # Errors
-/// Only where a sample in this program is no picture any more.
+/// Only if a sample in this program is not a valid picture.
 pub fn nth(number: u64, size: (u32, u32)) -> Result<Vec<u8>, BenchError> {
     let sample = decode(SAMPLES[(number % KINDS) as usize])?;
     photo(&sample, number, size)
 }
 
-/// A folder with `count` different photos of this size.
+/// Creates a folder with `count` different photos of this size.
 pub(super) fn make(name: &str, count: u64, size: (u32, u32)) -> Result<Folder, BenchError> {
     let folder = Folder::create(name)?;
     let samples = SAMPLES
@@ -168,7 +168,7 @@ pub(super) fn make(name: &str, count: u64, size: (u32, u32)) -> Result<Folder, B
     Ok(folder)
 }
 
-/// A folder with `count` photos that are links to the first `different` ones of another folder, which are used again and again.
+/// Creates a folder with `count` links to the first `different` photos of another folder, in turns.
 pub(super) fn link(
     name: &str,
     count: usize,
@@ -203,16 +203,16 @@ fn decode(bytes: &[u8]) -> Result<Sample, BenchError> {
     })
 }
 
-/// A part of the sample, brought to `size`, with a camera's noise, as JPEG of quality 90.
+/// Cuts a part out of a sample, resizes it to `size`, adds the noise of a camera, and encodes it as JPEG of quality 90.
 fn photo(sample: &Sample, seed: u64, size: (u32, u32)) -> Result<Vec<u8>, BenchError> {
     let failed = |error: &dyn std::fmt::Display| {
-        BenchError::io("make a photo", io::Error::other(error.to_string()))
+        BenchError::io("create a photo", io::Error::other(error.to_string()))
     };
     let mut random = Random::new(seed);
     let (width, height) = size;
     let mut rgb = vec![0; width as usize * height as usize * 3];
 
-    // The largest part with the right proportions, made smaller by up to 40 %, placed anywhere.
+    // The largest part with the right proportions, reduced by up to 40 %, at a random position.
     let whole = f64::min(
         f64::from(sample.width) / f64::from(width),
         f64::from(sample.height) / f64::from(height),
@@ -231,7 +231,7 @@ fn photo(sample: &Sample, seed: u64, size: (u32, u32)) -> Result<Vec<u8>, BenchE
         .crop(left, top, part_width, part_height);
     resize(&mut Resizer::new(), &source, &mut target, &options).map_err(|error| failed(&error))?;
 
-    // Brightness goes up or down by up to 6, small steps more often than large ones.
+    // Brightness changes by at most 7, by small steps more often than by large ones.
     for pixels in rgb.chunks_mut(3 * 8) {
         let noise = random.next_u64().to_le_bytes();
         for (pixel, noise) in pixels.chunks_mut(3).zip(noise) {
@@ -259,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn photos_are_the_same_on_every_run_and_differ_from_each_other() {
+    fn photos_are_reproducible_and_differ_from_each_other() {
         let sample = decode(SAMPLES[3]).unwrap();
         let first = photo(&sample, 1, (160, 120)).unwrap();
         assert_eq!(first, photo(&sample, 1, (160, 120)).unwrap());
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_goes_with_its_files() {
+    fn a_dropped_folder_is_removed_with_its_files() {
         let path = {
             let folder = make("test", 3, (64, 48)).unwrap();
             let linked = link("test-linked", 5, 2, &folder).unwrap();
@@ -280,16 +280,16 @@ mod tests {
             let linked: Vec<_> = linked.map(|file| fs::read(file).unwrap()).collect();
             assert_eq!(linked.len(), 5);
             assert_ne!(linked[0], linked[1]);
-            assert_eq!(linked[0], linked[2], "of the first two alone");
+            assert_eq!(linked[0], linked[2], "of the first two only");
             folder.path().to_owned()
         };
         assert!(!path.exists());
     }
 
     #[test]
-    fn folders_that_nobody_holds_are_swept_whatever_their_number() {
+    fn unlocked_folders_are_swept_whatever_their_process_id() {
         let parent = std::env::temp_dir();
-        // What an interrupted program with this very number left: each container has its own 7.
+        // Left by a killed program with the same process id, as in another container.
         let pid = std::process::id();
         let stale = parent.join(format!("{PREFIX}{pid}-again"));
         let foreign = [
@@ -305,17 +305,17 @@ mod tests {
         let folder = Folder::create("again").unwrap();
         assert!(!folder.path().join("inner").exists());
         let other = Folder::create("sweeper").unwrap();
-        assert!(folder.path().exists(), "it is held");
+        assert!(folder.path().exists(), "it is locked");
         drop((folder, other));
         assert!(!stale.exists());
-        // Nobody knows what these are.
+        // Names that are not those of such folders.
         foreign
             .iter()
             .for_each(|path| fs::remove_dir(path).unwrap());
     }
 
     #[test]
-    fn a_name_that_is_taken_is_no_obstacle() {
+    fn an_existing_path_gets_a_number_appended() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("taken");
         let [first, second] = [(), ()].map(|()| Folder::create_near(&path).unwrap());
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_sweeps_a_folder_that_another_has_just_made() {
+    fn a_folder_that_another_thread_has_just_created_is_not_swept() {
         let parent = tempfile::tempdir().unwrap();
         let first = parent.path().join(format!("{PREFIX}1-same"));
         std::thread::scope(|threads| {
@@ -344,14 +344,14 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_at_the_place_of_a_folder_is_not_held_for_it() {
+    fn only_a_folder_itself_is_locked() {
         let parent = tempfile::tempdir().unwrap();
         let [folder, link] = ["folder", "link"].map(|name| parent.path().join(name));
-        assert!(hold(&folder).is_none(), "nothing is there");
+        assert!(lock(&folder).is_none(), "nothing exists");
         fs::create_dir(&folder).unwrap();
         std::os::unix::fs::symlink(&folder, &link).unwrap();
-        assert!(hold(&link).is_none(), "a link");
-        let held = hold(&folder);
-        assert!(held.is_some() && hold(&folder).is_none(), "held once");
+        assert!(lock(&link).is_none(), "a link");
+        let locked = lock(&folder);
+        assert!(locked.is_some() && lock(&folder).is_none(), "locked once");
     }
 }

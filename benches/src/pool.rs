@@ -1,22 +1,22 @@
-//! Pools of answering processes: what many people write first when threads are not safe enough.
+//! Pools of answering processes: the usual first solution when threads are not safe enough.
 //!
-//! One message per job each way, a bounded number on the way to each process, results taken as they are needed. The
-//! bound keeps both directions from filling up, which would stop both sides for good.
+//! One message per job in each direction, with a bounded number in flight to each process. Without the bound both directions
+//! could fill up, a deadlock.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::ipc::IpcPeer;
-use super::stream::{Header, Means, StreamPeer, task};
+use super::stream::{Header, StreamKind, StreamPeer, task};
 use super::{BenchError, work};
 
-/// Jobs on the way to one process. More gains nothing, and some 280 small messages fill a socket.
+/// Jobs in flight to one process. More are not faster, and about 280 small messages fill a socket.
 const IN_FLIGHT: usize = 128;
 
 /// One process of a pool for no-op jobs.
 pub(super) trait NoopPeer {
     /// Sends one job.
     fn submit(&mut self, x: u64) -> Result<(), BenchError>;
-    /// Takes the oldest result.
+    /// Receives the oldest result.
     fn collect(&mut self) -> Result<u64, BenchError>;
 }
 
@@ -48,7 +48,7 @@ pub(super) fn run_noops<P: NoopPeer>(peers: &mut [P], jobs: u64) -> Result<(), B
     for job in 0..jobs {
         let turn = job as usize % count;
         if waiting[turn] == IN_FLIGHT {
-            // Take half of them at once: the process keeps the other half to work on meanwhile.
+            // Receive half of them at once: the process works on the other half meanwhile.
             for _ in 0..IN_FLIGHT / 2 {
                 total = total.wrapping_add(peers[turn].collect()?);
             }
@@ -65,17 +65,17 @@ pub(super) fn run_noops<P: NoopPeer>(peers: &mut [P], jobs: u64) -> Result<(), B
     BenchError::expect(total, noop_total(jobs))
 }
 
-/// The sum of the results of that many no-op jobs with the arguments 0, 1, 2 …
+/// Returns the sum of the results of no-op jobs with the arguments 0 to `jobs - 1`.
 pub(super) fn noop_total(jobs: u64) -> u64 {
     (0..jobs).map(work::noop).fold(0, u64::wrapping_add)
 }
 
 /// Starts `workers` processes of one kind.
-pub(super) fn streams(means: Means, workers: usize) -> Result<Vec<StreamPeer>, BenchError> {
-    (0..workers).map(|_| StreamPeer::start(means)).collect()
+pub(super) fn streams(kind: StreamKind, workers: usize) -> Result<Vec<StreamPeer>, BenchError> {
+    (0..workers).map(|_| StreamPeer::start(kind)).collect()
 }
 
-/// Shrinks all pictures, one thread per process feeding it, the next picture to whoever is free.
+/// Shrinks all pictures. One thread per process feeds it; a free process takes the next picture.
 pub(super) fn shrink_all(
     peers: &mut [StreamPeer],
     pictures: &[Vec<u8>],
@@ -100,9 +100,9 @@ pub(super) fn shrink_all(
             .map(|peer| scope.spawn(|| feed(peer)))
             .collect();
         for thread in threads {
-            let done = thread
-                .join()
-                .map_err(|_| BenchError::Missing("a feeding thread panicked".to_owned()))??;
+            let done = thread.join().map_err(|_| {
+                BenchError::Missing("a thread that feeds a process panicked".to_owned())
+            })??;
             for (turn, out) in done {
                 small[turn] = out;
             }

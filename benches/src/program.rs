@@ -1,4 +1,4 @@
-//! Whole programs over folders of photos: how long, how much memory, how many bytes written.
+//! Whole programs over folders of photos: their time, memory, and bytes written.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -22,7 +22,7 @@ use arenite_image::{ResizeSpec, resize_encoded};
 /// One command line: the program, then its arguments.
 pub(super) type CommandLine = Vec<OsString>;
 
-/// Whether a program of this name can be started.
+/// Returns whether a program of this name is in `PATH`.
 pub(super) fn is_installed(name: &str) -> bool {
     let Some(path) = std::env::var_os("PATH") else {
         return false;
@@ -30,11 +30,11 @@ pub(super) fn is_installed(name: &str) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
 }
 
-/// Runs the command lines side by side; each started by a process of ours that then becomes the program, so that it
-/// does not outlive this process. `out` has to hold `expected` pictures afterwards, of which the longer side is [`work::THUMB_EDGE`].
+/// Runs the command lines at the same time. Each is executed by a child of this process that dies with it. `out` has to contain
+/// `expected` pictures afterwards, whose longer side is [`work::THUMB_EDGE`].
 ///
-/// What they hold is looked at meanwhile if `watched`, which takes them time, and more from a program of several processes; otherwise
-/// it is 0.
+/// Samples the memory of the programs if `watched`, and reports 0 otherwise: sampling slows them down, those of several processes
+/// most.
 pub(super) fn run(
     system: &'static str,
     role: &Role,
@@ -49,8 +49,8 @@ pub(super) fn run(
         .map(|line| Child::start_with(system, role, line))
         .collect::<Result<Vec<_>, _>>()?;
     let roots: Vec<u32> = children.iter().map(Child::id).collect();
-    // Often enough to see a photo being decoded, seldom enough not to disturb it; and about as many looks at a short run
-    // as at a long one, or its peak would be the likelier one to be missed.
+    // Often enough to see the decoding of a photo, rarely enough not to disturb it. A short run gets about as many samples as a
+    // long one, or its peak would be missed more often.
     let pause = Duration::from_millis(if expected < 100 { 1 } else { 10 });
     let mut wait = || {
         children.iter_mut().try_for_each(Child::wait_for_success)?;
@@ -63,13 +63,13 @@ pub(super) fn run(
     let total = total?;
     let failed = |file: &Path, error: &dyn std::fmt::Display| {
         let error = std::io::Error::other(error.to_string());
-        BenchError::io(format!("look at {}", file.display()), error)
+        BenchError::io(format!("read {}", file.display()), error)
     };
     let mut written = 0;
     let outputs = files(out.path())?;
     for file in &outputs {
         let size = fs::metadata(file)
-            .map_err(|error| BenchError::io(format!("look at {}", file.display()), error))?;
+            .map_err(|error| BenchError::io(format!("read {}", file.display()), error))?;
         written += size.len();
         let (width, height) =
             image::image_dimensions(file).map_err(|error| failed(file, &error))?;
@@ -83,9 +83,9 @@ pub(super) fn run(
     })
 }
 
-/// What `work` comes to, and the most memory that was seen meanwhile, with a pause between two looks.
+/// Runs `work` and samples the memory of `roots` meanwhile; returns its result and the peak.
 pub(super) fn peak_while<R>(roots: &[u32], pause: Duration, work: impl FnOnce() -> R) -> (R, u64) {
-    /// Ends the looking, also after a panic.
+    /// Ends the sampling, also after a panic.
     struct Done<'a>(&'a AtomicBool);
     impl Drop for Done<'_> {
         fn drop(&mut self) {
@@ -102,7 +102,7 @@ pub(super) fn peak_while<R>(roots: &[u32], pause: Duration, work: impl FnOnce() 
     })
 }
 
-/// Looks at [`memory_of`] `roots` until `done`, with a pause between two looks; the most that was seen.
+/// Samples [`memory_of`] `roots` until `done`; returns the peak.
 fn peak_memory(roots: &[u32], pause: Duration, done: &AtomicBool) -> u64 {
     let mut peak = 0;
     while !done.load(Relaxed) {
@@ -112,10 +112,10 @@ fn peak_memory(roots: &[u32], pause: Duration, done: &AtomicBool) -> u64 {
     peak
 }
 
-/// Bytes that processes and all their descendants hold now.
+/// Returns the bytes of memory that processes and all their descendants use now.
 ///
-/// Counted are anonymous pages of each process, and each shared-memory object that any of them holds open once, with
-/// what it really occupies. Pages of the programs' own files are left out.
+/// Counts the anonymous pages of each process, and each shared-memory object that any of them has open once, with the pages
+/// that it occupies. Pages of program files do not count.
 pub(super) fn memory_of(roots: &[u32]) -> u64 {
     let mut pids = roots.to_vec();
     let mut next = 0;
@@ -160,7 +160,7 @@ fn anonymous_bytes(pid: u32) -> u64 {
         * 1024
 }
 
-/// Device and inode of each memory file this process holds open, and the bytes it occupies.
+/// Returns device and inode of each memory file that this process has open, and the bytes that it occupies.
 fn shared_objects(pid: u32) -> Vec<((u64, u64), u64)> {
     let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
         return Vec::new();
@@ -178,10 +178,11 @@ fn shared_objects(pid: u32) -> Vec<((u64, u64), u64)> {
         .collect()
 }
 
-/// What the rayon twin's process does: `threads from to`, a loop around the same codecs as the engine's workers use.
+/// The process of the rayon baseline, with the arguments threads, size, input and output folder: a parallel loop over the
+/// function that the engine's workers call.
 pub(super) fn resize_in_threads() -> Result<(), BenchError> {
     let words: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let bad = || BenchError::Missing("the process of rayon got no folders".to_owned());
+    let bad = || BenchError::Missing("the process of rayon has wrong arguments".to_owned());
     let [threads, size, from, to] = words.as_slice() else {
         return Err(bad());
     };
@@ -212,13 +213,13 @@ pub(super) fn resize_in_threads() -> Result<(), BenchError> {
     })
 }
 
-/// What a process does that becomes another program: its arguments are that program's command line.
+/// Executes another program, whose command line the arguments are.
 pub(super) fn become_program() -> Result<(), BenchError> {
     let mut words = std::env::args_os().skip(1);
     let program = words
         .next()
-        .ok_or_else(|| BenchError::Missing("no program was named".to_owned()))?;
-    // The signal at the parent's death outlives `exec`; the marker must not.
+        .ok_or_else(|| BenchError::Missing("no program is named".to_owned()))?;
+    // The parent-death signal survives `exec`. The marker must not.
     let error = Command::new(&program).args(words).env_remove(MARKER).exec();
     Err(BenchError::io(
         format!("start {}", program.display()),

@@ -1,4 +1,4 @@
-//! Starting processes: two bare ones of this program, and `procspawn`'s pool.
+//! Starts processes: bare ones of this program, and the pool of `procspawn`.
 
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use super::child::{Child, Role};
 use super::{BenchError, work};
 
-/// Starts `workers` bare processes; the time until each has answered one byte.
+/// Starts `workers` bare processes; returns the time until each has written one byte.
 pub(super) fn bare(workers: usize) -> Result<Duration, BenchError> {
     let start = Instant::now();
     let mut children = Vec::with_capacity(workers);
     for _ in 0..workers {
-        let (from, to) =
-            std::io::pipe().map_err(|error| BenchError::io("make a pipe for bare-spawn", error))?;
+        let (from, to) = std::io::pipe()
+            .map_err(|error| BenchError::io("create a pipe for bare-spawn", error))?;
         let child = Child::start("bare-spawn", &Role::OneByte, None, Some(to.into()))?;
         children.push((child, from));
     }
@@ -24,15 +24,15 @@ pub(super) fn bare(workers: usize) -> Result<Duration, BenchError> {
     Ok(start.elapsed())
 }
 
-/// What a bare process does.
+/// A bare process: writes one byte and ends.
 pub(super) fn answer_one_byte() -> Result<(), BenchError> {
     let mut out = std::io::stdout();
     out.write_all(&[1])
         .and_then(|()| out.flush())
-        .map_err(|error| BenchError::io("answer one byte", error))
+        .map_err(|error| BenchError::io("write one byte", error))
 }
 
-/// Starts a pool of `procspawn` and runs one function in it; the time to its result.
+/// Starts a pool of `procspawn` and runs a function in it; returns the time to its result.
 pub(super) fn procspawn_pool(workers: usize) -> Result<Duration, BenchError> {
     let failed = |error: procspawn::SpawnError| BenchError::Peer {
         system: "procspawn".to_owned(),

@@ -1,7 +1,7 @@
-//! Processes that answer over a Unix socket or a pair of pipes, written by hand and without waste.
+//! Processes that answer over a Unix socket or a pair of pipes, written by hand for speed.
 //!
-//! A message is a header of 64 bytes, then its payload. One header is one `write`; the answering side reads whatever
-//! has arrived into a buffer, and payloads straight into their place, which is warm after the first.
+//! A message is a header of 64 bytes, then its payload. A header is one `write`. The answering side reads all bytes that have
+//! arrived into a buffer, and payloads directly into memory that is reused.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Write};
@@ -15,10 +15,10 @@ use nix::sys::socket::{setsockopt, sockopt};
 use super::child::{Child, Role};
 use super::{BenchError, work};
 
-/// Bytes the pipe may hold, and what the socket is asked for.
+/// Capacity of the pipes, and requested buffer size of the socket.
 const KERNEL_BUFFER: usize = 1 << 20;
 
-/// What to do with a message.
+/// What to do with the payload of a message.
 pub(super) mod task {
     /// Answer `argument + 1`.
     pub(crate) const NOOP: u64 = 0;
@@ -26,13 +26,13 @@ pub(super) mod task {
     pub(crate) const TOUCH: u64 = 1;
     /// Read all of the payload.
     pub(crate) const SUM: u64 = 2;
-    /// Shrink the payload, a picture, and send the small one back as payload.
+    /// Shrink the payload, a picture, and send back the small one as payload.
     pub(crate) const SHRINK: u64 = 3;
-    /// Turn a counter as often as each word of the payload says.
+    /// Spin for the number of turns in each word of the payload.
     pub(crate) const SPIN: u64 = 4;
 }
 
-/// The 64 bytes in front of every payload, both ways.
+/// The 64 bytes before every payload, in both directions.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub(super) struct Header {
@@ -40,9 +40,9 @@ pub(super) struct Header {
     pub(super) task: u64,
     /// Bytes of payload that follow.
     pub(super) len: u64,
-    /// What the task works on, or its result.
+    /// Argument or result of the task.
     pub(super) value: u64,
-    /// As wide as a small job's arguments.
+    /// Padding to the size of a small job's arguments.
     rest: [u64; 5],
 }
 
@@ -57,17 +57,17 @@ impl Header {
     }
 }
 
-/// The means by which the bytes travel.
+/// The kind of stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Means {
+pub(super) enum StreamKind {
     /// A pair of connected stream sockets.
     UnixSocket,
     /// Two pipes of 1 MiB.
     Pipe,
 }
 
-impl Means {
-    /// The system's name in every output.
+impl StreamKind {
+    /// Returns the id of the system.
     pub(super) fn id(self) -> &'static str {
         match self {
             Self::UnixSocket => "unix-socket",
@@ -85,11 +85,11 @@ pub(super) struct StreamPeer {
 }
 
 impl StreamPeer {
-    /// Starts the answering process and asks it once.
-    pub(super) fn start(means: Means) -> Result<Self, BenchError> {
-        let failed = |error| BenchError::io(format!("make a {}", means.id()), error);
-        let (from, to, input, output): (OwnedFd, OwnedFd, OwnedFd, OwnedFd) = match means {
-            Means::UnixSocket => {
+    /// Starts the answering process and makes a first round trip.
+    pub(super) fn start(kind: StreamKind) -> Result<Self, BenchError> {
+        let failed = |error| BenchError::io(format!("create a {}", kind.id()), error);
+        let (from, to, input, output): (OwnedFd, OwnedFd, OwnedFd, OwnedFd) = match kind {
+            StreamKind::UnixSocket => {
                 let (ours, theirs) = UnixStream::pair().map_err(failed)?;
                 for end in [&ours, &theirs] {
                     setsockopt(end, sockopt::SndBuf, &KERNEL_BUFFER)
@@ -102,17 +102,17 @@ impl StreamPeer {
                     theirs.into(),
                 )
             }
-            Means::Pipe => {
+            StreamKind::Pipe => {
                 let (input, to) = std::io::pipe().map_err(failed)?;
                 let (from, output) = std::io::pipe().map_err(failed)?;
                 for end in [to.as_fd(), output.as_fd()] {
-                    // A user may have spent the limit on pipe memory; 64 KiB pipes still work.
+                    // Fails at the user's limit of pipe memory; pipes of 64 KiB still work.
                     let _ = fcntl(end, FcntlArg::F_SETPIPE_SZ(KERNEL_BUFFER as i32));
                 }
                 (from.into(), to.into(), input.into(), output.into())
             }
         };
-        let child = Child::start(means.id(), &Role::Stream, Some(input), Some(output))?;
+        let child = Child::start(kind.id(), &Role::Stream, Some(input), Some(output))?;
         let mut peer = Self {
             child,
             from: BufReader::with_capacity(1 << 16, from.into()),
@@ -137,7 +137,7 @@ impl StreamPeer {
             .map_err(|_| self.child.unresponsive())
     }
 
-    /// Takes the next answer's header.
+    /// Receives the header of the next answer.
     pub(super) fn receive(&mut self) -> Result<Header, BenchError> {
         let mut header = Header::zeroed();
         self.from
@@ -152,13 +152,13 @@ impl StreamPeer {
         BenchError::expect(self.receive()?.value, work::noop(x))
     }
 
-    /// Sends `payload`, waits for the answering side to work on it; its result.
+    /// Sends `payload` and waits for the result.
     pub(super) fn hand_over(&mut self, task: u64, payload: &[u8]) -> Result<u64, BenchError> {
         self.send_with(&Header::new(task, payload.len(), 0), payload)?;
         Ok(self.receive()?.value)
     }
 
-    /// Sends a picture, gets the small one back.
+    /// Sends a picture and receives the small one.
     pub(super) fn shrink(&mut self, pixels: &[u8], small: &mut [u8]) -> Result<(), BenchError> {
         self.send_with(&Header::new(task::SHRINK, pixels.len(), 0), pixels)?;
         let header = self.receive()?;
@@ -169,10 +169,10 @@ impl StreamPeer {
     }
 }
 
-/// The answering side: works until the asking side closes its end.
+/// The answering side: runs until the asking side closes its end.
 pub(super) fn answer() -> Result<(), BenchError> {
     let take = |fd: std::io::Result<OwnedFd>| {
-        fd.map_err(|error| BenchError::io("take the inherited descriptors", error))
+        fd.map_err(|error| BenchError::io("duplicate the inherited descriptors", error))
     };
     let from = take(std::io::stdin().as_fd().try_clone_to_owned())?;
     let mut to = File::from(take(std::io::stdout().as_fd().try_clone_to_owned())?);

@@ -1,4 +1,4 @@
-//! The work itself: plain functions on slices, the same ones for every system of a case.
+//! The work: plain functions on slices, the same for every system of a case.
 
 use std::cell::RefCell;
 use std::hint::black_box;
@@ -22,13 +22,13 @@ pub const THUMB_EDGE: u32 = 224;
 /// Bytes of a small picture.
 pub const THUMB_BYTES: usize = THUMB_EDGE as usize * THUMB_EDGE as usize * 3;
 
-/// The whole of a no-op job: one number in, one number out, so that both ways really carry something.
+/// A no-op job: one number in, one number out, so that both directions carry data.
 #[must_use]
 pub fn noop(x: u64) -> u64 {
     x.wrapping_add(1)
 }
 
-/// Reads one cache line of every page: adds up the first word of each.
+/// Reads one cache line of every page: returns the sum of the first words.
 #[must_use]
 pub fn touch(bytes: &[u8]) -> u64 {
     bytes
@@ -37,7 +37,7 @@ pub fn touch(bytes: &[u8]) -> u64 {
         .fold(0, u64::wrapping_add)
 }
 
-/// Reads everything: adds up all words.
+/// Reads all bytes: returns the sum of all words.
 #[must_use]
 pub fn sum(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
@@ -87,13 +87,13 @@ pub fn pairwise_sum(numbers: &[f32]) -> f32 {
     sums[0]
 }
 
-/// Numbers of a point in the case `kmeans`.
+/// Coordinates of a point in the case `kmeans`.
 pub const DIMENSIONS: usize = 16;
-/// Groups of points there.
+/// Number of centres in the case `kmeans`.
 pub const GROUPS: usize = 8;
-/// The centres of a round, by dimension and then by group, so that all groups are compared at once.
+/// The centres of a round, ordered by dimension and then by group, so that vector instructions compare all groups at once.
 pub const CENTRES: [f32; DIMENSIONS * GROUPS] = centres();
-/// For each group the sum of its points, and how many there are.
+/// For each group, the sum of its points and their number.
 pub type Sums = [f64; GROUPS * (DIMENSIONS + 1)];
 
 const fn centres() -> [f32; DIMENSIONS * GROUPS] {
@@ -106,7 +106,7 @@ const fn centres() -> [f32; DIMENSIONS * GROUPS] {
     centres
 }
 
-/// Adds up the points that are nearest to each centre.
+/// Sums the points that are nearest to each centre.
 #[must_use]
 pub fn nearest(points: &[f32], centres: &[f32; DIMENSIONS * GROUPS]) -> Sums {
     let (centres, _) = centres.as_chunks::<GROUPS>();
@@ -148,7 +148,7 @@ pub fn square(x: &[i64], out: &mut [i64]) {
 
 /// Shrinks an RGB picture of [`IMAGE_WIDTH`] × [`IMAGE_HEIGHT`] to 224×224 into `out` by averaging areas.
 ///
-/// Averaging is the quickest honest way to make a small picture, so the time of moving the pixels shows.
+/// Averaging is the fastest real algorithm for this, so the time to move the pixels shows.
 ///
 /// # Panics
 /// If the slices are not as long as pictures of these sizes.
@@ -167,7 +167,7 @@ pub fn shrink(pixels: &[u8], out: &mut [u8]) {
     });
 }
 
-/// Turns a counter this many times; takes the same work, not the same time, on every call.
+/// Spins for this number of turns: the same work on every call, not the same time.
 pub fn spin(turns: u64) -> u64 {
     let mut x = black_box(turns);
     for _ in 0..turns {
@@ -176,14 +176,14 @@ pub fn spin(turns: u64) -> u64 {
     black_box(x)
 }
 
-/// How many turns of [`spin`] take one microsecond here: the quickest of several tries. Tried once in a program, so that all
-/// systems of a case have the same work.
+/// Returns how many turns of [`spin`] take a microsecond on this machine: the maximum of several measurements, taken once in a
+/// program, so that all systems of a case have the same work.
 #[must_use]
 pub fn turns_per_microsecond() -> f64 {
     const TURNS: u64 = 1_000_000;
     static FOUND: OnceLock<f64> = OnceLock::new();
     *FOUND.get_or_init(|| {
-        let quickest = (0..20)
+        let fastest = (0..20)
             .map(|_| {
                 let start = Instant::now();
                 spin(TURNS);
@@ -191,16 +191,16 @@ pub fn turns_per_microsecond() -> f64 {
             })
             .min()
             .unwrap_or(Duration::from_millis(1));
-        TURNS as f64 / quickest.as_secs_f64() / 1e6
+        TURNS as f64 / fastest.as_secs_f64() / 1e6
     })
 }
 
-/// A small generator of random numbers (splitmix64), so that every run sees the same bytes.
+/// A generator of pseudo-random numbers (splitmix64), so that every run has the same input.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// A sequence of its own for each seed.
+    /// Starts the sequence of a seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(seed)
@@ -215,7 +215,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// `len` random bytes.
+    /// Returns `len` random bytes.
     #[must_use]
     pub fn bytes(&mut self, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];

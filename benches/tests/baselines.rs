@@ -1,4 +1,4 @@
-//! The baselines with real processes: each does its work, and none is left behind.
+//! The baselines with real processes: each does its work, and no process is left.
 //!
 //! Without the usual test harness, because the baselines' processes are this program started again: `init` has to come
 //! first in `main`.
@@ -20,7 +20,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 
 /// Makes this program start one process of a baseline and wait to be killed.
 const HOLD: &str = "ARENITE_BENCH_TEST_HOLD";
-/// How long anything may take before the test gives up and says what it waited for.
+/// How long a test waits before it fails.
 const WATCHDOG: Duration = Duration::from_secs(60);
 
 fn main() {
@@ -54,7 +54,7 @@ fn setup() -> Setup {
     }
 }
 
-/// All systems but the engine of the cases that need neither much memory nor much time.
+/// Returns all baselines of the cases that need neither much memory nor much time.
 fn light_systems() -> Vec<(String, &'static str)> {
     let light = |case: &Case| {
         case.memory == 0 && !matches!(case.unit, Unit::ImagesPerSecond(_) | Unit::Megabytes)
@@ -71,7 +71,7 @@ fn light_systems() -> Vec<(String, &'static str)> {
         .collect()
 }
 
-/// Starts, runs and ends one system, which checks its own results. All on one thread: its processes die with it.
+/// Starts, runs and ends a system, which checks its results. All on one thread: the processes die with it.
 fn does_its_work(case: &str, system: &str) -> Result<(), Failed> {
     let setup = setup();
     let case = cases::all(&setup)
@@ -85,7 +85,7 @@ fn does_its_work(case: &str, system: &str) -> Result<(), Failed> {
         .ok_or("the system is gone")?;
     let mut running = match entry.start(&setup) {
         Ok(running) => running,
-        // Not everything is on every machine.
+        // This machine lacks something that the system needs.
         Err(BenchError::Missing(what)) => {
             missing(&what);
             return Ok(());
@@ -111,7 +111,7 @@ fn does_its_work(case: &str, system: &str) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Whoever has all rights may still lack a second core, or a newer kernel; nothing else.
+/// A machine may lack a second core or a newer Linux; nothing else may be missing where all rights are present.
 fn missing(what: &str) {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     if cores < 2 || !SandboxReport::of_this_kernel().is_complete() {
@@ -147,14 +147,14 @@ fn every_goal_names_a_system() -> Result<(), Failed> {
                     || cases.iter().any(|case| case.id == id)
             };
             if !named.is_none_or(known) {
-                return Err(format!("{}: {words} names nobody", case.id).into());
+                return Err(format!("{}: {words} names no system", case.id).into());
             }
         }
     }
     Ok(())
 }
 
-/// The other side of the next test: a process with baselines that waits to be killed.
+/// The process of the next test: starts baselines and waits to be killed.
 fn hold() -> ! {
     let setup = setup();
     let cases = cases::all(&setup);
@@ -207,7 +207,7 @@ fn processes_die_with_a_killed_parent() -> Result<(), Failed> {
     parent.kill()?;
     let status = parent.wait()?;
     if status.signal() != Some(9) {
-        return Err(format!("the parent was to be killed and ended otherwise: {status}").into());
+        return Err(format!("the parent was not killed: {status}").into());
     }
     if children.is_empty() {
         return Err("no baseline had a process".into());
@@ -224,7 +224,7 @@ fn processes_die_with_a_killed_parent() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Whether the process exists and has not ended; one that ended may wait for a new parent to notice.
+/// Returns whether the process runs. A zombie may still wait for its new parent.
 fn is_running(pid: u32) -> bool {
     let path = format!("/proc/{pid}/stat");
     if !Path::new(&path).exists() {

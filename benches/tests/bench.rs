@@ -1,4 +1,4 @@
-//! The program `arenite-bench` from outside: what it lists, what it prints, and what it says where something is missing.
+//! The program `arenite-bench` from outside: its lists, its figures, and its messages about what is missing.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -16,7 +16,8 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use world::{Run, World, gone, with_own_mounts};
 
-/// Every case and its systems, in the order in which they are run. The names are in other people's scripts and tables: none goes or changes unseen.
+/// Every case and its systems, in the order in which they run. Scripts and tables of users have these names: none may change
+/// unnoticed.
 const CASES: &[(&str, &str)] = &[
     (
         "noop-rtt-hot",
@@ -81,7 +82,7 @@ const CASES: &[(&str, &str)] = &[
 const HANDOVER: &str = "arenite, rayon, unix-socket, pipe, ipc-channel, ipc-channel-shm, memcpy";
 const RESIZE: &str = "arenite, rayon, vipsthumbnail, vipsthumbnail-p2";
 
-/// What the systems of `noop-rtt-hot` are called in a picture.
+/// Names of the systems of `noop-rtt-hot` in a picture.
 const LABELS: [&str; 8] = [
     "arenite",
     "rayon (threads)",
@@ -110,7 +111,7 @@ fn bench(flags: &str) -> Run {
     world.finish(command(&world, flags))
 }
 
-/// The cases of `--list` and their systems.
+/// Returns the cases of `--list` and their systems.
 fn listed(flags: &str) -> Vec<(String, String)> {
     let run = bench(&format!("--list {flags}")).exits(0);
     assert_eq!(run.stderr, "");
@@ -129,7 +130,7 @@ fn ids(flags: &str) -> Vec<String> {
     listed(flags).into_iter().map(|(id, _)| id).collect()
 }
 
-/// The figures, by system; there is one case.
+/// Returns the figures of a run of one case, by system.
 fn figures(run: &Run) -> BTreeMap<String, Value> {
     let rows: Vec<BTreeMap<String, Value>> = serde_json::from_str(&run.stdout).unwrap();
     rows.into_iter()
@@ -143,7 +144,7 @@ fn figures(run: &Run) -> BTreeMap<String, Value> {
         .collect()
 }
 
-/// Each system has figures, or is named as one that this machine lacks something for.
+/// Asserts that each system has figures or is reported as left out.
 #[track_caller]
 fn measured_or_named(run: &Run, case: &str, systems: &str) {
     let figures = figures(run);
@@ -159,7 +160,7 @@ fn measured_or_named(run: &Run, case: &str, systems: &str) {
 }
 
 #[test]
-fn every_case_is_there_with_its_systems() {
+fn every_case_is_listed_with_its_systems() {
     let listed = listed("");
     let listed: Vec<(&str, &str)> = listed
         .iter()
@@ -169,7 +170,7 @@ fn every_case_is_there_with_its_systems() {
 }
 
 #[test]
-fn a_list_for_programs() {
+fn the_list_as_json_equals_the_text() {
     let run = bench("--list --json").exits(0);
     let cases: Vec<Value> = serde_json::from_str(&run.stdout).unwrap();
     let words = |case: &Value, key: &str| -> Vec<String> {
@@ -197,7 +198,7 @@ fn a_list_for_programs() {
 }
 
 #[test]
-fn only_takes_a_name_or_how_names_begin() {
+fn only_accepts_a_name_or_a_prefix() {
     assert_eq!(ids("--only scale-1"), ["scale-1"], "not scale-16");
     let some = ids("--only handover-10mb --only idle");
     assert_eq!(
@@ -212,7 +213,7 @@ fn only_takes_a_name_or_how_names_begin() {
 }
 
 #[test]
-fn an_unknown_case_is_wrong_usage_and_the_known_ones_are_said() {
+fn an_unknown_case_is_wrong_usage_and_the_known_ones_are_listed() {
     let run = bench("--only noop-rtt-cold").exits(2);
     assert_eq!(run.stdout, "");
     assert_eq!(run.errors().len(), 1, "{}", run.stderr);
@@ -238,11 +239,11 @@ fn wrong_usage_is_exit_code_2() {
 }
 
 #[test]
-fn figures_for_programs_and_a_picture() {
+fn json_and_svg_contain_all_systems() {
     let world = World::new();
     let flags = "--only noop-rtt-hot --runs 1 --warmup 0 --json --svg x.svg";
     let run = world.finish(command(&world, flags)).exits(0);
-    // One list and nothing else: it would not be read otherwise.
+    // `figures` fails unless stdout is one list.
     let (case, systems) = CASES[0];
     for (system, row) in figures(&run) {
         let number = |key: &str| row[key].as_f64().unwrap();
@@ -270,7 +271,7 @@ fn figures_for_programs_and_a_picture() {
 }
 
 #[test]
-fn a_table_for_people_with_goals_and_notes() {
+fn the_table_has_goals_and_notes() {
     let run = bench("--only noop-rtt-idle --quick --runs 2 --warmup 0").exits(0);
     let begins = |start: &str| run.lines().iter().any(|line| line.starts_with(start));
     let (_, systems) = CASES[1];
@@ -283,9 +284,9 @@ fn a_table_for_people_with_goals_and_notes() {
     assert!(!run.stdout.contains("measuring"), "{}", run.stdout);
 }
 
-/// No case is through within a millisecond. What has begun then ends; all others are named wherever somebody may look for them.
+/// No case finishes within a millisecond. The case that has begun ends; all others are reported in every output.
 #[test]
-fn what_there_is_no_time_for_is_named() {
+fn cases_without_time_left_are_reported() {
     let run = bench("--list --json").exits(0);
     let listed: Vec<Value> = serde_json::from_str(&run.stdout).unwrap();
     let is_quick = |id: &&str| {
@@ -323,9 +324,9 @@ fn what_there_is_no_time_for_is_named() {
     }
 }
 
-/// A sample of this case is forty operations with pauses of 2 ms: within 100 ms two begin at most, of whatever systems.
+/// A sample of this case is forty operations with pauses of 2 ms: at most two samples begin within 100 ms.
 #[test]
-fn a_case_ends_where_the_time_does() {
+fn a_case_ends_with_the_time_budget() {
     let run = bench("--only noop-rtt-idle --quick --budget 100ms --json").exits(0);
     let rows: Vec<Value> = serde_json::from_str(&run.stdout).unwrap();
     let (late, measured): (Vec<&Value>, Vec<&Value>) =
@@ -341,9 +342,9 @@ fn a_case_ends_where_the_time_does() {
 }
 
 #[test]
-fn a_program_that_is_not_installed_is_named_and_the_run_goes_on() {
+fn a_missing_program_is_reported_and_the_run_continues() {
     let world = World::new();
-    // Photos take their time to be made, and what is missing is missing without them: there is no room for more than a few.
+    // The folder has room for a few photos only, because their creation takes time and the test needs none.
     let script = format!(
         "mkdir small && mount -t tmpfs -o size=256k tmpfs small &&
         unset CARGO && TMPDIR=$PWD/small PATH= exec {PROGRAM} \
@@ -365,7 +366,7 @@ fn a_program_that_is_not_installed_is_named_and_the_run_goes_on() {
 }
 
 #[test]
-fn an_interrupted_bench_costs_no_picture_and_leaves_none() {
+fn an_interrupted_bench_keeps_the_old_picture_and_leaves_no_new_one() {
     for old in [Some("<svg/>"), None] {
         let world = World::new();
         if let Some(old) = old {
@@ -400,7 +401,7 @@ fn figures_that_cannot_be_written_are_exit_code_1() {
     assert!(!output.stderr.is_empty());
 }
 
-/// What root may read of a worker, others may not: a user without privileges measures as much.
+/// Root may read more about a worker than other users, who measure its memory all the same.
 #[test]
 fn a_user_without_privileges_measures_the_memory_of_workers() {
     let world = World::new();
@@ -421,12 +422,12 @@ fn a_user_without_privileges_measures_the_memory_of_workers() {
         .env("TMPDIR", world.path(""));
     let run = world.finish(command).exits(0);
     let megabytes = figures(&run)["arenite"]["median"].as_f64().unwrap();
-    // A worker has a stack and a heap of its own at least.
+    // A worker has at least a stack and a heap.
     assert!(megabytes > 0.01, "{}", run.stdout);
 }
 
-/// The words between the tags of an XML file, which is well formed as far as pictures go: a single root, each element closed
-/// by its own name, attributes in quotes, and neither `<`, `>` nor `&` anywhere else.
+/// Returns the texts of an XML file. Asserts that it is well formed as far as the pictures need: a single root, each element
+/// closed by its own name, attributes in quotes, and neither `<`, `>` nor `&` elsewhere.
 #[track_caller]
 fn words_of(xml: &str) -> Vec<String> {
     let mut open: Vec<&str> = Vec::new();
@@ -441,7 +442,7 @@ fn words_of(xml: &str) -> Vec<String> {
             assert_eq!(
                 open.is_empty(),
                 rest.is_empty(),
-                "one root, and nothing behind it"
+                "one root, and nothing after it"
             );
             continue;
         }
@@ -482,13 +483,13 @@ fn unescaped(words: &str) -> String {
     let mut parts = words.split('&');
     let mut plain = parts.next().unwrap().to_owned();
     for part in parts {
-        let (name, behind) = part.split_once(';').expect("& begins a name");
+        let (name, behind) = part.split_once(';').expect("& begins an entity");
         plain.push(match name {
             "amp" => '&',
             "lt" => '<',
             "gt" => '>',
             "quot" => '"',
-            _ => panic!("&{name}; is no character"),
+            _ => panic!("&{name}; is not an entity"),
         });
         plain.push_str(behind);
     }

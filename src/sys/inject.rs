@@ -12,7 +12,7 @@ pub use armed::{WORKERS, arm, disarm, suspend};
 #[cfg(feature = "points")]
 pub(crate) use armed::{allowed, arm_worker, disarm_worker, interruptible, undisturbed};
 
-/// Whether a system call may be made that a signal can interrupt. An error is the injected one.
+/// Returns the injected error of a system call that a signal can interrupt. An error is the injected one.
 #[cfg(not(feature = "points"))]
 #[inline(always)]
 pub(crate) fn interruptible() -> nix::Result<()> {

@@ -1,38 +1,36 @@
-//! How much input a test draws, and which: the environment asks for more of it, and for other input. And whether all tests have to
-//! be tried. One place for the unit tests, the suites with real engines, those of the command, the driver of the fuzz targets and
-//! what is held against other decoders.
+//! What the environment sets for tests: how many cases, which seeds, and whether a test may be skipped. Shared by unit tests, the
+//! suites with real engines, those of the command, and the driver of the fuzz targets.
 #![allow(dead_code, reason = "each of them uses a part")]
 
-/// `ARENITE_CASES`: how many cases a unit test tries, of which `usual` ones are right for every day.
+/// Returns how many cases a unit test tries: `ARENITE_CASES`, or `usual`.
 pub fn cases(usual: u32) -> u32 {
     number("ARENITE_CASES").unwrap_or(usual)
 }
 
-/// `ARENITE_FUZZ_RUNS`: the cases of a fuzz target's random stretch.
+/// Returns the number of random cases of a fuzz target: `ARENITE_FUZZ_RUNS`, or `usual`.
 pub fn runs(usual: u64) -> u64 {
     number("ARENITE_FUZZ_RUNS").unwrap_or(usual)
 }
 
-/// `ARENITE_FUZZ_SEED`: where the seeds of all tests begin that draw their input from seeds.
+/// Returns the first seed of tests with random input: `ARENITE_FUZZ_SEED`, or 1.
 pub fn first_seed() -> u64 {
     number("ARENITE_FUZZ_SEED").unwrap_or(1)
 }
 
-/// `ARENITE_TIMES`: how often each trial with real engines runs, for who looks for what happens once in a thousand times.
+/// Returns how often each trial with real engines runs: `ARENITE_TIMES`, or once.
 pub fn times() -> u64 {
     number("ARENITE_TIMES").unwrap_or(1)
 }
 
-/// Says what cannot be tried here, for want of a right or of a part of the kernel. Where all has to be tried, which
-/// `ARENITE_MUST_TRY` asks for, that is a failure.
+/// Reports that a test is skipped, for want of a right or of a part of Linux. Fails if `ARENITE_MUST_TRY` is set.
 #[track_caller]
 pub fn not_tried(what: &str) {
-    let all = std::env::var_os("ARENITE_MUST_TRY").is_some();
-    assert!(!all, "not tried, and ARENITE_MUST_TRY is set: {what}");
+    let must_try = std::env::var_os("ARENITE_MUST_TRY").is_some();
+    assert!(!must_try, "not tried, and ARENITE_MUST_TRY is set: {what}");
     eprintln!("not tried: {what}");
 }
 
-/// `ARENITE_PHOTOS`: how many of the bench's photos are held against a full decode.
+/// Returns how many photos of the benchmarks are compared with a full decode: `ARENITE_PHOTOS`, or `usual`.
 pub fn photos(usual: u64) -> u64 {
     number("ARENITE_PHOTOS").unwrap_or(usual)
 }
@@ -40,5 +38,5 @@ pub fn photos(usual: u64) -> u64 {
 fn number<T: std::str::FromStr>(name: &str) -> Option<T> {
     let text = std::env::var(name).ok()?;
     let number = text.parse().ok();
-    Some(number.unwrap_or_else(|| panic!("{name} is {text:?}, and not a number that fits")))
+    Some(number.unwrap_or_else(|| panic!("{name}={text:?} is not a number in range")))
 }

@@ -1,15 +1,15 @@
-//! Megabytes that are all one: by one instruction of the processor, not by a loop that nobody has optimised.
+//! Fills and compares large buffers by functions that are fast in tests, whose own code is not optimised.
 
 use arenite::ArrayMut;
 
-/// So many bytes that are all this one.
+/// Returns an array of `len` times this byte.
 pub fn filled(len: usize, byte: u8) -> ArrayMut<u8> {
     let mut bytes = ArrayMut::uninit(len);
     bytes.fill(byte);
     bytes
 }
 
-/// Whether all of them are this one: each is, if it is what the one before it is.
+/// Returns whether all bytes equal `byte`: the first does, and each of the others equals the one before it.
 pub fn are_all(bytes: &[u8], byte: u8) -> bool {
     match bytes {
         [] => true,

@@ -1,6 +1,6 @@
-//! The checksum of a PNG's chunks, for pictures that are made or spoilt by hand.
+//! The checksum of PNG chunks, for pictures that a test creates or corrupts.
 
-/// Of these bytes.
+/// Returns the CRC-32 of these bytes.
 pub fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| {

@@ -1,10 +1,10 @@
-//! What kernels note in a file, for the test to read.
+//! A log file of kernels, for the test to read.
 
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{Seek, Write};
 
-/// A file in which kernels leave a line each time they run.
+/// A file to which kernels append a line each time they run.
 pub struct Diary(tempfile::NamedTempFile);
 
 impl Diary {
@@ -20,13 +20,13 @@ impl Diary {
         lines(&self.path())
     }
 
-    /// Its lines, each of which is a number.
+    /// Returns its lines as numbers.
     pub fn numbers(&self) -> Vec<u32> {
         numbers(&self.path())
     }
 }
 
-/// The lines of a diary, each of which is a number.
+/// Returns the lines of a log as numbers.
 pub fn numbers(diary: &str) -> Vec<u32> {
     let lines = lines(diary);
     lines.iter().map(|line| line.parse().unwrap()).collect()
@@ -37,13 +37,13 @@ fn lines(diary: &str) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// In a kernel: leaves a line.
+/// In a kernel: appends a line.
 pub fn note(diary: &str, line: impl Display) {
     append(diary, line);
 }
 
-/// In a kernel: leaves a line, and says how many there are before it. Of kernels that do so at the same time, each gets another
-/// number; `/dev/null` keeps none.
+/// In a kernel: appends a line and returns the number of lines before it, which is distinct for each kernel. Always 0 for
+/// `/dev/null`.
 pub fn note_after(diary: &str, line: impl Display) -> usize {
     let end = append(diary, line);
     let text = std::fs::read(diary).unwrap();
@@ -51,10 +51,10 @@ pub fn note_after(diary: &str, line: impl Display) -> usize {
     before.count().saturating_sub(1)
 }
 
-/// Where the line ends in the file.
+/// Appends a line and returns the offset of its end.
 fn append(diary: &str, line: impl Display) -> usize {
     let mut file = File::options().append(true).open(diary).unwrap();
-    // At once: lines of others come before or after it.
+    // In one write, so that lines of several kernels do not mix.
     file.write_all(format!("{line}\n").as_bytes()).unwrap();
     file.stream_position().unwrap() as usize
 }

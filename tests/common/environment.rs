@@ -1,8 +1,8 @@
-//! What workers find in their environment.
+//! Environment variables of workers.
 
 use std::ffi::{OsStr, OsString};
 
-/// A variable of the environment as long as this lives, also when its test fails. Tests run one after the other.
+/// Sets an environment variable until dropped, also when the test fails. Tests run one after the other.
 #[derive(Debug)]
 pub struct Env {
     name: &'static str,
@@ -10,7 +10,7 @@ pub struct Env {
 }
 
 impl Env {
-    /// To be made before the engine of its test, which is then dropped before it.
+    /// Sets a variable. Call it before the engine is built, so that the engine is dropped first.
     pub fn set(name: &'static str, value: impl AsRef<OsStr>) -> Self {
         let before = std::env::var_os(name);
         // SAFETY: no other thread of this program reads the environment now: the last test's engines are gone.

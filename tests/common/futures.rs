@@ -1,4 +1,4 @@
-//! The smallest executor, and a waker to look at.
+//! A minimal executor, and a waker that records calls.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ impl Wake for Unpark {
     }
 }
 
-/// A waker that remembers that it was called.
+/// A waker that records whether it was called.
 #[derive(Default)]
 pub struct WakeFlag(AtomicBool);
 
 impl WakeFlag {
-    /// Whether it was called since it was asked last.
+    /// Returns whether it was called since the last call of this function.
     pub fn take(&self) -> bool {
         self.0.swap(false, SeqCst)
     }
@@ -33,7 +33,7 @@ impl Wake for WakeFlag {
     }
 }
 
-/// Polls when it is woken, and at no other time: whoever forgets to wake is found by the watchdog.
+/// Polls a future only when it is woken: the watchdog detects a missing wake-up.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     let waker = Waker::from(Arc::new(Unpark(thread::current())));

@@ -1,9 +1,8 @@
-//! A kernel that lacks a system call, for a program that is started so and for all that it starts.
+//! A Linux that lacks system calls, for a program and its children.
 
 use std::io;
 
-/// To be called in a new process before anything else runs there: from then on these calls answer as if the kernel did
-/// not know them. Makes system calls only.
+/// Returns a `pre_exec` function after which these system calls fail with `ENOSYS`. It makes system calls only.
 pub fn without(
     calls: &[libc::c_long],
 ) -> impl FnMut() -> io::Result<()> + Send + Sync + 'static + use<> {
@@ -14,10 +13,10 @@ pub fn without(
         k,
     };
     let answer = |k: u32| step(libc::BPF_RET | libc::BPF_K, 0, k);
-    // The number of the call is the first word of what a filter sees.
+    // The number of the call is the first word of the filter's input.
     let mut filter = vec![step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0)];
     for &call in calls {
-        // Another call goes on behind the answer.
+        // Any other call skips the answer.
         filter.push(step(
             libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
             1,
@@ -31,8 +30,8 @@ pub fn without(
             len: filter.len() as u16,
             filter: filter.as_mut_ptr(),
         };
-        // SAFETY: the filter lives through the calls, which only read it. Whoever is not root has to give up new
-        // privileges first.
+        // SAFETY: the filter outlives the calls, which only read it. `PR_SET_NO_NEW_PRIVS` comes first: without it, only root
+        // may install a filter.
         let set = unsafe {
             libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
                 && libc::prctl(

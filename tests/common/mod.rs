@@ -1,5 +1,5 @@
-//! What every test with real engines gets: a watchdog that fails with a dump instead of hanging, and a check of what is
-//! left over. Shared by several test binaries, each of which uses a part of it.
+//! The harness of tests with real engines: a watchdog that fails with a dump instead of hanging, and a check for leftovers.
+//! Shared by several test programs, each of which uses a part.
 #![allow(dead_code, unused_imports, reason = "each test binary uses a part")]
 
 mod asked;
@@ -29,7 +29,7 @@ pub use lab::{
 };
 pub use shares::{run, share_out};
 
-/// How many names in /dev/shm have this in them.
+/// Returns the number of names in /dev/shm that contain `part`.
 pub fn shared_memory_named(part: &str) -> usize {
     let entries = std::fs::read_dir("/dev/shm").unwrap();
     entries
@@ -44,7 +44,7 @@ pub fn shared_memory_named(part: &str) -> usize {
         .count()
 }
 
-/// A list of trials out of functions; those behind a condition are listed as ignored where it does not hold.
+/// Builds a list of trials from functions. Those after a condition are ignored where it does not hold.
 macro_rules! tests {
     ($($name:ident),+ $(,)?) => {
         pub fn tests() -> Vec<libtest_mimic::Trial> {
@@ -65,13 +65,13 @@ macro_rules! tests {
 }
 pub(crate) use tests;
 
-/// A trial by the name of its path, without that of the test binary.
+/// Returns a trial named by its path, without the name of the test program.
 pub fn trial(path: &'static str, test: fn()) -> Trial {
     let name = path.split_once("::").map_or(path, |(_, name)| name);
     named(name, test)
 }
 
-/// A trial by its name.
+/// Returns a trial with this name.
 pub fn named(name: impl Into<String>, test: impl Fn() + Clone + Send + 'static) -> Trial {
     Trial::test(name, move || {
         for round in 0..asked::times() {
@@ -82,38 +82,37 @@ pub fn named(name: impl Into<String>, test: impl Fn() + Clone + Send + 'static) 
 }
 
 thread_local! {
-    /// How often the trial of this thread was run before.
+    /// How often the trial of this thread has run before.
     static ROUND: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Whether figures are asserted rather than told: `ARENITE_STRICT_FIGURES` asks for it, for a machine that has nothing else to
-/// do.
+/// Returns whether figures are asserted, not only printed: `ARENITE_STRICT_FIGURES`, for an idle machine.
 pub fn figures_are_strict() -> bool {
     std::env::var_os("ARENITE_STRICT_FIGURES").is_some()
 }
 
-/// Something took as long as was promised, or less; looked at only where [`figures_are_strict`].
+/// Asserts that something took at most the promised time, if [`figures_are_strict`].
 #[track_caller]
 pub fn expect_figure(what: &str, took: Duration, promised: Duration) {
     assert!(
         took <= promised || !figures_are_strict(),
-        "{what} {took:.1?}, and at most {promised:?} was promised"
+        "{what} {took:.1?}, more than the promised {promised:?}"
     );
 }
 
-/// Seeds for so many cases of a trial: other ones each time that it runs again. Whoever fails on one names it by [`case`], and
-/// `ARENITE_FUZZ_SEED` begins with it.
+/// Returns seeds for `count` cases of a trial, new ones for each repetition. A trial names the current one by [`case`];
+/// `ARENITE_FUZZ_SEED` starts with it.
 pub fn seeds(count: u64) -> Range<u64> {
     let first = asked::first_seed().wrapping_add(ROUND.get().wrapping_mul(count));
     first..first.saturating_add(count)
 }
 
-/// What is done before each trial, so that none has to do with what a failed one has left.
+/// Called before each trial, to clean up after a failed one.
 static BEFORE_EACH: OnceLock<fn()> = OnceLock::new();
 
-/// Says what that is, before the first one.
+/// Sets the function that is called before each trial. Call it once, before the first trial.
 pub fn before_each(tidy: fn()) {
-    assert!(BEFORE_EACH.set(tidy).is_ok(), "it is said once");
+    assert!(BEFORE_EACH.set(tidy).is_ok(), "it is set once");
 }
 
 fn once(round: u64, test: impl FnOnce() + Send + 'static) -> Result<(), Failed> {

@@ -1,4 +1,4 @@
-//! Programs of their own: this one, told what to do, in surroundings that the test has prepared.
+//! Child programs: this program, started again for a scenario, in an environment that the test has prepared.
 
 use std::ffi::{CStr, CString};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -13,26 +13,26 @@ use nix::unistd::Pid;
 
 use super::{Invariant, processes_of, step, wait_until};
 
-/// What the program shall do.
+/// Environment variable with the name of the scenario.
 const SCENARIO: &str = "ARENITE_TEST_SCENARIO";
 
-/// What a program may be told to do, by its name.
+/// What a child program does, with its name.
 pub type Scenario = (&'static str, fn());
 
-/// A program in a process group of its own, which ends with the thread that started it: that has to live as long as it is needed.
+/// A child program in a process group of its own. It ends with the thread that started it, which has to live as long.
 #[derive(Debug)]
 pub struct Program {
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
-    /// There are no more lines.
+    /// Whether its output has ended.
     has_ended: bool,
 }
 
 /// How a program ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// When it had: not later than what it had started.
+    /// Time of its end; its children may end later.
     pub at: Instant,
     pub code: Option<i32>,
     pub signal: Option<i32>,
@@ -41,8 +41,7 @@ pub struct Ended {
 }
 
 impl Program {
-    /// Starts this program for a scenario. `prepare` runs in the new process before anything else does, and may only
-    /// make system calls.
+    /// Starts this program for a scenario. `prepare` runs first in the new process, and may only make system calls.
     pub fn start(
         scenario: &str,
         prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
@@ -63,7 +62,7 @@ impl Program {
             .stderr(Stdio::piped())
             .process_group(0);
         change(&mut command);
-        // Last: who becomes another user is not told any more what was asked for before.
+        // After `prepare`: Linux clears this signal when the process becomes another user.
         let bound = || {
             // SAFETY: no memory is involved.
             match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
@@ -73,7 +72,7 @@ impl Program {
         };
         // SAFETY: both make system calls only. They are called in this order.
         unsafe { command.pre_exec(prepare).pre_exec(bound) };
-        let mut child = command.spawn().expect("this very program can be started");
+        let mut child = command.spawn().expect("this program can be started");
         Self {
             input: child.stdin.take(),
             output: BufReader::new(child.stdout.take().unwrap()),
@@ -86,7 +85,7 @@ impl Program {
         self.child.id() as i32
     }
 
-    /// Waits until it says a line, and returns that.
+    /// Waits for a line of its output.
     pub fn line(&mut self) -> String {
         step("a line of the program");
         let mut line = String::new();
@@ -95,25 +94,25 @@ impl Program {
         line.trim_end().to_owned()
     }
 
-    /// Waits until it says this line.
+    /// Waits for this line of its output.
     pub fn expect(&mut self, word: &str) {
         let line = self.line();
         if line != word {
-            self.says_otherwise(&line, word);
+            self.fail_with(&line, word);
         }
     }
 
-    /// Waits until it says a line that begins with this word, and returns the rest.
-    pub fn told(&mut self, word: &str) -> String {
+    /// Waits for a line that begins with this word, and returns the rest of it.
+    pub fn line_after(&mut self, word: &str) -> String {
         let line = self.line();
         match line.strip_prefix(word) {
             Some(rest) => rest.trim_start().to_owned(),
-            None => self.says_otherwise(&line, word),
+            None => self.fail_with(&line, word),
         }
     }
 
-    fn says_otherwise(&mut self, line: &str, word: &str) -> ! {
-        // One that has ended says nothing. Another may have no mind to.
+    fn fail_with(&mut self, line: &str, word: &str) -> ! {
+        // Otherwise it might never end.
         if !self.has_ended {
             self.kill_all();
         }
@@ -121,36 +120,36 @@ impl Program {
         panic!("{line:?} instead of {word:?}; {ended:?}");
     }
 
-    /// Lets it go on after [`pause`].
+    /// Lets it continue after [`pause`].
     pub fn go_on(&mut self) {
         let input = self.input.as_mut().expect("its input is open");
-        // Whether it is still there to read this is seen when it ends.
+        // Fails if it has ended, which its exit code shows.
         let _ = input.write_all(b"\n").and_then(|()| input.flush());
     }
 
-    /// Kills the program, and none of those that it has started.
+    /// Kills the program, but not its children.
     pub fn kill(&self) {
         kill(Pid::from_raw(self.pid()), Signal::SIGKILL).expect("the program runs");
     }
 
     fn kill_all(&self) {
-        // Usually nobody is there any more.
+        // Usually no process is left.
         let _ = killpg(Pid::from_raw(self.pid()), Signal::SIGKILL);
     }
 
-    /// Everything of its group that still runs.
+    /// Returns the running processes of its group.
     pub fn processes(&self) -> Vec<i32> {
         processes_of(self.pid())
     }
 
-    /// Closes its input and waits for its end, once; what it had started may still run.
+    /// Closes its input and waits for its end. Call it once. Its children may still run.
     pub fn wait(&mut self) -> Ended {
         step("the program to end");
         drop(self.input.take());
         let mut stderr = self.child.stderr.take().expect("it is waited for once");
         let (child, output) = (&mut self.child, &mut self.output);
         let (status, at, output, errors) = std::thread::scope(|threads| {
-            // Both at once: it does not end while one of its pipes is full.
+            // Both at the same time: it blocks while one of its pipes is full.
             let output = threads.spawn(|| read(output));
             let errors = threads.spawn(|| read(&mut stderr));
             let status = child.wait().unwrap();
@@ -173,7 +172,7 @@ impl Program {
         });
     }
 
-    /// Waits for its end, and for that of all that it had started.
+    /// Waits for its end and for that of its children.
     pub fn end(mut self) -> Ended {
         let ended = self.wait();
         self.await_all_gone();
@@ -181,11 +180,10 @@ impl Program {
     }
 }
 
-/// To be called in a new process before anything else runs there, with the rights of root: gives it a `/dev/shm` of its own, of so
-/// many MiB, or as large as there are by default.
+/// Returns a `pre_exec` function that mounts a private `/dev/shm` of `mib` MiB, or of the default size. Needs root.
 pub fn own_shm(mib: Option<u32>) -> impl FnMut() -> io::Result<()> + Send + Sync + 'static {
     let size = mib.map_or_else(String::new, |mib| format!("size={mib}m,"));
-    let data = CString::new(format!("{size}mode=1777")).expect("there is no zero in it");
+    let data = CString::new(format!("{size}mode=1777")).expect("it contains no zero byte");
     move || {
         unshare(CloneFlags::CLONE_NEWNS)?;
         let none = None::<&CStr>;
@@ -197,15 +195,15 @@ pub fn own_shm(mib: Option<u32>) -> impl FnMut() -> io::Result<()> + Send + Sync
     }
 }
 
-/// Whether programs may have that.
+/// Returns whether [`own_shm`] is permitted.
 pub fn may_have_own_shm() -> bool {
     let mut command = Command::new("true");
-    // SAFETY: what is called makes system calls only.
+    // SAFETY: the function makes system calls only.
     unsafe { command.pre_exec(own_shm(None)) };
     command.status().is_ok_and(|status| status.success())
 }
 
-/// All that comes; whoever says something goes on.
+/// Reads a pipe to its end. Output counts as progress for the watchdog.
 fn read(pipe: &mut impl Read) -> String {
     let (mut bytes, mut some) = (Vec::new(), [0; 4096]);
     loop {
@@ -215,20 +213,20 @@ fn read(pipe: &mut impl Read) -> String {
         }
         let tail = &bytes[bytes.len().saturating_sub(200)..];
         let tail = String::from_utf8_lossy(tail);
-        step(format!("the program to end; it said last {tail:?}"));
+        step(format!("the program to end; its last output was {tail:?}"));
     }
 }
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // Whatever a failed test leaves.
+        // For failed tests.
         self.kill_all();
         let _ = self.child.wait();
     }
 }
 
 impl Ended {
-    /// It went through to its end.
+    /// Asserts that it has completed its scenario.
     #[track_caller]
     pub fn assert_done(&self) {
         assert_eq!(
@@ -238,38 +236,38 @@ impl Ended {
         );
     }
 
-    /// It was killed.
+    /// Asserts that it was killed.
     #[track_caller]
     pub fn assert_killed(&self) {
         assert_eq!(self.signal, Some(Signal::SIGKILL as i32), "{self:?}");
     }
 }
 
-/// In a program: says a line.
+/// In a child program: prints a line.
 pub fn say(line: impl std::fmt::Display) {
     println!("{line}");
     io::stdout().flush().unwrap();
 }
 
-/// In a program: waits until it may go on.
+/// In a child program: waits for [`Program::go_on`].
 pub fn pause() {
     let mut line = String::new();
     io::stdin().read_line(&mut line).unwrap();
 }
 
-/// In a program: stays until whoever started it closes the pipe, or kills it.
+/// In a child program: waits until its parent closes the pipe or kills it.
 pub fn stay() {
     io::stdin().read_to_end(&mut Vec::new()).unwrap();
 }
 
-/// In a program: the name of its scenario, if this is one that a test has started.
-pub fn asked() -> Option<String> {
+/// Returns the name of the scenario, if a test has started this program.
+pub fn scenario_name() -> Option<String> {
     std::env::var(SCENARIO).ok()
 }
 
-/// Plays the scenario that the environment names, if any, and says `done` at its end.
+/// Runs the scenario that the environment names, if any, then prints `done` and exits.
 pub fn play(scenarios: &[Scenario]) {
-    let Some(name) = asked() else {
+    let Some(name) = scenario_name() else {
         return;
     };
     let scenario = scenarios.iter().find(|(known, _)| *known == name);

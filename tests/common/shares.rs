@@ -1,8 +1,9 @@
-//! A suite in several programs side by side. Most of its time it waits: for a death, for a deadline, for who was stopped.
+//! Runs a suite as several programs at the same time, because it waits for most of its time: for deaths, deadlines, stopped
+//! processes.
 //!
-//! Trials of one program run one after the other, because each is checked for what it leaves behind: in its process, in
-//! `/dev/shm`, where temporary files are made. So each program has these to itself, which takes the rights of root; without them
-//! there is one program for all. `--test-threads` says how many there shall be.
+//! Trials of one program run one after the other, because each is checked for leftovers in its process, in `/dev/shm` and in the
+//! folder for temporary files. So each program has its own, which needs root; otherwise there is one program. `--test-threads`
+//! sets the number of programs.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -17,23 +18,22 @@ use tempfile::TempDir;
 use super::figures_are_strict;
 use super::programs::{may_have_own_shm, own_shm};
 
-/// Which share this program has, and of how many: "1/2".
+/// Environment variable with the share of this program: "1/2".
 const SHARE: &str = "ARENITE_TEST_SHARE";
 
-/// As many as there are cores, up to these: each takes memory.
+/// Maximum number of programs: each takes memory. Otherwise as many as there are cores.
 const MOST: usize = 4;
 
-/// What a test program ends with if one of its trials has failed.
+/// Exit code of a test program with a failed trial.
 const FAILED: i32 = 101;
 
-/// To be called before anything is made for the trials. Where they can be shared out, other programs run them, and this one ends
-/// with their result.
+/// Divides the trials among several programs if possible, and then exits with their result. Call it before the trials are set up.
 pub fn share_out() {
     let arguments = Arguments::from_args();
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let count = arguments.test_threads.unwrap_or(cores.min(MOST));
     let plain = !arguments.list && arguments.format.is_none() && arguments.logfile.is_none();
-    // Figures are asserted where nothing else runs.
+    // Strict figures need an idle machine.
     let alone = count < 2 || !plain || figures_are_strict();
     if alone || env::var_os(SHARE).is_some() || !may_have_own_shm() {
         return;
@@ -47,12 +47,12 @@ pub fn share_out() {
         let shown: Vec<_> = shown.collect();
         shown
             .into_iter()
-            .map(|result| result.join().expect("it was shown"))
+            .map(|result| result.join().expect("the thread has not panicked"))
             .collect()
     });
     let mut trials = [0; 4];
     for ended in &all {
-        print!("{}", ended.said);
+        print!("{}", ended.failures);
         (trials.iter_mut().zip(ended.trials)).for_each(|(sum, of_one)| *sum += of_one);
     }
     let is_ok = all.iter().all(|ended| ended.is_ok);
@@ -66,7 +66,7 @@ pub fn share_out() {
     exit(if is_ok { 0 } else { FAILED });
 }
 
-/// Runs the trials of this program, one after the other.
+/// Runs the trials of this program's share, one after the other.
 pub fn run(tests: Vec<Trial>) -> Conclusion {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
@@ -74,7 +74,7 @@ pub fn run(tests: Vec<Trial>) -> Conclusion {
         Ok(share) => {
             let (n, count) = share.split_once('/').expect("one of how many");
             let [n, count]: [usize; 2] = [n, count].map(|text| text.parse().expect("a number"));
-            // Neighbours take about as long as each other.
+            // Interleaved, because neighbours take about the same time.
             let own = tests.into_iter().skip(n - 1).step_by(count);
             own.collect()
         }
@@ -90,28 +90,28 @@ struct Share {
     _temporary: TempDir,
 }
 
-/// What came of a share.
+/// The result of a share.
 struct Ended {
     is_ok: bool,
-    /// How many passed, failed, were ignored, were not asked for.
+    /// Numbers of passed, failed, ignored and filtered trials.
     trials: [u64; 4],
-    /// What there is to read about those that failed.
-    said: String,
+    /// Output about failed trials.
+    failures: String,
 }
 
 impl Share {
     fn start(n: usize, count: usize) -> Self {
         let temporary = tempfile::tempdir().expect("a folder can be made");
-        // Some trials become another user, who makes files there, too.
+        // Trials that become another user create files there, too.
         let mode = fs::Permissions::from_mode(0o1777);
-        fs::set_permissions(temporary.path(), mode).expect("it is ours");
+        fs::set_permissions(temporary.path(), mode).expect("the folder belongs to this process");
         let mut command = Command::new(env::current_exe().expect("/proc is mounted"));
         command
             .args(env::args_os().skip(1))
             .env(SHARE, format!("{n}/{count}"))
             .env("TMPDIR", temporary.path())
             .stdout(Stdio::piped());
-        // It does not outlive this one.
+        // It is killed when this program ends.
         let bound = || {
             // SAFETY: no memory is involved.
             match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
@@ -128,9 +128,9 @@ impl Share {
         }
     }
 
-    /// Shows what it says of each trial, and keeps what it says in the end of those that failed.
+    /// Prints its output about each trial; returns the output about failed ones.
     fn show(mut self) -> Ended {
-        let (mut trials, mut said) = (None, String::new());
+        let (mut trials, mut failures) = (None, String::new());
         let mut lines = BufReader::new(self.child.stdout.take().expect("it has a pipe"));
         let mut line = Vec::new();
         while lines
@@ -141,31 +141,34 @@ impl Share {
             let text = String::from_utf8_lossy(&line);
             match text.strip_prefix("test result: ") {
                 Some(result) => trials = Some(counts(result)),
-                None if !said.is_empty() || text.trim_end() == "failures:" => said += &text,
+                None if !failures.is_empty() || text.trim_end() == "failures:" => failures += &text,
                 None if text.starts_with("running ") || text.trim_end().is_empty() => {}
                 None => print!("{text}"),
             }
             line.clear();
         }
-        let status = self.child.wait().expect("it is ours");
+        let status = self
+            .child
+            .wait()
+            .expect("the folder belongs to this process");
         match trials {
             None => {
-                said += &format!(
+                failures += &format!(
                     "\na program with a share of the trials ended without a result: {status}\n"
                 )
             }
-            Some(_) if status.success() => said.clear(),
+            Some(_) if status.success() => failures.clear(),
             Some(_) => {}
         }
         Ended {
             is_ok: trials.is_some() && status.success(),
             trials: trials.unwrap_or_default(),
-            said,
+            failures,
         }
     }
 }
 
-/// Of "ok. 3 passed; 0 failed; 1 ignored; 0 measured; 7 filtered out; finished in 0.1s".
+/// Parses "ok. 3 passed; 0 failed; 1 ignored; 0 measured; 7 filtered out; finished in 0.1s".
 fn counts(result: &str) -> [u64; 4] {
     ["passed", "failed", "ignored", "filtered"].map(|what| {
         let words = result.split_whitespace().collect::<Vec<_>>();

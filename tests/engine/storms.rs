@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::harness::runs::storm::Blow;
+use crate::harness::runs::storm::Fault;
 use crate::harness::runs::{Order, Seen, bombs, crashes, deadlines, scale, stops, storm};
 use crate::harness::{Env, case, figures_are_strict, seeds, tests};
 
@@ -48,11 +48,11 @@ fn play(usual: f64, strict: f64, run: impl Fn(Order) -> Result<Seen, String>) ->
 }
 
 fn random_kills() {
-    play(10.0, 30.0, |order| storm::run(order, Blow::Kill));
+    play(10.0, 30.0, |order| storm::run(order, Fault::Kill));
 }
 
 fn random_stops() {
-    play(2.0, 5.0, |order| storm::run(order, Blow::Stop));
+    play(2.0, 5.0, |order| storm::run(order, Fault::Stop));
 }
 
 fn random_stops_at_deadlines() {

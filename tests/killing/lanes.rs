@@ -1,5 +1,5 @@
-//! A worker with several lanes that is killed at each step of one of them: what ran in the others is lost with it or tried
-//! again, and everything that each of them had is given back.
+//! A worker with several lanes that is killed at each step of one of them: jobs of the other lanes are lost or retried, and the
+//! memory of every lane is released.
 
 use std::fs::File;
 use std::path::Path;
@@ -17,10 +17,10 @@ use crate::scene::{Pending, bytes, input, len_of, sum_of, text_of, value_at};
 use crate::workers::costs_a_job;
 
 const LANES: usize = 3;
-/// The first ones hold the lanes until all are submitted.
+/// The first jobs occupy the lanes until all are submitted.
 const JOBS: u32 = 18;
 
-/// Steps of a lane, from a job that it finds to one that it has ended.
+/// Steps of a lane, from claiming a job to completing it.
 const STEPS: [&str; 13] = [
     "claim.taken",
     "claim.announced",
@@ -61,12 +61,12 @@ fn plain(input: &Array<u32>, job: u32) -> u64 {
     sum_of(input, job)
 }
 
-/// More than a first grant holds: the lane has to ask for memory.
+/// Larger than a first grant: the lane has to request memory.
 fn large(input: &Array<u32>, job: u32) -> Array<u32> {
     Array::from_fn(len_of(job), |i| value_at(input, job, i))
 }
 
-/// More than a slot holds.
+/// Larger than a slot.
 fn long(input: &Array<u32>, job: u32) -> String {
     text_of(input, job)
 }
@@ -90,7 +90,7 @@ fn at(point: &'static Point, retries: u32) {
     });
 }
 
-/// All jobs on one worker, which is killed at this passing.
+/// Runs all jobs on one worker, which is killed at this passing.
 fn scene(point: &'static Point, retries: u32, passing: Option<u64>) -> Result<Saw, String> {
     let invariant = Invariant::before();
     let folder = tempfile::tempdir().unwrap();
@@ -117,11 +117,11 @@ fn scene(point: &'static Point, retries: u32, passing: Option<u64>) -> Result<Sa
     File::create(&go).unwrap();
     step("every answer");
     let answers: Vec<_> = jobs.into_iter().map(Pending::wait).collect();
-    // Up to here: whoever is killed later was not at any of these jobs.
+    // Read before the engine ends: later deaths do not affect these jobs.
     let passed = board().passed(point.name) - before;
     let died = || passing.map_or(0, |_| board().done(point.name).0);
     let hit = died();
-    // Behind what is left of it.
+    // After everything that is left of the killed worker.
     lab.job(|| (), ()).retries(1).submit().wait().unwrap();
     board().disarm();
     let deaths = died();

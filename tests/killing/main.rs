@@ -1,7 +1,7 @@
 //! Workers and supervisors killed and stopped at each step of the protocols; see `arenite::points`.
 //!
-//! One binary, because a worker is a copy of the running program. Tests of a process run one after the other: all share one
-//! board, and each is checked for what it leaves behind.
+//! One program, because a worker is a copy of it. Tests of a process run one after the other: they share a board, and each is
+//! checked for leftovers.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -26,7 +26,7 @@ mod workers;
 
 fn main() {
     arenite::init();
-    // Some tests kill a supervisor: this program, told what to do.
+    // Some tests kill a supervisor, which is this program in another role.
     harness::programs::play(programs::ROLES);
     harness::share_out();
     let folder = board::install();

@@ -1,4 +1,4 @@
-//! Workers killed at each step of graphs and actors, and what a supervisor does that is killed at its own.
+//! Workers killed at each step of graphs and actors, and the scenario of a supervisor killed at its own.
 
 use std::fs::File;
 use std::sync::OnceLock;
@@ -18,12 +18,12 @@ use crate::passings::{Nth, Saw, each};
 use crate::scene::{self, begin};
 use crate::workers::{Passings, passed};
 
-/// Steps of a worker that only graphs and actors come by.
+/// Steps of a worker that only graphs and actors have.
 pub fn owns(point: &Point) -> bool {
     matches!(point.step(), "chain" | "state")
 }
 
-/// Steps of every job, at which jobs of graphs and actors are killed as well.
+/// Steps of every job at which jobs of graphs and actors are killed too.
 const COMMON: [&str; 7] = [
     "claim.taken",
     "run.entered",
@@ -40,7 +40,7 @@ pub fn trials() -> Vec<Trial> {
         points(Side::Worker).filter(mine)
     };
     let once = all().map(|point| named(format!("model::{}", point.name), move || at(point, 0)));
-    // A node with terms of its own is no part of a chain.
+    // A node with options of its own is not part of a chain.
     let again = all().filter(|point| point.step() != "chain");
     let again = again.map(|point| {
         named(format!("model::retried::{}", point.name), move || {
@@ -52,7 +52,7 @@ pub fn trials() -> Vec<Trial> {
 
 fn killed(why: &JobErrorKind) -> bool {
     match why {
-        // The state went with a worker that was killed in a job of somebody else.
+        // The state was lost with a worker that was killed in another job.
         JobErrorKind::Lost(WorkerExit::OtherJob { cause: culprit, .. }) => killed(culprit),
         why => *why == JobErrorKind::Lost(WorkerExit::Signal(Signal::SIGKILL as i32)),
     }
@@ -85,13 +85,13 @@ fn refuse(log: &str, node: u32, x: u64) -> Result<u64, String> {
     Err(format!("{x} is not good enough"))
 }
 
-/// The last of what [`Values`] holds.
+/// The last element of [`Values`].
 const REFUSED: usize = 3;
 
-/// What was asked for: an array whose intermediates are freed, the ends of two chains, and what never has a value.
+/// The requested values: an array whose intermediates are freed, the ends of two chains, and a node that fails.
 type Values = [Result<Vec<u8>, JobError>; 4];
 
-/// A value that two nodes take, whose values one takes; a chain, one that ends in an array, and a node that refuses.
+/// A diamond of nodes, a chain, a chain that ends in an array, and a node that returns an error.
 fn graph(engine: &Engine, log: &str, retries: u32) -> Values {
     let mut graph = Graph::new();
     macro_rules! node {
@@ -130,8 +130,8 @@ fn graph(engine: &Engine, log: &str, retries: u32) -> Values {
     ]
 }
 
-/// Each value is right, or was lost to the death; no node ran twice. So many of the `deaths` have hit a node: without retries
-/// they have cost something.
+/// Checks that each value is right or lost to a death, and that no node ran twice. `cost` of the `deaths` hit a node: without
+/// retries a value is lost.
 fn judge_graph(values: &Values, log: &str, retries: u32, deaths: u32, hit: u32) {
     let (_folder, apart) = notes();
     let reference = graph(&Engine::inline(), &apart, 0);
@@ -156,7 +156,7 @@ fn judge_graph(values: &Values, log: &str, retries: u32, deaths: u32, hit: u32) 
         assert!(killed(cause) && retries == 0, "value {at}: {error}");
         lost += 1;
     }
-    // The last one depends on one of the others.
+    // The last depends on one of the others.
     assert!(
         lost == 0 || deaths > 0 && lost <= 2,
         "{deaths} deaths cost {lost} values"
@@ -216,13 +216,13 @@ fn actors(engine: &Engine) -> [Actor<List>; 2] {
     [kept, engine.actor(List::new, (first,)).start()]
 }
 
-/// What became of an actor's calls.
+/// The results of an actor's calls.
 struct CallReplies {
     answered: Vec<u64>,
     lost: Vec<(u64, JobErrorKind)>,
 }
 
-/// Calls both in turn, ahead.
+/// Calls both actors in turns, without waiting.
 fn call(actors: &[Actor<List>; 2]) -> [CallReplies; 2] {
     let calls: Vec<_> = (0..CALLS)
         .flat_map(|x| {
@@ -246,7 +246,7 @@ fn call(actors: &[Actor<List>; 2]) -> [CallReplies; 2] {
     replies
 }
 
-/// What is in its state is what was answered, in order, but for what it says that it has forgotten.
+/// Checks that the state contains the calls that returned, in order, except for the reported number of forgotten calls.
 fn judge_actor(list: &Actor<List>, replies: &CallReplies, checkpoints: bool, deaths: u32) {
     for (x, why) in &replies.lost {
         let JobErrorKind::Dependency(FailedDependency::Actor { cause, .. }) = why else {
@@ -257,7 +257,7 @@ fn judge_actor(list: &Actor<List>, replies: &CallReplies, checkpoints: bool, dea
     let status = list.status();
     if let Some(why) = &status.lost {
         assert!(deaths > 0, "{why:?}");
-        // Without checkpoints, or because of its own first kernel.
+        // Without checkpoints, or in the kernel that creates the state.
         let started = replies.answered.is_empty();
         assert!(
             !checkpoints || started,
@@ -296,10 +296,10 @@ fn notes() -> (tempfile::TempDir, String) {
     (folder, path)
 }
 
-/// Only at their end a state is dropped.
+/// Steps at which a state is dropped: only at its end.
 const LATE: &str = "state.dropped";
 
-/// What happens to whom, and when.
+/// What is done at which point, and when.
 #[derive(Clone, Copy)]
 pub struct Fate {
     pub point: &'static Point,
@@ -329,15 +329,15 @@ impl Fate {
     }
 }
 
-/// A graph and then two actors, on an engine with one worker; and what holds whatever happens. How often each point was
-/// passed by what may die, and how many died.
+/// Runs a graph and then two actors on an engine with one worker, and checks the invariant. Returns how often each point was passed
+/// while a death could hit them, and the number of deaths.
 pub fn play(retries: u32, fate: Option<Fate>) -> (Passings, u32) {
     let invariant = Invariant::before();
     let lab = Lab::new(1);
     let (_folder, log) = notes();
     let deaths = || fate.map_or(0, Fate::deaths);
     let await_order = || {
-        // Behind all that the worker has, but for what was put back because of a death.
+        // After all jobs of the worker, except those that were requeued by a death.
         lab.job(|| (), ()).retries(1).submit().wait().unwrap();
         board().disarm();
         wait_until("the death is noticed", || {
@@ -346,19 +346,19 @@ pub fn play(retries: u32, fate: Option<Fate>) -> (Passings, u32) {
     };
     let before = passed();
     if let Some(fate) = fate {
-        // Nothing has happened there yet, also if it is armed later.
+        // The point has not been passed yet, so the count starts here.
         fate.arm();
         if fate.is_late() {
             board().disarm();
         }
     }
     let values = graph(&lab, &log, retries);
-    // Its last answer was the end of its last node.
+    // Its last result was the end of its last node.
     let costs = fate.is_some_and(|fate| ["claim.taken", "run.entered"].contains(&fate.point.name));
     let hit = if costs { deaths() } else { 0 };
     let actors = actors(&lab);
     let replies = call(&actors);
-    // Up to here: whoever is killed later was not at any of these jobs.
+    // Read before the engine ends: later deaths do not affect these jobs.
     let mut passings = passed();
     await_order();
     passings
@@ -385,14 +385,14 @@ pub fn play(retries: u32, fate: Option<Fate>) -> (Passings, u32) {
     (passings, deaths())
 }
 
-/// Plays it undisturbed: each step is taken. For whoever looks at the board.
+/// Runs the scenario without deaths: each step is taken. For tests that read the board.
 pub fn undisturbed() {
     play(0, None);
 }
 
 fn at(point: &'static Point, retries: u32) {
     static PASSINGS: [OnceLock<Passings>; 2] = [OnceLock::new(), OnceLock::new()];
-    // Nodes that may be tried again are no chains, so there are more jobs.
+    // Nodes with retries are not fused into chains, so there are more jobs.
     let passings = PASSINGS[usize::from(retries > 0)].get_or_init(|| play(retries, None).0);
     let which = [Nth::First, Nth::Second, Nth::Middle, Nth::Last];
     each(point.name, passings[point.name], &which, |passing, _| {
@@ -408,8 +408,8 @@ fn at(point: &'static Point, retries: u32) {
     });
 }
 
-/// A call whose worker is stopped there until its time is over: it is lost with its worker, and the actor goes on without it.
-/// False if nobody came by before.
+/// Stops the worker of a call at a point until the deadline: the call is lost with its worker, and the actor continues without it.
+/// Returns false if no worker passed the point before.
 pub fn stopped_too_long(point: &'static Point) -> bool {
     const LIMIT: Duration = Duration::from_millis(80);
     let invariant = Invariant::before();
@@ -451,7 +451,7 @@ pub fn stopped_too_long(point: &'static Point) -> bool {
 
 // ---- for supervisors that die ------------------------------------------------------------------------------
 
-/// An engine with a worker to lose: a graph, and actors of which one survives that and the other one does not.
+/// The scenario of a supervisor: a graph, and two actors of which one survives the death of a worker.
 pub fn live() {
     let engine = Engine::builder().workers(1).capacity(64 << 20).build();
     let engine = engine.expect("an engine can be built");

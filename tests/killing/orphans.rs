@@ -1,4 +1,4 @@
-//! A new engine starts while a worker of a killed supervisor still computes.
+//! A new engine starts while a worker of a killed supervisor still runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
@@ -18,23 +18,23 @@ fn double(values: &Array<u32>, n: u32) -> Array<u32> {
     Array::from_fn(values.len(), |i| values[i] * 2 + n)
 }
 
-/// It never maps, reuses or unlinks what is alive: neither what the orphan computes on, nor the arena of another engine.
+/// It never maps, reuses or unlinks live memory: neither that of the orphan, nor the arena of another engine.
 fn a_new_engine_and_an_orphan() {
     for _ in 0..ROUNDS {
         let invariant = Invariant::before();
         let home = Home::new(true);
         home.board.let_orphans_live();
         let mut running = home.start("orphan");
-        let said = running.told("computes");
+        let said = running.line_after("computes");
         let mut numbers = said.split(' ').map(|number| number.parse::<u64>().unwrap());
         let orphan = numbers.next().unwrap() as i32;
         let segments: BTreeSet<u64> = numbers.collect();
         assert!(!segments.is_empty(), "no arena in the orphan: {said}");
-        // Another engine that lives, under a name of its own.
+        // Another live engine, with a name of its own.
         let neighbour = format!("{}-neighbour", home.name().unwrap());
         let alive = Lab::with(1, |builder| builder.name(&neighbour));
         let inode = |name: &str| {
-            // SAFETY: it only asks who we are.
+            // SAFETY: it only returns a user id.
             let uid = unsafe { libc::geteuid() };
             std::fs::metadata(format!("/dev/shm/arenite-{uid}-{name}.kept")).map(|file| file.ino())
         };
@@ -46,7 +46,7 @@ fn a_new_engine_and_an_orphan() {
         step("an engine under the name of the one that was killed");
         let next = Lab::with(2, |builder| builder.name(home.name().unwrap()));
         assert_ne!(inode(home.name().unwrap()).unwrap(), of_orphan);
-        // It computes on what only it has mapped, and what the new engine computes is right.
+        // The orphan writes to memory that only it has mapped, and the results of the new engine are right.
         for lab in [&next, &alive] {
             let values: Vec<u32> = (0..50_000).collect();
             let input = lab.from_slice(&values).unwrap();
@@ -75,23 +75,23 @@ fn a_new_engine_and_an_orphan() {
     }
 }
 
-/// The shared memory that each worker has mapped, by its process: they look themselves, so that one need not be root.
+/// Returns the shared memory that each worker has mapped, by process id. The workers read it, because another process needs root.
 fn maps_of_workers(engine: &Engine) -> BTreeMap<u64, BTreeSet<u64>> {
     fn look(_: u32) -> Array<u64> {
-        let mut told = vec![u64::from(std::process::id())];
-        told.extend(own_maps());
-        Array::from_slice(&told)
+        let mut mapped = vec![u64::from(std::process::id())];
+        mapped.extend(own_maps());
+        Array::from_slice(&mapped)
     }
     let pids: BTreeSet<u64> = (engine.stats().workers.iter())
         .map(|worker| u64::from(worker.pid))
         .collect();
     let mut seen = BTreeMap::new();
     step("every worker to tell its maps");
-    // Which worker takes a job is the engine's choice: more of them until each has had one.
+    // The engine chooses the worker of a job: submit jobs until each has had one.
     while !pids.iter().all(|pid| seen.contains_key(pid)) {
-        for told in engine.map(look, (0..20u32).map(|n| (n,))) {
-            let told = told.unwrap();
-            seen.insert(told[0], told[1..].iter().copied().collect());
+        for mapped in engine.map(look, (0..20u32).map(|n| (n,))) {
+            let mapped = mapped.unwrap();
+            seen.insert(mapped[0], mapped[1..].iter().copied().collect());
         }
     }
     seen

@@ -1,14 +1,14 @@
-//! At which passings of a point somebody is killed, and that somebody really is.
+//! At which passings of a point a process is killed, and the check that it was.
 
 use crate::harness::step;
 
-/// How often each of them.
+/// How often each passing is tried.
 pub const ROUNDS: u32 = 3;
-/// Whether a bell has to be rung depends on who is awake, so there may be a scene in which nobody comes by; but not so many
-/// one after the other.
+/// Maximum number of consecutive scenes without a death. Whether a doorbell is rung depends on which side is awake, so some points
+/// are not passed in each scene.
 pub const AGAIN: u32 = 20;
 
-/// One of the passings of a scene.
+/// A passing of a scene.
 #[derive(Clone, Copy, Debug)]
 pub enum Nth {
     First,
@@ -18,7 +18,7 @@ pub enum Nth {
 }
 
 impl Nth {
-    /// Its number among so many.
+    /// Returns its number among `all` passings.
     fn of(self, all: u64) -> u64 {
         match self {
             Self::First => 1,
@@ -29,18 +29,18 @@ impl Nth {
     }
 }
 
-/// What a scene saw of a point.
+/// What happened at a point in a scene.
 #[derive(Clone, Copy, Debug)]
 pub struct Saw {
-    /// How often somebody came by.
+    /// Number of passings.
     pub passed: u64,
-    /// How often somebody died there.
+    /// Number of deaths.
     pub deaths: u32,
 }
 
-/// Has `scene` played with a death at each of these passings, three times each, and again until there was one. It is told the
-/// number of the passing, and what to call that. `all` is how often they come by in a scene without a death; it changes
-/// a little from scene to scene, so the last one in which nobody died counts.
+/// Runs `scene` with a death at each of these passings, three times each, and again until there was one. `scene` gets the number of
+/// the passing, and its name. `all` is the number of passings in a scene without a death; it varies a little, so the last scene
+/// without a death counts.
 pub fn each(
     point: &str,
     all: u64,
@@ -62,10 +62,7 @@ pub fn each(
                 }
                 saw.deaths == 1
             });
-            assert!(
-                came,
-                "{point}, {nth:?} passing, round {round}: nobody came by"
-            );
+            assert!(came, "{point}, {nth:?} passing, round {round}: not passed");
         }
     }
     let deaths = ROUNDS * which.len() as u32;

@@ -1,5 +1,5 @@
-//! Workers killed while somebody has made up his mind about them: they are to be replaced, their job is given up, or
-//! others wait for its end.
+//! Workers killed while the supervisor has already decided about them: they are to be recycled, their job is cancelled, or other
+//! jobs wait for its end.
 
 use std::fs::File;
 use std::path::Path;
@@ -18,11 +18,11 @@ use crate::scene::begin;
 
 const ROUNDS: u64 = 3;
 
-/// Whether a bell has to be rung depends on who is awake, and how much one grant is on what was committed, so there may be a
-/// scene without. Every other point is passed by every job, or by every worker that ends.
+/// Points that not every scene passes: whether a doorbell is rung depends on which side is awake, and the size of a grant on the
+/// committed memory. Every job, or every ending worker, passes each of the others.
 const NOT_ALWAYS: [&str; 2] = ["complete.rung", "allocate.granted"];
 
-/// Has the scene played with a death at each of these passings; it tells whether there was one.
+/// Runs the scene with a death at each of these passings; `scene` returns whether there was one.
 fn at_each_passing(point: &str, scene: impl Fn(u64) -> bool) {
     for nth in 1..=ROUNDS {
         let tries = if NOT_ALWAYS.contains(&point) {
@@ -31,7 +31,7 @@ fn at_each_passing(point: &str, scene: impl Fn(u64) -> bool) {
             1
         };
         let came = (0..tries).any(|_| scene(nth));
-        assert!(came, "passing {nth} of {point}: nobody came by");
+        assert!(came, "passing {nth} of {point}: not passed");
     }
 }
 
@@ -84,7 +84,7 @@ pub fn trials() -> Vec<Trial> {
         .collect()
 }
 
-/// Does a death there take a running job with it?
+/// Returns whether a death at this point loses a running job.
 fn costs_a_job(point: &str) -> bool {
     !point.starts_with("complete.") && point != "stop.obeyed"
 }
@@ -101,7 +101,7 @@ fn log() -> (TempDir, String) {
     (folder, path)
 }
 
-/// No job has begun twice.
+/// Checks that no job has started twice.
 fn expect_each_once(log: &str) {
     let text = std::fs::read_to_string(log).unwrap();
     let mut lines: Vec<_> = text.lines().collect();
@@ -111,7 +111,7 @@ fn expect_each_once(log: &str) {
     assert_eq!(lines.len(), all, "a job ran twice: {text}");
 }
 
-/// The engine goes on, and its books balance; then it ends and leaves nothing.
+/// Checks that the engine works and that its memory accounting balances; then ends it.
 fn expect_whole(invariant: Invariant, lab: Lab) {
     board().disarm();
     wait_until("the worker is ready", || lab.stats().workers[0].ready);
@@ -137,7 +137,7 @@ fn made(job: u32, len: usize) -> Vec<u32> {
     (0..len as u32).map(|i| i ^ job).collect()
 }
 
-/// Workers that are replaced after two jobs, one of which dies: in its first job, in its last one, or after that.
+/// Workers that are recycled after two jobs, one of which dies: in its first job, in its last, or after that.
 fn served(point: &'static str) {
     const JOBS: u32 = 8;
     at_each_passing(point, |nth| {
@@ -162,7 +162,7 @@ fn served(point: &'static str) {
             answers.failed.len() as u64,
             if costs_a_job(point) { restarts } else { 0 }
         );
-        // Each life has two jobs at most, and one of them may have ended early.
+        // Each generation has at most two jobs, and one of them may have ended early.
         assert!(
             restarts + recycled >= u64::from(JOBS / 2) - 1,
             "{recycled} of {JOBS} jobs"
@@ -185,7 +185,7 @@ fn held(log: &str, gate: &str, job: u32) -> Array<u32> {
     Array::from_fn(100, |i| i as u32 ^ job)
 }
 
-/// A worker that has been told to stop dies of it, or before: what it held ahead has been taken back, and runs elsewhere.
+/// A worker that is to stop dies while it stops, or before: jobs in its slots have been retracted, and run elsewhere.
 fn grown(point: &'static str) {
     let (mut round, mut tries) = (0, 0);
     while round < ROUNDS {
@@ -195,15 +195,15 @@ fn grown(point: &'static str) {
         let lab = Lab::with(1, |builder| builder.recycle_above_bytes(LARGE));
         let (_folder, log) = log();
         let gate = Gate::new();
-        let told = board().passed("recycle.rung");
+        let requests = board().passed("recycle.rung");
         let leaks = lab.submit(leak, ());
         let mut jobs = vec![lab.submit(held, (&*log, &gate.path(), 0))];
         jobs.extend((1..5).map(|job| lab.submit(make, (&*log, job, 100))));
         let at_the_gate = gate.meet();
-        wait_until("the worker is told to stop", || {
-            board().passed("recycle.rung") > told
+        wait_until("the worker is asked to stop", || {
+            board().passed("recycle.rung") > requests
         });
-        // It may have been told before the job came, which has the next one now.
+        // The request may have come before the job, which then runs in the next worker.
         let leaves = !lab.stats().workers[0].ready;
         if leaves {
             assert_eq!(lab.stats().queued, 4, "what it held ahead is back");
@@ -238,8 +238,8 @@ fn grown(point: &'static str) {
     }
 }
 
-/// Each job fills most of what may be in flight, so whoever submits the next one waits for the end of the one before,
-/// which nobody else waits for; one of them dies.
+/// Each job fills most of the admission limit, so the submission of the next waits for the end of the one before, for which no
+/// other thread waits; one of them dies.
 fn admitted(point: &'static str) {
     const JOBS: u32 = 6;
     const LEN: usize = 150_000;
@@ -260,7 +260,10 @@ fn admitted(point: &'static str) {
             .map(|job| job.wait().map(|array| array.to_vec()));
         let reference: Vec<_> = (0..JOBS).map(|job| made(job, LEN)).collect();
         let answers = Answers::compare(answers, &reference).unwrap();
-        assert!(board().passed("admit.waits") > waited, "nobody waited");
+        assert!(
+            board().passed("admit.waits") > waited,
+            "no submission waited"
+        );
         let (done, _) = board().done(point);
         wait_until("the death is noticed", || {
             ends(&lab) == (u64::from(done), 0)
@@ -282,17 +285,17 @@ fn listen(log: &str, job: u32, heard: &str) -> u32 {
     job
 }
 
-/// A worker dies just when its job is to be ended with it: the job is not tried again, and has one answer.
+/// A worker dies when it is about to be killed for its cancelled job: the job is not retried, and has one outcome.
 fn ended_now(point: &'static str) {
     for round in 0..ROUNDS {
         let invariant = Invariant::before();
         let lab = Lab::new(1);
         let (_folder, log) = log();
         board().arm(point, Fault::Kill, 1..2);
-        // Who hears it has been asked before.
+        // The kernel has seen the request.
         let asks = point == "cancel.seen";
         let heard = if asks { "yes" } else { "" };
-        // Were it tried again it would not be answered for an hour.
+        // A retry would take an hour.
         let hour = Duration::from_secs(3600);
         let job = lab.job(listen, (&*log, 0, heard)).retries(3);
         let job = job.backoff(Backoff::new(hour, hour)).submit();
@@ -302,7 +305,7 @@ fn ended_now(point: &'static str) {
             job.cancel();
         }
         if round > 0 {
-            // Otherwise before it dies, or while it does.
+            // Otherwise before its death or during it.
             wait_until("it dies", || board().done(point).0 == 1);
         }
         if round > 1 {
@@ -318,7 +321,7 @@ fn ended_now(point: &'static str) {
                 assert!(died || *kind == JobErrorKind::Cancelled, "{error}");
                 let done = point == "complete.stored" && round > 0;
                 assert!(!done, "it was over before: {error}");
-                // It was asked to end already, so its death is its answer.
+                // The cancellation has been requested, so the death is its outcome.
                 assert!(
                     died || !asks || round < 2,
                     "it was to be tried again: {error}"
@@ -327,7 +330,7 @@ fn ended_now(point: &'static str) {
         }
         board().disarm();
         assert_eq!(behind.wait().unwrap(), 1);
-        // Where the first one was ended before its worker came by, the next one did.
+        // If the first job ended before its worker passed the point, the next one's did.
         let deaths = ends(&lab).0;
         assert!(deaths <= if round == 0 { 2 } else { 1 }, "{deaths} deaths");
         expect_each_once(&log);

@@ -1,4 +1,4 @@
-//! Programs of their own, whose supervisor is to be killed: this one, told what to do.
+//! Child programs whose supervisor is killed.
 
 use std::fs::File;
 use std::os::unix::net::UnixListener;
@@ -17,20 +17,20 @@ use crate::harness::programs::{Program, Scenario, say, stay};
 use crate::harness::{Gate, pass, wait_until};
 
 const NAME: &str = "ARENITE_TEST_NAME";
-/// A point to be armed when the program has workers that are busy, and one that is stopped, and for which passing.
+/// Environment variable: a point and a passing, armed when the program has busy workers, one of which is stopped.
 const LATER: &str = "ARENITE_TEST_KILL_LATER";
 
-/// The folder for temporary files of its processes.
+/// Name of the folder for temporary files of its processes.
 const TEMPORARY: &str = "temporary";
 
-/// The board as it was when the workers were busy, beside the board.
+/// Name of a copy of the board at the time when the workers were busy.
 const BUSY: &str = "busy";
 
-/// Lives of a supervisor in which it comes by all its points but those of locked-down workers, each with a worker that is busy for
-/// good and one that is stopped. Played one after the other until one comes by a point, so the short ones are first.
+/// Roles of a supervisor that together pass all its points except those of sandboxed workers. In each, a worker is busy forever and
+/// another is stopped. They are tried in order until one passes the point, so the short ones are first.
 pub const LIVES: [&str; 5] = ["jobs", "graphs", "spawns", "policies", "grown"];
 
-/// Where a program lives that is to be killed: with a board of its own.
+/// The environment of a program that is killed, with a board of its own.
 pub struct Home {
     pub board: Board,
     folder: TempDir,
@@ -38,7 +38,7 @@ pub struct Home {
 }
 
 impl Home {
-    /// With a kept name, or without.
+    /// Creates it, with a persistent arena name or without.
     pub fn new(kept: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let board = Board::create(&folder.path().join("board")).unwrap();
@@ -54,12 +54,12 @@ impl Home {
         }
     }
 
-    /// The name that its arena keeps.
+    /// The persistent name of its arena.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
 
-    /// Sockets that its processes have left where temporary files are made, beside what the scene itself has there.
+    /// Returns the sockets that its processes have left in the temporary folder.
     pub fn sockets(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.folder.path().join(TEMPORARY)).unwrap();
         entries
@@ -68,14 +68,14 @@ impl Home {
             .collect()
     }
 
-    /// Leaves the socket of a start there, as a program does that is killed at the wrong moment.
+    /// Creates a handshake socket, as a program leaves that is killed during a start.
     pub fn leave_a_socket(&self) {
         let folder = self.folder.path().join(TEMPORARY).join(".tmpKilled");
         std::fs::create_dir_all(&folder).unwrap();
         drop(UnixListener::bind(folder.join("socket")).unwrap());
     }
 
-    /// The points that were passed there, from the beginning or from when its workers were busy.
+    /// Returns the points that were passed, from the beginning or since its workers were busy.
     pub fn passed(&self, since_busy: bool) -> Vec<&'static str> {
         let busy = since_busy.then(|| Board::open(&self.folder.path().join(BUSY)).unwrap());
         let before = |name| busy.map_or(0, |busy| busy.passed(name));
@@ -93,8 +93,7 @@ impl Home {
         self.start_with(role, None)
     }
 
-    /// With a point at which it is to be killed when it comes by for the so manieth time, counted from when it has busy
-    /// workers.
+    /// Arms a point at which the program is killed at its `nth` passing since its workers are busy.
     pub fn start_armed(&self, role: &str, point: &Point, passing: u64) -> Program {
         self.start_with(role, Some(format!("{} {passing}", point.name)))
     }
@@ -115,14 +114,14 @@ impl Home {
     }
 }
 
-/// Runs a program there undisturbed, in this role.
+/// Runs a program in this role without killing it.
 pub fn run_to_its_end(home: &Home, role: &str) {
     home.start(role).end().assert_done();
 }
 
 // ---- what they do -------------------------------------------------------------------------------------------
 
-/// What they may be told to do.
+/// The roles of child programs.
 pub const ROLES: &[Scenario] = &[
     ("jobs", || live(jobs)),
     ("graphs", || live(|_| crate::model::live())),
@@ -134,7 +133,7 @@ pub const ROLES: &[Scenario] = &[
     (crate::strict::ROLE, crate::strict::live),
 ];
 
-/// The name that the arena of this program keeps.
+/// Returns the persistent name of the arena of this program.
 pub fn name() -> Option<String> {
     std::env::var(NAME).ok()
 }
@@ -143,7 +142,7 @@ fn build(workers: usize) -> Engine {
     let mut builder = Engine::builder()
         .workers(workers)
         .capacity(256 << 20)
-        // Names are what may be left behind.
+        // Named, so that names may be left.
         .backing(Backing::Named)
         .grace(Duration::from_millis(50));
     if let Some(name) = name() {
@@ -152,7 +151,7 @@ fn build(workers: usize) -> Engine {
     builder.build().expect("an engine can be built")
 }
 
-/// In a program that has busy workers now: if it is to be killed later, that is from here on.
+/// Called when the program has busy workers: arms the point at which it is killed.
 pub fn workers_are_busy() {
     eprintln!("workers are busy");
     let board = PathBuf::from(std::env::var_os(VARIABLE).unwrap());
@@ -165,9 +164,9 @@ pub fn workers_are_busy() {
     }
 }
 
-/// Busy for good, in the time that nobody else needs.
+/// Busy forever, with the lowest scheduling priority.
 fn spin(gate: &str) -> u64 {
-    // SAFETY: no memory is involved. If it is refused, others have to share.
+    // SAFETY: no memory is involved. If it fails, other processes have less processor time.
     unsafe { libc::nice(19) };
     pass(gate);
     loop {
@@ -185,10 +184,10 @@ fn make(n: usize) -> Array<u32> {
     Array::from_fn(n, |i| i as u32)
 }
 
-/// A life with a third worker to work with.
+/// Starts an engine with a third worker for work.
 fn live(work: fn(&Engine)) {
     let engine = build(3);
-    // Two workers that never end by themselves; one of them is stopped.
+    // Two workers that never end on their own; one of them is stopped.
     let gates = [Gate::new(), Gate::new()];
     for gate in &gates {
         engine.submit(spin, (&gate.path(),)).detach();
@@ -199,22 +198,22 @@ fn live(work: fn(&Engine)) {
     kill(Pid::from_raw(busy[stopped].pid as i32), Signal::SIGSTOP).unwrap();
     workers_are_busy();
     work(&engine);
-    // The busy ones are killed after the grace.
+    // The busy workers are killed after the grace period.
     eprintln!("the end");
     drop(engine);
 }
 
-/// Jobs of each kind, and workers that die or have to.
+/// Runs jobs of each kind, and lets workers die or be killed.
 fn jobs(engine: &Engine) {
-    // Results that are known to be large are granted ahead, whole chunks at once.
+    // Results that are known to be large get grants of whole chunks in advance.
     for n in [1, 100_000, 3_000_000] {
         assert_eq!(engine.submit(make, (n,)).wait().unwrap().len(), n);
     }
-    // What does not fit into a slot lies beside it.
+    // Arguments that do not fit into a slot are in a block.
     let text = "long ".repeat(1000);
     let len = engine.submit(|text: &str| text.len(), (&text[..],));
     assert_eq!(len.wait().unwrap(), text.len());
-    // More than lanes take ahead, the last of which is taken back.
+    // More than the lanes take in advance; the last is retracted.
     let gate = Gate::new();
     let held = engine.submit(pass, (&gate.path(),));
     let mut behind: Vec<_> = (0..8usize).map(|n| engine.submit(make, (n,))).collect();
@@ -240,7 +239,7 @@ fn jobs(engine: &Engine) {
         matches!(error.kind(), JobErrorKind::Limit(JobLimit::Deadline { .. })),
         "{error}"
     );
-    // Its successor has nothing to do when the engine ends.
+    // Its successor is idle when the engine ends.
     assert_eq!(engine.submit(make, (1000,)).wait().unwrap().len(), 1000);
     engine.trim();
 }
@@ -254,12 +253,12 @@ fn obey(gate: &str) -> u8 {
     7
 }
 
-/// Keeps memory for good.
+/// Leaks memory.
 fn leak() {
     std::mem::forget(std::hint::black_box(vec![1u8; 2 * LARGE as usize]));
 }
 
-/// Private memory above which a worker is replaced.
+/// Private memory above which a worker is recycled.
 const LARGE: u64 = 32 << 20;
 
 fn await_passing(point: &str, before: u64) {
@@ -270,7 +269,7 @@ fn board() -> Board {
     Board::open(std::env::var_os(VARIABLE).unwrap().as_ref()).unwrap()
 }
 
-/// Beside it an engine that lets jobs in by their bytes, and is asked to give up on jobs.
+/// Also runs an engine with an admission limit, whose jobs are cancelled.
 fn policies() {
     let board = board();
     let engine = Engine::builder()
@@ -279,7 +278,7 @@ fn policies() {
         .max_in_flight_bytes(1 << 20)
         .build()
         .expect("an engine can be built");
-    // A kernel that has never run is let in alone: whoever comes next waits until it has ended.
+    // A kernel that has never run is admitted alone: the next submission waits until it has ended.
     let gate = Gate::new();
     let waited = board.passed("admit.waits");
     let held = engine.submit(pass, (&gate.path(),));
@@ -292,7 +291,7 @@ fn policies() {
         assert_eq!(engine.submit(make, (1,)).wait().unwrap().len(), 1);
     });
     held.wait().unwrap();
-    // A job that runs is asked to end; one behind it is taken back; one is given up while it runs.
+    // A running job is cancelled, one behind it is retracted, one is abandoned while it runs.
     let obeys = || {
         let job = engine.submit(obey, (&gate.path(),));
         gate.open();
@@ -307,23 +306,23 @@ fn policies() {
     let error = behind.wait().unwrap_err();
     assert_eq!(*error.kind(), JobErrorKind::Cancelled);
     drop(running);
-    // One that waits for its next attempt.
-    let told = board.passed("retry.reported");
+    // A job that waits for its next attempt.
+    let reports = board.passed("retry.reported");
     let late = engine.job(hang, ()).deadline(Duration::from_millis(20));
     let hour = Duration::from_secs(3600);
     let late = late.retries(1).backoff(Backoff::new(hour, hour)).submit();
-    await_passing("retry.reported", told);
+    await_passing("retry.reported", reports);
     late.cancel();
     let error = late.wait().unwrap_err();
     assert_eq!(*error.kind(), JobErrorKind::Cancelled);
-    // One that waits for the permit of another.
+    // A job that waits for the permit of another.
     let one = Limiter::builder().concurrency(1).build();
     let first = engine.job(pass, (&gate.path(),)).limit(&one).submit();
     let second = engine.job(make, (1,)).limit(&one).submit();
     gate.open();
     first.wait().unwrap();
     assert_eq!(second.wait().unwrap().len(), 1);
-    // One that does not listen is ended with its worker.
+    // A job that ignores cancellation is killed with its worker.
     let deaf = engine.submit(spin, (&gate.path(),));
     gate.open();
     deaf.kill();
@@ -332,7 +331,7 @@ fn policies() {
     assert_eq!(engine.submit(make, (1,)).wait().unwrap().len(), 1);
 }
 
-/// Beside it an engine that replaces its worker when that has grown. A life of its own, as it waits until somebody looks at the
+/// Also runs an engine that recycles its worker when its memory has grown. A role of its own, because it waits for the next check of
 /// memory.
 fn grown() {
     let board = board();
@@ -342,14 +341,14 @@ fn grown() {
         .recycle_above_bytes(LARGE)
         .build()
         .expect("an engine can be built");
-    // It is told to stop while it runs a job and holds others ahead.
+    // It is asked to stop while it runs a job and has others in its slots.
     let gate = Gate::new();
-    let told = board.passed("recycle.rung");
+    let requests = board.passed("recycle.rung");
     let grown = engine.submit(leak, ());
     let held = engine.submit(pass, (&gate.path(),));
     let behind: Vec<_> = (1..4usize).map(|n| engine.submit(make, (n,))).collect();
     let at_the_gate = gate.meet();
-    await_passing("recycle.rung", told);
+    await_passing("recycle.rung", requests);
     drop(at_the_gate);
     grown.wait().unwrap();
     held.wait().unwrap();
@@ -365,8 +364,8 @@ fn next() {
     engine.shutdown();
 }
 
-/// The shared memory that this process has mapped, one number for device and inode of each segment. It may always look at itself, whoever it is; at a worker, which
-/// is not dumpable, only root may.
+/// Returns the shared memory that this process has mapped: one number for device and inode of each segment. A process may always
+/// read its own maps; those of a worker, which is not dumpable, only root may read.
 pub fn own_maps() -> Vec<u64> {
     let text = std::fs::read_to_string("/proc/self/maps").expect("/proc is mounted");
     let mut segments: Vec<u64> = text
@@ -384,14 +383,14 @@ pub fn own_maps() -> Vec<u64> {
     segments
 }
 
-/// Says which worker computes and on which memory, and computes on until it is killed.
+/// Prints which worker runs and which memory it has mapped, and runs until it is killed.
 fn orphan() {
     fn scribble(gate: &str) -> u64 {
         let mut own = arenite::ArrayMut::<u32>::zeros(100_000);
         let maps: Vec<String> = own_maps().iter().map(u64::to_string).collect();
         std::fs::write(format!("{gate}.maps"), maps.join(" ")).unwrap();
         pass(gate);
-        // Into memory that was granted, for ever.
+        // Writes to granted memory forever.
         for round in 0u32.. {
             own.fill(round | 0x8000_0000);
             std::hint::black_box(&own[..]);

@@ -1,4 +1,4 @@
-//! No point is dead letter: each is passed where nobody is killed.
+//! Every kill point is passed by a run without deaths.
 
 use arenite::points::{POINTS, Side};
 
@@ -44,12 +44,12 @@ fn every_point_of_a_worker_is_passed() {
         })
         .map(|(point, _)| point.name)
         .collect();
-    assert!(missed.is_empty(), "nobody came by {missed:?}");
+    assert!(missed.is_empty(), "not passed: {missed:?}");
 }
 
 fn every_point_of_the_supervisor_is_passed() {
     let invariant = Invariant::before();
-    // A name that is kept is not taken away early.
+    // A persistent name is not removed early.
     let others = [(LIVES[0], true), (strict::ROLE, false)];
     let lives = LIVES.map(|role| (role, false)).into_iter().chain(others);
     let mut passed = Vec::new();
@@ -62,7 +62,7 @@ fn every_point_of_the_supervisor_is_passed() {
         .filter(|point| !passed.contains(&point.name))
         .map(|point| point.name)
         .collect();
-    assert!(missed.is_empty(), "nobody came by {missed:?}");
+    assert!(missed.is_empty(), "not passed: {missed:?}");
     invariant.nothing_left().unwrap();
 }
 
@@ -71,7 +71,7 @@ fn names_say_the_step() {
         assert!(point.name.split('.').count() == 2, "{}", point.name);
         assert!(POINTS[..at].iter().all(|other| other.name != point.name));
     }
-    // What is promised: both sides, each step.
+    // Both sides have points for each step.
     let steps = |side| of(side).map(|point| point.step()).collect::<Vec<_>>();
     for step in [
         "attach", "claim", "run", "cancel", "allocate", "publish", "complete", "chain", "subtree",

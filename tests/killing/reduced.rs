@@ -1,4 +1,4 @@
-//! Workers killed while a reduction has subtrees of its tree computed.
+//! Workers killed while they compute subtrees of a reduction.
 
 use arenite::points::{Fault, Point, Side};
 use arenite::{Array, JobErrorKind, WorkerExit};
@@ -11,12 +11,12 @@ use crate::passings::{Nth, Saw, each};
 use crate::scene::begin;
 use crate::workers::costs_a_job;
 
-/// Steps of a worker that only reductions come by.
+/// Steps of a worker that only reductions have.
 pub fn owns(point: &Point) -> bool {
     point.step() == "subtree"
 }
 
-/// Steps of every job at which it makes a difference that there were results before.
+/// Steps of every job at which earlier results make a difference.
 const COMMON: [&str; 4] = [
     "claim.taken",
     "run.returned",
@@ -24,7 +24,7 @@ const COMMON: [&str; 4] = [
     "publish.filled",
 ];
 
-/// Only without retries: a reduction takes none, since its runs are not the caller's to try again.
+/// Only without retries, which a reduction does not allow.
 pub fn trials() -> Vec<Trial> {
     let mine = |point: &&Point| owns(point) || COMMON.contains(&point.name);
     let trial =
@@ -32,11 +32,11 @@ pub fn trials() -> Vec<Trial> {
     points(Side::Worker).filter(mine).map(trial).collect()
 }
 
-/// Bytes of a chunk, and how many there are.
+/// Bytes of a chunk, and number of chunks.
 const CHUNK: usize = 64 << 10;
 const CHUNKS: usize = 250;
 
-/// Where its chunk begins and ends.
+/// Bounds of its chunk.
 fn span(chunk: &[u64], log: &str) -> Array<u64> {
     let ends = [chunk[0], chunk[chunk.len() - 1]];
     begin(log, (ends[0] * 8 / CHUNK as u64) as u32);
@@ -48,7 +48,7 @@ fn join(left: &[u64], right: &[u64]) -> Array<u64> {
     Array::from_slice(&[left[0], right[1]])
 }
 
-/// The chunks that somebody began with, from the first to the last.
+/// Returns the chunks that were started, in order.
 fn began(log: &str) -> Vec<u32> {
     let text = std::fs::read_to_string(log).unwrap();
     let mut began: Vec<u32> = text.lines().map(|line| line.parse().unwrap()).collect();
@@ -64,7 +64,7 @@ fn at(point: &'static Point) {
     });
 }
 
-/// One reduction, during which a worker is killed at this passing.
+/// Runs a reduction, during which a worker is killed at this passing.
 fn scene(point: &'static Point, passing: Option<u64>) -> Result<Saw, String> {
     let invariant = Invariant::before();
     let lab = Lab::new(1);
@@ -76,11 +76,11 @@ fn scene(point: &'static Point, passing: Option<u64>) -> Result<Saw, String> {
         board().arm(point.name, Fault::Kill, passing..passing + 1);
     }
     let whole = lab.par(&numbers).reduce(span, (path,), join);
-    // Up to here: whoever is killed later was not at any of its jobs.
+    // Read before the engine ends: later deaths do not affect its jobs.
     let passed = board().passed(point.name) - before;
     let died = || passing.map_or(0, |_| board().done(point.name).0);
     let hit = died();
-    // Behind what is left of it.
+    // After everything that is left of the killed worker.
     lab.job(|| (), ()).retries(1).submit().wait().unwrap();
     board().disarm();
     let deaths = died();
@@ -104,7 +104,7 @@ fn scene(point: &'static Point, passing: Option<u64>) -> Result<Saw, String> {
     Ok(Saw { passed, deaths })
 }
 
-/// Nobody dies, and each step is taken. For whoever looks at the board.
+/// Runs without deaths: each step is taken. For tests that read the board.
 pub fn undisturbed() {
     let point = points(Side::Worker).find(|point| owns(point));
     scene(point.expect("a step of its own"), None).unwrap();

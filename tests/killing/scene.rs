@@ -1,5 +1,4 @@
-//! What is going on while somebody is killed: jobs of each kind, in a known order, in such a way that a worker comes by
-//! each of its points.
+//! The scene in which a worker is killed: jobs of each kind, in a known order, such that a worker passes each of its points.
 
 use std::fs::File;
 use std::io::Write;
@@ -16,24 +15,24 @@ use tempfile::TempDir;
 use crate::board::board;
 use crate::harness::{Answers, Lab, step, wait_until};
 
-/// Jobs of the first batch; the first of them holds the worker until all are submitted.
+/// Jobs of the first batch; the first occupies the worker until all are submitted.
 const FIRST: u32 = 10;
-/// Jobs of the second one, which finds the worker asleep.
+/// Jobs of the second batch, which finds the worker asleep.
 const SECOND: u32 = 4;
-/// How many there are of each kind that is rare: a first, a second and a last one.
+/// Jobs of each rare kind: a first, a second and a last.
 const RARE: u32 = 3;
-/// Jobs that are asked to end while they run, and obey.
+/// Jobs that are cancelled while they run, and end.
 pub const ASKED: Range<u32> = FIRST + SECOND..FIRST + SECOND + RARE;
-/// The last jobs, which change an array of the supervisor in place.
+/// The last jobs, which modify an array of the supervisor in place.
 pub const LENT: Range<u32> = ASKED.end..ASKED.end + RARE;
 const JOBS: u32 = LENT.end;
 
 /// How the jobs are submitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Each may run this often more.
+    /// With this number of retries.
     pub retries: u32,
-    /// Each may run this long.
+    /// With this deadline.
     pub deadline: Option<Duration>,
 }
 
@@ -44,7 +43,7 @@ impl Policy {
     };
 }
 
-/// Notes that a job has begun: at most one line each, in the order in which they ran.
+/// Logs that a job has started: one line each, in the order of execution.
 pub fn begin(log: &str, job: u32) {
     let mut file = File::options().append(true).open(log).expect("a log");
     file.write_all(format!("{job}\n").as_bytes())
@@ -55,7 +54,7 @@ pub fn sum_of(input: &[u32], job: u32) -> u64 {
     input.iter().map(|&x| u64::from(x ^ job)).sum()
 }
 
-/// Not the same for any two jobs.
+/// A value that differs for all jobs.
 pub fn len_of(job: u32) -> usize {
     40_000 + job as usize
 }
@@ -84,19 +83,19 @@ fn plain(log: &str, input: &Array<u32>, job: u32) -> u64 {
     sum_of(input, job)
 }
 
-/// More than a first grant holds: the lane has to ask for memory.
+/// Larger than a first grant: the lane has to request memory.
 fn large(log: &str, input: &Array<u32>, job: u32) -> Array<u32> {
     begin(log, job);
     Array::from_fn(len_of(job), |i| value_at(input, job, i))
 }
 
-/// More than a slot holds: its words take a block of their own.
+/// Larger than a slot: its words are in a block.
 fn long(log: &str, input: &Array<u32>, job: u32) -> String {
     begin(log, job);
     text_of(input, job)
 }
 
-/// Ends when it is asked to.
+/// Ends when it is cancelled.
 fn obey(log: &str, job: u32) -> u64 {
     begin(log, job);
     while !arenite::cancelled() {
@@ -105,7 +104,7 @@ fn obey(log: &str, job: u32) -> u64 {
     u64::from(job) * 5
 }
 
-/// In place.
+/// Modifies a tile in place.
 fn fill(log: &str, mut tile: TileMut<'_, u32>, job: u32) {
     begin(log, job);
     for (i, value) in tile.iter_mut().enumerate() {
@@ -113,7 +112,7 @@ fn fill(log: &str, mut tile: TileMut<'_, u32>, job: u32) {
     }
 }
 
-/// A job under way.
+/// A submitted job.
 pub enum Pending {
     Number(Job<u64>),
     Array(Job<Array<u32>>),
@@ -121,7 +120,7 @@ pub enum Pending {
 }
 
 impl Pending {
-    /// Its answer, as bytes.
+    /// Waits for its result, as bytes.
     pub fn wait(self) -> Result<Vec<u8>, JobError> {
         Ok(match self {
             Self::Number(job) => job.wait()?.to_le_bytes().to_vec(),
@@ -131,15 +130,15 @@ impl Pending {
     }
 }
 
-/// To be compared, as they lie.
+/// Returns the bytes of a value, for comparison.
 pub fn bytes(values: &[u32]) -> Vec<u8> {
     bytemuck::cast_slice(values).to_vec()
 }
 
-/// Looks at the answers and at the order in which jobs began, after so many deaths of which so many hit a running job. What is
-/// changed in place, or was asked to end, runs `once` whatever the policy is.
+/// Checks results and execution order after `deaths`, of which `cost` hit a running job. Jobs that modify in place or are cancelled
+/// run `once`, whatever the policy is.
 ///
-/// How many of those deaths it can tell: by a job that is lost, or by one that has begun again.
+/// Returns the number of those deaths that are visible: by a lost job, or by one that started again.
 pub fn judge(
     answers: &Answers,
     began: &[u32],
@@ -159,25 +158,25 @@ pub fn judge(
             answers.failed
         ));
     }
-    // In order, and nothing twice; only a job that was retried may come again, or late.
+    // In order and once; only a retried job may start again, or late.
     let mut newest = None;
     let late = began.iter().filter(|&&job| {
         let is_late = newest.is_some_and(|newest| newest >= job);
         newest = newest.max(Some(job));
         is_late
     });
-    let told = lost + late.count() as u32;
-    // A death that has cost a job has none tried again.
-    if told > cost || began.is_empty() {
+    let visible = lost + late.count() as u32;
+    // A death that lost a job causes no retry.
+    if visible > cost || began.is_empty() {
         return Err(format!(
             "{cost} deaths in a job, failed {:?}, and the jobs began like this: {began:?}",
             answers.failed
         ));
     }
-    Ok(told)
+    Ok(visible)
 }
 
-/// Where a death is always told: the kernel that runs has said that it has begun.
+/// Points at which a death is always visible: the running kernel has logged its start.
 pub fn has_begun(point: &Point) -> bool {
     matches!(point.step(), "allocate" | "publish" | "cancel") || point.name == "run.returned"
 }
@@ -187,11 +186,11 @@ pub struct Scene {
     folder: TempDir,
 }
 
-/// What came of one run.
+/// The outcome of a run.
 pub struct Played {
-    /// In the order of the jobs.
+    /// Results in the order of the jobs.
     pub answers: Vec<Result<Vec<u8>, JobError>>,
-    /// In which order they began.
+    /// Jobs in the order in which they started.
     pub began: Vec<u32>,
 }
 
@@ -211,7 +210,7 @@ impl Scene {
             .unwrap()
     }
 
-    /// Plays it, on an engine with one worker. Between the two batches `between` is called.
+    /// Runs the scene on an engine with one worker. Calls `between` between the two batches.
     pub fn play(&self, lab: &Lab, policy: Policy, between: impl FnOnce(&Lab)) -> Played {
         let log = &*self.path("log");
         let go = &*self.path("go");
@@ -219,7 +218,7 @@ impl Scene {
         let slept = board().passed("claim.announced");
         step("the first batch");
         let mut jobs = vec![number(lab, policy, (log, go, 0))];
-        // Taken back before they begin: they lie behind the first one.
+        // Retracted before they start: they wait behind the first.
         (0..RARE).for_each(|_| drop(lab.submit(plain, (log, &input, JOBS))));
         jobs.extend((1..FIRST).map(|job| submit(lab, policy, log, &input, job)));
         File::create(go).unwrap();
@@ -241,7 +240,7 @@ impl Scene {
         }
     }
 
-    /// What one process alone computes. That is the same each time.
+    /// Returns the results of one process, computed once.
     pub fn reference() -> &'static [Vec<u8>] {
         static REFERENCE: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
         REFERENCE.get_or_init(|| Self::new().compute())
@@ -273,7 +272,7 @@ pub fn input() -> Vec<u32> {
         .collect()
 }
 
-/// A job by its policy.
+/// Submits a job with the policy.
 macro_rules! send {
     ($engine:expr, $policy:expr, $kernel:expr, $args:expr) => {{
         let job = $engine.job($kernel, $args).retries($policy.retries);
@@ -289,7 +288,7 @@ fn number(engine: &Engine, policy: Policy, args: (&str, &str, u32)) -> Pending {
     Pending::Number(send!(engine, policy, hold, args))
 }
 
-/// Asks the job to end as soon as it runs.
+/// Cancels the job as soon as it runs.
 fn ask(engine: &Engine, policy: Policy, log: &str, number: u32) -> Result<Vec<u8>, JobError> {
     let job = send!(engine, policy, obey, (log, number));
     let line = number.to_string();
@@ -306,7 +305,7 @@ fn ask(engine: &Engine, policy: Policy, log: &str, number: u32) -> Result<Vec<u8
 
 const LENT_LEN: usize = 30_000;
 
-/// One tile, which is the whole array. It cannot be tried again, whatever the policy is.
+/// Submits a job with the whole array as its tile. It cannot be retried, whatever the policy is.
 fn lend(engine: &Engine, policy: Policy, log: &str, number: u32) -> Result<Vec<u8>, JobError> {
     let mut out = engine.zeros::<u32>(LENT_LEN).unwrap();
     engine.scope(|scope| {

@@ -1,4 +1,4 @@
-//! Workers killed while they run what a job has spawned, and the steps of the supervisor about it.
+//! Workers killed while they run spawned jobs, and the steps of the supervisor for those.
 
 use arenite::points::{Fault, Point, Side};
 use arenite::{Array, Backoff, Engine, FailedDependency, JobErrorKind, Spawn, WorkerExit, call};
@@ -10,7 +10,7 @@ use crate::harness::{Invariant, Lab, named};
 use crate::passings::{Nth, Saw, each};
 use crate::workers::costs_a_job;
 
-/// Steps of a job at which it makes a difference what was said before.
+/// Steps of a job at which earlier events make a difference.
 const STEPS: [&str; 6] = [
     "claim.taken",
     "run.entered",
@@ -60,7 +60,7 @@ fn at(point: &'static Point, retries: u32) {
     });
 }
 
-/// One job and all that it spawns, during which a worker is killed at this passing.
+/// Runs a job that spawns others, during which a worker is killed at this passing.
 fn scene(point: &'static Point, retries: u32, passing: Option<u64>) -> Result<Saw, String> {
     let mut expected = numbers();
     expected.sort_unstable();
@@ -73,11 +73,11 @@ fn scene(point: &'static Point, retries: u32, passing: Option<u64>) -> Result<Sa
     }
     let job = lab.job(sort, (&values,)).retries(retries);
     let sorted = job.backoff(Backoff::NONE).submit().wait();
-    // Up to here: whoever is killed later was not at any of these jobs.
+    // Read before the engine ends: later deaths do not affect these jobs.
     let passed = board().passed(point.name) - before;
     let died = || passing.map_or(0, |_| board().done(point.name).0);
     let hit = died();
-    // Behind what is left of it.
+    // After everything that is left of the killed worker.
     lab.job(|| (), ()).retries(1).submit().wait().unwrap();
     board().disarm();
     let deaths = died();
@@ -106,7 +106,7 @@ fn scene(point: &'static Point, retries: u32, passing: Option<u64>) -> Result<Sa
     Ok(Saw { passed, deaths })
 }
 
-/// For supervisors that die: a job that spawns, and one of which a part fails.
+/// The scenario of a killed supervisor: a job that spawns others, and one whose spawned job fails.
 pub fn live() {
     let engine = Engine::builder().workers(1).capacity(64 << 20).build();
     let engine = engine.expect("an engine can be built");

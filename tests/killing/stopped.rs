@@ -1,4 +1,4 @@
-//! A worker that is stopped at each of its points, and let go later.
+//! A worker that is stopped at each of its points, and continued later.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -19,7 +19,7 @@ use crate::scene::{Played, Policy, Scene};
 use crate::strict;
 use crate::workers::{end, judge, play, played};
 
-/// For each point of a worker that has started.
+/// Returns trials for each point of a running worker.
 pub fn trials() -> Vec<Trial> {
     let started = |point: &&&Point| point.step() != "attach" && point.step() != "stop";
     let mut all = tests();
@@ -42,7 +42,7 @@ pub fn trials() -> Vec<Trial> {
             let_go_elsewhere(point)
         }));
     }
-    // Of these only calls can have a deadline: a node that has one is no part of a chain, and a reduction takes none.
+    // Of these, only calls can have a deadline: a node with one is not part of a chain, and a reduction allows none.
     for name in ["state.lent", "state.called"] {
         all.push(named(format!("stopped::too_long::{name}"), move || {
             let point = points(Side::Worker).find(|point| point.name == name);
@@ -64,8 +64,8 @@ tests![
     until_another_start_takes_too_long,
 ];
 
-/// Waits until a worker has been stopped there, or the scene is over without; who that is. On a machine that has much else to do
-/// it may have met its deadline before it was seen.
+/// Waits until a worker has been stopped at the point, or the scene has ended without; returns its process id. On a busy machine it
+/// may exceed its deadline before it is noticed.
 fn await_stop(point: &Point, over: &AtomicBool) -> Option<i32> {
     let stopped = || {
         let (done, pid) = board().done(point.name);
@@ -78,12 +78,12 @@ fn await_stop(point: &Point, over: &AtomicBool) -> Option<i32> {
     stopped()
 }
 
-/// Plays a scene until a worker was stopped in it, which it tells.
+/// Runs a scene until a worker was stopped in it; `scene` returns whether one was.
 fn until_stopped(point: &Point, scene: impl Fn() -> bool) {
-    assert!((0..AGAIN).any(|_| scene()), "nobody came by {}", point.name);
+    assert!((0..AGAIN).any(|_| scene()), "{} was not passed", point.name);
 }
 
-/// The same, with somebody who does something about the stopped worker. `judge` has the answers.
+/// Runs the scene while `meanwhile` handles the stopped worker. `judge` gets the results.
 fn once_stopped(
     point: &'static Point,
     (policy, respawn): (Policy, bool),
@@ -113,7 +113,7 @@ fn once_stopped(
     });
 }
 
-/// Nobody gives a limit: its jobs wait, and are done when it goes on.
+/// Without a deadline, its jobs wait, and succeed when it continues.
 fn let_go(point: &'static Point) {
     let respawn = point.step() == "attach";
     let go_on = |pid| end(pid, Signal::SIGCONT);
@@ -123,7 +123,7 @@ fn let_go(point: &'static Point) {
     });
 }
 
-/// In a graph, an actor or a reduction: all of it waits, and is done when the worker goes on.
+/// In a graph, an actor or a reduction: all of it waits, and succeeds when the worker continues.
 fn let_go_elsewhere(point: &'static Point) {
     until_stopped(point, || {
         let over = AtomicBool::new(false);
@@ -133,7 +133,7 @@ fn let_go_elsewhere(point: &'static Point) {
             deed: Fault::Stop,
         };
         thread::scope(|threads| {
-            // Nobody has been stopped there yet.
+            // No worker has been stopped at the point yet.
             board().arm(point.name, Fault::Stop, 0..0);
             threads.spawn(|| await_stop(point, &over).map(|pid| end(pid, Signal::SIGCONT)));
             if reduced::owns(point) {
@@ -149,7 +149,7 @@ fn let_go_elsewhere(point: &'static Point) {
     });
 }
 
-/// In a locked-down worker that is to replace another.
+/// In a sandboxed worker that replaces another.
 fn let_go_locked(point: &'static Point) {
     until_stopped(point, || {
         let over = AtomicBool::new(false);
@@ -172,25 +172,25 @@ fn let_go_locked(point: &'static Point) {
     });
 }
 
-/// However much else the machine has to do, a start is done by then.
+/// A start takes less than this, however busy the machine is.
 const LATE: Duration = Duration::from_secs(60);
 
-/// The first workers of an engine do not come any further: they are killed when their time is over, and `build` says so.
+/// The first workers of an engine stop at the point: they are killed at their deadline, and `build` returns an error.
 fn until_the_start_takes_too_long() {
     const SOON: Duration = Duration::from_millis(100);
     let free = starting().map(|point| (point, Sandbox::Off));
     let locked = locked(Side::Worker).map(|point| (point, Sandbox::Strict));
-    // A worker has to come as far as the point by then, on a machine that may have much else to do.
+    // A worker has to reach the point by then, on a possibly busy machine.
     let mut limit = SOON;
     for (point, sandbox) in free.chain(locked) {
         while !stopped_at_start(point, sandbox, limit) {
-            assert!(limit < LATE, "nobody came by {}", point.name);
+            assert!(limit < LATE, "{} was not passed", point.name);
             limit *= 2;
         }
     }
 }
 
-/// Whether a worker was stopped there before the time for its start was over, of which `build` tells either way.
+/// Returns whether a worker was stopped at the point within the time limit of its start; `build` fails either way.
 fn stopped_at_start(point: &Point, sandbox: Sandbox, limit: Duration) -> bool {
     let invariant = Invariant::before();
     board().arm(point.name, Fault::Stop, 1..u64::MAX);
@@ -213,25 +213,25 @@ fn stopped_at_start(point: &Point, sandbox: Sandbox, limit: Duration) -> bool {
     stopped > 0
 }
 
-/// A worker that is to replace another does not come any further: it is killed when its time is over, and one more is started.
+/// A replacement worker stops at the point: it is killed at its deadline, and one more is started.
 fn until_another_start_takes_too_long() {
     const SOON: Duration = Duration::from_millis(200);
     let names = ["attach.adopted", "attach.prepared"];
     let free = starting().filter(|point| names.contains(&point.name));
     let free = free.map(|point| (point, Sandbox::Off));
     let locked = locked(Side::Worker).map(|point| (point, Sandbox::Strict));
-    // Honest starts have to be done by then as well.
+    // Undisturbed starts have to succeed by then, too.
     let mut limit = SOON;
     for (point, sandbox) in free.chain(locked) {
         while !stopped_at_another_start(point, sandbox, limit) {
-            assert!(limit < LATE, "nobody came by {}", point.name);
+            assert!(limit < LATE, "{} was not passed", point.name);
             limit *= 2;
         }
     }
 }
 
-/// Whether the worker was stopped there that replaces another, and the one after it came in time, as all honest ones did. It has
-/// gone when the engine works again.
+/// Returns whether the replacement was stopped at the point, and all undisturbed starts were in time. The stopped one has ended when
+/// the engine works again.
 fn stopped_at_another_start(point: &Point, sandbox: Sandbox, limit: Duration) -> bool {
     let invariant = Invariant::before();
     let builder = Engine::builder().workers(1).capacity(64 << 20);
@@ -255,7 +255,7 @@ fn stopped_at_another_start(point: &Point, sandbox: Sandbox, limit: Duration) ->
         Ok(7) if stopped == 1 => {
             assert!(!children().contains(&victim), "it is still there");
             match invariant.holds(&lab, 0) {
-                // A fresh worker was late.
+                // A new worker was late.
                 Err(why) if why.contains("no worker can be started") => false,
                 other => other.is_ok() || panic!("{other:?}"),
             }
@@ -275,15 +275,15 @@ fn stopped_at_another_start(point: &Point, sandbox: Sandbox, limit: Duration) ->
     in_time
 }
 
-/// Steps of a worker before it has said that it is ready.
+/// Steps of a worker before it is ready.
 fn starting() -> impl Iterator<Item = &'static Point> {
     let attach = |point: &&Point| point.step() == "attach" && point.name != "attach.ready";
     points(Side::Worker).filter(attach)
 }
 
-/// A worker that is stopped on its way out is killed after the grace.
+/// A worker that is stopped during its exit is killed after the grace period.
 fn while_it_obeys() {
-    // Both have to come as far as the point by then, on a machine that may have much else to do.
+    // Both have to reach the point by then, on a possibly busy machine.
     let mut grace = Duration::from_millis(100);
     for point in points(Side::Worker).filter(|point| point.step() == "stop") {
         loop {
@@ -308,14 +308,14 @@ fn while_it_obeys() {
     }
 }
 
-/// No honest job has to be in time: whichever is late costs its worker too.
+/// Undisturbed jobs may be late, too: each late job costs its worker.
 const LIMIT: Duration = Duration::from_millis(80);
 const POLICY: Policy = Policy {
     retries: 0,
     deadline: Some(LIMIT),
 };
 
-/// What a deadline may cost: a worker for each job that was too late.
+/// Checks that each late job cost one worker.
 fn judge_late(lab: &Lab, answers: &Answers) {
     answers
         .cost_at_most(
@@ -328,7 +328,7 @@ fn judge_late(lab: &Lab, answers: &Answers) {
     });
 }
 
-/// It stays stopped: the deadline fires, the worker is killed where it stands, the others' jobs are done.
+/// The worker stays stopped: at the deadline it is killed, and other jobs succeed.
 fn too_long(point: &'static Point) {
     until_stopped(point, || {
         let mut stopped = 0;
@@ -342,7 +342,7 @@ fn too_long(point: &'static Point) {
                 let reference = Scene::reference();
                 let answers = Answers::compare(played.answers.iter().cloned(), reference).unwrap();
                 let late = !answers.failed.is_empty();
-                assert!(late || stopped == 0, "nobody was too late");
+                assert!(late || stopped == 0, "no job was late");
                 judge_late(lab, &answers);
                 assert!(!children().contains(&victim), "it is still there");
             },
@@ -351,9 +351,9 @@ fn too_long(point: &'static Point) {
     });
 }
 
-/// It goes on just when the deadline fires: its completion comes in time or is ignored.
+/// The worker continues at about its deadline: its completion is in time or ignored.
 fn in_between(point: &'static Point) {
-    // From 10 ms before to 10 ms after, by the point.
+    // From 10 ms before to 10 ms after, depending on the point.
     let at = arenite::points::index(point.name) as u64 * 7 % 21;
     let wait = LIMIT + Duration::from_millis(at) - Duration::from_millis(10);
     let go_on = |victim| {
@@ -361,7 +361,7 @@ fn in_between(point: &'static Point) {
         while began.elapsed() < wait {
             thread::park_timeout(wait.saturating_sub(began.elapsed()));
         }
-        // It may have been killed.
+        // Fails if it has been killed.
         let _ = kill(Pid::from_raw(victim), Signal::SIGCONT);
     };
     once_stopped(point, (POLICY, false), go_on, |lab, played| {

@@ -1,9 +1,8 @@
-//! Workers without rights, and their supervisor, killed where they take other steps than elsewhere, and at the common
-//! steps of a job and of a recovery.
+//! Sandboxed workers, and their supervisor, killed at the steps that only they have, and at the common steps of a job and of a
+//! recovery.
 //!
-//! The scene is the one of the other suites, without what such a worker cannot do: nothing is lent in place, and
-//! nothing is opened. Instead of waiting at a gate the worker is stopped while jobs pile up, and what begins is printed
-//! instead of being noted in a file.
+//! The scene is that of the other suites without jobs that modify in place. Because such a worker cannot open files, it is stopped
+//! while jobs queue up, instead of waiting at a gate, and prints which job starts, instead of logging it to a file.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -23,9 +22,9 @@ use crate::passings::{Nth, ROUNDS, Saw, each};
 use crate::programs::workers_are_busy;
 use crate::scene::{self, Pending, bytes, input, len_of, sum_of, text_of, value_at};
 use crate::supervisors::{self, Round};
-use crate::workers::{Passings, all_told, passed};
+use crate::workers::{Passings, expect_visible, passed};
 
-/// Steps of a job in a worker.
+/// Steps of a job in the worker.
 const COMMON: [&str; 11] = [
     "claim.taken",
     "claim.retracted",
@@ -66,14 +65,14 @@ pub fn trials() -> Vec<Trial> {
 
 // ---- the scene ----------------------------------------------------------------------------------------------
 
-/// Jobs of the first batch, for all of which the worker is stopped.
+/// Jobs of the first batch, submitted while the worker is stopped.
 const FIRST: u32 = 9;
-/// How many there are of each kind that is rare: a first, a second and a last one.
+/// Jobs of each rare kind: a first, a second and a last.
 const RARE: u32 = 3;
-/// Jobs that are asked to end while they run, and obey.
+/// Jobs that are cancelled while they run, and end.
 const ASKED: Range<u32> = FIRST + 3..FIRST + 3 + RARE;
 
-/// Says that a job has begun. Whoever listens hears it in the order in which jobs ran.
+/// Prints that a job has started. Lines arrive in the order of execution.
 fn begin(job: u32) {
     println!("{job}");
 }
@@ -83,19 +82,19 @@ fn sum(input: &Array<u32>, job: u32) -> u64 {
     sum_of(input, job)
 }
 
-/// More than a first grant holds; the supervisor copies it.
+/// Larger than a first grant; the supervisor copies it.
 fn large(input: &Array<u32>, job: u32) -> Array<u32> {
     begin(job);
     Array::from_fn(len_of(job), |i| value_at(input, job, i))
 }
 
-/// More than a slot holds: its words take a block of their own.
+/// Larger than a slot: its words are in a block.
 fn long(input: &Array<u32>, job: u32) -> String {
     begin(job);
     text_of(input, job)
 }
 
-/// Ends when it is asked to.
+/// Ends when it is cancelled.
 fn obey(job: u32) -> u64 {
     begin(job);
     while !arenite::cancelled() {
@@ -104,7 +103,7 @@ fn obey(job: u32) -> u64 {
     u64::from(job) * 5
 }
 
-/// What one process alone computes. That is the same each time.
+/// Returns the results of one process, computed once.
 fn reference() -> &'static [Vec<u8>] {
     static REFERENCE: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
     REFERENCE.get_or_init(compute)
@@ -140,17 +139,17 @@ fn submit(engine: &Engine, retries: u32, input: &Array<u32>, job: u32) -> Pendin
     }
 }
 
-/// What came of one run.
+/// The outcome of a run.
 pub struct Played {
-    /// In the order of the jobs.
+    /// Results in the order of the jobs.
     answers: Vec<Result<Vec<u8>, JobError>>,
-    /// In which order they began.
+    /// Jobs in the order in which they started.
     began: Vec<u32>,
-    /// How often workers had come by each point at the last answer.
+    /// Number of passings of each point at the time of the last result.
     passed: Passings,
 }
 
-/// An engine with one locked-down worker, and what that has printed.
+/// An engine with one sandboxed worker, and its output.
 struct Stage {
     lab: Lab,
     printed: Arc<Mutex<Vec<String>>>,
@@ -187,14 +186,14 @@ impl Stage {
         piled
     }
 
-    /// Plays it. Between the two batches `between` is called.
+    /// Runs the scene. Calls `between` between the two batches.
     fn play(&self, retries: u32, between: impl FnOnce(&Lab)) -> Played {
         let input = self.lab.from_slice(&input()).unwrap();
         let submit = |job| submit(&self.lab, retries, &input, job);
         step("the first batch");
         let jobs = self.while_stopped(|| {
             let mut jobs = vec![submit(0)];
-            // Taken back before they begin: they lie behind the first one.
+            // Retracted before they start: they wait behind the first.
             (0..RARE).for_each(|_| drop(self.lab.submit(sum, (&input, ASKED.end))));
             jobs.extend((1..FIRST).map(submit));
             jobs
@@ -213,7 +212,7 @@ impl Stage {
         }
     }
 
-    /// Asks a job to end as soon as it runs.
+    /// Cancels a job as soon as it runs.
     fn ask(&self, retries: u32, number: u32) -> Result<Vec<u8>, JobError> {
         let job = self.lab.job(obey, (number,)).retries(retries);
         let job = job.backoff(Backoff::NONE).submit();
@@ -225,20 +224,19 @@ impl Stage {
         Pending::Number(job).wait()
     }
 
-    /// What has begun, in order.
+    /// Returns the jobs that have started, in order.
     fn began(&self) -> Vec<u32> {
         board().disarm();
         let last = || println!("all");
         self.lab.submit(last, ()).wait().unwrap();
-        // Lines come in order, and this one is the last.
+        // Lines arrive in order, and this is the last.
         wait_until("all that was printed is here", || self.has_printed("all"));
         let printed = self.printed.lock().unwrap();
         printed.iter().flat_map(|line| line.parse()).collect()
     }
 }
 
-/// Plays the scene on an engine of its own and checks what holds whatever happens. `arm` is called before the first
-/// job, `judge` with the answers.
+/// Runs the scene on a new engine and checks the invariant. Calls `arm` before the first job and `judge` with the results.
 pub fn play(retries: u32, replace: bool, arm: impl FnOnce(), judge: impl FnOnce(&Lab, &Played)) {
     let invariant = Invariant::before();
     let stage = Stage::new();
@@ -256,7 +254,7 @@ pub fn play(retries: u32, replace: bool, arm: impl FnOnce(), judge: impl FnOnce(
     invariant.nothing_left().unwrap();
 }
 
-/// Undisturbed: each step is taken. For whoever looks at the board.
+/// Runs without deaths: each step is taken. For tests that read the board.
 pub fn undisturbed() {
     play(
         0,
@@ -268,7 +266,7 @@ pub fn undisturbed() {
     );
 }
 
-/// How often a worker has come by each point in one scene in which nobody dies, up to its last answer.
+/// Returns the passings of each point in a scene without deaths, up to its last result.
 fn passings() -> &'static Passings {
     static PASSINGS: OnceLock<Passings> = OnceLock::new();
     PASSINGS.get_or_init(|| {
@@ -284,7 +282,7 @@ fn passings() -> &'static Passings {
     })
 }
 
-/// The answers, after so many deaths of which so many hit a running job; how many of these they tell.
+/// Checks the results after `deaths`, of which `cost` hit a running job; returns how many of these are visible.
 pub fn judge(played: &Played, retries: u32, deaths: u32, cost: u32) -> Result<u32, String> {
     let answers = Answers::compare(played.answers.iter().cloned(), reference())?;
     let once = |job| ASKED.contains(&job);
@@ -293,7 +291,7 @@ pub fn judge(played: &Played, retries: u32, deaths: u32, cost: u32) -> Result<u3
 
 // ---- a worker dies ------------------------------------------------------------------------------------------
 
-/// The first worker of an engine dies there, so that there is none; one that replaces another does, once, twice, three times.
+/// The first worker of an engine dies at the point, so that no engine starts; a replacement does once, twice, three times.
 fn while_starting(point: &'static Point, retries: u32) {
     let invariant = Invariant::before();
     board().arm(point.name, Fault::Kill, 1..u64::MAX);
@@ -323,7 +321,7 @@ fn while_starting(point: &'static Point, retries: u32) {
     }
 }
 
-/// Does a death there take a running job with it?
+/// Returns whether a death at this point loses a running job.
 fn costs_a_job(point: &Point) -> bool {
     point.step() != "complete" && point.name != "claim.retracted"
 }
@@ -338,7 +336,7 @@ fn in_a_job(point: &'static Point, retries: u32) {
     );
 }
 
-/// One scene, in which the worker is killed when it comes by for the `nth` time.
+/// Runs a scene in which the worker is killed at its `nth` passing.
 fn killed_at(point: &'static Point, retries: u32, nth: u64, what: &str) -> Result<Saw, String> {
     let before = Cell::new(0);
     let (mut passed, mut deaths, mut verdict) = (0, 0, Ok(()));
@@ -356,8 +354,8 @@ fn killed_at(point: &'static Point, retries: u32, nth: u64, what: &str) -> Resul
                 lab.stats().workers[0].restarts == u64::from(deaths)
             });
             let cost = u32::from(costs_a_job(point)) * deaths;
-            verdict =
-                judge(played, retries, deaths, cost).and_then(|told| all_told(point, told, cost));
+            verdict = judge(played, retries, deaths, cost)
+                .and_then(|visible| expect_visible(point, visible, cost));
             let asked = &played.answers[ASKED.start as usize..];
             let ended = asked.iter().filter(|answer| answer.is_ok()).count();
             if point.step() == "cancel" && ended + deaths as usize != asked.len() {
@@ -370,11 +368,11 @@ fn killed_at(point: &'static Point, retries: u32, nth: u64, what: &str) -> Resul
 
 // ---- the supervisor dies ------------------------------------------------------------------------------------
 
-/// What a program is told that shall have locked-down workers.
+/// The role of a program with sandboxed workers.
 pub const ROLE: &str = "strict";
 
 fn supervisor_at(point: &'static Point) {
-    // Of what it copies the first, the second and the last; it comes by the others once.
+    // The first, second and last passing of copies; the others are passed once.
     let passings = match point.step() {
         "copy" => [1, 2, COPIES],
         _ => [1; 3],
@@ -388,7 +386,7 @@ fn supervisor_at(point: &'static Point) {
     );
 }
 
-/// Results that it copies while a worker is busy for good.
+/// Results that it copies while a worker is busy forever.
 const COPIES: u64 = 4;
 
 fn spin() -> u64 {
@@ -397,8 +395,7 @@ fn spin() -> u64 {
     }
 }
 
-/// A life of a supervisor that copies results of locked-down workers, one of which is busy for good, and replaces the
-/// other.
+/// The role of a supervisor that copies results of sandboxed workers, one of which is busy forever, and replaces the other.
 pub fn live() {
     let mut builder = Engine::builder()
         .workers(2)

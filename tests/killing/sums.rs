@@ -1,4 +1,4 @@
-//! Workers killed in each job of the sums that come with the engine: nobody who asks for one hears of it.
+//! Workers killed in each job of the built-in sums, whose callers do not notice.
 
 use arenite::points::{Fault, Point, Side};
 use arenite::{Array, Engine};
@@ -7,7 +7,7 @@ use libtest_mimic::Trial;
 use crate::board::{board, points};
 use crate::harness::{Invariant, Lab, named, step};
 
-/// Before a job begins, before it writes to what it was lent and after, and when its value is made, but not told.
+/// Before a job starts, before and after it writes to its lent tile, and when its value is computed but not published.
 const STEPS: [&str; 7] = [
     "claim.taken",
     "lend.opened",
@@ -24,11 +24,11 @@ pub fn trials() -> Vec<Trial> {
     points(Side::Worker).filter(mine).map(trial).collect()
 }
 
-/// Elements of four chunks, the last of them shorter.
+/// Elements of four chunks, the last of which is shorter.
 const LEN: usize = 60_000;
 const CHUNKS: u64 = 4;
 
-/// Such that each order of adding them gives other bits.
+/// Values whose sum differs in its bits for each order of addition.
 fn noise(engine: &Engine) -> Array<f32> {
     let one = |i: usize| (i as u32).wrapping_mul(0x85eb_ca6b) as f32 / (1 << (i % 23)) as f32;
     engine.from_fn(LEN, one).unwrap()
@@ -59,7 +59,7 @@ fn at(point: &'static Point) {
     let inline = Engine::inline();
     let expected = figures(&inline, &noise(&inline));
     let mut deaths = 0;
-    // At the first passing, at the second, and so on, until nobody comes by so often.
+    // At the first passing, at the second, and so on, until there is no such passing.
     for passing in 1.. {
         step(format!("{}, passing {passing}", point.name));
         board().arm(point.name, Fault::Kill, passing..passing + 1);
@@ -71,7 +71,7 @@ fn at(point: &'static Point) {
         }
         deaths += 1;
     }
-    // Each chunk of the result that is written in place, at least.
+    // At least each chunk of the result that is written in place.
     assert!(deaths >= CHUNKS, "{}: {deaths} deaths", point.name);
     println!("{}: {deaths} deaths", point.name);
     drop(a);

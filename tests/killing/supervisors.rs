@@ -13,15 +13,15 @@ use crate::board::points;
 use crate::harness::{Invariant, expect_figure, named, step};
 use crate::programs::{Home, LIVES, run_to_its_end};
 
-/// How soon the workers of a killed supervisor are gone.
+/// Promised time until the workers of a killed supervisor have ended.
 const PROMISED: Duration = Duration::from_secs(1);
 
-/// When the supervisor is killed, and whether its arena keeps a name.
+/// When the supervisor is killed, and whether its arena has a persistent name.
 #[derive(Clone, Copy)]
 pub enum Round {
-    /// When it comes by for the first time.
+    /// At the first passing.
     First { kept: bool },
-    /// When it comes by for the so manieth time with busy workers, one of them stopped.
+    /// At this passing with busy workers, one of which is stopped.
     Later { kept: bool, passing: u64 },
 }
 
@@ -30,7 +30,7 @@ fn rounds(point: &Point) -> [Round; 3] {
     match point.name {
         "create.unnamed" => [First { kept: false }; 3],
         _ if point.step() == "create" => [true, false, true].map(|kept| First { kept }),
-        // A worker has been welcomed before one is busy; the engine ends later than that anyway.
+        // Workers start before they are busy, and the engine ends after.
         _ => [
             First { kept: true },
             Later {
@@ -45,7 +45,7 @@ fn rounds(point: &Point) -> [Round; 3] {
     }
 }
 
-/// One trial for each point.
+/// Returns a trial for each point.
 pub fn trials() -> Vec<Trial> {
     let at = |point: &'static Point| {
         let name = format!("supervisors::{}", point.name);
@@ -57,10 +57,10 @@ pub fn trials() -> Vec<Trial> {
     points(Side::Supervisor).map(at).collect()
 }
 
-/// The lives in which a supervisor that nobody kills comes by in time for this round, the first one first. Whether it does may be
-/// chance, so there may be a life in which it does not; in one of them it does each time.
+/// The roles in which an undisturbed supervisor passes a point in time for this round. Chance may decide whether it does in a role;
+/// in at least one it always does.
 fn lives_with(point: &Point, round: Round) -> Vec<&'static str> {
-    /// What is passed in each life: from its beginning, and with busy workers.
+    /// Points passed in each role: from the beginning, and with busy workers.
     type Passed = [Vec<&'static str>; 2];
     static PASSED: OnceLock<[Passed; LIVES.len()]> = OnceLock::new();
     let passed = PASSED.get_or_init(|| {
@@ -71,7 +71,7 @@ fn lives_with(point: &Point, round: Round) -> Vec<&'static str> {
         })
     });
     let later = match round {
-        // Which of these it comes by depends on the name, and not on the life.
+        // Which of these are passed depends on the name, not on the role.
         Round::First { .. } if point.step() == "create" => return vec![LIVES[0]],
         Round::First { .. } => 0,
         Round::Later { .. } => 1,
@@ -81,8 +81,8 @@ fn lives_with(point: &Point, round: Round) -> Vec<&'static str> {
     lives.map(|(role, _)| *role).collect()
 }
 
-/// Its workers go with it, the busy and the stopped one too; nothing stays but a name, which the next start
-/// sweeps away. `roles` are tried in their order, until it was killed in one.
+/// Its workers end with it, the busy and the stopped one included. Nothing is left except a name, which the next start sweeps.
+/// `roles` are tried in order until the supervisor was killed in one.
 pub fn at(
     point: &'static Point,
     roles: impl Fn(Round) -> Vec<&'static str>,
@@ -110,7 +110,7 @@ pub fn at(
             .find(|(_, (home, _, ended))| {
                 ended.code != Some(0) || home.board.done(point.name).0 > 0
             })
-            .unwrap_or_else(|| panic!("{}: nobody comes by in any of {roles:?}", point.name));
+            .unwrap_or_else(|| panic!("{}: not passed in any of {roles:?}", point.name));
         drop(plays);
         assert_eq!(
             (home.board.done(point.name).0, ended.signal),
@@ -138,8 +138,8 @@ pub fn at(
     );
 }
 
-/// A program that is killed between making the socket of a start and removing its name leaves that, whichever point it is at;
-/// a later one removes it when it is old enough. There is one from the start, as that is rare.
+/// A program that is killed between the creation of a handshake socket and the removal of its name leaves the name; a later program
+/// removes it when it is old enough. The test creates one in advance, because this is rare.
 fn as_if_long_ago(home: &Home) {
     home.leave_a_socket();
     for socket in home.sockets() {
@@ -149,7 +149,7 @@ fn as_if_long_ago(home: &Home) {
     }
 }
 
-/// The one exception: a name that has been made and not yet been unlinked stays for the next sweep.
+/// The exception: a name that has been created and not yet unlinked remains until the next sweep.
 fn between_name_and_unlink(point: &Point) -> bool {
     matches!(
         point.name,

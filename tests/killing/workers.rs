@@ -29,7 +29,7 @@ const RETRIED: Policy = Policy {
     deadline: None,
 };
 
-/// One trial for each point.
+/// Returns a trial for each point.
 pub fn trials() -> Vec<Trial> {
     let mut all = tests();
     for point in played() {
@@ -45,12 +45,12 @@ pub fn trials() -> Vec<Trial> {
     all
 }
 
-/// Those that a worker comes by in the scene, at its start or at its end.
+/// Returns the points that a worker passes in the scene, at its start or at its end.
 pub fn played() -> impl Iterator<Item = &'static Point> {
     points(Side::Worker).filter(|point| !model::owns(point) && !reduced::owns(point))
 }
 
-/// How often a worker has come by each point.
+/// Number of passings of each point.
 pub type Passings = HashMap<&'static str, u64>;
 
 /// Until now.
@@ -60,7 +60,7 @@ pub fn passed() -> Passings {
         .collect()
 }
 
-/// In one scene in which nobody dies, up to its last answer.
+/// Returns the passings in a scene without deaths, up to its last result.
 fn passings() -> &'static Passings {
     static PASSINGS: OnceLock<Passings> = OnceLock::new();
     PASSINGS.get_or_init(|| {
@@ -76,8 +76,7 @@ fn passings() -> &'static Passings {
     })
 }
 
-/// Plays the scene on an engine of its own and checks what holds whatever happens. `arm` is called before
-/// the first job, `judge` with the answers.
+/// Runs the scene on a new engine and checks the invariant. Calls `arm` before the first job and `judge` with the results.
 pub fn play(
     policy: Policy,
     replace: bool,
@@ -101,7 +100,7 @@ pub fn play(
     invariant.nothing_left().unwrap();
 }
 
-/// Does a death there take a running job with it?
+/// Returns whether a death at this point loses a running job.
 pub fn costs_a_job(point: &Point) -> bool {
     matches!(
         point.step(),
@@ -124,15 +123,17 @@ fn at(point: &'static Point, policy: Policy) {
     );
 }
 
-/// A death in a job that had begun is told by that job: it is lost, or has begun again.
-pub fn all_told(point: &Point, told: u32, cost: u32) -> Result<(), String> {
-    match has_begun(point) && told != cost {
-        true => Err(format!("{cost} deaths in a job, and {told} are told")),
+/// Checks that a death in a started job is visible: the job is lost, or has started again.
+pub fn expect_visible(point: &Point, visible: u32, cost: u32) -> Result<(), String> {
+    match has_begun(point) && visible != cost {
+        true => Err(format!(
+            "{cost} deaths in a job, of which {visible} are visible"
+        )),
         false => Ok(()),
     }
 }
 
-/// One scene, in which a worker is killed when one comes by for the `nth` time.
+/// Runs a scene in which a worker is killed at the `nth` passing.
 fn killed_at(point: &'static Point, policy: Policy, nth: u64, what: &str) -> Result<Saw, String> {
     let before = Cell::new(0);
     let (mut passed, mut killed, mut verdict) = (0, 0, Ok(()));
@@ -150,8 +151,8 @@ fn killed_at(point: &'static Point, policy: Policy, nth: u64, what: &str) -> Res
                 lab.stats().workers[0].restarts == u64::from(killed)
             });
             let cost = u32::from(costs_a_job(point)) * killed;
-            verdict =
-                judge(played, policy, killed, cost).and_then(|told| all_told(point, told, cost));
+            verdict = judge(played, policy, killed, cost)
+                .and_then(|visible| expect_visible(point, visible, cost));
             let asked = &played.answers[ASKED.start as usize..ASKED.end as usize];
             let ended = asked.iter().filter(|answer| answer.is_ok()).count();
             if point.step() == "cancel" && ended + killed as usize != asked.len() {
@@ -165,14 +166,14 @@ fn killed_at(point: &'static Point, policy: Policy, nth: u64, what: &str) -> Res
     })
 }
 
-/// The answers, after so many deaths of which so many hit a running job; how many of these they tell.
+/// Checks the results after `deaths`, of which `cost` hit a running job; returns how many of these are visible.
 pub fn judge(played: &Played, policy: Policy, deaths: u32, cost: u32) -> Result<u32, String> {
     let answers = Answers::compare(played.answers.iter().cloned(), Scene::reference())?;
     let once = |job| ASKED.contains(&job) || LENT.contains(&job);
     scene::judge(&answers, &played.began, policy.retries, deaths, cost, once)
 }
 
-/// A worker that replaces another dies once, twice, three times before it is ready.
+/// A replacement worker dies once, twice, three times before it is ready.
 fn while_starting(point: &'static Point, policy: Policy) {
     for round in 0..ROUNDS {
         for times in 1..=3u32 {
@@ -190,7 +191,7 @@ fn while_starting(point: &'static Point, policy: Policy) {
     }
 }
 
-/// Workers that die while they obey.
+/// Workers that die while they stop.
 fn while_stopping(point: &'static Point) {
     for _ in 0..ROUNDS {
         let invariant = Invariant::before();
@@ -206,7 +207,7 @@ fn while_stopping(point: &'static Point) {
     }
 }
 
-/// The first worker of an engine: `build` says what happened and leaves nothing.
+/// The first worker of an engine dies: `build` returns the cause and leaves nothing.
 fn before_it_is_ready() {
     for point in points(Side::Worker).filter(|point| point.step() == "attach") {
         if point.name == "attach.ready" {
@@ -223,8 +224,8 @@ fn before_it_is_ready() {
     }
 }
 
-/// All workers die before they have done anything, one after the other and for good: whoever waits gets an answer, and jobs
-/// are done as soon as that is over.
+/// All workers die before they run a job, one after the other: waiting callers get an error, and jobs succeed as soon as workers
+/// live again.
 fn for_ever_before_a_job() {
     let killed = JobErrorKind::Lost(WorkerExit::Signal(Signal::SIGKILL as i32));
     for point in ["attach.ready", "claim.taken", "run.read"] {
@@ -233,7 +234,7 @@ fn for_ever_before_a_job() {
             let lab = Lab::new(1);
             let array = lab.from_slice(&scene::input()).unwrap();
             board().arm(point, Fault::Kill, 1..u64::MAX);
-            // So that the next one has to be ready first.
+            // The next worker has to be ready first.
             end(lab.pid(0), Signal::SIGKILL);
             wait_until("it is gone", || lab.stats().restarts() > 0);
             let open: Vec<_> = (0..jobs)
@@ -258,8 +259,8 @@ fn for_ever_before_a_job() {
     }
 }
 
-/// Whoever kills each idle worker as soon as it is ready does not have a core for himself, and neither does an engine that is
-/// being built wait for good for the moment when all are ready.
+/// Killing each idle worker as soon as it is ready does not occupy a core, and an engine that is being built does not wait forever
+/// for the moment when all are ready.
 fn for_ever_without_a_job() {
     let invariant = Invariant::before();
     let lab = Lab::new(1);
@@ -269,7 +270,7 @@ fn for_ever_without_a_job() {
     wait_until("it was killed again and again", || {
         lab.stats().restarts() > 48
     });
-    // After 24 of them: eight pauses of 10 ms, of 20 and of 40.
+    // After 24 deaths: eight pauses of 10 ms, of 20 ms and of 40 ms each.
     let took = began.elapsed();
     assert!(took >= Duration::from_millis(560), "{took:?}");
     board().disarm();
@@ -285,14 +286,14 @@ fn for_ever_without_a_job() {
         .build();
     board().disarm();
     match built {
-        // There was such a moment.
+        // All were ready at some moment.
         Ok(engine) => drop(engine),
         Err(error) => assert!(error.to_string().contains("SIGKILL"), "{error}"),
     }
     invariant.nothing_left().unwrap();
 }
 
-/// Kills a process that is known to live.
+/// Kills a process that is known to run.
 pub fn end(pid: i32, signal: Signal) {
     kill(Pid::from_raw(pid), signal).expect("the process exists");
 }

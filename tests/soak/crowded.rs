@@ -1,5 +1,5 @@
-//! A `/dev/shm` that is too small, and that somebody else fills and empties meanwhile: in a mount namespace of a program's
-//! own, for which one has to be root.
+//! A `/dev/shm` that is too small, and that another process fills and empties meanwhile. It is mounted in a namespace of a child
+//! program, which needs root.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -20,12 +20,12 @@ use crate::harness::runs::{Figure, Order, Seen};
 use crate::harness::{Invariant, Lab, step, watched};
 
 const SHM: &str = "/dev/shm";
-/// The exit code of a program that may not mount anything.
-const MAY_NOT: u8 = 77;
+/// Exit code of a child program that may not mount.
+const MAY_NOT_MOUNT: u8 = 77;
 /// Jobs of a round.
 const JOBS: u8 = 20;
 
-/// Has a program do it, and takes over what it counted.
+/// Starts a child program for the run, and returns its counts.
 pub(super) fn run(order: Order) -> Result<Seen, String> {
     let text = |error: std::io::Error| error.to_string();
     let invariant = Invariant::before();
@@ -41,12 +41,12 @@ pub(super) fn run(order: Order) -> Result<Seen, String> {
         .process_group(0)
         .spawn()
         .map_err(text)?;
-    // Closed with this program, and by nobody before: who waits for a child closes what is still with it.
+    // Taken, because `wait_with_output` would close it; it is to be closed when this program ends.
     let stdin = program.stdin.take();
     let ended = program.wait_with_output().map_err(text)?;
     drop(stdin);
     invariant.nothing_left()?;
-    if ended.status.code() == Some(MAY_NOT.into()) {
+    if ended.status.code() == Some(MAY_NOT_MOUNT.into()) {
         return Ok(Seen::skipped("only root can mount a /dev/shm of its own"));
     }
     let counted = String::from_utf8_lossy(&ended.stdout);
@@ -56,7 +56,7 @@ pub(super) fn run(order: Order) -> Result<Seen, String> {
         (true, Some(Ok(faults)), Some(Ok(jobs)), Some(Ok(refused))) => Ok(Seen {
             faults,
             jobs,
-            // For whoever reads it: how short it was.
+            // For information: how short memory was.
             figures: vec![Figure {
                 name: "without room",
                 value: refused as f64,
@@ -73,12 +73,12 @@ pub(super) fn run(order: Order) -> Result<Seen, String> {
     }
 }
 
-/// In the program.
+/// The child program.
 pub(super) fn play(order: Order) -> ExitCode {
     let mut dice = Dice::new(order.seed);
     match small_shm([8, 16, 64][dice.below(3) as usize]) {
         Ok(()) => {}
-        Err(Errno::EPERM) => return ExitCode::from(MAY_NOT),
+        Err(Errno::EPERM) => return ExitCode::from(MAY_NOT_MOUNT),
         Err(errno) => {
             eprintln!("a /dev/shm of its own: {errno}");
             return ExitCode::FAILURE;
@@ -102,7 +102,7 @@ pub(super) fn play(order: Order) -> ExitCode {
     }
 }
 
-/// From here on this program sees another `/dev/shm` than the others.
+/// Mounts a small `/dev/shm` for this program only.
 fn small_shm(mib: u32) -> nix::Result<()> {
     let none = None::<&str>;
     unshare(CloneFlags::CLONE_NEWNS)?;
@@ -112,14 +112,14 @@ fn small_shm(mib: u32) -> nix::Result<()> {
     mount(tmpfs, SHM, tmpfs, MsFlags::empty(), Some(&*room))
 }
 
-/// Bytes of `/dev/shm`, and how many of them are free.
+/// Returns the size of `/dev/shm`, and its free bytes.
 fn room() -> Result<(u64, u64), String> {
     let space = nix::sys::statvfs::statvfs(SHM).map_err(|errno| errno.to_string())?;
     let unit = space.fragment_size();
     Ok((space.blocks() * unit, space.blocks_available() * unit))
 }
 
-/// Somebody else, who has room until dropped.
+/// Another user of `/dev/shm`, which occupies space until dropped.
 struct Hog(File);
 
 impl Hog {
@@ -132,7 +132,7 @@ impl Hog {
         Ok(hog)
     }
 
-    /// Takes what is free now.
+    /// Occupies the free space except for `bytes`.
     fn take_all_but(&self, bytes: u64) -> Result<(), String> {
         let more = room()?.1.saturating_sub(bytes);
         let len = self.0.metadata().map_err(|error| error.to_string())?.len();
@@ -141,7 +141,7 @@ impl Hog {
         }
         let flags = FallocateFlags::empty();
         match fallocate(self.0.as_fd(), flags, len as i64, more as i64) {
-            // What others took in between is as good as taken.
+            // Space that others took in between counts too.
             Ok(()) | Err(Errno::ENOSPC) => Ok(()),
             Err(errno) => Err(errno.to_string()),
         }
@@ -154,33 +154,33 @@ fn fill(len: usize, with: u8) -> Array<u8> {
     array.seal()
 }
 
-/// An answer: every byte is as it should be, or there was no room. Whether it was the one or the other.
+/// Returns whether a job succeeded, with the right bytes, or found no space; an error otherwise.
 fn judge(answer: Result<Array<u8>, arenite::JobError>, with: u8) -> Result<bool, String> {
     match answer {
         Ok(array) if array.iter().all(|&x| x == with) => Ok(true),
-        Ok(_) => Err("an array has other bytes than it was filled with".into()),
+        Ok(_) => Err("an array has wrong bytes".into()),
         Err(error) if matches!(error.kind(), JobErrorKind::Limit(JobLimit::Arena(_))) => Ok(false),
         Err(error) => Err(error.to_string()),
     }
 }
 
-/// What it did, and how many jobs found no room.
+/// Returns the result, and the number of jobs that found no space.
 fn crowd(order: Order, dice: &mut Dice) -> Result<(Seen, u64), String> {
     let (size, _) = room()?;
     let named = |builder: Builder| builder.capacity(size).backing(Backing::Named);
     let invariant = Invariant::before();
     let lab = Lab::with(2, named);
-    // Built while there is room, and not bound by it.
+    // Built while there is space, and not limited by `/dev/shm`.
     let auto = |builder: Builder| builder.capacity(size / 2).backing(Backing::Auto);
     let free = Lab::with(2, auto);
     let end = Instant::now() + order.length;
     let (mut seen, mut refused, mut done) = (Seen::default(), 0, 0);
-    // Where nothing is refused nothing was short, and where all is there was no room at all.
+    // Until some jobs have succeeded and some have found no space.
     while refused == 0 || done == 0 || Instant::now() < end {
         if is_alone() {
-            return Err("whoever started this program has gone".into());
+            return Err("the parent of this program has ended".into());
         }
-        step("jobs while somebody takes the room");
+        step("jobs while another process takes the space");
         lab.trim();
         free.trim();
         let hog = Hog::leaving(dice.below(4) * 300_000)?;
@@ -193,37 +193,37 @@ fn crowd(order: Order, dice: &mut Dice) -> Result<(Seen, u64), String> {
                 false => refused += 1,
             }
         }
-        // What the arena has kept is its own: it is written without a fault, or refused.
+        // Memory that the arena has committed is written without a fault; other memory is refused.
         if let Ok(mut array) = lab.zeros::<u8>(2 << 20) {
             array.fill(9);
         }
-        step("jobs that need no room there");
+        step("jobs that need no space there");
         for n in 0..JOBS {
-            // One by one: its own capacity is small too.
+            // One at a time: its own capacity is small too.
             if !judge(free.submit(fill, (len(n), n)).wait(), n)? {
-                return Err("/dev/shm bounds an arena that need not be there".into());
+                return Err("/dev/shm limits an arena that need not be there".into());
             }
         }
         let other = auto(Engine::builder().workers(1)).build();
-        let other = other.map_err(|error| format!("an engine that needs no room: {error}"))?;
+        let other = other.map_err(|error| format!("an engine that needs no space: {error}"))?;
         if !judge(other.submit(fill, (1 << 20, 1)).wait(), 1)? {
-            return Err("an arena that need not be in /dev/shm finds no room".into());
+            return Err("an arena that need not be in /dev/shm finds no space".into());
         }
         other.shutdown();
-        step("another engine where no room is");
+        step("another engine without free space");
         match named(Engine::builder().workers(1)).build() {
             Err(BuildError::Arena(_)) => {}
-            Err(error) => return Err(format!("an engine without room: {error}")),
+            Err(error) => return Err(format!("an engine without space: {error}")),
             Ok(other) => {
                 judge(other.submit(fill, (1 << 20, 1)).wait(), 1)?;
                 other.shutdown();
             }
         }
         drop(hog);
-        step("jobs where room is again");
+        step("jobs with free space again");
         for n in 0..JOBS {
             if !judge(lab.submit(fill, (100_000, n)).wait(), n)? {
-                return Err("there is room, and none is found".into());
+                return Err("a job finds no space although there is some".into());
             }
         }
         seen.faults += 1;

@@ -24,7 +24,7 @@ use arenite::engine::Builder;
 use arenite::{Engine, Sandbox};
 use clap::{Args, Parser};
 
-use harness::runs::storm::Blow;
+use harness::runs::storm::Fault;
 use harness::runs::{Figure, Order, Seen, bombs, crashes, deadlines, scale, stops, storm};
 use supervisor::Role;
 
@@ -38,19 +38,19 @@ enum Cli {
 
 #[derive(Debug, Args)]
 struct SoakArgs {
-    /// How long, in minutes; each row runs once at least
+    /// How long to run, in minutes; each row runs at least once
     #[arg(long, value_name = "N", default_value = "10", value_parser = length)]
     minutes: Duration,
-    /// Numbers to begin with; by default other ones each time
+    /// First seed; a new one each time by default
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Only rows whose name contains this
+    /// Run only rows whose name contains this
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
-    /// Tell figures without failing on them: on a machine that has other things to do
+    /// Report figures without failing on them, for a busy machine
     #[arg(long)]
     lenient: bool,
-    /// What a program does that is started to be killed, or to have surroundings of its own
+    /// Role of a child program
     #[arg(long, hide = true)]
     play: Option<Role>,
 }
@@ -58,12 +58,12 @@ struct SoakArgs {
 fn length(text: &str) -> Result<Duration, String> {
     let minutes: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if minutes.is_nan() || minutes <= 0.0 {
-        return Err("not more than nothing".into());
+        return Err("not more than 0".into());
     }
-    Duration::try_from_secs_f64(minutes * 60.0).map_err(|_| "longer than can be counted".into())
+    Duration::try_from_secs_f64(minutes * 60.0).map_err(|_| "too long".into())
 }
 
-/// Another one each time. Numbers of processes are not enough: that of a program in a container is always the same.
+/// Returns a new seed each time. The process id alone would not do: in a container it is often the same.
 fn other_seed(process: u32, clock: Duration) -> u64 {
     clock.as_nanos() as u64 ^ u64::from(process) << 40
 }
@@ -81,7 +81,7 @@ fn main() -> ExitCode {
     harness::run(trials::tests()).exit_code()
 }
 
-/// A kind of fault.
+/// A row of the table: a kind of fault.
 struct Row {
     name: &'static str,
     run: fn(Order) -> Result<Seen, String>,
@@ -90,16 +90,16 @@ struct Row {
 const ROWS: [Row; 17] = [
     Row {
         name: "storm-of-kills",
-        run: |order| storm::run(order, Blow::Kill),
+        run: |order| storm::run(order, Fault::Kill),
     },
     Row {
         name: "storm-of-stops",
-        run: |order| storm::run(order, Blow::Stop),
+        run: |order| storm::run(order, Fault::Stop),
     },
     Row {
         name: "storm-of-locked",
         run: |order| {
-            // Workers that keep some rights are not what is to be shown.
+            // A partial sandbox would not show what the row is about.
             let lacks = |engine: &Engine| {
                 let report = engine
                     .sandbox_report()
@@ -107,7 +107,7 @@ const ROWS: [Row; 17] = [
                 report.map(|report| report.to_string())
             };
             let strict = |builder: Builder| builder.sandbox(Sandbox::Strict);
-            storm::run_with(order, Blow::Kill, strict, lacks)
+            storm::run_with(order, Fault::Kill, strict, lacks)
         },
     },
     Row {
@@ -168,30 +168,31 @@ const ROWS: [Row; 17] = [
     },
 ];
 
-/// Rows that look at work alone.
+/// Rows without faults.
 const WITHOUT_FAULTS: [&str; 3] = ["tiny-jobs", "many-workers", "start-stop"];
 
-/// A run in which nothing happened has shown nothing, whatever it says.
+/// Fails for a run without jobs or without faults: it has shown nothing.
 fn something_happened(row: &str, seen: &Seen) -> Result<(), String> {
     match seen {
         Seen {
             skipped: Some(_), ..
         } => Ok(()),
-        Seen { jobs: 0, .. } => Err("no job was answered".into()),
+        Seen { jobs: 0, .. } => Err("no job has ended".into()),
         Seen { faults: 0, .. } if !WITHOUT_FAULTS.contains(&row) => {
-            Err("no fault was put in".into())
+            Err("no fault was injected".into())
         }
         _ => Ok(()),
     }
 }
 
-/// A run takes at most this long, and at least …
+/// Maximum duration of a run.
 const LONGEST: Duration = Duration::from_secs(30);
+/// Minimum duration of a run.
 const SHORTEST: Duration = Duration::from_millis(500);
-/// What a run may take beyond its length before it counts as hanging.
+/// Time beyond its duration after which a run counts as a hang.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Runs the rows in turns until the time is up; ends at the first promise that is broken.
+/// Runs the rows in turns until the time is up; ends at the first broken promise.
 fn run(args: &SoakArgs) -> ExitCode {
     let rows: Vec<&Row> = ROWS
         .iter()
@@ -203,7 +204,7 @@ fn run(args: &SoakArgs) -> ExitCode {
         .collect();
     if rows.is_empty() {
         let names = ROWS.map(|row| row.name).join(", ");
-        eprintln!("error: no row has that in its name; there are: {names}");
+        eprintln!("error: no row contains that in its name; there are: {names}");
         return ExitCode::from(USAGE);
     }
     let seed = args.seed.unwrap_or_else(|| {
@@ -228,9 +229,9 @@ fn run(args: &SoakArgs) -> ExitCode {
     let mut table: Vec<(u64, Seen)> = vec![Default::default(); rows.len()];
     for turn in 0u64.. {
         for (row, (runs, all)) in rows.iter().zip(&mut table) {
-            // Every row has its turn, however short the time is.
+            // Every row runs once, however short the time is.
             if turn > 0 && began.elapsed() >= time {
-                return tell(&rows, &table, began.elapsed());
+                return print_table(&rows, &table, began.elapsed());
             }
             let order = Order {
                 seed: seed.wrapping_add(turn),
@@ -251,7 +252,7 @@ fn run(args: &SoakArgs) -> ExitCode {
             *runs += 1;
             if let Err(why) = result {
                 eprintln!("{}: broken with seed {}: {why}", row.name, order.seed);
-                let _ = tell(&rows, &table, began.elapsed());
+                let _ = print_table(&rows, &table, began.elapsed());
                 return ExitCode::from(1);
             }
             if let Ok(seen) = seen.lock() {
@@ -262,8 +263,8 @@ fn run(args: &SoakArgs) -> ExitCode {
     unreachable!("turns do not run out before the time does")
 }
 
-/// The table, to stdout.
-fn tell(rows: &[&Row], table: &[(u64, Seen)], took: Duration) -> ExitCode {
+/// Writes the table to stdout.
+fn print_table(rows: &[&Row], table: &[(u64, Seen)], took: Duration) -> ExitCode {
     let mut text = format!(
         "{:<20} {:>6} {:>10} {:>12}  figures (the worst)\n",
         "row", "runs", "faults", "jobs"

@@ -1,5 +1,5 @@
-//! Pictures that are cut, flipped and torn at random: an image or an error, whatever the bytes are. And bombs: an error, before
-//! memory is taken for them.
+//! Pictures with random truncations, flipped bits and gaps: each gives a picture or an error. And bombs: each gives an error before
+//! memory is allocated for it.
 
 use std::time::Instant;
 
@@ -12,25 +12,25 @@ use crate::harness::{Invariant, Lab, step};
 
 /// The longest side of a result.
 const SIDE: u32 = 16;
-/// Where headers are, at which two of three mutations aim: those of a JPEG end with its first scan's, and the directory of a TIFF
-/// is at its end.
+/// Sizes of the parts with headers, which get two of three mutations: the headers of a JPEG are at its beginning, the directory
+/// of a TIFF at its end.
 const HEADER: u64 = 640;
 const DIRECTORY: u64 = 130;
-/// Jobs that are submitted at once.
+/// Number of jobs that are submitted together.
 const BATCH: usize = 64;
-/// One case of so many is left as it was: it has to give what one process alone makes of it.
+/// One of this many cases is not mutated; its result has to equal that of one process.
 const WHOLE_EVERY: u64 = 16;
-/// One case of so many announces far more than it is.
+/// One of this many cases is a bomb: it announces far more than it contains.
 const BOMB_EVERY: u64 = 16;
-/// What a worker may have of its own: less than the large bombs become, and more than the 256 MiB that the TIFF decoder may set
-/// aside for one list of a directory, before anybody can tell it a limit.
+/// Memory limit of a worker: less than the large bombs decode to, and more than the 256 MiB that the TIFF decoder may allocate for
+/// a list of a directory before it can be given a limit.
 const CEILING: u64 = 320 << 20;
 
-/// In a worker: an encoded picture in, a small one out.
+/// The kernel: decodes a picture and encodes a small one.
 fn shrink(file: &[u8], spec: ResizeSpec) -> Result<Array<u8>, String> {
     let small = resize_encoded(file, &spec).map_err(|error| error.to_string())?;
     if small.width.max(small.height) > SIDE || small.width.min(small.height) == 0 {
-        // Not an error of the picture: this ends the run.
+        // Not an error of the picture: it fails the run.
         panic!("a picture of {} by {}", small.width, small.height);
     }
     Ok(Array::from_slice(&small.bytes))
@@ -43,7 +43,7 @@ fn square(side: u32) -> Result<Size, String> {
 
 fn spec(output: Output) -> Result<ResizeSpec, String> {
     Ok(ResizeSpec {
-        // So that a header with a flipped bit is refused rather than decoded for seconds.
+        // A header with a flipped bit is refused, not decoded for seconds.
         max_pixels: 1_000_000,
         max_bytes: 16 << 20,
         keep_metadata: true,
@@ -52,7 +52,7 @@ fn spec(output: Output) -> Result<ResizeSpec, String> {
     })
 }
 
-/// A picture without compression, from which the other formats are made.
+/// Returns an uncompressed picture, from which the other formats are created.
 pub(super) fn bitmap(width: u32, height: u32) -> Vec<u8> {
     let row = (width * 3).next_multiple_of(4);
     let mut file = b"BM".to_vec();
@@ -81,7 +81,7 @@ pub(super) fn bitmap(width: u32, height: u32) -> Vec<u8> {
     file
 }
 
-/// A GIF that packs nothing: the table of its decoder is emptied before it grows, so that each code is a byte.
+/// Returns an uncompressed GIF: the table of its decoder is cleared before it grows, so that each code is a byte.
 fn gif(width: u16, height: u16, data: &[u8]) -> Vec<u8> {
     let sides = [width.to_le_bytes(), height.to_le_bytes()].concat();
     let mut file = b"GIF89a".to_vec();
@@ -106,7 +106,7 @@ fn gif(width: u16, height: u16, data: &[u8]) -> Vec<u8> {
     file
 }
 
-/// A TIFF in grey, in one strip that says how long it is; its directory lies behind the pixels.
+/// Returns a grey TIFF of one strip with this declared length. Its directory follows the pixels.
 fn tiff(width: u32, height: u32, strip: u32, pixels: &[u8]) -> Vec<u8> {
     const SHORT: u16 = 3;
     const LONG: u16 = 4;
@@ -138,13 +138,13 @@ fn tiff(width: u32, height: u32, strip: u32, pixels: &[u8]) -> Vec<u8> {
     file
 }
 
-/// Files of a few bytes that announce gigabytes.
+/// Returns files of a few bytes that announce gigabytes.
 fn bombs(whole: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let mut bombs = vec![
         PNG_OF_A_GIGABYTE.to_vec(),
         // 7 GB.
         gif(42_000, 42_000, &[0]),
-        // Its pixels are as many as are allowed, its bytes are not.
+        // The number of its pixels is allowed, that of its bytes is not.
         gif(10_000, 10_000, &[0]),
         // 45 GB, and 121 MB, which the pixel limit allows; in a strip of 4 GB.
         tiff(213_800, 213_800, u32::MAX, &[0; 64]),
@@ -168,7 +168,7 @@ const PNG_OF_A_GIGABYTE: &[u8; 65] = b"\x89PNG\r\n\x1a\n\
     \0\0\0\x08IDATx\x9cc\0\0\0\x01\0.\xee\x87_\
     \0\0\0\0IEND\xaeB`\x82";
 
-/// A whole picture in each format that is read.
+/// Returns a valid picture in each supported format.
 fn seeds() -> Result<Vec<Vec<u8>>, String> {
     let bitmap = bitmap(61, 47);
     let large = ResizeSpec {
@@ -187,7 +187,7 @@ fn seeds() -> Result<Vec<Vec<u8>>, String> {
     Ok(seeds)
 }
 
-/// Does one to four things to a picture.
+/// Applies one to four mutations to a picture.
 fn mutate(file: &mut Vec<u8>, dice: &mut Dice) {
     for _ in 0..=dice.below(4) {
         let len = file.len() as u64;
@@ -213,22 +213,22 @@ fn mutate(file: &mut Vec<u8>, dice: &mut Dice) {
     }
 }
 
-/// A case under way, with what has to come of it.
+/// A running case, with its expected result.
 struct Case {
     job: Job<Array<u8>>,
     expected: Expected,
 }
 
 enum Expected {
-    /// What one process alone makes of it.
+    /// The result of one process.
     This(Vec<u8>),
     /// A picture or an error.
     Anything,
-    /// It asks for too much.
+    /// An error, because it announces too much.
     Refusal,
 }
 
-/// An image that can be read again, or an error in one sentence; no worker falls over it.
+/// Each case gives a picture that can be decoded, or an error of one sentence. No worker dies.
 pub(super) fn run(order: Order) -> Result<Seen, String> {
     let seeds = seeds()?;
     let bombs = bombs(&seeds);
@@ -250,7 +250,7 @@ pub(super) fn run(order: Order) -> Result<Seen, String> {
     }
     let restarts = lab.stats().restarts();
     if restarts > 0 {
-        return Err(format!("{restarts} workers fell over a picture"));
+        return Err(format!("{restarts} workers died of a picture"));
     }
     invariant.holds(&lab, 0)?;
     drop(lab);
@@ -273,7 +273,7 @@ fn begin(
         Expected::This(made.bytes)
     } else if dice.below(BOMB_EVERY) == 0 {
         file.clone_from(&bombs[dice.below(bombs.len() as u64) as usize]);
-        // The limits that a program has that sets none.
+        // Default limits.
         spec = ResizeSpec::new(square(SIDE)?);
         seen.faults += 1;
         Expected::Refusal
@@ -291,9 +291,9 @@ fn judge(Case { job, expected }: Case) -> Result<(), String> {
     match (job.wait(), expected) {
         (Ok(made), Expected::This(bytes)) if made[..] == bytes[..] => Ok(()),
         (_, Expected::This(_)) => {
-            Err("a whole one gives something else than in one process".into())
+            Err("a valid picture has another result than in one process".into())
         }
-        (Ok(_), Expected::Refusal) => Err("a picture that nobody has room for".into()),
+        (Ok(_), Expected::Refusal) => Err("a bomb was decoded".into()),
         (Ok(made), Expected::Anything) if probe(&made).is_some() => Ok(()),
         (Ok(_), Expected::Anything) => Err("a result that is no picture".into()),
         (Err(error), Expected::Anything | Expected::Refusal) => match error.kind() {
@@ -303,7 +303,7 @@ fn judge(Case { job, expected }: Case) -> Result<(), String> {
     }
 }
 
-/// Something for a person, on one line.
+/// Returns whether this is a message on one line.
 fn is_a_sentence(text: &str) -> bool {
     !text.is_empty() && !text.chars().any(char::is_control)
 }

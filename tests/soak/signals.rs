@@ -1,5 +1,4 @@
-//! Signals to `arenite resize` at any moment: at the start, while it walks, works and ends; once or twice; to the program or
-//! to its group.
+//! Signals to `arenite resize` at any moment: during start, search, work and end; one or two; to the program or to its group.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -13,13 +12,13 @@ use nix::unistd::Pid;
 
 use super::command;
 use super::pictures::bitmap;
-use super::supervisor::Family;
+use super::supervisor::ProcessGroup;
 use crate::harness::Dice;
 use crate::harness::runs::{Figure, Order, Seen};
 use crate::harness::{End, Invariant, judge, processes_of, step, wait_until};
 
 const PICTURES: usize = 24;
-/// The last one is nobody's wish: it comes from a reader that has gone, and is ignored by then.
+/// The last is not a request to end: a closed reader causes it, and the program ignores it at work.
 const SIGNALS: [Signal; 4] = [
     Signal::SIGINT,
     Signal::SIGTERM,
@@ -27,7 +26,7 @@ const SIGNALS: [Signal; 4] = [
     Signal::SIGPIPE,
 ];
 
-/// A folder of pictures, and what has to come of them.
+/// A folder of pictures, and the right results.
 struct Scene {
     folder: tempfile::TempDir,
     command: PathBuf,
@@ -35,7 +34,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// So many times the same picture, and how long all of them take.
+    /// Creates the pictures, which are all the same; returns how long all of them take.
     fn new(command: PathBuf) -> Result<(Self, Duration), String> {
         let text = |error: std::io::Error| error.to_string();
         let folder = tempfile::Builder::new()
@@ -74,7 +73,7 @@ impl Scene {
         self.folder.path().join(name)
     }
 
-    fn start(&self, out: &str) -> Result<Family, String> {
+    fn start(&self, out: &str) -> Result<ProcessGroup, String> {
         let mut command = Command::new(&self.command);
         command
             .args(["resize", "p", "-s", "64", "-j", "2", "--resume", "-o", out])
@@ -85,27 +84,27 @@ impl Scene {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .process_group(0);
-        Family::spawn(&mut command)
+        ProcessGroup::spawn(&mut command)
     }
 
-    /// Lets it do what is left.
+    /// Resizes the remaining pictures.
     fn finish(&self, out: &str) -> Result<(), String> {
-        let mut family = self.start(out)?;
-        let status = family.wait()?;
+        let mut child = self.start(out)?;
+        let status = child.wait()?;
         if !status.success() {
-            return Err(format!("left alone: {status}: {}", family.complaints()));
+            return Err(format!("undisturbed: {status}: {}", child.errors()));
         }
         match self.whole(out)? {
             PICTURES => Ok(()),
-            other => Err(format!("left alone, it made {other} of {PICTURES}")),
+            other => Err(format!("undisturbed: {other} of {PICTURES} results")),
         }
     }
 
-    /// How many results there are; each is what it would be without a signal, and nothing else lies there.
+    /// Returns the number of results. Each has to be right, and no other file may exist.
     fn whole(&self, out: &str) -> Result<usize, String> {
         let entries = match fs::read_dir(self.path(out)) {
             Ok(entries) => entries,
-            // It has not come to making the folder.
+            // It ended before it created the folder.
             Err(_) => return Ok(0),
         };
         let mut found = 0;
@@ -114,13 +113,13 @@ impl Scene {
             if name.ends_with(".tmp") {
                 return Err(format!("{name} is left"));
             }
-            // What it needs to go on later has a hidden name.
+            // Its state for `--resume` has a hidden name.
             if name.starts_with('.') {
                 continue;
             }
             let bytes = fs::read(entry.path()).map_err(|error| error.to_string())?;
             if !self.result.is_empty() && bytes != self.result {
-                return Err(format!("{name} is torn, or another picture"));
+                return Err(format!("{name} is truncated, or a wrong picture"));
             }
             found += 1;
         }
@@ -128,7 +127,7 @@ impl Scene {
     }
 }
 
-/// It drains or ends with the right exit code, and leaves whole files only, no process, and no name.
+/// The program drains or ends with the right exit code, and leaves complete files only, no process and no name.
 pub(super) fn run(order: Order) -> Result<Seen, String> {
     let Some(command) = command::locate() else {
         return Ok(Seen::skipped("the arenite command is not built"));
@@ -143,7 +142,7 @@ pub(super) fn run(order: Order) -> Result<Seen, String> {
         let first = SIGNALS[dice.below(4) as usize];
         let second = (dice.below(3) == 0).then(|| SIGNALS[dice.below(3) as usize]);
         let to_group = dice.below(2) == 0;
-        // Starting takes a moment only: by chance alone hardly any would meet it. Some come when all is over.
+        // Most signals are early: the start is short, and few would hit it by chance. Some come after the end.
         let within = if dice.below(4) == 0 { 16 } else { 1 };
         let longest = whole.as_micros() as u64 * 5 / 4;
         let pauses = [longest / within, longest / 4].map(|most| dice.micros(0, most.max(1)));
@@ -153,25 +152,25 @@ pub(super) fn run(order: Order) -> Result<Seen, String> {
         );
         step(format!("resize to end: {what}"));
         let out = format!("out{}", seen.faults);
-        let mut family = scene.start(&out)?;
+        let mut child = scene.start(&out)?;
         let sent: Vec<Signal> = [Some(first), second].into_iter().flatten().collect();
         for (&signal, pause) in sent.iter().zip(pauses) {
-            // Not to wait for anything: the moment is what is tried.
+            // No synchronisation: the random moment is what is tested.
             std::thread::sleep(pause);
-            let pid = Pid::from_raw(family.group());
-            // It has not been waited for, so the number is still its own.
-            let told = if to_group {
+            let pid = Pid::from_raw(child.group());
+            // It has not been waited for, so the process id is still its own.
+            let sent = if to_group {
                 killpg(pid, signal)
             } else {
                 kill(pid, signal)
             };
-            told.map_err(|errno| format!("{what}: {errno}"))?;
+            sent.map_err(|errno| format!("{what}: {errno}"))?;
         }
-        let status = family.wait()?;
-        let stderr = family.complaints();
-        let group = family.group();
+        let status = child.wait()?;
+        let stderr = child.errors();
+        let group = child.group();
         wait_until("its workers are gone", || processes_of(group).is_empty());
-        drop(family);
+        drop(child);
         let ended = scene
             .whole(&out)
             .and_then(|made| judge(status, &stderr, &sent, (made, PICTURES)))
@@ -193,7 +192,7 @@ pub(super) fn run(order: Order) -> Result<Seen, String> {
         ("done by then", End::Late),
     ] {
         let count = ends.iter().filter(|&&ended| ended == end).count();
-        // For whoever reads it: which it is is chance.
+        // For information: chance decides which.
         seen.figures.push(Figure {
             name,
             value: count as f64,

@@ -1,7 +1,7 @@
-//! Programs that are killed at random moments, with everything they have started.
+//! Child programs that are killed at random moments, with all their workers.
 //!
-//! They know who started them by a pipe, their stdin, into which nobody writes: the kernel closes it when that program ends,
-//! however it does, and then they end too.
+//! A child program ends when its parent does: its stdin is a pipe to which the parent never writes, and which Linux closes when
+//! the parent ends.
 
 use std::io::{self, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -19,14 +19,14 @@ use crate::harness::Dice;
 use crate::harness::runs::{Figure, Order, Seen};
 use crate::harness::{Invariant, processes_of, step, wait_until};
 
-/// What a program does until it is killed.
+/// What a child program does until it is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Role {
     /// Starts an engine, works, and begins again
     Work,
     /// Starts an engine, runs one job, and ends
     Once,
-    /// Mounts a small /dev/shm for itself, and works while that is full
+    /// Mounts a small /dev/shm, and works while it is full
     Crowd,
 }
 
@@ -42,14 +42,14 @@ fn make(n: usize) -> Array<u32> {
     Array::from_fn(n, |i| i as u32)
 }
 
-/// Whoever started this program has gone.
+/// Whether the parent of this program has ended.
 static ALONE: AtomicBool = AtomicBool::new(false);
 
 pub(super) fn is_alone() -> bool {
     ALONE.load(SeqCst)
 }
 
-/// Notices it, and ends the program if that does not come to look.
+/// Starts a thread that waits for the end of the parent, and then ends this program if it does not end on its own.
 pub(super) fn watch_starter() -> io::Result<()> {
     let watch = || {
         let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
@@ -60,7 +60,7 @@ pub(super) fn watch_starter() -> io::Result<()> {
     thread::Builder::new().spawn(watch).map(drop)
 }
 
-/// In the program.
+/// The child program.
 pub(crate) fn play(role: Role) -> ExitCode {
     if let Err(error) = watch_starter() {
         eprintln!("error: no thread: {error}");
@@ -68,14 +68,14 @@ pub(crate) fn play(role: Role) -> ExitCode {
     }
     let build = || {
         let builder = Engine::builder().workers(2).capacity(64 << 20);
-        // Names are what may be left behind.
+        // Named, so that names may be left.
         let builder = builder.backing(Backing::Named);
         match std::env::var(NAME) {
             Ok(name) => builder.name(name).build(),
             Err(_) => builder.build(),
         }
     };
-    // An engine that ends in good order leaves no name, wherever it was at that moment.
+    // An engine that is dropped leaves no name, whatever it was doing.
     while !is_alone() {
         let engine = match build() {
             Ok(engine) => engine,
@@ -89,7 +89,7 @@ pub(crate) fn play(role: Role) -> ExitCode {
             engine.shutdown();
             return ExitCode::from(u8::from(answer.is_err()));
         }
-        // One worker is busy for good, and is stopped; the other one works, dies, and works again.
+        // One worker is busy forever, and is stopped; the other works, dies, and works again.
         engine.submit(spin, ()).detach();
         for n in [10, 100_000, 1_000_000] {
             if engine.submit(make, (n,)).wait().is_err() {
@@ -103,7 +103,7 @@ pub(crate) fn play(role: Role) -> ExitCode {
             } else {
                 Signal::SIGKILL
             };
-            // A worker that has just gone is as good.
+            // Fails if the worker has just ended.
             let _ = kill(Pid::from_raw(worker.pid as i32), signal);
         }
         if engine.submit(make, (1000,)).wait().is_err() {
@@ -114,14 +114,14 @@ pub(crate) fn play(role: Role) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Whatever is left when a run ends too early.
-pub(super) struct Family {
+/// A child program and its process group; killed on drop.
+pub(super) struct ProcessGroup {
     leader: Child,
-    /// Closed with this program, and by nobody before: who waits for a child closes what is still with it.
+    /// Taken out of `leader`, because waiting for that would close it.
     _stdin: Option<ChildStdin>,
 }
 
-impl Family {
+impl ProcessGroup {
     /// Starts a program that leads a process group of its own and whose stderr is a pipe.
     pub(super) fn spawn(command: &mut Command) -> Result<Self, String> {
         let mut leader = command.spawn().map_err(|error| error.to_string())?;
@@ -148,13 +148,13 @@ impl Family {
         self.leader.id() as i32
     }
 
-    /// Waits for its end; what it has started may live on.
+    /// Waits for its end; its children may still run.
     pub(super) fn wait(&mut self) -> Result<ExitStatus, String> {
         self.leader.wait().map_err(|error| error.to_string())
     }
 
-    /// What it said before it ended.
-    pub(super) fn complaints(&mut self) -> String {
+    /// Returns its output on stderr.
+    pub(super) fn errors(&mut self) -> String {
         let mut text = String::new();
         if let Some(mut pipe) = self.leader.stderr.take() {
             let _ = pipe.read_to_string(&mut text);
@@ -163,57 +163,57 @@ impl Family {
     }
 }
 
-impl Drop for Family {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
-        // Usually nobody is there any more.
+        // Usually no process is left.
         let _ = killpg(Pid::from_raw(self.group()), Signal::SIGKILL);
         let _ = self.leader.wait();
     }
 }
 
-/// Kills supervisors at random moments of their lives: their workers go with them, and the next start works.
+/// Kills supervisors at random moments: their workers end with them, and the next start succeeds.
 pub(super) fn killed(order: Order) -> Result<Seen, String> {
     let mut dice = Dice::new(order.seed);
     let mut seen = Seen::default();
     let mut slowest = Duration::ZERO;
     let mut met = 0u32;
     let end = Instant::now() + order.length;
-    // One at least has workers when it is killed.
+    // At least one has workers when it is killed.
     while seen.faults == 0 || met == 0 || Instant::now() < end {
         let invariant = Invariant::before();
         let name = format!("soak-{}-{}", std::process::id(), seen.faults);
         let name = (dice.below(2) == 0).then_some(&*name);
-        let mut family = Family::start("work", name)?;
-        // In its first moments more often than later; ever later where it never comes so far.
+        let mut child = ProcessGroup::start("work", name)?;
+        // More often early than late; later and later as long as no program had workers.
         let longest = [3_000, 20_000, 100_000][dice.below(3) as usize];
         let slower = if met == 0 { seen.faults / 16 } else { 0 };
         thread::sleep(dice.micros(0, longest << slower.min(8)));
         step("a program to be killed");
-        met += u32::from(processes_of(family.group()).len() > 1);
-        kill(Pid::from_raw(family.group()), Signal::SIGKILL).map_err(|error| error.to_string())?;
-        let status = family.wait()?;
+        met += u32::from(processes_of(child.group()).len() > 1);
+        kill(Pid::from_raw(child.group()), Signal::SIGKILL).map_err(|error| error.to_string())?;
+        let status = child.wait()?;
         let killed = Instant::now();
         if status.signal() != Some(Signal::SIGKILL as i32) {
-            return Err(format!("{status}: {}", family.complaints()));
+            return Err(format!("{status}: {}", child.errors()));
         }
-        let group = family.group();
+        let group = child.group();
         wait_until("its workers are gone with it", || {
             processes_of(group).is_empty()
         });
         slowest = slowest.max(killed.elapsed());
-        drop(family);
+        drop(child);
         step("the next start");
-        let mut next = Family::start("once", name)?;
+        let mut next = ProcessGroup::start("once", name)?;
         let status = next.wait()?;
         if !status.success() {
-            return Err(format!("the next start: {status}: {}", next.complaints()));
+            return Err(format!("the next start: {status}: {}", next.errors()));
         }
         drop(next);
         invariant.nothing_left()?;
         seen.faults += 1;
         seen.jobs += 1;
     }
-    // For whoever reads it: which it is is chance.
+    // For information: chance decides which.
     seen.figures.push(Figure {
         name: "had workers",
         value: met.into(),

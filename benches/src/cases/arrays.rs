@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::noop::timed;
 use super::{BenchError, Case, Goal, Running, Setup, Shared, Unit, ours, rayon_pool};
-use crate::stream::Means;
+use crate::stream::StreamKind;
 use crate::{pool, work};
 
 /// Pictures in one operation.
@@ -45,11 +45,11 @@ pub(super) fn cases(setup: &Setup, pictures: &Pictures) -> Vec<Case> {
     .system("one-thread", with(one_thread_images))
     .system(
         "pipe",
-        with(|setup, pictures| stream_images(setup, Means::Pipe, pictures)),
+        with(|setup, pictures| stream_images(setup, StreamKind::Pipe, pictures)),
     )
     .system(
         "unix-socket",
-        with(|setup, pictures| stream_images(setup, Means::UnixSocket, pictures)),
+        with(|setup, pictures| stream_images(setup, StreamKind::UnixSocket, pictures)),
     );
     images.memory = 3 << 30;
 
@@ -125,8 +125,12 @@ fn one_thread_images(_: &Setup, pictures: &Pictures) -> Result<Running, BenchErr
     }))
 }
 
-fn stream_images(setup: &Setup, means: Means, pictures: &Pictures) -> Result<Running, BenchError> {
-    let mut peers = pool::streams(means, setup.workers)?;
+fn stream_images(
+    setup: &Setup,
+    kind: StreamKind,
+    pictures: &Pictures,
+) -> Result<Running, BenchError> {
+    let mut peers = pool::streams(kind, setup.workers)?;
     let pictures = pictures.get();
     let expected = expected_checksum(&pictures);
     Ok(Box::new(move |times| {

@@ -5,7 +5,7 @@ use ipc_channel::ipc::IpcSharedMemory;
 use super::noop::timed;
 use super::{BenchError, Case, Goal, Running, Setup, Shared, Unit, ours, rayon_pool};
 use crate::ipc::IpcPeer;
-use crate::stream::{Means, StreamPeer, task};
+use crate::stream::{StreamKind, StreamPeer, task};
 use crate::work;
 
 /// What the receiver reads.
@@ -88,11 +88,11 @@ fn systems(case: Case, bytes: &Bytes, read: Read) -> Case {
     .system("rayon", with(rayon))
     .system(
         "unix-socket",
-        with(|_, bytes, read| stream(Means::UnixSocket, bytes, read)),
+        with(|_, bytes, read| stream(StreamKind::UnixSocket, bytes, read)),
     )
     .system(
         "pipe",
-        with(|_, bytes, read| stream(Means::Pipe, bytes, read)),
+        with(|_, bytes, read| stream(StreamKind::Pipe, bytes, read)),
     )
     .system("ipc-channel", with(ipc))
     .system("ipc-channel-shm", with(ipc_shared))
@@ -112,8 +112,8 @@ fn rayon(setup: &Setup, bytes: &Bytes, read: Read) -> Result<Running, BenchError
     }))
 }
 
-fn stream(means: Means, bytes: &Bytes, read: Read) -> Result<Running, BenchError> {
-    let mut peer = StreamPeer::start(means)?;
+fn stream(kind: StreamKind, bytes: &Bytes, read: Read) -> Result<Running, BenchError> {
+    let mut peer = StreamPeer::start(kind)?;
     let bytes = bytes.get();
     let expected = read.of(&bytes);
     let task = match read {

@@ -2,7 +2,7 @@
 
 use super::noop::{JOBS, timed};
 use super::{BenchError, Case, Goal, Running, Setup, Unit, ours};
-use crate::stream::{Header, Means, StreamPeer, task};
+use crate::stream::{Header, StreamKind, StreamPeer, task};
 use crate::{pool, work};
 
 /// Jobs of 20 µs.
@@ -52,7 +52,7 @@ fn jobs() -> Vec<u64> {
 
 /// The same jobs, divided by hand so that every process gets the same number of each length.
 fn ideal(setup: &Setup) -> Result<Running, BenchError> {
-    let mut peers: Vec<StreamPeer> = pool::streams(Means::UnixSocket, setup.workers)?;
+    let mut peers: Vec<StreamPeer> = pool::streams(StreamKind::UnixSocket, setup.workers)?;
     let mut jobs = jobs();
     jobs.sort_unstable();
     let shares: Vec<Vec<u64>> = (0..peers.len())

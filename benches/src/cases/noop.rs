@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{BenchError, Case, Goal, Reading, Running, Setup, Unit, ours, rayon_pool};
 use crate::ipc::IpcPeer;
 use crate::page::{PagePeer, Placement};
-use crate::stream::{Means, StreamPeer};
+use crate::stream::{StreamKind, StreamPeer};
 use crate::{pool, work};
 
 /// Jobs in one operation of the rate cases.
@@ -34,8 +34,8 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
     .system("spin", |_| page_hot(Placement::Spin))
     .system("futex", |_| page_hot(Placement::Futex))
     .system("futex-one-core", |_| page_hot(Placement::FutexOneCore))
-    .system("unix-socket", |_| stream_hot(Means::UnixSocket))
-    .system("pipe", |_| stream_hot(Means::Pipe))
+    .system("unix-socket", |_| stream_hot(StreamKind::UnixSocket))
+    .system("pipe", |_| stream_hot(StreamKind::Pipe))
     .system("ipc-channel", |_| ipc_hot());
 
     let idle = Case::new(
@@ -50,8 +50,8 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
     .system("rayon", rayon_idle)
     .system("futex", |_| page_idle(Placement::Futex))
     .system("futex-one-core", |_| page_idle(Placement::FutexOneCore))
-    .system("unix-socket", |_| stream_idle(Means::UnixSocket))
-    .system("pipe", |_| stream_idle(Means::Pipe))
+    .system("unix-socket", |_| stream_idle(StreamKind::UnixSocket))
+    .system("pipe", |_| stream_idle(StreamKind::Pipe))
     .system("ipc-channel", |_| ipc_idle());
 
     let rate = with_pools(
@@ -94,8 +94,8 @@ fn with_pools(case: Case) -> Case {
         .system("spin", |_| page_rate(Placement::Spin))
         .system("futex", |_| page_rate(Placement::Futex))
         .system("futex-one-core", |_| page_rate(Placement::FutexOneCore))
-        .system("unix-socket", |setup| stream_rate(setup, Means::UnixSocket))
-        .system("pipe", |setup| stream_rate(setup, Means::Pipe))
+        .system("unix-socket", |setup| stream_rate(setup, StreamKind::UnixSocket))
+        .system("pipe", |setup| stream_rate(setup, StreamKind::Pipe))
         .system("ipc-channel", ipc_rate)
 }
 
@@ -183,20 +183,20 @@ fn page_rate(placement: Placement) -> Result<Running, BenchError> {
     }))
 }
 
-fn stream_hot(means: Means) -> Result<Running, BenchError> {
-    let mut peer = StreamPeer::start(means)?;
+fn stream_hot(kind: StreamKind) -> Result<Running, BenchError> {
+    let mut peer = StreamPeer::start(kind)?;
     Ok(Box::new(move |times| timed(times, |i| peer.noop(i))))
 }
 
-fn stream_idle(means: Means) -> Result<Running, BenchError> {
-    let mut peer = StreamPeer::start(means)?;
+fn stream_idle(kind: StreamKind) -> Result<Running, BenchError> {
+    let mut peer = StreamPeer::start(kind)?;
     Ok(Box::new(move |times| {
         timed_after_pauses(times, |i| peer.noop(i))
     }))
 }
 
-fn stream_rate(setup: &Setup, means: Means) -> Result<Running, BenchError> {
-    let mut peers = pool::streams(means, setup.workers)?;
+fn stream_rate(setup: &Setup, kind: StreamKind) -> Result<Running, BenchError> {
+    let mut peers = pool::streams(kind, setup.workers)?;
     Ok(Box::new(move |times| {
         timed(times, |_| pool::run_noops(&mut peers, JOBS))
     }))

@@ -1,10 +1,9 @@
-//! Numbers that a run takes from its seed. One place for the soak, the tests with real engines, those of the command and the
-//! driver of the fuzz targets.
+//! Pseudo-random numbers, for the soak, the tests with real engines, those of the command and the driver of the fuzz targets.
 #![allow(dead_code, reason = "each of them uses a part")]
 
 use std::time::Duration;
 
-/// Numbers from a seed (SplitMix64): the same ones in each run of it.
+/// Numbers from a seed (SplitMix64), reproducible.
 #[derive(Debug)]
 pub struct Dice(u64);
 
@@ -13,7 +12,7 @@ impl Dice {
         Self(seed)
     }
 
-    /// Any number.
+    /// Returns any number.
     pub fn any(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -22,12 +21,12 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    /// Below this.
+    /// Returns a number below `end`.
     pub fn below(&mut self, end: u64) -> u64 {
         self.any() % end.max(1)
     }
 
-    /// Between these, in microseconds.
+    /// Returns a duration between these numbers of microseconds.
     pub fn micros(&mut self, from: u64, to: u64) -> Duration {
         Duration::from_micros(from + self.below(to - from))
     }

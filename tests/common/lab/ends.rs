@@ -1,24 +1,24 @@
-//! How `arenite resize` takes signals.
+//! How `arenite resize` ends after signals.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
 use nix::sys::signal::Signal;
 
-/// How a program took it.
+/// How a program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// Before work: at once.
+    /// Before it had started work: at once.
     Early,
-    /// At work: what ran was finished.
+    /// During work: it finished the running jobs.
     Drained,
-    /// At work, and again: at once.
+    /// During work, after a second signal: at once.
     Twice,
-    /// All was done, or the signal is one that it ignores.
+    /// All was done, or it ignores the signal.
     Late,
 }
 
-/// Whether it ended as it should, with so many results of all.
+/// Returns how a program ended after `sent`, with `made` of `all` results; an error if that is wrong.
 pub fn judge(
     status: ExitStatus,
     stderr: &str,
@@ -29,13 +29,13 @@ pub fn judge(
         return match status.code() {
             Some(0) if made == all => Ok(End::Late),
             Some(0) => Err(format!("a success with {made} results")),
-            _ => Err("an exit code, and no signal".into()),
+            _ => Err("ended with an exit code instead of the signal".into()),
         };
     };
     if !sent.iter().any(|&signal| signal as i32 == number) {
         return Err("ended by a signal that was not sent".into());
     }
-    // Nobody listens to this one: it ends only what has not come to ignoring it.
+    // Ignored from an early point on: it ends the program only before.
     if number == Signal::SIGPIPE as i32 && made > 0 {
         return Err("ended by SIGPIPE at work".into());
     }
@@ -48,9 +48,9 @@ pub fn judge(
     }
     match (sent.len(), made) {
         (1, 0) => Ok(End::Early),
-        // Without a second one it ends like this only before it has begun.
+        // Without a second signal it ends like this only before it has started.
         (1, _) => Err(format!("ended at once, with {made} results")),
-        // Either of the two may have been it.
+        // Either signal may have ended it.
         (_, 0) => Ok(End::Early),
         _ => Ok(End::Twice),
     }

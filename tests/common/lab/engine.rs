@@ -1,4 +1,4 @@
-//! An engine under observation.
+//! An engine under test.
 
 use std::cell::Cell;
 use std::fmt::Write;
@@ -15,10 +15,10 @@ use nix::unistd::Pid;
 
 use super::{expect_idle, expect_in_use, step};
 
-/// All engines of the running test, for the dump of one that hangs.
+/// All engines of the running test, for the dump of a hang.
 static ENGINES: Mutex<Vec<Weak<Engine>>> = Mutex::new(Vec::new());
 
-/// An engine that the watchdog knows of.
+/// An engine that the watchdog includes in its dump.
 #[derive(Debug)]
 pub struct Lab {
     engine: Arc<Engine>,
@@ -32,7 +32,7 @@ impl Deref for Lab {
 }
 
 impl Lab {
-    /// An engine with this many workers and a small arena.
+    /// Starts an engine with this number of workers and a small arena.
     pub fn new(workers: usize) -> Self {
         Self::with(workers, |builder| builder)
     }
@@ -42,7 +42,7 @@ impl Lab {
         Self::of(change(builder).build().expect("an engine can be built"))
     }
 
-    /// An engine that somebody has built.
+    /// Wraps an engine.
     pub fn of(engine: Engine) -> Self {
         let engine = Arc::new(engine);
         ENGINES
@@ -52,17 +52,17 @@ impl Lab {
         Self { engine }
     }
 
-    /// The engine itself.
+    /// Returns the engine.
     pub fn into_inner(self) -> Engine {
-        Arc::into_inner(self.engine).expect("nobody else holds the engine")
+        Arc::into_inner(self.engine).expect("the engine is held once")
     }
 
-    /// The process of a worker, as soon as there is one. Never 0, which `kill` takes for the whole group.
+    /// Waits until a worker has a process, and returns its id. Never 0, which means the whole group to `kill`.
     pub fn pid(&self, worker: usize) -> i32 {
         pid(self, worker)
     }
 
-    /// The first worker that has exactly one job.
+    /// Returns the first worker that has exactly one job.
     pub fn busy_worker(&self) -> usize {
         let workers = self.stats().workers;
         let mut workers = workers.iter();
@@ -70,7 +70,7 @@ impl Lab {
         busy.expect("a worker has a job")
     }
 
-    /// Kills a worker and waits until the engine has put everything in order and has another one.
+    /// Kills a worker and waits until the engine has replaced it.
     pub fn replace(&self, worker: usize) {
         replace(self, worker..worker + 1);
     }
@@ -90,7 +90,7 @@ impl Lab {
         expect_idle(self);
     }
 
-    /// The failures of kernels whose name contains this.
+    /// Returns the number of failures of kernels whose name contains `name`.
     pub fn failures(&self, name: &str) -> u64 {
         let of = |stats: Stats| {
             stats
@@ -102,32 +102,32 @@ impl Lab {
         of(self.stats()).iter().map(|kernel| kernel.failures).sum()
     }
 
-    /// Waits for a job that must fail.
+    /// Waits for a job that has to fail.
     pub fn failure_of<R: Send + std::fmt::Debug + 'static>(&self, job: Job<R>) -> JobError {
         step(format!("{job:?} to fail"));
-        job.wait().expect_err("this job cannot have a value")
+        job.wait().expect_err("this job has to fail")
     }
 }
 
-/// The process of a worker, as soon as there is one.
+/// Waits until a worker has a process, and returns its id.
 fn pid(engine: &Engine, worker: usize) -> i32 {
     wait_until(&format!("worker {worker} has a process"), || {
         engine.stats().workers[worker].pid != 0
     });
     match engine.stats().workers[worker].pid {
-        // It died between the two looks.
+        // It has died since.
         0 => pid(engine, worker),
         pid => pid as i32,
     }
 }
 
-/// Kills workers, all at once, and waits until the engine has put everything in order and has others.
+/// Kills workers, all at once, and waits until the engine has replaced them.
 pub(super) fn replace(engine: &Engine, workers: Range<usize>) {
-    // By one look: a process that is only starting when it is killed is no restart.
+    // Read together: the death of a process that is still starting does not count as a restart.
     let look = |worker: usize| {
         let worker = &engine.stats().workers[worker];
         let pid = Pid::from_raw(worker.pid as i32);
-        // One that has had enough jobs may be gone before the signal comes.
+        // A worker may be recycled before the signal arrives.
         let ends = worker.restarts + worker.recycled;
         worker.ready.then_some((pid, ends))
     };
@@ -143,7 +143,7 @@ pub(super) fn replace(engine: &Engine, workers: Range<usize>) {
         .filter_map(|worker| Some((worker, ready(worker)?)))
         .collect();
     for &(_, (pid, _)) in &seen {
-        // One that has just been killed by somebody else is replaced as well.
+        // Fails if it has just ended for another reason; it is replaced all the same.
         let _ = kill(pid, Signal::SIGKILL);
     }
     for (worker, (_, ends)) in seen {
@@ -160,16 +160,16 @@ fn await_restart(engine: &Engine, worker: usize, restarts: u64) {
     });
 }
 
-/// Waits for something that comes by itself. Looks again and again: the watchdog ends a wait in vain.
+/// Polls until a condition holds. The watchdog ends a wait in vain.
 pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     step(format!("until {what}"));
     while !is_so() {
-        // A pause between two looks, on a machine that others need too.
+        // A pause, because other processes need the core too.
         thread::park_timeout(Duration::from_micros(500));
     }
 }
 
-/// The engines of the last test.
+/// Forgets the engines of the last test.
 pub(super) fn forget_all() {
     ENGINES
         .lock()
@@ -177,7 +177,7 @@ pub(super) fn forget_all() {
         .clear();
 }
 
-/// Figures of all engines. An engine whose lock is held for good cannot tell, and that is told.
+/// Describes all engines. An engine whose lock is never released does not answer, which the description says.
 pub(super) fn describe_all() -> String {
     let engines: Vec<_> = ENGINES
         .lock()
@@ -185,9 +185,9 @@ pub(super) fn describe_all() -> String {
         .clone();
     let mut text = String::new();
     for engine in engines.iter().filter_map(Weak::upgrade) {
-        let (tell, told) = channel();
-        thread::spawn(move || tell.send(Box::new(engine.stats())).is_ok());
-        let _ = match told.recv_timeout(Duration::from_secs(5)) {
+        let (sender, stats) = channel();
+        thread::spawn(move || sender.send(Box::new(engine.stats())).is_ok());
+        let _ = match stats.recv_timeout(Duration::from_secs(5)) {
             Ok(stats) => writeln!(text, "  {stats:#?}"),
             Err(_) => writeln!(text, "  an engine that does not answer"),
         };

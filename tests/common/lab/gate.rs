@@ -1,4 +1,4 @@
-//! Meeting a kernel at a point that the test chooses, without sleeping.
+//! Synchronisation of a test with a kernel, without sleeping.
 
 use std::fs::File;
 use std::io::Read;
@@ -7,8 +7,8 @@ use std::path::Path;
 use nix::sys::stat::Mode;
 use tempfile::TempDir;
 
-/// A place where a kernel stops until the test lets it go on: a named pipe, which one side opens for reading and the
-/// other for writing. Both block until the other has come.
+/// Stops a kernel until the test lets it continue: a named pipe that the kernel opens for reading and the test for writing. Each
+/// open blocks until the other side opens too.
 #[derive(Debug)]
 pub struct Gate {
     folder: TempDir,
@@ -21,7 +21,7 @@ impl Gate {
         Self { folder }
     }
 
-    /// What the kernel is told.
+    /// Returns the path, an argument of the kernel.
     pub fn path(&self) -> String {
         self.folder
             .path()
@@ -31,23 +31,23 @@ impl Gate {
             .to_owned()
     }
 
-    /// Waits until a kernel is at the gate. It goes on when the returned value is dropped.
+    /// Waits until a kernel is at the gate. The kernel continues when the returned file is dropped.
     pub fn meet(&self) -> File {
-        super::step(format!("for a kernel to come to {}", self.path()));
+        super::step(format!("for a kernel at {}", self.path()));
         let open = File::options().write(true).open(self.path());
         super::step("a kernel is at the gate");
         open.expect("the pipe exists")
     }
 
-    /// Lets a kernel through, as soon as it comes.
+    /// Waits for a kernel and lets it through.
     pub fn open(&self) {
         drop(self.meet());
     }
 
-    /// Lets everybody through who comes, until that is enough.
+    /// Lets all kernels through until `is_enough`.
     pub fn release_all(&self, is_enough: impl Fn() -> bool) {
         super::wait_until("all have come through the gate", || {
-            // Open for both, which waits for nobody; closed at once, which is when those who have come go on.
+            // Opening for both does not block; closing lets all waiting kernels through.
             drop(File::options().read(true).write(true).open(self.path()));
             is_enough()
         });
@@ -56,7 +56,7 @@ impl Gate {
 
 /// In a kernel: waits at the gate.
 pub fn pass(gate: &str) {
-    let mut pipe = File::open(Path::new(gate)).expect("the gate stands");
+    let mut pipe = File::open(Path::new(gate)).expect("the pipe exists");
     let mut nothing = Vec::new();
     pipe.read_to_end(&mut nothing).expect("a pipe can be read");
 }

@@ -1,4 +1,4 @@
-//! What holds after every fault, whatever it was. Each check says what is wrong.
+//! What has to hold after every fault. Each check returns what is wrong.
 
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
@@ -9,28 +9,28 @@ use super::engine::{replace, wait_until};
 use super::step;
 use super::traces::Traces;
 
-/// How long books that do not balance may take to do so.
+/// How long memory accounting may take to balance.
 const SETTLING: Duration = Duration::from_secs(10);
 
-/// Output memory that a worker is given before its first job.
+/// Size of the grant that a worker gets before its first job.
 const FIRST_GRANT: u64 = 64 * 1024;
 
-/// The state before an engine is built, to be compared with what it leaves.
+/// The state before an engine is built, to compare with the state afterwards.
 #[derive(Debug)]
 pub struct Invariant {
     before: Traces,
 }
 
 impl Invariant {
-    /// Looks at this process and at the system as they are without the engine.
+    /// Records the state of this process and of the system without the engine.
     pub fn before() -> Self {
         Self {
             before: Traces::now(),
         }
     }
 
-    /// All answers have been taken: no job is open, no lease is held, free memory is what it was but for `kept`
-    /// bytes that the caller still holds, and the supervisor takes another job.
+    /// Checks an engine whose results have all been taken: no job is open, no lease is held, free memory is as before except
+    /// for `kept` bytes that the caller still holds, and the engine runs another job.
     pub fn holds(&self, engine: &Engine, kept: u64) -> Result<(), String> {
         fn sum(values: &[u64]) -> u64 {
             values.iter().sum()
@@ -50,19 +50,19 @@ impl Invariant {
         expect_in_use(engine, kept)
     }
 
-    /// `/dev/shm` lists what it did before.
+    /// Checks that `/dev/shm` lists the same names as before.
     pub fn names_as_before(&self) -> Result<(), String> {
         self.before.compare_names()
     }
 
-    /// The engine is gone: no child, no zombie, the same descriptors, threads and names as before.
+    /// Checks after the end of an engine: no child, no zombie, the same descriptors, threads and names as before.
     pub fn nothing_left(self) -> Result<(), String> {
         step("what is left behind");
         self.before.compare()
     }
 }
 
-/// Nothing runs, nothing waits for anything, nobody's answer lies about, no byte is counted as in flight.
+/// Waits until no job runs or waits, no result is untaken, and no byte counts as in flight.
 pub fn expect_idle(engine: &Engine) {
     wait_until("the engine is idle", || {
         let stats = engine.stats();
@@ -71,10 +71,10 @@ pub fn expect_idle(engine: &Engine) {
     });
 }
 
-/// The books balance: beside what the test still holds (`kept` bytes), nothing is in use but what workers have been granted.
+/// Checks memory accounting: besides `kept` bytes, which the test still holds, only the grants of workers are in use.
 ///
-/// Looked at twice. With the workers that did the work, since whatever belongs to a process is given back when that ends, also
-/// what nobody knew of any more; and with fresh ones, whose grants are known.
+/// Checked twice. With the workers that did the work, because the end of a process releases all that belongs to it, leaks
+/// included; and with fresh workers, whose grants are known.
 pub fn expect_in_use(engine: &Engine, kept: u64) -> Result<(), String> {
     expect_idle(engine);
     let granted = |stats: &Stats| stats.workers.iter().map(|worker| worker.granted).sum();
@@ -86,23 +86,24 @@ pub fn expect_in_use(engine: &Engine, kept: u64) -> Result<(), String> {
     })
 }
 
-/// What is in use is what the caller keeps and what workers may fill. A worker may be ready a moment before its first grant, so
-/// there is time for it.
+/// Waits until the bytes in use are those of the caller and of the workers. A worker may be ready a moment before its first grant.
 fn expect_balance(
     engine: &Engine,
     kept: u64,
     of_workers: &str,
     bytes: impl Fn(&Stats) -> u64,
 ) -> Result<(), String> {
-    step(format!("the books to balance with what {of_workers}"));
-    let asked = Instant::now();
+    step(format!(
+        "memory accounting to balance with what {of_workers}"
+    ));
+    let start = Instant::now();
     loop {
         let stats = engine.stats();
         let bytes = bytes(&stats);
         if stats.arena.in_use == kept + bytes {
             return Ok(());
         }
-        if asked.elapsed() > SETTLING {
+        if start.elapsed() > SETTLING {
             return Err(format!(
                 "{} bytes in use: {kept} are the caller's, and {bytes} {of_workers}: {stats:#?}",
                 stats.arena.in_use
@@ -112,17 +113,17 @@ fn expect_balance(
     }
 }
 
-/// Answers beside what one process alone computes.
+/// Results compared with those that one process computes.
 #[derive(Debug, Default)]
 pub struct Answers {
-    /// Jobs with a value, each equal to the reference bit for bit.
+    /// Jobs with a value, equal to the reference.
     pub finished: usize,
-    /// Why the others have none.
+    /// Jobs that failed, and why.
     pub failed: Vec<(usize, JobErrorKind)>,
 }
 
 impl Answers {
-    /// Takes the answers in order, one for each job of the reference; a value that differs is an error.
+    /// Compares results in order, one for each job of the reference. A value that differs is an error.
     pub fn compare<T: PartialEq + Debug>(
         answers: impl IntoIterator<Item = Result<T, JobError>>,
         reference: &[T],
@@ -144,7 +145,7 @@ impl Answers {
         Ok(seen)
     }
 
-    /// No more jobs failed than there were deaths, each for a reason that a death can give.
+    /// Checks that at most `deaths` jobs failed, each for a reason that a death explains.
     pub fn cost_at_most(
         &self,
         deaths: usize,

@@ -1,4 +1,5 @@
-//! An engine under observation, whoever observes it: a soak, or the tests of the library, which use this very code.
+//! An engine under test, and the checks after each fault. Shared by the soak, the suites with real engines and the tests of the
+//! command.
 #![allow(dead_code, unused_imports, reason = "each user uses a part")]
 
 mod dice;

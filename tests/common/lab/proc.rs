@@ -1,16 +1,15 @@
-//! What `/proc` says of one process.
+//! Reads `/proc` about one process.
 
 use std::fs;
 
-/// Whether it runs, sleeps, is stopped or a zombie, as a letter; nothing once it is gone.
+/// Returns the letter of its state (running, sleeping, stopped, zombie); `None` once it is gone.
 pub fn state_of(pid: i32) -> Option<char> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // Its name may have blanks and brackets.
+    // Its name may contain blanks and parentheses.
     text.rsplit_once(')')?.1.trim().chars().next()
 }
 
-/// Bytes that it shares with nobody, but for what the kernel holds for it; nothing once it is gone. Pages of an arena are not
-/// its own.
+/// Returns the bytes of its anonymous memory, which excludes the pages of arenas; `None` once it is gone.
 pub fn private_bytes(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let mut lines = status.lines();

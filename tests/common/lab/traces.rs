@@ -1,4 +1,4 @@
-//! What a test may leave behind in this process and in the system, and must not.
+//! Leftovers of a test in this process and in the system.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -9,27 +9,27 @@ use std::time::{Duration, Instant};
 
 use nix::sys::stat::makedev;
 
-/// How long what ends by itself may take to do so. Threads that have told their result still have to end.
+/// How long leftovers may take to disappear. A thread that has reported its result still has to end.
 const SETTLING: Duration = Duration::from_secs(20);
 
-/// Traces of this process at one moment.
+/// Children, descriptors, threads and shared-memory names at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Traces {
     children: BTreeSet<i32>,
-    /// Number and target: one that was closed and another that stayed open in its place are a difference.
+    /// Number and target, because a number may be reused for another file.
     descriptors: BTreeSet<(u32, String)>,
     threads: BTreeSet<(u32, String)>,
     names: BTreeMap<String, Name>,
 }
 
-/// A file by its device and inode: there may be a `/dev/shm` in each mount namespace, and each counts its inodes from the start.
+/// Device and inode of a file: each mount namespace may have its own `/dev/shm`, with inodes of its own.
 type File = (u64, u64);
 
-/// What a name of `/dev/shm` led to.
+/// What a name of `/dev/shm` refers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Name {
     file: File,
-    /// Somebody had it locked, as a living arena has.
+    /// Whether it was locked, as by a live arena.
     locked: bool,
 }
 
@@ -43,11 +43,11 @@ impl Traces {
         }
     }
 
-    /// `/dev/shm` lists what it did before: nothing has come, and nothing has gone that was not ours to remove.
+    /// Checks `/dev/shm`: no name is new, and none is missing that was not ours to remove.
     pub fn compare_names(&self) -> Result<(), String> {
         let started = Instant::now();
         loop {
-            // Other programs on this machine make names too, for a moment.
+            // Other programs create names for a moment, too.
             let now = names();
             let new: Vec<_> = now
                 .keys()
@@ -64,11 +64,11 @@ impl Traces {
         }
     }
 
-    /// Names that have gone, or lead elsewhere, and should not.
+    /// Returns the names that are gone, or refer to another file, and should not.
     ///
-    /// A kept one whose file is still locked has been taken away from a living arena, which does that itself only when it ends;
-    /// one that is not kept it takes away as soon as it has been made, in whatever program. Where nobody else makes names, all the
-    /// others are missed too, but for what a dead arena had left: that is swept.
+    /// A live arena removes a persistent name (`.kept`) only when it ends, so such a name whose file is still locked has been
+    /// removed by mistake. It removes its other names right after their creation, in any program. In a `/dev/shm` of our own, all
+    /// other names count too, except those of a dead arena, which are swept.
     fn names_missed(&self, now: &BTreeMap<String, Name>) -> Vec<String> {
         let gone: Vec<_> = (self.names.iter())
             .filter(|(name, was)| now.get(*name).is_none_or(|is| is.file != was.file))
@@ -78,10 +78,10 @@ impl Traces {
         }
         let (own, locked) = (is_own_shm(), locked());
         let missed = |name: &str, was: &Name| {
-            let (of_arena, is_kept) = (name.starts_with("arenite-"), name.ends_with(".kept"));
-            let goes_by_itself = of_arena && !(is_kept && was.locked);
-            let was_taken = is_kept && was.locked && locked.contains(&was.file);
-            was_taken || own && !goes_by_itself
+            let (of_arena, is_persistent) = (name.starts_with("arenite-"), name.ends_with(".kept"));
+            let is_expected = of_arena && !(is_persistent && was.locked);
+            let was_taken = is_persistent && was.locked && locked.contains(&was.file);
+            was_taken || own && !is_expected
         };
         gone.into_iter()
             .filter(|(name, was)| missed(name, was))
@@ -89,7 +89,7 @@ impl Traces {
             .collect()
     }
 
-    /// What is there now and was not before. Children are gone at once: dropping an engine waits for them.
+    /// Checks that nothing is left. Children have to be gone at once: dropping an engine waits for them.
     pub fn compare(&self) -> Result<(), String> {
         let left: Vec<_> = children()
             .into_iter()
@@ -117,22 +117,22 @@ impl Traces {
                     "left behind: descriptors {new:?} (gone: {gone:?}), threads {threads:?}"
                 ));
             }
-            // A pause between two looks.
+            // A pause between two checks.
             std::thread::park_timeout(Duration::from_millis(1));
         }
         self.compare_names()
     }
 }
 
-/// Processes whose parent is this one, zombies included.
+/// Returns the children of this process, zombies included.
 pub fn children() -> Vec<i32> {
     if !Path::new("/proc/thread-self/children").exists() {
         let own = std::process::id() as i32;
         let own = stats().filter(|stat| stat.parent == own);
         return own.map(|stat| stat.pid).collect();
     }
-    // Each thread has those that it started, and another one has them when it ends. Whoever moves or goes while all are asked
-    // hides itself or the next one: so they are asked until they say the same twice.
+    // Children belong to the thread that started them, and move to another when it ends. A child that moves or ends while the
+    // lists are read hides itself or the next one, so they are read until two readings are equal.
     let mut before = of_threads();
     loop {
         let now = of_threads();
@@ -143,9 +143,9 @@ pub fn children() -> Vec<i32> {
     }
 }
 
-/// The children of each thread, in order.
+/// Returns the children of all threads, sorted.
 fn of_threads() -> Vec<i32> {
-    // None of a thread that has just ended.
+    // Fails for a thread that has just ended.
     let texts = tasks().filter_map(|task| fs::read_to_string(task.join("children")).ok());
     let texts: Vec<_> = texts.collect();
     let pids = texts.iter().flat_map(|text| text.split_whitespace());
@@ -154,9 +154,9 @@ fn of_threads() -> Vec<i32> {
     pids
 }
 
-/// Processes of this group that run: the whole family of a program that leads it.
+/// Returns the running processes of a group: a program that leads it, and its descendants.
 ///
-/// Its workers forbid others to look at them (non-dumpable), but not to see which group they are of.
+/// The group of a worker is readable although workers are not dumpable.
 pub fn processes_of(group: i32) -> Vec<i32> {
     stats()
         .filter(|stat| stat.group == group && stat.state != 'Z')
@@ -206,7 +206,7 @@ fn descriptors() -> BTreeSet<(u32, String)> {
             Some((number, target.display().to_string()))
         })
         .collect();
-    // The one that reads this very folder.
+    // The descriptor that reads this folder.
     found.retain(|(_, target)| !target.ends_with("/fd"));
     found
 }
@@ -221,13 +221,13 @@ fn threads() -> BTreeSet<(u32, String)> {
         .collect()
 }
 
-/// The folders of the threads of this process.
+/// Returns the `/proc` folders of the threads of this process.
 fn tasks() -> impl Iterator<Item = PathBuf> {
     let entries = fs::read_dir("/proc/self/task").expect("/proc is mounted");
     entries.filter_map(|entry| Some(entry.ok()?.path()))
 }
 
-/// What `/dev/shm` lists: ours, or everything where nobody else can make a name.
+/// Lists `/dev/shm`: our names, or all names in a `/dev/shm` of our own.
 fn names() -> BTreeMap<String, Name> {
     let Ok(entries) = fs::read_dir("/dev/shm") else {
         return BTreeMap::new();
@@ -237,7 +237,7 @@ fn names() -> BTreeMap<String, Name> {
     entries
         .filter_map(|entry| {
             let entry = entry.ok()?;
-            // None if it has just gone.
+            // Fails if it has just been removed.
             let metadata = entry.metadata().ok()?;
             let file = (metadata.dev(), metadata.ino());
             let locked = locked.contains(&file);
@@ -248,7 +248,7 @@ fn names() -> BTreeMap<String, Name> {
         .collect()
 }
 
-/// Files that somebody has locked. The kernel tells without a lock being asked for, which a maker of names would notice.
+/// Returns all locked files, from `/proc/locks`: an attempt to lock them would be visible to other programs.
 fn locked() -> BTreeSet<File> {
     // "1: FLOCK  ADVISORY  WRITE 4021 00:19:1234 0 EOF", the device in hexadecimal.
     let file = |line: &str| {
@@ -261,7 +261,7 @@ fn locked() -> BTreeSet<File> {
     text.lines().filter_map(file).collect()
 }
 
-/// This process has a `/dev/shm` to itself: the first process of the system has another one. Who cannot tell shares it.
+/// Returns whether this process has a `/dev/shm` of its own: another one than the first process of the system. `false` if unknown.
 fn is_own_shm() -> bool {
     match (mounted_shm("self"), mounted_shm("1")) {
         (Some(own), Some(first)) => own != first,
@@ -269,7 +269,7 @@ fn is_own_shm() -> bool {
     }
 }
 
-/// The device of a process's `/dev/shm`; empty if nothing is mounted there.
+/// Returns the device of a process's `/dev/shm`; an empty text if nothing is mounted there.
 fn mounted_shm(process: &str) -> Option<String> {
     let mounts = fs::read_to_string(format!("/proc/{process}/mountinfo")).ok()?;
     let mut mounts = mounts.lines().filter_map(|line| {

@@ -1,4 +1,4 @@
-//! A watchdog that tells where something hangs, instead of hanging with it.
+//! A watchdog that fails with a dump where a test hangs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,24 +12,24 @@ use nix::unistd::Pid;
 
 use super::{engine, traces};
 
-/// What the run at hand waits for: the last thing that it said.
+/// What the current run waits for.
 static STEP: Mutex<String> = Mutex::new(String::new());
 
-/// How often the run at hand said what it does: whoever goes on saying so does not hang.
-static SAID: AtomicU64 = AtomicU64::new(0);
+/// Number of steps and cases of the current run: while it grows, the run does not hang.
+static STEPS: AtomicU64 = AtomicU64::new(0);
 
-/// Says what comes next, for the dump of a run that hangs.
+/// Names the next step, for the dump of a hang.
 pub fn step(what: impl Into<String>) {
-    SAID.fetch_add(1, Ordering::Relaxed);
+    STEPS.fetch_add(1, Ordering::Relaxed);
     *STEP.lock().unwrap_or_else(PoisonError::into_inner) = what.into();
 }
 
-/// Which of its cases the run at hand has come to, so that it can be tried again alone.
+/// The current case, so that it can be repeated alone.
 static CASE: Mutex<String> = Mutex::new(String::new());
 
-/// Names the case that comes next, for the message of whatever fails or hangs in it.
+/// Names the next case, for the message of a failure or hang.
 pub fn case(what: impl Into<String>) {
-    SAID.fetch_add(1, Ordering::Relaxed);
+    STEPS.fetch_add(1, Ordering::Relaxed);
     *CASE.lock().unwrap_or_else(PoisonError::into_inner) = what.into();
 }
 
@@ -42,37 +42,37 @@ fn last_step() -> String {
     }
 }
 
-/// How long a step of a run may take before it counts as hanging. Not a promise of speed: machines are shared.
+/// How long a step may take before it counts as a hang: 30 s, or `ARENITE_TEST_PATIENCE` in seconds.
 pub fn patience() -> Duration {
-    let asked = std::env::var("ARENITE_TEST_PATIENCE").ok();
-    let seconds = asked.and_then(|text| text.parse().ok()).unwrap_or(30);
+    let seconds = std::env::var("ARENITE_TEST_PATIENCE").ok();
+    let seconds = seconds.and_then(|text| text.parse().ok()).unwrap_or(30);
     Duration::from_secs(seconds)
 }
 
-/// How often the watchdog looks.
+/// Interval of the watchdog.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// Whether a run ended, rather than stood at one step for so long. Its looks are counted and not the clock: what kept this
-/// thread from its turn, a machine that was stopped or is crowded, kept the run from its own.
+/// Waits until a run ends; returns false if it stays at one step for longer than `patience`. Counts its own intervals instead of
+/// the clock: a stopped or crowded machine delays the watchdog as much as the run.
 fn ends(end: &Receiver<()>, patience: Duration) -> bool {
-    let (mut said, mut stood) = (SAID.load(Ordering::Relaxed), Duration::ZERO);
+    let (mut steps, mut idle) = (STEPS.load(Ordering::Relaxed), Duration::ZERO);
     while end.recv_timeout(BEAT) == Err(RecvTimeoutError::Timeout) {
-        let now = SAID.load(Ordering::Relaxed);
-        stood = if now == said {
-            stood + BEAT
+        let now = STEPS.load(Ordering::Relaxed);
+        idle = if now == steps {
+            idle + BEAT
         } else {
             Duration::ZERO
         };
-        said = now;
-        if stood >= patience {
+        steps = now;
+        if idle >= patience {
             return false;
         }
     }
     true
 }
 
-/// Runs `body` on a thread of its own; a panic, an error or a hang comes back as a text. It hangs when it stands at one
-/// [`step`] for longer than `patience`, and is then left behind with its thread.
+/// Runs `body` on a thread of its own. Returns a panic, an error or a hang as text. It hangs when it stays at one [`step`] for
+/// longer than `patience`; its thread is then leaked.
 pub fn watched(
     patience: Duration,
     body: impl FnOnce() -> Result<(), String> + Send + 'static,
@@ -85,7 +85,7 @@ pub fn watched(
         .name("test".into())
         .spawn(move || {
             let result = catch_unwind(AssertUnwindSafe(body));
-            // Nobody listens any more if it was given up.
+            // Fails if the watchdog has given up.
             let _ = ended.send(());
             result
         })
@@ -109,16 +109,16 @@ pub fn watched(
     }
 }
 
-/// So many looks a body that was given up may take to end, once what it had started is gone.
-const LOOKS: u32 = 5;
+/// Intervals that a leaked body may take to end once its children are killed.
+const FINAL_BEATS: u32 = 5;
 
-/// Kills the children that a body has which was given up, and waits a little for its end: what it leaves is not to trouble the
-/// next one. `others` were there before.
+/// Kills the children of a leaked body and waits for its end for a while, so that it does not disturb the next test. `others`
+/// existed before.
 fn end_children(end: &Receiver<()>, others: &[i32]) {
-    for _ in 0..LOOKS {
+    for _ in 0..FINAL_BEATS {
         let children = traces::children();
         for child in children.iter().filter(|child| !others.contains(child)) {
-            // One that has ended meanwhile keeps its number until somebody has waited for it.
+            // A child that has ended keeps its process id until it is waited for.
             let _ = kill(Pid::from_raw(*child), Signal::SIGKILL);
         }
         if end.recv_timeout(BEAT) != Err(RecvTimeoutError::Timeout) {
@@ -127,7 +127,7 @@ fn end_children(end: &Receiver<()>, others: &[i32]) {
     }
 }
 
-/// Everything that tells why nothing moves.
+/// Describes the state of a hang.
 fn dump() -> String {
     format!(
         "it was at: {}\nengines:\n{}threads:\n{}children:\n{}",

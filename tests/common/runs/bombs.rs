@@ -1,4 +1,4 @@
-//! Kernels that take all the private memory they can get.
+//! Kernels that allocate private memory without bound.
 
 use std::time::Instant;
 
@@ -21,7 +21,7 @@ fn large(len: usize) -> Array<u8> {
     Array::from_fn(len, |i| i as u8)
 }
 
-/// The worker meets its ceiling and is replaced; the arena does not count.
+/// The worker reaches its ceiling and is replaced. Pages of the arena do not count.
 pub fn run(order: Order) -> Result<Seen, String> {
     let invariant = Invariant::before();
     let lab = Lab::with(2, |builder| builder.memory_limit(LIMIT));

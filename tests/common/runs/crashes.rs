@@ -1,4 +1,4 @@
-//! Jobs that take their worker with them, again and again.
+//! Jobs that kill their worker, repeatedly.
 
 use std::os::unix::process::parent_id;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ fn harmless(n: u32) -> u32 {
     n.wrapping_mul(2_654_435_761)
 }
 
-/// Harmless jobs in between are all done; one that may be retried is put into quarantine.
+/// Harmless jobs in between succeed; a poison job that may be retried is quarantined.
 pub fn poison_among_others(order: Order) -> Result<Seen, String> {
     const POISONED: usize = 3;
     const OTHERS: u32 = 300;
@@ -53,7 +53,7 @@ pub fn poison_among_others(order: Order) -> Result<Seen, String> {
     })
 }
 
-/// Nothing but poison: workers are replaced more and more slowly, so that it costs next to nothing.
+/// Only poison jobs: workers are replaced more and more slowly, so that the loop costs next to nothing.
 pub fn flood(order: Order) -> Result<Seen, String> {
     let invariant = Invariant::before();
     let lab = Lab::new(2);
@@ -64,7 +64,7 @@ pub fn flood(order: Order) -> Result<Seen, String> {
     while (answered == 0 || began.elapsed() < order.length)
         && let Some(mut job) = jobs.pop_front()
     {
-        // One answer at least, however slow the machine is.
+        // At least one result, however slow the machine is.
         let answer = match answered {
             0 => Some(job.wait()),
             _ => job.wait_timeout(order.length.saturating_sub(began.elapsed())),
@@ -83,7 +83,7 @@ pub fn flood(order: Order) -> Result<Seen, String> {
         jobs.push_back(lab.submit(poison, ()));
     }
     let (wall, spent) = (began.elapsed(), cpu()? - before);
-    // What has not begun will not; what has, ends by itself.
+    // Jobs that have not started are cancelled; the others end on their own.
     drop(jobs);
     invariant.holds(&lab, 0)?;
     drop(lab);
@@ -105,14 +105,14 @@ pub fn flood(order: Order) -> Result<Seen, String> {
     Ok(seen)
 }
 
-/// Says to the workers of this process how they end before they are ready, as long as it lives: by the name of the process,
-/// which ends with it, however that ends.
+/// Makes the workers of this process end before they are ready, until dropped: by the name of the process, which disappears with it
+/// however it ends.
 struct Doom {
-    /// What it was called before.
+    /// The former name.
     name: String,
 }
 
-/// How a name begins that says so.
+/// Prefix of such a name.
 const DOOM: &str = "doom:";
 
 impl Doom {
@@ -126,12 +126,12 @@ impl Doom {
 
 impl Drop for Doom {
     fn drop(&mut self) {
-        // One that stays is seen: workers do not start any more.
+        // A failure would show: workers would no longer start.
         let _ = std::fs::write(OWN_NAME, self.name.trim_end());
     }
 }
 
-/// The kernel's name of the first thread of this process.
+/// Path of the name of this process.
 const OWN_NAME: &str = "/proc/self/comm";
 
 /// In a worker, before its first job.
@@ -145,8 +145,8 @@ fn start_or_die() {
     }
 }
 
-/// Workers that die before they are ready: one of two is started more and more slowly, which costs next to nothing, and what the
-/// other one does is done. It is back when starts work again; where none is left, jobs are told why.
+/// Workers that die before they are ready: one of two is restarted more and more slowly, which costs next to nothing, while the
+/// other works. It returns when starts succeed again. Without any worker, jobs fail with the reason.
 pub fn at_start(order: Order) -> Result<Seen, String> {
     let hows = ["abort", "exit", "panic"];
     let how = hows[Dice::new(order.seed).below(3) as usize];
@@ -164,12 +164,12 @@ pub fn at_start(order: Order) -> Result<Seen, String> {
             Ok(value) if value == harmless(n) => answered += 1,
             other => return Err(format!("a job of the other worker answers {other:?}")),
         }
-        // So that what is weighed is mostly the starts.
+        // So that the measured time is mostly that of starts.
         std::thread::sleep(Duration::from_millis(100));
     }
     let (wall, spent) = (began.elapsed(), cpu()? - before);
     if lab.stats().workers[0].ready {
-        return Err(format!("a worker is ready that was told to {how}"));
+        return Err(format!("a worker is ready that had to {how}"));
     }
     drop(doom);
     wait_until("starts work again", || lab.stats().workers[0].ready);
@@ -204,7 +204,7 @@ pub fn at_start(order: Order) -> Result<Seen, String> {
     Ok(seen)
 }
 
-/// Processor time of this process and of all children that have ended.
+/// Returns the processor time of this process and of all children that have ended.
 fn cpu() -> Result<Duration, String> {
     let of = |who| getrusage(who).map_err(|errno| errno.to_string());
     let sum = |usage: Usage| {

@@ -1,4 +1,4 @@
-//! Jobs that end just when their time is up, and jobs that never end.
+//! Jobs that end close to their deadline, and jobs that never end.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use arenite::{Job, JobErrorKind, JobLimit};
 use super::super::lab::{Invariant, Lab, step};
 use super::{Dice, Order, Seen};
 
-/// Busy for so long.
+/// Spins for this time.
 fn busy(nanos: u64, n: u32) -> u32 {
     let began = Instant::now();
     while began.elapsed() < Duration::from_nanos(nanos) {
@@ -17,8 +17,7 @@ fn busy(nanos: u64, n: u32) -> u32 {
     n ^ 0x5555
 }
 
-/// Each job is done or was too late, never both and never neither, and only the late ones cost a worker. So many at least, and
-/// some of each.
+/// Each job either succeeds or exceeds its deadline, and only the latter costs a worker. Runs until there are some of each.
 pub fn race(order: Order) -> Result<Seen, String> {
     const LIMIT: Duration = Duration::from_millis(3);
     const LEAST: u64 = 2_000;
@@ -28,8 +27,8 @@ pub fn race(order: Order) -> Result<Seen, String> {
     let mut dice = Dice::new(order.seed);
     let (mut done, mut late) = (0u64, 0u64);
     let end = Instant::now() + order.length;
-    // The length at which one is as likely as the other lies before the deadline, and the farther the more else there is to
-    // do for the machine: it is followed.
+    // The length at which both outcomes are equally likely is below the deadline, and shorter on a busy machine: the run
+    // adapts to it.
     let mut middle = LIMIT;
     while done + late < LEAST || Instant::now() < end {
         step(format!(
@@ -63,7 +62,7 @@ pub fn race(order: Order) -> Result<Seen, String> {
     if done == 0 || late == 0 {
         return Err(format!("no race at all: {done} done and {late} too late"));
     }
-    // The death behind the last answer may still be under way.
+    // The death after the last result may still be in progress.
     super::super::lab::wait_until("every late job has cost a worker", || {
         let restarts = lab.stats().restarts();
         restarts == late
@@ -97,7 +96,7 @@ fn locks() -> u32 {
     first.map_or(0, |value| *value) + second.map_or(0, |value| *value)
 }
 
-/// Each is killed when its time is up, and replaced.
+/// Each worker is killed at the deadline of its job, and replaced.
 pub fn hung(order: Order) -> Result<Seen, String> {
     const LIMIT: Duration = Duration::from_millis(50);
     let invariant = Invariant::before();
@@ -120,7 +119,7 @@ pub fn hung(order: Order) -> Result<Seen, String> {
             }
             seen.faults += 1;
         }
-        // What others submit meanwhile is done.
+        // Other jobs succeed meanwhile.
         let job = lab.job(busy, (1000, 7)).deadline(Duration::from_secs(60));
         match job.submit().wait() {
             Ok(value) if value == 7 ^ 0x5555 => {}

@@ -1,7 +1,7 @@
 //! Faults at random moments, in runs of any length: short ones are tests, long ones are a soak.
 //!
-//! Each run has an engine of its own, takes its numbers from a seed, checks every answer against what one process
-//! computes, and ends with the invariant. Figures are told; only a strict run fails on them.
+//! Each run has an engine of its own, takes its numbers from a seed, compares every result with that of one process, and ends
+//! with the invariant. Figures are reported; only a strict run fails on them.
 
 pub mod bombs;
 pub mod crashes;
@@ -14,41 +14,41 @@ use std::time::Duration;
 
 pub use super::lab::Dice;
 
-/// What a run is to do.
+/// The parameters of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Order {
     pub seed: u64,
-    /// About how long.
+    /// Approximate duration.
     pub length: Duration,
-    /// Figures are asserted: for a machine that has nothing else to do.
+    /// Whether figures are asserted, which needs an idle machine.
     pub strict: bool,
 }
 
-/// What a run saw.
+/// The result of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
-    /// Faults that were put in.
+    /// Injected faults.
     pub faults: u64,
-    /// Jobs that were answered.
+    /// Jobs with a result or an error.
     pub jobs: u64,
-    /// Names and values; of several runs the worst is kept.
+    /// Figures; the worst of several runs.
     pub figures: Vec<Figure>,
-    /// Why it could do nothing here: what this machine lacks, or who runs it.
+    /// Why the run was skipped: what this machine or user lacks.
     pub skipped: Option<String>,
 }
 
-/// Something measured.
+/// A measured value.
 #[derive(Clone, Debug)]
 pub struct Figure {
     pub name: &'static str,
     pub value: f64,
     pub unit: &'static str,
-    /// More than this is a failure of a strict run.
+    /// A strict run fails above this.
     pub limit: f64,
 }
 
 impl Seen {
-    /// Of a run that could do nothing here.
+    /// The result of a skipped run.
     pub fn skipped(why: impl Into<String>) -> Self {
         Self {
             skipped: Some(why.into()),
@@ -56,7 +56,7 @@ impl Seen {
         }
     }
 
-    /// Adds what another run saw.
+    /// Adds the result of another run.
     pub fn add(&mut self, other: Self) {
         self.faults += other.faults;
         self.jobs += other.jobs;
@@ -69,11 +69,11 @@ impl Seen {
         }
     }
 
-    /// Notes a figure, and fails if the run is strict and it is too large.
+    /// Records a figure. Fails if the run is strict and the figure is above its limit.
     pub fn figure(&mut self, order: Order, figure: Figure) -> Result<(), String> {
         let too_large = figure.value > figure.limit;
         let text = format!(
-            "{}: {:.3} {}, and at most {} was promised",
+            "{}: {:.3} {}, more than the promised {}",
             figure.name, figure.value, figure.unit, figure.limit
         );
         self.figures.push(figure);

@@ -1,4 +1,4 @@
-//! Many jobs, many workers, many engines: memory and descriptors stay what they are.
+//! Many jobs, many workers, many engines: memory and descriptors do not grow.
 
 use std::fs;
 use std::thread;
@@ -18,17 +18,17 @@ fn small(n: u64) -> Array<u64> {
     Array::from_slice(&[n, n + 1])
 }
 
-/// A run has so many tiny jobs at least, and so many engines. What is not optimised does less in the same time.
+/// Minimum numbers of tiny jobs and of engines in a run; smaller in a debug build.
 const JOBS: u64 = if cfg!(debug_assertions) {
     200_000
 } else {
     1_000_000
 };
 const ENGINES: u64 = 100;
-/// So many rounds at least: one to take what all others need, and others.
+/// Minimum number of rounds: the first allocates what all need.
 const ROUNDS: u64 = 4;
 
-/// Tiny jobs through many more workers than there are cores, rounds of them until the time is up.
+/// Runs rounds of tiny jobs on many more workers than there are cores.
 pub fn tiny_jobs(order: Order, workers: usize, per_round: u64) -> Result<Seen, String> {
     let invariant = Invariant::before();
     let lab = Lab::new(workers);
@@ -75,7 +75,7 @@ pub fn tiny_jobs(order: Order, workers: usize, per_round: u64) -> Result<Seen, S
     Ok(seen)
 }
 
-/// Engines that start, work and end.
+/// Starts, uses and ends engines.
 pub fn cycles(order: Order) -> Result<Seen, String> {
     const PER_ROUND: u64 = 10;
     let invariant = Invariant::before();
@@ -102,7 +102,7 @@ pub fn cycles(order: Order) -> Result<Seen, String> {
         rounds.note(Taken::now(None));
     }
     let grown = rounds.compare(None)?;
-    // After all the others an engine is what the first one was.
+    // The last engine works like the first.
     let last = build(2)?;
     invariant.holds(&last, 0)?;
     drop(last);
@@ -119,21 +119,21 @@ pub fn cycles(order: Order) -> Result<Seen, String> {
     Ok(seen)
 }
 
-/// What this process and its workers have at one moment and are not to take more of, however long they work.
+/// Resources of this process and its workers, which must not grow.
 #[derive(Clone, Copy, Debug)]
 struct Taken {
     memory: u64,
-    /// Private bytes of the worker that has most.
+    /// Private bytes of the largest worker.
     worker: u64,
     descriptors: usize,
-    /// Files of `/dev/shm`, also those that have no name any more.
+    /// Files of `/dev/shm`, unlinked ones included.
     files: u64,
-    /// Bytes of the arena, what workers may fill included.
+    /// Bytes in use of the arena, grants included.
     arena: u64,
 }
 
 impl Taken {
-    /// `stats` are those of the engine, if there is one.
+    /// Reads the resources. `stats` are those of the engine, if there is one.
     fn now(stats: Option<&Stats>) -> Self {
         let workers = stats.iter().flat_map(|stats| &stats.workers);
         let of_workers = workers.filter_map(|worker| private_bytes(worker.pid));
@@ -147,7 +147,7 @@ impl Taken {
     }
 }
 
-/// What there was after each round.
+/// The resources after each round.
 #[derive(Debug, Default)]
 struct Rounds(Vec<Taken>);
 
@@ -160,8 +160,8 @@ impl Rounds {
         self.0.len() as u64
     }
 
-    /// By how many bytes memory has grown since the first round, whose share is enough for all. Each of the others may not even
-    /// have left a little: what needs no more has its most in the first half, whatever the machine does meanwhile.
+    /// Returns the growth of memory in bytes, as the difference of the maxima of both halves; the first round is a warm-up.
+    /// Without growth, the maximum is in the first half.
     fn compare(&self, lab: Option<&Lab>) -> Result<u64, String> {
         const PRIVATE: u64 = 4 << 20;
         const ARENA: u64 = 16 << 20;
@@ -185,7 +185,7 @@ impl Rounds {
         }
         let few = rounds / 2 + 8;
         let began = Instant::now();
-        // An engine that was dropped may still close something, and others make files too, which they remove again.
+        // A dropped engine may still close files, and other programs create files for a moment.
         step("descriptors and files to be what they were");
         loop {
             let now = Taken::now(lab.map(|lab| lab.stats()).as_ref());
@@ -203,14 +203,14 @@ impl Rounds {
     }
 }
 
-/// How long what goes by itself may stay.
+/// How long leftovers may take to disappear.
 const SETTLING: Duration = Duration::from_secs(20);
 
 fn descriptors() -> usize {
     fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
 }
 
-/// Files that a file system has; 0 where it does not count them.
+/// Returns the number of files of a file system; 0 if it does not count them.
 fn files(folder: &str) -> u64 {
     statvfs(folder).map_or(0, |all| all.files().saturating_sub(all.files_free()))
 }

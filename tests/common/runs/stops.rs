@@ -1,4 +1,4 @@
-//! Workers that are stopped while their jobs have little time.
+//! Workers that are stopped while their jobs have short deadlines.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use super::super::lab::{Invariant, Lab, step, wait_until};
 use super::{Dice, Order, Seen};
 
-/// Busy for so long.
+/// Spins for this time.
 fn busy(nanos: u64, n: u32) -> u32 {
     let began = Instant::now();
     while began.elapsed() < Duration::from_nanos(nanos) {
@@ -19,11 +19,11 @@ fn busy(nanos: u64, n: u32) -> u32 {
     n ^ 0x5555
 }
 
-/// What a stopped worker has begun ends at its deadline, and the worker with it. One that goes on about then, and may finish
-/// what it had, changes nothing: a job has one answer, a late one has cost a worker, and nothing else has.
+/// The running job of a stopped worker ends at its deadline, and the worker is killed. A worker may be continued at about that
+/// time and complete its job: each job has one outcome all the same, and each late job costs one worker.
 pub fn at_deadlines(order: Order) -> Result<Seen, String> {
     const LIMIT: Duration = Duration::from_millis(30);
-    /// It goes on so long before or after the deadline at most.
+    /// Maximum time between the deadline and SIGCONT, before or after.
     const ABOUT: Duration = Duration::from_millis(3);
     const JOBS: u32 = 4;
     let invariant = Invariant::before();
@@ -48,7 +48,7 @@ pub fn at_deadlines(order: Order) -> Result<Seen, String> {
         let pid = lab.stats().workers[index].pid;
         let is_stopped = pid != 0 && signal(pid, Signal::SIGSTOP);
         stops += u64::from(is_stopped);
-        // Half of them go on by themselves.
+        // Half of them are continued.
         if dice.below(2) == 0 {
             let spread = dice.micros(0, 2 * ABOUT.as_micros() as u64);
             thread::sleep(LIMIT - ABOUT + spread);
@@ -66,12 +66,12 @@ pub fn at_deadlines(order: Order) -> Result<Seen, String> {
                 },
             }
         }
-        // It had nothing to do when it was stopped, so nothing has ended it.
+        // It was idle when it was stopped, so no deadline has ended it.
         if lab.stats().workers[index].pid == pid {
             signal(pid, Signal::SIGCONT);
         }
     }
-    // The death behind the last answer may still be under way.
+    // The death after the last result may still be in progress.
     wait_until("every late job has cost a worker", || {
         let stats = lab.stats();
         let restarts: u64 = stats.workers.iter().map(|worker| worker.restarts).sum();
@@ -87,7 +87,7 @@ pub fn at_deadlines(order: Order) -> Result<Seen, String> {
     })
 }
 
-/// Whether the process was still there.
+/// Sends a signal; returns whether the process still existed.
 fn signal(pid: u32, signal: Signal) -> bool {
     pid != 0 && kill(Pid::from_raw(pid as i32), signal).is_ok()
 }

@@ -1,4 +1,4 @@
-//! Workers killed, or stopped and let go, at random moments under full load.
+//! Workers that are killed, or stopped and continued, at random moments under full load.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
@@ -12,25 +12,25 @@ use nix::unistd::Pid;
 use super::super::lab::{Invariant, Lab, step};
 use super::{Dice, Figure, Order, Seen};
 
-/// What happens to a worker.
+/// What is done to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Blow {
+pub enum Fault {
     /// SIGKILL.
     Kill,
     /// SIGSTOP, and SIGCONT after a while.
     Stop,
 }
 
-/// Throughput is measured over this long.
+/// The window over which throughput is measured.
 const WINDOW: Duration = Duration::from_millis(250);
 
-/// Seconds in which it is promised back: the window in which that is seen counts as well.
+/// Seconds within which throughput has to recover, the measuring window included.
 const LIMIT: f64 = 1.0 + WINDOW.as_secs_f64();
 
-/// How long the throughput has to come back after a storm.
+/// How long throughput may take to recover after a storm before the run fails.
 const ENOUGH: Duration = Duration::from_secs(20);
 
-/// The share of the throughput that is there again by then, whatever else the machine has begun to do meanwhile.
+/// The share of the former throughput that counts as recovered.
 const BACK: f64 = 0.25;
 
 fn work(values: &Array<u8>, n: u32) -> Array<u32> {
@@ -44,15 +44,15 @@ fn is_right(array: &Array<u32>, n: u32) -> bool {
         && array[1..].iter().all(|&x| x == n)
 }
 
-/// A calm, the storm, and how long it takes until as much is done as before.
-pub fn run(order: Order, blow: Blow) -> Result<Seen, String> {
-    run_with(order, blow, |builder| builder, |_| None)
+/// Measures throughput before a storm, and how long it takes to recover after it.
+pub fn run(order: Order, fault: Fault) -> Result<Seen, String> {
+    run_with(order, fault, |builder| builder, |_| None)
 }
 
-/// The same, on another engine than the usual one, unless that `lacks` what was to be shown.
+/// As [`run`], on an engine with other settings; skipped if the engine `lacks` something.
 pub fn run_with(
     order: Order,
-    blow: Blow,
+    fault: Fault,
     change: impl Fn(Builder) -> Builder,
     lacks: impl Fn(&Engine) -> Option<String>,
 ) -> Result<Seen, String> {
@@ -71,14 +71,14 @@ pub fn run_with(
     let (values, of_spared) = (input(&lab)?, input(&spared)?);
     let stage = Stage::default();
     let mut failures = 0;
-    let weather = thread::scope(|threads| {
+    let measurements = thread::scope(|threads| {
         let director = threads.spawn(|| {
-            let weather = direct(&lab, order, blow, &stage);
+            let measurements = inject(&lab, order, fault, &stage);
             stage.over.store(true, SeqCst);
-            weather
+            measurements
         });
         let (mut jobs, mut of_spared) = (load(&lab, &values), load(&spared, &of_spared));
-        // Results that are held while others come: they must not change.
+        // Results that are held while others arrive: they must not change.
         let mut held = std::collections::VecDeque::new();
         let mut wrong = Ok(());
         loop {
@@ -89,7 +89,7 @@ pub fn run_with(
             };
             let Some((n, result)) = next else { break };
             let is_blow =
-                |error: &JobError| *error.kind() == killed() && blow == Blow::Kill && !is_spared;
+                |error: &JobError| *error.kind() == killed() && fault == Fault::Kill && !is_spared;
             match result {
                 Ok(array) => held.push_back((n, array)),
                 Err(error) if is_blow(&error) => failures += 1,
@@ -112,19 +112,19 @@ pub fn run_with(
                 "item {n} is wrong, or changed while it was held"
             )));
         }
-        let weather = director.join().map_err(|_| "the storm panicked")?;
-        wrong.map(|()| weather)
+        let measurements = director.join().map_err(|_| "the storm panicked")?;
+        wrong.map(|()| measurements)
     })?;
-    let blows = stage.blows.into_inner();
-    if failures > blows {
-        return Err(format!("{blows} blows cost {failures} jobs"));
+    let faults = stage.faults.into_inner();
+    if failures > faults {
+        return Err(format!("{faults} faults cost {failures} jobs"));
     }
-    let Weather {
+    let Measurements {
         calm,
         last,
         best,
         back,
-    } = weather;
+    } = measurements;
     if best < BACK * calm {
         return Err(format!(
             "{best:.0} jobs a second at best, {back:.1?} after the storm, and {calm:.0} before it"
@@ -136,11 +136,11 @@ pub fn run_with(
     }
     invariant.nothing_left()?;
     let mut seen = Seen {
-        faults: blows,
+        faults: faults,
         jobs: stage.done.into_inner(),
         ..Seen::default()
     };
-    // For whoever reads them, but for the second.
+    // For information, except for the second.
     let figures = [
         ("jobs before the storm", calm, "per second", f64::INFINITY),
         ("back above 90 % after", back.as_secs_f64(), "s", LIMIT),
@@ -165,29 +165,29 @@ pub fn run_with(
     Ok(seen)
 }
 
-/// What the one that makes the weather and the one that takes the results share.
+/// The state shared by the thread that injects faults and the thread that takes results.
 #[derive(Default)]
 struct Stage {
-    /// Jobs that were answered.
+    /// Jobs with a result or an error.
     done: AtomicU64,
-    blows: AtomicU64,
-    /// It is the turn of the engine that no storm has touched.
+    faults: AtomicU64,
+    /// Whether it is the turn of the engine that is spared.
     spared: AtomicBool,
     over: AtomicBool,
 }
 
-/// How it was.
-struct Weather {
+/// The measurements of a storm.
+struct Measurements {
     /// Jobs per second before the storm.
     calm: f64,
-    /// The same in the window in which the engine was back, and the best after the storm.
+    /// Jobs per second in the window in which throughput had recovered, and the best after the storm.
     last: f64,
     best: f64,
-    /// How long after the storm that was.
+    /// Time from the end of the storm to the recovery.
     back: Duration,
 }
 
-/// Jobs without end, by their numbers.
+/// An endless iterator of jobs.
 fn load<'a>(
     lab: &'a Lab,
     values: &'a Array<u8>,
@@ -199,22 +199,22 @@ fn killed() -> JobErrorKind {
     JobErrorKind::Lost(WorkerExit::Signal(Signal::SIGKILL as i32))
 }
 
-/// Jobs per second over one window.
+/// Returns jobs per second over one window.
 fn measure(done: &AtomicU64) -> f64 {
     let (before, began) = (done.load(SeqCst), Instant::now());
     thread::sleep(WINDOW);
     (done.load(SeqCst) - before) as f64 / began.elapsed().as_secs_f64()
 }
 
-/// Makes the weather, and measures it.
+/// Injects the faults of a storm, and measures throughput.
 ///
-/// A machine that others share has times in which all that runs on it is slower by a quarter, for seconds or minutes, whatever an
-/// engine does. So there is another engine, which no blow meets: an engine that does not do after a storm what it did before it is
-/// compared with that one, in turns, and is back where it does as much as that in the window before or behind its own.
-fn direct(lab: &Lab, order: Order, blow: Blow, stage: &Stage) -> Weather {
+/// A shared machine may be slower by a quarter for seconds or minutes. So a second engine is spared from faults: if the first does
+/// not reach its former throughput after the storm, both are measured in turns, and it counts as recovered when it reaches that of
+/// the second in the window before or after its own.
+fn inject(lab: &Lab, order: Order, fault: Fault, stage: &Stage) -> Measurements {
     let Stage {
         done,
-        blows,
+        faults,
         spared,
         over,
     } = stage;
@@ -225,7 +225,7 @@ fn direct(lab: &Lab, order: Order, blow: Blow, stage: &Stage) -> Weather {
         spared.store(false, SeqCst);
         rate
     };
-    // The first window of either is for warming up; of the others the middle one counts.
+    // The first window of each engine is a warm-up; the median of the others counts.
     measure_spared();
     measure(done);
     let mut rates = [(); 5].map(|()| measure(done));
@@ -233,27 +233,27 @@ fn direct(lab: &Lab, order: Order, blow: Blow, stage: &Stage) -> Weather {
     let calm = rates[2];
     let mut dice = Dice::new(order.seed);
     let end = Instant::now() + order.length;
-    // One blow at least, however slow the machine is; none where the jobs have come to an end.
-    let is_storm = || blows.load(SeqCst) == 0 || Instant::now() < end;
+    // At least one fault, however slow the machine is; none once the jobs have ended.
+    let is_storm = || faults.load(SeqCst) == 0 || Instant::now() < end;
     while !over.load(SeqCst) && is_storm() {
-        step(format!("the storm, after {} blows", blows.load(SeqCst)));
+        step(format!("the storm, after {} faults", faults.load(SeqCst)));
         thread::sleep(dice.micros(1_000, 50_000));
         let workers = lab.stats().workers;
         let victim = &workers[dice.below(workers.len() as u64) as usize];
-        // Not before it is ready: an engine gives up when no worker ever gets that far.
+        // Not before the worker is ready: an engine gives up if no worker ever becomes ready.
         if !victim.ready || victim.pid == 0 {
             continue;
         }
         let pid = Pid::from_raw(victim.pid as i32);
-        let blown = match blow {
-            Blow::Kill => kill(pid, Signal::SIGKILL),
-            Blow::Stop => kill(pid, Signal::SIGSTOP).and_then(|()| {
+        let blown = match fault {
+            Fault::Kill => kill(pid, Signal::SIGKILL),
+            Fault::Stop => kill(pid, Signal::SIGSTOP).and_then(|()| {
                 thread::sleep(dice.micros(100, 20_000));
                 kill(pid, Signal::SIGCONT)
             }),
         };
-        // It may have gone by itself.
-        blows.fetch_add(u64::from(blown.is_ok()), SeqCst);
+        // It may have ended on its own.
+        faults.fetch_add(u64::from(blown.is_ok()), SeqCst);
     }
     step("every worker to have jobs again after the storm");
     let ended = Instant::now();
@@ -276,18 +276,18 @@ fn direct(lab: &Lab, order: Order, blow: Blow, stage: &Stage) -> Weather {
         best = f64::max(best, last);
         let back = ended.elapsed();
         let is_as_good_as = |other: f64| last >= 0.9 * other;
-        let weather = Weather {
+        let measurements = Measurements {
             calm,
             last,
             best,
             back,
         };
         if is_as_good_as(calm) || over.load(SeqCst) || back > ENOUGH {
-            return weather;
+            return measurements;
         }
         let behind = measure_spared();
         if is_as_good_as(before) || is_as_good_as(behind) {
-            return weather;
+            return measurements;
         }
         before = behind;
     }
