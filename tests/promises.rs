@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Suites that the table may name, and where they are.
+/// Suites that the tables may name, with their paths.
 const SUITES: [(&str, &str); 9] = [
     ("engine", "tests/engine"),
     ("model", "tests/model"),
@@ -37,7 +37,7 @@ fn named(guarantees: &str) -> Vec<String> {
     .collect()
 }
 
-/// What the table of faults has in its column of commands: tests, by suite and path, and rows of the soak.
+/// Returns the commands of the table of faults: tests, by suite and path, and rows of the soak.
 fn commanded(table: &str) -> (Vec<String>, Vec<String>) {
     let rows = table
         .lines()
@@ -46,7 +46,7 @@ fn commanded(table: &str) -> (Vec<String>, Vec<String>) {
         .take_while(|line| line.starts_with('|'));
     let (mut tests, mut soaked) = (Vec::new(), Vec::new());
     for row in rows {
-        // The suite that was named last, in this row; unit tests have none.
+        // The last suite named in this row; none for unit tests.
         let mut suite = None;
         let commands = row.split('|').nth(2).unwrap().split('`');
         for command in commands.skip(1).step_by(2) {
@@ -67,7 +67,7 @@ fn commanded(table: &str) -> (Vec<String>, Vec<String>) {
     (tests, soaked)
 }
 
-/// What is wrong with this name: its path leads, part by part, through folders and files to a test in the last of them.
+/// Returns what is wrong with a name, whose path leads through folders and files to a test in the last of them.
 fn missing(name: &str) -> Option<String> {
     let (suite, path) = name.split_once(' ').unwrap_or((name, ""));
     let Some((_, place)) = SUITES.iter().find(|(known, _)| *known == suite) else {
@@ -84,7 +84,7 @@ fn missing(name: &str) -> Option<String> {
         if !tests_of(&at).iter().any(|test| test == part) {
             return Some(format!("{name}: no {part} in {}", at.display()));
         }
-        // A test has nothing inside.
+        // A test contains no other.
         let rest = parts.next();
         return rest.map(|rest| format!("{name}: {part} is a test, and {rest} none in it"));
     }
@@ -93,8 +93,8 @@ fn missing(name: &str) -> Option<String> {
     empty.then(|| format!("{name}: no test in {}", at.display()))
 }
 
-/// The tests of a file, or of a folder's own file: what stands behind `#[test]`, and in a list for the harness. Where a file makes
-/// its list by a function, there is one without a name.
+/// Returns the tests of a file, or of the `mod.rs` of a folder: functions after `#[test]`, and those in a list for the harness. A file
+/// that builds its list in a function has one test without a name.
 fn tests_of(place: &Path) -> Vec<String> {
     let file = match place.is_dir() {
         true => place.join("mod.rs"),
@@ -160,7 +160,7 @@ fn everything_that_the_table_of_faults_names_exists() {
     for row in soaked {
         assert!(rows.contains(&format!("name: \"{row}\"")), "no row {row}");
     }
-    // Each way in which a worker is killed has its place there.
+    // Each suite that kills workers is named in the row.
     let table = table.split("| a worker killed").nth(1).unwrap();
     let (row, _) = table.split_once('\n').unwrap();
     for file in files(&root().join("tests/killing")) {
@@ -179,7 +179,7 @@ fn a_test_that_does_not_exist_is_found() {
     assert_eq!(missing("engine deaths::while_idle"), None);
     assert_eq!(missing("engine deaths"), None);
     assert!(missing("engine deaths::while_asleep").is_some());
-    // There, but in another file; no test; and behind a test.
+    // A test of another file, a function that is no test, and a path below a test.
     assert_eq!(missing("engine logs::a_flood_is_dropped_and_counted"), None);
     assert!(missing("engine deaths::a_flood_is_dropped_and_counted").is_some());
     assert!(missing("sandbox wild::assert_refused").is_some());

@@ -1,4 +1,4 @@
-//! A user's own tests: ordinary `#[test]` functions that start engines, thanks to one line.
+//! Tests as users write them: ordinary `#[test]` functions that start engines, which takes one line.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -10,7 +10,7 @@ fn brighten(pixels: &Array<u8>, by: u8) -> Array<u8> {
     Array::from_fn(pixels.shape(), |i| pixels[i].saturating_add(by))
 }
 
-/// A kernel is a plain function, and needs no engine to be tested.
+/// A kernel is a plain function, and can be tested without an engine.
 #[test]
 fn brightens() {
     let pixels = Array::from_slice(&[1, 100, 250]);
@@ -57,7 +57,7 @@ fn survives_a_crash() {
 }
 
 #[test]
-fn a_stack_overflow_is_one_job() {
+fn a_stack_overflow_fails_one_job() {
     #[allow(unconditional_recursion, reason = "it is what is tested")]
     fn deeper(n: u64) -> u64 {
         let filler = std::hint::black_box([n; 1000]);

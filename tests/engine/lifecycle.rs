@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use rand::Rng;
 
-use crate::harness::programs::{Ended, Program, Scenario, asked, say, stay};
+use crate::harness::programs::{Ended, Program, Scenario, say, scenario_name, stay};
 use crate::harness::{Gate, Lab, children, pass, shared_memory_named, step, tests, wait_until};
 
 tests![
@@ -520,7 +520,7 @@ fn build() -> Engine {
 
 /// Called before `init()`.
 pub fn before_init() {
-    if asked().as_deref() != Some("forgot-init") {
+    if scenario_name().as_deref() != Some("forgot-init") {
         return;
     }
     let error = Engine::builder().workers(2).build().unwrap_err();
