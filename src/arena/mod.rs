@@ -129,6 +129,7 @@ impl Arena {
     ///
     /// [`ArenaError::TooLarge`] if a limit of the system is below the capacity; it names the limit and the remedy.
     /// [`ArenaError::NameTaken`] and [`ArenaError::BadName`]; [`ArenaError::System`] if a system call fails.
+    #[cfg(any(test, feature = "points"))]
     pub fn create(spec: &Spec) -> Result<Arc<Arena>, ArenaError> {
         Arena::create_in(&SystemInfo::read(&spec.root), spec)
     }
