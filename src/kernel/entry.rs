@@ -311,13 +311,13 @@ where
 }
 
 /// The name of a kernel for messages. For a kernel of this crate that calls a function `f` of the program for each
-/// element or chunk, and so has it in its type as `…Each<f>`, this is the name of `f`.
+/// element or chunk, and so has it in its type as `…Each<f>` or `…EachWith<f>`, this is the name of `f`.
 pub(crate) fn kernel_name<F>() -> &'static str {
     let name = type_name::<F>();
     called_function(name).unwrap_or(name)
 }
 
-/// The function `f` in a type name with `…Each<f>`, if it is of a kernel of this crate.
+/// The function `f` in a type name with `…Each<f>` or `…EachWith<f>`, if it is of a kernel of this crate.
 fn called_function(name: &str) -> Option<&str> {
     // A private module: a type of the program cannot have it in its name.
     const MODULE: &str = "arenite::engine::par";
@@ -326,7 +326,8 @@ fn called_function(name: &str) -> Option<&str> {
         .then(|| name.match_indices(MODULE))?;
     let function = types.find_map(|(at, _)| {
         let (each, function) = name[at..].split_once('<')?;
-        each.ends_with("Each").then_some(function)
+        let calls = each.ends_with("Each") || each.ends_with("EachWith");
+        calls.then_some(function)
     })?;
     // Up to the matching `>`. The one in `fn(_) -> _` closes no bracket.
     let bytes = function.as_bytes();
