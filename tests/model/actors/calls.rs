@@ -405,7 +405,7 @@ fn an_actor_may_look_up_names_while_it_starts() {
     let said = own.call(String::clone, ()).wait().unwrap();
     assert_eq!(
         said,
-        "there is no actor named \"own\"; there is an actor named \"own\" already"
+        "there is no actor named \"own\"; an actor named \"own\" exists already"
     );
     assert_eq!(own.name(), Some("own"));
     drop(own);

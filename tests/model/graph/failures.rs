@@ -262,7 +262,7 @@ fn a_panicking_validity_check_fails_the_consumer_of_the_value() {
         let JobErrorKind::Panicked { message, .. } = error.kind() else {
             panic!("{error}")
         };
-        assert!(message.contains("not looked at"), "{error}");
+        assert!(message.contains("not checked"), "{error}");
     }
     let progress = lab.progress();
     assert_eq!((progress.failed, progress.done), (2, 3), "{progress:?}");
