@@ -221,10 +221,13 @@ impl fmt::Display for JobError {
             write!(f, "; the last time: {}", last.kind)?;
         }
         if !lost_jobs.jobs.is_empty() {
-            let s = if lost_jobs.jobs.len() == 1 { "" } else { "s" };
+            let (s, were) = match lost_jobs.jobs.len() {
+                1 => ("", "was"),
+                _ => ("s", "were"),
+            };
             let jobs = Numbers(&lost_jobs.jobs);
             match lost_jobs.are_innocent {
-                true => write!(f, "; job{s} {jobs} were lost with it")?,
+                true => write!(f, "; job{s} {jobs} {were} lost with it")?,
                 false => write!(
                     f,
                     "; job{s} {jobs} ran on the same worker, and any of them may be at fault"

@@ -345,7 +345,7 @@ mod tests {
                 },
                 true,
             ),
-            (JobErrorKind::Returned("no".into()), false),
+            (JobErrorKind::Returned("no such file".into()), false),
             (WorkerExit::Signal(9).into(), true),
             (WorkerExit::Code(Some(1)).into(), true),
             (WorkerExit::OutOfMemoryKill.into(), true),

@@ -424,7 +424,7 @@ fn windows_by_count_lose_no_items_at_their_limit() {
 }
 
 #[test]
-#[should_panic(expected = "give max_items at least 1")]
+#[should_panic(expected = "set max_items to at least 1")]
 fn a_limit_of_0_items_in_windows_panics() {
     let windows = Stream::new(0..10u32).window(Windows::count(4)).unwrap();
     let _ = windows.max_items(0);
