@@ -143,7 +143,7 @@ fn skipping_a_job_that_was_not_taken_back_is_a_fault() {
     die(&shared, 0);
     let why = answer(&shared, first).unwrap();
     assert!(why.contains("skipped"), "{why}");
-    answer(&shared, second).expect("it had not begun, but this worker's words mean nothing");
+    answer(&shared, second).expect("it had not begun, but this worker's reports count for nothing");
     let state = shared.lock();
     assert_eq!((state.lanes.open(), state.records.live()), (0, 0));
 }
