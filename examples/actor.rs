@@ -120,7 +120,7 @@ fn main() -> Outcome {
         Err(error) => println!("{error}"),
     }
 
-    // Whoever knows the name has the same actor.
+    // The same actor, found by its name.
     let same: Actor<Running> = engine.actor_named("running")?;
     let (count, mean, variance, log) = same.call(Running::summary, ()).wait()?;
     println!(

@@ -1,6 +1,6 @@
 //! Many processes draw one picture: `cargo run --release --example tiles [FILE.pgm]`.
 //!
-//! Each job gets some rows of the picture to write, and nobody else does: tiles that overlap do not compile, and
+//! Each job writes rows of the picture that no other job has: tiles that overlap do not compile, and
 //! the picture cannot be touched before the scope has ended.
 
 use std::io::Write;
