@@ -1,4 +1,4 @@
-//! A state that survives a crash of its worker: running statistics in an actor, fed with batches of numbers, some of which
+//! Running statistics in an actor whose state survives crashes of its worker. Some of the batches of numbers that feed it
 //! kill the process that reads them.
 //!
 //! `cargo run --release --example actor [batches]`
@@ -7,11 +7,11 @@ use arenite::{Actor, Array, Engine, FailedDependency, JobErrorKind};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
-/// Mean and variance of everything so far, by Welford's method: each batch needs what all those before have left.
+/// Mean and variance of all numbers so far, by Welford's method: each batch continues where the last one ended.
 struct Running {
-    /// Names of the batches are put into it: what is no number can be kept as well.
+    /// Names of the batches: a state may hold more than numbers.
     log: Vec<String>,
-    /// Used by all updates: lies in shared memory, and is not copied.
+    /// Read by every update. It is in shared memory and is not copied.
     weights: Array<f64>,
     count: f64,
     mean: f64,
@@ -29,7 +29,7 @@ impl Running {
         }
     }
 
-    /// A method: takes what a kernel may take, and may fail like one.
+    /// A method takes what a kernel may take, and may fail like one.
     fn add(&mut self, name: &str, batch: &Array<f64>) -> Result<u64, String> {
         if batch.is_empty() {
             return Err(format!("{name} is empty")); // the actor lives on
@@ -52,7 +52,7 @@ impl Running {
         (self.count, self.mean, variance, self.log.join(" "))
     }
 
-    /// What a checkpoint holds: whatever fits into an array.
+    /// A checkpoint is an array.
     fn save(&self) -> Array<f64> {
         Array::from_slice(&[self.count, self.mean, self.squares])
     }
@@ -74,7 +74,7 @@ fn main() -> Outcome {
     let engine = Engine::builder().workers(2).capacity(256 << 20).build()?;
     let weights = engine.from_slice(&[1.0, 0.5, 2.0])?;
 
-    // The state is made in a worker and stays there. After each call it is saved.
+    // The state is created in a worker and stays there. It is saved after each call.
     let running = engine
         .actor(Running::new, (&weights,))
         .checkpoint(1, Running::save, Running::restore)
@@ -87,7 +87,7 @@ fn main() -> Outcome {
         })
     };
 
-    // Calls are made ahead, and run one after the other.
+    // Calls are submitted ahead and run one after the other.
     let calls: Vec<_> = (0..batches)
         .map(|n| {
             let data = batch(n)?;
@@ -99,7 +99,7 @@ fn main() -> Outcome {
         match call.wait() {
             Ok(_) => {}
             Err(error) => match error.kind() {
-                // The worker died of this batch. Nothing else is lost: all before it was saved.
+                // This batch killed the worker. All earlier batches were saved.
                 JobErrorKind::Dependency(FailedDependency::Actor {
                     forgotten: 0,
                     restarted: true,
@@ -113,7 +113,7 @@ fn main() -> Outcome {
         }
     }
 
-    // An error of a method is its caller's.
+    // An error of a method goes to its caller.
     let empty = engine.zeros::<f64>(0)?.seal();
     match running.call(Running::add, ("nothing", empty)).wait() {
         Ok(_) => return Err("an empty batch is an error".into()),
@@ -127,7 +127,7 @@ fn main() -> Outcome {
         "{count} numbers, mean {mean:.3}, variance {variance:.3}; since the last crash: {log}"
     );
 
-    // What one process that never crashes computes from the same batches.
+    // The same batches, computed in one process that never crashes.
     let mut alone = Running::new(&Array::from_slice(&weights));
     for n in (0..batches).filter(|n| !crashed.contains(n)) {
         alone.add("batch", &batch(n)?)?;

@@ -1,8 +1,8 @@
-//! A crawler that is polite, and does not mind bad servers: `cargo run --release --example crawler [PAGES]`.
+//! A polite crawler that survives bad servers: `cargo run --release --example crawler [PAGES]`.
 //!
-//! It follows the links of a small web server of its own on loopback, some of whose answers are slow, some wrong, and
-//! some never come. Fetching a page is an ordinary blocking function; a limiter bounds how many are fetched at once and
-//! in a second, a deadline ends what hangs, and what fails in passing is tried again. What is left are dead letters.
+//! It follows the links of its own small web server on loopback. Some answers are slow, some are wrong, and some never
+//! come. Fetching a page is an ordinary blocking function. A limiter bounds the fetches at a time and per second, a
+//! deadline ends those that hang, and temporary failures are retried. The rest become dead letters.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,16 +16,16 @@ use std::time::{Duration, Instant};
 use arenite::{Array, Backoff, Engine, JobErrorKind, JobLimit, Limiter, Scalar, Typed};
 use bytemuck::{CheckedBitPattern, NoUninit};
 
-/// Requests that the server puts up with at once.
+/// Maximum number of requests that the server accepts at a time.
 const AT_ONCE: u32 = 4;
-/// And in a second.
+/// Maximum number of requests that it accepts per second.
 const PER_SECOND: u32 = 400;
 
-/// Why a page has no links. Plain data, so it reaches the caller as what it is.
+/// Why a page has no links. Plain data, so it reaches the caller as a value.
 #[derive(Clone, Copy, Debug, PartialEq, NoUninit, CheckedBitPattern)]
 #[repr(u16)]
 enum PageError {
-    /// The answer has no end of its head.
+    /// The head of the answer is incomplete.
     Truncated,
     /// The status is not 200.
     Missing,
@@ -45,8 +45,8 @@ impl fmt::Display for PageError {
 
 impl Scalar for PageError {}
 
-/// The links of a page. A busy server is worth another attempt, so that is a panic, which `retries` tries again. What is wrong
-/// permanently is an error, which is final (with `retry_errors` a page that does not exist would be requested again as well).
+/// Returns the links of a page. Panics if the server is busy, because `retries` repeats panics. Permanent failures are
+/// errors, which are final (`retry_errors` would request a missing page again as well).
 fn fetch(port: u16, page: u32) -> Result<Array<u32>, Typed<PageError>> {
     let text = get(port, page).unwrap_or_else(|error| panic!("page {page}: {error}"));
     let (status, body) = text.split_once("\r\n\r\n").ok_or(PageError::Truncated)?;
@@ -68,30 +68,30 @@ fn get(port: u16, page: u32) -> io::Result<String> {
     Ok(text)
 }
 
-/// The server and what it has seen.
+/// The server and its statistics.
 #[derive(Default)]
 struct Server {
     pages: u32,
     inside: AtomicU32,
     most: AtomicU32,
     requests: AtomicU32,
-    /// Pages that were busy once.
+    /// Pages whose first request was refused.
     busy: AtomicU32,
 }
 
-/// What is the matter with a page.
+/// How the server answers for a page.
 #[derive(Debug, PartialEq)]
 enum Trouble {
     None,
-    /// It takes a while.
+    /// After a delay.
     Slow,
-    /// The first request is refused.
+    /// Busy at the first request.
     BusyOnce,
-    /// It is not there.
+    /// The page does not exist.
     Missing,
-    /// The answer never comes.
+    /// Never.
     Silent,
-    /// The answer is no list of numbers.
+    /// With a body that is not a list of numbers.
     Garbage,
 }
 
@@ -110,7 +110,7 @@ impl Server {
     fn run(self: Arc<Self>, listener: TcpListener) {
         for peer in listener.incoming().flatten() {
             let server = Arc::clone(&self);
-            // A client that goes away ends its own request.
+            // A client that disconnects ends its own request.
             thread::spawn(move || server.serve(peer).ok());
         }
     }
@@ -124,7 +124,7 @@ impl Server {
         self.most
             .fetch_max(self.inside.fetch_add(1, SeqCst) + 1, SeqCst);
         let answer = self.answer(&peer, page);
-        // Before the answer: its reader may come again at once.
+        // Before the answer, because its reader may send the next request at once.
         self.inside.fetch_sub(1, SeqCst);
         peer.write_all(answer?.as_bytes())
     }
@@ -135,7 +135,7 @@ impl Server {
             Trouble::Missing => "HTTP/1.1 404 Not Found\r\n\r\n".into(),
             Trouble::Garbage => format!("{ok}1 2 buckle my shoe"),
             Trouble::Silent => {
-                // Until the client gives up.
+                // Waits until the client gives up.
                 let _ = (&mut &*peer).read(&mut [0; 64]);
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
@@ -151,7 +151,7 @@ impl Server {
         })
     }
 
-    /// True for the first request.
+    /// Returns true for the first request of a page.
     fn is_busy(&self, page: u32) -> bool {
         let bit = 1 << (page / 17);
         self.busy.fetch_or(bit, SeqCst) & bit == 0
@@ -173,8 +173,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let seen = Arc::clone(&server);
     thread::spawn(move || server.run(listener));
 
-    // They wait for the server most of the time, so many of them share a worker. One that exceeds its deadline ends the
-    // worker for all, and the others are tried again.
+    // Fetches wait for the server most of the time, so a worker runs several on its lanes. One that exceeds its deadline
+    // ends the worker, and the others are retried.
     let engine = Engine::builder()
         .workers(2)
         .lanes(8)
@@ -191,7 +191,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (mut known, mut frontier) = (BTreeSet::from([0]), vec![0]);
     let (mut fetched, mut letters) = (0, Vec::new());
     while !frontier.is_empty() {
-        // All pages that are one link further away; a page that fails costs no other.
+        // All pages that are one link further away. A page that fails costs no other.
         let report = engine
             .map(fetch, frontier.drain(..).map(|page| (port, page)))
             .limit(&polite)
@@ -226,7 +226,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         letters.len()
     );
 
-    // What failed is what is wrong for good, each with the page it was.
+    // The dead letters are the permanent failures, each with its page.
     for letter in &letters {
         let (_, page) = *letter.args();
         match (trouble(page), letter.error().kind()) {
@@ -254,7 +254,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let expected: BTreeSet<u32> = known.iter().copied().filter(bad).collect();
     assert_eq!(failed, expected);
     assert_eq!(fetched + letters.len(), known.len());
-    // Those that were silent may still count at the server when the next ones come: three attempts of one page.
+    // The server may still count unanswered requests when the next ones arrive: three attempts of one page.
     assert!(most <= AT_ONCE + 3, "{most} requests at once");
     let least = Duration::from_secs(1) * requests.saturating_sub(2 * AT_ONCE) / PER_SECOND;
     assert!(took >= least, "{requests} requests in {took:?}");

@@ -1,7 +1,7 @@
-//! Groups of points, found in 20 rounds: `cargo run --release --example kmeans [MEGABYTES]`.
+//! K-means clustering in 20 rounds: `cargo run --release --example kmeans [MEGABYTES]`.
 //!
-//! The points lie in shared memory once. In each round every worker reads its chunks of them and the same few centres,
-//! and what the rounds come to has the same bits for 1, 2 and 7 workers.
+//! The points are in shared memory once. In each round every worker reads its chunks of them and the same few centres.
+//! The result has the same bits for 1, 2 and 7 workers.
 
 use std::time::{Duration, Instant};
 
@@ -11,12 +11,12 @@ use rand::RngExt;
 const DIMENSIONS: usize = 16;
 const GROUPS: usize = 8;
 const ROUNDS: usize = 20;
-/// Bytes of all points, in millions.
+/// Size of all points, in millions of bytes.
 const MEGABYTES: usize = if cfg!(debug_assertions) { 1 } else { 80 };
-/// Points that one job makes. Which points depends on the job, so this must not depend on the workers.
+/// Number of points that one job generates. It must not depend on the workers, because the points depend on the job.
 const POINTS_PER_JOB: usize = 8192;
 
-/// Scatters points around corners of a cube, one corner for each group.
+/// Scatters points around corners of a cube, one corner per group.
 fn scatter(mut points: TileMut<'_, f32>) {
     let mut rng = arenite::rng();
     for point in points.chunks_mut(DIMENSIONS) {
@@ -28,10 +28,10 @@ fn scatter(mut points: TileMut<'_, f32>) {
     }
 }
 
-/// For each centre the sum of the points that are nearest to it, and how many they are.
+/// For each centre, the sum and the number of the points nearest to it.
 fn assign(points: &Array<f32>, centres: &[f32]) -> Array<f64> {
-    // By dimension and then by group, so that a point is compared with all centres at once. A worker does this
-    // for the first of its chunks in a round, and finds it there for the others.
+    // By dimension and then by group, so that a point is compared with all centres at once. A worker computes this for
+    // the first of its chunks in a round and reuses it for the others.
     let mut by_dimension = arenite::scratch(|| (Vec::new(), [[0.0; GROUPS]; DIMENSIONS]));
     let (of, by_dimension) = &mut *by_dimension;
     if of[..] != *centres {
@@ -66,11 +66,11 @@ fn add(left: &[f64], right: &[f64]) -> Array<f64> {
     Array::from_fn(left.len(), |i| left[i] + right[i])
 }
 
-/// What the rounds have come to.
+/// The result of all rounds.
 struct Found {
     centres: Vec<f32>,
     sizes: Vec<u64>,
-    /// The quickest round.
+    /// The fastest round.
     round: Duration,
 }
 
@@ -89,7 +89,7 @@ fn find(workers: usize, points: usize) -> Result<Found, Box<dyn std::error::Erro
     })?;
     let points = scattered.seal();
 
-    // Where the first points are is where it begins.
+    // The first points are the initial centres.
     let mut centres: Vec<f32> = points[..GROUPS * DIMENSIONS].to_vec();
     let mut sizes = Vec::new();
     let mut quickest = Duration::MAX;
@@ -100,7 +100,7 @@ fn find(workers: usize, points: usize) -> Result<Found, Box<dyn std::error::Erro
         let (groups, _) = sums.as_chunks::<{ DIMENSIONS + 1 }>();
         for (group, centre) in groups.iter().zip(centres.chunks_mut(DIMENSIONS)) {
             let size = group[DIMENSIONS];
-            // A centre without points stays where it is.
+            // A centre without points does not move.
             if size > 0.0 {
                 for (x, sum) in centre.iter_mut().zip(group) {
                     *x = (sum / size) as f32;

@@ -1,14 +1,14 @@
-//! A merge sort that finds out by itself what there is to do: `cargo run --release --example sort [COUNT]`.
+//! A merge sort whose kernels submit further work: `cargo run --release --example sort [COUNT]`.
 //!
-//! A kernel that needs more work returns it. Here: the two halves, sorted, and then `merge`. No worker waits for another, so
-//! one worker would be enough for any depth; and nothing is copied but by the merges themselves, since half an array is a view
-//! of it and what a job returns is already where the next one reads it.
+//! A kernel that needs more work returns it, here sorting both halves and then `merge`. No worker waits for another, so
+//! one worker is enough for any depth. Only the merges copy: half an array is a view of it, and the next job reads a
+//! result where the last one wrote it.
 
 use std::time::Instant;
 
 use arenite::{Array, ArrayMut, Engine, Spawn, call};
 
-/// Below this a part is sorted at once: some milliseconds of work, a few hundred times what handing it over costs.
+/// A part with fewer elements is sorted in one job: milliseconds of work, a few hundred times the cost of a job.
 const LEAF: usize = 64 * 1024;
 
 fn sort(values: &Array<i64>) -> Spawn<Array<i64>> {
@@ -41,7 +41,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let count = std::env::args().nth(1);
     let count = count.map_or(Ok(1_000_000), |count| count.parse())?;
     let engine = Engine::builder().build()?;
-    // Always the same numbers, in no order.
+    // The same unsorted numbers in each run.
     let scattered = |i: usize| (i as i64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15_u64 as i64) >> 16;
     let values = engine.from_fn(count, scattered)?;
 

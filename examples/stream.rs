@@ -1,8 +1,8 @@
-//! Who walks through the picture? An endless stream of frames, cut into sessions of movement:
+//! Finds people who walk through a picture, in an endless stream of frames that is cut into sessions of movement:
 //! `cargo run --release --example stream [FRAMES]`.
 //!
-//! The source never ends, and memory stays flat: a bounded number of frames is in flight, and each is gone when it has been
-//! looked at. Now and then a frame comes much too late, and one takes its worker with it.
+//! The source never ends, and memory stays flat: a bounded number of frames is in flight, and each is freed once it has
+//! been analysed. Some frames arrive far too late, and one kills its worker.
 
 use std::time::Duration;
 
@@ -11,29 +11,29 @@ use arenite::{Array, Engine, OnFailure};
 
 const SHAPE: [usize; 2] = [480, 640];
 const FRAME: Duration = Duration::from_millis(40);
-/// Sessions of movement are at least this far apart.
+/// Minimum pause between two sessions of movement.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// A frame of the camera: its number says when it was taken.
+/// A frame of the camera. Its number is its time.
 struct Frame {
     number: u32,
     pixels: Array<u8>,
 }
 
-/// In 50 of 250 frames something walks by.
+/// Returns whether a person walks by: in 50 of 250 frames.
 fn something_moves(number: u32) -> bool {
     (100..150).contains(&(number % 250))
 }
 
-/// Some frames are held up on their way for 3.6 seconds: longer than a walk, and the pause after it.
+/// Some frames are delayed by 3.6 seconds, longer than a walk and the pause after it.
 fn is_held_up(number: u32) -> bool {
     number > 0 && number.is_multiple_of(97)
 }
 
-/// One is not what the decoder expects.
+/// One frame crashes the decoder.
 const BROKEN: u32 = 360;
 
-/// The numbers of the frames in the order in which they arrive.
+/// The numbers of the frames in order of arrival.
 fn arrivals() -> impl Iterator<Item = u32> {
     (0u32..).flat_map(|number| {
         let held_up = number.checked_sub(90).filter(|&then| is_held_up(then));
@@ -42,10 +42,10 @@ fn arrivals() -> impl Iterator<Item = u32> {
     })
 }
 
-/// What is not as in the empty picture.
+/// Compares a frame with the empty picture.
 fn difference(frame: &Array<u8>, empty: &Array<u8>) -> Array<u8> {
     if frame[0] == u8::MAX {
-        // What a decoder in C may do.
+        // As a decoder in C may do.
         std::process::abort();
     }
     Array::from_fn(frame.shape(), |i| frame[i].abs_diff(empty[i]))
@@ -55,19 +55,19 @@ fn pixels_above(difference: &[u8], threshold: u8) -> u64 {
     difference.iter().filter(|&&x| x > threshold).count() as u64
 }
 
-/// What becomes of the frames of one session.
+/// The summary of one session.
 #[derive(Debug, Default, PartialEq)]
 struct Walk {
     frames: u32,
     largest: u64,
 }
 
-/// Bytes that belong to this program alone and to its workers, beside the arena.
+/// Private memory of this program and its workers in bytes, without the arena.
 fn private_bytes(engine: &Engine) -> u64 {
     let workers = engine.stats().workers;
     let pids = workers.iter().map(|worker| worker.pid);
     let of_one = |pid| {
-        // One that has just died has none.
+        // A worker that has just died has none.
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         let mut lines = status.lines();
         let line = lines.find_map(|line| line.strip_prefix("RssAnon:"));
@@ -124,10 +124,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             },
         );
 
-    // It would go on for ever: when enough has been seen, what was taken is finished.
+    // The stream is endless: after enough frames, the items already taken are finished.
     let handle = walks.handle();
     let mut seen = 0;
-    // At the first walk, when everything has its size, and the most since.
+    // Memory at the first walk, when every buffer has its size, and the maximum since.
     let mut private: Option<(u64, u64)> = None;
     let mut walks = walks.run(&engine);
     while let Some(walk) = walks.next() {
@@ -161,19 +161,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     assert_eq!(lost.len() as u64, stats.failed);
     assert!(stats.in_flight == 0 && stats.most_in_flight <= 9);
-    // Of those that were held up, the ones with a walker came to a session that was over. They are counted.
+    // Delayed frames with a person belong to a session that has ended. They are counted as late.
     let arrived = arrivals().take(usize::try_from(stats.taken)?);
     let late = arrived.filter(|&number| is_held_up(number) && something_moves(number));
     assert_eq!(stats.late, late.count() as u64);
     println!("{} frames with a walker came too late", stats.late);
 
-    // Eight frames before and after a stage, the empty picture, and what workers have ahead: whatever the length.
+    // Eight frames before and after a stage, the empty picture and the workers' grants, for any length of the stream.
     let most = engine.stats().arena.high_water;
     let given = stats.taken * empty.len() as u64;
     println!("{} MB went through {} MB", given >> 20, most >> 20);
     assert!(most < 12 << 20);
-    // And nothing gathers beside it: 20 frames would show.
-    let (first, most) = private.ok_or("somebody walks by")?;
+    // Private memory does not grow: 20 frames would show.
+    let (first, most) = private.ok_or("no walk was seen")?;
     println!(
         "of their own, the program and its workers had {} kB, and {} kB at most",
         first >> 10,

@@ -1,7 +1,7 @@
 //! Many processes draw one picture: `cargo run --release --example tiles [FILE.pgm]`.
 //!
-//! Each job writes rows of the picture that no other job has: tiles that overlap do not compile, and
-//! the picture cannot be touched before the scope has ended.
+//! Each job writes its own rows of the picture. Overlapping tiles do not compile, and the picture cannot be used before
+//! the scope has ended.
 
 use std::io::Write;
 
@@ -11,20 +11,20 @@ const WIDTH: usize = 600;
 const HEIGHT: usize = 400;
 const STEPS: u8 = 255;
 
-/// The part of the plane that is drawn.
+/// The part of the complex plane to draw.
 #[derive(Clone, Copy, bytemuck::NoUninit, bytemuck::CheckedBitPattern)]
 #[repr(C)]
 struct Window {
     left: f64,
     top: f64,
-    /// Of one pixel.
+    /// Width and height of one pixel.
     size: f64,
 }
 
-// Plain data of one's own travels as an argument.
+// Plain data is passed as an argument.
 impl arenite::Scalar for Window {}
 
-/// How many steps each point takes to leave a circle, for the rows of one tile.
+/// Counts the steps each point takes to leave a circle, for the rows of one tile.
 fn mandelbrot(mut tile: TileMut<'_, u8>, window: Window) {
     let rows = tile.rows();
     for (row, pixels) in rows.zip(tile.chunks_mut(WIDTH)) {
@@ -56,13 +56,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let mut picture = engine.uninit::<u8>([HEIGHT, WIDTH])?;
     engine.scope(|scope| {
-        // Rows near the middle take far longer than those at the edge, so tiles are small.
+        // Rows near the middle take far longer than those at the edge, so small tiles balance the load.
         for tile in picture.tiles_mut(16) {
             scope.submit(mandelbrot, (tile, window));
         }
     })?;
 
-    // The scope has ended, so the picture is whole, and ours again.
+    // The scope has ended: the picture is complete and usable again.
     for (row, pixels) in picture.chunks(WIDTH).enumerate() {
         let y = window.top + row as f64 * window.size;
         assert_eq!(pixels[0], steps(window.left, y));
