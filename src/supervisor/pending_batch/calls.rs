@@ -172,8 +172,8 @@ impl PendingCalls {
         true
     }
 
-    /// What the monitor needs to send the calls: kernel, job options, calls, and the place in admission's line.
-    pub(super) fn to_send(
+    /// Returns what the monitor needs to send the calls: kernel, job options, calls, and the place in admission's line.
+    pub(super) fn unsent_calls(
         &mut self,
     ) -> Option<(
         KernelInfo,

@@ -43,7 +43,7 @@ impl Supervisor {
 
     /// Sends the calls of a map whose iterator runs, as far as admission allows without waiting.
     fn send_stalled(&self, calls: &mut PendingCalls) {
-        let Some((kernel, options, written, line)) = calls.to_send() else {
+        let Some((kernel, options, written, line)) = calls.unsent_calls() else {
             return;
         };
         if !self.has_ceiling() {
