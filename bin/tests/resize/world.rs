@@ -157,8 +157,10 @@ impl World {
 
     /// `arenite resize` with the arguments in `line`, split at blanks.
     pub fn command(&self, line: &str) -> Command {
-        let mut command =
-            Command::new(option_env!("CARGO_BIN_EXE_arenite").expect("a test of the command"));
+        let Some(program) = option_env!("CARGO_BIN_EXE_arenite") else {
+            panic!("this package does not build the command");
+        };
+        let mut command = Command::new(program);
         command
             .arg("resize")
             .args(line.split_whitespace())
@@ -352,12 +354,20 @@ pub fn output(child: Child) -> Output {
     output.unwrap()
 }
 
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the child has not been waited for"
+)]
 pub fn signal(id: u32, number: i32) {
     // SAFETY: `kill` touches no memory; the child has not been waited for, so the number is still its own.
     unsafe { libc::kill(id as i32, number) };
 }
 
 /// Signals the process group that the child leads.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "its leader has not been waited for"
+)]
 pub fn signal_group(id: u32, number: i32) {
     // SAFETY: `kill` touches no memory; the leader has not been waited for, so the number is still its group's.
     unsafe { libc::kill(-(id as i32), number) };

@@ -144,6 +144,7 @@ pub(super) fn replace(engine: &Engine, workers: Range<usize>) {
         .collect();
     for &(_, (pid, _)) in &seen {
         // Fails if it has just ended for another reason; it is replaced all the same.
+        #[allow(clippy::disallowed_methods, reason = "the kill of an outsider")]
         let _ = kill(pid, Signal::SIGKILL);
     }
     for (worker, (_, ends)) in seen {

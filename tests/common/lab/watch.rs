@@ -119,6 +119,10 @@ fn end_children(end: &Receiver<()>, others: &[i32]) {
         let children = traces::children();
         for child in children.iter().filter(|child| !others.contains(child)) {
             // A child that has ended keeps its process id until it is waited for.
+            #[allow(
+                clippy::disallowed_methods,
+                reason = "the child has not been waited for"
+            )]
             let _ = kill(Pid::from_raw(*child), Signal::SIGKILL);
         }
         if end.recv_timeout(BEAT) != Err(RecvTimeoutError::Timeout) {

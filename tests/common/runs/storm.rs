@@ -136,7 +136,7 @@ pub fn run_with(
     }
     invariant.nothing_left()?;
     let mut seen = Seen {
-        faults: faults,
+        faults,
         jobs: stage.done.into_inner(),
         ..Seen::default()
     };
