@@ -41,6 +41,7 @@ impl Block {
     }
 
     /// Number of bytes asked for.
+    #[cfg(any(test, feature = "sandbox"))]
     pub fn len(&self) -> u64 {
         self.len
     }
