@@ -276,7 +276,7 @@ impl Engine {
     ///
     /// From now on no job is retried: one that pauses before another attempt fails with
     /// [`ShutDown`](JobErrorKind::ShutDown), and one that fails keeps that error. Only jobs that are lost because of
-    /// another job ([`WorkerExit::OtherJob`](crate::WorkerExit::OtherJob)) still run again.
+    /// another job ([`WorkerExit::OtherJob`]) still run again.
     ///
     /// A job that hangs blocks this forever: give jobs a [deadline](JobBuilder::deadline), or use
     /// [`shutdown_timeout`](Engine::shutdown_timeout).

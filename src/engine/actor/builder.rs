@@ -39,7 +39,7 @@ impl Engine {
     /// it. Arrays among its arguments are only read and may stay in the state without a copy. Arrays that `init` or a
     /// method makes must not stay: they have [escaped](crate::WorkerExit::Escaped), which ends the worker and the
     /// actor. (A `Vec` may stay; the array of a checkpoint is passed to the next start.) Never fails: if there is no
-    /// state, calls return the reason ([`FailedDependency::Actor`](crate::FailedDependency::Actor)).
+    /// state, calls return the reason ([`FailedDependency::Actor`]).
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
