@@ -229,7 +229,7 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
     ///
     /// and for options set at once:
     ///
-    /// ```compile_fail,E0277
+    /// ```compile_fail,E0308
     /// # let engine = arenite::Engine::inline();
     /// # use arenite::ArrayMut;
     /// # fn sort(mut values: ArrayMut<u32>) -> ArrayMut<u32> {
