@@ -50,6 +50,52 @@ pub(super) fn to_srgb(pixels: Pixels, icc: Option<&[u8]>) -> Pixels {
     }
 }
 
+/// Converts CIE L*a*b*, whose white is that of sRGB, to sRGB.
+pub(super) fn from_lab([level, a, b]: [f32; 3]) -> [u8; 3] {
+    const WHITE: [f32; 3] = [0.950_47, 1.0, 1.088_83];
+    let y = (level + 16.0) / 116.0;
+    let cube = |root: f32| match root > 6.0 / 29.0 {
+        true => root * root * root,
+        false => (root - 4.0 / 29.0) * 108.0 / 841.0,
+    };
+    let [x, y, z] = [y + a / 500.0, y, y - b / 200.0].map(cube);
+    let [x, y, z] = [x * WHITE[0], y * WHITE[1], z * WHITE[2]];
+    let linear = [
+        3.240_454 * x - 1.537_138 * y - 0.498_531 * z,
+        -0.969_266 * x + 1.876_011 * y + 0.041_556 * z,
+        0.055_643 * x - 0.204_026 * y + 1.057_225 * z,
+    ];
+    linear.map(|part| {
+        let part = part.clamp(0.0, 1.0);
+        let encoded = match part <= 0.003_130_8 {
+            true => 12.92 * part,
+            false => 1.055 * part.powf(1.0 / 2.4) - 0.055,
+        };
+        (encoded * 255.0).round() as u8
+    })
+}
+
+/// The samples of a pixel that shows this background: transparent where there is alpha.
+pub(super) fn background_of(color: Color, [r, g, b]: [u8; 3]) -> Vec<u8> {
+    let (red, green, blue) = (f32::from(r), f32::from(g), f32::from(b));
+    let luma = (0.299 * red + 0.587 * green + 0.114 * blue).round() as u8;
+    match color {
+        Color::Gray => vec![luma],
+        Color::GrayAlpha => vec![luma, 0],
+        Color::Rgb => vec![r, g, b],
+        Color::Rgba => vec![r, g, b, 0],
+        Color::Cmyk => vec![!r, !g, !b, 0],
+        Color::YCbCr => {
+            let difference = |other: f32, scale: f32| 128.0 + (other - f32::from(luma)) / scale;
+            vec![
+                luma,
+                difference(blue, 1.772).round() as u8,
+                difference(red, 1.402).round() as u8,
+            ]
+        }
+    }
+}
+
 /// Whether a profile is for pixels of this colour model, by the colour space in its header.
 pub(super) fn is_profile_of(icc: &[u8], color: Color) -> bool {
     match icc.get(16..20) {
@@ -206,8 +252,9 @@ pub(super) fn without_ycbcr(mut pixels: Pixels) -> Pixels {
     pixels
 }
 
+/// Converts 8-bit YCbCr to RGB.
 #[inline]
-fn rgb([luma, blue, red]: [u8; 3]) -> [u8; 3] {
+pub(super) fn rgb([luma, blue, red]: [u8; 3]) -> [u8; 3] {
     const HALF: i32 = 1 << 15;
     let (luma, blue, red) = (i32::from(luma), i32::from(blue) - 128, i32::from(red) - 128);
     let r = luma + ((91_881 * red + HALF) >> 16);

@@ -9,6 +9,7 @@ use std::ops::Range;
 mod tag {
     pub(super) const IMAGE_WIDTH: u16 = 0x0100;
     pub(super) const IMAGE_LENGTH: u16 = 0x0101;
+    pub(super) const ORIENTATION: u16 = 0x0112;
     pub(super) const STRIP_OFFSETS: u16 = 0x0111;
     pub(super) const STRIP_BYTES: u16 = 0x0117;
     pub(super) const THUMBNAIL: u16 = 0x0201;
@@ -27,18 +28,38 @@ const NEXT: usize = 4;
 /// Byte order and offset of the first list.
 const HEADER: Range<usize> = 0..8;
 
+/// The orientation in the first list: 1 to 8. Writers use every type of whole numbers for it.
+pub(super) fn orientation(exif: &[u8]) -> Option<u8> {
+    // `Tiff` may change the data, which is a few kilobytes.
+    let mut exif = exif.to_vec();
+    let tiff = Tiff::new(&mut exif)?;
+    let entry = tiff.find(tiff.long(4)?, tag::ORIENTATION)?;
+    let number = tiff.whole_number(entry)?;
+    u8::try_from(number)
+        .ok()
+        .filter(|number| (1..=8).contains(number))
+}
+
+/// Sets the orientation in the first list to "upright"; returns whether there is one.
+pub(super) fn make_upright(exif: &mut Vec<u8>) -> bool {
+    let Some(tiff) = Tiff::new(exif) else {
+        return false;
+    };
+    let find = || tiff.find(tiff.long(4)?, tag::ORIENTATION);
+    let Some(entry) = find() else { return false };
+    let upright: [u8; 4] = match (tiff.short(entry + 2), tiff.is_big_endian) {
+        (Some(SHORT | SIGNED_SHORT), true) => [0, 1, 0, 0],
+        (Some(LONG | SIGNED_LONG), true) => [0, 0, 0, 1],
+        _ => [1, 0, 0, 0],
+    };
+    let value = tiff.exif.get_mut(entry + 8..entry + ENTRY);
+    value.map(|value| value.copy_from_slice(&upright)).is_some()
+}
+
 /// Sets the sides to those of the result, and removes the thumbnail, which shows the original.
 pub(super) fn describe(exif: &mut Vec<u8>, (width, height): (u32, u32)) {
-    let mut tiff = match exif.get(..4) {
-        Some(b"II*\0") => Tiff {
-            exif,
-            is_big_endian: false,
-        },
-        Some(b"MM\0*") => Tiff {
-            exif,
-            is_big_endian: true,
-        },
-        _ => return,
+    let Some(mut tiff) = Tiff::new(exif) else {
+        return;
     };
     let Some(first) = tiff.long(4) else { return };
     tiff.set(first, tag::IMAGE_WIDTH, width);
@@ -56,7 +77,30 @@ struct Tiff<'a> {
     is_big_endian: bool,
 }
 
-impl Tiff<'_> {
+impl<'a> Tiff<'a> {
+    /// `None` if the data do not begin as EXIF does.
+    fn new(exif: &'a mut Vec<u8>) -> Option<Self> {
+        let is_big_endian = match exif.get(..4) {
+            Some(b"II*\0") => false,
+            Some(b"MM\0*") => true,
+            _ => return None,
+        };
+        Some(Self {
+            exif,
+            is_big_endian,
+        })
+    }
+
+    /// The number in an entry of any type of whole numbers.
+    fn whole_number(&self, entry: usize) -> Option<usize> {
+        match self.short(entry + 2)? {
+            BYTE | SIGNED_BYTE => self.exif.get(entry + 8).copied().map(usize::from),
+            SHORT | SIGNED_SHORT => self.short(entry + 8).map(usize::from),
+            LONG | SIGNED_LONG => self.long(entry + 8),
+            _ => None,
+        }
+    }
+
     fn short(&self, at: usize) -> Option<u16> {
         let bytes = *self.exif.get(at..)?.first_chunk()?;
         Some(match self.is_big_endian {
@@ -206,8 +250,8 @@ impl Tiff<'_> {
     /// The bytes of a value that is stored outside its entry.
     fn far_value(&self, entry: usize) -> Option<Range<usize>> {
         let size = match self.short(entry + 2)? {
-            SHORT | 8 => 2,
-            LONG | 9 | 11 => 4,
+            SHORT | SIGNED_SHORT => 2,
+            LONG | SIGNED_LONG | 11 => 4,
             5 | 10 | 12 => 8,
             _ => 1,
         };
@@ -234,9 +278,13 @@ fn merged(mut parts: Vec<Range<usize>>) -> Vec<Range<usize>> {
 
 /// The most strips of a thumbnail that are removed.
 const MOST_STRIPS: usize = 1024;
-/// Types of values: two and four bytes.
+/// Types of values: one, two and four bytes.
+const BYTE: u16 = 1;
+const SIGNED_BYTE: u16 = 6;
 const SHORT: u16 = 3;
+const SIGNED_SHORT: u16 = 8;
 const LONG: u16 = 4;
+const SIGNED_LONG: u16 = 9;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
@@ -357,6 +405,40 @@ mod tests {
                 describe(&mut again, (200, 70_000));
                 assert_eq!(again, exif);
             }
+        }
+    }
+
+    #[test]
+    fn an_orientation_of_any_whole_type_is_read_and_reset_in_the_first_list_only() {
+        for is_big_endian in [false, true] {
+            for kind in [BYTE, SIGNED_BYTE, SHORT, SIGNED_SHORT, LONG, SIGNED_LONG] {
+                let mut writer = Writer::new(is_big_endian);
+                writer.long(8);
+                writer.list(&[(tag::ORIENTATION, SHORT, 6)], 26);
+                writer.list(&[(tag::ORIENTATION, SHORT, 3)], 0);
+                let mut exif = writer.exif;
+                let entry = 10;
+                let kind_bytes = match is_big_endian {
+                    true => kind.to_be_bytes(),
+                    false => kind.to_le_bytes(),
+                };
+                exif[entry + 2..entry + 4].copy_from_slice(&kind_bytes);
+                let value = match (kind, is_big_endian) {
+                    (SHORT | SIGNED_SHORT, true) => [0, 6, 0, 0],
+                    (LONG | SIGNED_LONG, true) => [0, 0, 0, 6],
+                    _ => [6, 0, 0, 0],
+                };
+                exif[entry + 8..entry + 12].copy_from_slice(&value);
+                assert_eq!(orientation(&exif), Some(6), "type {kind}");
+                assert!(make_upright(&mut exif));
+                assert_eq!(orientation(&exif), Some(1), "type {kind}");
+            }
+            let mut other = Writer::new(is_big_endian);
+            other.long(8);
+            other.list(&[(tag::IMAGE_WIDTH, SHORT, 6)], 26);
+            other.list(&[(tag::ORIENTATION, SHORT, 3)], 0);
+            assert_eq!(orientation(&other.exif), None, "that of the thumbnail");
+            assert!(!make_upright(&mut other.exif));
         }
     }
 

@@ -160,7 +160,8 @@ impl FromStr for Format {
 /// assert_eq!(probe(b"#!/bin/sh"), None);
 /// ```
 pub fn probe(head: &[u8]) -> Option<Format> {
-    if head.starts_with(b"\xff\xd8\xff") {
+    // Some programs write a zero after the start marker.
+    if head.starts_with(b"\xff\xd8\xff") || head.starts_with(b"\xff\xd8\0\xff") {
         return Some(Format::Jpeg);
     }
     if head.starts_with(b"\x89PNG\r\n\x1a\n") {

@@ -32,15 +32,16 @@
 //! - **Profiles** are applied and dropped: pixels become sRGB, which viewers assume without a profile, and a profile
 //!   may be larger than the thumbnail. With `keep_metadata` the pixels keep their colours and the profile is kept
 //!   (except for CMYK, and for grey in WebP, which become sRGB).
-//! - **Truncated and corrupt files are errors**, even where libjpeg would fill the gap with grey: a torn thumbnail
-//!   looks finished. A JPEG of one scan that lacks only its end marker is complete and accepted, and so is a PNG that
-//!   lacks only its last chunk.
+//! - **Truncated and corrupt files are errors** by default, even where libjpeg would fill the gap with grey: a torn
+//!   thumbnail looks finished. Damage that costs no pixel is not: a missing end, wrong restart markers.
+//!   [`ResizeSpec::fail_on`] moves the limit, and [`Encoded::damage`] says what was wrong.
 //! - **16 bits** stay 16 bits from PNG or TIFF to PNG; JPEG and WebP have 8. A CMYK profile is applied to the upper 8.
 //! - **Alpha** is kept in PNG and WebP. In JPEG, transparent parts show `background`, which is white by default. A GIF
 //!   without transparent pixels has no alpha; a WebP animation whose first frame does not cover the canvas has it.
 //! - **Grey** stays grey in JPEG and PNG, except over a coloured background; WebP has no grey.
-//! - **CMYK** (and YCCK) JPEGs and CMYK TIFFs become RGB, by their profile if they have one. Inverted inks, written by
-//!   Adobe's programs in JPEG, are recognized by the Adobe marker.
+//! - **CMYK** (and YCCK) JPEGs and CMYK TIFFs become RGB, by their profile if they have one. Inks in JPEG are inverted,
+//!   as Adobe's programs and all others store them.
+//! - **Profiles of PNG** are also made from cICP, and from gAMA with cHRM; a gAMA of 1/2.2 alone counts as sRGB.
 //! - **Metadata**: none without `keep_metadata`. With it, EXIF (orientation reset, sides updated, thumbnail removed),
 //!   XMP (orientation reset) and the profile are kept in all three output formats. Nothing else is: no IPTC (APP13 of
 //!   JPEG), no comments, no PNG texts, no extended XMP (which spans segments), no XMP about other parts of the file
@@ -49,11 +50,14 @@
 #![deny(unsafe_code)]
 
 mod arrays;
+mod bmp;
 mod color;
+mod damage;
 mod encode;
 mod error;
 mod exif;
 mod format;
+mod gif;
 mod jpeg;
 mod meta;
 mod pixels;
@@ -69,6 +73,7 @@ mod tiff;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+pub use damage::{Damage, FailOn};
 pub use error::ImageError;
 pub use format::{Format, PROBE_BYTES, probe};
 pub use pixels::{Color, Pixels, Samples};
@@ -91,6 +96,8 @@ pub struct Encoded {
     pub width: u32,
     /// Height in pixels.
     pub height: u32,
+    /// Damage of the input that [`ResizeSpec::fail_on`] does not count as an error.
+    pub damage: Option<Damage>,
 }
 
 /// Decodes, resizes and encodes one picture; see the [module](self) for the steps.
@@ -107,6 +114,7 @@ pub fn resize_encoded(input: &[u8], spec: &ResizeSpec) -> Result<Encoded, ImageE
         format,
         width: pixels.width,
         height: pixels.height,
+        damage: rendered.damage,
     })
 }
 
@@ -176,6 +184,7 @@ struct Rendered {
     pixels: Pixels,
     metadata: Metadata,
     format: Format,
+    damage: Option<Damage>,
 }
 
 fn render(input: &[u8], spec: &ResizeSpec) -> Result<Rendered, ImageError> {
@@ -204,6 +213,12 @@ fn render_unguarded(
         Format::Jpeg => jpeg::decode(input, spec)?,
         other => still::decode(input, other, spec)?,
     };
+    let (width, height) = decoded.full;
+    let pixels = u64::from(width) * u64::from(height);
+    let damage = decoded
+        .damage
+        .map(|found| found.judge(spec.fail_on, pixels));
+    let damage = damage.transpose()?;
     let plan = decoded.plan;
     let size = (plan.width, plan.height);
     let limit = spec.max_bytes;
@@ -239,5 +254,6 @@ fn render_unguarded(
         pixels,
         metadata,
         format: into,
+        damage,
     })
 }

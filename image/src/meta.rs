@@ -2,6 +2,7 @@
 
 use image::metadata::Orientation;
 
+use super::damage::Found;
 use super::error::ImageError;
 use super::exif;
 use super::format::Format;
@@ -19,6 +20,10 @@ pub(super) struct Decoded {
     pub(super) plan: StoredPlan,
     pub(super) orientation: Orientation,
     pub(super) metadata: Metadata,
+    /// The worst damage, if any.
+    pub(super) damage: Option<Found>,
+    /// The stored sides at full size.
+    pub(super) full: (u32, u32),
 }
 
 /// The chroma planes of a picture, with at most as many pixels as the luma.
@@ -95,9 +100,9 @@ pub(super) struct Metadata {
 impl Metadata {
     /// The orientation in EXIF; upright if there is none.
     pub(super) fn orientation(&self) -> Orientation {
-        self.exif
-            .as_deref()
-            .and_then(Orientation::from_exif_chunk)
+        let number = self.exif.as_deref().and_then(exif::orientation);
+        number
+            .and_then(Orientation::from_exif)
             .unwrap_or(Orientation::NoTransforms)
     }
 
@@ -107,8 +112,8 @@ impl Metadata {
         let mut is_applied = turned;
         if let Some(exif) = &mut self.exif {
             exif::describe(exif, sides);
-            // `Some` if there was an orientation, which has been applied.
-            is_applied |= Orientation::remove_from_exif_chunk(exif).is_some();
+            // One that exists has been applied.
+            is_applied |= exif::make_upright(exif);
         }
         // XMP about other parts of the file would be wrong for a result without them.
         self.xmp
@@ -139,6 +144,14 @@ const OTHER_PARTS: [&[u8]; 6] = [
     b"xmp:Thumbnails",
     b"xapGImg:image",
 ];
+
+/// EXIF without the name that some formats put before it.
+pub(super) fn without_prefix(exif: Vec<u8>) -> Vec<u8> {
+    match exif.strip_prefix(b"Exif\0\0") {
+        Some(inner) => inner.to_vec(),
+        None => exif,
+    }
+}
 
 fn position(text: &[u8], name: &[u8]) -> Option<usize> {
     text.windows(name.len()).position(|window| window == name)

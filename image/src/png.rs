@@ -1,9 +1,346 @@
-//! Checks that the PNG decoder does not make: the sides before it allocates a row, a palette that ends within a colour,
-//! metadata after the pixels, and a file that lacks only its end.
+//! Decoding of PNG, by the `png` crate, with what it does not do: the sides are checked before it allocates a row, the
+//! rows of a damaged file are kept, unused bits of a transparent grey are masked, and the chunks about colour other
+//! than a profile become one.
 
+use std::io::{Cursor, ErrorKind};
+
+use moxcms::{
+    Chromaticity, CicpProfile, ColorPrimaries, ColorProfile, MatrixCoefficients, ToneReprCurve,
+    TransferCharacteristics,
+};
+use png::{BitDepth, ColorType, DecodingError, InterlaceInfo, Reader, Transformations};
+
+use super::damage::{FailOn, Found, Loss, fill_rows};
 use super::error::ImageError;
 use super::format::Format;
-use super::meta::crc32;
+use super::meta::{Decoded, Metadata, StoredPlan, crc32, without_prefix};
+use super::pixels::{Color, Pixels, Samples, buffer};
+use super::spec::ResizeSpec;
+use super::still::{MORE_THAN_PIXELS, SPARE_BYTES};
+
+type File<'a> = Cursor<&'a [u8]>;
+
+/// Decodes the picture that is not part of an animation, or its first frame.
+pub(super) fn decode(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageError> {
+    // Before the decoder: it allocates rows for these sides at once.
+    if let Some(sides) = announced(input) {
+        spec.check_source(sides, Format::Png)?;
+    }
+    check_palette(input)?;
+    let masked = with_masked_transparency(input);
+    let input = masked.as_deref().unwrap_or(input);
+    let mut reader = open(input).map_err(translate)?;
+    let info = reader.info();
+    let (width, height) = info.size();
+    let is_interlaced = info.interlaced;
+    spec.check_source((width, height), Format::Png)?;
+    let (color, depth) = reader.output_color_type();
+    let (color, is_deep) = match (color, depth) {
+        (ColorType::Grayscale, depth) => (Color::Gray, depth == BitDepth::Sixteen),
+        (ColorType::GrayscaleAlpha, depth) => (Color::GrayAlpha, depth == BitDepth::Sixteen),
+        (ColorType::Rgb, depth) => (Color::Rgb, depth == BitDepth::Sixteen),
+        (ColorType::Rgba, depth) => (Color::Rgba, depth == BitDepth::Sixteen),
+        (ColorType::Indexed, _) => {
+            let reason = "a palette without colours";
+            return Err(ImageError::corrupt(Format::Png, reason));
+        }
+    };
+    let stride = width as usize * color.channels() * if is_deep { 2 } else { 1 };
+    let bytes = stride as u64 * u64::from(height);
+    spec.admit(bytes, input.len() as u64)?;
+    let metadata = metadata(&reader, input, color);
+    let orientation = metadata.orientation();
+    let plan = StoredPlan::new(spec, (width, height), orientation, Format::Png)?;
+
+    let len = usize::try_from(bytes).map_err(|_| ImageError::OutOfMemory { bytes })?;
+    // Fewer pixels first, as in an interlaced file, only where some may be missing.
+    let is_coarse = is_interlaced && spec.fail_on < FailOn::Error;
+    let mut samples = match is_deep {
+        true => Samples::Sixteen(buffer(len / 2)?),
+        false => Samples::Eight(buffer(len)?),
+    };
+    let rows: &mut [u8] = match &mut samples {
+        Samples::Eight(samples) => samples,
+        Samples::Sixteen(samples) => bytemuck::cast_slice_mut(samples),
+    };
+    let bits = (stride * 8 / width as usize) as u8;
+    let all = u64::from(width) * u64::from(height);
+    let (done, error) = read_rows(&mut reader, rows, stride, (bits, is_coarse), all);
+    if let Samples::Sixteen(samples) = &mut samples {
+        samples.iter_mut().for_each(|s| *s = u16::from_be(*s));
+    }
+    let mut pixels = Pixels {
+        width,
+        height,
+        color,
+        samples,
+    };
+    let damage = match error.map(translate) {
+        Some(error) if done < all => {
+            // An interlaced picture is coarse everywhere instead, unless its first pass is incomplete.
+            let first = u64::from(width.div_ceil(8)) * u64::from(height.div_ceil(8));
+            let whole = match is_interlaced {
+                true if done >= first => height,
+                true => (done / u64::from(width.div_ceil(8))) as u32 * 8,
+                false => (done / u64::from(width)) as u32,
+            };
+            fill_rows(&mut pixels, whole.min(height) as usize, spec.background);
+            let loss = Loss::Pixels(all - done);
+            Some(Found { loss, error })
+        }
+        error => error.map(Found::around),
+    };
+    Ok(Decoded {
+        pixels,
+        chroma: None,
+        plan,
+        orientation,
+        metadata,
+        damage,
+        full: (width, height),
+    })
+}
+
+/// A decoder that has read everything before the pixels.
+fn open(input: &[u8]) -> Result<Reader<File<'_>>, DecodingError> {
+    // A profile is decompressed with the header, before the size of the pixels is known.
+    let limits = png::Limits {
+        bytes: SPARE_BYTES as usize,
+    };
+    let mut decoder = png::Decoder::new_with_limits(Cursor::new(input), limits);
+    decoder.set_transformations(Transformations::EXPAND);
+    decoder.read_info()
+}
+
+/// Reads rows up to the end or an error. Returns the number of pixels read; an error after the last one concerns the
+/// rest of the file.
+fn read_rows(
+    reader: &mut Reader<File<'_>>,
+    rows: &mut [u8],
+    stride: usize,
+    (bits, is_coarse): (u8, bool),
+    all: u64,
+) -> (u64, Option<DecodingError>) {
+    let is_interlaced = reader.info().interlaced;
+    let width = u64::from(reader.info().width);
+    let mut done = 0;
+    while done < all {
+        let row = if is_interlaced {
+            reader.next_interlaced_row().map(|row| {
+                let row = row?;
+                let InterlaceInfo::Adam7(pass) = row.interlace() else {
+                    return None;
+                };
+                match is_coarse {
+                    true => png::splat_interlaced_row(rows, stride, row.data(), pass, bits),
+                    false => png::expand_interlaced_row(rows, stride, row.data(), pass, bits),
+                }
+                Some(row.data().len() as u64 * 8 / u64::from(bits))
+            })
+        } else {
+            let start = (done / width) as usize * stride;
+            let row = reader.read_row(&mut rows[start..start + stride]);
+            row.map(|row| row.map(|_| width))
+        };
+        match row {
+            Ok(Some(pixels)) => done += pixels,
+            Ok(None) => {
+                let early = std::io::Error::from(ErrorKind::UnexpectedEof);
+                return (done, Some(DecodingError::IoError(early)));
+            }
+            Err(error) => return (done, Some(error)),
+        }
+    }
+    (done, reader.finish().err())
+}
+
+/// EXIF, XMP and a profile, from before and after the pixels.
+fn metadata(reader: &Reader<File<'_>>, input: &[u8], color: Color) -> Metadata {
+    // Unreadable metadata is ignored: the pixels matter.
+    let mut metadata = Metadata {
+        exif: exif(reader),
+        xmp: xmp(reader),
+        icc: profile(
+            reader.info(),
+            matches!(color, Color::Gray | Color::GrayAlpha),
+        ),
+    };
+    if let Some(rest) = metadata_after_pixels(input)
+        && let Ok(rest) = open(&rest)
+    {
+        metadata.exif = metadata.exif.or_else(|| exif(&rest));
+        metadata.xmp = metadata.xmp.or_else(|| xmp(&rest));
+    }
+    metadata
+}
+
+fn exif(reader: &Reader<File<'_>>) -> Option<Vec<u8>> {
+    let exif = reader.info().exif_metadata.as_deref()?;
+    Some(without_prefix(exif.to_vec()))
+}
+
+fn xmp(reader: &Reader<File<'_>>) -> Option<Vec<u8>> {
+    let texts = &reader.info().utf8_text;
+    let text = texts
+        .iter()
+        .find(|text| text.keyword == "XML:com.adobe.xmp")?;
+    Some(text.get_text().ok()?.into_bytes())
+}
+
+/// The profile of the pixels. The first of cICP, iCCP, sRGB, and gAMA with cHRM counts; `None` is sRGB.
+fn profile(info: &png::Info<'_>, is_grey: bool) -> Option<Vec<u8>> {
+    if let Some(points) = &info.coding_independent_code_points
+        && let Some(profile) = from_code_points(points)
+    {
+        return encoded(profile, is_grey);
+    }
+    if let Some(profile) = &info.icc_profile {
+        return Some(profile.to_vec());
+    }
+    if info.srgb.is_some() {
+        return None;
+    }
+    let gamma = info.gama_chunk.map(|gamma| gamma.into_scaled());
+    // What writers note for sRGB.
+    const LIKE_SRGB: u32 = 45_455;
+    let curve = match gamma {
+        None | Some(0 | LIKE_SRGB) => None,
+        Some(gamma) => Some(ToneReprCurve::Parametric(vec![100_000.0 / gamma as f32])),
+    };
+    let chosen = info.chrm_chunk.and_then(|chosen| {
+        let point = |(x, y): (png::ScaledFloat, png::ScaledFloat)| {
+            Chromaticity::new(x.into_value(), y.into_value())
+        };
+        let all = [chosen.red, chosen.green, chosen.blue, chosen.white].map(point);
+        // A triangle of three colours with a white.
+        let is_sane = all.iter().all(|point| point.y > 0.0 && point.x >= 0.0);
+        let [red, green, blue, white] = all;
+        is_sane.then_some((ColorPrimaries { red, green, blue }, white))
+    });
+    if curve.is_none() && chosen.is_none() {
+        return None;
+    }
+    let mut profile = ColorProfile::new_srgb();
+    if let Some((primaries, white)) = chosen {
+        profile.update_rgb_colorimetry(white.to_xyyb(), primaries);
+    }
+    if let Some(curve) = curve {
+        set_curve(&mut profile, curve);
+    }
+    encoded(profile, is_grey)
+}
+
+/// The profile of code points (H.273). Not those of HDR, which need tone mapping.
+fn from_code_points(points: &png::CodingIndependentCodePoints) -> Option<ColorProfile> {
+    let curve = TransferCharacteristics::try_from(points.transfer_function).ok()?;
+    let is_hdr = matches!(
+        curve,
+        TransferCharacteristics::Smpte2084 | TransferCharacteristics::Hlg
+    );
+    if is_hdr || points.matrix_coefficients != 0 {
+        return None;
+    }
+    let mut profile = ColorProfile::new_srgb();
+    // Set by the update, which also returns `false` when it has worked.
+    profile.red_trc = None;
+    let _ = profile.update_rgb_colorimetry_from_cicp(CicpProfile {
+        color_primaries: points.color_primaries.try_into().ok()?,
+        transfer_characteristics: curve,
+        matrix_coefficients: MatrixCoefficients::Identity,
+        full_range: true,
+    });
+    profile.red_trc.is_some().then_some(profile)
+}
+
+fn set_curve(profile: &mut ColorProfile, curve: ToneReprCurve) {
+    profile.red_trc = Some(curve.clone());
+    profile.green_trc = Some(curve.clone());
+    profile.blue_trc = Some(curve);
+}
+
+/// The bytes of a profile; for grey, of one with its curve.
+fn encoded(mut profile: ColorProfile, is_grey: bool) -> Option<Vec<u8>> {
+    profile.cicp = None;
+    if is_grey {
+        let curve = profile.red_trc;
+        profile = ColorProfile::new_gray_with_gamma(1.0);
+        profile.gray_trc = curve;
+    }
+    profile.encode().ok()
+}
+
+/// Clears the bits beyond the depth of a transparent grey, which do not count; `None` if there are none.
+fn with_masked_transparency(file: &[u8]) -> Option<Vec<u8>> {
+    // Depth and colour type follow the sides.
+    let (&depth, &kind) = (file.get(24)?, file.get(25)?);
+    if kind != 0 || !matches!(depth, 1 | 2 | 4) {
+        return None;
+    }
+    let mut at = SIGNATURE;
+    let mut front = chunks(file).take_while(|(kind, ..)| kind != b"IDAT");
+    let len = front.find_map(|(kind, len, whole)| {
+        let found = kind == *b"tRNS";
+        at += if found { 0 } else { whole.len() };
+        found.then_some(len)
+    })?;
+    let mut masked = file.to_vec();
+    let chunk = masked.get_mut(at..at + len.saturating_add(OVERHEAD))?;
+    let grey = chunk.get_mut(8..10).filter(|_| len >= 2)?;
+    let mask = (1u8 << depth) - 1;
+    if grey[0] == 0 && grey[1] & !mask == 0 {
+        return None;
+    }
+    grey[0] = 0;
+    grey[1] &= mask;
+    let sum = crc32(&chunk[4..8 + len]).to_be_bytes();
+    chunk[8 + len..].copy_from_slice(&sum);
+    Some(masked)
+}
+
+/// Rewords an error of the decoder.
+fn translate(error: DecodingError) -> ImageError {
+    let format = Format::Png;
+    let error = match error {
+        DecodingError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
+            return ImageError::Truncated { format };
+        }
+        DecodingError::LimitsExceeded => return ImageError::corrupt(format, MORE_THAN_PIXELS),
+        error => error.to_string(),
+    };
+    let known = [
+        ("CRC error", "the checksum of a chunk is wrong"),
+        (
+            "Corrupt deflate stream",
+            "its pixels are compressed wrongly",
+        ),
+        (
+            "enough data for image",
+            "it has fewer pixels than its header says",
+        ),
+        ("IDAT or fdAT chunk is missing", "it has no pixels"),
+        ("Missing palette", "its palette is missing"),
+        (
+            "Not enough palette entries",
+            "its transparency is shorter than its kind of pixels needs",
+        ),
+        (
+            "Invalid color/depth combination",
+            "its header names a depth that its kind of pixels cannot have",
+        ),
+        ("Invalid bit depth", "its header names an unknown depth"),
+        (
+            "Invalid color type",
+            "its header names an unknown kind of pixels",
+        ),
+        ("method", "its header names an unknown method"),
+        ("chunk", "its chunks are out of order"),
+    ];
+    let known = known.iter().find(|(theirs, _)| error.contains(theirs));
+    match known {
+        Some((_, ours)) => ImageError::corrupt(format, ours),
+        None => ImageError::corrupt(format, error),
+    }
+}
 
 const SIGNATURE: usize = 8;
 /// Bytes of a chunk besides its data: length, kind and checksum.
@@ -31,24 +368,6 @@ pub(super) fn announced(file: &[u8]) -> Option<(u32, u32)> {
     }
     let side = |at: usize| body[at..].first_chunk().copied().map(u32::from_be_bytes);
     Some((side(4)?, side(8)?))
-}
-
-/// Completes a file that lacks only its last chunk, or a part of it. The decoder then reports whether pixels are
-/// missing.
-pub(super) fn with_end(file: &[u8]) -> Option<Vec<u8>> {
-    const END: &[u8; 12] = b"\0\0\0\0IEND\xae\x42\x60\x82";
-    let mut end = SIGNATURE;
-    for (kind, len, whole) in chunks(file) {
-        if whole.len() < len.saturating_add(OVERHEAD) {
-            break;
-        }
-        if kind == *b"IEND" {
-            return None;
-        }
-        end += whole.len();
-    }
-    let (whole, rest) = file.split_at_checked(end)?;
-    END.starts_with(rest).then(|| [whole, END].concat())
 }
 
 /// Rejects a palette that ends within a colour, on which `png` 0.18 panics.

@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use bytemuck::{CheckedBitPattern, NoUninit};
 
+use super::damage::FailOn;
 use super::error::ImageError;
 use super::format::Format;
 use super::size::{Fit, Plan, Size, When};
@@ -126,11 +127,13 @@ pub struct ResizeSpec {
     pub lossless: bool,
     /// Whether JPEG is progressive: half as slow again, and about 1 % smaller (on the samples).
     pub progressive: bool,
-    /// The background of transparent parts in JPEG: red, green, blue. White by default.
+    /// The background of missing pixels, and of transparent parts in JPEG: red, green, blue. White by default.
     pub background: [u8; 3],
+    /// The damage from which on a picture is an error.
+    pub fail_on: FailOn,
     /// Reserved for later fields; write `..ResizeSpec::new(size)`.
     #[doc(hidden)]
-    pub reserved: [u8; 5],
+    pub reserved: [u8; 4],
     /// The most bytes of pixels per byte of the file, applied from 64 MiB of pixels on: a larger picture that is better
     /// compressed is a decompression bomb, not a photo.
     pub max_ratio: u32,
@@ -167,7 +170,8 @@ impl ResizeSpec {
             lossless: false,
             progressive: false,
             background: [u8::MAX; 3],
-            reserved: [0; 5],
+            fail_on: FailOn::Error,
+            reserved: [0; 4],
             max_ratio: Self::MAX_RATIO,
         }
     }

@@ -2,37 +2,68 @@
 //!
 //! libjpeg reports an error by calling a function that must not return. Here it unwinds with an [`ImageError`] as
 //! payload, through C frames compiled with `-fexceptions`, up to [`guarded`]. Missing and invalid data are only
-//! *warnings* to libjpeg, which fills the gap with grey. A torn thumbnail that looks finished is worse than an error,
-//! and mozjpeg's own error manager drops all warnings; this one turns those that mean lost pixels into errors.
+//! *warnings* to libjpeg, which fills the gap with grey, and mozjpeg's own error manager drops all warnings. This one
+//! keeps them: those that mean lost pixels become errors, unless the picture is wanted all the same.
 //!
 //! The `unsafe` blocks fill in and read the C struct that libjpeg passes to its callbacks; there is no safe interface.
 
 use std::any::Any;
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use mozjpeg_sys::{
-    JWRN_HIT_MARKER, JWRN_HUFF_BAD_CODE, JWRN_JPEG_EOF, JWRN_MUST_RESYNC, jpeg_common_struct,
-    jpeg_error_mgr, jpeg_std_error,
+    JWRN_EXTRANEOUS_DATA, JWRN_HIT_MARKER, JWRN_HUFF_BAD_CODE, JWRN_JPEG_EOF, JWRN_MUST_RESYNC,
+    jpeg_common_struct, jpeg_error_mgr, jpeg_std_error,
 };
 
+use super::super::damage::FailOn;
 use super::super::error::ImageError;
 use super::super::format::Format;
 
+/// What the running decode has reported.
+#[derive(Debug, Default)]
+struct Reports {
+    /// The damage from which on it ends at once.
+    fail_on: FailOn,
+    /// Whether it reached the end of its bytes before the end marker.
+    ended_early: bool,
+    /// The first loss of pixels.
+    lost: Option<ImageError>,
+    /// The first damage that costs no pixel.
+    around: Option<ImageError>,
+}
+
 thread_local! {
-    /// Whether the running decode reached the end of its bytes before the end marker.
-    static ENDED_EARLY: Cell<bool> = const { Cell::new(false) };
+    static REPORTS: RefCell<Reports> = RefCell::default();
 }
 
-/// Whether the decode on this thread has reached the end of its bytes since [`strict_error_manager`].
+/// Whether the decode on this thread has reached the end of its bytes since [`error_manager`].
 pub(super) fn ended_early() -> bool {
-    ENDED_EARLY.get()
+    REPORTS.with_borrow(|reports| reports.ended_early)
 }
 
-/// An error manager that unwinds on errors and on warnings that mean lost pixels.
-pub(super) fn strict_error_manager() -> jpeg_error_mgr {
-    ENDED_EARLY.set(false);
+/// Whether the decode on this thread has lost pixels since [`error_manager`].
+pub(super) fn has_lost() -> bool {
+    REPORTS.with_borrow(|reports| reports.lost.is_some())
+}
+
+/// Takes the first loss of pixels of the decode on this thread.
+pub(super) fn take_lost() -> Option<ImageError> {
+    REPORTS.with_borrow_mut(|reports| reports.lost.take())
+}
+
+/// Takes the first damage around the pixels that the decode on this thread has met.
+pub(super) fn take_around() -> Option<ImageError> {
+    REPORTS.with_borrow_mut(|reports| reports.around.take())
+}
+
+/// An error manager that unwinds on errors, and on warnings that mean lost pixels if `fail_on` counts them as errors.
+pub(super) fn error_manager(fail_on: FailOn) -> jpeg_error_mgr {
+    REPORTS.set(Reports {
+        fail_on,
+        ..Reports::default()
+    });
     // SAFETY: `jpeg_error_mgr` is a plain C struct of integers, nullable function pointers (`Option`)
     // and raw pointers, for all of which zero bytes are a value.
     let mut manager: jpeg_error_mgr = unsafe { std::mem::zeroed() };
@@ -64,14 +95,51 @@ fn from_payload(payload: Box<dyn Any + Send>) -> ImageError {
     from_message(text.trim_start_matches("libjpeg fatal error: "))
 }
 
+/// Rewords a message of jerror.h.
 fn from_message(text: &str) -> ImageError {
-    // The messages of jerror.h for valid but unsupported files, and for a failed malloc.
-    if text.starts_with("Unsupported") || text.starts_with("Sorry") {
-        ImageError::variety(Format::Jpeg, text)
-    } else if text.starts_with("Insufficient memory") {
+    let variety = |reason: &str| ImageError::variety(Format::Jpeg, reason);
+    let corrupt = |reason: &str| ImageError::corrupt(Format::Jpeg, reason);
+    let text = text.trim_start_matches("Corrupt JPEG data: ");
+    if text.starts_with("Insufficient memory") {
         ImageError::OutOfMemory { bytes: 0 }
+    } else if let Some(kind) = text.strip_prefix("Unsupported JPEG process: SOF type ") {
+        variety(&format!("a lossless or hierarchical process ({kind})"))
+    } else if let Some(bits) = text.strip_prefix("Unsupported JPEG data precision ") {
+        variety(&format!("{bits} bits per sample"))
+    } else if text.starts_with("Unsupported marker type") {
+        corrupt("an unknown marker between its segments")
+    } else if text.starts_with("Unsupported color conversion") {
+        variety("a colour model without a conversion to RGB")
+    } else if text.starts_with("Unsupported") || text.starts_with("Sorry") {
+        variety(text.trim_start_matches("Sorry, "))
+    } else if text.starts_with("Bogus Huffman table") || text.starts_with("Bogus DHT") {
+        corrupt("an invalid Huffman table")
+    } else if text.starts_with("Bogus marker length") {
+        corrupt("a segment of an impossible length")
+    } else if text.starts_with("Bogus sampling factors") {
+        corrupt("invalid sampling factors")
+    } else if text.starts_with("Bogus ") {
+        corrupt(&format!(
+            "an invalid header: {}",
+            text.trim_start_matches("Bogus ")
+        ))
+    } else if text.starts_with("Empty JPEG image") {
+        corrupt("it has no pixels")
+    } else if text.contains("table 0x") && text.ends_with("was not defined") {
+        corrupt("a table that its pixels need is missing")
+    } else if text.starts_with("Invalid JPEG file structure") {
+        let why = text.rsplit_once(": ").map_or(text, |(_, why)| why);
+        corrupt(&format!("its segments are out of order: {why}"))
+    } else if text.starts_with("bad Huffman code") {
+        corrupt("its pixels hold an invalid code")
+    } else if text.starts_with("premature end of data segment") {
+        corrupt("its pixels end too early")
+    } else if text.starts_with("found marker ") {
+        corrupt("its restart markers are out of order")
+    } else if text.contains("extraneous bytes before marker") {
+        corrupt("bytes that belong to nothing before a marker")
     } else {
-        ImageError::corrupt(Format::Jpeg, text)
+        corrupt(text)
     }
 }
 
@@ -89,19 +157,41 @@ extern "C-unwind" fn on_message(cinfo: &mut jpeg_common_struct, level: c_int) {
     // SAFETY: libjpeg calls this with a struct in whose `err` it has just stored the code: the manager made above,
     // which lives as long as the (de)compressor that owns it.
     let code = unsafe { (*cinfo.err).msg_code };
-    if code == JWRN_JPEG_EOF as c_int {
-        ENDED_EARLY.set(true);
-    } else if code == JWRN_HIT_MARKER as c_int && ENDED_EARLY.get() {
-        resume_unwind(Box::new(ImageError::Truncated {
-            format: Format::Jpeg,
-        }));
-    } else if [JWRN_HIT_MARKER, JWRN_HUFF_BAD_CODE, JWRN_MUST_RESYNC]
-        .iter()
-        .any(|&lost| code == lost as c_int)
-    {
-        resume_unwind(Box::new(ImageError::corrupt(Format::Jpeg, message(cinfo))));
+    let is = |one: c_int| code == one;
+    if is(JWRN_JPEG_EOF as c_int) {
+        REPORTS.with_borrow_mut(|reports| reports.ended_early = true);
+        return;
     }
-    // The others are harmless: bytes between segments, an unknown JFIF version, a wrong spectral range.
+    let hit_marker = is(JWRN_HIT_MARKER as c_int);
+    if hit_marker || is(JWRN_HUFF_BAD_CODE as c_int) || is(JWRN_MUST_RESYNC as c_int) {
+        let (error, fails) = if hit_marker && ended_early() {
+            let format = Format::Jpeg;
+            (ImageError::Truncated { format }, FailOn::Truncated)
+        } else {
+            (from_message(&message(cinfo)), FailOn::Error)
+        };
+        if REPORTS.with_borrow(|reports| reports.fail_on >= fails) {
+            resume_unwind(Box::new(error));
+        }
+        REPORTS.with_borrow_mut(|reports| {
+            reports.lost.get_or_insert(error);
+        });
+    } else if message(cinfo).contains("bad arithmetic code") {
+        // Its number is not in the binding.
+        let error = from_message("bad Huffman code");
+        if REPORTS.with_borrow(|reports| reports.fail_on >= FailOn::Error) {
+            resume_unwind(Box::new(error));
+        }
+        REPORTS.with_borrow_mut(|reports| {
+            reports.lost.get_or_insert(error);
+        });
+    } else if is(JWRN_EXTRANEOUS_DATA as c_int) {
+        let error = from_message(&message(cinfo));
+        REPORTS.with_borrow_mut(|reports| {
+            reports.around.get_or_insert(error);
+        });
+    }
+    // The others are harmless: an unknown JFIF version, a wrong spectral range.
 }
 
 type DeclaredFormatter = unsafe extern "C-unwind" fn(&mut jpeg_common_struct, &[u8; 80]);

@@ -17,12 +17,14 @@ mod huffman;
 mod inverse;
 mod markers;
 mod planes;
+mod restarts;
 #[cfg(test)]
 mod tests;
 mod vectors;
 
 use mozjpeg::{ColorSpace, Compress, Decompress, Marker};
 
+use super::damage::{FailOn, Found, Loss, fill_rows};
 use super::encode::Encoding;
 use super::error::ImageError;
 use super::format::Format;
@@ -30,6 +32,7 @@ use super::meta::{Decoded, Metadata, StoredPlan};
 use super::pixels::{Color, Pixels, Samples};
 use super::resample::take_buffer;
 use super::spec::{Filter, ResizeSpec};
+use super::tiff::Shape;
 use markers::Scans;
 
 const EXIF: &[u8] = b"Exif\0\0";
@@ -72,24 +75,125 @@ fn eighths(plan: &StoredPlan, filter: Filter) -> u32 {
 
 /// Decodes for `spec`, scaled down as far as quality allows.
 pub(super) fn decode(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageError> {
-    faults::guarded(|| decode_unguarded(input, spec))
+    let stuffed;
+    let (input, mut around) = match input {
+        [0xff, 0xd8, 0x00, rest @ ..] => {
+            stuffed = [&[0xff, 0xd8], rest].concat();
+            let why = "a zero after its start marker";
+            (&stuffed[..], Some(ImageError::corrupt(Format::Jpeg, why)))
+        }
+        _ => (input, None),
+    };
+    let mut decoded = faults::guarded(|| decode_unguarded(input, spec));
+    let has_lost = match &decoded {
+        Ok(decoded) => decoded
+            .damage
+            .as_ref()
+            .is_some_and(|damage| damage.loss != Loss::Nothing),
+        Err(_) => true,
+    };
+    if has_lost
+        && let Ok(Some(repaired)) = faults::guarded(|| repaired(input))
+        && let Ok(whole) = faults::guarded(|| decode_unguarded(&repaired, spec))
+    {
+        decoded = Ok(whole);
+        let why = "its restart markers are missing or out of order";
+        around = Some(ImageError::corrupt(Format::Jpeg, why));
+    }
+    let mut decoded = decoded?;
+    decoded.damage = decoded.damage.or(around.map(Found::around));
+    Ok(decoded)
+}
+
+/// Decodes a JPEG inside of a TIFF to the rows of a strip or tile: its components as they are. Tables come before it.
+pub(super) fn components(
+    input: &[u8],
+    tables: Option<&[u8]>,
+    shape: Shape,
+) -> Result<Vec<u8>, ImageError> {
+    let corrupt = |reason: &str| ImageError::corrupt(Format::Jpeg, reason);
+    let joined;
+    let input = match (
+        tables.and_then(|tables| tables.strip_suffix(b"\xff\xd9")),
+        input,
+    ) {
+        (Some(tables), [0xff, 0xd8, rest @ ..]) => {
+            joined = [tables, rest].concat();
+            &joined
+        }
+        _ => input,
+    };
+    faults::guarded(|| {
+        let manager = faults::error_manager(FailOn::Error);
+        let broken = |_| ImageError::Truncated {
+            format: Format::Jpeg,
+        };
+        let header = Decompress::with_err(manager)
+            .from_mem(input)
+            .map_err(broken)?;
+        if header.width() != shape.width || header.components().len() != shape.channels {
+            return Err(corrupt("a strip or tile of another shape"));
+        }
+        let space = match header.color_space() {
+            ColorSpace::JCS_YCCK => ColorSpace::JCS_CMYK,
+            space @ (ColorSpace::JCS_GRAYSCALE
+            | ColorSpace::JCS_YCbCr
+            | ColorSpace::JCS_RGB
+            | ColorSpace::JCS_CMYK) => space,
+            _ => return Err(corrupt("a strip or tile of an unknown colour model")),
+        };
+        let mut lines = header.to_colorspace(space).map_err(broken)?;
+        let rows = lines.height().min(shape.rows);
+        let mut samples = super::pixels::buffer(rows * shape.width * shape.channels)?;
+        lines
+            .read_scanlines_into::<u8>(&mut samples)
+            .map_err(broken)?;
+        Ok(samples)
+    })
+}
+
+/// The file with its restart markers repaired, if that is what it needs.
+fn repaired(input: &[u8]) -> Result<Option<Vec<u8>>, ImageError> {
+    if markers::count_scans(input, MOST_SCANS) != Scans::AllInOne {
+        return Ok(None);
+    }
+    let manager = faults::error_manager(FailOn::None);
+    let header = Decompress::with_err(manager).from_mem(input);
+    let Ok(header) = header else { return Ok(None) };
+    let parts = header.components();
+    let most = |factor: fn(&mozjpeg_sys::jpeg_component_info) -> i32| {
+        let most = parts.iter().map(factor).max();
+        most.map_or(1, |most| most.max(1) as usize)
+    };
+    // A scan of one component has one block per MCU.
+    let (across, down) = match parts {
+        [_] => (1, 1),
+        _ => (
+            most(|part| part.h_samp_factor),
+            most(|part| part.v_samp_factor),
+        ),
+    };
+    let side = BLOCK as usize;
+    let mcus = header.width().div_ceil(side * across) * header.height().div_ceil(side * down);
+    Ok(restarts::repaired(input, mcus))
 }
 
 fn decode_unguarded(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageError> {
+    let truncated = || ImageError::Truncated {
+        format: Format::Jpeg,
+    };
     let broken = |error: std::io::Error| {
         if error.kind() == std::io::ErrorKind::UnexpectedEof {
-            ImageError::Truncated {
-                format: Format::Jpeg,
-            }
+            truncated()
         } else {
             ImageError::corrupt(Format::Jpeg, error)
         }
     };
-    let mut header = Decompress::with_err(faults::strict_error_manager())
-        .with_markers(&[Marker::APP(1), Marker::APP(2), Marker::APP(14)])
+    let mut header = Decompress::with_err(faults::error_manager(spec.fail_on))
+        .with_markers(&[Marker::APP(1), Marker::APP(2)])
         .from_mem(input)
         .map_err(broken)?;
-    let (metadata, adobe) = read_markers(&header);
+    let metadata = read_markers(&header);
     let orientation = metadata.orientation();
     let (full_width, full_height) = (header.width() as u32, header.height() as u32);
     let plan = StoredPlan::new(spec, (full_width, full_height), orientation, Format::Jpeg)?;
@@ -112,12 +216,14 @@ fn decode_unguarded(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageErr
     let scaled = scaled_len(&header, eighths);
     let is_reduced = u64::from(plan.width) * u64::from(plan.height) <= scaled / 2;
     let converts_late = is_reduced && !needs_exact_pixels(spec.filter);
+    // Under the strictest policy libjpeg looks for damage around the pixels.
     let quick = match eighths {
-        _ if !sequential || !common => None,
+        _ if !sequential || !common || spec.fail_on == FailOn::Warning => None,
         1 => eighth::decode(input).map(|eighth| (eighth.into_pixels(), None)),
         _ if converts_late => planes::decode(input, eighths, plan.region)?,
         _ => None,
     };
+    let full = (full_width, full_height);
     if let Some((pixels, chroma)) = quick {
         return Ok(Decoded {
             plan: plan.scaled(scale, (pixels.width, pixels.height)),
@@ -125,6 +231,8 @@ fn decode_unguarded(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageErr
             chroma,
             orientation,
             metadata,
+            damage: None,
+            full,
         });
     }
     if eighths < BLOCK {
@@ -135,42 +243,73 @@ fn decode_unguarded(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageErr
         ColorSpace::JCS_YCbCr if converts_late => (ColorSpace::JCS_YCbCr, Color::YCbCr),
         ColorSpace::JCS_YCbCr | ColorSpace::JCS_RGB => (ColorSpace::JCS_RGB, Color::Rgb),
         ColorSpace::JCS_CMYK | ColorSpace::JCS_YCCK => (ColorSpace::JCS_CMYK, Color::Cmyk),
-        other => {
-            let reason = format!("colour space {other:?}");
+        _ => {
+            let reason = "a colour model other than grey, YCbCr, RGB, CMYK and YCCK";
             return Err(ImageError::variety(Format::Jpeg, reason));
         }
     };
     let mut lines = header.to_colorspace(space).map_err(broken)?;
     let (width, height) = (lines.width(), lines.height());
     let mut samples = take_buffer(width * height * color.channels())?;
-    lines
-        .read_scanlines_into::<u8>(&mut samples)
-        .map_err(broken)?;
-    lines.finish().map_err(broken)?;
-    // A picture of one scan is complete without its end marker if no pixel is missing, which `faults` reports; a
-    // picture of several scans may lack a whole one.
-    if faults::ended_early() && !sequential {
-        return Err(ImageError::Truncated {
-            format: Format::Jpeg,
-        });
+    // The first row of those that lost pixels; passes over the whole picture are read before the first row.
+    let mut whole = (!faults::has_lost()).then_some(height);
+    let mut row = 0;
+    for rows in samples.chunks_mut(ROWS * width * color.channels()) {
+        lines.read_scanlines_into::<u8>(rows).map_err(broken)?;
+        if faults::has_lost() {
+            whole = whole.map(|whole| whole.min(row));
+        }
+        row += ROWS;
     }
-    if color == Color::Cmyk && adobe {
-        // Adobe's programs store inverted inks.
+    let end = faults::guarded(|| lines.finish().map_err(broken));
+    if color == Color::Cmyk {
+        // Adobe's programs store inverted inks, and so do those that write no marker of Adobe.
         samples.iter_mut().for_each(|sample| *sample = !*sample);
     }
+    let mut pixels = Pixels {
+        width: width as u32,
+        height: height as u32,
+        color,
+        samples: Samples::Eight(samples),
+    };
+    // A picture of one scan is complete without its end marker if no pixel is missing; a picture of several scans may
+    // lack a whole one.
+    let damage = if let Some(error) = faults::take_lost() {
+        let loss = match whole.filter(|_| sequential) {
+            Some(whole) => {
+                if matches!(error, ImageError::Truncated { .. }) {
+                    fill_rows(&mut pixels, whole, spec.background);
+                }
+                let share = (height - whole) as f64 / height as f64;
+                let all = f64::from(full_width) * f64::from(full_height);
+                Loss::Pixels((share * all).ceil() as u64)
+            }
+            None => Loss::Detail,
+        };
+        Some(Found { loss, error })
+    } else if faults::ended_early() && !sequential {
+        let loss = Loss::Detail;
+        let error = truncated();
+        Some(Found { loss, error })
+    } else if faults::ended_early() {
+        let error = ImageError::corrupt(Format::Jpeg, "its end marker is missing");
+        Some(Found::around(error))
+    } else {
+        end.err().or_else(faults::take_around).map(Found::around)
+    };
     Ok(Decoded {
-        pixels: Pixels {
-            width: width as u32,
-            height: height as u32,
-            color,
-            samples: Samples::Eight(samples),
-        },
         chroma: None,
-        plan: plan.scaled(scale, (width as u32, height as u32)),
+        plan: plan.scaled(scale, (pixels.width, pixels.height)),
+        pixels,
         orientation,
         metadata,
+        damage,
+        full,
     })
 }
+
+/// Rows that are read at a time: a loss of pixels is known to as many rows.
+const ROWS: usize = 8;
 
 /// Bytes that decoding needs by the header: the scaled pixels and, for several scans, all coefficients.
 fn announced(header: &Decompress<&[u8]>, eighths: u32, sequential: bool) -> u64 {
@@ -194,10 +333,9 @@ fn scaled_len(header: &Decompress<&[u8]>, eighths: u32) -> u64 {
     scaled(header.width()) * scaled(header.height())
 }
 
-/// EXIF, XMP and profile, and whether there is an Adobe marker.
-fn read_markers(header: &Decompress<&[u8]>) -> (Metadata, bool) {
+/// EXIF, XMP and profile.
+fn read_markers(header: &Decompress<&[u8]>) -> Metadata {
     let mut metadata = Metadata::default();
-    let mut adobe = false;
     let mut profile: Vec<(u8, &[u8])> = Vec::new();
     for marker in header.markers() {
         let data = marker.data;
@@ -214,7 +352,6 @@ fn read_markers(header: &Decompress<&[u8]>) -> (Metadata, bool) {
                     profile.push((*number, part));
                 }
             }
-            Marker::APP(14) => adobe |= data.starts_with(b"Adobe"),
             _ => {}
         }
     }
@@ -228,7 +365,7 @@ fn read_markers(header: &Decompress<&[u8]>) -> (Metadata, bool) {
                 .collect(),
         );
     }
-    (metadata, adobe)
+    metadata
 }
 
 /// Encodes 8-bit grey, RGB or YCbCr: baseline, 4:2:0, standard tables, without mozjpeg's slow searches.

@@ -216,7 +216,8 @@ fn assert_near(ours: &[u8], theirs: &[u8], what: &str) {
 fn strict<T>(file: &[u8], work: impl FnOnce(Decompress<&[u8]>) -> std::io::Result<T>) -> Option<T> {
     let corrupt = |error| ImageError::corrupt(Format::Jpeg, error);
     let made = faults::guarded(|| {
-        let header = Decompress::with_err(faults::strict_error_manager()).from_mem(file);
+        let header =
+            Decompress::with_err(faults::error_manager(crate::FailOn::Error)).from_mem(file);
         header.and_then(work).map_err(corrupt)
     });
     made.ok()

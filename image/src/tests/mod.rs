@@ -6,6 +6,7 @@ mod formats;
 mod inks;
 mod metadata;
 mod whole;
+mod written;
 
 use image::{DynamicImage, ExtendedColorType, ImageEncoder, ImageFormat, RgbImage};
 

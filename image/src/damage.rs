@@ -1,0 +1,140 @@
+//! Damage in files: what it costs, and whether it is an error.
+
+use std::str::FromStr;
+
+use bytemuck::{CheckedBitPattern, NoUninit};
+
+use super::error::ImageError;
+use super::pixels::{Pixels, Samples};
+
+/// The damage from which on a picture is an error, in the words of libvips and sharp. Each level includes the ones
+/// before it.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, NoUninit, CheckedBitPattern,
+)]
+#[repr(u8)]
+pub enum FailOn {
+    /// No damage is an error, as long as the header can be read.
+    None = 0,
+    /// A file that ends before its pixels do.
+    Truncated = 1,
+    /// Pixels that are missing or wrong for any other reason. The default.
+    #[default]
+    Error = 2,
+    /// Damage that costs no pixel too, such as a missing end.
+    Warning = 3,
+}
+
+impl FromStr for FailOn {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "none" => Self::None,
+            "truncated" => Self::Truncated,
+            "error" => Self::Error,
+            "warning" => Self::Warning,
+            _ => {
+                return Err(format!(
+                    "unknown level {text:?}; choose none, truncated, error or warning"
+                ));
+            }
+        })
+    }
+}
+
+/// Damage of a file whose picture was decoded all the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Damage {
+    /// The number of pixels of the source that are missing; they show the background. 0 if the damage is around the
+    /// pixels, or if the picture is only coarser than it was.
+    pub missing: u64,
+    /// The number of pixels of the source.
+    pub pixels: u64,
+    /// What is wrong, a sentence.
+    pub text: String,
+}
+
+/// What damage costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// Nothing: the damage is around the pixels.
+    Nothing,
+    /// This number of pixels.
+    Pixels(u64),
+    /// Detail: passes over the whole picture are missing.
+    Detail,
+}
+
+/// Damage that a decoder has found.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) loss: Loss,
+    /// The error that it is under a strict policy.
+    pub(super) error: ImageError,
+}
+
+impl Found {
+    pub(super) const fn around(error: ImageError) -> Self {
+        let loss = Loss::Nothing;
+        Self { loss, error }
+    }
+
+    /// Applies the policy to a picture of this number of pixels.
+    ///
+    /// # Errors
+    /// The error, if the policy counts the damage as one.
+    pub(super) fn judge(self, fail_on: FailOn, pixels: u64) -> Result<Damage, ImageError> {
+        let level = match (self.loss, &self.error) {
+            (Loss::Nothing, _) => FailOn::Warning,
+            (_, ImageError::Truncated { .. }) => FailOn::Truncated,
+            _ => FailOn::Error,
+        };
+        if fail_on >= level {
+            return Err(self.error);
+        }
+        let (missing, what) = match self.loss {
+            Loss::Nothing => (0, "no pixel is missing".to_owned()),
+            Loss::Pixels(count) => {
+                let percent = count as f64 * 100.0 / pixels.max(1) as f64;
+                (count, format!("{percent:.1} % of its pixels are missing"))
+            }
+            Loss::Detail => (0, "the picture is coarser than it was".to_owned()),
+        };
+        let text = format!("{}; {what}", self.error);
+        Ok(Damage {
+            missing,
+            pixels,
+            text,
+        })
+    }
+}
+
+/// Fills the rows from `from` on with a background: transparent where the pixels have alpha.
+pub(super) fn fill_rows(pixels: &mut Pixels, from: usize, background: [u8; 3]) {
+    let color = super::color::background_of(pixels.color, background);
+    let start = from * pixels.width as usize * color.len();
+    match &mut pixels.samples {
+        Samples::Eight(samples) => {
+            for pixel in samples
+                .get_mut(start..)
+                .unwrap_or_default()
+                .chunks_exact_mut(color.len())
+            {
+                pixel.copy_from_slice(&color);
+            }
+        }
+        Samples::Sixteen(samples) => {
+            for pixel in samples
+                .get_mut(start..)
+                .unwrap_or_default()
+                .chunks_exact_mut(color.len())
+            {
+                for (sample, &value) in pixel.iter_mut().zip(&color) {
+                    *sample = u16::from(value) * 257;
+                }
+            }
+        }
+    }
+}

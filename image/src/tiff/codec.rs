@@ -1,0 +1,223 @@
+//! Decompression of a strip or tile.
+
+use std::io::Read;
+
+use super::super::error::ImageError;
+use super::super::format::Format;
+use super::super::jpeg;
+use super::directory::Directory;
+use super::fax::{self, Fax};
+use super::tag;
+
+/// The compression of a picture.
+#[derive(Debug)]
+pub(super) enum Codec<'a> {
+    None,
+    Fax(Fax),
+    Lzw,
+    /// JPEG, with the tables that all strips share.
+    Jpeg(Option<&'a [u8]>),
+    Deflate,
+    PackBits,
+    Lzma,
+    Zstd,
+    WebP,
+}
+
+/// The most memory of LZMA, in KiB: enough for the largest dictionary of `xz`.
+const LZMA_KIB: u32 = 96 << 10;
+
+/// The shape of a strip or tile.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) width: usize,
+    pub(crate) rows: usize,
+    pub(crate) channels: usize,
+    /// Bytes of its rows.
+    pub(crate) bytes: usize,
+}
+
+impl<'a> Codec<'a> {
+    /// The compression that a directory names.
+    ///
+    /// # Errors
+    /// `UnsupportedVariety`.
+    pub(super) fn of(directory: &Directory<'a>) -> Result<Self, ImageError> {
+        let options = directory.first(tag::FAX3_OPTIONS).unwrap_or(0);
+        Ok(match directory.first(tag::COMPRESSION).unwrap_or(1) {
+            1 => Self::None,
+            2 => Self::Fax(Fax::Huffman),
+            3 => Self::Fax(Fax::Group3 {
+                two_dimensional: options & 1 != 0,
+            }),
+            4 => Self::Fax(Fax::Group4),
+            5 => Self::Lzw,
+            7 => Self::Jpeg(directory.bytes(tag::JPEG_TABLES)),
+            8 | 32_946 => Self::Deflate,
+            32_773 => Self::PackBits,
+            34_925 => Self::Lzma,
+            50_000 => Self::Zstd,
+            50_001 => Self::WebP,
+            other => {
+                let name = match other {
+                    6 => "JPEG of the old style".to_owned(),
+                    32_809 => "ThunderScan".to_owned(),
+                    34_661 => "JBIG".to_owned(),
+                    33_003 | 33_005 | 34_712 => "JPEG 2000".to_owned(),
+                    34_887 => "LERC".to_owned(),
+                    52_546 => "JPEG XL".to_owned(),
+                    other => format!("of the unknown kind {other}"),
+                };
+                let reason = format!("its compression is {name}");
+                return Err(ImageError::variety(Format::Tiff, reason));
+            }
+        })
+    }
+
+    /// Whether bits may be stored in reverse: JPEG has an order of its own.
+    pub(super) const fn has_bit_order(&self) -> bool {
+        !matches!(self, Self::Jpeg(_) | Self::WebP)
+    }
+
+    /// Decompresses a strip or tile. The result may be shorter than its rows, never longer; it says why.
+    pub(super) fn decode(&self, data: &[u8], shape: Shape) -> (Vec<u8>, Option<ImageError>) {
+        let invalid = || ImageError::corrupt(Format::Tiff, "its pixels are compressed wrongly");
+        let mut out = Vec::new();
+        let whole = match self {
+            Self::None => {
+                out.extend_from_slice(&data[..data.len().min(shape.bytes)]);
+                true
+            }
+            Self::Fax(fax) => {
+                // Whatever the samples are, each row is a row of bits.
+                out = fax::decode(data, shape.width * shape.channels, shape.rows, *fax);
+                true
+            }
+            Self::Lzw => return lzw(data, shape.bytes),
+            Self::Deflate => read(flate2::read::ZlibDecoder::new(data), shape, &mut out),
+            Self::PackBits => {
+                unpack(data, shape.bytes, &mut out);
+                true
+            }
+            Self::Zstd => match ruzstd::decoding::StreamingDecoder::new(data) {
+                Ok(decoder) => read(decoder, shape, &mut out),
+                Err(_) => false,
+            },
+            Self::Lzma => {
+                let reader = lzma_rust2::XzReader::new_mem_limit(data, true, LZMA_KIB);
+                read(reader, shape, &mut out)
+            }
+            Self::Jpeg(tables) => match jpeg::components(data, *tables, shape) {
+                Ok(samples) => {
+                    out = samples;
+                    true
+                }
+                Err(error) => return (out, Some(of_strip(error))),
+            },
+            Self::WebP => match webp(data, shape) {
+                Some(samples) => {
+                    out = samples;
+                    true
+                }
+                None => false,
+            },
+        };
+        (out, (!whole).then(invalid))
+    }
+}
+
+/// An error about a strip, as one about its file.
+fn of_strip(error: ImageError) -> ImageError {
+    let format = Format::Tiff;
+    match error {
+        ImageError::Truncated { .. } => ImageError::Truncated { format },
+        ImageError::Corrupt { reason, .. } => ImageError::Corrupt { format, reason },
+        ImageError::UnsupportedVariety { reason, .. } => {
+            ImageError::UnsupportedVariety { format, reason }
+        }
+        other => other,
+    }
+}
+
+/// Reads at most the bytes of the shape; returns whether no error occurred.
+fn read(from: impl Read, shape: Shape, out: &mut Vec<u8>) -> bool {
+    from.take(shape.bytes as u64).read_to_end(out).is_ok()
+}
+
+fn lzw(data: &[u8], most: usize) -> (Vec<u8>, Option<ImageError>) {
+    // Files of early writers have the bits in the other order, and begin with a clear code in it.
+    let is_early = matches!(data, [0, second, ..] if second & 1 != 0);
+    let mut decoder = match is_early {
+        true => weezl::decode::Decoder::new(weezl::BitOrder::Lsb, 8),
+        false => weezl::decode::Decoder::with_tiff_size_switch(weezl::BitOrder::Msb, 8),
+    };
+    let mut out = vec![0; most];
+    let (mut read, mut written) = (0, 0);
+    while written < most {
+        let step = decoder.decode_bytes(&data[read..], &mut out[written..]);
+        (read, written) = (read + step.consumed_in, written + step.consumed_out);
+        match step.status {
+            Ok(weezl::LzwStatus::Ok) => {}
+            Ok(weezl::LzwStatus::Done | weezl::LzwStatus::NoProgress) => break,
+            Err(_) => {
+                out.truncate(written);
+                let reason = "its pixels hold an invalid code";
+                return (out, Some(ImageError::corrupt(Format::Tiff, reason)));
+            }
+        }
+    }
+    out.truncate(written);
+    (out, None)
+}
+
+/// Expands runs: a count, and one byte to repeat or several to copy.
+fn unpack(mut data: &[u8], most: usize, out: &mut Vec<u8>) {
+    while let Some((&count, rest)) = data.split_first()
+        && out.len() < most
+    {
+        let room = most - out.len();
+        data = match count {
+            0..=127 => {
+                let (part, rest) = rest.split_at(rest.len().min(usize::from(count) + 1));
+                out.extend_from_slice(&part[..part.len().min(room)]);
+                rest
+            }
+            128 => rest,
+            129.. => {
+                let Some((&byte, rest)) = rest.split_first() else {
+                    return;
+                };
+                out.extend(std::iter::repeat_n(
+                    byte,
+                    (257 - usize::from(count)).min(room),
+                ));
+                rest
+            }
+        };
+    }
+}
+
+fn webp(data: &[u8], shape: Shape) -> Option<Vec<u8>> {
+    let features = webp::BitstreamFeatures::new(data)?;
+    if (features.width() as usize, features.height() as usize) != (shape.width, shape.rows) {
+        return None;
+    }
+    let image = webp::Decoder::new(data).decode()?;
+    let channels = if image.is_alpha() { 4 } else { 3 };
+    Some(match (channels, shape.channels) {
+        (3, 4) => image
+            .as_chunks::<3>()
+            .0
+            .iter()
+            .flat_map(|&[r, g, b]| [r, g, b, u8::MAX])
+            .collect(),
+        (4, 3) => image
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .flat_map(|&[r, g, b, _]| [r, g, b])
+            .collect(),
+        (from, to) if from == to => image.to_vec(),
+        _ => return None,
+    })
+}

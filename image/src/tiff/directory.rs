@@ -1,0 +1,143 @@
+//! The first directory of a TIFF or BigTIFF: tags with their values.
+
+use super::super::error::ImageError;
+use super::super::format::Format;
+use super::tag;
+
+/// Types of values, by their number in the file: bytes, texts, whole numbers and ratios.
+const BYTES: [usize; 19] = [0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8];
+const RATIO: usize = 5;
+const SIGNED_RATIO: usize = 10;
+
+/// Tags and their values.
+#[derive(Debug)]
+pub(super) struct Directory<'a> {
+    file: &'a [u8],
+    is_big_endian: bool,
+    entries: Vec<Entry<'a>>,
+}
+
+#[derive(Debug)]
+struct Entry<'a> {
+    tag: u16,
+    kind: usize,
+    /// The value; `None` if it lies outside of the file.
+    bytes: Option<&'a [u8]>,
+}
+
+impl<'a> Directory<'a> {
+    /// Reads the first directory.
+    ///
+    /// # Errors
+    /// `Truncated` if the file ends before or inside it, `Corrupt` if it has no entries.
+    pub(super) fn read(file: &'a [u8]) -> Result<Self, ImageError> {
+        let format = Format::Tiff;
+        let mut directory = Self {
+            file,
+            is_big_endian: file.starts_with(b"MM"),
+            entries: Vec::new(),
+        };
+        let entries = directory.entries();
+        directory.entries = entries.ok_or(ImageError::Truncated { format })?;
+        // Without one of these, pixels would be taken for others.
+        let lacks = |entry: &Entry<'_>| entry.bytes.is_none() && tag::is_layout(entry.tag);
+        if directory.entries.iter().any(lacks) {
+            return Err(ImageError::Truncated { format });
+        }
+        if directory.entries.is_empty() {
+            return Err(ImageError::corrupt(format, "its directory is empty"));
+        }
+        Ok(directory)
+    }
+
+    fn entries(&self) -> Option<Vec<Entry<'a>>> {
+        let is_large = self.whole(2, 2)? == 43;
+        // Bytes of a count and of an offset, and of the number of entries.
+        let (word, count) = if is_large { (8, 8) } else { (4, 2) };
+        let start = usize::try_from(self.whole(if is_large { 8 } else { 4 }, word)?).ok()?;
+        let len = 4 + 2 * word;
+        let first = start.checked_add(count)?;
+        let entries = usize::try_from(self.whole(start, count)?).ok()?;
+        let end = first.checked_add(entries.checked_mul(len)?)?;
+        let table = self.file.get(first..end)?;
+        let entry = |index: usize| {
+            let at = first + index * len;
+            let kind = self.whole(at + 2, 2)? as usize;
+            let items = usize::try_from(self.whole(at + 4, word)?).ok()?;
+            let bytes = items.checked_mul(*BYTES.get(kind)?)?;
+            let value = at + 4 + word;
+            let from = match bytes > word {
+                true => usize::try_from(self.whole(value, word)?).ok()?,
+                false => value,
+            };
+            Some(Entry {
+                tag: self.whole(at, 2)? as u16,
+                kind,
+                bytes: self.file.get(from..from.checked_add(bytes)?),
+            })
+        };
+        Some((0..table.len() / len).filter_map(entry).collect())
+    }
+
+    /// A whole number of this many bytes.
+    fn whole(&self, at: usize, bytes: usize) -> Option<u64> {
+        Some(self.number(self.file.get(at..at.checked_add(bytes)?)?))
+    }
+
+    fn number(&self, bytes: &[u8]) -> u64 {
+        let add = |number: u64, &byte: &u8| number << 8 | u64::from(byte);
+        match self.is_big_endian {
+            true => bytes.iter().fold(0, add),
+            false => bytes.iter().rev().fold(0, add),
+        }
+    }
+
+    pub(super) const fn is_big_endian(&self) -> bool {
+        self.is_big_endian
+    }
+
+    fn find(&self, tag: u16) -> Option<&Entry<'a>> {
+        self.entries.iter().find(|entry| entry.tag == tag)
+    }
+
+    /// The bytes of a value, whatever its type.
+    pub(super) fn bytes(&self, tag: u16) -> Option<&'a [u8]> {
+        let bytes = self.find(tag)?.bytes?;
+        (!bytes.is_empty()).then_some(bytes)
+    }
+
+    /// The whole numbers of a value; empty if there is none.
+    pub(super) fn numbers(&self, tag: u16) -> impl ExactSizeIterator<Item = u64> + '_ {
+        let (bytes, each) = match self.find(tag) {
+            Some(entry) if !matches!(entry.kind, RATIO | SIGNED_RATIO) => {
+                (entry.bytes.unwrap_or_default(), BYTES[entry.kind].max(1))
+            }
+            _ => (&[][..], 1),
+        };
+        bytes.chunks_exact(each).map(|bytes| self.number(bytes))
+    }
+
+    /// The first whole number of a value.
+    pub(super) fn first(&self, tag: u16) -> Option<u64> {
+        self.numbers(tag).next()
+    }
+
+    /// The ratios of a value; empty if there is none. Whole numbers count as ratios.
+    pub(super) fn ratios(&self, tag: u16) -> Vec<f32> {
+        match self.find(tag) {
+            Some(entry) if matches!(entry.kind, RATIO | SIGNED_RATIO) => {
+                let ratio = |bytes: &[u8]| {
+                    let (over, under) = (self.number(&bytes[..4]), self.number(&bytes[4..]));
+                    over as f32 / under as f32
+                };
+                entry
+                    .bytes
+                    .unwrap_or_default()
+                    .chunks_exact(8)
+                    .map(ratio)
+                    .collect()
+            }
+            _ => self.numbers(tag).map(|number| number as f32).collect(),
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Decoding of fax (ITU-T T.4 and T.6), with the code tables of the `fax` crate: Huffman-coded rows, Group 3 in one and
+//! two dimensions, and Group 4.
+
+use std::convert::Infallible;
+
+use fax::maps::{Mode, black, mode, white};
+use fax::{BitReader, ByteReader, slice_reader};
+
+/// The coding of the rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fax {
+    /// Rows of runs, each from a byte on.
+    Huffman,
+    /// Rows of runs, or of changes against the row above where the bit after an end of line says so.
+    Group3 { two_dimensional: bool },
+    /// Changes against the row above.
+    Group4,
+}
+
+/// The code of an end of line.
+const END_OF_LINE: u16 = 1;
+const END_BITS: u8 = 12;
+
+/// Decodes up to `rows` rows of `width` pixels; set bits are black runs. Returns fewer rows if the data end or, except
+/// in Group 3, are invalid.
+pub(super) fn decode(data: &[u8], width: usize, rows: usize, fax: Fax) -> Vec<u8> {
+    let mut bits = slice_reader(data);
+    let mut out = Vec::with_capacity(width.div_ceil(8) * rows);
+    // The changes of colour in the row above; the first is to black.
+    let mut above = Vec::new();
+    for _ in 0..rows {
+        let row = match fax {
+            Fax::Huffman => {
+                let row = runs(&mut bits, width);
+                let rest = bits.bits_to_byte_boundary();
+                let _ = bits.consume(rest);
+                row
+            }
+            Fax::Group3 { two_dimensional } => {
+                let ended = skip_to_row(&mut bits);
+                let is_flat = match two_dimensional && ended {
+                    true => {
+                        let flat = bits.peek(1) != Some(0);
+                        let _ = bits.consume(1);
+                        flat
+                    }
+                    false => !two_dimensional,
+                };
+                // Six ends of line in a row end the data.
+                if ended && bits.peek(END_BITS) == Some(END_OF_LINE) {
+                    None
+                } else if is_flat {
+                    runs(&mut bits, width).or_else(|| resumed(&mut bits, &above))
+                } else {
+                    changes(&mut bits, width, &above).or_else(|| resumed(&mut bits, &above))
+                }
+            }
+            Fax::Group4 => changes(&mut bits, width, &above),
+        };
+        let Some(row) = row else { break };
+        paint(&row, width, &mut out);
+        above = row;
+    }
+    out
+}
+
+type Bits<'a, R> = &'a mut ByteReader<R>;
+
+/// Consumes fill bits and an end of line; returns whether there was one.
+fn skip_to_row<R: Iterator<Item = Result<u8, Infallible>>>(bits: Bits<'_, R>) -> bool {
+    // No code of a run starts with eleven zeros.
+    if bits.peek(END_BITS - 1) != Some(0) {
+        return false;
+    }
+    while bits.peek(1) == Some(0) {
+        let _ = bits.consume(1);
+    }
+    let ended = bits.peek(1).is_some();
+    let _ = bits.consume(1);
+    ended
+}
+
+/// After an invalid code: the row above again, from the next end of line on; `None` at the end of the data.
+fn resumed<R: Iterator<Item = Result<u8, Infallible>>>(
+    bits: Bits<'_, R>,
+    above: &[usize],
+) -> Option<Vec<usize>> {
+    while bits.peek(END_BITS - 1)? != 0 {
+        let _ = bits.consume(1);
+    }
+    Some(above.to_vec())
+}
+
+/// The length of a run: any number of make-up codes, and a terminating one.
+fn run<R: Iterator<Item = Result<u8, Infallible>>>(
+    bits: Bits<'_, R>,
+    is_black: bool,
+) -> Option<usize> {
+    let mut sum = 0;
+    loop {
+        let part = match is_black {
+            true => black::decode(bits)?,
+            false => white::decode(bits)?,
+        };
+        sum += usize::from(part);
+        if part < 64 {
+            return Some(sum);
+        }
+    }
+}
+
+/// A row of runs, as its changes of colour.
+fn runs<R: Iterator<Item = Result<u8, Infallible>>>(
+    bits: Bits<'_, R>,
+    width: usize,
+) -> Option<Vec<usize>> {
+    let mut row = Vec::new();
+    let (mut at, mut is_black) = (0, false);
+    while at < width {
+        at += run(bits, is_black)?;
+        row.push(at.min(width));
+        is_black = !is_black;
+    }
+    Some(row)
+}
+
+/// A row of changes against the row above.
+fn changes<R: Iterator<Item = Result<u8, Infallible>>>(
+    bits: Bits<'_, R>,
+    width: usize,
+    above: &[usize],
+) -> Option<Vec<usize>> {
+    let mut row: Vec<usize> = Vec::new();
+    let (mut at, mut is_black, mut is_start) = (0, false, true);
+    while at < width {
+        // The first change above to the other colour, to the right of this position, and the one after it.
+        let mut next = above.partition_point(|&change| change < at || change == at && !is_start);
+        if next % 2 != usize::from(is_black) {
+            next += 1;
+        }
+        let change = |index: usize| above.get(index).copied().unwrap_or(width);
+        let (first, second) = (change(next), change(next + 1));
+        match mode::decode(bits)? {
+            Mode::Pass => at = second,
+            Mode::Vertical(offset) => {
+                at = first.checked_add_signed(isize::from(offset))?;
+                if at > width || row.last().is_some_and(|&last| at < last) {
+                    return None;
+                }
+                row.push(at);
+                is_black = !is_black;
+            }
+            Mode::Horizontal => {
+                for color in [is_black, !is_black] {
+                    at += run(bits, color)?;
+                    row.push(at.min(width));
+                }
+            }
+            Mode::Extension | Mode::EOF => return None,
+        }
+        is_start = false;
+    }
+    Some(row)
+}
+
+/// Appends a row with its black runs set.
+fn paint(row: &[usize], width: usize, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.resize(start + width.div_ceil(8), 0);
+    let line = &mut out[start..];
+    for run in row.chunks(2) {
+        let (from, to) = (run[0], run.get(1).copied().unwrap_or(width));
+        for x in from..to {
+            line[x / 8] |= 0x80 >> (x % 8);
+        }
+    }
+}

@@ -1,0 +1,494 @@
+//! Decoding of TIFF: the first picture, in strips or tiles of any depth, order, compression and colour model that the
+//! common programs write.
+//!
+//! Each strip or tile is decompressed by a library (`codec`), its predictor is undone and its samples are scaled to 8
+//! or 16 bits (`samples`). What is decoded is one channel per wanted sample; the colour model is converted at the end,
+//! because the samples of a pixel may be in separate planes.
+
+mod codec;
+mod directory;
+mod fax;
+mod layout;
+mod samples;
+
+use image::metadata::Orientation;
+
+use super::color;
+use super::damage::{FailOn, Found, Loss};
+use super::error::ImageError;
+use super::format::Format;
+use super::meta::{Decoded, Metadata, StoredPlan};
+use super::pixels::{Pixels, Samples, buffer};
+use super::spec::ResizeSpec;
+pub(super) use codec::Shape;
+use directory::Directory;
+use layout::{Layout, Model};
+use samples::Kind;
+
+/// Numbers of tags (TIFF 6.0, and its supplements).
+mod tag {
+    pub(super) const WIDTH: u16 = 256;
+    pub(super) const HEIGHT: u16 = 257;
+    pub(super) const BITS: u16 = 258;
+    pub(super) const COMPRESSION: u16 = 259;
+    pub(super) const PHOTOMETRIC: u16 = 262;
+    pub(super) const FILL_ORDER: u16 = 266;
+    pub(super) const STRIP_PLACES: u16 = 273;
+    pub(super) const ORIENTATION: u16 = 274;
+    pub(super) const SAMPLES: u16 = 277;
+    pub(super) const ROWS: u16 = 278;
+    pub(super) const STRIP_LENGTHS: u16 = 279;
+    pub(super) const PLANES: u16 = 284;
+    pub(super) const FAX3_OPTIONS: u16 = 292;
+    pub(super) const PREDICTOR: u16 = 317;
+    pub(super) const COLORS: u16 = 320;
+    pub(super) const TILE_WIDTH: u16 = 322;
+    pub(super) const TILE_HEIGHT: u16 = 323;
+    pub(super) const TILE_PLACES: u16 = 324;
+    pub(super) const TILE_LENGTHS: u16 = 325;
+    pub(super) const EXTRA_SAMPLES: u16 = 338;
+    pub(super) const SAMPLE_FORMAT: u16 = 339;
+    pub(super) const JPEG_TABLES: u16 = 347;
+    pub(super) const JPEG_PLACE: u16 = 513;
+    pub(super) const JPEG_LENGTH: u16 = 514;
+    pub(super) const YCBCR_WEIGHTS: u16 = 529;
+    pub(super) const YCBCR_SHARED: u16 = 530;
+    pub(super) const YCBCR_RANGE: u16 = 532;
+    /// The packet that Adobe's programs write.
+    pub(super) const XMP: u16 = 700;
+    pub(super) const ICC: u16 = 34_675;
+
+    /// Whether the layout of the pixels depends on this tag.
+    pub(super) const fn is_layout(tag: u16) -> bool {
+        matches!(
+            tag,
+            WIDTH
+                | HEIGHT
+                | BITS
+                | COMPRESSION
+                | PHOTOMETRIC
+                | FILL_ORDER
+                | STRIP_PLACES
+                | SAMPLES
+                | ROWS
+                | STRIP_LENGTHS
+                | PLANES
+                | FAX3_OPTIONS
+                | PREDICTOR
+                | COLORS
+                | TILE_WIDTH
+                | TILE_HEIGHT
+                | TILE_PLACES
+                | TILE_LENGTHS
+                | EXTRA_SAMPLES
+                | SAMPLE_FORMAT
+                | JPEG_TABLES
+                | JPEG_PLACE
+                | JPEG_LENGTH
+                | YCBCR_WEIGHTS
+                | YCBCR_SHARED
+                | YCBCR_RANGE
+        )
+    }
+}
+
+/// Decodes the first picture.
+pub(super) fn decode(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageError> {
+    let format = Format::Tiff;
+    let directory = Directory::read(input)?;
+    let layout = Layout::of(&directory)?;
+    let sides = (layout.width as u32, layout.height as u32);
+    spec.check_source(sides, format)?;
+    let wanted = layout.wanted();
+    let count = layout.width as u64 * layout.height as u64;
+    let depth = if layout.is_deep() { 2 } else { 1 };
+    // The pixels, and the strip or tile that is being decoded.
+    spec.admit(
+        count * layout.color().channels().max(wanted.len()) as u64 * depth,
+        input.len() as u64,
+    )?;
+    spec.admit(layout.shape(0).bytes as u64, input.len() as u64)?;
+    let metadata = Metadata {
+        exif: None,
+        xmp: directory.bytes(tag::XMP).map(<[u8]>::to_vec),
+        icc: directory.bytes(tag::ICC).map(<[u8]>::to_vec),
+    };
+    let number = directory.first(tag::ORIENTATION);
+    let number = number.and_then(|number| u8::try_from(number).ok());
+    let orientation = number.and_then(Orientation::from_exif);
+    let orientation = orientation.unwrap_or(Orientation::NoTransforms);
+    let plan = StoredPlan::new(spec, sides, orientation, format)?;
+
+    let len = count as usize * wanted.len();
+    let mut channels = Channels {
+        layout: &layout,
+        wanted: &wanted,
+        levels: layout.levels(),
+        is_cut: false,
+        samples: match layout.is_deep() {
+            true => Samples::Sixteen(buffer(len)?),
+            false => Samples::Eight(buffer(len)?),
+        },
+    };
+    let mut missing = Vec::new();
+    let mut first = None;
+    let (across, down) = layout.parts();
+    let planes = if layout.is_planar { layout.samples } else { 1 };
+    for plane in (0..planes).filter(|plane| planes == 1 || wanted.contains(plane)) {
+        for number in 0..across * down {
+            let (left, top) = (
+                number % across * layout.part.0,
+                number / across * layout.part.1,
+            );
+            let all = plane * across * down + number;
+            let (rows, error) = channels.read(input, all, (left, top), plane)?;
+            let Some(error) = error else { continue };
+            if spec.fail_on >= FailOn::Error {
+                return Err(error);
+            }
+            let bottom = layout.height.min(top + layout.part.1);
+            missing.push((left, top + rows.min(bottom - top), bottom));
+            first.get_or_insert(error);
+        }
+    }
+    let is_cut = channels.is_cut;
+    let samples = channels.samples;
+    let mut pixels = converted(samples, &layout, &directory)?;
+    if layout.alpha.is_some_and(|alpha| alpha.is_associated) {
+        pixels = divided_by_alpha(pixels);
+    }
+    let lost = fill(&mut pixels, &missing, layout.part.0, spec.background) / planes as u64;
+    let damage = match first {
+        Some(error) => {
+            let loss = Loss::Pixels(lost.max(1));
+            Some(Found { loss, error })
+        }
+        None if is_cut => {
+            let error = ImageError::corrupt(format, "a strip or tile ends beyond the file");
+            Some(Found::around(error))
+        }
+        None => None,
+    };
+    Ok(Decoded {
+        pixels,
+        chroma: None,
+        plan,
+        orientation,
+        metadata,
+        damage,
+        full: sides,
+    })
+}
+
+/// The wanted samples of all pixels, interleaved.
+struct Channels<'a> {
+    layout: &'a Layout<'a>,
+    wanted: &'a [usize],
+    /// What a sample of up to 8 bits becomes.
+    levels: Vec<u8>,
+    /// Whether a strip or tile ends beyond the file, with all its pixels.
+    is_cut: bool,
+    samples: Samples,
+}
+
+impl Channels<'_> {
+    /// Decodes a strip or tile. Returns the number of whole rows, and why some are missing.
+    ///
+    /// # Errors
+    /// `UnsupportedVariety` and `OutOfMemory`: others of its strips would fail too.
+    fn read(
+        &mut self,
+        file: &[u8],
+        number: usize,
+        (left, top): (usize, usize),
+        plane: usize,
+    ) -> Result<(usize, Option<ImageError>), ImageError> {
+        let layout = self.layout;
+        let shape = layout.shape(top);
+        let truncated = || ImageError::Truncated {
+            format: Format::Tiff,
+        };
+        let (data, is_cut) = layout.data(file, number);
+        let Some(data) = data else {
+            return Ok((0, is_cut.then(truncated)));
+        };
+        let turned: Vec<u8>;
+        let data = match layout.is_reversed {
+            true => {
+                turned = data.iter().map(|byte| byte.reverse_bits()).collect();
+                &turned
+            }
+            false => data,
+        };
+        let (mut bytes, error) = layout.codec.decode(data, shape);
+        if let Some(
+            error @ (ImageError::UnsupportedVariety { .. } | ImageError::OutOfMemory { .. }),
+        ) = error
+        {
+            return Err(error);
+        }
+        if let Model::YCbCr { across, down } = layout.model
+            && (across, down) != (1, 1)
+        {
+            bytes = spread(&bytes, shape, (across, down));
+        }
+        let rows = layout.height.min(top + shape.rows) - top;
+        let columns = layout.width.min(left + shape.width) - left;
+        let mut done = 0;
+        for (index, row) in bytes
+            .chunks_exact_mut(layout.stride())
+            .take(rows)
+            .enumerate()
+        {
+            layout.row.unpredict(row, layout.predictor);
+            let first = (top + index) * layout.width + left;
+            self.store(row, first, columns, plane);
+            done += 1;
+        }
+        let error = match error {
+            // Rows beyond the picture, and data after the last row, may be missing.
+            _ if done == rows => {
+                self.is_cut |= is_cut;
+                None
+            }
+            Some(_) | None if is_cut => Some(truncated()),
+            Some(error) => Some(error),
+            None => {
+                let reason = "it has fewer pixels than its header says";
+                Some(ImageError::corrupt(Format::Tiff, reason))
+            }
+        };
+        Ok((done, error))
+    }
+
+    /// Stores the wanted samples of a row from the pixel `first` on.
+    fn store(&mut self, row: &[u8], first: usize, columns: usize, plane: usize) {
+        let layout = self.layout;
+        let count = self.wanted.len();
+        let is_index = matches!(layout.model, Model::Palette(_));
+        let plain = layout.row.kind == Kind::Unsigned;
+        for (channel, &sample) in self.wanted.iter().enumerate() {
+            let offset = match layout.is_planar {
+                true if sample != plane => continue,
+                true => 0,
+                false => sample,
+            };
+            let indices = (0..columns).map(|x| x * layout.row.step + offset);
+            let from = first * count + channel;
+            match &mut self.samples {
+                Samples::Eight(samples) => {
+                    let targets = samples[from..].iter_mut().step_by(count).zip(indices);
+                    if plain && layout.row.bits == 8 {
+                        targets.for_each(|(to, index)| *to = row[index]);
+                    } else {
+                        targets.for_each(|(to, index)| {
+                            *to = self.levels[layout.row.raw(row, index) as usize];
+                        });
+                    }
+                }
+                Samples::Sixteen(samples) => {
+                    let targets = samples[from..].iter_mut().step_by(count).zip(indices);
+                    if is_index || plain && layout.row.bits == 16 {
+                        targets.for_each(|(to, index)| *to = layout.row.raw(row, index) as u16);
+                    } else {
+                        let share = |index| layout.row.share(row, index);
+                        targets
+                            .for_each(|(to, index)| *to = (share(index) * 65_535.0).round() as u16);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Gives each pixel its own copy of differences that it shares.
+fn spread(units: &[u8], shape: Shape, (across, down): (usize, usize)) -> Vec<u8> {
+    let stride = shape.width * 3;
+    let mut out = vec![0; stride * shape.rows];
+    let lumas = across * down;
+    let per_row = shape.width.div_ceil(across);
+    let units = units.chunks_exact(lumas + 2);
+    let whole = units.len() / per_row * down;
+    for (number, unit) in units.enumerate() {
+        let (left, top) = (number % per_row * across, number / per_row * down);
+        for (index, &luma) in unit[..lumas].iter().enumerate() {
+            let (x, y) = (left + index % across, top + index / across);
+            if x < shape.width && y < shape.rows {
+                let pixel = [luma, unit[lumas], unit[lumas + 1]];
+                out[y * stride + x * 3..][..3].copy_from_slice(&pixel);
+            }
+        }
+    }
+    out.truncate(stride * whole.min(shape.rows));
+    out
+}
+
+/// Converts the colour model.
+fn converted(
+    samples: Samples,
+    layout: &Layout<'_>,
+    directory: &Directory<'_>,
+) -> Result<Pixels, ImageError> {
+    let color = layout.color();
+    let samples = match (&layout.model, samples) {
+        (Model::Grey { is_inverted: true }, Samples::Eight(mut samples)) => {
+            let pixels = samples.chunks_exact_mut(color.channels());
+            pixels.for_each(|pixel| pixel[0] = !pixel[0]);
+            Samples::Eight(samples)
+        }
+        (Model::Grey { is_inverted: true }, Samples::Sixteen(mut samples)) => {
+            let pixels = samples.chunks_exact_mut(color.channels());
+            pixels.for_each(|pixel| pixel[0] = !pixel[0]);
+            Samples::Sixteen(samples)
+        }
+        (Model::Palette(colors), samples) => {
+            let look = |index: usize| colors.get(index).copied().unwrap_or_default();
+            let count = layout.width * layout.height;
+            let mut out: Vec<u8> = buffer(count * 3)?;
+            let pixels = out.as_chunks_mut::<3>().0.iter_mut();
+            match samples {
+                Samples::Eight(samples) => {
+                    pixels
+                        .zip(samples)
+                        .for_each(|(to, index)| *to = look(index.into()));
+                }
+                Samples::Sixteen(samples) => {
+                    pixels
+                        .zip(samples)
+                        .for_each(|(to, index)| *to = look(index.into()));
+                }
+            }
+            Samples::Eight(out)
+        }
+        (Model::YCbCr { .. }, Samples::Eight(mut samples)) => {
+            let convert = from_ycbcr(directory, matches!(layout.codec, codec::Codec::Jpeg(_)));
+            for pixel in samples.as_chunks_mut::<3>().0 {
+                *pixel = convert(*pixel);
+            }
+            Samples::Eight(samples)
+        }
+        (&Model::Lab { is_signed }, Samples::Eight(mut samples)) => {
+            for pixel in samples.as_chunks_mut::<3>().0 {
+                let [level, a, b] = *pixel;
+                let part = |part: u8| match is_signed {
+                    true => f32::from(part.cast_signed()),
+                    false => f32::from(part) - 128.0,
+                };
+                *pixel = color::from_lab([f32::from(level) * 100.0 / 255.0, part(a), part(b)]);
+            }
+            Samples::Eight(samples)
+        }
+        (&Model::Lab { is_signed }, Samples::Sixteen(samples)) => {
+            let mut out: Vec<u8> = buffer(samples.len())?;
+            let pixels = out.as_chunks_mut::<3>().0.iter_mut();
+            for (to, &[level, a, b]) in pixels.zip(samples.as_chunks::<3>().0) {
+                let (part, white): (fn(u16) -> f32, f32) = match is_signed {
+                    true => (|part| f32::from(part.cast_signed()) / 256.0, 65_535.0),
+                    false => (|part| f32::from(part) / 256.0 - 128.0, 65_280.0),
+                };
+                *to = color::from_lab([f32::from(level) * 100.0 / white, part(a), part(b)]);
+            }
+            Samples::Eight(out)
+        }
+        (_, samples) => samples,
+    };
+    Ok(Pixels {
+        width: layout.width as u32,
+        height: layout.height as u32,
+        color,
+        samples,
+    })
+}
+
+/// The conversion of luma and differences to RGB, by the tags that describe them. JPEG has its own.
+fn from_ycbcr(directory: &Directory<'_>, is_jpeg: bool) -> impl Fn([u8; 3]) -> [u8; 3] {
+    let weights = directory.ratios(tag::YCBCR_WEIGHTS);
+    let range = directory.ratios(tag::YCBCR_RANGE);
+    let weights = <[f32; 3]>::try_from(weights).unwrap_or([0.299, 0.587, 0.114]);
+    let range = <[f32; 6]>::try_from(range).unwrap_or([0.0, 255.0, 128.0, 255.0, 128.0, 255.0]);
+    let [for_red, for_green, for_blue] = weights;
+    let [black, white, blue_zero, blue_most, red_zero, red_most] = range;
+    move |[luma, blue, red]| {
+        if is_jpeg {
+            return color::rgb([luma, blue, red]);
+        }
+        let part = |code: u8, zero: f32, most: f32, full: f32| {
+            let width = if most == zero { 1.0 } else { most - zero };
+            (f32::from(code) - zero) * full / width
+        };
+        let luma = part(luma, black, white, 255.0);
+        let r = luma + part(red, red_zero, red_most, 127.0) * (2.0 - 2.0 * for_red);
+        let b = luma + part(blue, blue_zero, blue_most, 127.0) * (2.0 - 2.0 * for_blue);
+        let g = (luma - for_red * r - for_blue * b) / for_green;
+        [r, g, b].map(|part| part.round().clamp(0.0, 255.0) as u8)
+    }
+}
+
+/// Fills what is missing, as left side, first and last row, with a background; returns the number of pixels.
+fn fill(
+    pixels: &mut Pixels,
+    missing: &[(usize, usize, usize)],
+    part_width: usize,
+    background: [u8; 3],
+) -> u64 {
+    let color = color::background_of(pixels.color, background);
+    let (width, channels) = (pixels.width as usize, color.len());
+    let mut count = 0;
+    for &(left, top, bottom) in missing {
+        let right = width.min(left.saturating_add(part_width));
+        for y in top..bottom {
+            let row = (y * width + left) * channels..(y * width + right) * channels;
+            match &mut pixels.samples {
+                Samples::Eight(samples) => {
+                    let row = samples[row].chunks_exact_mut(channels);
+                    row.for_each(|pixel| pixel.copy_from_slice(&color));
+                }
+                Samples::Sixteen(samples) => {
+                    for pixel in samples[row].chunks_exact_mut(channels) {
+                        let parts = pixel.iter_mut().zip(&color);
+                        parts.for_each(|(to, &part)| *to = u16::from(part) * 257);
+                    }
+                }
+            }
+        }
+        count += (right - left) as u64 * (bottom - top) as u64;
+    }
+    count
+}
+
+/// Undoes the multiplication of colours by alpha, as the code after a decoder expects.
+fn divided_by_alpha(mut pixels: Pixels) -> Pixels {
+    let channels = pixels.color.channels();
+    if pixels.color.has_alpha() {
+        match &mut pixels.samples {
+            Samples::Eight(samples) => {
+                for pixel in samples.chunks_exact_mut(channels) {
+                    divide(pixel, u8::MAX.into(), |divided| divided as u8);
+                }
+            }
+            Samples::Sixteen(samples) => {
+                for pixel in samples.chunks_exact_mut(channels) {
+                    divide(pixel, u16::MAX.into(), |divided| divided as u16);
+                }
+            }
+        }
+    }
+    pixels
+}
+
+fn divide<T: Copy + Into<u32>>(pixel: &mut [T], full: u32, narrow: fn(u32) -> T) {
+    let Some((alpha, colors)) = pixel.split_last_mut() else {
+        return;
+    };
+    let alpha: u32 = (*alpha).into();
+    // Invisible pixels have no colour to recover.
+    if alpha == 0 || alpha == full {
+        return;
+    }
+    for color in colors {
+        let multiplied: u32 = (*color).into();
+        let divided =
+            (u64::from(multiplied) * u64::from(full) + u64::from(alpha / 2)) / u64::from(alpha);
+        *color = narrow(divided.min(full.into()) as u32);
+    }
+}

@@ -1,0 +1,143 @@
+//! Samples of a strip or tile: predictors undone, and each scaled to 8 or 16 bits.
+
+/// How a sample is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Unsigned,
+    /// Two's complement. Black is 0, and so is what is below.
+    Signed,
+    /// Black is 0 and white is 1.
+    Float,
+}
+
+/// The samples of a row.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Row {
+    pub(super) bits: usize,
+    pub(super) kind: Kind,
+    pub(super) is_big_endian: bool,
+    /// Samples from one to the next of the same channel.
+    pub(super) step: usize,
+}
+
+/// What samples are predicted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Predictor {
+    None,
+    /// The sample before.
+    Horizontal,
+    /// The byte before, after the bytes of all samples were sorted by their weight.
+    Float,
+}
+
+impl Row {
+    /// Undoes the prediction in a row.
+    pub(super) fn unpredict(&self, row: &mut [u8], predictor: Predictor) {
+        let bytes = self.bits / 8;
+        match predictor {
+            Predictor::None => {}
+            Predictor::Horizontal => {
+                let whole = row.len() / bytes * bytes;
+                for at in (self.step * bytes..whole).step_by(bytes) {
+                    let before = self.whole(&row[at - self.step * bytes..][..bytes]);
+                    let sum = self.whole(&row[at..][..bytes]).wrapping_add(before);
+                    let big = sum.to_be_bytes();
+                    let sum = &big[8 - bytes..];
+                    match self.is_big_endian {
+                        true => row[at..at + bytes].copy_from_slice(sum),
+                        false => {
+                            let target = row[at..at + bytes].iter_mut();
+                            target
+                                .zip(sum.iter().rev())
+                                .for_each(|(to, from)| *to = *from);
+                        }
+                    }
+                }
+            }
+            Predictor::Float => {
+                for at in self.step..row.len() {
+                    row[at] = row[at].wrapping_add(row[at - self.step]);
+                }
+                let sorted = row.to_vec();
+                let count = row.len() / bytes;
+                for (index, sample) in row.chunks_exact_mut(bytes).enumerate() {
+                    for (weight, to) in sample.iter_mut().enumerate() {
+                        // The heaviest byte comes first.
+                        let weight = match self.is_big_endian {
+                            true => weight,
+                            false => bytes - 1 - weight,
+                        };
+                        *to = sorted[weight * count + index];
+                    }
+                }
+            }
+        }
+    }
+
+    /// The number in up to eight bytes.
+    fn whole(&self, bytes: &[u8]) -> u64 {
+        let add = |number: u64, &byte: &u8| number << 8 | u64::from(byte);
+        match self.is_big_endian {
+            true => bytes.iter().fold(0, add),
+            false => bytes.iter().rev().fold(0, add),
+        }
+    }
+
+    /// The bits of a sample of the row, which has it.
+    pub(super) fn raw(&self, row: &[u8], index: usize) -> u64 {
+        if self.bits.is_multiple_of(8) {
+            let bytes = self.bits / 8;
+            return self.whole(&row[index * bytes..][..bytes]);
+        }
+        let (start, end) = (index * self.bits, (index + 1) * self.bits);
+        let all = row[start / 8..end.div_ceil(8)].iter();
+        let all = all.fold(0u64, |number, &byte| number << 8 | u64::from(byte));
+        all >> (end.div_ceil(8) * 8 - end) & self.most()
+    }
+
+    /// The largest number of the bits.
+    pub(super) const fn most(&self) -> u64 {
+        u64::MAX >> (64 - self.bits)
+    }
+
+    /// A sample of the row as a part of the way from black to white.
+    pub(super) fn share(&self, row: &[u8], index: usize) -> f64 {
+        self.share_of(self.raw(row, index))
+    }
+
+    /// The share of these bits.
+    pub(super) fn share_of(&self, raw: u64) -> f64 {
+        match self.kind {
+            Kind::Unsigned => raw as f64 / self.most() as f64,
+            Kind::Signed => {
+                let sign = 1 << (self.bits - 1);
+                if raw & sign != 0 {
+                    return 0.0;
+                }
+                raw as f64 / (sign - 1).max(1) as f64
+            }
+            Kind::Float => {
+                let number = match self.bits {
+                    16 => half(raw as u16),
+                    24 => f64::from(f32::from_bits((raw as u32) << 8)),
+                    32 => f64::from(f32::from_bits(raw as u32)),
+                    _ => f64::from_bits(raw),
+                };
+                // What is no number is black.
+                if number > 0.0 { number.min(1.0) } else { 0.0 }
+            }
+        }
+    }
+}
+
+/// A number of 16 bits: a sign, 5 bits of exponent and 10 of mantissa.
+fn half(bits: u16) -> f64 {
+    let mantissa = f64::from(bits & 0x3ff);
+    let number = match bits >> 10 & 0x1f {
+        0 => mantissa * 2f64.powi(-24),
+        31 if mantissa > 0.0 => f64::NAN,
+        31 => f64::INFINITY,
+        exponent => (1024.0 + mantissa) * 2f64.powi(i32::from(exponent) - 25),
+    };
+    if bits >> 15 == 0 { number } else { -number }
+}
