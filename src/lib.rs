@@ -63,6 +63,7 @@
 //! | to | see |
 //! |---|---|
 //! | start an engine | [`init`], [`Engine::builder`]; in tests [`test_workers!`] |
+//! | start workers from another program, for kernels in a shared object | [`Builder::worker_program`], [`run_worker`] |
 //! | bring data in | [`Engine::from_slice`], [`Engine::read_file`], [`Engine::read_npy`], [`Engine::zeros`] |
 //! | run one job | [`Engine::submit`]; with options, or several kernels on one worker: [`Engine::job`] |
 //! | run many | [`Engine::map`] in order; [`unordered`](engine::Map::unordered) or [`as_completed`] as they end |
@@ -91,6 +92,7 @@
 //! | debug without processes | [`Engine::inline`] |
 //! | split an array into parts | [`Array::partitions`] |
 //! | read and write `.npy` | [`array::npy`] |
+//! | read CSV, JSON and Parquet files into tables, and run kernels on their parts | `tables` (feature `tables`) |
 //! | decode, resize and encode pictures | the crate `arenite-image` |
 //! | show progress and statistics | [`Engine::progress`], [`Engine::stats`] |
 //! | see afterwards what ran when, and what took long | [`Trace`]: events for a trace viewer, a report for a browser |
@@ -114,11 +116,13 @@
 //! | `supervisor` | queue, policies, monitor, recovery |
 //! | `engine` | the public API: [`engine`] |
 //! | `platform` | what this system offers an engine: [`platform`] |
+//! | `tables` | files as rows and columns, in parts |
 //!
 //! # Features
 //!
 //! - `ndarray` (default): arrays as views of [`ndarray`](https://docs.rs/ndarray), and arrays from them.
 //! - `sandbox`: workers without rights, `Builder::sandbox`.
+//! - `tables`: CSV, JSON and Parquet files as tables, module `tables`. It doubles the number of crates.
 //! - `tracing`: events of the [`tracing`](https://docs.rs/tracing) crate in kernels arrive at [`Builder::on_log`] with
 //!   level and target, and at the program's subscriber, if there is one, as events of the target `arenite::worker`.
 //!   Spans stay in the worker.
@@ -154,6 +158,9 @@ mod supervisor;
 mod sync;
 #[cfg(not(arenite_loom))]
 mod sys;
+#[cfg(all(feature = "tables", not(arenite_loom)))]
+#[forbid(unsafe_code)]
+pub mod tables;
 #[cfg(not(arenite_loom))]
 #[forbid(unsafe_code)]
 mod trace;
@@ -179,7 +186,9 @@ mod exports {
     };
     #[cfg(feature = "sandbox")]
     pub use crate::engine::{Sandbox, SandboxReport};
-    pub use crate::kernel::{Kernel, KernelError, Returned, Scalar, Typed};
+    #[doc(inline)]
+    pub use crate::kernel::raw;
+    pub use crate::kernel::{Bytes, Kernel, KernelError, Returned, Scalar, Typed};
     #[cfg(feature = "points")]
     #[doc(hidden)]
     pub use crate::supervisor::hostile::{AttackStats, link_words};
@@ -189,7 +198,9 @@ mod exports {
     #[cfg(feature = "points")]
     #[doc(hidden)]
     pub use crate::sys::inject as failing_calls;
-    pub use crate::worker::{JobRng, Scratch, cancelled, init, rng, scratch, scratch_for};
+    pub use crate::worker::{
+        JobRng, Scratch, cancelled, init, rng, run_worker, scratch, scratch_for,
+    };
 }
 
 // The programs in README.md and docs/guide.md are doctests.
@@ -199,3 +210,6 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/guide.md")]
 struct Guide;
+#[cfg(all(doctest, feature = "tables"))]
+#[doc = include_str!("../docs/tables.md")]
+struct Tables;

@@ -25,11 +25,14 @@ pub struct ArenaFull {
     pub largest_free: u64,
     /// What the system has left: space in `/dev/shm`, or memory where segments have no names.
     pub shm_free: u64,
+    /// Bytes that workers retain for arrays that jobs have left behind, if the engine
+    /// [allows](crate::engine::Builder::retain_escaped) that.
+    pub retained: u64,
     /// What `shm_free` refers to: one of the codes below.
     pub(crate) source: u64,
 }
 
-const _: () = assert!(size_of::<ArenaFull>() == 48 && align_of::<ArenaFull>() == 8);
+const _: () = assert!(size_of::<ArenaFull>() == 56 && align_of::<ArenaFull>() == 8);
 
 impl ArenaFull {
     /// `shm_free` is the machine's.
@@ -52,6 +55,7 @@ impl ArenaFull {
             capacity: memory.limit,
             largest_free: memory.available,
             shm_free: memory.available,
+            retained: 0,
             source: Self::PROCESS,
         }
     }
@@ -92,6 +96,7 @@ impl fmt::Display for ArenaFull {
             capacity,
             largest_free,
             shm_free,
+            retained,
             source,
         } = *self;
         if source == Self::PROCESS {
@@ -139,7 +144,15 @@ impl fmt::Display for ArenaFull {
                 _ => "the machine has no more memory for it: stop other programs",
             }
         };
-        f.write_str(todo)
+        f.write_str(todo)?;
+        if retained > 0 {
+            write!(
+                f,
+                "; workers retain {retained} bytes for arrays that jobs have left behind: drop them in the kernels, or \
+                 recycle the workers more often"
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -320,6 +333,7 @@ mod tests {
                 capacity,
                 largest_free,
                 shm_free,
+                retained: 0,
                 source,
             };
             full.to_string()

@@ -119,6 +119,11 @@ impl FreeRanges {
         self.largest_hole().max(self.limit - self.top)
     }
 
+    /// Whether this byte is above everything that was taken.
+    pub(super) fn is_beyond(&self, at: u64) -> bool {
+        at >= self.top
+    }
+
     /// Every free range below the top, as start and length, unordered.
     pub(super) fn ranges(&self) -> Vec<(u64, u64)> {
         self.by_start

@@ -113,6 +113,8 @@ pub struct Arena {
     memory: u64,
     backing: Backing,
     in_use: AtomicU64,
+    /// Bytes that workers retain for arrays that jobs have left behind.
+    retained: AtomicU64,
     high_water: AtomicU64,
 }
 
@@ -227,6 +229,7 @@ impl Arena {
             memory: memory.limit,
             backing: resolved.backing,
             in_use: AtomicU64::new(0),
+            retained: AtomicU64::new(0),
             high_water: AtomicU64::new(0),
         }))
     }
@@ -371,6 +374,16 @@ impl Arena {
         lock(&self.region(region).accounting).forget_zeros();
     }
 
+    /// Whether this byte of a region belongs to no block.
+    pub(crate) fn is_free(&self, region: u16, at: u64) -> bool {
+        let Some(region) = self.regions.get(usize::from(region)) else {
+            return true;
+        };
+        let accounting = lock(&region.accounting);
+        let has = |(start, len): (u64, u64)| at >= start && at - start < len;
+        accounting.free.is_beyond(at) || accounting.free.ranges().into_iter().any(has)
+    }
+
     /// Bytes held by blocks.
     pub(crate) fn in_use(&self) -> u64 {
         self.in_use.load(Ordering::Relaxed)
@@ -468,6 +481,13 @@ impl Arena {
         }
     }
 
+    /// A lane that retained `before` bytes for arrays that jobs have left behind retains `now` bytes.
+    pub(crate) fn note_retained(&self, before: u64, now: u64) {
+        // Relaxed: a number for messages. Wraps for a lane that retains less than before.
+        self.retained
+            .fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
+    }
+
     /// The error for an allocation of `requested` bytes in region 0.
     pub(crate) fn full_in_region_0(&self, requested: u64) -> ArenaFull {
         self.full(0, requested)
@@ -499,6 +519,7 @@ impl Arena {
                 .largest()
                 .min(free),
             shm_free: system_free,
+            retained: self.retained.load(Ordering::Relaxed),
             source,
         }
     }

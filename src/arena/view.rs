@@ -13,6 +13,7 @@ use super::error::ArenaError;
 use super::layout::{CHUNK, Layout, PAGE};
 use super::names::read_header;
 use super::offset::{BadOffset, Extent};
+use crate::sys::crash::{Area, Located};
 use crate::sys::{self, Access, Map, Prot, Segment};
 
 /// What a worker needs to attach.
@@ -301,6 +302,30 @@ impl View {
         })
     }
 
+    /// Where this address is, if in a map of the arena. Async-signal-safe.
+    pub fn locate(&self, address: usize) -> Option<Located> {
+        let inside = |map: &Map| {
+            let at = address.checked_sub(map.base().as_ptr().addr())?;
+            (at < map.len()).then_some(at as u64)
+        };
+        let located = |area, region, offset| Located {
+            area,
+            region,
+            offset,
+        };
+        let control = inside(&self.control).map(|at| located(Area::Control, 0, at));
+        control.or_else(|| {
+            (0..).zip(&self.regions).find_map(|(number, region)| {
+                let lent = || {
+                    let at = region.lend_map.get().and_then(inside)?;
+                    Some(located(Area::Lent, number, at))
+                };
+                let at = inside(&region.map);
+                at.map(|at| located(Area::Region, number, at)).or_else(lent)
+            })
+        })
+    }
+
     /// Opens bytes of the own region for writing, rounded outward to whole pages.
     ///
     /// # Errors
@@ -352,17 +377,27 @@ impl View {
     ///
     /// As [`View::lend_open`].
     pub fn lend_close(&self, extent: Extent) -> sys::Result<()> {
+        self.lend_protect(extent, Prot::None)
+    }
+
+    /// Closes what [`View::lend_open`] opened for writing, and leaves it readable there.
+    ///
+    /// # Errors
+    ///
+    /// As [`View::lend_open`].
+    pub fn lend_close_readable(&self, extent: Extent) -> sys::Result<()> {
+        self.lend_protect(extent, Prot::Read)
+    }
+
+    fn lend_protect(&self, extent: Extent, prot: Prot) -> sys::Result<()> {
         let (map, range) = self.lent(extent)?;
         // The page around an empty extent may hold what the worker writes next.
         if range.is_empty() {
             return Ok(());
         }
-        let prot = if extent.at.region() == self.own {
-            Prot::Read
-        } else {
-            Prot::None
-        };
-        map.protect(pages(&range), prot)
+        // The only map of the own region stays readable.
+        let is_own = extent.at.region() == self.own;
+        map.protect(pages(&range), if is_own { Prot::Read } else { prot })
     }
 
     fn lent(&self, extent: Extent) -> sys::Result<(&Map, Range<usize>)> {

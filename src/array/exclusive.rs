@@ -229,6 +229,32 @@ impl<T: Element> ArrayMut<T> {
         self.shape
     }
 
+    /// The number of elements.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no elements.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The address of the first element. Unlike that of a slice, this call forms no reference to the elements: see
+    /// [`Array::as_ptr`].
+    #[inline]
+    pub fn as_ptr(&self) -> *const T {
+        self.first.as_ptr()
+    }
+
+    /// The address of the first element, for writing. Forms no reference to the elements, like
+    /// [`as_ptr`](ArrayMut::as_ptr).
+    #[inline]
+    pub fn as_mut_ptr(&mut self) -> *mut T {
+        self.first.as_ptr()
+    }
+
     /// Row `index`: one step along the leading axis.
     ///
     /// # Panics
@@ -506,11 +532,22 @@ impl<T: Element> ArrayMut<T> {
         )
     }
 
+    /// Creates the handle of an array that the program has lent to a kernel that runs in its own process.
+    ///
+    /// # Safety
+    ///
+    /// The memory is writable, and no other handle forms a reference to its elements while this one lives.
+    pub(crate) unsafe fn from_loan(lent: Array<T>) -> ArrayMut<T> {
+        let (first, shape, len, memory) = lent.into_parts();
+        ArrayMut::assemble(first, shape, len, ExclusiveMemory::Loan(memory))
+    }
+
     /// The location of the elements.
     pub(crate) fn location(&self) -> ArrayMutLocation<'_> {
         let bytes = self.len * size_of::<T>();
         match &self.memory {
-            ExclusiveMemory::Private(_) => ArrayMutLocation::Private,
+            // What was lent cannot be passed on to a job.
+            ExclusiveMemory::Private(_) | ExclusiveMemory::Loan(_) => ArrayMutLocation::Private,
             ExclusiveMemory::Block { block, at } => {
                 ArrayMutLocation::Block(block, memory::extent(*at, bytes))
             }
@@ -525,7 +562,7 @@ impl<T: Element> Deref for ArrayMut<T> {
     fn deref(&self) -> &[T] {
         // SAFETY: an exclusive array: `len` initialised elements stay mapped at `first` while the handle lives, and no
         // other process writes them. Private: not mapped elsewhere. Block: held by this process alone, in no job. Lane:
-        // granted or lent to this job alone.
+        // granted or lent to this job alone. Loan: guaranteed by the caller of `from_loan`.
         unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.len) }
     }
 }

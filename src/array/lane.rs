@@ -3,11 +3,12 @@
 //! While a job runs, a lane is set for its thread ([`enter`]). Constructors then allocate from the lane, and each
 //! handle to an array of the job (parameters, clones, sub-arrays, fresh arrays) is counted in the lane's [`LaneCount`].
 //! If the count is not 0 when the job has ended, a handle has escaped, and the worker must exit before that memory is
-//! reused.
+//! reused. A lane that retains such arrays counts the handles of each array on their own ([`LaneCount::of_array`]).
 //!
 //! | field | writer | reader | protection |
 //! |---|---|---|---|
-//! | `LaneCount::live` | any thread with a handle | the lane, at the end of a job | atomic, see `live` |
+//! | `LaneCount::live` | any thread with a handle | the lane, at the end of a job and between jobs | atomic, see `live` |
+//! | `LaneCount::lane` | its creator | any thread | never changes |
 //! | `CURRENT` | the lane's thread, around a job | the lane's thread | thread-local |
 //!
 //! Accesses through a handle happen before the count shows that it is gone.
@@ -33,8 +34,13 @@ pub(crate) unsafe trait LaneMemory {
 
     /// Releases a chunk (its start and the requested length): its last handle is gone, and it is not part of the
     /// result. The newest chunk can be rolled back, others wait for the end of the job. Only called on a thread for
-    /// which this lane is set.
+    /// which this lane is set. A chunk of an earlier job, which the lane retains, may come back too.
     fn release(&self, chunk: (Offset, u64));
+
+    /// The counter for the handles of a chunk that was just allocated; `None`: the counter of the lane.
+    fn count_of(&self, _chunk: Extent) -> Option<&'static LaneCount> {
+        None
+    }
 }
 
 /// A chunk from [`LaneMemory::alloc`].
@@ -48,17 +54,33 @@ pub(crate) struct LaneChunk {
     pub(crate) fresh: bool,
 }
 
-/// Number of live handles to arrays of the lane's current job.
+/// Number of live handles: to arrays of the lane's current job, or to one of its arrays.
 #[derive(Debug, Default)]
 pub(crate) struct LaneCount {
     live: AtomicUsize,
+    /// For the handles of one array: the counter of its lane.
+    lane: Option<&'static LaneCount>,
 }
 
 impl LaneCount {
     pub(crate) const fn new() -> LaneCount {
         LaneCount {
             live: AtomicUsize::new(0),
+            lane: None,
         }
+    }
+
+    /// A counter for the handles of one array at a time, in the lane whose counter is `lane`.
+    pub(crate) const fn of_array(lane: &'static LaneCount) -> LaneCount {
+        LaneCount {
+            live: AtomicUsize::new(0),
+            lane: Some(lane),
+        }
+    }
+
+    /// Whether this is the counter `lane` of a lane, or that of an array there.
+    pub(crate) fn is_of(&self, lane: &LaneCount) -> bool {
+        std::ptr::eq(self, lane) || self.lane.is_some_and(|own| std::ptr::eq(own, lane))
     }
 
     /// Number of live handles.
@@ -149,7 +171,7 @@ impl Drop for LaneChunkOwner {
         }
         // On another thread the lane's allocator is out of reach; the chunk then waits for the end of the job.
         if let Some(lane) = CurrentLane::get()
-            && std::ptr::eq(lane.count, self.count)
+            && self.count.is_of(lane.count)
         {
             lane.memory.release(chunk);
         }

@@ -110,6 +110,10 @@ pub(super) enum ExclusiveMemory {
         at: Offset,
         ticket: LaneTicket,
     },
+    /// Memory of a sealed array that was lent to a kernel on this thread: see [`ArrayMut::from_loan`].
+    ///
+    /// [`ArrayMut::from_loan`]: super::ArrayMut::from_loan
+    Loan(SealedMemory),
 }
 
 /// Owner of the memory of a sealed handle; a clone is another handle to the same memory.
@@ -151,6 +155,7 @@ impl ExclusiveMemory {
                 at,
                 ticket,
             },
+            ExclusiveMemory::Loan(memory) => memory,
         }
     }
 }
@@ -232,6 +237,7 @@ pub(super) fn allocate(
     let chunk = memory
         .alloc(bytes, BlockPlacement::Packed)
         .map_err(AllocError::Arena)?;
+    let count = memory.count_of(extent(chunk.at, bytes)).unwrap_or(count);
     let owner = LaneChunkOwner::fresh(chunk, bytes as u64, count);
     if content == Content::Zeros && !chunk.fresh {
         // SAFETY: `LaneMemory::alloc` gave this process write access to at least `bytes` bytes at `ptr`, and no other

@@ -39,6 +39,7 @@
 //!   running jobs, is gone;
 //! - *parameter* (in a kernel): the supervisor holds a lease for the job, during which no process writes;
 //! - *fresh chunk, lent window* (in a kernel): granted or lent to this lane's job alone;
+//! - *loan* (in a kernel that runs inline): whoever lent the memory guarantees it ([`raw`](crate::raw));
 //! - *mapped file*: the caller that maps it guarantees that the file does not change ([`npy::map`]).
 
 #[cfg(test)]

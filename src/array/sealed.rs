@@ -99,6 +99,35 @@ impl<T: Element> Array<T> {
         self.shape
     }
 
+    /// The number of elements.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no elements.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The address of the first element, aligned even if there is none. It is valid for [`len`](Array::len) elements
+    /// while a handle to the array lives.
+    ///
+    /// Unlike that of a slice (`array[..].as_ptr()`), this call forms no reference to the elements. So a binding of
+    /// another language can hand out the address of memory that the language may change: [`raw`](crate::raw) says what
+    /// else is needed for that.
+    ///
+    /// ```
+    /// # use arenite::array::Array;
+    /// let a = Array::from_fn([3, 4], |i| i as u32);
+    /// assert_eq!(a.row(2).as_ptr().addr() - a.as_ptr().addr(), 2 * 4 * size_of::<u32>());
+    /// ```
+    #[inline]
+    pub fn as_ptr(&self) -> *const T {
+        self.first.as_ptr()
+    }
+
     /// The rows `range` along the leading axis, as another handle to the same memory.
     ///
     /// # Panics
@@ -225,6 +254,10 @@ impl<T: Element> Array<T> {
         }
     }
 
+    pub(super) fn into_parts(self) -> (NonNull<T>, Shape, usize, SealedMemory) {
+        (self.first, self.shape, self.len, self.memory)
+    }
+
     fn part(&self, skip_rows: usize, shape: Shape) -> Array<T> {
         let row_len = self
             .shape
@@ -309,7 +342,8 @@ impl<T: Element> Array<T> {
 
     /// The location of the elements.
     pub(crate) fn location(&self) -> ArrayLocation<'_> {
-        let bytes = size_of_val::<[T]>(self);
+        // Not through a slice: see `as_ptr`.
+        let bytes = self.len * size_of::<T>();
         match &self.memory {
             SealedMemory::Private(_) => ArrayLocation::Private,
             SealedMemory::Mapped(_) => ArrayLocation::Mapped,

@@ -71,6 +71,7 @@ unsafe impl LaneMemory for MockLane {
                 capacity: self.capacity as u64,
                 largest_free: (self.capacity - state.top) as u64,
                 shm_free: 0,
+                retained: 0,
                 source: 0,
             });
         }

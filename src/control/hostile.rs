@@ -10,6 +10,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, socket,
 };
 
+use super::tests::id;
 use super::{Server, Welcome};
 use crate::sys::asked;
 
@@ -74,7 +75,7 @@ fn arbitrary_packets_end_the_handshake() {
             let server = Server::new().unwrap();
             let address = super::address(server.socket());
             let open = std::sync::Arc::clone(&server.socket);
-            let answering = std::thread::spawn(move || server.answer(b"id", welcome()));
+            let answering = std::thread::spawn(move || server.answer(&id("id", ""), welcome()));
             let kind = SockType::SeqPacket;
             let peer = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None).unwrap();
             connect(peer.as_raw_fd(), &UnixAddr::new(address.as_str()).unwrap()).unwrap();

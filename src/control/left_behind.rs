@@ -19,7 +19,7 @@ const MAX_ENTRIES: usize = 4096;
 /// if no open socket of the system has its name.
 pub(crate) fn sweep_once() {
     static ONCE: Once = Once::new();
-    ONCE.call_once(|| sweep(&std::env::temp_dir()));
+    ONCE.call_once(|| sweep(&super::socket_folder()));
 }
 
 fn sweep(temporary: &Path) {

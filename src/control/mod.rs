@@ -4,21 +4,21 @@
 //! supervisor                                worker
 //!   one-shot server; its socket is opened, and its name removed
 //!   spawns with the open socket                 finds the socket among its descriptors
-//!                       ◄── Hello { build id, reply channel }
+//!                       ◄── Hello { build id, identity, reply channel }
 //!   compares
 //!   Welcome { … } ──►
 //!                                             attaches
 //!                       ◄── Ready, or Failed with the reason
 //! ```
 //!
-//! The channel creates its socket in a folder of its own under `TMPDIR`. Both are removed before the process is
+//! The channel creates its socket in a folder of its own under `TMPDIR` (see [`pin_socket_folder`]). Both are removed before the process is
 //! started: the process gets a descriptor of the socket's file (`O_PATH`), through which it connects without a name. So
 //! the folder is left behind only if the program dies in the microseconds between creation and removal. A later program
 //! [sweeps](sweep_once) it; code that ends the program waits for the removal ([`lock_socket_names`]). While the socket
 //! has a name, no other user may connect, whatever the umask. So only the worker can connect. This matters because the
 //! channel trusts the length at the beginning of a message, and allocates as much.
 //!
-//! Before `Ready` a worker runs only code of the executable, and has seen no input, so its messages are trusted like
+//! Before `Ready` a worker runs only code of the program, and has seen no input, so its messages are trusted like
 //! the program. Both ends are dropped afterwards; everything later travels in the link.
 //!
 //! `accept` has no time limit, and panics on a malformed packet. So it runs on a thread of its own
@@ -30,7 +30,7 @@ mod left_behind;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -50,11 +50,28 @@ pub(crate) use left_behind::sweep_once;
 #[derive(Debug, Serialize, Deserialize)]
 enum FromWorker {
     Hello {
-        build_id: Vec<u8>,
+        id: ProgramId,
         reply: IpcSender<Welcome>,
     },
     Ready,
     Failed(String),
+}
+
+/// What must be equal in a worker and its supervisor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProgramId {
+    /// The build of the object that contains this crate.
+    pub(crate) build_id: Vec<u8>,
+    /// What a worker program says of itself; empty for a copy of this program.
+    pub(crate) identity: Vec<u8>,
+}
+
+impl ProgramId {
+    /// That of this process, if it runs a program with this identity.
+    pub(crate) fn of(identity: Vec<u8>) -> Self {
+        let build_id = sys::image::image().build_id.as_bytes().to_vec();
+        Self { build_id, identity }
+    }
 }
 
 /// What a worker needs to attach.
@@ -77,8 +94,10 @@ pub(crate) struct Welcome {
     /// The mechanisms of the sandbox that Linux supports here.
     #[cfg(feature = "sandbox")]
     pub(crate) kernel: SandboxFeatures,
-    /// Entry of `on_worker_start`.
-    pub(crate) on_start: Option<u64>,
+    /// The call of `on_worker_start`.
+    pub(crate) on_start: Option<OnStart>,
+    /// Entry to run before the worker retains what a job has left behind; `None`: it retains nothing.
+    pub(crate) retain: Option<u64>,
     /// Level up to which events of the `tracing` crate are sent, 1 for errors to 5 for traces; 0 for none.
     pub(crate) events: u8,
     /// Name of the engine in messages and process lists.
@@ -89,6 +108,15 @@ pub(crate) struct Welcome {
     pub(crate) seed: u64,
     /// The number of cores that this engine may use.
     pub(crate) cores: u32,
+}
+
+/// A call of `on_worker_start`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OnStart {
+    /// Entry of the kernel.
+    pub(crate) entry: u64,
+    /// Its arguments.
+    pub(crate) words: Vec<u64>,
 }
 
 /// The start position of a lane.
@@ -107,8 +135,10 @@ pub(crate) struct LaneStart {
 pub(crate) enum HandshakeError {
     /// The channel failed.
     Channel(String),
-    /// The worker runs another executable.
+    /// The worker runs another build.
     OtherBuild { ours: String, theirs: String },
+    /// The worker program has another identity.
+    OtherIdentity { ours: String, theirs: String },
     /// The worker reported this reason.
     Failed(String),
     /// The worker ended before it was ready.
@@ -121,7 +151,12 @@ impl std::fmt::Display for HandshakeError {
             Self::Channel(why) => write!(f, "the start-up channel failed: {why}"),
             Self::OtherBuild { ours, theirs } => write!(
                 f,
-                "the worker runs another build of this program ({theirs}, not {ours}): was the executable replaced while it ran?"
+                "the worker runs another build of this program ({theirs}, not {ours}): was the file replaced while this \
+                 program ran, or does the worker program use another one?"
+            ),
+            Self::OtherIdentity { ours, theirs } => write!(
+                f,
+                "the worker program calls itself {theirs}, not {ours}: use the program that belongs to this one"
             ),
             Self::Failed(why) => f.write_str(why),
             Self::Gone => f.write_str("the worker ended before it was ready"),
@@ -184,12 +219,34 @@ pub(crate) fn check_socket_folder(folder: &Path) -> Result<(), String> {
     }
 }
 
+/// Makes the folder for temporary files of this time the folder of all sockets, if this crate is in a shared object.
+/// There the program may change its environment without the lock of Rust's standard library, on another thread than the
+/// one that starts workers. In an executable each socket goes to the folder of its time: the setting is one for all code
+/// of this object that uses the crate `tempfile`.
+///
+/// For the thread that builds an engine. The first call decides.
+pub(crate) fn pin_socket_folder() {
+    if !sys::image::image().is_program {
+        // Fails if the folder is pinned.
+        let _ = tempfile::env::override_temp_dir(&std::env::temp_dir());
+    }
+}
+
+/// The folder in which the channel makes its sockets.
+fn socket_folder() -> PathBuf {
+    tempfile::env::temp_dir()
+}
+
 impl Server {
     pub(crate) fn new() -> Result<Self, HandshakeError> {
-        let folder = std::env::temp_dir();
+        let folder = socket_folder();
         let wrong = |why: &str| {
+            let advice = match sys::image::image().is_program {
+                true => "set TMPDIR to a writable folder",
+                false => "start this program with TMPDIR set to a writable folder that stays",
+            };
             HandshakeError::Channel(format!(
-                "workers connect to a socket in {}, but {why}; set TMPDIR to a writable folder",
+                "workers connect to a socket in {}, but {why}; {advice}",
                 folder.display()
             ))
         };
@@ -239,37 +296,38 @@ impl Server {
     /// [`HandshakeSocket::release`] is called.
     pub(crate) fn answer(
         self,
-        build_id: &[u8],
+        id: &ProgramId,
         welcome: Welcome,
     ) -> Result<HandshakeDone, HandshakeError> {
         let Self { server, socket } = self;
         // The channel panics on a malformed packet.
         catch_unwind(AssertUnwindSafe(move || {
             let _until_answered = socket;
-            Self::converse(server, build_id, welcome)
+            Self::converse(server, id, welcome)
         }))
         .unwrap_or_else(|_| Err(HandshakeError::Channel("malformed message".into())))
     }
 
     fn converse(
         server: IpcOneShotServer<FromWorker>,
-        build_id: &[u8],
+        ours: &ProgramId,
         welcome: Welcome,
     ) -> Result<HandshakeDone, HandshakeError> {
         // A peer that disconnects without a message is a `release`, or a worker that ended.
         let (receiver, first): (IpcReceiver<FromWorker>, _) =
             server.accept().map_err(receive_error)?;
         let reply = match first {
-            FromWorker::Hello {
-                build_id: theirs,
-                reply,
-            } if theirs == build_id => reply,
-            FromWorker::Hello {
-                build_id: theirs, ..
-            } => {
+            FromWorker::Hello { id, reply } if id == *ours => reply,
+            FromWorker::Hello { id, .. } if id.build_id == ours.build_id => {
+                return Err(HandshakeError::OtherIdentity {
+                    ours: quoted(&ours.identity),
+                    theirs: quoted(&id.identity),
+                });
+            }
+            FromWorker::Hello { id, .. } => {
                 return Err(HandshakeError::OtherBuild {
-                    ours: hex(build_id),
-                    theirs: hex(&theirs),
+                    ours: hex(&ours.build_id),
+                    theirs: hex(&id.build_id),
                 });
             }
             FromWorker::Failed(why) => return Err(HandshakeError::Failed(why)),
@@ -340,17 +398,14 @@ impl Client {
     /// Connects, sends hello and returns the answer of the supervisor.
     pub(crate) fn hello(
         server: BorrowedFd<'_>,
-        build_id: &[u8],
+        id: ProgramId,
     ) -> Result<(Self, Welcome), HandshakeError> {
         sys::inject::allowed().map_err(channel)?;
         let sender = IpcSender::connect(address(server)).map_err(channel)?;
         sys::inject::allowed().map_err(channel)?;
         let (reply, welcome) = ipc::channel().map_err(channel)?;
         sender
-            .send(FromWorker::Hello {
-                build_id: build_id.to_vec(),
-                reply,
-            })
+            .send(FromWorker::Hello { id, reply })
             .map_err(channel)?;
         crate::sync::point!("attach.called");
         let welcome = welcome.recv().map_err(receive_error)?;
@@ -399,6 +454,14 @@ fn hex(id: &[u8]) -> String {
         .collect()
 }
 
+/// An identity as text.
+fn quoted(identity: &[u8]) -> String {
+    const MAX: usize = 80;
+    let shown = &identity[..identity.len().min(MAX)];
+    let more = if identity.len() > MAX { "…" } else { "" };
+    format!("\"{}{more}\"", shown.escape_ascii())
+}
+
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
@@ -423,10 +486,18 @@ mod tests {
             kernel: SandboxFeatures::default(),
             events: 3,
             on_start: None,
+            retain: None,
             label: "test".into(),
             reservation: 1 << 30,
             seed: 11,
             cores: 2,
+        }
+    }
+
+    pub(super) fn id(build_id: &str, identity: &str) -> ProgramId {
+        ProgramId {
+            build_id: build_id.into(),
+            identity: identity.into(),
         }
     }
 
@@ -435,32 +506,49 @@ mod tests {
         let server = Server::new().unwrap();
         let socket = Arc::clone(&server.socket);
         let worker = std::thread::spawn(move || {
-            let (client, welcome) = Client::hello(socket.as_fd(), b"abc").unwrap();
+            let (client, welcome) = Client::hello(socket.as_fd(), id("abc", "a")).unwrap();
             client.ready().unwrap();
             welcome
         });
-        drop(server.answer(b"abc", welcome()).unwrap());
+        drop(server.answer(&id("abc", "a"), welcome()).unwrap());
         assert_eq!(worker.join().unwrap(), welcome());
+    }
+
+    fn refused(ours: &ProgramId, theirs: ProgramId) -> HandshakeError {
+        let server = Server::new().unwrap();
+        let socket = Arc::clone(&server.socket);
+        let worker = std::thread::spawn(move || Client::hello(socket.as_fd(), theirs).map(drop));
+        let error = server.answer(ours, welcome()).unwrap_err();
+        assert_eq!(worker.join().unwrap(), Err(HandshakeError::Gone));
+        error
     }
 
     #[test]
     fn another_build_is_rejected() {
-        let server = Server::new().unwrap();
-        let socket = Arc::clone(&server.socket);
-        let worker = std::thread::spawn(move || Client::hello(socket.as_fd(), b"old").map(drop));
-        let error = server.answer(b"new", welcome()).unwrap_err();
+        let error = refused(&id("new", "same"), id("old", "same"));
         assert!(
             matches!(error, HandshakeError::OtherBuild { .. }),
             "{error}"
         );
-        assert_eq!(worker.join().unwrap(), Err(HandshakeError::Gone));
+    }
+
+    #[test]
+    fn another_identity_is_rejected_by_both_names() {
+        let error = refused(&id("same", "3.11"), id("same", "3.12\n"));
+        let text = error.to_string();
+        assert!(
+            text.contains(r#"calls itself "3.12\n", not "3.11""#),
+            "{text}"
+        );
+        let long = refused(&id("same", ""), id("same", &"x".repeat(1000)));
+        assert!(long.to_string().len() < 200, "{long}");
     }
 
     #[test]
     fn a_worker_that_never_connects_is_released() {
         let server = Server::new().unwrap();
         let handshake = server.handshake_socket();
-        let waiting = std::thread::spawn(move || server.answer(b"", welcome()));
+        let waiting = std::thread::spawn(move || server.answer(&id("", ""), welcome()));
         handshake.release();
         assert_eq!(waiting.join().unwrap().unwrap_err(), HandshakeError::Gone);
         // `answer` has returned.
@@ -523,12 +611,12 @@ mod tests {
         let server = Server::new().unwrap();
         let socket = Arc::clone(&server.socket);
         let worker = std::thread::spawn(move || {
-            Client::hello(socket.as_fd(), b"x")
+            Client::hello(socket.as_fd(), id("x", ""))
                 .unwrap()
                 .0
                 .failed("no room".into());
         });
-        let error = server.answer(b"x", welcome()).unwrap_err();
+        let error = server.answer(&id("x", ""), welcome()).unwrap_err();
         assert_eq!(error, HandshakeError::Failed("no room".into()));
         worker.join().unwrap();
     }

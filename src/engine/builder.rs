@@ -5,16 +5,19 @@ use std::time::Duration;
 
 use super::inlined::Enrolled;
 use super::seeds::Seeds;
-use super::{Backend, BuildError, Engine, TraceError, Workers};
+use super::{Backend, BuildError, Engine, TraceError, WorkerProgram, Workers};
 #[cfg(feature = "sandbox")]
 use super::{Sandbox, SandboxReport};
 use crate::arena::{Arena, ArenaError, Backing, Spec, SystemInfo};
-use crate::control::HandshakeError;
-use crate::kernel::{Kernel, KernelInfo, Single, to_offset};
+use crate::control::{HandshakeError, OnStart};
+use crate::kernel::wire::ArgWriter;
+use crate::kernel::{Args, CallWriter, Kernel, KernelInfo, Params, Reply, Single, to_offset};
 use crate::link::control_bytes;
 use crate::supervisor::{
-    self, LogLine, MemorySettings, QUARANTINE_AFTER, Settings, Sink, StartError,
+    self, LogLine, MemorySettings, ProgramSpec, QUARANTINE_AFTER, Settings, Sink, StartError,
+    WorkerEntry,
 };
+use crate::sys::process::Program;
 #[cfg(feature = "sandbox")]
 use crate::sys::sandbox;
 use crate::trace::{TraceConfig, Tracer};
@@ -51,7 +54,9 @@ pub enum Guard {
 #[derive(Clone, Debug)]
 #[must_use = "settings have no effect until the engine is built"]
 pub struct Builder {
+    program: Option<WorkerProgram>,
     workers: Option<usize>,
+    spares: usize,
     lanes: usize,
     co_schedule_deadlines: bool,
     capacity: Option<u64>,
@@ -63,8 +68,10 @@ pub struct Builder {
     memory_limit: u64,
     #[cfg(feature = "sandbox")]
     sandbox: Sandbox,
-    on_start: Option<KernelInfo>,
+    on_start: Option<StartCall>,
+    retain: Option<KernelInfo>,
     log: Sink,
+    in_background: bool,
     start_timeout: Duration,
     memory: MemorySettings,
     grace: Duration,
@@ -76,7 +83,9 @@ pub struct Builder {
 impl Builder {
     pub(super) fn new() -> Self {
         Self {
+            program: None,
             workers: None,
+            spares: 0,
             lanes: 1,
             co_schedule_deadlines: false,
             capacity: None,
@@ -89,7 +98,9 @@ impl Builder {
             #[cfg(feature = "sandbox")]
             sandbox: Sandbox::Off,
             on_start: None,
+            retain: None,
             log: Sink::Stderr,
+            in_background: false,
             start_timeout: Duration::from_secs(60),
             memory: MemorySettings::default(),
             grace: Duration::from_secs(5),
@@ -104,6 +115,52 @@ impl Builder {
     #[doc(alias("ProcessPoolExecutor", "max_workers", "n_jobs"))]
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = Some(workers.max(1));
+        self
+    }
+
+    /// Sets the number of spare workers: processes that are ready and get no job until another worker has ended, whether
+    /// by a crash, by a deadline, by [`kill`](super::Job::kill), at its memory limit, or to be
+    /// [recycled](Builder::recycle_after_jobs). Then a spare takes its place, and a new spare is started behind it. So
+    /// the next job does not wait for the start of a process and for what it does in
+    /// [`on_worker_start`](Builder::on_worker_start). The default is 0; workers and spares together may be 1024.
+    ///
+    /// At most [`workers`](Builder::workers) processes have jobs at the same time, as without spares. Spares are started
+    /// when all of these are ready; [`build`](Builder::build) does not wait for them. Each costs the memory of an idle
+    /// process, and 64 KiB of the arena. [`Stats::workers`](super::Stats::workers) lists them with all others.
+    ///
+    /// ```standalone_crate
+    /// use arenite::Engine;
+    ///
+    /// fn crash() {
+    ///     std::process::abort();
+    /// }
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(1).spares(1).build()?;
+    /// let spare = loop {
+    ///     let stats = engine.stats();
+    ///     if let Some(spare) = stats.workers.iter().find(|worker| worker.spare) {
+    ///         break spare.pid;
+    ///     }
+    ///     std::thread::yield_now();
+    /// };
+    /// engine.submit(crash, ()).wait().unwrap_err();
+    /// assert_eq!(engine.submit(std::process::id, ()).wait()?, spare);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn spares(mut self, spares: usize) -> Self {
+        self.spares = spares;
+        self
+    }
+
+    /// Lets workers run another program than a copy of this one, or this one with arguments. That program calls
+    /// [`run_worker`](crate::run_worker), and this program need not call [`init`](crate::init).
+    ///
+    /// For kernels in a shared object, such as an extension module of an interpreter: each worker runs the interpreter,
+    /// which loads the same file. Both programs must contain arenite in the same file (the executable or the shared
+    /// object); kernels are functions of that file.
+    pub fn worker_program(mut self, program: WorkerProgram) -> Self {
+        self.program = Some(program);
         self
     }
 
@@ -294,13 +351,105 @@ impl Builder {
     /// assert_eq!(engine.submit(square, (12,)).wait()?, 144);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn on_worker_start<F>(mut self, start: F) -> Self
+    pub fn on_worker_start<F>(self, start: F) -> Self
+    where
+        F: Kernel<(), ()>,
+    {
+        self.on_worker_start_with(start, ())
+    }
+
+    /// [`on_worker_start`](Builder::on_worker_start) with arguments: numbers, text and [`Bytes`](crate::Bytes). Arrays
+    /// cannot be passed, since there is no arena yet. If `start` returns `Err`, the worker has failed to start.
+    ///
+    /// ```standalone_crate
+    /// use std::sync::OnceLock;
+    /// use arenite::Engine;
+    ///
+    /// static NAME: OnceLock<String> = OnceLock::new();
+    ///
+    /// fn start(name: &str, least: u64) -> Result<(), String> {
+    ///     if (name.len() as u64) < least {
+    ///         return Err(format!("{name:?} is too short"));
+    ///     }
+    ///     NAME.set(name.to_owned()).map_err(|_| "called twice".to_owned())
+    /// }
+    ///
+    /// arenite::init();
+    /// let builder = Engine::builder().workers(1);
+    /// let engine = builder.clone().on_worker_start_with(start, ("photos", 2u64)).build()?;
+    /// assert_eq!(engine.submit(|| NAME.get().cloned(), ()).wait()?.as_deref(), Some("photos"));
+    ///
+    /// let error = builder.on_worker_start_with(start, ("x", 2u64)).build().unwrap_err();
+    /// assert!(error.to_string().contains("\"x\" is too short"), "{error}");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn on_worker_start_with<F, A, P, R>(mut self, start: F, args: A) -> Self
+    where
+        F: Kernel<P, R>,
+        A: Args<'static, P>,
+        P: Params,
+        R: Reply<Out = ()>,
+    {
+        const { assert!(!R::SPAWNS, "on_worker_start cannot spawn jobs") };
+        // A name for its type: it has no bytes.
+        let _ = start;
+        // No arena has this number, so each array is foreign.
+        let mut call = CallWriter(ArgWriter::new(u64::MAX));
+        args.send(&mut call);
+        self.on_start = Some(StartCall {
+            kernel: KernelInfo::of::<Single<F, P, R>>(),
+            words: call.0.words().into(),
+            has_arrays: call.0.foreign || call.0.exclusive || !call.0.leases.is_empty(),
+        });
+        self
+    }
+
+    /// Lets jobs leave array handles behind in their worker: in a `static`, in a cache, on a thread, in the state of an
+    /// actor. Without this option such a job fails with [`WorkerExit::Escaped`](crate::WorkerExit::Escaped).
+    ///
+    /// The worker retains each of these arrays until its last handle there is dropped or the process ends, for example
+    /// because it is [recycled](Builder::recycle_after_jobs). Until then its memory stays in use:
+    /// [`Stats::retained`](super::Stats::retained) counts it, and an [`ArenaFull`](crate::ArenaFull) names it. An input
+    /// is retained as a whole, and the program's own handle cannot be made writable again meanwhile.
+    ///
+    /// An `ArrayMut` that was passed to the job is read-only from the end of the job on: a write ends the worker with
+    /// SIGSEGV. Arrays that the job made stay writable until they are returned. The worker notices a drop between two
+    /// jobs, and when it runs dry or wakes up; if a thread drops a handle while its worker sleeps, the memory is freed
+    /// when the worker next wakes up.
+    ///
+    /// `before` runs in the worker after a job that has left something behind. It may drop what is no longer needed,
+    /// such as the contents of a cache. Pass `|| {}` if there is nothing to do.
+    ///
+    /// ```standalone_crate
+    /// use std::sync::Mutex;
+    ///
+    /// use arenite::{Array, Engine};
+    ///
+    /// static TABLE: Mutex<Option<Array<u32>>> = Mutex::new(None);
+    ///
+    /// fn load(table: &Array<u32>) {
+    ///     *TABLE.lock().unwrap() = Some(table.clone());
+    /// }
+    ///
+    /// fn look_up(index: usize) -> u32 {
+    ///     TABLE.lock().unwrap().as_ref().map_or(0, |table| table[index])
+    /// }
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(1).retain_escaped(|| {}).build()?;
+    /// let table = engine.from_slice(&[10, 20, 30])?;
+    /// engine.submit(load, (&table,)).wait()?;
+    /// assert_eq!(engine.submit(look_up, (2,)).wait()?, 30);
+    /// assert!(engine.stats().retained() > 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn retain_escaped<F>(mut self, before: F) -> Self
     where
         F: Kernel<(), ()>,
     {
         // A name for its type: it has no bytes.
-        let _ = start;
-        self.on_start = Some(KernelInfo::of::<Single<F, (), ()>>());
+        let _ = before;
+        self.retain = Some(KernelInfo::of::<Single<F, (), ()>>());
         self
     }
 
@@ -358,6 +507,28 @@ impl Builder {
     /// ```
     pub fn start_timeout(mut self, limit: Duration) -> Self {
         self.start_timeout = limit;
+        self
+    }
+
+    /// Lets [`build`](Builder::build) return while the workers start. Jobs wait until the first worker is ready. If the
+    /// first to finish its start fails, no worker is tried again, and each job fails with
+    /// [`JobErrorKind::NoWorkers`](crate::JobErrorKind::NoWorkers) and the reason that `build` would have returned.
+    ///
+    /// ```standalone_crate
+    /// use arenite::{Engine, JobErrorKind};
+    ///
+    /// arenite::init();
+    /// let builder = Engine::builder().workers(1).start_in_background();
+    /// let engine = builder.clone().build()?;
+    /// assert_eq!(engine.submit(|x: u32| x + 1, (41,)).wait()?, 42);
+    ///
+    /// let engine = builder.on_worker_start(|| panic!("no configuration")).build()?;
+    /// let error = engine.submit(|x: u32| x + 1, (41,)).wait().unwrap_err();
+    /// assert!(matches!(error.kind(), JobErrorKind::NoWorkers(why) if why.contains("no configuration")));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn start_in_background(mut self) -> Self {
+        self.in_background = true;
         self
     }
 
@@ -496,24 +667,39 @@ impl Builder {
     /// Creates the arena and starts the workers. Returns when all of them are ready.
     ///
     /// # Errors
-    /// [`BuildError`]: `init()` was not called, there are too many workers or lanes, the arena does not fit or its name
-    /// is taken, a worker cannot start, [`on_worker_start`](Builder::on_worker_start) is code of a shared library, a
+    /// [`BuildError`]: `init()` was not called, this process is a worker itself, there are too many workers or lanes, the arena does not fit or its name
+    /// is taken, a worker cannot start, [`on_worker_start`](Builder::on_worker_start) is code of another library, a
     /// file of the trace cannot be written, Linux lacks a part of a required sandbox, or a system call fails. Nothing
     /// is left behind.
     ///
     /// # Panics
-    /// Aborts if called in a worker: a kernel cannot have workers of its own.
+    /// Aborts in a process that an engine has started as a worker, and that has called neither `init()` nor
+    /// `run_worker()`: it would start workers without end.
     pub fn build(self) -> Result<Engine, BuildError> {
         if crate::worker::is_worker() {
+            return Err(BuildError::InWorker);
+        }
+        if crate::worker::is_unadopted() {
             eprintln!(
-                "arenite: a worker cannot build an engine of its own. If this is not a kernel, `arenite::init()` is missing at the beginning of `main`."
+                "arenite: this process was started as a worker, and has not become one: `arenite::init()` is missing \
+                 at the beginning of `main`, or `arenite::run_worker()` in a worker program."
             );
             std::process::abort();
         }
-        if !crate::worker::is_initialised() {
+        if self.program.is_none() && !crate::worker::is_initialised() {
             return Err(BuildError::NotInitialised);
         }
-        let workers = self.workers.unwrap_or_else(crate::sys::limits::cores);
+        let sandboxed = self.is_sandboxed();
+        let program = match self.program {
+            Some(program) => program.resolve(sandboxed)?,
+            None => {
+                let program = Program::this(supervisor::environment(sandboxed));
+                ProgramSpec::new(program, Vec::new(), WorkerEntry::Init)
+            }
+        };
+        crate::control::pin_socket_folder();
+        let active = self.workers.unwrap_or_else(crate::sys::limits::cores);
+        let workers = active.saturating_add(self.spares);
         let workers = u16::try_from(workers)
             .ok()
             .filter(|&workers| workers <= MAX_WORKERS)
@@ -537,6 +723,14 @@ impl Builder {
             }
         }
         let on_start = match self.on_start {
+            None => None,
+            Some(call) if call.has_arrays => return Err(BuildError::StartWithArrays),
+            Some(call) => Some(OnStart {
+                entry: to_offset(call.kernel.entry).ok_or(BuildError::ForeignKernel)?,
+                words: call.words.to_vec(),
+            }),
+        };
+        let retain = match self.retain {
             None => None,
             Some(info) => Some(to_offset(info.entry).ok_or(BuildError::ForeignKernel)?),
         };
@@ -564,20 +758,22 @@ impl Builder {
         };
         let seeds = Arc::new(Seeds::new(self.seed));
         let settings = Settings {
+            program,
             workers,
+            // Less than `workers`.
+            spares: self.spares as u16,
             lanes,
             co_schedule_deadlines: self.co_schedule_deadlines,
             guard: self.guard == Guard::On,
             memory_limit: self.memory_limit,
-            #[cfg(feature = "sandbox")]
-            sandboxed: self.sandbox != Sandbox::Off,
-            #[cfg(not(feature = "sandbox"))]
-            sandboxed: false,
+            sandboxed,
             #[cfg(feature = "sandbox")]
             kernel,
             on_start,
+            retain,
             label: self.label,
             log: self.log,
+            in_background: self.in_background,
             start_timeout: self.start_timeout,
             memory: self.memory,
             grace: self.grace,
@@ -601,6 +797,24 @@ impl Builder {
             names: super::actor::Names::default(),
             seeds,
         })
+    }
+}
+
+/// What [`Builder::on_worker_start_with`] was given.
+#[derive(Clone, Debug)]
+struct StartCall {
+    kernel: KernelInfo,
+    /// The arguments.
+    words: Arc<[u64]>,
+    has_arrays: bool,
+}
+
+impl Builder {
+    fn is_sandboxed(&self) -> bool {
+        #[cfg(feature = "sandbox")]
+        return self.sandbox != Sandbox::Off;
+        #[cfg(not(feature = "sandbox"))]
+        false
     }
 }
 

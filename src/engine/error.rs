@@ -14,6 +14,8 @@ use crate::sys::debug_as_text;
 pub enum BuildError {
     /// `arenite::init()` was not called, so copies of this program would run `main` again.
     NotInitialised,
+    /// This process is a worker: a kernel cannot have workers of its own.
+    InWorker,
     /// More workers than an engine may have.
     TooManyWorkers {
         /// The number asked for.
@@ -32,7 +34,9 @@ pub enum BuildError {
     Trace(TraceError),
     /// A system call failed.
     System(crate::arena::SystemError),
-    /// `on_worker_start` is code of a shared library.
+    /// An argument of `on_worker_start_with` is an array.
+    StartWithArrays,
+    /// `on_worker_start` is code of another library than the one that contains arenite.
     ForeignKernel,
     /// [`Sandbox::Required`](super::Sandbox::Required) was asked for, and the running Linux lacks a part of it.
     #[cfg(feature = "sandbox")]
@@ -46,6 +50,10 @@ impl fmt::Display for BuildError {
                 "arenite::init() was not called: call it first in main (in tests: arenite::test_workers!() once per \
                  crate)",
             ),
+            Self::InWorker => f.write_str(
+                "this process is a worker, and a worker cannot build an engine of its own: submit jobs from the program \
+                 that started it, or return them from the kernel (see `Spawn`)",
+            ),
             Self::TooManyWorkers { asked } => {
                 write!(f, "{asked} workers are too many; the limit is {MAX_WORKERS}")
             }
@@ -56,8 +64,15 @@ impl fmt::Display for BuildError {
             Self::Worker(why) => write!(f, "a worker could not start: {why}"),
             Self::Trace(error) => error.fmt(f),
             Self::System(error) => error.fmt(f),
+            Self::StartWithArrays => f.write_str(
+                "on_worker_start_with takes no arrays, because they need the arena that is built later: pass bytes or a \
+                 file name",
+            ),
             Self::ForeignKernel => {
-                f.write_str("on_worker_start is code of a shared library; it must be part of the executable")
+                f.write_str(
+                "on_worker_start is code of another library; it must be in the executable or shared object that contains \
+                 arenite",
+            )
             }
             #[cfg(feature = "sandbox")]
             Self::SandboxLacks(report) => write!(f, "a sandbox is required, and {report}"),

@@ -24,6 +24,7 @@ mod seeds;
 mod spawn;
 pub mod stream;
 mod submitting;
+mod worker_program;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,10 +33,10 @@ use std::time::Duration;
 
 pub use crate::arena::{ArenaError, ArenaStats, SystemError, SystemLimit};
 pub use crate::supervisor::{
-    ActorStatus, AtMostOnce, Backoff, Death, FailedDependency, GraphProgress, JobError,
-    JobErrorKind, JobLimit, JobOptions, KernelStats, Limiter, LimiterBuilder, LogLevel, LogLine,
-    LogSource, Permits, Priority, Progress, RefusedBy, Rejection, ResultKey, Retried, Stats,
-    WorkerExit, WorkerStats,
+    ActorStatus, AtMostOnce, Backoff, Crash, CrashClass, CrashFrame, CrashedAccess, Death,
+    FailedDependency, GraphProgress, JobError, JobErrorKind, JobLimit, JobOptions, KernelStats,
+    Limiter, LimiterBuilder, LogLevel, LogLine, LogSource, Permits, Priority, Progress, RefusedBy,
+    Rejection, ResultKey, Retried, Stats, WorkerExit, WorkerStats,
 };
 pub use crate::trace::Traced;
 pub use actor::{Actor, ActorBuilder, ActorNameError, Calling};
@@ -57,6 +58,7 @@ pub use sandbox::{Sandbox, SandboxReport};
 pub use scope::{Scope, ScopedJob, ScopedJobBuilder};
 pub use spawn::{Call, Spawn, SpawnInput, SpawnInputs, call};
 pub use submitting::Submitting;
+pub use worker_program::WorkerProgram;
 
 use crate::kernel::{Args, Kernel, Params, Reply, Single};
 use crate::supervisor::{Closing, Supervisor};

@@ -562,6 +562,7 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
     }
 
     option_setters!(for_this_thread);
+    option_setters!(@name);
 
     /// Sets retries. Only for kernels of this crate that overwrite everything they are lent and do not read it: then it
     /// makes no difference what a dead attempt has left there.
@@ -573,7 +574,7 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
     /// Runs the job in a worker of its own, as jobs with a deadline do, so that only the job itself can end that
     /// worker. Has no effect with [`co_schedule_deadlines`](super::Builder::co_schedule_deadlines).
     pub(super) fn exclusive(mut self, exclusive: bool) -> Self {
-        let lanes = |shared: &Arc<Supervisor>| shared.lanes() > shared.workers();
+        let lanes = |shared: &Arc<Supervisor>| shared.active_lanes() > shared.active_workers();
         if exclusive && self.scope.engine.shared().is_some_and(lanes) {
             // A deadline beyond the range of the clock never expires.
             self.options.deadline = Some(Duration::MAX);
@@ -593,6 +594,7 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
                 },
                 Some(shared),
             ) => {
+                let kernel = kernel.named(self.options.name);
                 let id = shared.submit(&kernel, &mut call.0, scope.group, self.options.if_set());
                 let index = self.index;
                 scope.open.borrow_mut().insert(index, id);
@@ -600,8 +602,8 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
                 Scoped::Sent { index, id, read }
             }
             (ScopedCall::Here(run), _) => {
-                let label = self.options.label.as_ref();
-                let result = run(scope, &self.options).map_err(|error| error.with_label(label));
+                let options = &self.options;
+                let result = run(scope, options).map_err(|error| error.named_by(options));
                 if let Err(error) = &result {
                     scope.note(error);
                 }

@@ -57,7 +57,7 @@ impl<G: Program> PendingCall<G> {
         line: &mut LineTicket,
         context: &Context<'_>,
     ) -> Poll<JobId> {
-        let kernel = KernelInfo::of::<G>();
+        let kernel = KernelInfo::of::<G>().named(self.options.name);
         let entry = ready!(shared.poll_admit(&kernel, exclusive_bytes(&self.call), line, context));
         let id = shared.submit_admitted_job(&kernel, &mut self.call, self.options.if_set(), entry);
         Poll::Ready(id)

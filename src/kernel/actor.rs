@@ -13,7 +13,8 @@
 //!
 //! Arrays among the arguments of the initial kernel may stay in the state. Their handles are counted for the actor, not
 //! for the job, and the supervisor holds the arrays for as long as the state may exist. All other handles belong to the
-//! job.
+//! job. A lane that retains what jobs leave behind makes no such difference: what stays in the state is retained by it,
+//! whichever job was given it.
 
 use std::any::{Any, type_name};
 use std::cell::{Cell, RefCell};
@@ -249,7 +250,8 @@ struct ActorHost<'a> {
 }
 
 // SAFETY: memory is that of the lane, under the lane's own promise until the job ends. After that the supervisor holds
-// what the initial kernel may read until the state is dropped or its process has ended, and nothing is lent.
+// what the initial kernel may read until the state is dropped or its process has ended, or the lane retains it as long
+// as there are handles; and nothing is lent.
 unsafe impl Host for ActorHost<'_> {
     fn read(&self, extent: Extent) -> Result<NonNull<u8>, Unreachable> {
         self.host.read(extent)
@@ -261,6 +263,12 @@ unsafe impl Host for ActorHost<'_> {
     }
     fn count(&self) -> &'static LaneCount {
         self.count
+    }
+    fn count_of(&self, extent: Extent) -> &'static LaneCount {
+        match self.host.retains() {
+            true => self.host.count_of(extent),
+            false => self.count,
+        }
     }
     fn alloc(&self, len: usize) -> Result<LaneChunk, ArenaFull> {
         self.host.alloc(len)

@@ -55,8 +55,8 @@ use super::wire::{ReplyWriter, WordReader};
     message = "`{Self}` is not a kernel",
     label = "cannot be run by a worker",
     note = "a kernel is a function, or a closure that captures nothing, of up to 8 parameters",
-    note = "parameters: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`, `&str` (and no `String`), numbers, `bool`, `char`, `[S; N]`, your own `impl arenite::Scalar`",
-    note = "replies: `()`, `Array<T>` (and no `Vec`: `Array::from_slice(&values)`), `ArrayMut<T>`, `String`, `Option`, tuples of up to 4, numbers, `bool`, `char`, your own `impl arenite::Scalar`, and `Result` of these with an error that can be displayed",
+    note = "parameters: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`, `&str` (and no `String`), `&Bytes`, numbers, `bool`, `char`, `[S; N]`, your own `impl arenite::Scalar`",
+    note = "replies: `()`, `Array<T>`, `Vec<Array<T>>` (and no other `Vec`: `Array::from_slice(&values)`), `ArrayMut<T>`, `String`, `Bytes`, `Option`, tuples of up to 4, numbers, `bool`, `char`, your own `impl arenite::Scalar`, and `Result` of these with an error that can be displayed",
     note = "parameters borrow only for the job (no `&'static`), and the result borrows nothing"
 )]
 pub trait Kernel<P: Params, R>: Copy + Send + 'static {
@@ -364,8 +364,11 @@ pub(crate) type Entry =
 /// What the supervisor knows about a kernel.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KernelInfo {
-    /// For messages.
+    /// That of its type.
     pub(crate) name: &'static str,
+    /// The [stored](super::names::stored) name that the program gave this job's kernel, which stands for it in messages
+    /// and statistics.
+    pub(crate) given: Option<&'static str>,
     /// Its identity. Not the entry: linkers fold functions with equal code.
     pub(crate) id: TypeId,
     pub(crate) entry: Entry,
@@ -384,11 +387,18 @@ impl KernelInfo {
     pub(crate) fn of<G: Program>() -> Self {
         Self {
             name: G::name(),
+            given: None,
             id: TypeId::of::<G::Id>(),
             entry: entry::<G>,
             spawns: G::Reply::SPAWNS,
             check_error: G::check_error,
         }
+    }
+
+    /// The same kernel under the name that the program has given it, if any.
+    #[inline]
+    pub(crate) fn named(self, given: Option<&'static str>) -> Self {
+        Self { given, ..self }
     }
 }
 
@@ -402,7 +412,7 @@ fn entry<G: Program>(
 
 #[cfg(test)]
 impl KernelInfo {
-    /// Replaces the entry by one outside this executable, which must not be called.
+    /// Replaces the entry by one outside this image, which must not be called.
     pub(crate) fn of_a_library(self) -> Self {
         let elsewhere = libc::getpid as *const ();
         // SAFETY: function pointers have the same layout, and this one is never called.
@@ -411,8 +421,8 @@ impl KernelInfo {
     }
 }
 
-/// Returns the distance of an entry from the start of the executable's image, which is the same in every process of
-/// this executable; `None` for a function of a shared library.
+/// Returns the distance of an entry from the start of the image that contains this crate, which is the same in every
+/// process of the same build; `None` for a function of another object.
 pub(crate) fn to_offset(entry: Entry) -> Option<u64> {
     let image = crate::sys::image::image();
     let address = entry as usize;
@@ -421,7 +431,7 @@ pub(crate) fn to_offset(entry: Entry) -> Option<u64> {
         .then(|| (address - image.base) as u64)
 }
 
-/// Returns the entry at this distance from the start of the executable's image.
+/// Returns the entry at this distance from the start of the image that contains this crate.
 ///
 /// # Safety
 /// `offset` came from [`to_offset`] in a process of the same build.

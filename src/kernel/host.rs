@@ -12,8 +12,8 @@ pub(crate) struct Unreachable(pub(crate) String);
 /// The lane of a worker, as arguments and replies of its kernels use it.
 ///
 /// # Safety
-/// `read` and `lend` return addresses at which `extent.len` bytes stay mapped until the job ends,
-/// readable, and for `lend` writable.
+/// `read` and `lend` return addresses at which `extent.len` bytes stay mapped and readable until the job has ended and
+/// the counter of their handles is 0. Those of `lend` are writable until the job ends.
 pub(crate) unsafe trait Host {
     /// Returns the address in this process of an array that the job reads.
     fn read(&self, extent: Extent) -> Result<NonNull<u8>, Unreachable>;
@@ -22,6 +22,18 @@ pub(crate) unsafe trait Host {
     fn lend(&self, extent: Extent, behind: u64) -> Result<NonNull<u8>, Unreachable>;
     /// Returns the counter of this lane's array handles.
     fn count(&self) -> &'static LaneCount;
+    /// Returns the counter for the handles of an array that was just read or lent.
+    fn count_of(&self, _extent: Extent) -> &'static LaneCount {
+        self.count()
+    }
+    /// Whether the reply may send an array with this counter as it is: it belongs to the job, or the lane retains it.
+    fn owns(&self, count: &'static LaneCount) -> bool {
+        std::ptr::eq(count, self.count())
+    }
+    /// Whether the lane retains arrays whose handles outlive their job. It then counts the handles of each array.
+    fn retains(&self) -> bool {
+        false
+    }
     /// Called by a chain or subtree before each of its nodes, each of which draws its own random numbers. Returns true
     /// if the job has been cancelled.
     fn step(&self, _at: u32, _seed: u64) -> bool {

@@ -10,14 +10,19 @@
 
 pub(crate) mod actor;
 mod arity;
+mod bytes;
+#[cfg(feature = "tables")]
+pub(crate) mod delegate;
 mod entry;
 mod error;
 mod extra;
 mod failure;
 mod host;
 mod list;
+mod names;
 mod owned;
 mod param;
+pub mod raw;
 mod reply;
 mod scalar;
 mod seed;
@@ -29,6 +34,7 @@ pub(crate) mod wire;
 
 // Traits that a program may name in a bound. The types of their methods are not nameable, which seals them.
 pub use actor::Method;
+pub use bytes::Bytes;
 pub use entry::{Args, Kernel, Params};
 pub use error::{KernelError, Returned, Typed};
 pub use owned::{OwnedParam, OwnedParams};
@@ -53,6 +59,7 @@ pub(crate) use error::MAX_ERROR_BYTES;
 pub(crate) use extra::{Extra, ExtraArg, Nothing};
 pub(crate) use failure::{Failure, SpawnedFailed};
 pub(crate) use host::{Host, Unreachable};
+pub(crate) use names::stored;
 pub(crate) use param::{CallWriter, Key};
 #[cfg(test)]
 pub(crate) use param::{HostRef, Words};

@@ -1,6 +1,7 @@
 //! Parameters whose arguments outlive the caller: [`OwnedParam`], for nodes of graphs and for spawned jobs.
 
 use super::arity::for_each_arity;
+use super::bytes::Bytes;
 use super::entry::Params;
 use super::failure::BadArgument;
 use super::param::{Arg, CallWriter, HostRef, Param, Words, array_mut_at, read_scalar};
@@ -15,7 +16,7 @@ use crate::array::{Array, ArrayMut, Element};
 /// Sealed, like [`Param`].
 #[diagnostic::on_unimplemented(
     message = "a node of a graph or a spawned job cannot take a parameter of type `{Self}`",
-    note = "lend tiles and `&mut` arrays in a scope; nodes and spawned jobs take `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `&str` and scalars"
+    note = "lend tiles and `&mut` arrays in a scope; nodes and spawned jobs take `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `&str`, `&Bytes` and scalars"
 )]
 pub trait OwnedParam: Param<Held: Send + 'static> {
     /// The value of a job that can be passed for this parameter.
@@ -199,25 +200,33 @@ impl<T: Element> OwnedParam for ArrayMut<T> {
     }
 }
 
-impl OwnedParam for &str {
-    type Value = String;
-    one_slot!();
-    fn from_value(value: String) -> String {
-        value
-    }
-    fn send_held(held: String, call: &mut CallWriter) {
-        Arg::<&str>::send(held, call);
-    }
-    fn share(value: &String) -> Option<String> {
-        Some(value.clone())
-    }
-    fn give(held: String, giving: &mut Giving<'_, '_>) -> Result<(), ArenaFull> {
-        giving.one(held, Self::MOVED)
-    }
-    fn read_given(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<String, BadArgument> {
-        let piece = Piece::single(&mut words.0)?;
-        <&str as Param>::receive(&mut Words(piece.words), host)
-    }
+macro_rules! in_words {
+    ($($param:ty, $value:ty;)*) => { $(
+        impl OwnedParam for $param {
+            type Value = $value;
+            one_slot!();
+            fn from_value(value: $value) -> $value {
+                value
+            }
+            fn send_held(held: $value, call: &mut CallWriter) {
+                Arg::<$param>::send(held, call);
+            }
+            fn share(value: &$value) -> Option<$value> {
+                Some(value.clone())
+            }
+            fn give(held: $value, giving: &mut Giving<'_, '_>) -> Result<(), ArenaFull> {
+                giving.one(held, Self::MOVED)
+            }
+            fn read_given(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<$value, BadArgument> {
+                let piece = Piece::single(&mut words.0)?;
+                <$param as Param>::receive(&mut Words(piece.words), host)
+            }
+        }
+    )* };
+}
+in_words! {
+    &str, String;
+    &Bytes, Bytes;
 }
 
 impl<S: Scalar> OwnedParam for S {

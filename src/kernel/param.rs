@@ -19,7 +19,8 @@ pub(crate) mod sealed {
 }
 
 /// What a kernel may take: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`,
-/// `&str`, and every [`Scalar`]. Sealed: only the kernel of a job can reach what is lent to it.
+/// `&str`, [`&Bytes`](super::Bytes), every [`Scalar`], and with the feature `tables` `&Part`. Sealed: only the kernel
+/// of a job can reach what is lent to it.
 ///
 /// ```compile_fail,E0061
 /// use arenite::array::ArrayMut;
@@ -33,7 +34,7 @@ pub(crate) mod sealed {
 #[diagnostic::on_unimplemented(
     message = "a kernel cannot take a parameter of type `{Self}`",
     label = "not a kernel parameter",
-    note = "parameters: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`, `&str`, numbers, `bool`, `char`, `[S; N]`, and your own `impl arenite::Scalar`"
+    note = "parameters: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`, `&str`, `&Bytes`, numbers, `bool`, `char`, `[S; N]`, and your own `impl arenite::Scalar`"
 )]
 pub trait Param: sealed::Sealed {
     /// The parameter as the kernel sees it while one job runs.
@@ -90,6 +91,8 @@ pub struct HostRef<'a>(pub(crate) &'a dyn Host);
 /// | `ArrayMut<T>` | `ArrayMut<T>` |
 /// | `TileMut<'_, T>`, `&mut [T]` | `&mut ArrayMut<T>`, `TileMut<'_, T>`, in a scope |
 /// | `&str` | `&str`, `String`, `&String` |
+/// | [`raw::Buffers<'_>`](super::raw::Buffers) | `Vec<raw::Buffer>`, for bindings of other languages |
+/// | `&Bytes` | `Bytes`, `Vec<u8>`, references to these, `&[u8]`, `&[u8; N]` |
 /// | a [`Scalar`] | the same |
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be passed for the kernel's parameter `{P}`",
@@ -121,7 +124,7 @@ pub struct CallWriter(pub(crate) ArgWriter);
 pub trait RetrySafe {}
 
 /// Reads the array that the next words name.
-fn receive_array<T: Element>(
+pub(super) fn receive_array<T: Element>(
     words: &mut Words<'_>,
     host: &HostRef<'_>,
 ) -> Result<Array<T>, BadArgument> {
@@ -137,12 +140,14 @@ pub(super) fn array_at<T: Element>(
 ) -> Result<Array<T>, BadArgument> {
     let ptr = host.0.read(extent)?;
     check_alignment::<T>(ptr, extent)?;
-    // SAFETY: the supervisor holds a shared lease for this job, under which no process writes, and `read` promises that
-    // the bytes stay mapped until the job ends.
-    Ok(unsafe { Array::from_lane(ptr, extent.at, shape, host.0.count()) })
+    // SAFETY: the supervisor holds a shared lease for this job and for the handles that outlive it, under which no
+    // process writes, and `read` promises that the bytes stay mapped as long.
+    Ok(unsafe { Array::from_lane(ptr, extent.at, shape, host.0.count_of(extent)) })
 }
 
-fn read_array<T: Element>(words: &mut Words<'_>) -> Result<(Extent, Shape), BadArgument> {
+pub(super) fn read_array<T: Element>(
+    words: &mut Words<'_>,
+) -> Result<(Extent, Shape), BadArgument> {
     let at: Offset = words.0.offset()?;
     let shape = words.0.shape()?;
     let len = shape.bytes::<T>().ok_or(Malformed)? as u64;
@@ -157,7 +162,7 @@ fn check_alignment<T>(ptr: NonNull<u8>, extent: Extent) -> Result<(), Malformed>
     }
 }
 
-fn send_array<T: Element>(array: &Array<T>, call: &mut CallWriter) {
+pub(super) fn send_array<T: Element>(array: &Array<T>, call: &mut CallWriter) {
     match array.location() {
         ArrayLocation::Block(block, extent) if block.arena_id() == call.0.arena() => {
             call.0.array(extent, &array.shape());
@@ -229,9 +234,9 @@ pub(super) fn array_mut_at<T: Element>(
 ) -> Result<ArrayMut<T>, BadArgument> {
     let ptr = host.0.lend(extent, 0)?;
     check_alignment::<T>(ptr, extent)?;
-    // SAFETY: the array moved into this job, so the supervisor gives it to no other, and `lend` promises that the bytes
-    // stay mapped and writable until the job ends.
-    Ok(unsafe { ArrayMut::from_lane_window(ptr, extent.at, shape, host.0.count()) })
+    // SAFETY: the array moved into this job, so the supervisor gives it to no other while there are handles, and `lend`
+    // promises that the bytes stay mapped as long, and writable until the job ends.
+    Ok(unsafe { ArrayMut::from_lane_window(ptr, extent.at, shape, host.0.count_of(extent)) })
 }
 
 impl<T: Element> sealed::Sealed for ArrayMut<T> {}

@@ -10,29 +10,34 @@ use super::failure::Failure;
 use super::host::Host;
 use super::param::read_scalar;
 use super::scalar::Scalar;
-use super::wire::{MAX_TEXT, Malformed, ReceivedArray, ReplyReader, ReplyWriter, SentArray};
+use super::spawn::MAX_ARRAYS;
+use super::wire::{
+    MAX_REPLY_WORDS, MAX_TEXT, Malformed, ReceivedArray, ReplyReader, ReplyWriter, SENT_WORDS,
+    SentArray,
+};
 use crate::arena::{ArenaFull, Extent};
-use crate::array::{Array, ArrayMut, Element, LaneCount, Shape};
+use crate::array::{Array, ArrayMut, Element, LaneCount, MAX_DIMS, Shape};
 
 /// A value whose type only its consumer knows.
 pub(crate) type AnyValue = Box<dyn Any + Send>;
 
-/// What a kernel may return: `()`, [`Scalar`]s, `Array<T>`, `ArrayMut<T>`, `String`, `Option`s and tuples of up to four
-/// of these, `Result<T, E>`, and [`Spawn`](crate::engine::Spawn), which stands for the value of its continuation.
-/// Sealed.
+/// What a kernel may return: `()`, [`Scalar`]s, `Array<T>`, `Vec<Array<T>>`, `ArrayMut<T>`, `String`,
+/// [`Bytes`](super::Bytes), `Option`s and tuples of up to four of these, `Result<T, E>`, and
+/// [`Spawn`](crate::engine::Spawn), which stands for the value of its continuation. Sealed.
 ///
-/// Arrays are not copied: the caller receives a handle on the memory that the kernel filled.
+/// Arrays are not copied: the caller receives a handle on the memory that the kernel filled. A value may have up to 4096
+/// arrays; with more the job fails with [`Returned`](crate::engine::JobErrorKind::Returned).
 ///
 /// An `Err` fails the job with [`Returned`](crate::engine::JobErrorKind::Returned). A [`Typed<E>`](Typed) arrives as a
 /// value; any other `E` that can be displayed arrives as its text, of which a worker sends the first 16 KiB.
 ///
-/// The `String`s of a value may have 64 MiB in total, in every engine; with more the job fails with
+/// The `String`s and `Bytes` of a value may have 64 MiB in total, in every engine; with more the job fails with
 /// [`Returned`](crate::engine::JobErrorKind::Returned). Return longer text as an array of its bytes:
 /// `Array::from_slice(text.as_bytes())`.
 #[diagnostic::on_unimplemented(
     message = "a kernel cannot return `{Self}`",
     label = "not something that a kernel can return",
-    note = "replies: `()`, `Array<T>`, `ArrayMut<T>`, `String`, `Option`, tuples of up to 4, numbers, `bool`, `char`, your own `impl arenite::Scalar`, `Result` of these, and `Spawn`",
+    note = "replies: `()`, `Array<T>`, `Vec<Array<T>>`, `ArrayMut<T>`, `String`, `Bytes`, `Option`, tuples of up to 4, numbers, `bool`, `char`, your own `impl arenite::Scalar`, `Result` of these, and `Spawn`",
     note = "for a closure that never returns, write what it would return: `|| -> () {{ std::process::abort() }}`"
 )]
 pub trait Reply: reply_sealed::Sealed {
@@ -114,23 +119,39 @@ pub trait Value: Sized {
     fn text(&self) -> usize {
         0
     }
+    /// The number of its arrays.
+    #[doc(hidden)]
+    #[inline]
+    fn arrays(&self) -> usize {
+        0
+    }
 }
 
-/// Checks the length of a value's text. Inline engines check it too, so that a program that works with one works with
-/// all.
+// As many arrays as a value may have fit into a reply beside all the text that it may have: the extents of each, and a
+// shape.
+const _: () = assert!(MAX_ARRAYS * (SENT_WORDS + 1 + MAX_DIMS) < MAX_REPLY_WORDS - MAX_TEXT / 8);
+
+/// Checks the length of a value's text and the number of its arrays. Inline engines check them too, so that a program
+/// that works with one works with all.
 #[inline]
-fn check_text<V: Value>(value: V) -> Result<V, Failure> {
-    match value.text() {
-        0..=MAX_TEXT => Ok(value),
-        text => Err(too_long(text)),
+fn check_size<V: Value>(value: V) -> Result<V, Failure> {
+    match (value.text(), value.arrays()) {
+        (0..=MAX_TEXT, 0..=MAX_ARRAYS) => Ok(value),
+        (text, arrays) => Err(too_long(text, arrays)),
     }
 }
 
 #[cold]
-fn too_long(text: usize) -> Failure {
-    let why = format!(
-        "it returned {text} bytes of text; the limit is {MAX_TEXT}: return an array of its bytes"
-    );
+fn too_long(text: usize, arrays: usize) -> Failure {
+    let why = if text > MAX_TEXT {
+        format!(
+            "it returned {text} bytes of text; the limit is {MAX_TEXT}: return an array of its bytes"
+        )
+    } else {
+        format!(
+            "it returned {arrays} arrays; the limit is {MAX_ARRAYS}: return parts of fewer, larger arrays"
+        )
+    };
     Failure::Returned(why.into())
 }
 
@@ -139,14 +160,14 @@ impl<V: Value> Reply for V {
     type Out = V::Out;
     #[inline]
     fn send(self, reply: &mut Sending<'_>) -> Result<(), Failure> {
-        Value::send(check_text(self)?, reply).map_err(Failure::Full)
+        Value::send(check_size(self)?, reply).map_err(Failure::Full)
     }
     #[inline]
     fn receive(reply: &mut Receiving<'_>) -> Result<V::Out, BadReply> {
         V::receive(reply)
     }
     fn into_value(self) -> Result<V::Out, Failure> {
-        check_text(self).map(Value::into_value)
+        check_size(self).map(Value::into_value)
     }
 }
 
@@ -229,21 +250,23 @@ impl Value for String {
     }
 }
 
-/// Copies an array that is not in the lane's memory (made on another thread or lane, or a mapped file) into it.
-fn into_lane<T: Element>(elements: &[T], host: &dyn Host) -> Result<Extent, ArenaFull> {
-    let bytes: &[u8] = bytemuck::cast_slice(elements);
-    let chunk = host.alloc(bytes.len())?;
-    // SAFETY: the chunk was just granted to this job and is long enough; it overlaps neither private memory nor that of
-    // another job.
+/// Copies an array that is not in the lane's memory (made on another thread or lane, or a mapped file), or may not be
+/// sent from there, into memory of this job. Forms no reference to the elements: those of a [raw](super::raw) buffer may
+/// change meanwhile.
+fn into_lane<T: Element>(array: &Array<T>, host: &dyn Host) -> Result<Extent, ArenaFull> {
+    let bytes = array.len() * size_of::<T>();
+    let chunk = host.alloc(bytes)?;
+    // SAFETY: the handle keeps that many bytes mapped at its address. The chunk was just granted to this job and is long
+    // enough; it overlaps neither other memory of this job nor that of another one.
     unsafe {
         chunk
             .ptr
             .as_ptr()
-            .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len())
-    };
+            .copy_from_nonoverlapping(array.as_ptr().cast(), bytes);
+    }
     Ok(Extent {
         at: chunk.at,
-        len: bytes.len() as u64,
+        len: bytes as u64,
     })
 }
 
@@ -266,9 +289,8 @@ impl<T: Element> Value for Array<T> {
     fn send(self, reply: &mut Sending<'_>) -> Result<(), ArenaFull> {
         reply.writer.shape(&self.shape());
         let chunk = self.lane_chunk();
-        let own = reply.host.count();
-        let is_own =
-            |count: &'static LaneCount| std::ptr::eq(count, own) || counts_for_actor(count);
+        let host = reply.host;
+        let is_own = |count: &'static LaneCount| host.owns(count) || counts_for_actor(count);
         let sent = match self.take_lane(is_own) {
             Ok(view) => SentArray {
                 chunk: chunk.unwrap_or(view),
@@ -289,6 +311,32 @@ impl<T: Element> Value for Array<T> {
     fn into_value(self) -> Array<T> {
         self
     }
+    #[inline]
+    fn arrays(&self) -> usize {
+        1
+    }
+}
+
+impl<T: Element> Value for Vec<Array<T>> {
+    type Out = Vec<Array<T>>;
+    fn send(self, reply: &mut Sending<'_>) -> Result<(), ArenaFull> {
+        reply.writer.word(self.len() as u64);
+        self.into_iter()
+            .try_for_each(|array| Value::send(array, reply))
+    }
+    fn receive(reply: &mut Receiving<'_>) -> Result<Vec<Array<T>>, BadReply> {
+        let count = reply.0.words.word()?;
+        // Each array consumes words of the reply, so a false count ends with an error.
+        (0..count)
+            .map(|_| <Array<T> as Value>::receive(reply))
+            .collect()
+    }
+    fn into_value(self) -> Vec<Array<T>> {
+        self
+    }
+    fn arrays(&self) -> usize {
+        self.len()
+    }
 }
 
 impl<T: Element> Value for ArrayMut<T> {
@@ -303,6 +351,10 @@ impl<T: Element> Value for ArrayMut<T> {
     }
     fn into_value(self) -> ArrayMut<T> {
         self
+    }
+    #[inline]
+    fn arrays(&self) -> usize {
+        1
     }
 }
 
@@ -325,6 +377,9 @@ impl<V: Value> Value for Option<V> {
     fn text(&self) -> usize {
         self.as_ref().map_or(0, Value::text)
     }
+    fn arrays(&self) -> usize {
+        self.as_ref().map_or(0, Value::arrays)
+    }
 }
 
 macro_rules! tuples {
@@ -343,6 +398,9 @@ macro_rules! tuples {
             }
             fn text(&self) -> usize {
                 0 $(+ self.$index.text())+
+            }
+            fn arrays(&self) -> usize {
+                0 $(+ self.$index.arrays())+
             }
         }
     )+ };

@@ -20,8 +20,8 @@ use bytemuck::{CheckedBitPattern, NoUninit};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be an argument or a reply of a kernel",
     label = "not something that travels between processes",
-    note = "parameters: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`, `&str`, numbers, `bool`, `char`, `[S; N]`",
-    note = "replies: `()`, `Array<T>`, `ArrayMut<T>`, `String`, `Option`, tuples of up to 4, numbers, and `Result` of these",
+    note = "parameters: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`, `&str`, `&Bytes`, numbers, `bool`, `char`, `[S; N]`",
+    note = "replies: `()`, `Array<T>`, `Vec<Array<T>>`, `ArrayMut<T>`, `String`, `Bytes`, `Option`, tuples of up to 4, numbers, and `Result` of these",
     note = "a closure that never returns says what it would return: `|| -> () {{ std::process::abort() }}`",
     note = "pass the content of a `Vec` or a slice as an array: `engine.from_slice(&values)` in the program, `Array::from_slice(&values)` in a kernel",
     note = "for a plain type of your own: derive `bytemuck::NoUninit` and `bytemuck::CheckedBitPattern`, then `impl arenite::Scalar for {Self} {{}}`"

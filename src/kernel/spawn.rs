@@ -270,7 +270,8 @@ pub(crate) fn spawning<T: Spawning + ?Sized>(
 fn foreign(name: &str) -> Failure {
     Failure::Returned(
         format!(
-            "it spawns {name}, which is in a shared library; kernels must be part of the executable"
+            "it spawns {name}, which is code of another library; kernels must be in the executable or shared object \
+             that contains arenite"
         )
         .into(),
     )

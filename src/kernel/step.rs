@@ -239,6 +239,7 @@ impl ChainWriter {
         }
         call.0.foreign |= node.foreign;
         call.0.exclusive |= node.exclusive;
+        call.0.once |= node.once;
         call.0.full = call.0.full.or(node.full);
         node.reset();
     }
@@ -276,6 +277,7 @@ impl KernelInfo {
     pub(crate) fn of_chain() -> Self {
         Self {
             name: "a chain of nodes",
+            given: None,
             id: TypeId::of::<AnyChain>(),
             entry: chain,
             spawns: false,

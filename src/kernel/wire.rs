@@ -14,7 +14,7 @@ use crate::array::Shape;
 /// The number of words that fit into a slot of a link (`link` asserts that they are equal).
 pub(crate) const INLINE_WORDS: usize = 12;
 
-/// Max bytes of text in one value, over all its `String`s. Bounded because text travels in the words of a reply, which
+/// Max bytes of text in one value, over all its `String`s and `Bytes`. Bounded because text travels in the words of a reply, which
 /// the supervisor copies under its lock.
 pub(crate) const MAX_TEXT: usize = 64 << 20;
 
@@ -33,13 +33,23 @@ pub(crate) enum Lease {
     Owned(Arc<Block>),
     /// Rows of an array lent by a scope, which keeps it alive. Only used in messages.
     Lent(std::ops::Range<usize>),
+    /// Bytes that the job changes in place, in a block to which there may be other handles: see
+    /// [`raw::Buffer::write`](super::raw::Buffer::write).
+    Loan {
+        /// Keeps the memory in use until the job is answered.
+        block: Arc<Block>,
+        /// The bytes that are lent, within the block.
+        extent: Extent,
+    },
 }
 
 impl Lease {
     /// The bytes of the block that it holds.
     pub(crate) fn bytes(&self) -> u64 {
         match self {
-            Self::Shared(block) | Self::Owned(block) => block.extent().len,
+            Self::Shared(block) | Self::Owned(block) | Self::Loan { block, .. } => {
+                block.extent().len
+            }
             Self::Lent(_) => 0,
         }
     }
@@ -66,6 +76,8 @@ pub(crate) struct ArgWriter {
     pub(crate) spilled: Option<Result<Block, ArenaFull>>,
     /// Whether an argument is changed in place, so that the job may not run twice.
     pub(crate) exclusive: bool,
+    /// Whether the job may not run twice, whatever its options say: bytes are lent to it for one attempt.
+    pub(crate) once: bool,
     /// Seed of the job's random numbers; 0: the next one in the order of submission.
     pub(crate) seed: u64,
     /// The number of handles on each of its arrays that the submitter retains until it is answered.
@@ -85,6 +97,7 @@ impl ArgWriter {
             full: None,
             spilled: None,
             exclusive: false,
+            once: false,
             seed: 0,
             kept: 0,
         }
@@ -107,6 +120,7 @@ impl ArgWriter {
         self.full = None;
         self.spilled = None;
         self.exclusive = false;
+        self.once = false;
         self.seed = 0;
         self.kept = 0;
     }
@@ -159,11 +173,16 @@ impl ArgWriter {
     /// Appends bytes, padded to whole words.
     #[inline]
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.word(u64::from_ne_bytes(word));
+        let words = words_of(bytes);
+        if self.len + words.len() > INLINE_WORDS {
+            if self.long.is_empty() {
+                self.long.extend_from_slice(&self.inline[..self.len]);
+            }
+            self.len += words.len();
+            self.long.extend(words);
+            return;
         }
+        words.for_each(|word| self.word(word));
     }
 
     pub(crate) fn array(&mut self, extent: Extent, shape: &Shape) {
@@ -180,6 +199,19 @@ impl ArgWriter {
             &self.long
         }
     }
+}
+
+/// Bytes as words, the last one padded with zeros.
+#[inline]
+fn words_of(bytes: &[u8]) -> impl ExactSizeIterator<Item = u64> {
+    bytes.chunks(8).map(|chunk| match chunk.try_into() {
+        Ok(whole) => u64::from_ne_bytes(whole),
+        Err(_) => {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            u64::from_ne_bytes(word)
+        }
+    })
 }
 
 fn write_shape(shape: &Shape, mut word: impl FnMut(u64)) {
@@ -265,6 +297,8 @@ pub(crate) struct SentArray {
 
 /// Words of a [`SentArray`].
 pub(crate) const SENT_WORDS: usize = 4;
+/// Words of a retained array.
+pub(crate) const EXTENT_WORDS: usize = 2;
 
 impl SentArray {
     pub(crate) fn words(self) -> [u64; SENT_WORDS] {
@@ -275,6 +309,15 @@ impl SentArray {
             bytemuck::cast(view.at),
             view.len,
         ]
+    }
+
+    /// Reads an array that the lane retains.
+    pub(crate) fn read_retained(words: &mut WordReader<'_>) -> Result<Self, Malformed> {
+        let view = Extent {
+            at: words.offset()?,
+            len: words.word()?,
+        };
+        Ok(Self { chunk: view, view })
     }
 
     pub(crate) fn read(words: &mut WordReader<'_>) -> Result<Self, Malformed> {
@@ -309,11 +352,7 @@ impl ReplyWriter {
     }
 
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.words.push(u64::from_ne_bytes(word));
-        }
+        self.words.extend(words_of(bytes));
     }
 
     pub(crate) fn shape(&mut self, shape: &Shape) {

@@ -10,7 +10,7 @@ use super::recorder::Recorder;
 use super::state::{Generation, StateWord};
 use crate::sync::{AtomicU32, AtomicU64, Cell, Ordering, fence, prefetch_read};
 #[cfg(not(arenite_loom))]
-use crate::sys::abort::AbortNote;
+use crate::sys::{abort::AbortNote, crash::CrashNote};
 
 /// Stands for the real type in loom models, which do not use it.
 #[cfg(arenite_loom)]
@@ -35,10 +35,14 @@ pub(crate) const FIRST_LINE: usize = 4;
 /// Max unread grants of a lane.
 pub(crate) const GRANTS: usize = 8;
 /// Words of a refusal (the numbers of an `ArenaFull`).
-pub(crate) const REFUSAL_WORDS: usize = 6;
+pub(crate) const REFUSAL_WORDS: usize = 7;
+/// Max arrays that a lane retains.
+pub(crate) const MAX_RETAINED: usize = 1 << 16;
+/// Max unread reports of released arrays.
+pub(crate) const RELEASES: usize = if cfg!(arenite_loom) { 2 } else { 32 };
 
 /// Words of the flight recorder's notes: the rest of its page. Loom models do not use them.
-pub(crate) const RECORDED: usize = if cfg!(arenite_loom) { 4 } else { 464 };
+pub(crate) const RECORDED: usize = if cfg!(arenite_loom) { 4 } else { 440 };
 
 /// Supervisor → worker: the call of a job. Written while the state word is not live, read from claim to finish.
 #[derive(Clone, Copy, Debug)]
@@ -59,14 +63,15 @@ pub(crate) struct CallSlot {
 }
 
 /// Worker → supervisor: the reply of a job. Written while `Running`, read once after the end.
-/// Word 0 is the head (kind, arrays, spilled, length), word 1 the number of the grant, word 2 the cursor in it.
+/// Word 0 is the head (kind, arrays, spilled, length), word 1 the number of the grant, word 2 the cursor in it, word 3 the
+/// number of arrays that the lane retains.
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub(crate) struct ReplySlot {
     pub(crate) head: AtomicU64,
     pub(crate) grant: AtomicU64,
     pub(crate) cursor: AtomicU64,
-    pub(crate) spare: AtomicU64,
+    pub(crate) retained: AtomicU64,
     pub(crate) words: [AtomicU64; INLINE_WORDS],
 }
 
@@ -120,6 +125,8 @@ pub(crate) struct PostHalf<const N: usize> {
     pub(crate) refusal: [AtomicU64; REFUSAL_WORDS],
     /// Supervisor: the last grants, by number mod [`GRANTS`].
     pub(crate) grants: [GrantCell; GRANTS],
+    /// Supervisor: the number of reports in `releases` read; published after their cells were read (Release).
+    pub(crate) releases_taken: AtomicU32,
     /// Supervisor, by the state word.
     pub(crate) slots: [Cell<CallSlot>; N],
 }
@@ -154,10 +161,19 @@ pub(crate) struct ReplyHalf<const N: usize> {
     pub(crate) abort: AbortNote,
     /// Worker, with each allocation request: when it was made, in monotonic nanoseconds.
     pub(crate) alloc_requested_at: AtomicU64,
+    /// Worker: the number of reports in `releases`; published after their cells (Release).
+    pub(crate) released: AtomicU32,
+    /// Worker: numbers of retained arrays that no handle refers to any more; report `n` is in cell `n` mod
+    /// [`RELEASES`].
+    pub(crate) releases: [AtomicU64; RELEASES],
     /// Worker: what it is doing, and its last notes.
     pub(crate) recorder: Recorder,
-    /// Worker, for [`STAMPED`] jobs, by the state word. On the last page, which is untouched without such jobs.
+    /// Worker, for [`STAMPED`] jobs, by the state word. On a page of their own, which is untouched without such jobs.
     pub(crate) stamps: [StampCell; N],
+    /// Worker, when it crashes, in the link of its first lane. The supervisor reads and clears it after the exit is
+    /// confirmed. On pages of its own, which are untouched otherwise.
+    #[cfg(not(arenite_loom))]
+    pub(crate) crash: CrashNote,
 }
 
 /// The page that all links share. Written by the supervisor, read-only in every worker.
@@ -339,6 +355,7 @@ impl<const N: usize> LinkCells<N> {
                 offset: a64(),
                 len: a64(),
             }),
+            releases_taken: a32(),
             slots: from_fn(|_| Cell::new(call)),
         });
         let reply = Box::new(ReplyHalf {
@@ -354,7 +371,7 @@ impl<const N: usize> LinkCells<N> {
                 head: a64(),
                 grant: a64(),
                 cursor: a64(),
-                spare: a64(),
+                retained: a64(),
                 words: from_fn(|_| a64()),
             }),
             grants_taken: a32(),
@@ -365,6 +382,8 @@ impl<const N: usize> LinkCells<N> {
             #[cfg(not(arenite_loom))]
             abort: AbortNote::new(),
             alloc_requested_at: a64(),
+            released: a32(),
+            releases: from_fn(|_| a64()),
             recorder: Recorder {
                 now: a64(),
                 written: a64(),
@@ -374,6 +393,8 @@ impl<const N: usize> LinkCells<N> {
                 began: a64(),
                 ended: a64(),
             }),
+            #[cfg(not(arenite_loom))]
+            crash: CrashNote::new(),
         });
         let hub = Box::new(Hub {
             armed: a32(),
@@ -425,8 +446,8 @@ const _: () = {
     assert!(offset_of!(ReplyHalf<SLOTS>, states) == 16);
     assert!(offset_of!(ReplyHalf<SLOTS>, replies) == 4224);
     assert!(size_of::<PostHalf<SLOTS>>() == 36 * 1024);
-    assert!(size_of::<ReplyHalf<SLOTS>>() == 44 * 1024);
+    assert!(size_of::<ReplyHalf<SLOTS>>() == 52 * 1024);
     assert!(offset_of!(ReplyHalf<SLOTS>, stamps) == 40 * 1024);
     assert!(size_of::<Hub>() == 4096);
-    assert!(SLOTS.is_power_of_two());
+    assert!(SLOTS.is_power_of_two() && RELEASES.is_power_of_two());
 };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::cells::{
     BACKLOG, CallSlot, FIRST_LINE, FRESH, GRANTS, INLINE_WORDS, LOW_SHIFT, LinkCells,
-    REFUSAL_WORDS, SLOTS, SPILLED, SPIN, STEALABLE, STOP,
+    REFUSAL_WORDS, RELEASES, SLOTS, SPILLED, SPIN, STEALABLE, STOP,
 };
 use super::producer::Reply;
 use super::state::{Claim, Finished, Generation, ReplyIn};
@@ -50,6 +50,8 @@ pub(crate) const NO_GRANT: u64 = u64::MAX;
 pub(crate) struct OutgoingReply<'a> {
     pub(crate) kind: u8,
     pub(crate) arrays: u16,
+    /// Arrays that the lane retains.
+    pub(crate) retained: u32,
     pub(crate) spilled: bool,
     pub(crate) len: u32,
     /// Number of the grant, or [`NO_GRANT`].
@@ -65,6 +67,7 @@ impl OutgoingReply<'_> {
         self.kind == kind::VALUE
             && self.words.len() == 1
             && self.arrays == 0
+            && self.retained == 0
             && !self.spilled
             && self.grant == NO_GRANT
     }
@@ -86,6 +89,10 @@ pub(crate) struct Consumer<const N: usize = SLOTS> {
     taken: u32,
     /// The number of allocation requests made.
     alloc_requests: u32,
+    /// The number of released arrays reported.
+    released: u32,
+    /// Whether there are more to report than there was room for.
+    has_unreported: bool,
 }
 
 impl<const N: usize> Consumer<N> {
@@ -99,6 +106,8 @@ impl<const N: usize> Consumer<N> {
             signalled: 0,
             taken,
             alloc_requests: 0,
+            released: 0,
+            has_unreported: false,
         }
     }
 
@@ -206,6 +215,8 @@ impl<const N: usize> Consumer<N> {
             slot.head.store(head, Ordering::Relaxed);
             slot.grant.store(answer.grant, Ordering::Relaxed);
             slot.cursor.store(answer.cursor, Ordering::Relaxed);
+            slot.retained
+                .store(answer.retained.into(), Ordering::Relaxed);
             for (to, from) in slot.words.iter().zip(answer.words) {
                 to.store(*from, Ordering::Relaxed);
             }
@@ -271,12 +282,45 @@ impl<const N: usize> Consumer<N> {
         self.cells.post().flags.load(Ordering::Relaxed) & (BACKLOG | STEALABLE) != 0
     }
 
-    /// Whether `next` would return something other than `Empty`, or pass a retracted job.
+    /// Whether `next` would return something other than `Empty`, or pass a retracted job; or there is room to report
+    /// released arrays that found none.
     #[inline]
     pub(crate) fn has_work(&self) -> bool {
         self.cells.state(self.position).is_live(self.generation())
             // Acquire: pairs with `Producer::set_flags`.
             || self.cells.post().flags.load(Ordering::Acquire) & STOP != 0
+            || self.may_report_more()
+    }
+
+    /// Whether there is room to report released arrays that found none.
+    #[inline]
+    pub(crate) fn may_report_more(&self) -> bool {
+        self.has_unreported && self.is_release_ring_open()
+    }
+
+    fn is_release_ring_open(&self) -> bool {
+        // Acquire: "report read", pairs with `Producer::take_releases`.
+        let taken = self.cells.post().releases_taken.load(Ordering::Acquire);
+        (self.released.wrapping_sub(taken) as usize) < RELEASES
+    }
+
+    /// Whether a released array can be reported. If not, the supervisor has to read earlier reports first, and the lane
+    /// does not sleep on once it has.
+    pub(crate) fn has_room_for_release(&mut self) -> bool {
+        self.has_unreported = !self.is_release_ring_open();
+        !self.has_unreported
+    }
+
+    /// Reports that no handle refers to a retained array any more; there is room.
+    pub(crate) fn report_release(&mut self, number: u64) {
+        debug_assert!(self.is_release_ring_open());
+        let reply = self.cells.reply();
+        reply.releases[self.released as usize % RELEASES].store(number, Ordering::Relaxed);
+        crate::sync::point!("release.filled");
+        self.released = self.released.wrapping_add(1);
+        // Release: "report filled", pairs with `Producer::released`.
+        reply.released.store(self.released, Ordering::Release);
+        crate::sync::point!("release.reported");
     }
 
     /// Sleeps until there is work. May return early.

@@ -61,6 +61,7 @@ fn run<const N: usize>(consumer: &mut Consumer<N>) -> bool {
     let answer = OutgoingReply {
         kind: kind::VALUE,
         arrays: 0,
+        retained: 0,
         spilled: false,
         len: 1,
         grant: grant_of(call.job),
@@ -667,7 +668,7 @@ fn an_alloc_request_is_answered() {
             assert_eq!((first.number, first.offset, first.len), (0, 4096, 64));
             match alloc(128) {
                 AllocAnswer::Granted(granted) => panic!("{granted:?} was not given"),
-                AllocAnswer::Refused(words) => assert_eq!(words, [128, 1, 2, 3, 4, 5]),
+                AllocAnswer::Refused(words) => assert_eq!(words, [128, 1, 2, 3, 4, 5, 6]),
             }
             ended.store(1, Relaxed);
             signals.signal();
@@ -680,10 +681,47 @@ fn an_alloc_request_is_answered() {
             event.wait();
             if let Some(request) = producer.alloc_request() {
                 // The grant given ahead satisfies the first request.
-                let refusal = (request.bytes != 64).then_some([request.bytes, 1, 2, 3, 4, 5]);
+                let refusal = (request.bytes != 64).then_some([request.bytes, 1, 2, 3, 4, 5, 6]);
                 producer.answer_alloc(request, refusal);
             }
         }
+        worker.join().unwrap();
+    });
+}
+
+/// Reports of released arrays: each is read once, in order, and a lane that found no room does not sleep on.
+#[test]
+fn every_release_is_reported() {
+    const REPORTS: u64 = 4;
+    explore(3, || {
+        let (mut producer, mut consumer, cells) = link::<4>();
+        let event = Arc::new(Event::default());
+        let signals = Arc::clone(&event);
+        let worker = thread::spawn(move || {
+            let mut next = 0;
+            while next < REPORTS {
+                let first = next;
+                while next < REPORTS && consumer.has_room_for_release() {
+                    consumer.report_release(next);
+                    next += 1;
+                }
+                if next > first && consumer.claim_monitor_signal() {
+                    signals.signal();
+                }
+                if next < REPORTS {
+                    consumer.sleep();
+                }
+            }
+        });
+        let mut read = 0;
+        monitor(&cells, &event, || {
+            let upto = producer.released();
+            assert!(producer.take_releases(upto, |number| {
+                assert_eq!(number, read);
+                read += 1;
+            }));
+            read == REPORTS
+        });
         worker.join().unwrap();
     });
 }

@@ -17,15 +17,15 @@ mod state;
 mod tests;
 
 pub(crate) use cells::{
-    BACKLOG, CallSlot, INLINE_WORDS, LOW_SHIFT, LinkCells, REFUSAL_WORDS, SLOTS, SPILLED, SPIN,
-    STAMPED, STEALABLE, STOP, control_bytes,
+    BACKLOG, CallSlot, INLINE_WORDS, LOW_SHIFT, LinkCells, MAX_RETAINED, REFUSAL_WORDS, SLOTS,
+    SPILLED, SPIN, STAMPED, STEALABLE, STOP, control_bytes,
 };
 pub(crate) use consumer::{AllocAnswer, Consumer, Granted, NO_GRANT, Next, OutgoingReply};
 #[cfg(not(arenite_loom))]
 pub(crate) use neighbours::Neighbours;
 pub(crate) use producer::{AllocRequest, Call, Drained, Producer, Reply, fence_after_queueing};
 pub(crate) use recorder::{Phase, steps};
-pub(crate) use state::{Ask, CANCEL, NOTICE, Retract, WAITER, is_open};
+pub(crate) use state::{Ask, CANCEL, NOTICE, Retract, WAITER, is_open, is_running};
 
 /// Kinds of replies.
 pub(crate) mod kind {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::cells::{FRESH, GRANTS, INLINE_WORDS, LinkCells, REFUSAL_WORDS, SLOTS};
+use super::cells::{FRESH, GRANTS, INLINE_WORDS, LinkCells, REFUSAL_WORDS, RELEASES, SLOTS};
 use super::state::{Ask, Generation, Look, ReplyIn, Retract};
 use super::{NO_GRANT, futex, kind, span};
 use crate::sync::{Ordering, fence};
@@ -39,6 +39,8 @@ pub(crate) struct Reply {
     pub(crate) grant: u64,
     /// Offset in the worker's region up to which that grant is used.
     pub(crate) cursor: u64,
+    /// The number of extents of retained arrays in the words, behind the array descriptors.
+    pub(crate) retained: u64,
     /// The words, or the extent of the block that holds them.
     pub(crate) words: [u64; INLINE_WORDS],
 }
@@ -56,6 +58,7 @@ impl Reply {
             len: 1,
             grant: NO_GRANT,
             cursor: 0,
+            retained: 0,
             words,
         }
     }
@@ -117,6 +120,8 @@ pub(crate) struct Producer<const N: usize = SLOTS> {
     answered: u32,
     /// The flags as last written.
     flags: u32,
+    /// The number of reports of released arrays that were read.
+    releases_taken: u32,
 }
 
 impl<const N: usize> Producer<N> {
@@ -130,6 +135,7 @@ impl<const N: usize> Producer<N> {
             granted: 0,
             answered: 0,
             flags: 0,
+            releases_taken: 0,
         }
     }
 
@@ -287,6 +293,7 @@ impl<const N: usize> Producer<N> {
         reply.len = (head >> 32) as u32;
         reply.grant = slot.grant.load(Ordering::Relaxed);
         reply.cursor = slot.cursor.load(Ordering::Relaxed);
+        reply.retained = slot.retained.load(Ordering::Relaxed);
         let used = if reply.spilled { 2 } else { reply.len as usize };
         for (to, from) in reply.words.iter_mut().zip(&slot.words).take(used) {
             *to = from.load(Ordering::Relaxed);
@@ -378,6 +385,42 @@ impl<const N: usize> Producer<N> {
         self.ring();
     }
 
+    /// The number of reports of released arrays that the worker claims to have made. Each of them is about an array that
+    /// a reply finished before it retains: drain between this and [`Producer::take_releases`].
+    pub(crate) fn released(&self) -> u32 {
+        // Acquire: "report filled", pairs with `Consumer::report_release`.
+        self.cells.reply().released.load(Ordering::Acquire)
+    }
+
+    /// Reads the reports up to this number of them, and wakes the lane if it may wait for room. False if the worker
+    /// claims more than there is room for.
+    pub(crate) fn take_releases(&mut self, upto: u32, mut take: impl FnMut(u64)) -> bool {
+        let before = self.releases_taken;
+        let unread = upto.wrapping_sub(before) as usize;
+        if unread == 0 || unread > RELEASES {
+            return unread == 0;
+        }
+        let reply = self.cells.reply();
+        for report in 0..unread as u32 {
+            let cell = before.wrapping_add(report) as usize % RELEASES;
+            take(reply.releases[cell].load(Ordering::Relaxed));
+        }
+        self.releases_taken = upto;
+        // Release: "report read", pairs with `Consumer::is_release_ring_open`.
+        self.cells
+            .post()
+            .releases_taken
+            .store(upto, Ordering::Release);
+        crate::sync::point!("release.taken");
+        // SeqCst fence: "made room, then looked for a lane that found none", pairs with `Consumer::announce_sleep`.
+        fence(Ordering::SeqCst);
+        let released = reply.released.load(Ordering::Relaxed);
+        if released.wrapping_sub(before) as usize >= RELEASES {
+            self.ring();
+        }
+        true
+    }
+
     /// Resets the link after the exit of its worker, once every record is updated: threads that sleep on a word of this
     /// link look at their record again, and the next worker begins at `tail`.
     pub(crate) fn reset(&mut self) {
@@ -394,14 +437,19 @@ impl<const N: usize> Producer<N> {
         reply.asleep.store(0, Ordering::Relaxed);
         reply.alloc_requests.store(0, Ordering::Relaxed);
         reply.grants_taken.store(self.granted, Ordering::Relaxed);
+        reply.released.store(0, Ordering::Relaxed);
         reply.denied.store(0, Ordering::Relaxed);
         reply.culprit_lane.store(0, Ordering::Relaxed);
         #[cfg(not(arenite_loom))]
         self.cells.set_asleep();
         #[cfg(not(arenite_loom))]
         reply.abort.clear();
+        #[cfg(not(arenite_loom))]
+        reply.crash.clear();
         self.cells.post().refused.store(0, Ordering::Relaxed);
+        self.cells.post().releases_taken.store(0, Ordering::Relaxed);
         self.answered = 0;
+        self.releases_taken = 0;
         self.rung = 0;
         self.set_flags(0);
     }

@@ -377,3 +377,11 @@ pub(crate) fn is_open(word: &AtomicU32, position: u64, slots: usize) -> bool {
     let word = Word(word.load(Ordering::Relaxed));
     word.is(Phase::Queued, generation) || word.is(Phase::Running, generation)
 }
+
+/// Whether the state word of the job at this position says running: a hint, which the worker may change at any time.
+#[inline]
+pub(crate) fn is_running(word: &AtomicU32, position: u64, slots: usize) -> bool {
+    // Relaxed: a hint.
+    let word = Word(word.load(Ordering::Relaxed));
+    word.is(Phase::Running, Generation::of(position, slots))
+}

@@ -204,6 +204,8 @@ proptest! {
             prop_assert_eq!(word.is_queued(at(lap)), matches!(model, Model::Queued(_)));
             let open = matches!(model, Model::Queued(_) | Model::Running(_));
             prop_assert_eq!(is_open(word.as_futex(), lap, 1), open);
+            let running = matches!(model, Model::Running(_));
+            prop_assert_eq!(is_running(word.as_futex(), lap, 1), running);
         }
     }
 
@@ -292,7 +294,7 @@ fn an_answer_is_for_the_request_that_it_names() {
     assert!(producer.grant(0, 4096, false));
     consumer.next_grant().unwrap();
     consumer.request_alloc(64, 0);
-    producer.answer_alloc(large, Some([1 << 30, 0, 0, 0, 0, 0]));
+    producer.answer_alloc(large, Some([1 << 30, 0, 0, 0, 0, 0, 0]));
     let small = producer.alloc_request().unwrap();
     assert_eq!(small.bytes, 64);
     assert!(producer.grant(8192, 4096, false));
@@ -422,6 +424,7 @@ fn word(grant: u64) -> OutgoingReply<'static> {
     OutgoingReply {
         kind: kind::VALUE,
         arrays: 0,
+        retained: 0,
         spilled: false,
         len: 1,
         grant,

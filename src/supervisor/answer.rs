@@ -69,6 +69,8 @@ impl EngineState {
     ) {
         let why = why.into();
         let kind = &why.kind;
+        // Needs the leases.
+        let crash = self.crash_of(index, worker, kind);
         self.count_failed(index, kind);
         let record = self.records.at(index);
         record.leases.clear();
@@ -96,6 +98,7 @@ impl EngineState {
             label,
             deaths,
             last_words,
+            crash,
             lost_jobs,
             ..Failed::new(why, name, job)
         };

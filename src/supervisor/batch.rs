@@ -186,7 +186,7 @@ impl Supervisor {
 
     /// Jobs worth keeping in flight for a kernel whose jobs take this long: enough that no worker runs dry.
     fn window(&self, expected_ns: u32) -> usize {
-        let lanes = self.cells.len();
+        let lanes = self.active_lanes();
         // Twice the depth of a lane, since results may have to wait for an earlier one, and at least two jobs per lane.
         let depth_ns = 2 * DEPTH_NS / u64::from(expected_ns.max(1));
         let per_lane = (depth_ns as usize).clamp(2, SLOTS);
@@ -200,7 +200,7 @@ impl Supervisor {
         let bytes = self.arena.capacity() / PART_IN_FLIGHT;
         usize::try_from(bytes / each.max(1))
             .unwrap_or(usize::MAX)
-            .max(2 * self.cells.len())
+            .max(2 * self.active_lanes())
     }
 
     /// Jobs that may be in flight if answers are taken in order and each job holds `each` bytes. A long job delays the
@@ -209,6 +209,6 @@ impl Supervisor {
         let bytes = (self.arena.capacity() / PART_IN_ORDER).min(HELD_IN_ORDER);
         // Jobs that other threads submit wait behind these.
         let per_lane = (IN_ORDER_NS / u64::from(expected_ns.max(1))).min(IN_ORDER_PER_LANE);
-        (bytes / each.max(1)).min(per_lane * self.cells.len() as u64) as usize
+        (bytes / each.max(1)).min(per_lane * self.active_lanes() as u64) as usize
     }
 }

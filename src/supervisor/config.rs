@@ -7,6 +7,8 @@ use super::settings::Settings;
 /// Set before the first job, and not changed after.
 #[derive(Debug)]
 pub(super) struct Config {
+    /// Workers that may be active at the same time.
+    active_workers: usize,
     /// Workers that a job with retries may cost.
     quarantine_after: u32,
     /// How long a job of a cancelled group may run on, and a worker that is asked to end.
@@ -19,6 +21,8 @@ pub(super) struct Config {
     is_sandboxed: bool,
     /// Workers are replaced when they have grown: the monitor has to look at their memory after each job.
     recycles_by_size: bool,
+    /// Workers retain arrays that jobs leave behind.
+    retains: bool,
     cores: usize,
     /// A worker may spin for its next job.
     may_spin: bool,
@@ -27,12 +31,14 @@ pub(super) struct Config {
 impl Config {
     pub(super) fn new(settings: &Settings) -> Self {
         Self {
+            active_workers: settings.active_workers().into(),
             quarantine_after: settings.quarantine_after,
             grace: settings.grace,
             deadlines_are_exclusive: settings.lanes > 1 && !settings.co_schedule_deadlines,
             lanes_share_regions: settings.lanes > 1,
             is_sandboxed: settings.sandboxed,
             recycles_by_size: settings.memory.recycling.above != u64::MAX,
+            retains: settings.retain.is_some(),
             cores: 1,
             may_spin: false,
         }
@@ -43,6 +49,11 @@ impl Config {
     pub(super) fn set_cores(&mut self, cores: usize, lanes: usize) {
         self.cores = cores;
         self.may_spin = cores > 1 && (!self.lanes_share_regions || lanes <= cores);
+    }
+
+    #[inline]
+    pub(super) fn active_workers(&self) -> usize {
+        self.active_workers
     }
 
     pub(super) fn quarantine_after(&self) -> u32 {
@@ -73,6 +84,11 @@ impl Config {
     }
 
     #[inline]
+    pub(super) fn retains(&self) -> bool {
+        self.retains
+    }
+
+    #[inline]
     pub(super) fn cores(&self) -> usize {
         self.cores
     }
@@ -83,8 +99,19 @@ impl Config {
     }
 }
 
+#[cfg(any(test, feature = "points"))]
+impl Config {
+    pub(super) fn set_retaining(&mut self) {
+        self.retains = true;
+    }
+}
+
 #[cfg(test)]
 impl Config {
+    pub(super) fn set_active_workers(&mut self, workers: usize) {
+        self.active_workers = workers;
+    }
+
     pub(super) fn set_sandboxed(&mut self) {
         self.is_sandboxed = true;
     }

@@ -11,17 +11,19 @@ use super::reply::{Unreadable, read_guarded};
 use super::state::EngineState;
 use super::worker::Status;
 use crate::kernel::wire::{
-    Lease, Leases, MAX_REPLY_WORDS, ReceivedArray, SENT_WORDS, SentArray, WordReader,
+    EXTENT_WORDS, Lease, Leases, MAX_REPLY_WORDS, ReceivedArray, SENT_WORDS, SentArray, WordReader,
 };
 use crate::kernel::{MAX_ARRAYS, MAX_ERROR_BYTES, Returned, SHARE_WORDS, Shares};
-use crate::link::{CANCEL, Drained, INLINE_WORDS, NO_GRANT, REFUSAL_WORDS, Reply, kind};
+use crate::link::{
+    CANCEL, Drained, INLINE_WORDS, MAX_RETAINED, NO_GRANT, REFUSAL_WORDS, Reply, kind,
+};
 use crate::worker::panics;
 
 impl EngineState {
-    /// Drains all lanes that have work.
+    /// Drains all lanes that have work or retain arrays.
     pub(super) fn drain_busy(&mut self) {
         for group in 0..self.lanes.busy_words() {
-            let mut left = self.lanes.busy_word(group);
+            let mut left = self.lanes.drained_word(group);
             while left != 0 {
                 let bit = left.trailing_zeros();
                 left &= left - 1;
@@ -33,6 +35,10 @@ impl EngineState {
     /// Takes what a lane has finished.
     pub(super) fn drain(&mut self, index: usize) {
         let mut any = false;
+        let released = self
+            .config
+            .retains()
+            .then(|| self.lanes[index].producer.released());
         loop {
             if self.lanes[index].is_condemned() {
                 break;
@@ -65,6 +71,9 @@ impl EngineState {
                 }
             }
         }
+        if let Some(upto) = released {
+            self.take_releases(index, upto);
+        }
         if let Some(position) = self.lanes[index].take_said_over() {
             self.must_be_over(index, position);
         }
@@ -89,6 +98,32 @@ impl EngineState {
                 self.process_ends();
             }
             self.call_if_drained();
+        }
+    }
+
+    /// Frees retained arrays that no handle refers to any more, up to this number of reports, which was read before the
+    /// lane was drained.
+    fn take_releases(&mut self, index: usize, upto: u32) {
+        let lane = &mut self.lanes[index];
+        if lane.is_condemned() {
+            return;
+        }
+        let arena = &self.arena;
+        let mut wrong = None;
+        let (producer, retained) = lane.link_and_retained();
+        let is_in_range =
+            producer.take_releases(upto, |number| match retained.release(arena, number) {
+                Ok(freed) => drop(freed),
+                Err(why) => wrong = Some(why),
+            });
+        if !is_in_range {
+            wrong = Some(format!("{upto} releases, more than there is room for"));
+        }
+        self.lanes.note_retaining(index);
+        crate::sync::point!("release.freed");
+        if let Some(why) = wrong {
+            let why = JobErrorKind::Lost(WorkerExit::Protocol(why));
+            self.condemn(index, NO_RECORD, why);
         }
     }
 
@@ -164,6 +199,7 @@ impl EngineState {
         let len = reply.len as usize;
         let plain = reply.kind == kind::VALUE
             && reply.arrays == 0
+            && reply.retained == 0
             && !reply.spilled
             && reply.grant == NO_GRANT
             && len <= INLINE_WORDS;
@@ -340,7 +376,36 @@ impl EngineState {
         if arrays > MAX_ARRAYS {
             return Err(format!("a reply of {arrays} arrays"));
         }
-        let skip = arrays * SENT_WORDS;
+        let most_retained = if self.config.retains() {
+            MAX_RETAINED
+        } else {
+            0
+        };
+        let retained = usize::try_from(reply.retained)
+            .ok()
+            .filter(|&retained| retained <= most_retained)
+            .ok_or_else(|| format!("a reply that retains {} arrays", reply.retained))?;
+        let skip = arrays * SENT_WORDS + retained * EXTENT_WORDS;
+        let mut unpacked = self.unpack_all(lane, reply, leases, arrays, skip)?;
+        if retained > 0 {
+            let left = unpacked.arrays.drain(arrays..).map(|array| array.block);
+            let lane_state = &mut self.lanes[lane];
+            lane_state.retained_mut().add(&self.arena, left, leases)?;
+            self.lanes.note_retaining(lane);
+            crate::sync::point!("retain.recorded");
+        }
+        Ok(unpacked)
+    }
+
+    /// The same. The last of the arrays are those that the lane retains.
+    fn unpack_all(
+        &mut self,
+        lane: usize,
+        reply: &Reply,
+        leases: &[Lease],
+        arrays: usize,
+        skip: usize,
+    ) -> Result<Unpacked, String> {
         let lane = &mut self.lanes[lane];
         if !reply.spilled {
             let words = reply
@@ -348,7 +413,7 @@ impl EngineState {
                 .get(..reply.len as usize)
                 .filter(|words| words.len() >= skip)
                 .ok_or("a reply longer than its slot")?;
-            let sent = read_sent(words, arrays)?;
+            let sent = read_sent(&words[..skip], arrays)?;
             let taken = lane.receive(&self.arena, reply, &sent, leases)?;
             return Ok(Unpacked {
                 arrays: taken.arrays,
@@ -381,7 +446,7 @@ impl EngineState {
         if words.len() < skip {
             return Err("a reply shorter than its arrays".into());
         }
-        let mut sent = read_sent(&words, arrays)?;
+        let mut sent = read_sent(&words[..skip], arrays)?;
         sent.push(SentArray {
             chunk: extent,
             view: extent,
@@ -414,7 +479,7 @@ impl EngineState {
         if first || record != NO_RECORD {
             self.workers[index].add_kill_reason((record, why));
         }
-        if self.workers[index].status() == Status::Ready {
+        if matches!(self.workers[index].status(), Status::Ready | Status::Spare) {
             self.set_status(index, Status::Leaving);
         }
         crate::sync::point!("judge.condemned");
@@ -435,17 +500,17 @@ pub(super) struct Unpacked {
 }
 
 impl Unpacked {
-    /// All words of the reply.
+    /// The words behind those that describe arrays.
     fn words<'a>(&'a self, reply: &'a Reply) -> &'a [u64] {
         match &self.long {
-            Some(words) => words,
-            None => &reply.words[..reply.len as usize],
+            Some(words) => &words[self.skip..],
+            None => &reply.words[self.skip..reply.len as usize],
         }
     }
 
     /// Takes the last words of a chain's reply, which are not part of its value.
     fn take_shares(&mut self, reply: &mut Reply) -> Result<Option<Shares>, String> {
-        let shares = self.words(reply)[self.skip..].last_chunk();
+        let shares = self.words(reply).last_chunk();
         let shares = Shares::of(*shares.ok_or("a chain's reply without its times")?);
         reply.len -= SHARE_WORDS as u32;
         if let Some(words) = &mut self.long {
@@ -467,11 +532,18 @@ impl Unpacked {
     }
 }
 
+/// Reads the descriptors of arrays: those of the value, and behind them those that the lane retains.
 fn read_sent(words: &[u64], arrays: usize) -> Result<smallvec::SmallVec<[SentArray; 2]>, String> {
     let mut reader = WordReader::new(words);
-    (0..arrays)
-        .map(|_| SentArray::read(&mut reader).map_err(|_| "a cut list of arrays".to_owned()))
-        .collect()
+    let mut sent = smallvec::SmallVec::new();
+    while reader.len() > 0 {
+        let array = match sent.len() < arrays {
+            true => SentArray::read(&mut reader),
+            false => SentArray::read_retained(&mut reader),
+        };
+        sent.push(array.map_err(|_| "a cut list of arrays".to_owned())?);
+    }
+    Ok(sent)
 }
 
 /// The low half of the word before a text: its length. The high half is the node that a chain had come to.
@@ -548,7 +620,7 @@ pub(super) fn lent(leases: &Leases) -> Vec<Range<usize>> {
         .iter()
         .filter_map(|lease| match lease {
             Lease::Lent(rows) => Some(rows.clone()),
-            Lease::Shared(_) | Lease::Owned(_) => None,
+            Lease::Shared(_) | Lease::Owned(_) | Lease::Loan { .. } => None,
         })
         .collect()
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::error::{JobErrorKind, JobLimit, WorkerExit};
+use super::settings::WorkerEntry;
 use crate::link::{Phase, steps};
 use crate::sys::abort::Aborted;
 use crate::sys::oom::OomCounter;
@@ -25,6 +26,8 @@ pub(super) struct Evidence {
     pub(super) aborted: Option<Aborted>,
     /// Bytes that it reported as a failed allocation.
     pub(super) failed_allocation: Option<u64>,
+    /// It reported that OpenBLAS got no memory and ends the process.
+    pub(super) blas_gave_up: bool,
     /// The out-of-memory killer of Linux has killed one process more than is accounted for.
     pub(super) out_of_memory: bool,
 }
@@ -36,6 +39,13 @@ pub(super) fn cause(evidence: &Evidence) -> JobErrorKind {
             JobErrorKind::Lost(WorkerExit::OutOfMemoryKill)
         }
         Exit::Signal(libc::SIGABRT) if evidence.limit > 0 => limit_reached(evidence),
+        Exit::Code(1) if evidence.limit > 0 && evidence.blas_gave_up => {
+            JobErrorKind::Limit(JobLimit::Memory {
+                limit: evidence.limit,
+                requested: None,
+                hint: Some(BLAS_HINT),
+            })
+        }
         exit => plain(exit),
     }
 }
@@ -83,7 +93,20 @@ fn limit_reached(evidence: &Evidence) -> JobErrorKind {
     if !reached {
         return plain(exit);
     }
-    JobErrorKind::Limit(JobLimit::Memory { limit, requested })
+    JobErrorKind::Limit(JobLimit::Memory {
+        limit,
+        requested,
+        hint: None,
+    })
+}
+
+/// What helps where OpenBLAS got no memory.
+const BLAS_HINT: &str = "OpenBLAS takes some 40 MB of it for each of its threads: set OPENBLAS_NUM_THREADS in the \
+    environment of the workers";
+
+/// Whether OpenBLAS prints this line before it ends its process with exit code 1.
+pub(super) fn blas_gave_up(line: &[u8]) -> bool {
+    line.starts_with(b"OpenBLAS error: Memory allocation still failed")
 }
 
 /// The bytes in the line that the standard library prints when an allocation fails.
@@ -98,9 +121,14 @@ pub(super) fn failed_allocation(line: &[u8]) -> Option<u64> {
 
 /// The message for a worker that ended before it was ready: where, how, what that probably means, and what it printed
 /// last.
-pub(super) fn before_ready(phase: Phase, cause: &JobErrorKind, words: &[String]) -> String {
+pub(super) fn before_ready(
+    entry: WorkerEntry,
+    phase: Phase,
+    cause: &JobErrorKind,
+    words: &[String],
+) -> String {
     let mut text = format!("before it was ready ({phase}): {cause}");
-    if let Some(hint) = hint(phase, cause) {
+    if let Some(hint) = hint(entry, phase, cause) {
         text.push_str("; ");
         text.push_str(hint);
     }
@@ -112,7 +140,7 @@ pub(super) fn before_ready(phase: Phase, cause: &JobErrorKind, words: &[String])
 }
 
 /// The likely reason of a death before a worker was ready.
-fn hint(phase: Phase, cause: &JobErrorKind) -> Option<&'static str> {
+fn hint(entry: WorkerEntry, phase: Phase, cause: &JobErrorKind) -> Option<&'static str> {
     /// The exit code of a dynamic loader that cannot load a program.
     const CANNOT_LOAD: i32 = 127;
     if *cause == JobErrorKind::Lost(WorkerExit::Signal(libc::SIGSYS)) {
@@ -129,38 +157,63 @@ fn hint(phase: Phase, cause: &JobErrorKind) -> Option<&'static str> {
             | JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT)),
         ) => Some("its lanes cannot be started, probably: each takes private memory for its stack"),
         (Phase::Unknown, JobErrorKind::Lost(WorkerExit::Code(Some(CANNOT_LOAD)))) => Some(
-            "a shared library of the program is missing or does not fit: `ldd` names it, and workers search where the \
-             program itself did when it was started",
+            "a shared library of the program that workers run is missing or does not fit: `ldd` names it, and workers \
+             search with the environment that this program had when it built the engine",
         ),
         (Phase::Unknown, JobErrorKind::Lost(WorkerExit::Code(Some(EXIT_CANNOT_START)))) => {
             Some("it said why on stderr")
         }
-        (Phase::Unknown, JobErrorKind::Lost(WorkerExit::Code(_))) => Some(
-            "the program ended without having become a worker: arenite::init() must be the first thing in main, before \
-             arguments are looked at (a worker has none)",
-        ),
-        (Phase::Unknown, JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT))) => Some(
-            "the program went on without having become a worker: arenite::init() must be the first thing in main",
-        ),
+        (Phase::Unknown, JobErrorKind::Lost(WorkerExit::Code(_))) => Some(match entry {
+            WorkerEntry::Init => {
+                "the program ended without having become a worker: arenite::init() must be the first thing in main, \
+                 before arguments are looked at (a worker has none)"
+            }
+            WorkerEntry::RunWorker => {
+                "the worker program ended without having called arenite::run_worker()"
+            }
+        }),
+        (Phase::Unknown, JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT))) => {
+            Some(match entry {
+                WorkerEntry::Init => {
+                    "the program went on without having become a worker: arenite::init() must be the first thing in main"
+                }
+                WorkerEntry::RunWorker => {
+                    "the worker program did not call arenite::run_worker(): what it runs before that aborts, or builds \
+                     an engine"
+                }
+            })
+        }
         (
             Phase::Unknown,
             JobErrorKind::Lost(WorkerExit::Signal(libc::SIGSEGV | libc::SIGBUS | libc::SIGILL)),
-        ) => Some(
-            "what runs before arenite::init() crashes in a copy of the program: a constructor of a library, perhaps",
-        ),
+        ) => Some(match entry {
+            WorkerEntry::Init => {
+                "what runs before arenite::init() crashes in a copy of the program: a constructor of a library, perhaps"
+            }
+            WorkerEntry::RunWorker => {
+                "what the worker program runs before arenite::run_worker() crashes"
+            }
+        }),
         _ => None,
     }
 }
 
 /// A worker was not ready in time.
-pub(super) fn not_ready(phase: Phase, limit: Duration) -> String {
+pub(super) fn not_ready(entry: WorkerEntry, phase: Phase, limit: Duration) -> String {
     let what = match phase {
         Phase::Starting(steps::ON_START) => {
             "on_worker_start has not returned; raise start_timeout if it needs longer"
         }
-        Phase::Unknown => {
-            "it has not become a worker: arenite::init() must be the first thing in main, and nothing before it may wait"
-        }
+        Phase::Unknown => match entry {
+            WorkerEntry::Init => {
+                "it has not become a worker: arenite::init() must be the first thing in main, and nothing before it may \
+                 wait"
+            }
+            WorkerEntry::RunWorker => {
+                "it has not become a worker: the worker program has not called arenite::run_worker(); raise \
+                 start_timeout if it needs longer"
+            }
+        },
         _ => "the machine is overloaded, or the process is stopped; raise start_timeout",
     };
     format!("not ready within {limit:?} ({phase}): {what}")
@@ -262,6 +315,7 @@ mod tests {
             limit,
             aborted,
             failed_allocation,
+            blas_gave_up: false,
             out_of_memory: true,
         })
     }
@@ -269,7 +323,13 @@ mod tests {
     #[test]
     fn an_abort_is_a_memory_limit_only_if_that_is_certain() {
         let limit = 64 * MIB;
-        let reached = |requested| JobErrorKind::Limit(JobLimit::Memory { limit, requested });
+        let reached = |requested| {
+            JobErrorKind::Limit(JobLimit::Memory {
+                limit,
+                requested,
+                hint: None,
+            })
+        };
         let bare = JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT));
         let large = Some(100 * MIB);
         assert_eq!(of(limit, aborted(true, MIB), None), reached(None));
@@ -302,6 +362,43 @@ mod tests {
     }
 
     #[test]
+    fn openblas_exits_when_it_gets_no_memory() {
+        // As printed by the OpenBLAS that numpy 2.4 brings along.
+        let line = b"OpenBLAS error: Memory allocation still failed after 10 retries, giving up.";
+        assert!(blas_gave_up(line));
+        assert!(!blas_gave_up(b"OpenBLAS error: Memory allocation failed"));
+        let with = |exit, limit, blas_gave_up| {
+            cause(&Evidence {
+                exit,
+                limit,
+                aborted: None,
+                failed_allocation: None,
+                blas_gave_up,
+                out_of_memory: false,
+            })
+        };
+        let JobErrorKind::Limit(limit) = with(Exit::Code(1), MIB, true) else {
+            panic!("it is a limit");
+        };
+        let JobLimit::Memory {
+            limit: MIB,
+            requested: None,
+            ..
+        } = limit
+        else {
+            panic!("{limit}");
+        };
+        assert!(
+            limit.to_string().contains("OPENBLAS_NUM_THREADS"),
+            "{limit}"
+        );
+        let exited = |code| JobErrorKind::Lost(WorkerExit::Code(Some(code)));
+        assert_eq!(with(Exit::Code(1), 0, true), exited(1), "no ceiling");
+        assert_eq!(with(Exit::Code(1), MIB, false), exited(1));
+        assert_eq!(with(Exit::Code(2), MIB, true), exited(2));
+    }
+
+    #[test]
     fn a_kill_is_an_oom_kill_only_if_linux_counted_one() {
         let with = |exit, out_of_memory| {
             cause(&Evidence {
@@ -309,6 +406,7 @@ mod tests {
                 limit: 1,
                 aborted: aborted(true, 1),
                 failed_allocation: None,
+                blas_gave_up: false,
                 out_of_memory,
             })
         };
@@ -334,7 +432,7 @@ mod tests {
 
     #[test]
     fn a_death_before_ready_names_its_likely_reason() {
-        let of = |phase, cause: JobErrorKind| before_ready(phase, &cause, &[]);
+        let of = |phase, cause: JobErrorKind| before_ready(WorkerEntry::Init, phase, &cause, &[]);
         let exited = |code| JobErrorKind::Lost(WorkerExit::Code(Some(code)));
         for (phase, cause, expected) in [
             (Phase::Unknown, exited(127), "shared library"),
@@ -371,6 +469,7 @@ mod tests {
                 JobErrorKind::Limit(JobLimit::Memory {
                     limit: MIB,
                     requested: None,
+                    hint: None,
                 }),
                 "lanes cannot be started",
             ),
@@ -392,8 +491,15 @@ mod tests {
             text.ends_with(&JobErrorKind::Lost(WorkerExit::Signal(9)).to_string()),
             "no guess: {text}"
         );
+        for code in [exited(0), JobErrorKind::Lost(WorkerExit::Signal(6))] {
+            let text = before_ready(WorkerEntry::RunWorker, Phase::Unknown, &code, &[]);
+            assert!(
+                text.contains("arenite::run_worker()") && !text.contains("init()"),
+                "{text}"
+            );
+        }
         let words = ["one".to_owned(), "two".to_owned()];
-        let text = before_ready(Phase::Unknown, &exited(1), &words);
+        let text = before_ready(WorkerEntry::Init, Phase::Unknown, &exited(1), &words);
         assert!(text.ends_with("its last words:\none\ntwo"), "{text}");
     }
 

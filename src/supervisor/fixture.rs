@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::config::Config;
 use super::lane::Lane;
 use super::output::Sink;
-use super::settings::{MemorySettings, QUARANTINE_AFTER, Settings};
+use super::settings::{MemorySettings, ProgramSpec, QUARANTINE_AFTER, Settings, WorkerEntry};
 use super::shared::Supervisor;
 use super::state::EngineState;
 use super::waiting::parking::Parking;
@@ -18,6 +18,7 @@ use crate::arena::{Arena, Backing, Spec};
 use crate::kernel::{KernelInfo, Single};
 use crate::link::{Consumer, LinkCells};
 use crate::sys::event::EventFd;
+use crate::sys::process::Program;
 
 pub(super) fn arena_for(workers: u16, lanes: u16) -> Arc<Arena> {
     let spec = Spec {
@@ -39,8 +40,11 @@ pub(super) fn kernel() -> KernelInfo {
 }
 
 pub(super) fn settings(workers: u16, lanes: u16) -> Settings {
+    let program = Program::this(Vec::new());
     Settings {
+        program: ProgramSpec::new(program, Vec::new(), WorkerEntry::Init),
         workers,
+        spares: 0,
         lanes,
         co_schedule_deadlines: false,
         guard: true,
@@ -49,9 +53,11 @@ pub(super) fn settings(workers: u16, lanes: u16) -> Settings {
         #[cfg(feature = "sandbox")]
         kernel: crate::sys::sandbox::SandboxFeatures::default(),
         on_start: None,
+        retain: None,
         label: "test".into(),
         log: Sink::Stderr,
         memory: MemorySettings::default(),
+        in_background: false,
         start_timeout: Duration::from_secs(60),
         grace: Duration::from_secs(5),
         quarantine_after: QUARANTINE_AFTER,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::retained::RetainedArrays;
 use crate::arena::{Arena, Block, BlockPlacement, Extent, QUANTUM};
 use crate::kernel::wire::{Lease, ReceivedArray, SentArray};
 use crate::link::NO_GRANT;
@@ -144,7 +145,7 @@ impl Grants {
     }
 
     /// Takes over what a reply sends: arrays, and a block with the reply's words where they did not fit into the slot.
-    /// Frees what the job used and did not send.
+    /// Frees what the job used and did not send. `retained`: what the lane retains of earlier jobs.
     ///
     /// # Errors
     ///
@@ -156,6 +157,7 @@ impl Grants {
         cursor: u64,
         sent: &[SentArray],
         leases: &[Lease],
+        retained: &RetainedArrays,
     ) -> Result<Taken, String> {
         let mut pieces = self.advance(grant, cursor)?;
         let mut fresh: SmallVec<[Fresh; 2]> = SmallVec::new();
@@ -176,9 +178,17 @@ impl Grants {
                 Lease::Shared(block) | Lease::Owned(block) => {
                     skip_within(block.extent(), array.view).map(|skip| (Arc::clone(block), skip))
                 }
+                // What was lent may come back, and nothing else of its block.
+                Lease::Loan { block, extent } => skip_within(*extent, array.view)
+                    .and_then(|_| skip_within(block.extent(), array.view))
+                    .map(|skip| (Arc::clone(block), skip)),
                 Lease::Lent(_) => None,
             });
-            let (block, skip) = match lent {
+            let earlier = || {
+                let block = retained.find(array.view)?;
+                Some((Arc::clone(block), skip_within(block.extent(), array.view)?))
+            };
+            let (block, skip) = match lent.or_else(earlier) {
                 Some(found) => found,
                 None => {
                     // Several arrays without bytes may have one offset; they are not the same.
@@ -329,7 +339,7 @@ impl Grants {
 }
 
 /// How far into `outer` the extent `inner` begins, if it lies within it.
-fn skip_within(outer: Extent, inner: Extent) -> Option<u64> {
+pub(super) fn skip_within(outer: Extent, inner: Extent) -> Option<u64> {
     if outer.at.region() != inner.at.region() {
         return None;
     }

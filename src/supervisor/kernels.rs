@@ -15,7 +15,11 @@ const UNKNOWN_NS: u32 = 250_000;
 /// others.
 const MOST_REPORTED: u32 = 4096;
 
-/// One kernel.
+/// Names that a program may give to kernels of one engine. Later ones are ignored: those kernels count under their own
+/// names.
+const MAX_NAMED: usize = 4096;
+
+/// One kernel, or the jobs of one kernel to which the program has given a name.
 #[derive(Debug)]
 pub(super) struct KernelStats {
     pub(super) name: &'static str,
@@ -114,13 +118,18 @@ pub(crate) fn bytes_to_expect(expected: u64, seen: u64) -> u64 {
     expected.max(seen) - expected.saturating_sub(seen) / 8
 }
 
-/// All kernels of an engine, by type: linkers fold equal functions.
+/// The type of a kernel, since linkers fold equal functions, and the name that the program has given it.
+type Identity = (TypeId, Option<&'static str>);
+
+/// All kernels of an engine.
 #[derive(Debug, Default)]
 pub(super) struct Kernels {
     table: Vec<KernelStats>,
-    index: HashMap<TypeId, u32>,
+    index: HashMap<Identity, u32>,
+    /// The number of those with a given name.
+    named: usize,
     /// The kernel that was looked up last.
-    last: Option<(TypeId, u32)>,
+    last: Option<(Identity, u32)>,
     /// Kernels that workers reported, by their entries.
     spawned: HashMap<u64, Vec<u32>>,
     /// Number of these that each worker was the first to report.
@@ -131,24 +140,33 @@ impl Kernels {
     #[inline]
     pub(super) fn index(&mut self, info: &KernelInfo) -> u32 {
         match self.last {
-            Some((id, index)) if id == info.id => index,
+            Some(((id, given), index)) if id == info.id && is_same(given, info.given) => index,
             _ => self.index_slow(info),
         }
     }
 
     #[cold]
     fn index_slow(&mut self, info: &KernelInfo) -> u32 {
-        let table = &mut self.table;
-        let index = *self.index.entry(info.id).or_insert_with(|| {
-            table.push(KernelStats {
-                id: Some(info.id),
-                spawns: info.spawns,
-                check_error: Some(info.check_error),
-                ..KernelStats::new(info.name, to_offset(info.entry))
-            });
-            (table.len() - 1) as u32
-        });
-        self.last = Some((info.id, index));
+        let identity = (info.id, info.given);
+        let index = match self.index.get(&identity) {
+            Some(&index) => index,
+            None if info.given.is_some() && self.named == MAX_NAMED => {
+                return self.index(&info.named(None));
+            }
+            None => {
+                self.table.push(KernelStats {
+                    id: Some(info.id),
+                    spawns: info.spawns,
+                    check_error: Some(info.check_error),
+                    ..KernelStats::new(info.given.unwrap_or(info.name), to_offset(info.entry))
+                });
+                self.named += usize::from(info.given.is_some());
+                let index = (self.table.len() - 1) as u32;
+                self.index.insert(identity, index);
+                index
+            }
+        };
+        self.last = Some((identity, index));
         index
     }
 
@@ -222,9 +240,49 @@ impl Kernels {
     }
 }
 
+/// Whether two given names are the same; each is stored once.
+#[inline]
+fn is_same(one: Option<&'static str>, other: Option<&'static str>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => std::ptr::eq(one, other),
+        (one, other) => one.is_none() && other.is_none(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::stored;
+    use crate::supervisor::fixture::kernel;
+
+    #[test]
+    fn a_kernel_learns_under_each_name_apart() {
+        let mut kernels = Kernels::default();
+        let own = kernel();
+        let name = |n: usize| own.named(stored(&format!("named {n}")));
+        let plain = kernels.index(&own);
+        let [one, two] = [0, 1].map(|n| kernels.index(&name(n)));
+        assert!(plain != one && plain != two && one != two);
+        kernels.get(one).learn(1_000, 8, false);
+        kernels.get(two).learn(9_000, 0, false);
+        assert_eq!(kernels.index(&name(0)), one);
+        assert_eq!(
+            (kernels.get(one).name, kernels.get(one).expected_ns),
+            ("named 0", 1_000)
+        );
+        assert_eq!(kernels.get(two).expected_ns, 9_000);
+        assert_eq!(
+            (kernels.get(plain).name, kernels.get(plain).calls),
+            (own.name, 0)
+        );
+        // There is an end to it, after which names are ignored.
+        for n in 2..MAX_NAMED {
+            assert_ne!(kernels.index(&name(n)), plain);
+        }
+        assert_eq!(kernels.index(&name(MAX_NAMED)), plain);
+        assert_eq!(kernels.index(&name(1)), two);
+        assert_eq!(kernels.stats().len(), 1 + MAX_NAMED);
+    }
 
     fn named(entry: u64, spawns: bool) -> NamedKernel {
         NamedKernel {

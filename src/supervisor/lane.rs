@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::actor::HostedActors;
 use super::grants::{Grants, Taken};
+use super::retained::RetainedArrays;
 use crate::arena::{Arena, Block};
 use crate::kernel::wire::{Lease, SentArray};
 use crate::link::{Ask, LinkCells, NOTICE, Producer, Reply, SLOTS};
@@ -55,6 +56,8 @@ pub(super) struct Lane {
     /// Sum of `expected` over open jobs.
     backlog_ns: u64,
     grants: Grants,
+    /// What its jobs have left referenced in the worker.
+    retained: RetainedArrays,
     /// Where the oldest open job stood at the last tick.
     seen_at_tick: u64,
     /// Positions of open jobs that have a deadline, oldest first. Some may be over or taken back.
@@ -94,6 +97,7 @@ impl Lane {
             expected: Box::new([0; SLOTS]),
             backlog_ns: 0,
             grants: Grants::new(region),
+            retained: RetainedArrays::default(),
             seen_at_tick: u64::MAX,
             timed: VecDeque::new(),
             alarm: None,
@@ -384,8 +388,27 @@ impl Lane {
         sent: &[SentArray],
         leases: &[Lease],
     ) -> Result<Taken, String> {
-        self.grants
-            .receive(arena, reply.grant, reply.cursor, sent, leases)
+        self.grants.receive(
+            arena,
+            reply.grant,
+            reply.cursor,
+            sent,
+            leases,
+            &self.retained,
+        )
+    }
+
+    /// What its jobs have left referenced in the worker.
+    pub(super) fn retained(&self) -> &RetainedArrays {
+        &self.retained
+    }
+
+    pub(super) fn retained_mut(&mut self) -> &mut RetainedArrays {
+        &mut self.retained
+    }
+
+    pub(super) fn link_and_retained(&mut self) -> (&mut Producer, &mut RetainedArrays) {
+        (&mut self.producer, &mut self.retained)
     }
 
     // ---- how many jobs a generation may have ------------------------------------------------
@@ -440,8 +463,8 @@ impl Lane {
     }
 
     /// Whether the worker stays as long as it is needed, or is replaced when it has had its share.
-    pub(super) fn set_spared(&mut self, spared: bool) {
-        self.last = if spared { u64::MAX } else { self.share };
+    pub(super) fn set_stays(&mut self, stays: bool) {
+        self.last = if stays { u64::MAX } else { self.share };
         self.set_until();
     }
 
@@ -503,8 +526,9 @@ impl Lane {
 
     // ---- the end of a generation ------------------------------------------------------------
 
-    /// Frees all that was granted. Only after the exit of the worker is confirmed.
-    pub(super) fn revoke(&mut self) {
+    /// Frees all that was granted, and all that is retained. Only after the exit of the worker is confirmed.
+    pub(super) fn revoke(&mut self, arena: &Arena) {
+        self.retained.clear(arena);
         self.timed.clear();
         self.alarm = None;
         self.noticed = u64::MAX;

@@ -14,6 +14,8 @@ pub(super) struct Lanes {
     workers: usize,
     /// A bit for each lane that has work. A lane whose work has ended may still have it.
     busy: Vec<u64>,
+    /// A bit for each lane that retains arrays, whose releases are to be noticed.
+    retaining: Vec<u64>,
     /// A bit for each lane that has got jobs since the lock was taken, and is rung before it is released.
     unrung: Vec<u64>,
     /// The lane that got work last.
@@ -31,6 +33,7 @@ impl Lanes {
             lanes,
             workers,
             busy: vec![0; words],
+            retaining: vec![0; words],
             unrung: vec![0; words],
             recent: 0,
             open: 0,
@@ -98,16 +101,36 @@ impl Lanes {
             .sum()
     }
 
-    /// Words of the set that [`busy_word`](Lanes::busy_word) returns.
+    /// Words of the set that [`drained_word`](Lanes::drained_word) returns.
     #[inline]
     pub(super) fn busy_words(&self) -> usize {
         self.busy.len()
     }
 
-    /// A bit for each of 64 lanes that has work, or had when it was last drained.
+    /// A bit for each of 64 lanes that is to be drained: it has work, or had when it was last drained, or retains
+    /// arrays.
     #[inline]
-    pub(super) fn busy_word(&self, word: usize) -> u64 {
-        self.busy[word]
+    pub(super) fn drained_word(&self, word: usize) -> u64 {
+        self.busy[word] | self.retaining[word]
+    }
+
+    /// Whether this lane retains arrays has changed.
+    pub(super) fn note_retaining(&mut self, lane: usize) {
+        let (word, bit) = (lane / 64, 1 << (lane % 64));
+        match self.lanes[lane].retained().is_empty() {
+            true => self.retaining[word] &= !bit,
+            false => self.retaining[word] |= bit,
+        }
+    }
+
+    /// Wakes the lanes that retain arrays where they sleep: they report what was released meanwhile.
+    #[cold]
+    pub(super) fn ring_retaining(&mut self) {
+        for lane in &mut self.lanes {
+            if !lane.retained().is_empty() {
+                lane.producer.ring();
+            }
+        }
     }
 
     /// This lane is rung before the lock is released. To be called before a job is posted: whatever happens then, the

@@ -22,7 +22,7 @@ pub(super) struct Lifecycle {
     closing: Closing,
     /// When draining ends and everything is answered, while the engine closes by [`Closing::Drain`].
     drains_until: Option<Instant>,
-    /// All workers were ready at one time.
+    /// As many workers as may be active were ready at one time; in the background, one was.
     has_started: bool,
     /// Nothing is left to do, and the workers are being stopped.
     is_stopping: bool,
@@ -61,7 +61,7 @@ impl Lifecycle {
         self.is_stopping
     }
 
-    /// All workers are ready.
+    /// Enough workers are ready.
     pub(super) fn set_started(&mut self) {
         self.has_started = true;
     }

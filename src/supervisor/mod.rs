@@ -9,6 +9,7 @@ mod config;
 #[cfg(feature = "sandbox")]
 mod copy_out;
 mod counts;
+mod crash;
 mod deadline;
 mod depend;
 mod drain;
@@ -42,6 +43,7 @@ mod record;
 mod recover;
 mod recycle;
 mod reply;
+mod retained;
 mod retry;
 mod scheduler;
 mod settings;
@@ -49,6 +51,7 @@ mod shared;
 mod shutdown;
 mod signals;
 mod snapshot;
+mod spares;
 mod start;
 mod state;
 mod stats;
@@ -76,7 +79,10 @@ pub use depend::GraphProgress;
 pub(crate) use depend::limits::MAX_SPAWN_DEPTH;
 pub(crate) use depend::{GraphPlan, GraphUnit, NodeCalls, NodeFate};
 pub(crate) use error::{Because, Failed};
-pub use error::{Death, FailedDependency, JobError, JobErrorKind, JobLimit, Rejection, WorkerExit};
+pub use error::{
+    Crash, CrashClass, CrashFrame, CrashedAccess, Death, FailedDependency, JobError, JobErrorKind,
+    JobLimit, Rejection, WorkerExit,
+};
 pub(crate) use kernels::bytes_to_expect;
 pub(crate) use lifecycle::Closing;
 pub use limiter::{Limiter, LimiterBuilder};
@@ -88,7 +94,8 @@ pub(crate) use pending_batch::{PendingBatch, PendingCalls};
 pub(crate) use record::JobId;
 pub(crate) use reply::Read;
 pub(crate) use settings::{
-    MemorySettings, QUARANTINE_AFTER, Settings, StartError, descriptors_for,
+    MemorySettings, ProgramSpec, QUARANTINE_AFTER, Settings, StartError, WorkerEntry,
+    descriptors_for,
 };
 pub(crate) use shared::Supervisor;
 pub(crate) use start::start;
@@ -96,3 +103,4 @@ pub(crate) use stats::RateMeter;
 pub use stats::{KernelStats, Progress, Stats, WorkerStats};
 pub(crate) use trace::sentence;
 pub(crate) use waiting::thread_waker::park_until;
+pub(crate) use worker_start::environment;

@@ -1,4 +1,4 @@
-//! Job options: deadline, retries, priority, limiter, label.
+//! Job options: deadline, retries, priority, limiter, label, name.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::limiter::{Limiter, PermitSource};
-use crate::kernel::{RetrySafe, seed_of_task};
+use crate::kernel::{RetrySafe, seed_of_task, stored};
 
 /// The order in which waiting jobs start.
 ///
@@ -93,7 +93,7 @@ impl Default for Backoff {
     }
 }
 
-/// How jobs run: deadline, retries, pauses, priority, limiter and label.
+/// How jobs run: deadline, retries, pauses, priority, limiter, label and name.
 ///
 /// A [job](crate::Engine::job), a [map](crate::Engine::map), a [job of a scope](crate::Scope::job), a [graph
 /// node](crate::Graph::job) and a [stage of a stream](crate::stream::Stream::stage) take the same options: one by one
@@ -125,6 +125,8 @@ pub struct JobOptions<M = AtMostOnce> {
     /// The limiter that gives each attempt its permit.
     pub(crate) limit: Option<PermitSource>,
     pub(crate) label: Option<Arc<str>>,
+    /// A stored name.
+    pub(crate) name: Option<&'static str>,
     pub(crate) mode: PhantomData<fn() -> M>,
 }
 
@@ -257,6 +259,33 @@ impl<M> JobOptions<M> {
         self
     }
 
+    /// Names what the job runs, in place of the name of its kernel: for programs in which one kernel runs many
+    /// functions, such as those of another language. Statistics, traces, errors, and what the engine expects of the time
+    /// and memory of a job are separate for each name.
+    ///
+    /// The first 512 bytes count. Names are stored for as long as the process lives: an engine distinguishes 4096 of
+    /// them, and a process 65,536. Jobs with further names count under that of their kernel. A job's own name, such as
+    /// a file, is its [label](Self::label). A node of a graph keeps the name of its kernel, and of inline engines only
+    /// errors have the name.
+    ///
+    /// ```
+    /// use arenite::JobOptions;
+    ///
+    /// /// Runs a function by its number.
+    /// fn run(function: u32) -> Result<u32, String> {
+    ///     Err(format!("there is no function {function}"))
+    /// }
+    ///
+    /// # let engine = arenite::Engine::inline();
+    /// let area = JobOptions::new().name("shapes.area");
+    /// let error = engine.job(run, (7,)).options(&area).submit().wait().unwrap_err();
+    /// assert_eq!(error.kernel(), "shapes.area");
+    /// ```
+    pub fn name(mut self, name: impl AsRef<str>) -> Self {
+        self.name = stored(name.as_ref());
+        self
+    }
+
     /// Requires a permit of this limiter for each attempt: see [`Limiter`]. Submitting does not wait for it. Replaces a
     /// limiter set before.
     ///
@@ -277,14 +306,17 @@ impl<M> JobOptions<M> {
             priority: self.priority,
             limit: self.limit,
             label: self.label,
+            name: self.name,
             mode: PhantomData,
         }
     }
 
-    /// `None` if the options change nothing: a pause without retries does not.
+    /// `None` if the options change nothing in how a job runs: a pause without retries does not, nor does a name, which
+    /// goes with the kernel.
     pub(crate) fn if_set(&self) -> Option<&Self> {
         let plain = Self {
             backoff: self.backoff,
+            name: self.name,
             ..Self::default()
         };
         (*self != plain).then_some(self)
@@ -301,6 +333,7 @@ impl<M> Default for JobOptions<M> {
             priority: Priority::default(),
             limit: None,
             label: None,
+            name: None,
             mode: PhantomData,
         }
     }
@@ -327,7 +360,9 @@ impl<M> PartialEq for JobOptions<M> {
                 options.priority,
             )
         };
-        parts(self) == parts(other) && self.limit == other.limit && self.label == other.label
+        parts(self) == parts(other)
+            && self.limit == other.limit
+            && (&self.label, self.name) == (&other.label, other.name)
     }
 }
 
@@ -341,6 +376,7 @@ impl<M> fmt::Debug for JobOptions<M> {
             .field("priority", &self.priority)
             .field("limit", &self.limit)
             .field("label", &self.label)
+            .field("name", &self.name)
             .finish()
     }
 }

@@ -160,7 +160,7 @@ impl EngineState {
         // turns.
         if self.config.lanes_share_regions()
             && expected_ns < SHORT_NS
-            && self.lanes.busy() >= self.workers.len()
+            && self.lanes.busy() >= self.config.active_workers()
             && let Some(busy) = shortest(&|lane| !lane.stands_still())
         {
             return Some(busy);

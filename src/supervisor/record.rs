@@ -197,7 +197,7 @@ impl Record {
         }
     }
 
-    /// The job is cancelled or dropped: there is no further attempt.
+    /// The job is cancelled or dropped, or may run only once: there is no further attempt.
     pub(super) fn give_up(&mut self) {
         if let Some(policy) = &mut self.policy {
             policy.given_up = true;

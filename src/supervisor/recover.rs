@@ -56,7 +56,10 @@ impl Supervisor {
         // region, so no memory of it counts as zeroed. Then the links are reset, which clears every word and wakes all
         // sleepers.
         let lanes = state.lanes.of_worker(index);
-        lanes.clone().for_each(|lane| state.lanes[lane].revoke());
+        for lane in lanes.clone() {
+            state.lanes[lane].revoke(&self.arena);
+            state.lanes.note_retaining(lane);
+        }
         self.arena.forget_zeros(state.lanes[index].region());
         crate::sync::point!("recover.revoked");
         for lane in lanes {
@@ -72,7 +75,7 @@ impl Supervisor {
             let why = refused.unwrap_or_else(|| {
                 format!(
                     "worker {index} {}",
-                    before_ready(phase, &cause, &words.all())
+                    before_ready(self.settings.program.entry, phase, &cause, &words.all())
                 )
             });
             state.start_failed(index, &why);

@@ -21,7 +21,9 @@ impl EngineState {
         let closing = self.lifecycle.is_over();
         let quarantine_after = self.config.quarantine_after();
         if self.records.at(index).policy.is_some() {
-            let death = Death::new(why.clone(), worker, self.last_words(index, worker));
+            let crash = self.crash_of(index, worker, &why);
+            let words = self.last_words(index, worker);
+            let death = Death::new(why.clone(), worker, words, crash);
             let record = self.records.at(index);
             let (traced, job) = (record.is_traced(), record.job);
             let policy = record.policy.as_mut();

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::output::Sink;
-use crate::control::HandshakeError;
+use crate::control::{HandshakeError, OnStart, ProgramId};
+use crate::sys::process::Program;
 #[cfg(feature = "sandbox")]
 use crate::sys::sandbox::SandboxFeatures;
 
@@ -14,7 +15,12 @@ pub(crate) const QUARANTINE_AFTER: u32 = 5;
 /// What an engine is started with.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
+    /// What workers run.
+    pub(crate) program: ProgramSpec,
+    /// All workers, including the spares.
     pub(crate) workers: u16,
+    /// Workers that are ready beyond those that may be active.
+    pub(crate) spares: u16,
     /// Lanes of each worker.
     pub(crate) lanes: u16,
     /// Jobs with a deadline share their worker with others.
@@ -28,10 +34,14 @@ pub(crate) struct Settings {
     #[cfg(feature = "sandbox")]
     pub(crate) kernel: SandboxFeatures,
     /// Entry to run in each worker before its first job.
-    pub(crate) on_start: Option<u64>,
+    pub(crate) on_start: Option<OnStart>,
+    /// Entry to run in a worker before it retains what a job has left behind; `None`: it retains nothing.
+    pub(crate) retain: Option<u64>,
     pub(crate) label: String,
     /// Takes what workers print.
     pub(crate) log: Sink,
+    /// Whether the engine is there before its workers are.
+    pub(crate) in_background: bool,
     /// How long a worker may take to become ready.
     pub(crate) start_timeout: Duration,
     pub(crate) memory: MemorySettings,
@@ -43,6 +53,42 @@ pub(crate) struct Settings {
     pub(crate) sweep: bool,
     /// Seed of the random numbers of this run.
     pub(crate) seed: u64,
+}
+
+impl Settings {
+    /// Workers that may be active at the same time, at least one.
+    pub(crate) fn active_workers(&self) -> u16 {
+        self.workers - self.spares
+    }
+}
+
+/// What workers run.
+#[derive(Clone, Debug)]
+pub(crate) struct ProgramSpec {
+    /// The program, with the environment that was read when the engine was built: later it may be changed by code that
+    /// does not use the lock of Rust's standard library.
+    pub(crate) program: Program,
+    /// What a process answers that runs it.
+    pub(crate) id: ProgramId,
+    /// How such a process becomes a worker.
+    pub(crate) entry: WorkerEntry,
+}
+
+impl ProgramSpec {
+    /// A program that contains the same build of this crate, and that compares equal by `identity`.
+    pub(crate) fn new(program: Program, identity: Vec<u8>, entry: WorkerEntry) -> Self {
+        let id = ProgramId::of(identity);
+        Self { program, id, entry }
+    }
+}
+
+/// How a process becomes a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WorkerEntry {
+    /// A copy of this program calls [`init`](crate::init).
+    Init,
+    /// Another program calls [`run_worker`](crate::run_worker).
+    RunWorker,
 }
 
 /// What an engine does about memory outside its arena.

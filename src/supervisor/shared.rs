@@ -212,13 +212,18 @@ impl Supervisor {
         self.is_sandboxed().then_some(self.settings.kernel)
     }
 
-    /// Number of lanes: the jobs that may run at the same time.
-    pub(crate) fn lanes(&self) -> usize {
-        self.cells.len()
+    /// Jobs that may run at the same time: lanes of active workers.
+    pub(crate) fn active_lanes(&self) -> usize {
+        self.active_workers() * usize::from(self.settings.lanes)
     }
 
-    /// Number of workers.
-    pub(crate) fn workers(&self) -> usize {
+    /// Workers that may be active at the same time.
+    pub(crate) fn active_workers(&self) -> usize {
+        self.settings.active_workers().into()
+    }
+
+    /// Number of workers, including the spares.
+    pub(super) fn workers(&self) -> usize {
         self.settings.workers.into()
     }
 

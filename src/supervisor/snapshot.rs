@@ -56,6 +56,7 @@ impl Supervisor {
         let workers = workers.map(|(index, worker)| WorkerStats {
             pid: worker.pid(),
             ready: worker.status() == Status::Ready,
+            spare: worker.status() == Status::Spare,
             jobs: state.jobs_of(index),
             open: state
                 .lanes
@@ -68,6 +69,11 @@ impl Supervisor {
                 .lanes
                 .of_worker(index)
                 .map(|lane| state.lanes[lane].grants().held())
+                .sum(),
+            retained: state
+                .lanes
+                .of_worker(index)
+                .map(|lane| state.lanes[lane].retained().bytes())
                 .sum(),
         });
         let stats = Stats {

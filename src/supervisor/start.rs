@@ -17,7 +17,7 @@ use crate::link::LinkCells;
 use crate::sys::event::EventFd;
 use crate::trace::TraceOwner;
 
-/// Starts the workers. Returns when all are ready.
+/// Starts the workers. Returns when all are ready, or at once if they start in the background.
 pub(crate) fn start(
     arena: Arc<Arena>,
     settings: Settings,
@@ -46,7 +46,9 @@ pub(crate) fn start(
     if shared.settings.sweep {
         crate::control::sweep_once();
     }
-    if let Err(why) = shared.wait_until_started() {
+    if !shared.settings.in_background
+        && let Err(why) = shared.wait_until_started()
+    {
         shared.end(monitor, Closing::Now);
         return Err(StartError::Worker(why));
     }

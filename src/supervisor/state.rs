@@ -102,7 +102,7 @@ impl EngineState {
 
     /// Sets how many cores the process may run on, before there is a job.
     pub(super) fn set_cores(&mut self, cores: usize) {
-        self.config.set_cores(cores, self.lanes.len());
+        self.config.set_cores(cores, self.active_lanes());
     }
 
     /// Whether the engine closes by [`Closing::Drain`] and everything is done.
@@ -138,10 +138,17 @@ impl EngineState {
         asked_for && !self.lifecycle.is_stopping() && self.lifecycle.broken().is_none()
     }
 
-    /// Moves a worker to another status, and makes its lanes take jobs or not.
+    /// Lanes of the workers that may be active at the same time.
+    pub(super) fn active_lanes(&self) -> usize {
+        self.config.active_workers() * self.lanes.per_worker()
+    }
+
+    /// Moves a worker to another status, and makes its lanes take jobs or not. Spares become ready as far as workers
+    /// that may be active are missing.
     pub(super) fn set_status(&mut self, worker: usize, status: Status) {
         self.workers[worker].move_to(status);
         self.lanes.set_ready(worker, status == Status::Ready);
+        self.activate_spares();
     }
 
     /// Begins the next generation of a worker: reports about earlier processes are ignored from now on.

@@ -13,6 +13,9 @@ pub struct WorkerStats {
     pub pid: u32,
     /// Whether it takes jobs.
     pub ready: bool,
+    /// Whether it is ready but gets no jobs until another worker has ended: see
+    /// [`Builder::spares`](crate::engine::Builder::spares).
+    pub spare: bool,
     /// Jobs finished since the engine was built, by all processes of this worker.
     pub jobs: u64,
     /// Jobs it holds now, both running and queued in its lanes.
@@ -24,13 +27,18 @@ pub struct WorkerStats {
     /// Bytes of the arena granted to it and not yet filled with results: part of what is [in
     /// use](crate::engine::ArenaStats::in_use), and freed when its process ends.
     pub granted: u64,
+    /// Bytes of arrays that its jobs have left behind and that it still refers to, if the engine
+    /// [allows](crate::engine::Builder::retain_escaped) that. They stay in use until their last handle there is dropped
+    /// or the process ends. An array that was passed to the job counts as a whole, also if the program holds it too.
+    pub retained: u64,
 }
 
 /// Statistics of one kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KernelStats {
-    /// Its name, as returned by [`std::any::type_name`].
+    /// Its name, as returned by [`std::any::type_name`], or the [name](crate::JobOptions::name) that the program has given
+    /// it.
     pub name: &'static str,
     /// Calls that ended in a worker, with a value or without. A chain of nodes that ran as one job counts once for each
     /// of its nodes.
@@ -94,6 +102,11 @@ impl Stats {
     /// ```
     pub fn restarts(&self) -> u64 {
         self.workers.iter().map(|worker| worker.restarts).sum()
+    }
+
+    /// Bytes of arrays that jobs have left behind in workers: the sum over all [`workers`](Self::workers).
+    pub fn retained(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.retained).sum()
     }
 
     /// How often a worker was replaced because it had served long enough or had grown too large.

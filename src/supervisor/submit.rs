@@ -72,6 +72,9 @@ impl EngineState {
         record.seed = call.seed;
         if let Some(options) = options {
             self.set_options(id.index, options);
+            if call.once {
+                self.records.at(id.index).give_up();
+            }
         }
         let refusal = self.write_call(id.index, call);
         crate::sync::point!("submit.recorded");
@@ -241,7 +244,12 @@ impl Supervisor {
             state.drain_busy();
             state.refill();
             self.unlock(state);
-            alloc(&self.arena)
+            let again = alloc(&self.arena);
+            if again.is_err() && self.settings.retain.is_some() {
+                // What was released since a lane fell asleep is free for the next call.
+                self.lock().lanes.ring_retaining();
+            }
+            again
         })
     }
 }

@@ -15,6 +15,7 @@ use super::fixture::{arena_for, settings};
 pub(super) use super::fixture::{fixture, kernel, with_lanes};
 use super::lane::{Lane, NO_RECORD};
 use super::record::Stage;
+use super::retained::RetainedArrays;
 use super::state::EngineState;
 use super::worker::Status;
 use super::*;
@@ -33,6 +34,7 @@ mod policies;
 mod records;
 mod recovery;
 mod replies;
+mod retained;
 mod spawned;
 mod traces;
 mod untraced;
@@ -83,6 +85,7 @@ pub(super) fn one_word(kind: u8, word: &[u64; 1]) -> OutgoingReply<'_> {
     OutgoingReply {
         kind,
         arrays: 0,
+        retained: 0,
         spilled: false,
         len: 1,
         grant: NO_GRANT,
@@ -201,6 +204,7 @@ fn a_job_that_ended_before_its_worker_died_has_its_value() {
     let answer = OutgoingReply {
         kind: kind::VALUE,
         arrays: 0,
+        retained: 0,
         spilled: false,
         len: 1,
         grant: NO_GRANT,
@@ -535,13 +539,14 @@ fn whole(at: u64, len: u64) -> SentArray {
 
 #[test]
 fn two_arrays_without_bytes_are_distinct() {
+    let none = RetainedArrays::default();
     let (arena, mut lane) = lane();
     let block = arena.grant(1, PAGE, false).unwrap();
     let at = block.extent().at.offset();
     lane.grant(block).unwrap();
     let received = lane
         .grants_mut()
-        .receive(&arena, 0, at, &[whole(at, 0), whole(at, 0)], &[])
+        .receive(&arena, 0, at, &[whole(at, 0), whole(at, 0)], &[], &none)
         .unwrap()
         .arrays;
     assert!(!Arc::ptr_eq(&received[0].block, &received[1].block));
@@ -549,6 +554,7 @@ fn two_arrays_without_bytes_are_distinct() {
 
 #[test]
 fn overlapping_views_count_their_memory_once() {
+    let none = RetainedArrays::default();
     let (arena, mut lane) = lane();
     let block = arena.grant(1, 4 * PAGE, false).unwrap();
     let at = block.extent().at.offset();
@@ -557,7 +563,7 @@ fn overlapping_views_count_their_memory_once() {
     sent.push(whole(at + 2 * PAGE, PAGE));
     let taken = lane
         .grants_mut()
-        .receive(&arena, 0, at + 3 * PAGE, &sent, &[])
+        .receive(&arena, 0, at + 3 * PAGE, &sent, &[], &none)
         .unwrap();
     assert_eq!((taken.arrays.len(), taken.bytes), (101, 3 * PAGE));
     let half = SentArray {
@@ -566,13 +572,14 @@ fn overlapping_views_count_their_memory_once() {
     };
     let taken = lane
         .grants_mut()
-        .receive(&arena, 0, at + 4 * PAGE, &[half], &[])
+        .receive(&arena, 0, at + 4 * PAGE, &[half], &[], &none)
         .unwrap();
     assert_eq!(taken.bytes, PAGE / 2);
 }
 
 #[test]
 fn a_reply_without_arrays_frees_what_the_job_used() {
+    let none = RetainedArrays::default();
     let (arena, mut lane) = lane();
     for _ in 0..3 {
         lane.grant(arena.grant(1, 16 * PAGE, false).unwrap())
@@ -583,7 +590,7 @@ fn a_reply_without_arrays_frees_what_the_job_used() {
     let at = lane.grants().granted_at(last).unwrap();
     assert!(
         lane.grants_mut()
-            .receive(&arena, last.into(), at, &[], &[])
+            .receive(&arena, last.into(), at, &[], &[], &none)
             .unwrap()
             .arrays
             .is_empty()
@@ -700,7 +707,7 @@ proptest! {
             }
             let said_grant = lied(reported.grant, number);
             let said_cursor = lied(reported.cursor, next);
-            match lane.grants_mut().receive(&arena, said_grant, said_cursor, &sent, &leases) {
+            match lane.grants_mut().receive(&arena, said_grant, said_cursor, &sent, &leases, &RetainedArrays::default()) {
                 Ok(taken) => {
                     let received = taken.arrays;
                     prop_assert_eq!(received.len(), sent.len());
@@ -733,10 +740,10 @@ proptest! {
                 }
             }
             kept.dedup_by(|a, b| Arc::ptr_eq(a, b));
-            check_accounting(&arena, &lane, &kept, &input)?;
+            check_accounting(&arena, &lane, &kept, &[&input])?;
         }
-        lane.revoke();
-        check_accounting(&arena, &lane, &kept, &input)?;
+        lane.revoke(&arena);
+        check_accounting(&arena, &lane, &kept, &[&input])?;
         prop_assert_eq!(lane.grants().ahead(), 0);
         drop((kept, leases, input, lane));
         prop_assert_eq!((arena.stats().in_use, arena.stats().blocks), (0, 0));
@@ -748,7 +755,7 @@ fn check_accounting(
     arena: &Arc<Arena>,
     lane: &Lane,
     kept: &[Arc<Block>],
-    input: &Block,
+    inputs: &[&Arc<Block>],
 ) -> Result<(), TestCaseError> {
     let handles = kept
         .iter()
@@ -761,7 +768,8 @@ fn check_accounting(
         prop_assert!(pair[0].0 + pair[0].1 <= pair[1].0, "{pair:?}");
     }
     let held: u64 = extents.iter().map(|(_, held)| held).sum();
-    prop_assert_eq!(arena.stats().in_use, held + input.held());
+    let inputs: u64 = inputs.iter().map(|input| input.held()).sum();
+    prop_assert_eq!(arena.stats().in_use, held + inputs);
     let ahead: u64 = lane.grants().blocks().map(|(_, held)| held).sum();
     prop_assert_eq!(lane.grants().ahead(), ahead);
     Ok(())

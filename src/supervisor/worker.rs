@@ -19,6 +19,8 @@ pub(super) enum Status {
     Absent { not_before: Option<Instant> },
     /// Spawned, not ready.
     Starting,
+    /// Ready, and takes no jobs: as many others as may be active are.
+    Spare,
     /// Takes jobs.
     Ready,
     /// Asked or killed to end; not confirmed.
@@ -146,11 +148,11 @@ impl Worker {
         process.map_or(0, |process| process.pidfd.pid().as_raw().cast_unsigned())
     }
 
-    /// Kills its process.
+    /// Kills its process, and the programs that kernels have started in it.
     pub(super) fn kill(&self) {
         if let Some(process) = &self.process {
             // Fails if it has ended already. Either way its pidfd reports the exit.
-            let _ = process.pidfd.kill(Signal::SIGKILL);
+            let _ = process.pidfd.kill_group(Signal::SIGKILL);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Starting the process of a worker, and its handshake.
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -18,7 +19,7 @@ use crate::worker::{MARK, Mark};
 const FIRST_GRANT: u64 = 64 * 1024;
 
 /// Whether a sandboxed worker gets this variable of the environment: what the loader, the C library and Rust's own
-/// read, and nothing in which a program keeps secrets. `RUST_BACKTRACE` is left out: the worker cannot find the names,
+/// read, how many threads libraries of linear algebra start, and nothing in which a program keeps secrets. `RUST_BACKTRACE` is left out: the worker cannot find the names,
 /// and trying would hide why memory was short.
 fn is_plain(name: &[u8]) -> bool {
     const NAMES: [&str; 7] = [
@@ -32,9 +33,18 @@ fn is_plain(name: &[u8]) -> bool {
     ];
     const BEGINNINGS: [&str; 3] = ["LC_", "MALLOC_", "ARENITE_"];
     NAMES.iter().any(|known| name == known.as_bytes())
+        || name.ends_with(b"_NUM_THREADS")
         || BEGINNINGS
             .iter()
             .any(|known| name.starts_with(known.as_bytes()))
+}
+
+/// The environment of workers: that of this process, in a sandbox without what its kernels do not need.
+///
+/// For the thread that builds an engine. On any other, code that does not use the lock of Rust's standard library may
+/// change the environment meanwhile.
+pub(crate) fn environment(sandboxed: bool) -> Vec<CString> {
+    process::environment(|name| !sandboxed || is_plain(name))
 }
 
 /// A worker that was started, and the handshake that it will begin.
@@ -80,7 +90,8 @@ impl Supervisor {
                 sandboxed: self.settings.sandboxed,
                 #[cfg(feature = "sandbox")]
                 kernel: self.settings.kernel,
-                on_start: self.settings.on_start,
+                on_start: self.settings.on_start.clone(),
+                retain: self.settings.retain,
                 events: super::output::events::wanted(),
                 label: self.settings.label.clone(),
                 reservation: self.arena.reservation(),
@@ -103,11 +114,10 @@ impl Supervisor {
             first_fd,
             fds: fds.len(),
         };
-        let sandboxed = self.settings.sandboxed;
-        let passes = |name: &[u8]| !sandboxed || is_plain(name);
-        let env = [(MARK, mark.to_string())];
+        let variables = [(MARK, mark.to_string())];
+        let program = &self.settings.program.program;
         let pid =
-            process::spawn_self(&env, passes, &fds, first_fd, Some(standard)).map_err(system)?;
+            process::spawn(program, &variables, &fds, first_fd, Some(standard)).map_err(system)?;
         // Closes what only the worker needs before its pidfd is opened, so that a number is free for it however few
         // there are.
         let (stdout, stderr) = (stdout.into_read(), stderr.into_read());
@@ -160,12 +170,11 @@ impl Supervisor {
         } = started;
         crate::sync::point!("spawn.recorded");
         let shared = Arc::clone(self);
-        let build_id = crate::sys::image::image().build_id;
         let (hold, over) = channel();
         let answer = move || {
             // The channel would take an interrupted call for the end of the worker.
             process::block_sent_signals();
-            match server.answer(build_id.as_bytes(), welcome) {
+            match server.answer(&shared.settings.program.id, welcome) {
                 Ok(greeted) => {
                     shared.welcome(worker, generation);
                     drop(greeted);
@@ -204,7 +213,7 @@ impl Supervisor {
         over
     }
 
-    /// The worker is ready, and may get jobs.
+    /// The worker is ready, and gets jobs unless it is a spare.
     fn welcome(&self, index: usize, generation: u32) {
         crate::sync::point!("spawn.greeted");
         let mut state = self.lock();
@@ -214,8 +223,13 @@ impl Supervisor {
             return;
         }
         worker.has_started();
-        state.set_status(index, Status::Ready);
+        state.set_status(index, Status::Spare);
         state.trace_ready(index);
+        // A later failure to start is one of many attempts. An engine that starts in the foreground has started when all
+        // workers that may be active are ready at one time.
+        if self.settings.in_background || state.lanes.ready() == state.active_lanes() {
+            state.lifecycle.set_started();
+        }
         state.waiters.notify_start();
         state.update_flags();
         state.refill();

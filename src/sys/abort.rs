@@ -7,11 +7,8 @@
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use nix::errno::Errno;
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
-use super::error::{Error, Result};
 use super::fork::OwnerProcess;
-use super::inject::allowed;
 
 /// The last note of a process, in memory that outlives it.
 ///
@@ -81,19 +78,13 @@ pub(super) fn forget_note() {
     NOTE.store(std::ptr::null_mut(), Ordering::Relaxed);
 }
 
-/// Makes this process fill `note` when it aborts. A SIGABRT from outside leaves no note.
-pub fn note_aborts(note: &'static AbortNote) -> Result<()> {
+/// Makes this process fill `note` when it aborts, from the handler that [`crash`](super::crash) installs. A SIGABRT from
+/// outside leaves no note.
+pub fn note_aborts(note: &'static AbortNote) {
     // Registers the fork handler, which makes copies of this process forget the note.
     let _ = OwnerProcess::current();
-    // Release: "note mapped", pairs with `on_abort`.
+    // Release: "note mapped", pairs with `note_abort`.
     NOTE.store(std::ptr::from_ref(note).cast_mut(), Ordering::Release);
-    let flags = SaFlags::SA_SIGINFO | SaFlags::SA_RESETHAND | SaFlags::SA_NODEFER;
-    let action = SigAction::new(SigHandler::SigAction(on_abort), flags, SigSet::empty());
-    allowed()
-        // SAFETY: the handler makes async-signal-safe system calls and stores to atomics only.
-        .and_then(|()| unsafe { sigaction(Signal::SIGABRT, &action) })
-        .map(drop)
-        .map_err(|errno| Error::new("sigaction", errno, "SIGABRT"))
 }
 
 /// Clears this thread's `errno`, so that a later note reports failures from now on only.
@@ -101,22 +92,13 @@ pub fn clear_errno() {
     Errno::clear();
 }
 
-extern "C" fn on_abort(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
-    let errno = Errno::last_raw();
+/// Fills the note, if there is one. Called in the signal handler of a thread that has aborted, with its `errno`.
+pub(super) fn note_abort(errno: i32) {
     // Acquire: "note mapped", pairs with `note_aborts`.
     let note = NOTE.load(Ordering::Acquire);
-    // SAFETY: Linux passes a valid siginfo to a handler installed with SA_SIGINFO; for a signal sent by a thread it
-    // holds the sender's process id. The note is null or lives as long as the process. `raise` is async-signal-safe.
-    unsafe {
-        let own = (*info).si_code == libc::SI_TKILL && (*info).si_pid() == libc::getpid();
-        if own {
-            super::fault::note_end();
-        }
-        if own && !note.is_null() {
-            (*note).write(errno, private_writable().unwrap_or(0));
-        }
-        // SA_RESETHAND restored the default action on entry, so this ends the process.
-        libc::raise(libc::SIGABRT);
+    // SAFETY: null, or the address of a note that lives as long as the process.
+    if let Some(note) = unsafe { note.as_ref() } {
+        note.write(errno, private_writable().unwrap_or(0));
     }
 }
 

@@ -10,23 +10,8 @@ use std::cell::Cell;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
-
 use super::error::{Error, Result};
 use super::fork::OwnerProcess;
-use super::inject::allowed;
-
-/// Signals that a thread raises by its own actions and that end the process.
-const FAULTS: [Signal; 5] = [
-    Signal::SIGSEGV,
-    Signal::SIGBUS,
-    Signal::SIGILL,
-    Signal::SIGFPE,
-    Signal::SIGABRT,
-];
-
-/// Bytes of the alternate signal stack, used because the thread's own stack may have overflowed.
-const STACK: usize = 32 * 1024;
 
 thread_local! {
     /// The number of this thread; 0: it has none.
@@ -36,22 +21,14 @@ thread_local! {
 /// The note of this process.
 static NOTE: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
 
-/// Makes the thread that ends this process store its number in `note`, unless one is stored already. A signal from
-/// outside, `_exit` and a thread without a number store nothing.
+/// Makes the thread that ends this process store its number in `note`, unless one is stored already: where it calls
+/// `exit`, and where [`crash`](super::crash) handles its signal. A signal from outside, `_exit` and a thread without a
+/// number store nothing.
 pub fn note_ends(note: &'static AtomicU32) -> Result<()> {
     // Registers the fork handler, which makes copies of this process forget the note.
     let _ = OwnerProcess::current();
     // Release: "note mapped", pairs with `note_end`.
     NOTE.store(ptr::from_ref(note).cast_mut(), Ordering::Release);
-    let flags =
-        SaFlags::SA_SIGINFO | SaFlags::SA_RESETHAND | SaFlags::SA_NODEFER | SaFlags::SA_ONSTACK;
-    let action = SigAction::new(SigHandler::SigAction(on_fault), flags, SigSet::empty());
-    for fault in FAULTS {
-        allowed()
-            // SAFETY: the handler makes async-signal-safe system calls and stores to atomics only.
-            .and_then(|()| unsafe { sigaction(fault, &action) })
-            .map_err(|errno| Error::new("sigaction", errno, fault.as_str()))?;
-    }
     // SAFETY: the handler takes nothing and only stores to an atomic.
     if unsafe { libc::atexit(on_exit) } != 0 {
         let errno = nix::errno::Errno::ENOMEM;
@@ -60,22 +37,14 @@ pub fn note_ends(note: &'static AtomicU32) -> Result<()> {
     Ok(())
 }
 
-/// Gives this thread a number, from 1, and an alternate stack for its fault signals. For threads that live as long as
-/// their process: the stack is never freed.
-pub fn number_thread(number: u32) -> Result<()> {
-    let stack = vec![0_u8; STACK].leak();
-    let stack = libc::stack_t {
-        ss_sp: stack.as_mut_ptr().cast(),
-        ss_flags: 0,
-        ss_size: stack.len(),
-    };
-    allowed()
-        // SAFETY: the memory is never freed, and nothing else uses it.
-        .map(|()| unsafe { libc::sigaltstack(&raw const stack, ptr::null_mut()) })
-        .and_then(nix::errno::Errno::result)
-        .map_err(|errno| Error::new("sigaltstack", errno, "a stack for faults"))?;
+/// Gives this thread a number, from 1.
+pub fn number_thread(number: u32) {
     NUMBER.set(number);
-    Ok(())
+}
+
+/// Whether threads have numbers in this process.
+pub(super) fn has_numbers() -> bool {
+    !NOTE.load(Ordering::Relaxed).is_null()
 }
 
 /// Drops the reference to the note, which is not mapped in a forked copy.
@@ -97,20 +66,6 @@ pub(crate) fn note_end() {
     let _ = note.compare_exchange(0, number, Ordering::Release, Ordering::Relaxed);
 }
 
-extern "C" fn on_fault(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
-    // SAFETY: Linux passes a valid siginfo to a handler installed with SA_SIGINFO; for a signal sent by a thread it
-    // holds the sender's process id. `raise` is async-signal-safe.
-    unsafe {
-        let code = (*info).si_code;
-        // Above 0: sent by Linux, for what this thread did.
-        if code > 0 || code == libc::SI_TKILL && (*info).si_pid() == libc::getpid() {
-            note_end();
-        }
-        // SA_RESETHAND restored the default action on entry: this ends the process.
-        libc::raise(signal);
-    }
-}
-
 extern "C" fn on_exit() {
     note_end();
 }
@@ -129,7 +84,7 @@ mod tests {
         NOTE.store(ptr::from_ref(note).cast_mut(), Ordering::Release);
         let ends = |number: Option<u32>| {
             let thread = std::thread::spawn(move || {
-                number.map(number_thread).transpose().unwrap();
+                number.into_iter().for_each(number_thread);
                 note_end();
             });
             thread.join().unwrap();

@@ -30,9 +30,9 @@ impl OwnerProcess {
     pub fn current() -> Self {
         static REGISTERED: Once = Once::new();
         REGISTERED.call_once(|| {
-            // SAFETY: the handler stores to atomics and calls functions that are safe in the child of a multi-threaded
+            // SAFETY: the handlers store to atomics and call functions that are safe in the child of a multi-threaded
             // program. If registering fails for want of memory, copies are not detected; nothing else is lost.
-            let _ = unsafe { libc::pthread_atfork(None, None, Some(count)) };
+            let _ = unsafe { libc::pthread_atfork(Some(prepare), Some(after), Some(count)) };
         });
         Self(FORKS.load(Ordering::Relaxed))
     }
@@ -66,12 +66,24 @@ fn wrong_process() -> ! {
     )
 }
 
+/// Runs before a fork.
+extern "C" fn prepare() {
+    super::process::hold_signals_for_fork();
+}
+
+/// Runs after a fork in the process that was copied.
+extern "C" fn after() {
+    super::process::release_signals_after_fork();
+}
+
 /// Runs in a forked copy before anything else.
 extern "C" fn count() {
     FORKS.fetch_add(1, Ordering::Relaxed);
     // The notes of a worker are not mapped in its copies.
     super::fault::forget_note();
     super::abort::forget_note();
+    super::crash::forget_note();
+    super::process::restore_signals_in_fork();
     if let Some(first) = FIRST.get() {
         first();
     }

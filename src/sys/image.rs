@@ -1,12 +1,15 @@
-//! The executable that this process runs: the addresses of its code, and its build id.
+//! The object that contains this crate, an executable or a shared object: the addresses of its code, and its build id.
 
+use std::ffi::{CStr, OsStr};
 use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// Identity of an executable: processes with equal ids run the same code.
+/// Identity of an executable or shared object: processes with equal ids have the same code in it.
 ///
-/// The linker's build id; for executables without one, a mix of the file's device, inode, size and modification time.
+/// The linker's build id; for objects without one, a mix of the file's device, inode, size and modification time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BuildId {
     bytes: [u8; 32],
@@ -38,54 +41,78 @@ impl std::fmt::Display for BuildId {
     }
 }
 
-/// The main program of this process.
+/// The executable or shared object of this process that contains this crate, and so every kernel that it may run.
 #[derive(Debug, Clone)]
 pub struct Image {
     /// The address that code offsets are relative to; differs between processes.
     pub base: usize,
-    /// Address ranges of the main program's executable code, without libraries.
+    /// Address ranges of the object's code.
     pub text: Vec<Range<usize>>,
     /// The build id.
     pub build_id: BuildId,
+    /// Whether it is the main program of this process, not a shared object.
+    pub is_program: bool,
 }
 
 impl Image {
-    /// Whether `address` is in the main program's code.
+    /// Whether `address` is in the object's code.
     pub fn is_code(&self, address: usize) -> bool {
         self.text.iter().any(|range| range.contains(&address))
     }
 }
 
-/// The main program of this process; determined once.
+/// The object of this process that contains this crate; determined once.
 pub fn image() -> &'static Image {
     static IMAGE: OnceLock<Image> = OnceLock::new();
-    IMAGE.get_or_init(read)
+    IMAGE.get_or_init(|| read((read as fn(usize) -> Image) as usize))
 }
 
-#[derive(Default)]
-struct Found {
+/// The search for an object.
+struct Search {
+    /// An address in it.
+    contains: usize,
+    /// The number of objects before it.
+    passed: usize,
     base: usize,
     text: Vec<Range<usize>>,
     id: Option<Vec<u8>>,
+    path: PathBuf,
 }
 
-fn read() -> Image {
-    let mut found = Found::default();
-    // SAFETY: dl_iterate_phdr calls `look` only before it returns, with the address of `found`, which outlives the call
-    // and is not accessed otherwise meanwhile.
-    unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut found).cast()) };
-    let build_id = match &found.id {
+/// Reads the object that contains this address.
+fn read(contains: usize) -> Image {
+    let mut search = Search {
+        contains,
+        passed: 0,
+        base: 0,
+        text: Vec::new(),
+        id: None,
+        path: PathBuf::new(),
+    };
+    // SAFETY: dl_iterate_phdr calls `look` only before it returns, with the address of `search`, which outlives the
+    // call and is not accessed otherwise meanwhile.
+    unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut search).cast()) };
+    // The main program comes first.
+    let is_program = search.passed == 0;
+    let build_id = match &search.id {
         Some(id) => BuildId::new(id),
-        None => file_id(),
+        None if is_program => file_id(Path::new("/proc/self/exe")),
+        None => file_id(&search.path),
     };
     Image {
-        base: found.base,
-        text: found.text,
+        base: search.base,
+        text: search.text,
         build_id,
+        is_program,
     }
 }
 
-/// Reads the first object, which is the main program, and stops the iteration.
+#[cfg(target_pointer_width = "64")]
+type Header = libc::Elf64_Phdr;
+#[cfg(target_pointer_width = "32")]
+type Header = libc::Elf32_Phdr;
+
+/// Reads the object that is searched, and stops the iteration there.
 unsafe extern "C" fn look(
     info: *mut libc::dl_phdr_info,
     _size: libc::size_t,
@@ -93,25 +120,48 @@ unsafe extern "C" fn look(
 ) -> libc::c_int {
     // SAFETY: dl_iterate_phdr passes a description that is valid during this call.
     let info = unsafe { &*info };
-    // SAFETY: `data` is the address of the `Found` that `read` passed; only this call accesses it.
-    let found = unsafe { &mut *data.cast::<Found>() };
+    // SAFETY: `data` is the address of the `Search` that `read` passed; only this call accesses it.
+    let search = unsafe { &mut *data.cast::<Search>() };
     let base = info.dlpi_addr as usize;
-    found.base = base;
-    if info.dlpi_phdr.is_null() {
-        return 1;
-    }
-    // SAFETY: the loader's table of `dlpi_phnum` program headers is mapped and constant while the program runs.
-    let headers = unsafe { std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) };
-    for header in headers {
+    let headers = match info.dlpi_phdr.is_null() {
+        true => &[],
+        // SAFETY: the loader's table of `dlpi_phnum` program headers is mapped and constant while the object is loaded.
+        false => unsafe { std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) },
+    };
+    let range = |header: &Header| {
         let start = base.wrapping_add(header.p_vaddr as usize);
-        let len = header.p_memsz as usize;
-        if header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_X != 0 {
-            found.text.push(start..start.wrapping_add(len));
-        } else if header.p_type == libc::PT_NOTE && found.id.is_none() {
-            // SAFETY: a PT_NOTE segment of the main program is mapped read-only and constant while the program runs.
-            let notes = unsafe { std::slice::from_raw_parts(start as *const u8, len) };
-            found.id = build_id_note(notes, header.p_align as usize);
-        }
+        start..start.wrapping_add(header.p_memsz as usize)
+    };
+    let loaded = |header: &&Header| header.p_type == libc::PT_LOAD;
+    if !headers
+        .iter()
+        .filter(loaded)
+        .any(|header| range(header).contains(&search.contains))
+    {
+        search.passed += 1;
+        return 0;
+    }
+    search.base = base;
+    let code = |header: &&Header| header.p_flags & libc::PF_X != 0;
+    search.text = headers
+        .iter()
+        .filter(loaded)
+        .filter(code)
+        .map(range)
+        .collect();
+    search.id = headers
+        .iter()
+        .filter(|header| header.p_type == libc::PT_NOTE)
+        .find_map(|header| {
+            let at = range(header);
+            // SAFETY: a PT_NOTE segment of an object is mapped read-only and constant while the object is loaded.
+            let notes = unsafe { std::slice::from_raw_parts(at.start as *const u8, at.len()) };
+            build_id_note(notes, header.p_align as usize)
+        });
+    if !info.dlpi_name.is_null() {
+        // SAFETY: the loader's name of the object is a C string that is constant while the object is loaded.
+        let name = unsafe { CStr::from_ptr(info.dlpi_name) };
+        search.path = OsStr::from_bytes(name.to_bytes()).into();
     }
     1
 }
@@ -137,12 +187,14 @@ fn build_id_note(mut notes: &[u8], align: usize) -> Option<Vec<u8>> {
     }
 }
 
-/// Stands in for the build id where the linker wrote none.
-fn file_id() -> BuildId {
-    let Ok(meta) = std::fs::metadata("/proc/self/exe") else {
-        return BuildId::new(&[]);
-    };
+/// Stands in for the build id where the linker wrote none. A file that cannot be examined has an id that no other
+/// process computes.
+fn file_id(path: &Path) -> BuildId {
     let mut id = [0; 32];
+    let Ok(meta) = std::fs::metadata(path) else {
+        id[..8].copy_from_slice(&super::random().to_le_bytes());
+        return BuildId::new(&id);
+    };
     let time = meta.mtime().wrapping_mul(1_000_000_000) as u64 ^ meta.mtime_nsec() as u64;
     for (part, value) in id
         .chunks_exact_mut(8)
@@ -159,13 +211,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_program_is_found() {
+    fn the_object_with_this_crate_is_found() {
         let image = image();
-        let inside: fn() -> Image = read;
+        let inside: fn(usize) -> Image = read;
+        assert!(image.is_program);
         assert!(image.is_code(inside as usize));
         assert!(!image.is_code(libc::getpid as *const () as usize) || cfg!(target_env = "musl"));
         assert!(!image.is_code(&raw const *image as usize));
         assert!(!image.build_id.as_bytes().is_empty());
+    }
+
+    #[test]
+    #[cfg(not(target_env = "musl"))]
+    fn a_shared_object_is_distinguished_from_the_program() {
+        let function = libc::getpid as *const () as usize;
+        let library = read(function);
+        assert!(!library.is_program);
+        assert!(library.is_code(function));
+        let inside: fn(usize) -> Image = read;
+        assert!(!library.is_code(inside as usize));
+        assert_ne!(library.base, image().base);
+        assert_ne!(library.build_id, image().build_id);
+    }
+
+    #[test]
+    fn a_file_is_identified_by_its_place_and_a_missing_one_by_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, other] = ["one", "other"].map(|name| folder.path().join(name));
+        std::fs::write(&one, "same").unwrap();
+        std::fs::write(&other, "same").unwrap();
+        assert_eq!(file_id(&one), file_id(&one));
+        assert_ne!(file_id(&one), file_id(&other));
+        let missing = folder.path().join("missing");
+        assert_ne!(file_id(&missing), file_id(&missing));
     }
 
     #[test]

@@ -9,7 +9,9 @@ pub mod abort;
 #[path = "../../tests/common/asked.rs"]
 pub(crate) mod asked;
 pub mod clock;
+pub mod code_maps;
 pub mod cores;
+pub mod crash;
 mod error;
 pub mod event;
 pub mod fault;
@@ -30,10 +32,12 @@ pub mod sandbox;
 mod segment;
 pub mod short_slice;
 pub mod socket;
+pub mod symbols;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod truncation;
 pub mod umask;
+mod unwind;
 
 pub(crate) use error::debug_as_text;
 pub use error::{Error, Result};
@@ -48,6 +52,6 @@ pub use {
     event::{EventFd, Poller},
     process::{
         Exit, PidFd, WatchPipe, close_all_except, first_target_fd, getppid, ignore_group_signals,
-        kill_me_on_hangup, set_dumpable, set_pdeathsig, spawn_self,
+        kill_me_on_hangup, set_dumpable, set_pdeathsig, spawn,
     },
 };

@@ -1,5 +1,6 @@
-//! Processes: starting this program again, watching it, ending with the parent.
+//! Processes: starting a program, watching it, ending with the parent.
 
+use std::cell::Cell;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -10,7 +11,9 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
-use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
+use nix::sys::signal::{
+    SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, signal,
+};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
@@ -57,22 +60,24 @@ impl PidFd {
         self.pid
     }
 
+    fn send(&self, signal: Signal, flags: u32) -> nix::Result<()> {
+        allowed()?;
+        // SAFETY: pidfd_send_signal with a null siginfo reads no memory; the descriptor is ours.
+        let answer = unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.fd.as_raw_fd(),
+                signal as i32,
+                std::ptr::null::<libc::siginfo_t>(),
+                flags,
+            )
+        };
+        Errno::result(answer).map(drop)
+    }
+
     /// Sends `signal`. A process that is already gone is not an error.
     pub fn kill(&self, signal: Signal) -> Result<()> {
-        let send = || {
-            allowed()?;
-            // SAFETY: pidfd_send_signal with a null siginfo reads no memory; the descriptor is ours.
-            let answer = unsafe {
-                libc::syscall(
-                    libc::SYS_pidfd_send_signal,
-                    self.fd.as_raw_fd(),
-                    signal as i32,
-                    std::ptr::null::<libc::siginfo_t>(),
-                    0,
-                )
-            };
-            Errno::result(answer).map(drop)
-        };
+        let send = || self.send(signal, 0);
         // Any other failure is retried once: a process that was not killed would be waited for without end.
         let sent = send().or_else(|errno| match errno {
             Errno::ESRCH => Err(errno),
@@ -88,6 +93,33 @@ impl PidFd {
         }
     }
 
+    /// Sends `signal` to the process and to all others of the group that it leads. A group that is gone is not an
+    /// error.
+    ///
+    /// Linux 6.9 finds the group by the descriptor. Before, it is found by its number, which is that of the process and
+    /// belongs to no other as long as the process has not been reaped: if another part of this program has reaped it,
+    /// nothing is sent to the rest of the group.
+    pub fn kill_group(&self, signal: Signal) -> Result<()> {
+        /// From Linux' include/uapi/linux/pidfd.h.
+        const PIDFD_SIGNAL_PROCESS_GROUP: u32 = 1 << 2;
+        match self.send(signal, PIDFD_SIGNAL_PROCESS_GROUP) {
+            Ok(()) | Err(Errno::ESRCH) => return Ok(()),
+            Err(Errno::EINVAL) => {}
+            // Say, a program of another user in the group. The process itself can be signalled.
+            Err(_) => return self.kill(signal),
+        }
+        let unreaped = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        if retry(|| waitid(Id::PIDFd(self.fd.as_fd()), unreaped)).is_ok() {
+            #[allow(
+                clippy::disallowed_methods,
+                reason = "the number is that of a child that has not been reaped, so it is no other process's"
+            )]
+            // Fails if no member may be signalled; the process itself is signalled below.
+            let _ = nix::sys::signal::killpg(self.pid, signal);
+        }
+        self.kill(signal)
+    }
+
     /// Sleeps until the process has exited, and reaps it.
     pub fn wait_exit(&self) -> Result<Exit> {
         loop {
@@ -95,6 +127,17 @@ impl PidFd {
                 return Ok(exit);
             }
         }
+    }
+
+    /// Kills what the process has left behind in the group that it led, and reaps it, if it has exited. Does not sleep.
+    pub fn try_exit_of_group(&self) -> Result<Option<Exit>> {
+        let unreaped = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        if self.status(unreaped)?.is_none() {
+            return Ok(None);
+        }
+        // Before it is reaped: its number may be used again afterwards. Fails for processes of other users.
+        let _ = self.kill_group(Signal::SIGKILL);
+        self.try_exit()
     }
 
     /// Reaps the process if it has exited, without sleeping.
@@ -155,7 +198,7 @@ fn poll_one(fd: BorrowedFd<'_>, timeout: PollTimeout) -> Result<PollFlags> {
     Ok(polled[0].revents().unwrap_or(PollFlags::empty()))
 }
 
-/// The first of the consecutive numbers under which [`spawn_self`] passes `fds` to a child: above all of theirs.
+/// The first of the consecutive numbers under which [`spawn`] passes `fds` to a child: above all of theirs.
 pub fn first_target_fd(fds: &[BorrowedFd<'_>]) -> RawFd {
     fds.iter()
         .map(AsRawFd::as_raw_fd)
@@ -165,21 +208,63 @@ pub fn first_target_fd(fds: &[BorrowedFd<'_>]) -> RawFd {
         .saturating_add(1)
 }
 
-/// Starts this program again as `arenite-worker`, with `fds` open as `first_target`, `first_target + 1`, … (see
-/// [`first_target_fd`]). Its environment is `env` plus the variables of this process that `passes` accepts.
+/// A program to start: its file, its arguments and its environment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    file: CString,
+    /// `argv`, which begins with the name of the program.
+    arguments: Vec<CString>,
+    /// `NAME=value`.
+    environment: Vec<CString>,
+}
+
+impl Program {
+    /// The program of this process, named `arenite-worker`, without arguments.
+    pub fn this(environment: Vec<CString>) -> Program {
+        Program {
+            file: c"/proc/self/exe".into(),
+            arguments: vec![c"arenite-worker".into()],
+            environment,
+        }
+    }
+
+    /// The program in this file. `arguments` begin with its name.
+    pub fn in_file(file: CString, arguments: Vec<CString>, environment: Vec<CString>) -> Program {
+        Program {
+            file,
+            arguments,
+            environment,
+        }
+    }
+}
+
+/// The variables of this process's environment whose names `passes` accepts, as [`Program`] takes them.
+pub fn environment(passes: impl Fn(&[u8]) -> bool) -> Vec<CString> {
+    std::env::vars_os()
+        .filter(|(name, _)| passes(name.as_bytes()))
+        // The environment consists of C strings, so it contains no zero byte.
+        .filter_map(|(name, value)| {
+            CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
+        })
+        .collect()
+}
+
+/// Starts a program with `fds` open as `first_target`, `first_target + 1`, … (see [`first_target_fd`]). `variables`
+/// replace those of the same names in its environment. Does not read the environment of this process.
 ///
 /// With `standard`, these three descriptors, numbered above 2, become its stdin, stdout and stderr, and count for
 /// [`first_target_fd`] too; otherwise it inherits those of this process. In the child each signal has its default
-/// action, and [`GROUP_SIGNALS`] are blocked until it calls [`ignore_group_signals`]. Uses `posix_spawn`, whose cost
+/// action, and [`GROUP_SIGNALS`] are blocked until it calls [`ignore_group_signals`]. It leads a process group of its own,
+/// which the programs that it starts belong to: see [`PidFd::kill_group`]. Uses `posix_spawn`, whose cost
 /// does not grow with the memory of this process.
-pub fn spawn_self(
-    env: &[(&str, String)],
-    passes: impl Fn(&[u8]) -> bool,
+pub fn spawn(
+    program: &Program,
+    variables: &[(&str, String)],
     fds: &[BorrowedFd<'_>],
     first_target: RawFd,
     standard: Option<[BorrowedFd<'_>; 3]>,
 ) -> Result<Pid> {
-    let error = |errno| Error::new("posix_spawn", errno, "/proc/self/exe");
+    let error = |errno| Error::new("posix_spawn", errno, program.file.to_string_lossy());
     let mut actions = PosixSpawnFileActions::init().map_err(error)?;
     let mut target = first_target;
     for fd in fds {
@@ -192,37 +277,45 @@ pub fn spawn_self(
     }
     let mut attributes = PosixSpawnAttr::init().map_err(error)?;
     attributes
-        .set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF)
+        .set_flags(
+            PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK
+                | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF
+                | PosixSpawnFlags::POSIX_SPAWN_SETPGROUP,
+        )
         .map_err(error)?;
+    // Its own number.
+    attributes.set_pgroup(Pid::from_raw(0)).map_err(error)?;
     attributes
         .set_sigmask(&SigSet::from_iter(GROUP_SIGNALS))
         .map_err(error)?;
     attributes.set_sigdefault(&SigSet::all()).map_err(error)?;
 
-    let mut pairs: Vec<CString> = Vec::new();
-    for (key, value) in std::env::vars_os() {
-        if !passes(key.as_bytes())
-            || env
-                .iter()
-                .any(|(name, _)| key.as_bytes() == name.as_bytes())
-        {
-            continue;
-        }
-        let pair = [key.as_bytes(), b"=", value.as_bytes()].concat();
-        // The environment consists of C strings, so it contains no zero byte.
-        pairs.extend(CString::new(pair));
-    }
-    for (key, value) in env {
-        let pair = CString::new(format!("{key}={value}")).map_err(|_| error(Errno::EINVAL))?;
-        pairs.push(pair);
+    let is_replaced = |pair: &&CString| {
+        let name = pair.to_bytes().split(|&byte| byte == b'=').next();
+        variables
+            .iter()
+            .any(|(replaced, _)| name == Some(replaced.as_bytes()))
+    };
+    let mut environment: Vec<CString> =
+        Vec::with_capacity(program.environment.len() + variables.len());
+    environment.extend(
+        program
+            .environment
+            .iter()
+            .filter(|pair| !is_replaced(pair))
+            .cloned(),
+    );
+    for (name, value) in variables {
+        let pair = CString::new(format!("{name}={value}")).map_err(|_| error(Errno::EINVAL))?;
+        environment.push(pair);
     }
     retry(|| {
         posix_spawn(
-            c"/proc/self/exe",
+            program.file.as_c_str(),
             &actions,
             &attributes,
-            &[c"arenite-worker"],
-            &pairs,
+            &program.arguments,
+            &environment,
         )
     })
     .map_err(error)
@@ -296,20 +389,89 @@ pub const GROUP_SIGNALS: [Signal; 4] = [
     Signal::SIGTERM,
 ];
 
+/// Set once this process ignores [`GROUP_SIGNALS`].
+static IGNORES_GROUP_SIGNALS: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn do_nothing(_: libc::c_int) {}
+
 /// Ignores [`GROUP_SIGNALS`] and unblocks all signals. The supervisor decides what group signals mean.
 ///
-/// For a process started by [`spawn_self`], while it has one thread. None of these signals can end it from its first
-/// instruction on: they are blocked until this call, and pending ones are dropped.
+/// By a handler that does nothing: programs that this process starts would ignore what it ignores, but a handler is
+/// replaced by the default action there. So they can be ended by SIGTERM. The same holds in forked copies of this
+/// process ([`restore_signals_in_fork`]). Also ignores what would stop this process, which is in the background of its
+/// terminal, when it uses that; programs that it starts get an error from the terminal instead.
+///
+/// For a process started by [`spawn`]. None of these signals can end it from its first instruction on: they are blocked
+/// until this call.
 pub fn ignore_group_signals() -> Result<()> {
+    let nothing = SigAction::new(
+        SigHandler::Handler(do_nothing),
+        SaFlags::SA_RESTART,
+        SigSet::empty(),
+    );
     for ignored in GROUP_SIGNALS {
+        allowed()
+            // SAFETY: the handler does nothing.
+            .and_then(|()| unsafe { sigaction(ignored, &nothing) })
+            .map_err(|errno| Error::new("sigaction", errno, ignored.as_str()))?;
+    }
+    for ignored in [Signal::SIGTTIN, Signal::SIGTTOU] {
         allowed()
             // SAFETY: SigIgn installs no handler function.
             .and_then(|()| unsafe { signal(ignored, SigHandler::SigIgn) })
             .map_err(|errno| Error::new("signal", errno, ignored.as_str()))?;
     }
+    IGNORES_GROUP_SIGNALS.store(true, Ordering::Relaxed);
     allowed()
         .and_then(|()| SigSet::empty().thread_set_mask())
         .map_err(|errno| Error::new("pthread_sigmask", errno, "no signal blocked"))
+}
+
+/// The signals by which processes are ended, which a forked copy does not ignore.
+const ENDING_SIGNALS: [Signal; 3] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM];
+
+thread_local! {
+    /// Which signals this thread blocked before [`hold_signals_for_fork`].
+    static BLOCKED: Cell<Option<SigSet>> = const { Cell::new(None) };
+}
+
+/// Before a process that ignores [`GROUP_SIGNALS`] is forked: blocks those that end the copy, which would lose them until
+/// [`restore_signals_in_fork`]. Its parent may send one as soon as it knows the copy's number.
+pub fn hold_signals_for_fork() {
+    if !IGNORES_GROUP_SIGNALS.load(Ordering::Relaxed) {
+        return;
+    }
+    // Fails only for a wrong argument.
+    let before = SigSet::from_iter(ENDING_SIGNALS).thread_swap_mask(SigmaskHow::SIG_BLOCK);
+    BLOCKED.set(before.ok());
+}
+
+/// After the fork, in both processes: ends [`hold_signals_for_fork`].
+pub fn release_signals_after_fork() {
+    if let Some(before) = BLOCKED.take() {
+        // Fails only for a wrong argument.
+        let _ = before.thread_set_mask();
+    }
+}
+
+/// In a forked copy of a process that ignores [`GROUP_SIGNALS`]: lets those end the copy by which processes are ended,
+/// also if they were sent since the fork. Others than the ignoring handler stay. A write to a closed pipe stays an error.
+pub fn restore_signals_in_fork() {
+    if !IGNORES_GROUP_SIGNALS.load(Ordering::Relaxed) {
+        return;
+    }
+    for ends in ENDING_SIGNALS {
+        // SAFETY: `sigaction` only writes the present action, for which zeros are a valid value; SIG_DFL installs no
+        // handler function. Both calls are safe in the child of a multi-threaded program.
+        unsafe {
+            let mut present: libc::sigaction = std::mem::zeroed();
+            let read = libc::sigaction(ends as i32, std::ptr::null(), &raw mut present);
+            if read == 0 && present.sa_sigaction == do_nothing as *const () as usize {
+                libc::signal(ends as i32, libc::SIG_DFL);
+            }
+        }
+    }
+    release_signals_after_fork();
 }
 
 /// Closes every descriptor of this process except 0, 1, 2 and `keep`.
@@ -411,7 +573,7 @@ pub fn effective_user() -> u32 {
 /// Takes ownership of the `count` descriptors from `first` on and makes them close-on-exec. Closes all others except 0,
 /// 1 and 2.
 ///
-/// Only once, for a process that [`spawn_self`] has just started with exactly these.
+/// Only once, for a process that [`spawn`] has just started with exactly these.
 pub fn adopt_inherited(first: RawFd, count: usize) -> Result<Vec<OwnedFd>> {
     static ADOPTED: AtomicBool = AtomicBool::new(false);
     let numbers: Vec<RawFd> = (first..).take(count).collect();
@@ -442,11 +604,11 @@ pub fn adopt_inherited(first: RawFd, count: usize) -> Result<Vec<OwnedFd>> {
 
 /// Removes a variable from the environment and returns its value.
 ///
-/// For the start of a process, while it has one thread.
+/// For the start of a process, while no other thread uses the environment.
 pub fn take_env(name: &str) -> Option<String> {
     let value = std::env::var(name).ok()?;
-    // SAFETY: a process with this variable was started by this crate and calls this before any other thread exists, so
-    // no thread reads the environment meanwhile.
+    // SAFETY: a process with this variable was started by this crate and calls this in `arenite::init`, before any
+    // other thread exists, or in `arenite::run_worker`, whose caller keeps other threads from the environment.
     unsafe { std::env::remove_var(name) };
     Some(value)
 }

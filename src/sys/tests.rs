@@ -148,7 +148,8 @@ fn a_number_is_used_again() -> i32 {
 fn start(role: &str, fds: &[std::os::fd::BorrowedFd<'_>]) -> PidFd {
     let first = first_target_fd(fds);
     let env = [(ROLE, role.to_owned()), (FIRST, first.to_string())];
-    PidFd::open(spawn_self(&env, |_| true, fds, first, None).unwrap()).unwrap()
+    let program = process::Program::this(process::environment(|_| true));
+    PidFd::open(spawn(&program, &env, fds, first, None).unwrap()).unwrap()
 }
 
 /// Waits for the end of a child, and kills it after the time limit.

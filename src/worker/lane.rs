@@ -11,6 +11,9 @@ use super::memory::LaneHeap;
 use super::output;
 use super::pages::Pages;
 use super::panics::{self, Outcome};
+use super::retention::{
+    CountedArray, LOOKS_BEFORE_SLEEP, LOOKS_BETWEEN_JOBS, LeftBehind, RetainedPages, Retention,
+};
 use super::rng::{GeneratorCount, RngSeed};
 use crate::arena::{ArenaFull, Extent, View};
 use crate::array::{Array, LaneChunk, LaneCount, LaneMemory, lane};
@@ -81,6 +84,8 @@ pub(super) struct WorkerContext {
     pub(super) guard: bool,
     /// The pages that lanes need open.
     pub(super) pages: Pages,
+    /// Entry of the code that runs before arrays are retained; `None`: nothing is retained.
+    pub(super) retain: Option<u64>,
     /// Whether private memory has a limit.
     pub(super) has_memory_limit: bool,
     /// Whether there is only one lane.
@@ -140,6 +145,8 @@ pub(super) struct Lane {
     pub(super) worker: &'static WorkerContext,
     pub(super) heap: LaneHeap,
     pub(super) count: &'static LaneCount,
+    /// `None`: a job that leaves handles behind ends the worker.
+    pub(super) retention: Option<Retention>,
     /// The position of the last job that made generators, and their number.
     generators: Cell<(u64, GeneratorCount)>,
     /// The position of the last job that was a chain or a subtree, and the seed of the node that it has reached.
@@ -208,13 +215,15 @@ impl Lane {
         link: u32,
         worker: &'static WorkerContext,
     ) -> Self {
+        let count: &'static LaneCount = Box::leak(Box::new(LaneCount::new()));
         Self {
             consumer: RefCell::new(consumer),
             cells,
             link,
             worker,
             heap: LaneHeap::new(),
-            count: Box::leak(Box::new(LaneCount::new())),
+            count,
+            retention: worker.retain.map(|before| Retention::new(before, count)),
             generators: Cell::new((u64::MAX, GeneratorCount::default())),
             node_seed: Cell::new((u64::MAX, 0)),
             affinity,
@@ -280,6 +289,14 @@ impl Lane {
     /// Waits for work: spins for a moment if allowed, then sleeps. Returns the current time.
     fn idle(&self, free_since: u64) -> u64 {
         let mut consumer = self.consumer.borrow_mut();
+        if consumer.may_report_more() {
+            if self.report_releases(&mut consumer, LOOKS_BEFORE_SLEEP)
+                && consumer.claim_monitor_signal()
+            {
+                self.signal_monitor();
+            }
+            return clock::monotonic_ns();
+        }
         if consumer.may_spin() {
             if spin_until(FIRST_SPIN, || consumer.has_work()) {
                 return clock::monotonic_ns();
@@ -291,7 +308,8 @@ impl Lane {
                 return clock::monotonic_ns();
             }
         }
-        if consumer.work_elsewhere() && consumer.claim_monitor_signal() {
+        let has_released = self.report_releases(&mut consumer, LOOKS_BEFORE_SLEEP);
+        if (consumer.work_elsewhere() || has_released) && consumer.claim_monitor_signal() {
             self.signal_monitor();
         }
         self.affinity.before_sleep();
@@ -323,12 +341,8 @@ impl Lane {
             }
             Err(why) => Some(Answer::text(kind::BAD_ARGUMENTS, &why)),
         };
-        let live_handles = self.count.live();
-        if live_handles != 0 {
-            // Before pages are closed: a fault of a thread that still holds the handles would hide the cause.
-            self.exit_escaped(live_handles, clock::monotonic_ns().saturating_sub(started));
-        }
-        self.close_lent();
+        let mut left = self.left_behind(started);
+        self.close_lent(&mut left);
         self.stamp(&call, true);
         crate::sync::point!("run.closed");
         let now = clock::monotonic_ns();
@@ -338,9 +352,30 @@ impl Lane {
         }
         // After the boundary: output found in the pipe from now on is not the job's.
         self.cells.set_phase(Phase::Publishing(call.job));
-        self.answer(answer, took);
+        self.report_releases(&mut self.consumer.borrow_mut(), LOOKS_BETWEEN_JOBS);
+        self.answer(answer, took, left);
         self.affinity.between_jobs(now);
         now
+    }
+
+    /// The arrays that the job has left behind, if the lane may retain them. Otherwise ends the process if there are
+    /// any.
+    fn left_behind(&'static self, started: u64) -> LeftBehind {
+        let (live_handles, left) = match &self.retention {
+            None => (self.count.live(), LeftBehind::new()),
+            Some(retention) => {
+                let left = self.arrays_left(retention);
+                match retention.has_room(left.len()) {
+                    true => (0, left),
+                    false => (left.len(), left),
+                }
+            }
+        };
+        if live_handles != 0 {
+            // Before pages are closed: a fault of a thread that still holds the handles would hide the cause.
+            self.exit_escaped(live_handles, clock::monotonic_ns().saturating_sub(started));
+        }
+        left
     }
 
     /// Called from a kernel. Jobs without random numbers pay nothing for them.
@@ -442,11 +477,16 @@ impl Lane {
             .then(|| Answer::full(full, step_reached()))
     }
 
-    fn answer(&'static self, answer: Option<Answer>, took: u64) {
-        let Some(Answer { kind, mut reply }) = answer else {
-            return self.answer_inline(kind::VALUE, &[], took);
+    fn answer(&'static self, answer: Option<Answer>, took: u64, mut left: LeftBehind) {
+        let Answer { kind, mut reply } = match answer {
+            Some(answer) => answer,
+            None if left.is_empty() => return self.answer_inline(kind::VALUE, &[], took),
+            None => Answer {
+                kind: kind::VALUE,
+                reply: ReplyWriter::default(),
+            },
         };
-        if reply.arrays.is_empty() && reply.words.len() <= INLINE_WORDS {
+        if left.is_empty() && reply.arrays.is_empty() && reply.words.len() <= INLINE_WORDS {
             return self.answer_inline(kind, &reply.words, took);
         }
         let arrays = reply.arrays.len();
@@ -454,6 +494,10 @@ impl Lane {
         for sent in &reply.arrays {
             words.extend(sent.words());
         }
+        for array in &left {
+            words.extend([bytemuck::cast(array.extent.at), array.extent.len]);
+        }
+        let described = words.len();
         words.append(&mut reply.words);
         let len = words.len();
         let mut spilled = None;
@@ -461,18 +505,25 @@ impl Lane {
             match self.spill(&words) {
                 Ok(extent) => spilled = Some(extent),
                 // Without room, a text is truncated to the slot; a value becomes the failure `ArenaFull`.
-                Err(_) if kind == kind::RETURNED || kind == kind::PANICKED => {
+                Err(_)
+                    if [kind::RETURNED, kind::PANICKED].contains(&kind)
+                        && described < INLINE_WORDS =>
+                {
                     words.truncate(INLINE_WORDS);
-                    let step = words[0] >> 32 << 32;
-                    words[0] = ((INLINE_WORDS - 1) * 8) as u64 | step;
+                    let step = words[described] >> 32 << 32;
+                    words[described] = ((INLINE_WORDS - described - 1) * 8) as u64 | step;
+                }
+                // Without room, more arrays than a slot can name cannot be retained.
+                Err(_) if [kind::RETURNED, kind::PANICKED, kind::ARENA_FULL].contains(&kind) => {
+                    self.exit_escaped(left.len(), took);
                 }
                 Err(full) => {
                     let step = match kind {
                         kind::TIMED => self.cells.noted_step(),
-                        kind::TYPED_ERROR => (words[0] >> 32) as u32,
+                        kind::TYPED_ERROR => (words[described] >> 32) as u32,
                         _ => 0,
                     };
-                    return self.answer(Some(Answer::full(full, step)), took);
+                    return self.answer(Some(Answer::full(full, step)), took, left);
                 }
             }
         }
@@ -482,7 +533,7 @@ impl Lane {
             .map(|sent: &SentArray| sent.chunk)
             .chain(spilled);
         crate::sync::point!("publish.spilled");
-        let used = self.settle(chunks);
+        let used = self.settle(chunks, &mut left);
         crate::sync::point!("publish.settled");
         debug_assert!(SENT_WORDS * arrays <= len);
         let inline: &[u64] = match &spilled {
@@ -492,6 +543,7 @@ impl Lane {
         let answer = OutgoingReply {
             kind,
             arrays: arrays as u16,
+            retained: left.len() as u32,
             spilled: spilled.is_some(),
             len: if spilled.is_some() {
                 len as u32
@@ -503,6 +555,9 @@ impl Lane {
             words: inline,
         };
         self.finish(is_failure(kind), took, Some(&answer));
+        if let Some(retention) = &self.retention {
+            left.into_iter().for_each(|array| retention.retain(array));
+        }
         self.signal_if_job_goes_on(kind);
     }
 
@@ -521,7 +576,7 @@ impl Lane {
         // Reports the position in the grants only if older grants were used up, which the supervisor learns in no other
         // way. A cursor that is back where the job began needs no report.
         let moved = self
-            .settle(std::iter::empty())
+            .settle(std::iter::empty(), &mut [])
             .filter(|used| used.left_grants);
         let failed = is_failure(kind);
         if moved.is_none() && words.is_empty() && !failed {
@@ -530,6 +585,7 @@ impl Lane {
         let answer = OutgoingReply {
             kind,
             arrays: 0,
+            retained: 0,
             spilled: false,
             len: words.len() as u32,
             grant: moved.map_or(NO_GRANT, |used| used.grant.into()),
@@ -544,7 +600,7 @@ impl Lane {
         let _lane = lane::enter(self, self.count);
         let copy = Array::try_from_slice(words)?;
         Ok(copy
-            .take_lane(|count| std::ptr::eq(count, self.count))
+            .take_lane(|count| count.is_of(self.count))
             .expect("the array was made in the lane that is entered"))
     }
 
@@ -560,6 +616,7 @@ impl Lane {
         let answer = OutgoingReply {
             kind: kind::ESCAPED,
             arrays: 0,
+            retained: 0,
             spilled: false,
             len: 1,
             grant: NO_GRANT,
@@ -577,10 +634,17 @@ impl Lane {
         let _ = self.worker.monitor_event.ring();
     }
 
-    /// Closes what was lent to the job, after its arguments were dropped.
-    pub(super) fn close_lent(&self) {
+    /// Closes what was lent to the job, after its arguments were dropped. What the job has left behind stays readable.
+    pub(super) fn close_lent(&self, left: &mut [CountedArray]) {
         self.read.borrow_mut().clear();
-        for extent in self.lent.borrow_mut().drain(..) {
+        let mut lent = self.lent.borrow_mut();
+        for array in left {
+            if lent.iter().any(|lent| lent.overlaps(&array.extent)) {
+                array.pages = RetainedPages::Lent;
+                self.worker.pages.retain(array.extent, array.pages);
+            }
+        }
+        for extent in lent.drain(..) {
             self.worker.pages.lend_close(extent);
             crate::sync::point!("lend.closed");
         }
@@ -606,7 +670,8 @@ fn check_disjoint(extent: Extent, others: &[Extent]) -> Result<(), Unreachable> 
 
 #[allow(unsafe_code, reason = "the trait is unsafe to implement")]
 // SAFETY: `pointer` and `lend_open` resolve inside mapped regions, which stay mapped until the process ends; lent pages
-// are open until `close_lent` at the end of the job.
+// are open until `close_lent` at the end of the job, which leaves those of arrays with handles readable until
+// `report_releases` has found none.
 unsafe impl Host for Lane {
     fn read(&self, extent: Extent) -> Result<NonNull<u8>, Unreachable> {
         let view = self.worker.view;
@@ -633,6 +698,20 @@ unsafe impl Host for Lane {
 
     fn count(&self) -> &'static LaneCount {
         self.count
+    }
+
+    fn count_of(&self, extent: Extent) -> &'static LaneCount {
+        let retention = self.retention.as_ref();
+        retention.map_or(self.count, |retention| retention.count_given(extent))
+    }
+
+    fn owns(&self, count: &'static LaneCount) -> bool {
+        let retention = self.retention.as_ref();
+        count.is_of(self.count) && retention.is_none_or(|retention| !retention.was_lent(count))
+    }
+
+    fn retains(&self) -> bool {
+        self.retention.is_some()
     }
 
     fn step(&self, at: u32, seed: u64) -> bool {

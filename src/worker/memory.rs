@@ -5,8 +5,9 @@ use std::ops::Range;
 
 use super::lane::Lane;
 use super::pages::GrantId;
+use super::retention::{CountedArray, RetainedPages};
 use crate::arena::{ArenaFull, BlockPlacement, Extent, FreeRanges, LARGE, Offset, PAGE};
-use crate::array::{LaneChunk, LaneMemory};
+use crate::array::{LaneChunk, LaneCount, LaneMemory};
 use crate::link::{AllocAnswer, Granted};
 use crate::sys::clock;
 
@@ -197,11 +198,24 @@ impl LaneHeap {
 }
 
 impl Lane {
-    /// Ends the job, which sends these chunks: closes pages and moves the cursor. Returns `None` if the lane never had
-    /// a grant.
-    pub(super) fn settle(&self, sent: impl Iterator<Item = Extent> + Clone) -> Option<MemoryUse> {
+    /// Ends the job, which sends these chunks and has left these arrays behind: closes pages and moves the cursor.
+    /// Returns `None` if the lane never had a grant.
+    pub(super) fn settle(
+        &self,
+        sent: impl Iterator<Item = Extent> + Clone,
+        left: &mut [CountedArray],
+    ) -> Option<MemoryUse> {
         let mut bump = self.heap.bump.borrow_mut();
-        let used = bump.end_job(self.worker.region, sent.clone())?;
+        for array in &mut *left {
+            if array.pages == RetainedPages::Writable {
+                if sent.clone().any(|chunk| chunk.overlaps(&array.extent)) {
+                    array.pages = RetainedPages::Plain;
+                }
+                self.worker.pages.retain(array.extent, array.pages);
+            }
+        }
+        let chunks = sent.clone().chain(left.iter().map(|array| array.extent));
+        let used = bump.end_job(self.worker.region, chunks)?;
         let retired = std::mem::take(&mut bump.retired);
         if self.worker.guard {
             let own = sent.filter(|chunk| chunk.at.region() == self.worker.region);
@@ -265,7 +279,7 @@ impl Lane {
 // SAFETY: a chunk is in a grant, which the supervisor gave to this lane only, and which `open_own` made writable until
 // the job is over. It comes from above the cursor, which moves back only over bytes without handles, or from a hole,
 // which has only bytes of this job without handles. `settle` drops all holes, and moves the cursor back only to the end
-// of chunks that were sent or that have no handle left (they were counted).
+// of chunks that were sent, or of which handles are left; those of all others were counted.
 unsafe impl LaneMemory for Lane {
     fn alloc(&self, len: usize, placement: BlockPlacement) -> Result<LaneChunk, ArenaFull> {
         let len = len as u64;
@@ -288,7 +302,18 @@ unsafe impl LaneMemory for Lane {
         }
     }
 
+    fn count_of(&self, chunk: Extent) -> Option<&'static LaneCount> {
+        let retention = self.retention.as_ref()?;
+        Some(retention.count_made(chunk))
+    }
+
     fn release(&self, chunk: (Offset, u64)) {
+        if let Some(retention) = &self.retention
+            && chunk.1 > 0
+            && !retention.release_made(chunk.0)
+        {
+            return;
+        }
         self.heap
             .bump
             .borrow_mut()

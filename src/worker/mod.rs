@@ -9,6 +9,7 @@ mod memory;
 mod output;
 mod pages;
 pub(crate) mod panics;
+mod retention;
 mod rng;
 #[cfg(feature = "sandbox")]
 mod sandbox;
@@ -95,10 +96,52 @@ static WORKER: AtomicBool = AtomicBool::new(false);
 /// that starts threads.
 pub fn init() {
     if let Some(mark) = crate::sys::process::take_env(MARK) {
-        WORKER.store(true, Ordering::Relaxed);
-        start::main(&mark);
+        become_worker(&mark, &[]);
     }
     INITIALISED.store(true, Ordering::Relaxed);
+}
+
+/// Makes this process a worker of the engine that has started it, and runs its jobs. For the program in
+/// [`Builder::worker_program`](crate::engine::Builder::worker_program).
+///
+/// `identity` must equal that of the [`WorkerProgram`](crate::engine::WorkerProgram); otherwise the worker fails to
+/// start. The file with this crate (the executable or the shared object) must be the one that the engine's process uses.
+///
+/// Call it on the first thread of the process that the engine has started, not of one that this process starts, and
+/// while no other thread uses the environment.
+///
+/// A process that no engine has started exits with 70 and a message on stderr.
+///
+/// ```standalone_crate
+/// use arenite::Engine;
+/// use arenite::engine::WorkerProgram;
+///
+/// // This example is its own worker program: its first argument says so.
+/// if std::env::args().nth(1).as_deref() == Some("--worker") {
+///     arenite::run_worker(b"version 1");
+/// }
+/// let program = WorkerProgram::new(std::env::current_exe()?)
+///     .args(["--worker"])
+///     .identity("version 1");
+/// let engine = Engine::builder().workers(1).worker_program(program).build()?;
+/// assert_eq!(engine.submit(|x: u32| x + 1, (41,)).wait()?, 42);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn run_worker(identity: &[u8]) -> ! {
+    match crate::sys::process::take_env(MARK) {
+        Some(mark) => become_worker(&mark, identity),
+        None => {
+            start::report(
+                "no engine has started this process: it runs a worker program, which engines start on their own",
+            );
+            crate::sys::process::exit_now(EXIT_CANNOT_START)
+        }
+    }
+}
+
+fn become_worker(mark: &str, identity: &[u8]) -> ! {
+    WORKER.store(true, Ordering::Relaxed);
+    start::main(mark, identity)
 }
 
 /// Whether `init` has been called in this process.
@@ -106,9 +149,19 @@ pub(crate) fn is_initialised() -> bool {
     INITIALISED.load(Ordering::Relaxed)
 }
 
-/// Whether this process is a worker, or a copy that should have become one.
+/// Whether this process is a worker.
 pub(crate) fn is_worker() -> bool {
-    WORKER.load(Ordering::Relaxed) || std::env::var_os(MARK).is_some()
+    WORKER.load(Ordering::Relaxed)
+}
+
+/// Whether an engine has started this process as a worker, and it has not become one.
+pub(crate) fn is_unadopted() -> bool {
+    // Programs that were not started by an engine may find the mark of a worker in an environment that was handed down.
+    let started_by_parent = || {
+        let mark: Mark = std::env::var(MARK).ok()?.parse().ok()?;
+        (mark.parent == crate::sys::process::getppid().as_raw()).then_some(())
+    };
+    !is_worker() && !is_initialised() && started_by_parent().is_some()
 }
 
 /// Ends this process with the reason on stderr.

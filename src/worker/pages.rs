@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use smallvec::SmallVec;
 
+use super::retention::RetainedPages;
 use crate::arena::{Extent, Offset, PAGE, View};
 use crate::sys;
 
@@ -22,6 +23,10 @@ struct OpenPages {
     grants: Vec<OpenGrant>,
     /// Extents that are lent to running jobs.
     lent: Vec<Extent>,
+    /// In the own region: arrays that lanes retain and that were not published.
+    writable: Vec<Extent>,
+    /// Arrays that lanes retain and that were lent to their jobs. Their pages are not open, but readable.
+    readable: Vec<Extent>,
 }
 
 /// Identifies a grant by the link of its lane and its number there. Its range is not unique: a published and freed part
@@ -92,7 +97,10 @@ impl Pages {
         }
         let mut open = self.lock();
         open.publish(&chunk);
-        self.close(chunk);
+        // A part of the block of an argument that is sent back may be lent to the job of another lane.
+        for part in subtract_all(chunk, open.lent_pages(self.view.own())) {
+            self.close(part);
+        }
     }
 
     fn close(&self, range: Range<u64>) {
@@ -116,21 +124,73 @@ impl Pages {
             return;
         }
         let mut open = self.lock();
-        if let Some(at) = open.lent.iter().position(|lent| *lent == extent) {
-            open.lent.swap_remove(at);
-        }
+        remove(&mut open.lent, extent);
+        self.close_lent(&open, extent);
+    }
+
+    /// Closes the pages of an extent that no job needs, except for reading arrays that lanes retain.
+    fn close_lent(&self, open: &OpenPages, extent: Extent) {
         let region = extent.at.region();
-        let others = open.lent.iter().filter(|other| other.at.region() == region);
-        let grants = open.open_grants().filter(|_| region == self.view.own());
-        let needed = others.map(|other| pages(*other)).chain(grants);
+        let own = open.needed_own().filter(|_| region == self.view.own());
+        let needed = open.lent_pages(region).chain(own);
+        let whole = |part: &Range<u64>| Extent {
+            at: Offset::new(region, part.start),
+            len: part.end - part.start,
+        };
         for part in subtract_all(pages(extent), needed) {
-            let part = Extent {
-                at: Offset::new(region, part.start),
-                len: part.end - part.start,
-            };
+            let read = open.readable.iter();
+            let read = read.filter(|read| read.at.region() == region);
+            let closed = subtract_all(part.clone(), read.map(|read| pages(*read)));
             // A failure is ignored as in `close`.
-            let _ = self.view.lend_close(part);
+            for part in &closed {
+                let _ = self.view.lend_close(whole(part));
+            }
+            for part in subtract_all(part, closed.into_iter()) {
+                let _ = self.view.lend_close_readable(whole(&part));
+            }
         }
+    }
+
+    /// A lane retains an array after its job. To be called before the pages of the job are closed.
+    pub(super) fn retain(&self, extent: Extent, how: RetainedPages) {
+        if !self.guard {
+            return;
+        }
+        match how {
+            RetainedPages::Plain => {}
+            RetainedPages::Writable => self.lock().writable.push(extent),
+            RetainedPages::Lent => self.lock().readable.push(extent),
+        }
+    }
+
+    /// No handle refers to a retained array any more.
+    pub(super) fn release(&self, extent: Extent, how: RetainedPages) {
+        if !self.guard {
+            return;
+        }
+        match how {
+            RetainedPages::Plain => {}
+            RetainedPages::Writable => {
+                let mut open = self.lock();
+                remove(&mut open.writable, extent);
+                let chunk = extent.at.offset()..extent.at.offset() + extent.len;
+                open.publish(&chunk);
+                for part in subtract_all(chunk, open.needed_own()) {
+                    self.close(part);
+                }
+            }
+            RetainedPages::Lent => {
+                let mut open = self.lock();
+                remove(&mut open.readable, extent);
+                self.close_lent(&open, extent);
+            }
+        }
+    }
+}
+
+fn remove(extents: &mut Vec<Extent>, extent: Extent) {
+    if let Some(at) = extents.iter().position(|other| *other == extent) {
+        extents.swap_remove(at);
     }
 }
 
@@ -156,9 +216,20 @@ impl OpenPages {
         let left = self.grants.swap_remove(at).whole;
         // A published part may have been freed and granted again, or lent to the job of another lane, which closes it
         // later.
-        let lent = self.lent.iter().filter(|lent| lent.at.region() == own);
-        let needed = self.open_grants().chain(lent.map(|lent| pages(*lent)));
-        subtract_all(left, needed)
+        subtract_all(left, self.needed_own().chain(self.lent_pages(own)))
+    }
+
+    /// The pages of a region that are lent to running jobs.
+    fn lent_pages(&self, region: u16) -> impl Iterator<Item = Range<u64>> {
+        let lent = self.lent.iter();
+        lent.filter(move |lent| lent.at.region() == region)
+            .map(|lent| pages(*lent))
+    }
+
+    /// What lanes need open in the own region, apart from what is lent.
+    fn needed_own(&self) -> impl Iterator<Item = Range<u64>> {
+        let retained = self.writable.iter().map(|extent| pages(*extent));
+        self.open_grants().chain(retained)
     }
 
     /// The open ranges of all grants.
@@ -283,6 +354,22 @@ mod tests {
         open.publish(&(40 * PAGE + 64..41 * PAGE + 64));
         let ranges: Vec<_> = open.open_grants().collect();
         assert_eq!(only(&ranges), &(32 * PAGE..64 * PAGE), "not a whole page");
+    }
+
+    /// A small array that a lane retains keeps its page open when the grant around it is left.
+    #[test]
+    fn retained_arrays_are_needed() {
+        let id = GrantId { link: 1, number: 0 };
+        let mut open = OpenPages::default();
+        open.enter(id, 0..8 * PAGE);
+        let retained = Extent {
+            at: Offset::new(1, 2 * PAGE + 100),
+            len: 200,
+        };
+        open.writable.push(retained);
+        assert_eq!(open.leave(id, 1)[..], [0..2 * PAGE, 3 * PAGE..8 * PAGE]);
+        remove(&mut open.writable, retained);
+        assert!(open.needed_own().next().is_none());
     }
 
     #[test]

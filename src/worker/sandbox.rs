@@ -11,8 +11,8 @@ use super::start::OwnFds;
 use super::{output, panics, stacks};
 use crate::arena::View;
 use crate::link::LinkCells;
-use crate::sys::process;
 use crate::sys::sandbox::{self, Keep, SandboxFeatures};
+use crate::sys::{code_maps, process};
 
 /// The state of a worker before code of the program runs.
 #[derive(Debug)]
@@ -40,13 +40,16 @@ impl PreSandbox {
     pub(super) fn enter(&self, view: &View, kernel: SandboxFeatures) -> Result<(), String> {
         let text = |error: crate::sys::Error| error.to_string();
         panics::send_addresses();
+        code_maps::remember();
         if kernel.mseal {
             view.seal().map_err(text)?;
         }
         let threads = sandbox::threads().map_err(text)?;
         if threads != 1 {
             return Err(format!(
-                "on_worker_start left {} threads running, which a strict sandbox cannot bind",
+                "on_worker_start left {} threads running, which a strict sandbox cannot bind. Libraries of linear \
+                 algebra start none if OPENBLAS_NUM_THREADS, OMP_NUM_THREADS and MKL_NUM_THREADS are 1 in the \
+                 environment of the worker",
                 threads - 1
             ));
         }

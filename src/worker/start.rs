@@ -1,8 +1,9 @@
 //! The start of a worker, in the numbered steps of the README.
 
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, OnceLock};
 use std::thread;
 
 use nix::sys::signal::Signal;
@@ -13,11 +14,13 @@ use super::pages::Pages;
 use super::sandbox;
 use super::{EXIT_CANNOT_START, EXIT_LANE_PANICKED, output, panics};
 use crate::arena::{AttachSpec, View};
-use crate::control::{Client, LaneStart, Welcome};
+use crate::control::{Client, LaneStart, OnStart, ProgramId, Welcome};
+use crate::kernel::Failure;
 use crate::kernel::wire::{ReplyWriter, WordReader};
 use crate::link::{LinkCells, Phase, steps};
+use crate::sys::crash::Located;
 use crate::sys::event::EventFd;
-use crate::sys::{abort, fault, heap, inject, process};
+use crate::sys::{abort, crash, fault, heap, inject, process};
 
 /// The value of the environment variable that makes a process a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,12 +64,13 @@ impl std::str::FromStr for Mark {
 }
 
 /// Runs a worker until it stops.
-pub(super) fn main(mark: &str) -> ! {
-    let code = match mark.parse::<Mark>().and_then(|mark| start_and_run(&mark)) {
+pub(super) fn main(mark: &str, identity: &[u8]) -> ! {
+    let run = |mark: Mark| start_and_run(&mark, identity);
+    let code = match mark.parse::<Mark>().and_then(run) {
         Ok(()) => 0,
         Err(why) => {
             if !why.is_empty() {
-                eprintln!("arenite worker {}: {why}", std::process::id());
+                report(&why);
             }
             EXIT_CANNOT_START
         }
@@ -74,8 +78,17 @@ pub(super) fn main(mark: &str) -> ! {
     process::exit_now(code)
 }
 
+/// Prints why this process cannot be a worker. No process may read its output any more.
+pub(super) fn report(why: &str) {
+    let _ = writeln!(
+        std::io::stderr(),
+        "arenite worker {}: {why}",
+        std::process::id()
+    );
+}
+
 /// Starts, runs jobs and stops. An error with an empty text has already been reported, or has no receiver.
-fn start_and_run(mark: &Mark) -> Result<(), String> {
+fn start_and_run(mark: &Mark, identity: &[u8]) -> Result<(), String> {
     let text = |error: crate::sys::Error| error.to_string();
     inject::arm_worker();
     crate::sync::point!("attach.marked");
@@ -84,7 +97,11 @@ fn start_and_run(mark: &Mark) -> Result<(), String> {
     if bound {
         process::set_pdeathsig(Signal::SIGKILL).map_err(text)?;
         if process::getppid().as_raw() != mark.parent {
-            return Err(String::new());
+            return Err(format!(
+                "process {}, which has started it, is not its parent: either that process has ended, or the worker \
+                 program starts another process, instead of running the worker in its own (a script must use `exec`)",
+                mark.parent
+            ));
         }
     }
     crate::sync::point!("attach.bound");
@@ -112,9 +129,8 @@ fn start_and_run(mark: &Mark) -> Result<(), String> {
     drop(watch);
     crate::sync::point!("attach.watched");
     // 6. Hello.
-    let build_id = crate::sys::image::image().build_id;
-    let (client, welcome) =
-        Client::hello(server.as_fd(), build_id.as_bytes()).map_err(|error| error.to_string())?;
+    let id = ProgramId::of(identity.to_vec());
+    let (client, welcome) = Client::hello(server.as_fd(), id).map_err(|error| error.to_string())?;
     drop(server);
     crate::sync::point!("attach.greeted");
     // 7. to 11.
@@ -185,7 +201,7 @@ fn attach(
     process::set_name(&format!("{}:{}", welcome.label, welcome.worker));
     // 8. Limits and handlers.
     cells.set_phase(Phase::Starting(steps::LIMIT));
-    limit(welcome, &cells, has_one_lane)?;
+    limit(welcome, &cells, view, has_one_lane)?;
     #[cfg(feature = "sandbox")]
     let pre_sandbox = if welcome.sandboxed {
         Some(sandbox::PreSandbox::record(own, &cells)?)
@@ -200,6 +216,7 @@ fn attach(
         region: welcome.region,
         guard: welcome.guard,
         pages: Pages::new(view, welcome.guard),
+        retain: welcome.retain,
         has_memory_limit: welcome.memory_limit > 0,
         has_one_lane,
         monitor_event,
@@ -209,9 +226,10 @@ fn attach(
     let lane = Lane::begin(start, Arc::clone(&cells), worker);
     // 9. Code of the program.
     cells.set_phase(Phase::Starting(steps::ON_START));
-    if let Some(offset) = welcome.on_start {
-        run_on_start(offset, lane)?;
+    if let Some(call) = &welcome.on_start {
+        run_on_start(call, lane)?;
     }
+    crash::note_crashes_first().map_err(|error| error.to_string())?;
     // After it, so that a subscriber of the program stays.
     #[cfg(feature = "tracing")]
     super::events::install(welcome.events, Arc::clone(&cells), has_one_lane);
@@ -285,32 +303,57 @@ const RESERVED_ADDRESSES: u64 = 1 << 30;
 #[cfg(feature = "sandbox")]
 const RESERVED_PER_CORE: u64 = 8 * (64 << 20);
 
-/// Sets the limits of this process, installs the handlers that record its end, and forbids debuggers.
-fn limit(welcome: &Welcome, cells: &Arc<LinkCells>, has_one_lane: bool) -> Result<(), String> {
+/// Sets the limits of this process, installs the handlers that record its end, and forbids core dumps; in a sandbox
+/// also debuggers.
+fn limit(
+    welcome: &Welcome,
+    cells: &Arc<LinkCells>,
+    view: &'static View,
+    has_one_lane: bool,
+) -> Result<(), String> {
     let text = |error: crate::sys::Error| error.to_string();
     let cells: &'static Arc<LinkCells> = Box::leak(Box::new(Arc::clone(cells)));
+    let _ = VIEW.set(view);
+    crash::note_crashes(&cells.reply().crash, locate).map_err(text)?;
+    crash::prepare_thread().map_err(text)?;
     if has_one_lane {
         heap::keep_freed(welcome.keep_freed);
     } else {
         fault::note_ends(&cells.reply().culprit_lane).map_err(text)?;
-        fault::number_thread(1).map_err(text)?;
+        fault::number_thread(1);
     }
     if welcome.memory_limit > 0 {
         crate::sys::limits::set_data_limit(welcome.memory_limit).map_err(text)?;
         crate::sys::limits::set_stack_limit(welcome.memory_limit).map_err(text)?;
-        abort::note_aborts(&cells.reply().abort).map_err(text)?;
+        abort::note_aborts(&cells.reply().abort);
     }
-    process::set_dumpable(false).map_err(text)
+    if welcome.sandboxed {
+        return process::set_dumpable(false).map_err(text);
+    }
+    // A core file would have the whole arena, and writing it would delay the report of this worker's end.
+    crate::sys::limits::forbid_core_dumps().map_err(text)
+}
+
+/// The arena of this process.
+static VIEW: OnceLock<&'static View> = OnceLock::new();
+
+/// Finds an address in the arena. Async-signal-safe.
+fn locate(address: usize) -> Option<Located> {
+    VIEW.get()?.locate(address)
 }
 
 /// Runs `on_worker_start`.
-fn run_on_start(offset: u64, lane: &'static Lane) -> Result<(), String> {
+fn run_on_start(call: &OnStart, lane: &'static Lane) -> Result<(), String> {
     #[allow(unsafe_code, reason = "a kernel is called by the offset of its entry")]
     // SAFETY: the supervisor, which is of the same build, computed it from an entry.
-    let entry = unsafe { crate::kernel::from_offset(offset) };
+    let entry = unsafe { crate::kernel::from_offset(call.entry) };
     let mut reply = ReplyWriter::default();
-    match panics::catch_without_backtrace(|| entry(WordReader::new(&[]), lane, &mut reply)) {
+    match panics::catch_without_backtrace(|| entry(WordReader::new(&call.words), lane, &mut reply))
+    {
         panics::Outcome::Returned(Ok(())) => Ok(()),
+        panics::Outcome::Returned(Err(Failure::Returned(why))) => {
+            Err(format!("on_worker_start failed: {}", why.text()))
+        }
         panics::Outcome::Returned(Err(why)) => Err(format!("on_worker_start failed: {why:?}")),
         panics::Outcome::Panicked(text) => {
             let (message, location, _) = panics::split(&text);
@@ -332,7 +375,8 @@ fn start_lane(
         let run = || {
             // On failure there is no separate signal stack, and a stack overflow ends the process without a lane
             // number.
-            let _ = fault::number_thread(number);
+            let _ = crash::prepare_thread();
+            fault::number_thread(number);
             Lane::begin(start, cells, worker).run();
         };
         // A panic here is a defect of this crate. It is reported by the exit code.

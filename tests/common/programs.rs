@@ -19,7 +19,7 @@ const SCENARIO: &str = "ARENITE_TEST_SCENARIO";
 /// What a child program does, with its name.
 pub type Scenario = (&'static str, fn());
 
-/// A child program in a process group of its own. It ends with the thread that started it, which has to live as long.
+/// A child program in a session of its own. It ends with the thread that started it, which has to live as long.
 #[derive(Debug)]
 pub struct Program {
     child: Child,
@@ -59,8 +59,8 @@ impl Program {
             .env(SCENARIO, scenario)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0);
+            .stderr(Stdio::piped());
+        own_session(&mut command);
         change(&mut command);
         // After `prepare`: Linux clears this signal when the process becomes another user.
         let bound = || {
@@ -137,7 +137,7 @@ impl Program {
         let _ = killpg(Pid::from_raw(self.pid()), Signal::SIGKILL);
     }
 
-    /// Returns the running processes of its group.
+    /// Returns the running processes of its session.
     pub fn processes(&self) -> Vec<i32> {
         processes_of(self.pid())
     }
@@ -178,6 +178,13 @@ impl Program {
         self.await_all_gone();
         ended
     }
+}
+
+/// Lets the program that this starts lead a session, so that its workers, each of which leads a group, can be found.
+pub fn own_session(command: &mut Command) -> &mut Command {
+    let lead = || nix::unistd::setsid().map(drop).map_err(io::Error::from);
+    // SAFETY: it makes a system call only.
+    unsafe { command.pre_exec(lead) }
 }
 
 /// Returns a `pre_exec` function that mounts a private `/dev/shm` of `mib` MiB, or of the default size. Needs root.

@@ -1,6 +1,6 @@
 //! Every kind of parameter, argument and reply, through a real worker.
 
-use arenite::{Array, ArrayMut, Engine, JobErrorKind, Scalar, WorkerExit};
+use arenite::{Array, ArrayMut, Bytes, Engine, JobErrorKind, Scalar, WorkerExit};
 use bytemuck::{CheckedBitPattern, NoUninit};
 
 use crate::harness::{Lab, tests};
@@ -13,6 +13,7 @@ tests![
     slices_and_owned_arrays,
     exclusive_arrays_move_in_and_come_back,
     texts,
+    runs_of_bytes,
     plain_types_of_the_user,
     arguments_longer_than_a_slot,
     many_arrays_in_one_call,
@@ -23,6 +24,8 @@ tests![
     a_reply_made_on_another_thread,
     long_replies,
     a_text_that_is_too_long,
+    lists_of_arrays,
+    a_list_of_too_many_arrays,
     options,
     tuples,
     results,
@@ -245,6 +248,44 @@ fn texts() {
         lab.submit(shout, (&long,)).wait().unwrap(),
         "É".repeat(100_000)
     );
+    lab.assert_in_use(0);
+}
+
+/// Not text: any byte, and no terminator.
+fn runs_of_bytes() {
+    fn reversed(bytes: &Bytes) -> Bytes {
+        bytes.iter().rev().copied().collect::<Vec<u8>>().into()
+    }
+    fn around(a: &Bytes, n: u32, b: &Bytes) -> Result<(Bytes, Option<Bytes>, u32), String> {
+        Ok((b.clone(), (!a.is_empty()).then(|| a.clone()), n))
+    }
+    let lab = Lab::new(1);
+    for engine in [&*lab, &Engine::inline()] {
+        for len in [0, 1, 7, 8, 9, 87, 88, 89, 96, 97, 1000, 1 << 20] {
+            let bytes: Vec<u8> = (0..len).map(|i| (i % 251) as u8 ^ 0x80).collect();
+            let back: Vec<u8> = bytes.iter().rev().copied().collect();
+            let own = Bytes::from(&bytes);
+            let jobs = [
+                engine.submit(reversed, (&bytes[..],)),
+                engine.submit(reversed, (&bytes,)),
+                engine.submit(reversed, (&own,)),
+                engine.submit(reversed, (bytes.clone(),)),
+                engine.submit(reversed, (own.clone(),)),
+            ];
+            for job in jobs {
+                assert_eq!(job.wait().unwrap().into_vec(), back);
+            }
+            let (b, a, n) = engine.submit(around, (&own, 5, &back)).wait().unwrap();
+            assert_eq!((&*b, n), (&back[..], 5));
+            assert_eq!(a, (len > 0).then_some(own));
+        }
+        let twice = engine
+            .job(reversed, (b"a\0\xff",))
+            .then(reversed, ())
+            .retries(1);
+        assert_eq!(*twice.submit().wait().unwrap(), *b"a\0\xff");
+    }
+    assert_eq!(format!("{:?}", Bytes::from(b"a\0\xff")), r#"b"a\x00\xff""#);
     lab.assert_in_use(0);
 }
 
@@ -503,6 +544,108 @@ fn long_replies() {
     lab.assert_in_use(0);
 }
 
+fn squares(count: usize) -> Vec<Array<u32>> {
+    (0..count)
+        .map(|n| Array::from_fn([n, 2], |i| (i * n) as u32))
+        .collect()
+}
+
+fn lists_of_arrays() {
+    type Lists = (Bytes, Vec<Array<u32>>, Option<Vec<Array<u8>>>);
+    fn with_head(count: usize, fails: bool) -> Result<Lists, String> {
+        if fails {
+            return Err(format!("{count} are too many"));
+        }
+        Ok((
+            Bytes::from(b"head"),
+            squares(count),
+            Some(vec![Array::zeros(count)]),
+        ))
+    }
+    /// Inputs, parts of them, and one array several times.
+    fn repeated(given: &[Array<u32>]) -> Vec<Array<u32>> {
+        let own = Array::from_slice(&[7u32; 1000]);
+        let parts = given.iter().map(|array| array.rows(1..2));
+        given
+            .iter()
+            .cloned()
+            .chain(parts)
+            .chain([own.clone(), own.rows(1..3), own])
+            .collect()
+    }
+    fn total(parts: &[Array<u32>]) -> u64 {
+        parts
+            .iter()
+            .flat_map(|part| part.iter())
+            .map(|&x| u64::from(x))
+            .sum()
+    }
+    let lab = Lab::new(2);
+    for engine in [&*lab, &Engine::inline()] {
+        for count in [0, 1, 3, 100, 500] {
+            let list = engine.submit(squares, (count,)).wait().unwrap();
+            assert_eq!(list, squares(count));
+            let (head, list, option) = engine.submit(with_head, (count, false)).wait().unwrap();
+            assert_eq!((&*head, list), (&b"head"[..], squares(count)));
+            assert_eq!(option.unwrap()[0].len(), count);
+            let sum = engine.job(squares, (count,)).then(total, ()).submit();
+            assert_eq!(sum.wait().unwrap(), total(&squares(count)));
+            let error = engine.submit(with_head, (count, true)).wait().unwrap_err();
+            assert_eq!(
+                *error.kind(),
+                JobErrorKind::Returned(format!("{count} are too many").into())
+            );
+        }
+        let given = [2usize, 5].map(|len| engine.from_fn([len, 3], |i| i as u32).unwrap());
+        let all = engine.submit(repeated, (&given[..],)).wait().unwrap();
+        assert_eq!(all.len(), 7);
+        for (array, given) in all.iter().zip(&given) {
+            assert_eq!(
+                (array.as_ptr(), array.shape()),
+                (given.as_ptr(), given.shape())
+            );
+        }
+        assert_eq!(all[3], given[1].rows(1..2));
+        assert_eq!(all[4].as_ptr(), all[6].as_ptr());
+        assert_eq!(all[5][..], [7, 7]);
+    }
+    lab.assert_in_use(0);
+}
+
+/// The kernel's fault, too.
+fn a_list_of_too_many_arrays() {
+    const MOST: usize = 4096;
+    fn bytes(count: usize) -> Vec<Array<u8>> {
+        (0..count).map(|n| Array::from_slice(&[n as u8])).collect()
+    }
+    fn two(count: usize) -> (Vec<Array<u8>>, Option<Array<u8>>) {
+        (bytes(count), Some(Array::zeros(1)))
+    }
+    let lab = Lab::new(1);
+    for engine in [&*lab, &Engine::inline()] {
+        let too_many = [
+            engine.submit(bytes, (MOST + 1,)).wait().map(drop),
+            engine.submit(bytes, (70_000,)).wait().map(drop),
+            engine.submit(two, (MOST,)).wait().map(drop),
+        ];
+        for result in too_many {
+            let error = result.unwrap_err();
+            let JobErrorKind::Returned(text) = error.kind() else {
+                panic!("{error}");
+            };
+            assert!(text.text().contains("4096"), "{text}");
+        }
+        let list = engine.submit(bytes, (MOST,)).wait().unwrap();
+        assert_eq!(list, bytes(MOST));
+        assert_eq!(
+            engine.submit(two, (MOST - 1,)).wait().unwrap().0.len(),
+            MOST - 1
+        );
+    }
+    assert_eq!(lab.stats().workers[0].restarts, 0);
+    lab.assert_in_use(0);
+}
+
 /// The fault is the kernel's, and no reason to distrust its worker.
 fn a_text_that_is_too_long() {
     const MOST: usize = 64 << 20;
@@ -512,8 +655,8 @@ fn a_text_that_is_too_long() {
     fn shared(len: usize) -> Result<(String, Array<u8>, Option<String>), String> {
         Ok((one(len), Array::zeros(3), Some(one(MOST - len))))
     }
-    fn both(len: usize) -> (String, Option<String>) {
-        (one(len), Some(one(len)))
+    fn both(len: usize) -> (String, Option<Bytes>) {
+        (one(len), Some(one(len).into_bytes().into()))
     }
     let lab = Lab::with(1, |builder| builder.capacity(512 << 20));
     for engine in [&*lab, &Engine::inline()] {

@@ -31,7 +31,6 @@ tests![
     descriptors_closed_by_a_kernel,
     a_kernel_that_forks,
     a_process_that_a_kernel_forks_may_exit,
-    a_kernel_that_builds_an_engine,
 ];
 
 /// The job fails, its worker is replaced, and the engine continues.
@@ -618,10 +617,4 @@ fn descriptors_closed_by_a_kernel() {
         assert_eq!(lab.submit(|| 5u8, ()).wait().unwrap(), 5);
     }
     lab.assert_in_use(0);
-}
-
-fn a_kernel_that_builds_an_engine() {
-    let lab = Lab::new(1);
-    let error = lab.failure_of(lab.submit(|| arenite::Engine::builder().build().is_ok(), ()));
-    assert_death(&lab, &error, &JobErrorKind::Lost(WorkerExit::Signal(6)));
 }

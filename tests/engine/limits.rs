@@ -85,6 +85,7 @@ fn a_memory_bomb_costs_one_job() {
         let full = JobErrorKind::Limit(JobLimit::Memory {
             limit: CEILING,
             requested: Some(MIB),
+            hint: None,
         });
         assert_eq!(*error.kind(), full, "round {round}: {error}");
         assert!(error.to_string().contains("memory limit"), "{error}");
@@ -138,6 +139,7 @@ fn a_c_library_that_runs_out_of_memory() {
         let expected = JobErrorKind::Limit(JobLimit::Memory {
             limit: CEILING,
             requested: None,
+            hint: None,
         });
         assert_eq!(*error.kind(), expected, "in pieces of {piece}: {error}");
     }
@@ -189,6 +191,7 @@ fn one_large_allocation() {
         let expected = JobErrorKind::Limit(JobLimit::Memory {
             limit: CEILING,
             requested: Some(bytes),
+            hint: None,
         });
         assert_eq!(*error.kind(), expected, "{error}");
         assert!(error.to_string().contains(&bytes.to_string()), "{error}");

@@ -8,7 +8,9 @@
 mod admission;
 mod builder;
 mod calls;
+mod child_programs;
 mod concurrency;
+mod crashes;
 mod deaths;
 mod errors;
 mod escapes;
@@ -25,19 +27,25 @@ mod limits;
 mod logs;
 mod map;
 mod memory;
+mod names;
 mod ndarrays;
 mod par;
 mod policies;
+mod raw;
 mod recycling;
+mod retained;
 mod scope;
+mod spares;
 mod starts;
 mod storms;
 mod watch;
+mod worker_program;
 
 fn main() {
     // A program that forgot `init()` is one of the scenarios.
     lifecycle::before_init();
     starts::before_init();
+    worker_program::before_init();
     arenite::init();
     // Some tests kill a program: this one, started with a scenario.
     let scenarios = [lifecycle::SCENARIOS, logs::SCENARIOS, limits::SCENARIOS];
@@ -48,7 +56,9 @@ fn main() {
         admission::tests(),
         builder::tests(),
         calls::tests(),
+        child_programs::tests(),
         concurrency::tests(),
+        crashes::tests(),
         deaths::tests(),
         errors::tests(),
         escapes::tests(),
@@ -63,14 +73,19 @@ fn main() {
         logs::tests(),
         map::tests(),
         memory::tests(),
+        names::tests(),
         ndarrays::tests(),
         par::tests(),
         recycling::tests(),
+        retained::tests(),
         policies::tests(),
+        raw::tests(),
         scope::tests(),
+        spares::tests(),
         storms::tests(),
         starts::tests(),
         watch::tests(),
+        worker_program::tests(),
     ];
     harness::run(tests.into_iter().flatten().collect()).exit();
 }

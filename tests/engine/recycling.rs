@@ -275,6 +275,6 @@ fn shutdown_and_drop_during_recycling() {
                 }
             }
         }
-        assert_eq!(crate::harness::children(), []);
+        assert_eq!(crate::harness::children(), [0_i32; 0]);
     }
 }

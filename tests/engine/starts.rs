@@ -1,12 +1,13 @@
 //! Workers that do not become ready, and the errors about them.
 
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use arenite::engine::Builder;
-use arenite::{BuildError, Engine, JobErrorKind, WorkerExit};
+use arenite::engine::{Builder, WorkerProgram};
+use arenite::{Array, BuildError, Bytes, Engine, JobErrorKind, WorkerExit};
 
-use crate::harness::{Env, Lab, step, tests, wait_until};
+use crate::harness::{Env, Gate, Lab, pass, step, tests, wait_until};
 
 tests![
     a_start_that_hangs,
@@ -14,6 +15,12 @@ tests![
     a_later_start_that_hangs,
     a_start_may_take_its_time,
     a_program_that_does_not_become_a_worker,
+    a_start_in_the_background,
+    a_failed_start_in_the_background,
+    a_start_in_the_background_that_is_not_waited_for,
+    a_start_with_arguments,
+    a_start_with_arrays_is_refused,
+    a_start_that_returns_an_error,
 ];
 
 /// What a copy of this program does instead of becoming a worker.
@@ -49,7 +56,7 @@ fn build(start_timeout: Duration, start: impl FnOnce(Builder) -> Builder) -> Str
     let error = start(builder).build().unwrap_err();
     let text = error.to_string();
     assert!(matches!(error, BuildError::Worker(_)), "{text}");
-    assert_eq!(crate::harness::children(), [], "{text}");
+    assert_eq!(crate::harness::children(), [0_i32; 0], "{text}");
     text
 }
 
@@ -168,4 +175,125 @@ fn a_program_that_does_not_become_a_worker() {
     let _env = Env::set(FATE, "wait");
     let text = build(SOON, |builder| builder);
     assert!(text.contains("it has not become a worker"), "{text}");
+}
+
+/// Where a worker waits at its start.
+const GATE: &str = "ARENITE_TEST_START_GATE";
+
+fn wait_at_gate() {
+    pass(&std::env::var(GATE).unwrap());
+}
+
+fn a_start_in_the_background() {
+    let gate = Gate::new();
+    let _env = Env::set(GATE, gate.path());
+    let start = |builder: Builder| builder.on_worker_start(wait_at_gate).start_in_background();
+    // It is there although its worker waits.
+    let lab = Lab::with(1, start);
+    let jobs: Vec<_> = (0..100_u32)
+        .map(|n| lab.submit(|x: u32| x + 1, (n,)))
+        .collect();
+    assert_eq!(lab.stats().queued, 100);
+    gate.open();
+    for (n, job) in (1..).zip(jobs) {
+        assert_eq!(job.wait().unwrap(), n);
+    }
+    lab.assert_idle();
+}
+
+fn a_failed_start_in_the_background() {
+    let builder = || {
+        Engine::builder()
+            .workers(2)
+            .capacity(64 << 20)
+            .start_in_background()
+    };
+    let missing = WorkerProgram::new("/missing/program");
+    for (builder, expected) in [
+        (
+            builder().on_worker_start(|| panic!("on purpose")),
+            "on purpose",
+        ),
+        (builder().worker_program(missing), "/missing/program"),
+    ] {
+        let lab = Lab::of(builder.build().unwrap());
+        let jobs: Vec<_> = (0..4).map(|_| lab.submit(|| 1_u8, ())).collect();
+        for job in jobs {
+            let error = job.wait().unwrap_err();
+            assert!(
+                matches!(error.kind(), JobErrorKind::NoWorkers(why) if why.contains(expected)),
+                "{error}"
+            );
+        }
+        // It does not try again.
+        let error = lab.submit(|| 1_u8, ()).wait().unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+}
+
+fn a_start_in_the_background_that_is_not_waited_for() {
+    let gate = Gate::new();
+    let _env = Env::set(GATE, gate.path());
+    for queued in [0, 3] {
+        let builder = Engine::builder().workers(2).capacity(64 << 20);
+        let engine = builder
+            .on_worker_start(wait_at_gate)
+            .start_in_background()
+            .build()
+            .unwrap();
+        let jobs: Vec<_> = (0..queued).map(|_| engine.submit(|| 1_u8, ())).collect();
+        step("the end of an engine that is starting");
+        drop(engine);
+        for job in jobs {
+            assert_eq!(*job.wait().unwrap_err().kind(), JobErrorKind::ShutDown);
+        }
+    }
+}
+
+static GIVEN: OnceLock<String> = OnceLock::new();
+
+fn take(text: &str, number: u64, bytes: &Bytes) {
+    GIVEN
+        .set(format!("{} {number} {}", text.len(), bytes.len()))
+        .unwrap();
+}
+
+fn given() -> String {
+    GIVEN.get().cloned().unwrap_or_default()
+}
+
+fn a_start_with_arguments() {
+    for (text, bytes) in [("", 0), ("short", 3), (&*"x".repeat(100_000), 1 << 20)] {
+        let expected = format!("{} {} {bytes}", text.len(), u64::MAX);
+        let args = (text, u64::MAX, Bytes::from(vec![7; bytes]));
+        let lab = Lab::with(1, |builder| builder.on_worker_start_with(take, args));
+        assert_eq!(lab.submit(given, ()).wait().unwrap(), expected);
+        // Those that replace it get the same.
+        lab.replace(0);
+        assert_eq!(lab.submit(given, ()).wait().unwrap(), expected);
+    }
+}
+
+fn a_start_with_arrays_is_refused() {
+    fn count(values: &Array<u8>) {
+        assert!(values.is_empty());
+    }
+    let other = Lab::new(1);
+    let shared = other.from_slice(&[1_u8]).unwrap();
+    for array in [Array::from_slice(&[1_u8]), shared.clone()] {
+        let builder = Engine::builder()
+            .workers(1)
+            .on_worker_start_with(count, (&array,));
+        let error = builder.build().unwrap_err();
+        assert!(matches!(error, BuildError::StartWithArrays), "{error}");
+    }
+}
+
+fn a_start_that_returns_an_error() {
+    let fails = || -> Result<(), String> { Err("no configuration".to_owned()) };
+    let text = build(NEVER, |builder| builder.on_worker_start_with(fails, ()));
+    assert!(
+        text.contains("on_worker_start failed: no configuration"),
+        "{text}"
+    );
 }

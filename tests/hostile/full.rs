@@ -453,7 +453,7 @@ fn spilled() {
     let hog = Hog::leaving(0);
     let mut lies = 0;
     for at in [0u64, 1 << 20, 3 << 20, 6 << 20] {
-        let answers = (0..200).map(|_| engine.submit(lie, (at,)).wait());
+        let answers = (0..50).map(|_| engine.submit(lie, (at,)).wait());
         lies += answers
             .filter_map(Result::err)
             .map(|error| {

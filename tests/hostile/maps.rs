@@ -80,7 +80,7 @@ pub mod layout {
     const LINKS: u64 = 8192;
     const POST: u64 = 36 * 1024;
     /// Bytes of the half that a worker writes.
-    pub const REPLY: u64 = 44 * 1024;
+    pub const REPLY: u64 = 52 * 1024;
     /// What the supervisor writes in the link of a lane.
     pub const fn post(lane: u64) -> u64 {
         LINKS + lane * (POST + REPLY)

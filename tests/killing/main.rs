@@ -16,6 +16,7 @@ mod policies;
 mod programs;
 mod reached;
 mod reduced;
+mod retained;
 mod scene;
 mod spawned;
 mod stopped;
@@ -39,6 +40,7 @@ fn main() {
         model::trials(),
         spawned::trials(),
         reduced::trials(),
+        retained::trials(),
         sums::trials(),
         policies::trials(),
         stopped::trials(),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use arenite::engine::WorkerStats;
 use arenite::points::{Board, Fault, Point, Side, VARIABLE};
 use arenite::{Array, Backing, Backoff, Engine, JobErrorKind, JobLimit, Limiter};
 use nix::sys::signal::{Signal, kill};
@@ -28,7 +29,7 @@ const BUSY: &str = "busy";
 
 /// Roles of a supervisor that together pass all its points except those of sandboxed workers. In each, a worker is busy forever and
 /// another is stopped. They are tried in order until one passes the point, so the short ones are first.
-pub const LIVES: [&str; 5] = ["jobs", "graphs", "spawns", "policies", "grown"];
+pub const LIVES: [&str; 6] = ["jobs", "graphs", "spawns", "retained", "policies", "grown"];
 
 /// The environment of a program that is killed, with a board of its own.
 pub struct Home {
@@ -126,6 +127,7 @@ pub const ROLES: &[Scenario] = &[
     ("jobs", || live(jobs)),
     ("graphs", || live(|_| crate::model::live())),
     ("spawns", || live(|_| crate::spawned::live())),
+    ("retained", || live(|_| crate::retained::live())),
     ("policies", || live(|_| policies())),
     ("grown", || live(|_| grown())),
     ("next", next),
@@ -138,9 +140,10 @@ pub fn name() -> Option<String> {
     std::env::var(NAME).ok()
 }
 
-fn build(workers: usize) -> Engine {
+fn build(workers: usize, spares: usize) -> Engine {
     let mut builder = Engine::builder()
         .workers(workers)
+        .spares(spares)
         .capacity(256 << 20)
         // Named, so that names may be left.
         .backing(Backing::Named)
@@ -186,7 +189,7 @@ fn make(n: usize) -> Array<u32> {
 
 /// Starts an engine with a third worker for work.
 fn live(work: fn(&Engine)) {
-    let engine = build(3);
+    let engine = build(3, 1);
     // Two workers that never end on their own; one of them is stopped.
     let gates = [Gate::new(), Gate::new()];
     for gate in &gates {
@@ -226,7 +229,8 @@ fn jobs(engine: &Engine) {
     }
     eprintln!("a worker dies");
     let idle = engine.stats().workers;
-    let idle = idle.iter().find(|worker| worker.open == 0).unwrap();
+    let is_idle = |worker: &&WorkerStats| worker.ready && worker.open == 0;
+    let idle = idle.iter().find(is_idle).unwrap();
     kill(Pid::from_raw(idle.pid as i32), Signal::SIGKILL).unwrap();
     assert_eq!(
         engine.submit(make, (100_000,)).wait().unwrap().len(),
@@ -359,7 +363,7 @@ fn grown() {
 
 /// The next start.
 fn next() {
-    let engine = build(1);
+    let engine = build(1, 0);
     assert_eq!(engine.submit(make, (1000,)).wait().unwrap()[999], 999);
     engine.shutdown();
 }
@@ -397,7 +401,7 @@ fn orphan() {
         }
         0
     }
-    let engine = build(1);
+    let engine = build(1, 0);
     let gate = Gate::new();
     engine.submit(scribble, (&gate.path(),)).detach();
     gate.open();

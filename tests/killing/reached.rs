@@ -7,6 +7,7 @@ use crate::harness::{Invariant, Lab, tests};
 use crate::model;
 use crate::programs::{Home, LIVES, run_to_its_end};
 use crate::reduced;
+use crate::retained;
 use crate::scene::{Policy, Scene};
 use crate::strict;
 
@@ -35,6 +36,7 @@ fn every_point_of_a_worker_is_passed() {
     lab.into_inner().shutdown();
     model::undisturbed();
     reduced::undisturbed();
+    retained::undisturbed();
     strict::undisturbed();
     let missed: Vec<_> = POINTS
         .iter()
@@ -75,7 +77,7 @@ fn names_say_the_step() {
     let steps = |side| of(side).map(|point| point.step()).collect::<Vec<_>>();
     for step in [
         "attach", "claim", "run", "cancel", "allocate", "publish", "complete", "chain", "subtree",
-        "state", "stop",
+        "state", "stop", "retain", "release",
     ] {
         assert!(steps(Side::Worker).contains(&step), "{step}");
     }

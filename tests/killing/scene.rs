@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use arenite::points::Point;
+use arenite::raw::{Buffer, Buffers, Received};
 use arenite::{Array, Backoff, Engine, Job, JobError, JobErrorKind, TileMut, WorkerExit};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -109,6 +110,20 @@ fn fill(log: &str, mut tile: TileMut<'_, u32>, job: u32) {
     begin(log, job);
     for (i, value) in tile.iter_mut().enumerate() {
         *value = value.wrapping_add(i as u32 ^ job);
+    }
+}
+
+/// Modifies a buffer in place.
+fn fill_buffer(log: &str, buffers: Buffers<'_>, job: u32) {
+    begin(log, job);
+    for buffer in buffers {
+        let Received::Write(mut bytes) = buffer else {
+            panic!("it is lent");
+        };
+        let values = bytemuck::cast_slice_mut::<u8, u32>(&mut bytes);
+        for (i, value) in values.iter_mut().enumerate() {
+            *value = value.wrapping_add(i as u32 ^ job);
+        }
     }
 }
 
@@ -225,14 +240,18 @@ impl Scene {
         let mut answers: Vec<_> = jobs.into_iter().map(Pending::wait).collect();
         between(lab);
         wait_until("the worker goes to sleep", || {
-            board().passed("claim.announced") > slept && lab.stats().workers[0].ready
+            board().passed("claim.announced") > slept
+                && lab.stats().workers.iter().any(|worker| worker.ready)
         });
         step("the second batch");
         let jobs = (FIRST..ASKED.start).map(|job| submit(lab, policy, log, &input, job));
         answers.extend(jobs.collect::<Vec<_>>().into_iter().map(Pending::wait));
         answers.extend(ASKED.map(|job| ask(lab, policy, log, job)));
         step("the jobs in place");
-        answers.extend(LENT.map(|job| lend(lab, policy, log, job)));
+        answers.extend(LENT.map(|job| match job - LENT.start {
+            1 => lend_buffer(lab, policy, log, job),
+            _ => lend(lab, policy, log, job),
+        }));
         let began = std::fs::read_to_string(log).unwrap();
         Played {
             answers,
@@ -318,6 +337,20 @@ fn lend(engine: &Engine, policy: Policy, log: &str, number: u32) -> Result<Vec<u
         }
     })?;
     Ok(bytes(&out.seal()))
+}
+
+/// Submits a job with the bytes of the array as a buffer. It is not retried, whatever the policy is.
+fn lend_buffer(
+    engine: &Engine,
+    policy: Policy,
+    log: &str,
+    number: u32,
+) -> Result<Vec<u8>, JobError> {
+    let out = engine.zeros::<u8>(4 * LENT_LEN).unwrap().seal();
+    // SAFETY: nothing else refers to the bytes before the job is answered.
+    let buffer = unsafe { Buffer::write(out.clone()) };
+    send!(engine, policy, fill_buffer, (log, vec![buffer], number)).wait()?;
+    Ok(out.to_vec())
 }
 
 fn submit(engine: &Engine, policy: Policy, log: &str, input: &Array<u32>, job: u32) -> Pending {

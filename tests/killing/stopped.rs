@@ -95,6 +95,7 @@ fn once_stopped(
         let mut stopped = 0;
         thread::scope(|threads| {
             play(
+                0,
                 policy,
                 respawn,
                 |_| {
@@ -333,6 +334,7 @@ fn too_long(point: &'static Point) {
     until_stopped(point, || {
         let mut stopped = 0;
         play(
+            0,
             POLICY,
             false,
             |_| board().arm(point.name, Fault::Stop, 1..2),

@@ -16,12 +16,14 @@ use crate::harness::{Answers, Invariant, Lab, named, step, tests, wait_until};
 use crate::model;
 use crate::passings::{Nth, ROUNDS, Saw, each};
 use crate::reduced;
+use crate::retained;
 use crate::scene::{self, ASKED, LENT, Played, Policy, Scene, has_begun};
 
 tests![
     before_it_is_ready,
     for_ever_before_a_job,
-    for_ever_without_a_job
+    for_ever_without_a_job,
+    spares_for_ever
 ];
 
 const RETRIED: Policy = Policy {
@@ -34,12 +36,19 @@ pub fn trials() -> Vec<Trial> {
     let mut all = tests();
     for point in played() {
         all.push(named(format!("workers::{}", point.name), || {
-            at(point, Policy::NONE)
+            at(0, point, Policy::NONE)
         }));
     }
     for point in played().filter(|point| point.step() != "stop") {
         all.push(named(format!("workers::retried::{}", point.name), || {
-            at(point, RETRIED)
+            at(0, point, RETRIED)
+        }));
+    }
+    // With a spare that takes over: at each step from the claim of a job on.
+    let is_of_a_job = |point: &&Point| !matches!(point.step(), "attach" | "stop");
+    for point in played().filter(is_of_a_job) {
+        all.push(named(format!("workers::spared::{}", point.name), || {
+            at(1, point, RETRIED)
         }));
     }
     all
@@ -47,7 +56,8 @@ pub fn trials() -> Vec<Trial> {
 
 /// Returns the points that a worker passes in the scene, at its start or at its end.
 pub fn played() -> impl Iterator<Item = &'static Point> {
-    points(Side::Worker).filter(|point| !model::owns(point) && !reduced::owns(point))
+    points(Side::Worker)
+        .filter(|point| !model::owns(point) && !reduced::owns(point) && !retained::owns(point))
 }
 
 /// Number of passings of each point.
@@ -66,6 +76,7 @@ fn passings() -> &'static Passings {
     PASSINGS.get_or_init(|| {
         let (mut before, mut all) = (Passings::new(), Passings::new());
         play(
+            0,
             Policy::NONE,
             false,
             |_| before = passed(),
@@ -78,13 +89,15 @@ fn passings() -> &'static Passings {
 
 /// Runs the scene on a new engine and checks the invariant. Calls `arm` before the first job and `judge` with the results.
 pub fn play(
+    spares: usize,
     policy: Policy,
     replace: bool,
     arm: impl FnOnce(&Lab),
     judge: impl FnOnce(&Lab, &Played),
 ) {
     let invariant = Invariant::before();
-    let lab = Lab::new(1);
+    let lab = Lab::with(1, |builder| builder.spares(spares));
+    wait_until("spares are ready", || count_spares(&lab) == spares);
     let scene = Scene::new();
     arm(&lab);
     let played = scene.play(&lab, policy, |lab| {
@@ -100,6 +113,12 @@ pub fn play(
     invariant.nothing_left().unwrap();
 }
 
+/// Number of spares that are ready.
+fn count_spares(lab: &Lab) -> usize {
+    let workers = lab.stats().workers;
+    workers.iter().filter(|worker| worker.spare).count()
+}
+
 /// Returns whether a death at this point loses a running job.
 pub fn costs_a_job(point: &Point) -> bool {
     matches!(
@@ -108,7 +127,7 @@ pub fn costs_a_job(point: &Point) -> bool {
     ) || point.name == "claim.taken"
 }
 
-fn at(point: &'static Point, policy: Policy) {
+fn at(spares: usize, point: &'static Point, policy: Policy) {
     match point.step() {
         "attach" => return while_starting(point, policy),
         "stop" => return while_stopping(point),
@@ -119,7 +138,7 @@ fn at(point: &'static Point, policy: Policy) {
         point.name,
         all,
         &[Nth::First, Nth::Second, Nth::Last],
-        |passing, what| killed_at(point, policy, passing, what),
+        |passing, what| killed_at(spares, point, policy, passing, what),
     );
 }
 
@@ -134,10 +153,17 @@ pub fn expect_visible(point: &Point, visible: u32, cost: u32) -> Result<(), Stri
 }
 
 /// Runs a scene in which a worker is killed at the `nth` passing.
-fn killed_at(point: &'static Point, policy: Policy, nth: u64, what: &str) -> Result<Saw, String> {
+fn killed_at(
+    spares: usize,
+    point: &'static Point,
+    policy: Policy,
+    nth: u64,
+    what: &str,
+) -> Result<Saw, String> {
     let before = Cell::new(0);
     let (mut passed, mut killed, mut verdict) = (0, 0, Ok(()));
     play(
+        spares,
         policy,
         false,
         |_| {
@@ -148,7 +174,7 @@ fn killed_at(point: &'static Point, policy: Policy, nth: u64, what: &str) -> Res
             passed = board().passed(point.name) - before.get();
             killed = board().done(point.name).0;
             wait_until(&format!("the death is noticed ({what})"), || {
-                lab.stats().workers[0].restarts == u64::from(killed)
+                lab.stats().restarts() == u64::from(killed)
             });
             let cost = u32::from(costs_a_job(point)) * killed;
             verdict = judge(played, policy, killed, cost)
@@ -179,6 +205,7 @@ fn while_starting(point: &'static Point, policy: Policy) {
         for times in 1..=3u32 {
             let what = format!("{}, {times} times, round {round}", point.name);
             play(
+                0,
                 policy,
                 true,
                 |_| board().arm(point.name, Fault::Kill, 1..u64::from(times) + 1),
@@ -224,6 +251,13 @@ fn before_it_is_ready() {
     }
 }
 
+/// Returns an engine whose worker has passed the points of its start: `attach.ready` comes after the engine knows that it is ready.
+fn started() -> Lab {
+    let lab = Lab::new(1);
+    assert_eq!(lab.submit(|| 7u8, ()).wait().unwrap(), 7);
+    lab
+}
+
 /// All workers die before they run a job, one after the other: waiting callers get an error, and jobs succeed as soon as workers
 /// live again.
 fn for_ever_before_a_job() {
@@ -231,7 +265,7 @@ fn for_ever_before_a_job() {
     for point in ["attach.ready", "claim.taken", "run.read"] {
         for (retries, jobs) in [(0, 3), (2, 1)] {
             let invariant = Invariant::before();
-            let lab = Lab::new(1);
+            let lab = started();
             let array = lab.from_slice(&scene::input()).unwrap();
             board().arm(point, Fault::Kill, 1..u64::MAX);
             // The next worker has to be ready first.
@@ -263,7 +297,7 @@ fn for_ever_before_a_job() {
 /// for the moment when all are ready.
 fn for_ever_without_a_job() {
     let invariant = Invariant::before();
-    let lab = Lab::new(1);
+    let lab = started();
     board().arm("attach.ready", Fault::Kill, 1..u64::MAX);
     let began = Instant::now();
     end(lab.pid(0), Signal::SIGKILL);
@@ -291,6 +325,45 @@ fn for_ever_without_a_job() {
         Err(error) => assert!(error.to_string().contains("SIGKILL"), "{error}"),
     }
     invariant.nothing_left().unwrap();
+}
+
+/// Each spare dies at the same point of its start, while the worker works and after it has ended: it costs nothing, and the
+/// next job runs as soon as a worker lives.
+fn spares_for_ever() {
+    for point in points(Side::Worker).filter(|point| point.step() == "attach") {
+        let invariant = Invariant::before();
+        let lab = Lab::with(1, |builder| builder.spares(1));
+        wait_until("a spare is ready", || count_spares(&lab) == 1);
+        let dies = |times| {
+            let before = board().done(point.name).0;
+            wait_until(&format!("deaths at {}", point.name), || {
+                board().done(point.name).0 >= before + times
+            });
+        };
+        let (working, spare) = match lab.stats().workers.as_slice() {
+            [one, other] if other.spare => (one.pid, other.pid),
+            [one, other] => (other.pid, one.pid),
+            workers => panic!("{workers:?}"),
+        };
+        assert_eq!(lab.submit(std::process::id, ()).wait().unwrap(), working);
+        board().arm(point.name, Fault::Kill, 1..u64::MAX);
+        // It may have died at the point already, if that is `attach.ready`.
+        let _ = kill(Pid::from_raw(spare as i32), Signal::SIGKILL);
+        dies(2);
+        assert_eq!(lab.submit(std::process::id, ()).wait().unwrap(), working);
+        end(working as i32, Signal::SIGKILL);
+        dies(1);
+        board().disarm();
+        step("a job in the first worker that starts");
+        // `attach.ready` is passed by workers that may have got the job.
+        let job = lab.job(std::process::id, ()).retries(5).submit();
+        let next = job.wait().unwrap();
+        assert!(next != working && next != spare, "{}", point.name);
+        wait_until("a spare is ready", || count_spares(&lab) == 1);
+        invariant.holds(&lab, 0).unwrap();
+        lab.into_inner().shutdown();
+        invariant.nothing_left().unwrap();
+    }
 }
 
 /// Kills a process that is known to run.

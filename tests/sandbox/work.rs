@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::mpsc::channel;
 use std::sync::{Mutex, OnceLock};
 
+use arenite::engine::{CrashClass, CrashFrame};
 use arenite::{
     Array, ArrayMut, BuildError, Engine, JobErrorKind, JobLimit, Rejection, Sandbox, SandboxReport,
     Spawn, TileMut, WorkerExit, call,
@@ -21,6 +22,7 @@ tests![
     output_is_attributed_to_its_job,
     a_panic_has_its_stack,
     an_abort_and_a_wild_read_keep_their_causes,
+    a_crash_is_described,
     private_memory_beyond_the_ceiling_fails,
     many_lanes_under_a_ceiling,
     queries_about_other_processes_are_refused,
@@ -164,6 +166,32 @@ fn an_abort_and_a_wild_read_keep_their_causes() {
         "{error}"
     );
     assert_eq!(lab.submit(|x: u32| x + 1, (1,)).wait().unwrap(), 2);
+}
+
+fn a_crash_is_described() {
+    fn vandal(values: &Array<u8>) -> u8 {
+        // SAFETY: none: a bug, on purpose.
+        unsafe { values.as_ptr().cast_mut().add(40).write_volatile(1) };
+        values[0]
+    }
+    let lab = strict(1);
+    let values = lab.from_slice(&[7_u8; 64]).unwrap();
+    let error = lab.failure_of(lab.submit(vandal, (&values,)));
+    let class = CrashClass::Input {
+        array: 1,
+        offset: 40,
+        len: 64,
+    };
+    let crash = error.crash().unwrap_or_else(|| panic!("{error}"));
+    assert_eq!((crash.class(), crash.signal()), (&class, 11), "{error}");
+    let is_it = |frame: &CrashFrame| {
+        let function = frame.function().unwrap_or_default();
+        function.contains("vandal") && frame.file().is_some_and(|file| file.ends_with("work.rs"))
+    };
+    assert!(crash.frames().iter().any(is_it), "{:#?}", crash.frames());
+    let error = lab.failure_of(lab.submit(|| -> u8 { std::process::abort() }, ()));
+    let crash = error.crash().unwrap_or_else(|| panic!("{error}"));
+    assert_eq!(*crash.class(), CrashClass::Abort, "{error}");
 }
 
 fn private_memory_beyond_the_ceiling_fails() {

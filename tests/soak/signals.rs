@@ -1,7 +1,6 @@
 //! Signals to `arenite resize` at any moment: during start, search, work and end; one or two; to the program or to its group.
 
 use std::fs;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,6 +13,7 @@ use super::command;
 use super::pictures::bitmap;
 use super::supervisor::ProcessGroup;
 use crate::harness::Dice;
+use crate::harness::programs::own_session;
 use crate::harness::runs::{Figure, Order, Seen};
 use crate::harness::{End, Invariant, judge, processes_of, step, wait_until};
 
@@ -82,8 +82,8 @@ impl Scene {
             .env_remove("ARENITE_WORKERS")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .process_group(0);
+            .stderr(Stdio::piped());
+        own_session(&mut command);
         ProcessGroup::spawn(&mut command)
     }
 

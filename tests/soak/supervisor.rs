@@ -4,7 +4,7 @@
 //! the parent ends.
 
 use std::io::{self, Read};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdin, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
@@ -16,6 +16,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use crate::harness::Dice;
+use crate::harness::programs::own_session;
 use crate::harness::runs::{Figure, Order, Seen};
 use crate::harness::{Invariant, processes_of, step, wait_until};
 
@@ -136,8 +137,8 @@ impl ProcessGroup {
             .args(["run", "--play", role])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .process_group(0);
+            .stderr(Stdio::piped());
+        own_session(&mut command);
         if let Some(name) = name {
             command.env(NAME, name);
         }

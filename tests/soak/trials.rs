@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
+use crate::harness::programs::own_session;
 use crate::harness::runs::Seen;
 use crate::harness::{case, processes_of, state_of, tests, wait_until};
 use crate::{ROWS, WITHOUT_FAULTS, kernels, other_seed, something_happened};
@@ -36,8 +37,8 @@ fn soak(arguments: &[&str]) -> Command {
         .env_remove("CARGO")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
+        .stderr(Stdio::piped());
+    own_session(&mut command);
     command
 }
 

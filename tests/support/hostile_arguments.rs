@@ -14,6 +14,7 @@ use super::lane::{Lane, WorkerContext};
 use super::pages::Pages;
 use crate::arena::{Arena, AttachSpec, Backing, Block, BlockPlacement, Extent, Offset, Spec, View};
 use crate::array::{Array, ArrayMut, MAX_DIMS, TileMut};
+use crate::kernel::raw::{Buffers, Received};
 use crate::kernel::wire::WordReader;
 use crate::kernel::{Host, HostRef, Key, Param, Words};
 use crate::link::{Consumer, LinkCells};
@@ -86,6 +87,7 @@ impl Place {
             region: OWN,
             guard: true,
             pages: Pages::new(view, true),
+            retain: None,
             has_memory_limit: false,
             has_one_lane: true,
             seed: 0,
@@ -113,13 +115,13 @@ impl Place {
             let got = kind.receive(&mut reader, self.lane);
             verdict = match (expected, got) {
                 (Err(why), Err(got)) if got.starts_with(why) => break,
-                (Ok(place), Ok(got)) => {
-                    held.push((kind, place, got));
+                (Ok(places), Ok(got)) if places.len() == got.parts.len() => {
+                    held.push((kind, places, got));
                     Ok(())
                 }
                 (expected, got) => Err(format!(
                     "{kind:?} is to be {expected:?}, and is {:?}",
-                    got.map(|it| it.seen)
+                    got.map(|it| it.parts)
                 )),
             };
             if verdict.is_err() {
@@ -127,27 +129,55 @@ impl Place {
             }
         }
         // All are there at once, and each is what its words say.
-        for (kind, place, held) in &mut held {
-            if verdict.is_ok() {
-                verdict = held.check(*kind, place.seen);
+        for (kind, places, held) in &held {
+            for (place, part) in places.iter().zip(&held.parts) {
+                if verdict.is_ok() {
+                    verdict = part.check(*kind, place.seen);
+                }
             }
         }
         let accepted = held.len();
         drop(held);
-        self.lane.close_lent();
+        self.lane.close_lent(&mut []);
         assert_eq!(Host::count(self.lane).live(), 0);
         verdict.map(|()| accepted)
     }
 
-    /// What has to become of an argument, in numbers too large to overflow.
+    /// What has to become of an argument, in numbers too large to overflow: where its arrays lie.
     fn judge(
         &self,
         kind: Kind,
         words: &mut &[u64],
-        before: &[(Kind, Accepted, Held)],
+        before: &[(Kind, Vec<Accepted>, Held)],
+    ) -> Result<Vec<Accepted>, &'static str> {
+        let mut all: Vec<_> = before
+            .iter()
+            .flat_map(|(_, places, _)| places)
+            .copied()
+            .collect();
+        let first = all.len();
+        if !kind.is_list() {
+            return Ok(vec![self.judge_array(kind, kind.changes(), words, &all)?]);
+        }
+        let count = words.split_off_first().copied().ok_or(MALFORMED)?;
+        for _ in 0..count {
+            let changes = match words.split_off_first() {
+                Some(0) => false,
+                Some(1) => true,
+                _ => return Err(MALFORMED),
+            };
+            all.push(self.judge_array(kind, changes, words, &all)?);
+        }
+        Ok(all.split_off(first))
+    }
+
+    fn judge_array(
+        &self,
+        kind: Kind,
+        changes: bool,
+        words: &mut &[u64],
+        before: &[Accepted],
     ) -> Result<Accepted, &'static str> {
-        const MALFORMED: &str = "Malformed";
-        const UNREACHABLE: &str = "Unreachable";
         let mut word = || words.split_off_first().copied().ok_or(MALFORMED);
         let at = word()?;
         let rank = word()?;
@@ -203,10 +233,9 @@ impl Place {
                 && offset < other.at.offset() + other.len
                 && other.at.offset() < offset + opened.len
         };
-        let changed = |other: &Kind| kind.changes() || other.changes();
         if before
             .iter()
-            .any(|(other, place, _)| changed(other) && shares(&place.opened))
+            .any(|other| (changes || other.changes) && shares(&other.opened))
         {
             return Err(UNREACHABLE);
         }
@@ -216,16 +245,22 @@ impl Place {
         Ok(Accepted {
             seen: extent,
             opened,
+            changes,
         })
     }
 }
 
-/// Where an accepted argument lies.
-#[derive(Debug)]
+/// What a refusal begins with.
+const MALFORMED: &str = "Malformed";
+const UNREACHABLE: &str = "Unreachable";
+
+/// Where an accepted array lies.
+#[derive(Clone, Copy, Debug)]
 struct Accepted {
     seen: Extent,
     /// With the pages behind it that are opened with it.
     opened: Extent,
+    changes: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -235,26 +270,37 @@ enum Kind {
     Move,
     Tile,
     Slice,
+    /// A list of one buffer, unless its words lie.
+    ReadBuffer,
+    Loan,
 }
 
-const KINDS: [Kind; 5] = [
+const KINDS: [Kind; 7] = [
     Kind::ReadBytes,
     Kind::ReadLong,
     Kind::Move,
     Kind::Tile,
     Kind::Slice,
+    Kind::ReadBuffer,
+    Kind::Loan,
 ];
 
 /// An argument that was accepted.
 struct Held {
-    seen: Vec<u8>,
-    /// Its first byte, where it can be changed.
-    first: Option<*mut u8>,
+    parts: Vec<Part>,
     _held: Box<dyn std::any::Any>,
 }
 
-impl Held {
-    fn check(&mut self, kind: Kind, extent: Extent) -> Result<(), String> {
+/// An array of it.
+#[derive(Debug)]
+struct Part {
+    seen: Vec<u8>,
+    /// Its first byte, where it can be changed.
+    first: Option<*mut u8>,
+}
+
+impl Part {
+    fn check(&self, kind: Kind, extent: Extent) -> Result<(), String> {
         let Extent { at, len } = extent;
         if let (Some(first), true) = (self.first, self.seen.len() as u64 == len && len > 0) {
             for byte in [0, len as usize - 1] {
@@ -279,7 +325,7 @@ impl Held {
 impl Kind {
     fn size(self) -> u64 {
         match self {
-            Self::ReadBytes | Self::Slice => 1,
+            Self::ReadBytes | Self::Slice | Self::ReadBuffer | Self::Loan => 1,
             Self::ReadLong => 8,
             Self::Move => 4,
             Self::Tile => 2,
@@ -287,7 +333,20 @@ impl Kind {
     }
 
     fn changes(self) -> bool {
-        !matches!(self, Self::ReadBytes | Self::ReadLong)
+        !matches!(self, Self::ReadBytes | Self::ReadLong | Self::ReadBuffer)
+    }
+
+    fn is_list(self) -> bool {
+        matches!(self, Self::ReadBuffer | Self::Loan)
+    }
+
+    /// The words before those of its array.
+    fn head(self) -> &'static [u64] {
+        match self {
+            Self::ReadBuffer => &[1, 0],
+            Self::Loan => &[1, 1],
+            _ => &[],
+        }
     }
 
     /// Its words end with the number of the first row.
@@ -305,13 +364,24 @@ impl Kind {
             let mut held = Box::new(held.map_err(|why| format!("{why:?}"))?);
             let (seen, first) = look(&mut held);
             Ok(Held {
-                seen,
-                first,
+                parts: vec![Part { seen, first }],
                 _held: held,
             })
         }
         fn open(bytes: &mut [u8]) -> (Vec<u8>, Option<*mut u8>) {
             (bytes.to_vec(), Some(bytes.as_mut_ptr()))
+        }
+        if self.is_list() {
+            let held = Buffers::receive(words, &HostRef(lane));
+            let mut held = held.map_err(|why| format!("{why:?}"))?;
+            let buffers = held.iter_mut().map(|buffer| match buffer {
+                Received::Read(array) => (array.to_vec(), None),
+                Received::Write(array) => open(array),
+            });
+            return Ok(Held {
+                parts: buffers.map(|(seen, first)| Part { seen, first }).collect(),
+                _held: Box::new(held),
+            });
         }
         match self {
             Self::ReadBytes => take::<&Array<u8>>(words, lane, |array| (array.to_vec(), None)),
@@ -329,13 +399,15 @@ impl Kind {
             Self::Slice => take::<&mut [u8]>(words, lane, |range| {
                 open(<&mut [u8] as Param>::at(range, Key::new()))
             }),
+            Self::ReadBuffer | Self::Loan => unreachable!("a list"),
         }
     }
 }
 
 /// The words of an honest argument.
 fn words_of(kind: Kind, region: u16, offset: u64, rows: u64) -> Vec<u64> {
-    let mut words = vec![bytemuck::cast(Offset::new(region, offset)), 1, rows];
+    let mut words = kind.head().to_vec();
+    words.extend([bytemuck::cast(Offset::new(region, offset)), 1, rows]);
     words.extend(kind.is_tile().then_some(0));
     words
 }
@@ -383,7 +455,8 @@ fn argument() -> impl Strategy<Value = (Kind, Vec<u64>)> {
     let rank = prop_oneof![20 => Just(None), 1 => number().prop_map(Some)];
     let kind = prop::sample::select(KINDS.as_slice());
     (kind, place(), rank, dims, number()).prop_map(|(kind, at, rank, dims, row)| {
-        let mut words = vec![at, rank.unwrap_or(dims.len() as u64)];
+        let mut words = kind.head().to_vec();
+        words.extend([at, rank.unwrap_or(dims.len() as u64)]);
         words.extend(dims);
         words.extend(kind.is_tile().then_some(row));
         (kind, words)

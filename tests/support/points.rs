@@ -75,6 +75,8 @@ pub const POINTS: &[Point] = points! {
         "allocate.wanted" "allocate.rung" "allocate.read" "allocate.granted" "allocate.opened" "allocate.placed"
         "publish.spilled" "publish.settled" "publish.filled"
         "complete.stored" "complete.woken" "complete.rung"
+        // Arrays that outlive their job.
+        "retain.prepared" "release.closed" "release.filled" "release.reported"
         // A chain of nodes.
         "chain.begun" "chain.carried" "chain.sent"
         // A subtree of a reduction.
@@ -90,12 +92,14 @@ pub const POINTS: &[Point] = points! {
         "create.region_named" "create.region_unnamed" "create.region_mapped" "create.ready"
         // A worker.
         "spawn.named" "spawn.served" "spawn.started" "spawn.watched" "spawn.recorded" "spawn.accepted"
-        "spawn.answered" "spawn.greeted" "spawn.welcomed"
+        "spawn.answered" "spawn.greeted" "spawn.activated" "spawn.welcomed"
         // A job.
         "submit.spilled" "submit.recorded" "submit.retained" "submit.filled" "submit.posted" "submit.noted"
         "submit.rung"
         "retract.taken" "retract.reported"
         "reap.seen" "reap.received" "reap.answered" "reap.reported"
+        // Arrays that outlive their job.
+        "retain.recorded" "release.taken" "release.freed"
         // The result of a sandboxed worker.
         "copy.allocated" "copy.done"
         // Memory.

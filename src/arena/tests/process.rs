@@ -42,7 +42,8 @@ fn start(role: &str, fds: &[std::os::fd::BorrowedFd<'_>], given: &str) -> PidFd 
         (FIRST, first.to_string()),
         (GIVEN, given.to_owned()),
     ];
-    PidFd::open(sys::spawn_self(&env, |_| true, fds, first, None).unwrap()).unwrap()
+    let program = sys::process::Program::this(sys::process::environment(|_| true));
+    PidFd::open(sys::spawn(&program, &env, fds, first, None).unwrap()).unwrap()
 }
 
 fn end(child: &PidFd) -> Exit {

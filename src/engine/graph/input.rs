@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use super::Node;
 use crate::array::{Array, ArrayLocation, ArrayMut, ArrayMutLocation, Element};
-use crate::kernel::{Arg, OwnedParam, OwnedParams, RetrySafe, Scalar, Slot, for_each_arity};
+use crate::kernel::{Arg, Bytes, OwnedParam, OwnedParams, RetrySafe, Scalar, Slot, for_each_arity};
 
 /// Records the nodes and arrays that are passed to a new node.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl<R> AsNode<R> for &Node<R> {
 ///
 /// - All that may be passed to a job ([`Arg`]).
 /// - A [`Node`] or `&Node` whose value is of that type: `Array<T>` for `&Array<T>` and `&[T]`, `String` for `&str`,
-///   otherwise the same type. Only one node can take an exclusive `ArrayMut`, so such a node is passed by value.
+///   `Bytes` for `&Bytes`, otherwise the same type. Only one node can take an exclusive `ArrayMut`, so such a node is passed by value.
 /// - For `&[Array<T>]` a vector or slice of nodes. Numbers of many nodes are combined by
 ///   [`Graph::reduce`](super::Graph::reduce), or returned as arrays of one element.
 #[diagnostic::on_unimplemented(
@@ -100,6 +100,11 @@ given! {
     &str => &str, String;
     String => &str, String;
     &String => &str, String;
+    Bytes => &Bytes, Bytes;
+    &Bytes => &Bytes, Bytes;
+    Vec<u8> => &Bytes, Bytes;
+    &Vec<u8> => &Bytes, Bytes;
+    &[u8] => &Bytes, Bytes;
     S => S, S, S: Scalar;
 }
 
@@ -143,6 +148,8 @@ taken! {
     Node<ArrayMut<T>> => ArrayMut<T>, Option<ArrayMut<T>>, T: Element;
     &Node<String> => &str, String;
     Node<String> => &str, String;
+    &Node<Bytes> => &Bytes, Bytes;
+    Node<Bytes> => &Bytes, Bytes;
     &Node<S> => S, S, S: Scalar;
     Node<S> => S, S, S: Scalar;
 }

@@ -469,7 +469,7 @@ impl Graph {
         let ahead = largest
             .saturating_mul(2)
             .max(HUGE as u64)
-            .saturating_mul(shared.workers() as u64);
+            .saturating_mul(shared.active_workers() as u64);
         let limit = room.saturating_sub(ahead).max(jobs.peak);
         let plan = GraphPlan {
             ceiling: (jobs.total > limit).then_some(limit),

@@ -151,8 +151,10 @@ impl InlineRun {
                 true
             }
             Err(error) => {
-                let label = options.and_then(|options| options.label.as_ref());
-                let error = error.with_label(label);
+                let error = match options {
+                    Some(options) => error.with_label(&options.label),
+                    None => error,
+                };
                 self.fates[at] = NodeFate::Failed;
                 self.failure.get_or_insert_with(|| error.clone());
                 self.errors[at] = Some(Lost::Failed(error));

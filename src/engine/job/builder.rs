@@ -252,6 +252,7 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
 
     option_setters!(@about_retries);
     option_setters!(@one_by_one for_this_thread);
+    option_setters!(@name);
 
     /// Draws the random numbers of a job with this seed.
     pub(in crate::engine) fn seed(mut self, seed: u64) -> Self {
@@ -289,7 +290,7 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
         G::send(self.args, &mut call);
         call.0.seed = self.seed;
         let id = shared.submit(
-            &KernelInfo::of::<G>(),
+            &KernelInfo::of::<G>().named(self.options.name),
             &mut call.0,
             0,
             self.options.if_set(),
@@ -336,7 +337,7 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
         let Some(shared) = self.engine.shared() else {
             return Ok(self.run_inline());
         };
-        let kernel = KernelInfo::of::<G>();
+        let kernel = KernelInfo::of::<G>().named(self.options.name);
         let entry = match shared.try_admit_job(&kernel, G::held(&self.args)) {
             Ok(entry) => entry,
             Err(why) => {

@@ -82,5 +82,5 @@ where
         let run = || G::run_inline(args, &at);
         run_inline_at(&at, run)
     };
-    run().map_err(|error| error.with_label(options.label.as_ref()))
+    run().map_err(|error| error.named_by(options))
 }

@@ -8,7 +8,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 pub use builder::{JobBuilder, Refused};
@@ -246,6 +246,77 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
     pub fn is_done(&self) -> bool {
         match &self.state {
             State::Sent { shared, id, .. } => shared.is_done(*id),
+            State::Ended(_) | State::Taken => true,
+        }
+    }
+
+    /// Whether a worker runs the job at this moment. False while it waits for a worker or for its next attempt, and after
+    /// its end.
+    ///
+    /// ```standalone_crate
+    /// use arenite::Engine;
+    ///
+    /// fn hang() {
+    ///     loop {
+    ///         std::thread::park();
+    ///     }
+    /// }
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(1).build()?;
+    /// let job = engine.submit(hang, ());
+    /// while !job.is_running() {
+    ///     std::thread::yield_now();
+    /// }
+    /// job.kill();
+    /// assert!(job.wait().is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn is_running(&self) -> bool {
+        match &self.state {
+            State::Sent { shared, id, .. } => shared.is_running(*id),
+            State::Ended(_) | State::Taken => false,
+        }
+    }
+
+    /// Asks for `waker` to be called when the job has ended. Returns true if it has ended already: then the waker is not
+    /// called.
+    ///
+    /// This takes neither the value nor the handle: for programs whose event loop is not made of futures, and for
+    /// bindings to other languages. It replaces the waker that an earlier call or poll has left; threads that wait for
+    /// the job are not affected.
+    ///
+    /// ```standalone_crate
+    /// use std::sync::Arc;
+    /// use std::sync::mpsc::{SyncSender, sync_channel};
+    /// use std::task::{Wake, Waker};
+    ///
+    /// use arenite::Engine;
+    ///
+    /// struct Report(SyncSender<()>);
+    ///
+    /// impl Wake for Report {
+    ///     fn wake(self: Arc<Self>) {
+    ///         let _ = self.0.try_send(());
+    ///     }
+    /// }
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(1).build()?;
+    /// let (sender, ended) = sync_channel(1);
+    /// let job = engine.submit(|n: u32| n + 1, (1,));
+    /// if !job.wake_when_done(&Waker::from(Arc::new(Report(sender)))) {
+    ///     ended.recv()?;
+    /// }
+    /// assert!(job.is_done());
+    /// assert_eq!(job.wait()?, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wake_when_done(&self, waker: &Waker) -> bool {
+        match &self.state {
+            State::Sent { shared, id, .. } => {
+                shared.poll_any(std::iter::once(*id), waker).is_some()
+            }
             State::Ended(_) | State::Taken => true,
         }
     }

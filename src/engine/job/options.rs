@@ -54,6 +54,15 @@ macro_rules! option_setters {
         }
     };
 
+    // Of all but nodes of graphs, which have names of their own.
+    (@name) => {
+        /// Names what the job runs, in place of its kernel: see [`JobOptions::name`](crate::JobOptions::name).
+        pub fn name(self, name: impl AsRef<str>) -> Self {
+            let name = $crate::kernel::stored(name.as_ref());
+            self.with_options(|set| set.name = name)
+        }
+    };
+
     (@one_by_one $limit:ident) => {
         /// Limits the run time of each attempt: see [`JobOptions::deadline`](crate::JobOptions::deadline).
         pub fn deadline(self, limit: ::std::time::Duration) -> Self {

@@ -209,7 +209,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
             let _job = plan.series.begin_inline(index as u64);
             (plan.calls.run)(item)
         });
-        let result = result.map_err(|error| error.with_label(plan.options.label.as_ref()));
+        let result = result.map_err(|error| error.named_by(&plan.options));
         Some((K::of(index), result))
     }
 
@@ -352,7 +352,7 @@ impl<I: Iterator, R, K: ResultKey> Feed<I, R, K> {
         let ahead = flight.open.len() + flight.done.len() + written.len();
         if self.plan.options.limit.is_some() {
             // The jobs wait in the limiter's line, which one caller should not fill.
-            return ahead < outlook.window.min(2 * shared.lanes());
+            return ahead < outlook.window.min(2 * shared.active_lanes());
         }
         if ahead < outlook.window {
             let each = self.owned.saturating_add(outlook.bytes.unwrap_or(0));

@@ -146,10 +146,13 @@ impl Engine {
 
 impl<I: Iterator, R, E: JobFailure, K: ResultKey> Map<I, R, E, K> {
     fn with_options(mut self, change: impl FnOnce(&mut JobOptions)) -> Self {
-        change(&mut self.feed.plan.options);
+        let plan = &mut self.feed.plan;
+        change(&mut plan.options);
+        plan.calls.kernel = plan.calls.kernel.named(plan.options.name);
         self
     }
 
+    option_setters!(@name);
     option_setters!(
         for_new_caller,
         I::Item,

@@ -91,7 +91,7 @@ impl<T: Element> Par<'_, T> {
         let shared = engine.shared().filter(|_| !alone);
         let runs = Runs {
             leaves: rows.div_ceil(step).max(1),
-            lanes: shared.map(|shared| shared.lanes()),
+            lanes: shared.map(|shared| shared.active_lanes()),
             next: Cell::new(0),
             began: Instant::now(),
             done: Cell::new(0),

@@ -133,7 +133,7 @@ impl Engine {
     }
 
     fn rows_per_chunk(&self, shape: Shape, element: usize) -> usize {
-        let workers = self.shared().map_or(1, |shared| shared.workers());
+        let workers = self.shared().map_or(1, |shared| shared.active_workers());
         let rows = shape.rows().max(1);
         let row_bytes = shape.row_len().unwrap_or(1).saturating_mul(element).max(1);
         let by_count = rows.div_ceil(workers * CHUNKS_PER_WORKER);

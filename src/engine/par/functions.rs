@@ -7,12 +7,12 @@ use crate::array::Element;
 use crate::kernel::{Key, Param, zst_value};
 
 /// A function, or a closure that captures nothing, of an element and an [argument](super::Par::with). Implemented for
-/// every such function whose argument is a [`Scalar`](crate::Scalar), `&Array<V>`, `&[V]`, `&[Array<V>]` or `&str`.
+/// every such function whose argument is a [`Scalar`](crate::Scalar), `&Array<V>`, `&[V]`, `&[Array<V>]`, `&str` or `&Bytes`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a function of `{T}` and `{P}` that returns `{U}`",
     label = "cannot be called for each element",
     note = "a closure needs the types of its parameters here: `|x: f32, scale: f32| x * scale`",
-    note = "the second parameter may be `&Array<V>`, `&[V]`, `&[Array<V>]`, `&str`, a number, `[S; N]`, your own `impl arenite::Scalar`"
+    note = "the second parameter may be `&Array<V>`, `&[V]`, `&[Array<V>]`, `&str`, `&Bytes`, a number, `[S; N]`, your own `impl arenite::Scalar`"
 )]
 pub trait MapWith<T, U, P: Param>: Copy + Send + 'static {
     #[doc(hidden)]

@@ -2,7 +2,7 @@
 
 use super::{Call, Children};
 use crate::array::{Array, ArrayMut, Element};
-use crate::kernel::{Arg, OwnedParam, OwnedParams, Scalar, Source, for_each_arity};
+use crate::kernel::{Arg, Bytes, OwnedParam, OwnedParams, Scalar, Source, for_each_arity};
 
 /// What may be passed to [`Spawn::new`](super::Spawn::new) for a parameter `P`: all that may be passed to a job
 /// ([`Arg`]), a [`Call`] whose value is of that type, and a `Vec` of such calls for a list. Sealed.
@@ -37,6 +37,11 @@ given! {
     &str => &str, String;
     String => &str, String;
     &String => &str, String;
+    Bytes => &Bytes, Bytes;
+    &Bytes => &Bytes, Bytes;
+    Vec<u8> => &Bytes, Bytes;
+    &Vec<u8> => &Bytes, Bytes;
+    &[u8] => &Bytes, Bytes;
     S => S, S, S: Scalar;
 }
 
@@ -59,6 +64,13 @@ called! {
 
 impl SpawnInput<&str> for Call<String> {
     fn source(self, children: &mut Children) -> Source<String> {
+        children.0.push(self.task);
+        Source::Children(1)
+    }
+}
+
+impl SpawnInput<&Bytes> for Call<Bytes> {
+    fn source(self, children: &mut Children) -> Source<Bytes> {
         children.0.push(self.task);
         Source::Children(1)
     }

@@ -140,7 +140,8 @@ impl<R: Reply> Spawn<R> {
     ///
     /// `inputs` is a tuple with one argument for each parameter of the kernel, as for
     /// [`submit`](crate::Engine::submit), or a [`call`] whose value is of that type (`Array<T>` for `&Array<T>` and
-    /// `&[T]`, `String` for `&str`, the same type otherwise), or a `Vec` of such calls for `&[T]` and `&[Array<T>]`.
+    /// `&[T]`, `String` for `&str`, `Bytes` for `&Bytes`, the same type otherwise), or a `Vec` of such calls for `&[T]`
+    /// and `&[Array<T>]`.
     /// Without any call, `kernel` runs next, as a job of its own on any worker.
     pub fn new<F, P, C, I>(kernel: F, inputs: I) -> Self
     where

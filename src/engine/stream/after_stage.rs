@@ -69,6 +69,7 @@ impl<'a, T, I, A> Stream<'a, T, AfterStage<'a, I, A>> {
         self
     }
 
+    option_setters!(@name);
     option_setters!(
         for_new_caller,
         A,

@@ -9,7 +9,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::arena::{Arena, Backing, BlockPlacement, Spec};
 use crate::array::{Array, ArrayMut, LaneChunk, LaneCount, TileMut};
-use crate::kernel::{BadReply, Host, HostRef, Param, Receiving, Reply, Unreachable, Words};
+use crate::kernel::raw::Buffers;
+use crate::kernel::{BadReply, Bytes, Host, HostRef, Param, Receiving, Reply, Unreachable, Words};
 
 /// A host without reachable memory.
 struct NoMemory;
@@ -75,11 +76,13 @@ proptest! {
         accepts::<char>(&words);
         accepts::<[u16; 7]>(&words);
         accepts::<&str>(&words);
+        accepts::<&Bytes>(&words);
         // Without memory, no array is accepted even if its words are well formed.
         prop_assert!(!accepts::<&Array<u64>>(&words));
         prop_assert!(!accepts::<&[u8]>(&words));
         // A list may be empty, regardless of the words that follow.
         prop_assert_eq!(accepts::<&[Array<u8>]>(&words), words.first() == Some(&0));
+        prop_assert_eq!(accepts::<Buffers<'_>>(&words), words.first() == Some(&0));
         prop_assert!(!accepts::<ArrayMut<f32>>(&words));
         prop_assert!(!accepts::<TileMut<'_, u16>>(&words));
         prop_assert!(!accepts::<&mut [u8]>(&words));
@@ -91,11 +94,16 @@ proptest! {
         let _ = receives::<bool>(&words, Vec::new());
         let _ = receives::<(char, u128)>(&words, Vec::new());
         let _ = receives::<String>(&words, Vec::new());
+        let bytes = receives::<Bytes>(&words, Vec::new());
+        prop_assert!(bytes.is_err() || words[0] == bytes.unwrap().len() as u64);
+        let _ = receives::<(Bytes, Option<Vec<Array<u8>>>)>(&words, Vec::new());
         let _ = receives::<Option<(String, Option<i8>)>>(&words, Vec::new());
         let _ = receives::<Result<(u8, String, bool, [u32; 3]), String>>(&words, Vec::new());
         // An array that was not sent is rejected, whatever its shape.
         prop_assert!(receives::<Array<u8>>(&words, Vec::new()).is_err());
         prop_assert!(receives::<ArrayMut<u64>>(&words, Vec::new()).is_err());
+        let list = receives::<Vec<Array<u8>>>(&words, Vec::new());
+        prop_assert_eq!(list.is_ok(), words.first() == Some(&0));
     }
 
     #[test]
@@ -141,6 +149,11 @@ proptest! {
         if let Ok(array) = receives::<Array<u32>>(&words, sent()) {
             prop_assert_eq!(array.len() as u64 * 4, len);
             prop_assert!(len == 0 || skip + len <= 256 && skip % 4 == 0);
+        }
+        let sent_twice = || sent().into_iter().chain(sent()).collect();
+        if let Ok(list) = receives::<Vec<Array<u32>>>(&words, sent_twice()) {
+            prop_assert_eq!(list.len() as u64, words[0]);
+            prop_assert!(list.len() <= 2 && list.iter().all(|array| array.len() as u64 * 4 == len));
         }
         // It has another owner, so it cannot be received as mutable.
         prop_assert!(receives::<ArrayMut<u8>>(&words, sent()).is_err());

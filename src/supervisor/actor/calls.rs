@@ -24,6 +24,8 @@ impl EngineState {
         let start = self.kernels.index(&plan.start);
         let refusal = if plan.args.foreign {
             Some(JobErrorKind::Rejected(Rejection::ForeignArray))
+        } else if plan.args.exclusive {
+            Some(JobErrorKind::Rejected(Rejection::Lending))
         } else {
             let refusal = plan.args.full.map(JobErrorKind::from);
             refusal.or_else(|| self.refusal(start, 0))
@@ -43,8 +45,8 @@ impl EngineState {
         });
         let given = plan.args.leases.iter().filter_map(|lease| match lease {
             Lease::Shared(block) => Some(Arc::clone(block)),
-            // Arguments of a start are read-only by type.
-            Lease::Owned(_) | Lease::Lent(_) => None,
+            // Only what a start reads: others are refused, if not by type.
+            Lease::Owned(_) | Lease::Lent(_) | Lease::Loan { .. } => None,
         });
         let seed = self.records.next_seed();
         let actor = Actor {

@@ -219,7 +219,7 @@ impl EngineState {
         if self.workers[worker].add_actor() {
             self.lanes
                 .of_worker(worker)
-                .for_each(|lane| self.lanes[lane].set_spared(true));
+                .for_each(|lane| self.lanes[lane].set_stays(true));
         }
     }
 
@@ -236,7 +236,7 @@ impl EngineState {
         if self.workers[worker].remove_actor() {
             self.lanes
                 .of_worker(worker)
-                .for_each(|lane| self.lanes[lane].set_spared(false));
+                .for_each(|lane| self.lanes[lane].set_stays(false));
         }
     }
 

@@ -22,7 +22,7 @@ impl EngineState {
             .admission
             .as_ref()
             .map_or(0, |admission| admission.limit());
-        let share = limit / self.lanes.len() as u64;
+        let share = limit / self.active_lanes() as u64;
         let own = held.saturating_add(JOB_OVERHEAD);
         let kernel = self.kernels.get(kernel);
         match kernel.calls {

@@ -254,7 +254,11 @@ pub(crate) fn exclusive_bytes(call: &ArgWriter) -> u64 {
         0
     };
     let alone = |lease: &Lease| match lease {
-        Lease::Shared(block) if std::sync::Arc::strong_count(block) > 1 + call.kept => 0,
+        Lease::Shared(block) | Lease::Loan { block, .. }
+            if std::sync::Arc::strong_count(block) > 1 + call.kept =>
+        {
+            0
+        }
         lease => lease.bytes(),
     };
     call.leases

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::{Failed, FailedDependency, JobError, JobErrorKind, JobLimit, Rejection, WorkerExit};
+use super::{
+    Crash, Failed, FailedDependency, JobError, JobErrorKind, JobLimit, Rejection, WorkerExit,
+};
 use crate::supervisor::depend::limits::{MAX_OPEN_TASKS, MAX_SPAWN_DEPTH};
 use crate::supervisor::output::escape::escape_text;
 
@@ -38,7 +40,10 @@ impl fmt::Display for JobErrorKind {
 impl fmt::Display for WorkerExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Signal(signal) => write!(f, "its worker was ended by {}", signal_name(*signal)),
+            Self::Signal(signal) => {
+                let (name, hint) = (signal_name(*signal), signal_hint(*signal));
+                write!(f, "its worker was ended by {name}{hint}")
+            }
             Self::Code(Some(code)) => write!(f, "its worker exited with code {code}"),
             Self::Code(None) => f.write_str(
                 "its worker exited with an unknown code, because something else in this program reaped it",
@@ -49,7 +54,7 @@ impl fmt::Display for WorkerExit {
             Self::Denied { call } => write!(f, "the sandbox denied {call}, which ended its worker"),
             Self::Escaped { count } => write!(
                 f,
-                "{count} array handle{} outlived the job (in a static, on a thread, or leaked); drop them before the kernel returns",
+                "{count} array handle{} outlived the job (in a static, on a thread, or leaked); drop them before the kernel returns, or build the engine with `retain_escaped`",
                 if *count == 1 { "" } else { "s" }
             ),
             Self::Protocol(what) => write!(
@@ -72,7 +77,11 @@ impl fmt::Display for JobLimit {
                 f,
                 "ran longer than its deadline of {limit:?}, so its worker was killed"
             ),
-            Self::Memory { limit, requested } => {
+            Self::Memory {
+                limit,
+                requested,
+                hint,
+            } => {
                 f.write_str("its worker could not allocate ")?;
                 if let Some(requested) = requested {
                     write!(f, "{requested} bytes ")?;
@@ -80,7 +89,8 @@ impl fmt::Display for JobLimit {
                 write!(
                     f,
                     "within its memory limit of {limit} bytes; raise the limit, or do less at once"
-                )
+                )?;
+                hint.map_or(Ok(()), |hint| write!(f, "; {hint}"))
             }
             Self::Arena(full) => full.fmt(f),
             Self::Spawned { depth, open } => write!(
@@ -103,10 +113,11 @@ impl fmt::Display for Rejection {
                 "an argument is not in this engine's arena; copy it in with engine.import(&array)",
             ),
             Self::ForeignKernel => f.write_str(
-                "the kernel is code of a shared library; kernels must be part of the executable",
+                "the kernel is code of another library; kernels must be in the executable or shared object that \
+                 contains arenite",
             ),
             Self::Lending => f.write_str(
-                "an argument would be changed in place, which a strict sandbox does not allow; return a fresh array instead",
+                "an argument would be changed in place, which a strict sandbox and the start of an actor do not allow; return a fresh array instead",
             ),
             Self::Spawning => f.write_str(
                 "it spawned jobs, which a strict sandbox does not allow; submit them from the program instead",
@@ -159,10 +170,17 @@ impl fmt::Display for FailedDependency {
     }
 }
 
-/// "SIGSEGV (an invalid memory access)" and the like.
-fn signal_name(signal: i32) -> String {
-    let name = nix::sys::signal::Signal::try_from(signal).map_or("signal", |known| known.as_str());
-    let hint = match signal {
+/// "SIGSEGV" and the like.
+pub(super) fn signal_name(signal: i32) -> String {
+    nix::sys::signal::Signal::try_from(signal).map_or_else(
+        |_| format!("signal {signal}"),
+        |known| known.as_str().to_owned(),
+    )
+}
+
+/// What the signal probably means.
+fn signal_hint(signal: i32) -> &'static str {
+    match signal {
         libc::SIGSEGV => " (an invalid memory access, a write to an input, or a stack overflow)",
         libc::SIGBUS => " (an access beyond the end of a mapping)",
         libc::SIGABRT => " (an abort: a failed allocation, or a library's own check)",
@@ -170,11 +188,21 @@ fn signal_name(signal: i32) -> String {
         libc::SIGILL => " (an illegal instruction)",
         libc::SIGFPE => " (a division by zero)",
         _ => "",
-    };
-    if name == "signal" {
-        format!("signal {signal}")
-    } else {
-        format!("{name}{hint}")
+    }
+}
+
+/// Writes how a job ended: as its kind says, or, if that was a crash, what is known of it.
+pub(super) fn write_end(
+    f: &mut fmt::Formatter<'_>,
+    kind: &JobErrorKind,
+    crash: Option<&Crash>,
+) -> fmt::Result {
+    match (kind, crash) {
+        (JobErrorKind::Lost(WorkerExit::Signal(_)), Some(crash)) => {
+            write!(f, "its worker was ended by {crash}")
+        }
+        (_, Some(crash)) => write!(f, "{kind}; {crash}"),
+        (_, None) => write!(f, "{kind}"),
     }
 }
 
@@ -189,6 +217,7 @@ impl fmt::Display for JobError {
             worker,
             lent,
             last_words,
+            crash,
             deaths,
             lost_jobs,
             origin,
@@ -211,14 +240,16 @@ impl fmt::Display for JobError {
             }
             f.write_str(")")?;
         }
-        write!(f, ": {kind}")?;
+        f.write_str(": ")?;
+        write_end(f, kind, crash.as_ref())?;
         if let (JobErrorKind::Cancelled, Some(origin)) = (kind, origin) {
             return write!(f, ", because the graph stops at a failure: {origin}");
         }
         if let (JobErrorKind::Limit(JobLimit::Quarantined { .. }), Some(last)) =
             (kind, deaths.last())
         {
-            write!(f, "; the last time: {}", last.kind)?;
+            f.write_str("; the last time: ")?;
+            write_end(f, &last.kind, last.crash())?;
         }
         if !lost_jobs.jobs.is_empty() {
             let (s, were) = match lost_jobs.jobs.len() {

@@ -79,7 +79,8 @@ pub enum WorkerExit {
         call: String,
     },
     /// Array handles of the job outlived it: in a `static`, on another thread, or leaked. The worker was replaced
-    /// before their memory could be reused.
+    /// before their memory could be reused. Where the engine [allows](crate::engine::Builder::retain_escaped) such
+    /// handles, there were more than a worker can retain, or the arena had no room to name them.
     Escaped {
         /// The number of handles.
         count: u64,
@@ -109,12 +110,16 @@ pub enum JobLimit {
     ///
     /// With `requested` this is certain. Without it, the last system call or library function that failed in the
     /// aborting thread had found no memory, as when a C library gives up. A job that survives a failed allocation and
-    /// later aborts for another reason is reported in the same way.
+    /// later aborts for another reason is reported in the same way. So is an exit after OpenBLAS has reported that it got
+    /// no memory.
     Memory {
         /// The limit, in bytes.
         limit: u64,
         /// The allocation that failed, in bytes, if known.
         requested: Option<u64>,
+        /// What to do about it, where more is known than that the limit can be raised: which environment variable makes
+        /// a library take less, say.
+        hint: Option<&'static str>,
     },
     /// The arena had no room for what the kernel, or the call itself, needed.
     Arena(ArenaFull),
@@ -140,10 +145,12 @@ pub enum Rejection {
     /// An argument is in private memory, in a mapped file or in another engine. Copy it in with
     /// [`Engine::import`](crate::Engine::import).
     ForeignArray,
-    /// The kernel is code of a shared library, which a worker may have at another address or not at all.
+    /// The kernel is code of another library than the one that contains arenite. A worker may have it at another address
+    /// or not at all.
     ForeignKernel,
-    /// An argument would be changed in place (an [`ArrayMut`](crate::ArrayMut), a tile), which a strict sandbox does
-    /// not allow: no worker can write to what others see. Return a fresh array instead.
+    /// An argument would be changed in place (an [`ArrayMut`](crate::ArrayMut), a tile, a
+    /// [buffer](crate::raw::Buffer::write)), which a strict sandbox does not allow: no worker can write to what others
+    /// see. The start of an actor refuses buffers that it would change. Return a fresh array instead.
     Lending,
     /// The job spawned others, which workers in a strict sandbox may not: a compromised one could run any kernel on any
     /// arguments.
@@ -377,6 +384,7 @@ mod tests {
                 JobLimit::Memory {
                     limit: 1,
                     requested: None,
+                    hint: None,
                 }
                 .into(),
                 true,

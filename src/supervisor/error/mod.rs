@@ -1,16 +1,23 @@
 //! Errors of jobs: [`JobError`] and its [kinds](JobErrorKind).
 
+mod crash;
 mod display;
+mod frames;
 mod kind;
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+pub(crate) use crash::fatal_signal;
+pub use crash::{Crash, CrashClass, CrashedAccess};
+pub use frames::CrashFrame;
+pub(crate) use frames::Stack;
 pub use kind::{FailedDependency, JobErrorKind, JobLimit, Rejection, WorkerExit};
 
+use super::options::JobOptions;
 use crate::kernel::KernelError;
-use display::write_last_words;
+use display::{write_end, write_last_words};
 
 /// A job gave no value: why, and which job of which kernel on which worker.
 ///
@@ -57,6 +64,8 @@ pub(crate) struct Failed {
     pub(crate) lent: Vec<Range<usize>>,
     /// What the worker printed last, and what its flight recorder holds.
     pub(crate) last_words: Vec<String>,
+    /// How the worker crashed.
+    pub(crate) crash: Option<Crash>,
     /// How earlier attempts ended.
     pub(crate) deaths: Vec<Death>,
     pub(crate) lost_jobs: LostJobs,
@@ -72,15 +81,27 @@ pub struct Death {
     kind: JobErrorKind,
     worker: Option<u32>,
     last_words: Vec<String>,
+    crash: Option<Crash>,
 }
 
 impl Death {
-    pub(crate) fn new(kind: JobErrorKind, worker: Option<u32>, last_words: Vec<String>) -> Self {
+    pub(crate) fn new(
+        kind: JobErrorKind,
+        worker: Option<u32>,
+        last_words: Vec<String>,
+        crash: Option<Crash>,
+    ) -> Self {
         Self {
             kind,
             worker,
             last_words,
+            crash,
         }
+    }
+
+    /// How the worker crashed: see [`JobError::crash`].
+    pub fn crash(&self) -> Option<&Crash> {
+        self.crash.as_ref()
     }
 
     /// Why the attempt gave no value.
@@ -107,7 +128,7 @@ impl PartialEq<JobErrorKind> for Death {
 
 impl fmt::Display for Death {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.kind.fmt(f)?;
+        write_end(f, &self.kind, self.crash.as_ref())?;
         if let Some(worker) = self.worker {
             write!(f, " (worker {worker})")?;
         }
@@ -149,6 +170,7 @@ impl Failed {
             worker: None,
             lent: Vec::new(),
             last_words: Vec::new(),
+            crash: None,
             deaths: Vec::new(),
             lost_jobs: LostJobs::default(),
             origin,
@@ -275,7 +297,8 @@ impl JobError {
         self.kind().returned()
     }
 
-    /// The kernel's name, as given by [`std::any::type_name`].
+    /// The kernel's name, as given by [`std::any::type_name`], or the [name](crate::JobOptions::name) that the program
+    /// has given it.
     pub fn kernel(&self) -> &'static str {
         self.0.kernel
     }
@@ -297,8 +320,15 @@ impl JobError {
     }
 
     /// The same error for a job with this label.
-    pub(crate) fn with_label(mut self, label: Option<&Arc<str>>) -> Self {
-        self.0.label = label.cloned();
+    pub(crate) fn with_label(mut self, label: &Option<Arc<str>>) -> Self {
+        self.0.label.clone_from(label);
+        self
+    }
+
+    /// The same error for a job with these options, which may name it and its kernel.
+    pub(crate) fn named_by(mut self, options: &JobOptions) -> Self {
+        self = self.with_label(&options.label);
+        self.0.kernel = options.name.unwrap_or(self.0.kernel);
         self
     }
 
@@ -316,6 +346,20 @@ impl JobError {
     /// Empty if the worker survived.
     pub fn last_words(&self) -> &[String] {
         &self.0.last_words
+    }
+
+    /// How the worker of this job crashed: the signal, the address and what is there. `None` if the worker did not crash
+    /// or could not record it: a signal from outside, a handler of the kernel's own, a stack overflow on a thread that a
+    /// kernel has started where such a thread has no separate stack for signals, and for a job that was
+    /// [lost because of another one](WorkerExit::OtherJob).
+    ///
+    /// With [`JobLimit::Quarantined`], it is that of the last attempt.
+    pub fn crash(&self) -> Option<&Crash> {
+        let last = || match self.kind() {
+            JobErrorKind::Limit(JobLimit::Quarantined { .. }) => self.deaths().last()?.crash(),
+            _ => None,
+        };
+        self.0.crash.as_ref().or_else(last)
     }
 
     /// How the attempts before this one ended, oldest first, at most the last 16, each with its worker and that
@@ -393,6 +437,7 @@ impl fmt::Debug for JobError {
             .field("worker", &failed.worker)
             .field("unspecified_rows", &failed.lent)
             .field("last_words", &failed.last_words)
+            .field("crash", &failed.crash)
             .field("deaths", &failed.deaths)
             .field("lost_jobs", &failed.lost_jobs.jobs)
             .field("origin", &failed.origin)

@@ -30,7 +30,7 @@ impl Monitor {
             return;
         };
         crate::sync::point!("recover.noticed");
-        let exit = match process.pidfd.try_exit() {
+        let exit = match process.pidfd.try_exit_of_group() {
             Ok(Some(exit)) => exit,
             Ok(None) => return,
             Err(_) => Exit::Unknown,
@@ -52,7 +52,9 @@ impl Monitor {
             self.take_refusals();
         }
         let refused = self.refusals.remove(&index);
-        let words = self.outputs.finish(&self.shared, index);
+        let mut words = self.outputs.finish(&self.shared, index);
+        // The link of its first lane has the notes of the whole process.
+        words.crash = self.shared.cells[index].reply().crash.read();
         let cause = self.cause_of(index, exit, &words, ours || refused.is_some());
         self.shared.recover(index, cause, refused, words);
     }
@@ -80,6 +82,7 @@ impl Monitor {
             limit: self.shared.settings.memory_limit,
             aborted: cells.reply().abort.read(),
             failed_allocation: words.failed_allocation,
+            blas_gave_up: words.blas_gave_up,
             out_of_memory: killed && self.kills.explain(index),
         })
     }
@@ -128,7 +131,7 @@ impl Monitor {
             let busy = starting || abrupt && !lanes.all(|lane| state.lanes[lane].is_idle());
             if busy || now >= deadline {
                 // Fails if it has ended already. Either way the pidfd reports the exit.
-                let _ = process.pidfd.kill(Signal::SIGKILL);
+                let _ = process.pidfd.kill_group(Signal::SIGKILL);
             } else {
                 for lane in state.lanes.of_worker(index) {
                     let producer = &mut state.lanes[lane].producer;

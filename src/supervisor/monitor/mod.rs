@@ -23,7 +23,7 @@ use crate::supervisor::output::last_words::LastWords;
 use crate::supervisor::output::streams::{OutputStreams, STDERR, STDOUT};
 use crate::supervisor::pending_batch::BETWEEN_LOOKS;
 use crate::supervisor::shared::Supervisor;
-use crate::supervisor::worker::{Process, Status, Worker};
+use crate::supervisor::worker::{Process, Worker};
 use crate::sys::clock;
 use crate::sys::event::Poller;
 use crate::sys::process::{Exit, WatchPipe};
@@ -140,7 +140,8 @@ impl Monitor {
     /// Recovers a worker that is a handle in this process, for a test.
     #[cfg(any(test, feature = "points"))]
     pub(in crate::supervisor) fn bury(&mut self, index: usize, exit: Exit) {
-        let words = self.outputs.finish(&self.shared, index);
+        let mut words = self.outputs.finish(&self.shared, index);
+        words.crash = self.shared.cells[index].reply().crash.read();
         let cause = self.cause_of(index, exit, &words, false);
         self.shared.recover(index, cause, None, words);
     }
@@ -161,7 +162,7 @@ impl Monitor {
                     continue;
                 };
                 // Fails if it has ended already. Either way the last line waits for its exit.
-                let _ = process.pidfd.kill(Signal::SIGKILL);
+                let _ = process.pidfd.kill_group(Signal::SIGKILL);
                 process.handshake.release();
                 process.pidfd.wait_exit().unwrap_or(Exit::Unknown)
             };
@@ -275,20 +276,16 @@ impl Monitor {
     fn next_time(&self) -> Option<Duration> {
         let mut state = self.shared.lock();
         let now = Instant::now();
-        let starts = state
-            .workers
-            .iter()
-            .filter_map(|worker| match worker.status() {
-                Status::Absent {
-                    not_before: Some(at),
-                } if state.needs_workers() => Some(at),
-                _ => None,
-            });
+        let starts = state.next_start(now);
         let tick = state.monitor.ticks().then(|| now + TICK);
         let unsent =
             (!state.pending_batches.is_empty()).then_some(self.looked_at_unsent + BETWEEN_LOOKS);
         let starting = self.starting.values().copied();
-        let times = starts.chain(starting).chain(self.stopping).chain(tick);
+        let times = starts
+            .into_iter()
+            .chain(starting)
+            .chain(self.stopping)
+            .chain(tick);
         let times = times.chain(self.memory.next()).chain(unsent);
         let next = times
             .chain(state.next_timer())

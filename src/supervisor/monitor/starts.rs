@@ -9,28 +9,14 @@ use crate::control::HandshakeError;
 use crate::supervisor::exit_causes;
 use crate::supervisor::output::escape;
 use crate::supervisor::settings::StartError;
-use crate::supervisor::worker::{Status, Worker};
+use crate::supervisor::worker::Status;
 use crate::sys::short_slice::ShortSlice;
 
 impl Monitor {
     /// Starts the workers that are missing.
     pub(super) fn start_absent(&mut self) {
         let now = Instant::now();
-        let absent: Vec<usize> = {
-            let state = self.shared.lock();
-            if !state.needs_workers() {
-                return;
-            }
-            let may = |worker: &Worker| match worker.status() {
-                Status::Absent { not_before } => not_before.is_none_or(|at| at <= now),
-                _ => false,
-            };
-            let workers = state.workers.iter().enumerate();
-            workers
-                .filter(|(_, worker)| may(worker))
-                .map(|(index, _)| index)
-                .collect()
-        };
+        let absent = self.shared.lock().to_start(now);
         if absent.is_empty() {
             return;
         }
@@ -81,7 +67,7 @@ impl Monitor {
             let phase = self.shared.cells[index].phase();
             let why = format!(
                 "worker {index} was {}",
-                exit_causes::not_ready(phase, limit)
+                exit_causes::not_ready(self.shared.settings.program.entry, phase, limit)
             );
             self.refusals.entry(index).or_insert(why);
             // A handshake that ends at this moment is too late: its report is of an earlier generation.
@@ -118,7 +104,7 @@ impl Monitor {
         if let Some(process) = process {
             process.handshake.release();
             // Both fail only if it has ended already.
-            let _ = process.pidfd.kill(Signal::SIGKILL);
+            let _ = process.pidfd.kill_group(Signal::SIGKILL);
             let _ = process.pidfd.wait_exit();
         }
     }

@@ -2,8 +2,9 @@
 
 use super::escape;
 use crate::supervisor::error::{JobErrorKind, LostJobs, WorkerExit};
+use crate::sys::crash::NotedCrash;
 
-/// Limits on the lines that an error carries: number and bytes.
+/// Limits on the lines that an error carries in addition to a traceback: number and bytes.
 const LINES: usize = 16;
 const BYTES: usize = 2048;
 /// Limit on the bytes of one line.
@@ -12,13 +13,25 @@ const LONGEST: usize = 512;
 /// In place of a job number: a line that belongs to one of several jobs.
 pub(in crate::supervisor) const UNKNOWN_JOB: u64 = u64::MAX;
 
+#[derive(Debug)]
+struct Line {
+    job: u64,
+    text: String,
+    /// Part of a traceback, which is short already.
+    is_traceback: bool,
+}
+
 /// The last lines of a dead worker with their jobs (0: none), oldest first.
 #[derive(Debug, Default)]
 pub(in crate::supervisor) struct LastWords {
-    lines: Vec<(u64, String)>,
+    lines: Vec<Line>,
     /// Bytes of the first failed allocation that the output reports, in the job that the worker died in. Kept apart,
     /// because a backtrace that follows may exceed what is retained.
     pub(in crate::supervisor) failed_allocation: Option<u64>,
+    /// Whether OpenBLAS reported that it ends the process, because it got no memory.
+    pub(in crate::supervisor) blas_gave_up: bool,
+    /// What the process recorded of its crash.
+    pub(in crate::supervisor) crash: Option<NotedCrash>,
     /// The jobs that ran when the worker died.
     ran: Vec<u64>,
     /// Whether it is known which of them ended the worker.
@@ -28,8 +41,20 @@ pub(in crate::supervisor) struct LastWords {
 impl LastWords {
     /// Adds a line, escaped.
     pub(in crate::supervisor) fn push(&mut self, job: u64, line: &[u8]) {
-        self.lines
-            .push((job, escape::escape_line(line, LONGEST, 0)));
+        self.add(job, line, false);
+    }
+
+    /// Adds a line of a traceback, escaped. It is retained whatever follows.
+    pub(in crate::supervisor) fn push_traceback(&mut self, job: u64, line: &[u8]) {
+        self.add(job, line, true);
+    }
+
+    fn add(&mut self, job: u64, line: &[u8], is_traceback: bool) {
+        self.lines.push(Line {
+            job,
+            text: escape::escape_line(line, LONGEST, 0),
+            is_traceback,
+        });
     }
 
     /// Sets the jobs that ran when the worker died, and whether the culprit is known.
@@ -67,16 +92,19 @@ impl LastWords {
     }
 
     fn last(&self, wanted: impl Fn(u64) -> bool) -> Vec<String> {
-        let mut bytes = 0;
+        let (mut count, mut bytes) = (0, 0);
         let lines = self.lines.iter().rev();
         let mut last: Vec<_> = lines
-            .filter(|(job, _)| wanted(*job))
-            .take(LINES)
-            .map(|(_, line)| line.clone())
-            .take_while(|line| {
-                bytes += line.len();
-                bytes <= BYTES
+            .filter(|line| wanted(line.job))
+            .filter(|line| {
+                if line.is_traceback {
+                    return true;
+                }
+                count += 1;
+                bytes += line.text.len();
+                count <= LINES && bytes <= BYTES
             })
+            .map(|line| line.text.clone())
             .collect();
         last.reverse();
         last
@@ -101,6 +129,18 @@ mod tests {
         assert!(words.of(9).is_empty());
         assert_eq!(words.of(0), ["start"]);
         assert_eq!(words.all().len(), LINES);
+    }
+
+    #[test]
+    fn a_traceback_is_retained_whatever_follows() {
+        let mut words = LastWords::default();
+        words.push(7, b"before");
+        (0..19).for_each(|n| words.push_traceback(7, format!("frame {n}").as_bytes()));
+        (0..16).for_each(|_| words.push(7, b"after"));
+        let of = words.of(7);
+        assert_eq!(of.len(), 19 + LINES);
+        assert_eq!((of[0].as_str(), of[18].as_str()), ("frame 0", "frame 18"));
+        assert!(words.of(8).is_empty());
     }
 
     #[test]

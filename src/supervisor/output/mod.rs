@@ -9,6 +9,7 @@ mod logger;
 mod rate_cap;
 mod split;
 pub(super) mod streams;
+mod traceback;
 mod worker_output;
 
 pub use log_line::{LogLevel, LogLine, LogSource};

@@ -229,6 +229,48 @@ fn idle_output_is_not_last_words() {
 }
 
 #[test]
+fn a_traceback_of_python_is_among_the_last_words_from_its_beginning() {
+    const SEGFAULT: &str = include_str!("tracebacks/segfault.txt");
+    let mut bench = Bench::new();
+    bench.phase.set(Phase::Running(3));
+    // What an earlier job printed is forgotten, a traceback included.
+    bench.write(StreamKind::Stderr, SEGFAULT.as_bytes());
+    bench.write(StreamKind::Stdout, b"old\n");
+    bench.boundary(2);
+    bench.write(StreamKind::Stdout, b"new\n");
+    let line = |n: usize| format!("before {n}\n");
+    bench.write(
+        StreamKind::Stderr,
+        (0..30).map(line).collect::<String>().as_bytes(),
+    );
+    bench.write(StreamKind::Stderr, SEGFAULT.as_bytes());
+    bench.write(StreamKind::Stderr, b"after\n");
+    let _: ReadResult = bench.look(StreamKind::Stdout);
+    let (lines, words) = bench.finish();
+    // All of it is logged.
+    assert_eq!(
+        lines
+            .iter()
+            .filter(|(_, text)| text.contains("in predict"))
+            .count(),
+        42
+    );
+    let of = words.of(3);
+    let fatal = of
+        .iter()
+        .position(|line| line.starts_with("Fatal Python error"));
+    assert_eq!(fatal, Some(15), "{of:#?}");
+    assert_eq!(of[14], "segment 17 is read");
+    assert!(of[16].starts_with("Current thread 0x"), "{of:#?}");
+    assert!(
+        of[17].ends_with("in string_at") && of[32].ends_with("in predict"),
+        "{of:#?}"
+    );
+    assert_eq!(of[33..], ["  … (7 more frames)", "after"]);
+    assert_eq!(words.all(), of);
+}
+
+#[test]
 fn a_flood_is_dropped_counted_and_bounded() {
     let mut bench = Bench::new();
     bench.phase.set(Phase::Running(5));

@@ -13,6 +13,7 @@ use super::last_words::{LastWords, UNKNOWN_JOB};
 use super::log_line::{LogLevel, LogLine, LogSource};
 use super::rate_cap::RateCap;
 use super::split::{self, Piece, Splitter};
+use super::traceback::Traceback;
 use crate::link::Phase;
 use crate::supervisor::exit_causes;
 use crate::sys::pipe::{self, Found};
@@ -46,8 +47,14 @@ pub(in crate::supervisor) struct WorkerOutput {
     rate_cap: RateCap,
     /// The last lines of jobs that have not ended, in case one ends the worker.
     tail: VecDeque<(StreamKind, Vec<u8>)>,
+    /// A traceback that they wrote, apart: its beginning says more than its end.
+    traceback: Traceback,
+    /// The number of lines of the tail before it.
+    before_traceback: usize,
     /// Bytes of the first failed allocation that these lines report.
     failed_allocation: Option<u64>,
+    /// Whether OpenBLAS reports there that it ends the process, because it got no memory.
+    blas_gave_up: bool,
     /// The last job that was submitted. No later job can have printed anything.
     last_job: u64,
     /// The job of the lane at the last look.
@@ -96,7 +103,10 @@ impl WorkerOutput {
             streams: pipes.map(stream),
             rate_cap: RateCap::new(now),
             tail: VecDeque::new(),
+            traceback: Traceback::default(),
+            before_traceback: 0,
             failed_allocation: None,
+            blas_gave_up: false,
             last_job: 0,
             running: None,
             has_several_lanes: false,
@@ -214,8 +224,11 @@ impl WorkerOutput {
         now: Instant,
         lines: &mut Vec<LogLine>,
     ) {
-        if which == StreamKind::Stderr && self.failed_allocation.is_none() {
-            self.failed_allocation = exit_causes::failed_allocation(bytes);
+        if which == StreamKind::Stderr {
+            if self.failed_allocation.is_none() {
+                self.failed_allocation = exit_causes::failed_allocation(bytes);
+            }
+            self.blas_gave_up |= exit_causes::blas_gave_up(bytes);
         }
         self.remember(which, bytes);
         self.report(now, false, lines);
@@ -271,12 +284,20 @@ impl WorkerOutput {
 
     /// Keeps a line in case it is one of the last.
     fn remember(&mut self, which: StreamKind, line: &[u8]) {
+        let line = &line[..line.len().min(TAIL_LINE)];
+        if which == StreamKind::Stderr && self.traceback.feed(line) {
+            self.before_traceback = self.tail.len();
+            return;
+        }
         let mut last = match self.tail.len() {
-            TAIL => self.tail.pop_front().map_or_else(Vec::new, |last| last.1),
+            TAIL => {
+                self.before_traceback = self.before_traceback.saturating_sub(1);
+                self.tail.pop_front().map_or_else(Vec::new, |last| last.1)
+            }
             _ => Vec::new(),
         };
         last.clear();
-        last.extend(&line[..line.len().min(TAIL_LINE)]);
+        last.extend(line);
         self.tail.push_back((which, last));
     }
 
@@ -317,9 +338,13 @@ impl WorkerOutput {
 
     /// Forgets the last lines: their job has ended without ending the worker.
     fn forget(&mut self, which: StreamKind) {
+        let before = self.tail.iter().take(self.before_traceback);
+        self.before_traceback = before.filter(|(of, _)| *of != which).count();
         self.tail.retain(|(of, _)| *of != which);
         if which == StreamKind::Stderr {
+            self.traceback = Traceback::default();
             self.failed_allocation = None;
+            self.blas_gave_up = false;
         }
     }
 
@@ -372,14 +397,19 @@ impl WorkerOutput {
         self.report(Instant::now(), true, lines);
         let mut words = LastWords::default();
         words.failed_allocation = self.failed_allocation;
-        for (_, line) in &self.tail {
-            let job = if self.has_several_lanes {
-                UNKNOWN_JOB
-            } else {
-                phase.job().unwrap_or(0)
-            };
-            words.push(job, line);
-        }
+        words.blas_gave_up = self.blas_gave_up;
+        let job = if self.has_several_lanes {
+            UNKNOWN_JOB
+        } else {
+            phase.job().unwrap_or(0)
+        };
+        let lines: Vec<_> = self.tail.iter().map(|(_, line)| line).collect();
+        let (before, after) = lines.split_at(self.before_traceback);
+        before.iter().for_each(|line| words.push(job, line));
+        self.traceback
+            .lines()
+            .for_each(|line| words.push_traceback(job, &line));
+        after.iter().for_each(|line| words.push(job, line));
         words
     }
 }

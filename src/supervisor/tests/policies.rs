@@ -535,7 +535,7 @@ fn a_failed_attempt_is_retried_answered_or_quarantined() {
     let fails = |policy: &mut Policy, kind, quarantine_after, closing| {
         let words = vec!["so far".to_owned()];
         policy.attempt_failed(
-            Death::new(kind, Some(1), words),
+            Death::new(kind, Some(1), words, None),
             7,
             quarantine_after,
             closing,

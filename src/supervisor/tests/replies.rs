@@ -87,6 +87,27 @@ fn plan() -> impl Strategy<Value = ReplyPlan> {
     )
 }
 
+/// A block that the job holds, and the part of it that may come back.
+struct Input {
+    block: Arc<Block>,
+    part: Extent,
+}
+
+impl Input {
+    fn whole(block: &Arc<Block>) -> Self {
+        Self::part(block, 0, block.extent().len)
+    }
+
+    fn part(block: &Arc<Block>, skip: u64, len: u64) -> Self {
+        let at = block.extent().at;
+        let at = Offset::new(at.region(), at.offset() + skip);
+        Self {
+            block: Arc::clone(block),
+            part: Extent { at, len },
+        }
+    }
+}
+
 /// What has to become of an array.
 #[derive(Debug, PartialEq)]
 enum Comes {
@@ -117,7 +138,7 @@ impl Model {
         &mut self,
         arena: &Arena,
         reported: &ReportedReply,
-        inputs: &[Arc<Block>],
+        inputs: &[Input],
     ) -> Option<Vec<(Extent, Comes)>> {
         let skip = usize::from(reported.arrays) * SENT_WORDS;
         let long;
@@ -149,7 +170,7 @@ impl Model {
         let mut taken: Vec<Extent> = Vec::new();
         let mut comes = Vec::new();
         for (chunk, view) in sent {
-            let input = inputs.iter().position(|input| holds(input.extent(), view));
+            let input = inputs.iter().position(|input| holds(input.part, view));
             let what = match input {
                 _ if view.len == 0 => Comes::Empty,
                 Some(input) => Comes::Input(input),
@@ -229,7 +250,7 @@ impl Worker {
     }
 
     /// The reply as it is reported, where the model says what is true.
-    fn report(&self, plan: &ReplyPlan, model: &Model, inputs: &[Arc<Block>]) -> ReportedReply {
+    fn report(&self, plan: &ReplyPlan, model: &Model, inputs: &[Input]) -> ReportedReply {
         let last = model.0.last().copied();
         let (number, start, held) = last.unwrap_or((NO_GRANT, 0, 0));
         let mut next = start;
@@ -245,7 +266,8 @@ impl Worker {
                     (extent(at, said.len), 0)
                 }
                 Where::Input(pick) if !inputs.is_empty() => {
-                    (inputs[pick.index(inputs.len())].extent(), said.skip % 900)
+                    let input = &inputs[pick.index(inputs.len())];
+                    (input.block.extent(), said.skip % 900)
                 }
                 _ => {
                     let at = (next + said.skip / 64 * 64).next_multiple_of(unit);
@@ -295,9 +317,14 @@ impl Worker {
     fn play(&mut self, plans: &[ReplyPlan]) -> Result<(usize, usize), TestCaseError> {
         let arena = Arc::clone(&self.shared.arena);
         let mut state = self.shared.lock();
-        state.lanes[0].revoke();
+        state.lanes[0].revoke(&arena);
         let mut model = Model::default();
         let input = Arc::new(
+            arena
+                .alloc(0, 1000, crate::arena::BlockPlacement::Packed)
+                .unwrap(),
+        );
+        let lent = Arc::new(
             arena
                 .alloc(0, 1000, crate::arena::BlockPlacement::Packed)
                 .unwrap(),
@@ -314,19 +341,23 @@ impl Worker {
                 model.0.push((number.into(), at, held));
             }
             // One array of the job was published by this worker before.
-            let mut inputs = vec![Arc::clone(&input)];
-            inputs.extend(kept.first().cloned());
+            let mut inputs = vec![Input::whole(&input), Input::part(&lent, 200, 600)];
+            inputs.extend(kept.first().map(Input::whole));
             let mut leases: Leases = [Lease::Lent(0..1)].into_iter().collect();
             leases.push(Lease::Shared(Arc::clone(&input)));
+            leases.push(Lease::Loan {
+                block: Arc::clone(&lent),
+                extent: inputs[1].part,
+            });
             leases.extend(kept.first().map(|block| Lease::Owned(Arc::clone(block))));
             let reported = self.report(plan, &model, &inputs);
             let expected = model.classify(&arena, &reported, &inputs);
             match (state.unpack(0, &reported, &leases), expected) {
                 (Err(_), None) => {
                     refused += 1;
-                    check_accounting(&arena, &state.lanes[0], &kept, &input)?;
+                    check_accounting(&arena, &state.lanes[0], &kept, &[&input, &lent])?;
                     // Its worker dies of it.
-                    state.lanes[0].revoke();
+                    state.lanes[0].revoke(&arena);
                     model.0.clear();
                 }
                 (Ok(unpacked), Some(mut comes)) => {
@@ -342,7 +373,7 @@ impl Worker {
                         match comes {
                             Comes::Empty => prop_assert_eq!(array.block.held(), 0),
                             Comes::Input(index) => {
-                                prop_assert!(Arc::ptr_eq(&array.block, &inputs[*index]));
+                                prop_assert!(Arc::ptr_eq(&array.block, &inputs[*index].block));
                                 prop_assert_eq!(at, view.at);
                             }
                             Comes::Fresh(chunk) => {
@@ -363,6 +394,7 @@ impl Worker {
                         if plan.keep
                             && !a.block.is_empty()
                             && !known(&input)
+                            && !known(&lent)
                             && !kept.iter().any(known)
                         {
                             kept.push(Arc::clone(&a.block));
@@ -378,7 +410,7 @@ impl Worker {
                         model.0.iter().map(|&(_, at, held)| (at, held)).collect();
                     left.retain(|&(_, held)| held > 0);
                     prop_assert_eq!(held, left);
-                    check_accounting(&arena, &state.lanes[0], &kept, &input)?;
+                    check_accounting(&arena, &state.lanes[0], &kept, &[&input, &lent])?;
                 }
                 (got, expected) => {
                     let got = got.map(|unpacked| unpacked.arrays);
@@ -388,9 +420,9 @@ impl Worker {
                 }
             }
         }
-        state.lanes[0].revoke();
-        check_accounting(&arena, &state.lanes[0], &kept, &input)?;
-        drop((kept, input));
+        state.lanes[0].revoke(&arena);
+        check_accounting(&arena, &state.lanes[0], &kept, &[&input, &lent])?;
+        drop((kept, input, lent));
         prop_assert_eq!((arena.stats().in_use, arena.stats().blocks), (0, 0));
         Ok((taken, refused))
     }

@@ -31,6 +31,7 @@ fn value(words: &[u64]) -> OutgoingReply<'_> {
     OutgoingReply {
         kind: kind::VALUE,
         arrays: 0,
+        retained: 0,
         spilled: false,
         len: words.len() as u32,
         grant: NO_GRANT,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::LOOK_AGAIN;
 use super::wakers::drop_waker;
 use crate::control::HandshakeError;
-use crate::link::{Ask, SLOTS, WAITER, is_open};
+use crate::link::{Ask, SLOTS, WAITER, is_open, is_running};
 use crate::supervisor::error::JobError;
 use crate::supervisor::record::{JobId, Stage};
 use crate::supervisor::reply::Read;
@@ -30,6 +30,19 @@ impl Supervisor {
         let done = state.records.get(id).stage == Stage::Answered;
         self.unlock(state);
         done
+    }
+
+    /// Whether a worker runs the job now, as the worker says.
+    pub(crate) fn is_running(&self, id: JobId) -> bool {
+        let stage = self.lock().records.get(id).stage;
+        let Stage::Placed { link, position } = stage else {
+            return false;
+        };
+        is_running(
+            self.cells[link as usize].state(position).as_futex(),
+            position,
+            SLOTS,
+        )
     }
 
     /// The number of the job in messages.
@@ -192,15 +205,14 @@ impl Supervisor {
         taken.map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// Sleeps until all workers are ready at one time, or one cannot start.
+    /// Sleeps until the engine has started, or a worker cannot start.
     pub(in crate::supervisor) fn wait_until_started(&self) -> Result<(), HandshakeError> {
         loop {
-            let mut state = self.lock();
+            let state = self.lock();
             if let Some(why) = state.lifecycle.broken() {
                 return Err(HandshakeError::Failed(why.clone()));
             }
-            if state.lanes.ready() == state.lanes.len() {
-                state.lifecycle.set_started();
+            if state.lifecycle.has_started() {
                 return Ok(());
             }
             let ticket = self.parking.start.ticket();

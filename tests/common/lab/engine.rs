@@ -129,7 +129,7 @@ pub(super) fn replace(engine: &Engine, workers: Range<usize>) {
         let pid = Pid::from_raw(worker.pid as i32);
         // A worker may be recycled before the signal arrives.
         let ends = worker.restarts + worker.recycled;
-        worker.ready.then_some((pid, ends))
+        (worker.ready || worker.spare).then_some((pid, ends))
     };
     let ready = |worker| {
         let seen = Cell::new(None);

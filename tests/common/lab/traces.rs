@@ -154,12 +154,10 @@ fn of_threads() -> Vec<i32> {
     pids
 }
 
-/// Returns the running processes of a group: a program that leads it, and its descendants.
-///
-/// The group of a worker is readable although workers are not dumpable.
-pub fn processes_of(group: i32) -> Vec<i32> {
+/// Returns the running processes of a session: a program that leads it, and its descendants.
+pub fn processes_of(session: i32) -> Vec<i32> {
     stats()
-        .filter(|stat| stat.group == group && stat.state != 'Z')
+        .filter(|stat| stat.session == session && stat.state != 'Z')
         .map(|stat| stat.pid)
         .collect()
 }
@@ -167,7 +165,7 @@ pub fn processes_of(group: i32) -> Vec<i32> {
 struct Stat {
     pid: i32,
     parent: i32,
-    group: i32,
+    session: i32,
     state: char,
     name: String,
 }
@@ -192,7 +190,8 @@ fn read_stat(path: &Path) -> Option<Stat> {
         name: name.to_owned(),
         state: fields.next()?.chars().next()?,
         parent: fields.next()?.parse().ok()?,
-        group: fields.next()?.parse().ok()?,
+        // After the group.
+        session: fields.nth(1)?.parse().ok()?,
     })
 }
 

@@ -42,19 +42,20 @@ const NAMED: [&str; 13] = [
     "prctl(SET_PDEATHSIG)",
     "close_range",
     "fcntl(F_SETFD)",
-    "signal of SIGHUP",
+    "sigaction of SIGHUP",
+    "signal of SIGTTIN",
     "pthread_sigmask",
     "sigaction of SIGURG",
     "sigaction of SIGSEGV",
     "sigaction of SIGABRT",
     "sigaltstack",
     "setrlimit",
-    "prctl(SET_DUMPABLE)",
     "mmap",
     "a thread for each of 2 lanes",
 ];
 /// The same for sandboxed workers.
-const NAMED_IF_LOCKED: [&str; 9] = [
+const NAMED_IF_LOCKED: [&str; 10] = [
+    "prctl(SET_DUMPABLE)",
     "mseal",
     "readdir of /proc/self/fd",
     "readdir of /proc/self/task",

@@ -9,8 +9,8 @@ mod values;
 mod waiting;
 
 use arenite::{
-    Array, ArrayMut, Engine, FailedDependency, Graph, GraphError, JobError, JobErrorKind, JobLimit,
-    Node, WorkerExit,
+    Array, ArrayMut, Bytes, Engine, FailedDependency, Graph, GraphError, JobError, JobErrorKind,
+    JobLimit, Node, WorkerExit,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

@@ -60,6 +60,9 @@ fn values_of_every_kind_are_passed_on() {
         (ramp(n), Some("pair".into()))
     }
     fn unit(_: bool) {}
+    fn reversed(bytes: &Bytes) -> Bytes {
+        bytes.iter().rev().copied().collect::<Vec<u8>>().into()
+    }
     fn nothing() -> Array<u8> {
         Array::from_slice(&[])
     }
@@ -86,10 +89,13 @@ fn values_of_every_kind_are_passed_on() {
                 |a: &Array<u8>, b: [u8; 4], c: char| count(a, &b, c),
                 (&nothing, four, 'a'),
             );
+            let bytes = graph.add(reversed, (b"ab\xff".repeat(100),));
+            let bytes = graph.add(reversed, (&bytes,));
             let running = graph
-                .run(engine, (&total, &pair, unit, vec![count]))
+                .run(engine, (&total, &pair, unit, vec![count], &bytes))
                 .unwrap();
-            let (total, pair, (), counts) = running.wait().unwrap();
+            let (total, pair, (), counts, bytes) = running.wait().unwrap();
+            assert_eq!(*bytes, *b"ab\xff".repeat(100));
             assert_eq!(total, (1999.0 * 1000.0 + 6.0) * 0.5);
             assert_eq!((pair.0.len(), pair.1.as_deref()), (2000, Some("pair")));
             assert_eq!(counts, [4 + 97]);

@@ -181,6 +181,7 @@ fn a_memory_bomb_is_distinguished_from_its_neighbours() {
         let full = JobErrorKind::Limit(JobLimit::Memory {
             limit,
             requested: Some(1 << 20),
+            hint: None,
         });
         assert_eq!(*culprit.kind(), full, "{culprit}");
         assert_lost(&waiting.fail(&lab), &culprit);

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use arenite::stream::Stream;
-use arenite::{Array, ArrayMut, Backoff, Engine, Graph, Spawn, Trace, call};
+use arenite::{Array, ArrayMut, Backoff, Bytes, Engine, Graph, Spawn, Trace, call};
 use rand::Rng;
 
 use super::{around, end, fib, numbers, sort};
@@ -98,6 +98,10 @@ fn values_of_every_kind_are_passed_on() {
     fn text(n: usize) -> String {
         "ä".repeat(n)
     }
+    fn bytes(n: usize) -> Bytes {
+        vec![0xff; n].into()
+    }
+    #[allow(clippy::too_many_arguments, reason = "eight is what a kernel may have")]
     fn unpack(
         ramp: &Array<u32>,
         given: &[u32],
@@ -105,15 +109,17 @@ fn values_of_every_kind_are_passed_on() {
         text: &str,
         parts: &[Array<u32>],
         empty: &[u64],
-        word: &str,
+        bytes: &Bytes,
+        word: &Bytes,
     ) -> Array<u32> {
         assert_eq!((ramp.shape().rank(), ramp.len(), ramp[5]), (2, 2_000, 5));
         assert_eq!(given, [2, 3]);
         assert!(owned.iter().all(|&x| x == 3) && owned.len() == 5_000);
-        assert_eq!((text.len(), word), (2_000, "plain"));
+        assert_eq!((text.len(), &**word), (2_000, &b"plain"[..]));
         let lens: Vec<_> = parts.iter().map(|part| part.len()).collect();
         assert_eq!(lens, [2, 4, 0]);
         assert!(empty.is_empty());
+        assert_eq!(**bytes, [0xff; 500]);
         owned[0] = ramp[7] + parts[1][3];
         owned.seal()
     }
@@ -134,7 +140,8 @@ fn values_of_every_kind_are_passed_on() {
                 call(text, (1_000usize,)),
                 Vec::from(parts),
                 Vec::from([(); 0].map(|()| call(|n: u64| n, (0,)))),
-                "plain",
+                call(bytes, (500usize,)),
+                b"plain".to_vec(),
             ),
         )
     }

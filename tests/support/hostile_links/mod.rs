@@ -16,10 +16,10 @@ use super::monitor::Monitor;
 use super::state::EngineState;
 use super::worker::Status;
 use super::*;
-use crate::arena::BlockPlacement;
+use crate::arena::{BlockPlacement, Extent};
 use crate::array::Array;
 use crate::kernel::wire::{ArgWriter, Lease};
-use crate::kernel::{BadReply, Receiving, Reply};
+use crate::kernel::{BadReply, Bytes, Receiving, Reply};
 use crate::link::{Consumer, INLINE_WORDS, Next, OutgoingReply, SLOTS, kind};
 use crate::sync::{AtomicU32, AtomicU64};
 use crate::sys::process::Exit;
@@ -117,6 +117,8 @@ enum Expected {
     Flag,
     Text,
     Bytes,
+    Run,
+    List,
 }
 
 struct Attack {
@@ -136,6 +138,7 @@ struct Attack {
 impl Attack {
     fn new() -> Self {
         let (shared, consumers) = fixture(LANES, LANES.into());
+        shared.lock().config.set_retaining();
         Self {
             group: (shared.new_group(false), 0),
             monitor: Monitor::idle(Arc::clone(&shared)),
@@ -182,14 +185,26 @@ impl Attack {
             let block = self.shared.arena.alloc(0, 1000, BlockPlacement::Packed);
             let Ok(block) = block else { return };
             call.word(bytemuck::cast(block.extent().at));
-            call.leases.push(Lease::Shared(Arc::new(block)));
+            let block = Arc::new(block);
+            call.leases.push(match pick & 16 {
+                0 => Lease::Shared(block),
+                _ => Lease::Loan {
+                    extent: Extent {
+                        len: 64,
+                        ..block.extent()
+                    },
+                    block,
+                },
+            });
         }
         (0..pick / 16).for_each(|word| call.word(word.into()));
-        let expected = match pick % 5 {
+        let expected = match pick % 7 {
             0 => Expected::Nothing,
             1 => Expected::Number,
             2 => Expected::Flag,
             3 => Expected::Text,
+            4 => Expected::Run,
+            5 => Expected::List,
             _ => Expected::Bytes,
         };
         let group = if pick.is_multiple_of(3) {
@@ -238,6 +253,11 @@ impl Attack {
         for _ in 0..arrays {
             words.extend([region | at, 64, region | at, 64]);
         }
+        // The same array again, for the lane to retain.
+        let retained = u64::from((pick / 3).is_multiple_of(3));
+        for _ in 0..retained {
+            words.extend([region | at, 64]);
+        }
         words.extend([1, 64]);
         let len = words.len() as u64;
         words.resize(INLINE_WORDS, 7);
@@ -261,6 +281,7 @@ impl Attack {
         let answer = OutgoingReply {
             kind: maybe_forged(kind::VALUE.into(), 8) as u8,
             arrays: maybe_forged(arrays, 16) as u16,
+            retained: maybe_forged(retained, 32) as u32,
             spilled,
             len: maybe_forged(len, 32) as u32,
             grant: maybe_forged(first.into(), 64),
@@ -299,7 +320,7 @@ impl Attack {
         };
         let answer = &reply.replies[slot];
         let notes = &reply.recorder;
-        match pick % 11 {
+        match pick % 13 {
             0..=2 => short(reply.states[slot].state.as_futex(), script),
             3 if word % 2 == 0 => short(&reply.states[slot].took, script),
             3 => long(&reply.states[slot].word, script),
@@ -308,7 +329,12 @@ impl Attack {
             6 => long(&reply.alloc_bytes, script),
             7 => short(&reply.grants_taken, script),
             8 => long(
-                [&answer.head, &answer.grant, &answer.cursor, &answer.spare][word % 4],
+                [
+                    &answer.head,
+                    &answer.grant,
+                    &answer.cursor,
+                    &answer.retained,
+                ][word % 4],
                 script,
             ),
             9 => match word % 3 {
@@ -316,7 +342,9 @@ impl Attack {
                 1 => long(&notes.written, script),
                 _ => long(&notes.words[slot % notes.words.len()], script),
             },
-            _ => long(&answer.words[word % INLINE_WORDS], script),
+            10 => long(&answer.words[word % INLINE_WORDS], script),
+            11 => short(&reply.released, script),
+            _ => long(&reply.releases[word % reply.releases.len()], script),
         }
     }
 
@@ -347,6 +375,8 @@ impl Attack {
             Expected::Number => take(shared, id, <u64 as Reply>::receive),
             Expected::Flag => take(shared, id, <bool as Reply>::receive),
             Expected::Text => take(shared, id, <String as Reply>::receive),
+            Expected::Run => take(shared, id, <Bytes as Reply>::receive),
+            Expected::List => take(shared, id, <(Bytes, Vec<Array<u8>>) as Reply>::receive),
             Expected::Bytes => {
                 let answer = shared.wait_timeout(id, <Array<u8> as Reply>::receive, Duration::ZERO);
                 // Every byte can be read.
@@ -448,9 +478,10 @@ impl Attack {
         assert_eq!(self.answered + self.given_up, self.submitted);
         let mut state = self.shared.lock();
         assert_eq!(state.records.live(), 0);
+        let arena = &self.shared.arena;
         for lane in state.lanes.iter_mut() {
             assert_eq!(lane.backlog_ns(), 0);
-            lane.revoke();
+            lane.revoke(arena);
         }
         drop(state);
         let stats = self.shared.arena.stats();

@@ -224,6 +224,7 @@ fn every_edge_of_a_reply_is_classified() {
                                 let answer = OutgoingReply {
                                     kind,
                                     arrays: arrays.into(),
+                                    retained: 0,
                                     spilled,
                                     len,
                                     grant: grant.into(),

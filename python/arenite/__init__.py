@@ -1,0 +1,144 @@
+"""A process pool that shares arrays without a copy, and where a crash costs one task.
+
+>>> import arenite
+>>> with arenite.Executor(max_workers=2) as ex:         # a concurrent.futures.Executor
+...     list(ex.map(lambda n: n * n, range(4)))
+[0, 1, 4, 9]
+
+The names of this module are imported when they are first used, so that `import arenite` costs nothing and a worker
+loads only what its tasks need.
+"""
+
+from __future__ import annotations
+
+# The constant of `typing`, whose import takes longer than a worker's other imports of this package.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+    from ._arenite import __version__ as __version__
+    from ._arrays import array as array
+    from ._arrays import empty as empty
+    from ._arrays import full as full
+    from ._arrays import mut as mut
+    from ._arrays import zeros as zeros
+    from ._errors import ArenaFull as ArenaFull
+    from ._errors import Cancelled as Cancelled
+    from ._errors import DeadlineExceeded as DeadlineExceeded
+    from ._errors import MemoryLimitExceeded as MemoryLimitExceeded
+    from ._errors import RemoteError as RemoteError
+    from ._errors import StartFailed as StartFailed
+    from ._errors import TableError as TableError
+    from ._errors import WorkerDied as WorkerDied
+    from ._executor import Executor as Executor
+    from ._executor import cancelled as cancelled
+    from ._future import Future as Future
+    from ._limiter import Limiter as Limiter
+    from ._pool import Pool as Pool
+    from ._stats import Stats as Stats
+    from .tables import Scan as Scan
+    from .tables import Table as Table
+    from .tables import apply as apply
+    from .tables import read_csv as read_csv
+    from .tables import read_json as read_json
+    from .tables import read_parquet as read_parquet
+    from .tables import scan_csv as scan_csv
+    from .tables import scan_json as scan_json
+    from .tables import scan_parquet as scan_parquet
+
+_HOMES = {
+    "ArenaFull": "_errors",
+    "Cancelled": "_errors",
+    "DeadlineExceeded": "_errors",
+    "Executor": "_executor",
+    "Future": "_future",
+    "Limiter": "_limiter",
+    "MemoryLimitExceeded": "_errors",
+    "Pool": "_pool",
+    "RemoteError": "_errors",
+    "Scan": "tables",
+    "StartFailed": "_errors",
+    "Stats": "_stats",
+    "Table": "tables",
+    "TableError": "_errors",
+    "WorkerDied": "_errors",
+    "__version__": "_arenite",
+    "apply": "tables",
+    "array": "_arrays",
+    "cancelled": "_executor",
+    "empty": "_arrays",
+    "full": "_arrays",
+    "mut": "_arrays",
+    "read_csv": "tables",
+    "read_json": "tables",
+    "read_parquet": "tables",
+    "scan_csv": "tables",
+    "scan_json": "tables",
+    "scan_parquet": "tables",
+    "zeros": "_arrays",
+}
+
+__all__ = [
+    "ArenaFull",
+    "Cancelled",
+    "DeadlineExceeded",
+    "Executor",
+    "Future",
+    "Limiter",
+    "MemoryLimitExceeded",
+    "Pool",
+    "RemoteError",
+    "Scan",
+    "StartFailed",
+    "Stats",
+    "Table",
+    "TableError",
+    "WorkerDied",
+    "__version__",
+    "apply",
+    "array",
+    "cancelled",
+    "empty",
+    "full",
+    "mut",
+    "read_csv",
+    "read_json",
+    "read_parquet",
+    "scan_csv",
+    "scan_json",
+    "scan_parquet",
+    "zeros",
+]
+
+
+if not TYPE_CHECKING:  # Type checkers know what there is from the imports above.
+
+    def __getattr__(name: str) -> Any:
+        from importlib import import_module
+
+        if name not in _HOMES:
+            raise AttributeError(f"module 'arenite' has no attribute {name!r}")
+        try:
+            module = import_module(f"arenite.{_HOMES[name]}")
+        except ImportError as error:
+            if error.name in ("arenite", "arenite._arenite") and "_arenite" in str(error):
+                _explain(error)
+            raise
+        value = globals()[name] = getattr(module, name)
+        return value
+
+
+def _explain(error: ImportError) -> NoReturn:
+    """The extension cannot be loaded."""
+    import sys
+
+    if sys.platform != "linux":
+        raise ImportError(f"arenite runs on Linux, not on {sys.platform}") from error
+    raise ImportError(
+        f"the extension of arenite is not in {__path__[0]}: install the package (in a clone: pip install ./python), and "
+        "start Python outside of the folder of its source"
+    ) from error
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,133 @@
+"""Arrays in shared memory: in the program by the methods of an executor, in a task by the functions of this module.
+
+In a task, an array that these functions make is returned without a copy. Outside of tasks they make ordinary arrays, so
+that the functions that use them can be called and tested like any other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy
+
+from . import _arenite, _pickle
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+Shape = int | tuple[int, ...]
+
+
+class Mut:
+    """An array that is lent to one task for writing: see `mut`."""
+
+    __slots__ = ("array",)
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self.array = array
+
+    def __reduce__(self) -> Any:
+        raise TypeError("mut() is an argument of an executor's tasks and cannot be pickled elsewhere")
+
+
+def mut(array: NDArray[Any]) -> Any:
+    """Lends an array to one task, which writes to it in place.
+
+    Any number of tasks may write to one array at the same time, as long as their slices do not overlap: overlapping ones
+    are refused.
+
+    >>> import arenite
+    >>> def fill(row, value):
+    ...     row[:] = value
+    >>> with arenite.Executor(2) as ex:
+    ...     out = ex.zeros((3, 2), int)
+    ...     for done in [ex.submit(fill, arenite.mut(out[i]), i) for i in range(3)]:
+    ...         done.result()
+    ...     out.tolist()
+    [[0, 0], [1, 1], [2, 2]]
+
+    Raises ValueError for an array that is not contiguous: pass whole rows of it. Do not touch the slice before its task
+    has ended. A task that is killed leaves it partly written.
+    """
+    if not isinstance(array, numpy.ndarray):
+        raise TypeError(f"mut() takes an array, not {type(array).__name__}")
+    if array.dtype.hasobject:
+        raise TypeError("mut() takes an array of numbers: objects cannot be in shared memory")
+    if not array.flags.c_contiguous:
+        raise ValueError("mut() takes a contiguous array: whole rows, not columns or steps")
+    if not array.flags.writeable:
+        raise ValueError("mut() takes a writable array: this one is read-only, as what share() and tasks return")
+    return Mut(array)
+
+
+def make(arena: _pickle.Arena, shape: Shape, dtype: DTypeLike, order: Any, zeroed: bool) -> NDArray[Any]:
+    """Makes an array in an arena."""
+    kind = numpy.dtype(dtype)
+    if kind.hasobject:
+        raise TypeError(f"an array of {kind} cannot be in shared memory: it holds Python objects")
+    # What numpy makes of the shape, and its errors for bad ones, without memory.
+    model: NDArray[Any] = numpy.broadcast_to(numpy.empty((), kind), shape)
+    if model.nbytes == 0:
+        return numpy.empty(shape, kind, order)
+    buffer: Any = arena.alloc(model.nbytes, zeroed)
+    return numpy.ndarray(model.shape, kind, buffer=buffer, order=order)
+
+
+def share(arena: _pickle.Arena, value: Any, count: Any) -> Any:
+    """Returns the value with its memory in the arena, read-only. `count` is told how many bytes were copied."""
+    if type(value) is numpy.ndarray and not value.dtype.hasobject and value.nbytes:
+        address = value.__array_interface__["data"][0]
+        if value.flags.c_contiguous and arena.find(address, value.nbytes) is not None:
+            shared = value.view()
+        else:
+            shared = make(arena, value.shape, value.dtype, "C", False)
+            numpy.copyto(shared, value)
+            count(value.nbytes)
+        shared.flags.writeable = False
+        return shared
+    data, buffers, copied = _pickle.dump(value, arena)
+    count(copied)
+    views = [memoryview(buffer).toreadonly() for buffer in buffers]
+    return _pickle.load(data, views)
+
+
+def _arena() -> _pickle.Arena | None:
+    """The arena of the running task, if this is one."""
+    return _arenite.TaskArena() if _arenite.is_worker() else None
+
+
+def empty(shape: Shape, dtype: DTypeLike = float, order: Any = "C") -> NDArray[Any]:
+    """Makes an array with unspecified elements, as `numpy.empty` does. A task returns it without a copy.
+
+    >>> import arenite
+    >>> def ramp(n):
+    ...     out = arenite.empty(n, int)
+    ...     out[:] = range(n)
+    ...     return out
+    >>> with arenite.Executor(1) as ex:
+    ...     ex.submit(ramp, 4).result().tolist()
+    [0, 1, 2, 3]
+    """
+    arena = _arena()
+    return numpy.empty(shape, dtype, order) if arena is None else make(arena, shape, dtype, order, False)
+
+
+def zeros(shape: Shape, dtype: DTypeLike = float, order: Any = "C") -> NDArray[Any]:
+    """Makes an array of zeros, as `numpy.zeros` does. A task returns it without a copy."""
+    arena = _arena()
+    return numpy.zeros(shape, dtype, order) if arena is None else make(arena, shape, dtype, order, True)
+
+
+def full(shape: Shape, fill_value: Any, dtype: DTypeLike | None = None, order: Any = "C") -> NDArray[Any]:
+    """Makes an array with one value everywhere, as `numpy.full` does. A task returns it without a copy."""
+    out = empty(shape, numpy.asarray(fill_value).dtype if dtype is None else dtype, order)
+    out[...] = fill_value
+    return out
+
+
+def array(values: ArrayLike, dtype: DTypeLike | None = None) -> NDArray[Any]:
+    """Makes an array with a copy of these values, as `numpy.array` does. A task returns it without a copy."""
+    source = numpy.asarray(values, dtype)
+    out = empty(source.shape, source.dtype)
+    out[...] = source
+    return out

@@ -1,0 +1,203 @@
+"""Why a task gave no value: the exceptions of this package."""
+
+from __future__ import annotations
+
+from concurrent.futures import BrokenExecutor, CancelledError
+from typing import Any
+
+Cancelled = CancelledError
+
+
+class RemoteTraceback(Exception):
+    """The traceback of an exception in its worker: the `__cause__` of the exception that `result()` raises."""
+
+    def __init__(self, traceback: str) -> None:
+        super().__init__(traceback)
+        #: The text, under the name that it has in `concurrent.futures`.
+        self.tb = traceback
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.tb}"""'
+
+
+class RemoteError(Exception):
+    """An exception of a task that could not be sent as it is: its type's name, its message and its traceback.
+
+    It stands for exceptions that cannot be pickled, or not be made again from their pickle.
+    """
+
+    def __init__(self, message: str, type_name: str = "", traceback: str = "") -> None:
+        super().__init__(message)
+        self.type_name = type_name
+        self.traceback = traceback
+
+
+class _Failure:
+    """What all failures of the engine have in common."""
+
+    #: The label that the task was given, or None.
+    label: str | None = None
+    #: The number of the worker that ran the task, or None.
+    worker: int | None = None
+    #: How often the task was tried.
+    attempts: int = 1
+    #: What the worker printed last before it died, oldest line first.
+    last_words: list[str]
+    #: How the attempts before the last one ended.
+    deaths: list[str]
+
+    def _describe(self, failure: dict[str, Any]) -> None:
+        self.label = failure["label"]
+        self.worker = failure["worker"]
+        self.attempts = failure["attempts"]
+        self.last_words = failure["last_words"]
+        self.deaths = failure["deaths"]
+
+
+class WorkerDied(_Failure, RuntimeError):
+    """The worker process ended while it ran the task. It was replaced, and other tasks go on.
+
+    >>> import arenite, os
+    >>> with arenite.Executor(1) as ex:
+    ...     try:
+    ...         ex.submit(os._exit, 3).result()
+    ...     except arenite.WorkerDied as died:
+    ...         print(died.exit_code, died.signal)
+    3 None
+    """
+
+    #: The signal that ended the process, or None.
+    signal: int | None = None
+    #: The code that the process exited with, or None.
+    exit_code: int | None = None
+
+    def __init__(self, message: str = "the worker died", *, signal: int | None = None, exit_code: int | None = None) -> None:
+        super().__init__(message)
+        self.signal = signal
+        self.exit_code = exit_code
+        self.last_words = []
+        self.deaths = []
+
+
+class DeadlineExceeded(_Failure, TimeoutError):
+    """The task ran longer than its deadline. Its worker was killed and replaced."""
+
+    def __init__(self, message: str = "the deadline is over", *, deadline: float | None = None) -> None:
+        super().__init__(message)
+        #: Seconds that the task was allowed to run.
+        self.deadline = deadline
+        self.last_words = []
+        self.deaths = []
+
+
+class MemoryLimitExceeded(_Failure, MemoryError):
+    """The task asked for more memory than `memory_limit` leaves a worker, or the machine was out of memory."""
+
+    def __init__(self, message: str = "the memory limit is reached", *, limit: int | None = None) -> None:
+        super().__init__(message)
+        #: The limit in bytes; None if the machine or its container was out of memory.
+        self.limit = limit
+        self.last_words = []
+        self.deaths = []
+
+
+class ArenaFull(_Failure, MemoryError):
+    """The arena has no room for an array. Drop arrays, or make the executor with a larger `capacity`."""
+
+    def __init__(
+        self,
+        message: str = "the arena is full",
+        *,
+        requested: int = 0,
+        free: int = 0,
+        capacity: int = 0,
+        largest_free: int = 0,
+    ) -> None:
+        super().__init__(message)
+        self.requested = requested
+        self.free = free
+        self.capacity = capacity
+        self.largest_free = largest_free
+        self.last_words = []
+        self.deaths = []
+
+
+class StartFailed(_Failure, BrokenExecutor):
+    """No worker can be started: the message says why. An initializer that raises is such a reason."""
+
+    def __init__(self, message: str = "no worker can be started") -> None:
+        super().__init__(message)
+        self.last_words = []
+        self.deaths = []
+
+
+def from_failure(failure: dict[str, Any]) -> BaseException:
+    """Returns the exception for a failure of the engine, as the extension describes it."""
+    kind, text = failure["kind"], failure["text"]
+    error: Any
+    if kind == "deadline":
+        error = DeadlineExceeded(text, deadline=failure["limit"])
+    elif kind in ("memory", "oom"):
+        error = MemoryLimitExceeded(text, limit=failure.get("limit"))
+    elif kind == "arena":
+        numbers = ("requested", "free", "capacity", "largest_free")
+        error = ArenaFull(text, **{name: failure[name] for name in numbers})
+    elif kind == "start":
+        error = StartFailed(text)
+    elif kind in ("cancelled", "shutdown"):
+        return Cancelled(text)
+    elif kind in ("died", "quarantined"):
+        error = WorkerDied(text, signal=failure.get("signal"), exit_code=failure.get("exit_code"))
+    else:
+        return RuntimeError(text)
+    error._describe(failure)
+    return error  # type: ignore[no-any-return]
+
+
+class TableError(Exception):
+    """A table could not be read or changed: which file and part, which row and column, and why.
+
+    The text names all of it: `data/b.csv, row 1048, column "price": "n/a" is not double; …`. The exception of a
+    function, or `WorkerDied`, is its `__cause__`.
+    """
+
+    #: The file, or None.
+    file: str | None = None
+    #: The bytes of the file that the part is read from, or None; of a compressed file, those of its content.
+    bytes: range | None = None
+    #: The row group of a Parquet file, or None.
+    row_group: int | None = None
+    #: The row of the file, from 1 on, without the header. None if no row is to blame, or if the rows before its part are
+    #: not known because the file cannot be read twice: the text then has the row of the part.
+    row: int | None = None
+    #: The name of the column, or None.
+    column: str | None = None
+    #: Whether another schema could read the part.
+    _is_of_type = False
+
+    @classmethod
+    def at(
+        cls,
+        text: str,
+        *,
+        origin: Any = None,
+        file: str | None = None,
+        row: int | None = None,
+        row_of_part: int | None = None,
+        column: str | None = None,
+    ) -> TableError:
+        """The error of a place. `origin` is an `Origin` of tables."""
+        # The row says where.
+        where = [file or (origin.file if row is not None else str(origin))] if file or origin else []
+        if row is not None:
+            where.append(f"row {row}")
+        elif row_of_part is not None:
+            where.append(f"row {row_of_part} of these")
+        if column is not None:
+            where.append(f'column "{column}"')
+        error = cls(f"{', '.join(where)}: {text}" if where else text)
+        error.file = file or (origin.file if origin else None)
+        if origin:
+            error.bytes, error.row_group = origin.bytes, origin.row_group
+        error.row, error.column = row, column
+        return error

@@ -1,0 +1,598 @@
+"""The executor: `Executor`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from concurrent.futures import Executor as BaseExecutor
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+from weakref import WeakSet
+
+from . import _arenite, _dispatch, _inline, _pickle, _start
+from ._future import Future, failed
+from ._sizes import count, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from types import TracebackType
+
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+    from ._arrays import Shape
+    from ._actor import Actor
+    from ._limiter import Limiter
+    from ._map import Results
+    from ._scope import Scope
+    from ._stats import Stats
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: Executors that end before the interpreter does.
+_executors: WeakSet[Executor] = WeakSet()
+_is_exiting = False
+#: Names of functions whose options an executor keeps.
+_MOST_NAMES = 1024
+#: What an interpreter that has done nothing yet needs is about half of this.
+_LEAST_MEMORY = 16 << 20
+#: Seconds that running tasks have to end after `shutdown(cancel_futures=True)`.
+_GRACE = 0.15
+#: Seconds that killed workers have to be gone.
+_LAST = 2.0
+
+Output = Literal["labelled", "plain"] | None
+
+
+class Configured:
+    """An executor with options for tasks: what `Executor.options` returns."""
+
+    _executor: Executor
+
+    def __init__(self, executor: Executor, settings: dict[str, Any]) -> None:
+        self._executor = executor
+        self._settings = settings
+        self._by_name: dict[str, _arenite.Options] = {}
+        # Checks the settings now, where they are written.
+        self._named("")
+
+    def _named(self, name: str) -> _arenite.Options:
+        """Returns the options of a function with this name."""
+        known = self._by_name.get(name)
+        if known is None:
+            if len(self._by_name) >= _MOST_NAMES:
+                self._by_name.clear()
+            known = self._by_name[name] = _arenite.Options(name=name or None, **self._settings)
+        return known
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Submits a task with these options: see `Executor.submit`."""
+        return self._executor._submit(self, fn, args, kwargs)
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+        progress: bool | str = False,
+    ) -> Iterator[T]:
+        """Submits a task for each item, with these options: see `Executor.map`.
+
+        With a deadline, retries or a limit each item is a task of its own, whatever the `chunksize`.
+        """
+        given = self._settings
+        if given.get("deadline") is not None or given.get("retries") or given.get("limit") is not None:
+            _check_chunksize(chunksize)
+            chunksize = 1
+        return self._executor._map(self, fn, iterables, timeout, chunksize, buffersize, progress)
+
+
+class Executor(BaseExecutor):
+    """A `concurrent.futures.Executor` whose workers are processes that share arrays with this one.
+
+    No `if __name__ == "__main__"` is needed: workers never run the main file. Functions and classes of `__main__` and of
+    notebooks are sent by value, those of other modules by name.
+
+    >>> import arenite
+    >>> with arenite.Executor(max_workers=2) as ex:
+    ...     future = ex.submit(pow, 2, 10)
+    ...     future.result()
+    1024
+
+    :param max_workers: The number of worker processes, by default one for each core. 0 runs tasks in this process, in
+        the thread that submits them: for debugging.
+    :param spares: The number of idle processes that are ready, with `initializer` and `preload` done. When a worker
+        ends, by a crash, a deadline, a cancellation or to be recycled, one of them takes its place at once, and another
+        is started behind it. Tasks never run in more than `max_workers` processes. Each spare takes the memory of an
+        idle worker: 6 MB, or 13 MB with numpy, and what `initializer` loads.
+    :param initializer: Called with `initargs` in each worker before its first task. If it raises, the tasks fail with
+        `StartFailed`.
+    :param memory_limit: The most private memory of a worker, in bytes or as "1GiB". A task that asks for more fails with
+        `MemoryLimitExceeded`. Arrays in the arena do not count.
+    :param capacity: The bytes that arrays and results may take together; by default half of the available memory.
+    :param preload: Names of modules that a worker imports before it is ready, such as "numpy".
+    :param recycle_after: Replaces each worker after this number of tasks.
+    :param recycle_above: Replaces a worker that has more private memory than this after a task.
+    :param sandbox: "strict", or True, takes workers the right to open files and sockets, and to start or touch other
+        processes. Modules that tasks import have to be named in `preload`; numpy is, if the program has imported it. Tasks
+        return numbers, text, arrays and containers of these, which are copied; `mut()` is refused. "required" raises
+        OSError where Linux lacks a part of the sandbox.
+    :param lanes: Threads of each worker that run tasks at the same time: for tasks that wait.
+    :param writable: "copy" gives tasks private copies of the arrays in their arguments, and the program private copies
+        of the arrays in results, instead of read-only views of the arena; "results" only the latter.
+    :param cancel_running: Whether `Future.cancel()` and `shutdown(cancel_futures=True)` end tasks that run.
+    :param output: What happens to lines that tasks print: "labelled" prints them to `sys.stdout` and `sys.stderr` with
+        the number of the worker, "plain" as they are; None drops them.
+    :param label: The name of workers in process lists and of their lines.
+    :param env: Variables that workers have in addition to those of this process.
+    :param python: The interpreter that workers run, by default `sys.executable`.
+    :param trace: A file for events of all tasks, which https://ui.perfetto.dev shows.
+    :param report: A file for a page about all tasks.
+    :param seed: The seed of random numbers that the engine draws.
+    :param start_timeout: Seconds that a worker may take to start.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        *,
+        spares: int = 0,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        memory_limit: int | str | None = None,
+        capacity: int | str | None = None,
+        preload: Iterable[str] = (),
+        recycle_after: int | None = None,
+        recycle_above: int | str | None = None,
+        sandbox: bool | Literal["strict", "required"] = False,
+        lanes: int = 1,
+        writable: Literal["copy", "results"] | None = None,
+        cancel_running: bool = True,
+        output: Output = "labelled",
+        label: str = "arenite",
+        env: Mapping[str, str] | None = None,
+        python: str | None = None,
+        trace: str | os.PathLike[str] | None = None,
+        report: str | os.PathLike[str] | None = None,
+        seed: int | None = None,
+        start_timeout: float | None = None,
+    ) -> None:
+        if max_workers is None:
+            max_workers = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+        max_workers, lanes = count("max_workers", max_workers), count("lanes", lanes, least=1)
+        spares = count("spares", spares)
+        if recycle_after is not None:
+            recycle_after = count("recycle_after", recycle_after, least=1)
+        if writable not in (None, "copy", "results"):
+            raise ValueError(f'writable must be None, "copy" or "results", not {writable!r}')
+        if sandbox not in (False, True, "strict", "required"):
+            raise ValueError(f'sandbox must be False, True, "strict" or "required", not {sandbox!r}')
+        if sandbox and max_workers == 0:
+            raise ValueError("a sandbox needs workers: max_workers=0 runs tasks in this process")
+        mode = "strict" if sandbox is True else sandbox or None
+        self._max_workers = max_workers
+        self._slots = max(1, max_workers) * lanes
+        self._private = writable == "copy"
+        self._private_results = writable is not None
+        #: Unpickles what workers send.
+        self._load = _pickle.load
+        self._cancel_running = cancel_running
+        # Reentrant, for a signal handler that shuts down.
+        self._lock = threading.RLock()
+        self._is_closed = False
+        self._closing: _arenite.Closing | None = None
+        self._maps: WeakSet[Results[Any]] = WeakSet()
+        self._plain = Configured(self, {})
+        self._inline = max_workers == 0
+        if self._inline:
+            if initializer is not None:
+                initializer(*initargs)
+            return
+        limit = parse("memory_limit", memory_limit, _LEAST_MEMORY) or 0
+        if mode is not None:
+            from . import _plain
+
+            self._load = _plain.load
+        setup = _start.setup(
+            initializer, initargs, preload, self._private, self._private_results, limit, mode is not None
+        )
+        self._output = _dispatch.register(_printer(output, label))
+        self._engine = _arenite.Engine(
+            workers=max_workers,
+            spares=spares,
+            lanes=lanes,
+            capacity=parse("capacity", capacity),
+            memory_limit=limit,
+            recycle_after=recycle_after or 0,
+            recycle_above=parse("recycle_above", recycle_above) or 0,
+            sandbox=mode,
+            label=label,
+            program=_start.interpreter(python),
+            arguments=_start.arguments(),
+            environment=_start.environment(max_workers, env, mode is not None),
+            identity=_start.identity(),
+            setup=setup,
+            output=self._output,
+            trace=trace,
+            report=report,
+            seed=seed,
+            start_timeout=start_timeout,
+        )
+        self._capacity = self._engine.capacity
+        _executors.add(self)
+
+    # ---- tasks
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Submits a task: the call `fn(*args, **kwargs)` in a worker. Returns its future.
+
+        Arguments that cannot be pickled make the future fail. Raises RuntimeError after `shutdown`.
+        """
+        return self._submit(self._plain, fn, args, kwargs)
+
+    def _submit(
+        self,
+        configured: Configured,
+        fn: Callable[..., T] | _pickle.Function,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        name: str | None = None,
+        beside: Callable[..., _pickle.Beside] = _pickle.Beside,
+    ) -> Future[T]:
+        """Submits a call. For a function that is pickled already, `name` is its name in statistics. `beside` takes the
+        arrays of the arguments."""
+        if self._is_closed:
+            self._raise_closed()
+        if self._inline:
+            return _inline.call(fn, args, kwargs)  # type: ignore[arg-type]
+        engine, private = self._engine, self._private
+        try:
+            function = fn if isinstance(fn, _pickle.Function) else _pickle.pickle_function(fn, engine, private)
+            if kwargs:
+                plain, kind, call = None, function.kind, (args, kwargs)
+            else:
+                plain, kind, call = _pickle.dump_plain(args), function.kind | _pickle.POSITIONAL, args
+            buffers, copied = function.buffers, function.copied
+            if plain is None:
+                plain, others, more = _pickle.dump(call, engine, private, beside)
+                buffers, copied = [*buffers, *others], copied + more
+            if copied:
+                engine.count_copied(copied)
+            task = engine.submit(function.head, plain, kind, buffers or None, configured._named(name or _name(fn)))
+        except Exception as error:
+            if self._is_closed:
+                self._raise_closed()
+            if engine.is_foreign:
+                raise
+            return failed(error)
+        return Future(task, self._private_results, self._cancel_running, self._load)
+
+    def map(  # type: ignore[override]
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+        progress: bool | str = False,
+    ) -> Iterator[T]:
+        """Calls `fn` with the items of the iterables. Returns an iterator over the results in their order.
+
+        Items are submitted at once if the iterables have a length, as far as the arena has room for their arguments. Of
+        other iterables, which may be endless, items are pulled as workers need them; `buffersize` sets how many results
+        may be ahead of the one that is asked for.
+
+        :param timeout: Seconds from this call on after which `TimeoutError` is raised and all tasks that are left are
+            cancelled, as `Future.cancel()` does it.
+        :param chunksize: Calls that are sent as one task: more than 1 is faster for calls of a few microseconds. If its
+            worker dies, all calls of a chunk fail.
+        :param progress: Shows a progress bar if tqdm is installed; text is its title.
+
+        The exception of a call is raised where its result would be. Asking for the next result goes on after it.
+        """
+        return self._map(self._plain, fn, iterables, timeout, chunksize, buffersize, progress)
+
+    def _map(
+        self,
+        configured: Configured,
+        fn: Callable[..., T],
+        iterables: tuple[Iterable[Any], ...],
+        timeout: float | None,
+        chunksize: int,
+        buffersize: int | None,
+        progress: bool | str,
+    ) -> Iterator[T]:
+        _check_chunksize(chunksize)
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or at least 1")
+        if self._is_closed:
+            self._raise_closed()
+        if self._inline:
+            return map(fn, *iterables)
+        from ._map import Results
+
+        named = configured._named(_name(fn))
+        results = Results(self, fn, iterables, named, timeout, chunksize, buffersize, progress)
+        self._maps.add(results)
+        return results if chunksize == 1 else results.flat()
+
+    def options(
+        self,
+        *,
+        deadline: float | None = None,
+        retries: int = 0,
+        retry_errors: bool = False,
+        backoff: tuple[float, float] | None = None,
+        priority: int = 0,
+        label: str | None = None,
+        limit: Limiter | None = None,
+    ) -> Configured:
+        """Returns this executor with options for tasks, which has `submit` and `map`.
+
+        >>> import arenite, time
+        >>> with arenite.Executor(1) as ex:
+        ...     hung = ex.options(deadline=0.1).submit(time.sleep, 60)
+        ...     type(hung.exception()).__name__
+        'DeadlineExceeded'
+
+        :param deadline: Seconds that each attempt may run. Then its worker is killed and replaced.
+        :param retries: How often a task runs again after the death of its worker or its deadline.
+        :param retry_errors: Whether it also runs again after an exception.
+        :param backoff: Seconds of the first and of the longest pause between attempts. They double in between.
+        :param priority: Above 0 starts before other tasks that wait, below 0 after them.
+        :param label: A name for people, in errors, traces and reports.
+        :param limit: A limiter of how many such tasks run at a time or start per second. `max_workers=0` ignores it.
+        """
+        given = {
+            "deadline": deadline,
+            "retries": count("retries", retries),
+            "retry_errors": retry_errors,
+            "backoff": backoff,
+            "priority": priority,
+            "label": label,
+            "limit": None if limit is None else limit._limiter,
+        }
+        return Configured(self, given)
+
+    def scope(self) -> Scope:
+        """Returns a context whose tasks have all ended when its block ends.
+
+        >>> import arenite
+        >>> with arenite.Executor(2) as ex:
+        ...     with ex.scope() as scope:
+        ...         powers = [scope.submit(pow, 2, n) for n in range(4)]
+        ...     [power.result() for power in powers]
+        [1, 2, 4, 8]
+
+        The first exception of a task cancels the other tasks, and is raised at the end of the block as it is, so that
+        `except ValueError` works as it does around `result()`; exceptions of others stay in their futures. An exception of
+        the block cancels all tasks, too. Ctrl-C ends all tasks, also those that run.
+        """
+        from ._scope import Scope
+
+        self._check_open()
+        return Scope(self)
+
+    def actor(self, cls: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Actor:
+        """Makes the object `cls(*args, **kwargs)` in a worker, where it stays. Returns an actor, which has its methods.
+
+        >>> import arenite, collections
+        >>> with arenite.Executor(2) as ex:
+        ...     counter = ex.actor(collections.Counter, "abc")
+        ...     counter.update("aab").result()
+        ...     counter.most_common(1).result()
+        [('a', 3)]
+
+        A method returns a `Future`. Calls run one after the other, in the order in which they were made; an exception
+        leaves the object as it is. Several actors may share a worker, and other tasks run between their calls. Arrays of the
+        arena in the arguments may stay in the object without a copy.
+
+        If `cls` raises, each call does. If the worker dies, the object is lost: the call that ran, and all calls
+        after it, raise `WorkerDied` or what else the cause was. No call runs twice. A task that is cancelled or exceeds
+        its deadline ends its worker too: use an executor of its own where actors must not share this fate. Workers with
+        actors are not recycled.
+
+        The actor ends with the last reference to it, or with its `with` block, after the calls made so far.
+        """
+        from ._actor import Actor
+
+        self._check_open()
+        return Actor(self, cls, args, kwargs)
+
+    # ---- arrays
+
+    def share(self, value: T) -> T:
+        """Returns the value with its memory in the arena, read-only: tasks get it without a copy.
+
+        For arrays, and for anything that pickles its buffers out of band, such as data frames or lists of arrays. The
+        memory is free when the last array over it is gone.
+
+        >>> import arenite, numpy
+        >>> with arenite.Executor(1) as ex:
+        ...     table = ex.share(numpy.arange(10_000))
+        ...     int(ex.submit(numpy.sum, table).result())
+        49995000
+        """
+        self._check_open()
+        from . import _arrays
+
+        if self._inline:
+            return _inline.share(value)
+        return _arrays.share(self._engine, value, self._engine.count_copied)  # type: ignore[no-any-return]
+
+    def empty(self, shape: Shape, dtype: DTypeLike = float, order: Any = "C") -> NDArray[Any]:
+        """Makes an array with unspecified elements in the arena, as `numpy.empty` does elsewhere.
+
+        It is writable here, and read-only in tasks, except for what `arenite.mut` lends them.
+        """
+        return self._make(shape, dtype, order, False)
+
+    def zeros(self, shape: Shape, dtype: DTypeLike = float, order: Any = "C") -> NDArray[Any]:
+        """Makes an array of zeros in the arena, as `numpy.zeros` does elsewhere."""
+        return self._make(shape, dtype, order, True)
+
+    def full(
+        self, shape: Shape, fill_value: Any, dtype: DTypeLike | None = None, order: Any = "C"
+    ) -> NDArray[Any]:
+        """Makes an array with one value everywhere in the arena, as `numpy.full` does elsewhere."""
+        import numpy
+
+        out = self.empty(shape, numpy.asarray(fill_value).dtype if dtype is None else dtype, order)
+        out[...] = fill_value
+        return out
+
+    def array(self, values: ArrayLike, dtype: DTypeLike | None = None) -> NDArray[Any]:
+        """Makes a writable array with a copy of these values in the arena, as `numpy.array` does elsewhere."""
+        import numpy
+
+        source = numpy.asarray(values, dtype)
+        out = self.empty(source.shape, source.dtype)
+        out[...] = source
+        return out
+
+    def _make(self, shape: Shape, dtype: DTypeLike, order: Any, zeroed: bool) -> NDArray[Any]:
+        self._check_open()
+        if self._inline:
+            return _inline.make(shape, dtype, order, zeroed)
+        from . import _arrays
+
+        return _arrays.make(self._engine, shape, dtype, order, zeroed)
+
+    # ---- the executor
+
+    def stats(self) -> Stats:
+        """Returns statistics of the arena, the workers and the tasks."""
+        from . import _stats
+
+        if self._inline:
+            return _stats.Stats()
+        return _stats.from_dict(self._engine.stats())
+
+    def trim(self) -> int:
+        """Returns memory of the arena that is not in use to the system. Returns the number of bytes."""
+        return 0 if self._inline else self._engine.trim()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Ends the executor. No task can be submitted from now on.
+
+        :param wait: Waits until all tasks have ended. Otherwise they go on in the background.
+        :param cancel_futures: Cancels tasks that have not begun, and ends those that do not end at once, unless the
+            executor was made with `cancel_running=False`.
+
+        Ctrl-C while this waits cancels everything.
+        """
+        self._shutdown(wait, cancel_futures, _GRACE if self._cancel_running else None)
+
+    def _shutdown(self, wait: bool, cancel: bool, grace: float | None) -> None:
+        # No lock: in a child made by fork() it may be held by a thread that does not exist there.
+        self._is_closed = True
+        if self._inline or self._engine.is_foreign:
+            return
+        try:
+            maps = list(self._maps)
+            for results in maps:
+                if cancel:
+                    results._cancel()
+                else:
+                    results._submit_rest()
+            if cancel:
+                self._engine.cancel_all(grace == 0)
+            with self._lock:
+                self._closing = self._engine.close(grace if cancel else None) or self._closing
+            if wait and self._closing is not None:
+                self._closing.wait()
+                _dispatch.unregister(self._output)
+        except BaseException:
+            # Ctrl-C: nothing is to go on.
+            self._engine.cancel_all(True)
+            if self._closing is not None:
+                self._closing.wait(_LAST)
+            raise
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> Literal[False]:
+        if exc_type is not None and issubclass(exc_type, (KeyboardInterrupt, SystemExit)):
+            self._shutdown(True, True, 0.0)
+        else:
+            self.shutdown(wait=True)
+        return False
+
+    def __repr__(self) -> str:
+        state = "shut down" if self._is_closed else f"{self._max_workers} workers"
+        return f"<arenite.Executor: {state}>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "an executor cannot be sent to a task: submit from the program, and pass what the task needs, not an object "
+            "that holds the executor"
+        )
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            self._raise_closed()
+
+    def _raise_closed(self) -> None:
+        if _is_exiting:
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+
+def cancelled() -> bool:
+    """In a task: whether it was cancelled and should return soon. Elsewhere False.
+
+    Only needed with `Executor(cancel_running=False)`; otherwise a task that is cancelled is ended.
+    """
+    return _arenite.is_cancelled()
+
+
+def _name(function: Any) -> str:
+    """The name of a function in statistics, traces and reports."""
+    name = getattr(function, "__qualname__", None)
+    return name if isinstance(name, str) else type(function).__qualname__
+
+
+def _check_chunksize(chunksize: int) -> None:
+    if chunksize < 1:
+        raise ValueError("chunksize must be >= 1.")
+
+
+def _printer(output: Output | Callable[[str, int, str], None], label: str) -> Callable[[str, int, str], None]:
+    """Returns what prints the lines of workers."""
+    if callable(output):
+        return output
+    if output not in ("labelled", "plain", None):
+        raise ValueError(f'output must be "labelled", "plain", None or a callable, not {output!r}')
+
+    def write(source: str, worker: int, text: str) -> None:
+        if output is None:
+            return
+        stream = sys.stdout if source == "stdout" else sys.stderr
+        if stream is None:
+            return
+        stream.write(f"({label}:{worker}) {text}\n" if output == "labelled" else f"{text}\n")
+        stream.flush()
+
+    return write
+
+
+def _at_exit() -> None:
+    """Finishes what was submitted, as the executors of the standard library do, before the interpreter goes."""
+    global _is_exiting
+    _is_exiting = True
+    # After Ctrl-C has ended the program, nobody waits for its tasks. In an interactive session it may be long ago.
+    interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt and not hasattr(sys, "ps1")
+    try:
+        for executor in list(_executors):
+            executor._shutdown(True, interrupted, 0.0 if interrupted else None)
+        _arenite.join_all()
+    finally:
+        _dispatch.stop()
+
+
+threading._register_atexit(_at_exit)  # type: ignore[attr-defined]

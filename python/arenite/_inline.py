@@ -1,0 +1,49 @@
+"""Tasks that run in this process: what `Executor(max_workers=0)` does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ._future import Future, failed, succeeded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+T = TypeVar("T")
+
+
+def call(fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[T]:
+    """Calls the function now. Returns a future that has ended."""
+    try:
+        value = fn(*map(_unwrap, args), **{name: _unwrap(value) for name, value in kwargs.items()})
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        return failed(error)
+    return succeeded(value)
+
+
+def _unwrap(value: Any) -> Any:
+    """The array of a `mut()`."""
+    kind = type(value)
+    return value.array if kind.__module__ == "arenite._arrays" and kind.__name__ == "Mut" else value
+
+
+def share(value: T) -> T:
+    """Returns a read-only copy of an array; other values as they are."""
+    import numpy
+
+    if isinstance(value, numpy.ndarray):
+        value = value.copy()
+        value.flags.writeable = False
+    return value
+
+
+def make(shape: Any, dtype: Any, order: Any, zeroed: bool) -> NDArray[Any]:
+    """Makes an array in private memory."""
+    import numpy
+
+    made: NDArray[Any] = (numpy.zeros if zeroed else numpy.empty)(shape, dtype, order)
+    return made

@@ -1,0 +1,463 @@
+"""Many calls of one function: what `Executor.map` returns."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import deque
+from collections.abc import Sized
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from . import _pickle
+from ._errors import ArenaFull, Cancelled
+from ._future import error_of
+from ._worker import Raised, load_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from ._arenite import Options, Task
+    from ._executor import Executor
+
+
+T = TypeVar("T")
+
+#: Tasks in flight of a map whose input has a length. Beyond that, items wait until results are taken.
+_MOST_SIZED = 1 << 16
+#: Tasks in flight of a map whose input may be endless: at first for each task that can run, and at most.
+_FIRST_WINDOW = 4
+_MOST_UNSIZED = 4096
+#: The part of the arena that copies of arguments of one map may take.
+_PART = 4
+
+
+class Results(Generic[T]):
+    """The results of a map, in the order of its items.
+
+    An exception of one task is raised where its result would be; the next call of `next` goes on with the result after
+    it. Dropping the iterator cancels the tasks that have not begun.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        function: Callable[..., T],
+        iterables: tuple[Iterable[Any], ...],
+        options: Options | None,
+        timeout: float | None,
+        chunksize: int,
+        buffersize: int | None,
+        progress: Any,
+    ) -> None:
+        self._executor = executor
+        self._engine = executor._engine
+        self._private = executor._private
+        self._private_results = executor._private_results
+        self._load = executor._load
+        self._options = options
+        self._until = None if timeout is None else monotonic() + timeout
+        self._timeout = timeout
+        self._function = _pickle.pickle_function(function, self._engine, self._private)
+        self._engine.count_copied(self._function.copied)
+        self._chunksize = chunksize
+        #: Tasks in flight, in order.
+        self._flying: deque[_Entry] = deque()
+        #: Values of a task that were not given yet.
+        self._values: deque[Any] = deque()
+        #: Bytes that were copied for the tasks in flight.
+        self._bytes = 0
+        self._most_bytes = executor._capacity // _PART
+        #: Arguments of the next task, if they were taken from the input.
+        self._held: Any = None
+        #: The task of those arguments, once it was submitted, and the bytes that were copied for it.
+        self._sent: list[Task] = []
+        self._copied = 0
+        #: Held while tasks are submitted.
+        self._lock = threading.RLock()
+        #: Held while a result is taken, also while a thread waits for it.
+        self._taking = threading.RLock()
+        #: The tasks that have ended, where results come in that order.
+        self._landed: deque[_Entry] | None = None
+        self._is_cut = False
+        #: The executor was shut down with results left.
+        self._is_cancelled = False
+        self._exact = buffersize is not None
+        #: No failure is among the values.
+        self._is_whole = False
+        lengths = [len(items) for items in iterables if isinstance(items, Sized)]
+        self._is_sized = len(lengths) == len(iterables)
+        total = min(lengths) if lengths else None
+        if buffersize is not None:
+            self._window = buffersize
+        elif self._is_sized:
+            self._window = _MOST_SIZED
+        else:
+            self._window = _FIRST_WINDOW * executor._slots
+        self._kind = _pickle.POSITIONAL
+        self._items: Iterator[Any] | None = self._tasks(iterables)
+        self._bar = _bar(progress, total if self._is_sized else None)
+        self._fill()
+
+    def _tasks(self, iterables: tuple[Iterable[Any], ...]) -> Iterator[Any]:
+        """Returns the arguments of each task, and sets of which kind they are."""
+        if self._chunksize > 1 and len(iterables) == 1:
+            self._kind = _pickle.MANY
+            return _Chunks(iterables[0], self._chunksize)
+        calls = zip(*(self._constant(items) for items in iterables))
+        if self._chunksize == 1:
+            return calls
+        self._kind = _pickle.MANY_TUPLES
+        return _Chunks(calls, self._chunksize)
+
+    def _constant(self, items: Iterable[Any]) -> Iterable[Any]:
+        """Puts the array of an `itertools.repeat` into the arena once."""
+        if type(items) is itertools.repeat:
+            value = next(items, None)
+            if type(value).__module__ == "numpy" and type(value).__name__ == "ndarray":
+                value = self._executor.share(value)
+            count = items.__length_hint__() if _is_finite(items) else None
+            return itertools.repeat(value) if count is None else itertools.repeat(value, count + 1)
+        return items
+
+    def _fill(self) -> None:
+        """Submits items until enough are in flight."""
+        with self._lock:
+            while len(self._flying) < self._window and (self._bytes < self._most_bytes or not self._flying):
+                if not self._submit_next():
+                    return
+
+    def _submit_next(self, waits: bool = True) -> bool:
+        """Submits the next item. Returns false if there is none, or it has to wait until the arena has room."""
+        if self._held is None and not self._pull():
+            return False
+        calls = len(self._held) if self._chunksize > 1 else 1
+        outcome: Task | BaseException
+        try:
+            if not self._sent:
+                self._send(self._held)
+            outcome = self._sent[0]
+        except ArenaFull as full:
+            if waits and self._flying:
+                return False
+            self._copied, outcome = 0, full
+        except Exception as error:
+            self._copied, outcome = 0, error
+        entry = _Entry(outcome, self._copied, calls)
+        # No call from here on: see `_send`.
+        self._flying += (entry,)
+        self._bytes += entry.copied
+        self._held = None
+        self._sent = []
+        return True
+
+    def _pull(self) -> bool:
+        """Takes the arguments of the next task from the input. Returns whether there were any."""
+        if self._items is not None:
+            # Not `next`: see `_send`.
+            for self._held in self._items:
+                return True
+            self._items = None
+        return False
+
+    def _send(self, item: Any) -> None:
+        """Submits a task for these arguments.
+
+        The interpreter raises `KeyboardInterrupt` after calls of functions, and not between other steps. So whatever a
+        call returns has to be recorded by that call or by the next steps without another one: an item that was pulled
+        in `_held`, a task that was sent in `_sent`, a result in `_values`. Asking for the next result then goes on
+        where Ctrl-C came.
+        """
+        function, engine = self._function, self._engine
+        kind = function.kind | self._kind
+        data = None if self._chunksize > 1 else _pickle.dump_plain(item)
+        buffers = function.buffers or None
+        if data is not None:
+            self._copied = 0
+        else:
+            data, others, copied = _pickle.dump(item, engine, self._private)
+            buffers = [*function.buffers, *others]
+            self._copied = copied + len(data)
+            engine.count_copied(copied)
+        call = (function.head,), (data,), (kind,), (buffers,), (self._options,)
+        self._sent.extend(map(engine.submit, *call))
+
+    def __iter__(self) -> Results[T]:
+        return self
+
+    def __next__(self) -> T:
+        while True:
+            while not self._values:
+                self._advance()
+            values = self._values
+            value = values[0]
+            error = None if self._is_whole else _failure(value)
+            # No call up to the end: see `_send`. Another thread may have taken it.
+            if values and values[0] is value:
+                del values[0]
+                if error is None:
+                    return value  # type: ignore[no-any-return]
+                try:
+                    raise error
+                finally:
+                    value = error = self = None  # type: ignore[assignment]
+
+    def flat(self) -> Iterator[T]:
+        """Returns the results of a map in chunks."""
+        pieces = self._pieces()
+        # Up to where an exception does not end the iteration.
+        next(pieces)
+        return itertools.chain.from_iterable(pieces)
+
+    def _pieces(self) -> Iterator[Iterable[T]]:
+        """The results in pieces, after an empty one. An exception does not end the iteration: it is in a piece, too."""
+        error: BaseException | None = None
+        while True:
+            try:
+                yield ()
+                if error is not None:
+                    piece: Iterable[T] = _pieces(deque([_Failed(error)]))
+                    error = None
+                    yield piece
+                while True:
+                    if not self._values:
+                        self._advance()
+                    piece = self._values if self._is_whole else _pieces(self._values)
+                    values: deque[Any] = deque()
+                    # No call: see `_send`.
+                    self._values = values
+                    yield piece
+            except (StopIteration, GeneratorExit):
+                return
+            except BaseException as raised:
+                # Ctrl-C, too: it must not end the iteration.
+                error = raised
+
+    def _advance(self) -> None:
+        """Takes the outcome of the next task, unless there are values left."""
+        with self._taking:
+            if self._values:
+                return
+            if self._exact or len(self._flying) <= self._window // 2:
+                if self._flying and not self._exact and not self._is_sized and self._is_starving():
+                    self._window = min(2 * self._window, _MOST_UNSIZED)
+                self._fill()
+            # Another thread may close this meanwhile.
+            flying, landed = self._flying, self._landed
+            entry = self._next()
+            if entry is None:
+                raise self._end()
+            is_whole, values = self._outcome(entry)
+            # No call up to the last line: see `_send`.
+            self._is_whole = is_whole
+            self._values += values
+            self._bytes -= entry.copied
+            if landed is None:
+                del flying[0]
+            else:
+                del landed[0]
+                flying.remove(entry)
+        if self._bar is not None:
+            self._bar.update(len(values))
+
+    def _end(self) -> BaseException:
+        """What is raised when there are no more results."""
+        if self._bar is not None:
+            self._bar.close()
+        if self._is_cancelled:
+            return Cancelled()
+        if self._is_cut:
+            return RuntimeError(
+                "the executor was shut down before the input of this map was used up: take the results inside of the "
+                "`with` block, or pass a list, whose items are all submitted before"
+            )
+        return StopIteration()
+
+    def _next(self) -> _Entry | None:
+        """Waits for the next task that ends. Returns None if there is none."""
+        if not self._flying:
+            return None
+        entry = self._flying[0]
+        if not isinstance(entry.task, BaseException) and not entry.task.wait(self._left()):
+            raise self._late()
+        return entry
+
+    def _outcome(self, entry: _Entry) -> tuple[bool, list[Any]]:
+        """Returns whether all calls of a task gave a value, and the values, with failures in the places of others."""
+        task = entry.task
+        error: BaseException
+        if isinstance(task, BaseException):
+            return False, [_Failed(task)] * entry.calls
+        reply = task.take()
+        if type(reply) is dict:
+            error = Cancelled(reply.get("text", "")) if reply["kind"] == "cancelled" else error_of(reply, self._load)
+            return False, [_Failed(error)] * entry.calls
+        try:
+            value = self._load(reply[0], reply[1], self._private_results)
+            if self._chunksize == 1:
+                return True, [value]
+            is_whole, values = value
+            if len(values) != entry.calls:
+                raise RuntimeError(f"the worker sent {len(values)} results of {entry.calls} calls")
+            if not is_whole:
+                values = [self._failed(one) if type(one) is Raised else one for one in values]
+            return is_whole, values
+        except Exception as raised:
+            return False, [_Failed(raised)] * entry.calls
+
+    def _failed(self, raised: Raised) -> _Failed:
+        return _Failed(load_error(raised.pickle, self._load))
+
+    def _left(self) -> float | None:
+        """Seconds until the timeout."""
+        return None if self._until is None else max(0.0, self._until - monotonic())
+
+    def _late(self) -> TimeoutError:
+        # Nothing comes after it, as in the standard library.
+        self.close(self._executor._cancel_running)
+        return TimeoutError(f"the results of the map did not come within {self._timeout} s")
+
+    def _is_starving(self) -> bool:
+        """Whether the workers have nothing to do because results are taken as fast as they come."""
+        last = self._flying[-1].task
+        return isinstance(last, BaseException) or last.done()
+
+    def _submit_rest(self, has_end: bool = False) -> None:
+        """Submits all items that are left, before the executor ends. An input without a length may be endless: it is
+        not asked for more, unless it is said to have an end."""
+        with self._lock:
+            if not self._is_sized and not has_end:
+                self._is_cut = self._items is not None
+                self._items = None
+                return
+            self._window = 1 << 62
+            while self._items is not None or self._held is not None:
+                if not self._submit_next() and self._held is not None:
+                    # Without room: when the tasks in flight have ended, their arguments are free.
+                    for entry in tuple(self._flying):
+                        if not isinstance(entry.task, BaseException):
+                            entry.task.wait(None)
+                    self._submit_next(waits=False)
+
+    def close(self, kill: bool = False) -> None:
+        """Cancels the tasks that have not begun, and with `kill` ends those that run. There are no results after it."""
+        with self._lock:
+            self._items = self._held = None
+            for task in (*self._sent, *(entry.task for entry in tuple(self._flying))):
+                if not isinstance(task, BaseException):
+                    task.cancel()
+                    if kill and not task.done():
+                        task.kill()
+            self._sent, self._flying = [], deque()
+            self._values.clear()
+
+    def _cancel(self) -> None:
+        """Cancels the tasks that have not begun, because the executor ends."""
+        with self._lock:
+            self._is_cancelled = bool(self._items is not None or self._held is not None or self._flying)
+        self.close()
+
+    def __del__(self) -> None:
+        if "_flying" in self.__dict__ and "_values" in self.__dict__:
+            self.close()
+
+
+class _Entry:
+    """A task in flight."""
+
+    __slots__ = ("calls", "copied", "is_armed", "task")
+
+    def __init__(self, task: Task | BaseException, copied: int, calls: int) -> None:
+        #: The task, or the exception if none could be made.
+        self.task = task
+        #: Bytes that were copied for it.
+        self.copied = copied
+        #: Number of its calls.
+        self.calls = calls
+        #: Whether its end is reported.
+        self.is_armed = False
+
+
+class _Failed:
+    """In the place of a value: the failure of a task."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+def _pieces(values: deque[Any]) -> Iterator[Any]:
+    """The values of a chunk, some of which are missing. An exception does not end the iteration."""
+    return map(_give, itertools.repeat(values))
+
+
+def _give(values: deque[Any]) -> Any:
+    """Takes the first value, or raises the failure in its place."""
+    if not values:
+        raise StopIteration
+    error = _failure(values[0])
+    # No call: see `Results._send`.
+    if error is None:
+        value = values[0]
+        del values[0]
+        return value
+    try:
+        del values[0]
+        raise error
+    finally:
+        error = None
+
+
+def _failure(value: Any) -> BaseException | None:
+    """The exception that is in the place of a value."""
+    return value.error if type(value) is _Failed else None
+
+
+def _is_finite(items: Any) -> bool:
+    try:
+        items.__length_hint__()
+    except TypeError:
+        return False
+    return True
+
+
+class _Chunks:
+    """The items in lists of this size, or in slices of a sequence. An exception of the input loses none."""
+
+    def __init__(self, items: Iterable[Any], size: int) -> None:
+        #: A slice of a range has no items, whatever its length.
+        self._whole: Any = items if type(items) in (range, list, tuple) else None
+        self._at = 0
+        self._left = iter(()) if self._whole is not None else iter(items)
+        self._next: list[Any] = []
+        self._size = size
+
+    def __iter__(self) -> _Chunks:
+        return self
+
+    def __next__(self) -> Any:
+        if self._whole is not None:
+            chunk = self._whole[self._at : self._at + self._size]
+            if not chunk:
+                raise StopIteration
+            # No call, here and below: see `Results._send`.
+            self._at += self._size
+            return chunk
+        chunk = self._next
+        chunk.extend(itertools.islice(self._left, self._size - len(chunk)))
+        if not chunk:
+            raise StopIteration
+        self._next = []
+        return chunk
+
+
+def _bar(progress: Any, total: int | None) -> Any:
+    """A progress bar, if one is asked for and tqdm is installed."""
+    if not progress:
+        return None
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        return None
+    return tqdm(total=total, desc=progress if isinstance(progress, str) else None)

@@ -1,0 +1,132 @@
+"""How a worker is started: the interpreter, its arguments, and what it is told."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import pickle
+import sys
+from typing import TYPE_CHECKING, Any
+
+from . import _arenite, _pickle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+#: Loads the extension from where this process has it, and runs tasks. The rest of the package is beside it; all that tasks
+#: need is found by the search path, which arrives as data.
+_PROGRAM = """\
+import sys
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
+loader = ExtensionFileLoader('arenite._arenite', {path!r})
+spec = ModuleSpec('arenite._arenite', loader, origin={path!r})
+module = sys.modules['arenite._arenite'] = loader.create_module(spec)
+module.__spec__, module.__file__ = spec, spec.origin
+loader.exec_module(module)
+sys.path.append({folder!r})
+module.run_worker(f'{{sys.implementation.cache_tag}} {{sys.version.split()[0]}}'.encode())
+"""
+
+#: What libraries of linear algebra read to decide how many threads they start in each process.
+_THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+)
+
+#: Variables that sandboxed workers get, if the program has them, and how the names of others begin.
+_PLAIN = {"PATH", "LANG", "LANGUAGE", "TZ", "LD_LIBRARY_PATH", "GLIBC_TUNABLES"}
+_PLAIN_BEGINNINGS = ("LC_", "MALLOC_", "PYTHON", "ARENITE_")
+
+
+def interpreter(python: str | None) -> str:
+    """Returns the path of the interpreter that workers run."""
+    path = python or sys.executable
+    if not path:
+        raise RuntimeError(
+            "sys.executable is empty, so this Python is embedded in another program and cannot be started again: pass "
+            "the path of an interpreter with the same packages as Executor(python=…)"
+        )
+    return path
+
+
+def identity() -> bytes:
+    """What a worker has to have in common with this process, which it makes in the same way: byte code and pickles are
+    exchanged."""
+    return f"{sys.implementation.cache_tag} {sys.version.split()[0]}".encode()
+
+
+def arguments() -> list[str]:
+    """Returns the arguments of the interpreter."""
+    from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]
+
+    flags = [flag for flag in _args_from_interpreter_flags() if flag != "-P"]
+    path = os.path.abspath(_arenite.__file__)
+    program = _PROGRAM.format(path=path, folder=os.path.dirname(os.path.dirname(path)))
+    # -P: a file in the working directory must not take the place of a module of the standard library.
+    return [*flags, "-P", "-c", program]
+
+
+def environment(workers: int, given: Mapping[str, str] | None, sandboxed: bool) -> list[tuple[str, str]]:
+    """Returns the environment of a worker: this process's, with a fair share of the cores for libraries that start
+    threads, and what the user sets.
+
+    In a sandbox only what the loader, the C library and Python read, without secrets of the program; and libraries start
+    no threads, which the sandbox could not bind."""
+    if sandboxed:
+        made = {name: value for name, value in os.environ.items() if name in _PLAIN or name.startswith(_PLAIN_BEGINNINGS)}
+        made.update(dict.fromkeys(_THREADS, "1"))
+        # The allocator of pyarrow.
+        made["JE_ARROW_MALLOC_CONF"] = "background_thread:false"
+    else:
+        cores = len(os.sched_getaffinity(0))
+        made = dict.fromkeys(_THREADS, str(max(1, cores // max(1, workers))))
+        made.update(os.environ)
+    made.update(given or {})
+    return list(made.items())
+
+
+def setup(
+    initializer: Callable[..., object] | None,
+    initargs: tuple[Any, ...],
+    preload: Iterable[str],
+    private: bool,
+    private_results: bool,
+    memory_limit: int,
+    sandboxed: bool,
+) -> bytes:
+    """Returns what `_worker.start` is told."""
+    if initializer is not None and not callable(initializer):
+        raise TypeError("initializer must be a callable")
+    first = None
+    if initializer is not None:
+        first, _, _ = _pickle.dump((initializer, tuple(initargs)), None)
+    names = [preload] if isinstance(preload, str) else list(preload)
+    if sandboxed:
+        # What restores arrays, and exceptions where Dask is loaded, which come as arguments: a task cannot import it.
+        names[:0] = [name for name in ("numpy", "tblib.pickling_support") if name in sys.modules]
+    given = {
+        # Absolute: workers start later too, and the working directory may be another one then.
+        "path": [os.path.abspath(entry) if isinstance(entry, str) else entry for entry in sys.path],
+        # Arguments of the program may be secrets.
+        "argv": sys.argv[:1] if sandboxed else list(sys.argv),
+        "filters": _filters(),
+        "preload": names,
+        "initializer": first,
+        "private": private,
+        "private_results": private_results,
+        "memory_limit": memory_limit,
+        "sandboxed": sandboxed,
+    }
+    return pickle.dumps(given, 5)
+
+
+def _filters() -> list[Any]:
+    """Returns the warnings filters whose categories every interpreter has."""
+    warnings = sys.modules.get("warnings")
+    filters = getattr(warnings, "filters", [])
+    return [entry for entry in filters if vars(builtins).get(entry[2].__name__) is entry[2]]

@@ -1,0 +1,68 @@
+"""Statistics of an executor: `Stats`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class WorkerStats:
+    """One worker: its process now, and what its processes have done so far."""
+
+    pid: int
+    ready: bool
+    #: Whether it gets no task until another worker has ended: see `Executor(spares=...)`.
+    spare: bool
+    tasks: int
+    restarts: int
+    recycled: int
+    #: Bytes of the arena that its tasks keep, in caches for example.
+    kept_bytes: int
+
+
+@dataclass(frozen=True)
+class FunctionStats:
+    """One function: all calls that have ended."""
+
+    name: str
+    calls: int
+    failures: int
+    seconds: float
+    result_bytes: int
+
+
+@dataclass(frozen=True)
+class Stats:
+    """An executor at one moment: see `Executor.stats`."""
+
+    #: Bytes that all arrays and results together may take.
+    capacity: int = 0
+    #: Bytes of the arena that are backed by memory.
+    committed_bytes: int = 0
+    #: Bytes of the arena that arrays and results take.
+    used_bytes: int = 0
+    #: Bytes of the arena that tasks keep in their workers.
+    kept_bytes: int = 0
+    #: Bytes that were copied into the arena: by `share`, for arguments that were elsewhere, and for results that their
+    #: tasks did not make with `arenite.empty`.
+    bytes_copied: int = 0
+    submitted: int = 0
+    queued: int = 0
+    running: int = 0
+    done: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    #: How often a worker died and was replaced.
+    restarts: int = 0
+    #: How often a worker was replaced because of `recycle_after` or `recycle_above`.
+    recycled: int = 0
+    workers: tuple[WorkerStats, ...] = ()
+    functions: tuple[FunctionStats, ...] = field(default=(), repr=False)
+
+
+def from_dict(stats: dict[str, Any]) -> Stats:
+    """Makes statistics of what the extension returns."""
+    workers = tuple(WorkerStats(**worker) for worker in stats.pop("workers"))
+    functions = tuple(FunctionStats(**function) for function in stats.pop("functions"))
+    return Stats(**stats, workers=workers, functions=functions)

@@ -1,0 +1,261 @@
+"""What runs in a worker: its start, and one task after the other.
+
+Imports little: a worker is ready when this module is loaded, and each task brings what it needs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+
+from . import _arenite, _pickle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import pickle
+    from collections.abc import Callable
+    from typing import Any
+else:
+    import _pickle as pickle
+
+#: Functions that this worker has loaded, by their pickle or its digest.
+_functions: dict[bytes, Any] = {}
+#: The largest pickle of an exception that travels as it is.
+_LARGEST_ERROR = 512 << 10
+
+_arena: _arenite.TaskArena | None = None
+#: Whether tasks get private copies of their arguments.
+_private = False
+#: Whether the program gets private copies of what they return.
+_private_results = False
+#: Whether private memory has a limit.
+_memory_limit = 0
+#: Pickles what the program gets: a value, the arena for what goes beside it, and whether the program gets private copies.
+_dump: Callable[..., tuple[bytes, list[Any], int]] = _pickle.dump
+
+
+def start(setup: bytes) -> str | None:
+    """Prepares this process. Returns why it cannot serve as a worker, or None."""
+    global _arena, _private, _private_results, _memory_limit, _dump
+    import faulthandler
+
+    given = pickle.loads(setup)
+    sys.path[:] = given["path"]
+    sys.argv[:] = given["argv"]
+    for stream in (sys.stdout, sys.stderr):
+        # A pipe is block-buffered; lines are to appear at once.
+        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+    faulthandler.enable()
+    _arena = _arenite.TaskArena()
+    _private = given["private"]
+    _private_results = given["private_results"]
+    _memory_limit = given["memory_limit"]
+    if given["filters"]:
+        import warnings
+
+        warnings.filters[:] = given["filters"]  # type: ignore[index]
+        getattr(warnings, "_filters_mutated", int)()
+    try:
+        for name in given["preload"]:
+            __import__(name)
+        if given["initializer"] is not None:
+            function, arguments = pickle.loads(given["initializer"])
+            function(*arguments)
+        if given["sandboxed"]:
+            from . import _plain, _sandbox
+
+            _sandbox.prepare()
+            _sandbox.close()
+            _dump = _plain.dump
+    except BaseException as error:
+        import traceback
+
+        text = "".join(traceback.format_exception(error))
+        sys.stderr.write(text)
+        flush()
+        return f"its initializer raised {type(error).__name__}: {error}\n{text}"
+    flush()
+    return None
+
+
+def flush() -> None:
+    """Writes what the task has printed, so that it is attributed to the task."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (AttributeError, OSError, ValueError):
+        pass  # The task has closed or replaced them.
+
+
+def run(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple[Any, ...]:
+    """Runs one task. Returns the pickle of its value with the buffers beside it and the number of bytes that were
+    copied; or the text of its exception and a pickle of it."""
+    try:
+        if kind & (_pickle.MANY | _pickle.MANY_TUPLES):
+            value: Any = _run_many(function, arguments, kind, buffers)
+        else:
+            call, positional, named = _load_call(function, arguments, kind, buffers)
+            del arguments, buffers
+            value = call(*positional, **named)
+            del call, positional, named
+        return _dump_value(value)
+    except BaseException as error:
+        return _dump_error(error)
+    finally:
+        flush()
+
+
+def _dump_value(value: Any) -> tuple[Any, ...]:
+    plain = _pickle.dump_plain(value)
+    if plain is not None:
+        return plain, None, 0
+    return _dump(value, _arena, _private_results)
+
+
+def start_actor(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple[Any, ...]:
+    """Makes the object of an actor. Returns it alone, or the text of the exception and a pickle of it."""
+    try:
+        call, positional, named = _load_call(function, arguments, kind, buffers)
+        return (call(*positional, **named),)
+    except BaseException as error:
+        return _dump_error(error)
+    finally:
+        flush()
+
+
+def call_actor(actor: Any, method: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple[Any, ...]:
+    """Calls a method of an actor. Returns what `run` does."""
+    try:
+        loaded = _pickle.load(arguments, buffers, _private)
+        positional, named = (loaded, {}) if kind & _pickle.POSITIONAL else loaded
+        del arguments, buffers, loaded
+        value = getattr(actor, method.decode())(*positional, **named)
+        del actor, positional, named
+        return _dump_value(value)
+    except BaseException as error:
+        return _dump_error(error)
+    finally:
+        flush()
+
+
+def _load_call(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple[Any, Any, Any]:
+    call = _pickle.unpickle_function(function, kind, buffers, _private, _functions)
+    loaded = _pickle.load(arguments, buffers, _private)
+    if kind & _pickle.POSITIONAL:
+        return call, loaded, {}
+    return call, loaded[0], loaded[1]
+
+
+def _run_many(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple[bool, list[Any]]:
+    """Calls one function many times. Returns whether all calls have a value, and the values, with `Raised` in the place
+    of those that are missing."""
+    call = _pickle.unpickle_function(function, kind, buffers, _private, _functions)
+    items = iter(_pickle.load(arguments, buffers, _private))
+    values: list[Any] = []
+    is_whole = True
+    while True:
+        try:
+            # What was called before an exception stays in the list.
+            values.extend(map(call, items) if kind & _pickle.MANY else itertools.starmap(call, items))
+            return is_whole, values
+        except BaseException as error:
+            is_whole = False
+            values.append(Raised(*_dump_error(error)))
+
+
+class Raised:
+    """In the place of a value: the exception that a call raised."""
+
+    __slots__ = ("pickle", "text")
+
+    def __init__(self, text: str, pickle: bytes) -> None:
+        self.text = text
+        self.pickle = pickle
+
+    def __reduce__(self) -> Any:
+        return Raised, (self.text, self.pickle)
+
+
+def _dump_error(error: BaseException) -> tuple[str, bytes]:
+    """Returns the text of an exception, and a pickle from which it can be made again."""
+    # Frames hold what the task has made. First of all: there may be no memory left for anything else.
+    chain = _chain(error)
+    for one in chain:
+        _clear_frames(one)
+    import traceback
+
+    from ._errors import ArenaFull, MemoryLimitExceeded
+
+    if error.__traceback__ is not None:
+        # The frames of this module are of no interest.
+        error.__traceback__ = error.__traceback__.tb_next or error.__traceback__
+    trace = "".join(traceback.format_exception(error))
+    text = "".join(traceback.format_exception_only(error)).strip()
+    if isinstance(error, MemoryError) and not isinstance(error, ArenaFull) and _memory_limit:
+        limit = MemoryLimitExceeded(f"the task ran out of memory: its worker has {_memory_limit} bytes", limit=_memory_limit)
+        error = limit
+    for one in chain:
+        one.__traceback__ = None
+    data = None
+    try:
+        data, _, _ = _dump(error, None)
+        if len(data) > _LARGEST_ERROR or type(pickle.loads(data)) is not type(error):
+            data = None
+    except BaseException:
+        data = None
+    name = f"{type(error).__module__}.{type(error).__qualname__}"
+    try:
+        message = str(error)
+    except Exception:
+        message = "its message cannot be made"
+    half = _LARGEST_ERROR // 4
+    whole = pickle.dumps((data, name, message[:half], trace[-half:]), 5)
+    return text[:half], whole
+
+
+def _clear_frames(error: BaseException) -> None:
+    frame = error.__traceback__
+    while frame is not None:
+        try:
+            frame.tb_frame.clear()
+        except RuntimeError:
+            pass  # It is still running.
+        frame = frame.tb_next
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """The exception and all that it refers to."""
+    found: list[BaseException] = []
+    left: list[BaseException | None] = [error]
+    while left:
+        one = left.pop()
+        if one is not None and not any(one is other for other in found):
+            found.append(one)
+            left += [one.__cause__, one.__context__]
+            if isinstance(one, BaseExceptionGroup):
+                left += one.exceptions
+    return found
+
+
+def load_error(data: bytes, load: Callable[..., Any]) -> BaseException:
+    """Makes the exception of a task again, in the program. Its cause is the traceback in the worker. `load` unpickles."""
+    from ._errors import RemoteError, RemoteTraceback
+
+    made: Any = None
+    try:
+        stored, name, message, trace = load(data, ())
+        trace = str(trace)
+    except Exception as error:
+        return RemoteError(f"the exception of the task cannot be read: {error!r}")
+    if stored is not None:
+        try:
+            made = load(stored, ())
+        except KeyboardInterrupt:
+            # Ctrl-C at this moment.
+            raise
+        except BaseException:
+            made = None
+    if not isinstance(made, BaseException):
+        made = RemoteError(f"{name}: {message}", name, trace)
+    made.__cause__ = RemoteTraceback(trace)
+    return made  # type: ignore[no-any-return]

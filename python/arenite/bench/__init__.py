@@ -1,0 +1,1 @@
+"""arenite measured beside other pools on this machine: `python -m arenite.bench --help`."""

@@ -1,0 +1,157 @@
+"""Samples that need a program of their own: its start, a crash, its death."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+
+from . import systems, work
+
+MARK = "ARENITE_BENCH_MARK"
+#: Seconds after which a result that does not come counts as hanging.
+HANGS = 3
+
+
+def run(row, key, workers):
+    """Runs one sample; returns `(figure, note)`, where the figure may be None and the note says what happened."""
+    mark = uuid.uuid4().hex
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        # Files, not pipes: processes that outlive the program would hold the other end of a pipe.
+        process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "arenite.bench.child", row, key, str(workers)],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            env={**os.environ, MARK: mark},
+        )
+        try:
+            if row == "orphans":
+                return orphans(process, out, mark)
+            try:
+                code = process.wait(timeout=120)
+            except subprocess.TimeoutExpired:
+                code = "none: it hangs"
+            for line in read(out):
+                # Also if it hangs when it ends.
+                if line.startswith("["):
+                    return json.loads(line)
+            return None, f"exit code {code}: {(read(err) or ['no word'])[-1][:80]}"
+        finally:
+            process.kill()
+            process.wait()
+            for pid in marked(mark):
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+
+
+def read(file):
+    file.seek(0)
+    return file.read().strip().splitlines()
+
+
+def marked(mark):
+    """Processes that have inherited the mark of a sample."""
+    found = []
+    for name in os.listdir("/proc"):
+        try:
+            if name.isdigit() and mark.encode() in open(f"/proc/{name}/environ", "rb").read():
+                found.append(int(name))
+        except OSError:
+            pass
+    return found
+
+
+def orphans(process, out, mark):
+    while "ready" not in read(out):
+        if process.poll() is not None:
+            return None, "did not start"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    # What is measured: what is there a second later.
+    time.sleep(1)
+    left = [pid for pid in marked(mark) if pid != process.pid]
+    # Others may use /dev/shm meanwhile; all systems that leave names there put the process into them.
+    names = [f"/dev/shm/{name}" for name in os.listdir("/dev/shm") if str(process.pid) in name]
+    size = 0
+    for name in filter(os.path.isfile, names):
+        size += os.stat(name).st_blocks * 512
+        os.unlink(name)
+    return len(left), f"{len(names)} names, {size / 1e6:.0f} MB in /dev/shm"
+
+
+def start(system, workers):
+    begin = time.perf_counter()
+    running = system(workers)
+    running.call(work.noop)
+    figure = (time.perf_counter() - begin) * 1e3
+    return running, figure, ""
+
+
+def crash(system, workers):
+    """Results and errors of 100 tasks of which one crashes, and how long after its error the next result came."""
+    running = system(workers)
+    running.call(work.noop)
+    tasks = [running.submit(work.crash_at_fifty, number) for number in range(100)]
+    results = errors = hanging = 0
+    figure = None
+
+    def answer(number):
+        nonlocal results, errors, hanging
+        try:
+            ok = tasks[number].result(timeout=HANGS if hanging < 2 else 0) == number
+            results += ok
+        except Exception as error:
+            if "imeout" in type(error).__name__:
+                hanging += 1
+            else:
+                errors += 1
+
+    # First that of the crash: what comes after it is what the others get to see.
+    answer(50)
+    if errors:
+        begin = time.perf_counter()
+        try:
+            running.call(work.noop)
+            figure = (time.perf_counter() - begin) * 1e3
+        except Exception:
+            pass
+    for number in range(100):
+        if number != 50:
+            answer(number)
+    note = f"{results} results, {errors} errors" + (f", {hanging} hang" if hanging else "")
+    return running, figure, note
+
+
+def be_killed(system, workers):
+    running = system(workers)
+    running.map_singly(work.worker, range(4 * workers))
+    try:
+        import numpy
+
+        array = running.place(numpy.ones(12_000_000))  # noqa: F841, held until the end
+    except ImportError:
+        pass
+    print("ready", flush=True)
+    signal.pause()
+
+
+def main():
+    row, key, workers = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    system = systems.ALL[key]
+    system.load()
+    if row == "orphans":
+        be_killed(system, workers)
+    running, figure, note = {"start": start, "crash": crash}[row](system, workers)
+    print(json.dumps([figure, note]), flush=True)
+    running.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""The figures as a table for people and as JSON."""
+
+import importlib.metadata
+import os
+import platform
+import sys
+
+from . import systems
+
+
+def name_of(key):
+    return systems.ALL[key].name if key in systems.ALL else key
+
+
+def number(value):
+    """Three figures, and thousands apart."""
+    if value is None:
+        return "–"
+    if value == 0 or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def machine():
+    """What the figures are of: processors, kernel, Python, packages."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            model = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.machine()
+    versions = {}
+    peers = ("joblib", "scikit-learn", "loky", "pebble", "ray", "distributed", "pyarrow", "polars", "duckdb", "dask")
+    for package in ("arenite", "numpy", "opencv-python-headless", *peers):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "linux": platform.release(),
+        "python": sys.version.split()[0],
+        "packages": versions,
+    }
+
+
+def describe(machine):
+    packages = ", ".join(f"{package} {version}" for package, version in machine["packages"].items())
+    return (
+        f"{machine['processor']}, {machine['cores']} cores, Linux {machine['linux']}, Python {machine['python']}; "
+        f"{packages}"
+    )
+
+
+def factor(row, ours, theirs):
+    """How other systems compare with arenite, in words."""
+    if not ours or not theirs:
+        return ""
+    ratio = theirs / ours if row.less_is_better else ours / theirs
+    if 0.95 <= ratio <= 1.05:
+        return "the same"
+    return f"{ratio:.2g} × slower" if ratio > 1 else f"{1 / ratio:.2g} × faster"
+
+
+def table(figures, medians):
+    """One row as lines of text."""
+    row = figures.row
+    lines = [f"{row.title} ({row.unit}, {'less' if row.less_is_better else 'more'} is better)  [{row.name}]"]
+    ours = figures.median("arenite")
+    for key in sorted({*figures.samples, *figures.notes}, key=lambda key: key != "arenite"):
+        median = figures.median(key)
+        note = figures.notes.get(key, "")
+        low_high = ""
+        if len(samples := figures.samples.get(key, [])) > 1:
+            low_high = f"[{number(min(samples))} to {number(max(samples))}]"
+        than = factor(row, ours, median) if key != "arenite" else ""
+        lines.append(f"  {name_of(key):<22}{number(median):>12}  {low_high:<26}{than:<16}{note}".rstrip())
+    for goal in row.goals:
+        if judged := goal.judge(row.name, medians):
+            text, ratio, reached = judged
+            unit = "" if goal.other else f" {row.unit}"
+            lines.append(f"  goal: {text}{unit}: {number(ratio)}{unit}  {'reached' if reached else 'MISSED'}")
+    return "\n".join(lines)
+
+
+def as_json(all_figures, medians, machine, workers):
+    found = []
+    for figures in all_figures:
+        row = figures.row
+        goals = []
+        for goal in row.goals:
+            if judged := goal.judge(row.name, medians):
+                goals.append(dict(zip(("goal", "ratio", "reached"), judged)))
+        found.append(
+            {
+                "name": row.name,
+                "title": row.title,
+                "unit": row.unit,
+                "less_is_better": row.less_is_better,
+                "systems": {
+                    key: {"median": figures.median(key), "samples": samples} for key, samples in figures.samples.items()
+                },
+                "notes": {key: note for key, note in figures.notes.items() if note},
+                "goals": goals,
+            }
+        )
+    return {"machine": machine, "workers": workers, "rows": found}

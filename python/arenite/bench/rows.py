@@ -1,0 +1,309 @@
+"""What is measured. Each row does the same work in every system, and checks the results after the clock has stopped."""
+
+import time
+
+from . import child, table_rows, work
+from .row import Goal, Row, check, timed
+
+PHOTOS, SHAPE, SMALL = 64, (1826, 1826, 3), (224, 224, 3)
+GIB = 1 << 30
+CHUNK = 125_000
+
+
+class RoundTrip(Row):
+    name, title, unit = "round-trip", "a no-op: submit, wait", "µs"
+    goals = [Goal("<=", 0.4, "pool"), Goal("<=", 0.75, "threads")]
+    rounds = 15
+    calls = 200
+
+    def sample(self, system):
+        calls = 10 if system.heavy else self.calls
+        begin = time.perf_counter()
+        for _ in range(calls):
+            system.call(work.noop)
+        return (time.perf_counter() - begin) / calls * 1e6
+
+
+class Submit(Row):
+    name, title, unit, less_is_better = "submit-10k", "10,000 no-ops, one by one by submit", "tasks/s", False
+    goals = [Goal(">=", 0.7, "threads"), Goal(">=", 6, "ppe")]
+    count = 10_000
+
+    def sample(self, system):
+        count = self.count // 10 if system.heavy else self.count
+        seconds, results = timed(system.submit_all, work.noop, range(count))
+        check(results == [None] * count, "no-ops")
+        return count / seconds
+
+
+class Map(Row):
+    name, title, unit, less_is_better = "map-10k", "10,000 squares by map, chunksize=1", "tasks/s", False
+    goals = [Goal(">=", 2, "pool")]
+    count = 10_000
+
+    def sample(self, system):
+        count = self.count // 10 if system.heavy else self.count
+        seconds, results = timed(system.map_singly, work.square, range(count))
+        check(results == [number * number for number in range(count)], "squares")
+        return count / seconds
+
+
+class MapChunks(Row):
+    name, title, unit, less_is_better = "map-chunks", "100,000 squares by map, chunksize=1,250", "tasks/s", False
+    count = 100_000
+
+    def sample(self, system):
+        seconds, results = timed(system.map_in_chunks, work.square, range(self.count), 1250)
+        check(results == [number * number for number in range(self.count)], "squares")
+        return self.count / seconds
+
+
+class Resize(Row):
+    unit, needs = "ms", ("numpy", "cv2")
+    rounds = 5
+
+    def prepare(self):
+        import numpy
+
+        generator = numpy.random.default_rng(1)
+        one = generator.integers(0, 256, SHAPE, numpy.uint8)
+        self.photos = [numpy.roll(one, number, axis=1) for number in range(PHOTOS)]
+        self.expected = [work.resize(photo) for photo in self.photos]
+
+    def run(self, system, photos):
+        seconds, results = timed(system.map_singly, work.resize, photos)
+        check(all((one == other).all() for one, other in zip(results, self.expected, strict=True)), "small photos")
+        return seconds * 1e3
+
+
+class ResizeResident(Resize):
+    name, title = "resize-resident", "64 photos of 10 MB to 224×224, already in shared memory"
+    without = ("pool", "ppe", "loky", "pebble")
+    goals = [
+        Goal("<=", 1.1, "threads"),
+        Goal("<=", 1 / 3, "pool", "resize-copied"),
+        Goal("<=", 1 / 3, "loky", "resize-copied"),
+    ]
+
+    def begin(self, system):
+        system.photos = [system.place(photo) for photo in self.photos]
+
+    def sample(self, system):
+        return self.run(system, system.photos)
+
+    def end(self, system):
+        del system.photos
+
+
+class ResizeCopied(Resize):
+    name, title = "resize-copied", "64 photos of 10 MB to 224×224, from ordinary memory"
+    goals = [Goal("<=", 1.4, "threads"), Goal("<=", 1 / 3, "pool"), Goal("<=", 1 / 3, "loky")]
+
+    def sample(self, system):
+        return self.run(system, self.photos)
+
+
+class Touch(Row):
+    unit, needs, long = "ms", ("numpy",), True
+    rounds = 3
+
+    def prepare(self):
+        import numpy
+
+        self.array = numpy.ones(GIB, numpy.uint8)
+
+    def run(self, system, array):
+        seconds, result = timed(system.call, work.touch, array)
+        check(result == GIB // 4096, "sum of a byte of each page")
+        return seconds * 1e3
+
+
+class TouchResident(Touch):
+    name, title = "touch-resident", "1 GiB in shared memory to a worker, a byte of each page read"
+    without = ("pool", "ppe", "loky", "pebble")
+    rounds = 9
+    goals = [Goal("<=", 1.5, "threads")]
+
+    def begin(self, system):
+        system.array = system.place(self.array)
+
+    def sample(self, system):
+        return self.run(system, system.array)
+
+    def end(self, system):
+        del system.array
+
+
+class TouchCopied(Touch):
+    name, title = "touch-copied", "1 GiB of ordinary memory to a worker, a byte of each page read"
+    goals = [Goal("<=", 1 / 8, "loky")]
+
+    def sample(self, system):
+        return self.run(system, self.array)
+
+
+class SquareList(Row):
+    name, title, unit = "square-list", "square a list of 1,000,000 ints by map, chunksize=125,000", "ms"
+    goals = [Goal("<=", 0.75, "pool")]
+    rounds = 5
+
+    def prepare(self):
+        self.numbers = list(range(1_000_000))
+        self.expected = work.square_all(self.numbers)
+
+    def sample(self, system):
+        seconds, results = timed(system.map_in_chunks, work.square, self.numbers, CHUNK)
+        check(results == self.expected, "squares")
+        return seconds * 1e3
+
+
+class SquareArray(Row):
+    name, title, unit = "square-array", "square an array of 1,000,000 ints in shared memory, in two halves", "ms"
+    needs = ("numpy",)
+    without = ("pool", "ppe", "loky", "pebble", "ray", "dask")
+    goals = [Goal("<=", 1.3, "numpy")]
+    rounds = 25
+
+    def prepare(self):
+        import numpy
+
+        self.array = numpy.arange(1_000_000)
+        self.out = numpy.empty_like(self.array)
+        self.expected = self.array * self.array
+
+    def begin(self, system):
+        system.array = system.place(self.array)
+        system.out = system.empty(self.array.shape, self.array.dtype)
+
+    def sample(self, system):
+        system.out[...] = 0
+        seconds, out = timed(system.fill_halves, system.array, system.out)
+        check((out == self.expected).all(), "squares")
+        return seconds * 1e3
+
+    def alone(self):
+        """The same in one process: the baseline `numpy`."""
+        self.out[...] = 0
+        seconds, _ = timed(work.square_into, self.array, self.out)
+        check((self.out == self.expected).all(), "squares")
+        return seconds * 1e3
+
+    def end(self, system):
+        del system.array, system.out
+
+
+class Joblib(Row):
+    """By `joblib.Parallel`, with the backend of this name, on two workers."""
+
+    unit = "ms"
+    needs = ("joblib", "numpy")
+    without = ("pool", "ppe", "pebble", "threads", "ray", "dask")
+
+    def end(self, system):
+        if system.key == "arenite":
+            import arenite.joblib
+
+            arenite.joblib.shutdown()
+        else:
+            from joblib.externals.loky import get_reusable_executor
+
+            get_reusable_executor().shutdown()
+
+
+class JoblibShared(Joblib):
+    name, title = "joblib-shared", "joblib: 200 tasks with one 500 MB array"
+    goals = [Goal("<=", 1 / 3, "loky")]
+    rounds = 3
+    long = True
+
+    def prepare(self):
+        import numpy
+
+        self.array = numpy.ones(500_000_000, numpy.uint8)
+
+    def sample(self, system):
+        import arenite.joblib  # noqa: F401
+        from joblib import Parallel, delayed
+
+        # Another one each time: what was done for the last one must not count.
+        array = self.array.copy()
+        seconds, results = timed(
+            Parallel(n_jobs=2, backend=system.key), (delayed(work.touch)(array) for _ in range(200))
+        )
+        check(results == [len(array[::4096])] * 200, "sums")
+        return seconds * 1e3
+
+
+class GridSearch(Joblib):
+    name, title = "grid-search", "scikit-learn: GridSearchCV of a small tree, 100 fits"
+    needs = ("joblib", "sklearn")
+    goals = [Goal("<=", 1, "loky")]
+    rounds = 7
+
+    def prepare(self):
+        from sklearn.datasets import load_digits
+
+        self.data = load_digits(return_X_y=True)
+
+    def sample(self, system):
+        import arenite.joblib  # noqa: F401
+        from joblib import parallel_config
+        from sklearn.model_selection import GridSearchCV
+        from sklearn.tree import DecisionTreeClassifier
+
+        grid = {"max_depth": list(range(2, 22))}
+        search = GridSearchCV(DecisionTreeClassifier(random_state=0), grid, cv=5, n_jobs=2, refit=False)
+        with parallel_config(backend=system.key, n_jobs=2):
+            seconds, _ = timed(search.fit, *self.data)
+        check(search.best_score_ > 0.7, "score")
+        return seconds * 1e3
+
+
+class InChild(Row):
+    """Measured in a program of its own for each sample: see `child.py`."""
+
+    def sample(self, key, workers):
+        return child.run(self.name, key, workers)
+
+
+class Start(InChild):
+    name, title, unit = "start", "from the constructor to the first result, in a new program", "ms"
+    goals = [Goal("<=", 0.3, "loky")]
+    rounds = 7
+
+
+class Crash(InChild):
+    name, title, unit = "crash", "one of 100 tasks crashes: from its error to the next result", "ms"
+    without = ("threads",)
+    goals = [Goal("<=", 50)]
+    rounds = 3
+
+
+class Orphans(InChild):
+    name, title, unit = "orphans", "processes left a second after the parent was killed", "processes"
+    without = ("threads",)
+    goals = [Goal("<=", 0)]
+    rounds = 1
+
+
+ALL = {
+    row.name: row
+    for row in (
+        RoundTrip,
+        Submit,
+        Map,
+        MapChunks,
+        ResizeResident,
+        ResizeCopied,
+        TouchResident,
+        TouchCopied,
+        SquareList,
+        SquareArray,
+        JoblibShared,
+        GridSearch,
+        *table_rows.ROWS,
+        Start,
+        Crash,
+        Orphans,
+    )
+}

@@ -1,0 +1,71 @@
+"""What the workers of every system run. Imports nothing heavy: processes that only run no-ops stay small."""
+
+import os
+
+
+def noop(_=None):
+    return None
+
+
+def square(number):
+    return number * number
+
+
+def square_all(numbers):
+    return [number * number for number in numbers]
+
+
+def square_array(array):
+    return array * array
+
+
+def square_into(array, out):
+    import numpy
+
+    numpy.multiply(array, array, out=out)
+
+
+def resize(photo):
+    import cv2
+
+    # One thread for each task in every system: as many as there are workers.
+    if cv2.getNumThreads() != 1:
+        cv2.setNumThreads(1)
+    return cv2.resize(photo, (224, 224))
+
+
+def touch(array):
+    """Reads a byte of each page."""
+    return int(array[::4096].sum(dtype="i8"))
+
+
+def crash_at_fifty(number):
+    if number == 50:
+        import ctypes
+        import faulthandler
+
+        faulthandler.disable()
+        ctypes.string_at(0)
+    return number
+
+
+def worker(_=None):
+    return os.getpid()
+
+
+def count_words(batch):
+    """For each row of a table, the number of words in a text."""
+    return {"words": [len(text.split()) + text.count("i") for text in batch["note"].to_pylist()]}
+
+
+def count_words_of_frame(frame):
+    """The same for a data frame of pandas."""
+    import pandas
+
+    return pandas.DataFrame(
+        {"words": [len(text.split()) + text.count("i") for text in frame["note"]]}, index=frame.index
+    )
+
+
+def count_rows(batch):
+    return batch.num_rows

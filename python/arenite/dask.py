@@ -1,0 +1,84 @@
+"""Dask workers that run tasks in processes of arenite: a plugin for `distributed`.
+
+>>> import dask
+>>> from distributed import Client, LocalCluster
+>>> from arenite.dask import ArenitePlugin
+>>> cluster = LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None)
+>>> with cluster, Client(cluster) as client:
+...     registered = client.register_plugin(ArenitePlugin(memory_limit="2GiB", deadline=60))
+...     with dask.annotate(executor="arenite"):
+...         client.submit(pow, 2, 10).result()
+1024
+
+Dask decides where a task runs; on that machine it runs in a process of its own. A task that segfaults, hangs or asks
+for too much memory fails alone: no worker of Dask is lost, and no other task runs again. Tasks of a worker pass arrays to
+each other without a copy; what another machine needs is sent there as a value, by Dask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from dask.utils import key_split
+from distributed import Status, WorkerPlugin
+
+from ._executor import Configured, Executor
+
+if TYPE_CHECKING:
+    from distributed import Worker
+
+#: Options of tasks; all others are those of the executor.
+_OF_TASKS = ("deadline", "retries", "retry_errors", "backoff", "priority")
+
+
+class ArenitePlugin(WorkerPlugin):  # type: ignore[misc]
+    """Gives each Dask worker an `arenite.Executor`, which tasks choose with `dask.annotate(executor="arenite")`.
+
+    :param default: Whether tasks without an annotation run there too.
+    :param options: Options of `Executor`, such as `memory_limit`, and those of `Executor.options`: `deadline`,
+        `retries`, `retry_errors`, `backoff` and `priority`. There are as many worker processes as the Dask worker has threads,
+        unless `max_workers` says otherwise.
+    """
+
+    name = "arenite"
+    idempotent = True
+
+    def __init__(self, *, default: bool = False, **options: Any) -> None:
+        self.default = default
+        self.of_tasks = {name: options.pop(name) for name in _OF_TASKS if name in options}
+        self.options = options
+
+    def setup(self, worker: Worker) -> None:
+        """Starts the processes, when the plugin comes to a worker."""
+        # What runs a task is imported before a task can run into its deadline.
+        preload = self.options.get("preload", ())
+        preload = ["distributed.worker", *([preload] if isinstance(preload, str) else preload)]
+        options = {"max_workers": worker.state.nthreads, **self.options, "preload": preload}
+        self.executor = TaskExecutor(**options)
+        self.executor.configured = self.executor.options(**self.of_tasks)
+        worker.executors["arenite"] = self.executor
+        if self.default:
+            self.before = worker.executors["default"]
+            worker.executors["default"] = self.executor
+
+    async def teardown(self, worker: Worker) -> None:
+        """Ends the processes, when the plugin or the worker goes."""
+        if worker.executors.pop("arenite", None) is None:
+            return
+        if self.default:
+            worker.executors["default"] = self.before
+        # A worker that closes does not wait for its tasks: they run elsewhere.
+        is_closing = worker.status in (Status.closing, Status.closed, Status.failed)
+        await asyncio.to_thread(self.executor.shutdown, cancel_futures=is_closing)
+
+
+class TaskExecutor(Executor):
+    """An executor whose tasks have the options of its plugin."""
+
+    configured: Configured
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        # Dask's call for a task: its name is in errors and statistics.
+        key = getattr(args[0], "key", None) if args else None
+        return self._submit(self.configured, fn, args, kwargs, None if key is None else key_split(key))

@@ -1,0 +1,489 @@
+"""joblib's `Parallel`, and with it scikit-learn, on worker processes of arenite: importing this module registers the
+backend "arenite".
+
+>>> import arenite.joblib
+>>> from joblib import Parallel, delayed, parallel_config
+>>> with parallel_config(backend="arenite", n_jobs=2):
+...     Parallel()(delayed(pow)(n, 2) for n in range(4))
+[0, 1, 4, 9]
+>>> arenite.joblib.shutdown()                            # otherwise the workers wait for the next call
+
+It takes the place of joblib's default backend, loky: workers start once and serve later calls, arrays from `max_nbytes`
+(1 MB) on are shared and read-only in tasks, smaller ones are private copies, and results are private. What differs:
+
+- Such an array is copied into shared memory once for each call of `Parallel`, however many tasks it is passed to. No
+  file is written. Its memory is free when the call ends.
+- Each task is sent on its own, so a worker that dies costs one task. `Parallel` raises `WorkerDied` for it, whose notes
+  name the task; with `errors="return"` the exception takes the place of the result and the other tasks go on. The
+  worker is replaced, and the next call works.
+- When a call ends early, by an exception, its timeout, Ctrl-C or because its generator is dropped, tasks that run are
+  ended with their workers.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import pickle
+import reprlib
+import threading
+import warnings
+import weakref
+from functools import partial
+from time import monotonic
+from types import BuiltinFunctionType, FunctionType
+from typing import TYPE_CHECKING, Any, Literal
+
+from joblib import cpu_count, parallel_config, register_parallel_backend
+from joblib.parallel import FallbackToBackend, ParallelBackendBase, SequentialBackend
+
+from . import _arenite, _pickle
+from ._errors import DeadlineExceeded, MemoryLimitExceeded, WorkerDied
+from ._executor import Configured, Executor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._future import Future
+
+if not hasattr(ParallelBackendBase, "submit"):
+    raise ImportError("arenite.joblib needs joblib 1.5 or newer: pip install --upgrade joblib")
+
+#: Options of tasks; all others are those of the executor.
+_OF_TASKS = ("deadline", "retries", "retry_errors", "backoff", "priority", "limit")
+#: What joblib passes to every backend, and what has no meaning here.
+_UNUSED = ("context", "prefer", "require", "temp_folder", "verbose")
+#: Options that a call in this process does not have.
+_ISOLATING = ("deadline", "memory_limit", "retries", "sandbox")
+#: Arrays from this size on are shared, as joblib has it by default.
+_MAX_NBYTES = 1 << 20
+#: How many functions of a call are pickled only once.
+_MOST_FUNCTIONS = 64
+#: Seconds after which workers that no call uses end, as loky's do.
+_IDLE_TIMEOUT = 300.0
+
+
+class AreniteBackend(ParallelBackendBase):  # type: ignore[misc]
+    """The backend "arenite" of `joblib.Parallel`.
+
+    Options go to `joblib.parallel_config(backend="arenite", …)` or to `Parallel(backend="arenite", …)`: those of
+    `Executor`, such as `memory_limit`, and those of `Executor.options`: `deadline`, `retries`, `retry_errors`,
+    `backoff`, `priority` and `limit`. Without `n_jobs`, there is a worker for each core.
+
+    :param errors: "return" gives the exception of a task in the place of its result; with "raise" `Parallel` raises the
+        first one, and all results are lost.
+    :param idle_worker_timeout: Seconds after which workers end that no call uses.
+    """
+
+    supports_retrieve_callback = True
+    supports_inner_max_num_threads = True
+    default_n_jobs = -1
+
+    def __init__(
+        self, nesting_level: int | None = None, inner_max_num_threads: int | None = None, **options: Any
+    ) -> None:
+        super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads, **options)
+        self.parallel: Any = None
+        self._shared: _SharedExecutor | None = None
+        self._tasks: Configured
+        self._arrays = Arrays()
+        self._returns_errors = False
+        #: Tasks that have not ended, and what describes them.
+        self._open: dict[Future[Any], _Description] = {}
+
+    def effective_n_jobs(self, n_jobs: int | None) -> int:
+        """Returns the number of workers: all cores for None, counted from their number if negative."""
+        if n_jobs == 0:
+            raise ValueError("n_jobs == 0 in Parallel has no meaning")
+        if n_jobs is None:
+            n_jobs = self.default_n_jobs
+        if n_jobs != 1 and _arenite.is_worker():
+            warnings.warn(
+                "a task of arenite starts no workers, setting n_jobs=1: use backend='threading' there, or more tasks",
+                stacklevel=3,
+            )
+            return 1
+        return n_jobs if n_jobs > 0 else max(1, int(cpu_count()) + 1 + n_jobs)
+
+    def configure(self, n_jobs: int = 1, parallel: Any = None, **given: Any) -> int:
+        """Gets the workers for a `Parallel`. Returns their number."""
+        if self.parallel is None:
+            # One backend serves every `Parallel` inside a `parallel_config`, several of them at the same time, and is
+            # not told for which one it is called. Each gets its own.
+            own = type(self)(self.nesting_level, self.inner_max_num_threads, **self.backend_kwargs)
+            own.parallel = weakref.proxy(parallel)
+            raise FallbackToBackend(own)
+        options = {**self.backend_kwargs, **given}
+        n_jobs = self.effective_n_jobs(n_jobs)
+        if n_jobs == 1:
+            if lost := [name for name in _ISOLATING if options.get(name)]:
+                said = f"n_jobs=1 runs tasks in this process, without {', '.join(lost)}: use n_jobs=2"
+                warnings.warn(said, stacklevel=4)
+            raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
+        for name in _UNUSED:
+            options.pop(name, None)
+        of_tasks = {name: options.pop(name) for name in _OF_TASKS if name in options}
+        errors: Literal["raise", "return"] = options.pop("errors", "raise")
+        if errors not in ("raise", "return"):
+            raise ValueError(f'errors must be "raise" or "return", not {errors!r}')
+        self._returns_errors = errors == "return"
+        max_nbytes, mode = options.pop("max_nbytes", _MAX_NBYTES), options.pop("mmap_mode", "r")
+        idle_timeout = options.pop("idle_worker_timeout", _IDLE_TIMEOUT)
+        options["env"] = {**self._prepare_worker_env(n_jobs), **(options.get("env") or {})}
+        # Before a task can run into its deadline or memory limit.
+        preload = options.get("preload", ())
+        options["preload"] = [__name__, *([preload] if isinstance(preload, str) else preload)]
+        options.setdefault("output", "plain")
+        options.setdefault("writable", "results")
+        self._arrays = Arrays(None if mode is None else max_nbytes, mode != "r", not options.get("sandbox"))
+        self._shared = _acquire({"max_workers": n_jobs, **options}, idle_timeout)
+        try:
+            self._tasks = self._shared.executor.options(**of_tasks)
+        except BaseException:
+            self.terminate()
+            raise
+        return n_jobs
+
+    def submit(self, func: Any, callback: Callable[[Any], object] | None = None) -> Future[Any]:
+        """Sends a batch of calls, which is one call unless `batch_size` says more."""
+        if self._shared is None:
+            raise RuntimeError("this call of Parallel has ended")
+        items, executor = func.items, self._shared.executor
+        function = items[0][0]
+        beside = partial(_Beside, arrays=self._arrays)
+        call: Any = _call
+        args: tuple[Any, ...] = (func,)
+        try:
+            if type(function) in (FunctionType, BuiltinFunctionType) and all(item[0] is function for item in items):
+                call = self._arrays.function(function, lambda: self._pickle(func, executor, beside))
+                args = tuple(item[1:] for item in items)
+        except Exception:
+            pass  # The same exception is that of the future.
+        future = executor._submit(self._tasks, call, args, {}, _name(function), beside)
+        last = self.parallel.n_dispatched_tasks
+        self._open[future] = _Description(items, last - len(items))
+        if callback is not None:
+            future.add_done_callback(callback)
+        return future
+
+    @staticmethod
+    def _pickle(func: Any, executor: Executor, beside: Callable[..., _Beside]) -> _pickle.Function:
+        """Pickles the function of a batch for any number of calls."""
+        batch = _Function(func.items[0][0], func._backend, func._n_jobs)
+        pickled = _pickle.pickle_function(batch, executor._engine, False, beside)
+        executor._engine.count_copied(pickled.copied)
+        pickled.copied = 0
+        return pickled
+
+    def retrieve_result_callback(self, out: Future[Any]) -> Any:
+        """Returns the results of a batch, or raises its exception."""
+        describe = self._open.pop(out, None)
+        error = out.exception()
+        if error is None:
+            return out.result()
+        if describe is not None and isinstance(error, (WorkerDied, DeadlineExceeded, MemoryLimitExceeded)):
+            error.add_note(str(describe))
+        if describe is not None and self._returns_errors and isinstance(error, Exception):
+            return [error] * len(describe.items)
+        try:
+            raise error
+        finally:
+            del error
+
+    def abort_everything(self, ensure_ready: bool = True) -> None:
+        """Ends the tasks of the call, also those that run. The workers that run them are replaced."""
+        with self.parallel._lock:
+            # A task is submitted under this lock, unless the call is being aborted.
+            rest, self._open = self._open, {}
+        for future in rest:
+            future.cancel()
+
+    def stop_call(self) -> None:
+        """The call has ended: frees the memory of its arrays."""
+        self._arrays.clear()
+
+    def terminate(self) -> None:
+        """Leaves the workers to later calls."""
+        shared, self._shared = self._shared, None
+        self._arrays.clear()
+        self._open.clear()
+        if shared is not None:
+            _release(shared)
+
+
+def _call(batch: Callable[[], Any]) -> Any:
+    """Runs a batch, in a worker."""
+    return batch()
+
+
+class _Function:
+    """The function of a batch without its arguments. Called with the arguments of each call, it does what the batch
+    does."""
+
+    def __init__(self, function: Callable[..., Any], backend: Any, n_jobs: int | None) -> None:
+        self.function = function
+        self.backend = backend
+        self.n_jobs = n_jobs
+
+    def __call__(self, *calls: tuple[Any, Any]) -> list[Any]:
+        with parallel_config(backend=self.backend, n_jobs=self.n_jobs):
+            return [self.function(*args, **kwargs) for args, kwargs in calls]
+
+
+def _name(function: Any) -> str:
+    """The name of the function that a task calls, also where scikit-learn has wrapped it."""
+    name = getattr(function, "__qualname__", None)
+    return name if isinstance(name, str) else type(function).__qualname__
+
+
+class _Description:
+    """Which task of the call it was, in words."""
+
+    def __init__(self, items: list[Any], first: int) -> None:
+        self.items = items
+        self.first = first
+
+    def __str__(self) -> str:
+        function, args, kwargs = self.items[0]
+        words = [reprlib.repr(value) for value in args]
+        words += [f"{name}={reprlib.repr(value)}" for name, value in kwargs.items()]
+        tasks, last = f"task {self.first}", self.first + len(self.items) - 1
+        if last > self.first:
+            tasks = f"tasks {self.first} to {last}, which were one batch; the first is"
+        return f"It ran {tasks} of this call of joblib.Parallel: {_name(function)}({', '.join(words)})"
+
+
+# ---- arrays
+
+
+class Arrays:
+    """How the arrays of one call of `Parallel` travel."""
+
+    def __init__(
+        self, max_nbytes: int | None = _MAX_NBYTES, is_private: bool = False, opens_files: bool = True
+    ) -> None:
+        #: From this size on they are shared; None: never.
+        self.max_nbytes = float("inf") if max_nbytes is None else max_nbytes
+        #: Tasks get private copies of those that are shared.
+        self.is_private = is_private
+        #: Workers may open files.
+        self.opens_files = opens_files
+        #: Arrays that are in the arena, by their identity as long as they exist: what they were when they were copied,
+        #: and what is sent instead.
+        self._known: dict[int, tuple[weakref.ref[Any], tuple[Any, ...], Any]] = {}
+        #: Functions that are pickled.
+        self._functions: dict[Any, _pickle.Function] = {}
+
+    def clear(self) -> None:
+        """Frees the memory."""
+        self._known.clear()
+        self._functions.clear()
+
+    def function(self, function: Any, pickle: Callable[[], _pickle.Function]) -> _pickle.Function:
+        """Returns the pickle of a function, which is made once."""
+        known = self._functions.get(function)
+        if known is None:
+            if len(self._functions) >= _MOST_FUNCTIONS:
+                self._functions.clear()
+            known = self._functions[function] = pickle()
+        return known
+
+    def find(self, array: Any) -> Any:
+        """Returns what is sent instead of an array, if it was copied before."""
+        known = self._known.get(id(array))
+        return known[2] if known is not None and known[0]() is array and known[1] == _layout(array) else None
+
+    def add(self, array: Any, reduced: Any) -> None:
+        """Keeps what is sent instead of an array."""
+        known, key = self._known, id(array)
+        # Without a reference to `self`: the callback may outlive the call.
+        self._known[key] = weakref.ref(array, lambda _: known.pop(key, None)), _layout(array), reduced
+
+
+def _layout(array: Any) -> tuple[Any, ...]:
+    """Where the elements of an array are, and what they are: all that can be changed without making a new array."""
+    return array.__array_interface__["data"], array.shape, array.strides, array.dtype
+
+
+class _Beside(_pickle.Beside):
+    """Takes arrays as loky does: large ones are shared, and small ones are private to their task."""
+
+    def __init__(self, arena: _pickle.Arena | None, private: bool, arrays: Arrays) -> None:
+        super().__init__(arena, True)
+        self.arrays = arrays
+
+    def take(self, view: pickle.PickleBuffer) -> bool:
+        raw = view.raw()
+        # In the pickle they are copied into memory of the task.
+        return super().take(view) if type(raw.obj) is _arenite.Buffer or raw.nbytes >= self.arrays.max_nbytes else True
+
+    def reduce_array(self, array: Any) -> Any:
+        arrays = self.arrays
+        if arrays.opens_files and (mapped := _mapped(array)) is not None:
+            return mapped
+        if array.nbytes < arrays.max_nbytes:
+            return _copied(super().reduce_array(array), array)
+        reduced = arrays.find(array)
+        if reduced is None:
+            reduced = super().reduce_array(array)
+            if reduced is NotImplemented:
+                return reduced
+            if arrays.is_private:
+                reduced = _copied(reduced, array)
+            arrays.add(array, reduced)
+        return reduced
+
+
+def _copied(reduced: Any, array: Any) -> Any:
+    """What gives the task a private copy of an array instead of a view."""
+    if reduced is NotImplemented or reduced[0] is not _pickle._restore_view or not array.flags.writeable:
+        return reduced
+    return _restore_copy, reduced[1]
+
+
+def _restore_copy(*view: Any) -> Any:
+    return _pickle._restore_view(*view).copy("K")
+
+
+def _mapped(array: Any) -> Any:
+    """What maps the file of an array in a worker, if it views a file: `numpy.memmap`, or part of one."""
+    import numpy
+
+    root: Any = None
+    base = array
+    while isinstance(base, numpy.ndarray):
+        root, base = base, base.base
+    if not isinstance(root, numpy.memmap) or not isinstance(base, mmap.mmap):
+        return None
+    path: Any = getattr(root, "filename", None)
+    if path is None or not os.path.exists(path):
+        return None
+    low, high = _pickle._extent(array)
+    first = root.offset + low - root.__array_interface__["data"][0]
+    # "w+" would empty the file.
+    mode = "r+" if root.mode == "w+" else root.mode
+    start = array.__array_interface__["data"][0] - low
+    region = os.path.abspath(path), mode, first, high - low
+    return _restore_map, (*region, array.dtype, array.shape, array.strides, start)
+
+
+def _restore_map(
+    path: str, mode: Any, first: int, size: int, dtype: Any, shape: Any, strides: Any, start: int
+) -> Any:
+    import numpy
+
+    mapped: Any = numpy.memmap(path, numpy.uint8, mode, first, (size,))
+    view: Any = numpy.ndarray.__new__(numpy.memmap, shape, dtype, mapped, start, strides)
+    # What `numpy.memmap.__array_finalize__` copies for other views.
+    view._mmap, view.filename, view.offset, view.mode = mapped._mmap, mapped.filename, first + start, mapped.mode
+    return view
+
+
+# ---- executors
+
+
+class _SharedExecutor:
+    """An executor that calls with the same options share."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.options = options
+        self.executor = Executor(**options)
+        #: Calls that use it.
+        self.users = 0
+        self.idle_timeout = _IDLE_TIMEOUT
+        self.idle_since = 0.0
+
+    def fits(self, options: dict[str, Any]) -> bool:
+        try:
+            return not self.executor._is_closed and bool(self.options == options)
+        except Exception:  # Arrays in `initargs`, for example, have no truth value.
+            return False
+
+
+#: The executor of the last call. Reentrant: a generator that is dropped releases it, wherever that happens.
+_current: _SharedExecutor | None = None
+_lock = threading.RLock()
+#: Ends it when it is idle; set to go off at a time.
+_timer: threading.Timer | None = None
+_due = 0.0
+
+
+def _acquire(options: dict[str, Any], idle_timeout: float) -> _SharedExecutor:
+    """Returns an executor with these options: that of the last call, or a new one."""
+    global _current
+    with _lock:
+        before = _current
+        if before is None or not before.fits(options):
+            _current = _SharedExecutor(options)
+            if before is not None and not before.users:
+                before.executor.shutdown(wait=False)
+        assert _current is not None
+        _current.users += 1
+        _current.idle_timeout = idle_timeout
+        return _current
+
+
+def _release(shared: _SharedExecutor) -> None:
+    """A call does not need the executor any more."""
+    with _lock:
+        shared.users -= 1
+        if shared.users:
+            return
+        if shared is not _current:
+            shared.executor.shutdown(wait=False)
+            return
+        shared.idle_since = monotonic()
+        if _timer is None or _due > shared.idle_since + shared.idle_timeout:
+            _wait_for_idleness(shared.idle_timeout)
+
+
+def shutdown(wait: bool = True) -> None:
+    """Ends the workers that wait for the next call, which will start others. `wait`: returns when they are gone."""
+    global _current, _timer
+    with _lock:
+        shared, _current = _current, None
+        if _timer is not None:
+            _timer.cancel()
+            _timer = None
+    if shared is not None and not shared.users:
+        shared.executor.shutdown(wait=wait)
+
+
+def _wait_for_idleness(seconds: float) -> None:
+    global _timer, _due
+    if _timer is not None:
+        _timer.cancel()
+    _due = monotonic() + seconds
+    _timer = threading.Timer(seconds, _end_idle)
+    _timer.daemon = True
+    _timer.name = "arenite-joblib-idle"
+    _timer.start()
+
+
+def _end_idle() -> None:
+    """Ends the executor if no call has used it for its time."""
+    global _current, _timer
+    with _lock:
+        if _timer is not threading.current_thread():
+            return  # Another one waits.
+        _timer = None
+        shared = _current
+        if shared is None or shared.users:
+            return  # Its release starts the next timer.
+        left = shared.idle_since + shared.idle_timeout - monotonic()
+        if left > 0:
+            _wait_for_idleness(left)
+            return
+        _current = None
+    shared.executor.shutdown(wait=False)
+
+
+def _after_fork() -> None:
+    """In a child: the executor is the parent's."""
+    global _current, _lock, _timer
+    _current = _timer = None
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+register_parallel_backend("arenite", AreniteBackend)

@@ -1,0 +1,209 @@
+"""Where records of a CSV file end, found without parsing it.
+
+A line break ends a record unless it is inside quotes, and whether a position is inside quotes depends on all quotes
+before it. So workers count the quotes of each chunk of a file, for each state in which the chunk may begin, all at
+once; then the states are chained from the beginning of the file. The rules are those of the parser: a quote opens a
+quoted field only where a field begins, is literal elsewhere in a bare field, and is doubled inside quotes.
+
+Where no quote is literal, a position is inside quotes if the number of quotes before it is odd. That is checked for all
+quotes of a block at once; the first one that is literal, and some behind it, are looked at one by one.
+"""
+
+from __future__ import annotations
+
+import numpy
+from numpy.typing import NDArray
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+Bytes = NDArray[numpy.uint8]
+Positions = NDArray[numpy.intp]
+
+QUOTE, NEWLINE, RETURN = b'"'[0], b"\n"[0], b"\r"[0]
+
+#: The state between two bytes: outside of quotes; inside; behind a quote that closes the field, or is the first of two
+#: that stand for one.
+OUTSIDE, QUOTED, CLOSING = 0, 1, 2
+STATES = (OUTSIDE, QUOTED, CLOSING)
+
+#: Bytes that are looked at together: what a core has in its cache.
+BLOCK = 1 << 18
+#: Quotes behind a literal one that are looked at one by one: at first, and at most.
+_FIRST_STEPS, _MOST_STEPS = 8, 1024
+
+
+def view(data: Any) -> Bytes:
+    """The bytes of a buffer as an array, without a copy."""
+    return numpy.frombuffer(data, numpy.uint8)
+
+
+def quotes(data: Bytes, delimiter: int, state: int, before: int) -> tuple[Positions, int]:
+    """Returns the positions of all quotes that are not literal, and the state behind the data.
+
+    The data begin in `state`, behind the byte `before`.
+    """
+    if not len(data):
+        return numpy.empty(0, numpy.intp), state
+    found: Positions = numpy.flatnonzero(data == QUOTE)
+    if len(found):
+        found, state = _without_literals(data, found, delimiter, state, before)
+    else:
+        state = QUOTED if state == QUOTED else OUTSIDE
+    if state == CLOSING and found[-1] != len(data) - 1:
+        state = OUTSIDE
+    return found, state
+
+
+def _without_literals(data: Bytes, found: Positions, delimiter: int, state: int, before: int) -> tuple[Positions, int]:
+    separators = (delimiter, NEWLINE, RETURN)
+    # Position of the last quote that closes, if the state is CLOSING.
+    last = -1
+
+    def opens(position: int) -> bool:
+        if state == CLOSING and position == last + 1:
+            return True
+        return (int(data[position - 1]) if position else before) in separators
+
+    kept: list[Any] = []
+    at, steps = 0, _FIRST_STEPS
+    while at < len(found):
+        rest = found[at:]
+        bad = _first_literal(data, rest, separators, state, opens)
+        kept.append(rest[:bad])
+        if bad:
+            state, last = (state == QUOTED) ^ (bad & 1), int(rest[bad - 1])
+            state = QUOTED if state else CLOSING
+        at += bad
+        # One by one: a literal quote exchanges the quotes that open and close.
+        single = []
+        for position in found[at : at + steps].tolist():
+            if state == QUOTED:
+                state, last = CLOSING, position
+            elif opens(position):
+                state = QUOTED
+            else:
+                state = OUTSIDE
+                continue
+            single.append(position)
+        kept.append(numpy.array(single, numpy.intp))
+        at += steps
+        steps = min(2 * steps, _MOST_STEPS)
+    return (kept[0] if len(kept) == 1 else numpy.concatenate(kept)), state
+
+
+def _first_literal(data: Bytes, found: Positions, separators: tuple[int, ...], state: int, opens: Any) -> int:
+    """The index of the first quote that is literal if all before it are not; their number if there is none."""
+    first = 1 if state == QUOTED else 0
+    opening = found[first::2]
+    if not len(opening):
+        return len(found)
+    before = data[opening - 1]
+    # The quote before it closes a field, so the two are doubled.
+    valid = before == QUOTE
+    for separator in separators:
+        valid |= before == separator
+    if not first:
+        valid[0] = opens(int(opening[0]))
+    return len(found) if valid.all() else first + 2 * int(valid.argmin())
+
+
+def states_behind(blocks: Any, delimiter: int, before: int) -> list[int]:
+    """For each state in which the bytes may begin, the state behind them. `blocks` are consecutive arrays."""
+    states = list(STATES)
+    for block in blocks:
+        known: dict[int, int] = {}
+        for index, state in enumerate(states):
+            if state not in known:
+                known[state] = quotes(block, delimiter, state, before)[1]
+            states[index] = known[state]
+        before = int(block[-1]) if len(block) else before
+    return states
+
+
+def is_inside_quotes(data: Bytes, delimiter: int) -> bool:
+    """Whether data that begin with a record end inside quotes."""
+    state, before = OUTSIDE, NEWLINE
+    for at in range(0, len(data), BLOCK):
+        block = data[at : at + BLOCK]
+        state = quotes(block, delimiter, state, before)[1]
+        before = int(block[-1])
+    return state == QUOTED
+
+
+def breaks(data: Bytes, found: Positions, state: int, byte: int = NEWLINE) -> Positions:
+    """The positions of all line breaks outside of quotes. The data begin in `state`; `found` are their quotes."""
+    lines: Positions = numpy.flatnonzero(data == byte)
+    if not len(found) and state != QUOTED:
+        return lines
+    before = numpy.searchsorted(found, lines) + (state == QUOTED)
+    outside: Positions = lines[before & 1 == 0]
+    return outside
+
+
+def first_end(data: Bytes, delimiter: int | None, state: int = OUTSIDE, before: int = NEWLINE) -> int | None:
+    """The position behind the first record that ends in the data. Without a delimiter, records are lines."""
+    for at in range(0, len(data), BLOCK):
+        block = data[at : at + BLOCK]
+        found, behind = _in_block(block, delimiter, state, before)
+        if len(found):
+            return at + int(found[0]) + 1
+        state, before = behind, int(block[-1])
+    return None
+
+
+def last_end(data: Bytes, delimiter: int | None) -> int | None:
+    """The position behind the last record that ends in the data, which begin with a record."""
+    last, state, before = None, OUTSIDE, NEWLINE
+    for at in range(0, len(data), BLOCK):
+        block = data[at : at + BLOCK]
+        found, state = _in_block(block, delimiter, state, before)
+        if len(found):
+            last = at + int(found[-1]) + 1
+        before = int(block[-1])
+    return last
+
+
+def _in_block(block: Bytes, delimiter: int | None, state: int, before: int) -> tuple[Positions, int]:
+    """The ends of records in a block, and the state behind it."""
+    if delimiter is None:
+        return numpy.flatnonzero(block == NEWLINE), OUTSIDE
+    found, behind = quotes(block, delimiter, state, before)
+    return breaks(block, found, state), behind
+
+
+def first_record(data: Bytes, delimiter: int | None) -> int | None:
+    """The position behind the first record and the empty lines before it; None if it does not end here."""
+    blank = 0
+    while blank < len(data) and data[blank] in (NEWLINE, RETURN):
+        blank += 1
+    end = first_end(data[blank:], delimiter)
+    return None if end is None else blank + end
+
+
+def records(data: Bytes, delimiter: int) -> tuple[Positions, Positions]:
+    """The positions at which records begin, and behind which they end, without empty lines."""
+    found, _ = quotes(data, delimiter, OUTSIDE, NEWLINE)
+    ends = breaks(data, found, OUTSIDE)
+    if (data == RETURN).any():
+        alone = breaks(data, found, OUTSIDE, RETURN)
+        # Before "\n", it is part of that line break.
+        behind = numpy.minimum(alone + 1, len(data) - 1)
+        ends = numpy.sort(numpy.concatenate([ends, alone[data[behind] != NEWLINE]]))
+    ends = ends + 1
+    if len(data) and (not len(ends) or ends[-1] != len(data)):
+        ends = numpy.append(ends, len(data))
+    begins = numpy.concatenate([numpy.zeros(1, numpy.intp), ends[:-1]]) if len(ends) else ends
+    # What begins with a line break is an empty line.
+    filled = ~numpy.isin(data[begins], (NEWLINE, RETURN)) if len(begins) else numpy.empty(0, bool)
+    return begins[filled], ends[filled]
+
+
+def count_records(data: Bytes, delimiter: int) -> int:
+    return len(records(data, delimiter)[0])
+
+
+def count_lines(data: bytes) -> int:
+    """The number of lines that are not blank."""
+    return sum(not line.isspace() for line in data.split(b"\n") if line)

@@ -1,0 +1,36 @@
+"""What a worker finds wrong with the content of a part: `Fault`."""
+
+from __future__ import annotations
+
+import json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class Fault(Exception):
+    """The content of a part is not what its format or the schema says."""
+
+    def __init__(self, text: str, *, row: int = 0, column: str | None = None, is_of_type: bool = False) -> None:
+        super().__init__(text)
+        self.text = text
+        #: The row of the part, from 1 on; 0 if none is to blame.
+        self.row = row
+        self.column = column
+        #: Whether another schema could read it.
+        self.is_of_type = is_of_type
+
+    def reply(self) -> dict[str, Any]:
+        """What the worker sends."""
+        return {"text": self.text, "row": self.row, "column": self.column, "is_of_type": self.is_of_type}
+
+    @classmethod
+    def of(cls, reply: Any) -> Fault | None:
+        """The fault that a worker has sent, if it is one."""
+        return cls(reply.pop("text"), **reply) if type(reply) is dict and "is_of_type" in reply else None
+
+
+def shown(text: str) -> str:
+    """Text in quotes."""
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,131 @@
+"""Reading a file from its beginning, in blocks of whole records: `Feed`."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import stat
+import zlib
+
+from . import cut
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import IO, Any
+
+_GZIP = b"\x1f\x8b"
+_MARK = b"\xef\xbb\xbf"
+#: How much is read at a time.
+_STEP = 1 << 18
+
+
+class Feed:
+    """A file that is read from its beginning: a pipe, a compressed file, or the header and a sample of any file.
+
+    What has been read and not been taken stays in it, so a pipe can be looked at before it is read.
+    """
+
+    def __init__(self, path: str, delimiter: int | None, has_header: bool) -> None:
+        self._delimiter = delimiter
+        self._file: IO[bytes] = open(path, "rb")
+        try:
+            self._open(has_header)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, has_header: bool) -> None:
+        known = os.fstat(self._file.fileno())
+        is_compressed = self._file.peek(2)[:2] == _GZIP  # type: ignore[attr-defined]
+        self._reader: Any = gzip.GzipFile(fileobj=self._file) if is_compressed else self._file
+        #: The length of a plain file, of which bytes can be read at any position.
+        self.plain = known.st_size if stat.S_ISREG(known.st_mode) and not is_compressed else None
+        self._pending = bytearray()
+        #: Position of the first byte that was not taken.
+        self.offset = 0
+        self._is_at_end = False
+        #: Why nothing more can be read. Complete records before it are given first.
+        self._error: Exception | None = None
+        self._fill(len(_MARK))
+        if self._pending.startswith(_MARK):
+            self._take(len(_MARK))
+        #: The first record, if it is a header.
+        self.header = self._record() if has_header else b""
+        #: The position behind the byte-order mark and the header.
+        self.header_end = self.offset
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _fill(self, wanted: int) -> None:
+        """Reads until this number of bytes is pending, or there are no more."""
+        while len(self._pending) < wanted and not self._is_at_end:
+            try:
+                # `read1` gives what a damaged file has before the damage.
+                more = self._reader.read1(min(max(wanted - len(self._pending), 1 << 13), _STEP))
+            except (OSError, EOFError, zlib.error) as error:
+                self._error, more = error, b""
+            self._is_at_end = not more
+            self._pending += more
+
+    def _take(self, end: int) -> bytes:
+        with memoryview(self._pending) as pending:
+            taken = bytes(pending[:end])
+        del self._pending[:end]
+        self.offset += end
+        return taken
+
+    def _record(self) -> bytes:
+        """Takes the first record."""
+        wanted = _STEP
+        while True:
+            self._fill(wanted)
+            end = cut.first_record(cut.view(bytes(self._pending)), self._delimiter)
+            if end is not None:
+                return self._take(end)
+            if self._error is not None:
+                raise self._error
+            if self._is_at_end:
+                return self._take(len(self._pending))
+            wanted *= 2
+
+    def _end_of_block(self, size: int) -> int:
+        """The end of the last record in the first `size` pending bytes, or else of the first one behind them."""
+        wanted = size
+        while True:
+            self._fill(wanted)
+            whole = self._is_at_end and self._error is None
+            if whole and len(self._pending) <= size:
+                return len(self._pending)
+            # Not the array itself, which must be able to shrink.
+            pending = cut.view(bytes(self._pending))
+            end = cut.last_end(pending[:size], self._delimiter)
+            if end is None:
+                end = cut.first_end(pending, self._delimiter)
+            if end is not None:
+                return end
+            if self._is_at_end:
+                return len(self._pending) if whole else 0
+            wanted *= 2
+
+    def sample(self, size: int) -> bytes:
+        """The beginning of the content, up to the end of a record; all of it if it is shorter than a record."""
+        end = self._end_of_block(size)
+        return bytes(memoryview(self._pending)[:end])
+
+    def block(self, size: int) -> tuple[int, bytes, bool] | None:
+        """Takes records of about `size` bytes, at least one: where they begin, the records, and whether they are the
+        last ones. None at the end.
+
+        Raises the error at which reading ended, once the complete records before it were taken.
+        """
+        end = self._end_of_block(max(1, size))
+        if not end:
+            if self._error is not None:
+                raise self._error
+            return None
+        start = self.offset
+        data = self._take(end)
+        # Reading on shows whether these were the last records.
+        self._fill(1)
+        return start, data, self._is_at_end and not self._pending and self._error is None

@@ -1,0 +1,101 @@
+"""Parts of files with one JSON object per line, in workers."""
+
+from __future__ import annotations
+
+import pyarrow
+import pyarrow.json
+
+from . import cut
+from .fault import Fault
+from .schema import with_types
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_MOST = (1 << 31) - 1
+
+
+def _read(data: bytes, schema: Any = None) -> Any:
+    return pyarrow.json.read_json(
+        pyarrow.BufferReader(data),
+        read_options=pyarrow.json.ReadOptions(use_threads=False, block_size=min(len(data) + 1, _MOST)),
+        parse_options=pyarrow.json.ParseOptions(
+            explicit_schema=schema, unexpected_field_behavior="infer" if schema is None else "error"
+        ),
+    )
+
+
+def _lines(data: bytes) -> list[bytes]:
+    return [line for line in data.split(b"\n") if line and not line.isspace()]
+
+
+def parse(data: bytes, table: Any) -> list[Any]:
+    """Parses whole lines. Returns batches."""
+    if not cut.count_lines(data[:4096]) and not cut.count_lines(data):
+        return []
+    try:
+        parsed = _read(data, table)
+        if parsed.schema.names != table.names:
+            parsed = parsed.select(table.names)
+        return parsed.cast(table).to_batches()  # type: ignore[no-any-return]
+    except pyarrow.ArrowException as error:
+        raise _diagnose(data, table, error) from None
+
+
+def _diagnose(data: bytes, table: Any, error: Exception) -> Fault:
+    """Finds the first line that cannot be parsed."""
+    lines = _lines(data)
+
+    def why(low: int, high: int) -> Any:
+        try:
+            _read(b"\n".join(lines[low:high]) + b"\n", table)
+        except pyarrow.ArrowException as found:
+            return found
+        return None
+
+    low, high = 0, len(lines)
+    if why(low, high) is None:
+        return Fault(_words(error))
+    while high - low > 1:
+        middle = (low + high) // 2
+        if why(low, middle) is None:
+            low = middle
+        else:
+            high = middle
+    error = why(low, high) or error
+    if _is_object(lines[low]):
+        text = f"{_words(error)}; pass schema=, or widen=True, which chooses one that fits all rows"
+        return Fault(text, row=low + 1, is_of_type=True)
+    return Fault(f"no JSON object in one line: {_words(error)}", row=low + 1)
+
+
+def _words(error: Exception) -> str:
+    """What Arrow says, without the row of the one line that it was given."""
+    return str(error).replace(" in row 0", "")
+
+
+def _is_object(line: bytes) -> bool:
+    """Whether a line is an object of some schema."""
+    try:
+        _read(line + b"\n")
+    except pyarrow.ArrowException:
+        return False
+    return True
+
+
+def infer(data: bytes, rows: int | None) -> Any:
+    """The schema that fits the first `rows` lines, or all. Texts that look like times stay texts."""
+    lines = _lines(data)[:rows]
+    if not lines:
+        raise Fault("there is no row")
+    try:
+        found = _read(b"\n".join(lines) + b"\n").schema
+    except pyarrow.ArrowException as error:
+        bad = next((row for row, line in enumerate(lines, 1) if not _is_object(line)), 0)
+        raise Fault(f"no JSON object per line: {_words(error)}", row=bad) from None
+
+    def text(kind: Any) -> Any:
+        return pyarrow.string() if pyarrow.types.is_timestamp(kind) else kind
+
+    return with_types(found, text)

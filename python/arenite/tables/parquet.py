@@ -1,0 +1,55 @@
+"""Row groups of Parquet files, in workers."""
+
+from __future__ import annotations
+
+import pyarrow
+import pyarrow.parquet
+
+from .fault import Fault
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def _open(path: str, data: Any) -> Any:
+    try:
+        return pyarrow.parquet.ParquetFile(path if data is None else pyarrow.BufferReader(pyarrow.py_buffer(data)))
+    except OSError as error:
+        if data is None and error.errno is not None:
+            raise Fault(f"cannot open it: {error.strerror}") from None
+        raise Fault(f"no whole Parquet file: {error}") from None
+    except pyarrow.ArrowException as error:
+        raise Fault(f"no whole Parquet file: {error}") from None
+
+
+def describe(path: str, data: Any) -> tuple[Any, list[int]]:
+    """The schema of a file, and the rows of each row group."""
+    with _open(path, data) as file:
+        known = file.metadata
+        return file.schema_arrow, [known.row_group(group).num_rows for group in range(known.num_row_groups)]
+
+
+def read(path: str, data: Any, group: int, table: Any) -> list[Any]:
+    """Reads a row group. Returns batches."""
+    with _open(path, data) as file:
+        try:
+            found = file.read_row_group(group, use_threads=False)
+        except (OSError, pyarrow.ArrowException) as error:
+            raise Fault(str(error)) from None
+    rows = found.num_rows
+    columns = []
+    for field in table:
+        index = found.schema.get_field_index(field.name)
+        if index < 0 and field.name in found.schema.names:
+            # Two columns have this name: by position.
+            index = table.names.index(field.name) if found.schema.names == table.names else -1
+        if index < 0:
+            columns.append(pyarrow.nulls(rows, field.type))
+            continue
+        column = found.column(index)
+        try:
+            columns.append(column if column.type == field.type else column.cast(field.type))
+        except pyarrow.ArrowException as error:
+            raise Fault(str(error), column=field.name) from None
+    return pyarrow.Table.from_arrays(columns, schema=table).to_batches()  # type: ignore[no-any-return]

@@ -1,0 +1,83 @@
+"""Parts: arrays of bytes with an Arrow IPC stream, in the arena."""
+
+from __future__ import annotations
+
+import pyarrow
+
+from .. import _arrays
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+
+class Origin:
+    """Where the rows of a part come from."""
+
+    __slots__ = ("bytes", "file", "row_group", "rows")
+
+    def __init__(
+        self, file: str, bytes: range | None = None, row_group: int | None = None, rows: range | None = None
+    ) -> None:
+        #: The file.
+        self.file = file
+        #: The bytes of the file; of a compressed one, of its content. None for Parquet.
+        self.bytes = bytes
+        #: The row group of a Parquet file, from 0 on.
+        self.row_group = row_group
+        #: The rows of that row group, from 0 on.
+        self.rows = rows
+
+    def __str__(self) -> str:
+        if self.bytes is not None:
+            return f"{self.file}, bytes {self.bytes.start}..{self.bytes.stop}"
+        if self.row_group is not None and self.rows is not None:
+            return f"{self.file}, row group {self.row_group} (rows {self.rows.start}..{self.rows.stop})"
+        return self.file
+
+    def __repr__(self) -> str:
+        return f"<Origin {self}>"
+
+
+def write(schema: Any, batches: Iterable[Any], empty: Callable[..., NDArray[Any]] = _arrays.empty) -> NDArray[Any]:
+    """Writes batches as a part, in memory that `empty` makes: in a task the arena. That is the only copy."""
+    batches = list(batches)
+
+    def into(sink: Any) -> None:
+        with pyarrow.ipc.new_stream(sink, schema) as stream:
+            for batch in batches:
+                stream.write_batch(batch)
+
+    # How long it will be.
+    ruler = pyarrow.MockOutputStream()
+    into(ruler)
+    data = empty(ruler.size(), "u1")
+    into(pyarrow.FixedSizeBufferWriter(pyarrow.py_buffer(data)))
+    return data
+
+
+def read(data: NDArray[Any]) -> tuple[Any, list[Any]]:
+    """The schema and the batches of a part, over its memory."""
+    with pyarrow.ipc.open_stream(pyarrow.py_buffer(data)) as stream:
+        return stream.schema, [batch for batch in stream if batch.num_rows]
+
+
+def is_part(value: Any) -> bool:
+    """Whether a reply of a task is a part: the only array that tasks of tables return."""
+    return type(value).__module__ == "numpy" and value.dtype == "u1" and value.ndim == 1
+
+
+def batches_of(result: Any) -> Any:
+    """What a function has returned as a table of Arrow, or None if it is something else."""
+    if isinstance(result, pyarrow.Table):
+        return result
+    if isinstance(result, pyarrow.RecordBatch):
+        return pyarrow.Table.from_batches([result])
+    if isinstance(result, dict):
+        return pyarrow.table(result)
+    if hasattr(result, "__arrow_c_stream__") and not hasattr(result, "__arrow_c_array__"):
+        return pyarrow.table(result)
+    return None

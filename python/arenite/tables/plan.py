@@ -1,0 +1,378 @@
+"""How files are read: `Plan`, and `tasks`, which cuts them into parts while they are read."""
+
+from __future__ import annotations
+
+import os
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy
+
+from .._errors import ArenaFull, TableError
+from . import cut, part, shared
+from .fault import Fault, shown
+from .feed import Feed
+from .part import Origin
+from .read import SAMPLED_ROWS, CountRows, Describe, Infer, Place, Spec, Survey, schema_with_file
+from .run import in_order
+from .schema import Differs, duplicate, merge, same_columns
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .._executor import Configured
+
+#: Bytes of a part of large files, of small ones, and parts for each worker of files that are neither.
+_PART, _SMALL_PART, _PARTS_PER_WORKER = 8 << 20, 1 << 20, 4
+#: The most that is read of a file to infer its schema.
+_SAMPLE = 1 << 20
+
+
+class Task(NamedTuple):
+    """A part to be read."""
+
+    origin: Origin
+    place: Place
+
+
+class Plan:
+    """What a table is read from, and how."""
+
+    def __init__(
+        self,
+        files: list[str],
+        spec: Spec,
+        *,
+        tasks: Configured,
+        schema: Any = None,
+        widen: bool = False,
+        part_bytes: int | None = None,
+    ) -> None:
+        self.files, self.spec, self.tasks, self.widen = files, spec, tasks, widen
+        #: Parts in flight: one for each worker, and one that waits for it.
+        self.ahead = 2 * shared.workers(tasks)
+        self.part_bytes = self._part_bytes() if part_bytes is None else max(1, part_bytes)
+        self._opened: dict[int, Feed] = {}
+        #: Of Parquet files: the rows of each row group, and the content if it can be read only once.
+        self._groups: list[tuple[list[int], Any]] = []
+        if spec.format == "parquet":
+            found = self._describe()
+        else:
+            found = self._infer() if schema is None else None
+        #: The columns without that for the file.
+        self.schema = found if schema is None else schema
+        if spec.file_column is not None and spec.file_column in self.schema.names:
+            text = f"the files have a column {shown(spec.file_column)} themselves"
+            raise TableError.at(text, file=self.files[0])
+
+    def _part_bytes(self) -> int:
+        total = sum(os.path.getsize(file) for file in self.files if os.path.isfile(file))
+        return min(max(total // (_PARTS_PER_WORKER * shared.workers(self.tasks)), _SMALL_PART), _PART)
+
+    def columns(self) -> Any:
+        """The columns of the table."""
+        return schema_with_file(self.schema, self.spec.file_column)
+
+    def is_repeatable(self) -> bool:
+        """Whether the files can be read again."""
+        return all(os.path.isfile(file) for file in self.files)
+
+    def opens_files(self, file: str) -> bool:
+        """Whether workers can open a file."""
+        return os.path.isfile(file) and not shared.is_sandboxed(self.tasks)
+
+    def share(self, data: bytes, file: str) -> Any:
+        """Copies bytes to where workers read them."""
+        try:
+            array = self.tasks._executor.empty(len(data), "u1")
+        except ArenaFull as full:
+            raise TableError.at(of_full(full), file=file) from full
+        array[:] = numpy.frombuffer(data, "u1")
+        return array
+
+    def open(self, index: int) -> Feed:
+        """Opens a file at its beginning."""
+        if (feed := self._opened.pop(index, None)) is not None:
+            return feed
+        try:
+            return Feed(self.files[index], self.spec.separator, self.spec.has_header)
+        except Exception as error:
+            raise TableError.at(words(error), file=self.files[index]) from error
+
+    def content(self, file: str) -> Any:
+        """The content of a file that workers cannot open."""
+        if self.opens_files(file):
+            return None
+        try:
+            with open(file, "rb") as opened:
+                return self.share(opened.read(), file)
+        except OSError as error:
+            raise TableError.at(words(error), file=file) from error
+
+    # ---- the schema
+
+    def _infer(self) -> Any:
+        """The schema of the first file that has one, or by name of all files."""
+        merged: Any = None
+        call = shared.Caller(shared.urgent(self.tasks), Infer(self.spec, SAMPLED_ROWS), "infer")
+        samples = self._samples()
+        # Otherwise one is enough.
+        starts = ((file, call(*place)) for file, place in (samples if self.spec.by_name else islice(samples, 1)))
+        for file, reply in in_order(starts, self.ahead):
+            # The sample is the beginning of the file.
+            found, _ = part.read(self.reply(reply, Origin(file), rows_before=0))
+            if not self.spec.by_name:
+                return found
+            if (name := duplicate(found.names)) is not None:
+                text = f"two columns have the name {shown(name)}, so by_name=True cannot tell them apart"
+                raise TableError.at(text, file=file)
+            merged = found if merged is None else self._union(merged, found, file)
+        if merged is None:
+            text = "there is no row to infer a schema from: pass one with schema="
+            raise TableError.at(text, file=self.files[0])
+        return merged
+
+    def _union(self, known: Any, found: Any, file: str) -> Any:
+        try:
+            return merge(known, found, self.widen)
+        except Differs as differs:
+            text = (
+                f"it is {differs.found} in this file and {differs.known} in those before; pass schema=, or widen=True, "
+                "which chooses a type"
+            )
+            raise TableError.at(text, file=file, column=differs.column) from None
+
+    def _samples(self) -> Iterator[tuple[str, Place]]:
+        """The beginnings of the files that have content."""
+        for index, file in enumerate(self.files):
+            feed = self.open(index)
+            sample = feed.sample(_SAMPLE)
+            if os.path.isfile(file):
+                feed.close()
+            else:
+                self._opened[index] = feed
+            if sample or feed.header:
+                data = self.share(sample, file)
+                yield file, Place(file, 0, 0, feed.header, False, data)
+
+    def _describe(self) -> Any:
+        """The schema of Parquet files. Keeps how many rows each of their row groups has."""
+        known: Any = None
+        call = shared.Caller(shared.urgent(self.tasks), Describe(), "describe")
+        contents: list[Any] = []
+
+        def starts() -> Iterator[Any]:
+            for file in self.files:
+                content = self.content(file)
+                contents.append(None if os.path.isfile(file) else content)
+                yield file, call(file, content)
+
+        for number, (file, reply) in enumerate(in_order(starts(), self.ahead)):
+            described, rows = self.reply(reply, Origin(file))
+            found, _ = part.read(described)
+            if known is None:
+                known = found
+            else:
+                if not self.spec.by_name and known.names != found.names:
+                    text = f"its columns are {found.names}, and those of the first file {known.names}"
+                    raise TableError.at(f"{text}; by_name=True reads files whose columns differ", file=file)
+                if not same_columns(known, found):
+                    known = self._union(known, found, file)
+            self._groups.append((list(rows), contents[number]))
+        # Rows of other files may lack a value.
+        import pyarrow
+
+        return pyarrow.schema([field.with_nullable(True) for field in known], known.metadata)
+
+    # ---- what tasks reply
+
+    def reply(
+        self, future: Any, origin: Origin, rows_before: int | None = None, count: Callable[[], int | None] | None = None
+    ) -> Any:
+        """The reply of a task. Raises TableError. `count` counts the rows of the file before the part."""
+        try:
+            reply = future.result()
+        except Exception as error:
+            raise failed(error, origin) from error
+        fault = Fault.of(reply)
+        if fault is None:
+            return reply
+        if fault.row and count is not None:
+            rows_before = count()
+        row = fault.row + rows_before if fault.row and rows_before is not None else None
+        wrong = TableError.at(fault.text, origin=origin, row=row, row_of_part=fault.row or None, column=fault.column)
+        wrong._is_of_type = fault.is_of_type
+        raise wrong
+
+    # ---- parts
+
+    def parts(self) -> Iterator[Task | TableError]:
+        """The parts of all files, in order. A file is cut as its parts are asked for; after an error, the next file
+        follows."""
+        for index in range(len(self.files)):
+            try:
+                yield from self._parts_of(index)
+            except TableError as error:
+                yield error
+
+    def _parts_of(self, index: int) -> Iterator[Task]:
+        file, spec = self.files[index], self.spec
+        if spec.format == "parquet":
+            rows, content = self._groups[index]
+            content = self.content(file) if content is None else content
+            first = 0
+            for group, count in enumerate(rows):
+                origin = Origin(file, row_group=group, rows=range(first, first + count))
+                yield Task(origin, Place(file, group, group + 1, b"", False, content))
+                first += count
+            return
+        feed = self.open(index)
+        try:
+            if feed.plain is None or shared.is_sandboxed(self.tasks):
+                yield from self._fed(file, feed)
+                return
+        finally:
+            feed.close()
+        header, begin, length = feed.header, feed.header_end, feed.plain
+        if begin == length and not header:
+            return
+        ends = self._ends_of_records if spec.format == "csv" else self._ends_of_lines
+        for end in ends(file, begin, length):
+            yield Task(Origin(file, range(begin, end)), Place(file, begin, end, header, end == length, None))
+            begin = end
+
+    def _fed(self, file: str, feed: Feed) -> Iterator[Task]:
+        """The parts of a file that this process reads."""
+        while True:
+            try:
+                block = feed.block(self.part_bytes)
+            except Exception as error:
+                raise TableError.at(f"reading ended behind byte {feed.offset}: {words(error)}", file=file) from error
+            if block is None:
+                if feed.header and feed.offset == feed.header_end:
+                    # Its header is checked even if it has no rows.
+                    yield self._passed(file, feed.offset, b"", feed.header, True)
+                return
+            start, data, is_last = block
+            yield self._passed(file, start, data, feed.header, is_last)
+
+    def _passed(self, file: str, start: int, data: bytes, header: bytes, is_last: bool) -> Task:
+        end = start + len(data)
+        place = Place(file, start, end, header, is_last, self.share(data, file))
+        return Task(Origin(file, range(start, end)), place)
+
+    def _ends_of_lines(self, file: str, begin: int, length: int) -> Iterator[int]:
+        """Where the parts of a file end, if records are lines."""
+        while begin < length:
+            at = begin + self.part_bytes - 1
+            begin = _end_of_line(file, at, length) if at < length else length
+            yield begin
+
+    def _ends_of_records(self, file: str, begin: int, length: int) -> Iterator[int]:
+        """Where the parts of a CSV file end, by the surveys of workers."""
+        size, delimiter, first = self.part_bytes, self.spec.delimiter, begin
+        if length - first <= size:
+            yield length
+            return
+        call = shared.Caller(shared.urgent(self.tasks), Survey(delimiter), "survey")
+        starts = ((start, call(file, start, min(length, start + size), first)) for start in range(first, length, size))
+        state = cut.OUTSIDE
+        for start, reply in in_order(starts, self.ahead):
+            if start > first and start >= begin:
+                end = _end_of_record(file, start, min(length, start + size), delimiter, state)
+                if end is not None and begin < end < length:
+                    yield end
+                    begin = end
+            # Without it, no later cut is known.
+            behind = self.reply(reply, Origin(file, range(begin, length)))
+            state = behind[state] if behind[state] in cut.STATES else cut.OUTSIDE
+        yield length
+
+
+def _end_of_line(file: str, at: int, length: int) -> int:
+    try:
+        with open(file, "rb", buffering=0) as opened:
+            while at < length and (block := os.pread(opened.fileno(), 1 << 16, at)):
+                end = block.find(b"\n")
+                if end >= 0:
+                    return min(length, at + end + 1)
+                at += len(block)
+    except OSError as error:
+        raise TableError.at(words(error), file=file) from error
+    return length
+
+
+def _end_of_record(file: str, start: int, end: int, delimiter: int, state: int) -> int | None:
+    """The position behind the first record that ends in these bytes, which begin in `state`; None if none does."""
+    try:
+        with open(file, "rb", buffering=0) as opened:
+            before = os.pread(opened.fileno(), 1, start - 1)[:1] or b"\n"
+            size = 1 << 12
+            while start < end and (block := os.pread(opened.fileno(), min(size, end - start), start)):
+                data = cut.view(block)
+                found = cut.first_end(data, delimiter, state, before[0])
+                if found is not None:
+                    end_of_record: int = start + found
+                    return end_of_record
+                state = cut.quotes(data, delimiter, state, before[0])[1]
+                before, start, size = block[-1:], start + len(block), min(2 * size, cut.BLOCK)
+    except OSError as error:
+        raise TableError.at(words(error), file=file) from error
+    return None
+
+
+class Rows:
+    """How many rows the parts of the current file had, to name the row of a file that is wrong."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._file: str | None = None
+        #: Each part, and its rows if they are known.
+        self._parts: list[tuple[Place, int | None]] = []
+
+    def add(self, task: Task, rows: int | None) -> None:
+        if task.origin.file != self._file:
+            self._file, self._parts = task.origin.file, []
+        self._parts.append((task.place, rows))
+
+    def before(self, task: Task) -> int | None:
+        """The number of rows of the file before a part; None if they cannot be counted."""
+        parts = self._parts if task.origin.file == self._file else []
+        missing = [place for place, rows in parts if rows is None]
+        known = sum(rows for _, rows in parts if rows is not None)
+        if any(place.data is not None for place in missing) or self._plan.spec.format == "parquet":
+            return None if missing else known
+        if not missing:
+            return known
+        call = shared.Caller(shared.urgent(self._plan.tasks), CountRows(self._plan.spec), "count rows")
+        try:
+            counts: list[int] = [
+                self._plan.reply(future, task.origin) for future in [call(*place) for place in missing]
+            ]
+        except TableError:
+            return None
+        return known + sum(counts)
+
+
+def words(error: BaseException) -> str:
+    """What an error of reading says."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def of_full(full: ArenaFull) -> str:
+    return f"{full}; or scan the files, which needs room for a few parts only"
+
+
+def failed(error: BaseException, origin: Origin | None) -> TableError:
+    """The error of a part whose task has failed: its worker died, it ran out of time or memory, or its function
+    raised an exception."""
+    from .. import _errors
+
+    if isinstance(error, ArenaFull):
+        text = of_full(error)
+    elif isinstance(error, (_errors._Failure, _errors.Cancelled)):
+        text = str(error)
+    else:
+        text = f"{type(error).__name__}: {error}"
+    return TableError.at(text, origin=origin)

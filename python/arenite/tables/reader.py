@@ -1,0 +1,195 @@
+"""Reading files: all parts into a table, or part by part."""
+
+from __future__ import annotations
+
+import pyarrow
+
+from .._errors import TableError
+from . import part, shared
+from .plan import Plan, Rows, Task
+from .read import Infer, Read, ReadThenApply, Spec
+from .run import in_order
+from .schema import merge, same_columns, widen_by_position
+from .sources import files
+from .table import Collector, Part, Table, check_errors, closing
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any, Literal
+
+    from .._executor import Configured, Executor
+    from .sources import Sources
+
+
+def make_plan(
+    sources: Sources,
+    format: str,
+    executor: Executor | Configured | None,
+    *,
+    delimiter: str = ",",
+    header: bool = True,
+    by_name: bool = False,
+    file_column: str | None = None,
+    schema: Any = None,
+    widen: bool = False,
+    part_bytes: int | None = None,
+) -> Plan:
+    if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n':
+        raise ValueError(f"delimiter must be one ASCII character that is no quote and no line break, not {delimiter!r}")
+    if by_name and not header:
+        raise ValueError("by_name=True needs a header: columns have no names without it")
+    if part_bytes is not None and part_bytes < 1:
+        raise ValueError("part_bytes must be at least 1")
+    if isinstance(schema, dict):
+        schema = pyarrow.schema(schema)
+    spec = Spec(format, ord(delimiter), header and format == "csv", by_name, file_column)
+    tasks = shared.configured(executor)
+    return Plan(files(sources), spec, tasks=tasks, schema=schema, widen=widen, part_bytes=part_bytes)
+
+
+def read_all(plan: Plan, errors: Literal["raise", "report"]) -> Table:
+    """Reads all parts."""
+    check_errors(errors)
+    while True:
+        wider, table = _attempt(plan, errors)
+        if wider is None:
+            assert table is not None
+            return table
+        plan.schema = wider
+
+
+def _attempt(plan: Plan, errors: str) -> tuple[Any, Table | None]:
+    """Reads all parts with this schema. Returns one with which reading has to begin again, or the table."""
+    made, rows, wider = Collector(plan.columns(), errors, plan.tasks), Rows(plan), None
+    call = shared.Caller(plan.tasks, Read(plan.spec, plan.schema), f"read_{plan.spec.format}")
+    for task, future in closing(in_order(_starts(plan, call), plan.ahead)):
+        if isinstance(task, TableError):
+            made.fail(task)
+            continue
+        count = None
+        try:
+            data = plan.reply(future, task.origin, count=lambda: rows.before(task))
+            count = len(Part(data)) if wider is not None else made.add(data, task.origin)
+        except TableError as error:
+            found = None
+            if error._is_of_type and plan.widen and plan.is_repeatable():
+                found = _widened(plan, plan.schema if wider is None else wider, task)
+            if found is None:
+                # Another type does not help.
+                made.fail(error)
+            else:
+                wider, made = found, Collector(None, errors, plan.tasks)
+        rows.add(task, count)
+    return (wider, None) if wider is not None else (None, made.table())
+
+
+def _starts(plan: Plan, call: shared.Caller) -> Iterator[tuple[Task | TableError, Any]]:
+    for task in plan.parts():
+        yield (task, None) if isinstance(task, TableError) else (task, call(*task.place))
+
+
+def _widened(plan: Plan, known: Any, task: Task) -> Any:
+    """The schema that fits this part, too; None if that is the same."""
+    call = shared.Caller(shared.urgent(plan.tasks), Infer(plan.spec, None), "infer")
+    try:
+        found, _ = part.read(plan.reply(call(*task.place), task.origin))
+    except TableError:
+        return None
+    if plan.spec.format == "json" or plan.spec.by_name:
+        merged = merge(known, found, True)
+    else:
+        merged = widen_by_position(known, found)
+    return None if same_columns(merged, known) else merged
+
+
+class Scan:
+    """Files whose parts are read when they are asked for, for more than fits into memory: what `arenite.scan_csv` and
+    its siblings return.
+
+    Twice as many parts as there are workers are in memory, however large the files are. Iterating gives their rows as
+    `pyarrow.RecordBatch`; drop a batch and its memory is free.
+
+    >>> import arenite, pathlib, tempfile
+    >>> with arenite.Executor(2) as ex, tempfile.TemporaryDirectory() as folder:
+    ...     _ = pathlib.Path(folder, "a.csv").write_text("n\\n1\\n2\\n")
+    ...     _ = pathlib.Path(folder, "b.csv").write_text("n\\n3\\n4\\n")
+    ...     scan = arenite.scan_csv(folder, executor=ex)
+    ...     sum(scan.map_batches(lambda batch: sum(batch["n"].to_pylist())))
+    10
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    @property
+    def schema(self) -> Any:
+        """The columns and their types, a `pyarrow.Schema`."""
+        return self._plan.columns()
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._run(None, ())
+
+    def map_batches(self, function: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
+        """Calls `function(batch, *arguments)` with each batch, in the task that reads it. Returns an iterator over the
+        results, in order.
+
+        What has rows and columns (a RecordBatch, a Table, a dict of columns, what has `__arrow_c_stream__`) arrives as
+        `pyarrow.Table` in shared memory, everything else as it is. So a function that sums up sends a number.
+
+        A part that fails raises `TableError` where its results would be; asking for the next one goes on after it.
+        Dropping the iterator ends the tasks in flight.
+        """
+        return self._run(function, arguments)
+
+    def _run(self, function: Callable[..., Any] | None, arguments: tuple[Any, ...]) -> Iterator[Any]:
+        return Results(self._plan, function, arguments)
+
+    def __repr__(self) -> str:
+        return f"<arenite.Scan of {len(self._plan.files)} files>"
+
+
+class Results:
+    """The results of a scan: an iterator that goes on after an error."""
+
+    def __init__(self, plan: Plan, function: Callable[..., Any] | None, arguments: tuple[Any, ...]) -> None:
+        self._plan, self._rows = plan, Rows(plan)
+        self._is_plain = function is None
+        read = ReadThenApply(Read(plan.spec, plan.schema), function, arguments)
+        call = shared.Caller(plan.tasks, read, getattr(function, "__qualname__", "scan"))
+        self._flights = in_order(_starts(plan, call), plan.ahead)
+        #: Results of the last part that were not given yet, the first one last.
+        self._values: list[Any] = []
+
+    def __iter__(self) -> Results:
+        return self
+
+    def __next__(self) -> Any:
+        while not self._values:
+            task, future = next(self._flights)
+            if isinstance(task, TableError):
+                raise task
+            self._take(task, future)
+            del task, future
+        return self._values.pop()
+
+    def _take(self, task: Task, future: Any) -> None:
+        rows = None
+        try:
+            rows, values = self._plan.reply(future, task.origin, count=lambda: self._rows.before(task))
+            self._values = [given for value in values for given in self._given(value, task)][::-1]
+        finally:
+            self._rows.add(task, rows)
+
+    def _given(self, value: Any, task: Task) -> list[Any]:
+        if not part.is_part(value):
+            return [value[0]]
+        batches = Part(value, task.origin, not shared.is_sandboxed(self._plan.tasks))
+        if self._is_plain:
+            return batches.to_batches()
+        return [pyarrow.Table.from_batches(batches.to_batches(), schema=batches.schema)]
+
+    def close(self) -> None:
+        """Ends the tasks in flight. There are no results after it."""
+        self._values.clear()
+        self._flights.close()  # type: ignore[attr-defined]

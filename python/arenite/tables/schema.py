@@ -1,0 +1,100 @@
+"""What becomes of schemas that differ: `merge`."""
+
+from __future__ import annotations
+
+import pyarrow
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_UNITS = ("s", "ms", "us", "ns")
+
+
+class Differs(Exception):
+    """A column has two types, which may not be widened."""
+
+    def __init__(self, column: str, known: Any, found: Any) -> None:
+        super().__init__(column)
+        self.column, self.known, self.found = column, known, found
+
+
+def widest(a: Any, b: Any) -> Any:
+    """The narrowest type that holds the values of both: text, if no other does."""
+    types = pyarrow.types
+    if a == b or types.is_null(b):
+        return a
+    if types.is_null(a):
+        return b
+    if types.is_timestamp(a) and types.is_timestamp(b) and a.tz == b.tz:
+        return a if _UNITS.index(a.unit) > _UNITS.index(b.unit) else b
+    if {types.is_date32(a), types.is_timestamp(b)} == {True} or {types.is_timestamp(a), types.is_date32(b)} == {True}:
+        return a if types.is_timestamp(a) else b
+    if {a, b} == {pyarrow.string(), pyarrow.large_string()}:
+        return pyarrow.large_string()
+    if types.is_list(a) and types.is_list(b):
+        return pyarrow.list_(widest(a.value_type, b.value_type))
+    if types.is_struct(a) and types.is_struct(b):
+        return pyarrow.struct(list(merge(pyarrow.schema(list(a)), pyarrow.schema(list(b)), True)))
+    if types.is_integer(a) and types.is_integer(b):
+        return pyarrow.int64()
+    if all(types.is_integer(one) or types.is_floating(one) for one in (a, b)):
+        return pyarrow.float64()
+    return pyarrow.string()
+
+
+def merge(known: Any, found: Any, may_widen: bool) -> Any:
+    """The columns of both schemas, in the order of their first appearance. Raises `Differs`."""
+    fields = {field.name: field for field in known}
+    for field in found:
+        before = fields.get(field.name)
+        if before is None:
+            fields[field.name] = field
+        elif before.type != field.type:
+            # A column without values in a sample has no type to keep.
+            is_null = pyarrow.types.is_null
+            if not (may_widen or is_null(before.type) or is_null(field.type)):
+                raise Differs(field.name, before.type, field.type)
+            fields[field.name] = pyarrow.field(field.name, widest(before.type, field.type))
+    return pyarrow.schema(list(fields.values()), known.metadata)
+
+
+def widen_by_position(known: Any, found: Any) -> Any:
+    """The schema whose columns hold the values of both, which have the same columns."""
+    fields = [
+        pyarrow.field(before.name, widest(before.type, field.type)) for before, field in zip(known, found, strict=True)
+    ]
+    return pyarrow.schema(fields, known.metadata)
+
+
+def with_types(schema: Any, change: Any) -> Any:
+    """The schema with each type changed, also those of the fields of structs and lists."""
+
+    def changed(kind: Any) -> Any:
+        if pyarrow.types.is_struct(kind):
+            return pyarrow.struct([pyarrow.field(field.name, changed(field.type)) for field in kind])
+        if pyarrow.types.is_list(kind):
+            return pyarrow.list_(changed(kind.value_type))
+        return change(kind)
+
+    return pyarrow.schema([pyarrow.field(field.name, changed(field.type)) for field in schema])
+
+
+def duplicate(names: list[str]) -> str | None:
+    """The first name that two columns have."""
+    seen = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
+def same_columns(a: Any, b: Any) -> bool:
+    """Whether columns have the same names and types."""
+    return list(a.names) == list(b.names) and list(a.types) == list(b.types)
+
+
+def columns(schema: Any) -> str:
+    """The columns in words."""
+    return ", ".join(f"{field.name}: {field.type}" for field in schema) or "no columns"

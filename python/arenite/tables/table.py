@@ -1,0 +1,250 @@
+"""`Table`: rows and columns in shared memory."""
+
+from __future__ import annotations
+
+import pyarrow
+
+from .._errors import TableError
+from . import part, plan, schema, shared
+from .part import Origin
+from .read import Apply
+from .run import in_order
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import Any, Literal
+
+    from numpy.typing import NDArray
+
+    from .._executor import Configured, Executor
+
+
+class Part:
+    """Rows of a table that were read or made by one task: an array with an Arrow IPC stream."""
+
+    def __init__(self, data: NDArray[Any], origin: Origin | None = None, is_checked: bool = True) -> None:
+        #: The bytes of the stream, in the arena.
+        self.data = data
+        #: Where the rows come from, or None.
+        self.origin = origin
+        self._schema, self._batches = part.read(data)
+        if not is_checked:
+            # Of a worker that may run hostile code.
+            for batch in self._batches:
+                batch.validate(full=True)
+
+    @property
+    def schema(self) -> Any:
+        """The columns, a `pyarrow.Schema`."""
+        return self._schema
+
+    @property
+    def num_rows(self) -> int:
+        """The number of rows."""
+        return sum(batch.num_rows for batch in self._batches)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the arena that it takes."""
+        return int(self.data.nbytes)
+
+    def to_batches(self) -> list[Any]:
+        """The rows as a list of `pyarrow.RecordBatch`, without a copy."""
+        return list(self._batches)
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+    def __repr__(self) -> str:
+        return f"<arenite.Table part: {self.num_rows} rows{f' of {self.origin}' if self.origin else ''}>"
+
+
+class Table:
+    """Rows and columns in shared memory, in Arrow's format: what `arenite.read_csv` and its siblings return.
+
+    Any library that reads Arrow (pyarrow, pandas, polars, duckdb) takes it as it is and reads it in place. Passed to a
+    task, it is not copied either. Its memory is free when it and all that was made of it are gone.
+
+    >>> import arenite, pathlib, tempfile
+    >>> with arenite.Executor(2) as ex, tempfile.TemporaryDirectory() as folder:
+    ...     _ = pathlib.Path(folder, "a.csv").write_text('name,price\\napple,1.5\\n"pear,\\nripe",2\\n')
+    ...     table = arenite.read_csv(folder, executor=ex)
+    ...     doubled = table.map_batches(lambda batch: {"twice": [2 * price.as_py() for price in batch["price"]]})
+    ...     len(table), table.schema.names, doubled.to_pyarrow()["twice"].to_pylist()
+    (2, ['name', 'price'], [3.0, 4.0])
+    """
+
+    def __init__(
+        self,
+        schema: Any,
+        parts: Iterable[Part] = (),
+        failures: Sequence[TableError] = (),
+        executor: Configured | None = None,
+    ) -> None:
+        self._schema = schema
+        self._parts = list(parts)
+        self._failures = tuple(failures)
+        self._tasks = executor
+        self._arrow: Any = None
+
+    @property
+    def schema(self) -> Any:
+        """The columns and their types, a `pyarrow.Schema`."""
+        return self._schema
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The parts, in the order of files and bytes."""
+        return tuple(self._parts)
+
+    @property
+    def failures(self) -> tuple[TableError, ...]:
+        """With `errors="report"`: the errors of the parts that are missing."""
+        return self._failures
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the arena that it takes."""
+        return sum(one.nbytes for one in self._parts)
+
+    def __len__(self) -> int:
+        return sum(one.num_rows for one in self._parts)
+
+    def to_batches(self) -> list[Any]:
+        """The rows as a list of `pyarrow.RecordBatch`, without a copy."""
+        return [batch for one in self._parts for batch in one.to_batches()]
+
+    def to_pyarrow(self) -> Any:
+        """The rows as a `pyarrow.Table`, without a copy."""
+        if self._arrow is None:
+            self._arrow = pyarrow.Table.from_batches(self.to_batches(), schema=self._schema)
+        return self._arrow
+
+    def to_pandas(self, **options: Any) -> Any:
+        """The rows as a `pandas.DataFrame`. `options` are those of `pyarrow.Table.to_pandas`."""
+        return self.to_pyarrow().to_pandas(**options)
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """The rows as a stream of Arrow's C interface, without a copy."""
+        return self.to_pyarrow().__arrow_c_stream__(requested_schema)
+
+    def map_batches(
+        self,
+        function: Callable[..., Any],
+        *arguments: Any,
+        schema: Any = None,
+        errors: Literal["raise", "report"] = "raise",
+        executor: Executor | Configured | None = None,
+    ) -> Table:
+        """Calls `function(batch, *arguments)` with each `pyarrow.RecordBatch`, in the workers. Returns a table of the
+        results, in order.
+
+        The function returns a RecordBatch, a Table, a dict of columns, or what else has `__arrow_c_stream__`. A batch
+        is read where it lies, and each part of results is written once. Arrays among the arguments are shared by all
+        calls. Without rows, it is called once with a batch of none, to learn the columns.
+
+        A part whose function raises an exception, crashes or exceeds its deadline costs no other part, and the error
+        names its file and bytes.
+
+        :param schema: The columns of the results, to which they are converted. By default those of the first part: all
+            others need to have the same.
+        :param errors: "raise" raises the first failure, which ends the rest. "report" returns a table of all other
+            parts, with the failures in `Table.failures`.
+        :param executor: The executor whose workers run it, or what its `options` return. By default that of this table.
+        """
+        check_errors(errors)
+        tasks = shared.configured(executor or self._tasks)
+        call = shared.Caller(
+            tasks, Apply(function, arguments, schema), getattr(function, "__qualname__", "map_batches")
+        )
+        parts = [one for one in self._parts if one.num_rows] or self._parts[:1] or [self._no_rows()]
+        starts = ((one.origin, call(one.data)) for one in parts)
+        made = Collector(schema, errors, tasks)
+        for origin, future in closing(in_order(starts, 2 * shared.workers(tasks))):
+            made.take(future, origin)
+        return made.table()
+
+    def _no_rows(self) -> Part:
+        return Part(part.write(self._schema, []))
+
+    def __reduce__(self) -> Any:
+        # In a task, the table uses what a task has.
+        return _restore, (self._schema, [(one.data, one.origin) for one in self._parts])
+
+    def __repr__(self) -> str:
+        failed = f", {len(self._failures)} failed" if self._failures else ""
+        return f"<arenite.Table: {len(self)} rows in {len(self._parts)} parts{failed}; {schema.columns(self._schema)}>"
+
+
+def _restore(columns: Any, parts: list[Any]) -> Table:
+    return Table(columns, [Part(data, origin) for data, origin in parts])
+
+
+class closing:
+    """Iterates, and closes the iterator when the loop is left."""
+
+    def __init__(self, iterator: Iterator[Any]) -> None:
+        self._iterator = iterator
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from self._iterator
+        finally:
+            self._iterator.close()  # type: ignore[attr-defined]
+
+
+def check_errors(errors: str) -> None:
+    if errors not in ("raise", "report"):
+        raise ValueError(f'errors must be "raise" or "report", not {errors!r}')
+
+
+class Collector:
+    """Makes a table of the parts that tasks return."""
+
+    def __init__(self, columns: Any, errors: str, tasks: Configured) -> None:
+        self._schema, self._errors, self._tasks = columns, errors, tasks
+        self._parts: list[Part] = []
+        self._failures: list[TableError] = []
+
+    def fail(self, error: TableError) -> None:
+        if self._errors == "raise":
+            raise error
+        self._failures.append(error)
+
+    def take(self, future: Any, origin: Origin | None) -> None:
+        try:
+            data = future.result()
+        except Exception as error:
+            failure = plan.failed(error, origin)
+            failure.__cause__ = error
+            self.fail(failure)
+        else:
+            self.add(data, origin)
+
+    def add(self, data: Any, origin: Origin | None) -> int | None:
+        """Adds a part. Returns the number of its rows."""
+        try:
+            if not part.is_part(data):
+                raise TableError.at("its worker has sent no part", origin=origin)
+            try:
+                added = Part(data, origin, not shared.is_sandboxed(self._tasks))
+            except pyarrow.ArrowException as error:
+                raise TableError.at(f"its worker has sent no Arrow stream: {error}", origin=origin) from error
+            if self._schema is None:
+                self._schema = added.schema
+            if not schema.same_columns(self._schema, added.schema):
+                raise TableError.at(
+                    f"this part has the columns {schema.columns(added.schema)}, and those before it "
+                    f"{schema.columns(self._schema)}",
+                    origin=origin,
+                )
+        except TableError as error:
+            self.fail(error)
+            return None
+        self._parts.append(added)
+        return added.num_rows
+
+    def table(self) -> Table:
+        columns = pyarrow.schema([]) if self._schema is None else self._schema
+        return Table(columns, self._parts, self._failures, self._tasks)

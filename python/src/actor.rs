@@ -1,0 +1,138 @@
+//! Actors: Python objects that stay in one worker, [`Actor`].
+
+use std::mem::ManuallyDrop;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use arenite::{Bytes, Typed, raw};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyTuple;
+
+use crate::buffer::Buffer;
+use crate::engine::{Sent, Shared};
+use crate::failure::TaskError;
+use crate::process::forked;
+use crate::task::{Reply, Task};
+use crate::worker::{Received, answer, guarded};
+
+/// `arenite._worker.start_actor`.
+static START: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+/// `arenite._worker.call_actor`.
+static CALL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+/// In the worker: the object of an actor.
+pub struct State(Option<Py<PyAny>>);
+
+impl Drop for State {
+    /// Drops the object with the interpreter attached: its `__del__` runs now, and its memory is free.
+    fn drop(&mut self) {
+        Python::attach(|_| drop(self.0.take()));
+    }
+}
+
+/// Makes the object of an actor: calls `arenite._worker.start_actor`.
+pub fn start_actor(head: &Bytes, buffers: raw::Buffers<'_>) -> Result<State, Typed<TaskError>> {
+    guarded(|py| {
+        let call = Received::new(py, head, buffers)?;
+        let start = START.import(py, "arenite._worker", "start_actor")?;
+        let made = start.call1((call.function, call.arguments, call.kind, call.buffers))?;
+        let made = made.cast_into::<PyTuple>()?;
+        if made.len() == 2 {
+            let (text, pickle) = made.extract()?;
+            return Ok(Err(Typed(TaskError { text, pickle })));
+        }
+        Ok(Ok(State(Some(made.get_item(0)?.unbind()))))
+    })
+}
+
+/// Calls a method of the object: `arenite._worker.call_actor`.
+fn call_actor(
+    state: &mut State,
+    head: &Bytes,
+    buffers: raw::Buffers<'_>,
+) -> Result<Reply, Typed<TaskError>> {
+    guarded(|py| {
+        let call = Received::new(py, head, buffers)?;
+        let method = CALL.import(py, "arenite._worker", "call_actor")?;
+        let object = state.0.as_ref().map(|object| object.clone_ref(py));
+        let arguments = (
+            object,
+            call.function,
+            call.arguments,
+            call.kind,
+            call.buffers,
+        );
+        answer(method.call1(arguments)?)
+    })
+}
+
+/// An object in a worker, whose methods are called one after the other.
+///
+/// The actor ends with this, when the calls made before have ended.
+#[pyclass(frozen, module = "arenite._arenite")]
+pub struct Actor {
+    /// Empty after `stop`.
+    handle: RwLock<Option<ManuallyDrop<arenite::Actor<State>>>>,
+    shared: Arc<Shared>,
+}
+
+impl Actor {
+    pub fn new(handle: arenite::Actor<State>, shared: Arc<Shared>) -> Self {
+        Self {
+            handle: RwLock::new(Some(ManuallyDrop::new(handle))),
+            shared,
+        }
+    }
+}
+
+#[pymethods]
+impl Actor {
+    /// Calls a method, after all calls that were made before.
+    #[pyo3(signature = (method, arguments, kind, buffers=None))]
+    fn call(
+        &self,
+        py: Python<'_>,
+        method: &[u8],
+        arguments: &[u8],
+        kind: u8,
+        buffers: Option<Vec<PyRef<'_, Buffer>>>,
+    ) -> PyResult<Task> {
+        if self.shared.is_foreign() {
+            return Err(forked());
+        }
+        let sent = Sent {
+            function: method,
+            arguments,
+            kind,
+            buffers: buffers.unwrap_or_default(),
+        };
+        // Not under the lock: sending lets other threads run Python, which may stop the actor.
+        let handle = {
+            let handle = self.handle.read().unwrap_or_else(PoisonError::into_inner);
+            handle.as_deref().cloned()
+        };
+        let Some(handle) = handle else {
+            return Err(PyRuntimeError::new_err("the actor has ended"));
+        };
+        self.shared
+            .send(py, &sent, |_, call| handle.call(call_actor, call))
+    }
+
+    /// Ends the actor when the calls made so far have ended. Its object is dropped in its worker.
+    fn stop(&self) {
+        let mut handle = self.handle.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(handle) = handle.take()
+            && !self.shared.is_foreign()
+        {
+            // In a child made by `fork()` it belongs to the parent.
+            drop(ManuallyDrop::into_inner(handle));
+        }
+    }
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

@@ -1,0 +1,248 @@
+//! Memory of the arena as Python sees it: [`Buffer`], and how memory is recognised by its address.
+
+use std::collections::BTreeMap;
+use std::ffi::c_int;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use arenite::Array;
+use pyo3::buffer::PyUntypedBuffer;
+use pyo3::exceptions::PyValueError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+/// The arena of a worker's task; engines count from 1.
+pub const TASK: u64 = 0;
+
+/// The number of memory handles in this process.
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static NEXT_KEY: AtomicU64 = AtomicU64::new(0);
+/// Memory by its address.
+static KNOWN: Mutex<BTreeMap<(usize, u64), Known>> = Mutex::new(BTreeMap::new());
+
+/// How many entries that begin before an address are looked at. Blocks are disjoint, so the first one decides, unless
+/// several handles begin at the same block.
+const LOOK_BACK: usize = 64;
+
+struct Known {
+    len: usize,
+    arena: u64,
+    memory: Weak<Memory>,
+}
+
+fn known() -> MutexGuard<'static, BTreeMap<(usize, u64), Known>> {
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A handle to memory of an arena, shared by all buffers that view it.
+///
+/// No Rust reference is made to these bytes: Python code may write to them, in this process or in a task that they are
+/// lent to.
+pub struct Memory {
+    array: Array<u8>,
+    len: usize,
+    key: (usize, u64),
+    writable: bool,
+}
+
+impl Memory {
+    /// Registers an array of an arena, to be found by its address. `writable`: Python may write to it.
+    pub fn new(array: Array<u8>, arena: u64, writable: bool) -> Arc<Self> {
+        let memory = Self::unlisted(array, writable);
+        if memory.len > 0 {
+            let entry = Known {
+                len: memory.len,
+                arena,
+                memory: Arc::downgrade(&memory),
+            };
+            known().insert(memory.key, entry);
+        }
+        memory
+    }
+
+    /// The same for memory that is not found by its address: what is lent to a task, and may not be part of its result.
+    pub fn unlisted(array: Array<u8>, writable: bool) -> Arc<Self> {
+        let len = array.shape().dims().iter().product();
+        let array = array
+            .reshape([len])
+            .unwrap_or_else(|error| unreachable!("the number of elements is the same: {error}"));
+        let key = (
+            array.as_ptr().addr(),
+            // Relaxed: only uniqueness counts.
+            NEXT_KEY.fetch_add(1, Ordering::Relaxed),
+        );
+        // Relaxed: read by the thread that runs the job.
+        LIVE.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Self {
+            array,
+            len,
+            key,
+            writable,
+        })
+    }
+
+    fn part(&self, range: Range<usize>) -> Array<u8> {
+        self.array.rows(range)
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        known().remove(&self.key);
+        LIVE.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The number of memory handles that Python objects of this process hold.
+pub fn live() -> usize {
+    LIVE.load(Ordering::Relaxed)
+}
+
+/// Bytes in shared memory, for `memoryview`, `numpy.frombuffer` and everything else that takes a buffer.
+///
+/// The memory is free when the last buffer, view or array over it is gone. There is no way to close it before.
+#[pyclass(frozen, module = "arenite._arenite")]
+pub struct Buffer {
+    memory: Arc<Memory>,
+    start: usize,
+    len: usize,
+    /// Passed to a task, it is lent for writing.
+    lent: bool,
+}
+
+impl Buffer {
+    /// All of this memory.
+    pub fn whole(memory: Arc<Memory>) -> Self {
+        let len = memory.len;
+        Self {
+            memory,
+            start: 0,
+            len,
+            lent: false,
+        }
+    }
+
+    /// The `len` bytes at this address, if they are known to lie in this arena. With `writable` a read-only handle to
+    /// them does not count.
+    pub fn find(address: usize, len: usize, arena: u64, writable: bool) -> Option<Self> {
+        let known = known();
+        let before = known.range(..=(address, u64::MAX)).rev();
+        let (start, memory) = before.take(LOOK_BACK).find_map(|(&(start, _), entry)| {
+            let fits = address - start <= entry.len && len <= entry.len - (address - start);
+            (fits && entry.arena == arena)
+                .then(|| entry.memory.upgrade())
+                .flatten()
+                .filter(|memory| memory.writable || !writable)
+                .map(|memory| (start, memory))
+        })?;
+        drop(known);
+        Some(Self {
+            memory,
+            start: address - start,
+            len,
+            lent: false,
+        })
+    }
+
+    /// The same for the bytes of any object with a buffer.
+    pub fn find_object(object: &Bound<'_, PyAny>, arena: u64) -> Option<Self> {
+        let buffer = PyUntypedBuffer::get(object).ok()?;
+        if !buffer.is_c_contiguous() && !buffer.is_fortran_contiguous() {
+            return None;
+        }
+        Self::find(buffer.buf_ptr().addr(), buffer.len_bytes(), arena, false)
+    }
+
+    /// A handle to exactly these bytes.
+    pub fn array(&self) -> Array<u8> {
+        self.memory.part(self.start..self.start + self.len)
+    }
+
+    pub fn is_lent(&self) -> bool {
+        self.lent
+    }
+
+    /// The addresses of these bytes.
+    pub fn addresses(&self) -> Range<usize> {
+        let first = self.memory.key.0 + self.start;
+        first..first + self.len
+    }
+}
+
+#[pymethods]
+impl Buffer {
+    /// The address of the first byte in this process.
+    #[getter]
+    fn address(&self) -> usize {
+        self.addresses().start
+    }
+
+    /// The number of bytes.
+    #[getter]
+    fn nbytes(&self) -> usize {
+        self.len
+    }
+
+    /// Whether views of it are read-only.
+    #[getter]
+    fn readonly(&self) -> bool {
+        !self.memory.writable
+    }
+
+    /// The same bytes, to be lent to one task for writing.
+    fn lend(&self) -> PyResult<Self> {
+        if !self.memory.writable {
+            return Err(PyValueError::new_err(
+                "this memory is read-only and cannot be lent for writing",
+            ));
+        }
+        Ok(Self {
+            memory: Arc::clone(&self.memory),
+            lent: true,
+            ..*self
+        })
+    }
+
+    fn __len__(&self) -> usize {
+        self.len
+    }
+
+    fn __repr__(&self) -> String {
+        let kind = if self.memory.writable {
+            "writable"
+        } else {
+            "read-only"
+        };
+        format!("<arenite buffer: {} bytes, {kind}>", self.len)
+    }
+
+    /// # Safety
+    ///
+    /// Called by the interpreter, with a view to fill.
+    unsafe fn __getbuffer__(
+        slf: Bound<'_, Self>,
+        view: *mut ffi::Py_buffer,
+        flags: c_int,
+    ) -> PyResult<()> {
+        let this = slf.get();
+        let first = this.memory.array.as_ptr().wrapping_add(this.start);
+        let readonly = c_int::from(!this.memory.writable);
+        // SAFETY: the interpreter passes a valid view. The bytes stay mapped while the view holds a reference to this
+        // object, whose handle keeps their block or lease. They are writable in this process where `readonly` is 0.
+        let code = unsafe {
+            ffi::PyBuffer_FillInfo(
+                view,
+                slf.as_ptr(),
+                first.cast_mut().cast(),
+                this.len.cast_signed(),
+                readonly,
+                flags,
+            )
+        };
+        match code {
+            0 => Ok(()),
+            _ => Err(PyErr::fetch(slf.py())),
+        }
+    }
+}

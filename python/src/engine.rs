@@ -1,0 +1,703 @@
+//! The engine of an executor: [`Engine`].
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
+use std::time::Duration;
+
+use arenite::engine::WorkerProgram;
+use arenite::{ArenaFull, Sandbox, Trace, raw};
+use pyo3::exceptions::{PyMemoryError, PyOSError, PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::actor::{Actor, State, start_actor};
+use crate::buffer::{Buffer, Memory};
+use crate::events::push_line;
+use crate::failure::describe_full;
+use crate::loans::Loans;
+use crate::options::Options;
+use crate::process::{forked, generation, is_worker};
+use crate::task::{Pending, Reply, Task};
+use crate::worker::{Head, collect, run_task, start_worker};
+
+/// A pickle longer than this travels in memory of the arena.
+pub const LONGEST_INLINE: usize = 64 << 10;
+/// The arena that an executor's memory belongs to is named by this.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+/// Engines that finish their tasks in the background.
+static CLOSING: Mutex<Vec<Arc<Closed>>> = Mutex::new(Vec::new());
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A call as Python makes it: the pickles of a function and of its arguments, and the memory that they refer to.
+pub struct Sent<'a, 'py> {
+    pub function: &'a [u8],
+    pub arguments: &'a [u8],
+    pub kind: u8,
+    pub buffers: Vec<PyRef<'py, Buffer>>,
+}
+
+/// The same as a kernel takes it.
+pub type Packed = (Vec<u8>, Vec<raw::Buffer>);
+
+/// Why a call was not made. Becomes an exception only after the engine was released: that runs code of Python.
+pub enum Refusal {
+    IsShutDown,
+    Full(ArenaFull),
+    Overlap(&'static str),
+}
+
+impl From<Refusal> for PyErr {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::IsShutDown => {
+                PyRuntimeError::new_err("cannot use an executor after its shutdown")
+            }
+            Refusal::Full(full) => Python::attach(|py| arena_full(py, &full)),
+            Refusal::Overlap(why) => PyValueError::new_err(why),
+        }
+    }
+}
+
+/// What an engine's tasks share with it.
+pub struct Shared {
+    id: u64,
+    /// The process that it belongs to.
+    process: u64,
+    engine: RwLock<Option<arenite::Engine>>,
+    tasks: Mutex<Tasks>,
+    loans: Mutex<Loans>,
+    copied: AtomicU64,
+}
+
+/// The tasks whose replies were not taken.
+#[derive(Default)]
+struct Tasks {
+    next: u64,
+    open: HashMap<u64, Arc<Pending>>,
+    /// When there are as many, those that ended without a reader are removed.
+    look_at: usize,
+}
+
+impl Tasks {
+    fn add(&mut self, pending: &Arc<Pending>) -> u64 {
+        if self.open.len() >= self.look_at.max(256) {
+            self.open.retain(|_, pending| !pending.is_over());
+            self.look_at = 2 * self.open.len();
+        }
+        self.next += 1;
+        self.open.insert(self.next, Arc::clone(pending));
+        self.next
+    }
+}
+
+impl Shared {
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Whether it belongs to a process that this one was forked from.
+    pub fn is_foreign(&self) -> bool {
+        self.process != generation()
+    }
+
+    /// The reply of a task is taken, or no one will.
+    pub fn forget(&self, number: u64) {
+        let removed = lock(&self.tasks).open.remove(&number);
+        drop(removed);
+    }
+
+    pub fn count_copied(&self, bytes: u64) {
+        // Relaxed: a count.
+        self.copied.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Calls `with` with the engine, unless it was shut down.
+    fn with<T>(
+        &self,
+        with: impl FnOnce(&arenite::Engine) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let engine = loop {
+            match self.engine.try_read() {
+                Ok(engine) => break engine,
+                Err(TryLockError::Poisoned(engine)) => break engine.into_inner(),
+                // A thread is about to take the engine, once others let go of it. These may need the interpreter.
+                Err(TryLockError::WouldBlock) => {
+                    Python::attach(|py| py.detach(std::thread::yield_now));
+                }
+            }
+        };
+        match &*engine {
+            Some(engine) => with(engine),
+            None => Err(Refusal::IsShutDown),
+        }
+    }
+
+    /// Ends all tasks that have not begun; with `kill` also those that run.
+    fn end_all(&self, kill: bool) {
+        let open: Vec<_> = lock(&self.tasks).open.values().map(Arc::clone).collect();
+        // What has not begun goes first, so that no worker takes it when a running one is killed.
+        for pending in &open {
+            pending.end(false);
+        }
+        if kill {
+            for pending in &open {
+                pending.end(true);
+            }
+        }
+    }
+
+    /// The engine has ended: nothing of it is needed any more.
+    fn settle(&self) {
+        *lock(&self.loans) = Loans::default();
+        let open: Vec<_> = lock(&self.tasks).open.values().map(Arc::clone).collect();
+        open.iter().for_each(|pending| pending.settle());
+    }
+
+    /// Copies the arguments of a call into the arena if they are long.
+    fn copy_long(
+        &self,
+        py: Python<'_>,
+        engine: &arenite::Engine,
+        sent: &Sent<'_, '_>,
+    ) -> Result<Option<arenite::Array<u8>>, Refusal> {
+        if sent.arguments.len() <= LONGEST_INLINE {
+            return Ok(None);
+        }
+        self.copy_in(py, engine, sent.arguments).map(Some)
+    }
+
+    /// Writes a call as a kernel takes it. `long`: its arguments, if they are in the arena.
+    fn pack(sent: &Sent<'_, '_>, long: Option<arenite::Array<u8>>) -> Packed {
+        let mut head = Head {
+            kind: sent.kind,
+            function: sent.function,
+            arguments: sent.arguments,
+        };
+        if long.is_some() {
+            head.arguments = &[];
+            head.kind |= Head::ARGUMENTS_IN_BUFFER;
+        }
+        let long = long.map(raw::Buffer::read);
+        let buffers = sent.buffers.iter().map(|buffer| {
+            if buffer.is_lent() {
+                // SAFETY: no Rust reference to these bytes exists (see `Memory`), and no other task has a loan of any of
+                // them: `send` has called `Loans::check`, and holds the lock until this loan is entered.
+                unsafe { raw::Buffer::write(buffer.array()) }
+            } else {
+                raw::Buffer::read(buffer.array())
+            }
+        });
+        (head.write(), long.into_iter().chain(buffers).collect())
+    }
+
+    /// Sends a call by `submit`, as a task.
+    pub fn send(
+        self: &Arc<Self>,
+        py: Python<'_>,
+        sent: &Sent<'_, '_>,
+        submit: impl FnOnce(&arenite::Engine, Packed) -> arenite::Job<Reply>,
+    ) -> PyResult<Task> {
+        self.with(|engine| {
+            // Before the lock: it lets other threads run Python.
+            let long = self.copy_long(py, engine, sent)?;
+            let (lent, read): (Vec<_>, Vec<_>) =
+                sent.buffers.iter().partition(|buffer| buffer.is_lent());
+            let addresses = |buffers: Vec<&PyRef<'_, Buffer>>| -> Vec<_> {
+                buffers.iter().map(|buffer| buffer.addresses()).collect()
+            };
+            let lent = addresses(lent);
+            let mut loans = lock(&self.loans);
+            if !lent.is_empty() {
+                loans
+                    .check(&lent, &addresses(read))
+                    .map_err(Refusal::Overlap)?;
+            }
+            let pending = Pending::new(submit(engine, Self::pack(sent, long)));
+            loans.add(lent, &pending);
+            drop(loans);
+            let number = lock(&self.tasks).add(&pending);
+            Ok(Task::new(number, pending, Arc::clone(self)))
+        })
+        .map_err(PyErr::from)
+    }
+
+    /// Starts an actor, whose object the call makes. Nothing may be lent to it.
+    pub fn start(&self, py: Python<'_>, sent: &Sent<'_, '_>) -> PyResult<arenite::Actor<State>> {
+        if sent.buffers.iter().any(|buffer| buffer.is_lent()) {
+            return Err(PyValueError::new_err(
+                "an actor cannot be started with mut(): lend the memory to calls of its methods",
+            ));
+        }
+        self.with(|engine| {
+            let long = self.copy_long(py, engine, sent)?;
+            Ok(engine.actor(start_actor, Self::pack(sent, long)).start())
+        })
+        .map_err(PyErr::from)
+    }
+
+    fn copy_in(
+        &self,
+        py: Python<'_>,
+        engine: &arenite::Engine,
+        bytes: &[u8],
+    ) -> Result<arenite::Array<u8>, Refusal> {
+        self.count_copied(bytes.len() as u64);
+        py.detach(|| engine.from_slice(bytes))
+            .map_err(Refusal::Full)
+    }
+
+    /// Waits until no thread uses the engine, without the interpreter: such a thread may need it.
+    fn take_engine(&self) -> Option<arenite::Engine> {
+        let take = || {
+            let mut engine = self.engine.write().unwrap_or_else(PoisonError::into_inner);
+            engine.take()
+        };
+        Python::try_attach(|py| py.detach(take)).unwrap_or_else(take)
+    }
+}
+
+/// Workers and the arena that they share.
+#[pyclass(frozen, module = "arenite._arenite")]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+impl Engine {
+    fn check_process(&self) -> PyResult<()> {
+        if self.shared.is_foreign() {
+            Err(forked())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+#[pymethods]
+impl Engine {
+    /// Builds an engine. Returns before its workers are ready.
+    ///
+    /// `program`: the interpreter; `identity`: what a worker has to have in common with this process; `setup`: the
+    /// pickle that `arenite._worker.start` gets; `output`: the number with which `next_events` returns printed lines.
+    #[new]
+    #[pyo3(signature = (
+        *, workers, spares, lanes, capacity, memory_limit, recycle_after, recycle_above, sandbox, label, program, arguments,
+        environment, identity, setup, output, trace, report, seed, start_timeout,
+    ))]
+    #[allow(clippy::too_many_arguments, reason = "keyword arguments of Python")]
+    fn new(
+        py: Python<'_>,
+        workers: usize,
+        spares: usize,
+        lanes: usize,
+        capacity: Option<u64>,
+        memory_limit: u64,
+        recycle_after: u64,
+        recycle_above: u64,
+        sandbox: Option<&str>,
+        label: String,
+        program: PathBuf,
+        arguments: Vec<OsString>,
+        environment: Vec<(OsString, OsString)>,
+        identity: Vec<u8>,
+        setup: Vec<u8>,
+        output: u64,
+        trace: Option<PathBuf>,
+        report: Option<PathBuf>,
+        seed: Option<u64>,
+        start_timeout: Option<f64>,
+    ) -> PyResult<Self> {
+        if is_worker() {
+            return Err(PyRuntimeError::new_err(
+                "a task cannot have an executor with workers of its own: use Executor(max_workers=0), which runs in \
+                 the task, or submit from the program",
+            ));
+        }
+        let program = WorkerProgram::new(program)
+            .args(arguments)
+            .env(environment)
+            .identity(identity);
+        let mut builder = arenite::Engine::builder()
+            .workers(workers)
+            .spares(spares)
+            .lanes(lanes)
+            .co_schedule_deadlines(false)
+            .memory_limit(memory_limit)
+            .recycle_after_jobs(recycle_after)
+            .recycle_above_bytes(recycle_above)
+            .label(label)
+            .worker_program(program)
+            .on_worker_start_with(start_worker, (setup,))
+            .start_in_background()
+            .retain_escaped(collect)
+            .on_log(move |line| push_line(output, line));
+        builder = builder.sandbox(match sandbox {
+            None => Sandbox::Off,
+            Some("required") => Sandbox::Required,
+            Some(_) => Sandbox::Strict,
+        });
+        if let Some(capacity) = capacity {
+            builder = builder.capacity(capacity);
+        }
+        if let Some(seed) = seed {
+            builder = builder.seed(seed);
+        }
+        if let Some(seconds) = start_timeout {
+            builder = builder.start_timeout(crate::options::duration("start_timeout", seconds)?);
+        }
+        builder = match (trace, report) {
+            (Some(events), Some(page)) => builder.trace(Trace::to(events).report(page)),
+            (Some(events), None) => builder.trace(Trace::to(events)),
+            (None, Some(page)) => builder.trace(Trace::only_report(page)),
+            (None, None) => builder,
+        };
+        let engine = py
+            .detach(|| builder.build())
+            .map_err(|error| PyOSError::new_err(error.to_string()))?;
+        // Relaxed: only uniqueness counts.
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        Ok(Self {
+            shared: Arc::new(Shared {
+                id,
+                process: generation(),
+                engine: RwLock::new(Some(engine)),
+                tasks: Mutex::default(),
+                loans: Mutex::default(),
+                copied: AtomicU64::new(0),
+            }),
+        })
+    }
+
+    /// Submits a task: `function` and `arguments` are pickles, `buffers` the memory that `arguments` refers to, in
+    /// order. `kind`: see `arenite._pickle`.
+    #[pyo3(signature = (function, arguments, kind, buffers=None, options=None))]
+    fn submit(
+        &self,
+        py: Python<'_>,
+        function: &[u8],
+        arguments: &[u8],
+        kind: u8,
+        buffers: Option<Vec<PyRef<'_, Buffer>>>,
+        options: Option<&Options>,
+    ) -> PyResult<Task> {
+        self.check_process()?;
+        let sent = Sent {
+            function,
+            arguments,
+            kind,
+            buffers: buffers.unwrap_or_default(),
+        };
+        if options.is_some_and(|options| options.retries > 0)
+            && sent.buffers.iter().any(|buffer| buffer.is_lent())
+        {
+            return Err(PyValueError::new_err(
+                "a task with mut() arguments cannot be retried: it may have changed them",
+            ));
+        }
+        self.shared.send(py, &sent, |engine, call| {
+            let job = engine.job(run_task, call);
+            match options {
+                Some(options) => job.options(&options.job).submit(),
+                None => job.submit(),
+            }
+        })
+    }
+
+    /// Starts an actor: `function` makes its object. The other parameters are those of `submit`.
+    #[pyo3(signature = (function, arguments, kind, buffers=None))]
+    fn actor(
+        &self,
+        py: Python<'_>,
+        function: &[u8],
+        arguments: &[u8],
+        kind: u8,
+        buffers: Option<Vec<PyRef<'_, Buffer>>>,
+    ) -> PyResult<Actor> {
+        self.check_process()?;
+        let sent = Sent {
+            function,
+            arguments,
+            kind,
+            buffers: buffers.unwrap_or_default(),
+        };
+        let handle = self.shared.start(py, &sent)?;
+        Ok(Actor::new(handle, Arc::clone(&self.shared)))
+    }
+
+    /// Allocates memory in the arena, writable for this process and readable for tasks.
+    #[pyo3(signature = (nbytes, zeroed=false))]
+    fn alloc(&self, py: Python<'_>, nbytes: usize, zeroed: bool) -> PyResult<Buffer> {
+        self.check_process()?;
+        let array = self.shared.with(|engine| {
+            let array = py.detach(|| {
+                if zeroed {
+                    engine.zeros::<u8>(nbytes)
+                } else {
+                    engine.uninit::<u8>(nbytes)
+                }
+            });
+            array.map_err(Refusal::Full)
+        })?;
+        Ok(Buffer::whole(Memory::new(
+            array.seal(),
+            self.shared.id,
+            true,
+        )))
+    }
+
+    /// Copies bytes into the arena.
+    fn copy(&self, py: Python<'_>, bytes: &[u8]) -> PyResult<Buffer> {
+        self.check_process()?;
+        let array = self
+            .shared
+            .with(|engine| self.shared.copy_in(py, engine, bytes))?;
+        Ok(Buffer::whole(Memory::new(array, self.shared.id, false)))
+    }
+
+    /// The `nbytes` bytes at this address as a buffer, if they lie in this engine's arena.
+    #[pyo3(signature = (address, nbytes, writable=false))]
+    fn find(&self, address: usize, nbytes: usize, writable: bool) -> Option<Buffer> {
+        Buffer::find(address, nbytes, self.shared.id, writable)
+    }
+
+    /// The same for the bytes of an object with a buffer.
+    fn find_object(&self, object: &Bound<'_, PyAny>) -> Option<Buffer> {
+        Buffer::find_object(object, self.shared.id)
+    }
+
+    /// Counts bytes that Python code has copied into the arena.
+    fn count_copied(&self, bytes: u64) {
+        self.shared.count_copied(bytes);
+    }
+
+    /// Statistics as nested dictionaries.
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        self.check_process()?;
+        let (stats, progress) = self
+            .shared
+            .with(|engine| Ok((engine.stats(), engine.progress())))?;
+        let all = PyDict::new(py);
+        all.set_item("capacity", stats.arena.capacity)?;
+        all.set_item("committed_bytes", stats.arena.committed)?;
+        all.set_item("used_bytes", stats.arena.in_use)?;
+        all.set_item("kept_bytes", stats.retained())?;
+        // Relaxed: a count.
+        all.set_item("bytes_copied", self.shared.copied.load(Ordering::Relaxed))?;
+        all.set_item("submitted", progress.submitted)?;
+        all.set_item("queued", progress.queued)?;
+        all.set_item("running", progress.running)?;
+        all.set_item("done", progress.done)?;
+        all.set_item("failed", progress.failed)?;
+        all.set_item("cancelled", progress.cancelled)?;
+        all.set_item("restarts", stats.restarts())?;
+        all.set_item("recycled", stats.recycled())?;
+        let workers = stats.workers.iter().map(|worker| {
+            let one = PyDict::new(py);
+            one.set_item("pid", worker.pid)?;
+            one.set_item("ready", worker.ready)?;
+            one.set_item("spare", worker.spare)?;
+            one.set_item("tasks", worker.jobs)?;
+            one.set_item("restarts", worker.restarts)?;
+            one.set_item("recycled", worker.recycled)?;
+            one.set_item("kept_bytes", worker.retained)?;
+            Ok(one)
+        });
+        all.set_item("workers", workers.collect::<PyResult<Vec<_>>>()?)?;
+        let functions = stats
+            .kernels
+            .iter()
+            .filter(|kernel| kernel.calls > 0)
+            .map(|kernel| {
+                let one = PyDict::new(py);
+                one.set_item("name", kernel.name)?;
+                one.set_item("calls", kernel.calls)?;
+                one.set_item("failures", kernel.failures)?;
+                one.set_item("seconds", kernel.total.as_secs_f64())?;
+                one.set_item("result_bytes", kernel.bytes)?;
+                Ok(one)
+            });
+        all.set_item("functions", functions.collect::<PyResult<Vec<_>>>()?)?;
+        Ok(all)
+    }
+
+    /// Ends all tasks that have not begun; with `kill` also those that run.
+    fn cancel_all(&self, py: Python<'_>, kill: bool) {
+        if !self.shared.is_foreign() {
+            py.detach(|| self.shared.end_all(kill));
+        }
+    }
+
+    /// Returns memory that is committed and unused to the system.
+    fn trim(&self, py: Python<'_>) -> PyResult<u64> {
+        self.check_process()?;
+        Ok(self.shared.with(|engine| Ok(py.detach(|| engine.trim())))?)
+    }
+
+    /// Whether it belongs to a process that this one was forked from.
+    #[getter]
+    fn is_foreign(&self) -> bool {
+        self.shared.is_foreign()
+    }
+
+    /// The bytes that all arrays and results may take together.
+    #[getter]
+    fn capacity(&self) -> PyResult<u64> {
+        Ok(self
+            .shared
+            .with(|engine| Ok(engine.stats().arena.capacity))?)
+    }
+
+    /// Number of loans whose end was not noticed yet.
+    #[getter]
+    fn loans(&self) -> usize {
+        lock(&self.shared.loans).len()
+    }
+
+    /// Finishes all tasks in the background and ends the workers. `None` if that was asked for before. `grace`: seconds
+    /// after which tasks that still run are ended.
+    #[pyo3(signature = (grace=None))]
+    fn close(&self, grace: Option<f64>) -> PyResult<Option<Closing>> {
+        self.check_process()?;
+        let grace = grace
+            .map(|seconds| crate::options::duration("grace", seconds))
+            .transpose()?;
+        let Some(engine) = self.shared.take_engine() else {
+            return Ok(None);
+        };
+        let closing = close(engine, Arc::clone(&self.shared))?;
+        if let Some(grace) = grace {
+            let (shared, closed) = (Arc::clone(&self.shared), Arc::clone(&closing.closed));
+            let thread = std::thread::Builder::new().name("arenite-shutdown".into());
+            thread.spawn(move || {
+                if !closed.wait(grace) {
+                    shared.end_all(true);
+                }
+            })?;
+        }
+        Ok(Some(closing))
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if self.shared.is_foreign() {
+            // It belongs to the parent, a thread of which may have held any of its locks at the fork.
+            std::mem::forget(Arc::clone(&self.shared));
+        } else if let Some(engine) = self.shared.take_engine() {
+            // No call uses the engine: it would hold a reference to this object. As with the executors of the standard
+            // library, tasks that were submitted are finished.
+            let _ = close(engine, Arc::clone(&self.shared));
+        }
+    }
+}
+
+/// An engine that finishes its tasks.
+struct Closed {
+    is_done: Mutex<bool>,
+    done: Condvar,
+}
+
+impl Closed {
+    fn wait(&self, limit: Duration) -> bool {
+        let waited = self
+            .done
+            .wait_timeout_while(lock(&self.is_done), limit, |done| !*done);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// Reports the end of an engine, also if its thread cannot be started or panics: the end of the interpreter waits for it.
+struct ReportEnd(Arc<Closed>);
+
+impl Drop for ReportEnd {
+    fn drop(&mut self) {
+        *lock(&self.0.is_done) = true;
+        self.0.done.notify_all();
+    }
+}
+
+/// Shuts an engine down on a thread of its own.
+fn close(engine: arenite::Engine, shared: Arc<Shared>) -> PyResult<Closing> {
+    let closed = Arc::new(Closed {
+        is_done: Mutex::new(false),
+        done: Condvar::new(),
+    });
+    let mut closing = lock(&CLOSING);
+    closing.retain(|closed| !*lock(&closed.is_done));
+    closing.push(Arc::clone(&closed));
+    drop(closing);
+    let report = ReportEnd(Arc::clone(&closed));
+    let thread = std::thread::Builder::new().name("arenite-shutdown".into());
+    thread.spawn(move || {
+        let _report = report;
+        engine.shutdown();
+        shared.settle();
+    })?;
+    Ok(Closing { closed })
+}
+
+/// The end of an engine, to wait for.
+#[pyclass(frozen, module = "arenite._arenite")]
+pub struct Closing {
+    closed: Arc<Closed>,
+}
+
+#[pymethods]
+impl Closing {
+    /// Waits until the engine has ended, at most `timeout` seconds. Returns whether it has. Signals are handled.
+    #[pyo3(signature = (timeout=None))]
+    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        wait_closed(py, &self.closed, timeout)
+    }
+}
+
+fn wait_closed(py: Python<'_>, closed: &Closed, timeout: Option<f64>) -> PyResult<bool> {
+    const SLICE: f64 = 0.05;
+    let begin = std::time::Instant::now();
+    loop {
+        let left = timeout.map(|timeout| timeout - begin.elapsed().as_secs_f64());
+        let slice = left.map_or(SLICE, |left| left.clamp(0.0, SLICE));
+        if py.detach(|| closed.wait(Duration::from_secs_f64(slice))) {
+            return Ok(true);
+        }
+        py.check_signals()?;
+        if left.is_some_and(|left| left <= SLICE) {
+            return Ok(false);
+        }
+    }
+}
+
+/// Waits for the end of all engines that were closed.
+#[pyfunction]
+pub fn join_all(py: Python<'_>) -> PyResult<()> {
+    let closing: Vec<_> = lock(&CLOSING).iter().map(Arc::clone).collect();
+    for closed in closing {
+        wait_closed(py, &closed, None)?;
+    }
+    Ok(())
+}
+
+/// In a child made by `fork()`: forgets the engines of the parent.
+pub fn forget_closing() {
+    // The lock may have been held by a thread that does not exist here.
+    if let Ok(mut closing) = CLOSING.try_lock() {
+        std::mem::forget(std::mem::take(&mut *closing));
+    }
+}
+
+/// The exception for memory that the arena does not have: `arenite.ArenaFull`.
+pub fn arena_full(py: Python<'_>, full: &ArenaFull) -> PyErr {
+    let raise = || {
+        let numbers = PyDict::new(py);
+        describe_full(&numbers, full)?;
+        let class = py.import("arenite._errors")?.getattr("ArenaFull")?;
+        let made = class.call((full.to_string(),), Some(&numbers))?;
+        Ok::<_, PyErr>(PyErr::from_value(made))
+    };
+    raise().unwrap_or_else(|_| PyMemoryError::new_err(full.to_string()))
+}

@@ -1,0 +1,56 @@
+//! The extension module of the Python package `arenite`.
+//!
+//! It gives Python the engine and nothing else: jobs as `Task`s, memory of the arena as `Buffer`s, and in a worker the one
+//! kernel that calls into Python. How calls become bytes, what a future is and when a worker ends is decided in Python.
+//!
+//! Threads of the engine never wait for the interpreter: wakers and log lines go through the queue of `events`, which one
+//! Python thread empties.
+
+#![allow(
+    missing_debug_implementations,
+    reason = "Python objects are shown by their `__repr__`"
+)]
+
+mod actor;
+mod buffer;
+mod engine;
+mod events;
+mod failure;
+mod loans;
+mod options;
+mod plain;
+mod process;
+mod task;
+mod worker;
+
+use pyo3::prelude::*;
+
+/// The engine of the package `arenite`. Not part of its public API.
+#[pymodule]
+mod _arenite {
+    #[pymodule_export]
+    use crate::actor::Actor;
+    #[pymodule_export]
+    use crate::buffer::Buffer;
+    #[pymodule_export]
+    use crate::engine::{Closing, Engine, join_all};
+    #[pymodule_export]
+    use crate::events::next_events;
+    #[pymodule_export]
+    use crate::options::{Limiter, Options};
+    #[pymodule_export]
+    use crate::plain::check_plain;
+    #[pymodule_export]
+    use crate::process::{after_fork, is_worker};
+    #[pymodule_export]
+    use crate::task::{Task, report};
+    #[pymodule_export]
+    use crate::worker::{TaskArena, is_cancelled, run_worker};
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+
+    use super::*;
+}

@@ -1,0 +1,72 @@
+//! Memory that is lent for writing: [`Loans`].
+
+use std::ops::Range;
+use std::sync::{Arc, Weak};
+
+use crate::task::Pending;
+
+/// Memory that is lent for writing, with the task that has it, whose reply this does not hold. Loans whose task has ended
+/// are removed once there are twice as many as were open at the last look, so their number is bounded by that of open
+/// tasks.
+#[derive(Default)]
+pub struct Loans {
+    all: Vec<(Range<usize>, Weak<Pending>)>,
+    /// When there are as many, those that are over are removed.
+    look_at: usize,
+}
+
+/// As many loans are no reason to look.
+const FEW: usize = 64;
+
+impl Loans {
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Refuses memory for a new task of which a part is lent already. `wanted`: what is to be lent to it; `read`: what it
+    /// reads.
+    ///
+    /// # Errors
+    ///
+    /// What overlaps, and what to do.
+    pub fn check(
+        &mut self,
+        wanted: &[Range<usize>],
+        read: &[Range<usize>],
+    ) -> Result<(), &'static str> {
+        let overlap = |a: &Range<usize>, b: &Range<usize>| a.start < b.end && b.start < a.end;
+        for (index, new) in wanted.iter().enumerate() {
+            if wanted[..index].iter().any(|other| overlap(other, new)) {
+                return Err("two arguments of this task are mut() of overlapping memory");
+            }
+            if read.iter().any(|other| overlap(other, new)) {
+                return Err(
+                    "an argument of this task is mut() of memory that overlaps what another argument reads: pass it once, \
+                     or a copy for reading",
+                );
+            }
+        }
+        let is_wanted = |lent: &Range<usize>| wanted.iter().any(|new| overlap(lent, new));
+        let looks_at_all = self.all.len() >= self.look_at.max(FEW);
+        self.all.retain(|(lent, task)| {
+            let is_open = || task.upgrade().is_some_and(|task| !task.is_done());
+            !(looks_at_all || is_wanted(lent)) || is_open()
+        });
+        if looks_at_all {
+            self.look_at = 2 * self.all.len();
+        }
+        if self.all.iter().any(|(lent, _)| is_wanted(lent)) {
+            return Err(
+                "a part of this memory is lent to another task that has not ended: wait for it, or pass slices that do \
+                 not overlap",
+            );
+        }
+        Ok(())
+    }
+
+    /// These were lent to a task.
+    pub fn add(&mut self, lent: Vec<Range<usize>>, task: &Arc<Pending>) {
+        let entries = lent.into_iter().map(|range| (range, Arc::downgrade(task)));
+        self.all.extend(entries);
+    }
+}

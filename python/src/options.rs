@@ -1,0 +1,110 @@
+//! Options of tasks: [`Options`].
+
+use std::time::Duration;
+
+use arenite::engine::{Backoff, Retried};
+use arenite::{JobOptions, Priority};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+/// How a task runs. Immutable, and shared by any number of tasks.
+#[pyclass(frozen, module = "arenite._arenite")]
+pub struct Options {
+    pub job: JobOptions<Retried>,
+    /// How often it may be tried again.
+    pub retries: u32,
+}
+
+#[pymethods]
+impl Options {
+    /// `priority`: below 0 low, 0 normal, above 0 high. `backoff`: seconds of the first and of the longest pause.
+    #[new]
+    #[pyo3(signature = (*, name=None, deadline=None, retries=0, retry_errors=false, backoff=None, priority=0, label=None, limit=None))]
+    #[allow(clippy::too_many_arguments, reason = "keyword arguments of Python")]
+    fn new(
+        name: Option<&str>,
+        deadline: Option<f64>,
+        retries: u32,
+        retry_errors: bool,
+        backoff: Option<(f64, f64)>,
+        priority: i32,
+        label: Option<&str>,
+        limit: Option<&Limiter>,
+    ) -> PyResult<Self> {
+        let mut job = JobOptions::new().priority(match priority {
+            ..0 => Priority::Low,
+            0 => Priority::Normal,
+            1.. => Priority::High,
+        });
+        if let Some(name) = name {
+            job = job.name(name);
+        }
+        if let Some(label) = label {
+            job = job.label(label);
+        }
+        if let Some(limit) = limit {
+            job = job.limit(&limit.limiter);
+        }
+        if let Some(seconds) = deadline {
+            job = job.deadline(duration("deadline", seconds)?);
+        }
+        if let Some((first, longest)) = backoff {
+            let first = duration("backoff", first)?;
+            job = job.backoff(Backoff::new(first, duration("backoff", longest)?).jitter());
+        }
+        if retry_errors {
+            job = job.retry_errors();
+        }
+        Ok(Self {
+            job: job.retries(retries),
+            retries,
+        })
+    }
+}
+
+/// A limit of how many tasks run at a time, and how many start per second. Shared by all executors of this process.
+#[pyclass(frozen, module = "arenite._arenite")]
+pub struct Limiter {
+    limiter: arenite::Limiter,
+}
+
+#[pymethods]
+impl Limiter {
+    /// `at_once`: at least 1. `between`: seconds between the starts of two tasks, at least a nanosecond.
+    #[new]
+    #[pyo3(signature = (at_once=None, between=None))]
+    fn new(at_once: Option<u32>, between: Option<f64>) -> PyResult<Self> {
+        let mut limiter = arenite::Limiter::builder();
+        if let Some(tasks) = at_once {
+            limiter = limiter.concurrency(tasks.max(1));
+        }
+        if let Some(seconds) = between {
+            let between = duration("per_second", seconds)?;
+            limiter = limiter.rate(1, between.max(Duration::from_nanos(1)));
+        }
+        Ok(Self {
+            limiter: limiter.build(),
+        })
+    }
+
+    /// The number of tasks that have a permit: that run, or are about to.
+    #[getter]
+    fn running(&self) -> usize {
+        self.limiter.given()
+    }
+
+    /// The number of tasks that wait for a permit.
+    #[getter]
+    fn waiting(&self) -> usize {
+        self.limiter.waiting()
+    }
+}
+
+/// Seconds as a duration.
+pub fn duration(what: &str, seconds: f64) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(seconds).map_err(|_| {
+        PyValueError::new_err(format!(
+            "{what} must be a number of seconds from 0 on, not {seconds}"
+        ))
+    })
+}

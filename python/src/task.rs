@@ -1,0 +1,294 @@
+//! A submitted task: [`Task`].
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use arenite::{Array, Bytes, JobError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyBytes;
+
+use crate::buffer::{Buffer, Memory};
+use crate::engine::Shared;
+use crate::events::{TokenWaker, push_token};
+use crate::failure::describe;
+use crate::options::duration;
+use crate::process::forked;
+
+/// What a task sends back: whether its pickle is the first of the arrays, and how many bytes were copied; the pickle,
+/// if it is short; and the memory that it refers to.
+pub type Reply = (u64, Bytes, Vec<Array<u8>>);
+type Job = arenite::Job<Reply>;
+
+/// In the first word of a reply: the pickle is the first of its arrays. The other bits count copied bytes.
+pub const PICKLE_IN_ARRAY: u64 = 1 << 63;
+
+/// How often a thread that waits lets Python handle signals.
+const SLICE: Duration = Duration::from_millis(50);
+
+/// Where the reply of a task is.
+enum Slot {
+    /// In the engine, now or later.
+    Sent(Job),
+    /// Here: the engine has ended.
+    Ended(Box<Result<Reply, JobError>>),
+    /// It was taken.
+    Taken,
+}
+
+impl Slot {
+    /// Takes the reply of a job that has ended.
+    fn take(&mut self) -> Option<Result<Reply, JobError>> {
+        match std::mem::replace(self, Self::Taken) {
+            Self::Sent(mut job) => job.wait_timeout(Duration::ZERO),
+            Self::Ended(result) => Some(*result),
+            Self::Taken => None,
+        }
+    }
+}
+
+/// The job of a task, until its reply is taken.
+pub struct Pending {
+    /// Threads that wait for the job share the lock. It is taken for writing only when the job has ended, so that they
+    /// leave at once.
+    slot: RwLock<Slot>,
+    /// The reply was taken, or given up.
+    taken: AtomicBool,
+    /// No one will take the reply. The task may still go on.
+    forgotten: AtomicBool,
+}
+
+impl Pending {
+    pub fn new(job: Job) -> Arc<Self> {
+        Arc::new(Self {
+            slot: RwLock::new(Slot::Sent(job)),
+            taken: AtomicBool::new(false),
+            forgotten: AtomicBool::new(false),
+        })
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Slot> {
+        self.slot.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the reply of a job that has ended.
+    fn take(&self) -> Option<Result<Reply, JobError>> {
+        self.write().take()
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Slot> {
+        self.slot.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the reply out of an engine that has ended, so that the engine's memory is not held by what was not asked
+    /// for.
+    pub fn settle(&self) {
+        // One lock for both steps: a thread that takes the reply finds it in one place or the other.
+        let mut slot = self.write();
+        // Relaxed: seen when the handle is dropped otherwise.
+        let is_forgotten = self.forgotten.load(Ordering::Relaxed);
+        if let Some(result) = slot.take().filter(|_| !is_forgotten) {
+            *slot = Slot::Ended(Box::new(result));
+        }
+    }
+
+    /// Whether the job has ended.
+    pub fn is_done(&self) -> bool {
+        match &*self.read() {
+            Slot::Sent(job) => job.is_done(),
+            Slot::Ended(_) | Slot::Taken => true,
+        }
+    }
+
+    fn wait(&self, limit: Duration) -> bool {
+        match &*self.read() {
+            Slot::Sent(job) => arenite::wait_all([job], Some(limit)),
+            Slot::Ended(_) | Slot::Taken => true,
+        }
+    }
+
+    /// Ends the job unless it has ended. `kill`: also if it runs.
+    pub fn end(&self, kill: bool) {
+        if let Slot::Sent(job) = &*self.read() {
+            if kill {
+                job.kill();
+            } else {
+                job.cancel();
+            }
+        }
+    }
+
+    /// Whether the job has ended and no one will take its reply.
+    pub fn is_over(&self) -> bool {
+        // Relaxed: seen at a later look otherwise.
+        self.forgotten.load(Ordering::Relaxed) && self.is_done()
+    }
+}
+
+/// A submitted task.
+///
+/// Dropping it lets the task run: its result is dropped when it has ended.
+#[pyclass(frozen, module = "arenite._arenite")]
+pub struct Task {
+    number: u64,
+    pending: Arc<Pending>,
+    shared: Arc<Shared>,
+    /// The reply, once it was taken or given up. It stays here, so that Ctrl-C right after `take` loses nothing.
+    reply: PyOnceLock<Py<PyAny>>,
+}
+
+impl Task {
+    pub fn new(number: u64, pending: Arc<Pending>, shared: Arc<Shared>) -> Self {
+        Self {
+            number,
+            pending,
+            shared,
+            reply: PyOnceLock::new(),
+        }
+    }
+
+    /// The job, unless it belongs to a process that this one was forked from: its engine is not here.
+    fn pending(&self) -> PyResult<&Pending> {
+        if self.shared.is_foreign() {
+            Err(forked())
+        } else {
+            Ok(&self.pending)
+        }
+    }
+
+    /// Takes the reply of a task that has ended, as `take` returns it.
+    fn take_once<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let pending = self.pending()?;
+        if !pending.is_done() || pending.taken.swap(true, Ordering::AcqRel) {
+            return Ok(None);
+        }
+        let result = pending.take();
+        self.shared.forget(self.number);
+        let Some(result) = result else {
+            return Ok(None);
+        };
+        let (flags, pickle, arrays) = match result {
+            Ok(reply) => reply,
+            Err(error) => return Ok(Some(describe(py, &error)?.into_any())),
+        };
+        self.shared.count_copied(flags & !PICKLE_IN_ARRAY);
+        let arena = self.shared.id();
+        let buffers = arrays
+            .into_iter()
+            .map(|array| Bound::new(py, Buffer::whole(Memory::new(array, arena, false))));
+        let mut buffers: Vec<_> = buffers.collect::<PyResult<_>>()?;
+        let pickle = if flags & PICKLE_IN_ARRAY != 0 && !buffers.is_empty() {
+            buffers.remove(0).into_any()
+        } else {
+            PyBytes::new(py, &pickle).into_any()
+        };
+        Ok(Some((pickle, buffers).into_pyobject(py)?.into_any()))
+    }
+}
+
+#[pymethods]
+impl Task {
+    /// Waits until the task has ended, at most `timeout` seconds. Returns whether it has. Other threads run meanwhile,
+    /// and signals are handled.
+    #[pyo3(signature = (timeout=None))]
+    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        let pending = self.pending()?;
+        let limit = timeout.map(|seconds| duration("timeout", seconds.max(0.0)));
+        // A limit beyond the range of the clock is none.
+        let until = limit
+            .transpose()?
+            .and_then(|limit| Instant::now().checked_add(limit));
+        loop {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            let slice = left.map_or(SLICE, |left| left.min(SLICE));
+            if py.detach(|| pending.wait(slice)) {
+                return Ok(true);
+            }
+            py.check_signals()?;
+            if left.is_some_and(|left| left <= slice) {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Whether the task has ended.
+    fn done(&self) -> PyResult<bool> {
+        Ok(self.pending()?.is_done())
+    }
+
+    /// Reports `token` by `next_events` when the task has ended. Returns true if it has already; then nothing is
+    /// reported.
+    fn arm(&self, token: u64) -> PyResult<bool> {
+        let waker = Waker::from(Arc::new(TokenWaker(token)));
+        Ok(match &*self.pending()?.read() {
+            Slot::Sent(job) => job.wake_when_done(&waker),
+            Slot::Ended(_) | Slot::Taken => true,
+        })
+    }
+
+    /// What the task has sent back: the pickle and the buffers of its value, or a dictionary that describes its failure;
+    /// each time the same object. `None` if it has not ended, or another thread takes the reply at this moment.
+    fn take<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        if let Some(reply) = self.reply.get(py) {
+            return Ok(Some(reply.bind(py).clone()));
+        }
+        let reply = self.take_once(py)?;
+        if let Some(reply) = &reply {
+            let _ = self.reply.set(py, reply.clone().unbind());
+        }
+        Ok(reply)
+    }
+
+    /// Gives the reply up: the task may go on, and `take` returns `reply` from now on. Returns whether there was a reply
+    /// to give up.
+    fn discard(&self, py: Python<'_>, reply: Py<PyAny>) -> bool {
+        let first = !self.pending.taken.swap(true, Ordering::AcqRel);
+        if first {
+            let _ = self.reply.set(py, reply);
+            // Relaxed: seen at a later look otherwise.
+            self.pending.forgotten.store(true, Ordering::Relaxed);
+        }
+        first
+    }
+
+    /// Whether a worker runs the task now.
+    fn running(&self) -> PyResult<bool> {
+        Ok(matches!(&*self.pending()?.read(), Slot::Sent(job) if job.is_running()))
+    }
+
+    /// Ends the task unless it has begun. In a child made by `fork()` this does nothing, as `kill`.
+    fn cancel(&self) {
+        if let Ok(pending) = self.pending() {
+            pending.end(false);
+        }
+    }
+
+    /// Ends the task; if it runs, by killing its worker.
+    fn kill(&self) {
+        if let Ok(pending) = self.pending() {
+            pending.end(true);
+        }
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        if self.shared.is_foreign() {
+            // The job, and the engine that it points to, are the parent's.
+            std::mem::forget((Arc::clone(&self.pending), Arc::clone(&self.shared)));
+        } else if self.pending.is_done() {
+            self.shared.forget(self.number);
+        } else {
+            // It stays in the engine's table, so that it can still be cancelled.
+            self.pending.forgotten.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Reports a token that belongs to no task.
+#[pyfunction]
+pub fn report(token: u64) {
+    push_token(token);
+}

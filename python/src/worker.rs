@@ -1,0 +1,241 @@
+//! The worker's side: the kernel that runs tasks.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arenite::{Array, ArrayMut, Bytes, Typed, raw};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyList, PyTuple};
+
+use crate::buffer::{Buffer, Memory, TASK, live};
+use crate::engine::{LONGEST_INLINE, arena_full};
+use crate::failure::TaskError;
+use crate::process::{is_worker, set_worker};
+use crate::task::{PICKLE_IN_ARRAY, Reply};
+
+/// `arenite._worker.run`.
+static RUN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+/// The words of a call: a byte of flags, the length of the function's pickle, that pickle, and that of the arguments.
+pub struct Head<'a> {
+    pub kind: u8,
+    pub function: &'a [u8],
+    pub arguments: &'a [u8],
+}
+
+impl<'a> Head<'a> {
+    /// The arguments are the first of the buffers.
+    pub const ARGUMENTS_IN_BUFFER: u8 = 1 << 7;
+    const LEN: usize = 5;
+
+    pub fn write(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(Self::LEN + self.function.len() + self.arguments.len());
+        bytes.push(self.kind);
+        bytes.extend_from_slice(&(self.function.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(self.function);
+        bytes.extend_from_slice(self.arguments);
+        bytes
+    }
+
+    fn read(bytes: &'a [u8]) -> Option<Self> {
+        let (&kind, rest) = bytes.split_first()?;
+        let (len, rest) = rest.split_first_chunk()?;
+        let (function, arguments) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+        Some(Self {
+            kind,
+            function,
+            arguments,
+        })
+    }
+}
+
+/// Runs in each worker before its first task. An error is the reason why the worker cannot start.
+pub fn start_worker(setup: &Bytes) -> Result<(), String> {
+    keep_thread_state();
+    let failed = Python::attach(|py| {
+        let start = py.import("arenite._worker")?.getattr("start")?;
+        start
+            .call1((PyBytes::new(py, setup),))?
+            .extract::<Option<String>>()
+    });
+    match failed {
+        Ok(None) => Ok(()),
+        Ok(Some(why)) => Err(why),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Runs one task: calls `arenite._worker.run`.
+pub fn run_task(head: &Bytes, buffers: raw::Buffers<'_>) -> Result<Reply, Typed<TaskError>> {
+    guarded(|py| {
+        let call = Received::new(py, head, buffers)?;
+        let run = RUN.import(py, "arenite._worker", "run")?;
+        answer(run.call1((call.function, call.arguments, call.kind, call.buffers))?)
+    })
+}
+
+/// Calls Python. What is raised there, outside of the task's own code, is the failure of the task.
+pub fn guarded<T>(
+    call: impl FnOnce(Python<'_>) -> PyResult<Result<T, Typed<TaskError>>>,
+) -> Result<T, Typed<TaskError>> {
+    keep_thread_state();
+    Python::attach(|py| {
+        call(py).unwrap_or_else(|error| {
+            Err(Typed(TaskError {
+                text: format!("the worker could not run the task: {error}"),
+                pickle: Vec::new(),
+            }))
+        })
+    })
+}
+
+/// A call that has arrived, for Python. All of it has to be gone when the kernel returns.
+pub struct Received<'py> {
+    pub function: Bound<'py, PyBytes>,
+    pub arguments: Bound<'py, PyAny>,
+    pub kind: u8,
+    pub buffers: Bound<'py, PyList>,
+}
+
+impl<'py> Received<'py> {
+    pub fn new(py: Python<'py>, head: &Bytes, buffers: raw::Buffers<'_>) -> PyResult<Self> {
+        let head = Head::read(head)
+            .ok_or_else(|| PyRuntimeError::new_err("the call of the task is damaged"))?;
+        let received = buffers.map(|received| {
+            let memory = match received {
+                raw::Received::Read(array) => Memory::new(array, TASK, false),
+                raw::Received::Write(array) => Memory::unlisted(array.seal(), true),
+            };
+            Bound::new(py, Buffer::whole(memory))
+        });
+        let mut received: Vec<_> = received.collect::<PyResult<_>>()?;
+        let arguments = if head.kind & Head::ARGUMENTS_IN_BUFFER != 0 && !received.is_empty() {
+            received.remove(0).into_any()
+        } else {
+            PyBytes::new(py, head.arguments).into_any()
+        };
+        Ok(Self {
+            function: PyBytes::new(py, head.function),
+            arguments,
+            kind: head.kind & !Head::ARGUMENTS_IN_BUFFER,
+            buffers: PyList::new(py, received)?,
+        })
+    }
+}
+
+/// The reply of a task, from what `arenite._worker` has returned.
+pub fn answer(answer: Bound<'_, PyAny>) -> PyResult<Result<Reply, Typed<TaskError>>> {
+    let answer = answer.cast_into::<PyTuple>()?;
+    if answer.len() == 2 {
+        let (text, pickle): (String, Vec<u8>) = answer.extract()?;
+        return Ok(Err(Typed(TaskError { text, pickle })));
+    }
+    let (pickle, buffers, copied): (Bound<'_, PyBytes>, Option<Vec<PyRef<'_, Buffer>>>, u64) =
+        answer.extract()?;
+    let mut arrays: Vec<_> = buffers
+        .iter()
+        .flatten()
+        .map(|buffer| buffer.array())
+        .collect();
+    let pickle = pickle.as_bytes();
+    Ok(Ok(if pickle.len() > LONGEST_INLINE {
+        // Without room it panics with `ArenaFull`, which reaches the program as the failure of the task.
+        arrays.insert(0, Array::from_slice(pickle));
+        (copied | PICKLE_IN_ARRAY, Bytes::from(Vec::new()), arrays)
+    } else {
+        (copied, Bytes::from(pickle), arrays)
+    }))
+}
+
+/// Runs in a worker after a task of which handles to memory are left: in cycles, which are collected, or kept by the
+/// task's code, in a cache for example. When collections find nothing, they become rare.
+pub fn collect() {
+    static SKIP: AtomicUsize = AtomicUsize::new(0);
+    static IN_VAIN: AtomicUsize = AtomicUsize::new(0);
+    // Relaxed: with several lanes a collection more or less does not matter.
+    if let Some(skip) = SKIP.load(Ordering::Relaxed).checked_sub(1) {
+        SKIP.store(skip, Ordering::Relaxed);
+        return;
+    }
+    keep_thread_state();
+    let before = live();
+    let collected = Python::attach(|py| py.import("gc")?.call_method0("collect").map(drop));
+    if collected.is_ok() && live() < before {
+        IN_VAIN.store(0, Ordering::Relaxed);
+    } else {
+        let vain = IN_VAIN.fetch_add(1, Ordering::Relaxed).min(10);
+        SKIP.store((1 << vain) - 1, Ordering::Relaxed);
+    }
+}
+
+/// Keeps the interpreter's state of this thread between tasks: making one takes microseconds, and `threading.local`
+/// would forget.
+fn keep_thread_state() {
+    thread_local! {
+        static KEPT: Cell<bool> = const { Cell::new(false) };
+    }
+    if !KEPT.replace(true) {
+        // SAFETY: the interpreter is initialised: this module was imported by it. The state that is made or found here
+        // is never released: it lives as long as the lane's thread, which ends with the process.
+        unsafe {
+            ffi::PyGILState_Ensure();
+            ffi::PyEval_SaveThread();
+        }
+    }
+}
+
+/// Serves as a worker of the executor that started this process. Never returns.
+#[pyfunction]
+pub fn run_worker(py: Python<'_>, identity: Vec<u8>) {
+    set_worker();
+    py.detach(|| arenite::run_worker(&identity));
+}
+
+/// Whether the running task was cancelled and should end soon.
+#[pyfunction]
+pub fn is_cancelled() -> bool {
+    arenite::cancelled()
+}
+
+/// The arena as a running task sees it.
+#[pyclass(frozen, module = "arenite._arenite")]
+pub struct TaskArena;
+
+#[pymethods]
+impl TaskArena {
+    #[new]
+    fn new() -> PyResult<Self> {
+        if is_worker() {
+            Ok(Self)
+        } else {
+            Err(PyRuntimeError::new_err("this process is no worker"))
+        }
+    }
+
+    /// Allocates memory of the arena in a task.
+    #[pyo3(signature = (nbytes, zeroed=false))]
+    fn alloc(&self, py: Python<'_>, nbytes: usize, zeroed: bool) -> PyResult<Buffer> {
+        let array = if zeroed {
+            ArrayMut::<u8>::try_zeros(nbytes)
+        } else {
+            ArrayMut::<u8>::try_uninit(nbytes)
+        };
+        let array = array.map_err(|full| arena_full(py, &full))?.seal();
+        Ok(Buffer::whole(Memory::new(array, TASK, true)))
+    }
+
+    /// The `nbytes` bytes at this address as a buffer, if they lie in memory that the task has; with `writable` only if
+    /// it has made that memory.
+    #[pyo3(signature = (address, nbytes, writable=false))]
+    fn find(&self, address: usize, nbytes: usize, writable: bool) -> Option<Buffer> {
+        Buffer::find(address, nbytes, TASK, writable)
+    }
+
+    /// The same for the bytes of an object with a buffer.
+    fn find_object(&self, object: &Bound<'_, PyAny>) -> Option<Buffer> {
+        Buffer::find_object(object, TASK)
+    }
+}

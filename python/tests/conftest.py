@@ -1,0 +1,77 @@
+"""Around every test: a watchdog that says what was waited for, and a look for what was left behind."""
+
+import collections
+import contextlib
+import gc
+import os
+import re
+import signal
+import time
+
+import harness
+import pytest
+
+
+def pytest_configure(config):
+    harness.keep_stderr()
+    # A shell ignores it for what it runs in the background, and programs that tests interrupt would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    config.addinivalue_line("markers", "patience(seconds): how long this test may stay at one wait")
+    config.addinivalue_line("markers", "leaves(what): this test may leave processes and descriptors of another library")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if report.failed:
+        item.failed = True
+    return report
+
+
+@pytest.fixture(autouse=True)
+def watchdog(request):
+    """Fails a test that stays at one wait for longer than its patience, with all stacks."""
+    marker = request.node.get_closest_marker("patience")
+    with harness.Watchdog(request.node.nodeid, marker.args[0] if marker else harness.PATIENCE):
+        yield
+
+
+def kinds():
+    """How many descriptors of each kind are open."""
+    return collections.Counter(re.sub(r"\[\d+\]|[0-9a-f]{16}", "", of) for of in harness.descriptors().values())
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(request, watchdog):
+    """Fails a test after which there are more processes, names in `/dev/shm`, or descriptors than before it."""
+    # A worker that is started or replaced in the background would seem to be left behind.
+    for executor in harness.open_executors():
+        harness.all_ready(executor)
+    children, names, opened = harness.children(), harness.shared_memory(), kinds()
+    yield
+    if request.node.get_closest_marker("leaves"):
+        return
+
+    def left():
+        # As many as before, but not the same: a worker of a shared executor may have been replaced.
+        now = harness.children()
+        more = len(now) > len(children) or any(not harness.is_alive(pid) for pid in set(now) - set(children))
+        found = [f"process {harness.describe(pid)}" for pid in now if more and pid not in children]
+        found += [f"/dev/shm/{name}" for name in harness.shared_memory() - names]
+        if not getattr(request.node, "failed", False):
+            # The report of a failure holds the variables of the test.
+            found += [f"{count} descriptors of {kind}" for kind, count in (kinds() - opened).items()]
+        return found
+
+    # What a shutdown without waiting has begun may still be under way.
+    for look in range(100):
+        if look in (1, 10):
+            gc.collect()
+        if not (found := left()):
+            return
+        time.sleep(0.02)
+    for child in set(harness.children()) - set(children):
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    pytest.fail("left behind:\n" + "\n".join(found))

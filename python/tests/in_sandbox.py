@@ -1,0 +1,205 @@
+"""What runs in the sandboxed workers of `test_sandbox.py`: honest work, and attempts to get out."""
+
+import collections
+import ctypes
+import io
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import threading
+
+import arenite
+import numpy as np
+
+
+def compute(values, seed):
+    """A bit of everything that numpy does."""
+    noise = np.random.default_rng(seed).normal(size=(60, 60))
+    _, singular, _ = np.linalg.svd(noise)
+    spectrum = np.fft.rfft(values)
+    ordered = np.sort(noise.ravel())
+    assert np.allclose(np.linalg.inv(noise) @ noise, np.eye(60))
+    assert np.einsum("i,i->", values, values) >= 0 and np.ma.masked_less(values, 3).count() >= 0
+    with np.errstate(all="ignore"):
+        assert np.isnan(np.zeros(1) / 0).all()
+    return float(values.sum()), float(singular[0]), float(ordered[0]), abs(spectrum[0])
+
+
+def double(values):
+    return values * 2
+
+
+def double_in_arena(values):
+    out = arenite.empty(values.shape, values.dtype)
+    np.multiply(values, 2, out=out)
+    return out
+
+
+def decode_with_pillow(data):
+    from PIL import Image
+
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def decode_with_cv2(data):
+    import cv2
+
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+
+
+def returned(value):
+    return value
+
+
+def printed():
+    print("hello from inside")
+    print("and its errors", file=sys.stderr)
+
+
+def environment():
+    return dict(os.environ), sys.argv
+
+
+def grow():
+    kept = []
+    while True:
+        kept.append(np.ones(1 << 20))
+
+
+def rest_of_the_sandbox():
+    """What a sandbox leaves."""
+    import base64
+    import datetime
+    import decimal
+    import json
+    import time
+    import warnings
+
+    warnings.warn("said in a sandbox", stacklevel=1)
+    time.sleep(0.001)
+    assert datetime.datetime.strptime("2024-02-29", "%Y-%m-%d").day == 29
+    assert json.loads("[1]") == [1] and base64.b64decode("YQ==") == b"a" and decimal.Decimal(1) == 1
+    assert "ä".encode("latin-1") == b"\xe4" and len(os.urandom(8)) == 8
+    seen = []
+    threads = [threading.Thread(target=seen.append, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sorted(seen)
+
+
+# ---- what Python refuses
+
+
+def open_file(path):
+    with open(path) as file:
+        return file.read()
+
+
+def write_file(path):
+    with open(path, "w") as file:
+        file.write("from a sandbox")
+
+
+def open_socket():
+    return socket.socket().fileno()
+
+
+def resolve():
+    return socket.getaddrinfo("localhost", 80)
+
+
+def run_program():
+    return subprocess.run(["true"], check=True).returncode
+
+
+def execute():
+    os.execv("/bin/true", ["true"])
+
+
+def load_library():
+    return bool(ctypes.CDLL("libm.so.6"))
+
+
+def kill_parent():
+    os.kill(os.getppid(), 9)
+
+
+def import_module(name):
+    return __import__(name).__name__
+
+
+# ---- what Linux refuses
+
+
+def call(name, *arguments):
+    """A system call that raises no audit event."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    return libc.syscall(NUMBERS[name], *arguments), ctypes.get_errno()
+
+
+#: For x86_64.
+NUMBERS = {
+    "read": 0, "open": 2, "mmap": 9, "mprotect": 10, "socket": 41, "fork": 57, "execve": 59, "ptrace": 101, "kill": 62,
+    "memfd_create": 319, "bpf": 321, "pidfd_open": 434, "clone3": 435, "io_uring_setup": 425, "setrlimit": 160,
+}  # fmt: skip
+
+
+def write_to(array):
+    """Writes to an array, as a C extension would that does not look at its flags."""
+    ctypes.memset(array.__array_interface__["data"][0], 7, array.nbytes)
+
+
+def sets_writeable(array):
+    array.flags.writeable = True
+
+
+# ---- what the program refuses
+
+
+class Bomb:
+    """Its pickle calls a function of the program."""
+
+    def __init__(self, function, arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+Point = collections.namedtuple("Point", "x y")
+
+
+def hostile_value(path):
+    """Replies with a pickle that writes a file in the program."""
+    from arenite import _worker
+
+    _worker._dump_value = lambda value: (pickle.dumps(Bomb(exec, (f"open({path!r}, 'w').close()",)), 5), None, 0)
+
+
+def hostile_error(path):
+    from arenite import _worker
+
+    bomb = pickle.dumps(Bomb(exec, (f"open({path!r}, 'w').close()",)), 5)
+    _worker._dump_error = lambda error: ("hostile", bomb)
+    raise ValueError
+
+
+def raw_reply(data):
+    """Replies with these bytes."""
+    from arenite import _worker
+
+    before = _worker._dump_value
+
+    def once(value):
+        _worker._dump_value = before
+        return data, None, 0
+
+    _worker._dump_value = once
+
+
+def raise_error(error):
+    raise error

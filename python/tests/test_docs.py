@@ -1,0 +1,169 @@
+"""The documentation is true: its code runs, its examples print what they show, and its links lead somewhere."""
+
+import doctest
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import arenite
+import harness
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = {"docs/python.md": 15, "docs/asyncio.md": 5, "docs/beyond-one-machine.md": 1, "docs/tables.md": 1, "python/README.md": 1}
+MODULES = [
+    module.name
+    for module in pkgutil.walk_packages(arenite.__path__, "arenite.")
+    if not module.name.startswith("arenite.bench") and module.name != "arenite._arenite"
+]
+#: What the code of a page imports and need not be installed.
+NEEDS = {"docs/python.md": ["joblib", "pyarrow"], "docs/asyncio.md": ["anyio"], "docs/beyond-one-machine.md": ["distributed"], "docs/tables.md": ["pandas", "pyarrow"]}
+#: Modules that import what need not be installed.
+OPTIONAL = {"arenite.dask": "distributed", "arenite.joblib": "joblib"}
+OPTIONAL |= {name: "pyarrow" for name in MODULES if name.startswith("arenite.tables")}
+
+pytest.importorskip("numpy")
+
+
+def program(page):
+    """The Python blocks of a page as one program, each line where it is on the page."""
+    lines, is_code, blocks = [], False, 0
+    for line in (ROOT / page).read_text().splitlines():
+        if line.startswith("```"):
+            is_code = line == "```python"
+            blocks += is_code
+            line = "#"
+        lines.append(line if is_code else "#")
+    assert blocks >= PAGES[page], f"{page} has {blocks} blocks of Python"
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_code_of_a_page_runs_as_a_script(page):
+    for package in NEEDS.get(page, ()):
+        pytest.importorskip(package)
+    ran = harness.script(program(page), cwd=ROOT)
+    assert (ran.code, ran.left) == (0, []), f"lines are those of {page}\n{ran}"
+    # Dask writes the exceptions of tasks to its log.
+    assert "Traceback" not in ran.err or "distributed" in NEEDS.get(page, ()), ran
+
+
+def test_a_wrong_line_of_a_page_would_be_found():
+    broken = program("docs/python.md").replace("== 1024", "== 1025")
+    ran = harness.script(broken, cwd=ROOT)
+    line = broken.splitlines().index("assert future.result() == 1025") + 1
+    assert ran.code == 1 and f"line {line}" in ran.err and "AssertionError" in ran.err, ran
+
+
+@pytest.mark.parametrize("name", ["arenite", *MODULES])
+def test_examples_in_docstrings(name):
+    if name in OPTIONAL:
+        pytest.importorskip(OPTIONAL[name])
+    module = importlib.import_module(name)
+    report = []
+    finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner()
+    for test in finder.find(module):
+        runner.run(test, out=report.append)
+    assert runner.summarize(verbose=False).failed == 0, "".join(report)
+
+
+def test_there_are_examples_in_docstrings():
+    found = [
+        example
+        for name in ["arenite", *MODULES]
+        if name not in OPTIONAL
+        for test in doctest.DocTestFinder().find(importlib.import_module(name))
+        for example in test.examples
+    ]
+    assert len(found) > 12
+
+
+def test_public_names_are_documented():
+    for name in arenite.__all__:
+        if not name.startswith("_"):
+            assert (getattr(arenite, name).__doc__ or "").strip(), f"arenite.{name} has no docstring"
+
+
+@pytest.mark.parametrize("page", ["README.md", *PAGES])
+def test_links_to_files_lead_somewhere(page):
+    text = re.sub(r"^```.*?^```", "", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
+    anchors = {heading(line) for line in text.splitlines() if line.startswith("#")}
+    links = re.findall(r"\]\(([^)\s]+)\)", text)
+    assert links
+    for link in links:
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        assert not path or (ROOT / page).parent.joinpath(path).exists(), f"{page}: {link}"
+        assert path or anchor in anchors, f"{page}: {link}"
+
+
+def heading(line):
+    """The anchor of a heading."""
+    return re.sub(r"[^\w\- ]", "", line.lstrip("# ").lower()).replace(" ", "-")
+
+
+def test_readmes_are_short():
+    assert len((ROOT / "README.md").read_text().split()) <= 1000
+    assert len((ROOT / "python/README.md").read_text().split()) <= 600
+
+
+def run(*command):
+    with harness.waiting("an example to end"):
+        return subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_thumbnails(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    thumbs = tmp_path / "thumbs"
+    # The lines of README.md.
+    commands = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("python ")]
+    assert commands == ["python examples/python/thumbnails.py samples thumbs"]
+    ran = run(*commands[0].split()[1:-1], thumbs)
+    photos = sum(path.suffix in (".jpg", ".png") for path in (ROOT / "samples").rglob("*"))
+    assert (ran.returncode, ran.stderr) == (0, ""), ran
+    assert photos == len(list(thumbs.iterdir())) == len(ran.stdout.splitlines()) > 0
+    for thumb in thumbs.iterdir():
+        with image.open(thumb) as opened:
+            assert max(opened.size) <= 224
+
+
+def test_thumbnails_of_a_damaged_photo(tmp_path):
+    pytest.importorskip("PIL")
+    photo = next((ROOT / "samples").rglob("*.jpg"))
+    (tmp_path / "whole.jpg").write_bytes(photo.read_bytes())
+    (tmp_path / "damaged.jpg").write_bytes(photo.read_bytes()[:200])
+    ran = run("examples/python/thumbnails.py", tmp_path, tmp_path / "thumbs")
+    assert ran.returncode == 1 and ran.stdout.startswith("whole.jpg: "), ran
+    assert ran.stderr.startswith("damaged.jpg: ") and "Traceback" not in ran.stderr, ran
+    assert [thumb.name for thumb in (tmp_path / "thumbs").iterdir()] == ["whole.jpg"]
+
+
+def test_thumbnails_without_photos(tmp_path):
+    pytest.importorskip("PIL")
+    ran = run("examples/python/thumbnails.py", tmp_path, tmp_path / "thumbs")
+    assert ran.returncode == 1 and "no photos in" in ran.stderr, ran
+    assert run("examples/python/thumbnails.py").stderr.startswith("usage: ")
+
+
+def test_partitions(tmp_path):
+    pytest.importorskip("pyarrow")
+    (tmp_path / "a.csv").write_text('item,price\napple,1.5\n"pear,\nripe",2\napple,0.5\n')
+    (tmp_path / "b.csv").write_text("item,price\nplum,8\n")
+    ran = run("examples/python/partitions.py", "item", "price", f"{tmp_path}/*.csv")
+    assert (ran.returncode, ran.stderr) == (0, ""), ran
+    assert ran.stdout.splitlines() == ["8.0 plum", "2.0 apple", "2.0 pear, ripe"]
+    (tmp_path / "c.csv").write_text("item,price\nplum,none\n")
+    ran = run("examples/python/partitions.py", "item", "price", f"{tmp_path}/*.csv")
+    assert ran.returncode == 1 and ran.stdout.startswith("8.0 plum\n"), ran
+    assert ran.stderr.startswith(f'{tmp_path}/c.csv, row 1, column "price": "none" is not double'), ran
+    assert run("examples/python/partitions.py").stderr.startswith("usage: ")
+
+
+def test_each_example_is_run():
+    """A new one needs a test here, as `uploads.py` in `test_asyncio.py`, or as `server.py` with the command."""
+    names = {path.name for path in (ROOT / "examples/python").glob("*.py")}
+    assert names == {"partitions.py", "server.py", "thumbnails.py", "uploads.py"}

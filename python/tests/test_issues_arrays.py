@@ -1,0 +1,304 @@
+"""Arrays in shared memory: what users of other pools reported, and what happens here."""
+
+import gc
+import os
+import shutil
+import subprocess
+
+import arenite
+import harness
+import pytest
+
+np = pytest.importorskip("numpy")
+
+
+def total(array):
+    return array.sum()
+
+
+def shape_and_dtype(array):
+    return array.shape, array.dtype.str, array.strides
+
+
+def identity(value):
+    return value
+
+
+def make_in_arena(shape):
+    array = arenite.empty(shape, "i8")
+    array[...] = np.arange(array.size).reshape(shape)
+    return array
+
+
+def make_in_heap(shape):
+    return np.arange(int(np.prod(shape))).reshape(shape)
+
+
+def subtract_in_place(array):
+    array -= 1
+    return array
+
+
+def write_past_the_flag(array):
+    """What an extension written in C does that ignores `writeable`."""
+    import ctypes
+
+    ctypes.memset(array.ctypes.data, 0, array.nbytes)
+
+
+def fill(target, value):
+    target[...] = value
+
+
+@pytest.fixture(scope="module")
+def executor():
+    with arenite.Executor(max_workers=2) as executor:
+        yield executor
+
+
+@pytest.mark.parametrize("make", [make_in_arena, make_in_heap])
+def test_results_outlive_the_executor(make):
+    """numpy#18294, #23305: a view of shared memory crashes once the owner of the memory is gone."""
+    executor = arenite.Executor(max_workers=1)
+    result = executor.submit(make, (300, 100)).result()
+    view = result[::2, 5:7]
+    executor.shutdown()
+    del executor, result
+    gc.collect()
+    assert (view == np.arange(30000).reshape(300, 100)[::2, 5:7]).all()
+    assert view.base is not None
+
+
+def test_a_view_keeps_its_memory():
+    """numpy#18294: `close()` under a view. There is no such call here; a view holds what it shows."""
+    with arenite.Executor(max_workers=1) as executor:
+        shared = executor.share(np.arange(100_000))
+        view = memoryview(shared)
+        part = shared[10:20]
+        del shared
+        gc.collect()
+        # Allocations that would reuse the memory, if it were free.
+        others = [executor.full(100_000, 7, "i8") for _ in range(20)]
+        assert part.tolist() == list(range(10, 20))
+        assert view[99_999] == 99_999
+        assert all((other == 7).all() for other in others)
+
+
+@pytest.mark.parametrize("place", ["share", "heap"])
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: np.arange(5000, dtype=">i4"),
+        lambda: np.arange(5000, dtype="<f8")[::-1],
+        lambda: np.empty((5, 0)),
+        lambda: np.empty((0, 5), "i2"),
+        lambda: np.array(7.5),
+        lambda: np.arange(60_000).reshape(100, 20, 30)[::2, 3, ::3],
+        lambda: np.asfortranarray(np.arange(20_000).reshape(100, 200)),
+        lambda: np.arange(20_000).reshape(100, 200).T,
+        lambda: np.broadcast_to(np.arange(1000), (50, 1000)),
+        lambda: np.arange("2026-01-01", "2036-01-01", dtype="M8[D]"),
+        lambda: np.zeros(2000, dtype=[("name", "S4"), ("value", "<f4"), ("flags", "u1", (3,))]),
+        lambda: np.arange(5000).astype("f2"),
+        lambda: np.arange(5000) % 3 == 0,
+        lambda: np.array(["Straße", "naïve"] * 1000),
+        lambda: (np.arange(5000) + 1j).astype("c8"),
+        lambda: np.ma.masked_greater(np.arange(5000), 100),
+        lambda: np.rec.fromarrays([np.arange(5000), np.arange(5000.0)], names="a,b"),
+        lambda: np.array([None, "text", np.arange(3000), {"a": 1}], dtype=object),
+        lambda: np.matrix(np.arange(4000).reshape(40, 100)),
+    ],
+    ids=lambda make: "",
+)
+def test_any_array_arrives_and_returns_as_it_is(executor, make, place):
+    """joblib#1545 (big-endian), rainwoodman/sharedmem#21 (shape (5, 0)), and other shapes and types."""
+    array = make()
+    sent = array
+    if place == "share":
+        sent = executor.share(array)
+        assert type(sent) is type(array)
+    for back in (sent, executor.submit(identity, sent).result(), next(executor.map(identity, [sent]))):
+        assert type(back) is type(array)
+        assert back.dtype == array.dtype
+        assert back.shape == array.shape
+        if array.dtype.hasobject:
+            assert (back[2] == array[2]).all() and back[3] == array[3]
+        else:
+            np.testing.assert_array_equal(np.asarray(back), np.asarray(array))
+        if isinstance(array, np.ma.MaskedArray):
+            assert (back.mask == array.mask).all()
+
+
+def test_a_data_frame_is_not_changed_behind_its_back(executor):
+    """joblib#451: a DataFrame over memory of the pool is corrupted, or cannot be changed any more."""
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"a": np.arange(100_000), "b": np.linspace(0, 1, 100_000), "c": ["text"] * 100_000})
+    back = executor.submit(identity, frame).result()
+    pd.testing.assert_frame_equal(back, frame)
+    back["d"] = back["a"] + 1
+    back = back.sort_values("b", ascending=False)
+    assert back["d"].iloc[0] == 100_000
+    means = list(executor.map(lambda part: part["b"].mean(), [frame, frame.iloc[: len(frame) // 2]]))
+    assert means == [pytest.approx(0.5), pytest.approx(0.25, abs=1e-4)]
+
+
+def test_arrow_tables(executor):
+    pa = pytest.importorskip("pyarrow")
+    table = pa.table({"a": np.arange(100_000), "b": [str(number) for number in range(100_000)]})
+    assert executor.submit(identity, table).result().equals(table)
+
+
+def test_tensors(executor):
+    torch = pytest.importorskip("torch")
+    tensor = torch.arange(100_000).reshape(100, 1000)
+    back = executor.submit(identity, {"tensor": tensor.T}).result()["tensor"]
+    assert torch.equal(back, tensor.T)
+
+
+@pytest.mark.patience(300)
+def test_one_array_of_three_gigabytes():
+    """joblib#344: arrays of more than 2 GiB cannot be sent."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if free < 10 << 30:
+        pytest.skip(f"needs 10 GiB of free memory, there are {free >> 30}")
+    with arenite.Executor(max_workers=1) as executor:
+        array = executor.empty(3 << 30, np.uint8)
+        array[0] = array[-1] = 7
+        assert executor.submit(lambda array: (len(array), int(array[0]), int(array[-1])), array).result() == (
+            3 << 30,
+            7,
+            7,
+        )
+
+
+def test_arguments_are_read_only(executor):
+    """sklearn#5956, ray-project/ray#9673: `x -= 1` on an argument. Here it is always this error."""
+    array = np.arange(100_000)
+    for sent in (array, executor.share(array)):
+        error = executor.submit(subtract_in_place, sent).exception()
+        assert isinstance(error, ValueError)
+        assert "read-only" in str(error)
+    assert array[5] == 5
+
+
+def test_arguments_are_read_only_for_c_too(executor):
+    """A write that ignores the flag costs its own task, not the data of others."""
+    array = executor.share(np.arange(100_000))
+    with pytest.raises(arenite.WorkerDied, match="SIGSEGV"):
+        executor.submit(write_past_the_flag, array).result()
+    assert array.sum() == np.arange(100_000).sum()
+    assert executor.submit(total, array).result() == array.sum()
+
+
+def test_private_copies_for_code_that_writes():
+    array = np.arange(100_000)
+    with arenite.Executor(max_workers=1, writable="copy") as executor:
+        shared = executor.share(array)
+        for sent in (array, shared):
+            result = executor.submit(subtract_in_place, sent).result()
+            assert (result == np.arange(100_000) - 1).all()
+            # What comes back is a private copy too.
+            result += 1
+        assert (array == np.arange(100_000)).all()
+        assert (shared == array).all()
+
+
+def test_many_tasks_fill_slices_of_one_array(executor):
+    """ray-project/ray#15604, joblib PR#43, mne-tools/mne-python#2862: one array written by many processes."""
+    out = executor.zeros((64, 100, 100), np.uint8)
+    for future in [executor.submit(fill, arenite.mut(out[i]), i) for i in range(64)]:
+        future.result()
+    assert (out == np.arange(64, dtype=np.uint8)[:, None, None]).all()
+
+
+def test_overlapping_slices_are_refused(executor):
+    out = executor.zeros((64, 100), np.uint8)
+    with pytest.raises(ValueError, match="overlap"):
+        executor.submit(lambda one, other: None, arenite.mut(out[0:33]), arenite.mut(out[32:64])).result()
+    with pytest.raises(ValueError, match="another argument reads"):
+        executor.submit(lambda target, source: None, arenite.mut(out[0:33]), out[32:64]).result()
+    assert not out.any()
+
+
+def test_a_slice_in_use_is_refused_until_its_task_has_ended(executor, tmp_path):
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    out = executor.zeros((64, 100), np.uint8)
+
+    def fill_after(path, target, value):
+        open(path).read()
+        target[...] = value
+
+    held = executor.submit(fill_after, str(gate), arenite.mut(out[0:33]), 3)
+    with pytest.raises(ValueError, match="overlap"):
+        executor.submit(fill, arenite.mut(out[32:64]), 4).result()
+    with harness.waiting("the task to open its gate"):
+        open(gate, "w").close()
+    held.result()
+    executor.submit(fill, arenite.mut(out[32:64]), 4).result()
+    assert (out[:32] == 3).all() and (out[32:] == 4).all()
+
+
+def test_mut_wants_rows_of_an_arena_array(executor):
+    with pytest.raises((TypeError, ValueError), match="executor's arena.*ex.zeros"):
+        executor.submit(fill, arenite.mut(np.zeros(10_000)), 1).result()
+    with pytest.raises((TypeError, ValueError), match="contiguous"):
+        executor.submit(fill, arenite.mut(executor.zeros((100, 100))[:, 3]), 1).result()
+
+
+SMALL_SHM = """
+    import numpy as np, os
+    import arenite
+    with arenite.Executor(2) as executor:
+        shared = executor.share(np.ones(1_000_000))
+        try:
+            assert executor.submit(lambda array: array.sum(), shared).result() == 1_000_000
+            assert executor.submit(lambda: np.ones(1_000_000)).result().sum() == 1_000_000
+            print("works")
+        except arenite.ArenaFull as error:
+            print(error)
+"""
+
+
+def test_a_tiny_dev_shm(tmp_path):
+    """cpython#114390, pytorch#5247: under `docker run --shm-size=3k`, shared memory ends in SIGBUS."""
+    if not shutil.which("unshare") or subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
+        pytest.skip("needs the right to mount")
+    mount = 'mount -t tmpfs -o size=4k tmpfs /dev/shm && exec "$0" "$@"'
+    end = harness.script(SMALL_SHM, prefix=["unshare", "--mount", "sh", "-c", mount])
+    assert end.ok().out == "works\n"
+
+
+def test_more_than_the_arena_holds():
+    """A full arena is an error with numbers, for the parent and for a task, and nothing is lost by it."""
+    with arenite.Executor(max_workers=1, capacity="64MiB") as executor:
+        with pytest.raises(arenite.ArenaFull) as caught:
+            executor.share(np.zeros(100 << 20, np.uint8))
+        assert isinstance(caught.value, MemoryError)
+        assert str(100 << 20) in str(caught.value) or "100" in str(caught.value)
+        with pytest.raises(MemoryError):
+            executor.submit(lambda: np.zeros(100 << 20, np.uint8)).result()
+        assert executor.submit(total, np.ones(1_000_000)).result() == 1_000_000
+
+
+def test_arrays_of_a_forked_child_stay_readable(executor):
+    array = executor.share(np.arange(100_000))
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            text = str(array.sum())
+            try:
+                executor.submit(total, array)
+            except RuntimeError as error:
+                text += f" {error}"
+            os.write(writer, text.encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with harness.waiting("the forked child"), open(reader) as file:
+        text = file.read()
+        os.waitpid(child, 0)
+    assert text.startswith(str(np.arange(100_000).sum()))
+    assert "fork" in text

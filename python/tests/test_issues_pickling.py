@@ -1,0 +1,247 @@
+"""Functions, arguments and exceptions that other pools cannot send: what users reported, and what happens here."""
+
+import functools
+import os
+import pickle
+import threading
+
+import arenite
+import harness
+import pytest
+
+
+class NeedsTwo(Exception):
+    """`__reduce__` of exceptions replays `args`, which has one entry here."""
+
+    def __init__(self, code, reason):
+        super().__init__(f"{reason} ({code})")
+        self.code = code
+
+
+class HoldsLock(Exception):
+    def __init__(self, message):
+        super().__init__(message)
+        self.lock = threading.Lock()
+
+
+class ReducesBadly(Exception):
+    def __reduce__(self):
+        raise TypeError("cannot reduce this")
+
+
+def unpickle_badly():
+    raise RuntimeError("cannot unpickle this")
+
+
+class UnpicklesBadly(Exception):
+    def __reduce__(self):
+        return unpickle_badly, ()
+
+
+class KeywordOnly(Exception):
+    def __init__(self, *, path):
+        super().__init__()
+        self.path = path
+
+    def __str__(self):
+        return f"nothing at {self.path}"
+
+
+def raise_with_a_name_to_find(kind):
+    raise {
+        "NeedsTwo": lambda: NeedsTwo(7, "disk is on fire"),
+        "HoldsLock": lambda: HoldsLock("disk is on fire"),
+        "ReducesBadly": lambda: ReducesBadly("disk is on fire"),
+        "UnpicklesBadly": lambda: UnpicklesBadly("disk is on fire"),
+        "KeywordOnly": lambda: KeywordOnly(path="disk is on fire"),
+    }[kind]()
+
+
+def return_(make):
+    return make()
+
+
+def double(number):
+    return 2 * number
+
+
+class CannotBePickled:
+    def __reduce__(self):
+        raise pickle.PicklingError("made to fail")
+
+
+class CannotBeUnpickled:
+    """Raises where it is unpickled, and remembers in which process that was."""
+
+    def __reduce__(self):
+        return unpickle_badly, ()
+
+
+@pytest.fixture(scope="module")
+def executor():
+    with arenite.Executor(max_workers=2) as executor:
+        executor.submit(os.getpid).result()
+        yield executor
+
+
+@pytest.mark.parametrize("kind", ["NeedsTwo", "HoldsLock", "ReducesBadly", "UnpicklesBadly", "KeywordOnly"])
+def test_exceptions_that_cannot_be_sent(executor, kind):
+    """cpython#103061, #93542, #79492: an exception that cannot be unpickled hangs or breaks the pool."""
+    error = executor.submit(raise_with_a_name_to_find, kind).exception()
+    assert isinstance(error, Exception)
+    text = f"{type(error).__name__}: {error}"
+    assert kind in text
+    assert "disk is on fire" in text
+    # The remote traceback is the cause, as with the standard library.
+    assert "raise_with_a_name_to_find" in str(error.__cause__)
+    assert executor.submit(double, 4).result() == 8
+
+
+def test_exceptions_keep_notes_causes_and_groups(executor):
+    def fail():
+        try:
+            raise KeyError("inner")
+        except KeyError as inner:
+            error = ExceptionGroup("several", [ValueError("one"), OSError(2, "two")])
+            error.add_note("seen at the third station")
+            raise error from inner
+
+    error = executor.submit(fail).exception()
+    assert type(error) is ExceptionGroup
+    assert [str(one) for one in error.exceptions] == ["one", "[Errno 2] two"]
+    assert error.__notes__ == ["seen at the third station"]
+    assert "KeyError: 'inner'" in str(error.__cause__)
+
+
+@pytest.mark.parametrize("unpicklable", [CannotBePickled(), threading.Lock(), (number for number in range(3))])
+def test_arguments_that_cannot_be_pickled(executor, unpicklable):
+    """noxdafox/pebble#146, cpython#116685: one such argument hangs the pool or its shutdown."""
+    future = executor.submit(double, unpicklable)
+    assert isinstance(future.exception(), (TypeError, pickle.PicklingError))
+    assert executor.submit(double, 4).result() == 8
+
+
+def test_unpicklable_argument_and_a_shutdown_that_cancels():
+    executor = arenite.Executor(max_workers=1)
+    futures = [executor.submit(double, argument) for argument in (CannotBePickled(), 1, threading.Lock(), 2)]
+    with harness.waiting("shutdown(cancel_futures=True)"):
+        executor.shutdown(cancel_futures=True)
+    assert all(future.done() for future in futures)
+    for future in (futures[0], futures[2]):
+        assert isinstance(future.exception(), (TypeError, pickle.PicklingError))
+
+
+def test_results_that_cannot_be_pickled(executor):
+    error = executor.submit(return_, threading.Lock).exception()
+    assert isinstance(error, (TypeError, pickle.PicklingError))
+    assert "lock" in str(error)
+    assert executor.submit(double, 4).result() == 8
+
+
+def test_results_that_cannot_be_unpickled(executor):
+    """The error is raised by `result()`, in the thread that asked, each time; nothing else notices."""
+    future = executor.submit(return_, CannotBeUnpickled)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="cannot unpickle this"):
+            future.result()
+    assert executor.submit(double, 4).result() == 8
+
+
+def test_local_functions_and_lambdas(executor):
+    """cpython#126831, #142249, python-adaptive/adaptive#497: not with another start method than fork."""
+    offset = 10
+
+    def add(number):
+        return number + offset
+
+    assert executor.submit(add, 1).result() == 11
+    assert list(executor.map(lambda number: number * offset, range(3))) == [0, 10, 20]
+    assert executor.submit(functools.partial(add, number=5)).result() == 15
+
+
+def test_lambda_initializer():
+    place = {}
+    with arenite.Executor(
+        max_workers=1, initializer=lambda value: place.update(value=value), initargs=(7,)
+    ) as executor:
+        executor.submit(double, 1).result()
+    assert place == {}
+
+    with arenite.Executor(max_workers=1, initializer=lambda: os.environ.__setitem__("INITIALISED", "yes")) as executor:
+        assert executor.submit(lambda: os.environ["INITIALISED"]).result() == "yes"
+    assert "INITIALISED" not in os.environ
+
+
+MAIN = """
+    import arenite
+
+    OFFSET = 3
+
+    class Point:
+        def __init__(self, x):
+            self.x = x
+
+    def helper(number):
+        return number + OFFSET
+
+    def moved(point):
+        assert isinstance(point, Point)
+        return Point(helper(point.x))
+
+    executor = arenite.Executor(2, initializer=lambda: None)
+    points = list(executor.map(moved, map(Point, range(3))))
+    assert all(isinstance(point, Point) for point in points)
+    print([point.x for point in points])
+    executor.shutdown()
+"""
+
+
+@pytest.mark.parametrize("how", ["file", "-c", "-"])
+def test_functions_and_classes_of_main_without_a_guard(how):
+    """cloudpipe/cloudpickle#195: an instance of a class in `__main__` comes back as one of another class."""
+    assert harness.script(MAIN, how=how).ok().out == "[3, 4, 5]\n"
+
+
+def test_main_is_not_run_again_in_workers():
+    assert (
+        harness.script(
+            """
+            print("main")
+            import arenite
+            executor = arenite.Executor(2)
+            print(list(executor.map(lambda number: number, range(2))))
+            executor.shutdown()
+            """
+        )
+        .ok()
+        .out
+        == "main\n[0, 1]\n"
+    )
+
+
+def run_notebook(*cells):
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    with harness.waiting("a notebook to run"):
+        nbclient.NotebookClient(notebook, timeout=None, kernel_name="python3").execute()
+    return [
+        "".join(output.get("text", "") or output.get("data", {}).get("text/plain", "") for output in cell.outputs)
+        for cell in notebook.cells
+    ]
+
+
+@pytest.mark.leaves("sockets of the notebook's client")
+def test_functions_and_classes_of_a_notebook_cell():
+    outputs = run_notebook(
+        "import arenite\nclass Point:\n    def __init__(self, x): self.x = x\n",
+        "def moved(point):\n    assert isinstance(point, Point)\n    return Point(point.x + 1)\n",
+        "executor = arenite.Executor(2)",
+        "points = list(executor.map(moved, map(Point, range(3))))\nall(isinstance(point, Point) for point in points)",
+        "def moved(point): return Point(point.x + 10)\n",
+        "[point.x for point in executor.map(moved, points)]",
+        "executor.shutdown()",
+    )
+    assert outputs[3] == "True"
+    assert outputs[5] == "[11, 12, 13]"

@@ -1,0 +1,398 @@
+"""Executors with a sandbox: what tasks can do there, and what hostile ones try in vain."""
+
+import collections
+import datetime
+import decimal
+import fractions
+import io
+import os
+import pickle
+import platform
+import signal
+
+import arenite
+import harness
+import in_sandbox
+import numpy as np
+import pytest
+
+on_x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="the numbers of system calls are those of x86_64")
+
+
+@pytest.fixture(scope="module")
+def ex():
+    with arenite.Executor(2, sandbox="strict", preload=["in_sandbox"]) as executor:
+        yield harness.all_ready(executor)
+
+
+def next_one_works(ex):
+    """Whatever a task did, the next ones find workers."""
+    harness.all_ready(ex)
+    for doubled in ex.map(in_sandbox.double, [np.arange(3)] * 8):
+        assert doubled.tolist() == [0, 2, 4]
+
+
+# ---- honest work
+
+
+@pytest.mark.parametrize("sandbox", [True, "strict", "required"])
+def test_numpy_computes(sandbox):
+    values = np.arange(10_000.0)
+    try:
+        ex = arenite.Executor(1, sandbox=sandbox, preload="in_sandbox")
+    except OSError as error:
+        if sandbox == "required":
+            pytest.skip(str(error))
+        raise
+    with ex:
+        inside = ex.submit(in_sandbox.compute, values, 7).result()
+    assert inside == pytest.approx(in_sandbox.compute(values, 7))
+
+
+def test_functions_by_value_find_numpy(ex):
+    scale = 3
+    assert ex.submit(lambda values: float(np.linalg.norm(values)) * scale, np.array([3.0, 4.0])).result() == 15
+
+
+def test_shared_arrays_and_results_are_not_copied_by_the_task(ex):
+    shared = ex.share(np.arange(100_000))
+    before = ex.stats().bytes_copied
+    doubled = ex.submit(in_sandbox.double_in_arena, shared).result()
+    assert ex.stats().bytes_copied == before
+    assert doubled[-1] == 199_998 and not doubled.flags.writeable
+    assert [int(part.sum()) for part in ex.map(in_sandbox.double, [shared[:3], shared[::50_000]])] == [6, 100_000]
+
+
+def test_pictures_are_decoded():
+    Image = pytest.importorskip("PIL.Image")
+    cv2 = pytest.importorskip("cv2")
+    pixels = np.random.default_rng(1).integers(0, 255, (64, 48, 3), np.uint8)
+    with arenite.Executor(1, sandbox=True, preload=["in_sandbox", "PIL.Image", "cv2"]) as ex:
+        for kind in ("PNG", "WEBP", "BMP", "JPEG"):
+            file = io.BytesIO()
+            Image.fromarray(pixels).save(file, kind, **({"lossless": True} if kind == "WEBP" else {}))
+            decoded = ex.submit(in_sandbox.decode_with_pillow, file.getvalue()).result()
+            assert decoded.shape == pixels.shape
+            assert (decoded == pixels).all() or kind == "JPEG"
+        for kind in (".png", ".jpg"):
+            _, data = cv2.imencode(kind, pixels)
+            decoded = ex.submit(in_sandbox.decode_with_cv2, data.tobytes()).result()
+            assert decoded.shape == pixels.shape
+            assert (decoded == pixels[:, :, ::-1]).all() or kind == ".jpg"
+
+
+def test_what_a_sandbox_leaves(ex):
+    assert ex.submit(in_sandbox.rest_of_the_sandbox).result() == [0, 1, 2, 3]
+
+
+def test_prints_appear():
+    lines = []
+    with arenite.Executor(1, sandbox=True, preload=["in_sandbox"], output=lambda *line: lines.append(line)) as ex:
+        ex.submit(in_sandbox.printed).result()
+    assert ("stdout", 0, "hello from inside") in lines and ("stderr", 0, "and its errors") in lines
+
+
+def test_an_actor_and_chunks(ex):
+    with ex.actor(collections.Counter, "abc") as counter:
+        counter.update("aab")
+        assert counter.most_common(1).result() == [("a", 3)]
+    assert list(ex.map(abs, range(-100, 0), chunksize=7)) == list(range(100, 0, -1))
+    results = ex.map(lambda n: 1 // n, [1, 0, 1], chunksize=3)
+    assert next(results) == 1
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    assert next(results) == 1
+
+
+def test_memory_has_a_ceiling():
+    with arenite.Executor(1, sandbox=True, preload=["in_sandbox"], memory_limit="256MiB") as ex:
+        with pytest.raises(arenite.MemoryLimitExceeded):
+            ex.submit(in_sandbox.grow).result()
+        next_one_works(ex)
+
+
+def test_a_crash_leaves_its_stack(ex):
+    died = ex.submit(os.abort).exception()
+    assert isinstance(died, arenite.WorkerDied) and died.signal == signal.SIGABRT
+    assert any("Fatal Python error" in line for line in died.last_words)
+    next_one_works(ex)
+
+
+def test_several_lanes_and_recycling():
+    with arenite.Executor(1, lanes=3, sandbox=True, preload=["in_sandbox"], recycle_after=5) as ex:
+        results = ex.map(in_sandbox.double, [np.full(2000, n) for n in range(20)])
+        assert [int(result[0]) for result in results] == [2 * n for n in range(20)]
+
+
+VALUES = [
+    None, True, -5, 1 << 200, 2.5, 1j, "text", "", b"bytes", bytearray(b"changed"), b"x" * 100_000,
+    (), (1, (2, [3])), [1, "a", None], {"a": [1], 2: {}}, {1, 2}, frozenset("ab"), range(3), slice(1, None),
+    datetime.datetime(2024, 2, 29, 1, 2, 3, tzinfo=datetime.timezone.utc), datetime.date(2024, 2, 29),
+    datetime.timedelta(1), decimal.Decimal("1.5"), fractions.Fraction(1, 3),
+    collections.OrderedDict(a=1), collections.Counter("aab"), collections.deque([1, 2], 5),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_plain_values_come_back(ex, value):
+    back = ex.submit(in_sandbox.returned, value).result()
+    assert back == value and type(back) is type(value)
+
+
+ARRAYS = [
+    np.arange(5), np.zeros((300, 40), np.float32), np.asfortranarray(np.arange(20_000.0).reshape(100, 200)),
+    np.arange(10_000)[::-2], np.zeros((5, 0)), np.array(7), np.array(["a", "bc"]), np.array([b"a"]), np.arange(3, dtype=">i4"),
+    np.array(["2024-01-01"], "M8[D]"), np.array([(1, 2.5)], [("a", "i4"), ("b", "f8", (2,))]), np.zeros(20_000, "u1,f4"),
+    np.float32(2.5), np.int64(-1), np.bool_(True), np.datetime64("2024-01-01"), np.str_("text"), np.str_(""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("private", [None, "copy"])
+def test_arrays_come_back(private):
+    with arenite.Executor(1, sandbox=True, preload=["in_sandbox"], writable=private) as ex:
+        for array, back in zip(ARRAYS, ex.map(in_sandbox.returned, ARRAYS), strict=True):
+            assert type(back) is type(array)
+            assert back.dtype == array.dtype or array.nbytes == 0
+            assert back.shape == array.shape and str(back.tolist()) == str(array.tolist())
+            if isinstance(back, np.ndarray) and back.nbytes:
+                assert back.flags.writeable == (private == "copy")
+
+
+# ---- what is missing, and what is refused with a word
+
+
+def test_a_module_that_is_not_loaded_is_named(ex):
+    error = ex.submit(in_sandbox.import_module, "sqlite3").exception()
+    assert isinstance(error, ModuleNotFoundError) and error.name == "sqlite3"
+    assert "preload=['sqlite3']" in str(error)
+
+
+def test_a_function_of_a_module_that_is_not_loaded():
+    with arenite.Executor(1, sandbox=True) as ex:
+        error = ex.submit(in_sandbox.double, np.arange(3)).exception()
+        assert isinstance(error, ModuleNotFoundError) and "preload=['in_sandbox']" in str(error)
+        # numpy is there, because this program has imported it.
+        assert ex.submit(lambda values: values + 1, np.arange(3)).result().tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("task", "arguments", "words"),
+    [
+        (in_sandbox.open_file, ("/etc/passwd",), ["opens no files", "/etc/passwd"]),
+        (in_sandbox.write_file, ("/tmp/arenite-sandbox-test-of-python",), ["opens no files"]),
+        (in_sandbox.open_socket, (), ["opens no sockets"]),
+        (in_sandbox.resolve, (), ["opens no sockets"]),
+        (in_sandbox.run_program, (), ["starts no programs", "subprocess.Popen"]),
+        (in_sandbox.execute, (), ["starts no programs", "os.exec"]),
+        (os.fork, (), ["starts no processes", "os.fork"]),
+        (os.system, ("true",), ["starts no programs"]),
+        (os.listdir, ("/",), ["reads no folders"]),
+        (in_sandbox.load_library, (), ["loads no libraries"]),
+        (in_sandbox.kill_parent, (), ["sends no signals"]),
+        (os.stat, ("/",), ["Permission denied"]),
+        (os.mkdir, ("/tmp/arenite-sandbox-test-of-python",), ["changes no files"]),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_what_is_refused_says_so(ex, task, arguments, words):
+    restarts = ex.stats().restarts
+    error = ex.submit(task, *arguments).exception()
+    assert isinstance(error, PermissionError), error
+    assert all(word in str(error) for word in words), error
+    assert ex.stats().restarts == restarts
+    assert not os.path.exists("/tmp/arenite-sandbox-test-of-python")
+
+
+def test_the_environment_has_no_secrets(monkeypatch):
+    monkeypatch.setenv("DATABASE_PASSWORD", "secret 7041776")
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    monkeypatch.setattr("sys.argv", ["program", "--password=secret 7041776"])
+    with arenite.Executor(1, sandbox=True, preload=["in_sandbox"], env={"GIVEN": "yes"}) as ex:
+        variables, argv = ex.submit(in_sandbox.environment).result()
+    assert "secret 7041776" not in str((variables, argv))
+    assert variables["GIVEN"] == "yes" and variables["OMP_NUM_THREADS"] == "1" and variables["PATH"]
+
+
+def test_threads_at_the_start_are_refused_with_advice():
+    def leave_thread():
+        import threading
+
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+
+    with arenite.Executor(1, sandbox=True, initializer=leave_thread) as ex:
+        error = ex.submit(abs, -1).exception()
+    assert isinstance(error, arenite.StartFailed) and "OPENBLAS_NUM_THREADS" in str(error)
+
+
+def test_bad_settings():
+    with pytest.raises(ValueError, match="strict"):
+        arenite.Executor(1, sandbox="tight")
+    with pytest.raises(ValueError, match="max_workers=0"):
+        arenite.Executor(0, sandbox=True)
+
+
+def test_mut_is_refused(ex):
+    out = ex.zeros(1000)
+    error = ex.submit(double_in_place, arenite.mut(out)).exception()
+    assert error is not None and "sandbox" in str(error)
+    assert not out.any()
+
+
+def double_in_place(values):
+    values *= 2
+
+
+# ---- system calls, made past Python
+
+
+@on_x86
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("fork", ()),
+        ("execve", (b"/bin/true", None, None)),
+        ("ptrace", (0, 0, 0, 0)),
+        ("kill", (1, 0)),
+        ("memfd_create", (b"x", 0)),
+        ("mmap", (0, 4096, 7, 0x22, -1, 0)),
+        ("pidfd_open", (1, 0)),
+        ("io_uring_setup", (8, 0)),
+        ("bpf", (0, 0, 0)),
+        ("setrlimit", (0, 0)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_system_calls_cost_one_task(ex, name, arguments):
+    beside = ex.submit(in_sandbox.double, np.arange(3))
+    died = ex.submit(in_sandbox.call, name, *arguments).exception()
+    assert isinstance(died, arenite.WorkerDied) and name in str(died), died
+    assert beside.result().tolist() == [0, 2, 4]
+    next_one_works(ex)
+
+
+@on_x86
+@pytest.mark.parametrize(("name", "arguments"), [("open", (b"/etc/passwd", 0)), ("socket", (2, 1, 0))])
+def test_system_calls_that_probe_are_refused(ex, name, arguments):
+    assert ex.submit(in_sandbox.call, name, *arguments).result() == (-1, 13)
+
+
+def test_an_input_cannot_be_written(ex):
+    shared = ex.share(np.arange(100_000))
+    error = ex.submit(in_sandbox.sets_writeable, shared).exception()
+    assert isinstance(error, ValueError)
+    died = ex.submit(in_sandbox.write_to, shared).exception()
+    assert isinstance(died, arenite.WorkerDied) and died.signal == signal.SIGSEGV
+    assert (shared == np.arange(100_000)).all()
+    next_one_works(ex)
+
+
+# ---- what a worker sends that hostile code has taken over
+
+
+@pytest.mark.parametrize("attack", [in_sandbox.hostile_value, in_sandbox.hostile_error])
+def test_a_pickle_that_calls_something_is_not_read(tmp_path, attack):
+    path = tmp_path / "made by the program"
+    with arenite.Executor(1, sandbox=True, preload=["in_sandbox"]) as ex:
+        # Its own reply is hostile already, and so are all later ones.
+        error = ex.submit(attack, str(path)).exception()
+        assert "builtins.exec" in str(error), error
+        with pytest.raises((pickle.UnpicklingError, arenite.RemoteError), match="builtins.exec"):
+            ex.submit(divmod, 1, 0 if attack is in_sandbox.hostile_error else 1).result()
+        with pytest.raises((pickle.UnpicklingError, arenite.RemoteError), match="builtins.exec"):
+            list(ex.map(divmod, [1, 1], [1, 0], chunksize=2))
+    assert not path.exists()
+
+
+def array_of(data, description, shape=(1,), order="C", strides=None, start=0):
+    return in_sandbox.Bomb(_plain()._array, (data, description, shape, order, strides, start))
+
+
+def _plain():
+    from arenite import _plain
+
+    return _plain
+
+
+HOSTILE = {
+    "a call by name": b"\x80\x05\x8c\x05posix\x8c\x06system\x93\x8c\x04true\x85R.",
+    "the old opcode of the same": b"cposix\nsystem\n(S'true'\ntR.",
+    "an instance": b"(S'true'\niposix\nsystem\n.",
+    "a change of an object": b"\x80\x05\x8c\x08builtins\x8c\x07complex\x93}\x8c\x01a\x8c\x01bsb.",
+    "a new object": b"\x80\x05\x8c\x08builtins\x8c\x07complex\x93)\x81.",
+    "an extension": b"\x80\x05\x82\x01.",
+    "a persistent object": b"\x80\x05\x8c\x01aQ.",
+    "an entry far out": b"\x80\x05Nr\xff\xff\xff\x7f.",
+    "a length beyond the end": b"\x80\x05\x8e\xff\xff\xff\xff\xff\xff\xff\xff.",
+    "no end": b"\x80\x05N",
+    # Read as it stands it is text and harmless. Over the end of the frame the unpickler goes on elsewhere.
+    "an opcode over the end of a frame": b"\x80\x05\x95\x05\0\0\0\0\0\0\0\x8d\x14" + b"\0" * 7 + b"a" * 20 + b".",
+    "a frame in a frame": b"\x80\x05\x95\x0b\0\0\0\0\0\0\0\x95\x01\0\0\0\0\0\0\0N0N.",
+    "a frame beyond the end": b"\x80\x05\x95\xff\0\0\0\0\0\0\0N.",
+    "nothing": b"",
+    "an empty stack": b"\x80\x05.",
+    "attributes of what is called": b"\x80\x05\x8c\x0farenite._worker\x8c\x0fRaised.__init__\x93.",
+    "an array beyond its data": pickle.dumps(array_of(b"1234", "<i8"), 5),
+    "an array before its data": pickle.dumps(array_of(b"12345678" * 4, "<i8", (2,), None, (-8,), 0), 5),
+    "an array of objects": pickle.dumps(array_of(b"12345678", "O"), 5),
+    "a structure with objects": pickle.dumps(array_of(b"12345678", [("a", "O")]), 5),
+    "an exception that ends the program": pickle.dumps(
+        in_sandbox.Bomb(_plain()._exception, ("builtins", "SystemExit", (), {})), 5
+    ),
+    "an array over data that can grow": pickle.dumps(array_of(bytearray(8), "<i8"), 5),
+    "no exception": pickle.dumps(in_sandbox.Bomb(_plain()._exception, ("builtins", "exec", ("1",), {})), 5),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_hostile_pickles(ex, what):
+    error = ex.submit(in_sandbox.raw_reply, HOSTILE[what]).exception()
+    assert isinstance(error, Exception), error
+    next_one_works(ex)
+
+
+def test_any_bytes_are_a_value_or_an_error():
+    """Pickles with some bytes changed."""
+    load, dump = _plain().load, _plain().dump
+    whole = [dump(value, None)[0] for value in [*VALUES, *ARRAYS, ValueError("x"), [np.arange(4), {"a": (1.5, "b")}]]]
+    random = np.random.default_rng(5)
+    errors = 0
+    for data in whole:
+        for _ in range(60):
+            changed = bytearray(data[:2000])
+            for at in random.integers(0, len(changed), 3):
+                changed[at] = random.integers(0, 256)
+            try:
+                load(bytes(changed))
+            except Exception:
+                errors += 1
+    assert errors > 100
+
+
+def test_objects_of_classes_do_not_come_back(ex):
+    for value in (in_sandbox.Point(1, 2), Exception, print, lambda: 1, np.array([object()]), np.ma.ones(3)):
+        error = ex.submit(lambda value: value, value).exception()
+        assert isinstance(error, (TypeError, arenite.RemoteError)) and "sandbox" in str(error), error
+    next_one_works(ex)
+
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("a", 1), OSError(2, "no", "file"), KeyError("k"), ExceptionGroup("both", [ValueError("x"), KeyError(1)])],
+    ids=lambda error: type(error).__name__,
+)
+def test_exceptions_arrive(ex, error):
+    error.add_note("noted")
+    got = ex.submit(in_sandbox.raise_error, error).exception()
+    assert type(got) is type(error) and str(got) == str(error) and got.__notes__ == ["noted"]
+    assert "raise_error" in str(got.__cause__)
+
+
+def test_exceptions_that_are_not_plain_are_described(ex):
+    class Own(Exception):
+        pass
+
+    for error in (Own("what it says"), SystemExit(3), KeyboardInterrupt("x")):
+        got = ex.submit(in_sandbox.raise_error, error).exception()
+        assert type(got) is arenite.RemoteError and type(error).__name__ in str(got), got
+    assert harness.children()

@@ -1,0 +1,695 @@
+"""Tables: rows do not depend on workers and parts, odd files give a right table or an error that says where, a crash
+costs one part, and other libraries read the parts in place."""
+
+import gc
+import gzip
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+
+import arenite
+import harness
+import pytest
+
+np = pytest.importorskip("numpy")
+pa = pytest.importorskip("pyarrow")
+csv = pytest.importorskip("pyarrow.csv")
+pq = pytest.importorskip("pyarrow.parquet")
+
+from arenite.tables import cut  # noqa: E402
+
+# pyarrow opens a pipe for signals when it is first used.
+csv.read_csv(pa.py_buffer(b"n\n1\n"))
+
+
+def die_at_mark():
+    """Makes the parsers of a worker end it where the text DIE is, as a bug in them would."""
+    parse = csv.read_csv
+
+    def read_csv(source, *args, **options):
+        data = source.getvalue() if hasattr(source, "getvalue") else source.read()
+        if b"DIE" in bytes(data):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return parse(pa.BufferReader(data), *args, **options)
+
+    csv.read_csv = read_csv
+
+
+@pytest.fixture(scope="module")
+def executor():
+    with arenite.Executor(2, preload="arenite.tables") as ex:
+        yield ex
+
+
+@pytest.fixture(scope="module", params=[0, 1, 2, 3])
+def any_executor(request):
+    with arenite.Executor(request.param, preload="arenite.tables") as ex:
+        yield ex
+
+
+def options():
+    """How pyarrow reads what arenite does."""
+    return {
+        "parse_options": csv.ParseOptions(newlines_in_values=True),
+        "convert_options": csv.ConvertOptions(
+            null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=True
+        ),
+    }
+
+
+def rows(table):
+    return table.to_pyarrow().to_pylist()
+
+
+# ---- rows
+
+CSV = (
+    'id,price,note\r\n1,1.5,"a, b"\r\n2,,"line one\nline ""two"""\n\n3,2.5,5" pipe""\n4,-1,""\n5,7,"\n"\n'
+    '6,8.25,"x""\n,""y"\n7,9,'
+    'häßlich"x\n8,1e3,"tail"'
+)
+
+
+@pytest.mark.parametrize("text", [CSV, CSV + "\n", CSV.replace("\r\n", "\n"), "\ufeff" + CSV.replace("\n", "\r\n")])
+def test_rows_do_not_depend_on_workers_and_parts(tmp_path, any_executor, text):
+    path = tmp_path / "a.csv"
+    path.write_bytes(text.encode())
+    whole = csv.read_csv(path, **options())
+    assert len(whole) == 8
+    for part_bytes in [*range(1, 30), len(text.encode()) - 1, 1 << 20, None]:
+        table = arenite.read_csv(path, part_bytes=part_bytes, executor=any_executor)
+        assert table.to_pyarrow().equals(whole), part_bytes
+        assert part_bytes != 1 or len(table.parts) >= 8
+        # The parts are bytes of the file, one behind the other.
+        places = [part.origin.bytes for part in table.parts]
+        assert [place.start for place in places[1:]] == [place.stop for place in places[:-1]]
+        assert places[-1].stop == path.stat().st_size
+
+
+def test_random_quotes_and_line_breaks(tmp_path, executor):
+    chance = random.Random(7)
+    path = tmp_path / "a.csv"
+    for _ in range(60):
+        cells = ["", "1", "ab", '"', '""', "\n", ",", "\r\n", 'x"y', "é"]
+        lines = []
+        for _ in range(chance.randint(1, 12)):
+            fields = []
+            for _ in range(3):
+                text = "".join(chance.choices(cells, k=chance.randint(0, 4)))
+                bare = not set(text) & set(",\r\n") and not text.startswith('"') and chance.random() < 0.6
+                fields.append(text if bare else '"' + text.replace('"', '""') + '"')
+            lines.append(",".join(fields))
+        path.write_bytes(("a,b,c\n" + "\n".join(lines) + chance.choice(["", "\n"])).encode())
+        schema = pa.schema([("a", "string"), ("b", "string"), ("c", "string")])
+        text = {**options()}
+        text["convert_options"].column_types = schema
+        whole = csv.read_csv(path, **text)
+        for part_bytes in (1, 2, 3, 7, chance.randint(4, 40)):
+            table = arenite.read_csv(path, part_bytes=part_bytes, schema=schema, executor=executor)
+            assert table.to_pyarrow().equals(whole), (part_bytes, path.read_bytes())
+
+
+def states_one_by_one(data, delimiter, state, before):
+    """The state machine of `cut`, without any haste."""
+    kept = []
+    for at, byte in enumerate(data):
+        if state == cut.QUOTED:
+            if byte == cut.QUOTE:
+                state = cut.CLOSING
+                kept.append(at)
+        elif state == cut.CLOSING and byte == cut.QUOTE:
+            state = cut.QUOTED
+            kept.append(at)
+        elif byte == cut.QUOTE and before in (delimiter, cut.NEWLINE, cut.RETURN):
+            state = cut.QUOTED
+            kept.append(at)
+        else:
+            state = cut.OUTSIDE
+        before = byte
+    return kept, state
+
+
+def test_quotes_are_those_of_the_state_machine():
+    chance = random.Random(3)
+    for _ in range(5000):
+        alphabet = chance.choice([b'",\nx', b'"x', b'""",\r\nxx', b'x"\n'])
+        data = bytes(chance.choices(alphabet, k=chance.randint(0, chance.choice([5, 40, 200]))))
+        state, before = chance.choice(cut.STATES), chance.choice(b'",\nx')
+        if state == cut.CLOSING:
+            before = cut.QUOTE
+        found, behind = cut.quotes(cut.view(data), ord(","), state, before)
+        assert (found.tolist(), behind) == states_one_by_one(data, ord(","), state, before), (data, state, before)
+
+
+def test_blocks_of_a_survey_are_chained(monkeypatch):
+    chance = random.Random(4)
+    monkeypatch.setattr(cut, "BLOCK", 3)
+    for _ in range(300):
+        data = bytes(chance.choices(b'"",\nx', k=chance.randint(1, 30)))
+        blocks = [cut.view(data[at : at + 3]) for at in range(0, len(data), 3)]
+        behind = cut.states_behind(blocks, ord(","), ord("x"))
+        assert behind[:2] == [states_one_by_one(data, ord(","), state, ord("x"))[1] for state in cut.STATES[:2]]
+        found, _ = states_one_by_one(data, ord(","), cut.OUTSIDE, cut.NEWLINE)
+        ends = [at + 1 for at, byte in enumerate(data) if byte == cut.NEWLINE and sum(f < at for f in found) % 2 == 0]
+        assert cut.first_end(cut.view(data), ord(",")) == (ends[0] if ends else None)
+        assert cut.last_end(cut.view(data), ord(",")) == (ends[-1] if ends else None)
+
+
+def test_order_of_files_and_their_column(tmp_path, executor):
+    (tmp_path / "in").mkdir()
+    for name, number in [("b.csv", 2), ("a.csv", 1), ("in/c.csv", 3), (".hidden", 9), ("_temporary", 9)]:
+        (tmp_path / name).write_text(f"n\n{number}\n")
+    folder = arenite.read_csv(tmp_path, file_column="file", executor=executor)
+    assert [row["n"] for row in rows(folder)] == [1, 2, 3]
+    assert [os.path.relpath(row["file"], tmp_path) for row in rows(folder)] == ["a.csv", "b.csv", "in/c.csv"]
+    assert [row["n"] for row in rows(arenite.read_csv(f"{tmp_path}/*.csv", executor=executor))] == [1, 2]
+    listed = arenite.read_csv([tmp_path / "in/c.csv", f"{tmp_path}/[ab].csv"], executor=executor)
+    assert [row["n"] for row in rows(listed)] == [3, 1, 2]
+    with pytest.raises(arenite.TableError, match="themselves"):
+        arenite.read_csv(tmp_path, file_column="n", executor=executor)
+    for nothing in (f"{tmp_path}/*.txt", f"{tmp_path}/none.csv", []):
+        with pytest.raises(arenite.TableError, match="o such file|list of files is empty"):
+            arenite.read_csv(nothing, executor=executor)
+
+
+def test_json_and_parquet(tmp_path, any_executor):
+    whole = pa.table(
+        {"n": range(100), "text": [f"é{n}" if n % 3 else None for n in range(100)], "many": [[n] for n in range(100)]}
+    )
+    with open(tmp_path / "a.json", "w") as file:
+        file.writelines(
+            json.dumps(row, ensure_ascii=False) + "\n\n" * (row["n"] % 2) + "\n" for row in whole.to_pylist()
+        )
+    for part_bytes in (1, 50, 333, None):
+        table = arenite.read_json(tmp_path / "a.json", part_bytes=part_bytes, executor=any_executor)
+        assert rows(table) == whole.to_pylist()
+    pq.write_table(whole, tmp_path / "a.parquet", row_group_size=30)
+    table = arenite.read_parquet(tmp_path / "a.parquet", executor=any_executor)
+    assert table.to_pyarrow().equals(whole) and len(table.parts) == 4
+    assert str(table.parts[1].origin) == f"{tmp_path}/a.parquet, row group 1 (rows 30..60)"
+
+
+# ---- columns and types
+
+
+def test_by_name(tmp_path, executor):
+    (tmp_path / "a.csv").write_text("x,y\n1,a\n")
+    (tmp_path / "b.csv").write_text("z,x\n2.5,2\n")
+    with pytest.raises(
+        arenite.TableError, match=r'b.csv, bytes 4..10, column "z": column 1 is "z" in this file and "x"'
+    ):
+        arenite.read_csv(tmp_path, executor=executor)
+    table = arenite.read_csv(tmp_path, by_name=True, executor=executor)
+    assert rows(table) == [{"x": 1, "y": "a", "z": None}, {"x": 2, "y": None, "z": 2.5}]
+    (tmp_path / "c.csv").write_text("x\nthree\n")
+    with pytest.raises(
+        arenite.TableError, match=r'c.csv, column "x": it is string in this file and int64 in those before'
+    ):
+        arenite.read_csv(tmp_path, by_name=True, executor=executor)
+    table = arenite.read_csv(tmp_path, by_name=True, widen=True, executor=executor)
+    assert [row["x"] for row in rows(table)] == ["1", "2", "three"]
+    (tmp_path / "c.csv").unlink()
+    (tmp_path / "d.csv").write_text("x,x\n1,2\n")
+    with pytest.raises(arenite.TableError, match='two columns have the name "x"'):
+        arenite.read_csv(tmp_path, by_name=True, executor=executor)
+
+
+def test_a_cell_that_does_not_fit(tmp_path, any_executor):
+    lines = [f"{n},{n}.5,t{n}" for n in range(1, 2001)]
+    lines[1499] = "1500,n/a,t"
+    path = tmp_path / "a.csv"
+    path.write_text("id,price,text\n" + "\n".join(lines) + "\n")
+    for part_bytes in (300, 5000, None):
+        with pytest.raises(arenite.TableError) as raised:
+            arenite.read_csv(path, part_bytes=part_bytes, executor=any_executor)
+        error = raised.value
+        assert str(error).startswith(f'{path}, row 1500, column "price": "n/a" is not double; pass schema='), error
+        assert (error.file, error.row, error.column) == (str(path), 1500, "price")
+        assert error.bytes.start < path.read_bytes().index(b"n/a") < error.bytes.stop
+    table = arenite.read_csv(path, widen=True, part_bytes=5000, executor=any_executor)
+    assert len(table) == 2000 and table.schema.field("price").type == pa.string()
+    assert table.to_pyarrow()["price"][:2].to_pylist() == ["1.5", "2.5"]
+    schema = pa.schema([("id", "string"), ("price", "string"), ("text", "string")])
+    assert len(arenite.read_csv(path, schema=schema, executor=any_executor)) == 2000
+    report = arenite.read_csv(path, part_bytes=300, errors="report", executor=any_executor)
+    assert [failure.row for failure in report.failures] == [1500]
+    assert 1950 < len(report) < 2000
+    assert "1 failed" in repr(report)
+
+
+def test_integers_widen_to_floats(tmp_path, executor):
+    path = tmp_path / "a.csv"
+    path.write_text("n\n" + "1\n" * 1000 + "2.5\n")
+    with pytest.raises(arenite.TableError, match='row 1001, column "n": "2.5" is not int64'):
+        arenite.read_csv(path, executor=executor)
+    table = arenite.read_csv(path, widen=True, executor=executor)
+    assert table.schema.field("n").type == pa.float64()
+    assert table.to_pyarrow()["n"].to_pylist() == [1.0] * 1000 + [2.5]
+
+
+@pytest.mark.parametrize(
+    ("text", "row", "words"),
+    [
+        (b"a,b\n1,2\n3\n4,5\n", 2, "1 field instead of 2"),
+        (b"a,b\n1,2\n\n3,4,5\n", 2, "3 fields instead of 2"),
+        (b'a,b\n1,2\n3,"4\n5,6\n', 2, "ends inside the quotes"),
+        (b"a,b\n1,x\n2,\xff\n", 2, "not UTF-8"),
+    ],
+)
+def test_broken_rows(tmp_path, executor, text, row, words):
+    path = tmp_path / "a.csv"
+    path.write_bytes(text)
+    for part_bytes in (1, 5, None):
+        with pytest.raises(arenite.TableError, match=f"{path}, row {row}.*{words}") as raised:
+            arenite.read_csv(path, part_bytes=part_bytes, executor=executor)
+        assert raised.value.row == row
+    schema = pa.schema([("a", "int64"), ("b", "string")])
+    for part_bytes in (1, 5, None):
+        with pytest.raises(arenite.TableError, match=f"{path}, row {row}.*{words}"):
+            arenite.read_csv(path, part_bytes=part_bytes, schema=schema, executor=executor)
+
+
+def test_rows_behind_a_part_that_failed_are_counted(tmp_path, executor):
+    path = tmp_path / "a.csv"
+    path.write_text("n\n1\nx\n3\n4\ny\n6\n")
+    report = arenite.read_csv(path, schema={"n": "int64"}, part_bytes=4, errors="report", executor=executor)
+    assert [(failure.row, failure.column) for failure in report.failures] == [(2, "n"), (5, "n")]
+
+
+def test_json_that_does_not_fit(tmp_path, executor):
+    path = tmp_path / "a.json"
+    path.write_text('{"n": 1}\n' * 1500 + '{"n": "x"}\n')
+    for widen in (False, True):
+        # There is no type that holds both.
+        with pytest.raises(arenite.TableError, match=f"{path}, row 1501: .*changed from number to string"):
+            arenite.read_json(path, part_bytes=1000, widen=widen, executor=executor)
+    path.write_text('{"n": 1}\n' * 1500 + '{"n": 1.5}\n')
+    with pytest.raises(arenite.TableError, match=f"{path}, row 1501: .*; pass schema="):
+        arenite.read_json(path, part_bytes=1000, executor=executor)
+    assert arenite.read_json(path, widen=True, executor=executor).schema.field("n").type == pa.float64()
+    path.write_text('{"n": 1}\n' * 1500 + '{"n": 1, "m": 2}\n')
+    with pytest.raises(arenite.TableError, match="row 1501"):
+        arenite.read_json(path, executor=executor)
+    assert arenite.read_json(path, widen=True, executor=executor).schema.names == ["n", "m"]
+    path.write_text('{"n": 1}\n{"n": \n')
+    with pytest.raises(arenite.TableError, match="row 2: no JSON object"):
+        arenite.read_json(path, executor=executor)
+    path.write_text('{"day": "2024-01-01"}\n{"day": "2024-01-01T00:00:00"}\n')
+    assert [row["day"] for row in rows(arenite.read_json(path, executor=executor))] == [
+        "2024-01-01",
+        "2024-01-01T00:00:00",
+    ]
+
+
+def test_options_that_make_no_sense(tmp_path, executor):
+    (tmp_path / "a.csv").write_text("a;b\n1;2\n")
+    for wrong in (
+        {"delimiter": '"'},
+        {"delimiter": ""},
+        {"part_bytes": 0},
+        {"errors": "drop"},
+        {"by_name": True, "header": False},
+    ):
+        with pytest.raises(ValueError):
+            arenite.read_csv(tmp_path, executor=executor, **wrong)
+    assert rows(arenite.read_csv(tmp_path, delimiter=";", executor=executor)) == [{"a": 1, "b": 2}]
+    (tmp_path / "a.csv").write_text("1,x\n2,y\n")
+    assert rows(arenite.read_csv(tmp_path, header=False, executor=executor))[1] == {"column_1": 2, "column_2": "y"}
+
+
+# ---- odd files
+
+
+def test_empty_files(tmp_path, executor):
+    (tmp_path / "a.csv").write_bytes(b"")
+    with pytest.raises(arenite.TableError, match="a.csv: there is no row to infer a schema from"):
+        arenite.read_csv(tmp_path, executor=executor)
+    (tmp_path / "b.csv").write_text("x,y\n")
+    table = arenite.read_csv(tmp_path, executor=executor)
+    assert len(table) == 0 and table.schema.names == ["x", "y"]
+    (tmp_path / "c.csv").write_text("x,y\n\n\n")
+    (tmp_path / "d.csv").write_text("x,y\na,b\n")
+    assert rows(arenite.read_csv(tmp_path, executor=executor)) == [{"x": "a", "y": "b"}]
+    (tmp_path / "e.csv").write_text("x,z\n")
+    with pytest.raises(arenite.TableError, match='e.csv.*column 2 is "z"'):
+        arenite.read_csv(tmp_path, executor=executor)
+    (tmp_path / "a.json").write_bytes(b"\n")
+    with pytest.raises(arenite.TableError, match="there is no row"):
+        arenite.read_json(tmp_path / "a.json", executor=executor)
+
+
+def test_gz(tmp_path, any_executor):
+    text = "n,t\n" + "".join(f'{n},"a\n{n}"\n' for n in range(5000))
+    packed = gzip.compress(text.encode())
+    path = tmp_path / "a.csv.gz"
+    path.write_bytes(packed)
+    (tmp_path / "a.csv").write_text(text)
+    whole = csv.read_csv(tmp_path / "a.csv", **options())
+    for part_bytes in (1000, None):
+        assert arenite.read_csv(path, part_bytes=part_bytes, executor=any_executor).to_pyarrow().equals(whole)
+    path.write_bytes(packed[: len(packed) // 2])
+    with pytest.raises(arenite.TableError, match=r"a.csv.gz: reading ended behind byte \d+: Compressed file ended"):
+        arenite.read_csv(path, part_bytes=1000, executor=any_executor)
+    report = arenite.read_csv(path, part_bytes=1000, errors="report", executor=any_executor)
+    assert len(report.failures) == 1 and 1000 < len(report) < 5000
+    assert rows(report) == whole.slice(0, len(report)).to_pylist()
+
+
+def test_a_pipe_is_read_once(tmp_path, executor):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    text = "n,t\n" + "".join(f'{n},"a\n{n}"\n' for n in range(5000))
+    writer = threading.Thread(target=path.write_text, args=(text,))
+    writer.start()
+    table = arenite.read_csv(path, part_bytes=1000, executor=executor)
+    writer.join()
+    assert [row["n"] for row in rows(table)] == list(range(5000)) and len(table.parts) > 10
+
+
+def test_a_cut_parquet_file(tmp_path, executor):
+    pq.write_table(pa.table({"n": range(1000)}), tmp_path / "a.parquet")
+    whole = (tmp_path / "a.parquet").read_bytes()
+    for length in (0, 3, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "a.parquet").write_bytes(whole[:length])
+        with pytest.raises(arenite.TableError, match="a.parquet: no whole Parquet file"):
+            arenite.read_parquet(tmp_path, executor=executor)
+
+
+def test_parquet_files_that_differ(tmp_path, executor):
+    pq.write_table(pa.table({"n": [1, 2], "t": ["a", "b"]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"t": ["c"], "n": [1.5]}), tmp_path / "b.parquet")
+    with pytest.raises(arenite.TableError, match="b.parquet: its columns are"):
+        arenite.read_parquet(tmp_path, executor=executor)
+    with pytest.raises(arenite.TableError, match='b.parquet, column "n": it is double in this file and int64'):
+        arenite.read_parquet(tmp_path, by_name=True, executor=executor)
+    table = arenite.read_parquet(tmp_path, by_name=True, widen=True, executor=executor)
+    assert [row["n"] for row in rows(table)] == [1.0, 2.0, 1.5]
+
+
+@pytest.mark.patience(300)
+def test_ten_thousand_tiny_files(tmp_path, executor):
+    for number in range(10_000):
+        (tmp_path / f"{number:05}.csv").write_text(f"n\n{number}\n")
+    table = arenite.read_csv(tmp_path, executor=executor)
+    assert table.to_pyarrow()["n"].to_pylist() == list(range(10_000))
+    assert len(table.parts) == 10_000
+
+
+def test_a_sandbox(tmp_path):
+    (tmp_path / "a.csv").write_bytes(CSV.encode())
+    with arenite.Executor(1, sandbox=True, preload="arenite.tables") as ex:
+        table = arenite.read_csv(tmp_path, part_bytes=20, executor=ex)
+        assert table.to_pyarrow().equals(csv.read_csv(tmp_path / "a.csv", **options()))
+
+
+# ---- failures
+
+
+def test_a_parser_that_dies_costs_one_part(tmp_path):
+    lines = [f"{n},{'DIE' if n == 500 else 'text'}\n" for n in range(1, 1001)]
+    path = tmp_path / "a.csv"
+    path.write_text("n,t\n" + "".join(lines))
+    with arenite.Executor(2, initializer=die_at_mark) as ex:
+        report = arenite.read_csv(
+            path, part_bytes=1000, schema={"n": "int64", "t": "string"}, errors="report", executor=ex
+        )
+        [failure] = report.failures
+        assert isinstance(failure.__cause__, arenite.WorkerDied) and failure.__cause__.signal == signal.SIGSEGV
+        assert failure.file == str(path) and f"{path}, bytes {failure.bytes.start}..{failure.bytes.stop}: " in str(
+            failure
+        )
+        lost = path.read_bytes()[failure.bytes.start : failure.bytes.stop]
+        assert b"DIE" in lost and len(lost) < 1100
+        assert len(report) == 1000 - lost.count(b"\n")
+        with pytest.raises(arenite.TableError, match="bytes"):
+            arenite.read_csv(path, part_bytes=1000, schema={"n": "int64", "t": "string"}, executor=ex)
+        # The rest of a scan goes on, too.
+        scan = iter(arenite.scan_csv(path, part_bytes=1000, schema={"n": "int64", "t": "string"}, executor=ex))
+        read, failed = 0, []
+        while True:
+            try:
+                read += next(scan).num_rows
+            except arenite.TableError as error:
+                failed.append(error.bytes)
+            except StopIteration:
+                break
+        assert (read, failed) == (len(report), [failure.bytes])
+
+
+def test_a_function_that_fails_costs_one_part(tmp_path, executor):
+    path = tmp_path / "a.csv"
+    path.write_text("n\n" + "".join(f"{n}\n" for n in range(300)))
+    table = arenite.read_csv(path, part_bytes=100, executor=executor)
+
+    def double(batch, at, how):
+        numbers = batch["n"].to_pylist()
+        if at in numbers:
+            if how == "raise":
+                raise LookupError(at)
+            if how == "hang":
+                threading.Event().wait()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"twice": [2 * number for number in numbers]}
+
+    for how, cause in [("raise", LookupError), ("die", arenite.WorkerDied), ("hang", arenite.DeadlineExceeded)]:
+        made = table.map_batches(double, 150, how, errors="report", executor=executor.options(deadline=3))
+        [failure] = made.failures
+        assert isinstance(failure.__cause__, cause), failure
+        assert str(failure).startswith(f"{path}, bytes {failure.bytes.start}..{failure.bytes.stop}: ")
+        lost = [int(n) for n in path.read_bytes()[failure.bytes.start : failure.bytes.stop].split() if n != b"n"]
+        assert 150 in lost
+        assert made.to_pyarrow()["twice"].to_pylist() == [2 * n for n in range(300) if n not in lost]
+    with pytest.raises(arenite.TableError, match="LookupError: 150") as raised:
+        table.map_batches(double, 150, "raise")
+    assert isinstance(raised.value.__cause__, LookupError)
+    assert len(table.map_batches(double, -1, "raise")) == 300
+
+
+def test_a_full_arena_says_what_to_do(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("n\n" + "123456\n" * 2_000_000)
+    with arenite.Executor(1, capacity="8MiB") as ex:
+        with pytest.raises(arenite.TableError, match="or scan the files") as raised:
+            arenite.read_csv(path, part_bytes=1 << 20, executor=ex)
+        assert isinstance(raised.value.__cause__, arenite.ArenaFull)
+        raised = None
+        gc.collect()
+        # Twice the capacity passes through.
+        total = sum(
+            arenite.scan_csv(path, part_bytes=1 << 17, executor=ex).map_batches(
+                lambda batch: sum(batch["n"].to_pylist())
+            )
+        )
+        assert total == 123456 * 2_000_000
+
+
+def test_what_a_function_may_return(tmp_path, executor):
+    (tmp_path / "a.csv").write_text("n\n1\n2\n")
+    table = arenite.read_csv(tmp_path, executor=executor)
+    for returned in (
+        lambda b: b,
+        lambda b: pa.Table.from_batches([b]),
+        lambda b: {"n": b["n"]},
+        lambda b: {"n": b["n"].to_pylist()},
+    ):
+        assert rows(table.map_batches(returned)) == rows(table)
+    with pytest.raises(arenite.TableError, match="returns a RecordBatch, a Table or a dict of columns, not int"):
+        table.map_batches(lambda batch: 3)
+    floats = table.map_batches(lambda b: b, schema=pa.schema([("n", "double")]))
+    assert floats.schema.field("n").type == pa.float64()
+    (tmp_path / "b.csv").write_text("n\n3\n")
+    two = arenite.read_csv(tmp_path, executor=executor)
+    with pytest.raises(
+        arenite.TableError, match="b.csv, bytes 2..4: this part has the columns y: int64, and those before it x"
+    ):
+        two.map_batches(lambda b: {"y" if b["n"][0].as_py() == 3 else "x": b["n"]})
+    (tmp_path / "b.csv").unlink()
+    (tmp_path / "a.csv").write_text("n\n")
+    empty = arenite.read_csv(tmp_path, executor=executor).map_batches(lambda batch: {"m": batch["n"]})
+    assert len(empty) == 0 and empty.schema.names == ["m"]
+
+
+# ---- memory
+
+
+def addresses(arrow):
+    for batch in arrow.to_batches():
+        for column in batch.columns:
+            yield from ((b.address, b.size) for b in column.buffers() if b is not None and b.size)
+
+
+def in_arena(executor, address, size):
+    return executor._engine.find(address, size) is not None
+
+
+def test_other_libraries_read_in_place(tmp_path, executor):
+    path = tmp_path / "a.csv"
+    path.write_text("n,x,t\n" + "".join(f"{n},{n / 2},text number {n}\n" for n in range(1000)))
+    table = arenite.read_csv(path, part_bytes=4000, executor=executor)
+    found = list(addresses(table.to_pyarrow()))
+    assert len(found) > 10 and all(in_arena(executor, *one) for one in found)
+    assert all(in_arena(executor, *one) for one in addresses(pa.table(table)))
+    mapped = table.map_batches(lambda batch: batch)
+    assert all(in_arena(executor, *one) for one in addresses(mapped.to_pyarrow()))
+    # In a task: the batches are views of the arena there, too.
+    inside = executor.submit(lambda t: [a for b in t.to_batches() for a in [b.column(0).buffers()[1].address]], table)
+    assert len(inside.result()) == len(table.parts)
+    copied = executor.stats().bytes_copied
+    assert executor.submit(len, table).result() == 1000
+    # Not the parts: only their descriptions.
+    assert executor.stats().bytes_copied - copied < table.nbytes / 4
+
+
+def test_polars_reads_in_place(tmp_path, executor):
+    polars = pytest.importorskip("polars")
+    (tmp_path / "a.csv").write_text("n,x,t\n" + "".join(f"{n},{n / 2},t{n}\n" for n in range(1000)))
+    table = arenite.read_csv(tmp_path, executor=executor)
+    frame = polars.DataFrame(table)
+    assert frame["n"].to_list() == list(range(1000)) and frame["t"][7] == "t7"
+    for name in ("n", "x"):
+        numbers = frame[name].to_numpy(allow_copy=False)
+        # Numbers are used where they lie; texts become polars' own.
+        assert in_arena(executor, numbers.__array_interface__["data"][0], numbers.nbytes)
+
+
+def test_duckdb_reads_a_table(tmp_path, executor):
+    duckdb = pytest.importorskip("duckdb")
+    (tmp_path / "a.csv").write_text("n,t\n" + "".join(f"{n},{'ab'[n % 2]}\n" for n in range(1000)))
+    t = arenite.read_csv(tmp_path, part_bytes=500, file_column="file", executor=executor)
+    found = duckdb.sql("select t, sum(n), count(distinct file) from t group by t order by t").fetchall()
+    assert found == [("a", sum(range(0, 1000, 2)), 1), ("b", sum(range(1, 1000, 2)), 1)]
+
+
+def test_pandas(tmp_path, executor):
+    pandas = pytest.importorskip("pandas")
+    (tmp_path / "a.csv").write_text("n,t\n1,a\n2,\n")
+    frame = arenite.read_csv(tmp_path, executor=executor).to_pandas()
+    assert (
+        isinstance(frame, pandas.DataFrame)
+        and frame["n"].tolist() == [1, 2]
+        and frame["t"].isna().tolist() == [False, True]
+    )
+
+
+def test_memory_is_free_when_a_table_is_gone(tmp_path):
+    (tmp_path / "a.csv").write_text("n\n" + "1\n" * 100_000)
+    with arenite.Executor(1) as ex:
+        table = arenite.read_csv(tmp_path, executor=ex)
+        assert ex.stats().used_bytes >= table.nbytes > 800_000
+        column = table.to_pyarrow()["n"]
+        del table
+        gc.collect()
+        assert ex.stats().used_bytes > 800_000
+        del column
+        gc.collect()
+        harness.until(lambda: ex.stats().used_bytes < 100_000, "the arena to be empty")
+
+
+def test_a_scan_takes_flat_memory(tmp_path):
+    """The most of the arena that is in use does not grow with the files."""
+    path = tmp_path / "a.csv"
+    path.write_text("n\n" + "1234567\n" * 100_000)
+    peaks = []
+    for times in (1, 4):
+        with arenite.Executor(2) as ex:
+            peak = total = 0
+            for batch in arenite.scan_csv([path] * times, part_bytes=20_000, executor=ex):
+                total += batch.num_rows
+                peak = max(peak, ex.stats().used_bytes)
+            assert total == 100_000 * times
+            peaks.append(peak)
+    assert peaks[1] < 1.5 * peaks[0] < 1_000_000
+
+
+def test_a_scan_that_is_dropped_ends_its_tasks(tmp_path, executor):
+    path = tmp_path / "a.csv"
+    path.write_text("n\n" + "1\n" * 1000)
+    results = arenite.scan_csv(path, part_bytes=100, executor=executor).map_batches(lambda batch: batch.num_rows)
+    assert next(results) > 0
+    results.close()
+    assert list(results) == []
+    harness.until(lambda: executor.stats().running == 0, "the tasks of the scan to end")
+
+
+# ---- apply
+
+
+def test_apply(executor):
+    numbers = pa.array([*range(1000), None])
+
+    def add(value, more):
+        return None if value is None else value + more
+
+    wanted = [n + 0.5 for n in range(1000)] + [None]
+    made = arenite.apply(numbers, add, 0.5, executor=executor)
+    assert isinstance(made, pa.DoubleArray) and made.to_pylist() == wanted
+    made = arenite.apply(pa.chunked_array([numbers, numbers]), add, 0.5, executor=executor)
+    assert isinstance(made, pa.ChunkedArray) and made.to_pylist() == 2 * wanted
+    # The types of chunks may differ: numbers of both kinds.
+    assert arenite.apply(numbers, lambda n: n if n != 999 else 0.5, executor=executor).to_pylist()[999] == 0.5
+    assert arenite.apply(pa.array([], "int64"), add, 1, executor=executor).to_pylist() == []
+    assert arenite.apply(pa.array([1]), str, type=pa.large_string(), executor=executor).type == pa.large_string()
+    with pytest.raises(ZeroDivisionError) as raised:
+        arenite.apply(numbers, lambda n: 1 / (n - 700), executor=executor)
+    assert "rows 512..768" in raised.value.__notes__[0]
+    with pytest.raises(TypeError, match="no type in common"):
+        arenite.apply(numbers, lambda n: "x" if n is None or n >= 768 else 1, executor=executor)
+    with pytest.raises(TypeError, match="takes a pandas or polars Series"):
+        arenite.apply([1], add, executor=executor)
+
+
+def test_apply_to_pandas(executor):
+    pandas = pytest.importorskip("pandas")
+    series = pandas.Series(["a", None, "ccc"], index=[5, 6, 7], name="text")
+    made = arenite.apply(series, lambda text: -1 if text is None else len(text), executor=executor)
+    assert isinstance(made, pandas.Series) and made.tolist() == [1, -1, 3]
+    assert made.index.tolist() == [5, 6, 7] and made.name == "text"
+    assert series.index.tolist() == [5, 6, 7]
+
+
+def test_apply_to_polars(executor):
+    polars = pytest.importorskip("polars")
+    series = polars.Series("text", ["a", None, "ccc"])
+    made = arenite.apply(series, lambda text: -1 if text is None else len(text), executor=executor)
+    assert isinstance(made, polars.Series) and made.to_list() == [1, -1, 3] and made.name == "text"
+
+
+# ---- the process
+
+
+def test_without_an_executor_and_in_a_task(tmp_path, executor):
+    """All calls share one executor; a task reads by itself."""
+    (tmp_path / "a.csv").write_text("n\n1\n2\n")
+    ran = harness.script(
+        f"""
+        import arenite
+        one, two = arenite.read_csv({str(tmp_path)!r}), arenite.read_csv({str(tmp_path)!r})
+        assert one._tasks._executor is two._tasks._executor
+        more = arenite.apply(one.to_pyarrow()["n"], lambda n: n + 1)
+        print(len(one.map_batches(lambda batch: batch)), more.to_pylist())
+        """
+    ).ok()
+    assert ran.out == "2 [2, 3]\n"
+    assert executor.submit(lambda path: len(arenite.read_csv(path)), str(tmp_path)).result() == 2
+
+
+def test_imports_are_lazy():
+    program = """if True:
+        import sys, arenite
+        arenite.Executor, arenite.TableError
+        print([name for name in ("numpy", "pyarrow") if name in sys.modules])
+    """
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_without_pyarrow():
+    program = "import sys; sys.modules['pyarrow'] = None\nimport arenite\narenite.read_csv"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (
+        "ImportError: tables need pyarrow and numpy, and pyarrow is missing: pip install 'arenite[tables]'"
+        in ran.stderr
+    )

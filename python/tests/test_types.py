@@ -1,0 +1,167 @@
+"""Types: the package is checked as `mypy --strict` does, its stubs are compared with what runs, and signatures of tasks
+reach the user's code."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import arenite
+import harness
+import pytest
+
+pytest.importorskip("mypy")
+pytest.importorskip("numpy")
+
+CONFIG = Path(__file__).parents[1] / "pyproject.toml"
+
+#: What `stubtest` cannot see.
+ALLOWED = """
+# Made of a slot; visible from 3.12 on.
+arenite._arenite.Buffer.__buffer__
+# Classes that are made when they are first needed.
+arenite._pickle.*
+# Of libraries without types.
+arenite.dask.Worker
+arenite.joblib.AreniteBackend
+"""
+
+#: A user's program. Lines that end in `# error: CODE` have to be refused with that code, all others to be accepted.
+USE = '''
+from collections.abc import Iterator
+from typing import Any, assert_type
+
+import arenite
+import numpy as np
+from numpy.typing import NDArray
+
+
+def resize(photo: NDArray[np.uint8], width: int, *, quality: float = 0.9) -> NDArray[np.uint8]:
+    return photo
+
+
+def fill(row: NDArray[np.float64], value: float) -> None:
+    row[:] = value
+
+
+photo = np.zeros((2, 2), np.uint8)
+with arenite.Executor(max_workers=2, memory_limit="1GiB", preload=["numpy"]) as ex:
+    assert_type(ex, arenite.Executor)
+    assert_type(ex.submit(resize, photo, 2), arenite.Future[NDArray[np.uint8]])
+    assert_type(ex.submit(resize, photo, width=2, quality=0.5).result(timeout=1), NDArray[np.uint8])
+    ex.submit(resize, photo)  # error: call-arg
+    ex.submit(resize, photo, "2")  # error: arg-type
+    ex.submit(resize, photo, 2, quality="high")  # error: arg-type
+    ex.submit(resize, photo, 2, size=3)  # error: call-arg
+
+    careful = ex.options(deadline=2, retries=1, backoff=(0.1, 5.0), priority=1, label="thumbnails")
+    assert_type(careful.submit(resize, photo, 2), arenite.Future[NDArray[np.uint8]])
+    careful.submit(resize, 2)  # error: call-arg, arg-type
+    ex.options(timeout=2)  # error: call-arg
+
+    assert_type(ex.map(len, ["a", "bc"]), Iterator[int])
+    assert_type(careful.map(len, ["a", "bc"], timeout=1.0), Iterator[int])
+    assert_type(list(ex.map(float, [1, 2], chunksize=2, buffersize=4)), list[float])
+    ex.map(len, 3)  # error: arg-type
+    ex.map(3, [3])  # error: arg-type
+
+    assert_type(ex.share(resize(photo, 2)), NDArray[np.uint8])
+    assert_type(ex.share({"a": [1]}), dict[str, list[int]])
+    out = ex.zeros((4, 100))
+    assert_type(out, NDArray[Any])
+    assert_type(ex.submit(fill, arenite.mut(out[0]), 0.5), arenite.Future[None])
+    assert_type(ex.stats().bytes_copied, int)
+    assert_type([worker.pid for worker in ex.stats().workers], list[int])
+
+    with ex.scope() as scope:
+        assert_type(scope.submit(resize, photo, 2), arenite.Future[NDArray[np.uint8]])
+        scope.submit(resize, photo)  # error: call-arg
+    counter = ex.actor(dict, a=1)
+    assert_type(counter.get("a"), arenite.Future[Any])
+    ex.options(limit=arenite.Limiter(at_once=1, per_second=0.5))
+    ex.options(limit=1)  # error: arg-type
+
+    failed = ex.submit(len, "abc").exception()
+    assert_type(failed, BaseException | None)
+    if isinstance(failed, arenite.WorkerDied):
+        assert_type(failed.signal, int | None)
+        assert_type(failed.last_words, list[str])
+    elif isinstance(failed, arenite.DeadlineExceeded):
+        assert_type(failed.deadline, float | None)
+    elif isinstance(failed, arenite.ArenaFull):
+        assert_type(failed.requested, int)
+
+with arenite.Pool(2, maxtasksperchild=3, memory_limit="1GiB") as pool:
+    assert_type(pool.apply(len, ("abc",)), int)
+    assert_type(pool.map(len, ["abc"]), list[int])
+    assert_type(pool.starmap_async(resize, [(photo, 2)]).get(), list[NDArray[np.uint8]])
+    assert_type(next(pool.imap_unordered(len, ["abc"])), int)
+    assert_type(pool.imap(len, ["abc"]).next(timeout=1.0), int)
+    pool.map(3, [3])  # error: arg-type
+
+arenite.Executor(worker=2)  # error: call-arg
+arenite.Executor(writable="yes")  # error: arg-type
+arenite.nothing  # error: attr-defined
+assert_type(arenite.__version__, str)
+assert_type(arenite.empty((2, 3), np.float32), NDArray[Any])
+'''
+
+
+def run(folder, *command):
+    """Runs a tool of mypy on what is installed, not on what is in the working directory."""
+    with harness.waiting(f"{' '.join(command[:2])} to end"):
+        ran = subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(arenite.__file__).parents[1])},
+        )
+    return ran.returncode, ran.stdout + ran.stderr
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """One cache, so that the types of numpy are read once."""
+    return str(tmp_path_factory.mktemp("mypy"))
+
+
+@pytest.mark.patience(300)
+def test_the_package_passes_mypy(tmp_path, cache):
+    code, text = run(tmp_path, "mypy", "--config-file", str(CONFIG), "--cache-dir", cache, "-p", "arenite")
+    assert code == 0, text
+
+
+@pytest.mark.patience(300)
+def test_types_reach_the_user(tmp_path, cache):
+    (tmp_path / "use.py").write_text(USE)
+    _, text = run(tmp_path, "mypy", "--strict", "--cache-dir", cache, "--hide-error-context", "use.py")
+    wanted = set()
+    for number, line in enumerate(USE.splitlines(), 1):
+        _, _, codes = line.partition("# error: ")
+        wanted |= {(number, code) for code in codes.split(", ") if code}
+    found = {(int(number), code) for number, code in re.findall(r"^use\.py:(\d+): error: .*\[([\w-]+)\]$", text, re.M)}
+    assert found == wanted, text
+
+
+@pytest.mark.patience(300)
+def test_stubs_are_what_runs(tmp_path):
+    for optional in ("joblib", "distributed"):
+        pytest.importorskip(optional)
+    (tmp_path / "allowed").write_text(ALLOWED)
+    code, text = run(
+        tmp_path, "mypy.stubtest", "--mypy-config-file", str(CONFIG), "--allowlist", "allowed",
+        "--ignore-unused-allowlist", "arenite",
+    )  # fmt: skip
+    assert code == 0, text
+
+
+def test_names_of_the_package():
+    assert sorted(arenite._HOMES) == arenite.__all__
+    for name in arenite.__all__:
+        assert getattr(arenite, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        arenite.nothing  # noqa: B018
+    assert (Path(arenite.__file__).parent / "py.typed").exists()
+    assert (Path(arenite.__file__).parent / "_arenite.pyi").exists()

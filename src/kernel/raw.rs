@@ -1,0 +1,219 @@
+//! Memory for bindings of other languages: buffers of bytes that a job reads or changes, without a reference to them.
+//!
+//! A binding (say, of Python) hands the bytes of an [`Array<u8>`](crate::Array) to objects of its language by address
+//! ([`Array::as_ptr`](crate::Array::as_ptr)), passes them to a job as [`Buffer`]s, and hands the address of each
+//! [`Received`] array to code of that language in the worker.
+//!
+//! # Memory that another language changes
+//!
+//! A Rust reference to elements promises that nothing changes them as long as it lives. Code of another language knows
+//! no such promise: it may write to an array of this process through an address, also while a job reads it. That is
+//! sound if no reference to the elements exists at that time, in any process. So a binding that lets its language write
+//! to an array
+//!
+//! - never dereferences that array, a clone or a part of it: these calls do not form a reference: `as_ptr`, `len`,
+//!   `is_empty`, `shape`, `rows`, `row`, `reshape`, `clone`, `drop`; and so do those of this module;
+//! - passes it to jobs as a `Buffer` only, whose kernel follows the same rule. A kernel that takes `&[u8]` or
+//!   `&Array<u8>` reads through references.
+//!
+//! What is read while it changes may be a mixture of old and new bytes.
+//!
+//! ```
+//! use arenite::raw::{Buffer, Buffers, Received};
+//!
+//! /// A function of another language: adds 1 to `len` bytes.
+//! unsafe extern "C" fn increment(bytes: *mut u8, len: usize) {
+//!     for at in 0..len {
+//!         // SAFETY: its caller passes the address of `len` bytes.
+//!         unsafe { *bytes.add(at) += 1 };
+//!     }
+//! }
+//!
+//! fn run(buffers: Buffers<'_>) -> u64 {
+//!     let mut read = 0;
+//!     for buffer in buffers {
+//!         match buffer {
+//!             Received::Read(array) => read += array.len() as u64,
+//!             // SAFETY: the bytes are lent to this job alone.
+//!             Received::Write(mut array) => unsafe { increment(array.as_mut_ptr(), array.len()) },
+//!         }
+//!     }
+//!     read
+//! }
+//!
+//! # let engine = arenite::Engine::inline();
+//! let table = engine.from_slice(&[1u8, 2, 3, 4])?;
+//! // SAFETY: nothing else accesses bytes 1 and 2 before the job is answered.
+//! let middle = unsafe { Buffer::write(table.rows(1..3)) };
+//! let job = engine.submit(run, (vec![Buffer::read(table.rows(3..)), middle],));
+//! assert_eq!(job.wait()?, 1);
+//! assert_eq!(table[..], [1, 3, 4, 4]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::failure::BadArgument;
+use super::param::{
+    Arg, CallWriter, HostRef, Key, Param, RetrySafe, Words, array_mut_at, read_array,
+    receive_array, sealed, send_array,
+};
+use super::wire::{Lease, Malformed};
+use crate::array::{Array, ArrayLocation, ArrayMut};
+
+/// Bytes for a job: the elements of an array, which it reads or changes in place.
+#[derive(Debug)]
+pub struct Buffer {
+    array: Array<u8>,
+    is_lent: bool,
+}
+
+/// How the words of a buffer begin.
+const READ: u64 = 0;
+const WRITE: u64 = 1;
+
+impl Buffer {
+    /// Lets the job read the elements of an array, any part of a larger one included.
+    pub fn read(array: Array<u8>) -> Self {
+        Self {
+            array,
+            is_lent: false,
+        }
+    }
+
+    /// Lends the elements of an array to one job, which changes them in place. They may be any part of a larger array,
+    /// and share a page with others.
+    ///
+    /// The memory stays in use until the job is answered, also if every handle is dropped before. Such a job is never
+    /// run twice, whatever its [options](crate::JobOptions) say, and what it has changed stays if it fails. A sandboxed
+    /// engine refuses it with [`Rejection::Lending`](crate::Rejection::Lending), and so does the start of an actor.
+    /// While it runs, the write protection of its worker is open for the whole pages around the bytes.
+    ///
+    /// # Safety
+    ///
+    /// From the call that submits the job until the job is answered,
+    ///
+    /// - no reference to these bytes exists, neither in this process nor in another job;
+    /// - no other buffer that a job changes overlaps them, nor another buffer of the same job. The worker refuses the
+    ///   latter; the engine does not compare jobs with each other.
+    ///
+    /// A job whose handle was dropped may still run: then this holds until the engine has ended.
+    ///
+    /// The kernel may form references to what it receives only if in this time nothing else reads or writes the bytes
+    /// through an address either.
+    pub unsafe fn write(array: Array<u8>) -> Self {
+        Self {
+            array,
+            is_lent: true,
+        }
+    }
+
+    fn send(self, call: &mut CallWriter) {
+        let Self { array, is_lent } = self;
+        if !is_lent {
+            call.0.word(READ);
+            return send_array(&array, call);
+        }
+        call.0.word(WRITE);
+        match array.location() {
+            ArrayLocation::Block(block, extent) if block.arena_id() == call.0.arena() => {
+                call.0.array(extent, &array.shape());
+                let block = Arc::clone(block);
+                call.0.leases.push(Lease::Loan { block, extent });
+                call.0.exclusive = true;
+                call.0.once = true;
+            }
+            _ => call.0.foreign = true,
+        }
+    }
+
+    fn hold(self) -> Received {
+        let Self { array, is_lent } = self;
+        match is_lent {
+            false => Received::Read(array),
+            // SAFETY: whoever called `write` promises that nothing else refers to the bytes while the kernel runs, which
+            // is called on this thread.
+            true => Received::Write(unsafe { ArrayMut::from_loan(array) }),
+        }
+    }
+}
+
+/// A buffer in the kernel: a handle that counts as one of the job, as if the kernel had it as a parameter.
+#[derive(Debug)]
+pub enum Received {
+    /// Bytes to read.
+    Read(Array<u8>),
+    /// Bytes to change in place. They may be part of what the kernel returns, as an [`Array`]
+    /// ([`seal`](ArrayMut::seal)), which is then a handle to the memory that was lent.
+    ///
+    /// A handle that outlives the job, where the engine [allows](crate::engine::Builder::retain_escaped) that, can only be
+    /// read. It shows what others write there later, so no reference may be formed through it.
+    Write(ArrayMut<u8>),
+}
+
+/// The buffers of a job, in the order in which they were passed: a parameter for which the caller passes a
+/// `Vec<Buffer>`.
+pub struct Buffers<'j>(std::vec::Drain<'j, Received>);
+
+impl fmt::Debug for Buffers<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.as_slice()).finish()
+    }
+}
+
+impl Iterator for Buffers<'_> {
+    type Item = Received;
+
+    fn next(&mut self) -> Option<Received> {
+        self.0.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Buffers<'_> {}
+
+impl sealed::Sealed for Buffers<'_> {}
+impl Param for Buffers<'_> {
+    type At<'j> = Buffers<'j>;
+    type Held = Vec<Received>;
+    fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Vec<Received>, BadArgument> {
+        let count = words.0.word()?;
+        // Each buffer consumes words of the call, so a false count ends with an error.
+        (0..count).map(|_| receive(words, host)).collect()
+    }
+    fn at(held: &mut Vec<Received>, _: Key) -> Buffers<'_> {
+        Buffers(held.drain(..))
+    }
+}
+
+fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Received, BadArgument> {
+    match words.0.word()? {
+        READ => receive_array(words, host).map(Received::Read),
+        WRITE => {
+            let (extent, shape) = read_array::<u8>(words)?;
+            array_mut_at(extent, shape, host).map(Received::Write)
+        }
+        _ => Err(Malformed.into()),
+    }
+}
+
+impl<'env> Arg<'env, Buffers<'_>> for Vec<Buffer> {
+    fn send(self, call: &mut CallWriter) {
+        call.0.word(self.len() as u64);
+        self.into_iter().for_each(|buffer| buffer.send(call));
+    }
+    fn hold(self) -> Vec<Received> {
+        self.into_iter().map(Buffer::hold).collect()
+    }
+    fn held(&self) -> u64 {
+        let held = |buffer: &Buffer| <Array<u8> as Arg<'_, &Array<u8>>>::held(&buffer.array);
+        self.iter().map(held).sum()
+    }
+}
+
+/// A job that changes one of its buffers is tried once: see [`Buffer::write`].
+impl RetrySafe for Vec<Buffer> {}

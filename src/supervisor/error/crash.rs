@@ -1,0 +1,265 @@
+//! What a worker recorded of its crash, as part of a job's error.
+
+use std::fmt;
+
+use super::display::signal_name;
+use super::{CrashFrame, FailedDependency, JobErrorKind, Stack, WorkerExit};
+use crate::sys::crash::MemoryAccess;
+
+/// How the worker of a job crashed: the signal, the address that it could not access, and what is there.
+///
+/// The worker records it in the handler of SIGSEGV, SIGBUS, SIGILL, SIGFPE or SIGABRT. So a hostile worker can claim any
+/// of it, but nothing else depends on it. [`JobError::crash`](super::JobError::crash) returns it, and the text of the
+/// error contains it.
+///
+/// ```standalone_crate
+/// use arenite::engine::{CrashClass, CrashedAccess};
+/// use arenite::{Array, Engine};
+///
+/// fn invert(pixels: &Array<u8>, mask: &Array<u8>) -> u8 {
+///     let input = mask.as_ptr().cast_mut();
+///     // SAFETY: none: a bug. The array belongs to the caller, and other jobs read it.
+///     unsafe { input.add(2).write(!pixels[2]) };
+///     mask[2]
+/// }
+///
+/// arenite::init();
+/// let engine = Engine::builder().workers(1).build()?;
+/// let (pixels, mask) = (engine.from_slice(&[1_u8; 9])?, engine.from_slice(&[0_u8; 9])?);
+/// let error = engine.submit(invert, (&pixels, &mask)).wait().unwrap_err();
+/// let crash = error.crash().expect("SIGSEGV");
+/// let class = CrashClass::Input { array: 2, offset: 2, len: 9 };
+/// assert_eq!((crash.class(), crash.access()), (&class, Some(CrashedAccess::Write)));
+/// let text = "its worker was ended by SIGSEGV: a write to array 2 of its arguments (byte 2 of 9)";
+/// assert!(error.to_string().contains(text), "{error}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Crash {
+    pub(crate) signal: i32,
+    pub(crate) code: i32,
+    pub(crate) class: CrashClass,
+    pub(crate) address: Option<u64>,
+    pub(crate) access: Option<CrashedAccess>,
+    pub(crate) instruction: u64,
+    pub(crate) stack: Stack,
+}
+
+/// How the memory was accessed: see [`Crash::access`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CrashedAccess {
+    /// It was read.
+    Read,
+    /// It was written.
+    Write,
+    /// It was called or jumped to.
+    Execute,
+}
+
+impl From<MemoryAccess> for CrashedAccess {
+    fn from(access: MemoryAccess) -> Self {
+        match access {
+            MemoryAccess::Read => Self::Read,
+            MemoryAccess::Write => Self::Write,
+            MemoryAccess::Execute => Self::Execute,
+        }
+    }
+}
+
+/// What a crash was: see [`Crash::class`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CrashClass {
+    /// An access through a null pointer, or at a small offset from it.
+    Null,
+    /// A write to an array that the job was given to read.
+    Input {
+        /// Which of the arrays among the job's arguments, from 1.
+        array: usize,
+        /// The byte, from the start of the memory that holds the array.
+        offset: u64,
+        /// The length of that memory in bytes.
+        len: u64,
+    },
+    /// A write to the copied arguments of the job, which are read-only.
+    Arguments,
+    /// A write to an array of the engine that the job was not given: a result that was handed over, the array of another
+    /// job, or one that was lent to an earlier one.
+    Published {
+        /// The region of the arena: 0 is the program's, others are of one worker each.
+        region: u16,
+        /// The byte in the region.
+        offset: u64,
+    },
+    /// An access to memory of the arena that holds no array: freed, or never used.
+    Unused {
+        /// The region of the arena: 0 is the program's, others are of one worker each.
+        region: u16,
+        /// The byte in the region.
+        offset: u64,
+    },
+    /// A write to the records through which the engine gives jobs to its workers.
+    Records,
+    /// The stack of the thread was full.
+    StackOverflow {
+        /// How far it had grown, in bytes, if known.
+        depth: Option<u64>,
+    },
+    /// An access to memory that is not mapped.
+    Unmapped,
+    /// An access for which the memory has no permission, such as a write to a constant.
+    Protected,
+    /// An access to an address that no program can have. Linux does not report which.
+    Impossible,
+    /// An access beyond the end of a mapped file, which another process may have truncated.
+    BeyondFile,
+    /// A page of memory that could not be provided: a defect of the memory, or a full file system.
+    Hardware,
+    /// An instruction that the processor does not know or does not permit. Compilers emit one where code is
+    /// unreachable.
+    Instruction,
+    /// An integer division by zero or overflow.
+    Division,
+    /// Another arithmetic fault.
+    Arithmetic,
+    /// An abort: a failed allocation, or a check of a library.
+    Abort,
+    /// The process sent itself the signal.
+    Raised,
+    /// None of these.
+    Unknown,
+}
+
+impl Crash {
+    /// Number of the signal.
+    pub fn signal(&self) -> i32 {
+        self.signal
+    }
+
+    /// The signal's `si_code`, which says more about its reason: see `man sigaction`.
+    pub fn code(&self) -> i32 {
+        self.code
+    }
+
+    /// What was done, or what is at the address.
+    pub fn class(&self) -> &CrashClass {
+        &self.class
+    }
+
+    /// The address that could not be accessed, in the worker. `None` if the signal is about none, or if Linux does not
+    /// know it.
+    pub fn address(&self) -> Option<u64> {
+        self.address
+    }
+
+    /// How the memory was accessed, if known: on x86_64; on aarch64 only that it was called.
+    pub fn access(&self) -> Option<CrashedAccess> {
+        self.access
+    }
+
+    /// Address of the instruction, in the worker.
+    pub fn instruction(&self) -> u64 {
+        self.instruction
+    }
+
+    /// The stack of the thread that crashed, the innermost function first, up to the kernel: with names and lines where
+    /// the files of the program and its libraries have them. Of a deep stack the middle is left out: see
+    /// [`omitted`](Self::omitted).
+    ///
+    /// The worker records addresses only. The first call in this process reads the files, which takes some milliseconds
+    /// or more; so does the text of the error.
+    ///
+    /// Empty if the worker died before it had recorded them, as with a stack that is overwritten.
+    pub fn frames(&self) -> &[CrashFrame] {
+        self.stack.frames()
+    }
+
+    /// The number of frames that are left out of [`frames`](Self::frames), as in a stack overflow.
+    pub fn omitted(&self) -> u64 {
+        self.stack.omitted()
+    }
+}
+
+/// The signal and what happened, such as "SIGSEGV: a write to array 2 of its arguments (byte 10 of 4000)".
+impl fmt::Display for Crash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let access = match self.access {
+            None => "an access to",
+            Some(CrashedAccess::Read) => "a read of",
+            Some(CrashedAccess::Write) => "a write to",
+            Some(CrashedAccess::Execute) => "a call of",
+        };
+        let at = Address(self.address);
+        write!(f, "{}: ", signal_name(self.signal))?;
+        self.write_class(f, access, at)?;
+        self.stack.write_first(f)
+    }
+}
+
+impl Crash {
+    fn write_class(&self, f: &mut fmt::Formatter<'_>, access: &str, at: Address) -> fmt::Result {
+        match &self.class {
+            CrashClass::Null => write!(f, "{access} a null pointer{at}"),
+            CrashClass::Input { array, offset, len } => write!(
+                f,
+                "{access} array {array} of its arguments (byte {offset} of {len}), which it may only read"
+            ),
+            CrashClass::Arguments => {
+                write!(
+                    f,
+                    "{access} the copied values of its arguments, which it may only read"
+                )
+            }
+            CrashClass::Published { region, offset } => write!(
+                f,
+                "{access} an array of the engine that it may not write (byte {offset} of region {region})"
+            ),
+            CrashClass::Unused { region, offset } => write!(
+                f,
+                "{access} memory of the arena that is freed or was never used (byte {offset} of region {region})"
+            ),
+            CrashClass::Records => write!(f, "{access} the records of the engine"),
+            CrashClass::StackOverflow { depth: Some(depth) } => {
+                write!(f, "a stack overflow, {} KiB deep", depth / 1024)
+            }
+            CrashClass::StackOverflow { depth: None } => f.write_str("a stack overflow"),
+            CrashClass::Unmapped => write!(f, "{access} memory that is not mapped{at}"),
+            CrashClass::Protected => write!(f, "{access} protected memory{at}"),
+            CrashClass::Impossible => f.write_str("an access to an impossible address"),
+            CrashClass::BeyondFile => write!(
+                f,
+                "{access} memory beyond the end of a mapped file{at}; has the file been truncated?"
+            ),
+            CrashClass::Hardware => write!(f, "{access} memory that cannot be provided{at}"),
+            CrashClass::Instruction => {
+                write!(f, "an illegal instruction, at {:#x}", self.instruction)
+            }
+            CrashClass::Division => f.write_str("an integer division by zero, or its overflow"),
+            CrashClass::Arithmetic => f.write_str("an arithmetic fault"),
+            CrashClass::Abort => {
+                f.write_str("an abort (a failed allocation, or a library's own check)")
+            }
+            CrashClass::Raised => f.write_str("it sent itself this signal"),
+            CrashClass::Unknown => f.write_str("for an unknown reason"),
+        }
+    }
+}
+
+/// Displays an address, if there is one, in parentheses.
+struct Address(Option<u64>);
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0
+            .map_or(Ok(()), |address| write!(f, " (address {address:#x})"))
+    }
+}
+
+/// The signal that ended the worker of this job, if the job is or may be the reason.
+pub(crate) fn fatal_signal(kind: &JobErrorKind) -> Option<i32> {
+    match kind {
+        JobErrorKind::Lost(WorkerExit::Signal(signal)) => Some(*signal),
+        JobErrorKind::Dependency(FailedDependency::Actor { cause, .. }) => fatal_signal(cause),
+        _ => None,
+    }
+}

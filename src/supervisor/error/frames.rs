@@ -1,0 +1,258 @@
+//! The stack of a crash, with names.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use crate::supervisor::output::escape::escape_text;
+use crate::sys::crash::NotedCrash;
+use crate::sys::symbols::{self, Symbol};
+
+/// Frames in the text of an error.
+const SHOWN: usize = 3;
+/// Functions in which every kernel and every thread begins: the frames above are the program's.
+const BEGINNINGS: [&str; 2] = ["arenite_runs_kernel", "__rust_begin_short_backtrace"];
+/// The file that calls kernels.
+const CALLER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/kernel/entry.rs");
+/// Where the source of the standard library is.
+const STANDARD: [&str; 2] = ["/rustc/", "/rustlib/src/rust/library/"];
+/// Beginnings of names of the standard library, and functions with which a process ends itself.
+const MACHINERY: [&str; 7] = [
+    "core::", "std::", "alloc::", "<core::", "<std::", "<alloc::", "__rust",
+];
+const ENDS: [&str; 4] = ["abort", "raise", "gsignal", "pthread_kill"];
+
+/// A function in the stack of a crash: see [`Crash::frames`](super::Crash::frames).
+///
+/// An inlined function has a frame of its own, with the address of the function that contains it. It displays as
+/// `decode (src/decode.rs:42)`, or `libpng16.so.16+0x1a2b` without a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CrashFrame {
+    address: u64,
+    /// The file with the code, and the byte in it.
+    code: Option<(PathBuf, u64)>,
+    symbol: Symbol,
+}
+
+impl CrashFrame {
+    /// Address of the instruction, in the worker: that of the crash, or the one to which the frame inside returns.
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// The file with the code: the program or a shared library. `None` if the code is in none, or the worker could not
+    /// find out.
+    pub fn module(&self) -> Option<&Path> {
+        self.code.as_ref().map(|(path, _)| &**path)
+    }
+
+    /// The function, if its name is known.
+    pub fn function(&self) -> Option<&str> {
+        self.symbol.function.as_deref()
+    }
+
+    /// The source file, if the module has debug information.
+    pub fn file(&self) -> Option<&str> {
+        self.symbol.file.as_deref()
+    }
+
+    /// Whether it is no part of the standard library, and does more than end the process.
+    fn is_own(&self) -> bool {
+        let file = self.file().unwrap_or_default();
+        self.function().is_some_and(|function| {
+            !ENDS.contains(&function)
+                && !MACHINERY.iter().any(|name| function.starts_with(name))
+                && !STANDARD.iter().any(|part| file.contains(part))
+        })
+    }
+
+    /// The line in it, from 1.
+    pub fn line(&self) -> Option<u32> {
+        self.symbol.line
+    }
+}
+
+impl fmt::Display for CrashFrame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.function(), &self.code) {
+            (Some(function), _) => write!(f, "{}", escape_text(function))?,
+            (None, Some((path, offset))) => {
+                let name = path.file_name().unwrap_or(path.as_os_str());
+                write!(f, "{}+{offset:#x}", escape_text(&name.to_string_lossy()))?;
+            }
+            (None, None) => write!(f, "{:#x}", self.address)?,
+        }
+        match (self.file(), self.line()) {
+            (Some(file), Some(line)) => write!(f, " ({}:{line})", escape_text(file)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The stack of a crash. Its names are looked up when they are first asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Stack(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    noted: NotedCrash,
+    named: OnceLock<Vec<CrashFrame>>,
+}
+
+impl PartialEq for Stack {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.noted == other.0.noted
+    }
+}
+
+impl Eq for Stack {}
+
+impl Stack {
+    pub(crate) fn of(noted: &NotedCrash) -> Self {
+        Self(Arc::new(Parts {
+            noted: noted.clone(),
+            named: OnceLock::new(),
+        }))
+    }
+
+    pub(super) fn omitted(&self) -> u64 {
+        self.0.noted.omitted.1
+    }
+
+    pub(super) fn frames(&self) -> &[CrashFrame] {
+        self.0.named.get_or_init(|| name(&self.0.noted))
+    }
+
+    /// Writes the first frames, as a part of a sentence.
+    pub(super) fn write_first(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut own = self
+            .frames()
+            .iter()
+            .filter(|frame| frame.is_own())
+            .peekable();
+        let first = match own.peek() {
+            Some(_) => own.take(SHOWN).collect(),
+            None => self.frames().iter().take(SHOWN).collect::<Vec<_>>(),
+        };
+        for (at, frame) in first.into_iter().enumerate() {
+            let before = if at == 0 { "; in" } else { ", called from" };
+            write!(f, "{before} {frame}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Finds the names of all frames up to the kernel.
+fn name(noted: &NotedCrash) -> Vec<CrashFrame> {
+    // A return address may be that of the next function.
+    let places = noted.frames.iter().enumerate().map(|(at, &address)| {
+        let of = address.saturating_sub(u64::from(at > 0));
+        let mut maps = noted.files.iter();
+        let map = maps.find(|map| (map.start..map.end).contains(&of));
+        let code = map.and_then(|map| {
+            let offset = map.offset.checked_add(of - map.start)?;
+            Some((map.path.clone(), offset))
+        });
+        (address, code)
+    });
+    let places: Vec<_> = places.collect();
+    let mut symbols: Vec<Arc<[Symbol]>> = vec![Arc::default(); places.len()];
+    for map in &noted.files {
+        // Each file once.
+        let of_file = |at: &usize| {
+            let code = places[*at].1.as_ref();
+            code.is_some_and(|(path, _)| *path == map.path) && symbols[*at].is_empty()
+        };
+        let indices: Vec<usize> = (0..places.len()).filter(of_file).collect();
+        let offsets = indices
+            .iter()
+            .filter_map(|&at| Some(places[at].1.as_ref()?.1));
+        let offsets: Vec<u64> = offsets.collect();
+        for (at, found) in indices
+            .into_iter()
+            .zip(symbols::resolve(&map.path, &offsets))
+        {
+            symbols[at] = found;
+        }
+    }
+    let mut frames = Vec::new();
+    for ((address, code), symbols) in places.into_iter().zip(symbols) {
+        let unnamed = [Symbol::default()];
+        let symbols = match symbols.is_empty() {
+            true => &unnamed[..],
+            false => &symbols,
+        };
+        for symbol in symbols {
+            let function = symbol.function.as_deref().unwrap_or_default();
+            let is_caller = symbol.file.as_deref() == Some(CALLER);
+            if is_caller || BEGINNINGS.iter().any(|name| function.contains(name)) {
+                return frames;
+            }
+            frames.push(CrashFrame {
+                address,
+                code: code.clone(),
+                symbol: symbol.clone(),
+            });
+        }
+    }
+    frames
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::sys::code_maps::CodeMap;
+
+    fn noted(frames: Vec<u64>, files: Vec<CodeMap>) -> NotedCrash {
+        NotedCrash {
+            signal: 11,
+            code: 1,
+            access: None,
+            located: None,
+            address: None,
+            instruction: 0,
+            stack: 0,
+            stack_start: None,
+            frames,
+            omitted: (0, 0),
+            files,
+        }
+    }
+
+    #[test]
+    fn claims_about_files_are_not_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        let [text, torn] = ["text", "torn"].map(|name| folder.path().join(name));
+        std::fs::write(&text, "no program").unwrap();
+        std::fs::write(&torn, b"\x7fELF\x02\x01\x01torn").unwrap();
+        let missing = folder.path().join("missing");
+        for path in [
+            pipe,
+            text,
+            torn,
+            missing,
+            "/dev/zero".into(),
+            "/proc/self/maps".into(),
+        ] {
+            for (start, end, offset) in [(0, u64::MAX, 0), (0, 10, u64::MAX), (10, 0, 5)] {
+                let map = CodeMap {
+                    start,
+                    end,
+                    offset,
+                    path: path.clone(),
+                };
+                let stack = Stack::of(&noted(vec![0, 5, u64::MAX], vec![map]));
+                assert_eq!(stack.frames().len(), 3);
+                assert!(
+                    stack
+                        .frames()
+                        .iter()
+                        .all(|frame| frame.function().is_none())
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The traceback that Python's faulthandler writes when its process dies: innermost frame first, so that the beginning
+//! says what happened. It may be followed by up to a hundred outer frames, and by those of other threads before it:
+//!
+//! ```text
+//! Fatal Python error: Segmentation fault
+//!
+//! Thread 0x00007fd10d8fc6c0 (most recent call first):
+//!   File "threading.py", line 982 in run
+//!
+//! Current thread 0x00007fd10e68db80 (most recent call first):
+//!   File "model.py", line 6 in predict
+//!   …
+//!
+//! Extension modules: numpy._core._multiarray_umath, …
+//! ```
+
+/// Innermost frames that are retained, and bytes of a traceback.
+const FRAMES: usize = 16;
+const BYTES: usize = 4096;
+
+/// What is retained of the newest traceback: its first line, and the innermost frames of the thread that it is about.
+#[derive(Debug, Default)]
+pub(super) struct Traceback {
+    lines: Vec<Vec<u8>>,
+    bytes: usize,
+    section: Section,
+    /// Whether the section of the current thread has begun.
+    has_thread: bool,
+    /// Lines before that of the first thread.
+    head: usize,
+    frames: usize,
+    /// Lines of that section that are not retained.
+    omitted: usize,
+}
+
+/// The part of a traceback that the next line belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Section {
+    /// None: there is no traceback, or it has ended.
+    #[default]
+    Outside,
+    /// What precedes all threads.
+    Head,
+    /// The first thread, if it is not the current one.
+    First,
+    /// The thread that the traceback is about.
+    Current,
+    /// Another thread, or a stack of other frames.
+    Other,
+}
+
+impl Traceback {
+    /// Takes a line of stderr. Returns false if it belongs to no traceback.
+    pub(super) fn feed(&mut self, line: &[u8]) -> bool {
+        const CALLS: &[u8] = b"(most recent call first):";
+        if line.starts_with(b"Fatal Python error") {
+            *self = Self::default();
+            self.section = Section::Head;
+            self.retain(line);
+            self.head = self.lines.len();
+            return true;
+        }
+        let is_thread = line.ends_with(CALLS);
+        if is_thread && line.starts_with(b"Current thread 0x") {
+            // Without a fatal error it is one that the program asked for.
+            if self.has_thread {
+                *self = Self::default();
+            }
+            self.has_thread = true;
+            self.begin_thread(line, Section::Current);
+            return true;
+        }
+        match self.section {
+            Section::Outside => return false,
+            // A thread that is unknown to Python may have failed: then the first one is as good as any.
+            Section::Head if is_thread => self.begin_thread(line, Section::First),
+            _ if is_thread => self.section = Section::Other,
+            _ if line.is_empty() => {}
+            Section::Head if line.starts_with(b"Python runtime state") => {
+                self.retain(line);
+                self.head = self.lines.len();
+            }
+            Section::First | Section::Current if line.starts_with(b"  ") => match self.frames {
+                FRAMES => self.omitted += 1,
+                _ => {
+                    self.frames += 1;
+                    self.retain(line);
+                }
+            },
+            Section::Other if line.starts_with(b"  ") => {}
+            _ => {
+                self.section = Section::Outside;
+                // The last line, which may name hundreds of modules.
+                return line.starts_with(b"Extension modules: ");
+            }
+        }
+        true
+    }
+
+    /// Begins the section of the thread whose frames are retained, instead of any before.
+    fn begin_thread(&mut self, line: &[u8], section: Section) {
+        self.section = section;
+        self.lines.truncate(self.head);
+        self.bytes = self.lines.iter().map(Vec::len).sum();
+        (self.frames, self.omitted) = (0, 0);
+        self.retain(line);
+    }
+
+    fn retain(&mut self, line: &[u8]) {
+        if self.bytes + line.len() > BYTES {
+            self.omitted += 1;
+            return;
+        }
+        self.bytes += line.len();
+        self.lines.push(line.to_vec());
+    }
+
+    /// What is retained, in order.
+    pub(super) fn lines(&self) -> impl Iterator<Item = Vec<u8>> {
+        let rest = (self.omitted > 0).then(|| format!("  … ({} more frames)", self.omitted));
+        let lines = self.lines.iter().cloned();
+        lines.chain(rest.map(String::into_bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What Python 3.11 to 3.13 wrote.
+    const SEGFAULT: &str = include_str!("tracebacks/segfault.txt");
+    const RECURSION: &str = include_str!("tracebacks/recursion.txt");
+    const ABORT: &str = include_str!("tracebacks/abort.txt");
+    const FATAL: &str = include_str!("tracebacks/fatal.txt");
+    const ASKED: &str = include_str!("tracebacks/asked.txt");
+
+    /// The lines that are retained, and those that belong to no traceback.
+    fn read(text: &str) -> (Vec<String>, Vec<&str>) {
+        let mut traceback = Traceback::default();
+        let others = text
+            .lines()
+            .filter(|line| !traceback.feed(line.as_bytes()))
+            .collect();
+        let text = |line: Vec<u8>| String::from_utf8_lossy(&line).into_owned();
+        (traceback.lines().map(text).collect(), others)
+    }
+
+    #[test]
+    fn the_innermost_frames_of_the_current_thread_are_retained() {
+        let (lines, others) = read(SEGFAULT);
+        assert_eq!(others, ["segment 17 is read"]);
+        assert_eq!(lines.len(), 2 + FRAMES + 1);
+        assert_eq!(lines[0], "Fatal Python error: Segmentation fault");
+        assert!(lines[1].starts_with("Current thread 0x"), "{}", lines[1]);
+        let first = "  File \"/usr/lib/python3.13/ctypes/__init__.py\", line 538 in string_at";
+        assert_eq!(lines[2], first);
+        assert_eq!(
+            lines[3],
+            "  File \"/home/user/model.py\", line 6 in predict"
+        );
+        assert_eq!(lines[2 + FRAMES], "  … (7 more frames)");
+    }
+
+    #[test]
+    fn an_endless_recursion_is_cut() {
+        let (lines, others) = read(RECURSION);
+        assert!(others.is_empty(), "{others:?}");
+        let frame = "  File \"<string>\", line 6 in __repr__";
+        assert!(
+            lines[2..2 + FRAMES].iter().all(|line| line == frame),
+            "{lines:?}"
+        );
+        // Python itself omits all but a hundred.
+        assert_eq!(lines[2 + FRAMES..], ["  … (85 more frames)"]);
+    }
+
+    #[test]
+    fn what_a_library_says_before_stays_apart() {
+        let (lines, others) = read(ABORT);
+        assert_eq!(others, ["free(): invalid pointer"]);
+        assert_eq!(lines.len(), 3);
+        assert_eq!(lines[2], "  File \"<string>\", line 5 in <module>");
+    }
+
+    #[test]
+    fn without_a_current_thread_the_first_one_is_retained() {
+        let (lines, others) = read(FATAL);
+        assert!(others.is_empty(), "{others:?}");
+        assert_eq!(lines.len(), 4);
+        assert_eq!(lines[1], "Python runtime state: initialized");
+        assert!(lines[2].starts_with("Thread 0x"), "{lines:?}");
+        assert_eq!(lines[3], "  File \"<string>\", line 3 in <module>");
+    }
+
+    #[test]
+    fn a_traceback_that_was_asked_for_ends_with_the_next_line() {
+        let (lines, others) = read(ASKED);
+        assert_eq!(lines.len(), 3);
+        assert!(lines[0].starts_with("Current thread 0x"), "{lines:?}");
+        assert_eq!(others.last(), Some(&"and it goes on"));
+        // The next one replaces it.
+        let both = format!("{ASKED}{ABORT}");
+        assert_eq!(read(&both).0, read(ABORT).0);
+        assert_eq!(read(&format!("{ABORT}{ASKED}")).0, lines);
+    }
+
+    #[test]
+    fn long_frames_stay_below_the_byte_limit() {
+        let frame = format!("  File \"{}\", line 1 in f\n", "x".repeat(600));
+        let text = format!(
+            "Current thread 0x1 (most recent call first):\n{}",
+            frame.repeat(16)
+        );
+        let (lines, _) = read(&text);
+        assert_eq!(
+            lines.last().map(String::as_str),
+            Some("  … (10 more frames)")
+        );
+        assert!(lines.iter().map(String::len).sum::<usize>() <= BYTES + 50);
+    }
+}

@@ -1,0 +1,153 @@
+//! Arrays that the jobs of a lane have left referenced in its worker, which the supervisor holds for it.
+//!
+//! Both sides number them in the order in which replies name them. A worker is not believed about more than its own
+//! lane's numbers, and can add only what the job that ended held, or had made.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::grants::skip_within;
+use crate::arena::{Arena, Block, Extent, Offset};
+use crate::kernel::wire::Lease;
+use crate::link::MAX_RETAINED;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct RetainedArrays {
+    /// The number of the next array.
+    next: u64,
+    /// The arrays, by their numbers.
+    arrays: HashMap<u64, RetainedArray>,
+    /// The blocks, by where they begin.
+    blocks: BTreeMap<Offset, RetainedBlock>,
+    /// Bytes of the blocks.
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct RetainedArray {
+    /// Where its block begins.
+    block: Offset,
+    /// Whether a reply may send it. An array that was lent to its job is copied instead: others may write it.
+    is_sendable: bool,
+}
+
+#[derive(Debug)]
+struct RetainedBlock {
+    block: Arc<Block>,
+    /// The number of retained arrays that lie in it.
+    arrays: usize,
+    /// How many of these a reply may send.
+    sendable: usize,
+}
+
+impl RetainedArrays {
+    pub(super) fn is_empty(&self) -> bool {
+        self.arrays.is_empty()
+    }
+
+    /// Bytes of the blocks. A block counts once, however many arrays lie in it.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The block that contains these bytes, if a retained array lies in it that a reply may send.
+    pub(super) fn find(&self, extent: Extent) -> Option<&Arc<Block>> {
+        let (_, found) = self.blocks.range(..=extent.at).next_back()?;
+        let is_within = skip_within(found.block.extent(), extent).is_some();
+        (is_within && found.sendable > 0).then_some(&found.block)
+    }
+
+    /// Holds the blocks of arrays that a job with these leases has left behind.
+    ///
+    /// # Errors
+    ///
+    /// If there are more than a lane may retain, or one is empty.
+    pub(super) fn add(
+        &mut self,
+        arena: &Arena,
+        blocks: impl Iterator<Item = Arc<Block>>,
+        leases: &[Lease],
+    ) -> Result<(), String> {
+        let before = self.bytes;
+        let added = self.add_all(blocks, leases);
+        arena.note_retained(before, self.bytes);
+        added
+    }
+
+    fn add_all(
+        &mut self,
+        blocks: impl Iterator<Item = Arc<Block>>,
+        leases: &[Lease],
+    ) -> Result<(), String> {
+        // Mostly none.
+        let lent = leases.iter().filter_map(|lease| match lease {
+            Lease::Owned(block) | Lease::Loan { block, .. } => Some(block),
+            Lease::Shared(_) | Lease::Lent(_) => None,
+        });
+        let lent: Vec<_> = lent.collect();
+        let was_lent = |block: &Arc<Block>| lent.iter().any(|lent| Arc::ptr_eq(lent, block));
+        for block in blocks {
+            if self.arrays.len() >= MAX_RETAINED {
+                return Err(format!("more than {MAX_RETAINED} retained arrays"));
+            }
+            if block.is_empty() {
+                return Err("a retained array without bytes".into());
+            }
+            let at = block.extent().at;
+            let (held, is_sendable) = (block.held(), !was_lent(&block));
+            let array = RetainedArray {
+                block: at,
+                is_sendable,
+            };
+            self.arrays.insert(self.next, array);
+            self.next += 1;
+            let entry = self.blocks.entry(at).or_insert(RetainedBlock {
+                block,
+                arrays: 0,
+                sendable: 0,
+            });
+            entry.arrays += 1;
+            entry.sendable += usize::from(is_sendable);
+            if entry.arrays == 1 {
+                self.bytes += held;
+            }
+        }
+        Ok(())
+    }
+
+    /// No handle refers to the array of this number any more. Returns its block if no other array lies in it.
+    ///
+    /// # Errors
+    ///
+    /// If no array has this number.
+    pub(super) fn release(
+        &mut self,
+        arena: &Arena,
+        number: u64,
+    ) -> Result<Option<Arc<Block>>, String> {
+        let RetainedArray {
+            block: at,
+            is_sendable,
+        } = self
+            .arrays
+            .remove(&number)
+            .ok_or_else(|| format!("a release of array {number}, which it does not retain"))?;
+        let entry = self.blocks.get_mut(&at).expect("entered with the number");
+        entry.arrays -= 1;
+        entry.sendable -= usize::from(is_sendable);
+        if entry.arrays > 0 {
+            return Ok(None);
+        }
+        let before = self.bytes;
+        self.bytes -= entry.block.held();
+        arena.note_retained(before, self.bytes);
+        Ok(self.blocks.remove(&at).map(|entry| entry.block))
+    }
+
+    /// Frees all. Only after the exit of the worker is confirmed.
+    pub(super) fn clear(&mut self, arena: &Arena) {
+        arena.note_retained(self.bytes, 0);
+        *self = Self::default();
+    }
+}

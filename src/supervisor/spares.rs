@@ -1,0 +1,163 @@
+//! Spares: workers that are ready before another one ends, so that the next job does not wait for the start of a process.
+//!
+//! An engine has more workers than may be active. A worker is *active* while its status is `Ready` or `Leaving`: from the
+//! time it may get a job until its exit is confirmed. The README states what always holds.
+
+use std::time::Instant;
+
+use super::state::EngineState;
+use super::worker::Status;
+
+impl EngineState {
+    /// Makes spares ready, as long as fewer workers are active than may be.
+    pub(super) fn activate_spares(&mut self) {
+        while self.missing() > 0 {
+            let spare = self.with_status(Status::Spare).next();
+            let Some(spare) = spare else { return };
+            self.workers[spare].move_to(Status::Ready);
+            self.lanes.set_ready(spare, true);
+            crate::sync::point!("spawn.activated");
+        }
+    }
+
+    /// The workers that are to be started now: those that are missing among the active ones; and the spares, once none
+    /// of those is missing.
+    pub(super) fn to_start(&self, now: Instant) -> Vec<usize> {
+        let (absent, most) = self.absent();
+        let mut due: Vec<usize> = absent
+            .filter(|(_, not_before)| not_before.is_none_or(|at| at <= now))
+            .map(|(worker, _)| worker)
+            .collect();
+        // One that fails to start takes turns with the others.
+        due.sort_by_key(|&worker| self.workers[worker].failed_starts().len());
+        due.truncate(most);
+        due
+    }
+
+    /// When the next worker is to be started.
+    pub(super) fn next_start(&self, now: Instant) -> Option<Instant> {
+        let (absent, most) = self.absent();
+        let times = absent.map(|(_, not_before)| not_before.unwrap_or(now));
+        times.min().filter(|_| most > 0)
+    }
+
+    /// The workers without a process, with the time from which they may be started; and how many of them may be started
+    /// before others have become ready.
+    fn absent(&self) -> (impl Iterator<Item = (usize, Option<Instant>)>, usize) {
+        let workers = self.workers.iter().enumerate();
+        let absent = workers.filter_map(|(index, worker)| match worker.status() {
+            Status::Absent { not_before } => Some((index, not_before)),
+            _ => None,
+        });
+        let most = match self.missing() {
+            _ if !self.needs_workers() => 0,
+            0 => usize::MAX,
+            missing => missing.saturating_sub(self.with_status(Status::Starting).count()),
+        };
+        (absent, most)
+    }
+
+    /// Number of workers that may be active and are not.
+    fn missing(&self) -> usize {
+        let active =
+            self.with_status(Status::Ready).count() + self.with_status(Status::Leaving).count();
+        self.config.active_workers().saturating_sub(active)
+    }
+
+    fn with_status(&self, status: Status) -> impl Iterator<Item = usize> {
+        let workers = self.workers.iter().enumerate();
+        let with = workers.filter(move |(_, worker)| worker.status() == status);
+        with.map(|(index, _)| index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::supervisor::fixture::fixture;
+
+    const ABSENT: Status = Status::Absent { not_before: None };
+
+    /// The workers of each status, in order.
+    fn look(state: &EngineState) -> String {
+        let letter = |worker: usize| match state.workers[worker].status() {
+            Status::Absent { .. } => 'a',
+            Status::Starting => 's',
+            Status::Spare => 'S',
+            Status::Ready => 'R',
+            Status::Leaving => 'L',
+        };
+        (0..state.workers.len()).map(letter).collect()
+    }
+
+    #[test]
+    fn spares_start_behind_the_others_and_take_their_places() {
+        let (shared, _) = fixture(4, 0);
+        let mut state = shared.lock();
+        state.config.set_active_workers(2);
+        let now = Instant::now();
+        assert_eq!(state.to_start(now), [0, 1]);
+        state.set_status(0, Status::Starting);
+        assert_eq!(
+            (state.to_start(now), state.next_start(now)),
+            (vec![1], Some(now))
+        );
+        state.set_status(1, Status::Starting);
+        assert_eq!((state.to_start(now), state.next_start(now)), (vec![], None));
+        state.set_status(0, Status::Spare);
+        assert_eq!((look(&state), state.to_start(now)), ("Rsaa".into(), vec![]));
+        state.set_status(1, Status::Spare);
+        assert_eq!(
+            (look(&state), state.to_start(now)),
+            ("RRaa".into(), vec![2, 3])
+        );
+        for spare in [2, 3] {
+            state.set_status(spare, Status::Starting);
+            state.set_status(spare, Status::Spare);
+        }
+        assert_eq!((look(&state), state.lanes.ready()), ("RRSS".into(), 2));
+        // It is active until its exit is confirmed.
+        state.set_status(0, Status::Leaving);
+        assert_eq!((look(&state), state.lanes.ready()), ("LRSS".into(), 1));
+        state.set_status(0, ABSENT);
+        assert_eq!(
+            (look(&state), state.to_start(now)),
+            ("aRRS".into(), vec![0])
+        );
+        state.set_status(1, ABSENT);
+        state.set_status(2, ABSENT);
+        assert_eq!(
+            (look(&state), state.to_start(now)),
+            ("aaaR".into(), vec![0])
+        );
+    }
+
+    #[test]
+    fn one_that_fails_to_start_takes_turns_with_the_others() {
+        let (shared, _) = fixture(3, 0);
+        let mut state = shared.lock();
+        state.config.set_active_workers(1);
+        let now = Instant::now();
+        let later = now + Duration::from_secs(1);
+        let mut order = Vec::new();
+        for _ in 0..6 {
+            let next = state.to_start(later)[0];
+            order.push(next);
+            state.set_status(next, Status::Starting);
+            state.workers[next].start_failed("it is broken");
+            state.set_status(
+                next,
+                Status::Absent {
+                    not_before: Some(later),
+                },
+            );
+        }
+        assert_eq!(order, [0, 1, 2, 0, 1, 2]);
+        assert_eq!(
+            (state.to_start(now), state.next_start(now)),
+            (vec![], Some(later))
+        );
+    }
+}

@@ -1,0 +1,157 @@
+//! Which file the code at an address comes from: lines of `/proc/self/maps`.
+//!
+//! A crashing process copies the lines that matter, without allocating. Its supervisor reads them.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+/// Longest line that is copied.
+const LONGEST: usize = 512;
+
+/// Lines that were read before the process lost the right to.
+static REMEMBERED: OnceLock<Vec<u8>> = OnceLock::new();
+
+/// Code of a file, as mapped in a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CodeMap {
+    /// Its first address.
+    pub start: u64,
+    /// The address after its last byte.
+    pub end: u64,
+    /// Offset of the first byte in the file.
+    pub offset: u64,
+    /// The file.
+    pub path: PathBuf,
+}
+
+/// Reads which code is mapped, for a process that cannot do so when it crashes, and cannot map other code.
+#[cfg(feature = "sandbox")]
+pub fn remember() {
+    let Ok(maps) = std::fs::read("/proc/self/maps") else {
+        return;
+    };
+    let mut kept = Vec::new();
+    for line in maps.split_inclusive(|&byte| byte == b'\n') {
+        if line.windows(6).any(|part| part == b" r-xp ") {
+            kept.extend_from_slice(line);
+        }
+    }
+    let _ = REMEMBERED.set(kept);
+}
+
+/// Passes each line of the maps of this process to `on_line`, without allocating. Longer ones are truncated.
+pub(super) fn for_each_line(buffer: &mut [u8; 1024], mut on_line: impl FnMut(&[u8])) {
+    if let Some(lines) = REMEMBERED.get() {
+        lines.split(|&byte| byte == b'\n').for_each(on_line);
+        return;
+    }
+    let (read_into, line) = buffer.split_at_mut(1024 - LONGEST);
+    // SAFETY: the path is a C string; async-signal-safe.
+    let file = unsafe {
+        libc::open(
+            c"/proc/self/maps".as_ptr(),
+            libc::O_RDONLY | libc::O_CLOEXEC,
+        )
+    };
+    if file < 0 {
+        return;
+    }
+    let mut len = 0;
+    loop {
+        // SAFETY: writes at most as many bytes as the buffer has; the descriptor was opened here.
+        let read = unsafe { libc::read(file, read_into.as_mut_ptr().cast(), read_into.len()) };
+        let Some(read) = usize::try_from(read).ok().filter(|&read| read > 0) else {
+            break;
+        };
+        for &byte in &read_into[..read] {
+            if byte == b'\n' {
+                on_line(&line[..len]);
+                len = 0;
+            } else if len < line.len() {
+                line[len] = byte;
+                len += 1;
+            }
+        }
+    }
+    // SAFETY: closes what was opened here.
+    unsafe { libc::close(file) };
+}
+
+/// The addresses at the beginning of a line.
+pub(super) fn addresses(line: &[u8]) -> Option<(u64, u64)> {
+    let (start, rest) = hexadecimal(line)?;
+    let (end, _) = hexadecimal(rest.strip_prefix(b"-")?)?;
+    Some((start, end))
+}
+
+fn hexadecimal(text: &[u8]) -> Option<(u64, &[u8])> {
+    let digits = text.iter().take_while(|byte| byte.is_ascii_hexdigit());
+    let digits = digits.count();
+    if !(1..=16).contains(&digits) {
+        return None;
+    }
+    let value = text[..digits].iter().fold(0, |sum, &digit| {
+        sum << 4 | u64::from((digit as char).to_digit(16).unwrap_or(0))
+    });
+    Some((value, &text[digits..]))
+}
+
+/// Parses lines: those of files. Accepts any text.
+pub(super) fn parse(text: &[u8]) -> Vec<CodeMap> {
+    let text = String::from_utf8_lossy(text);
+    let map = |line: &str| {
+        let (start, end) = addresses(line.as_bytes())?;
+        // Addresses, rights, offset, device, inode, and the path, which may contain spaces.
+        let path = line.find('/').map(|at| &line[at..])?;
+        let offset = line.split_ascii_whitespace().nth(2)?;
+        Some(CodeMap {
+            start,
+            end,
+            offset: u64::from_str_radix(offset, 16).ok()?,
+            path: path.into(),
+        })
+    };
+    text.lines().filter_map(map).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_of_this_code_is_found_and_parsed() {
+        let here = (parse as fn(&[u8]) -> Vec<CodeMap>) as usize as u64;
+        let mut found = Vec::new();
+        for_each_line(&mut [0; 1024], |line| {
+            if addresses(line).is_some_and(|(start, end)| (start..end).contains(&here)) {
+                found.extend_from_slice(line);
+                found.push(b'\n');
+            }
+        });
+        let [map] = &parse(&found)[..] else {
+            panic!("{}", String::from_utf8_lossy(&found))
+        };
+        assert!((map.start..map.end).contains(&here));
+        assert_eq!(map.path, std::env::current_exe().unwrap());
+    }
+
+    #[test]
+    fn any_text_is_parsed() {
+        assert_eq!(parse(b""), []);
+        for line in [
+            "-",
+            "0-",
+            "12345678901234567-1 r-xp 0 0:0 0 /a",
+            "1-2 r-xp",
+            "1-2 /",
+        ] {
+            assert_eq!(parse(line.as_bytes()), [], "{line}");
+        }
+        let [map] = &parse(b"10-20 r-xp 00000400 08:01 17      /with a space\n\xff\n")[..] else {
+            panic!()
+        };
+        assert_eq!((map.start, map.end, map.offset), (0x10, 0x20, 0x400));
+        assert_eq!(map.path.to_str(), Some("/with a space"));
+    }
+}

@@ -1,0 +1,320 @@
+//! Parts of CSV files.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, RecordBatch, new_null_array};
+use arrow_csv::ReaderBuilder;
+use arrow_csv::reader::{Decoder, Format};
+use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
+
+use super::cut::{Records, State, scan};
+use super::error::Fault;
+use super::kernels::Spec;
+use super::schema::without_nulls;
+
+/// Rows of a batch, for few columns.
+const BATCH: usize = 1 << 16;
+/// Cells of a batch, for many.
+const CELLS: usize = 1 << 20;
+
+pub(super) fn batch_rows(columns: usize) -> usize {
+    (CELLS / columns.max(1)).clamp(1 << 10, BATCH)
+}
+
+/// The columns of a file, and which of them are those of the table.
+struct Columns {
+    /// All columns of the file, with the types of the table.
+    file: SchemaRef,
+    table: SchemaRef,
+    /// For each column of the table, that of the file.
+    from: Vec<Option<usize>>,
+    delimiter: u8,
+}
+
+/// Parses whole records, without the header.
+pub(super) fn parse(
+    data: &[u8],
+    header: &[u8],
+    spec: &Spec,
+    table: &SchemaRef,
+) -> Result<Vec<RecordBatch>, Fault> {
+    let columns = Columns::new(header, spec, table)?;
+    let mut batches = Vec::new();
+    let decoded = columns.decode(data, &mut batches);
+    let done = batches.iter().map(RecordBatch::num_rows).sum();
+    decoded.map_err(|error| columns.diagnose(data, done, &error))?;
+    if spec.is_last {
+        let records = Records::Csv {
+            delimiter: spec.delimiter,
+        };
+        // The parser takes the rest of the file as the field.
+        if scan(data, records, State::Outside, b'\n').state == State::Quoted {
+            return Err(Fault {
+                row: done as u64,
+                ..Fault::new("the file ends inside the quotes of a field that begins in this row")
+            });
+        }
+    }
+    batches
+        .into_iter()
+        .map(|batch| columns.arrange(batch))
+        .collect::<Result<_, _>>()
+        .map_err(|error| Fault::new(error.to_string()))
+}
+
+impl Columns {
+    fn new(header: &[u8], spec: &Spec, table: &SchemaRef) -> Result<Self, Fault> {
+        let delimiter = spec.delimiter;
+        let whole = |table: &SchemaRef| Self {
+            file: table.clone(),
+            from: (0..table.fields().len()).map(Some).collect(),
+            table: table.clone(),
+            delimiter,
+        };
+        if !spec.has_header {
+            return Ok(whole(table));
+        }
+        let names = names(header, delimiter)?;
+        if !spec.by_name {
+            let known: Vec<_> = table.fields().iter().map(|field| field.name()).collect();
+            let differing = names
+                .iter()
+                .zip(&known)
+                .position(|(name, known)| name != *known);
+            if let Some(at) = differing {
+                return Err(Fault {
+                    column: Some(names[at].clone()),
+                    ..Fault::new(format!(
+                        "column {} is {:?} in this file and {:?} in the table; by_name() reads files whose columns \
+                         differ",
+                        at + 1,
+                        names[at],
+                        known[at]
+                    ))
+                });
+            }
+            if names.len() != known.len() {
+                return Err(Fault::new(format!(
+                    "this file has {} columns and the table {}; by_name() reads files whose columns differ",
+                    names.len(),
+                    known.len()
+                )));
+            }
+            return Ok(whole(table));
+        }
+        let field = |name: &String| match table.field_with_name(name) {
+            Ok(field) => Ok(field.clone()),
+            Err(_) => Err(Fault {
+                column: Some(name.clone()),
+                ..Fault::new("the schema has no such column")
+            }),
+        };
+        let file: Vec<Field> = names.iter().map(field).collect::<Result<_, _>>()?;
+        let place = |field: &Arc<Field>| names.iter().position(|name| name == field.name());
+        Ok(Self {
+            file: Arc::new(Schema::new(file)),
+            from: table.fields().iter().map(place).collect(),
+            table: table.clone(),
+            delimiter,
+        })
+    }
+
+    fn builder(&self, rows: usize) -> ReaderBuilder {
+        ReaderBuilder::new(self.file.clone())
+            .with_delimiter(self.delimiter)
+            .with_batch_size(rows)
+    }
+
+    /// Parses records. What comes before an error is in `batches`.
+    fn decode(&self, data: &[u8], batches: &mut Vec<RecordBatch>) -> Result<(), ArrowError> {
+        let mut decoder = begun(self.builder(batch_rows(self.file.fields().len())))?;
+        let mut rest = data;
+        loop {
+            let read = decoder.decode(rest)?;
+            rest = &rest[read..];
+            if read == 0 || decoder.capacity() == 0 {
+                match decoder.flush()? {
+                    Some(batch) => batches.push(batch),
+                    None => return Ok(()),
+                }
+            }
+        }
+    }
+
+    /// Arranges the columns of a file as those of the table.
+    fn arrange(&self, batch: RecordBatch) -> Result<RecordBatch, ArrowError> {
+        let column = |(from, field): (&Option<usize>, &Arc<Field>)| -> ArrayRef {
+            match from {
+                Some(at) => batch.column(*at).clone(),
+                None => new_null_array(field.data_type(), batch.num_rows()),
+            }
+        };
+        let columns = self.from.iter().zip(self.table.fields()).map(column);
+        RecordBatch::try_new(self.table.clone(), columns.collect())
+    }
+
+    /// Finds the first row behind the first `good` ones that cannot be parsed, and its column.
+    fn diagnose(&self, data: &[u8], good: usize, error: &ArrowError) -> Fault {
+        let expected = self.file.fields().len();
+        let mut row = 0;
+        let fault = each_record(data, self.delimiter, |record, fields| {
+            row += 1;
+            if row <= good {
+                return None;
+            }
+            if fields != expected {
+                return Some(Fault::new(format!(
+                    "{} instead of {expected}: is a quote or a line break missing, or too many?",
+                    count(fields, "field")
+                )));
+            }
+            self.bad_cell(&data[record])
+        });
+        let fault = fault.unwrap_or_else(|| Fault::new(error.to_string()));
+        Fault {
+            row: row as u64,
+            ..fault
+        }
+    }
+
+    /// The first cell of a record that is not of its type.
+    fn bad_cell(&self, record: &[u8]) -> Option<Fault> {
+        let cells = cells(record, self.delimiter);
+        let fault = |column: usize, text: String| Fault {
+            column: Some(self.file.field(column).name().clone()),
+            ..Fault::new(text)
+        };
+        if let Some(column) = cells.iter().position(|cell| str::from_utf8(cell).is_err()) {
+            return Some(fault(column, "the text is not UTF-8".into()));
+        }
+        let column = (0..cells.len()).find(|column| self.is_bad(record, *column))?;
+        let field = self.file.field(column);
+        let text: String = String::from_utf8_lossy(&cells[column])
+            .chars()
+            .take(100)
+            .collect();
+        let text = format!(
+            "{text:?} is not {}; pass a schema, or let widen() choose a type that fits all rows",
+            field.data_type()
+        );
+        Some(Fault {
+            is_of_type: true,
+            ..fault(column, text)
+        })
+    }
+
+    /// Whether one cell of a record cannot be parsed.
+    fn is_bad(&self, record: &[u8], column: usize) -> bool {
+        let parse = || {
+            let mut decoder = begun(self.builder(1).with_projection(vec![column]))?;
+            decoder.decode(record)?;
+            // The end of the last record of a file.
+            decoder.decode(&[])?;
+            decoder.flush()
+        };
+        parse().is_err()
+    }
+}
+
+/// A decoder behind its first byte: before it, a byte-order mark would be left out, which only the beginning of a file
+/// may have. An empty line is no record.
+fn begun(builder: ReaderBuilder) -> Result<Decoder, ArrowError> {
+    let mut decoder = builder.build_decoder();
+    decoder.decode(b"\n")?;
+    Ok(decoder)
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Calls `each` with the bytes and the number of fields of each record, until it returns something.
+fn each_record<T>(
+    data: &[u8],
+    delimiter: u8,
+    mut each: impl FnMut(Range<usize>, usize) -> Option<T>,
+) -> Option<T> {
+    use csv_core::ReadRecordResult as Read;
+    let mut reader = csv_core::ReaderBuilder::new().delimiter(delimiter).build();
+    let (mut text, mut ends) = (vec![0; 1 << 12], vec![0; 1 << 10]);
+    // Without a byte-order mark in the first record.
+    reader.read_record(b"\n", &mut text, &mut ends);
+    let (mut at, mut begin, mut fields) = (0, 0, 0);
+    loop {
+        let (result, read, _, found) = reader.read_record(&data[at..], &mut text, &mut ends);
+        at += read;
+        fields += found;
+        match result {
+            // The text is not needed, so its buffer serves again. Nothing left to read is the end of the file.
+            Read::InputEmpty | Read::OutputFull | Read::OutputEndsFull => {}
+            Read::Record => {
+                if let Some(found) = each(begin..at, fields) {
+                    return Some(found);
+                }
+                (begin, fields) = (at, 0);
+            }
+            Read::End => return None,
+        }
+    }
+}
+
+/// The fields of one record.
+fn cells(record: &[u8], delimiter: u8) -> Vec<Vec<u8>> {
+    let mut reader = csv_core::ReaderBuilder::new().delimiter(delimiter).build();
+    let (mut text, mut ends) = (vec![0; record.len() + 1], vec![0; record.len() + 2]);
+    // Without a byte-order mark.
+    reader.read_record(b"\n", &mut text, &mut ends);
+    let (_, _, mut len, mut count) = reader.read_record(record, &mut text, &mut ends);
+    // The end of the last record of a file.
+    let (_, _, more, found) = reader.read_record(&[], &mut text[len..], &mut ends[count..]);
+    len += more;
+    count += found;
+    let begins = [0].into_iter().chain(ends.iter().copied());
+    let bounds = begins.zip(&ends[..count]);
+    bounds
+        .map(|(begin, end)| text[..len][begin..*end].to_vec())
+        .collect()
+}
+
+/// The number of records.
+pub(super) fn count_rows(data: &[u8], delimiter: u8) -> u64 {
+    let mut rows = 0;
+    each_record(data, delimiter, |_, _| {
+        rows += 1;
+        None::<()>
+    });
+    rows
+}
+
+/// The names in a header.
+fn names(header: &[u8], delimiter: u8) -> Result<Vec<String>, Fault> {
+    let format = Format::default()
+        .with_header(true)
+        .with_delimiter(delimiter);
+    let (schema, _) = format
+        .infer_schema(header, Some(0))
+        .map_err(|error| Fault::new(format!("the header cannot be read: {error}")))?;
+    Ok(schema
+        .fields()
+        .iter()
+        .map(|field| field.name().clone())
+        .collect())
+}
+
+/// The schema that fits the first `rows` records.
+pub(super) fn infer(
+    data: &[u8],
+    header: &[u8],
+    spec: &Spec,
+    rows: Option<usize>,
+) -> Result<Schema, Fault> {
+    let format = Format::default()
+        .with_header(spec.has_header)
+        .with_delimiter(spec.delimiter);
+    let (schema, _) = format
+        .infer_schema(std::io::Read::chain(header, data), rows)
+        .map_err(|error| Fault::new(error.to_string()))?;
+    // An empty cell fits any text, and text fits any cell that comes later.
+    Ok(without_nulls(&schema, &DataType::Utf8))
+}

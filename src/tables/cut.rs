@@ -1,0 +1,122 @@
+//! Where records of a CSV file end, found without parsing it.
+//!
+//! A line break ends a record unless it is inside quotes, and whether a position is inside quotes depends on all quotes
+//! before it. A chunk of a file is therefore scanned once for each state in which it may begin, by all workers at once;
+//! then the states are chained from the beginning of the file. The rules are those of the parser (`csv-core`): a quote
+//! opens a quoted field only where a field begins, is literal elsewhere in a bare field, and is doubled inside quotes.
+
+use memchr::{memchr, memrchr};
+
+/// The state between two bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum State {
+    /// Outside of quotes.
+    Outside = 0,
+    /// Inside quotes.
+    Quoted = 1,
+    /// Behind a quote that closes the field, or is the first of two that stand for one.
+    Closing = 2,
+}
+
+impl State {
+    pub(super) const ALL: [Self; 3] = [Self::Outside, Self::Quoted, Self::Closing];
+
+    pub(super) fn from_number(number: u64) -> Option<Self> {
+        Self::ALL.get(usize::try_from(number).ok()?).copied()
+    }
+}
+
+/// How records of a format end.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Records {
+    /// At a line break outside of quotes.
+    Csv {
+        /// What separates fields.
+        delimiter: u8,
+    },
+    /// At each line break.
+    Lines,
+}
+
+/// What a scan found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Scanned {
+    /// The state behind the last byte.
+    pub(super) state: State,
+    /// The position behind the first line break that ends a record.
+    pub(super) first: Option<usize>,
+    /// The position behind the last one.
+    pub(super) last: Option<usize>,
+}
+
+/// Scans bytes that begin in `state`, behind the byte `before`.
+pub(super) fn scan(bytes: &[u8], records: Records, state: State, before: u8) -> Scanned {
+    let mut found = Scanned {
+        state,
+        first: None,
+        last: None,
+    };
+    let Records::Csv { delimiter } = records else {
+        found.note(bytes, 0);
+        return found;
+    };
+    let mut at = 0;
+    while at < bytes.len() {
+        match found.state {
+            State::Quoted => match memchr(b'"', &bytes[at..]) {
+                Some(quote) => {
+                    at += quote + 1;
+                    found.state = State::Closing;
+                }
+                None => return found,
+            },
+            State::Closing if bytes[at] == b'"' => {
+                at += 1;
+                found.state = State::Quoted;
+            }
+            State::Closing | State::Outside => {
+                // Behind a closing quote, the first byte is no quote.
+                found.state = State::Outside;
+                let begin = at;
+                loop {
+                    let Some(quote) = memchr(b'"', &bytes[at..]) else {
+                        found.note(&bytes[begin..], begin);
+                        return found;
+                    };
+                    let quote = at + quote;
+                    at = quote + 1;
+                    let previous = quote.checked_sub(1).map_or(before, |index| bytes[index]);
+                    if previous == delimiter || matches!(previous, b'\n' | b'\r') {
+                        found.note(&bytes[begin..quote], begin);
+                        found.state = State::Quoted;
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+impl Scanned {
+    /// Notes the line breaks of bytes outside of quotes.
+    fn note(&mut self, outside: &[u8], begin: usize) {
+        if self.first.is_none() {
+            self.first = memchr(b'\n', outside).map(|at| begin + at + 1);
+        }
+        if let Some(at) = memrchr(b'\n', outside) {
+            self.last = Some(begin + at + 1);
+        }
+    }
+}
+
+/// The position behind the first record of a file and the empty lines before it; `None` if it does not end here.
+pub(super) fn first_record(bytes: &[u8], records: Records) -> Option<usize> {
+    let blank = bytes
+        .iter()
+        .take_while(|byte| matches!(byte, b'\n' | b'\r'))
+        .count();
+    let found = scan(&bytes[blank..], records, State::Outside, b'\n');
+    Some(blank + found.first?)
+}

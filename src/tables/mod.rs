@@ -1,0 +1,63 @@
+//! Tables: CSV files, lines of JSON and Parquet files, read by all workers into Arrow's format in shared memory.
+//!
+//! A [`Table`] is a list of parts, and a [`Part`] is one array of bytes with an Arrow IPC stream in it. Files are cut
+//! into parts at the ends of records, also where fields contain line breaks, and each part is parsed by one job. So the
+//! rows and their order depend neither on the number of workers nor on the size of parts. A parser or a kernel that
+//! dies costs one part, which the error names by file and bytes.
+//!
+//! | to | call |
+//! |---|---|
+//! | read files | [`Engine::read_csv`], [`Engine::read_json`], [`Engine::read_parquet`] |
+//! | read them with options | [`Engine::csv`], [`Engine::json`], [`Engine::parquet`], which return a [`Reader`] |
+//! | run a kernel on each part, with broadcast arrays | [`Engine::map_partitions`] |
+//! | do both, for more than fits into memory | [`Reader::scan`] |
+//! | know what failed, and keep the rest | [`Reader::report`], [`PartMap::report`] |
+//! | use the rows | [`Table::batches`], [`Part::batches`] |
+//! | write files | [`Table::write_ipc`], [`Table::write_parquet`] |
+//!
+//! There are no joins, groups or queries: pass the batches to a library that has them.
+//!
+//! # What this process reads itself
+//!
+//! Workers open the files. Pipes and compressed files are read by this process from their beginning, and so are all
+//! files if the workers are sandboxed, because these cannot open any: they get the bytes as arrays, and parse them.
+//!
+//! [`Engine::read_csv`]: crate::Engine::read_csv
+//! [`Engine::read_json`]: crate::Engine::read_json
+//! [`Engine::read_parquet`]: crate::Engine::read_parquet
+//! [`Engine::csv`]: crate::Engine::csv
+//! [`Engine::json`]: crate::Engine::json
+//! [`Engine::parquet`]: crate::Engine::parquet
+//! [`Engine::map_partitions`]: crate::Engine::map_partitions
+
+mod csv;
+mod cut;
+mod error;
+mod feed;
+mod json;
+mod kernels;
+mod parquet;
+mod part;
+mod plan;
+mod reader;
+mod run;
+mod schema;
+mod sources;
+mod table;
+mod tasks;
+#[cfg(test)]
+mod tests;
+mod write;
+
+pub use error::{Origin, TableError, TableErrorKind};
+pub use part::Part;
+pub use reader::{Reader, Scan};
+pub use run::PartMap;
+pub use sources::Sources;
+pub use table::{PartReport, Table};
+
+/// The crates of Arrow that tables are made of, in the version that they are made with.
+pub mod arrow {
+    pub use arrow_array as array;
+    pub use arrow_schema as schema;
+}

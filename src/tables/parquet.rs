@@ -1,0 +1,107 @@
+//! Row groups of Parquet files.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, RecordBatch, new_null_array};
+use arrow_cast::{CastOptions, cast_with_options};
+use arrow_schema::{ArrowError, Field, Schema, SchemaRef};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
+use parquet::file::reader::ChunkReader;
+
+use super::csv::batch_rows;
+use super::error::Fault;
+use super::part::Part;
+use crate::array::Array;
+
+/// The schema of a file, and the rows of each row group.
+pub(super) fn describe(path: &Path, data: &Array<u8>) -> Result<(Schema, Vec<u64>), Fault> {
+    fn of(reader: &impl ChunkReader) -> Result<(Schema, Vec<u64>), Fault> {
+        let metadata = ArrowReaderMetadata::load(reader, Default::default())
+            .map_err(|error| Fault::new(format!("no whole Parquet file: {error}")))?;
+        let groups = metadata.metadata().row_groups().iter();
+        let rows = groups.map(|group| u64::try_from(group.num_rows()).unwrap_or(0));
+        Ok((metadata.schema().as_ref().clone(), rows.collect()))
+    }
+    match open(path, data)? {
+        Input::File(file) => of(&file),
+        Input::Memory(bytes) => of(&bytes),
+    }
+}
+
+/// Reads a row group.
+pub(super) fn read(
+    path: &Path,
+    data: &Array<u8>,
+    group: u64,
+    table: &SchemaRef,
+) -> Result<Vec<RecordBatch>, Fault> {
+    fn of<R: ChunkReader + 'static>(
+        reader: R,
+        group: usize,
+        table: &SchemaRef,
+    ) -> Result<Vec<RecordBatch>, ArrowError> {
+        let builder = ParquetRecordBatchReaderBuilder::try_new(reader)?
+            .with_row_groups(vec![group])
+            .with_batch_size(batch_rows(table.fields().len()));
+        builder
+            .build()?
+            .map(|batch| arrange(&batch?, table))
+            .collect()
+    }
+    let group = usize::try_from(group).map_err(|_| Fault::new("no such row group"))?;
+    let batches = match open(path, data)? {
+        Input::File(file) => of(file, group, table),
+        Input::Memory(bytes) => of(bytes, group, table),
+    };
+    batches.map_err(|error| Fault::new(error.to_string()))
+}
+
+enum Input {
+    File(File),
+    Memory(bytes::Bytes),
+}
+
+/// The content that was passed along, or else the file.
+fn open(path: &Path, data: &Array<u8>) -> Result<Input, Fault> {
+    if !data.is_empty() {
+        return Ok(Input::Memory(bytes::Bytes::from_owner(data.clone())));
+    }
+    File::open(path)
+        .map(Input::File)
+        .map_err(|error| Fault::new(format!("cannot open it: {error}")))
+}
+
+/// Arranges columns as those of the table: by name, null where the file has none.
+fn arrange(batch: &RecordBatch, table: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let exact = CastOptions {
+        safe: false,
+        ..CastOptions::default()
+    };
+    let column = |field: &Arc<Field>| -> Result<ArrayRef, ArrowError> {
+        match batch.column_by_name(field.name()) {
+            None => Ok(new_null_array(field.data_type(), batch.num_rows())),
+            Some(column) if column.data_type() == field.data_type() => Ok(column.clone()),
+            Some(column) => cast_with_options(column, field.data_type(), &exact),
+        }
+    };
+    let columns = table.fields().iter().map(column);
+    RecordBatch::try_new(table.clone(), columns.collect::<Result<_, _>>()?)
+}
+
+/// A part as a Parquet file, in an array.
+pub(super) fn encode(part: &Part) -> Result<Array<u8>, String> {
+    let encode = || -> Result<Vec<u8>, ArrowError> {
+        let (schema, _) = part.header()?;
+        let mut writer = ArrowWriter::try_new(Vec::new(), schema, None)?;
+        for batch in part.batches()? {
+            writer.write(&batch)?;
+        }
+        Ok(writer.into_inner()?)
+    };
+    encode()
+        .map(|file| Array::from_slice(&file))
+        .map_err(|error| error.to_string())
+}

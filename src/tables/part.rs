@@ -1,0 +1,216 @@
+//! [`Part`]: some rows of a table, in one array.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use arrow_array::RecordBatch;
+use arrow_buffer::Buffer;
+use arrow_ipc::reader::StreamDecoder;
+use arrow_ipc::writer::StreamWriter;
+use arrow_ipc::{MessageHeader, root_as_message};
+use arrow_schema::{ArrowError, SchemaRef};
+
+use crate::arena::ArenaFull;
+use crate::array::Array;
+use crate::kernel::delegate::{
+    BadArgument, BadReply, CallWriter, HostRef, Key, Receiving, Sending, Value, Words, sealed,
+};
+use crate::kernel::{Arg, Param, RetrySafe};
+
+/// Some rows of a table: an [`Array<u8>`] that holds an Arrow IPC stream, a parameter and a result of kernels.
+///
+/// The columns of [`batches`](Self::batches) lie in the array, without a copy. So a part travels between processes as
+/// any array does, and other libraries read its bytes.
+///
+/// ```
+/// use arenite::tables::Part;
+/// use arenite::tables::arrow::array::{Float64Array, RecordBatch, cast::AsArray, types::Float64Type};
+/// use arenite::tables::arrow::schema::ArrowError;
+///
+/// // A kernel.
+/// fn double(part: &Part) -> Result<Part, ArrowError> {
+///     let double = |batch: RecordBatch| {
+///         let prices = batch.column(0).as_primitive::<Float64Type>();
+///         let doubled: Float64Array = prices.iter().map(|price| price.map(|price| price * 2.0)).collect();
+///         RecordBatch::try_from_iter_with_nullable([("price", std::sync::Arc::new(doubled) as _, true)])
+///     };
+///     let batches: Vec<_> = part.batches()?.into_iter().map(double).collect::<Result<_, _>>()?;
+///     Part::new(&batches[0].schema(), &batches)
+/// }
+///
+/// let prices = Float64Array::from(vec![Some(1.5), None]);
+/// let batch = RecordBatch::try_from_iter_with_nullable([("price", std::sync::Arc::new(prices) as _, true)])?;
+/// let doubled = double(&Part::new(&batch.schema(), &[batch])?)?;
+/// assert_eq!(doubled.batches()?[0].column(0).as_primitive::<Float64Type>().value(0), 3.0);
+/// # Ok::<(), ArrowError>(())
+/// ```
+#[derive(Clone)]
+pub struct Part {
+    stream: Array<u8>,
+}
+
+impl Part {
+    /// Writes batches of this schema into an array: in a kernel in the arena, elsewhere on the heap. There is always at
+    /// least one batch in it, which may be empty.
+    ///
+    /// # Errors
+    /// If a batch is of another schema, or cannot be encoded.
+    ///
+    /// # Panics
+    /// If there is no memory for it (inside a kernel, in the arena).
+    #[track_caller]
+    pub fn new(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Self, ArrowError> {
+        let bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
+        let mut writer = StreamWriter::try_new(Vec::with_capacity(bytes), schema)?;
+        for batch in batches {
+            if batch.schema_ref().fields() != schema.fields() {
+                return Err(ArrowError::SchemaError(format!(
+                    "a batch has the columns {:?}, and its part {:?}",
+                    batch.schema_ref().fields(),
+                    schema.fields()
+                )));
+            }
+            writer.write(batch)?;
+        }
+        if batches.is_empty() {
+            writer.write(&RecordBatch::new_empty(schema.clone()))?;
+        }
+        let stream = Array::from_slice(&writer.into_inner()?);
+        Ok(Self { stream })
+    }
+
+    /// The rows as batches, whose columns lie in this part's array. Their content is checked, because another process
+    /// may have written it: one pass over text and validity.
+    ///
+    /// # Errors
+    /// If the array is no Arrow stream.
+    pub fn batches(&self) -> Result<Vec<RecordBatch>, ArrowError> {
+        let decode = || {
+            let mut buffer = Buffer::from(bytes::Bytes::from_owner(self.stream.clone()));
+            let mut decoder = StreamDecoder::new();
+            let mut batches = Vec::new();
+            while let Some(batch) = decoder.decode(&mut buffer)? {
+                batches.push(batch);
+            }
+            decoder.finish()?;
+            Ok(batches)
+        };
+        // The decoder panics on some streams that a broken worker may write. Nothing outlives it that it has changed.
+        catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| {
+            let broken = "a part is no Arrow stream: its decoder panicked";
+            Err(ArrowError::IpcError(broken.into()))
+        })
+    }
+
+    /// The stream as bytes, for other libraries and for [`Engine::submit`](crate::Engine::submit).
+    pub fn as_array(&self) -> &Array<u8> {
+        &self.stream
+    }
+
+    /// The schema and the number of rows, from the headers of the messages.
+    pub(super) fn header(&self) -> Result<(SchemaRef, u64), ArrowError> {
+        let broken = || ArrowError::IpcError("a part is no Arrow stream".into());
+        let mut schema = None;
+        let mut rows = 0_u64;
+        let mut rest = &self.stream[..];
+        loop {
+            let Some((&[0xFF, 0xFF, 0xFF, 0xFF], behind)) = rest.split_first_chunk() else {
+                return Err(broken());
+            };
+            let (len, behind) = behind.split_first_chunk().ok_or_else(broken)?;
+            let len = u32::from_le_bytes(*len) as usize;
+            if len == 0 {
+                return Ok((schema.ok_or_else(broken)?, rows));
+            }
+            let (message, behind) = behind.split_at_checked(len).ok_or_else(broken)?;
+            let message = root_as_message(message).map_err(|_| broken())?;
+            match message.header_type() {
+                MessageHeader::Schema => {
+                    let found = message.header_as_schema().ok_or_else(broken)?;
+                    schema = Some(arrow_ipc::convert::try_fb_to_schema(found)?.into());
+                }
+                MessageHeader::RecordBatch => {
+                    let batch = message.header_as_record_batch().ok_or_else(broken)?;
+                    let length = u64::try_from(batch.length()).map_err(|_| broken())?;
+                    rows = rows.checked_add(length).ok_or_else(broken)?;
+                }
+                _ => {}
+            }
+            let body = usize::try_from(message.bodyLength()).map_err(|_| broken())?;
+            rest = behind.get(body..).ok_or_else(broken)?;
+        }
+    }
+}
+
+impl From<Part> for Array<u8> {
+    fn from(part: Part) -> Self {
+        part.stream
+    }
+}
+
+/// Not checked here: [`Part::batches`] returns an error for what is no Arrow stream.
+impl From<Array<u8>> for Part {
+    fn from(stream: Array<u8>) -> Self {
+        Self { stream }
+    }
+}
+
+impl fmt::Debug for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Part of {} bytes", self.stream.len())
+    }
+}
+
+// To the engine, a part is its array.
+
+impl sealed::Sealed for &Part {}
+impl Param for &Part {
+    type At<'j> = &'j Part;
+    type Held = Part;
+    fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Part, BadArgument> {
+        <&Array<u8> as Param>::receive(words, host).map(Part::from)
+    }
+    fn at(held: &mut Part, _: Key) -> &Part {
+        held
+    }
+}
+
+impl<'env> Arg<'env, &Part> for Part {
+    fn send(self, call: &mut CallWriter) {
+        Arg::<&Array<u8>>::send(self.stream, call);
+    }
+    fn hold(self) -> Part {
+        self
+    }
+    fn held(&self) -> u64 {
+        Arg::<&Array<u8>>::held(&self.stream)
+    }
+}
+
+impl<'env> Arg<'env, &Part> for &Part {
+    fn send(self, call: &mut CallWriter) {
+        Arg::<&Array<u8>>::send(&self.stream, call);
+    }
+    fn hold(self) -> Part {
+        self.clone()
+    }
+}
+
+impl RetrySafe for Part {}
+impl RetrySafe for &Part {}
+
+impl Value for Part {
+    type Out = Part;
+    fn send(self, reply: &mut Sending<'_>) -> Result<(), ArenaFull> {
+        Value::send(self.stream, reply)
+    }
+    fn receive(reply: &mut Receiving<'_>) -> Result<Part, BadReply> {
+        <Array<u8> as Value>::receive(reply).map(Part::from)
+    }
+    fn into_value(self) -> Part {
+        self
+    }
+    fn arrays(&self) -> usize {
+        1
+    }
+}

@@ -1,0 +1,317 @@
+//! How files are read: [`Plan`].
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arrow_schema::{Schema, SchemaRef};
+
+use super::error::{Fault, Origin, Place, TableError, TableErrorKind};
+use super::feed::Feed;
+use super::kernels::{self, Format, SAMPLED_ROWS, Spec};
+use super::part::Part;
+use super::schema::{duplicate, merge};
+use crate::array::Array;
+use crate::engine::{Engine, InputError, JobError, Priority};
+use crate::kernel::Bytes;
+
+/// The most that is read of a file to infer its schema.
+const SAMPLE: usize = 1 << 20;
+
+/// What a table is read from, and how.
+pub(super) struct Plan<'e> {
+    pub(super) engine: &'e Engine,
+    pub(super) files: Vec<Arc<Path>>,
+    pub(super) format: Format,
+    pub(super) delimiter: u8,
+    pub(super) has_header: bool,
+    pub(super) by_name: bool,
+    pub(super) widen: bool,
+    pub(super) part_bytes: usize,
+    /// The name of the column, or nothing.
+    pub(super) file_column: String,
+    /// Jobs that wait at most.
+    pub(super) ahead: usize,
+    /// No bytes, for jobs that read a file by themselves.
+    pub(super) nothing: Array<u8>,
+    /// Pipes that were looked at and not read yet, by the index of the file.
+    pub(super) opened: Mutex<HashMap<usize, Feed>>,
+    /// Parquet files: the rows of each group, and the content if it can be read only once.
+    pub(super) groups: Vec<(Vec<u64>, Option<Array<u8>>)>,
+}
+
+pub(super) fn path_bytes(path: &Path) -> Bytes {
+    path.as_os_str().as_bytes().into()
+}
+
+/// What a failed job says about the part that it was for.
+pub(super) fn failed(origin: Origin, error: JobError) -> TableError {
+    match error.returned::<Fault>() {
+        Some(fault) => TableError::of_fault(origin, fault, None),
+        None => TableError::new(Some(origin), TableErrorKind::Job(error)),
+    }
+}
+
+impl Plan<'_> {
+    /// How bytes of a file are read.
+    pub(super) fn spec(&self, start: u64, end: u64) -> Spec {
+        Spec {
+            start,
+            end,
+            format: self.format,
+            delimiter: self.delimiter,
+            has_header: self.has_header && self.format == Format::Csv,
+            by_name: self.by_name,
+            widen: self.widen,
+            is_passed: false,
+            is_last: false,
+            is_first: false,
+        }
+    }
+
+    /// Whether workers may open files.
+    pub(super) fn is_sandboxed(&self) -> bool {
+        self.engine
+            .shared()
+            .is_some_and(|shared| shared.is_sandboxed())
+    }
+
+    fn opened(&self) -> MutexGuard<'_, HashMap<usize, Feed>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens a file at its beginning.
+    pub(super) fn open(&self, index: usize) -> Result<Feed, TableError> {
+        if let Some(feed) = self.opened().remove(&index) {
+            return Ok(feed);
+        }
+        let spec = self.spec(0, 0);
+        Feed::open(&self.files[index], spec.records(), spec.has_header)
+            .map_err(|error| TableError::of_file(&self.files[index], error))
+    }
+
+    /// Whether the files can be read again.
+    pub(super) fn is_repeatable(&self) -> bool {
+        self.files.iter().all(|file| file.is_file())
+    }
+
+    /// The schema of the first file that has one, or by name of all files.
+    pub(super) fn schema(&mut self) -> Result<SchemaRef, TableError> {
+        if self.format == Format::Parquet {
+            return self.describe();
+        }
+        let mut merged: Option<SchemaRef> = None;
+        // A bounded number of samples is in flight: the map pulls as many as its workers need.
+        let failure = RefCell::new(None);
+        let files = RefCell::new(Vec::new());
+        let samples = (0..self.files.len()).filter_map(|index| match self.sample(index) {
+            Ok(Some(sample)) if failure.borrow().is_none() => {
+                files.borrow_mut().push(index);
+                Some(sample)
+            }
+            Ok(_) => None,
+            Err(error) => {
+                failure.borrow_mut().get_or_insert(error);
+                None
+            }
+        });
+        // Otherwise one is enough.
+        let samples = samples.take(if self.by_name { usize::MAX } else { 1 });
+        let inferred = self
+            .engine
+            .map(kernels::infer, samples)
+            .priority(Priority::High);
+        for (number, found) in inferred.enumerate() {
+            let file = &self.files[files.borrow()[number]];
+            let whole = || Origin::file_only(file);
+            // The sample is the beginning of the file.
+            let found = found.map_err(|error| match error.returned::<Fault>() {
+                Some(fault) => TableError::of_fault(whole(), fault, Some(0)),
+                None => failed(whole(), error),
+            })?;
+            let (found, _) = found.header()?;
+            if !self.by_name {
+                return Ok(found);
+            }
+            if let Some(name) = duplicate(&found) {
+                return Err(TableError::of_file(
+                    file,
+                    format!(
+                        "two columns have the name {name:?}, so by_name() cannot tell them apart"
+                    ),
+                ));
+            }
+            merged = Some(match merged {
+                Some(known) => self.union(&known, &found, file)?,
+                None => found,
+            });
+        }
+        if let Some(error) = failure.take() {
+            return Err(error);
+        }
+        merged.ok_or_else(|| {
+            let nothing = "there is no row to infer a schema from: pass one with schema()";
+            TableError::of_file(&self.files[0], nothing.to_owned())
+        })
+    }
+
+    /// The schema of the known files and another one.
+    fn union(
+        &self,
+        known: &Schema,
+        other: &Schema,
+        file: &Arc<Path>,
+    ) -> Result<SchemaRef, TableError> {
+        merge(known, other, self.widen).map_err(|(column, x, y)| {
+            let fault = Fault {
+                column: Some(column),
+                ..Fault::new(format!(
+                    "it is {y} in this file and {x} in those before; pass a schema, or let widen() choose a type"
+                ))
+            };
+            TableError::of_fault(Origin::file_only(file), fault, None)
+        })
+    }
+
+    /// The arguments of a job that infers the schema of a file; `None` for one without content.
+    #[allow(clippy::type_complexity, reason = "the arguments of a kernel")]
+    fn sample(
+        &self,
+        index: usize,
+    ) -> Result<Option<(Bytes, Spec, Bytes, Array<u8>, u64)>, TableError> {
+        let file = &self.files[index];
+        let mut feed = self.open(index)?;
+        let mut spec = self.spec(0, 0);
+        spec.is_passed = true;
+        let header = Bytes::from(&feed.header);
+        let sample = feed.sample(SAMPLE, spec.records());
+        let is_empty = sample.is_empty() && header.is_empty();
+        let data = self
+            .engine
+            .from_slice(sample)
+            .map_err(|full| TableError::of_file(file, full))?;
+        if !file.is_file() {
+            self.opened().insert(index, feed);
+        }
+        let args = (path_bytes(file), spec, header, data, SAMPLED_ROWS as u64);
+        Ok((!is_empty).then_some(args))
+    }
+
+    /// The schema of Parquet files. Keeps how many rows each of their row groups has.
+    fn describe(&mut self) -> Result<SchemaRef, TableError> {
+        let mut merged: Option<SchemaRef> = None;
+        let failure = RefCell::new(None);
+        let contents = RefCell::new(Vec::new());
+        let described: Vec<_> = {
+            let args = self
+                .files
+                .iter()
+                .map_while(|file| match self.content(file) {
+                    Ok(content) => {
+                        let once = content.clone().filter(|_| !file.is_file());
+                        contents.borrow_mut().push(once);
+                        Some((
+                            path_bytes(file),
+                            content.unwrap_or_else(|| self.nothing.clone()),
+                        ))
+                    }
+                    Err(error) => {
+                        failure.borrow_mut().get_or_insert(error);
+                        None
+                    }
+                });
+            let jobs = self.engine.map(kernels::describe, args);
+            jobs.priority(Priority::High).collect()
+        };
+        for ((file, described), content) in self.files.iter().zip(described).zip(contents.take()) {
+            let (found, rows) =
+                described.map_err(|error| failed(Origin::file_only(file), error))?;
+            let (found, _) = found.header()?;
+            merged = Some(match merged {
+                Some(known) => {
+                    if !self.by_name {
+                        self.same_columns(&known, &found, file)?;
+                    }
+                    self.union(&known, &found, file)?
+                }
+                None => optional(&found, self.by_name || self.files.len() > 1),
+            });
+            self.groups.push((rows.to_vec(), content));
+        }
+        match (failure.take(), merged) {
+            (Some(error), _) => Err(error),
+            (None, Some(schema)) => Ok(schema),
+            (None, None) => unreachable!("there is at least one file"),
+        }
+    }
+
+    fn same_columns(
+        &self,
+        known: &Schema,
+        found: &Schema,
+        file: &Arc<Path>,
+    ) -> Result<(), TableError> {
+        let names = |schema: &Schema| -> Vec<String> {
+            schema
+                .fields()
+                .iter()
+                .map(|field| field.name().clone())
+                .collect()
+        };
+        let (known, found) = (names(known), names(found));
+        if known == found {
+            return Ok(());
+        }
+        Err(TableError::of_file(
+            file,
+            format!(
+                "its columns are {found:?}, and those of the first file {known:?}; by_name() reads files whose \
+                 columns differ"
+            ),
+        ))
+    }
+
+    /// The content of a file that workers cannot open.
+    pub(super) fn content(&self, file: &Arc<Path>) -> Result<Option<Array<u8>>, TableError> {
+        if file.is_file() && !self.is_sandboxed() {
+            return Ok(None);
+        }
+        let read = self.engine.read_file(file);
+        read.map(Some).map_err(|error| match error {
+            InputError::Io { error, .. } => TableError::of_file(file, error),
+            InputError::ArenaFull(full) => TableError::of_file(file, full),
+            InputError::Npy { error, .. } => TableError::of_file(file, io::Error::other(error)),
+        })
+    }
+
+    /// The place of bytes of a file.
+    pub(super) fn origin(&self, file: &Arc<Path>, start: u64, end: u64) -> Origin {
+        Origin {
+            file: Arc::clone(file),
+            place: Place::Bytes(start..end),
+        }
+    }
+
+    /// Copies a schema to where workers read it.
+    pub(super) fn shared_schema(&self, schema: &SchemaRef) -> Result<Part, TableError> {
+        let part = Part::new(schema, &[])?;
+        let shared = self
+            .engine
+            .import(part.as_array())
+            .map_err(|full| TableError::new(None, full.into()))?;
+        Ok(shared.into())
+    }
+}
+
+/// Rows of other files may lack a value.
+fn optional(schema: &Schema, is_optional: bool) -> SchemaRef {
+    let field = |field: &Arc<arrow_schema::Field>| {
+        let nullable = field.is_nullable() || is_optional;
+        Arc::new(field.as_ref().clone().with_nullable(nullable))
+    };
+    let fields: Vec<_> = schema.fields().iter().map(field).collect();
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata.clone()))
+}

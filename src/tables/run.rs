@@ -1,0 +1,200 @@
+//! Kernels over parts: [`PartMap`].
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use super::error::{Fault, Origin, TableError, TableErrorKind};
+use super::kernels::{self, Spec};
+use super::part::Part;
+use super::table::{PartReport, Table};
+use super::tasks::Task;
+use crate::engine::{Engine, Job, JobOptions, Priority};
+use crate::kernel::Bytes;
+use crate::supervisor::{Permits, Retried};
+
+/// The results of a kernel on the parts of a table, in order: an iterator.
+///
+/// A bounded number of parts is in flight, twice as many as there are workers, and results wait until they are asked
+/// for. Dropping it cancels what is in flight.
+#[must_use = "a map of parts is lazy: nothing runs before it is iterated over"]
+pub struct PartMap<'e, R> {
+    engine: &'e Engine,
+    start: Box<Start<'e, R>>,
+    options: JobOptions<Retried>,
+    flying: VecDeque<Result<Flying<R>, TableError>>,
+    ahead: usize,
+    is_over: bool,
+    /// The parts of the current file up to the last one that has ended.
+    before: Vec<(Bytes, Spec)>,
+}
+
+/// Starts the next part.
+pub(super) type Start<'e, R> =
+    dyn FnMut(&JobOptions<Retried>) -> Option<Result<Flying<R>, TableError>> + Send + 'e;
+
+/// A part that is being worked on.
+pub(super) struct Flying<R> {
+    pub(super) origin: Option<Origin>,
+    /// How to read it, if the job does.
+    pub(super) task: Option<Task>,
+    pub(super) job: Job<R>,
+}
+
+/// A part that has ended.
+pub(super) struct Done<R> {
+    pub(super) origin: Option<Origin>,
+    pub(super) task: Option<Task>,
+    pub(super) result: Result<R, TableError>,
+    /// Whether another schema could read it.
+    pub(super) is_of_type: bool,
+}
+
+impl<'e, R: Send + 'static> PartMap<'e, R> {
+    pub(super) fn new(engine: &'e Engine, start: Box<Start<'e, R>>) -> Self {
+        Self {
+            engine,
+            start,
+            options: JobOptions::default(),
+            flying: VecDeque::new(),
+            ahead: parts_ahead(engine),
+            is_over: false,
+            before: Vec::new(),
+        }
+    }
+
+    /// Sets the options of the jobs that were not started yet, such as a deadline or retries. A part that fails is
+    /// named by its file and bytes instead of a label.
+    pub fn options<M>(mut self, options: &JobOptions<M>) -> Self
+    where
+        Part: Permits<M>,
+    {
+        self.options = options.clone().with_mode();
+        self
+    }
+
+    /// Runs all parts. A part that fails costs no other: each failure names its file and bytes.
+    pub fn report(mut self) -> PartReport<Vec<Option<R>>> {
+        let mut values = Vec::new();
+        let mut failures = Vec::new();
+        while let Some(done) = self.next_done() {
+            match done.result {
+                Ok(value) => values.push(Some(value)),
+                Err(error) => {
+                    values.push(None);
+                    failures.push(error);
+                }
+            }
+        }
+        PartReport { values, failures }
+    }
+
+    /// The results with where their rows come from.
+    pub fn with_origins(mut self) -> impl Iterator<Item = (Option<Origin>, Result<R, TableError>)> {
+        let next = move || self.next_done().map(|done| (done.origin, done.result));
+        std::iter::from_fn(next)
+    }
+
+    pub(super) fn next_done(&mut self) -> Option<Done<R>> {
+        while !self.is_over && self.flying.len() < self.ahead {
+            match (self.start)(&self.options) {
+                Some(started) => self.flying.push_back(started),
+                None => self.is_over = true,
+            }
+        }
+        let Flying { origin, task, job } = match self.flying.pop_front()? {
+            Ok(flying) => flying,
+            Err(error) => {
+                return Some(Done {
+                    origin: error.origin().cloned(),
+                    task: None,
+                    result: Err(error),
+                    is_of_type: false,
+                });
+            }
+        };
+        let mut is_of_type = false;
+        let result = job
+            .wait()
+            .map_err(|error| match (error.returned::<Fault>(), &origin) {
+                (Some(fault), Some(origin)) => {
+                    is_of_type = fault.is_of_type;
+                    let of_row = task.as_ref().filter(|_| fault.row > 0);
+                    let before = of_row.and_then(|task| self.rows_before(task));
+                    TableError::of_fault(origin.clone(), fault, before)
+                }
+                _ => TableError::new(origin.clone(), TableErrorKind::Job(error)),
+            });
+        if let Some(task) = &task {
+            if self
+                .before
+                .last()
+                .is_some_and(|(path, _)| path[..] != task.path[..])
+            {
+                self.before.clear();
+            }
+            self.before.push((task.path.clone(), task.spec));
+        }
+        Some(Done {
+            origin,
+            task,
+            result,
+            is_of_type,
+        })
+    }
+
+    /// The number of rows of a file before a part; `None` if they cannot be counted.
+    fn rows_before(&self, task: &Task) -> Option<u64> {
+        let before: Vec<_> = self
+            .before
+            .iter()
+            .filter(|(path, _)| path[..] == task.path[..])
+            .cloned()
+            .collect();
+        if !before.is_empty() && task.spec.is_passed {
+            return None;
+        }
+        let counts = self.engine.map(kernels::count_rows, before);
+        counts.priority(Priority::High).sum::<Result<u64, _>>().ok()
+    }
+}
+
+/// Parts in flight: one for each worker, and one that waits for it.
+pub(super) fn parts_ahead(engine: &Engine) -> usize {
+    2 * engine.stats().workers.len().max(1)
+}
+
+impl PartMap<'_, Part> {
+    /// Runs all parts, and makes a table of the results, which all have one schema.
+    ///
+    /// # Errors
+    /// The first failure, which cancels the rest. [`report`](Self::report) keeps what succeeded.
+    pub fn table(mut self) -> Result<Table, TableError> {
+        let mut table = Table::empty(None);
+        while let Some(done) = self.next_done() {
+            table.push(done.result?, done.origin)?;
+        }
+        Ok(table)
+    }
+}
+
+impl<R: Send + 'static> Iterator for PartMap<'_, R> {
+    type Item = Result<R, TableError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_done().map(|done| done.result)
+    }
+}
+
+impl<R> fmt::Debug for PartMap<'_, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PartMap")
+            .field("in_flight", &self.flying.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The text by which statistics and traces know the job of a part.
+pub(super) fn label(origin: &Origin) -> Arc<str> {
+    origin.to_string().into()
+}

@@ -1,0 +1,577 @@
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use arrow_array::RecordBatch;
+use arrow_cast::display::array_value_to_string;
+use arrow_schema::{DataType, Field, Schema};
+use proptest::prelude::*;
+
+use super::cut::{Records, State, scan};
+use super::error::Fault;
+use super::*;
+use crate::Engine;
+use crate::kernel::KernelError;
+
+/// The rows as text; null is `-`.
+fn rows(table: &Table) -> Vec<Vec<String>> {
+    let row = |batch: &RecordBatch, row| {
+        let columns = batch.columns().iter();
+        let text = columns.map(|column| match column.is_null(row) {
+            true => "-".to_owned(),
+            false => array_value_to_string(column, row).unwrap(),
+        });
+        text.collect()
+    };
+    let batches: Vec<_> = table.batches().collect::<Result<_, _>>().unwrap();
+    let all = batches.iter();
+    all.flat_map(|batch| (0..batch.num_rows()).map(|at| row(batch, at)))
+        .collect()
+}
+
+fn names(table: &Table) -> Vec<String> {
+    let schema = table.schema();
+    schema
+        .fields()
+        .iter()
+        .map(|field| field.name().clone())
+        .collect()
+}
+
+fn types(table: &Table) -> Vec<DataType> {
+    let schema = table.schema();
+    schema
+        .fields()
+        .iter()
+        .map(|field| field.data_type().clone())
+        .collect()
+}
+
+struct Data(tempfile::TempDir);
+
+impl Data {
+    fn of<const N: usize>(files: [(&str, &[u8]); N]) -> Self {
+        let data = Self(tempfile::tempdir().unwrap());
+        for (name, bytes) in files {
+            let path = data.0.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        }
+        data
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn pattern(&self, pattern: &str) -> String {
+        format!("{}/{pattern}", self.path().display())
+    }
+}
+
+fn text(error: &TableError, data: &Data) -> String {
+    error.to_string().replace(&data.pattern(""), "")
+}
+
+/// The records of the parser, each as its fields.
+fn records(bytes: &[u8]) -> Vec<Vec<Vec<u8>>> {
+    use csv_core::ReadRecordResult as Read;
+    let mut reader = csv_core::ReaderBuilder::new().build();
+    let (mut text, mut ends) = (vec![0; bytes.len() + 8], vec![0; bytes.len() + 8]);
+    reader.read_record(b"\n", &mut text, &mut ends);
+    let (mut at, mut len, mut count, mut found) = (0, 0, 0, Vec::new());
+    loop {
+        let (result, read, written, fields) =
+            reader.read_record(&bytes[at..], &mut text[len..], &mut ends[count..]);
+        at += read;
+        len += written;
+        count += fields;
+        match result {
+            Read::InputEmpty => {}
+            Read::Record => {
+                let begins = [0].into_iter().chain(ends.iter().copied());
+                let bounds = begins.zip(&ends[..count]);
+                found.push(
+                    bounds
+                        .map(|(begin, end)| text[begin..*end].to_vec())
+                        .collect(),
+                );
+                (len, count) = (0, 0);
+            }
+            Read::End => return found,
+            Read::OutputFull | Read::OutputEndsFull => unreachable!("there is room"),
+        }
+    }
+}
+
+/// Numbers that are written in one way only.
+fn sixteenths() -> impl Strategy<Value = f64> {
+    (-999..999_i32).prop_map(|number| f64::from(number) / 16.0)
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_cut_anywhere_are_the_same_records(
+        bytes in proptest::collection::vec(proptest::sample::select(&b"aa,\"\"\n\n\r;"[..]), 0..60),
+        size in 1_usize..9,
+    ) {
+        let rules = Records::Csv { delimiter: b',' };
+        let (mut state, mut begin, mut before) = (State::Outside, 0, b'\n');
+        let mut parts = Vec::new();
+        for (number, chunk) in bytes.chunks(size).enumerate() {
+            // As workers do, each chunk on its own for all states.
+            let of_state = State::ALL.map(|state| scan(chunk, rules, state, before));
+            let found = of_state[state as usize];
+            if let Some(first) = found.first {
+                let end = number * size + first;
+                parts.extend(records(&bytes[begin..end]));
+                begin = end;
+            }
+            state = found.state;
+            before = *chunk.last().unwrap();
+        }
+        parts.extend(records(&bytes[begin..]));
+        prop_assert_eq!(parts, records(&bytes));
+        let whole = scan(&bytes, rules, State::Outside, b'\n');
+        prop_assert_eq!(whole.state, state);
+    }
+
+    #[test]
+    fn rows_do_not_depend_on_the_size_of_parts(
+        cells in proptest::collection::vec((any::<i32>(), "[a,\"\n\r ]{0,8}", proptest::option::of(sixteenths())), 0..30),
+        has_mark in any::<bool>(),
+        line in proptest::sample::select(&["\n", "\r\n"][..]),
+        ends in any::<bool>(),
+        size in 1_usize..200,
+        is_compressed in any::<bool>(),
+    ) {
+        let mut csv = String::from(if has_mark { "\u{feff}" } else { "" });
+        csv.push_str("number,\"the\n\"\"text\"\"\",float");
+        for (number, text, float) in &cells {
+            csv.push_str(line);
+            let float = float.map(|float| format!("{float:?}")).unwrap_or_default();
+            csv.push_str(&format!("{number},\"{}\",{float}", text.replace('"', "\"\"")));
+        }
+        if ends {
+            csv.push_str(line);
+        }
+        let engine = Engine::inline();
+        let data = Data::of([("a.csv", csv.as_bytes())]);
+        let expected: Vec<Vec<String>> = cells
+            .iter()
+            .map(|(number, text, float)| vec![
+                number.to_string(),
+                if text.is_empty() { "-".into() } else { text.clone() },
+                float.map_or_else(|| "-".into(), |float| format!("{float:?}")),
+            ])
+            .collect();
+        let schema = Schema::new(vec![
+            Field::new("number", DataType::Int32, true),
+            Field::new("the\n\"text\"", DataType::Utf8, true),
+            Field::new("float", DataType::Float64, true),
+        ]);
+        let path = data.path().join("a.csv");
+        if is_compressed {
+            let file = fs::File::create(&path).unwrap();
+            let mut gzip = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+            gzip.write_all(csv.as_bytes()).unwrap();
+            gzip.finish().unwrap();
+        }
+        let table = engine.csv(&path).schema(schema.into()).part_bytes(size).read().unwrap();
+        prop_assert_eq!(rows(&table), expected);
+        // Each byte belongs to one part, in order.
+        let mut at = None;
+        for number in 0..table.parts().len() {
+            let bytes = table.origin(number).unwrap().bytes().unwrap();
+            prop_assert!(at.is_none_or(|at| at == bytes.start));
+            at = Some(bytes.end);
+        }
+        prop_assert!(at.is_none_or(|at| at == csv.len() as u64));
+    }
+
+    #[test]
+    fn lines_of_json_do_not_depend_on_the_size_of_parts(
+        cells in proptest::collection::vec((any::<i32>(), "[a\"\n{}]{0,8}"), 1..30),
+        size in 1_usize..100,
+        is_passed in any::<bool>(),
+    ) {
+        let line = |(number, text): &(i32, String)| {
+            let text = serde_json::to_string(text).unwrap();
+            format!("{{\"n\": {number}, \"t\": {{\"x\": {text}}}}}\n\n")
+        };
+        let json: String = cells.iter().map(line).collect();
+        let data = Data::of([("a.json", json.as_bytes())]);
+        let path = data.path().join("a.json");
+        if is_passed {
+            let file = fs::File::create(&path).unwrap();
+            let mut gzip = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+            gzip.write_all(json.as_bytes()).unwrap();
+            gzip.finish().unwrap();
+        }
+        let engine = Engine::inline();
+        let table = engine.json(&path).part_bytes(size).read().unwrap();
+        let whole = engine.read_json(&path).unwrap();
+        prop_assert_eq!(rows(&table), rows(&whole));
+        prop_assert_eq!(table.rows(), cells.len() as u64);
+    }
+
+    #[test]
+    fn a_fault_survives_its_encoding(row in any::<u64>(), column in ".{0,9}", has_column in any::<bool>(), is_of_type in any::<bool>(), text in ".{0,9}") {
+        let fault = Fault { row, column: has_column.then_some(column), is_of_type, text };
+        prop_assert_eq!(Fault::from_bytes(&fault.to_bytes()), Some(fault));
+    }
+}
+
+#[test]
+fn errors_name_file_row_and_column() {
+    let engine = Engine::inline();
+    let number = Schema::new(vec![
+        Field::new("n", DataType::Int64, true),
+        Field::new("t", DataType::Utf8, true),
+    ]);
+    type Case = (
+        &'static [u8],
+        Option<u64>,
+        Option<&'static str>,
+        &'static str,
+    );
+    let cases: [Case; 7] = [
+        (
+            b"n,t\n1,a\n2,b\nthree,c\n4,d\n",
+            Some(3),
+            Some("n"),
+            r#"a.csv, row 3, column "n": "three" is not Int64; pass a schema, or let widen() choose a type that fits all rows"#,
+        ),
+        (
+            b"n,t\n1,a\n2\n3,c\n",
+            Some(2),
+            None,
+            "a.csv, row 2: 1 field instead of 2: is a quote or a line break missing, or too many?",
+        ),
+        (
+            b"n,t\n1,a\n2,b,c\n",
+            Some(2),
+            None,
+            "a.csv, row 2: 3 fields instead of 2: is a quote or a line break missing, or too many?",
+        ),
+        (
+            b"n,t\n1,a\n2,\xFF\n",
+            Some(2),
+            Some("t"),
+            "a.csv, row 2, column \"t\": the text is not UTF-8",
+        ),
+        (
+            b"n,t\n1,a\n2,\"b\n3,c\n",
+            Some(2),
+            None,
+            "a.csv, row 2: the file ends inside the quotes of a field that begins in this row",
+        ),
+        (
+            b"n,u\n1,a\n",
+            None,
+            Some("u"),
+            "a.csv, bytes 4..8, column \"u\": column 2 is \"u\" in this file and \"t\" in the table; by_name() reads files whose columns differ",
+        ),
+        (
+            b"n\n1\n",
+            None,
+            None,
+            "a.csv, bytes 2..4: this file has 1 columns and the table 2; by_name() reads files whose columns differ",
+        ),
+    ];
+    for (csv, row, column, expected) in cases {
+        let data = Data::of([("a.csv", csv)]);
+        for size in [1, 3, 7, 1 << 20] {
+            let reader = engine
+                .csv(data.path())
+                .schema(number.clone().into())
+                .part_bytes(size);
+            let error = reader.read().unwrap_err();
+            assert_eq!((error.row(), error.column()), (row, column), "{error}");
+            if row.is_some() || size == 1 << 20 {
+                assert_eq!(text(&error, &data), expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_is_counted_behind_parts_that_failed() {
+    let engine = Engine::inline();
+    let data = Data::of([("a.csv", b"n\n1\nx\n3\n\ny\n5\n")]);
+    let report = engine.csv(data.path()).part_bytes(2).report().unwrap();
+    assert_eq!(
+        types(report.values()),
+        [DataType::Utf8],
+        "the sample has all rows"
+    );
+    assert!(report.failures().is_empty());
+    let schema = Schema::new(vec![Field::new("n", DataType::Int64, true)]);
+    let report = engine
+        .csv(data.path())
+        .schema(schema.into())
+        .part_bytes(2)
+        .report()
+        .unwrap();
+    let found: Vec<_> = report.failures().iter().map(|error| error.row()).collect();
+    assert_eq!(found, [Some(2), Some(4)]);
+    // The first part ends with the first record that ends behind its two bytes.
+    assert_eq!(rows(report.values()), [["3"], ["5"]]);
+}
+
+#[test]
+fn types_that_do_not_fit_are_widened_where_asked() {
+    let engine = Engine::inline();
+    let data = Data::of([
+        ("a.csv", b"n,m,t\n1,007,\n2,008,\n"),
+        ("b.csv", b"n,m,t\n1.5,x,7\n"),
+    ]);
+    let error = engine.read_csv(data.path()).unwrap_err();
+    assert_eq!(
+        text(&error, &data),
+        r#"b.csv, row 1, column "n": "1.5" is not Int64; pass a schema, or let widen() choose a type that fits all rows"#
+    );
+    let table = engine.csv(data.path()).widen().read().unwrap();
+    assert_eq!(
+        types(&table),
+        [DataType::Float64, DataType::Utf8, DataType::Utf8]
+    );
+    // What was a number first is text as it stands in the file.
+    let expected = [["1.0", "007", "-"], ["2.0", "008", "-"], ["1.5", "x", "7"]];
+    assert_eq!(rows(&table), expected);
+    assert!(engine.csv(data.path()).widen().scan().is_err());
+}
+
+#[test]
+fn columns_are_matched_by_name_where_asked() {
+    let engine = Engine::inline();
+    let data = Data::of([
+        ("a.csv", b"x,y\n1,a\n"),
+        ("b.csv", b"y,z\nb,2.5\n"),
+        ("c.csv", b""),
+    ]);
+    let error = engine.read_csv(data.path()).unwrap_err();
+    assert!(error.to_string().contains("by_name()"), "{error}");
+    let table = engine
+        .csv(data.path())
+        .by_name()
+        .file_column("file")
+        .read()
+        .unwrap();
+    assert_eq!(names(&table), ["x", "y", "z", "file"]);
+    let (a, b) = (data.pattern("a.csv"), data.pattern("b.csv"));
+    assert_eq!(rows(&table), [["1", "a", "-", &*a], ["-", "b", "2.5", &*b]]);
+    let twice = Data::of([("a.csv", b"x,x\n1,2\n")]);
+    assert!(engine.csv(twice.path()).by_name().read().is_err());
+    assert_eq!(engine.read_csv(twice.path()).unwrap().rows(), 1);
+}
+
+#[test]
+fn json_names_what_it_cannot_read() {
+    let engine = Engine::inline();
+    let first = "{\"a\": 1}\n".repeat(1000);
+    for (last, row, expected) in [
+        ("{\"a\": \"x\"}", 1001, "pass a schema, or let widen()"),
+        ("{\"b\": 1}", 1001, "pass a schema, or let widen()"),
+        ("{\"a\": ", 1001, "no JSON object in one line"),
+        ("[1, 2]", 1001, "no JSON object in one line"),
+    ] {
+        let data = Data::of([("a.json", format!("{first}{last}\n").as_bytes())]);
+        for size in [100, 1 << 20] {
+            let error = engine
+                .json(data.path())
+                .part_bytes(size)
+                .read()
+                .unwrap_err();
+            assert_eq!(error.row(), Some(row), "{error}");
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+    }
+    let more = format!("{first}{{\"a\": \"x\", \"b\": {{\"c\": [1.5]}}}}\n");
+    let data = Data::of([("a.json", more.as_bytes())]);
+    let table = engine
+        .json(data.path())
+        .part_bytes(100)
+        .widen()
+        .read()
+        .unwrap();
+    assert_eq!(
+        (table.rows(), names(&table)),
+        (1001, vec!["a".into(), "b".into()])
+    );
+    assert_eq!(rows(&table)[1000], ["x", "{c: [1.5]}"]);
+}
+
+#[test]
+fn parquet_is_what_was_written() {
+    let engine = Engine::inline();
+    let data = Data::of([
+        ("in/a.csv", b"n,t\n1,a\n2,\n3,c\n"),
+        ("in/b.csv", b"n,t\n4,d\n"),
+    ]);
+    let table = engine
+        .csv(data.path().join("in"))
+        .part_bytes(6)
+        .file_column("f")
+        .read()
+        .unwrap();
+    let out = data.path().join("out");
+    let files = table.write_parquet(&engine, &out).unwrap();
+    assert_eq!(files.len(), table.parts().len());
+    assert!(fs::read_dir(&out).unwrap().all(|entry| {
+        entry
+            .unwrap()
+            .path()
+            .extension()
+            .is_some_and(|known| known == "parquet")
+    }));
+    let again = engine.read_parquet(&out).unwrap();
+    assert_eq!((rows(&again), names(&again)), (rows(&table), names(&table)));
+    assert_eq!(again.origin(0).unwrap().row_group(), Some(0));
+    // Nothing of another table is replaced or mixed in.
+    assert!(
+        table
+            .write_parquet(&engine, &out)
+            .unwrap_err()
+            .to_string()
+            .contains("another table")
+    );
+
+    let streams = table.write_ipc(data.path().join("ipc")).unwrap();
+    let part = Part::from(engine.read_file(&streams[0]).unwrap());
+    assert_eq!(part.batches().unwrap(), table.parts()[0].batches().unwrap());
+
+    let whole = fs::read(&files[1]).unwrap();
+    for len in [0, 3, 40, whole.len() - 1] {
+        fs::write(&files[0], &whole[..len]).unwrap();
+        let error = engine.read_parquet(&out).unwrap_err();
+        assert!(
+            text(&error, &data).starts_with("out/part-00000.parquet: no whole Parquet file"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn parquet_of_other_columns_is_an_error_or_a_union() {
+    let engine = Engine::inline();
+    let data = Data::of([("a.csv", b"x,y\n1,a\n"), ("b.csv", b"x,z\n2.5,b\n")]);
+    for name in ["a", "b"] {
+        let table = engine
+            .read_csv(data.path().join(format!("{name}.csv")))
+            .unwrap();
+        let files = table
+            .write_parquet(&engine, data.path().join(name))
+            .unwrap();
+        fs::create_dir_all(data.path().join("all")).unwrap();
+        fs::rename(&files[0], data.path().join(format!("all/{name}.parquet"))).unwrap();
+    }
+    let all = data.path().join("all");
+    let error = engine.read_parquet(&all).unwrap_err();
+    assert!(error.to_string().contains("by_name()"), "{error}");
+    let error = engine.parquet(&all).by_name().read().unwrap_err();
+    assert_eq!(error.column(), Some("x"), "{error}");
+    let table = engine.parquet(&all).by_name().widen().read().unwrap();
+    assert_eq!(rows(&table), [["1.0", "a", "-"], ["2.5", "-", "b"]]);
+}
+
+#[test]
+fn empty_files_are_no_rows() {
+    let engine = Engine::inline();
+    let data = Data::of([
+        ("a.csv", b""),
+        ("b.csv", b"n\n1\n"),
+        ("c.csv", b""),
+        ("d.csv", b"n\n"),
+    ]);
+    assert_eq!(rows(&engine.read_csv(data.path()).unwrap()), [["1"]]);
+    let table = engine.read_csv(data.path().join("d.csv")).unwrap();
+    assert_eq!((table.rows(), names(&table)), (0, vec!["n".to_owned()]));
+    let error = engine.read_csv(data.path().join("a.csv")).unwrap_err();
+    assert!(
+        error.to_string().contains("no row to infer a schema from"),
+        "{error}"
+    );
+    let error = engine.read_csv(data.pattern("*.tsv")).unwrap_err();
+    assert!(
+        error.to_string().contains("there is no such file"),
+        "{error}"
+    );
+    assert!(engine.read_csv(data.path().join("none.csv")).is_err());
+    assert!(engine.read_csv(Vec::<&str>::new()).is_err());
+}
+
+#[test]
+fn lists_keep_their_order_and_folders_leave_out_hidden_files() {
+    let engine = Engine::inline();
+    let data = Data::of([
+        ("b/1.csv", b"n\n1\n"),
+        ("a/2.csv", b"n\n2\n"),
+        ("a/.hidden.csv", b"x\n"),
+        ("a/_SUCCESS", b""),
+    ]);
+    assert_eq!(rows(&engine.read_csv(data.path()).unwrap()), [["2"], ["1"]]);
+    let list = [data.path().join("b"), data.path().join("a/2.csv")];
+    assert_eq!(rows(&engine.read_csv(list).unwrap()), [["1"], ["2"]]);
+    assert_eq!(
+        rows(&engine.read_csv(data.pattern("*/[12].csv")).unwrap()),
+        [["2"], ["1"]]
+    );
+}
+
+#[test]
+fn a_cut_gzip_file_gives_its_rows_and_an_error() {
+    let engine = Engine::inline();
+    let data = Data::of([]);
+    let path = data.path().join("a.csv.gz");
+    let file = fs::File::create(&path).unwrap();
+    let mut gzip = flate2::write::GzEncoder::new(file, flate2::Compression::none());
+    let csv: String = (0..20_000).map(|n| format!("{n}\n")).collect();
+    gzip.write_all(format!("n\n{csv}").as_bytes()).unwrap();
+    gzip.finish().unwrap();
+    assert_eq!(
+        engine.csv(&path).part_bytes(999).read().unwrap().rows(),
+        20_000
+    );
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    let report = engine.csv(&path).part_bytes(999).report().unwrap();
+    let [error] = report.failures() else {
+        panic!("{report:?}")
+    };
+    assert!(
+        text(error, &data).starts_with("a.csv.gz: reading ended behind byte "),
+        "{error}"
+    );
+    let numbers = rows(report.values());
+    assert!(
+        numbers.len() > 5000
+            && numbers
+                .iter()
+                .enumerate()
+                .all(|(n, row)| row[0] == n.to_string())
+    );
+}
+
+#[test]
+fn a_part_is_checked_before_its_rows_are_used() {
+    let engine = Engine::inline();
+    let data = Data::of([("a.csv", b"t\nabc\n")]);
+    let table = engine.read_csv(data.path()).unwrap();
+    let bytes = table.parts()[0].as_array();
+    for at in 0..bytes.len() {
+        for with in [0, 0x7F, 0xFF] {
+            let mut wrong = bytes.copy();
+            wrong[at] = with;
+            // Either is fine; neither may be undefined behaviour or a panic.
+            let part = Part::from(wrong.seal());
+            let _ = (part.header(), part.batches());
+        }
+    }
+    for len in 0..bytes.len() {
+        let part = Part::from(bytes.rows(..len));
+        assert!(part.header().is_err());
+    }
+}

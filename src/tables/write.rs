@@ -1,0 +1,107 @@
+//! Writing the parts of a table as files.
+
+use std::fs::{self, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::error::TableError;
+use super::parquet::encode;
+use super::table::Table;
+use crate::engine::Engine;
+
+impl Table {
+    /// Writes each part as an Arrow stream: `part-00000.arrows` and so on, which other libraries map or read. Creates
+    /// the folder. Returns the files.
+    ///
+    /// A file appears under its name when it is complete. If writing ends with an error, those before it are there.
+    ///
+    /// # Errors
+    /// If a file cannot be written, or the folder has such files already.
+    pub fn write_ipc(&self, folder: impl AsRef<Path>) -> Result<Vec<PathBuf>, TableError> {
+        let folder = Folder::open(folder.as_ref(), "arrows")?;
+        let parts = self.parts().iter().enumerate();
+        parts
+            .map(|(number, part)| folder.write(number, part.as_array()))
+            .collect()
+    }
+
+    /// Writes each part as a Parquet file, encoded by the engine's workers: `part-00000.parquet` and so on, compressed
+    /// by Snappy. Otherwise like [`write_ipc`](Self::write_ipc).
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// # let folder = tempfile::tempdir()?;
+    /// # let (data, out) = (folder.path().join("a.csv"), folder.path().join("out"));
+    /// std::fs::write(&data, "name,price\napple,1.5\n")?;
+    /// let table = engine.read_csv(&data)?;
+    /// let files = table.write_parquet(&engine, &out)?;
+    /// assert_eq!(files, [out.join("part-00000.parquet")]);
+    /// assert_eq!(engine.read_parquet(&out)?.rows(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for `write_ipc`; and if a part cannot be encoded.
+    pub fn write_parquet(
+        &self,
+        engine: &Engine,
+        folder: impl AsRef<Path>,
+    ) -> Result<Vec<PathBuf>, TableError> {
+        let folder = Folder::open(folder.as_ref(), "parquet")?;
+        let encoded = engine.map_partitions(self, encode, ()).enumerate();
+        encoded
+            .map(|(number, file)| folder.write(number, &file?))
+            .collect()
+    }
+}
+
+struct Folder {
+    path: PathBuf,
+    extension: &'static str,
+}
+
+impl Folder {
+    fn open(path: &Path, extension: &'static str) -> Result<Self, TableError> {
+        let folder = Self {
+            path: path.to_owned(),
+            extension,
+        };
+        let failed = |error: io::Error| TableError::of_file(&Arc::from(path), error);
+        fs::create_dir_all(path).map_err(failed)?;
+        for entry in fs::read_dir(path).map_err(failed)? {
+            let entry = entry.map_err(failed)?.path();
+            let name = entry.file_name().unwrap_or_default().as_encoded_bytes();
+            if name.starts_with(b"part-")
+                && entry.extension().is_some_and(|known| known == extension)
+            {
+                let text = "the parts of another table are in this folder: remove them, or choose another folder";
+                let exists = io::Error::new(io::ErrorKind::AlreadyExists, text);
+                return Err(TableError::of_file(&Arc::from(entry), exists));
+            }
+        }
+        Ok(folder)
+    }
+
+    fn write(&self, number: usize, bytes: &[u8]) -> Result<PathBuf, TableError> {
+        let path = self
+            .path
+            .join(format!("part-{number:05}.{}", self.extension));
+        let write = || -> io::Result<()> {
+            let mut file = tempfile::Builder::new()
+                .prefix(".part-")
+                // Less what the process's mask takes.
+                .permissions(Permissions::from_mode(0o666))
+                .tempfile_in(&self.path)?;
+            file.write_all(bytes)?;
+            file.persist_noclobber(&path)
+                .map_err(|failed| failed.error)?;
+            Ok(())
+        };
+        match write() {
+            Ok(()) => Ok(path),
+            Err(error) => Err(TableError::of_file(&Arc::from(path), error)),
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Arrays of which handles outlive their job, in a lane that may retain them.
+//!
+//! Such a lane counts the handles of each array on their own. So of a job that is given many arrays and leaves one
+//! behind, one stays in use.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+
+use smallvec::SmallVec;
+
+use super::lane::Lane;
+use super::panics::{self, Outcome};
+use crate::arena::{Extent, Offset};
+use crate::array::LaneCount;
+use crate::kernel::from_offset;
+use crate::kernel::wire::{ReplyWriter, WordReader};
+use crate::link::{Consumer, MAX_RETAINED};
+
+/// Retained arrays that are looked at between two jobs, in turn.
+pub(super) const LOOKS_BETWEEN_JOBS: usize = 64;
+/// Retained arrays that are looked at before a sleep, in turn.
+pub(super) const LOOKS_BEFORE_SLEEP: usize = 1024;
+
+/// An array of a job, and the number of its handles.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CountedArray {
+    /// The array as it was given to the job, or the chunk that the job allocated.
+    pub(super) extent: Extent,
+    count: &'static LaneCount,
+    pub(super) pages: RetainedPages,
+}
+
+/// Arrays that a job has left behind.
+pub(super) type LeftBehind = SmallVec<[CountedArray; 2]>;
+
+/// An array that the lane retains.
+#[derive(Debug)]
+struct RetainedArray {
+    /// Both sides count retained arrays in the order in which replies name them.
+    number: u64,
+    array: CountedArray,
+}
+
+/// How the pages of an array that outlives its job differ from those of other arrays without a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RetainedPages {
+    /// Not at all.
+    Plain,
+    /// The job had made it and did not send it: they are writable.
+    Writable,
+    /// It was lent to the job: they are readable where it was lent.
+    Lent,
+}
+
+/// Arrays of one lane: those of the running job, and those that earlier jobs have left behind.
+#[derive(Debug)]
+pub(super) struct Retention {
+    /// Entry of the code that runs before anything is retained.
+    before: u64,
+    /// The counter of the lane. Here it counts the handles of arrays without bytes, which nothing has to retain.
+    lane: &'static LaneCount,
+    /// Arrays that were given to the running job.
+    given: RefCell<Vec<CountedArray>>,
+    /// Chunks that the running job has allocated, by their offset in the region.
+    made: RefCell<HashMap<u64, CountedArray>>,
+    retained: RefCell<Vec<RetainedArray>>,
+    /// Counters, by their addresses, of retained arrays that were lent to their jobs.
+    lent: RefCell<HashSet<usize>>,
+    /// The number of the next retained array.
+    next: Cell<u64>,
+    /// Where in `retained` the next look begins.
+    look: Cell<usize>,
+    /// Counters that no array uses.
+    unused: RefCell<Vec<&'static LaneCount>>,
+}
+
+impl Retention {
+    pub(super) fn new(before: u64, lane: &'static LaneCount) -> Self {
+        Self {
+            before,
+            lane,
+            given: RefCell::default(),
+            made: RefCell::default(),
+            retained: RefCell::default(),
+            lent: RefCell::default(),
+            next: Cell::new(0),
+            look: Cell::new(0),
+            unused: RefCell::default(),
+        }
+    }
+
+    fn counted(&self, extent: Extent, pages: RetainedPages) -> CountedArray {
+        let unused = self.unused.borrow_mut().pop();
+        let new = || &*Box::leak(Box::new(LaneCount::of_array(self.lane)));
+        CountedArray {
+            extent,
+            count: unused.unwrap_or_else(new),
+            pages,
+        }
+    }
+
+    /// The counter for the handles of an array that is given to the running job.
+    pub(super) fn count_given(&self, extent: Extent) -> &'static LaneCount {
+        if extent.len == 0 {
+            return self.lane;
+        }
+        let array = self.counted(extent, RetainedPages::Plain);
+        self.given.borrow_mut().push(array);
+        array.count
+    }
+
+    /// The counter for the handles of a chunk that the running job has allocated.
+    pub(super) fn count_made(&self, chunk: Extent) -> &'static LaneCount {
+        if chunk.len == 0 {
+            return self.lane;
+        }
+        let array = self.counted(chunk, RetainedPages::Writable);
+        self.made.borrow_mut().insert(chunk.at.offset(), array);
+        array.count
+    }
+
+    /// The last handle of a chunk is gone. Returns whether the running job has allocated it.
+    pub(super) fn release_made(&self, at: Offset) -> bool {
+        let Some(array) = self.made.borrow_mut().remove(&at.offset()) else {
+            return false;
+        };
+        // The handle that is being dropped is still counted. No other refers to the array, so this ends before the lane
+        // looks at the counter as that of another array.
+        self.unused.borrow_mut().push(array.count);
+        true
+    }
+
+    /// The arrays of the running job.
+    fn for_each(&self, mut f: impl FnMut(&CountedArray)) {
+        self.given.borrow().iter().for_each(&mut f);
+        self.made.borrow().values().for_each(f);
+    }
+
+    /// Handles that the running job has left behind.
+    pub(super) fn live(&self) -> usize {
+        let mut live = 0;
+        self.for_each(|array| live += array.count.live());
+        live
+    }
+
+    /// Ends the list of the running job's arrays. Returns those of which handles are left.
+    pub(super) fn take_left(&self) -> LeftBehind {
+        let mut left = LeftBehind::new();
+        let mut unused = self.unused.borrow_mut();
+        let given = &mut *self.given.borrow_mut();
+        let made = &mut *self.made.borrow_mut();
+        for array in given.drain(..).chain(made.drain().map(|(_, array)| array)) {
+            match array.count.live() {
+                0 => unused.push(array.count),
+                _ => left.push(array),
+            }
+        }
+        left
+    }
+
+    /// Whether this is the counter of a retained array that was lent to its job. Such an array is sent as a copy: the
+    /// supervisor does not know what else happens to its memory.
+    pub(super) fn was_lent(&self, count: &LaneCount) -> bool {
+        self.lent.borrow().contains(&address(count))
+    }
+
+    /// Whether so many more arrays can be retained.
+    pub(super) fn has_room(&self, more: usize) -> bool {
+        self.retained.borrow().len() + more <= MAX_RETAINED
+    }
+
+    /// Retains an array that the reply of its job names next.
+    pub(super) fn retain(&self, array: CountedArray) {
+        let number = self.next.get();
+        self.next.set(number + 1);
+        if array.pages == RetainedPages::Lent {
+            self.lent.borrow_mut().insert(address(array.count));
+        }
+        let array = RetainedArray { number, array };
+        self.retained.borrow_mut().push(array);
+    }
+}
+
+fn address(count: &LaneCount) -> usize {
+    std::ptr::from_ref(count).addr()
+}
+
+impl Lane {
+    /// After a job: the arrays that it has left behind, in a lane that may retain them.
+    pub(super) fn arrays_left(&'static self, retention: &Retention) -> LeftBehind {
+        if retention.live() == 0 {
+            return retention.take_left();
+        }
+        self.run_before_retaining(retention.before);
+        crate::sync::point!("retain.prepared");
+        retention.take_left()
+    }
+
+    /// Runs the code of the program that may drop what is not needed.
+    #[cold]
+    fn run_before_retaining(&'static self, offset: u64) {
+        #[allow(unsafe_code, reason = "a kernel is called by the offset of its entry")]
+        // SAFETY: the supervisor, which is of the same build, computed it from an entry.
+        let entry = unsafe { from_offset(offset) };
+        let mut reply = ReplyWriter::default();
+        let run = || entry(WordReader::new(&[]), self, &mut reply);
+        if let Outcome::Panicked(text) = panics::catch_without_backtrace(run) {
+            let (message, location, _) = panics::split(&text);
+            eprintln!("the code before arrays are retained panicked at {location}: {message}");
+        }
+    }
+
+    /// Reports retained arrays to which no handle refers any more, after a look at up to `looks` of them. Returns
+    /// whether there were any.
+    pub(super) fn report_releases(&self, consumer: &mut Consumer, looks: usize) -> bool {
+        let Some(retention) = &self.retention else {
+            return false;
+        };
+        let mut retained = retention.retained.borrow_mut();
+        let mut any = false;
+        for _ in 0..looks.min(retained.len()) {
+            let mut look = retention.look.get();
+            if look >= retained.len() {
+                look = 0;
+            }
+            retention.look.set(look + 1);
+            if retained[look].array.count.live() != 0 {
+                continue;
+            }
+            retention.look.set(look);
+            if !consumer.has_room_for_release() {
+                break;
+            }
+            let RetainedArray { number, array } = retained.swap_remove(look);
+            self.worker.pages.release(array.extent, array.pages);
+            crate::sync::point!("release.closed");
+            consumer.report_release(number);
+            if array.pages == RetainedPages::Lent {
+                retention.lent.borrow_mut().remove(&address(array.count));
+            }
+            retention.unused.borrow_mut().push(array.count);
+            any = true;
+        }
+        any
+    }
+}

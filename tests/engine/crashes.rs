@@ -1,0 +1,693 @@
+//! What errors say of crashes: the class of the address, and which argument it is in.
+
+use std::hint::black_box;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::{ptr, thread};
+
+use arenite::engine::{Crash, CrashClass, CrashedAccess};
+use arenite::{Array, ArrayMut, JobError, JobErrorKind, WorkerExit};
+
+use crate::harness::{Lab, tests};
+
+tests![
+    a_null_read,
+    a_null_write_at_an_offset,
+    a_null_call,
+    a_wild_write,
+    a_wild_address_that_cannot_exist,
+    a_write_to_a_constant,
+    a_write_to_each_input,
+    a_write_to_long_arguments,
+    a_write_to_a_published_array,
+    a_write_to_memory_of_the_arena_that_is_free,
+    a_write_to_a_lent_array_after_its_job,
+    a_stack_overflow,
+    a_use_of_unmapped_memory,
+    a_truncated_file,
+    an_illegal_instruction,
+    a_division_by_zero,
+    a_raised_signal,
+    an_abort,
+    with_a_wrong_stack_pointer,
+    on_a_thread_of_the_kernel,
+    in_c,
+    on_one_of_several_lanes,
+    each_attempt_has_its_own,
+    a_handler_of_the_program_still_runs,
+    a_handler_without_effect_does_not_keep_a_worker_failing,
+    a_handler_that_repairs_its_faults_goes_on,
+    nothing_for_ends_that_are_no_crash,
+];
+
+/// The crash of a job that ended by this signal; its text is part of the error's, and the engine continues.
+fn crash_of(lab: &Lab, error: &JobError, signal: i32) -> Crash {
+    assert_eq!(
+        *error.kind(),
+        JobErrorKind::Lost(WorkerExit::Signal(signal)),
+        "{error}"
+    );
+    let crash = error.crash().unwrap_or_else(|| panic!("{error}")).clone();
+    assert_eq!(crash.signal(), signal);
+    assert!(error.to_string().contains(&crash.to_string()), "{error}");
+    assert!(crash.instruction() != 0 || crash.access() == Some(CrashedAccess::Execute));
+    assert_eq!(lab.submit(|x: u32| x + 1, (1,)).wait().unwrap(), 2);
+    crash
+}
+
+fn assert_class(crash: &Crash, class: CrashClass, access: CrashedAccess) {
+    assert_eq!(*crash.class(), class, "{crash}");
+    if cfg!(target_arch = "x86_64") {
+        assert_eq!(crash.access(), Some(access), "{crash}");
+    }
+}
+
+#[inline(never)]
+fn read_at(address: usize) -> u8 {
+    // SAFETY: none: a bug, on purpose.
+    unsafe { ptr::with_exposed_provenance::<u8>(address).read_volatile() }
+}
+
+#[inline(never)]
+fn write_at(address: usize) -> u8 {
+    // SAFETY: none: a bug, on purpose.
+    unsafe { ptr::with_exposed_provenance_mut::<u8>(address).write_volatile(1) };
+    1
+}
+
+/// The function is among the frames, with a line of this file if it is in Rust, and in the text of the error.
+#[track_caller]
+fn assert_in(crash: &Crash, function: &str) {
+    let frames = crash.frames();
+    let list = || {
+        frames
+            .iter()
+            .map(|frame| format!("\n{frame}"))
+            .collect::<String>()
+    };
+    let is_it = |frame: &&arenite::engine::CrashFrame| {
+        frame.function().is_some_and(|name| name.contains(function))
+    };
+    let frame = frames.iter().find(is_it);
+    let frame = frame.unwrap_or_else(|| panic!("{function} is not in:{}", list()));
+    assert!(crash.to_string().contains(function), "{crash}:{}", list());
+    assert!(frame.module().is_some() && frame.address() > 0);
+    if frame.file().is_some() {
+        let line = frame.to_string();
+        assert!(
+            line.contains("crashes.rs:") || line.contains("crashing.c:"),
+            "{line}"
+        );
+    }
+    let own = frames.iter().filter_map(|frame| frame.function());
+    assert!(
+        own.clone()
+            .all(|name| !name.contains("arenite_runs_kernel")),
+        "{}",
+        list()
+    );
+}
+
+fn a_null_read() {
+    let lab = Lab::new(1);
+    let error = lab.failure_of(lab.submit(read_at, (0,)));
+    let crash = crash_of(&lab, &error, libc::SIGSEGV);
+    assert_in(&crash, "read_at");
+    assert_class(&crash, CrashClass::Null, CrashedAccess::Read);
+    assert_eq!(crash.address(), Some(0));
+    let text = error.to_string();
+    assert!(
+        text.contains("SIGSEGV: a read of a null pointer (address 0x0)"),
+        "{text}"
+    );
+}
+
+fn a_null_write_at_an_offset() {
+    let lab = Lab::new(1);
+    let crash = crash_of(
+        &lab,
+        &lab.failure_of(lab.submit(write_at, (0x120,))),
+        libc::SIGSEGV,
+    );
+    assert_class(&crash, CrashClass::Null, CrashedAccess::Write);
+    assert_eq!(crash.address(), Some(0x120));
+}
+
+fn a_null_call() {
+    fn call(address: usize) -> u8 {
+        let code = ptr::with_exposed_provenance::<()>(address);
+        // SAFETY: none: a bug, on purpose.
+        let function: extern "C" fn() -> u8 = unsafe { std::mem::transmute(code) };
+        black_box(function)() + 1
+    }
+    let lab = Lab::new(1);
+    // The address 0 is no valid function, and the compiler knows.
+    let error = lab.failure_of(lab.submit(call, (8,)));
+    let crash = crash_of(&lab, &error, libc::SIGSEGV);
+    assert_in(&crash, "a_null_call::call");
+    assert_eq!(crash.frames()[0].address(), 8);
+    assert_eq!(*crash.class(), CrashClass::Null);
+    assert_eq!(crash.access(), Some(CrashedAccess::Execute), "{crash}");
+    assert_eq!((crash.address(), crash.instruction()), (Some(8), 8));
+}
+
+fn a_wild_write() {
+    let lab = Lab::new(1);
+    let address = 0x10_0000_0000;
+    let error = lab.failure_of(lab.submit(write_at, (address,)));
+    let crash = crash_of(&lab, &error, libc::SIGSEGV);
+    assert_in(&crash, "write_at");
+    assert_class(&crash, CrashClass::Unmapped, CrashedAccess::Write);
+    assert_eq!(crash.address(), Some(address as u64));
+}
+
+fn a_wild_address_that_cannot_exist() {
+    let lab = Lab::new(1);
+    let error = lab.failure_of(lab.submit(read_at, (0x4141_4141_4141_4141,)));
+    let crash = crash_of(&lab, &error, libc::SIGSEGV);
+    if cfg!(target_arch = "x86_64") {
+        assert_eq!(*crash.class(), CrashClass::Impossible);
+        assert_eq!(crash.address(), None);
+    }
+}
+
+fn a_write_to_a_constant() {
+    static CONSTANT: [u8; 4] = *b"abcd";
+    fn scribble() -> u8 {
+        write_at(black_box(&CONSTANT).as_ptr().expose_provenance())
+    }
+    let lab = Lab::new(1);
+    let crash = crash_of(
+        &lab,
+        &lab.failure_of(lab.submit(scribble, ())),
+        libc::SIGSEGV,
+    );
+    assert_class(&crash, CrashClass::Protected, CrashedAccess::Write);
+}
+
+fn a_write_to_each_input() {
+    fn vandal(one: &Array<u8>, which: usize, two: &Array<u32>, at: usize) -> u8 {
+        let address = match which {
+            1 => one.as_ptr().expose_provenance(),
+            _ => two.as_ptr().expose_provenance(),
+        };
+        write_at(address + at)
+    }
+    let lab = Lab::new(1);
+    let one = lab.from_fn(100, |i| i as u8).unwrap();
+    let two = lab.from_fn(300_000, |i| i as u32).unwrap();
+    for (which, at, len) in [(1, 0, 100), (1, 99, 100), (2, 7, 1_200_000)] {
+        let error = lab.failure_of(lab.submit(vandal, (&one, which, &two, at)));
+        let crash = crash_of(&lab, &error, libc::SIGSEGV);
+        assert_in(&crash, "a_write_to_each_input::vandal");
+        let class = CrashClass::Input {
+            array: which,
+            offset: at as u64,
+            len,
+        };
+        assert_class(&crash, class, CrashedAccess::Write);
+        let text = format!("a write to array {which} of its arguments (byte {at} of {len})");
+        assert!(error.to_string().contains(&text), "{error}");
+    }
+    assert!(one.iter().enumerate().all(|(i, &x)| x == i as u8));
+}
+
+fn a_write_to_long_arguments() {
+    /// Region 0 contains only these arguments, from its start.
+    fn own_arguments(text: &str) -> u8 {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let region = maps.lines().find(|line| line.contains("region-0"));
+        let start = region.and_then(|line| line.split('-').next()).unwrap();
+        let start = usize::from_str_radix(start, 16).unwrap();
+        assert_eq!(read_at(start), text.len() as u8, "these are the arguments");
+        write_at(start)
+    }
+    let lab = Lab::with(1, |builder| builder.backing(arenite::Backing::Memfd));
+    let text = "x".repeat(1000);
+    let error = lab.failure_of(lab.submit(own_arguments, (&text,)));
+    let crash = crash_of(&lab, &error, libc::SIGSEGV);
+    assert_class(&crash, CrashClass::Arguments, CrashedAccess::Write);
+}
+
+fn a_write_to_a_published_array() {
+    fn made(len: usize) -> (Array<u8>, usize) {
+        let array = Array::from_fn(len, |i| i as u8);
+        let address = array.as_ptr().expose_provenance();
+        (array, address)
+    }
+    let lab = Lab::new(1);
+    let (victim, address) = lab.submit(made, (1 << 20,)).wait().unwrap();
+    let error = lab.failure_of(lab.submit(write_at, (address + 5,)));
+    let crash = crash_of(&lab, &error, libc::SIGSEGV);
+    assert_in(&crash, "write_at");
+    let CrashClass::Published { region: 1, .. } = crash.class() else {
+        panic!("{error}");
+    };
+    assert!(victim.iter().enumerate().all(|(i, &x)| x == i as u8));
+    // The next process is given it.
+    fn vandal(victim: &Array<u8>) -> u8 {
+        write_at(victim.as_ptr().expose_provenance() + 6)
+    }
+    let error = lab.failure_of(lab.submit(vandal, (&victim,)));
+    let class = CrashClass::Input {
+        array: 1,
+        offset: 6,
+        len: 1 << 20,
+    };
+    let crash = crash_of(&lab, &error, libc::SIGSEGV);
+    assert_class(&crash, class, CrashedAccess::Write);
+}
+
+fn a_write_to_memory_of_the_arena_that_is_free() {
+    fn beyond(by: usize) -> Array<u8> {
+        let own = ArrayMut::<u8>::zeros(100);
+        write_at(own.as_ptr().expose_provenance() + by);
+        own.seal()
+    }
+    let lab = Lab::new(1);
+    for by in [32 << 20, 200 << 20] {
+        let error = lab.failure_of(lab.submit(beyond, (by,)));
+        let JobErrorKind::Lost(WorkerExit::Signal(signal)) = *error.kind() else {
+            panic!("{error}")
+        };
+        let crash = crash_of(&lab, &error, signal);
+        assert!(
+            matches!(crash.class(), CrashClass::Unused { region: 1, .. }),
+            "{error}"
+        );
+    }
+}
+
+fn a_write_to_a_lent_array_after_its_job() {
+    static PLACE: AtomicUsize = AtomicUsize::new(0);
+    fn remember(values: &mut [u8]) {
+        PLACE.store(values.as_mut_ptr().expose_provenance(), Relaxed);
+        values.fill(1);
+    }
+    fn return_to_the_scene() -> u8 {
+        write_at(PLACE.load(Relaxed))
+    }
+    let lab = Lab::new(1);
+    let mut values = lab.zeros::<u8>(1 << 20).unwrap();
+    lab.scope(|s| drop(s.submit(remember, (&mut values,))))
+        .unwrap();
+    let error = lab.failure_of(lab.submit(return_to_the_scene, ()));
+    let crash = crash_of(&lab, &error, libc::SIGSEGV);
+    assert!(
+        matches!(crash.class(), CrashClass::Published { region: 0, .. }),
+        "{error}"
+    );
+}
+
+#[allow(unconditional_recursion, reason = "it is what is tested")]
+#[inline(never)]
+fn deeper(n: u64) -> u64 {
+    let filler = black_box([n; 100]);
+    deeper(n + 1) + filler[n as usize % 100]
+}
+
+fn a_stack_overflow() {
+    for lab in [Lab::new(1), Lab::with(1, |builder| builder.lanes(2))] {
+        let error = lab.failure_of(lab.submit(deeper, (1,)));
+        let crash = crash_of(&lab, &error, libc::SIGSEGV);
+        assert_in(&crash, "deeper");
+        assert!(crash.omitted() > 100, "{}", crash.omitted());
+        let CrashClass::StackOverflow { depth: Some(depth) } = *crash.class() else {
+            panic!("{error}")
+        };
+        // The stack of a thread has 2 MiB, that of the first thread 8.
+        assert!((1 << 20..1 << 30).contains(&depth), "{depth}");
+        assert!(error.to_string().contains("a stack overflow, "), "{error}");
+    }
+}
+
+fn a_use_of_unmapped_memory() {
+    fn after_unmapping() -> u8 {
+        // SAFETY: maps a page of memory and unmaps it.
+        let page = unsafe {
+            let page = libc::mmap(
+                ptr::null_mut(),
+                4096,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            );
+            libc::munmap(page, 4096);
+            page
+        };
+        read_at(page.expose_provenance() + 8)
+    }
+    let lab = Lab::new(1);
+    let error = lab.failure_of(lab.submit(after_unmapping, ()));
+    let crash = crash_of(&lab, &error, libc::SIGSEGV);
+    assert_in(&crash, "after_unmapping");
+    assert_class(&crash, CrashClass::Unmapped, CrashedAccess::Read);
+}
+
+fn a_truncated_file() {
+    fn truncated() -> u8 {
+        // SAFETY: maps a file of memory that is truncated, on purpose.
+        let page = unsafe {
+            let file = libc::memfd_create(c"file".as_ptr(), 0);
+            libc::ftruncate(file, 4096);
+            let prot = libc::PROT_READ | libc::PROT_WRITE;
+            let page = libc::mmap(ptr::null_mut(), 4096, prot, libc::MAP_SHARED, file, 0);
+            libc::ftruncate(file, 0);
+            page
+        };
+        read_at(page.expose_provenance())
+    }
+    let lab = Lab::new(1);
+    let error = lab.failure_of(lab.submit(truncated, ()));
+    let crash = crash_of(&lab, &error, libc::SIGBUS);
+    assert_in(&crash, "truncated");
+    assert_class(&crash, CrashClass::BeyondFile, CrashedAccess::Read);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(never)]
+fn illegal() -> u8 {
+    // SAFETY: ends the process, on purpose.
+    unsafe { std::arch::asm!("ud2") };
+    1
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(never)]
+fn illegal() -> u8 {
+    // SAFETY: ends the process, on purpose.
+    unsafe { std::arch::asm!("udf #0") };
+    1
+}
+
+fn an_illegal_instruction() {
+    let lab = Lab::new(1);
+    let error = lab.failure_of(lab.submit(illegal, ()));
+    let crash = crash_of(&lab, &error, libc::SIGILL);
+    assert_in(&crash, "illegal");
+    assert_eq!(*crash.class(), CrashClass::Instruction);
+    assert_eq!(crash.address(), None);
+}
+
+#[cfg(target_arch = "x86_64")]
+fn a_division_by_zero() {
+    /// As C code divides.
+    fn divide(by: u32) -> u32 {
+        let mut result = 100_u32;
+        // SAFETY: ends the process if the divisor is 0, on purpose.
+        unsafe {
+            std::arch::asm!("div {by:e}", by = in(reg) by, inout("eax") result, inout("edx") 0 => _)
+        };
+        result
+    }
+    let lab = Lab::new(1);
+    assert_eq!(lab.submit(divide, (5,)).wait().unwrap(), 20);
+    let error = lab.failure_of(lab.submit(divide, (0,)));
+    let crash = crash_of(&lab, &error, libc::SIGFPE);
+    assert_in(&crash, "divide");
+    assert_eq!(*crash.class(), CrashClass::Division);
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn a_division_by_zero() {}
+
+fn a_raised_signal() {
+    let raise = |signal: i32| {
+        // SAFETY: ends the process, on purpose.
+        unsafe { libc::raise(signal) };
+        1_u8
+    };
+    let lab = Lab::new(1);
+    for signal in [libc::SIGSEGV, libc::SIGFPE] {
+        let error = lab.failure_of(lab.submit(raise, (signal,)));
+        let crash = crash_of(&lab, &error, signal);
+        assert_eq!(*crash.class(), CrashClass::Raised);
+        assert_eq!(crash.address(), None);
+    }
+}
+
+fn an_abort() {
+    #[inline(never)]
+    fn gives_up() -> u8 {
+        std::process::abort()
+    }
+    let lab = Lab::with(2, |builder| builder.memory_limit(1 << 30));
+    for lab in [Lab::new(1), lab] {
+        let error = lab.failure_of(lab.submit(gives_up, ()));
+        let crash = crash_of(&lab, &error, libc::SIGABRT);
+        assert_in(&crash, "gives_up");
+        assert_eq!(*crash.class(), CrashClass::Abort);
+        assert!(error.to_string().contains("SIGABRT: an abort"), "{error}");
+    }
+}
+
+/// The stack cannot be walked: the rest is reported.
+#[cfg(target_arch = "x86_64")]
+fn with_a_wrong_stack_pointer() {
+    #[inline(never)]
+    fn lost() -> u8 {
+        // SAFETY: ends the process, on purpose.
+        unsafe { std::arch::asm!("mov rsp, {wrong}", "ud2", wrong = in(reg) 0x1000_usize) };
+        1
+    }
+    let lab = Lab::new(1);
+    let error = lab.failure_of(lab.submit(lost, ()));
+    let crash = crash_of(&lab, &error, libc::SIGILL);
+    assert_eq!(*crash.class(), CrashClass::Instruction);
+    assert!(crash.frames().len() < 5, "{:#?}", crash.frames());
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn with_a_wrong_stack_pointer() {}
+
+fn on_a_thread_of_the_kernel() {
+    fn nested(address: usize) -> u8 {
+        thread::spawn(move || write_at(address)).join().unwrap()
+    }
+    let lab = Lab::new(1);
+    let error = lab.failure_of(lab.submit(nested, (24,)));
+    let crash = crash_of(&lab, &error, libc::SIGSEGV);
+    assert_in(&crash, "on_a_thread_of_the_kernel::nested");
+    assert_class(&crash, CrashClass::Null, CrashedAccess::Write);
+    // The stack for signals of such a thread is small.
+    let overflow = || thread::spawn(|| deeper(1)).join().unwrap();
+    let error = lab.failure_of(lab.submit(overflow, ()));
+    let crash = crash_of(&lab, &error, libc::SIGSEGV);
+    assert_eq!(*crash.class(), CrashClass::StackOverflow { depth: None });
+    assert_in(&crash, "deeper");
+}
+
+/// A library that only the worker loads.
+fn in_c() {
+    const SOURCE: &str = "
+        #include <stdlib.h>
+        static int inner(int *at) { *at = 1; return *at; }
+        int crashing(int *at) { return inner(at) + 1; }
+        static int compare(const void *a, const void *b) { return *(volatile int *)16 + (a < b); }
+        int sorting(void) { int two[2] = {2, 1}; qsort(two, 2, sizeof(int), compare); return two[0]; }
+        int aborting(void) { abort(); }
+    ";
+    fn call(library: &str, function: &str) -> i32 {
+        let name = |text: &str| std::ffi::CString::new(text).unwrap();
+        // SAFETY: the library has no constructors, and these functions take at most a pointer.
+        unsafe {
+            let library = libc::dlopen(name(library).as_ptr(), libc::RTLD_NOW);
+            let function = libc::dlsym(library, name(function).as_ptr());
+            assert!(!function.is_null());
+            let function: extern "C" fn(*mut i32) -> i32 = std::mem::transmute(function);
+            function(ptr::without_provenance_mut(0x50)) + 1
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("crashing.c");
+    let library = folder.path().join("libcrashing.so");
+    std::fs::write(&source, SOURCE).unwrap();
+    let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+    let mut compiler = std::process::Command::new(compiler);
+    compiler.args([
+        "-g",
+        "-O1",
+        "-fno-optimize-sibling-calls",
+        "-shared",
+        "-fPIC",
+        "-o",
+    ]);
+    assert!(
+        compiler
+            .arg(&library)
+            .arg(&source)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let lab = Lab::new(1);
+    for (function, signal, inner, line) in [
+        ("crashing", libc::SIGSEGV, "inner", 3),
+        ("sorting", libc::SIGSEGV, "compare", 5),
+        ("aborting", libc::SIGABRT, "aborting", 7),
+    ] {
+        let library = library.to_str().unwrap();
+        let error = lab.failure_of(lab.submit(call, (library, function)));
+        let crash = crash_of(&lab, &error, signal);
+        for name in [inner, function] {
+            assert_in(&crash, name);
+        }
+        let frame = crash
+            .frames()
+            .iter()
+            .find(|frame| frame.function() == Some(inner));
+        let frame = frame.unwrap_or_else(|| panic!("{error}"));
+        assert_eq!(frame.line(), Some(line), "{error}");
+        assert!(frame.file().unwrap().ends_with("crashing.c"), "{error}");
+        assert!(
+            frame.module().unwrap().ends_with("libcrashing.so"),
+            "{error}"
+        );
+    }
+}
+
+/// Only the job that crashed has the crash, though another runs in the same process.
+fn on_one_of_several_lanes() {
+    let lab = Lab::with(1, |builder| builder.lanes(2));
+    let gate = crate::harness::Gate::new();
+    let other = lab.submit(crate::harness::pass, (&gate.path(),));
+    let held = gate.meet();
+    let input = lab.from_slice(&[1_u8; 50]).unwrap();
+    let vandal = |input: &Array<u8>| -> u8 { write_at(input.as_ptr().expose_provenance() + 49) };
+    let error = lab.failure_of(lab.submit(vandal, (&input,)));
+    let crash = crash_of(&lab, &error, libc::SIGSEGV);
+    let class = CrashClass::Input {
+        array: 1,
+        offset: 49,
+        len: 50,
+    };
+    assert_class(&crash, class, CrashedAccess::Write);
+    let other = lab.failure_of(other);
+    assert!(
+        matches!(
+            other.kind(),
+            JobErrorKind::Lost(WorkerExit::OtherJob { .. })
+        ),
+        "{other}"
+    );
+    assert_eq!(other.crash(), None);
+    drop(held);
+}
+
+fn each_attempt_has_its_own() {
+    let lab = Lab::new(1);
+    let job = lab.job(write_at, (0x30,)).retries(1);
+    let error = lab.failure_of(job.backoff(arenite::Backoff::NONE).submit());
+    let [death] = error.deaths() else {
+        panic!("{error}")
+    };
+    for crash in [death.crash(), error.crash()] {
+        assert_eq!(crash.and_then(Crash::address), Some(0x30));
+    }
+    assert!(death.to_string().contains("SIGSEGV: a write to"), "{death}");
+}
+
+extern "C" fn own_handler(signal: i32) {
+    let text = b"the program's own handler\n";
+    // SAFETY: writes bytes to a descriptor and restores an action; async-signal-safe.
+    unsafe {
+        libc::write(2, text.as_ptr().cast(), text.len());
+        libc::signal(signal, libc::SIG_DFL);
+    }
+}
+
+/// One that `on_worker_start` has installed, as an interpreter does.
+fn a_handler_of_the_program_still_runs() {
+    fn start() {
+        let handler = own_handler as extern "C" fn(i32);
+        // SAFETY: the handler is async-signal-safe.
+        unsafe { libc::signal(libc::SIGSEGV, handler as libc::sighandler_t) };
+    }
+    let lab = Lab::with(1, |builder| builder.on_worker_start(start));
+    let error = lab.failure_of(lab.submit(read_at, (0x40,)));
+    let crash = crash_of(&lab, &error, libc::SIGSEGV);
+    assert_class(&crash, CrashClass::Null, CrashedAccess::Read);
+    assert_eq!(error.last_words(), ["the program's own handler"]);
+}
+
+/// Python's `faulthandler` is one while it is disabled.
+fn a_handler_without_effect_does_not_keep_a_worker_failing() {
+    extern "C" fn without_effect(_: i32) {}
+    fn start() {
+        let handler = without_effect as extern "C" fn(i32);
+        // SAFETY: the handler does nothing.
+        unsafe { libc::signal(libc::SIGSEGV, handler as libc::sighandler_t) };
+    }
+    let lab = Lab::with(1, |builder| builder.on_worker_start(start));
+    let error = lab.failure_of(lab.submit(read_at, (0x40,)));
+    let crash = crash_of(&lab, &error, libc::SIGSEGV);
+    assert_class(&crash, CrashClass::Null, CrashedAccess::Read);
+}
+
+/// As a runtime has it that maps memory when it is touched.
+fn a_handler_that_repairs_its_faults_goes_on() {
+    const PAGE: usize = 4096;
+    extern "C" fn repair(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+        // SAFETY: Linux passes a valid siginfo; the page is one of the kernel below, which waits for it.
+        unsafe {
+            let page = ((*info).si_addr() as usize & !(PAGE - 1)) as *mut libc::c_void;
+            libc::mprotect(page, PAGE, libc::PROT_READ | libc::PROT_WRITE);
+        }
+    }
+    fn start() {
+        // SAFETY: the handler is async-signal-safe.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            let handler: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) = repair;
+            action.sa_sigaction = handler as libc::sighandler_t;
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
+            libc::sigaction(libc::SIGSEGV, &raw const action, std::ptr::null_mut());
+        }
+    }
+    fn touch(pages: u64) -> u64 {
+        let anonymous = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let len = pages as usize * PAGE;
+        let none = std::ptr::null_mut();
+        // SAFETY: a new map, of which each page is written once it has been repaired.
+        unsafe {
+            let map = libc::mmap(none, len, libc::PROT_NONE, anonymous, -1, 0);
+            assert_ne!(map, libc::MAP_FAILED);
+            let map = map.cast::<u8>();
+            (0..pages as usize).for_each(|page| map.add(page * PAGE).write_volatile(1));
+            let sum =
+                (0..pages as usize).map(|page| u64::from(map.add(page * PAGE).read_volatile()));
+            let sum = sum.sum();
+            libc::munmap(map.cast(), len);
+            sum
+        }
+    }
+    let lab = Lab::with(1, |builder| builder.on_worker_start(start));
+    let worker = lab.pid(0);
+    for _ in 0..3 {
+        assert_eq!(lab.submit(touch, (40,)).wait().unwrap(), 40);
+    }
+    assert_eq!(lab.pid(0), worker);
+}
+
+fn nothing_for_ends_that_are_no_crash() {
+    let lab = Lab::new(1);
+    let exit = lab.failure_of(lab.submit(|| -> u8 { std::process::exit(3) }, ()));
+    let panic = lab.failure_of(lab.submit(|| -> u8 { panic!("on purpose") }, ()));
+    for error in [exit, panic] {
+        assert_eq!(error.crash(), None, "{error}");
+    }
+    for signal in [libc::SIGSEGV, libc::SIGKILL] {
+        let gate = crate::harness::Gate::new();
+        let job = lab.submit(crate::harness::pass, (&gate.path(),));
+        let held = gate.meet();
+        // SAFETY: signals a worker of this test.
+        assert_eq!(unsafe { libc::kill(lab.pid(0), signal) }, 0);
+        let error = lab.failure_of(job);
+        drop(held);
+        assert_eq!(
+            *error.kind(),
+            JobErrorKind::Lost(WorkerExit::Signal(signal))
+        );
+        assert_eq!(error.crash(), None, "{error}");
+    }
+}

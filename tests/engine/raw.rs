@@ -1,0 +1,475 @@
+//! Buffers of bytes for bindings of other languages: read or changed in place by address.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arenite::raw::{Buffer, Buffers, Received};
+use arenite::{Array, Backoff, Bytes, Engine, JobErrorKind, Rejection, Sandbox, WorkerExit};
+
+use crate::harness::{Dice, Gate, Lab, pass, step, tests, wait_until};
+
+tests![
+    bytes_are_read_and_changed_where_they_are,
+    parts_of_one_page_are_changed_by_many_workers,
+    buffers_of_one_job_must_not_overlap,
+    a_loan_keeps_its_memory,
+    a_worker_that_dies_with_a_loan,
+    a_job_with_a_loan_is_tried_once,
+    what_was_lent_may_be_returned,
+    results_are_lent_to_any_worker,
+    pages_are_closed_after_the_job,
+    pages_that_another_lane_needs_stay_open,
+    loans_are_refused_where_nothing_is_lent,
+    buffers_of_another_engine_are_refused,
+    a_received_buffer_escapes_like_an_array,
+    memory_may_change_while_handles_exist,
+];
+
+/// Lends bytes to a job.
+fn lend(array: Array<u8>) -> Buffer {
+    // SAFETY: the tests refer to lent bytes only after the job has been answered, and lend them once at a time.
+    unsafe { Buffer::write(array) }
+}
+
+/// Writes through the address, as another language does.
+fn fill(array: &mut arenite::ArrayMut<u8>, value: u8) {
+    // SAFETY: `len` bytes are lent to this job.
+    unsafe { array.as_mut_ptr().write_bytes(value, array.len()) };
+}
+
+/// Adds up all bytes that it reads, and fills the others with `value`.
+fn run(buffers: Buffers<'_>, value: u8) -> u64 {
+    let mut sum = 0;
+    for buffer in buffers {
+        match buffer {
+            Received::Read(array) => sum += array.iter().map(|&x| u64::from(x)).sum::<u64>(),
+            Received::Write(mut array) => fill(&mut array, value),
+        }
+    }
+    sum
+}
+
+fn bytes_are_read_and_changed_where_they_are() {
+    let lab = Lab::new(2);
+    let mut dice = Dice::new(1);
+    for engine in [&*lab, &Engine::inline()] {
+        for len in [1usize, 4096, 20_000, 100_000] {
+            let array = engine.from_fn(len, |i| i as u8 % 100).unwrap();
+            let mut expected = array.to_vec();
+            for _ in 0..20 {
+                let below = |dice: &mut Dice, limit: usize| dice.below(limit as u64 + 1) as usize;
+                let middle = below(&mut dice, len);
+                let (from, to) = (
+                    below(&mut dice, middle),
+                    middle + below(&mut dice, len - middle),
+                );
+                let buffers = vec![
+                    Buffer::read(array.rows(..from)),
+                    lend(array.rows(from..middle)),
+                    Buffer::read(array.rows(to..)),
+                    lend(array.rows(middle..to)),
+                ];
+                let read = expected[..from].iter().chain(&expected[to..]);
+                let sum = read.map(|&x| u64::from(x)).sum::<u64>();
+                assert_eq!(engine.submit(run, (buffers, 201)).wait().unwrap(), sum);
+                expected[from..to].fill(201);
+                assert_eq!(array[..], expected);
+                // Back to what it was, by another job.
+                let buffers = vec![lend(array.rows(from..to))];
+                assert_eq!(engine.submit(run, (buffers, 7)).wait().unwrap(), 0);
+                expected[from..to].fill(7);
+                assert_eq!(array[..], expected);
+            }
+        }
+        assert_eq!(engine.submit(run, (vec![], 1)).wait().unwrap(), 0);
+    }
+    lab.assert_in_use(0);
+}
+
+/// The shape arrives too, and other parameters stand beside buffers.
+fn parts_of_one_page_are_changed_by_many_workers() {
+    fn number(name: &Bytes, buffers: Buffers<'_>, value: u8) -> Bytes {
+        assert_eq!(buffers.len(), 1);
+        for buffer in buffers {
+            let Received::Write(mut array) = buffer else {
+                panic!("it is lent");
+            };
+            assert_eq!(array.shape().dims()[1], 3);
+            fill(&mut array, value);
+        }
+        name.clone()
+    }
+    const PARTS: usize = 80;
+    for lanes in [1, 3] {
+        let lab = Lab::with(2, |builder| builder.lanes(lanes));
+        let array = lab.zeros::<u8>([PARTS * 37, 3]).unwrap().seal();
+        for round in 0..5u8 {
+            let jobs: Vec<_> = (0..PARTS)
+                .map(|part| {
+                    let rows = array.rows(part * 37..(part + 1) * 37);
+                    lab.submit(number, (b"name", vec![lend(rows)], part as u8 + round))
+                })
+                .collect();
+            for job in jobs {
+                assert_eq!(*job.wait().unwrap(), *b"name");
+            }
+            for part in 0..PARTS {
+                let rows = array.rows(part * 37..(part + 1) * 37);
+                assert!(rows.iter().all(|&x| x == part as u8 + round));
+            }
+        }
+        drop(array);
+        lab.assert_in_use(0);
+    }
+}
+
+fn buffers_of_one_job_must_not_overlap() {
+    let lab = Lab::new(1);
+    let array = lab.zeros::<u8>(5000).unwrap().seal();
+    let read = |rows| Buffer::read(array.rows(rows));
+    // SAFETY: no reference is formed by the job, which is refused.
+    let write = |rows| unsafe { Buffer::write(array.rows(rows)) };
+    for buffers in [
+        vec![read(0..100), write(99..200)],
+        vec![write(99..200), read(0..100)],
+        vec![write(0..100), write(99..200)],
+        vec![write(0..5000), write(4999..5000)],
+    ] {
+        let error = lab.submit(run, (buffers, 1)).wait().unwrap_err();
+        let JobErrorKind::Lost(WorkerExit::Protocol(why)) = error.kind() else {
+            panic!("{error}");
+        };
+        assert!(why.contains("overlap"), "{why}");
+    }
+    let apart = vec![read(0..100), write(100..200), read(200..300), read(0..100)];
+    assert_eq!(lab.submit(run, (apart, 1)).wait().unwrap(), 0);
+    assert_eq!(array.iter().map(|&x| u64::from(x)).sum::<u64>(), 100);
+    assert_eq!(lab.stats().workers[0].restarts, 0);
+}
+
+fn at_gate(gate: &str, buffers: Buffers<'_>, value: u8) -> u64 {
+    pass(gate);
+    run(buffers, value)
+}
+
+/// All handles are dropped while the job runs: its memory is given to nobody else.
+fn a_loan_keeps_its_memory() {
+    const LEN: usize = 1 << 20;
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let array = lab.zeros::<u8>(LEN).unwrap().seal();
+    let buffers = vec![lend(array.rows(10..20))];
+    drop(array);
+    let job = lab.submit(at_gate, (gate.path(), buffers, 9));
+    let held = gate.meet();
+    assert!(lab.stats().arena.in_use >= LEN as u64);
+    let others: Vec<_> = (0..20).map(|_| lab.zeros::<u8>(LEN).unwrap()).collect();
+    drop(held);
+    job.wait().unwrap();
+    assert!(others.iter().all(|other| other.iter().all(|&x| x == 0)));
+    drop(others);
+    lab.assert_in_use(0);
+    // The same for a job whose handle is dropped: it is cancelled, and may run on.
+    let gate = Gate::new();
+    let array = lab.zeros::<u8>(LEN).unwrap().seal();
+    let job = lab.submit(at_gate, (gate.path(), vec![lend(array)], 9));
+    let held = gate.meet();
+    drop(job);
+    assert!(lab.stats().arena.in_use >= LEN as u64);
+    drop(held);
+    lab.assert_in_use(0);
+}
+
+fn a_worker_that_dies_with_a_loan() {
+    fn fill_and_die(buffers: Buffers<'_>, value: u8) {
+        run(buffers, value);
+        std::process::abort();
+    }
+    let lab = Lab::new(1);
+    let array = lab.zeros::<u8>(10_000).unwrap().seal();
+    for value in 1..4 {
+        let buffers = vec![lend(array.rows(5..9000))];
+        let error = lab.submit(fill_and_die, (buffers, value)).wait();
+        let error = error.unwrap_err();
+        assert_eq!(*error.kind(), JobErrorKind::Lost(WorkerExit::Signal(6)));
+        assert_eq!(
+            (array[4], array[5], array[8999], array[9000]),
+            (0, value, value, 0)
+        );
+    }
+    assert_eq!(
+        lab.submit(run, (vec![lend(array.rows(..))], 8))
+            .wait()
+            .unwrap(),
+        0
+    );
+    assert!(array.iter().all(|&x| x == 8));
+    drop(array);
+    lab.assert_in_use(0);
+}
+
+fn a_job_with_a_loan_is_tried_once() {
+    fn fill_and_panic(buffers: Buffers<'_>, value: u8) {
+        run(buffers, value);
+        panic!("each time");
+    }
+    let lab = Lab::new(1);
+    let array = lab.zeros::<u8>(100).unwrap().seal();
+    let attempts = |buffers: Vec<Buffer>| {
+        let job = lab
+            .job(fill_and_panic, (buffers, 1))
+            .retries(3)
+            .backoff(Backoff::NONE);
+        job.submit().wait().unwrap_err().attempt()
+    };
+    assert_eq!(attempts(vec![Buffer::read(array.clone())]), 4);
+    assert_eq!(
+        attempts(vec![Buffer::read(array.rows(50..)), lend(array.rows(..50))]),
+        1
+    );
+    assert!(array[..50].iter().all(|&x| x == 1) && array[50..].iter().all(|&x| x == 0));
+}
+
+/// The memory itself comes back, with what the job wrote there.
+fn what_was_lent_may_be_returned() {
+    fn back(buffers: Buffers<'_>) -> (Bytes, Vec<Array<u8>>) {
+        let arrays = buffers.map(|buffer| match buffer {
+            Received::Read(array) => array,
+            Received::Write(mut array) => {
+                fill(&mut array, 3);
+                array.seal()
+            }
+        });
+        let mut arrays: Vec<_> = arrays.collect();
+        arrays.push(arrays[1].rows(1..2));
+        arrays.push(Array::from_slice(b"fresh"));
+        (Bytes::from(b"head"), arrays)
+    }
+    let lab = Lab::new(2);
+    for engine in [&*lab, &Engine::inline()] {
+        for len in [300usize, 300_000] {
+            let array = engine.zeros::<u8>(len).unwrap().seal();
+            let parts = [
+                array.rows(..len / 3),
+                array.rows(len / 3..len / 2),
+                array.rows(len - 1..),
+            ];
+            let [a, b, c] = parts.clone();
+            let buffers = vec![Buffer::read(a), lend(b), Buffer::read(c)];
+            let (head, arrays) = engine.submit(back, (buffers,)).wait().unwrap();
+            assert_eq!((*head).as_ref(), b"head");
+            assert_eq!(arrays.len(), 5);
+            for (array, part) in arrays.iter().zip(&parts) {
+                assert_eq!((array.as_ptr(), array.len()), (part.as_ptr(), part.len()));
+            }
+            assert!(arrays[1].iter().all(|&x| x == 3));
+            assert_eq!(arrays[3].as_ptr().addr(), parts[1].as_ptr().addr() + 1);
+            assert_eq!(arrays[4][..], *b"fresh");
+            drop((array, parts));
+            // The block lives as long as one of them.
+            assert_eq!(arrays[3][..], [3]);
+        }
+    }
+    lab.assert_in_use(0);
+}
+
+fn results_are_lent_to_any_worker() {
+    fn ramp(len: usize) -> Array<u8> {
+        Array::from_fn(len, |i| i as u8)
+    }
+    let lab = Lab::new(2);
+    for len in [1000usize, 200_000] {
+        let made = lab.submit(ramp, (len,)).wait().unwrap();
+        // Each worker has it in turn, the one that made it as well, and goes on to make others in the same memory.
+        for value in 0..20u8 {
+            let job = lab.submit(run, (vec![lend(made.rows(1..len - 1))], value));
+            let other = lab.submit(ramp, (len,)).wait().unwrap();
+            job.wait().unwrap();
+            assert!(made[1..len - 1].iter().all(|&x| x == value));
+            assert_eq!((made[0], made[len - 1]), (0, (len - 1) as u8));
+            assert!(other.iter().enumerate().all(|(i, &x)| x == i as u8));
+        }
+    }
+    lab.assert_in_use(0);
+}
+
+/// In a worker: the address of what was lent.
+static ADDRESS: AtomicUsize = AtomicUsize::new(0);
+
+fn note(buffers: Buffers<'_>) {
+    for buffer in buffers {
+        let Received::Write(mut array) = buffer else {
+            panic!("it is lent");
+        };
+        fill(&mut array, 1);
+        ADDRESS.store(array.as_mut_ptr().expose_provenance(), Ordering::Relaxed);
+    }
+}
+
+fn stray() {
+    let address = ADDRESS.load(Ordering::Relaxed);
+    // SAFETY: none: the page is closed, and the write ends this process.
+    unsafe { std::ptr::with_exposed_provenance_mut::<u8>(address).write_volatile(2) };
+}
+
+fn pages_are_closed_after_the_job() {
+    let lab = Lab::new(1);
+    let array = lab.zeros::<u8>(10_000).unwrap().seal();
+    let made = lab
+        .submit(|| Array::<u8>::zeros(10_000), ())
+        .wait()
+        .unwrap();
+    for array in [&array, &made] {
+        lab.submit(note, (vec![lend(array.rows(100..200))],))
+            .wait()
+            .unwrap();
+        // The own pages of a worker close with their grant.
+        if std::ptr::eq(array, &made) {
+            continue;
+        }
+        let error = lab.submit(stray, ()).wait().unwrap_err();
+        let died = matches!(
+            error.kind(),
+            JobErrorKind::Lost(WorkerExit::Signal(libc::SIGSEGV))
+        );
+        assert!(died, "{error}");
+        assert_eq!(
+            (array[99], array[100], array[199], array[200]),
+            (0, 1, 1, 0)
+        );
+    }
+}
+
+/// One lane writes to a page for as long as another one borrows and returns other bytes of it.
+fn pages_that_another_lane_needs_stay_open() {
+    fn write_until(gate: &str, buffers: Buffers<'_>) -> u64 {
+        let mut buffers: Vec<_> = buffers.collect();
+        let Some(Received::Write(array)) = buffers.first_mut() else {
+            panic!("it is lent");
+        };
+        let mut rounds = 0;
+        std::thread::scope(|threads| {
+            let waiting = threads.spawn(|| pass(gate));
+            while !waiting.is_finished() || rounds == 0 {
+                fill(array, rounds as u8);
+                rounds += 1;
+            }
+        });
+        fill(array, 77);
+        rounds
+    }
+    fn back(buffers: Buffers<'_>) -> Vec<Array<u8>> {
+        let arrays = buffers.map(|buffer| match buffer {
+            Received::Read(array) => array,
+            Received::Write(mut array) => {
+                fill(&mut array, 5);
+                array.seal()
+            }
+        });
+        arrays.collect()
+    }
+    const LEN: usize = 300_000;
+    let lab = Lab::with(1, |builder| builder.lanes(2));
+    let given = lab.zeros::<u8>(LEN).unwrap().seal();
+    // In the region that the worker itself writes: there a chunk is closed when it is returned.
+    let made = lab.submit(|| Array::<u8>::zeros(LEN), ()).wait().unwrap();
+    for array in [given, made] {
+        let gate = Gate::new();
+        let middle = vec![lend(array.rows(150_000..150_010))];
+        let job = lab.submit(write_until, (gate.path(), middle));
+        let held = gate.meet();
+        for _ in 0..20 {
+            let buffers = vec![
+                Buffer::read(array.rows(..150_000)),
+                lend(array.rows(150_010..150_050)),
+                Buffer::read(array.rows(150_050..)),
+            ];
+            let arrays = lab.submit(back, (buffers,)).wait().unwrap();
+            assert!(arrays[1].iter().all(|&x| x == 5));
+        }
+        drop(held);
+        step("the writing job to end");
+        assert!(job.wait().unwrap() > 0);
+        assert!(array[150_000..150_010].iter().all(|&x| x == 77));
+    }
+    assert_eq!(lab.stats().workers[0].restarts, 0);
+    lab.assert_in_use(0);
+}
+
+fn loans_are_refused_where_nothing_is_lent() {
+    let lab = Lab::with(1, |builder| builder.sandbox(Sandbox::Strict));
+    let array = lab.from_slice(&[1u8; 100]).unwrap();
+    let error = lab.submit(run, (vec![lend(array.clone())], 1)).wait();
+    let refused = JobErrorKind::Rejected(Rejection::Lending);
+    assert_eq!(*error.unwrap_err().kind(), refused);
+    let read = vec![Buffer::read(array.clone()), Buffer::read(array.clone())];
+    assert_eq!(lab.submit(run, (read, 1)).wait().unwrap(), 200);
+    // The state of an actor would outlive the loan.
+    let lab = Lab::new(1);
+    let array = lab.from_slice(&[1u8; 100]).unwrap();
+    let state = lab.actor(run, (vec![lend(array.clone())], 1)).start();
+    let error = state.call(|sum: &mut u64| *sum, ()).wait().unwrap_err();
+    assert_eq!(*error.kind(), refused, "{error}");
+    let state = lab.actor(run, (vec![Buffer::read(array)], 1)).start();
+    assert_eq!(state.call(|sum: &mut u64| *sum, ()).wait().unwrap(), 100);
+}
+
+fn buffers_of_another_engine_are_refused() {
+    let (lab, other) = (Lab::new(1), Lab::new(1));
+    let foreign = other.from_slice(&[1u8; 100]).unwrap();
+    for array in [foreign, Array::from_slice(&[1u8; 100])] {
+        for buffer in [Buffer::read(array.clone()), lend(array)] {
+            let error = lab.submit(run, (vec![buffer], 1)).wait().unwrap_err();
+            assert_eq!(
+                *error.kind(),
+                JobErrorKind::Rejected(Rejection::ForeignArray)
+            );
+        }
+    }
+}
+
+fn a_received_buffer_escapes_like_an_array() {
+    static KEPT: Mutex<Vec<Received>> = Mutex::new(Vec::new());
+    fn keep(buffers: Buffers<'_>) {
+        KEPT.lock().unwrap().extend(buffers);
+    }
+    let lab = Lab::new(1);
+    let array = lab.from_slice(&[1u8; 10_000]).unwrap();
+    for lent in [false, true] {
+        let buffer = match lent {
+            false => Buffer::read(array.clone()),
+            true => lend(array.clone()),
+        };
+        let error = lab.submit(keep, (vec![buffer],)).wait().unwrap_err();
+        let escaped = JobErrorKind::Lost(WorkerExit::Escaped { count: 1 });
+        assert_eq!(*error.kind(), escaped, "{error}");
+    }
+    drop(array);
+    lab.assert_in_use(0);
+}
+
+/// What another language does: it writes to an array of this process while a job reads it by address.
+fn memory_may_change_while_handles_exist() {
+    fn await_byte(buffers: Buffers<'_>) -> u64 {
+        let arrays = buffers.map(|buffer| match buffer {
+            Received::Read(array) => array,
+            Received::Write(_) => panic!("it is not lent"),
+        });
+        let arrays: Vec<_> = arrays.collect();
+        let mut rounds = 0;
+        // SAFETY: the first byte of an array that lives; it may change at any time, and is read without a reference.
+        while unsafe { arrays[0].as_ptr().read_volatile() } != 9 {
+            rounds += 1;
+            std::thread::yield_now();
+        }
+        rounds
+    }
+    let lab = Lab::new(1);
+    let array = lab.zeros::<u8>(1000).unwrap().seal();
+    let job = lab.submit(await_byte, (vec![Buffer::read(array.clone())],));
+    wait_until("the job runs", || lab.stats().open == 1);
+    // SAFETY: the memory is writable, and no reference to it exists.
+    unsafe { array.as_ptr().cast_mut().write_volatile(9) };
+    step("the job to see the byte");
+    job.wait().unwrap();
+}

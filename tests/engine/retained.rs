@@ -1,0 +1,644 @@
+//! Array handles that outlive their job in an engine that allows it: the worker goes on, and the memory stays in use
+//! until the last handle is gone or the process ends.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::channel;
+
+use arenite::{Array, ArrayMut, JobErrorKind};
+
+use crate::harness::{Dice, Lab, seeds, step, tests, wait_until};
+
+tests![
+    an_input_is_retained_until_it_is_dropped,
+    an_array_of_the_job_is_retained_and_writable,
+    one_array_of_many_is_retained,
+    a_result_can_be_retained_too,
+    a_retained_array_can_be_returned_later,
+    an_array_that_was_moved_into_the_job_is_readable,
+    failures_retain_too,
+    a_chain_and_a_list_retain,
+    spawned_jobs_retain,
+    many_arrays_are_retained,
+    what_a_thread_drops_while_its_worker_sleeps,
+    code_before_arrays_are_retained,
+    a_crash_frees_what_was_retained,
+    recycling_frees_what_was_retained,
+    a_full_arena_names_what_is_retained,
+    actors_retain_what_they_were_given,
+    lanes_retain_on_their_own,
+    memory_stays_flat,
+    random_jobs_retain_and_drop,
+];
+
+static KEPT: Mutex<Vec<Array<u8>>> = Mutex::new(Vec::new());
+static OWN: Mutex<Vec<ArrayMut<u8>>> = Mutex::new(Vec::new());
+
+const LARGE: usize = 100_000;
+
+fn lab(workers: usize) -> Lab {
+    Lab::with(workers, |builder| builder.retain_escaped(|| {}))
+}
+
+fn keep(values: &Array<u8>) {
+    KEPT.lock().unwrap().push(values.clone());
+}
+
+/// The sum of all that is retained.
+fn sum() -> u64 {
+    let kept = KEPT.lock().unwrap();
+    let sums = kept.iter().flat_map(|values| values.iter());
+    sums.map(|&x| u64::from(x)).sum()
+}
+
+fn forget() {
+    KEPT.lock().unwrap().clear();
+    OWN.lock().unwrap().clear();
+}
+
+fn retained(lab: &Lab) -> u64 {
+    lab.stats().retained()
+}
+
+/// Nothing is retained, no worker has ended, and no memory is in use.
+fn assert_clean(lab: &Lab) {
+    wait_until("nothing is retained", || retained(lab) == 0);
+    assert_eq!(lab.stats().restarts(), 0);
+    lab.assert_in_use(0);
+}
+
+fn an_input_is_retained_until_it_is_dropped() {
+    let lab = lab(1);
+    for len in [1, LARGE] {
+        let values = lab.from_slice(&vec![1u8; len]).unwrap();
+        lab.submit(keep, (&values,)).wait().unwrap();
+        assert!(retained(&lab) >= len as u64);
+        let values = values.try_into_mut().expect_err("a worker reads it");
+        drop(values);
+        assert!(retained(&lab) >= len as u64);
+        assert!(lab.stats().arena.in_use >= len as u64);
+        assert_eq!(lab.submit(sum, ()).wait().unwrap(), len as u64);
+        lab.submit(forget, ()).wait().unwrap();
+        assert_eq!(retained(&lab), 0);
+    }
+    // Several handles to the same array.
+    let values = lab.from_slice(&vec![1u8; LARGE]).unwrap();
+    for _ in 0..5 {
+        lab.submit(keep, (&values,)).wait().unwrap();
+        assert!(retained(&lab) < 2 * LARGE as u64);
+    }
+    lab.submit(forget, ()).wait().unwrap();
+    assert!(values.try_into_mut().is_ok());
+    assert_clean(&lab);
+}
+
+fn an_array_of_the_job_is_retained_and_writable() {
+    fn make(len: usize, value: u8) {
+        let _dropped = Array::from_fn(len, |_| 9u8);
+        let mut own = ArrayMut::<u8>::zeros(len);
+        let between = Array::from_fn(len, |_| 9u8);
+        KEPT.lock().unwrap().push(Array::from_fn(len, |_| value));
+        own.fill(value);
+        drop(between);
+        OWN.lock().unwrap().push(own);
+    }
+    fn add_one() -> u64 {
+        let mut own = OWN.lock().unwrap();
+        own.iter_mut()
+            .for_each(|array| array.iter_mut().for_each(|x| *x += 1));
+        own.iter()
+            .flat_map(|array| array.iter())
+            .map(|&x| u64::from(x))
+            .sum()
+    }
+    fn fresh(len: usize) -> Array<u8> {
+        Array::from_fn(len, |_| 77)
+    }
+    let lab = lab(1);
+    for len in [5, 5000, LARGE, 3 << 20] {
+        lab.submit(make, (len, 1)).wait().unwrap();
+        let one = retained(&lab);
+        assert!(
+            (2 * len as u64..2 * len as u64 + 2 * 4096).contains(&one),
+            "{one} of {len}"
+        );
+        // Their memory is not given to other jobs.
+        for _ in 0..20 {
+            assert!(
+                lab.submit(fresh, (len,))
+                    .wait()
+                    .unwrap()
+                    .iter()
+                    .all(|&x| x == 77)
+            );
+        }
+        assert_eq!(lab.submit(sum, ()).wait().unwrap(), len as u64);
+        assert_eq!(lab.submit(add_one, ()).wait().unwrap(), 2 * len as u64);
+        assert_eq!(lab.submit(add_one, ()).wait().unwrap(), 3 * len as u64);
+        lab.submit(forget, ()).wait().unwrap();
+        assert_eq!(retained(&lab), 0);
+    }
+    assert_clean(&lab);
+}
+
+fn one_array_of_many_is_retained() {
+    fn keep_one(values: &[Array<u8>], at: usize) {
+        KEPT.lock().unwrap().push(values[at].clone());
+    }
+    let lab = lab(1);
+    let values: Vec<_> = (0..14)
+        .map(|i| lab.from_slice(&vec![i; LARGE]).unwrap())
+        .collect();
+    lab.submit(keep_one, (&values, 3)).wait().unwrap();
+    let one = retained(&lab);
+    assert!((LARGE as u64..2 * LARGE as u64).contains(&one), "{one}");
+    for (i, values) in values.into_iter().enumerate() {
+        assert_eq!(values.try_into_mut().is_err(), i == 3);
+    }
+    assert_eq!(lab.submit(sum, ()).wait().unwrap(), 3 * LARGE as u64);
+    lab.submit(forget, ()).wait().unwrap();
+    assert_clean(&lab);
+}
+
+fn a_result_can_be_retained_too() {
+    fn make(len: usize) -> Array<u8> {
+        let own = Array::from_fn(len, |_| 2u8);
+        KEPT.lock().unwrap().push(own.clone());
+        own
+    }
+    fn same(values: &Array<u8>) -> Array<u8> {
+        keep(values);
+        values.rows(1..)
+    }
+    let lab = lab(1);
+    for len in [10, LARGE] {
+        let made = lab.submit(make, (len,)).wait().unwrap();
+        let part = lab.submit(same, (&made,)).wait().unwrap();
+        assert_eq!((made[0], part.len()), (2, len - 1));
+        let made = made.try_into_mut().unwrap_err();
+        drop((made, part));
+        assert_eq!(lab.submit(sum, ()).wait().unwrap(), 4 * len as u64);
+        lab.submit(forget, ()).wait().unwrap();
+    }
+    assert_clean(&lab);
+}
+
+/// Without a copy: the memory in use does not grow.
+fn a_retained_array_can_be_returned_later() {
+    fn make(len: usize) {
+        KEPT.lock().unwrap().push(Array::from_fn(len, |i| i as u8));
+    }
+    fn first() -> Array<u8> {
+        KEPT.lock().unwrap()[0].clone()
+    }
+    let lab = lab(1);
+    let input = lab.from_slice(&vec![3u8; LARGE]).unwrap();
+    lab.submit(keep, (input,)).wait().unwrap();
+    let before = lab.stats().arena.in_use;
+    let again: Vec<_> = (0..10)
+        .map(|_| lab.submit(first, ()).wait().unwrap())
+        .collect();
+    assert!(
+        again
+            .iter()
+            .all(|again| again.len() == LARGE && again[LARGE - 1] == 3)
+    );
+    assert_eq!(lab.stats().arena.in_use, before);
+    lab.submit(forget, ()).wait().unwrap();
+    assert_eq!(retained(&lab), 0);
+    assert_eq!(again[0][7], 3);
+    drop(again);
+    for len in [100, LARGE] {
+        lab.submit(make, (len,)).wait().unwrap();
+        let again = lab.submit(first, ()).wait().unwrap();
+        lab.submit(forget, ()).wait().unwrap();
+        assert!(again.iter().enumerate().all(|(i, &x)| x == i as u8));
+    }
+    assert_clean(&lab);
+}
+
+fn an_array_that_was_moved_into_the_job_is_readable() {
+    fn keep_exclusive(mut values: ArrayMut<u8>, other: ArrayMut<u8>) -> ArrayMut<u8> {
+        values.fill(5);
+        OWN.lock().unwrap().push(values);
+        other
+    }
+    fn keep_sealed(values: ArrayMut<u8>) -> Array<u8> {
+        let sealed = values.seal();
+        KEPT.lock().unwrap().push(sealed.clone());
+        sealed
+    }
+    fn sum_exclusive() -> u64 {
+        let own = OWN.lock().unwrap();
+        own.iter()
+            .flat_map(|array| array.iter())
+            .map(|&x| u64::from(x))
+            .sum()
+    }
+    fn fill(mut values: ArrayMut<u8>) -> ArrayMut<u8> {
+        values.fill(9);
+        values
+    }
+    let lab = lab(1);
+    for len in [100, LARGE] {
+        let [one, other] = [(); 2].map(|()| lab.zeros::<u8>(len).unwrap());
+        let other = lab.submit(keep_exclusive, (one, other)).wait().unwrap();
+        // Opens and closes pages around it.
+        let other = lab.submit(fill, (other,)).wait().unwrap();
+        assert_eq!(
+            lab.submit(sum_exclusive, ()).wait().unwrap(),
+            5 * len as u64
+        );
+        let sealed = lab.submit(keep_sealed, (other,)).wait().unwrap();
+        let sealed = sealed.try_into_mut().unwrap_err();
+        assert!(sealed.iter().all(|&x| x == 9));
+        drop(sealed);
+        assert_eq!(lab.submit(sum, ()).wait().unwrap(), 9 * len as u64);
+        lab.submit(forget, ()).wait().unwrap();
+    }
+    assert_clean(&lab);
+}
+
+fn failures_retain_too() {
+    fn refuse(values: &Array<u8>, text: usize) -> Result<u8, String> {
+        keep(values);
+        Err("x".repeat(text))
+    }
+    fn panic(values: &Array<u8>) {
+        keep(values);
+        panic!("{}", "y".repeat(300));
+    }
+    fn exhaust(values: &Array<u8>) -> Array<u8> {
+        keep(values);
+        Array::zeros(1 << 40)
+    }
+    let lab = lab(1);
+    for round in 1..4 {
+        let values = lab.from_slice(&[1u8; 1000]).unwrap();
+        for text in [0, 10, 1000] {
+            let error = lab.failure_of(lab.submit(refuse, (&values, text)));
+            assert_eq!(
+                *error.kind(),
+                JobErrorKind::Returned("x".repeat(text).into())
+            );
+        }
+        let error = lab.failure_of(lab.submit(panic, (&values,)));
+        assert!(error.to_string().contains(&"y".repeat(300)), "{error}");
+        let error = lab.failure_of(lab.submit(exhaust, (&values,)));
+        assert!(error.to_string().contains("the arena is full"), "{error}");
+        drop(values);
+        assert_eq!(lab.submit(sum, ()).wait().unwrap(), 5000 * round);
+    }
+    lab.submit(forget, ()).wait().unwrap();
+    assert_clean(&lab);
+}
+
+fn a_chain_and_a_list_retain() {
+    fn made(len: usize, value: u8) -> Array<u8> {
+        Array::from_fn(len, |_| value)
+    }
+    fn keep_and_count(values: &Array<u8>) -> u64 {
+        keep(values);
+        values.len() as u64
+    }
+    let lab = lab(1);
+    let chain = lab.job(made, (LARGE, 1)).then(keep_and_count, ()).submit();
+    assert_eq!(chain.wait().unwrap(), LARGE as u64);
+    assert_eq!(lab.submit(sum, ()).wait().unwrap(), LARGE as u64);
+    lab.submit(forget, ()).wait().unwrap();
+    assert_clean(&lab);
+}
+
+fn spawned_jobs_retain() {
+    use arenite::{Spawn, call};
+    fn leaf(values: &Array<u8>) -> u64 {
+        keep(values);
+        values.len() as u64
+    }
+    fn root(len: usize) -> Spawn<u64> {
+        let values = Array::from_fn(len, |_| 1u8);
+        keep(&values);
+        Spawn::new(|n: u64| n, (call(leaf, (values,)),))
+    }
+    let lab = lab(1);
+    assert_eq!(lab.submit(root, (LARGE,)).wait().unwrap(), LARGE as u64);
+    assert_eq!(lab.submit(sum, ()).wait().unwrap(), 2 * LARGE as u64);
+    lab.submit(forget, ()).wait().unwrap();
+    assert_clean(&lab);
+}
+
+/// More than a slot can name, and more releases than the link has room for.
+fn many_arrays_are_retained() {
+    fn keep_all(values: &[Array<u8>]) -> u64 {
+        KEPT.lock().unwrap().extend(values.iter().cloned());
+        let own = (0..values.len()).map(|i| Array::from_slice(&[i as u8]));
+        KEPT.lock().unwrap().extend(own);
+        values.len() as u64
+    }
+    let lab = lab(1);
+    for count in [6, 7, 100, 2000] {
+        let values: Vec<_> = (0..count)
+            .map(|_| lab.from_slice(&[1u8; 10]).unwrap())
+            .collect();
+        assert_eq!(lab.submit(keep_all, (&values,)).wait().unwrap(), count);
+        drop(values);
+        assert_eq!(retained(&lab), 2 * 64 * count);
+        lab.submit(forget, ()).wait().unwrap();
+        wait_until("all are released", || retained(&lab) == 0);
+    }
+    assert_clean(&lab);
+}
+
+fn what_a_thread_drops_while_its_worker_sleeps() {
+    fn hand_over(values: &Array<u8>, go: &str) {
+        let (values, go) = (values.clone(), go.to_owned());
+        let (ready, started) = channel();
+        std::thread::spawn(move || {
+            ready.send(()).unwrap();
+            while !std::path::Path::new(&go).exists() {
+                std::thread::park_timeout(std::time::Duration::from_millis(1));
+            }
+            drop(values);
+            std::fs::remove_file(go).unwrap();
+        });
+        started.recv().unwrap();
+    }
+    let lab = lab(1);
+    let folder = tempfile::tempdir().unwrap();
+    let go = folder.path().join("go");
+    let values = lab.from_slice(&[1u8; LARGE]).unwrap();
+    lab.submit(hand_over, (values, go.to_str().unwrap()))
+        .wait()
+        .unwrap();
+    assert!(retained(&lab) >= LARGE as u64);
+    std::fs::File::create(&go).unwrap();
+    wait_until("the thread has dropped it", || !go.exists());
+    // A full arena wakes the worker, which looks.
+    wait_until("the drop is reported", || {
+        lab.zeros::<u8>(1 << 40).unwrap_err();
+        retained(&lab) == 0
+    });
+    assert_clean(&lab);
+}
+
+fn code_before_arrays_are_retained() {
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    fn clear() {
+        CALLS.fetch_add(1, Ordering::Relaxed);
+        KEPT.lock().unwrap().clear();
+        // Its own arrays are private.
+        OWN.lock().unwrap().push(ArrayMut::zeros(10));
+        assert!(CALLS.load(Ordering::Relaxed) < 3, "a panic is printed");
+    }
+    fn calls() -> u32 {
+        CALLS.load(Ordering::Relaxed)
+    }
+    let lab = Lab::with(1, |builder| builder.retain_escaped(clear));
+    let values = lab.from_slice(&[1u8; LARGE]).unwrap();
+    for round in 1..5 {
+        lab.submit(keep, (&values,)).wait().unwrap();
+        assert_eq!(retained(&lab), 0);
+        assert_eq!(lab.submit(calls, ()).wait().unwrap(), round);
+    }
+    assert!(values.try_into_mut().is_ok());
+    assert_clean(&lab);
+}
+
+fn a_crash_frees_what_was_retained() {
+    fn make_and_keep(values: &Array<u8>) {
+        keep(values);
+        KEPT.lock().unwrap().push(Array::from_fn(LARGE, |_| 1));
+    }
+    fn crash() {
+        std::process::abort();
+    }
+    let lab = lab(2);
+    for _ in 0..3 {
+        let values = lab.from_slice(&[1u8; LARGE]).unwrap();
+        let jobs = [(); 20].map(|()| lab.submit(make_and_keep, (&values,)));
+        jobs.into_iter().for_each(|job| job.wait().unwrap());
+        assert!(retained(&lab) >= 20 * LARGE as u64);
+        drop(values);
+        wait_until("every worker that retains something has crashed", || {
+            lab.failure_of(lab.submit(crash, ()));
+            retained(&lab) == 0
+        });
+        lab.assert_in_use(0);
+    }
+}
+
+fn recycling_frees_what_was_retained() {
+    let lab = Lab::with(1, |builder| {
+        builder.retain_escaped(|| {}).recycle_after_jobs(3)
+    });
+    for _ in 0..12 {
+        lab.submit(keep, (lab.from_slice(&[1u8; LARGE]).unwrap(),))
+            .wait()
+            .unwrap();
+        assert!(retained(&lab) <= 3 * (LARGE as u64 + 4096));
+    }
+    wait_until("the last one is recycled", || lab.stats().recycled() == 4);
+    assert_eq!((retained(&lab), lab.stats().restarts()), (0, 0));
+    lab.assert_in_use(0);
+}
+
+fn a_full_arena_names_what_is_retained() {
+    let lab = Lab::with(1, |builder| {
+        builder.retain_escaped(|| {}).capacity(16 << 20)
+    });
+    let full = lab.zeros::<u8>(64 << 20).unwrap_err();
+    assert_eq!(full.retained, 0);
+    assert!(!full.to_string().contains("retain"), "{full}");
+    lab.submit(keep, (lab.from_slice(&vec![1u8; 8 << 20]).unwrap(),))
+        .wait()
+        .unwrap();
+    let full = lab.zeros::<u8>(12 << 20).unwrap_err();
+    assert!((8 << 20..9 << 20).contains(&full.retained), "{full}");
+    let text = format!("workers retain {} bytes", full.retained);
+    assert!(full.to_string().contains(&text), "{full}");
+    // In a kernel too.
+    let error = lab.failure_of(lab.submit(|| Array::<u8>::zeros(12 << 20), ()));
+    assert!(error.to_string().contains(&text), "{error}");
+    lab.submit(forget, ()).wait().unwrap();
+    lab.zeros::<u8>(12 << 20).unwrap();
+    assert_clean(&lab);
+}
+
+fn actors_retain_what_they_were_given() {
+    struct Table {
+        first: Array<u8>,
+        others: Vec<Array<u8>>,
+    }
+    fn start(first: &Array<u8>, second: &Array<u8>) -> Table {
+        keep(second);
+        Table {
+            first: first.clone(),
+            others: Vec::new(),
+        }
+    }
+    fn add(table: &mut Table, more: &Array<u8>) -> u64 {
+        table.others.push(more.clone());
+        let all = table.others.iter().chain([&table.first]);
+        all.map(|values| values.len() as u64).sum()
+    }
+    fn first(table: &Table) -> Array<u8> {
+        table.first.clone()
+    }
+    let lab = lab(1);
+    let values: Vec<_> = (1..6)
+        .map(|i| lab.from_slice(&vec![i; LARGE]).unwrap())
+        .collect();
+    for _ in 0..3 {
+        let actor = lab.actor(start, (&values[0], &values[1])).start();
+        for (i, value) in (2..).zip(&values[2..]) {
+            let sum = actor.call(add, (value,)).wait().unwrap();
+            assert_eq!(sum, i * LARGE as u64);
+        }
+        let one = LARGE.next_multiple_of(4096) as u64;
+        assert_eq!(retained(&lab), 5 * one);
+        assert_eq!(actor.call(first, ()).wait().unwrap()[..], values[0][..]);
+        drop(actor);
+        wait_until("the state is gone", || retained(&lab) == one);
+        assert_eq!(lab.submit(sum, ()).wait().unwrap(), 2 * LARGE as u64);
+        lab.submit(forget, ()).wait().unwrap();
+        assert_eq!(retained(&lab), 0);
+    }
+    drop(values);
+    assert_clean(&lab);
+}
+
+fn lanes_retain_on_their_own() {
+    fn make_and_keep(values: &Array<u8>, i: u8) -> Array<u8> {
+        keep(values);
+        let own = Array::from_fn(2000, |_| i);
+        KEPT.lock().unwrap().push(own.clone());
+        own
+    }
+    let lab = Lab::with(2, |builder| builder.retain_escaped(|| {}).lanes(3));
+    let values = lab.from_slice(&[1u8; LARGE]).unwrap();
+    for _ in 0..5 {
+        let jobs: Vec<_> = (0..60)
+            .map(|i| lab.submit(make_and_keep, (&values, i)))
+            .collect();
+        for (i, job) in jobs.into_iter().enumerate() {
+            assert!(job.wait().unwrap().iter().all(|&x| usize::from(x) == i));
+        }
+        assert!(retained(&lab) > 60 * 2000);
+        // A lane notices what another has dropped when it looks.
+        wait_until("all lanes have looked", || {
+            let jobs: Vec<_> = (0..12).map(|_| lab.submit(forget, ())).collect();
+            jobs.into_iter().for_each(|job| job.wait().unwrap());
+            lab.zeros::<u8>(1 << 40).unwrap_err();
+            retained(&lab) == 0
+        });
+    }
+    assert!(values.try_into_mut().is_ok());
+    assert_clean(&lab);
+}
+
+/// A worker that retains the last of many arrays holds about that one.
+fn memory_stays_flat() {
+    fn replace(values: &Array<u8>, round: u32) -> u64 {
+        let mut kept = KEPT.lock().unwrap();
+        kept.clear();
+        kept.push(values.clone());
+        kept.push(Array::from_fn(3000, |_| round as u8));
+        round.into()
+    }
+    let lab = lab(1);
+    let mut most = 0;
+    for round in 0..10_000 {
+        let values = lab.from_slice(&[1u8; 1000]).unwrap();
+        assert_eq!(
+            lab.submit(replace, (values, round)).wait().unwrap(),
+            u64::from(round)
+        );
+        if round % 100 == 99 {
+            let stats = lab.stats();
+            assert!(
+                stats.retained() <= 4 * 5000,
+                "{} bytes in round {round}",
+                stats.retained()
+            );
+            most = most.max(stats.arena.in_use);
+        }
+    }
+    assert!(most < 4 << 20, "{most} bytes");
+    lab.submit(forget, ()).wait().unwrap();
+    assert_clean(&lab);
+}
+
+/// Each worker has a cache of arrays, which jobs fill and clear at random.
+fn random_jobs_retain_and_drop() {
+    fn act(values: &[Array<u8>], seed: u64) -> Array<u8> {
+        let mut dice = Dice::new(seed);
+        let mut kept = KEPT.lock().unwrap();
+        for array in kept.iter() {
+            assert!(
+                array.iter().all(|&x| x == array[0]),
+                "memory was reused under a handle"
+            );
+        }
+        for values in values {
+            if dice.below(3) == 0 {
+                kept.push(values.clone());
+            }
+        }
+        let mut result = None;
+        for _ in 0..dice.below(6) {
+            let most = if dice.below(16) == 0 { 200_000 } else { 2000 };
+            let len = 1 + dice.below(most) as usize;
+            let own = Array::from_fn(len, |_| seed as u8);
+            match dice.below(4) {
+                0 => kept.push(own),
+                1 => {
+                    kept.push(own.rows(..len / 2 + 1));
+                    result = Some(own);
+                }
+                2 => result = Some(own),
+                _ => {}
+            }
+        }
+        while kept.len() > 30 || !kept.is_empty() && dice.below(3) > 0 {
+            let at = dice.below(kept.len() as u64) as usize;
+            kept.swap_remove(at);
+        }
+        drop(kept);
+        match dice.below(20) {
+            0 => panic!("a failure"),
+            _ => result.unwrap_or_else(|| Array::from_slice(&[seed as u8])),
+        }
+    }
+    for seed in seeds(1) {
+        let lab = lab(2);
+        let mut dice = Dice::new(seed);
+        let mut inputs: Vec<Array<u8>> = Vec::new();
+        let mut open = std::collections::VecDeque::new();
+        for job in 0..800 {
+            if job % 50 == 0 {
+                step(format!("the jobs from {job} on"));
+            }
+            let len = 1 + dice.below(4000) as usize;
+            inputs.push(lab.from_slice(&vec![job as u8; len]).unwrap());
+            if inputs.len() > 8 {
+                inputs.swap_remove(dice.below(8) as usize);
+            }
+            let number = dice.any();
+            open.push_back((number, lab.submit(act, (&inputs, number))));
+            if open.len() > 20 {
+                let (number, job) = open.pop_front().unwrap();
+                match job.wait() {
+                    Ok(values) => assert!(values.iter().all(|&x| x == number as u8)),
+                    Err(error) => assert!(error.to_string().contains("a failure"), "{error}"),
+                }
+            }
+        }
+        drop((inputs, open));
+        wait_until("both workers have dropped all", || {
+            let jobs = [(); 8].map(|()| lab.submit(forget, ()));
+            jobs.into_iter().for_each(|job| job.wait().unwrap());
+            retained(&lab) == 0
+        });
+        assert_clean(&lab);
+    }
+}

@@ -1,0 +1,413 @@
+//! Spares: workers that are ready before another one ends.
+
+use std::path::Path;
+use std::time::Duration;
+
+use arenite::engine::WorkerStats;
+use arenite::{Array, Engine, JobErrorKind, JobLimit, WorkerExit};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::harness::{Gate, Invariant, Lab, pass, step, tests, wait_until};
+
+tests![
+    each_end_is_followed_by_a_spare,
+    spares_get_no_jobs,
+    lanes_move_together,
+    an_actor_moves_to_a_spare,
+    spares_that_die_cost_nothing,
+    spares_that_do_not_start_cost_nothing,
+    all_die_at_once,
+    the_next_job_waits_for_the_exit,
+    shutdown_while_spares_start,
+    many_spares,
+];
+
+fn end(pid: u32, signal: Signal) {
+    kill(Pid::from_raw(pid as i32), signal).expect("the worker exists");
+}
+
+/// Process ids of the workers that take jobs, and of the spares.
+fn pids(engine: &Engine) -> (Vec<u32>, Vec<u32>) {
+    let workers = engine.stats().workers;
+    assert!(workers.iter().all(|worker| !(worker.ready && worker.spare)));
+    let of = |wanted: fn(&WorkerStats) -> bool| {
+        let wanted = workers.iter().filter(|worker| wanted(worker));
+        wanted.map(|worker| worker.pid).collect()
+    };
+    (of(|worker| worker.ready), of(|worker| worker.spare))
+}
+
+/// Waits until all are ready, and returns their process ids.
+fn settled(engine: &Engine, active: usize, spares: usize) -> (Vec<u32>, Vec<u32>) {
+    wait_until("all workers and spares are ready", || {
+        let (ready, spare) = pids(engine);
+        (ready.len(), spare.len()) == (active, spares)
+    });
+    pids(engine)
+}
+
+fn hang() {
+    loop {
+        std::thread::park();
+    }
+}
+
+fn held(gate: &str) {
+    pass(gate);
+    hang();
+}
+
+/// The job after a death runs in a process that was ready before it, whatever the cause of death.
+fn each_end_is_followed_by_a_spare() {
+    fn crash() {
+        std::process::abort();
+    }
+    fn take(bytes: usize) -> usize {
+        std::hint::black_box(vec![1u8; bytes]).len()
+    }
+    fn leave() {
+        std::process::exit(3);
+    }
+    let invariant = Invariant::before();
+    let lab = Lab::with(1, |builder| builder.spares(1).memory_limit(256 << 20));
+    type End = fn(&Lab);
+    let ends: [(&str, End); 6] = [
+        ("a crash", |lab| {
+            lab.failure_of(lab.submit(crash, ()));
+        }),
+        ("an exit", |lab| {
+            lab.failure_of(lab.submit(leave, ()));
+        }),
+        ("a deadline", |lab| {
+            let late = lab.job(hang, ()).deadline(Duration::from_millis(10));
+            lab.failure_of(late.submit());
+        }),
+        ("a cancellation", |lab| {
+            let gate = Gate::new();
+            let job = lab.submit(held, (&gate.path(),));
+            gate.open();
+            job.kill();
+            lab.failure_of(job);
+        }),
+        ("the memory limit", |lab| {
+            lab.failure_of(lab.submit(take, (1 << 30,)));
+        }),
+        ("a kill from outside", |lab| {
+            let (ready, _) = pids(lab);
+            end(ready[0], Signal::SIGKILL);
+            wait_until("it is gone", || !pids(lab).0.contains(&ready[0]));
+        }),
+    ];
+    for (what, end) in ends {
+        let (ready, spare) = settled(&lab, 1, 1);
+        assert_eq!(
+            lab.submit(std::process::id, ()).wait().unwrap(),
+            ready[0],
+            "{what}"
+        );
+        end(&lab);
+        step(format!("a job after {what}"));
+        assert_eq!(
+            lab.submit(std::process::id, ()).wait().unwrap(),
+            spare[0],
+            "{what}"
+        );
+    }
+    settled(&lab, 1, 1);
+    assert_eq!(lab.stats().restarts(), 6);
+    invariant.holds(&lab, 0).unwrap();
+    lab.into_inner().shutdown();
+    invariant.nothing_left().unwrap();
+
+    let lab = Lab::with(1, |builder| builder.spares(1).recycle_after_jobs(1));
+    for _ in 0..5 {
+        let (ready, spare) = settled(&lab, 1, 1);
+        assert_eq!(lab.submit(std::process::id, ()).wait().unwrap(), ready[0]);
+        assert_eq!(lab.submit(std::process::id, ()).wait().unwrap(), spare[0]);
+    }
+    assert_eq!(lab.stats().restarts(), 0);
+    settled(&lab, 1, 1);
+    assert_eq!(lab.stats().recycled(), 10);
+}
+
+/// Never more workers than asked for have jobs, however many jobs wait.
+fn spares_get_no_jobs() {
+    let lab = Lab::with(2, |builder| builder.spares(2));
+    let (ready, spares) = settled(&lab, 2, 2);
+    let gates = [Gate::new(), Gate::new()];
+    let running: Vec<_> = gates
+        .iter()
+        .map(|gate| lab.submit(pass, (&gate.path(),)))
+        .collect();
+    let at_gates = gates.each_ref().map(Gate::meet);
+    let waiting: Vec<_> = (0..100).map(|_| lab.submit(std::process::id, ())).collect();
+    let mut workers = lab.stats().workers.into_iter();
+    assert!(workers.all(|worker| !worker.spare || worker.open == 0));
+    drop(at_gates);
+    running.into_iter().for_each(|job| job.wait().unwrap());
+    for job in waiting {
+        assert!(ready.contains(&job.wait().unwrap()));
+    }
+    let mapped = lab.map(std::process::id, (0..1000).map(|_| ()));
+    for pid in mapped {
+        assert!(ready.contains(&pid.unwrap()));
+    }
+    assert_eq!(pids(&lab), (ready, spares));
+}
+
+/// A spare takes over all lanes of a worker.
+fn lanes_move_together() {
+    let lab = Lab::with(1, |builder| builder.lanes(3).spares(1));
+    let (ready, spare) = settled(&lab, 1, 1);
+    for (round, pid) in [ready[0], spare[0]].into_iter().enumerate() {
+        // New ones each time: until a worker that starts has executed its program, it holds copies of the pipes of the
+        // last round open, and its end of them would let a kernel pass.
+        let gates = [(); 3].map(|()| Gate::new());
+        // All three are at their gates at the same time.
+        let jobs: Vec<_> = gates
+            .iter()
+            .map(|gate| lab.submit(held, (&gate.path(),)))
+            .collect();
+        let open = gates.each_ref().map(Gate::meet);
+        let behind = lab.submit(std::process::id, ());
+        end(pid, Signal::SIGKILL);
+        for job in jobs {
+            let error = lab.failure_of(job);
+            assert_eq!(
+                *error.kind(),
+                JobErrorKind::Lost(WorkerExit::Signal(9)),
+                "{error}"
+            );
+        }
+        drop(open);
+        let next = behind.wait().unwrap();
+        if round == 0 {
+            assert_eq!(next, spare[0]);
+        }
+    }
+    lab.assert_in_use(0);
+}
+
+/// An actor with checkpoints whose worker dies is restored in a spare.
+fn an_actor_moves_to_a_spare() {
+    struct Home(u64);
+    let lab = Lab::with(1, |builder| builder.spares(1));
+    let (ready, spare) = settled(&lab, 1, 1);
+    let actor = lab
+        .actor(|| Home(7), ())
+        .checkpoint(
+            1,
+            |home: &Home| Array::from_slice(&[home.0]),
+            |saved: &Array<u64>| Home(saved[0]),
+        )
+        .start();
+    let home = |home: &mut Home| {
+        home.0 += 1;
+        (std::process::id(), home.0)
+    };
+    assert_eq!(actor.call(home, ()).wait().unwrap(), (ready[0], 8));
+    fn crash(_: &mut Home) {
+        std::process::abort();
+    }
+    lab.failure_of(actor.call(crash, ()));
+    assert_eq!(actor.call(home, ()).wait().unwrap(), (spare[0], 9));
+}
+
+/// Spares that die again and again: the others work on.
+fn spares_that_die_cost_nothing() {
+    let lab = Lab::with(1, |builder| builder.spares(2));
+    let (ready, _) = settled(&lab, 1, 2);
+    let gate = Gate::new();
+    let running = lab.submit(pass, (&gate.path(),));
+    let at_gate = gate.meet();
+    for _ in 0..3 {
+        let (_, spares) = settled(&lab, 1, 2);
+        let restarts = lab.stats().restarts();
+        for spare in spares {
+            end(spare, Signal::SIGKILL);
+        }
+        wait_until("both are gone", || lab.stats().restarts() == restarts + 2);
+    }
+    drop(at_gate);
+    running.wait().unwrap();
+    assert_eq!(lab.submit(std::process::id, ()).wait().unwrap(), ready[0]);
+    settled(&lab, 1, 2);
+    lab.assert_in_use(0);
+}
+
+/// In workers: fails to start once a file exists.
+fn start_unless(file: &str) {
+    if Path::new(file).exists() {
+        std::process::abort();
+    }
+}
+
+/// Spares that never become ready: the worker is used, and replaced as soon as something starts again.
+fn spares_that_do_not_start_cost_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("broken");
+    let invariant = Invariant::before();
+    let lab = Lab::with(1, |builder| {
+        builder
+            .spares(1)
+            .on_worker_start_with(start_unless, (file.to_str().unwrap(),))
+    });
+    let (ready, spare) = settled(&lab, 1, 1);
+    std::fs::write(&file, "").unwrap();
+    end(spare[0], Signal::SIGKILL);
+    wait_until("it is gone", || pids(&lab).1.is_empty());
+    for _ in 0..200 {
+        assert_eq!(lab.submit(std::process::id, ()).wait().unwrap(), ready[0]);
+    }
+    end(ready[0], Signal::SIGKILL);
+    wait_until("none is left", || pids(&lab).0.is_empty());
+    let job = lab.submit(std::process::id, ());
+    std::fs::remove_file(&file).unwrap();
+    let next = job.wait().unwrap();
+    assert!(next != ready[0] && next != spare[0]);
+    settled(&lab, 1, 1);
+    invariant.holds(&lab, 0).unwrap();
+    // Without any worker that starts, the engine gives up, as it does without spares.
+    std::fs::write(&file, "").unwrap();
+    let (ready, spare) = settled(&lab, 1, 1);
+    for pid in [spare[0], ready[0]] {
+        end(pid, Signal::SIGKILL);
+    }
+    let error = lab.failure_of(lab.submit(hang, ()));
+    assert!(
+        matches!(error.kind(), JobErrorKind::NoWorkers(_)),
+        "{error}"
+    );
+    lab.into_inner().shutdown();
+    invariant.nothing_left().unwrap();
+}
+
+/// The worker and its spares die at the same time, with jobs in front of them: these run as soon as one of them is back.
+fn all_die_at_once() {
+    let lab = Lab::with(1, |builder| builder.spares(1));
+    for round in 1..=5u64 {
+        let (ready, spare) = settled(&lab, 1, 1);
+        let gate = Gate::new();
+        let running = lab.job(pass, (&gate.path(),)).retries(2).submit();
+        let at_gate = gate.meet();
+        let behind: Vec<_> = (0..50u32).map(|n| lab.submit(|n: u32| n, (n,))).collect();
+        let order = if round % 2 == 0 {
+            [spare[0], ready[0]]
+        } else {
+            [ready[0], spare[0]]
+        };
+        for pid in order {
+            end(pid, Signal::SIGKILL);
+        }
+        drop(at_gate);
+        // Until then the process that dies may still be at the gate.
+        wait_until("both are gone", || lab.stats().restarts() == 2 * round);
+        gate.open();
+        running.wait().unwrap();
+        for (n, job) in (0..).zip(behind) {
+            assert_eq!(job.wait().unwrap(), n);
+        }
+    }
+    settled(&lab, 1, 1);
+    lab.assert_in_use(0);
+}
+
+/// A job never runs beside one that is being killed: with one worker, one job at a time holds.
+fn the_next_job_waits_for_the_exit() {
+    let folder = tempfile::tempdir().unwrap();
+    let lock = folder.path().join("lock");
+    /// Fails if another process holds the lock, which goes with the process.
+    fn locked(path: &str, hangs: bool) -> bool {
+        let file = std::fs::File::create(path).unwrap();
+        let free = file.try_lock().is_ok();
+        std::mem::forget(file);
+        if hangs {
+            hang();
+        }
+        free
+    }
+    let path = lock.to_str().unwrap();
+    let lab = Lab::with(1, |builder| builder.spares(1));
+    for _ in 0..20 {
+        settled(&lab, 1, 1);
+        let late = lab
+            .job(locked, (path, true))
+            .deadline(Duration::from_millis(2));
+        let late = late.submit();
+        let next = lab.submit(locked, (path, false));
+        let error = lab.failure_of(late);
+        assert!(
+            matches!(error.kind(), JobErrorKind::Limit(JobLimit::Deadline { .. })),
+            "{error}"
+        );
+        assert!(next.wait().unwrap(), "the lock is free");
+        // The process that has the lock goes.
+        end(
+            lab.submit(std::process::id, ()).wait().unwrap(),
+            Signal::SIGKILL,
+        );
+        wait_until("it is free", || {
+            std::fs::File::open(path).is_ok_and(|file| file.try_lock().is_ok())
+        });
+    }
+}
+
+/// In workers: the first one starts, all others wait.
+fn start_once(file: &str) {
+    if std::fs::File::create_new(file).is_err() {
+        hang();
+    }
+}
+
+/// The end of an engine does not wait for spares that are starting.
+fn shutdown_while_spares_start() {
+    for drains in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("first");
+        let invariant = Invariant::before();
+        // Returns although no spare ever gets ready.
+        let lab = Lab::with(1, |builder| {
+            builder
+                .spares(2)
+                .on_worker_start_with(start_once, (file.to_str().unwrap(),))
+        });
+        assert_eq!(lab.submit(|| 7u8, ()).wait().unwrap(), 7);
+        wait_until("spares are starting", || {
+            lab.stats().workers.iter().all(|worker| worker.pid != 0)
+        });
+        step("the end of an engine whose spares start");
+        match drains {
+            true => lab.into_inner().shutdown(),
+            false => drop(lab),
+        }
+        invariant.nothing_left().unwrap();
+    }
+}
+
+/// More deaths than spares in a row, under load, with retries: each job is answered once.
+fn many_spares() {
+    fn work(n: u32) -> u32 {
+        if n % 10 == 3 {
+            std::process::abort();
+        }
+        n
+    }
+    let invariant = Invariant::before();
+    let lab = Lab::with(2, |builder| builder.spares(3));
+    let results: Vec<_> = lab.map(work, (0..200).map(|n| (n,))).collect();
+    for (n, result) in (0..).zip(results) {
+        match result {
+            Ok(value) => assert_eq!((value, n % 10 != 3), (n, true)),
+            Err(error) => assert!(
+                matches!(error.kind(), JobErrorKind::Lost(_)) && n % 10 == 3,
+                "{n}: {error}"
+            ),
+        }
+    }
+    settled(&lab, 2, 3);
+    assert_eq!(lab.stats().restarts(), 20);
+    invariant.holds(&lab, 0).unwrap();
+    lab.into_inner().shutdown();
+    invariant.nothing_left().unwrap();
+}
