@@ -10,7 +10,7 @@ use crate::exit::USAGE;
 use crate::text::reason;
 
 /// The flag `--generate`, the same for the program and for each command.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Generate {
     /// Print a manual page or a shell completion script and exit
     #[arg(

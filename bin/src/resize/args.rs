@@ -1,10 +1,11 @@
 //! The command line of `arenite resize`; [`Options`](super::options::Options) is made from it.
 
 use std::ffi::OsString;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use arenite_image::{Filter, Fit, Format, ResizeSpec, Size};
+use arenite_image::{FailOn, Filter, Fit, Format, ResizeSpec, Size};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum, ValueHint};
 
@@ -25,7 +26,9 @@ Examples:
   A list of names:
     find photos -name '*.jpg' -print0 | arenite resize -0 -s 224 -o thumbs
   Continue after an interruption:
-    arenite resize photos -s 224 -o thumbs --resume";
+    arenite resize photos -s 224 -o thumbs --resume
+  Answer the jobs of a server, each a line of JSON:
+    arenite resize --jobs - -s 224 --timeout 20s --sandbox";
 
 const DETAILS: &str = "\
 Inputs:
@@ -66,7 +69,37 @@ Sizes:
 --resume:
   DIR/.arenite-resize records what made each result. A result is skipped if
   it was made with the same options, and neither it nor its input has changed
-  since, judged by length and time.
+  since, judged by length and time. A run without --resume that has made all
+  results removes the record that it began: give --resume from the first run
+  on to skip results later.
+
+--jobs -:
+  For a server that starts arenite once and keeps it. A job is one line:
+    {\"id\": 7, \"in\": \"up/a.jpg\", \"out\": \"thumbs/a.webp\", \"size\": 224}
+  in and out are needed; id is a string or a number of your choice. The rest
+  has the names and values of the options size, fit, no-enlarge, format,
+  filter, quality, lossless, progressive, background, keep-metadata, fail-on,
+  timeout, retries, max-pixels and max-ratio; those without a value are true
+  or false. What a job leaves out is taken from the command line. The format
+  is that of the job, of the command line, of the extension of out, or of the
+  input, in this order.
+  Each job has one answer, printed when it ends: the fields of --json, id,
+  and line, the number of its line. A line that is no job is answered with
+  the cause \"bad-job\". A line has at most 64 KiB; blank ones are skipped.
+  Jobs in flight are limited: while answers are not read, jobs are not read
+  either. Folders of results are created. An existing file is replaced
+  atomically; of two jobs with the same out, the last to end wins. out must
+  not be the job's own input. With --out, each out is a path below DIR and
+  cannot leave it.
+  At the end of stdin the program ends after the last answer, with exit code
+  0 whatever the answers are. It ends at once, with 1, when nothing reads
+  stdout any more. Failures are not repeated on stderr.
+
+--fail-on:
+  A damaged picture that is written has a warning on stderr, with the share
+  of its pixels that are missing: they show the background (--background),
+  or are transparent. At the default, only damage around the pixels is
+  written: no end marker, wrong restart markers, bytes between segments.
 
 --keep-metadata:
   Without it, colours become sRGB and no metadata is written. With it, the
@@ -109,15 +142,19 @@ Sizes:
   One object per line and input, in the order of the inputs: a slow picture
   delays the lines of those after it, but not their processing. Fields: type
   (\"file\"), input, output, status (written, planned, fresh, failed or
-  pending), error, cause, attempts (of a failure in a worker), ms and bytes.
+  pending), error, cause, attempts (of a failure in a worker), ms, and of
+  the result: format and, when it is written, bytes, width and height. Of a
+  damaged picture that is written also warning, and missing, the share of
+  its pixels that are missing.
   The last object has type \"summary\" and a status: done, dry-run,
   interrupted (by a signal), stopped or refused. Stopped: results could no
   longer be written, as on a full disk; the rest is pending, and the exit
   code is 1. Refused: nothing was started; the exit code is 2, and the error
   says why. Names that are not UTF-8 are shown with replacement characters.
-  Causes: not-found, read (of the file); unsupported-format, not-an-image,
-  truncated, corrupt, too-many-pixels, too-many-bytes, bomb,
-  output-too-large, out-of-memory, encode, returned (of the picture);
+  Causes: bad-job (of a line of --jobs); not-found, read (of the file);
+  unsupported-format, not-an-image, truncated, corrupt, too-many-pixels,
+  too-many-bytes, bomb, output-too-large, out-of-memory, encode, returned (of
+  the picture);
   name-conflict, write, disk-full (of the result); arena-full, timeout,
   memory-limit, out-of-memory-kill, panicked, signal-N, exited-N, denied,
   protocol, no-workers, other (of a worker: N is the signal or the exit
@@ -138,19 +175,30 @@ list on stdout, the trace or the report could not be written, 2 wrong usage
 or set-up, or no input found; and as a shell shows the end by a signal: 130
 interrupted, 143 terminated, 129 hung up.";
 
+/// The values of `--quality`.
+pub(crate) const QUALITY: RangeInclusive<i64> = 1..=100;
+
+/// The largest value of `--retries`.
+pub(crate) const MOST_RETRIES: u32 = 100;
+
 /// Resize photos: files, folders, globs or a list on stdin
 ///
 /// Each picture is read, resized and written on its own: a broken one is reported, and the others are done. Decoding
 /// happens in worker processes, so that no file can crash the program.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(
-    override_usage = "arenite resize [OPTIONS] --size <SIZE> --out <DIR> <INPUT>...",
+    override_usage = "arenite resize [OPTIONS] --size <SIZE> --out <DIR> <INPUT>...\n       \
+                      arenite resize --jobs - [OPTIONS]",
     after_help = EXAMPLES,
     after_long_help = format!("{EXAMPLES}\n\n{DETAILS}")
 )]
 pub(crate) struct ResizeArgs {
     /// Files, folders or globs; - reads a list of names from stdin, one per line
-    #[arg(value_name = "INPUT", value_hint = ValueHint::AnyPath, required_unless_present_any = ["null", "what"])]
+    #[arg(
+        value_name = "INPUT",
+        value_hint = ValueHint::AnyPath,
+        required_unless_present_any = ["null", "jobs", "what"]
+    )]
     pub inputs: Vec<OsString>,
 
     /// Target size in pixels: N, WxH, Wx or xH, optionally followed by >, < or !
@@ -159,17 +207,33 @@ pub(crate) struct ResizeArgs {
         long,
         value_name = "SIZE",
         allow_negative_numbers = true,
-        required_unless_present = "what"
+        required_unless_present_any = ["jobs", "what"]
     )]
     pub size: Option<Size>,
 
     /// Folder for the results; created if it does not exist
-    #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath, required_unless_present = "what")]
+    #[arg(
+        short,
+        long,
+        value_name = "DIR",
+        value_hint = ValueHint::DirPath,
+        required_unless_present_any = ["jobs", "what"]
+    )]
     pub out: Option<PathBuf>,
 
     /// Read a NUL-separated list from stdin, as written by find -print0 (implies -)
     #[arg(short = '0', long = "null")]
     pub null: bool,
+
+    /// Read jobs from stdin and answer them on stdout, as lines of JSON, until stdin ends; SOURCE is -
+    #[arg(
+        long,
+        value_name = "SOURCE",
+        value_parser = ["-"],
+        hide_possible_values = true,
+        conflicts_with_all = ["inputs", "null", "resume", "dry_run", "trace", "report", "json", "progress"]
+    )]
+    pub jobs: Option<String>,
 
     /// How a picture fills the target size
     #[arg(long, value_name = "HOW", default_value = "contain", value_parser = fits(), help_heading = "Result")]
@@ -193,7 +257,7 @@ pub(crate) struct ResizeArgs {
         value_name = "N",
         allow_negative_numbers = true,
         default_value_t = 80,
-        value_parser = clap::value_parser!(u8).range(1..=100),
+        value_parser = clap::value_parser!(u8).range(QUALITY),
         help_heading = "Result"
     )]
     pub quality: u8,
@@ -214,6 +278,10 @@ pub(crate) struct ResizeArgs {
     /// colours become sRGB
     #[arg(long, help_heading = "Result")]
     pub keep_metadata: bool,
+
+    /// Damage that is an error: none, files that end early, missing or wrong pixels, or any
+    #[arg(long, value_name = "DAMAGE", default_value = "error", value_parser = levels(), help_heading = "Run")]
+    pub fail_on: FailOn,
 
     /// Skip results that were made with the same options from the same input
     #[arg(long, help_heading = "Run")]
@@ -278,7 +346,7 @@ pub(crate) struct ResizeArgs {
         value_name = "N",
         allow_negative_numbers = true,
         default_value_t = 0,
-        value_parser = clap::value_parser!(u32).range(..=100),
+        value_parser = clap::value_parser!(u32).range(..=i64::from(MOST_RETRIES)),
         help_heading = "Run"
     )]
     pub retries: u32,
@@ -361,6 +429,16 @@ fn formats() -> impl TypedValueParser<Value = Format> {
     .try_map(|name| name.parse::<Format>())
 }
 
+fn levels() -> impl TypedValueParser<Value = FailOn> {
+    PossibleValuesParser::new([
+        PossibleValue::new("none").help("Write every picture whose header can be read"),
+        PossibleValue::new("truncated").help("Refuse files that end before their pixels do"),
+        PossibleValue::new("error").help("Refuse pixels that are missing or wrong too"),
+        PossibleValue::new("warning").help("Refuse damage that costs no pixel too"),
+    ])
+    .try_map(|name| name.parse::<FailOn>())
+}
+
 fn filters() -> impl TypedValueParser<Value = Filter> {
     PossibleValuesParser::new([
         "lanczos3",
@@ -375,7 +453,7 @@ fn filters() -> impl TypedValueParser<Value = Filter> {
 
 /// Parses a colour: `#rrggbb` or `#rgb`, with or without the sign (which starts a comment in a shell), `white` or
 /// `black`.
-fn color(text: &str) -> Result<[u8; 3], String> {
+pub(crate) fn color(text: &str) -> Result<[u8; 3], String> {
     let digits = match text {
         "white" => "fff",
         "black" => "000",
@@ -445,6 +523,7 @@ mod tests {
             "photos -s 5x5 -o x -j 0",
             "photos -s 5x5 -o x --fit crop",
             "photos -s 5x5 -o x --filter sharp",
+            "photos -s 5x5 -o x --fail-on never",
             "photos -s 5x5 -o x --memory-limit much",
             "photos -s 5x5 -o x --progress maybe",
             "photos -s 5x5 -o x --background grey",

@@ -384,6 +384,13 @@ impl Finder {
     }
 }
 
+/// The format of one file, and its stamp.
+pub(crate) fn picture(path: &Path) -> Result<(Format, Stamp), Fault> {
+    let meta = fs::metadata(path).map_err(|error| Fault::read(path, &error))?;
+    let (kind, stamp) = look(path, &meta)?;
+    Ok((readable(kind)?, stamp))
+}
+
 /// Whether a file with exactly this name exists.
 fn exists(name: &[u8]) -> bool {
     fs::symlink_metadata(OsStr::from_bytes(name)).is_ok()

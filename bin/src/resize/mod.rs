@@ -4,6 +4,7 @@ mod args;
 mod fault;
 mod files;
 mod inputs;
+mod jobs;
 mod kind;
 mod leftovers;
 mod options;
@@ -23,7 +24,6 @@ use std::ops::{ControlFlow, Deref};
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
-use std::time::Duration;
 
 pub(crate) use args::ResizeArgs;
 use fault::{Fault, is_broken_link};
@@ -48,8 +48,13 @@ const CONFLICTS_SHOWN: usize = 10;
 pub(crate) fn run(args: &ResizeArgs) -> ExitCode {
     let stop = Stop::listen();
     let mut printer = Printer::new(options::style(args));
-    let options = Options::from_args(args).map_err(Refusal::from);
-    match options.and_then(|options| resize(&options, &stop, &mut printer)) {
+    let done = if args.jobs.is_some() {
+        jobs::run(args, &stop, &mut printer).map_err(Refusal::from)
+    } else {
+        let options = Options::from_args(args).map_err(Refusal::from);
+        options.and_then(|options| resize(&options, &stop, &mut printer))
+    };
+    match done {
         Ok(code) => {
             // Everything is printed, and the engine is gone.
             stop::end_by_code(code);
@@ -81,7 +86,12 @@ impl From<String> for Refusal {
 /// Returns the exit code, or why nothing was started.
 fn resize(options: &Options, stop: &Stop, printer: &mut Printer) -> Result<u8, Refusal> {
     thread::scope(|threads| {
-        let early = Early::begin(&options.engine, options.starts_early(), threads);
+        let early = Early::begin(
+            &options.engine,
+            &options.make,
+            options.starts_early(),
+            threads,
+        );
         let mut items = prepare(options, printer)?;
         if options.resume {
             mark_fresh(&mut items, &options.out, &options.fingerprint);
@@ -245,32 +255,33 @@ fn work<'a>(
                 ));
                 recorder = None;
             }
-            listing.ended(
-                index,
-                made.map_or_else(Outcome::Failed, |(stamp, took)| Outcome::Written {
-                    bytes: stamp.len,
-                    took,
-                }),
-                printer,
-            );
+            let outcome = made.map_or_else(Outcome::Failed, |(_, written)| written);
+            listing.ended(index, outcome, printer);
             flow
         });
         if let Err(text) = pool.write_trace() {
             printer.list_is_incomplete(&text);
         }
+        listing.rest(printer);
+        // Only results stay where nothing is left to resume.
+        if let Some(notes) =
+            recorder.filter(|_| !options.resume && printer.code() == 0 && printer.pending() == 0)
+        {
+            notes.discard();
+        }
     } else {
         leftovers::remove(out);
+        listing.rest(printer);
     }
-    listing.rest(printer);
     Ok(finish(stop, printer))
 }
 
-/// Writes a result. Returns its stamp and the time it took, or the failure, and whether to continue.
+/// Writes a result. Returns it, or the failure, and whether to continue.
 fn settle<B: Deref<Target = [u8]>>(
     item: &Item,
     result: Result<Made<B>, Fault>,
     folder: &mut OutFolder,
-) -> (Result<(Stamp, Duration), Fault>, ControlFlow<()>) {
+) -> (Result<(Stamp, Outcome), Fault>, ControlFlow<()>) {
     let go_on = ControlFlow::Continue(());
     let (made, task) = match (result, &item.task) {
         (Ok(made), Ok(task)) => (made, task),
@@ -278,7 +289,15 @@ fn settle<B: Deref<Target = [u8]>>(
         (_, Err(fault)) => return (Err(fault.clone()), go_on),
     };
     match folder.write(&task.relative, &made.bytes) {
-        Ok(stamp) => (Ok((stamp, made.took)), go_on),
+        Ok(stamp) => {
+            let outcome = Outcome::Written {
+                bytes: stamp.len,
+                sides: made.sides,
+                took: made.took,
+                warning: made.warning,
+            };
+            (Ok((stamp, outcome)), go_on)
+        }
         Err(WriteFault { fault, fatal: true }) => (Err(fault), ControlFlow::Break(())),
         Err(WriteFault {
             fault,

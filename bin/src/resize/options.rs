@@ -15,7 +15,7 @@ use clap::ValueEnum;
 
 use super::args::{self, LockDown, ResizeArgs};
 use super::files::{identity, location};
-use super::pool::Settings;
+use super::pool::{Make, Settings};
 use super::printer::Style;
 use crate::choice::{Choice, wants_color};
 
@@ -39,7 +39,9 @@ pub(crate) struct Options {
     pub dry_run: bool,
     /// Everything that changes a result, as text: `--resume` compares it.
     pub fingerprint: String,
-    /// How the engine makes the results.
+    /// What to make of each picture.
+    pub make: Make,
+    /// The engine that makes the results.
     pub engine: Settings,
 }
 
@@ -54,11 +56,8 @@ impl Options {
             return Err("--size and --out are needed".to_owned());
         };
         check_files(args)?;
-        check_formats(args)?;
         check_sandbox(args)?;
-        let workers = workers(args)?;
-        check_size(args, size)?;
-        let spec = spec(args, size);
+        let make = make(args, size)?;
         Ok(Options {
             inputs: args.inputs.clone(),
             null: args.null,
@@ -66,22 +65,9 @@ impl Options {
             format: args.format,
             resume: args.resume,
             dry_run: args.dry_run,
-            fingerprint: fingerprint(&spec, args.format),
-            engine: Settings {
-                spec,
-                workers,
-                capacity: args.capacity,
-                memory_limit: args.memory_limit,
-                sandbox: match args.sandbox {
-                    None => Sandbox::Off,
-                    Some(LockDown::Available) => Sandbox::Strict,
-                    Some(LockDown::Require) => Sandbox::Required,
-                },
-                timeout: args.timeout,
-                retries: args.retries,
-                trace: args.trace.clone(),
-                report: args.report.clone(),
-            },
+            fingerprint: fingerprint(&make.spec, args.format),
+            make,
+            engine: engine(args)?,
         })
     }
 
@@ -106,6 +92,75 @@ impl Options {
             || self.inputs.iter().any(|input| Path::new(input).is_dir());
         is_settled && workers <= cores() && has_enough
     }
+}
+
+/// The checked command line of `--jobs`.
+#[derive(Debug)]
+pub(crate) struct JobsOptions {
+    /// Defaults of all jobs.
+    pub defaults: ResizeArgs,
+    /// The folder for results, if they have to stay in one.
+    pub out: Option<PathBuf>,
+    /// The engine that makes the results.
+    pub engine: Settings,
+}
+
+impl JobsOptions {
+    /// Checks what clap cannot, and fills in defaults.
+    ///
+    /// # Errors
+    ///
+    /// A sentence about flags that contradict each other.
+    pub(crate) fn from_args(args: &ResizeArgs) -> Result<JobsOptions, String> {
+        check_formats(args)?;
+        if let Some(size) = args.size {
+            check_size(args, size)?;
+        }
+        let engine = engine(args)?;
+        Ok(JobsOptions {
+            defaults: args.clone(),
+            out: args.out.clone(),
+            engine: Settings {
+                // A job may ask for more than the command line.
+                most_retries: args::MOST_RETRIES,
+                // A caller that never reads stderr must not stop the work.
+                drops_messages: true,
+                ..engine
+            },
+        })
+    }
+}
+
+/// What to make of each picture, for a command line or for one job of `--jobs`.
+///
+/// # Errors
+///
+/// A sentence about options that contradict each other.
+pub(crate) fn make(args: &ResizeArgs, size: Size) -> Result<Make, String> {
+    check_formats(args)?;
+    check_size(args, size)?;
+    Ok(Make {
+        spec: spec(args, size),
+        timeout: args.timeout,
+        retries: args.retries,
+    })
+}
+
+fn engine(args: &ResizeArgs) -> Result<Settings, String> {
+    Ok(Settings {
+        workers: workers(args)?,
+        capacity: args.capacity,
+        memory_limit: args.memory_limit,
+        sandbox: match args.sandbox {
+            None => Sandbox::Off,
+            Some(LockDown::Available) => Sandbox::Strict,
+            Some(LockDown::Require) => Sandbox::Required,
+        },
+        most_retries: args.retries,
+        drops_messages: false,
+        trace: args.trace.clone(),
+        report: args.report.clone(),
+    })
 }
 
 /// How to print; cannot fail, so that the errors of [`Options::from_args`] can be printed.
@@ -214,6 +269,7 @@ fn spec(args: &ResizeArgs, size: Size) -> ResizeSpec {
         lossless: args.lossless,
         progressive: args.progressive,
         background: args.background.unwrap_or([u8::MAX; 3]),
+        fail_on: args.fail_on,
         ..ResizeSpec::new(size)
     }
 }
@@ -222,8 +278,8 @@ fn spec(args: &ResizeArgs, size: Size) -> ResizeSpec {
 /// the same options.
 fn fingerprint(spec: &ResizeSpec, format: Option<Format>) -> String {
     format!(
-        "6 size={} fit={:?} enlarge={} format={} filter={:?} quality={} metadata={} lossless={} \
-         progressive={} background={:?}",
+        "7 size={} fit={:?} enlarge={} format={} filter={:?} quality={} metadata={} lossless={} \
+         progressive={} background={:?} fail-on={:?}",
         spec.size,
         spec.fit,
         spec.enlarge,
@@ -234,6 +290,7 @@ fn fingerprint(spec: &ResizeSpec, format: Option<Format>) -> String {
         spec.lossless,
         spec.progressive,
         spec.background,
+        spec.fail_on,
     )
     .to_lowercase()
 }
@@ -265,7 +322,7 @@ mod tests {
         let args = parse("photos --size 224x224 --out thumbs").unwrap();
         let options = Options::from_args(&args).unwrap();
         let engine = &options.engine;
-        assert_eq!(engine.spec, ResizeSpec::new("224".parse().unwrap()));
+        assert_eq!(options.make.spec, ResizeSpec::new("224".parse().unwrap()));
         assert_eq!(
             (engine.memory_limit, options.format, engine.capacity),
             (1 << 30, None, None)
@@ -325,6 +382,7 @@ mod tests {
             "-s 224 --lossless",
             "-s 224 --progressive",
             "-s 224 --background 000",
+            "-s 224 --fail-on none",
         ] {
             assert_ne!(
                 options(&format!("p -o x {other}")).unwrap().fingerprint,

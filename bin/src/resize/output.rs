@@ -15,14 +15,26 @@ use super::stop::Stop;
 use crate::text::{reason, show_path};
 use crate::units::show_bytes;
 
-/// The folder of `--out`. All results are written below it.
+/// Writes files atomically.
 #[derive(Debug)]
-pub(crate) struct OutFolder {
-    root: PathBuf,
-    canonical: PathBuf,
+pub(crate) struct Writer {
     stop: Stop,
     /// Numbers temporary names.
     count: u64,
+}
+
+/// A folder that no result may leave.
+#[derive(Debug)]
+pub(crate) struct Bounds {
+    root: PathBuf,
+    canonical: PathBuf,
+}
+
+/// The folder of `--out`. All results are written below it.
+#[derive(Debug)]
+pub(crate) struct OutFolder {
+    bounds: Bounds,
+    writer: Writer,
     /// Folders that exist inside it, each with its canonical path.
     ready: HashMap<PathBuf, PathBuf>,
     /// Folders created by this run, the deepest first.
@@ -49,32 +61,19 @@ impl OutFolder {
     ///
     /// A sentence that names the folder.
     pub(crate) fn create(root: &Path, stop: &Stop) -> Result<OutFolder, String> {
-        let sentence = |error: io::Error| {
-            format!(
-                "{}: the output folder cannot be used: {}",
-                show_path(root),
-                reason(&error)
-            )
-        };
         let is_missing = |folder: &&Path| folder.symlink_metadata().is_err();
         let made = root.ancestors().take_while(is_missing);
         let made = made.map(Path::to_owned).collect();
-        fs::create_dir_all(root).map_err(sentence)?;
-        let canonical = fs::canonicalize(root).map_err(sentence)?;
-        let mut out = OutFolder {
-            root: root.to_owned(),
-            canonical,
-            stop: stop.clone(),
-            count: 0,
+        let mut writer = Writer::new(stop);
+        let bounds = Bounds::create(root, &mut writer)?;
+        Ok(OutFolder {
+            bounds,
+            writer,
             ready: HashMap::new(),
             made,
             taken: HashMap::new(),
             names: HashSet::new(),
-        };
-        // Fails once, instead of once per picture, if nothing can be written here.
-        out.with_temporary(root, drop).map_err(sentence)?;
-        leftovers::remove(root);
-        Ok(out)
+        })
     }
 
     /// Protects results of an earlier run from being replaced.
@@ -82,7 +81,7 @@ impl OutFolder {
         let mut folders: HashMap<PathBuf, Option<PathBuf>> = HashMap::new();
         for (relative, stamp) in results {
             self.taken.insert(stamp.identity(), relative.to_owned());
-            let path = self.root.join(relative);
+            let path = self.bounds.root.join(relative);
             let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
                 continue;
             };
@@ -105,8 +104,8 @@ impl OutFolder {
 
     /// Writes one result atomically: readers see the old file or the complete new one.
     pub(crate) fn write(&mut self, relative: &Path, bytes: &[u8]) -> Result<Stamp, WriteFault> {
-        let path = self.root.join(relative);
-        let folder = path.parent().unwrap_or(&self.root).to_owned();
+        let path = self.bounds.root.join(relative);
+        let folder = path.parent().unwrap_or(&self.bounds.root).to_owned();
         let conflict = |text: &str| {
             let fault = Fault::new("name-conflict", text);
             WriteFault {
@@ -128,22 +127,54 @@ impl OutFolder {
             let text = "not written: the output folder's file system treats its name as that of another result";
             return Err(conflict(text));
         }
+        let stamp = self.writer.replace(&folder, &path, bytes)?;
+        self.taken.insert(stamp.identity(), relative.to_owned());
+        self.names.insert(name);
+        Ok(stamp)
+    }
+
+    /// Creates a folder if needed; returns its canonical path.
+    fn prepare(&mut self, folder: &Path) -> Result<PathBuf, WriteFault> {
+        if let Some(canonical) = self.ready.get(folder) {
+            return Ok(canonical.clone());
+        }
+        let canonical = self.bounds.prepare(folder)?;
+        if folder != self.bounds.root {
+            leftovers::remove(folder);
+        }
+        self.ready.insert(folder.to_owned(), canonical.clone());
+        Ok(canonical)
+    }
+}
+
+impl Writer {
+    pub(crate) fn new(stop: &Stop) -> Writer {
+        Writer {
+            stop: stop.clone(),
+            count: 0,
+        }
+    }
+
+    /// Writes `path` in the existing `folder` atomically, and replaces what is there.
+    pub(crate) fn replace(
+        &mut self,
+        folder: &Path,
+        path: &Path,
+        bytes: &[u8],
+    ) -> Result<Stamp, WriteFault> {
         let meta = self
-            .with_temporary(&folder, |mut file| {
+            .with_temporary(folder, |mut file| {
                 file.write_all(bytes)?;
                 let (file, name) = file.into_parts();
                 // Some file systems, such as network ones, report only now that there was no room.
                 nix::unistd::close(file)?;
                 // A failed rename returns the temporary name; dropping it removes the file.
-                name.persist(&path).map_err(|error| error.error)?;
+                name.persist(path).map_err(|error| error.error)?;
                 path.symlink_metadata()
             })
             .and_then(|written: io::Result<Metadata>| written)
-            .map_err(|error| failed(&error, &folder, bytes.len()))?;
-        let stamp = Stamp::of(&meta);
-        self.taken.insert(stamp.identity(), relative.to_owned());
-        self.names.insert(name);
-        Ok(stamp)
+            .map_err(|error| failed(&error, folder, bytes.len()))?;
+        Ok(Stamp::of(&meta))
     }
 
     /// Calls `write` with a new temporary file in `folder`, which is removed when dropped, or when a signal ends the
@@ -176,24 +207,47 @@ impl OutFolder {
             }
         }
     }
+}
 
-    /// Creates a folder if needed; returns its canonical path.
-    fn prepare(&mut self, folder: &Path) -> Result<PathBuf, WriteFault> {
-        if let Some(canonical) = self.ready.get(folder) {
-            return Ok(canonical.clone());
-        }
+impl Bounds {
+    /// Creates the folder if it does not exist, and removes what killed runs have left in it.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that names the folder.
+    pub(crate) fn create(root: &Path, writer: &mut Writer) -> Result<Bounds, String> {
+        let sentence = |error: io::Error| {
+            format!(
+                "{}: the output folder cannot be used: {}",
+                show_path(root),
+                reason(&error)
+            )
+        };
+        fs::create_dir_all(root).map_err(sentence)?;
+        let canonical = fs::canonicalize(root).map_err(sentence)?;
+        // Fails once, instead of once per picture, if nothing can be written here.
+        writer.with_temporary(root, drop).map_err(sentence)?;
+        leftovers::remove(root);
+        Ok(Bounds {
+            root: root.to_owned(),
+            canonical,
+        })
+    }
+
+    /// The folder itself.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Creates a folder inside if needed; returns its canonical path.
+    pub(crate) fn prepare(&self, folder: &Path) -> Result<PathBuf, WriteFault> {
         let exists = |folder: &&Path| folder.symlink_metadata().is_ok();
         // Before creating folders too, which would otherwise be created outside.
         if let Some(deepest) = folder.ancestors().find(exists) {
             self.check_inside(deepest)?;
         }
-        fs::create_dir_all(folder).map_err(|error| failed(&error, folder, 0))?;
-        let canonical = self.check_inside(folder)?;
-        if folder != self.root {
-            leftovers::remove(folder);
-        }
-        self.ready.insert(folder.to_owned(), canonical.clone());
-        Ok(canonical)
+        create(folder)?;
+        self.check_inside(folder)
     }
 
     /// Returns the canonical path of a folder inside the output folder; fails if it is outside.
@@ -212,6 +266,11 @@ impl OutFolder {
             fatal: false,
         })
     }
+}
+
+/// Creates a folder if needed.
+pub(crate) fn create(folder: &Path) -> Result<(), WriteFault> {
+    fs::create_dir_all(folder).map_err(|error| failed(&error, folder, 0))
 }
 
 /// Whether a file system may treat these names as one. Other names of one file are hard links, each of which may be
@@ -332,7 +391,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut out = OutFolder::create(folder.path(), &Stop::default()).unwrap();
         let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(7200);
-        let kept = out.with_temporary(folder.path(), |file| {
+        let kept = out.writer.with_temporary(folder.path(), |file| {
             file.as_file().set_modified(long_ago).unwrap();
             leftovers::remove(folder.path());
             let kept = file.path().exists();

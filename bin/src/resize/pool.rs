@@ -10,14 +10,15 @@ use std::time::{Duration, Instant};
 
 use arenite::engine::{AsCompleted, Death, TraceError};
 use arenite::{
-    ArenaFull, Array, BuildError, Engine, InputError, JobError, JobErrorKind, JobLimit,
+    ArenaFull, Array, BuildError, Engine, InputError, Job, JobError, JobErrorKind, JobLimit,
     KernelError, Returned, Sandbox, Trace, Typed, WorkerExit, as_completed,
 };
-use arenite_image::{ImageError, Output, ResizeSpec, resize_encoded};
+use arenite_image::{Damage, Format, ImageError, Output, ResizeSpec, resize_encoded};
 
 use super::fault::Fault;
 use super::plan::Task;
-use super::runner::{Ended, Made, Pool, Refused};
+use super::progress::{Messages, print_aside};
+use super::runner::{Ended, Made, Pool, Refused, Warning};
 use crate::text::{one_line, reason, show_path};
 use crate::units::show_bytes;
 
@@ -25,11 +26,20 @@ use crate::units::show_bytes;
 /// because their bytes had left the caches by the time a worker read them.
 const PER_WORKER: usize = 2;
 
-/// The engine of a run, and what it does with each picture.
+/// What to make of a picture.
+#[derive(Clone, Debug)]
+pub(crate) struct Make {
+    /// The result; its output format is set per picture.
+    pub spec: ResizeSpec,
+    /// Deadline of an attempt.
+    pub timeout: Option<Duration>,
+    /// Attempts after the first.
+    pub retries: u32,
+}
+
+/// The engine of a run.
 #[derive(Debug)]
 pub(crate) struct Settings {
-    /// What to make of each picture; its output format is set per picture.
-    pub spec: ResizeSpec,
     /// Worker processes.
     pub workers: usize,
     /// Capacity of the arena in bytes; `None` for the engine's default.
@@ -38,10 +48,10 @@ pub(crate) struct Settings {
     pub memory_limit: u64,
     /// How workers are confined.
     pub sandbox: Sandbox,
-    /// Deadline of an attempt.
-    pub timeout: Option<Duration>,
-    /// Attempts after the first.
-    pub retries: u32,
+    /// The most attempts after the first that a picture may have.
+    pub most_retries: u32,
+    /// Whether messages of the engine are dropped while stderr is full, instead of waiting for its reader.
+    pub drops_messages: bool,
     /// File for the trace.
     pub trace: Option<PathBuf>,
     /// File for the report.
@@ -50,29 +60,44 @@ pub(crate) struct Settings {
 
 /// An engine whose workers make pictures.
 #[derive(Debug)]
+pub(crate) struct Makers<'a> {
+    engine: Engine,
+    settings: &'a Settings,
+    workers: usize,
+    /// Limit of the bytes of files in flight: half of the arena, so that there is room for results. A single file may
+    /// exceed it.
+    budget: u64,
+}
+
+/// The engine of a run with a list of pictures, and its jobs.
+#[derive(Debug)]
 pub(crate) struct EnginePool<'a> {
     /// Jobs in flight. Declared before the engine: it is dropped first.
-    jobs: AsCompleted<(Array<u8>, u64)>,
+    jobs: AsCompleted<Reply>,
     /// Index of the picture and bytes of its file, by job.
     pictures: HashMap<usize, (usize, u64)>,
     /// Sum of those bytes.
     in_flight_bytes: u64,
-    engine: Engine,
-    settings: &'a Settings,
-    workers: usize,
-    /// Limit of `in_flight_bytes`: half of the arena, so that there is room for results. A single file may exceed it.
-    budget: u64,
+    makers: Makers<'a>,
+    make: &'a Make,
 }
 
-/// The kernel. Takes an encoded picture; returns the encoded result and the microseconds it took.
-fn resize_file(
-    file: &Array<u8>,
-    spec: ResizeSpec,
-) -> Result<(Array<u8>, u64), Typed<PictureError>> {
+/// The encoded result, its width and height, the microseconds it took, and a warning about the input with the share of
+/// its pixels that are missing.
+pub(crate) type Reply = (Array<u8>, [u32; 2], u64, Option<(String, f64)>);
+
+/// The kernel. Takes an encoded picture.
+fn resize_file(file: &Array<u8>, spec: ResizeSpec) -> Result<Reply, Typed<PictureError>> {
     let start = Instant::now();
     let picture = resize_encoded(file, &spec).map_err(PictureError)?;
     let bytes = Array::from_slice(&picture.bytes);
-    Ok((bytes, start.elapsed().as_micros() as u64))
+    let sides = [picture.width, picture.height];
+    let share = |damage: &Damage| damage.missing as f64 / damage.pixels.max(1) as f64;
+    let warning = picture.damage.map(|damage| {
+        let missing = share(&damage);
+        (damage.text, missing)
+    });
+    Ok((bytes, sides, start.elapsed().as_micros() as u64, warning))
 }
 
 /// The error of a picture, in the words of the command. Traces and reports show its text and its cause.
@@ -140,21 +165,27 @@ fn returned(error: &Returned) -> Fault {
     }
 }
 
-impl<'a> EnginePool<'a> {
+impl<'a> Makers<'a> {
     /// Starts this number of workers.
     ///
     /// # Errors
     ///
     /// A sentence that says what to do.
-    fn start(settings: &'a Settings, workers: usize) -> Result<EnginePool<'a>, String> {
+    pub(crate) fn start(settings: &'a Settings, workers: usize) -> Result<Makers<'a>, String> {
         let mut builder = Engine::builder()
             .workers(workers)
             .memory_limit(settings.memory_limit)
             // All retries happen, even where the engine would quarantine the job sooner.
-            .quarantine_after(settings.retries.saturating_add(1).max(5))
+            .quarantine_after(settings.most_retries.saturating_add(1).max(5))
             .sandbox(settings.sandbox)
-            .label("resize")
-            .on_log(|line| super::progress::print_aside(&line.to_string()));
+            .label("resize");
+        builder = match settings.drops_messages {
+            true => {
+                let messages = Messages::print()?;
+                builder.on_log(move |line| messages.print_or_drop(line.to_string()))
+            }
+            false => builder.on_log(|line| print_aside(&line.to_string())),
+        };
         if let Some(capacity) = settings.capacity {
             builder = builder.capacity(capacity);
         }
@@ -172,10 +203,7 @@ impl<'a> EnginePool<'a> {
             error => with_fewer_workers(error.to_string(), workers),
         })?;
         let budget = engine.stats().arena.capacity / 2;
-        Ok(EnginePool {
-            jobs: as_completed([]),
-            pictures: HashMap::new(),
-            in_flight_bytes: 0,
+        Ok(Makers {
             engine,
             settings,
             workers,
@@ -183,12 +211,43 @@ impl<'a> EnginePool<'a> {
         })
     }
 
-    /// Completes the files of `--trace` and `--report`.
-    ///
-    /// # Errors
-    ///
-    /// A sentence that names the file.
-    pub(crate) fn write_trace(&self) -> Result<(), String> {
+    /// The number of jobs that keeps the workers busy while results are written and files are read.
+    pub(crate) fn depth(&self) -> usize {
+        self.workers * PER_WORKER
+    }
+
+    /// Limit of the bytes of files in flight. A single file may exceed it.
+    pub(crate) fn budget(&self) -> u64 {
+        self.budget
+    }
+
+    /// Reads the file and starts its job; returns it and the length of the file.
+    pub(crate) fn submit(
+        &self,
+        path: &Path,
+        format: Format,
+        make: &Make,
+    ) -> Result<(Job<Reply>, u64), Refused> {
+        let file = self.engine.read_file(path).map_err(refused)?;
+        let len = file.len() as u64;
+        // The format of the planned name, even if the input has changed since.
+        let output = Output::try_from(format)
+            .map_err(|error| Refused::Failed(Fault::new("returned", error.to_string())))?;
+        let spec = ResizeSpec {
+            output,
+            ..make.spec
+        };
+        let mut job = self
+            .engine
+            .job(resize_file, (file, spec))
+            .label(path.to_string_lossy());
+        if let Some(limit) = make.timeout {
+            job = job.deadline(limit);
+        }
+        Ok((job.retries(make.retries).submit(), len))
+    }
+
+    fn write_trace(&self) -> Result<(), String> {
         let written = self.engine.write_trace();
         written
             .map(drop)
@@ -199,6 +258,36 @@ impl<'a> EnginePool<'a> {
     pub(crate) fn missing_protection(&self) -> Vec<&'static str> {
         let report = self.engine.sandbox_report();
         report.map_or_else(Vec::new, |report| report.lacking())
+    }
+}
+
+impl<'a> EnginePool<'a> {
+    fn start(
+        settings: &'a Settings,
+        make: &'a Make,
+        workers: usize,
+    ) -> Result<EnginePool<'a>, String> {
+        Ok(EnginePool {
+            jobs: as_completed([]),
+            pictures: HashMap::new(),
+            in_flight_bytes: 0,
+            makers: Makers::start(settings, workers)?,
+            make,
+        })
+    }
+
+    /// Completes the files of `--trace` and `--report`.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that names the file.
+    pub(crate) fn write_trace(&self) -> Result<(), String> {
+        self.makers.write_trace()
+    }
+
+    /// The parts of the requested sandbox that this machine cannot enforce, a sentence each.
+    pub(crate) fn missing_protection(&self) -> Vec<&'static str> {
+        self.makers.missing_protection()
     }
 }
 
@@ -218,6 +307,7 @@ impl Settings {
 /// several hundred files.
 pub(crate) struct Early<'scope> {
     settings: &'scope Settings,
+    make: &'scope Make,
     started: Option<ScopedJoinHandle<'scope, Result<EnginePool<'scope>, String>>>,
 }
 
@@ -225,15 +315,17 @@ impl<'scope> Early<'scope> {
     /// Starts the pool on a thread if `now`; otherwise it starts in [`or_start`](Early::or_start).
     pub(crate) fn begin<'env: 'scope>(
         settings: &'env Settings,
+        make: &'env Make,
         now: bool,
         threads: &'scope Scope<'scope, 'env>,
     ) -> Early<'scope> {
-        let start = move || EnginePool::start(settings, settings.workers);
+        let start = move || EnginePool::start(settings, make, settings.workers);
         let thread = std::thread::Builder::new().name("start".into());
         // Without a thread for it the pool starts later.
         let started = now.then(|| thread.spawn_scoped(threads, start).ok());
         Early {
             settings,
+            make,
             started: started.flatten(),
         }
     }
@@ -248,7 +340,10 @@ impl<'scope> Early<'scope> {
             Some(started) => started
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-            None => EnginePool::start(self.settings, self.settings.workers.min(pictures)),
+            None => {
+                let workers = self.settings.workers.min(pictures);
+                EnginePool::start(self.settings, self.make, workers)
+            }
         }
     }
 }
@@ -265,34 +360,20 @@ impl Pool for EnginePool<'_> {
     type Bytes = Array<u8>;
 
     fn depth(&self) -> usize {
-        self.workers * PER_WORKER
+        self.makers.depth()
     }
 
     fn start(&mut self, index: usize, path: &Path, task: &Task) -> Result<(), Refused> {
-        if self.in_flight_bytes > 0 && self.in_flight_bytes + task.stamp.len > self.budget {
+        let budget = self.makers.budget;
+        if self.in_flight_bytes > 0 && self.in_flight_bytes + task.stamp.len > budget {
             let text = format!(
                 "{} do not fit next to the files being processed",
                 show_bytes(task.stamp.len)
             );
             return Err(Refused::Full(Fault::new("arena-full", text)));
         }
-        let file = self.engine.read_file(path).map_err(refused)?;
-        let len = file.len() as u64;
-        // The format of the planned name, even if the input has changed since.
-        let output = Output::try_from(task.format)
-            .map_err(|error| Refused::Failed(Fault::new("returned", error.to_string())))?;
-        let spec = ResizeSpec {
-            output,
-            ..self.settings.spec
-        };
-        let mut job = self
-            .engine
-            .job(resize_file, (file, spec))
-            .label(path.to_string_lossy());
-        if let Some(limit) = self.settings.timeout {
-            job = job.deadline(limit);
-        }
-        let job = self.jobs.push(job.retries(self.settings.retries).submit());
+        let (job, len) = self.makers.submit(path, task.format, self.make)?;
+        let job = self.jobs.push(job);
         self.pictures.insert(job, (index, len));
         self.in_flight_bytes += len;
         Ok(())
@@ -303,15 +384,19 @@ impl Pool for EnginePool<'_> {
         let picture = self.pictures.remove(&job);
         let (index, len) = picture.expect("each job was noted when it was started");
         self.in_flight_bytes -= len;
-        let made = match result {
-            Ok((bytes, micros)) => Ok(Made {
-                bytes,
-                took: Duration::from_micros(micros),
-            }),
-            Err(error) => Err(fault(&error)),
-        };
-        Some((index, made))
+        Some((index, made(result)))
     }
+}
+
+/// What became of a job.
+pub(crate) fn made(result: Result<Reply, JobError>) -> Result<Made<Array<u8>>, Fault> {
+    let (bytes, sides, micros, warning) = result.map_err(|error| fault(&error))?;
+    Ok(Made {
+        bytes,
+        sides,
+        took: Duration::from_micros(micros),
+        warning: warning.map(|(text, missing)| Warning { text, missing }),
+    })
 }
 
 /// Why a file could not be read into the arena.
@@ -350,6 +435,9 @@ fn fault(error: &JobError) -> Fault {
             ..Fault::new("other", sentence(kind))
         },
     };
+    if let (JobErrorKind::Lost(WorkerExit::Signal(_)), Some(crash)) = (kind, error.crash()) {
+        fault.text = one_line(&format!("its worker was ended by {crash}"));
+    }
     // At the memory limit, the last words only repeat the sentence.
     let at_limit = matches!(kind, JobErrorKind::Limit(JobLimit::Memory { .. }));
     if !at_limit && let Some(last) = error.last_words().last() {
@@ -368,7 +456,9 @@ fn fault(error: &JobError) -> Fault {
 /// The engine's sentence, with the flag to change where there is one.
 fn sentence(kind: &JobErrorKind) -> String {
     match kind {
-        JobErrorKind::Limit(JobLimit::Memory { limit, requested }) => {
+        JobErrorKind::Limit(JobLimit::Memory {
+            limit, requested, ..
+        }) => {
             let asked = requested.map_or_else(|| "more".to_owned(), show_bytes);
             format!(
                 "its worker could not allocate {asked} within its memory limit of {}; raise --memory-limit",

@@ -11,6 +11,7 @@ use super::fault::Fault;
 use super::inputs::Found;
 use super::plan::Item;
 use super::progress::{Progress, rate_text};
+use super::runner::Warning;
 use crate::choice::Choice;
 use crate::text::{one_line, reason, show_path};
 use crate::units::show_bytes;
@@ -20,7 +21,10 @@ use crate::units::show_bytes;
 pub(crate) enum Outcome {
     Written {
         bytes: u64,
+        /// Width and height in pixels.
+        sides: [u32; 2],
         took: Duration,
+        warning: Option<Warning>,
     },
     /// Would be written without `--dry-run`.
     Planned,
@@ -79,6 +83,8 @@ pub(crate) struct Count {
     pub planned: u64,
     pub fresh: u64,
     pub failed: u64,
+    /// Written, although the input is damaged.
+    pub warnings: u64,
     pub pending: u64,
     /// Files that are not pictures.
     pub skipped: u64,
@@ -89,10 +95,12 @@ pub(crate) struct Count {
     pub bytes: u64,
 }
 
+/// The line of an input, as `--json` prints it.
 #[derive(Serialize)]
-struct FileLine<'a> {
+pub(crate) struct FileLine<'a> {
     r#type: &'static str,
-    input: Cow<'a, str>,
+    /// `None` if a job names none.
+    input: Option<Cow<'a, str>>,
     output: Option<Cow<'a, str>>,
     status: &'static str,
     error: Option<&'a str>,
@@ -100,6 +108,14 @@ struct FileLine<'a> {
     attempts: Option<u32>,
     ms: Option<f64>,
     bytes: Option<u64>,
+    /// Sides of the result in pixels.
+    width: Option<u32>,
+    height: Option<u32>,
+    /// As `--format` has it.
+    format: Option<String>,
+    /// Damage of an input that was written, and the share of its pixels that are missing.
+    warning: Option<&'a str>,
+    missing: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -149,8 +165,16 @@ impl Printer {
         {
             self.progress.step();
         }
-        if let Outcome::Failed(fault) = outcome {
-            self.error(&format!("{}: {fault}", show_path(&item.input)));
+        match outcome {
+            Outcome::Failed(fault) => self.error(&format!("{}: {fault}", show_path(&item.input))),
+            Outcome::Written {
+                warning: Some(warning),
+                ..
+            } => {
+                let text = one_line(&warning.text);
+                self.note(&format!("warning: {}: {text}", show_path(&item.input)));
+            }
+            _ => {}
         }
     }
 
@@ -281,10 +305,10 @@ impl Printer {
 }
 
 impl<'a> FileLine<'a> {
-    fn of(item: &'a Item, outcome: &'a Outcome) -> FileLine<'a> {
+    pub(crate) fn of(item: &'a Item, outcome: &'a Outcome) -> FileLine<'a> {
         let mut line = FileLine {
             r#type: "file",
-            input: item.input.to_string_lossy(),
+            input: Some(item.input.to_string_lossy()).filter(|path| !path.is_empty()),
             output: None,
             status: "failed",
             error: None,
@@ -292,15 +316,30 @@ impl<'a> FileLine<'a> {
             attempts: None,
             ms: None,
             bytes: None,
+            width: None,
+            height: None,
+            format: None,
+            warning: None,
+            missing: None,
         };
         if let Ok(task) = &item.task {
             line.output = Some(task.output.to_string_lossy());
+            line.format = Some(task.format.name().to_ascii_lowercase());
         }
         match outcome {
-            Outcome::Written { bytes, took } => {
+            Outcome::Written {
+                bytes,
+                sides: [width, height],
+                took,
+                warning,
+            } => {
                 line.status = "written";
+                line.width = Some(*width);
+                line.height = Some(*height);
                 line.ms = Some(milliseconds(*took));
                 line.bytes = Some(*bytes);
+                line.warning = warning.as_ref().map(|warning| warning.text.as_str());
+                line.missing = warning.as_ref().map(|warning| warning.missing);
             }
             Outcome::Planned => line.status = "planned",
             Outcome::Fresh => line.status = "fresh",
@@ -323,8 +362,9 @@ fn milliseconds(time: Duration) -> f64 {
 impl Count {
     fn add(&mut self, item: &Item, outcome: &Outcome) {
         match outcome {
-            Outcome::Written { bytes, .. } => {
+            Outcome::Written { bytes, warning, .. } => {
                 self.written += 1;
+                self.warnings += u64::from(warning.is_some());
                 self.bytes += bytes;
                 self.bytes_in += item.task.as_ref().map_or(0, |task| task.stamp.len);
             }
@@ -344,6 +384,7 @@ impl Count {
         }
         for (count, what) in [
             (self.fresh, "up to date"),
+            (self.warnings, "of them damaged"),
             (self.failed, "failed"),
             (self.pending, "not begun"),
             (self.skipped, "skipped (not images)"),

@@ -2,12 +2,14 @@
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::choice::Choice;
+use crate::text::reason;
 
 /// The bar on the screen, for other threads that print.
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
@@ -21,6 +23,37 @@ pub(crate) fn print_aside(line: &str) {
     match bar {
         Some(bar) => bar.suspend(print),
         None => print(),
+    }
+}
+
+/// Prints messages on a thread of their own.
+#[derive(Debug)]
+pub(crate) struct Messages(SyncSender<String>);
+
+impl Messages {
+    /// Messages that wait for a reader of stderr; a further one is dropped.
+    const WAITING: usize = 64;
+
+    /// Starts the thread.
+    ///
+    /// # Errors
+    ///
+    /// A sentence.
+    pub(crate) fn print() -> Result<Messages, String> {
+        let (sender, receiver) = sync_channel::<String>(Messages::WAITING);
+        let print = move || receiver.iter().for_each(|line| print_aside(&line));
+        match std::thread::Builder::new()
+            .name("messages".into())
+            .spawn(print)
+        {
+            Ok(_) => Ok(Messages(sender)),
+            Err(error) => Err(format!("cannot start a thread: {}", reason(&error))),
+        }
+    }
+
+    /// Prints a message without waiting, or drops it.
+    pub(crate) fn print_or_drop(&self, line: String) {
+        let _ = self.0.try_send(line);
     }
 }
 

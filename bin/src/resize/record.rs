@@ -1,8 +1,10 @@
 //! The record for `--resume`: a hidden text file, `.arenite-resize`, in the output folder.
 //!
 //! A run appends a line per result after the result has its final name, and changes nothing else. A run that ends at
-//! any moment loses at most the line of one result, which is then made again. Invalid lines are skipped. Two runs into
-//! one folder may append at the same time: each line is one write.
+//! any moment loses at most the line of one result, which is then made again. A run that has made all results removes
+//! the record that it began, unless it was asked to resume. Invalid lines are skipped. Two runs into one folder may
+//! append at the same time: each line is one write. If the first of them removes its record, the results of the other
+//! are made again.
 //!
 //! ```text
 //! # arenite resize: what made the files in this folder, for --resume. Safe to delete.
@@ -113,6 +115,8 @@ pub(crate) struct Recorder {
     fingerprint: Fingerprint,
     stop: Stop,
     file: Option<File>,
+    /// Whether there was no record before.
+    is_new: bool,
 }
 
 impl Recorder {
@@ -125,6 +129,7 @@ impl Recorder {
             fingerprint,
             stop: stop.clone(),
             file: None,
+            is_new: false,
         }
     }
 
@@ -150,14 +155,25 @@ impl Recorder {
         );
         let file = match &mut self.file {
             Some(file) => file,
-            None => self.file.insert(open(
-                &self.path,
-                &self.options,
-                self.fingerprint,
-                &self.stop,
-            )?),
+            None => {
+                self.is_new = self.path.symlink_metadata().is_err();
+                self.file.insert(open(
+                    &self.path,
+                    &self.options,
+                    self.fingerprint,
+                    &self.stop,
+                )?)
+            }
         };
         file.write_all(line.as_bytes())
+    }
+
+    /// Removes the record if this run has created it.
+    pub(crate) fn discard(self) {
+        if self.is_new {
+            // One that stays costs nothing but its place.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 

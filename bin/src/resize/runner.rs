@@ -7,11 +7,23 @@ use std::time::Duration;
 use super::fault::Fault;
 use super::plan::Task;
 
-/// A result: the encoded picture and the time it took.
+/// A result: the encoded picture, its sides, the time it took, and what was wrong with the input.
 #[derive(Debug)]
 pub(crate) struct Made<B> {
     pub bytes: B,
+    /// Width and height in pixels.
+    pub sides: [u32; 2],
     pub took: Duration,
+    pub warning: Option<Warning>,
+}
+
+/// Damage of an input that was written all the same.
+#[derive(Debug)]
+pub(crate) struct Warning {
+    /// One line, without the input's name.
+    pub text: String,
+    /// The share of its pixels that are missing, 0 to 1.
+    pub missing: f64,
 }
 
 /// A job that has ended: its index, and its result or failure.
@@ -128,7 +140,9 @@ mod tests {
                 b"bad" => Err(Fault::new("returned", "bad")),
                 _ => Ok(Made {
                     bytes,
+                    sides: [1, 1],
                     took: Duration::ZERO,
+                    warning: None,
                 }),
             };
             Some((index, made))

@@ -17,7 +17,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Sender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
@@ -33,6 +33,10 @@ const FIRST_MESSAGE: &str = "stopping: pictures under way finish; a second signa
 
 /// The message about the second signal.
 const SECOND_MESSAGE: &str = "error: ended at once; run the same command with --resume to continue";
+
+/// The message about the second signal under `--jobs`.
+const SECOND_MESSAGE_OF_JOBS: &str = "error: ended at once";
+
 /// Time limit for printing it.
 const PRINT_LIMIT: Duration = Duration::from_millis(200);
 
@@ -60,6 +64,8 @@ struct Message {
     is_wanted: bool,
     /// The thread that prints it.
     printer: Option<JoinHandle<()>>,
+    /// Receives the first signal.
+    notified: Option<Sender<()>>,
 }
 
 impl Stop {
@@ -95,6 +101,18 @@ impl Stop {
         self.shared.working.store(true, Ordering::Release);
     }
 
+    /// Like [`begin_work`](Self::begin_work), for work that waits for more of it: the first signal is sent to
+    /// `notified`, which [`end_work`](Self::end_work) drops.
+    pub(crate) fn begin_jobs(&self, quiet: bool, notified: Sender<()>) {
+        self.shared.message().notified = Some(notified);
+        self.begin_work(quiet);
+    }
+
+    /// Ends the program with this exit code: leaves no worker, no name and no temporary file.
+    pub(crate) fn exit_at_once(&self, code: u8, message: String) -> ! {
+        self.shared.end_at_once(Some(message), code)
+    }
+
     /// The exit code of the first signal, once one has arrived.
     pub(crate) fn code(&self) -> Option<u8> {
         // Relaxed: the number carries no other data with it.
@@ -110,6 +128,7 @@ impl Stop {
         let printer = {
             let mut message = self.shared.message();
             message.is_wanted = false;
+            message.notified = None;
             message.printer.take()
         };
         if let Some(printer) = printer {
@@ -163,23 +182,39 @@ impl Shared {
             // The lock is held across the store: `end_work`, once it sees the code, finds the printer too.
             let mut message = self.message();
             self.code.store(code, Ordering::Relaxed);
+            if let Some(notified) = &message.notified {
+                let _ = notified.send(());
+            }
             if message.is_wanted {
                 message.printer = Builder::new().spawn(|| print_aside(FIRST_MESSAGE)).ok();
             }
             return;
         }
+        let last = {
+            let message = self.message();
+            let second = match message.notified {
+                Some(_) => SECOND_MESSAGE_OF_JOBS,
+                None => SECOND_MESSAGE,
+            };
+            message.is_wanted.then(|| second.to_owned())
+        };
+        self.end_at_once(last, code)
+    }
+
+    /// Ends the program with this exit code, or by the signal that it stands for, after cleaning up and printing
+    /// `last`.
+    fn end_at_once(&self, last: Option<String>, code: u8) -> ! {
         // Held to the end, so that no further file is created.
         let temporary = self.temporary();
         if let Some(path) = &*temporary {
             // Fails if the file has its final name already.
             let _ = std::fs::remove_file(path);
         }
-        let last = self.message().is_wanted.then_some(SECOND_MESSAGE);
         // On another thread: the end does not wait for a stderr that is not read.
         let (printed, wait) = sync_channel(1);
         let print = move || {
             clear();
-            last.inspect(|last| print_aside(last));
+            last.iter().for_each(|last| print_aside(last));
             printed.send(())
         };
         if Builder::new().spawn(print).is_ok() {
@@ -187,7 +222,8 @@ impl Shared {
         }
         // Workers may be starting: they must leave no name behind.
         let _names = arenite::lock_socket_names(PRINT_LIMIT);
-        end_by(signal);
+        end_by_code(code);
+        low_level::exit(code.into())
     }
 }
 

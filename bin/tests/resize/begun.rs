@@ -2,12 +2,11 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 
 use nix::fcntl::{FcntlArg, fcntl};
 
-use crate::world::{Run, World, jpeg, signal_group, wait};
+use crate::world::{Run, World, jpeg, own_session, signal_group, wait};
 
 /// Enough that work is left when the first result appears.
 pub const PICTURES: usize = 300;
@@ -24,10 +23,9 @@ pub fn many_pictures() -> World {
     world
 }
 
-/// Starts a command as the leader of a new process group.
+/// Starts a command as the leader of a new session.
 pub fn start(mut command: Command) -> Child {
-    command
-        .process_group(0)
+    own_session(&mut command)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -5,14 +5,17 @@
 mod begun;
 #[path = "../../../tests/common/crc32.rs"]
 mod crc32;
+mod damage;
 mod flags;
 mod formats;
 mod hostile;
 mod inputs;
+mod jobs;
 mod names;
 mod output;
 mod resume;
 mod sandbox;
+mod servers;
 mod signals;
 mod stop;
 mod timeout;

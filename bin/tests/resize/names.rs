@@ -53,7 +53,7 @@ fn the_extension_is_that_of_the_output_format() {
 fn only_the_extension_of_an_image_is_replaced() {
     let world = World::new();
     world.photos(&["p/IMG.0001", "p/IMG.0002", "p/b.jpg.orig"]);
-    world.run("p -s 8 -o out").exits(0);
+    world.run("p -s 8 -o out --resume").exits(0);
     assert_eq!(
         world.tree("out"),
         ["IMG.0001.jpg", "IMG.0002.jpg", "b.jpg.orig.jpg"]
@@ -168,7 +168,7 @@ fn existing_results_are_replaced() {
     assert_eq!(fs::read(world.path("out/else.txt")).unwrap(), b"kept");
     assert_eq!(
         world.all("out"),
-        [".arenite-resize", "a.jpg", "else.txt"],
+        ["a.jpg", "else.txt"],
         "no temporary file is left"
     );
 }

@@ -76,6 +76,9 @@ fn json_has_an_object_per_input_and_a_summary_last() {
         Some(std::fs::metadata(world.path("out/a.jpg")).unwrap().len())
     );
     assert!(written["ms"].as_f64().unwrap() >= 0.0);
+    let (width, height) = world.sides("out/a.jpg");
+    assert_eq!([&written["width"], &written["height"]], [width, height]);
+    assert_eq!(written["format"], "jpeg");
     assert!(written["error"].is_null() && written["cause"].is_null());
 
     let unsupported = &lines[1];
@@ -86,6 +89,7 @@ fn json_has_an_object_per_input_and_a_summary_last() {
         "unsupported format: HEIC; convert to JPEG, PNG or WebP first"
     );
     assert!(unsupported["output"].is_null() && unsupported["bytes"].is_null());
+    assert!(unsupported["format"].is_null() && unsupported["width"].is_null());
 
     let torn = &lines[3];
     assert_eq!(torn["status"], "failed");
@@ -434,7 +438,6 @@ fn only_files_left_by_killed_runs_are_removed() {
             ".arenite-1-2.tmp",
             ".arenite-1-4.tmp",
             ".arenite-notes.tmp",
-            ".arenite-resize",
             "a.jpg",
             "x/.arenite-1-3.tmp",
             "x/b.jpg"

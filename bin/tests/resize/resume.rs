@@ -17,7 +17,7 @@ fn set_time(world: &World, name: &str, time: SystemTime) {
 fn fresh_results_are_skipped_and_the_rest_is_made() {
     let world = World::new();
     world.photos(&["p/a.jpg", "p/b.jpg"]);
-    world.run("p -s 8 -o out").exits(0);
+    world.run("p -s 8 -o out --resume").exits(0);
     world.photos(&["p/c.jpg"]);
     let run = world.run("p -s 8 -o out --resume").exits(0);
     assert_eq!(run.lines(), ["out/c.jpg"]);
@@ -31,10 +31,31 @@ fn fresh_results_are_skipped_and_the_rest_is_made() {
 }
 
 #[test]
-fn without_work_the_output_folder_need_not_be_writable() {
+fn a_record_stays_only_where_something_is_left_to_resume() {
     let world = World::new();
     world.photos(&["p/a.jpg", "p/b.jpg"]);
     world.run("p -s 8 -o out").exits(0);
+    assert_eq!(world.all("out"), ["a.jpg", "b.jpg"]);
+    // Asked to resume.
+    world.run("p -s 8 -o asked --resume").exits(0);
+    assert_eq!(world.all("asked"), [".arenite-resize", "a.jpg", "b.jpg"]);
+    // That of an earlier run stays, and is kept up to date.
+    world.run("p -s 9 -o asked").exits(0);
+    let run = world.run("p -s 9 -o asked --resume").exits(0);
+    assert_eq!(run.lines(), [""; 0]);
+    // A picture failed.
+    world.file("p/c.jpg", b"\xff\xd8\xff no more");
+    world.run("p -s 8 -o part").exits(1);
+    assert_eq!(world.all("part"), [".arenite-resize", "a.jpg", "b.jpg"]);
+    let run = world.run("p -s 8 -o part --resume").exits(1);
+    assert!(run.stderr.contains("2 up to date"), "{}", run.stderr);
+}
+
+#[test]
+fn without_work_the_output_folder_need_not_be_writable() {
+    let world = World::new();
+    world.photos(&["p/a.jpg", "p/b.jpg"]);
+    world.run("p -s 8 -o out --resume").exits(0);
     world.mode("out", 0o555);
     let plain = |line: &str| world.finish(world.command_without_privilege(line));
     let run = plain("p -s 8 -o out --resume").exits(0);
@@ -63,7 +84,7 @@ fn without_resume_everything_is_made_again() {
 fn a_result_older_than_its_input_is_made_again() {
     let world = World::new();
     world.photos(&["p/a.jpg", "p/b.jpg"]);
-    world.run("p -s 8 -o out").exits(0);
+    world.run("p -s 8 -o out --resume").exits(0);
     set_time(
         &world,
         "p/a.jpg",
@@ -82,7 +103,10 @@ fn inputs_with_times_in_the_future_are_processed_once() {
     world.photos(&["p/a.jpg"]);
     let tomorrow = SystemTime::now() + Duration::from_secs(86_400);
     set_time(&world, "p/a.jpg", tomorrow);
-    assert_eq!(world.run("p -s 8 -o out").exits(0).lines().len(), 1);
+    assert_eq!(
+        world.run("p -s 8 -o out --resume").exits(0).lines().len(),
+        1
+    );
     let run = world.run("p -s 8 -o out --resume").exits(0);
     assert_eq!(run.lines(), [""; 0]);
 }
@@ -91,7 +115,7 @@ fn inputs_with_times_in_the_future_are_processed_once() {
 fn an_input_with_another_time_is_processed_again_even_if_it_is_older() {
     let world = World::new();
     world.photos(&["p/a.jpg"]);
-    world.run("p -s 8 -o out").exits(0);
+    world.run("p -s 8 -o out --resume").exits(0);
     assert_eq!(
         world.run("p -s 8 -o out --resume").exits(0).lines(),
         [""; 0]
@@ -122,7 +146,7 @@ fn other_options_make_results_again() {
         "-s 8 --progressive",
         "-s 8 --no-enlarge",
     ] {
-        world.run("p -s 8 -o out").exits(0);
+        world.run("p -s 8 -o out --resume").exits(0);
         let run = world.run(&format!("p -o out --resume {other}")).exits(0);
         assert_eq!(run.lines(), ["out/a.jpg"], "{other}");
         let run = world.run(&format!("p -o out --resume {other}")).exits(0);
@@ -130,7 +154,7 @@ fn other_options_make_results_again() {
         options.push(other);
     }
     // Options that do not change results do not matter.
-    world.run("p -s 8 -o out").exits(0);
+    world.run("p -s 8 -o out --resume").exits(0);
     let run = world
         .run("p -s 8x8 -o out --resume -j 1 --memory-limit 2GiB --max-pixels 1M --progress never")
         .exits(0);
@@ -141,7 +165,7 @@ fn other_options_make_results_again() {
 fn a_result_changed_or_removed_since_is_made_again() {
     let world = World::new();
     world.photos(&["p/a.jpg", "p/b.jpg", "p/c.jpg"]);
-    world.run("p -s 8 -o out").exits(0);
+    world.run("p -s 8 -o out --resume").exits(0);
     fs::remove_file(world.path("out/a.jpg")).unwrap();
     world.file("out/b.jpg", b"another program's");
     assert_eq!(
@@ -184,7 +208,7 @@ fn results_without_a_note_are_made_again() {
 fn a_result_that_is_kept_is_not_replaced_by_another_one() {
     let world = World::new();
     world.photos(&["p/A.jpg"]);
-    world.run("p -s 8 -o out").exits(0);
+    world.run("p -s 8 -o out --resume").exits(0);
     let kept = fs::read(world.path("out/A.jpg")).unwrap();
     fs::hard_link(world.path("out/A.jpg"), world.path("out/a.jpg")).unwrap();
     world.file("p/a.jpg", &jpeg(50, 20));
@@ -224,7 +248,7 @@ fn a_failed_input_is_tried_again() {
 fn a_dry_run_respects_resume_and_leaves_the_record_alone() {
     let world = World::new();
     world.photos(&["p/a.jpg"]);
-    world.run("p -s 8 -o out").exits(0);
+    world.run("p -s 8 -o out --resume").exits(0);
     world.photos(&["p/b.jpg"]);
     let record = fs::read(world.path("out/.arenite-resize")).unwrap();
     assert_eq!(
@@ -243,7 +267,11 @@ fn two_runs_into_one_folder_do_not_spoil_the_record() {
     std::thread::scope(|scope| {
         for inputs in ["p", "q"] {
             let world = &world;
-            scope.spawn(move || world.run(&format!("{inputs} -s 8 -o out")).exits(0));
+            scope.spawn(move || {
+                world
+                    .run(&format!("{inputs} -s 8 -o out --resume"))
+                    .exits(0)
+            });
         }
     });
     assert_eq!(

@@ -72,11 +72,11 @@ fn a_hanging_picture_is_reported_with_the_cause_and_the_rest_is_done() {
 
 fn time_while_the_run_is_stopped_counts_for_no_deadline() {
     let world = many_pictures();
-    let running = begun(world.command("p -s 64 -o out --timeout 3s --retries 0"));
+    let running = begun(world.command("p -s 64 -o out --timeout 6s --retries 0"));
     let id = running.id();
     signal_group(id, libc::SIGSTOP);
     // Not synchronization: the time itself is tested.
-    thread::sleep(Duration::from_secs(5));
+    thread::sleep(Duration::from_secs(8));
     signal_group(id, libc::SIGCONT);
     running.ended().exits(0);
     assert_eq!(world.tree("out").len(), PICTURES);

@@ -206,9 +206,9 @@ impl World {
         wait(child)
     }
 
-    /// Runs a command to its end, and checks that no process of its group is left.
+    /// Runs a command to its end, and checks that no process of its session is left.
     pub fn finish(&self, mut command: Command) -> Run {
-        let child = piped(&mut command).process_group(0).spawn().unwrap();
+        let child = own_session(piped(&mut command)).spawn().unwrap();
         let id = child.id();
         let run = wait(child);
         gone(id);
@@ -392,7 +392,20 @@ pub fn children(id: u32) -> Vec<u32> {
     children
 }
 
-/// Waits until no process of the group that `id` led is left.
+/// Lets the program that this starts lead a session, and so a group. Each worker leads a group of its own in it.
+pub fn own_session(command: &mut Command) -> &mut Command {
+    let lead = || {
+        // SAFETY: it takes no arguments.
+        match unsafe { libc::setsid() } {
+            -1 => Err(std::io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    };
+    // SAFETY: it makes a system call only.
+    unsafe { command.pre_exec(lead) }
+}
+
+/// Waits until no process of the session that `id` led is left.
 pub fn gone(id: u32) {
     let members = || {
         let mut members = Vec::new();
@@ -400,12 +413,12 @@ pub fn gone(id: u32) {
             let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else {
                 continue;
             };
-            // After the name in brackets: state, parent, group.
+            // After the name in brackets: state, parent, group, session.
             let Some((_, rest)) = stat.rsplit_once(") ") else {
                 continue;
             };
             let words: Vec<&str> = rest.split(' ').collect();
-            if words[2] == id.to_string() && words[0] != "Z" {
+            if words[3] == id.to_string() && words[0] != "Z" {
                 members.push(stat);
             }
         }

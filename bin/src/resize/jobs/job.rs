@@ -1,0 +1,311 @@
+//! A job: one line of JSON.
+
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use arenite_image::{FailOn, Filter, Fit, Format, Size};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+use super::super::args::{self, MOST_RETRIES, QUALITY, ResizeArgs};
+use super::super::fault::Fault;
+use super::super::options;
+use super::super::pool::Make;
+use super::feed::LONGEST_LINE;
+use crate::units;
+
+/// What a line asks for.
+#[derive(Debug)]
+pub(super) struct Job {
+    /// A string or a number for the answer; null if none can be read.
+    pub id: Value,
+    /// Empty if none can be read.
+    pub input: PathBuf,
+    /// The rest, or what is wrong with the line.
+    pub asked: Result<Asked, Fault>,
+}
+
+/// A checked job.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub output: PathBuf,
+    pub make: Make,
+    /// The format to write; `None` for that of the output's name, or of the input.
+    pub format: Option<Format>,
+}
+
+/// The options of a job, by the names of the command line.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct Fields {
+    #[serde(deserialize_with = "parsed")]
+    size: Option<Size>,
+    #[serde(deserialize_with = "parsed")]
+    fit: Option<Fit>,
+    no_enlarge: Option<bool>,
+    #[serde(deserialize_with = "parsed")]
+    format: Option<Format>,
+    #[serde(deserialize_with = "parsed")]
+    filter: Option<Filter>,
+    quality: Option<u8>,
+    lossless: Option<bool>,
+    progressive: Option<bool>,
+    #[serde(deserialize_with = "color")]
+    background: Option<[u8; 3]>,
+    keep_metadata: Option<bool>,
+    #[serde(deserialize_with = "parsed")]
+    fail_on: Option<FailOn>,
+    #[serde(deserialize_with = "duration")]
+    timeout: Option<Duration>,
+    retries: Option<u32>,
+    #[serde(deserialize_with = "pixels")]
+    max_pixels: Option<u64>,
+    max_ratio: Option<u32>,
+}
+
+impl Job {
+    /// Reads a line; what it does not say comes from `defaults`.
+    pub(super) fn read(text: Option<&[u8]>, defaults: &ResizeArgs) -> Job {
+        let (mut id, mut input) = (Value::Null, PathBuf::new());
+        let asked = match text {
+            Some(text) => read(text, defaults, &mut id, &mut input),
+            None => Err(format!("longer than {LONGEST_LINE} bytes")),
+        };
+        Job {
+            id,
+            input,
+            asked: asked.map_err(|why| Fault::new("bad-job", why)),
+        }
+    }
+}
+
+/// Reads a job; sets its `id` and `input` also if the rest is wrong.
+fn read(
+    text: &[u8],
+    defaults: &ResizeArgs,
+    id: &mut Value,
+    input: &mut PathBuf,
+) -> Result<Asked, String> {
+    let mut fields: Map<String, Value> =
+        serde_json::from_slice(text).map_err(|error| format!("not an object of JSON: {error}"))?;
+    let found = path(&mut fields, "in").map(|found| *input = found);
+    *id = match fields.remove("id").unwrap_or_default() {
+        found @ (Value::Null | Value::String(_) | Value::Number(_)) => found,
+        _ => return Err("id: a string or a number is needed".to_owned()),
+    };
+    found?;
+    let output = path(&mut fields, "out")?;
+    let fields = Fields::deserialize(Value::Object(fields)).map_err(|error| error.to_string())?;
+    let args = fields.over(defaults)?;
+    let size = (args.size).ok_or("size: neither the job nor the command line gives one")?;
+    Ok(Asked {
+        output,
+        make: options::make(&args, size)?,
+        format: args.format,
+    })
+}
+
+fn path(fields: &mut Map<String, Value>, name: &str) -> Result<PathBuf, String> {
+    match fields.remove(name) {
+        Some(Value::String(path)) if path.contains('\0') => {
+            Err(format!("{name}: a path has no NUL"))
+        }
+        Some(Value::String(path)) if !path.is_empty() => Ok(path.into()),
+        _ => Err(format!("{name}: the path of a file is needed")),
+    }
+}
+
+impl Fields {
+    /// The command line with these options in the place of its own.
+    fn over(self, defaults: &ResizeArgs) -> Result<ResizeArgs, String> {
+        let is_quality = |&quality: &u8| QUALITY.contains(&i64::from(quality));
+        if !self.quality.as_ref().is_none_or(is_quality) {
+            let (least, most) = (QUALITY.start(), QUALITY.end());
+            return Err(format!(
+                "quality: a number from {least} to {most} is needed"
+            ));
+        }
+        if self.retries > Some(MOST_RETRIES) {
+            return Err(format!("retries: at most {MOST_RETRIES}"));
+        }
+        if self.max_ratio == Some(0) {
+            return Err("max-ratio: at least 1".to_owned());
+        }
+        Ok(ResizeArgs {
+            size: self.size.or(defaults.size),
+            fit: self.fit.unwrap_or(defaults.fit),
+            no_enlarge: self.no_enlarge.unwrap_or(defaults.no_enlarge),
+            format: self.format.or(defaults.format),
+            filter: self.filter.unwrap_or(defaults.filter),
+            quality: self.quality.unwrap_or(defaults.quality),
+            lossless: self.lossless.unwrap_or(defaults.lossless),
+            progressive: self.progressive.unwrap_or(defaults.progressive),
+            background: self.background.or(defaults.background),
+            keep_metadata: self.keep_metadata.unwrap_or(defaults.keep_metadata),
+            fail_on: self.fail_on.unwrap_or(defaults.fail_on),
+            timeout: self.timeout.or(defaults.timeout),
+            retries: self.retries.unwrap_or(defaults.retries),
+            max_pixels: self.max_pixels.unwrap_or(defaults.max_pixels),
+            max_ratio: self.max_ratio.unwrap_or(defaults.max_ratio),
+            ..defaults.clone()
+        })
+    }
+}
+
+/// A string or a number, as it would stand on the command line.
+fn word<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    match Value::deserialize(from)? {
+        Value::Null => Ok(None),
+        Value::String(text) => Ok(Some(text)),
+        Value::Number(number) => Ok(Some(number.to_string())),
+        other => Err(Error::custom(format!(
+            "{other}: a string or a number is needed"
+        ))),
+    }
+}
+
+fn by<'de, D: Deserializer<'de>, T, E: Display>(
+    from: D,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<Option<T>, D::Error> {
+    let Some(word) = word(from)? else {
+        return Ok(None);
+    };
+    let value = parse(&word).map_err(|why| Error::custom(format!("{word:?}: {why}")))?;
+    Ok(Some(value))
+}
+
+fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
+    by(from, str::parse)
+}
+
+fn color<'de, D: Deserializer<'de>>(from: D) -> Result<Option<[u8; 3]>, D::Error> {
+    by(from, args::color)
+}
+
+fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    by(from, units::duration)
+}
+
+fn pixels<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    by(from, units::pixels)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn job(flags: &str, line: &str) -> Job {
+        let words = ["arenite", "resize", "--jobs", "-"];
+        let words = words.into_iter().chain(flags.split_whitespace());
+        let Some(Command::Resize(args)) = Cli::try_parse_from(words).unwrap().command else {
+            panic!("{flags}");
+        };
+        Job::read(Some(line.as_bytes()), &args)
+    }
+
+    #[test]
+    fn a_job_says_what_differs_from_the_command_line() {
+        let flags = "-s 8 --quality 70 --lossless --timeout 5s --fail-on none";
+        let defaults = job(flags, r#"{"in": "a", "out": "b"}"#).asked.unwrap();
+        assert_eq!(defaults.make.spec.size, "8".parse().unwrap());
+        assert_eq!((defaults.make.spec.quality, defaults.format), (70, None));
+        let line = r##"{"id": 7, "in": "a", "out": "b", "size": "9x5>", "fit": "cover", "no-enlarge": true,
+            "format": "jpg", "filter": "box", "quality": 90, "lossless": false, "progressive": true,
+            "background": "#f00", "keep-metadata": true, "fail-on": "warning", "timeout": 1.5, "retries": 2,
+            "max-pixels": "2M", "max-ratio": 9}"##;
+        let read = job(flags, line);
+        let asked = read.asked.unwrap();
+        let spec = asked.make.spec;
+        assert_eq!(read.id, 7);
+        assert_eq!((spec.size, spec.fit), ("9x5>".parse().unwrap(), Fit::Cover));
+        assert_eq!((spec.filter, spec.quality), ("box".parse().unwrap(), 90));
+        assert_eq!((spec.enlarge, spec.lossless), (false, false));
+        assert_eq!((spec.progressive, spec.keep_metadata), (true, true));
+        assert_eq!(
+            (spec.background, spec.fail_on),
+            ([255, 0, 0], FailOn::Warning)
+        );
+        assert_eq!((spec.max_pixels, spec.max_ratio), (2_000_000, 9));
+        assert_eq!(asked.make.timeout, Some(Duration::from_millis(1500)));
+        assert_eq!((asked.make.retries, asked.format), (2, Some(Format::Jpeg)));
+        let number = job(
+            "",
+            r#"{"in": "a", "out": "b", "size": 12, "quality": null}"#,
+        );
+        let number = number.asked.unwrap();
+        assert_eq!(number.make.spec.size, "12".parse().unwrap());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_and_the_id_is_read_all_the_same() {
+        for (fields, words) in [
+            (r#""in": "a""#, "out: the path of a file"),
+            (r#""in": "", "out": "b""#, "in: the path of a file"),
+            (r#""in": 5, "out": "b""#, "in: the path of a file"),
+            (r#""in": "a\u0000", "out": "b""#, "in: a path has no NUL"),
+            (
+                r#""in": "a", "out": "b", "siez": 5"#,
+                "unknown field `siez`",
+            ),
+            (
+                r#""in": "a", "out": "b", "size": [5]"#,
+                "a string or a number",
+            ),
+            (r#""in": "a", "out": "b", "size": "0""#, "\"0\""),
+            (
+                r#""in": "a", "out": "b", "format": "gif""#,
+                "cannot be written",
+            ),
+            (r#""in": "a", "out": "b", "quality": 101"#, "from 1 to 100"),
+            (r#""in": "a", "out": "b", "quality": "80""#, "invalid type"),
+            (r#""in": "a", "out": "b", "retries": 101"#, "at most 100"),
+            (r#""in": "a", "out": "b", "max-ratio": 0"#, "at least 1"),
+            (r#""in": "a", "out": "b", "timeout": "soon""#, "soon"),
+            (r#""in": "a", "out": "b", "background": "grey""#, "#rrggbb"),
+            (
+                r#""in": "a", "out": "b", "workers": 5"#,
+                "unknown field `workers`",
+            ),
+            (
+                r#""in": "a", "out": "b", "lossless": true, "format": "jpeg""#,
+                "never lossless",
+            ),
+        ] {
+            let read = job("-s 8", &format!(r#"{{"id": "x", {fields}}}"#));
+            let fault = read.asked.unwrap_err();
+            assert_eq!(
+                (read.id, &*fault.cause),
+                ("x".into(), "bad-job"),
+                "{fields}"
+            );
+            assert!(fault.text.contains(words), "{fields}: {fault}");
+        }
+        for line in [
+            "",
+            "[]",
+            "{",
+            "{} {}",
+            "\u{fffd}",
+            r#"{"id": {}, "in": "a", "out": "b"}"#,
+        ] {
+            let read = job("-s 8", line);
+            assert_eq!(
+                (read.id, read.asked.is_err()),
+                (Value::Null, true),
+                "{line}"
+            );
+        }
+        let fault = job("", r#"{"in": "a", "out": "b"}"#).asked.unwrap_err();
+        assert!(fault.text.contains("size"), "{fault}");
+    }
+}

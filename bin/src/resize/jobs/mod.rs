@@ -1,0 +1,245 @@
+//! `--jobs -`: a co-process that reads jobs from stdin and answers them on stdout, a line of JSON each.
+//!
+//! ```text
+//! stdin ── reader ── Feed ──┬─ caller 1 ─┬── stdout
+//!                           ├─ …         │   a line per job, as it ends
+//!                           └─ caller N ─┘
+//! ```
+//!
+//! A caller takes one line, lets a worker make the picture, writes the result, prints the answer, and only then takes
+//! the next line. Their number bounds the jobs in flight. While stdout is full all of them wait, and stdin is not read
+//! beyond one line and one buffer.
+//!
+//! How it ends:
+//! 1. At the end of stdin, the callers finish their jobs and find no further line.
+//! 2. At the first signal the feed closes: the same, without the line that no caller has taken. The reader may stay
+//!    blocked in its read; it holds nothing and ends with the program.
+//! 3. When stdout has no reader, or at the second signal, at once: [`Stop::exit_at_once`] removes the temporary file.
+
+mod feed;
+mod job;
+mod room;
+
+use std::io::{self, Write};
+use std::path::{Component, Path};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, Builder};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::args::ResizeArgs;
+use super::fault::Fault;
+use super::files::{Stamp, identity};
+use super::inputs;
+use super::options::JobsOptions;
+use super::output::{self, Bounds, Writer};
+use super::plan::{Item, Task};
+use super::pool::{self, Make, Makers};
+use super::printer::{FileLine, Outcome, Printer};
+use super::runner::Refused;
+use super::stop::Stop;
+use crate::text::{reason, show_path};
+use feed::{Feed, Line};
+use job::{Asked, Job};
+use room::Room;
+
+/// Answers jobs until stdin ends; returns the exit code, or why nothing was started.
+pub(super) fn run(args: &ResizeArgs, stop: &Stop, printer: &mut Printer) -> Result<u8, String> {
+    let options = JobsOptions::from_args(args)?;
+    let mut writer = Writer::new(stop);
+    let bounds = match &options.out {
+        Some(folder) => Some(Bounds::create(folder, &mut writer)?),
+        None => None,
+    };
+    let makers = Makers::start(&options.engine, options.engine.workers)?;
+    for part in makers.missing_protection() {
+        printer.warn(&format!("not enforced by this Linux: {part}"));
+    }
+    let callers = Callers {
+        room: Room::new(makers.budget()),
+        makers,
+        bounds,
+        writer: Mutex::new(writer),
+        defaults: &options.defaults,
+        stop,
+    };
+    let feed = Arc::new(Feed::default());
+    let (notified, first_signal) = channel();
+    stop.begin_jobs(printer.is_quiet(), notified);
+    // Ends when `end_work` drops the sender.
+    spawn(&feed, move |feed| {
+        first_signal.iter().for_each(|()| feed.close())
+    })?;
+    spawn(&feed, |feed| feed.read(io::stdin().lock()))?;
+    thread::scope(|threads| {
+        let answer = || {
+            while let Some(line) = feed.take() {
+                callers.answer(line);
+            }
+        };
+        // Fewer callers than wanted are enough; the last one is this thread.
+        for _ in 1..callers.makers.depth() {
+            let _ = Builder::new().spawn_scoped(threads, answer);
+        }
+        answer();
+    });
+    Ok(match (stop.end_work(), feed.failure()) {
+        (Some(code), _) => {
+            printer.error("interrupted: each job that was begun is answered");
+            code
+        }
+        (None, Some(error)) => {
+            printer.error(&format!("stdin: {}", reason(&error)));
+            1
+        }
+        (None, None) => 0,
+    })
+}
+
+/// Starts a thread that is not joined: it may be blocked in a read when the program ends.
+fn spawn(feed: &Arc<Feed>, work: impl FnOnce(&Feed) + Send + 'static) -> Result<(), String> {
+    let feed = Arc::clone(feed);
+    let thread = Builder::new().spawn(move || work(&feed));
+    let sentence = |error| format!("cannot start a thread: {}", reason(&error));
+    thread.map(drop).map_err(sentence)
+}
+
+/// What the callers share.
+struct Callers<'a> {
+    makers: Makers<'a>,
+    room: Room,
+    /// The folder that results must not leave, if there is one.
+    bounds: Option<Bounds>,
+    writer: Mutex<Writer>,
+    defaults: &'a ResizeArgs,
+    stop: &'a Stop,
+}
+
+/// An answer.
+#[derive(Serialize)]
+struct Answer<'a> {
+    id: &'a Value,
+    line: u64,
+    #[serde(flatten)]
+    file: FileLine<'a>,
+}
+
+impl Callers<'_> {
+    /// Does the job of a line and prints its answer.
+    fn answer(&self, line: Line) {
+        let Job { id, input, asked } = Job::read(line.text.as_deref(), self.defaults);
+        let mut item = Item {
+            input,
+            task: Err(Fault::missing()),
+        };
+        let outcome = asked.and_then(|asked| {
+            let task = self.plan(&item.input, &asked)?;
+            let outcome = self.make(&item.input, &task, &asked.make);
+            item.task = Ok(task);
+            outcome
+        });
+        let outcome = outcome.unwrap_or_else(Outcome::Failed);
+        self.print(&Answer {
+            id: &id,
+            line: line.number,
+            file: FileLine::of(&item, &outcome),
+        });
+    }
+
+    /// Looks at the input and names the result.
+    fn plan(&self, input: &Path, asked: &Asked) -> Result<Task, Fault> {
+        let output = match &self.bounds {
+            None => asked.output.clone(),
+            Some(bounds) if is_below(&asked.output) => bounds.root().join(&asked.output),
+            Some(bounds) => {
+                let root = show_path(bounds.root());
+                let text = format!(
+                    "not written: out leads out of {root}; give a path relative to it, without '..'"
+                );
+                return Err(Fault::new("write", text));
+            }
+        };
+        let (found, stamp) = inputs::picture(input)?;
+        if identity(&output) == Some(stamp.identity()) {
+            let text = "not written: it would be overwritten by its own result";
+            return Err(Fault::new("name-conflict", text));
+        }
+        let named = || output.extension()?.to_str()?.parse().ok();
+        let format = asked.format.or_else(named);
+        Ok(Task {
+            relative: asked.output.clone(),
+            format: format.unwrap_or(found.default_output()),
+            output,
+            stamp,
+            fresh: None,
+        })
+    }
+
+    /// Makes the result and writes it.
+    fn make(&self, input: &Path, task: &Task, make: &Make) -> Result<Outcome, Fault> {
+        let (job, _share) = loop {
+            let share = self.room.enter(task.stamp.len);
+            match self.makers.submit(input, task.format, make) {
+                Ok((job, _)) => break (job, share),
+                Err(Refused::Full(fault)) => {
+                    if !share.wait_for_another() {
+                        return Err(fault);
+                    }
+                }
+                Err(Refused::Failed(fault)) => return Err(fault),
+            }
+        };
+        let made = pool::made(job.wait())?;
+        let stamp = self.write(&task.output, &made.bytes)?;
+        Ok(Outcome::Written {
+            bytes: stamp.len,
+            sides: made.sides,
+            took: made.took,
+            warning: made.warning,
+        })
+    }
+
+    fn write(&self, output: &Path, bytes: &[u8]) -> Result<Stamp, Fault> {
+        let folder = match output.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        // One at a time: a signal removes one temporary file.
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = match &self.bounds {
+            Some(bounds) => bounds.prepare(folder).map(drop),
+            None => output::create(folder),
+        };
+        let written = written.and_then(|()| writer.replace(folder, output, bytes));
+        // Further results are tried even if the disk is full: there may be room again.
+        written.map_err(|failed| failed.fault)
+    }
+
+    /// Prints an answer at once. Without a reader nobody wants further results: the program ends.
+    fn print(&self, answer: &Answer<'_>) {
+        let Ok(mut text) = serde_json::to_vec(answer) else {
+            return;
+        };
+        text.push(b'\n');
+        let mut stdout = io::stdout().lock();
+        let printed = stdout.write_all(&text).and_then(|()| stdout.flush());
+        match printed {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self
+                .stop
+                .exit_at_once(1, "error: stdout: its reader has gone".to_owned()),
+            Err(error) => {
+                let message = format!("error: stdout: {}", reason(&error));
+                self.stop.exit_at_once(1, message)
+            }
+        }
+    }
+}
+
+/// Whether a path stays below the folder that it is relative to, as far as its words tell.
+fn is_below(path: &Path) -> bool {
+    let mut parts = path.components();
+    parts.all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+}
