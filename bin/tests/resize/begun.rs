@@ -1,8 +1,8 @@
 //! Observes runs in progress.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::io::{BufRead, BufReader, PipeReader, Read, pipe};
+use std::process::{Child, ChildStderr, Command, Stdio};
 
 use nix::fcntl::{FcntlArg, fcntl};
 
@@ -24,10 +24,14 @@ pub fn many_pictures() -> World {
 }
 
 /// Starts a command as the leader of a new session.
-pub fn start(mut command: Command) -> Child {
+pub fn start(command: Command) -> Child {
+    start_to(command, Stdio::piped())
+}
+
+fn start_to(mut command: Command, stdout: Stdio) -> Child {
     own_session(&mut command)
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
+        .stdout(stdout)
         .stderr(Stdio::piped())
         .spawn()
         .unwrap()
@@ -37,7 +41,7 @@ pub fn start(mut command: Command) -> Child {
 pub struct Begun {
     /// `None` once it is waited for.
     child: Option<Child>,
-    stdout: BufReader<ChildStdout>,
+    stdout: BufReader<PipeReader>,
     text: String,
 }
 
@@ -71,9 +75,10 @@ impl Drop for Begun {
 
 /// Starts a run and waits for its first result. With [`many_pictures`] it cannot end before its output is read.
 pub fn begun(command: Command) -> Begun {
-    let mut child = start(command);
-    let stdout = child.stdout.take().unwrap();
+    // Before the run writes: a pipe that holds more cannot shrink.
+    let (stdout, writer) = pipe().unwrap();
     fcntl(&stdout, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+    let child = start_to(command, writer.into());
     let mut begun = Begun {
         stdout: BufReader::with_capacity(512, stdout),
         child: Some(child),
