@@ -90,6 +90,7 @@
 //! | sandbox the workers | `Builder::sandbox` (feature `sandbox`) |
 //! | receive what workers print, line by line | [`Builder::on_log`] |
 //! | debug without processes | [`Engine::inline`] |
+//! | divide files between machines | [`shard`] |
 //! | split an array into parts | [`Array::partitions`] |
 //! | read and write `.npy` | [`array::npy`] |
 //! | read CSV, JSON and Parquet files into tables, and run kernels on their parts | `tables` (feature `tables`) |
@@ -182,7 +183,7 @@ mod exports {
         Engine, FailedDependency, Graph, GraphError, Guard, InputError, Job, JobError,
         JobErrorKind, JobLimit, JobOptions, Limiter, Node, OnFailure, Priority, Progress, Refused,
         RefusedBy, Rejection, Report, Scope, Spawn, Stats, Trace, WorkerExit, as_completed, call,
-        par, stream, wait_all, wait_any,
+        par, shard, stream, wait_all, wait_any,
     };
     #[cfg(feature = "sandbox")]
     pub use crate::engine::{Sandbox, SandboxReport};

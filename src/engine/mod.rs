@@ -21,6 +21,7 @@ pub mod par;
 mod sandbox;
 mod scope;
 mod seeds;
+mod shard;
 mod spawn;
 pub mod stream;
 mod submitting;
@@ -56,6 +57,7 @@ pub use par::{Par, ParMut};
 #[cfg(feature = "sandbox")]
 pub use sandbox::{Sandbox, SandboxReport};
 pub use scope::{Scope, ScopedJob, ScopedJobBuilder};
+pub use shard::shard;
 pub use spawn::{Call, Spawn, SpawnInput, SpawnInputs, call};
 pub use submitting::Submitting;
 pub use worker_program::WorkerProgram;

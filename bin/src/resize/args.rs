@@ -9,6 +9,7 @@ use arenite_image::{FailOn, Filter, Fit, Format, ResizeSpec, Size};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum, ValueHint};
 
+use super::shard::Asked;
 use crate::choice::Choice;
 use crate::generate::Generate;
 use crate::units;
@@ -25,6 +26,8 @@ Examples:
     arenite resize 'photos/2024-*/**/*.jpg' -s 300 -o thumbs
   A list of names:
     find photos -name '*.jpg' -print0 | arenite resize -0 -s 224 -o thumbs
+  The third of eight machines that share a folder:
+    arenite resize photos -s 224 -o thumbs --shard 3/8
   Continue after an interruption:
     arenite resize photos -s 224 -o thumbs --resume
   Answer the jobs of a server, each a line of JSON:
@@ -72,6 +75,19 @@ Sizes:
   since, judged by length and time. A run without --resume that has made all
   results removes the record that it began: give --resume from the first run
   on to skip results later.
+
+--shard:
+  N runs with the same inputs and the same --out, such as one per machine,
+  each make the results of one shard, K = 1 to N. A hash of a result's path
+  below DIR decides its shard, the same for each size and option, so that a
+  new input changes no other's shard. auto takes the first of these pairs
+  that is complete, and prints it on stderr: SLURM_ARRAY_TASK_ID and _COUNT
+  (from _MIN on), SLURM_PROCID and SLURM_NTASKS, OMPI_COMM_WORLD_RANK and
+  _SIZE, PMI_RANK and _SIZE. auto/N takes JOB_COMPLETION_INDEX too, to which
+  Kubernetes adds no count. Conflicts of names are looked for among all
+  inputs. Each shard has a record of its own for --resume, and reads those of
+  all: if a run fails, repeat it, or continue all with another N. Failures
+  are reported by one shard; files skipped and hidden are counted by each.
 
 --jobs -:
   For a server that starts arenite once and keeps it. A job is one line:
@@ -146,7 +162,7 @@ Sizes:
   the result: format and, when it is written, bytes, width and height. Of a
   damaged picture that is written also warning, and missing, the share of
   its pixels that are missing.
-  The last object has type \"summary\" and a status: done, dry-run,
+  The last object has type \"summary\", shard (\"K/N\") and a status: done, dry-run,
   interrupted (by a signal), stopped or refused. Stopped: results could no
   longer be written, as on a full disk; the rest is pending, and the exit
   code is 1. Refused: nothing was started; the exit code is 2, and the error
@@ -231,7 +247,9 @@ pub(crate) struct ResizeArgs {
         value_name = "SOURCE",
         value_parser = ["-"],
         hide_possible_values = true,
-        conflicts_with_all = ["inputs", "null", "resume", "dry_run", "trace", "report", "json", "progress"]
+        conflicts_with_all = [
+            "inputs", "null", "resume", "shard", "dry_run", "trace", "report", "json", "progress"
+        ]
     )]
     pub jobs: Option<String>,
 
@@ -286,6 +304,15 @@ pub(crate) struct ResizeArgs {
     /// Skip results that were made with the same options from the same input
     #[arg(long, help_heading = "Run")]
     pub resume: bool,
+
+    /// Make only one of N shares of the results: K/N, auto (K and N from Slurm or MPI) or auto/N (K from Kubernetes)
+    #[arg(
+        long,
+        value_name = "K/N",
+        allow_negative_numbers = true,
+        help_heading = "Run"
+    )]
+    pub shard: Option<Asked>,
 
     /// Print what would be written, and write nothing
     #[arg(short = 'n', long, help_heading = "Run")]

@@ -127,7 +127,8 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Finds all inputs and reads the first bytes of each; decodes nothing.
 pub(crate) fn find(request: &Request<'_>, stdin: &mut dyn Read) -> Result<Found, SetupError> {
     let mut finder = Finder {
-        out: identity(request.out),
+        out: request.out,
+        out_identity: None,
         found: Found::default(),
     };
     let mut listed = false;
@@ -151,12 +152,14 @@ pub(crate) fn find(request: &Request<'_>, stdin: &mut dyn Read) -> Result<Found,
     }
 }
 
-struct Finder {
-    out: Option<(u64, u64)>,
+struct Finder<'a> {
+    out: &'a Path,
+    /// Its device and inode, once it exists: another run may create it at any time.
+    out_identity: Option<(u64, u64)>,
     found: Found,
 }
 
-impl Finder {
+impl Finder<'_> {
     /// Takes a name from the command line. A file with exactly this name takes precedence over a glob.
     fn argument(&mut self, input: &OsStr) -> Result<(), SetupError> {
         let path = Path::new(input);
@@ -259,8 +262,9 @@ impl Finder {
     }
 
     /// Whether a folder is the output folder. Asks for its metadata: the inode in a listing is that below a mount.
-    fn is_out(&self, folder: &Path) -> bool {
-        self.out.is_some() && identity(folder) == self.out
+    fn is_out(&mut self, folder: &Path) -> bool {
+        self.out_identity = self.out_identity.or_else(|| identity(self.out));
+        self.out_identity.is_some() && identity(folder) == self.out_identity
     }
 
     /// Adds what a walk could not read, as a failure.

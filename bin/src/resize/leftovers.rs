@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::files::Stamp;
+use super::shard::Shard;
 
 /// Far longer than the writing of a file takes.
 const OLD: Duration = Duration::from_secs(60 * 60);
@@ -22,9 +23,11 @@ pub(crate) fn name(process: u32, count: u64) -> String {
     format!(".arenite-{process}-{count}.tmp")
 }
 
-/// The name of the temporary file in which a run rewrites the record of results.
-pub(crate) fn record_name(process: u32) -> String {
-    format!(".arenite-{process}-{RECORD}.tmp")
+/// The name of the temporary file in which a run rewrites its record of results. Shards may run in containers, as
+/// processes of one number.
+pub(crate) fn record_name(process: u32, shard: Option<&Shard>) -> String {
+    let shard = Shard::suffix(shard);
+    format!(".arenite-{process}-{RECORD}{shard}.tmp")
 }
 
 fn is_name(name: &str) -> bool {
@@ -33,7 +36,9 @@ fn is_name(name: &str) -> bool {
         .and_then(|rest| rest.strip_suffix(".tmp"));
     let parts = numbers.and_then(|numbers| numbers.split_once('-'));
     let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    parts.is_some_and(|(process, what)| digits(process) && (digits(what) || what == RECORD))
+    parts.is_some_and(|(process, what)| {
+        digits(process) && (digits(what) || what.starts_with(RECORD))
+    })
 }
 
 /// Locks a file until it is closed: it is being written.

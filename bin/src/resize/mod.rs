@@ -16,6 +16,7 @@ mod printer;
 mod progress;
 mod record;
 mod runner;
+mod shard;
 mod stop;
 
 use std::collections::HashMap;
@@ -34,7 +35,7 @@ use output::{OutFolder, WriteFault};
 use plan::{Item, Task};
 use pool::{Early, EnginePool};
 use printer::{Outcome, Printer};
-use record::{Fingerprint, Record, Recorder};
+use record::{Fingerprint, Recorder, Records};
 use runner::Made;
 use stop::Stop;
 
@@ -131,6 +132,9 @@ fn prepare(options: &Options, printer: &mut Printer) -> Result<Vec<Item>, Refusa
         let why = "the output folder cannot be used";
         return Err(format!("{out}: {why}: {link} is a link whose target is missing").into());
     }
+    if let Some(shard) = &options.shard {
+        printer.shard(shard);
+    }
     let request = Request {
         inputs: &options.inputs,
         null: options.null,
@@ -146,7 +150,8 @@ fn prepare(options: &Options, printer: &mut Printer) -> Result<Vec<Item>, Refusa
         ));
     }
     let nothing = found.nothing_found();
-    let items = plan::plan(found.inputs, out, options.format).map_err(|clash| {
+    let shard = options.shard.as_ref();
+    let mut items = plan::plan(found.inputs, out, options.format, shard).map_err(|clash| {
         for conflict in clash.conflicts.iter().take(CONFLICTS_SHOWN) {
             printer.error(&conflict.to_string());
         }
@@ -165,11 +170,12 @@ fn prepare(options: &Options, printer: &mut Printer) -> Result<Vec<Item>, Refusa
             }
         }
     }
-    printer.planned(items.len());
-    match nothing.or_else(|| in_the_way(options, &items)) {
-        Some(why) => Err(Refusal { items, why }),
-        None => Ok(items),
+    if let Some(why) = nothing.or_else(|| in_the_way(options, &items)) {
+        return Err(Refusal { items, why });
     }
+    items.retain(|item| item.is_in_shard);
+    printer.planned(items.len());
+    Ok(items)
 }
 
 /// Returns an error if an extra file would overwrite an input or a result, or a result the extra file. An existing file
@@ -194,14 +200,14 @@ fn in_the_way(options: &Options, items: &[Item]) -> Option<String> {
 }
 
 fn mark_fresh(items: &mut [Item], out: &Path, options: &str) {
-    let record = Record::read(out);
+    let records = Records::read(out);
     let options = Fingerprint::of(options);
     for task in items.iter_mut().filter_map(|item| item.task.as_mut().ok()) {
         task.fresh = std::fs::symlink_metadata(&task.output)
             .ok()
             .filter(|meta| meta.is_file())
             .map(|meta| Stamp::of(&meta))
-            .filter(|there| record.is_fresh(&task.relative, there, &task.stamp, options));
+            .filter(|there| records.is_fresh(&task.relative, there, &task.stamp, options));
     }
 }
 
@@ -228,7 +234,12 @@ fn work<'a>(
         let mut folder = OutFolder::create(out, stop)?;
         let tasks = items.iter().filter_map(|item| item.task.as_ref().ok());
         folder.keep(tasks.filter_map(|task| Some((task.relative.as_path(), task.fresh.as_ref()?))));
-        let mut recorder = Some(Recorder::new(out, options.fingerprint.clone(), stop));
+        let mut recorder = Some(Recorder::new(
+            out,
+            options.shard.as_ref(),
+            options.fingerprint.clone(),
+            stop,
+        ));
         let mut pool = start(ready).inspect_err(|_| folder.unmake())?;
         // Also under --quiet: protection that was asked for is missing.
         for part in pool.missing_protection() {
@@ -248,7 +259,7 @@ fn work<'a>(
                 (&mut recorder, &items[index].task, &made)
                 && let Err(error) = notes.note(&task.relative, stamp, &task.stamp)
             {
-                let name = show_path(&out.join(record::NAME));
+                let name = show_path(notes.path());
                 printer.note(&format!(
                     "warning: {name}: {}; --resume will not skip the results of this run",
                     reason(&error)

@@ -17,6 +17,7 @@ use super::args::{self, LockDown, ResizeArgs};
 use super::files::{identity, location};
 use super::pool::{Make, Settings};
 use super::printer::Style;
+use super::shard::Shard;
 use crate::choice::{Choice, wants_color};
 
 /// The variable that stands for `--workers`.
@@ -35,6 +36,8 @@ pub(crate) struct Options {
     pub format: Option<Format>,
     /// Skip results that are up to date.
     pub resume: bool,
+    /// The share of the results to make; `None` for all.
+    pub shard: Option<Shard>,
     /// Write nothing.
     pub dry_run: bool,
     /// Everything that changes a result, as text: `--resume` compares it.
@@ -64,6 +67,10 @@ impl Options {
             out: out.clone(),
             format: args.format,
             resume: args.resume,
+            shard: args
+                .shard
+                .map(|asked| asked.resolve(variable))
+                .transpose()?,
             dry_run: args.dry_run,
             fingerprint: fingerprint(&make.spec, args.format),
             make,
@@ -88,7 +95,8 @@ impl Options {
         let workers = self.engine.workers;
         // An extra file could overwrite an input, and with --resume there may be nothing to do.
         let is_settled = !self.dry_run && !self.resume && self.extra_files().next().is_none();
-        let has_enough = self.inputs.len() >= workers
+        let shards = self.shard.as_ref().map_or(1, Shard::count);
+        let has_enough = self.inputs.len() / shards >= workers
             || self.inputs.iter().any(|input| Path::new(input).is_dir());
         is_settled && workers <= cores() && has_enough
     }
@@ -239,13 +247,17 @@ fn check_size(args: &ResizeArgs, size: Size) -> Result<(), String> {
     }
 }
 
+/// A variable of the environment.
+fn variable(name: &str) -> Option<String> {
+    env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
 /// The number of workers: that of the flag, of the variable, or one per core.
 fn workers(args: &ResizeArgs) -> Result<usize, String> {
-    let asked = match (args.workers, env::var_os(WORKERS)) {
+    let asked = match (args.workers, variable(WORKERS)) {
         (Some(flag), _) => flag,
         (None, None) => 0,
         (None, Some(value)) => {
-            let value = value.to_string_lossy();
             args::workers(&value).map_err(|why| format!("{WORKERS} is {value:?}: {why}"))?
         }
     };

@@ -11,12 +11,15 @@ use super::fault::Fault;
 use super::files::{Stamp, identity, is_same};
 use super::inputs::Input;
 use super::kind::Kind;
+use super::shard::Shard;
 use crate::text::show_path;
 
 /// An input with its task, in the order of the inputs.
 #[derive(Debug)]
 pub(crate) struct Item {
     pub input: PathBuf,
+    /// Whether it is in the share of this run: see `--shard`.
+    pub is_in_shard: bool,
     pub task: Result<Task, Fault>,
 }
 
@@ -151,7 +154,7 @@ impl fmt::Display for Conflict {
     }
 }
 
-/// Names all outputs.
+/// Names all outputs, those of other shards too.
 ///
 /// # Errors
 ///
@@ -160,12 +163,15 @@ pub(crate) fn plan(
     inputs: Vec<Input>,
     out: &Path,
     asked: Option<Format>,
+    shard: Option<&Shard>,
 ) -> Result<Vec<Item>, Clash> {
     let mut conflicts = Vec::new();
     let mut items: Vec<Item> = Vec::with_capacity(inputs.len());
     let mut by_output: HashMap<PathBuf, usize> = HashMap::new();
     let mut unreadable: HashSet<PathBuf> = HashSet::new();
+    let holds = |relative: &Path| shard.is_none_or(|shard| shard.holds(relative));
     for input in inputs {
+        let mut is_in_shard = holds(&input.relative);
         let task = match input.content {
             // Found twice, reported once.
             Err(_) if !unreadable.insert(input.path.clone()) => continue,
@@ -174,6 +180,7 @@ pub(crate) fn plan(
                 let format = asked.unwrap_or(found.default_output());
                 let relative = result_name(&input.relative, format);
                 let output = out.join(&relative);
+                is_in_shard = holds(&relative);
                 if let Some(&first) = by_output.get(&relative) {
                     let first = &items[first].input;
                     if first == &input.path || is_same(first, &input.path) {
@@ -202,6 +209,7 @@ pub(crate) fn plan(
         };
         items.push(Item {
             input: input.path,
+            is_in_shard,
             task,
         });
     }
@@ -341,7 +349,7 @@ mod tests {
             input("p/v1.2/e.", "v1.2/e.", Format::Jpeg, 7),
             input("p/f.jpg.bak", "f.jpg.bak", Format::Jpeg, 8),
         ];
-        let items = plan(inputs, Path::new(OUT), None).unwrap();
+        let items = plan(inputs, Path::new(OUT), None, None).unwrap();
         let names = [
             "a.jpg",
             "b.webp",
@@ -364,7 +372,7 @@ mod tests {
                 input("p/a.gif", "a.gif", Format::Gif, 2),
             ]
         };
-        let Clash { conflicts, items } = plan(inputs(), Path::new(OUT), None).unwrap_err();
+        let Clash { conflicts, items } = plan(inputs(), Path::new(OUT), None, None).unwrap_err();
         assert_eq!(conflicts.len(), 1);
         let text = conflicts[0].to_string();
         assert!(
@@ -384,7 +392,7 @@ mod tests {
             input("p/a.png", "a.png", Format::Png, 1),
             input("p/a.png", "a.png", Format::Png, 1),
         ];
-        assert_eq!(plan(inputs, Path::new(OUT), None).unwrap().len(), 1);
+        assert_eq!(plan(inputs, Path::new(OUT), None, None).unwrap().len(), 1);
     }
 
     #[test]
@@ -394,7 +402,7 @@ mod tests {
             ..input("p/a.heic", "a.heic", Format::Png, 1)
         };
         assert_eq!(
-            plan(vec![broken(), broken()], Path::new(OUT), None)
+            plan(vec![broken(), broken()], Path::new(OUT), None, None)
                 .unwrap()
                 .len(),
             1
@@ -407,7 +415,7 @@ mod tests {
             input("x/a.jpg", "a.jpg", Format::Jpeg, 1),
             input("y/a.jpg/b.jpg", "a.jpg/b.jpg", Format::Jpeg, 2),
         ];
-        let Clash { conflicts, .. } = plan(inputs, Path::new(OUT), None).unwrap_err();
+        let Clash { conflicts, .. } = plan(inputs, Path::new(OUT), None, None).unwrap_err();
         assert!(
             matches!(conflicts[..], [Conflict::FileAndFolder { .. }]),
             "{conflicts:?}"
@@ -421,6 +429,7 @@ mod tests {
         let items = plan(
             vec![broken, input("p/a.png", "a.png", Format::Png, 2)],
             Path::new(OUT),
+            None,
             None,
         )
         .unwrap();

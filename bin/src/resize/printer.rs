@@ -12,6 +12,7 @@ use super::inputs::Found;
 use super::plan::Item;
 use super::progress::{Progress, rate_text};
 use super::runner::Warning;
+use super::shard::Shard;
 use crate::choice::Choice;
 use crate::text::{one_line, reason, show_path};
 use crate::units::show_bytes;
@@ -69,6 +70,8 @@ pub(crate) struct Printer {
     /// The list on stdout, or a file of `--trace` or `--report`, could not be written completely.
     list_is_incomplete: bool,
     style: Style,
+    /// The value of `--shard`, resolved.
+    shard: Option<String>,
     progress: Progress,
     start: Instant,
     count: Count,
@@ -123,6 +126,7 @@ struct SummaryLine<'a> {
     r#type: &'static str,
     status: &'static str,
     error: Option<&'a str>,
+    shard: Option<&'a str>,
     #[serde(flatten)]
     count: &'a Count,
     ms: f64,
@@ -135,9 +139,18 @@ impl Printer {
             stdout_is_terminal: io::stdout().is_terminal(),
             list_is_incomplete: false,
             style,
+            shard: None,
             progress: Progress::None,
             start: Instant::now(),
             count: Count::default(),
+        }
+    }
+
+    /// Sets the shard, and prints where it is from unless the command line gives it.
+    pub(crate) fn shard(&mut self, shard: &Shard) {
+        self.shard = Some(shard.to_string());
+        if let Some(origin) = &shard.origin {
+            self.note(&format!("shard {shard}: {origin}"));
         }
     }
 
@@ -252,15 +265,16 @@ impl Printer {
     }
 
     fn print_summary(&mut self, status: &'static str, error: Option<&str>) {
-        let count = std::mem::take(&mut self.count);
+        let (count, shard) = (std::mem::take(&mut self.count), self.shard.take());
         self.print_json(&SummaryLine {
             r#type: "summary",
             status,
             error,
+            shard: shard.as_deref(),
             count: &count,
             ms: milliseconds(self.start.elapsed()),
         });
-        self.count = count;
+        (self.count, self.shard) = (count, shard);
     }
 
     fn print_json(&mut self, line: &impl Serialize) {

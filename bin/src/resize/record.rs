@@ -1,4 +1,6 @@
-//! The record for `--resume`: a hidden text file, `.arenite-resize`, in the output folder.
+//! The record for `--resume`: a hidden text file, `.arenite-resize`, in the output folder. A shard has its own,
+//! `.arenite-resize-<number>-of-<count>`, because machines that append to one file of a network folder overwrite each
+//! other's lines. All of them are read.
 //!
 //! A run appends a line per result after the result has its final name, and changes nothing else. A run that ends at
 //! any moment loses at most the line of one result, which is then made again. A run that has made all results removes
@@ -15,12 +17,12 @@
 //! Times are nanoseconds since 1970. In paths, `%`, control characters and bytes that are not UTF-8 are written as
 //! `%xx`.
 //!
-//! A result is *fresh*, and skipped, if its last line has the same options, the result still has the length and time in
+//! A result is *fresh*, and skipped, if its last line in any record has the same options, the result still has the length and time in
 //! that line (it has not been written since), and so has the input (it is not another file moved there). Which of the
 //! two is older does not matter: a camera's clock may be ahead.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -28,10 +30,11 @@ use std::path::{Path, PathBuf};
 
 use super::files::Stamp;
 use super::leftovers;
+use super::shard::Shard;
 use super::stop::Stop;
 
-/// The record's name in the output folder.
-pub(crate) const NAME: &str = ".arenite-resize";
+/// The record's name in the output folder, without that of a shard.
+const NAME: &str = ".arenite-resize";
 
 const HEADER: &str =
     "# arenite resize: what made the files in this folder, for --resume. Safe to delete.\n";
@@ -52,10 +55,11 @@ impl Fingerprint {
     }
 }
 
-/// The record of earlier runs.
+/// The records of earlier runs.
 #[derive(Debug, Default)]
-pub(crate) struct Record {
-    files: HashMap<PathBuf, Note>,
+pub(crate) struct Records {
+    /// The last note of each result, by record.
+    notes: Vec<HashMap<PathBuf, Note>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,26 +71,13 @@ struct Note {
     input_modified: i128,
 }
 
-impl Record {
-    /// Reads the record in `out`; a missing one is empty.
-    pub(crate) fn read(out: &Path) -> Record {
-        let path = out.join(NAME);
-        // Opening a pipe would block until it has a writer.
-        let text = match path.symlink_metadata() {
-            Ok(meta) if meta.is_file() => std::fs::read(path).unwrap_or_default(),
-            _ => Vec::new(),
-        };
-        let mut files = HashMap::new();
-        // A last line without a line break was torn by a crash.
-        for line in text
-            .split_inclusive(|byte| *byte == b'\n')
-            .filter_map(|line| line.strip_suffix(b"\n"))
-        {
-            if let Some((path, note)) = std::str::from_utf8(line).ok().and_then(parse) {
-                files.insert(path, note);
-            }
-        }
-        Record { files }
+impl Records {
+    /// Reads the records in `out`.
+    pub(crate) fn read(out: &Path) -> Records {
+        let entries = std::fs::read_dir(out).into_iter().flatten().flatten();
+        let records = entries.filter(|entry| is_name(&entry.file_name()));
+        let notes = records.map(|entry| read(&entry.path())).collect();
+        Records { notes }
     }
 
     /// Whether the result at `relative`, in its current state, is up to date.
@@ -97,7 +88,8 @@ impl Record {
         input: &Stamp,
         options: Fingerprint,
     ) -> bool {
-        self.files.get(relative).is_some_and(|note| {
+        let mut notes = self.notes.iter().filter_map(|notes| notes.get(relative));
+        notes.any(|note| {
             note.options == options
                 && note.len == result.len
                 && note.modified == result.modified
@@ -107,10 +99,34 @@ impl Record {
     }
 }
 
+/// Whether this is the name of a record, of whichever shard.
+fn is_name(name: &OsStr) -> bool {
+    let rest = name.to_str().and_then(|name| name.strip_prefix(NAME));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+}
+
+/// The last note of each result in the record at `path`.
+fn read(path: &Path) -> HashMap<PathBuf, Note> {
+    // Opening a pipe would block until it has a writer.
+    let text = match path.symlink_metadata() {
+        Ok(meta) if meta.is_file() => std::fs::read(path).unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    // A last line without a line break was torn by a crash.
+    let lines = text
+        .split_inclusive(|byte| *byte == b'\n')
+        .filter_map(|line| line.strip_suffix(b"\n"));
+    lines
+        .filter_map(|line| std::str::from_utf8(line).ok().and_then(parse))
+        .collect()
+}
+
 /// Appends to the record. The first note opens the file, and creates it if needed.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     path: PathBuf,
+    /// The name of its temporary file.
+    temporary: String,
     options: String,
     fingerprint: Fingerprint,
     stop: Stop,
@@ -121,10 +137,11 @@ pub(crate) struct Recorder {
 
 impl Recorder {
     /// A recorder for results in `out`, which must exist by the first note.
-    pub(crate) fn new(out: &Path, options: String, stop: &Stop) -> Recorder {
+    pub(crate) fn new(out: &Path, shard: Option<&Shard>, options: String, stop: &Stop) -> Recorder {
         let fingerprint = Fingerprint::of(&options);
         Recorder {
-            path: out.join(NAME),
+            path: out.join(format!("{NAME}{}", Shard::suffix(shard))),
+            temporary: leftovers::record_name(std::process::id(), shard),
             options,
             fingerprint,
             stop: stop.clone(),
@@ -157,15 +174,16 @@ impl Recorder {
             Some(file) => file,
             None => {
                 self.is_new = self.path.symlink_metadata().is_err();
-                self.file.insert(open(
-                    &self.path,
-                    &self.options,
-                    self.fingerprint,
-                    &self.stop,
-                )?)
+                let file = self.open()?;
+                self.file.insert(file)
             }
         };
         file.write_all(line.as_bytes())
+    }
+
+    /// The path of the record.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Removes the record if this run has created it.
@@ -177,58 +195,61 @@ impl Recorder {
     }
 }
 
-fn open(path: &Path, options: &str, fingerprint: Fingerprint, stop: &Stop) -> io::Result<File> {
-    if path.symlink_metadata().is_ok_and(|meta| !meta.is_file()) {
-        // A link could lead out of the output folder, and a pipe would block.
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "it is a link, or not a file",
-        ));
-    }
-    let old = match std::fs::read(path) {
-        Ok(old) => old,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(error),
-    };
-    if let (Some(kept), Some(folder)) = (without_history(&old), path.parent()) {
-        // Another run that appends to the old file now loses its lines; --resume makes those results again.
-        let name = leftovers::record_name(std::process::id());
-        let temporary = folder.join(&name);
-        let make = || {
-            // One may be left by a killed program with the same process number.
-            let _ = std::fs::remove_file(&temporary);
-            tempfile::Builder::new()
-                .prefix(&name)
-                .rand_bytes(0)
-                .tempfile_in(folder)
+impl Recorder {
+    /// Opens the record for appending, and creates it if needed.
+    fn open(&self) -> io::Result<File> {
+        let (path, options) = (&self.path, &self.options);
+        if path.symlink_metadata().is_ok_and(|meta| !meta.is_file()) {
+            // A link could lead out of the output folder, and a pipe would block.
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "it is a link, or not a file",
+            ));
+        }
+        let old = match std::fs::read(path) {
+            Ok(old) => old,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error),
         };
-        stop.guarding(&temporary, make, |mut file| {
-            leftovers::claim(file.as_file());
-            // Keeps the mode: other users of the folder may read it.
-            let mode = std::fs::metadata(path)?.permissions();
-            file.as_file().set_permissions(mode)?;
-            file.write_all(&kept)?;
-            file.persist(path).map_err(|error| error.error)?;
-            io::Result::Ok(())
-        })??;
+        if let (Some(kept), Some(folder)) = (without_history(&old), path.parent()) {
+            // Another run that appends to the old file now loses its lines; --resume makes those results again.
+            let temporary = folder.join(&self.temporary);
+            let make = || {
+                // One may be left by a killed program with the same process number.
+                let _ = std::fs::remove_file(&temporary);
+                tempfile::Builder::new()
+                    .prefix(&self.temporary)
+                    .rand_bytes(0)
+                    .tempfile_in(folder)
+            };
+            self.stop.guarding(&temporary, make, |mut file| {
+                leftovers::claim(file.as_file());
+                // Keeps the mode: other users of the folder may read it.
+                let mode = std::fs::metadata(path)?.permissions();
+                file.as_file().set_permissions(mode)?;
+                file.write_all(&kept)?;
+                file.persist(path).map_err(|error| error.error)?;
+                io::Result::Ok(())
+            })??;
+        }
+        let mut file = OpenOptions::new().append(true).create(true).open(path)?;
+        let mut start = String::new();
+        if old.is_empty() {
+            start.push_str(HEADER);
+        } else if !old.ends_with(b"\n") {
+            // Ends a line torn by a crash.
+            start.push('\n');
+        }
+        let line = format!("options {:016x} {options}\n", self.fingerprint.0);
+        if !old
+            .split_inclusive(|byte| *byte == b'\n')
+            .any(|old| old == line.as_bytes())
+        {
+            start.push_str(&line);
+        }
+        file.write_all(start.as_bytes())?;
+        Ok(file)
     }
-    let mut file = OpenOptions::new().append(true).create(true).open(path)?;
-    let mut start = String::new();
-    if old.is_empty() {
-        start.push_str(HEADER);
-    } else if !old.ends_with(b"\n") {
-        // Ends a line torn by a crash.
-        start.push('\n');
-    }
-    let line = format!("options {:016x} {options}\n", fingerprint.0);
-    if !old
-        .split_inclusive(|byte| *byte == b'\n')
-        .any(|old| old == line.as_bytes())
-    {
-        start.push_str(&line);
-    }
-    file.write_all(start.as_bytes())?;
-    Ok(file)
 }
 
 /// The record with only the last line per path, if that halves its size.
@@ -337,11 +358,11 @@ mod tests {
         let out = tempfile::tempdir().unwrap();
         let path = Path::new("x/a b.jpg");
         let (result, input) = (stamp(100, 2_000), stamp(900, 1_000));
-        Recorder::new(out.path(), OPTIONS.to_owned(), &Stop::default())
+        Recorder::new(out.path(), None, OPTIONS.to_owned(), &Stop::default())
             .note(path, &result, &input)
             .unwrap();
 
-        let record = Record::read(out.path());
+        let record = Records::read(out.path());
         let same = Fingerprint::of(OPTIONS);
         assert!(record.is_fresh(path, &result, &input, same));
         assert!(
@@ -378,10 +399,10 @@ mod tests {
     fn an_input_with_a_time_in_the_future_is_processed_once() {
         let out = tempfile::tempdir().unwrap();
         let (result, input) = (stamp(5, 1_000), stamp(9, 5_000));
-        Recorder::new(out.path(), OPTIONS.to_owned(), &Stop::default())
+        Recorder::new(out.path(), None, OPTIONS.to_owned(), &Stop::default())
             .note(Path::new("a"), &result, &input)
             .unwrap();
-        let record = Record::read(out.path());
+        let record = Records::read(out.path());
         assert!(record.is_fresh(Path::new("a"), &result, &input, Fingerprint::of(OPTIONS)));
     }
 
@@ -389,10 +410,10 @@ mod tests {
     fn a_result_with_the_time_of_its_input_is_fresh() {
         let out = tempfile::tempdir().unwrap();
         let both = stamp(5, 1_000);
-        Recorder::new(out.path(), OPTIONS.to_owned(), &Stop::default())
+        Recorder::new(out.path(), None, OPTIONS.to_owned(), &Stop::default())
             .note(Path::new("a"), &both, &both)
             .unwrap();
-        assert!(Record::read(out.path()).is_fresh(
+        assert!(Records::read(out.path()).is_fresh(
             Path::new("a"),
             &both,
             &both,
@@ -405,11 +426,11 @@ mod tests {
         let out = tempfile::tempdir().unwrap();
         let (result, input) = (stamp(1, 10), stamp(2, 5));
         for options in ["1 a", "1 b"] {
-            Recorder::new(out.path(), options.to_owned(), &Stop::default())
+            Recorder::new(out.path(), None, options.to_owned(), &Stop::default())
                 .note(Path::new("f"), &result, &input)
                 .unwrap();
         }
-        let record = Record::read(out.path());
+        let record = Records::read(out.path());
         assert!(!record.is_fresh(Path::new("f"), &result, &input, Fingerprint::of("1 a")));
         assert!(record.is_fresh(Path::new("f"), &result, &input, Fingerprint::of("1 b")));
     }
@@ -418,7 +439,7 @@ mod tests {
     fn a_torn_line_costs_only_itself() {
         let out = tempfile::tempdir().unwrap();
         let (result, input) = (stamp(1, 10), stamp(2, 5));
-        Recorder::new(out.path(), OPTIONS.to_owned(), &Stop::default())
+        Recorder::new(out.path(), None, OPTIONS.to_owned(), &Stop::default())
             .note(Path::new("a"), &result, &input)
             .unwrap();
         let mut file = OpenOptions::new()
@@ -426,14 +447,14 @@ mod tests {
             .open(out.path().join(NAME))
             .unwrap();
         file.write_all(b"file 0123 7 8 9").unwrap();
-        Recorder::new(out.path(), OPTIONS.to_owned(), &Stop::default())
+        Recorder::new(out.path(), None, OPTIONS.to_owned(), &Stop::default())
             .note(Path::new("b"), &result, &input)
             .unwrap();
-        let record = Record::read(out.path());
+        let record = Records::read(out.path());
         let options = Fingerprint::of(OPTIONS);
         assert!(record.is_fresh(Path::new("a"), &result, &input, options));
         assert!(record.is_fresh(Path::new("b"), &result, &input, options));
-        assert_eq!(record.files.len(), 2);
+        assert_eq!(record.notes[0].len(), 2);
     }
 
     #[test]
@@ -441,7 +462,8 @@ mod tests {
         let out = tempfile::tempdir().unwrap();
         let (result, input) = (stamp(1, 10), stamp(2, 5));
         for round in 0..50 {
-            let mut recorder = Recorder::new(out.path(), OPTIONS.to_owned(), &Stop::default());
+            let mut recorder =
+                Recorder::new(out.path(), None, OPTIONS.to_owned(), &Stop::default());
             for index in 0..100 {
                 recorder
                     .note(Path::new(&format!("folder/{index}.jpg")), &result, &input)
@@ -459,8 +481,8 @@ mod tests {
         assert!(text.len() < 96 << 10, "{} bytes", text.len());
         assert!(text.starts_with(HEADER));
         assert_eq!(text.matches("options ").count(), 1);
-        let record = Record::read(out.path());
-        assert_eq!(record.files.len(), 100);
+        let record = Records::read(out.path());
+        assert_eq!(record.notes[0].len(), 100);
         assert!(record.is_fresh(
             Path::new("folder/99.jpg"),
             &result,
@@ -478,7 +500,7 @@ mod tests {
     fn a_record_that_is_a_link_is_not_written_through() {
         let out = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("elsewhere", out.path().join(NAME)).unwrap();
-        let mut recorder = Recorder::new(out.path(), OPTIONS.to_owned(), &Stop::default());
+        let mut recorder = Recorder::new(out.path(), None, OPTIONS.to_owned(), &Stop::default());
         assert!(
             recorder
                 .note(Path::new("a"), &stamp(1, 1), &stamp(1, 1))

@@ -16,6 +16,7 @@ mod output;
 mod resume;
 mod sandbox;
 mod servers;
+mod shard;
 mod signals;
 mod stop;
 mod timeout;

@@ -132,6 +132,7 @@ impl Callers<'_> {
         let Job { id, input, asked } = Job::read(line.text.as_deref(), self.defaults);
         let mut item = Item {
             input,
+            is_in_shard: true,
             task: Err(Fault::missing()),
         };
         let outcome = asked.and_then(|asked| {
