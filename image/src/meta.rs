@@ -53,25 +53,19 @@ impl StoredPlan {
         orientation: Orientation,
         format: Format,
     ) -> Result<Self, ImageError> {
-        if !swaps_sides(orientation) {
-            let plan = spec.plan(width, height, format)?;
-            return Ok(Self {
-                width: plan.width,
-                height: plan.height,
-                region: plan.region,
-            });
-        }
-        // The region is centred, so that turning it only swaps its sides.
-        let plan = spec.plan(height, width, format)?;
+        let swaps = swaps_sides(orientation);
+        let plan = match swaps {
+            true => spec.plan(height, width, format)?,
+            false => spec.plan(width, height, format)?,
+        };
+        let (across, down) = match swaps {
+            true => (plan.height, plan.width),
+            false => (plan.width, plan.height),
+        };
         Ok(Self {
-            width: plan.height,
-            height: plan.width,
-            region: Region {
-                left: plan.region.top,
-                top: plan.region.left,
-                width: plan.region.height,
-                height: plan.region.width,
-            },
+            width: across,
+            height: down,
+            region: plan.region.stored((width, height), orientation),
         })
     }
 

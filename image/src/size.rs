@@ -4,6 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use bytemuck::{CheckedBitPattern, NoUninit};
+use image::metadata::Orientation;
+
+use super::pixels::swaps_sides;
+use super::position::Position;
 
 /// When a picture is resized at all: the suffix of a [`Size`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, NoUninit, CheckedBitPattern)]
@@ -27,7 +31,7 @@ pub enum Fit {
     /// The whole picture inside the box; one side may be shorter than the box.
     #[default]
     Contain = 0,
-    /// Fill the box; the picture is cropped evenly on two sides.
+    /// Fill the box; the picture is cropped on two sides, evenly unless a [`Position`] says otherwise.
     Cover = 1,
     /// Stretch the picture to the box; proportions change.
     Fill = 2,
@@ -177,6 +181,37 @@ pub struct Region {
 }
 
 impl Region {
+    /// The stored part of a picture with these stored sides that a viewer, who turns it by `orientation`, sees here.
+    pub(super) fn stored(self, (width, height): (u32, u32), orientation: Orientation) -> Self {
+        use Orientation::*;
+        let (width, height) = (f64::from(width), f64::from(height));
+        let mut stored = match swaps_sides(orientation) {
+            true => Self {
+                left: self.top,
+                top: self.left,
+                width: self.height,
+                height: self.width,
+            },
+            false => self,
+        };
+        // Rounded, the far edge may lie a little outside.
+        if matches!(
+            orientation,
+            FlipHorizontal | Rotate180 | Rotate270 | Rotate270FlipH
+        ) {
+            stored.left = (width - stored.left - stored.width).max(0.0);
+        }
+        if matches!(
+            orientation,
+            FlipVertical | Rotate180 | Rotate90 | Rotate270FlipH
+        ) {
+            stored.top = (height - stored.top - stored.height).max(0.0);
+        }
+        stored.width = stored.width.min(width - stored.left);
+        stored.height = stored.height.min(height - stored.top);
+        stored
+    }
+
     /// The same part of the picture scaled by `scale` (across, down), which then has these sides.
     pub(super) fn scaled(self, scale: (f64, f64), (width, height): (u32, u32)) -> Self {
         let (left, top) = (self.left * scale.0, self.top * scale.1);
@@ -190,18 +225,24 @@ impl Region {
 }
 
 impl Plan {
-    /// Plans the resizing of a picture whose sides are `source` (width, height, with its orientation applied). With
-    /// `enlarge: false` no side is stretched, whatever `size.when` says.
+    /// Plans the resizing of a picture whose sides are `source` (width, height, with its orientation applied). The
+    /// position matters to `Fit::Cover` only. With `enlarge: false` no side is stretched, whatever `size.when` says.
     ///
     /// ```
-    /// use arenite_image::{Fit, Plan, Size, When};
-    /// let plan = Plan::new((4000, 3000), Size::new(224, 224, When::Always), Fit::Contain, true);
+    /// use arenite_image::{Fit, Plan, Position, Size, When};
+    /// let size = Size::new(224, 224, When::Always);
+    /// let plan = Plan::new((4000, 3000), size, (Fit::Contain, Position::Center), true);
     /// assert_eq!((plan.width, plan.height), (224, 168));
     /// ```
     ///
     /// # Panics
     /// If a side of the source is 0.
-    pub fn new(source: (u32, u32), size: Size, fit: Fit, enlarge: bool) -> Self {
+    pub fn new(
+        source: (u32, u32),
+        size: Size,
+        (fit, position): (Fit, Position),
+        enlarge: bool,
+    ) -> Self {
         let (width, height) = source;
         assert!(width > 0 && height > 0, "a picture has at least one pixel");
         let untouched = Self {
@@ -225,7 +266,9 @@ impl Plan {
         match fit {
             Fit::Fill => untouched.filling(size, allowed),
             // With one side given, nothing is cropped.
-            Fit::Cover if size.width != 0 && size.height != 0 => untouched.covering(size, allowed),
+            Fit::Cover if size.width != 0 && size.height != 0 => {
+                untouched.covering(size, position, allowed)
+            }
             Fit::Contain | Fit::Cover => untouched.contained(size, allowed),
         }
     }
@@ -275,8 +318,8 @@ impl Plan {
         }
     }
 
-    /// The middle of the picture, filling the box if it is large enough.
-    fn covering(self, size: Size, allowed: Directions) -> Self {
+    /// A part of the picture, filling the box if it is large enough.
+    fn covering(self, size: Size, position: Position, allowed: Directions) -> Self {
         let (width, height) = (f64::from(self.width), f64::from(self.height));
         let x = f64::from(size.width) / width;
         let scale = x.max(f64::from(size.height) / height);
@@ -296,8 +339,9 @@ impl Plan {
         let out_height = out(height, size.height);
         let region_width = (f64::from(out_width) * from / to).min(width);
         let region_height = (f64::from(out_height) * from / to).min(height);
-        let mut left = (width - region_width) / 2.0;
-        let mut top = (height - region_height) / 2.0;
+        let (before, above) = position.halves();
+        let mut left = (width - region_width) * f64::from(before) / 2.0;
+        let mut top = (height - region_height) * f64::from(above) / 2.0;
         if to == from {
             // Not scaled: cropped at whole pixels, which are copied unchanged.
             (left, top) = (left.floor(), top.floor());
@@ -337,8 +381,12 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn centred(source: (u32, u32), text: &str, fit: Fit, enlarge: bool) -> Plan {
+        Plan::new(source, size(text), (fit, Position::Center), enlarge)
+    }
+
     fn sides(source: (u32, u32), text: &str, fit: Fit, enlarge: bool) -> (u32, u32) {
-        let plan = Plan::new(source, size(text), fit, enlarge);
+        let plan = centred(source, text, fit, enlarge);
         (plan.width, plan.height)
     }
 
@@ -413,7 +461,7 @@ mod tests {
 
     #[test]
     fn cover_fills_the_box_from_the_middle() {
-        let plan = Plan::new((4000, 3000), size("224"), Fit::Cover, true);
+        let plan = centred((4000, 3000), "224", Fit::Cover, true);
         assert_eq!((plan.width, plan.height), (224, 224));
         let region = plan.region;
         assert_eq!((region.left, region.top), (500.0, 0.0));
@@ -421,11 +469,35 @@ mod tests {
 
         // Too small for the box: enlarged, or with `>` cropped to it at whole pixels.
         assert_eq!(sides((100, 50), "80x80", Fit::Cover, true), (80, 80));
-        let plan = Plan::new((101, 50), size("80x80>"), Fit::Cover, true);
+        let plan = centred((101, 50), "80x80>", Fit::Cover, true);
         assert_eq!((plan.width, plan.height), (80, 50));
         assert_eq!(plan.region.left, 10.0);
         assert_eq!(sides((1000, 500), "80x80<", Fit::Cover, true), (1000, 500));
         assert_eq!(sides((1000, 500), "80x", Fit::Cover, true), (80, 40));
+    }
+
+    #[test]
+    fn cover_cuts_off_nothing_at_its_position() {
+        let at = |source, text: &str, position| {
+            let plan = Plan::new(source, size(text), (Fit::Cover, position), true);
+            assert_eq!((plan.width, plan.height), (10, 10));
+            (plan.region.left, plan.region.top)
+        };
+        for (position, wide, high) in [
+            (Position::Center, 50.0, 50.0),
+            (Position::Top, 50.0, 0.0),
+            (Position::TopRight, 100.0, 0.0),
+            (Position::Right, 100.0, 50.0),
+            (Position::BottomRight, 100.0, 100.0),
+            (Position::Bottom, 50.0, 100.0),
+            (Position::BottomLeft, 0.0, 100.0),
+            (Position::Left, 0.0, 50.0),
+            (Position::TopLeft, 0.0, 0.0),
+        ] {
+            assert_eq!(at((200, 100), "10x10", position), (wide, 0.0));
+            assert_eq!(at((100, 200), "10x10", position), (0.0, high));
+            assert_eq!(position.name().parse(), Ok(position));
+        }
     }
 
     #[test]
@@ -435,7 +507,9 @@ mod tests {
             for text in [
                 "1", "3x7", "224", "1000x1", "x5", "5x", "224>", "224<", "9x8!",
             ] {
-                for fit in [Fit::Contain, Fit::Cover, Fit::Fill] {
+                let fits = [Fit::Contain, Fit::Cover, Fit::Fill];
+                let fits = fits.map(|fit| Position::ALL.map(|position| (fit, position)));
+                for fit in fits.into_iter().flatten() {
                     for enlarge in [true, false] {
                         let plan = Plan::new((w, h), size(text), fit, enlarge);
                         let Region {

@@ -7,6 +7,7 @@ use bytemuck::{CheckedBitPattern, NoUninit};
 use super::damage::FailOn;
 use super::error::ImageError;
 use super::format::Format;
+use super::position::Position;
 use super::size::{Fit, Plan, Size, When};
 
 /// The resampling filter.
@@ -131,9 +132,11 @@ pub struct ResizeSpec {
     pub background: [u8; 3],
     /// The damage from which on a picture is an error.
     pub fail_on: FailOn,
+    /// The part of the picture that `Fit::Cover` shows.
+    pub position: Position,
     /// Reserved for later fields; write `..ResizeSpec::new(size)`.
     #[doc(hidden)]
-    pub reserved: [u8; 4],
+    pub reserved: [u8; 3],
     /// The most bytes of pixels per byte of the file, applied from 64 MiB of pixels on: a larger picture that is better
     /// compressed is a decompression bomb, not a photo.
     pub max_ratio: u32,
@@ -171,7 +174,8 @@ impl ResizeSpec {
             progressive: false,
             background: [u8::MAX; 3],
             fail_on: FailOn::Error,
-            reserved: [0; 4],
+            position: Position::Center,
+            reserved: [0; 3],
             max_ratio: Self::MAX_RATIO,
         }
     }
@@ -220,7 +224,12 @@ impl ResizeSpec {
     /// output does, `OutputTooLarge` if the output format cannot hold it.
     pub fn plan(&self, width: u32, height: u32, format: Format) -> Result<Plan, ImageError> {
         self.check_source((width, height), format)?;
-        let plan = Plan::new((width, height), self.size, self.fit, self.enlarge);
+        let plan = Plan::new(
+            (width, height),
+            self.size,
+            (self.fit, self.position),
+            self.enlarge,
+        );
         let output = self.output.format_for(format);
         let (width, height) = (plan.width, plan.height);
         check_sides((width, height), output)?;

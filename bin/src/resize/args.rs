@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use arenite_image::{FailOn, Filter, Fit, Format, ResizeSpec, Size};
+use arenite_image::{FailOn, Filter, Fit, Format, Position, ResizeSpec, Size};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum, ValueHint};
 
@@ -20,6 +20,8 @@ Examples:
     arenite resize photos --size 224 --out thumbs
   Squares, cropped at the middle, all as WebP:
     arenite resize photos -s 512x512 --fit cover --format webp -o squares
+  Portraits, cropped at the bottom only:
+    arenite resize photos -s 300x400 --fit cover --position top -o cards
   Only shrink pictures wider than 1600 pixels (> is quoted for the shell):
     arenite resize photos -s '1600x>' -o web
   A glob, expanded by arenite; results keep their path below 'photos':
@@ -93,10 +95,10 @@ Sizes:
   For a server that starts arenite once and keeps it. A job is one line:
     {\"id\": 7, \"in\": \"up/a.jpg\", \"out\": \"thumbs/a.webp\", \"size\": 224}
   in and out are needed; id is a string or a number of your choice. The rest
-  has the names and values of the options size, fit, no-enlarge, format,
-  filter, quality, lossless, progressive, background, keep-metadata, fail-on,
-  timeout, retries, max-pixels and max-ratio; those without a value are true
-  or false. What a job leaves out is taken from the command line. The format
+  has the names and values of the options size, fit, position, no-enlarge,
+  format, filter, quality, lossless, progressive, background, keep-metadata,
+  fail-on, timeout, retries, max-pixels and max-ratio; those without a value
+  are true or false. What a job leaves out is taken from the command line. The format
   is that of the job, of the command line, of the extension of out, or of the
   input, in this order.
   Each job has one answer, printed when it ends: the fields of --json, id,
@@ -256,6 +258,10 @@ pub(crate) struct ResizeArgs {
     /// How a picture fills the target size
     #[arg(long, value_name = "HOW", default_value = "contain", value_parser = fits(), help_heading = "Result")]
     pub fit: Fit,
+
+    /// The part that --fit cover shows: the side or corner at which nothing is cut off
+    #[arg(long, value_name = "WHERE", default_value = "center", value_parser = positions(), help_heading = "Result")]
+    pub position: Position,
 
     /// Do not enlarge: smaller pictures are re-encoded at their own size (same as > after the size)
     #[arg(long, help_heading = "Result")]
@@ -441,10 +447,15 @@ fn fits() -> impl TypedValueParser<Value = Fit> {
     PossibleValuesParser::new([
         PossibleValue::new("contain").help("Fit the whole picture inside the box"),
         PossibleValue::new("cover")
-            .help("Fill the box; the picture is cropped evenly on both sides"),
+            .help("Fill the box; what is too long is cut off (see --position)"),
         PossibleValue::new("fill").help("Stretch the picture to the box"),
     ])
     .try_map(|name| name.parse::<Fit>())
+}
+
+fn positions() -> impl TypedValueParser<Value = Position> {
+    PossibleValuesParser::new(Position::ALL.map(Position::name))
+        .try_map(|name| name.parse::<Position>())
 }
 
 fn formats() -> impl TypedValueParser<Value = Format> {
@@ -549,6 +560,7 @@ mod tests {
             "photos -s 5x5 -o x --format gif",
             "photos -s 5x5 -o x -j 0",
             "photos -s 5x5 -o x --fit crop",
+            "photos -s 5x5 -o x --fit cover --position north",
             "photos -s 5x5 -o x --filter sharp",
             "photos -s 5x5 -o x --fail-on never",
             "photos -s 5x5 -o x --memory-limit much",

@@ -10,7 +10,7 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use arenite::Sandbox;
-use arenite_image::{Fit, Format, ResizeSpec, Size, When};
+use arenite_image::{Fit, Format, Position, ResizeSpec, Size, When};
 use clap::ValueEnum;
 
 use super::args::{self, LockDown, ResizeArgs};
@@ -60,6 +60,7 @@ impl Options {
         };
         check_files(args)?;
         check_sandbox(args)?;
+        check_position(args)?;
         let make = make(args, size)?;
         Ok(Options {
             inputs: args.inputs.clone(),
@@ -234,6 +235,16 @@ fn is_sandbox_value(input: &OsStr) -> bool {
     LockDown::value_variants().iter().any(is_value) && fs::symlink_metadata(input).is_err()
 }
 
+/// Not for `--jobs`, where a job may have another fit than the command line.
+fn check_position(args: &ResizeArgs) -> Result<(), String> {
+    match args.fit {
+        Fit::Contain | Fit::Fill if args.position != Position::Center => {
+            Err("--position is for --fit cover: otherwise the whole picture is shown".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
 fn check_size(args: &ResizeArgs, size: Size) -> Result<(), String> {
     match size.when {
         When::Enlarge if args.no_enlarge => {
@@ -274,6 +285,7 @@ fn spec(args: &ResizeArgs, size: Size) -> ResizeSpec {
         max_bytes: args.memory_limit,
         max_ratio: args.max_ratio,
         fit: args.fit,
+        position: args.position,
         enlarge: !args.no_enlarge,
         filter: args.filter,
         quality: args.quality,
@@ -290,10 +302,11 @@ fn spec(args: &ResizeArgs, size: Size) -> ResizeSpec {
 /// the same options.
 fn fingerprint(spec: &ResizeSpec, format: Option<Format>) -> String {
     format!(
-        "7 size={} fit={:?} enlarge={} format={} filter={:?} quality={} metadata={} lossless={} \
+        "7 size={} fit={:?} position={} enlarge={} format={} filter={:?} quality={} metadata={} lossless={} \
          progressive={} background={:?} fail-on={:?}",
         spec.size,
         spec.fit,
+        spec.position.name(),
         spec.enlarge,
         format.map_or("own", Format::name),
         spec.filter,
@@ -366,6 +379,8 @@ mod tests {
             ("-s 5 --trace t --report ./u", false),
             ("-s 5< --no-enlarge", true),
             ("-s 5! --fit cover", true),
+            ("-s 5 --position top", true),
+            ("-s 5 --fit cover --position top", false),
             ("-s 5> --no-enlarge --fit cover", false),
         ] {
             let options = options(&format!("p -o x {flags}"));
@@ -386,6 +401,8 @@ mod tests {
             "-s 225",
             "-s 224>",
             "-s 224 --fit cover",
+            "-s 224 --fit cover --position top",
+            "-s 224 --fit cover --position top-left",
             "-s 224 --no-enlarge",
             "-s 224 --format png",
             "-s 224 --filter box",

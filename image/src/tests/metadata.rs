@@ -113,6 +113,41 @@ fn every_orientation_of_every_format_is_applied() {
 }
 
 #[test]
+fn positions_are_those_of_the_upright_picture() {
+    let stored = waves(60, 40);
+    for number in 1..=8 {
+        let mut upright = DynamicImage::ImageRgb8(stored.clone());
+        upright.apply_orientation(Orientation::from_exif(number).unwrap());
+        let metadata = Metadata {
+            exif: Some(exif(number)),
+            ..Metadata::default()
+        };
+        let files = [
+            tagged_png(&stored, &metadata),
+            written(&upright, ImageFormat::Png),
+        ];
+        for position in Position::ALL {
+            for size in ["10x30", "30x10"] {
+                let spec = ResizeSpec {
+                    fit: Fit::Cover,
+                    position,
+                    ..spec(size)
+                };
+                let [turned, plain] = files
+                    .each_ref()
+                    .map(|file| decoded(&resize_encoded(file, &spec).unwrap()).to_rgb8());
+                let most = turned
+                    .iter()
+                    .zip(plain.iter())
+                    .map(|(a, b)| a.abs_diff(*b))
+                    .max();
+                assert!(most <= Some(2), "{number} {position:?} {size}: {most:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn invalid_exif_is_ignored() {
     for bytes in [
         &b""[..],

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use arenite_image::{FailOn, Filter, Fit, Format, Size};
+use arenite_image::{FailOn, Filter, Fit, Format, Position, Size};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
@@ -45,6 +45,8 @@ struct Fields {
     size: Option<Size>,
     #[serde(deserialize_with = "parsed")]
     fit: Option<Fit>,
+    #[serde(deserialize_with = "parsed")]
+    position: Option<Position>,
     no_enlarge: Option<bool>,
     #[serde(deserialize_with = "parsed")]
     format: Option<Format>,
@@ -137,6 +139,7 @@ impl Fields {
         Ok(ResizeArgs {
             size: self.size.or(defaults.size),
             fit: self.fit.unwrap_or(defaults.fit),
+            position: self.position.unwrap_or(defaults.position),
             no_enlarge: self.no_enlarge.unwrap_or(defaults.no_enlarge),
             format: self.format.or(defaults.format),
             filter: self.filter.unwrap_or(defaults.filter),
@@ -219,7 +222,7 @@ mod tests {
         let defaults = job(flags, r#"{"in": "a", "out": "b"}"#).asked.unwrap();
         assert_eq!(defaults.make.spec.size, "8".parse().unwrap());
         assert_eq!((defaults.make.spec.quality, defaults.format), (70, None));
-        let line = r##"{"id": 7, "in": "a", "out": "b", "size": "9x5>", "fit": "cover", "no-enlarge": true,
+        let line = r##"{"id": 7, "in": "a", "out": "b", "size": "9x5>", "fit": "cover", "position": "left", "no-enlarge": true,
             "format": "jpg", "filter": "box", "quality": 90, "lossless": false, "progressive": true,
             "background": "#f00", "keep-metadata": true, "fail-on": "warning", "timeout": 1.5, "retries": 2,
             "max-pixels": "2M", "max-ratio": 9}"##;
@@ -228,6 +231,7 @@ mod tests {
         let spec = asked.make.spec;
         assert_eq!(read.id, 7);
         assert_eq!((spec.size, spec.fit), ("9x5>".parse().unwrap(), Fit::Cover));
+        assert_eq!(spec.position, Position::Left);
         assert_eq!((spec.filter, spec.quality), ("box".parse().unwrap(), 90));
         assert_eq!((spec.enlarge, spec.lossless), (false, false));
         assert_eq!((spec.progressive, spec.keep_metadata), (true, true));
