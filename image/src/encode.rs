@@ -51,7 +51,7 @@ impl Encoding {
     }
 }
 
-fn is_grey([red, green, blue]: [u8; 3]) -> bool {
+pub(super) fn is_grey([red, green, blue]: [u8; 3]) -> bool {
     red == green && green == blue
 }
 

@@ -25,7 +25,7 @@
 //!    the filters `Box` and `Nearest`; other formats are decoded at full size. Of GIF, animated WebP and PNG, and TIFF,
 //!    the first picture is used.
 //! 4. It is resized, with colours weighted by alpha, and *then* turned by its EXIF orientation and converted to sRGB:
-//!    both are cheap on a small picture.
+//!    both are cheap on a small picture. Margins are added last.
 //! 5. It is encoded: as JPEG with 4:2:0 chroma, baseline or progressive; as PNG; or as WebP, lossy or lossless.
 //!
 //! # Decisions
@@ -36,7 +36,8 @@
 //!   thumbnail looks finished. Damage that costs no pixel is not: a missing end, wrong restart markers.
 //!   [`ResizeSpec::fail_on`] moves the limit, and [`Encoded::damage`] says what was wrong.
 //! - **16 bits** stay 16 bits from PNG or TIFF to PNG; JPEG and WebP have 8. A CMYK profile is applied to the upper 8.
-//! - **Alpha** is kept in PNG and WebP. In JPEG, transparent parts show `background`, which is white by default. A GIF
+//! - **Alpha** is kept in PNG and WebP. In JPEG, transparent parts show `background`, which is white by default. Margins
+//!   of [`Fit::Pad`] show it too, or are transparent: see [`Margins`]. A GIF
 //!   without transparent pixels has no alpha; a WebP animation whose first frame does not cover the canvas has it.
 //! - **Grey** stays grey in JPEG and PNG, except over a coloured background; WebP has no grey.
 //! - **CMYK** (and YCCK) JPEGs and CMYK TIFFs become RGB, by their profile if they have one. Inks in JPEG are inverted,
@@ -60,6 +61,7 @@ mod format;
 mod gif;
 mod jpeg;
 mod meta;
+mod pad;
 mod pixels;
 mod png;
 mod position;
@@ -77,6 +79,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub use damage::{Damage, FailOn};
 pub use error::ImageError;
 pub use format::{Format, PROBE_BYTES, probe};
+pub use pad::{Margins, Padding};
 pub use pixels::{Color, Pixels, Samples};
 pub use position::Position;
 pub use resample::{resize_pixels, resize_pixels_into};
@@ -234,9 +237,11 @@ fn render_unguarded(
     }
     let mut metadata = decoded.metadata;
     let upright = small.oriented(decoded.orientation)?;
+    let how = Encoding::of(spec);
     // A profile describes its pixels: it is dropped when inks or grey become RGB.
-    let becomes_rgb =
-        upright.color == Color::Cmyk || Encoding::of(spec).makes_rgb(upright.color, into);
+    let becomes_rgb = upright.color == Color::Cmyk
+        || how.makes_rgb(upright.color, into)
+        || plan.padding.make_rgb(upright.color, into, spec);
     let pixels = if spec.keep_metadata && !becomes_rgb {
         // A decoder may have converted the pixels; a profile of the former colour model is dropped.
         metadata.icc = metadata
@@ -247,7 +252,8 @@ fn render_unguarded(
         let icc = metadata.icc.take();
         color::to_srgb(upright, icc.as_deref())
     };
-    let pixels = encode::prepared(pixels, into, Encoding::of(spec));
+    let pixels = encode::prepared(pixels, into, how);
+    let pixels = plan.padding.around(pixels, into, spec)?;
     if spec.keep_metadata {
         let turned = decoded.orientation != image::metadata::Orientation::NoTransforms;
         metadata.describe((pixels.width, pixels.height), turned);

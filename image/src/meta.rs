@@ -6,6 +6,7 @@ use super::damage::Found;
 use super::error::ImageError;
 use super::exif;
 use super::format::Format;
+use super::pad::Padding;
 use super::pixels::{Pixels, swaps_sides};
 use super::size::Region;
 use super::spec::ResizeSpec;
@@ -43,6 +44,8 @@ pub(super) struct StoredPlan {
     pub(super) width: u32,
     pub(super) height: u32,
     pub(super) region: Region,
+    /// Margins around the upright picture.
+    pub(super) padding: Padding,
 }
 
 impl StoredPlan {
@@ -66,6 +69,7 @@ impl StoredPlan {
             width: across,
             height: down,
             region: plan.region.stored((width, height), orientation),
+            padding: plan.padding,
         })
     }
 

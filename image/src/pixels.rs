@@ -179,31 +179,51 @@ impl Pixels {
         self
     }
 
-    /// Turns grey into 8-bit RGB or RGBA.
+    /// Turns grey into RGB or RGBA.
     pub(super) fn into_rgb(self) -> Self {
-        let color = match self.color {
-            Color::Gray => Color::Rgb,
-            Color::GrayAlpha => Color::Rgba,
+        let (color, channels) = match self.color {
+            Color::Gray => (Color::Rgb, &[0, 0, 0][..]),
+            Color::GrayAlpha => (Color::Rgba, &[0, 0, 0, 1][..]),
             _ => return self,
         };
-        let pixels = self.into_eight_bits();
-        let Samples::Eight(samples) = &pixels.samples else {
-            return pixels;
+        self.rearranged(color, channels)
+    }
+
+    /// Adds opaque alpha where there is none.
+    pub(super) fn with_alpha(self) -> Self {
+        let (color, channels) = match self.color {
+            Color::Gray => (Color::GrayAlpha, &[0, OPAQUE][..]),
+            Color::Rgb => (Color::Rgba, &[0, 1, 2, OPAQUE][..]),
+            _ => return self,
         };
-        let samples = match color {
-            Color::Rgb => samples.iter().flat_map(|&grey| [grey; 3]).collect(),
-            _ => samples
-                .chunks_exact(2)
-                .flat_map(|pixel| [pixel[0], pixel[0], pixel[0], pixel[1]])
-                .collect(),
+        self.rearranged(color, channels)
+    }
+
+    /// Pixels of another colour model, whose channels are these of the pixels, or [`OPAQUE`].
+    fn rearranged(self, color: Color, channels: &[usize]) -> Self {
+        fn pick<T: Copy>(samples: &[T], own: usize, channels: &[usize], opaque: T) -> Vec<T> {
+            let mut out = Vec::with_capacity(samples.len() / own * channels.len());
+            for pixel in samples.chunks_exact(own) {
+                let picked = channels.iter().map(|&at| pixel.get(at).copied());
+                out.extend(picked.map(|sample| sample.unwrap_or(opaque)));
+            }
+            out
+        }
+        let own = self.color.channels();
+        let samples = match &self.samples {
+            Samples::Eight(samples) => Samples::Eight(pick(samples, own, channels, u8::MAX)),
+            Samples::Sixteen(samples) => Samples::Sixteen(pick(samples, own, channels, u16::MAX)),
         };
         Self {
             color,
-            samples: Samples::Eight(samples),
-            ..pixels
+            samples,
+            ..self
         }
     }
 }
+
+/// A channel that no pixel has: full alpha.
+const OPAQUE: usize = usize::MAX;
 
 /// Scales 16 bits to 8, rounded.
 pub(super) fn narrow(sample: u16) -> u8 {

@@ -4,8 +4,8 @@ use std::str::FromStr;
 
 use bytemuck::{CheckedBitPattern, NoUninit};
 
-/// Which part of a picture [`Fit::Cover`](super::Fit::Cover) shows, of the upright picture: the side or corner at which
-/// nothing is cut off.
+/// Which part of the upright picture [`Fit::Cover`](super::Fit::Cover) shows: the side or corner at which nothing is
+/// cut off. Where [`Fit::Pad`](super::Fit::Pad) puts the picture: the side or corner without a margin.
 ///
 /// ```
 /// use arenite_image::Position;

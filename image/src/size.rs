@@ -6,6 +6,7 @@ use std::str::FromStr;
 use bytemuck::{CheckedBitPattern, NoUninit};
 use image::metadata::Orientation;
 
+use super::pad::Padding;
 use super::pixels::swaps_sides;
 use super::position::Position;
 
@@ -35,6 +36,8 @@ pub enum Fit {
     Cover = 1,
     /// Stretch the picture to the box; proportions change.
     Fill = 2,
+    /// The whole picture inside the box, with margins up to the box.
+    Pad = 3,
 }
 
 impl FromStr for Fit {
@@ -45,8 +48,9 @@ impl FromStr for Fit {
             "contain" => Ok(Self::Contain),
             "cover" => Ok(Self::Cover),
             "fill" => Ok(Self::Fill),
+            "pad" => Ok(Self::Pad),
             _ => Err(format!(
-                "unknown fit {text:?}; choose contain, cover or fill"
+                "unknown fit {text:?}; choose contain, cover, fill or pad"
             )),
         }
     }
@@ -156,15 +160,17 @@ impl fmt::Display for Size {
     }
 }
 
-/// How one picture is resized: the sides of the output, and the part of the source that fills it.
+/// How one picture is resized: the part of the source that is shown, its sides after scaling, and margins.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Plan {
-    /// Width of the output in pixels, at least 1.
+    /// Width of the scaled picture in pixels, at least 1.
     pub width: u32,
-    /// Height of the output in pixels, at least 1.
+    /// Height of the scaled picture in pixels, at least 1.
     pub height: u32,
-    /// The part of the source that becomes the output, in source pixels; always inside the source.
+    /// The part of the source that is scaled, in source pixels; always inside the source.
     pub region: Region,
+    /// Margins of the output around the scaled picture.
+    pub padding: Padding,
 }
 
 /// A rectangle, in pixels and fractions of pixels.
@@ -226,7 +232,7 @@ impl Region {
 
 impl Plan {
     /// Plans the resizing of a picture whose sides are `source` (width, height, with its orientation applied). The
-    /// position matters to `Fit::Cover` only. With `enlarge: false` no side is stretched, whatever `size.when` says.
+    /// position matters to `Fit::Cover` and `Fit::Pad`. With `enlarge: false` no side is stretched, whatever `size.when` says.
     ///
     /// ```
     /// use arenite_image::{Fit, Plan, Position, Size, When};
@@ -254,6 +260,7 @@ impl Plan {
                 width: f64::from(width),
                 height: f64::from(height),
             },
+            padding: Padding::default(),
         };
         let allowed = Directions {
             shrink: size.when != When::Enlarge,
@@ -265,12 +272,29 @@ impl Plan {
         };
         match fit {
             Fit::Fill => untouched.filling(size, allowed),
-            // With one side given, nothing is cropped.
+            // With one side given, nothing is cropped or padded.
             Fit::Cover if size.width != 0 && size.height != 0 => {
                 untouched.covering(size, position, allowed)
             }
-            Fit::Contain | Fit::Cover => untouched.contained(size, allowed),
+            Fit::Pad if size.width != 0 && size.height != 0 => {
+                let plan = untouched.contained(size, allowed);
+                let inner = (plan.width, plan.height);
+                let padding = Padding::new(inner, (size.width, size.height), position);
+                Self { padding, ..plan }
+            }
+            Fit::Contain | Fit::Cover | Fit::Pad => untouched.contained(size, allowed),
         }
+    }
+
+    /// Width and height of the output in pixels: those of the scaled picture and its margins.
+    pub fn output(&self) -> (u32, u32) {
+        let Padding {
+            left,
+            top,
+            right,
+            bottom,
+        } = self.padding;
+        (left + self.width + right, top + self.height + bottom)
     }
 
     /// The whole picture, each side scaled independently.
@@ -284,7 +308,7 @@ impl Plan {
         Self {
             width: side(self.width, size.width),
             height: side(self.height, size.height),
-            region: self.region,
+            ..self
         }
     }
 
@@ -314,7 +338,7 @@ impl Plan {
         Self {
             width: side(self.width, size.width, x),
             height: side(self.height, size.height, y),
-            region: self.region,
+            ..self
         }
     }
 
@@ -355,6 +379,7 @@ impl Plan {
                 width: region_width,
                 height: region_height,
             },
+            ..self
         }
     }
 }
@@ -501,13 +526,39 @@ mod tests {
     }
 
     #[test]
+    fn pad_fills_the_box_with_margins() {
+        let at = |source, text: &str, position| {
+            let plan = Plan::new(source, size(text), (Fit::Pad, position), true);
+            let padding = plan.padding;
+            let margins = [padding.left, padding.top, padding.right, padding.bottom];
+            ((plan.width, plan.height), margins)
+        };
+        let center = Position::Center;
+        assert_eq!(at((200, 100), "21x20", center), ((21, 11), [0, 4, 0, 5]));
+        assert_eq!(at((100, 200), "20x20", center), ((10, 20), [5, 0, 5, 0]));
+        assert_eq!(
+            at((200, 100), "20x20", Position::Top),
+            ((20, 10), [0, 0, 0, 10])
+        );
+        assert_eq!(
+            at((200, 100), "20x20", Position::BottomRight),
+            ((20, 10), [0, 10, 0, 0])
+        );
+        // Not scaled, only padded; and larger than the box.
+        assert_eq!(at((10, 4), "20x20>", center), ((10, 4), [5, 8, 5, 8]));
+        assert_eq!(at((50, 10), "20x20<", center), ((50, 10), [0; 4]));
+        // No box.
+        assert_eq!(at((10, 4), "20x", center), ((20, 8), [0; 4]));
+    }
+
+    #[test]
     fn every_plan_stays_inside_its_source() {
         let lengths = [1, 2, 3, 7, 100, 333, 4001, 65_535];
         for (w, h) in lengths.iter().flat_map(|&w| lengths.map(|h| (w, h))) {
             for text in [
                 "1", "3x7", "224", "1000x1", "x5", "5x", "224>", "224<", "9x8!",
             ] {
-                let fits = [Fit::Contain, Fit::Cover, Fit::Fill];
+                let fits = [Fit::Contain, Fit::Cover, Fit::Fill, Fit::Pad];
                 let fits = fits.map(|fit| Position::ALL.map(|position| (fit, position)));
                 for fit in fits.into_iter().flatten() {
                     for enlarge in [true, false] {
@@ -523,6 +574,8 @@ mod tests {
                         assert!(left >= 0.0 && left + width <= f64::from(w) + 1e-9, "{what}");
                         assert!(top >= 0.0 && top + height <= f64::from(h) + 1e-9, "{what}");
                         assert!(width > 0.0 && height > 0.0, "{what}");
+                        let (across, down) = plan.output();
+                        assert!(across >= plan.width && down >= plan.height, "{what}");
                         if !enlarge {
                             assert!(plan.width <= w && plan.height <= h, "{what}");
                         }

@@ -7,6 +7,7 @@ use bytemuck::{CheckedBitPattern, NoUninit};
 use super::damage::FailOn;
 use super::error::ImageError;
 use super::format::Format;
+use super::pad::Margins;
 use super::position::Position;
 use super::size::{Fit, Plan, Size, When};
 
@@ -128,15 +129,18 @@ pub struct ResizeSpec {
     pub lossless: bool,
     /// Whether JPEG is progressive: half as slow again, and about 1 % smaller (on the samples).
     pub progressive: bool,
-    /// The background of missing pixels, and of transparent parts in JPEG: red, green, blue. White by default.
+    /// The background of missing pixels, of transparent parts in JPEG, and of margins: red, green, blue. White by
+    /// default.
     pub background: [u8; 3],
     /// The damage from which on a picture is an error.
     pub fail_on: FailOn,
-    /// The part of the picture that `Fit::Cover` shows.
+    /// The part of the picture that `Fit::Cover` shows, and where `Fit::Pad` puts it.
     pub position: Position,
+    /// What the margins of `Fit::Pad` show.
+    pub margins: Margins,
     /// Reserved for later fields; write `..ResizeSpec::new(size)`.
     #[doc(hidden)]
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
     /// The most bytes of pixels per byte of the file, applied from 64 MiB of pixels on: a larger picture that is better
     /// compressed is a decompression bomb, not a photo.
     pub max_ratio: u32,
@@ -175,7 +179,8 @@ impl ResizeSpec {
             background: [u8::MAX; 3],
             fail_on: FailOn::Error,
             position: Position::Center,
-            reserved: [0; 3],
+            margins: Margins::Auto,
+            reserved: [0; 2],
             max_ratio: Self::MAX_RATIO,
         }
     }
@@ -231,7 +236,7 @@ impl ResizeSpec {
             self.enlarge,
         );
         let output = self.output.format_for(format);
-        let (width, height) = (plan.width, plan.height);
+        let (width, height) = plan.output();
         check_sides((width, height), output)?;
         if u64::from(width) * u64::from(height) > self.max_pixels {
             return Err(ImageError::OutputTooManyPixels {

@@ -20,6 +20,8 @@ Examples:
     arenite resize photos --size 224 --out thumbs
   Squares, cropped at the middle, all as WebP:
     arenite resize photos -s 512x512 --fit cover --format webp -o squares
+  Squares with the whole picture and white margins:
+    arenite resize photos -s 512x512 --fit pad -o framed
   Portraits, cropped at the bottom only:
     arenite resize photos -s 300x400 --fit cover --position top -o cards
   Only shrink pictures wider than 1600 pixels (> is quoted for the shell):
@@ -69,7 +71,9 @@ Sizes:
   inside (see --fit). Wx and xH give one side; the other follows. A suffix:
   > only shrinks, < only enlarges, ! forces exactly WxH, where a missing
   side is as long as the other. With --fit fill, a missing side keeps its
-  length.
+  length. --fit cover and --fit pad need a box; with one side given, they are
+  contain. With --fit pad, > and --no-enlarge surround a smaller picture
+  without enlarging it.
 
 --resume:
   DIR/.arenite-resize records what made each result. A result is skipped if
@@ -129,11 +133,15 @@ Sizes:
   the sides of the result, and loses its thumbnail.
 
 --background, --lossless and --progressive:
-  --background and --progressive apply to results in JPEG, --lossless to
-  those in WebP. A result with transparency has no background. A colour is
+  --progressive applies to results in JPEG, --lossless to those in WebP.
+  --background applies to transparent parts in JPEG and to the margins of
+  --fit pad. A result with transparency has no other background. A colour is
   #rrggbb, #rgb, white or black; quote it, or omit the #, which starts a
   comment in a shell. With --keep-metadata it is in the colours of the
-  picture.
+  picture. Margins are white, or transparent around a picture with
+  transparency; with a colour they have it around every picture, and with
+  --background transparent they are transparent around every picture (white
+  in JPEG).
 
 --sandbox:
   Decoders process untrusted bytes. With --sandbox, a worker that such bytes
@@ -259,7 +267,7 @@ pub(crate) struct ResizeArgs {
     #[arg(long, value_name = "HOW", default_value = "contain", value_parser = fits(), help_heading = "Result")]
     pub fit: Fit,
 
-    /// The part that --fit cover shows: the side or corner at which nothing is cut off
+    /// The side or corner at which --fit cover cuts nothing off, and --fit pad has no margin
     #[arg(long, value_name = "WHERE", default_value = "center", value_parser = positions(), help_heading = "Result")]
     pub position: Position,
 
@@ -294,9 +302,10 @@ pub(crate) struct ResizeArgs {
     #[arg(long, help_heading = "Result")]
     pub progressive: bool,
 
-    /// Background for transparent parts in JPEG, such as #ff8000 or black [default: white]
-    #[arg(long, value_name = "COLOR", value_parser = color, help_heading = "Result")]
-    pub background: Option<[u8; 3]>,
+    /// Background of transparent parts in JPEG and of margins, such as #ff8000 or black; or transparent margins
+    /// [default: white; margins around a picture with transparency are transparent]
+    #[arg(long, value_name = "COLOR", value_parser = background, help_heading = "Result")]
+    pub background: Option<Background>,
 
     /// Keep EXIF, XMP and the colour profile (of TIFF only the latter two), and the colours as they are; otherwise
     /// colours become sRGB
@@ -449,6 +458,9 @@ fn fits() -> impl TypedValueParser<Value = Fit> {
         PossibleValue::new("cover")
             .help("Fill the box; what is too long is cut off (see --position)"),
         PossibleValue::new("fill").help("Stretch the picture to the box"),
+        PossibleValue::new("pad").help(
+            "Fit the whole picture inside the box, with margins up to the box (see --background)",
+        ),
     ])
     .try_map(|name| name.parse::<Fit>())
 }
@@ -489,9 +501,26 @@ fn filters() -> impl TypedValueParser<Value = Filter> {
     .try_map(|name| name.parse::<Filter>())
 }
 
+/// What stands behind and around pictures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Background {
+    /// Red, green, blue.
+    Color([u8; 3]),
+    /// Margins are transparent.
+    Transparent,
+}
+
+/// Parses a [`color`], or `transparent`.
+pub(crate) fn background(text: &str) -> Result<Background, String> {
+    match text {
+        "transparent" => Ok(Background::Transparent),
+        _ => color(text).map(Background::Color),
+    }
+}
+
 /// Parses a colour: `#rrggbb` or `#rgb`, with or without the sign (which starts a comment in a shell), `white` or
 /// `black`.
-pub(crate) fn color(text: &str) -> Result<[u8; 3], String> {
+fn color(text: &str) -> Result<[u8; 3], String> {
     let digits = match text {
         "white" => "fff",
         "black" => "000",
@@ -504,7 +533,7 @@ pub(crate) fn color(text: &str) -> Result<[u8; 3], String> {
     match digits.as_deref() {
         Some(&[r, g, b]) => Ok([r, g, b].map(|digit| digit * 0x11)),
         Some(&[r, r2, g, g2, b, b2]) => Ok([r << 4 | r2, g << 4 | g2, b << 4 | b2]),
-        _ => Err("a colour is #rrggbb, #rgb, white or black".to_owned()),
+        _ => Err("a background is #rrggbb, #rgb, white, black or transparent".to_owned()),
     }
 }
 

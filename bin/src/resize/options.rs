@@ -10,10 +10,10 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use arenite::Sandbox;
-use arenite_image::{Fit, Format, Position, ResizeSpec, Size, When};
+use arenite_image::{Fit, Format, Margins, Position, ResizeSpec, Size, When};
 use clap::ValueEnum;
 
-use super::args::{self, LockDown, ResizeArgs};
+use super::args::{self, Background, LockDown, ResizeArgs};
 use super::files::{identity, location};
 use super::pool::{Make, Settings};
 use super::printer::Style;
@@ -203,9 +203,21 @@ fn check_formats(args: &ResizeArgs) -> Result<(), String> {
     if args.lossless && args.format == Some(Format::Jpeg) {
         return Err("JPEG is never lossless; take --format webp or --format png".to_owned());
     }
+    if args.background == Some(Background::Transparent) {
+        if args.fit != Fit::Pad {
+            return Err("--background transparent is for --fit pad: PNG and WebP keep the transparency of a picture"
+                .to_owned());
+        }
+        if args.format == Some(Format::Jpeg) {
+            return Err("JPEG has no transparency; take --format png or --format webp".to_owned());
+        }
+    }
     let jpeg_flags = [
         ("--progressive", args.progressive),
-        ("--background", args.background.is_some()),
+        (
+            "--background",
+            args.background.is_some() && args.fit != Fit::Pad,
+        ),
     ];
     match (args.format, jpeg_flags.iter().find(|(_, given)| *given)) {
         (Some(format), Some((flag, _))) if format != Format::Jpeg => Err(format!(
@@ -238,9 +250,10 @@ fn is_sandbox_value(input: &OsStr) -> bool {
 /// Not for `--jobs`, where a job may have another fit than the command line.
 fn check_position(args: &ResizeArgs) -> Result<(), String> {
     match args.fit {
-        Fit::Contain | Fit::Fill if args.position != Position::Center => {
-            Err("--position is for --fit cover: otherwise the whole picture is shown".to_owned())
-        }
+        Fit::Contain | Fit::Fill if args.position != Position::Center => Err(
+            "--position is for --fit cover and --fit pad: otherwise nothing is cut off or added"
+                .to_owned(),
+        ),
         _ => Ok(()),
     }
 }
@@ -252,6 +265,10 @@ fn check_size(args: &ResizeArgs, size: Size) -> Result<(), String> {
         }
         When::Force if args.fit == Fit::Cover => Err(
             "--size with ! forces the size, and --fit cover cuts to it: use one of the two"
+                .to_owned(),
+        ),
+        When::Force if args.fit == Fit::Pad => Err(
+            "--size with ! forces the size, and --fit pad surrounds the picture: use one of the two"
                 .to_owned(),
         ),
         _ => Ok(()),
@@ -280,6 +297,12 @@ fn workers(args: &ResizeArgs) -> Result<usize, String> {
 
 /// What to make of each picture; its format is still that of the input.
 fn spec(args: &ResizeArgs, size: Size) -> ResizeSpec {
+    let white = [u8::MAX; 3];
+    let (background, margins) = match args.background {
+        None => (white, Margins::Auto),
+        Some(Background::Color(color)) => (color, Margins::Background),
+        Some(Background::Transparent) => (white, Margins::Transparent),
+    };
     ResizeSpec {
         max_pixels: args.max_pixels,
         max_bytes: args.memory_limit,
@@ -292,7 +315,8 @@ fn spec(args: &ResizeArgs, size: Size) -> ResizeSpec {
         keep_metadata: args.keep_metadata,
         lossless: args.lossless,
         progressive: args.progressive,
-        background: args.background.unwrap_or([u8::MAX; 3]),
+        background,
+        margins,
         fail_on: args.fail_on,
         ..ResizeSpec::new(size)
     }
@@ -303,7 +327,7 @@ fn spec(args: &ResizeArgs, size: Size) -> ResizeSpec {
 fn fingerprint(spec: &ResizeSpec, format: Option<Format>) -> String {
     format!(
         "7 size={} fit={:?} position={} enlarge={} format={} filter={:?} quality={} metadata={} lossless={} \
-         progressive={} background={:?} fail-on={:?}",
+         progressive={} background={:?} margins={:?} fail-on={:?}",
         spec.size,
         spec.fit,
         spec.position.name(),
@@ -315,6 +339,7 @@ fn fingerprint(spec: &ResizeSpec, format: Option<Format>) -> String {
         spec.lossless,
         spec.progressive,
         spec.background,
+        spec.margins,
         spec.fail_on,
     )
     .to_lowercase()
@@ -362,12 +387,15 @@ mod tests {
             ("--lossless --format jpeg", "--format webp"),
             ("--progressive --format png", "--progressive"),
             ("--background black --format webp", "--background"),
+            ("--background transparent", "--fit pad"),
+            ("--background transparent --fit pad --format jpeg", "png"),
         ] {
             let why = check(flags).unwrap_err();
             assert!(why.contains(word), "{flags}: {why}");
         }
         // Each picture keeps its own format: the flags are for those that know them.
         check("--lossless --progressive --background black").unwrap();
+        check("--fit pad --background black --format webp").unwrap();
     }
 
     #[test]
@@ -379,7 +407,9 @@ mod tests {
             ("-s 5 --trace t --report ./u", false),
             ("-s 5< --no-enlarge", true),
             ("-s 5! --fit cover", true),
+            ("-s 5! --fit pad", true),
             ("-s 5 --position top", true),
+            ("-s 5 --fit pad --position top", false),
             ("-s 5 --fit cover --position top", false),
             ("-s 5> --no-enlarge --fit cover", false),
         ] {
@@ -401,6 +431,9 @@ mod tests {
             "-s 225",
             "-s 224>",
             "-s 224 --fit cover",
+            "-s 224 --fit pad",
+            "-s 224 --fit pad --background transparent",
+            "-s 224 --fit pad --background white",
             "-s 224 --fit cover --position top",
             "-s 224 --fit cover --position top-left",
             "-s 224 --no-enlarge",

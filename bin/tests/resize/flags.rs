@@ -2,8 +2,7 @@
 
 use crate::begun::{begun, many_pictures};
 use crate::crc32::crc32;
-use crate::world::{World, children, encoded, gone, jpeg, png, signal};
-use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
+use crate::world::{World, children, gone, jpeg, png, signal};
 
 fn sides_with(flags: &str, width: u32, height: u32) -> (u32, u32) {
     let world = World::new();
@@ -34,42 +33,6 @@ fn no_enlarge_and_fit() {
     assert_eq!(sides_with("-s 20x20 --fit contain", 40, 30), (20, 15));
     assert_eq!(sides_with("-s 20x20 --fit cover", 40, 30), (20, 20));
     assert_eq!(sides_with("-s 20x20 --fit fill", 40, 30), (20, 20));
-}
-
-/// A picture of 60 × 60 pixels in nine fields, each of its own colour.
-fn fields() -> DynamicImage {
-    let field = |x, y| Rgb([x as u8 / 20 * 100, y as u8 / 20 * 100, 50]);
-    DynamicImage::ImageRgb8(RgbImage::from_fn(60, 60, field))
-}
-
-#[test]
-fn cover_shows_the_part_at_the_position() {
-    let world = World::new();
-    world.file("a.png", &encoded(&fields(), ImageFormat::Png));
-    // Which field of each row, and of each column, is shown by a third of the picture.
-    for (position, column, row) in [
-        ("center", 1, 1),
-        ("top", 1, 0),
-        ("top-right", 2, 0),
-        ("right", 2, 1),
-        ("bottom-right", 2, 2),
-        ("bottom", 1, 2),
-        ("bottom-left", 0, 2),
-        ("left", 0, 1),
-        ("top-left", 0, 0),
-    ] {
-        let cut = |size: &str| {
-            let line = format!("a.png -s {size} -o {position} --fit cover --position {position}");
-            world.run(&line).exits(0);
-            let result = world.image(&format!("{position}/a.png")).to_rgb8();
-            let (width, height) = result.dimensions();
-            result.get_pixel(width / 2, height / 2).0
-        };
-        assert_eq!(cut("5x15"), [column * 100, 100, 50], "{position}");
-        assert_eq!(cut("15x5"), [100, row * 100, 50], "{position}");
-    }
-    let run = world.run("a.png -s 9 -o out --position top").exits(2);
-    assert!(run.stderr.contains("--fit cover"), "{}", run.stderr);
 }
 
 #[test]

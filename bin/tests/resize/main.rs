@@ -6,6 +6,7 @@ mod begun;
 #[path = "../../../tests/common/crc32.rs"]
 mod crc32;
 mod damage;
+mod fits;
 mod flags;
 mod formats;
 mod hostile;

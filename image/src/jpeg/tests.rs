@@ -8,6 +8,7 @@ use super::super::color::without_ycbcr;
 use super::super::error::ImageError;
 use super::super::format::Format;
 use super::super::meta::StoredPlan;
+use super::super::pad::Padding;
 use super::super::pixels::{Pixels, Samples};
 use super::super::size::Region;
 use super::super::spec::Filter;
@@ -483,6 +484,7 @@ fn the_scale_is_the_smallest_that_leaves_twice_the_target() {
             width: wide,
             height: high,
         },
+        padding: Padding::default(),
     };
     for (target, region, eighths) in [
         ((224, 168), (0.0, 0.0, 4000.0, 3000.0), 1),

@@ -89,7 +89,7 @@ fn every_orientation_of_every_format_is_applied() {
             tagged_webp(&stored, &metadata),
             tagged_tiff(&stored, number),
         ] {
-            for fit in [Fit::Contain, Fit::Cover, Fit::Fill] {
+            for fit in [Fit::Contain, Fit::Cover, Fit::Fill, Fit::Pad] {
                 let spec = ResizeSpec {
                     fit,
                     ..spec("30x20")
@@ -104,7 +104,7 @@ fn every_orientation_of_every_format_is_applied() {
                     sides,
                     "orientation {number} {fit:?}"
                 );
-                if fit != Fit::Cover || number < 5 {
+                if !matches!(fit, Fit::Cover | Fit::Pad) || number < 5 {
                     assert_quarters(&decoded(&small), expected);
                 }
             }

@@ -10,7 +10,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use super::super::args::{self, MOST_RETRIES, QUALITY, ResizeArgs};
+use super::super::args::{self, Background, MOST_RETRIES, QUALITY, ResizeArgs};
 use super::super::fault::Fault;
 use super::super::options;
 use super::super::pool::Make;
@@ -55,8 +55,8 @@ struct Fields {
     quality: Option<u8>,
     lossless: Option<bool>,
     progressive: Option<bool>,
-    #[serde(deserialize_with = "color")]
-    background: Option<[u8; 3]>,
+    #[serde(deserialize_with = "background")]
+    background: Option<Background>,
     keep_metadata: Option<bool>,
     #[serde(deserialize_with = "parsed")]
     fail_on: Option<FailOn>,
@@ -187,8 +187,8 @@ fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(
     by(from, str::parse)
 }
 
-fn color<'de, D: Deserializer<'de>>(from: D) -> Result<Option<[u8; 3]>, D::Error> {
-    by(from, args::color)
+fn background<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Background>, D::Error> {
+    by(from, args::background)
 }
 
 fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
