@@ -56,9 +56,10 @@ impl FromStr for Fit {
     }
 }
 
-/// A target size in pixels, in the grammar of `vipsthumbnail`: `N` (a box of N×N), `WxH`, `Wx`
-/// (the height follows), `xH` (the width follows), each with an optional `>` (only shrink), `<`
-/// (only enlarge) or `!` (exactly this size; proportions change, and a missing side is as long as the other).
+/// A target size in the grammar of `vipsthumbnail`: `N` (a box of N×N pixels), `WxH`, `Wx` (the height follows), `xH`
+/// (the width follows), each with an optional `>` (only shrink), `<` (only enlarge) or `!` (exactly this size;
+/// proportions change, and a missing side is as long as the other). Or a percentage of the picture's own sides: `N%`,
+/// with an optional `>` or `<`.
 ///
 /// ```
 /// use arenite_image::{Size, When};
@@ -66,6 +67,7 @@ impl FromStr for Fit {
 /// assert_eq!((size.width, size.height, size.when), (640, 480, When::Shrink));
 /// assert_eq!("x200".parse::<Size>()?.width, 0); // 0: follows from the picture
 /// assert_eq!("224".parse::<Size>()?.to_string(), "224x224");
+/// assert_eq!("12.5%".parse(), Ok(Size::percent(125, When::Always)));
 /// # Ok::<(), String>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, NoUninit, CheckedBitPattern)]
@@ -77,11 +79,15 @@ pub struct Size {
     pub height: u32,
     /// When to resize at all.
     pub when: When,
-    zero: [u8; 3],
+    zero: u8,
+    /// Tenths of a percent of the picture's own sides, which replace the box and the fit; 0 for a box.
+    pub per_mille: u16,
 }
 
 /// The longest side of a target: the limit of JPEG.
 const LONGEST: u32 = 65_535;
+/// The largest percentage, in tenths.
+const MOST_PER_MILLE: u16 = 10_000;
 
 impl Size {
     /// A box of these sides in pixels; 0 for a side that follows from the other.
@@ -90,7 +96,16 @@ impl Size {
             width,
             height,
             when,
-            zero: [0; 3],
+            zero: 0,
+            per_mille: 0,
+        }
+    }
+
+    /// A share of the picture's own sides, in tenths of a percent. `When::Force` is `When::Always` here.
+    pub const fn percent(tenths: u16, when: When) -> Self {
+        Self {
+            per_mille: tenths,
+            ..Self::new(0, 0, when)
         }
     }
 
@@ -109,8 +124,9 @@ impl FromStr for Size {
     fn from_str(text: &str) -> Result<Self, String> {
         let help = || {
             format!(
-                "{text:?} is not a size; write N, WxH, Wx or xH (sides from 1 to {LONGEST}), \
-                 optionally followed by > (only shrink), < (only enlarge) or ! (exactly)"
+                "{text:?} is not a size; write N, WxH, Wx or xH (sides from 1 to {LONGEST}) or N% (up to {}), \
+                 optionally followed by > (only shrink), < (only enlarge) or, after sides, ! (exactly)",
+                MOST_PER_MILLE / 10
             )
         };
         let (sides, when) = match text.as_bytes().last() {
@@ -119,12 +135,20 @@ impl FromStr for Size {
             Some(b'!') => (&text[..text.len() - 1], When::Force),
             _ => (text, When::Always),
         };
+        let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        if let Some(percent) = sides.strip_suffix('%') {
+            let (whole, tenth) = percent.split_once('.').unwrap_or((percent, "0"));
+            let is_number = is_digits(whole) && is_digits(tenth) && tenth.len() == 1;
+            return match format!("{whole}{tenth}").parse() {
+                Ok(tenths @ 1..=MOST_PER_MILLE) if is_number && when != When::Force => {
+                    Ok(Self::percent(tenths, when))
+                }
+                _ => Err(help()),
+            };
+        }
         let side = |digits: &str| -> Result<u32, String> {
-            if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-                return Err(help());
-            }
             match digits.parse() {
-                Ok(side @ 1..=LONGEST) => Ok(side),
+                Ok(side @ 1..=LONGEST) if is_digits(digits) => Ok(side),
                 _ => Err(help()),
             }
         };
@@ -144,12 +168,14 @@ impl FromStr for Size {
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.width != 0 {
-            write!(f, "{}", self.width)?;
-        }
-        f.write_str("x")?;
-        if self.height != 0 {
-            write!(f, "{}", self.height)?;
+        let side = |side: u32| match side {
+            0 => String::new(),
+            side => side.to_string(),
+        };
+        match (self.per_mille / 10, self.per_mille % 10) {
+            (0, 0) => write!(f, "{}x{}", side(self.width), side(self.height))?,
+            (whole, 0) => write!(f, "{whole}%")?,
+            (whole, tenth) => write!(f, "{whole}.{tenth}%")?,
         }
         f.write_str(match self.when {
             When::Always => "",
@@ -266,6 +292,9 @@ impl Plan {
             shrink: size.when != When::Enlarge,
             enlarge: enlarge && size.when != When::Shrink,
         };
+        if size.per_mille != 0 {
+            return untouched.scaled(size.per_mille, allowed);
+        }
         let (size, fit) = match size.when {
             When::Force => (size.square_if_half(), Fit::Fill),
             _ => (size, fit),
@@ -295,6 +324,22 @@ impl Plan {
             bottom,
         } = self.padding;
         (left + self.width + right, top + self.height + bottom)
+    }
+
+    /// The whole picture, with both sides scaled.
+    fn scaled(self, per_mille: u16, allowed: Directions) -> Self {
+        if !allowed.permit(f64::from(per_mille) / 1000.0) {
+            return self;
+        }
+        let side = |own: u32| {
+            let side = (u64::from(own) * u64::from(per_mille) + 500) / 1000;
+            u32::try_from(side).unwrap_or(u32::MAX).max(1)
+        };
+        Self {
+            width: side(self.width),
+            height: side(self.height),
+            ..self
+        }
     }
 
     /// The whole picture, each side scaled independently.
@@ -423,8 +468,11 @@ mod tests {
         assert_eq!(size("x480"), Size::new(0, 480, When::Always));
         assert_eq!(size("224>"), Size::new(224, 224, When::Shrink));
         assert_eq!(size("640x<"), Size::new(640, 0, When::Enlarge));
+        assert_eq!(size("50%"), Size::percent(500, When::Always));
         assert_eq!(size("10X20!"), Size::new(10, 20, When::Force));
-        for text in ["224x224", "640x", "x480", "1x2>", "1x<", "x9!"] {
+        for text in [
+            "224x224", "640x", "x480", "1x2>", "1x<", "x9!", "50%", "0.1%", "12.5%>", "1000%<",
+        ] {
             assert_eq!(size(text).to_string(), text);
         }
         for wrong in [
@@ -441,7 +489,17 @@ mod tests {
             "1x2x3",
             "65536",
             "1 x2",
-            "10%",
+            "%",
+            "0%",
+            "0.0%",
+            "5.%",
+            ".5%",
+            "0.05%",
+            "-5%",
+            "5%!",
+            "5%x",
+            "5x5%",
+            "1000.1%",
             "1x2>>",
             "99999999999",
             "１",
@@ -463,6 +521,20 @@ mod tests {
         assert_eq!(sides((1, 1), "7x9", fit, true), (7, 7));
         // 1/3 is not a binary fraction; the deciding side must still be exact.
         assert_eq!(sides((333, 999), "x333", fit, true), (111, 333));
+    }
+
+    #[test]
+    fn percentages_scale_each_side() {
+        for fit in [Fit::Contain, Fit::Cover, Fit::Fill, Fit::Pad] {
+            assert_eq!(sides((101, 1001), "50%", fit, true), (51, 501));
+            assert_eq!(sides((40, 30), "12.5%", fit, true), (5, 4));
+            assert_eq!(sides((40, 3), "10%", fit, true), (4, 1));
+            assert_eq!(sides((40, 30), "150%", fit, true), (60, 45));
+            assert_eq!(sides((40, 30), "150%>", fit, true), (40, 30));
+            assert_eq!(sides((40, 30), "150%", fit, false), (40, 30));
+            assert_eq!(sides((40, 30), "50%>", fit, true), (20, 15));
+            assert_eq!(sides((40, 30), "50%<", fit, true), (40, 30));
+        }
     }
 
     #[test]
@@ -556,7 +628,8 @@ mod tests {
         let lengths = [1, 2, 3, 7, 100, 333, 4001, 65_535];
         for (w, h) in lengths.iter().flat_map(|&w| lengths.map(|h| (w, h))) {
             for text in [
-                "1", "3x7", "224", "1000x1", "x5", "5x", "224>", "224<", "9x8!",
+                "1", "3x7", "224", "1000x1", "x5", "5x", "224>", "224<", "9x8!", "0.1%", "33.3%",
+                "150%",
             ] {
                 let fits = [Fit::Contain, Fit::Cover, Fit::Fill, Fit::Pad];
                 let fits = fits.map(|fit| Position::ALL.map(|position| (fit, position)));

@@ -68,11 +68,12 @@ Names:
 
 Sizes:
   N means NxN. WxH is a box: the picture keeps its proportions and fits
-  inside (see --fit). Wx and xH give one side; the other follows. A suffix:
-  > only shrinks, < only enlarges, ! forces exactly WxH, where a missing
-  side is as long as the other. With --fit fill, a missing side keeps its
-  length. --fit cover and --fit pad need a box; with one side given, they are
-  contain. With --fit pad, > and --no-enlarge surround a smaller picture
+  inside (see --fit). Wx and xH give one side; the other follows. N%, such
+  as 50% or 12.5%, scales both sides of each picture, whatever --fit says. A
+  suffix: > only shrinks, < only enlarges, ! forces exactly WxH, where a
+  missing side is as long as the other. With --fit fill, a missing side keeps
+  its length. --fit cover and --fit pad need a box; with one side given, they
+  are contain. With --fit pad, > and --no-enlarge surround a smaller picture
   without enlarging it.
 
 --resume:
@@ -227,7 +228,7 @@ pub(crate) struct ResizeArgs {
     )]
     pub inputs: Vec<OsString>,
 
-    /// Target size in pixels: N, WxH, Wx or xH, optionally followed by >, < or !
+    /// Target size: N, WxH, Wx or xH in pixels, or N%, optionally followed by >, < or !
     #[arg(
         short,
         long,
@@ -588,6 +589,7 @@ mod tests {
             "photos -s 5x5 -o x --quality 101",
             "photos -s 5x5 -o x --format gif",
             "photos -s 5x5 -o x -j 0",
+            "photos -s 50%! -o x",
             "photos -s 5x5 -o x --fit crop",
             "photos -s 5x5 -o x --fit cover --position north",
             "photos -s 5x5 -o x --filter sharp",

@@ -28,6 +28,17 @@ fn size_has_the_grammar_of_vipsthumbnail() {
 }
 
 #[test]
+fn a_percentage_scales_each_picture() {
+    assert_eq!(sides_with("-s 50%", 41, 31), (21, 16));
+    assert_eq!(sides_with("-s 12.5%", 40, 16), (5, 2));
+    assert_eq!(sides_with("-s 200%", 40, 30), (80, 60));
+    assert_eq!(sides_with("-s 200%>", 40, 30), (40, 30));
+    assert_eq!(sides_with("-s 200% --no-enlarge", 40, 30), (40, 30));
+    assert_eq!(sides_with("-s 50% --fit pad", 40, 30), (20, 15));
+    assert_eq!(sides_with("-s 1%", 40, 30), (1, 1));
+}
+
+#[test]
 fn no_enlarge_and_fit() {
     assert_eq!(sides_with("-s 80 --no-enlarge", 40, 30), (40, 30));
     assert_eq!(sides_with("-s 20x20 --fit contain", 40, 30), (20, 15));
