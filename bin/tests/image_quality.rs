@@ -2,7 +2,9 @@
 //! written here: SSIM of at least 0.98 and PSNR of at least 36 dB.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use arenite_image::{Color, Filter, Fit, Plan, Region, ResizeSpec, Samples, resize_to_pixels};
+use arenite_image::{
+    Color, Filter, Fit, Plan, Position, Region, ResizeSpec, Samples, resize_to_pixels,
+};
 use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
 
 #[path = "../../tests/common/asked.rs"]
@@ -164,7 +166,12 @@ fn check(name: &str, file: &[u8], sizes: &[&str]) -> (f64, f64) {
                 ..ResizeSpec::new(size.parse().unwrap())
             };
             assert_eq!(spec.filter, Filter::Lanczos3);
-            let plan = Plan::new(picture.dimensions(), spec.size, fit, true);
+            let plan = Plan::new(
+                picture.dimensions(),
+                spec.size,
+                (fit, Position::Center),
+                true,
+            );
             let pixels = resize_to_pixels(file, &spec).unwrap();
             assert_eq!((pixels.width, pixels.height), (plan.width, plan.height));
             assert_eq!(pixels.color, Color::Rgb);

@@ -34,6 +34,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 ..spec
             },
         ),
+        (
+            "224x224 linear",
+            ResizeSpec {
+                linear: true,
+                ..spec
+            },
+        ),
         ("800x800 contain", ResizeSpec::new("800x800".parse()?)),
     ] {
         let all = best(|| resize_encoded(&photo, &spec).map(|encoded| encoded.bytes.len()));

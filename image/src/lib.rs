@@ -22,9 +22,10 @@
 //! 1. The first bytes decide the format. HEIC, AVIF, JPEG XL and JPEG 2000 are rejected by name.
 //! 2. The header is read. A picture of more than `max_pixels` is rejected before memory is allocated for it.
 //! 3. The picture is decoded. JPEG is scaled during decoding, to no less than twice the target on each side, except for
-//!    the filters `Box` and `Nearest`; other formats are decoded at full size. Of GIF, animated WebP and PNG, and TIFF,
+//!    the filters `Box` and `Nearest` and in linear light; other formats are decoded at full size. Of GIF, animated WebP and PNG, and TIFF,
 //!    the first picture is used.
-//! 4. It is resized, with colours weighted by alpha, and *then* turned by its EXIF orientation and converted to sRGB:
+//! 4. It is resized, with colours weighted by alpha, in the stored numbers or in linear light
+//!    ([`ResizeSpec::linear`]), and *then* turned by its EXIF orientation and converted to sRGB:
 //!    both are cheap on a small picture. Margins are added last.
 //! 5. It is encoded: as JPEG with 4:2:0 chroma, baseline or progressive; as PNG; or as WebP, lossy or lossless.
 //!
@@ -60,6 +61,7 @@ mod exif;
 mod format;
 mod gif;
 mod jpeg;
+mod linear;
 mod meta;
 mod pad;
 mod pixels;
@@ -227,15 +229,25 @@ fn render_unguarded(
     let plan = decoded.plan;
     let size = (plan.width, plan.height);
     let limit = spec.max_bytes;
-    let mut small = resample::resize(&decoded.pixels, plan.region, size, spec.filter, limit)?;
-    if let Samples::Eight(bytes) = decoded.pixels.samples {
-        resample::keep_buffer(bytes);
-    }
+    let mut metadata = decoded.metadata;
+    let mut pixels = decoded.pixels;
+    let mut small = if spec.linear {
+        // The curve of sRGB is that of sRGB only.
+        if !spec.keep_metadata || pixels.color == Color::Cmyk {
+            pixels = color::to_srgb(pixels, metadata.icc.take().as_deref());
+        }
+        linear::resize(color::without_ycbcr(pixels), plan.region, size, spec)?
+    } else {
+        let small = resample::resize(&pixels, plan.region, size, spec.filter, limit)?;
+        if let Samples::Eight(bytes) = pixels.samples {
+            resample::keep_buffer(bytes);
+        }
+        small
+    };
     if let Some(chroma) = decoded.chroma {
         small = resample::with_chroma(small, &chroma, spec.filter, limit)?;
         resample::keep_buffer(chroma.pairs);
     }
-    let mut metadata = decoded.metadata;
     let upright = small.oriented(decoded.orientation)?;
     let how = Encoding::of(spec);
     // A profile describes its pixels: it is dropped when inks or grey become RGB.

@@ -138,9 +138,12 @@ pub struct ResizeSpec {
     pub position: Position,
     /// What the margins of `Fit::Pad` show.
     pub margins: Margins,
+    /// Whether to resize in linear light: pixels are weighted by the light they stand for, so that fine patterns, stars
+    /// and lights at night keep their brightness. Slower, most of all for JPEG, which is decoded at full size.
+    pub linear: bool,
     /// Reserved for later fields; write `..ResizeSpec::new(size)`.
     #[doc(hidden)]
-    pub reserved: [u8; 2],
+    pub reserved: [u8; 1],
     /// The most bytes of pixels per byte of the file, applied from 64 MiB of pixels on: a larger picture that is better
     /// compressed is a decompression bomb, not a photo.
     pub max_ratio: u32,
@@ -180,7 +183,8 @@ impl ResizeSpec {
             fail_on: FailOn::Error,
             position: Position::Center,
             margins: Margins::Auto,
-            reserved: [0; 2],
+            linear: false,
+            reserved: [0; 1],
             max_ratio: Self::MAX_RATIO,
         }
     }

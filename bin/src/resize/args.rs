@@ -101,11 +101,11 @@ Sizes:
     {\"id\": 7, \"in\": \"up/a.jpg\", \"out\": \"thumbs/a.webp\", \"size\": 224}
   in and out are needed; id is a string or a number of your choice. The rest
   has the names and values of the options size, fit, position, no-enlarge,
-  format, filter, quality, lossless, progressive, background, keep-metadata,
-  fail-on, timeout, retries, max-pixels and max-ratio; those without a value
-  are true or false. What a job leaves out is taken from the command line. The format
-  is that of the job, of the command line, of the extension of out, or of the
-  input, in this order.
+  format, filter, linear, quality, lossless, progressive, background,
+  keep-metadata, fail-on, timeout, retries, max-pixels and max-ratio; those
+  without a value are true or false. What a job leaves out is taken from the
+  command line. The format is that of the job, of the command line, of the
+  extension of out, or of the input, in this order.
   Each job has one answer, printed when it ends: the fields of --json, id,
   and line, the number of its line. A line that is no job is answered with
   the cause \"bad-job\". A line has at most 64 KiB; blank ones are skipped.
@@ -283,6 +283,10 @@ pub(crate) struct ResizeArgs {
     /// Resampling filter; box and nearest are slower for JPEG, which they decode at full size
     #[arg(long, value_name = "NAME", default_value = "lanczos3", value_parser = filters(), help_heading = "Result")]
     pub filter: Filter,
+
+    /// Resize in linear light: fine patterns and lights at night keep their brightness; slower, most of all for JPEG
+    #[arg(long, help_heading = "Result")]
+    pub linear: bool,
 
     /// Quality of JPEG and lossy WebP, 1 to 100
     #[arg(

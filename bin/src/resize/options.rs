@@ -311,6 +311,7 @@ fn spec(args: &ResizeArgs, size: Size) -> ResizeSpec {
         position: args.position,
         enlarge: !args.no_enlarge,
         filter: args.filter,
+        linear: args.linear,
         quality: args.quality,
         keep_metadata: args.keep_metadata,
         lossless: args.lossless,
@@ -326,7 +327,7 @@ fn spec(args: &ResizeArgs, size: Size) -> ResizeSpec {
 /// the same options.
 fn fingerprint(spec: &ResizeSpec, format: Option<Format>) -> String {
     format!(
-        "7 size={} fit={:?} position={} enlarge={} format={} filter={:?} quality={} metadata={} lossless={} \
+        "7 size={} fit={:?} position={} enlarge={} format={} filter={:?} linear={} quality={} metadata={} lossless={} \
          progressive={} background={:?} margins={:?} fail-on={:?}",
         spec.size,
         spec.fit,
@@ -334,6 +335,7 @@ fn fingerprint(spec: &ResizeSpec, format: Option<Format>) -> String {
         spec.enlarge,
         format.map_or("own", Format::name),
         spec.filter,
+        spec.linear,
         spec.quality,
         spec.keep_metadata,
         spec.lossless,
@@ -439,6 +441,7 @@ mod tests {
             "-s 224 --no-enlarge",
             "-s 224 --format png",
             "-s 224 --filter box",
+            "-s 224 --linear",
             "-s 224 --quality 81",
             "-s 224 --keep-metadata",
             "-s 224 --lossless",

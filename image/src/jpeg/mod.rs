@@ -53,16 +53,17 @@ const MOST_SCANS: usize = 100;
 /// an SSIM of at least 0.997 and 46 dB.
 const SPARE: f64 = 2.0;
 
-/// Whether the filter needs exact pixels at full size: its result must match other programs to the bit.
-fn needs_exact_pixels(filter: Filter) -> bool {
-    matches!(filter, Filter::Box | Filter::Nearest)
+/// Whether exact pixels at full size are needed: the result of these filters must match other programs to the bit, and
+/// a scaled decode averages stored numbers, not light.
+fn needs_exact_pixels(spec: &ResizeSpec) -> bool {
+    spec.linear || matches!(spec.filter, Filter::Box | Filter::Nearest)
 }
 
 /// The scale of decoding, in eighths: the smallest at which `region` is larger than the output by [`SPARE`]. Full scale
-/// for filters that need exact pixels: after any scaled decode, the mean of the pixels is 39 dB off, and the nearest
+/// if exact pixels are needed: after any scaled decode, the mean of the pixels is 39 dB off, and the nearest
 /// pixel is another one.
-fn eighths(plan: &StoredPlan, filter: Filter) -> u32 {
-    if needs_exact_pixels(filter) {
+fn eighths(plan: &StoredPlan, spec: &ResizeSpec) -> u32 {
+    if needs_exact_pixels(spec) {
         return BLOCK;
     }
     let enough = |eighths: u32| {
@@ -203,7 +204,7 @@ fn decode_unguarded(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageErr
         let reason = format!("more than {MOST_SCANS} scans");
         return Err(ImageError::variety(Format::Jpeg, reason));
     }
-    let eighths = eighths(&plan, spec.filter);
+    let eighths = eighths(&plan, spec);
     let sequential = scans == Scans::AllInOne;
     spec.admit(announced(&header, eighths, sequential), input.len() as u64)?;
     let common = matches!(
@@ -215,7 +216,7 @@ fn decode_unguarded(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageErr
     // filter there are fewer pixels to convert, and a JPEG output needs no conversion.
     let scaled = scaled_len(&header, eighths);
     let is_reduced = u64::from(plan.width) * u64::from(plan.height) <= scaled / 2;
-    let converts_late = is_reduced && !needs_exact_pixels(spec.filter);
+    let converts_late = is_reduced && !needs_exact_pixels(spec);
     // Under the strictest policy libjpeg looks for damage around the pixels.
     let quick = match eighths {
         _ if !sequential || !common || spec.fail_on == FailOn::Warning => None,

@@ -11,7 +11,7 @@ use super::super::meta::StoredPlan;
 use super::super::pad::Padding;
 use super::super::pixels::{Pixels, Samples};
 use super::super::size::Region;
-use super::super::spec::Filter;
+use super::super::spec::{Filter, ResizeSpec};
 use super::eighth::{self, Eighth};
 use super::huffman::Table;
 use super::inverse::{SIDE, Square, inverse};
@@ -496,13 +496,23 @@ fn the_scale_is_the_smallest_that_leaves_twice_the_target() {
         ((400, 300), (0.0, 0.0, 640.0, 480.0), 8),
         ((1280, 960), (0.0, 0.0, 640.0, 480.0), 8),
     ] {
+        let usual = ResizeSpec::full_size();
         assert_eq!(
-            super::eighths(&plan(target, region), Filter::Lanczos3),
+            super::eighths(&plan(target, region), &usual),
             eighths,
             "{target:?} of {region:?}"
         );
-        for whole in [Filter::Box, Filter::Nearest] {
-            assert_eq!(super::eighths(&plan(target, region), whole), 8);
+        for (filter, linear) in [
+            (Filter::Box, false),
+            (Filter::Nearest, false),
+            (Filter::Lanczos3, true),
+        ] {
+            let exact = ResizeSpec {
+                filter,
+                linear,
+                ..usual
+            };
+            assert_eq!(super::eighths(&plan(target, region), &exact), 8);
         }
     }
 }

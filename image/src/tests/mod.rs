@@ -4,6 +4,7 @@
 mod broken;
 mod formats;
 mod inks;
+mod light;
 mod metadata;
 mod whole;
 mod written;

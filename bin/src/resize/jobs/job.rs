@@ -52,6 +52,7 @@ struct Fields {
     format: Option<Format>,
     #[serde(deserialize_with = "parsed")]
     filter: Option<Filter>,
+    linear: Option<bool>,
     quality: Option<u8>,
     lossless: Option<bool>,
     progressive: Option<bool>,
@@ -143,6 +144,7 @@ impl Fields {
             no_enlarge: self.no_enlarge.unwrap_or(defaults.no_enlarge),
             format: self.format.or(defaults.format),
             filter: self.filter.unwrap_or(defaults.filter),
+            linear: self.linear.unwrap_or(defaults.linear),
             quality: self.quality.unwrap_or(defaults.quality),
             lossless: self.lossless.unwrap_or(defaults.lossless),
             progressive: self.progressive.unwrap_or(defaults.progressive),
@@ -223,7 +225,7 @@ mod tests {
         assert_eq!(defaults.make.spec.size, "8".parse().unwrap());
         assert_eq!((defaults.make.spec.quality, defaults.format), (70, None));
         let line = r##"{"id": 7, "in": "a", "out": "b", "size": "9x5>", "fit": "cover", "position": "left", "no-enlarge": true,
-            "format": "jpg", "filter": "box", "quality": 90, "lossless": false, "progressive": true,
+            "format": "jpg", "filter": "box", "linear": true, "quality": 90, "lossless": false, "progressive": true,
             "background": "#f00", "keep-metadata": true, "fail-on": "warning", "timeout": 1.5, "retries": 2,
             "max-pixels": "2M", "max-ratio": 9}"##;
         let read = job(flags, line);
@@ -231,7 +233,7 @@ mod tests {
         let spec = asked.make.spec;
         assert_eq!(read.id, 7);
         assert_eq!((spec.size, spec.fit), ("9x5>".parse().unwrap(), Fit::Cover));
-        assert_eq!(spec.position, Position::Left);
+        assert_eq!((spec.position, spec.linear), (Position::Left, true));
         assert_eq!((spec.filter, spec.quality), ("box".parse().unwrap(), 90));
         assert_eq!((spec.enlarge, spec.lossless), (false, false));
         assert_eq!((spec.progressive, spec.keep_metadata), (true, true));

@@ -1,0 +1,453 @@
+//! Pictures of at most 256 colours, for PNG: exactly where a picture has no more, otherwise the colours that fit best.
+
+use std::ops::{Add, Mul};
+use std::str::FromStr;
+
+use bytemuck::{CheckedBitPattern, NoUninit};
+
+use super::pixels::{Color, Pixels, Samples};
+
+/// When PNG is written with a palette.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, NoUninit, CheckedBitPattern)]
+#[repr(u8)]
+pub enum Palette {
+    /// If the input has a palette (PNG, GIF) and the result has at most 256 colours, or looks the same with 256.
+    #[default]
+    Auto = 0,
+    /// Always, except for 16 bits per sample and grey. Where 256 colours do not suffice, they are mixed (dithered).
+    Always = 1,
+    /// Never.
+    Never = 2,
+}
+
+impl FromStr for Palette {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "always" => Ok(Self::Always),
+            "never" => Ok(Self::Never),
+            _ => Err(format!(
+                "unknown palette {text:?}; choose auto, always or never"
+            )),
+        }
+    }
+}
+
+/// The most colours of a palette.
+const MOST: usize = 256;
+
+/// Red, green, blue, alpha.
+type Rgba = [u8; 4];
+
+/// A colour with red, green and blue weighted by alpha: differences of what cannot be seen do not count.
+type Weighted = [f32; 4];
+
+/// A picture with a palette.
+#[derive(Debug)]
+pub(super) struct Indexed {
+    /// At most 256 colours, transparent ones first.
+    pub(super) colors: Vec<Rgba>,
+    /// The index of each pixel.
+    pub(super) indices: Vec<u8>,
+    /// The mean of the squared differences to the picture, per colour channel, in steps of 255.
+    pub(super) error: f64,
+}
+
+impl Indexed {
+    /// The picture with its own colours; `None` if it has more than 256, or is not 8-bit RGB or RGBA.
+    pub(super) fn exact(pixels: &Pixels) -> Option<Self> {
+        /// Slots of a hash table: few collisions with 256 entries.
+        const SLOTS: usize = 1024;
+        let mut slots = [(0u32, 0u16); SLOTS];
+        let mut colors: Vec<Rgba> = Vec::new();
+        let mut indices = Vec::with_capacity(pixels.width as usize * pixels.height as usize);
+        for color in colors_of(pixels)? {
+            let key = u32::from_ne_bytes(color);
+            // A slot holds the index plus one; 0 is free.
+            let mut at = (key.wrapping_mul(0x9e37_79b1) >> 22) as usize;
+            let index = loop {
+                match slots[at] {
+                    (_, 0) if colors.len() == MOST => return None,
+                    (_, 0) => {
+                        colors.push(color);
+                        slots[at] = (key, colors.len() as u16);
+                        break colors.len() - 1;
+                    }
+                    (found, index) if found == key => break usize::from(index) - 1,
+                    _ => at = (at + 1) % SLOTS,
+                }
+            };
+            indices.push(index as u8);
+        }
+        let exact = Self {
+            colors,
+            indices,
+            error: 0.0,
+        };
+        Some(exact.sorted())
+    }
+
+    /// The picture with the 256 colours that fit best; `None` if it is not 8-bit RGB or RGBA.
+    pub(super) fn nearest(pixels: &Pixels) -> Option<Self> {
+        let mut keyed: Vec<u64> = colors_of(pixels)?
+            .zip(0u64..)
+            .map(|(color, index)| u64::from(u32::from_be_bytes(color)) << 32 | index)
+            .collect();
+        keyed.sort_unstable();
+        let color_of = |key: u64| ((key >> 32) as u32).to_be_bytes();
+        let same = keyed.chunk_by(|one, other| one >> 32 == other >> 32);
+        let same: Vec<&[u64]> = same.collect();
+        let counts = same.iter().map(|run| (color_of(run[0]), run.len()));
+        let colors = chosen(samples(counts));
+        let targets = Targets::new(&colors);
+        let mut indices = vec![0; keyed.len()];
+        let mut error = 0.0;
+        for run in same {
+            let (index, distance) = targets.nearest(weighted(color_of(run[0])));
+            error += f64::from(distance) * run.len() as f64;
+            for key in run {
+                indices[(key & u64::from(u32::MAX)) as usize] = index;
+            }
+        }
+        let nearest = Self {
+            error: error / (3 * keyed.len()) as f64,
+            colors,
+            indices,
+        };
+        Some(nearest.sorted())
+    }
+
+    /// The picture with the same colours, whose differences are passed on to the next pixels (Floyd and Steinberg).
+    pub(super) fn dithered(self, pixels: &Pixels) -> Self {
+        let Some(colors) = colors_of(pixels) else {
+            return self;
+        };
+        let width = pixels.width as usize;
+        let targets = Targets::new(&self.colors);
+        let mut indices = Vec::with_capacity(self.indices.len());
+        // Differences for this row and the next, with a column more at each side.
+        let mut rows = [vec![[0.0f32; 4]; width + 2], vec![[0.0f32; 4]; width + 2]];
+        for (at, color) in colors.enumerate() {
+            let x = at % width + 1;
+            if x == 1 {
+                rows.swap(0, 1);
+                rows[1].fill([0.0; 4]);
+            }
+            let wanted = plus(weighted(color), rows[0][x], 1.0);
+            let wanted = wanted.map(|part| part.clamp(0.0, 255.0));
+            let (index, _) = targets.nearest(wanted);
+            indices.push(index);
+            let left = plus(wanted, weighted(self.colors[usize::from(index)]), -1.0);
+            for (row, x, share) in [(0, x + 1, 7.0), (1, x - 1, 3.0), (1, x, 5.0), (1, x + 1, 1.0)] {
+                rows[row][x] = plus(rows[row][x], left, share / 16.0);
+            }
+        }
+        Self { indices, ..self }
+    }
+
+    /// With transparent colours first, so that only they need an alpha in the file, then by brightness.
+    fn sorted(self) -> Self {
+        let luma = |[r, g, b, a]: Rgba| {
+            let luma = 2 * u32::from(r) + 5 * u32::from(g) + u32::from(b);
+            (a == u8::MAX, luma)
+        };
+        let mut order: Vec<usize> = (0..self.colors.len()).collect();
+        order.sort_by_key(|&index| luma(self.colors[index]));
+        let mut places = [0; MOST];
+        for (place, &index) in order.iter().enumerate() {
+            places[index] = place as u8;
+        }
+        let moved = |&index: &u8| places[usize::from(index)];
+        Self {
+            colors: order.iter().map(|&index| self.colors[index]).collect(),
+            indices: self.indices.iter().map(moved).collect(),
+            ..self
+        }
+    }
+}
+
+/// The colours of 8-bit RGB or RGBA; all that is fully transparent is one colour.
+fn colors_of(pixels: &Pixels) -> Option<impl Iterator<Item = Rgba>> {
+    let Samples::Eight(samples) = &pixels.samples else {
+        return None;
+    };
+    let channels = match pixels.color {
+        Color::Rgb => 3,
+        Color::Rgba => 4,
+        _ => return None,
+    };
+    Some(samples.chunks_exact(channels).map(|pixel| match *pixel {
+        [_, _, _, 0] => [0; 4],
+        [r, g, b, a] => [r, g, b, a],
+        [r, g, b] => [r, g, b, u8::MAX],
+        _ => [0; 4],
+    }))
+}
+
+fn weighted([r, g, b, a]: Rgba) -> Weighted {
+    let alpha = f32::from(a);
+    let [r, g, b] = [r, g, b].map(|part| f32::from(part) * alpha / 255.0);
+    [r, g, b, alpha]
+}
+
+/// Adds a multiple.
+fn plus<T: Copy + Mul<Output = T> + Add<Output = T>>(one: [T; 4], other: [T; 4], times: T) -> [T; 4] {
+    std::array::from_fn(|channel| one[channel] + other[channel] * times)
+}
+
+fn unweighted([r, g, b, a]: Weighted) -> Rgba {
+    let scale = if a > 0.0 { 255.0 / a } else { 0.0 };
+    let [r, g, b] = [r, g, b].map(|part| (part * scale).round() as u8);
+    [r, g, b, a.round() as u8]
+}
+
+/// Colours to choose a palette from, each with its number of pixels.
+struct Sample {
+    color: Weighted,
+    count: f32,
+}
+
+/// More colours than this are merged with their neighbours first.
+const MOST_SAMPLES: usize = 1 << 15;
+
+/// The distinct colours; if they are very many, the means of similar ones.
+fn samples(counts: impl Iterator<Item = (Rgba, usize)> + Clone) -> Vec<Sample> {
+    let sample = |(color, count): (Rgba, usize)| Sample {
+        color: weighted(color),
+        count: count as f32,
+    };
+    if counts.clone().count() <= MOST_SAMPLES {
+        return counts.map(sample).collect();
+    }
+    let mut coarse: Vec<(u32, Sample)> = counts
+        .map(|(color, count)| {
+            let key = color.map(|part| part >> 3);
+            (u32::from_be_bytes(key), sample((color, count)))
+        })
+        .collect();
+    coarse.sort_by_key(|(key, _)| *key);
+    let same = coarse.chunk_by(|one, other| one.0 == other.0);
+    same.map(|run| {
+        let count: f32 = run.iter().map(|(_, sample)| sample.count).sum();
+        let add = |sum, sample: &Sample| plus(sum, sample.color, sample.count / count);
+        let color = run.iter().fold([0.0; 4], |sum, (_, sample)| add(sum, sample));
+        Sample { color, count }
+    })
+    .collect()
+}
+
+/// A group of colours that becomes one of the palette.
+struct Group {
+    /// Its samples: a range of all.
+    start: usize,
+    end: usize,
+    mean: Weighted,
+    /// The channel in which it is widest, and the sum of the squared differences in it.
+    axis: usize,
+    spread: f32,
+}
+
+impl Group {
+    fn new(samples: &[Sample], start: usize, end: usize) -> Self {
+        let mut count = 0.0f64;
+        let (mut sum, mut squares) = ([0.0f64; 4], [0.0f64; 4]);
+        for sample in &samples[start..end] {
+            let own = f64::from(sample.count);
+            let color = sample.color.map(f64::from);
+            count += own;
+            sum = plus(sum, color, own);
+            squares = plus(squares, color.map(|part| part * part), own);
+        }
+        let mean = sum.map(|sum| sum / count);
+        let spread = |channel: usize| squares[channel] - sum[channel] * mean[channel];
+        let axis = (1..4).fold(0, |best, channel| {
+            if spread(channel) > spread(best) { channel } else { best }
+        });
+        Self {
+            start,
+            end,
+            mean: mean.map(|mean| mean as f32),
+            axis,
+            spread: if end - start > 1 { spread(axis).max(0.0) as f32 } else { 0.0 },
+        }
+    }
+}
+
+/// Chooses at most 256 colours: splits the widest group at its mean until there are enough, then moves each colour to
+/// the mean of the samples that it is nearest to.
+fn chosen(mut samples: Vec<Sample>) -> Vec<Rgba> {
+    /// Rounds of moving. The first two are most of the gain.
+    const ROUNDS: usize = 3;
+    let mut groups = vec![Group::new(&samples, 0, samples.len())];
+    while groups.len() < MOST {
+        let widest = groups.iter().enumerate();
+        let widest = widest.max_by(|(_, one), (_, other)| one.spread.total_cmp(&other.spread));
+        let Some((index, group)) = widest.filter(|(_, group)| group.spread > 0.0) else {
+            break;
+        };
+        let (start, end, axis, mean) = (group.start, group.end, group.axis, group.mean);
+        let part = &mut samples[start..end];
+        part.sort_by(|one, other| one.color[axis].total_cmp(&other.color[axis]));
+        let below = part.partition_point(|sample| sample.color[axis] < mean[axis]);
+        // Rounding may put the mean at an end.
+        let middle = start + below.clamp(1, part.len() - 1);
+        groups[index] = Group::new(&samples, start, middle);
+        groups.push(Group::new(&samples, middle, end));
+    }
+    let mut means: Vec<Weighted> = groups.iter().map(|group| group.mean).collect();
+    // The most frequent colour of each group.
+    let mut main: Vec<(f32, Weighted)> = Vec::new();
+    let mut totals: Vec<f32> = Vec::new();
+    for _ in 0..ROUNDS {
+        let targets = Targets::of(&means);
+        let mut sums = vec![([0.0f64; 4], 0.0f64); means.len()];
+        main = vec![(0.0, [0.0; 4]); means.len()];
+        for sample in &samples {
+            let (index, _) = targets.nearest(sample.color);
+            let index = usize::from(index);
+            let (sum, count) = &mut sums[index];
+            *count += f64::from(sample.count);
+            *sum = plus(*sum, sample.color.map(f64::from), f64::from(sample.count));
+            if sample.count > main[index].0 {
+                main[index] = (sample.count, sample.color);
+            }
+        }
+        totals = sums.iter().map(|(_, count)| *count as f32).collect();
+        for (mean, (sum, count)) in means.iter_mut().zip(sums) {
+            if count > 0.0 {
+                *mean = sum.map(|sum| (sum / count) as f32);
+            }
+        }
+    }
+    // A colour that most pixels of a group have stays exact: backgrounds, and lines.
+    let exact = |((mean, (count, color)), total): ((&Weighted, &(f32, Weighted)), &f32)| {
+        match count * 2.0 >= *total && *count > 0.0 {
+            true => unweighted(*color),
+            false => unweighted(*mean),
+        }
+    };
+    let mut colors: Vec<Rgba> = means.iter().zip(&main).zip(&totals).map(exact).collect();
+    colors.sort_unstable();
+    colors.dedup();
+    colors
+}
+
+/// The colours of a palette, by channel, for a fast search.
+struct Targets {
+    channels: [Vec<f32>; 4],
+}
+
+impl Targets {
+    fn new(colors: &[Rgba]) -> Self {
+        let weighted: Vec<Weighted> = colors.iter().copied().map(weighted).collect();
+        Self::of(&weighted)
+    }
+
+    fn of(colors: &[Weighted]) -> Self {
+        let channel = |at: usize| colors.iter().map(|color| color[at]).collect();
+        Self {
+            channels: [0, 1, 2, 3].map(channel),
+        }
+    }
+
+    /// The index of the nearest colour, and the squared distance.
+    fn nearest(&self, [r, g, b, a]: Weighted) -> (u8, f32) {
+        let mut distances = [f32::MAX; MOST];
+        let [rs, gs, bs, alphas] = &self.channels;
+        let parts = rs.iter().zip(gs).zip(bs.iter().zip(alphas));
+        for (distance, ((red, green), (blue, alpha))) in distances.iter_mut().zip(parts) {
+            let [dr, dg, db, da] = [red - r, green - g, blue - b, alpha - a];
+            *distance = dr * dr + dg * dg + db * db + da * da;
+        }
+        let mut best = (0, f32::MAX);
+        for (index, &distance) in distances.iter().enumerate() {
+            if distance < best.1 {
+                best = (index, distance);
+            }
+        }
+        (best.0 as u8, best.1)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn picture(color: Color, samples: Vec<u8>) -> Pixels {
+        Pixels {
+            width: (samples.len() / color.channels()) as u32,
+            height: 1,
+            color,
+            samples: Samples::Eight(samples),
+        }
+    }
+
+    fn shown(indexed: &Indexed) -> Vec<Rgba> {
+        let color = |&index: &u8| indexed.colors[usize::from(index)];
+        indexed.indices.iter().map(color).collect()
+    }
+
+    #[test]
+    fn up_to_256_colours_are_exact() {
+        let colors = |count: usize| {
+            let color = |n: usize| [n as u8, (n >> 8) as u8, (n * 7) as u8];
+            picture(Color::Rgb, (0..count * 3).flat_map(|n| color(n % count)).collect())
+        };
+        for count in [1, 2, 17, 255, 256] {
+            let picture = colors(count);
+            let exact = Indexed::exact(&picture).unwrap();
+            assert_eq!(exact.colors.len(), count);
+            assert!(shown(&exact).into_iter().eq(colors_of(&picture).unwrap()));
+        }
+        assert!(Indexed::exact(&colors(257)).is_none());
+        assert!(Indexed::exact(&picture(Color::Gray, vec![1, 2])).is_none());
+    }
+
+    #[test]
+    fn transparent_colours_are_first_and_hidden_ones_equal() {
+        let hidden = [9, 9, 9, 255, 1, 2, 3, 0, 9, 9, 9, 128, 7, 7, 7, 0];
+        let exact = Indexed::exact(&picture(Color::Rgba, hidden.to_vec())).unwrap();
+        assert_eq!(exact.colors, [[0; 4], [9, 9, 9, 128], [9, 9, 9, 255]]);
+        assert_eq!(exact.indices, [2, 0, 1, 0]);
+    }
+
+    #[test]
+    fn the_nearest_colours_are_near_and_frequent_ones_are_exact() {
+        // A third is one background, the rest fills the cube of colours.
+        let background = [251, 3, 7];
+        let sample = |n: usize| [(n * 37 % 256) as u8, (n * 91 % 256) as u8, (n * 13 % 251) as u8];
+        let pixel = |n: usize| if n % 3 == 0 { background } else { sample(n) };
+        let picture = picture(Color::Rgb, (0..60_000).flat_map(pixel).collect());
+        let nearest = Indexed::nearest(&picture).unwrap();
+        assert!(nearest.colors.len() > 200 && nearest.colors.len() <= 256);
+        assert!(nearest.colors.contains(&[251, 3, 7, 255]));
+        assert!(nearest.error < 400.0, "{}", nearest.error);
+        let squares = shown(&nearest).into_iter().zip(colors_of(&picture).unwrap());
+        let square = |(one, other): (Rgba, Rgba)| -> f64 {
+            let parts = one.into_iter().zip(other);
+            parts.map(|(a, b)| f64::from(a.abs_diff(b)).powi(2)).sum()
+        };
+        let error = squares.map(square).sum::<f64>() / (3.0 * 60_000.0);
+        assert!((error - nearest.error).abs() < 1.0, "{error} {}", nearest.error);
+    }
+
+    #[test]
+    fn dithering_keeps_the_mean() {
+        let black_and_white = Indexed {
+            colors: vec![[0, 0, 0, 255], [255; 4]],
+            indices: Vec::new(),
+            error: 0.0,
+        };
+        let grey = Pixels {
+            width: 40,
+            height: 25,
+            ..picture(Color::Rgb, vec![64; 3000])
+        };
+        let mixed = black_and_white.dithered(&grey);
+        let white = mixed.indices.iter().filter(|&&index| index == 1).count();
+        assert!(white.abs_diff(251) < 25, "{white}");
+    }
+}
