@@ -4,6 +4,7 @@
 //! records, and changes only what an error says.
 
 use super::error::{Crash, CrashClass, JobErrorKind, Stack, fatal_signal};
+use super::output::last_words::LastWords;
 use super::state::EngineState;
 use crate::kernel::wire::Lease;
 use crate::link::SPILLED;
@@ -45,15 +46,7 @@ impl EngineState {
             Some(located) => self.class_in_arena(index, located),
             None => class_outside(noted),
         };
-        Some(Crash {
-            signal,
-            code: noted.code,
-            class,
-            address: noted.address,
-            access: noted.access.map(Into::into),
-            instruction: noted.instruction,
-            stack: Stack::of(noted),
-        })
+        Some(crash(noted, class))
     }
 
     /// What is at this place of the arena, for this job.
@@ -97,6 +90,37 @@ impl EngineState {
     }
 }
 
+/// How a worker crashed before it was ready, with the names of its stack.
+pub(super) fn crash_in_start(words: &LastWords, cause: &JobErrorKind) -> Option<Crash> {
+    let noted = words.crash.as_ref()?;
+    if fatal_signal(cause) != Some(noted.signal) {
+        return None;
+    }
+    let class = match noted.located {
+        None => class_outside(noted),
+        Some(Located {
+            area: Area::Control,
+            ..
+        }) => CrashClass::Records,
+        Some(Located { region, offset, .. }) => CrashClass::Published { region, offset },
+    };
+    let crash = crash(noted, class);
+    crash.frames();
+    Some(crash)
+}
+
+fn crash(noted: &NotedCrash, class: CrashClass) -> Crash {
+    Crash {
+        signal: noted.signal,
+        code: noted.code,
+        class,
+        address: noted.address,
+        access: noted.access.map(Into::into),
+        instruction: noted.instruction,
+        stack: Stack::of(noted),
+    }
+}
+
 /// What a crash was that is not about the arena.
 fn class_outside(noted: &NotedCrash) -> CrashClass {
     let NotedCrash { signal, code, .. } = *noted;
@@ -111,7 +135,7 @@ fn class_outside(noted: &NotedCrash) -> CrashClass {
         (libc::SIGSEGV, _, Some(address)) => segv(noted, address),
         (libc::SIGBUS, BUS_ADRERR, _) => CrashClass::BeyondFile,
         (libc::SIGBUS, _, _) => CrashClass::Hardware,
-        (libc::SIGILL, _, _) => CrashClass::Instruction,
+        (libc::SIGILL | libc::SIGTRAP, _, _) => CrashClass::Instruction,
         (libc::SIGFPE, FPE_INTDIV | FPE_INTOVF, _) => CrashClass::Division,
         (libc::SIGFPE, _, _) => CrashClass::Arithmetic,
         (libc::SIGABRT, _, _) => CrashClass::Abort,

@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::error::{JobErrorKind, JobLimit, WorkerExit};
+use super::error::{Crash, JobErrorKind, JobLimit, WorkerExit};
 use super::settings::WorkerEntry;
 use crate::link::{Phase, steps};
 use crate::sys::abort::Aborted;
@@ -125,9 +125,14 @@ pub(super) fn before_ready(
     entry: WorkerEntry,
     phase: Phase,
     cause: &JobErrorKind,
+    crash: Option<&Crash>,
     words: &[String],
 ) -> String {
-    let mut text = format!("before it was ready ({phase}): {cause}");
+    let mut text = format!("before it was ready ({phase}): ");
+    match crash {
+        Some(crash) => text.push_str(&format!("its worker was ended by {crash}")),
+        None => text.push_str(&cause.to_string()),
+    }
     if let Some(hint) = hint(entry, phase, cause) {
         text.push_str("; ");
         text.push_str(hint);
@@ -432,7 +437,8 @@ mod tests {
 
     #[test]
     fn a_death_before_ready_names_its_likely_reason() {
-        let of = |phase, cause: JobErrorKind| before_ready(WorkerEntry::Init, phase, &cause, &[]);
+        let of =
+            |phase, cause: JobErrorKind| before_ready(WorkerEntry::Init, phase, &cause, None, &[]);
         let exited = |code| JobErrorKind::Lost(WorkerExit::Code(Some(code)));
         for (phase, cause, expected) in [
             (Phase::Unknown, exited(127), "shared library"),
@@ -492,14 +498,14 @@ mod tests {
             "no guess: {text}"
         );
         for code in [exited(0), JobErrorKind::Lost(WorkerExit::Signal(6))] {
-            let text = before_ready(WorkerEntry::RunWorker, Phase::Unknown, &code, &[]);
+            let text = before_ready(WorkerEntry::RunWorker, Phase::Unknown, &code, None, &[]);
             assert!(
                 text.contains("arenite::run_worker()") && !text.contains("init()"),
                 "{text}"
             );
         }
         let words = ["one".to_owned(), "two".to_owned()];
-        let text = before_ready(WorkerEntry::Init, Phase::Unknown, &exited(1), &words);
+        let text = before_ready(WorkerEntry::Init, Phase::Unknown, &exited(1), None, &words);
         assert!(text.ends_with("its last words:\none\ntwo"), "{text}");
     }
 

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::actor::actor_of;
+use super::crash::crash_in_start;
 use super::drain::lent;
 use super::error::{JobErrorKind, WorkerExit};
 use super::exit_causes::before_ready;
@@ -13,7 +14,7 @@ use super::shared::Supervisor;
 use super::state::EngineState;
 use super::suspicion::{EXPLAINED, UNEXPLAINED};
 use super::worker::{Status, WHOLE, Worker};
-use crate::link::CANCEL;
+use crate::link::{CANCEL, Phase};
 
 /// Starts that may fail one after the other before the engine gives up.
 const FAILED_STARTS: usize = 4;
@@ -38,6 +39,11 @@ impl Supervisor {
     ) {
         // The link of the first lane has the notes of the whole process.
         let phase = self.cells[index].phase();
+        // Not under the lock: it reads files.
+        let crash = match phase {
+            Phase::Starting(_) => crash_in_start(&words, &cause),
+            _ => None,
+        };
         let culprit_lane = self.cells[index].culprit_lane();
         let damage = self.arena.damage();
         let mut state = self.lock();
@@ -75,7 +81,13 @@ impl Supervisor {
             let why = refused.unwrap_or_else(|| {
                 format!(
                     "worker {index} {}",
-                    before_ready(self.settings.program.entry, phase, &cause, &words.all())
+                    before_ready(
+                        self.settings.program.entry,
+                        phase,
+                        &cause,
+                        crash.as_ref(),
+                        &words.all()
+                    )
                 )
             });
             state.start_failed(index, &why);
@@ -291,7 +303,7 @@ impl EngineState {
         for (_, record) in ran {
             if self.may_run_again_after_loss(record) {
                 if self.records.at(record).is_traced() {
-                    self.trace_failed(record, &lost, true);
+                    self.trace_failed(record, &lost, None, true);
                 }
                 self.requeue(record);
                 self.notify_moved(record);

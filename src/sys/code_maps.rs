@@ -5,8 +5,10 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-/// Longest line that is copied.
-const LONGEST: usize = 512;
+/// Longest line that is copied: that of a path of 4096 bytes.
+const LONGEST: usize = 4096 + 128;
+/// What [`for_each_line`] works in.
+pub(super) type Buffer = [u8; LONGEST + 1024];
 
 /// Lines that were read before the process lost the right to.
 static REMEMBERED: OnceLock<Vec<u8>> = OnceLock::new();
@@ -39,13 +41,13 @@ pub fn remember() {
     let _ = REMEMBERED.set(kept);
 }
 
-/// Passes each line of the maps of this process to `on_line`, without allocating. Longer ones are truncated.
-pub(super) fn for_each_line(buffer: &mut [u8; 1024], mut on_line: impl FnMut(&[u8])) {
+/// Passes each line of the maps of this process to `on_line`, without allocating. Longer ones are left out.
+pub(super) fn for_each_line(buffer: &mut Buffer, mut on_line: impl FnMut(&[u8])) {
     if let Some(lines) = REMEMBERED.get() {
         lines.split(|&byte| byte == b'\n').for_each(on_line);
         return;
     }
-    let (read_into, line) = buffer.split_at_mut(1024 - LONGEST);
+    let (line, read_into) = buffer.split_at_mut(LONGEST);
     // SAFETY: the path is a C string; async-signal-safe.
     let file = unsafe {
         libc::open(
@@ -64,13 +66,17 @@ pub(super) fn for_each_line(buffer: &mut [u8; 1024], mut on_line: impl FnMut(&[u
             break;
         };
         for &byte in &read_into[..read] {
-            if byte == b'\n' {
-                on_line(&line[..len]);
-                len = 0;
-            } else if len < line.len() {
-                line[len] = byte;
+            if byte != b'\n' {
+                if let Some(cell) = line.get_mut(len) {
+                    *cell = byte;
+                }
                 len += 1;
+                continue;
             }
+            if let Some(line) = line.get(..len) {
+                on_line(line);
+            }
+            len = 0;
         }
     }
     // SAFETY: closes what was opened here.
@@ -101,9 +107,14 @@ pub(super) fn parse(text: &[u8]) -> Vec<CodeMap> {
     let text = String::from_utf8_lossy(text);
     let map = |line: &str| {
         let (start, end) = addresses(line.as_bytes())?;
-        // Addresses, rights, offset, device, inode, and the path, which may contain spaces.
-        let path = line.find('/').map(|at| &line[at..])?;
-        let offset = line.split_ascii_whitespace().nth(2)?;
+        // Addresses, rights, offset, device, inode, and the path, which may contain spaces. Maps of no file may have a
+        // name, in brackets.
+        let mut fields = line.splitn(6, ' ');
+        let offset = fields.nth(2)?;
+        let path = fields.nth(2)?.trim_ascii_start();
+        if !path.starts_with('/') {
+            return None;
+        }
         Some(CodeMap {
             start,
             end,
@@ -123,7 +134,7 @@ mod tests {
     fn the_line_of_this_code_is_found_and_parsed() {
         let here = (parse as fn(&[u8]) -> Vec<CodeMap>) as usize as u64;
         let mut found = Vec::new();
-        for_each_line(&mut [0; 1024], |line| {
+        for_each_line(&mut [0; _], |line| {
             if addresses(line).is_some_and(|(start, end)| (start..end).contains(&here)) {
                 found.extend_from_slice(line);
                 found.push(b'\n');
@@ -145,6 +156,8 @@ mod tests {
             "12345678901234567-1 r-xp 0 0:0 0 /a",
             "1-2 r-xp",
             "1-2 /",
+            "1-2 r-xp 0 0:0 0  [anon:/a/b]",
+            "1-2 r-xp 00000400 08:01 17",
         ] {
             assert_eq!(parse(line.as_bytes()), [], "{line}");
         }

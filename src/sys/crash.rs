@@ -4,35 +4,40 @@
 //! records lies in memory that outlives the process. Then it calls the handler that the program had installed, or ends
 //! the process by the same signal, so the exit and a core dump are what they would be without it.
 
-use std::cell::{Cell, UnsafeCell};
+use std::cell::UnsafeCell;
 use std::ffi::{c_int, c_void};
 use std::ops::ControlFlow;
 use std::ptr;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 use super::code_maps::{self, CodeMap};
 use super::error::{Error, Result};
+use super::fault;
 use super::fork::OwnerProcess;
 use super::inject::allowed;
 use super::unwind;
 
 /// Signals that a thread raises by its own actions and that end the process.
-const FAULTS: [Signal; 5] = [
+const FAULTS: [Signal; 6] = [
     Signal::SIGSEGV,
     Signal::SIGBUS,
     Signal::SIGILL,
     Signal::SIGFPE,
     Signal::SIGABRT,
+    // What some compilers emit where code is unreachable, on aarch64.
+    Signal::SIGTRAP,
 ];
 
 /// Bytes of the alternate signal stack, used because the thread's own stack may have overflowed.
-const STACK: usize = 32 * 1024;
+const STACK: usize = 64 * 1024;
 /// `si_code`: Linux does not know the address.
 const SI_KERNEL: i32 = 0x80;
+/// How far below the handler's frame its stack may reach.
+const DEEPEST_HANDLER: u64 = 1 << 20;
 /// How often a handler of the program may handle a fault and let the process continue before this one steps aside; or,
 /// if it was the same fault each time, before the process ends.
 const SURVIVED: u32 = 8;
@@ -78,6 +83,8 @@ const INNERMOST: usize = 40;
 const OUTERMOST: usize = 24;
 /// Max frames that are counted: a stack overflow may have many.
 const MAX_DEPTH: u64 = 1 << 18;
+/// Frames of the handler and of Linux after which those of the thread must have begun.
+const HANDLER_FRAMES: u32 = 64;
 /// Max bytes of lines of maps.
 const MAPS: usize = 7168;
 
@@ -176,6 +183,12 @@ impl CrashNote {
         self.maps_len.store(0, Ordering::Relaxed);
     }
 
+    /// Retracts the note, if the process continues, or restores it.
+    fn set_written(&self, is_written: bool) {
+        // Release: "crash noted", pairs with `read`.
+        self.is_written.store(is_written.into(), Ordering::Release);
+    }
+
     /// The content, if the process crashed. Accepts any content.
     pub fn read(&self) -> Option<NotedCrash> {
         // Acquire: "crash noted", pairs with `write`.
@@ -247,7 +260,8 @@ impl CrashNote {
         code_maps::parse(&text)
     }
 
-    /// Notes the frames of this thread from `instruction` on, of which the first is found at `from`.
+    /// Notes the frames of this thread from `instruction` on, of which the first is found at `from`. If the walk crashes,
+    /// those up to there are noted.
     fn write_frames(&self, instruction: u64, from: u64) {
         let set = |number: u64, instruction: u64| {
             let cell = match number.checked_sub(INNERMOST as u64) {
@@ -255,27 +269,35 @@ impl CrashNote {
                 Some(rest) => &self.outermost[(rest % OUTERMOST as u64) as usize],
             };
             cell.store(instruction, Ordering::Relaxed);
+            // Release: "frames noted", pairs with `depth`.
+            self.depth.store(number + 1, Ordering::Release);
         };
         set(0, instruction);
         let mut depth = 1;
+        let mut passed = 0;
         let mut has_begun = false;
-        unwind::walk(|at, _| {
+        let mut last = (0, 0);
+        unwind::walk(|at, stack| {
             let at = at as u64;
             if !has_begun {
+                passed += 1;
                 has_begun = at == from;
+                if !has_begun && passed == HANDLER_FRAMES {
+                    return ControlFlow::Break(());
+                }
                 if !has_begun || from == instruction {
                     return ControlFlow::Continue(());
                 }
             }
-            if at == 0 || depth == MAX_DEPTH {
+            // An overwritten stack may have a frame that is its own caller.
+            if at == 0 || depth == MAX_DEPTH || (at, stack) == last {
                 return ControlFlow::Break(());
             }
+            last = (at, stack);
             set(depth, at);
             depth += 1;
             ControlFlow::Continue(())
         });
-        // Release: "frames noted", pairs with `depth`.
-        self.depth.store(depth, Ordering::Release);
     }
 
     /// Notes where the code of the frames is.
@@ -322,8 +344,7 @@ impl CrashNote {
         set(&self.instruction, crash.instruction);
         set(&self.stack, crash.stack);
         set(&self.stack_start, crash.stack_start.unwrap_or(0));
-        // Release: "crash noted", pairs with `read`.
-        self.is_written.store(1, Ordering::Release);
+        self.set_written(true);
     }
 }
 
@@ -333,12 +354,12 @@ fn has_address(signal: i32, code: i32) -> bool {
 }
 
 /// A buffer that is not on the small stack of a signal handler. Used by the thread that has set [`CRASHED`].
-struct Lines(UnsafeCell<[u8; 1024]>);
+struct Lines(UnsafeCell<code_maps::Buffer>);
 
 // SAFETY: only one thread uses it: see `CRASHED`.
 unsafe impl Sync for Lines {}
 
-static LINES: Lines = Lines(UnsafeCell::new([0; 1024]));
+static LINES: Lines = Lines(UnsafeCell::new([0; _]));
 
 /// The note of this process.
 static NOTE: AtomicPtr<CrashNote> = AtomicPtr::new(ptr::null_mut());
@@ -352,22 +373,25 @@ static BEFORE: [OnceLock<SigAction>; FAULTS.len()] = [const { OnceLock::new() };
 static STARTED: [OnceLock<SigAction>; FAULTS.len()] = [const { OnceLock::new() }; FAULTS.len()];
 /// The thread that is in the handler, 0 for none.
 static CRASHED: AtomicU32 = AtomicU32::new(0);
-/// The signal whose stack is walked, 0 for none.
-static WALKING: AtomicU32 = AtomicU32::new(0);
+/// Where its stack is while a handler of the program runs, or the walk.
+static HANDLER_STACK: AtomicU64 = AtomicU64::new(0);
+/// What Linux has passed to the handler that walks the stack. The signal is 0 for none.
+static WALKING: Walking = Walking {
+    signal: AtomicI32::new(0),
+    info: AtomicPtr::new(ptr::null_mut()),
+    context: AtomicPtr::new(ptr::null_mut()),
+};
 /// Crashes that a handler of the program has handled.
 static HANDLED: AtomicU32 = AtomicU32::new(0);
 /// The last fault that was handed to a handler of the program, and how often it has recurred since.
 static LAST_FAULT: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
 static RECURRED: AtomicU32 = AtomicU32::new(0);
 
-thread_local! {
-    /// Where the stack of this thread began, about; 0: unknown.
-    static STACK_START: Cell<usize> = const { Cell::new(0) };
+struct Walking {
+    signal: AtomicI32,
+    info: AtomicPtr<libc::siginfo_t>,
+    context: AtomicPtr<c_void>,
 }
-/// The same of the thread that installed the handlers, with its number. Other threads than that of a lane may have no
-/// thread-locals yet, and then reading one allocates, which a handler must not.
-static FIRST_THREAD: AtomicU32 = AtomicU32::new(0);
-static FIRST_STACK: AtomicU64 = AtomicU64::new(0);
 
 /// Makes this process record a crash in `note`, in which `locate` finds addresses in shared memory. It must be
 /// async-signal-safe. Signals from outside record nothing.
@@ -376,8 +400,6 @@ pub fn note_crashes(note: &'static CrashNote, locate: fn(usize) -> Option<Locate
     let _ = OwnerProcess::current();
     let _ = LOCATE.set(locate);
     PROCESS.store(std::process::id(), Ordering::Relaxed);
-    FIRST_THREAD.store(thread_number(), Ordering::Relaxed);
-    FIRST_STACK.store(here() as u64, Ordering::Relaxed);
     // Release: "note mapped", pairs with `on_crash`.
     NOTE.store(ptr::from_ref(note).cast_mut(), Ordering::Release);
     install(&BEFORE)
@@ -426,26 +448,13 @@ pub fn prepare_thread() -> Result<()> {
         // SAFETY: the memory is never freed, and nothing else uses it.
         .map(|()| unsafe { libc::sigaltstack(&raw const stack, ptr::null_mut()) })
         .and_then(Errno::result)
-        .map_err(|errno| Error::new("sigaltstack", errno, "a stack for faults"))?;
-    STACK_START.set(here());
-    Ok(())
+        .map(drop)
+        .map_err(|errno| Error::new("sigaltstack", errno, "a stack for faults"))
 }
 
 /// Drops the reference to the note, which is not mapped in a forked copy.
 pub(super) fn forget_note() {
     NOTE.store(ptr::null_mut(), Ordering::Relaxed);
-}
-
-/// An address in the caller's stack frame, about.
-#[inline(never)]
-fn here() -> usize {
-    let local = 0_u8;
-    (&raw const local).addr()
-}
-
-fn thread_number() -> u32 {
-    // SAFETY: takes nothing and returns a number.
-    unsafe { libc::gettid() }.cast_unsigned()
 }
 
 extern "C" fn on_crash(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
@@ -459,46 +468,107 @@ extern "C" fn on_crash(signal: c_int, info: *mut libc::siginfo_t, context: *mut 
         let raised = code == libc::SI_TKILL && (*info).si_pid() == process;
         (code, code > 0 || raised, process.cast_unsigned())
     };
-    let this = thread_number();
-    // Acquire: "crash over", pairs with the store below.
-    match CRASHED.compare_exchange(0, this, Ordering::Acquire, Ordering::Acquire) {
-        // A handler of the program, or this one, has crashed itself, or raises the signal again to end the process.
-        Err(first) if first == this => {
-            return match WALKING.load(Ordering::Relaxed) {
-                0 => end_by(signal),
-                first => end_by(first.cast_signed()),
-            };
-        }
-        // Another thread has crashed at the same time, and ends the process when it has recorded that.
-        Err(_) => wait_for_end(),
-        Ok(_) => {}
+    let this = fault::thread_id();
+    // SAFETY: Linux has passed the context.
+    if !unsafe { enter(this, context) } {
+        return end_again(signal);
     }
     if is_own && process == PROCESS.load(Ordering::Relaxed) {
-        super::fault::note_end();
+        fault::note_end();
         if signal == libc::SIGABRT && code == libc::SI_TKILL {
             super::abort::note_abort(errno);
         }
-        // Acquire: "note mapped", pairs with `note_crashes`.
-        let note = NOTE.load(Ordering::Acquire);
-        // SAFETY: null, or the address of a note that lives as long as the process.
-        if let Some(note) = unsafe { note.as_ref() } {
+        if let Some(note) = note() {
             // SAFETY: Linux passes both, for the time of this call.
             unsafe {
                 let crash = describe(signal, this, info, context);
                 note.write(&crash);
-                WALKING.store(signal.cast_unsigned(), Ordering::Relaxed);
+                HANDLER_STACK.store(fault::stack_address() as u64, Ordering::Relaxed);
+                WALKING.info.store(info, Ordering::Relaxed);
+                WALKING.context.store(context, Ordering::Relaxed);
+                WALKING.signal.store(signal, Ordering::Relaxed);
                 let caller = Registers::step_out_of_call(&crash, context);
                 note.write_frames(crash.instruction, caller.unwrap_or(crash.instruction));
-                if caller.is_some() {
-                    Registers::restore(&crash, context);
-                }
+                Registers::restore(crash.instruction, crash.stack, context);
             }
-            WALKING.store(0, Ordering::Relaxed);
+            WALKING.signal.store(0, Ordering::Relaxed);
             note.write_maps();
         }
     }
     Errno::set_raw(errno);
     hand_on(signal, info, context);
+}
+
+/// The note of this process, if it has one.
+fn note() -> Option<&'static CrashNote> {
+    // Acquire: "note mapped", pairs with `note_crashes`.
+    let note = NOTE.load(Ordering::Acquire);
+    // SAFETY: null, or the address of a note that lives as long as the process.
+    unsafe { note.as_ref() }
+}
+
+/// Waits until this thread is the one whose crash is recorded. Returns false if it is already, and what it has crashed in
+/// is the handler.
+///
+/// # Safety
+/// `context` is that of a signal handler that runs.
+unsafe fn enter(this: u32, context: *const c_void) -> bool {
+    let mut expected = 0;
+    loop {
+        // Acquire: "crash over", pairs with the store in `hand_on`.
+        let set = CRASHED.compare_exchange(expected, this, Ordering::Acquire, Ordering::Acquire);
+        expected = match set {
+            Ok(_) => return true,
+            // SAFETY: the caller's promise.
+            Err(first) if first == this && unsafe { is_in_handler(context) } => return false,
+            // A handler of the program has left with `longjmp`.
+            Err(first) if first == this => return true,
+            Err(0) => 0,
+            // Another thread has crashed at the same time. It ends the process when it has recorded that, or goes on if
+            // a handler of the program has handled it. If neither, then such a handler has left with `longjmp`.
+            Err(first) => match wait_for(first) {
+                true => 0,
+                false => first,
+            },
+        };
+    }
+}
+
+/// Whether the handler of this thread was interrupted, which runs on the same stack: by the stack pointer.
+///
+/// # Safety
+/// `context` is that of a signal handler that runs.
+unsafe fn is_in_handler(context: *const c_void) -> bool {
+    // SAFETY: the caller's promise.
+    let stack = unsafe { Registers::read(context) }.stack;
+    let below = HANDLER_STACK.load(Ordering::Relaxed).saturating_sub(stack);
+    let above = stack.saturating_sub(HANDLER_STACK.load(Ordering::Relaxed));
+    below < DEEPEST_HANDLER && above < 4096
+}
+
+/// Ends a process that has crashed in the handler, by the first signal.
+fn end_again(signal: c_int) {
+    let walked = WALKING.signal.swap(0, Ordering::Relaxed);
+    if walked == 0 {
+        // A handler of the program has crashed, or raises the signal again to end the process.
+        return end_by(signal);
+    }
+    // What the stack looks like was not what the unwinder took it for.
+    let (info, context) = (&WALKING.info, &WALKING.context);
+    let (info, context) = (
+        info.load(Ordering::Relaxed),
+        context.load(Ordering::Relaxed),
+    );
+    if let Some(note) = note() {
+        let of = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
+        // SAFETY: the context is that of the first handler, which this one has interrupted.
+        unsafe { Registers::restore(of(&note.instruction), of(&note.stack), context) };
+        note.write_maps();
+    }
+    hand_on(walked, info, context);
+    // What it has returned to is the unwinder.
+    note().into_iter().for_each(|note| note.set_written(true));
+    end_by(walked);
 }
 
 /// Calls the program's own handler, or ends the process by the signal.
@@ -514,16 +584,24 @@ fn hand_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     if recurred >= SURVIVED {
         return end_by(signal);
     }
+    HANDLER_STACK.store(fault::stack_address() as u64, Ordering::Relaxed);
     match own.handler() {
         SigHandler::SigAction(handler) => handler(signal, info, context),
         SigHandler::Handler(handler) => handler(signal),
         SigHandler::SigDfl | SigHandler::SigIgn => return end_by(signal),
     }
-    // It has handled the fault, or restored the default action: then the fault recurs. A program that lives with its
-    // faults must not pay for their description each time.
-    if HANDLED.fetch_add(1, Ordering::Relaxed) >= SURVIVED && recurred == 0 {
-        // SAFETY: this is the action that the program had installed itself.
-        let _ = unsafe { sigaction(FAULTS[index], own) };
+    // It has handled the fault, or restored another action, for which the fault recurs. In the first case the note is of
+    // a crash that was none; but `abort` does not let a handler handle it.
+    let now = action_of(FAULTS[index]);
+    if [on_crash as Handler as usize, address_of(own.handler())].contains(&now) {
+        if signal != libc::SIGABRT {
+            note().into_iter().for_each(|note| note.set_written(false));
+        }
+        // A program that lives with its faults must not pay for their description each time.
+        if HANDLED.fetch_add(1, Ordering::Relaxed) >= SURVIVED && recurred == 0 {
+            // SAFETY: this is the action that the program had installed itself.
+            let _ = unsafe { sigaction(FAULTS[index], own) };
+        }
     }
     // Release: "crash over", pairs with `on_crash`.
     CRASHED.store(0, Ordering::Release);
@@ -565,8 +643,30 @@ fn end_by(signal: c_int) {
     }
 }
 
-/// Waits until another thread has ended this process, for a few seconds.
-fn wait_for_end() {
+/// The address of the handler that the signal has now.
+fn action_of(signal: Signal) -> usize {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: writes the action if it succeeds.
+    unsafe {
+        match libc::sigaction(signal as c_int, ptr::null(), action.as_mut_ptr()) {
+            0 => action.assume_init().sa_sigaction,
+            _ => libc::SIG_DFL,
+        }
+    }
+}
+
+fn address_of(handler: SigHandler) -> usize {
+    match handler {
+        SigHandler::SigAction(handler) => handler as usize,
+        SigHandler::Handler(handler) => handler as usize,
+        SigHandler::SigDfl => libc::SIG_DFL,
+        SigHandler::SigIgn => libc::SIG_IGN,
+    }
+}
+
+/// Waits for a few seconds until another thread, which has crashed, has ended this process or goes on. Returns whether it
+/// goes on.
+fn wait_for(first: u32) -> bool {
     let pause = libc::timespec {
         tv_sec: 0,
         tv_nsec: 10_000_000,
@@ -574,7 +674,11 @@ fn wait_for_end() {
     for _ in 0..500 {
         // SAFETY: reads the pause; the rest of it is not wanted.
         unsafe { libc::nanosleep(&raw const pause, ptr::null_mut()) };
+        if CRASHED.load(Ordering::Relaxed) != first {
+            return true;
+        }
     }
+    false
 }
 
 /// Describes the crash of this thread.
@@ -594,13 +698,6 @@ unsafe fn describe(
         unsafe { (*info).si_addr() }.addr()
     });
     let locate = LOCATE.get();
-    let stack_start = if thread == FIRST_THREAD.load(Ordering::Relaxed) {
-        FIRST_STACK.load(Ordering::Relaxed)
-    } else if super::fault::has_numbers() {
-        STACK_START.with(Cell::get) as u64
-    } else {
-        0
-    };
     NotedCrash {
         signal,
         code,
@@ -609,7 +706,7 @@ unsafe fn describe(
         address: address.map(|address| address as u64),
         instruction: registers.instruction,
         stack: registers.stack,
-        stack_start: Some(stack_start).filter(|&start| start > 0),
+        stack_start: fault::known_thread(thread).map(|thread| thread.stack_start),
         frames: Vec::new(),
         omitted: (0, 0),
         files: Vec::new(),
@@ -670,14 +767,16 @@ impl Registers {
         }
     }
 
+    /// Ends the effect of [`step_out_of_call`](Self::step_out_of_call), if it had any.
+    ///
     /// # Safety
-    /// As [`step_out_of_call`](Self::step_out_of_call), whose effect it ends.
+    /// `context` is that of a signal handler that runs; the values are those that it had.
     #[cfg(target_arch = "x86_64")]
-    unsafe fn restore(crash: &NotedCrash, context: *mut c_void) {
+    unsafe fn restore(instruction: u64, stack: u64, context: *mut c_void) {
         // SAFETY: the caller's promise.
         let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
-        registers[libc::REG_RIP as usize] = crash.instruction.cast_signed();
-        registers[libc::REG_RSP as usize] = crash.stack.cast_signed();
+        registers[libc::REG_RIP as usize] = instruction.cast_signed();
+        registers[libc::REG_RSP as usize] = stack.cast_signed();
     }
 
     /// As on x86_64; the return address is in a register.
@@ -695,12 +794,14 @@ impl Registers {
         Some(registers.pc)
     }
 
+    /// Ends the effect of [`step_out_of_call`](Self::step_out_of_call), if it had any.
+    ///
     /// # Safety
-    /// As [`step_out_of_call`](Self::step_out_of_call), whose effect it ends.
+    /// `context` is that of a signal handler that runs; the values are those that it had.
     #[cfg(target_arch = "aarch64")]
-    unsafe fn restore(crash: &NotedCrash, context: *mut c_void) {
+    unsafe fn restore(instruction: u64, _stack: u64, context: *mut c_void) {
         // SAFETY: the caller's promise.
-        unsafe { (*context.cast::<libc::ucontext_t>()).uc_mcontext.pc = crash.instruction };
+        unsafe { (*context.cast::<libc::ucontext_t>()).uc_mcontext.pc = instruction };
     }
 
     /// # Safety

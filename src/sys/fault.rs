@@ -6,17 +6,28 @@
 //! `exit` calls the handler registered first after all others. If another thread crashes meanwhile, because those
 //! handlers tore down what it uses, its number is noted instead of that of the thread that called `exit`.
 
-use std::cell::Cell;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use super::error::{Error, Result};
 use super::fork::OwnerProcess;
 
-thread_local! {
-    /// The number of this thread; 0: it has none.
-    static NUMBER: Cell<u32> = const { Cell::new(0) };
+/// A thread that lives as long as its process: that of a lane.
+///
+/// Not a thread-local: in a shared library the first access of a thread to one may allocate, which a signal handler must
+/// not.
+#[derive(Debug)]
+pub(super) struct KnownThread {
+    id: u32,
+    /// 0: it has none.
+    number: u32,
+    /// Where its stack began, about.
+    pub(super) stack_start: u64,
+    next: Option<&'static KnownThread>,
 }
+
+/// The threads that are known, the last first.
+static THREADS: AtomicPtr<KnownThread> = AtomicPtr::new(ptr::null_mut());
 
 /// The note of this process.
 static NOTE: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
@@ -37,14 +48,57 @@ pub fn note_ends(note: &'static AtomicU32) -> Result<()> {
     Ok(())
 }
 
-/// Gives this thread a number, from 1.
-pub fn number_thread(number: u32) {
-    NUMBER.set(number);
+/// Makes this thread known, with its number from 1, or 0 for none. For threads that live as long as their process.
+pub fn know_thread(number: u32) {
+    let thread = Box::leak(Box::new(KnownThread {
+        id: thread_id(),
+        number,
+        stack_start: stack_address() as u64,
+        next: None,
+    }));
+    let mut head = THREADS.load(Ordering::Acquire);
+    loop {
+        // SAFETY: null, or a thread that was leaked here.
+        thread.next = unsafe { head.as_ref() };
+        // Release: "thread known", pairs with `known_thread`.
+        let set = THREADS.compare_exchange(
+            head,
+            ptr::from_mut(thread),
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        );
+        match set {
+            Ok(_) => return,
+            Err(other) => head = other,
+        }
+    }
 }
 
-/// Whether threads have numbers in this process.
-pub(super) fn has_numbers() -> bool {
-    !NOTE.load(Ordering::Relaxed).is_null()
+/// The thread with this id, if it is known. Async-signal-safe.
+pub(super) fn known_thread(id: u32) -> Option<&'static KnownThread> {
+    // Acquire: "thread known", pairs with `know_thread`.
+    // SAFETY: null, or a thread that was leaked there.
+    let mut next = unsafe { THREADS.load(Ordering::Acquire).as_ref() };
+    while let Some(thread) = next {
+        if thread.id == id {
+            return next;
+        }
+        next = thread.next;
+    }
+    None
+}
+
+/// Number of this thread in the system. Async-signal-safe.
+pub(super) fn thread_id() -> u32 {
+    // SAFETY: takes nothing and returns a number.
+    unsafe { libc::gettid() }.cast_unsigned()
+}
+
+/// An address in the caller's stack frame, about.
+#[inline(never)]
+pub(super) fn stack_address() -> usize {
+    let local = 0_u8;
+    (&raw const local).addr()
 }
 
 /// Drops the reference to the note, which is not mapped in a forked copy.
@@ -60,8 +114,7 @@ pub(crate) fn note_end() {
     let Some(note) = (unsafe { note.as_ref() }) else {
         return;
     };
-    // A thread-local without a destructor is plain memory, so a signal handler may read it.
-    let number = NUMBER.with(Cell::get);
+    let number = known_thread(thread_id()).map_or(0, |thread| thread.number);
     // Release: "number noted", pairs with the supervisor's load after the exit.
     let _ = note.compare_exchange(0, number, Ordering::Release, Ordering::Relaxed);
 }
@@ -84,7 +137,7 @@ mod tests {
         NOTE.store(ptr::from_ref(note).cast_mut(), Ordering::Release);
         let ends = |number: Option<u32>| {
             let thread = std::thread::spawn(move || {
-                number.into_iter().for_each(number_thread);
+                number.into_iter().for_each(know_thread);
                 note_end();
             });
             thread.join().unwrap();

@@ -1,21 +1,26 @@
 //! Names and source lines of code in ELF files, read from the files.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use addr2line::gimli::{self, EndianSlice, RunTimeEndian};
-use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, SymbolKind};
+use addr2line::gimli::{self, EndianSlice, RunTimeEndian, SectionId};
+use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, ReadCache, SymbolKind};
 
 /// Largest file that is read.
 const LARGEST: u64 = 1 << 30;
 /// Max entries of the cache.
 const MAX_KNOWN: usize = 4096;
+/// Max bytes of a name.
+const LONGEST_NAME: usize = 1024;
 
 /// A function at an address, and the line there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,100 +33,210 @@ pub struct Symbol {
     pub line: Option<u32>,
 }
 
-type Key = (PathBuf, u64);
+/// How many bytes of files may still be read.
+#[derive(Debug)]
+pub struct Budget(Cell<u64>);
+
+impl Budget {
+    /// That of one stack.
+    pub fn new() -> Self {
+        Self(Cell::new(LARGEST))
+    }
+
+    fn left(&self) -> u64 {
+        self.0.get()
+    }
+
+    fn spend(&self, bytes: u64) -> io::Result<()> {
+        let left = self.left().checked_sub(bytes);
+        self.0.set(left.unwrap_or(0));
+        left.map(drop)
+            .ok_or_else(|| io::Error::other("a file with too many names"))
+    }
+}
+
+/// The content of a file: device, inode, length, and when it was written, in seconds and nanoseconds. A library may have
+/// been built anew.
+type Content = (u64, u64, u64, i64, i64);
+type Known = HashMap<(Content, u64), Arc<[Symbol]>>;
 /// What is known: the same crashes recur, and reading a file is slow.
-static KNOWN: Mutex<Option<HashMap<Key, Arc<[Symbol]>>>> = Mutex::new(None);
+static KNOWN: Mutex<Option<Known>> = Mutex::new(None);
 
 /// The functions at each of these offsets of a file, the innermost first: several where functions were inlined, none
 /// where nothing is known.
 ///
-/// The path may come from a hostile process: only regular ELF files are read, and nothing is mapped, since a mapped file
-/// may be truncated.
-pub fn resolve(path: &Path, offsets: &[u64]) -> Vec<Arc<[Symbol]>> {
+/// The path may come from a hostile process: only regular ELF files are opened, of them are read only the parts with
+/// names and lines, within the budget, and nothing is mapped, since a mapped file may be truncated.
+pub fn resolve(path: &Path, offsets: &[u64], budget: &Budget) -> Vec<Arc<[Symbol]>> {
+    let Some((file, content)) = open(path) else {
+        return vec![Arc::default(); offsets.len()];
+    };
     let known = |offset: &u64| {
         let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-        known.as_ref()?.get(&(path.to_owned(), *offset)).cloned()
+        known.as_ref()?.get(&(content, *offset)).cloned()
     };
     let mut found: Vec<_> = offsets.iter().map(known).collect();
     if found.iter().any(Option::is_none) {
-        let data = read(path).unwrap_or_default();
         // The parsers are not trusted with any file.
-        let named = catch_unwind(AssertUnwindSafe(|| name(&data, offsets)));
-        let named = named.ok().flatten().unwrap_or_default();
+        let named = catch_unwind(AssertUnwindSafe(|| name(file, offsets, budget)));
+        let mut named = named.ok().flatten().unwrap_or_default();
+        named.resize(offsets.len(), Vec::new());
+        if budget.left() == 0 {
+            // Another time there may be more.
+            return named.into_iter().map(Arc::from).collect();
+        }
         let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
         let known = known.get_or_insert_default();
         if known.len() + offsets.len() > MAX_KNOWN {
             known.clear();
         }
-        for (at, &offset) in offsets.iter().enumerate() {
-            let symbols: Arc<[Symbol]> = named.get(at).cloned().unwrap_or_default().into();
-            known.insert((path.to_owned(), offset), Arc::clone(&symbols));
-            found[at] = Some(symbols);
+        for ((found, symbols), &offset) in found.iter_mut().zip(named).zip(offsets) {
+            let symbols = found.insert(symbols.into());
+            known.insert((content, offset), Arc::clone(symbols));
         }
     }
     found.into_iter().map(Option::unwrap_or_default).collect()
 }
 
-/// Reads a regular ELF file.
-fn read(path: &Path) -> Option<Vec<u8>> {
-    let open = || -> std::io::Result<File> {
-        let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-        OpenOptions::new().read(true).custom_flags(flags).open(path)
+/// Opens a regular ELF file.
+fn open(path: &Path) -> Option<(File, Content)> {
+    // The program that runs, wherever its file is now, and even if it was deleted.
+    let program = Path::new("/proc/self/exe");
+    let is_own = |own: &Path| {
+        let (own, path) = (own.as_os_str().as_bytes(), path.as_os_str().as_bytes());
+        // The worker may have looked before the file was deleted.
+        own == path || own.strip_suffix(b" (deleted)") == Some(path)
     };
-    let mut file = open().ok()?;
-    let meta = file.metadata().ok()?;
+    let path = match fs::read_link(program) {
+        Ok(own) if is_own(&own) => program,
+        _ => path,
+    };
+    // Opening a device may have effects, so what it is comes first.
+    let open = |path: &Path, flags: i32| {
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(flags).open(path).ok()
+    };
+    let place = open(path, libc::O_PATH)?;
+    let meta = place.metadata().ok()?;
     if !meta.is_file() || meta.len() > LARGEST {
         return None;
     }
-    let mut data = vec![0; 4];
-    file.read_exact(&mut data).ok()?;
-    if data != b"\x7fELF" {
-        return None;
-    }
-    let rest = meta.len().saturating_sub(4);
-    file.take(rest).read_to_end(&mut data).ok()?;
-    Some(data)
+    let by_number = PathBuf::from(format!("/proc/self/fd/{}", place.as_raw_fd()));
+    let mut file = open(&by_number, libc::O_NONBLOCK)?;
+    let mut magic = [0; 4];
+    file.read_exact(&mut magic).ok()?;
+    let content = (
+        meta.dev(),
+        meta.ino(),
+        meta.len(),
+        meta.mtime(),
+        meta.mtime_nsec(),
+    );
+    (magic == *b"\x7fELF").then_some((file, content))
 }
 
-fn name(data: &[u8], offsets: &[u64]) -> Option<Vec<Vec<Symbol>>> {
-    let object = object::File::parse(data).ok()?;
+/// A file of which at most as much is read as the budget allows.
+#[derive(Debug)]
+struct Limited<'a> {
+    file: File,
+    budget: &'a Budget,
+}
+
+impl Read for Limited<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.budget.spend(into.len() as u64)?;
+        self.file.read(into)
+    }
+}
+
+impl Seek for Limited<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
+}
+
+type ElfFile<'a> = object::File<'a, &'a ReadCache<Limited<'a>>>;
+type Lines<'a> = addr2line::Context<EndianSlice<'a, RunTimeEndian>>;
+
+fn name(file: File, offsets: &[u64], budget: &Budget) -> Option<Vec<Vec<Symbol>>> {
+    let content = ReadCache::new(Limited { file, budget });
+    let object = ElfFile::parse(&content).ok()?;
+    let lines = lines_of(&object, budget);
+    let addresses = offsets.iter().map(|&offset| address_of(&object, offset));
+    let addresses: Vec<_> = addresses.collect();
+    let mut named: Vec<Vec<Symbol>> = addresses
+        .iter()
+        .map(|address| match (address, &lines) {
+            (&Some(address), Some(lines)) => inlined(lines, address),
+            _ => Vec::new(),
+        })
+        .collect();
+    // Without debug information of functions, the symbol table knows the outermost.
+    let has_name = |symbols: &[Symbol]| {
+        let last = symbols.last();
+        last.is_some_and(|last| last.function.is_some())
+    };
+    let unnamed = named.iter_mut().zip(addresses);
+    let unnamed = unnamed.filter(|(symbols, _)| !has_name(symbols));
+    let mut unnamed: Vec<_> = unnamed
+        .filter_map(|(symbols, address)| Some((address?, symbols)))
+        .collect();
+    let functions = functions_at(&object, unnamed.iter().map(|&(address, _)| address));
+    for ((_, symbols), function) in unnamed.iter_mut().zip(functions) {
+        match (symbols.last_mut(), function) {
+            (Some(last), function) => last.function = function,
+            (None, None) => {}
+            (None, function) => symbols.push(Symbol {
+                function,
+                ..Symbol::default()
+            }),
+        }
+    }
+    Some(named)
+}
+
+/// The debug information, if there is any that is neither compressed nor too long.
+fn lines_of<'a>(object: &ElfFile<'a>, budget: &Budget) -> Option<Lines<'a>> {
+    /// What is needed of it.
+    const WANTED: [SectionId; 11] = [
+        SectionId::DebugAbbrev,
+        SectionId::DebugAddr,
+        SectionId::DebugAranges,
+        SectionId::DebugInfo,
+        SectionId::DebugLine,
+        SectionId::DebugLineStr,
+        SectionId::DebugRanges,
+        SectionId::DebugRngLists,
+        SectionId::DebugStr,
+        SectionId::DebugStrOffsets,
+        SectionId::DebugTypes,
+    ];
     let endian = match object.is_little_endian() {
         true => RunTimeEndian::Little,
         false => RunTimeEndian::Big,
     };
-    let section = |id: gimli::SectionId| -> Result<_, gimli::Error> {
-        let data = object
-            .section_by_name(id.name())
-            .and_then(|section| section.data().ok());
+    let find = |id: SectionId| {
+        let section = object.section_by_name(id.name())?;
+        let range = section.compressed_file_range().ok()?;
+        (range.format == object::CompressionFormat::None).then_some(section)
+    };
+    let needed = WANTED.iter().filter_map(|&id| Some(find(id)?.size()));
+    let needed = needed.fold(0, u64::saturating_add);
+    // The symbol tables need some, too.
+    if needed > budget.left() / 4 * 3 {
+        return None;
+    }
+    let section = |id: SectionId| -> Result<_, gimli::Error> {
+        let wanted = WANTED.contains(&id).then(|| find(id)).flatten();
+        let data = wanted.and_then(|section| section.data().ok());
         Ok(EndianSlice::new(data.unwrap_or_default(), endian))
     };
-    let lines = gimli::Dwarf::load(section).ok();
-    let lines = lines.and_then(|dwarf| addr2line::Context::from_dwarf(dwarf).ok());
-    let named = offsets.iter().map(|&offset| {
-        let Some(address) = address_of(&object, offset) else {
-            return Vec::new();
-        };
-        let mut symbols = lines
-            .as_ref()
-            .map_or_else(Vec::new, |lines| inlined(lines, address));
-        // Without debug information of functions, the symbol table knows the outermost.
-        let has_name = symbols.last().is_some_and(|last| last.function.is_some());
-        if !has_name && let Some(function) = function_at(&object, address) {
-            match symbols.last_mut() {
-                Some(last) => last.function = Some(function),
-                None => symbols.push(Symbol {
-                    function: Some(function),
-                    ..Symbol::default()
-                }),
-            }
-        }
-        symbols
-    });
-    Some(named.collect())
+    let dwarf = gimli::Dwarf::load(section).ok()?;
+    addr2line::Context::from_dwarf(dwarf).ok()
 }
 
 /// The address, as its linker sees it, of this byte of the file.
-fn address_of(object: &object::File<'_>, offset: u64) -> Option<u64> {
+fn address_of(object: &ElfFile<'_>, offset: u64) -> Option<u64> {
     object.segments().find_map(|segment| {
         let (start, len) = segment.file_range();
         let at = offset.checked_sub(start).filter(|&at| at < len)?;
@@ -130,40 +245,137 @@ fn address_of(object: &object::File<'_>, offset: u64) -> Option<u64> {
 }
 
 /// The functions at an address by debug information.
-fn inlined(
-    lines: &addr2line::Context<EndianSlice<'_, RunTimeEndian>>,
-    address: u64,
-) -> Vec<Symbol> {
+fn inlined(lines: &Lines<'_>, address: u64) -> Vec<Symbol> {
     let mut symbols = Vec::new();
     let Ok(mut frames) = lines.find_frames(address).skip_all_loads() else {
         return symbols;
     };
     while let Ok(Some(frame)) = frames.next() {
-        let function = frame.function.and_then(|function| {
-            let name = function.demangle().ok()?;
-            Some(name.into_owned())
-        });
+        let function = frame
+            .function
+            .and_then(|function| Some(shortened(function.demangle().ok()?)));
         let location = frame.location;
         symbols.push(Symbol {
             function,
             file: location
                 .as_ref()
-                .and_then(|location| location.file.map(str::to_owned)),
+                .and_then(|location| Some(shortened(location.file?.into()))),
             line: location.and_then(|location| location.line),
         });
     }
     symbols
 }
 
-/// The function at an address by the symbol tables.
-fn function_at(object: &object::File<'_>, address: u64) -> Option<String> {
-    let symbols = object.symbols().chain(object.dynamic_symbols());
-    let inside = symbols.filter(|symbol| {
-        let at = address.checked_sub(symbol.address());
-        symbol.kind() == SymbolKind::Text
-            && symbol.is_definition()
-            && at.is_some_and(|at| at < symbol.size())
-    });
-    let name = inside.max_by_key(ObjectSymbol::address)?.name().ok()?;
-    Some(addr2line::demangle_auto(Cow::Borrowed(name), None).into_owned())
+/// The functions at these addresses by the symbol tables.
+fn functions_at(object: &ElfFile<'_>, addresses: impl Iterator<Item = u64>) -> Vec<Option<String>> {
+    // The innermost that contains an address, which is the last to begin.
+    let mut found: Vec<_> = addresses.map(|address| (address, None)).collect();
+    if found.is_empty() {
+        return Vec::new();
+    }
+    for symbol in object.symbols().chain(object.dynamic_symbols()) {
+        if symbol.kind() != SymbolKind::Text || !symbol.is_definition() {
+            continue;
+        }
+        let (start, size) = (symbol.address(), symbol.size());
+        for (address, best) in &mut found {
+            let is_inside = address.checked_sub(start).is_some_and(|at| at < size);
+            if is_inside && best.as_ref().is_none_or(|(other, _)| *other < start) {
+                *best = Some((start, symbol.name().ok()));
+            }
+        }
+    }
+    let name = |(_, best): (u64, Option<(u64, Option<&str>)>)| {
+        let name = best?.1?;
+        Some(shortened(addr2line::demangle_auto(name.into(), None)))
+    };
+    found.into_iter().map(name).collect()
+}
+
+/// A name that was truncated to a length that can be shown.
+fn shortened(name: Cow<'_, str>) -> String {
+    match name.len() <= LONGEST_NAME {
+        true => name.into_owned(),
+        false => format!("{}…", &name[..name.floor_char_boundary(LONGEST_NAME)]),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    /// Builds a library with this one function. Returns the byte of the file where it begins.
+    fn build(library: &Path, function: &str) -> u64 {
+        let source = library.with_extension("c");
+        fs::write(&source, format!("int {function}(void) {{ return 7; }}")).unwrap();
+        let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+        let mut compiler = std::process::Command::new(compiler);
+        compiler.args(["-g", "-O1", "-shared", "-fPIC", "-o"]);
+        let built = compiler.arg(library).arg(&source).status().unwrap();
+        assert!(built.success());
+        let data = fs::read(library).unwrap();
+        let object = object::File::parse(&*data).unwrap();
+        let mut symbols = object.symbols();
+        let symbol = symbols.find(|symbol| symbol.name() == Ok(function));
+        let address = symbol.unwrap().address();
+        let mut offsets = object.segments().filter_map(|segment| {
+            let at = address.checked_sub(segment.address())?;
+            (at < segment.size()).then(|| segment.file_range().0 + at)
+        });
+        offsets.next().unwrap()
+    }
+
+    fn function_at(library: &Path, offset: u64, budget: &Budget) -> Option<String> {
+        let symbols = resolve(library, &[offset], budget).remove(0);
+        symbols.first()?.function.clone()
+    }
+
+    #[test]
+    fn a_library_that_was_built_anew_is_read_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let library = folder.path().join("lib.so");
+        for function in ["before", "after_"] {
+            let offset = build(&library, function);
+            let symbols = resolve(&library, &[offset], &Budget::new()).remove(0);
+            assert_eq!(symbols[0].function.as_deref(), Some(function));
+            assert_eq!(symbols[0].line, Some(1));
+            assert!(symbols[0].file.as_ref().unwrap().ends_with("lib.c"));
+        }
+    }
+
+    #[test]
+    fn no_more_is_read_than_the_budget_allows() {
+        let folder = tempfile::tempdir().unwrap();
+        let library = folder.path().join("lib.so");
+        let offset = build(&library, "function");
+        let small = Budget(Cell::new(2000));
+        assert_eq!(function_at(&library, offset, &small), None);
+        assert_eq!(small.left(), 0);
+        // That has not been remembered.
+        let budget = Budget::new();
+        let name = function_at(&library, offset, &budget);
+        assert_eq!(name.as_deref(), Some("function"));
+        let read = LARGEST - budget.left();
+        assert!(read > 2000, "{read}");
+        // What is known costs nothing.
+        function_at(&library, offset, &budget);
+        assert_eq!(LARGEST - budget.left(), read);
+        // Without lines there are still functions.
+        let less = Budget(Cell::new(read));
+        let symbols = name_of(&library, offset, &less);
+        assert_eq!(symbols[0].function.as_deref(), Some("function"));
+    }
+
+    fn name_of(library: &Path, offset: u64, budget: &Budget) -> Vec<Symbol> {
+        let file = File::open(library).unwrap();
+        name(file, &[offset], budget).unwrap().remove(0)
+    }
+
+    #[test]
+    fn long_names_are_truncated() {
+        assert_eq!(shortened("short".into()), "short");
+        let long = shortened("é".repeat(2000).into());
+        assert_eq!(long.len(), LONGEST_NAME + "…".len());
+    }
 }

@@ -320,8 +320,8 @@ fn limit(
         heap::keep_freed(welcome.keep_freed);
     } else {
         fault::note_ends(&cells.reply().culprit_lane).map_err(text)?;
-        fault::number_thread(1);
     }
+    fault::know_thread(u32::from(!has_one_lane));
     if welcome.memory_limit > 0 {
         crate::sys::limits::set_data_limit(welcome.memory_limit).map_err(text)?;
         crate::sys::limits::set_stack_limit(welcome.memory_limit).map_err(text)?;
@@ -376,7 +376,7 @@ fn start_lane(
             // On failure there is no separate signal stack, and a stack overflow ends the process without a lane
             // number.
             let _ = crash::prepare_thread();
-            fault::number_thread(number);
+            fault::know_thread(number);
             Lane::begin(start, cells, worker).run();
         };
         // A panic here is a defect of this crate. It is reported by the exit code.

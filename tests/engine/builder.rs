@@ -90,6 +90,11 @@ fn a_panic_in_on_worker_start_fails_the_build() {
     );
 }
 
+#[inline(never)]
+fn gives_up_at_the_start() {
+    std::process::abort()
+}
+
 fn an_exit_in_on_worker_start_fails_the_build() {
     let error = Engine::builder()
         .workers(2)
@@ -101,10 +106,12 @@ fn an_exit_in_on_worker_start_fails_the_build() {
     let error = Engine::builder()
         .workers(1)
         .capacity(64 << 20)
-        .on_worker_start(|| std::process::abort())
+        .on_worker_start(gives_up_at_the_start)
         .build()
         .unwrap_err();
-    assert!(error.to_string().contains("SIGABRT"), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("SIGABRT: an abort"), "{text}");
+    assert!(text.contains("gives_up_at_the_start"), "{text}");
 }
 
 /// Checks that the sentence names what was asked for, the limit, and both remedies.

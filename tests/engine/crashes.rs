@@ -28,6 +28,7 @@ tests![
     a_division_by_zero,
     a_raised_signal,
     an_abort,
+    a_trap,
     with_a_wrong_stack_pointer,
     on_a_thread_of_the_kernel,
     in_c,
@@ -36,6 +37,8 @@ tests![
     a_handler_of_the_program_still_runs,
     a_handler_without_effect_does_not_keep_a_worker_failing,
     a_handler_that_repairs_its_faults_goes_on,
+    a_repaired_fault_is_no_crash,
+    a_handler_that_jumps_out_of_its_fault_goes_on,
     nothing_for_ends_that_are_no_crash,
 ];
 
@@ -390,6 +393,34 @@ fn an_illegal_instruction() {
 }
 
 #[cfg(target_arch = "x86_64")]
+#[inline(never)]
+fn trapping() -> u8 {
+    // SAFETY: ends the process, on purpose.
+    unsafe { std::arch::asm!("int3") };
+    1
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(never)]
+fn trapping() -> u8 {
+    // SAFETY: ends the process, on purpose.
+    unsafe { std::arch::asm!("brk #1") };
+    1
+}
+
+fn a_trap() {
+    let lab = Lab::new(1);
+    let error = lab.failure_of(lab.submit(trapping, ()));
+    let crash = crash_of(&lab, &error, libc::SIGTRAP);
+    assert_in(&crash, "trapping");
+    assert_eq!(*crash.class(), CrashClass::Instruction);
+    assert!(
+        error.to_string().contains("SIGTRAP: a trap instruction"),
+        "{error}"
+    );
+}
+
+#[cfg(target_arch = "x86_64")]
 fn a_division_by_zero() {
     /// As C code divides.
     fn divide(by: u32) -> u32 {
@@ -441,7 +472,7 @@ fn an_abort() {
     }
 }
 
-/// The stack cannot be walked: the rest is reported.
+/// The walk crashes: what it has found before is reported.
 #[cfg(target_arch = "x86_64")]
 fn with_a_wrong_stack_pointer() {
     #[inline(never)]
@@ -455,6 +486,7 @@ fn with_a_wrong_stack_pointer() {
     let crash = crash_of(&lab, &error, libc::SIGILL);
     assert_eq!(*crash.class(), CrashClass::Instruction);
     assert!(crash.frames().len() < 5, "{:#?}", crash.frames());
+    assert_in(&crash, "lost");
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -477,31 +509,11 @@ fn on_a_thread_of_the_kernel() {
     assert_in(&crash, "deeper");
 }
 
-/// A library that only the worker loads.
-fn in_c() {
-    const SOURCE: &str = "
-        #include <stdlib.h>
-        static int inner(int *at) { *at = 1; return *at; }
-        int crashing(int *at) { return inner(at) + 1; }
-        static int compare(const void *a, const void *b) { return *(volatile int *)16 + (a < b); }
-        int sorting(void) { int two[2] = {2, 1}; qsort(two, 2, sizeof(int), compare); return two[0]; }
-        int aborting(void) { abort(); }
-    ";
-    fn call(library: &str, function: &str) -> i32 {
-        let name = |text: &str| std::ffi::CString::new(text).unwrap();
-        // SAFETY: the library has no constructors, and these functions take at most a pointer.
-        unsafe {
-            let library = libc::dlopen(name(library).as_ptr(), libc::RTLD_NOW);
-            let function = libc::dlsym(library, name(function).as_ptr());
-            assert!(!function.is_null());
-            let function: extern "C" fn(*mut i32) -> i32 = std::mem::transmute(function);
-            function(ptr::without_provenance_mut(0x50)) + 1
-        }
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let source = folder.path().join("crashing.c");
-    let library = folder.path().join("libcrashing.so");
-    std::fs::write(&source, SOURCE).unwrap();
+/// Compiles `crashing.c` to a library. Returns its path.
+fn compile_c(folder: &std::path::Path, text: &str) -> String {
+    let source = folder.join("crashing.c");
+    let library = folder.join("libcrashing.so");
+    std::fs::write(&source, text).unwrap();
     let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
     let mut compiler = std::process::Command::new(compiler);
     compiler.args([
@@ -512,22 +524,51 @@ fn in_c() {
         "-fPIC",
         "-o",
     ]);
-    assert!(
-        compiler
-            .arg(&library)
-            .arg(&source)
-            .status()
-            .unwrap()
-            .success()
-    );
+    compiler.arg(&library).arg(&source);
+    assert!(compiler.status().unwrap().success());
+    library.to_str().unwrap().into()
+}
+
+/// The address of a function of this library.
+fn find_c(library: &str, function: &str) -> *mut libc::c_void {
+    let name = |text: &str| std::ffi::CString::new(text).unwrap();
+    // SAFETY: the library has no constructors.
+    let function = unsafe {
+        let library = libc::dlopen(name(library).as_ptr(), libc::RTLD_NOW);
+        libc::dlsym(library, name(function).as_ptr())
+    };
+    assert!(!function.is_null());
+    function
+}
+
+fn call_c(library: &str, function: &str) -> i32 {
+    let function = find_c(library, function);
+    // SAFETY: these functions take at most a pointer.
+    unsafe {
+        let function: extern "C" fn(*mut i32) -> i32 = std::mem::transmute(function);
+        function(ptr::without_provenance_mut(0x50)) + 1
+    }
+}
+
+/// A library that only the worker loads.
+fn in_c() {
+    const SOURCE: &str = "
+        #include <stdlib.h>
+        static int inner(int *at) { *at = 1; return *at; }
+        int crashing(int *at) { return inner(at) + 1; }
+        static int compare(const void *a, const void *b) { return *(volatile int *)16 + (a < b); }
+        int sorting(void) { int two[2] = {2, 1}; qsort(two, 2, sizeof(int), compare); return two[0]; }
+        int aborting(void) { abort(); }
+    ";
+    let folder = tempfile::tempdir().unwrap();
+    let library = compile_c(folder.path(), SOURCE);
     let lab = Lab::new(1);
     for (function, signal, inner, line) in [
         ("crashing", libc::SIGSEGV, "inner", 3),
         ("sorting", libc::SIGSEGV, "compare", 5),
         ("aborting", libc::SIGABRT, "aborting", 7),
     ] {
-        let library = library.to_str().unwrap();
-        let error = lab.failure_of(lab.submit(call, (library, function)));
+        let error = lab.failure_of(lab.submit(call_c, (&*library, function)));
         let crash = crash_of(&lab, &error, signal);
         for name in [inner, function] {
             assert_in(&crash, name);
@@ -625,16 +666,20 @@ fn a_handler_without_effect_does_not_keep_a_worker_failing() {
 }
 
 /// As a runtime has it that maps memory when it is touched.
-fn a_handler_that_repairs_its_faults_goes_on() {
+mod repaired {
     const PAGE: usize = 4096;
-    extern "C" fn repair(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
-        // SAFETY: Linux passes a valid siginfo; the page is one of the kernel below, which waits for it.
+
+    extern "C" fn repair(signal: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+        // SAFETY: Linux passes a valid siginfo; the page is one of the kernel below, which waits for it, or there is none.
         unsafe {
             let page = ((*info).si_addr() as usize & !(PAGE - 1)) as *mut libc::c_void;
-            libc::mprotect(page, PAGE, libc::PROT_READ | libc::PROT_WRITE);
+            if libc::mprotect(page, PAGE, libc::PROT_READ | libc::PROT_WRITE) != 0 {
+                libc::signal(signal, libc::SIG_DFL);
+            }
         }
     }
-    fn start() {
+
+    pub fn start() {
         // SAFETY: the handler is async-signal-safe.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
@@ -644,7 +689,8 @@ fn a_handler_that_repairs_its_faults_goes_on() {
             libc::sigaction(libc::SIGSEGV, &raw const action, std::ptr::null_mut());
         }
     }
-    fn touch(pages: u64) -> u64 {
+
+    pub fn touch(pages: u64) -> u64 {
         let anonymous = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
         let len = pages as usize * PAGE;
         let none = std::ptr::null_mut();
@@ -661,12 +707,75 @@ fn a_handler_that_repairs_its_faults_goes_on() {
             sum
         }
     }
-    let lab = Lab::with(1, |builder| builder.on_worker_start(start));
+}
+
+fn a_handler_that_repairs_its_faults_goes_on() {
+    let lab = Lab::with(1, |builder| builder.on_worker_start(repaired::start));
     let worker = lab.pid(0);
     for _ in 0..3 {
-        assert_eq!(lab.submit(touch, (40,)).wait().unwrap(), 40);
+        assert_eq!(lab.submit(repaired::touch, (40,)).wait().unwrap(), 40);
     }
     assert_eq!(lab.pid(0), worker);
+}
+
+/// What a worker has noted of it is not what it dies of later, noted or not.
+fn a_repaired_fault_is_no_crash() {
+    fn touch_and_read(pages: u64, address: usize) -> u64 {
+        repaired::touch(pages) + u64::from(read_at(address))
+    }
+    let lab = Lab::with(1, |builder| builder.on_worker_start(repaired::start));
+    // After many of them the program's handler is called directly.
+    for (pages, is_noted) in [(3, true), (40, false)] {
+        let error = lab.failure_of(lab.submit(touch_and_read, (pages, 0x50)));
+        let address = error.crash().map(Crash::address);
+        assert_eq!(address, is_noted.then_some(Some(0x50)), "{error}");
+    }
+}
+
+/// As an interpreter has it that turns faults into exceptions.
+fn a_handler_that_jumps_out_of_its_fault_goes_on() {
+    const SOURCE: &str = "
+        #include <setjmp.h>
+        #include <signal.h>
+        static sigjmp_buf before;
+        void leave(int signal) { siglongjmp(before, 1); }
+        int survive(void) { return sigsetjmp(before, 1) ? 5 : *(volatile int *)16; }
+    ";
+    /// Where the handler jumps; 0: it gives up.
+    static LEAVE: AtomicUsize = AtomicUsize::new(0);
+    extern "C" fn handler(signal: i32) {
+        // SAFETY: restores an action, or calls the function of the source above.
+        unsafe {
+            match LEAVE.swap(0, Relaxed) {
+                0 => drop(libc::signal(signal, libc::SIG_DFL)),
+                leave => std::mem::transmute::<usize, extern "C" fn(i32)>(leave)(signal),
+            }
+        }
+    }
+    fn start() {
+        let handler = handler as extern "C" fn(i32);
+        // SAFETY: the handler is async-signal-safe.
+        unsafe { libc::signal(libc::SIGSEGV, handler as libc::sighandler_t) };
+    }
+    fn survive_and_crash(library: &str, is_other_thread: bool) -> i32 {
+        LEAVE.store(find_c(library, "leave").expose_provenance(), Relaxed);
+        let survived = call_c(library, "survive");
+        assert_eq!(survived, 6);
+        let crash = || i32::from(read_at(0x70));
+        match is_other_thread {
+            false => survived + crash(),
+            true => thread::spawn(crash).join().unwrap(),
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let library = compile_c(folder.path(), SOURCE);
+    let lab = Lab::with(1, |builder| builder.on_worker_start(start));
+    for is_other_thread in [false, true] {
+        let error = lab.failure_of(lab.submit(survive_and_crash, (&*library, is_other_thread)));
+        let crash = crash_of(&lab, &error, libc::SIGSEGV);
+        assert_eq!(crash.address(), Some(0x70), "{error}");
+        assert_in(&crash, "read_at");
+    }
 }
 
 fn nothing_for_ends_that_are_no_crash() {

@@ -8,7 +8,7 @@ use crate::sys::crash::MemoryAccess;
 
 /// How the worker of a job crashed: the signal, the address that it could not access, and what is there.
 ///
-/// The worker records it in the handler of SIGSEGV, SIGBUS, SIGILL, SIGFPE or SIGABRT. So a hostile worker can claim any
+/// The worker records it in the handler of SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE or SIGABRT. So a hostile worker can claim any
 /// of it, but nothing else depends on it. [`JobError::crash`](super::JobError::crash) returns it, and the text of the
 /// error contains it.
 ///
@@ -54,6 +54,17 @@ pub enum CrashedAccess {
     Write,
     /// It was called or jumped to.
     Execute,
+}
+
+impl CrashedAccess {
+    /// A word for programs in other languages: `read`, `write` or `execute`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Execute => "execute",
+        }
+    }
 }
 
 impl From<MemoryAccess> for CrashedAccess {
@@ -115,8 +126,8 @@ pub enum CrashClass {
     BeyondFile,
     /// A page of memory that could not be provided: a defect of the memory, or a full file system.
     Hardware,
-    /// An instruction that the processor does not know or does not permit. Compilers emit one where code is
-    /// unreachable.
+    /// An instruction that the processor does not know or does not permit, or that is a trap. Compilers emit one where
+    /// code is unreachable.
     Instruction,
     /// An integer division by zero or overflow.
     Division,
@@ -128,6 +139,33 @@ pub enum CrashClass {
     Raised,
     /// None of these.
     Unknown,
+}
+
+impl CrashClass {
+    /// A word for programs in other languages: the name of the variant in lower case, such as `null` or
+    /// `stack-overflow`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Input { .. } => "input",
+            Self::Arguments => "arguments",
+            Self::Published { .. } => "published",
+            Self::Unused { .. } => "unused",
+            Self::Records => "records",
+            Self::StackOverflow { .. } => "stack-overflow",
+            Self::Unmapped => "unmapped",
+            Self::Protected => "protected",
+            Self::Impossible => "impossible",
+            Self::BeyondFile => "beyond-file",
+            Self::Hardware => "hardware",
+            Self::Instruction => "instruction",
+            Self::Division => "division",
+            Self::Arithmetic => "arithmetic",
+            Self::Abort => "abort",
+            Self::Raised => "raised",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 impl Crash {
@@ -144,6 +182,11 @@ impl Crash {
     /// What was done, or what is at the address.
     pub fn class(&self) -> &CrashClass {
         &self.class
+    }
+
+    /// The signal and what happened, in words, without the stack: `SIGSEGV: a read of a null pointer (address 0x0)`.
+    pub fn what(&self) -> String {
+        format!("{}: {}", signal_name(self.signal), What(self))
     }
 
     /// The address that could not be accessed, in the worker. `None` if the signal is about none, or if Linux does not
@@ -180,19 +223,28 @@ impl Crash {
     }
 }
 
-/// The signal and what happened, such as "SIGSEGV: a write to array 2 of its arguments (byte 10 of 4000)".
+/// The signal, what happened and the first frames, such as "SIGSEGV: a write to array 2 of its arguments (byte 10 of
+/// 4000), which it may only read; in invert (src/main.rs:7)".
 impl fmt::Display for Crash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let access = match self.access {
+        f.write_str(&self.what())?;
+        self.stack.write_first(f)
+    }
+}
+
+/// Displays what happened.
+struct What<'a>(&'a Crash);
+
+impl fmt::Display for What<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let crash = self.0;
+        let access = match crash.access {
             None => "an access to",
             Some(CrashedAccess::Read) => "a read of",
             Some(CrashedAccess::Write) => "a write to",
             Some(CrashedAccess::Execute) => "a call of",
         };
-        let at = Address(self.address);
-        write!(f, "{}: ", signal_name(self.signal))?;
-        self.write_class(f, access, at)?;
-        self.stack.write_first(f)
+        crash.write_class(f, access, Address(crash.address))
     }
 }
 
@@ -231,6 +283,9 @@ impl Crash {
                 "{access} memory beyond the end of a mapped file{at}; has the file been truncated?"
             ),
             CrashClass::Hardware => write!(f, "{access} memory that cannot be provided{at}"),
+            CrashClass::Instruction if self.signal == libc::SIGTRAP => {
+                write!(f, "a trap instruction, at {:#x}", self.instruction)
+            }
             CrashClass::Instruction => {
                 write!(f, "an illegal instruction, at {:#x}", self.instruction)
             }

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::supervisor::output::escape::escape_text;
 use crate::sys::crash::NotedCrash;
-use crate::sys::symbols::{self, Symbol};
+use crate::sys::symbols::{self, Budget, Symbol};
 
 /// Frames in the text of an error.
 const SHOWN: usize = 3;
@@ -96,7 +96,8 @@ pub(crate) struct Stack(Arc<Parts>);
 #[derive(Debug)]
 struct Parts {
     noted: NotedCrash,
-    named: OnceLock<Vec<CrashFrame>>,
+    /// The frames, and the number of those that are left out.
+    named: OnceLock<(Vec<CrashFrame>, u64)>,
 }
 
 impl PartialEq for Stack {
@@ -116,10 +117,14 @@ impl Stack {
     }
 
     pub(super) fn omitted(&self) -> u64 {
-        self.0.noted.omitted.1
+        self.named().1
     }
 
     pub(super) fn frames(&self) -> &[CrashFrame] {
+        &self.named().0
+    }
+
+    fn named(&self) -> &(Vec<CrashFrame>, u64) {
         self.0.named.get_or_init(|| name(&self.0.noted))
     }
 
@@ -142,8 +147,8 @@ impl Stack {
     }
 }
 
-/// Finds the names of all frames up to the kernel.
-fn name(noted: &NotedCrash) -> Vec<CrashFrame> {
+/// Finds the names of all frames up to the kernel, and the number of those that are left out in between.
+fn name(noted: &NotedCrash) -> (Vec<CrashFrame>, u64) {
     // A return address may be that of the next function.
     let places = noted.frames.iter().enumerate().map(|(at, &address)| {
         let of = address.saturating_sub(u64::from(at > 0));
@@ -156,6 +161,7 @@ fn name(noted: &NotedCrash) -> Vec<CrashFrame> {
         (address, code)
     });
     let places: Vec<_> = places.collect();
+    let budget = Budget::new();
     let mut symbols: Vec<Arc<[Symbol]>> = vec![Arc::default(); places.len()];
     for map in &noted.files {
         // Each file once.
@@ -170,13 +176,14 @@ fn name(noted: &NotedCrash) -> Vec<CrashFrame> {
         let offsets: Vec<u64> = offsets.collect();
         for (at, found) in indices
             .into_iter()
-            .zip(symbols::resolve(&map.path, &offsets))
+            .zip(symbols::resolve(&map.path, &offsets, &budget))
         {
             symbols[at] = found;
         }
     }
     let mut frames = Vec::new();
-    for ((address, code), symbols) in places.into_iter().zip(symbols) {
+    let (innermost, omitted) = noted.omitted;
+    for (at, ((address, code), symbols)) in places.into_iter().zip(symbols).enumerate() {
         let unnamed = [Symbol::default()];
         let symbols = match symbols.is_empty() {
             true => &unnamed[..],
@@ -186,7 +193,8 @@ fn name(noted: &NotedCrash) -> Vec<CrashFrame> {
             let function = symbol.function.as_deref().unwrap_or_default();
             let is_caller = symbol.file.as_deref() == Some(CALLER);
             if is_caller || BEGINNINGS.iter().any(|name| function.contains(name)) {
-                return frames;
+                let omitted = if at < innermost { 0 } else { omitted };
+                return (frames, omitted);
             }
             frames.push(CrashFrame {
                 address,
@@ -195,7 +203,7 @@ fn name(noted: &NotedCrash) -> Vec<CrashFrame> {
             });
         }
     }
-    frames
+    (frames, omitted)
 }
 
 #[cfg(test)]
