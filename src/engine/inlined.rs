@@ -181,6 +181,7 @@ impl Observed {
 fn failed(why: &JobErrorKind) -> AttemptEnd {
     AttemptEnd::Failed {
         why: sentence(why),
+        crash: None,
         is_retried: false,
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::actor::actor_of;
-use super::error::{Because, Failed, JobError, JobErrorKind, LostJobs, WorkerExit};
+use super::error::{Because, Crash, Failed, JobError, JobErrorKind, LostJobs, WorkerExit};
 use super::groups::fails_together;
 use super::lane::NO_RECORD;
 use super::record::{JobId, NO_GRAPH, Outcome, Stage};
@@ -71,7 +71,7 @@ impl EngineState {
         let kind = &why.kind;
         // Needs the leases.
         let crash = self.crash_of(index, worker, kind);
-        self.count_failed(index, kind);
+        self.count_failed(index, kind, crash.as_ref());
         let record = self.records.at(index);
         record.leases.clear();
         let group = record.group;
@@ -109,10 +109,10 @@ impl EngineState {
     }
 
     /// Counts a job without a value, and traces it.
-    pub(super) fn count_failed(&mut self, index: u32, kind: &JobErrorKind) {
+    pub(super) fn count_failed(&mut self, index: u32, kind: &JobErrorKind, crash: Option<&Crash>) {
         self.counts.count(kind);
         if self.records.at(index).is_traced() {
-            self.trace_failed(index, kind, false);
+            self.trace_failed(index, kind, crash, false);
         }
     }
 

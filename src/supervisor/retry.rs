@@ -23,16 +23,18 @@ impl EngineState {
         if self.records.at(index).policy.is_some() {
             let crash = self.crash_of(index, worker, &why);
             let words = self.last_words(index, worker);
-            let death = Death::new(why.clone(), worker, words, crash);
             let record = self.records.at(index);
             let (traced, job) = (record.is_traced(), record.job);
+            let traced = traced.then(|| crash.clone());
+            let death = Death::new(why.clone(), worker, words, crash);
+            let record = self.records.at(index);
             let policy = record.policy.as_mut();
             let after =
                 policy.map(|policy| policy.attempt_failed(death, job, quarantine_after, closing));
             match after {
                 Some(After::Again { pause }) => {
-                    if traced {
-                        self.trace_failed(index, &why, true);
+                    if let Some(crash) = traced {
+                        self.trace_failed(index, &why, crash.as_ref(), true);
                     }
                     let record = self.records.at(index);
                     record.attempt = record.attempt.saturating_add(1);

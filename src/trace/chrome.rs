@@ -21,6 +21,9 @@ const ENGINE: u32 = 1;
 /// Bytes that are written at a time. More would be slower per byte on virtual machines: see `docs/design/trace.md`.
 const BATCH: usize = 60 << 10;
 
+/// Max frames of the stack of a crash.
+const MAX_FRAMES: usize = 32;
+
 /// The file of events.
 #[derive(Debug)]
 pub(super) struct ChromeFile {
@@ -267,16 +270,33 @@ impl ChromeFile {
         if let Some(label) = &attempt.label {
             let _ = write!(self.text, ",\"label\":{}", quoted(label));
         }
-        if let AttemptEnd::Failed { why, is_retried } = &attempt.end {
+        if let AttemptEnd::Failed {
+            why,
+            crash,
+            is_retried,
+        } = &attempt.end
+        {
+            let _ = write!(self.text, ",\"error\":{}", quoted(why));
+            let crash = crash.as_ref().map(|crash| {
+                let what = crash.what();
+                let frames = crash.frames();
+                let _ = write!(self.text, ",\"crash\":{},\"stack\":[", quoted(&what));
+                for (at, frame) in frames.iter().take(MAX_FRAMES).enumerate() {
+                    let comma = if at > 0 { "," } else { "" };
+                    let _ = write!(self.text, "{comma}{}", quoted(frame));
+                }
+                self.text.push(']');
+                what
+            });
             let _ = write!(
                 self.text,
-                ",\"error\":{},\"tried_again\":{is_retried}}},\"cname\":\"terrible\"}}",
-                quoted(why)
+                ",\"tried_again\":{is_retried}}},\"cname\":\"terrible\"}}"
             );
             let job = attempt.job.to_string();
             let label = attempt.label.iter().map(|label| ("label", &**label));
+            let crash = crash.iter().map(|crash| ("crash", &**crash));
             let args = [("job", job.as_str()), ("error", why)];
-            let args: Vec<_> = args.into_iter().chain(label).collect();
+            let args: Vec<_> = args.into_iter().chain(crash).chain(label).collect();
             self.instant("failed", lane, ran.ended, &args);
         } else {
             self.text.push_str("}}");

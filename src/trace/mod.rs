@@ -11,6 +11,7 @@ mod text;
 mod timeline;
 mod writer;
 
+use std::fmt::Debug;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -44,6 +45,14 @@ pub(crate) struct LaneId {
     pub(crate) lane: u32,
 }
 
+/// A crash. It is described by the writer's thread, since that reads files.
+pub(crate) trait Describe: Debug + Send + Sync {
+    /// The signal and what happened.
+    fn what(&self) -> String;
+    /// The stack, the innermost function first.
+    fn frames(&self) -> Vec<String>;
+}
+
 /// How an attempt ended.
 #[derive(Clone, Debug)]
 pub(crate) enum AttemptEnd {
@@ -53,6 +62,8 @@ pub(crate) enum AttemptEnd {
     Failed {
         /// The message of the error.
         why: Box<str>,
+        /// The crash that ended its worker, if that is why.
+        crash: Option<Arc<dyn Describe>>,
         /// Whether the job is retried.
         is_retried: bool,
     },

@@ -6,6 +6,9 @@ use super::chrome::short;
 use super::summary::{COLOURS, Histogram, Incident, Incidents, Summary};
 use super::timeline;
 
+/// Max frames of the stack of a crash.
+const MAX_FRAMES: usize = 8;
+
 /// What the page says in addition to the figures.
 #[derive(Debug)]
 pub(super) struct ReportHead<'a> {
@@ -164,7 +167,7 @@ fn incidents(page: &mut String, title: &str, incidents: &Incidents) {
     for incident in &incidents.list {
         let _ = writeln!(
             page,
-            "<tr><td>{}</td><td class=\"text\">{}</td><td class=\"text\">{}{}</td></tr>",
+            "<tr><td>{}</td><td class=\"text\">{}</td><td class=\"text\">{}{}{}</td></tr>",
             Time(incident.at),
             escaped(&describe(incident)),
             escaped(&incident.why),
@@ -173,9 +176,26 @@ fn incidents(page: &mut String, title: &str, incidents: &Incidents) {
             } else {
                 ""
             },
+            crash(incident),
         );
     }
     page.push_str("</table></div></section>\n");
+}
+
+/// What a crash was, and the first frames of its stack.
+fn crash(incident: &Incident) -> String {
+    let Some(crash) = &incident.crash else {
+        return String::new();
+    };
+    let mut text = format!("<div>{}</div><ol>", escaped(&crash.what()));
+    let frames = crash.frames();
+    for frame in frames.iter().take(MAX_FRAMES) {
+        let _ = write!(text, "<li>{}</li>", escaped(frame));
+    }
+    if frames.len() > MAX_FRAMES {
+        let _ = write!(text, "<li>… ({} more)</li>", frames.len() - MAX_FRAMES);
+    }
+    text + "</ol>"
 }
 
 fn describe(incident: &Incident) -> String {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::{Attempt, AttemptEnd, KernelRun, LaneId};
+use super::{Attempt, AttemptEnd, Describe, KernelRun, LaneId};
 
 /// Max failures, and max deaths, whose texts are stored.
 const MAX_INCIDENTS: usize = 200;
@@ -94,6 +94,7 @@ pub(super) struct Incident {
     pub(super) label: Option<Arc<str>>,
     pub(super) lane: Option<LaneId>,
     pub(super) why: String,
+    pub(super) crash: Option<Arc<dyn Describe>>,
     pub(super) is_retried: bool,
 }
 
@@ -135,12 +136,17 @@ impl Summary {
         match &attempt.end {
             AttemptEnd::Value => {}
             AttemptEnd::Cancelled => self.cancelled += 1,
-            AttemptEnd::Failed { why, is_retried } => self.failures.push(Incident {
+            AttemptEnd::Failed {
+                why,
+                crash,
+                is_retried,
+            } => self.failures.push(Incident {
                 at: attempt.over,
                 job: Some((attempt.job, attempt.kernel, attempt.attempt)),
                 label: attempt.label.clone(),
                 lane: attempt.ran.map(|ran| ran.lane),
                 why: why.to_string(),
+                crash: crash.clone(),
                 is_retried: *is_retried,
             }),
         }
@@ -183,6 +189,7 @@ impl Summary {
             label: None,
             lane: Some(id),
             why: why.to_owned(),
+            crash: None,
             is_retried: false,
         });
     }

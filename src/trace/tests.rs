@@ -66,7 +66,60 @@ fn of<'a>(events: &'a [Value], phase: &str, name: &str) -> Vec<&'a Value> {
 fn failed(why: &str) -> AttemptEnd {
     AttemptEnd::Failed {
         why: why.into(),
+        crash: None,
         is_retried: false,
+    }
+}
+
+/// A stack of 40 functions.
+#[derive(Debug)]
+struct Crash;
+
+impl Describe for Crash {
+    fn what(&self) -> String {
+        "SIGSEGV: a \"wild\" <write>".into()
+    }
+
+    fn frames(&self) -> Vec<String> {
+        let frame = |n| format!("f{n}<u8> (\"a\".rs:{n})");
+        (0..40).map(frame).collect()
+    }
+}
+
+#[test]
+fn a_crash_is_described_beside_its_job() {
+    let folder = tempfile::tempdir().unwrap();
+    let tracer = start(config(folder.path()));
+    let crashed = AttemptEnd::Failed {
+        why: "its worker was ended".into(),
+        crash: Some(Arc::new(Crash)),
+        is_retried: true,
+    };
+    let now = monotonic_ns();
+    tracer.0.send(Event::Attempt(ran(1, now, crashed)));
+    tracer
+        .0
+        .send(Event::Attempt(ran(2, now, failed("it broke"))));
+    drop(tracer);
+    let events = events(folder.path());
+    let runs = of(&events, "X", "shrink<u8>");
+    let args = &runs[0]["args"];
+    assert_eq!(args["crash"], Crash.what());
+    let stack = args["stack"].as_array().unwrap();
+    assert_eq!(
+        (stack.len(), &stack[3]),
+        (32, &Crash.frames()[3].clone().into())
+    );
+    assert_eq!(args["tried_again"], true);
+    assert!(runs[1]["args"]["crash"].is_null());
+    let failures = of(&events, "i", "failed");
+    assert_eq!(failures[0]["args"]["crash"], Crash.what());
+    let page = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
+    for part in [
+        "its worker was ended (retried)<div>SIGSEGV: a &quot;wild&quot; &lt;write&gt;</div><ol><li>f0&lt;u8&gt; (",
+        "<li>… (32 more)</li></ol>",
+    ] {
+        assert!(page.contains(part), "{part}: {page}");
     }
 }
 

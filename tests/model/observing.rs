@@ -601,7 +601,9 @@ fn a_report_names_causes() {
     for part in [
         "refuse",
         "no 13",
-        "SIGABRT",
+        "SIGABRT: an abort",
+        "<li>model::observing::die",
+        "observing.rs:",
         "Workers that died: 1",
         "Failures: 2",
         "</svg>",

@@ -330,7 +330,7 @@ impl EngineState {
         if let Some(UnreadableSource { unit, why }) = bad {
             let source = run.states[unit as usize].record.index;
             let error = self.not_read(source, why);
-            self.count_failed(id.index, error.kind());
+            self.count_failed(id.index, error.kind(), None);
             self.answer(id.index, Outcome::Failed(error));
         } else if let Some(why) = refusal {
             self.fail(id.index, why, None, Vec::new());

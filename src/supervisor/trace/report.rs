@@ -4,12 +4,23 @@ use std::sync::Arc;
 
 use super::Tracing;
 use super::sentence;
-use crate::supervisor::error::{JobErrorKind, WorkerExit};
+use crate::supervisor::error::{Crash, JobErrorKind, WorkerExit};
 use crate::supervisor::lifecycle::Closing;
 use crate::supervisor::record::Stage;
 use crate::supervisor::state::EngineState;
 use crate::sys::clock::monotonic_ns;
-use crate::trace::{AttemptEnd, Event, LaneId, Tracer};
+use crate::trace::{AttemptEnd, Describe, Event, LaneId, Tracer};
+
+impl Describe for Crash {
+    fn what(&self) -> String {
+        Crash::what(self)
+    }
+
+    fn frames(&self) -> Vec<String> {
+        let frames = Crash::frames(self).iter();
+        frames.map(|frame| frame.to_string()).collect()
+    }
+}
 
 impl EngineState {
     /// Starts tracing jobs.
@@ -26,7 +37,7 @@ impl EngineState {
         debug_assert!(self.records.look(index).stage != Stage::Answered);
         self.counts.count(&JobErrorKind::Cancelled);
         if self.records.look(index).is_traced() {
-            self.trace_failed(index, &JobErrorKind::Cancelled, false);
+            self.trace_failed(index, &JobErrorKind::Cancelled, None, false);
         }
         self.discharge(index);
         self.records.remove(index);
@@ -83,6 +94,7 @@ impl EngineState {
         &mut self,
         index: u32,
         why: &JobErrorKind,
+        crash: Option<&Crash>,
         again: bool,
     ) {
         let has_run = self
@@ -94,6 +106,7 @@ impl EngineState {
         } else {
             AttemptEnd::Failed {
                 why: sentence(why),
+                crash: crash.map(|crash| Arc::new(crash.clone()) as Arc<dyn Describe>),
                 is_retried: again,
             }
         };
