@@ -271,6 +271,29 @@ fn a_traceback_of_python_is_among_the_last_words_from_its_beginning() {
 }
 
 #[test]
+fn a_stack_of_rust_is_among_the_last_words_with_its_message() {
+    const PANIC: &str = include_str!("tracebacks/panic.txt");
+    let mut bench = Bench::new();
+    bench.phase.set(Phase::Running(3));
+    bench.write(StreamKind::Stderr, PANIC.as_bytes());
+    bench.write(StreamKind::Stderr, "after\n".repeat(20).as_bytes());
+    let _: ReadResult = bench.look(StreamKind::Stderr);
+    let (_, words) = bench.finish();
+    let of = words.of(3);
+    let at = of
+        .iter()
+        .position(|line| line.contains("panicked at panicking.rs"));
+    assert_eq!(at, Some(0), "{of:#?}");
+    assert_eq!(
+        of[1],
+        "index out of bounds: the len is 3 but the index is 7"
+    );
+    assert!(of.iter().any(|line| line.contains("panicking::row")));
+    assert!(of[..of.len() - 16].last().unwrap().contains("more frames"));
+    assert!(of[of.len() - 16..].iter().all(|line| line == "after"));
+}
+
+#[test]
 fn a_flood_is_dropped_counted_and_bounded() {
     let mut bench = Bench::new();
     bench.phase.set(Phase::Running(5));

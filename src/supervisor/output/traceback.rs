@@ -13,10 +13,26 @@
 //!
 //! Extension modules: numpy._core._multiarray_umath, …
 //! ```
+//!
+//! So do the stacks with numbered frames that a panic of Rust, a sanitizer or a debugger writes. What they are about
+//! stands in the lines before:
+//!
+//! ```text
+//! thread '<unnamed>' panicked at src/decode.rs:42:7:
+//! index out of bounds: the len is 3 but the index is 3
+//! stack backtrace:
+//!    0: core::panicking::panic_bounds_check
+//!              at /rustc/…/library/core/src/panicking.rs:271:5
+//!    1: decode::row
+//! ```
 
 /// Innermost frames that are retained, and bytes of a traceback.
 const FRAMES: usize = 16;
 const BYTES: usize = 4096;
+/// Lines before the first of a stack with numbered frames that are retained with it.
+pub(super) const HEAD: usize = 3;
+/// Lines between two stacks of the same report, such as where memory is used and where it was freed.
+const BETWEEN: usize = 6;
 
 /// What is retained of the newest traceback: its first line, and the innermost frames of the thread that it is about.
 #[derive(Debug, Default)]
@@ -31,6 +47,8 @@ pub(super) struct Traceback {
     frames: usize,
     /// Lines of that section that are not retained.
     omitted: usize,
+    /// Lines since the end of a stack with numbered frames, if that is what is retained.
+    since_stack: Option<usize>,
 }
 
 /// The part of a traceback that the next line belongs to.
@@ -47,6 +65,8 @@ enum Section {
     Current,
     /// Another thread, or a stack of other frames.
     Other,
+    /// A stack with numbered frames.
+    Numbered,
 }
 
 impl Traceback {
@@ -71,7 +91,8 @@ impl Traceback {
             return true;
         }
         match self.section {
-            Section::Outside => return false,
+            Section::Outside => return self.feed_outside(line),
+            Section::Numbered => return self.feed_numbered(line),
             // A thread that is unknown to Python may have failed: then the first one is as good as any.
             Section::Head if is_thread => self.begin_thread(line, Section::First),
             _ if is_thread => self.section = Section::Other,
@@ -95,6 +116,62 @@ impl Traceback {
             }
         }
         true
+    }
+
+    /// Whether this line of stderr begins a stack with numbered frames, to be retained with the lines before it. Then
+    /// [`begin_stack`](Self::begin_stack) takes those.
+    pub(super) fn begins_stack(&self, line: &[u8]) -> bool {
+        // What Python says of its end is never replaced.
+        let may_begin = match self.since_stack {
+            None => self.lines.is_empty(),
+            Some(lines) => lines > BETWEEN,
+        };
+        may_begin && self.section == Section::Outside && frame_number(line) == Some(0)
+    }
+
+    pub(super) fn begin_stack(&mut self, head: impl Iterator<Item = Vec<u8>>) {
+        *self = Self::default();
+        head.for_each(|line| self.retain(&line));
+        self.since_stack = Some(0);
+        self.section = Section::Numbered;
+    }
+
+    fn feed_outside(&mut self, line: &[u8]) -> bool {
+        let Some(lines) = &mut self.since_stack else {
+            return false;
+        };
+        *lines = lines.saturating_add(1);
+        if *lines > BETWEEN || frame_number(line) != Some(0) {
+            return false;
+        }
+        // Of the same report, which begins with the stack that says most.
+        self.frames = FRAMES;
+        self.section = Section::Numbered;
+        self.feed_numbered(line)
+    }
+
+    fn feed_numbered(&mut self, line: &[u8]) -> bool {
+        if frame_number(line).is_some() {
+            match self.frames {
+                FRAMES => self.omitted += 1,
+                _ => {
+                    self.frames += 1;
+                    self.retain(line);
+                }
+            }
+            return true;
+        }
+        let text = line.trim_ascii_start();
+        if text.len() < line.len() && text.starts_with(b"at ") {
+            // Where the frame before it is.
+            if self.omitted == 0 && self.bytes + line.len() <= BYTES {
+                self.retain(line);
+            }
+            return true;
+        }
+        self.section = Section::Outside;
+        self.since_stack = Some(0);
+        self.feed_outside(line)
     }
 
     /// Begins the section of the thread whose frames are retained, instead of any before.
@@ -123,7 +200,22 @@ impl Traceback {
     }
 }
 
+/// The number of a frame: `    7: name` in Rust, `    #7 0x… in name` of a sanitizer or debugger.
+fn frame_number(line: &[u8]) -> Option<usize> {
+    let text = line.trim_ascii_start();
+    let (digits, end) = match text.strip_prefix(b"#") {
+        Some(digits) => (digits, b' '),
+        None if text.len() < line.len() => (text, b':'),
+        None => return None,
+    };
+    let len = digits.iter().take_while(|byte| byte.is_ascii_digit());
+    let (number, rest) = digits.split_at(len.count());
+    let number = std::str::from_utf8(number).ok()?.parse().ok()?;
+    rest.starts_with(&[end]).then_some(number)
+}
+
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
@@ -134,13 +226,23 @@ mod tests {
     const FATAL: &str = include_str!("tracebacks/fatal.txt");
     const ASKED: &str = include_str!("tracebacks/asked.txt");
 
+    /// What Rust wrote with `RUST_BACKTRACE=1`, and what a sanitizer wrote.
+    const PANIC: &str = include_str!("tracebacks/panic.txt");
+    const SANITIZER: &str = include_str!("tracebacks/sanitizer.txt");
+
     /// The lines that are retained, and those that belong to no traceback.
     fn read(text: &str) -> (Vec<String>, Vec<&str>) {
         let mut traceback = Traceback::default();
-        let others = text
-            .lines()
-            .filter(|line| !traceback.feed(line.as_bytes()))
-            .collect();
+        let mut others = Vec::new();
+        for line in text.lines() {
+            if traceback.begins_stack(line.as_bytes()) {
+                let head = others.split_off(others.len().saturating_sub(HEAD));
+                traceback.begin_stack(head.into_iter().map(|line: &str| line.into()));
+            }
+            if !traceback.feed(line.as_bytes()) {
+                others.push(line);
+            }
+        }
         let text = |line: Vec<u8>| String::from_utf8_lossy(&line).into_owned();
         (traceback.lines().map(text).collect(), others)
     }
@@ -202,6 +304,71 @@ mod tests {
         let both = format!("{ASKED}{ABORT}");
         assert_eq!(read(&both).0, read(ABORT).0);
         assert_eq!(read(&format!("{ABORT}{ASKED}")).0, lines);
+    }
+
+    #[test]
+    fn a_panic_is_retained_with_its_message_and_innermost_frames() {
+        let (lines, others) = read(PANIC);
+        assert!(lines[0].contains("panicked at"), "{lines:#?}");
+        assert_eq!(
+            lines[1],
+            "index out of bounds: the len is 3 but the index is 7"
+        );
+        assert_eq!(lines[2], "stack backtrace:");
+        let is_cause = |line: &String| line.contains("panicking::row");
+        assert!(lines.iter().any(is_cause), "{lines:#?}");
+        let frames = lines
+            .iter()
+            .filter_map(|line| frame_number(line.as_bytes()));
+        assert!(frames.eq(0..FRAMES), "{lines:#?}");
+        assert!(lines.last().unwrap().ends_with(" more frames)"));
+        // The second panic follows from the first.
+        assert!(
+            others.iter().any(|line| line.contains("cannot unwind")),
+            "{others:#?}"
+        );
+        assert_eq!(others[0], "begins");
+    }
+
+    #[test]
+    fn a_sanitizer_is_quoted_with_the_access_and_not_with_the_allocation() {
+        let (lines, others) = read(SANITIZER);
+        assert!(lines[1].contains("ERROR: AddressSanitizer"), "{lines:#?}");
+        assert!(lines[2].starts_with("READ of size"), "{lines:#?}");
+        assert!(
+            lines[3].contains("#0 ") && lines[3].contains("in_use"),
+            "{lines:#?}"
+        );
+        assert!(
+            !lines.iter().any(|line| line.contains("malloc")),
+            "{lines:#?}"
+        );
+        assert!(
+            others.iter().any(|line| line.starts_with("SUMMARY: ")),
+            "{others:#?}"
+        );
+        // A later one replaces it, but not what Python says of its end.
+        let both = format!("{SANITIZER}{PANIC}");
+        assert_eq!(read(&both).0, read(PANIC).0);
+        assert_eq!(read(&format!("{ABORT}{PANIC}")).0, read(ABORT).0);
+    }
+
+    #[test]
+    fn numbers_of_frames_are_found() {
+        for (line, number) in [
+            ("   0: core::panicking::panic", Some(0)),
+            ("  12:     0x55d0 - main", Some(12)),
+            ("#0  0x0000 in main () at a.c:1", Some(0)),
+            ("    #17 0x55d0 in main a.c:1", Some(17)),
+            ("0: not indented", None),
+            ("#include", None),
+            ("#1", None),
+            ("  : ", None),
+            ("  99999999999999999999999: x", None),
+            ("", None),
+        ] {
+            assert_eq!(frame_number(line.as_bytes()), number, "{line}");
+        }
     }
 
     #[test]

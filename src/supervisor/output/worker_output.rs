@@ -13,7 +13,7 @@ use super::last_words::{LastWords, UNKNOWN_JOB};
 use super::log_line::{LogLevel, LogLine, LogSource};
 use super::rate_cap::RateCap;
 use super::split::{self, Piece, Splitter};
-use super::traceback::Traceback;
+use super::traceback::{HEAD, Traceback};
 use crate::link::Phase;
 use crate::supervisor::exit_causes;
 use crate::sys::pipe::{self, Found};
@@ -285,7 +285,17 @@ impl WorkerOutput {
     /// Keeps a line in case it is one of the last.
     fn remember(&mut self, which: StreamKind, line: &[u8]) {
         let line = &line[..line.len().min(TAIL_LINE)];
-        if which == StreamKind::Stderr && self.traceback.feed(line) {
+        let is_error = which == StreamKind::Stderr;
+        if is_error && self.traceback.begins_stack(line) {
+            let mut head = self.tail.len();
+            let is_of_it = |at: usize| self.tail[at].0 == which && self.tail.len() - at <= HEAD;
+            while head > 0 && is_of_it(head - 1) {
+                head -= 1;
+            }
+            let head = self.tail.split_off(head).into_iter();
+            self.traceback.begin_stack(head.map(|(_, line)| line));
+        }
+        if is_error && self.traceback.feed(line) {
             self.before_traceback = self.tail.len();
             return;
         }
