@@ -280,10 +280,31 @@ impl fmt::Display for JobError {
 }
 
 pub(super) fn write_last_words(f: &mut fmt::Formatter<'_>, last_words: &[String]) -> fmt::Result {
-    match last_words.last() {
+    match telling(last_words) {
         Some(last) => write!(f, "; its worker's last words: {last}"),
         None => Ok(()),
     }
+}
+
+/// The line that says most: the last one; but of a stack that was printed innermost frame first, that frame or what the
+/// stack is about.
+pub(super) fn telling(last_words: &[String]) -> Option<&str> {
+    let find = |is_it: fn(&str) -> bool| last_words.iter().rposition(|line| is_it(line));
+    // Of Python's faulthandler.
+    let frame = find(|line| line.ends_with("(most recent call first):"))
+        .and_then(|head| last_words.get(head + 1))
+        .filter(|line| line.starts_with("  "));
+    // Of Rust, and of a sanitizer.
+    let message = || {
+        let head = find(|line| line == "stack backtrace:")?;
+        last_words.get(head.checked_sub(1)?)
+    };
+    let sanitizer = || {
+        let at = find(|line| line.contains("ERROR: ") && line.contains("Sanitizer: "))?;
+        last_words.get(at)
+    };
+    let line = frame.or_else(message).or_else(sanitizer);
+    Some(line.or_else(|| last_words.last())?.trim_start())
 }
 
 /// Displays the first numbers of a list, and how many more there are.
@@ -298,6 +319,39 @@ impl fmt::Display for Numbers<'_> {
         match self.0.len().saturating_sub(SHOWN) {
             0 => Ok(()),
             more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::telling;
+
+    #[test]
+    fn the_telling_line_is_not_the_outermost_frame() {
+        let of = |text: &str| {
+            let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            telling(&lines).map(str::to_owned)
+        };
+        for (text, line) in [
+            ("one\ntwo", Some("two")),
+            ("", None),
+            (
+                "Fatal Python error: Aborted\nCurrent thread 0x1 (most recent call first):\n  File \"a.py\", line 5 in f\n  \
+                 File \"a.py\", line 9 in <module>",
+                Some("File \"a.py\", line 5 in f"),
+            ),
+            (
+                "thread 'x' panicked at a.rs:1:2:\nno row 7\nstack backtrace:\n   0: a::row\n   1: a::main\naborting.",
+                Some("no row 7"),
+            ),
+            ("stack backtrace:\n   0: a::row", Some("0: a::row")),
+            (
+                "==7==ERROR: AddressSanitizer: heap-use-after-free\nREAD of size 4\n    #0 0x1 in f a.c:2\n==7==ABORTING",
+                Some("==7==ERROR: AddressSanitizer: heap-use-after-free"),
+            ),
+        ] {
+            assert_eq!(of(text).as_deref(), line, "{text}");
         }
     }
 }

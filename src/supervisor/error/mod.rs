@@ -342,10 +342,16 @@ impl JobError {
         self.0.worker
     }
 
-    /// What the worker printed last (stdout, stderr, events) before it died, oldest first: at most 16 lines and 2 KiB.
-    /// Empty if the worker survived.
+    /// What the worker printed last (stdout, stderr, events) before it died, oldest first: at most 16 lines and 2 KiB,
+    /// and the beginning of a stack that it printed. Empty if the worker survived.
     pub fn last_words(&self) -> &[String] {
         &self.0.last_words
+    }
+
+    /// The line of [`last_words`](Self::last_words) that says most, which is in the text of the error: the last one; but
+    /// of a stack that was printed, its innermost frame, or the message that it is about.
+    pub fn telling_words(&self) -> Option<&str> {
+        display::telling(&self.0.last_words)
     }
 
     /// How the worker of this job crashed: the signal, the address and what is there. `None` if the worker did not crash
