@@ -172,7 +172,8 @@ Sizes:
   pending), error, cause, attempts (of a failure in a worker), ms, and of
   the result: format and, when it is written, bytes, width and height. Of a
   damaged picture that is written also warning, and missing, the share of
-  its pixels that are missing.
+  its pixels that are missing. Of a crash, cause signal-N: crash, with class,
+  what, address, access, frames (function, file, line, module) and omitted.
   The last object has type \"summary\", shard (\"K/N\") and a status: done, dry-run,
   interrupted (by a signal), stopped or refused. Stopped: results could no
   longer be written, as on a full disk; the rest is pending, and the exit

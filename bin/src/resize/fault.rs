@@ -5,6 +5,8 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
+use arenite::engine::Crash;
+
 use crate::text::{one_line, reason};
 
 /// The failure of one input: a word for programs and a sentence for people.
@@ -16,6 +18,8 @@ pub(crate) struct Fault {
     pub text: String,
     /// Attempts, if it failed in a worker.
     pub attempts: Option<u32>,
+    /// The crash that ended its worker.
+    pub crash: Option<Box<Crash>>,
 }
 
 impl Fault {
@@ -24,6 +28,7 @@ impl Fault {
             cause: Cow::Borrowed(cause),
             text: one_line(&text.into()),
             attempts: None,
+            crash: None,
         }
     }
 

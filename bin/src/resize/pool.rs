@@ -435,12 +435,15 @@ fn fault(error: &JobError) -> Fault {
             ..Fault::new("other", sentence(kind))
         },
     };
-    if let (JobErrorKind::Lost(WorkerExit::Signal(_)), Some(crash)) = (kind, error.crash()) {
+    // As for its cause.
+    let crash = error.crash().or_else(|| error.deaths().last()?.crash());
+    if let (JobErrorKind::Lost(WorkerExit::Signal(_)), Some(crash)) = (kind, crash) {
         fault.text = one_line(&format!("its worker was ended by {crash}"));
+        fault.crash = Some(Box::new(crash.clone()));
     }
     // At the memory limit, the last words only repeat the sentence.
     let at_limit = matches!(kind, JobErrorKind::Limit(JobLimit::Memory { .. }));
-    if !at_limit && let Some(last) = error.last_words().last() {
+    if !at_limit && let Some(last) = error.telling_words() {
         fault.text.push_str("; its worker's last words: ");
         fault.text.push_str(&one_line(last));
     }

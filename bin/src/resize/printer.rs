@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, LineWriter, Stdout, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
+use arenite::engine::{Crash, CrashFrame, CrashedAccess};
 use serde::Serialize;
 
 use super::fault::Fault;
@@ -109,6 +110,7 @@ pub(crate) struct FileLine<'a> {
     error: Option<&'a str>,
     cause: Option<&'a str>,
     attempts: Option<u32>,
+    crash: Option<CrashLine<'a>>,
     ms: Option<f64>,
     bytes: Option<u64>,
     /// Sides of the result in pixels.
@@ -119,6 +121,28 @@ pub(crate) struct FileLine<'a> {
     /// Damage of an input that was written, and the share of its pixels that are missing.
     warning: Option<&'a str>,
     missing: Option<f64>,
+}
+
+/// The crash of a worker.
+#[derive(Serialize)]
+struct CrashLine<'a> {
+    class: &'static str,
+    what: String,
+    /// Hexadecimal: numbers of this size lose digits in some parsers.
+    address: Option<String>,
+    access: Option<&'static str>,
+    /// The innermost first.
+    frames: Vec<FrameLine<'a>>,
+    /// Frames that are left out of a deep stack.
+    omitted: u64,
+}
+
+#[derive(Serialize)]
+struct FrameLine<'a> {
+    function: Option<&'a str>,
+    file: Option<&'a str>,
+    line: Option<u32>,
+    module: Option<Cow<'a, str>>,
 }
 
 #[derive(Serialize)]
@@ -328,6 +352,7 @@ impl<'a> FileLine<'a> {
             error: None,
             cause: None,
             attempts: None,
+            crash: None,
             ms: None,
             bytes: None,
             width: None,
@@ -362,9 +387,29 @@ impl<'a> FileLine<'a> {
                 line.error = Some(&fault.text);
                 line.cause = Some(&fault.cause);
                 line.attempts = fault.attempts;
+                line.crash = fault.crash.as_deref().map(CrashLine::of);
             }
         }
         line
+    }
+}
+
+impl<'a> CrashLine<'a> {
+    fn of(crash: &'a Crash) -> CrashLine<'a> {
+        let frame = |frame: &'a CrashFrame| FrameLine {
+            function: frame.function(),
+            file: frame.file(),
+            line: frame.line(),
+            module: frame.module().map(|path| path.to_string_lossy()),
+        };
+        CrashLine {
+            class: crash.class().name(),
+            what: crash.what(),
+            address: crash.address().map(|address| format!("{address:#x}")),
+            access: crash.access().map(CrashedAccess::name),
+            frames: crash.frames().iter().map(frame).collect(),
+            omitted: crash.omitted(),
+        }
     }
 }
 
