@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from ._arrays import zeros as zeros
     from ._errors import ArenaFull as ArenaFull
     from ._errors import Cancelled as Cancelled
+    from ._errors import Crash as Crash
+    from ._errors import CrashFrame as CrashFrame
     from ._errors import DeadlineExceeded as DeadlineExceeded
     from ._errors import MemoryLimitExceeded as MemoryLimitExceeded
     from ._errors import RemoteError as RemoteError
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "ArenaFull": "_errors",
     "Cancelled": "_errors",
+    "Crash": "_errors",
+    "CrashFrame": "_errors",
     "DeadlineExceeded": "_errors",
     "Executor": "_executor",
     "Future": "_future",
@@ -81,6 +85,8 @@ _HOMES = {
 __all__ = [
     "ArenaFull",
     "Cancelled",
+    "Crash",
+    "CrashFrame",
     "DeadlineExceeded",
     "Executor",
     "Future",

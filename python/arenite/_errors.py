@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import BrokenExecutor, CancelledError
-from typing import Any
+from typing import Any, NamedTuple
 
 Cancelled = CancelledError
 
@@ -30,6 +30,55 @@ class RemoteError(Exception):
         super().__init__(message)
         self.type_name = type_name
         self.traceback = traceback
+
+
+class CrashFrame(NamedTuple):
+    """A function in the stack of a crash. What is not known is None."""
+
+    #: Its name, as the compiler of C or Rust has it.
+    function: str | None
+    #: The source file and the line, if the module has debug information.
+    file: str | None
+    line: int | None
+    #: The program or library.
+    module: str | None
+    #: Of the instruction, in the worker.
+    address: int
+
+    def __str__(self) -> str:
+        text = self.function or f"{self.module or '?'} at {self.address:#x}"
+        return text if self.line is None else f"{text} ({self.file}:{self.line})"
+
+
+class Crash(NamedTuple):
+    """How a worker crashed, as it recorded it: the signal, the address, what was there, and the stack of native code.
+
+    The Python functions are in `last_words`.
+    """
+
+    #: What it was: "null", "input" (a write to an array that the task was given to read), "arguments", "published"
+    #: (a write to another array), "unused" (memory of the arena without an array), "records", "stack-overflow",
+    #: "unmapped", "protected", "impossible" (an address that no program can have), "beyond-file" (of a file that was
+    #: truncated), "hardware", "instruction", "division", "arithmetic", "abort", "raised" or "unknown".
+    kind: str
+    #: The signal and what happened, as a sentence.
+    text: str
+    signal: int
+    #: The address that could not be accessed, if it is about one.
+    address: int | None
+    #: "read", "write", "execute" or None.
+    access: str | None
+    #: Of "input": which of the arrays in the arguments, from 1.
+    array: int | None
+    #: The byte in that array, or of "published" and "unused" in the region of the arena.
+    offset: int | None
+    #: The innermost first.
+    frames: list[CrashFrame]
+    #: How many frames are left out in the middle of a deep stack.
+    omitted: int
+
+    def __str__(self) -> str:
+        return "\n  ".join([self.text, *map(str, self.frames)])
 
 
 class _Failure:
@@ -70,6 +119,8 @@ class WorkerDied(_Failure, RuntimeError):
     signal: int | None = None
     #: The code that the process exited with, or None.
     exit_code: int | None = None
+    #: What the process recorded of its crash. None if it did not crash or the task is not to blame.
+    crash: Crash | None = None
 
     def __init__(self, message: str = "the worker died", *, signal: int | None = None, exit_code: int | None = None) -> None:
         super().__init__(message)
@@ -148,6 +199,9 @@ def from_failure(failure: dict[str, Any]) -> BaseException:
         return Cancelled(text)
     elif kind in ("died", "quarantined"):
         error = WorkerDied(text, signal=failure.get("signal"), exit_code=failure.get("exit_code"))
+        if crash := failure["crash"]:
+            frames = [CrashFrame(**frame) for frame in crash["frames"]]
+            error.crash = Crash(**{**crash, "frames": frames})
     else:
         return RuntimeError(text)
     error._describe(failure)

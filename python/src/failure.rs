@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use arenite::engine::{Crash, CrashClass, CrashedAccess, Death};
 use arenite::{
     ArenaFull, FailedDependency, JobError, JobErrorKind, JobLimit, KernelError, WorkerExit,
 };
@@ -51,7 +52,48 @@ pub fn describe<'py>(py: Python<'py>, error: &JobError) -> PyResult<Bound<'py, P
     failure.set_item("last_words", error.last_words())?;
     let deaths = error.deaths().iter().map(ToString::to_string);
     failure.set_item("deaths", deaths.collect::<Vec<_>>())?;
+    let crash = match error.kind() {
+        // It fails for the cause of its last attempt.
+        JobErrorKind::Limit(JobLimit::Quarantined { .. }) => {
+            error.deaths().last().and_then(Death::crash)
+        }
+        _ => error.crash(),
+    };
+    let crash = crash.map(|crash| describe_crash(py, crash)).transpose()?;
+    failure.set_item("crash", crash)?;
     Ok(failure)
+}
+
+/// A crash, as the arguments of the class for one in Python.
+fn describe_crash<'py>(py: Python<'py>, crash: &Crash) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    let (array, offset) = match *crash.class() {
+        CrashClass::Input { array, offset, .. } => (Some(array), Some(offset)),
+        CrashClass::Published { offset, .. } | CrashClass::Unused { offset, .. } => {
+            (None, Some(offset))
+        }
+        _ => (None, None),
+    };
+    dict.set_item("kind", crash.class().name())?;
+    dict.set_item("text", crash.what())?;
+    dict.set_item("signal", crash.signal())?;
+    dict.set_item("address", crash.address())?;
+    dict.set_item("access", crash.access().map(CrashedAccess::name))?;
+    dict.set_item("array", array)?;
+    dict.set_item("offset", offset)?;
+    let frames = crash.frames().iter().map(|frame| {
+        let dict = PyDict::new(py);
+        dict.set_item("function", frame.function())?;
+        dict.set_item("file", frame.file())?;
+        dict.set_item("line", frame.line())?;
+        let module = frame.module().map(|path| path.to_string_lossy());
+        dict.set_item("module", module)?;
+        dict.set_item("address", frame.address())?;
+        Ok(dict)
+    });
+    dict.set_item("frames", frames.collect::<PyResult<Vec<_>>>()?)?;
+    dict.set_item("omitted", crash.omitted())?;
+    Ok(dict)
 }
 
 fn describe_kind(failure: &Bound<'_, PyDict>, kind: &JobErrorKind) -> PyResult<()> {

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import pickle
 import signal
 import sys
 import time
@@ -136,6 +137,38 @@ def test_killed_from_outside_during_map(executor, tmp_path):
     assert [error.signal for error in errors] == [signal.SIGKILL]
     assert "SIGKILL" in str(errors[0])
     assert list(executor.map(is_odd, range(4))) == [False, True, False, True]
+
+
+def write_into(array):
+    ctypes.memset(array.ctypes.data + 40, 1, 1)
+
+
+def test_a_crash_says_what_it_was(executor):
+    """Other pools have the number of the signal at most: what crashed, and where, is a guess."""
+    with pytest.raises(arenite.WorkerDied) as caught:
+        executor.submit(segfault).result()
+    crash = caught.value.crash
+    assert (crash.kind, crash.signal, crash.address, crash.array) == ("null", signal.SIGSEGV, 0, None)
+    assert crash.access in ("read", None)
+    assert crash.text.startswith("SIGSEGV: ") and crash.text in str(caught.value)
+    names = [frame.function or "" for frame in crash.frames]
+    assert crash.frames and any("strlen" in name or "string_at" in name for name in names), names
+    assert any(frame.module and "ctypes" in frame.module for frame in crash.frames)
+    assert str(crash).count("\n") == len(crash.frames)
+    assert pickle.loads(pickle.dumps(crash)) == crash
+    with pytest.raises(arenite.WorkerDied) as caught:
+        executor.submit(os._exit, 3).result()
+    assert caught.value.crash is None
+
+
+def test_a_write_to_an_input_names_the_argument(executor):
+    np = pytest.importorskip("numpy")
+    array = executor.share(np.zeros(100))
+    with pytest.raises(arenite.WorkerDied) as caught:
+        executor.submit(write_into, array).result()
+    crash = caught.value.crash
+    assert (crash.kind, crash.array, crash.offset) == ("input", 1, 40)
+    assert "array 1 of its arguments" in str(caught.value)
 
 
 @pytest.mark.parametrize("overflow", [overflow_by_recursion, overflow_in_c])
