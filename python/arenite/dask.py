@@ -11,21 +11,26 @@
 1024
 
 Dask decides where a task runs; on that machine it runs in a process of its own. A task that segfaults, hangs or asks
-for too much memory fails alone: no worker of Dask is lost, and no other task runs again. Tasks of a worker pass arrays to
-each other without a copy; what another machine needs is sent there as a value, by Dask.
+for too much memory fails alone: no worker of Dask is lost, and no other task runs again. A task that is cancelled, or
+whose result nobody wants any more, is ended. Tasks of a worker pass arrays to each other without a copy; what another
+machine needs is sent there as a value, by Dask.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import Future
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dask.utils import key_split
-from distributed import Status, WorkerPlugin
+from distributed import Reschedule, Status, WorkerPlugin
 
 from ._executor import Configured, Executor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from distributed import Worker
 
 #: Options of tasks; all others are those of the executor.
@@ -55,12 +60,17 @@ class ArenitePlugin(WorkerPlugin):  # type: ignore[misc]
         preload = self.options.get("preload", ())
         preload = ["distributed.worker", *([preload] if isinstance(preload, str) else preload)]
         options = {"max_workers": worker.state.nthreads, **self.options, "preload": preload}
-        self.executor = TaskExecutor(**options)
+        self.executor = TaskExecutor(worker, **options)
         self.executor.configured = self.executor.options(**self.of_tasks)
         worker.executors["arenite"] = self.executor
         if self.default:
             self.before = worker.executors["default"]
             worker.executors["default"] = self.executor
+
+    def transition(self, key: Any, start: str, finish: str, **_: Any) -> None:
+        """Ends a task that runs and whose result is not wanted any more. Dask itself lets it go on to its end."""
+        if start in ("executing", "long-running") and finish == "released":
+            self.executor.end(key)
 
     async def teardown(self, worker: Worker) -> None:
         """Ends the processes, when the plugin or the worker goes."""
@@ -74,11 +84,53 @@ class ArenitePlugin(WorkerPlugin):  # type: ignore[misc]
 
 
 class TaskExecutor(Executor):
-    """An executor whose tasks have the options of its plugin."""
+    """An executor whose tasks have the options of its plugin, and can be ended by their keys."""
 
     configured: Configured
+
+    def __init__(self, worker: Worker, **options: Any) -> None:
+        super().__init__(**options)
+        self._worker = worker
+        #: The tasks that run, by their keys.
+        self._running: dict[Any, Future[Any]] = {}
 
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
         # Dask's call for a task: its name is in errors and statistics.
         key = getattr(args[0], "key", None) if args else None
-        return self._submit(self.configured, fn, args, kwargs, None if key is None else key_split(key))
+        if key is None:
+            return self._submit(self.configured, fn, args, kwargs)
+        outcome: Future[Any] = Future()
+        if getattr(self._worker.state.tasks.get(key), "state", None) == "cancelled":
+            # Before it could begin.
+            outcome.set_result(_rescheduled(fn))
+            return outcome
+        task = self._submit(self.configured, fn, args, kwargs, key_split(key))
+        self._running[key] = task
+        task.add_done_callback(partial(self._ended, key, fn, outcome))
+        return outcome
+
+    def _ended(self, key: Any, fn: Any, outcome: Future[Any], task: Future[Any]) -> None:
+        # Dask starts a task again when it has this outcome, and not before.
+        self._running.pop(key, None)
+        if task.cancelled():
+            outcome.set_result(_rescheduled(fn))
+        elif (error := task.exception()) is not None:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(task.result())
+
+    def end(self, key: Any) -> None:
+        """Ends a task."""
+        task = self._running.get(key)
+        if task is not None:
+            task.cancel()
+
+
+def _rescheduled(fn: Callable[..., Any]) -> Any:
+    """The outcome of a task that raised `distributed.Reschedule`. Dask drops it, or where the task is wanted again
+    meanwhile, runs it anew. `fn` is Dask's function that runs a task."""
+    return fn(_reschedule, {}, 0.0)
+
+
+def _reschedule(_: Any) -> NoReturn:
+    raise Reschedule

@@ -214,6 +214,63 @@ def test_tasks_of_a_worker_that_closes_run_elsewhere(tmp_path):
         assert results([future]) == [True]
 
 
+def pid_in(path):
+    return int(harness.until(lambda: path.exists() and path.read_text().splitlines()[-1:], "the task to run")[0])
+
+
+def drop(client, future):
+    future.release()
+
+
+def cancel(client, future):
+    client.cancel([future])
+
+
+@pytest.mark.parametrize("end", [drop, cancel])
+def test_a_task_whose_result_is_not_wanted_is_ended(client, tmp_path, end):
+    path = tmp_path / "path"
+    with plugin(client, max_workers=1):
+        with dask.annotate(executor="arenite"):
+            future = client.submit(stay, str(path))
+            pid = pid_in(path)
+            end(client, future)
+            harness.until(lambda: not harness.is_alive(pid), "the process of the task to end")
+            # The threads of both Dask workers are free, and their processes are there.
+            assert len(results(client.map(crash_at, range(200, 210)))) == 10
+    assert len(addresses(client)) == 2
+
+
+def is_known(key, dask_scheduler):
+    return key in dask_scheduler.tasks
+
+
+def test_a_task_that_is_wanted_again_runs_again(client, tmp_path):
+    path, other = tmp_path / "path", tmp_path / "other"
+    with plugin(client, max_workers=1), dask.annotate(executor="arenite"):
+        for round in range(5):
+            future = client.submit(once_at_a_time, str(path), str(other), key=f"again-{round}")
+            pid = int(harness.until(lambda: path.exists() and path.read_text(), "the task to run"))
+            future.release()
+            # Or the client would go on with the first one.
+            key = f"again-{round}"
+            harness.until(lambda key=key: not client.run_on_scheduler(is_known, key), "the scheduler to forget it")
+            again = client.submit(once_at_a_time, str(path), str(other), key=f"again-{round}")
+            assert results([again]) == [True]
+            harness.until(lambda pid=pid: not harness.is_alive(pid), "the first process to end")
+            path.unlink()
+
+
+def test_a_cancelled_task_goes_on_where_asked(client, tmp_path):
+    path, other = tmp_path / "path", tmp_path / "other"
+    with plugin(client, cancel_running=False), dask.annotate(executor="arenite"):
+        future = client.submit(once_at_a_time, str(path), str(other))
+        pid = int(harness.until(lambda: path.exists() and path.read_text(), "the task to run"))
+        client.cancel([future])
+        other.touch()
+        assert len(results(client.map(crash_at, range(300, 310)))) == 10
+        assert harness.is_alive(pid)
+
+
 def test_functions_of_a_script():
     """dask/distributed#6803: with a process pool, functions of `__main__` do not arrive."""
     code = """
