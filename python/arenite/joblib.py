@@ -13,7 +13,8 @@ It takes the place of joblib's default backend, loky: workers start once and ser
 
 - Such an array is copied into shared memory once for each call of `Parallel`, however many tasks it is passed to. No
   file is written. Its memory is free when the call ends.
-- Each task is sent on its own, so a worker that dies costs one task. `Parallel` raises `WorkerDied` for it, whose notes
+- Each task runs on its own, also where joblib hands over several quick ones together, so a worker that dies costs one
+  task. `Parallel` raises `WorkerDied` for it, whose notes
   name the task; with `errors="return"` the exception takes the place of the result and the other tasks go on. The
   worker is replaced, and the next call works.
 - When a call ends early, by an exception, its timeout, Ctrl-C or because its generator is dropped, tasks that run are
@@ -35,7 +36,7 @@ from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any, Literal
 
 from joblib import cpu_count, parallel_config, register_parallel_backend
-from joblib.parallel import FallbackToBackend, ParallelBackendBase, SequentialBackend
+from joblib.parallel import AutoBatchingMixin, FallbackToBackend, ParallelBackendBase, SequentialBackend
 
 from . import _arenite, _pickle
 from ._errors import DeadlineExceeded, MemoryLimitExceeded, WorkerDied
@@ -57,13 +58,15 @@ _UNUSED = ("context", "prefer", "require", "temp_folder", "verbose")
 _ISOLATING = ("deadline", "memory_limit", "retries", "sandbox")
 #: Arrays from this size on are shared, as joblib has it by default.
 _MAX_NBYTES = 1 << 20
+#: The part of the arena from which on joblib hands tasks over one by one.
+_PART = 8
 #: How many functions of a call are pickled only once.
 _MOST_FUNCTIONS = 64
 #: Seconds after which workers that no call uses end, as loky's do.
 _IDLE_TIMEOUT = 300.0
 
 
-class AreniteBackend(ParallelBackendBase):  # type: ignore[misc]
+class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
     """The backend "arenite" of `joblib.Parallel`.
 
     Options go to `joblib.parallel_config(backend="arenite", …)` or to `Parallel(backend="arenite", …)`: those of
@@ -88,8 +91,10 @@ class AreniteBackend(ParallelBackendBase):  # type: ignore[misc]
         self._tasks: Configured
         self._arrays = Arrays()
         self._returns_errors = False
-        #: Tasks that have not ended, and what describes them.
-        self._open: dict[Future[Any], _Description] = {}
+        #: Tasks have large arrays of their own.
+        self._has_large = False
+        #: Batches that have not ended.
+        self._open: set[_Batch] = set()
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """Returns the number of workers: all cores for None, counted from their number if negative."""
@@ -136,6 +141,7 @@ class AreniteBackend(ParallelBackendBase):  # type: ignore[misc]
         options.setdefault("output", "plain")
         options.setdefault("writable", "results")
         self._arrays = Arrays(None if mode is None else max_nbytes, mode != "r", not options.get("sandbox"))
+        self._has_large = False
         self._shared = _acquire({"max_workers": n_jobs, **options}, idle_timeout)
         try:
             self._tasks = self._shared.executor.options(**of_tasks)
@@ -144,59 +150,94 @@ class AreniteBackend(ParallelBackendBase):  # type: ignore[misc]
             raise
         return n_jobs
 
-    def submit(self, func: Any, callback: Callable[[Any], object] | None = None) -> Future[Any]:
-        """Sends a batch of calls, which is one call unless `batch_size` says more."""
+    def compute_batch_size(self) -> int:
+        """Returns how many calls joblib is to hand over together, where the user leaves that to the backend: more than
+        one if they are quick."""
+        size: int = super().compute_batch_size()
+        # A timeout is that of one task, and arguments of tasks that wait must not fill the memory.
+        if size > 1 and self._shared is not None:
+            executor = self._shared.executor
+            is_filling = executor._engine.stats()["used_bytes"] > executor._capacity // _PART
+            if is_filling or self._has_large or self.parallel.timeout is not None:
+                return 1
+        return size
+
+    def submit(self, func: Any, callback: Callable[[Any], object] | None = None) -> _Batch:
+        """Sends a batch of calls. They are one task if the user has set `batch_size`, and otherwise one task each."""
         if self._shared is None:
             raise RuntimeError("this call of Parallel has ended")
         items, executor = func.items, self._shared.executor
-        function = items[0][0]
         beside = partial(_Beside, arrays=self._arrays)
-        call: Any = _call
-        args: tuple[Any, ...] = (func,)
-        try:
-            if type(function) in (FunctionType, BuiltinFunctionType) and all(item[0] is function for item in items):
-                call = self._arrays.function(function, lambda: self._pickle(func, executor, beside))
-                args = tuple(item[1:] for item in items)
-        except Exception:
-            pass  # The same exception is that of the future.
-        future = executor._submit(self._tasks, call, args, {}, _name(function), beside)
-        last = self.parallel.n_dispatched_tasks
-        self._open[future] = _Description(items, last - len(items))
+        tasks = [[item] for item in items] if self.parallel.batch_size == "auto" else [items]
+        batch = _Batch(tasks, self.parallel.n_dispatched_tasks - len(items))
+        self._open.add(batch)
+        before = self._arrays.added
+        for calls in tasks:
+            batch.futures.append(self._send(calls, func, executor, beside))
+        # Not an array or two that all calls share.
+        self._has_large |= min(len(tasks), self._arrays.added - before) > 2
         if callback is not None:
-            future.add_done_callback(callback)
-        return future
+            batch.when_ended(callback)
+        return batch
+
+    def _send(
+        self, calls: list[Any], func: Any, executor: Executor, beside: Callable[..., _Beside]
+    ) -> Future[Any]:
+        """Sends calls as one task."""
+        function, args, kwargs = calls[0]
+        one: Any
+        if len(calls) == 1:
+            one = _Function(function, func._backend, func._n_jobs)
+        else:
+            is_one = all(item[0] is function for item in calls)
+            one = _Functions(function, func._backend, func._n_jobs) if is_one else func
+            args, kwargs = tuple(item[1:] for item in calls) if is_one else (), {}
+        call: Any = None
+        if one is not func and type(function) in (FunctionType, BuiltinFunctionType):
+            try:
+                call = self._arrays.function(type(one), function, lambda: self._pickle(one, executor, beside))
+            except Exception:
+                pass  # The same exception is that of the future.
+        if call is None:
+            call, args = _call, (one, *args)
+        return executor._submit(self._tasks, call, args, kwargs, _name(function), beside)
 
     @staticmethod
-    def _pickle(func: Any, executor: Executor, beside: Callable[..., _Beside]) -> _pickle.Function:
-        """Pickles the function of a batch for any number of calls."""
-        batch = _Function(func.items[0][0], func._backend, func._n_jobs)
-        pickled = _pickle.pickle_function(batch, executor._engine, False, beside)
+    def _pickle(one: _Function, executor: Executor, beside: Callable[..., _Beside]) -> _pickle.Function:
+        """Pickles a function for any number of calls."""
+        pickled = _pickle.pickle_function(one, executor._engine, False, beside)
         executor._engine.count_copied(pickled.copied)
         pickled.copied = 0
         return pickled
 
-    def retrieve_result_callback(self, out: Future[Any]) -> Any:
-        """Returns the results of a batch, or raises its exception."""
-        describe = self._open.pop(out, None)
-        error = out.exception()
-        if error is None:
-            return out.result()
-        if describe is not None and isinstance(error, (WorkerDied, DeadlineExceeded, MemoryLimitExceeded)):
-            error.add_note(str(describe))
-        if describe is not None and self._returns_errors and isinstance(error, Exception):
-            return [error] * len(describe.items)
-        try:
-            raise error
-        finally:
-            del error
+    def retrieve_result_callback(self, out: _Batch) -> list[Any]:
+        """Returns the results of a batch, or raises its first exception."""
+        self._open.discard(out)
+        results: list[Any] = []
+        for number, future in enumerate(out.futures):
+            error = future.exception()
+            if error is None:
+                results += future.result()
+                continue
+            if isinstance(error, (WorkerDied, DeadlineExceeded, MemoryLimitExceeded)):
+                error.add_note(out.describe(number))
+            if self._returns_errors and isinstance(error, Exception):
+                results += [error] * len(out.tasks[number])
+                continue
+            try:
+                raise error
+            finally:
+                del error
+        return results
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
         """Ends the tasks of the call, also those that run. The workers that run them are replaced."""
         with self.parallel._lock:
             # A task is submitted under this lock, unless the call is being aborted.
-            rest, self._open = self._open, {}
-        for future in rest:
-            future.cancel()
+            rest, self._open = self._open, set()
+        for batch in rest:
+            for future in batch.futures:
+                future.cancel()
 
     def stop_call(self) -> None:
         """The call has ended: frees the memory of its arrays."""
@@ -207,25 +248,33 @@ class AreniteBackend(ParallelBackendBase):  # type: ignore[misc]
         shared, self._shared = self._shared, None
         self._arrays.clear()
         self._open.clear()
+        self.reset_batch_stats()
         if shared is not None:
             _release(shared)
 
 
-def _call(batch: Callable[[], Any]) -> Any:
-    """Runs a batch, in a worker."""
-    return batch()
+def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Runs a function that is pickled with its arguments, in a worker."""
+    return function(*args, **kwargs)
 
 
 class _Function:
-    """The function of a batch without its arguments. Called with the arguments of each call, it does what the batch
-    does."""
+    """The function of a call without its arguments. Called with them, it does what joblib's batch of that call does."""
 
     def __init__(self, function: Callable[..., Any], backend: Any, n_jobs: int | None) -> None:
         self.function = function
         self.backend = backend
         self.n_jobs = n_jobs
 
-    def __call__(self, *calls: tuple[Any, Any]) -> list[Any]:
+    def __call__(self, *args: Any, **kwargs: Any) -> list[Any]:
+        with parallel_config(backend=self.backend, n_jobs=self.n_jobs):
+            return [self.function(*args, **kwargs)]
+
+
+class _Functions(_Function):
+    """The same of several calls of one function."""
+
+    def __call__(self, *calls: Any) -> list[Any]:
         with parallel_config(backend=self.backend, n_jobs=self.n_jobs):
             return [self.function(*args, **kwargs) for args, kwargs in calls]
 
@@ -236,21 +285,45 @@ def _name(function: Any) -> str:
     return name if isinstance(name, str) else type(function).__qualname__
 
 
-class _Description:
-    """Which task of the call it was, in words."""
+class _Batch:
+    """Calls that joblib has handed over together, and their tasks."""
 
-    def __init__(self, items: list[Any], first: int) -> None:
-        self.items = items
+    def __init__(self, tasks: list[list[Any]], first: int) -> None:
+        #: The calls of each task.
+        self.tasks = tasks
+        #: The number of the first call.
         self.first = first
+        self.futures: list[Future[Any]] = []
+        self._left: list[Future[Any]] = []
+        self._callback: Callable[[Any], object]
 
-    def __str__(self) -> str:
-        function, args, kwargs = self.items[0]
+    def when_ended(self, callback: Callable[[Any], object]) -> None:
+        """Calls `callback(self)` when all tasks have ended."""
+        self._callback, self._left = callback, self.futures[:]
+        self._left.pop().add_done_callback(self._one_ended)
+
+    def _one_ended(self, _: object) -> None:
+        # One future is armed at a time: most of the others have ended with it.
+        while self._left:
+            future = self._left.pop()
+            if not future.done():
+                future.add_done_callback(self._one_ended)
+                return
+        self._callback(self)
+        # They refer to this batch.
+        self.futures, self.tasks = [], []
+
+    def describe(self, number: int) -> str:
+        """Which task of the call it was, in words."""
+        calls = self.tasks[number]
+        first = self.first + sum(map(len, self.tasks[:number]))
+        function, args, kwargs = calls[0]
         words = [reprlib.repr(value) for value in args]
         words += [f"{name}={reprlib.repr(value)}" for name, value in kwargs.items()]
-        tasks, last = f"task {self.first}", self.first + len(self.items) - 1
-        if last > self.first:
-            tasks = f"tasks {self.first} to {last}, which were one batch; the first is"
-        return f"It ran {tasks} of this call of joblib.Parallel: {_name(function)}({', '.join(words)})"
+        text, last = f"task {first}", first + len(calls) - 1
+        if last > first:
+            text = f"tasks {first} to {last}, which were one batch; the first is"
+        return f"It ran {text} of this call of joblib.Parallel: {_name(function)}({', '.join(words)})"
 
 
 # ---- arrays
@@ -271,6 +344,8 @@ class Arrays:
         #: Arrays that are in the arena, by their identity as long as they exist: what they were when they were copied,
         #: and what is sent instead.
         self._known: dict[int, tuple[weakref.ref[Any], tuple[Any, ...], Any]] = {}
+        #: How many were copied.
+        self.added = 0
         #: Functions that are pickled.
         self._functions: dict[Any, _pickle.Function] = {}
 
@@ -279,13 +354,13 @@ class Arrays:
         self._known.clear()
         self._functions.clear()
 
-    def function(self, function: Any, pickle: Callable[[], _pickle.Function]) -> _pickle.Function:
-        """Returns the pickle of a function, which is made once."""
-        known = self._functions.get(function)
+    def function(self, kind: type[Any], function: Any, pickle: Callable[[], _pickle.Function]) -> _pickle.Function:
+        """Returns the pickle of a function, which is made once for each kind."""
+        known = self._functions.get((kind, function))
         if known is None:
             if len(self._functions) >= _MOST_FUNCTIONS:
                 self._functions.clear()
-            known = self._functions[function] = pickle()
+            known = self._functions[kind, function] = pickle()
         return known
 
     def find(self, array: Any) -> Any:
@@ -295,6 +370,7 @@ class Arrays:
 
     def add(self, array: Any, reduced: Any) -> None:
         """Keeps what is sent instead of an array."""
+        self.added += 1
         known, key = self._known, id(array)
         # Without a reference to `self`: the callback may outlive the call.
         self._known[key] = weakref.ref(array, lambda _: known.pop(key, None)), _layout(array), reduced

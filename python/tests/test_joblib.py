@@ -399,6 +399,12 @@ def crash_at(n, other="", *, third=None):
     return n
 
 
+def crash_if(n, bad):
+    if n == bad:
+        crash()
+    return n
+
+
 def test_errors_in_the_place_of_results():
     """One of a hundred tasks crashes: 99 results and one error."""
     results = run(*(delayed(crash_at)(n, "x" * 100, third=n) for n in range(100)), errors="return")
@@ -422,6 +428,35 @@ def test_the_note_of_a_batch():
     assert results[:5] == [45, 46, 47, 48, 49]
     assert len({id(result) for result in results[5:]}) == 1
     assert "tasks 5 to 9, which were one batch; the first is" in results[5].__notes__[0]
+
+
+def test_a_crash_among_quick_tasks_costs_one(monkeypatch):
+    """joblib hands quick tasks over in batches; each is a task of its own."""
+    sizes = []
+    submit = backend.AreniteBackend.submit
+
+    def counted(self, func, callback=None):
+        sizes.append(len(func.items))
+        return submit(self, func, callback)
+
+    monkeypatch.setattr(backend.AreniteBackend, "submit", counted)
+    for return_as in ("list", "generator"):
+        sizes.clear()
+        results = run(*(delayed(crash_if)(n, 3777) for n in range(5000)), errors="return", return_as=return_as)
+        with harness.waiting("all results"):
+            results = list(results)
+        died = results[3777]
+        assert isinstance(died, arenite.WorkerDied) and results[:3777] == list(range(3777))
+        assert results[3778:] == list(range(3778, 5000))
+        assert died.__notes__ == ["It ran task 3777 of this call of joblib.Parallel: crash_if(3777, 3777)"]
+        assert sum(sizes) == 5000 and len(sizes) < 1000
+    with pytest.raises(arenite.WorkerDied) as raised:
+        run(*(delayed(crash_if)(n, 1777) for n in range(2000)))
+    assert "task 1777 of" in raised.value.__notes__[0]
+    # Each task has its own timeout.
+    sizes.clear()
+    assert run(*(delayed(square)(n) for n in range(100)), timeout=60) == [n * n for n in range(100)]
+    assert set(sizes) == {1}
 
 
 def test_deadline_and_memory_limit():
