@@ -5,13 +5,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Suites that the tables may name, with their paths.
-const SUITES: [(&str, &str); 9] = [
+const SUITES: [(&str, &str); 11] = [
     ("engine", "tests/engine"),
     ("model", "tests/model"),
     ("killing", "tests/killing"),
     ("hostile", "tests/hostile"),
     ("sandbox", "tests/sandbox"),
     ("fuzz", "tests/fuzz"),
+    ("tables", "tests/tables"),
+    ("tables-lib", "src/tables/tests"),
     ("layers", "tests/layers.rs"),
     ("resize", "bin/tests/resize"),
     ("doctor", "bin/tests/doctor.rs"),

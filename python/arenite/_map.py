@@ -452,7 +452,7 @@ class _Chunks:
         return chunk
 
 
-def _bar(progress: Any, total: int | None) -> Any:
+def _bar(progress: Any, total: int | None, **options: Any) -> Any:
     """A progress bar, if one is asked for and tqdm is installed."""
     if not progress:
         return None
@@ -460,4 +460,4 @@ def _bar(progress: Any, total: int | None) -> Any:
         from tqdm.auto import tqdm
     except ImportError:
         return None
-    return tqdm(total=total, desc=progress if isinstance(progress, str) else None)
+    return tqdm(total=total, desc=progress if isinstance(progress, str) else None, **options)

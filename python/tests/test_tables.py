@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import types
 
 import arenite
 import harness
@@ -285,14 +286,14 @@ def test_json_that_does_not_fit(tmp_path, executor):
     path.write_text('{"n": 1}\n' * 1500 + '{"n": "x"}\n')
     for widen in (False, True):
         # There is no type that holds both.
-        with pytest.raises(arenite.TableError, match=f"{path}, row 1501: .*changed from number to string"):
+        with pytest.raises(arenite.TableError, match='row 1501, column "n": .*changed from number to string'):
             arenite.read_json(path, part_bytes=1000, widen=widen, executor=executor)
     path.write_text('{"n": 1}\n' * 1500 + '{"n": 1.5}\n')
-    with pytest.raises(arenite.TableError, match=f"{path}, row 1501: .*; pass schema="):
+    with pytest.raises(arenite.TableError, match='row 1501, column "n": .*; pass schema='):
         arenite.read_json(path, part_bytes=1000, executor=executor)
     assert arenite.read_json(path, widen=True, executor=executor).schema.field("n").type == pa.float64()
     path.write_text('{"n": 1}\n' * 1500 + '{"n": 1, "m": 2}\n')
-    with pytest.raises(arenite.TableError, match="row 1501"):
+    with pytest.raises(arenite.TableError, match='row 1501, column "m": the schema has no such field'):
         arenite.read_json(path, executor=executor)
     assert arenite.read_json(path, widen=True, executor=executor).schema.names == ["n", "m"]
     path.write_text('{"n": 1}\n{"n": \n')
@@ -303,6 +304,47 @@ def test_json_that_does_not_fit(tmp_path, executor):
         "2024-01-01",
         "2024-01-01T00:00:00",
     ]
+
+
+def test_json_names_the_column(tmp_path, executor):
+    path = tmp_path / "a.json"
+    first = '{"n": 1, "s": {"t": [true]}}\n' * 1000
+    cases = [
+        ('{"n": 1.5}', "n"),
+        ('{"n": [1]}', "n"),
+        ('{"m": 1}', "m"),
+        ('{"s": 1}', "s"),
+        ('{"s": {"t": [1]}}', "s"),
+        ('{"s": {"u": 1}}', "s"),
+        ('{"s": {"t": [{"u": 1}]}}', "s"),
+        ("[1]", None),
+    ]
+    for last, column in cases:
+        path.write_text(f"{first}{last}\n")
+        for part_bytes in (100, 1 << 20):
+            with pytest.raises(arenite.TableError) as raised:
+                arenite.read_json(path, part_bytes=part_bytes, executor=executor)
+            assert (raised.value.row, raised.value.column) == (1001, column), raised.value
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "type", "values"),
+    [
+        ("1", "1.5", pa.float64(), [1.0, 1.5]),
+        ("1", "9223372036854775808", pa.float64(), [1.0, 2.0**63]),
+        ("null", "true", pa.bool_(), [None, True]),
+        ("[1]", "[1.5]", pa.list_(pa.float64()), [[1.0], [1.5]]),
+        ('{"t": 1}', '{"t": 1.5}', pa.struct({"t": pa.float64()}), [{"t": 1.0}, {"t": 1.5}]),
+    ],
+)
+def test_json_types_widen(tmp_path, executor, first, last, type, values):
+    path = tmp_path / "a.json"
+    path.write_text(f'{{"n": {first}}}\n' * 1000 + f'{{"n": {last}}}\n')
+    for part_bytes in (100, 1 << 20):
+        table = arenite.read_json(path, widen=True, part_bytes=part_bytes, executor=executor)
+        assert table.schema.field("n").type == type
+        found = table.to_pyarrow()["n"].to_pylist()
+        assert [found[0], found[999], found[1000]] == [values[0], values[0], values[1]]
 
 
 def test_options_that_make_no_sense(tmp_path, executor):
@@ -693,3 +735,71 @@ def test_without_pyarrow():
         "ImportError: tables need pyarrow and numpy, and pyarrow is missing: pip install 'arenite[tables]'"
         in ran.stderr
     )
+
+
+# ---- progress
+
+
+class Shown:
+    """Stands for tqdm."""
+
+    bars: list = []
+
+    def __init__(self, total, desc, **options):
+        assert options == {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
+        self.total, self.desc, self.n, self.steps, self.closed = total, desc, 0, [], 0
+        self.bars.append(self)
+
+    def update(self, n):
+        self.n += n
+        self.steps.append(self.n)
+
+    def close(self):
+        self.closed += 1
+
+
+@pytest.fixture
+def bars(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm.auto", types.SimpleNamespace(tqdm=Shown))
+    monkeypatch.setattr(Shown, "bars", [])
+    return Shown.bars
+
+
+def test_progress(tmp_path, any_executor, bars):
+    text = "n\n" + "".join(f"{n}\n" for n in range(3000))
+    (tmp_path / "a.csv").write_text(text)
+    (tmp_path / "b.csv").write_text("")
+    with gzip.open(tmp_path / "c.csv.gz", "wt") as file:
+        file.write(text)
+    (tmp_path / "d.csv").write_text("")
+    total = sum(file.stat().st_size for file in tmp_path.iterdir())
+    options = {"part_bytes": 1000, "progress": "reading", "executor": any_executor}
+    table = arenite.read_csv(tmp_path, **options)
+    assert len(list(arenite.scan_csv(tmp_path, **options))) > 20
+    assert list(arenite.scan_csv(tmp_path, **options).map_batches(len))
+    assert len(table.map_batches(lambda batch: batch, progress=True)) == 6000
+    for bar, end in zip(bars, [total, total, total, table.nbytes], strict=True):
+        assert bar.total == end == bar.steps[-1] and bar.closed >= 1
+        assert len(bar.steps) > 20 and bar.steps == sorted(bar.steps)
+    assert [bar.desc for bar in bars] == ["reading"] * 3 + [None]
+    # Where a type is widened, it begins anew, and a failure ends it.
+    (tmp_path / "d.csv").write_text("n\nx\n")
+    with pytest.raises(arenite.TableError):
+        arenite.read_csv(tmp_path, **options)
+    assert bars[-1].closed == 1
+    arenite.read_csv(tmp_path, widen=True, **options)
+    assert bars[-1].steps != sorted(bars[-1].steps) and bars[-1].steps[-1] == bars[-1].total
+
+
+def test_progress_of_row_groups(tmp_path, executor, bars):
+    pq.write_table(pa.table({"n": range(1000)}), tmp_path / "a.parquet", row_group_size=100)
+    pq.write_table(pa.table({"n": range(10)}), tmp_path / "b.parquet")
+    arenite.read_parquet(tmp_path, progress=True, executor=executor)
+    [bar] = bars
+    assert len(bar.steps) >= 11 and bar.steps[-1] == bar.total == sum(f.stat().st_size for f in tmp_path.iterdir())
+
+
+def test_progress_without_tqdm(tmp_path, executor, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    (tmp_path / "a.csv").write_text("n\n1\n")
+    assert len(arenite.read_csv(tmp_path, progress=True, executor=executor)) == 1

@@ -1,7 +1,7 @@
 //! Reading a file from its beginning, in blocks of whole records: [`Feed`].
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
@@ -18,6 +18,8 @@ const STEP: usize = 1 << 18;
 /// What has been read and not been taken stays in it, so a pipe can be looked at before it is read.
 pub(super) struct Feed {
     reader: Box<dyn Read + Send>,
+    /// Shares its position with the reader.
+    file: File,
     /// The length of a plain file, of which bytes can be read at any position.
     plain: Option<u64>,
     pending: Vec<u8>,
@@ -42,6 +44,7 @@ impl Feed {
     /// Opens a file and takes the byte-order mark and the header.
     pub(super) fn open(path: &Path, records: Records, has_header: bool) -> io::Result<Self> {
         let mut file = File::open(path)?;
+        let same = file.try_clone()?;
         let known = file.metadata()?;
         let mut begin = Vec::new();
         (&mut file).take(2).read_to_end(&mut begin)?;
@@ -55,6 +58,7 @@ impl Feed {
         };
         let mut feed = Self {
             reader,
+            file: same,
             plain: is_plain.then_some(known.len()),
             pending: Vec::new(),
             offset: 0,
@@ -87,6 +91,11 @@ impl Feed {
     /// The position of the first byte that was not taken.
     pub(super) fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// The bytes of the file that have been read, before decompression; 0 for a pipe.
+    pub(super) fn read(&self) -> u64 {
+        (&self.file).stream_position().unwrap_or(0)
     }
 
     /// Takes the first record.

@@ -1,14 +1,21 @@
 //! Parts of files with one JSON object per line.
 
-use arrow_array::RecordBatch;
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, RecordBatch};
 use arrow_json::ReaderBuilder;
-use arrow_json::reader::infer_json_schema;
-use arrow_schema::{ArrowError, Schema, SchemaRef};
+use arrow_json::reader::{
+    ArrayDecoder, DecoderContext, DecoderFactory, Tape, TapeElement, infer_json_schema,
+};
+use arrow_schema::{ArrowError, DataType, FieldRef, Schema, SchemaRef};
 use memchr::memchr;
 
 use super::csv::batch_rows;
 use super::error::Fault;
 use super::kernels::Spec;
+
+/// From here on, not each integer is a float.
+const EXACT: f64 = (1_u64 << 53) as f64;
 
 /// Parses whole lines.
 pub(super) fn parse(
@@ -42,6 +49,7 @@ fn decode(
         .with_batch_size(rows)
         .with_strict_mode(true)
         .with_coerce_primitive(spec.widen)
+        .with_decoder_factory(Arc::new(Exact))
         .build_decoder()?;
     let mut rest = data;
     loop {
@@ -58,7 +66,67 @@ fn decode(
     }
 }
 
-/// Finds the first line behind the first `good` rows that cannot be parsed.
+/// Integers, times and dates are not made of other numbers: the decoders of Arrow would round them.
+#[derive(Debug)]
+struct Exact;
+
+impl DecoderFactory for Exact {
+    fn make_default_decoder(
+        &self,
+        context: &DecoderContext,
+        field: &FieldRef,
+        is_nullable: bool,
+    ) -> Result<Option<Box<dyn ArrayDecoder>>, ArrowError> {
+        let of = field.data_type();
+        if !of.is_integer() && !of.is_temporal() {
+            return Ok(None);
+        }
+        let inner = context.make_builtin_decoder(field, is_nullable)?;
+        let of = of.clone();
+        Ok(Some(Box::new(Whole { inner, of })))
+    }
+}
+
+/// Decodes whole numbers.
+struct Whole {
+    inner: Box<dyn ArrayDecoder>,
+    of: DataType,
+}
+
+impl ArrayDecoder for Whole {
+    fn decode(&mut self, tape: &Tape<'_>, at: &[u32]) -> Result<ArrayRef, ArrowError> {
+        for &at in at {
+            if let TapeElement::Number(number) = tape.get(at) {
+                let number = tape.get_string(number);
+                if !is_whole(number, &self.of) {
+                    let text = format!("{number} is not {}", self.of);
+                    return Err(ArrowError::JsonError(text));
+                }
+            }
+        }
+        self.inner.decode(tape, at)
+    }
+}
+
+/// Whether a number of JSON is an integer, such as `2e3`.
+fn is_whole(number: &str, of: &DataType) -> bool {
+    let is_short = number.len() < 19;
+    if is_short
+        && number
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'-')
+    {
+        return true;
+    }
+    let is_float = |number: f64| number.fract() == 0.0 && number.abs() < EXACT;
+    match number.parse::<i128>() {
+        Ok(_) if *of == DataType::UInt64 => number.parse::<u64>().is_ok(),
+        Ok(_) => number.parse::<i64>().is_ok(),
+        Err(_) => number.parse().is_ok_and(is_float),
+    }
+}
+
+/// Finds the first line behind the first `good` rows that cannot be parsed, and its column.
 fn diagnose(data: &[u8], spec: &Spec, table: &SchemaRef, good: usize, error: &ArrowError) -> Fault {
     let mut row = 0;
     for line in lines(data) {
@@ -69,19 +137,50 @@ fn diagnose(data: &[u8], spec: &Spec, table: &SchemaRef, good: usize, error: &Ar
         let Err(error) = decode(line, spec, table, 1, &mut Vec::new()) else {
             continue;
         };
-        let is_json = is_object(line);
-        let text = if is_json {
-            format!("{error}; pass a schema, or let widen() choose one that fits all rows")
-        } else {
-            format!("no JSON object in one line: {error}")
+        let fault = match infer_json_schema(line, None) {
+            Ok((found, _)) => of_column(&found, spec, table, &error),
+            Err(_) => Fault::new(format!("no JSON object in one line: {error}")),
         };
         return Fault {
             row: row as u64,
-            is_of_type: is_json,
-            ..Fault::new(text)
+            ..fault
         };
     }
     Fault::new(error.to_string())
+}
+
+/// What is wrong with a line whose fields are `found`.
+fn of_column(found: &Schema, spec: &Spec, table: &Schema, error: &ArrowError) -> Fault {
+    let text = match error {
+        ArrowError::JsonError(text) => text.clone(),
+        other => other.to_string(),
+    };
+    // The decoder names the path in its text.
+    let at = |field: &FieldRef| {
+        let path = format!("whilst decoding field '{}': ", field.name());
+        Some((field.name().clone(), text.strip_prefix(&path)?.to_owned()))
+    };
+    let is_missing = |field: &&FieldRef| table.column_with_name(field.name()).is_none();
+    let missing = || found.fields().iter().find(is_missing);
+    let (column, text) = match table.fields().iter().find_map(at) {
+        Some((column, text)) => (Some(column), text),
+        None => match missing() {
+            Some(field) => (
+                Some(field.name().clone()),
+                "the schema has no such field".to_owned(),
+            ),
+            None => (None, text),
+        },
+    };
+    let advice = match spec.widen {
+        true => "",
+        false => "; pass a schema, or let widen() choose one that fits all rows",
+    };
+    Fault {
+        column,
+        is_of_type: true,
+        ..Fault::new(format!("{text}{advice}"))
+    }
 }
 
 /// Whether a line is an object of some schema.

@@ -13,9 +13,10 @@ use super::error::{Fault, Origin, Place, TableError, TableErrorKind};
 use super::feed::Feed;
 use super::kernels::{self, Format, SAMPLED_ROWS, Spec};
 use super::part::Part;
+use super::run::essential;
 use super::schema::{duplicate, merge};
 use crate::array::Array;
-use crate::engine::{Engine, InputError, JobError, Priority};
+use crate::engine::{Engine, InputError, JobError};
 use crate::kernel::Bytes;
 
 /// The most that is read of a file to infer its schema.
@@ -25,6 +26,8 @@ const SAMPLE: usize = 1 << 20;
 pub(super) struct Plan<'e> {
     pub(super) engine: &'e Engine,
     pub(super) files: Vec<Arc<Path>>,
+    /// The bytes of each file, 0 for a pipe.
+    pub(super) lens: Vec<u64>,
     pub(super) format: Format,
     pub(super) delimiter: u8,
     pub(super) has_header: bool,
@@ -70,6 +73,11 @@ impl Plan<'_> {
             is_last: false,
             is_first: false,
         }
+    }
+
+    /// The bytes of all files.
+    pub(super) fn total(&self) -> u64 {
+        self.lens.iter().sum()
     }
 
     /// Whether workers may open files.
@@ -123,7 +131,7 @@ impl Plan<'_> {
         let inferred = self
             .engine
             .map(kernels::infer, samples)
-            .priority(Priority::High);
+            .options(&essential());
         for (number, found) in inferred.enumerate() {
             let file = &self.files[files.borrow()[number]];
             let whole = || Origin::file_only(file);
@@ -224,7 +232,7 @@ impl Plan<'_> {
                     }
                 });
             let jobs = self.engine.map(kernels::describe, args);
-            jobs.priority(Priority::High).collect()
+            jobs.options(&essential()).collect()
         };
         for ((file, described), content) in self.files.iter().zip(described).zip(contents.take()) {
             let (found, rows) =

@@ -6,17 +6,17 @@ use std::sync::{Arc, Mutex};
 
 use arrow_schema::SchemaRef;
 
-use super::error::{Origin, TableError, TableErrorKind};
+use super::error::{Fault, Origin, TableError, TableErrorKind};
 use super::kernels::{self, Format, schema_with_file};
 use super::part::Part;
 use super::plan::{Plan, failed};
-use super::run::{Done, Flying, PartMap, Start, label, parts_ahead};
+use super::run::{Done, Flying, OnProgress, PartMap, Start, essential, label, parts_ahead};
 use super::schema::merge;
 use super::sources::Sources;
 use super::table::{PartReport, Table};
 use super::tasks::{Task, Tasks};
 use crate::array::Array;
-use crate::engine::{Engine, JobOptions, Priority};
+use crate::engine::{Engine, JobOptions};
 use crate::kernel::{Arg, Args, Bytes, Kernel, Reply, RetrySafe, SplitArgs, SplitFirst};
 use crate::supervisor::{Permits, Retried};
 
@@ -131,17 +131,24 @@ impl Engine {
         R: Reply + 'static,
     {
         let table = table.clone();
-        let mut next = 0;
+        let bytes = |part: &Part| part.as_array().len() as u64;
+        let total = table.parts().iter().map(bytes).sum();
+        let (mut next, mut read) = (0, 0);
         let start = move |options: &JobOptions<Retried>| {
             let part = table.parts().get(next)?.clone();
             let origin = table.origin(next).cloned();
             next += 1;
+            read += bytes(&part);
             let job = self.job(kernel, SplitArgs(part, rest.clone()));
             let job = job.options(&labelled(options, origin.as_ref())).submit();
-            let task = None;
-            Some(Ok(Flying { origin, task, job }))
+            Some(Ok(Flying {
+                origin,
+                task: None,
+                job,
+                read,
+            }))
         };
-        PartMap::new(self, Box::new(start))
+        PartMap::new(self, Box::new(start), total)
     }
 }
 
@@ -161,6 +168,7 @@ fn labelled(options: &JobOptions<Retried>, origin: Option<&Origin>) -> JobOption
 /// | read files whose columns differ | [`by_name`](Self::by_name) |
 /// | read values that the inferred types do not fit | [`schema`](Self::schema), [`widen`](Self::widen) |
 /// | know which file a row is from | [`file_column`](Self::file_column) |
+/// | show how far it is | [`on_progress`](Self::on_progress) |
 #[must_use = "a reader is lazy: nothing is read before `read`, `report` or `scan`"]
 pub struct Reader<'e> {
     engine: &'e Engine,
@@ -174,6 +182,7 @@ pub struct Reader<'e> {
     file_column: String,
     schema: Option<SchemaRef>,
     options: JobOptions<Retried>,
+    on_progress: Option<OnProgress<'e>>,
 }
 
 impl<'e> Reader<'e> {
@@ -190,6 +199,7 @@ impl<'e> Reader<'e> {
             file_column: String::new(),
             schema: None,
             options: JobOptions::default(),
+            on_progress: None,
         }
     }
 
@@ -251,6 +261,29 @@ impl<'e> Reader<'e> {
         self
     }
 
+    /// Calls `report` with the bytes that have been read and those of all files, after each part, on the thread that
+    /// reads or takes the results of a scan. Of a compressed file these are its bytes before decompression,
+    /// of a Parquet file a share of them by rows, and a pipe counts as none. Where [`widen`](Self::widen) reads the files
+    /// again, it begins anew.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// # let folder = tempfile::tempdir()?;
+    /// # let data = folder.path().to_str().unwrap();
+    /// std::fs::write(format!("{data}/a.csv"), "n\n1\n2\n3\n")?;
+    /// let mut shown = Vec::new();
+    /// let reader = engine.csv(data).part_bytes(2);
+    /// // With indicatif: `bar.set_length(total); bar.set_position(read);`
+    /// reader.on_progress(|read, total| shown.push((read, total))).read()?;
+    /// assert_eq!(shown, [(6, 8), (8, 8)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "tqdm")]
+    pub fn on_progress(mut self, report: impl FnMut(u64, u64) + Send + 'e) -> Self {
+        self.on_progress = Some(Box::new(report));
+        self
+    }
+
     /// Reads all parts into a table.
     ///
     /// # Errors
@@ -292,17 +325,19 @@ impl<'e> Reader<'e> {
     ///
     /// # Errors
     /// If no file is found, or no schema. With [`widen`](Self::widen), because that may need all rows.
-    pub fn scan(self) -> Result<Scan<'e>, TableError> {
+    pub fn scan(mut self) -> Result<Scan<'e>, TableError> {
         if self.widen {
             let text =
                 "widen() may have to read all rows again, which scan() cannot: pass a schema";
             return Err(TableError::new(None, TableErrorKind::Data(text.into())));
         }
+        let on_progress = self.on_progress.take();
         let (plan, schema, options) = self.plan()?;
         Ok(Scan {
             plan: Arc::new(plan),
             schema,
             options,
+            on_progress,
         })
     }
 
@@ -310,6 +345,9 @@ impl<'e> Reader<'e> {
         let files = self.from.files()?;
         let ahead = parts_ahead(self.engine);
         let nothing = self.engine.from_slice(&[]);
+        let len = |file: &Arc<std::path::Path>| file.metadata().map_or(0, |known| known.len());
+        let lens: Vec<u64> = files.iter().map(len).collect();
+        let total: u64 = lens.iter().sum();
         let mut plan = Plan {
             engine: self.engine,
             format: self.format,
@@ -318,13 +356,11 @@ impl<'e> Reader<'e> {
             by_name: self.by_name,
             widen: self.widen,
             part_bytes: self.part_bytes.unwrap_or_else(|| {
-                let len =
-                    |file: &Arc<std::path::Path>| file.metadata().map_or(0, |known| known.len());
-                let total: u64 = files.iter().map(len).sum();
                 let even = total / (PARTS_PER_WORKER * ahead as u64 / 2);
                 even.clamp(SMALL_PART, PART) as usize
             }),
             files,
+            lens,
             file_column: self.file_column,
             ahead,
             nothing: nothing.map_err(|full| TableError::new(None, full.into()))?,
@@ -348,11 +384,12 @@ impl<'e> Reader<'e> {
         Ok((plan, schema, self.options))
     }
 
-    fn gather(self, stops: bool) -> Result<PartReport<Table>, TableError> {
+    fn gather(mut self, stops: bool) -> Result<PartReport<Table>, TableError> {
+        let mut on_progress = self.on_progress.take();
         let (plan, mut schema, options) = self.plan()?;
         let plan = Arc::new(plan);
         loop {
-            let attempt = gather(&plan, &schema, &options, stops)?;
+            let attempt = gather(&plan, &schema, &options, stops, &mut on_progress)?;
             match attempt.wider {
                 Some(wider) => schema = wider,
                 None => return Ok(attempt.report),
@@ -368,11 +405,12 @@ struct Attempt {
 }
 
 /// Reads all parts with this schema.
-fn gather(
-    plan: &Arc<Plan<'_>>,
+fn gather<'e>(
+    plan: &Arc<Plan<'e>>,
     schema: &SchemaRef,
     options: &JobOptions<Retried>,
     stops: bool,
+    on_progress: &mut Option<OnProgress<'e>>,
 ) -> Result<Attempt, TableError> {
     let columns = schema_with_file(schema, &plan.file_column);
     let mut table = Table::empty(Some(columns));
@@ -381,7 +419,9 @@ fn gather(
     // Rows of the current file so far, if all of its parts could be read.
     let mut rows_of_file = Some(0);
     let mut last_file: Option<Arc<std::path::Path>> = None;
-    let mut parts = PartMap::new(plan.engine, start_reads(plan, schema)).options(options);
+    let start = start_reads(plan, schema);
+    let mut parts = PartMap::new(plan.engine, start, plan.total()).options(options);
+    parts.on_progress = on_progress.take();
     while let Some(done) = parts.next_done() {
         let file = done.origin.as_ref().map(|origin| Arc::clone(&origin.file));
         if last_file != file {
@@ -429,6 +469,7 @@ fn gather(
             break;
         }
     }
+    *on_progress = parts.on_progress.take();
     let report = PartReport {
         values: table,
         failures,
@@ -449,9 +490,14 @@ fn widened(
     let found = plan
         .engine
         .job(kernels::infer, args)
-        .priority(Priority::High)
+        .options(&essential())
         .submit();
-    let found = found.wait().map_err(|error| failed(origin, error))?;
+    let found = match found.wait() {
+        Ok(found) => found,
+        // Its rows have nothing in common: what is wrong with one of them is known.
+        Err(error) if error.returned::<Fault>().is_some() => return Ok(None),
+        Err(error) => return Err(failed(origin, error)),
+    };
     let (found, _) = found.header()?;
     let merged = merge(known, &found, true).unwrap_or_else(|_| known.clone());
     Ok((merged != *known).then_some(merged))
@@ -503,6 +549,7 @@ fn start_reads<'e>(plan: &Arc<Plan<'e>>, schema: &SchemaRef) -> Box<Start<'e, Pa
             let origin = Some(task.origin.clone());
             Flying {
                 origin,
+                read: task.read,
                 task: Some(task),
                 job,
             }
@@ -535,6 +582,7 @@ pub struct Scan<'e> {
     plan: Arc<Plan<'e>>,
     schema: SchemaRef,
     options: JobOptions<Retried>,
+    on_progress: Option<OnProgress<'e>>,
 }
 
 impl<'e> Scan<'e> {
@@ -559,7 +607,9 @@ impl<'e> Scan<'e> {
     /// ```
     pub fn parts(self) -> PartMap<'e, Part> {
         let start = start_reads(&self.plan, &self.schema);
-        PartMap::new(self.plan.engine, start).options(&self.options)
+        let mut parts = PartMap::new(self.plan.engine, start, self.plan.total());
+        parts.on_progress = self.on_progress;
+        parts.options(&self.options)
     }
 
     /// Runs a kernel on each part, in the job that reads it, as [`Engine::map_partitions`] does on those of a table.
@@ -584,12 +634,15 @@ impl<'e> Scan<'e> {
                 let origin = Some(task.origin.clone());
                 Flying {
                     origin,
+                    read: task.read,
                     task: Some(task),
                     job,
                 }
             }))
         };
-        PartMap::new(self.plan.engine, Box::new(start)).options(&self.options)
+        let mut parts = PartMap::new(self.plan.engine, Box::new(start), self.plan.total());
+        parts.on_progress = self.on_progress;
+        parts.options(&self.options)
     }
 }
 

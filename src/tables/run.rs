@@ -25,6 +25,10 @@ pub struct PartMap<'e, R> {
     flying: VecDeque<Result<Flying<R>, TableError>>,
     ahead: usize,
     is_over: bool,
+    /// Bytes of the parts that have ended, and of all.
+    read: u64,
+    total: u64,
+    pub(super) on_progress: Option<OnProgress<'e>>,
     /// The parts of the current file up to the last one that has ended.
     before: Vec<(Bytes, Spec)>,
 }
@@ -33,12 +37,17 @@ pub struct PartMap<'e, R> {
 pub(super) type Start<'e, R> =
     dyn FnMut(&JobOptions<Retried>) -> Option<Result<Flying<R>, TableError>> + Send + 'e;
 
+/// Takes the bytes that were read and those of all parts.
+pub(super) type OnProgress<'e> = Box<dyn FnMut(u64, u64) + Send + 'e>;
+
 /// A part that is being worked on.
 pub(super) struct Flying<R> {
     pub(super) origin: Option<Origin>,
     /// How to read it, if the job does.
     pub(super) task: Option<Task>,
     pub(super) job: Job<R>,
+    /// Bytes of all parts up to this one.
+    pub(super) read: u64,
 }
 
 /// A part that has ended.
@@ -51,7 +60,8 @@ pub(super) struct Done<R> {
 }
 
 impl<'e, R: Send + 'static> PartMap<'e, R> {
-    pub(super) fn new(engine: &'e Engine, start: Box<Start<'e, R>>) -> Self {
+    /// `total`: the bytes of all parts.
+    pub(super) fn new(engine: &'e Engine, start: Box<Start<'e, R>>, total: u64) -> Self {
         Self {
             engine,
             start,
@@ -59,6 +69,9 @@ impl<'e, R: Send + 'static> PartMap<'e, R> {
             flying: VecDeque::new(),
             ahead: parts_ahead(engine),
             is_over: false,
+            read: 0,
+            total,
+            on_progress: None,
             before: Vec::new(),
         }
     }
@@ -70,6 +83,14 @@ impl<'e, R: Send + 'static> PartMap<'e, R> {
         Part: Permits<M>,
     {
         self.options = options.clone().with_mode();
+        self
+    }
+
+    /// Calls `report` with the bytes of the parts that have ended and those of all, after each part, on the thread that
+    /// takes the results. Of a scan these are the bytes of files, as
+    /// [`Reader::on_progress`](super::Reader::on_progress) has them, and of a table those of its parts.
+    pub fn on_progress(mut self, report: impl FnMut(u64, u64) + Send + 'e) -> Self {
+        self.on_progress = Some(Box::new(report));
         self
     }
 
@@ -96,13 +117,32 @@ impl<'e, R: Send + 'static> PartMap<'e, R> {
     }
 
     pub(super) fn next_done(&mut self) -> Option<Done<R>> {
+        let done = self.advance();
+        if done.is_some() || self.read < self.total {
+            // What had no part is over, too.
+            if done.is_none() {
+                self.read = self.total;
+            }
+            if let Some(report) = &mut self.on_progress {
+                report(self.read, self.total);
+            }
+        }
+        done
+    }
+
+    fn advance(&mut self) -> Option<Done<R>> {
         while !self.is_over && self.flying.len() < self.ahead {
             match (self.start)(&self.options) {
                 Some(started) => self.flying.push_back(started),
                 None => self.is_over = true,
             }
         }
-        let Flying { origin, task, job } = match self.flying.pop_front()? {
+        let Flying {
+            origin,
+            task,
+            job,
+            read,
+        } = match self.flying.pop_front()? {
             Ok(flying) => flying,
             Err(error) => {
                 return Some(Done {
@@ -125,6 +165,7 @@ impl<'e, R: Send + 'static> PartMap<'e, R> {
                 }
                 _ => TableError::new(origin.clone(), TableErrorKind::Job(error)),
             });
+        self.read = read;
         if let Some(task) = &task {
             if self
                 .before
@@ -155,7 +196,7 @@ impl<'e, R: Send + 'static> PartMap<'e, R> {
             return None;
         }
         let counts = self.engine.map(kernels::count_rows, before);
-        counts.priority(Priority::High).sum::<Result<u64, _>>().ok()
+        counts.options(&essential()).sum::<Result<u64, _>>().ok()
     }
 }
 
@@ -192,6 +233,12 @@ impl<R> fmt::Debug for PartMap<'_, R> {
             .field("in_flight", &self.flying.len())
             .finish_non_exhaustive()
     }
+}
+
+/// Options of the jobs without which no part can start: they come first, and run again if their worker dies. They only
+/// read, so that is safe.
+pub(super) fn essential() -> JobOptions<Retried> {
+    JobOptions::new().priority(Priority::High).retries(2)
 }
 
 /// The text by which statistics and traces know the job of a part.

@@ -14,8 +14,9 @@ use super::error::{Origin, Place, TableError};
 use super::feed::Feed;
 use super::kernels::{self, Format, NOWHERE, Spec};
 use super::plan::{Plan, failed, path_bytes};
+use super::run::essential;
 use crate::array::Array;
-use crate::engine::{Job, Priority};
+use crate::engine::Job;
 use crate::kernel::Bytes;
 
 /// A part to be read.
@@ -26,6 +27,8 @@ pub(super) struct Task {
     pub(super) spec: Spec,
     pub(super) header: Bytes,
     pub(super) data: Array<u8>,
+    /// The bytes of all files up to the end of this part.
+    pub(super) read: u64,
 }
 
 /// The parts of all files, in order. A file is cut as its parts are asked for; after an error, the next file follows.
@@ -33,6 +36,8 @@ pub(super) struct Tasks<'e> {
     plan: Arc<Plan<'e>>,
     next_file: usize,
     current: Current,
+    /// Bytes of the files before the current one.
+    before: u64,
 }
 
 /// What is left of the current file.
@@ -49,6 +54,7 @@ impl<'e> Tasks<'e> {
             plan,
             next_file: 0,
             current: Current::Nothing,
+            before: 0,
         }
     }
 
@@ -67,6 +73,7 @@ impl<'e> Tasks<'e> {
                 rows: rows.clone(),
                 next: 0,
                 first_row: 0,
+                bytes: plan.lens[index],
             }));
         }
         let feed = plan.open(index)?;
@@ -107,6 +114,7 @@ impl<'e> Tasks<'e> {
                     spec,
                     header: Bytes::from(&feed.header),
                     data: data.map_err(|full| TableError::of_file(file, full))?,
+                    read: feed.read(),
                 }))
             }
         }
@@ -119,7 +127,10 @@ impl Iterator for Tasks<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             match self.part() {
-                Ok(Some(task)) => return Some(Ok(task)),
+                Ok(Some(mut task)) => {
+                    task.read += self.before;
+                    return Some(Ok(task));
+                }
                 Ok(None) => {}
                 Err(error) => {
                     self.current = Current::Nothing;
@@ -130,6 +141,7 @@ impl Iterator for Tasks<'_> {
                 self.current = Current::Nothing;
                 return None;
             }
+            self.before = self.plan.lens[..self.next_file].iter().sum();
             self.next_file += 1;
             match self.open(self.next_file - 1) {
                 Ok(current) => self.current = current,
@@ -212,6 +224,7 @@ impl Cuts {
             spec,
             header: self.header.clone(),
             data: plan.nothing.clone(),
+            read: end,
         }))
     }
 
@@ -227,8 +240,8 @@ impl Cuts {
                 let job = plan
                     .engine
                     .job(kernels::survey, args)
-                    .priority(Priority::High);
-                let job = job.submit();
+                    .options(&essential())
+                    .submit();
                 self.ahead.push_back(Chunk { start, end, job });
                 self.surveyed = end;
             }
@@ -283,6 +296,8 @@ struct Groups {
     rows: Vec<u64>,
     next: usize,
     first_row: u64,
+    /// Of the file.
+    bytes: u64,
 }
 
 impl Groups {
@@ -292,6 +307,8 @@ impl Groups {
         let begin = self.first_row;
         self.next += 1;
         self.first_row = begin.saturating_add(rows);
+        let all: u128 = self.rows.iter().map(|rows| u128::from(*rows)).sum();
+        let read = u128::from(self.bytes) * u128::from(self.first_row) / all.max(1);
         Some(Task {
             origin: Origin {
                 file: Arc::clone(&self.file),
@@ -301,6 +318,7 @@ impl Groups {
             spec: plan.spec(group, group),
             header: Bytes::from(&[]),
             data: self.data.clone(),
+            read: u64::try_from(read).unwrap_or(self.bytes),
         })
     }
 }

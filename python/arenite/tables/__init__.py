@@ -45,6 +45,7 @@ def read_csv(
     file_column: str | None = None,
     part_bytes: int | None = None,
     errors: Literal["raise", "report"] = "raise",
+    progress: bool | str = False,
     executor: Executor | Configured | None = None,
 ) -> Table:
     """Reads CSV files into a table.
@@ -75,6 +76,7 @@ def read_csv(
         workers busy. The rows do not depend on it. Parsing takes a few times that much memory in each worker.
     :param errors: "raise" raises the first failure, which ends the rest. "report" returns a table of all other parts,
         with the failures in `Table.failures`.
+    :param progress: Shows a progress bar of the bytes of the files, if tqdm is installed; text is its title.
     :param executor: The executor whose workers read, or what its `options` return. By default all calls share one,
         with a worker for each core, that ends with the program.
 
@@ -84,7 +86,7 @@ def read_csv(
         source, "csv", executor, delimiter=delimiter, header=header, schema=schema, widen=widen, by_name=by_name,
         file_column=file_column, part_bytes=part_bytes,
     )  # fmt: skip
-    return read_all(plan, errors)
+    return read_all(plan, errors, progress)
 
 
 def read_json(
@@ -96,6 +98,7 @@ def read_json(
     file_column: str | None = None,
     part_bytes: int | None = None,
     errors: Literal["raise", "report"] = "raise",
+    progress: bool | str = False,
     executor: Executor | Configured | None = None,
 ) -> Table:
     """Reads files with one JSON object per line into a table, as `read_csv` does CSV.
@@ -107,7 +110,7 @@ def read_json(
         source, "json", executor, schema=schema, widen=widen, by_name=by_name, file_column=file_column,
         part_bytes=part_bytes,
     )  # fmt: skip
-    return read_all(plan, errors)
+    return read_all(plan, errors, progress)
 
 
 def read_parquet(
@@ -118,6 +121,7 @@ def read_parquet(
     by_name: bool = False,
     file_column: str | None = None,
     errors: Literal["raise", "report"] = "raise",
+    progress: bool | str = False,
     executor: Executor | Configured | None = None,
 ) -> Table:
     """Reads Parquet files into a table, as `read_csv` does CSV. Each row group is a part.
@@ -126,7 +130,7 @@ def read_parquet(
     :param widen: Whether a column may have other types in other files: its type is one that fits all.
     """
     plan = make_plan(source, "parquet", executor, schema=schema, widen=widen, by_name=by_name, file_column=file_column)
-    return read_all(plan, errors)
+    return read_all(plan, errors, progress)
 
 
 def scan_csv(
@@ -138,6 +142,7 @@ def scan_csv(
     by_name: bool = False,
     file_column: str | None = None,
     part_bytes: int | None = None,
+    progress: bool | str = False,
     executor: Executor | Configured | None = None,
 ) -> Scan:
     """Prepares to read CSV files part by part, for more than fits into memory. The options are those of `read_csv`.
@@ -148,7 +153,7 @@ def scan_csv(
         source, "csv", executor, delimiter=delimiter, header=header, schema=schema, by_name=by_name,
         file_column=file_column, part_bytes=part_bytes,
     )  # fmt: skip
-    return Scan(plan)
+    return Scan(plan, progress)
 
 
 def scan_json(
@@ -158,13 +163,14 @@ def scan_json(
     by_name: bool = False,
     file_column: str | None = None,
     part_bytes: int | None = None,
+    progress: bool | str = False,
     executor: Executor | Configured | None = None,
 ) -> Scan:
     """Prepares to read files with one JSON object per line part by part, as `scan_csv` does CSV."""
     plan = make_plan(
         source, "json", executor, schema=schema, by_name=by_name, file_column=file_column, part_bytes=part_bytes
     )
-    return Scan(plan)
+    return Scan(plan, progress)
 
 
 def scan_parquet(
@@ -173,7 +179,9 @@ def scan_parquet(
     schema: Any = None,
     by_name: bool = False,
     file_column: str | None = None,
+    progress: bool | str = False,
     executor: Executor | Configured | None = None,
 ) -> Scan:
     """Prepares to read the row groups of Parquet files one by one, as `scan_csv` does the parts of CSV files."""
-    return Scan(make_plan(source, "parquet", executor, schema=schema, by_name=by_name, file_column=file_column))
+    plan = make_plan(source, "parquet", executor, schema=schema, by_name=by_name, file_column=file_column)
+    return Scan(plan, progress)

@@ -39,7 +39,8 @@ class Feed:
         is_compressed = self._file.peek(2)[:2] == _GZIP  # type: ignore[attr-defined]
         self._reader: Any = gzip.GzipFile(fileobj=self._file) if is_compressed else self._file
         #: The length of a plain file, of which bytes can be read at any position.
-        self.plain = known.st_size if stat.S_ISREG(known.st_mode) and not is_compressed else None
+        self._is_regular = stat.S_ISREG(known.st_mode)
+        self.plain = known.st_size if self._is_regular and not is_compressed else None
         self._pending = bytearray()
         #: Position of the first byte that was not taken.
         self.offset = 0
@@ -56,6 +57,10 @@ class Feed:
 
     def close(self) -> None:
         self._file.close()
+
+    def position(self) -> int:
+        """The bytes of the file that have been read, before decompression; 0 for a pipe."""
+        return os.lseek(self._file.fileno(), 0, os.SEEK_CUR) if self._is_regular else 0
 
     def _fill(self, wanted: int) -> None:
         """Reads until this number of bytes is pending, or there are no more."""

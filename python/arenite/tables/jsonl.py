@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 _MOST = (1 << 31) - 1
 
 
-def _read(data: bytes, schema: Any = None) -> Any:
+def _read(data: bytes, schema: Any = None, unexpected: str | None = None) -> Any:
+    """Reads lines. `unexpected` says what becomes of fields that are not in the schema."""
+    if unexpected is None:
+        unexpected = "infer" if schema is None else "error"
     return pyarrow.json.read_json(
         pyarrow.BufferReader(data),
         read_options=pyarrow.json.ReadOptions(use_threads=False, block_size=min(len(data) + 1, _MOST)),
-        parse_options=pyarrow.json.ParseOptions(
-            explicit_schema=schema, unexpected_field_behavior="infer" if schema is None else "error"
-        ),
+        parse_options=pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior=unexpected),
     )
 
 
@@ -65,9 +66,35 @@ def _diagnose(data: bytes, table: Any, error: Exception) -> Fault:
             high = middle
     error = why(low, high) or error
     if _is_object(lines[low]):
-        text = f"{_words(error)}; pass schema=, or widen=True, which chooses one that fits all rows"
-        return Fault(text, row=low + 1, is_of_type=True)
+        column, words = _of_column(lines[low], table, _words(error))
+        text = f"{words}; pass schema=, or widen=True, which chooses one that fits all rows"
+        return Fault(text, row=low + 1, column=column, is_of_type=True)
     return Fault(f"no JSON object in one line: {_words(error)}", row=low + 1)
+
+
+def _of_column(line: bytes, table: Any, words: str) -> tuple[str | None, str]:
+    """The column that makes a line of another schema, and what is wrong with it."""
+    for field in table:
+        try:
+            _read(line + b"\n", pyarrow.schema([field]), "ignore")
+        except pyarrow.ArrowException:
+            return field.name, words
+    for field in _read(line + b"\n").schema:
+        known = table.field(field.name).type if field.name in table.names else None
+        if known is None or not _has_fields(known, field.type):
+            return field.name, "the schema has no such field"
+    return None, words
+
+
+def _has_fields(known: Any, found: Any) -> bool:
+    """Whether a type has the fields of another one."""
+    types = pyarrow.types
+    if types.is_struct(known) and types.is_struct(found):
+        names = {field.name: field.type for field in known}
+        return all(field.name in names and _has_fields(names[field.name], field.type) for field in found)
+    if types.is_list(known) and types.is_list(found):
+        return _has_fields(known.value_type, found.value_type)
+    return True
 
 
 def _words(error: Exception) -> str:

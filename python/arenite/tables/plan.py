@@ -34,6 +34,8 @@ class Task(NamedTuple):
 
     origin: Origin
     place: Place
+    #: The bytes of all files up to the end of this part.
+    read: int
 
 
 class Plan:
@@ -50,6 +52,8 @@ class Plan:
         part_bytes: int | None = None,
     ) -> None:
         self.files, self.spec, self.tasks, self.widen = files, spec, tasks, widen
+        #: The bytes of each file, 0 for a pipe.
+        self.lens = [os.path.getsize(file) if os.path.isfile(file) else 0 for file in files]
         #: Parts in flight: one for each worker, and one that waits for it.
         self.ahead = 2 * shared.workers(tasks)
         self.part_bytes = self._part_bytes() if part_bytes is None else max(1, part_bytes)
@@ -67,8 +71,7 @@ class Plan:
             raise TableError.at(text, file=self.files[0])
 
     def _part_bytes(self) -> int:
-        total = sum(os.path.getsize(file) for file in self.files if os.path.isfile(file))
-        return min(max(total // (_PARTS_PER_WORKER * shared.workers(self.tasks)), _SMALL_PART), _PART)
+        return min(max(sum(self.lens) // (_PARTS_PER_WORKER * shared.workers(self.tasks)), _SMALL_PART), _PART)
 
     def columns(self) -> Any:
         """The columns of the table."""
@@ -210,11 +213,14 @@ class Plan:
     def parts(self) -> Iterator[Task | TableError]:
         """The parts of all files, in order. A file is cut as its parts are asked for; after an error, the next file
         follows."""
-        for index in range(len(self.files)):
+        before = 0
+        for index, size in enumerate(self.lens):
             try:
-                yield from self._parts_of(index)
+                for task in self._parts_of(index):
+                    yield task._replace(read=before + task.read)
             except TableError as error:
                 yield error
+            before += size
 
     def _parts_of(self, index: int) -> Iterator[Task]:
         file, spec = self.files[index], self.spec
@@ -224,8 +230,9 @@ class Plan:
             first = 0
             for group, count in enumerate(rows):
                 origin = Origin(file, row_group=group, rows=range(first, first + count))
-                yield Task(origin, Place(file, group, group + 1, b"", False, content))
                 first += count
+                read = self.lens[index] * first // max(1, sum(rows))
+                yield Task(origin, Place(file, group, group + 1, b"", False, content), read)
             return
         feed = self.open(index)
         try:
@@ -239,7 +246,7 @@ class Plan:
             return
         ends = self._ends_of_records if spec.format == "csv" else self._ends_of_lines
         for end in ends(file, begin, length):
-            yield Task(Origin(file, range(begin, end)), Place(file, begin, end, header, end == length, None))
+            yield Task(Origin(file, range(begin, end)), Place(file, begin, end, header, end == length, None), end)
             begin = end
 
     def _fed(self, file: str, feed: Feed) -> Iterator[Task]:
@@ -252,15 +259,15 @@ class Plan:
             if block is None:
                 if feed.header and feed.offset == feed.header_end:
                     # Its header is checked even if it has no rows.
-                    yield self._passed(file, feed.offset, b"", feed.header, True)
+                    yield self._passed(file, feed, feed.offset, b"", True)
                 return
             start, data, is_last = block
-            yield self._passed(file, start, data, feed.header, is_last)
+            yield self._passed(file, feed, start, data, is_last)
 
-    def _passed(self, file: str, start: int, data: bytes, header: bytes, is_last: bool) -> Task:
+    def _passed(self, file: str, feed: Feed, start: int, data: bytes, is_last: bool) -> Task:
         end = start + len(data)
-        place = Place(file, start, end, header, is_last, self.share(data, file))
-        return Task(Origin(file, range(start, end)), place)
+        place = Place(file, start, end, feed.header, is_last, self.share(data, file))
+        return Task(Origin(file, range(start, end)), place, feed.position())
 
     def _ends_of_lines(self, file: str, begin: int, length: int) -> Iterator[int]:
         """Where the parts of a file end, if records are lines."""

@@ -8,7 +8,7 @@ from .._errors import TableError
 from . import part, shared
 from .plan import Plan, Rows, Task
 from .read import Infer, Read, ReadThenApply, Spec
-from .run import in_order
+from .run import Bar, in_order
 from .schema import merge, same_columns, widen_by_position
 from .sources import files
 from .table import Collector, Part, Table, check_errors, closing
@@ -48,18 +48,21 @@ def make_plan(
     return Plan(files(sources), spec, tasks=tasks, schema=schema, widen=widen, part_bytes=part_bytes)
 
 
-def read_all(plan: Plan, errors: Literal["raise", "report"]) -> Table:
+def read_all(plan: Plan, errors: Literal["raise", "report"], progress: bool | str) -> Table:
     """Reads all parts."""
     check_errors(errors)
-    while True:
-        wider, table = _attempt(plan, errors)
-        if wider is None:
-            assert table is not None
-            return table
-        plan.schema = wider
+    bar = Bar(progress, sum(plan.lens))
+    table = None
+    try:
+        while table is None:
+            wider, table = _attempt(plan, errors, bar)
+            plan.schema = plan.schema if wider is None else wider
+        return table
+    finally:
+        bar.close(table is not None)
 
 
-def _attempt(plan: Plan, errors: str) -> tuple[Any, Table | None]:
+def _attempt(plan: Plan, errors: str, bar: Bar) -> tuple[Any, Table | None]:
     """Reads all parts with this schema. Returns one with which reading has to begin again, or the table."""
     made, rows, wider = Collector(plan.columns(), errors, plan.tasks), Rows(plan), None
     call = shared.Caller(plan.tasks, Read(plan.spec, plan.schema), f"read_{plan.spec.format}")
@@ -81,6 +84,7 @@ def _attempt(plan: Plan, errors: str) -> tuple[Any, Table | None]:
             else:
                 wider, made = found, Collector(None, errors, plan.tasks)
         rows.add(task, count)
+        bar.show(task.read)
     return (wider, None) if wider is not None else (None, made.table())
 
 
@@ -119,8 +123,8 @@ class Scan:
     10
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+    def __init__(self, plan: Plan, progress: bool | str) -> None:
+        self._plan, self._progress = plan, progress
 
     @property
     def schema(self) -> Any:
@@ -143,7 +147,7 @@ class Scan:
         return self._run(function, arguments)
 
     def _run(self, function: Callable[..., Any] | None, arguments: tuple[Any, ...]) -> Iterator[Any]:
-        return Results(self._plan, function, arguments)
+        return Results(self._plan, function, arguments, self._progress)
 
     def __repr__(self) -> str:
         return f"<arenite.Scan of {len(self._plan.files)} files>"
@@ -152,8 +156,11 @@ class Scan:
 class Results:
     """The results of a scan: an iterator that goes on after an error."""
 
-    def __init__(self, plan: Plan, function: Callable[..., Any] | None, arguments: tuple[Any, ...]) -> None:
+    def __init__(
+        self, plan: Plan, function: Callable[..., Any] | None, arguments: tuple[Any, ...], progress: bool | str
+    ) -> None:
         self._plan, self._rows = plan, Rows(plan)
+        self._bar = Bar(progress, sum(plan.lens))
         self._is_plain = function is None
         read = ReadThenApply(Read(plan.spec, plan.schema), function, arguments)
         call = shared.Caller(plan.tasks, read, getattr(function, "__qualname__", "scan"))
@@ -166,7 +173,11 @@ class Results:
 
     def __next__(self) -> Any:
         while not self._values:
-            task, future = next(self._flights)
+            try:
+                task, future = next(self._flights)
+            except StopIteration:
+                self._bar.close(True)
+                raise
             if isinstance(task, TableError):
                 raise task
             self._take(task, future)
@@ -180,6 +191,7 @@ class Results:
             self._values = [given for value in values for given in self._given(value, task)][::-1]
         finally:
             self._rows.add(task, rows)
+            self._bar.show(task.read)
 
     def _given(self, value: Any, task: Task) -> list[Any]:
         if not part.is_part(value):
@@ -193,3 +205,4 @@ class Results:
         """Ends the tasks in flight. There are no results after it."""
         self._values.clear()
         self._flights.close()  # type: ignore[attr-defined]
+        self._bar.close(False)

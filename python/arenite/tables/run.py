@@ -1,9 +1,11 @@
-"""A bounded number of tasks in flight, their results in order: `in_order`."""
+"""A bounded number of tasks in flight, their results in order: `in_order`. How far they are: `Bar`."""
 
 from __future__ import annotations
 
 from collections import deque
 from typing import TypeVar
+
+from .._map import _bar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,3 +48,22 @@ def in_order(starts: Iterable[tuple[T, Any]], ahead: int) -> Iterator[tuple[T, A
                 future.cancel()
         if hasattr(source, "close"):
             source.close()
+
+
+class Bar:
+    """A bar that shows how many bytes of all have been read, if one is asked for and tqdm is installed."""
+
+    def __init__(self, progress: bool | str, total: int) -> None:
+        self._total = total
+        self._bar = _bar(progress, total, unit="B", unit_scale=True, unit_divisor=1024)
+
+    def show(self, read: int) -> None:
+        if self._bar is not None:
+            self._bar.update(read - self._bar.n)
+
+    def close(self, is_whole: bool) -> None:
+        if is_whole:
+            # What had no part is over, too.
+            self.show(self._total)
+        if self._bar is not None:
+            self._bar.close()

@@ -8,7 +8,7 @@ from .._errors import TableError
 from . import part, plan, schema, shared
 from .part import Origin
 from .read import Apply
-from .run import in_order
+from .run import Bar, in_order
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -135,6 +135,7 @@ class Table:
         *arguments: Any,
         schema: Any = None,
         errors: Literal["raise", "report"] = "raise",
+        progress: bool | str = False,
         executor: Executor | Configured | None = None,
     ) -> Table:
         """Calls `function(batch, *arguments)` with each `pyarrow.RecordBatch`, in the workers. Returns a table of the
@@ -151,6 +152,7 @@ class Table:
             others need to have the same.
         :param errors: "raise" raises the first failure, which ends the rest. "report" returns a table of all other
             parts, with the failures in `Table.failures`.
+        :param progress: Shows a progress bar if tqdm is installed; text is its title.
         :param executor: The executor whose workers run it, or what its `options` return. By default that of this table.
         """
         check_errors(errors)
@@ -159,10 +161,16 @@ class Table:
             tasks, Apply(function, arguments, schema), getattr(function, "__qualname__", "map_batches")
         )
         parts = [one for one in self._parts if one.num_rows] or self._parts[:1] or [self._no_rows()]
-        starts = ((one.origin, call(one.data)) for one in parts)
+        starts = ((one, call(one.data)) for one in parts)
         made = Collector(schema, errors, tasks)
-        for origin, future in closing(in_order(starts, 2 * shared.workers(tasks))):
-            made.take(future, origin)
+        bar, read = Bar(progress, self.nbytes), 0
+        try:
+            for one, future in closing(in_order(starts, 2 * shared.workers(tasks))):
+                made.take(future, one.origin)
+                read += one.nbytes
+                bar.show(read)
+        finally:
+            bar.close(False)
         return made.table()
 
     def _no_rows(self) -> Part:

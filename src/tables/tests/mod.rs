@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::Path;
+use std::sync::Mutex;
 
 use arrow_array::RecordBatch;
 use arrow_cast::display::array_value_to_string;
@@ -14,6 +15,8 @@ use super::error::Fault;
 use super::*;
 use crate::Engine;
 use crate::kernel::KernelError;
+
+mod json;
 
 /// The rows as text; null is `-`.
 fn rows(table: &Table) -> Vec<Vec<String>> {
@@ -369,42 +372,6 @@ fn columns_are_matched_by_name_where_asked() {
 }
 
 #[test]
-fn json_names_what_it_cannot_read() {
-    let engine = Engine::inline();
-    let first = "{\"a\": 1}\n".repeat(1000);
-    for (last, row, expected) in [
-        ("{\"a\": \"x\"}", 1001, "pass a schema, or let widen()"),
-        ("{\"b\": 1}", 1001, "pass a schema, or let widen()"),
-        ("{\"a\": ", 1001, "no JSON object in one line"),
-        ("[1, 2]", 1001, "no JSON object in one line"),
-    ] {
-        let data = Data::of([("a.json", format!("{first}{last}\n").as_bytes())]);
-        for size in [100, 1 << 20] {
-            let error = engine
-                .json(data.path())
-                .part_bytes(size)
-                .read()
-                .unwrap_err();
-            assert_eq!(error.row(), Some(row), "{error}");
-            assert!(error.to_string().contains(expected), "{error}");
-        }
-    }
-    let more = format!("{first}{{\"a\": \"x\", \"b\": {{\"c\": [1.5]}}}}\n");
-    let data = Data::of([("a.json", more.as_bytes())]);
-    let table = engine
-        .json(data.path())
-        .part_bytes(100)
-        .widen()
-        .read()
-        .unwrap();
-    assert_eq!(
-        (table.rows(), names(&table)),
-        (1001, vec!["a".into(), "b".into()])
-    );
-    assert_eq!(rows(&table)[1000], ["x", "{c: [1.5]}"]);
-}
-
-#[test]
 fn parquet_is_what_was_written() {
     let engine = Engine::inline();
     let data = Data::of([
@@ -475,6 +442,77 @@ fn parquet_of_other_columns_is_an_error_or_a_union() {
     assert_eq!(error.column(), Some("x"), "{error}");
     let table = engine.parquet(&all).by_name().widen().read().unwrap();
     assert_eq!(rows(&table), [["1.0", "a", "-"], ["2.5", "-", "b"]]);
+}
+
+#[test]
+fn progress_ends_with_all_bytes_of_all_files() {
+    let engine = Engine::inline();
+    let csv: String = (0..3000).map(|n| format!("{n}\n")).collect();
+    let data = Data::of([
+        ("csv/a.csv", format!("n\n{csv}").as_bytes()),
+        ("csv/b.csv", b""),
+        ("csv/c.csv", b"n\n1.5\n"),
+        ("csv/d.csv", b"n\n2\n"),
+        ("csv/e.csv", b""),
+    ]);
+    let gzipped = fs::File::create(data.path().join("csv/a.csv.gz")).unwrap();
+    let mut gzip = flate2::write::GzEncoder::new(gzipped, flate2::Compression::fast());
+    gzip.write_all(format!("n\n{csv}").as_bytes()).unwrap();
+    gzip.finish().unwrap();
+    let files = fs::read_dir(data.path().join("csv")).unwrap();
+    let total = files
+        .map(|file| file.unwrap().metadata().unwrap().len())
+        .sum();
+    let csv = || engine.csv(data.path().join("csv")).part_bytes(1000);
+    let table = csv().widen().read().unwrap();
+    let bytes = |part: &Part| part.as_array().len() as u64;
+    let of_parts = table.parts().iter().map(bytes).sum::<u64>();
+    table
+        .write_parquet(&engine, data.path().join("parquet"))
+        .unwrap();
+
+    let shown = Mutex::new(Vec::new());
+    let show = |read, total| shown.lock().unwrap().push((read, total));
+    // `again`: how often it begins anew.
+    let check = |what: &str, total: u64, again: usize, is_whole: bool| {
+        let shown = std::mem::take(&mut *shown.lock().unwrap());
+        let is_of_total = |(read, of): &(u64, u64)| read <= of && *of == total;
+        assert!(
+            shown.len() > 20 && shown.iter().all(is_of_total),
+            "{what}: {shown:?}"
+        );
+        let back = shown.windows(2).filter(|pair| pair[1].0 < pair[0].0);
+        assert_eq!(back.count(), again, "{what}: {shown:?}");
+        assert_eq!(
+            shown.last() == Some(&(total, total)),
+            is_whole,
+            "{what}: {shown:?}"
+        );
+    };
+    let report = csv().on_progress(show).report().unwrap();
+    assert_eq!(report.failures().len(), 1);
+    check("report", total, 0, true);
+    let widened = csv().widen().on_progress(show).read().unwrap();
+    assert_eq!(widened.rows(), 6002);
+    check("widen", total, 1, true);
+    assert!(csv().on_progress(show).scan().unwrap().parts().count() > 20);
+    check("scan", total, 0, true);
+    let batches = |part: &Part| part.batches().map(|batches| batches.len() as u64);
+    let map = engine.map_partitions(&table, batches, ());
+    assert_eq!(map.on_progress(show).count(), table.parts().len());
+    check("map", of_parts, 0, true);
+    // A failure ends it.
+    assert!(csv().on_progress(show).read().is_err());
+    check("read", total, 0, false);
+
+    let parquet = engine.parquet(data.path().join("parquet"));
+    parquet.on_progress(show).read().unwrap();
+    let shown = shown.into_inner().unwrap();
+    assert_eq!(shown.len(), table.parts().len());
+    assert!(
+        shown.is_sorted() && shown.last().unwrap().0 == shown[0].1,
+        "{shown:?}"
+    );
 }
 
 #[test]
