@@ -39,14 +39,17 @@ def view(data: Any) -> Bytes:
     return numpy.frombuffer(data, numpy.uint8)
 
 
-def quotes(data: Bytes, delimiter: int, state: int, before: int) -> tuple[Positions, int]:
+def quotes(
+    data: Bytes, delimiter: int, state: int, before: int, found: Positions | None = None
+) -> tuple[Positions, int]:
     """Returns the positions of all quotes that are not literal, and the state behind the data.
 
-    The data begin in `state`, behind the byte `before`.
+    The data begin in `state`, behind the byte `before`. `found`: all quotes, if they are known.
     """
     if not len(data):
         return numpy.empty(0, numpy.intp), state
-    found: Positions = numpy.flatnonzero(data == QUOTE)
+    if found is None:
+        found = numpy.flatnonzero(data == QUOTE)
     if len(found):
         found, state = _without_literals(data, found, delimiter, state, before)
     else:
@@ -114,9 +117,10 @@ def states_behind(blocks: Any, delimiter: int, before: int) -> list[int]:
     states = list(STATES)
     for block in blocks:
         known: dict[int, int] = {}
+        found = numpy.flatnonzero(block == QUOTE)
         for index, state in enumerate(states):
             if state not in known:
-                known[state] = quotes(block, delimiter, state, before)[1]
+                known[state] = quotes(block, delimiter, state, before, found)[1]
             states[index] = known[state]
         before = int(block[-1]) if len(block) else before
     return states
