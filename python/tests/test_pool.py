@@ -247,8 +247,8 @@ def test_map_makes_all_calls_and_raises_the_first_failure_of_the_input(mortal, t
     assert len(list(tmp_path.iterdir())) == 20
     with pytest.raises(ValueError, match="4"):
         mortal.map(fail_at(4, 11), range(20), chunksize=5)
-    result = mortal.map_async(die_at(2), range(6), chunksize=1, error_callback=lambda error: seen.append(error))
     seen = []
+    result = mortal.map_async(die_at(2), range(6), chunksize=1, error_callback=seen.append)
     with pytest.raises(arenite.WorkerDied):
         result.get(60)
     assert isinstance(seen[0], arenite.WorkerDied)

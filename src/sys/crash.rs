@@ -402,17 +402,17 @@ pub fn note_crashes(note: &'static CrashNote, locate: fn(usize) -> Option<Locate
     PROCESS.store(std::process::id(), Ordering::Relaxed);
     // Release: "note mapped", pairs with `on_crash`.
     NOTE.store(ptr::from_ref(note).cast_mut(), Ordering::Release);
-    install(&BEFORE)
+    install(on_crash, &BEFORE)
 }
 
 /// Runs in front of the handlers that the program has installed since [`note_crashes`], and calls them afterwards.
 pub fn note_crashes_first() -> Result<()> {
-    install(&STARTED)
+    install(on_crash_in_front, &STARTED)
 }
 
-fn install(before: &[OnceLock<SigAction>; FAULTS.len()]) -> Result<()> {
+fn install(handler: Handler, before: &[OnceLock<SigAction>; FAULTS.len()]) -> Result<()> {
     let flags = SaFlags::SA_SIGINFO | SaFlags::SA_NODEFER | SaFlags::SA_ONSTACK;
-    let action = SigAction::new(SigHandler::SigAction(on_crash), flags, SigSet::empty());
+    let action = SigAction::new(SigHandler::SigAction(handler), flags, SigSet::empty());
     for (fault, before) in FAULTS.into_iter().zip(before) {
         let set = |action| {
             allowed()
@@ -457,7 +457,18 @@ pub(super) fn forget_note() {
     NOTE.store(ptr::null_mut(), Ordering::Relaxed);
 }
 
+/// The handler from the start on. A program that installs one of its own later finds it, and restores it when it removes
+/// its own.
 extern "C" fn on_crash(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    crashed(signal, info, context, false);
+}
+
+/// The handler in front of those that the program has installed.
+extern "C" fn on_crash_in_front(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    crashed(signal, info, context, true);
+}
+
+fn crashed(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void, in_front: bool) {
     let errno = Errno::last_raw();
     // SAFETY: Linux passes a valid siginfo to a handler installed with SA_SIGINFO; for a signal sent by a thread it
     // holds the sender's process id. `getpid` takes nothing.
@@ -471,7 +482,7 @@ extern "C" fn on_crash(signal: c_int, info: *mut libc::siginfo_t, context: *mut 
     let this = fault::thread_id();
     // SAFETY: Linux has passed the context.
     if !unsafe { enter(this, context) } {
-        return end_again(signal);
+        return end_again(signal, in_front);
     }
     if is_own && process == PROCESS.load(Ordering::Relaxed) {
         fault::note_end();
@@ -496,7 +507,7 @@ extern "C" fn on_crash(signal: c_int, info: *mut libc::siginfo_t, context: *mut 
         }
     }
     Errno::set_raw(errno);
-    hand_on(signal, info, context);
+    hand_on(signal, info, context, in_front);
 }
 
 /// The note of this process, if it has one.
@@ -547,7 +558,7 @@ unsafe fn is_in_handler(context: *const c_void) -> bool {
 }
 
 /// Ends a process that has crashed in the handler, by the first signal.
-fn end_again(signal: c_int) {
+fn end_again(signal: c_int, in_front: bool) {
     let walked = WALKING.signal.swap(0, Ordering::Relaxed);
     if walked == 0 {
         // A handler of the program has crashed, or raises the signal again to end the process.
@@ -565,18 +576,20 @@ fn end_again(signal: c_int) {
         unsafe { Registers::restore(of(&note.instruction), of(&note.stack), context) };
         note.write_maps();
     }
-    hand_on(walked, info, context);
+    hand_on(walked, info, context, in_front);
     // What it has returned to is the unwinder.
     note().into_iter().for_each(|note| note.set_written(true));
     end_by(walked);
 }
 
-/// Calls the program's own handler, or ends the process by the signal.
-fn hand_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+/// Calls the program's own handler, or ends the process by the signal. `in_front`: the program has not removed the one that
+/// it installed last.
+fn hand_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void, in_front: bool) {
     let Some(index) = FAULTS.iter().position(|&fault| fault as c_int == signal) else {
         return end_by(signal);
     };
-    let Some(own) = STARTED[index].get().or_else(|| BEFORE[index].get()) else {
+    let started = STARTED[index].get().filter(|_| in_front);
+    let Some(own) = started.or_else(|| BEFORE[index].get()) else {
         return end_by(signal);
     };
     // SAFETY: Linux has passed both to the handler that runs.
@@ -593,7 +606,13 @@ fn hand_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     // It has handled the fault, or restored another action, for which the fault recurs. In the first case the note is of
     // a crash that was none; but `abort` does not let a handler handle it.
     let now = action_of(FAULTS[index]);
-    if [on_crash as Handler as usize, address_of(own.handler())].contains(&now) {
+    if [
+        on_crash as Handler as usize,
+        on_crash_in_front as Handler as usize,
+        address_of(own.handler()),
+    ]
+    .contains(&now)
+    {
         if signal != libc::SIGABRT {
             note().into_iter().for_each(|note| note.set_written(false));
         }

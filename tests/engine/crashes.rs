@@ -1,6 +1,7 @@
 //! What errors say of crashes: the class of the address, and which argument it is in.
 
 use std::hint::black_box;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::{ptr, thread};
 
@@ -36,6 +37,7 @@ tests![
     each_attempt_has_its_own,
     a_handler_of_the_program_still_runs,
     a_handler_without_effect_does_not_keep_a_worker_failing,
+    a_handler_that_was_removed_is_not_called,
     a_handler_that_repairs_its_faults_goes_on,
     a_repaired_fault_is_no_crash,
     a_handler_that_jumps_out_of_its_fault_goes_on,
@@ -707,6 +709,34 @@ mod repaired {
             sum
         }
     }
+}
+
+/// One that the program has replaced by the one that it had found, as `faulthandler.disable()` does.
+fn a_handler_that_was_removed_is_not_called() {
+    static FOUND: OnceLock<libc::sigaction> = OnceLock::new();
+    extern "C" fn without_effect(_: i32) {}
+    fn start() {
+        // SAFETY: all zeros are a valid action; the handler does nothing.
+        let found = unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            let handler = without_effect as extern "C" fn(i32);
+            action.sa_sigaction = handler as libc::sighandler_t;
+            let mut found = std::mem::zeroed();
+            libc::sigaction(libc::SIGSEGV, &raw const action, &raw mut found);
+            found
+        };
+        FOUND.set(found).unwrap();
+    }
+    fn raise() {
+        // SAFETY: the action is the one that `start` has found, and raising a signal touches no memory.
+        unsafe {
+            libc::sigaction(libc::SIGSEGV, FOUND.get().unwrap(), ptr::null_mut());
+            libc::raise(libc::SIGSEGV);
+        }
+    }
+    let lab = Lab::with(1, |builder| builder.on_worker_start(start));
+    let error = lab.failure_of(lab.submit(raise, ()));
+    crash_of(&lab, &error, libc::SIGSEGV);
 }
 
 fn a_handler_that_repairs_its_faults_goes_on() {

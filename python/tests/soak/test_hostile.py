@@ -73,7 +73,7 @@ def test_only_the_thread_that_asks_unpickles(executor, task):
 
     async def wrapped():
         # Only waits: `await` would ask for the value, in this thread.
-        await asyncio.wait([asyncio.get_running_loop().create_task(asyncio.to_thread(futures[3].done))])
+        await asyncio.to_thread(concurrent.futures.wait, futures[3:])
 
     asyncio.run(wrapped())
     assert all(future.done() for future in futures)
