@@ -44,6 +44,7 @@
 //! - **CMYK** (and YCCK) JPEGs and CMYK TIFFs become RGB, by their profile if they have one. Inks in JPEG are inverted,
 //!   as Adobe's programs and all others store them.
 //! - **Profiles of PNG** are also made from cICP, and from gAMA with cHRM; a gAMA of 1/2.2 alone counts as sRGB.
+//! - **Palettes** of PNG and GIF stay palettes in PNG where that is exact or looks the same: see [`Palette`].
 //! - **Metadata**: none without `keep_metadata`. With it, EXIF (orientation reset, sides updated, thumbnail removed),
 //!   XMP (orientation reset) and the profile are kept in all three output formats. Nothing else is: no IPTC (APP13 of
 //!   JPEG), no comments, no PNG texts, no extended XMP (which spans segments), no XMP about other parts of the file
@@ -64,6 +65,7 @@ mod jpeg;
 mod linear;
 mod meta;
 mod pad;
+mod palette;
 mod pixels;
 mod png;
 mod position;
@@ -82,6 +84,7 @@ pub use damage::{Damage, FailOn};
 pub use error::ImageError;
 pub use format::{Format, PROBE_BYTES, probe};
 pub use pad::{Margins, Padding};
+pub use palette::Palette;
 pub use pixels::{Color, Pixels, Samples};
 pub use position::Position;
 pub use resample::{resize_pixels, resize_pixels_into};
@@ -115,7 +118,7 @@ pub fn resize_encoded(input: &[u8], spec: &ResizeSpec) -> Result<Encoded, ImageE
     let rendered = render(input, spec)?;
     let metadata = spec.keep_metadata.then_some(&rendered.metadata);
     let (pixels, format) = (&rendered.pixels, rendered.format);
-    let bytes = encode::encode(pixels, format, Encoding::of(spec), metadata)?;
+    let bytes = encode::encode(pixels, format, Encoding::of(spec).after(input), metadata)?;
     Ok(Encoded {
         bytes,
         format,

@@ -140,7 +140,12 @@ impl Indexed {
             let (index, _) = targets.nearest(wanted);
             indices.push(index);
             let left = plus(wanted, weighted(self.colors[usize::from(index)]), -1.0);
-            for (row, x, share) in [(0, x + 1, 7.0), (1, x - 1, 3.0), (1, x, 5.0), (1, x + 1, 1.0)] {
+            for (row, x, share) in [
+                (0, x + 1, 7.0),
+                (1, x - 1, 3.0),
+                (1, x, 5.0),
+                (1, x + 1, 1.0),
+            ] {
                 rows[row][x] = plus(rows[row][x], left, share / 16.0);
             }
         }
@@ -193,7 +198,11 @@ fn weighted([r, g, b, a]: Rgba) -> Weighted {
 }
 
 /// Adds a multiple.
-fn plus<T: Copy + Mul<Output = T> + Add<Output = T>>(one: [T; 4], other: [T; 4], times: T) -> [T; 4] {
+fn plus<T: Copy + Mul<Output = T> + Add<Output = T>>(
+    one: [T; 4],
+    other: [T; 4],
+    times: T,
+) -> [T; 4] {
     std::array::from_fn(|channel| one[channel] + other[channel] * times)
 }
 
@@ -232,7 +241,9 @@ fn samples(counts: impl Iterator<Item = (Rgba, usize)> + Clone) -> Vec<Sample> {
     same.map(|run| {
         let count: f32 = run.iter().map(|(_, sample)| sample.count).sum();
         let add = |sum, sample: &Sample| plus(sum, sample.color, sample.count / count);
-        let color = run.iter().fold([0.0; 4], |sum, (_, sample)| add(sum, sample));
+        let color = run
+            .iter()
+            .fold([0.0; 4], |sum, (_, sample)| add(sum, sample));
         Sample { color, count }
     })
     .collect()
@@ -263,14 +274,22 @@ impl Group {
         let mean = sum.map(|sum| sum / count);
         let spread = |channel: usize| squares[channel] - sum[channel] * mean[channel];
         let axis = (1..4).fold(0, |best, channel| {
-            if spread(channel) > spread(best) { channel } else { best }
+            if spread(channel) > spread(best) {
+                channel
+            } else {
+                best
+            }
         });
         Self {
             start,
             end,
             mean: mean.map(|mean| mean as f32),
             axis,
-            spread: if end - start > 1 { spread(axis).max(0.0) as f32 } else { 0.0 },
+            spread: if end - start > 1 {
+                spread(axis).max(0.0) as f32
+            } else {
+                0.0
+            },
         }
     }
 }
@@ -322,11 +341,13 @@ fn chosen(mut samples: Vec<Sample>) -> Vec<Rgba> {
         }
     }
     // A colour that most pixels of a group have stays exact: backgrounds, and lines.
-    let exact = |((mean, (count, color)), total): ((&Weighted, &(f32, Weighted)), &f32)| {
-        match count * 2.0 >= *total && *count > 0.0 {
-            true => unweighted(*color),
-            false => unweighted(*mean),
-        }
+    let exact = |((mean, (count, color)), total): ((&Weighted, &(f32, Weighted)), &f32)| match count
+        * 2.0
+        >= *total
+        && *count > 0.0
+    {
+        true => unweighted(*color),
+        false => unweighted(*mean),
     };
     let mut colors: Vec<Rgba> = means.iter().zip(&main).zip(&totals).map(exact).collect();
     colors.sort_unstable();
@@ -394,7 +415,10 @@ mod tests {
     fn up_to_256_colours_are_exact() {
         let colors = |count: usize| {
             let color = |n: usize| [n as u8, (n >> 8) as u8, (n * 7) as u8];
-            picture(Color::Rgb, (0..count * 3).flat_map(|n| color(n % count)).collect())
+            picture(
+                Color::Rgb,
+                (0..count * 3).flat_map(|n| color(n % count)).collect(),
+            )
         };
         for count in [1, 2, 17, 255, 256] {
             let picture = colors(count);
@@ -418,20 +442,38 @@ mod tests {
     fn the_nearest_colours_are_near_and_frequent_ones_are_exact() {
         // A third is one background, the rest fills the cube of colours.
         let background = [251, 3, 7];
-        let sample = |n: usize| [(n * 37 % 256) as u8, (n * 91 % 256) as u8, (n * 13 % 251) as u8];
-        let pixel = |n: usize| if n % 3 == 0 { background } else { sample(n) };
+        let sample = |n: usize| {
+            [
+                (n * 37 % 256) as u8,
+                (n * 91 % 256) as u8,
+                (n * 13 % 251) as u8,
+            ]
+        };
+        let pixel = |n: usize| {
+            if n.is_multiple_of(3) {
+                background
+            } else {
+                sample(n)
+            }
+        };
         let picture = picture(Color::Rgb, (0..60_000).flat_map(pixel).collect());
         let nearest = Indexed::nearest(&picture).unwrap();
         assert!(nearest.colors.len() > 200 && nearest.colors.len() <= 256);
         assert!(nearest.colors.contains(&[251, 3, 7, 255]));
         assert!(nearest.error < 400.0, "{}", nearest.error);
-        let squares = shown(&nearest).into_iter().zip(colors_of(&picture).unwrap());
+        let squares = shown(&nearest)
+            .into_iter()
+            .zip(colors_of(&picture).unwrap());
         let square = |(one, other): (Rgba, Rgba)| -> f64 {
             let parts = one.into_iter().zip(other);
             parts.map(|(a, b)| f64::from(a.abs_diff(b)).powi(2)).sum()
         };
         let error = squares.map(square).sum::<f64>() / (3.0 * 60_000.0);
-        assert!((error - nearest.error).abs() < 1.0, "{error} {}", nearest.error);
+        assert!(
+            (error - nearest.error).abs() < 1.0,
+            "{error} {}",
+            nearest.error
+        );
     }
 
     #[test]

@@ -342,6 +342,11 @@ fn translate(error: DecodingError) -> ImageError {
     }
 }
 
+/// Whether the header announces a palette.
+pub(super) fn has_palette(file: &[u8]) -> bool {
+    file.get(25) == Some(&3)
+}
+
 const SIGNATURE: usize = 8;
 /// Bytes of a chunk besides its data: length, kind and checksum.
 const OVERHEAD: usize = 4 + 4 + 4;

@@ -8,6 +8,7 @@ use super::damage::FailOn;
 use super::error::ImageError;
 use super::format::Format;
 use super::pad::Margins;
+use super::palette::Palette;
 use super::position::Position;
 use super::size::{Fit, Plan, Size, When};
 
@@ -141,15 +142,17 @@ pub struct ResizeSpec {
     /// Whether to resize in linear light: pixels are weighted by the light they stand for, so that fine patterns, stars
     /// and lights at night keep their brightness. Slower, most of all for JPEG, which is decoded at full size.
     pub linear: bool,
-    /// Reserved for later fields; write `..ResizeSpec::new(size)`.
-    #[doc(hidden)]
-    pub reserved: [u8; 1],
+    /// When PNG is written with a palette.
+    pub palette: Palette,
     /// The most bytes of pixels per byte of the file, applied from 64 MiB of pixels on: a larger picture that is better
     /// compressed is a decompression bomb, not a photo.
     pub max_ratio: u32,
+    /// Reserved for later fields; write `..ResizeSpec::new(size)`.
+    #[doc(hidden)]
+    pub reserved: [u8; 8],
 }
 
-const _: () = assert!(size_of::<ResizeSpec>() == 48);
+const _: () = assert!(size_of::<ResizeSpec>() == 56);
 
 impl arenite::Scalar for ResizeSpec {}
 
@@ -184,8 +187,9 @@ impl ResizeSpec {
             position: Position::Center,
             margins: Margins::Auto,
             linear: false,
-            reserved: [0; 1],
+            palette: Palette::Auto,
             max_ratio: Self::MAX_RATIO,
+            reserved: [0; 8],
         }
     }
 

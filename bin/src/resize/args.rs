@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use arenite_image::{FailOn, Filter, Fit, Format, Position, ResizeSpec, Size};
+use arenite_image::{FailOn, Filter, Fit, Format, Palette, Position, ResizeSpec, Size};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum, ValueHint};
 
@@ -101,11 +101,11 @@ Sizes:
     {\"id\": 7, \"in\": \"up/a.jpg\", \"out\": \"thumbs/a.webp\", \"size\": 224}
   in and out are needed; id is a string or a number of your choice. The rest
   has the names and values of the options size, fit, position, no-enlarge,
-  format, filter, linear, quality, lossless, progressive, background,
-  keep-metadata, fail-on, timeout, retries, max-pixels and max-ratio; those
-  without a value are true or false. What a job leaves out is taken from the
-  command line. The format is that of the job, of the command line, of the
-  extension of out, or of the input, in this order.
+  format, filter, linear, quality, lossless, progressive, palette,
+  background, keep-metadata, fail-on, timeout, retries, max-pixels and
+  max-ratio; those without a value are true or false. What a job leaves out is
+  taken from the command line. The format is that of the job, of the command
+  line, of the extension of out, or of the input, in this order.
   Each job has one answer, printed when it ends: the fields of --json, id,
   and line, the number of its line. A line that is no job is answered with
   the cause \"bad-job\". A line has at most 64 KiB; blank ones are skipped.
@@ -308,6 +308,10 @@ pub(crate) struct ResizeArgs {
     #[arg(long, help_heading = "Result")]
     pub progressive: bool,
 
+    /// When PNG has a palette of at most 256 colours: smaller, and coarser for photos
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = palettes(), help_heading = "Result")]
+    pub palette: Palette,
+
     /// Background of transparent parts in JPEG and of margins, such as #ff8000 or black; or transparent margins
     /// [default: white; margins around a picture with transparency are transparent]
     #[arg(long, value_name = "COLOR", value_parser = background, help_heading = "Result")]
@@ -485,6 +489,17 @@ fn formats() -> impl TypedValueParser<Value = Format> {
     .try_map(|name| name.parse::<Format>())
 }
 
+fn palettes() -> impl TypedValueParser<Value = Palette> {
+    PossibleValuesParser::new([
+        PossibleValue::new("auto")
+            .help("If the input is a PNG or GIF with one and the result looks the same with it"),
+        PossibleValue::new("always")
+            .help("For every picture; colours that are missing are mixed (dithered)"),
+        PossibleValue::new("never").help("For no picture"),
+    ])
+    .try_map(|name| name.parse::<Palette>())
+}
+
 fn levels() -> impl TypedValueParser<Value = FailOn> {
     PossibleValuesParser::new([
         PossibleValue::new("none").help("Write every picture whose header can be read"),
@@ -597,6 +612,7 @@ mod tests {
             "photos -s 50%! -o x",
             "photos -s 5x5 -o x --fit crop",
             "photos -s 5x5 -o x --fit cover --position north",
+            "photos -s 5x5 -o x --palette perhaps",
             "photos -s 5x5 -o x --filter sharp",
             "photos -s 5x5 -o x --fail-on never",
             "photos -s 5x5 -o x --memory-limit much",

@@ -10,7 +10,7 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use arenite::Sandbox;
-use arenite_image::{Fit, Format, Margins, Position, ResizeSpec, Size, When};
+use arenite_image::{Fit, Format, Margins, Palette, Position, ResizeSpec, Size, When};
 use clap::ValueEnum;
 
 use super::args::{self, Background, LockDown, ResizeArgs};
@@ -212,6 +212,15 @@ fn check_formats(args: &ResizeArgs) -> Result<(), String> {
             return Err("JPEG has no transparency; take --format png or --format webp".to_owned());
         }
     }
+    match args.format {
+        Some(format) if args.palette == Palette::Always && format != Format::Png => {
+            return Err(format!(
+                "--palette always is only for PNG, and --format {} writes none",
+                format.name().to_lowercase()
+            ));
+        }
+        _ => {}
+    }
     let jpeg_flags = [
         ("--progressive", args.progressive),
         (
@@ -319,6 +328,7 @@ fn spec(args: &ResizeArgs, size: Size) -> ResizeSpec {
         background,
         margins,
         fail_on: args.fail_on,
+        palette: args.palette,
         ..ResizeSpec::new(size)
     }
 }
@@ -328,7 +338,7 @@ fn spec(args: &ResizeArgs, size: Size) -> ResizeSpec {
 fn fingerprint(spec: &ResizeSpec, format: Option<Format>) -> String {
     format!(
         "7 size={} fit={:?} position={} enlarge={} format={} filter={:?} linear={} quality={} metadata={} lossless={} \
-         progressive={} background={:?} margins={:?} fail-on={:?}",
+         progressive={} background={:?} margins={:?} palette={:?} fail-on={:?}",
         spec.size,
         spec.fit,
         spec.position.name(),
@@ -342,6 +352,7 @@ fn fingerprint(spec: &ResizeSpec, format: Option<Format>) -> String {
         spec.progressive,
         spec.background,
         spec.margins,
+        spec.palette,
         spec.fail_on,
     )
     .to_lowercase()
@@ -390,6 +401,7 @@ mod tests {
             ("--progressive --format png", "--progressive"),
             ("--background black --format webp", "--background"),
             ("--background transparent", "--fit pad"),
+            ("--palette always --format webp", "--palette"),
             ("--background transparent --fit pad --format jpeg", "png"),
         ] {
             let why = check(flags).unwrap_err();
@@ -448,6 +460,8 @@ mod tests {
             "-s 224 --progressive",
             "-s 224 --background 000",
             "-s 224 --fail-on none",
+            "-s 224 --palette always",
+            "-s 224 --palette never",
         ] {
             assert_ne!(
                 options(&format!("p -o x {other}")).unwrap().fingerprint,

@@ -15,6 +15,7 @@ mod inputs;
 mod jobs;
 mod names;
 mod output;
+mod palette;
 mod resume;
 mod sandbox;
 mod servers;

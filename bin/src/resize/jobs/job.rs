@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use arenite_image::{FailOn, Filter, Fit, Format, Position, Size};
+use arenite_image::{FailOn, Filter, Fit, Format, Palette, Position, Size};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
@@ -56,6 +56,8 @@ struct Fields {
     quality: Option<u8>,
     lossless: Option<bool>,
     progressive: Option<bool>,
+    #[serde(deserialize_with = "parsed")]
+    palette: Option<Palette>,
     #[serde(deserialize_with = "background")]
     background: Option<Background>,
     keep_metadata: Option<bool>,
@@ -148,6 +150,7 @@ impl Fields {
             quality: self.quality.unwrap_or(defaults.quality),
             lossless: self.lossless.unwrap_or(defaults.lossless),
             progressive: self.progressive.unwrap_or(defaults.progressive),
+            palette: self.palette.unwrap_or(defaults.palette),
             background: self.background.or(defaults.background),
             keep_metadata: self.keep_metadata.unwrap_or(defaults.keep_metadata),
             fail_on: self.fail_on.unwrap_or(defaults.fail_on),
@@ -225,7 +228,7 @@ mod tests {
         assert_eq!(defaults.make.spec.size, "8".parse().unwrap());
         assert_eq!((defaults.make.spec.quality, defaults.format), (70, None));
         let line = r##"{"id": 7, "in": "a", "out": "b", "size": "9x5>", "fit": "cover", "position": "left", "no-enlarge": true,
-            "format": "jpg", "filter": "box", "linear": true, "quality": 90, "lossless": false, "progressive": true,
+            "format": "jpg", "filter": "box", "linear": true, "quality": 90, "lossless": false, "progressive": true, "palette": "never",
             "background": "#f00", "keep-metadata": true, "fail-on": "warning", "timeout": 1.5, "retries": 2,
             "max-pixels": "2M", "max-ratio": 9}"##;
         let read = job(flags, line);
@@ -236,6 +239,7 @@ mod tests {
         assert_eq!((spec.position, spec.linear), (Position::Left, true));
         assert_eq!((spec.filter, spec.quality), ("box".parse().unwrap(), 90));
         assert_eq!((spec.enlarge, spec.lossless), (false, false));
+        assert_eq!(spec.palette, Palette::Never);
         assert_eq!((spec.progressive, spec.keep_metadata), (true, true));
         assert_eq!(
             (spec.background, spec.fail_on),
