@@ -5,12 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Suites that the tables may name, with their paths.
-const SUITES: [(&str, &str); 11] = [
+const SUITES: [(&str, &str); 12] = [
     ("engine", "tests/engine"),
     ("model", "tests/model"),
     ("killing", "tests/killing"),
     ("hostile", "tests/hostile"),
     ("sandbox", "tests/sandbox"),
+    ("store", "tests/store"),
     ("fuzz", "tests/fuzz"),
     ("tables", "tests/tables"),
     ("tables-lib", "src/tables/tests"),

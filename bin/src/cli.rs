@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 use crate::doctor::DoctorArgs;
 use crate::generate::Generate;
 use crate::resize::ResizeArgs;
+use crate::store::{GetArgs, LsArgs, PutArgs, RmArgs, ServeArgs, StopArgs, TopArgs};
 
 const ABOUT: &str = "Image and array work in isolated worker processes, on shared memory";
 
@@ -13,6 +14,7 @@ Examples:
   arenite resize photos --size 224 --out thumbs
   arenite resize --help
   arenite doctor
+  arenite serve & arenite put prices prices.npy; arenite ls
 
 Exit codes: 0 all done, 1 some inputs failed (each named on stderr) or trouble
 found (doctor), 2 wrong usage or set-up, 130, 143 or 129 ended by SIGINT,
@@ -50,6 +52,30 @@ pub(crate) enum Command {
     // The descriptions are those of the arguments: a doc comment here would replace their long text.
     Resize(Box<ResizeArgs>),
     Doctor(DoctorArgs),
+    Serve(ServeArgs),
+    Put(PutArgs),
+    Get(GetArgs),
+    Ls(LsArgs),
+    Rm(RmArgs),
+    Top(TopArgs),
+    Stop(StopArgs),
+}
+
+impl Command {
+    /// Its name, and what its `--generate` asks for.
+    pub(crate) fn generate(&self) -> (&'static str, &Generate) {
+        match self {
+            Command::Resize(args) => ("resize", &args.generate),
+            Command::Doctor(args) => ("doctor", &args.generate),
+            Command::Serve(args) => ("serve", &args.generate),
+            Command::Put(args) => ("put", &args.generate),
+            Command::Get(args) => ("get", &args.generate),
+            Command::Ls(args) => ("ls", &args.generate),
+            Command::Rm(args) => ("rm", &args.generate),
+            Command::Top(args) => ("top", &args.generate),
+            Command::Stop(args) => ("stop", &args.generate),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -65,10 +65,8 @@ fn manual(whole: Command, subcommand: Option<&str>, out: &mut Vec<u8>) -> io::Re
     let command = match subcommand.and_then(|name| root.find_subcommand(name)) {
         // The name by which `man arenite-resize` finds it.
         Some(command) => {
-            let name = match command.get_name() {
-                "resize" => "arenite-resize",
-                _ => "arenite-doctor",
-            };
+            // Leaked, because clap takes names of the program's lifetime, and the program ends after this.
+            let name: &'static str = format!("arenite-{}", command.get_name()).leak();
             command.clone().name(name).display_name(name)
         }
         None => root,

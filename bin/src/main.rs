@@ -8,6 +8,7 @@ mod doctor;
 mod exit;
 mod generate;
 mod resize;
+mod store;
 mod text;
 mod units;
 
@@ -24,8 +25,10 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let (what, name) = match &cli.command {
         None => (cli.generate.what, None),
-        Some(Command::Resize(args)) => (args.generate.what, Some("resize")),
-        Some(Command::Doctor(args)) => (args.generate.what, Some("doctor")),
+        Some(command) => {
+            let (name, generate) = command.generate();
+            (generate.what, Some(name))
+        }
     };
     if let Some(what) = what {
         return generate::run(what, Cli::command(), name);
@@ -33,6 +36,13 @@ fn main() -> ExitCode {
     match cli.command {
         Some(Command::Resize(args)) => resize::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
+        Some(Command::Serve(args)) => store::serve(&args),
+        Some(Command::Put(args)) => store::put(&args),
+        Some(Command::Get(args)) => store::get(&args),
+        Some(Command::Ls(args)) => store::ls(&args),
+        Some(Command::Rm(args)) => store::rm(&args),
+        Some(Command::Top(args)) => store::top(&args),
+        Some(Command::Stop(args)) => store::stop(&args),
         // Without any argument clap prints the help itself; this is left for `arenite --`.
         None => ExitCode::from(exit::USAGE),
     }

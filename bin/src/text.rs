@@ -12,13 +12,17 @@ pub(crate) fn reason(error: &io::Error) -> String {
     }
 }
 
-/// A path as part of a line: quoted and escaped where it contains control characters or starts or ends with a blank.
+/// A path as part of a line.
 pub(crate) fn show_path(path: &Path) -> String {
-    let text = path.to_string_lossy();
+    show_name(&path.to_string_lossy())
+}
+
+/// A name as part of a line: quoted and escaped where it contains control characters or starts or ends with a blank.
+pub(crate) fn show_name(text: &str) -> String {
     if text.is_empty() || text.trim() != text || text.contains(|c: char| c.is_control()) {
         format!("{text:?}")
     } else {
-        text.into_owned()
+        text.to_owned()
     }
 }
 

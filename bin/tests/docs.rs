@@ -45,6 +45,9 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// A `.npy` file.
+const PRICES: &[u8] = b"\x93NUMPY\x01\x00\x3c\x00{'descr': '<u2', 'fortran_order': False, 'shape': (2,), }  \n\x01\x00\x02\x00";
+
 #[test]
 fn each_arenite_command_runs() {
     let folder = tempfile::tempdir().unwrap();
@@ -57,6 +60,9 @@ fn each_arenite_command_runs() {
         program.parent().unwrap().display(),
         std::env::var("PATH").unwrap()
     );
+    // For the store's commands.
+    let runtime = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("prices.npy"), PRICES).unwrap();
     let mut ran = 0;
     for page in pages() {
         let text = fs::read_to_string(&page).unwrap();
@@ -64,12 +70,24 @@ fn each_arenite_command_runs() {
             if !(command.starts_with("arenite ") || command.contains("| arenite ")) {
                 continue;
             }
-            let output = Command::new("sh")
+            let mut shell = Command::new("sh");
+            shell
                 .args(["-c", &command])
                 .current_dir(folder.path())
                 .env("PATH", &path)
-                .output()
-                .unwrap();
+                .env("XDG_RUNTIME_DIR", runtime.path());
+            if command.ends_with('&') {
+                // A server, which a later command of its page ends.
+                let null = || std::process::Stdio::null();
+                let status = shell.stdout(null()).stderr(null()).status().unwrap();
+                assert!(status.success(), "{command}");
+                let socket = runtime.path().join("arenite/main.sock");
+                while !socket.exists() {
+                    std::thread::sleep(std::time::Duration::from_millis(5));
+                }
+                continue;
+            }
+            let output = shell.output().unwrap();
             // `doctor` ends with 1 where it has something to say about this machine.
             let allowed = if command.starts_with("arenite doctor") {
                 1

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ._limiter import Limiter as Limiter
     from ._pool import Pool as Pool
     from ._stats import Stats as Stats
+    from .store import connect as connect
     from .tables import Scan as Scan
     from .tables import Table as Table
     from .tables import apply as apply
@@ -70,6 +71,7 @@ _HOMES = {
     "apply": "tables",
     "array": "_arrays",
     "cancelled": "_executor",
+    "connect": "store",
     "empty": "_arrays",
     "full": "_arrays",
     "mut": "_arrays",
@@ -104,6 +106,7 @@ __all__ = [
     "apply",
     "array",
     "cancelled",
+    "connect",
     "empty",
     "full",
     "mut",

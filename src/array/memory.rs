@@ -1,10 +1,9 @@
 //! Owners of the memory behind a handle, and the source of fresh memory.
 
 use std::alloc::{self, Layout};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::ptr::NonNull;
 use std::sync::Arc;
-
-use memmap2::Mmap;
 
 use super::Shape;
 use super::lane::{CurrentLane, LaneChunkOwner, LaneTicket};
@@ -116,11 +115,16 @@ pub(super) enum ExclusiveMemory {
     Loan(SealedMemory),
 }
 
+/// Keeps memory mapped until it is dropped.
+pub(super) trait Keeper: Send + Sync + UnwindSafe + RefUnwindSafe {}
+
+impl<T: Send + Sync + UnwindSafe + RefUnwindSafe> Keeper for T {}
+
 /// Owner of the memory of a sealed handle; a clone is another handle to the same memory.
 #[derive(Clone)]
 pub(super) enum SealedMemory {
     Private(Arc<Heap>),
-    Mapped(#[allow(dead_code, reason = "keeps the file mapped")] Arc<Mmap>),
+    Mapped(#[allow(dead_code, reason = "keeps the file mapped")] Arc<dyn Keeper>),
     Block {
         block: Arc<Block>,
         /// Start of the array.

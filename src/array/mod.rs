@@ -40,6 +40,7 @@
 //! - *parameter* (in a kernel): the supervisor holds a lease for the job, during which no process writes;
 //! - *fresh chunk, lent window* (in a kernel): granted or lent to this lane's job alone;
 //! - *loan* (in a kernel that runs inline): whoever lent the memory guarantees it ([`raw`](crate::raw));
+//! - *sealed file*: a memory file that no process can write or truncate any more (`store`);
 //! - *mapped file*: the caller that maps it guarantees that the file does not change ([`npy::map`]).
 
 #[cfg(test)]
@@ -47,6 +48,8 @@ mod block_tests;
 mod exclusive;
 pub(crate) mod lane;
 mod memory;
+#[cfg(feature = "store")]
+mod memory_file;
 #[cfg(feature = "ndarray")]
 pub(crate) mod nd;
 pub mod npy;
@@ -61,6 +64,8 @@ pub use exclusive::ArrayMut;
 pub(crate) use exclusive::ArrayMutLocation;
 pub(crate) use lane::{LaneChunk, LaneCount, LaneMemory};
 pub(crate) use memory::AllocError;
+#[cfg(feature = "store")]
+pub(crate) use memory_file::{MapError, MemoryFile};
 pub use partitions::Partitions;
 pub use sealed::Array;
 pub(crate) use sealed::ArrayLocation;

@@ -23,6 +23,8 @@ pub mod inject;
 pub mod limits;
 mod map;
 pub mod oom;
+#[cfg(feature = "store")]
+pub mod packet;
 pub mod pipe;
 pub mod probe;
 pub mod process;

@@ -71,6 +71,20 @@ impl Segment {
             .map_err(|errno| Error::new("pread", errno, "a segment"))
     }
 
+    /// Writes `bytes` from offset `at` on.
+    #[cfg(feature = "store")]
+    pub fn write_at(&self, bytes: &[u8], at: i64) -> Result<()> {
+        let mut done = 0;
+        while done < bytes.len() {
+            let rest = &bytes[done..];
+            done += without_file_size_signal(|| {
+                retry(|| nix::sys::uio::pwrite(&self.fd, rest, at + done as i64))
+            })
+            .map_err(|errno| Error::new("pwrite", errno, "a segment"))?;
+        }
+        Ok(())
+    }
+
     /// Opens the existing segment `name`.
     ///
     /// The name may lead to anything: what is not a regular file is refused (`EINVAL`), and opening never waits for a
@@ -110,6 +124,30 @@ impl Segment {
         }
         Ok(segment)
     }
+
+    /// Makes the content and the length of a segment without a name final: no process can write, grow or shrink it.
+    ///
+    /// `EBUSY` while any process maps it for writing.
+    #[cfg(feature = "store")]
+    pub fn seal(&self) -> Result<()> {
+        let seals = Segment::FINAL | SealFlag::F_SEAL_SEAL;
+        retry(|| fcntl(&self.fd, FcntlArg::F_ADD_SEALS(seals)))
+            .map(|_| ())
+            .map_err(|errno| Error::new("fcntl(F_ADD_SEALS)", errno, "a segment"))
+    }
+
+    /// Whether content and length are final. `EINVAL` if this is no memory file.
+    #[cfg(feature = "store")]
+    pub fn is_sealed(&self) -> Result<bool> {
+        retry(|| fcntl(&self.fd, FcntlArg::F_GET_SEALS))
+            .map(|seals| SealFlag::from_bits_truncate(seals).contains(Segment::FINAL))
+            .map_err(|errno| Error::new("fcntl(F_GET_SEALS)", errno, "a segment"))
+    }
+
+    #[cfg(feature = "store")]
+    const FINAL: SealFlag = SealFlag::F_SEAL_WRITE
+        .union(SealFlag::F_SEAL_GROW)
+        .union(SealFlag::F_SEAL_SHRINK);
 
     /// Removes `name`. Processes that have the segment open keep it.
     pub fn unlink(name: &str) -> Result<()> {

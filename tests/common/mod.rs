@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
 
+pub use asked::not_tried;
 pub use bytes::{are_all, filled};
 pub use diary::{Diary, note, note_after, numbers};
 pub use environment::Env;

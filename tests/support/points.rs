@@ -34,6 +34,8 @@ pub enum Side {
     Worker,
     /// The supervisor.
     Supervisor,
+    /// A store's server.
+    Store,
 }
 
 /// A named place between two steps.
@@ -53,10 +55,11 @@ impl Point {
 }
 
 macro_rules! points {
-    (worker: $($worker:literal)* supervisor: $($supervisor:literal)*) => {
+    (worker: $($worker:literal)* supervisor: $($supervisor:literal)* store: $($store:literal)*) => {
         &[
             $(Point { name: $worker, side: Side::Worker },)*
             $(Point { name: $supervisor, side: Side::Supervisor },)*
+            $(Point { name: $store, side: Side::Store },)*
         ]
     };
 }
@@ -132,6 +135,9 @@ pub const POINTS: &[Point] = points! {
         "task_group.begun" "task_group.recorded" "task_group.sent" "task_group.continued" "task_group.broken"
         // The engine's end.
         "stop.requested" "stop.ended" "stop.unnamed"
+    store:
+        // A request.
+        "store.received" "store.checked" "store.answered" "store.sent"
 };
 
 /// The index of a point on the board. A name that is not listed does not compile.

@@ -115,22 +115,31 @@ impl Header {
     }
 }
 
-/// The header of an array of `T`, padded so that the elements start at a multiple of 64 bytes.
+/// The header of an array of `T`.
 pub(super) fn encode<T: Dtype>(shape: &Shape) -> Vec<u8> {
     let order = if size_of::<T>() == 1 { '|' } else { '<' };
-    let extents: Vec<String> = shape.dims().iter().map(usize::to_string).collect();
+    let shape: Vec<u64> = shape.dims().iter().map(|&extent| extent as u64).collect();
+    encode_header(&format!("{order}{}", T::NAME), &shape)
+}
+
+/// The header of an array, padded so that the elements start at a multiple of 64 bytes.
+///
+/// # Panics
+///
+/// If `shape` has more than 2,000 extents, whose text would not fit.
+pub(crate) fn encode_header(descr: &str, shape: &[u64]) -> Vec<u8> {
+    let extents: Vec<String> = shape.iter().map(u64::to_string).collect();
     // Python writes a tuple of one with a comma.
     let comma = if extents.len() == 1 { "," } else { "" };
     let mut text = format!(
-        "{{'descr': '{order}{}', 'fortran_order': False, 'shape': ({}{comma}), }}",
-        T::NAME,
+        "{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}{comma}), }}",
         extents.join(", ")
     );
     let before = MAGIC.len() + 2 + 2;
     let end = (before + text.len() + 1).next_multiple_of(64);
     text.extend(std::iter::repeat_n(' ', end - before - text.len() - 1));
     text.push('\n');
-    let length = u16::try_from(text.len()).expect("6 numbers of 20 digits are below 64 KiB");
+    let length = u16::try_from(text.len()).expect("numbers of 20 digits, 2,000 of them at most, are below 64 KiB");
     let mut header = Vec::with_capacity(end);
     header.extend_from_slice(MAGIC);
     header.extend_from_slice(&[1, 0]);

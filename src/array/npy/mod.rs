@@ -37,6 +37,8 @@ use memmap2::Mmap;
 
 pub use error::NpyError;
 pub use header::Header;
+#[cfg(feature = "store")]
+pub(crate) use header::encode_header;
 
 use super::memory::{self, SealedMemory};
 use super::{AllocError, Array, ArrayMut, Element, Shape};

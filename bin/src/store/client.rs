@@ -1,0 +1,291 @@
+//! `arenite put`, `get`, `ls`, `rm` and `stop`.
+
+use std::fs::File;
+use std::io::{self, BufReader, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use arenite::array::npy;
+use arenite::store::{Kind, Object};
+use clap::{Args, ValueEnum};
+
+use super::table::objects;
+use super::{Failure, StoreName, finish, print, print_json, width};
+use crate::generate::Generate;
+use crate::text::show_path;
+
+/// Put a file into a store as a named object
+///
+/// A `.npy` file becomes an array, an Arrow stream a table, anything else bytes.
+#[derive(Args, Debug)]
+#[command(after_help = "Exit codes: 0 done, 1 not (the name exists, the store is full), 2 wrong usage or no server.")]
+pub(crate) struct PutArgs {
+    /// The object's name
+    #[arg(required_unless_present = "what")]
+    object: Option<String>,
+
+    /// The file; - is standard input
+    #[arg(required_unless_present = "what")]
+    file: Option<PathBuf>,
+
+    /// Replace the object of this name, if there is one; programs that hold it keep it
+    #[arg(long)]
+    replace: bool,
+
+    /// What the file is
+    #[arg(long, value_enum, value_name = "KIND", default_value_t = FileKind::Auto)]
+    kind: FileKind,
+
+    #[command(flatten)]
+    store: StoreName,
+
+    /// Print the object as a line of JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    pub generate: Generate,
+}
+
+/// What a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum FileKind {
+    /// By its first bytes
+    Auto,
+    /// A .npy file
+    Npy,
+    /// A stream in Arrow's IPC format
+    Arrow,
+    /// Anything
+    Bytes,
+}
+
+/// Runs `arenite put` and returns its exit code.
+pub(crate) fn put(args: &PutArgs) -> ExitCode {
+    finish(put_file(args))
+}
+
+fn put_file(args: &PutArgs) -> Result<(), Failure> {
+    let (Some(name), Some(path)) = (&args.object, &args.file) else {
+        return Ok(());
+    };
+    let store = args.store.connect()?;
+    let shown = show_path(path);
+    let failed = |error: &io::Error| Failure::io(&shown, error);
+    let mut file: Box<dyn Read> = match path.as_os_str() == "-" {
+        true => Box::new(io::stdin()),
+        false => Box::new(File::open(path).map_err(|error| failed(&error))?),
+    };
+    // Enough to know what it is.
+    let mut start = Vec::new();
+    file.by_ref().take(8).read_to_end(&mut start).map_err(|error| failed(&error))?;
+    let kind = match args.kind {
+        FileKind::Auto if start.starts_with(b"\x93NUMPY") => FileKind::Npy,
+        FileKind::Auto if start.starts_with(&[0xff; 4]) => FileKind::Arrow,
+        FileKind::Auto if start.starts_with(b"ARROW1") => {
+            return Err(Failure::object(format!(
+                "{shown} is an Arrow file, and a store keeps Arrow streams; write it as a stream, or add --kind bytes"
+            )));
+        }
+        FileKind::Auto => FileKind::Bytes,
+        kind => kind,
+    };
+    let mut reader = BufReader::with_capacity(1 << 20, start.as_slice().chain(file));
+    let kind = match kind {
+        FileKind::Npy => {
+            let header = npy::Header::read(&mut reader)
+                .map_err(|error| Failure::object(format!("{shown}: {error}")))?;
+            Kind::of_npy(&header)
+        }
+        FileKind::Arrow => Kind::Arrow,
+        FileKind::Bytes | FileKind::Auto => Kind::Bytes,
+    };
+    let object = store.put_from(name, kind, reader, args.replace)?;
+    if args.json {
+        return print_json(&object);
+    }
+    Ok(())
+}
+
+/// Copy an object of a store to a file
+///
+/// An array becomes a `.npy` file. Programs that want the object itself map it: arenite::store in Rust,
+/// arenite.connect() in Python.
+#[derive(Args, Debug)]
+#[command(after_help = "Exit codes: 0 done, 1 not (no such object), 2 wrong usage or no server.")]
+pub(crate) struct GetArgs {
+    /// The object's name
+    #[arg(required_unless_present = "what")]
+    object: Option<String>,
+
+    /// The file, which is replaced; - is standard output
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    out: PathBuf,
+
+    #[command(flatten)]
+    store: StoreName,
+
+    /// Print the object's description as a line of JSON (with --out FILE)
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    pub generate: Generate,
+}
+
+/// Runs `arenite get` and returns its exit code.
+pub(crate) fn get(args: &GetArgs) -> ExitCode {
+    finish(get_file(args))
+}
+
+fn get_file(args: &GetArgs) -> Result<(), Failure> {
+    let Some(name) = &args.object else {
+        return Ok(());
+    };
+    let to_stdout = args.out.as_os_str() == "-";
+    if to_stdout && (args.json || io::stdout().is_terminal()) {
+        return Err(Failure {
+            message: "the object would be written to the terminal, or among the JSON; name a file with --out".to_owned(),
+            code: crate::exit::USAGE,
+        });
+    }
+    let (object, bytes) = args.store.connect()?.get_bytes(name)?;
+    let header = object.kind.npy_header().unwrap_or_default();
+    if to_stdout {
+        print(&header)?;
+        return print(&bytes);
+    }
+    write_file(&args.out, &[&header, &bytes]).map_err(|error| Failure::io(&show_path(&args.out), &error))?;
+    if args.json {
+        return print_json(&object);
+    }
+    Ok(())
+}
+
+/// Writes a file that appears whole or not at all.
+fn write_file(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    // As for any new file; what the user forbids others, the umask takes away.
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    let mut file = builder.prefix(".arenite-").permissions(mode).tempfile_in(folder)?;
+    for part in parts {
+        file.write_all(part)?;
+    }
+    file.persist(path).map_err(|failed| failed.error)?;
+    Ok(())
+}
+
+/// List the objects of a store
+#[derive(Args, Debug)]
+#[command(after_help = "Exit codes: 0 done, 2 wrong usage or no server.")]
+pub(crate) struct LsArgs {
+    #[command(flatten)]
+    store: StoreName,
+
+    /// Print a line of JSON for each object: id, name, kind, dtype and shape of arrays, bytes, created (seconds since
+    /// 1970), leases, pid and program of the maker
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    pub generate: Generate,
+}
+
+/// Runs `arenite ls` and returns its exit code.
+pub(crate) fn ls(args: &LsArgs) -> ExitCode {
+    finish(list(args))
+}
+
+fn list(args: &LsArgs) -> Result<(), Failure> {
+    let found = args.store.connect()?.list()?;
+    if args.json {
+        return found.iter().try_for_each(|object| print_json(object));
+    }
+    print(objects(&found, now(), width()).as_bytes())
+}
+
+/// Remove objects from a store; programs that hold them keep them
+#[derive(Args, Debug)]
+#[command(after_help = "Exit codes: 0 done, 1 some do not exist (each is named), 2 wrong usage or no server.")]
+pub(crate) struct RmArgs {
+    /// The objects' names
+    #[arg(required_unless_present = "what", value_name = "OBJECT")]
+    objects: Vec<String>,
+
+    #[command(flatten)]
+    store: StoreName,
+
+    /// Print each removed object as a line of JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    pub generate: Generate,
+}
+
+/// Runs `arenite rm` and returns its exit code.
+pub(crate) fn rm(args: &RmArgs) -> ExitCode {
+    finish(remove(args))
+}
+
+fn remove(args: &RmArgs) -> Result<(), Failure> {
+    let store = args.store.connect()?;
+    let mut removed: Vec<Object> = Vec::new();
+    let mut failures = Vec::new();
+    for name in &args.objects {
+        match store.remove(name) {
+            Ok(object) => removed.push(object),
+            Err(error) => failures.push(Failure::from(error)),
+        }
+    }
+    if args.json {
+        removed.iter().try_for_each(|object| print_json(object))?;
+    }
+    let Some(last) = failures.pop() else {
+        return Ok(());
+    };
+    for failure in failures {
+        eprintln!("error: {}", failure.message);
+    }
+    Err(last)
+}
+
+/// End the server of a store; programs that hold objects keep them
+#[derive(Args, Debug)]
+#[command(after_help = "Exit codes: 0 done, 2 wrong usage or no server.")]
+pub(crate) struct StopArgs {
+    #[command(flatten)]
+    store: StoreName,
+
+    /// Print what the store was as a line of JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    pub generate: Generate,
+}
+
+/// Runs `arenite stop` and returns its exit code.
+pub(crate) fn stop(args: &StopArgs) -> ExitCode {
+    finish(end(args))
+}
+
+fn end(args: &StopArgs) -> Result<(), Failure> {
+    let info = args.store.connect()?.stop()?;
+    match args.json {
+        true => print_json(&info),
+        false => Ok(()),
+    }
+}
+
+/// Seconds since 1970.
+pub(super) fn now() -> f64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
+}

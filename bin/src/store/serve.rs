@@ -1,0 +1,127 @@
+//! `arenite serve`.
+
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use arenite::store::Server;
+use clap::Args;
+use serde::Serialize;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::{Failure, finish, print_json};
+use crate::generate::Generate;
+use crate::text::show_path;
+use crate::units::{bytes, duration, show_bytes};
+
+const DETAILS: &str = "\
+The server stays in the foreground; end it with Ctrl-C, SIGTERM or
+'arenite stop'. Its objects go with it, except for programs that have mapped
+them. It listens on $XDG_RUNTIME_DIR/arenite/NAME.sock (without that variable
+on /tmp/arenite-UID/NAME.sock), which only this user can open.
+
+As a service of systemd: Type=notify, ExecStart=arenite serve.
+
+--json:
+  One line once clients can connect: name, socket, pid, capacity (bytes).
+
+Exit codes: 0 ended by a client, a signal or --idle-exit, 2 wrong usage, or
+the store is served already.";
+
+/// Serve named arrays in shared memory to all programs of this user
+///
+/// Programs put and map arrays by name with `arenite put`, `get`, `ls`, `rm` and `top`, with arenite::store in Rust and
+/// arenite.connect() in Python. What is mapped is neither copied nor can it change.
+#[derive(Args, Debug)]
+#[command(after_long_help = DETAILS)]
+pub(crate) struct ServeArgs {
+    /// The store's name, or the path of its socket
+    #[arg(long, value_name = "NAME", env = "ARENITE_STORE", default_value = "main")]
+    name: String,
+
+    /// Bytes that all objects together may have, such as 20GiB [default: half of the available memory]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    capacity: Option<u64>,
+
+    /// End once no program has been connected for this long, such as 10m
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    idle_exit: Option<Duration>,
+
+    /// Print a line of JSON once clients can connect
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    pub generate: Generate,
+}
+
+#[derive(Serialize)]
+struct Ready<'a> {
+    name: &'a str,
+    socket: String,
+    pid: u32,
+    capacity: u64,
+}
+
+/// Runs the command and returns its exit code.
+pub(crate) fn serve(args: &ServeArgs) -> ExitCode {
+    finish(run(args))
+}
+
+fn run(args: &ServeArgs) -> Result<(), Failure> {
+    let mut server = Server::bind(&args.name)?;
+    if let Some(capacity) = args.capacity {
+        server = server.capacity(capacity);
+    }
+    if let Some(after) = args.idle_exit {
+        server = server.idle_exit(after);
+    }
+    let stopper = server.stopper();
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
+        .map_err(|error| Failure::io("cannot handle signals", &error))?;
+    std::thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            stopper.stop();
+        }
+    });
+    let socket = server.socket_path().to_owned();
+    let capacity = server.max_bytes();
+    eprintln!(
+        "serving {} at {}, capacity {}; Ctrl-C ends it",
+        args.name,
+        show_path(&socket),
+        show_bytes(capacity)
+    );
+    if args.json {
+        print_json(&Ready {
+            name: &args.name,
+            socket: socket.display().to_string(),
+            pid: std::process::id(),
+            capacity,
+        })?;
+    }
+    notify("READY=1");
+    let result = server.run();
+    notify("STOPPING=1");
+    Ok(result?)
+}
+
+/// Tells systemd, or what stands in for it, about this service (`sd_notify`). Nothing if it does not ask.
+fn notify(state: &str) {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
+    let address = match path.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(PathBuf::from(&path)),
+    };
+    let sent = address
+        .and_then(|address| UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address));
+    if let Err(error) = sent {
+        eprintln!("warning: NOTIFY_SOCKET: {error}");
+    }
+}

@@ -1,0 +1,120 @@
+//! Tables of text: objects and clients.
+
+use arenite::store::{Client, Object};
+
+use crate::text::show_name;
+use crate::units::show_bytes;
+
+/// Blanks between columns.
+const GAP: usize = 2;
+
+/// A table's cell alignment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Align {
+    Left,
+    Right,
+}
+
+/// The objects, a line each, below a heading. Lines longer than `width` are cut.
+pub(super) fn objects(objects: &[Object], now: f64, width: Option<usize>) -> String {
+    let heading = ["NAME", "KIND", "SIZE", "AGE", "LEASES", "MAKER"];
+    let align = [Align::Left, Align::Left, Align::Right, Align::Right, Align::Right, Align::Left];
+    let rows = objects.iter().map(|object| {
+        [
+            show_name(&object.name),
+            object.kind.to_string(),
+            show_bytes(object.bytes),
+            age(now - object.created),
+            object.leases.to_string(),
+            format!("{} ({})", show_name(&object.program), object.pid),
+        ]
+    });
+    render(heading, align, rows, width)
+}
+
+/// The clients, a line each, below a heading.
+pub(super) fn clients(clients: &[Client], width: Option<usize>) -> String {
+    let heading = ["CLIENT", "PROCESS", "LEASES", "HOLDS"];
+    let align = [Align::Left, Align::Right, Align::Right, Align::Right];
+    let rows = clients.iter().map(|client| {
+        [
+            show_name(&client.program),
+            client.pid.to_string(),
+            client.leases.to_string(),
+            show_bytes(client.bytes),
+        ]
+    });
+    render(heading, align, rows, width)
+}
+
+fn render<const N: usize>(
+    heading: [&str; N],
+    align: [Align; N],
+    rows: impl Iterator<Item = [String; N]>,
+    width: Option<usize>,
+) -> String {
+    let mut rows: Vec<[String; N]> = rows.collect();
+    rows.insert(0, heading.map(str::to_owned));
+    let mut widths = [0; N];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let mut text = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for ((cell, &width), align) in row.iter().zip(&widths).zip(align) {
+            match align {
+                Align::Left => line.push_str(&format!("{cell:<width$}")),
+                Align::Right => line.push_str(&format!("{cell:>width$}")),
+            }
+            line.push_str(&" ".repeat(GAP));
+        }
+        text.push_str(&cut(line.trim_end(), width));
+        text.push('\n');
+    }
+    text
+}
+
+/// The line, or its start with an ellipsis if it is wider.
+pub(super) fn cut(line: &str, width: Option<usize>) -> String {
+    match width {
+        Some(width) if line.chars().count() > width && width > 0 => {
+            let start: String = line.chars().take(width - 1).collect();
+            format!("{start}…")
+        }
+        _ => line.to_owned(),
+    }
+}
+
+/// A time in the largest unit that it fills: `3 s`, `12 min`, `5 h`, `9 d`.
+pub(super) fn age(seconds: f64) -> String {
+    let seconds = seconds.max(0.0) as u64;
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86_400 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_long_lines_cut() {
+        let rows = [["a".to_owned(), "10".to_owned()], ["long name".to_owned(), "7".to_owned()]];
+        let text = render(["NAME", "SIZE"], [Align::Left, Align::Right], rows.into_iter(), Some(12));
+        assert_eq!(text, "NAME       …\na          …\nlong name  …\n");
+        let text = render(["N", "S"], [Align::Left, Align::Right], std::iter::empty(), None);
+        assert_eq!(text, "N  S\n");
+    }
+
+    #[test]
+    fn ages_have_one_unit() {
+        let shown: Vec<String> = [-1.0, 59.9, 60.0, 7200.0, 200_000.0].map(age).into();
+        assert_eq!(shown, ["0 s", "59 s", "1 min", "2 h", "2 d"]);
+    }
+}

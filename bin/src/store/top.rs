@@ -1,0 +1,228 @@
+//! `arenite top`: a store at this moment, again each second.
+
+use std::io::{self, IsTerminal, Read, Write};
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use arenite::store::{Client, Object, Store, StoreInfo};
+use clap::Args;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+use serde::Serialize;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use super::client::now;
+use super::table::{age, clients, cut, objects};
+use super::{Failure, StoreName, finish, print, print_json};
+use crate::choice::{Choice, wants_color};
+use crate::generate::Generate;
+use crate::units::{duration, show_bytes};
+
+const DETAILS: &str = "\
+Objects are sorted by size; q or Ctrl-C quits. Where stdout is no terminal, and
+with --json, one view is printed and the command ends.
+
+Exit codes: 0 done, 2 wrong usage or no server.";
+
+/// Show a store's memory, objects and clients, live
+#[derive(Args, Debug)]
+#[command(after_help = DETAILS)]
+pub(crate) struct TopArgs {
+    #[command(flatten)]
+    store: StoreName,
+
+    /// Time between two views
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "1s")]
+    interval: Duration,
+
+    /// Print one JSON object: store, objects and clients
+    #[arg(long)]
+    json: bool,
+
+    /// When to use colours; auto: on a terminal, unless NO_COLOR is set
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Choice::Auto)]
+    color: Choice,
+
+    #[command(flatten)]
+    pub generate: Generate,
+}
+
+/// A store at one moment.
+#[derive(Serialize)]
+struct View {
+    store: StoreInfo,
+    objects: Vec<Object>,
+    clients: Vec<Client>,
+}
+
+impl View {
+    fn of(store: &Store) -> Result<View, Failure> {
+        let mut objects = store.list()?;
+        objects.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.name.cmp(&b.name)));
+        Ok(View {
+            store: store.info()?,
+            objects,
+            clients: store.clients()?,
+        })
+    }
+
+    /// The view as text. Without a size nothing is cut.
+    fn text(&self, now: f64, size: Option<(usize, usize)>, color: bool) -> String {
+        let (width, height) = (size.map(|(width, _)| width), size.map(|(_, height)| height));
+        let info = &self.store;
+        let heading = format!(
+            "store {}   process {}   up {}   {} objects   {} clients",
+            info.name,
+            info.pid,
+            age(now - info.started),
+            info.objects,
+            info.clients
+        );
+        let share = info.used as f64 / info.capacity.max(1) as f64;
+        let retained = match info.retained {
+            0 => String::new(),
+            bytes => format!(", {} of removed objects in use", show_bytes(bytes)),
+        };
+        let memory = format!(
+            "memory {} {} of {} ({:.0} %){retained}",
+            bar(share),
+            show_bytes(info.used),
+            show_bytes(info.capacity),
+            share * 100.0
+        );
+        let style = match share {
+            _ if !color => Style::new(),
+            share if share >= 0.95 => AnsiColor::Red.on_default(),
+            share if share >= 0.8 => AnsiColor::Yellow.on_default(),
+            _ => AnsiColor::Green.on_default(),
+        };
+        let bold = if color { Style::new().bold() } else { Style::new() };
+        let painted = |style: Style, line: &str| format!("{style}{}{style:#}\n", cut(line, width));
+        let mut text = painted(bold, &heading) + &painted(style, &memory) + "\n";
+        // The clients get what the objects leave, but at least a third.
+        let lines = height.map(|height| height.saturating_sub(6));
+        let client_table = clients(&self.clients, width);
+        let object_table = objects(&self.objects, now, width);
+        let most = lines.map(|lines| lines - (lines / 3).min(client_table.lines().count()));
+        let used = append(&mut text, &object_table, most, bold);
+        text.push('\n');
+        let left = lines.map(|lines| lines.saturating_sub(used));
+        append(&mut text, &client_table, left, bold);
+        text
+    }
+}
+
+/// Appends a table, of which the first line is the heading: at most `most` lines. Returns their number.
+fn append(text: &mut String, table: &str, most: Option<usize>, heading: Style) -> usize {
+    let all = table.lines().count();
+    let shown = most.map_or(all, |most| most.min(all));
+    for (at, line) in table.lines().take(shown).enumerate() {
+        let is_last = at + 1 == shown && shown < all;
+        match (at, is_last) {
+            (0, _) => text.push_str(&format!("{heading}{line}{heading:#}")),
+            (_, true) => text.push_str(&format!("… {} more", all - at)),
+            _ => text.push_str(line),
+        }
+        text.push('\n');
+    }
+    shown
+}
+
+fn bar(share: f64) -> String {
+    const WIDTH: usize = 20;
+    let full = ((share * WIDTH as f64).round() as usize).min(WIDTH);
+    format!("[{}{}]", "#".repeat(full), ".".repeat(WIDTH - full))
+}
+
+/// Runs the command and returns its exit code.
+pub(crate) fn top(args: &TopArgs) -> ExitCode {
+    finish(watch(args))
+}
+
+fn watch(args: &TopArgs) -> Result<(), Failure> {
+    let store = args.store.connect()?;
+    if args.json {
+        return print_json(&View::of(&store)?);
+    }
+    let is_terminal = io::stdout().is_terminal();
+    let color = wants_color(args.color, is_terminal);
+    if !is_terminal {
+        return print(View::of(&store)?.text(now(), None, color).as_bytes());
+    }
+    let ended = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&ended))
+            .map_err(|error| Failure::io("cannot handle signals", &error))?;
+    }
+    let screen = Screen::open()?;
+    while !ended.load(Ordering::Relaxed) {
+        let size = terminal_size::terminal_size()
+            .map(|(width, height)| (usize::from(width.0), usize::from(height.0)));
+        screen.show(&View::of(&store)?.text(now(), size, color))?;
+        if screen.quits(args.interval) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The terminal's other screen, without line editing. Restored on drop.
+struct Screen {
+    before: Option<Termios>,
+}
+
+impl Screen {
+    fn open() -> Result<Screen, Failure> {
+        let stdin = io::stdin();
+        // Without a terminal there are no keys, and Ctrl-C still works.
+        let before = tcgetattr(&stdin).ok();
+        if let Some(before) = &before {
+            let mut quiet = before.clone();
+            quiet.local_flags -= LocalFlags::ICANON | LocalFlags::ECHO;
+            let _ = tcsetattr(&stdin, SetArg::TCSANOW, &quiet);
+        }
+        let screen = Screen { before };
+        print(b"\x1b[?1049h\x1b[?25l")?;
+        Ok(screen)
+    }
+
+    fn show(&self, text: &str) -> Result<(), Failure> {
+        // Each line ends by clearing what an older one left; the rest of the screen is cleared at the end.
+        let lines = text.replace('\n', "\x1b[K\n");
+        print(format!("\x1b[H{}\x1b[J", lines.trim_end_matches('\n')).as_bytes())
+    }
+
+    /// Waits for a key or `time`. Whether the user wants to quit.
+    fn quits(&self, time: Duration) -> bool {
+        let millis = u16::try_from(time.as_millis()).unwrap_or(u16::MAX);
+        if self.before.is_none() {
+            std::thread::sleep(Duration::from_millis(millis.into()));
+            return false;
+        }
+        let stdin = io::stdin();
+        let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+        // A signal ends the wait early: the size of the terminal changed, or the flag is set.
+        if poll(&mut fds, PollTimeout::from(millis)) != Ok(1) {
+            return false;
+        }
+        let mut keys = [0; 16];
+        match stdin.lock().read(&mut keys) {
+            Ok(0) | Err(_) => true,
+            Ok(some) => keys[..some].iter().any(|key| b"qQ\x03".contains(key)),
+        }
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        let mut out = io::stdout().lock();
+        let _ = out.write_all(b"\x1b[?25h\x1b[?1049l").and_then(|()| out.flush());
+        if let Some(before) = &self.before {
+            let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, before);
+        }
+    }
+}

@@ -1,0 +1,342 @@
+"""Named objects in shared memory, for all programs of a user on one machine: a client of `arenite serve`.
+
+>>> import arenite                                          # doctest: +SKIP
+>>> store = arenite.connect("main")                         # doctest: +SKIP
+>>> store["prices"] = numpy.arange(1e6)                     # copied in once; replaces what has the name
+>>> arenite.connect("main")["prices"].mean()                # another program: mapped, not copied; read-only
+499999.5
+
+This file needs nothing but Python's standard library, and numpy or pyarrow for objects of theirs: it is a complete
+client of the protocol in docs/store-protocol.md.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import mmap
+import os
+import socket
+import struct
+import threading
+import weakref
+from collections.abc import Iterator, MutableMapping
+from math import prod
+from typing import Any
+
+_PROTOCOL = 1
+_MAX_PACKET = 64 << 10
+_PATIENCE = 30
+_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK
+
+
+class StoreError(Exception):
+    """A call to a store failed. The message says why, and what to do."""
+
+
+class NotRunning(StoreError, ConnectionError):
+    """No server of this name runs, or it ended. Arrays from it remain usable."""
+
+
+class NoObject(StoreError, KeyError):
+    """There is no object of this name."""
+
+    def __str__(self) -> str:
+        # That of KeyError quotes its argument.
+        return Exception.__str__(self)
+
+
+class ObjectExists(StoreError):
+    """There is an object of this name already."""
+
+
+class StoreFull(StoreError, MemoryError):
+    """The store has no room: `requested`, `free` and `capacity` say how much, in bytes."""
+
+    def __init__(self, message: str, requested: int = 0, free: int = 0, capacity: int = 0) -> None:
+        super().__init__(message)
+        self.requested = requested
+        self.free = free
+        self.capacity = capacity
+
+
+def connect(name: str = "main") -> Store:
+    """Connect to the store of this name, or to the socket at a path."""
+    return Store(name)
+
+
+class Store(MutableMapping[str, Any]):
+    """A store, as a mapping of names to objects.
+
+    What comes out is mapped and read-only: numpy arrays, `pyarrow.Table`s, or `memoryview`s of bytes. It remains usable
+    after its removal and after the server's end. Threads may share a store; a forked process connects by itself.
+    """
+
+    def __init__(self, name: str) -> None:
+        #: The store's name.
+        self.name = name
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._process = -1
+        protocol = self.info()["protocol"]
+        if protocol != _PROTOCOL:
+            raise StoreError(f"the server speaks version {protocol} of the protocol, and this client {_PROTOCOL}")
+
+    def __getitem__(self, name: str) -> Any:
+        info, file = self._ask({"op": "get", "name": name})
+        try:
+            if file is None:
+                raise StoreError("the descriptor did not arrive; raise the limit on open files (ulimit -n)")
+            if fcntl.fcntl(file, fcntl.F_GET_SEALS) & _SEALS != _SEALS or os.fstat(file).st_size != info["bytes"]:
+                raise StoreError(f"the server sent a file for {name} that can still be changed")
+            content = memoryview(b"")
+            if info["bytes"]:
+                mapped = mmap.mmap(file, info["bytes"], mmap.MAP_SHARED, mmap.PROT_READ)
+                weakref.finalize(mapped, self._release, info["id"], os.getpid())
+                content = memoryview(mapped)
+            else:
+                self._release(info["id"], os.getpid())
+        finally:
+            if file is not None:
+                os.close(file)
+        if info["kind"] == "array":
+            return _array(content, info["dtype"], info["shape"])
+        if info["kind"] == "arrow":
+            import pyarrow.ipc
+
+            with pyarrow.ipc.open_stream(pyarrow.py_buffer(content)) as reader:
+                return reader.read_all()
+        return content
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.put(name, value, replace=True)
+
+    def __delitem__(self, name: str) -> None:
+        self._ask({"op": "rm", "name": name})
+
+    def __contains__(self, name: object) -> bool:
+        return any(known == name for known in self)
+
+    def __iter__(self) -> Iterator[str]:
+        return (info["name"] for info in self.list())
+
+    def __len__(self) -> int:
+        count: int = self.info()["objects"]
+        return count
+
+    def put(self, name: str, value: Any, *, replace: bool = False) -> dict[str, Any]:
+        """Copy a value into the store under this name, and return what `list` says of it.
+
+        A numpy array (and what has its interface) becomes an array; what has `__arrow_c_stream__` (a pyarrow or polars
+        table) an Arrow stream; bytes and what has a buffer of bytes, bytes. Raise `ObjectExists` if the name is taken,
+        unless `replace`.
+        """
+        if hasattr(value, "__arrow_c_stream__"):
+            return self._put_arrow(name, value, replace)
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            content = memoryview(value).cast("B")
+            draft = Draft(self, {"kind": "bytes"}, len(content))
+            draft.memory[:] = content
+        else:
+            import numpy
+
+            array = numpy.asarray(value)
+            draft = self.draft(array.shape, array.dtype)
+            numpy.copyto(draft.array, array)
+        return draft.publish(name, replace=replace)
+
+    def draft(self, shape: int | tuple[int, ...], dtype: Any = "<f8") -> Draft:
+        """Begin an array: memory that only this process has until it is published. Fill `draft.array`."""
+        import numpy
+
+        dtype = numpy.dtype(dtype).newbyteorder("<")
+        if dtype.hasobject or dtype.names is not None:
+            raise TypeError(f"a store keeps arrays of numbers, not of {dtype}")
+        extents = (shape,) if isinstance(shape, int) else tuple(int(extent) for extent in shape)
+        kind = {"kind": "array", "dtype": dtype.str, "shape": list(extents)}
+        return Draft(self, kind, prod(extents) * dtype.itemsize)
+
+    def list(self) -> list[dict[str, Any]]:
+        """All objects, by name: name, kind, dtype, shape, bytes, created, leases, pid and program of the maker."""
+        found: list[dict[str, Any]] = []
+        while True:
+            page, _ = self._ask({"op": "ls", "after": found[-1]["name"] if found else ""})
+            found += page["items"]
+            if not page["more"]:
+                return found
+
+    def info(self) -> dict[str, Any]:
+        """The store as a whole: name, pid, capacity, used and retained bytes, objects, clients, protocol, version."""
+        return self._ask({"op": "info"})[0]
+
+    def stop(self) -> None:
+        """End the server. Arrays from it remain usable."""
+        self._ask({"op": "stop"})
+
+    def close(self) -> None:
+        """Close the connection; the next call opens it again. What was mapped remains usable."""
+        with self._lock:
+            self._disconnect()
+
+    def __repr__(self) -> str:
+        return f"arenite.connect({self.name!r})"
+
+    def _put_arrow(self, name: str, value: Any, replace: bool) -> dict[str, Any]:
+        import pyarrow
+
+        table = pyarrow.table(value)
+        # Its length first, so that the stream is written once, into the object.
+        sink = pyarrow.MockOutputStream()
+        with pyarrow.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        draft = Draft(self, {"kind": "arrow"}, sink.size())
+        with pyarrow.FixedSizeBufferWriter(pyarrow.py_buffer(draft.memory)) as out:
+            with pyarrow.ipc.new_stream(out, table.schema) as writer:
+                writer.write_table(table)
+        del out, writer
+        return draft.publish(name, replace=replace)
+
+    def _ask(self, request: dict[str, Any], file: int | None = None) -> tuple[dict[str, Any], int | None]:
+        """Sends a request, and returns its answer with the descriptor that came with it."""
+        text = json.dumps(request).encode()
+        with self._lock:
+            connection = self._connection()
+            try:
+                socket.send_fds(connection, [text], [] if file is None else [file])
+                flags = socket.MSG_CMSG_CLOEXEC
+                data, files, _, _ = socket.recv_fds(connection, _MAX_PACKET, 4, flags)
+            except TimeoutError:
+                self._disconnect()
+                raise StoreError(f"the server of {self.name} has not answered for {_PATIENCE} s; is it stopped?") from None
+            except (ConnectionError, BrokenPipeError):
+                data, files = b"", []
+            if not data:
+                self._disconnect()
+                raise NotRunning(_not_running(self.name))
+        answer = json.loads(data)
+        if "error" in answer:
+            raise _failure(answer)
+        return answer, files[0] if files else None
+
+    def _release(self, id: int, process: int) -> None:
+        """Ends a lease, when what was mapped is gone."""
+        # Called by the garbage collector at any moment, perhaps in a thread that holds the lock: never waits.
+        if process != os.getpid() or not self._lock.acquire(blocking=False):
+            # The lease ends with the connection.
+            return
+        try:
+            if self._socket is not None and self._process == process:
+                self._socket.send(json.dumps({"op": "release", "id": id}).encode(), socket.MSG_DONTWAIT)
+        except OSError:
+            pass
+        finally:
+            self._lock.release()
+
+    def _connection(self) -> socket.socket:
+        if self._socket is not None and self._process == os.getpid():
+            return self._socket
+        self._disconnect()
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        try:
+            connection.settimeout(_PATIENCE)
+            path = _path(self.name)
+            try:
+                connection.connect(path)
+            except (FileNotFoundError, ConnectionRefusedError):
+                raise NotRunning(_not_running(self.name)) from None
+            owner = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
+            if owner != os.geteuid():
+                raise StoreError(f"the server at {path} belongs to another user ({owner})")
+        except BaseException:
+            connection.close()
+            raise
+        self._socket, self._process = connection, os.getpid()
+        return connection
+
+    def _disconnect(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+class Draft:
+    """An object before it is published. A draft that is dropped, or whose process ends, leaves nothing behind."""
+
+    def __init__(self, store: Store, kind: dict[str, Any], length: int) -> None:
+        info = store.info()
+        free = max(info["capacity"] - info["used"], 0)
+        if length > free:
+            raise StoreFull(
+                f"the store is full: requested {length} bytes, free {free}, capacity {info['capacity']}; remove objects, "
+                "or start the server with a larger --capacity",
+                length,
+                free,
+                info["capacity"],
+            )
+        self._store = store
+        self._kind = kind
+        self._file = os.memfd_create("arenite-object", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self._close = weakref.finalize(self, os.close, self._file)
+        self._mapped: mmap.mmap | None = None
+        #: The bytes, zeros at first.
+        self.memory = memoryview(bytearray())
+        if length:
+            # With memory for all of it: a lack is an error here, and no SIGBUS later.
+            os.posix_fallocate(self._file, 0, length)
+            self._mapped = mmap.mmap(self._file, length, mmap.MAP_SHARED)
+            self.memory = memoryview(self._mapped)
+        #: The array, if it is one.
+        self.array: Any = None
+        if kind["kind"] == "array":
+            self.array = _array(self.memory, kind["dtype"], kind["shape"])
+
+    def publish(self, name: str, *, replace: bool = False) -> dict[str, Any]:
+        """Make it the object of this name, which no process can change any more. Copies nothing.
+
+        References to `array` and `memory`, and to parts of them, must be gone.
+        """
+        self.array = None
+        self.memory.release()
+        if self._mapped is not None:
+            try:
+                self._mapped.close()
+            except BufferError:
+                raise StoreError(
+                    "the draft's memory is still referred to: delete the variables that hold its array or parts of it"
+                ) from None
+        fcntl.fcntl(self._file, fcntl.F_ADD_SEALS, _SEALS | fcntl.F_SEAL_SEAL)
+        request = {"op": "put", "name": name, "replace": replace, **self._kind}
+        info, _ = self._store._ask(request, self._file)
+        self._close()
+        return info
+
+
+def _array(content: memoryview, dtype: str, shape: list[int]) -> Any:
+    import numpy
+
+    return numpy.frombuffer(content, dtype).reshape(shape)
+
+
+def _path(name: str) -> str:
+    if "/" in name:
+        return name
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    folder = f"{runtime}/arenite" if runtime.startswith("/") else f"/tmp/arenite-{os.geteuid()}"
+    return f"{folder}/{name}.sock"
+
+
+def _not_running(name: str) -> str:
+    return f"no store {name} is served; start it with `arenite serve --name {name}`"
+
+
+def _failure(answer: dict[str, Any]) -> StoreError:
+    message = answer["message"]
+    match answer["error"]:
+        case "no_object":
+            return NoObject(message)
+        case "exists":
+            return ObjectExists(message)
+        case "full":
+            return StoreFull(message, answer["requested"], answer["free"], answer["capacity"])
+        case _:
+            return StoreError(message)

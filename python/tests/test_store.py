@@ -1,0 +1,176 @@
+"""`arenite.connect`: numpy arrays, Arrow tables and bytes in a store that `arenite serve` keeps."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import arenite
+from arenite.store import NoObject, NotRunning, ObjectExists, Store, StoreError, StoreFull
+
+np = pytest.importorskip("numpy")
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = next((path for kind in ("release", "debug") if (path := ROOT / "target" / kind / "arenite").exists()), None)
+
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="the command is not built: cargo build --release -p arenite-cli")
+
+
+@pytest.fixture
+def name(tmp_path: Path) -> Iterator[str]:
+    path = str(tmp_path / "test.sock")
+    command = [str(PROGRAM), "serve", "--json", "--name", path, "--capacity", "64M"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        assert b'"pid"' in server.stdout.readline()
+        yield path
+        server.terminate()
+
+
+@pytest.fixture
+def store(name: str) -> Store:
+    return arenite.connect(name)
+
+
+@pytest.mark.parametrize("dtype", ["?", "i1", "u2", "i4", "u8", "f2", "f4", "f8", "c8", "c16", ">f4"])
+@pytest.mark.parametrize("shape", [(), (0, 3), (5,), (300, 7, 20)])
+def test_arrays_come_back_as_they_were_put(store: Store, dtype: str, shape: tuple[int, ...]) -> None:
+    array = (np.arange(np.prod(shape, dtype=int)).reshape(shape) % 2).astype(dtype)
+    store["a"] = array
+    found = store["a"]
+    assert found.shape == shape
+    assert found.dtype == array.dtype.newbyteorder("<")
+    assert np.array_equal(found, array)
+    assert not found.flags.writeable
+    with pytest.raises(ValueError):
+        found.flags.writeable = True
+
+
+def test_what_is_mapped_outlives_its_name_and_its_server(store: Store) -> None:
+    store["a"] = np.arange(1_000_000)
+    found = store["a"][10:20]
+    store["a"] = np.zeros(3)
+    del store["a"]
+    assert store.info()["retained"] == 8_000_000
+    store.stop()
+    assert found.tolist() == list(range(10, 20))
+    with pytest.raises(NotRunning, match="arenite serve --name"):
+        store["a"]
+
+
+def test_leases_end_with_the_last_array(store: Store) -> None:
+    store["a"] = np.arange(100_000)
+    found = [store["a"], store["a"][5:]]
+    assert store.list()[0]["leases"] == 2
+    del found[0]
+    gc.collect()
+    assert store.list()[0]["leases"] == 1
+    found.clear()
+    gc.collect()
+    assert store.list()[0]["leases"] == 0
+    del store["a"]
+    assert store.info()["used"] == 0
+
+
+def test_tables_are_read_in_place(store: Store) -> None:
+    pa = pytest.importorskip("pyarrow")
+    table = pa.table({"n": list(range(10_000)), "text": [f"row {n}" for n in range(10_000)], "none": [None, 1] * 5000})
+    store["table"] = table
+    before = pa.total_allocated_bytes()
+    found = store["table"]
+    assert found.equals(table)
+    assert pa.total_allocated_bytes() - before < 10_000, "columns lie in the store"
+    assert store.list()[0]["kind"] == "arrow"
+
+
+def test_a_draft_is_published_without_a_copy(store: Store) -> None:
+    draft = store.draft((1000, 3), "f4")
+    assert draft.array.shape == (1000, 3)
+    draft.array[:] = 1.5
+    assert "points" not in store
+    info = draft.publish("points")
+    assert info["shape"] == [1000, 3]
+    assert store["points"].sum() == 4500
+    draft = store.draft(10)
+    held = draft.array[3:]
+    with pytest.raises(StoreError, match="still referred to"):
+        draft.publish("held")
+    del held
+    with pytest.raises(TypeError, match="numbers"):
+        store.draft(3, object)
+
+
+def test_it_is_a_mapping(store: Store) -> None:
+    store.update(a=b"1", b=np.zeros(3), c=bytearray(b"333"))
+    assert sorted(store) == list(store) == ["a", "b", "c"]
+    assert len(store) == 3 and "a" in store and "d" not in store and 1 not in store
+    assert bytes(store.pop("a")) == b"1"
+    assert store.get("a") is None
+    with pytest.raises(NoObject, match="there is no object"):
+        del store["a"]
+    with pytest.raises(KeyError):
+        store["a"]
+    with pytest.raises(ObjectExists, match="replace or remove"):
+        store.put("b", b"")
+    with pytest.raises(StoreError, match="no name for an object"):
+        store[""] = b""
+
+
+def test_a_full_store_says_how_full(store: Store) -> None:
+    with pytest.raises(MemoryError) as caught:
+        store["a"] = np.zeros(10_000_000)
+    full = caught.value
+    assert isinstance(full, StoreFull)
+    assert (full.requested, full.free, full.capacity) == (80_000_000, 64 << 20, 64 << 20)
+
+
+def test_threads_share_a_store_and_forks_have_their_own(store: Store) -> None:
+    store["a"] = np.arange(1000)
+
+    def use() -> None:
+        for _ in range(100):
+            assert store["a"].sum() == 499_500
+
+    threads = [threading.Thread(target=use) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    held = store["a"]
+    child = os.fork()
+    if child == 0:
+        try:
+            ok = held.sum() == store["a"].sum() == 499_500
+        finally:
+            os._exit(not ok)
+    assert os.waitpid(child, 0)[1] == 0
+    assert store["a"].sum() == 499_500
+
+
+def test_another_program_maps_the_same_memory(store: Store, name: str) -> None:
+    store["a"] = np.arange(1_000_000)
+    script = f"import arenite; print(arenite.connect({name!r})['a'].sum())"
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert output.stdout == "499999500000\n"
+
+
+def test_a_task_maps_what_it_is_told_the_name_of(store: Store, name: str) -> None:
+    store["a"] = np.arange(1000)
+
+    def total(name: str) -> int:
+        return int(arenite.connect(name)["a"].sum())
+
+    with arenite.Executor(max_workers=1) as executor:
+        assert executor.submit(total, name).result() == 499_500
+
+
+def test_without_a_server_the_error_says_how_to_start_one(tmp_path: Path) -> None:
+    with pytest.raises(ConnectionError, match="start it with `arenite serve"):
+        arenite.connect(str(tmp_path / "none"))

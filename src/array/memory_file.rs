@@ -1,0 +1,129 @@
+//! Memory files: written by one process, then sealed, after which all processes may map them as arrays.
+
+use std::ops::{Deref, DerefMut};
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::ptr::NonNull;
+use std::slice;
+use std::sync::Arc;
+
+use super::memory::{self, SealedMemory};
+use super::{Array, Element, Shape};
+use crate::sys::{self, HUGE, Map, Prot, Segment};
+
+/// A memory file that only this process has, mapped for writing. Dereferences to its bytes, zeros at first.
+#[derive(Debug)]
+pub(crate) struct MemoryFile {
+    segment: Segment,
+    /// `None` if it has no bytes.
+    map: Option<Map>,
+}
+
+impl MemoryFile {
+    /// Creates one of `len` bytes, with memory for all of them. `label` is what `/proc/*/maps` calls it.
+    pub(crate) fn new(label: &str, len: usize) -> sys::Result<MemoryFile> {
+        let segment = Segment::create_memfd(label, true)?;
+        segment.set_len(len as u64)?;
+        let map = match len {
+            0 => None,
+            _ => Some(Map::new(&segment, 0, len, Prot::ReadWrite, len >= HUGE)?),
+        };
+        if let Some(map) = &map {
+            fill(&segment, map)?;
+        }
+        Ok(MemoryFile { segment, map })
+    }
+
+    /// Ends writing: content and length are final.
+    pub(crate) fn seal(self) -> sys::Result<Segment> {
+        // A map for writing would prevent it.
+        drop(self.map);
+        self.segment.seal()?;
+        Ok(self.segment)
+    }
+}
+
+/// Allocates all of the file, in huge pages where Linux can.
+fn fill(segment: &Segment, map: &Map) -> sys::Result<()> {
+    let len = map.len();
+    for start in (0..len / HUGE * HUGE).step_by(HUGE) {
+        // One page, from which Linux makes a huge one.
+        segment.allocate(start as u64..start as u64 + 1)?;
+        if map.collapse(start..start + HUGE).is_err() {
+            break;
+        }
+    }
+    segment.allocate(0..len as u64)
+}
+
+impl Deref for MemoryFile {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.map {
+            // SAFETY: the map covers `len` bytes of a file that is as long (it was made so, and cannot shrink). No other
+            // process has the file before `seal` consumes this value, and `&self` excludes writing here.
+            Some(map) => unsafe { slice::from_raw_parts(map.base().as_ptr(), map.len()) },
+            None => &[],
+        }
+    }
+}
+
+impl DerefMut for MemoryFile {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match &mut self.map {
+            // SAFETY: as above; `&mut self` makes this the only reference.
+            Some(map) => unsafe { slice::from_raw_parts_mut(map.base().as_ptr(), map.len()) },
+            None => &mut [],
+        }
+    }
+}
+
+/// Why a memory file is no array.
+#[derive(Debug)]
+pub(crate) enum MapError {
+    /// It can still be written or truncated.
+    NotSealed,
+    /// It has another length than an array of this shape.
+    Length { expected: u64, found: u64 },
+    /// Linux refused.
+    System(sys::Error),
+}
+
+impl From<sys::Error> for MapError {
+    fn from(error: sys::Error) -> MapError {
+        MapError::System(error)
+    }
+}
+
+impl<T: Element> Array<T> {
+    /// Maps a sealed memory file that holds exactly an array of this shape. `keep` is dropped after the last handle.
+    pub(crate) fn map_sealed(
+        segment: &Segment,
+        shape: Shape,
+        keep: impl Send + Sync + UnwindSafe + RefUnwindSafe + 'static,
+    ) -> Result<Array<T>, MapError> {
+        if !segment.is_sealed()? {
+            return Err(MapError::NotSealed);
+        }
+        let found = segment.stat()?.len;
+        let bytes = match shape.bytes::<T>() {
+            Some(bytes) if bytes as u64 == found => bytes,
+            bytes => {
+                let expected = bytes.map_or(u64::MAX, |bytes| bytes as u64);
+                return Err(MapError::Length { expected, found });
+            }
+        };
+        let map = match bytes {
+            0 => None,
+            _ => Some(Map::new(segment, 0, bytes, Prot::Read, bytes >= HUGE)?),
+        };
+        let start = map.as_ref().map_or(NonNull::dangling(), Map::base);
+        Ok(Array::assemble(
+            memory::first_element(start, bytes),
+            shape,
+            memory::len_of(&shape),
+            // The map is dropped before what keeps it.
+            SealedMemory::Mapped(Arc::new((map, keep))),
+        ))
+    }
+}

@@ -1,0 +1,362 @@
+//! The client: [`connect`] and [`Store`].
+
+use std::fmt;
+use std::io::{self, Read};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use serde::de::DeserializeOwned;
+
+use super::draft::Draft;
+use super::error::{StoreError, StoreErrorKind};
+use super::kind::Kind;
+use super::message::{Answer, Client, MAX_PACKET, Object, PROTOCOL, Page, Request, StoreInfo};
+use super::place;
+use crate::array::npy::Dtype;
+use crate::array::{Array, MapError, Shape};
+use crate::sys::packet::PacketSocket;
+use crate::sys::{Segment, effective_user};
+
+/// A server answers at once; one that takes longer is stopped.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Connects to the store `name` of this user (`main` is the usual one), or to the socket at a path.
+///
+/// # Errors
+///
+/// [`StoreErrorKind::NotRunning`] if no server of this name runs, [`StoreErrorKind::Denied`] if it is another user's,
+/// [`StoreErrorKind::Protocol`] if it is of a version that this client does not understand.
+pub fn connect(name: &str) -> Result<Store, StoreError> {
+    let path = place::socket(name)?;
+    let socket = PacketSocket::connect(&path, PATIENCE).map_err(|error| match error.errno() {
+        Errno::ENOENT | Errno::ECONNREFUSED => not_running(name),
+        _ => error.into(),
+    })?;
+    let owner = socket.peer()?.uid;
+    if owner != effective_user() {
+        return Err(StoreError::new(
+            StoreErrorKind::Denied,
+            format!("the server at {} belongs to another user ({owner})", path.display()),
+        ));
+    }
+    let store = Store(Arc::new(Connection {
+        name: name.to_owned(),
+        socket: Mutex::new(socket),
+    }));
+    let info = store.info()?;
+    if info.protocol != PROTOCOL {
+        return Err(StoreError::new(
+            StoreErrorKind::Protocol,
+            format!(
+                "the server speaks version {} of the protocol (arenite {}), and this client version {PROTOCOL}",
+                info.protocol, info.version
+            ),
+        ));
+    }
+    Ok(store)
+}
+
+/// A connection to a store. Clones share it; it closes when the last clone and the last array from it are gone.
+///
+/// Not to be used in a forked copy of the process: connect again there.
+#[derive(Clone)]
+pub struct Store(Arc<Connection>);
+
+struct Connection {
+    name: String,
+    /// Locked from a request to its answer.
+    socket: Mutex<PacketSocket>,
+}
+
+/// A lease on an object; ends on drop.
+struct Lease {
+    connection: Arc<Connection>,
+    id: u64,
+}
+
+impl Store {
+    /// The store's name.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Maps the array `name`, without a copy. It remains usable after its removal and after the server's end.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreErrorKind::NoObject`], [`StoreErrorKind::WrongKind`] if it is no array of `T`. An array with no dimension
+    /// or more than six is of another kind too: [`Store::get_bytes`] has its elements.
+    pub fn get<T: Dtype>(&self, name: &str) -> Result<Array<T>, StoreError> {
+        let (object, file) = self.open(name)?;
+        let lease = self.lease(&object);
+        let wrong = |wanted: String| {
+            StoreError::new(
+                StoreErrorKind::WrongKind,
+                format!("{name} is {}, and not {wanted}", object.kind),
+            )
+        };
+        let Kind::Array { dtype, shape } = &object.kind else {
+            return Err(wrong(format!("an array of {}", T::NAME)));
+        };
+        let element = dtype.trim_start_matches(['<', '|']);
+        if element != T::NAME && (element, T::NAME) != ("b1", "u1") {
+            return Err(wrong(format!("an array of {}", T::NAME)));
+        }
+        let extents: Vec<usize> = shape.iter().filter_map(|&extent| usize::try_from(extent).ok()).collect();
+        let shape = Shape::try_from(&extents[..]).map_err(|error| wrong(error.to_string()))?;
+        Array::map_sealed(&file, shape, lease).map_err(|error| unusable(name, error))
+    }
+
+    /// Maps the bytes of the object `name` of any kind, without a copy.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreErrorKind::NoObject`].
+    pub fn get_bytes(&self, name: &str) -> Result<(Object, Array<u8>), StoreError> {
+        let (object, file) = self.open(name)?;
+        let lease = self.lease(&object);
+        let bytes = Array::map_sealed(&file, Shape::from(object.bytes as usize), lease)
+            .map_err(|error| unusable(name, error))?;
+        Ok((object, bytes))
+    }
+
+    /// Copies `array` into the store under a new name. To avoid the copy, fill a [`Draft`].
+    ///
+    /// # Errors
+    ///
+    /// [`StoreErrorKind::Exists`], [`StoreErrorKind::Full`].
+    pub fn put<T: Dtype>(&self, name: &str, array: &Array<T>) -> Result<Object, StoreError> {
+        let mut draft = self.draft(Kind::array::<T>(array.shape()), size_of_val::<[T]>(array))?;
+        draft.copy_from_slice(bytemuck::must_cast_slice(array));
+        draft.publish(name)
+    }
+
+    /// Begins an object of `len` bytes: memory that only this process has until it is published.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreErrorKind::Full`] if the store has no room for it now, [`StoreErrorKind::System`] if there is no memory.
+    pub fn draft(&self, kind: Kind, len: usize) -> Result<Draft, StoreError> {
+        self.check_room(len as u64)?;
+        Draft::new(self.clone(), kind, len)
+    }
+
+    /// Publishes what `reader` has, to its end, as the object `name`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::put`]; [`StoreErrorKind::System`] if `reader` fails.
+    pub fn put_from(
+        &self,
+        name: &str,
+        kind: Kind,
+        reader: impl Read,
+        replace: bool,
+    ) -> Result<Object, StoreError> {
+        let file = Segment::create_memfd("arenite-object", true)?;
+        let free = self.info()?;
+        let free = free.capacity.saturating_sub(free.used);
+        let mut file = std::fs::File::from(OwnedFd::from(file));
+        // One byte more than there is room for, which the server then refuses with its numbers.
+        let mut reader = reader.take(free.saturating_add(1));
+        io::copy(&mut reader, &mut file).map_err(|error| StoreError::io("cannot read the object", &error))?;
+        let file = Segment::from_fd(file.into());
+        file.seal()?;
+        self.publish(name, kind, replace, &file)
+    }
+
+    /// Removes the name. Programs that hold the object keep it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreErrorKind::NoObject`].
+    pub fn remove(&self, name: &str) -> Result<Object, StoreError> {
+        self.ask(&Request::Rm { name: name.to_owned() })
+    }
+
+    /// All objects, in the order of their names. Objects that appear or vanish meanwhile may be missing or present.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreErrorKind::NotRunning`] if the server has ended.
+    pub fn list(&self) -> Result<Vec<Object>, StoreError> {
+        self.pages(|last: Option<&Object>| Request::Ls {
+            after: last.map_or(String::new(), |object| object.name.clone()),
+        })
+    }
+
+    /// All programs that are connected, this one included.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::list`].
+    pub fn clients(&self) -> Result<Vec<Client>, StoreError> {
+        self.pages(|last: Option<&Client>| Request::Clients {
+            after: last.map_or(0, |client| client.id),
+        })
+    }
+
+    /// The store as a whole.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::list`].
+    pub fn info(&self) -> Result<StoreInfo, StoreError> {
+        self.ask(&Request::Info)
+    }
+
+    /// Ends the server. Arrays from it remain usable.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::list`].
+    pub fn stop(&self) -> Result<StoreInfo, StoreError> {
+        self.ask(&Request::Stop)
+    }
+
+    pub(super) fn publish(
+        &self,
+        name: &str,
+        kind: Kind,
+        replace: bool,
+        file: &Segment,
+    ) -> Result<Object, StoreError> {
+        let request = Request::Put {
+            name: name.to_owned(),
+            kind,
+            replace,
+        };
+        Ok(self.exchange(&request, Some(file.as_fd()))?.0)
+    }
+
+    fn check_room(&self, len: u64) -> Result<(), StoreError> {
+        let info = self.info()?;
+        let free = info.capacity.saturating_sub(info.used);
+        if len <= free {
+            return Ok(());
+        }
+        let kind = StoreErrorKind::Full {
+            requested: len,
+            free,
+            capacity: info.capacity,
+        };
+        Err(StoreError::new(
+            kind,
+            format!(
+                "the store is full: requested {len} bytes, free {free}, capacity {}; remove objects, or start the \
+                 server with a larger --capacity",
+                info.capacity
+            ),
+        ))
+    }
+
+    fn open(&self, name: &str) -> Result<(Object, Segment), StoreError> {
+        match self.exchange(&Request::Get { name: name.to_owned() }, None)? {
+            (object, Some(file)) => Ok((object, Segment::from_fd(file))),
+            (_, None) => Err(StoreError::new(
+                StoreErrorKind::System,
+                "the descriptor did not arrive; raise the limit on open files (RLIMIT_NOFILE, `ulimit -n`)",
+            )),
+        }
+    }
+
+    fn lease(&self, object: &Object) -> Lease {
+        Lease {
+            connection: Arc::clone(&self.0),
+            id: object.id,
+        }
+    }
+
+    fn pages<T: DeserializeOwned>(
+        &self,
+        request: impl Fn(Option<&T>) -> Request,
+    ) -> Result<Vec<T>, StoreError> {
+        let mut all: Vec<T> = Vec::new();
+        loop {
+            let page: Page<T> = self.ask(&request(all.last()))?;
+            let is_empty = page.items.is_empty();
+            all.extend(page.items);
+            if !page.more || is_empty {
+                return Ok(all);
+            }
+        }
+    }
+
+    fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T, StoreError> {
+        Ok(self.exchange(request, None)?.0)
+    }
+
+    /// Sends a request, and returns its answer with the descriptor that came with it.
+    fn exchange<T: DeserializeOwned>(
+        &self,
+        request: &Request,
+        file: Option<BorrowedFd<'_>>,
+    ) -> Result<(T, Option<OwnedFd>), StoreError> {
+        let text = serde_json::to_vec(request)
+            .map_err(|error| StoreError::new(StoreErrorKind::Protocol, error.to_string()))?;
+        let mut bytes = vec![0; MAX_PACKET];
+        let lost = |error: crate::sys::Error| match error.errno() {
+            Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN => not_running(self.name()),
+            Errno::EAGAIN => StoreError::new(
+                StoreErrorKind::Protocol,
+                format!("the server of the store {} has not answered for {PATIENCE:?}; is it stopped?", self.name()),
+            ),
+            _ => error.into(),
+        };
+        let socket = self.0.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        socket.send(&text, file).map_err(lost)?;
+        let packet = socket.receive(&mut bytes).map_err(lost)?;
+        drop(socket);
+        if packet.len == 0 {
+            return Err(not_running(self.name()));
+        }
+        match serde_json::from_slice(&bytes[..packet.len]) {
+            Ok(Answer::Done(answer)) => Ok((answer, packet.fds.into_iter().next())),
+            Ok(Answer::Failed(failure)) => Err(failure.into()),
+            Err(error) => Err(StoreError::new(
+                StoreErrorKind::Protocol,
+                format!("the server of the store {} answered what is no answer: {error}", self.name()),
+            )),
+        }
+    }
+}
+
+fn not_running(name: &str) -> StoreError {
+    StoreError::new(
+        StoreErrorKind::NotRunning,
+        format!("no store {name} is served; start it with `arenite serve --name {name}`"),
+    )
+}
+
+fn unusable(name: &str, error: MapError) -> StoreError {
+    match error {
+        MapError::System(error) => error.into(),
+        MapError::NotSealed => StoreError::new(
+            StoreErrorKind::Protocol,
+            format!("the server sent a file for {name} that can still be changed"),
+        ),
+        MapError::Length { expected, found } => StoreError::new(
+            StoreErrorKind::Protocol,
+            format!("the server sent {found} bytes for {name}, which takes {expected}"),
+        ),
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let request = Request::Release { id: self.id };
+        let socket = self.connection.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        // If it cannot be sent, the lease ends with the connection.
+        if let Ok(text) = serde_json::to_vec(&request) {
+            let _ = socket.send_now(&text);
+        }
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Store").field(&self.0.name).finish()
+    }
+}

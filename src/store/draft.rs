@@ -1,0 +1,96 @@
+//! [`Draft`]: an object before it is published.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+
+use super::client::Store;
+use super::error::StoreError;
+use super::kind::Kind;
+use super::message::Object;
+use crate::array::{Element, MemoryFile};
+
+/// The bytes of an object that only this process has yet, zeros at first. Dereferences to them; they start at a page.
+///
+/// Publishing copies nothing. A draft that is dropped, or whose process ends, leaves nothing behind.
+///
+/// ```no_run
+/// use arenite::store::{Kind, connect};
+///
+/// let store = connect("main")?;
+/// let mut draft = store.draft(Kind::array::<f32>([1000, 3]), 1000 * 3 * 4)?;
+/// for (i, value) in draft.elements_mut::<f32>().iter_mut().enumerate() {
+///     *value = i as f32;
+/// }
+/// draft.publish("points")?;
+/// # Ok::<(), arenite::store::StoreError>(())
+/// ```
+pub struct Draft {
+    store: Store,
+    kind: Kind,
+    file: MemoryFile,
+}
+
+impl Draft {
+    pub(super) fn new(store: Store, kind: Kind, len: usize) -> Result<Draft, StoreError> {
+        let file = MemoryFile::new("arenite-object", len)?;
+        Ok(Draft { store, kind, file })
+    }
+
+    /// The bytes as elements of type `T`.
+    ///
+    /// # Panics
+    ///
+    /// If their number of bytes is no multiple of the size of `T`.
+    pub fn elements_mut<T: Element>(&mut self) -> &mut [T] {
+        bytemuck::cast_slice_mut(&mut self.file)
+    }
+
+    /// Makes it the object `name`, which no process can change any more.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreErrorKind::Exists`](super::StoreErrorKind::Exists),
+    /// [`StoreErrorKind::Full`](super::StoreErrorKind::Full), and
+    /// [`StoreErrorKind::BadObject`](super::StoreErrorKind::BadObject) if the kind does not fit the number of bytes.
+    pub fn publish(self, name: &str) -> Result<Object, StoreError> {
+        self.finish(name, false)
+    }
+
+    /// The same in the place of the object that has this name, if there is one. Programs that hold that one keep it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Draft::publish`].
+    pub fn replace(self, name: &str) -> Result<Object, StoreError> {
+        self.finish(name, true)
+    }
+
+    fn finish(self, name: &str, replace: bool) -> Result<Object, StoreError> {
+        let file = self.file.seal()?;
+        self.store.publish(name, self.kind, replace, &file)
+    }
+}
+
+impl Deref for Draft {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.file
+    }
+}
+
+impl DerefMut for Draft {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.file
+    }
+}
+
+impl fmt::Debug for Draft {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Draft")
+            .field("store", &self.store)
+            .field("kind", &self.kind)
+            .field("bytes", &self.file.len())
+            .finish()
+    }
+}

@@ -1,0 +1,102 @@
+//! [`StoreError`].
+
+use std::fmt;
+use std::io;
+
+use super::message::{Failure, FailureCode};
+use crate::sys;
+use crate::sys::debug_as_text;
+
+/// Why a call to a store failed. Displays as a sentence that says what to do.
+#[derive(Clone)]
+pub struct StoreError {
+    kind: StoreErrorKind,
+    message: String,
+}
+
+/// What callers can tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// No server of this name runs, or it ended. Arrays from it remain usable.
+    NotRunning,
+    /// A server of this name runs already.
+    AlreadyRunning,
+    /// There is no object of this name.
+    NoObject,
+    /// There is an object of this name already.
+    Exists,
+    /// The store is full, in bytes.
+    Full {
+        /// What was requested.
+        requested: u64,
+        /// What is free.
+        free: u64,
+        /// What all objects together may have.
+        capacity: u64,
+    },
+    /// The object has another kind or element type than was asked for.
+    WrongKind,
+    /// A name that cannot be one.
+    BadName,
+    /// The server rejects what was sent as an object.
+    BadObject,
+    /// A server or a folder that belongs to another user.
+    Denied,
+    /// The server does not answer in time, or answers what this client does not understand.
+    Protocol,
+    /// A system call failed, here or in the server: memory, descriptors.
+    System,
+}
+
+impl StoreError {
+    pub(super) fn new(kind: StoreErrorKind, message: impl Into<String>) -> StoreError {
+        StoreError {
+            kind,
+            message: message.into(),
+        }
+    }
+
+    pub(super) fn io(what: &str, error: &io::Error) -> StoreError {
+        StoreError::new(StoreErrorKind::System, format!("{what}: {error}"))
+    }
+
+    /// What went wrong, to branch on.
+    pub fn kind(&self) -> StoreErrorKind {
+        self.kind
+    }
+}
+
+impl From<sys::Error> for StoreError {
+    fn from(error: sys::Error) -> StoreError {
+        StoreError::new(StoreErrorKind::System, error.to_string())
+    }
+}
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> StoreError {
+        let kind = match (failure.error, failure.full) {
+            (FailureCode::NoObject, _) => StoreErrorKind::NoObject,
+            (FailureCode::Exists, _) => StoreErrorKind::Exists,
+            (FailureCode::Full, Some(full)) => StoreErrorKind::Full {
+                requested: full.requested,
+                free: full.free,
+                capacity: full.capacity,
+            },
+            (FailureCode::BadObject, _) => StoreErrorKind::BadObject,
+            (FailureCode::Limit, _) => StoreErrorKind::System,
+            (FailureCode::Full | FailureCode::BadRequest | FailureCode::Other, _) => StoreErrorKind::Protocol,
+        };
+        StoreError::new(kind, failure.message)
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+debug_as_text!(StoreError);
+
+impl std::error::Error for StoreError {}

@@ -1,0 +1,41 @@
+//! Named objects in shared memory, for all programs of a user on one machine.
+//!
+//! A server (`arenite serve`, or [`Server`]) owns the names; programs [connect], publish arrays and map them. An object is
+//! one memory file that is sealed before it gets its name: it appears whole or not at all, cannot be changed or
+//! truncated under a reader, and lives until it is removed and the last program that holds it lets it go. Nothing is
+//! evicted: a full store is an error with numbers. Whatever program ends at whatever moment, nothing is left behind,
+//! and arrays survive the server.
+//!
+//! ```no_run
+//! use arenite::Array;
+//! use arenite::store::connect;
+//!
+//! let store = connect("main")?;
+//! store.put("prices", &Array::from_slice(&[1.5_f32, 2.5]))?;
+//!
+//! // In another program: mapped, not copied.
+//! let prices: Array<f32> = connect("main")?.get("prices")?;
+//! # Ok::<(), arenite::store::StoreError>(())
+//! ```
+//!
+//! docs/store-protocol.md describes the messages for clients in other languages. A job takes an object by its name: the
+//! kernel connects and maps it, except in sandboxed workers, which open no sockets and take a copy
+//! ([`Engine::copy_in`](crate::Engine::copy_in)).
+
+mod client;
+mod draft;
+mod error;
+mod kind;
+mod message;
+mod objects;
+mod place;
+mod server;
+#[cfg(test)]
+mod tests;
+
+pub use client::{Store, connect};
+pub use draft::Draft;
+pub use error::{StoreError, StoreErrorKind};
+pub use kind::Kind;
+pub use message::{Client, Object, StoreInfo};
+pub use server::{Server, Stopper};

@@ -1,0 +1,257 @@
+//! What a store holds, and who holds what of it: names, leases and the capacity.
+//!
+//! Pure state: the server calls it for each request, and sends and receives files around that.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use super::kind::Kind;
+use super::message::{Failure, FailureCode, Full, Object, Page};
+
+/// Objects in a page of a list. With the longest names and 64 dimensions it fits a packet.
+pub(super) const PAGE: usize = 24;
+/// Maximum length of a name in bytes.
+const MAX_NAME: usize = 255;
+
+/// Objects by name, and those that were removed while clients hold them. `F` is where the bytes are.
+#[derive(Debug)]
+pub(super) struct Objects<F> {
+    named: BTreeMap<Arc<str>, Entry<F>>,
+    /// Names of the objects that have one.
+    names: HashMap<u64, Arc<str>>,
+    /// Bytes and leases of those that have none any more.
+    retained: HashMap<u64, Retained>,
+    retained_bytes: u64,
+    used: u64,
+    capacity: u64,
+    last_id: u64,
+}
+
+#[derive(Debug)]
+struct Entry<F> {
+    object: Object,
+    file: F,
+}
+
+#[derive(Debug)]
+struct Retained {
+    bytes: u64,
+    leases: u64,
+}
+
+impl Failure {
+    pub(super) fn new(error: FailureCode, message: impl Into<String>) -> Failure {
+        Failure {
+            error,
+            message: message.into(),
+            full: None,
+        }
+    }
+}
+
+impl<F> Objects<F> {
+    /// An empty store that may hold `capacity` bytes.
+    pub(super) fn new(capacity: u64) -> Objects<F> {
+        Objects {
+            named: BTreeMap::new(),
+            names: HashMap::new(),
+            retained: HashMap::new(),
+            retained_bytes: 0,
+            used: 0,
+            capacity,
+            last_id: 0,
+        }
+    }
+
+    pub(super) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// Bytes of all objects, retained ones included.
+    pub(super) fn used(&self) -> u64 {
+        self.used
+    }
+
+    /// Bytes of objects without a name.
+    pub(super) fn retained(&self) -> u64 {
+        self.retained_bytes
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.named.len()
+    }
+
+    /// Checks whether an object of this name and size may be added, before its file is looked at.
+    pub(super) fn check(&self, name: &str, bytes: u64, replace: bool) -> Result<(), Failure> {
+        check_name(name)?;
+        let old = self.named.get(name);
+        if let Some(old) = old
+            && !replace
+        {
+            return Err(Failure::new(
+                FailureCode::Exists,
+                format!(
+                    "{name} exists already: {} from process {}; replace or remove it",
+                    old.object.kind, old.object.pid
+                ),
+            ));
+        }
+        // What is replaced makes room, unless clients hold it.
+        let returned = match old {
+            Some(old) if old.object.leases == 0 => old.object.bytes,
+            _ => 0,
+        };
+        let free = self.capacity.saturating_sub(self.used - returned);
+        if bytes <= free {
+            return Ok(());
+        }
+        let retained = self.retained_bytes;
+        let held = match retained {
+            0 => String::new(),
+            _ => format!(", {retained} of it held by readers of removed objects"),
+        };
+        Err(Failure {
+            error: FailureCode::Full,
+            message: format!(
+                "the store is full: requested {bytes} bytes, free {free}, capacity {}{held}; remove objects, or start \
+                 the server with a larger --capacity",
+                self.capacity
+            ),
+            full: Some(Full {
+                requested: bytes,
+                free,
+                capacity: self.capacity,
+                retained,
+            }),
+        })
+    }
+
+    /// Adds an object that was [checked](Objects::check), or puts it in the place of the one that has its name.
+    pub(super) fn insert(&mut self, name: &str, kind: Kind, bytes: u64, maker: Maker, file: F) -> &Object {
+        // First, so that no moment exists with both.
+        let _ = self.remove(name);
+        self.last_id += 1;
+        self.used += bytes;
+        let name: Arc<str> = name.into();
+        self.names.insert(self.last_id, Arc::clone(&name));
+        let object = Object {
+            id: self.last_id,
+            name: name.to_string(),
+            kind,
+            bytes,
+            created: maker.now,
+            leases: 0,
+            pid: maker.pid,
+            program: maker.program,
+        };
+        &self.named.entry(name).insert_entry(Entry { object, file }).into_mut().object
+    }
+
+    /// An object and its file.
+    pub(super) fn get(&self, name: &str) -> Result<(&Object, &F), Failure> {
+        match self.named.get(name) {
+            Some(entry) => Ok((&entry.object, &entry.file)),
+            None => Err(no_object(name)),
+        }
+    }
+
+    /// Removes a name. The object's bytes count until the last lease ends.
+    pub(super) fn remove(&mut self, name: &str) -> Result<Object, Failure> {
+        let Some(Entry { object, .. }) = self.named.remove(name) else {
+            return Err(no_object(name));
+        };
+        self.names.remove(&object.id);
+        if object.leases == 0 {
+            self.used -= object.bytes;
+        } else {
+            self.retained_bytes += object.bytes;
+            let retained = Retained {
+                bytes: object.bytes,
+                leases: object.leases,
+            };
+            self.retained.insert(object.id, retained);
+        }
+        Ok(object)
+    }
+
+    /// A lease on the object `id` begins.
+    pub(super) fn lease(&mut self, id: u64) {
+        if let Some(leases) = self.leases(id) {
+            *leases += 1;
+        }
+    }
+
+    /// `count` leases on the object `id` end.
+    pub(super) fn release(&mut self, id: u64, count: u64) {
+        let Some(leases) = self.leases(id) else {
+            return;
+        };
+        *leases = leases.saturating_sub(count);
+        if *leases == 0
+            && let Some(gone) = self.retained.remove(&id)
+        {
+            self.used -= gone.bytes;
+            self.retained_bytes -= gone.bytes;
+        }
+    }
+
+    /// The size of an object that has a name or leases.
+    pub(super) fn bytes_of(&self, id: u64) -> u64 {
+        match self.names.get(&id).and_then(|name| self.named.get(name)) {
+            Some(entry) => entry.object.bytes,
+            None => self.retained.get(&id).map_or(0, |retained| retained.bytes),
+        }
+    }
+
+    fn leases(&mut self, id: u64) -> Option<&mut u64> {
+        match self.names.get(&id) {
+            Some(name) => self.named.get_mut(name).map(|entry| &mut entry.object.leases),
+            None => self.retained.get_mut(&id).map(|retained| &mut retained.leases),
+        }
+    }
+
+    /// The objects after the name `after`, in order.
+    pub(super) fn page(&self, after: &str) -> Page<Object> {
+        let rest = self.named.range::<str, _>((Bound::Excluded(after), Bound::Unbounded));
+        page(rest.map(|(_, entry)| entry.object.clone()))
+    }
+}
+
+/// The first items, and whether there are more.
+pub(super) fn page<T>(items: impl Iterator<Item = T>) -> Page<T> {
+    let mut items: Vec<T> = items.take(PAGE + 1).collect();
+    let more = items.len() > PAGE;
+    items.truncate(PAGE);
+    Page {
+        items,
+        more,
+    }
+}
+
+/// Who adds an object, and when.
+#[derive(Debug)]
+pub(super) struct Maker {
+    pub pid: i32,
+    pub program: String,
+    /// In seconds since 1970.
+    pub now: f64,
+}
+
+fn no_object(name: &str) -> Failure {
+    Failure::new(FailureCode::NoObject, format!("there is no object {name:?}; list them with `arenite ls`"))
+}
+
+fn check_name(name: &str) -> Result<(), Failure> {
+    let problem = if name.is_empty() {
+        "it is empty"
+    } else if name.len() > MAX_NAME {
+        "it is longer than 255 bytes"
+    } else if name.chars().any(char::is_control) {
+        "it contains control characters"
+    } else {
+        return Ok(());
+    };
+    let start: String = name.chars().take(32).collect();
+    Err(Failure::new(FailureCode::BadObject, format!("{start:?} is no name for an object: {problem}")))
+}

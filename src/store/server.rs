@@ -1,0 +1,487 @@
+//! The server: one thread that answers each request at once.
+//!
+//! It never waits for a client. A client that does not read its answers is disconnected when they no longer fit the
+//! socket's buffer; a hang-up, which the kernel reports however a client ends, ends its leases. No byte of an object is
+//! interpreted, and no map is made of one.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use nix::errno::Errno;
+use serde::Serialize;
+
+use super::error::{StoreError, StoreErrorKind};
+use super::message::{
+    Answer, Client, Failure, FailureCode, MAX_PACKET, Object, PROTOCOL, Page, Request, StoreInfo,
+};
+use super::objects::{Maker, Objects, page};
+use super::place::Claim;
+use crate::arena::default_capacity;
+use crate::sync::point;
+use crate::sys::event::{EventFd, Poller};
+use crate::sys::packet::PacketSocket;
+use crate::sys::{self, Access, Segment, effective_user};
+
+/// Up to this size in bytes an object is kept in the server's own memory, without a descriptor.
+const INLINE: u64 = 64 << 10;
+
+const LISTENER: u64 = 0;
+const STOPPER: u64 = 1;
+/// Connections are numbered from here on.
+const FIRST_CLIENT: u64 = 2;
+
+/// A store's server: owns the names, and serves them until it is stopped.
+///
+/// ```
+/// use arenite::Array;
+/// use arenite::store::{Server, connect};
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let name = dir.path().join("example.sock");
+/// # let name = name.to_str().expect("UTF-8");
+/// let server = Server::bind(name)?.capacity(64 << 20);
+/// let running = std::thread::spawn(move || server.run());
+///
+/// let store = connect(name)?;
+/// store.put("prices", &Array::from_slice(&[1.5_f32, 2.5]))?;
+/// assert_eq!(store.get::<f32>("prices")?[..], [1.5, 2.5]);
+///
+/// store.stop()?;
+/// running.join().expect("no panic")?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Server {
+    // Dropped in this order: no client connects to a socket whose name is free for another server.
+    listener: PacketSocket,
+    claim: Claim,
+    name: String,
+    capacity: u64,
+    idle_exit: Option<Duration>,
+    stop: Arc<EventFd>,
+    poller: Poller,
+}
+
+/// Ends a server from another thread or a signal handler's thread.
+#[derive(Clone, Debug)]
+pub struct Stopper(Arc<EventFd>);
+
+impl Stopper {
+    /// Makes [`Server::run`] return soon.
+    pub fn stop(&self) {
+        // It fails only for a full counter, which the server sees too.
+        let _ = self.0.ring();
+    }
+}
+
+/// Where an object's bytes are.
+#[derive(Debug)]
+enum Content {
+    /// Small objects.
+    Here(Box<[u8]>),
+    /// A sealed memory file.
+    File(Segment),
+}
+
+#[derive(Debug)]
+struct Connection {
+    socket: PacketSocket,
+    pid: i32,
+    program: String,
+    /// Leases by object.
+    leases: HashMap<u64, u64>,
+}
+
+/// What a running server knows.
+#[derive(Debug)]
+struct Serving {
+    server: Server,
+    started: f64,
+    objects: Objects<Content>,
+    connections: HashMap<u64, Connection>,
+    last_client: u64,
+    /// Given up for a moment to refuse a client when there is no other descriptor.
+    spare: Option<File>,
+    stopped: bool,
+    idle_since: Instant,
+}
+
+/// An answer's parts: the packet, and a file that goes with it.
+type Packed = (Vec<u8>, Option<OwnedFd>);
+
+impl Server {
+    /// Claims the store `name` of this user, or the path of a socket, and listens. Clients can connect from now on, and
+    /// are answered by [`Server::run`].
+    ///
+    /// # Errors
+    ///
+    /// [`StoreErrorKind::AlreadyRunning`] if a server of this name runs, [`StoreErrorKind::BadName`],
+    /// [`StoreErrorKind::Denied`] if the folder of the sockets belongs to another user.
+    pub fn bind(name: &str) -> Result<Server, StoreError> {
+        let Some(claim) = Claim::new(name)? else {
+            let process = super::connect(name).and_then(|store| store.info());
+            let process = process.map_or(String::new(), |info| format!(" (process {})", info.pid));
+            return Err(StoreError::new(
+                StoreErrorKind::AlreadyRunning,
+                format!("the store {name} is served already{process}; stop that server, or choose another name"),
+            ));
+        };
+        let listener = PacketSocket::listen(claim.socket_path())?;
+        let stop = Arc::new(EventFd::new()?);
+        let poller = Poller::new()?;
+        poller.add(listener.as_fd(), LISTENER)?;
+        poller.add(stop.as_fd(), STOPPER)?;
+        Ok(Server {
+            listener,
+            claim,
+            name: name.to_owned(),
+            capacity: default_capacity(),
+            idle_exit: None,
+            stop,
+            poller,
+        })
+    }
+
+    /// Sets how many bytes all objects together may have. Default: half of the memory available now.
+    pub fn capacity(mut self, bytes: u64) -> Server {
+        self.capacity = bytes;
+        self
+    }
+
+    /// Ends the server, and with it its objects, once no program has been connected for this long.
+    pub fn idle_exit(mut self, after: Duration) -> Server {
+        self.idle_exit = Some(after);
+        self
+    }
+
+    /// What ends [`Server::run`] from elsewhere.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(Arc::clone(&self.stop))
+    }
+
+    /// The capacity in bytes.
+    pub fn max_bytes(&self) -> u64 {
+        self.capacity
+    }
+
+    /// The path of the socket.
+    pub fn socket_path(&self) -> &std::path::Path {
+        self.claim.socket_path()
+    }
+
+    /// Answers clients until one of them, a [`Stopper`] or idleness ends the server. Then its names are gone; arrays
+    /// that clients hold remain usable.
+    ///
+    /// # Errors
+    ///
+    /// If waiting for clients fails, which it does only when the system is out of memory.
+    pub fn run(self) -> Result<(), StoreError> {
+        let mut serving = Serving {
+            started: now(),
+            objects: Objects::new(self.capacity),
+            connections: HashMap::new(),
+            last_client: FIRST_CLIENT - 1,
+            spare: File::open("/dev/null").ok(),
+            stopped: false,
+            idle_since: Instant::now(),
+            server: self,
+        };
+        while !serving.stopped {
+            let Some(patience) = serving.patience() else {
+                break;
+            };
+            for token in serving.server.poller.wait(patience)? {
+                match token {
+                    LISTENER => serving.accept(),
+                    STOPPER => serving.stopped = true,
+                    client => serving.read(client),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Serving {
+    /// How long to wait for requests; `None` if the server was idle for too long.
+    fn patience(&self) -> Option<Option<Duration>> {
+        match self.server.idle_exit {
+            Some(limit) if self.connections.is_empty() => limit
+                .checked_sub(self.idle_since.elapsed())
+                .filter(|left| !left.is_zero())
+                .map(Some),
+            _ => Some(None),
+        }
+    }
+
+    fn accept(&mut self) {
+        let socket = match self.server.listener.accept() {
+            Ok(Some(socket)) => socket,
+            Ok(None) => return,
+            Err(error) if matches!(error.errno(), Errno::EMFILE | Errno::ENFILE) => {
+                // Otherwise the client would wait, and this loop would spin.
+                self.spare = None;
+                let _ = self.server.listener.accept();
+                self.spare = File::open("/dev/null").ok();
+                return;
+            }
+            // The client is gone, or memory is short for a moment.
+            Err(_) => return,
+        };
+        // The folder lets no other user in; this holds if its mode was changed.
+        let Ok(peer) = socket.peer() else { return };
+        if peer.uid != effective_user() {
+            return;
+        }
+        let id = self.last_client + 1;
+        if self.server.poller.add(socket.as_fd(), id).is_err() {
+            return;
+        }
+        self.last_client = id;
+        let connection = Connection {
+            socket,
+            pid: peer.pid,
+            program: program_of(peer.pid),
+            leases: HashMap::new(),
+        };
+        self.connections.insert(id, connection);
+    }
+
+    /// Answers one request of a client, or notices that it is gone.
+    fn read(&mut self, id: u64) {
+        let Some(connection) = self.connections.get(&id) else {
+            return;
+        };
+        let mut bytes = vec![0; MAX_PACKET];
+        let packet = match connection.socket.receive(&mut bytes) {
+            Ok(packet) => packet,
+            Err(error) if error.errno() == Errno::EAGAIN => return,
+            Err(_) => return self.disconnect(id),
+        };
+        if packet.len == 0 {
+            return self.disconnect(id);
+        }
+        point!("store.received");
+        let request = match serde_json::from_slice::<Request>(&bytes[..packet.len]) {
+            Ok(_) if packet.is_cut => Err(Failure::new(
+                FailureCode::Limit,
+                "the server could not receive the descriptor; raise its limit on open files (LimitNOFILE, `ulimit -n`)",
+            )),
+            Ok(request) => Ok(request),
+            Err(_) if packet.is_cut => Err(Failure::new(
+                FailureCode::BadRequest,
+                format!("a request has at most {MAX_PACKET} bytes and one descriptor"),
+            )),
+            Err(error) => Err(Failure::new(FailureCode::BadRequest, format!("no request: {error}"))),
+        };
+        if let Ok(Request::Release { id: object }) = request {
+            return self.release(id, object);
+        }
+        let mut leased = None;
+        let answer = request.and_then(|request| self.answer(id, request, packet.fds, &mut leased));
+        let (bytes, file) = answer.unwrap_or_else(|failure| (encode(&Answer::<()>::Failed(failure)), None));
+        point!("store.answered");
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        // A full buffer too: the client does not read.
+        if connection.socket.send(&bytes, file.as_ref().map(|file| file.as_fd())).is_err() {
+            return self.disconnect(id);
+        }
+        if let Some(object) = leased {
+            *connection.leases.entry(object).or_default() += 1;
+            self.objects.lease(object);
+        }
+        point!("store.sent");
+    }
+
+    fn answer(
+        &mut self,
+        client: u64,
+        request: Request,
+        fds: Vec<OwnedFd>,
+        leased: &mut Option<u64>,
+    ) -> Result<Packed, Failure> {
+        let plain = |bytes| Ok((bytes, None));
+        match request {
+            Request::Info => plain(done(&self.info())),
+            Request::Put { name, kind, replace } => {
+                let object = self.put(client, &name, kind, replace, fds)?;
+                plain(done(object))
+            }
+            Request::Get { name } => {
+                let (object, content) = self.objects.get(&name)?;
+                let file = content.to_file().map_err(limit)?;
+                *leased = Some(object.id);
+                Ok((done(object), Some(file)))
+            }
+            Request::Ls { after } => plain(done(&self.objects.page(&after))),
+            Request::Clients { after } => plain(done(&self.clients(after))),
+            Request::Rm { name } => plain(done(&self.objects.remove(&name)?)),
+            Request::Stop => {
+                self.stopped = true;
+                plain(done(&self.info()))
+            }
+            // Handled before: it has no answer.
+            Request::Release { .. } => plain(Vec::new()),
+        }
+    }
+
+    fn put(
+        &mut self,
+        client: u64,
+        name: &str,
+        kind: super::Kind,
+        replace: bool,
+        mut fds: Vec<OwnedFd>,
+    ) -> Result<&Object, Failure> {
+        let bad = |message: String| Failure::new(FailureCode::BadObject, message);
+        let file = match (fds.pop(), fds.is_empty()) {
+            (Some(file), true) => Segment::from_fd(file),
+            _ => return Err(bad("an object comes as one descriptor of a memory file".to_owned())),
+        };
+        match file.is_sealed() {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err(bad(
+                    "the file can still be changed: unmap it where it is mapped for writing, then add the seals \
+                     F_SEAL_WRITE, F_SEAL_GROW and F_SEAL_SHRINK"
+                        .to_owned(),
+                ));
+            }
+            Err(_) => return Err(bad("the descriptor is none of a memory file (memfd_create)".to_owned())),
+        }
+        let stat = file.stat().map_err(limit)?;
+        if let Some(problem) = kind.problem(stat.len) {
+            return Err(bad(problem));
+        }
+        if stat.blocks < stat.len {
+            return Err(bad(format!(
+                "{} of {} bytes have memory: allocate all of the file (fallocate), so that reading it cannot fail",
+                stat.blocks, stat.len
+            )));
+        }
+        self.objects.check(name, stat.len, replace)?;
+        let content = Content::from_file(file, stat.len).map_err(limit)?;
+        let Some(connection) = self.connections.get(&client) else {
+            return Err(bad("the client is gone".to_owned()));
+        };
+        let maker = Maker {
+            pid: connection.pid,
+            program: connection.program.clone(),
+            now: now(),
+        };
+        point!("store.checked");
+        Ok(self.objects.insert(name, kind, stat.len, maker, content))
+    }
+
+    fn info(&self) -> StoreInfo {
+        StoreInfo {
+            protocol: PROTOCOL,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            name: self.server.name.clone(),
+            pid: std::process::id().cast_signed(),
+            started: self.started,
+            capacity: self.objects.capacity(),
+            used: self.objects.used(),
+            retained: self.objects.retained(),
+            objects: self.objects.len() as u64,
+            clients: self.connections.len() as u64,
+        }
+    }
+
+    fn clients(&self, after: u64) -> Page<Client> {
+        let mut ids: Vec<u64> = self.connections.keys().copied().filter(|&id| id > after).collect();
+        ids.sort_unstable();
+        page(ids.into_iter().filter_map(|id| {
+            let connection = self.connections.get(&id)?;
+            Some(Client {
+                id,
+                pid: connection.pid,
+                program: connection.program.clone(),
+                leases: connection.leases.values().sum(),
+                bytes: connection.leases.keys().map(|&object| self.objects.bytes_of(object)).sum(),
+            })
+        }))
+    }
+
+    fn release(&mut self, client: u64, object: u64) {
+        let Some(connection) = self.connections.get_mut(&client) else {
+            return;
+        };
+        // A client cannot end what it does not have.
+        if let Some(count) = connection.leases.get_mut(&object) {
+            *count -= 1;
+            if *count == 0 {
+                connection.leases.remove(&object);
+            }
+            self.objects.release(object, 1);
+        }
+    }
+
+    fn disconnect(&mut self, client: u64) {
+        if let Some(connection) = self.connections.remove(&client) {
+            for (object, count) in connection.leases {
+                self.objects.release(object, count);
+            }
+        }
+        self.idle_since = Instant::now();
+    }
+}
+
+impl Content {
+    fn from_file(file: Segment, len: u64) -> sys::Result<Content> {
+        if len > INLINE {
+            // A description of its own, without the right to write.
+            return Segment::reopen(std::os::fd::AsRawFd::as_raw_fd(&file), Access::ReadOnly).map(Content::File);
+        }
+        let mut bytes = vec![0; len as usize];
+        let mut done = 0;
+        while done < bytes.len() {
+            // Sealed: it has these bytes.
+            done += file.read_at(&mut bytes[done..], done as i64)?.max(1);
+        }
+        Ok(Content::Here(bytes.into()))
+    }
+
+    /// A sealed file with the bytes: each reader has a description, and so a position, of its own.
+    fn to_file(&self) -> sys::Result<OwnedFd> {
+        match self {
+            Content::File(file) => Segment::reopen(file.as_raw_fd(), Access::ReadOnly).map(OwnedFd::from),
+            Content::Here(bytes) => {
+                let file = Segment::create_memfd("arenite-object", true)?;
+                file.set_len(bytes.len() as u64)?;
+                file.write_at(bytes, 0)?;
+                file.seal()?;
+                Ok(file.into())
+            }
+        }
+    }
+}
+
+fn limit(error: sys::Error) -> Failure {
+    Failure::new(FailureCode::Limit, format!("in the server: {error}"))
+}
+
+fn done<T: Serialize>(answer: &T) -> Vec<u8> {
+    encode(&Answer::Done(answer))
+}
+
+fn encode<T: Serialize>(answer: &Answer<T>) -> Vec<u8> {
+    // Messages consist of numbers, texts and lists of them, which JSON always has.
+    serde_json::to_vec(answer).unwrap_or_default()
+}
+
+/// The name that Linux has for a process' program; empty if the process is gone.
+fn program_of(pid: i32) -> String {
+    let name: io::Result<Vec<u8>> = std::fs::read(format!("/proc/{pid}/comm"));
+    name.map_or(String::new(), |name| String::from_utf8_lossy(&name).trim_end().to_owned())
+}
+
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}

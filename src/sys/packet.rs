@@ -1,0 +1,213 @@
+//! Unix packet sockets that carry descriptors: what the store's server and clients talk over.
+
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::sockopt::{PeerCredentials, ReceiveTimeout, SendTimeout};
+use nix::sys::socket::{
+    AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind,
+    connect, getsockopt, listen, sendmsg, setsockopt, socket,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+use super::error::{Error, Result, retry};
+use super::inject::allowed;
+
+/// Descriptors that one packet may carry here. Linux closes what exceeds it, and [`Packet::is_cut`] says so.
+const MAX_FDS: u32 = 4;
+/// Bytes of a control message with that many.
+// SAFETY: it only calculates.
+const CONTROL: usize = unsafe { libc::CMSG_SPACE(MAX_FDS * size_of::<RawFd>() as u32) } as usize;
+
+/// Room for control messages.
+#[repr(C, align(8))]
+struct Control([u8; CONTROL]);
+const _: () = assert!(align_of::<Control>() >= align_of::<libc::cmsghdr>());
+
+/// One end of a connection that keeps the limits of packets, or a socket that accepts such connections. Its descriptor
+/// is close-on-exec.
+#[derive(Debug)]
+pub struct PacketSocket {
+    fd: OwnedFd,
+}
+
+/// The process at the other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// Its process number when it connected or began to listen.
+    pub pid: i32,
+    /// Its effective user id then.
+    pub uid: u32,
+}
+
+/// A packet that was received.
+#[derive(Debug)]
+pub struct Packet {
+    /// Length in bytes; 0 if the other end is closed.
+    pub len: usize,
+    /// The descriptors that came with it.
+    pub fds: Vec<OwnedFd>,
+    /// The packet was longer than the buffer, or some of its descriptors could not be received.
+    pub is_cut: bool,
+}
+
+impl PacketSocket {
+    fn new(flags: SockFlag) -> Result<PacketSocket> {
+        let flags = SockFlag::SOCK_CLOEXEC | flags;
+        allowed()
+            .and_then(|()| socket(AddressFamily::Unix, SockType::SeqPacket, flags, None))
+            .map(|fd| PacketSocket { fd })
+            .map_err(|errno| Error::new("socket", errno, "a Unix packet socket"))
+    }
+
+    /// Creates the socket file `path`, which must not exist, and listens there. Accepting never waits.
+    pub fn listen(path: &Path) -> Result<PacketSocket> {
+        let error = |call| move |errno| Error::new(call, errno, path.display().to_string());
+        let socket = PacketSocket::new(SockFlag::SOCK_NONBLOCK)?;
+        let address = UnixAddr::new(path).map_err(error("bind"))?;
+        allowed()
+            .and_then(|()| bind(socket.fd.as_raw_fd(), &address))
+            .map_err(error("bind"))?;
+        listen(&socket.fd, Backlog::MAXCONN).map_err(error("listen"))?;
+        Ok(socket)
+    }
+
+    /// Connects to `path`. Later calls that wait for longer than `patience` fail with `EAGAIN`.
+    pub fn connect(path: &Path, patience: Duration) -> Result<PacketSocket> {
+        let error = |errno| Error::new("connect", errno, path.display().to_string());
+        let socket = PacketSocket::new(SockFlag::empty())?;
+        let limit = TimeVal::milliseconds(i64::try_from(patience.as_millis()).unwrap_or(i64::MAX));
+        setsockopt(&socket.fd, SendTimeout, &limit).map_err(error)?;
+        setsockopt(&socket.fd, ReceiveTimeout, &limit).map_err(error)?;
+        let address = UnixAddr::new(path).map_err(error)?;
+        retry(|| connect(socket.fd.as_raw_fd(), &address)).map_err(error)?;
+        Ok(socket)
+    }
+
+    /// Accepts the next connection, whose calls never wait. `None` if there is none.
+    pub fn accept(&self) -> Result<Option<PacketSocket>> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        match retry(|| accept4(self.fd.as_raw_fd(), flags)) {
+            Ok(fd) => Ok(Some(PacketSocket { fd: own(fd) })),
+            // The last: the client has gone before it was accepted.
+            Err(Errno::EAGAIN | Errno::ECONNABORTED) => Ok(None),
+            Err(errno) => Err(Error::new("accept4", errno, "a Unix packet socket")),
+        }
+    }
+
+    /// The process at the other end.
+    pub fn peer(&self) -> Result<Peer> {
+        getsockopt(&self.fd, PeerCredentials)
+            .map(|peer| Peer {
+                pid: peer.pid(),
+                uid: peer.uid(),
+            })
+            .map_err(|errno| Error::new("getsockopt(SO_PEERCRED)", errno, "a connection"))
+    }
+
+    /// Sends `bytes` as one packet, with a copy of `fd`.
+    ///
+    /// `EAGAIN` means that the other end does not read: at once if this end never waits, otherwise after its time limit.
+    pub fn send(&self, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<()> {
+        self.send_with(bytes, fd, MsgFlags::empty())
+    }
+
+    /// The same without waiting, and without a descriptor.
+    pub fn send_now(&self, bytes: &[u8]) -> Result<()> {
+        self.send_with(bytes, None, MsgFlags::MSG_DONTWAIT)
+    }
+
+    fn send_with(&self, bytes: &[u8], fd: Option<BorrowedFd<'_>>, flags: MsgFlags) -> Result<()> {
+        let fds = fd.map(|fd| [fd.as_raw_fd()]);
+        let rights = fds.as_ref().map(|fds| ControlMessage::ScmRights(fds));
+        let flags = flags | MsgFlags::MSG_NOSIGNAL;
+        retry(|| {
+            sendmsg::<()>(
+                self.fd.as_raw_fd(),
+                &[IoSlice::new(bytes)],
+                rights.as_slice(),
+                flags,
+                None,
+            )
+        })
+        .map(|_| ())
+        .map_err(|errno| Error::new("sendmsg", errno, format!("a packet of {} bytes", bytes.len())))
+    }
+
+    /// Receives the next packet into `bytes`. `EAGAIN` as for [`PacketSocket::send`].
+    pub fn receive(&self, bytes: &mut [u8]) -> Result<Packet> {
+        let error = |errno| Error::new("recvmsg", errno, "a packet");
+        match retry(|| self.receive_once(bytes)) {
+            // A client that ended before it had read everything.
+            Err(Errno::ECONNRESET) => Ok(Packet::end()),
+            received => received.map_err(error),
+        }
+    }
+
+    /// Not by `nix`, which drops the descriptors of a packet of which some could not be received, without closing them.
+    fn receive_once(&self, bytes: &mut [u8]) -> nix::Result<Packet> {
+        let mut control = Control([0; CONTROL]);
+        let mut part = libc::iovec {
+            iov_base: bytes.as_mut_ptr().cast(),
+            iov_len: bytes.len(),
+        };
+        // SAFETY: all zeros are a valid `msghdr`, with null pointers and lengths of 0.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        message.msg_control = (&raw mut control).cast();
+        message.msg_controllen = CONTROL as _;
+        // SAFETY: the message points to one part, and to `CONTROL` bytes aligned as `cmsghdr` is; both outlive the call.
+        let answer = unsafe {
+            libc::recvmsg(self.fd.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC)
+        };
+        let len = usize::try_from(answer).map_err(|_| Errno::last())?;
+        let mut fds = Vec::new();
+        // SAFETY: Linux has filled the buffer, of which `msg_controllen` now says how much; the macros stay within.
+        let mut header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+        while !header.is_null() {
+            // SAFETY: the header, and as many bytes after it as it says, were written by Linux.
+            unsafe {
+                if ((*header).cmsg_level, (*header).cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+                    let data: *const RawFd = libc::CMSG_DATA(header).cast();
+                    let size = (*header).cmsg_len as usize - libc::CMSG_LEN(0) as usize;
+                    for index in 0..size / size_of::<RawFd>() {
+                        fds.push(own(data.add(index).read_unaligned()));
+                    }
+                }
+                header = libc::CMSG_NXTHDR(&raw const message, header);
+            }
+        }
+        Ok(Packet {
+            len,
+            fds,
+            is_cut: message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0,
+        })
+    }
+}
+
+impl Packet {
+    fn end() -> Packet {
+        Packet {
+            len: 0,
+            fds: Vec::new(),
+            is_cut: false,
+        }
+    }
+}
+
+impl AsFd for PacketSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Takes ownership of a descriptor that a system call has just made.
+fn own(fd: RawFd) -> OwnedFd {
+    // SAFETY: `accept4` and `recvmsg` return descriptors that they made for this process in that very call, so nothing
+    // else owns them.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}

@@ -1,0 +1,202 @@
+//! Clients that do what they should not: an error for them, and nothing for others.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+
+use arenite::store::{Store, StoreErrorKind, connect};
+use nix::sys::resource::{Resource, setrlimit};
+
+use crate::harness::{case, tests, wait_until};
+use crate::programs::{Home, array};
+use crate::raw::{self, Connection};
+
+tests![
+    no_descriptor_but_a_sealed_file_makes_an_object,
+    a_file_that_is_still_mapped_for_writing_is_no_object,
+    a_client_cannot_end_the_leases_of_others,
+    a_received_object_cannot_be_changed,
+    without_descriptors_clients_are_refused_and_others_served;
+    where is_root() => another_user_is_refused, a_squatted_socket_is_refused,
+];
+
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Others are served as before.
+fn is_well(store: &Store) {
+    store.put("well", &array()).unwrap();
+    assert_eq!(store.get::<u8>("well").unwrap()[..], array()[..]);
+    store.remove("well").unwrap();
+}
+
+fn no_descriptor_but_a_sealed_file_makes_an_object() {
+    let home = Home::new();
+    let mut server = home.serve();
+    let store = home.connect();
+    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count();
+    is_well(&store);
+    let before = descriptors();
+    let connection = Connection::new(&home.path());
+    let put = r#"{"op":"put","name":"a","kind":"bytes"}"#;
+    let (reader, writer) = io::pipe().unwrap();
+    let (stream, _other) = UnixStream::pair().unwrap();
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let folder = std::fs::File::open("/").unwrap();
+    let file = tempfile::tempfile().unwrap();
+    let sealed = raw::sealed(b"bytes");
+    let wrong: [&[&dyn AsFd]; 8] = [
+        &[],
+        &[&reader],
+        &[&writer],
+        &[&stream],
+        &[&null],
+        &[&folder],
+        &[&file],
+        &[&sealed, &sealed],
+    ];
+    for files in wrong {
+        let (answer, _) = connection.ask(put, files);
+        assert_eq!(answer["error"], "bad_object", "{answer}");
+    }
+    // More than the server receives: all of them are closed.
+    let many: [&dyn AsFd; 40] = [&sealed; 40];
+    let (answer, _) = connection.ask(put, &many);
+    assert_eq!(answer["error"], "limit", "{answer}");
+    // With a request that has no use for it.
+    let (answer, _) = connection.ask(r#"{"op":"info"}"#, &[&sealed]);
+    assert_eq!(answer["protocol"], 1, "{answer}");
+    assert_eq!(descriptors(), before + 1, "the connection's alone");
+    is_well(&store);
+    store.stop().unwrap();
+    server.wait().assert_done();
+}
+
+fn a_file_that_is_still_mapped_for_writing_is_no_object() {
+    let home = Home::new();
+    let mut server = home.serve();
+    let store = home.connect();
+    let connection = Connection::new(&home.path());
+    let file = raw::memory_file(&[1; 4096]);
+    let options = memmap2::MmapOptions::new();
+    let map = options.map_raw(&file).unwrap();
+    assert_eq!(raw::seal(&file), Err(nix::Error::EBUSY));
+    let (answer, _) = connection.ask(r#"{"op":"put","name":"a","kind":"bytes"}"#, &[&file]);
+    assert_eq!(answer["error"], "bad_object", "{answer}");
+    drop(map);
+    raw::seal(&file).unwrap();
+    let (answer, _) = connection.ask(r#"{"op":"put","name":"a","kind":"bytes"}"#, &[&file]);
+    assert_eq!(answer["bytes"], 4096, "{answer}");
+    store.stop().unwrap();
+    server.wait().assert_done();
+}
+
+fn a_client_cannot_end_the_leases_of_others() {
+    let home = Home::new();
+    let mut server = home.serve();
+    let store = home.connect();
+    let object = store.put("a", &array()).unwrap();
+    let _held = store.get::<u8>("a").unwrap();
+    let connection = Connection::new(&home.path());
+    for id in [object.id, 0, u64::MAX] {
+        connection.send(&format!(r#"{{"op":"release","id":{id}}}"#), &[]);
+    }
+    connection.ask(r#"{"op":"info"}"#, &[]);
+    assert_eq!(store.list().unwrap()[0].leases, 1);
+    store.stop().unwrap();
+    server.wait().assert_done();
+}
+
+fn a_received_object_cannot_be_changed() {
+    let home = Home::new();
+    let mut server = home.serve();
+    let store = home.connect();
+    store.put("large", &array()).unwrap();
+    store.put("small", &arenite::Array::from_slice(&[1_u8, 2, 3])).unwrap();
+    let connection = Connection::new(&home.path());
+    for name in ["large", "small"] {
+        case(name);
+        let (_, file) = connection.ask(&format!(r#"{{"op":"get","name":"{name}"}}"#), &[]);
+        let file = std::fs::File::from(file.unwrap());
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+        // The same user may open it again for writing, and still cannot write.
+        let again = std::fs::File::options().read(true).write(true).open(path).unwrap();
+        assert!(io::Write::write(&mut &again, b"x").is_err());
+        assert!(again.set_len(0).is_err());
+        assert!(again.set_len(1 << 30).is_err());
+        assert!(memmap2::MmapOptions::new().map_raw(&again).is_err());
+        assert!(nix::fcntl::fallocate(
+            &again,
+            nix::fcntl::FallocateFlags::FALLOC_FL_PUNCH_HOLE
+                | nix::fcntl::FallocateFlags::FALLOC_FL_KEEP_SIZE,
+            0,
+            1
+        )
+        .is_err());
+    }
+    store.stop().unwrap();
+    server.wait().assert_done();
+}
+
+fn without_descriptors_clients_are_refused_and_others_served() {
+    let home = Home::new();
+    let few = || setrlimit(Resource::RLIMIT_NOFILE, 40, 40).map_err(io::Error::from);
+    let mut server = home.serve_with(few, 1 << 30, &[]);
+    let store = home.connect();
+    is_well(&store);
+    let mut clients = Vec::new();
+    let error = loop {
+        // The kernel accepts; the server closes at once what it has no descriptor for.
+        match connect(&home.socket()) {
+            Ok(client) => clients.push(client),
+            Err(error) => break error,
+        }
+        assert!(clients.len() < 40);
+    };
+    assert_eq!(error.kind(), StoreErrorKind::NotRunning, "{error}");
+    let error = store.put("a", &array()).unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::System, "{error}");
+    assert!(error.to_string().contains("open files"), "{error}");
+    drop(clients);
+    wait_until("the clients are gone", || store.info().unwrap().clients == 1);
+    is_well(&store);
+    store.stop().unwrap();
+    server.wait().assert_done();
+}
+
+/// Becomes another user.
+fn become_nobody() -> io::Result<()> {
+    nix::unistd::setgid(65534.into())?;
+    nix::unistd::setuid(65534.into())?;
+    Ok(())
+}
+
+fn another_user_is_refused() {
+    let home = Home::new();
+    let mut server = home.serve();
+    // As if the folder and the socket were open to all.
+    for path in [home.folder(), &home.path()] {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o777)).unwrap();
+    }
+    let mut other = home.start("reader", become_nobody);
+    let ended = other.wait();
+    assert_eq!(ended.code, Some(101), "{ended:?}");
+    assert!(ended.errors.contains("another user") , "{ended:?}");
+    // Its own check comes first; without it the server hangs up.
+    home.connect().stop().unwrap();
+    server.wait().assert_done();
+}
+
+fn a_squatted_socket_is_refused() {
+    let home = Home::new();
+    std::fs::set_permissions(home.folder(), PermissionsExt::from_mode(0o777)).unwrap();
+    let mut squatter = home.start("squatter", become_nobody);
+    squatter.expect("ready");
+    let error = connect(&home.socket()).unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Denied, "{error}");
+    assert!(error.to_string().contains("another user (65534)"), "{error}");
+    squatter.go_on();
+    squatter.wait().assert_done();
+}

@@ -1,0 +1,65 @@
+//! Many clients, many objects, large objects.
+
+use std::io::Read;
+
+use arenite::Array;
+use arenite::store::{Kind, connect};
+
+use crate::harness::programs::{may_have_own_shm, own_shm};
+use crate::harness::{case, tests};
+use crate::programs::{Home, array};
+
+tests![
+    a_thousand_clients_and_a_hundred_thousand_objects;
+    where may_have_own_shm() => a_small_dev_shm_does_not_matter,
+];
+
+fn a_thousand_clients_and_a_hundred_thousand_objects() {
+    const OBJECTS: usize = 100_000;
+    let home = Home::new();
+    let mut server = home.serve();
+    let clients: Vec<_> = (0..1000).map(|_| home.connect()).collect();
+    for index in 0..OBJECTS {
+        if index % 10_000 == 0 {
+            case(format!("object {index}"));
+        }
+        let store = &clients[index % clients.len()];
+        let array = Array::from_slice(&[index as u64]);
+        store.put(&format!("object {index:06}"), &array).unwrap();
+    }
+    let store = &clients[0];
+    let info = store.info().unwrap();
+    assert_eq!((info.objects, info.clients, info.used), (100_000, 1000, 800_000));
+    for index in (0..OBJECTS).step_by(997) {
+        let found = clients[index % 1000].get::<u64>(&format!("object {index:06}"));
+        assert_eq!(found.unwrap()[..], [index as u64]);
+    }
+    case("the list");
+    let objects = store.list().unwrap();
+    assert_eq!(objects.len(), OBJECTS);
+    assert!(objects.is_sorted_by(|a, b| a.name < b.name));
+    // Small objects take no descriptors.
+    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count();
+    assert!(descriptors < 1000 + 100, "{descriptors}");
+    store.stop().unwrap();
+    drop(clients);
+    server.wait().assert_done();
+}
+
+fn a_small_dev_shm_does_not_matter() {
+    let home = Home::new();
+    let mut server = home.serve_with(own_shm(Some(8)), 1 << 30, &[]);
+    let store = home.connect();
+    let len = 64 << 20;
+    let mut draft = store.draft(Kind::array::<u8>(len), len).unwrap();
+    draft.fill(7);
+    draft.publish("large").unwrap();
+    let large = store.get::<u8>("large").unwrap();
+    assert!(large.iter().all(|&byte| byte == 7));
+    // From a stream of unknown length.
+    let bytes = array();
+    store.put_from("stream", Kind::Bytes, (&bytes[..]).chain(&bytes[..]), false).unwrap();
+    assert_eq!(store.get_bytes("stream").unwrap().1.len(), 2 * bytes.len());
+    connect(&home.socket()).unwrap().stop().unwrap();
+    server.wait().assert_done();
+}

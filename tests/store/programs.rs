@@ -1,0 +1,182 @@
+//! The programs of these tests: a server, and clients that stop at a step.
+
+use std::io;
+use std::path::Path;
+
+use arenite::Array;
+use arenite::store::{Kind, Server, Store, connect};
+use tempfile::TempDir;
+
+use crate::harness::programs::{Program, Scenario, pause, say};
+use crate::raw;
+
+/// Environment variable with the path of the store's socket.
+pub const SOCKET: &str = "ARENITE_TEST_SOCKET";
+/// Environment variable with the store's capacity in bytes.
+const CAPACITY: &str = "ARENITE_TEST_CAPACITY";
+/// Environment variable with the step at which a client stops.
+const STEP: &str = "ARENITE_TEST_STEP";
+
+/// The bytes of the arrays that clients put: large enough for a file of their own.
+pub const LEN: usize = 1 << 20;
+
+/// The roles of child programs.
+pub const ROLES: &[Scenario] = &[
+    ("server", serve),
+    ("client", client),
+    ("reader", read),
+    ("squatter", squat),
+];
+
+/// A store with its folder.
+pub struct Home {
+    folder: TempDir,
+}
+
+/// The steps at which a client is killed. At the end of each it holds what the step made.
+pub const STEPS: [&str; 8] = [
+    "connected", "drafted", "sealed", "sent", "published", "got", "replaced", "removed",
+];
+
+impl Home {
+    pub fn new() -> Home {
+        Home {
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    pub fn socket(&self) -> String {
+        self.path().to_str().unwrap().to_owned()
+    }
+
+    pub fn path(&self) -> std::path::PathBuf {
+        self.folder.path().join("test.sock")
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn connect(&self) -> Store {
+        connect(&self.socket()).unwrap()
+    }
+
+    /// Starts a server, and waits until it can be connected to.
+    pub fn serve(&self) -> Program {
+        self.serve_with(|| Ok(()), 1 << 30, &[])
+    }
+
+    pub fn serve_with(
+        &self,
+        prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+        capacity: u64,
+        variables: &[(&str, &Path)],
+    ) -> Program {
+        let mut server = Program::with("server", prepare, |command| {
+            command.env(SOCKET, self.path()).env(CAPACITY, capacity.to_string());
+            command.envs(variables.iter().copied());
+        });
+        server.expect("ready");
+        server
+    }
+
+    /// Starts a client and waits until it stands at this step.
+    pub fn client(&self, step: &str) -> Program {
+        let mut client = Program::with("client", || Ok(()), |command| {
+            command.env(SOCKET, self.path()).env(STEP, step);
+        });
+        client.expect("here");
+        client
+    }
+
+    /// Starts a program that has mapped the array `kept`.
+    pub fn reader(&self) -> Program {
+        let mut reader = Program::with("reader", || Ok(()), |command| {
+            command.env(SOCKET, self.path());
+        });
+        reader.expect("mapped");
+        reader
+    }
+
+    pub fn start(
+        &self,
+        role: &str,
+        prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+    ) -> Program {
+        Program::with(role, prepare, |command| {
+            command.env(SOCKET, self.path());
+        })
+    }
+}
+
+/// The array that clients put.
+pub fn array() -> Array<u8> {
+    Array::from_fn(LEN, |i| (i % 251) as u8)
+}
+
+fn socket() -> String {
+    std::env::var(SOCKET).unwrap()
+}
+
+fn serve() {
+    let capacity = std::env::var(CAPACITY).unwrap().parse().unwrap();
+    let server = Server::bind(&socket()).unwrap().capacity(capacity);
+    say("ready");
+    server.run().unwrap();
+}
+
+fn client() {
+    let last = std::env::var(STEP).unwrap();
+    let mut at = STEPS.into_iter();
+    // Whether the client stands here until it is killed.
+    let mut reached = |step: &str| {
+        assert_eq!(at.next(), Some(step));
+        if step == last {
+            say("here");
+            pause();
+        }
+    };
+    let store = connect(&socket()).unwrap();
+    reached("connected");
+
+    let mut draft = store.draft(Kind::array::<u8>(LEN), LEN).unwrap();
+    draft.copy_from_slice(&array());
+    reached("drafted");
+
+    let file = raw::sealed(&array());
+    reached("sealed");
+
+    let connection = raw::Connection::new(Path::new(&socket()));
+    connection.send(&format!(r#"{{"op":"put","name":"sent","kind":"array","dtype":"|u1","shape":[{LEN}]}}"#), &[&file]);
+    reached("sent");
+
+    draft.publish("published").unwrap();
+    reached("published");
+
+    let got = store.get::<u8>("kept").unwrap();
+    reached("got");
+
+    store.draft(Kind::array::<u8>(3), 3).unwrap().replace("published").unwrap();
+    reached("replaced");
+
+    store.remove("kept").unwrap();
+    reached("removed");
+    drop(got);
+}
+
+fn read() {
+    let store = connect(&socket()).unwrap();
+    let kept = store.get::<u8>("kept").unwrap();
+    assert_eq!(kept[..], array()[..]);
+    say("mapped");
+    pause();
+    assert_eq!(kept[..], array()[..]);
+}
+
+/// Listens where a store's server would, as another user, and takes whatever is sent.
+fn squat() {
+    let path = socket();
+    let _listener = raw::listen(Path::new(&path));
+    say("ready");
+    pause();
+}
