@@ -69,7 +69,11 @@ impl World {
     /// Runs a command that fails with this code, and returns its error.
     #[track_caller]
     fn fails(&self, code: i32, line: &str) -> String {
-        let Output { status, stdout, stderr } = self.command(line).output().unwrap();
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = self.command(line).output().unwrap();
         assert_eq!(status.code(), Some(code), "{line}: {}", text(&stderr));
         assert_eq!(text(&stdout), "", "nothing but results");
         text(&stderr)
@@ -77,7 +81,10 @@ impl World {
 
     fn json(&self, line: &str) -> Vec<Value> {
         let lines = self.run(line);
-        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        lines
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 
     /// Starts a server and waits until it says that clients can connect.
@@ -89,7 +96,9 @@ impl World {
             .spawn()
             .unwrap();
         let mut ready = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut ready)
+            .unwrap();
         let ready: Value = serde_json::from_str(&ready).unwrap();
         assert_eq!(ready["pid"], child.id(), "{ready}");
         Serving(child)
@@ -115,18 +124,30 @@ fn files_go_in_and_come_out_as_they_were() {
     world.run("put bytes b.bin");
     world.run("get prices -o out.npy");
     assert_eq!(npy::read::<f32>(world.path("out.npy")).unwrap(), array);
-    assert_eq!(fs::read(world.path("a.npy")).unwrap(), fs::read(world.path("out.npy")).unwrap());
+    assert_eq!(
+        fs::read(world.path("a.npy")).unwrap(),
+        fs::read(world.path("out.npy")).unwrap()
+    );
     assert_eq!(world.run("get bytes"), "some bytes");
 
     let listed = world.json("ls --json");
-    let facts: Vec<_> = listed.iter().map(|o| (&o["name"], &o["kind"], &o["bytes"])).collect();
-    assert_eq!(format!("{facts:?}"), r#"[(String("bytes"), String("bytes"), Number(10)), (String("prices"), String("array"), Number(120000))]"#);
+    let facts: Vec<_> = listed
+        .iter()
+        .map(|o| (&o["name"], &o["kind"], &o["bytes"]))
+        .collect();
+    assert_eq!(
+        format!("{facts:?}"),
+        r#"[(String("bytes"), String("bytes"), Number(10)), (String("prices"), String("array"), Number(120000))]"#
+    );
     assert_eq!(listed[1]["shape"], serde_json::json!([100, 300]));
     let table = world.run("ls");
     let lines: Vec<&str> = table.lines().collect();
     assert_eq!(lines.len(), 3, "{table}");
     assert!(lines[0].starts_with("NAME    KIND"), "{table}");
-    assert!(lines[2].starts_with("prices  array <f4 100×300  117.2 KiB"), "{table}");
+    assert!(
+        lines[2].starts_with("prices  array <f4 100×300  117.2 KiB"),
+        "{table}"
+    );
 
     world.run("rm prices bytes");
     assert_eq!(world.run("ls --json"), "");
@@ -150,8 +171,15 @@ fn standard_input_is_a_file() {
     npy::write_to(&mut npy, [2, 2], &[1_u8, 2, 3, 4]).unwrap();
     put("put array -", &npy);
     put("put npy - --kind bytes", &npy);
-    let kinds: Vec<_> = world.json("ls --json").iter().map(|o| o["kind"].to_string()).collect();
-    assert_eq!(kinds, [r#""array""#, r#""bytes""#, r#""bytes""#, r#""bytes""#]);
+    let kinds: Vec<_> = world
+        .json("ls --json")
+        .iter()
+        .map(|o| o["kind"].to_string())
+        .collect();
+    assert_eq!(
+        kinds,
+        [r#""array""#, r#""bytes""#, r#""bytes""#, r#""bytes""#]
+    );
     assert_eq!(world.run("get text"), "from a pipe");
     assert_eq!(world.run("get empty"), "");
 }
@@ -164,11 +192,20 @@ fn names_are_taken_until_they_are_replaced() {
     fs::write(world.path("two"), b"22").unwrap();
     world.run("put a one");
     let error = world.fails(1, "put a two");
-    assert!(error.starts_with("error: a exists already: bytes from process"), "{error}");
+    assert!(
+        error.starts_with("error: a exists already: bytes from process"),
+        "{error}"
+    );
     let object = &world.json("put a two --replace --json")[0];
-    assert_eq!((&object["name"], &object["bytes"]), (&"a".into(), &2.into()));
+    assert_eq!(
+        (&object["name"], &object["bytes"]),
+        (&"a".into(), &2.into())
+    );
     let error = world.fails(1, "get b");
-    assert!(error.contains("there is no object \"b\"; list them with `arenite ls`"), "{error}");
+    assert!(
+        error.contains("there is no object \"b\"; list them with `arenite ls`"),
+        "{error}"
+    );
     let error = world.fails(1, "rm c a d");
     assert_eq!(error.lines().count(), 2, "{error}");
     assert_eq!(world.run("ls --json"), "", "what exists is removed");
@@ -180,29 +217,59 @@ fn a_full_store_says_how_full() {
     let _serving = world.serve("--capacity 100K");
     fs::write(world.path("large"), vec![0; 200_000]).unwrap();
     let error = world.fails(1, "put a large");
-    assert!(error.contains("the store is full: requested 102401 bytes, free 102400, capacity 102400"), "{error}");
+    assert!(
+        error.contains("the store is full: requested 102401 bytes, free 102400, capacity 102400"),
+        "{error}"
+    );
 }
 
 #[test]
 fn what_cannot_be_is_said() {
     let world = World::new();
     let error = world.fails(2, "ls");
-    assert_eq!(error, "error: no store main is served; start it with `arenite serve --name main`\n");
+    assert_eq!(
+        error,
+        "error: no store main is served; start it with `arenite serve --name main`\n"
+    );
     assert!(world.fails(2, "ls --store ../x").contains("is served"));
-    assert!(world.fails(2, "ls --store a:b").contains("is no name for a store"));
+    assert!(
+        world
+            .fails(2, "ls --store a:b")
+            .contains("is no name for a store")
+    );
     let _serving = world.serve("");
     let error = world.fails(2, "serve");
-    assert!(error.contains("the store main is served already (process"), "{error}");
-    assert!(world.fails(1, "put a missing").contains("missing: no such file or directory"));
-    let column_major = b"\x93NUMPY\x01\x00\x3b\x00{'descr': '<u2', 'fortran_order': True, 'shape': (2,2), } \n";
+    assert!(
+        error.contains("the store main is served already (process"),
+        "{error}"
+    );
+    assert!(
+        world
+            .fails(1, "put a missing")
+            .contains("missing: no such file or directory")
+    );
+    let column_major =
+        b"\x93NUMPY\x01\x00\x3b\x00{'descr': '<u2', 'fortran_order': True, 'shape': (2,2), } \n";
     fs::write(world.path("f.npy"), column_major).unwrap();
-    assert!(world.fails(1, "put a f.npy").contains("column-major"), "{}", world.fails(1, "put a f.npy"));
+    assert!(
+        world.fails(1, "put a f.npy").contains("column-major"),
+        "{}",
+        world.fails(1, "put a f.npy")
+    );
     fs::write(world.path("a.feather"), b"ARROW1\0\0more").unwrap();
-    assert!(world.fails(1, "put a a.feather").contains("is an Arrow file"));
+    assert!(
+        world
+            .fails(1, "put a a.feather")
+            .contains("is an Arrow file")
+    );
     fs::write(world.path("one"), b"1").unwrap();
     world.run("put a one");
     assert!(world.fails(2, "get a --json").contains("--out"));
-    assert!(world.fails(1, "get a -o no/such/folder").contains("no such file or directory"));
+    assert!(
+        world
+            .fails(1, "get a -o no/such/folder")
+            .contains("no such file or directory")
+    );
 }
 
 #[test]
@@ -218,7 +285,11 @@ fn stores_are_told_apart_by_name_and_path() {
     world.run(&format!("put b file --store {path}"));
     assert_eq!(world.run("ls --json"), "");
     assert_eq!(world.json("ls --store two --json")[0]["name"], "a");
-    let listed = world.command("ls --json").env("ARENITE_STORE", path).output().unwrap();
+    let listed = world
+        .command("ls --json")
+        .env("ARENITE_STORE", path)
+        .output()
+        .unwrap();
     assert!(text(&listed.stdout).contains(r#""name":"b""#));
 }
 
@@ -271,8 +342,14 @@ fn top_shows_one_view_where_there_is_no_terminal() {
     let view = world.run("top");
     let lines: Vec<&str> = view.lines().collect();
     assert!(lines[0].starts_with("store main   process"), "{view}");
-    assert_eq!(lines[1], "memory [#...................] 39.1 KiB of 1.0 MiB (4 %)");
-    assert!(lines[4].starts_with("large  array <f4 10000"), "by size: {view}");
+    assert_eq!(
+        lines[1],
+        "memory [#...................] 39.1 KiB of 1.0 MiB (4 %)"
+    );
+    assert!(
+        lines[4].starts_with("large  array <f4 10000"),
+        "by size: {view}"
+    );
     assert!(lines[5].starts_with("small  bytes"), "{view}");
     assert!(lines[7].starts_with("CLIENT"), "{view}");
     assert!(lines[8].starts_with("arenite"), "{view}");
@@ -316,6 +393,9 @@ fn top_is_live_on_a_terminal_and_q_quits() {
     child.stdin.take().unwrap().write_all(b"q").unwrap();
     std::io::Read::read_to_string(&mut screen, &mut seen).unwrap();
     assert!(child.wait().unwrap().success(), "{seen:?}");
-    assert!(seen.contains("\x1b[?1049h") && seen.contains("\x1b[?1049l"), "{seen:?}");
+    assert!(
+        seen.contains("\x1b[?1049h") && seen.contains("\x1b[?1049l"),
+        "{seen:?}"
+    );
     assert!(seen.contains("\x1b[1mstore main"), "{seen:?}");
 }

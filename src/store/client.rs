@@ -38,7 +38,10 @@ pub fn connect(name: &str) -> Result<Store, StoreError> {
     if owner != effective_user() {
         return Err(StoreError::new(
             StoreErrorKind::Denied,
-            format!("the server at {} belongs to another user ({owner})", path.display()),
+            format!(
+                "the server at {} belongs to another user ({owner})",
+                path.display()
+            ),
         ));
     }
     let store = Store(Arc::new(Connection {
@@ -104,7 +107,10 @@ impl Store {
         if element != T::NAME && (element, T::NAME) != ("b1", "u1") {
             return Err(wrong(format!("an array of {}", T::NAME)));
         }
-        let extents: Vec<usize> = shape.iter().filter_map(|&extent| usize::try_from(extent).ok()).collect();
+        let extents: Vec<usize> = shape
+            .iter()
+            .filter_map(|&extent| usize::try_from(extent).ok())
+            .collect();
         let shape = Shape::try_from(&extents[..]).map_err(|error| wrong(error.to_string()))?;
         Array::map_sealed(&file, shape, lease).map_err(|error| unusable(name, error))
     }
@@ -161,7 +167,8 @@ impl Store {
         let mut file = std::fs::File::from(OwnedFd::from(file));
         // One byte more than there is room for, which the server then refuses with its numbers.
         let mut reader = reader.take(free.saturating_add(1));
-        io::copy(&mut reader, &mut file).map_err(|error| StoreError::io("cannot read the object", &error))?;
+        io::copy(&mut reader, &mut file)
+            .map_err(|error| StoreError::io("cannot read the object", &error))?;
         let file = Segment::from_fd(file.into());
         file.seal()?;
         self.publish(name, kind, replace, &file)
@@ -173,7 +180,9 @@ impl Store {
     ///
     /// [`StoreErrorKind::NoObject`].
     pub fn remove(&self, name: &str) -> Result<Object, StoreError> {
-        self.ask(&Request::Rm { name: name.to_owned() })
+        self.ask(&Request::Rm {
+            name: name.to_owned(),
+        })
     }
 
     /// All objects, in the order of their names. Objects that appear or vanish meanwhile may be missing or present.
@@ -253,7 +262,12 @@ impl Store {
     }
 
     fn open(&self, name: &str) -> Result<(Object, Segment), StoreError> {
-        match self.exchange(&Request::Get { name: name.to_owned() }, None)? {
+        match self.exchange(
+            &Request::Get {
+                name: name.to_owned(),
+            },
+            None,
+        )? {
             (object, Some(file)) => Ok((object, Segment::from_fd(file))),
             (_, None) => Err(StoreError::new(
                 StoreErrorKind::System,
@@ -301,7 +315,10 @@ impl Store {
             Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN => not_running(self.name()),
             Errno::EAGAIN => StoreError::new(
                 StoreErrorKind::Protocol,
-                format!("the server of the store {} has not answered for {PATIENCE:?}; is it stopped?", self.name()),
+                format!(
+                    "the server of the store {} has not answered for {PATIENCE:?}; is it stopped?",
+                    self.name()
+                ),
             ),
             _ => error.into(),
         };
@@ -317,7 +334,10 @@ impl Store {
             Ok(Answer::Failed(failure)) => Err(failure.into()),
             Err(error) => Err(StoreError::new(
                 StoreErrorKind::Protocol,
-                format!("the server of the store {} answered what is no answer: {error}", self.name()),
+                format!(
+                    "the server of the store {} answered what is no answer: {error}",
+                    self.name()
+                ),
             )),
         }
     }
@@ -347,7 +367,11 @@ fn unusable(name: &str, error: MapError) -> StoreError {
 impl Drop for Lease {
     fn drop(&mut self) {
         let request = Request::Release { id: self.id };
-        let socket = self.connection.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let socket = self
+            .connection
+            .socket
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         // If it cannot be sent, the lease ends with the connection.
         if let Ok(text) = serde_json::to_vec(&request) {
             let _ = socket.send_now(&text);

@@ -85,7 +85,9 @@ impl From<Failure> for StoreError {
             },
             (FailureCode::BadObject, _) => StoreErrorKind::BadObject,
             (FailureCode::Limit, _) => StoreErrorKind::System,
-            (FailureCode::Full | FailureCode::BadRequest | FailureCode::Other, _) => StoreErrorKind::Protocol,
+            (FailureCode::Full | FailureCode::BadRequest | FailureCode::Other, _) => {
+                StoreErrorKind::Protocol
+            }
         };
         StoreError::new(kind, failure.message)
     }

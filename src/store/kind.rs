@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::array::npy::{Dtype, Header};
 use crate::array::Shape;
+use crate::array::npy::{Dtype, Header};
 
 /// Dimensions that an array of the store may have. NumPy allows as many.
 const MAX_DIMS: usize = 64;
@@ -63,7 +63,9 @@ impl Kind {
             return None;
         };
         let item = item_size(dtype)?;
-        shape.iter().try_fold(item, |bytes, &extent| bytes.checked_mul(extent))
+        shape
+            .iter()
+            .try_fold(item, |bytes, &extent| bytes.checked_mul(extent))
     }
 
     /// What is wrong with an object of this kind and of `len` bytes, if anything.
@@ -72,7 +74,10 @@ impl Kind {
             return None;
         };
         if shape.len() > MAX_DIMS {
-            return Some(format!("{} dimensions; an array has at most {MAX_DIMS}", shape.len()));
+            return Some(format!(
+                "{} dimensions; an array has at most {MAX_DIMS}",
+                shape.len()
+            ));
         }
         if item_size(dtype).is_none() {
             return Some(format!(

@@ -128,7 +128,14 @@ impl<F> Objects<F> {
     }
 
     /// Adds an object that was [checked](Objects::check), or puts it in the place of the one that has its name.
-    pub(super) fn insert(&mut self, name: &str, kind: Kind, bytes: u64, maker: Maker, file: F) -> &Object {
+    pub(super) fn insert(
+        &mut self,
+        name: &str,
+        kind: Kind,
+        bytes: u64,
+        maker: Maker,
+        file: F,
+    ) -> &Object {
         // First, so that no moment exists with both.
         let _ = self.remove(name);
         self.last_id += 1;
@@ -145,7 +152,12 @@ impl<F> Objects<F> {
             pid: maker.pid,
             program: maker.program,
         };
-        &self.named.entry(name).insert_entry(Entry { object, file }).into_mut().object
+        &self
+            .named
+            .entry(name)
+            .insert_entry(Entry { object, file })
+            .into_mut()
+            .object
     }
 
     /// An object and its file.
@@ -206,14 +218,22 @@ impl<F> Objects<F> {
 
     fn leases(&mut self, id: u64) -> Option<&mut u64> {
         match self.names.get(&id) {
-            Some(name) => self.named.get_mut(name).map(|entry| &mut entry.object.leases),
-            None => self.retained.get_mut(&id).map(|retained| &mut retained.leases),
+            Some(name) => self
+                .named
+                .get_mut(name)
+                .map(|entry| &mut entry.object.leases),
+            None => self
+                .retained
+                .get_mut(&id)
+                .map(|retained| &mut retained.leases),
         }
     }
 
     /// The objects after the name `after`, in order.
     pub(super) fn page(&self, after: &str) -> Page<Object> {
-        let rest = self.named.range::<str, _>((Bound::Excluded(after), Bound::Unbounded));
+        let rest = self
+            .named
+            .range::<str, _>((Bound::Excluded(after), Bound::Unbounded));
         page(rest.map(|(_, entry)| entry.object.clone()))
     }
 }
@@ -223,10 +243,7 @@ pub(super) fn page<T>(items: impl Iterator<Item = T>) -> Page<T> {
     let mut items: Vec<T> = items.take(PAGE + 1).collect();
     let more = items.len() > PAGE;
     items.truncate(PAGE);
-    Page {
-        items,
-        more,
-    }
+    Page { items, more }
 }
 
 /// Who adds an object, and when.
@@ -239,7 +256,10 @@ pub(super) struct Maker {
 }
 
 fn no_object(name: &str) -> Failure {
-    Failure::new(FailureCode::NoObject, format!("there is no object {name:?}; list them with `arenite ls`"))
+    Failure::new(
+        FailureCode::NoObject,
+        format!("there is no object {name:?}; list them with `arenite ls`"),
+    )
 }
 
 fn check_name(name: &str) -> Result<(), Failure> {
@@ -253,5 +273,8 @@ fn check_name(name: &str) -> Result<(), Failure> {
         return Ok(());
     };
     let start: String = name.chars().take(32).collect();
-    Err(Failure::new(FailureCode::BadObject, format!("{start:?} is no name for an object: {problem}")))
+    Err(Failure::new(
+        FailureCode::BadObject,
+        format!("{start:?} is no name for an object: {problem}"),
+    ))
 }

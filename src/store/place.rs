@@ -50,7 +50,9 @@ impl Claim {
         if !name.contains('/') {
             make_folder(&folder())?;
         }
-        let error = |error: &io::Error, path: &Path| StoreError::io(&format!("cannot use {}", path.display()), error);
+        let error = |error: &io::Error, path: &Path| {
+            StoreError::io(&format!("cannot use {}", path.display()), error)
+        };
         loop {
             let lock = File::options()
                 .create(true)
@@ -66,12 +68,15 @@ impl Claim {
             }
             // A server that ends removes its file before it releases the lock.
             let held = lock.metadata().map_err(|why| error(&why, &lock_path))?;
-            let is_current = fs::symlink_metadata(&lock_path).is_ok_and(|now| now.ino() == held.ino());
+            let is_current =
+                fs::symlink_metadata(&lock_path).is_ok_and(|now| now.ino() == held.ino());
             if !is_current {
                 continue;
             }
             match fs::remove_file(&socket_path) {
-                Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(error(&why, &socket_path)),
+                Err(why) if why.kind() != io::ErrorKind::NotFound => {
+                    return Err(error(&why, &socket_path));
+                }
                 _ => {}
             }
             return Ok(Some(Claim {
@@ -100,13 +105,16 @@ impl Drop for Claim {
 
 /// Creates the folder of the sockets, or checks that only this user can enter the one that exists.
 pub(super) fn make_folder(path: &Path) -> Result<(), StoreError> {
-    let failed = |why: &io::Error| StoreError::io(&format!("cannot use the folder {}", path.display()), why);
+    let failed =
+        |why: &io::Error| StoreError::io(&format!("cannot use the folder {}", path.display()), why);
     match DirBuilder::new().mode(0o700).create(path) {
         Err(why) if why.kind() != io::ErrorKind::AlreadyExists => return Err(failed(&why)),
         _ => {}
     }
     let found = fs::symlink_metadata(path).map_err(|why| failed(&why))?;
-    let is_private = found.is_dir() && found.uid() == effective_user() && found.permissions().mode() & 0o077 == 0;
+    let is_private = found.is_dir()
+        && found.uid() == effective_user()
+        && found.permissions().mode() & 0o077 == 0;
     if is_private {
         return Ok(());
     }

@@ -127,7 +127,9 @@ impl Server {
             let process = process.map_or(String::new(), |info| format!(" (process {})", info.pid));
             return Err(StoreError::new(
                 StoreErrorKind::AlreadyRunning,
-                format!("the store {name} is served already{process}; stop that server, or choose another name"),
+                format!(
+                    "the store {name} is served already{process}; stop that server, or choose another name"
+                ),
             ));
         };
         let listener = PacketSocket::listen(claim.socket_path())?;
@@ -276,20 +278,28 @@ impl Serving {
                 FailureCode::BadRequest,
                 format!("a request has at most {MAX_PACKET} bytes and one descriptor"),
             )),
-            Err(error) => Err(Failure::new(FailureCode::BadRequest, format!("no request: {error}"))),
+            Err(error) => Err(Failure::new(
+                FailureCode::BadRequest,
+                format!("no request: {error}"),
+            )),
         };
         if let Ok(Request::Release { id: object }) = request {
             return self.release(id, object);
         }
         let mut leased = None;
         let answer = request.and_then(|request| self.answer(id, request, packet.fds, &mut leased));
-        let (bytes, file) = answer.unwrap_or_else(|failure| (encode(&Answer::<()>::Failed(failure)), None));
+        let (bytes, file) =
+            answer.unwrap_or_else(|failure| (encode(&Answer::<()>::Failed(failure)), None));
         point!("store.answered");
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
         // A full buffer too: the client does not read.
-        if connection.socket.send(&bytes, file.as_ref().map(|file| file.as_fd())).is_err() {
+        if connection
+            .socket
+            .send(&bytes, file.as_ref().map(|file| file.as_fd()))
+            .is_err()
+        {
             return self.disconnect(id);
         }
         if let Some(object) = leased {
@@ -309,7 +319,11 @@ impl Serving {
         let plain = |bytes| Ok((bytes, None));
         match request {
             Request::Info => plain(done(&self.info())),
-            Request::Put { name, kind, replace } => {
+            Request::Put {
+                name,
+                kind,
+                replace,
+            } => {
                 let object = self.put(client, &name, kind, replace, fds)?;
                 plain(done(object))
             }
@@ -342,7 +356,11 @@ impl Serving {
         let bad = |message: String| Failure::new(FailureCode::BadObject, message);
         let file = match (fds.pop(), fds.is_empty()) {
             (Some(file), true) => Segment::from_fd(file),
-            _ => return Err(bad("an object comes as one descriptor of a memory file".to_owned())),
+            _ => {
+                return Err(bad(
+                    "an object comes as one descriptor of a memory file".to_owned()
+                ));
+            }
         };
         match file.is_sealed() {
             Ok(true) => {}
@@ -353,7 +371,11 @@ impl Serving {
                         .to_owned(),
                 ));
             }
-            Err(_) => return Err(bad("the descriptor is none of a memory file (memfd_create)".to_owned())),
+            Err(_) => {
+                return Err(bad(
+                    "the descriptor is none of a memory file (memfd_create)".to_owned(),
+                ));
+            }
         }
         let stat = file.stat().map_err(limit)?;
         if let Some(problem) = kind.problem(stat.len) {
@@ -395,7 +417,12 @@ impl Serving {
     }
 
     fn clients(&self, after: u64) -> Page<Client> {
-        let mut ids: Vec<u64> = self.connections.keys().copied().filter(|&id| id > after).collect();
+        let mut ids: Vec<u64> = self
+            .connections
+            .keys()
+            .copied()
+            .filter(|&id| id > after)
+            .collect();
         ids.sort_unstable();
         page(ids.into_iter().filter_map(|id| {
             let connection = self.connections.get(&id)?;
@@ -404,7 +431,11 @@ impl Serving {
                 pid: connection.pid,
                 program: connection.program.clone(),
                 leases: connection.leases.values().sum(),
-                bytes: connection.leases.keys().map(|&object| self.objects.bytes_of(object)).sum(),
+                bytes: connection
+                    .leases
+                    .keys()
+                    .map(|&object| self.objects.bytes_of(object))
+                    .sum(),
             })
         }))
     }
@@ -437,7 +468,8 @@ impl Content {
     fn from_file(file: Segment, len: u64) -> sys::Result<Content> {
         if len > INLINE {
             // A description of its own, without the right to write.
-            return Segment::reopen(std::os::fd::AsRawFd::as_raw_fd(&file), Access::ReadOnly).map(Content::File);
+            return Segment::reopen(std::os::fd::AsRawFd::as_raw_fd(&file), Access::ReadOnly)
+                .map(Content::File);
         }
         let mut bytes = vec![0; len as usize];
         let mut done = 0;
@@ -451,7 +483,9 @@ impl Content {
     /// A sealed file with the bytes: each reader has a description, and so a position, of its own.
     fn to_file(&self) -> sys::Result<OwnedFd> {
         match self {
-            Content::File(file) => Segment::reopen(file.as_raw_fd(), Access::ReadOnly).map(OwnedFd::from),
+            Content::File(file) => {
+                Segment::reopen(file.as_raw_fd(), Access::ReadOnly).map(OwnedFd::from)
+            }
             Content::Here(bytes) => {
                 let file = Segment::create_memfd("arenite-object", true)?;
                 file.set_len(bytes.len() as u64)?;
@@ -479,9 +513,13 @@ fn encode<T: Serialize>(answer: &Answer<T>) -> Vec<u8> {
 /// The name that Linux has for a process' program; empty if the process is gone.
 fn program_of(pid: i32) -> String {
     let name: io::Result<Vec<u8>> = std::fs::read(format!("/proc/{pid}/comm"));
-    name.map_or(String::new(), |name| String::from_utf8_lossy(&name).trim_end().to_owned())
+    name.map_or(String::new(), |name| {
+        String::from_utf8_lossy(&name).trim_end().to_owned()
+    })
 }
 
 fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
 }

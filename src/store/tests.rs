@@ -76,7 +76,12 @@ fn arrays_come_back_as_they_were_put() {
     assert_eq!((found.shape(), &found[..]), (large.shape(), &large[..]));
     assert_eq!(other.get::<i64>("empty").unwrap().shape(), empty.shape());
 
-    let names: Vec<_> = other.list().unwrap().into_iter().map(|object| object.name).collect();
+    let names: Vec<_> = other
+        .list()
+        .unwrap()
+        .into_iter()
+        .map(|object| object.name)
+        .collect();
     assert_eq!(names, ["empty", "large", "small"]);
     let (object, bytes) = other.get_bytes("small").unwrap();
     assert_eq!(object.kind, Kind::array::<f32>([2, 3]));
@@ -90,9 +95,17 @@ fn an_object_has_one_kind() {
     store.put("a", &Array::from_slice(&[1_i32])).unwrap();
     let error = store.get::<f32>("a").unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::WrongKind);
-    assert_eq!(error.to_string(), "a is array <i4 1, and not an array of f4");
-    store.put_from("b", Kind::Bytes, &b"text"[..], false).unwrap();
-    assert_eq!(store.get::<u8>("b").unwrap_err().kind(), StoreErrorKind::WrongKind);
+    assert_eq!(
+        error.to_string(),
+        "a is array <i4 1, and not an array of f4"
+    );
+    store
+        .put_from("b", Kind::Bytes, &b"text"[..], false)
+        .unwrap();
+    assert_eq!(
+        store.get::<u8>("b").unwrap_err().kind(),
+        StoreErrorKind::WrongKind
+    );
     assert_eq!(store.get_bytes("b").unwrap().1[..], *b"text");
 }
 
@@ -105,7 +118,10 @@ fn names_are_unique_until_they_are_replaced_or_removed() {
     let held = store.get::<u8>("a").unwrap();
     let error = store.put("a", &held).unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Exists);
-    assert!(error.to_string().contains("replace or remove it"), "{error}");
+    assert!(
+        error.to_string().contains("replace or remove it"),
+        "{error}"
+    );
 
     let draft = store.draft(Kind::array::<u8>(3), 3).unwrap();
     draft.replace("a").unwrap();
@@ -113,8 +129,14 @@ fn names_are_unique_until_they_are_replaced_or_removed() {
     assert_eq!(held[..], old[..], "who holds the old one keeps it");
     assert_eq!(info(&store).retained, 100_000);
     assert_eq!(store.remove("a").unwrap().bytes, 3);
-    assert_eq!(store.get::<u8>("a").unwrap_err().kind(), StoreErrorKind::NoObject);
-    assert_eq!(store.remove("a").unwrap_err().kind(), StoreErrorKind::NoObject);
+    assert_eq!(
+        store.get::<u8>("a").unwrap_err().kind(),
+        StoreErrorKind::NoObject
+    );
+    assert_eq!(
+        store.remove("a").unwrap_err().kind(),
+        StoreErrorKind::NoObject
+    );
     drop(held);
     let info = info(&store);
     assert_eq!((info.used, info.retained, info.objects), (0, 0, 0));
@@ -129,7 +151,10 @@ fn leases_are_counted_by_client_and_end_with_it() {
     let copy = held[0].clone();
     assert_eq!(one.list().unwrap()[0].leases, 2);
     let clients = one.clients().unwrap();
-    let holds: Vec<_> = clients.iter().map(|client| (client.leases, client.bytes)).collect();
+    let holds: Vec<_> = clients
+        .iter()
+        .map(|client| (client.leases, client.bytes))
+        .collect();
     assert_eq!(holds, [(0, 0), (2, 70_000)]);
     drop(held);
     other.info().unwrap();
@@ -154,10 +179,17 @@ fn a_full_store_says_how_full() {
     };
     let array = Array::<u8>::zeros(50_000);
     assert_eq!(store.put("b", &array).unwrap_err().kind(), full);
-    let error = store.put_from("b", Kind::Bytes, &array[..], false).unwrap_err();
-    assert!(matches!(error.kind(), StoreErrorKind::Full { free: 40_000, .. }), "{error}");
+    let error = store
+        .put_from("b", Kind::Bytes, &array[..], false)
+        .unwrap_err();
+    assert!(
+        matches!(error.kind(), StoreErrorKind::Full { free: 40_000, .. }),
+        "{error}"
+    );
     // What is replaced makes room.
-    store.put_from("a", Kind::Bytes, &array[..40_000], true).unwrap();
+    store
+        .put_from("a", Kind::Bytes, &array[..40_000], true)
+        .unwrap();
     assert_eq!(info(&store).used, 40_000);
     store.put("b", &array).unwrap();
 }
@@ -169,9 +201,19 @@ fn lists_of_any_length_are_whole() {
     let count = 3 * PAGE + 1;
     let long = "n".repeat(250);
     for index in 0..count {
-        store.put(&format!("{long}{index:03}"), &Array::from_slice(&[index as u32])).unwrap();
+        store
+            .put(
+                &format!("{long}{index:03}"),
+                &Array::from_slice(&[index as u32]),
+            )
+            .unwrap();
     }
-    let names: Vec<_> = store.list().unwrap().into_iter().map(|object| object.name).collect();
+    let names: Vec<_> = store
+        .list()
+        .unwrap()
+        .into_iter()
+        .map(|object| object.name)
+        .collect();
     assert_eq!(names.len(), count);
     assert!(names.is_sorted());
     let clients: Vec<_> = (0..count).map(|_| running.connect()).collect();
@@ -189,7 +231,10 @@ fn a_name_is_served_once() {
     let folder = running.folder.path().to_owned();
     running.connect().stop().unwrap();
     running.ended();
-    assert_eq!(connect(&socket_in(&folder)).unwrap_err().kind(), StoreErrorKind::NotRunning);
+    assert_eq!(
+        connect(&socket_in(&folder)).unwrap_err().kind(),
+        StoreErrorKind::NotRunning
+    );
 }
 
 #[test]
@@ -199,10 +244,17 @@ fn a_killed_server_leaves_a_name_that_can_be_served() {
     // What remains of it: two files without a lock.
     drop(PacketSocket::listen(Path::new(&name)).unwrap());
     std::fs::write(folder.path().join("test.lock"), "").unwrap();
-    assert_eq!(connect(&name).unwrap_err().kind(), StoreErrorKind::NotRunning);
+    assert_eq!(
+        connect(&name).unwrap_err().kind(),
+        StoreErrorKind::NotRunning
+    );
     let server = Server::bind(&name).unwrap();
     drop(server);
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left");
+    assert_eq!(
+        std::fs::read_dir(folder.path()).unwrap().count(),
+        0,
+        "nothing is left"
+    );
 }
 
 #[test]
@@ -215,13 +267,21 @@ fn an_idle_server_ends() {
 #[test]
 fn names_of_stores_and_objects_are_checked() {
     for name in ["", "a b", ".hidden", &"n".repeat(65)] {
-        assert_eq!(connect(name).unwrap_err().kind(), StoreErrorKind::BadName, "{name:?}");
+        assert_eq!(
+            connect(name).unwrap_err().kind(),
+            StoreErrorKind::BadName,
+            "{name:?}"
+        );
     }
     let running = Running::new(|server| server);
     let store = running.connect();
     let array = Array::from_slice(&[1_u8]);
     for name in ["", "line\nbreak", &"n".repeat(256)] {
-        assert_eq!(store.put(name, &array).unwrap_err().kind(), StoreErrorKind::BadObject, "{name:?}");
+        assert_eq!(
+            store.put(name, &array).unwrap_err().kind(),
+            StoreErrorKind::BadObject,
+            "{name:?}"
+        );
     }
     store.put("ünïcode / and blanks", &array).unwrap();
 }
@@ -245,7 +305,10 @@ fn what_is_no_object_is_refused() {
         shape: vec![100_000],
     };
     for wrong in ["", "u1", ">i2", "|f4", "<O8", "\u{e9}\u{e9}"] {
-        assert!(refused(dtype(wrong), &file).contains("element type"), "{wrong}");
+        assert!(
+            refused(dtype(wrong), &file).contains("element type"),
+            "{wrong}"
+        );
     }
     let shape = |shape: Vec<u64>| Kind::Array {
         dtype: "|u1".to_owned(),
@@ -282,12 +345,23 @@ fn messages_that_are_no_requests_are_answered() {
             Answer::Done(info) => Ok(info.clients),
         }
     };
-    for text in [&b"x"[..], b"{}", b"{\"op\":\"fly\"}", b"\xff\xfe", b"{\"op\":\"put\",\"name\":\"a\"}", &[b' '; 65_000]] {
+    for text in [
+        &b"x"[..],
+        b"{}",
+        b"{\"op\":\"fly\"}",
+        b"\xff\xfe",
+        b"{\"op\":\"put\",\"name\":\"a\"}",
+        &[b' '; 65_000],
+    ] {
         assert_eq!(ask(text), Err(FailureCode::BadRequest), "{text:?}");
     }
     // More than a packet may have.
     assert_eq!(ask(&[b'['; 70_000]), Err(FailureCode::BadRequest));
-    assert_eq!(ask(b"{\"op\":\"info\",\"later\":1}"), Ok(1), "unknown members are for newer servers");
+    assert_eq!(
+        ask(b"{\"op\":\"info\",\"later\":1}"),
+        Ok(1),
+        "unknown members are for newer servers"
+    );
     assert_eq!(
         ask(b"{\"op\":\"put\",\"name\":\"a\",\"kind\":\"bytes\"}"),
         Err(FailureCode::BadObject),
@@ -309,7 +383,10 @@ fn failures_of_newer_servers_are_understood() {
     let failure: Failure =
         serde_json::from_str(r#"{"error":"too_hot","message":"the store is too hot"}"#).unwrap();
     assert_eq!((failure.error, failure.full), (FailureCode::Other, None));
-    assert_eq!(StoreError::from(failure).to_string(), "the store is too hot");
+    assert_eq!(
+        StoreError::from(failure).to_string(),
+        "the store is too hot"
+    );
 }
 
 #[test]

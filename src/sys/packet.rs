@@ -134,7 +134,13 @@ impl PacketSocket {
             )
         })
         .map(|_| ())
-        .map_err(|errno| Error::new("sendmsg", errno, format!("a packet of {} bytes", bytes.len())))
+        .map_err(|errno| {
+            Error::new(
+                "sendmsg",
+                errno,
+                format!("a packet of {} bytes", bytes.len()),
+            )
+        })
     }
 
     /// Receives the next packet into `bytes`. `EAGAIN` as for [`PacketSocket::send`].
@@ -162,7 +168,11 @@ impl PacketSocket {
         message.msg_controllen = CONTROL as _;
         // SAFETY: the message points to one part, and to `CONTROL` bytes aligned as `cmsghdr` is; both outlive the call.
         let answer = unsafe {
-            libc::recvmsg(self.fd.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC)
+            libc::recvmsg(
+                self.fd.as_raw_fd(),
+                &raw mut message,
+                libc::MSG_CMSG_CLOEXEC,
+            )
         };
         let len = usize::try_from(answer).map_err(|_| Errno::last())?;
         let mut fds = Vec::new();
@@ -171,7 +181,9 @@ impl PacketSocket {
         while !header.is_null() {
             // SAFETY: the header, and as many bytes after it as it says, were written by Linux.
             unsafe {
-                if ((*header).cmsg_level, (*header).cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+                if ((*header).cmsg_level, (*header).cmsg_type)
+                    == (libc::SOL_SOCKET, libc::SCM_RIGHTS)
+                {
                     let data: *const RawFd = libc::CMSG_DATA(header).cast();
                     let size = (*header).cmsg_len as usize - libc::CMSG_LEN(0) as usize;
                     for index in 0..size / size_of::<RawFd>() {

@@ -36,7 +36,11 @@ fn no_descriptor_but_a_sealed_file_makes_an_object() {
     let home = Home::new();
     let mut server = home.serve();
     let store = home.connect();
-    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count();
+    let descriptors = || {
+        std::fs::read_dir(format!("/proc/{}/fd", server.pid()))
+            .unwrap()
+            .count()
+    };
     is_well(&store);
     let before = descriptors();
     let connection = Connection::new(&home.path());
@@ -114,7 +118,9 @@ fn a_received_object_cannot_be_changed() {
     let mut server = home.serve();
     let store = home.connect();
     store.put("large", &array()).unwrap();
-    store.put("small", &arenite::Array::from_slice(&[1_u8, 2, 3])).unwrap();
+    store
+        .put("small", &arenite::Array::from_slice(&[1_u8, 2, 3]))
+        .unwrap();
     let connection = Connection::new(&home.path());
     for name in ["large", "small"] {
         case(name);
@@ -122,19 +128,25 @@ fn a_received_object_cannot_be_changed() {
         let file = std::fs::File::from(file.unwrap());
         let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
         // The same user may open it again for writing, and still cannot write.
-        let again = std::fs::File::options().read(true).write(true).open(path).unwrap();
+        let again = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open(path)
+            .unwrap();
         assert!(io::Write::write(&mut &again, b"x").is_err());
         assert!(again.set_len(0).is_err());
         assert!(again.set_len(1 << 30).is_err());
         assert!(memmap2::MmapOptions::new().map_raw(&again).is_err());
-        assert!(nix::fcntl::fallocate(
-            &again,
-            nix::fcntl::FallocateFlags::FALLOC_FL_PUNCH_HOLE
-                | nix::fcntl::FallocateFlags::FALLOC_FL_KEEP_SIZE,
-            0,
-            1
-        )
-        .is_err());
+        assert!(
+            nix::fcntl::fallocate(
+                &again,
+                nix::fcntl::FallocateFlags::FALLOC_FL_PUNCH_HOLE
+                    | nix::fcntl::FallocateFlags::FALLOC_FL_KEEP_SIZE,
+                0,
+                1
+            )
+            .is_err()
+        );
     }
     store.stop().unwrap();
     server.wait().assert_done();
@@ -160,7 +172,9 @@ fn without_descriptors_clients_are_refused_and_others_served() {
     assert_eq!(error.kind(), StoreErrorKind::System, "{error}");
     assert!(error.to_string().contains("open files"), "{error}");
     drop(clients);
-    wait_until("the clients are gone", || store.info().unwrap().clients == 1);
+    wait_until("the clients are gone", || {
+        store.info().unwrap().clients == 1
+    });
     is_well(&store);
     store.stop().unwrap();
     server.wait().assert_done();
@@ -183,7 +197,7 @@ fn another_user_is_refused() {
     let mut other = home.start("reader", become_nobody);
     let ended = other.wait();
     assert_eq!(ended.code, Some(101), "{ended:?}");
-    assert!(ended.errors.contains("another user") , "{ended:?}");
+    assert!(ended.errors.contains("another user"), "{ended:?}");
     // Its own check comes first; without it the server hangs up.
     home.connect().stop().unwrap();
     server.wait().assert_done();
@@ -196,7 +210,10 @@ fn a_squatted_socket_is_refused() {
     squatter.expect("ready");
     let error = connect(&home.socket()).unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Denied, "{error}");
-    assert!(error.to_string().contains("another user (65534)"), "{error}");
+    assert!(
+        error.to_string().contains("another user (65534)"),
+        "{error}"
+    );
     squatter.go_on();
     squatter.wait().assert_done();
 }

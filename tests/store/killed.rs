@@ -19,7 +19,9 @@ tests![
 
 /// Number of descriptors of a process.
 fn descriptors(pid: i32) -> usize {
-    std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+    std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .count()
 }
 
 /// Names and leases.
@@ -41,7 +43,9 @@ fn a_client_killed_at_any_step_leaves_what_it_published() {
             client.kill();
             client.wait().assert_killed();
             // The kernel closes its sockets; the server hears of it in its turn.
-            wait_until("its connections are gone", || store.info().unwrap().clients == 1);
+            wait_until("its connections are gone", || {
+                store.info().unwrap().clients == 1
+            });
 
             let reached = |step: &str| STEPS[..=index].contains(&step);
             let expected: Vec<(String, u64)> = [

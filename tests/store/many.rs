@@ -29,7 +29,10 @@ fn a_thousand_clients_and_a_hundred_thousand_objects() {
     }
     let store = &clients[0];
     let info = store.info().unwrap();
-    assert_eq!((info.objects, info.clients, info.used), (100_000, 1000, 800_000));
+    assert_eq!(
+        (info.objects, info.clients, info.used),
+        (100_000, 1000, 800_000)
+    );
     for index in (0..OBJECTS).step_by(997) {
         let found = clients[index % 1000].get::<u64>(&format!("object {index:06}"));
         assert_eq!(found.unwrap()[..], [index as u64]);
@@ -39,7 +42,9 @@ fn a_thousand_clients_and_a_hundred_thousand_objects() {
     assert_eq!(objects.len(), OBJECTS);
     assert!(objects.is_sorted_by(|a, b| a.name < b.name));
     // Small objects take no descriptors.
-    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count();
+    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", server.pid()))
+        .unwrap()
+        .count();
     assert!(descriptors < 1000 + 100, "{descriptors}");
     store.stop().unwrap();
     drop(clients);
@@ -58,7 +63,9 @@ fn a_small_dev_shm_does_not_matter() {
     assert!(large.iter().all(|&byte| byte == 7));
     // From a stream of unknown length.
     let bytes = array();
-    store.put_from("stream", Kind::Bytes, (&bytes[..]).chain(&bytes[..]), false).unwrap();
+    store
+        .put_from("stream", Kind::Bytes, (&bytes[..]).chain(&bytes[..]), false)
+        .unwrap();
     assert_eq!(store.get_bytes("stream").unwrap().1.len(), 2 * bytes.len());
     connect(&home.socket()).unwrap().stop().unwrap();
     server.wait().assert_done();

@@ -65,7 +65,12 @@ print("plain client done")
 "#;
 
 fn a_client_in_plain_python_uses_the_store() {
-    if Command::new("python3").arg("--version").stdout(Stdio::null()).status().is_err() {
+    if Command::new("python3")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status()
+        .is_err()
+    {
         return crate::harness::not_tried("a client in Python: there is none");
     }
     let home = Home::new();
@@ -81,7 +86,10 @@ fn a_client_in_plain_python_uses_the_store() {
         .unwrap();
     let errors = String::from_utf8_lossy(&ended.stderr);
     assert!(ended.status.success(), "{errors}");
-    assert_eq!(String::from_utf8_lossy(&ended.stdout), "plain client done\n");
+    assert_eq!(
+        String::from_utf8_lossy(&ended.stdout),
+        "plain client done\n"
+    );
     assert_eq!(store.get_bytes("from python").unwrap().1[..], *b"bytes");
     store.stop().unwrap();
     server.wait().assert_done();

@@ -35,7 +35,14 @@ pub struct Home {
 
 /// The steps at which a client is killed. At the end of each it holds what the step made.
 pub const STEPS: [&str; 8] = [
-    "connected", "drafted", "sealed", "sent", "published", "got", "replaced", "removed",
+    "connected",
+    "drafted",
+    "sealed",
+    "sent",
+    "published",
+    "got",
+    "replaced",
+    "removed",
 ];
 
 impl Home {
@@ -73,7 +80,9 @@ impl Home {
         variables: &[(&str, &Path)],
     ) -> Program {
         let mut server = Program::with("server", prepare, |command| {
-            command.env(SOCKET, self.path()).env(CAPACITY, capacity.to_string());
+            command
+                .env(SOCKET, self.path())
+                .env(CAPACITY, capacity.to_string());
             command.envs(variables.iter().copied());
         });
         server.expect("ready");
@@ -82,18 +91,26 @@ impl Home {
 
     /// Starts a client and waits until it stands at this step.
     pub fn client(&self, step: &str) -> Program {
-        let mut client = Program::with("client", || Ok(()), |command| {
-            command.env(SOCKET, self.path()).env(STEP, step);
-        });
+        let mut client = Program::with(
+            "client",
+            || Ok(()),
+            |command| {
+                command.env(SOCKET, self.path()).env(STEP, step);
+            },
+        );
         client.expect("here");
         client
     }
 
     /// Starts a program that has mapped the array `kept`.
     pub fn reader(&self) -> Program {
-        let mut reader = Program::with("reader", || Ok(()), |command| {
-            command.env(SOCKET, self.path());
-        });
+        let mut reader = Program::with(
+            "reader",
+            || Ok(()),
+            |command| {
+                command.env(SOCKET, self.path());
+            },
+        );
         reader.expect("mapped");
         reader
     }
@@ -147,7 +164,10 @@ fn client() {
     reached("sealed");
 
     let connection = raw::Connection::new(Path::new(&socket()));
-    connection.send(&format!(r#"{{"op":"put","name":"sent","kind":"array","dtype":"|u1","shape":[{LEN}]}}"#), &[&file]);
+    connection.send(
+        &format!(r#"{{"op":"put","name":"sent","kind":"array","dtype":"|u1","shape":[{LEN}]}}"#),
+        &[&file],
+    );
     reached("sent");
 
     draft.publish("published").unwrap();
@@ -156,7 +176,11 @@ fn client() {
     let got = store.get::<u8>("kept").unwrap();
     reached("got");
 
-    store.draft(Kind::array::<u8>(3), 3).unwrap().replace("published").unwrap();
+    store
+        .draft(Kind::array::<u8>(3), 3)
+        .unwrap()
+        .replace("published")
+        .unwrap();
     reached("replaced");
 
     store.remove("kept").unwrap();

@@ -44,12 +44,16 @@ impl Connection {
         let mut control = nix::cmsg_space!([RawFd; 4]);
         let mut parts = [IoSliceMut::new(&mut bytes)];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        let message = recvmsg::<()>(self.0.as_raw_fd(), &mut parts, Some(&mut control), flags).ok()?;
+        let message =
+            recvmsg::<()>(self.0.as_raw_fd(), &mut parts, Some(&mut control), flags).ok()?;
         let mut file = None;
         for control in message.cmsgs().unwrap() {
             if let ControlMessageOwned::ScmRights(fds) = control {
                 // SAFETY: received for this process just now.
-                file = fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).last();
+                file = fds
+                    .into_iter()
+                    .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
+                    .last();
             }
         }
         let len = message.bytes;

@@ -19,7 +19,9 @@ use crate::text::show_path;
 ///
 /// A `.npy` file becomes an array, an Arrow stream a table, anything else bytes.
 #[derive(Args, Debug)]
-#[command(after_help = "Exit codes: 0 done, 1 not (the name exists, the store is full), 2 wrong usage or no server.")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 not (the name exists, the store is full), 2 wrong usage or no server."
+)]
 pub(crate) struct PutArgs {
     /// The object's name
     #[arg(required_unless_present = "what")]
@@ -79,7 +81,10 @@ fn put_file(args: &PutArgs) -> Result<(), Failure> {
     };
     // Enough to know what it is.
     let mut start = Vec::new();
-    file.by_ref().take(8).read_to_end(&mut start).map_err(|error| failed(&error))?;
+    file.by_ref()
+        .take(8)
+        .read_to_end(&mut start)
+        .map_err(|error| failed(&error))?;
     let kind = match args.kind {
         FileKind::Auto if start.starts_with(b"\x93NUMPY") => FileKind::Npy,
         FileKind::Auto if start.starts_with(&[0xff; 4]) => FileKind::Arrow,
@@ -156,7 +161,8 @@ fn get_file(args: &GetArgs) -> Result<(), Failure> {
         print(&header)?;
         return print(&bytes);
     }
-    write_file(&args.out, &[&header, &bytes]).map_err(|error| Failure::io(&show_path(&args.out), &error))?;
+    write_file(&args.out, &[&header, &bytes])
+        .map_err(|error| Failure::io(&show_path(&args.out), &error))?;
     if args.json {
         return print_json(&object);
     }
@@ -172,7 +178,10 @@ fn write_file(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let mut builder = tempfile::Builder::new();
     // As for any new file; what the user forbids others, the umask takes away.
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-    let mut file = builder.prefix(".arenite-").permissions(mode).tempfile_in(folder)?;
+    let mut file = builder
+        .prefix(".arenite-")
+        .permissions(mode)
+        .tempfile_in(folder)?;
     for part in parts {
         file.write_all(part)?;
     }
@@ -211,7 +220,9 @@ fn list(args: &LsArgs) -> Result<(), Failure> {
 
 /// Remove objects from a store; programs that hold them keep them
 #[derive(Args, Debug)]
-#[command(after_help = "Exit codes: 0 done, 1 some do not exist (each is named), 2 wrong usage or no server.")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 some do not exist (each is named), 2 wrong usage or no server."
+)]
 pub(crate) struct RmArgs {
     /// The objects' names
     #[arg(required_unless_present = "what", value_name = "OBJECT")]

@@ -23,7 +23,12 @@ pub(crate) use top::{TopArgs, top};
 #[derive(Args, Debug)]
 pub(crate) struct StoreName {
     /// The store: its name, or the path of its socket
-    #[arg(long = "store", value_name = "NAME", env = "ARENITE_STORE", default_value = "main")]
+    #[arg(
+        long = "store",
+        value_name = "NAME",
+        env = "ARENITE_STORE",
+        default_value = "main"
+    )]
     name: String,
 }
 
@@ -86,7 +91,9 @@ fn finish(result: Result<(), Failure>) -> ExitCode {
 fn print(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::io("stdout", &error)),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::io("stdout", &error))
+        }
         _ => Ok(()),
     }
 }

@@ -40,7 +40,12 @@ the store is served already.";
 #[command(after_long_help = DETAILS)]
 pub(crate) struct ServeArgs {
     /// The store's name, or the path of its socket
-    #[arg(long, value_name = "NAME", env = "ARENITE_STORE", default_value = "main")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "ARENITE_STORE",
+        default_value = "main"
+    )]
     name: String,
 
     /// Bytes that all objects together may have, such as 20GiB [default: half of the available memory]

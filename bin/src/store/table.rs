@@ -18,7 +18,14 @@ enum Align {
 /// The objects, a line each, below a heading. Lines longer than `width` are cut.
 pub(super) fn objects(objects: &[Object], now: f64, width: Option<usize>) -> String {
     let heading = ["NAME", "KIND", "SIZE", "AGE", "LEASES", "MAKER"];
-    let align = [Align::Left, Align::Left, Align::Right, Align::Right, Align::Right, Align::Left];
+    let align = [
+        Align::Left,
+        Align::Left,
+        Align::Right,
+        Align::Right,
+        Align::Right,
+        Align::Left,
+    ];
     let rows = objects.iter().map(|object| {
         [
             show_name(&object.name),
@@ -105,10 +112,23 @@ mod tests {
 
     #[test]
     fn columns_are_aligned_and_long_lines_cut() {
-        let rows = [["a".to_owned(), "10".to_owned()], ["long name".to_owned(), "7".to_owned()]];
-        let text = render(["NAME", "SIZE"], [Align::Left, Align::Right], rows.into_iter(), Some(12));
+        let rows = [
+            ["a".to_owned(), "10".to_owned()],
+            ["long name".to_owned(), "7".to_owned()],
+        ];
+        let text = render(
+            ["NAME", "SIZE"],
+            [Align::Left, Align::Right],
+            rows.into_iter(),
+            Some(12),
+        );
         assert_eq!(text, "NAME       …\na          …\nlong name  …\n");
-        let text = render(["N", "S"], [Align::Left, Align::Right], std::iter::empty(), None);
+        let text = render(
+            ["N", "S"],
+            [Align::Left, Align::Right],
+            std::iter::empty(),
+            None,
+        );
         assert_eq!(text, "N  S\n");
     }
 

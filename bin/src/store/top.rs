@@ -100,7 +100,11 @@ impl View {
             share if share >= 0.8 => AnsiColor::Yellow.on_default(),
             _ => AnsiColor::Green.on_default(),
         };
-        let bold = if color { Style::new().bold() } else { Style::new() };
+        let bold = if color {
+            Style::new().bold()
+        } else {
+            Style::new()
+        };
         let painted = |style: Style, line: &str| format!("{style}{}{style:#}\n", cut(line, width));
         let mut text = painted(bold, &heading) + &painted(style, &memory) + "\n";
         // The clients get what the objects leave, but at least a third.
@@ -220,7 +224,9 @@ impl Screen {
 impl Drop for Screen {
     fn drop(&mut self) {
         let mut out = io::stdout().lock();
-        let _ = out.write_all(b"\x1b[?25h\x1b[?1049l").and_then(|()| out.flush());
+        let _ = out
+            .write_all(b"\x1b[?25h\x1b[?1049l")
+            .and_then(|()| out.flush());
         if let Some(before) = &self.before {
             let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, before);
         }

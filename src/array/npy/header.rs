@@ -139,7 +139,8 @@ pub(crate) fn encode_header(descr: &str, shape: &[u64]) -> Vec<u8> {
     let end = (before + text.len() + 1).next_multiple_of(64);
     text.extend(std::iter::repeat_n(' ', end - before - text.len() - 1));
     text.push('\n');
-    let length = u16::try_from(text.len()).expect("numbers of 20 digits, 2,000 of them at most, are below 64 KiB");
+    let length = u16::try_from(text.len())
+        .expect("numbers of 20 digits, 2,000 of them at most, are below 64 KiB");
     let mut header = Vec::with_capacity(end);
     header.extend_from_slice(MAGIC);
     header.extend_from_slice(&[1, 0]);
