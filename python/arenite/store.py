@@ -118,14 +118,14 @@ class Store(MutableMapping[str, Any]):
         return any(known == name for known in self)
 
     def __iter__(self) -> Iterator[str]:
-        return (info["name"] for info in self.list())
+        return (info["name"] for info in self.objects())
 
     def __len__(self) -> int:
         count: int = self.info()["objects"]
         return count
 
     def put(self, name: str, value: Any, *, replace: bool = False) -> dict[str, Any]:
-        """Copy a value into the store under this name, and return what `list` says of it.
+        """Copy a value into the store under this name, and return what `objects` says of it.
 
         A numpy array (and what has its interface) becomes an array; what has `__arrow_c_stream__` (a pyarrow or polars
         table) an Arrow stream; bytes and what has a buffer of bytes, bytes. Raise `ObjectExists` if the name is taken,
@@ -156,7 +156,7 @@ class Store(MutableMapping[str, Any]):
         kind = {"kind": "array", "dtype": dtype.str, "shape": list(extents)}
         return Draft(self, kind, prod(extents) * dtype.itemsize)
 
-    def list(self) -> list[dict[str, Any]]:
+    def objects(self) -> list[dict[str, Any]]:
         """All objects, by name: name, kind, dtype, shape, bytes, created, leases, pid and program of the maker."""
         found: list[dict[str, Any]] = []
         while True:

@@ -35,8 +35,10 @@ def name(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def store(name: str) -> Store:
-    return arenite.connect(name)
+def store(name: str) -> Iterator[Store]:
+    store = arenite.connect(name)
+    yield store
+    store.close()
 
 
 @pytest.mark.parametrize("dtype", ["?", "i1", "u2", "i4", "u8", "f2", "f4", "f8", "c8", "c16", ">f4"])
@@ -68,13 +70,13 @@ def test_what_is_mapped_outlives_its_name_and_its_server(store: Store) -> None:
 def test_leases_end_with_the_last_array(store: Store) -> None:
     store["a"] = np.arange(100_000)
     found = [store["a"], store["a"][5:]]
-    assert store.list()[0]["leases"] == 2
+    assert store.objects()[0]["leases"] == 2
     del found[0]
     gc.collect()
-    assert store.list()[0]["leases"] == 1
+    assert store.objects()[0]["leases"] == 1
     found.clear()
     gc.collect()
-    assert store.list()[0]["leases"] == 0
+    assert store.objects()[0]["leases"] == 0
     del store["a"]
     assert store.info()["used"] == 0
 
@@ -87,7 +89,7 @@ def test_tables_are_read_in_place(store: Store) -> None:
     found = store["table"]
     assert found.equals(table)
     assert pa.total_allocated_bytes() - before < 10_000, "columns lie in the store"
-    assert store.list()[0]["kind"] == "arrow"
+    assert store.objects()[0]["kind"] == "arrow"
 
 
 def test_a_draft_is_published_without_a_copy(store: Store) -> None:

@@ -190,7 +190,7 @@ impl Store {
     /// # Errors
     ///
     /// [`StoreErrorKind::NotRunning`] if the server has ended.
-    pub fn list(&self) -> Result<Vec<Object>, StoreError> {
+    pub fn objects(&self) -> Result<Vec<Object>, StoreError> {
         self.pages(|last: Option<&Object>| Request::Ls {
             after: last.map_or(String::new(), |object| object.name.clone()),
         })
@@ -200,7 +200,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// As [`Store::list`].
+    /// As [`Store::objects`].
     pub fn clients(&self) -> Result<Vec<Client>, StoreError> {
         self.pages(|last: Option<&Client>| Request::Clients {
             after: last.map_or(0, |client| client.id),
@@ -211,7 +211,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// As [`Store::list`].
+    /// As [`Store::objects`].
     pub fn info(&self) -> Result<StoreInfo, StoreError> {
         self.ask(&Request::Info)
     }
@@ -220,7 +220,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// As [`Store::list`].
+    /// As [`Store::objects`].
     pub fn stop(&self) -> Result<StoreInfo, StoreError> {
         self.ask(&Request::Stop)
     }

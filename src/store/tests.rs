@@ -77,7 +77,7 @@ fn arrays_come_back_as_they_were_put() {
     assert_eq!(other.get::<i64>("empty").unwrap().shape(), empty.shape());
 
     let names: Vec<_> = other
-        .list()
+        .objects()
         .unwrap()
         .into_iter()
         .map(|object| object.name)
@@ -149,7 +149,7 @@ fn leases_are_counted_by_client_and_end_with_it() {
     one.put("a", &Array::<u8>::zeros(70_000)).unwrap();
     let held = [other.get::<u8>("a").unwrap(), other.get::<u8>("a").unwrap()];
     let copy = held[0].clone();
-    assert_eq!(one.list().unwrap()[0].leases, 2);
+    assert_eq!(one.objects().unwrap()[0].leases, 2);
     let clients = one.clients().unwrap();
     let holds: Vec<_> = clients
         .iter()
@@ -158,7 +158,7 @@ fn leases_are_counted_by_client_and_end_with_it() {
     assert_eq!(holds, [(0, 0), (2, 70_000)]);
     drop(held);
     other.info().unwrap();
-    assert_eq!(one.list().unwrap()[0].leases, 1, "a clone holds it");
+    assert_eq!(one.objects().unwrap()[0].leases, 1, "a clone holds it");
     one.remove("a").unwrap();
     assert_eq!(info(&one).retained, 70_000);
     drop(other);
@@ -209,7 +209,7 @@ fn lists_of_any_length_are_whole() {
             .unwrap();
     }
     let names: Vec<_> = store
-        .list()
+        .objects()
         .unwrap()
         .into_iter()
         .map(|object| object.name)

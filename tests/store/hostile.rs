@@ -108,7 +108,7 @@ fn a_client_cannot_end_the_leases_of_others() {
         connection.send(&format!(r#"{{"op":"release","id":{id}}}"#), &[]);
     }
     connection.ask(r#"{"op":"info"}"#, &[]);
-    assert_eq!(store.list().unwrap()[0].leases, 1);
+    assert_eq!(store.objects().unwrap()[0].leases, 1);
     store.stop().unwrap();
     server.wait().assert_done();
 }

@@ -26,7 +26,7 @@ fn descriptors(pid: i32) -> usize {
 
 /// Names and leases.
 fn list(store: &Store) -> Vec<(String, u64)> {
-    let objects = store.list().unwrap().into_iter();
+    let objects = store.objects().unwrap().into_iter();
     objects.map(|object| (object.name, object.leases)).collect()
 }
 
@@ -150,12 +150,12 @@ fn four_programs_share_an_array_and_one_dies() {
     let mut readers: Vec<_> = (0..3).map(|_| home.reader()).collect();
     // The fourth holds it too, and has filled and sealed a second object that it has not sent.
     let held = home.client("got");
-    assert_eq!(store.list().unwrap()[0].leases, 4);
+    assert_eq!(store.objects().unwrap()[0].leases, 4);
     let mut fourth = home.client("sealed");
     fourth.kill();
     fourth.wait().assert_killed();
     drop(held);
-    wait_until("three leases", || store.list().unwrap()[0].leases == 3);
+    wait_until("three leases", || store.objects().unwrap()[0].leases == 3);
     for reader in &mut readers {
         reader.go_on();
         reader.wait().assert_done();

@@ -38,7 +38,7 @@ fn a_thousand_clients_and_a_hundred_thousand_objects() {
         assert_eq!(found.unwrap()[..], [index as u64]);
     }
     case("the list");
-    let objects = store.list().unwrap();
+    let objects = store.objects().unwrap();
     assert_eq!(objects.len(), OBJECTS);
     assert!(objects.is_sorted_by(|a, b| a.name < b.name));
     // Small objects take no descriptors.

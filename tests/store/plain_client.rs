@@ -23,17 +23,17 @@ assert not any(name.split(".")[0] == "arenite" for name in sys.modules)
 
 store = module.connect(os.environ["ARENITE_TEST_SOCKET"])
 assert list(store) == ["from rust"], list(store)
-info = store.list()[0]
+info = store.objects()[0]
 assert (info["kind"], info["dtype"], info["shape"]) == ("array", "<u4", [2, 3]), info
 
 # Without numpy: the bytes.
 store["from python"] = b"bytes"
 content = store["from python"]
 assert bytes(content) == b"bytes" and content.readonly
-assert store.list()[0]["leases"] == 1
+assert store.objects()[0]["leases"] == 1
 del content
 assert store.info()["used"] == 24 + 5
-assert store.list()[0]["leases"] == 0, store.list()
+assert store.objects()[0]["leases"] == 0, store.objects()
 try:
     store.put("from python", b"more")
 except module.ObjectExists as error:

@@ -211,7 +211,7 @@ pub(crate) fn ls(args: &LsArgs) -> ExitCode {
 }
 
 fn list(args: &LsArgs) -> Result<(), Failure> {
-    let found = args.store.connect()?.list()?;
+    let found = args.store.connect()?.objects()?;
     if args.json {
         return found.iter().try_for_each(|object| print_json(object));
     }

@@ -61,7 +61,7 @@ struct View {
 
 impl View {
     fn of(store: &Store) -> Result<View, Failure> {
-        let mut objects = store.list()?;
+        let mut objects = store.objects()?;
         objects.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.name.cmp(&b.name)));
         Ok(View {
             store: store.info()?,
