@@ -1,5 +1,9 @@
 //! `arenite serve`, `put`, `get`, `ls`, `rm`, `top` and `stop` from outside.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "to children that are not yet waited for"
+)]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};

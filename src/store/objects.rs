@@ -155,8 +155,7 @@ impl<F> Objects<F> {
         &self
             .named
             .entry(name)
-            .insert_entry(Entry { object, file })
-            .into_mut()
+            .or_insert(Entry { object, file })
             .object
     }
 

@@ -49,11 +49,10 @@ impl Connection {
         let mut file = None;
         for control in message.cmsgs().unwrap() {
             if let ControlMessageOwned::ScmRights(fds) = control {
-                // SAFETY: received for this process just now.
-                file = fds
-                    .into_iter()
-                    .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
-                    .last();
+                for fd in fds {
+                    // SAFETY: received for this process just now.
+                    file = Some(unsafe { OwnedFd::from_raw_fd(fd) });
+                }
             }
         }
         let len = message.bytes;

@@ -213,7 +213,7 @@ pub(crate) fn ls(args: &LsArgs) -> ExitCode {
 fn list(args: &LsArgs) -> Result<(), Failure> {
     let found = args.store.connect()?.objects()?;
     if args.json {
-        return found.iter().try_for_each(|object| print_json(object));
+        return found.iter().try_for_each(print_json);
     }
     print(objects(&found, now(), width()).as_bytes())
 }
@@ -255,7 +255,7 @@ fn remove(args: &RmArgs) -> Result<(), Failure> {
         }
     }
     if args.json {
-        removed.iter().try_for_each(|object| print_json(object))?;
+        removed.iter().try_for_each(print_json)?;
     }
     let Some(last) = failures.pop() else {
         return Ok(());
