@@ -20,7 +20,7 @@
 //!
 //! docs/store-protocol.md describes the messages for clients in other languages. A job takes an object by its name: the
 //! kernel connects and maps it, except in sandboxed workers, which open no sockets and take a copy
-//! ([`Engine::copy_in`](crate::Engine::copy_in)).
+//! ([`Engine::from_slice`](crate::Engine::from_slice)).
 
 mod client;
 mod draft;
