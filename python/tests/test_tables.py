@@ -288,6 +288,10 @@ def test_json_that_does_not_fit(tmp_path, executor):
         # There is no type that holds both.
         with pytest.raises(arenite.TableError, match='row 1501, column "n": .*changed from number to string'):
             arenite.read_json(path, part_bytes=1000, widen=widen, executor=executor)
+    # Also where a part has one of them only.
+    path.write_text('{"n": 1}\n' * 1500 + '{"n": "x"}\n' * 1500)
+    with pytest.raises(arenite.TableError, match='row 1501, column "n": .*changed from number to string'):
+        arenite.read_json(path, part_bytes=1000, widen=True, executor=executor)
     path.write_text('{"n": 1}\n' * 1500 + '{"n": 1.5}\n')
     with pytest.raises(arenite.TableError, match='row 1501, column "n": .*; pass schema='):
         arenite.read_json(path, part_bytes=1000, executor=executor)

@@ -102,9 +102,18 @@ def _widened(plan: Plan, known: Any, task: Task) -> Any:
         return None
     if plan.spec.format == "json" or plan.spec.by_name:
         merged = merge(known, found, True)
+        if plan.spec.format == "json" and any(_is_made_text(field, merged) for field in known):
+            # The parser makes no text of anything else.
+            return None
     else:
         merged = widen_by_position(known, found)
     return None if same_columns(merged, known) else merged
+
+
+def _is_made_text(field: Any, merged: Any) -> bool:
+    types = pyarrow.types
+    is_text = types.is_string(field.type) or types.is_null(field.type)
+    return bool(types.is_string(merged.field(field.name).type) and not is_text)
 
 
 class Scan:
