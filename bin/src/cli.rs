@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+use crate::check::CheckArgs;
 use crate::doctor::DoctorArgs;
 use crate::generate::Generate;
 use crate::resize::ResizeArgs;
@@ -12,12 +13,13 @@ const ABOUT: &str = "Image and array work in isolated worker processes, on share
 const EXAMPLES: &str = "\
 Examples:
   arenite resize photos --size 224 --out thumbs
+  arenite check photos
   arenite resize --help
   arenite doctor
   arenite serve & arenite put prices prices.npy; arenite ls
 
-Exit codes: 0 all done, 1 some inputs failed (each named on stderr) or trouble
-found (doctor), 2 wrong usage or set-up, 130, 143 or 129 ended by SIGINT,
+Exit codes: 0 all done, 1 some inputs failed (each named) or trouble found
+(doctor), 2 wrong usage or set-up, 130, 143 or 129 ended by SIGINT,
 SIGTERM or SIGHUP.";
 
 const LONG_VERSION: &str = concat!(
@@ -51,6 +53,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     // The descriptions are those of the arguments: a doc comment here would replace their long text.
     Resize(Box<ResizeArgs>),
+    Check(Box<CheckArgs>),
     Doctor(DoctorArgs),
     Serve(ServeArgs),
     Put(PutArgs),
@@ -66,6 +69,7 @@ impl Command {
     pub(crate) fn generate(&self) -> (&'static str, &Generate) {
         match self {
             Command::Resize(args) => ("resize", &args.generate),
+            Command::Check(args) => ("check", &args.generate),
             Command::Doctor(args) => ("doctor", &args.generate),
             Command::Serve(args) => ("serve", &args.generate),
             Command::Put(args) => ("put", &args.generate),

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod check;
 mod choice;
 mod cli;
 mod doctor;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
     }
     match cli.command {
         Some(Command::Resize(args)) => resize::run(&args),
+        Some(Command::Check(args)) => check::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::Serve(args)) => store::serve(&args),
         Some(Command::Put(args)) => store::put(&args),

@@ -65,6 +65,8 @@ pub(super) enum Loss {
     Pixels(u64),
     /// Detail: passes over the whole picture are missing.
     Detail,
+    /// Pixels of pictures after the first in the file.
+    Later,
 }
 
 /// Damage that a decoder has found.
@@ -101,6 +103,7 @@ impl Found {
                 (count, format!("{percent:.1} % of its pixels are missing"))
             }
             Loss::Detail => (0, "the picture is coarser than it was".to_owned()),
+            Loss::Later => (0, "the first picture in it is whole".to_owned()),
         };
         let text = format!("{}; {what}", self.error);
         Ok(Damage {

@@ -219,6 +219,15 @@ impl KernelError for ImageError {
 }
 
 impl ImageError {
+    /// Whether the file is broken: it ends early, or its content is not what its format prescribes. Other errors are
+    /// about limits, memory, and what is supported; they say nothing about the file.
+    pub const fn proves_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::Truncated { .. } | Self::Corrupt { .. } | Self::NotAnImage
+        )
+    }
+
     /// A `Corrupt` error with a decoder's message, on one line and without a final stop.
     pub(super) fn corrupt(format: Format, reason: impl fmt::Display) -> Self {
         let reason = one_line(reason);

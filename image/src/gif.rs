@@ -85,6 +85,53 @@ pub(super) fn decode(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageEr
     })
 }
 
+/// Decodes the frames after the first, and returns the first damage in them.
+///
+/// # Errors
+/// A frame beyond the limits of `spec`.
+pub(super) fn damage_after_first(
+    input: &[u8],
+    spec: &ResizeSpec,
+) -> Result<Option<Found>, ImageError> {
+    let mut options = DecodeOptions::new();
+    options.set_color_output(ColorOutput::Indexed);
+    options.set_memory_limit(MemoryLimit::Unlimited);
+    let mut decoder = options.read_info(input).map_err(translate)?;
+    let mut pixels: Vec<u8> = Vec::new();
+    for number in 0_u32.. {
+        let (width, height) = match decoder.next_frame_info() {
+            Ok(Some(frame)) => (u32::from(frame.width), u32::from(frame.height)),
+            Ok(None) => break,
+            // Between two frames, or after the last one.
+            Err(error) => {
+                let error = match translate(error) {
+                    ImageError::Truncated { format } => {
+                        ImageError::corrupt(format, "its end marker is missing")
+                    }
+                    error => error,
+                };
+                return Ok(Some(Found::around(error)));
+            }
+        };
+        if number == 0 {
+            // Decoded already; the decoder skips what is not read.
+            continue;
+        }
+        spec.check_source((width, height), Format::Gif)?;
+        let bytes = u64::from(width) * u64::from(height);
+        spec.admit(bytes, input.len() as u64)?;
+        if pixels.len() < bytes as usize {
+            pixels = buffer(bytes as usize)?;
+        }
+        let frame = pixels.get_mut(..bytes as usize).unwrap_or_default();
+        if let Err(error) = decoder.read_into_buffer(frame) {
+            let (loss, error) = (Loss::Later, translate(error));
+            return Ok(Some(Found { loss, error }));
+        }
+    }
+    Ok(None)
+}
+
 /// Rewords an error of the decoder.
 fn translate(error: DecodingError) -> ImageError {
     let format = Format::Gif;

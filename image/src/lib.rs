@@ -4,6 +4,7 @@
 //! | from | to | |
 //! |---|---|---|
 //! | a file's bytes | a file's bytes | [`resize_encoded`] |
+//! | a file's bytes | whether it is whole | [`check`] |
 //! | a file's bytes | pixels | [`resize_to_pixels`], [`decode`] |
 //! | pixels | a file's bytes | [`encode`] |
 //! | pixels | pixels | [`resize_pixels`] |
@@ -54,6 +55,7 @@
 
 mod arrays;
 mod bmp;
+mod check;
 mod color;
 mod damage;
 mod encode;
@@ -80,6 +82,7 @@ mod tiff;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+pub use check::{Checked, check};
 pub use damage::{Damage, FailOn};
 pub use error::ImageError;
 pub use format::{Format, PROBE_BYTES, probe};
@@ -92,7 +95,7 @@ pub use size::{Fit, Plan, Region, Size, When};
 pub use spec::{Filter, Output, ResizeSpec};
 
 use encode::Encoding;
-use meta::Metadata;
+use meta::{Decoded, Metadata};
 
 /// A picture in compressed form.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -213,22 +216,30 @@ fn render(input: &[u8], spec: &ResizeSpec) -> Result<Rendered, ImageError> {
     })
 }
 
+/// Decodes a picture for `spec`, and applies its policy to the damage.
+fn decode_for(
+    input: &[u8],
+    from: Format,
+    spec: &ResizeSpec,
+) -> Result<(Decoded, Option<Damage>), ImageError> {
+    let mut decoded = match from {
+        Format::Jpeg => jpeg::decode(input, spec)?,
+        other => still::decode(input, other, spec)?,
+    };
+    let (width, height) = decoded.full;
+    let pixels = u64::from(width) * u64::from(height);
+    let damage = decoded.damage.take();
+    let damage = damage.map(|found| found.judge(spec.fail_on, pixels));
+    Ok((decoded, damage.transpose()?))
+}
+
 fn render_unguarded(
     input: &[u8],
     from: Format,
     into: Format,
     spec: &ResizeSpec,
 ) -> Result<Rendered, ImageError> {
-    let decoded = match from {
-        Format::Jpeg => jpeg::decode(input, spec)?,
-        other => still::decode(input, other, spec)?,
-    };
-    let (width, height) = decoded.full;
-    let pixels = u64::from(width) * u64::from(height);
-    let damage = decoded
-        .damage
-        .map(|found| found.judge(spec.fail_on, pixels));
-    let damage = damage.transpose()?;
+    let (decoded, damage) = decode_for(input, from, spec)?;
     let plan = decoded.plan;
     let size = (plan.width, plan.height);
     let limit = spec.max_bytes;

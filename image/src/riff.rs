@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use super::damage::{Found, Loss};
 use super::error::ImageError;
 use super::format::Format;
 
@@ -36,6 +37,25 @@ pub(super) fn is_truncated(file: &[u8]) -> bool {
     chunks(file)
         .next()
         .is_some_and(|(_, len, data)| data.len() < len)
+}
+
+/// The damage of a file whose first picture is whole: it is shorter than its header says.
+pub(super) fn damage_after_first(file: &[u8]) -> Option<Found> {
+    let format = Format::WebP;
+    if !is_truncated(file) {
+        return None;
+    }
+    let is_animation = extended(file).any(|(kind, ..)| kind == *b"ANMF");
+    Some(match is_animation {
+        true => Found {
+            loss: Loss::Later,
+            error: ImageError::Truncated { format },
+        },
+        false => Found::around(ImageError::corrupt(
+            format,
+            "it is shorter than its header says",
+        )),
+    })
 }
 
 /// The chunks after the header of an extended file; none for other files.

@@ -3,16 +3,13 @@
 use std::ffi::OsString;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use arenite_image::{FailOn, Filter, Fit, Format, Palette, Position, ResizeSpec, Size};
+use arenite_image::{Filter, Fit, Format, Palette, Position, Size};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use clap::{Args, ValueEnum, ValueHint};
+use clap::{Args, ValueHint};
 
-use super::shard::Asked;
-use crate::choice::Choice;
+use super::run_args::RunArgs;
 use crate::generate::Generate;
-use crate::units;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -206,9 +203,6 @@ interrupted, 143 terminated, 129 hung up.";
 /// The values of `--quality`.
 pub(crate) const QUALITY: RangeInclusive<i64> = 1..=100;
 
-/// The largest value of `--retries`.
-pub(crate) const MOST_RETRIES: u32 = 100;
-
 /// Resize photos: files, folders, globs or a list on stdin
 ///
 /// Each picture is read, resized and written on its own: a broken one is reported, and the others are done. Decoding
@@ -322,144 +316,19 @@ pub(crate) struct ResizeArgs {
     #[arg(long, help_heading = "Result")]
     pub keep_metadata: bool,
 
-    /// Damage that is an error: none, files that end early, missing or wrong pixels, or any
-    #[arg(long, value_name = "DAMAGE", default_value = "error", value_parser = levels(), help_heading = "Run")]
-    pub fail_on: FailOn,
-
     /// Skip results that were made with the same options from the same input
     #[arg(long, help_heading = "Run")]
     pub resume: bool,
-
-    /// Make only one of N shares of the results: K/N, auto (K and N from Slurm or MPI) or auto/N (K from Kubernetes)
-    #[arg(
-        long,
-        value_name = "K/N",
-        allow_negative_numbers = true,
-        help_heading = "Run"
-    )]
-    pub shard: Option<Asked>,
 
     /// Print what would be written, and write nothing
     #[arg(short = 'n', long, help_heading = "Run")]
     pub dry_run: bool,
 
-    // Not clap's `env`: it counts a set variable as an argument, which conflicts with the exclusive --generate.
-    /// Worker processes [env: ARENITE_WORKERS] [default: one per core]
-    #[arg(
-        short = 'j',
-        long,
-        value_name = "N",
-        allow_negative_numbers = true,
-        value_parser = workers,
-        help_heading = "Run"
-    )]
-    pub workers: Option<u16>,
-
-    /// Shared memory for files being processed, such as 512MiB [default: half of the available memory]
-    #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = units::bytes, help_heading = "Run")]
-    pub capacity: Option<u64>,
-
-    /// Private memory of each worker, at least 8MiB
-    #[arg(
-        long,
-        value_name = "BYTES",
-        allow_negative_numbers = true,
-        value_parser = private_memory,
-        default_value = "1GiB",
-        help_heading = "Run"
-    )]
-    pub memory_limit: u64,
-
-    /// Sandbox the workers: no files, no network, no other processes; =require fails if this Linux lacks a part
-    #[arg(
-        long,
-        value_name = "WHEN",
-        value_enum,
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "available",
-        help_heading = "Run"
-    )]
-    pub sandbox: Option<LockDown>,
-
-    /// Time limit per picture, such as 30s, 500ms or 2m; its worker is killed and the run continues [default: none]
-    #[arg(
-        long,
-        value_name = "TIME",
-        allow_negative_numbers = true,
-        value_parser = units::duration,
-        help_heading = "Run"
-    )]
-    pub timeout: Option<Duration>,
-
-    /// Retry a picture up to N times if it times out or crashes its worker
-    #[arg(
-        long,
-        value_name = "N",
-        allow_negative_numbers = true,
-        default_value_t = 0,
-        value_parser = clap::value_parser!(u32).range(..=i64::from(MOST_RETRIES)),
-        help_heading = "Run"
-    )]
-    pub retries: u32,
-
-    /// Reject larger pictures by their header, before decoding
-    #[arg(
-        long,
-        value_name = "PIXELS",
-        allow_negative_numbers = true,
-        value_parser = units::pixels,
-        default_value = "128M",
-        help_heading = "Run"
-    )]
-    pub max_pixels: u64,
-
-    /// Reject pictures that decode to more than N bytes per byte of the file, from 64MiB of pixels on
-    #[arg(
-        long,
-        value_name = "N",
-        allow_negative_numbers = true,
-        default_value_t = ResizeSpec::MAX_RATIO,
-        value_parser = clap::value_parser!(u32).range(1..),
-        help_heading = "Run"
-    )]
-    pub max_ratio: u32,
-
-    /// Write a trace of all workers for Perfetto or Chrome's trace viewer
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Output")]
-    pub trace: Option<PathBuf>,
-
-    /// Write an HTML report: a timeline of all workers, durations, failures
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Output")]
-    pub report: Option<PathBuf>,
-
-    /// Print a JSON object per input and a summary instead of paths
-    #[arg(long, help_heading = "Output")]
-    pub json: bool,
-
-    /// Print only errors, and protection missing from --sandbox
-    #[arg(short, long, help_heading = "Output")]
-    pub quiet: bool,
-
-    /// When to show progress on stderr; auto: on a terminal
-    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Choice::Auto, help_heading = "Output")]
-    pub progress: Choice,
-
-    /// When to use colours on stderr; auto: on a terminal, unless NO_COLOR is set
-    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Choice::Auto, help_heading = "Output")]
-    pub color: Choice,
+    #[command(flatten)]
+    pub run: RunArgs,
 
     #[command(flatten)]
     pub generate: Generate,
-}
-
-/// How strict `--sandbox` is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LockDown {
-    /// Use what this Linux supports; name what it lacks on stderr
-    Available,
-    /// Fail if any part is missing
-    Require,
 }
 
 fn fits() -> impl TypedValueParser<Value = Fit> {
@@ -498,16 +367,6 @@ fn palettes() -> impl TypedValueParser<Value = Palette> {
         PossibleValue::new("never").help("For no picture"),
     ])
     .try_map(|name| name.parse::<Palette>())
-}
-
-fn levels() -> impl TypedValueParser<Value = FailOn> {
-    PossibleValuesParser::new([
-        PossibleValue::new("none").help("Write every picture whose header can be read"),
-        PossibleValue::new("truncated").help("Refuse files that end before their pixels do"),
-        PossibleValue::new("error").help("Refuse pixels that are missing or wrong too"),
-        PossibleValue::new("warning").help("Refuse damage that costs no pixel too"),
-    ])
-    .try_map(|name| name.parse::<FailOn>())
 }
 
 fn filters() -> impl TypedValueParser<Value = Filter> {
@@ -558,33 +417,14 @@ fn color(text: &str) -> Result<[u8; 3], String> {
     }
 }
 
-/// Parses a number of workers; an empty value is 0, which means the default.
-pub(crate) fn workers(text: &str) -> Result<u16, String> {
-    if text.is_empty() {
-        return Ok(0);
-    }
-    match text.parse() {
-        Ok(0) => Err("at least one worker is needed".to_owned()),
-        Ok(count @ 1..=1024) => Ok(count),
-        _ => Err("a number from 1 to 1024 is needed, here or in ARENITE_WORKERS".to_owned()),
-    }
-}
-
-/// The least private memory: with less, even small pictures fail, and sandboxed workers do not start.
-const LEAST_MEMORY: u64 = 8 << 20;
-
-fn private_memory(text: &str) -> Result<u64, String> {
-    match units::bytes(text)? {
-        bytes @ LEAST_MEMORY.. => Ok(bytes),
-        _ => Err("a worker needs at least 8MiB".to_owned()),
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use clap::Parser;
 
+    use std::time::Duration;
+
+    use super::super::run_args::LockDown;
     use super::*;
     use crate::cli::{Cli, Command};
 
@@ -644,7 +484,7 @@ mod tests {
 
     #[test]
     fn the_value_of_sandbox_needs_an_equals_sign() {
-        let sandbox = |line: &str| parse(line).map(|args| args.sandbox);
+        let sandbox = |line: &str| parse(line).map(|args| args.run.sandbox);
         assert_eq!(sandbox("p -s 5 -o x").unwrap(), None);
         assert_eq!(
             sandbox("--sandbox p -s 5 -o x").unwrap(),
@@ -665,8 +505,8 @@ mod tests {
     #[test]
     fn times_and_retries_are_checked() {
         let args = parse("p -s 5 -o x --timeout 1.5m --retries 3").unwrap();
-        assert_eq!(args.timeout, Some(Duration::from_secs(90)));
-        assert_eq!(args.retries, 3);
+        assert_eq!(args.run.timeout, Some(Duration::from_secs(90)));
+        assert_eq!(args.run.retries, 3);
         for wrong in [
             "--timeout 0",
             "--timeout soon",

@@ -20,6 +20,8 @@ pub(crate) struct Fault {
     pub attempts: Option<u32>,
     /// The crash that ended its worker.
     pub crash: Option<Box<Crash>>,
+    /// Whether the file is broken; otherwise it could not be judged.
+    pub proves_damage: bool,
 }
 
 impl Fault {
@@ -29,6 +31,15 @@ impl Fault {
             text: one_line(&text.into()),
             attempts: None,
             crash: None,
+            proves_damage: false,
+        }
+    }
+
+    /// A file that is broken.
+    pub(crate) fn damage(cause: &'static str, text: impl Into<String>) -> Fault {
+        Fault {
+            proves_damage: true,
+            ..Fault::new(cause, text)
         }
     }
 

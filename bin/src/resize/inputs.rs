@@ -117,8 +117,8 @@ pub(crate) struct Request<'a> {
     pub inputs: &'a [OsString],
     /// Whether the list on stdin is separated by NUL instead of line breaks.
     pub null: bool,
-    /// The output folder, which may not exist yet; walks skip it.
-    pub out: &'a Path,
+    /// The output folder, if there is one; it may not exist yet. Walks skip it.
+    pub out: Option<&'a Path>,
 }
 
 /// The byte-order mark, in UTF-8.
@@ -153,7 +153,7 @@ pub(crate) fn find(request: &Request<'_>, stdin: &mut dyn Read) -> Result<Found,
 }
 
 struct Finder<'a> {
-    out: &'a Path,
+    out: Option<&'a Path>,
     /// Its device and inode, once it exists: another run may create it at any time.
     out_identity: Option<(u64, u64)>,
     found: Found,
@@ -263,7 +263,7 @@ impl Finder<'_> {
 
     /// Whether a folder is the output folder. Asks for its metadata: the inode in a listing is that below a mount.
     fn is_out(&mut self, folder: &Path) -> bool {
-        self.out_identity = self.out_identity.or_else(|| identity(self.out));
+        self.out_identity = self.out_identity.or_else(|| identity(self.out?));
         self.out_identity.is_some() && identity(folder) == self.out_identity
     }
 
@@ -407,8 +407,8 @@ fn readable(kind: Kind) -> Result<Format, Fault> {
             "unsupported-format",
             ImageError::Unsupported { format: name }.to_string(),
         )),
-        Kind::Empty => Err(Fault::new("not-an-image", "the file is empty")),
-        Kind::Misnamed | Kind::Other => Err(Fault::new(
+        Kind::Empty => Err(Fault::damage("not-an-image", "the file is empty")),
+        Kind::Misnamed | Kind::Other => Err(Fault::damage(
             "not-an-image",
             "not an image: its first bytes are of no known format",
         )),

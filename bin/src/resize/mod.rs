@@ -1,25 +1,26 @@
 //! `arenite resize`: finds the inputs, names all results, then makes them.
 
 mod args;
+pub(crate) mod batch;
 mod fault;
 mod files;
-mod inputs;
+pub(crate) mod inputs;
 mod jobs;
 mod kind;
 mod leftovers;
 mod options;
 mod output;
 mod pattern;
-mod plan;
-mod pool;
-mod printer;
+pub(crate) mod plan;
+pub(crate) mod pool;
+pub(crate) mod printer;
 mod progress;
 mod record;
+pub(crate) mod run_args;
 mod runner;
 mod shard;
-mod stop;
+pub(crate) mod stop;
 
-use std::collections::HashMap;
 use std::io;
 use std::ops::{ControlFlow, Deref};
 use std::path::Path;
@@ -27,19 +28,19 @@ use std::process::ExitCode;
 use std::thread;
 
 pub(crate) use args::ResizeArgs;
+use batch::Refusal;
 use fault::{Fault, is_broken_link};
-use files::{Stamp, identity, location};
+use files::Stamp;
 use inputs::Request;
 use options::Options;
 use output::{OutFolder, WriteFault};
-use plan::{Item, Task};
+use plan::Item;
 use pool::{Early, EnginePool};
-use printer::{Outcome, Printer};
+use printer::{Outcome, Printer, Purpose};
 use record::{Fingerprint, Recorder, Records};
 use runner::Made;
 use stop::Stop;
 
-use crate::exit::USAGE;
 use crate::text::{reason, show_path};
 
 /// Conflicts that are printed; further ones are only counted.
@@ -48,40 +49,14 @@ const CONFLICTS_SHOWN: usize = 10;
 /// Runs the command and returns its exit code.
 pub(crate) fn run(args: &ResizeArgs) -> ExitCode {
     let stop = Stop::listen();
-    let mut printer = Printer::new(options::style(args));
+    let mut printer = Printer::new(args.run.style(Purpose::Resize));
     let done = if args.jobs.is_some() {
         jobs::run(args, &stop, &mut printer).map_err(Refusal::from)
     } else {
         let options = Options::from_args(args).map_err(Refusal::from);
         options.and_then(|options| resize(&options, &stop, &mut printer))
     };
-    match done {
-        Ok(code) => {
-            // Everything is printed, and the engine is gone.
-            stop::end_by_code(code);
-            ExitCode::from(code)
-        }
-        Err(refusal) => {
-            printer.refuse(&refusal.items, &refusal.why);
-            ExitCode::from(USAGE)
-        }
-    }
-}
-
-/// The run ended before any work.
-#[derive(Debug)]
-struct Refusal {
-    /// The inputs found by then.
-    items: Vec<Item>,
-    /// The reason, a sentence.
-    why: String,
-}
-
-impl From<String> for Refusal {
-    fn from(why: String) -> Refusal {
-        let items = Vec::new();
-        Refusal { items, why }
-    }
+    batch::conclude(done, &mut printer)
 }
 
 /// Returns the exit code, or why nothing was started.
@@ -138,7 +113,7 @@ fn prepare(options: &Options, printer: &mut Printer) -> Result<Vec<Item>, Refusa
     let request = Request {
         inputs: &options.inputs,
         null: options.null,
-        out,
+        out: Some(out),
     };
     let found =
         inputs::find(&request, &mut io::stdin().lock()).map_err(|error| error.to_string())?;
@@ -170,33 +145,12 @@ fn prepare(options: &Options, printer: &mut Printer) -> Result<Vec<Item>, Refusa
             }
         }
     }
-    if let Some(why) = nothing.or_else(|| in_the_way(options, &items)) {
+    if let Some(why) = nothing.or_else(|| batch::in_the_way(&options.engine, &items)) {
         return Err(Refusal { items, why });
     }
     items.retain(|item| item.is_in_shard);
     printer.planned(items.len());
     Ok(items)
-}
-
-/// Returns an error if an extra file would overwrite an input or a result, or a result the extra file. An existing file
-/// is compared by device and inode, because it is overwritten in place, under all of its names.
-fn in_the_way(options: &Options, items: &[Item]) -> Option<String> {
-    let tasks = || items.iter().filter_map(|item| item.task.as_ref().ok());
-    options.extra_files().find_map(|(flag, file)| {
-        let existing = identity(file);
-        let is_file = |path: &Path| existing.is_some() && identity(path) == existing;
-        let location_of_file = location(file);
-        let what = if items.iter().any(|item| is_file(&item.input)) {
-            "would overwrite an input"
-        } else if tasks().any(|task| location(&task.output) == location_of_file) {
-            "would be overwritten by a result"
-        } else if tasks().any(|task| is_file(&task.output)) {
-            "would overwrite a result"
-        } else {
-            return None;
-        };
-        Some(format!("{}: {flag} {what}", show_path(file)))
-    })
 }
 
 fn mark_fresh(items: &mut [Item], out: &Path, options: &str) {
@@ -211,10 +165,6 @@ fn mark_fresh(items: &mut [Item], out: &Path, options: &str) {
     }
 }
 
-fn is_ready(item: &Item) -> Option<&Task> {
-    item.task.as_ref().ok().filter(|task| task.fresh.is_none())
-}
-
 fn work<'a>(
     options: &Options,
     start: impl FnOnce(usize) -> Result<EnginePool<'a>, String>,
@@ -223,12 +173,7 @@ fn work<'a>(
     printer: &mut Printer,
 ) -> Result<u8, String> {
     let out = options.out.as_path();
-    let ready = items.iter().filter(|item| is_ready(item).is_some()).count();
-    let mut listing = InOrder {
-        items,
-        next: 0,
-        ended: HashMap::new(),
-    };
+    let ready = batch::ready(items);
     // Without work nothing is written, and the folder need neither exist nor be writable.
     if ready > 0 {
         let mut folder = OutFolder::create(out, stop)?;
@@ -241,19 +186,7 @@ fn work<'a>(
             stop,
         ));
         let mut pool = start(ready).inspect_err(|_| folder.unmake())?;
-        // Also under --quiet: protection that was asked for is missing.
-        for part in pool.missing_protection() {
-            printer.warn(&format!("not enforced by this Linux: {part}"));
-        }
-        stop.begin_work(printer.is_quiet());
-        printer.work(ready as u64);
-        let feed = items
-            .iter()
-            .enumerate()
-            .filter_map(|(index, item)| Some((index, item.input.as_path(), is_ready(item)?)));
-        let may_begin = || stop.code().is_none();
-        // A break ends the run: the rest stays pending.
-        let _ = runner::run(&mut pool, feed, may_begin, |index, result| {
+        batch::work(&mut pool, items, stop, printer, |index, result, printer| {
             let (made, flow) = settle(&items[index], result, &mut folder);
             if let (Some(notes), Ok(task), Ok((stamp, _))) =
                 (&mut recorder, &items[index].task, &made)
@@ -266,14 +199,11 @@ fn work<'a>(
                 ));
                 recorder = None;
             }
-            let outcome = made.map_or_else(Outcome::Failed, |(_, written)| written);
-            listing.ended(index, outcome, printer);
-            flow
+            (
+                made.map_or_else(Outcome::Failed, |(_, written)| written),
+                flow,
+            )
         });
-        if let Err(text) = pool.write_trace() {
-            printer.list_is_incomplete(&text);
-        }
-        listing.rest(printer);
         // Only results stay where nothing is left to resume.
         if let Some(notes) =
             recorder.filter(|_| !options.resume && printer.code() == 0 && printer.pending() == 0)
@@ -282,9 +212,9 @@ fn work<'a>(
         }
     } else {
         leftovers::remove(out);
-        listing.rest(printer);
+        batch::list(items, printer);
     }
-    Ok(finish(stop, printer))
+    Ok(batch::finish(stop, printer))
 }
 
 /// Writes a result. Returns it, or the failure, and whether to continue.
@@ -314,73 +244,5 @@ fn settle<B: Deref<Target = [u8]>>(
             fault,
             fatal: false,
         }) => (Err(fault), go_on),
-    }
-}
-
-/// Lists outcomes in the order of the inputs, in whichever order they end.
-struct InOrder<'a> {
-    items: &'a [Item],
-    /// Index of the first item not yet listed.
-    next: usize,
-    /// Outcomes of later items that have ended.
-    ended: HashMap<usize, Outcome>,
-}
-
-impl InOrder<'_> {
-    fn ended(&mut self, index: usize, outcome: Outcome, printer: &mut Printer) {
-        printer.decided(&self.items[index], &outcome);
-        self.ended.insert(index, outcome);
-        while let Some(item) = self.items.get(self.next)
-            && (self.ended.contains_key(&self.next) || is_ready(item).is_none())
-        {
-            self.list(item, printer);
-        }
-    }
-
-    /// Lists all remaining items; those without an outcome were not begun.
-    fn rest(&mut self, printer: &mut Printer) {
-        while let Some(item) = self.items.get(self.next) {
-            self.list(item, printer);
-        }
-    }
-
-    fn list(&mut self, item: &Item, printer: &mut Printer) {
-        let outcome = self.ended.remove(&self.next).unwrap_or_else(|| {
-            let outcome = Outcome::unworked(item, Outcome::Pending);
-            printer.decided(item, &outcome);
-            outcome
-        });
-        printer.list(item, &outcome);
-        self.next += 1;
-    }
-}
-
-/// Prints the summary and advice about an early end; returns the exit code.
-fn finish(stop: &Stop, printer: &mut Printer) -> u8 {
-    let signal = stop.end_work();
-    let pending = printer.pending();
-    printer.end(match (signal, pending) {
-        (Some(_), _) => "interrupted",
-        (None, 0) => "done",
-        (None, _) => "stopped",
-    });
-    match (signal, pending) {
-        (Some(code), 0) => {
-            printer.error("interrupted after the last image was begun: nothing is left to do");
-            code
-        }
-        (Some(code), _) => {
-            printer.error(&format!(
-                "interrupted: {pending} not begun; run the same command with --resume to continue"
-            ));
-            code
-        }
-        (None, 0) => printer.code(),
-        (None, _) => {
-            printer.error(&format!(
-                "stopped: {pending} not begun; run the same command with --resume when that is fixed"
-            ));
-            1
-        }
     }
 }

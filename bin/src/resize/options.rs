@@ -3,25 +3,16 @@
 //! Made once from [`ResizeArgs`]; what comes after takes this, or the part that concerns it. A new option is a flag in
 //! `args.rs` and a field here.
 
-use std::env;
-use std::ffi::{OsStr, OsString};
-use std::fs;
-use std::io::{self, IsTerminal};
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::path::PathBuf;
 
-use arenite::Sandbox;
 use arenite_image::{Fit, Format, Margins, Palette, Position, ResizeSpec, Size, When};
-use clap::ValueEnum;
 
-use super::args::{self, Background, LockDown, ResizeArgs};
-use super::files::{identity, location};
+use super::args::{Background, ResizeArgs};
 use super::pool::{Make, Settings};
-use super::printer::Style;
+use super::printer::Purpose;
+use super::run_args::MOST_RETRIES;
 use super::shard::Shard;
-use crate::choice::{Choice, wants_color};
-
-/// The variable that stands for `--workers`.
-const WORKERS: &str = "ARENITE_WORKERS";
 
 /// A checked command line.
 #[derive(Debug)]
@@ -58,8 +49,7 @@ impl Options {
         let (Some(size), Some(out)) = (args.size, &args.out) else {
             return Err("--size and --out are needed".to_owned());
         };
-        check_files(args)?;
-        check_sandbox(args)?;
+        let engine = args.run.settings(&args.inputs, Purpose::Resize)?;
         check_position(args)?;
         let make = make(args, size)?;
         Ok(Options {
@@ -68,38 +58,19 @@ impl Options {
             out: out.clone(),
             format: args.format,
             resume: args.resume,
-            shard: args
-                .shard
-                .map(|asked| asked.resolve(variable))
-                .transpose()?,
+            shard: args.run.shard()?,
             dry_run: args.dry_run,
             fingerprint: fingerprint(&make.spec, args.format),
             make,
-            engine: engine(args)?,
+            engine,
         })
     }
 
-    /// Files that are written besides the results, each with its flag.
-    pub(crate) fn extra_files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
-        let files = [
-            ("--trace", &self.engine.trace),
-            ("--report", &self.engine.report),
-        ];
-        files
-            .into_iter()
-            .filter_map(|(flag, file)| Some((flag, file.as_deref()?)))
-    }
-
-    /// Whether the workers should start while the inputs are still being searched for: there is work for all of them as
-    /// far as the command line tells, and nothing left to decide that could make them needless.
+    /// Whether the workers should start while the inputs are still being searched for.
     pub(crate) fn starts_early(&self) -> bool {
-        let workers = self.engine.workers;
-        // An extra file could overwrite an input, and with --resume there may be nothing to do.
-        let is_settled = !self.dry_run && !self.resume && self.extra_files().next().is_none();
-        let shards = self.shard.as_ref().map_or(1, Shard::count);
-        let has_enough = self.inputs.len() / shards >= workers
-            || self.inputs.iter().any(|input| Path::new(input).is_dir());
-        is_settled && workers <= cores() && has_enough
+        // With --resume there may be nothing to do.
+        let is_settled = !self.dry_run && !self.resume;
+        is_settled && self.engine.starts_early(&self.inputs, self.shard.as_ref())
     }
 }
 
@@ -125,13 +96,13 @@ impl JobsOptions {
         if let Some(size) = args.size {
             check_size(args, size)?;
         }
-        let engine = engine(args)?;
+        let engine = args.run.settings(&args.inputs, Purpose::Resize)?;
         Ok(JobsOptions {
             defaults: args.clone(),
             out: args.out.clone(),
             engine: Settings {
                 // A job may ask for more than the command line.
-                most_retries: args::MOST_RETRIES,
+                most_retries: MOST_RETRIES,
                 // A caller that never reads stderr must not stop the work.
                 drops_messages: true,
                 ..engine
@@ -150,53 +121,9 @@ pub(crate) fn make(args: &ResizeArgs, size: Size) -> Result<Make, String> {
     check_size(args, size)?;
     Ok(Make {
         spec: spec(args, size),
-        timeout: args.timeout,
-        retries: args.retries,
+        timeout: args.run.timeout,
+        retries: args.run.retries,
     })
-}
-
-fn engine(args: &ResizeArgs) -> Result<Settings, String> {
-    Ok(Settings {
-        workers: workers(args)?,
-        capacity: args.capacity,
-        memory_limit: args.memory_limit,
-        sandbox: match args.sandbox {
-            None => Sandbox::Off,
-            Some(LockDown::Available) => Sandbox::Strict,
-            Some(LockDown::Require) => Sandbox::Required,
-        },
-        most_retries: args.retries,
-        drops_messages: false,
-        trace: args.trace.clone(),
-        report: args.report.clone(),
-    })
-}
-
-/// How to print; cannot fail, so that the errors of [`Options::from_args`] can be printed.
-pub(crate) fn style(args: &ResizeArgs) -> Style {
-    Style {
-        json: args.json,
-        quiet: args.quiet,
-        color: wants_color(args.color, io::stderr().is_terminal()),
-        progress: match args.progress {
-            Choice::Auto if args.quiet => Choice::Never,
-            progress => progress,
-        },
-    }
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-fn check_files(args: &ResizeArgs) -> Result<(), String> {
-    if let (Some(trace), Some(report)) = (&args.trace, &args.report)
-        && (location(trace) == location(report)
-            || identity(trace).is_some_and(|found| identity(report) == Some(found)))
-    {
-        return Err("--trace and --report need a file each".to_owned());
-    }
-    Ok(())
 }
 
 fn check_formats(args: &ResizeArgs) -> Result<(), String> {
@@ -237,25 +164,6 @@ fn check_formats(args: &ResizeArgs) -> Result<(), String> {
     }
 }
 
-fn check_sandbox(args: &ResizeArgs) -> Result<(), String> {
-    if args.sandbox == Some(LockDown::Available)
-        && let Some(word) = args.inputs.iter().find(|input| is_sandbox_value(input))
-    {
-        let word = word.to_string_lossy();
-        return Err(format!("no such file: {word}; write --sandbox={word}"));
-    }
-    Ok(())
-}
-
-/// Whether an input is a value of `--sandbox` that lost its sign, and no file: the run would protect less than meant.
-fn is_sandbox_value(input: &OsStr) -> bool {
-    let is_value = |value: &LockDown| {
-        let value = value.to_possible_value();
-        value.is_some_and(|value| input == value.get_name())
-    };
-    LockDown::value_variants().iter().any(is_value) && fs::symlink_metadata(input).is_err()
-}
-
 /// Not for `--jobs`, where a job may have another fit than the command line.
 fn check_position(args: &ResizeArgs) -> Result<(), String> {
     match args.fit {
@@ -284,26 +192,6 @@ fn check_size(args: &ResizeArgs, size: Size) -> Result<(), String> {
     }
 }
 
-/// A variable of the environment.
-fn variable(name: &str) -> Option<String> {
-    env::var_os(name).map(|value| value.to_string_lossy().into_owned())
-}
-
-/// The number of workers: that of the flag, of the variable, or one per core.
-fn workers(args: &ResizeArgs) -> Result<usize, String> {
-    let asked = match (args.workers, variable(WORKERS)) {
-        (Some(flag), _) => flag,
-        (None, None) => 0,
-        (None, Some(value)) => {
-            args::workers(&value).map_err(|why| format!("{WORKERS} is {value:?}: {why}"))?
-        }
-    };
-    Ok(match asked {
-        0 => cores(),
-        asked => asked.into(),
-    })
-}
-
 /// What to make of each picture; its format is still that of the input.
 fn spec(args: &ResizeArgs, size: Size) -> ResizeSpec {
     let white = [u8::MAX; 3];
@@ -313,9 +201,9 @@ fn spec(args: &ResizeArgs, size: Size) -> ResizeSpec {
         Some(Background::Transparent) => (white, Margins::Transparent),
     };
     ResizeSpec {
-        max_pixels: args.max_pixels,
-        max_bytes: args.memory_limit,
-        max_ratio: args.max_ratio,
+        max_pixels: args.run.max_pixels,
+        max_bytes: args.run.memory_limit,
+        max_ratio: args.run.max_ratio,
         fit: args.fit,
         position: args.position,
         enlarge: !args.no_enlarge,
@@ -327,7 +215,7 @@ fn spec(args: &ResizeArgs, size: Size) -> ResizeSpec {
         progressive: args.progressive,
         background,
         margins,
-        fail_on: args.fail_on,
+        fail_on: args.run.fail_on,
         palette: args.palette,
         ..ResizeSpec::new(size)
     }
@@ -364,6 +252,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::choice::Choice;
     use crate::cli::{Cli, Command};
 
     fn options(line: &str) -> Result<Options, String> {
@@ -390,7 +279,10 @@ mod tests {
             (engine.memory_limit, options.format, engine.capacity),
             (1 << 30, None, None)
         );
-        assert_eq!((args.progress, args.color), (Choice::Auto, Choice::Auto));
+        assert_eq!(
+            (args.run.progress, args.run.color),
+            (Choice::Auto, Choice::Auto)
+        );
     }
 
     #[test]

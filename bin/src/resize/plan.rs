@@ -28,9 +28,9 @@ pub(crate) struct Item {
 pub(crate) struct Task {
     /// Its path below the output folder, with the extension of the output format.
     pub relative: PathBuf,
-    /// Its path with the output folder, as shown to the user.
+    /// Its path with the output folder, as shown to the user; empty if nothing is written.
     pub output: PathBuf,
-    /// The format to write.
+    /// The format to write, or that of the input if nothing is written.
     pub format: Format,
     /// The input when it was found.
     pub stamp: Stamp,
@@ -220,6 +220,26 @@ pub(crate) fn plan(
     }
     fail_parties(&mut items, &conflicts);
     Err(Clash { conflicts, items })
+}
+
+/// The inputs as tasks without a result; those found twice once.
+pub(crate) fn without_results(inputs: Vec<Input>, shard: Option<&Shard>) -> Vec<Item> {
+    let mut found = HashSet::new();
+    let new = inputs
+        .into_iter()
+        .filter(|input| found.insert(input.path.clone()));
+    let item = |input: Input| Item {
+        is_in_shard: shard.is_none_or(|shard| shard.holds(&input.relative)),
+        input: input.path,
+        task: input.content.map(|(format, stamp)| Task {
+            relative: PathBuf::new(),
+            output: PathBuf::new(),
+            format,
+            stamp,
+            fresh: None,
+        }),
+    };
+    new.map(item).collect()
 }
 
 /// The name of a result. The extension of its format replaces that of a picture only: `IMG.0001` becomes

@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use arenite::engine::{AsCompleted, Death, TraceError};
 use arenite::{
     ArenaFull, Array, BuildError, Engine, InputError, Job, JobError, JobErrorKind, JobLimit,
-    KernelError, Returned, Sandbox, Trace, Typed, WorkerExit, as_completed,
+    JobOptions, KernelError, Returned, Sandbox, Trace, Typed, WorkerExit, as_completed,
 };
-use arenite_image::{Damage, Format, ImageError, Output, ResizeSpec, resize_encoded};
+use arenite_image::{Damage, Format, ImageError, Output, ResizeSpec, check, resize_encoded};
 
 use super::fault::Fault;
 use super::plan::Task;
+use super::printer::Purpose;
 use super::progress::{Messages, print_aside};
 use super::runner::{Ended, Made, Pool, Refused, Warning};
 use crate::text::{one_line, reason, show_path};
@@ -40,6 +41,8 @@ pub(crate) struct Make {
 /// The engine of a run.
 #[derive(Debug)]
 pub(crate) struct Settings {
+    /// What the workers do with pictures.
+    pub purpose: Purpose,
     /// Worker processes.
     pub workers: usize,
     /// Capacity of the arena in bytes; `None` for the engine's default.
@@ -92,12 +95,27 @@ fn resize_file(file: &Array<u8>, spec: ResizeSpec) -> Result<Reply, Typed<Pictur
     let picture = resize_encoded(file, &spec).map_err(PictureError)?;
     let bytes = Array::from_slice(&picture.bytes);
     let sides = [picture.width, picture.height];
-    let share = |damage: &Damage| damage.missing as f64 / damage.pixels.max(1) as f64;
-    let warning = picture.damage.map(|damage| {
-        let missing = share(&damage);
-        (damage.text, missing)
-    });
-    Ok((bytes, sides, start.elapsed().as_micros() as u64, warning))
+    let took = start.elapsed().as_micros() as u64;
+    Ok((bytes, sides, took, picture.damage.map(warning)))
+}
+
+/// The kernel that makes nothing: the sides are those of the picture, the result is empty.
+fn check_file(file: &Array<u8>, spec: ResizeSpec) -> Result<Reply, Typed<PictureError>> {
+    let start = Instant::now();
+    let checked = check(file, &spec).map_err(PictureError)?;
+    let sides = [checked.width, checked.height];
+    let took = start.elapsed().as_micros() as u64;
+    Ok((
+        Array::from_slice(&[]),
+        sides,
+        took,
+        checked.damage.map(warning),
+    ))
+}
+
+fn warning(damage: Damage) -> (String, f64) {
+    let missing = damage.missing as f64 / damage.pixels.max(1) as f64;
+    (damage.text, missing)
 }
 
 /// The error of a picture, in the words of the command. Traces and reports show its text and its cause.
@@ -160,7 +178,10 @@ impl KernelError for PictureError {
 /// The failure of a picture whose kernel returned an error.
 fn returned(error: &Returned) -> Fault {
     match error.value::<PictureError>() {
-        Some(error) => Fault::new(error.cause(), error.text()),
+        Some(error) => Fault {
+            proves_damage: error.0.proves_damage(),
+            ..Fault::new(error.cause(), error.text())
+        },
         None => Fault::new("returned", error.text()),
     }
 }
@@ -178,7 +199,7 @@ impl<'a> Makers<'a> {
             // All retries happen, even where the engine would quarantine the job sooner.
             .quarantine_after(settings.most_retries.saturating_add(1).max(5))
             .sandbox(settings.sandbox)
-            .label("resize");
+            .label(settings.purpose.name());
         builder = match settings.drops_messages {
             true => {
                 let messages = Messages::print()?;
@@ -230,21 +251,29 @@ impl<'a> Makers<'a> {
     ) -> Result<(Job<Reply>, u64), Refused> {
         let file = self.engine.read_file(path).map_err(refused)?;
         let len = file.len() as u64;
-        // The format of the planned name, even if the input has changed since.
-        let output = Output::try_from(format)
-            .map_err(|error| Refused::Failed(Fault::new("returned", error.to_string())))?;
-        let spec = ResizeSpec {
-            output,
-            ..make.spec
-        };
-        let mut job = self
-            .engine
-            .job(resize_file, (file, spec))
-            .label(path.to_string_lossy());
+        let mut options = JobOptions::new().label(path.to_string_lossy());
         if let Some(limit) = make.timeout {
-            job = job.deadline(limit);
+            options = options.deadline(limit);
         }
-        Ok((job.retries(make.retries).submit(), len))
+        let options = options.retries(make.retries);
+        let job = match self.settings.purpose {
+            Purpose::Resize => {
+                // The format of the planned name, even if the input has changed since.
+                let output = Output::try_from(format)
+                    .map_err(|error| Refused::Failed(Fault::new("returned", error.to_string())))?;
+                let spec = ResizeSpec {
+                    output,
+                    ..make.spec
+                };
+                let job = self.engine.job(resize_file, (file, spec));
+                job.options(&options).submit()
+            }
+            Purpose::Check => {
+                let job = self.engine.job(check_file, (file, make.spec));
+                job.options(&options).submit()
+            }
+        };
+        Ok((job, len))
     }
 
     fn write_trace(&self) -> Result<(), String> {
@@ -506,7 +535,7 @@ mod tests {
         let expected = ImageError::NotAnImage;
         assert_eq!(
             fault(&error),
-            Fault::new("not-an-image", expected.to_string())
+            Fault::damage("not-an-image", expected.to_string())
         );
     }
 

@@ -18,11 +18,37 @@ use crate::choice::Choice;
 use crate::text::{one_line, reason, show_path};
 use crate::units::show_bytes;
 
+/// What a run is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Results, whose paths are listed.
+    Resize,
+    /// To find damaged files, which are listed.
+    Check,
+}
+
+impl Purpose {
+    /// The name of the command.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Purpose::Resize => "resize",
+            Purpose::Check => "check",
+        }
+    }
+}
+
 /// The outcome of one input.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Written {
         bytes: u64,
+        /// Width and height in pixels.
+        sides: [u32; 2],
+        took: Duration,
+        warning: Option<Warning>,
+    },
+    /// Checked: its damage, if any, is none that counts.
+    Whole {
         /// Width and height in pixels.
         sides: [u32; 2],
         took: Duration,
@@ -51,6 +77,7 @@ impl Outcome {
 /// How to print.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Style {
+    pub purpose: Purpose,
     /// JSON lines on stdout instead of paths.
     pub json: bool,
     /// Errors only on stderr.
@@ -78,16 +105,20 @@ pub(crate) struct Printer {
     count: Count,
 }
 
-/// The summary, as `--json` prints it.
+/// The summary, as `resize --json` prints it.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Count {
     /// Pictures found, readable or not.
     pub inputs: u64,
+    #[serde(skip)]
+    pub whole: u64,
+    #[serde(skip)]
+    pub damaged: u64,
     pub written: u64,
     pub planned: u64,
     pub fresh: u64,
     pub failed: u64,
-    /// Written, although the input is damaged.
+    /// Written or whole, although the input is damaged.
     pub warnings: u64,
     pub pending: u64,
     /// Files that are not pictures.
@@ -97,6 +128,20 @@ pub(crate) struct Count {
     /// Bytes read and written.
     pub bytes_in: u64,
     pub bytes: u64,
+}
+
+/// The summary, as `check --json` prints it.
+#[derive(Serialize)]
+struct CheckCount {
+    inputs: u64,
+    whole: u64,
+    damaged: u64,
+    failed: u64,
+    warnings: u64,
+    pending: u64,
+    skipped: u64,
+    hidden: u64,
+    bytes_in: u64,
 }
 
 /// The line of an input, as `--json` prints it.
@@ -146,13 +191,13 @@ struct FrameLine<'a> {
 }
 
 #[derive(Serialize)]
-struct SummaryLine<'a> {
+struct SummaryLine<'a, C: Serialize> {
     r#type: &'static str,
     status: &'static str,
     error: Option<&'a str>,
     shard: Option<&'a str>,
     #[serde(flatten)]
-    count: &'a Count,
+    count: &'a C,
     ms: f64,
 }
 
@@ -196,15 +241,21 @@ impl Printer {
 
     /// Counts an outcome, and prints a failure.
     pub(crate) fn decided(&mut self, item: &Item, outcome: &Outcome) {
-        self.count.add(item, outcome);
-        if matches!(outcome, Outcome::Written { .. })
+        self.count(item, outcome);
+        if matches!(outcome, Outcome::Written { .. } | Outcome::Whole { .. })
             || matches!(outcome, Outcome::Failed(_)) && item.task.is_ok()
         {
             self.progress.step();
         }
         match outcome {
+            // Listed on stdout.
+            Outcome::Failed(fault) if self.is_damage(fault) => {}
             Outcome::Failed(fault) => self.error(&format!("{}: {fault}", show_path(&item.input))),
             Outcome::Written {
+                warning: Some(warning),
+                ..
+            }
+            | Outcome::Whole {
                 warning: Some(warning),
                 ..
             } => {
@@ -217,19 +268,44 @@ impl Printer {
 
     /// Prints the line of an outcome on stdout, if it has one.
     pub(crate) fn list(&mut self, item: &Item, outcome: &Outcome) {
-        if self.style.json {
-            self.print_json(&FileLine::of(item, outcome));
-        } else if let (Outcome::Written { .. } | Outcome::Planned, Ok(task), false) =
-            (outcome, &item.task, self.style.quiet)
-        {
-            // A program gets the raw bytes of the name, a terminal no control characters.
-            let mut line = if self.stdout_is_terminal {
-                show_path(&task.output).into_bytes()
-            } else {
-                task.output.as_os_str().as_bytes().to_vec()
-            };
-            line.push(b'\n');
-            self.print(&line);
+        let (path, reason) = match (outcome, &item.task) {
+            _ if self.style.json => return self.print_json(&self.line(item, outcome)),
+            (Outcome::Failed(fault), _) if self.is_damage(fault) => (&item.input, Some(fault)),
+            (Outcome::Written { .. } | Outcome::Planned, Ok(task)) if !self.style.quiet => {
+                (&task.output, None)
+            }
+            _ => return,
+        };
+        // A program gets the raw bytes of the name, a terminal no control characters.
+        let mut line = if self.stdout_is_terminal {
+            show_path(path).into_bytes()
+        } else {
+            path.as_os_str().as_bytes().to_vec()
+        };
+        if let Some(fault) = reason {
+            line.extend_from_slice(format!("\t{fault}").as_bytes());
+        }
+        line.push(b'\n');
+        self.print(&line);
+    }
+
+    /// Whether this failure is what the run looks for.
+    fn is_damage(&self, fault: &Fault) -> bool {
+        self.style.purpose == Purpose::Check && fault.proves_damage
+    }
+
+    fn line<'a>(&self, item: &'a Item, outcome: &'a Outcome) -> FileLine<'a> {
+        let mut line = FileLine::of(item, outcome);
+        if matches!(outcome, Outcome::Failed(fault) if self.is_damage(fault)) {
+            line.status = "damaged";
+        }
+        line
+    }
+
+    fn count(&mut self, item: &Item, outcome: &Outcome) {
+        match outcome {
+            Outcome::Failed(fault) if self.is_damage(fault) => self.count.damaged += 1,
+            outcome => self.count.add(item, outcome),
         }
     }
 
@@ -269,8 +345,8 @@ impl Printer {
         self.planned(items.len());
         for item in items {
             let outcome = Outcome::unworked(item, Outcome::Pending);
-            self.count.add(item, &outcome);
-            self.print_json(&FileLine::of(item, &outcome));
+            self.count(item, &outcome);
+            self.print_json(&self.line(item, &outcome));
         }
         self.print_summary("refused", Some(&one_line(why)));
     }
@@ -281,7 +357,10 @@ impl Printer {
         if self.style.json {
             self.print_summary(status, None);
         } else {
-            self.note(&self.count.sentence(status, self.start.elapsed()));
+            let sentence = self
+                .count
+                .sentence(self.style.purpose, status, self.start.elapsed());
+            self.note(&sentence);
         }
         if let Some(stdout) = &mut self.stdout {
             let _ = stdout.flush();
@@ -290,14 +369,16 @@ impl Printer {
 
     fn print_summary(&mut self, status: &'static str, error: Option<&str>) {
         let (count, shard) = (std::mem::take(&mut self.count), self.shard.take());
-        self.print_json(&SummaryLine {
-            r#type: "summary",
-            status,
-            error,
-            shard: shard.as_deref(),
-            count: &count,
-            ms: milliseconds(self.start.elapsed()),
-        });
+        let (shard_text, ms) = (shard.as_deref(), milliseconds(self.start.elapsed()));
+        match self.style.purpose {
+            Purpose::Resize => {
+                self.print_json(&SummaryLine::of(status, error, shard_text, &count, ms))
+            }
+            Purpose::Check => {
+                let count = count.of_check();
+                self.print_json(&SummaryLine::of(status, error, shard_text, &count, ms));
+            }
+        }
         (self.count, self.shard) = (count, shard);
     }
 
@@ -331,14 +412,38 @@ impl Printer {
         self.style.quiet
     }
 
+    /// Whether `--resume` continues the run.
+    pub(crate) fn can_resume(&self) -> bool {
+        self.style.purpose == Purpose::Resize
+    }
+
     /// The number of inputs that were not begun.
     pub(crate) fn pending(&self) -> u64 {
         self.count.pending
     }
 
-    /// The exit code of a run that was not stopped: 0, or 1 after any failure.
+    /// The exit code of a run that was not stopped: 0, or 1 after any failure or damage.
     pub(crate) fn code(&self) -> u8 {
-        u8::from(self.count.failed > 0 || self.list_is_incomplete)
+        u8::from(self.count.failed + self.count.damaged > 0 || self.list_is_incomplete)
+    }
+}
+
+impl<'a, C: Serialize> SummaryLine<'a, C> {
+    fn of(
+        status: &'static str,
+        error: Option<&'a str>,
+        shard: Option<&'a str>,
+        count: &'a C,
+        ms: f64,
+    ) -> Self {
+        SummaryLine {
+            r#type: "summary",
+            status,
+            error,
+            shard,
+            count,
+            ms,
+        }
     }
 }
 
@@ -362,7 +467,7 @@ impl<'a> FileLine<'a> {
             missing: None,
         };
         if let Ok(task) = &item.task {
-            line.output = Some(task.output.to_string_lossy());
+            line.output = Some(task.output.to_string_lossy()).filter(|path| !path.is_empty());
             line.format = Some(task.format.name().to_ascii_lowercase());
         }
         match outcome {
@@ -377,6 +482,18 @@ impl<'a> FileLine<'a> {
                 line.height = Some(*height);
                 line.ms = Some(milliseconds(*took));
                 line.bytes = Some(*bytes);
+                line.warning = warning.as_ref().map(|warning| warning.text.as_str());
+                line.missing = warning.as_ref().map(|warning| warning.missing);
+            }
+            Outcome::Whole {
+                sides: [width, height],
+                took,
+                warning,
+            } => {
+                line.status = "whole";
+                line.width = Some(*width);
+                line.height = Some(*height);
+                line.ms = Some(milliseconds(*took));
                 line.warning = warning.as_ref().map(|warning| warning.text.as_str());
                 line.missing = warning.as_ref().map(|warning| warning.missing);
             }
@@ -427,6 +544,11 @@ impl Count {
                 self.bytes += bytes;
                 self.bytes_in += item.task.as_ref().map_or(0, |task| task.stamp.len);
             }
+            Outcome::Whole { warning, .. } => {
+                self.whole += 1;
+                self.warnings += u64::from(warning.is_some());
+                self.bytes_in += item.task.as_ref().map_or(0, |task| task.stamp.len);
+            }
             Outcome::Planned => self.planned += 1,
             Outcome::Fresh => self.fresh += 1,
             Outcome::Pending => self.pending += 1,
@@ -434,16 +556,35 @@ impl Count {
         }
     }
 
-    fn sentence(&self, status: &str, took: Duration) -> String {
-        let mut parts = Vec::new();
-        if status == "dry-run" {
-            parts.push(format!("{} to write", self.planned));
-        } else {
-            parts.push(format!("{} written", self.written));
+    fn of_check(&self) -> CheckCount {
+        CheckCount {
+            inputs: self.inputs,
+            whole: self.whole,
+            damaged: self.damaged,
+            failed: self.failed,
+            warnings: self.warnings,
+            pending: self.pending,
+            skipped: self.skipped,
+            hidden: self.hidden,
+            bytes_in: self.bytes_in,
         }
+    }
+
+    fn sentence(&self, purpose: Purpose, status: &str, took: Duration) -> String {
+        let done = self.written + self.whole;
+        let mut parts = vec![match (purpose, status) {
+            (Purpose::Check, _) => format!("{done} whole"),
+            (Purpose::Resize, "dry-run") => format!("{} to write", self.planned),
+            (Purpose::Resize, _) => format!("{done} written"),
+        }];
+        let warned = match purpose {
+            Purpose::Resize => "of them damaged",
+            Purpose::Check => "of them with damage that does not count",
+        };
         for (count, what) in [
             (self.fresh, "up to date"),
-            (self.warnings, "of them damaged"),
+            (self.warnings, warned),
+            (self.damaged, "damaged"),
             (self.failed, "failed"),
             (self.pending, "not begun"),
             (self.skipped, "skipped (not images)"),
@@ -454,13 +595,16 @@ impl Count {
             }
         }
         let mut text = parts.join(", ");
-        if self.written > 0 {
+        if done > 0 {
             let seconds = took.as_secs_f64().max(1e-6);
+            let out = match purpose {
+                Purpose::Resize => format!(" {} out,", show_bytes(self.bytes)),
+                Purpose::Check => String::new(),
+            };
             text.push_str(&format!(
-                "; {} in, {} out, {seconds:.1} s, {}",
+                "; {} in,{out} {seconds:.1} s, {}",
                 show_bytes(self.bytes_in),
-                show_bytes(self.bytes),
-                rate_text(self.written as f64 / seconds)
+                rate_text(done as f64 / seconds)
             ));
         }
         text

@@ -34,8 +34,8 @@ const FIRST_MESSAGE: &str = "stopping: pictures under way finish; a second signa
 /// The message about the second signal.
 const SECOND_MESSAGE: &str = "error: ended at once; run the same command with --resume to continue";
 
-/// The message about the second signal under `--jobs`.
-const SECOND_MESSAGE_OF_JOBS: &str = "error: ended at once";
+/// The message about the second signal where nothing can be continued.
+const PLAIN_SECOND_MESSAGE: &str = "error: ended at once";
 
 /// Time limit for printing it.
 const PRINT_LIMIT: Duration = Duration::from_millis(200);
@@ -62,6 +62,8 @@ struct Shared {
 struct Message {
     /// Whether to print it: during work, and not under `--quiet`.
     is_wanted: bool,
+    /// Whether `--resume` continues the work.
+    can_resume: bool,
     /// The thread that prints it.
     printer: Option<JoinHandle<()>>,
     /// Receives the first signal.
@@ -95,8 +97,12 @@ impl Stop {
     }
 
     /// From now on the first signal lets pictures in flight finish; a message says so unless `quiet`.
-    pub(crate) fn begin_work(&self, quiet: bool) {
-        self.shared.message().is_wanted = !quiet;
+    pub(crate) fn begin_work(&self, quiet: bool, can_resume: bool) {
+        {
+            let mut message = self.shared.message();
+            message.is_wanted = !quiet;
+            message.can_resume = can_resume;
+        }
         // Release: "nothing written before this", pairs with the load in `Shared::handle`.
         self.shared.working.store(true, Ordering::Release);
     }
@@ -105,7 +111,7 @@ impl Stop {
     /// `notified`, which [`end_work`](Self::end_work) drops.
     pub(crate) fn begin_jobs(&self, quiet: bool, notified: Sender<()>) {
         self.shared.message().notified = Some(notified);
-        self.begin_work(quiet);
+        self.begin_work(quiet, false);
     }
 
     /// Ends the program with this exit code: leaves no worker, no name and no temporary file.
@@ -192,9 +198,9 @@ impl Shared {
         }
         let last = {
             let message = self.message();
-            let second = match message.notified {
-                Some(_) => SECOND_MESSAGE_OF_JOBS,
-                None => SECOND_MESSAGE,
+            let second = match message.can_resume {
+                true => SECOND_MESSAGE,
+                false => PLAIN_SECOND_MESSAGE,
             };
             message.is_wanted.then(|| second.to_owned())
         };

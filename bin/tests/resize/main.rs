@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod begun;
+mod check;
 mod crashes;
 #[path = "../../../tests/common/crc32.rs"]
 mod crc32;

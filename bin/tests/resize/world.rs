@@ -157,12 +157,17 @@ impl World {
 
     /// `arenite resize` with the arguments in `line`, split at blanks.
     pub fn command(&self, line: &str) -> Command {
+        self.subcommand("resize", line)
+    }
+
+    /// A command of `arenite` with the arguments in `line`, split at blanks.
+    pub fn subcommand(&self, name: &str, line: &str) -> Command {
         let Some(program) = option_env!("CARGO_BIN_EXE_arenite") else {
             panic!("this package does not build the command");
         };
         let mut command = Command::new(program);
         command
-            .arg("resize")
+            .arg(name)
             .args(line.split_whitespace())
             .current_dir(self.folder.path());
         command

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod broken;
+mod checked;
 mod formats;
 mod inks;
 mod light;

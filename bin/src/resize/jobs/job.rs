@@ -10,10 +10,11 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use super::super::args::{self, Background, MOST_RETRIES, QUALITY, ResizeArgs};
+use super::super::args::{self, Background, QUALITY, ResizeArgs};
 use super::super::fault::Fault;
 use super::super::options;
 use super::super::pool::Make;
+use super::super::run_args::{MOST_RETRIES, RunArgs};
 use super::feed::LONGEST_LINE;
 use crate::units;
 
@@ -153,11 +154,14 @@ impl Fields {
             palette: self.palette.unwrap_or(defaults.palette),
             background: self.background.or(defaults.background),
             keep_metadata: self.keep_metadata.unwrap_or(defaults.keep_metadata),
-            fail_on: self.fail_on.unwrap_or(defaults.fail_on),
-            timeout: self.timeout.or(defaults.timeout),
-            retries: self.retries.unwrap_or(defaults.retries),
-            max_pixels: self.max_pixels.unwrap_or(defaults.max_pixels),
-            max_ratio: self.max_ratio.unwrap_or(defaults.max_ratio),
+            run: RunArgs {
+                fail_on: self.fail_on.unwrap_or(defaults.run.fail_on),
+                timeout: self.timeout.or(defaults.run.timeout),
+                retries: self.retries.unwrap_or(defaults.run.retries),
+                max_pixels: self.max_pixels.unwrap_or(defaults.run.max_pixels),
+                max_ratio: self.max_ratio.unwrap_or(defaults.run.max_ratio),
+                ..defaults.run.clone()
+            },
             ..defaults.clone()
         })
     }

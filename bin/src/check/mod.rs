@@ -1,0 +1,89 @@
+//! `arenite check`: decodes all pictures, writes nothing, and names the damaged ones.
+//!
+//! Inputs, workers, causes and output are those of `arenite resize`.
+
+mod args;
+
+use std::io;
+use std::ops::ControlFlow;
+use std::process::ExitCode;
+use std::thread;
+
+use arenite_image::ResizeSpec;
+
+pub(crate) use args::CheckArgs;
+
+use crate::resize::batch::{self, Refusal};
+use crate::resize::inputs::{self, Request};
+use crate::resize::plan;
+use crate::resize::pool::{Early, Make};
+use crate::resize::printer::{Outcome, Printer, Purpose};
+use crate::resize::stop::Stop;
+
+/// Runs the command and returns its exit code.
+pub(crate) fn run(args: &CheckArgs) -> ExitCode {
+    let stop = Stop::listen();
+    let mut printer = Printer::new(args.run.style(Purpose::Check));
+    let done = check(args, &stop, &mut printer);
+    batch::conclude(done, &mut printer)
+}
+
+/// Returns the exit code, or why nothing was started.
+fn check(args: &CheckArgs, stop: &Stop, printer: &mut Printer) -> Result<u8, Refusal> {
+    let settings = args.run.settings(&args.inputs, Purpose::Check)?;
+    let shard = args.run.shard()?;
+    let shard = shard.as_ref();
+    let make = Make {
+        spec: ResizeSpec {
+            max_pixels: args.run.max_pixels,
+            max_bytes: args.run.memory_limit,
+            max_ratio: args.run.max_ratio,
+            fail_on: args.run.fail_on,
+            ..ResizeSpec::full_size()
+        },
+        timeout: args.run.timeout,
+        retries: args.run.retries,
+    };
+    thread::scope(|threads| {
+        let now = settings.starts_early(&args.inputs, shard);
+        let early = Early::begin(&settings, &make, now, threads);
+        if let Some(shard) = shard {
+            printer.shard(shard);
+        }
+        let request = Request {
+            inputs: &args.inputs,
+            null: args.null,
+            out: None,
+        };
+        let found = inputs::find(&request, &mut io::stdin().lock());
+        let found = found.map_err(|error| error.to_string())?;
+        printer.begin(&found);
+        let nothing = found.nothing_found();
+        let mut items = plan::without_results(found.inputs, shard);
+        if let Some(why) = nothing.or_else(|| batch::in_the_way(&settings, &items)) {
+            return Err(Refusal { items, why });
+        }
+        items.retain(|item| item.is_in_shard);
+        printer.planned(items.len());
+        match batch::ready(&items) {
+            0 => batch::list(&items, printer),
+            ready => {
+                let started = early.or_start(ready);
+                let mut pool = match started {
+                    Ok(pool) => pool,
+                    Err(why) => return Err(Refusal { items, why }),
+                };
+                batch::work(&mut pool, &items, stop, printer, |_, result, _| {
+                    let whole = result.map(|made| Outcome::Whole {
+                        sides: made.sides,
+                        took: made.took,
+                        warning: made.warning,
+                    });
+                    let outcome = whole.unwrap_or_else(Outcome::Failed);
+                    (outcome, ControlFlow::Continue(()))
+                });
+            }
+        }
+        Ok(batch::finish(stop, printer))
+    })
+}

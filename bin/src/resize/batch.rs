@@ -1,0 +1,198 @@
+//! Works through a list of pictures, and lists their outcomes in the order of the inputs.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::process::ExitCode;
+
+use arenite::Array;
+
+use super::fault::Fault;
+use super::files::{identity, location};
+use super::plan::{Item, Task};
+use super::pool::{EnginePool, Settings};
+use super::printer::{Outcome, Printer};
+use super::runner::{self, Made};
+use super::stop::{self, Stop};
+use crate::exit::USAGE;
+use crate::text::show_path;
+
+/// The run ended before any work.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// The inputs found by then.
+    pub items: Vec<Item>,
+    /// The reason, a sentence.
+    pub why: String,
+}
+
+impl From<String> for Refusal {
+    fn from(why: String) -> Refusal {
+        let items = Vec::new();
+        Refusal { items, why }
+    }
+}
+
+/// Ends a command: returns the exit code of a run, or prints why there was none.
+pub(crate) fn conclude(done: Result<u8, Refusal>, printer: &mut Printer) -> ExitCode {
+    match done {
+        Ok(code) => {
+            // Everything is printed, and the engine is gone.
+            stop::end_by_code(code);
+            ExitCode::from(code)
+        }
+        Err(refusal) => {
+            printer.refuse(&refusal.items, &refusal.why);
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+/// Returns an error if an extra file would overwrite an input or a result, or a result the extra file. An existing file
+/// is compared by device and inode, because it is overwritten in place, under all of its names.
+pub(crate) fn in_the_way(settings: &Settings, items: &[Item]) -> Option<String> {
+    let tasks = || items.iter().filter_map(|item| item.task.as_ref().ok());
+    settings.extra_files().find_map(|(flag, file)| {
+        let existing = identity(file);
+        let is_file = |path: &Path| existing.is_some() && identity(path) == existing;
+        let location_of_file = location(file);
+        let what = if items.iter().any(|item| is_file(&item.input)) {
+            "would overwrite an input"
+        } else if tasks().any(|task| location(&task.output) == location_of_file) {
+            "would be overwritten by a result"
+        } else if tasks().any(|task| is_file(&task.output)) {
+            "would overwrite a result"
+        } else {
+            return None;
+        };
+        Some(format!("{}: {flag} {what}", show_path(file)))
+    })
+}
+
+/// The number of items that need work.
+pub(crate) fn ready(items: &[Item]) -> usize {
+    items.iter().filter(|item| is_ready(item).is_some()).count()
+}
+
+fn is_ready(item: &Item) -> Option<&Task> {
+    item.task.as_ref().ok().filter(|task| task.fresh.is_none())
+}
+
+/// Works on all items that need it, and lists all. `settle` makes an outcome of what became of the item with this index.
+pub(crate) fn work(
+    pool: &mut EnginePool<'_>,
+    items: &[Item],
+    stop: &Stop,
+    printer: &mut Printer,
+    mut settle: impl FnMut(
+        usize,
+        Result<Made<Array<u8>>, Fault>,
+        &Printer,
+    ) -> (Outcome, ControlFlow<()>),
+) {
+    // Also under --quiet: protection that was asked for is missing.
+    for part in pool.missing_protection() {
+        printer.warn(&format!("not enforced by this Linux: {part}"));
+    }
+    stop.begin_work(printer.is_quiet(), printer.can_resume());
+    printer.work(ready(items) as u64);
+    let mut listing = InOrder::new(items);
+    let feed = items
+        .iter()
+        .enumerate()
+        .filter_map(|(index, item)| Some((index, item.input.as_path(), is_ready(item)?)));
+    let may_begin = || stop.code().is_none();
+    // A break ends the run: the rest stays pending.
+    let _ = runner::run(pool, feed, may_begin, |index, result| {
+        let (outcome, flow) = settle(index, result, printer);
+        listing.ended(index, outcome, printer);
+        flow
+    });
+    if let Err(text) = pool.write_trace() {
+        printer.list_is_incomplete(&text);
+    }
+    listing.rest(printer);
+}
+
+/// Lists items of which none needs work.
+pub(crate) fn list(items: &[Item], printer: &mut Printer) {
+    InOrder::new(items).rest(printer);
+}
+
+/// Lists outcomes in the order of the inputs, in whichever order they end.
+struct InOrder<'a> {
+    items: &'a [Item],
+    /// Index of the first item not yet listed.
+    next: usize,
+    /// Outcomes of later items that have ended.
+    ended: HashMap<usize, Outcome>,
+}
+
+impl<'a> InOrder<'a> {
+    fn new(items: &'a [Item]) -> InOrder<'a> {
+        InOrder {
+            items,
+            next: 0,
+            ended: HashMap::new(),
+        }
+    }
+
+    fn ended(&mut self, index: usize, outcome: Outcome, printer: &mut Printer) {
+        printer.decided(&self.items[index], &outcome);
+        self.ended.insert(index, outcome);
+        while let Some(item) = self.items.get(self.next)
+            && (self.ended.contains_key(&self.next) || is_ready(item).is_none())
+        {
+            self.list(item, printer);
+        }
+    }
+
+    /// Lists all remaining items; those without an outcome were not begun.
+    fn rest(&mut self, printer: &mut Printer) {
+        while let Some(item) = self.items.get(self.next) {
+            self.list(item, printer);
+        }
+    }
+
+    fn list(&mut self, item: &Item, printer: &mut Printer) {
+        let outcome = self.ended.remove(&self.next).unwrap_or_else(|| {
+            let outcome = Outcome::unworked(item, Outcome::Pending);
+            printer.decided(item, &outcome);
+            outcome
+        });
+        printer.list(item, &outcome);
+        self.next += 1;
+    }
+}
+
+/// Prints the summary and advice about an early end; returns the exit code.
+pub(crate) fn finish(stop: &Stop, printer: &mut Printer) -> u8 {
+    let signal = stop.end_work();
+    let pending = printer.pending();
+    let advice = match printer.can_resume() {
+        true => "; run the same command with --resume to continue",
+        false => "",
+    };
+    printer.end(match (signal, pending) {
+        (Some(_), _) => "interrupted",
+        (None, 0) => "done",
+        (None, _) => "stopped",
+    });
+    match (signal, pending) {
+        (Some(code), 0) => {
+            printer.error("interrupted after the last image was begun: nothing is left to do");
+            code
+        }
+        (Some(code), _) => {
+            printer.error(&format!("interrupted: {pending} not begun{advice}"));
+            code
+        }
+        (None, 0) => printer.code(),
+        (None, _) => {
+            printer.error(&format!(
+                "stopped: {pending} not begun; run the same command with --resume when that is fixed"
+            ));
+            1
+        }
+    }
+}

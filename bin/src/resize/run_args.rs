@@ -1,0 +1,316 @@
+//! The flags of commands that work through a list of pictures, and what is made of them.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use arenite::Sandbox;
+use arenite_image::{FailOn, ResizeSpec};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Args, ValueEnum, ValueHint};
+
+use super::files::{identity, location};
+use super::pool::Settings;
+use super::printer::{Purpose, Style};
+use super::shard::{Asked, Shard};
+use crate::choice::{Choice, wants_color};
+use crate::units;
+
+/// The variable that stands for `--workers`.
+const WORKERS: &str = "ARENITE_WORKERS";
+
+/// The largest value of `--retries`.
+pub(crate) const MOST_RETRIES: u32 = 100;
+
+/// How a list of pictures is worked through, and what is printed about it.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RunArgs {
+    /// Damage that is an error: none, files that end early, missing or wrong pixels, or any
+    #[arg(long, value_name = "DAMAGE", default_value = "error", value_parser = levels(), help_heading = "Run")]
+    pub fail_on: FailOn,
+
+    /// Do only one of N shares of the work: K/N, auto (K and N from Slurm or MPI) or auto/N (K from Kubernetes)
+    #[arg(
+        long,
+        value_name = "K/N",
+        allow_negative_numbers = true,
+        help_heading = "Run"
+    )]
+    pub shard: Option<Asked>,
+
+    // Not clap's `env`: it counts a set variable as an argument, which conflicts with the exclusive --generate.
+    /// Worker processes [env: ARENITE_WORKERS] [default: one per core]
+    #[arg(
+        short = 'j',
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        value_parser = workers,
+        help_heading = "Run"
+    )]
+    pub workers: Option<u16>,
+
+    /// Shared memory for files being processed, such as 512MiB [default: half of the available memory]
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = units::bytes, help_heading = "Run")]
+    pub capacity: Option<u64>,
+
+    /// Private memory of each worker, at least 8MiB
+    #[arg(
+        long,
+        value_name = "BYTES",
+        allow_negative_numbers = true,
+        value_parser = private_memory,
+        default_value = "1GiB",
+        help_heading = "Run"
+    )]
+    pub memory_limit: u64,
+
+    /// Sandbox the workers: no files, no network, no other processes; =require fails if this Linux lacks a part
+    #[arg(
+        long,
+        value_name = "WHEN",
+        value_enum,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "available",
+        help_heading = "Run"
+    )]
+    pub sandbox: Option<LockDown>,
+
+    /// Time limit per picture, such as 30s, 500ms or 2m; its worker is killed and the run continues [default: none]
+    #[arg(
+        long,
+        value_name = "TIME",
+        allow_negative_numbers = true,
+        value_parser = units::duration,
+        help_heading = "Run"
+    )]
+    pub timeout: Option<Duration>,
+
+    /// Retry a picture up to N times if it times out or crashes its worker
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        default_value_t = 0,
+        value_parser = clap::value_parser!(u32).range(..=i64::from(MOST_RETRIES)),
+        help_heading = "Run"
+    )]
+    pub retries: u32,
+
+    /// Reject larger pictures by their header, before decoding
+    #[arg(
+        long,
+        value_name = "PIXELS",
+        allow_negative_numbers = true,
+        value_parser = units::pixels,
+        default_value = "128M",
+        help_heading = "Run"
+    )]
+    pub max_pixels: u64,
+
+    /// Reject pictures that decode to more than N bytes per byte of the file, from 64MiB of pixels on
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        default_value_t = ResizeSpec::MAX_RATIO,
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Run"
+    )]
+    pub max_ratio: u32,
+
+    /// Write a trace of all workers for Perfetto or Chrome's trace viewer
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Output")]
+    pub trace: Option<PathBuf>,
+
+    /// Write an HTML report: a timeline of all workers, durations, failures
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Output")]
+    pub report: Option<PathBuf>,
+
+    /// Print a JSON object per input and a summary instead of paths
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+
+    /// Print only errors, and protection missing from --sandbox
+    #[arg(short, long, help_heading = "Output")]
+    pub quiet: bool,
+
+    /// When to show progress on stderr; auto: on a terminal
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Choice::Auto, help_heading = "Output")]
+    pub progress: Choice,
+
+    /// When to use colours on stderr; auto: on a terminal, unless NO_COLOR is set
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Choice::Auto, help_heading = "Output")]
+    pub color: Choice,
+}
+
+/// How strict `--sandbox` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LockDown {
+    /// Use what this Linux supports; name what it lacks on stderr
+    Available,
+    /// Fail if any part is missing
+    Require,
+}
+
+impl RunArgs {
+    /// Checks what clap cannot, and fills in defaults.
+    ///
+    /// # Errors
+    ///
+    /// A sentence about flags that contradict each other, or a variable that is wrong.
+    pub(crate) fn settings(
+        &self,
+        inputs: &[OsString],
+        purpose: Purpose,
+    ) -> Result<Settings, String> {
+        self.check_files()?;
+        self.check_sandbox(inputs)?;
+        Ok(Settings {
+            purpose,
+            workers: self.workers()?,
+            capacity: self.capacity,
+            memory_limit: self.memory_limit,
+            sandbox: match self.sandbox {
+                None => Sandbox::Off,
+                Some(LockDown::Available) => Sandbox::Strict,
+                Some(LockDown::Require) => Sandbox::Required,
+            },
+            most_retries: self.retries,
+            drops_messages: false,
+            trace: self.trace.clone(),
+            report: self.report.clone(),
+        })
+    }
+
+    /// How to print; cannot fail, so that the errors of [`settings`](Self::settings) can be printed.
+    pub(crate) fn style(&self, purpose: Purpose) -> Style {
+        Style {
+            purpose,
+            json: self.json,
+            quiet: self.quiet,
+            color: wants_color(self.color, io::stderr().is_terminal()),
+            progress: match self.progress {
+                Choice::Auto if self.quiet => Choice::Never,
+                progress => progress,
+            },
+        }
+    }
+
+    /// The share of the work, if it is divided.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says what to write.
+    pub(crate) fn shard(&self) -> Result<Option<Shard>, String> {
+        self.shard.map(|asked| asked.resolve(variable)).transpose()
+    }
+
+    fn check_files(&self) -> Result<(), String> {
+        if let (Some(trace), Some(report)) = (&self.trace, &self.report)
+            && (location(trace) == location(report)
+                || identity(trace).is_some_and(|found| identity(report) == Some(found)))
+        {
+            return Err("--trace and --report need a file each".to_owned());
+        }
+        Ok(())
+    }
+
+    fn check_sandbox(&self, inputs: &[OsString]) -> Result<(), String> {
+        if self.sandbox == Some(LockDown::Available)
+            && let Some(word) = inputs.iter().find(|input| is_sandbox_value(input))
+        {
+            let word = word.to_string_lossy();
+            return Err(format!("no such file: {word}; write --sandbox={word}"));
+        }
+        Ok(())
+    }
+
+    /// The number of workers: that of the flag, of the variable, or one per core.
+    fn workers(&self) -> Result<usize, String> {
+        let asked = match (self.workers, variable(WORKERS)) {
+            (Some(flag), _) => flag,
+            (None, None) => 0,
+            (None, Some(value)) => {
+                workers(&value).map_err(|why| format!("{WORKERS} is {value:?}: {why}"))?
+            }
+        };
+        Ok(match asked {
+            0 => cores(),
+            asked => asked.into(),
+        })
+    }
+}
+
+impl Settings {
+    /// Files that are written besides the results, each with its flag.
+    pub(crate) fn extra_files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let files = [("--trace", &self.trace), ("--report", &self.report)];
+        files
+            .into_iter()
+            .filter_map(|(flag, file)| Some((flag, file.as_deref()?)))
+    }
+
+    /// Whether the workers should start while the inputs are still being searched for: there is work for all of them as
+    /// far as the command line tells, and no file of their own could overwrite an input.
+    pub(crate) fn starts_early(&self, inputs: &[OsString], shard: Option<&Shard>) -> bool {
+        let shards = shard.map_or(1, Shard::count);
+        let has_enough = inputs.len() / shards >= self.workers
+            || inputs.iter().any(|input| Path::new(input).is_dir());
+        has_enough && self.workers <= cores() && self.extra_files().next().is_none()
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// A variable of the environment.
+fn variable(name: &str) -> Option<String> {
+    env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
+/// Whether an input is a value of `--sandbox` that lost its sign, and no file: the run would protect less than meant.
+fn is_sandbox_value(input: &OsStr) -> bool {
+    let is_value = |value: &LockDown| {
+        let value = value.to_possible_value();
+        value.is_some_and(|value| input == value.get_name())
+    };
+    LockDown::value_variants().iter().any(is_value) && fs::symlink_metadata(input).is_err()
+}
+
+fn levels() -> impl TypedValueParser<Value = FailOn> {
+    PossibleValuesParser::new([
+        PossibleValue::new("none").help("No damage, as long as the header can be read"),
+        PossibleValue::new("truncated").help("Files that end before their pixels do"),
+        PossibleValue::new("error").help("Pixels that are missing or wrong too"),
+        PossibleValue::new("warning").help("Damage that costs no pixel too"),
+    ])
+    .try_map(|name| name.parse::<FailOn>())
+}
+
+/// Parses a number of workers; an empty value is 0, which means the default.
+fn workers(text: &str) -> Result<u16, String> {
+    if text.is_empty() {
+        return Ok(0);
+    }
+    match text.parse() {
+        Ok(0) => Err("at least one worker is needed".to_owned()),
+        Ok(count @ 1..=1024) => Ok(count),
+        _ => Err("a number from 1 to 1024 is needed, here or in ARENITE_WORKERS".to_owned()),
+    }
+}
+
+/// The least private memory: with less, even small pictures fail, and sandboxed workers do not start.
+const LEAST_MEMORY: u64 = 8 << 20;
+
+fn private_memory(text: &str) -> Result<u64, String> {
+    match units::bytes(text)? {
+        bytes @ LEAST_MEMORY.. => Ok(bytes),
+        _ => Err("a worker needs at least 8MiB".to_owned()),
+    }
+}

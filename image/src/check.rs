@@ -1,0 +1,95 @@
+//! Checking: a picture is decoded, and nothing is made of it.
+
+use super::damage::Damage;
+use super::error::ImageError;
+use super::format::Format;
+use super::meta::Decoded;
+use super::pixels::{Samples, swaps_sides};
+use super::size::{Size, When};
+use super::spec::ResizeSpec;
+use super::{decode_for, gif, readable_format, resample, riff};
+
+/// A picture whose pixels can be decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Checked {
+    /// The format of the file.
+    pub format: Format,
+    /// Width in pixels, with the orientation applied.
+    pub width: u32,
+    /// Height in pixels, with the orientation applied.
+    pub height: u32,
+    /// Damage that [`ResizeSpec::fail_on`] does not count as an error.
+    pub damage: Option<Damage>,
+}
+
+/// Decodes one picture to find out whether it is whole. Of `spec`, the limits and `fail_on` count.
+///
+/// All pixels are decoded, those of JPEG only as far as damage shows, which is faster than [`decode`]. Of several
+/// pictures in a file, the first is decoded, of a GIF all. [`ImageError::proves_damage`] separates broken files from
+/// those that cannot be judged. Damage around the pixels of a JPEG that is whole otherwise is looked for at
+/// [`FailOn::Warning`](super::FailOn::Warning) only.
+///
+/// ```
+/// use arenite_image::{ResizeSpec, check};
+/// let photo = std::fs::read("../samples/chelsea.jpg")?;
+/// let spec = ResizeSpec::full_size();
+/// assert_eq!(check(&photo, &spec)?.width, 451);
+/// let error = check(&photo[..photo.len() / 2], &spec).unwrap_err();
+/// assert!(error.proves_damage());
+/// assert_eq!(error.to_string(), "truncated JPEG: the file ends before the picture does");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// [`ImageError`]: the damage, or why the picture was not decoded.
+///
+/// # Panics
+/// If a decoder does. That is a mistake of the decoder, and says nothing about the file: [`decode`] and its siblings
+/// return it as an error, here it stays apart from damage. A worker process turns it into the failure of a job.
+///
+/// [`decode`]: super::decode
+pub fn check(input: &[u8], spec: &ResizeSpec) -> Result<Checked, ImageError> {
+    let format = readable_format(input)?;
+    // The smallest scale of a JPEG: its codes are read all the same.
+    let smallest = ResizeSpec::new(Size::new(1, 1, When::Always));
+    let spec = ResizeSpec {
+        max_pixels: spec.max_pixels,
+        max_bytes: spec.max_bytes,
+        max_ratio: spec.max_ratio,
+        fail_on: spec.fail_on,
+        ..smallest
+    };
+    let (decoded, mut damage) = decode_for(input, format, &spec)?;
+    let (width, height) = decoded.full;
+    let later = match format {
+        Format::Gif => gif::damage_after_first(input, &spec)?,
+        Format::WebP => riff::damage_after_first(input),
+        _ => None,
+    };
+    if let Some(found) = later {
+        let later = found.judge(spec.fail_on, u64::from(width) * u64::from(height))?;
+        damage.get_or_insert(later);
+    }
+    let (width, height) = match swaps_sides(decoded.orientation) {
+        true => (height, width),
+        false => (width, height),
+    };
+    keep_buffers(decoded);
+    Ok(Checked {
+        format,
+        width,
+        height,
+        damage,
+    })
+}
+
+/// Leaves the memory of the pixels to the next picture.
+fn keep_buffers(decoded: Decoded) {
+    if let Samples::Eight(bytes) = decoded.pixels.samples {
+        resample::keep_buffer(bytes);
+    }
+    if let Some(chroma) = decoded.chroma {
+        resample::keep_buffer(chroma.pairs);
+    }
+}

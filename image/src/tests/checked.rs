@@ -1,0 +1,144 @@
+//! [`check`](super::check()): the verdict of a full decode, without a result.
+
+use super::*;
+
+fn full() -> ResizeSpec {
+    ResizeSpec::full_size()
+}
+
+/// Whole files of all formats and kinds.
+fn files() -> Vec<(&'static str, Vec<u8>)> {
+    let picture = waves(83, 61);
+    let written = |format| written(&picture.clone().into(), format);
+    vec![
+        ("sequential JPEG", jpeg(&picture)),
+        ("progressive JPEG", progressive_jpeg(&picture)),
+        ("PNG", written(ImageFormat::Png)),
+        ("WebP", written(ImageFormat::WebP)),
+        ("GIF", written(ImageFormat::Gif)),
+        ("TIFF", written(ImageFormat::Tiff)),
+        ("BMP", written(ImageFormat::Bmp)),
+    ]
+}
+
+#[test]
+fn whole_files_are_whole_and_torn_ones_are_damaged() {
+    for (name, file) in files() {
+        let checked = check(&file, &full()).unwrap();
+        assert_eq!((checked.width, checked.height), (83, 61), "{name}");
+        assert_eq!(checked.damage, None, "{name}");
+        for end in [file.len() / 8, file.len() / 2, file.len() * 9 / 10] {
+            let error = check(&file[..end], &full()).unwrap_err();
+            assert!(error.proves_damage(), "{name}, {end}: {error}");
+        }
+    }
+    let error = check(b"<html>", &full()).unwrap_err();
+    assert!(error.proves_damage(), "{error}");
+}
+
+#[test]
+fn the_verdict_on_spoilt_files_is_that_of_a_full_decode() {
+    let mut verdicts = [0; 2];
+    for (name, file) in files() {
+        for round in 0..200 {
+            let mut spoilt = file.clone();
+            let at = file.len() * round / 200;
+            spoilt[at] ^= 1 << (round % 8);
+            for fail_on in [FailOn::Truncated, FailOn::Error] {
+                let spec = ResizeSpec { fail_on, ..full() };
+                let has_lost = |damage: Option<Damage>| damage.is_some_and(|it| it.missing > 0);
+                let checked = check(&spoilt, &spec).map(|checked| has_lost(checked.damage));
+                let decoded = render(&spoilt, &spec).map(|decoded| has_lost(decoded.damage));
+                // Only the check looks at what follows the first picture.
+                let goes_further = matches!(name, "GIF" | "WebP") && decoded.is_ok();
+                if !goes_further {
+                    assert_eq!(checked, decoded, "{name}, {at}");
+                }
+                verdicts[usize::from(check(&spoilt, &spec).is_ok())] += 1;
+            }
+        }
+    }
+    // Both happen: many formats have no checksum.
+    assert!(verdicts.iter().all(|&count| count > 100), "{verdicts:?}");
+}
+
+#[test]
+fn the_sides_are_those_that_a_viewer_shows_and_limits_are_no_damage() {
+    let file = include_bytes!("reported/jpeg_exif_orientation_LONG.jpg");
+    let (checked, decoded) = (check(file, &full()).unwrap(), decode(file).unwrap());
+    let sides = (decoded.width, decoded.height);
+    assert_eq!((checked.width, checked.height), sides);
+    assert_eq!(checked.format, Format::Jpeg);
+    for spec in [
+        ResizeSpec {
+            max_pixels: 1000,
+            ..full()
+        },
+        ResizeSpec {
+            max_bytes: 100,
+            ..full()
+        },
+    ] {
+        let error = check(file, &spec).unwrap_err();
+        assert!(!error.proves_damage(), "{error}");
+    }
+    let heic = check(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", &full()).unwrap_err();
+    assert!(!heic.proves_damage(), "{heic}");
+}
+
+#[test]
+fn damage_around_the_pixels_counts_by_the_policy() {
+    for file in [
+        &include_bytes!("reported/jpeg_dri_without_rst.jpg")[..],
+        include_bytes!("reported/jpeg_zero_after_soi.jpg"),
+        include_bytes!("reported/png_truncated_idat_after_complete_pixels.png"),
+    ] {
+        let checked = check(file, &full()).unwrap();
+        assert_eq!(checked.damage.unwrap().missing, 0);
+        let fail_on = FailOn::Warning;
+        let error = check(file, &ResizeSpec { fail_on, ..full() }).unwrap_err();
+        assert!(error.proves_damage(), "{error}");
+    }
+    let torn = include_bytes!("reported/jpeg_truncated_by_50_bytes.jpg");
+    assert!(matches!(
+        check(torn, &full()),
+        Err(ImageError::Truncated { .. })
+    ));
+    let fail_on = FailOn::None;
+    let checked = check(torn, &ResizeSpec { fail_on, ..full() }).unwrap();
+    assert!(checked.damage.unwrap().missing > 0);
+}
+
+/// A GIF of three frames; the later ones are small and in a corner.
+fn animated_gif() -> Vec<u8> {
+    let mut file = Vec::new();
+    let mut encoder = ::gif::Encoder::new(&mut file, 40, 30, &[0, 0, 0, 255, 255, 255]).unwrap();
+    for side in [40, 9, 8] {
+        let pixels = (0..side * 30_usize).map(|i| (i * i % 7 % 2) as u8);
+        let pixels = pixels.collect::<Vec<_>>();
+        let frame = ::gif::Frame::from_indexed_pixels(side as u16, 30, pixels, None);
+        encoder.write_frame(&frame).unwrap();
+    }
+    drop(encoder);
+    file
+}
+
+#[test]
+fn all_frames_of_a_gif_are_checked() {
+    let whole = animated_gif();
+    let checked = check(&whole, &full()).unwrap();
+    assert_eq!((checked.width, checked.damage), (40, None));
+    let torn = &whole[..whole.len() - 12];
+    // The first frame, which a resize takes, is whole.
+    assert!(decode(torn).is_ok());
+    let error = check(torn, &full()).unwrap_err();
+    assert!(matches!(error, ImageError::Truncated { .. }), "{error}");
+    let fail_on = FailOn::None;
+    let checked = check(torn, &ResizeSpec { fail_on, ..full() }).unwrap();
+    let text = checked.damage.unwrap().text;
+    assert!(text.contains("first picture in it is whole"), "{text}");
+    // Without its last byte it lacks nothing but its end.
+    let unended = check(&whole[..whole.len() - 1], &full()).unwrap();
+    let text = unended.damage.unwrap().text;
+    assert!(text.contains("its end marker is missing"), "{text}");
+}
