@@ -6,7 +6,8 @@
 use std::time::{Duration, Instant};
 
 use arenite_image::{
-    Filter, Pixels, ResizeSpec, Samples, resize_encoded, resize_pixels, resize_to_pixels,
+    Filter, Pixels, ResizeSpec, Samples, Size, resize_encoded, resize_encoded_sizes, resize_pixels,
+    resize_to_pixels,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -52,6 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             ms(all.saturating_sub(pixels)),
         );
     }
+    sizes(&photo)?;
     let encoded = resize_encoded(&photo, &spec)?;
     println!("224x224 output: {} bytes", encoded.bytes.len());
 
@@ -63,6 +65,42 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     });
     println!("10 MB of RGB to 224x224: {:.2} ms", ms(time));
     Ok(())
+}
+
+/// Three sizes of one decode, against the largest alone and against three runs. Rounds alternate; medians, with the
+/// smallest and the largest ratio.
+fn sizes(photo: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
+    let sizes: [Size; 3] = ["320x".parse()?, "640x".parse()?, "1280x".parse()?];
+    let time = |sizes: &[Size]| {
+        let spec = ResizeSpec::full_size();
+        let start = Instant::now();
+        resize_encoded_sizes(photo, &spec, sizes).map(|_| start.elapsed())
+    };
+    let [mut one, mut all, mut apart, mut ratios] = [const { Vec::new() }; 4];
+    for _ in 0..31 {
+        let largest = ms(time(&sizes[2..])?);
+        let together = ms(time(&sizes)?);
+        let rest = ms(time(&sizes[..1])?) + ms(time(&sizes[1..2])?);
+        one.push(largest);
+        all.push(together);
+        apart.push(largest + rest);
+        ratios.push(together / largest);
+    }
+    let [one, all, apart] = [&mut one, &mut all, &mut apart].map(|times| median(times));
+    let ratio = median(&mut ratios);
+    println!(
+        "320, 640, 1280: {all:.2} ms from one decode, {apart:.2} ms apart; 1280 alone {one:.2} ms: \
+         ratio {ratio:.3} ({:.3} to {:.3})",
+        ratios[0],
+        ratios[ratios.len() - 1]
+    );
+    Ok(())
+}
+
+/// The median; sorts the values.
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 fn twelve_megapixels() -> Result<Vec<u8>, Box<dyn std::error::Error>> {

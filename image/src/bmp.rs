@@ -5,9 +5,8 @@ use image::metadata::Orientation;
 use super::damage::{Found, Loss, fill_rows};
 use super::error::ImageError;
 use super::format::Format;
-use super::meta::{Decoded, Metadata, StoredPlan};
+use super::meta::{Decoded, Metadata, Request};
 use super::pixels::{Color, Pixels, Samples, buffer};
-use super::spec::ResizeSpec;
 
 /// Bytes of the first header; the second one begins with its length.
 const FIRST: usize = 14;
@@ -158,7 +157,8 @@ impl Header {
 }
 
 /// Decodes a picture.
-pub(super) fn decode(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageError> {
+pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> {
+    let spec = request.spec;
     let format = Format::Bmp;
     let header = Header::read(input)?;
     let full = (header.width as u32, header.height as u32);
@@ -169,7 +169,7 @@ pub(super) fn decode(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageEr
     let bytes = pixels * color.channels() as u64;
     spec.admit(bytes, input.len() as u64)?;
     let orientation = Orientation::NoTransforms;
-    let plan = StoredPlan::new(spec, full, orientation, format)?;
+    let plans = request.plans(full, orientation, format)?;
 
     let mut samples: Vec<u8> = buffer(bytes as usize)?;
     let data = input.get(header.pixels..).unwrap_or_default();
@@ -203,7 +203,7 @@ pub(super) fn decode(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageEr
     Ok(Decoded {
         pixels: pixels.without_full_alpha(),
         chroma: None,
-        plan,
+        plans,
         orientation,
         metadata: Metadata::default(),
         damage,

@@ -3,7 +3,7 @@
 use super::damage::Damage;
 use super::error::ImageError;
 use super::format::Format;
-use super::meta::Decoded;
+use super::meta::{Decoded, Request};
 use super::pixels::{Samples, swaps_sides};
 use super::size::{Size, When};
 use super::spec::ResizeSpec;
@@ -60,7 +60,11 @@ pub fn check(input: &[u8], spec: &ResizeSpec) -> Result<Checked, ImageError> {
         fail_on: spec.fail_on,
         ..smallest
     };
-    let (decoded, mut damage) = decode_for(input, format, &spec)?;
+    let request = Request {
+        spec: &spec,
+        sizes: &[spec.size],
+    };
+    let (decoded, mut damage) = decode_for(input, format, request)?;
     let (width, height) = decoded.full;
     let later = match format {
         Format::Gif => gif::damage_after_first(input, &spec)?,

@@ -5,7 +5,7 @@ use gif::{ColorOutput, DecodeOptions, DecodingError, MemoryLimit};
 use super::damage::{Found, Loss};
 use super::error::ImageError;
 use super::format::Format;
-use super::meta::{Decoded, Metadata, StoredPlan};
+use super::meta::{Decoded, Metadata, Request};
 use super::pixels::{Color, Pixels, Samples, buffer};
 use super::spec::ResizeSpec;
 use image::metadata::Orientation;
@@ -14,7 +14,8 @@ use image::metadata::Orientation;
 const PIXEL: usize = 4;
 
 /// Decodes the first frame. A screen that is smaller than the frame, or has no size, grows to it, as in browsers.
-pub(super) fn decode(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageError> {
+pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> {
+    let spec = request.spec;
     let format = Format::Gif;
     let mut options = DecodeOptions::new();
     options.set_color_output(ColorOutput::RGBA);
@@ -44,7 +45,7 @@ pub(super) fn decode(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageEr
         icc: decoder.icc_profile().map(<[u8]>::to_vec),
     };
     let orientation = Orientation::NoTransforms;
-    let plan = StoredPlan::new(spec, (width, height), orientation, format)?;
+    let plans = request.plans((width, height), orientation, format)?;
 
     let mut shown = buffer::<u8>(area(across, down) as usize * PIXEL)?;
     let mut damage = None;
@@ -77,7 +78,7 @@ pub(super) fn decode(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageEr
         // The decoder always yields alpha.
         pixels: pixels.without_full_alpha(),
         chroma: None,
-        plan,
+        plans,
         orientation,
         metadata,
         damage,

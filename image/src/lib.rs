@@ -6,6 +6,7 @@
 //! | a file's bytes | a file's bytes | [`resize_encoded`] |
 //! | a file's bytes | whether it is whole | [`check`] |
 //! | a file's bytes | pixels | [`resize_to_pixels`], [`decode`] |
+//! | a file's bytes | several sizes of it | [`resize_encoded_sizes`], [`resize_sizes_to_pixels`] |
 //! | pixels | a file's bytes | [`encode`] |
 //! | pixels | pixels | [`resize_pixels`] |
 //! | pixels | an array, and back | [`Pixels::to_array`], [`Pixels::from_array`] |
@@ -23,8 +24,8 @@
 //! 1. The first bytes decide the format. HEIC, AVIF, JPEG XL and JPEG 2000 are rejected by name.
 //! 2. The header is read. A picture of more than `max_pixels` is rejected before memory is allocated for it.
 //! 3. The picture is decoded. JPEG is scaled during decoding, to no less than twice the target on each side, except for
-//!    the filters `Box` and `Nearest` and in linear light; other formats are decoded at full size. Of GIF, animated WebP and PNG, and TIFF,
-//!    the first picture is used.
+//!    the filters `Box` and `Nearest` and in linear light; other formats are decoded at full size. Of several sizes the
+//!    largest counts. Of GIF, animated WebP and PNG, and TIFF, the first picture is used.
 //! 4. It is resized, with colours weighted by alpha, in the stored numbers or in linear light
 //!    ([`ResizeSpec::linear`]), and *then* turned by its EXIF orientation and converted to sRGB:
 //!    both are cheap on a small picture. Margins are added last.
@@ -73,6 +74,7 @@ mod png;
 mod position;
 mod resample;
 mod riff;
+mod several;
 mod size;
 mod spec;
 mod still;
@@ -94,8 +96,10 @@ pub use resample::{resize_pixels, resize_pixels_into};
 pub use size::{Fit, Plan, Region, Size, When};
 pub use spec::{Filter, Output, ResizeSpec};
 
+use image::metadata::Orientation;
+
 use encode::Encoding;
-use meta::{Decoded, Metadata};
+use meta::{Chroma, Decoded, Metadata, Request, StoredPlan};
 
 /// A picture in compressed form.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,17 +122,50 @@ pub struct Encoded {
 /// # Errors
 /// [`ImageError`], whatever the file contains: this function does not panic on broken input.
 pub fn resize_encoded(input: &[u8], spec: &ResizeSpec) -> Result<Encoded, ImageError> {
-    let rendered = render(input, spec)?;
-    let metadata = spec.keep_metadata.then_some(&rendered.metadata);
-    let (pixels, format) = (&rendered.pixels, rendered.format);
-    let bytes = encode::encode(pixels, format, Encoding::of(spec).after(input), metadata)?;
-    Ok(Encoded {
-        bytes,
-        format,
-        width: pixels.width,
-        height: pixels.height,
-        damage: rendered.damage,
-    })
+    let mut encoded = resize_encoded_sizes(input, spec, &[spec.size])?;
+    // One size has one result.
+    Ok(encoded.swap_remove(0))
+}
+
+/// Decodes one picture once, and resizes and encodes it to several sizes, in their order: what `srcset` of a web page
+/// needs. `sizes` replace the size of `spec`. A large JPEG takes little longer than to the largest of them alone.
+///
+/// The largest result is that of [`resize_encoded`], byte for byte. Smaller ones are made from it, or from the same
+/// pixels, and differ from those of a run of their own by at most two levels in the mean. Sizes that lead to the same
+/// sides, as when the picture is smaller and may not be enlarged, have equal results.
+///
+/// ```
+/// use arenite_image::{resize_encoded_sizes, ResizeSpec, Size};
+/// # let photo = std::fs::read("../samples/chelsea.jpg")?;
+/// let sizes: [Size; 3] = ["100x".parse()?, "200x".parse()?, "400x".parse()?];
+/// let files = resize_encoded_sizes(&photo, &ResizeSpec::full_size(), &sizes)?;
+/// let srcset: Vec<String> = files.iter().map(|file| format!("cat-{0}.jpg {0}w", file.width)).collect();
+/// assert_eq!(srcset.join(", "), "cat-100.jpg 100w, cat-200.jpg 200w, cat-400.jpg 400w");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// As for [`resize_encoded`], if one of the sizes has them; `BadRequest` without sizes.
+pub fn resize_encoded_sizes(
+    input: &[u8],
+    spec: &ResizeSpec,
+    sizes: &[Size],
+) -> Result<Vec<Encoded>, ImageError> {
+    let encode = |rendered: &Rendered| {
+        let metadata = spec.keep_metadata.then_some(&rendered.metadata);
+        let (pixels, format) = (&rendered.pixels, rendered.format);
+        let bytes = encode::encode(pixels, format, Encoding::of(spec).after(input), metadata)?;
+        Ok(Encoded {
+            bytes,
+            format,
+            width: pixels.width,
+            height: pixels.height,
+            damage: rendered.damage.clone(),
+        })
+    };
+    let (rendered, of_sizes) = render(input, Request { spec, sizes })?;
+    let encoded: Result<Vec<Encoded>, ImageError> = rendered.iter().map(encode).collect();
+    encoded.map(|encoded| for_sizes(encoded, of_sizes))
 }
 
 /// Decodes and resizes one picture to the pixels that [`resize_encoded`] would encode.
@@ -136,7 +173,35 @@ pub fn resize_encoded(input: &[u8], spec: &ResizeSpec) -> Result<Encoded, ImageE
 /// # Errors
 /// As for [`resize_encoded`].
 pub fn resize_to_pixels(input: &[u8], spec: &ResizeSpec) -> Result<Pixels, ImageError> {
-    render(input, spec).map(|rendered| color::without_ycbcr(rendered.pixels))
+    let mut pixels = resize_sizes_to_pixels(input, spec, &[spec.size])?;
+    // One size has one result.
+    Ok(pixels.swap_remove(0))
+}
+
+/// Decodes one picture once, and resizes it to the pixels that [`resize_encoded_sizes`] would encode.
+///
+/// # Errors
+/// As for [`resize_encoded_sizes`].
+pub fn resize_sizes_to_pixels(
+    input: &[u8],
+    spec: &ResizeSpec,
+    sizes: &[Size],
+) -> Result<Vec<Pixels>, ImageError> {
+    let (rendered, of_sizes) = render(input, Request { spec, sizes })?;
+    let pixels = rendered.into_iter().map(|rendered| rendered.pixels);
+    let pixels = pixels.map(color::without_ycbcr).collect();
+    Ok(for_sizes(pixels, of_sizes))
+}
+
+/// The result of each size; `of_sizes` are their indices.
+fn for_sizes<T: Clone>(results: Vec<T>, of_sizes: Vec<usize>) -> Vec<T> {
+    match results.len() == of_sizes.len() {
+        true => results,
+        false => of_sizes
+            .iter()
+            .map(|&index| results[index].clone())
+            .collect(),
+    }
 }
 
 /// Decodes one picture at its full size, upright and in sRGB, within the limits of [`ResizeSpec::full_size`].
@@ -200,11 +265,17 @@ struct Rendered {
     damage: Option<Damage>,
 }
 
-fn render(input: &[u8], spec: &ResizeSpec) -> Result<Rendered, ImageError> {
+/// The different results of a request, and for each of its sizes the index of its result.
+type AllRendered = (Vec<Rendered>, Vec<usize>);
+
+fn render(input: &[u8], request: Request<'_>) -> Result<AllRendered, ImageError> {
     let from = readable_format(input)?;
-    let into = spec.output.format_for(from);
+    if request.sizes.is_empty() {
+        let reason = "at least one size is needed".to_owned();
+        return Err(ImageError::BadRequest { reason });
+    }
     // Decoders return errors. If one panics all the same, the picture counts as corrupt.
-    let work = || render_unguarded(input, from, into, spec);
+    let work = || render_unguarded(input, from, request);
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
         let text = payload
             .downcast_ref::<String>()
@@ -216,58 +287,91 @@ fn render(input: &[u8], spec: &ResizeSpec) -> Result<Rendered, ImageError> {
     })
 }
 
-/// Decodes a picture for `spec`, and applies its policy to the damage.
+/// Decodes a picture for a request, and applies its policy to the damage.
 fn decode_for(
     input: &[u8],
     from: Format,
-    spec: &ResizeSpec,
+    request: Request<'_>,
 ) -> Result<(Decoded, Option<Damage>), ImageError> {
     let mut decoded = match from {
-        Format::Jpeg => jpeg::decode(input, spec)?,
-        other => still::decode(input, other, spec)?,
+        Format::Jpeg => jpeg::decode(input, request)?,
+        other => still::decode(input, other, request)?,
     };
     let (width, height) = decoded.full;
     let pixels = u64::from(width) * u64::from(height);
     let damage = decoded.damage.take();
-    let damage = damage.map(|found| found.judge(spec.fail_on, pixels));
+    let damage = damage.map(|found| found.judge(request.spec.fail_on, pixels));
     Ok((decoded, damage.transpose()?))
 }
 
 fn render_unguarded(
     input: &[u8],
     from: Format,
-    into: Format,
-    spec: &ResizeSpec,
-) -> Result<Rendered, ImageError> {
-    let (decoded, damage) = decode_for(input, from, spec)?;
-    let plan = decoded.plan;
-    let size = (plan.width, plan.height);
-    let limit = spec.max_bytes;
-    let mut metadata = decoded.metadata;
-    let mut pixels = decoded.pixels;
-    let mut small = if spec.linear {
+    request: Request<'_>,
+) -> Result<AllRendered, ImageError> {
+    let spec = request.spec;
+    let (mut decoded, damage) = decode_for(input, from, request)?;
+    let of_sizes = drop_repetitions(&mut decoded.plans, decoded.chroma.as_mut());
+    let (mut pixels, mut metadata) = (decoded.pixels, decoded.metadata);
+    if spec.linear {
         // The curve of sRGB is that of sRGB only.
         if !spec.keep_metadata || pixels.color == Color::Cmyk {
             pixels = color::to_srgb(pixels, metadata.icc.take().as_deref());
         }
-        linear::resize(color::without_ycbcr(pixels), plan.region, size, spec)?
-    } else {
-        let small = resample::resize(&pixels, plan.region, size, spec.filter, limit)?;
-        if let Samples::Eight(bytes) = pixels.samples {
-            resample::keep_buffer(bytes);
-        }
-        small
-    };
-    if let Some(chroma) = decoded.chroma {
-        small = resample::with_chroma(small, &chroma, spec.filter, limit)?;
-        resample::keep_buffer(chroma.pairs);
+        pixels = color::without_ycbcr(pixels);
     }
-    let upright = small.oriented(decoded.orientation)?;
+    let small = several::resize_each(pixels, decoded.chroma, &decoded.plans, spec)?;
+    let mut rendered = Vec::with_capacity(small.len());
+    for (small, plan) in small.into_iter().zip(&decoded.plans) {
+        let upright = small.oriented(decoded.orientation)?;
+        let metadata = metadata.clone();
+        let finished = finish(upright, plan.padding, (from, metadata), spec);
+        let (pixels, mut metadata) = finished?;
+        if spec.keep_metadata {
+            let turned = decoded.orientation != Orientation::NoTransforms;
+            metadata.describe((pixels.width, pixels.height), turned);
+        }
+        rendered.push(Rendered {
+            pixels,
+            metadata,
+            format: spec.output.format_for(from),
+            damage: damage.clone(),
+        });
+    }
+    Ok((rendered, of_sizes))
+}
+
+/// Leaves the first of equal plans; returns for each plan before the index of its equal.
+fn drop_repetitions(plans: &mut Vec<StoredPlan>, chroma: Option<&mut Chroma>) -> Vec<usize> {
+    let mut different: Vec<usize> = Vec::new();
+    let mut indices = Vec::with_capacity(plans.len());
+    for (at, plan) in plans.iter().enumerate() {
+        let known = different.iter().position(|&other| plans[other] == *plan);
+        indices.push(known.unwrap_or(different.len()));
+        if known.is_none() {
+            different.push(at);
+        }
+    }
+    if let Some(chroma) = chroma {
+        chroma.regions = different.iter().map(|&at| chroma.regions[at]).collect();
+    }
+    *plans = different.iter().map(|&at| plans[at]).collect();
+    indices
+}
+
+/// Converts resized pixels to what is encoded, with margins. Of the metadata, the profile is applied or checked.
+fn finish(
+    upright: Pixels,
+    padding: Padding,
+    (from, mut metadata): (Format, Metadata),
+    spec: &ResizeSpec,
+) -> Result<(Pixels, Metadata), ImageError> {
+    let into = spec.output.format_for(from);
     let how = Encoding::of(spec);
     // A profile describes its pixels: it is dropped when inks or grey become RGB.
     let becomes_rgb = upright.color == Color::Cmyk
         || how.makes_rgb(upright.color, into)
-        || plan.padding.make_rgb(upright.color, into, spec);
+        || padding.make_rgb(upright.color, into, spec);
     let pixels = if spec.keep_metadata && !becomes_rgb {
         // A decoder may have converted the pixels; a profile of the former colour model is dropped.
         metadata.icc = metadata
@@ -279,15 +383,6 @@ fn render_unguarded(
         color::to_srgb(upright, icc.as_deref())
     };
     let pixels = encode::prepared(pixels, into, how);
-    let pixels = plan.padding.around(pixels, into, spec)?;
-    if spec.keep_metadata {
-        let turned = decoded.orientation != image::metadata::Orientation::NoTransforms;
-        metadata.describe((pixels.width, pixels.height), turned);
-    }
-    Ok(Rendered {
-        pixels,
-        metadata,
-        format: into,
-        damage,
-    })
+    let pixels = padding.around(pixels, into, spec)?;
+    Ok((pixels, metadata))
 }

@@ -6,7 +6,6 @@ use std::sync::LazyLock;
 use super::error::ImageError;
 use super::pixels::{Color, Pixels, Samples, buffer, narrow};
 use super::resample;
-use super::size::Region;
 use super::spec::ResizeSpec;
 
 /// The light of each 8-bit sample, 0 to 65,535, by the curve of sRGB.
@@ -37,21 +36,9 @@ fn sample(light: f64) -> f64 {
     }
 }
 
-/// Resizes grey or RGB, with or without alpha, like [`resample::resize`], in linear light. Samples count as those of
-/// sRGB. Needs two bytes per sample of the source besides.
-pub(super) fn resize(
-    source: Pixels,
-    region: Region,
-    size: (u32, u32),
-    spec: &ResizeSpec,
-) -> Result<Pixels, ImageError> {
-    let is_eight = matches!(source.samples, Samples::Eight(_));
-    let lit = to_light(source, spec.max_bytes)?;
-    let small = resample::resize(&lit, region, size, spec.filter, spec.max_bytes)?;
-    Ok(from_light(small, is_eight))
-}
-
-fn to_light(pixels: Pixels, max_bytes: u64) -> Result<Pixels, ImageError> {
+/// The light of each sample of grey or RGB, with or without alpha, which count as samples of sRGB. Needs two bytes per
+/// sample of the source besides.
+pub(super) fn to_light(pixels: Pixels, max_bytes: u64) -> Result<Pixels, ImageError> {
     let color = pixels.color;
     let samples = match pixels.samples {
         Samples::Eight(samples) => {
@@ -82,7 +69,8 @@ fn to_light(pixels: Pixels, max_bytes: u64) -> Result<Pixels, ImageError> {
     })
 }
 
-fn from_light(mut pixels: Pixels, is_eight: bool) -> Pixels {
+/// The samples of resized light, rounded to 8 bits if the picture had 8.
+pub(super) fn from_light(mut pixels: Pixels, is_eight: bool) -> Pixels {
     if let Samples::Sixteen(samples) = &mut pixels.samples {
         convert(pixels.color, samples, &SAMPLE_OF_LIGHT);
         if is_eight {

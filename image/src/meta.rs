@@ -8,7 +8,7 @@ use super::exif;
 use super::format::Format;
 use super::pad::Padding;
 use super::pixels::{Pixels, swaps_sides};
-use super::size::Region;
+use super::size::{Region, Size};
 use super::spec::ResizeSpec;
 
 /// A decoded picture in its stored orientation, possibly scaled.
@@ -17,8 +17,8 @@ pub(super) struct Decoded {
     pub(super) pixels: Pixels,
     /// Chroma, if `pixels` are only the luma.
     pub(super) chroma: Option<Chroma>,
-    /// How to resize `pixels`.
-    pub(super) plan: StoredPlan,
+    /// How to resize `pixels`, for each size of the request.
+    pub(super) plans: Vec<StoredPlan>,
     pub(super) orientation: Orientation,
     pub(super) metadata: Metadata,
     /// The worst damage, if any.
@@ -34,12 +34,39 @@ pub(super) struct Chroma {
     pub(super) height: u32,
     /// Cb and Cr of each pixel, as in [`Color::YCbCr`](super::pixels::Color::YCbCr).
     pub(super) pairs: Vec<u8>,
-    /// The part of the picture that becomes the result.
-    pub(super) region: Region,
+    /// The part of the picture that becomes the result, for each size of the request.
+    pub(super) regions: Vec<Region>,
+}
+
+/// What to make of one decoded picture: a result per size.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Request<'a> {
+    /// Everything but the size.
+    pub(super) spec: &'a ResizeSpec,
+    pub(super) sizes: &'a [Size],
+}
+
+impl Request<'_> {
+    /// The plan of each size for a picture of these stored sides.
+    ///
+    /// # Errors
+    /// Those of [`ResizeSpec::plan`], if one of the sizes has them.
+    pub(super) fn plans(
+        &self,
+        sides: (u32, u32),
+        orientation: Orientation,
+        format: Format,
+    ) -> Result<Vec<StoredPlan>, ImageError> {
+        let plan = |&size| {
+            let spec = ResizeSpec { size, ..*self.spec };
+            StoredPlan::new(&spec, sides, orientation, format)
+        };
+        self.sizes.iter().map(plan).collect()
+    }
 }
 
 /// A [`Plan`](super::size::Plan) for the pixels in stored orientation.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct StoredPlan {
     pub(super) width: u32,
     pub(super) height: u32,

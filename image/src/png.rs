@@ -13,15 +13,15 @@ use png::{BitDepth, ColorType, DecodingError, InterlaceInfo, Reader, Transformat
 use super::damage::{FailOn, Found, Loss, fill_rows};
 use super::error::ImageError;
 use super::format::Format;
-use super::meta::{Decoded, Metadata, StoredPlan, crc32, without_prefix};
+use super::meta::{Decoded, Metadata, Request, crc32, without_prefix};
 use super::pixels::{Color, Pixels, Samples, buffer};
-use super::spec::ResizeSpec;
 use super::still::{MORE_THAN_PIXELS, SPARE_BYTES};
 
 type File<'a> = Cursor<&'a [u8]>;
 
 /// Decodes the picture that is not part of an animation, or its first frame.
-pub(super) fn decode(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageError> {
+pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> {
+    let spec = request.spec;
     // Before the decoder: it allocates rows for these sides at once.
     if let Some(sides) = announced(input) {
         spec.check_source(sides, Format::Png)?;
@@ -50,7 +50,7 @@ pub(super) fn decode(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageEr
     spec.admit(bytes, input.len() as u64)?;
     let metadata = metadata(&reader, input, color);
     let orientation = metadata.orientation();
-    let plan = StoredPlan::new(spec, (width, height), orientation, Format::Png)?;
+    let plans = request.plans((width, height), orientation, Format::Png)?;
 
     let len = usize::try_from(bytes).map_err(|_| ImageError::OutOfMemory { bytes })?;
     // Fewer pixels first, as in an interlaced file, only where some may be missing.
@@ -93,7 +93,7 @@ pub(super) fn decode(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageEr
     Ok(Decoded {
         pixels,
         chroma: None,
-        plan,
+        plans,
         orientation,
         metadata,
         damage,

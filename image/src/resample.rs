@@ -8,7 +8,6 @@ use arenite_resample::{
 };
 
 use super::error::ImageError;
-use super::meta::Chroma;
 use super::pixels::{Color, Pixels, Samples, buffer};
 use super::size::Region;
 use super::spec::{Filter, ResizeSpec};
@@ -258,18 +257,19 @@ pub(super) fn resize(
     })
 }
 
-/// Adds chroma to a resized luma, resized to the same sides.
+/// Adds chroma to a resized luma: `region` of `pairs`, which are Cb and Cr of a picture of these sides, resized to the
+/// sides of the luma.
 pub(super) fn with_chroma(
     luma: Pixels,
-    chroma: &Chroma,
+    (pairs, sides): (&[u8], (u32, u32)),
+    region: Region,
     filter: Filter,
     max_bytes: u64,
 ) -> Result<Pixels, ImageError> {
     let Samples::Eight(levels) = &luma.samples else {
         return Ok(luma);
     };
-    let (from, kind, region) = (chroma.pairs.as_slice(), PixelType::U8x2, chroma.region);
-    let (sides, to) = ((chroma.width, chroma.height), (luma.width, luma.height));
+    let (from, kind, to) = (pairs, PixelType::U8x2, (luma.width, luma.height));
     let mut pairs = take_buffer(2 * levels.len())?;
     let into = pairs.as_mut_slice();
     run(

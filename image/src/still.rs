@@ -9,9 +9,8 @@ use image::{ColorType, ImageDecoder, Limits};
 
 use super::error::ImageError;
 use super::format::Format;
-use super::meta::{Decoded, Metadata, StoredPlan, without_prefix};
+use super::meta::{Decoded, Metadata, Request, without_prefix};
 use super::pixels::{Color, Pixels, Samples, buffer};
-use super::spec::ResizeSpec;
 use super::{bmp, gif, png, riff, tiff};
 
 /// Bytes that a decoder may allocate besides the pixels: palettes, profiles, rows.
@@ -23,20 +22,20 @@ pub(super) const MORE_THAN_PIXELS: &str = "decoding it takes more memory than it
 pub(super) fn decode(
     input: &[u8],
     format: Format,
-    spec: &ResizeSpec,
+    request: Request<'_>,
 ) -> Result<Decoded, ImageError> {
     match format {
-        Format::Png => png::decode(input, spec),
-        Format::WebP => read_webp(input, spec).map_err(|error| match error {
+        Format::Png => png::decode(input, request),
+        Format::WebP => read_webp(input, request).map_err(|error| match error {
             // The decoders report various errors about a truncated file.
             ImageError::Corrupt { .. } if riff::is_truncated(input) => {
                 ImageError::Truncated { format }
             }
             error => error,
         }),
-        Format::Gif => gif::decode(input, spec),
-        Format::Tiff => tiff::decode(input, spec),
-        Format::Bmp => bmp::decode(input, spec),
+        Format::Gif => gif::decode(input, request),
+        Format::Tiff => tiff::decode(input, request),
+        Format::Bmp => bmp::decode(input, request),
         _ => Err(ImageError::Unsupported {
             format: format.name(),
         }),
@@ -44,7 +43,8 @@ pub(super) fn decode(
 }
 
 /// Reads header, limits, metadata and pixels, in this order.
-fn read_webp(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageError> {
+fn read_webp(input: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> {
+    let spec = request.spec;
     let format = Format::WebP;
     riff::check_frame(input)?;
     let file = riff::with_transparent_canvas(input);
@@ -65,7 +65,7 @@ fn read_webp(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageError> {
         icc: riff::bytes_of(input, riff::ICC),
     };
     let orientation = metadata.orientation();
-    let plan = StoredPlan::new(spec, full, orientation, format)?;
+    let plans = request.plans(full, orientation, format)?;
     let pixels = match decoder.has_animation() {
         true => read_frame(decoder)?,
         false => read_still(input, width, height)?,
@@ -73,7 +73,7 @@ fn read_webp(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageError> {
     Ok(Decoded {
         pixels,
         chroma: None,
-        plan,
+        plans,
         orientation,
         metadata,
         damage: None,

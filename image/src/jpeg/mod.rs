@@ -28,9 +28,10 @@ use super::damage::{FailOn, Found, Loss, fill_rows};
 use super::encode::Encoding;
 use super::error::ImageError;
 use super::format::Format;
-use super::meta::{Decoded, Metadata, StoredPlan};
+use super::meta::{Decoded, Metadata, Request, StoredPlan};
 use super::pixels::{Color, Pixels, Samples};
 use super::resample::take_buffer;
+use super::size::Region;
 use super::spec::{Filter, ResizeSpec};
 use super::tiff::Shape;
 use markers::Scans;
@@ -51,7 +52,7 @@ const MOST_SCANS: usize = 100;
 
 /// The sides after a scaled decode are at least this multiple of the output's: against a full decode, the samples keep
 /// an SSIM of at least 0.997 and 46 dB.
-const SPARE: f64 = 2.0;
+pub(super) const SPARE: f64 = 2.0;
 
 /// Whether exact pixels at full size are needed: the result of these filters must match other programs to the bit, and
 /// a scaled decode averages stored numbers, not light.
@@ -74,8 +75,8 @@ fn eighths(plan: &StoredPlan, spec: &ResizeSpec) -> u32 {
     (1..BLOCK).find(|&n| enough(n)).unwrap_or(BLOCK)
 }
 
-/// Decodes for `spec`, scaled down as far as quality allows.
-pub(super) fn decode(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageError> {
+/// Decodes for a request, scaled down as far as the quality of its largest result allows.
+pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> {
     let stuffed;
     let (input, mut around) = match input {
         [0xff, 0xd8, 0x00, rest @ ..] => {
@@ -85,7 +86,7 @@ pub(super) fn decode(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageEr
         }
         _ => (input, None),
     };
-    let mut decoded = faults::guarded(|| decode_unguarded(input, spec));
+    let mut decoded = faults::guarded(|| decode_unguarded(input, request));
     let has_lost = match &decoded {
         Ok(decoded) => decoded
             .damage
@@ -95,7 +96,7 @@ pub(super) fn decode(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageEr
     };
     if has_lost
         && let Ok(Some(repaired)) = faults::guarded(|| repaired(input))
-        && let Ok(whole) = faults::guarded(|| decode_unguarded(&repaired, spec))
+        && let Ok(whole) = faults::guarded(|| decode_unguarded(&repaired, request))
     {
         decoded = Ok(whole);
         let why = "its restart markers are missing or out of order";
@@ -179,7 +180,8 @@ fn repaired(input: &[u8]) -> Result<Option<Vec<u8>>, ImageError> {
     Ok(restarts::repaired(input, mcus))
 }
 
-fn decode_unguarded(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageError> {
+fn decode_unguarded(input: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> {
+    let spec = request.spec;
     let truncated = || ImageError::Truncated {
         format: Format::Jpeg,
     };
@@ -197,14 +199,16 @@ fn decode_unguarded(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageErr
     let metadata = read_markers(&header);
     let orientation = metadata.orientation();
     let (full_width, full_height) = (header.width() as u32, header.height() as u32);
-    let plan = StoredPlan::new(spec, (full_width, full_height), orientation, Format::Jpeg)?;
+    let full = (full_width, full_height);
+    let plans = request.plans(full, orientation, Format::Jpeg)?;
 
     let scans = markers::count_scans(input, MOST_SCANS);
     if matches!(scans, Scans::Several(n) if n > MOST_SCANS) {
         let reason = format!("more than {MOST_SCANS} scans");
         return Err(ImageError::variety(Format::Jpeg, reason));
     }
-    let eighths = eighths(&plan, spec);
+    let scales = plans.iter().map(|plan| eighths(plan, spec));
+    let eighths = scales.max().unwrap_or(BLOCK);
     let sequential = scans == Scans::AllInOne;
     spec.admit(announced(&header, eighths, sequential), input.len() as u64)?;
     let common = matches!(
@@ -215,19 +219,28 @@ fn decode_unguarded(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageErr
     // Filtering and the conversion from YCbCr to RGB are both linear, so their order only affects rounding. After the
     // filter there are fewer pixels to convert, and a JPEG output needs no conversion.
     let scaled = scaled_len(&header, eighths);
-    let is_reduced = u64::from(plan.width) * u64::from(plan.height) <= scaled / 2;
+    let is_reduced =
+        |plan: &StoredPlan| u64::from(plan.width) * u64::from(plan.height) <= scaled / 2;
+    let is_reduced = plans.iter().all(is_reduced);
     let converts_late = is_reduced && !needs_exact_pixels(spec);
     // Under the strictest policy libjpeg looks for damage around the pixels.
     let quick = match eighths {
         _ if !sequential || !common || spec.fail_on == FailOn::Warning => None,
         1 => eighth::decode(input).map(|eighth| (eighth.into_pixels(), None)),
-        _ if converts_late => planes::decode(input, eighths, plan.region)?,
+        _ if converts_late => {
+            let regions: Vec<Region> = plans.iter().map(|plan| plan.region).collect();
+            planes::decode(input, eighths, &regions)?
+        }
         _ => None,
     };
-    let full = (full_width, full_height);
+    let scaled = |pixels: &Pixels| {
+        let sides = (pixels.width, pixels.height);
+        let scaled = |plan: &StoredPlan| plan.scaled(scale, sides);
+        plans.iter().map(scaled).collect()
+    };
     if let Some((pixels, chroma)) = quick {
         return Ok(Decoded {
-            plan: plan.scaled(scale, (pixels.width, pixels.height)),
+            plans: scaled(&pixels),
             pixels,
             chroma,
             orientation,
@@ -300,7 +313,7 @@ fn decode_unguarded(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageErr
     };
     Ok(Decoded {
         chroma: None,
-        plan: plan.scaled(scale, (pixels.width, pixels.height)),
+        plans: scaled(&pixels),
         pixels,
         orientation,
         metadata,

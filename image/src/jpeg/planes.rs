@@ -36,12 +36,12 @@ struct Decoding {
     values: Values,
 }
 
-/// Decodes luma at `eighths`, 2 to 8, and chroma, if any, with at most as many pixels; `region` of the picture becomes
-/// the result. `None` if the file is not supported here; an error if memory cannot be allocated.
+/// Decodes luma at `eighths`, 2 to 8, and chroma, if any, with at most as many pixels; `regions` of the picture become
+/// results. `None` if the file is not supported here; an error if memory cannot be allocated.
 pub(super) fn decode(
     input: &[u8],
     eighths: u32,
-    region: Region,
+    regions: &[Region],
 ) -> Result<Option<(Pixels, Option<Chroma>)>, ImageError> {
     let Some((frame, data)) = Frame::read(input) else {
         return Ok(None);
@@ -91,11 +91,12 @@ pub(super) fn decode(
     let chroma = scan.chroma.map(|plane| {
         let plane = plane.trimmed();
         let sides = (plane.width as u32, plane.height as u32);
+        let scaled = |region: &Region| region.scaled((scale(across), scale(down)), sides);
         Chroma {
             width: sides.0,
             height: sides.1,
             pairs: plane.samples,
-            region: region.scaled((scale(across), scale(down)), sides),
+            regions: regions.iter().map(scaled).collect(),
         }
     });
     Ok(Some((pixels, chroma)))

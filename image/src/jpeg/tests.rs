@@ -277,7 +277,7 @@ fn planes_equal_libjpeg_up_to_rounding() {
                         let what = format!("{eighths}, {width}x{height}, noise {noise}, {kind:?}");
                         let region = whole(width as f64, height as f64);
                         let (luma, colour) =
-                            planes::decode(&file, eighths, region).unwrap().unwrap();
+                            planes::decode(&file, eighths, &[region]).unwrap().unwrap();
                         let (wide, high, theirs) =
                             libjpeg(&file, eighths, ColorSpace::JCS_GRAYSCALE);
                         let sides = (luma.width as usize, luma.height as usize);
@@ -305,7 +305,7 @@ fn planes_equal_libjpeg_up_to_rounding() {
                             assert_near(&colour.pairs, &libjpeg_chroma(&file, wide, high), &what);
                             let half =
                                 whole(width as f64 / across as f64, height as f64 / down as f64);
-                            assert_eq!(colour.region, half, "{what}");
+                            assert_eq!(colour.regions, [half], "{what}");
                         }
                     }
                 }
@@ -355,7 +355,7 @@ fn restart_markers_are_followed() {
         );
     }
     let file = with_restarts(19, 4);
-    let (luma, _) = planes::decode(&file, 3, whole(64.0, 304.0))
+    let (luma, _) = planes::decode(&file, 3, &[whole(64.0, 304.0)])
         .unwrap()
         .unwrap();
     let (_, _, theirs) = libjpeg(&file, 3, ColorSpace::JCS_GRAYSCALE);
@@ -367,7 +367,7 @@ fn restart_markers_are_followed() {
     wrong[marker + 1] = 0xd5;
     assert!(eighth::decode(&wrong).is_none());
     assert!(
-        planes::decode(&wrong, 5, whole(112.0, 48.0))
+        planes::decode(&wrong, 5, &[whole(112.0, 48.0)])
             .unwrap()
             .is_none()
     );
@@ -396,7 +396,7 @@ fn only_tables_that_libjpeg_accepts_are_accepted() {
     };
     let mut file = encode(&picture(40, 40, 1, 60), 40, 40, kind);
     assert!(
-        planes::decode(&file, 4, whole(40.0, 40.0))
+        planes::decode(&file, 4, &[whole(40.0, 40.0)])
             .unwrap()
             .is_some()
     );
@@ -411,7 +411,7 @@ fn only_tables_that_libjpeg_accepts_are_accepted() {
     file[at + 16 + symbols - 1] = 16;
     assert!(strict_luma(&file, 4).is_none());
     assert!(
-        planes::decode(&file, 4, whole(40.0, 40.0))
+        planes::decode(&file, 4, &[whole(40.0, 40.0)])
             .unwrap()
             .is_none()
     );
@@ -427,14 +427,14 @@ fn torn_or_corrupt_data_is_declined_or_complete() {
     };
     let file = encode(&picture(120, 90, 3, 60), 120, 90, kind);
     let Eighth { samples, .. } = eighth::decode(&file).unwrap();
-    let (luma, _) = planes::decode(&file, 6, whole(120.0, 90.0))
+    let (luma, _) = planes::decode(&file, 6, &[whole(120.0, 90.0)])
         .unwrap()
         .unwrap();
     for end in 0..file.len() {
         if let Some(cut) = eighth::decode(&file[..end]) {
             assert!(cut.samples == samples, "torn after {end}");
         }
-        if let Some((cut, _)) = planes::decode(&file[..end], 6, whole(120.0, 90.0)).unwrap() {
+        if let Some((cut, _)) = planes::decode(&file[..end], 6, &[whole(120.0, 90.0)]).unwrap() {
             assert!(cut == luma, "torn after {end}");
         }
     }
@@ -454,7 +454,7 @@ fn torn_or_corrupt_data_is_declined_or_complete() {
             }
         }
         let small = eighth::decode(&corrupted);
-        let planes = planes::decode(&corrupted, 6, whole(120.0, 90.0)).unwrap();
+        let planes = planes::decode(&corrupted, 6, &[whole(120.0, 90.0)]).unwrap();
         if !is_common(&corrupted) {
             continue;
         }

@@ -48,7 +48,7 @@ fn the_verdict_on_spoilt_files_is_that_of_a_full_decode() {
                 let spec = ResizeSpec { fail_on, ..full() };
                 let has_lost = |damage: Option<Damage>| damage.is_some_and(|it| it.missing > 0);
                 let checked = check(&spoilt, &spec).map(|checked| has_lost(checked.damage));
-                let decoded = render(&spoilt, &spec).map(|decoded| has_lost(decoded.damage));
+                let decoded = rendered(&spoilt, &spec).map(|decoded| has_lost(decoded.damage));
                 // Only the check looks at what follows the first picture.
                 let goes_further = matches!(name, "GIF" | "WebP") && decoded.is_ok();
                 if !goes_further {

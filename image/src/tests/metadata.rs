@@ -177,7 +177,7 @@ fn read_back(encoded: &Encoded) -> Metadata {
         keep_metadata: true,
         ..spec("64")
     };
-    render(&encoded.bytes, &spec).unwrap().metadata
+    rendered(&encoded.bytes, &spec).unwrap().metadata
 }
 
 #[test]
@@ -372,7 +372,7 @@ fn a_profile_is_dropped_if_its_pixels_were_converted() {
             icc: Some(icc),
             ..Metadata::default()
         };
-        let rendered = render(&tagged_png(&quarters(16, 16), &metadata), &keep).unwrap();
+        let rendered = rendered(&tagged_png(&quarters(16, 16), &metadata), &keep).unwrap();
         assert_eq!(rendered.metadata.icc.is_some(), stays);
     }
 }

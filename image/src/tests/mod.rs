@@ -7,6 +7,7 @@ mod formats;
 mod inks;
 mod light;
 mod metadata;
+mod several;
 mod whole;
 mod written;
 
@@ -58,6 +59,12 @@ fn progressive_jpeg(picture: &RgbImage) -> Vec<u8> {
     let mut encoder = encoder.start_compress(Vec::new()).unwrap();
     encoder.write_scanlines(picture.as_raw()).unwrap();
     encoder.finish().unwrap()
+}
+
+/// What is encoded for one size.
+fn rendered(file: &[u8], spec: &ResizeSpec) -> Result<Rendered, ImageError> {
+    let sizes = &[spec.size];
+    render(file, Request { spec, sizes }).map(|(mut all, _)| all.remove(0))
 }
 
 fn spec(size: &str) -> ResizeSpec {

@@ -17,9 +17,8 @@ use super::color;
 use super::damage::{FailOn, Found, Loss};
 use super::error::ImageError;
 use super::format::Format;
-use super::meta::{Decoded, Metadata, StoredPlan};
+use super::meta::{Decoded, Metadata, Request};
 use super::pixels::{Pixels, Samples, buffer};
-use super::spec::ResizeSpec;
 pub(super) use codec::Shape;
 use directory::Directory;
 use layout::{Layout, Model};
@@ -93,7 +92,8 @@ mod tag {
 }
 
 /// Decodes the first picture.
-pub(super) fn decode(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageError> {
+pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> {
+    let spec = request.spec;
     let format = Format::Tiff;
     let directory = Directory::read(input)?;
     let layout = Layout::of(&directory)?;
@@ -117,7 +117,7 @@ pub(super) fn decode(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageEr
     let number = number.and_then(|number| u8::try_from(number).ok());
     let orientation = number.and_then(Orientation::from_exif);
     let orientation = orientation.unwrap_or(Orientation::NoTransforms);
-    let plan = StoredPlan::new(spec, sides, orientation, format)?;
+    let plans = request.plans(sides, orientation, format)?;
 
     let len = count as usize * wanted.len();
     let mut channels = Channels {
@@ -172,7 +172,7 @@ pub(super) fn decode(input: &[u8], spec: &ResizeSpec) -> Result<Decoded, ImageEr
     Ok(Decoded {
         pixels,
         chroma: None,
-        plan,
+        plans,
         orientation,
         metadata,
         damage,
