@@ -41,6 +41,7 @@ fn check(args: &CheckArgs, stop: &Stop, printer: &mut Printer) -> Result<u8, Ref
             fail_on: args.run.fail_on,
             ..ResizeSpec::full_size()
         },
+        sizes: Vec::new(),
         timeout: args.run.timeout,
         retries: args.run.retries,
     };
@@ -75,7 +76,7 @@ fn check(args: &CheckArgs, stop: &Stop, printer: &mut Printer) -> Result<u8, Ref
                 };
                 batch::work(&mut pool, &items, stop, printer, |_, result, _| {
                     let whole = result.map(|made| Outcome::Whole {
-                        sides: made.sides,
+                        sides: made.results.first().map_or([0; 2], |picture| picture.sides),
                         took: made.took,
                         warning: made.warning,
                     });

@@ -9,6 +9,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueHint};
 
 use super::run_args::RunArgs;
+use super::template::Template;
 use crate::generate::Generate;
 
 const EXAMPLES: &str = "\
@@ -23,6 +24,9 @@ Examples:
     arenite resize photos -s 300x400 --fit cover --position top -o cards
   Only shrink pictures wider than 1600 pixels (> is quoted for the shell):
     arenite resize photos -s '1600x>' -o web
+  Three sizes of each picture, decoded once, for srcset:
+    arenite resize photos -s 320x -s 640x -s 1280x --no-enlarge -o web \\
+      --name '{stem}-{width}.{ext}'
   A glob, expanded by arenite; results keep their path below 'photos':
     arenite resize 'photos/2024-*/**/*.jpg' -s 300 -o thumbs
   A list of names:
@@ -63,6 +67,19 @@ Names:
   atomically. A name with a line break takes more than one line on stdout:
   use --json for such names.
 
+--name:
+  A template for the last part of that path; the default is '{stem}.{ext}'.
+  {stem} is the name of the input without a picture's extension, {ext} the
+  extension of the format written, {width} and {height} the sides of the
+  result in pixels: the real ones, as srcset of a web page needs them, not
+  those of --size. It may contain /. It ends with .{ext}, or with the
+  extension of a format, which is then written.
+  A name with {width} or {height} is known only when the result is made.
+  Until then the braces stay in it, as under --dry-run. Pictures whose names
+  are equal up to the sides are refused before anything is started. A name
+  that turns out to be taken, by another result or by an input, fails its
+  picture with the cause \"name-conflict\".
+
 Sizes:
   N means NxN. WxH is a box: the picture keeps its proportions and fits
   inside (see --fit). Wx and xH give one side; the other follows. N%, such
@@ -72,6 +89,12 @@ Sizes:
   its length. --fit cover and --fit pad need a box; with one side given, they
   are contain. With --fit pad, > and --no-enlarge surround a smaller picture
   without enlarging it.
+  With several --size, 32 at most, each picture is decoded once and has a
+  result per size; --name tells them apart. The largest result is the same
+  as with this size alone; smaller ones are made from larger ones. Sizes
+  that give a picture the same sides, as when it is smaller than both of them
+  and is not enlarged, have one result. A picture is written, skipped by
+  --resume, or failed as a whole.
 
 --resume:
   DIR/.arenite-resize records what made each result. A result is skipped if
@@ -96,7 +119,8 @@ Sizes:
 --jobs -:
   For a server that starts arenite once and keeps it. A job is one line:
     {\"id\": 7, \"in\": \"up/a.jpg\", \"out\": \"thumbs/a.webp\", \"size\": 224}
-  in and out are needed; id is a string or a number of your choice. The rest
+  in and out are needed; id is a string or a number of your choice. size may
+  be a list; out is then a template as of --name, of a whole path. The rest
   has the names and values of the options size, fit, position, no-enlarge,
   format, filter, linear, quality, lossless, progressive, palette,
   background, keep-metadata, fail-on, timeout, retries, max-pixels and
@@ -169,7 +193,10 @@ Sizes:
   pending), error, cause, attempts (of a failure in a worker), ms, and of
   the result: format and, when it is written, bytes, width and height. Of a
   damaged picture that is written also warning, and missing, the share of
-  its pixels that are missing. Of a crash, cause signal-N: crash, with class,
+  its pixels that are missing. If the name has {width} or {height}, results
+  is a list with output, bytes, width and height of each result, and output,
+  bytes, width and height are those of the largest one.
+  Of a crash, cause signal-N: crash, with class,
   what, address, access, frames (function, file, line, module) and omitted.
   The last object has type \"summary\", shard (\"K/N\") and a status: done, dry-run,
   interrupted (by a signal), stopped or refused. Stopped: results could no
@@ -223,7 +250,7 @@ pub(crate) struct ResizeArgs {
     )]
     pub inputs: Vec<OsString>,
 
-    /// Target size: N, WxH, Wx or xH in pixels, or N%, optionally followed by >, < or !
+    /// Target size: N, WxH, Wx or xH in pixels, or N%, optionally followed by >, < or !; give several with --name
     #[arg(
         short,
         long,
@@ -231,7 +258,7 @@ pub(crate) struct ResizeArgs {
         allow_negative_numbers = true,
         required_unless_present_any = ["jobs", "what"]
     )]
-    pub size: Option<Size>,
+    pub size: Vec<Size>,
 
     /// Folder for the results; created if it does not exist
     #[arg(
@@ -242,6 +269,10 @@ pub(crate) struct ResizeArgs {
         required_unless_present_any = ["jobs", "what"]
     )]
     pub out: Option<PathBuf>,
+
+    /// Names of results [default: {stem}.{ext}]; several sizes need {width} or {height}, in pixels of the result
+    #[arg(long, value_name = "TEMPLATE", value_parser = Template::below)]
+    pub name: Option<Template>,
 
     /// Read a NUL-separated list from stdin, as written by find -print0 (implies -)
     #[arg(short = '0', long = "null")]
@@ -254,7 +285,7 @@ pub(crate) struct ResizeArgs {
         value_parser = ["-"],
         hide_possible_values = true,
         conflicts_with_all = [
-            "inputs", "null", "resume", "shard", "dry_run", "trace", "report", "json", "progress"
+            "inputs", "null", "name", "resume", "shard", "dry_run", "trace", "report", "json", "progress"
         ]
     )]
     pub jobs: Option<String>,
@@ -460,6 +491,10 @@ mod tests {
             "photos -s 5x5 -o x --background grey",
             "photos -s 5x5 -o x --background #ff00",
             "photos -s 5x5 -o x --background #+f0+f0",
+            "photos -s 5x5 -o x --name {stem}",
+            "photos -s 5x5 -o x --name ../{stem}.{ext}",
+            "photos -s 5x5 -o x --name {name}.{ext}",
+            "--jobs - --name {stem}.{ext}",
         ] {
             let error = parse(line).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");

@@ -20,7 +20,9 @@ pub(crate) mod run_args;
 mod runner;
 mod shard;
 pub(crate) mod stop;
+mod template;
 
+use std::collections::HashSet;
 use std::io;
 use std::ops::{ControlFlow, Deref};
 use std::path::Path;
@@ -30,11 +32,11 @@ use std::thread;
 pub(crate) use args::ResizeArgs;
 use batch::Refusal;
 use fault::{Fault, is_broken_link};
-use files::Stamp;
+use files::identity;
 use inputs::Request;
 use options::Options;
 use output::{OutFolder, WriteFault};
-use plan::Item;
+use plan::{Item, Written};
 use pool::{Early, EnginePool};
 use printer::{Outcome, Printer, Purpose};
 use record::{Fingerprint, Recorder, Records};
@@ -68,7 +70,7 @@ fn resize(options: &Options, stop: &Stop, printer: &mut Printer) -> Result<u8, R
             options.starts_early(),
             threads,
         );
-        let mut items = prepare(options, printer)?;
+        let (mut items, protected) = prepare(options, printer)?;
         if options.resume {
             mark_fresh(&mut items, &options.out, &options.fingerprint);
         }
@@ -82,13 +84,17 @@ fn resize(options: &Options, stop: &Stop, printer: &mut Printer) -> Result<u8, R
             return Ok(printer.code());
         }
         let start = |pictures| early.or_start(pictures);
-        let done = work(options, start, &items, stop, printer);
+        let done = work(options, start, &items, protected, stop, printer);
         done.map_err(|why| Refusal { items, why })
     })
 }
 
-/// Finds all inputs and names all results; afterwards only the work itself can fail.
-fn prepare(options: &Options, printer: &mut Printer) -> Result<Vec<Item>, Refusal> {
+/// Files that results may turn out to have the paths of, by device and inode.
+type Protected = HashSet<(u64, u64)>;
+
+/// Finds all inputs and names all results; afterwards only the work itself can fail. Returns what this run makes, and
+/// the inputs, of all shards, if there are names that depend on the sides of results.
+fn prepare(options: &Options, printer: &mut Printer) -> Result<(Vec<Item>, Protected), Refusal> {
     let out = options.out.as_path();
     if out.exists() && !out.is_dir() {
         return Err(format!(
@@ -125,8 +131,9 @@ fn prepare(options: &Options, printer: &mut Printer) -> Result<Vec<Item>, Refusa
         ));
     }
     let nothing = found.nothing_found();
-    let shard = options.shard.as_ref();
-    let mut items = plan::plan(found.inputs, out, options.format, shard).map_err(|clash| {
+    let (name, shard) = (&options.name, options.shard.as_ref());
+    let planned = plan::plan(found.inputs, out, options.format, name, shard);
+    let mut items = planned.map_err(|clash| {
         for conflict in clash.conflicts.iter().take(CONFLICTS_SHOWN) {
             printer.error(&conflict.to_string());
         }
@@ -148,20 +155,23 @@ fn prepare(options: &Options, printer: &mut Printer) -> Result<Vec<Item>, Refusa
     if let Some(why) = nothing.or_else(|| batch::in_the_way(&options.engine, &items)) {
         return Err(Refusal { items, why });
     }
+    let protected = match options.name.has_sides() {
+        true => items
+            .iter()
+            .filter_map(|item| identity(&item.input))
+            .collect(),
+        false => Protected::default(),
+    };
     items.retain(|item| item.is_in_shard);
     printer.planned(items.len());
-    Ok(items)
+    Ok((items, protected))
 }
 
 fn mark_fresh(items: &mut [Item], out: &Path, options: &str) {
     let records = Records::read(out);
     let options = Fingerprint::of(options);
     for task in items.iter_mut().filter_map(|item| item.task.as_mut().ok()) {
-        task.fresh = std::fs::symlink_metadata(&task.output)
-            .ok()
-            .filter(|meta| meta.is_file())
-            .map(|meta| Stamp::of(&meta))
-            .filter(|there| records.is_fresh(&task.relative, there, &task.stamp, options));
+        task.fresh = records.fresh(task, out, options);
     }
 }
 
@@ -169,6 +179,7 @@ fn work<'a>(
     options: &Options,
     start: impl FnOnce(usize) -> Result<EnginePool<'a>, String>,
     items: &[Item],
+    protected: Protected,
     stop: &Stop,
     printer: &mut Printer,
 ) -> Result<u8, String> {
@@ -177,8 +188,9 @@ fn work<'a>(
     // Without work nothing is written, and the folder need neither exist nor be writable.
     if ready > 0 {
         let mut folder = OutFolder::create(out, stop)?;
-        let tasks = items.iter().filter_map(|item| item.task.as_ref().ok());
-        folder.keep(tasks.filter_map(|task| Some((task.relative.as_path(), task.fresh.as_ref()?))));
+        let tasks = || items.iter().filter_map(|item| item.task.as_ref().ok());
+        let kept = tasks().filter_map(|task| task.fresh.as_deref()).flatten();
+        folder.keep(kept.map(|result| (result.relative.as_path(), &result.stamp)));
         let mut recorder = Some(Recorder::new(
             out,
             options.shard.as_ref(),
@@ -186,11 +198,16 @@ fn work<'a>(
             stop,
         ));
         let mut pool = start(ready).inspect_err(|_| folder.unmake())?;
+        if options.name.has_sides() {
+            folder.protect(protected);
+            let extra = options.engine.extra_files();
+            folder.protect(extra.filter_map(|(_, file)| identity(file)));
+        }
         batch::work(&mut pool, items, stop, printer, |index, result, printer| {
             let (made, flow) = settle(&items[index], result, &mut folder);
-            if let (Some(notes), Ok(task), Ok((stamp, _))) =
+            if let (Some(notes), Ok(task), Ok(Outcome::Written { results, .. })) =
                 (&mut recorder, &items[index].task, &made)
-                && let Err(error) = notes.note(&task.relative, stamp, &task.stamp)
+                && let Err(error) = notes.note(task, results)
             {
                 let name = show_path(notes.path());
                 printer.note(&format!(
@@ -199,10 +216,7 @@ fn work<'a>(
                 ));
                 recorder = None;
             }
-            (
-                made.map_or_else(Outcome::Failed, |(_, written)| written),
-                flow,
-            )
+            (made.unwrap_or_else(Outcome::Failed), flow)
         });
         // Only results stay where nothing is left to resume.
         if let Some(notes) =
@@ -217,32 +231,39 @@ fn work<'a>(
     Ok(batch::finish(stop, printer))
 }
 
-/// Writes a result. Returns it, or the failure, and whether to continue.
+/// Writes the results of a picture. Returns them, or the failure, and whether to continue.
 fn settle<B: Deref<Target = [u8]>>(
     item: &Item,
     result: Result<Made<B>, Fault>,
     folder: &mut OutFolder,
-) -> (Result<(Stamp, Outcome), Fault>, ControlFlow<()>) {
+) -> (Result<Outcome, Fault>, ControlFlow<()>) {
     let go_on = ControlFlow::Continue(());
     let (made, task) = match (result, &item.task) {
         (Ok(made), Ok(task)) => (made, task),
         (Err(fault), _) => return (Err(fault), go_on),
         (_, Err(fault)) => return (Err(fault.clone()), go_on),
     };
-    match folder.write(&task.relative, &made.bytes) {
-        Ok(stamp) => {
-            let outcome = Outcome::Written {
-                bytes: stamp.len,
-                sides: made.sides,
-                took: made.took,
-                warning: made.warning,
-            };
-            (Ok((stamp, outcome)), go_on)
+    let named = match task.named(made.results) {
+        Ok(named) => named,
+        Err(fault) => return (Err(fault), go_on),
+    };
+    let mut results = Vec::with_capacity(named.len());
+    for (relative, result) in named {
+        match folder.write(&relative, &result.bytes) {
+            Ok(stamp) => results.push(Written {
+                output: folder.root().join(&relative),
+                relative,
+                stamp,
+                sides: Some(result.sides),
+            }),
+            Err(WriteFault { fault, fatal: true }) => return (Err(fault), ControlFlow::Break(())),
+            Err(WriteFault { fault, .. }) => return (Err(fault), go_on),
         }
-        Err(WriteFault { fault, fatal: true }) => (Err(fault), ControlFlow::Break(())),
-        Err(WriteFault {
-            fault,
-            fatal: false,
-        }) => (Err(fault), go_on),
     }
+    let outcome = Outcome::Written {
+        results,
+        took: made.took,
+        warning: made.warning,
+    };
+    (Ok(outcome), go_on)
 }

@@ -9,10 +9,11 @@ use std::path::PathBuf;
 use arenite_image::{Fit, Format, Margins, Palette, Position, ResizeSpec, Size, When};
 
 use super::args::{Background, ResizeArgs};
-use super::pool::{Make, Settings};
+use super::pool::{MOST_SIZES, Make, Settings};
 use super::printer::Purpose;
 use super::run_args::MOST_RETRIES;
 use super::shard::Shard;
+use super::template::Template;
 
 /// A checked command line.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(crate) struct Options {
     pub out: PathBuf,
     /// The format to write; `None` for that of the input.
     pub format: Option<Format>,
+    /// The names of results.
+    pub name: Template,
     /// Skip results that are up to date.
     pub resume: bool,
     /// The share of the results to make; `None` for all.
@@ -46,21 +49,28 @@ impl Options {
     ///
     /// A sentence about flags that are missing or contradict each other.
     pub(crate) fn from_args(args: &ResizeArgs) -> Result<Options, String> {
-        let (Some(size), Some(out)) = (args.size, &args.out) else {
+        let Some(out) = &args.out else {
             return Err("--size and --out are needed".to_owned());
         };
         let engine = args.run.settings(&args.inputs, Purpose::Resize)?;
         check_position(args)?;
-        let make = make(args, size)?;
+        let name = args.name.clone().unwrap_or_default();
+        check_names(args, &name)?;
+        let format = format(args, &name)?;
+        let make = make(&ResizeArgs {
+            format,
+            ..args.clone()
+        })?;
         Ok(Options {
             inputs: args.inputs.clone(),
             null: args.null,
             out: out.clone(),
-            format: args.format,
+            format,
+            name,
             resume: args.resume,
             shard: args.run.shard()?,
             dry_run: args.dry_run,
-            fingerprint: fingerprint(&make.spec, args.format),
+            fingerprint: fingerprint(&make, format),
             make,
             engine,
         })
@@ -93,9 +103,7 @@ impl JobsOptions {
     /// A sentence about flags that contradict each other.
     pub(crate) fn from_args(args: &ResizeArgs) -> Result<JobsOptions, String> {
         check_formats(args)?;
-        if let Some(size) = args.size {
-            check_size(args, size)?;
-        }
+        check_sizes(args)?;
         let engine = args.run.settings(&args.inputs, Purpose::Resize)?;
         Ok(JobsOptions {
             defaults: args.clone(),
@@ -116,11 +124,15 @@ impl JobsOptions {
 /// # Errors
 ///
 /// A sentence about options that contradict each other.
-pub(crate) fn make(args: &ResizeArgs, size: Size) -> Result<Make, String> {
+pub(crate) fn make(args: &ResizeArgs) -> Result<Make, String> {
     check_formats(args)?;
-    check_size(args, size)?;
+    check_sizes(args)?;
+    let &[size, ..] = args.size.as_slice() else {
+        return Err("--size is needed".to_owned());
+    };
     Ok(Make {
         spec: spec(args, size),
+        sizes: args.size.clone(),
         timeout: args.run.timeout,
         retries: args.run.retries,
     })
@@ -164,6 +176,37 @@ fn check_formats(args: &ResizeArgs) -> Result<(), String> {
     }
 }
 
+/// Checks that results of several sizes can have different names.
+///
+/// # Errors
+///
+/// A sentence that says how to name them.
+pub(crate) fn check_names(args: &ResizeArgs, template: &Template) -> Result<(), String> {
+    if args.size.len() > 1 && !template.has_sides() {
+        return Err(
+            "several sizes need names with {width} or {height}, such as {stem}-{width}.{ext} (--name)"
+                .to_owned(),
+        );
+    }
+    // The width of these results is known, whatever the picture.
+    let is_exact = |size: &&Size| {
+        let is_forced = size.when == When::Force || matches!(args.fit, Fit::Fill | Fit::Pad);
+        is_forced && size.width > 0
+    };
+    let exact: Vec<&Size> = args.size.iter().filter(is_exact).collect();
+    let is_same = |one: &Size, other: &Size| one != other && one.width == other.width;
+    let pair = exact.iter().enumerate().find_map(|(at, one)| {
+        let other = exact[..at].iter().find(|other| is_same(other, one))?;
+        Some((other, one))
+    });
+    match pair {
+        Some((one, other)) if !template.has_height() => Err(format!(
+            "results of {one} and {other} have one width: add {{height}} to their names (--name)"
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Not for `--jobs`, where a job may have another fit than the command line.
 fn check_position(args: &ResizeArgs) -> Result<(), String> {
     match args.fit {
@@ -173,6 +216,28 @@ fn check_position(args: &ResizeArgs) -> Result<(), String> {
         ),
         _ => Ok(()),
     }
+}
+
+/// The format to write: that of `--format`, or of the extension in `--name`.
+fn format(args: &ResizeArgs, name: &Template) -> Result<Option<Format>, String> {
+    match (args.format, name.format()) {
+        (Some(asked), Some(named)) if asked != named => Err(format!(
+            "--format writes {asked}, and the extension in --name stands for {named}: write {{ext}} in its place"
+        )),
+        (asked, named) => Ok(asked.or(named)),
+    }
+}
+
+fn check_sizes(args: &ResizeArgs) -> Result<(), String> {
+    if args.size.len() > MOST_SIZES {
+        return Err(format!(
+            "{} sizes are more than the {MOST_SIZES} that one run makes",
+            args.size.len()
+        ));
+    }
+    args.size
+        .iter()
+        .try_for_each(|&size| check_size(args, size))
 }
 
 fn check_size(args: &ResizeArgs, size: Size) -> Result<(), String> {
@@ -223,11 +288,13 @@ fn spec(args: &ResizeArgs, size: Size) -> ResizeSpec {
 
 /// Everything that changes a result, as text. The number in front rises when a later version makes other pictures from
 /// the same options.
-fn fingerprint(spec: &ResizeSpec, format: Option<Format>) -> String {
+fn fingerprint(make: &Make, format: Option<Format>) -> String {
+    let spec = &make.spec;
+    let sizes: Vec<String> = make.sizes.iter().map(Size::to_string).collect();
     format!(
         "7 size={} fit={:?} position={} enlarge={} format={} filter={:?} linear={} quality={} metadata={} lossless={} \
          progressive={} background={:?} margins={:?} palette={:?} fail-on={:?}",
-        spec.size,
+        sizes.join(","),
         spec.fit,
         spec.position.name(),
         spec.enlarge,
@@ -325,6 +392,43 @@ mod tests {
     }
 
     #[test]
+    fn names_must_tell_several_sizes_apart() {
+        for (flags, word) in [
+            ("-s 5 -s 6", Some("{stem}-{width}.{ext}")),
+            (
+                "-s 5 -s 6 --name {stem}.{ext}",
+                Some("{stem}-{width}.{ext}"),
+            ),
+            ("-s 5 -s 6 --name {stem}-{width}.{ext}", None),
+            ("-s x5 -s x6 --name {stem}-{height}.{ext}", None),
+            (
+                "-s 5x6! -s 5x7! --name {stem}-{width}.{ext}",
+                Some("{height}"),
+            ),
+            ("-s 5x6! -s 5x7! --name {stem}-{width}x{height}.{ext}", None),
+            ("-s 5x6 -s 5x7 --name {stem}-{width}.{ext}", None),
+            ("-s 5 --name {stem}.jpg --format webp", Some("{ext}")),
+            ("-s 5 --name {stem}.jpg --lossless", Some("lossless")),
+        ] {
+            let options = options(&format!("p -o x {flags}"));
+            match word {
+                Some(word) => {
+                    let why = options.unwrap_err();
+                    assert!(why.contains(word), "{flags}: {why}");
+                }
+                None => drop(options.unwrap()),
+            }
+        }
+        let named = options("p -o x -s 5 --name t_{stem}.webp").unwrap();
+        assert_eq!(named.format, Some(Format::WebP));
+        let sizes: String = (0..=MOST_SIZES)
+            .map(|size| format!(" -s {}", size + 5))
+            .collect();
+        let why = options(&format!("p -o x --name {{width}}.{{ext}}{sizes}")).unwrap_err();
+        assert!(why.contains("32"), "{why}");
+    }
+
+    #[test]
     fn the_fingerprint_sees_what_changes_a_result_and_nothing_else() {
         let base = options("p -s 224 -o x").unwrap().fingerprint;
         for same in [
@@ -354,6 +458,8 @@ mod tests {
             "-s 224 --fail-on none",
             "-s 224 --palette always",
             "-s 224 --palette never",
+            "-s 224 -s 112 --name {width}.{ext}",
+            "-s 112 -s 224 --name {width}.{ext}",
         ] {
             assert_ne!(
                 options(&format!("p -o x {other}")).unwrap().fingerprint,

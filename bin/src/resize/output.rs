@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 use super::fault::Fault;
-use super::files::Stamp;
+use super::files::{Stamp, identity};
 use super::leftovers;
 use super::stop::Stop;
 use crate::text::{reason, show_path};
@@ -44,6 +44,8 @@ pub(crate) struct OutFolder {
     taken: HashMap<(u64, u64), PathBuf>,
     /// The canonical paths of those.
     names: HashSet<PathBuf>,
+    /// Other files that no result may replace, by device and inode.
+    protected: HashSet<(u64, u64)>,
 }
 
 /// Why a result was not written.
@@ -73,7 +75,13 @@ impl OutFolder {
             made,
             taken: HashMap::new(),
             names: HashSet::new(),
+            protected: HashSet::new(),
         })
+    }
+
+    /// The folder itself.
+    pub(crate) fn root(&self) -> &Path {
+        self.bounds.root()
     }
 
     /// Protects results of an earlier run from being replaced.
@@ -91,6 +99,11 @@ impl OutFolder {
             self.names
                 .extend(folder.as_ref().map(|folder| folder.join(name)));
         }
+    }
+
+    /// Protects files whose paths results might turn out to have.
+    pub(crate) fn protect(&mut self, files: impl IntoIterator<Item = (u64, u64)>) {
+        self.protected.extend(files);
     }
 
     /// Removes the folders that [`create`](Self::create) has made, as far as they are empty.
@@ -116,9 +129,19 @@ impl OutFolder {
         let canonical = self.prepare(&folder)?;
         let name = canonical.join(path.file_name().unwrap_or_default());
         if self.names.contains(&name) {
-            let text =
-                "not written: a link in the output folder gives it the path of another result";
+            let is_named_so = self.taken.values().any(|other| other == relative);
+            let text = match is_named_so {
+                true => "not written: the result of another image has its name; change --name",
+                false => {
+                    "not written: a link in the output folder gives it the path of another result"
+                }
+            };
             return Err(conflict(text));
+        }
+        if !self.protected.is_empty()
+            && identity(&path).is_some_and(|existing| self.protected.contains(&existing))
+        {
+            return Err(conflict("not written: it would overwrite an input"));
         }
         // On a file system that treats `A.jpg` and `a.jpg` as one name.
         let existing = path.symlink_metadata().ok();

@@ -10,8 +10,9 @@ use arenite_image::Format;
 use super::fault::Fault;
 use super::files::{Stamp, identity, is_same};
 use super::inputs::Input;
-use super::kind::Kind;
+use super::runner::Encoded;
 use super::shard::Shard;
+use super::template::{Name, Template};
 use crate::text::show_path;
 
 /// An input with its task, in the order of the inputs.
@@ -23,19 +24,67 @@ pub(crate) struct Item {
     pub task: Result<Task, Fault>,
 }
 
-/// A result to make.
+/// A result to make, or several from one picture.
 #[derive(Debug)]
 pub(crate) struct Task {
-    /// Its path below the output folder, with the extension of the output format.
+    /// Its path below the output folder, with the extension of the output format. Where a name depends on the sides of
+    /// the result, `{width}` and `{height}` are still in it.
     pub relative: PathBuf,
     /// Its path with the output folder, as shown to the user; empty if nothing is written.
     pub output: PathBuf,
+    /// The name that depends on the sides of a result, if it does.
+    pub several: Option<Name>,
     /// The format to write, or that of the input if nothing is written.
     pub format: Format,
     /// The input when it was found.
     pub stamp: Stamp,
-    /// The existing result, if `--resume` found it up to date.
-    pub fresh: Option<Stamp>,
+    /// The existing results, if `--resume` found them up to date.
+    pub fresh: Option<Vec<Written>>,
+}
+
+/// A result that exists: this run has written it, or an earlier one.
+#[derive(Clone, Debug)]
+pub(crate) struct Written {
+    /// Its path below the output folder.
+    pub relative: PathBuf,
+    /// Its path with the output folder.
+    pub output: PathBuf,
+    pub stamp: Stamp,
+    /// Width and height in pixels, if they are known.
+    pub sides: Option<[u32; 2]>,
+}
+
+impl Task {
+    /// Names results, by their paths below the output folder.
+    ///
+    /// # Errors
+    ///
+    /// Two of them have one name.
+    pub(crate) fn named<B>(
+        &self,
+        results: Vec<Encoded<B>>,
+    ) -> Result<Vec<(PathBuf, Encoded<B>)>, Fault> {
+        let Some(name) = &self.several else {
+            let one = results.into_iter().map(|one| (self.relative.clone(), one));
+            return Ok(one.collect());
+        };
+        let mut named: Vec<(PathBuf, Encoded<B>)> = Vec::with_capacity(results.len());
+        for result in results {
+            let path = name.path(Some(result.sides));
+            if let Some((_, other)) = named.iter().find(|(other, _)| *other == path) {
+                let [width, height] = other.sides;
+                let text = format!(
+                    "not written: its results of {width}x{height} and {}x{} pixels would both be {}",
+                    result.sides[0],
+                    result.sides[1],
+                    show_path(&path)
+                );
+                return Err(Fault::new("name-conflict", text));
+            }
+            named.push((path, result));
+        }
+        Ok(named)
+    }
 }
 
 /// Conflicts that prevent the run.
@@ -163,6 +212,7 @@ pub(crate) fn plan(
     inputs: Vec<Input>,
     out: &Path,
     asked: Option<Format>,
+    template: &Template,
     shard: Option<&Shard>,
 ) -> Result<Vec<Item>, Clash> {
     let mut conflicts = Vec::new();
@@ -178,7 +228,8 @@ pub(crate) fn plan(
             Err(fault) => Err(fault),
             Ok((found, stamp)) => {
                 let format = asked.unwrap_or(found.default_output());
-                let relative = result_name(&input.relative, format);
+                let name = template.fill(&input.relative, format);
+                let relative = name.path(None);
                 let output = out.join(&relative);
                 is_in_shard = holds(&relative);
                 if let Some(&first) = by_output.get(&relative) {
@@ -200,6 +251,7 @@ pub(crate) fn plan(
                     Ok(Task {
                         output,
                         relative,
+                        several: name.has_sides().then_some(name),
                         format,
                         stamp,
                         fresh: None,
@@ -234,24 +286,13 @@ pub(crate) fn without_results(inputs: Vec<Input>, shard: Option<&Shard>) -> Vec<
         task: input.content.map(|(format, stamp)| Task {
             relative: PathBuf::new(),
             output: PathBuf::new(),
+            several: None,
             format,
             stamp,
             fresh: None,
         }),
     };
     new.map(item).collect()
-}
-
-/// The name of a result. The extension of its format replaces that of a picture only: `IMG.0001` becomes
-/// `IMG.0001.jpg`.
-fn result_name(relative: &Path, format: Format) -> PathBuf {
-    if Kind::expected(relative) {
-        return relative.with_extension(format.extension());
-    }
-    let mut name = relative.as_os_str().to_owned();
-    name.push(".");
-    name.push(format.extension());
-    PathBuf::from(name)
 }
 
 /// Makes the items in a conflict fail by it.
@@ -369,7 +410,7 @@ mod tests {
             input("p/v1.2/e.", "v1.2/e.", Format::Jpeg, 7),
             input("p/f.jpg.bak", "f.jpg.bak", Format::Jpeg, 8),
         ];
-        let items = plan(inputs, Path::new(OUT), None, None).unwrap();
+        let items = plan(inputs, Path::new(OUT), None, &Template::default(), None).unwrap();
         let names = [
             "a.jpg",
             "b.webp",
@@ -392,7 +433,8 @@ mod tests {
                 input("p/a.gif", "a.gif", Format::Gif, 2),
             ]
         };
-        let Clash { conflicts, items } = plan(inputs(), Path::new(OUT), None, None).unwrap_err();
+        let Clash { conflicts, items } =
+            plan(inputs(), Path::new(OUT), None, &Template::default(), None).unwrap_err();
         assert_eq!(conflicts.len(), 1);
         let text = conflicts[0].to_string();
         assert!(
@@ -412,7 +454,12 @@ mod tests {
             input("p/a.png", "a.png", Format::Png, 1),
             input("p/a.png", "a.png", Format::Png, 1),
         ];
-        assert_eq!(plan(inputs, Path::new(OUT), None, None).unwrap().len(), 1);
+        assert_eq!(
+            plan(inputs, Path::new(OUT), None, &Template::default(), None)
+                .unwrap()
+                .len(),
+            1
+        );
     }
 
     #[test]
@@ -422,9 +469,15 @@ mod tests {
             ..input("p/a.heic", "a.heic", Format::Png, 1)
         };
         assert_eq!(
-            plan(vec![broken(), broken()], Path::new(OUT), None, None)
-                .unwrap()
-                .len(),
+            plan(
+                vec![broken(), broken()],
+                Path::new(OUT),
+                None,
+                &Template::default(),
+                None
+            )
+            .unwrap()
+            .len(),
             1
         );
     }
@@ -435,7 +488,8 @@ mod tests {
             input("x/a.jpg", "a.jpg", Format::Jpeg, 1),
             input("y/a.jpg/b.jpg", "a.jpg/b.jpg", Format::Jpeg, 2),
         ];
-        let Clash { conflicts, .. } = plan(inputs, Path::new(OUT), None, None).unwrap_err();
+        let Clash { conflicts, .. } =
+            plan(inputs, Path::new(OUT), None, &Template::default(), None).unwrap_err();
         assert!(
             matches!(conflicts[..], [Conflict::FileAndFolder { .. }]),
             "{conflicts:?}"
@@ -450,6 +504,7 @@ mod tests {
             vec![broken, input("p/a.png", "a.png", Format::Png, 2)],
             Path::new(OUT),
             None,
+            &Template::default(),
             None,
         )
         .unwrap();

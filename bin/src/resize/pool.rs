@@ -13,13 +13,15 @@ use arenite::{
     ArenaFull, Array, BuildError, Engine, InputError, Job, JobError, JobErrorKind, JobLimit,
     JobOptions, KernelError, Returned, Sandbox, Trace, Typed, WorkerExit, as_completed,
 };
-use arenite_image::{Damage, Format, ImageError, Output, ResizeSpec, check, resize_encoded};
+use arenite_image::{
+    Damage, Format, ImageError, Output, ResizeSpec, Size, check, resize_encoded_sizes,
+};
 
 use super::fault::Fault;
 use super::plan::Task;
 use super::printer::Purpose;
 use super::progress::{Messages, print_aside};
-use super::runner::{Ended, Made, Pool, Refused, Warning};
+use super::runner::{Encoded, Ended, Made, Pool, Refused, Warning};
 use crate::text::{one_line, reason, show_path};
 use crate::units::show_bytes;
 
@@ -27,11 +29,16 @@ use crate::units::show_bytes;
 /// because their bytes had left the caches by the time a worker read them.
 const PER_WORKER: usize = 2;
 
+/// The most sizes of a picture: twice as many as web pages use.
+pub(crate) const MOST_SIZES: usize = 32;
+
 /// What to make of a picture.
 #[derive(Clone, Debug)]
 pub(crate) struct Make {
-    /// The result; its output format is set per picture.
+    /// The results; their output format is set per picture.
     pub spec: ResizeSpec,
+    /// The sizes of the results: 1 to [`MOST_SIZES`].
+    pub sizes: Vec<Size>,
     /// Deadline of an attempt.
     pub timeout: Option<Duration>,
     /// Attempts after the first.
@@ -85,28 +92,50 @@ pub(crate) struct EnginePool<'a> {
     make: &'a Make,
 }
 
-/// The encoded result, its width and height, the microseconds it took, and a warning about the input with the share of
-/// its pixels that are missing.
-pub(crate) type Reply = (Array<u8>, [u32; 2], u64, Option<(String, f64)>);
+/// The encoded results, the width and height of each, the microseconds they took, and a warning about the input with the
+/// share of its pixels that are missing.
+pub(crate) type Reply = (
+    Vec<Array<u8>>,
+    [[u32; 2]; MOST_SIZES],
+    u64,
+    Option<(String, f64)>,
+);
 
-/// The kernel. Takes an encoded picture.
-fn resize_file(file: &Array<u8>, spec: ResizeSpec) -> Result<Reply, Typed<PictureError>> {
+/// The kernel. Takes an encoded picture, and sizes separated by blanks. Of results with equal sides it returns the first.
+fn resize_file(
+    file: &Array<u8>,
+    spec: ResizeSpec,
+    sizes: &str,
+) -> Result<Reply, Typed<PictureError>> {
     let start = Instant::now();
-    let picture = resize_encoded(file, &spec).map_err(PictureError)?;
-    let bytes = Array::from_slice(&picture.bytes);
-    let sides = [picture.width, picture.height];
+    let sizes: Result<Vec<Size>, String> = sizes.split(' ').map(str::parse).collect();
+    let sizes = sizes.map_err(|reason| PictureError(ImageError::BadRequest { reason }))?;
+    let pictures = resize_encoded_sizes(file, &spec, &sizes).map_err(PictureError)?;
+    let damage = pictures.first().and_then(|picture| picture.damage.clone());
+    let mut files = Vec::with_capacity(pictures.len());
+    let mut all_sides = [[0; 2]; MOST_SIZES];
+    for picture in pictures {
+        let sides = [picture.width, picture.height];
+        if !all_sides[..files.len()].contains(&sides)
+            && let Some(free) = all_sides.get_mut(files.len())
+        {
+            *free = sides;
+            files.push(Array::from_slice(&picture.bytes));
+        }
+    }
     let took = start.elapsed().as_micros() as u64;
-    Ok((bytes, sides, took, picture.damage.map(warning)))
+    Ok((files, all_sides, took, damage.map(warning)))
 }
 
 /// The kernel that makes nothing: the sides are those of the picture, the result is empty.
 fn check_file(file: &Array<u8>, spec: ResizeSpec) -> Result<Reply, Typed<PictureError>> {
     let start = Instant::now();
     let checked = check(file, &spec).map_err(PictureError)?;
-    let sides = [checked.width, checked.height];
+    let mut sides = [[0; 2]; MOST_SIZES];
+    sides[0] = [checked.width, checked.height];
     let took = start.elapsed().as_micros() as u64;
     Ok((
-        Array::from_slice(&[]),
+        vec![Array::from_slice(&[])],
         sides,
         took,
         checked.damage.map(warning),
@@ -265,7 +294,8 @@ impl<'a> Makers<'a> {
                     output,
                     ..make.spec
                 };
-                let job = self.engine.job(resize_file, (file, spec));
+                let sizes: Vec<String> = make.sizes.iter().map(Size::to_string).collect();
+                let job = self.engine.job(resize_file, (file, spec, sizes.join(" ")));
                 job.options(&options).submit()
             }
             Purpose::Check => {
@@ -419,10 +449,12 @@ impl Pool for EnginePool<'_> {
 
 /// What became of a job.
 pub(crate) fn made(result: Result<Reply, JobError>) -> Result<Made<Array<u8>>, Fault> {
-    let (bytes, sides, micros, warning) = result.map_err(|error| fault(&error))?;
+    let (files, sides, micros, warning) = result.map_err(|error| fault(&error))?;
+    let results = files.into_iter().zip(sides);
     Ok(Made {
-        bytes,
-        sides,
+        results: results
+            .map(|(bytes, sides)| Encoded { bytes, sides })
+            .collect(),
         took: Duration::from_micros(micros),
         warning: warning.map(|(text, missing)| Warning { text, missing }),
     })
@@ -529,7 +561,7 @@ mod tests {
         let file = engine.from_slice(b"no picture").unwrap();
         let spec = ResizeSpec::new("8x8".parse().unwrap());
         let error = engine
-            .submit(resize_file, (&file, spec))
+            .submit(resize_file, (&file, spec, "8x8"))
             .wait()
             .unwrap_err();
         let expected = ImageError::NotAnImage;

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, LineWriter, Stdout, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use arenite::engine::{Crash, CrashFrame, CrashedAccess};
@@ -10,7 +11,7 @@ use serde::Serialize;
 
 use super::fault::Fault;
 use super::inputs::Found;
-use super::plan::Item;
+use super::plan::{Item, Written};
 use super::progress::{Progress, rate_text};
 use super::runner::Warning;
 use super::shard::Shard;
@@ -41,9 +42,7 @@ impl Purpose {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Written {
-        bytes: u64,
-        /// Width and height in pixels.
-        sides: [u32; 2],
+        results: Vec<Written>,
         took: Duration,
         warning: Option<Warning>,
     },
@@ -56,7 +55,7 @@ pub(crate) enum Outcome {
     },
     /// Would be written without `--dry-run`.
     Planned,
-    /// `--resume` found its result up to date.
+    /// `--resume` found its results up to date.
     Fresh,
     Failed(Fault),
     /// Not begun when the run was stopped or refused.
@@ -128,6 +127,8 @@ pub(crate) struct Count {
     /// Bytes read and written.
     pub bytes_in: u64,
     pub bytes: u64,
+    /// Results written: with several sizes, more than pictures.
+    pub results: u64,
 }
 
 /// The summary, as `check --json` prints it.
@@ -166,6 +167,18 @@ pub(crate) struct FileLine<'a> {
     /// Damage of an input that was written, and the share of its pixels that are missing.
     warning: Option<&'a str>,
     missing: Option<f64>,
+    /// All results, if their names depend on their sides; the fields above are then of the largest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    results: Option<Vec<ResultLine<'a>>>,
+}
+
+/// A result in the line of its input.
+#[derive(Serialize)]
+struct ResultLine<'a> {
+    output: Cow<'a, str>,
+    bytes: u64,
+    width: Option<u32>,
+    height: Option<u32>,
 }
 
 /// The crash of a worker.
@@ -268,25 +281,20 @@ impl Printer {
 
     /// Prints the line of an outcome on stdout, if it has one.
     pub(crate) fn list(&mut self, item: &Item, outcome: &Outcome) {
-        let (path, reason) = match (outcome, &item.task) {
-            _ if self.style.json => return self.print_json(&self.line(item, outcome)),
-            (Outcome::Failed(fault), _) if self.is_damage(fault) => (&item.input, Some(fault)),
-            (Outcome::Written { .. } | Outcome::Planned, Ok(task)) if !self.style.quiet => {
-                (&task.output, None)
+        match (outcome, &item.task) {
+            _ if self.style.json => self.print_json(&self.line(item, outcome)),
+            (Outcome::Failed(fault), _) if self.is_damage(fault) => {
+                self.print_path(&item.input, Some(fault));
             }
-            _ => return,
-        };
-        // A program gets the raw bytes of the name, a terminal no control characters.
-        let mut line = if self.stdout_is_terminal {
-            show_path(path).into_bytes()
-        } else {
-            path.as_os_str().as_bytes().to_vec()
-        };
-        if let Some(fault) = reason {
-            line.extend_from_slice(format!("\t{fault}").as_bytes());
+            _ if self.style.quiet => {}
+            (Outcome::Written { results, .. }, _) => {
+                for result in results {
+                    self.print_path(&result.output, None);
+                }
+            }
+            (Outcome::Planned, Ok(task)) => self.print_path(&task.output, None),
+            _ => {}
         }
-        line.push(b'\n');
-        self.print(&line);
     }
 
     /// Whether this failure is what the run looks for.
@@ -307,6 +315,20 @@ impl Printer {
             Outcome::Failed(fault) if self.is_damage(fault) => self.count.damaged += 1,
             outcome => self.count.add(item, outcome),
         }
+    }
+
+    /// Prints a path, for a program its raw bytes, on a terminal no control characters; and what is wrong with the file.
+    fn print_path(&mut self, path: &Path, reason: Option<&Fault>) {
+        let mut line = if self.stdout_is_terminal {
+            show_path(path).into_bytes()
+        } else {
+            path.as_os_str().as_bytes().to_vec()
+        };
+        if let Some(fault) = reason {
+            line.extend_from_slice(format!("\t{fault}").as_bytes());
+        }
+        line.push(b'\n');
+        self.print(&line);
     }
 
     /// Prints an error on stderr.
@@ -465,6 +487,7 @@ impl<'a> FileLine<'a> {
             format: None,
             warning: None,
             missing: None,
+            results: None,
         };
         if let Ok(task) = &item.task {
             line.output = Some(task.output.to_string_lossy()).filter(|path| !path.is_empty());
@@ -472,16 +495,13 @@ impl<'a> FileLine<'a> {
         }
         match outcome {
             Outcome::Written {
-                bytes,
-                sides: [width, height],
+                results,
                 took,
                 warning,
             } => {
                 line.status = "written";
-                line.width = Some(*width);
-                line.height = Some(*height);
+                line.show(item, results);
                 line.ms = Some(milliseconds(*took));
-                line.bytes = Some(*bytes);
                 line.warning = warning.as_ref().map(|warning| warning.text.as_str());
                 line.missing = warning.as_ref().map(|warning| warning.missing);
             }
@@ -498,7 +518,14 @@ impl<'a> FileLine<'a> {
                 line.missing = warning.as_ref().map(|warning| warning.missing);
             }
             Outcome::Planned => line.status = "planned",
-            Outcome::Fresh => line.status = "fresh",
+            Outcome::Fresh => {
+                line.status = "fresh";
+                if let Ok(task) = &item.task
+                    && let (Some(_), Some(results)) = (&task.several, &task.fresh)
+                {
+                    line.show(item, results);
+                }
+            }
             Outcome::Pending => line.status = "pending",
             Outcome::Failed(fault) => {
                 line.error = Some(&fault.text);
@@ -508,6 +535,29 @@ impl<'a> FileLine<'a> {
             }
         }
         line
+    }
+
+    /// Shows the largest result, and all of them if their names depend on their sides.
+    fn show(&mut self, item: &Item, results: &'a [Written]) {
+        let pixels = |result: &&Written| {
+            let [width, height] = result.sides.unwrap_or_default();
+            u64::from(width) * u64::from(height)
+        };
+        if let Some(largest) = results.iter().max_by_key(pixels) {
+            self.output = Some(largest.output.to_string_lossy());
+            self.bytes = Some(largest.stamp.len);
+            self.width = largest.sides.map(|[width, _]| width);
+            self.height = largest.sides.map(|[_, height]| height);
+        }
+        if item.task.as_ref().is_ok_and(|task| task.several.is_some()) {
+            let line = |result: &'a Written| ResultLine {
+                output: result.output.to_string_lossy(),
+                bytes: result.stamp.len,
+                width: result.sides.map(|[width, _]| width),
+                height: result.sides.map(|[_, height]| height),
+            };
+            self.results = Some(results.iter().map(line).collect());
+        }
     }
 }
 
@@ -538,10 +588,13 @@ fn milliseconds(time: Duration) -> f64 {
 impl Count {
     fn add(&mut self, item: &Item, outcome: &Outcome) {
         match outcome {
-            Outcome::Written { bytes, warning, .. } => {
+            Outcome::Written {
+                results, warning, ..
+            } => {
                 self.written += 1;
+                self.results += results.len() as u64;
                 self.warnings += u64::from(warning.is_some());
-                self.bytes += bytes;
+                self.bytes += results.iter().map(|result| result.stamp.len).sum::<u64>();
                 self.bytes_in += item.task.as_ref().map_or(0, |task| task.stamp.len);
             }
             Outcome::Whole { warning, .. } => {
@@ -575,6 +628,9 @@ impl Count {
         let mut parts = vec![match (purpose, status) {
             (Purpose::Check, _) => format!("{done} whole"),
             (Purpose::Resize, "dry-run") => format!("{} to write", self.planned),
+            (Purpose::Resize, _) if self.results > done => {
+                format!("{done} written ({} files)", self.results)
+            }
             (Purpose::Resize, _) => format!("{done} written"),
         }];
         let warned = match purpose {

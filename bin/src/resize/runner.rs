@@ -7,14 +7,21 @@ use std::time::Duration;
 use super::fault::Fault;
 use super::plan::Task;
 
-/// A result: the encoded picture, its sides, the time it took, and what was wrong with the input.
+/// What a job has made: the results of a picture, the time it took, and what was wrong with the input.
 #[derive(Debug)]
 pub(crate) struct Made<B> {
+    /// In the order of the sizes, with different sides each.
+    pub results: Vec<Encoded<B>>,
+    pub took: Duration,
+    pub warning: Option<Warning>,
+}
+
+/// An encoded result.
+#[derive(Debug)]
+pub(crate) struct Encoded<B> {
     pub bytes: B,
     /// Width and height in pixels.
     pub sides: [u32; 2],
-    pub took: Duration,
-    pub warning: Option<Warning>,
 }
 
 /// Damage of an input that was written all the same.
@@ -26,7 +33,7 @@ pub(crate) struct Warning {
     pub missing: f64,
 }
 
-/// A job that has ended: its index, and its result or failure.
+/// A job that has ended: its index, and its results or failure.
 pub(crate) type Ended<B> = (usize, Result<Made<B>, Fault>);
 
 /// Why a job was not started.
@@ -40,7 +47,7 @@ pub(crate) enum Refused {
 
 /// What runs the jobs.
 pub(crate) trait Pool {
-    /// The bytes of a result.
+    /// The bytes of one result.
     type Bytes: Deref<Target = [u8]>;
 
     /// The number of jobs that keeps it busy while results are written and files are read.
@@ -139,8 +146,10 @@ mod tests {
             let made = match &bytes[..] {
                 b"bad" => Err(Fault::new("returned", "bad")),
                 _ => Ok(Made {
-                    bytes,
-                    sides: [1, 1],
+                    results: vec![Encoded {
+                        bytes,
+                        sides: [1, 1],
+                    }],
                     took: Duration::ZERO,
                     warning: None,
                 }),
@@ -159,6 +168,7 @@ mod tests {
             let task = Task {
                 relative: path.clone(),
                 output: path.clone(),
+                several: None,
                 format: Format::Jpeg,
                 stamp: Stamp::default(),
                 fresh: None,
@@ -182,7 +192,7 @@ mod tests {
             outcome.push((
                 index,
                 match result {
-                    Ok(made) => String::from_utf8(made.bytes).unwrap(),
+                    Ok(mut made) => String::from_utf8(made.results.remove(0).bytes).unwrap(),
                     Err(fault) => fault.cause.into_owned(),
                 },
             ));

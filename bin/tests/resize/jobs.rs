@@ -172,6 +172,42 @@ fn each_job_has_its_options_and_the_rest_are_those_of_the_command_line() {
 }
 
 #[test]
+fn a_job_with_a_list_of_sizes_has_a_result_for_each() {
+    let world = World::new();
+    world.file("up/a.png", &jpeg(64, 48));
+    let answers = run(
+        &world,
+        "-o out --format webp",
+        &[
+            json!({"in": "up/a.png", "out": "x/{stem}-{width}x{height}.{ext}", "size": [16, "x24"]}),
+            json!({"in": "up/a.png", "out": "one.webp", "size": [8]}),
+            json!({"in": "up/a.png", "out": "{width}.webp", "size": 8}),
+            json!({"in": "up/a.png", "out": "up.webp", "size": [8, 9]}),
+            json!({"in": "up/a.png", "out": "../{width}.webp", "size": [8, 9]}),
+        ],
+    );
+    let results = answers[0]["results"].as_array().unwrap();
+    let outputs: Vec<_> = results.iter().map(|result| &result["output"]).collect();
+    assert_eq!(outputs, ["out/x/a-16x12.webp", "out/x/a-32x24.webp"]);
+    assert_eq!([&results[1]["width"], &results[1]["height"]], [32, 24]);
+    assert_eq!(answers[0]["output"], outputs[1].as_str().unwrap());
+    assert_eq!(answers[1]["output"], "out/one.webp");
+    // Without a list, braces are a part of the name.
+    assert_eq!(answers[2]["output"], "out/{width}.webp");
+    assert_eq!(answers[3]["cause"], "bad-job");
+    assert_eq!(answers[4]["cause"], "write");
+    assert_eq!(
+        world.tree("out"),
+        [
+            "one.webp",
+            "x/a-16x12.webp",
+            "x/a-32x24.webp",
+            "{width}.webp"
+        ]
+    );
+}
+
+#[test]
 fn a_bad_line_is_an_answer_and_the_next_one_is_done() {
     let world = World::new();
     world.photos(&["a.jpg"]);

@@ -22,6 +22,7 @@ mod sandbox;
 mod servers;
 mod shard;
 mod signals;
+mod sizes;
 mod stop;
 mod timeout;
 mod trace;

@@ -15,6 +15,7 @@ use super::super::fault::Fault;
 use super::super::options;
 use super::super::pool::Make;
 use super::super::run_args::{MOST_RETRIES, RunArgs};
+use super::super::template::Template;
 use super::feed::LONGEST_LINE;
 use crate::units;
 
@@ -32,7 +33,10 @@ pub(super) struct Job {
 /// A checked job.
 #[derive(Debug)]
 pub(super) struct Asked {
+    /// As the job has it.
     pub output: PathBuf,
+    /// The names of the results, if the job asks for several sizes.
+    pub template: Option<Template>,
     pub make: Make,
     /// The format to write; `None` for that of the output's name, or of the input.
     pub format: Option<Format>,
@@ -42,8 +46,8 @@ pub(super) struct Asked {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct Fields {
-    #[serde(deserialize_with = "parsed")]
-    size: Option<Size>,
+    #[serde(deserialize_with = "sizes")]
+    size: Option<Sizes>,
     #[serde(deserialize_with = "parsed")]
     fit: Option<Fit>,
     #[serde(deserialize_with = "parsed")]
@@ -70,6 +74,13 @@ struct Fields {
     #[serde(deserialize_with = "pixels")]
     max_pixels: Option<u64>,
     max_ratio: Option<u32>,
+}
+
+/// One size, or a list of them.
+#[derive(Debug)]
+struct Sizes {
+    sizes: Vec<Size>,
+    is_list: bool,
 }
 
 impl Job {
@@ -105,11 +116,23 @@ fn read(
     found?;
     let output = path(&mut fields, "out")?;
     let fields = Fields::deserialize(Value::Object(fields)).map_err(|error| error.to_string())?;
+    let is_list = fields.size.as_ref().is_some_and(|size| size.is_list);
     let args = fields.over(defaults)?;
-    let size = (args.size).ok_or("size: neither the job nor the command line gives one")?;
+    if args.size.is_empty() {
+        return Err("size: neither the job nor the command line gives one".to_owned());
+    }
+    let template = match output.to_str() {
+        Some(text) if is_list || args.size.len() > 1 => {
+            let template = text.parse().map_err(|why| format!("out: {why}"))?;
+            options::check_names(&args, &template).map_err(|why| format!("out: {why}"))?;
+            Some(template)
+        }
+        _ => None,
+    };
     Ok(Asked {
         output,
-        make: options::make(&args, size)?,
+        template,
+        make: options::make(&args)?,
         format: args.format,
     })
 }
@@ -141,7 +164,9 @@ impl Fields {
             return Err("max-ratio: at least 1".to_owned());
         }
         Ok(ResizeArgs {
-            size: self.size.or(defaults.size),
+            size: self
+                .size
+                .map_or_else(|| defaults.size.clone(), |size| size.sizes),
             fit: self.fit.unwrap_or(defaults.fit),
             position: self.position.unwrap_or(defaults.position),
             no_enlarge: self.no_enlarge.unwrap_or(defaults.no_enlarge),
@@ -194,6 +219,27 @@ fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(
     from: D,
 ) -> Result<Option<T>, D::Error> {
     by(from, str::parse)
+}
+
+/// A size, or a list of sizes that is not empty.
+fn sizes<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Sizes>, D::Error> {
+    let (values, is_list) = match Value::deserialize(from)? {
+        Value::Array(values) if values.is_empty() => {
+            return Err(Error::custom("a list of sizes needs at least one"));
+        }
+        Value::Array(values) => (values, true),
+        Value::Null => return Ok(None),
+        value => (vec![value], false),
+    };
+    let size = |value: Value| {
+        let size: Option<Size> = parsed(value).map_err(Error::custom)?;
+        size.ok_or_else(|| Error::custom("a size is a string or a number"))
+    };
+    let sizes = values
+        .into_iter()
+        .map(size)
+        .collect::<Result<_, D::Error>>()?;
+    Ok(Some(Sizes { sizes, is_list }))
 }
 
 fn background<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Background>, D::Error> {
@@ -272,8 +318,18 @@ mod tests {
                 "unknown field `siez`",
             ),
             (
-                r#""in": "a", "out": "b", "size": [5]"#,
+                r#""in": "a", "out": "b", "size": [[5]]"#,
                 "a string or a number",
+            ),
+            (r#""in": "a", "out": "b", "size": []"#, "at least one"),
+            (r#""in": "a", "out": "b", "size": [5, null]"#, "a size is"),
+            (
+                r#""in": "a", "out": "b", "size": [5, 6]"#,
+                "out: several sizes",
+            ),
+            (
+                r#""in": "a", "out": "{size}", "size": [5]"#,
+                "out: unknown \"{size}\"",
             ),
             (r#""in": "a", "out": "b", "size": "0""#, "\"0\""),
             (

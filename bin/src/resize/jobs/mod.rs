@@ -21,7 +21,7 @@ mod job;
 mod room;
 
 use std::io::{self, Write};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Builder};
@@ -35,11 +35,12 @@ use super::files::{Stamp, identity};
 use super::inputs;
 use super::options::JobsOptions;
 use super::output::{self, Bounds, Writer};
-use super::plan::{Item, Task};
+use super::plan::{Item, Task, Written};
 use super::pool::{self, Make, Makers};
 use super::printer::{FileLine, Outcome, Printer};
 use super::runner::Refused;
 use super::stop::Stop;
+use super::template::Name;
 use crate::text::{reason, show_path};
 use feed::{Feed, Line};
 use job::{Asked, Job};
@@ -151,34 +152,43 @@ impl Callers<'_> {
 
     /// Looks at the input and names the result.
     fn plan(&self, input: &Path, asked: &Asked) -> Result<Task, Fault> {
-        let output = match &self.bounds {
-            None => asked.output.clone(),
-            Some(bounds) if is_below(&asked.output) => bounds.root().join(&asked.output),
-            Some(bounds) => {
-                let root = show_path(bounds.root());
-                let text = format!(
-                    "not written: out leads out of {root}; give a path relative to it, without '..'"
-                );
-                return Err(Fault::new("write", text));
-            }
-        };
+        let output = self.output(&asked.output)?;
         let (found, stamp) = inputs::picture(input)?;
-        if identity(&output) == Some(stamp.identity()) {
-            let text = "not written: it would be overwritten by its own result";
-            return Err(Fault::new("name-conflict", text));
-        }
-        let named = || output.extension()?.to_str()?.parse().ok();
+        check_own(&output, &stamp)?;
+        let named = || asked.output.extension()?.to_str()?.parse().ok();
         let format = asked.format.or_else(named);
+        let format = format.unwrap_or(found.default_output());
+        let file = Path::new(input.file_name().unwrap_or_default());
+        let several = asked.template.as_ref().map(|out| out.fill(file, format));
+        let relative = several.as_ref().map(|name| name.path(None));
+        let relative = relative.unwrap_or_else(|| asked.output.clone());
+        let output = self.output(&relative)?;
         Ok(Task {
-            relative: asked.output.clone(),
-            format: format.unwrap_or(found.default_output()),
             output,
+            relative,
+            several: several.filter(Name::has_sides),
+            format,
             stamp,
             fresh: None,
         })
     }
 
-    /// Makes the result and writes it.
+    /// The path of a result whose job names this one.
+    fn output(&self, relative: &Path) -> Result<PathBuf, Fault> {
+        match &self.bounds {
+            None => Ok(relative.to_owned()),
+            Some(bounds) if is_below(relative) => Ok(bounds.root().join(relative)),
+            Some(bounds) => {
+                let root = show_path(bounds.root());
+                let text = format!(
+                    "not written: out leads out of {root}; give a path relative to it, without '..'"
+                );
+                Err(Fault::new("write", text))
+            }
+        }
+    }
+
+    /// Makes the results and writes them.
     fn make(&self, input: &Path, task: &Task, make: &Make) -> Result<Outcome, Fault> {
         let (job, _share) = loop {
             let share = self.room.enter(task.stamp.len);
@@ -193,10 +203,20 @@ impl Callers<'_> {
             }
         };
         let made = pool::made(job.wait())?;
-        let stamp = self.write(&task.output, &made.bytes)?;
+        let mut results = Vec::new();
+        for (relative, result) in task.named(made.results)? {
+            let output = self.output(&relative)?;
+            check_own(&output, &task.stamp)?;
+            let stamp = self.write(&output, &result.bytes)?;
+            results.push(Written {
+                relative,
+                output,
+                stamp,
+                sides: Some(result.sides),
+            });
+        }
         Ok(Outcome::Written {
-            bytes: stamp.len,
-            sides: made.sides,
+            results,
             took: made.took,
             warning: made.warning,
         })
@@ -236,6 +256,17 @@ impl Callers<'_> {
                 self.stop.exit_at_once(1, message)
             }
         }
+    }
+}
+
+/// Refuses a result that would overwrite the input with this stamp.
+fn check_own(output: &Path, input: &Stamp) -> Result<(), Fault> {
+    match identity(output) == Some(input.identity()) {
+        true => {
+            let text = "not written: it would be overwritten by its own result";
+            Err(Fault::new("name-conflict", text))
+        }
+        false => Ok(()),
     }
 }
 
