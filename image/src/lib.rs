@@ -55,6 +55,7 @@
 #![deny(unsafe_code)]
 
 mod arrays;
+mod attention;
 mod bmp;
 mod check;
 mod color;
@@ -313,6 +314,16 @@ fn render_unguarded(
     let (mut decoded, damage) = decode_for(input, from, request)?;
     let of_sizes = drop_repetitions(&mut decoded.plans, decoded.chroma.as_mut());
     let (mut pixels, mut metadata) = (decoded.pixels, decoded.metadata);
+    if spec.position == Position::Attention {
+        let chroma = decoded.chroma.as_mut();
+        attention::aim(
+            &pixels,
+            chroma,
+            &mut decoded.plans,
+            &metadata,
+            spec.max_bytes,
+        )?;
+    }
     if spec.linear {
         // The curve of sRGB is that of sRGB only.
         if !spec.keep_metadata || pixels.color == Color::Cmyk {

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use bytemuck::{CheckedBitPattern, NoUninit};
 
 /// Which part of the upright picture [`Fit::Cover`](super::Fit::Cover) shows: the side or corner at which nothing is
-/// cut off. Where [`Fit::Pad`](super::Fit::Pad) puts the picture: the side or corner without a margin.
+/// cut off, or the part of the most interest. Where [`Fit::Pad`](super::Fit::Pad) puts the picture: the side or corner without a margin.
 ///
 /// ```
 /// use arenite_image::Position;
@@ -34,11 +34,13 @@ pub enum Position {
     Left = 7,
     /// The upper left corner.
     TopLeft = 8,
+    /// Where the interest lies, by edges, saturation and the colour of skin. The middle, for `Fit::Pad`.
+    Attention = 9,
 }
 
 impl Position {
-    /// All positions, the default first, then clockwise from the top.
-    pub const ALL: [Self; 9] = [
+    /// All positions: the default first, then clockwise from the top, then the one that depends on the picture.
+    pub const ALL: [Self; 10] = [
         Self::Center,
         Self::Top,
         Self::TopRight,
@@ -48,6 +50,7 @@ impl Position {
         Self::BottomLeft,
         Self::Left,
         Self::TopLeft,
+        Self::Attention,
     ];
 
     /// The name that [`FromStr`] reads.
@@ -62,6 +65,7 @@ impl Position {
             Self::BottomLeft => "bottom-left",
             Self::Left => "left",
             Self::TopLeft => "top-left",
+            Self::Attention => "attention",
         }
     }
 
@@ -69,12 +73,12 @@ impl Position {
     pub(super) const fn halves(self) -> (u8, u8) {
         let left = match self {
             Self::TopLeft | Self::Left | Self::BottomLeft => 0,
-            Self::Top | Self::Center | Self::Bottom => 1,
+            Self::Top | Self::Center | Self::Bottom | Self::Attention => 1,
             Self::TopRight | Self::Right | Self::BottomRight => 2,
         };
         let above = match self {
             Self::TopLeft | Self::Top | Self::TopRight => 0,
-            Self::Left | Self::Center | Self::Right => 1,
+            Self::Left | Self::Center | Self::Right | Self::Attention => 1,
             Self::BottomLeft | Self::Bottom | Self::BottomRight => 2,
         };
         (left, above)

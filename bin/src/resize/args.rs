@@ -22,6 +22,8 @@ Examples:
     arenite resize photos -s 512x512 --fit pad -o framed
   Portraits, cropped at the bottom only:
     arenite resize photos -s 300x400 --fit cover --position top -o cards
+  Squares around what draws attention in each picture:
+    arenite resize photos -s 300x300 --fit cover --position attention -o faces
   Only shrink pictures wider than 1600 pixels (> is quoted for the shell):
     arenite resize photos -s '1600x>' -o web
   Three sizes of each picture, decoded once, for srcset:
@@ -294,7 +296,8 @@ pub(crate) struct ResizeArgs {
     #[arg(long, value_name = "HOW", default_value = "contain", value_parser = fits(), help_heading = "Result")]
     pub fit: Fit,
 
-    /// The side or corner at which --fit cover cuts nothing off, and --fit pad has no margin
+    /// The side or corner at which --fit cover cuts nothing off, and --fit pad has no margin; attention: cover shows
+    /// the part with the most edges, saturation and skin
     #[arg(long, value_name = "WHERE", default_value = "center", value_parser = positions(), help_heading = "Result")]
     pub position: Position,
 

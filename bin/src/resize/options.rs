@@ -210,6 +210,9 @@ pub(crate) fn check_names(args: &ResizeArgs, template: &Template) -> Result<(), 
 /// Not for `--jobs`, where a job may have another fit than the command line.
 fn check_position(args: &ResizeArgs) -> Result<(), String> {
     match args.fit {
+        Fit::Pad if args.position == Position::Attention => Err(
+            "--position attention is for --fit cover: --fit pad shows the whole picture".to_owned(),
+        ),
         Fit::Contain | Fit::Fill if args.position != Position::Center => Err(
             "--position is for --fit cover and --fit pad: otherwise nothing is cut off or added"
                 .to_owned(),
@@ -383,6 +386,8 @@ mod tests {
             ("-s 5! --fit pad", true),
             ("-s 5 --position top", true),
             ("-s 5 --fit pad --position top", false),
+            ("-s 5 --fit pad --position attention", true),
+            ("-s 5 --fit cover --position attention", false),
             ("-s 5 --fit cover --position top", false),
             ("-s 5> --no-enlarge --fit cover", false),
         ] {

@@ -41,6 +41,30 @@ fn cover_shows_the_part_at_the_position() {
 }
 
 #[test]
+fn cover_shows_what_draws_attention() {
+    let world = World::new();
+    let skin = Rgb([224, 172, 140]);
+    let picture = |middle: u32| {
+        RgbImage::from_fn(300, 100, |x, y| {
+            let is_inside = x.abs_diff(middle).pow(2) + y.abs_diff(50).pow(2) < 900;
+            if is_inside { skin } else { Rgb([90, 110, 130]) }
+        })
+    };
+    for middle in [40, 150, 260] {
+        world.file("a.png", &encoded(&picture(middle).into(), ImageFormat::Png));
+        let flags = "--fit cover --position attention";
+        world.run(&format!("a.png -s 50 -o out {flags}")).exits(0);
+        let result = world.image("out/a.png").to_rgb8();
+        let warm = result.pixels().filter(|pixel| pixel[0] > pixel[2]);
+        // A disc of 30 in a square of 100.
+        let share = warm.count() as f64 / 2500.0;
+        assert!((0.26..0.3).contains(&share), "{middle}: {share}");
+    }
+    let run = world.run("a.png -s 9 -o out --fit pad --position attention");
+    run.exits(2).says(&["--fit cover"]);
+}
+
+#[test]
 fn linear_light_brightens_fine_patterns() {
     let world = World::new();
     let stripes = GrayImage::from_fn(64, 64, |x, _| Luma([(x % 2 * 255) as u8]));

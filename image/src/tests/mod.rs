@@ -1,6 +1,7 @@
 //! Makes pictures, resizes them, and checks the results with another decoder.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod attention;
 mod broken;
 mod checked;
 mod formats;
