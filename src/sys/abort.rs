@@ -102,7 +102,9 @@ pub(super) fn note_abort(errno: i32) {
     }
 }
 
-/// `VmData` of this process in bytes, without allocating.
+/// `VmData` of this process in bytes, without allocating. Not inlined: its buffer would be part of the stack on which the
+/// stack of any crash is walked.
+#[inline(never)]
 fn private_writable() -> Option<u64> {
     let mut text = [0_u8; 2048];
     // SAFETY: the path is a C string; read writes at most `text.len()` bytes there; the descriptor was opened here.

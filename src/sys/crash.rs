@@ -262,6 +262,7 @@ impl CrashNote {
 
     /// Notes the frames of this thread from `instruction` on, of which the first is found at `from`. If the walk crashes,
     /// those up to there are noted.
+    #[inline(never)]
     fn write_frames(&self, instruction: u64, from: u64) {
         let set = |number: u64, instruction: u64| {
             let cell = match number.checked_sub(INNERMOST as u64) {
@@ -301,6 +302,7 @@ impl CrashNote {
     }
 
     /// Notes where the code of the frames is.
+    #[inline(never)]
     fn write_maps(&self) {
         let mut len = 0;
         // SAFETY: only the thread that has set `CRASHED` is here.
@@ -323,6 +325,7 @@ impl CrashNote {
         self.maps_len.store(len as u32, Ordering::Release);
     }
 
+    #[inline(never)]
     fn write(&self, crash: &NotedCrash) {
         self.is_written.store(0, Ordering::Relaxed);
         self.depth.store(0, Ordering::Relaxed);
@@ -468,6 +471,8 @@ extern "C" fn on_crash_in_front(signal: c_int, info: *mut libc::siginfo_t, conte
     crashed(signal, info, context, true);
 }
 
+/// What it calls is not inlined: the alternate stack of a thread that the kernel has started is as small as 8 KiB, half of
+/// which the signal's frame takes, and the unwinder needs the rest.
 fn crashed(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void, in_front: bool) {
     let errno = Errno::last_raw();
     // SAFETY: Linux passes a valid siginfo to a handler installed with SA_SIGINFO; for a signal sent by a thread it
@@ -523,6 +528,7 @@ fn note() -> Option<&'static CrashNote> {
 ///
 /// # Safety
 /// `context` is that of a signal handler that runs.
+#[inline(never)]
 unsafe fn enter(this: u32, context: *const c_void) -> bool {
     let mut expected = 0;
     loop {
@@ -558,6 +564,7 @@ unsafe fn is_in_handler(context: *const c_void) -> bool {
 }
 
 /// Ends a process that has crashed in the handler, by the first signal.
+#[inline(never)]
 fn end_again(signal: c_int, in_front: bool) {
     let walked = WALKING.signal.swap(0, Ordering::Relaxed);
     if walked == 0 {
@@ -584,6 +591,7 @@ fn end_again(signal: c_int, in_front: bool) {
 
 /// Calls the program's own handler, or ends the process by the signal. `in_front`: the program has not removed the one that
 /// it installed last.
+#[inline(never)]
 fn hand_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void, in_front: bool) {
     let Some(index) = FAULTS.iter().position(|&fault| fault as c_int == signal) else {
         return end_by(signal);
@@ -685,6 +693,7 @@ fn address_of(handler: SigHandler) -> usize {
 
 /// Waits for a few seconds until another thread, which has crashed, has ended this process or goes on. Returns whether it
 /// goes on.
+#[inline(never)]
 fn wait_for(first: u32) -> bool {
     let pause = libc::timespec {
         tv_sec: 0,
@@ -704,6 +713,7 @@ fn wait_for(first: u32) -> bool {
 ///
 /// # Safety
 /// Both pointers are those that Linux has passed to the handler that runs.
+#[inline(never)]
 unsafe fn describe(
     signal: c_int,
     thread: u32,
