@@ -16,7 +16,8 @@ Examples:
   arenite check photos
   arenite resize --help
   arenite doctor
-  arenite serve & arenite put prices prices.npy; arenite ls
+  arenite serve --capacity 20GiB
+  arenite put prices prices.npy
 
 Exit codes: 0 all done, 1 some inputs failed (each named) or trouble found
 (doctor), 2 wrong usage or set-up, 130, 143 or 129 ended by SIGINT,

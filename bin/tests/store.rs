@@ -216,6 +216,90 @@ fn names_are_taken_until_they_are_replaced() {
 }
 
 #[test]
+fn a_replacement_is_whole_or_refused() {
+    let world = World::new();
+    let _serving = world.serve("--capacity 10MB");
+    fs::write(world.path("six"), vec![1; 6_000_000]).unwrap();
+    fs::write(world.path("seven"), vec![2; 7_000_000]).unwrap();
+    world.run("put x six");
+    // It needs the room of what it replaces.
+    world.run("put x seven --replace");
+    world.run("get x -o out");
+    assert_eq!(fs::read(world.path("out")).unwrap(), vec![2; 7_000_000]);
+    fs::write(world.path("eleven"), vec![3; 11_000_000]).unwrap();
+    assert!(
+        world
+            .fails(1, "put x eleven --replace")
+            .contains("the store is full")
+    );
+    world.run("get x -o out");
+    assert_eq!(fs::metadata(world.path("out")).unwrap().len(), 7_000_000);
+}
+
+#[test]
+fn files_of_others_are_left_alone() {
+    let world = World::new();
+    fs::write(world.path("data.npy"), "mine").unwrap();
+    fs::write(world.path("x.sock.lock"), "mine").unwrap();
+    let error = world.fails(2, "serve --name ./data.npy");
+    assert!(
+        error.contains("exists and is no socket of a store"),
+        "{error}"
+    );
+    let error = world.fails(2, "serve --name ./x.sock");
+    assert!(
+        error.contains("exists and is no lock of a store"),
+        "{error}"
+    );
+    let mut serving = world.serve("--name ./data.sock");
+    assert_eq!(serving.signal(Signal::SIGTERM), Some(0));
+    assert_eq!(fs::read(world.path("data.npy")).unwrap(), b"mine");
+    assert_eq!(fs::read(world.path("x.sock.lock")).unwrap(), b"mine");
+    // Without its lock's file the server still has its name.
+    let mut serving = world.serve("--name ./y.sock");
+    fs::remove_file(world.path("y.sock.lock")).unwrap();
+    assert!(
+        world
+            .fails(2, "serve --name ./y.sock")
+            .contains("is served already")
+    );
+    world.run("ls --store ./y.sock");
+    assert_eq!(serving.signal(Signal::SIGTERM), Some(0));
+    // A device is written to, not replaced.
+    let _serving = world.serve("");
+    world.run("put a data.npy");
+    let link = world.path("null");
+    std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+    world.run("get a -o null");
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+}
+
+#[test]
+fn a_signal_that_is_ignored_stays_ignored() {
+    let world = World::new();
+    let script = format!(
+        "trap '' HUP; exec {} serve --json",
+        env!("CARGO_BIN_EXE_arenite")
+    );
+    let mut child = Command::new("sh")
+        .args(["-c", &script])
+        .env("XDG_RUNTIME_DIR", world.0.path())
+        .env_remove("ARENITE_STORE")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut ready = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut ready)
+        .unwrap();
+    let mut serving = Serving(child);
+    kill(Pid::from_raw(serving.0.id() as i32), Signal::SIGHUP).unwrap();
+    world.run("ls");
+    assert_eq!(serving.signal(Signal::SIGTERM), Some(0));
+}
+
+#[test]
 fn a_full_store_says_how_full() {
     let world = World::new();
     let _serving = world.serve("--capacity 100K");

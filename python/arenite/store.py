@@ -12,12 +12,15 @@ client of the protocol in docs/store-protocol.md.
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import fcntl
 import json
 import mmap
 import os
 import socket
 import struct
+import sys
 import threading
 import weakref
 from collections.abc import Iterator, MutableMapping
@@ -60,6 +63,10 @@ class StoreFull(StoreError, MemoryError):
         self.capacity = capacity
 
 
+#: For `os.register_at_fork`.
+_stores: weakref.WeakValueDictionary[int, Store] = weakref.WeakValueDictionary()
+
+
 def connect(name: str = "main") -> Store:
     """Connect to the store of this name, or to the socket at a path."""
     return Store(name)
@@ -75,30 +82,30 @@ class Store(MutableMapping[str, Any]):
     def __init__(self, name: str) -> None:
         #: The store's name.
         self.name = name
-        self._lock = threading.Lock()
         self._socket: socket.socket | None = None
-        self._process = -1
+        #: Leases that the server is to be told the end of.
+        self._ended: collections.deque[tuple[int, socket.socket | None]] = collections.deque()
+        self._after_fork()
+        _stores[id(self)] = self
         protocol = self.info()["protocol"]
         if protocol != _PROTOCOL:
             raise StoreError(f"the server speaks version {protocol} of the protocol, and this client {_PROTOCOL}")
 
     def __getitem__(self, name: str) -> Any:
         info, file = self._ask({"op": "get", "name": name})
+        connection = self._socket
+        mapped = None
         try:
-            if file is None:
-                raise StoreError("the descriptor did not arrive; raise the limit on open files (ulimit -n)")
-            if fcntl.fcntl(file, fcntl.F_GET_SEALS) & _SEALS != _SEALS or os.fstat(file).st_size != info["bytes"]:
-                raise StoreError(f"the server sent a file for {name} that can still be changed")
-            content = memoryview(b"")
-            if info["bytes"]:
-                mapped = mmap.mmap(file, info["bytes"], mmap.MAP_SHARED, mmap.PROT_READ)
-                weakref.finalize(mapped, self._release, info["id"], os.getpid())
-                content = memoryview(mapped)
-            else:
-                self._release(info["id"], os.getpid())
+            mapped = _map(name, file, info["bytes"])
         finally:
             if file is not None:
                 os.close(file)
+            if mapped is None:
+                self._release(info["id"], connection)
+        content = memoryview(b"")
+        if mapped is not None:
+            weakref.finalize(mapped, self._release, info["id"], connection).atexit = False
+            content = memoryview(mapped)
         if info["kind"] == "array":
             return _array(content, info["dtype"], info["shape"])
         if info["kind"] == "arrow":
@@ -173,6 +180,14 @@ class Store(MutableMapping[str, Any]):
         """End the server. Arrays from it remain usable."""
         self._ask({"op": "stop"})
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return connect, (self.name,)
+
+    def _after_fork(self) -> None:
+        """Begins without a connection. In a forked process, the parent's stays the parent's."""
+        self._lock = threading.Lock()
+        self._disconnect()
+
     def close(self) -> None:
         """Close the connection; the next call opens it again. What was mapped remains usable."""
         with self._lock:
@@ -202,14 +217,24 @@ class Store(MutableMapping[str, Any]):
         with self._lock:
             connection = self._connection()
             try:
-                socket.send_fds(connection, [text], [] if file is None else [file])
-                flags = socket.MSG_CMSG_CLOEXEC
-                data, files, _, _ = socket.recv_fds(connection, _MAX_PACKET, 4, flags)
-            except TimeoutError:
+                # A server that refuses this client has said why before it hung up.
+                with contextlib.suppress(BrokenPipeError):
+                    self._end_leases(0)
+                    socket.send_fds(connection, [text], [] if file is None else [file])
+                try:
+                    data, files, _, _ = socket.recv_fds(connection, _MAX_PACKET, 4, socket.MSG_CMSG_CLOEXEC)
+                except ConnectionResetError:
+                    # What the server had sent before comes after this error.
+                    data, files, _, _ = socket.recv_fds(connection, _MAX_PACKET, 4, socket.MSG_CMSG_CLOEXEC)
+            except BlockingIOError:
                 self._disconnect()
                 raise StoreError(f"the server of {self.name} has not answered for {_PATIENCE} s; is it stopped?") from None
-            except (ConnectionError, BrokenPipeError):
+            except ConnectionError:
                 data, files = b"", []
+            except BaseException:
+                # The answer would be taken for that of the next request.
+                self._disconnect()
+                raise
             if not data:
                 self._disconnect()
                 raise NotRunning(_not_running(self.name))
@@ -218,27 +243,34 @@ class Store(MutableMapping[str, Any]):
             raise _failure(answer)
         return answer, files[0] if files else None
 
-    def _release(self, id: int, process: int) -> None:
+    def _release(self, id: int, connection: socket.socket | None) -> None:
         """Ends a lease, when what was mapped is gone."""
-        # Called by the garbage collector at any moment, perhaps in a thread that holds the lock: never waits.
-        if process != os.getpid() or not self._lock.acquire(blocking=False):
-            # The lease ends with the connection.
-            return
-        try:
-            if self._socket is not None and self._process == process:
-                self._socket.send(json.dumps({"op": "release", "id": id}).encode(), socket.MSG_DONTWAIT)
-        except OSError:
-            pass
-        finally:
-            self._lock.release()
+        self._ended.append((id, connection))
+        # Called by the garbage collector at any moment, perhaps in a thread that holds the lock: then the next request
+        # does it.
+        if self._lock.acquire(blocking=False):
+            try:
+                self._end_leases(socket.MSG_DONTWAIT)
+            except OSError:
+                pass
+            finally:
+                self._lock.release()
+
+    def _end_leases(self, flags: int) -> None:
+        """Tells the server. Those of an earlier connection ended with it."""
+        while self._ended:
+            id, connection = self._ended[0]
+            if connection is not None and connection is self._socket:
+                connection.send(json.dumps({"op": "release", "id": id}).encode(), flags | socket.MSG_NOSIGNAL)
+            self._ended.popleft()
 
     def _connection(self) -> socket.socket:
-        if self._socket is not None and self._process == os.getpid():
+        if self._socket is not None:
             return self._socket
-        self._disconnect()
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         try:
-            connection.settimeout(_PATIENCE)
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _PATIENCE, 0))
             path = _path(self.name)
             try:
                 connection.connect(path)
@@ -250,7 +282,7 @@ class Store(MutableMapping[str, Any]):
         except BaseException:
             connection.close()
             raise
-        self._socket, self._process = connection, os.getpid()
+        self._socket = connection
         return connection
 
     def _disconnect(self) -> None:
@@ -264,11 +296,11 @@ class Draft:
 
     def __init__(self, store: Store, kind: dict[str, Any], length: int) -> None:
         info = store.info()
-        free = max(info["capacity"] - info["used"], 0)
-        if length > free:
+        if length > info["capacity"]:
+            free = max(info["capacity"] - info["used"], 0)
             raise StoreFull(
-                f"the store is full: requested {length} bytes, free {free}, capacity {info['capacity']}; remove objects, "
-                "or start the server with a larger --capacity",
+                f"the store is full: requested {length} bytes, free {free}, capacity {info['capacity']}; start the server "
+                "with a larger --capacity",
                 length,
                 free,
                 info["capacity"],
@@ -284,6 +316,8 @@ class Draft:
             # With memory for all of it: a lack is an error here, and no SIGBUS later.
             os.posix_fallocate(self._file, 0, length)
             self._mapped = mmap.mmap(self._file, length, mmap.MAP_SHARED)
+            # A forked process would keep it mapped for writing, which prevents sealing.
+            self._mapped.madvise(mmap.MADV_DONTFORK)
             self.memory = memoryview(self._mapped)
         #: The array, if it is one.
         self.array: Any = None
@@ -293,7 +327,8 @@ class Draft:
     def publish(self, name: str, *, replace: bool = False) -> dict[str, Any]:
         """Make it the object of this name, which no process can change any more. Copies nothing.
 
-        References to `array` and `memory`, and to parts of them, must be gone.
+        References to `array` and `memory`, and to parts of them, must be gone. What failed for its name or for want of
+        room can be published again.
         """
         self.array = None
         self.memory.release()
@@ -304,11 +339,29 @@ class Draft:
                 raise StoreError(
                     "the draft's memory is still referred to: delete the variables that hold its array or parts of it"
                 ) from None
-        fcntl.fcntl(self._file, fcntl.F_ADD_SEALS, _SEALS | fcntl.F_SEAL_SEAL)
+        if fcntl.fcntl(self._file, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
+            fcntl.fcntl(self._file, fcntl.F_ADD_SEALS, _SEALS | fcntl.F_SEAL_SEAL)
         request = {"op": "put", "name": name, "replace": replace, **self._kind}
         info, _ = self._store._ask(request, self._file)
         self._close()
         return info
+
+
+def _map(name: str, file: int | None, length: int) -> mmap.mmap | None:
+    """A received object, or None if it has no bytes."""
+    if file is None:
+        raise StoreError("the descriptor did not arrive; raise the limit on open files (ulimit -n)")
+    if fcntl.fcntl(file, fcntl.F_GET_SEALS) & _SEALS != _SEALS or os.fstat(file).st_size != length:
+        raise StoreError(f"the server sent a file for {name} that can still be changed")
+    if not length:
+        return None
+    try:
+        if sys.version_info >= (3, 13):
+            return mmap.mmap(file, length, mmap.MAP_SHARED, mmap.PROT_READ, trackfd=False)
+        # Keeps a descriptor of its own.
+        return mmap.mmap(file, length, mmap.MAP_SHARED, mmap.PROT_READ)
+    except OSError as error:
+        raise StoreError(f"{name} cannot be mapped: {error.strerror} (see ulimit -n, ulimit -v)") from error
 
 
 def _array(content: memoryview, dtype: str, shape: list[int]) -> Any:
@@ -340,3 +393,11 @@ def _failure(answer: dict[str, Any]) -> StoreError:
             return StoreFull(message, answer["requested"], answer["free"], answer["capacity"])
         case _:
             return StoreError(message)
+
+
+def _after_fork() -> None:
+    for store in list(_stores.values()):
+        store._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -24,18 +26,22 @@ pytestmark = pytest.mark.skipif(PROGRAM is None, reason="the command is not buil
 
 
 @pytest.fixture
-def name(tmp_path: Path) -> Iterator[str]:
-    path = str(tmp_path / "test.sock")
-    command = [str(PROGRAM), "serve", "--json", "--name", path, "--capacity", "64M"]
+def name(tmp_path: Path) -> str:
+    return str(tmp_path / "test.sock")
+
+
+@pytest.fixture
+def server(name: str) -> Iterator[subprocess.Popen[bytes]]:
+    command = [str(PROGRAM), "serve", "--json", "--name", name, "--capacity", "64M"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
         assert b'"pid"' in server.stdout.readline()
-        yield path
+        yield server
         server.terminate()
 
 
 @pytest.fixture
-def store(name: str) -> Iterator[Store]:
+def store(name: str, server: subprocess.Popen[bytes]) -> Iterator[Store]:
     store = arenite.connect(name)
     yield store
     store.close()
@@ -154,6 +160,88 @@ def test_threads_share_a_store_and_forks_have_their_own(store: Store) -> None:
             os._exit(not ok)
     assert os.waitpid(child, 0)[1] == 0
     assert store["a"].sum() == 499_500
+
+
+def test_a_replacement_may_need_the_room_of_what_it_replaces(store: Store) -> None:
+    store["a"] = np.zeros(5_000_000)
+    store["a"] = np.ones(6_000_000)
+    assert store["a"].sum() == 6_000_000
+    assert store.info()["used"] == 48_000_000
+
+
+def test_a_draft_can_be_published_again(store: Store) -> None:
+    store["a"] = b"1"
+    draft = store.draft(3)
+    with pytest.raises(ObjectExists):
+        draft.publish("a")
+    draft.publish("a", replace=True)
+    assert store["a"].tolist() == [0, 0, 0]
+
+
+def test_a_draft_is_published_beside_a_forked_process(store: Store) -> None:
+    draft = store.draft(1000)
+    draft.array[:] = 1
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(writer)
+        os.read(reader, 1)
+        os._exit(0)
+    os.close(reader)
+    draft.publish("a")
+    os.close(writer)
+    assert os.waitpid(child, 0)[1] == 0
+    assert store["a"].sum() == 1000
+
+
+def test_an_interrupted_request_is_not_answered_by_the_next(store: Store, server: subprocess.Popen[bytes]) -> None:
+    store.update(one=b"one", two=b"two")
+
+    class Interrupt(Exception):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise Interrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    server.send_signal(signal.SIGSTOP)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(Interrupt):
+            store["one"]
+    finally:
+        server.send_signal(signal.SIGCONT)
+        signal.signal(signal.SIGALRM, before)
+    assert bytes(store["two"]) == b"two"
+
+
+def test_each_of_many_leases_ends(store: Store, server: subprocess.Popen[bytes]) -> None:
+    store["a"] = np.arange(100_000)
+    held = [store["a"] for _ in range(500)]
+    assert store.objects()[0]["leases"] == 500
+    # While the server is stopped they do not fit the socket, and dropping them does not wait.
+    server.send_signal(signal.SIGSTOP)
+    held.clear()
+    server.send_signal(signal.SIGCONT)
+    store.info()
+    assert store.objects()[0]["leases"] == 0
+
+
+def test_a_lease_ends_with_its_connection(store: Store) -> None:
+    store["a"] = np.arange(100_000)
+    first = store["a"]
+    store.close()
+    second = store["a"]
+    del first
+    assert store.objects()[0]["leases"] == 1
+    assert second[1] == 1
+
+
+def test_a_store_can_be_pickled(store: Store) -> None:
+    store["a"] = b"1"
+    again = pickle.loads(pickle.dumps(store))
+    assert bytes(again["a"]) == b"1"
+    again.close()
 
 
 def test_another_program_maps_the_same_memory(store: Store, name: str) -> None:

@@ -28,6 +28,8 @@ impl MemoryFile {
             _ => Some(Map::new(&segment, 0, len, Prot::ReadWrite, len >= HUGE)?),
         };
         if let Some(map) = &map {
+            // A forked copy would keep it mapped for writing, which prevents sealing.
+            map.exclude_from_forks()?;
             fill(&segment, map)?;
         }
         Ok(MemoryFile { segment, map })

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, Read};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -46,7 +46,8 @@ pub fn connect(name: &str) -> Result<Store, StoreError> {
     }
     let store = Store(Arc::new(Connection {
         name: name.to_owned(),
-        socket: Mutex::new(socket),
+        socket: Mutex::new(Some(socket)),
+        ended: Mutex::default(),
     }));
     let info = store.info()?;
     if info.protocol != PROTOCOL {
@@ -69,8 +70,30 @@ pub struct Store(Arc<Connection>);
 
 struct Connection {
     name: String,
-    /// Locked from a request to its answer.
-    socket: Mutex<PacketSocket>,
+    /// Locked from a request to its answer. `None` once it was lost: an answer that comes late is that of another request.
+    socket: Mutex<Option<PacketSocket>>,
+    /// Leases that the server is to be told the end of.
+    ended: Mutex<Vec<u64>>,
+}
+
+impl Connection {
+    /// Tells the server which leases have ended. Without `waits`, those that it has no room for remain for the next call.
+    fn release(&self, socket: &PacketSocket, waits: bool) -> crate::sys::Result<()> {
+        loop {
+            let id = self.ended().last().copied();
+            let Some(id) = id else { return Ok(()) };
+            let text = format!(r#"{{"op":"release","id":{id}}}"#);
+            match waits {
+                true => socket.send(text.as_bytes(), None)?,
+                false => socket.send_now(text.as_bytes())?,
+            }
+            self.ended().retain(|&ended| ended != id);
+        }
+    }
+
+    fn ended(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A lease on an object; ends on drop.
@@ -92,8 +115,7 @@ impl Store {
     /// [`StoreErrorKind::NoObject`], [`StoreErrorKind::WrongKind`] if it is no array of `T`. An array with no dimension
     /// or more than six is of another kind too: [`Store::get_bytes`] has its elements.
     pub fn get<T: Dtype>(&self, name: &str) -> Result<Array<T>, StoreError> {
-        let (object, file) = self.open(name)?;
-        let lease = self.lease(&object);
+        let (object, file, lease) = self.open(name)?;
         let wrong = |wanted: String| {
             StoreError::new(
                 StoreErrorKind::WrongKind,
@@ -121,8 +143,7 @@ impl Store {
     ///
     /// [`StoreErrorKind::NoObject`].
     pub fn get_bytes(&self, name: &str) -> Result<(Object, Array<u8>), StoreError> {
-        let (object, file) = self.open(name)?;
-        let lease = self.lease(&object);
+        let (object, file, lease) = self.open(name)?;
         let bytes = Array::map_sealed(&file, Shape::from(object.bytes as usize), lease)
             .map_err(|error| unusable(name, error))?;
         Ok((object, bytes))
@@ -143,7 +164,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreErrorKind::Full`] if the store has no room for it now, [`StoreErrorKind::System`] if there is no memory.
+    /// [`StoreErrorKind::Full`] if it exceeds the store's capacity, [`StoreErrorKind::System`] if there is no memory.
+    /// Whether there is room for it now shows when it is published.
     pub fn draft(&self, kind: Kind, len: usize) -> Result<Draft, StoreError> {
         self.check_room(len as u64)?;
         Draft::new(self.clone(), kind, len)
@@ -161,14 +183,14 @@ impl Store {
         reader: impl Read,
         replace: bool,
     ) -> Result<Object, StoreError> {
+        let capacity = self.check_room(0)?;
         let file = Segment::create_memfd("arenite-object", true)?;
-        let free = self.info()?;
-        let free = free.capacity.saturating_sub(free.used);
         let mut file = std::fs::File::from(OwnedFd::from(file));
-        // One byte more than there is room for, which the server then refuses with its numbers.
-        let mut reader = reader.take(free.saturating_add(1));
-        io::copy(&mut reader, &mut file)
+        // What is cut here is never published.
+        let mut reader = reader.take(capacity.saturating_add(1));
+        let len = io::copy(&mut reader, &mut file)
             .map_err(|error| StoreError::io("cannot read the object", &error))?;
+        self.check_room(len)?;
         let file = Segment::from_fd(file.into());
         file.seal()?;
         self.publish(name, kind, replace, &file)
@@ -216,13 +238,19 @@ impl Store {
         self.ask(&Request::Info)
     }
 
-    /// Ends the server. Arrays from it remain usable.
+    /// Ends the server, and waits until its name is free. Arrays from it remain usable.
     ///
     /// # Errors
     ///
     /// As [`Store::objects`].
     pub fn stop(&self) -> Result<StoreInfo, StoreError> {
-        self.ask(&Request::Stop)
+        let info = self.ask(&Request::Stop)?;
+        let mut guard = self.0.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(socket) = guard.take() {
+            // It hangs up last. An answer to another thread's request cannot come first: there is none under way.
+            let _ = socket.receive(&mut [0]);
+        }
+        Ok(info)
     }
 
     pub(super) fn publish(
@@ -240,12 +268,14 @@ impl Store {
         Ok(self.exchange(&request, Some(file.as_fd()))?.0)
     }
 
-    fn check_room(&self, len: u64) -> Result<(), StoreError> {
+    /// The store's capacity, if an object of `len` bytes can ever fit. Whether it fits now is for the server to say, which
+    /// knows what it replaces.
+    fn check_room(&self, len: u64) -> Result<u64, StoreError> {
         let info = self.info()?;
-        let free = info.capacity.saturating_sub(info.used);
-        if len <= free {
-            return Ok(());
+        if len <= info.capacity {
+            return Ok(info.capacity);
         }
+        let free = info.capacity.saturating_sub(info.used);
         let kind = StoreErrorKind::Full {
             requested: len,
             free,
@@ -254,32 +284,28 @@ impl Store {
         Err(StoreError::new(
             kind,
             format!(
-                "the store is full: requested {len} bytes, free {free}, capacity {}; remove objects, or start the \
-                 server with a larger --capacity",
+                "the store is full: requested {len} bytes, free {free}, capacity {}; start the server with a larger \
+                 --capacity",
                 info.capacity
             ),
         ))
     }
 
-    fn open(&self, name: &str) -> Result<(Object, Segment), StoreError> {
-        match self.exchange(
-            &Request::Get {
-                name: name.to_owned(),
-            },
-            None,
-        )? {
-            (object, Some(file)) => Ok((object, Segment::from_fd(file))),
-            (_, None) => Err(StoreError::new(
+    fn open(&self, name: &str) -> Result<(Object, Segment, Lease), StoreError> {
+        let request = Request::Get {
+            name: name.to_owned(),
+        };
+        let (object, file): (Object, _) = self.exchange(&request, None)?;
+        let lease = Lease {
+            connection: Arc::clone(&self.0),
+            id: object.id,
+        };
+        match file {
+            Some(file) => Ok((object, Segment::from_fd(file), lease)),
+            None => Err(StoreError::new(
                 StoreErrorKind::System,
                 "the descriptor did not arrive; raise the limit on open files (RLIMIT_NOFILE, `ulimit -n`)",
             )),
-        }
-    }
-
-    fn lease(&self, object: &Object) -> Lease {
-        Lease {
-            connection: Arc::clone(&self.0),
-            id: object.id,
         }
     }
 
@@ -322,10 +348,34 @@ impl Store {
             ),
             _ => error.into(),
         };
-        let socket = self.0.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        socket.send(&text, file).map_err(lost)?;
-        let packet = socket.receive(&mut bytes).map_err(lost)?;
-        drop(socket);
+        let mut guard = self.0.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(socket) = guard.take() else {
+            return Err(StoreError::new(
+                StoreErrorKind::NotRunning,
+                format!(
+                    "the connection to the store {} was lost; connect again",
+                    self.name()
+                ),
+            ));
+        };
+        let answered = self
+            .0
+            .release(&socket, true)
+            .and_then(|()| socket.send(&text, file))
+            // A server that refuses this client has said why before it hung up.
+            .or_else(|error| {
+                if error.errno() == Errno::EPIPE {
+                    Ok(())
+                } else {
+                    Err(error)
+                }
+            })
+            .and_then(|()| socket.receive(&mut bytes));
+        let packet = answered.map_err(lost)?;
+        if packet.len > 0 {
+            *guard = Some(socket);
+        }
+        drop(guard);
         if packet.len == 0 {
             return Err(not_running(self.name()));
         }
@@ -366,15 +416,15 @@ fn unusable(name: &str, error: MapError) -> StoreError {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let request = Request::Release { id: self.id };
-        let socket = self
-            .connection
-            .socket
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        // If it cannot be sent, the lease ends with the connection.
-        if let Ok(text) = serde_json::to_vec(&request) {
-            let _ = socket.send_now(&text);
+        self.connection.ended().push(self.id);
+        // While another thread waits for an answer, its next request does it.
+        let guard = match self.connection.socket.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(guard)) => guard.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        if let Some(socket) = &*guard {
+            let _ = self.connection.release(socket, false);
         }
     }
 }

@@ -127,7 +127,8 @@ impl<F> Objects<F> {
         })
     }
 
-    /// Adds an object that was [checked](Objects::check), or puts it in the place of the one that has its name.
+    /// Adds an object that was [checked](Objects::check), or puts it in the place of the one that has its name. Returns it,
+    /// and the file of the other one.
     pub(super) fn insert(
         &mut self,
         name: &str,
@@ -135,9 +136,9 @@ impl<F> Objects<F> {
         bytes: u64,
         maker: Maker,
         file: F,
-    ) -> &Object {
+    ) -> (&Object, Option<F>) {
         // First, so that no moment exists with both.
-        let _ = self.remove(name);
+        let replaced = self.remove(name).ok().map(|(_, file)| file);
         self.last_id += 1;
         self.used += bytes;
         let name: Arc<str> = name.into();
@@ -152,11 +153,8 @@ impl<F> Objects<F> {
             pid: maker.pid,
             program: maker.program,
         };
-        &self
-            .named
-            .entry(name)
-            .or_insert(Entry { object, file })
-            .object
+        let entry = self.named.entry(name).or_insert(Entry { object, file });
+        (&entry.object, replaced)
     }
 
     /// An object and its file.
@@ -167,9 +165,9 @@ impl<F> Objects<F> {
         }
     }
 
-    /// Removes a name. The object's bytes count until the last lease ends.
-    pub(super) fn remove(&mut self, name: &str) -> Result<Object, Failure> {
-        let Some(Entry { object, .. }) = self.named.remove(name) else {
+    /// Removes a name, and returns what it named. The object's bytes count until the last lease ends.
+    pub(super) fn remove(&mut self, name: &str) -> Result<(Object, F), Failure> {
+        let Some(Entry { object, file }) = self.named.remove(name) else {
             return Err(no_object(name));
         };
         self.names.remove(&object.id);
@@ -183,7 +181,7 @@ impl<F> Objects<F> {
             };
             self.retained.insert(object.id, retained);
         }
-        Ok(object)
+        Ok((object, file))
     }
 
     /// A lease on the object `id` begins.

@@ -3,11 +3,13 @@
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::error::{StoreError, StoreErrorKind};
 use crate::sys::effective_user;
+use crate::sys::packet::PacketSocket;
 
 /// The folder of the sockets: `$XDG_RUNTIME_DIR/arenite`, or `/tmp/arenite-UID` where that is not set.
 fn folder() -> PathBuf {
@@ -40,18 +42,26 @@ pub(super) struct Claim {
     lock: File,
     lock_path: PathBuf,
     socket_path: PathBuf,
+    /// The inode of the socket that was made there.
+    socket: Option<u64>,
 }
 
 impl Claim {
     /// Claims `name`, and removes the socket that a killed server left. `None` if a server runs.
     pub(super) fn new(name: &str) -> Result<Option<Claim>, StoreError> {
         let socket_path = socket(name)?;
-        let lock_path = socket_path.with_extension("lock");
+        let mut lock_path = socket_path.clone().into_os_string();
+        lock_path.push(".lock");
+        let lock_path = PathBuf::from(lock_path);
         if !name.contains('/') {
             make_folder(&folder())?;
         }
         let error = |error: &io::Error, path: &Path| {
             StoreError::io(&format!("cannot use {}", path.display()), error)
+        };
+        let strange = |path: &Path, what: &str| {
+            let text = format!("{} exists and is no {what} of a store", path.display());
+            StoreError::new(StoreErrorKind::BadName, text)
         };
         loop {
             let lock = File::options()
@@ -59,46 +69,74 @@ impl Claim {
                 .truncate(false)
                 .write(true)
                 .mode(0o600)
+                .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
                 .open(&lock_path)
                 .map_err(|why| error(&why, &lock_path))?;
+            let held = lock.metadata().map_err(|why| error(&why, &lock_path))?;
+            if !held.is_file() || held.len() > 0 {
+                return Err(strange(&lock_path, "lock"));
+            }
             match lock.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(None),
                 Err(TryLockError::Error(why)) => return Err(error(&why, &lock_path)),
             }
             // A server that ends removes its file before it releases the lock.
-            let held = lock.metadata().map_err(|why| error(&why, &lock_path))?;
-            let is_current =
-                fs::symlink_metadata(&lock_path).is_ok_and(|now| now.ino() == held.ino());
-            if !is_current {
+            if inode(&lock_path) != Some(held.ino()) {
                 continue;
             }
-            match fs::remove_file(&socket_path) {
-                Err(why) if why.kind() != io::ErrorKind::NotFound => {
-                    return Err(error(&why, &socket_path));
-                }
-                _ => {}
-            }
-            return Ok(Some(Claim {
+            let claim = Claim {
                 lock,
                 lock_path,
                 socket_path,
-            }));
+                socket: None,
+            };
+            return match fs::symlink_metadata(&claim.socket_path) {
+                Ok(found) if !found.file_type().is_socket() => {
+                    Err(strange(&claim.socket_path, "socket"))
+                }
+                // Its lock was removed by somebody else.
+                Ok(_) if PacketSocket::connect(&claim.socket_path, PATIENCE).is_ok() => Ok(None),
+                Ok(_) => match fs::remove_file(&claim.socket_path) {
+                    Ok(()) => Ok(Some(claim)),
+                    Err(why) => Err(error(&why, &claim.socket_path)),
+                },
+                Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(Some(claim)),
+                Err(why) => Err(error(&why, &claim.socket_path)),
+            };
         }
     }
 
-    /// The path for the socket.
+    /// Makes the socket.
+    pub(super) fn listen(&mut self) -> Result<PacketSocket, StoreError> {
+        let socket = PacketSocket::listen(&self.socket_path)?;
+        self.socket = inode(&self.socket_path);
+        Ok(socket)
+    }
+
+    /// The path of the socket.
     pub(super) fn socket_path(&self) -> &Path {
         &self.socket_path
     }
 }
 
+/// For a connection that shows whether a server runs.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+fn inode(path: &Path) -> Option<u64> {
+    fs::symlink_metadata(path).ok().map(|found| found.ino())
+}
+
 impl Drop for Claim {
     fn drop(&mut self) {
-        // In this order: clients see no server before another one can claim the name. A failure leaves a file that the
-        // next server removes.
-        let _ = fs::remove_file(&self.socket_path);
-        let _ = fs::remove_file(&self.lock_path);
+        // In this order: clients see no server before another one can claim the name. Only what this one made: another
+        // one may have taken over after the lock's file was removed.
+        if self.socket.is_some() && inode(&self.socket_path) == self.socket {
+            let _ = fs::remove_file(&self.socket_path);
+        }
+        if self.lock.metadata().ok().map(|held| held.ino()) == inode(&self.lock_path) {
+            let _ = fs::remove_file(&self.lock_path);
+        }
         let _ = self.lock.unlock();
     }
 }

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
@@ -28,6 +29,11 @@ use crate::sys::{self, Access, Segment, effective_user};
 
 /// Up to this size in bytes an object is kept in the server's own memory, without a descriptor.
 const INLINE: u64 = 64 << 10;
+
+/// Descriptors that large objects leave for clients.
+const SPARE_DESCRIPTORS: u64 = 16;
+/// Each object takes some hundred bytes of the server's own memory.
+const MAX_OBJECTS: usize = 1 << 20;
 
 const LISTENER: u64 = 0;
 const STOPPER: u64 = 1;
@@ -106,6 +112,9 @@ struct Serving {
     last_client: u64,
     /// Given up for a moment to refuse a client when there is no other descriptor.
     spare: Option<File>,
+    /// Closes descriptors on a thread of its own: closing what a client has sent may wait for what the client likes, and
+    /// freeing a large object takes time.
+    closer: Sender<Box<dyn Send>>,
     stopped: bool,
     idle_since: Instant,
 }
@@ -122,7 +131,7 @@ impl Server {
     /// [`StoreErrorKind::AlreadyRunning`] if a server of this name runs, [`StoreErrorKind::BadName`],
     /// [`StoreErrorKind::Denied`] if the folder of the sockets belongs to another user.
     pub fn bind(name: &str) -> Result<Server, StoreError> {
-        let Some(claim) = Claim::new(name)? else {
+        let Some(mut claim) = Claim::new(name)? else {
             let process = super::connect(name).and_then(|store| store.info());
             let process = process.map_or(String::new(), |info| format!(" (process {})", info.pid));
             return Err(StoreError::new(
@@ -132,7 +141,7 @@ impl Server {
                 ),
             ));
         };
-        let listener = PacketSocket::listen(claim.socket_path())?;
+        let listener = claim.listen()?;
         let stop = Arc::new(EventFd::new()?);
         let poller = Poller::new()?;
         poller.add(listener.as_fd(), LISTENER)?;
@@ -188,6 +197,7 @@ impl Server {
             connections: HashMap::new(),
             last_client: FIRST_CLIENT - 1,
             spare: File::open("/dev/null").ok(),
+            closer: closer()?,
             stopped: false,
             idle_since: Instant::now(),
             server: self,
@@ -227,7 +237,12 @@ impl Serving {
             Err(error) if matches!(error.errno(), Errno::EMFILE | Errno::ENFILE) => {
                 // Otherwise the client would wait, and this loop would spin.
                 self.spare = None;
-                let _ = self.server.listener.accept();
+                if let Ok(Some(socket)) = self.server.listener.accept() {
+                    let text = "the server has no descriptor left for another client; raise its limit on open files \
+                                (LimitNOFILE, `ulimit -n`), or end clients";
+                    let failure = Failure::new(FailureCode::Limit, text);
+                    let _ = socket.send_now(&encode(&Answer::<()>::Failed(failure)));
+                }
                 self.spare = File::open("/dev/null").ok();
                 return;
             }
@@ -287,7 +302,11 @@ impl Serving {
             return self.release(id, object);
         }
         let mut leased = None;
-        let answer = request.and_then(|request| self.answer(id, request, packet.fds, &mut leased));
+        let files: Vec<Segment> = packet.fds.into_iter().map(Segment::from_fd).collect();
+        let answer = request.and_then(|request| self.answer(id, request, &files, &mut leased));
+        if !files.is_empty() {
+            self.close(files);
+        }
         let (bytes, file) =
             answer.unwrap_or_else(|failure| (encode(&Answer::<()>::Failed(failure)), None));
         point!("store.answered");
@@ -313,7 +332,7 @@ impl Serving {
         &mut self,
         client: u64,
         request: Request,
-        fds: Vec<OwnedFd>,
+        files: &[Segment],
         leased: &mut Option<u64>,
     ) -> Result<Packed, Failure> {
         let plain = |bytes| Ok((bytes, None));
@@ -324,7 +343,7 @@ impl Serving {
                 kind,
                 replace,
             } => {
-                let object = self.put(client, &name, kind, replace, fds)?;
+                let object = self.put(client, &name, kind, replace, files)?;
                 plain(done(object))
             }
             Request::Get { name } => {
@@ -335,7 +354,11 @@ impl Serving {
             }
             Request::Ls { after } => plain(done(&self.objects.page(&after))),
             Request::Clients { after } => plain(done(&self.clients(after))),
-            Request::Rm { name } => plain(done(&self.objects.remove(&name)?)),
+            Request::Rm { name } => {
+                let (object, content) = self.objects.remove(&name)?;
+                self.close(content);
+                plain(done(&object))
+            }
             Request::Stop => {
                 self.stopped = true;
                 plain(done(&self.info()))
@@ -351,16 +374,13 @@ impl Serving {
         name: &str,
         kind: super::Kind,
         replace: bool,
-        mut fds: Vec<OwnedFd>,
+        files: &[Segment],
     ) -> Result<&Object, Failure> {
         let bad = |message: String| Failure::new(FailureCode::BadObject, message);
-        let file = match (fds.pop(), fds.is_empty()) {
-            (Some(file), true) => Segment::from_fd(file),
-            _ => {
-                return Err(bad(
-                    "an object comes as one descriptor of a memory file".to_owned()
-                ));
-            }
+        let [file] = files else {
+            return Err(bad(
+                "an object comes as one descriptor of a memory file".to_owned()
+            ));
         };
         match file.is_sealed() {
             Ok(true) => {}
@@ -381,6 +401,13 @@ impl Serving {
         if let Some(problem) = kind.problem(stat.len) {
             return Err(bad(problem));
         }
+        // More would not be counted; a huge page may end behind the file.
+        if stat.blocks > stat.len.next_multiple_of(sys::HUGE as u64) {
+            return Err(bad(format!(
+                "{} bytes of memory for a file of {}: allocate no more than its length",
+                stat.blocks, stat.len
+            )));
+        }
         if stat.blocks < stat.len {
             return Err(bad(format!(
                 "{} of {} bytes have memory: allocate all of the file (fallocate), so that reading it cannot fail",
@@ -388,6 +415,10 @@ impl Serving {
             )));
         }
         self.objects.check(name, stat.len, replace)?;
+        if self.objects.len() >= MAX_OBJECTS {
+            let text = format!("the store has {MAX_OBJECTS} objects; remove some");
+            return Err(Failure::new(FailureCode::Limit, text));
+        }
         let content = Content::from_file(file, stat.len).map_err(limit)?;
         let Some(connection) = self.connections.get(&client) else {
             return Err(bad("the client is gone".to_owned()));
@@ -398,7 +429,17 @@ impl Serving {
             now: now(),
         };
         point!("store.checked");
-        Ok(self.objects.insert(name, kind, stat.len, maker, content))
+        let (object, replaced) = self.objects.insert(name, kind, stat.len, maker, content);
+        if let Some(replaced) = replaced {
+            let _ = self.closer.send(Box::new(replaced));
+        }
+        Ok(object)
+    }
+
+    /// Drops `what` on the closing thread.
+    fn close(&self, what: impl Send + 'static) {
+        // That thread lives as long as the sender.
+        let _ = self.closer.send(Box::new(what));
     }
 
     fn info(&self) -> StoreInfo {
@@ -456,20 +497,32 @@ impl Serving {
 
     fn disconnect(&mut self, client: u64) {
         if let Some(connection) = self.connections.remove(&client) {
-            for (object, count) in connection.leases {
+            for (&object, &count) in &connection.leases {
                 self.objects.release(object, count);
             }
+            // With descriptors in packets that were not read.
+            self.close(connection);
         }
         self.idle_since = Instant::now();
     }
 }
 
+/// Starts the thread that drops what it receives.
+fn closer() -> Result<Sender<Box<dyn Send>>, StoreError> {
+    let (sender, receiver) = mpsc::channel::<Box<dyn Send>>();
+    let builder = std::thread::Builder::new().name("arenite-closer".to_owned());
+    sys::process::start_thread(builder, move || receiver.into_iter().for_each(drop))
+        .map_err(|error| StoreError::io("cannot start a thread", &error))?;
+    Ok(sender)
+}
+
 impl Content {
-    fn from_file(file: Segment, len: u64) -> sys::Result<Content> {
+    fn from_file(file: &Segment, len: u64) -> sys::Result<Content> {
         if len > INLINE {
+            // Otherwise no client could connect to remove one.
+            sys::limits::room_for_descriptors(SPARE_DESCRIPTORS)?;
             // A description of its own, without the right to write.
-            return Segment::reopen(std::os::fd::AsRawFd::as_raw_fd(&file), Access::ReadOnly)
-                .map(Content::File);
+            return Segment::reopen(file.as_raw_fd(), Access::ReadOnly).map(Content::File);
         }
         let mut bytes = vec![0; len as usize];
         let mut done = 0;

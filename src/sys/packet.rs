@@ -16,8 +16,8 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use super::error::{Error, Result, retry};
 use super::inject::allowed;
 
-/// Descriptors that one packet may carry here. Linux closes what exceeds it, and [`Packet::is_cut`] says so.
-const MAX_FDS: u32 = 4;
+/// Descriptors that a packet may carry (`SCM_MAX_FD`): none is closed by Linux while it is received, which may wait.
+const MAX_FDS: u32 = 253;
 /// Bytes of a control message with that many.
 // SAFETY: it only calculates.
 const CONTROL: usize = unsafe { libc::CMSG_SPACE(MAX_FDS * size_of::<RawFd>() as u32) } as usize;
@@ -147,8 +147,8 @@ impl PacketSocket {
     pub fn receive(&self, bytes: &mut [u8]) -> Result<Packet> {
         let error = |errno| Error::new("recvmsg", errno, "a packet");
         match retry(|| self.receive_once(bytes)) {
-            // A client that ended before it had read everything.
-            Err(Errno::ECONNRESET) => Ok(Packet::end()),
+            // The other end has closed before it had read everything. What it had sent comes after this error.
+            Err(Errno::ECONNRESET) => retry(|| self.receive_once(bytes)).map_err(error),
             received => received.map_err(error),
         }
     }
@@ -198,16 +198,6 @@ impl PacketSocket {
             fds,
             is_cut: message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0,
         })
-    }
-}
-
-impl Packet {
-    fn end() -> Packet {
-        Packet {
-            len: 0,
-            fds: Vec::new(),
-            is_cut: false,
-        }
     }
 }
 

@@ -163,7 +163,8 @@ impl Segment {
     /// Opens the segment behind `fd` again, as a new description with its own rights and locks.
     pub fn reopen(fd: RawFd, access: Access) -> Result<Segment> {
         let path = format!("/proc/self/fd/{fd}");
-        let flags = access.flag() | OFlag::O_CLOEXEC;
+        // A lease that another process holds on the file is an error, not a wait.
+        let flags = access.flag() | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
         retry(|| nix::fcntl::open(path.as_str(), flags, Mode::empty()))
             .map(|fd| Segment { fd })
             .map_err(|errno| Error::new("open", errno, path.clone()))

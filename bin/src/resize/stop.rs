@@ -255,7 +255,7 @@ fn end_by(signal: i32) -> ! {
 }
 
 /// The signals that this process ignores, as bits. They were ignored by the process that started it.
-fn ignored() -> u64 {
+pub(crate) fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     status
         .lines()

@@ -171,6 +171,11 @@ fn get_file(args: &GetArgs) -> Result<(), Failure> {
 
 /// Writes a file that appears whole or not at all.
 fn write_file(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+    // A pipe or a device is written to, not replaced.
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        let mut file = File::options().write(true).open(path)?;
+        return parts.iter().try_for_each(|part| file.write_all(part));
+    }
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arenite::store::Server;
 use clap::Args;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -78,6 +79,10 @@ pub(crate) fn serve(args: &ServeArgs) -> ExitCode {
 }
 
 fn run(args: &ServeArgs) -> Result<(), Failure> {
+    // A descriptor for each large object and each client: the soft limit is that of programs that use `select`.
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
     let mut server = Server::bind(&args.name)?;
     if let Some(capacity) = args.capacity {
         server = server.capacity(capacity);
@@ -86,8 +91,12 @@ fn run(args: &ServeArgs) -> Result<(), Failure> {
         server = server.idle_exit(after);
     }
     let stopper = server.stopper();
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])
-        .map_err(|error| Failure::io("cannot handle signals", &error))?;
+    // Those that `nohup`, or a shell for its background jobs, ignores stay ignored.
+    let ignored = crate::resize::stop::ignored();
+    let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter();
+    let wanted = wanted.filter(|signal| ignored & 1 << (signal - 1) == 0);
+    let mut signals =
+        Signals::new(wanted).map_err(|error| Failure::io("cannot handle signals", &error))?;
     std::thread::spawn(move || {
         if signals.forever().next().is_some() {
             stopper.stop();

@@ -75,12 +75,12 @@ impl View {
         let (width, height) = (size.map(|(width, _)| width), size.map(|(_, height)| height));
         let info = &self.store;
         let heading = format!(
-            "store {}   process {}   up {}   {} objects   {} clients",
+            "store {}   process {}   up {}   {}   {}",
             info.name,
             info.pid,
             age(now - info.started),
-            info.objects,
-            info.clients
+            count(info.objects, "object"),
+            count(info.clients, "client")
         );
         let share = info.used as f64 / info.capacity.max(1) as f64;
         let retained = match info.retained {
@@ -134,6 +134,11 @@ fn append(text: &mut String, table: &str, most: Option<usize>, heading: Style) -
         text.push('\n');
     }
     shown
+}
+
+fn count(number: u64, of: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {of}{plural}")
 }
 
 fn bar(share: f64) -> String {
