@@ -837,14 +837,53 @@ impl Registers {
     /// `context` is that of a signal handler that runs.
     #[cfg(target_arch = "aarch64")]
     unsafe fn read(context: *const c_void) -> Self {
-        // SAFETY: the caller's promise.
-        let registers = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext };
+        /// Where the records are from the registers on.
+        const RECORDS: usize =
+            (std::mem::offset_of!(libc::mcontext_t, pstate) + 8).next_multiple_of(16);
+        const _: () = assert!(size_of::<libc::mcontext_t>() >= RECORDS + 4096);
+        // SAFETY: the caller's promise. Linux has written 4096 bytes of records.
+        let (registers, records) = unsafe {
+            let registers = &raw const (*context.cast::<libc::ucontext_t>()).uc_mcontext;
+            let records = registers.byte_add(RECORDS).cast::<u64>();
+            (&*registers, std::slice::from_raw_parts(records, 512))
+        };
         let is_jump = registers.pc == registers.fault_address;
+        let access = access_by_syndrome(records);
         Self {
             instruction: registers.pc,
             stack: registers.sp,
-            access: is_jump.then_some(MemoryAccess::Execute),
+            access: access.or_else(|| is_jump.then_some(MemoryAccess::Execute)),
         }
+    }
+}
+
+/// How memory was accessed, by the exception syndrome: one of the records that Linux writes behind the registers on
+/// aarch64.
+#[cfg(any(target_arch = "aarch64", test))]
+fn access_by_syndrome(mut records: &[u64]) -> Option<MemoryAccess> {
+    /// `ESR_MAGIC`.
+    const SYNDROME: u32 = 0x4553_5201;
+    /// Set if a data abort was one of a write.
+    const IS_WRITE: u64 = 1 << 6;
+    loop {
+        // The kind of the record, and its length in bytes.
+        let &head = records.first()?;
+        let (kind, len) = (head as u32, (head >> 32) as usize);
+        if kind == SYNDROME {
+            let &syndrome = records.get(1)?;
+            return match (syndrome >> 26) & 0x3f {
+                // Instruction aborts, and data aborts, of this and a lower exception level.
+                0x20 | 0x21 => Some(MemoryAccess::Execute),
+                0x24 | 0x25 if syndrome & IS_WRITE != 0 => Some(MemoryAccess::Write),
+                0x24 | 0x25 => Some(MemoryAccess::Read),
+                _ => None,
+            };
+        }
+        // Record 0 is the last.
+        if kind == 0 || len < 8 {
+            return None;
+        }
+        records = records.get(len / 8..)?;
     }
 }
 
@@ -881,6 +920,31 @@ mod tests {
         assert_eq!(note.read().and_then(|crash| crash.address), None);
         note.clear();
         assert_eq!(note.read(), None);
+    }
+
+    #[test]
+    fn a_syndrome_of_aarch64_says_how_memory_was_accessed() {
+        // Registers of floating-point numbers come first.
+        let records = |syndrome: u64| {
+            let mut records = vec![0; 512];
+            records[0] = 0x4650_8001 | 528 << 32;
+            records[66] = 0x4553_5201 | 16 << 32;
+            records[67] = syndrome;
+            records
+        };
+        for (syndrome, access) in [
+            (0x9200_0046, Some(MemoryAccess::Write)),
+            (0x9200_0006, Some(MemoryAccess::Read)),
+            (0x8200_0006, Some(MemoryAccess::Execute)),
+            (0x0200_0000, None),
+        ] {
+            assert_eq!(access_by_syndrome(&records(syndrome)), access);
+        }
+        let endless = [7; 3];
+        let too_long = [7 | 4096 << 32, 0];
+        for records in [&[0; 512][..], &[], &endless, &too_long, &records(0)[..67]] {
+            assert_eq!(access_by_syndrome(records), None);
+        }
     }
 
     /// Whatever a hostile process has written, the reader stays in bounds.

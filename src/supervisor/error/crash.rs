@@ -30,6 +30,9 @@ use crate::sys::crash::MemoryAccess;
 /// let crash = error.crash().expect("SIGSEGV");
 /// let class = CrashClass::Input { array: 2, offset: 2, len: 9 };
 /// assert_eq!((crash.class(), crash.access()), (&class, Some(CrashedAccess::Write)));
+/// assert_eq!(class.name(), "input");
+/// assert!(crash.what().starts_with("SIGSEGV: a write to array 2 of its arguments"));
+/// assert_eq!(crash.access().map(CrashedAccess::name), Some("write"));
 /// let text = "its worker was ended by SIGSEGV: a write to array 2 of its arguments (byte 2 of 9)";
 /// assert!(error.to_string().contains(text), "{error}");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -195,7 +198,7 @@ impl Crash {
         self.address
     }
 
-    /// How the memory was accessed, if known: on x86_64; on aarch64 only that it was called.
+    /// How the memory was accessed, if known.
     pub fn access(&self) -> Option<CrashedAccess> {
         self.access
     }

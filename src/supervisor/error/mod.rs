@@ -44,6 +44,7 @@ use display::{write_end, write_last_words};
 /// assert_eq!(error.deaths(), [aborted]);
 /// // What its worker printed last; and all of it as a sentence.
 /// assert_eq!(error.last_words(), ["holiday.jpg: the header is fine"]);
+/// assert_eq!(error.telling_words(), Some("holiday.jpg: the header is fine"));
 /// assert!(error.to_string().ends_with("its worker's last words: holiday.jpg: the header is fine"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
