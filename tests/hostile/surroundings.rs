@@ -133,10 +133,10 @@ fn assert_documented(found: &str, regions: usize) {
         bits.sum()
     };
     use Signal::{
-        SIGABRT, SIGBUS, SIGFPE, SIGHUP, SIGILL, SIGINT, SIGPIPE, SIGSEGV, SIGTERM, SIGTTIN,
-        SIGTTOU, SIGURG,
+        SIGABRT, SIGBUS, SIGFPE, SIGHUP, SIGILL, SIGINT, SIGPIPE, SIGSEGV, SIGTERM, SIGTRAP,
+        SIGTTIN, SIGTTOU, SIGURG,
     };
-    let crashes = [SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV];
+    let crashes = [SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP];
     let handled = [&[SIGHUP, SIGINT, SIGPIPE, SIGTERM, SIGURG], &crashes[..]].concat();
     for (name, signals) in [
         ("SigBlk", &[][..]),
