@@ -9,10 +9,11 @@ use arenite::Array;
 
 use super::fault::Fault;
 use super::files::{identity, location};
+use super::made::Made;
 use super::plan::{Item, Task};
 use super::pool::{EnginePool, Settings};
 use super::printer::{Outcome, Printer};
-use super::runner::{self, Made};
+use super::runner;
 use super::stop::{self, Stop};
 use crate::exit::USAGE;
 use crate::text::show_path;

@@ -10,7 +10,7 @@ use arenite_image::Format;
 use super::fault::Fault;
 use super::files::{Stamp, identity, is_same};
 use super::inputs::Input;
-use super::runner::Encoded;
+use super::made::Encoded;
 use super::shard::Shard;
 use super::template::{Name, Template};
 use crate::text::show_path;

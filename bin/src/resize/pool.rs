@@ -18,10 +18,11 @@ use arenite_image::{
 };
 
 use super::fault::Fault;
+use super::made::{Encoded, Made, Warning};
 use super::plan::Task;
 use super::printer::Purpose;
 use super::progress::{Messages, print_aside};
-use super::runner::{Encoded, Ended, Made, Pool, Refused, Warning};
+use super::runner::{Ended, Pool, Refused};
 use crate::text::{one_line, reason, show_path};
 use crate::units::show_bytes;
 

@@ -11,9 +11,9 @@ use serde::Serialize;
 
 use super::fault::Fault;
 use super::inputs::Found;
+use super::made::Warning;
 use super::plan::{Item, Written};
 use super::progress::{Progress, rate_text};
-use super::runner::Warning;
 use super::shard::Shard;
 use crate::choice::Choice;
 use crate::text::{one_line, reason, show_path};
