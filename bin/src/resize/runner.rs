@@ -72,11 +72,13 @@ mod tests {
     use std::cell::Cell;
     use std::fs;
     use std::path::PathBuf;
+    use std::time::Duration;
 
     use arenite_image::Format;
 
     use super::*;
     use crate::resize::files::Stamp;
+    use crate::resize::made::Encoded;
 
     /// Works in this process, on the latest job first; `room` is in bytes.
     struct InlinePool {
