@@ -1,10 +1,10 @@
 """Named objects in shared memory, for all programs of a user on one machine: a client of `arenite serve`.
 
->>> import arenite                                          # doctest: +SKIP
->>> store = arenite.connect("main")                         # doctest: +SKIP
->>> store["prices"] = numpy.arange(1e6)                     # copied in once; replaces what has the name
->>> arenite.connect("main")["prices"].mean()                # another program: mapped, not copied; read-only
-499999.5
+With a server that runs::
+
+    store = arenite.connect("main")
+    store["prices"] = numpy.arange(1e6)            # copied in once; replaces what has the name
+    arenite.connect("main")["prices"].mean()       # another program: mapped, not copied; read-only
 
 This file needs nothing but Python's standard library, and numpy or pyarrow for objects of theirs: it is a complete
 client of the protocol in docs/store-protocol.md.
