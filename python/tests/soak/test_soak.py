@@ -235,6 +235,8 @@ def test_soak():
         check(list(open_))
         harness.until(lambda: sum(answers) >= TASKS, "the last callbacks")
         future = some = None
+        # One may just end.
+        harness.until(lambda: len(threads()) <= before["threads"], "as many threads as before")
         after = level(executor)
         stats = executor.stats()
     print(f"{killed} workers killed from outside, {outside} tasks died of it; restarts: {stats.restarts}")
