@@ -48,10 +48,6 @@ impl Region {
         budget: &Budget,
     ) -> Result<(), OutOfMemory> {
         let _committing = lock(&self.commit_lock);
-        // A truncated segment must not grow again, which would hide the loss.
-        if self.segment.stat().is_ok_and(|stat| stat.len < self.len()) {
-            return Err(OutOfMemory);
-        }
         if huge {
             self.fill_in_parallel(range, budget);
         }

@@ -75,6 +75,7 @@ impl ControlSegment {
     /// Creates one without a name.
     pub(super) fn anonymous(len: u64, sealed: bool) -> Result<ControlSegment, ArenaError> {
         let segment = Segment::create_memfd("arenite-control", sealed)?;
+        segment.set_len(len)?;
         segment.allocate(0..len)?;
         let map = Map::new(&segment, 0, len as usize, Prot::ReadWrite, false)?;
         let watched = truncation::watch(map.base(), map.len(), segment.as_raw_fd(), None);

@@ -4,6 +4,8 @@ use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use nix::errno::Errno;
+
 use super::budget::lock;
 use super::free::FreeRanges;
 use super::layout::{CHUNK, GRANULE};
@@ -243,7 +245,7 @@ impl Region {
     /// Creates region `index` with `reservation` bytes of address space over an empty segment.
     pub(super) fn new(segment: Segment, reservation: u64, index: u16) -> sys::Result<Region> {
         let len = usize::try_from(reservation)
-            .map_err(|_| sys::Error::new("mmap", nix::errno::Errno::ENOMEM, "a region"))?;
+            .map_err(|_| sys::Error::new("mmap", Errno::ENOMEM, "a region"))?;
         let map = Map::new(&segment, 0, len, Prot::ReadWrite, true)?;
         let watched = truncation::watch(map.base(), map.len(), segment.as_raw_fd(), Some(index));
         Ok(Region {
@@ -277,8 +279,13 @@ impl Region {
         self.len.load(Ordering::Acquire)
     }
 
-    /// Makes the segment at least `len` bytes long. The caller holds `commit_lock`.
+    /// Makes the segment at least `len` bytes long. An error if another process has truncated it: content that is gone
+    /// must not read as zeros. The caller holds `commit_lock`.
     pub(super) fn grow(&self, len: u64) -> sys::Result<()> {
+        if self.segment.stat()?.len < self.len() {
+            let what = "a segment that another process has truncated";
+            return Err(sys::Error::new("ftruncate", Errno::EIO, what));
+        }
         if len > self.len() {
             self.segment.set_len(len)?;
             crate::sync::point!("commit.grown");

@@ -189,11 +189,12 @@ impl Segment {
             .map_err(|errno| Error::new("ftruncate", errno, what()))
     }
 
-    /// Allocates memory for `range`, growing the segment if needed. Content is kept.
+    /// Allocates memory for `range`. Content is kept, and the length does not change: a segment that another process has
+    /// truncated must not read as zeros where it had content.
     ///
     /// Where a page fault would later raise SIGBUS for want of memory, this returns `ENOSPC`.
     pub fn allocate(&self, range: Range<u64>) -> Result<()> {
-        self.fallocate("fallocate", FallocateFlags::empty(), range)
+        self.fallocate("fallocate", FallocateFlags::FALLOC_FL_KEEP_SIZE, range)
     }
 
     /// Frees the memory of `range`, which reads as zeros afterwards. The length does not change.

@@ -261,6 +261,18 @@ fn a_sealed_segment_grows_and_frees_pages_but_is_never_truncated() {
 }
 
 #[test]
+fn memory_for_a_truncated_part_does_not_bring_it_back() {
+    let segment = Segment::create_memfd("truncated", false).unwrap();
+    segment.set_len(1 << 20).unwrap();
+    segment.allocate(0..65536).unwrap();
+    let other = Segment::reopen(segment.as_raw_fd(), Access::ReadWrite).unwrap();
+    other.set_len(5001).unwrap();
+    segment.allocate(0..65536).unwrap();
+    segment.allocate(500_000..600_000).unwrap();
+    assert_eq!(segment.stat().unwrap().len, 5001);
+}
+
+#[test]
 fn names_are_exclusive_and_locks_belong_to_descriptions() {
     let name = format!("/arenite-sys-test-{}", std::process::id());
     let segment = Segment::create_named(&name).unwrap();
@@ -318,6 +330,7 @@ fn word(map: &Map) -> &AtomicU32 {
 #[test]
 fn a_futex_wakes_through_another_read_only_map() {
     let segment = Segment::create_memfd("futex", false).unwrap();
+    segment.set_len(4096).unwrap();
     segment.allocate(0..4096).unwrap();
     let writable = Map::new(&segment, 0, 4096, Prot::ReadWrite, false).unwrap();
     let read_only = Map::new(&segment, 0, 4096, Prot::Read, false).unwrap();
@@ -353,6 +366,7 @@ fn a_thread_sleeps_on_several_words_until_one_of_them_wakes_it() {
         return;
     }
     let segment = Segment::create_memfd("futex", false).unwrap();
+    segment.set_len(4096).unwrap();
     segment.allocate(0..4096).unwrap();
     let writable = Map::new(&segment, 0, 4096, Prot::ReadWrite, false).unwrap();
     let read_only = Map::new(&segment, 0, 4096, Prot::Read, false).unwrap();
