@@ -12,9 +12,11 @@ use serde::de::DeserializeOwned;
 use super::draft::Draft;
 use super::error::{StoreError, StoreErrorKind};
 use super::kind::Kind;
-use super::message::{Answer, Client, MAX_PACKET, Object, PROTOCOL, Page, Request, StoreInfo};
+use super::message::{
+    Answer, Client, Failure, Full, MAX_PACKET, Object, PROTOCOL, Page, Request, StoreInfo,
+};
 use super::place;
-use crate::array::npy::Dtype;
+use crate::array::npy::{Dtype, is_read_as};
 use crate::array::{Array, MapError, Shape};
 use crate::sys::packet::PacketSocket;
 use crate::sys::{Segment, effective_user};
@@ -122,13 +124,14 @@ impl Store {
                 format!("{name} is {}, and not {wanted}", object.kind),
             )
         };
-        let Kind::Array { dtype, shape } = &object.kind else {
-            return Err(wrong(format!("an array of {}", T::NAME)));
+        let shape = match &object.kind {
+            Kind::Array { dtype, shape }
+                if is_read_as::<T>(dtype.trim_start_matches(['<', '|'])) =>
+            {
+                shape
+            }
+            _ => return Err(wrong(format!("an array of {}", T::NAME))),
         };
-        let element = dtype.trim_start_matches(['<', '|']);
-        if element != T::NAME && (element, T::NAME) != ("b1", "u1") {
-            return Err(wrong(format!("an array of {}", T::NAME)));
-        }
         let extents: Vec<usize> = shape
             .iter()
             .filter_map(|&extent| usize::try_from(extent).ok())
@@ -275,20 +278,12 @@ impl Store {
         if len <= info.capacity {
             return Ok(info.capacity);
         }
-        let free = info.capacity.saturating_sub(info.used);
-        let kind = StoreErrorKind::Full {
+        Err(StoreError::from(Failure::from(Full {
             requested: len,
-            free,
+            free: info.capacity.saturating_sub(info.used),
             capacity: info.capacity,
-        };
-        Err(StoreError::new(
-            kind,
-            format!(
-                "the store is full: requested {len} bytes, free {free}, capacity {}; start the server with a larger \
-                 --capacity",
-                info.capacity
-            ),
-        ))
+            retained: info.retained,
+        })))
     }
 
     fn open(&self, name: &str) -> Result<(Object, Segment, Lease), StoreError> {

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::array::Shape;
-use crate::array::npy::{Dtype, Header};
+use crate::array::npy::{self, Dtype, Header};
 
 /// Dimensions that an array of the store may have. NumPy allows as many.
 const MAX_DIMS: usize = 64;
@@ -39,20 +39,17 @@ impl Kind {
     /// assert_eq!(kind.bytes(), Some(1080 * 1920 * 4));
     /// ```
     pub fn array<T: Dtype>(shape: impl Into<Shape>) -> Kind {
-        let order = if size_of::<T>() == 1 { '|' } else { '<' };
-        let shape = shape.into();
         Kind::Array {
-            dtype: format!("{order}{}", T::NAME),
-            shape: shape.dims().iter().map(|&extent| extent as u64).collect(),
+            dtype: npy::descr::<T>(),
+            shape: npy::extents(&shape.into()),
         }
     }
 
     /// The kind of the array in a `.npy` file.
     pub fn of_npy(header: &Header) -> Kind {
-        let shape = header.shape();
         Kind::Array {
             dtype: header.descr().to_owned(),
-            shape: shape.dims().iter().map(|&extent| extent as u64).collect(),
+            shape: npy::extents(&header.shape()),
         }
     }
 
@@ -95,7 +92,7 @@ impl Kind {
     /// The header of a `.npy` file that holds this array. `None` for other kinds.
     pub fn npy_header(&self) -> Option<Vec<u8>> {
         match self {
-            Kind::Array { dtype, shape } => Some(crate::array::npy::encode_header(dtype, shape)),
+            Kind::Array { dtype, shape } => Some(npy::encode_header(dtype, shape)),
             Kind::Arrow | Kind::Bytes => None,
         }
     }

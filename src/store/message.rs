@@ -88,6 +88,24 @@ pub(super) enum FailureCode {
     Other,
 }
 
+impl From<Full> for Failure {
+    fn from(full: Full) -> Failure {
+        let held = match full.retained {
+            0 => String::new(),
+            retained => format!(", {retained} of it held by readers of removed objects"),
+        };
+        Failure {
+            error: FailureCode::Full,
+            message: format!(
+                "the store is full: requested {} bytes, free {}, capacity {}{held}; remove objects, or start the \
+                 server with a larger --capacity",
+                full.requested, full.free, full.capacity
+            ),
+            full: Some(full),
+        }
+    }
+}
+
 /// How much room was asked for and is there, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Full {

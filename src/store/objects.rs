@@ -106,25 +106,12 @@ impl<F> Objects<F> {
         if bytes <= free {
             return Ok(());
         }
-        let retained = self.retained_bytes;
-        let held = match retained {
-            0 => String::new(),
-            _ => format!(", {retained} of it held by readers of removed objects"),
-        };
-        Err(Failure {
-            error: FailureCode::Full,
-            message: format!(
-                "the store is full: requested {bytes} bytes, free {free}, capacity {}{held}; remove objects, or start \
-                 the server with a larger --capacity",
-                self.capacity
-            ),
-            full: Some(Full {
-                requested: bytes,
-                free,
-                capacity: self.capacity,
-                retained,
-            }),
-        })
+        Err(Failure::from(Full {
+            requested: bytes,
+            free,
+            capacity: self.capacity,
+            retained: self.retained_bytes,
+        }))
     }
 
     /// Adds an object that was [checked](Objects::check), or puts it in the place of the one that has its name. Returns it,

@@ -92,7 +92,7 @@ impl Header {
             _ => ("", self.descr.as_str()),
         };
         let one_byte = size_of::<T>() == 1;
-        if name != T::NAME && (name, T::NAME) != ("b1", "u1") || order.is_empty() {
+        if !is_read_as::<T>(name) || order.is_empty() {
             return Err(self.other_dtype::<T>());
         }
         match order {
@@ -117,9 +117,23 @@ impl Header {
 
 /// The header of an array of `T`.
 pub(super) fn encode<T: Dtype>(shape: &Shape) -> Vec<u8> {
+    encode_header(&descr::<T>(), &extents(shape))
+}
+
+/// NumPy's name of `T` with its byte order, such as `<f8`.
+pub(crate) fn descr<T: Dtype>() -> String {
     let order = if size_of::<T>() == 1 { '|' } else { '<' };
-    let shape: Vec<u64> = shape.dims().iter().map(|&extent| extent as u64).collect();
-    encode_header(&format!("{order}{}", T::NAME), &shape)
+    format!("{order}{}", T::NAME)
+}
+
+/// Whether elements that NumPy calls `name`, without a byte order, are read as `T`. Booleans are read as `u8`.
+pub(crate) fn is_read_as<T: Dtype>(name: &str) -> bool {
+    name == T::NAME || (name, T::NAME) == ("b1", "u1")
+}
+
+/// The extents of a shape as they are written to files.
+pub(crate) fn extents(shape: &Shape) -> Vec<u64> {
+    shape.dims().iter().map(|&extent| extent as u64).collect()
 }
 
 /// The header of an array, padded so that the elements start at a multiple of 64 bytes.

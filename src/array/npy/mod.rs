@@ -38,7 +38,7 @@ use memmap2::Mmap;
 pub use error::NpyError;
 pub use header::Header;
 #[cfg(feature = "store")]
-pub(crate) use header::encode_header;
+pub(crate) use header::{descr, encode_header, extents, is_read_as};
 
 use super::memory::{self, SealedMemory};
 use super::{AllocError, Array, ArrayMut, Element, Shape};
