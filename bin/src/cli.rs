@@ -4,9 +4,9 @@ use clap::{Parser, Subcommand};
 
 use crate::check::CheckArgs;
 use crate::doctor::DoctorArgs;
-use crate::generate::Generate;
+use crate::generate::What;
 use crate::resize::ResizeArgs;
-use crate::store::{GetArgs, LsArgs, PutArgs, RmArgs, ServeArgs, StopArgs, TopArgs};
+use crate::store::StoreCommand;
 
 const ABOUT: &str = "Image and array work in isolated worker processes, on shared memory";
 
@@ -43,8 +43,15 @@ const LONG_VERSION: &str = concat!(
     max_term_width = 100
 )]
 pub(crate) struct Cli {
-    #[command(flatten)]
-    pub generate: Generate,
+    /// Print a manual page or a shell completion script and exit
+    #[arg(
+        long,
+        value_name = "WHAT",
+        global = true,
+        exclusive = true,
+        hide_short_help = true
+    )]
+    pub generate: Option<What>,
     #[command(subcommand)]
     pub command: Option<Command>,
 }
@@ -56,31 +63,8 @@ pub(crate) enum Command {
     Resize(Box<ResizeArgs>),
     Check(Box<CheckArgs>),
     Doctor(DoctorArgs),
-    Serve(ServeArgs),
-    Put(PutArgs),
-    Get(GetArgs),
-    Ls(LsArgs),
-    Rm(RmArgs),
-    Top(TopArgs),
-    Stop(StopArgs),
-}
-
-impl Command {
-    /// Its name, and what its `--generate` asks for.
-    pub(crate) fn generate(&self) -> (&'static str, &Generate) {
-        match self {
-            Command::Resize(args) => ("resize", &args.generate),
-            Command::Check(args) => ("check", &args.generate),
-            Command::Doctor(args) => ("doctor", &args.generate),
-            Command::Serve(args) => ("serve", &args.generate),
-            Command::Put(args) => ("put", &args.generate),
-            Command::Get(args) => ("get", &args.generate),
-            Command::Ls(args) => ("ls", &args.generate),
-            Command::Rm(args) => ("rm", &args.generate),
-            Command::Top(args) => ("top", &args.generate),
-            Command::Stop(args) => ("stop", &args.generate),
-        }
-    }
+    #[command(flatten)]
+    Store(StoreCommand),
 }
 
 #[cfg(test)]

@@ -1,26 +1,13 @@
 //! `--generate`: manual pages and completion scripts.
 
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 
-use clap::{Args, Command, ValueEnum};
+use clap::{Command, ValueEnum};
 use clap_complete::Shell;
 
 use crate::exit::USAGE;
-use crate::text::reason;
-
-/// The flag `--generate`, the same for the program and for each command.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct Generate {
-    /// Print a manual page or a shell completion script and exit
-    #[arg(
-        long = "generate",
-        value_name = "WHAT",
-        hide_short_help = true,
-        exclusive = true
-    )]
-    pub what: Option<What>,
-}
+use crate::text::{print, reason};
 
 /// What `--generate` prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -48,13 +35,12 @@ pub(crate) fn run(what: What, mut whole: Command, subcommand: Option<&str>) -> E
         What::CompleteZsh => complete(Shell::Zsh),
         What::CompleteFish => complete(Shell::Fish),
     };
-    // A reader that stops early, such as `head`, is no failure.
-    match made.and_then(|()| io::stdout().lock().write_all(&text)) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+    match made.and_then(|()| print(&text)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
             eprintln!("error: stdout: {}", reason(&error));
             ExitCode::from(USAGE)
         }
-        _ => ExitCode::SUCCESS,
     }
 }
 

@@ -15,7 +15,7 @@ mod units;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches};
 
 use cli::{Cli, Command};
 
@@ -23,28 +23,21 @@ fn main() -> ExitCode {
     // First: a worker never returns from here.
     arenite::init();
 
-    let cli = Cli::parse();
-    let (what, name) = match &cli.command {
-        None => (cli.generate.what, None),
-        Some(command) => {
-            let (name, generate) = command.generate();
-            (generate.what, Some(name))
-        }
+    let matches = Cli::command().get_matches();
+    let (name, args) = match matches.subcommand() {
+        Some((name, args)) => (Some(name), args),
+        None => (None, &matches),
     };
-    if let Some(what) = what {
-        return generate::run(what, Cli::command(), name);
+    // Before the arguments are read: it excludes even those that a command needs.
+    if let Some(what) = args.get_one("generate") {
+        return generate::run(*what, Cli::command(), name);
     }
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     match cli.command {
         Some(Command::Resize(args)) => resize::run(&args),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
-        Some(Command::Serve(args)) => store::serve(&args),
-        Some(Command::Put(args)) => store::put(&args),
-        Some(Command::Get(args)) => store::get(&args),
-        Some(Command::Ls(args)) => store::ls(&args),
-        Some(Command::Rm(args)) => store::rm(&args),
-        Some(Command::Top(args)) => store::top(&args),
-        Some(Command::Stop(args)) => store::stop(&args),
+        Some(Command::Store(command)) => store::run(&command),
         // Without any argument clap prints the help itself; this is left for `arenite --`.
         None => ExitCode::from(exit::USAGE),
     }

@@ -1,6 +1,6 @@
 //! Text for people: errors, paths and other strings as parts of a line.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 
 /// The system's message in lower case, without the number that `io::Error` appends.
@@ -9,6 +9,15 @@ pub(crate) fn reason(error: &io::Error) -> String {
     match text.split_once(" (os error") {
         Some((words, _)) => words.to_lowercase(),
         None => text,
+    }
+}
+
+/// Writes results to stdout. A reader that stops early, such as `head`, is no failure.
+pub(crate) fn print(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
     }
 }
 

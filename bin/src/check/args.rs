@@ -4,7 +4,6 @@ use std::ffi::OsString;
 
 use clap::{Args, ValueHint};
 
-use crate::generate::Generate;
 use crate::resize::run_args::RunArgs;
 
 const EXAMPLES: &str = "\
@@ -68,7 +67,7 @@ pub(crate) struct CheckArgs {
     #[arg(
         value_name = "INPUT",
         value_hint = ValueHint::AnyPath,
-        required_unless_present_any = ["null", "what"]
+        required_unless_present = "null"
     )]
     pub inputs: Vec<OsString>,
 
@@ -78,7 +77,4 @@ pub(crate) struct CheckArgs {
 
     #[command(flatten)]
     pub run: RunArgs,
-
-    #[command(flatten)]
-    pub generate: Generate,
 }

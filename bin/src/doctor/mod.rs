@@ -8,7 +8,7 @@ mod machine;
 mod tests;
 mod text;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -17,8 +17,7 @@ use arenite::{Builder, Engine, Sandbox};
 use clap::Args;
 
 use crate::choice::{Choice, wants_color};
-use crate::generate::Generate;
-use crate::text::reason;
+use crate::text::{print, reason};
 use finding::{Finding, Level, Report};
 
 const DETAILS: &str = "\
@@ -62,9 +61,6 @@ pub(crate) struct DoctorArgs {
     /// When to use colours; auto: on a terminal, unless NO_COLOR is set
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = Choice::Auto)]
     color: Choice,
-
-    #[command(flatten)]
-    pub generate: Generate,
 }
 
 /// Runs the command and returns its exit code.
@@ -80,13 +76,12 @@ pub(crate) fn run(args: &DoctorArgs) -> ExitCode {
     } else {
         text::render(&report, &removed, color)
     };
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        // A reader that stops early, such as `head`, is no failure.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+    match print(text.as_bytes()) {
+        Ok(()) => code,
+        Err(error) => {
             eprintln!("error: stdout: {}", reason(&error));
             ExitCode::FAILURE
         }
-        _ => code,
     }
 }
 

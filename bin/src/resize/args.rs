@@ -10,7 +10,6 @@ use clap::{Args, ValueHint};
 
 use super::run_args::RunArgs;
 use super::template::Template;
-use crate::generate::Generate;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -248,7 +247,7 @@ pub(crate) struct ResizeArgs {
     #[arg(
         value_name = "INPUT",
         value_hint = ValueHint::AnyPath,
-        required_unless_present_any = ["null", "jobs", "what"]
+        required_unless_present_any = ["null", "jobs"]
     )]
     pub inputs: Vec<OsString>,
 
@@ -258,7 +257,7 @@ pub(crate) struct ResizeArgs {
         long,
         value_name = "SIZE",
         allow_negative_numbers = true,
-        required_unless_present_any = ["jobs", "what"]
+        required_unless_present = "jobs"
     )]
     pub size: Vec<Size>,
 
@@ -268,7 +267,7 @@ pub(crate) struct ResizeArgs {
         long,
         value_name = "DIR",
         value_hint = ValueHint::DirPath,
-        required_unless_present_any = ["jobs", "what"]
+        required_unless_present = "jobs"
     )]
     pub out: Option<PathBuf>,
 
@@ -360,9 +359,6 @@ pub(crate) struct ResizeArgs {
 
     #[command(flatten)]
     pub run: RunArgs,
-
-    #[command(flatten)]
-    pub generate: Generate,
 }
 
 fn fits() -> impl TypedValueParser<Value = Fit> {
@@ -504,7 +500,6 @@ mod tests {
         }
         assert!(parse("-0 -s 5 -o x").is_ok(), "-0 alone reads stdin");
         assert!(parse("- -s 5 -o x").is_ok());
-        assert!(parse("--generate man").is_ok());
     }
 
     #[test]

@@ -71,20 +71,14 @@ struct Message {
 }
 
 impl Stop {
-    /// Starts to handle signals. A signal that was ignored when the program started (`nohup`, a background job of a
-    /// shell) stays ignored; if handling cannot be set up, signals keep their default effect.
+    /// Starts to handle signals. If handling cannot be set up, signals keep their default effect.
     pub(crate) fn listen() -> Stop {
         let stop = Stop::default();
-        let ignored = ignored();
-        let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter();
-        let wanted: Vec<i32> = wanted
-            .filter(|signal| ignored & 1 << (signal - 1) == 0)
-            .collect();
         let shared = Arc::clone(&stop.shared);
         let (listening, begins) = sync_channel(0);
         // The handling thread installs the handlers: if it cannot start, there are none.
         let thread = Builder::new().spawn(move || {
-            let signals = Signals::new(wanted);
+            let signals = end_signals();
             let _ = listening.send(());
             if let Ok(mut signals) = signals {
                 signals.forever().for_each(|signal| shared.handle(signal));
@@ -254,14 +248,17 @@ fn end_by(signal: i32) -> ! {
     low_level::exit(code_of(signal).into());
 }
 
-/// The signals that this process ignores, as bits. They were ignored by the process that started it.
-pub(crate) fn ignored() -> u64 {
+/// Handles SIGINT, SIGTERM and SIGHUP from now on. One that was ignored when the program started (`nohup`, a background
+/// job of a shell) stays ignored.
+pub(crate) fn end_signals() -> io::Result<Signals> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    status
+    let ignored = status
         .lines()
         .find_map(|line| line.strip_prefix("SigIgn:"))
         .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(0)
+        .unwrap_or(0);
+    let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter();
+    Signals::new(wanted.filter(|signal| ignored & 1 << (signal - 1) == 0))
 }
 
 #[cfg(test)]

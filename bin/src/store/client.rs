@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{self, BufReader, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arenite::array::npy;
@@ -11,8 +10,7 @@ use arenite::store::{Kind, Object};
 use clap::{Args, ValueEnum};
 
 use super::table::objects;
-use super::{Failure, StoreName, finish, print, print_json, width};
-use crate::generate::Generate;
+use super::{Failure, StoreName, print, print_json, width};
 use crate::text::show_path;
 
 /// Put a file into a store as a named object
@@ -24,12 +22,10 @@ use crate::text::show_path;
 )]
 pub(crate) struct PutArgs {
     /// The object's name
-    #[arg(required_unless_present = "what")]
-    object: Option<String>,
+    object: String,
 
     /// The file; - is standard input
-    #[arg(required_unless_present = "what")]
-    file: Option<PathBuf>,
+    file: PathBuf,
 
     /// Replace the object of this name, if there is one; programs that hold it keep it
     #[arg(long)]
@@ -45,9 +41,6 @@ pub(crate) struct PutArgs {
     /// Print the object as a line of JSON
     #[arg(long)]
     json: bool,
-
-    #[command(flatten)]
-    pub generate: Generate,
 }
 
 /// What a file is.
@@ -63,15 +56,8 @@ enum FileKind {
     Bytes,
 }
 
-/// Runs `arenite put` and returns its exit code.
-pub(crate) fn put(args: &PutArgs) -> ExitCode {
-    finish(put_file(args))
-}
-
-fn put_file(args: &PutArgs) -> Result<(), Failure> {
-    let (Some(name), Some(path)) = (&args.object, &args.file) else {
-        return Ok(());
-    };
+pub(super) fn put(args: &PutArgs) -> Result<(), Failure> {
+    let path = &args.file;
     let store = args.store.connect()?;
     let shown = show_path(path);
     let failed = |error: &io::Error| Failure::io(&shown, error);
@@ -106,7 +92,7 @@ fn put_file(args: &PutArgs) -> Result<(), Failure> {
         FileKind::Arrow => Kind::Arrow,
         FileKind::Bytes | FileKind::Auto => Kind::Bytes,
     };
-    let object = store.put_from(name, kind, reader, args.replace)?;
+    let object = store.put_from(&args.object, kind, reader, args.replace)?;
     if args.json {
         return print_json(&object);
     }
@@ -121,8 +107,7 @@ fn put_file(args: &PutArgs) -> Result<(), Failure> {
 #[command(after_help = "Exit codes: 0 done, 1 not (no such object), 2 wrong usage or no server.")]
 pub(crate) struct GetArgs {
     /// The object's name
-    #[arg(required_unless_present = "what")]
-    object: Option<String>,
+    object: String,
 
     /// The file, which is replaced; - is standard output
     #[arg(short, long, value_name = "FILE", default_value = "-")]
@@ -134,20 +119,9 @@ pub(crate) struct GetArgs {
     /// Print the object's description as a line of JSON (with --out FILE)
     #[arg(long)]
     json: bool,
-
-    #[command(flatten)]
-    pub generate: Generate,
 }
 
-/// Runs `arenite get` and returns its exit code.
-pub(crate) fn get(args: &GetArgs) -> ExitCode {
-    finish(get_file(args))
-}
-
-fn get_file(args: &GetArgs) -> Result<(), Failure> {
-    let Some(name) = &args.object else {
-        return Ok(());
-    };
+pub(super) fn get(args: &GetArgs) -> Result<(), Failure> {
     let to_stdout = args.out.as_os_str() == "-";
     if to_stdout && (args.json || io::stdout().is_terminal()) {
         return Err(Failure {
@@ -155,7 +129,7 @@ fn get_file(args: &GetArgs) -> Result<(), Failure> {
             code: crate::exit::USAGE,
         });
     }
-    let (object, bytes) = args.store.connect()?.get_bytes(name)?;
+    let (object, bytes) = args.store.connect()?.get_bytes(&args.object)?;
     let header = object.kind.npy_header().unwrap_or_default();
     if to_stdout {
         print(&header)?;
@@ -205,17 +179,9 @@ pub(crate) struct LsArgs {
     /// 1970), leases, pid and program of the maker
     #[arg(long)]
     json: bool,
-
-    #[command(flatten)]
-    pub generate: Generate,
 }
 
-/// Runs `arenite ls` and returns its exit code.
-pub(crate) fn ls(args: &LsArgs) -> ExitCode {
-    finish(list(args))
-}
-
-fn list(args: &LsArgs) -> Result<(), Failure> {
+pub(super) fn ls(args: &LsArgs) -> Result<(), Failure> {
     let found = args.store.connect()?.objects()?;
     if args.json {
         return found.iter().try_for_each(print_json);
@@ -230,7 +196,7 @@ fn list(args: &LsArgs) -> Result<(), Failure> {
 )]
 pub(crate) struct RmArgs {
     /// The objects' names
-    #[arg(required_unless_present = "what", value_name = "OBJECT")]
+    #[arg(required = true, value_name = "OBJECT")]
     objects: Vec<String>,
 
     #[command(flatten)]
@@ -239,17 +205,9 @@ pub(crate) struct RmArgs {
     /// Print each removed object as a line of JSON
     #[arg(long)]
     json: bool,
-
-    #[command(flatten)]
-    pub generate: Generate,
 }
 
-/// Runs `arenite rm` and returns its exit code.
-pub(crate) fn rm(args: &RmArgs) -> ExitCode {
-    finish(remove(args))
-}
-
-fn remove(args: &RmArgs) -> Result<(), Failure> {
+pub(super) fn rm(args: &RmArgs) -> Result<(), Failure> {
     let store = args.store.connect()?;
     let mut removed: Vec<Object> = Vec::new();
     let mut failures = Vec::new();
@@ -266,7 +224,7 @@ fn remove(args: &RmArgs) -> Result<(), Failure> {
         return Ok(());
     };
     for failure in failures {
-        eprintln!("error: {}", failure.message);
+        failure.print();
     }
     Err(last)
 }
@@ -281,17 +239,9 @@ pub(crate) struct StopArgs {
     /// Print what the store was as a line of JSON
     #[arg(long)]
     json: bool,
-
-    #[command(flatten)]
-    pub generate: Generate,
 }
 
-/// Runs `arenite stop` and returns its exit code.
-pub(crate) fn stop(args: &StopArgs) -> ExitCode {
-    finish(end(args))
-}
-
-fn end(args: &StopArgs) -> Result<(), Failure> {
+pub(super) fn stop(args: &StopArgs) -> Result<(), Failure> {
     let info = args.store.connect()?.stop()?;
     match args.json {
         true => print_json(&info),

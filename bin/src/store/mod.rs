@@ -5,31 +5,68 @@ mod serve;
 mod table;
 mod top;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use arenite::store::{Store, StoreError, StoreErrorKind, connect};
-use clap::Args;
+use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use crate::exit::USAGE;
 use crate::text::{one_line, reason};
 
-pub(crate) use client::{GetArgs, LsArgs, PutArgs, RmArgs, StopArgs, get, ls, put, rm, stop};
-pub(crate) use serve::{ServeArgs, serve};
-pub(crate) use top::{TopArgs, top};
+/// The server and its clients.
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreCommand {
+    Serve(serve::ServeArgs),
+    Put(client::PutArgs),
+    Get(client::GetArgs),
+    Ls(client::LsArgs),
+    Rm(client::RmArgs),
+    Top(top::TopArgs),
+    Stop(client::StopArgs),
+}
+
+/// Runs the command and returns its exit code.
+pub(crate) fn run(command: &StoreCommand) -> ExitCode {
+    let result = match command {
+        StoreCommand::Serve(args) => serve::serve(args),
+        StoreCommand::Put(args) => client::put(args),
+        StoreCommand::Get(args) => client::get(args),
+        StoreCommand::Ls(args) => client::ls(args),
+        StoreCommand::Rm(args) => client::rm(args),
+        StoreCommand::Top(args) => top::top(args),
+        StoreCommand::Stop(args) => client::stop(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.print();
+            ExitCode::from(failure.code)
+        }
+    }
+}
 
 /// Which store a client talks to.
 #[derive(Args, Debug)]
 pub(crate) struct StoreName {
-    /// The store: its name, or the path of its socket
+    /// The store: its name, or the path of its socket [env: ARENITE_STORE] [default: main]
     #[arg(
         long = "store",
         value_name = "NAME",
-        env = "ARENITE_STORE",
-        default_value = "main"
+        default_value_t = default_name(),
+        hide_default_value = true
     )]
     name: String,
+}
+
+/// The name of the store, unless a flag gives it. Not clap's `env`: it counts a set variable as an argument, which
+/// conflicts with the exclusive --generate.
+fn default_name() -> String {
+    match std::env::var("ARENITE_STORE") {
+        Ok(name) if !name.is_empty() => name,
+        _ => "main".to_owned(),
+    }
 }
 
 impl StoreName {
@@ -57,6 +94,10 @@ impl Failure {
     fn io(what: &str, error: &io::Error) -> Failure {
         Failure::object(format!("{what}: {}", reason(error)))
     }
+
+    fn print(&self) {
+        eprintln!("error: {}", one_line(&self.message));
+    }
 }
 
 impl From<StoreError> for Failure {
@@ -76,26 +117,9 @@ impl From<StoreError> for Failure {
     }
 }
 
-/// Prints the failure, if there is one, and returns the exit code.
-fn finish(result: Result<(), Failure>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("error: {}", one_line(&failure.message));
-            ExitCode::from(failure.code)
-        }
-    }
-}
-
-/// Writes results to stdout. A reader that stops early, such as `head`, is no failure.
+/// Writes results to stdout.
 fn print(bytes: &[u8]) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    match out.write_all(bytes).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::io("stdout", &error))
-        }
-        _ => Ok(()),
-    }
+    crate::text::print(bytes).map_err(|error| Failure::io("stdout", &error))
 }
 
 /// Writes one line of JSON to stdout.

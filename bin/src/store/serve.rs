@@ -4,18 +4,15 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use arenite::store::Server;
 use clap::Args;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::Serialize;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
-use super::{Failure, finish, print_json};
-use crate::generate::Generate;
+use super::{Failure, default_name, print_json};
+use crate::resize::stop::end_signals;
 use crate::text::show_path;
 use crate::units::{bytes, duration, show_bytes};
 
@@ -40,12 +37,12 @@ the store is served already.";
 #[derive(Args, Debug)]
 #[command(after_long_help = DETAILS)]
 pub(crate) struct ServeArgs {
-    /// The store's name, or the path of its socket
+    /// The store's name, or the path of its socket [env: ARENITE_STORE] [default: main]
     #[arg(
         long,
         value_name = "NAME",
-        env = "ARENITE_STORE",
-        default_value = "main"
+        default_value_t = default_name(),
+        hide_default_value = true
     )]
     name: String,
 
@@ -60,9 +57,6 @@ pub(crate) struct ServeArgs {
     /// Print a line of JSON once clients can connect
     #[arg(long)]
     json: bool,
-
-    #[command(flatten)]
-    pub generate: Generate,
 }
 
 #[derive(Serialize)]
@@ -73,12 +67,7 @@ struct Ready<'a> {
     capacity: u64,
 }
 
-/// Runs the command and returns its exit code.
-pub(crate) fn serve(args: &ServeArgs) -> ExitCode {
-    finish(run(args))
-}
-
-fn run(args: &ServeArgs) -> Result<(), Failure> {
+pub(super) fn serve(args: &ServeArgs) -> Result<(), Failure> {
     // A descriptor for each large object and each client: the soft limit is that of programs that use `select`.
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
@@ -91,12 +80,8 @@ fn run(args: &ServeArgs) -> Result<(), Failure> {
         server = server.idle_exit(after);
     }
     let stopper = server.stopper();
-    // Those that `nohup`, or a shell for its background jobs, ignores stay ignored.
-    let ignored = crate::resize::stop::ignored();
-    let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter();
-    let wanted = wanted.filter(|signal| ignored & 1 << (signal - 1) == 0);
     let mut signals =
-        Signals::new(wanted).map_err(|error| Failure::io("cannot handle signals", &error))?;
+        end_signals().map_err(|error| Failure::io("cannot handle signals", &error))?;
     std::thread::spawn(move || {
         if signals.forever().next().is_some() {
             stopper.stop();

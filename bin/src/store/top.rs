@@ -2,7 +2,6 @@
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,9 +16,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::client::now;
 use super::table::{age, clients, cut, objects};
-use super::{Failure, StoreName, finish, print, print_json};
+use super::{Failure, StoreName, print, print_json};
 use crate::choice::{Choice, wants_color};
-use crate::generate::Generate;
 use crate::units::{duration, show_bytes};
 
 const DETAILS: &str = "\
@@ -46,9 +44,6 @@ pub(crate) struct TopArgs {
     /// When to use colours; auto: on a terminal, unless NO_COLOR is set
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = Choice::Auto)]
     color: Choice,
-
-    #[command(flatten)]
-    pub generate: Generate,
 }
 
 /// A store at one moment.
@@ -147,12 +142,7 @@ fn bar(share: f64) -> String {
     format!("[{}{}]", "#".repeat(full), ".".repeat(WIDTH - full))
 }
 
-/// Runs the command and returns its exit code.
-pub(crate) fn top(args: &TopArgs) -> ExitCode {
-    finish(watch(args))
-}
-
-fn watch(args: &TopArgs) -> Result<(), Failure> {
+pub(super) fn top(args: &TopArgs) -> Result<(), Failure> {
     let store = args.store.connect()?;
     if args.json {
         return print_json(&View::of(&store)?);
