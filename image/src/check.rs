@@ -7,7 +7,7 @@ use super::meta::{Decoded, Request};
 use super::pixels::{Samples, swaps_sides};
 use super::size::{Size, When};
 use super::spec::ResizeSpec;
-use super::{decode_for, gif, readable_format, resample, riff};
+use super::{animation, decode_for, readable_format, resample, riff};
 
 /// A picture whose pixels can be decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Checked {
 /// Decodes one picture to find out whether it is whole. Of `spec`, the limits and `fail_on` count.
 ///
 /// All pixels are decoded, those of JPEG only as far as damage shows, which is faster than [`decode`]. Of several
-/// pictures in a file, the first is decoded, of a GIF all. [`ImageError::proves_damage`] separates broken files from
+/// pictures in a TIFF the first is decoded, of an animation all. [`ImageError::proves_damage`] separates broken files from
 /// those that cannot be judged. Damage around the pixels of a JPEG that is whole otherwise is looked for at
 /// [`FailOn::Warning`](super::FailOn::Warning) only.
 ///
@@ -63,13 +63,15 @@ pub fn check(input: &[u8], spec: &ResizeSpec) -> Result<Checked, ImageError> {
     let request = Request {
         spec: &spec,
         sizes: &[spec.size],
+        animates: false,
     };
     let (decoded, mut damage) = decode_for(input, format, request)?;
     let (width, height) = decoded.full;
-    let later = match format {
-        Format::Gif => gif::damage_after_first(input, &spec)?,
-        Format::WebP => riff::damage_after_first(input),
-        _ => None,
+    let frames = animation::open(input, format, &spec)?;
+    let frames = frames.into_iter().flat_map(|animation| animation.frames);
+    let later = match frames.filter_map(Result::err).next() {
+        None if format == Format::WebP => riff::damage_after_first(input),
+        found => found,
     };
     if let Some(found) = later {
         let later = found.judge(spec.fail_on, u64::from(width) * u64::from(height))?;

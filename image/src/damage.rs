@@ -83,17 +83,23 @@ impl Found {
         Self { loss, error }
     }
 
+    /// Damage of a picture after the first in the file.
+    pub(super) const fn later(error: ImageError) -> Self {
+        let loss = Loss::Later;
+        Self { loss, error }
+    }
+
     /// Applies the policy to a picture of this number of pixels.
     ///
     /// # Errors
-    /// The error, if the policy counts the damage as one.
+    /// The error, if the policy counts the damage as one, or if it is a limit and no damage.
     pub(super) fn judge(self, fail_on: FailOn, pixels: u64) -> Result<Damage, ImageError> {
         let level = match (self.loss, &self.error) {
             (Loss::Nothing, _) => FailOn::Warning,
             (_, ImageError::Truncated { .. }) => FailOn::Truncated,
             _ => FailOn::Error,
         };
-        if fail_on >= level {
+        if fail_on >= level || !self.error.proves_damage() {
             return Err(self.error);
         }
         let (missing, what) = match self.loss {
@@ -103,7 +109,7 @@ impl Found {
                 (count, format!("{percent:.1} % of its pixels are missing"))
             }
             Loss::Detail => (0, "the picture is coarser than it was".to_owned()),
-            Loss::Later => (0, "the first picture in it is whole".to_owned()),
+            Loss::Later => (0, "what comes before is whole".to_owned()),
         };
         let text = format!("{}; {what}", self.error);
         Ok(Damage {

@@ -1,4 +1,4 @@
-//! Encoding as JPEG, PNG and WebP.
+//! Encoding as JPEG, PNG, WebP and GIF.
 
 use std::borrow::Cow;
 
@@ -9,12 +9,11 @@ use image::{ExtendedColorType, ImageEncoder};
 use super::color::without_ycbcr;
 use super::error::ImageError;
 use super::format::{Format, probe};
-use super::jpeg;
-use super::meta::{Metadata, add_to_webp, add_xmp_to_png};
+use super::meta::{Metadata, add_xmp_to_png, webp_file};
 use super::palette::{Indexed, Palette};
 use super::pixels::{Color, Pixels, Samples};
-use super::png;
 use super::spec::ResizeSpec;
+use super::{gif, jpeg, png, riff};
 
 /// Options of the encoders.
 #[derive(Clone, Copy)]
@@ -68,7 +67,7 @@ impl Encoding {
     /// Whether grey pixels become RGB in this format.
     pub(super) fn makes_rgb(self, color: Color, format: Format) -> bool {
         match (color, format) {
-            (Color::Gray | Color::GrayAlpha, Format::WebP) => true,
+            (Color::Gray | Color::GrayAlpha, Format::WebP | Format::Gif) => true,
             (Color::GrayAlpha, Format::Jpeg) => !is_grey(self.background),
             _ => false,
         }
@@ -79,8 +78,8 @@ pub(super) fn is_grey([red, green, blue]: [u8; 3]) -> bool {
     red == green && green == blue
 }
 
-/// Converts pixels to what the encoder of `format` takes: JPEG takes 8 bits without alpha, and YCbCr; WebP takes 8 bits
-/// and no grey; PNG takes everything but YCbCr.
+/// Converts pixels to what the encoder of `format` takes: JPEG takes 8 bits without alpha, and YCbCr; WebP and GIF take
+/// 8 bits and no grey; PNG takes everything but YCbCr.
 pub(super) fn prepared(pixels: Pixels, format: Format, how: Encoding) -> Pixels {
     let pixels = match how.makes_rgb(pixels.color, format) {
         true => pixels.into_rgb(),
@@ -88,7 +87,7 @@ pub(super) fn prepared(pixels: Pixels, format: Format, how: Encoding) -> Pixels 
     };
     match format {
         Format::Jpeg => pixels.flattened_over(how.background).into_eight_bits(),
-        Format::WebP => without_ycbcr(pixels).into_eight_bits(),
+        Format::WebP | Format::Gif => without_ycbcr(pixels).into_eight_bits(),
         _ => without_ycbcr(pixels),
     }
 }
@@ -104,12 +103,13 @@ pub(super) fn encode(
         Format::Jpeg => jpeg::encode(pixels, how, metadata),
         Format::Png => palette_png(pixels, how, metadata),
         Format::WebP => webp(pixels, how, metadata),
+        Format::Gif => gif::encode_still(pixels),
         _ => Err(ImageError::NotAnOutput { format }),
     }
 }
 
 /// The largest mean squared difference of a palette to its picture that is not seen: 42 dB.
-const INVISIBLE: f64 = 4.1;
+pub(super) const INVISIBLE: f64 = 4.1;
 
 /// Encodes PNG, with a palette where `how` wants one.
 fn palette_png(
@@ -172,10 +172,7 @@ fn indexed_png(
     let alphas = indexed.colors.iter().map(|color| color[3]);
     let alphas: Vec<u8> = alphas.take_while(|&alpha| alpha != u8::MAX).collect();
     info.trns = (!alphas.is_empty()).then_some(alphas.into());
-    if let Some(metadata) = metadata {
-        info.icc_profile = metadata.icc.as_deref().map(Cow::Borrowed);
-        info.exif_metadata = metadata.exif.as_deref().map(Cow::Borrowed);
-    }
+    describe_png(&mut info, metadata);
     let per_byte = 8 / bits;
     let mut rows = Vec::with_capacity(indexed.indices.len() / per_byte + height as usize);
     for row in indexed.indices.chunks_exact(width as usize) {
@@ -197,6 +194,14 @@ fn indexed_png(
         add_xmp_to_png(&mut out, xmp);
     }
     Ok(out)
+}
+
+/// Adds profile and EXIF to the header of a PNG.
+pub(super) fn describe_png<'a>(info: &mut Info<'a>, metadata: Option<&'a Metadata>) {
+    if let Some(metadata) = metadata {
+        info.icc_profile = metadata.icc.as_deref().map(Cow::Borrowed);
+        info.exif_metadata = metadata.exif.as_deref().map(Cow::Borrowed);
+    }
 }
 
 const NOT_OF_PNG: &str = "PNG has neither inks nor YCbCr";
@@ -252,6 +257,27 @@ fn webp(
     how: Encoding,
     metadata: Option<&Metadata>,
 ) -> Result<Vec<u8>, ImageError> {
+    let file = webp_picture(pixels, how)?;
+    let has_any =
+        |data: &&Metadata| data.icc.is_some() || data.exif.is_some() || data.xmp.is_some();
+    let Some(metadata) = metadata.filter(has_any) else {
+        return Ok(file);
+    };
+    let flags = match pixels.color.has_alpha() {
+        true => riff::ALPHA,
+        false => 0,
+    };
+    let sides = (pixels.width, pixels.height);
+    riff::picture_chunks(&file)
+        .and_then(|picture| webp_file(picture, flags, sides, metadata))
+        .ok_or_else(|| ImageError::Encode {
+            format: Format::WebP,
+            reason: "its metadata does not fit".to_owned(),
+        })
+}
+
+/// A WebP file without metadata.
+pub(super) fn webp_picture(pixels: &Pixels, how: Encoding) -> Result<Vec<u8>, ImageError> {
     let failed = |reason: String| ImageError::Encode {
         format: Format::WebP,
         reason,
@@ -268,14 +294,5 @@ fn webp(
     let file = webp::Encoder::new(samples, layout, pixels.width, pixels.height)
         .encode_simple(how.lossless, quality)
         .map_err(|error| failed(format!("{error:?}")))?;
-    match metadata {
-        Some(metadata)
-            if metadata.icc.is_some() || metadata.exif.is_some() || metadata.xmp.is_some() =>
-        {
-            let size = (pixels.width, pixels.height);
-            add_to_webp(&file, metadata, size, pixels.color.has_alpha())
-                .ok_or_else(|| failed("its metadata does not fit".to_owned()))
-        }
-        _ => Ok(file.to_vec()),
-    }
+    Ok(file.to_vec())
 }

@@ -17,9 +17,9 @@ pub enum Format {
     Jpeg = 1,
     /// PNG, 1 to 16 bits per channel.
     Png = 2,
-    /// WebP, lossy or lossless; the first frame of an animation.
+    /// WebP, lossy or lossless, still or animated.
     WebP = 3,
-    /// GIF, the first frame. Read only.
+    /// GIF, still or animated.
     Gif = 4,
     /// TIFF, the first page. Read only.
     Tiff = 5,
@@ -85,7 +85,12 @@ impl Format {
 
     /// Whether this crate encodes it.
     pub const fn is_writable(self) -> bool {
-        matches!(self, Self::Jpeg | Self::Png | Self::WebP)
+        matches!(self, Self::Jpeg | Self::Png | Self::WebP | Self::Gif)
+    }
+
+    /// Whether a file can be an animation.
+    pub(super) const fn is_animated(self) -> bool {
+        matches!(self, Self::Png | Self::WebP | Self::Gif)
     }
 
     /// The default output format: the same, or PNG for a format that is only decoded.
@@ -139,14 +144,16 @@ impl fmt::Display for Format {
 impl FromStr for Format {
     type Err = String;
 
-    /// Parses the name of an output format: `jpeg`, `jpg`, `png` or `webp`.
+    /// Parses the name of an output format: `jpeg`, `jpg`, `png`, `webp` or `gif`.
     fn from_str(text: &str) -> Result<Self, String> {
         match Self::from_extension(text) {
             Some(format) if format.is_writable() => Ok(format),
             Some(format) => Err(format!(
-                "{format} cannot be written; choose jpeg, png or webp"
+                "{format} cannot be written; choose jpeg, png, webp or gif"
             )),
-            None => Err(format!("unknown format {text:?}; choose jpeg, png or webp")),
+            None => Err(format!(
+                "unknown format {text:?}; choose jpeg, png, webp or gif"
+            )),
         }
     }
 }
@@ -259,10 +266,10 @@ mod tests {
     }
 
     #[test]
-    fn only_three_formats_are_written() {
+    fn only_four_formats_are_written() {
         assert_eq!("JPG".parse(), Ok(Format::Jpeg));
         assert_eq!("webp".parse(), Ok(Format::WebP));
-        assert!("gif".parse::<Format>().is_err());
+        assert!("tiff".parse::<Format>().is_err());
         assert!("psd".parse::<Format>().is_err());
         assert_eq!(Format::Tiff.default_output(), Format::Png);
         assert_eq!(Format::WebP.default_output(), Format::WebP);

@@ -1,11 +1,20 @@
-//! Decoding of GIF, by the `gif` crate: the first frame, on a screen that is large enough for it.
+//! GIF, by the `gif` crate: frames on a screen that is large enough for the first one.
 
-use gif::{ColorOutput, DecodeOptions, DecodingError, MemoryLimit};
+use std::borrow::Cow;
+use std::io::Read;
 
+use gif::{
+    ColorOutput, DecodeOptions, Decoder, DecodingError, DisposalMethod, Encoder, MemoryLimit,
+    Repeat,
+};
+
+use super::animation::{Animation, Change, Frame, Unchanged, changes};
 use super::damage::{Found, Loss};
+use super::encode::INVISIBLE;
 use super::error::ImageError;
 use super::format::Format;
 use super::meta::{Decoded, Metadata, Request};
+use super::palette::Indexed;
 use super::pixels::{Color, Pixels, Samples, buffer};
 use super::spec::ResizeSpec;
 use image::metadata::Orientation;
@@ -86,51 +95,314 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     })
 }
 
-/// Decodes the frames after the first, and returns the first damage in them.
-///
-/// # Errors
-/// A frame beyond the limits of `spec`.
-pub(super) fn damage_after_first(
-    input: &[u8],
-    spec: &ResizeSpec,
-) -> Result<Option<Found>, ImageError> {
+/// The frames of a file with more than one, or with damage after the first.
+pub(super) fn animation<'a>(
+    input: &'a [u8],
+    spec: &'a ResizeSpec,
+) -> Result<Option<Animation<'a>>, ImageError> {
     let mut options = DecodeOptions::new();
-    options.set_color_output(ColorOutput::Indexed);
-    options.set_memory_limit(MemoryLimit::Unlimited);
+    options.skip_frame_decoding(true);
     let mut decoder = options.read_info(input).map_err(translate)?;
-    let mut pixels: Vec<u8> = Vec::new();
-    for number in 0_u32.. {
-        let (width, height) = match decoder.next_frame_info() {
-            Ok(Some(frame)) => (u32::from(frame.width), u32::from(frame.height)),
-            Ok(None) => break,
-            // Between two frames, or after the last one.
-            Err(error) => {
-                let error = match translate(error) {
-                    ImageError::Truncated { format } => {
-                        ImageError::corrupt(format, "its end marker is missing")
-                    }
-                    error => error,
-                };
-                return Ok(Some(Found::around(error)));
-            }
-        };
-        if number == 0 {
-            // Decoded already; the decoder skips what is not read.
-            continue;
-        }
-        spec.check_source((width, height), Format::Gif)?;
-        let bytes = u64::from(width) * u64::from(height);
-        spec.admit(bytes, input.len() as u64)?;
-        if pixels.len() < bytes as usize {
-            pixels = buffer(bytes as usize)?;
-        }
-        let frame = pixels.get_mut(..bytes as usize).unwrap_or_default();
-        if let Err(error) = decoder.read_into_buffer(frame) {
-            let (loss, error) = (Loss::Later, translate(error));
-            return Ok(Some(Found { loss, error }));
+    for _ in 0..2 {
+        if let Ok(None) = decoder.next_frame_info() {
+            return Ok(None);
         }
     }
-    Ok(None)
+    let plays = match decoder.repeat() {
+        Repeat::Infinite => 0,
+        // It says how often the animation starts again.
+        Repeat::Finite(again) => u32::from(again) + 1,
+    };
+    let mut options = DecodeOptions::new();
+    options.set_color_output(ColorOutput::RGBA);
+    // Sizes are checked here, before anything is allocated.
+    options.set_memory_limit(MemoryLimit::Unlimited);
+    let decoder = options.read_info(input).map_err(translate)?;
+    let mut screen = Screen {
+        decoder,
+        file: input,
+        spec,
+        sides: (0, 0),
+        pixels: Vec::new(),
+        undo: Undo::Nothing,
+    };
+    let mut has_ended = false;
+    let frames = std::iter::from_fn(move || {
+        let next = match has_ended {
+            true => None,
+            false => screen.next().transpose(),
+        };
+        has_ended = !matches!(next, Some(Ok(_)));
+        next
+    });
+    Ok(Some(Animation {
+        frames: Box::new(frames),
+        plays,
+    }))
+}
+
+/// The screen on which the frames of an animation are drawn.
+struct Screen<'a> {
+    decoder: Decoder<&'a [u8]>,
+    file: &'a [u8],
+    spec: &'a ResizeSpec,
+    /// Width and height; 0 before the first frame.
+    sides: (usize, usize),
+    /// Red, green, blue and alpha of each pixel.
+    pixels: Vec<u8>,
+    undo: Undo,
+}
+
+/// What to do before the next frame is drawn.
+enum Undo {
+    Nothing,
+    /// Clear this area.
+    Clear(Area),
+    /// Bring back these pixels.
+    Restore(Vec<u8>),
+}
+
+/// A part of the screen, in pixels.
+#[derive(Clone, Copy)]
+struct Area {
+    left: usize,
+    top: usize,
+    width: usize,
+    height: usize,
+}
+
+impl Screen<'_> {
+    /// Draws the next frame.
+    fn next(&mut self) -> Result<Option<Frame>, Found> {
+        let frame = match self.decoder.next_frame_info() {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Ok(None),
+            Err(error) => {
+                return Err(match translate(error) {
+                    ImageError::Truncated { format } if lacks_only_its_end(self.file) => {
+                        Found::around(ImageError::corrupt(format, "its end marker is missing"))
+                    }
+                    error => Found::later(error),
+                });
+            }
+        };
+        let area = Area {
+            left: frame.left.into(),
+            top: frame.top.into(),
+            width: frame.width.into(),
+            height: frame.height.into(),
+        };
+        let (disposal, delay) = (frame.dispose, frame.delay);
+        self.draw(area, disposal).map_err(Found::later)?;
+        let pixels = Pixels {
+            width: self.sides.0 as u32,
+            height: self.sides.1 as u32,
+            color: Color::Rgba,
+            samples: Samples::Eight(self.pixels.clone()),
+        };
+        Ok(Some(Frame {
+            pixels: pixels.without_full_alpha(),
+            millis: u32::from(delay) * HUNDREDTH as u32,
+        }))
+    }
+
+    fn draw(&mut self, area: Area, disposal: DisposalMethod) -> Result<(), ImageError> {
+        if self.sides == (0, 0) {
+            let (width, height) = (self.decoder.width(), self.decoder.height());
+            self.sides = (
+                usize::from(width).max(area.left + area.width),
+                usize::from(height).max(area.top + area.height),
+            );
+            self.pixels = buffer(self.sides.0 * self.sides.1 * PIXEL)?;
+        }
+        self.spec
+            .check_source((area.width as u32, area.height as u32), Format::Gif)?;
+        let bytes = area.width * area.height * PIXEL;
+        self.spec.admit(bytes as u64, self.file.len() as u64)?;
+        let mut drawn = buffer::<u8>(bytes)?;
+        self.decoder
+            .read_into_buffer(&mut drawn)
+            .map_err(translate)?;
+        match std::mem::replace(&mut self.undo, Undo::Nothing) {
+            Undo::Nothing => {}
+            Undo::Clear(area) => self.rows(area).for_each(|(row, _)| row.fill(0)),
+            Undo::Restore(pixels) => self.pixels = pixels,
+        }
+        self.undo = match disposal {
+            DisposalMethod::Any | DisposalMethod::Keep => Undo::Nothing,
+            DisposalMethod::Background => Undo::Clear(area),
+            DisposalMethod::Previous => Undo::Restore(self.pixels.clone()),
+        };
+        for (row, y) in self.rows(area) {
+            let from = drawn[y * area.width * PIXEL..].as_chunks::<PIXEL>().0;
+            let to = row.as_chunks_mut::<PIXEL>().0;
+            for (to, from) in to.iter_mut().zip(from) {
+                if from[3] != 0 {
+                    *to = *from;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows of an area, as far as they are on the screen, each with its number in the area.
+    fn rows(&mut self, area: Area) -> impl Iterator<Item = (&mut [u8], usize)> {
+        let (width, _) = self.sides;
+        let right = (area.left + area.width).min(width);
+        let left = area.left.min(right);
+        let rows = self.pixels.chunks_exact_mut(width * PIXEL);
+        let rows = rows.skip(area.top).take(area.height).zip(0..);
+        rows.map(move |(row, y)| (&mut row[left * PIXEL..right * PIXEL], y))
+    }
+}
+
+/// Whether a file that ends early has all its frames.
+fn lacks_only_its_end(file: &[u8]) -> bool {
+    let mut options = DecodeOptions::new();
+    options.skip_frame_decoding(true);
+    let Ok(mut decoder) = options.read_info(file.chain(&b";"[..])) else {
+        return false;
+    };
+    loop {
+        match decoder.next_frame_info() {
+            Ok(Some(_)) => {}
+            end => return end.is_ok(),
+        }
+    }
+}
+
+/// GIF counts time in hundredths of a second: this many milliseconds.
+const HUNDREDTH: u64 = 10;
+
+/// Alpha from which on a pixel is opaque: GIF has no half-transparent ones.
+const OPAQUE: u8 = 128;
+
+/// Encodes a picture of 8-bit RGB or RGBA.
+pub(super) fn encode_still(pixels: &Pixels) -> Result<Vec<u8>, ImageError> {
+    let still = Frame {
+        pixels: pixels.clone(),
+        millis: 0,
+    };
+    encode(vec![still], 1)
+}
+
+/// Encodes frames of 8-bit RGB or RGBA. Each has the 256 colours that fit it best.
+pub(super) fn encode(frames: Vec<Frame>, plays: u32) -> Result<Vec<u8>, ImageError> {
+    let failed = |reason: String| ImageError::Encode {
+        format: Format::Gif,
+        reason,
+    };
+    let frames: Vec<Frame> = frames.into_iter().map(without_half_alpha).collect();
+    // A frame can hide what is below it, and cannot make it transparent again.
+    let clears = frames
+        .windows(2)
+        .any(|pair| becomes_transparent(&pair[0].pixels, &pair[1].pixels));
+    let changes = match clears {
+        true => frames.into_iter().map(Change::whole).collect(),
+        false => changes(&frames, Unchanged::Transparent),
+    };
+    let Some(first) = changes.first() else {
+        return Err(failed("it has no frame".to_owned()));
+    };
+    let short = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
+    let (width, height) = (short(first.pixels.width), short(first.pixels.height));
+    let mut out = Vec::new();
+    let written = |error: gif::EncodingError| failed(error.to_string());
+    let mut encoder = Encoder::new(&mut out, width, height, &[]).map_err(written)?;
+    let repeat = match plays {
+        0 => Some(Repeat::Infinite),
+        // Without a number it is shown once.
+        1 => None,
+        plays => Some(Repeat::Finite(short(plays - 1))),
+    };
+    if let Some(repeat) = repeat {
+        encoder.set_repeat(repeat).map_err(written)?;
+    }
+    let mut time = 0;
+    for change in changes {
+        let pixels = &change.pixels;
+        let indexed =
+            indexed(pixels).ok_or_else(|| failed("it has no 8-bit colours".to_owned()))?;
+        // Rounded in sum, so that long animations keep their length.
+        let hundredths = |millis: u64| (millis + HUNDREDTH / 2) / HUNDREDTH;
+        let start = hundredths(time);
+        time += u64::from(change.millis);
+        let has_transparent = indexed.colors.first().is_some_and(|color| color[3] == 0);
+        let frame = gif::Frame {
+            delay: short((hundredths(time) - start) as u32),
+            dispose: match clears {
+                true => DisposalMethod::Background,
+                false => DisposalMethod::Keep,
+            },
+            transparent: has_transparent.then_some(0),
+            left: short(change.left),
+            top: short(change.top),
+            width: short(pixels.width),
+            height: short(pixels.height),
+            palette: Some(
+                indexed
+                    .colors
+                    .iter()
+                    .flat_map(|color| color[..3].to_vec())
+                    .collect(),
+            ),
+            buffer: Cow::Owned(indexed.indices),
+            ..gif::Frame::default()
+        };
+        encoder.write_frame(&frame).map_err(written)?;
+    }
+    drop(encoder);
+    Ok(out)
+}
+
+/// The colours of a frame: its own, or those that fit best, which are mixed where that would be seen. A transparent one
+/// is the first.
+fn indexed(pixels: &Pixels) -> Option<Indexed> {
+    if let Some(exact) = Indexed::exact(pixels) {
+        return Some(exact);
+    }
+    let mut indexed = Indexed::nearest(pixels)?;
+    if indexed.error > INVISIBLE {
+        indexed = indexed.dithered(pixels);
+    }
+    // A mean of opaque and transparent pixels.
+    let clear = indexed
+        .colors
+        .iter()
+        .take_while(|color| color[3] < OPAQUE)
+        .count();
+    if let Some(first) = indexed.colors.first_mut().filter(|_| clear > 0) {
+        *first = [0; PIXEL];
+        let indices = indexed.indices.iter_mut();
+        indices
+            .filter(|index| usize::from(**index) < clear)
+            .for_each(|index| *index = 0);
+    }
+    Some(indexed)
+}
+
+/// The frame as RGBA, with each pixel opaque or transparent.
+fn without_half_alpha(frame: Frame) -> Frame {
+    let mut pixels = frame.pixels.with_alpha();
+    if let Samples::Eight(samples) = &mut pixels.samples {
+        for pixel in samples.as_chunks_mut::<PIXEL>().0 {
+            match pixel[3] >= OPAQUE {
+                true => pixel[3] = u8::MAX,
+                false => *pixel = [0; PIXEL],
+            }
+        }
+    }
+    Frame { pixels, ..frame }
+}
+
+/// Whether an opaque pixel of one frame is transparent in the next.
+fn becomes_transparent(one: &Pixels, next: &Pixels) -> bool {
+    let (one, next) = (
+        one.eight_bits().as_chunks().0,
+        next.eight_bits().as_chunks().0,
+    );
+    let mut pairs = one.iter().zip(next);
+    pairs.any(|(one, next): (&[u8; PIXEL], &[u8; PIXEL])| one[3] > 0 && next[3] == 0)
 }
 
 /// Rewords an error of the decoder.

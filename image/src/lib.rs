@@ -25,11 +25,13 @@
 //! 2. The header is read. A picture of more than `max_pixels` is rejected before memory is allocated for it.
 //! 3. The picture is decoded. JPEG is scaled during decoding, to no less than twice the target on each side, except for
 //!    the filters `Box` and `Nearest` and in linear light; other formats are decoded at full size. Of several sizes the
-//!    largest counts. Of GIF, animated WebP and PNG, and TIFF, the first picture is used.
+//!    largest counts. Of a TIFF with several pages the first is used.
 //! 4. It is resized, with colours weighted by alpha, in the stored numbers or in linear light
 //!    ([`ResizeSpec::linear`]), and *then* turned by its EXIF orientation and converted to sRGB:
 //!    both are cheap on a small picture. Margins are added last.
-//! 5. It is encoded: as JPEG with 4:2:0 chroma, baseline or progressive; as PNG; or as WebP, lossy or lossless.
+//! 5. It is encoded: as JPEG with 4:2:0 chroma, baseline or progressive; as PNG; as WebP, lossy or lossless; or as GIF.
+//! 6. Of an animation (GIF, WebP, PNG of 8 bits) each frame takes these steps, and is written as the part of it that
+//!    changes. JPEG shows the first.
 //!
 //! # Decisions
 //! - **Profiles** are applied and dropped: pixels become sRGB, which viewers assume without a profile, and a profile
@@ -39,21 +41,24 @@
 //!   thumbnail looks finished. Damage that costs no pixel is not: a missing end, wrong restart markers.
 //!   [`ResizeSpec::fail_on`] moves the limit, and [`Encoded::damage`] says what was wrong.
 //! - **16 bits** stay 16 bits from PNG or TIFF to PNG; JPEG and WebP have 8. A CMYK profile is applied to the upper 8.
-//! - **Alpha** is kept in PNG and WebP. In JPEG, transparent parts show `background`, which is white by default. Margins
+//! - **Alpha** is kept in PNG and WebP, and rounded to none or all in GIF. In JPEG, transparent parts show `background`, which is white by default. Margins
 //!   of [`Fit::Pad`] show it too, or are transparent: see [`Margins`]. A GIF
 //!   without transparent pixels has no alpha; a WebP animation whose first frame does not cover the canvas has it.
-//! - **Grey** stays grey in JPEG and PNG, except over a coloured background; WebP has no grey.
+//! - **Grey** stays grey in JPEG and PNG, except over a coloured background; WebP and GIF have no grey.
+//! - **GIF** has 256 colours per frame: those that fit best, mixed (dithered) where that would be seen otherwise. Frames
+//!   of an animation keep their time, and the whole its number of repetitions.
 //! - **CMYK** (and YCCK) JPEGs and CMYK TIFFs become RGB, by their profile if they have one. Inks in JPEG are inverted,
 //!   as Adobe's programs and all others store them.
 //! - **Profiles of PNG** are also made from cICP, and from gAMA with cHRM; a gAMA of 1/2.2 alone counts as sRGB.
 //! - **Palettes** of PNG and GIF stay palettes in PNG where that is exact or looks the same: see [`Palette`].
 //! - **Metadata**: none without `keep_metadata`. With it, EXIF (orientation reset, sides updated, thumbnail removed),
-//!   XMP (orientation reset) and the profile are kept in all three output formats. Nothing else is: no IPTC (APP13 of
+//!   XMP (orientation reset) and the profile are kept in JPEG, PNG and WebP. Nothing else is: no IPTC (APP13 of
 //!   JPEG), no comments, no PNG texts, no extended XMP (which spans segments), no XMP about other parts of the file
 //!   (gain maps, motion photos, thumbnails), and in JPEG no EXIF or XMP longer than a segment (64 KiB). The tags of a
 //!   TIFF are both its EXIF and the description of its pixels: none of them is kept.
 #![deny(unsafe_code)]
 
+mod animation;
 mod arrays;
 mod attention;
 mod bmp;
@@ -99,6 +104,8 @@ pub use spec::{Filter, Output, ResizeSpec};
 
 use image::metadata::Orientation;
 
+use animation::Frame;
+use damage::Found;
 use encode::Encoding;
 use meta::{Chroma, Decoded, Metadata, Request, StoredPlan};
 
@@ -108,7 +115,7 @@ use meta::{Chroma, Decoded, Metadata, Request, StoredPlan};
 pub struct Encoded {
     /// The content of the file.
     pub bytes: Vec<u8>,
-    /// Its format: JPEG, PNG or WebP.
+    /// Its format: JPEG, PNG, WebP or GIF.
     pub format: Format,
     /// Width in pixels.
     pub width: u32,
@@ -152,20 +159,29 @@ pub fn resize_encoded_sizes(
     spec: &ResizeSpec,
     sizes: &[Size],
 ) -> Result<Vec<Encoded>, ImageError> {
-    let encode = |rendered: &Rendered| {
+    let encode = |rendered: Rendered| {
         let metadata = spec.keep_metadata.then_some(&rendered.metadata);
-        let (pixels, format) = (&rendered.pixels, rendered.format);
-        let bytes = encode::encode(pixels, format, Encoding::of(spec).after(input), metadata)?;
+        let (how, format) = (Encoding::of(spec).after(input), rendered.format);
+        let Pixels { width, height, .. } = rendered.frames[0].pixels;
+        let bytes = match &rendered.frames[..] {
+            [still] => encode::encode(&still.pixels, format, how, metadata)?,
+            _ => animation::encode(rendered.frames, rendered.plays, format, how, metadata)?,
+        };
         Ok(Encoded {
             bytes,
             format,
-            width: pixels.width,
-            height: pixels.height,
-            damage: rendered.damage.clone(),
+            width,
+            height,
+            damage: rendered.damage,
         })
     };
-    let (rendered, of_sizes) = render(input, Request { spec, sizes })?;
-    let encoded: Result<Vec<Encoded>, ImageError> = rendered.iter().map(encode).collect();
+    let request = Request {
+        spec,
+        sizes,
+        animates: !spec.first_frame,
+    };
+    let (rendered, of_sizes) = render(input, request)?;
+    let encoded: Result<Vec<Encoded>, ImageError> = rendered.into_iter().map(encode).collect();
     encoded.map(|encoded| for_sizes(encoded, of_sizes))
 }
 
@@ -188,9 +204,16 @@ pub fn resize_sizes_to_pixels(
     spec: &ResizeSpec,
     sizes: &[Size],
 ) -> Result<Vec<Pixels>, ImageError> {
-    let (rendered, of_sizes) = render(input, Request { spec, sizes })?;
-    let pixels = rendered.into_iter().map(|rendered| rendered.pixels);
-    let pixels = pixels.map(color::without_ycbcr).collect();
+    let request = Request {
+        spec,
+        sizes,
+        animates: false,
+    };
+    let (rendered, of_sizes) = render(input, request)?;
+    let firsts = rendered.into_iter().flat_map(|rendered| rendered.frames);
+    let pixels = firsts
+        .map(|first| color::without_ycbcr(first.pixels))
+        .collect();
     Ok(for_sizes(pixels, of_sizes))
 }
 
@@ -221,7 +244,7 @@ pub fn decode(input: &[u8]) -> Result<Pixels, ImageError> {
     resize_to_pixels(input, &ResizeSpec::full_size())
 }
 
-/// Encodes sRGB pixels as JPEG, PNG or WebP. `quality` of JPEG and WebP is 1 to 100; other numbers are clamped. Pixels
+/// Encodes sRGB pixels as JPEG, PNG, WebP or GIF. `quality` of JPEG and WebP is 1 to 100; other numbers are clamped. Pixels
 /// that the format cannot hold are converted, see the [decisions](self#decisions).
 ///
 /// ```
@@ -260,7 +283,10 @@ pub fn readable_format(head: &[u8]) -> Result<Format, ImageError> {
 
 /// A picture on its way from decoder to encoder.
 struct Rendered {
-    pixels: Pixels,
+    /// At least one; more of an animation.
+    frames: Vec<Frame>,
+    /// How often an animation is shown; 0 is without end.
+    plays: u32,
     metadata: Metadata,
     format: Format,
     damage: Option<Damage>,
@@ -311,45 +337,106 @@ fn render_unguarded(
     request: Request<'_>,
 ) -> Result<AllRendered, ImageError> {
     let spec = request.spec;
-    let (mut decoded, damage) = decode_for(input, from, request)?;
+    let into = spec.output.format_for(from);
+    let (mut decoded, mut damage) = decode_for(input, from, request)?;
     let of_sizes = drop_repetitions(&mut decoded.plans, decoded.chroma.as_mut());
-    let (mut pixels, mut metadata) = (decoded.pixels, decoded.metadata);
     if spec.position == Position::Attention {
         let chroma = decoded.chroma.as_mut();
         attention::aim(
-            &pixels,
+            &decoded.pixels,
             chroma,
             &mut decoded.plans,
-            &metadata,
+            &decoded.metadata,
             spec.max_bytes,
         )?;
     }
-    if spec.linear {
-        // The curve of sRGB is that of sRGB only.
-        if !spec.keep_metadata || pixels.color == Color::Cmyk {
-            pixels = color::to_srgb(pixels, metadata.icc.take().as_deref());
+    let Decoded {
+        pixels,
+        chroma,
+        plans,
+        orientation,
+        metadata,
+        full,
+        ..
+    } = decoded;
+    let results = |mut pixels: Pixels, chroma: Option<Chroma>| {
+        let mut metadata = metadata.clone();
+        if spec.linear {
+            // The curve of sRGB is that of sRGB only.
+            if !spec.keep_metadata || pixels.color == Color::Cmyk {
+                pixels = color::to_srgb(pixels, metadata.icc.take().as_deref());
+            }
+            pixels = color::without_ycbcr(pixels);
         }
-        pixels = color::without_ycbcr(pixels);
-    }
-    let small = several::resize_each(pixels, decoded.chroma, &decoded.plans, spec)?;
-    let mut rendered = Vec::with_capacity(small.len());
-    for (small, plan) in small.into_iter().zip(&decoded.plans) {
-        let upright = small.oriented(decoded.orientation)?;
-        let metadata = metadata.clone();
-        let finished = finish(upright, plan.padding, (from, metadata), spec);
-        let (pixels, mut metadata) = finished?;
+        let small = several::resize_each(pixels, chroma, &plans, spec)?;
+        let finished = small.into_iter().zip(&plans).map(|(small, plan)| {
+            let upright = small.oriented(orientation)?;
+            finish(upright, plan.padding, (from, metadata.clone()), spec)
+        });
+        finished.collect::<Result<Vec<(Pixels, Metadata)>, ImageError>>()
+    };
+    let mut rendered = Vec::with_capacity(plans.len());
+    for (pixels, mut metadata) in results(pixels, chroma)? {
         if spec.keep_metadata {
-            let turned = decoded.orientation != Orientation::NoTransforms;
+            let turned = orientation != Orientation::NoTransforms;
             metadata.describe((pixels.width, pixels.height), turned);
         }
         rendered.push(Rendered {
-            pixels,
+            frames: vec![Frame { pixels, millis: 0 }],
+            plays: 0,
             metadata,
-            format: spec.output.format_for(from),
-            damage: damage.clone(),
+            format: into,
+            damage: None,
         });
     }
+    // A first frame that lacks pixels stays alone.
+    let is_whole = damage.as_ref().is_none_or(|damage| damage.missing == 0);
+    if request.animates && into.is_animated() && is_whole {
+        let pixels = u64::from(full.0) * u64::from(full.1);
+        if let Some(found) = add_frames(input, (from, spec), &mut rendered, results)? {
+            damage = Some(found.judge(spec.fail_on, pixels)?);
+        }
+    }
+    for rendered in &mut rendered {
+        rendered.damage.clone_from(&damage);
+    }
     Ok((rendered, of_sizes))
+}
+
+/// Adds the frames of an animation to the results of its first one. Returns the damage that ends them, if any.
+fn add_frames(
+    input: &[u8],
+    (from, spec): (Format, &ResizeSpec),
+    rendered: &mut [Rendered],
+    results: impl Fn(Pixels, Option<Chroma>) -> Result<Vec<(Pixels, Metadata)>, ImageError>,
+) -> Result<Option<Found>, ImageError> {
+    let Some(animation) = animation::open(input, from, spec)? else {
+        return Ok(None);
+    };
+    let mut bytes = 0;
+    for (number, frame) in animation.frames.enumerate() {
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(found) => return Ok(Some(found)),
+        };
+        for (rendered, (pixels, _)) in rendered.iter_mut().zip(results(frame.pixels, None)?) {
+            rendered.plays = animation.plays;
+            bytes += pixels.bytes();
+            let millis = frame.millis;
+            match number {
+                // The same picture, with its time.
+                0 => rendered.frames[0] = Frame { pixels, millis },
+                _ => rendered.frames.push(Frame { pixels, millis }),
+            }
+        }
+        if bytes > spec.max_bytes {
+            return Err(ImageError::TooManyBytes {
+                bytes,
+                limit: spec.max_bytes,
+            });
+        }
+    }
+    Ok(None)
 }
 
 /// Leaves the first of equal plans; returns for each plan before the index of its equal.
@@ -379,11 +466,12 @@ fn finish(
 ) -> Result<(Pixels, Metadata), ImageError> {
     let into = spec.output.format_for(from);
     let how = Encoding::of(spec);
-    // A profile describes its pixels: it is dropped when inks or grey become RGB.
-    let becomes_rgb = upright.color == Color::Cmyk
+    // A profile describes its pixels: it is dropped when inks or grey become RGB. GIF holds none.
+    let drops_profile = into == Format::Gif
+        || upright.color == Color::Cmyk
         || how.makes_rgb(upright.color, into)
         || padding.make_rgb(upright.color, into, spec);
-    let pixels = if spec.keep_metadata && !becomes_rgb {
+    let pixels = if spec.keep_metadata && !drops_profile {
         // A decoder may have converted the pixels; a profile of the former colour model is dropped.
         metadata.icc = metadata
             .icc

@@ -44,6 +44,8 @@ pub(super) struct Request<'a> {
     /// Everything but the size.
     pub(super) spec: &'a ResizeSpec,
     pub(super) sizes: &'a [Size],
+    /// Whether all frames of an animation are wanted.
+    pub(super) animates: bool,
 }
 
 impl Request<'_> {
@@ -210,22 +212,16 @@ pub(super) fn crc32(bytes: &[u8]) -> u32 {
     })
 }
 
-/// Wraps a file written by libwebp in the extended container, with the chunks of the metadata.
-pub(super) fn add_to_webp(
-    webp: &[u8],
-    metadata: &Metadata,
+/// An extended WebP file: the chunks of its pictures and of the metadata. `flags` are those of the pictures.
+pub(super) fn webp_file(
+    pictures: &[u8],
+    mut flags: u8,
     (width, height): (u32, u32),
-    alpha: bool,
+    metadata: &Metadata,
 ) -> Option<Vec<u8>> {
-    let mut chunks = webp.get(12..)?;
-    // Replaces the extended header that libwebp writes for alpha.
-    if chunks.starts_with(b"VP8X") {
-        chunks = chunks.get(18..)?;
-    }
-    let mut flags = 0u8;
     let present = |part: &Option<Vec<u8>>, bit: u8| if part.is_some() { bit } else { 0 };
     flags |= present(&metadata.icc, 0x20) | present(&metadata.exif, 0x08);
-    flags |= present(&metadata.xmp, 0x04) | if alpha { 0x10 } else { 0 };
+    flags |= present(&metadata.xmp, 0x04);
 
     let mut header = vec![flags, 0, 0, 0];
     header.extend_from_slice(&(width - 1).to_le_bytes()[..3]);
@@ -235,7 +231,7 @@ pub(super) fn add_to_webp(
     if let Some(icc) = &metadata.icc {
         push_chunk(&mut body, b"ICCP", icc)?;
     }
-    body.extend_from_slice(chunks);
+    body.extend_from_slice(pictures);
     if let Some(exif) = &metadata.exif {
         push_chunk(&mut body, b"EXIF", exif)?;
     }

@@ -93,6 +93,33 @@ impl Pixels {
         Ok(())
     }
 
+    /// The size of the samples, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        match &self.samples {
+            Samples::Eight(samples) => samples.len() as u64,
+            Samples::Sixteen(samples) => size_of_val(&samples[..]) as u64,
+        }
+    }
+
+    /// The samples of a picture with 8 bits per sample; none of another.
+    pub(super) fn eight_bits(&self) -> &[u8] {
+        match &self.samples {
+            Samples::Eight(samples) => samples,
+            Samples::Sixteen(_) => &[],
+        }
+    }
+
+    /// Makes pixels of 8-bit RGBA transparent that are equal in `other`.
+    pub(super) fn hide_equal(&mut self, other: &Pixels) {
+        if let Samples::Eight(samples) = &mut self.samples {
+            let pixels = samples.as_chunks_mut::<4>().0.iter_mut();
+            let pairs = pixels.zip(other.eight_bits().as_chunks::<4>().0);
+            for (pixel, _) in pairs.filter(|(pixel, other)| *pixel == *other) {
+                *pixel = [0; 4];
+            }
+        }
+    }
+
     /// Applies an EXIF orientation.
     pub(super) fn oriented(self, orientation: Orientation) -> Result<Self, ImageError> {
         if orientation == Orientation::NoTransforms {

@@ -347,6 +347,12 @@ pub(super) fn has_palette(file: &[u8]) -> bool {
     file.get(25) == Some(&3)
 }
 
+/// Whether a file is an animation that is read: 16 bits per sample are not.
+pub(super) fn is_animated(file: &[u8]) -> bool {
+    let before_pixels = chunks(file).take_while(|(kind, ..)| kind != b"IDAT");
+    file.get(24) != Some(&16) && before_pixels.into_iter().any(|(kind, ..)| &kind == b"acTL")
+}
+
 const SIGNATURE: usize = 8;
 /// Bytes of a chunk besides its data: length, kind and checksum.
 const OVERHEAD: usize = 4 + 4 + 4;

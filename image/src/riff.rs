@@ -15,8 +15,8 @@ pub(super) const ICC: &[u8; 4] = b"ICCP";
 const HEADER: usize = 4 + 4 + 4;
 /// Flags in the first byte of an extended file's header. Its sides follow three bytes later, stored like those of a
 /// frame: each minus 1, in three bytes.
-const ANIMATION: u8 = 0x02;
-const ALPHA: u8 = 0x10;
+pub(super) const ANIMATION: u8 = 0x02;
+pub(super) const ALPHA: u8 = 0x10;
 /// Bytes of a frame before the chunks of its picture: position, sides, duration.
 const FRAME: usize = 16;
 
@@ -89,12 +89,29 @@ pub(super) fn with_transparent_canvas(file: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(file)
 }
 
-/// Checks that a lossy picture in the first frame of an animation has the sides of the frame: the decoder allocates the
+/// The frames of an animation, as far as they exist.
+fn frame_chunks(file: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let frames = extended(file).filter(|(kind, ..)| kind == b"ANMF");
+    frames.map(|(_, _, frame)| frame)
+}
+
+/// The number of frames of an animation; 0 for a still picture.
+pub(super) fn frames(file: &[u8]) -> usize {
+    frame_chunks(file).count()
+}
+
+/// Checks that lossy pictures in the frames of an animation have the sides of their frames: the decoder allocates a
 /// picture before it compares them.
-pub(super) fn check_frame(file: &[u8]) -> Result<(), ImageError> {
-    let Some((_, _, frame)) = extended(file).find(|(kind, ..)| kind == b"ANMF") else {
-        return Ok(());
-    };
+pub(super) fn check_frames(file: &[u8]) -> Result<(), ImageError> {
+    frame_chunks(file).try_for_each(check_frame)
+}
+
+/// Like [`check_frames`], for the first one.
+pub(super) fn check_first_frame(file: &[u8]) -> Result<(), ImageError> {
+    frame_chunks(file).take(1).try_for_each(check_frame)
+}
+
+fn check_frame(frame: &[u8]) -> Result<(), ImageError> {
     let mut follows_alpha = false;
     for (kind, _, picture) in chunks(frame.get(FRAME..).unwrap_or_default()) {
         // The chunk after the alpha channel is the picture, whatever its kind.
@@ -122,6 +139,43 @@ pub(super) fn check_frame(file: &[u8]) -> Result<(), ImageError> {
         }
     }
     Ok(())
+}
+
+/// The chunk that makes a file an animation, which is shown this often; 0 is without end.
+pub(super) fn animation(plays: u16) -> Vec<u8> {
+    let [low, high] = plays.to_le_bytes();
+    // The background, which viewers ignore, in four bytes.
+    [b"ANIM", &6u32.to_le_bytes()[..], &[0, 0, 0, 0, low, high]].concat()
+}
+
+/// A frame that replaces what it covers, with the picture in a file of libwebp. `None` beyond 4 GiB.
+pub(super) fn frame(
+    (left, top): (u32, u32),
+    (width, height): (u32, u32),
+    millis: u32,
+    file: &[u8],
+) -> Option<Vec<u8>> {
+    /// The picture is not blended with what it covers.
+    const REPLACES: u8 = 0x02;
+    let picture = picture_chunks(file)?;
+    let mut frame = b"ANMF".to_vec();
+    let len = u32::try_from(FRAME + picture.len()).ok()?;
+    frame.extend_from_slice(&len.to_le_bytes());
+    for number in [left / 2, top / 2, width - 1, height - 1, millis] {
+        frame.extend_from_slice(&number.to_le_bytes()[..3]);
+    }
+    frame.push(REPLACES);
+    frame.extend_from_slice(picture);
+    Some(frame)
+}
+
+/// The chunks of the picture in a file of libwebp, which has an extended header if the picture has alpha.
+pub(super) fn picture_chunks(file: &[u8]) -> Option<&[u8]> {
+    let chunks = file.get(HEADER..)?;
+    match chunks.starts_with(b"VP8X") {
+        true => chunks.get(18..),
+        false => Some(chunks),
+    }
 }
 
 #[cfg(test)]

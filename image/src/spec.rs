@@ -55,7 +55,7 @@ impl FromStr for Filter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, NoUninit, CheckedBitPattern)]
 #[repr(u8)]
 pub enum Output {
-    /// The format of the input; PNG for formats that are only decoded (GIF, TIFF, BMP).
+    /// The format of the input; PNG for formats that are only decoded (TIFF, BMP).
     #[default]
     SameAsInput = 0,
     /// JPEG, baseline or progressive.
@@ -64,6 +64,8 @@ pub enum Output {
     Png = 2,
     /// WebP, lossy or lossless.
     WebP = 3,
+    /// GIF, with 256 colours per frame.
+    Gif = 4,
 }
 
 impl Output {
@@ -74,6 +76,7 @@ impl Output {
             Self::Jpeg => Format::Jpeg,
             Self::Png => Format::Png,
             Self::WebP => Format::WebP,
+            Self::Gif => Format::Gif,
         }
     }
 }
@@ -86,6 +89,7 @@ impl TryFrom<Format> for Output {
             Format::Jpeg => Ok(Self::Jpeg),
             Format::Png => Ok(Self::Png),
             Format::WebP => Ok(Self::WebP),
+            Format::Gif => Ok(Self::Gif),
             _ => Err(ImageError::NotAnOutput { format }),
         }
     }
@@ -147,9 +151,12 @@ pub struct ResizeSpec {
     /// The most bytes of pixels per byte of the file, applied from 64 MiB of pixels on: a larger picture that is better
     /// compressed is a decompression bomb, not a photo.
     pub max_ratio: u32,
+    /// Whether the result is still: the first frame of an animation. Otherwise all frames are written, if the output's
+    /// format has animations (GIF, WebP, PNG).
+    pub first_frame: bool,
     /// Reserved for later fields; write `..ResizeSpec::new(size)`.
     #[doc(hidden)]
-    pub reserved: [u8; 8],
+    pub reserved: [u8; 7],
 }
 
 const _: () = assert!(size_of::<ResizeSpec>() == 56);
@@ -189,7 +196,8 @@ impl ResizeSpec {
             linear: false,
             palette: Palette::Auto,
             max_ratio: Self::MAX_RATIO,
-            reserved: [0; 8],
+            first_frame: false,
+            reserved: [0; 7],
         }
     }
 
@@ -296,6 +304,7 @@ const fn longest_side(format: Format) -> u32 {
     match format {
         Format::Jpeg => 65_500,
         Format::WebP => 16_383,
+        Format::Gif => 65_535,
         _ => i32::MAX as u32,
     }
 }

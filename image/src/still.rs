@@ -46,18 +46,16 @@ pub(super) fn decode(
 fn read_webp(input: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> {
     let spec = request.spec;
     let format = Format::WebP;
-    riff::check_frame(input)?;
+    riff::check_first_frame(input)?;
     let file = riff::with_transparent_canvas(input);
-    let mut decoder = WebPDecoder::new(Cursor::new(&*file)).map_err(translate)?;
+    let failed = |error| translate(error, format);
+    let mut decoder = WebPDecoder::new(Cursor::new(&*file)).map_err(failed)?;
     let full @ (width, height) = decoder.dimensions();
     // Before memory for them is allocated. The sides of the result are checked later: the orientation may swap them.
     spec.check_source(full, format)?;
     let bytes = decoder.total_bytes();
     spec.admit(bytes, input.len() as u64)?;
-    // Limited by the announced pixels: room for the result, and as much for intermediate data.
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(bytes.saturating_mul(2).saturating_add(SPARE_BYTES));
-    decoder.set_limits(limits).map_err(translate)?;
+    decoder.set_limits(decoding_limits(bytes)).map_err(failed)?;
     let metadata = Metadata {
         // Read here: the decoder has no limits.
         exif: riff::bytes_of(input, riff::EXIF).map(without_prefix),
@@ -81,6 +79,13 @@ fn read_webp(input: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> 
     })
 }
 
+/// Limits of decoders, by the announced pixels: room for the result, and as much for intermediate data.
+pub(super) fn decoding_limits(bytes: u64) -> Limits {
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(bytes.saturating_mul(2).saturating_add(SPARE_BYTES));
+    limits
+}
+
 /// The first frame of an animation.
 fn read_frame(decoder: impl ImageDecoder) -> Result<Pixels, ImageError> {
     let (width, height) = decoder.dimensions();
@@ -97,7 +102,9 @@ fn read_frame(decoder: impl ImageDecoder) -> Result<Pixels, ImageError> {
     let bytes = decoder.total_bytes();
     let len = usize::try_from(bytes).map_err(|_| ImageError::OutOfMemory { bytes })?;
     let mut samples: Vec<u8> = buffer(len)?;
-    decoder.read_image(&mut samples).map_err(translate)?;
+    decoder
+        .read_image(&mut samples)
+        .map_err(|error| translate(error, Format::WebP))?;
     Ok(Pixels {
         width,
         height,
@@ -129,9 +136,8 @@ fn read_still(file: &[u8], width: u32, height: u32) -> Result<Pixels, ImageError
     })
 }
 
-/// Rewords an error of the decoder.
-fn translate(error: CrateError) -> ImageError {
-    let format = Format::WebP;
+/// Rewords an error of a decoder of the `image` crate.
+pub(super) fn translate(error: CrateError, format: Format) -> ImageError {
     match error {
         CrateError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
             ImageError::Truncated { format }

@@ -20,9 +20,8 @@ Examples:
 const DETAILS: &str = "\
 Inputs:
   Files, folders, globs and lists as for resize, with the same formats. All
-  pixels of a picture are decoded: of an animated WebP, and of a TIFF with
-  several pages, those of the first picture, of a GIF those of all. Nothing is
-  written.
+  pixels of a picture are decoded: of a TIFF with several pages those of the
+  first, of an animation those of all frames. Nothing is written.
 
 Damaged:
   A damaged file is a line on stdout, also with --quiet: its path, a tab, and

@@ -41,9 +41,9 @@ Examples:
 
 const DETAILS: &str = "\
 Inputs:
-  JPEG, PNG, WebP, GIF, TIFF and BMP are read; JPEG, PNG and WebP are
-  written. Of an animation, and of a TIFF with several pages, the first
-  picture is used. The content decides, not the extension. Folders are
+  JPEG, PNG, WebP, GIF, TIFF and BMP are read; JPEG, PNG, WebP and GIF are
+  written. An animation stays one, except in JPEG; of a TIFF with several
+  pages the first is used. The content decides, not the extension. Folders are
   searched at any depth, without hidden files and without DIR; files that are
   no pictures are skipped and counted. Links to files are followed, links to
   folders only if named as inputs. In a glob, * and ? match parts of a name,
@@ -61,7 +61,7 @@ Names:
   A result keeps its path below the folder given, or below the part of a
   glob before the first pattern. A file given by name keeps its relative
   path, or only its name if the path is absolute or contains '..'. The
-  extension is that of the format written: jpg, png or webp. It replaces a
+  extension is that of the format written: jpg, png, webp or gif. It replaces a
   picture's extension and is appended to any other: IMG.0001 becomes
   IMG.0001.jpg. If two inputs would get the same name, or a result would
   overwrite an input, nothing is started. Existing results are replaced
@@ -123,7 +123,7 @@ Sizes:
   in and out are needed; id is a string or a number of your choice. size may
   be a list; out is then a template as of --name, of a whole path. The rest
   has the names and values of the options size, fit, position, no-enlarge,
-  format, filter, linear, quality, lossless, progressive, palette,
+  format, first-frame, filter, linear, quality, lossless, progressive, palette,
   background, keep-metadata, fail-on, timeout, retries, max-pixels and
   max-ratio; those without a value are true or false. What a job leaves out is
   taken from the command line. The format is that of the job, of the command
@@ -304,9 +304,13 @@ pub(crate) struct ResizeArgs {
     #[arg(long, help_heading = "Result")]
     pub no_enlarge: bool,
 
-    /// Output format [default: that of the input; GIF, TIFF and BMP become PNG]
+    /// Output format [default: that of the input; TIFF and BMP become PNG]
     #[arg(long, value_name = "FORMAT", value_parser = formats(), help_heading = "Result")]
     pub format: Option<Format>,
+
+    /// Of an animation, take the first frame; otherwise all of them, except in JPEG
+    #[arg(long, help_heading = "Result")]
+    pub first_frame: bool,
 
     /// Resampling filter; box and nearest are slower for JPEG, which they decode at full size
     #[arg(long, value_name = "NAME", default_value = "lanczos3", value_parser = filters(), help_heading = "Result")]
@@ -384,6 +388,7 @@ fn formats() -> impl TypedValueParser<Value = Format> {
         PossibleValue::new("jpeg").alias("jpg"),
         PossibleValue::new("png"),
         PossibleValue::new("webp"),
+        PossibleValue::new("gif"),
     ])
     .try_map(|name| name.parse::<Format>())
 }
@@ -477,7 +482,7 @@ mod tests {
             "photos -s 0 -o x",
             "photos -s 5x5 -o x --quality 0",
             "photos -s 5x5 -o x --quality 101",
-            "photos -s 5x5 -o x --format gif",
+            "photos -s 5x5 -o x --format tiff",
             "photos -s 5x5 -o x -j 0",
             "photos -s 50%! -o x",
             "photos -s 5x5 -o x --fit crop",

@@ -139,8 +139,13 @@ pub(crate) fn make(args: &ResizeArgs) -> Result<Make, String> {
 }
 
 fn check_formats(args: &ResizeArgs) -> Result<(), String> {
-    if args.lossless && args.format == Some(Format::Jpeg) {
-        return Err("JPEG is never lossless; take --format webp or --format png".to_owned());
+    match args.format {
+        Some(format @ (Format::Jpeg | Format::Gif)) if args.lossless => {
+            return Err(format!(
+                "{format} is not lossless; take --format webp or --format png"
+            ));
+        }
+        _ => {}
     }
     if args.background == Some(Background::Transparent) {
         if args.fit != Fit::Pad {
@@ -279,6 +284,7 @@ fn spec(args: &ResizeArgs, size: Size) -> ResizeSpec {
         linear: args.linear,
         quality: args.quality,
         keep_metadata: args.keep_metadata,
+        first_frame: args.first_frame,
         lossless: args.lossless,
         progressive: args.progressive,
         background,
@@ -295,8 +301,8 @@ fn fingerprint(make: &Make, format: Option<Format>) -> String {
     let spec = &make.spec;
     let sizes: Vec<String> = make.sizes.iter().map(Size::to_string).collect();
     format!(
-        "7 size={} fit={:?} position={} enlarge={} format={} filter={:?} linear={} quality={} metadata={} lossless={} \
-         progressive={} background={:?} margins={:?} palette={:?} fail-on={:?}",
+        "8 size={} fit={:?} position={} enlarge={} format={} filter={:?} linear={} quality={} metadata={} lossless={} \
+         progressive={} background={:?} margins={:?} palette={:?} first-frame={} fail-on={:?}",
         sizes.join(","),
         spec.fit,
         spec.position.name(),
@@ -311,6 +317,7 @@ fn fingerprint(make: &Make, format: Option<Format>) -> String {
         spec.background,
         spec.margins,
         spec.palette,
+        spec.first_frame,
         spec.fail_on,
     )
     .to_lowercase()

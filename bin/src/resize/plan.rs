@@ -430,7 +430,7 @@ mod tests {
         let inputs = || {
             vec![
                 input("p/a.png", "a.png", Format::Png, 1),
-                input("p/a.gif", "a.gif", Format::Gif, 2),
+                input("p/a.bmp", "a.bmp", Format::Bmp, 2),
             ]
         };
         let Clash { conflicts, items } =
@@ -438,7 +438,7 @@ mod tests {
         assert_eq!(conflicts.len(), 1);
         let text = conflicts[0].to_string();
         assert!(
-            text.contains("p/a.png") && text.contains("p/a.gif") && text.contains("out/a.png"),
+            text.contains("p/a.png") && text.contains("p/a.bmp") && text.contains("out/a.png"),
             "{text}"
         );
         let faults: Vec<&Fault> = items

@@ -213,7 +213,7 @@ mod tests {
             "",
             "{stem}",
             "{stem}-{width}",
-            "{stem}.gif",
+            "{stem}.tif",
             "/{stem}.{ext}",
             "../{stem}.{ext}",
             "a//{stem}.{ext}",

@@ -185,7 +185,7 @@ fn wrong_usage_is_exit_code_2_with_a_hint() {
         "a.jpg -s 8",
         "a.jpg -s eight -o out",
         "a.jpg -s 8 -o out --quality 0",
-        "a.jpg -s 8 -o out --format gif",
+        "a.jpg -s 8 -o out --format tiff",
         "a.jpg -s 8 -o out --no-such-flag",
         "a.jpg -s 8< -o out --no-enlarge",
         "a.jpg -s 8 -o a.jpg",

@@ -5,14 +5,14 @@ use image::{DynamicImage, ImageFormat, Rgba, RgbaImage};
 use crate::world::{World, encoded, jpeg, jpeg_turned, picture};
 
 #[test]
-fn six_formats_are_read_and_three_are_written() {
+fn six_formats_are_read_and_four_are_written() {
     let world = World::new();
     let image = picture(40, 30);
     let formats = [
         (ImageFormat::Jpeg, "jpg", ImageFormat::Jpeg),
         (ImageFormat::Png, "png", ImageFormat::Png),
         (ImageFormat::WebP, "webp", ImageFormat::WebP),
-        (ImageFormat::Gif, "gif", ImageFormat::Png),
+        (ImageFormat::Gif, "gif", ImageFormat::Gif),
         (ImageFormat::Tiff, "tif", ImageFormat::Png),
         (ImageFormat::Bmp, "bmp", ImageFormat::Png),
     ];
@@ -27,7 +27,7 @@ fn six_formats_are_read_and_three_are_written() {
         world.tree("own"),
         [
             "bmp.png",
-            "gif.png",
+            "gif.gif",
             "jpg.jpg",
             "png.png",
             "tif.png",
@@ -43,6 +43,7 @@ fn six_formats_are_read_and_three_are_written() {
         ("jpeg", ImageFormat::Jpeg, "jpg"),
         ("png", ImageFormat::Png, "png"),
         ("webp", ImageFormat::WebP, "webp"),
+        ("gif", ImageFormat::Gif, "gif"),
     ] {
         world
             .run(&format!("p -s 20x20 --format {name} -o {name}"))
@@ -70,8 +71,9 @@ fn the_content_decides_the_format_not_the_extension() {
 }
 
 #[test]
-fn the_first_frame_of_a_gif_is_used() {
-    use image::codecs::gif::GifEncoder;
+fn an_animation_stays_one_unless_its_first_frame_is_asked_for() {
+    use image::AnimationDecoder;
+    use image::codecs::gif::{GifDecoder, GifEncoder};
     let world = World::new();
     let mut bytes = Vec::new();
     let mut gif = GifEncoder::new(&mut bytes);
@@ -82,7 +84,17 @@ fn the_first_frame_of_a_gif_is_used() {
     drop(gif);
     world.file("a.gif", &bytes);
     world.run("a.gif -s 8 -o out").exits(0);
-    assert!(world.image("out/a.png").to_luma8().get_pixel(4, 4).0[0] > 200);
+    world.run("a.gif -s 8 -o first --first-frame").exits(0);
+    world.run("a.gif -s 8 -o first --format jpeg").exits(0);
+    let shades = |name: &str| {
+        let file = std::io::Cursor::new(std::fs::read(world.path(name)).unwrap());
+        let frames = GifDecoder::new(file).unwrap().into_frames();
+        let shades = frames.map(|frame| frame.unwrap().buffer().get_pixel(4, 4).0[0]);
+        shades.collect::<Vec<u8>>()
+    };
+    assert_eq!(shades("out/a.gif"), [250, 5]);
+    assert_eq!(shades("first/a.gif"), [250]);
+    assert!(world.image("first/a.jpg").to_luma8().get_pixel(4, 4).0[0] > 200);
 }
 
 #[test]

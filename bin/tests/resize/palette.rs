@@ -136,8 +136,10 @@ fn transparency_of_a_gif_is_kept_in_a_palette() {
         }
     });
     world.file("a.gif", &encoded(&ring.into(), ImageFormat::Gif));
-    world.run("a.gif -s 40 -o out").exits(0);
-    world.run("a.gif -s 40 -o full --palette never").exits(0);
+    world.run("a.gif -s 40 -o out --format png").exits(0);
+    world
+        .run("a.gif -s 40 -o full --format png --palette never")
+        .exits(0);
     assert_eq!(kind(&world, "out/a.png").1, 3);
     assert_eq!(kind(&world, "full/a.png").1, 6);
     let error = mean_error(&world.image("out/a.png"), &world.image("full/a.png"));

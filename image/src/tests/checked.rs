@@ -129,14 +129,14 @@ fn all_frames_of_a_gif_are_checked() {
     let checked = check(&whole, &full()).unwrap();
     assert_eq!((checked.width, checked.damage), (40, None));
     let torn = &whole[..whole.len() - 12];
-    // The first frame, which a resize takes, is whole.
+    // The first frame is whole.
     assert!(decode(torn).is_ok());
     let error = check(torn, &full()).unwrap_err();
     assert!(matches!(error, ImageError::Truncated { .. }), "{error}");
     let fail_on = FailOn::None;
     let checked = check(torn, &ResizeSpec { fail_on, ..full() }).unwrap();
     let text = checked.damage.unwrap().text;
-    assert!(text.contains("first picture in it is whole"), "{text}");
+    assert!(text.contains("what comes before is whole"), "{text}");
     // Without its last byte it lacks nothing but its end.
     let unended = check(&whole[..whole.len() - 1], &full()).unwrap();
     let text = unended.damage.unwrap().text;

@@ -14,7 +14,7 @@ fn every_input_format_gives_its_default_output() {
         (written(&picture, ImageFormat::WebP), Format::WebP),
         (
             written(&picture.to_rgba8().into(), ImageFormat::Gif),
-            Format::Png,
+            Format::Gif,
         ),
         (written(&picture, ImageFormat::Tiff), Format::Png),
         (written(&picture, ImageFormat::Bmp), Format::Png),
@@ -23,7 +23,7 @@ fn every_input_format_gives_its_default_output() {
         let small = resize_encoded(file, &spec("40x40")).unwrap();
         assert_eq!((small.format, small.width, small.height), (*output, 40, 30));
         assert_quarters(&decoded(&small), QUARTERS);
-        for output in [Output::Jpeg, Output::Png, Output::WebP] {
+        for output in [Output::Jpeg, Output::Png, Output::WebP, Output::Gif] {
             let spec = ResizeSpec {
                 output,
                 ..spec("20x20")
@@ -350,13 +350,17 @@ fn a_progressive_jpeg_has_the_same_pixels() {
 fn a_gif_without_transparent_pixels_has_no_alpha() {
     let opaque: DynamicImage = quarters(40, 30).into();
     let file = written(&opaque.to_rgba8().into(), ImageFormat::Gif);
-    let small = decoded(&resize_encoded(&file, &spec("20")).unwrap());
+    let png = |size| ResizeSpec {
+        output: Output::Png,
+        ..spec(size)
+    };
+    let small = decoded(&resize_encoded(&file, &png("20")).unwrap());
     assert_eq!(small.color(), ColorType::Rgb8);
     assert_quarters(&small, QUARTERS);
     let mut holed = opaque.to_rgba8();
     holed.put_pixel(39, 29, Rgba([0; 4]));
     let file = written(&holed.into(), ImageFormat::Gif);
-    let small = decoded(&resize_encoded(&file, &spec("40")).unwrap());
+    let small = decoded(&resize_encoded(&file, &png("40")).unwrap());
     assert_eq!(small.color(), ColorType::Rgba8);
 }
 
@@ -485,7 +489,7 @@ fn inks_become_rgb() {
 }
 
 #[test]
-fn the_first_picture_of_an_animation_is_used() {
+fn the_first_picture_of_an_animation_comes_first() {
     use image::codecs::gif::GifEncoder;
     let mut gif = Vec::new();
     let mut encoder = GifEncoder::new(&mut gif);

@@ -1,6 +1,7 @@
 //! Makes pictures, resizes them, and checks the results with another decoder.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod animated;
 mod attention;
 mod broken;
 mod checked;
@@ -65,7 +66,12 @@ fn progressive_jpeg(picture: &RgbImage) -> Vec<u8> {
 /// What is encoded for one size.
 fn rendered(file: &[u8], spec: &ResizeSpec) -> Result<Rendered, ImageError> {
     let sizes = &[spec.size];
-    render(file, Request { spec, sizes }).map(|(mut all, _)| all.remove(0))
+    let request = Request {
+        spec,
+        sizes,
+        animates: false,
+    };
+    render(file, request).map(|(mut all, _)| all.remove(0))
 }
 
 fn spec(size: &str) -> ResizeSpec {

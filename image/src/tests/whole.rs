@@ -91,14 +91,14 @@ fn arguments_that_are_not_a_picture_are_rejected() {
         encode(none, Format::Jpeg, 80),
         Err(ImageError::BadRequest { .. })
     ));
-    let gif = encode(
+    let tiff = encode(
         pixels(Color::Gray, Samples::Eight(vec![0; 32])),
-        Format::Gif,
+        Format::Tiff,
         80,
     );
     assert!(
-        matches!(gif, Err(ImageError::NotAnOutput { .. })),
-        "{gif:?}"
+        matches!(tiff, Err(ImageError::NotAnOutput { .. })),
+        "{tiff:?}"
     );
     let long = Pixels {
         width: 16_384,

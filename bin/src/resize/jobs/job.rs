@@ -63,6 +63,7 @@ struct Fields {
     progressive: Option<bool>,
     #[serde(deserialize_with = "parsed")]
     palette: Option<Palette>,
+    first_frame: Option<bool>,
     #[serde(deserialize_with = "background")]
     background: Option<Background>,
     keep_metadata: Option<bool>,
@@ -177,6 +178,7 @@ impl Fields {
             lossless: self.lossless.unwrap_or(defaults.lossless),
             progressive: self.progressive.unwrap_or(defaults.progressive),
             palette: self.palette.unwrap_or(defaults.palette),
+            first_frame: self.first_frame.unwrap_or(defaults.first_frame),
             background: self.background.or(defaults.background),
             keep_metadata: self.keep_metadata.unwrap_or(defaults.keep_metadata),
             run: RunArgs {
@@ -278,7 +280,7 @@ mod tests {
         assert_eq!(defaults.make.spec.size, "8".parse().unwrap());
         assert_eq!((defaults.make.spec.quality, defaults.format), (70, None));
         let line = r##"{"id": 7, "in": "a", "out": "b", "size": "9x5>", "fit": "cover", "position": "left", "no-enlarge": true,
-            "format": "jpg", "filter": "box", "linear": true, "quality": 90, "lossless": false, "progressive": true, "palette": "never",
+            "format": "jpg", "filter": "box", "linear": true, "quality": 90, "lossless": false, "progressive": true, "palette": "never", "first-frame": true,
             "background": "#f00", "keep-metadata": true, "fail-on": "warning", "timeout": 1.5, "retries": 2,
             "max-pixels": "2M", "max-ratio": 9}"##;
         let read = job(flags, line);
@@ -289,7 +291,7 @@ mod tests {
         assert_eq!((spec.position, spec.linear), (Position::Left, true));
         assert_eq!((spec.filter, spec.quality), ("box".parse().unwrap(), 90));
         assert_eq!((spec.enlarge, spec.lossless), (false, false));
-        assert_eq!(spec.palette, Palette::Never);
+        assert_eq!((spec.palette, spec.first_frame), (Palette::Never, true));
         assert_eq!((spec.progressive, spec.keep_metadata), (true, true));
         assert_eq!(
             (spec.background, spec.fail_on),
@@ -333,7 +335,7 @@ mod tests {
             ),
             (r#""in": "a", "out": "b", "size": "0""#, "\"0\""),
             (
-                r#""in": "a", "out": "b", "format": "gif""#,
+                r#""in": "a", "out": "b", "format": "tiff""#,
                 "cannot be written",
             ),
             (r#""in": "a", "out": "b", "quality": 101"#, "from 1 to 100"),

@@ -1,0 +1,367 @@
+//! Animations: all their frames, in all formats that have any. The other decoders are those of the `image` crate, which
+//! also compose frames.
+
+use std::io::Cursor;
+
+use ::gif::{DisposalMethod, Encoder, Repeat};
+use image::codecs::gif::GifDecoder;
+use image::codecs::png::PngDecoder;
+use image::codecs::webp::WebPDecoder;
+use image::metadata::LoopCount;
+use image::{AnimationDecoder, RgbaImage};
+
+use super::*;
+use crate::{Damage, FailOn};
+
+/// Frames as they are shown, each with its milliseconds, and the number of plays.
+type Shown = (Vec<(RgbaImage, u32)>, u32);
+
+const ANIMATED: [(Output, Format); 3] = [
+    (Output::Gif, Format::Gif),
+    (Output::WebP, Format::WebP),
+    (Output::Png, Format::Png),
+];
+
+fn shown(file: &[u8]) -> Shown {
+    fn all<'a>(decoder: impl AnimationDecoder<'a>) -> Shown {
+        let plays = match decoder.loop_count() {
+            LoopCount::Infinite => 0,
+            LoopCount::Finite(plays) => plays.get(),
+        };
+        let frames = decoder.into_frames().map(|frame| {
+            let frame = frame.unwrap();
+            let (millis, over) = frame.delay().numer_denom_ms();
+            (frame.into_buffer(), millis / over)
+        });
+        (frames.collect(), plays)
+    }
+    let reader = Cursor::new(file);
+    match probe(file).unwrap() {
+        Format::Gif => {
+            let (frames, _) = all(GifDecoder::new(reader).unwrap());
+            // That decoder takes the number of repetitions for that of plays.
+            let mut decoder = ::gif::DecodeOptions::new().read_info(file).unwrap();
+            decoder.next_frame_info().unwrap();
+            let plays = match decoder.repeat() {
+                Repeat::Infinite => 0,
+                Repeat::Finite(again) => u32::from(again) + 1,
+            };
+            (frames, plays)
+        }
+        Format::WebP => all(WebPDecoder::new(reader).unwrap()),
+        _ => all(PngDecoder::new(reader).unwrap().apng().unwrap()),
+    }
+}
+
+/// A GIF with a frame of each kind: smaller than the screen, beyond it, transparent in places, with each disposal, and
+/// equal to the one before.
+fn gif_of_all_kinds(repeat: Option<Repeat>) -> Vec<u8> {
+    let palette = [255, 0, 0, 0, 255, 0, 0, 0, 255, 9, 9, 9];
+    let mut file = Vec::new();
+    let mut encoder = Encoder::new(&mut file, 20, 12, &palette).unwrap();
+    if let Some(repeat) = repeat {
+        encoder.set_repeat(repeat).unwrap();
+    }
+    let mut add = |area: [u16; 4], color: u8, hole: bool, dispose, delay| {
+        let [left, top, width, height] = area;
+        let mut buffer = vec![color; usize::from(width) * usize::from(height)];
+        if hole {
+            buffer[..usize::from(width)].fill(3);
+        }
+        let frame = ::gif::Frame {
+            left,
+            top,
+            width,
+            height,
+            delay,
+            dispose,
+            transparent: hole.then_some(3),
+            buffer: buffer.into(),
+            ..::gif::Frame::default()
+        };
+        encoder.write_frame(&frame).unwrap();
+    };
+    add([0, 0, 20, 12], 0, false, DisposalMethod::Keep, 7);
+    add([3, 2, 5, 5], 1, true, DisposalMethod::Keep, 10);
+    add([3, 2, 5, 5], 1, true, DisposalMethod::Keep, 13);
+    add([9, 4, 7, 6], 2, false, DisposalMethod::Previous, 0);
+    add([1, 1, 4, 4], 2, false, DisposalMethod::Any, 100);
+    add([15, 8, 5, 4], 1, true, DisposalMethod::Background, 5);
+    add([0, 0, 2, 2], 1, false, DisposalMethod::Keep, 65_535);
+    drop(encoder);
+    file
+}
+
+/// One whose pixels never become transparent again.
+fn opaque_gif() -> Vec<u8> {
+    let palette: Vec<u8> = (0..=255u8)
+        .flat_map(|value| [value, value / 2, 255 - value])
+        .collect();
+    let mut file = Vec::new();
+    let mut encoder = Encoder::new(&mut file, 64, 48, &palette).unwrap();
+    encoder.set_repeat(Repeat::Infinite).unwrap();
+    for number in 0..12usize {
+        let mut buffer: Vec<u8> = (0..64 * 48)
+            .map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 8) as u8 % 175)
+            .collect();
+        for y in 10..20 {
+            buffer[y * 64 + number * 4..][..8].fill(250);
+        }
+        let frame = ::gif::Frame {
+            width: 64,
+            height: 48,
+            delay: 4,
+            buffer: buffer.into(),
+            ..::gif::Frame::default()
+        };
+        encoder.write_frame(&frame).unwrap();
+    }
+    drop(encoder);
+    file
+}
+
+/// Frames that are shown for no time are left out, equal ones are one.
+fn merged((frames, plays): Shown) -> Shown {
+    let mut all: Vec<(RgbaImage, u32)> = Vec::new();
+    for (mut picture, millis) in frames {
+        for pixel in picture.pixels_mut().filter(|pixel| pixel[3] == 0) {
+            pixel.0 = [0; 4];
+        }
+        match all.last_mut() {
+            Some((last, time)) if *last == picture => *time += millis,
+            _ => all.push((picture, millis)),
+        }
+    }
+    (all, plays)
+}
+
+#[track_caller]
+fn assert_same(file: &[u8], expected: &Shown, format: Format) {
+    let (frames, plays) = merged(shown(file));
+    assert_eq!(plays, expected.1, "{format}");
+    let millis =
+        |frames: &[(RgbaImage, u32)]| frames.iter().map(|(_, millis)| *millis).collect::<Vec<_>>();
+    assert_eq!(millis(&frames), millis(&expected.0), "{format}");
+    for (number, (one, other)) in frames.iter().zip(&expected.0).enumerate() {
+        let differs = one
+            .0
+            .enumerate_pixels()
+            .find(|(x, y, pixel)| *pixel != other.0.get_pixel(*x, *y));
+        assert_eq!(differs, None, "{format}, frame {number}");
+    }
+}
+
+fn lossless(output: Output) -> ResizeSpec {
+    ResizeSpec {
+        output,
+        lossless: true,
+        ..ResizeSpec::full_size()
+    }
+}
+
+#[test]
+fn each_format_becomes_each_other_with_all_frames() {
+    for file in [
+        gif_of_all_kinds(None),
+        gif_of_all_kinds(Some(Repeat::Finite(2))),
+        opaque_gif(),
+    ] {
+        let expected = merged(shown(&file));
+        for (output, format) in ANIMATED {
+            let first = resize_encoded(&file, &lossless(output)).unwrap();
+            assert_eq!(first.format, format);
+            assert_same(&first.bytes, &expected, format);
+            for (output, second) in ANIMATED {
+                let again = resize_encoded(&first.bytes, &lossless(output)).unwrap();
+                assert_same(&again.bytes, &expected, second);
+            }
+        }
+    }
+}
+
+#[test]
+fn each_frame_is_resized_like_a_picture_of_its_own() {
+    let file = opaque_gif();
+    let spec = ResizeSpec {
+        output: Output::Png,
+        ..spec("31x")
+    };
+    let small = resize_encoded(&file, &spec).unwrap();
+    assert_eq!((small.width, small.height), (31, 23));
+    let (before, after) = (shown(&file).0, shown(&small.bytes).0);
+    assert_eq!(after.len(), 12);
+    for ((large, _), (small, _)) in before.into_iter().zip(after) {
+        let png = written(
+            &DynamicImage::from(large).to_rgb8().into(),
+            ImageFormat::Png,
+        );
+        let alone = resize_encoded(&png, &spec).unwrap();
+        assert!(decoded(&alone).to_rgba8() == small);
+    }
+}
+
+#[test]
+fn a_frame_holds_what_changes() {
+    let file = opaque_gif();
+    for (output, format) in ANIMATED {
+        let whole = resize_encoded(&file, &lossless(output)).unwrap().bytes;
+        let still = ResizeSpec {
+            first_frame: true,
+            ..lossless(output)
+        };
+        let first = resize_encoded(&file, &still).unwrap().bytes;
+        // 11 frames more, each with a twentieth of the pixels and a palette.
+        assert!(
+            whole.len() < 3 * first.len(),
+            "{format}: {} and {}",
+            whole.len(),
+            first.len()
+        );
+        assert_eq!(
+            image::load_from_memory(&first).unwrap().to_rgba8(),
+            shown(&file).0[0].0
+        );
+    }
+}
+
+#[test]
+fn stills_stay_still() {
+    let file = opaque_gif();
+    let jpeg = ResizeSpec {
+        output: Output::Jpeg,
+        ..spec("32x")
+    };
+    assert_eq!(resize_encoded(&file, &jpeg).unwrap().format, Format::Jpeg);
+    let photo = std::fs::read("../samples/chelsea.jpg").unwrap();
+    let gif = ResizeSpec {
+        output: Output::Gif,
+        ..spec("100x")
+    };
+    let gif = resize_encoded(&photo, &gif).unwrap();
+    assert_eq!(shown(&gif.bytes).0.len(), 1);
+    // Dithered, so that only the mean of neighbours is near.
+    let png = ResizeSpec {
+        output: Output::Png,
+        ..spec("100x")
+    };
+    let png = decoded(&resize_encoded(&photo, &png).unwrap());
+    let mean = |picture: &DynamicImage| {
+        picture
+            .resize_exact(25, 17, image::imageops::Triangle)
+            .to_rgb8()
+    };
+    let (one, other) = (mean(&png), mean(&decoded(&gif)));
+    let sum: u64 = one
+        .iter()
+        .zip(other.iter())
+        .map(|(a, b)| u64::from(a.abs_diff(*b)))
+        .sum();
+    assert!(sum < 2 * one.len() as u64, "{sum} of {}", one.len());
+    assert_eq!(resize_to_pixels(&file, &spec("64x")).unwrap().width, 64);
+}
+
+#[test]
+fn damage_after_the_first_frame_is_that_of_an_animation() {
+    for (output, format) in ANIMATED {
+        let whole = resize_encoded(&opaque_gif(), &lossless(output))
+            .unwrap()
+            .bytes;
+        let torn = &whole[..whole.len() - 60];
+        let result = resize_encoded(torn, &lossless(output));
+        let error = result.map(|encoded| encoded.damage).unwrap_err();
+        assert!(error.proves_damage(), "{format}: {error}");
+        let lenient = ResizeSpec {
+            fail_on: FailOn::None,
+            ..lossless(output)
+        };
+        // The decoder of WebP does not begin with a file that is torn.
+        let Ok(result) = resize_encoded(torn, &lenient) else {
+            assert_eq!(format, Format::WebP);
+            continue;
+        };
+        let Some(Damage {
+            missing: 0, text, ..
+        }) = result.damage
+        else {
+            panic!("{format}: {:?}", result.damage);
+        };
+        assert!(
+            text.ends_with("what comes before is whole"),
+            "{format}: {text}"
+        );
+        let (frames, _) = shown(&result.bytes);
+        assert!(
+            (9..12).contains(&frames.len()),
+            "{format}: {} frames",
+            frames.len()
+        );
+    }
+}
+
+#[test]
+fn frames_together_keep_to_the_limit_of_memory() {
+    let spec = ResizeSpec {
+        max_bytes: 64 * 48 * 4 * 4,
+        ..ResizeSpec::full_size()
+    };
+    let error = resize_encoded(&opaque_gif(), &spec).unwrap_err();
+    assert!(matches!(error, ImageError::TooManyBytes { .. }), "{error}");
+    let first = ResizeSpec {
+        first_frame: true,
+        ..spec
+    };
+    assert!(resize_encoded(&opaque_gif(), &first).is_ok());
+}
+
+/// A profile with red and blue exchanged.
+#[test]
+fn a_gif_has_the_colours_of_srgb_also_with_metadata() {
+    let mut swapped = moxcms::ColorProfile::new_srgb();
+    std::mem::swap(&mut swapped.red_colorant, &mut swapped.blue_colorant);
+    let profile = swapped.encode().unwrap();
+    let mut png = Vec::new();
+    let mut encoder = image::codecs::png::PngEncoder::new(&mut png);
+    encoder.set_icc_profile(profile).unwrap();
+    let red = [230, 20, 20].repeat(16);
+    encoder
+        .write_image(&red, 4, 4, ExtendedColorType::Rgb8)
+        .unwrap();
+    let spec = ResizeSpec {
+        output: Output::Gif,
+        keep_metadata: true,
+        ..ResizeSpec::full_size()
+    };
+    let gif = decoded(&resize_encoded(&png, &spec).unwrap()).to_rgb8();
+    let [red, _, blue] = gif.get_pixel(0, 0).0;
+    assert!(blue > 200 && red < 60, "{gif:?}");
+}
+
+#[test]
+fn metadata_of_an_animation_is_kept_in_webp_and_png() {
+    let webp = ResizeSpec {
+        output: Output::WebP,
+        ..ResizeSpec::full_size()
+    };
+    let animation = resize_encoded(&opaque_gif(), &webp).unwrap().bytes;
+    // With EXIF behind the frames, as the order of chunks wants it.
+    let mut file = animation;
+    file[20] |= 0x08;
+    let exif = exif(6);
+    file.extend_from_slice(b"EXIF");
+    file.extend_from_slice(&(exif.len() as u32).to_le_bytes());
+    file.extend_from_slice(&exif);
+    let length = (file.len() - 8) as u32;
+    file[4..8].copy_from_slice(&length.to_le_bytes());
+    for output in [Output::WebP, Output::Png, Output::Gif] {
+        let spec = ResizeSpec {
+            keep_metadata: true,
+            output,
+            ..spec("20x")
+        };
+        let turned = resize_encoded(&file, &spec).unwrap();
+        assert_eq!((turned.width, turned.height), (20, 27), "{output:?}");
+        assert_eq!(shown(&turned.bytes).0.len(), 12);
+        let has_exif = turned.bytes.windows(4).any(|bytes| bytes == b"II*\0");
+        assert_eq!(has_exif, output != Output::Gif, "{output:?}");
+    }
+}
