@@ -414,7 +414,7 @@ mod tests {
         let names = [
             "a.jpg",
             "b.webp",
-            "x/c.png",
+            "x/c.gif",
             "d.png",
             "IMG.0001.jpg",
             "IMG.0002.jpg",

@@ -291,6 +291,11 @@ fn man_pages_and_completions_are_generated() {
         let mut command = world.command("--generate man");
         command.env("ARENITE_WORKERS", value);
         assert!(world.finish(command).exits(0).stdout.contains(".TH"));
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_arenite"));
+        command.args(["put", "--generate", "man"]);
+        command.env("ARENITE_STORE", value);
+        let page = world.finish(command).exits(0).stdout;
+        assert!(page.contains("arenite-put"), "{page}");
     }
 }
 

@@ -350,7 +350,7 @@ mod tests {
             ),
             (
                 r#""in": "a", "out": "b", "lossless": true, "format": "jpeg""#,
-                "never lossless",
+                "is not lossless",
             ),
         ] {
             let read = job("-s 8", &format!(r#"{{"id": "x", {fields}}}"#));
