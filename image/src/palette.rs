@@ -355,9 +355,10 @@ fn chosen(mut samples: Vec<Sample>) -> Vec<Rgba> {
     colors
 }
 
-/// The colours of a palette, by channel, for a fast search.
+/// The colours of a palette, sorted for a fast search.
 struct Targets {
-    channels: [Vec<f32>; 4],
+    /// By the sum of red, green and blue, with their indices in the palette.
+    sorted: Vec<(f32, Weighted, u8)>,
 }
 
 impl Targets {
@@ -367,29 +368,46 @@ impl Targets {
     }
 
     fn of(colors: &[Weighted]) -> Self {
-        let channel = |at: usize| colors.iter().map(|color| color[at]).collect();
-        Self {
-            channels: [0, 1, 2, 3].map(channel),
-        }
+        let mut sorted: Vec<(f32, Weighted, u8)> = (0..=u8::MAX)
+            .zip(colors)
+            .map(|(index, color)| (sum_of(color), *color, index))
+            .collect();
+        sorted.sort_by(|one, other| one.0.total_cmp(&other.0));
+        Self { sorted }
     }
 
     /// The index of the nearest colour, and the squared distance.
-    fn nearest(&self, [r, g, b, a]: Weighted) -> (u8, f32) {
-        let mut distances = [f32::MAX; MOST];
-        let [rs, gs, bs, alphas] = &self.channels;
-        let parts = rs.iter().zip(gs).zip(bs.iter().zip(alphas));
-        for (distance, ((red, green), (blue, alpha))) in distances.iter_mut().zip(parts) {
-            let [dr, dg, db, da] = [red - r, green - g, blue - b, alpha - a];
-            *distance = dr * dr + dg * dg + db * db + da * da;
-        }
+    fn nearest(&self, color: Weighted) -> (u8, f32) {
+        let sum = sum_of(&color);
+        let (below, above) = self
+            .sorted
+            .split_at(self.sorted.partition_point(|(key, ..)| *key < sum));
         let mut best = (0, f32::MAX);
-        for (index, &distance) in distances.iter().enumerate() {
+        let mut sides = (below.iter().rev().peekable(), above.iter().peekable());
+        loop {
+            let gaps = (
+                sides.0.peek().map_or(f32::MAX, |(key, ..)| sum - key),
+                sides.1.peek().map_or(f32::MAX, |(key, ..)| key - sum),
+            );
+            let (gap, next) = match gaps.0 < gaps.1 {
+                true => (gaps.0, sides.0.next()),
+                false => (gaps.1, sides.1.next()),
+            };
+            // A distance is at least the difference of the sums, divided by the root of 3.
+            let Some((_, other, index)) = next.filter(|_| gap * gap < 3.0 * best.1) else {
+                return best;
+            };
+            let left = plus(color, *other, -1.0);
+            let distance = left.iter().map(|part| part * part).sum();
             if distance < best.1 {
-                best = (index, distance);
+                best = (*index, distance);
             }
         }
-        (best.0 as u8, best.1)
     }
+}
+
+fn sum_of([red, green, blue, _]: &Weighted) -> f32 {
+    red + green + blue
 }
 
 #[cfg(test)]
