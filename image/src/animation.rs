@@ -93,7 +93,7 @@ fn decoded_by<'a>(decoder: impl AnimationDecoder<'a>, format: Format) -> Animati
     }
 }
 
-/// Encodes frames of equal sides, which are [`prepared`](encode::prepared) 8-bit RGB or RGBA.
+/// Encodes frames of equal sides, with 8 bits per sample in RGB or RGBA.
 pub(super) fn encode(
     frames: Vec<Frame>,
     plays: u32,
@@ -102,24 +102,21 @@ pub(super) fn encode(
     metadata: Option<&Metadata>,
 ) -> Result<Vec<u8>, ImageError> {
     let has_alpha = frames.iter().any(|frame| frame.pixels.color.has_alpha());
-    let frames: Vec<Frame> = match has_alpha {
-        true => frames.into_iter().map(Frame::with_alpha).collect(),
-        false => frames,
-    };
+    let frames = frames.into_iter().map(|frame| {
+        let pixels = frame.pixels.into_rgb().into_eight_bits();
+        let pixels = if has_alpha {
+            pixels.with_alpha()
+        } else {
+            pixels
+        };
+        Frame { pixels, ..frame }
+    });
+    let frames: Vec<Frame> = frames.collect();
     match format {
         Format::Gif => gif::encode(frames, plays),
         Format::Png => animated_png(&frames, plays, metadata),
         Format::WebP => animated_webp(&frames, plays, how, metadata),
         _ => Err(ImageError::NotAnOutput { format }),
-    }
-}
-
-impl Frame {
-    fn with_alpha(self) -> Self {
-        Self {
-            pixels: self.pixels.with_alpha(),
-            ..self
-        }
     }
 }
 

@@ -29,7 +29,7 @@ pub enum Format {
     Heic = 7,
     /// AVIF: recognized so that the error can name it.
     Avif = 8,
-    /// JPEG XL: recognized so that the error can name it.
+    /// JPEG XL; the first frame of an animation. Read only.
     JpegXl = 9,
     /// JPEG 2000: recognized so that the error can name it.
     Jpeg2000 = 10,
@@ -77,10 +77,7 @@ impl Format {
 
     /// Whether this crate decodes it.
     pub const fn is_readable(self) -> bool {
-        !matches!(
-            self,
-            Self::Heic | Self::Avif | Self::JpegXl | Self::Jpeg2000
-        )
+        !matches!(self, Self::Heic | Self::Avif | Self::Jpeg2000)
     }
 
     /// Whether this crate encodes it.
@@ -159,7 +156,7 @@ impl FromStr for Format {
 }
 
 /// Returns the format of a file by its first bytes ([`PROBE_BYTES`] suffice); `None` if they are not those of a
-/// picture. HEIC, AVIF, JPEG XL and JPEG 2000 are recognized, although [`Format::is_readable`] is false for them.
+/// picture. HEIC, AVIF and JPEG 2000 are recognized, although [`Format::is_readable`] is false for them.
 ///
 /// ```
 /// use arenite_image::{probe, Format};

@@ -21,11 +21,11 @@
 //! ```
 //!
 //! # What happens to a picture
-//! 1. The first bytes decide the format. HEIC, AVIF, JPEG XL and JPEG 2000 are rejected by name.
+//! 1. The first bytes decide the format. HEIC, AVIF and JPEG 2000 are rejected by name.
 //! 2. The header is read. A picture of more than `max_pixels` is rejected before memory is allocated for it.
 //! 3. The picture is decoded. JPEG is scaled during decoding, to no less than twice the target on each side, except for
 //!    the filters `Box` and `Nearest` and in linear light; other formats are decoded at full size. Of several sizes the
-//!    largest counts. Of a TIFF with several pages the first is used.
+//!    largest counts. Of a TIFF with several pages, and of animated JPEG XL, the first is used.
 //! 4. It is resized, with colours weighted by alpha, in the stored numbers or in linear light
 //!    ([`ResizeSpec::linear`]), and *then* turned by its EXIF orientation and converted to sRGB:
 //!    both are cheap on a small picture. Margins are added last.
@@ -71,6 +71,7 @@ mod exif;
 mod format;
 mod gif;
 mod jpeg;
+mod jxl;
 mod linear;
 mod meta;
 mod pad;

@@ -41,17 +41,17 @@ Examples:
 
 const DETAILS: &str = "\
 Inputs:
-  JPEG, PNG, WebP, GIF, TIFF and BMP are read; JPEG, PNG, WebP and GIF are
-  written. An animation stays one, except in JPEG; of a TIFF with several
-  pages the first is used. The content decides, not the extension. Folders are
-  searched at any depth, without hidden files and without DIR; files that are
-  no pictures are skipped and counted. Links to files are followed, links to
-  folders only if named as inputs. In a glob, * and ? match parts of a name,
-  [a-c] one of these characters, [!a-c] or [^a-c] any other, and ** folders
-  at any depth, including none; {a,b} and ~ are left to the shell. A file
-  with a picture's extension that cannot be read, such as a pipe, is an
-  error. HEIC, AVIF, JPEG XL, JPEG 2000 and camera raw files are reported as
-  unsupported.
+  JPEG, PNG, WebP, GIF, TIFF, BMP and JPEG XL are read; JPEG, PNG, WebP and
+  GIF are written. An animation stays one, except in JPEG; of a TIFF with
+  several pages the first is used. The content decides, not the extension.
+  Folders are searched at any depth, without hidden files and without DIR;
+  files that are no pictures are skipped and counted. Links to files are
+  followed, links to folders only if named as inputs. In a glob, * and ? match
+  parts of a name, [a-c] one of these characters, [!a-c] or [^a-c] any other,
+  and ** folders at any depth, including none; {a,b} and ~ are left to the
+  shell. A file with a picture's extension that cannot be read, such as a
+  pipe, is an error. HEIC, AVIF, JPEG 2000 and camera raw files are reported
+  as unsupported.
 
 Units:
   Bytes: 128M and 128MiB count in 1024s, 128MB in 1000s. Pixels: 128M counts
@@ -304,7 +304,7 @@ pub(crate) struct ResizeArgs {
     #[arg(long, help_heading = "Result")]
     pub no_enlarge: bool,
 
-    /// Output format [default: that of the input; TIFF and BMP become PNG]
+    /// Output format [default: that of the input; PNG for those that are only read]
     #[arg(long, value_name = "FORMAT", value_parser = formats(), help_heading = "Result")]
     pub format: Option<Format>,
 

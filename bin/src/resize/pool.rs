@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use arenite::engine::{AsCompleted, Death, TraceError};
+use arenite::engine::{AsCompleted, Death, LogSource, TraceError};
 use arenite::{
     ArenaFull, Array, BuildError, Engine, InputError, Job, JobError, JobErrorKind, JobLimit,
     JobOptions, KernelError, Returned, Sandbox, Trace, Typed, WorkerExit, as_completed,
@@ -230,13 +230,16 @@ impl<'a> Makers<'a> {
             .quarantine_after(settings.most_retries.saturating_add(1).max(5))
             .sandbox(settings.sandbox)
             .label(settings.purpose.name());
-        builder = match settings.drops_messages {
-            true => {
-                let messages = Messages::print()?;
-                builder.on_log(move |line| messages.print_or_drop(line.to_string()))
-            }
-            false => builder.on_log(|line| print_aside(&line.to_string())),
+        let messages = match settings.drops_messages {
+            true => Some(Messages::print()?),
+            false => None,
         };
+        builder = builder.on_log(move |line| match &messages {
+            // What a decoder logs about a picture is in the picture's error or warning.
+            _ if line.source == LogSource::Event => {}
+            Some(messages) => messages.print_or_drop(line.to_string()),
+            None => print_aside(&line.to_string()),
+        });
         if let Some(capacity) = settings.capacity {
             builder = builder.capacity(capacity);
         }

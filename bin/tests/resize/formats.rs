@@ -59,6 +59,17 @@ fn six_formats_are_read_and_four_are_written() {
     }
 }
 
+/// With metadata that is damaged, about which its decoder logs an error.
+#[test]
+fn jpeg_xl_is_read_and_becomes_png() {
+    let world = World::new();
+    world.file("p/a.jxl", include_bytes!("damaged-exif.jxl"));
+    let run = world.run("p -s 24x24 -o out --sandbox").exits(0);
+    assert_eq!(run.lines(), ["out/a.png"]);
+    assert!(!run.stderr.contains("ERROR"), "{}", run.stderr);
+    assert_eq!(world.sides("out/a.png"), (24, 16));
+}
+
 #[test]
 fn the_content_decides_the_format_not_the_extension() {
     let world = World::new();

@@ -10,6 +10,7 @@ import sys
 import zlib
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import tifffile
 from PIL import Image
@@ -583,8 +584,32 @@ def jpegs():
             keep(name, data, turned(shown, 6))
 
 
+# JPEG XL
+
+
+def jxls():
+    kinds = {"grey": (GREY, 1), "grey_alpha": (np.dstack([GREY, ALPHA]), 1), "rgb": (RGB, 3), "rgba": (RGBA, 3)}
+
+    def shown(array, colors):
+        """This writer declares 16 bits to be linear."""
+        if array.dtype == np.uint8:
+            return array
+        array = array.reshape(H, W, -1) / 65535
+        return np.squeeze(np.dstack([srgb(array[..., :colors]), array[..., colors:] * 255]))
+
+    for name, (array, colors) in kinds.items():
+        for bits, samples in ((8, array), (16, deep(array))):
+            for container in (False, True):
+                end = "_container" if container else ""
+                data = imagecodecs.jpegxl_encode(samples, lossless=True, usecontainer=container)
+                keep(f"jxl_{name}{bits}{end}.jxl", data, shown(samples, colors))
+            data = imagecodecs.jpegxl_encode(samples, distance=0.5, effort=3)
+            keep(f"jxl_{name}{bits}_lossy.jxl", data, shown(imagecodecs.jpegxl_decode(data), colors))
+
+
 tiffs()
 pngs()
 gifs()
 bmps()
 jpegs()
+jxls()

@@ -1,0 +1,188 @@
+//! JPEG XL, by the `jxl-oxide` crate: the first frame, upright as its header says.
+
+use image::metadata::Orientation;
+use jxl_oxide::image::ExtraChannelType;
+use jxl_oxide::{
+    AllocTracker, EnumColourEncoding, InitializeResult, JxlImage, PixelFormat, RenderingIntent,
+};
+
+use super::error::ImageError;
+use super::format::Format;
+use super::meta::{Decoded, Metadata, Request};
+use super::pixels::{Color, Pixels, Samples, buffer};
+use super::spec::ResizeSpec;
+use super::still::SPARE_BYTES;
+
+/// Decodes a picture, or the first frame of an animation.
+pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> {
+    let spec = request.spec;
+    let image = open(input, spec)?;
+    let sides = (image.width(), image.height());
+    let boxes = image.aux_boxes();
+    let exif = boxes.first_exif().ok();
+    let exif = exif.and_then(|found| found.has_data().then(|| found.unwrap().payload().to_vec()));
+    let xmp = boxes.first_xml();
+    let metadata = Metadata {
+        exif,
+        xmp: xmp.has_data().then(|| xmp.unwrap().to_vec()),
+        icc: Some(image.rendered_icc()),
+    };
+    // That of EXIF is for the decoders of other formats.
+    let orientation = Orientation::NoTransforms;
+    let plans = request.plans(sides, orientation, Format::JpegXl)?;
+    Ok(Decoded {
+        pixels: pixels(&image)?,
+        chroma: None,
+        plans,
+        orientation,
+        metadata,
+        damage: None,
+        full: sides,
+    })
+}
+
+/// Reads the headers, and checks them against the limits of `spec`.
+fn open(input: &[u8], spec: &ResizeSpec) -> Result<JxlImage, ImageError> {
+    let format = Format::JpegXl;
+    // The decoder has pixels in 32 bits, several times.
+    let most = spec.max_bytes.saturating_mul(4).saturating_add(SPARE_BYTES);
+    let tracker = AllocTracker::with_limit(usize::try_from(most).unwrap_or(usize::MAX));
+    let mut reader = JxlImage::builder().alloc_tracker(tracker).build_uninit();
+    let mut parts = without_compressed_boxes(input).into_iter();
+    let mut image = loop {
+        let part = parts.next().ok_or(ImageError::Truncated { format })?;
+        reader.feed_bytes(part).map_err(translate)?;
+        match reader.try_init().map_err(translate)? {
+            InitializeResult::NeedMoreData(more) => reader = more,
+            InitializeResult::Initialized(image) => break image,
+        }
+    };
+    spec.check_source((image.width(), image.height()), format)?;
+    let channels = image.pixel_format().channels() as u64;
+    let pixels = u64::from(image.width()) * u64::from(image.height());
+    spec.admit(
+        pixels * channels * bytes_of_sample(&image),
+        input.len() as u64,
+    )?;
+    for part in parts {
+        image.feed_bytes(part).map_err(translate)?;
+    }
+    if !image.is_loading_done() {
+        return Err(ImageError::Truncated { format });
+    }
+    image.finalize().map_err(translate)?;
+    if image.hdr_type().is_some() {
+        image.request_color_encoding(EnumColourEncoding::srgb(RenderingIntent::Relative));
+    }
+    Ok(image)
+}
+
+/// The file without metadata that is compressed, of which a few bytes may become gigabytes.
+fn without_compressed_boxes(file: &[u8]) -> Vec<&[u8]> {
+    if file.starts_with(&[0xff, 0x0a]) {
+        return vec![file];
+    }
+    let mut boxes = Vec::new();
+    let mut rest = file;
+    while let Some((header, _)) = rest.split_first_chunk::<8>() {
+        let [a, b, c, d, kind @ ..] = *header;
+        let long = rest.get(8..16).and_then(|long| long.try_into().ok());
+        let len = match (u32::from_be_bytes([a, b, c, d]), long) {
+            (0, _) => rest.len(),
+            (1, Some(long)) => usize::try_from(u64::from_be_bytes(long)).unwrap_or(usize::MAX),
+            (len, _) => len as usize,
+        };
+        let (this, after) = rest.split_at(len.clamp(8, rest.len()));
+        if &kind != b"brob" {
+            boxes.push(this);
+        }
+        rest = after;
+    }
+    boxes
+}
+
+/// Bytes of a sample: more than 8 bits become 16.
+fn bytes_of_sample(image: &JxlImage) -> u64 {
+    match image.image_header().metadata.bit_depth.bits_per_sample() {
+        ..=8 => 1,
+        _ => 2,
+    }
+}
+
+/// Decodes the first frame.
+fn pixels(image: &JxlImage) -> Result<Pixels, ImageError> {
+    let format = Format::JpegXl;
+    let color = match image.pixel_format() {
+        PixelFormat::Gray => Color::Gray,
+        PixelFormat::Graya => Color::GrayAlpha,
+        PixelFormat::Rgb => Color::Rgb,
+        PixelFormat::Rgba => Color::Rgba,
+        PixelFormat::Cmyk | PixelFormat::Cmyka => return Err(ImageError::variety(format, "inks")),
+    };
+    let render = image.render_frame(0).map_err(translate)?;
+    let metadata = &image.image_header().metadata;
+    let mut stream = render.stream();
+    let (width, height) = (stream.width(), stream.height());
+    if stream.channels() as usize != color.channels() {
+        return Err(ImageError::corrupt(
+            format,
+            "it has other channels than its header says",
+        ));
+    }
+    let len = width as usize * height as usize * color.channels();
+    let mut samples = match bytes_of_sample(image) {
+        1 => {
+            let mut samples: Vec<u8> = buffer(len)?;
+            stream.write_to_buffer(&mut samples);
+            Samples::Eight(samples)
+        }
+        _ => {
+            let mut samples: Vec<u16> = buffer(len)?;
+            stream.write_to_buffer(&mut samples);
+            Samples::Sixteen(samples)
+        }
+    };
+    let is_multiplied = metadata.ec_info.iter().any(|channel| {
+        matches!(
+            channel.ty,
+            ExtraChannelType::Alpha {
+                alpha_associated: true
+            }
+        )
+    });
+    if is_multiplied && color.has_alpha() {
+        divide_by_alpha(&mut samples, color.channels());
+    }
+    Ok(Pixels {
+        width,
+        height,
+        color,
+        samples,
+    })
+}
+
+/// Takes alpha out of colours that were multiplied by it.
+fn divide_by_alpha(samples: &mut Samples, channels: usize) {
+    fn divide<T: Copy + Into<u64> + TryFrom<u64>>(samples: &mut [T], channels: usize, most: T) {
+        for pixel in samples.chunks_exact_mut(channels) {
+            let Some((alpha, colors)) = pixel.split_last_mut() else {
+                continue;
+            };
+            let (alpha, full): (u64, u64) = ((*alpha).into(), most.into());
+            for color in colors.iter_mut().filter(|_| alpha > 0) {
+                let value: u64 = (*color).into();
+                let value = ((value * full + alpha / 2) / alpha).min(full);
+                *color = T::try_from(value).unwrap_or(most);
+            }
+        }
+    }
+    match samples {
+        Samples::Eight(samples) => divide(samples, channels, u8::MAX),
+        Samples::Sixteen(samples) => divide(samples, channels, u16::MAX),
+    }
+}
+
+/// Rewords an error of the decoder.
+fn translate(error: Box<dyn std::error::Error + Send + Sync>) -> ImageError {
+    ImageError::corrupt(Format::JpegXl, error)
+}
