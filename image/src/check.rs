@@ -1,6 +1,6 @@
 //! Checking: a picture is decoded, and nothing is made of it.
 
-use super::damage::Damage;
+use super::damage::{Damage, Found};
 use super::error::ImageError;
 use super::format::Format;
 use super::meta::{Decoded, Request};
@@ -67,9 +67,12 @@ pub fn check(input: &[u8], spec: &ResizeSpec) -> Result<Checked, ImageError> {
     };
     let (decoded, mut damage) = decode_for(input, format, request)?;
     let (width, height) = decoded.full;
-    let frames = animation::open(input, format, &spec)?;
-    let frames = frames.into_iter().flat_map(|animation| animation.frames);
-    let later = match frames.filter_map(Result::err).next() {
+    let found = match animation::open(input, format, &spec) {
+        Ok(Some(mut animation)) => animation.frames.find_map(Result::err),
+        Ok(None) => None,
+        Err(error) => Some(Found::later(error)),
+    };
+    let later = match found {
         None if format == Format::WebP => riff::damage_after_first(input),
         found => found,
     };

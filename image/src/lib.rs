@@ -411,8 +411,10 @@ fn add_frames(
     rendered: &mut [Rendered],
     results: impl Fn(Pixels, Option<Chroma>) -> Result<Vec<(Pixels, Metadata)>, ImageError>,
 ) -> Result<Option<Found>, ImageError> {
-    let Some(animation) = animation::open(input, from, spec)? else {
-        return Ok(None);
+    let animation = match animation::open(input, from, spec) {
+        Ok(Some(animation)) => animation,
+        Ok(None) => return Ok(None),
+        Err(error) => return Ok(Some(Found::later(error))),
     };
     let mut bytes = 0;
     for (number, frame) in animation.frames.enumerate() {

@@ -298,6 +298,28 @@ fn damage_after_the_first_frame_is_that_of_an_animation() {
     }
 }
 
+/// The decoder would allocate the picture before it compares the sides.
+#[test]
+fn a_later_frame_with_a_picture_of_other_sides_is_damage() {
+    let lossy = ResizeSpec {
+        output: Output::WebP,
+        ..ResizeSpec::full_size()
+    };
+    let mut file = resize_encoded(&opaque_gif(), &lossy).unwrap().bytes;
+    let start = file.windows(4).rposition(|kind| kind == b"VP8 ").unwrap();
+    // The width, after the length, the tag and the start code.
+    file[start + 4 + 4 + 6] ^= 1;
+    let error = resize_encoded(&file, &lossy).unwrap_err();
+    assert!(error.proves_damage(), "{error}");
+    assert!(check(&file, &lossy).unwrap_err().proves_damage());
+    let lenient = ResizeSpec {
+        fail_on: FailOn::None,
+        ..lossy
+    };
+    let first = resize_encoded(&file, &lenient).unwrap();
+    assert_eq!(first.damage.unwrap().missing, 0);
+}
+
 #[test]
 fn frames_together_keep_to_the_limit_of_memory() {
     let spec = ResizeSpec {
