@@ -7,6 +7,8 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -14,6 +16,9 @@ use std::process::{Child, Command, Output, Stdio};
 use arenite::array::npy;
 use arenite::{Array, ArrayMut};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
+};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -417,6 +422,43 @@ fn a_service_manager_is_told() {
     world.run("stop");
     assert_eq!(received(), "STOPPING=1");
     assert_eq!(serving.ended(), Some(0));
+}
+
+/// As systemd does for a socket unit: clients wait until the server runs, and the next one finds the same socket.
+#[test]
+fn a_socket_that_was_passed_is_served_and_stays() {
+    let world = World::new();
+    let folder = world.path("arenite");
+    fs::DirBuilder::new().mode(0o700).create(&folder).unwrap();
+    // Not close-on-exec: the shell gets it.
+    let socket = socket(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        SockFlag::empty(),
+        None,
+    )
+    .unwrap();
+    let address = UnixAddr::new(&folder.join("main.sock")).unwrap();
+    bind(socket.as_raw_fd(), &address).unwrap();
+    listen(&socket, Backlog::MAXCONN).unwrap();
+    for bytes in [b"first".as_slice(), b"second"] {
+        fs::write(world.path("a.bin"), bytes).unwrap();
+        let early = world.command("put a a.bin").spawn().unwrap();
+        let script = format!(
+            "exec 3<&{} && LISTEN_PID=$$ LISTEN_FDS=1 exec {} serve",
+            socket.as_raw_fd(),
+            env!("CARGO_BIN_EXE_arenite")
+        );
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script]).stderr(Stdio::null());
+        shell.env("XDG_RUNTIME_DIR", world.path(""));
+        let mut serving = Serving(shell.spawn().unwrap());
+        assert!(early.wait_with_output().unwrap().status.success());
+        assert_eq!(world.run("get a").as_bytes(), bytes);
+        assert!(world.fails(2, "serve").contains("is served already"));
+        world.run("stop");
+        assert_eq!(serving.ended(), Some(0));
+    }
 }
 
 #[test]

@@ -44,6 +44,21 @@ pub(super) struct Claim {
     socket_path: PathBuf,
     /// The inode of the socket that was made there.
     socket: Option<u64>,
+    /// A socket that a service manager made there, and keeps.
+    passed: Option<PacketSocket>,
+}
+
+/// The socket at this path that a service manager such as systemd passed to this process (`LISTEN_FDS`), if it did.
+fn passed(path: &Path) -> Option<PacketSocket> {
+    /// The first descriptor that is passed, and the most that are looked at.
+    const FIRST: i32 = 3;
+    const MOST: i32 = 64;
+    let number = |name| std::env::var(name).ok()?.parse::<i32>().ok();
+    if number("LISTEN_PID").map(i32::cast_unsigned) != Some(std::process::id()) {
+        return None;
+    }
+    let count = number("LISTEN_FDS")?.clamp(0, MOST);
+    (FIRST..FIRST + count).find_map(|fd| PacketSocket::inherited(fd, path))
 }
 
 impl Claim {
@@ -88,9 +103,13 @@ impl Claim {
             let claim = Claim {
                 lock,
                 lock_path,
+                passed: passed(&socket_path),
                 socket_path,
                 socket: None,
             };
+            if claim.passed.is_some() {
+                return Ok(Some(claim));
+            }
             return match fs::symlink_metadata(&claim.socket_path) {
                 Ok(found) if !found.file_type().is_socket() => {
                     Err(strange(&claim.socket_path, "socket"))
@@ -107,8 +126,11 @@ impl Claim {
         }
     }
 
-    /// Makes the socket.
+    /// Makes the socket, unless it was passed.
     pub(super) fn listen(&mut self) -> Result<PacketSocket, StoreError> {
+        if let Some(socket) = self.passed.take() {
+            return Ok(socket);
+        }
         let socket = PacketSocket::listen(&self.socket_path)?;
         self.socket = inode(&self.socket_path);
         Ok(socket)

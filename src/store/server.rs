@@ -124,7 +124,8 @@ type Packed = (Vec<u8>, Option<OwnedFd>);
 
 impl Server {
     /// Claims the store `name` of this user, or the path of a socket, and listens. Clients can connect from now on, and
-    /// are answered by [`Server::run`].
+    /// are answered by [`Server::run`]. If the socket was passed to this process (`LISTEN_FDS`, as by a socket unit of
+    /// systemd), it is that one, and stays when the server ends.
     ///
     /// # Errors
     ///

@@ -6,10 +6,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::socket::sockopt::{PeerCredentials, ReceiveTimeout, SendTimeout};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::sockopt::{self, PeerCredentials, ReceiveTimeout, SendTimeout};
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind,
-    connect, getsockopt, listen, sendmsg, setsockopt, socket,
+    connect, getsockname, getsockopt, listen, sendmsg, setsockopt, socket,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -73,6 +74,22 @@ impl PacketSocket {
             .map_err(error("bind"))?;
         listen(&socket.fd, Backlog::MAXCONN).map_err(error("listen"))?;
         Ok(socket)
+    }
+
+    /// A copy of the descriptor `fd` that this process was started with, if it is a packet socket that listens at `path`.
+    pub fn inherited(fd: RawFd, path: &Path) -> Option<PacketSocket> {
+        // SAFETY: it accesses no memory of this process; a number that is no descriptor is an error.
+        let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };
+        let socket = PacketSocket {
+            fd: own(Errno::result(copy).ok()?),
+        };
+        let is_packet = getsockopt(&socket.fd, sockopt::SockType) == Ok(SockType::SeqPacket);
+        let listens = getsockopt(&socket.fd, sockopt::AcceptConn) == Ok(true);
+        let address: UnixAddr = getsockname(socket.fd.as_raw_fd()).ok()?;
+        let is_wanted = is_packet && listens && address.path() == Some(path);
+        // Accepting never waits.
+        let nonblocking = fcntl(&socket.fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
+        (is_wanted && nonblocking.is_ok()).then_some(socket)
     }
 
     /// Connects to `path`. Later calls that wait for longer than `patience` fail with `EAGAIN`.
@@ -209,7 +226,7 @@ impl AsFd for PacketSocket {
 
 /// Takes ownership of a descriptor that a system call has just made.
 fn own(fd: RawFd) -> OwnedFd {
-    // SAFETY: `accept4` and `recvmsg` return descriptors that they made for this process in that very call, so nothing
-    // else owns them.
+    // SAFETY: `accept4`, `recvmsg` and `fcntl(F_DUPFD_CLOEXEC)` return descriptors that they made for this process in
+    // that very call, so nothing else owns them.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }

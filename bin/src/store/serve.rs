@@ -22,7 +22,8 @@ The server stays in the foreground; end it with Ctrl-C, SIGTERM or
 them. It listens on $XDG_RUNTIME_DIR/arenite/NAME.sock (without that variable
 on /tmp/arenite-UID/NAME.sock), which only this user can open.
 
-As a service of systemd: Type=notify, ExecStart=arenite serve.
+As a service of systemd: Type=notify, ExecStart=arenite serve. A socket that
+systemd passes for that path (ListenSequentialPacket=) is taken.
 
 --json:
   One line once clients can connect: name, socket, pid, capacity (bytes).
