@@ -39,7 +39,7 @@
 //!   running jobs, is gone;
 //! - *parameter* (in a kernel): the supervisor holds a lease for the job, during which no process writes;
 //! - *fresh chunk, lent window* (in a kernel): granted or lent to this lane's job alone;
-//! - *loan* (in a kernel that runs inline): whoever lent the memory guarantees it ([`raw`](crate::raw));
+//! - *loan* (in a kernel that runs inline): the lender of the memory guarantees it ([`raw`](crate::raw));
 //! - *sealed file*: a memory file that no process can write or truncate any more (`store`);
 //! - *mapped file*: the caller that maps it guarantees that the file does not change ([`npy::map`]).
 

@@ -132,7 +132,7 @@ impl Buffer {
         let Self { array, is_lent } = self;
         match is_lent {
             false => Received::Read(array),
-            // SAFETY: whoever called `write` promises that nothing else refers to the bytes while the kernel runs, which
+            // SAFETY: the caller of `write` promises that nothing else refers to the bytes while the kernel runs, which
             // is called on this thread.
             true => Received::Write(unsafe { ArrayMut::from_loan(array) }),
         }

@@ -64,7 +64,7 @@ fn shards_side_by_side_make_what_one_run_makes() {
     let world = different_pictures(60);
     world.run("p -s 16 -o whole").exits(0);
     let lines: Vec<String> = thread::scope(|threads| {
-        // In the inputs, where each run must leave it alone whoever creates it.
+        // In the inputs, where each run must leave it alone, also if another run creates it.
         let shard = |k| command(&world, &format!("p -s 16 -o p/out --shard {k}/2"), &[]);
         let runs = [1, 2].map(|k| {
             let run = shard(k);
