@@ -3,22 +3,16 @@
 //! Frames are decoded and resized one after the other, so that only one is in memory at full size. A written frame covers
 //! the part of the picture that differs from the frame before.
 
-use std::io::Cursor;
-
 use ::png::{BitDepth, BlendOp, ColorType, DisposeOp, Info};
-use image::codecs::png::PngDecoder;
-use image::codecs::webp::WebPDecoder;
-use image::metadata::LoopCount;
-use image::{AnimationDecoder, ImageDecoder};
 
+use super::color::is_profile_of;
 use super::damage::Found;
 use super::encode::{self, Encoding};
 use super::error::ImageError;
 use super::format::Format;
 use super::meta::{Metadata, add_xmp_to_png, webp_file};
-use super::pixels::{Color, Pixels, Samples};
+use super::pixels::{Color, Pixels, Samples, buffer};
 use super::spec::ResizeSpec;
-use super::still::{decoding_limits, translate};
 use super::{gif, png, riff};
 
 /// A picture, or one of an animation.
@@ -36,60 +30,189 @@ pub(super) struct Animation<'a> {
     pub(super) plays: u32,
 }
 
-/// Opens the animation in a file whose first picture has been decoded within the limits of `spec`. `None` if the file
-/// has one picture, and for PNG with 16 bits per sample, of which only the first is read.
+impl<'a> Animation<'a> {
+    /// `next` decodes one frame after the other; `None` is the end.
+    pub(super) fn new(
+        plays: u32,
+        mut next: impl FnMut() -> Result<Option<Frame>, Found> + 'a,
+    ) -> Animation<'a> {
+        let mut has_ended = false;
+        let frames = std::iter::from_fn(move || {
+            let frame = match has_ended {
+                true => None,
+                false => next().transpose(),
+            };
+            has_ended = !matches!(frame, Some(Ok(_)));
+            frame
+        });
+        Animation {
+            frames: Box::new(frames),
+            plays,
+        }
+    }
+}
+
+/// Opens the animation in a file whose first picture has been decoded. `None` if the file has one picture, and for PNG
+/// with 16 bits per sample or interlaced, of which only the first is read.
 pub(super) fn open<'a>(
     input: &'a [u8],
     format: Format,
     spec: &'a ResizeSpec,
 ) -> Result<Option<Animation<'a>>, ImageError> {
-    let failed = |error| translate(error, format);
-    Ok(match format {
-        Format::Gif => gif::animation(input, spec)?,
-        Format::WebP if riff::frames(input) > 1 => {
-            riff::check_frames(input)?;
-            let file = Cursor::new(riff::with_transparent_canvas(input));
-            let mut decoder = WebPDecoder::new(file).map_err(failed)?;
-            let limits = decoding_limits(decoder.total_bytes());
-            decoder.set_limits(limits).map_err(failed)?;
-            Some(decoded_by(decoder, format))
-        }
-        Format::Png if png::is_animated(input) => {
-            let mut decoder = PngDecoder::new(Cursor::new(input)).map_err(failed)?;
-            let limits = decoding_limits(decoder.total_bytes());
-            decoder.set_limits(limits).map_err(failed)?;
-            Some(decoded_by(decoder.apng().map_err(failed)?, format))
-        }
-        _ => None,
-    })
+    match format {
+        Format::Gif => gif::animation(input, spec),
+        Format::WebP => riff::animation(input, spec),
+        Format::Png => png::animation(input, spec),
+        _ => Ok(None),
+    }
 }
 
-fn decoded_by<'a>(decoder: impl AnimationDecoder<'a>, format: Format) -> Animation<'a> {
-    let plays = match decoder.loop_count() {
-        LoopCount::Infinite => 0,
-        LoopCount::Finite(plays) => plays.get(),
-    };
-    let frames = decoder.into_frames().map(move |frame| {
-        let frame = frame.map_err(|error| Found::later(translate(error, format)))?;
-        let (millis, over) = frame.delay().numer_denom_ms();
-        let shown = frame.into_buffer();
-        let pixels = Pixels {
-            width: shown.width(),
-            height: shown.height(),
-            color: Color::Rgba,
-            samples: Samples::Eight(shown.into_raw()),
+/// The screen on which the frames of an animation are drawn: red, green, blue and alpha of each pixel.
+pub(super) struct Screen<'a> {
+    format: Format,
+    spec: &'a ResizeSpec,
+    /// The length of the file, in bytes.
+    file: u64,
+    width: u32,
+    height: u32,
+    pixels: Vec<u8>,
+    undo: Undo,
+    /// The bytes of all frames so far, as they are shown.
+    total: u64,
+}
+
+/// What happens to a frame before the next one is drawn.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Disposal {
+    Keep,
+    /// Its area becomes transparent.
+    Clear,
+    /// Its area becomes what it was before.
+    Restore,
+}
+
+enum Undo {
+    Nothing,
+    Clear(Area),
+    Restore(Vec<u8>),
+}
+
+/// Bytes of a pixel.
+const PIXEL: usize = 4;
+
+impl<'a> Screen<'a> {
+    /// A transparent screen.
+    ///
+    /// # Errors
+    /// If it exceeds the limits of `spec`.
+    pub(super) fn new(
+        (width, height): (u32, u32),
+        (file, format): (&[u8], Format),
+        spec: &'a ResizeSpec,
+    ) -> Result<Screen<'a>, ImageError> {
+        let mut screen = Screen {
+            format,
+            spec,
+            file: file.len() as u64,
+            width,
+            height,
+            pixels: Vec::new(),
+            undo: Undo::Nothing,
+            total: 0,
         };
-        Ok(Frame {
+        let bytes = screen.admit((width, height))?;
+        screen.pixels = buffer(bytes)?;
+        Ok(screen)
+    }
+
+    /// Checks the limits of `spec` before a frame of these sides is decoded. Returns its size in bytes.
+    pub(super) fn admit(&mut self, sides: (u32, u32)) -> Result<usize, ImageError> {
+        /// Frames may show this many times the memory of a picture, however small the file: the limit is that of a
+        /// bomb, which would take minutes.
+        const FRAMES: u64 = 16;
+        let size = |(width, height)| u64::from(width) * u64::from(height) * PIXEL as u64;
+        self.spec.check_source(sides, self.format)?;
+        self.spec.admit(size(sides), self.file)?;
+        self.total += size((self.width, self.height));
+        let limit = self.spec.max_ratio;
+        let by_file = self.file.saturating_mul(limit.into());
+        if self.total > by_file.max(self.spec.max_bytes.saturating_mul(FRAMES)) {
+            return Err(ImageError::Bomb {
+                bytes: self.total,
+                file: self.file,
+                limit,
+            });
+        }
+        let bytes = size(sides);
+        usize::try_from(bytes).map_err(|_| ImageError::OutOfMemory { bytes })
+    }
+
+    /// Draws a frame of RGBA, as far as it lies on the screen: over what is there, or in its place.
+    pub(super) fn draw(&mut self, area: Area, frame: &[u8], is_over: bool, disposal: Disposal) {
+        match std::mem::replace(&mut self.undo, Undo::Nothing) {
+            Undo::Nothing => {}
+            Undo::Clear(area) => self.rows(area).for_each(|row| row.fill(0)),
+            Undo::Restore(pixels) => self.pixels = pixels,
+        }
+        self.undo = match disposal {
+            Disposal::Keep => Undo::Nothing,
+            Disposal::Clear => Undo::Clear(area),
+            Disposal::Restore => Undo::Restore(self.pixels.clone()),
+        };
+        let across = (area.right - area.left).max(1) * PIXEL;
+        for (row, from) in self.rows(area).zip(frame.chunks_exact(across)) {
+            let pixels = row.as_chunks_mut::<PIXEL>().0.iter_mut();
+            for (below, above) in pixels.zip(from.as_chunks::<PIXEL>().0) {
+                *below = match is_over {
+                    true => over(*above, *below),
+                    false => *above,
+                };
+            }
+        }
+    }
+
+    /// The screen as a frame.
+    pub(super) fn frame(&self, millis: u32) -> Frame {
+        let pixels = Pixels {
+            width: self.width,
+            height: self.height,
+            color: Color::Rgba,
+            samples: Samples::Eight(self.pixels.clone()),
+        };
+        Frame {
             pixels: pixels.without_full_alpha(),
-            millis: millis / over.max(1),
-        })
-    });
-    let mut has_failed = false;
-    let frames =
-        frames.take_while(move |frame| !std::mem::replace(&mut has_failed, frame.is_err()));
-    Animation {
-        frames: Box::new(frames),
-        plays,
+            millis,
+        }
+    }
+
+    /// The rows of an area, as far as they are on the screen.
+    fn rows(&mut self, area: Area) -> impl Iterator<Item = &mut [u8]> {
+        let width = self.width as usize;
+        let right = area.right.min(width);
+        let left = area.left.min(right);
+        let rows = self.pixels.chunks_exact_mut(width * PIXEL);
+        let rows = rows.take(area.bottom).skip(area.top);
+        rows.map(move |row| &mut row[left * PIXEL..right * PIXEL])
+    }
+}
+
+/// A pixel over another.
+fn over(above: [u8; PIXEL], below: [u8; PIXEL]) -> [u8; PIXEL] {
+    match (above[3], below[3]) {
+        (u8::MAX, _) => above,
+        (0, _) => below,
+        (_, 0) => above,
+        (alpha, under) => {
+            let (alpha, full) = (u32::from(alpha), 255);
+            // What the lower one adds, in steps of 255 squared.
+            let rest = u32::from(under) * (full - alpha);
+            let sum = alpha * full + rest;
+            let mix = |at: usize| {
+                let color = u32::from(above[at]) * alpha * full + u32::from(below[at]) * rest;
+                ((color + sum / 2) / sum) as u8
+            };
+            [mix(0), mix(1), mix(2), ((sum + full / 2) / full) as u8]
+        }
     }
 }
 
@@ -185,7 +308,8 @@ pub(super) fn changes(frames: &[Frame], unchanged: Unchanged) -> Vec<Change> {
 }
 
 /// A part of a picture, in pixels.
-struct Area {
+#[derive(Clone, Copy)]
+pub(super) struct Area {
     left: usize,
     top: usize,
     right: usize,
@@ -193,6 +317,15 @@ struct Area {
 }
 
 impl Area {
+    pub(super) fn new((left, top): (u32, u32), (width, height): (u32, u32)) -> Area {
+        Area {
+            left: left as usize,
+            top: top as usize,
+            right: left as usize + width as usize,
+            bottom: top as usize + height as usize,
+        }
+    }
+
     fn whole((width, height): (u32, u32)) -> Area {
         Area {
             left: 0,
@@ -271,6 +404,10 @@ fn animated_png(
         _ => ColorType::Rgb,
     };
     encode::describe_png(&mut info, metadata);
+    // Frames are never grey.
+    info.icc_profile = info
+        .icc_profile
+        .filter(|icc| is_profile_of(icc, Color::Rgb));
     let mut encoder = ::png::Encoder::with_info(&mut out, info).map_err(failed)?;
     encoder
         .set_animated(changes.len() as u32, plays)
@@ -327,7 +464,7 @@ fn animated_webp(
     let flags = riff::ANIMATION | if has_alpha { riff::ALPHA } else { 0 };
     body.and_then(|frames| {
         let plays = u16::try_from(plays).unwrap_or(u16::MAX);
-        let body = [riff::animation(plays), frames.concat()].concat();
+        let body = [riff::animation_chunk(plays), frames.concat()].concat();
         webp_file(
             &body,
             flags,

@@ -4,11 +4,10 @@ use std::borrow::Cow;
 use std::io::Read;
 
 use gif::{
-    ColorOutput, DecodeOptions, Decoder, DecodingError, DisposalMethod, Encoder, MemoryLimit,
-    Repeat,
+    ColorOutput, DecodeOptions, DecodingError, DisposalMethod, Encoder, MemoryLimit, Repeat,
 };
 
-use super::animation::{Animation, Change, Frame, Unchanged, changes};
+use super::animation::{Animation, Area, Change, Disposal, Frame, Screen, Unchanged, changes};
 use super::damage::{Found, Loss};
 use super::encode::INVISIBLE;
 use super::error::ImageError;
@@ -117,143 +116,46 @@ pub(super) fn animation<'a>(
     options.set_color_output(ColorOutput::RGBA);
     // Sizes are checked here, before anything is allocated.
     options.set_memory_limit(MemoryLimit::Unlimited);
-    let decoder = options.read_info(input).map_err(translate)?;
-    let mut screen = Screen {
-        decoder,
-        file: input,
-        spec,
-        sides: (0, 0),
-        pixels: Vec::new(),
-        undo: Undo::Nothing,
-    };
-    let mut has_ended = false;
-    let frames = std::iter::from_fn(move || {
-        let next = match has_ended {
-            true => None,
-            false => screen.next().transpose(),
-        };
-        has_ended = !matches!(next, Some(Ok(_)));
-        next
-    });
-    Ok(Some(Animation {
-        frames: Box::new(frames),
-        plays,
-    }))
-}
-
-/// The screen on which the frames of an animation are drawn.
-struct Screen<'a> {
-    decoder: Decoder<&'a [u8]>,
-    file: &'a [u8],
-    spec: &'a ResizeSpec,
-    /// Width and height; 0 before the first frame.
-    sides: (usize, usize),
-    /// Red, green, blue and alpha of each pixel.
-    pixels: Vec<u8>,
-    undo: Undo,
-}
-
-/// What to do before the next frame is drawn.
-enum Undo {
-    Nothing,
-    /// Clear this area.
-    Clear(Area),
-    /// Bring back these pixels.
-    Restore(Vec<u8>),
-}
-
-/// A part of the screen, in pixels.
-#[derive(Clone, Copy)]
-struct Area {
-    left: usize,
-    top: usize,
-    width: usize,
-    height: usize,
-}
-
-impl Screen<'_> {
-    /// Draws the next frame.
-    fn next(&mut self) -> Result<Option<Frame>, Found> {
-        let frame = match self.decoder.next_frame_info() {
+    let mut decoder = options.read_info(input).map_err(translate)?;
+    let mut screen = None;
+    let next = move || {
+        let frame = match decoder.next_frame_info() {
             Ok(Some(frame)) => frame,
             Ok(None) => return Ok(None),
             Err(error) => {
                 return Err(match translate(error) {
-                    ImageError::Truncated { format } if lacks_only_its_end(self.file) => {
+                    ImageError::Truncated { format } if lacks_only_its_end(input) => {
                         Found::around(ImageError::corrupt(format, "its end marker is missing"))
                     }
                     error => Found::later(error),
                 });
             }
         };
-        let area = Area {
-            left: frame.left.into(),
-            top: frame.top.into(),
-            width: frame.width.into(),
-            height: frame.height.into(),
+        let place = (frame.left.into(), frame.top.into());
+        let sides = (frame.width.into(), frame.height.into());
+        let disposal = match frame.dispose {
+            DisposalMethod::Any | DisposalMethod::Keep => Disposal::Keep,
+            DisposalMethod::Background => Disposal::Clear,
+            DisposalMethod::Previous => Disposal::Restore,
         };
-        let (disposal, delay) = (frame.dispose, frame.delay);
-        self.draw(area, disposal).map_err(Found::later)?;
-        let pixels = Pixels {
-            width: self.sides.0 as u32,
-            height: self.sides.1 as u32,
-            color: Color::Rgba,
-            samples: Samples::Eight(self.pixels.clone()),
-        };
-        Ok(Some(Frame {
-            pixels: pixels.without_full_alpha(),
-            millis: u32::from(delay) * HUNDREDTH as u32,
-        }))
-    }
-
-    fn draw(&mut self, area: Area, disposal: DisposalMethod) -> Result<(), ImageError> {
-        if self.sides == (0, 0) {
-            let (width, height) = (self.decoder.width(), self.decoder.height());
-            self.sides = (
-                usize::from(width).max(area.left + area.width),
-                usize::from(height).max(area.top + area.height),
-            );
-            self.pixels = buffer(self.sides.0 * self.sides.1 * PIXEL)?;
-        }
-        self.spec
-            .check_source((area.width as u32, area.height as u32), Format::Gif)?;
-        let bytes = area.width * area.height * PIXEL;
-        self.spec.admit(bytes as u64, self.file.len() as u64)?;
-        let mut drawn = buffer::<u8>(bytes)?;
-        self.decoder
-            .read_into_buffer(&mut drawn)
-            .map_err(translate)?;
-        match std::mem::replace(&mut self.undo, Undo::Nothing) {
-            Undo::Nothing => {}
-            Undo::Clear(area) => self.rows(area).for_each(|(row, _)| row.fill(0)),
-            Undo::Restore(pixels) => self.pixels = pixels,
-        }
-        self.undo = match disposal {
-            DisposalMethod::Any | DisposalMethod::Keep => Undo::Nothing,
-            DisposalMethod::Background => Undo::Clear(area),
-            DisposalMethod::Previous => Undo::Restore(self.pixels.clone()),
-        };
-        for (row, y) in self.rows(area) {
-            let from = drawn[y * area.width * PIXEL..].as_chunks::<PIXEL>().0;
-            let to = row.as_chunks_mut::<PIXEL>().0;
-            for (to, from) in to.iter_mut().zip(from) {
-                if from[3] != 0 {
-                    *to = *from;
-                }
+        let millis = u32::from(frame.delay) * HUNDREDTH as u32;
+        let screen = match &mut screen {
+            Some(screen) => screen,
+            none => {
+                let width = u32::from(decoder.width()).max(place.0 + sides.0);
+                let height = u32::from(decoder.height()).max(place.1 + sides.1);
+                let made = Screen::new((width, height), (input, Format::Gif), spec);
+                none.insert(made.map_err(Found::later)?)
             }
-        }
-        Ok(())
-    }
-
-    /// The rows of an area, as far as they are on the screen, each with its number in the area.
-    fn rows(&mut self, area: Area) -> impl Iterator<Item = (&mut [u8], usize)> {
-        let (width, _) = self.sides;
-        let right = (area.left + area.width).min(width);
-        let left = area.left.min(right);
-        let rows = self.pixels.chunks_exact_mut(width * PIXEL);
-        let rows = rows.skip(area.top).take(area.height).zip(0..);
-        rows.map(move |(row, y)| (&mut row[left * PIXEL..right * PIXEL], y))
-    }
+        };
+        let bytes = screen.admit(sides).map_err(Found::later)?;
+        let mut drawn = buffer::<u8>(bytes).map_err(Found::later)?;
+        let read = decoder.read_into_buffer(&mut drawn);
+        read.map_err(|error| Found::later(translate(error)))?;
+        screen.draw(Area::new(place, sides), &drawn, true, disposal);
+        Ok(Some(screen.frame(millis)))
+    };
+    Ok(Some(Animation::new(plays, next)))
 }
 
 /// Whether a file that ends early has all its frames.

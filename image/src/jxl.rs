@@ -77,7 +77,8 @@ fn open(input: &[u8], spec: &ResizeSpec) -> Result<JxlImage, ImageError> {
     Ok(image)
 }
 
-/// The file without metadata that is compressed, of which a few bytes may become gigabytes.
+/// The file without metadata that is compressed, of which a few bytes may become gigabytes, and without what a JPEG that
+/// it was made from had besides the pixels.
 fn without_compressed_boxes(file: &[u8]) -> Vec<&[u8]> {
     if file.starts_with(&[0xff, 0x0a]) {
         return vec![file];
@@ -93,7 +94,7 @@ fn without_compressed_boxes(file: &[u8]) -> Vec<&[u8]> {
             (len, _) => len as usize,
         };
         let (this, after) = rest.split_at(len.clamp(8, rest.len()));
-        if &kind != b"brob" {
+        if !matches!(&kind, b"brob" | b"jbrd") {
             boxes.push(this);
         }
         rest = after;
@@ -184,5 +185,10 @@ fn divide_by_alpha(samples: &mut Samples, channels: usize) {
 
 /// Rewords an error of the decoder.
 fn translate(error: Box<dyn std::error::Error + Send + Sync>) -> ImageError {
-    ImageError::corrupt(Format::JpegXl, error)
+    let (format, text) = (Format::JpegXl, error.to_string());
+    let mut causes = std::iter::successors(Some(&*error as &dyn std::error::Error), |e| e.source());
+    match causes.any(|cause| cause.to_string().contains("failed to allocate")) {
+        true => ImageError::variety(format, "it needs more memory than is allowed"),
+        false => ImageError::corrupt(format, text),
+    }
 }

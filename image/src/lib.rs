@@ -30,7 +30,7 @@
 //!    ([`ResizeSpec::linear`]), and *then* turned by its EXIF orientation and converted to sRGB:
 //!    both are cheap on a small picture. Margins are added last.
 //! 5. It is encoded: as JPEG with 4:2:0 chroma, baseline or progressive; as PNG; as WebP, lossy or lossless; or as GIF.
-//! 6. Of an animation (GIF, WebP, PNG of 8 bits) each frame takes these steps, and is written as the part of it that
+//! 6. Of an animation (GIF, WebP, PNG of 8 bits that is not interlaced) each frame takes these steps, and is written as the part of it that
 //!    changes. JPEG shows the first.
 //!
 //! # Decisions
@@ -360,7 +360,7 @@ fn render_unguarded(
         full,
         ..
     } = decoded;
-    let results = |mut pixels: Pixels, chroma: Option<Chroma>| {
+    let results = |mut pixels: Pixels, chroma: Option<Chroma>, spec: &ResizeSpec| {
         let mut metadata = metadata.clone();
         if spec.linear {
             // The curve of sRGB is that of sRGB only.
@@ -376,8 +376,8 @@ fn render_unguarded(
         });
         finished.collect::<Result<Vec<(Pixels, Metadata)>, ImageError>>()
     };
-    let mut rendered = Vec::with_capacity(plans.len());
-    for (pixels, mut metadata) in results(pixels, chroma)? {
+    let (first_color, mut rendered) = (pixels.color, Vec::with_capacity(plans.len()));
+    for (pixels, mut metadata) in results(pixels, chroma, spec)? {
         if spec.keep_metadata {
             let turned = orientation != Orientation::NoTransforms;
             metadata.describe((pixels.width, pixels.height), turned);
@@ -394,7 +394,7 @@ fn render_unguarded(
     let is_whole = damage.as_ref().is_none_or(|damage| damage.missing == 0);
     if request.animates && into.is_animated() && is_whole {
         let pixels = u64::from(full.0) * u64::from(full.1);
-        if let Some(found) = add_frames(input, (from, spec), &mut rendered, results)? {
+        if let Some(found) = add_frames(input, (from, spec), first_color, &mut rendered, results)? {
             damage = Some(found.judge(spec.fail_on, pixels)?);
         }
     }
@@ -408,23 +408,39 @@ fn render_unguarded(
 fn add_frames(
     input: &[u8],
     (from, spec): (Format, &ResizeSpec),
+    first: Color,
     rendered: &mut [Rendered],
-    results: impl Fn(Pixels, Option<Chroma>) -> Result<Vec<(Pixels, Metadata)>, ImageError>,
+    results: impl Fn(Pixels, Option<Chroma>, &ResizeSpec) -> Result<Vec<(Pixels, Metadata)>, ImageError>,
 ) -> Result<Option<Found>, ImageError> {
     let animation = match animation::open(input, from, spec) {
         Ok(Some(animation)) => animation,
         Ok(None) => return Ok(None),
         Err(error) => return Ok(Some(Found::later(error))),
     };
+    // All frames have the margins of the first.
+    let margins = match spec.margins {
+        Margins::Auto if first.has_alpha() => Margins::Transparent,
+        Margins::Auto => Margins::Background,
+        margins => margins,
+    };
+    let of_frames = ResizeSpec { margins, ..*spec };
+    let is_grey = matches!(first, Color::Gray | Color::GrayAlpha);
     let mut bytes = 0;
     for (number, frame) in animation.frames.enumerate() {
         let frame = match frame {
             Ok(frame) => frame,
             Err(found) => return Ok(Some(found)),
         };
-        for (rendered, (pixels, _)) in rendered.iter_mut().zip(results(frame.pixels, None)?) {
+        // Its profile is one of grey.
+        let pixels = match is_grey {
+            true => frame.pixels.into_grey(),
+            false => frame.pixels,
+        };
+        let made = results(pixels, None, &of_frames)?;
+        for (rendered, (pixels, _)) in rendered.iter_mut().zip(made) {
             rendered.plays = animation.plays;
-            bytes += pixels.bytes();
+            // Writing them takes as much once more.
+            bytes += 2 * pixels.bytes();
             let millis = frame.millis;
             match number {
                 // The same picture, with its time.

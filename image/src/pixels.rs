@@ -216,6 +216,15 @@ impl Pixels {
         self.rearranged(color, channels)
     }
 
+    /// Turns RGB whose channels are equal into grey.
+    pub(super) fn into_grey(self) -> Self {
+        match self.color {
+            Color::Rgb => self.rearranged(Color::Gray, &[0]),
+            Color::Rgba => self.rearranged(Color::GrayAlpha, &[0, 3]),
+            _ => self,
+        }
+    }
+
     /// Adds opaque alpha where there is none.
     pub(super) fn with_alpha(self) -> Self {
         let (color, channels) = match self.color {

@@ -2,19 +2,24 @@
 //! rows of a damaged file are kept, unused bits of a transparent grey are masked, and the chunks about colour other
 //! than a profile become one.
 
+use std::borrow::Cow;
 use std::io::{Cursor, ErrorKind};
 
 use moxcms::{
     Chromaticity, CicpProfile, ColorPrimaries, ColorProfile, MatrixCoefficients, ToneReprCurve,
     TransferCharacteristics,
 };
-use png::{BitDepth, ColorType, DecodingError, InterlaceInfo, Reader, Transformations};
+use png::{
+    BitDepth, BlendOp, ColorType, DecodingError, DisposeOp, InterlaceInfo, Reader, Transformations,
+};
 
+use super::animation::{Animation, Area, Disposal, Screen};
 use super::damage::{FailOn, Found, Loss, fill_rows};
 use super::error::ImageError;
 use super::format::Format;
 use super::meta::{Decoded, Metadata, Request, crc32, without_prefix};
 use super::pixels::{Color, Pixels, Samples, buffer};
+use super::spec::ResizeSpec;
 use super::still::{MORE_THAN_PIXELS, SPARE_BYTES};
 
 type File<'a> = Cursor<&'a [u8]>;
@@ -102,7 +107,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
 }
 
 /// A decoder that has read everything before the pixels.
-fn open(input: &[u8]) -> Result<Reader<File<'_>>, DecodingError> {
+fn open<T: AsRef<[u8]>>(input: T) -> Result<Reader<Cursor<T>>, DecodingError> {
     // A profile is decompressed with the header, before the size of the pixels is known.
     let limits = png::Limits {
         bytes: SPARE_BYTES as usize,
@@ -166,7 +171,7 @@ fn metadata(reader: &Reader<File<'_>>, input: &[u8], color: Color) -> Metadata {
         ),
     };
     if let Some(rest) = metadata_after_pixels(input)
-        && let Ok(rest) = open(&rest)
+        && let Ok(rest) = open(rest.as_slice())
     {
         metadata.exif = metadata.exif.or_else(|| exif(&rest));
         metadata.xmp = metadata.xmp.or_else(|| xmp(&rest));
@@ -347,10 +352,88 @@ pub(super) fn has_palette(file: &[u8]) -> bool {
     file.get(25) == Some(&3)
 }
 
-/// Whether a file is an animation that is read: 16 bits per sample are not.
-pub(super) fn is_animated(file: &[u8]) -> bool {
-    let before_pixels = chunks(file).take_while(|(kind, ..)| kind != b"IDAT");
-    file.get(24) != Some(&16) && before_pixels.into_iter().any(|(kind, ..)| &kind == b"acTL")
+/// Whether a file is an animation that is read: 16 bits per sample, and interlaced ones, are not.
+fn is_animated(file: &[u8]) -> bool {
+    let mut before_pixels = chunks(file).take_while(|(kind, ..)| kind != b"IDAT");
+    let is_read = file.get(24) != Some(&16) && file.get(28) == Some(&0);
+    is_read && before_pixels.any(|(kind, ..)| &kind == b"acTL")
+}
+
+/// The frames of a file with more than one.
+pub(super) fn animation<'a>(
+    input: &'a [u8],
+    spec: &'a ResizeSpec,
+) -> Result<Option<Animation<'a>>, ImageError> {
+    if !is_animated(input) {
+        return Ok(None);
+    }
+    let file = with_masked_transparency(input).map_or(Cow::Borrowed(input), Cow::Owned);
+    let mut reader = open(file).map_err(translate)?;
+    let Some(control) = reader.info().animation_control else {
+        return Ok(None);
+    };
+    let sides = reader.info().size();
+    let mut screen = Screen::new(sides, (input, Format::Png), spec)?;
+    let channels = match reader.output_color_type() {
+        (ColorType::Grayscale, BitDepth::Eight) => &[0, 0, 0][..],
+        (ColorType::GrayscaleAlpha, BitDepth::Eight) => &[0, 0, 0, 1],
+        (ColorType::Rgb, BitDepth::Eight) => &[0, 1, 2],
+        (ColorType::Rgba, BitDepth::Eight) => &[0, 1, 2, 3],
+        _ => return Ok(None),
+    };
+    // The decoder wants room for the whole picture, whatever the frame.
+    let mut samples: Vec<u8> = buffer(reader.output_buffer_size().unwrap_or(0))?;
+    // A picture that is not part of the animation is in front.
+    let mut is_before_first = reader.info().frame_control.is_none();
+    let mut left = control.num_frames;
+    let (mut time, mut shown) = (0.0, 0);
+    let mut draw = move || {
+        if std::mem::replace(&mut is_before_first, true) {
+            reader.next_frame_info().map_err(translate)?;
+        }
+        let frame = reader.info().frame_control.unwrap_or_default();
+        screen.admit((frame.width, frame.height))?;
+        let info = reader.next_frame(&mut samples).map_err(translate)?;
+        let own = info.color_type.samples();
+        let mut drawn = Vec::with_capacity(info.width as usize * info.height as usize * 4);
+        for row in samples
+            .chunks_exact(info.line_size)
+            .take(info.height as usize)
+        {
+            for pixel in row.chunks_exact(own) {
+                let mut rgba = [u8::MAX; 4];
+                for (to, &from) in rgba.iter_mut().zip(channels) {
+                    *to = pixel[from];
+                }
+                drawn.extend_from_slice(&rgba);
+            }
+        }
+        let disposal = match frame.dispose_op {
+            DisposeOp::None => Disposal::Keep,
+            DisposeOp::Background => Disposal::Clear,
+            DisposeOp::Previous => Disposal::Restore,
+        };
+        let area = Area::new((frame.x_offset, frame.y_offset), (info.width, info.height));
+        screen.draw(area, &drawn, frame.blend_op == BlendOp::Over, disposal);
+        // Rounded in sum, so that long animations keep their length.
+        let per_second = if frame.delay_den == 0 {
+            100
+        } else {
+            frame.delay_den
+        };
+        time += f64::from(frame.delay_num) * 1000.0 / f64::from(per_second);
+        let millis = time.round() as u64 - shown;
+        shown += millis;
+        Ok(screen.frame(millis as u32))
+    };
+    let next = move || {
+        if left == 0 {
+            return Ok(None);
+        }
+        left -= 1;
+        draw().map(Some).map_err(Found::later)
+    };
+    Ok((control.num_frames > 1).then(|| Animation::new(control.num_plays, next)))
 }
 
 const SIGNATURE: usize = 8;

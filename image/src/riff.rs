@@ -3,9 +3,13 @@
 
 use std::borrow::Cow;
 
+use super::animation::{Animation, Area, Disposal, Screen};
 use super::damage::{Found, Loss};
 use super::error::ImageError;
 use super::format::Format;
+use super::meta::{Metadata, webp_file};
+use super::spec::ResizeSpec;
+use super::still::read_still;
 
 pub(super) const EXIF: &[u8; 4] = b"EXIF";
 pub(super) const XMP: &[u8; 4] = b"XMP ";
@@ -17,8 +21,11 @@ const HEADER: usize = 4 + 4 + 4;
 /// frame: each minus 1, in three bytes.
 pub(super) const ANIMATION: u8 = 0x02;
 pub(super) const ALPHA: u8 = 0x10;
-/// Bytes of a frame before the chunks of its picture: position, sides, duration.
+/// Bytes of a frame before the chunks of its picture: position, sides, duration, flags.
 const FRAME: usize = 16;
+/// Flags of a frame: its area is transparent before the next one, and it is not blended with what it covers.
+const CLEARED: u8 = 0x01;
+const REPLACES: u8 = 0x02;
 
 /// The chunks: kind, length of the data by the header, and the data that exist.
 fn chunks(mut rest: &[u8]) -> impl Iterator<Item = ([u8; 4], usize, &[u8])> {
@@ -91,26 +98,80 @@ pub(super) fn with_transparent_canvas(file: &[u8]) -> Cow<'_, [u8]> {
 
 /// The frames of an animation, as far as they exist.
 fn frame_chunks(file: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let frames = extended(file).filter(|(kind, ..)| kind == b"ANMF");
+    let flags = file.get(HEADER + 8).copied().unwrap_or_default();
+    let frames = extended(file).filter(move |(kind, ..)| kind == b"ANMF" && flags & ANIMATION != 0);
     frames.map(|(_, _, frame)| frame)
 }
 
-/// The number of frames of an animation; 0 for a still picture.
-pub(super) fn frames(file: &[u8]) -> usize {
-    frame_chunks(file).count()
+/// The frames of a file with more than one.
+pub(super) fn animation<'a>(
+    file: &'a [u8],
+    spec: &'a ResizeSpec,
+) -> Result<Option<Animation<'a>>, ImageError> {
+    let format = Format::WebP;
+    if frame_chunks(file).count() < 2 {
+        return Ok(None);
+    }
+    let damaged = move || ImageError::corrupt(format, "a frame without a picture");
+    let number = |bytes: &[u8]| match *bytes {
+        [a, b, c] => u32::from_le_bytes([a, b, c, 0]),
+        _ => 0,
+    };
+    let canvas = file
+        .get(HEADER + 8 + 4..HEADER + 8 + 10)
+        .ok_or_else(damaged)?;
+    let canvas = (number(&canvas[..3]) + 1, number(&canvas[3..]) + 1);
+    let mut screen = Screen::new(canvas, (file, format), spec)?;
+    let plays = extended(file).find(|(kind, ..)| kind == b"ANIM");
+    let plays = plays.and_then(|(_, _, data)| data.get(4..6)?.try_into().ok());
+    let mut draw = move |frame: &[u8]| {
+        let (head, chunks) = frame.split_at_checked(FRAME).ok_or_else(damaged)?;
+        check_frame(frame)?;
+        let [left, top, across, down, millis] =
+            [0, 3, 6, 9, 12].map(|at| number(&head[at..at + 3]));
+        let sides = (across + 1, down + 1);
+        screen.admit(sides)?;
+        let flags = if chunks.starts_with(b"ALPH") {
+            ALPHA
+        } else {
+            0
+        };
+        let still = webp_file(chunks, flags, sides, &Metadata::default()).ok_or_else(damaged)?;
+        let picture = read_still(&still, sides.0, sides.1)?.with_alpha();
+        let disposal = match head[15] & CLEARED {
+            0 => Disposal::Keep,
+            _ => Disposal::Clear,
+        };
+        let area = Area::new((2 * left, 2 * top), sides);
+        let is_over = head[15] & REPLACES == 0;
+        screen.draw(area, picture.eight_bits(), is_over, disposal);
+        Ok(screen.frame(millis))
+    };
+    let mut frames = frame_chunks(file);
+    let next = move || match frames.next() {
+        Some(frame) => draw(frame).map(Some).map_err(|error| match error {
+            // The last one, if the file is torn.
+            ImageError::Corrupt { .. } if is_truncated(file) => {
+                Found::later(ImageError::Truncated { format })
+            }
+            error => Found::later(error),
+        }),
+        None => match damage_after_first(file) {
+            Some(found) => Err(found),
+            None => Ok(None),
+        },
+    };
+    let plays = plays.map_or(1, |plays| u32::from(u16::from_le_bytes(plays)));
+    Ok(Some(Animation::new(plays, next)))
 }
 
-/// Checks that lossy pictures in the frames of an animation have the sides of their frames: the decoder allocates a
-/// picture before it compares them.
-pub(super) fn check_frames(file: &[u8]) -> Result<(), ImageError> {
-    frame_chunks(file).try_for_each(check_frame)
-}
-
-/// Like [`check_frames`], for the first one.
+/// Like the check of each frame of an animation, for the first one.
 pub(super) fn check_first_frame(file: &[u8]) -> Result<(), ImageError> {
     frame_chunks(file).take(1).try_for_each(check_frame)
 }
 
+/// Checks that a lossy picture in a frame has the sides of the frame: a decoder allocates the picture before it compares
+/// them.
 fn check_frame(frame: &[u8]) -> Result<(), ImageError> {
     let mut follows_alpha = false;
     for (kind, _, picture) in chunks(frame.get(FRAME..).unwrap_or_default()) {
@@ -142,7 +203,7 @@ fn check_frame(frame: &[u8]) -> Result<(), ImageError> {
 }
 
 /// The chunk that makes a file an animation, which is shown this often; 0 is without end.
-pub(super) fn animation(plays: u16) -> Vec<u8> {
+pub(super) fn animation_chunk(plays: u16) -> Vec<u8> {
     let [low, high] = plays.to_le_bytes();
     // The background, which viewers ignore, in four bytes.
     [b"ANIM", &6u32.to_le_bytes()[..], &[0, 0, 0, 0, low, high]].concat()
@@ -155,8 +216,6 @@ pub(super) fn frame(
     millis: u32,
     file: &[u8],
 ) -> Option<Vec<u8>> {
-    /// The picture is not blended with what it covers.
-    const REPLACES: u8 = 0x02;
     let picture = picture_chunks(file)?;
     let mut frame = b"ANMF".to_vec();
     let len = u32::try_from(FRAME + picture.len()).ok()?;

@@ -49,14 +49,16 @@ fn read_webp(input: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> 
     let format = Format::WebP;
     riff::check_first_frame(input)?;
     let file = riff::with_transparent_canvas(input);
-    let failed = |error| translate(error, format);
-    let mut decoder = WebPDecoder::new(Cursor::new(&*file)).map_err(failed)?;
+    let mut decoder = WebPDecoder::new(Cursor::new(&*file)).map_err(translate)?;
     let full @ (width, height) = decoder.dimensions();
     // Before memory for them is allocated. The sides of the result are checked later: the orientation may swap them.
     spec.check_source(full, format)?;
     let bytes = decoder.total_bytes();
     spec.admit(bytes, input.len() as u64)?;
-    decoder.set_limits(decoding_limits(bytes)).map_err(failed)?;
+    // Limited by the announced pixels: room for the result, and as much for intermediate data.
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(bytes.saturating_mul(2).saturating_add(SPARE_BYTES));
+    decoder.set_limits(limits).map_err(translate)?;
     let metadata = Metadata {
         // Read here: the decoder has no limits.
         exif: riff::bytes_of(input, riff::EXIF).map(without_prefix),
@@ -80,13 +82,6 @@ fn read_webp(input: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> 
     })
 }
 
-/// Limits of decoders, by the announced pixels: room for the result, and as much for intermediate data.
-pub(super) fn decoding_limits(bytes: u64) -> Limits {
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(bytes.saturating_mul(2).saturating_add(SPARE_BYTES));
-    limits
-}
-
 /// The first frame of an animation.
 fn read_frame(decoder: impl ImageDecoder) -> Result<Pixels, ImageError> {
     let (width, height) = decoder.dimensions();
@@ -103,9 +98,7 @@ fn read_frame(decoder: impl ImageDecoder) -> Result<Pixels, ImageError> {
     let bytes = decoder.total_bytes();
     let len = usize::try_from(bytes).map_err(|_| ImageError::OutOfMemory { bytes })?;
     let mut samples: Vec<u8> = buffer(len)?;
-    decoder
-        .read_image(&mut samples)
-        .map_err(|error| translate(error, Format::WebP))?;
+    decoder.read_image(&mut samples).map_err(translate)?;
     Ok(Pixels {
         width,
         height,
@@ -115,7 +108,7 @@ fn read_frame(decoder: impl ImageDecoder) -> Result<Pixels, ImageError> {
 }
 
 /// Decodes a still WebP by libwebp, twice as fast as the decoder that read the header.
-fn read_still(file: &[u8], width: u32, height: u32) -> Result<Pixels, ImageError> {
+pub(super) fn read_still(file: &[u8], width: u32, height: u32) -> Result<Pixels, ImageError> {
     let broken = || ImageError::corrupt(Format::WebP, "its pixels cannot be decoded");
     let features = webp::BitstreamFeatures::new(file).ok_or_else(broken)?;
     // Both parsers must agree before libwebp allocates.
@@ -137,8 +130,9 @@ fn read_still(file: &[u8], width: u32, height: u32) -> Result<Pixels, ImageError
     })
 }
 
-/// Rewords an error of a decoder of the `image` crate.
-pub(super) fn translate(error: CrateError, format: Format) -> ImageError {
+/// Rewords an error of the decoder.
+fn translate(error: CrateError) -> ImageError {
+    let format = Format::WebP;
     match error {
         CrateError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
             ImageError::Truncated { format }

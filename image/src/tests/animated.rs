@@ -232,19 +232,19 @@ fn stills_stay_still() {
         ..spec("32x")
     };
     assert_eq!(resize_encoded(&file, &jpeg).unwrap().format, Format::Jpeg);
-    let photo = std::fs::read("../samples/chelsea.jpg").unwrap();
+    let photo = include_bytes!("../../../samples/chelsea.jpg").as_slice();
     let gif = ResizeSpec {
         output: Output::Gif,
         ..spec("100x")
     };
-    let gif = resize_encoded(&photo, &gif).unwrap();
+    let gif = resize_encoded(photo, &gif).unwrap();
     assert_eq!(shown(&gif.bytes).0.len(), 1);
     // Dithered, so that only the mean of neighbours is near.
     let png = ResizeSpec {
         output: Output::Png,
         ..spec("100x")
     };
-    let png = decoded(&resize_encoded(&photo, &png).unwrap());
+    let png = decoded(&resize_encoded(photo, &png).unwrap());
     let mean = |picture: &DynamicImage| {
         picture
             .resize_exact(25, 17, image::imageops::Triangle)
@@ -386,4 +386,159 @@ fn metadata_of_an_animation_is_kept_in_webp_and_png() {
         let has_exif = turned.bytes.windows(4).any(|bytes| bytes == b"II*\0");
         assert_eq!(has_exif, output != Output::Gif, "{output:?}");
     }
+}
+
+/// A chunk of WebP.
+fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
+    let mut chunk = [kind, &(data.len() as u32).to_le_bytes()[..], data].concat();
+    chunk.resize(chunk.len().next_multiple_of(2), 0);
+    chunk
+}
+
+/// A frame of one colour, with these flags: 1 clears it afterwards, 2 replaces what it covers.
+fn webp_frame(place: (u32, u32), sides: (u32, u32), color: [u8; 4], flags: u8) -> Vec<u8> {
+    let pixels = color.repeat((sides.0 * sides.1) as usize);
+    let file = webp::Encoder::from_rgba(&pixels, sides.0, sides.1).encode_lossless();
+    let at = file.windows(4).position(|kind| kind == b"VP8L").unwrap();
+    let number = |number: u32| number.to_le_bytes()[..3].to_vec();
+    let numbers = [place.0 / 2, place.1 / 2, sides.0 - 1, sides.1 - 1, 50].map(number);
+    chunk(
+        b"ANMF",
+        &[numbers.concat(), vec![flags], file[at..].to_vec()].concat(),
+    )
+}
+
+fn webp_of(flags: u8, chunks: &[Vec<u8>]) -> Vec<u8> {
+    let header = [vec![flags, 0, 0, 0], vec![19, 0, 0, 9, 0, 0]].concat();
+    let body = [
+        b"WEBP".to_vec(),
+        chunk(b"VP8X", &header),
+        chunk(b"ANIM", &[0, 0, 0, 0, 3, 0]),
+        chunks.concat(),
+    ];
+    let body = body.concat();
+    [b"RIFF", &(body.len() as u32).to_le_bytes()[..], &body].concat()
+}
+
+const RED: [u8; 4] = [255, 0, 0, 255];
+const BLUE: [u8; 4] = [0, 0, 255, 255];
+
+#[test]
+fn frames_of_webp_are_cleared_and_blended_as_they_say() {
+    let half = [0, 255, 0, 128];
+    let frames = [
+        webp_frame((0, 0), (20, 10), RED, 0),
+        webp_frame((2, 2), (4, 4), BLUE, 1),
+        // Between frames other chunks may stand.
+        chunk(b"SOME", b"odd"),
+        webp_frame((10, 2), (4, 4), half, 0),
+        webp_frame((10, 2), (2, 2), half, 2),
+    ];
+    let file = webp_of(0x12, &frames);
+    let made = resize_encoded(&file, &lossless(Output::Png)).unwrap();
+    let (frames, plays) = shown(&made.bytes);
+    let at = |frame: usize, x, y| frames[frame].0.get_pixel(x, y).0;
+    assert_eq!((frames.len(), plays), (4, 3));
+    assert_eq!((at(1, 3, 3), at(1, 10, 3)), (BLUE, RED));
+    // Cleared, which shows what is behind the picture.
+    assert_eq!(at(2, 3, 3)[3], 0);
+    assert_eq!(at(2, 12, 3), [127, 128, 0, 255]);
+    assert_eq!(at(3, 10, 3), half);
+}
+
+/// The header of a still picture, and two frames: a decoder of animations would panic.
+#[test]
+fn frames_of_a_still_webp_are_ignored() {
+    let pixels = RED.repeat(20 * 10);
+    let still = webp::Encoder::from_rgba(&pixels, 20, 10).encode_lossless();
+    let at = still.windows(4).position(|kind| kind == b"VP8L").unwrap();
+    let frames = [
+        still[at..].to_vec(),
+        webp_frame((0, 0), (20, 10), BLUE, 0),
+        webp_frame((0, 0), (20, 10), BLUE, 0),
+    ];
+    let file = webp_of(0, &frames);
+    let made = resize_encoded(&file, &lossless(Output::Png)).unwrap();
+    assert_eq!(decoded(&made).to_rgba8().get_pixel(5, 5).0, RED);
+    assert_eq!(check(&file, &ResizeSpec::full_size()).unwrap().width, 20);
+}
+
+#[test]
+fn a_webp_that_ends_between_two_frames_is_truncated() {
+    let frames = [RED, BLUE, RED].map(|color| webp_frame((0, 0), (20, 10), color, 0));
+    let whole = webp_of(2, &frames);
+    let torn = &whole[..whole.len() - frames[2].len()];
+    let spec = ResizeSpec::full_size();
+    let error = resize_encoded(torn, &spec).map(|made| made.damage);
+    assert!(
+        matches!(error, Err(ImageError::Truncated { .. })),
+        "{error:?}"
+    );
+    let fail_on = FailOn::None;
+    let made = resize_encoded(torn, &ResizeSpec { fail_on, ..spec }).unwrap();
+    assert_eq!(shown(&made.bytes).0.len(), 2);
+    assert!(made.damage.is_some());
+}
+
+#[test]
+fn margins_do_not_change_from_frame_to_frame() {
+    // The first frame is opaque, the last one is not.
+    let frames = [
+        webp_frame((0, 0), (20, 10), RED, 1),
+        webp_frame((0, 0), (4, 4), BLUE, 0),
+    ];
+    let file = webp_of(0x12, &frames);
+    let spec = ResizeSpec {
+        fit: Fit::Pad,
+        output: Output::Png,
+        ..spec("20x20")
+    };
+    let (frames, _) = shown(&resize_encoded(&file, &spec).unwrap().bytes);
+    let margin = |frame: usize| frames[frame].0.get_pixel(10, 1).0;
+    assert_eq!(margin(0), margin(1));
+}
+
+#[test]
+fn an_animated_png_of_grey_keeps_its_profile_and_its_times() {
+    let mut file = Vec::new();
+    let mut info = ::png::Info::with_size(8, 8);
+    info.color_type = ::png::ColorType::Grayscale;
+    info.bit_depth = ::png::BitDepth::Eight;
+    info.source_gamma = Some(::png::ScaledFloat::new(1.0));
+    let mut encoder = ::png::Encoder::with_info(&mut file, info).unwrap();
+    encoder.set_animated(60, 2).unwrap();
+    encoder.set_frame_delay(1, 60).unwrap();
+    let mut writer = encoder.write_header().unwrap();
+    for number in 0..60 {
+        writer.write_image_data(&[number * 4; 64]).unwrap();
+    }
+    writer.finish().unwrap();
+    let spec = lossless(Output::WebP);
+    let still = ResizeSpec {
+        first_frame: true,
+        ..spec
+    };
+    let (frames, plays) = shown(&resize_encoded(&file, &spec).unwrap().bytes);
+    assert_eq!((frames.len(), plays), (60, 2));
+    assert_eq!(frames.iter().map(|(_, millis)| millis).sum::<u32>(), 1000);
+    let first = decoded(&resize_encoded(&file, &still).unwrap()).to_rgba8();
+    assert_eq!(frames[0].0, first);
+    // Light of a half is a level of 188.
+    assert!(frames[32].0.get_pixel(0, 0)[0].abs_diff(188) <= 2);
+}
+
+#[test]
+fn frames_that_would_take_minutes_are_a_bomb() {
+    let frames: Vec<Vec<u8>> = (0..40)
+        .map(|n| webp_frame((2 * (n % 8), 0), (2, 2), RED, 0))
+        .collect();
+    let file = webp_of(0x12, &frames);
+    let spec = ResizeSpec {
+        max_bytes: 20 * 10 * 4,
+        max_ratio: 1,
+        ..ResizeSpec::full_size()
+    };
+    let error = check(&file, &spec).unwrap_err();
+    assert!(matches!(error, ImageError::Bomb { .. }), "{error}");
+    assert!(check(&file, &ResizeSpec::full_size()).is_ok());
 }
