@@ -1,7 +1,7 @@
 //! Animations: the frames of a file as they are shown, and files of resized frames.
 //!
-//! Frames are decoded and resized one after the other, so that only one is in memory at full size. A written frame covers
-//! the part of the picture that differs from the frame before.
+//! Frames are decoded and resized one after the other, so that only one is in memory at full size. A written frame
+//! covers the part of the picture that differs from the frame before.
 
 use ::png::{BitDepth, BlendOp, ColorType, DisposeOp, Info};
 
@@ -131,8 +131,9 @@ impl<'a> Screen<'a> {
         /// bomb, which would take minutes.
         const FRAMES: u64 = 16;
         let size = |(width, height)| u64::from(width) * u64::from(height) * PIXEL as u64;
+        let bytes = size(sides);
         self.spec.check_source(sides, self.format)?;
-        self.spec.admit(size(sides), self.file)?;
+        self.spec.admit(bytes, self.file)?;
         self.total += size((self.width, self.height));
         let limit = self.spec.max_ratio;
         let by_file = self.file.saturating_mul(limit.into());
@@ -143,7 +144,6 @@ impl<'a> Screen<'a> {
                 limit,
             });
         }
-        let bytes = size(sides);
         usize::try_from(bytes).map_err(|_| ImageError::OutOfMemory { bytes })
     }
 
@@ -284,13 +284,13 @@ pub(super) fn changes(frames: &[Frame], unchanged: Unchanged) -> Vec<Change> {
         let sides = (frame.pixels.width, frame.pixels.height);
         let before = before.replace(&frame.pixels);
         let area = match before {
-            None => Some(Area::whole(sides)),
+            None => Some(Area::new((0, 0), sides)),
             Some(before) => Area::of_difference(before, &frame.pixels),
         };
         match (area, changes.last_mut()) {
             (None, Some(last)) if last.millis + millis <= MOST_MILLIS => last.millis += millis,
             (area, _) => {
-                let area = area.unwrap_or(Area::whole((1, 1)));
+                let area = area.unwrap_or(Area::new((0, 0), (1, 1)));
                 let mut pixels = area.of(&frame.pixels);
                 if let Some(before) = before.filter(|_| unchanged == Unchanged::Transparent) {
                     pixels.hide_equal(&area.of(before));
@@ -323,15 +323,6 @@ impl Area {
             top: top as usize,
             right: left as usize + width as usize,
             bottom: top as usize + height as usize,
-        }
-    }
-
-    fn whole((width, height): (u32, u32)) -> Area {
-        Area {
-            left: 0,
-            top: 0,
-            right: width as usize,
-            bottom: height as usize,
         }
     }
 
@@ -461,7 +452,7 @@ fn animated_webp(
         .map_or((1, 1), |first| (first.pixels.width, first.pixels.height));
     let has_alpha = frames.iter().any(|frame| frame.pixels.color.has_alpha());
     let body: Option<Vec<Vec<u8>>> = chunks.collect();
-    let flags = riff::ANIMATION | if has_alpha { riff::ALPHA } else { 0 };
+    let flags = riff::ANIMATION | (riff::ALPHA * u8::from(has_alpha));
     body.and_then(|frames| {
         let plays = u16::try_from(plays).unwrap_or(u16::MAX);
         let body = [riff::animation_chunk(plays), frames.concat()].concat();

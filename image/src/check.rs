@@ -26,8 +26,8 @@ pub struct Checked {
 /// Decodes one picture to find out whether it is whole. Of `spec`, the limits and `fail_on` count.
 ///
 /// All pixels are decoded, those of JPEG only as far as damage shows, which is faster than [`decode`]. Of several
-/// pictures in a TIFF the first is decoded, of an animation all. [`ImageError::proves_damage`] separates broken files from
-/// those that cannot be judged. Damage around the pixels of a JPEG that is whole otherwise is looked for at
+/// pictures in a TIFF the first is decoded, of an animation all. [`ImageError::proves_damage`] separates broken files
+/// from those that cannot be judged. Damage around the pixels of a JPEG that is whole otherwise is looked for at
 /// [`FailOn::Warning`](super::FailOn::Warning) only.
 ///
 /// ```

@@ -263,10 +263,7 @@ fn webp(
     let Some(metadata) = metadata.filter(has_any) else {
         return Ok(file);
     };
-    let flags = match pixels.color.has_alpha() {
-        true => riff::ALPHA,
-        false => 0,
-    };
+    let flags = riff::ALPHA * u8::from(pixels.color.has_alpha());
     let sides = (pixels.width, pixels.height);
     riff::picture_chunks(&file)
         .and_then(|picture| webp_file(picture, flags, sides, metadata))

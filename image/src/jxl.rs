@@ -77,8 +77,8 @@ fn open(input: &[u8], spec: &ResizeSpec) -> Result<JxlImage, ImageError> {
     Ok(image)
 }
 
-/// The file without metadata that is compressed, of which a few bytes may become gigabytes, and without what a JPEG that
-/// it was made from had besides the pixels.
+/// The file without metadata that is compressed, of which a few bytes may become gigabytes, and without what a JPEG
+/// that it was made from had besides the pixels.
 fn without_compressed_boxes(file: &[u8]) -> Vec<&[u8]> {
     if file.starts_with(&[0xff, 0x0a]) {
         return vec![file];

@@ -30,8 +30,8 @@
 //!    ([`ResizeSpec::linear`]), and *then* turned by its EXIF orientation and converted to sRGB:
 //!    both are cheap on a small picture. Margins are added last.
 //! 5. It is encoded: as JPEG with 4:2:0 chroma, baseline or progressive; as PNG; as WebP, lossy or lossless; or as GIF.
-//! 6. Of an animation (GIF, WebP, PNG of 8 bits that is not interlaced) each frame takes these steps, and is written as the part of it that
-//!    changes. JPEG shows the first.
+//! 6. Of an animation (GIF, WebP, PNG of 8 bits that is not interlaced) each frame takes these steps, and is written as
+//!    the part of it that changes. JPEG shows the first.
 //!
 //! # Decisions
 //! - **Profiles** are applied and dropped: pixels become sRGB, which viewers assume without a profile, and a profile
@@ -41,12 +41,12 @@
 //!   thumbnail looks finished. Damage that costs no pixel is not: a missing end, wrong restart markers.
 //!   [`ResizeSpec::fail_on`] moves the limit, and [`Encoded::damage`] says what was wrong.
 //! - **16 bits** stay 16 bits from PNG or TIFF to PNG; JPEG and WebP have 8. A CMYK profile is applied to the upper 8.
-//! - **Alpha** is kept in PNG and WebP, and rounded to none or all in GIF. In JPEG, transparent parts show `background`, which is white by default. Margins
-//!   of [`Fit::Pad`] show it too, or are transparent: see [`Margins`]. A GIF
-//!   without transparent pixels has no alpha; a WebP animation whose first frame does not cover the canvas has it.
+//! - **Alpha** is kept in PNG and WebP, and rounded to none or all in GIF. In JPEG, transparent parts show
+//!   `background`, which is white by default. Margins of [`Fit::Pad`] show it too, or are transparent: see [`Margins`].
+//!   A GIF without transparent pixels has no alpha; a WebP animation whose first frame does not cover the canvas has it.
 //! - **Grey** stays grey in JPEG and PNG, except over a coloured background; WebP and GIF have no grey.
-//! - **GIF** has 256 colours per frame: those that fit best, mixed (dithered) where that would be seen otherwise. Frames
-//!   of an animation keep their time, and the whole its number of repetitions.
+//! - **GIF** has 256 colours per frame: those that fit best, mixed (dithered) where that would be seen otherwise.
+//!   Frames of an animation keep their time, and the whole its number of repetitions.
 //! - **CMYK** (and YCCK) JPEGs and CMYK TIFFs become RGB, by their profile if they have one. Inks in JPEG are inverted,
 //!   as Adobe's programs and all others store them.
 //! - **Profiles of PNG** are also made from cICP, and from gAMA with cHRM; a gAMA of 1/2.2 alone counts as sRGB.
@@ -245,8 +245,8 @@ pub fn decode(input: &[u8]) -> Result<Pixels, ImageError> {
     resize_to_pixels(input, &ResizeSpec::full_size())
 }
 
-/// Encodes sRGB pixels as JPEG, PNG, WebP or GIF. `quality` of JPEG and WebP is 1 to 100; other numbers are clamped. Pixels
-/// that the format cannot hold are converted, see the [decisions](self#decisions).
+/// Encodes sRGB pixels as JPEG, PNG, WebP or GIF. `quality` of JPEG and WebP is 1 to 100; other numbers are clamped.
+/// Pixels that the format cannot hold are converted, see the [decisions](self#decisions).
 ///
 /// ```
 /// use arenite_image::{decode, encode, Format};

@@ -39,17 +39,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     let (width, height) = info.size();
     let is_interlaced = info.interlaced;
     spec.check_source((width, height), Format::Png)?;
-    let (color, depth) = reader.output_color_type();
-    let (color, is_deep) = match (color, depth) {
-        (ColorType::Grayscale, depth) => (Color::Gray, depth == BitDepth::Sixteen),
-        (ColorType::GrayscaleAlpha, depth) => (Color::GrayAlpha, depth == BitDepth::Sixteen),
-        (ColorType::Rgb, depth) => (Color::Rgb, depth == BitDepth::Sixteen),
-        (ColorType::Rgba, depth) => (Color::Rgba, depth == BitDepth::Sixteen),
-        (ColorType::Indexed, _) => {
-            let reason = "a palette without colours";
-            return Err(ImageError::corrupt(Format::Png, reason));
-        }
-    };
+    let (color, is_deep) = output_of(&reader)?;
     let stride = width as usize * color.channels() * if is_deep { 2 } else { 1 };
     let bytes = stride as u64 * u64::from(height);
     spec.admit(bytes, input.len() as u64)?;
@@ -115,6 +105,22 @@ fn open<T: AsRef<[u8]>>(input: T) -> Result<Reader<Cursor<T>>, DecodingError> {
     let mut decoder = png::Decoder::new_with_limits(Cursor::new(input), limits);
     decoder.set_transformations(Transformations::EXPAND);
     decoder.read_info()
+}
+
+/// The colour model of decoded rows, and whether they have 16 bits per sample.
+fn output_of<T: AsRef<[u8]>>(reader: &Reader<Cursor<T>>) -> Result<(Color, bool), ImageError> {
+    let (color, depth) = reader.output_color_type();
+    let color = match color {
+        ColorType::Grayscale => Color::Gray,
+        ColorType::GrayscaleAlpha => Color::GrayAlpha,
+        ColorType::Rgb => Color::Rgb,
+        ColorType::Rgba => Color::Rgba,
+        ColorType::Indexed => {
+            let reason = "a palette without colours";
+            return Err(ImageError::corrupt(Format::Png, reason));
+        }
+    };
+    Ok((color, depth == BitDepth::Sixteen))
 }
 
 /// Reads rows up to the end or an error. Returns the number of pixels read; an error after the last one concerns the
@@ -374,13 +380,7 @@ pub(super) fn animation<'a>(
     };
     let sides = reader.info().size();
     let mut screen = Screen::new(sides, (input, Format::Png), spec)?;
-    let channels = match reader.output_color_type() {
-        (ColorType::Grayscale, BitDepth::Eight) => &[0, 0, 0][..],
-        (ColorType::GrayscaleAlpha, BitDepth::Eight) => &[0, 0, 0, 1],
-        (ColorType::Rgb, BitDepth::Eight) => &[0, 1, 2],
-        (ColorType::Rgba, BitDepth::Eight) => &[0, 1, 2, 3],
-        _ => return Ok(None),
-    };
+    let (color, _) = output_of(&reader)?;
     // The decoder wants room for the whole picture, whatever the frame.
     let mut samples: Vec<u8> = buffer(reader.output_buffer_size().unwrap_or(0))?;
     // A picture that is not part of the animation is in front.
@@ -394,27 +394,25 @@ pub(super) fn animation<'a>(
         let frame = reader.info().frame_control.unwrap_or_default();
         screen.admit((frame.width, frame.height))?;
         let info = reader.next_frame(&mut samples).map_err(translate)?;
-        let own = info.color_type.samples();
-        let mut drawn = Vec::with_capacity(info.width as usize * info.height as usize * 4);
-        for row in samples
-            .chunks_exact(info.line_size)
-            .take(info.height as usize)
-        {
-            for pixel in row.chunks_exact(own) {
-                let mut rgba = [u8::MAX; 4];
-                for (to, &from) in rgba.iter_mut().zip(channels) {
-                    *to = pixel[from];
-                }
-                drawn.extend_from_slice(&rgba);
-            }
-        }
+        let pixels = Pixels {
+            width: info.width,
+            height: info.height,
+            color,
+            samples: Samples::Eight(samples[..info.buffer_size()].to_vec()),
+        };
+        let drawn = pixels.into_rgb().with_alpha();
         let disposal = match frame.dispose_op {
             DisposeOp::None => Disposal::Keep,
             DisposeOp::Background => Disposal::Clear,
             DisposeOp::Previous => Disposal::Restore,
         };
         let area = Area::new((frame.x_offset, frame.y_offset), (info.width, info.height));
-        screen.draw(area, &drawn, frame.blend_op == BlendOp::Over, disposal);
+        screen.draw(
+            area,
+            drawn.eight_bits(),
+            frame.blend_op == BlendOp::Over,
+            disposal,
+        );
         // Rounded in sum, so that long animations keep their length.
         let per_second = if frame.delay_den == 0 {
             100

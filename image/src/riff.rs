@@ -131,11 +131,7 @@ pub(super) fn animation<'a>(
             [0, 3, 6, 9, 12].map(|at| number(&head[at..at + 3]));
         let sides = (across + 1, down + 1);
         screen.admit(sides)?;
-        let flags = if chunks.starts_with(b"ALPH") {
-            ALPHA
-        } else {
-            0
-        };
+        let flags = ALPHA * u8::from(chunks.starts_with(b"ALPH"));
         let still = webp_file(chunks, flags, sides, &Metadata::default()).ok_or_else(damaged)?;
         let picture = read_still(&still, sides.0, sides.1)?.with_alpha();
         let disposal = match head[15] & CLEARED {
@@ -170,8 +166,8 @@ pub(super) fn check_first_frame(file: &[u8]) -> Result<(), ImageError> {
     frame_chunks(file).take(1).try_for_each(check_frame)
 }
 
-/// Checks that a lossy picture in a frame has the sides of the frame: a decoder allocates the picture before it compares
-/// them.
+/// Checks that a lossy picture in a frame has the sides of the frame: a decoder allocates the picture before it
+/// compares them.
 fn check_frame(frame: &[u8]) -> Result<(), ImageError> {
     let mut follows_alpha = false;
     for (kind, _, picture) in chunks(frame.get(FRAME..).unwrap_or_default()) {

@@ -76,7 +76,8 @@ impl PacketSocket {
         Ok(socket)
     }
 
-    /// A copy of the descriptor `fd` that this process was started with, if it is a packet socket that listens at `path`.
+    /// A copy of the descriptor `fd` that this process was started with, if it is a packet socket that listens at
+    /// `path`.
     pub fn inherited(fd: RawFd, path: &Path) -> Option<PacketSocket> {
         // SAFETY: it accesses no memory of this process; a number that is no descriptor is an error.
         let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };

@@ -189,8 +189,8 @@ impl Segment {
             .map_err(|errno| Error::new("ftruncate", errno, what()))
     }
 
-    /// Allocates memory for `range`. Content is kept, and the length does not change: a segment that another process has
-    /// truncated must not read as zeros where it had content.
+    /// Allocates memory for `range`. Content is kept, and the length does not change: a segment that another process
+    /// has truncated must not read as zeros where it had content.
     ///
     /// Where a page fault would later raise SIGBUS for want of memory, this returns `ENOSPC`.
     pub fn allocate(&self, range: Range<u64>) -> Result<()> {
