@@ -95,6 +95,7 @@
 //! | read and write `.npy` | [`array::npy`] |
 //! | read CSV, JSON and Parquet files into tables, and run kernels on their parts | `tables` (feature `tables`) |
 //! | share arrays by name with other programs | `store` (feature `store`) |
+//! | let other programs call kernels | `service` (feature `store`) |
 //! | decode, resize and encode pictures | the crate `arenite-image` |
 //! | show progress and statistics | [`Engine::progress`], [`Engine::stats`] |
 //! | see afterwards what ran when, and what took long | [`Trace`]: events for a trace viewer, a report for a browser |
@@ -120,12 +121,13 @@
 //! | `platform` | what this system offers an engine: [`platform`] |
 //! | `tables` | files as rows and columns, in parts |
 //! | `store` | named objects for all programs of a user |
+//! | `service` | kernels that other programs of a user call |
 //!
 //! # Features
 //!
 //! - `ndarray` (default): arrays as views of [`ndarray`](https://docs.rs/ndarray), and arrays from them.
 //! - `sandbox`: workers without rights, `Builder::sandbox`.
-//! - `store`: named arrays that all programs of a user can map, module `store`.
+//! - `store`: named arrays that all programs of a user can map, module `store`; kernels that they can call, `service`.
 //! - `tables`: CSV, JSON and Parquet files as tables, module `tables`. It doubles the number of crates.
 //! - `tracing`: events of the [`tracing`](https://docs.rs/tracing) crate in kernels arrive at [`Builder::on_log`] with
 //!   level and target, and at the program's subscriber, if there is one, as events of the target `arenite::worker`.
@@ -155,6 +157,9 @@ mod link;
 #[cfg(not(arenite_loom))]
 #[forbid(unsafe_code)]
 pub mod platform;
+#[cfg(all(feature = "store", not(arenite_loom)))]
+#[forbid(unsafe_code)]
+pub mod service;
 #[cfg(all(feature = "store", not(arenite_loom)))]
 #[forbid(unsafe_code)]
 pub mod store;

@@ -248,12 +248,12 @@ fn files_of_others_are_left_alone() {
     fs::write(world.path("x.sock.lock"), "mine").unwrap();
     let error = world.fails(2, "serve --name ./data.npy");
     assert!(
-        error.contains("exists and is no socket of a store"),
+        error.contains("exists and is no socket of a server"),
         "{error}"
     );
     let error = world.fails(2, "serve --name ./x.sock");
     assert!(
-        error.contains("exists and is no lock of a store"),
+        error.contains("exists and is no lock of a server"),
         "{error}"
     );
     let mut serving = world.serve("--name ./data.sock");
@@ -328,7 +328,7 @@ fn what_cannot_be_is_said() {
     assert!(
         world
             .fails(2, "ls --store a:b")
-            .contains("is no name for a store")
+            .contains("is no name for a server")
     );
     let _serving = world.serve("");
     let error = world.fails(2, "serve");

@@ -50,6 +50,8 @@ pub use graph::{
     Graph, GraphError, Input, Inputs, Node, NodeBuilder, Plan, Running, Targets, Wanted,
 };
 pub use input::InputError;
+#[cfg(feature = "store")]
+pub(crate) use job::Killer;
 pub use job::{Job, JobBuilder, Refused};
 pub use map::{Map, MapStream, OnFailure};
 pub use observe::{Trace, TraceError};
@@ -331,6 +333,15 @@ impl Engine {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         Some((&*workers.shared, monitor.take()?))
+    }
+
+    /// How many jobs run at the same time at most: one on each lane of each worker.
+    #[cfg(feature = "store")]
+    pub(crate) fn max_running(&self) -> usize {
+        match &self.backend {
+            Backend::Workers(workers) => workers.shared.active_lanes(),
+            Backend::Inline => 1,
+        }
     }
 
     pub(crate) fn shared(&self) -> Option<&Arc<Supervisor>> {

@@ -86,7 +86,7 @@ impl Connection {
             let Some(id) = id else { return Ok(()) };
             let text = format!(r#"{{"op":"release","id":{id}}}"#);
             match waits {
-                true => socket.send(text.as_bytes(), None)?,
+                true => socket.send(text.as_bytes(), &[])?,
                 false => socket.send_now(text.as_bytes())?,
             }
             self.ended().retain(|&ended| ended != id);
@@ -356,7 +356,7 @@ impl Store {
         let answered = self
             .0
             .release(&socket, true)
-            .and_then(|()| socket.send(&text, file))
+            .and_then(|()| socket.send(&text, file.as_slice()))
             // A server that refuses this client has said why before it hung up.
             .or_else(|error| {
                 if error.errno() == Errno::EPIPE {

@@ -8,7 +8,7 @@ use super::kind::Kind;
 pub(super) const PROTOCOL: u32 = 1;
 
 /// Maximum length of a packet in bytes, in both directions.
-pub(super) const MAX_PACKET: usize = 64 << 10;
+pub(crate) const MAX_PACKET: usize = 64 << 10;
 
 /// What a client asks for.
 #[derive(Debug, Serialize, Deserialize)]

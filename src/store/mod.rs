@@ -28,7 +28,8 @@ mod error;
 mod kind;
 mod message;
 mod objects;
-mod place;
+pub(crate) mod place;
+pub(crate) mod sealed;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -39,3 +40,5 @@ pub use error::{StoreError, StoreErrorKind};
 pub use kind::Kind;
 pub use message::{Client, Object, StoreInfo};
 pub use server::{Server, Stopper};
+
+pub(crate) use message::MAX_PACKET;

@@ -1,11 +1,11 @@
-//! Where stores are found: a socket for each name, in a folder that only this user can enter, or at a path of the
+//! Where stores and services are found: a socket for each name, in a folder that only this user can enter, or at a path of the
 //! caller's choice.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::error::{StoreError, StoreErrorKind};
 use crate::sys::effective_user;
@@ -19,8 +19,8 @@ fn folder() -> PathBuf {
     }
 }
 
-/// The path of a store's socket: `name` itself if it contains a `/`.
-pub(super) fn socket(name: &str) -> Result<PathBuf, StoreError> {
+/// The path of a server's socket: `name` itself if it contains a `/`.
+pub(crate) fn socket(name: &str) -> Result<PathBuf, StoreError> {
     if name.contains('/') {
         return Ok(PathBuf::from(name));
     }
@@ -29,7 +29,7 @@ pub(super) fn socket(name: &str) -> Result<PathBuf, StoreError> {
         return Err(StoreError::new(
             StoreErrorKind::BadName,
             format!(
-                "{name:?} is no name for a store; use up to 64 letters, digits, '-', '_' and '.', or the path of a socket"
+                "{name:?} is no name for a server; use up to 64 letters, digits, '-', '_' and '.', or the path of a socket"
             ),
         ));
     }
@@ -38,7 +38,7 @@ pub(super) fn socket(name: &str) -> Result<PathBuf, StoreError> {
 
 /// The right to serve a name. Held by a lock, which Linux releases however the process ends.
 #[derive(Debug)]
-pub(super) struct Claim {
+pub(crate) struct Claim {
     lock: File,
     lock_path: PathBuf,
     socket_path: PathBuf,
@@ -63,7 +63,7 @@ fn passed(path: &Path) -> Option<PacketSocket> {
 
 impl Claim {
     /// Claims `name`, and removes the socket that a killed server left. `None` if a server runs.
-    pub(super) fn new(name: &str) -> Result<Option<Claim>, StoreError> {
+    pub(crate) fn new(name: &str) -> Result<Option<Claim>, StoreError> {
         let socket_path = socket(name)?;
         let mut lock_path = socket_path.clone().into_os_string();
         lock_path.push(".lock");
@@ -75,7 +75,7 @@ impl Claim {
             StoreError::io(&format!("cannot use {}", path.display()), error)
         };
         let strange = |path: &Path, what: &str| {
-            let text = format!("{} exists and is no {what} of a store", path.display());
+            let text = format!("{} exists and is no {what} of a server", path.display());
             StoreError::new(StoreErrorKind::BadName, text)
         };
         loop {
@@ -127,7 +127,7 @@ impl Claim {
     }
 
     /// Makes the socket, unless it was passed.
-    pub(super) fn listen(&mut self) -> Result<PacketSocket, StoreError> {
+    pub(crate) fn listen(&mut self) -> Result<PacketSocket, StoreError> {
         if let Some(socket) = self.passed.take() {
             return Ok(socket);
         }
@@ -137,7 +137,7 @@ impl Claim {
     }
 
     /// The path of the socket.
-    pub(super) fn socket_path(&self) -> &Path {
+    pub(crate) fn socket_path(&self) -> &Path {
         &self.socket_path
     }
 }
@@ -164,7 +164,7 @@ impl Drop for Claim {
 }
 
 /// Creates the folder of the sockets, or checks that only this user can enter the one that exists.
-pub(super) fn make_folder(path: &Path) -> Result<(), StoreError> {
+pub(crate) fn make_folder(path: &Path) -> Result<(), StoreError> {
     let failed =
         |why: &io::Error| StoreError::io(&format!("cannot use the folder {}", path.display()), why);
     match DirBuilder::new().mode(0o700).create(path) {
@@ -185,4 +185,19 @@ pub(super) fn make_folder(path: &Path) -> Result<(), StoreError> {
             path.display()
         ),
     ))
+}
+
+/// The name that Linux has for a process' program; empty if the process is gone.
+pub(crate) fn program_of(pid: i32) -> String {
+    let name: io::Result<Vec<u8>> = fs::read(format!("/proc/{pid}/comm"));
+    name.map_or(String::new(), |name| {
+        String::from_utf8_lossy(&name).trim_end().to_owned()
+    })
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> f64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
 }

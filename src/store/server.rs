@@ -6,11 +6,10 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use serde::Serialize;
@@ -20,7 +19,8 @@ use super::message::{
     Answer, Client, Failure, FailureCode, MAX_PACKET, Object, PROTOCOL, Page, Request, StoreInfo,
 };
 use super::objects::{Maker, Objects, page};
-use super::place::Claim;
+use super::place::{Claim, now, program_of};
+use super::sealed::{self, FileProblem};
 use crate::arena::default_capacity;
 use crate::sync::point;
 use crate::sys::event::{EventFd, Poller};
@@ -72,12 +72,16 @@ pub struct Server {
     poller: Poller,
 }
 
-/// Ends a server from another thread or a signal handler's thread.
+/// Ends a server of a store or a service from another thread or a signal handler's thread.
 #[derive(Clone, Debug)]
 pub struct Stopper(Arc<EventFd>);
 
 impl Stopper {
-    /// Makes [`Server::run`] return soon.
+    pub(crate) fn new(stop: &Arc<EventFd>) -> Stopper {
+        Stopper(Arc::clone(stop))
+    }
+
+    /// Makes `run` return soon.
     pub fn stop(&self) {
         // It fails only for a full counter, which the server sees too.
         let _ = self.0.ring();
@@ -172,7 +176,7 @@ impl Server {
 
     /// What ends [`Server::run`] from elsewhere.
     pub fn stopper(&self) -> Stopper {
-        Stopper(Arc::clone(&self.stop))
+        Stopper::new(&self.stop)
     }
 
     /// The capacity in bytes.
@@ -317,7 +321,7 @@ impl Serving {
         // A full buffer too: the client does not read.
         if connection
             .socket
-            .send(&bytes, file.as_ref().map(|file| file.as_fd()))
+            .send(&bytes, file.as_ref().map(AsFd::as_fd).as_slice())
             .is_err()
         {
             return self.disconnect(id);
@@ -383,44 +387,16 @@ impl Serving {
                 "an object comes as one descriptor of a memory file".to_owned()
             ));
         };
-        match file.is_sealed() {
-            Ok(true) => {}
-            Ok(false) => {
-                return Err(bad(
-                    "the file can still be changed: unmap it where it is mapped for writing, then add the seals \
-                     F_SEAL_WRITE, F_SEAL_GROW and F_SEAL_SHRINK"
-                        .to_owned(),
-                ));
-            }
-            Err(_) => {
-                return Err(bad(
-                    "the descriptor is none of a memory file (memfd_create)".to_owned(),
-                ));
-            }
-        }
-        let stat = file.stat().map_err(limit)?;
-        if let Some(problem) = kind.problem(stat.len) {
-            return Err(bad(problem));
-        }
-        // More would not be counted; a huge page may end behind the file.
-        if stat.blocks > stat.len.next_multiple_of(sys::HUGE as u64) {
-            return Err(bad(format!(
-                "{} bytes of memory for a file of {}: allocate no more than its length",
-                stat.blocks, stat.len
-            )));
-        }
-        if stat.blocks < stat.len {
-            return Err(bad(format!(
-                "{} of {} bytes have memory: allocate all of the file (fallocate), so that reading it cannot fail",
-                stat.blocks, stat.len
-            )));
-        }
-        self.objects.check(name, stat.len, replace)?;
+        let len = sealed::length(file, &kind).map_err(|problem| match problem {
+            FileProblem::Bad(message) => bad(message),
+            FileProblem::Limit(error) => limit(error),
+        })?;
+        self.objects.check(name, len, replace)?;
         if self.objects.len() >= MAX_OBJECTS {
             let text = format!("the store has {MAX_OBJECTS} objects; remove some");
             return Err(Failure::new(FailureCode::Limit, text));
         }
-        let content = Content::from_file(file, stat.len).map_err(limit)?;
+        let content = Content::from_file(file, len).map_err(limit)?;
         let Some(connection) = self.connections.get(&client) else {
             return Err(bad("the client is gone".to_owned()));
         };
@@ -430,7 +406,7 @@ impl Serving {
             now: now(),
         };
         point!("store.checked");
-        let (object, replaced) = self.objects.insert(name, kind, stat.len, maker, content);
+        let (object, replaced) = self.objects.insert(name, kind, len, maker, content);
         if let Some(replaced) = replaced {
             let _ = self.closer.send(Box::new(replaced));
         }
@@ -562,18 +538,4 @@ fn done<T: Serialize>(answer: &T) -> Vec<u8> {
 fn encode<T: Serialize>(answer: &Answer<T>) -> Vec<u8> {
     // Messages consist of numbers, texts and lists of them, which JSON always has.
     serde_json::to_vec(answer).unwrap_or_default()
-}
-
-/// The name that Linux has for a process' program; empty if the process is gone.
-fn program_of(pid: i32) -> String {
-    let name: io::Result<Vec<u8>> = std::fs::read(format!("/proc/{pid}/comm"));
-    name.map_or(String::new(), |name| {
-        String::from_utf8_lossy(&name).trim_end().to_owned()
-    })
-}
-
-fn now() -> f64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0.0, |since| since.as_secs_f64())
 }

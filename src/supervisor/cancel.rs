@@ -209,6 +209,17 @@ impl Supervisor {
         self.unlock(state);
     }
 
+    /// The same for a job that may have been taken.
+    #[cfg(feature = "store")]
+    pub(crate) fn kill_if_open(&self, id: JobId) {
+        let mut state = self.lock();
+        if state.records.is_open(id) {
+            state.kill(id);
+            state.settle_dependents();
+        }
+        self.unlock(state);
+    }
+
     /// A number for jobs that are cancelled together by [`Supervisor::cancel_group`], and, unless the group `collects`,
     /// when one of them fails.
     pub(crate) fn new_group(&self, collects: bool) -> u32 {

@@ -9,8 +9,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::sockopt::{self, PeerCredentials, ReceiveTimeout, SendTimeout};
 use nix::sys::socket::{
-    AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind,
-    connect, getsockname, getsockopt, listen, sendmsg, setsockopt, socket,
+    AddressFamily, Backlog, ControlMessage, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr,
+    accept4, bind, connect, getsockname, getsockopt, listen, sendmsg, setsockopt, shutdown, socket,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -105,6 +105,18 @@ impl PacketSocket {
         Ok(socket)
     }
 
+    /// Lets receiving wait for as long as nothing comes. Sending keeps its limit.
+    pub fn wait_forever(&self) -> Result<()> {
+        setsockopt(&self.fd, ReceiveTimeout, &TimeVal::milliseconds(0))
+            .map_err(|errno| Error::new("setsockopt(SO_RCVTIMEO)", errno, "a connection"))
+    }
+
+    /// Ends the connection, for all threads that use it.
+    pub fn close_both_ways(&self) {
+        // It fails only for a connection that has ended.
+        let _ = shutdown(self.fd.as_raw_fd(), Shutdown::Both);
+    }
+
     /// Accepts the next connection, whose calls never wait. `None` if there is none.
     pub fn accept(&self) -> Result<Option<PacketSocket>> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
@@ -126,21 +138,21 @@ impl PacketSocket {
             .map_err(|errno| Error::new("getsockopt(SO_PEERCRED)", errno, "a connection"))
     }
 
-    /// Sends `bytes` as one packet, with a copy of `fd`.
+    /// Sends `bytes` as one packet, with copies of `fds`.
     ///
     /// `EAGAIN` means that the other end does not read: at once if this end never waits, otherwise after its time limit.
-    pub fn send(&self, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<()> {
-        self.send_with(bytes, fd, MsgFlags::empty())
+    pub fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
+        self.send_with(bytes, fds, MsgFlags::empty())
     }
 
     /// The same without waiting, and without a descriptor.
     pub fn send_now(&self, bytes: &[u8]) -> Result<()> {
-        self.send_with(bytes, None, MsgFlags::MSG_DONTWAIT)
+        self.send_with(bytes, &[], MsgFlags::MSG_DONTWAIT)
     }
 
-    fn send_with(&self, bytes: &[u8], fd: Option<BorrowedFd<'_>>, flags: MsgFlags) -> Result<()> {
-        let fds = fd.map(|fd| [fd.as_raw_fd()]);
-        let rights = fds.as_ref().map(|fds| ControlMessage::ScmRights(fds));
+    fn send_with(&self, bytes: &[u8], fds: &[BorrowedFd<'_>], flags: MsgFlags) -> Result<()> {
+        let fds: Vec<RawFd> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
+        let rights = (!fds.is_empty()).then(|| ControlMessage::ScmRights(&fds));
         let flags = flags | MsgFlags::MSG_NOSIGNAL;
         retry(|| {
             sendmsg::<()>(

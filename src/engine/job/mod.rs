@@ -35,6 +35,28 @@ pub struct Job<R, E: JobFailure = JobError> {
     retained: Option<E::Retained>,
 }
 
+/// Ends a job by force from another thread.
+#[cfg(feature = "store")]
+pub(crate) struct Killer {
+    shared: Arc<Supervisor>,
+    id: JobId,
+}
+
+#[cfg(feature = "store")]
+impl Killer {
+    /// Like [`Job::kill`]. Does nothing if the job has ended, or its value was taken.
+    pub(crate) fn kill(&self) {
+        self.shared.kill_if_open(self.id);
+    }
+}
+
+#[cfg(feature = "store")]
+impl fmt::Debug for Killer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Killer").field(&self.id).finish()
+    }
+}
+
 enum State<R> {
     Sent {
         shared: Arc<Supervisor>,
@@ -378,6 +400,16 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
         if let State::Sent { shared, id, .. } = &self.state {
             shared.kill(*id);
         }
+    }
+
+    /// What ends the job from another thread while this one waits for it. `None` for a job that ran on this thread.
+    #[cfg(feature = "store")]
+    pub(crate) fn killer(&self) -> Option<Killer> {
+        let (shared, id) = self.sent_to()?;
+        Some(Killer {
+            shared: Arc::clone(shared),
+            id,
+        })
     }
 
     /// Lets the job run without a handle. Its value is dropped, and a failure shows only in

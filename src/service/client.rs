@@ -1,0 +1,557 @@
+//! The client: [`connect`], [`Client`] and [`Call`].
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use serde::Deserialize;
+
+use super::convert::{FromValue, IntoValue};
+use super::error::{ServiceError, ServiceErrorKind};
+use super::message::{Answer, Failure, Outcome, PROTOCOL, Request, ServiceInfo};
+use super::value::{MAX_FILES, Value, decode, encode};
+use crate::store::MAX_PACKET;
+use crate::store::place;
+use crate::sys::packet::{Packet, PacketSocket};
+use crate::sys::{self, Segment, effective_user};
+
+/// A service takes packets and answers questions at once; one that takes longer is stopped.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Connects to the service `name` of this user, or to the socket at a path.
+///
+/// # Errors
+///
+/// [`ServiceErrorKind::NotRunning`] if no service of this name runs, [`ServiceErrorKind::Denied`] if it is another user's,
+/// [`ServiceErrorKind::Protocol`] if it is a store, or of a version that this client does not understand.
+pub fn connect(name: &str) -> Result<Client, ServiceError> {
+    let path = place::socket(name)?;
+    let socket = PacketSocket::connect(&path, PATIENCE).map_err(|error| match error.errno() {
+        Errno::ENOENT | Errno::ECONNREFUSED => not_running(name),
+        _ => error.into(),
+    })?;
+    let owner = socket.peer()?.uid;
+    if owner != effective_user() {
+        let text = format!(
+            "the server at {} belongs to another user ({owner})",
+            path.display()
+        );
+        return Err(ServiceError::new(ServiceErrorKind::Denied, text));
+    }
+    let info = first_answer(name, &socket)?;
+    if info.protocol != PROTOCOL {
+        return Err(ServiceError::new(
+            ServiceErrorKind::Protocol,
+            format!(
+                "the service speaks version {} of the protocol (arenite {}), and this client version {PROTOCOL}",
+                info.protocol, info.version
+            ),
+        ));
+    }
+    // The reader waits for as long as calls run.
+    socket.wait_forever()?;
+    let connection = Arc::new(Connection {
+        name: name.to_owned(),
+        max_calls: info.max_calls,
+        socket,
+        open: Mutex::default(),
+        changed: Condvar::new(),
+    });
+    let reader = Arc::clone(&connection);
+    let builder = std::thread::Builder::new().name("arenite-client".to_owned());
+    sys::process::start_thread(builder, move || reader.read())
+        .map_err(|error| ServiceError::io("cannot start a thread", &error))?;
+    Ok(Client {
+        connection: Arc::new(Closing(connection)),
+        deadline: None,
+    })
+}
+
+/// Asks who serves, before any call.
+fn first_answer(name: &str, socket: &PacketSocket) -> Result<ServiceInfo, ServiceError> {
+    let mut bytes = vec![0; MAX_PACKET];
+    let packet = socket
+        .send(&request(&Request::Info)?, &[])
+        // A server that refuses this client has said why before it hung up.
+        .or_else(|error| match error.errno() {
+            Errno::EPIPE => Ok(()),
+            _ => Err(error),
+        })
+        .and_then(|()| socket.receive(&mut bytes))
+        .map_err(|error| match error.errno() {
+            Errno::ECONNRESET => not_running(name),
+            Errno::EAGAIN => ServiceError::new(
+                ServiceErrorKind::Protocol,
+                format!("the server of {name} has not answered for {PATIENCE:?}; is it stopped?"),
+            ),
+            _ => error.into(),
+        })?;
+    let bytes = &bytes[..packet.len];
+    if bytes.is_empty() {
+        return Err(not_running(name));
+    }
+    if let Ok(failure) = serde_json::from_slice::<Failure>(bytes) {
+        return Err(failure.into());
+    }
+    serde_json::from_slice(bytes).map_err(|_| {
+        ServiceError::new(
+            ServiceErrorKind::Protocol,
+            format!(
+                "{name} is a store, and no service; see what it has with `arenite ls --name {name}`"
+            ),
+        )
+    })
+}
+
+/// A connection to a service. Clones share it; it closes when the last clone and the last [`Call`] are gone.
+///
+/// Not to be used in a forked copy of the process: connect again there.
+#[derive(Clone)]
+pub struct Client {
+    connection: Arc<Closing>,
+    deadline: Option<Duration>,
+}
+
+/// Closes the connection on drop: the reader has another reference.
+struct Closing(Arc<Connection>);
+
+struct Connection {
+    name: String,
+    max_calls: usize,
+    socket: PacketSocket,
+    open: Mutex<Open>,
+    /// A call or a question was answered.
+    changed: Condvar,
+}
+
+/// What is not answered.
+#[derive(Default)]
+struct Open {
+    calls: HashMap<u64, Slot>,
+    last: u64,
+    /// Calls that the service has not answered.
+    running: usize,
+    /// Answers to questions, in their order; `None` for those that are awaited.
+    questions: VecDeque<u64>,
+    answers: HashMap<u64, Vec<u8>>,
+    is_lost: bool,
+}
+
+/// A call whose value was not taken.
+#[derive(Default)]
+struct Slot {
+    result: Option<Result<Value, ServiceError>>,
+    waker: Option<Waker>,
+    /// No handle will take it.
+    is_dropped: bool,
+}
+
+impl Client {
+    /// The service's name.
+    pub fn name(&self) -> &str {
+        &self.connection.0.name
+    }
+
+    /// The same connection with a deadline for the calls that are made through this handle: how long each may run, after
+    /// which its worker is killed. The service may have a shorter one.
+    pub fn deadline(mut self, limit: Duration) -> Client {
+        self.deadline = Some(limit);
+        self
+    }
+
+    /// Calls a kernel. `args` is a tuple; arrays are copied into files that the service maps, and a [`Payload`] is passed
+    /// on as it is. Blocks while this client has as many calls open as it may; errors are returned by [`Call::wait`].
+    ///
+    /// [`Payload`]: super::Payload
+    pub fn call<R: FromValue>(&self, kernel: &str, args: impl IntoValue) -> Call<R> {
+        let sent = args
+            .into_value()
+            .and_then(|args| self.connection.0.send(kernel, args, self.deadline));
+        Call {
+            connection: Arc::clone(&self.connection),
+            state: match sent {
+                Ok(id) => CallState::Sent(id),
+                Err(error) => CallState::Failed(error),
+            },
+            result: PhantomData,
+        }
+    }
+
+    /// What the service is, and its kernels.
+    ///
+    /// # Errors
+    ///
+    /// [`ServiceErrorKind::NotRunning`] if the service has ended.
+    pub fn info(&self) -> Result<ServiceInfo, ServiceError> {
+        self.ask(&Request::Info)
+    }
+
+    /// What the service does now, as docs/service-protocol.md describes it: workers, calls by kernel, clients, failures.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::info`].
+    pub fn status(&self) -> Result<serde_json::Value, ServiceError> {
+        self.ask(&Request::Status)
+    }
+
+    fn ask<T: for<'de> Deserialize<'de>>(&self, question: &Request) -> Result<T, ServiceError> {
+        let connection = &*self.connection.0;
+        let mut open = connection.open();
+        open.last += 1;
+        let id = open.last;
+        open.questions.push_back(id);
+        // Sent under the lock: answers come in this order.
+        if connection.socket.send(&request(question)?, &[]).is_err() {
+            return Err(lost(&connection.name));
+        }
+        let bytes = loop {
+            if let Some(bytes) = open.answers.remove(&id) {
+                break bytes;
+            }
+            if open.is_lost {
+                return Err(lost(&connection.name));
+            }
+            open = connection.wait(open);
+        };
+        drop(open);
+        serde_json::from_slice(&bytes).map_err(|error| {
+            serde_json::from_slice::<Failure>(&bytes).map_or_else(
+                |_| {
+                    let text = format!("{} answered what is no answer: {error}", connection.name);
+                    ServiceError::new(ServiceErrorKind::Protocol, text)
+                },
+                ServiceError::from,
+            )
+        })
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Client").field(&self.name()).finish()
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        // Wakes the reader, which ends.
+        self.0.socket.close_both_ways();
+    }
+}
+
+impl Connection {
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, open: MutexGuard<'a, Open>) -> MutexGuard<'a, Open> {
+        self.changed
+            .wait(open)
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn send(
+        &self,
+        kernel: &str,
+        args: Value,
+        deadline: Option<Duration>,
+    ) -> Result<u64, ServiceError> {
+        let args = match args {
+            Value::List(args) => args,
+            Value::Nothing => Vec::new(),
+            one => vec![one],
+        };
+        let mut files = Vec::new();
+        let args = args
+            .into_iter()
+            .map(|value| encode(value, &mut files))
+            .collect::<sys::Result<Vec<_>>>()?;
+        let too_large = |what: &str| {
+            let text = format!("the arguments of {kernel} {what}");
+            Err(ServiceError::new(ServiceErrorKind::BadArgument, text))
+        };
+        if files.len() > MAX_FILES {
+            return too_large(&format!(
+                "have {} arrays; pass at most {MAX_FILES}",
+                files.len()
+            ));
+        }
+        let mut open = self.open();
+        while open.running >= self.max_calls && !open.is_lost {
+            open = self.wait(open);
+        }
+        if open.is_lost {
+            return Err(lost(&self.name));
+        }
+        open.last += 1;
+        let id = open.last;
+        let text = request(&Request::Call {
+            id,
+            kernel: kernel.to_owned(),
+            args,
+            deadline: deadline.map(|limit| limit.as_secs_f64()),
+        })?;
+        if text.len() > MAX_PACKET {
+            return too_large("do not fit a packet of 64 KiB; pass lists of numbers as arrays");
+        }
+        open.running += 1;
+        open.calls.insert(id, Slot::default());
+        drop(open);
+        let files: Vec<_> = files.iter().map(|file| file.as_fd()).collect();
+        if let Err(error) = self.socket.send(&text, &files) {
+            let mut open = self.open();
+            open.calls.remove(&id);
+            open.running -= 1;
+            return Err(match error.errno() {
+                Errno::EPIPE | Errno::ECONNRESET => lost(&self.name),
+                _ => error.into(),
+            });
+        }
+        Ok(id)
+    }
+
+    /// Receives answers until the connection ends.
+    fn read(&self) {
+        let mut bytes = vec![0; MAX_PACKET];
+        while let Ok(packet) = self.socket.receive(&mut bytes)
+            && packet.len > 0
+        {
+            let len = packet.len;
+            if self.received(&bytes[..len], packet).is_none() {
+                break;
+            }
+        }
+        let mut open = self.open();
+        open.is_lost = true;
+        let mut wakers = Vec::new();
+        open.calls.retain(|_, slot| {
+            if slot.result.is_none() {
+                slot.result = Some(Err(lost(&self.name)));
+            }
+            wakers.extend(slot.waker.take());
+            !slot.is_dropped
+        });
+        drop(open);
+        self.changed.notify_all();
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// An answer has arrived. `None` if it is no answer.
+    fn received(&self, bytes: &[u8], packet: Packet) -> Option<()> {
+        let Ok(Answer { id, outcome }) = serde_json::from_slice(bytes) else {
+            let mut open = self.open();
+            let question = open.questions.pop_front()?;
+            open.answers.insert(question, bytes.to_vec());
+            drop(open);
+            self.changed.notify_all();
+            return Some(());
+        };
+        let result = match outcome {
+            Outcome::Failed(failure) => Err(failure.into()),
+            Outcome::Done { .. } if packet.is_cut => Err(ServiceError::new(
+                ServiceErrorKind::System,
+                "the descriptors did not arrive; raise the limit on open files (RLIMIT_NOFILE, `ulimit -n`)",
+            )),
+            Outcome::Done { value } => {
+                let mut files = packet.fds.into_iter().map(Segment::from_fd);
+                decode(value, &mut files)
+                    .map_err(|why| ServiceError::new(ServiceErrorKind::Protocol, why))
+            }
+        };
+        let mut open = self.open();
+        let slot = open.calls.get_mut(&id)?;
+        let waker = slot.waker.take();
+        match slot.is_dropped {
+            true => drop(open.calls.remove(&id)),
+            false => slot.result = Some(result),
+        }
+        open.running -= 1;
+        drop(open);
+        self.changed.notify_all();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        Some(())
+    }
+
+    /// Asks for the end of a call.
+    fn cancel(&self, id: u64) {
+        if let Ok(text) = request(&Request::Cancel { id }) {
+            // If the service does not read, the call ends with it.
+            let _ = self.socket.send(&text, &[]);
+        }
+    }
+}
+
+/// A call that was sent, which returns a value of type `R`. It is also a [`Future`], for any executor. Dropping it cancels
+/// the call.
+#[must_use = "dropping a call cancels it; `wait` for it"]
+pub struct Call<R> {
+    connection: Arc<Closing>,
+    state: CallState,
+    result: PhantomData<fn() -> R>,
+}
+
+enum CallState {
+    Sent(u64),
+    Failed(ServiceError),
+    Taken,
+}
+
+impl<R: FromValue> Call<R> {
+    /// Waits for the value.
+    ///
+    /// # Errors
+    ///
+    /// The cause if the call gave none: [`ServiceErrorKind`] tells them apart.
+    ///
+    /// # Panics
+    ///
+    /// If the value was taken before.
+    pub fn wait(mut self) -> Result<R, ServiceError> {
+        self.take(None)
+            .unwrap_or_else(|| Err(lost(&self.connection.0.name)))
+    }
+
+    /// Waits for the value for at most `limit`. `None` if the call has not ended; it continues.
+    ///
+    /// # Errors
+    ///
+    /// Like [`wait`](Call::wait).
+    ///
+    /// # Panics
+    ///
+    /// If the value was taken before.
+    pub fn wait_timeout(&mut self, limit: Duration) -> Option<Result<R, ServiceError>> {
+        self.take(Some(Instant::now() + limit))
+    }
+
+    /// Asks the service to end the call: one that waits never begins, and the worker of one that runs is killed. The call
+    /// fails with [`ServiceErrorKind::Cancelled`], unless its value was faster.
+    pub fn cancel(&self) {
+        if let CallState::Sent(id) = self.state {
+            self.connection.0.cancel(id);
+        }
+    }
+
+    /// Whether the call has ended.
+    pub fn is_done(&self) -> bool {
+        match self.state {
+            CallState::Sent(id) => {
+                let open = self.connection.0.open();
+                open.calls.get(&id).is_none_or(|slot| slot.result.is_some())
+            }
+            CallState::Failed(_) | CallState::Taken => true,
+        }
+    }
+
+    fn take(&mut self, until: Option<Instant>) -> Option<Result<R, ServiceError>> {
+        let connection = &*self.connection.0;
+        let id = match std::mem::replace(&mut self.state, CallState::Taken) {
+            CallState::Sent(id) => id,
+            CallState::Failed(error) => return Some(Err(error)),
+            CallState::Taken => panic!("the value of this call was taken before"),
+        };
+        let mut open = connection.open();
+        loop {
+            if let Some(result) = open.calls.get_mut(&id).and_then(|slot| slot.result.take()) {
+                open.calls.remove(&id);
+                drop(open);
+                return Some(result.and_then(R::from_value));
+            }
+            open = match until {
+                None => connection.wait(open),
+                Some(until) => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        self.state = CallState::Sent(id);
+                        return None;
+                    }
+                    let waited = connection.changed.wait_timeout(open, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+}
+
+impl<R: FromValue> Future for Call<R> {
+    type Output = Result<R, ServiceError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let CallState::Sent(id) = self.state {
+            let mut open = self.connection.0.open();
+            if let Some(slot) = open.calls.get_mut(&id)
+                && slot.result.is_none()
+            {
+                slot.waker = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(
+            self.take(None)
+                .unwrap_or_else(|| Err(lost(&self.connection.0.name))),
+        )
+    }
+}
+
+impl<R> Unpin for Call<R> {}
+
+impl<R> Drop for Call<R> {
+    fn drop(&mut self) {
+        let CallState::Sent(id) = self.state else {
+            return;
+        };
+        let connection = &*self.connection.0;
+        let mut open = connection.open();
+        match open.calls.get_mut(&id) {
+            Some(slot) if slot.result.is_none() => {
+                slot.is_dropped = true;
+                slot.waker = None;
+                drop(open);
+                connection.cancel(id);
+            }
+            _ => drop(open.calls.remove(&id)),
+        }
+    }
+}
+
+impl<R> fmt::Debug for Call<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state {
+            CallState::Sent(_) => "sent",
+            CallState::Failed(_) => "failed",
+            CallState::Taken => "taken",
+        };
+        f.debug_tuple("Call").field(&state).finish()
+    }
+}
+
+fn request(request: &Request) -> Result<Vec<u8>, ServiceError> {
+    serde_json::to_vec(request)
+        .map_err(|error| ServiceError::new(ServiceErrorKind::Protocol, error.to_string()))
+}
+
+fn not_running(name: &str) -> ServiceError {
+    ServiceError::new(
+        ServiceErrorKind::NotRunning,
+        format!("no service {name} runs; start the program that serves it"),
+    )
+}
+
+fn lost(name: &str) -> ServiceError {
+    ServiceError::new(
+        ServiceErrorKind::NotRunning,
+        format!(
+            "the connection to the service {name} was lost; if the service runs again, connect again"
+        ),
+    )
+}

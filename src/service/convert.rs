@@ -1,0 +1,409 @@
+//! Between Rust types and [`Value`]s: [`IntoValue`] and [`FromValue`].
+
+use super::error::{ServiceError, ServiceErrorKind};
+use super::value::{Payload, Value};
+use crate::array::npy::Dtype;
+use crate::array::{Array, ArrayMut};
+use crate::kernel::Bytes;
+use crate::store::Kind;
+
+/// A type whose values travel between programs, with the name that signatures give it.
+pub trait ValueType {
+    /// The name: `array f4`, `u32`, `text`.
+    fn type_name() -> String;
+}
+
+/// What becomes a [`Value`]: an argument of a [call](super::Client::call), or a kernel's result. Implemented for `()`,
+/// `bool`, numbers of up to 64 bits, texts, [`Bytes`], arrays of numbers, and for `Option`s, `Vec`s, `[T; N]` and tuples
+/// of these.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not travel between programs",
+    note = "arguments and results of a service: `()`, `bool`, numbers of up to 64 bits, `&str`, `String`, `Bytes`, `Array<T>` of numbers, and `Option`, `Vec`, `[T; N]` and tuples of these"
+)]
+pub trait IntoValue: ValueType {
+    /// The value. An array is copied into a file.
+    ///
+    /// # Errors
+    ///
+    /// [`ServiceErrorKind::System`] if there is no memory or no descriptor for a file.
+    fn into_value(self) -> Result<Value, ServiceError>;
+}
+
+/// What a [`Value`] can be read as: the result of a [call](super::Client::call), or a kernel's argument. Implemented
+/// for the types of [`IntoValue`] that own what they refer to.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not travel between programs",
+    note = "arguments and results of a service: `()`, `bool`, numbers of up to 64 bits, `String`, `Bytes`, `Array<T>` of numbers, `Value`, and `Option`, `Vec`, `[T; N]` and tuples of these"
+)]
+pub trait FromValue: ValueType + Sized {
+    /// Reads the value. Arrays are mapped, not copied.
+    ///
+    /// # Errors
+    ///
+    /// [`ServiceErrorKind::WrongType`] if it is a value of another type.
+    fn from_value(value: Value) -> Result<Self, ServiceError>;
+}
+
+fn wrong<T: ValueType>(value: &Value) -> ServiceError {
+    ServiceError::new(
+        ServiceErrorKind::WrongType,
+        format!("{} is not {}", value.describe(), T::type_name()),
+    )
+}
+
+fn unreadable(why: String) -> ServiceError {
+    ServiceError::new(ServiceErrorKind::WrongType, why)
+}
+
+impl ValueType for Value {
+    fn type_name() -> String {
+        "anything".to_owned()
+    }
+}
+
+impl IntoValue for Value {
+    fn into_value(self) -> Result<Value, ServiceError> {
+        Ok(self)
+    }
+}
+
+impl FromValue for Value {
+    fn from_value(value: Value) -> Result<Value, ServiceError> {
+        Ok(value)
+    }
+}
+
+impl ValueType for Payload {
+    fn type_name() -> String {
+        "array, table or bytes".to_owned()
+    }
+}
+
+impl IntoValue for Payload {
+    fn into_value(self) -> Result<Value, ServiceError> {
+        Ok(Value::Payload(self))
+    }
+}
+
+impl FromValue for Payload {
+    fn from_value(value: Value) -> Result<Payload, ServiceError> {
+        match value {
+            Value::Payload(payload) => Ok(payload),
+            other => Err(wrong::<Payload>(&other)),
+        }
+    }
+}
+
+impl ValueType for () {
+    fn type_name() -> String {
+        "nothing".to_owned()
+    }
+}
+
+impl IntoValue for () {
+    fn into_value(self) -> Result<Value, ServiceError> {
+        Ok(Value::Nothing)
+    }
+}
+
+impl FromValue for () {
+    fn from_value(value: Value) -> Result<(), ServiceError> {
+        match value {
+            Value::Nothing => Ok(()),
+            other => Err(wrong::<()>(&other)),
+        }
+    }
+}
+
+impl ValueType for bool {
+    fn type_name() -> String {
+        "boolean".to_owned()
+    }
+}
+
+impl IntoValue for bool {
+    fn into_value(self) -> Result<Value, ServiceError> {
+        Ok(Value::Bool(self))
+    }
+}
+
+impl FromValue for bool {
+    fn from_value(value: Value) -> Result<bool, ServiceError> {
+        match value {
+            Value::Bool(value) => Ok(value),
+            other => Err(wrong::<bool>(&other)),
+        }
+    }
+}
+
+macro_rules! integers {
+    ($($t:ty)*) => { $(
+        impl ValueType for $t {
+            fn type_name() -> String {
+                stringify!($t).to_owned()
+            }
+        }
+        impl IntoValue for $t {
+            fn into_value(self) -> Result<Value, ServiceError> {
+                Ok(Value::Int(self as i128))
+            }
+        }
+        impl FromValue for $t {
+            fn from_value(value: Value) -> Result<$t, ServiceError> {
+                match value {
+                    Value::Int(number) => {
+                        <$t>::try_from(number).map_err(|_| wrong::<$t>(&value))
+                    }
+                    other => Err(wrong::<$t>(&other)),
+                }
+            }
+        }
+    )* };
+}
+integers!(u8 u16 u32 u64 usize i8 i16 i32 i64 isize);
+
+macro_rules! floats {
+    ($($t:ty)*) => { $(
+        impl ValueType for $t {
+            fn type_name() -> String {
+                stringify!($t).to_owned()
+            }
+        }
+        impl IntoValue for $t {
+            fn into_value(self) -> Result<Value, ServiceError> {
+                Ok(Value::Float(self.into()))
+            }
+        }
+        impl FromValue for $t {
+            fn from_value(value: Value) -> Result<$t, ServiceError> {
+                match value {
+                    Value::Float(number) => Ok(number as $t),
+                    // JSON writes 2.0 as 2.
+                    Value::Int(number) => Ok(number as $t),
+                    other => Err(wrong::<$t>(&other)),
+                }
+            }
+        }
+    )* };
+}
+floats!(f32 f64);
+
+impl ValueType for &str {
+    fn type_name() -> String {
+        "text".to_owned()
+    }
+}
+
+impl IntoValue for &str {
+    fn into_value(self) -> Result<Value, ServiceError> {
+        Ok(Value::Text(self.to_owned()))
+    }
+}
+
+impl ValueType for String {
+    fn type_name() -> String {
+        "text".to_owned()
+    }
+}
+
+impl IntoValue for String {
+    fn into_value(self) -> Result<Value, ServiceError> {
+        Ok(Value::Text(self))
+    }
+}
+
+impl FromValue for String {
+    fn from_value(value: Value) -> Result<String, ServiceError> {
+        match value {
+            Value::Text(text) => Ok(text),
+            // A long text comes as a file.
+            Value::Payload(payload) if *payload.kind() == Kind::Bytes => {
+                let bytes = payload.bytes().map_err(unreadable)?;
+                String::from_utf8(bytes.to_vec())
+                    .map_err(|_| unreadable("no text in UTF-8".to_owned()))
+            }
+            other => Err(wrong::<String>(&other)),
+        }
+    }
+}
+
+impl ValueType for Bytes {
+    fn type_name() -> String {
+        "bytes".to_owned()
+    }
+}
+
+impl IntoValue for Bytes {
+    fn into_value(self) -> Result<Value, ServiceError> {
+        (&self).into_value()
+    }
+}
+
+impl ValueType for &Bytes {
+    fn type_name() -> String {
+        "bytes".to_owned()
+    }
+}
+
+impl IntoValue for &Bytes {
+    fn into_value(self) -> Result<Value, ServiceError> {
+        Ok(Value::Payload(Payload::copy(Kind::Bytes, self)?))
+    }
+}
+
+impl FromValue for Bytes {
+    fn from_value(value: Value) -> Result<Bytes, ServiceError> {
+        match value {
+            Value::Text(text) => Ok(text.into_bytes().into()),
+            Value::Payload(payload) => Ok(payload.bytes().map_err(unreadable)?.to_vec().into()),
+            other => Err(wrong::<Bytes>(&other)),
+        }
+    }
+}
+
+impl<T: Dtype> ValueType for Array<T> {
+    fn type_name() -> String {
+        format!("array {}", T::NAME)
+    }
+}
+
+impl<T: Dtype> IntoValue for Array<T> {
+    fn into_value(self) -> Result<Value, ServiceError> {
+        (&self).into_value()
+    }
+}
+
+impl<T: Dtype> ValueType for &Array<T> {
+    fn type_name() -> String {
+        Array::<T>::type_name()
+    }
+}
+
+impl<T: Dtype> IntoValue for &Array<T> {
+    fn into_value(self) -> Result<Value, ServiceError> {
+        Ok(Value::Payload(Payload::of_array(self)?))
+    }
+}
+
+impl<T: Dtype> FromValue for Array<T> {
+    fn from_value(value: Value) -> Result<Array<T>, ServiceError> {
+        match value {
+            Value::Payload(payload) => payload.array().map_err(unreadable),
+            other => Err(wrong::<Array<T>>(&other)),
+        }
+    }
+}
+
+impl<T: Dtype> ValueType for ArrayMut<T> {
+    fn type_name() -> String {
+        Array::<T>::type_name()
+    }
+}
+
+impl<T: Dtype> IntoValue for ArrayMut<T> {
+    fn into_value(self) -> Result<Value, ServiceError> {
+        self.seal().into_value()
+    }
+}
+
+impl<T: ValueType> ValueType for Option<T> {
+    fn type_name() -> String {
+        format!("{} or nothing", T::type_name())
+    }
+}
+
+impl<T: IntoValue> IntoValue for Option<T> {
+    fn into_value(self) -> Result<Value, ServiceError> {
+        self.map_or(Ok(Value::Nothing), IntoValue::into_value)
+    }
+}
+
+impl<T: FromValue> FromValue for Option<T> {
+    fn from_value(value: Value) -> Result<Option<T>, ServiceError> {
+        match value {
+            Value::Nothing => Ok(None),
+            value => T::from_value(value).map(Some),
+        }
+    }
+}
+
+fn list(values: impl Iterator<Item = Result<Value, ServiceError>>) -> Result<Value, ServiceError> {
+    values.collect::<Result<_, _>>().map(Value::List)
+}
+
+impl<T: ValueType> ValueType for Vec<T> {
+    fn type_name() -> String {
+        format!("list of {}", T::type_name())
+    }
+}
+
+impl<T: IntoValue> IntoValue for Vec<T> {
+    fn into_value(self) -> Result<Value, ServiceError> {
+        list(self.into_iter().map(IntoValue::into_value))
+    }
+}
+
+impl<T: FromValue> FromValue for Vec<T> {
+    fn from_value(value: Value) -> Result<Vec<T>, ServiceError> {
+        match value {
+            Value::List(values) => values.into_iter().map(T::from_value).collect(),
+            other => Err(wrong::<Vec<T>>(&other)),
+        }
+    }
+}
+
+impl<T: ValueType, const N: usize> ValueType for [T; N] {
+    fn type_name() -> String {
+        format!("list of {N} {}", T::type_name())
+    }
+}
+
+impl<T: IntoValue, const N: usize> IntoValue for [T; N] {
+    fn into_value(self) -> Result<Value, ServiceError> {
+        list(self.into_iter().map(IntoValue::into_value))
+    }
+}
+
+impl<T: FromValue, const N: usize> FromValue for [T; N] {
+    fn from_value(value: Value) -> Result<[T; N], ServiceError> {
+        let described = wrong::<[T; N]>(&value);
+        let values = Vec::<T>::from_value(value)?;
+        values.try_into().map_err(|_| described)
+    }
+}
+
+macro_rules! tuples {
+    ($(($($name:ident $index:tt),+))+) => { $(
+        impl<$($name: ValueType),+> ValueType for ($($name,)+) {
+            fn type_name() -> String {
+                format!("({})", [$($name::type_name()),+].join(", "))
+            }
+        }
+        impl<$($name: IntoValue),+> IntoValue for ($($name,)+) {
+            fn into_value(self) -> Result<Value, ServiceError> {
+                Ok(Value::List(vec![$(self.$index.into_value()?),+]))
+            }
+        }
+        impl<$($name: FromValue),+> FromValue for ($($name,)+) {
+            fn from_value(value: Value) -> Result<Self, ServiceError> {
+                const LEN: usize = [$($index),+].len();
+                let values = match value {
+                    Value::List(values) if values.len() == LEN => values,
+                    other => return Err(wrong::<Self>(&other)),
+                };
+                let mut values = values.into_iter();
+                Ok(($($name::from_value(values.next().unwrap_or(Value::Nothing))?,)+))
+            }
+        }
+    )+ };
+}
+tuples! {
+    (A 0)
+    (A 0, B 1)
+    (A 0, B 1, C 2)
+    (A 0, B 1, C 2, D 3)
+    (A 0, B 1, C 2, D 3, E 4)
+    (A 0, B 1, C 2, D 3, E 4, F 5)
+    (A 0, B 1, C 2, D 3, E 4, F 5, G 6)
+    (A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7)
+}

@@ -1,0 +1,197 @@
+//! [`ServiceError`].
+
+use std::fmt;
+use std::io;
+
+use super::message::{ErrorCode, Failure};
+use crate::engine::{JobError, JobErrorKind, JobLimit, WorkerExit};
+use crate::store::{StoreError, StoreErrorKind};
+use crate::sys::{self, debug_as_text};
+
+/// Why a call gave no value, or a service cannot be served or reached. Displays as a sentence that says what to do.
+#[derive(Clone)]
+pub struct ServiceError {
+    kind: ServiceErrorKind,
+    message: String,
+    attempts: u32,
+    last_words: Vec<String>,
+}
+
+/// What callers can tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ServiceErrorKind {
+    /// No service of this name runs, or it ended, perhaps with the call.
+    NotRunning,
+    /// A server of this name runs already.
+    AlreadyRunning,
+    /// A name that cannot be one, or a kernel that is named twice.
+    BadName,
+    /// A server or a folder that belongs to another user.
+    Denied,
+    /// The service has no kernel of this name.
+    NoKernel,
+    /// The arguments are not those of the kernel.
+    BadArgument,
+    /// The result has another type than was asked for.
+    WrongType,
+    /// The client has as many open calls as it may.
+    Busy,
+    /// The kernel returned an error; the message is its text.
+    Returned,
+    /// The kernel panicked, or raised an exception.
+    Panicked,
+    /// A signal ended the worker.
+    Crashed {
+        /// The signal, such as 11 for an invalid memory access.
+        signal: i32,
+    },
+    /// The worker exited.
+    Exited {
+        /// Its exit code, if known.
+        code: Option<i32>,
+    },
+    /// The call ran longer than its deadline, and its worker was killed.
+    Timeout,
+    /// It needed more memory than a worker may have.
+    MemoryLimit,
+    /// The service's arena has no room.
+    ArenaFull,
+    /// It was cancelled.
+    Cancelled,
+    /// It has cost too many workers, and is not tried again.
+    Quarantined,
+    /// No worker can be started.
+    NoWorkers,
+    /// The other end does not answer in time, or sends what this one does not understand.
+    Protocol,
+    /// A system call failed, here or in the service: memory, descriptors.
+    System,
+    /// Anything else; the message says what.
+    Other,
+}
+
+impl ServiceError {
+    pub(super) fn new(kind: ServiceErrorKind, message: impl Into<String>) -> ServiceError {
+        ServiceError {
+            kind,
+            message: message.into(),
+            attempts: 0,
+            last_words: Vec::new(),
+        }
+    }
+
+    pub(super) fn io(what: &str, error: &io::Error) -> ServiceError {
+        ServiceError::new(ServiceErrorKind::System, format!("{what}: {error}"))
+    }
+
+    /// What went wrong, to branch on.
+    pub fn kind(&self) -> ServiceErrorKind {
+        self.kind
+    }
+
+    /// How often the call was tried in a worker; 0 if it never began.
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// What the worker printed last before it died, oldest line first.
+    pub fn last_words(&self) -> &[String] {
+        &self.last_words
+    }
+}
+
+impl From<sys::Error> for ServiceError {
+    fn from(error: sys::Error) -> ServiceError {
+        ServiceError::new(ServiceErrorKind::System, error.to_string())
+    }
+}
+
+impl From<StoreError> for ServiceError {
+    fn from(error: StoreError) -> ServiceError {
+        let kind = match error.kind() {
+            StoreErrorKind::BadName => ServiceErrorKind::BadName,
+            StoreErrorKind::Denied => ServiceErrorKind::Denied,
+            _ => ServiceErrorKind::System,
+        };
+        ServiceError::new(kind, error.to_string())
+    }
+}
+
+impl From<Failure> for ServiceError {
+    fn from(failure: Failure) -> ServiceError {
+        let kind = match failure.error {
+            ErrorCode::NoKernel => ServiceErrorKind::NoKernel,
+            ErrorCode::BadArgument => ServiceErrorKind::BadArgument,
+            ErrorCode::BadRequest => ServiceErrorKind::Protocol,
+            ErrorCode::Busy => ServiceErrorKind::Busy,
+            ErrorCode::Limit => ServiceErrorKind::System,
+            ErrorCode::Returned => ServiceErrorKind::Returned,
+            ErrorCode::Panicked => ServiceErrorKind::Panicked,
+            ErrorCode::Crashed => ServiceErrorKind::Crashed {
+                signal: failure.signal.unwrap_or(0),
+            },
+            ErrorCode::Exited => ServiceErrorKind::Exited { code: failure.code },
+            ErrorCode::Timeout => ServiceErrorKind::Timeout,
+            ErrorCode::MemoryLimit => ServiceErrorKind::MemoryLimit,
+            ErrorCode::ArenaFull => ServiceErrorKind::ArenaFull,
+            ErrorCode::Cancelled => ServiceErrorKind::Cancelled,
+            ErrorCode::Quarantined => ServiceErrorKind::Quarantined,
+            ErrorCode::NoWorkers => ServiceErrorKind::NoWorkers,
+            ErrorCode::Other => ServiceErrorKind::Other,
+        };
+        ServiceError {
+            kind,
+            message: failure.message,
+            attempts: failure.attempts,
+            last_words: failure.last_words,
+        }
+    }
+}
+
+impl From<&JobError> for Failure {
+    fn from(error: &JobError) -> Failure {
+        let mut failure = Failure::new(ErrorCode::Other, error.to_string());
+        let mut kind = error.kind();
+        // What another job did to the worker is not this one's cause, and what a needed job did is.
+        while let JobErrorKind::Dependency(needed) = kind {
+            kind = needed.cause();
+        }
+        failure.error = match kind {
+            JobErrorKind::Panicked { .. } => ErrorCode::Panicked,
+            JobErrorKind::Returned(returned) => {
+                failure.message = returned.to_string();
+                ErrorCode::Returned
+            }
+            JobErrorKind::Lost(WorkerExit::Signal(signal)) => {
+                failure.signal = Some(*signal);
+                ErrorCode::Crashed
+            }
+            JobErrorKind::Lost(WorkerExit::Code(code)) => {
+                failure.code = *code;
+                ErrorCode::Exited
+            }
+            JobErrorKind::Lost(WorkerExit::OutOfMemoryKill)
+            | JobErrorKind::Limit(JobLimit::Memory { .. }) => ErrorCode::MemoryLimit,
+            JobErrorKind::Limit(JobLimit::Deadline { .. }) => ErrorCode::Timeout,
+            JobErrorKind::Limit(JobLimit::Arena(_)) => ErrorCode::ArenaFull,
+            JobErrorKind::Limit(JobLimit::Quarantined { .. }) => ErrorCode::Quarantined,
+            JobErrorKind::Cancelled | JobErrorKind::ShutDown => ErrorCode::Cancelled,
+            JobErrorKind::NoWorkers(_) => ErrorCode::NoWorkers,
+            _ => ErrorCode::Other,
+        };
+        failure.attempts = error.attempt();
+        failure.last_words = error.last_words().to_vec();
+        failure
+    }
+}
+
+impl fmt::Display for ServiceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+debug_as_text!(ServiceError);
+
+impl std::error::Error for ServiceError {}

@@ -1,0 +1,260 @@
+//! Kernels that other programs call: [`ServiceParam`], and how values become arguments and results.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use super::convert::{FromValue, IntoValue, ValueType};
+use super::error::ServiceError;
+use super::message::{ErrorCode, Failure};
+use super::value::Value;
+use crate::arena::ArenaFull;
+use crate::array::npy::Dtype;
+use crate::array::{Array, ArrayMut};
+use crate::engine::{Engine, Job, Killer};
+use crate::kernel::{Arg, Args, Bytes, Kernel, Param, Params, Reply, for_each_arity};
+
+/// A parameter of a kernel that a call from another program can fill: `bool`, numbers of up to 64 bits, `&str`,
+/// [`&Bytes`](Bytes), `&Array<T>`, `&[T]`, `&[Array<T>]` and `ArrayMut<T>` of numbers, `[S; N]`.
+#[diagnostic::on_unimplemented(
+    message = "a service cannot offer a kernel with a parameter of type `{Self}`",
+    label = "does not travel between programs",
+    note = "parameters of a service's kernel: `bool`, numbers of up to 64 bits, `&str`, `&Bytes`, `&Array<T>`, `&[T]`, `&[Array<T>]` and `ArrayMut<T>` of numbers, `[S; N]`"
+)]
+pub trait ServiceParam: Param + Sized {
+    #[doc(hidden)]
+    type Received: FromValue;
+    #[doc(hidden)]
+    type Owned: Arg<'static, Self>;
+    /// Brings a received value to where workers reach it.
+    #[doc(hidden)]
+    fn bring(received: Self::Received, engine: &Engine) -> Result<Self::Owned, ArenaFull>;
+}
+
+macro_rules! as_they_are {
+    ($($t:ty)*) => { $(
+        impl ServiceParam for $t {
+            type Received = $t;
+            type Owned = $t;
+            fn bring(received: $t, _: &Engine) -> Result<$t, ArenaFull> {
+                Ok(received)
+            }
+        }
+    )* };
+}
+as_they_are!(bool u8 u16 u32 u64 usize i8 i16 i32 i64 isize f32 f64);
+
+impl<S, const N: usize> ServiceParam for [S; N]
+where
+    S: FromValue,
+    [S; N]: Param + crate::kernel::Scalar + Arg<'static, [S; N]>,
+{
+    type Received = [S; N];
+    type Owned = [S; N];
+    fn bring(received: [S; N], _: &Engine) -> Result<[S; N], ArenaFull> {
+        Ok(received)
+    }
+}
+
+impl ServiceParam for &str {
+    type Received = String;
+    type Owned = String;
+    fn bring(received: String, _: &Engine) -> Result<String, ArenaFull> {
+        Ok(received)
+    }
+}
+
+impl ServiceParam for &Bytes {
+    type Received = Bytes;
+    type Owned = Bytes;
+    fn bring(received: Bytes, _: &Engine) -> Result<Bytes, ArenaFull> {
+        Ok(received)
+    }
+}
+
+impl<T: Dtype> ServiceParam for &Array<T> {
+    type Received = Array<T>;
+    type Owned = Array<T>;
+    fn bring(received: Array<T>, engine: &Engine) -> Result<Array<T>, ArenaFull> {
+        engine.import(&received)
+    }
+}
+
+impl<T: Dtype> ServiceParam for &[T] {
+    type Received = Array<T>;
+    type Owned = Array<T>;
+    fn bring(received: Array<T>, engine: &Engine) -> Result<Array<T>, ArenaFull> {
+        engine.import(&received)
+    }
+}
+
+impl<T: Dtype> ServiceParam for &[Array<T>] {
+    type Received = Vec<Array<T>>;
+    type Owned = Vec<Array<T>>;
+    fn bring(received: Vec<Array<T>>, engine: &Engine) -> Result<Vec<Array<T>>, ArenaFull> {
+        received.iter().map(|array| engine.import(array)).collect()
+    }
+}
+
+impl<T: Dtype> ServiceParam for ArrayMut<T> {
+    type Received = Array<T>;
+    type Owned = ArrayMut<T>;
+    fn bring(received: Array<T>, engine: &Engine) -> Result<ArrayMut<T>, ArenaFull> {
+        let mut copy = engine.uninit(received.shape())?;
+        copy.copy_from_slice(&received);
+        Ok(copy)
+    }
+}
+
+/// The parameters of a kernel that a service offers: a tuple of [`ServiceParam`]s.
+pub trait ServiceParams: Params + Sized {
+    #[doc(hidden)]
+    type Owned: Args<'static, Self>;
+    #[doc(hidden)]
+    fn type_names() -> Vec<String>;
+    #[doc(hidden)]
+    fn receive(values: Vec<Value>, engine: &Engine) -> Result<Self::Owned, Refused>;
+}
+
+/// Why a call's arguments do not become those of a job.
+#[derive(Debug)]
+pub enum Refused {
+    /// The number of arguments.
+    Count,
+    /// An argument, from 0 on, is of another type.
+    Argument(usize, ServiceError),
+    /// There is no room for one.
+    Full(ArenaFull),
+}
+
+impl From<ArenaFull> for Refused {
+    fn from(full: ArenaFull) -> Refused {
+        Refused::Full(full)
+    }
+}
+
+macro_rules! impl_params {
+    ($($p:ident $a:ident $x:ident $i:tt),*) => {
+        impl<$($p: ServiceParam),*> ServiceParams for ($($p,)*) {
+            type Owned = ($($p::Owned,)*);
+            fn type_names() -> Vec<String> {
+                vec![$(<$p::Received as ValueType>::type_name()),*]
+            }
+            #[allow(unused_variables, unused_mut, clippy::unused_unit, reason = "for a kernel without parameters")]
+            fn receive(values: Vec<Value>, engine: &Engine) -> Result<Self::Owned, Refused> {
+                if values.len() != Self::type_names().len() {
+                    return Err(Refused::Count);
+                }
+                let mut values = values.into_iter();
+                $(
+                    let value = values.next().unwrap_or(Value::Nothing);
+                    let $x = <$p::Received>::from_value(value).map_err(|error| Refused::Argument($i, error))?;
+                )*
+                Ok(($($p::bring($x, engine)?,)*))
+            }
+        }
+    };
+}
+for_each_arity!(impl_params);
+
+/// A kernel of a service, whatever its types.
+pub(super) trait Handler: Send + Sync {
+    fn signature(&self) -> String;
+    /// Submits a job.
+    fn start(
+        &self,
+        name: &str,
+        args: Vec<Value>,
+        deadline: Option<Duration>,
+        engine: &Engine,
+    ) -> Result<Box<dyn Running>, Failure>;
+}
+
+/// A job of a call.
+pub(super) trait Running {
+    fn killer(&self) -> Option<Killer>;
+    /// Waits for the value, at most for `limit`.
+    fn wait(&mut self, limit: Option<Duration>) -> Option<Result<Value, Failure>>;
+}
+
+/// A kernel of these types.
+pub(super) struct Typed<F, P, R> {
+    kernel: F,
+    types: PhantomData<fn(P) -> R>,
+}
+
+impl<F, P, R> Typed<F, P, R> {
+    pub(super) fn new(kernel: F) -> Self {
+        Typed {
+            kernel,
+            types: PhantomData,
+        }
+    }
+}
+
+impl<F, P, R> Handler for Typed<F, P, R>
+where
+    F: Kernel<P, R> + Sync,
+    P: ServiceParams + 'static,
+    R: Reply + 'static,
+    R::Out: IntoValue,
+{
+    fn signature(&self) -> String {
+        format!(
+            "({}) -> {}",
+            P::type_names().join(", "),
+            R::Out::type_name()
+        )
+    }
+
+    fn start(
+        &self,
+        name: &str,
+        args: Vec<Value>,
+        deadline: Option<Duration>,
+        engine: &Engine,
+    ) -> Result<Box<dyn Running>, Failure> {
+        let count = args.len();
+        let args = <P as ServiceParams>::receive(args, engine).map_err(|refused| {
+            let why = match refused {
+                Refused::Full(full) => return Failure::new(ErrorCode::ArenaFull, full.to_string()),
+                Refused::Count => format!("{count} arguments"),
+                Refused::Argument(at, error) => format!("argument {}: {error}", at + 1),
+            };
+            Failure::new(
+                ErrorCode::BadArgument,
+                format!("{why}; the kernel is {name}{}", self.signature()),
+            )
+        })?;
+        let mut job = engine.job(self.kernel, args).name(name);
+        if let Some(limit) = deadline {
+            job = job.deadline(limit);
+        }
+        Ok(Box::new(Some(job.submit())))
+    }
+}
+
+impl<T: IntoValue + Send + 'static> Running for Option<Job<T>> {
+    fn killer(&self) -> Option<Killer> {
+        self.as_ref()?.killer()
+    }
+
+    fn wait(&mut self, limit: Option<Duration>) -> Option<Result<Value, Failure>> {
+        let result = match limit {
+            Some(limit) => self.as_mut()?.wait_timeout(limit)?,
+            None => self.take()?.wait(),
+        };
+        Some(match result {
+            Ok(value) => value.into_value().map_err(|error| {
+                Failure::new(ErrorCode::Limit, format!("in the service: {error}"))
+            }),
+            Err(error) => Err(Failure::from(&error)),
+        })
+    }
+}
+
+impl fmt::Debug for dyn Handler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.signature())
+    }
+}

@@ -1,0 +1,56 @@
+//! Kernels that other programs of the same user call: a program with an engine offers them under a name.
+//!
+//! ```no_run
+//! use arenite::service::Service;
+//! use arenite::{Array, Engine};
+//!
+//! fn brighten(photo: &Array<u8>, by: u8) -> Array<u8> {
+//!     Array::from_fn(photo.shape(), |i| photo[i].saturating_add(by))
+//! }
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     arenite::init();
+//!     let engine = Engine::builder().build()?;
+//!     Service::new(engine).kernel("brighten", brighten).run("photos")?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! Another program, in Rust, in Python (`arenite.service`) or by `arenite call`:
+//!
+//! ```no_run
+//! use arenite::Array;
+//!
+//! let service = arenite::service::connect("photos")?;
+//! let photo = Array::from_slice(&[1_u8, 2, 250]);
+//! let bright: Array<u8> = service.call("brighten", (&photo, 10_u8)).wait()?;
+//! assert_eq!(bright[..], [11, 12, 255]);
+//! # Ok::<(), arenite::service::ServiceError>(())
+//! ```
+//!
+//! Arrays travel as sealed memory files, which both ends map: an argument is copied into one once, and so is a result. A
+//! call that crashes, hangs beyond its deadline or runs out of memory fails alone, with its cause. When a client ends, its
+//! calls end. Clients take turns, and each has a limited number of open calls.
+//!
+//! docs/service-protocol.md describes the messages for clients in other languages.
+
+mod client;
+mod convert;
+mod error;
+mod kernel;
+mod message;
+mod server;
+mod state;
+mod turns;
+mod value;
+
+pub use client::{Call, Client, connect};
+pub use convert::{FromValue, IntoValue, ValueType};
+pub use error::{ServiceError, ServiceErrorKind};
+pub use kernel::{ServiceParam, ServiceParams};
+pub use message::{KernelInfo, ServiceInfo};
+pub use server::{Service, Serving};
+pub use value::{Payload, Value};
+
+#[doc(hidden)]
+pub use kernel::Refused;

@@ -1,0 +1,692 @@
+//! The server: [`Service`].
+//!
+//! Its threads are alike. One at a time, the *leader*, waits for packets and answers what can be answered at once; the
+//! others run calls, one each, or are idle. A leader that has received a call runs it by itself if it is short, so that
+//! a small call costs no more switches between threads than it must; otherwise an idle thread leads on. There is one
+//! thread more than calls may run, so that cancellations and hang-ups are always noticed.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use serde::Serialize;
+
+use super::IntoValue;
+use super::error::{ServiceError, ServiceErrorKind};
+use super::kernel::{Handler, ServiceParams, Typed};
+use super::message::{
+    Answer, ErrorCode, Failure, KernelInfo, KernelStatus, MemoryStatus, Outcome, PROTOCOL, Request,
+    ServiceInfo, Status, WorkerStatus,
+};
+use super::state::{State, Waiting};
+use super::value::{MAX_FILES, Value, decode, encode};
+use crate::engine::Engine;
+use crate::kernel::{Kernel, Reply};
+use crate::store::place::{Claim, now, program_of};
+use crate::store::{MAX_PACKET, Stopper};
+use crate::sync::point;
+use crate::sys::event::{EventFd, Poller};
+use crate::sys::packet::{Packet, PacketSocket};
+use crate::sys::{self, Segment, effective_user};
+
+/// Calls that a client may have open.
+const MAX_CALLS: usize = 64;
+/// Maximum length of a kernel's name in bytes.
+const MAX_NAME: usize = 64;
+/// For how long a leader waits for a call before another thread leads.
+const SHORT: Duration = Duration::from_micros(60);
+
+const LISTENER: u64 = 0;
+const STOPPER: u64 = 1;
+const FIRST_CLIENT: u64 = 2;
+
+/// Kernels that other programs of this user can call under names.
+///
+/// ```standalone_crate
+/// use arenite::service::{Service, connect};
+/// use arenite::{Array, Engine};
+///
+/// fn mean(values: &[f64]) -> Result<f64, String> {
+///     if values.is_empty() {
+///         return Err("no values".to_owned());
+///     }
+///     Ok(values.iter().sum::<f64>() / values.len() as f64)
+/// }
+///
+/// arenite::init();
+/// # let dir = tempfile::tempdir()?;
+/// # let name = dir.path().join("example.sock");
+/// # let name = name.to_str().expect("UTF-8");
+/// let engine = Engine::builder().workers(1).build()?;
+/// let serving = Service::new(engine).kernel("mean", mean).bind(name)?;
+/// let stopper = serving.stopper();
+/// let running = std::thread::spawn(move || serving.run());
+///
+/// let service = connect(name)?;
+/// assert_eq!(service.info()?.kernels[0].signature, "(array f8) -> f64");
+/// let values = Array::from_slice(&[1.0, 2.0, 6.0]);
+/// assert_eq!(service.call::<f64>("mean", (&values,)).wait()?, 3.0);
+///
+/// stopper.stop();
+/// running.join().expect("no panic")?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "a service does nothing until it is run"]
+pub struct Service {
+    engine: Engine,
+    kernels: Vec<Offered>,
+    deadline: Option<Duration>,
+    max_calls: usize,
+}
+
+struct Offered {
+    name: String,
+    signature: String,
+    handler: Box<dyn Handler>,
+}
+
+impl Service {
+    /// A service that runs its kernels in this engine, and has none yet.
+    pub fn new(engine: Engine) -> Service {
+        Service {
+            engine,
+            kernels: Vec::new(),
+            deadline: None,
+            max_calls: MAX_CALLS,
+        }
+    }
+
+    /// Offers a kernel under a name of at most 64 bytes.
+    pub fn kernel<F, P, R>(mut self, name: &str, kernel: F) -> Service
+    where
+        F: Kernel<P, R> + Sync,
+        P: ServiceParams + 'static,
+        R: Reply + 'static,
+        R::Out: IntoValue,
+    {
+        let handler = Typed::new(kernel);
+        self.kernels.push(Offered {
+            name: name.to_owned(),
+            signature: handler.signature(),
+            handler: Box::new(handler),
+        });
+        self
+    }
+
+    /// Limits how long each call may run. Clients can ask for less.
+    pub fn deadline(mut self, limit: Duration) -> Service {
+        self.deadline = Some(limit);
+        self
+    }
+
+    /// Limits how many calls a client may have open: 64 by default, at least 1.
+    pub fn max_calls(mut self, calls: usize) -> Service {
+        self.max_calls = calls.max(1);
+        self
+    }
+
+    /// Claims the name for this user, or the path of a socket, and listens. Clients can connect from now on, and are
+    /// answered by [`Serving::run`]. A socket that was passed to this process (`LISTEN_FDS`) is used.
+    ///
+    /// # Errors
+    ///
+    /// [`ServiceErrorKind::AlreadyRunning`] if a service or a store of this name runs, [`ServiceErrorKind::BadName`] for
+    /// a name that cannot be one and for kernels of the same name, [`ServiceErrorKind::Denied`] if the folder of the
+    /// sockets belongs to another user.
+    pub fn bind(self, name: &str) -> Result<Serving, ServiceError> {
+        let mut names = HashSet::new();
+        for kernel in &self.kernels {
+            let problem = match kernel.name.len() {
+                0 => "is empty",
+                len if len > MAX_NAME => "is longer than 64 bytes",
+                _ if kernel.name.chars().any(char::is_control) => "contains control characters",
+                _ if !names.insert(&kernel.name) => "is given to two kernels",
+                _ => continue,
+            };
+            let text = format!("the name {:?} {problem}", kernel.name);
+            return Err(ServiceError::new(ServiceErrorKind::BadName, text));
+        }
+        let Some(mut claim) = Claim::new(name)? else {
+            return Err(ServiceError::new(
+                ServiceErrorKind::AlreadyRunning,
+                format!("{name} is served already; stop that server, or choose another name"),
+            ));
+        };
+        let listener = claim.listen()?;
+        let stop = Arc::new(EventFd::new()?);
+        let poller = Poller::new()?;
+        poller.add(listener.as_fd(), LISTENER)?;
+        poller.add(stop.as_fd(), STOPPER)?;
+        let kernels = self
+            .kernels
+            .iter()
+            .map(|kernel| KernelInfo::new(&kernel.name, kernel.signature.clone()))
+            .collect();
+        let info = encode_json(&ServiceInfo::new(name, now(), self.max_calls, kernels));
+        if info.len() > MAX_PACKET {
+            return Err(ServiceError::new(
+                ServiceErrorKind::BadName,
+                format!(
+                    "{} kernels are more than a packet can list",
+                    self.kernels.len()
+                ),
+            ));
+        }
+        // Two for each lane, so that one waits there while the other one runs.
+        let max_running = 2 * self.engine.max_running();
+        Ok(Serving {
+            listener,
+            claim,
+            stop,
+            server: Server {
+                name: name.to_owned(),
+                started: now(),
+                info,
+                state: Mutex::new(State::new(self.kernels.len(), FIRST_CLIENT)),
+                service: self,
+                poller,
+                max_running,
+                crew: Mutex::new(Crew::default()),
+                changed: Condvar::new(),
+            },
+        })
+    }
+
+    /// [Binds](Service::bind) the name, and serves it until the program ends.
+    ///
+    /// # Errors
+    ///
+    /// As [`Service::bind`]; [`ServiceErrorKind::System`] if no thread can be started.
+    pub fn run(self, name: &str) -> Result<(), ServiceError> {
+        self.bind(name)?.run()
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kernels = self.kernels.iter();
+        f.debug_map()
+            .entries(kernels.map(|kernel| (&kernel.name, &kernel.signature)))
+            .finish()
+    }
+}
+
+/// A service that has its name.
+#[derive(Debug)]
+pub struct Serving {
+    // Dropped in this order: no client connects to a socket whose name is free for another server.
+    listener: PacketSocket,
+    claim: Claim,
+    stop: Arc<EventFd>,
+    server: Server,
+}
+
+#[derive(Debug)]
+struct Server {
+    service: Service,
+    name: String,
+    started: f64,
+    /// The answer to `info`.
+    info: Vec<u8>,
+    poller: Poller,
+    state: Mutex<State>,
+    /// Calls that may run at the same time.
+    max_running: usize,
+    crew: Mutex<Crew>,
+    /// There may be work for an idle thread.
+    changed: Condvar,
+}
+
+/// What the threads do.
+#[derive(Debug, Default)]
+struct Crew {
+    has_leader: bool,
+    running: usize,
+    idle: usize,
+    is_stopped: bool,
+    /// Why waiting for packets failed.
+    error: Option<sys::Error>,
+}
+
+impl Serving {
+    /// What ends [`Serving::run`] from elsewhere.
+    pub fn stopper(&self) -> Stopper {
+        Stopper::new(&self.stop)
+    }
+
+    /// The path of the socket.
+    pub fn socket_path(&self) -> &Path {
+        self.claim.socket_path()
+    }
+
+    /// Answers clients until a [`Stopper`] ends it. Then running calls are killed, and the engine is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`ServiceErrorKind::System`] if no thread can be started, or waiting for clients fails.
+    pub fn run(self) -> Result<(), ServiceError> {
+        let server = &self.server;
+        let listener = &self.listener;
+        let started: std::io::Result<()> = std::thread::scope(|scope| {
+            for _ in 0..server.max_running {
+                let builder = std::thread::Builder::new().name("arenite-service".to_owned());
+                if let Err(error) = builder.spawn_scoped(scope, || server.work(listener)) {
+                    server.stop();
+                    return Err(error);
+                }
+            }
+            server.work(listener);
+            Ok(())
+        });
+        started.map_err(|error| ServiceError::io("cannot start a thread", &error))?;
+        let error = server.crew().error.take();
+        error.map_or(Ok(()), |error| Err(error.into()))
+    }
+}
+
+impl Server {
+    fn crew(&self) -> MutexGuard<'_, Crew> {
+        self.crew.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What each thread does: run the next call, or else lead, or else wait.
+    fn work(&self, listener: &PacketSocket) {
+        let mut spare = File::open("/dev/null").ok();
+        let mut crew = self.crew();
+        loop {
+            if crew.is_stopped {
+                return;
+            }
+            let next = match crew.running < self.max_running {
+                true => self.state().begin(),
+                false => None,
+            };
+            if let Some((client, call)) = next {
+                crew.running += 1;
+                // There is more to do than this thread alone can.
+                if self.state().has_waiting() {
+                    self.wake(&crew);
+                }
+                drop(crew);
+                self.run(client, call);
+                crew = self.crew();
+                crew.running -= 1;
+            } else if !crew.has_leader {
+                crew.has_leader = true;
+                drop(crew);
+                let led = self.lead(listener, &mut spare);
+                crew = self.crew();
+                crew.has_leader = false;
+                if let Err(error) = led {
+                    crew.error = Some(error);
+                    self.end(&mut crew);
+                }
+            } else {
+                crew.idle += 1;
+                crew = self
+                    .changed
+                    .wait(crew)
+                    .unwrap_or_else(PoisonError::into_inner);
+                crew.idle -= 1;
+            }
+        }
+    }
+
+    /// Wakes a thread that leads, or runs the next call.
+    fn wake(&self, crew: &Crew) {
+        if crew.idle > 0 {
+            self.changed.notify_one();
+        }
+    }
+
+    fn stop(&self) {
+        self.end(&mut self.crew());
+    }
+
+    /// Ends all threads, once their calls have ended: these are killed.
+    fn end(&self, crew: &mut Crew) {
+        crew.is_stopped = true;
+        let clients = self.state().clients();
+        clients
+            .into_iter()
+            .for_each(|client| self.disconnect(client));
+        self.changed.notify_all();
+    }
+
+    /// Waits for packets and answers them. Calls in them wait for their turn then.
+    fn lead(&self, listener: &PacketSocket, spare: &mut Option<File>) -> sys::Result<()> {
+        for token in self.poller.wait(None)? {
+            match token {
+                LISTENER => self.accept(listener, spare),
+                STOPPER => self.stop(),
+                client => self.read(client),
+            }
+        }
+        Ok(())
+    }
+
+    fn accept(&self, listener: &PacketSocket, spare: &mut Option<File>) {
+        let socket = match listener.accept() {
+            Ok(Some(socket)) => socket,
+            Ok(None) => return,
+            Err(error) if matches!(error.errno(), Errno::EMFILE | Errno::ENFILE) => {
+                // Otherwise the client would wait, and the leader would spin.
+                *spare = None;
+                if let Ok(Some(socket)) = listener.accept() {
+                    let text = "the service has no descriptor left for another client; raise its limit on open files \
+                                (LimitNOFILE, `ulimit -n`), or end clients";
+                    let _ = socket.send_now(&encode_json(&Failure::new(ErrorCode::Limit, text)));
+                }
+                *spare = File::open("/dev/null").ok();
+                return;
+            }
+            // The client is gone, or memory is short for a moment.
+            Err(_) => return,
+        };
+        // The folder lets no other user in; this holds if its mode was changed.
+        let Ok(peer) = socket.peer() else { return };
+        if peer.uid != effective_user() {
+            return;
+        }
+        let program = program_of(peer.pid);
+        let mut state = self.state();
+        if self.poller.add(socket.as_fd(), state.next_client()).is_ok() {
+            state.connect(socket, peer.pid, program);
+        }
+    }
+
+    /// Answers one request of a client, or notices that it is gone.
+    fn read(&self, client: u64) {
+        let Some(socket) = self.state().socket(client) else {
+            return;
+        };
+        let mut bytes = vec![0; MAX_PACKET];
+        let packet = match socket.receive(&mut bytes) {
+            Ok(packet) if packet.len > 0 => packet,
+            Err(error) if error.errno() == Errno::EAGAIN => return,
+            Ok(_) | Err(_) => return self.disconnect(client),
+        };
+        point!("service.received");
+        let answer = match serde_json::from_slice(&bytes[..packet.len]) {
+            Ok(Request::Call {
+                id,
+                kernel,
+                args,
+                deadline,
+            }) => match self.call(client, id, &kernel, args, deadline, packet) {
+                Ok(()) => return,
+                Err(failure) => failed(id, failure),
+            },
+            Ok(_) if packet.is_cut || !packet.fds.is_empty() => encode_json(&Failure::new(
+                ErrorCode::BadRequest,
+                "descriptors come with calls only",
+            )),
+            Ok(Request::Info) => self.info.clone(),
+            Ok(Request::Status) => self.status(),
+            Ok(Request::Cancel { id }) => {
+                let (is_removed, killer) = self.state().cancel(client, id);
+                if let Some(killer) = killer {
+                    killer.kill();
+                }
+                if !is_removed {
+                    return;
+                }
+                let text = "the call was cancelled before it began";
+                failed(id, Failure::new(ErrorCode::Cancelled, text))
+            }
+            Err(_) if packet.is_cut => encode_json(&Failure::new(
+                ErrorCode::BadRequest,
+                format!("a request has at most {MAX_PACKET} bytes and {MAX_FILES} descriptors"),
+            )),
+            Err(error) => encode_json(&Failure::new(
+                ErrorCode::BadRequest,
+                format!("no request: {error}"),
+            )),
+        };
+        // A full buffer too: the client does not read.
+        if socket.send(&answer, &[]).is_err() {
+            self.disconnect(client);
+        }
+    }
+
+    /// Adds a call to those that wait.
+    fn call(
+        &self,
+        client: u64,
+        id: u64,
+        name: &str,
+        args: Vec<serde_json::Value>,
+        deadline: Option<f64>,
+        packet: Packet,
+    ) -> Result<(), Failure> {
+        if packet.is_cut {
+            return Err(Failure::new(
+                ErrorCode::Limit,
+                "the service could not receive the descriptors; raise its limit on open files (LimitNOFILE, \
+                 `ulimit -n`), or pass fewer",
+            ));
+        }
+        let kernels = &self.service.kernels;
+        let Some(kernel) = kernels.iter().position(|kernel| kernel.name == name) else {
+            let names: Vec<&str> = kernels.iter().map(|kernel| &*kernel.name).collect();
+            let start: String = name.chars().take(32).collect();
+            return Err(Failure::new(
+                ErrorCode::NoKernel,
+                format!(
+                    "{} has no kernel {start:?}; it has {}",
+                    self.name,
+                    names.join(", ")
+                ),
+            ));
+        };
+        let bad = |text: String| Failure::new(ErrorCode::BadArgument, text);
+        let deadline = match deadline {
+            Some(seconds) => Some(
+                Duration::try_from_secs_f64(seconds)
+                    .map_err(|error| bad(format!("the deadline {seconds}: {error}")))?,
+            ),
+            None => None,
+        };
+        let deadline = match (deadline, self.service.deadline) {
+            (Some(asked), Some(limit)) => Some(asked.min(limit)),
+            (asked, limit) => asked.or(limit),
+        };
+        let count = packet.fds.len();
+        let mut files = packet.fds.into_iter().map(Segment::from_fd);
+        let args = args
+            .into_iter()
+            .enumerate()
+            .map(|(at, json)| {
+                decode(json, &mut files).map_err(|why| bad(format!("argument {}: {why}", at + 1)))
+            })
+            .collect::<Result<Vec<Value>, Failure>>()?;
+        if files.next().is_some() {
+            return Err(bad(format!(
+                "{count} descriptors, and fewer arrays and bytes"
+            )));
+        }
+        let call = Waiting {
+            id,
+            kernel,
+            args,
+            deadline,
+        };
+        self.state().push(client, call, self.service.max_calls)
+    }
+
+    /// Runs a call, and sends its answer.
+    fn run(&self, client: u64, call: Waiting) {
+        let Waiting {
+            id,
+            kernel,
+            args,
+            deadline,
+        } = call;
+        let begun = Instant::now();
+        let offered = &self.service.kernels[kernel];
+        let outcome = offered
+            .handler
+            .start(&offered.name, args, deadline, &self.service.engine)
+            .and_then(|mut job| {
+                point!("service.submitted");
+                let killer = self.state().submitted(client, id, job.killer());
+                if let Some(killer) = killer {
+                    killer.kill();
+                }
+                if let Some(outcome) = job.wait(Some(SHORT)) {
+                    return outcome;
+                }
+                self.hand_over();
+                job.wait(None).unwrap_or_else(|| {
+                    Err(Failure::new(ErrorCode::Other, "the call has no answer"))
+                })
+            });
+        let mut files = Vec::new();
+        let encoded = outcome.and_then(|value| {
+            let value = encode(value, &mut files).map_err(|error| {
+                Failure::new(ErrorCode::Limit, format!("in the service: {error}"))
+            })?;
+            let text = encode_json(&Answer {
+                id,
+                outcome: Outcome::Done { value },
+            });
+            match (text.len() > MAX_PACKET, files.len() > MAX_FILES) {
+                (true, _) => {
+                    Err("the result does not fit a packet of 64 KiB; return an array".to_owned())
+                }
+                (_, true) => Err(format!(
+                    "the result has {} arrays; return at most {MAX_FILES}",
+                    files.len()
+                )),
+                _ => Ok(text),
+            }
+            .map_err(|why| Failure::new(ErrorCode::Limit, why))
+        });
+        let failure = encoded.as_ref().err();
+        // Before the answer: a client that has it may use the number again.
+        let socket = self.state().end(
+            client,
+            id,
+            (kernel, &offered.name),
+            begun.elapsed(),
+            failure,
+        );
+        let Some(socket) = socket else { return };
+        point!("service.ended");
+        let (text, files) = match encoded {
+            Ok(text) => (text, &files[..]),
+            Err(failure) => (failed(id, failure), &[][..]),
+        };
+        let files: Vec<_> = files.iter().map(|file| file.as_fd()).collect();
+        // A full buffer too: the client does not read.
+        if socket.send(&text, &files).is_err() {
+            self.disconnect(client);
+        }
+    }
+
+    /// Lets another thread lead, if none does.
+    fn hand_over(&self) {
+        let crew = self.crew();
+        if !crew.has_leader {
+            self.wake(&crew);
+        }
+    }
+
+    fn disconnect(&self, client: u64) {
+        let gone = self.state().disconnect(client);
+        if let Some((socket, killers)) = gone {
+            // Another thread may still send: the poller would report the hang-up until then.
+            let _ = self.poller.remove(socket.as_fd());
+            killers.iter().for_each(|killer| killer.kill());
+        }
+    }
+
+    fn status(&self) -> Vec<u8> {
+        let stats = self.service.engine.stats();
+        let state = self.state();
+        let kernels = self.service.kernels.iter().zip(state.counts());
+        let status = Status {
+            service: true,
+            protocol: PROTOCOL,
+            version: env!("CARGO_PKG_VERSION"),
+            name: &self.name,
+            pid: std::process::id(),
+            started: self.started,
+            max_calls: self.service.max_calls,
+            program: program_of(std::process::id().cast_signed()),
+            workers: stats
+                .workers
+                .iter()
+                .take(MAX_WORKERS)
+                .map(|worker| WorkerStatus {
+                    pid: worker.pid,
+                    state: match (worker.pid, worker.ready, worker.open) {
+                        (0, _, _) => "dead",
+                        (_, false, _) => "starting",
+                        (_, _, 0) => "idle",
+                        _ => "busy",
+                    },
+                    jobs: worker.jobs,
+                    restarts: worker.restarts,
+                })
+                .collect(),
+            kernels: kernels
+                .map(|(kernel, &counts)| KernelStatus {
+                    name: &kernel.name,
+                    signature: &kernel.signature,
+                    counts,
+                })
+                .collect(),
+            clients: state.client_status(),
+            memory: MemoryStatus {
+                capacity: stats.arena.capacity,
+                in_use: stats.arena.in_use,
+            },
+            failures: state.failures(),
+        };
+        let text = encode_json(&status);
+        if text.len() <= MAX_PACKET {
+            return text;
+        }
+        let text = "the status does not fit a packet";
+        encode_json(&Failure::new(ErrorCode::Limit, text))
+    }
+}
+
+/// Workers that the status lists.
+const MAX_WORKERS: usize = 128;
+
+fn failed(id: u64, failure: Failure) -> Vec<u8> {
+    let mut answer = Answer {
+        id,
+        outcome: Outcome::Failed(failure),
+    };
+    loop {
+        let text = encode_json(&answer);
+        match &mut answer.outcome {
+            Outcome::Failed(failure) if text.len() > MAX_PACKET => {
+                // The oldest lines first; then what is left of a long message.
+                if failure.last_words.is_empty() {
+                    failure.message = failure.message.chars().take(MAX_PACKET / 16).collect();
+                } else {
+                    failure.last_words.remove(0);
+                }
+            }
+            _ => return text,
+        }
+    }
+}
+
+fn encode_json<T: Serialize>(message: &T) -> Vec<u8> {
+    // Messages consist of numbers, texts and lists of them, which JSON always has.
+    serde_json::to_vec(message).unwrap_or_default()
+}

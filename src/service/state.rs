@@ -1,0 +1,272 @@
+//! What a service knows of its clients and their calls.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::message::{ClientStatus, ErrorCode, Failure, FailureStatus, KernelCounts};
+use super::turns::Turns;
+use super::value::Value;
+use crate::engine::Killer;
+use crate::store::place::now;
+use crate::sys::packet::PacketSocket;
+
+/// Failures that the status lists.
+const FAILURES: usize = 16;
+/// Characters of a failure's message, and of its last words.
+const FAILURE_TEXT: usize = 600;
+/// Clients that the status lists.
+const CLIENTS: usize = 64;
+
+/// A call that waits for its turn.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub id: u64,
+    /// The number of its kernel.
+    pub kernel: usize,
+    pub args: Vec<Value>,
+    pub deadline: Option<Duration>,
+}
+
+/// A call that has begun and is not answered.
+#[derive(Debug)]
+struct Begun {
+    is_cancelled: bool,
+    /// `None` until its job is submitted.
+    killer: Option<Killer>,
+}
+
+#[derive(Debug)]
+struct Connected {
+    socket: Arc<PacketSocket>,
+    pid: i32,
+    program: String,
+    begun: HashMap<u64, Begun>,
+    done: u64,
+}
+
+/// Clients, their calls, and statistics. Changed under the server's lock.
+#[derive(Debug)]
+pub(super) struct State {
+    clients: HashMap<u64, Connected>,
+    last_client: u64,
+    turns: Turns<Waiting>,
+    kernels: Vec<KernelCounts>,
+    failures: VecDeque<FailureStatus>,
+}
+
+impl State {
+    pub(super) fn new(kernels: usize, first_client: u64) -> State {
+        State {
+            clients: HashMap::new(),
+            last_client: first_client - 1,
+            turns: Turns::new(),
+            kernels: vec![KernelCounts::default(); kernels],
+            failures: VecDeque::new(),
+        }
+    }
+
+    /// The number of the next client.
+    pub(super) fn next_client(&self) -> u64 {
+        self.last_client + 1
+    }
+
+    pub(super) fn connect(&mut self, socket: PacketSocket, pid: i32, program: String) {
+        self.last_client += 1;
+        let connected = Connected {
+            socket: Arc::new(socket),
+            pid,
+            program,
+            begun: HashMap::new(),
+            done: 0,
+        };
+        self.clients.insert(self.last_client, connected);
+    }
+
+    pub(super) fn socket(&self, client: u64) -> Option<Arc<PacketSocket>> {
+        Some(Arc::clone(&self.clients.get(&client)?.socket))
+    }
+
+    /// Calls of a client that are not answered.
+    fn open(&self, client: u64) -> usize {
+        let begun = self
+            .clients
+            .get(&client)
+            .map_or(0, |client| client.begun.len());
+        begun + self.turns.waiting(client)
+    }
+
+    /// Adds a call behind the others of its client.
+    pub(super) fn push(
+        &mut self,
+        client: u64,
+        call: Waiting,
+        max_calls: usize,
+    ) -> Result<(), Failure> {
+        let is_open = self
+            .clients
+            .get(&client)
+            .is_some_and(|client| client.begun.contains_key(&call.id))
+            || self.turns.has(client, |waiting| waiting.id == call.id);
+        if is_open {
+            let text = format!(
+                "call {} is open already; give each call a number of its own",
+                call.id
+            );
+            return Err(Failure::new(ErrorCode::BadRequest, text));
+        }
+        if self.open(client) >= max_calls {
+            let text = format!("{max_calls} calls are open; wait for one of them");
+            return Err(Failure::new(ErrorCode::Busy, text));
+        }
+        self.kernels[call.kernel].queued += 1;
+        self.turns.push(client, call);
+        Ok(())
+    }
+
+    /// Whether a call waits for its turn.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.turns.is_empty()
+    }
+
+    /// Begins the next call.
+    pub(super) fn begin(&mut self) -> Option<(u64, Waiting)> {
+        let (client, call) = self.turns.next()?;
+        let counts = &mut self.kernels[call.kernel];
+        counts.queued -= 1;
+        counts.running += 1;
+        let begun = Begun {
+            is_cancelled: false,
+            killer: None,
+        };
+        // Calls of a client that has gone do not wait.
+        if let Some(connected) = self.clients.get_mut(&client) {
+            connected.begun.insert(call.id, begun);
+        }
+        Some((client, call))
+    }
+
+    /// The call's job is submitted. Returns the killer if it has been cancelled meanwhile.
+    #[must_use]
+    pub(super) fn submitted(
+        &mut self,
+        client: u64,
+        id: u64,
+        killer: Option<Killer>,
+    ) -> Option<Killer> {
+        match self
+            .clients
+            .get_mut(&client)
+            .and_then(|client| client.begun.get_mut(&id))
+        {
+            Some(begun) if !begun.is_cancelled => {
+                begun.killer = killer;
+                None
+            }
+            _ => killer,
+        }
+    }
+
+    /// A call that had begun has ended. Returns where its answer goes.
+    pub(super) fn end(
+        &mut self,
+        client: u64,
+        id: u64,
+        (kernel, name): (usize, &str),
+        ran: Duration,
+        failure: Option<&Failure>,
+    ) -> Option<Arc<PacketSocket>> {
+        let counts = &mut self.kernels[kernel];
+        counts.running -= 1;
+        counts.seconds += ran.as_secs_f64();
+        match failure {
+            None => counts.done += 1,
+            Some(_) => counts.failed += 1,
+        }
+        if let Some(failure) = failure {
+            self.failures.truncate(FAILURES - 1);
+            self.failures.push_front(FailureStatus {
+                at: now(),
+                kernel: name.to_owned(),
+                client,
+                cause: failure.error,
+                message: start_of(&failure.message),
+                last_words: start_of(&failure.last_words.join("\n")),
+            });
+        }
+        let connected = self.clients.get_mut(&client)?;
+        connected.begun.remove(&id);
+        connected.done += 1;
+        Some(Arc::clone(&connected.socket))
+    }
+
+    /// Cancels a call. One that has not begun is to be answered by the caller (true); the worker of one that runs is to
+    /// be killed.
+    pub(super) fn cancel(&mut self, client: u64, id: u64) -> (bool, Option<Killer>) {
+        if let Some(call) = self.turns.remove(client, |call| call.id == id) {
+            self.kernels[call.kernel].queued -= 1;
+            return (true, None);
+        }
+        let begun = self
+            .clients
+            .get_mut(&client)
+            .and_then(|client| client.begun.get_mut(&id));
+        let killer = begun.and_then(|begun| {
+            begun.is_cancelled = true;
+            begun.killer.take()
+        });
+        (false, killer)
+    }
+
+    /// The client is gone. Returns its socket, and the killers of its calls.
+    pub(super) fn disconnect(&mut self, client: u64) -> Option<(Arc<PacketSocket>, Vec<Killer>)> {
+        let connected = self.clients.remove(&client)?;
+        for call in self.turns.remove_all(client) {
+            self.kernels[call.kernel].queued -= 1;
+        }
+        let killers = connected
+            .begun
+            .into_values()
+            .filter_map(|begun| begun.killer)
+            .collect();
+        Some((connected.socket, killers))
+    }
+
+    pub(super) fn clients(&self) -> Vec<u64> {
+        self.clients.keys().copied().collect()
+    }
+
+    /// Counts by kernel.
+    pub(super) fn counts(&self) -> &[KernelCounts] {
+        &self.kernels
+    }
+
+    /// The first clients, in the order of their numbers.
+    pub(super) fn client_status(&self) -> Vec<ClientStatus<'_>> {
+        let mut ids = self.clients();
+        ids.sort_unstable();
+        ids.truncate(CLIENTS);
+        ids.into_iter()
+            .filter_map(|id| {
+                let connected = self.clients.get(&id)?;
+                Some(ClientStatus {
+                    id,
+                    pid: connected.pid,
+                    program: &connected.program,
+                    queued: self.turns.waiting(id),
+                    running: connected.begun.len(),
+                    done: connected.done,
+                })
+            })
+            .collect()
+    }
+
+    /// The last failures, the newest first.
+    pub(super) fn failures(&self) -> Vec<&FailureStatus> {
+        self.failures.iter().collect()
+    }
+}
+
+fn start_of(text: &str) -> String {
+    text.chars().take(FAILURE_TEXT).collect()
+}

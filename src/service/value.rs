@@ -1,0 +1,246 @@
+//! [`Value`]: what calls carry, and how it is written into packets.
+
+use std::sync::Arc;
+
+use serde_json::{Number, json};
+
+use crate::array::npy::{self, Dtype, is_read_as};
+use crate::array::{Array, MapError, MemoryFile, Shape};
+use crate::store::Kind;
+use crate::store::sealed::{self, FileProblem};
+use crate::sys::{self, Segment};
+
+/// Files that go with a packet. Linux allows 253.
+pub(super) const MAX_FILES: usize = 200;
+/// A longer text travels as a file.
+const MAX_TEXT: usize = 16 << 10;
+/// Up to this size in bytes a file is written with a system call, and a larger one through a map.
+const SMALL: usize = 1 << 20;
+
+/// An argument or a result of a call: what a kernel's types become between programs.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Value {
+    /// No value: `()`, or `None`.
+    Nothing,
+    /// A boolean.
+    Bool(bool),
+    /// An integer of up to 64 bits, with or without a sign.
+    Int(i128),
+    /// A number with a fraction.
+    Float(f64),
+    /// Text.
+    Text(String),
+    /// An array, a table or bytes.
+    Payload(Payload),
+    /// Several values.
+    List(Vec<Value>),
+}
+
+/// An array, a table or bytes in a sealed memory file: passed between programs without a copy. A clone is another handle
+/// to the same file.
+#[derive(Clone, Debug)]
+pub struct Payload {
+    kind: Kind,
+    len: u64,
+    file: Arc<Segment>,
+}
+
+impl Payload {
+    /// Copies bytes into a file of this kind.
+    pub(super) fn copy(kind: Kind, bytes: &[u8]) -> sys::Result<Payload> {
+        const LABEL: &str = "arenite-value";
+        let file = if bytes.len() <= SMALL {
+            let file = Segment::create_memfd(LABEL, true)?;
+            file.set_len(bytes.len() as u64)?;
+            file.write_at(bytes, 0)?;
+            file.seal()?;
+            file
+        } else {
+            let mut file = MemoryFile::new(LABEL, bytes.len())?;
+            file.copy_from_slice(bytes);
+            file.seal()?
+        };
+        Ok(Payload {
+            kind,
+            len: bytes.len() as u64,
+            file: Arc::new(file),
+        })
+    }
+
+    /// Copies an array into a file.
+    pub(super) fn of_array<T: Dtype>(array: &Array<T>) -> sys::Result<Payload> {
+        let kind = Kind::array::<T>(array.shape());
+        Payload::copy(kind, bytemuck::must_cast_slice(array))
+    }
+
+    /// A file that another process has sent.
+    fn received(kind: Kind, file: Segment) -> Result<Payload, String> {
+        let len = sealed::length(&file, &kind).map_err(|problem| match problem {
+            FileProblem::Bad(message) => message,
+            FileProblem::Limit(error) => error.to_string(),
+        })?;
+        Ok(Payload {
+            kind,
+            len,
+            file: Arc::new(file),
+        })
+    }
+
+    /// What it holds.
+    pub fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
+    /// Its size in bytes.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Maps the array. Bytes are an array of `u8` with one dimension, and a single number one of shape 1.
+    ///
+    /// # Errors
+    ///
+    /// A sentence if it is no array of `T`, has more than six dimensions, or cannot be mapped.
+    pub fn array<T: Dtype>(&self) -> Result<Array<T>, String> {
+        let wrong = || format!("array {} and not {}", npy::descr::<T>(), self.kind);
+        let shape = match &self.kind {
+            Kind::Array { dtype, shape }
+                if is_read_as::<T>(dtype.trim_start_matches(['<', '|'])) =>
+            {
+                match &shape[..] {
+                    [] => vec![1],
+                    extents => extents.to_vec(),
+                }
+            }
+            Kind::Bytes | Kind::Arrow if T::NAME == "u1" => vec![self.len],
+            _ => return Err(wrong()),
+        };
+        let extents: Vec<usize> = shape
+            .iter()
+            .filter_map(|&extent| usize::try_from(extent).ok())
+            .collect();
+        let shape = Shape::try_from(&extents[..]).map_err(|error| error.to_string())?;
+        Array::map_sealed(&self.file, shape, ()).map_err(unusable)
+    }
+
+    /// Maps the bytes of any kind.
+    ///
+    /// # Errors
+    ///
+    /// A sentence if they cannot be mapped.
+    pub fn bytes(&self) -> Result<Array<u8>, String> {
+        let len = usize::try_from(self.len).map_err(|error| error.to_string())?;
+        Array::map_sealed(&self.file, Shape::from(len), ()).map_err(unusable)
+    }
+}
+
+fn unusable(error: MapError) -> String {
+    match error {
+        MapError::System(error) => error.to_string(),
+        MapError::NotSealed => "the file can still be changed".to_owned(),
+        MapError::Length { expected, found } => {
+            format!("the file has {found} bytes, and the array takes {expected}")
+        }
+    }
+}
+
+impl Value {
+    /// What it is, for errors: `array <f4 2×3`, `a text`.
+    pub(super) fn describe(&self) -> String {
+        match self {
+            Value::Nothing => "nothing".to_owned(),
+            Value::Bool(_) => "a boolean".to_owned(),
+            Value::Int(value) => format!("the integer {value}"),
+            Value::Float(value) => format!("the number {value}"),
+            Value::Text(_) => "a text".to_owned(),
+            Value::Payload(payload) => payload.kind.to_string(),
+            Value::List(values) => format!("a list of {}", values.len()),
+        }
+    }
+}
+
+/// A value in JSON. Its files are added to `files`, in the order in which they are met.
+pub(super) fn encode(
+    value: Value,
+    files: &mut Vec<Arc<Segment>>,
+) -> sys::Result<serde_json::Value> {
+    Ok(match value {
+        Value::Nothing => serde_json::Value::Null,
+        Value::Bool(value) => value.into(),
+        Value::Int(value) => match (i64::try_from(value), u64::try_from(value)) {
+            (Ok(value), _) => value.into(),
+            (_, Ok(value)) => value.into(),
+            // No type of an argument or result has more.
+            _ => (value as f64).into(),
+        },
+        Value::Float(value) => match Number::from_f64(value) {
+            Some(number) => number.into(),
+            None if value.is_nan() => json!({"float": "nan"}),
+            None if value > 0.0 => json!({"float": "inf"}),
+            None => json!({"float": "-inf"}),
+        },
+        Value::Text(text) if text.len() > MAX_TEXT => {
+            let payload = Payload::copy(Kind::Bytes, text.as_bytes())?;
+            return encode(Value::Payload(payload), files);
+        }
+        Value::Text(text) => text.into(),
+        Value::Payload(Payload { kind, file, .. }) => {
+            files.push(file);
+            // It consists of texts and numbers.
+            serde_json::to_value(kind).unwrap_or_default()
+        }
+        Value::List(values) => {
+            let mut list = Vec::with_capacity(values.len());
+            for value in values {
+                list.push(encode(value, files)?);
+            }
+            list.into()
+        }
+    })
+}
+
+/// Reads a value, which takes its files from `files`.
+pub(super) fn decode(
+    json: serde_json::Value,
+    files: &mut impl Iterator<Item = Segment>,
+) -> Result<Value, String> {
+    Ok(match json {
+        serde_json::Value::Null => Value::Nothing,
+        serde_json::Value::Bool(value) => Value::Bool(value),
+        serde_json::Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(value), _) => Value::Int(value.into()),
+            (_, Some(value)) => Value::Int(value.into()),
+            _ => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        serde_json::Value::String(text) => Value::Text(text),
+        serde_json::Value::Array(values) => {
+            let mut list = Vec::with_capacity(values.len());
+            for value in values {
+                list.push(decode(value, files)?);
+            }
+            Value::List(list)
+        }
+        serde_json::Value::Object(members) => match members.get("float") {
+            Some(name) => match name.as_str() {
+                Some("nan") => Value::Float(f64::NAN),
+                Some("inf") => Value::Float(f64::INFINITY),
+                Some("-inf") => Value::Float(f64::NEG_INFINITY),
+                _ => return Err(format!("{name} is none of \"nan\", \"inf\" and \"-inf\"")),
+            },
+            None => {
+                let kind = serde_json::from_value(members.into())
+                    .map_err(|error| format!("no value: {error}"))?;
+                let file = files
+                    .next()
+                    .ok_or("fewer descriptors than arrays and bytes")?;
+                Value::Payload(Payload::received(kind, file)?)
+            }
+        },
+    })
+}
