@@ -55,7 +55,7 @@ pub fn connect(name: &str) -> Result<Client, ServiceError> {
             ),
         ));
     }
-    // The reader waits for as long as calls run.
+    // Calls may run for long.
     socket.wait_forever()?;
     let connection = Arc::new(Connection {
         name: name.to_owned(),
@@ -64,10 +64,6 @@ pub fn connect(name: &str) -> Result<Client, ServiceError> {
         open: Mutex::default(),
         changed: Condvar::new(),
     });
-    let reader = Arc::clone(&connection);
-    let builder = std::thread::Builder::new().name("arenite-client".to_owned());
-    sys::process::start_thread(builder, move || reader.read())
-        .map_err(|error| ServiceError::io("cannot start a thread", &error))?;
     Ok(Client {
         connection: Arc::new(Closing(connection)),
         deadline: None,
@@ -119,17 +115,22 @@ pub struct Client {
     deadline: Option<Duration>,
 }
 
-/// Closes the connection on drop: the reader has another reference.
+/// Closes the connection on drop: the reader's thread has another reference.
 struct Closing(Arc<Connection>);
 
+/// Answers are read by the thread that waits for one, so that a call costs no switch to another thread: until that thread
+/// could not do it at any time. Then a thread of the connection reads.
 struct Connection {
     name: String,
     max_calls: usize,
     socket: PacketSocket,
     open: Mutex<Open>,
-    /// A call or a question was answered.
+    /// A call or a question was answered, or another thread has to read.
     changed: Condvar,
 }
+
+/// Answers that surely fit the socket's buffer while no thread reads.
+const UNREAD: usize = 3;
 
 /// What is not answered.
 #[derive(Default)]
@@ -138,9 +139,15 @@ struct Open {
     last: u64,
     /// Calls that the service has not answered.
     running: usize,
-    /// Answers to questions, in their order; `None` for those that are awaited.
+    /// Questions, in the order of their answers.
     questions: VecDeque<u64>,
     answers: HashMap<u64, Vec<u8>>,
+    /// A thread reads.
+    has_reader: bool,
+    /// The thread of the connection was started.
+    has_thread: bool,
+    /// Threads that wait for another one to read.
+    waiting: usize,
     is_lost: bool,
 }
 
@@ -219,7 +226,7 @@ impl Client {
             if open.is_lost {
                 return Err(lost(&connection.name));
             }
-            open = connection.wait(open);
+            open = connection.wait(open, None);
         };
         drop(open);
         serde_json::from_slice(&bytes).map_err(|error| {
@@ -252,14 +259,62 @@ impl Connection {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait<'a>(&self, open: MutexGuard<'a, Open>) -> MutexGuard<'a, Open> {
-        self.changed
-            .wait(open)
-            .unwrap_or_else(PoisonError::into_inner)
+    /// Waits until something may have been answered: reads, or waits for the thread that reads.
+    fn wait<'a>(
+        &'a self,
+        mut open: MutexGuard<'a, Open>,
+        limit: Option<Duration>,
+    ) -> MutexGuard<'a, Open> {
+        // Reading has no limit.
+        if open.has_reader || limit.is_some() {
+            open.waiting += 1;
+            let mut open = match limit {
+                None => self
+                    .changed
+                    .wait(open)
+                    .unwrap_or_else(PoisonError::into_inner),
+                Some(limit) => {
+                    let waited = self.changed.wait_timeout(open, limit);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+            open.waiting -= 1;
+            return open;
+        }
+        open.has_reader = true;
+        drop(open);
+        let is_open = self.read_one(&mut vec![0; MAX_PACKET]);
+        open = self.open();
+        open.has_reader = false;
+        // Perhaps one of them reads on.
+        self.notify(&open);
+        if !is_open {
+            open = self.lose(open);
+        }
+        open
+    }
+
+    fn notify(&self, open: &Open) {
+        if open.waiting > 0 {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Starts the thread that reads from now on, unless there is one.
+    fn start_reader(self: &Arc<Self>, open: &mut Open) -> Result<(), ServiceError> {
+        if open.has_thread || open.is_lost {
+            return Ok(());
+        }
+        let connection = Arc::clone(self);
+        let builder = std::thread::Builder::new().name("arenite-client".to_owned());
+        sys::process::start_thread(builder, move || connection.read())
+            .map_err(|error| ServiceError::io("cannot start a thread", &error))?;
+        open.has_thread = true;
+        Ok(())
     }
 
     fn send(
-        &self,
+        self: &Arc<Self>,
         kernel: &str,
         args: Value,
         deadline: Option<Duration>,
@@ -286,7 +341,10 @@ impl Connection {
         }
         let mut open = self.open();
         while open.running >= self.max_calls && !open.is_lost {
-            open = self.wait(open);
+            open = self.wait(open, None);
+        }
+        if open.running >= UNREAD {
+            self.start_reader(&mut open)?;
         }
         if open.is_lost {
             return Err(lost(&self.name));
@@ -321,15 +379,34 @@ impl Connection {
     /// Receives answers until the connection ends.
     fn read(&self) {
         let mut bytes = vec![0; MAX_PACKET];
-        while let Ok(packet) = self.socket.receive(&mut bytes)
-            && packet.len > 0
-        {
-            let len = packet.len;
-            if self.received(&bytes[..len], packet).is_none() {
-                break;
-            }
-        }
         let mut open = self.open();
+        while open.has_reader {
+            open.waiting += 1;
+            open = self
+                .changed
+                .wait(open)
+                .unwrap_or_else(PoisonError::into_inner);
+            open.waiting -= 1;
+        }
+        open.has_reader = true;
+        drop(open);
+        while self.read_one(&mut bytes) {}
+        drop(self.lose(self.open()));
+    }
+
+    /// Receives an answer. Returns false if there are no more.
+    fn read_one(&self, bytes: &mut [u8]) -> bool {
+        match self.socket.receive(bytes) {
+            Ok(packet) if packet.len > 0 => {
+                let len = packet.len;
+                self.received(&bytes[..len], packet).is_some()
+            }
+            _ => false,
+        }
+    }
+
+    /// The connection is lost: all calls have failed.
+    fn lose<'a>(&'a self, mut open: MutexGuard<'a, Open>) -> MutexGuard<'a, Open> {
         open.is_lost = true;
         let mut wakers = Vec::new();
         open.calls.retain(|_, slot| {
@@ -342,6 +419,7 @@ impl Connection {
         drop(open);
         self.changed.notify_all();
         wakers.into_iter().for_each(Waker::wake);
+        self.open()
     }
 
     /// An answer has arrived. `None` if it is no answer.
@@ -350,8 +428,7 @@ impl Connection {
             let mut open = self.open();
             let question = open.questions.pop_front()?;
             open.answers.insert(question, bytes.to_vec());
-            drop(open);
-            self.changed.notify_all();
+            self.notify(&open);
             return Some(());
         };
         let result = match outcome {
@@ -374,8 +451,8 @@ impl Connection {
             false => slot.result = Some(result),
         }
         open.running -= 1;
+        self.notify(&open);
         drop(open);
-        self.changed.notify_all();
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -446,7 +523,9 @@ impl<R: FromValue> Call<R> {
     pub fn is_done(&self) -> bool {
         match self.state {
             CallState::Sent(id) => {
-                let open = self.connection.0.open();
+                let mut open = self.connection.0.open();
+                // Otherwise the program could ask for ever. Without a thread, waiting says why.
+                let _ = self.connection.0.start_reader(&mut open);
                 open.calls.get(&id).is_none_or(|slot| slot.result.is_some())
             }
             CallState::Failed(_) | CallState::Taken => true,
@@ -454,7 +533,7 @@ impl<R: FromValue> Call<R> {
     }
 
     fn take(&mut self, until: Option<Instant>) -> Option<Result<R, ServiceError>> {
-        let connection = &*self.connection.0;
+        let connection = Arc::clone(&self.connection.0);
         let id = match std::mem::replace(&mut self.state, CallState::Taken) {
             CallState::Sent(id) => id,
             CallState::Failed(error) => return Some(Err(error)),
@@ -467,18 +546,17 @@ impl<R: FromValue> Call<R> {
                 drop(open);
                 return Some(result.and_then(R::from_value));
             }
-            open = match until {
-                None => connection.wait(open),
-                Some(until) => {
-                    let left = until.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        self.state = CallState::Sent(id);
-                        return None;
-                    }
-                    let waited = connection.changed.wait_timeout(open, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                self.state = CallState::Sent(id);
+                return None;
+            }
+            if left.is_some()
+                && let Err(error) = connection.start_reader(&mut open)
+            {
+                return Some(Err(error));
+            }
+            open = connection.wait(open, left);
         }
     }
 }
@@ -493,7 +571,10 @@ impl<R: FromValue> Future for Call<R> {
                 && slot.result.is_none()
             {
                 slot.waker = Some(context.waker().clone());
-                return Poll::Pending;
+                return match self.connection.0.start_reader(&mut open) {
+                    Ok(()) => Poll::Pending,
+                    Err(error) => Poll::Ready(Err(error)),
+                };
             }
         }
         Poll::Ready(

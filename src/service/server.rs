@@ -253,6 +253,14 @@ struct Crew {
     error: Option<sys::Error>,
 }
 
+/// What a thread needs to lead.
+struct Desk {
+    /// Given up for a moment to refuse a client when there is no other descriptor.
+    spare: Option<File>,
+    /// For packets.
+    bytes: Vec<u8>,
+}
+
 impl Serving {
     /// What ends [`Serving::run`] from elsewhere.
     pub fn stopper(&self) -> Stopper {
@@ -300,7 +308,10 @@ impl Server {
 
     /// What each thread does: run the next call, or else lead, or else wait.
     fn work(&self, listener: &PacketSocket) {
-        let mut spare = File::open("/dev/null").ok();
+        let mut desk = Desk {
+            spare: File::open("/dev/null").ok(),
+            bytes: vec![0; MAX_PACKET],
+        };
         let mut crew = self.crew();
         loop {
             if crew.is_stopped {
@@ -323,7 +334,7 @@ impl Server {
             } else if !crew.has_leader {
                 crew.has_leader = true;
                 drop(crew);
-                let led = self.lead(listener, &mut spare);
+                let led = self.lead(listener, &mut desk);
                 crew = self.crew();
                 crew.has_leader = false;
                 if let Err(error) = led {
@@ -363,12 +374,12 @@ impl Server {
     }
 
     /// Waits for packets and answers them. Calls in them wait for their turn then.
-    fn lead(&self, listener: &PacketSocket, spare: &mut Option<File>) -> sys::Result<()> {
+    fn lead(&self, listener: &PacketSocket, desk: &mut Desk) -> sys::Result<()> {
         for token in self.poller.wait(None)? {
             match token {
-                LISTENER => self.accept(listener, spare),
+                LISTENER => self.accept(listener, &mut desk.spare),
                 STOPPER => self.stop(),
-                client => self.read(client),
+                client => self.read(client, &mut desk.bytes),
             }
         }
         Ok(())
@@ -405,12 +416,11 @@ impl Server {
     }
 
     /// Answers one request of a client, or notices that it is gone.
-    fn read(&self, client: u64) {
+    fn read(&self, client: u64, bytes: &mut [u8]) {
         let Some(socket) = self.state().socket(client) else {
             return;
         };
-        let mut bytes = vec![0; MAX_PACKET];
-        let packet = match socket.receive(&mut bytes) {
+        let packet = match socket.receive(bytes) {
             Ok(packet) if packet.len > 0 => packet,
             Err(error) if error.errno() == Errno::EAGAIN => return,
             Ok(_) | Err(_) => return self.disconnect(client),

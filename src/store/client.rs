@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::draft::Draft;
@@ -51,7 +52,17 @@ pub fn connect(name: &str) -> Result<Store, StoreError> {
         socket: Mutex::new(Some(socket)),
         ended: Mutex::default(),
     }));
-    let info = store.info()?;
+    let info = match store.ask(&Request::Info)? {
+        Server::Store(info) => info,
+        Server::Other { .. } => {
+            return Err(StoreError::new(
+                StoreErrorKind::Protocol,
+                format!(
+                    "{name} is a service, and no store; see what it offers with `arenite call {name}`"
+                ),
+            ));
+        }
+    };
     if info.protocol != PROTOCOL {
         return Err(StoreError::new(
             StoreErrorKind::Protocol,
@@ -62,6 +73,14 @@ pub fn connect(name: &str) -> Result<Store, StoreError> {
         ));
     }
     Ok(store)
+}
+
+/// Who serves.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Server {
+    Store(StoreInfo),
+    Other {},
 }
 
 /// A connection to a store. Clones share it; it closes when the last clone and the last array from it are gone.

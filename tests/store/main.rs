@@ -1,4 +1,4 @@
-//! Stores whose servers and clients are processes: killed at each step, hostile, and many.
+//! Stores and services whose servers and clients are processes: killed at each step, hostile, and many.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -12,6 +12,7 @@ mod plain_client;
 mod points;
 mod programs;
 mod raw;
+mod service;
 
 fn main() {
     harness::programs::play(programs::ROLES);
@@ -20,6 +21,7 @@ fn main() {
     tests.extend(hostile::tests());
     tests.extend(many::tests());
     tests.extend(plain_client::tests());
+    tests.extend(service::tests());
     #[cfg(feature = "points")]
     tests.extend(points::tests());
     harness::run(tests).exit();

@@ -8,7 +8,7 @@ use arenite::store::{Kind, Server, Store, connect};
 use tempfile::TempDir;
 
 use crate::harness::programs::{Program, Scenario, pause, say};
-use crate::raw;
+use crate::{raw, service};
 
 /// Environment variable with the path of the store's socket.
 pub const SOCKET: &str = "ARENITE_TEST_SOCKET";
@@ -26,6 +26,8 @@ pub const ROLES: &[Scenario] = &[
     ("client", client),
     ("reader", read),
     ("squatter", squat),
+    ("service", service::serve),
+    ("caller", service::call),
 ];
 
 /// A store with its folder.
