@@ -228,3 +228,6 @@ struct Tables;
 #[cfg(all(doctest, feature = "store"))]
 #[doc = include_str!("../docs/store.md")]
 struct StoreGuide;
+#[cfg(all(doctest, feature = "store"))]
+#[doc = include_str!("../docs/service.md")]
+struct ServiceGuide;

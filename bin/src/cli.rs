@@ -18,6 +18,7 @@ Examples:
   arenite doctor
   arenite serve --capacity 20GiB
   arenite put prices prices.npy
+  arenite call photos brighten @photo.npy 10 -o bright.npy
 
 Exit codes: 0 all done, 1 some inputs failed (each named) or trouble found
 (doctor), 2 wrong usage or set-up, 130, 143 or 129 ended by SIGINT,

@@ -3,8 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use arenite::service::Service;
+use arenite::store::Stopper;
+use arenite::{Array, Engine};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
@@ -48,6 +53,22 @@ fn copy(from: &Path, to: &Path) {
 /// A `.npy` file.
 const PRICES: &[u8] = b"\x93NUMPY\x01\x00\x3c\x00{'descr': '<u2', 'fortran_order': False, 'shape': (2,), }  \n\x01\x00\x02\x00";
 
+/// Serves `photos` until the test ends.
+fn service(folder: &Path) -> Stopper {
+    fn brighten(photo: &Array<u16>, by: u16) -> Array<u16> {
+        Array::from_fn(photo.shape(), |i| photo[i].saturating_add(by))
+    }
+    fs::DirBuilder::new().mode(0o700).create(folder).unwrap();
+    let socket = folder.join("photos.sock");
+    let serving = Service::new(Engine::inline())
+        .kernel("brighten", brighten)
+        .bind(socket.to_str().unwrap())
+        .unwrap();
+    let stopper = serving.stopper();
+    std::thread::spawn(|| serving.run());
+    stopper
+}
+
 #[test]
 fn each_arenite_command_runs() {
     let folder = tempfile::tempdir().unwrap();
@@ -63,6 +84,8 @@ fn each_arenite_command_runs() {
     // For the store's commands.
     let runtime = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("prices.npy"), PRICES).unwrap();
+    fs::write(folder.path().join("photo.npy"), PRICES).unwrap();
+    let stopper = service(&runtime.path().join("arenite"));
     let mut ran = 0;
     for page in pages() {
         let text = fs::read_to_string(&page).unwrap();
@@ -104,6 +127,7 @@ fn each_arenite_command_runs() {
             ran += 1;
         }
     }
+    stopper.stop();
     assert!(ran > 5, "only {ran} commands were found");
 }
 

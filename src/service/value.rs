@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Number, json};
 
+use super::error::{ServiceError, ServiceErrorKind};
 use crate::array::npy::{self, Dtype, is_read_as};
 use crate::array::{Array, MapError, MemoryFile, Shape};
 use crate::store::Kind;
@@ -47,7 +48,19 @@ pub struct Payload {
 }
 
 impl Payload {
-    /// Copies bytes into a file of this kind.
+    /// Copies the bytes of an object of this kind into a file.
+    ///
+    /// # Errors
+    ///
+    /// [`ServiceErrorKind::BadArgument`] if the kind does not fit the number of bytes, [`ServiceErrorKind::System`] if
+    /// there is no memory or no descriptor.
+    pub fn new(kind: Kind, bytes: &[u8]) -> Result<Payload, ServiceError> {
+        match kind.problem(bytes.len() as u64) {
+            Some(problem) => Err(ServiceError::new(ServiceErrorKind::BadArgument, problem)),
+            None => Ok(Payload::copy(kind, bytes)?),
+        }
+    }
+
     pub(super) fn copy(kind: Kind, bytes: &[u8]) -> sys::Result<Payload> {
         const LABEL: &str = "arenite-value";
         let file = if bytes.len() <= SMALL {

@@ -66,7 +66,7 @@ impl Kind {
     }
 
     /// What is wrong with an object of this kind and of `len` bytes, if anything.
-    pub(super) fn problem(&self, len: u64) -> Option<String> {
+    pub(crate) fn problem(&self, len: u64) -> Option<String> {
         let Kind::Array { dtype, shape } = self else {
             return None;
         };

@@ -144,7 +144,7 @@ pub(super) fn get(args: &GetArgs) -> Result<(), Failure> {
 }
 
 /// Writes a file that appears whole or not at all.
-fn write_file(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+pub(super) fn write_file(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     // A pipe or a device is written to, not replaced.
     if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
         let mut file = File::options().write(true).open(path)?;

@@ -1,5 +1,6 @@
-//! `arenite serve` and its clients: named objects in shared memory for all programs of a user.
+//! `arenite serve` and its clients: named objects in shared memory for all programs of a user; and `arenite call`.
 
+mod call;
 mod client;
 mod serve;
 mod table;
@@ -25,6 +26,7 @@ pub(crate) enum StoreCommand {
     Rm(client::RmArgs),
     Top(top::TopArgs),
     Stop(client::StopArgs),
+    Call(call::CallArgs),
 }
 
 /// Runs the command and returns its exit code.
@@ -37,6 +39,7 @@ pub(crate) fn run(command: &StoreCommand) -> ExitCode {
         StoreCommand::Rm(args) => client::rm(args),
         StoreCommand::Top(args) => top::top(args),
         StoreCommand::Stop(args) => client::stop(args),
+        StoreCommand::Call(args) => call::call(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,6 @@
-//! Tables of text: objects and clients.
+//! Tables of text: objects, clients and kernels.
 
+use arenite::service::KernelInfo;
 use arenite::store::{Client, Object};
 
 use crate::text::show_name;
@@ -52,6 +53,14 @@ pub(super) fn clients(clients: &[Client], width: Option<usize>) -> String {
         ]
     });
     render(heading, align, rows, width)
+}
+
+/// The kernels of a service, a line each, below a heading.
+pub(super) fn kernels(kernels: &[KernelInfo], width: Option<usize>) -> String {
+    let rows = kernels
+        .iter()
+        .map(|kernel| [show_name(&kernel.name), show_name(&kernel.signature)]);
+    render(["KERNEL", "SIGNATURE"], [Align::Left; 2], rows, width)
 }
 
 fn render<const N: usize>(
