@@ -267,23 +267,13 @@ class Store(MutableMapping[str, Any]):
     def _connection(self) -> socket.socket:
         if self._socket is not None:
             return self._socket
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         try:
-            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-                connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _PATIENCE, 0))
-            path = _path(self.name)
-            try:
-                connection.connect(path)
-            except (FileNotFoundError, ConnectionRefusedError):
-                raise NotRunning(_not_running(self.name)) from None
-            owner = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
-            if owner != os.geteuid():
-                raise StoreError(f"the server at {path} belongs to another user ({owner})")
-        except BaseException:
-            connection.close()
-            raise
-        self._socket = connection
-        return connection
+            self._socket = _dial(_path(self.name))
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise NotRunning(_not_running(self.name)) from None
+        except OtherUser as error:
+            raise StoreError(str(error)) from None
+        return self._socket
 
     def _disconnect(self) -> None:
         if self._socket is not None:
@@ -307,18 +297,11 @@ class Draft:
             )
         self._store = store
         self._kind = kind
-        self._file = os.memfd_create("arenite-object", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self._file = _memory_file()
         self._close = weakref.finalize(self, os.close, self._file)
-        self._mapped: mmap.mmap | None = None
+        self._mapped = _map_new(self._file, length) if length else None
         #: The bytes, zeros at first.
-        self.memory = memoryview(bytearray())
-        if length:
-            # With memory for all of it: a lack is an error here, and no SIGBUS later.
-            os.posix_fallocate(self._file, 0, length)
-            self._mapped = mmap.mmap(self._file, length, mmap.MAP_SHARED)
-            # A forked process would keep it mapped for writing, which prevents sealing.
-            self._mapped.madvise(mmap.MADV_DONTFORK)
-            self.memory = memoryview(self._mapped)
+        self.memory = memoryview(bytearray() if self._mapped is None else self._mapped)
         #: The array, if it is one.
         self.array: Any = None
         if kind["kind"] == "array":
@@ -339,27 +322,80 @@ class Draft:
                 raise StoreError(
                     "the draft's memory is still referred to: delete the variables that hold its array or parts of it"
                 ) from None
-        if fcntl.fcntl(self._file, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
-            fcntl.fcntl(self._file, fcntl.F_ADD_SEALS, _SEALS | fcntl.F_SEAL_SEAL)
+        if not _is_sealed(self._file):
+            _seal(self._file)
         request = {"op": "put", "name": name, "replace": replace, **self._kind}
         info, _ = self._store._ask(request, self._file)
         self._close()
         return info
 
 
+class OtherUser(Exception):
+    """The server at a path belongs to another user."""
+
+
+def _dial(path: str) -> socket.socket:
+    """Connects to the server at a path, which has to be of this user. Calls that wait for too long fail with EAGAIN."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    try:
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _PATIENCE, 0))
+        connection.connect(path)
+        _, owner = _peer(connection)
+        if owner != os.geteuid():
+            raise OtherUser(f"the server at {path} belongs to another user ({owner})")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _peer(connection: socket.socket) -> tuple[int, int]:
+    """The process and the user at the other end."""
+    pid, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return pid, user
+
+
+def _memory_file() -> int:
+    return os.memfd_create("arenite-object", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+
+
+def _map_new(file: int, length: int) -> mmap.mmap:
+    """A new memory file, mapped for writing."""
+    # With memory for all of it: a lack is an error here, and no SIGBUS later.
+    os.posix_fallocate(file, 0, length)
+    mapped = mmap.mmap(file, length, mmap.MAP_SHARED)
+    # A forked process would keep it mapped for writing, which prevents sealing.
+    mapped.madvise(mmap.MADV_DONTFORK)
+    return mapped
+
+
+def _seal(file: int) -> None:
+    """Makes a memory file unchangeable. It must not be mapped for writing any more."""
+    fcntl.fcntl(file, fcntl.F_ADD_SEALS, _SEALS | fcntl.F_SEAL_SEAL)
+
+
+def _is_sealed(file: int) -> bool:
+    return fcntl.fcntl(file, fcntl.F_GET_SEALS) & _SEALS == _SEALS
+
+
+def _map_sealed(file: int, length: int) -> mmap.mmap:
+    if sys.version_info >= (3, 13):
+        return mmap.mmap(file, length, mmap.MAP_SHARED, mmap.PROT_READ, trackfd=False)
+    # Keeps a descriptor of its own.
+    return mmap.mmap(file, length, mmap.MAP_SHARED, mmap.PROT_READ)
+
+
 def _map(name: str, file: int | None, length: int) -> mmap.mmap | None:
     """A received object, or None if it has no bytes."""
     if file is None:
         raise StoreError("the descriptor did not arrive; raise the limit on open files (ulimit -n)")
-    if fcntl.fcntl(file, fcntl.F_GET_SEALS) & _SEALS != _SEALS or os.fstat(file).st_size != length:
+    if not _is_sealed(file) or os.fstat(file).st_size != length:
         raise StoreError(f"the server sent a file for {name} that can still be changed")
     if not length:
         return None
     try:
-        if sys.version_info >= (3, 13):
-            return mmap.mmap(file, length, mmap.MAP_SHARED, mmap.PROT_READ, trackfd=False)
-        # Keeps a descriptor of its own.
-        return mmap.mmap(file, length, mmap.MAP_SHARED, mmap.PROT_READ)
+        return _map_sealed(file, length)
     except OSError as error:
         raise StoreError(f"{name} cannot be mapped: {error.strerror} (see ulimit -n, ulimit -v)") from error
 
