@@ -16,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+    from . import service as service
     from ._arenite import __version__ as __version__
     from ._arrays import array as array
     from ._arrays import empty as empty
@@ -81,6 +82,7 @@ _HOMES = {
     "scan_csv": "tables",
     "scan_json": "tables",
     "scan_parquet": "tables",
+    "service": "service",
     "zeros": "_arrays",
 }
 
@@ -116,6 +118,7 @@ __all__ = [
     "scan_csv",
     "scan_json",
     "scan_parquet",
+    "service",
     "zeros",
 ]
 
@@ -133,7 +136,7 @@ if not TYPE_CHECKING:  # Type checkers know what there is from the imports above
             if error.name in ("arenite", "arenite._arenite") and "_arenite" in str(error):
                 _explain(error)
             raise
-        value = globals()[name] = getattr(module, name)
+        value = globals()[name] = module if name == _HOMES[name] else getattr(module, name)
         return value
 
 

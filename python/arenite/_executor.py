@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ._limiter import Limiter
     from ._map import Results
     from ._scope import Scope
+    from ._serving import Serving
     from ._stats import Stats
 
 P = ParamSpec("P")
@@ -184,6 +185,7 @@ class Executor(BaseExecutor):
         self._is_closed = False
         self._closing: _arenite.Closing | None = None
         self._maps: WeakSet[Results[Any]] = WeakSet()
+        self._servings: WeakSet[Serving] = WeakSet()
         self._plain = Configured(self, {})
         self._inline = max_workers == 0
         if self._inline:
@@ -401,6 +403,33 @@ class Executor(BaseExecutor):
         self._check_open()
         return Actor(self, cls, args, kwargs)
 
+    def serve(self, name: str, kernels: Mapping[str, Callable[..., Any]], /, *, max_calls: int = 64) -> Serving:
+        """Serves functions under a name to other programs of this user, which call them with `arenite.service.connect`.
+
+        Returns at once: a thread of its own answers clients, and workers of this executor run the calls, of each
+        client one in turn. Ends with `close()` of what it returns, its `with` block, or the executor.
+
+        >>> import arenite, os
+        >>> with arenite.Executor(1) as ex, ex.serve(f"example-{os.getpid()}", {"add": lambda a, b: a + b}) as serving:
+        ...     with arenite.service.connect(serving.name) as example:
+        ...         example.kernels, example.call("add", 1, 2)
+        ({'add': '(a, b)'}, 3)
+
+        Functions take and return None, numbers, text, bytes, numpy arrays and lists of these. They are pickled now: what
+        they refer to is that of now.
+
+        :param name: 1 to 64 letters, digits, "-", "_" and ".", or the path of a socket.
+        :param max_calls: How many calls of one client may wait and run.
+
+        Raises `arenite.service.AlreadyRunning` if another program serves the name.
+        """
+        from ._serving import Serving
+
+        self._check_open()
+        serving = Serving(self, name, kernels, count("max_calls", max_calls, least=1))
+        self._servings.add(serving)
+        return serving
+
     # ---- arrays
 
     def share(self, value: T) -> T:
@@ -488,6 +517,8 @@ class Executor(BaseExecutor):
     def _shutdown(self, wait: bool, cancel: bool, grace: float | None) -> None:
         # No lock: in a child made by fork() it may be held by a thread that does not exist there.
         self._is_closed = True
+        for serving in list(self._servings):
+            serving.close()
         if self._inline or self._engine.is_foreign:
             return
         try:

@@ -1,0 +1,197 @@
+"""The packets of a service: values in JSON and memory files, as docs/service-protocol.md has them."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from . import store
+
+MAX_PACKET = 64 << 10
+MAX_FILES = 200
+#: As many as Linux sends with a packet: none is lost without a notice.
+_MOST_FILES = 253
+#: Bytes up to which content is copied instead of mapped: it takes no descriptor then.
+_SMALL = 64 << 10
+#: Bytes of a text in a packet; a longer one travels as a file. The second number is for packets that are too long with
+#: the first, with which the answers to all calls that a client may have open fit the buffer of its socket.
+_SHORT_TEXTS = (1024, 64)
+_MAX_DIMS = 64
+_SIZES = {"|b1": 1, "|i1": 1, "|u1": 1, "<i2": 2, "<u2": 2, "<f2": 2, "<i4": 4, "<u4": 4, "<f4": 4}
+_SIZES |= {"<i8": 8, "<u8": 8, "<f8": 8, "<c8": 8, "<c16": 16}
+_FLOATS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+#: Errors of a process that has no descriptors, no memory, or no room in sockets left.
+LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.ETOOMANYREFS, errno.ENOBUFS)
+
+
+class DoesNotFit(ValueError):
+    """Values need a longer packet, or more files, than there may be."""
+
+
+def encode(value: Any, files: list[int], longest: int) -> Any:
+    """A value as JSON has it. Adds the files that go with it, which the caller closes."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else {"float": repr(float(value))}
+    if isinstance(value, str):
+        text = value.encode()
+        if len(text) <= longest:
+            return str(value)
+        files.append(_file_of(memoryview(text)))
+        return {"kind": "bytes", "text": True}
+    if isinstance(value, (list, tuple)):
+        return [encode(item, files, longest) for item in value]
+    if hasattr(value, "__array__"):
+        return _encode_array(value, files, longest)
+    try:
+        content = memoryview(value)
+    except TypeError:
+        known = "None, numbers, text, bytes, numpy arrays and lists of these"
+        raise TypeError(f"a service takes and returns {known}, no {type(value).__name__}") from None
+    files.append(_file_of(memoryview(content.tobytes()) if not content.c_contiguous else content.cast("B")))
+    return {"kind": "bytes"}
+
+
+def _encode_array(value: Any, files: list[int], longest: int) -> Any:
+    import numpy
+
+    if isinstance(value, numpy.generic) and isinstance(number := value.item(), (bool, int, float, str, bytes)):
+        return encode(number, files, longest)
+    array = numpy.asarray(value)
+    dtype = array.dtype.newbyteorder("<")
+    if dtype.str not in _SIZES:
+        raise TypeError(f"a service takes and returns arrays of numbers, not of {array.dtype}")
+    file = store._memory_file()
+    files.append(file)
+    if array.nbytes <= _SMALL:
+        os.write(file, array.astype(dtype, copy=False).tobytes())
+    else:
+        with store._map_new(file, array.nbytes) as mapped:
+            target: Any = numpy.frombuffer(mapped, dtype).reshape(array.shape)
+            numpy.copyto(target, array)
+            # Nothing may refer to what is unmapped.
+            del target
+    store._seal(file)
+    return {"kind": "array", "dtype": dtype.str, "shape": list(array.shape)}
+
+
+def _file_of(content: memoryview) -> int:
+    file = store._memory_file()
+    try:
+        if len(content) <= _SMALL:
+            os.write(file, content)
+        else:
+            with store._map_new(file, len(content)) as mapped:
+                mapped[:] = content  # type: ignore[assignment]
+        store._seal(file)
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def pack(message: dict[str, Any], member: str, value: Any) -> tuple[bytes, list[int]]:
+    """A packet whose member is the value, and its files, which the caller closes."""
+    for longest in _SHORT_TEXTS:
+        files: list[int] = []
+        try:
+            packet = to_json({**message, member: encode(value, files, longest)})
+        except RecursionError:
+            close(files)
+            raise TypeError("lists are nested too deeply") from None
+        except BaseException:
+            close(files)
+            raise
+        if len(packet) <= MAX_PACKET and len(files) <= MAX_FILES:
+            return packet, files
+        close(files)
+    raise DoesNotFit(
+        f"values do not fit a packet of {MAX_PACKET} bytes with {MAX_FILES} files: use an array instead of a list"
+    )
+
+
+def to_json(message: dict[str, Any], errors: str = "strict") -> bytes:
+    return json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(errors=errors)
+
+
+def close(files: list[int]) -> None:
+    for file in files:
+        os.close(file)
+
+
+def decode(value: Any, files: Iterator[int], of_bytes: Callable[[memoryview], Any]) -> Any:
+    """The value of what JSON has. Raises ValueError for what is none."""
+    if isinstance(value, list):
+        return [decode(item, files, of_bytes) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if (name := value.get("float")) is not None:
+        if not isinstance(name, str) or name not in _FLOATS:
+            raise ValueError(f"the number {name!r:.20} is none of {', '.join(_FLOATS)}")
+        return _FLOATS[name]
+    kind, dtype, shape = value.get("kind"), value.get("dtype"), value.get("shape")
+    length = None
+    if kind == "array":
+        if not isinstance(dtype, str) or dtype not in _SIZES:
+            raise ValueError(f"the element type {dtype!r:.20}; known are {', '.join(_SIZES)}")
+        if not isinstance(shape, list) or not all(type(extent) is int and extent >= 0 for extent in shape):
+            raise ValueError("the shape of an array is a list of its extents")
+        if len(shape) > _MAX_DIMS:
+            raise ValueError(f"{len(shape)} dimensions; an array has at most {_MAX_DIMS}")
+        length = math.prod(shape) * _SIZES[dtype]
+    elif kind != "bytes":
+        raise ValueError(f"the kind {kind!r:.20} is none of a value")
+    file = next(files, None)
+    if file is None:
+        raise ValueError("there are fewer files than values that need one")
+    content = _content(file, length)
+    if kind == "array":
+        return store._array(content, dtype, shape)  # type: ignore[arg-type]
+    return str(content, "utf-8") if value.get("text") is True else of_bytes(content)
+
+
+def _content(file: int, length: int | None) -> memoryview:
+    """The bytes of a file that was received: copied if they are few, otherwise mapped."""
+    try:
+        sealed = store._is_sealed(file)
+    except OSError:
+        raise ValueError("a descriptor is none of a memory file (memfd_create)") from None
+    if not sealed:
+        raise ValueError("a file can still be changed: add the seals F_SEAL_WRITE, F_SEAL_GROW and F_SEAL_SHRINK")
+    found = os.fstat(file)
+    size = found.st_size
+    if length not in (None, size):
+        raise ValueError(f"a file of {size} bytes for an array of {length}")
+    if found.st_blocks * 512 < size:
+        raise ValueError(f"{found.st_blocks * 512} of {size} bytes of a file have memory: allocate all of it (fallocate)")
+    try:
+        return memoryview(os.pread(file, size, 0) if size <= _SMALL else store._map_sealed(file, size))
+    except OSError as error:
+        if error.errno in LIMITS:
+            raise
+        raise ValueError(f"a file cannot be read: {error.strerror}") from None
+
+
+def receive(connection: socket.socket) -> tuple[bytes, list[int], int]:
+    """The next packet, empty at the end, with its files, which the caller closes, and flags."""
+    try:
+        data, files, flags, _ = socket.recv_fds(connection, MAX_PACKET, _MOST_FILES, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:
+        # What the other end had sent before comes after this error.
+        data, files, flags, _ = socket.recv_fds(connection, MAX_PACKET, _MOST_FILES, socket.MSG_CMSG_CLOEXEC)
+    return data, files, flags
+
+
+def send(connection: socket.socket, packet: bytes, files: list[int]) -> None:
+    if files:
+        socket.send_fds(connection, [packet], files, socket.MSG_NOSIGNAL)
+    else:
+        connection.send(packet, socket.MSG_NOSIGNAL)

@@ -1,0 +1,569 @@
+"""The server of a service: `Serving`, which `Executor.serve` returns.
+
+One thread answers all clients, and never waits for one. A client that does not read is disconnected when its answers no
+longer fit the socket's buffer; a hang-up, which Linux reports however a client ends, ends its calls.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import errno
+import functools
+import inspect
+import itertools
+import json
+import os
+import queue
+import selectors
+import socket
+import threading
+import time
+import traceback
+import weakref
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError
+from typing import TYPE_CHECKING, Any
+
+from . import _pickle, store
+from ._arenite import __version__
+from ._claim import Claim
+from ._errors import ArenaFull, DeadlineExceeded, MemoryLimitExceeded, RemoteTraceback, StartFailed, WorkerDied
+from ._future import Future, failed
+from ._packets import LIMITS, MAX_FILES, MAX_PACKET, DoesNotFit, close, decode, pack, receive, send, to_json
+
+if TYPE_CHECKING:
+    from ._executor import Executor
+
+_PROTOCOL = 1
+#: Failures that `status` lists.
+_MOST_FAILURES = 16
+#: The longest deadline in seconds.
+_LONGEST = 1e9
+
+
+class _Kernel:
+    def __init__(self, name: str, function: Callable[..., Any], executor: Executor) -> None:
+        self.name = name
+        self.signature: inspect.Signature | None = None
+        with contextlib.suppress(ValueError, TypeError):
+            self.signature = inspect.signature(function)
+        self.text = _text_of(self.signature)
+        # Once, and not for each call: what a function refers to is that of now.
+        self.function: Any = function
+        if not executor._inline:
+            self.function = _pickle.pickle_function(function, executor._engine, executor._private)
+        self.done = self.failed = 0
+
+
+def _text_of(signature: inspect.Signature | None) -> str:
+    """A signature without types, such as `(image, sigma=2.0)`."""
+    if signature is None:
+        return "(...)"
+    plain = [parameter.replace(annotation=parameter.empty) for parameter in signature.parameters.values()]
+    text = str(signature.replace(parameters=plain, return_annotation=signature.empty))
+    return text if len(text) <= 200 else f"{text[:199]}…"
+
+
+class _Call:
+    def __init__(self, client: _Client, id: int, kernel: _Kernel, args: list[Any], deadline: float | None) -> None:
+        self.client = client
+        self.id = id
+        self.kernel = kernel
+        self.args = args
+        self.deadline = deadline
+        #: Once the executor has it.
+        self.future: Future[Any] | None = None
+
+
+class _Client:
+    def __init__(self, id: int, connection: socket.socket, pid: int) -> None:
+        self.id = id
+        self.socket = connection
+        self.pid = pid
+        self.program = _program_of(pid)
+        #: Calls that are open, by the client's number.
+        self.calls: dict[int, _Call] = {}
+        #: Those that the executor does not have yet.
+        self.queued: collections.deque[_Call] = collections.deque()
+        self.done = 0
+
+
+def _program_of(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", errors="replace") as file:
+            return file.read().rstrip()
+    except OSError:
+        return ""
+
+
+class Serving:
+    """Functions that are served under a name, by a thread of its own: what `Executor.serve` returns."""
+
+    def __init__(
+        self, executor: Executor, name: str, kernels: Mapping[str, Callable[..., Any]], max_calls: int
+    ) -> None:
+        #: The name under which the kernels are served.
+        self.name = name
+        self._executor = executor
+        self._max_calls = max_calls
+        self._started = time.time()
+        self._kernels = {kernel: _Kernel(kernel, function, executor) for kernel, function in kernels.items()}
+        if not self._kernels or not all(isinstance(kernel, str) and kernel for kernel in self._kernels):
+            raise ValueError("a service has kernels, which have names")
+        self._info = self._describe()
+        if len(to_json(self._info, "replace")) > MAX_PACKET:
+            raise ValueError(f"the names and signatures of the kernels do not fit a packet of {MAX_PACKET} bytes")
+        self._clients: dict[int, _Client] = {}
+        self._ids = itertools.count(1)
+        #: Clients with calls that wait, the next one first.
+        self._turns: collections.deque[_Client] = collections.deque()
+        #: Calls that the executor has.
+        self._running: set[_Call] = set()
+        self._failures: collections.deque[dict[str, Any]] = collections.deque(maxlen=_MOST_FAILURES)
+        #: Calls that have ended in the executor.
+        self._ended: collections.deque[_Call] = collections.deque()
+        self._is_stopping = False
+        #: Descriptors for a thread of its own to close: with those of clients that may take as long as they like.
+        self._closing: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._wake_lock = threading.Lock()
+        self._claim = Claim(name)
+        #: The path of the socket.
+        self.address = self._claim.path
+        try:
+            self._listener = self._claim.listen()
+            #: Given up for a moment to refuse a client when there is no other descriptor.
+            self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+            self._wake_file = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self._selector = selectors.DefaultSelector()
+            self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+            self._selector.register(self._wake_file, selectors.EVENT_READ, self._woken)
+        except BaseException:
+            self._claim.release()
+            raise
+        _servings.add(self)
+        self._thread = threading.Thread(target=self._run, name=f"arenite-serving-{name}", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the service: its name is free, and calls that run are cancelled. The executor goes on."""
+        self._is_stopping = True
+        self._wake()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def wait(self) -> None:
+        """Wait until the service is closed. Ctrl-C closes it."""
+        try:
+            self._thread.join()
+        except KeyboardInterrupt:
+            self.close()
+
+    def __enter__(self) -> Serving:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<arenite.service.Serving: {', '.join(self._kernels)} at {self.address}>"
+
+    def _wake(self) -> None:
+        with self._wake_lock:
+            if self._wake_file >= 0:
+                os.eventfd_write(self._wake_file, 1)
+
+    # What follows runs on the service's thread.
+
+    def _run(self) -> None:
+        closer = threading.Thread(target=self._close_files, name="arenite-closer", daemon=True)
+        closer.start()
+        try:
+            while not self._is_stopping:
+                for key, _ in self._selector.select():
+                    key.data()
+        finally:
+            self._listener.close()
+            self._claim.release()
+            for client in list(self._clients.values()):
+                self._disconnect(client)
+            self._closing.put(None)
+            self._selector.close()
+            self._drop_spare()
+            with self._wake_lock:
+                os.close(self._wake_file)
+                self._wake_file = -1
+            closer.join(1)
+
+    def _close_files(self) -> None:
+        while (file := self._closing.get()) is not None:
+            os.close(file)
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                # Otherwise the client would wait, and this loop would spin.
+                self._refuse()
+            return
+        connection.setblocking(False)
+        # The folder lets no other user in; this holds if its mode was changed.
+        pid, user = store._peer(connection)
+        if user != os.geteuid():
+            connection.close()
+            return
+        client = _Client(next(self._ids), connection, pid)
+        self._clients[client.id] = client
+        self._selector.register(connection, selectors.EVENT_READ, functools.partial(self._read, client))
+
+    def _refuse(self) -> None:
+        self._drop_spare()
+        text = "the service has no descriptor left for another client; raise its limit on open files (ulimit -n)"
+        with contextlib.suppress(OSError):
+            with self._listener.accept()[0] as connection:
+                connection.send(to_json({"error": "limit", "message": text}), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        with contextlib.suppress(OSError):
+            self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+
+    def _drop_spare(self) -> None:
+        if self._spare >= 0:
+            os.close(self._spare)
+            self._spare = -1
+
+    def _woken(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake_file)
+        while self._ended:
+            self._finish(self._ended.popleft())
+        self._take_turns()
+
+    def _read(self, client: _Client) -> None:
+        if client.id not in self._clients:
+            return
+        try:
+            data, files, flags = receive(client.socket)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, files, flags = b"", [], 0
+        try:
+            if data:
+                self._request(client, data, files, flags)
+            else:
+                self._disconnect(client)
+        finally:
+            for file in files:
+                self._closing.put(file)
+
+    def _request(self, client: _Client, data: bytes, files: list[int], flags: int) -> None:
+        problem = "a request is an object"
+        try:
+            request = json.loads(data.decode(), parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            request, problem = None, str(error)
+        if flags & socket.MSG_TRUNC:
+            self._answer_error(client, None, "bad_request", f"a packet has at most {MAX_PACKET} bytes")
+        elif not isinstance(request, dict):
+            self._answer_error(client, None, "bad_request", f"no request: {problem}")
+        elif request.get("op") == "call":
+            self._call(client, request, files, flags)
+        elif files:
+            self._answer_error(client, None, "bad_request", "descriptors come with calls only")
+        elif request.get("op") == "cancel":
+            self._cancel(client, request.get("id"))
+        elif request.get("op") == "info":
+            self._answer(client, to_json(self._info, "replace"))
+        elif request.get("op") == "status":
+            self._answer(client, self._status())
+        else:
+            self._answer_error(client, None, "bad_request", f"no request: {str(request.get('op')):.100}")
+
+    def _call(self, client: _Client, request: dict[str, Any], files: list[int], flags: int) -> None:
+        id, name, args, deadline = (request.get(member) for member in ("id", "kernel", "args", "deadline"))
+        if type(id) is not int:
+            return self._answer_error(client, None, "bad_request", "a call has a number as its id")
+        if id in client.calls:
+            # Without the id, which would be taken for the answer of the other call.
+            return self._answer_error(client, None, "bad_request", f"the call {id} is open")
+        refuse = functools.partial(self._answer_error, client, id)
+        if not isinstance(name, str) or not isinstance(args, list):
+            return refuse("bad_request", "a call has the name of a kernel and a list of arguments")
+        if deadline is not None and type(deadline) not in (int, float):
+            return refuse("bad_request", "a deadline is a number of seconds")
+        if len(files) > MAX_FILES:
+            return refuse("bad_request", f"{len(files)} descriptors; a packet has at most {MAX_FILES}")
+        if flags & socket.MSG_CTRUNC:
+            text = "the service could not receive the descriptors; raise its limit on open files (ulimit -n)"
+            return refuse("limit", text)
+        if (kernel := self._kernels.get(name)) is None:
+            return refuse("no_kernel", f"there is no kernel {name:.100}, but {', '.join(self._kernels)}")
+        if len(client.calls) >= self._max_calls:
+            return refuse("busy", f"{self._max_calls} calls of this client are open; wait for answers")
+        if deadline is not None and not 0 < deadline < _LONGEST:
+            return refuse("bad_argument", f"the deadline {deadline}: it is above 0, and at most {_LONGEST:.0f} seconds")
+        left = iter(files)
+        try:
+            args = decode(args, left, bytes)
+            if next(left, None) is not None:
+                raise ValueError("there are more files than values that need one")
+            if kernel.signature is not None:
+                kernel.signature.bind(*args)
+        except (ValueError, TypeError, RecursionError) as error:
+            return refuse("bad_argument", f"{name}{kernel.text}: {error}")
+        except (OSError, MemoryError) as error:
+            return refuse("limit", f"in the service: {error}")
+        # They are memory files, whose end takes no time.
+        close(files)
+        files.clear()
+        call = client.calls[id] = _Call(client, id, kernel, args, deadline)
+        client.queued.append(call)
+        if len(client.queued) == 1:
+            self._turns.append(client)
+        self._take_turns()
+
+    def _cancel(self, client: _Client, id: Any) -> None:
+        call = client.calls.get(id) if type(id) is int else None
+        if call is None:
+            # It was answered meanwhile.
+            return
+        if call.future is not None:
+            # Answered when it has ended.
+            call.future.cancel()
+            return
+        client.queued.remove(call)
+        if not client.queued:
+            self._turns.remove(client)
+        del client.calls[call.id]
+        self._answer_error(client, call.id, "cancelled", "the client cancelled the call")
+
+    def _take_turns(self) -> None:
+        """Gives the executor the next calls, of each client one in turn. A few more than it runs, so that no worker waits
+        for this thread."""
+        while self._turns and len(self._running) < 2 * self._executor._slots:
+            client = self._turns.popleft()
+            call = client.queued.popleft()
+            if client.queued:
+                self._turns.append(client)
+            self._start(call)
+
+    def _start(self, call: _Call) -> None:
+        executor = self._executor
+        args, call.args = tuple(call.args), []
+        try:
+            options = executor._plain if call.deadline is None else executor.options(deadline=call.deadline)
+            future = executor._submit(options, call.kernel.function, args, {}, self._label(call.kernel))
+        except Exception as error:
+            # It was shut down.
+            future = failed(StartFailed(str(error)))
+        call.future = future
+        self._running.add(call)
+        future.add_done_callback(functools.partial(self._notify, call))
+
+    def _notify(self, call: _Call, _: Future[Any]) -> None:
+        """Called on any thread when the executor has the outcome of a call."""
+        self._ended.append(call)
+        self._wake()
+
+    def _finish(self, call: _Call) -> None:
+        """Answers a call that has ended."""
+        client, kernel, future = call.client, call.kernel, call.future
+        # Its callback refers to the call: the value would stay until the next collection of cycles.
+        call.future = None
+        self._running.discard(call)
+        is_gone = client.id not in self._clients
+        client.calls.pop(call.id, None)
+        if future is None or future.cancelled():
+            if not is_gone:
+                self._answer_error(client, call.id, "cancelled", "the call was cancelled")
+            return
+        packet = b""
+        files: list[int] = []
+        failure: dict[str, Any] | None = None
+        if (error := future.exception()) is not None:
+            failure = _describe_error(error)
+        elif not is_gone:
+            try:
+                packet, files = pack({"id": call.id}, "value", future.result())
+            except (DoesNotFit, OSError, MemoryError) as problem:
+                failure = {"error": "limit", "message": f"the value of {kernel.name}: {problem}"}
+            except (TypeError, ValueError) as problem:
+                failure = {"error": "returned", "message": f"{kernel.name} returned a bad value: {problem}"}
+        client.done += 1
+        if failure is None:
+            kernel.done += 1
+        else:
+            kernel.failed += 1
+            about = {"at": time.time(), "kernel": kernel.name, "client": client.id, "cause": failure["error"]}
+            words = "\n".join(failure.get("last_words", []))
+            self._failures.append({**about, "message": failure["message"][:300], "last_words": words[-500:]})
+            packet = to_json({"id": call.id, **failure}, "replace")
+        if not is_gone:
+            self._answer(client, packet, files, call.id)
+        close(files)
+
+    def _answer_error(self, client: _Client, id: int | None, code: str, message: str) -> None:
+        about = {} if id is None else {"id": id}
+        self._answer(client, to_json({**about, "error": code, "message": message[:2000]}, "replace"))
+
+    def _answer(self, client: _Client, packet: bytes, files: list[int] | None = None, id: int | None = None) -> None:
+        try:
+            send(client.socket, packet, files or [])
+        except OSError as error:
+            if files and error.errno in LIMITS:
+                self._answer_error(client, id, "limit", f"the files of the value cannot be sent: {error.strerror}")
+            else:
+                # A full buffer too: the client does not read.
+                self._disconnect(client)
+
+    def _disconnect(self, client: _Client) -> None:
+        """Ends a connection, the client's calls that wait, and those that run."""
+        if self._clients.pop(client.id, None) is None:
+            return
+        self._selector.unregister(client.socket)
+        # With descriptors in packets that were not read.
+        self._closing.put(client.socket.detach())
+        if client.queued:
+            client.queued.clear()
+            self._turns.remove(client)
+        calls, client.calls = client.calls, {}
+        for call in calls.values():
+            if call.future is not None:
+                call.future.cancel()
+
+    def _label(self, kernel: _Kernel) -> str:
+        """The name of a kernel's calls in statistics, traces and reports."""
+        return f"{os.path.basename(self.name).removesuffix('.sock')}.{kernel.name}"
+
+    def _describe(self) -> dict[str, Any]:
+        return {
+            "service": True,
+            "protocol": _PROTOCOL,
+            "version": __version__,
+            "name": self.name,
+            "pid": os.getpid(),
+            "started": self._started,
+            "max_calls": self._max_calls,
+            "kernels": [{"name": kernel.name, "signature": kernel.text} for kernel in self._kernels.values()],
+        }
+
+    def _status(self) -> bytes:
+        stats = self._executor.stats()
+        seconds = {function.name: function.seconds for function in stats.functions}
+        queued = collections.Counter(call.kernel.name for client in self._clients.values() for call in client.queued)
+        # The executor has some that no worker has begun.
+        begun = [call for call in self._running if call.future is not None and call.future.running()]
+        queued.update(call.kernel.name for call in self._running if call not in begun)
+        running = collections.Counter(call.kernel.name for call in begun)
+        by_client = collections.Counter(call.client.id for call in begun)
+        # Which worker has which call is known if all of them are idle, or all busy, and those with the same kernel.
+        active = "idle" if not stats.running else "busy" if stats.running >= self._executor._slots else None
+        same = next(iter(running)) if active == "busy" and len(running) == 1 and len(begun) == stats.running else None
+        status: dict[str, Any] = {
+            **self._info,
+            "program": _program_of(os.getpid()),
+            "memory": {"capacity": stats.capacity, "in_use": stats.used_bytes},
+            "workers": [
+                {
+                    "pid": worker.pid,
+                    "state": active if worker.ready else "starting",
+                    "kernel": same,
+                    "jobs": worker.tasks,
+                    "restarts": worker.restarts,
+                }
+                for worker in stats.workers
+                if not worker.spare
+            ],
+            "kernels": [
+                {
+                    "name": kernel.name,
+                    "signature": kernel.text,
+                    "queued": queued[kernel.name],
+                    "running": running[kernel.name],
+                    "done": kernel.done,
+                    "failed": kernel.failed,
+                    "seconds": seconds.get(self._label(kernel), 0.0),
+                }
+                for kernel in self._kernels.values()
+            ],
+            "clients": [
+                {
+                    "id": client.id,
+                    "pid": client.pid,
+                    "program": client.program,
+                    "queued": len(client.calls) - by_client[client.id],
+                    "running": by_client[client.id],
+                    "done": client.done,
+                }
+                for client in self._clients.values()
+            ],
+            "failures": list(self._failures),
+        }
+        while len(packet := to_json(status, "replace")) > MAX_PACKET:
+            # What is oldest, and what is longest.
+            longest = max(("failures", "clients", "workers", "kernels"), key=lambda part: len(str(status[part])))
+            status[longest] = status[longest][len(status[longest]) // 2 + 1 :]
+        return packet
+
+    def _after_fork(self) -> None:
+        """In a child that was forked: the service is the parent's, and ends with it."""
+        if self._wake_file < 0:
+            return
+        self._wake_lock = threading.Lock()
+        self._is_stopping = True
+        self._wake_file, wake_file = -1, self._wake_file
+        self._selector.close()
+        self._listener.close()
+        for client in self._clients.values():
+            client.socket.close()
+        self._claim.forget()
+        os.close(wake_file)
+        self._drop_spare()
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _describe_error(error: BaseException) -> dict[str, Any]:
+    """The members of an answer about a call that failed."""
+    about: dict[str, Any] = {"message": str(error)[:2000]}
+    cause = error.__cause__
+    if isinstance(error, MemoryLimitExceeded):
+        about["error"] = "memory_limit"
+    elif isinstance(error, ArenaFull):
+        about["error"] = "arena_full"
+    elif isinstance(cause, RemoteTraceback):
+        text = "".join(traceback.format_exception_only(type(error), error)).strip()
+        trace = f"\n{cause.tb.strip()}" if len(cause.tb) <= 1000 else ""
+        return {"error": "panicked", "message": text[:800] + trace}
+    elif isinstance(error, DeadlineExceeded):
+        about["error"] = "timeout"
+    elif isinstance(error, StartFailed):
+        about["error"] = "no_workers"
+    elif isinstance(error, CancelledError):
+        about["error"] = "cancelled"
+    elif isinstance(error, WorkerDied):
+        if error.signal is not None:
+            about |= {"error": "crashed", "signal": error.signal}
+        elif error.exit_code is not None:
+            about |= {"error": "exited", "code": error.exit_code}
+        else:
+            about["error"] = "quarantined" if error.deaths else "other"
+    else:
+        about["error"] = "other"
+    about["attempts"] = getattr(error, "attempts", 1)
+    about["last_words"] = [word[:200] for word in getattr(error, "last_words", [])[-20:]]
+    return about
+
+
+#: For `os.register_at_fork`.
+_servings: weakref.WeakSet[Serving] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for serving in list(_servings):
+        serving._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

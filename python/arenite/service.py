@@ -1,0 +1,402 @@
+"""Kernels as a service: functions of one program that others of the same user call, with arrays in shared memory.
+
+A program that serves::
+
+    with arenite.Executor() as ex, ex.serve("photos", {"blur": blur, "mean": numpy.mean}) as serving:
+        serving.wait()
+
+Any other program::
+
+    photos = arenite.service.connect("photos")
+    blurred = photos.call("blur", image, 2.0)      # a numpy array, mapped; read-only
+    future = photos.submit("blur", image, 2.0, deadline=5)
+
+This file is a client of the protocol in docs/service-protocol.md, and `_serving.py` a server, both in plain Python. A
+client needs the standard library, numpy for arrays, and of this package `store.py`, `_errors.py` and `_packets.py`.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import errno
+import itertools
+import json
+import os
+import socket
+import struct
+import threading
+import weakref
+from concurrent.futures import CancelledError
+from concurrent.futures import Future as BaseFuture
+from typing import Any
+
+from . import store
+from ._errors import ArenaFull, DeadlineExceeded, MemoryLimitExceeded, WorkerDied
+from ._packets import LIMITS, close, decode, pack, receive, send, to_json
+
+_PROTOCOL = 1
+
+
+class ServiceError(Exception):
+    """A call to a service failed. The message says why; `code` is that of the protocol, such as "panicked"."""
+
+    def __init__(self, message: str, code: str = "other") -> None:
+        super().__init__(message)
+        #: What failed: "panicked" (the kernel raised an exception), "no_kernel", "bad_argument", "returned", "limit", …
+        self.code = code
+        #: How often the call was tried.
+        self.attempts = 1
+        #: What the worker printed last, oldest line first.
+        self.last_words: list[str] = []
+
+
+class NotRunning(ServiceError, ConnectionError):
+    """No service of this name runs, or it ended: all open calls have failed. Arrays from it remain usable."""
+
+
+class AlreadyRunning(ServiceError):
+    """A service or a store of this name runs."""
+
+
+def connect(name: str) -> Service:
+    """Connect to the service of this name, or to the socket at a path."""
+    return Service(name)
+
+
+class Future(BaseFuture[Any]):
+    """A call of a service: a `concurrent.futures.Future` whose `cancel()` also ends a call that runs."""
+
+    def __init__(self, service: Service, connection: _Connection, id: int, deadline: float | None) -> None:
+        super().__init__()
+        self._service = service
+        self._connection = connection
+        self._id = id
+        self._deadline = deadline
+
+    def cancel(self) -> bool:
+        """End the call, also one that runs: its worker is killed. Returns False if it was answered already."""
+        if not self._connection.forget(self._id, self):
+            return self.cancelled()
+        super().cancel()
+        # Those that wait in `concurrent.futures.wait` are notified by this.
+        self.set_running_or_notify_cancel()
+        with contextlib.suppress(OSError):
+            self._connection.send(to_json({"op": "cancel", "id": self._id}))
+        return True
+
+
+class Service:
+    """The kernels of a service. Threads may share it. A forked process connects anew; open calls are its parent's.
+
+    A connection that is lost is made again by the next call.
+    """
+
+    def __init__(self, name: str) -> None:
+        #: The service's name.
+        self.name = name
+        self._ids = itertools.count(1)
+        self._connection: _Connection | None = None
+        self._finalizer: weakref.finalize[..., Any] | None = None
+        self._lock = threading.Lock()
+        _services.add(self)
+        self._connected()
+
+    @property
+    def kernels(self) -> dict[str, str]:
+        """The signature of each kernel by its name, such as `"(image, sigma=2.0)"`."""
+        return {kernel["name"]: kernel["signature"] for kernel in self._connected().info["kernels"]}
+
+    def submit(self, kernel: str, /, *args: Any, deadline: float | None = None) -> Future:
+        """Call a kernel, and return the call's future. Waits while as many calls are open as the service admits.
+
+        Arguments and results are None, numbers, text, bytes, numpy arrays (what has `__array__` becomes one), and lists
+        of these. An array is copied once, into the memory that the service maps. `deadline`: seconds that the call may
+        run. Callbacks of the future must not wait for other calls.
+
+        The future fails with `arenite.WorkerDied`, `DeadlineExceeded`, `MemoryLimitExceeded`, `ArenaFull`, `NotRunning`,
+        or `ServiceError`, whose `code` says what happened, such as "panicked" for an exception.
+        """
+        id = next(self._ids)
+        message = {"op": "call", "id": id, "kernel": kernel}
+        if deadline is not None:
+            message["deadline"] = deadline
+        packet, files = pack(message, "args", args)
+        try:
+            while True:
+                connection = self._connected()
+                future = Future(self, connection, id, deadline)
+                # Otherwise the service ended before the packet was sent.
+                if connection.call(id, future, packet, files):
+                    return future
+        finally:
+            close(files)
+
+    def call(self, kernel: str, /, *args: Any, deadline: float | None = None) -> Any:
+        """Call a kernel, and return its value: `submit(…).result()`."""
+        self._connected().must_not_wait()
+        future = self.submit(kernel, *args, deadline=deadline)
+        try:
+            return future.result()
+        except BaseException:
+            # Ctrl-C, for example: no caller has the future.
+            future.cancel()
+            raise
+        finally:
+            del future
+
+    def info(self) -> dict[str, Any]:
+        """The service: name, pid, version, started, max_calls and kernels."""
+        return self._connected().ask({"op": "info"})
+
+    def status(self) -> dict[str, Any]:
+        """As `info`, with workers, clients, memory, the last failures, and numbers of calls for each kernel."""
+        return self._connected().ask({"op": "status"})
+
+    def close(self) -> None:
+        """Close the connection: calls that are open fail. The next call opens it again."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+            if threading.current_thread() is not connection.thread:
+                connection.thread.join()
+
+    def __enter__(self) -> Service:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return connect, (self.name,)
+
+    def __repr__(self) -> str:
+        return f"arenite.service.connect({self.name!r})"
+
+    def _connected(self) -> _Connection:
+        with self._lock:
+            if self._connection is None or self._connection.is_lost:
+                if self._finalizer is not None:
+                    self._finalizer.detach()
+                self._connection = _Connection(self.name)
+                self._finalizer = weakref.finalize(self, self._connection.close)
+                self._finalizer.atexit = False
+            return self._connection
+
+    def _after_fork(self) -> None:
+        """Begins without a connection in a forked process: the parent's stays the parent's."""
+        self._lock = threading.Lock()
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        if self._connection is not None:
+            self._connection.socket.close()
+        self._connection = self._finalizer = None
+
+
+class _Connection:
+    """A connection, the calls that are open on it, and the thread that receives their answers."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        try:
+            self.socket = store._dial(store._path(name))
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise self._gone() from None
+        except store.OtherUser as error:
+            raise ServiceError(str(error)) from None
+        try:
+            self.info = self._greet()
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 0))
+        except BaseException:
+            self.socket.close()
+            raise
+        self.is_lost = False
+        #: Guards the calls. A call that was cancelled has no future, but is open until it is answered.
+        self._changed = threading.Condition()
+        self._calls: dict[int, Future | None] = {}
+        #: Guards the socket for sending, and the order of the questions.
+        self._sending = threading.Lock()
+        self._questions: collections.deque[BaseFuture[dict[str, Any]]] = collections.deque()
+        self.thread = threading.Thread(target=self._run, name=f"arenite-service-{name}", daemon=True)
+        self.thread.start()
+
+    def _gone(self) -> NotRunning:
+        return NotRunning(f"no service {self.name} runs, or it has ended; start it with `executor.serve`")
+
+    def _greet(self) -> dict[str, Any]:
+        data = b""
+        try:
+            # A service that refuses this client has said why before it hung up.
+            with contextlib.suppress(BrokenPipeError):
+                send(self.socket, to_json({"op": "info"}), [])
+            data, files, _ = receive(self.socket)
+            close(files)
+        except BlockingIOError:
+            raise ServiceError(f"the service {self.name} does not answer; is it stopped?") from None
+        except ConnectionError:
+            pass
+        if not data:
+            raise self._gone()
+        info: dict[str, Any] = json.loads(data)
+        if "error" in info:
+            raise ServiceError(info["message"], info["error"])
+        if info.get("service") is not True:
+            raise ServiceError(f"{self.name} is a store and no service: use arenite.connect({self.name!r})")
+        if info["protocol"] != _PROTOCOL:
+            raise ServiceError(
+                f"the service speaks version {info['protocol']} of the protocol, and this client {_PROTOCOL}"
+            )
+        return info
+
+    def must_not_wait(self) -> None:
+        if threading.current_thread() is self.thread:
+            raise RuntimeError("a callback of a service's future must not wait for an answer")
+
+    def call(self, id: int, future: Future, packet: bytes, files: list[int]) -> bool:
+        """Sends a call. Returns False if the service has ended before."""
+        with self._changed:
+            while len(self._calls) >= self.info["max_calls"] and not self.is_lost:
+                if threading.current_thread() is self.thread:
+                    raise ServiceError("a callback must not wait: all calls that the service admits are open", "busy")
+                self._changed.wait()
+            if self.is_lost:
+                return False
+            self._calls[id] = future
+        try:
+            self.send(packet, files)
+        except BaseException as error:
+            with self._changed:
+                self._calls.pop(id, None)
+                self._changed.notify()
+            if isinstance(error, BlockingIOError):
+                raise ServiceError(f"the service {self.name} does not read; is it stopped?") from None
+            if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ECONNRESET, errno.EBADF):
+                if threading.current_thread() is self.thread:
+                    raise self._gone() from None
+                self.close()
+                self.thread.join()
+                return False
+            if isinstance(error, OSError) and error.errno in LIMITS:
+                raise ServiceError(f"the call cannot be sent: {error.strerror} (see ulimit -n)", "limit") from error
+            raise
+        return True
+
+    def send(self, packet: bytes, files: list[int] | None = None) -> None:
+        with self._sending:
+            send(self.socket, packet, files or [])
+
+    def forget(self, id: int, future: Future) -> bool:
+        """Takes the future of an open call, whose answer will be dropped."""
+        with self._changed:
+            if self._calls.get(id) is not future:
+                return False
+            self._calls[id] = None
+            return True
+
+    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        self.must_not_wait()
+        answer: BaseFuture[dict[str, Any]] = BaseFuture()
+        with self._sending:
+            if self.is_lost:
+                raise self._gone()
+            self._questions.append(answer)
+            try:
+                # If it has hung up, all questions fail.
+                with contextlib.suppress(BrokenPipeError):
+                    send(self.socket, to_json(question), [])
+            except BaseException:
+                self._questions.remove(answer)
+                raise
+        return answer.result()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+
+    def _run(self) -> None:
+        try:
+            while self._receive():
+                pass
+        finally:
+            with self._sending:
+                self.is_lost = True
+                self.socket.close()
+            with self._changed:
+                self.is_lost = True
+                lost = [call for call in self._calls.values() if call is not None]
+                self._calls.clear()
+                self._changed.notify_all()
+            for future in [*lost, *self._questions]:
+                future.set_exception(self._gone())
+
+    def _receive(self) -> bool:
+        """Receives an answer. In a function of its own, which keeps nothing of it."""
+        try:
+            data, files, flags = receive(self.socket)
+        except OSError:
+            return False
+        try:
+            if data:
+                self._answered(json.loads(data), files, flags)
+        finally:
+            close(files)
+        return bool(data)
+
+    def _answered(self, answer: dict[str, Any], files: list[int], flags: int) -> None:
+        if (id := answer.get("id")) is None:
+            if self._questions:
+                question = self._questions.popleft()
+                if "error" in answer:
+                    question.set_exception(ServiceError(answer["message"], answer["error"]))
+                else:
+                    question.set_result(answer)
+            return
+        with self._changed:
+            call = self._calls.pop(id, None)
+            self._changed.notify()
+        if call is None:
+            return
+        try:
+            if "error" in answer:
+                call.set_exception(_failure(answer, call._deadline))
+            elif flags & socket.MSG_CTRUNC:
+                text = "the files of the value did not arrive; raise the limit on open files (ulimit -n)"
+                call.set_exception(ServiceError(text, "limit"))
+            else:
+                call.set_result(decode(answer["value"], iter(files), lambda content: content))
+        except Exception as error:
+            call.set_exception(ServiceError(f"the value of the call cannot be read: {error}"))
+
+
+def _failure(answer: dict[str, Any], deadline: float | None) -> BaseException:
+    """The exception of an answer."""
+    code, message = answer["error"], answer["message"]
+    error: Any
+    if code in ("crashed", "exited", "quarantined"):
+        error = WorkerDied(message, signal=answer.get("signal"), exit_code=answer.get("code"))
+    elif code == "timeout":
+        error = DeadlineExceeded(message, deadline=deadline)
+    elif code == "memory_limit":
+        error = MemoryLimitExceeded(message)
+    elif code == "arena_full":
+        error = ArenaFull(message)
+    elif code == "cancelled":
+        return CancelledError(message)
+    else:
+        error = ServiceError(message, code)
+    error.attempts = answer.get("attempts", 1)
+    error.last_words = answer.get("last_words", [])
+    return error  # type: ignore[no-any-return]
+
+
+#: For `os.register_at_fork`.
+_services: weakref.WeakSet[Service] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for service in list(_services):
+        service._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
