@@ -8,9 +8,11 @@ use arenite::{Array, Engine};
 
 /// The number of values in each bin between the smallest and the largest one.
 fn histogram(values: &Array<f32>, bins: u32) -> Result<Array<u64>, String> {
-    let (low, high) = values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &value| {
-        (low.min(value), high.max(value))
-    });
+    let (low, high) = values
+        .iter()
+        .fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &value| {
+            (low.min(value), high.max(value))
+        });
     if values.is_empty() || bins == 0 || !(high - low).is_finite() {
         return Err("a histogram needs finite values, and bins".to_owned());
     }
@@ -55,8 +57,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some("serve") => Ok(service()?.run("example")?),
         Some("call") => call(&connect("example")?),
         _ => {
-            let folder = std::env::temp_dir().join(format!("arenite-example-{}.sock", std::process::id()));
-            let name = folder.to_str().ok_or("a folder for temporary files in UTF-8")?;
+            let folder =
+                std::env::temp_dir().join(format!("arenite-example-{}.sock", std::process::id()));
+            let name = folder
+                .to_str()
+                .ok_or("a folder for temporary files in UTF-8")?;
             let serving = service()?.bind(name)?;
             let stopper = serving.stopper();
             let running = thread::spawn(move || serving.run());

@@ -216,12 +216,6 @@ impl FromValue for String {
     fn from_value(value: Value) -> Result<String, ServiceError> {
         match value {
             Value::Text(text) => Ok(text),
-            // A long text comes as a file.
-            Value::Payload(payload) if *payload.kind() == Kind::Bytes => {
-                let bytes = payload.bytes().map_err(unreadable)?;
-                String::from_utf8(bytes.to_vec())
-                    .map_err(|_| unreadable("no text in UTF-8".to_owned()))
-            }
             other => Err(wrong::<String>(&other)),
         }
     }

@@ -434,6 +434,8 @@ impl Server {
                 deadline,
             }) => match self.call(client, id, &kernel, args, deadline, packet) {
                 Ok(()) => return,
+                // With its number it would be the answer to the call that is open.
+                Err(failure) if failure.error == ErrorCode::BadRequest => encode_json(&failure),
                 Err(failure) => failed(id, failure),
             },
             Ok(_) if packet.is_cut || !packet.fds.is_empty() => encode_json(&Failure::new(

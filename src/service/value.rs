@@ -13,8 +13,8 @@ use crate::sys::{self, Segment};
 
 /// Files that go with a packet. Linux allows 253.
 pub(super) const MAX_FILES: usize = 200;
-/// A longer text travels as a file.
-const MAX_TEXT: usize = 16 << 10;
+/// A longer text, in bytes, travels as a file: the answers to all calls of a client should fit its socket's buffer.
+const MAX_TEXT: usize = 1 << 10;
 /// Up to this size in bytes a file is written with a system call, and a larger one through a map.
 const SMALL: usize = 1 << 20;
 
@@ -199,8 +199,8 @@ pub(super) fn encode(
             None => json!({"float": "-inf"}),
         },
         Value::Text(text) if text.len() > MAX_TEXT => {
-            let payload = Payload::copy(Kind::Bytes, text.as_bytes())?;
-            return encode(Value::Payload(payload), files);
+            files.push(Payload::copy(Kind::Bytes, text.as_bytes())?.file);
+            json!({"kind": "bytes", "text": true})
         }
         Value::Text(text) => text.into(),
         Value::Payload(Payload { kind, file, .. }) => {
@@ -247,12 +247,18 @@ pub(super) fn decode(
                 _ => return Err(format!("{name} is none of \"nan\", \"inf\" and \"-inf\"")),
             },
             None => {
+                let is_text = members.get("text") == Some(&serde_json::Value::Bool(true));
                 let kind = serde_json::from_value(members.into())
                     .map_err(|error| format!("no value: {error}"))?;
                 let file = files
                     .next()
                     .ok_or("fewer descriptors than arrays and bytes")?;
-                Value::Payload(Payload::received(kind, file)?)
+                let payload = Payload::received(kind, file)?;
+                if !is_text {
+                    return Ok(Value::Payload(payload));
+                }
+                let text = String::from_utf8(payload.bytes()?.to_vec());
+                Value::Text(text.map_err(|_| "a text that is not UTF-8")?)
             }
         },
     })

@@ -516,7 +516,11 @@ fn a_client_has_a_limited_number_of_calls() {
         "{answer}"
     );
     let (answer, _) = raw.ask(&call(63), &[]);
-    assert_eq!(answer["error"], "bad_request", "{answer}");
+    assert_eq!(
+        (&answer["id"], &answer["error"]),
+        (&Json::Null, &json!("bad_request")),
+        "{answer}"
+    );
     // Others have their own.
     let mine = client.call::<u32>("add", (1, 2));
     drop(raw);
