@@ -6,6 +6,7 @@
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::{getpid, getppid};
 
-use super::{BenchError, ipc, page, program, spawn, stream};
+use super::{BenchError, ipc, page, program, service, spawn, stream};
 
 /// The environment variable that marks a baseline's worker: process id of the parent, role, arguments of the role.
 pub(super) const MARKER: &str = "ARENITE_BASELINE";
@@ -33,6 +34,8 @@ pub(super) enum Role {
     Photos,
     /// Executes the program that its arguments name.
     Program,
+    /// Serves a kernel at this socket, with this number of workers.
+    Service { workers: usize, socket: String },
 }
 
 impl Role {
@@ -44,6 +47,7 @@ impl Role {
             Self::OneByte => "one-byte".to_owned(),
             Self::Photos => "photos".to_owned(),
             Self::Program => "program".to_owned(),
+            Self::Service { workers, socket } => format!("service {workers} {socket}"),
         }
     }
 
@@ -61,6 +65,10 @@ impl Role {
             "one-byte" => Self::OneByte,
             "photos" => Self::Photos,
             "program" => Self::Program,
+            "service" => Self::Service {
+                workers: words.next()?.parse().ok()?,
+                socket: words.next()?.to_owned(),
+            },
             _ => return None,
         };
         words.next().is_none().then_some(role)
@@ -98,6 +106,7 @@ fn run(marker: &str) -> Result<(), BenchError> {
         Role::OneByte => spawn::answer_one_byte(),
         Role::Photos => program::resize_in_threads(),
         Role::Program => program::become_program(),
+        Role::Service { workers, socket } => service::answer(workers, Path::new(&socket)),
     }
 }
 

@@ -23,6 +23,7 @@ mod page;
 pub mod photos;
 mod pool;
 mod program;
+mod service;
 mod spawn;
 mod stream;
 pub mod work;

@@ -433,7 +433,10 @@ impl Server {
                 args,
                 deadline,
             }) => match self.call(client, id, &kernel, args, deadline, packet) {
-                Ok(()) => return,
+                Ok(()) => {
+                    point!("service.queued");
+                    return;
+                }
                 // With its number it would be the answer to the call that is open.
                 Err(failure) if failure.error == ErrorCode::BadRequest => encode_json(&failure),
                 Err(failure) => failed(id, failure),
@@ -603,6 +606,7 @@ impl Server {
         if socket.send(&text, &files).is_err() {
             self.disconnect(client);
         }
+        point!("service.sent");
     }
 
     /// Lets another thread lead, if none does.

@@ -1,12 +1,17 @@
-//! The server killed between the steps of a request.
+//! Servers killed between the steps of a request.
 
 use arenite::points::{Board, Fault, POINTS, Side, VARIABLE};
+use arenite::service::ServiceErrorKind;
 use arenite::store::{Kind, Store, StoreError, StoreErrorKind};
 
 use crate::harness::{case, tests};
 use crate::programs::{Home, array};
+use crate::service::Served;
 
-tests![a_server_killed_at_any_step_leaves_no_half_object];
+tests![
+    a_server_killed_at_any_step_leaves_no_half_object,
+    a_service_killed_at_any_step_fails_its_calls_and_leaves_no_worker,
+];
 
 /// A request, with its name.
 type Request = (&'static str, fn(&Store) -> Result<(), StoreError>);
@@ -63,6 +68,37 @@ fn a_server_killed_at_any_step_leaves_no_half_object() {
                 store.stop().unwrap();
                 next.wait().assert_done();
             }
+        }
+    }
+}
+
+fn a_service_killed_at_any_step_fails_its_calls_and_leaves_no_worker() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("board");
+    let board = Board::create(&path).unwrap();
+    for point in POINTS.iter().filter(|point| point.side == Side::Service) {
+        for _ in 0..3 {
+            case(format!("killed at {}", point.name));
+            let mut served = Served::with(Home::new(), 2, &[(VARIABLE, &path)]);
+            let client = served.connect();
+            assert_eq!(client.call::<u32>("add", (1, 1)).wait().unwrap(), 2);
+            board.arm(point.name, Fault::Kill, 1..2);
+            let calls: Vec<_> = (0..4).map(|i| client.call::<u32>("add", (i, 1))).collect();
+            served.program.wait().assert_killed();
+            board.disarm();
+            for (i, call) in (0..).zip(calls) {
+                match call.wait() {
+                    Ok(sum) => assert_eq!(sum, i + 1),
+                    Err(error) => assert_eq!(error.kind(), ServiceErrorKind::NotRunning, "{error}"),
+                }
+            }
+            served.program.await_all_gone();
+            let served = Served::with(served.home, 1, &[]);
+            assert_eq!(
+                served.connect().call::<u32>("add", (1, 2)).wait().unwrap(),
+                3
+            );
+            served.stop();
         }
     }
 }

@@ -201,9 +201,10 @@ pub fn call() {
     reached("answered");
 }
 
-struct Served {
-    home: Home,
-    program: Program,
+/// A running service with its folder.
+pub struct Served {
+    pub home: Home,
+    pub program: Program,
 }
 
 impl Served {
@@ -212,20 +213,25 @@ impl Served {
     }
 
     fn at(home: Home, workers: u32) -> Served {
+        Served::with(home, workers, &[])
+    }
+
+    pub fn with(home: Home, workers: u32, variables: &[(&str, &Path)]) -> Served {
         let mut program = Program::with(
             "service",
             || Ok(()),
             |command| {
                 command
                     .env(SOCKET, home.path())
-                    .env(WORKERS, workers.to_string());
+                    .env(WORKERS, workers.to_string())
+                    .envs(variables.iter().copied());
             },
         );
         program.expect("ready");
         Served { home, program }
     }
 
-    fn connect(&self) -> Client {
+    pub fn connect(&self) -> Client {
         connect(&self.home.socket()).unwrap()
     }
 
@@ -234,7 +240,7 @@ impl Served {
         std::fs::read_dir(folder).unwrap().count()
     }
 
-    fn stop(mut self) {
+    pub fn stop(mut self) {
         self.program.wait().assert_done();
         self.program.await_all_gone();
         assert!(!self.home.path().exists());

@@ -36,6 +36,8 @@ pub enum Side {
     Supervisor,
     /// A store's server.
     Store,
+    /// A program that serves kernels.
+    Service,
 }
 
 /// A named place between two steps.
@@ -55,11 +57,12 @@ impl Point {
 }
 
 macro_rules! points {
-    (worker: $($worker:literal)* supervisor: $($supervisor:literal)* store: $($store:literal)*) => {
+    (worker: $($worker:literal)* supervisor: $($supervisor:literal)* store: $($store:literal)* service: $($service:literal)*) => {
         &[
             $(Point { name: $worker, side: Side::Worker },)*
             $(Point { name: $supervisor, side: Side::Supervisor },)*
             $(Point { name: $store, side: Side::Store },)*
+            $(Point { name: $service, side: Side::Service },)*
         ]
     };
 }
@@ -138,6 +141,9 @@ pub const POINTS: &[Point] = points! {
     store:
         // A request.
         "store.received" "store.checked" "store.answered" "store.sent"
+    service:
+        // A call.
+        "service.received" "service.queued" "service.submitted" "service.ended" "service.sent"
 };
 
 /// The index of a point on the board. A name that is not listed does not compile.

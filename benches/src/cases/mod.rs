@@ -17,6 +17,7 @@ mod numbers;
 mod ours;
 mod protection;
 mod resize;
+mod service;
 mod start;
 mod streams;
 mod trace;
@@ -321,6 +322,7 @@ impl Case {
 pub fn all(setup: &Setup) -> Vec<Case> {
     let mut cases = noop::cases(setup);
     cases.extend(actor::cases(setup));
+    cases.extend(service::cases(setup));
     cases.extend(maps::cases(setup));
     cases.extend(handover::cases(setup));
     cases.extend(arrays::cases(setup, &arrays::pictures()));

@@ -183,7 +183,7 @@ fn page_rate(placement: Placement) -> Result<Running, BenchError> {
     }))
 }
 
-fn stream_hot(kind: StreamKind) -> Result<Running, BenchError> {
+pub(super) fn stream_hot(kind: StreamKind) -> Result<Running, BenchError> {
     let mut peer = StreamPeer::start(kind)?;
     Ok(Box::new(move |times| timed(times, |i| peer.noop(i))))
 }
