@@ -33,6 +33,7 @@ pub(crate) mod sealed;
 mod server;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 pub use client::{Store, connect};
 pub use draft::Draft;

@@ -115,7 +115,7 @@ impl<F> Objects<F> {
     }
 
     /// Adds an object that was [checked](Objects::check), or puts it in the place of the one that has its name. Returns it,
-    /// and the file of the other one.
+    /// and the other one.
     pub(super) fn insert(
         &mut self,
         name: &str,
@@ -123,9 +123,9 @@ impl<F> Objects<F> {
         bytes: u64,
         maker: Maker,
         file: F,
-    ) -> (&Object, Option<F>) {
+    ) -> (&Object, Option<(Object, F)>) {
         // First, so that no moment exists with both.
-        let replaced = self.remove(name).ok().map(|(_, file)| file);
+        let replaced = self.remove(name).ok();
         self.last_id += 1;
         self.used += bytes;
         let name: Arc<str> = name.into();
@@ -142,6 +142,21 @@ impl<F> Objects<F> {
         };
         let entry = self.named.entry(name).or_insert(Entry { object, file });
         (&entry.object, replaced)
+    }
+
+    /// Adds an object that another server had under this number. Returns the number of the one that had its name.
+    pub(super) fn restore(&mut self, object: Object, file: F) -> Option<u64> {
+        let older = self.remove(&object.name).ok().map(|(older, _)| older.id);
+        self.last_id = self.last_id.max(object.id);
+        self.used += object.bytes;
+        let name: Arc<str> = object.name.as_str().into();
+        self.names.insert(object.id, Arc::clone(&name));
+        let object = Object {
+            leases: 0,
+            ..object
+        };
+        self.named.insert(name, Entry { object, file });
+        older
     }
 
     /// An object and its file.

@@ -3,13 +3,15 @@
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::error::{StoreError, StoreErrorKind};
 use crate::sys::effective_user;
-use crate::sys::packet::PacketSocket;
+use crate::sys::packet::{PacketSocket, inherited};
 
 /// The folder of the sockets: `$XDG_RUNTIME_DIR/arenite`, or `/tmp/arenite-UID` where that is not set.
 fn folder() -> PathBuf {
@@ -48,17 +50,36 @@ pub(crate) struct Claim {
     passed: Option<PacketSocket>,
 }
 
+/// The first descriptor that a service manager passes.
+const FIRST_PASSED: i32 = 3;
+
 /// The socket at this path that a service manager such as systemd passed to this process (`LISTEN_FDS`), if it did.
 fn passed(path: &Path) -> Option<PacketSocket> {
-    /// The first descriptor that is passed, and the most that are looked at.
-    const FIRST: i32 = 3;
-    const MOST: i32 = 64;
     let number = |name| std::env::var(name).ok()?.parse::<i32>().ok();
     if number("LISTEN_PID").map(i32::cast_unsigned) != Some(std::process::id()) {
         return None;
     }
-    let count = number("LISTEN_FDS")?.clamp(0, MOST);
-    (FIRST..FIRST + count).find_map(|fd| PacketSocket::inherited(fd, path))
+    let count = number("LISTEN_FDS")?.max(0);
+    (FIRST_PASSED..FIRST_PASSED + count).find_map(|fd| PacketSocket::inherited(fd, path))
+}
+
+/// The descriptors with names that a service manager passed to this process (`LISTEN_FDNAMES`), but for sockets. Nothing
+/// when it is asked again: they have an owner then.
+pub(super) fn passed_by_name() -> Vec<(String, OwnedFd)> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    let number = |name| std::env::var(name).ok()?.parse::<i32>().ok();
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    if number("LISTEN_PID").map(i32::cast_unsigned) != Some(std::process::id())
+        || TAKEN.swap(true, Ordering::Relaxed)
+    {
+        return Vec::new();
+    }
+    let count = number("LISTEN_FDS").unwrap_or(0).max(0);
+    let names = names.split(':').zip(FIRST_PASSED..FIRST_PASSED + count);
+    names
+        .filter(|(name, _)| name.starts_with("arenite-"))
+        .filter_map(|(name, fd)| Some((name.to_owned(), inherited(fd)?)))
+        .collect()
 }
 
 impl Claim {

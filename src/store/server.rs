@@ -9,6 +9,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -21,6 +22,7 @@ use super::message::{
 use super::objects::{Maker, Objects, page};
 use super::place::{Claim, now, program_of};
 use super::sealed::{self, FileProblem};
+use super::upgrade::{self, Kept, KeptContent, Upgrade};
 use crate::arena::default_capacity;
 use crate::sync::point;
 use crate::sys::event::{EventFd, Poller};
@@ -118,7 +120,7 @@ struct Serving {
     spare: Option<File>,
     /// Closes descriptors on a thread of its own: closing what a client has sent may wait for what the client likes, and
     /// freeing a large object takes time.
-    closer: Sender<Box<dyn Send>>,
+    closer: Closer,
     stopped: bool,
     idle_since: Instant,
 }
@@ -202,11 +204,12 @@ impl Server {
             connections: HashMap::new(),
             last_client: FIRST_CLIENT - 1,
             spare: File::open("/dev/null").ok(),
-            closer: closer()?,
+            closer: Closer::start(Upgrade::find())?,
             stopped: false,
             idle_since: Instant::now(),
             server: self,
         };
+        serving.restore();
         while !serving.stopped {
             let Some(patience) = serving.patience() else {
                 break;
@@ -219,11 +222,29 @@ impl Server {
                 }
             }
         }
+        // What the service manager is to keep is sent before the end.
+        serving.closer.finish();
         Ok(())
     }
 }
 
 impl Serving {
+    /// Takes over what a server before this one has left with the service manager.
+    fn restore(&mut self) {
+        let (kept, broken) = upgrade::kept();
+        let mut unwanted = broken;
+        for Kept { object, content } in kept {
+            let content = match content {
+                KeptContent::Bytes(bytes) => Content::Here(bytes.into()),
+                KeptContent::File(file) => Content::File(file),
+            };
+            unwanted.extend(self.objects.restore(object, content));
+        }
+        for id in unwanted {
+            self.closer.forget(id, ());
+        }
+    }
+
     /// How long to wait for requests; `None` if the server was idle for too long.
     fn patience(&self) -> Option<Option<Duration>> {
         match self.server.idle_exit {
@@ -361,7 +382,7 @@ impl Serving {
             Request::Clients { after } => plain(done(&self.clients(after))),
             Request::Rm { name } => {
                 let (object, content) = self.objects.remove(&name)?;
-                self.close(content);
+                self.closer.forget(object.id, content);
                 plain(done(&object))
             }
             Request::Stop => {
@@ -406,17 +427,21 @@ impl Serving {
             now: now(),
         };
         point!("store.checked");
+        let kept = self.closer.keeps().then(|| content.share()).transpose();
+        let kept = kept.map_err(limit)?;
         let (object, replaced) = self.objects.insert(name, kind, len, maker, content);
-        if let Some(replaced) = replaced {
-            let _ = self.closer.send(Box::new(replaced));
+        if let Some(kept) = kept {
+            self.closer.keep(object, kept);
+        }
+        if let Some((replaced, content)) = replaced {
+            self.closer.forget(replaced.id, content);
         }
         Ok(object)
     }
 
     /// Drops `what` on the closing thread.
     fn close(&self, what: impl Send + 'static) {
-        // That thread lives as long as the sender.
-        let _ = self.closer.send(Box::new(what));
+        self.closer.close(what);
     }
 
     fn info(&self) -> StoreInfo {
@@ -484,13 +509,86 @@ impl Serving {
     }
 }
 
-/// Starts the thread that drops what it receives.
-fn closer() -> Result<Sender<Box<dyn Send>>, StoreError> {
-    let (sender, receiver) = mpsc::channel::<Box<dyn Send>>();
-    let builder = std::thread::Builder::new().name("arenite-closer".to_owned());
-    sys::process::start_thread(builder, move || receiver.into_iter().for_each(drop))
-        .map_err(|error| StoreError::io("cannot start a thread", &error))?;
-    Ok(sender)
+/// A thread that does what may wait: closing files, and messages to the service manager, in their order.
+#[derive(Debug)]
+struct Closer {
+    tasks: Sender<Task>,
+    thread: JoinHandle<()>,
+    keeps: bool,
+}
+
+enum Task {
+    Close(Box<dyn Send>),
+    Keep(Box<(Object, Content)>),
+    Forget(u64),
+}
+
+impl Closer {
+    fn start(upgrade: Option<Upgrade>) -> Result<Closer, StoreError> {
+        let (tasks, receiver) = mpsc::channel();
+        let keeps = upgrade.is_some();
+        let builder = std::thread::Builder::new().name("arenite-closer".to_owned());
+        let thread = sys::process::start_thread(builder, move || {
+            for task in receiver {
+                let sent = match (task, &upgrade) {
+                    (Task::Close(what), _) => {
+                        drop(what);
+                        continue;
+                    }
+                    (Task::Keep(kept), Some(upgrade)) => match &kept.1 {
+                        Content::Here(bytes) => upgrade.keep(&kept.0, Some(bytes), None),
+                        Content::File(file) => upgrade.keep(&kept.0, None, Some(file.as_fd())),
+                    },
+                    (Task::Forget(id), Some(upgrade)) => upgrade.drop_object(id),
+                    (_, None) => continue,
+                };
+                if let Err(error) = sent {
+                    eprintln!(
+                        "warning: NOTIFY_SOCKET: {error}; a restart of this server may lose an object"
+                    );
+                }
+            }
+        });
+        Ok(Closer {
+            tasks,
+            thread: thread.map_err(|error| StoreError::io("cannot start a thread", &error))?,
+            keeps,
+        })
+    }
+
+    /// Whether a service manager keeps objects.
+    fn keeps(&self) -> bool {
+        self.keeps
+    }
+
+    fn close(&self, what: impl Send + 'static) {
+        self.post(Task::Close(Box::new(what)));
+    }
+
+    /// Lets the service manager keep an object.
+    fn keep(&self, object: &Object, content: Content) {
+        self.post(Task::Keep(Box::new((object.clone(), content))));
+    }
+
+    /// Closes an object's content, here and in the service manager.
+    fn forget(&self, id: u64, content: impl Send + 'static) {
+        if self.keeps {
+            self.post(Task::Forget(id));
+        }
+        self.close(content);
+    }
+
+    fn post(&self, task: Task) {
+        // The thread lives as long as the sender.
+        let _ = self.tasks.send(task);
+    }
+
+    /// Waits until all is done.
+    fn finish(self) {
+        drop(self.tasks);
+        // It does not panic.
+        let _ = self.thread.join();
+    }
 }
 
 impl Content {
@@ -508,6 +606,16 @@ impl Content {
             done += file.read_at(&mut bytes[done..], done as i64)?.max(1);
         }
         Ok(Content::Here(bytes.into()))
+    }
+
+    /// The same content.
+    fn share(&self) -> sys::Result<Content> {
+        match self {
+            Content::Here(bytes) => Ok(Content::Here(bytes.clone())),
+            Content::File(file) => {
+                Segment::reopen(file.as_raw_fd(), Access::ReadOnly).map(Content::File)
+            }
+        }
     }
 
     /// A sealed file with the bytes: each reader has a description, and so a position, of its own.

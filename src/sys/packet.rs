@@ -1,7 +1,9 @@
 //! Unix packet sockets that carry descriptors: what the store's server and clients talk over.
 
+use std::ffi::OsStr;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -91,6 +93,22 @@ impl PacketSocket {
         // Accepting never waits.
         let nonblocking = fcntl(&socket.fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
         (is_wanted && nonblocking.is_ok()).then_some(socket)
+    }
+
+    /// A socket that sends messages to a service manager at `path`, a path or an abstract name that begins with `@`. Sending
+    /// waits for at most `patience`.
+    pub fn notify(path: &OsStr, patience: Duration) -> Result<PacketSocket> {
+        let error = |errno| Error::new("connect", errno, path.display().to_string());
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let fd = socket(AddressFamily::Unix, SockType::Datagram, flags, None).map_err(error)?;
+        let limit = TimeVal::milliseconds(i64::try_from(patience.as_millis()).unwrap_or(i64::MAX));
+        setsockopt(&fd, SendTimeout, &limit).map_err(error)?;
+        let address = match path.as_bytes().strip_prefix(b"@") {
+            Some(name) => UnixAddr::new_abstract(name),
+            None => UnixAddr::new(path),
+        };
+        connect(fd.as_raw_fd(), &address.map_err(error)?).map_err(error)?;
+        Ok(PacketSocket { fd })
     }
 
     /// Connects to `path`. Later calls that wait for longer than `patience` fail with `EAGAIN`.
@@ -235,6 +253,19 @@ impl AsFd for PacketSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// A copy of the descriptor `fd` that this process was started with, in whose place it leaves nothing that takes memory:
+/// `/dev/null`. `None` if there is no such descriptor.
+pub fn inherited(fd: RawFd) -> Option<OwnedFd> {
+    let null = std::fs::File::open("/dev/null").ok()?;
+    // SAFETY: they access no memory of this process; a number that is no descriptor is an error. Nothing else owns the
+    // number `fd`, or it keeps a descriptor.
+    let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };
+    let copy = own(Errno::result(copy).ok()?);
+    // SAFETY: as above.
+    unsafe { libc::dup3(null.as_raw_fd(), fd, libc::O_CLOEXEC) };
+    Some(copy)
 }
 
 /// Takes ownership of a descriptor that a system call has just made.

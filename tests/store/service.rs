@@ -433,7 +433,8 @@ fn a_call_that_fails_says_how_and_fails_alone() {
     drop(standing);
     other.wait().unwrap();
     is_well(&client);
-    assert_eq!(served.descriptors(), before);
+    // Those of the workers' replacements come one after the other.
+    wait_until("no more descriptors", || served.descriptors() <= before);
     drop((client, brief));
     served.stop();
 }
@@ -570,7 +571,7 @@ fn a_client_killed_at_any_step_leaves_no_call() {
                 status["clients"].as_array().unwrap().len() == 1 && !kernels.iter().any(open)
             });
             is_well(&client);
-            wait_until("as many descriptors", || served.descriptors() == before);
+            wait_until("no more descriptors", || served.descriptors() <= before);
         }
     }
     drop(client);
@@ -721,7 +722,7 @@ fn hostile_packets_are_errors_for_their_sender() {
     assert_eq!(answer["service"], true, "{answer}");
     drop(raw);
     is_well(&client);
-    wait_until("as many descriptors", || served.descriptors() == before);
+    wait_until("no more descriptors", || served.descriptors() <= before);
     drop(client);
     served.stop();
 }
