@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::Shape;
 use super::lane::{CurrentLane, LaneChunkOwner, LaneTicket};
+use super::sealed_file::SealedFile;
 use crate::arena::{ArenaFull, Block, BlockPlacement, Extent, Offset};
 
 /// Alignment of every array in bytes. Sub-arrays start at a multiple of their row.
@@ -124,7 +125,10 @@ impl<T: Send + Sync + UnwindSafe + RefUnwindSafe> Keeper for T {}
 #[derive(Clone)]
 pub(super) enum SealedMemory {
     Private(Arc<Heap>),
+    /// A file that its mapper guarantees not to change.
     Mapped(#[allow(dead_code, reason = "keeps the file mapped")] Arc<dyn Keeper>),
+    /// A sealed memory file.
+    File(Arc<SealedFile>),
     Block {
         block: Arc<Block>,
         /// Start of the array.
@@ -169,7 +173,7 @@ impl SealedMemory {
     pub(super) fn advanced(&self, skip: usize) -> SealedMemory {
         let mut shared = self.clone();
         match &mut shared {
-            SealedMemory::Private(_) | SealedMemory::Mapped(_) => {}
+            SealedMemory::Private(_) | SealedMemory::Mapped(_) | SealedMemory::File(_) => {}
             SealedMemory::Block { at, .. } | SealedMemory::Lane { at, .. } => {
                 *at = advance(*at, skip)
             }
@@ -199,9 +203,9 @@ impl SealedMemory {
                     ticket,
                 }),
             },
-            shared @ (SealedMemory::Mapped(_) | SealedMemory::Lane { owner: None, .. }) => {
-                Err(shared)
-            }
+            shared @ (SealedMemory::Mapped(_)
+            | SealedMemory::File(_)
+            | SealedMemory::Lane { owner: None, .. }) => Err(shared),
         }
     }
 }

@@ -1,13 +1,9 @@
-//! Memory files: written by one process, then sealed, after which all processes may map them as arrays.
+//! Memory files: written by one process, then sealed, after which all processes may map them as arrays
+//! (`Array::map_sealed`).
 
 use std::ops::{Deref, DerefMut};
-use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::ptr::NonNull;
 use std::slice;
-use std::sync::Arc;
 
-use super::memory::{self, SealedMemory};
-use super::{Array, Element, Shape};
 use crate::sys::{self, HUGE, Map, Prot, Segment};
 
 /// A memory file that only this process has, mapped for writing. Dereferences to its bytes, zeros at first.
@@ -77,55 +73,5 @@ impl DerefMut for MemoryFile {
             Some(map) => unsafe { slice::from_raw_parts_mut(map.base().as_ptr(), map.len()) },
             None => &mut [],
         }
-    }
-}
-
-/// Why a memory file is no array.
-#[derive(Debug)]
-pub(crate) enum MapError {
-    /// It can still be written or truncated.
-    NotSealed,
-    /// It has another length than an array of this shape.
-    Length { expected: u64, found: u64 },
-    /// Linux refused.
-    System(sys::Error),
-}
-
-impl From<sys::Error> for MapError {
-    fn from(error: sys::Error) -> MapError {
-        MapError::System(error)
-    }
-}
-
-impl<T: Element> Array<T> {
-    /// Maps a sealed memory file that holds exactly an array of this shape. `keep` is dropped after the last handle.
-    pub(crate) fn map_sealed(
-        segment: &Segment,
-        shape: Shape,
-        keep: impl Send + Sync + UnwindSafe + RefUnwindSafe + 'static,
-    ) -> Result<Array<T>, MapError> {
-        if !segment.is_sealed()? {
-            return Err(MapError::NotSealed);
-        }
-        let found = segment.stat()?.len;
-        let bytes = match shape.bytes::<T>() {
-            Some(bytes) if bytes as u64 == found => bytes,
-            bytes => {
-                let expected = bytes.map_or(u64::MAX, |bytes| bytes as u64);
-                return Err(MapError::Length { expected, found });
-            }
-        };
-        let map = match bytes {
-            0 => None,
-            _ => Some(Map::new(segment, 0, bytes, Prot::Read, bytes >= HUGE)?),
-        };
-        let start = map.as_ref().map_or(NonNull::dangling(), Map::base);
-        Ok(Array::assemble(
-            memory::first_element(start, bytes),
-            shape,
-            memory::len_of(&shape),
-            // The map is dropped before what keeps it.
-            SealedMemory::Mapped(Arc::new((map, keep))),
-        ))
     }
 }

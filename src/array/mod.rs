@@ -55,6 +55,7 @@ pub(crate) mod nd;
 pub mod npy;
 mod partitions;
 mod sealed;
+mod sealed_file;
 mod shape;
 #[cfg(test)]
 mod tests;
@@ -65,10 +66,11 @@ pub(crate) use exclusive::ArrayMutLocation;
 pub(crate) use lane::{LaneChunk, LaneCount, LaneMemory};
 pub(crate) use memory::AllocError;
 #[cfg(feature = "store")]
-pub(crate) use memory_file::{MapError, MemoryFile};
+pub(crate) use memory_file::MemoryFile;
 pub use partitions::Partitions;
 pub use sealed::Array;
 pub(crate) use sealed::ArrayLocation;
+pub(crate) use sealed_file::{FileName, MapError, SealedFile};
 pub use shape::{BadRank, BadReshape, MAX_DIMS, Shape};
 pub use tile::{TileMut, TilesMut};
 

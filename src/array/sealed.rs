@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::lane::{LaneCount, LaneTicket};
 use super::memory::{self, SealedMemory};
+use super::sealed_file::SealedFile;
 use super::{ArrayMut, BadReshape, Element, Shape};
 use crate::arena::{ArenaFull, Block, Extent, Offset};
 
@@ -43,8 +44,10 @@ unsafe impl<T: Element> Sync for Array<T> {}
 pub(crate) enum ArrayLocation<'a> {
     /// This process's heap.
     Private,
-    /// A mapped file.
+    /// A mapped file that may change.
     Mapped,
+    /// A sealed memory file, and the first byte in it.
+    File(&'a Arc<SealedFile>, u64),
     /// An extent of an arena block, in the supervisor.
     Block(&'a Arc<Block>, Extent),
     /// An extent of the arena, inside a kernel.
@@ -347,6 +350,9 @@ impl<T: Element> Array<T> {
         match &self.memory {
             SealedMemory::Private(_) => ArrayLocation::Private,
             SealedMemory::Mapped(_) => ArrayLocation::Mapped,
+            SealedMemory::File(file) => {
+                ArrayLocation::File(file, file.skip(self.first.cast(), bytes))
+            }
             SealedMemory::Block { block, at } => {
                 ArrayLocation::Block(block, memory::extent(*at, bytes))
             }
@@ -397,7 +403,7 @@ impl<T: Element> Deref for Array<T> {
         // SAFETY: a sealed array: `len` initialised elements stay mapped at `first` while a handle lives, and no
         // process writes them. Private: not mapped elsewhere, and an Array hands out no `&mut`. Block: sealed, and not
         // given to a writer before the last handle or lease is gone. Lane: under the job's lease, or written by this
-        // job alone before it was sealed. Mapped: guaranteed by the caller of `npy::map`.
+        // job alone before it was sealed. File: sealed by Linux. Mapped: guaranteed by the caller of `npy::map`.
         unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.len) }
     }
 }

@@ -172,7 +172,8 @@ impl Engine {
     }
 
     /// Copies an array into this engine's arena: from private memory, from a mapped file, or from another engine. Jobs
-    /// reject such arrays instead of copying them.
+    /// reject such arrays instead of copying them. They take those of a [store](crate::raw::map_sealed) without this
+    /// call; it saves copies where workers are sandboxed, which get a copy for each job.
     ///
     /// ```standalone_crate
     /// use arenite::{Array, Engine, JobErrorKind, Rejection};

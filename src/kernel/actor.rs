@@ -22,6 +22,7 @@ use std::fmt::Display;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::arity::for_each_arity;
 use super::entry::{Kernel, Params, Program, params_sealed, zst_value};
@@ -31,7 +32,7 @@ use super::host::{Host, Unreachable};
 use super::param::{HostRef, Key, Param, Words};
 use super::reply::{BadReply, Reply};
 use crate::arena::{ArenaFull, Extent};
-use crate::array::{LaneChunk, LaneCount, lane};
+use crate::array::{FileName, LaneChunk, LaneCount, SealedFile, lane};
 
 /// What the initial kernel of an actor may return: the state `S`, or a `Result` with it. Sealed.
 #[diagnostic::on_unimplemented(
@@ -260,6 +261,9 @@ unsafe impl Host for ActorHost<'_> {
         Err(Unreachable(
             "an actor cannot retain an array that others will change".into(),
         ))
+    }
+    fn open_file(&self, name: FileName) -> Result<Arc<SealedFile>, BadArgument> {
+        self.host.open_file(name)
     }
     fn count(&self) -> &'static LaneCount {
         self.count

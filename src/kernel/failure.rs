@@ -1,6 +1,8 @@
 //! Why a kernel produced no value: [`Failure`].
 
 use super::error::Returned;
+use std::fmt;
+
 use super::host::Unreachable;
 use super::reply::AnyValue;
 use super::wire::Malformed;
@@ -32,6 +34,17 @@ pub enum BadArgument {
     Malformed,
     /// The named memory is out of reach.
     Unreachable(String),
+    /// The system does not let the worker open a file of the program. No fault of either.
+    NoFile(String),
+}
+
+impl fmt::Display for BadArgument {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed => f.write_str("their words do not fit the parameters"),
+            Self::Unreachable(why) | Self::NoFile(why) => f.write_str(why),
+        }
+    }
 }
 
 impl From<Malformed> for BadArgument {

@@ -1,9 +1,11 @@
 //! What a running kernel needs from its lane: [`Host`].
 
 use std::ptr::NonNull;
+use std::sync::Arc;
 
+use super::failure::BadArgument;
 use crate::arena::{ArenaFull, Extent};
-use crate::array::{LaneChunk, LaneCount};
+use crate::array::{FileName, LaneChunk, LaneCount, SealedFile};
 
 /// An argument names memory that this process cannot reach.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub(crate) unsafe trait Host {
     /// Returns the address of an array that the job changes, writable until the job ends. Also opens `behind` bytes of
     /// whole pages behind its own, which belong to no other array.
     fn lend(&self, extent: Extent, behind: u64) -> Result<NonNull<u8>, Unreachable>;
+    /// Maps a sealed memory file of the supervisor.
+    fn open_file(&self, name: FileName) -> Result<Arc<SealedFile>, BadArgument>;
     /// Returns the counter of this lane's array handles.
     fn count(&self) -> &'static LaneCount;
     /// Returns the counter for the handles of an array that was just read or lent.

@@ -57,7 +57,7 @@ pub(crate) use entry::{
 };
 pub(crate) use error::MAX_ERROR_BYTES;
 pub(crate) use extra::{Extra, ExtraArg, Nothing};
-pub(crate) use failure::{Failure, SpawnedFailed};
+pub(crate) use failure::{BadArgument, Failure, SpawnedFailed};
 pub(crate) use host::{Host, Unreachable};
 pub(crate) use names::stored;
 pub(crate) use param::{CallWriter, Key};

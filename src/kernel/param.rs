@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::failure::BadArgument;
 use super::host::Host;
 use super::scalar::Scalar;
-use super::wire::{ArgWriter, Lease, Malformed, WordReader};
+use super::wire::{ArgWriter, FILE_REGION, Lease, Malformed, WordReader};
 use crate::arena::{Block, Extent, Offset, PAGE};
 use crate::array::{Array, ArrayLocation, ArrayMut, ArrayMutLocation, Element, Shape, TileMut};
 
@@ -94,6 +94,8 @@ pub struct HostRef<'a>(pub(crate) &'a dyn Host);
 /// | [`raw::Buffers<'_>`](super::raw::Buffers) | `Vec<raw::Buffer>`, for bindings of other languages |
 /// | `&Bytes` | `Bytes`, `Vec<u8>`, references to these, `&[u8]`, `&[u8; N]` |
 /// | a [`Scalar`] | the same |
+///
+/// An `Array<T>` is in the arena of the job's engine, or from a store (`arenite::store`, with the feature `store`).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be passed for the kernel's parameter `{P}`",
     label = "not an argument for `{P}`",
@@ -128,8 +130,33 @@ pub(super) fn receive_array<T: Element>(
     words: &mut Words<'_>,
     host: &HostRef<'_>,
 ) -> Result<Array<T>, BadArgument> {
-    let (extent, shape) = read_array::<T>(words)?;
+    let at = words.0.offset()?;
+    if at.region() == FILE_REGION {
+        return receive_file(at.offset(), words, host);
+    }
+    let (extent, shape) = read_shape::<T>(at, words)?;
     array_at(extent, shape, host)
+}
+
+/// Reads an array at `skip` in a sealed file, or the copy of one.
+#[cold]
+fn receive_file<T: Element>(
+    skip: u64,
+    words: &mut Words<'_>,
+    host: &HostRef<'_>,
+) -> Result<Array<T>, BadArgument> {
+    match words.0.file()? {
+        Ok(name) => {
+            let shape = words.0.shape()?;
+            shape.bytes::<T>().ok_or(Malformed)?;
+            let file = host.0.open_file(name)?;
+            Ok(Array::in_file(file, skip, shape).ok_or(Malformed)?)
+        }
+        Err(copy) => {
+            let (extent, shape) = read_shape::<T>(copy, words)?;
+            array_at(extent, shape, host)
+        }
+    }
 }
 
 /// Returns the array of this shape at `extent`, whose length matches the shape.
@@ -148,7 +175,14 @@ pub(super) fn array_at<T: Element>(
 pub(super) fn read_array<T: Element>(
     words: &mut Words<'_>,
 ) -> Result<(Extent, Shape), BadArgument> {
-    let at: Offset = words.0.offset()?;
+    let at = words.0.offset()?;
+    read_shape::<T>(at, words)
+}
+
+fn read_shape<T: Element>(
+    at: Offset,
+    words: &mut Words<'_>,
+) -> Result<(Extent, Shape), BadArgument> {
     let shape = words.0.shape()?;
     let len = shape.bytes::<T>().ok_or(Malformed)? as u64;
     Ok((Extent { at, len }, shape))
@@ -167,6 +201,11 @@ pub(super) fn send_array<T: Element>(array: &Array<T>, call: &mut CallWriter) {
         ArrayLocation::Block(block, extent) if block.arena_id() == call.0.arena() => {
             call.0.array(extent, &array.shape());
             call.0.leases.push(Lease::Shared(Arc::clone(block)));
+        }
+        ArrayLocation::File(file, skip) => {
+            // Not through a slice: a raw buffer is never one.
+            let bytes = array.len() * size_of::<T>();
+            call.0.file(file, (skip, bytes as u64), &array.shape());
         }
         _ => call.0.foreign = true,
     }

@@ -51,8 +51,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use std::fmt;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use super::failure::BadArgument;
 use super::param::{
@@ -60,7 +61,48 @@ use super::param::{
     receive_array, sealed, send_array,
 };
 use super::wire::{Lease, Malformed};
-use crate::array::{Array, ArrayLocation, ArrayMut};
+use crate::array::{Array, ArrayLocation, ArrayMut, MapError, Shape};
+use crate::sys::Segment;
+
+/// Maps a sealed memory file (`memfd_create`) as an array of its bytes, which jobs of any engine take without a copy.
+///
+/// It needs the seals `F_SEAL_WRITE`, `F_SEAL_GROW` and `F_SEAL_SHRINK`: then no process can change it, so references to
+/// its elements are sound. Workers open it through the descriptor of this process, which stays open as long as there are
+/// handles. For files of up to 64 KiB, and when more than half of the descriptors that this process may have
+/// (`RLIMIT_NOFILE`) are open, it is closed at once; jobs then get a copy, and so do those of sandboxed workers.
+///
+/// ```
+/// # use std::{fs::File, io::Write, os::fd::OwnedFd};
+/// # use nix::{fcntl::{FcntlArg, SealFlag, fcntl}, sys::memfd::{MFdFlags, memfd_create}};
+/// let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+/// let mut file = File::from(memfd_create("table", flags)?);
+/// file.write_all(b"three words here")?;
+/// let refused = arenite::raw::map_sealed(file.try_clone()?.into()).unwrap_err();
+/// assert!(refused.to_string().contains("seal"), "{refused}");
+///
+/// let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK;
+/// fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+/// let table = arenite::raw::map_sealed(file.into())?;
+/// assert_eq!(table[..], *b"three words here");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// It is no memory file, lacks a seal, or cannot be mapped.
+pub fn map_sealed(file: OwnedFd) -> io::Result<Array<u8>> {
+    let refused = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
+    let segment = Segment::from(file);
+    let len = usize::try_from(segment.stat()?.len).unwrap_or(usize::MAX);
+    Array::map_sealed(segment, Shape::from(len), ()).map_err(|error| match error {
+        MapError::System(error) => error.into(),
+        MapError::NotSealed => refused(
+            "the memory file can still be changed: seal it with F_SEAL_WRITE, F_SEAL_GROW and F_SEAL_SHRINK".into(),
+        ),
+        MapError::Length { expected, found } => refused(format!(
+            "the memory file has {found} bytes, and {expected} were to be mapped"
+        )),
+    })
+}
 
 /// Bytes for a job: the elements of an array, which it reads or changes in place.
 #[derive(Debug)]

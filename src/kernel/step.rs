@@ -233,10 +233,7 @@ impl ChainWriter {
         let head = mask | if last { LAST } else { 0 };
         call.0
             .extend(&[node.seed, step, words.len() as u64 + 1, head]);
-        call.0.extend(words);
-        if !node.leases.is_empty() {
-            call.0.leases.append(&mut node.leases);
-        }
+        call.0.append(node);
         call.0.foreign |= node.foreign;
         call.0.exclusive |= node.exclusive;
         call.0.once |= node.once;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::arena::{ArenaFull, Block, Extent, Offset};
-use crate::array::Shape;
+use crate::array::{FileName, SealedFile, Shape};
 
 /// The number of words that fit into a slot of a link (`link` asserts that they are equal).
 pub(crate) const INLINE_WORDS: usize = 12;
@@ -33,6 +33,8 @@ pub(crate) enum Lease {
     Owned(Arc<Block>),
     /// Rows of an array lent by a scope, which keeps it alive. Only used in messages.
     Lent(std::ops::Range<usize>),
+    /// A sealed memory file that the job reads, whose descriptor workers open.
+    File(Arc<SealedFile>),
     /// Bytes that the job changes in place, in a block to which there may be other handles: see
     /// [`raw::Buffer::write`](super::raw::Buffer::write).
     Loan {
@@ -44,19 +46,39 @@ pub(crate) enum Lease {
 }
 
 impl Lease {
-    /// The bytes of the block that it holds.
+    /// The bytes of the arena that it holds.
     pub(crate) fn bytes(&self) -> u64 {
         match self {
             Self::Shared(block) | Self::Owned(block) | Self::Loan { block, .. } => {
                 block.extent().len
             }
-            Self::Lent(_) => 0,
+            Self::Lent(_) | Self::File(_) => 0,
         }
     }
 }
 
 /// The leases of one call: one per array argument, and one for a spilled argument block.
 pub(crate) type Leases = SmallVec<[Lease; 2]>;
+
+/// In the words of a call, the region of an array in a sealed memory file: no arena has one of this number. The words
+/// after the offset name the file: descriptor, device, inode. Or they are [`COPIED`], the offset of a copy in the arena,
+/// and 0. The shape comes last.
+pub(crate) const FILE_REGION: u16 = u16::MAX;
+/// In place of the descriptor of a sealed file: it was copied. No descriptor has this number.
+pub(crate) const COPIED: u64 = u64::MAX;
+
+/// An argument in a sealed memory file.
+#[derive(Clone, Copy, Debug)]
+struct FileArgument {
+    /// The position of its offset among the words.
+    word: usize,
+    /// The position of its lease.
+    lease: usize,
+    /// Its first byte in the file.
+    skip: u64,
+    /// Bytes.
+    len: u64,
+}
 
 /// Writes the arguments of one call, in the supervisor.
 #[derive(Debug)]
@@ -68,7 +90,9 @@ pub(crate) struct ArgWriter {
     /// All words, once they no longer fit inline.
     long: Vec<u64>,
     pub(crate) leases: Leases,
-    /// Whether an argument is in private memory, a mapped file or another engine.
+    /// The arguments that workers open themselves, until [`copy_files`](Self::copy_files) has looked at them.
+    files: SmallVec<[FileArgument; 1]>,
+    /// Whether an argument is in private memory, a mapped file that may change, or another engine.
     pub(crate) foreign: bool,
     /// Set if the arena had no room to give a lent array pages of its own.
     pub(crate) full: Option<ArenaFull>,
@@ -93,6 +117,7 @@ impl ArgWriter {
             inline: [0; INLINE_WORDS],
             long: Vec::new(),
             leases: SmallVec::new(),
+            files: SmallVec::new(),
             foreign: false,
             full: None,
             spilled: None,
@@ -116,6 +141,7 @@ impl ArgWriter {
         self.long.clear();
         self.shrink();
         self.leases.clear();
+        self.files.clear();
         self.foreign = false;
         self.full = None;
         self.spilled = None;
@@ -188,6 +214,82 @@ impl ArgWriter {
     pub(crate) fn array(&mut self, extent: Extent, shape: &Shape) {
         self.word(bytemuck::cast(extent.at));
         write_shape(shape, |word| self.word(word));
+    }
+
+    /// Writes an array of `len` bytes at `skip` in a sealed file.
+    pub(crate) fn file(&mut self, file: &Arc<SealedFile>, (skip, len): (u64, u64), shape: &Shape) {
+        self.files.push(FileArgument {
+            word: self.len,
+            lease: self.leases.len(),
+            skip,
+            len,
+        });
+        self.word(bytemuck::cast(Offset::new(FILE_REGION, skip)));
+        let (fd, (device, inode)) = match file.name() {
+            Some(name) => (name.fd.into(), name.identity),
+            // To be replaced by a copy.
+            None => (COPIED, (0, 0)),
+        };
+        self.extend(&[fd, device, inode]);
+        write_shape(shape, |word| self.word(word));
+        self.leases.push(Lease::File(Arc::clone(file)));
+    }
+
+    /// Whether arguments are in sealed files, and `copy_files` has not been called.
+    #[inline]
+    pub(crate) fn has_files(&self) -> bool {
+        !self.files.is_empty()
+    }
+
+    /// Replaces arguments in sealed files by copies where `alloc` allocates: those that workers cannot open, or all.
+    #[cold]
+    pub(crate) fn copy_files(
+        &mut self,
+        all: bool,
+        alloc: impl Fn(u64) -> Result<Block, ArenaFull>,
+    ) {
+        for argument in std::mem::take(&mut self.files) {
+            let Lease::File(file) = &self.leases[argument.lease] else {
+                continue;
+            };
+            if !all && file.name().is_some() {
+                continue;
+            }
+            match file.copy_in((argument.skip, argument.len), self.arena, &alloc) {
+                Some(Ok(block)) => {
+                    let at = bytemuck::cast(block.extent().at);
+                    for (word, value) in (argument.word + 1..).zip([COPIED, at, 0]) {
+                        self.words_mut()[word] = value;
+                    }
+                    self.leases[argument.lease] = Lease::Shared(block);
+                }
+                Some(Err(full)) => self.full = Some(full),
+                None => self.foreign = true,
+            }
+        }
+    }
+
+    /// Appends the words and leases of another call.
+    pub(crate) fn append(&mut self, other: &mut ArgWriter) {
+        let (word, lease) = (self.len, self.leases.len());
+        self.extend(other.words());
+        let moved = other.files.drain(..).map(|file| FileArgument {
+            word: word + file.word,
+            lease: lease + file.lease,
+            ..file
+        });
+        self.files.extend(moved);
+        if !other.leases.is_empty() {
+            self.leases.append(&mut other.leases);
+        }
+    }
+
+    fn words_mut(&mut self) -> &mut [u64] {
+        if self.len <= INLINE_WORDS {
+            &mut self.inline[..self.len]
+        } else {
+            &mut self.long
+        }
     }
 
     /// Returns all words.
@@ -279,6 +381,19 @@ impl<'a> WordReader<'a> {
 
     pub(crate) fn offset(&mut self) -> Result<Offset, Malformed> {
         Ok(bytemuck::cast(self.word()?))
+    }
+
+    /// Reads what follows the offset of an array in a sealed file: the file, or the offset of a copy.
+    pub(crate) fn file(&mut self) -> Result<Result<FileName, Offset>, Malformed> {
+        let (fd, first, second) = (self.word()?, self.word()?, self.word()?);
+        if fd == COPIED {
+            return Ok(Err(bytemuck::cast(first)));
+        }
+        let fd = u32::try_from(fd).map_err(|_| Malformed)?;
+        Ok(Ok(FileName {
+            fd,
+            identity: (first, second),
+        }))
     }
 
     pub(crate) fn shape(&mut self) -> Result<Shape, Malformed> {

@@ -129,7 +129,12 @@ impl Store {
         &self.0.name
     }
 
-    /// Maps the array `name`, without a copy. It remains usable after its removal and after the server's end.
+    /// Maps the array `name`, without a copy. It remains usable after its removal and after the server's end, and jobs of
+    /// any engine take it by reference.
+    ///
+    /// For that, a descriptor stays open as long as there are handles. For objects of up to 64 KiB, and when more than
+    /// half of the descriptors that this process may have (`RLIMIT_NOFILE`) are open, it is closed at once, and jobs get a
+    /// copy.
     ///
     /// # Errors
     ///
@@ -156,7 +161,7 @@ impl Store {
             .filter_map(|&extent| usize::try_from(extent).ok())
             .collect();
         let shape = Shape::try_from(&extents[..]).map_err(|error| wrong(error.to_string()))?;
-        Array::map_sealed(&file, shape, lease).map_err(|error| unusable(name, error))
+        Array::map_sealed(file, shape, lease).map_err(|error| unusable(name, error))
     }
 
     /// Maps the bytes of the object `name` of any kind, without a copy.
@@ -166,7 +171,7 @@ impl Store {
     /// [`StoreErrorKind::NoObject`].
     pub fn get_bytes(&self, name: &str) -> Result<(Object, Array<u8>), StoreError> {
         let (object, file, lease) = self.open(name)?;
-        let bytes = Array::map_sealed(&file, Shape::from(object.bytes as usize), lease)
+        let bytes = Array::map_sealed(file, Shape::from(object.bytes as usize), lease)
             .map_err(|error| unusable(name, error))?;
         Ok((object, bytes))
     }

@@ -18,9 +18,12 @@
 //! # Ok::<(), arenite::store::StoreError>(())
 //! ```
 //!
-//! docs/store-protocol.md describes the messages for clients in other languages. A job takes an object by its name: the
-//! kernel connects and maps it, except in sandboxed workers, which open no sockets and take a copy
-//! ([`Engine::from_slice`](crate::Engine::from_slice)).
+//! An array from a store is an argument of jobs like one of the engine's arena, by reference: workers map the object as
+//! well. Workers that cannot open it (those of a sandbox, and of a program that is not dumpable) get a copy in the arena,
+//! which jobs that run at the same time share; so do jobs that take an object of up to 64 KiB. A kernel may also take a
+//! name, and connect itself.
+//!
+//! docs/store-protocol.md describes the messages for clients in other languages.
 
 mod client;
 mod draft;

@@ -17,8 +17,8 @@ pub(super) fn copy_out(
     let is_input = |block: &Arc<Block>| {
         leases.iter().any(|lease| match lease {
             Lease::Shared(input) | Lease::Owned(input) => Arc::ptr_eq(input, block),
-            // Nothing is lent to sandboxed workers.
-            Lease::Lent(_) | Lease::Loan { .. } => false,
+            // Nothing is lent to sandboxed workers, and they open no files.
+            Lease::Lent(_) | Lease::Loan { .. } | Lease::File(_) => false,
         })
     };
     for at in 0..arrays.len() {

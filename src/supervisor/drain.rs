@@ -620,7 +620,7 @@ pub(super) fn lent(leases: &Leases) -> Vec<Range<usize>> {
         .iter()
         .filter_map(|lease| match lease {
             Lease::Lent(rows) => Some(rows.clone()),
-            Lease::Shared(_) | Lease::Owned(_) | Lease::Loan { .. } => None,
+            Lease::Shared(_) | Lease::Owned(_) | Lease::Loan { .. } | Lease::File(_) => None,
         })
         .collect()
 }

@@ -182,7 +182,7 @@ impl Grants {
                 Lease::Loan { block, extent } => skip_within(*extent, array.view)
                     .and_then(|_| skip_within(block.extent(), array.view))
                     .map(|skip| (Arc::clone(block), skip)),
-                Lease::Lent(_) => None,
+                Lease::Lent(_) | Lease::File(_) => None,
             });
             let earlier = || {
                 let block = retained.find(array.view)?;

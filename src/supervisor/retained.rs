@@ -83,7 +83,7 @@ impl RetainedArrays {
         // Mostly none.
         let lent = leases.iter().filter_map(|lease| match lease {
             Lease::Owned(block) | Lease::Loan { block, .. } => Some(block),
-            Lease::Shared(_) | Lease::Lent(_) => None,
+            Lease::Shared(_) | Lease::Lent(_) | Lease::File(_) => None,
         });
         let lent: Vec<_> = lent.collect();
         let was_lent = |block: &Arc<Block>| lent.iter().any(|lent| Arc::ptr_eq(lent, block));

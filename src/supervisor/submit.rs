@@ -10,7 +10,7 @@ use super::policy::Policy;
 use super::record::{JobId, Record, Stage};
 use super::shared::{Locked, Supervisor};
 use super::state::EngineState;
-use crate::arena::{Arena, ArenaFull};
+use crate::arena::{Arena, ArenaFull, BlockPlacement};
 use crate::kernel::KernelInfo;
 use crate::kernel::wire::{ArgWriter, Lease};
 use crate::link::{INLINE_WORDS, NOTICE, SPILLED, STAMPED, fence_after_queueing};
@@ -114,6 +114,11 @@ impl EngineState {
     /// Moves the call of a job into its record. Returns the answer if the call cannot be made.
     #[inline(always)]
     pub(super) fn write_call(&mut self, index: u32, call: &mut ArgWriter) -> Option<JobErrorKind> {
+        if call.has_files() {
+            // Calls that the engine makes for graphs; others had it done without the lock.
+            let alloc = |len| self.arena.alloc(0, len, BlockPlacement::Packed);
+            call.copy_files(must_copy_files(self.config.is_sandboxed()), alloc);
+        }
         let form = if self.trace.is_some() { STAMPED } else { 0 };
         if fill(self.records.at(index), call, form) {
             return refusal_of(call, self.config.is_sandboxed());
@@ -215,6 +220,7 @@ impl Supervisor {
     /// Copies a call that is too long for a slot to where workers can read it. Not under the lock, since it may have to
     /// wait for memory that another thread commits.
     pub(super) fn spill(&self, call: &mut ArgWriter) {
+        self.copy_files(call);
         if call.must_spill() {
             let words = call.words();
             call.spilled = Some(self.with_room(|arena| arena.alloc_words(words)));
@@ -222,10 +228,19 @@ impl Supervisor {
         }
     }
 
-    /// The same for a caller that holds the lock.
+    /// Copies arrays of stores that the workers cannot map into the arena. Not under the lock either.
+    pub(super) fn copy_files(&self, call: &mut ArgWriter) {
+        if call.has_files() {
+            call.copy_files(must_copy_files(self.is_sandboxed()), |len| {
+                self.with_room(|arena| arena.alloc(0, len, BlockPlacement::Packed))
+            });
+        }
+    }
+
+    /// The same as `spill` for a caller that holds the lock.
     #[inline]
     pub(super) fn spilled<'a>(&'a self, mut state: Locked<'a>, call: &mut ArgWriter) -> Locked<'a> {
-        if call.must_spill() {
+        if call.must_spill() || call.has_files() {
             self.unlock(state);
             self.spill(call);
             state = self.lock();
@@ -252,6 +267,13 @@ impl Supervisor {
             again
         })
     }
+}
+
+/// Whether workers cannot open descriptors of this process: in a sandbox they open nothing, and Linux refuses it for a
+/// process that is not dumpable.
+#[cold]
+fn must_copy_files(is_sandboxed: bool) -> bool {
+    is_sandboxed || !crate::sys::process::is_dumpable()
 }
 
 /// Moves a call into its record. Returns false if more has to be done with it.

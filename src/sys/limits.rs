@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read};
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -338,6 +339,13 @@ pub fn without_file_size_signal<T>(call: impl FnOnce() -> T) -> T {
         let _ = mask.thread_set_mask();
     }
     answer
+}
+
+/// Whether more than half of the descriptors that this process may open are in use, judged by the number of a new one:
+/// descriptors get the lowest free number.
+pub fn is_short_of_descriptors(new: RawFd) -> bool {
+    let new = u64::try_from(new).unwrap_or(0);
+    limit(Resource::RLIMIT_NOFILE).is_some_and(|limit| new > limit / 2)
 }
 
 /// Checks that this process may open `more` descriptors; the error names the limit.

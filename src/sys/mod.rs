@@ -46,7 +46,7 @@ pub use error::{Error, Result};
 pub use map::{HUGE, Map, PAGE, Prot, mapped_file, page_size};
 pub use process::effective_user;
 pub use random::random;
-pub use segment::{Access, Segment};
+pub use segment::{Access, Segment, SegmentStat};
 
 // Short paths for tests.
 #[cfg(test)]

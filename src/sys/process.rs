@@ -381,6 +381,11 @@ pub fn set_dumpable(dumpable: bool) -> Result<()> {
         .map_err(|errno| Error::new("prctl(SET_DUMPABLE)", errno, "this process"))
 }
 
+/// Whether other processes of this user may look into this one: into `/proc/PID/fd`, for example.
+pub fn is_dumpable() -> bool {
+    nix::sys::prctl::get_dumpable().unwrap_or(false)
+}
+
 /// Signals that a terminal, a service manager or a closed pipe sends to all processes of a program alike.
 pub const GROUP_SIGNALS: [Signal; 4] = [
     Signal::SIGHUP,

@@ -9,8 +9,10 @@ use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{shm_open, shm_unlink};
 use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::unistd::Pid;
 
 use super::error::{Error, Result, retry};
+use super::inject::allowed;
 use super::limits::without_file_size_signal;
 
 /// The access rights of a descriptor.
@@ -137,14 +139,12 @@ impl Segment {
     }
 
     /// Whether content and length are final. `EINVAL` if this is no memory file.
-    #[cfg(feature = "store")]
     pub fn is_sealed(&self) -> Result<bool> {
         retry(|| fcntl(&self.fd, FcntlArg::F_GET_SEALS))
             .map(|seals| SealFlag::from_bits_truncate(seals).contains(Segment::FINAL))
             .map_err(|errno| Error::new("fcntl(F_GET_SEALS)", errno, "a segment"))
     }
 
-    #[cfg(feature = "store")]
     const FINAL: SealFlag = SealFlag::F_SEAL_WRITE
         .union(SealFlag::F_SEAL_GROW)
         .union(SealFlag::F_SEAL_SHRINK);
@@ -166,6 +166,19 @@ impl Segment {
         // A lease that another process holds on the file is an error, not a wait.
         let flags = access.flag() | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
         retry(|| nix::fcntl::open(path.as_str(), flags, Mode::empty()))
+            .map(|fd| Segment { fd })
+            .map_err(|errno| Error::new("open", errno, path.clone()))
+    }
+
+    /// Opens what descriptor `fd` of another process of this user refers to, for reading.
+    ///
+    /// The descriptor may be another one by now, and refer to anything: opening never waits, and the caller compares
+    /// [`SegmentStat::identity`].
+    pub fn open_in_process(process: Pid, fd: u32) -> Result<Segment> {
+        let path = format!("/proc/{process}/fd/{fd}");
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        allowed()
+            .and_then(|()| retry(|| nix::fcntl::open(path.as_str(), flags, Mode::empty())))
             .map(|fd| Segment { fd })
             .map_err(|errno| Error::new("open", errno, path.clone()))
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::affinity::Affinity;
+use super::files::MappedFiles;
 use super::memory::LaneHeap;
 use super::output;
 use super::pages::Pages;
@@ -16,11 +17,11 @@ use super::retention::{
 };
 use super::rng::{GeneratorCount, RngSeed};
 use crate::arena::{ArenaFull, Extent, View};
-use crate::array::{Array, LaneChunk, LaneCount, LaneMemory, lane};
+use crate::array::{Array, FileName, LaneChunk, LaneCount, LaneMemory, SealedFile, lane};
 use crate::control::LaneStart;
 use crate::kernel::actor::{self, take_state};
 use crate::kernel::wire::{INLINE_WORDS, ReplyWriter, SENT_WORDS, SentArray, WordReader};
-use crate::kernel::{Failure, Host, Returned, Unreachable, from_offset, step_reached};
+use crate::kernel::{BadArgument, Failure, Host, Returned, Unreachable, from_offset, step_reached};
 use crate::link::{
     CallSlot, Consumer, LinkCells, NO_GRANT, Next, OutgoingReply, Phase, SPILLED, STAMPED, kind,
 };
@@ -156,6 +157,8 @@ pub(super) struct Lane {
     lent: RefCell<Vec<Extent>>,
     /// Extents that the running job reads, which may not be lent as well.
     read: RefCell<Vec<Extent>>,
+    /// The sealed files that its last jobs took.
+    files: MappedFiles,
 }
 
 /// The answer of a job, before it is written into its slot.
@@ -229,6 +232,7 @@ impl Lane {
             affinity,
             lent: RefCell::default(),
             read: RefCell::default(),
+            files: MappedFiles::default(),
         }
     }
 
@@ -313,6 +317,7 @@ impl Lane {
             self.signal_monitor();
         }
         self.affinity.before_sleep();
+        self.files.clear();
         consumer.sleep();
         let now = clock::monotonic_ns();
         self.affinity.after_sleep(now);
@@ -448,8 +453,11 @@ impl Lane {
             Outcome::Returned(Err(Failure::Full(full))) | Outcome::Full(full) => {
                 Some(Answer::full(full, step_reached()))
             }
+            Outcome::Returned(Err(Failure::Rejected(BadArgument::NoFile(why)))) => {
+                Some(Answer::text(kind::RETURNED, &why))
+            }
             Outcome::Returned(Err(Failure::Rejected(why))) => {
-                Some(Answer::text(kind::BAD_ARGUMENTS, &format!("{why:?}")))
+                Some(Answer::text(kind::BAD_ARGUMENTS, &why.to_string()))
             }
             // Only inline engines run spawned jobs in the process of the kernel.
             Outcome::Returned(Err(Failure::Spawned(_))) => {
@@ -694,6 +702,10 @@ unsafe impl Host for Lane {
         self.lent.borrow_mut().push(opened);
         crate::sync::point!("lend.opened");
         Ok(ptr)
+    }
+
+    fn open_file(&self, name: FileName) -> Result<Arc<SealedFile>, BadArgument> {
+        self.files.open(name)
     }
 
     fn count(&self) -> &'static LaneCount {

@@ -3,6 +3,7 @@
 mod affinity;
 #[cfg(feature = "tracing")]
 mod events;
+mod files;
 pub(crate) mod frame;
 mod lane;
 mod memory;

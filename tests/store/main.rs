@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod harness;
 mod hostile;
+mod jobs;
 mod killed;
 mod many;
 mod plain_client;
@@ -15,10 +16,12 @@ mod raw;
 mod service;
 
 fn main() {
+    arenite::init();
     harness::programs::play(programs::ROLES);
     harness::share_out();
     let mut tests = killed::tests();
     tests.extend(hostile::tests());
+    tests.extend(jobs::tests());
     tests.extend(many::tests());
     tests.extend(plain_client::tests());
     tests.extend(service::tests());

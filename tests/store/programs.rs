@@ -8,7 +8,7 @@ use arenite::store::{Kind, Server, Store, connect};
 use tempfile::TempDir;
 
 use crate::harness::programs::{Program, Scenario, pause, say};
-use crate::{raw, service};
+use crate::{jobs, raw, service};
 
 /// Environment variable with the path of the store's socket.
 pub const SOCKET: &str = "ARENITE_TEST_SOCKET";
@@ -28,6 +28,7 @@ pub const ROLES: &[Scenario] = &[
     ("squatter", squat),
     ("service", service::serve),
     ("caller", service::call),
+    (jobs::UNDUMPABLE, jobs::undumpable),
 ];
 
 /// A store with its folder.

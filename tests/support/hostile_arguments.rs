@@ -179,7 +179,18 @@ impl Place {
         before: &[Accepted],
     ) -> Result<Accepted, &'static str> {
         let mut word = || words.split_off_first().copied().ok_or(MALFORMED);
-        let at = word()?;
+        let mut at = word()?;
+        // An array in a sealed file of the supervisor, which has none; or the copy of one.
+        let mut is_in_file = false;
+        if at >> 48 == 0xffff && !changes && !kind.is_tile() && !kind.changes() {
+            let (fd, copy, _) = (word()?, word()?, word()?);
+            is_in_file = fd != u64::MAX;
+            if !is_in_file {
+                at = copy;
+            } else if fd > u64::from(u32::MAX) {
+                return Err(MALFORMED);
+            }
+        }
         let rank = word()?;
         if rank < 1 || rank > MAX_DIMS as u64 {
             return Err(MALFORMED);
@@ -197,6 +208,9 @@ impl Place {
         let most = product.saturating_mul(u128::from(size));
         if most > i64::MAX as u128 {
             return Err(MALFORMED);
+        }
+        if is_in_file {
+            return Err("NoFile");
         }
         let len = if empty { 0 } else { most as u64 };
         let mut behind = 0;

@@ -18,7 +18,8 @@ pub enum GraphError {
         /// The place in the program.
         at: String,
     },
-    /// A node that has to run takes an array in private memory, in a mapped file or of another engine. Copy it with
+    /// A node that has to run takes an array in private memory, in a mapped file that may change, or of another engine.
+    /// Copy it with
     /// [`Engine::import`](crate::Engine::import).
     ForeignArray {
         /// The name or number of the node.
@@ -87,7 +88,7 @@ impl fmt::Display for GraphError {
                 argument,
             } => write!(
                 f,
-                "argument {argument} of {node} ({kernel}) is not in this engine's arena; \
+                "argument {argument} of {node} ({kernel}) is neither in this engine's arena nor from a store; \
                  copy it in with engine.import(&array)"
             ),
             Self::AskedTwice { node } => write!(

@@ -109,24 +109,25 @@ given! {
 }
 
 macro_rules! arrays_given {
-    ($($arg:ty => $param:ty, $held:ty, $place:ident;)*) => { $(
+    ($($arg:ty => $param:ty, $held:ty, $place:ident $(or $file:ident)?;)*) => { $(
         impl<T: Element> Input<$param> for $arg {
             #[inline]
             fn slot(self, wiring: &mut Wiring<'_>) -> Slot<$held> {
-                wiring.array(match self.location() {
-                    $place::Block(block, _) => Some(block.arena_id()),
-                    _ => None,
-                });
+                match self.location() {
+                    $place::Block(block, _) => wiring.array(Some(block.arena_id())),
+                    $(ArrayLocation::$file(..) => {})?
+                    _ => wiring.array(None),
+                }
                 Slot::Held(Arg::<$param>::hold(self))
             }
         }
     )* };
 }
 arrays_given! {
-    &Array<T> => &Array<T>, Array<T>, ArrayLocation;
-    Array<T> => &Array<T>, Array<T>, ArrayLocation;
-    &Array<T> => &[T], Array<T>, ArrayLocation;
-    Array<T> => &[T], Array<T>, ArrayLocation;
+    &Array<T> => &Array<T>, Array<T>, ArrayLocation or File;
+    Array<T> => &Array<T>, Array<T>, ArrayLocation or File;
+    &Array<T> => &[T], Array<T>, ArrayLocation or File;
+    Array<T> => &[T], Array<T>, ArrayLocation or File;
     ArrayMut<T> => ArrayMut<T>, Option<ArrayMut<T>>, ArrayMutLocation;
 }
 

@@ -10,7 +10,9 @@ use super::*;
 use crate::arena::{Arena, Backing, BlockPlacement, Spec};
 use crate::array::{Array, ArrayMut, LaneChunk, LaneCount, TileMut};
 use crate::kernel::raw::Buffers;
-use crate::kernel::{BadReply, Bytes, Host, HostRef, Param, Receiving, Reply, Unreachable, Words};
+use crate::kernel::{
+    BadArgument, BadReply, Bytes, Host, HostRef, Param, Receiving, Reply, Unreachable, Words,
+};
 
 /// A host without reachable memory.
 struct NoMemory;
@@ -19,6 +21,9 @@ struct NoMemory;
 unsafe impl Host for NoMemory {
     fn read(&self, _: Extent) -> Result<NonNull<u8>, Unreachable> {
         Err(Unreachable("no memory is".into()))
+    }
+    fn open_file(&self, _: FileName) -> Result<Arc<SealedFile>, BadArgument> {
+        Err(BadArgument::NoFile("no file is".into()))
     }
     fn lend(&self, _: Extent, _: u64) -> Result<NonNull<u8>, Unreachable> {
         Err(Unreachable("no memory is".into()))

@@ -46,7 +46,11 @@ impl EngineState {
         let given = plan.args.leases.iter().filter_map(|lease| match lease {
             Lease::Shared(block) => Some(Arc::clone(block)),
             // Only what a start reads: others are refused, if not by type.
-            Lease::Owned(_) | Lease::Lent(_) | Lease::Loan { .. } => None,
+            Lease::Owned(_) | Lease::Lent(_) | Lease::Loan { .. } | Lease::File(_) => None,
+        });
+        let files = plan.args.leases.iter().filter_map(|lease| match lease {
+            Lease::File(file) => Some(Arc::clone(file)),
+            _ => None,
         });
         let seed = self.records.next_seed();
         let actor = Actor {
@@ -58,6 +62,7 @@ impl EngineState {
             start_words: plan.args.words().to_vec(),
             seed,
             start_blocks: given.collect(),
+            start_files: files.collect(),
             restored: None,
             checkpoints,
             posted: 0,
@@ -229,6 +234,7 @@ impl EngineState {
         actor.generation = actor.generation.wrapping_add(1);
         actor.stage = ActorStage::Free;
         actor.start_blocks.clear();
+        actor.start_files.clear();
         actor.restored = None;
         actor.start_words = Vec::new();
         actor.checkpoints = None;
@@ -265,7 +271,8 @@ impl EngineState {
 
 impl Supervisor {
     /// See [`EngineState::new_actor`].
-    pub(crate) fn new_actor(&self, plan: ActorPlan) -> ActorId {
+    pub(crate) fn new_actor(&self, mut plan: ActorPlan) -> ActorId {
+        self.copy_files(&mut plan.args);
         let mut state = self.lock();
         let id = state.new_actor(plan);
         self.unlock(state);

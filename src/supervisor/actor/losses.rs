@@ -117,6 +117,7 @@ impl EngineState {
         let actor = &mut self.actors.table[index as usize];
         actor.stage = ActorStage::Lost(why.clone());
         actor.start_blocks.clear();
+        actor.start_files.clear();
         actor.restored = None;
         actor.start_words = Vec::new();
         if let Some(checkpoints) = &mut actor.checkpoints {

@@ -7,6 +7,7 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 use crate::arena::Block;
+use crate::array::SealedFile;
 use crate::kernel::wire::{ArgWriter, ReceivedArray};
 use crate::kernel::{KernelInfo, Receiving, actor};
 use crate::supervisor::error::JobErrorKind;
@@ -181,6 +182,8 @@ pub(super) struct Actor {
     pub(super) seed: u64,
     /// Blocks that the arguments name. The state may keep them.
     pub(super) start_blocks: SmallVec<[Arc<Block>; 1]>,
+    /// Files of stores that the arguments name: each start opens them.
+    pub(super) start_files: Vec<Arc<SealedFile>>,
     /// The checkpoint that the present state was made from. The state may keep it even after a newer one was made.
     pub(super) restored: Option<Arc<Block>>,
     pub(super) checkpoints: Option<Box<Checkpoints>>,

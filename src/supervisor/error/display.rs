@@ -110,7 +110,7 @@ impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ForeignArray => f.write_str(
-                "an argument is not in this engine's arena; copy it in with engine.import(&array)",
+                "an argument is neither in this engine's arena nor from a store; copy it in with engine.import(&array)",
             ),
             Self::ForeignKernel => f.write_str(
                 "the kernel is code of another library; kernels must be in the executable or shared object that \

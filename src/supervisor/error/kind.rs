@@ -142,7 +142,8 @@ pub enum JobLimit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rejection {
-    /// An argument is in private memory, in a mapped file or in another engine. Copy it in with
+    /// An argument is in private memory, in a mapped file that may change, or in another engine; arrays of a store are
+    /// accepted. Copy it in with
     /// [`Engine::import`](crate::Engine::import).
     ForeignArray,
     /// The kernel is code of another library than the one that contains arenite. A worker may have it at another address

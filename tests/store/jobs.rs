@@ -1,0 +1,495 @@
+//! Arrays of a store as arguments of jobs: mapped by the workers, not copied.
+
+use std::cell::RefCell;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use arenite::array::npy;
+use arenite::raw::{Buffer, Buffers, Received};
+use arenite::store::Kind;
+use arenite::{Array, Graph, JobErrorKind, Rejection, Sandbox, SandboxReport, WorkerExit};
+
+use crate::harness::programs::{Program, say};
+use crate::harness::{Lab, tests, wait_until};
+use crate::programs::{Home, SOCKET};
+
+/// What the program for [`a_program_that_forbids_it`] is called.
+pub const UNDUMPABLE: &str = "undumpable";
+
+tests![
+    every_parameter_takes_them,
+    parts_of_an_array_are_passed,
+    maps_graphs_and_parallel_iterators_take_them,
+    a_small_array_is_copied,
+    an_array_without_bytes,
+    a_retry_maps_it_again,
+    a_job_keeps_an_array_that_is_gone_elsewhere,
+    an_actor_keeps_an_array_that_was_removed,
+    a_handle_may_outlive_its_job,
+    a_kernel_returns_a_copy,
+    a_write_costs_the_job,
+    arrays_that_can_change_are_rejected,
+    a_descriptor_that_is_another_file_costs_the_job,
+    nothing_stays_open_or_mapped,
+    a_program_short_of_descriptors_keeps_none,
+    a_program_that_forbids_it;
+    where SandboxReport::of_this_kernel().lacking().is_empty() => sandboxed_workers_get_copies,
+];
+
+const LEN: usize = 300_000;
+
+/// A table of 1000 rows in a store of its own.
+struct Table {
+    home: Home,
+    server: Program,
+    array: Array<f32>,
+}
+
+impl Table {
+    fn new() -> Table {
+        let home = Home::new();
+        let server = home.serve();
+        let store = home.connect();
+        let mut draft = store
+            .draft(Kind::array::<f32>([1000, LEN / 1000]), LEN * 4)
+            .unwrap();
+        fill(draft.elements_mut());
+        draft.publish("table").unwrap();
+        let array = store.get("table").unwrap();
+        Table {
+            home,
+            server,
+            array,
+        }
+    }
+
+    /// Leaves only the handle: the object is removed, and the server ends.
+    fn orphan(mut self) -> Array<f32> {
+        self.home.connect().remove("table").unwrap();
+        self.server.kill();
+        self.server.wait().assert_killed();
+        self.array
+    }
+}
+
+fn fill(elements: &mut [f32]) {
+    for (index, element) in elements.iter_mut().enumerate() {
+        *element = (index % 97) as f32;
+    }
+}
+
+fn sum_of(values: &[f32]) -> f64 {
+    values.iter().copied().map(f64::from).sum()
+}
+
+fn sum_array(values: &Array<f32>) -> f64 {
+    sum_of(values)
+}
+
+fn sum_list(values: &[Array<f32>]) -> f64 {
+    values.iter().map(sum_array).sum()
+}
+
+/// Number of maps of objects in a process.
+fn maps(pid: i32) -> usize {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    maps.matches("memfd:arenite-object").count()
+}
+
+fn descriptors(pid: i32) -> usize {
+    let folder = format!("/proc/{pid}/fd");
+    std::fs::read_dir(folder).unwrap().count()
+}
+
+fn every_parameter_takes_them() {
+    let table = Table::new();
+    let expected = sum_of(&table.array);
+    let lab = Lab::new(2);
+    let arrays = || vec![table.array.clone(), table.array.rows(..1)];
+    let both = expected + sum_of(&table.array[..LEN / 1000]);
+    let wait = |job: arenite::Job<f64>| job.wait().unwrap();
+    assert_eq!(wait(lab.submit(sum_array, (&table.array,))), expected);
+    assert_eq!(wait(lab.submit(sum_of, (&table.array,))), expected);
+    assert_eq!(wait(lab.submit(sum_of, (table.array.clone(),))), expected);
+    assert_eq!(wait(lab.submit(sum_list, (arrays(),))), both);
+    assert_eq!(wait(lab.submit(sum_list, (&arrays(),))), both);
+    // More words than a slot of a link holds, next to an array of the arena.
+    let sum = |a: &[f32], b: &[f32], c: &[f32], d: &Array<f32>, _: &str| {
+        sum_of(a) + sum_of(b) + sum_of(c) + sum_of(d)
+    };
+    let copy = lab.import(&table.array).unwrap();
+    let (one, text) = (&table.array, "x".repeat(100));
+    assert_eq!(
+        wait(lab.submit(sum, (one, &copy, one, one, text))),
+        4. * expected
+    );
+    // The second part of a chain.
+    let add = |sum: f64, more: &[f32]| sum + sum_of(more);
+    let job = lab.job(sum_of, (one,)).then(add, (one,)).submit();
+    assert_eq!(wait(job), 2. * expected);
+    // Bytes for other languages.
+    let count = |buffers: Buffers<'_>| {
+        let count = |buffer| match buffer {
+            Received::Read(array) => array.iter().filter(|&&byte| byte != 0).count() as u64,
+            Received::Write(_) => 0,
+        };
+        buffers.map(count).sum::<u64>()
+    };
+    let (_, bytes) = table.home.connect().get_bytes("table").unwrap();
+    let expected = bytes.iter().filter(|&&byte| byte != 0).count() as u64;
+    let job = lab.submit(count, (vec![Buffer::read(bytes)],));
+    assert_eq!(job.wait().unwrap(), expected);
+    drop(copy);
+    lab.assert_in_use(0);
+}
+
+fn parts_of_an_array_are_passed() {
+    let table = Table::new();
+    let lab = Lab::new(1);
+    for row in [0, 1, 17, 999] {
+        let job = lab.submit(|row: &[f32]| row.to_vec()[3], (&table.array.row(row),));
+        assert_eq!(job.wait().unwrap(), table.array.row(row)[3]);
+    }
+    let part = table.array.rows(500..700).rows(10..20);
+    let shape = |part: &Array<f32>| part.shape().dims().len() as u32 * 1000 + part.len() as u32;
+    assert_eq!(lab.submit(shape, (&part,)).wait().unwrap(), 5000);
+    let job = lab.submit(sum_of, (part.clone(),));
+    assert_eq!(job.wait().unwrap(), sum_of(&part));
+}
+
+fn maps_graphs_and_parallel_iterators_take_them() {
+    let table = Table::new();
+    let expected = sum_of(&table.array);
+    let lab = Lab::new(2);
+    let rows = (0..1000).map(|row| (table.array.row(row),));
+    let sums: Vec<f64> = lab.map(sum_of, rows).map(Result::unwrap).collect();
+    assert_eq!(sums.iter().sum::<f64>(), expected);
+    let element = |table: &[f32], at: u64| table[at as usize];
+    let items = (0..2000).map(|at| (&table.array, at * 7));
+    let elements: Vec<f32> = lab.map(element, items).map(Result::unwrap).collect();
+    let each = (0..2000).map(|at| table.array[at * 7]);
+    assert!(elements.into_iter().eq(each));
+    let doubled = lab.par(&table.array).map(|x: f32| x * 2.).unwrap();
+    assert_eq!(sum_of(&doubled), expected * 2.);
+    drop(doubled);
+    let mut graph = Graph::new();
+    let first = graph.add(sum_of, (&table.array,));
+    let second = graph.add(
+        sum_list,
+        (&vec![table.array.clone(), table.array.rows(..1)],),
+    );
+    let add = |a: f64, b: f64, table: &[f32]| a + b + f64::from(table[1]);
+    let last = graph.add(add, (&first, &second, &table.array));
+    let sum = graph.run(&lab, &last).unwrap().wait().unwrap();
+    let row = sum_of(&table.array.row(0));
+    assert_eq!(sum, 2. * expected + row + 1.);
+    lab.assert_in_use(0);
+}
+
+fn a_small_array_is_copied() {
+    let home = Home::new();
+    let _server = home.serve();
+    let store = home.connect();
+    let before = descriptors(std::process::id() as i32);
+    store.put("few", &Array::from_slice(&[1_f32, 2.])).unwrap();
+    let few = store.get::<f32>("few").unwrap();
+    assert_eq!(descriptors(std::process::id() as i32), before);
+    let lab = Lab::new(1);
+    assert_eq!(lab.submit(sum_of, (&few,)).wait().unwrap(), 3.);
+    assert_eq!(lab.submit(sum_of, (&few.rows(1..),)).wait().unwrap(), 2.);
+    assert_eq!(maps(lab.pid(0)), 0);
+    lab.assert_in_use(0);
+}
+
+fn an_array_without_bytes() {
+    let table = Table::new();
+    let store = table.home.connect();
+    store.put("none", &Array::<f32>::zeros([0, 3])).unwrap();
+    let lab = Lab::new(1);
+    let none = store.get::<f32>("none").unwrap();
+    for none in [none, table.array.rows(1000..)] {
+        assert_eq!(lab.submit(sum_array, (&none,)).wait().unwrap(), 0.);
+    }
+}
+
+/// Ends its worker unless there is a file at this path.
+fn dies_once(table: &Array<f32>, path: &str) -> f64 {
+    let sum = sum_of(table);
+    if !Path::new(path).exists() {
+        std::fs::write(path, "").unwrap();
+        std::process::abort();
+    }
+    sum
+}
+
+fn a_retry_maps_it_again() {
+    let table = Table::new();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("died").display().to_string();
+    let array = table.orphan();
+    let expected = sum_of(&array);
+    let lab = Lab::new(1);
+    let job = lab.job(dies_once, (array, path)).retries(1).submit();
+    assert_eq!(job.wait().unwrap(), expected);
+    assert_eq!(lab.failures("dies_once"), 1);
+}
+
+fn a_job_keeps_an_array_that_is_gone_elsewhere() {
+    let table = Table::new();
+    let folder = tempfile::tempdir().unwrap();
+    let gate = folder.path().join("gate");
+    let path = gate.display().to_string();
+    let waits = |path: &str, table: &[f32]| {
+        while !Path::new(path).exists() {
+            std::thread::yield_now();
+        }
+        sum_of(table)
+    };
+    let expected = sum_of(&table.array);
+    let lab = Lab::new(1);
+    // One runs, one is queued, and no other handle is left.
+    let jobs = [0, 1].map(|_| lab.submit(waits, (&path, &table.array)));
+    drop(table.orphan());
+    std::fs::write(gate, "").unwrap();
+    for job in jobs {
+        assert_eq!(job.wait().unwrap(), expected);
+    }
+}
+
+fn an_actor_keeps_an_array_that_was_removed() {
+    struct Held(Array<f32>);
+    let table = Table::new();
+    let expected = sum_of(&table.array);
+    let lab = Lab::new(1);
+    let make = |table: &Array<f32>| Held(table.clone());
+    let save = |held: &Held| Array::from_slice(&[held.0.len() as u64]);
+    let restore = |saved: &Array<u64>, table: &Array<f32>| {
+        assert_eq!(saved[0], table.len() as u64);
+        Held(table.clone())
+    };
+    let actor = lab.actor(make, (&table.array,));
+    let actor = actor.checkpoint(1, save, restore).start();
+    let sum = |held: &mut Held| sum_of(&held.0);
+    assert_eq!(actor.call(sum, ()).wait().unwrap(), expected);
+    drop(table.orphan());
+    assert_eq!(actor.call(sum, ()).wait().unwrap(), expected);
+    // A new worker makes the state from the same arguments.
+    lab.replace(0);
+    assert_eq!(actor.call(sum, ()).wait().unwrap(), expected);
+    // What a call leaves in the state.
+    let table = Table::new();
+    let keep = |held: &mut Held, table: &Array<f32>| held.0 = table.rows(1..);
+    actor.call(keep, (&table.array,)).wait().unwrap();
+    let rest = sum_of(&table.array.rows(1..));
+    drop(table.orphan());
+    assert_eq!(actor.call(sum, ()).wait().unwrap(), rest);
+}
+
+fn a_handle_may_outlive_its_job() {
+    thread_local! {
+        static HELD: RefCell<Option<Array<f32>>> = const { RefCell::new(None) };
+    }
+    let table = Table::new();
+    let expected = sum_of(&table.array);
+    let lab = Lab::new(1);
+    let keep = |table: &Array<f32>| HELD.set(Some(table.clone()));
+    lab.submit(keep, (&table.array,)).wait().unwrap();
+    drop(table.orphan());
+    let sum = || HELD.with_borrow(|held| held.as_ref().map(sum_array).unwrap());
+    assert_eq!(lab.submit(sum, ()).wait().unwrap(), expected);
+    let stats = lab.stats();
+    assert_eq!(stats.restarts(), 0, "{stats:?}");
+}
+
+fn a_kernel_returns_a_copy() {
+    let table = Table::new();
+    let lab = Lab::new(1);
+    let tail = |table: &Array<f32>| table.rows(990..);
+    let tail = lab.submit(tail, (&table.array,)).wait().unwrap();
+    assert_eq!(tail, table.array.rows(990..));
+    let whole = |table: &Array<f32>| table.clone();
+    let whole = lab.submit(whole, (&table.array,)).wait().unwrap();
+    assert_eq!(whole, table.array);
+    // It is an array of the arena.
+    let job = lab.submit(sum_of, (&whole,));
+    assert_eq!(job.wait().unwrap(), sum_of(&table.array));
+}
+
+fn a_write_costs_the_job() {
+    let table = Table::new();
+    let lab = Lab::new(1);
+    let write = |table: &Array<f32>| {
+        // SAFETY: none: a bug, on purpose.
+        unsafe { table.as_ptr().cast_mut().add(7).write_volatile(1.) }
+    };
+    let error = lab.failure_of(lab.submit(write, (&table.array,)));
+    let kind = JobErrorKind::Lost(WorkerExit::Signal(libc::SIGSEGV));
+    assert_eq!(*error.kind(), kind, "{error}");
+    let job = lab.submit(sum_of, (&table.array,));
+    assert_eq!(job.wait().unwrap(), sum_of(&table.array));
+    assert_eq!(table.array[7], 7.);
+}
+
+fn arrays_that_can_change_are_rejected() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("table.npy");
+    npy::write(&path, &Array::<f32>::zeros(100_000)).unwrap();
+    // SAFETY: nothing writes to it.
+    let mapped = unsafe { npy::map::<f32>(&path) }.unwrap();
+    let lab = Lab::new(1);
+    for array in [mapped, Array::zeros(10)] {
+        let error = lab.failure_of(lab.submit(sum_of, (array,)));
+        let kind = JobErrorKind::Rejected(Rejection::ForeignArray);
+        assert_eq!(*error.kind(), kind, "{error}");
+    }
+    let table = Table::new();
+    let (_, bytes) = table.home.connect().get_bytes("table").unwrap();
+    // SAFETY: it is rejected.
+    let lent = unsafe { Buffer::write(bytes) };
+    let error = lab.failure_of(lab.submit(|_: Buffers<'_>| (), (vec![lent],)));
+    let kind = JobErrorKind::Rejected(Rejection::ForeignArray);
+    assert_eq!(*error.kind(), kind, "{error}");
+}
+
+fn a_descriptor_that_is_another_file_costs_the_job() {
+    let table = Table::new();
+    let lab = Lab::new(1);
+    let worker = lab.pid(0);
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let entries = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let objects = entries.filter(|entry| {
+        let target = std::fs::read_link(entry.path()).unwrap_or_default();
+        target.to_string_lossy().contains("memfd:arenite-object")
+    });
+    let objects: Vec<i32> = objects
+        .map(|entry| entry.file_name().to_str().unwrap().parse().unwrap())
+        .collect();
+    let [fd] = objects[..] else {
+        panic!("{objects:?}")
+    };
+    // SAFETY: a bug, on purpose, in a program that has opened this number. The array closes it.
+    assert_eq!(unsafe { libc::dup2(null.as_raw_fd(), fd) }, fd);
+    let error = lab.failure_of(lab.submit(sum_of, (&table.array,)));
+    assert!(matches!(error.kind(), JobErrorKind::Returned(_)), "{error}");
+    assert!(error.to_string().contains("engine.import"), "{error}");
+    assert!(error.to_string().contains("another file"), "{error}");
+    let copy = lab.import(&table.array).unwrap();
+    let job = lab.submit(sum_of, (&copy,));
+    assert_eq!(job.wait().unwrap(), sum_of(&table.array));
+    assert_eq!(lab.pid(0), worker);
+}
+
+fn nothing_stays_open_or_mapped() {
+    let table = Table::new();
+    let store = table.home.connect();
+    let lab = Lab::new(1);
+    let (own, worker) = (std::process::id() as i32, lab.pid(0));
+    let once = || {
+        let array = store.get::<f32>("table").unwrap();
+        lab.submit(sum_of, (array,)).wait().unwrap()
+    };
+    once();
+    lab.assert_idle();
+    let before = (descriptors(own), descriptors(worker));
+    for _ in 0..200 {
+        once();
+    }
+    lab.assert_idle();
+    assert_eq!((descriptors(own), descriptors(worker)), before);
+    // Other tests of this program have maps of their own.
+    wait_until("the worker has unmapped it", || maps(worker) == 0);
+    assert_eq!(lab.pid(0), worker);
+    // More files than a lane retains.
+    let arrays: Vec<_> = (0..40)
+        .map(|index| {
+            let array = Array::from_fn(LEN, |i| (i + index) as f32);
+            store.put(&format!("array {index}"), &array).unwrap();
+            store.get::<f32>(&format!("array {index}")).unwrap()
+        })
+        .collect();
+    let job = lab.submit(sum_list, (&arrays,));
+    assert_eq!(job.wait().unwrap(), sum_list(&arrays));
+    wait_until("the worker has unmapped them", || maps(worker) == 0);
+}
+
+fn a_program_short_of_descriptors_keeps_none() {
+    let table = Table::new();
+    let store = table.home.connect();
+    let own = std::process::id() as i32;
+    let before = descriptors(own);
+    // Beyond half of the limit on descriptors, which other programs may have raised.
+    let (soft, _) =
+        nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
+    let many = usize::try_from(soft / 2 + 10).unwrap_or(usize::MAX);
+    if many > 20_000 {
+        return;
+    }
+    let null = || std::fs::File::open("/dev/null").unwrap();
+    let files: Vec<_> = (0..many).map(|_| null()).collect();
+    let array = store.get::<f32>("table").unwrap();
+    let others = files.len();
+    assert!(descriptors(own) <= before + others);
+    drop(files);
+    let lab = Lab::new(1);
+    let job = lab.submit(sum_of, (&array,));
+    assert_eq!(job.wait().unwrap(), sum_of(&array));
+    assert_eq!(maps(lab.pid(0)), 0);
+    lab.assert_in_use(0);
+}
+
+fn a_program_that_forbids_it() {
+    let table = Table::new();
+    let mut program = table.home.start(UNDUMPABLE, || Ok(()));
+    program.expect("done");
+    program.wait().assert_done();
+}
+
+/// A program that no other may look into.
+pub fn undumpable() {
+    nix::sys::prctl::set_dumpable(false).unwrap();
+    let store = arenite::store::connect(&std::env::var(SOCKET).unwrap()).unwrap();
+    let array = store.get::<f32>("table").unwrap();
+    let lab = Lab::new(1);
+    let job = lab.submit(sum_of, (&array,));
+    assert_eq!(job.wait().unwrap(), sum_of(&array));
+    lab.assert_in_use(0);
+    say("done");
+}
+
+fn sandboxed_workers_get_copies() {
+    let table = Table::new();
+    let lab = Lab::with(1, |builder| builder.sandbox(Sandbox::Strict));
+    let expected = sum_of(&table.array);
+    let job = lab.submit(sum_of, (&table.array,));
+    assert_eq!(job.wait().unwrap(), expected);
+    let job = lab.submit(sum_of, (&table.array.rows(1..),));
+    assert_eq!(job.wait().unwrap(), sum_of(&table.array.rows(1..)));
+    let list = vec![table.array.clone(), table.array.rows(..1)];
+    let row = sum_of(&table.array[..LEN / 1000]);
+    let job = lab.submit(sum_list, (&list,));
+    assert_eq!(job.wait().unwrap(), expected + row);
+    let last = |_: &str, table: &Array<f32>| table[1];
+    let job = lab.submit(last, ("x".repeat(200), &table.array));
+    assert_eq!(job.wait().unwrap(), 1.);
+    let add = |sum: f64, more: &[f32]| sum + sum_of(more);
+    let job = lab.job(sum_list, (list,));
+    let job = job.then(add, (&table.array,)).submit();
+    assert_eq!(job.wait().unwrap(), 2. * expected + row);
+    // Jobs at the same time share one copy: a hundred of their own would not fit.
+    let items = (0..1000_u64).map(|at| (&table.array, at));
+    let element = |table: &[f32], at: u64| table[at as usize];
+    let elements: Vec<f32> = lab.map(element, items).map(Result::unwrap).collect();
+    assert_eq!(elements, table.array[..1000]);
+    let mut graph = Graph::new();
+    let sum = graph.add(sum_of, (&table.array,));
+    // One job with the node before.
+    let sum = graph.add(add, (sum, &table.array));
+    let sum = graph.run(&lab, &sum).unwrap().wait().unwrap();
+    assert_eq!(sum, 2. * expected);
+    let make = |table: &Array<f32>| table.clone();
+    let actor = lab.actor(make, (&table.array,)).start();
+    let sum = |held: &mut Array<f32>| sum_of(held);
+    assert_eq!(actor.call(sum, ()).wait().unwrap(), expected);
+    drop(actor);
+    lab.assert_in_use(0);
+}
