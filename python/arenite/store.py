@@ -6,8 +6,10 @@ With a server that runs::
     store["prices"] = numpy.arange(1e6)            # copied in once; replaces what has the name
     arenite.connect("main")["prices"].mean()       # another program: mapped, not copied; read-only
 
+Tasks of an executor take what comes out of a store without a copy: their workers map it as well.
+
 This file needs nothing but Python's standard library, and numpy or pyarrow for objects of theirs: it is a complete
-client of the protocol in docs/store-protocol.md.
+client of the protocol in docs/store-protocol.md. Only executors need the rest of the package.
 """
 
 from __future__ import annotations
@@ -26,6 +28,11 @@ import weakref
 from collections.abc import Iterator, MutableMapping
 from math import prod
 from typing import Any
+
+try:
+    from ._arenite import map_file
+except ImportError:
+    map_file = None  # type: ignore[assignment]
 
 _PROTOCOL = 1
 _MAX_PACKET = 64 << 10
@@ -379,14 +386,17 @@ def _is_sealed(file: int) -> bool:
     return fcntl.fcntl(file, fcntl.F_GET_SEALS) & _SEALS == _SEALS
 
 
-def _map_sealed(file: int, length: int) -> mmap.mmap:
+def _map_sealed(file: int, length: int) -> Any:
+    if map_file is not None:
+        # Known to executors, which pass it to their tasks.
+        return map_file(file)
     if sys.version_info >= (3, 13):
         return mmap.mmap(file, length, mmap.MAP_SHARED, mmap.PROT_READ, trackfd=False)
     # Keeps a descriptor of its own.
     return mmap.mmap(file, length, mmap.MAP_SHARED, mmap.PROT_READ)
 
 
-def _map(name: str, file: int | None, length: int) -> mmap.mmap | None:
+def _map(name: str, file: int | None, length: int) -> Any:
     """A received object, or None if it has no bytes."""
     if file is None:
         raise StoreError("the descriptor did not arrive; raise the limit on open files (ulimit -n)")

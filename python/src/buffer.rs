@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::c_int;
 use std::ops::Range;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -14,6 +15,8 @@ use pyo3::prelude::*;
 
 /// The arena of a worker's task; engines count from 1.
 pub const TASK: u64 = 0;
+/// Not an arena: sealed memory files, which the workers of any engine map unless they are sandboxed.
+const FILE: u64 = u64::MAX;
 
 /// The number of memory handles in this process.
 static LIVE: AtomicUsize = AtomicUsize::new(0);
@@ -102,7 +105,7 @@ pub fn live() -> usize {
 /// Bytes in shared memory, for `memoryview`, `numpy.frombuffer` and everything else that takes a buffer.
 ///
 /// The memory is free when the last buffer, view or array over it is gone. There is no way to close it before.
-#[pyclass(frozen, module = "arenite._arenite")]
+#[pyclass(frozen, weakref, module = "arenite._arenite")]
 pub struct Buffer {
     memory: Arc<Memory>,
     start: usize,
@@ -123,14 +126,20 @@ impl Buffer {
         }
     }
 
-    /// The `len` bytes at this address, if they are known to lie in this arena. With `writable` a read-only handle to
-    /// them does not count.
-    pub fn find(address: usize, len: usize, arena: u64, writable: bool) -> Option<Self> {
+    /// The `len` bytes at this address, if they are known to lie in this arena; with `files` also in a sealed memory
+    /// file. With `writable` a read-only handle to them does not count.
+    pub fn find(
+        address: usize,
+        len: usize,
+        arena: u64,
+        files: bool,
+        writable: bool,
+    ) -> Option<Self> {
         let known = known();
         let before = known.range(..=(address, u64::MAX)).rev();
         let (start, memory) = before.take(LOOK_BACK).find_map(|(&(start, _), entry)| {
             let fits = address - start <= entry.len && len <= entry.len - (address - start);
-            (fits && entry.arena == arena)
+            (fits && (entry.arena == arena || files && entry.arena == FILE))
                 .then(|| entry.memory.upgrade())
                 .flatten()
                 .filter(|memory| memory.writable || !writable)
@@ -146,12 +155,13 @@ impl Buffer {
     }
 
     /// The same for the bytes of any object with a buffer.
-    pub fn find_object(object: &Bound<'_, PyAny>, arena: u64) -> Option<Self> {
+    pub fn find_object(object: &Bound<'_, PyAny>, arena: u64, files: bool) -> Option<Self> {
         let buffer = PyUntypedBuffer::get(object).ok()?;
         if !buffer.is_c_contiguous() && !buffer.is_fortran_contiguous() {
             return None;
         }
-        Self::find(buffer.buf_ptr().addr(), buffer.len_bytes(), arena, false)
+        let address = buffer.buf_ptr().addr();
+        Self::find(address, buffer.len_bytes(), arena, files, false)
     }
 
     /// A handle to exactly these bytes.
@@ -168,6 +178,15 @@ impl Buffer {
         let first = self.memory.key.0 + self.start;
         first..first + self.len
     }
+}
+
+/// Maps a sealed memory file, of which the caller keeps the descriptor.
+#[pyfunction]
+pub fn map_file(fd: RawFd) -> PyResult<Buffer> {
+    // SAFETY: the caller has the descriptor open until this returns.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    let array = arenite::raw::map_sealed(fd.try_clone_to_owned()?)?;
+    Ok(Buffer::whole(Memory::new(array, FILE, false)))
 }
 
 #[pymethods]

@@ -69,6 +69,8 @@ pub struct Shared {
     id: u64,
     /// The process that it belongs to.
     process: u64,
+    /// Whether workers map sealed memory files; sandboxed ones do not.
+    maps_files: bool,
     engine: RwLock<Option<arenite::Engine>>,
     tasks: Mutex<Tasks>,
     loans: Mutex<Loans>,
@@ -365,6 +367,7 @@ impl Engine {
             shared: Arc::new(Shared {
                 id,
                 process: generation(),
+                maps_files: sandbox.is_none(),
                 engine: RwLock::new(Some(engine)),
                 tasks: Mutex::default(),
                 loans: Mutex::default(),
@@ -459,15 +462,22 @@ impl Engine {
         Ok(Buffer::whole(Memory::new(array, self.shared.id, false)))
     }
 
-    /// The `nbytes` bytes at this address as a buffer, if they lie in this engine's arena.
+    /// The `nbytes` bytes at this address as a buffer, if they lie in this engine's arena, or in a file that its workers
+    /// map.
     #[pyo3(signature = (address, nbytes, writable=false))]
     fn find(&self, address: usize, nbytes: usize, writable: bool) -> Option<Buffer> {
-        Buffer::find(address, nbytes, self.shared.id, writable)
+        Buffer::find(
+            address,
+            nbytes,
+            self.shared.id,
+            self.shared.maps_files,
+            writable,
+        )
     }
 
     /// The same for the bytes of an object with a buffer.
     fn find_object(&self, object: &Bound<'_, PyAny>) -> Option<Buffer> {
-        Buffer::find_object(object, self.shared.id)
+        Buffer::find_object(object, self.shared.id, self.shared.maps_files)
     }
 
     /// Counts bytes that Python code has copied into the arena.

@@ -231,11 +231,11 @@ impl TaskArena {
     /// it has made that memory.
     #[pyo3(signature = (address, nbytes, writable=false))]
     fn find(&self, address: usize, nbytes: usize, writable: bool) -> Option<Buffer> {
-        Buffer::find(address, nbytes, TASK, writable)
+        Buffer::find(address, nbytes, TASK, false, writable)
     }
 
     /// The same for the bytes of an object with a buffer.
     fn find_object(&self, object: &Bound<'_, PyAny>) -> Option<Buffer> {
-        Buffer::find_object(object, TASK)
+        Buffer::find_object(object, TASK, false)
     }
 }

@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -259,6 +261,52 @@ def test_a_task_maps_what_it_is_told_the_name_of(store: Store, name: str) -> Non
 
     with arenite.Executor(max_workers=1) as executor:
         assert executor.submit(total, name).result() == 499_500
+
+
+def test_tasks_take_stored_arrays_without_a_copy(store: Store, server: subprocess.Popen[bytes]) -> None:
+    store["table"] = np.arange(300_000, dtype="f8").reshape(1000, 300)
+    table = store["table"]
+    assert np.array_equal(table[:2, 0], [0, 300])
+    with arenite.Executor(max_workers=2) as executor:
+        assert executor.submit(np.sum, table).result() == table.sum()
+        assert list(executor.map(np.sum, table[:50])) == list(table[:50].sum(axis=1))
+        column = table[::-1, 7]
+        assert np.array_equal(executor.submit(np.copy, column).result(), column)
+        # What a task returns of it is a copy, and what it cannot do is write.
+        assert np.array_equal(executor.submit(lambda array: array[5:], table).result(), table[5:])
+
+        def write(array: Any) -> None:
+            array[0] = 1
+
+        with pytest.raises(ValueError, match="read-only"):
+            executor.submit(write, table).result()
+        assert executor.stats().bytes_copied < table.nbytes // 10
+        # Only the task has it.
+        expected = table.sum()
+        started = executor.submit(lambda array: (time.sleep(0.2), array.sum())[1], table)
+        waiting = [executor.submit(np.sum, table) for _ in range(4)]
+        del table, column, store["table"]
+        gc.collect()
+        server.terminate()
+        assert started.result() == expected
+        assert [task.result() for task in waiting] == [expected] * 4
+
+
+def test_tasks_take_stored_tables_without_a_copy(store: Store) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    store["table"] = pyarrow.table({"n": np.arange(500_000)})
+    table = store["table"]
+    with arenite.Executor(max_workers=1) as executor:
+        total = executor.submit(lambda table: table["n"].to_numpy().sum(), table).result()
+        assert total == 500_000 * 499_999 // 2
+        assert executor.stats().bytes_copied < 100_000
+
+
+def test_sandboxed_tasks_get_copies(store: Store) -> None:
+    store["table"] = np.arange(300_000)
+    with arenite.Executor(max_workers=1, sandbox="strict", preload="numpy") as executor:
+        assert executor.submit(np.sum, store["table"]).result() == 300_000 * 299_999 // 2
+        assert executor.stats().bytes_copied >= 300_000 * 8
 
 
 def test_without_a_server_the_error_says_how_to_start_one(tmp_path: Path) -> None:
