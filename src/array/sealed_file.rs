@@ -13,9 +13,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use nix::unistd::Pid;
 
 use super::memory::{self, Keeper, SealedMemory};
+use super::sealed::ArrayLocation;
 use super::{Array, Element, Shape};
 use crate::arena::Block;
-use crate::sys::{self, HUGE, Map, Prot, Segment};
+use crate::sys::{self, Access, HUGE, Map, Prot, Segment};
 
 /// A memory file that no process can write, grow or truncate any more, mapped for reading.
 pub(crate) struct SealedFile {
@@ -236,6 +237,18 @@ impl<T: Element> Array<T> {
         }
         let file = Arc::new(SealedFile::map(segment, &stat, keep)?);
         Array::in_file(file, 0, shape).ok_or(wrong)
+    }
+
+    /// Another descriptor of the sealed file that has these elements and nothing else, if this process has one.
+    pub(crate) fn file_alone(&self) -> Option<Segment> {
+        let ArrayLocation::File(file, 0) = self.location() else {
+            return None;
+        };
+        let bytes = file.map.as_ref().map_or(0, Map::len);
+        let segment = file.segment.as_ref()?;
+        (bytes == size_of_val::<[T]>(self))
+            .then(|| Segment::reopen(segment.as_raw_fd(), Access::ReadOnly).ok())
+            .flatten()
     }
 
     /// The array of this shape at byte `skip` of a file; `None` if it is not within the file, or not aligned.

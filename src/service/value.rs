@@ -9,7 +9,7 @@ use crate::array::npy::{self, Dtype, is_read_as};
 use crate::array::{Array, MapError, MemoryFile, Shape};
 use crate::store::Kind;
 use crate::store::sealed::{self, FileProblem};
-use crate::sys::{self, Segment};
+use crate::sys::{self, Access, Segment};
 
 /// Files that go with a packet. Linux allows 253.
 pub(super) const MAX_FILES: usize = 200;
@@ -81,9 +81,16 @@ impl Payload {
         })
     }
 
-    /// Copies an array into a file.
+    /// The array's own file, if it has one, as from a store or a service; otherwise a copy.
     pub(super) fn of_array<T: Dtype>(array: &Array<T>) -> sys::Result<Payload> {
         let kind = Kind::array::<T>(array.shape());
+        if let Some(file) = array.file_alone() {
+            return Ok(Payload {
+                kind,
+                len: size_of_val::<[T]>(array) as u64,
+                file: Arc::new(file),
+            });
+        }
         Payload::copy(kind, bytemuck::must_cast_slice(array))
     }
 
@@ -139,7 +146,7 @@ impl Payload {
             .filter_map(|&extent| usize::try_from(extent).ok())
             .collect();
         let shape = Shape::try_from(&extents[..]).map_err(|error| error.to_string())?;
-        Array::map_sealed(&self.file, shape, ()).map_err(unusable)
+        self.map(shape)
     }
 
     /// Maps the bytes of any kind.
@@ -149,7 +156,13 @@ impl Payload {
     /// A sentence if they cannot be mapped.
     pub fn bytes(&self) -> Result<Array<u8>, String> {
         let len = usize::try_from(self.len).map_err(|error| error.to_string())?;
-        Array::map_sealed(&self.file, Shape::from(len), ()).map_err(unusable)
+        self.map(Shape::from(len))
+    }
+
+    fn map<T: Dtype>(&self, shape: Shape) -> Result<Array<T>, String> {
+        let file = Segment::reopen(self.file.as_raw_fd(), Access::ReadOnly)
+            .map_err(|error| error.to_string())?;
+        Array::map_sealed(file, shape, ()).map_err(unusable)
     }
 }
 
