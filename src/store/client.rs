@@ -32,21 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// [`StoreErrorKind::NotRunning`] if no server of this name runs, [`StoreErrorKind::Denied`] if it is another user's,
 /// [`StoreErrorKind::Protocol`] if it is of a version that this client does not understand.
 pub fn connect(name: &str) -> Result<Store, StoreError> {
-    let path = place::socket(name)?;
-    let socket = PacketSocket::connect(&path, PATIENCE).map_err(|error| match error.errno() {
-        Errno::ENOENT | Errno::ECONNREFUSED => not_running(name),
-        _ => error.into(),
-    })?;
-    let owner = socket.peer()?.uid;
-    if owner != effective_user() {
-        return Err(StoreError::new(
-            StoreErrorKind::Denied,
-            format!(
-                "the server at {} belongs to another user ({owner})",
-                path.display()
-            ),
-        ));
-    }
+    let socket = open(name, PATIENCE, StoreError::from)?;
     let store = Store(Arc::new(Connection {
         name: name.to_owned(),
         socket: Mutex::new(Some(socket)),
@@ -81,6 +67,30 @@ pub fn connect(name: &str) -> Result<Store, StoreError> {
 enum Server {
     Store(StoreInfo),
     Other {},
+}
+
+/// Connects to the server of this name, which has to be this user's. `failed` says what other system calls' errors mean.
+pub(super) fn open(
+    name: &str,
+    patience: Duration,
+    failed: impl Fn(crate::sys::Error) -> StoreError,
+) -> Result<PacketSocket, StoreError> {
+    let path = place::socket(name)?;
+    let socket = PacketSocket::connect(&path, patience).map_err(|error| match error.errno() {
+        Errno::ENOENT | Errno::ECONNREFUSED => not_running(name),
+        _ => failed(error),
+    })?;
+    let owner = socket.peer()?.uid;
+    if owner != effective_user() {
+        return Err(StoreError::new(
+            StoreErrorKind::Denied,
+            format!(
+                "the server at {} belongs to another user ({owner})",
+                path.display()
+            ),
+        ));
+    }
+    Ok(socket)
 }
 
 /// A connection to a store. Clones share it; it closes when the last clone and the last array from it are gone.
@@ -240,9 +250,24 @@ impl Store {
     ///
     /// [`StoreErrorKind::NotRunning`] if the server has ended.
     pub fn objects(&self) -> Result<Vec<Object>, StoreError> {
-        self.pages(|last: Option<&Object>| Request::Ls {
-            after: last.map_or(String::new(), |object| object.name.clone()),
-        })
+        let mut all = Vec::new();
+        self.visit_objects(|object| all.push(object))?;
+        Ok(all)
+    }
+
+    /// Calls `visit` with each object, in the order of their names: for stores with more objects than a list should
+    /// hold.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::objects`].
+    pub fn visit_objects(&self, visit: impl FnMut(Object)) -> Result<(), StoreError> {
+        self.pages(
+            |last: Option<&Object>| Request::Ls {
+                after: last.map_or(String::new(), |object| object.name.clone()),
+            },
+            visit,
+        )
     }
 
     /// All programs that are connected, this one included.
@@ -251,9 +276,14 @@ impl Store {
     ///
     /// As [`Store::objects`].
     pub fn clients(&self) -> Result<Vec<Client>, StoreError> {
-        self.pages(|last: Option<&Client>| Request::Clients {
-            after: last.map_or(0, |client| client.id),
-        })
+        let mut all = Vec::new();
+        self.pages(
+            |last: Option<&Client>| Request::Clients {
+                after: last.map_or(0, |client| client.id),
+            },
+            |client| all.push(client),
+        )?;
+        Ok(all)
     }
 
     /// The store as a whole.
@@ -331,16 +361,16 @@ impl Store {
     fn pages<T: DeserializeOwned>(
         &self,
         request: impl Fn(Option<&T>) -> Request,
-    ) -> Result<Vec<T>, StoreError> {
-        let mut all: Vec<T> = Vec::new();
-        loop {
-            let page: Page<T> = self.ask(&request(all.last()))?;
-            let is_empty = page.items.is_empty();
-            all.extend(page.items);
-            if !page.more || is_empty {
-                return Ok(all);
-            }
+        mut visit: impl FnMut(T),
+    ) -> Result<(), StoreError> {
+        let mut next = Some(request(None));
+        while let Some(wanted) = next {
+            let page: Page<T> = self.ask(&wanted)?;
+            let last = page.items.last().filter(|_| page.more);
+            next = last.map(|last| request(Some(last)));
+            page.items.into_iter().for_each(&mut visit);
         }
+        Ok(())
     }
 
     fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T, StoreError> {
@@ -412,7 +442,7 @@ impl Store {
     }
 }
 
-fn not_running(name: &str) -> StoreError {
+pub(super) fn not_running(name: &str) -> StoreError {
     StoreError::new(
         StoreErrorKind::NotRunning,
         format!("no store {name} is served; start it with `arenite serve --name {name}`"),

@@ -34,6 +34,7 @@ mod objects;
 pub(crate) mod place;
 pub(crate) mod sealed;
 mod server;
+mod services;
 #[cfg(test)]
 mod tests;
 mod upgrade;
@@ -43,6 +44,8 @@ pub use draft::Draft;
 pub use error::{StoreError, StoreErrorKind};
 pub use kind::Kind;
 pub use message::{Client, Object, StoreInfo};
+pub use place::socket as socket_path;
 pub use server::{Server, Stopper};
+pub use services::{service_status, services};
 
 pub(crate) use message::MAX_PACKET;

@@ -14,15 +14,19 @@ use crate::sys::effective_user;
 use crate::sys::packet::{PacketSocket, inherited};
 
 /// The folder of the sockets: `$XDG_RUNTIME_DIR/arenite`, or `/tmp/arenite-UID` where that is not set.
-fn folder() -> PathBuf {
+pub(super) fn folder() -> PathBuf {
     match std::env::var_os("XDG_RUNTIME_DIR") {
         Some(runtime) if Path::new(&runtime).is_absolute() => Path::new(&runtime).join("arenite"),
         _ => PathBuf::from(format!("/tmp/arenite-{}", effective_user())),
     }
 }
 
-/// The path of a server's socket: `name` itself if it contains a `/`.
-pub(crate) fn socket(name: &str) -> Result<PathBuf, StoreError> {
+/// The path of the socket of the store or service `name`, which need not exist: `name` itself if it contains a `/`.
+///
+/// # Errors
+///
+/// [`StoreErrorKind::BadName`].
+pub fn socket(name: &str) -> Result<PathBuf, StoreError> {
     if name.contains('/') {
         return Ok(PathBuf::from(name));
     }

@@ -10,7 +10,10 @@ use tempfile::TempDir;
 
 use super::message::{Answer, Failure, FailureCode};
 use super::objects::PAGE;
-use super::{Kind, Server, Store, StoreError, StoreErrorKind, StoreInfo, connect};
+use super::{
+    Kind, Server, Store, StoreError, StoreErrorKind, StoreInfo, connect, service_status,
+    socket_path,
+};
 use crate::array::Array;
 use crate::sys::Segment;
 use crate::sys::packet::PacketSocket;
@@ -400,4 +403,25 @@ fn a_folder_that_others_can_enter_is_refused() {
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o700)).unwrap();
     super::place::make_folder(folder.path()).unwrap();
     super::place::make_folder(&folder.path().join("new")).unwrap();
+}
+
+#[test]
+fn a_store_is_no_service_and_a_service_is_asked_with_patience() {
+    let running = Running::new(|server| server);
+    let patience = Duration::from_millis(20);
+    let ask = |name: &str| service_status(name, patience).map_err(|error| error.kind());
+    assert_eq!(ask(&running.name()), Ok(None));
+    let path = running.folder.path().join("service.sock");
+    let name = path.to_str().unwrap();
+    assert_eq!(ask(name), Err(StoreErrorKind::NotRunning));
+    // It accepts nothing.
+    let listener = PacketSocket::listen(&path).unwrap();
+    assert_eq!(ask(name), Err(StoreErrorKind::Protocol));
+    drop(listener);
+    assert_eq!(ask(name), Err(StoreErrorKind::NotRunning));
+    assert_eq!(socket_path(name).unwrap(), path);
+    assert_eq!(
+        socket_path("main").unwrap().file_name().unwrap(),
+        "main.sock"
+    );
 }

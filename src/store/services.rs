@@ -1,0 +1,114 @@
+//! Programs of this user that serve sockets in the same folder as stores do: what they are called, and what they report
+//! about themselves.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use serde::Deserialize;
+
+use super::client::{not_running, open};
+use super::error::{StoreError, StoreErrorKind};
+use super::message::{Answer, MAX_PACKET};
+use super::place;
+use crate::sys::effective_user;
+
+/// The names of this user's sockets, sorted: those of stores and of services.
+///
+/// Connects to none of them, because a connection may start a server and keeps one from ending when idle. Whether a name is
+/// that of a service that runs, [`service_status`] says.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use arenite::store::{service_status, services};
+///
+/// for name in services()? {
+///     if let Ok(Some(status)) = service_status(&name, Duration::from_millis(300)) {
+///         println!("{name}: {status}");
+///     }
+/// }
+/// # Ok::<(), arenite::store::StoreError>(())
+/// ```
+///
+/// # Errors
+///
+/// [`StoreErrorKind::System`] if the folder of the sockets cannot be read. One that does not exist has none.
+pub fn services() -> Result<Vec<String>, StoreError> {
+    let folder = place::folder();
+    let failed =
+        |why: &io::Error| StoreError::io(&format!("cannot read {}", folder.display()), why);
+    let entries = match fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(why) => return Err(failed(&why)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|why| failed(&why))?;
+        // A file that is removed meanwhile is none.
+        let is_ours = entry
+            .metadata()
+            .is_ok_and(|found| found.file_type().is_socket() && found.uid() == effective_user());
+        let file = entry.file_name();
+        let name = file.to_str().and_then(|file| file.strip_suffix(".sock"));
+        if let Some(name) = name
+            && is_ours
+            && place::socket(name).is_ok()
+        {
+            names.push(name.to_owned());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Asks the service `name` for its status, which is a JSON object. `None` if the server of this name is a store.
+///
+/// # Errors
+///
+/// [`StoreErrorKind::NotRunning`] if no server of this name runs, [`StoreErrorKind::Denied`] if it is another user's,
+/// [`StoreErrorKind::Protocol`] if it does not answer within `patience`, or answers something else.
+pub fn service_status(name: &str, patience: Duration) -> Result<Option<String>, StoreError> {
+    let failed = |error: crate::sys::Error| match error.errno() {
+        Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN => not_running(name),
+        Errno::EAGAIN => {
+            let text =
+                format!("the service {name} does not answer (within {patience:?}); is it stopped?");
+            StoreError::new(StoreErrorKind::Protocol, text)
+        }
+        _ => error.into(),
+    };
+    let socket = open(name, patience, failed)?;
+    let mut bytes = vec![0; MAX_PACKET];
+    let packet = socket
+        .send(br#"{"op":"status"}"#, &[])
+        .and_then(|()| socket.receive(&mut bytes))
+        .map_err(failed)?;
+    if packet.len == 0 {
+        return Err(not_running(name));
+    }
+    bytes.truncate(packet.len);
+    let wrong = |why: String| {
+        StoreError::new(
+            StoreErrorKind::Protocol,
+            format!("{name} answered no status: {why}"),
+        )
+    };
+    match serde_json::from_slice(&bytes) {
+        Ok(Answer::Done(Status { service: true })) => {}
+        Ok(Answer::Done(_) | Answer::Failed(_)) => return Ok(None),
+        Err(error) => return Err(wrong(error.to_string())),
+    }
+    String::from_utf8(bytes)
+        .map(Some)
+        .map_err(|error| wrong(error.to_string()))
+}
+
+/// What every status has.
+#[derive(Debug, Deserialize)]
+struct Status {
+    #[serde(default)]
+    service: bool,
+}
