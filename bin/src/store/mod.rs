@@ -2,6 +2,7 @@
 
 mod call;
 mod client;
+mod page;
 mod serve;
 mod table;
 mod top;

@@ -11,7 +11,9 @@ use clap::Args;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::Serialize;
 
+use super::page::{Address, Page};
 use super::{Failure, default_name, print_json};
+use crate::exit::USAGE;
 use crate::resize::stop::end_signals;
 use crate::text::show_path;
 use crate::units::{bytes, duration, show_bytes};
@@ -25,8 +27,15 @@ on /tmp/arenite-UID/NAME.sock), which only this user can open.
 As a service of systemd: Type=notify, ExecStart=arenite serve. A socket that
 systemd passes for that path (ListenSequentialPacket=) is taken.
 
+--http serves a page for a browser: memory, objects, programs, and the services
+of this user with their workers and failures. Its address, which is printed to
+stderr, contains a token that each request needs. ADDRESS is a loopback address
+such as 127.0.0.1:0 (port 0 is any free one) or the path of a Unix socket
+(unix:PATH, or one with a '/'); other machines cannot reach either.
+
 --json:
-  One line once clients can connect: name, socket, pid, capacity (bytes).
+  One line once clients can connect: name, socket, pid, capacity (bytes), and
+  page (the address for a browser) with --http.
 
 Exit codes: 0 ended by a client, a signal or --idle-exit, 2 wrong usage, or
 the store is served already.";
@@ -55,6 +64,10 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "TIME", value_parser = duration)]
     idle_exit: Option<Duration>,
 
+    /// Show the store in a browser, at an address of this machine such as 127.0.0.1:0
+    #[arg(long, value_name = "ADDRESS", value_parser = Address::parse)]
+    http: Option<Address>,
+
     /// Print a line of JSON once clients can connect
     #[arg(long)]
     json: bool,
@@ -66,6 +79,8 @@ struct Ready<'a> {
     socket: String,
     pid: u32,
     capacity: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    page: Option<&'a str>,
 }
 
 pub(super) fn serve(args: &ServeArgs) -> Result<(), Failure> {
@@ -88,6 +103,11 @@ pub(super) fn serve(args: &ServeArgs) -> Result<(), Failure> {
             stopper.stop();
         }
     });
+    // Requests that come before the server runs wait for it.
+    let page = match &args.http {
+        Some(address) => Some(serve_page(&args.name, address)?),
+        None => None,
+    };
     let socket = server.socket_path().to_owned();
     let capacity = server.max_bytes();
     eprintln!(
@@ -96,18 +116,30 @@ pub(super) fn serve(args: &ServeArgs) -> Result<(), Failure> {
         show_path(&socket),
         show_bytes(capacity)
     );
+    if let Some(page) = &page {
+        eprintln!("page at {page}");
+    }
     if args.json {
         print_json(&Ready {
             name: &args.name,
             socket: socket.display().to_string(),
             pid: std::process::id(),
             capacity,
+            page: page.as_ref().map(Page::url),
         })?;
     }
     notify("READY=1");
     let result = server.run();
     notify("STOPPING=1");
+    drop(page);
     Ok(result?)
+}
+
+fn serve_page(name: &str, address: &Address) -> Result<Page, Failure> {
+    Page::serve(name, address).map_err(|error| Failure {
+        code: USAGE,
+        ..Failure::io(&format!("cannot serve the page at {address}"), &error)
+    })
 }
 
 /// Tells systemd, or what stands in for it, about this service (`sd_notify`). Nothing if it does not ask.

@@ -1,0 +1,213 @@
+//! What the page shows: a snapshot of the store and of the services, as JSON.
+//!
+//! The page is a client of its store like any other, and only while a snapshot is made: an open connection would keep
+//! `--idle-exit` from ending the server.
+
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arenite::store::{
+    Client, Object, StoreError, StoreErrorKind, StoreInfo, connect, service_status, services,
+    socket_path,
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::store::client::now;
+
+/// Objects, and clients, that are listed.
+const MAX_LISTED: usize = 1000;
+/// Services that are asked; each takes a thread for as long.
+const MAX_SERVICES: usize = 32;
+/// For a service to answer.
+const SERVICE_PATIENCE: Duration = Duration::from_millis(300);
+
+/// How long a snapshot is shown to all who ask, at least.
+const MIN_AGE: Duration = Duration::from_millis(400);
+/// The same as a multiple of the time that it took, so that a store with very many objects has time for its clients.
+const REST: u32 = 4;
+
+/// Makes snapshots.
+#[derive(Debug)]
+pub(super) struct Source {
+    store: String,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The last snapshot, and until when it is good.
+    latest: Option<(Instant, Arc<[u8]>)>,
+    /// Sockets of other stores, by inode. They are asked once: each question is a connection, which would keep them from
+    /// ending when idle.
+    stores: HashMap<String, u64>,
+}
+
+#[derive(Serialize)]
+struct Snapshot {
+    /// Seconds since 1970.
+    now: f64,
+    store: StoreInfo,
+    /// The largest ones.
+    objects: Vec<Object>,
+    objects_total: u64,
+    clients: Vec<Client>,
+    clients_total: usize,
+    /// What each service reports, or its name and an error.
+    services: Vec<Value>,
+}
+
+impl Source {
+    pub(super) fn new(store: &str) -> Source {
+        Source {
+            store: store.to_owned(),
+            state: Mutex::default(),
+        }
+    }
+
+    /// The snapshot of this moment, or one that was made just before.
+    pub(super) fn json(&self) -> Result<Arc<[u8]>, StoreError> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let begin = Instant::now();
+        if let Some((until, json)) = &state.latest
+            && begin < *until
+        {
+            return Ok(Arc::clone(json));
+        }
+        let snapshot = self.snapshot(&mut state.stores)?;
+        // Numbers, texts and lists of them, which JSON always has.
+        let json: Arc<[u8]> = serde_json::to_vec(&snapshot).unwrap_or_default().into();
+        let rest = MIN_AGE.max(begin.elapsed() * REST);
+        state.latest = Some((Instant::now() + rest, Arc::clone(&json)));
+        Ok(json)
+    }
+
+    fn snapshot(&self, stores: &mut HashMap<String, u64>) -> Result<Snapshot, StoreError> {
+        let store = connect(&self.store)?;
+        let mut objects = Largest::default();
+        store.visit_objects(|object| objects.add(object))?;
+        let mut info = store.info()?;
+        let mut clients = store.clients()?;
+        drop(store);
+        // Without this connection.
+        let own = std::process::id().cast_signed();
+        let connected = clients.len();
+        clients.retain(|client| client.pid != own);
+        info.clients = info
+            .clients
+            .saturating_sub((connected - clients.len()) as u64);
+        let clients_total = clients.len();
+        clients.truncate(MAX_LISTED);
+        Ok(Snapshot {
+            now: now(),
+            objects_total: info.objects,
+            store: info,
+            objects: objects.sorted(),
+            clients,
+            clients_total,
+            services: self.services(stores),
+        })
+    }
+
+    /// Asks all services at once, so that some that do not answer take no longer than one.
+    fn services(&self, stores: &mut HashMap<String, u64>) -> Vec<Value> {
+        let found = match services() {
+            Ok(found) => found,
+            Err(error) => return vec![json!({ "name": "?", "error": error.to_string() })],
+        };
+        let mut asked: Vec<(String, u64)> = found
+            .into_iter()
+            .filter(|name| *name != self.store)
+            .filter_map(|name| {
+                let file = std::fs::symlink_metadata(socket_path(&name).ok()?).ok()?;
+                Some((name, file.ino()))
+            })
+            .collect();
+        stores.retain(|name, inode| {
+            asked
+                .iter()
+                .any(|(asked, now)| (asked, now) == (name, inode))
+        });
+        asked.retain(|(name, _)| !stores.contains_key(name));
+        asked.truncate(MAX_SERVICES);
+        let answers = std::thread::scope(|scope| {
+            let asking: Vec<_> = asked
+                .iter()
+                .map(|(name, _)| {
+                    std::thread::Builder::new()
+                        .name("arenite-status".to_owned())
+                        .spawn_scoped(scope, || service_status(name, SERVICE_PATIENCE))
+                })
+                .collect();
+            asking
+                .into_iter()
+                .filter_map(|thread| thread.ok()?.join().ok())
+                .collect::<Vec<_>>()
+        });
+        let mut reports = Vec::new();
+        for ((name, inode), answer) in asked.into_iter().zip(answers) {
+            let answer = answer.map(|status| status.map(|text| serde_json::from_str(&text)));
+            match answer {
+                Ok(Some(Ok(status))) => reports.push(status),
+                Ok(Some(Err(_))) => {}
+                Ok(None) => {
+                    stores.insert(name, inode);
+                }
+                Err(error) if error.kind() == StoreErrorKind::NotRunning => {}
+                Err(error) => reports.push(json!({ "name": name, "error": error.to_string() })),
+            }
+        }
+        reports
+    }
+}
+
+/// The largest of all objects that were added, in bounded memory.
+#[derive(Default)]
+struct Largest(Vec<Object>);
+
+impl Largest {
+    fn add(&mut self, object: Object) {
+        self.0.push(object);
+        if self.0.len() >= 2 * MAX_LISTED {
+            self.sort();
+        }
+    }
+
+    fn sort(&mut self) {
+        let by_size =
+            |a: &Object, b: &Object| b.bytes.cmp(&a.bytes).then_with(|| a.name.cmp(&b.name));
+        self.0.sort_by(by_size);
+        self.0.truncate(MAX_LISTED);
+    }
+
+    fn sorted(mut self) -> Vec<Object> {
+        self.sort();
+        self.0
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_objects_are_retained() {
+        let object = |bytes: u64| {
+            let json = json!({
+                "id": bytes, "name": format!("{bytes}"), "kind": "bytes", "bytes": bytes, "created": 0.0, "leases": 0,
+                "pid": 1, "program": "",
+            });
+            serde_json::from_value::<Object>(json).unwrap()
+        };
+        let mut largest = Largest::default();
+        for at in 0..5000_u64 {
+            // Each number once, in no order.
+            largest.add(object(at * 2741 % 5000));
+        }
+        let kept: Vec<u64> = largest.sorted().iter().map(|object| object.bytes).collect();
+        assert_eq!(kept, (4000..5000).rev().collect::<Vec<u64>>());
+    }
+}
