@@ -19,7 +19,9 @@ fn histogram(values: &Array<f32>, bins: u32) -> Result<Array<u64>, String> {
     let mut counts = vec![0; bins as usize];
     for &value in values.iter() {
         let bin = (value - low) / (high - low) * bins as f32;
-        counts[(bin as usize).min(counts.len() - 1)] += 1;
+        // The largest value belongs to the last one.
+        let bin = (bin as usize).min(counts.len() - 1);
+        counts[bin] += 1;
     }
     Ok(Array::from_slice(&counts))
 }

@@ -343,7 +343,7 @@ fn messages_that_are_no_requests_are_answered() {
     let raw = PacketSocket::connect(Path::new(&running.name()), Duration::from_secs(30)).unwrap();
     let mut buffer = vec![0; 64 << 10];
     let mut ask = |text: &[u8]| {
-        raw.send(text, None).unwrap();
+        raw.send(text, &[]).unwrap();
         let packet = raw.receive(&mut buffer).unwrap();
         match serde_json::from_slice(&buffer[..packet.len]).unwrap() {
             Answer::<StoreInfo>::Failed(failure) => Err(failure.error),
@@ -379,7 +379,7 @@ fn a_client_that_reads_no_answers_is_disconnected() {
     let running = Running::new(|server| server);
     let raw = PacketSocket::connect(Path::new(&running.name()), Duration::from_secs(30)).unwrap();
     // It ends when the server has closed the connection.
-    while raw.send(b"{\"op\":\"info\"}", None).is_ok() {}
+    while raw.send(b"{\"op\":\"info\"}", &[]).is_ok() {}
     assert_eq!(info(&running.connect()).clients, 1, "others are served");
 }
 
