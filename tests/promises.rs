@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Suites that the tables may name, with their paths.
-const SUITES: [(&str, &str); 12] = [
+const SUITES: [(&str, &str); 13] = [
     ("engine", "tests/engine"),
     ("model", "tests/model"),
     ("killing", "tests/killing"),
@@ -18,6 +18,7 @@ const SUITES: [(&str, &str); 12] = [
     ("layers", "tests/layers.rs"),
     ("resize", "bin/tests/resize"),
     ("doctor", "bin/tests/doctor.rs"),
+    ("upgrade", "bin/tests/upgrade.rs"),
 ];
 
 fn root() -> &'static Path {

@@ -7,10 +7,11 @@ use arenite::store::{Kind, connect};
 
 use crate::harness::programs::{may_have_own_shm, own_shm};
 use crate::harness::{case, tests};
-use crate::programs::{Home, array};
+use crate::programs::{Home, LEN, array};
 
 tests![
-    a_thousand_clients_and_a_hundred_thousand_objects;
+    a_thousand_clients_and_a_hundred_thousand_objects,
+    readers_of_an_array_take_its_memory_once;
     where may_have_own_shm() => a_small_dev_shm_does_not_matter,
 ];
 
@@ -48,6 +49,47 @@ fn a_thousand_clients_and_a_hundred_thousand_objects() {
     assert!(descriptors < 1000 + 100, "{descriptors}");
     store.stop().unwrap();
     drop(clients);
+    server.wait().assert_done();
+}
+
+/// The bytes of objects that a process has mapped, each page divided by the number of processes that have it: what
+/// `Pss` says.
+fn share_of_objects(pid: i32) -> u64 {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
+    let mut is_object = false;
+    let mut sum = 0;
+    for line in maps.lines() {
+        if let Some(kib) = line.strip_prefix("Pss:") {
+            let kib: u64 = kib.trim().trim_end_matches(" kB").parse().unwrap();
+            sum += if is_object { kib << 10 } else { 0 };
+        } else if !line.split(' ').next().unwrap_or_default().ends_with(':') {
+            is_object = line.contains("/memfd:arenite-object");
+        }
+    }
+    sum
+}
+
+fn readers_of_an_array_take_its_memory_once() {
+    let home = Home::new();
+    let mut server = home.serve();
+    let store = home.connect();
+    store.put("kept", &array()).unwrap();
+    // They read all of it.
+    let mut readers: Vec<_> = (0..4).map(|_| home.reader()).collect();
+    let sum: u64 = readers
+        .iter()
+        .map(|reader| share_of_objects(reader.pid()))
+        .sum();
+    let len = LEN as u64;
+    assert!(
+        (len * 9 / 10..=len * 11 / 10).contains(&sum),
+        "{sum} for {len} bytes"
+    );
+    for reader in &mut readers {
+        reader.go_on();
+        reader.wait().assert_done();
+    }
+    store.stop().unwrap();
     server.wait().assert_done();
 }
 

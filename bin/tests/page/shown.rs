@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use arenite::Array;
+use arenite::service::Service;
+use arenite::{Array, Engine};
 use serde_json::{Value, json};
 
 use crate::world::{World, status, until};
@@ -109,4 +110,42 @@ fn the_page_keeps_no_server_from_ending() {
         other.has_ended()
     });
     assert_eq!(serving.ended(), Some(0));
+}
+
+#[test]
+fn a_service_of_this_project_is_shown() {
+    let world = World::new();
+    let serving = world.serve("127.0.0.1:0", "");
+    let socket = world.path("arenite/photos.sock");
+    let service = Service::new(Engine::inline())
+        .kernel("brighten", |photo: &Array<u8>, by: u8| {
+            Array::from_fn(photo.shape(), |i| photo[i].saturating_add(by))
+        })
+        .kernel("refuse", || -> Result<u8, String> {
+            Err("not today".to_owned())
+        })
+        .bind(socket.to_str().unwrap())
+        .unwrap();
+    let stopper = service.stopper();
+    let running = std::thread::spawn(|| service.run());
+    let client = arenite::service::connect(socket.to_str().unwrap()).unwrap();
+    let photo = Array::from_slice(&[1_u8, 2]);
+    client
+        .call::<Array<u8>>("brighten", (&photo, 1_u8))
+        .wait()
+        .unwrap();
+    client.call::<u8>("refuse", ()).wait().unwrap_err();
+    let mut data = Value::Null;
+    until("the service is shown", || {
+        data = serving.data();
+        data["services"][0]["failures"][0]["message"] == "not today"
+    });
+    let shown = &data["services"][0];
+    assert_eq!(shown["pid"], std::process::id());
+    let kernel = &shown["kernels"][0];
+    assert_eq!(kernel["signature"], "(array u1, u8) -> array u1");
+    assert_eq!((&kernel["done"], &kernel["failed"]), (&json!(1), &json!(0)));
+    assert_eq!(shown["clients"][0]["done"], 2, "{shown}");
+    stopper.stop();
+    running.join().unwrap().unwrap();
 }
