@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::thread::JoinHandle;
@@ -118,6 +119,40 @@ fn kernels_are_listed_with_their_signatures() {
     let lines = world.out(&["--json"]);
     let first: serde_json::Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
     assert_eq!(first["name"], "scale");
+}
+
+#[test]
+fn services_that_run_are_listed() {
+    let world = World::new();
+    // Where services are found by name.
+    let folder = world.path("arenite");
+    fs::DirBuilder::new().mode(0o700).create(&folder).unwrap();
+    std::os::unix::fs::symlink("../service.sock", folder.join("link.sock")).unwrap();
+    let command = |flag: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_arenite"));
+        command
+            .arg("call")
+            .args(flag)
+            .env("XDG_RUNTIME_DIR", world.folder.path());
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    // No socket but a link to one.
+    assert_eq!(command(&["--json"]), "");
+    let socket = folder.join("photos.sock");
+    let serving = Service::new(Engine::inline())
+        .kernel("nothing", nothing)
+        .bind(socket.to_str().unwrap())
+        .unwrap();
+    let stopper = serving.stopper();
+    let running = std::thread::spawn(|| serving.run());
+    let list = command(&[]);
+    assert!(list.starts_with("SERVICE"), "{list}");
+    assert_eq!(list.lines().count(), 2, "{list}");
+    let line: serde_json::Value = serde_json::from_str(&command(&["--json"])).unwrap();
+    assert_eq!(line["kernels"][0]["name"], "nothing");
+    stopper.stop();
+    running.join().unwrap().unwrap();
+    assert_eq!(command(&["--json"]), "");
 }
 
 #[test]

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use arenite::array::npy;
 use arenite::service::{Payload, ServiceError, ServiceErrorKind, Value, connect};
-use arenite::store::Kind;
+use arenite::store::{Kind, StoreErrorKind, service_status, services};
 use clap::Args;
 use serde_json::json;
 
 use super::client::write_file;
-use super::table::kernels;
+use super::table::{kernels, running};
 use super::{Failure, StoreName, print, print_json, width};
 use crate::exit::USAGE;
 use crate::text::{reason, show_path};
@@ -21,7 +21,7 @@ use crate::units;
 /// Call a kernel of a service
 ///
 /// A service is a program that offers kernels under a name: arenite::service in Rust, Executor.serve() in Python. Without
-/// a kernel, the service's kernels are listed.
+/// a kernel, the service's kernels are listed; without a service, the services that run.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Arguments: numbers, true, false and JSON are what they look like, @FILE is the
@@ -29,13 +29,14 @@ array of a .npy file, an Arrow stream, or the bytes of any other file, @- is
 standard input, store:NAME is an object of a store, anything else is text.
 
 Examples:
+  arenite call
   arenite call photos
   arenite call photos brighten @photo.npy 10 --out bright.npy
 
 Exit codes: 0 done, 1 the call failed, 2 wrong usage or no service.")]
 pub(crate) struct CallArgs {
     /// The service: its name, or the path of its socket
-    service: String,
+    service: Option<String>,
 
     /// The kernel
     kernel: Option<String>,
@@ -55,7 +56,7 @@ pub(crate) struct CallArgs {
     #[command(flatten)]
     store: StoreName,
 
-    /// Print the result as a line of JSON, with the names of the files of arrays; or a line for each kernel
+    /// Print the result as a line of JSON, with the names of the files of arrays; or a line for each kernel or service
     #[arg(long)]
     json: bool,
 }
@@ -86,7 +87,10 @@ fn usage(message: impl Into<String>) -> Failure {
 }
 
 pub(super) fn call(args: &CallArgs) -> Result<(), Failure> {
-    let mut service = connect(&args.service)?;
+    let Some(name) = &args.service else {
+        return list(args.json);
+    };
+    let mut service = connect(name)?;
     let Some(kernel) = &args.kernel else {
         let found = service.info()?.kernels;
         if args.json {
@@ -125,6 +129,26 @@ pub(super) fn call(args: &CallArgs) -> Result<(), Failure> {
         serde_json::Value::String(text) => print(format!("{text}\n").as_bytes()),
         shown => print_json(&shown),
     }
+}
+
+/// Prints the services that run.
+fn list(json: bool) -> Result<(), Failure> {
+    /// A service answers at once, unless it is stopped.
+    const PATIENCE: Duration = Duration::from_millis(500);
+    let mut found: Vec<serde_json::Value> = Vec::new();
+    for name in services()? {
+        match service_status(&name, PATIENCE) {
+            Ok(Some(status)) => found.extend(serde_json::from_str(&status)),
+            // A store, or one that has ended.
+            Ok(None) => {}
+            Err(error) if error.kind() == StoreErrorKind::NotRunning => {}
+            Err(error) => eprintln!("warning: {error}"),
+        }
+    }
+    if json {
+        return found.iter().try_for_each(print_json);
+    }
+    print(running(&found, width()).as_bytes())
 }
 
 /// What an argument stands for.

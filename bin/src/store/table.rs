@@ -63,6 +63,32 @@ pub(super) fn kernels(kernels: &[KernelInfo], width: Option<usize>) -> String {
     render(["KERNEL", "SIGNATURE"], [Align::Left; 2], rows, width)
 }
 
+/// Services by their status, a line each, below a heading.
+pub(super) fn running(services: &[serde_json::Value], width: Option<usize>) -> String {
+    let heading = [
+        "SERVICE", "PROGRAM", "KERNELS", "CLIENTS", "CALLS", "FAILED",
+    ];
+    let mut align = [Align::Right; 6];
+    align[..2].fill(Align::Left);
+    let rows = services.iter().map(|service| {
+        let text = |member: &str| show_name(service[member].as_str().unwrap_or_default());
+        let list = |member: &str| service[member].as_array().map_or(&[][..], Vec::as_slice);
+        let sum = |member: &str| -> u64 {
+            let kernels = list("kernels").iter();
+            kernels.filter_map(|kernel| kernel[member].as_u64()).sum()
+        };
+        [
+            text("name"),
+            format!("{} ({})", text("program"), service["pid"]),
+            list("kernels").len().to_string(),
+            list("clients").len().to_string(),
+            (sum("done") + sum("failed")).to_string(),
+            sum("failed").to_string(),
+        ]
+    });
+    render(heading, align, rows, width)
+}
+
 fn render<const N: usize>(
     heading: [&str; N],
     align: [Align; N],
