@@ -7,8 +7,8 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use moxcms::{
-    ColorProfile, DataColorSpace, Layout, Transform8BitExecutor, Transform16BitExecutor,
-    TransformOptions,
+    CicpProfile, ColorProfile, DataColorSpace, Layout, MatrixCoefficients, TransferCharacteristics,
+    Transform8BitExecutor, Transform16BitExecutor, TransformOptions,
 };
 
 use super::pixels::{Color, Pixels, Samples};
@@ -104,6 +104,62 @@ pub(super) fn is_profile_of(icc: &[u8], color: Color) -> bool {
         Some(b"CMYK") => color == Color::Cmyk,
         _ => false,
     }
+}
+
+/// The profile of code points (H.273). Not those of HDR, which need tone mapping.
+pub(super) fn from_code_points(primaries: u8, transfer: u8) -> Option<ColorProfile> {
+    let curve = TransferCharacteristics::try_from(transfer).ok()?;
+    let is_hdr = matches!(
+        curve,
+        TransferCharacteristics::Smpte2084 | TransferCharacteristics::Hlg
+    );
+    if is_hdr {
+        return None;
+    }
+    let mut profile = ColorProfile::new_srgb();
+    // Set by the update, which also returns `false` when it has worked.
+    profile.red_trc = None;
+    let _ = profile.update_rgb_colorimetry_from_cicp(CicpProfile {
+        color_primaries: primaries.try_into().ok()?,
+        transfer_characteristics: curve,
+        matrix_coefficients: MatrixCoefficients::Identity,
+        full_range: true,
+    });
+    profile.red_trc.is_some().then_some(profile)
+}
+
+/// The bytes of the profile of code points, of which those that are not specified are those of sRGB; `None` is sRGB.
+pub(super) fn profile_of_code_points(
+    primaries: u8,
+    transfer: u8,
+    is_grey: bool,
+) -> Option<Vec<u8>> {
+    const UNSPECIFIED: u8 = 2;
+    /// BT.709 with the curve of sRGB.
+    const SRGB: (u8, u8) = (1, 13);
+    let or = |number, default| {
+        if number == UNSPECIFIED {
+            default
+        } else {
+            number
+        }
+    };
+    let points = (or(primaries, SRGB.0), or(transfer, SRGB.1));
+    match points {
+        SRGB => None,
+        (primaries, transfer) => encoded(from_code_points(primaries, transfer)?, is_grey),
+    }
+}
+
+/// The bytes of a profile; for grey, of one with its curve.
+pub(super) fn encoded(mut profile: ColorProfile, is_grey: bool) -> Option<Vec<u8>> {
+    profile.cicp = None;
+    if is_grey {
+        let curve = profile.red_trc;
+        profile = ColorProfile::new_gray_with_gamma(1.0);
+        profile.gray_trc = curve;
+    }
+    profile.encode().ok()
 }
 
 fn converter_for(icc: &[u8], color: Color) -> Option<Converter> {

@@ -1,4 +1,4 @@
-//! Encoding as JPEG, PNG, WebP and GIF.
+//! Encoding as JPEG, PNG, WebP, GIF and AVIF.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use super::meta::{Metadata, add_xmp_to_png, webp_file};
 use super::palette::{Indexed, Palette};
 use super::pixels::{Color, Pixels, Samples};
 use super::spec::ResizeSpec;
-use super::{gif, jpeg, png, riff};
+use super::{avif, gif, jpeg, png, riff};
 
 /// Options of the encoders.
 #[derive(Clone, Copy)]
@@ -67,7 +67,7 @@ impl Encoding {
     /// Whether grey pixels become RGB in this format.
     pub(super) fn makes_rgb(self, color: Color, format: Format) -> bool {
         match (color, format) {
-            (Color::Gray | Color::GrayAlpha, Format::WebP | Format::Gif) => true,
+            (Color::Gray | Color::GrayAlpha, Format::WebP | Format::Gif | Format::Avif) => true,
             (Color::GrayAlpha, Format::Jpeg) => !is_grey(self.background),
             _ => false,
         }
@@ -79,7 +79,7 @@ pub(super) fn is_grey([red, green, blue]: [u8; 3]) -> bool {
 }
 
 /// Converts pixels to what the encoder of `format` takes: JPEG takes 8 bits without alpha, and YCbCr; WebP and GIF take
-/// 8 bits and no grey; PNG takes everything but YCbCr.
+/// 8 bits and no grey; AVIF takes no grey; PNG takes everything but YCbCr.
 pub(super) fn prepared(pixels: Pixels, format: Format, how: Encoding) -> Pixels {
     let pixels = match how.makes_rgb(pixels.color, format) {
         true => pixels.into_rgb(),
@@ -104,6 +104,7 @@ pub(super) fn encode(
         Format::Png => palette_png(pixels, how, metadata),
         Format::WebP => webp(pixels, how, metadata),
         Format::Gif => gif::encode_still(pixels),
+        Format::Avif => avif::encode(pixels, how, metadata),
         _ => Err(ImageError::NotAnOutput { format }),
     }
 }

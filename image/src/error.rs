@@ -12,7 +12,7 @@ use super::format::Format;
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ImageError {
-    /// The format is recognized but not supported (HEIC, AVIF, …).
+    /// The format is recognized but not supported (HEIC, JPEG 2000, …).
     Unsupported {
         /// The format's name.
         format: &'static str,
@@ -84,7 +84,7 @@ pub enum ImageError {
         /// The limit in pixels.
         limit: u64,
     },
-    /// The format can be decoded but not encoded (GIF, TIFF, BMP).
+    /// The format can be decoded but not encoded (TIFF, BMP, JPEG XL).
     NotAnOutput {
         /// The requested format.
         format: Format,
@@ -119,7 +119,7 @@ impl fmt::Display for ImageError {
                 write!(f, "unsupported kind of {format}: {reason}")
             }
             Self::NotAnImage => f.write_str(
-                "not a picture: the first bytes are not those of JPEG, PNG, WebP, GIF, TIFF or BMP",
+                "not a picture: the first bytes are not those of JPEG, PNG, WebP, GIF, AVIF, TIFF, BMP or JPEG XL",
             ),
             Self::Truncated { format } => {
                 write!(
@@ -174,7 +174,7 @@ impl fmt::Display for ImageError {
             ),
             Self::NotAnOutput { format } => write!(
                 f,
-                "{format} is read but not written; choose jpeg, png or webp"
+                "{format} is read but not written; choose jpeg, png, webp or avif"
             ),
             Self::OutOfMemory { bytes: 0 } => {
                 f.write_str("no memory for its pixels; give more memory")

@@ -27,7 +27,7 @@ pub enum Format {
     Bmp = 6,
     /// HEIC or HEIF: recognized so that the error can name it.
     Heic = 7,
-    /// AVIF: recognized so that the error can name it.
+    /// AVIF; of an animation the still picture that the file has beside it.
     Avif = 8,
     /// JPEG XL; the first frame of an animation. Read only.
     JpegXl = 9,
@@ -77,12 +77,15 @@ impl Format {
 
     /// Whether this crate decodes it.
     pub const fn is_readable(self) -> bool {
-        !matches!(self, Self::Heic | Self::Avif | Self::Jpeg2000)
+        !matches!(self, Self::Heic | Self::Jpeg2000)
     }
 
     /// Whether this crate encodes it.
     pub const fn is_writable(self) -> bool {
-        matches!(self, Self::Jpeg | Self::Png | Self::WebP | Self::Gif)
+        matches!(
+            self,
+            Self::Jpeg | Self::Png | Self::WebP | Self::Gif | Self::Avif
+        )
     }
 
     /// Whether a file can be an animation.
@@ -141,22 +144,22 @@ impl fmt::Display for Format {
 impl FromStr for Format {
     type Err = String;
 
-    /// Parses the name of an output format: `jpeg`, `jpg`, `png`, `webp` or `gif`.
+    /// Parses the name of an output format: `jpeg`, `jpg`, `png`, `webp`, `gif` or `avif`.
     fn from_str(text: &str) -> Result<Self, String> {
         match Self::from_extension(text) {
             Some(format) if format.is_writable() => Ok(format),
             Some(format) => Err(format!(
-                "{format} cannot be written; choose jpeg, png, webp or gif"
+                "{format} cannot be written; choose jpeg, png, webp, gif or avif"
             )),
             None => Err(format!(
-                "unknown format {text:?}; choose jpeg, png, webp or gif"
+                "unknown format {text:?}; choose jpeg, png, webp, gif or avif"
             )),
         }
     }
 }
 
 /// Returns the format of a file by its first bytes ([`PROBE_BYTES`] suffice); `None` if they are not those of a
-/// picture. HEIC, AVIF and JPEG 2000 are recognized, although [`Format::is_readable`] is false for them.
+/// picture. HEIC and JPEG 2000 are recognized, although [`Format::is_readable`] is false for them.
 ///
 /// ```
 /// use arenite_image::{probe, Format};
@@ -219,7 +222,7 @@ fn isobmff(head: &[u8]) -> Option<Format> {
         match brand {
             // The second word is the minor version, not a brand.
             _ if index == 1 => {}
-            b"avif" | b"avis" => return Some(Format::Avif),
+            b"avif" | b"avis" | b"MA1A" | b"MA1B" => return Some(Format::Avif),
             b"heic" | b"heix" | b"hevc" | b"hevx" | b"heim" | b"heis" => return Some(Format::Heic),
             b"mif1" | b"msf1" => generic = Some(Format::Heic),
             _ => {}
@@ -263,9 +266,10 @@ mod tests {
     }
 
     #[test]
-    fn only_four_formats_are_written() {
+    fn only_five_formats_are_written() {
         assert_eq!("JPG".parse(), Ok(Format::Jpeg));
         assert_eq!("webp".parse(), Ok(Format::WebP));
+        assert_eq!("avif".parse(), Ok(Format::Avif));
         assert!("tiff".parse::<Format>().is_err());
         assert!("psd".parse::<Format>().is_err());
         assert_eq!(Format::Tiff.default_output(), Format::Png);

@@ -131,7 +131,7 @@ fn pixels(image: &JxlImage) -> Result<Pixels, ImageError> {
         ));
     }
     let len = width as usize * height as usize * color.channels();
-    let mut samples = match bytes_of_sample(image) {
+    let samples = match bytes_of_sample(image) {
         1 => {
             let mut samples: Vec<u8> = buffer(len)?;
             stream.write_to_buffer(&mut samples);
@@ -151,36 +151,16 @@ fn pixels(image: &JxlImage) -> Result<Pixels, ImageError> {
             }
         )
     });
-    if is_multiplied && color.has_alpha() {
-        divide_by_alpha(&mut samples, color.channels());
-    }
-    Ok(Pixels {
+    let mut pixels = Pixels {
         width,
         height,
         color,
         samples,
-    })
-}
-
-/// Takes alpha out of colours that were multiplied by it.
-fn divide_by_alpha(samples: &mut Samples, channels: usize) {
-    fn divide<T: Copy + Into<u64> + TryFrom<u64>>(samples: &mut [T], channels: usize, most: T) {
-        for pixel in samples.chunks_exact_mut(channels) {
-            let Some((alpha, colors)) = pixel.split_last_mut() else {
-                continue;
-            };
-            let (alpha, full): (u64, u64) = ((*alpha).into(), most.into());
-            for color in colors.iter_mut().filter(|_| alpha > 0) {
-                let value: u64 = (*color).into();
-                let value = ((value * full + alpha / 2) / alpha).min(full);
-                *color = T::try_from(value).unwrap_or(most);
-            }
-        }
+    };
+    if is_multiplied {
+        pixels.divide_by_alpha();
     }
-    match samples {
-        Samples::Eight(samples) => divide(samples, channels, u8::MAX),
-        Samples::Sixteen(samples) => divide(samples, channels, u16::MAX),
-    }
+    Ok(pixels)
 }
 
 /// Rewords an error of the decoder.

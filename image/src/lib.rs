@@ -21,38 +21,44 @@
 //! ```
 //!
 //! # What happens to a picture
-//! 1. The first bytes decide the format. HEIC, AVIF and JPEG 2000 are rejected by name.
+//! 1. The first bytes decide the format. HEIC and JPEG 2000 are rejected by name.
 //! 2. The header is read. A picture of more than `max_pixels` is rejected before memory is allocated for it.
 //! 3. The picture is decoded. JPEG is scaled during decoding, to no less than twice the target on each side, except for
 //!    the filters `Box` and `Nearest` and in linear light; other formats are decoded at full size. Of several sizes the
-//!    largest counts. Of a TIFF with several pages, and of animated JPEG XL, the first is used.
+//!    largest counts. Of a TIFF with several pages, and of animated JPEG XL and AVIF, the first is used.
 //! 4. It is resized, with colours weighted by alpha, in the stored numbers or in linear light
 //!    ([`ResizeSpec::linear`]), and *then* turned by its EXIF orientation and converted to sRGB:
 //!    both are cheap on a small picture. Margins are added last.
-//! 5. It is encoded: as JPEG with 4:2:0 chroma, baseline or progressive; as PNG; as WebP, lossy or lossless; or as GIF.
+//! 5. It is encoded: as JPEG with 4:2:0 chroma, baseline or progressive; as PNG; as WebP, lossy or lossless; as GIF;
+//!    or as AVIF with chroma at full size.
 //! 6. Of an animation (GIF, WebP, PNG of 8 bits that is not interlaced) each frame takes these steps, and is written as
-//!    the part of it that changes. JPEG shows the first.
+//!    the part of it that changes. JPEG and AVIF show the first.
 //!
 //! # Decisions
 //! - **Profiles** are applied and dropped: pixels become sRGB, which viewers assume without a profile, and a profile
 //!   may be larger than the thumbnail. With `keep_metadata` the pixels keep their colours and the profile is kept
-//!   (except for CMYK, and for grey in WebP, which become sRGB).
+//!   (except for CMYK, and for grey in WebP and AVIF, which become sRGB).
 //! - **Truncated and corrupt files are errors** by default, even where libjpeg would fill the gap with grey: a torn
 //!   thumbnail looks finished. Damage that costs no pixel is not: a missing end, wrong restart markers.
 //!   [`ResizeSpec::fail_on`] moves the limit, and [`Encoded::damage`] says what was wrong.
-//! - **16 bits** stay 16 bits from PNG or TIFF to PNG; JPEG and WebP have 8. A CMYK profile is applied to the upper 8.
-//! - **Alpha** is kept in PNG and WebP, and rounded to none or all in GIF. In JPEG, transparent parts show
+//! - **16 bits** stay 16 bits from PNG or TIFF to PNG, and so do 10 and 12 bits of AVIF; JPEG, WebP and AVIF are
+//!   written with 8. A CMYK profile is applied to the upper 8.
+//! - **Alpha** is kept in PNG, WebP and AVIF, and rounded to none or all in GIF. In JPEG, transparent parts show
 //!   `background`, which is white by default. Margins of [`Fit::Pad`] show it too, or are transparent: see [`Margins`].
 //!   A GIF without transparent pixels has no alpha; a WebP animation whose first frame does not cover the canvas has it.
-//! - **Grey** stays grey in JPEG and PNG, except over a coloured background; WebP and GIF have no grey.
+//! - **Grey** stays grey in JPEG and PNG, except over a coloured background; WebP, GIF and AVIF have no grey
+//!   when they are written.
 //! - **GIF** has 256 colours per frame: those that fit best, mixed (dithered) where that would be seen otherwise.
 //!   Frames of an animation keep their time, and the whole its number of repetitions.
 //! - **CMYK** (and YCCK) JPEGs and CMYK TIFFs become RGB, by their profile if they have one. Inks in JPEG are inverted,
 //!   as Adobe's programs and all others store them.
-//! - **Profiles of PNG** are also made from cICP, and from gAMA with cHRM; a gAMA of 1/2.2 alone counts as sRGB.
+//! - **AVIF** is turned as its container says; an orientation in its EXIF does not count. Of an animation the still
+//!   picture beside it is used, which is its first frame as a rule.
+//! - **Profiles of PNG** are also made from cICP (as those of AVIF), and from gAMA with cHRM; a gAMA of 1/2.2 alone
+//!   counts as sRGB.
 //! - **Palettes** of PNG and GIF stay palettes in PNG where that is exact or looks the same: see [`Palette`].
 //! - **Metadata**: none without `keep_metadata`. With it, EXIF (orientation reset, sides updated, thumbnail removed),
-//!   XMP (orientation reset) and the profile are kept in JPEG, PNG and WebP. Nothing else is: no IPTC (APP13 of
+//!   XMP (orientation reset) and the profile are kept in JPEG, PNG, WebP and AVIF. Nothing else is: no IPTC (APP13 of
 //!   JPEG), no comments, no PNG texts, no extended XMP (which spans segments), no XMP about other parts of the file
 //!   (gain maps, motion photos, thumbnails), and in JPEG no EXIF or XMP longer than a segment (64 KiB). The tags of a
 //!   TIFF are both its EXIF and the description of its pixels: none of them is kept.
@@ -61,6 +67,7 @@
 mod animation;
 mod arrays;
 mod attention;
+mod avif;
 mod bmp;
 mod check;
 mod color;
@@ -116,7 +123,7 @@ use meta::{Chroma, Decoded, Metadata, Request, StoredPlan};
 pub struct Encoded {
     /// The content of the file.
     pub bytes: Vec<u8>,
-    /// Its format: JPEG, PNG, WebP or GIF.
+    /// Its format: JPEG, PNG, WebP, GIF or AVIF.
     pub format: Format,
     /// Width in pixels.
     pub width: u32,
@@ -245,8 +252,8 @@ pub fn decode(input: &[u8]) -> Result<Pixels, ImageError> {
     resize_to_pixels(input, &ResizeSpec::full_size())
 }
 
-/// Encodes sRGB pixels as JPEG, PNG, WebP or GIF. `quality` of JPEG and WebP is 1 to 100; other numbers are clamped.
-/// Pixels that the format cannot hold are converted, see the [decisions](self#decisions).
+/// Encodes sRGB pixels as JPEG, PNG, WebP, GIF or AVIF. `quality` of JPEG, WebP and AVIF is 1 to 100; other numbers are
+/// clamped. Pixels that the format cannot hold are converted, see the [decisions](self#decisions).
 ///
 /// ```
 /// use arenite_image::{decode, encode, Format};

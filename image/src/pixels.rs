@@ -206,6 +206,31 @@ impl Pixels {
         self
     }
 
+    /// Takes alpha out of colours that were multiplied by it.
+    pub(super) fn divide_by_alpha(&mut self) {
+        fn divide<T: Copy + Into<u64> + TryFrom<u64>>(samples: &mut [T], channels: usize, most: T) {
+            for pixel in samples.chunks_exact_mut(channels) {
+                let Some((alpha, colors)) = pixel.split_last_mut() else {
+                    continue;
+                };
+                let (alpha, full): (u64, u64) = ((*alpha).into(), most.into());
+                for color in colors.iter_mut().filter(|_| alpha > 0) {
+                    let value: u64 = (*color).into();
+                    let value = ((value * full + alpha / 2) / alpha).min(full);
+                    *color = T::try_from(value).unwrap_or(most);
+                }
+            }
+        }
+        let channels = self.color.channels();
+        if !self.color.has_alpha() {
+            return;
+        }
+        match &mut self.samples {
+            Samples::Eight(samples) => divide(samples, channels, u8::MAX),
+            Samples::Sixteen(samples) => divide(samples, channels, u16::MAX),
+        }
+    }
+
     /// Turns grey into RGB or RGBA.
     pub(super) fn into_rgb(self) -> Self {
         let (color, channels) = match self.color {

@@ -5,15 +5,13 @@
 use std::borrow::Cow;
 use std::io::{Cursor, ErrorKind};
 
-use moxcms::{
-    Chromaticity, CicpProfile, ColorPrimaries, ColorProfile, MatrixCoefficients, ToneReprCurve,
-    TransferCharacteristics,
-};
+use moxcms::{Chromaticity, ColorPrimaries, ColorProfile, ToneReprCurve};
 use png::{
     BitDepth, BlendOp, ColorType, DecodingError, DisposeOp, InterlaceInfo, Reader, Transformations,
 };
 
 use super::animation::{Animation, Area, Disposal, Screen};
+use super::color::{encoded, from_code_points};
 use super::damage::{FailOn, Found, Loss, fill_rows};
 use super::error::ImageError;
 use super::format::Format;
@@ -201,7 +199,8 @@ fn xmp(reader: &Reader<File<'_>>) -> Option<Vec<u8>> {
 /// The profile of the pixels. The first of cICP, iCCP, sRGB, and gAMA with cHRM counts; `None` is sRGB.
 fn profile(info: &png::Info<'_>, is_grey: bool) -> Option<Vec<u8>> {
     if let Some(points) = &info.coding_independent_code_points
-        && let Some(profile) = from_code_points(points)
+        && points.matrix_coefficients == 0
+        && let Some(profile) = from_code_points(points.color_primaries, points.transfer_function)
     {
         return encoded(profile, is_grey);
     }
@@ -241,43 +240,10 @@ fn profile(info: &png::Info<'_>, is_grey: bool) -> Option<Vec<u8>> {
     encoded(profile, is_grey)
 }
 
-/// The profile of code points (H.273). Not those of HDR, which need tone mapping.
-fn from_code_points(points: &png::CodingIndependentCodePoints) -> Option<ColorProfile> {
-    let curve = TransferCharacteristics::try_from(points.transfer_function).ok()?;
-    let is_hdr = matches!(
-        curve,
-        TransferCharacteristics::Smpte2084 | TransferCharacteristics::Hlg
-    );
-    if is_hdr || points.matrix_coefficients != 0 {
-        return None;
-    }
-    let mut profile = ColorProfile::new_srgb();
-    // Set by the update, which also returns `false` when it has worked.
-    profile.red_trc = None;
-    let _ = profile.update_rgb_colorimetry_from_cicp(CicpProfile {
-        color_primaries: points.color_primaries.try_into().ok()?,
-        transfer_characteristics: curve,
-        matrix_coefficients: MatrixCoefficients::Identity,
-        full_range: true,
-    });
-    profile.red_trc.is_some().then_some(profile)
-}
-
 fn set_curve(profile: &mut ColorProfile, curve: ToneReprCurve) {
     profile.red_trc = Some(curve.clone());
     profile.green_trc = Some(curve.clone());
     profile.blue_trc = Some(curve);
-}
-
-/// The bytes of a profile; for grey, of one with its curve.
-fn encoded(mut profile: ColorProfile, is_grey: bool) -> Option<Vec<u8>> {
-    profile.cicp = None;
-    if is_grey {
-        let curve = profile.red_trc;
-        profile = ColorProfile::new_gray_with_gamma(1.0);
-        profile.gray_trc = curve;
-    }
-    profile.encode().ok()
 }
 
 /// Clears the bits beyond the depth of a transparent grey, which do not count; `None` if there are none.

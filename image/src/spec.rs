@@ -66,6 +66,8 @@ pub enum Output {
     WebP = 3,
     /// GIF, with 256 colours per frame.
     Gif = 4,
+    /// AVIF, lossy, still.
+    Avif = 5,
 }
 
 impl Output {
@@ -77,6 +79,7 @@ impl Output {
             Self::Png => Format::Png,
             Self::WebP => Format::WebP,
             Self::Gif => Format::Gif,
+            Self::Avif => Format::Avif,
         }
     }
 }
@@ -90,6 +93,7 @@ impl TryFrom<Format> for Output {
             Format::Png => Ok(Self::Png),
             Format::WebP => Ok(Self::WebP),
             Format::Gif => Ok(Self::Gif),
+            Format::Avif => Ok(Self::Avif),
             _ => Err(ImageError::NotAnOutput { format }),
         }
     }
@@ -125,12 +129,12 @@ pub struct ResizeSpec {
     pub filter: Filter,
     /// The output's format.
     pub output: Output,
-    /// Quality of JPEG and lossy WebP output, 1 to 100; other numbers are clamped.
+    /// Quality of JPEG, lossy WebP and AVIF output, 1 to 100; other numbers are clamped.
     pub quality: u8,
     /// Whether EXIF (with its orientation reset), XMP and the colour profile are kept; of TIFF only the latter two.
     /// Nothing else is kept: no IPTC, comments or extended XMP.
     pub keep_metadata: bool,
-    /// Whether WebP is lossless. PNG always is, JPEG never.
+    /// Whether WebP is lossless. PNG always is, JPEG and AVIF never.
     pub lossless: bool,
     /// Whether JPEG is progressive: half as slow again, and about 1 % smaller (on the samples).
     pub progressive: bool,
@@ -304,7 +308,7 @@ const fn longest_side(format: Format) -> u32 {
     match format {
         Format::Jpeg => 65_500,
         Format::WebP => 16_383,
-        Format::Gif => 65_535,
+        Format::Gif | Format::Avif => 65_535,
         _ => i32::MAX as u32,
     }
 }

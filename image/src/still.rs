@@ -11,7 +11,7 @@ use super::error::ImageError;
 use super::format::Format;
 use super::meta::{Decoded, Metadata, Request, without_prefix};
 use super::pixels::{Color, Pixels, Samples, buffer};
-use super::{bmp, gif, jxl, png, riff, tiff};
+use super::{avif, bmp, gif, jxl, png, riff, tiff};
 
 /// Bytes that a decoder may allocate besides the pixels: palettes, profiles, rows.
 pub(super) const SPARE_BYTES: u64 = 64 << 20;
@@ -36,6 +36,7 @@ pub(super) fn decode(
         Format::Gif => gif::decode(input, request),
         Format::Tiff => tiff::decode(input, request),
         Format::Bmp => bmp::decode(input, request),
+        Format::Avif => avif::decode(input, request),
         Format::JpegXl => jxl::decode(input, request),
         _ => Err(ImageError::Unsupported {
             format: format.name(),

@@ -41,17 +41,17 @@ Examples:
 
 const DETAILS: &str = "\
 Inputs:
-  JPEG, PNG, WebP, GIF, TIFF, BMP and JPEG XL are read; JPEG, PNG, WebP and
-  GIF are written. An animation stays one, except in JPEG; of a TIFF with
-  several pages the first is used. The content decides, not the extension.
-  Folders are searched at any depth, without hidden files and without DIR;
-  files that are no pictures are skipped and counted. Links to files are
-  followed, links to folders only if named as inputs. In a glob, * and ? match
-  parts of a name, [a-c] one of these characters, [!a-c] or [^a-c] any other,
-  and ** folders at any depth, including none; {a,b} and ~ are left to the
-  shell. A file with a picture's extension that cannot be read, such as a
-  pipe, is an error. HEIC, AVIF, JPEG 2000 and camera raw files are reported
-  as unsupported.
+  JPEG, PNG, WebP, GIF, AVIF, TIFF, BMP and JPEG XL are read; JPEG, PNG, WebP,
+  GIF and AVIF are written. An animation stays one, except in JPEG and AVIF;
+  of a TIFF with several pages the first is used. The content decides, not the
+  extension. Folders are searched at any depth, without hidden files and
+  without DIR; files that are no pictures are skipped and counted. Links to
+  files are followed, links to folders only if named as inputs. In a glob, *
+  and ? match parts of a name, [a-c] one of these characters, [!a-c] or [^a-c]
+  any other, and ** folders at any depth, including none; {a,b} and ~ are left
+  to the shell. A file with a picture's extension that cannot be read, such as
+  a pipe, is an error. HEIC, JPEG 2000 and camera raw files are reported as
+  unsupported.
 
 Units:
   Bytes: 128M and 128MiB count in 1024s, 128MB in 1000s. Pixels: 128M counts
@@ -61,8 +61,8 @@ Names:
   A result keeps its path below the folder given, or below the part of a
   glob before the first pattern. A file given by name keeps its relative
   path, or only its name if the path is absolute or contains '..'. The
-  extension is that of the format written: jpg, png, webp or gif. It replaces a
-  picture's extension and is appended to any other: IMG.0001 becomes
+  extension is that of the format written: jpg, png, webp, gif or avif. It
+  replaces a picture's extension and is appended to any other: IMG.0001 becomes
   IMG.0001.jpg. If two inputs would get the same name, or a result would
   overwrite an input, nothing is started. Existing results are replaced
   atomically. A name with a line break takes more than one line on stdout:
@@ -308,7 +308,7 @@ pub(crate) struct ResizeArgs {
     #[arg(long, value_name = "FORMAT", value_parser = formats(), help_heading = "Result")]
     pub format: Option<Format>,
 
-    /// Of an animation, take the first frame; otherwise all of them, except in JPEG
+    /// Of an animation, take the first frame; otherwise all of them, except in JPEG and AVIF
     #[arg(long, help_heading = "Result")]
     pub first_frame: bool,
 
@@ -320,7 +320,7 @@ pub(crate) struct ResizeArgs {
     #[arg(long, help_heading = "Result")]
     pub linear: bool,
 
-    /// Quality of JPEG and lossy WebP, 1 to 100
+    /// Quality of JPEG, lossy WebP and AVIF, 1 to 100
     #[arg(
         long,
         value_name = "N",
@@ -389,6 +389,7 @@ fn formats() -> impl TypedValueParser<Value = Format> {
         PossibleValue::new("png"),
         PossibleValue::new("webp"),
         PossibleValue::new("gif"),
+        PossibleValue::new("avif"),
     ])
     .try_map(|name| name.parse::<Format>())
 }

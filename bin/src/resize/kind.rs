@@ -80,15 +80,16 @@ mod tests {
             of("notes.txt", b"RIFF\0\0\0\0WEBPVP8 "),
             Kind::Readable(Format::WebP)
         );
+        assert_eq!(
+            of("a.heic", b"\0\0\0\x1cftypavif\0\0\0\0mif1miaf"),
+            Kind::Readable(Format::Avif)
+        );
     }
 
     #[test]
     fn unsupported_formats_are_named() {
         assert_eq!(of("a.heic", b""), Kind::Foreign("HEIC"));
-        assert_eq!(
-            of("a", b"\0\0\0\x1cftypavif\0\0\0\0mif1miaf"),
-            Kind::Foreign("AVIF")
-        );
+        assert_eq!(of("a.jp2", b""), Kind::Foreign("JPEG 2000"));
         assert_eq!(of("a.NEF", b"MM\0*\0\0\0\x08"), Kind::Foreign("camera raw"));
         assert_eq!(
             of("a.cr3", b"\0\0\0\x18ftypcrx "),

@@ -140,7 +140,7 @@ pub(crate) fn make(args: &ResizeArgs) -> Result<Make, String> {
 
 fn check_formats(args: &ResizeArgs) -> Result<(), String> {
     match args.format {
-        Some(format @ (Format::Jpeg | Format::Gif)) if args.lossless => {
+        Some(format @ (Format::Jpeg | Format::Gif | Format::Avif)) if args.lossless => {
             return Err(format!(
                 "{format} is not lossless; take --format webp or --format png"
             ));
@@ -149,7 +149,7 @@ fn check_formats(args: &ResizeArgs) -> Result<(), String> {
     }
     if args.background == Some(Background::Transparent) {
         if args.fit != Fit::Pad {
-            return Err("--background transparent is for --fit pad: PNG and WebP keep the transparency of a picture"
+            return Err("--background transparent is for --fit pad: PNG, WebP and AVIF keep the transparency of a picture"
                 .to_owned());
         }
         if args.format == Some(Format::Jpeg) {

@@ -59,6 +59,23 @@ fn six_formats_are_read_and_four_are_written() {
     }
 }
 
+#[test]
+fn avif_is_read_and_written() {
+    let world = World::new();
+    world.file("p/a.avif", include_bytes!("alpha.avif"));
+    world.photos(&["p/b.jpg"]);
+    let run = world.run("p -s 16x16 -o own --sandbox").exits(0);
+    assert_eq!(run.lines(), ["own/a.avif", "own/b.jpg"]);
+    let run = world.run("p -s 16x16 --format avif -o out --sandbox");
+    assert_eq!(run.exits(0).lines(), ["out/a.avif", "out/b.avif"]);
+    let name = world.run("p/b.jpg -s 16x16 -o named --name {stem}-{width}.avif");
+    assert_eq!(name.exits(0).lines(), ["named/p/b-16.avif"]);
+    world.run("out -s 100% --format png -o back").exits(0);
+    assert_eq!(world.sides("back/a.png"), (16, 12));
+    let error = world.run("p -s 16 --format avif --lossless -o no").exits(2);
+    error.says(&["AVIF is not lossless"]);
+}
+
 /// With metadata that is damaged, about which its decoder logs an error.
 #[test]
 fn jpeg_xl_is_read_and_becomes_png() {

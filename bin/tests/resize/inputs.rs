@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use crate::world::{AVIF, HEIC, World, jpeg, png, with_own_mounts};
+use crate::world::{HEIC, JPEG_2000, World, jpeg, png, with_own_mounts};
 
 #[test]
 fn files_and_folders_at_any_depth_are_inputs() {
@@ -355,19 +355,19 @@ fn an_unreadable_file_with_an_image_extension_is_an_error_in_a_walk() {
 }
 
 #[test]
-fn heic_and_avif_are_unsupported_formats() {
+fn heic_and_jpeg_2000_are_unsupported_formats() {
     let world = World::new();
     world.photos(&["p/a.jpg"]);
     world
         .file("p/b.heic", HEIC)
-        .file("p/c.avif", AVIF)
+        .file("p/c.jp2", JPEG_2000)
         .file("p/d.jpg", HEIC)
-        .file("p/e", AVIF);
+        .file("p/e", JPEG_2000);
     let run = world.run("p -s 8 -o out").exits(1);
     assert_eq!(run.errors().len(), 4, "{}", run.stderr);
     assert_eq!(run.lines(), ["out/a.jpg"]);
     run.says(&["p/b.heic", "unsupported format: HEIC; convert to JPEG"])
-        .says(&["p/c.avif", "unsupported format: AVIF"])
+        .says(&["p/c.jp2", "unsupported format: JPEG 2000"])
         .says(&["p/d.jpg", "unsupported format: HEIC"]);
     world
         .run("p/b.heic -s 8 -o alone")

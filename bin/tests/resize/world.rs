@@ -90,8 +90,8 @@ pub fn jpeg_turned(width: u32, height: u32, orientation: u8) -> Vec<u8> {
 
 /// The first bytes of a HEIC file.
 pub const HEIC: &[u8] = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic\0\0\0\x08free";
-/// The first bytes of an AVIF file.
-pub const AVIF: &[u8] = b"\0\0\0\x18ftypavif\0\0\0\0mif1avif\0\0\0\x08free";
+/// The first bytes of a JPEG 2000 file.
+pub const JPEG_2000: &[u8] = b"\0\0\0\x0cjP  \r\n\x87\n\0\0\0\x14ftypjp2 ";
 
 /// Resets signals to their default, so that programs started from here can be ended by them. This program may have been
 /// started with signals ignored (as by a shell with `&`), which child processes inherit and `arenite` respects.

@@ -31,6 +31,18 @@ fn files() -> Vec<(&'static str, Vec<u8>)> {
         ("gif", written(&alpha, ImageFormat::Gif)),
         ("tiff", written(&picture, ImageFormat::Tiff)),
         ("bmp", written(&picture, ImageFormat::Bmp)),
+        (
+            "avif",
+            include_bytes!("pictures/avif_420_8_full.avif").to_vec(),
+        ),
+        (
+            "avif alpha",
+            include_bytes!("pictures/avif_alpha_multiplied_10.avif").to_vec(),
+        ),
+        (
+            "avif grid",
+            include_bytes!("pictures/avif_grid_alpha.avif").to_vec(),
+        ),
         ("jxl", include_bytes!("pictures/jxl_rgba8.jxl").to_vec()),
         (
             "jxl lossy",
@@ -133,8 +145,8 @@ fn a_torn_picture_is_written_as_far_as_it_goes_if_that_is_allowed() {
                 Some(_) => {}
             }
         }
-        // Two decoders yield whole pictures only, and the directory of this TIFF is at its end.
-        let all_or_nothing = ["webp", "jxl", "tiff", "progressive"]
+        // Three decoders yield whole pictures only, and the directory of this TIFF is at its end.
+        let all_or_nothing = ["avif", "webp", "jxl", "tiff", "progressive"]
             .iter()
             .any(|start| name.starts_with(start));
         assert!(shown > 0 || all_or_nothing, "{name}");

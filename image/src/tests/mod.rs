@@ -3,6 +3,7 @@
 
 mod animated;
 mod attention;
+mod avif;
 mod broken;
 mod checked;
 mod formats;

@@ -1,19 +1,21 @@
 """Writes the pictures of this folder, and what an independent decoder shows of them.
 
-Needs Pillow, tifffile, imagecodecs and numpy. Each NAME.EXT has a NAME.EXT.png beside it: 8 bits of grey, RGB or RGBA,
+Needs Pillow, tifffile, imagecodecs, numpy and avifenc of libavif. Each NAME.EXT has a NAME.EXT.png beside it: 8 bits of grey, RGB or RGBA,
 from the array that was written, or from Pillow where a format loses something.
 """
 
 import io
 import struct
+import subprocess
 import sys
+import tempfile
 import zlib
 from pathlib import Path
 
 import imagecodecs
 import numpy as np
 import tifffile
-from PIL import Image
+from PIL import Image, ImageCms, ImageOps
 
 OUT = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent)
 W, H = 29, 21
@@ -607,9 +609,110 @@ def jxls():
             keep(f"jxl_{name}{bits}_lossy.jxl", data, shown(imagecodecs.jpegxl_decode(data), colors))
 
 
+# AVIF
+
+
+def display_p3():
+    """A profile of Display P3."""
+
+    def fixed(*numbers):
+        return b"".join(struct.pack(">i", round(number * 65536)) for number in numbers)
+
+    def text(words):
+        return b"mluc" + struct.pack(">IIIHHII", 0, 1, 12, 0x656E, 0x5553, 2 * len(words), 28) + words.encode("utf-16-be")
+
+    curve = b"para\0\0\0\0\0\3\0\0" + fixed(2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
+    points = {b"wtpt": (0.9642, 1, 0.8249), b"rXYZ": (0.51512, 0.2412, -0.00105)}
+    points |= {b"gXYZ": (0.29198, 0.69225, 0.04189), b"bXYZ": (0.1571, 0.06657, 0.78407)}
+    tags = {b"desc": text("P3"), b"cprt": text("None")}
+    tags |= {name: b"XYZ \0\0\0\0" + fixed(*point) for name, point in points.items()}
+    tags |= {name: curve for name in (b"rTRC", b"gTRC", b"bTRC")}
+    table, data = struct.pack(">I", len(tags)), b""
+    for name, content in tags.items():
+        table += name + struct.pack(">II", 128 + 4 + 12 * len(tags) + len(data), len(content))
+        data += content + bytes(-len(content) % 4)
+    head = struct.pack(">I4sI4s4s4s", 132 + 12 * len(tags) + len(data), b"\0" * 4, 0x04000000, b"mntr", b"RGB ", b"XYZ ")
+    head += struct.pack(">6H4s", 2026, 1, 1, 0, 0, 0, b"acsp")
+    head = head.ljust(68, b"\0") + fixed(0.9642, 1, 0.8249)
+    return head.ljust(128, b"\0") + table + data
+
+
+def avifs():
+    smooth = np.dstack([X * 8, Y * 12, (X + Y) * 5]).astype(np.uint8)
+    clear = np.clip(X * 12, 0, 255).astype(np.uint8)
+    rgba = np.dstack([smooth, clear])
+
+    def written(options, *arrays):
+        with tempfile.TemporaryDirectory() as folder:
+            names = [f"{folder}/{number}.png" for number in range(len(arrays))]
+            for name, array in zip(names, arrays):
+                Image.fromarray(np.ascontiguousarray(array)).save(name)
+            for name in ("exif", "icc"):
+                (Path(folder) / name).write_bytes({"exif": EXIF, "icc": P3}[name])
+            options = options.replace("FOLDER", folder).split()
+            command = ["avifenc", "--speed", "6", "--min", "10", "--max", "20", *options, *names, f"{folder}/out.avif"]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            return (Path(folder) / "out.avif").read_bytes()
+
+    def opened(data):
+        return Image.open(io.BytesIO(data))
+
+    def case(name, options, *arrays, change=lambda shown: shown):
+        data = written(options, *(arrays or (smooth,)))
+        image = opened(data)
+        shown = np.asarray(image)
+        if " 400" in options and image.mode == "RGB":
+            shown = shown[..., 0]
+        keep(f"avif_{name}.avif", data, change(shown))
+
+    EXIF = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x01\0\0\0\0\0\0\0"
+    P3 = display_p3()
+
+    for yuv in ("444", "422", "420", "400"):
+        for depth in (8, 10, 12):
+            for limit in ("full", "limited"):
+                case(f"{yuv}_{depth}_{limit}", f"--yuv {yuv} --depth {depth} --range {limit} --cicp 1/13/6")
+    for matrix in (1, 2, 4, 5, 7, 8, 9, 12):
+        case(f"matrix_{matrix}", f"--cicp 1/13/{matrix}")
+    for limit in ("full", "limited"):
+        case(f"matrix_0_{limit}", f"--cicp 1/13/0 --range {limit}")
+    case("unspecified", "--cicp 2/2/2")
+    case("lossless", "--lossless", RGB)
+    for yuv in ("444", "420", "400"):
+        for depth in (8, 10):
+            case(f"alpha_{yuv}_{depth}", f"--yuv {yuv} --depth {depth}", rgba)
+    case("alpha_multiplied", "--premultiply", rgba)
+    case("alpha_multiplied_10", "--premultiply --depth 10", rgba)
+    large = np.asarray(Image.fromarray(smooth).resize((128, 192)))
+    case("grid", "--grid 2x3 --yuv 420", large)
+    case("grid_alpha", "--grid 2x3", np.dstack([large, np.asarray(Image.fromarray(clear).resize((128, 192)))]))
+    for turn in range(4):
+        for flip in ("", " --imir 0", " --imir 1"):
+            data = written(f"--irot {turn}{flip}", smooth)
+            shown = ImageOps.exif_transpose(opened(data))
+            keep(f"avif_turned_{turn}{flip.replace(' --imir ', '_')}.avif", data, np.asarray(shown))
+    case("cropped", "--crop 4,6,20,12 --yuv 420", change=lambda shown: shown[6:18, 4:24])
+    # An orientation that the container does not have. It does not count.
+    data = written("--exif FOLDER/exif", smooth)
+    shown = np.asarray(opened(data))
+    keep("avif_exif.avif", data.replace(EXIF, EXIF[:18] + b"\x06" + EXIF[19:]), shown)
+    case("frames", "--timescale 10", smooth, 255 - smooth, smooth[::-1])
+    case("grain", "--advanced film-grain-test=5 --yuv 420")
+    case("tiles", "--tilecolslog2 1 --tilerowslog2 1 --yuv 420", large)
+    srgb_profile = ImageCms.createProfile("sRGB")
+
+    def from_p3(shown):
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(P3))
+        return np.asarray(ImageCms.profileToProfile(Image.fromarray(shown), profile, srgb_profile))
+
+    case("profile", "--icc FOLDER/icc", change=from_p3)
+    case("primaries", "--cicp 12/13/6", change=from_p3)
+
+
 tiffs()
 pngs()
 gifs()
 bmps()
 jpegs()
 jxls()
+avifs()
