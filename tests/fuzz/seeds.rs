@@ -8,6 +8,13 @@ use image::{DynamicImage, ImageFormat, Rgba, RgbaImage};
 use crate::crc32::crc32;
 use crate::driver::Seed;
 
+/// A picture of another writer, from the tests of `arenite-image`.
+macro_rules! kept {
+    ($name:literal) => {
+        include_bytes!(concat!("../../image/src/tests/pictures/", $name, ".avif")).to_vec()
+    };
+}
+
 pub fn seeds() -> Vec<Seed> {
     let alpha = DynamicImage::ImageRgba8(RgbaImage::from_fn(20, 14, |x, y| {
         Rgba([x as u8 * 12, y as u8 * 18, (x ^ y) as u8 * 8, (x * y) as u8])
@@ -47,6 +54,10 @@ pub fn seeds() -> Vec<Seed> {
         ("bmp", written(&rgb, ImageFormat::Bmp)),
         ("bmp palette", written(&grey, ImageFormat::Bmp)),
         ("bmp runs", bmp_runs()),
+        ("avif", kept!("avif_420_8_full")),
+        ("avif alpha", kept!("avif_alpha_multiplied_10")),
+        ("avif grid", kept!("avif_grid_alpha")),
+        ("avif grain", kept!("avif_grain")),
     ]
 }
 
