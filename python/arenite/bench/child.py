@@ -43,11 +43,7 @@ def run(row, key, workers):
         finally:
             process.kill()
             process.wait()
-            for pid in marked(mark):
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+            kill_marked(mark)
 
 
 def read(file):
@@ -65,6 +61,14 @@ def marked(mark):
         except OSError:
             pass
     return found
+
+
+def kill_marked(mark):
+    for pid in marked(mark):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
 
 
 def orphans(process, out, mark):

@@ -1,12 +1,12 @@
 """Takes the samples of a row: the systems in turns, so that noise hits all of them."""
 
 import gc
-import importlib.util
 import statistics
 import time
 import warnings
 
 from . import rows, systems
+from .row import NotInstalled
 
 
 class Figures:
@@ -27,8 +27,8 @@ class Figures:
 def measure(row, keys, workers, quick, say):
     """Measures a row in the systems of `keys`. `say(text)` reports progress."""
     figures = Figures(row)
-    missing = [package for package in row.needs if importlib.util.find_spec(package) is None]
-    if missing:
+    row.is_quick = quick
+    if missing := row.missing():
         figures.notes["arenite"] = "needs " + " and ".join(missing)
         return figures
     keys = [key for key in keys if key not in row.without]
@@ -46,17 +46,22 @@ def measure(row, keys, workers, quick, say):
                     if figure is not None:
                         figures.samples.setdefault(key, []).append(figure)
             return figures
-        row.is_quick = quick
-        row.prepare()
-        # Heavy systems keep the cores busy even when idle: they take turns after the others, not with them.
-        for group in (
-            [key for key in keys if not systems.ALL[key].heavy],
-            [key for key in keys if systems.ALL[key].heavy],
-        ):
-            with systems.started(group, workers) as (running, failed):
-                figures.notes.update(failed)
-                take_turns(row, running, rounds, figures, say)
-        row.finish()
+        try:
+            row.prepare()
+        except OSError as error:
+            figures.notes["arenite"] = f"{type(error).__name__}: {error}".splitlines()[0][:100]
+            return figures
+        try:
+            # Heavy systems keep the cores busy even when idle: they take turns after the others, not with them.
+            for group in (
+                [key for key in keys if not systems.ALL[key].heavy],
+                [key for key in keys if systems.ALL[key].heavy],
+            ):
+                with systems.started(group, workers) as (running, failed):
+                    figures.notes.update(failed)
+                    take_turns(row, running, rounds, figures, say)
+        finally:
+            row.finish()
     return figures
 
 
@@ -76,6 +81,8 @@ def take_turns(row, running, rounds, figures, say):
             return baseline()
         except ImportError as error:
             figures.notes[name] = f"not installed: {error.name}"
+        except NotInstalled as error:
+            figures.notes[name] = f"not installed: {error}"
         except Exception as error:
             figures.notes[name] = f"{type(error).__name__}: {error}".splitlines()[0][:100]
         return None

@@ -1,5 +1,6 @@
 """What a row of measurements is, and what its figures are to reach."""
 
+import importlib.util
 import time
 
 
@@ -36,6 +37,14 @@ class Row:
     #: Whether a small input will do. Set before `prepare`.
     is_quick = False
 
+    def missing(self):
+        """What this machine lacks for it, in words. Called after `is_quick` is set."""
+        return [package for package in self.needs if not self.is_there(package)]
+
+    @staticmethod
+    def is_there(package):
+        return importlib.util.find_spec(package) is not None
+
     def prepare(self):
         """Makes the input, once for all systems."""
 
@@ -54,6 +63,10 @@ class Row:
 
     def end(self, system):
         """Lets go of what `begin` made."""
+
+
+class NotInstalled(Exception):
+    """A baseline's program is not installed."""
 
 
 def timed(function, *arguments):
