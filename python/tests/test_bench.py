@@ -1,19 +1,45 @@
 """`python -m arenite.bench`: its figures are of the work that they name, and its goals are judged as written."""
 
+import contextlib
 import json
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import xml.etree.ElementTree
+from pathlib import Path
 
 import harness
 import pytest
-from arenite.bench import measure, report, rows, svg, systems, work
+from arenite.bench import child, measure, peer, report, rows, store_rows, svg, systems, work
+
+TARGET = Path(__file__).parents[2] / "target"
+BUILT = [str(path) for kind in ("release", "debug") if (path := TARGET / kind / "arenite").exists()]
+COMMAND = os.environ.get("ARENITE_COMMAND") or next(iter(BUILT), shutil.which("arenite"))
 
 
-def bench(*arguments):
+def bench(*arguments, **environment):
     return subprocess.run(
-        [sys.executable, "-m", "arenite.bench", *arguments], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "arenite.bench", *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, **environment},
     ).stdout
+
+
+@contextlib.contextmanager
+def nothing_of_a_peer_left():
+    """What programs of other runs have is theirs: only names and processes that are new count."""
+
+    def found():
+        names = {f"{folder}/{name}" for folder in (peer.SHM, tempfile.gettempdir()) for name in os.listdir(folder)}
+        return {name for name in names if peer.name_of("") in name}
+
+    before = found()
+    yield
+    harness.until(lambda: found() <= before, "files of the other program to be removed")
 
 
 def test_list():
@@ -37,6 +63,82 @@ def test_a_quick_run_as_table_json_and_chart(tmp_path):
     assert [goal["goal"] for goal in found["rows"][0]["goals"]] == ["≤ 0.4 × pool", "≤ 0.75 × threads"]
     words = "".join(xml.etree.ElementTree.parse(tmp_path / "chart.svg").getroot().itertext())
     assert "multiprocessing.Pool" in words and "arenite" in words
+
+
+def figures_of_store_rows(*names, **environment):
+    with nothing_of_a_peer_left(), harness.waiting("a quick run of rows of the store"):
+        text = bench("--quick", "--rows", ",".join(names), "--systems", "arenite,pool", "--json", "-", **environment)
+    found = json.loads(text)["rows"]
+    assert [row["name"] for row in found] == list(names)
+    return found
+
+
+@pytest.mark.patience(300)
+@pytest.mark.skipif(COMMAND is None, reason="the command is not built: cargo build --release -p arenite-cli")
+def test_a_quick_run_of_the_rows_of_the_store():
+    pytest.importorskip("numpy")
+    found = figures_of_store_rows(
+        "store-get", "store-get-1gib", "store-sum", "store-seal-1gib", ARENITE_COMMAND=COMMAND
+    )
+    beside = {"shared_memory", "pyarrow"}
+    others = [beside | {"Redis"}, beside, beside | {"Redis"}, {"with unmapping"}]
+    for row, other in zip(found, others, strict=True):
+        absent = {"pyarrow": rows.Row.is_there("pyarrow"), "Redis": shutil.which("redis-server")}
+        absent = {name for name, there in absent.items() if name in other and not there}
+        assert set(row["systems"]) == {"arenite"} | other - absent, row["notes"]
+        assert {name for name, note in row["notes"].items() if "not installed" in note} == absent
+        assert all(len(system["samples"]) == 3 and system["median"] > 0 for system in row["systems"].values())
+    if "Redis" in found[0]["systems"]:
+        assert [goal["goal"] for goal in found[0]["goals"]] == ["≤ 0.05 × Redis", "≤ 2 × shared_memory"]
+
+
+@pytest.mark.patience(300)
+def test_a_quick_run_of_a_call_of_a_service():
+    [row] = figures_of_store_rows("service-call")
+    assert set(row["systems"]) == {"arenite", "pool", "Unix socket, echo", "Executor, own workers"}, row["notes"]
+
+
+def test_without_the_command_the_rows_of_the_store_say_what_they_need():
+    pytest.importorskip("numpy")
+    found = figures_of_store_rows("store-get", "store-seal-1gib", ARENITE_COMMAND="/no/such/command")
+    for row in found:
+        assert row["systems"] == {}
+        assert "needs the command `arenite`" in row["notes"]["arenite"]
+
+
+def test_a_server_that_does_not_start_leaves_its_row_out(monkeypatch):
+    pytest.importorskip("numpy")
+    monkeypatch.setenv("ARENITE_COMMAND", shutil.which("false"))
+    with nothing_of_a_peer_left():
+        figures = measure.measure(rows.ALL["store-get"](), ["arenite"], 1, True, lambda words: None)
+    assert figures.samples == {}
+    assert "did not start" in figures.notes["arenite"]
+
+
+@pytest.mark.parametrize("who", ["the peer", "the program that measures"])
+def test_a_killed_program_leaves_nothing(who):
+    pytest.importorskip("numpy")
+    holders = ["shared_memory", "service", "echo", *(["pyarrow"] if rows.Row.is_there("pyarrow") else [])]
+    start = f"from arenite.bench import peer; print(peer.Peer(*{holders}, elements=1000).mark, flush=True); input()"
+    with nothing_of_a_peer_left():
+        if who == "the peer":
+            made = peer.Peer(*holders, elements=1000)
+            made.process.kill()
+            made.close()
+            assert child.marked(made.mark) == []
+        else:
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+            with subprocess.Popen([sys.executable, "-c", start], **pipes) as program:
+                mark = program.stdout.readline().strip()
+                assert child.marked(mark)
+                program.kill()
+            harness.until(lambda: not child.marked(mark), "the other program and its workers to end")
+
+
+def test_a_wrong_element_is_no_figure():
+    row = store_rows.Get()
+    with pytest.raises(AssertionError, match="wrong result: elements"):
+        row.run(lambda use: use([1.0, peer.LAST]))
 
 
 def figures_of(row, **samples):

@@ -21,7 +21,8 @@ def parse(arguments):
     parser = argparse.ArgumentParser(
         prog="python -m arenite.bench",
         description="Measures arenite beside the pools that are installed, in turns, and prints medians. "
-        "A whole run takes about fifteen minutes, and needs 8 GiB of memory.",
+        "A whole run takes about fifteen minutes, and needs 8 GiB of memory. Rows of the store need the command `arenite`, "
+        "on PATH or in ARENITE_COMMAND.",
     )
     parser.add_argument("--rows", type=names(rows.ALL), metavar="ROW,…", help="only these rows")
     parser.add_argument("--systems", type=names(systems.ALL), metavar="SYSTEM,…", help="only these systems")

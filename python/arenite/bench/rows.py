@@ -2,7 +2,7 @@
 
 import time
 
-from . import child, table_rows, work
+from . import child, store_rows, table_rows, work
 from .row import Goal, Row, check, timed
 
 PHOTOS, SHAPE, SMALL = 64, (1826, 1826, 3), (224, 224, 3)
@@ -302,6 +302,7 @@ ALL = {
         JoblibShared,
         GridSearch,
         *table_rows.ROWS,
+        *store_rows.ROWS,
         Start,
         Crash,
         Orphans,

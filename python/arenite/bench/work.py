@@ -7,6 +7,10 @@ def noop(_=None):
     return None
 
 
+def add(one, other):
+    return one + other
+
+
 def square(number):
     return number * number
 
