@@ -13,10 +13,13 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use nix::unistd::Pid;
 
 use super::memory::{self, Keeper, SealedMemory};
+#[cfg(feature = "store")]
 use super::sealed::ArrayLocation;
 use super::{Array, Element, Shape};
 use crate::arena::Block;
-use crate::sys::{self, Access, HUGE, Map, Prot, Segment};
+#[cfg(feature = "store")]
+use crate::sys::Access;
+use crate::sys::{self, HUGE, Map, Prot, Segment};
 
 /// A memory file that no process can write, grow or truncate any more, mapped for reading.
 pub(crate) struct SealedFile {
@@ -240,6 +243,7 @@ impl<T: Element> Array<T> {
     }
 
     /// Another descriptor of the sealed file that has these elements and nothing else, if this process has one.
+    #[cfg(feature = "store")]
     pub(crate) fn file_alone(&self) -> Option<Segment> {
         let ArrayLocation::File(file, 0) = self.location() else {
             return None;
