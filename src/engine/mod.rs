@@ -344,6 +344,12 @@ impl Engine {
         }
     }
 
+    /// Whether submitting a job never waits: for admission, or because the job runs on the caller's thread.
+    #[cfg(feature = "store")]
+    pub(crate) fn submits_at_once(&self) -> bool {
+        self.shared().is_some_and(|shared| !shared.has_ceiling())
+    }
+
     pub(crate) fn shared(&self) -> Option<&Arc<Supervisor>> {
         match &self.backend {
             Backend::Workers(workers) => Some(&workers.shared),

@@ -211,13 +211,19 @@ impl Client {
 
     fn ask<T: for<'de> Deserialize<'de>>(&self, question: &Request) -> Result<T, ServiceError> {
         let connection = &*self.connection.0;
+        let text = request(question)?;
         let mut open = connection.open();
         open.last += 1;
         let id = open.last;
         open.questions.push_back(id);
         // Sent under the lock: answers come in this order.
-        if connection.socket.send(&request(question)?, &[]).is_err() {
-            return Err(lost(&connection.name));
+        if let Err(error) = connection.socket.send(&text, &[]) {
+            // Under the lock, so it is the last one.
+            open.questions.pop_back();
+            return Err(match error.errno() {
+                Errno::EPIPE | Errno::ECONNRESET => lost(&connection.name),
+                _ => error.into(),
+            });
         }
         let bytes = loop {
             if let Some(bytes) = open.answers.remove(&id) {
@@ -408,6 +414,8 @@ impl Connection {
     /// The connection is lost: all calls have failed.
     fn lose<'a>(&'a self, mut open: MutexGuard<'a, Open>) -> MutexGuard<'a, Open> {
         open.is_lost = true;
+        // Calls that are reported as failed end.
+        self.socket.close_both_ways();
         let mut wakers = Vec::new();
         open.calls.retain(|_, slot| {
             if slot.result.is_none() {
@@ -440,11 +448,15 @@ impl Connection {
             Outcome::Done { value } => {
                 let mut files = packet.fds.into_iter().map(Segment::from_fd);
                 decode(value, &mut files)
+                    .and_then(Value::with_texts)
                     .map_err(|why| ServiceError::new(ServiceErrorKind::Protocol, why))
             }
         };
         let mut open = self.open();
         let slot = open.calls.get_mut(&id)?;
+        if slot.result.is_some() {
+            return None;
+        }
         let waker = slot.waker.take();
         match slot.is_dropped {
             true => drop(open.calls.remove(&id)),
@@ -508,7 +520,8 @@ impl<R: FromValue> Call<R> {
     ///
     /// If the value was taken before.
     pub fn wait_timeout(&mut self, limit: Duration) -> Option<Result<R, ServiceError>> {
-        self.take(Some(Instant::now() + limit))
+        // A limit beyond the range of the clock is none.
+        self.take(Instant::now().checked_add(limit))
     }
 
     /// Asks the service to end the call: one that waits never begins, and the worker of one that runs is killed. The call
@@ -554,6 +567,7 @@ impl<R: FromValue> Call<R> {
             if left.is_some()
                 && let Err(error) = connection.start_reader(&mut open)
             {
+                self.state = CallState::Sent(id);
                 return Some(Err(error));
             }
             open = connection.wait(open, left);
@@ -566,15 +580,24 @@ impl<R: FromValue> Future for Call<R> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if let CallState::Sent(id) = self.state {
+            // Wakers are foreign code: they are cloned and dropped outside the lock.
+            let mut waker = Some(context.waker().clone());
             let mut open = self.connection.0.open();
+            let mut is_pending = false;
             if let Some(slot) = open.calls.get_mut(&id)
                 && slot.result.is_none()
             {
-                slot.waker = Some(context.waker().clone());
-                return match self.connection.0.start_reader(&mut open) {
-                    Ok(()) => Poll::Pending,
-                    Err(error) => Poll::Ready(Err(error)),
-                };
+                std::mem::swap(&mut slot.waker, &mut waker);
+                is_pending = true;
+            }
+            let started = match is_pending {
+                true => self.connection.0.start_reader(&mut open),
+                false => Ok(()),
+            };
+            drop(open);
+            drop(waker);
+            if is_pending {
+                return started.map_or_else(|error| Poll::Ready(Err(error)), |()| Poll::Pending);
             }
         }
         Poll::Ready(
@@ -596,8 +619,9 @@ impl<R> Drop for Call<R> {
         match open.calls.get_mut(&id) {
             Some(slot) if slot.result.is_none() => {
                 slot.is_dropped = true;
-                slot.waker = None;
+                let waker = slot.waker.take();
                 drop(open);
+                drop(waker);
                 connection.cancel(id);
             }
             _ => drop(open.calls.remove(&id)),

@@ -69,7 +69,7 @@ impl IntoValue for Value {
 
 impl FromValue for Value {
     fn from_value(value: Value) -> Result<Value, ServiceError> {
-        Ok(value)
+        value.with_texts().map_err(unreadable)
     }
 }
 
@@ -216,6 +216,10 @@ impl FromValue for String {
     fn from_value(value: Value) -> Result<String, ServiceError> {
         match value {
             Value::Text(text) => Ok(text),
+            Value::Payload(payload) => match payload.text() {
+                Some(text) => text.map_err(unreadable),
+                None => Err(wrong::<String>(&Value::Payload(payload))),
+            },
             other => Err(wrong::<String>(&other)),
         }
     }

@@ -162,6 +162,8 @@ for_each_arity!(impl_params);
 /// A kernel of a service, whatever its types.
 pub(super) trait Handler: Send + Sync {
     fn signature(&self) -> String;
+    /// The number of parameters.
+    fn arity(&self) -> usize;
     /// Submits a job.
     fn start(
         &self,
@@ -207,6 +209,10 @@ where
             P::type_names().join(", "),
             R::Out::type_name()
         )
+    }
+
+    fn arity(&self) -> usize {
+        P::type_names().len()
     }
 
     fn start(

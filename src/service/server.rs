@@ -8,13 +8,13 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::IntoValue;
 use super::error::{ServiceError, ServiceErrorKind};
@@ -27,6 +27,7 @@ use super::state::{State, Waiting};
 use super::value::{MAX_FILES, Value, decode, encode};
 use crate::engine::Engine;
 use crate::kernel::{Kernel, Reply};
+use crate::store::closer::Closer;
 use crate::store::place::{Claim, now, program_of};
 use crate::store::{MAX_PACKET, Stopper};
 use crate::sync::point;
@@ -87,6 +88,7 @@ pub struct Service {
 struct Offered {
     name: String,
     signature: String,
+    arity: usize,
     handler: Box<dyn Handler>,
 }
 
@@ -113,6 +115,7 @@ impl Service {
         self.kernels.push(Offered {
             name: name.to_owned(),
             signature: handler.signature(),
+            arity: handler.arity(),
             handler: Box::new(handler),
         });
         self
@@ -179,6 +182,7 @@ impl Service {
         }
         // Two for each lane, so that one waits there while the other one runs.
         let max_running = 2 * self.engine.max_running();
+        let submits_at_once = self.engine.submits_at_once();
         Ok(Serving {
             listener,
             claim,
@@ -191,6 +195,8 @@ impl Service {
                 service: self,
                 poller,
                 max_running,
+                submits_at_once,
+                closer: Closer::start()?,
                 crew: Mutex::new(Crew::default()),
                 changed: Condvar::new(),
             },
@@ -237,6 +243,8 @@ struct Server {
     state: Mutex<State>,
     /// Calls that may run at the same time.
     max_running: usize,
+    submits_at_once: bool,
+    closer: Closer,
     crew: Mutex<Crew>,
     /// There may be work for an idle thread.
     changed: Condvar,
@@ -441,31 +449,43 @@ impl Server {
                 Err(failure) if failure.error == ErrorCode::BadRequest => encode_json(&failure),
                 Err(failure) => failed(id, failure),
             },
-            Ok(_) if packet.is_cut || !packet.fds.is_empty() => encode_json(&Failure::new(
-                ErrorCode::BadRequest,
-                "descriptors come with calls only",
-            )),
+            Ok(_) if packet.is_cut || !packet.fds.is_empty() => {
+                self.closer.close(packet.fds);
+                encode_json(&Failure::new(
+                    ErrorCode::BadRequest,
+                    "descriptors come with calls only",
+                ))
+            }
             Ok(Request::Info) => self.info.clone(),
             Ok(Request::Status) => self.status(),
             Ok(Request::Cancel { id }) => {
-                let (is_removed, killer) = self.state().cancel(client, id);
+                let (removed, killer) = self.state().cancel(client, id);
                 if let Some(killer) = killer {
                     killer.kill();
                 }
-                if !is_removed {
+                let Some(removed) = removed else {
                     return;
-                }
+                };
+                self.closer.close(removed);
                 let text = "the call was cancelled before it began";
                 failed(id, Failure::new(ErrorCode::Cancelled, text))
             }
-            Err(_) if packet.is_cut => encode_json(&Failure::new(
-                ErrorCode::BadRequest,
-                format!("a request has at most {MAX_PACKET} bytes and {MAX_FILES} descriptors"),
-            )),
-            Err(error) => encode_json(&Failure::new(
-                ErrorCode::BadRequest,
-                format!("no request: {error}"),
-            )),
+            Err(error) => {
+                let text = match packet.is_cut {
+                    true => format!(
+                        "a request has at most {MAX_PACKET} bytes and {MAX_FILES} descriptors"
+                    ),
+                    false => format!("no request: {error:.200}"),
+                };
+                self.closer.close(packet.fds);
+                // With its number, if it can be seen, so that its client knows which it was.
+                match serde_json::from_slice(&bytes[..packet.len]) {
+                    Ok(Numbered { op, id }) if op == "call" => {
+                        failed(id, Failure::new(ErrorCode::BadArgument, text))
+                    }
+                    _ => encode_json(&Failure::new(ErrorCode::BadRequest, text)),
+                }
+            }
         };
         // A full buffer too: the client does not read.
         if socket.send(&answer, &[]).is_err() {
@@ -483,6 +503,11 @@ impl Server {
         deadline: Option<f64>,
         packet: Packet,
     ) -> Result<(), Failure> {
+        // Closed elsewhere: that may wait for what the client likes.
+        let mut files = Files {
+            files: packet.fds.into_iter(),
+            closer: &self.closer,
+        };
         if packet.is_cut {
             return Err(Failure::new(
                 ErrorCode::Limit,
@@ -515,16 +540,25 @@ impl Server {
             (Some(asked), Some(limit)) => Some(asked.min(limit)),
             (asked, limit) => asked.or(limit),
         };
-        let count = packet.fds.len();
-        let mut files = packet.fds.into_iter().map(Segment::from_fd);
+        if args.len() != kernels[kernel].arity {
+            return Err(wrong_count(&kernels[kernel], args.len()));
+        }
+        let count = files.files.len();
+        if count > 0 {
+            sys::limits::room_for_descriptors(SPARE_DESCRIPTORS).map_err(|error| {
+                Failure::new(ErrorCode::Limit, format!("in the service: {error}"))
+            })?;
+        }
         let args = args
             .into_iter()
             .enumerate()
             .map(|(at, json)| {
-                decode(json, &mut files).map_err(|why| bad(format!("argument {}: {why}", at + 1)))
+                let mut segments = files.by_ref().map(Segment::from_fd);
+                decode(json, &mut segments)
+                    .map_err(|why| bad(format!("argument {}: {why}", at + 1)))
             })
             .collect::<Result<Vec<Value>, Failure>>()?;
-        if files.next().is_some() {
+        if files.files.len() > 0 {
             return Err(bad(format!(
                 "{count} descriptors, and fewer arrays and bytes"
             )));
@@ -535,7 +569,12 @@ impl Server {
             args,
             deadline,
         };
-        self.state().push(client, call, self.service.max_calls)
+        self.state()
+            .push(client, call, self.service.max_calls)
+            .map_err(|(call, failure)| {
+                self.closer.close(call);
+                failure
+            })
     }
 
     /// Runs a call, and sends its answer.
@@ -548,6 +587,10 @@ impl Server {
         } = call;
         let begun = Instant::now();
         let offered = &self.service.kernels[kernel];
+        // Otherwise nobody would notice a cancellation or a hang-up while the call is submitted.
+        if !self.submits_at_once || args.iter().any(Value::has_files) {
+            self.hand_over();
+        }
         let outcome = offered
             .handler
             .start(&offered.name, args, deadline, &self.service.engine)
@@ -602,8 +645,19 @@ impl Server {
             Err(failure) => (failed(id, failure), &[][..]),
         };
         let files: Vec<_> = files.iter().map(|file| file.as_fd()).collect();
-        // A full buffer too: the client does not read.
-        if socket.send(&text, &files).is_err() {
+        let sent = socket
+            .send(&text, &files)
+            .or_else(|error| match error.errno() {
+                // A full buffer too: the client does not read.
+                Errno::EAGAIN | Errno::EPIPE | Errno::ECONNRESET => Err(error),
+                // Linux has a limit on descriptors under way, say.
+                _ => {
+                    let failure =
+                        Failure::new(ErrorCode::Limit, format!("in the service: {error}"));
+                    socket.send(&failed(id, failure), &[])
+                }
+            });
+        if sent.is_err() {
             self.disconnect(client);
         }
         point!("service.sent");
@@ -619,10 +673,12 @@ impl Server {
 
     fn disconnect(&self, client: u64) {
         let gone = self.state().disconnect(client);
-        if let Some((socket, killers)) = gone {
+        if let Some((socket, killers, waiting)) = gone {
             // Another thread may still send: the poller would report the hang-up until then.
             let _ = self.poller.remove(socket.as_fd());
             killers.iter().for_each(|killer| killer.kill());
+            // With descriptors in packets that were not read.
+            self.closer.close((socket, waiting));
         }
     }
 
@@ -669,13 +725,61 @@ impl Server {
             },
             failures: state.failures(),
         };
-        let text = encode_json(&status);
-        if text.len() <= MAX_PACKET {
-            return text;
+        let mut status = status;
+        loop {
+            let text = encode_json(&status);
+            let is_shorter = text.len() > MAX_PACKET
+                && (status.failures.pop().is_some()
+                    || status.clients.pop().is_some()
+                    || status.workers.pop().is_some()
+                    || status.kernels.pop().is_some());
+            if !is_shorter {
+                return text;
+            }
         }
-        let text = "the status does not fit a packet";
-        encode_json(&Failure::new(ErrorCode::Limit, text))
     }
+}
+
+/// Descriptors that calls leave for clients, workers and results.
+const SPARE_DESCRIPTORS: u64 = 64;
+
+/// What can be seen of a request that is none.
+#[derive(Deserialize)]
+struct Numbered {
+    op: String,
+    id: u64,
+}
+
+/// The descriptors of a packet; what is left of them is closed elsewhere.
+struct Files<'a> {
+    files: std::vec::IntoIter<OwnedFd>,
+    closer: &'a Closer,
+}
+
+impl Iterator for Files<'_> {
+    type Item = OwnedFd;
+
+    fn next(&mut self) -> Option<OwnedFd> {
+        self.files.next()
+    }
+}
+
+impl Drop for Files<'_> {
+    fn drop(&mut self) {
+        if self.files.len() > 0 {
+            self.closer.close(std::mem::take(&mut self.files));
+        }
+    }
+}
+
+fn wrong_count(kernel: &Offered, count: usize) -> Failure {
+    Failure::new(
+        ErrorCode::BadArgument,
+        format!(
+            "{count} arguments; the kernel is {}{}",
+            kernel.name, kernel.signature
+        ),
+    )
 }
 
 /// Workers that the status lists.

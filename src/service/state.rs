@@ -45,6 +45,9 @@ struct Connected {
     done: u64,
 }
 
+/// What a client leaves: its socket, the killers of its calls, and calls that waited.
+pub(super) type Gone = (Arc<PacketSocket>, Vec<Killer>, VecDeque<Waiting>);
+
 /// Clients, their calls, and statistics. Changed under the server's lock.
 #[derive(Debug)]
 pub(super) struct State {
@@ -102,7 +105,12 @@ impl State {
         client: u64,
         call: Waiting,
         max_calls: usize,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), (Waiting, Failure)> {
+        if !self.clients.contains_key(&client) {
+            // It has gone meanwhile.
+            let failure = Failure::new(ErrorCode::Cancelled, "the client is gone");
+            return Err((call, failure));
+        }
         let is_open = self
             .clients
             .get(&client)
@@ -113,11 +121,11 @@ impl State {
                 "call {} is open already; give each call a number of its own",
                 call.id
             );
-            return Err(Failure::new(ErrorCode::BadRequest, text));
+            return Err((call, Failure::new(ErrorCode::BadRequest, text)));
         }
         if self.open(client) >= max_calls {
             let text = format!("{max_calls} calls are open; wait for one of them");
-            return Err(Failure::new(ErrorCode::Busy, text));
+            return Err((call, Failure::new(ErrorCode::Busy, text)));
         }
         self.kernels[call.kernel].queued += 1;
         self.turns.push(client, call);
@@ -200,12 +208,12 @@ impl State {
         Some(Arc::clone(&connected.socket))
     }
 
-    /// Cancels a call. One that has not begun is to be answered by the caller (true); the worker of one that runs is to
+    /// Cancels a call. One that has not begun is returned, to be answered by the caller; the worker of one that runs is to
     /// be killed.
-    pub(super) fn cancel(&mut self, client: u64, id: u64) -> (bool, Option<Killer>) {
+    pub(super) fn cancel(&mut self, client: u64, id: u64) -> (Option<Waiting>, Option<Killer>) {
         if let Some(call) = self.turns.remove(client, |call| call.id == id) {
             self.kernels[call.kernel].queued -= 1;
-            return (true, None);
+            return (Some(call), None);
         }
         let begun = self
             .clients
@@ -215,13 +223,14 @@ impl State {
             begun.is_cancelled = true;
             begun.killer.take()
         });
-        (false, killer)
+        (None, killer)
     }
 
-    /// The client is gone. Returns its socket, and the killers of its calls.
-    pub(super) fn disconnect(&mut self, client: u64) -> Option<(Arc<PacketSocket>, Vec<Killer>)> {
+    /// The client is gone. Returns its socket, the killers of its calls, and those that waited.
+    pub(super) fn disconnect(&mut self, client: u64) -> Option<Gone> {
         let connected = self.clients.remove(&client)?;
-        for call in self.turns.remove_all(client) {
+        let waiting = self.turns.remove_all(client);
+        for call in &waiting {
             self.kernels[call.kernel].queued -= 1;
         }
         let killers = connected
@@ -229,7 +238,7 @@ impl State {
             .into_values()
             .filter_map(|begun| begun.killer)
             .collect();
-        Some((connected.socket, killers))
+        Some((connected.socket, killers, waiting))
     }
 
     pub(super) fn clients(&self) -> Vec<u64> {

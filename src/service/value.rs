@@ -43,9 +43,14 @@ pub enum Value {
 #[derive(Clone, Debug)]
 pub struct Payload {
     kind: Kind,
+    /// Bytes that are a long text.
+    is_text: bool,
     len: u64,
     file: Arc<Segment>,
 }
+
+/// The longest text that is taken from a file, in bytes: what a call of a kernel may have.
+const MAX_LONG_TEXT: u64 = 64 << 20;
 
 impl Payload {
     /// Copies the bytes of an object of this kind into a file.
@@ -76,9 +81,28 @@ impl Payload {
         };
         Ok(Payload {
             kind,
+            is_text: false,
             len: bytes.len() as u64,
             file: Arc::new(file),
         })
+    }
+
+    /// The text, if it is one.
+    pub(super) fn text(&self) -> Option<Result<String, String>> {
+        if !self.is_text {
+            return None;
+        }
+        if self.len > MAX_LONG_TEXT {
+            return Some(Err(format!(
+                "a text of {} bytes; {MAX_LONG_TEXT} are the most",
+                self.len
+            )));
+        }
+        let bytes = match self.bytes() {
+            Ok(bytes) => bytes.to_vec(),
+            Err(why) => return Some(Err(why)),
+        };
+        Some(String::from_utf8(bytes).map_err(|_| "a text that is not UTF-8".to_owned()))
     }
 
     /// The array's own file, if it has one, as from a store or a service; otherwise a copy.
@@ -87,6 +111,7 @@ impl Payload {
         if let Some(file) = array.file_alone() {
             return Ok(Payload {
                 kind,
+                is_text: false,
                 len: size_of_val::<[T]>(array) as u64,
                 file: Arc::new(file),
             });
@@ -95,13 +120,14 @@ impl Payload {
     }
 
     /// A file that another process has sent.
-    fn received(kind: Kind, file: Segment) -> Result<Payload, String> {
+    fn received(kind: Kind, is_text: bool, file: Segment) -> Result<Payload, String> {
         let len = sealed::length(&file, &kind).map_err(|problem| match problem {
             FileProblem::Bad(message) => message,
             FileProblem::Limit(error) => error.to_string(),
         })?;
         Ok(Payload {
             kind,
+            is_text,
             len,
             file: Arc::new(file),
         })
@@ -177,6 +203,30 @@ fn unusable(error: MapError) -> String {
 }
 
 impl Value {
+    /// The same, with long texts read from their files.
+    pub(super) fn with_texts(self) -> Result<Value, String> {
+        Ok(match self {
+            Value::Payload(payload) => match payload.text() {
+                Some(text) => Value::Text(text?),
+                None => Value::Payload(payload),
+            },
+            Value::List(values) => {
+                let values = values.into_iter().map(Value::with_texts);
+                Value::List(values.collect::<Result<_, _>>()?)
+            }
+            plain => plain,
+        })
+    }
+
+    /// Whether a part of it is in a file.
+    pub(super) fn has_files(&self) -> bool {
+        match self {
+            Value::Payload(_) => true,
+            Value::List(values) => values.iter().any(Value::has_files),
+            _ => false,
+        }
+    }
+
     /// What it is, for errors: `array <f4 2×3`, `a text`.
     pub(super) fn describe(&self) -> String {
         match self {
@@ -185,6 +235,7 @@ impl Value {
             Value::Int(value) => format!("the integer {value}"),
             Value::Float(value) => format!("the number {value}"),
             Value::Text(_) => "a text".to_owned(),
+            Value::Payload(payload) if payload.is_text => "a text".to_owned(),
             Value::Payload(payload) => payload.kind.to_string(),
             Value::List(values) => format!("a list of {}", values.len()),
         }
@@ -216,6 +267,14 @@ pub(super) fn encode(
             json!({"kind": "bytes", "text": true})
         }
         Value::Text(text) => text.into(),
+        Value::Payload(Payload {
+            is_text: true,
+            file,
+            ..
+        }) => {
+            files.push(file);
+            json!({"kind": "bytes", "text": true})
+        }
         Value::Payload(Payload { kind, file, .. }) => {
             files.push(file);
             // It consists of texts and numbers.
@@ -266,12 +325,7 @@ pub(super) fn decode(
                 let file = files
                     .next()
                     .ok_or("fewer descriptors than arrays and bytes")?;
-                let payload = Payload::received(kind, file)?;
-                if !is_text {
-                    return Ok(Value::Payload(payload));
-                }
-                let text = String::from_utf8(payload.bytes()?.to_vec());
-                Value::Text(text.map_err(|_| "a text that is not UTF-8")?)
+                Value::Payload(Payload::received(kind, is_text, file)?)
             }
         },
     })

@@ -26,6 +26,7 @@
 //! docs/store-protocol.md describes the messages for clients in other languages.
 
 mod client;
+pub(crate) mod closer;
 mod draft;
 mod error;
 mod kind;

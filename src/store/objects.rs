@@ -144,10 +144,14 @@ impl<F> Objects<F> {
         (&entry.object, replaced)
     }
 
+    /// Gives new objects numbers behind this one.
+    pub(super) fn continue_after(&mut self, id: u64) {
+        self.last_id = self.last_id.max(id);
+    }
+
     /// Adds an object that another server had under this number. Returns the number of the one that had its name.
     pub(super) fn restore(&mut self, object: Object, file: F) -> Option<u64> {
         let older = self.remove(&object.name).ok().map(|(older, _)| older.id);
-        self.last_id = self.last_id.max(object.id);
         self.used += object.bytes;
         let name: Arc<str> = object.name.as_str().into();
         self.names.insert(object.id, Arc::clone(&name));

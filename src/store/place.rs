@@ -67,9 +67,9 @@ fn passed(path: &Path) -> Option<PacketSocket> {
     (FIRST_PASSED..FIRST_PASSED + count).find_map(|fd| PacketSocket::inherited(fd, path))
 }
 
-/// The descriptors with names that a service manager passed to this process (`LISTEN_FDNAMES`), but for sockets. Nothing
-/// when it is asked again: they have an owner then.
-pub(super) fn passed_by_name() -> Vec<(String, OwnedFd)> {
+/// The descriptors with names for which `is_wanted` holds that a service manager passed to this process
+/// (`LISTEN_FDNAMES`). Nothing when it is asked again: they have an owner then.
+pub(super) fn passed_by_name(is_wanted: impl Fn(&str) -> bool) -> Vec<(String, OwnedFd)> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     let number = |name| std::env::var(name).ok()?.parse::<i32>().ok();
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
@@ -81,7 +81,7 @@ pub(super) fn passed_by_name() -> Vec<(String, OwnedFd)> {
     let count = number("LISTEN_FDS").unwrap_or(0).max(0);
     let names = names.split(':').zip(FIRST_PASSED..FIRST_PASSED + count);
     names
-        .filter(|(name, _)| name.starts_with("arenite-"))
+        .filter(|(name, _)| is_wanted(name))
         .filter_map(|(name, fd)| Some((name.to_owned(), inherited(fd)?)))
         .collect()
 }

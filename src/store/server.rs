@@ -8,13 +8,12 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::mpsc::{self, Sender};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use serde::Serialize;
 
+use super::closer::Closer;
 use super::error::{StoreError, StoreErrorKind};
 use super::message::{
     Answer, Client, Failure, FailureCode, MAX_PACKET, Object, PROTOCOL, Page, Request, StoreInfo,
@@ -22,7 +21,7 @@ use super::message::{
 use super::objects::{Maker, Objects, page};
 use super::place::{Claim, now, program_of};
 use super::sealed::{self, FileProblem};
-use super::upgrade::{self, Kept, KeptContent, Upgrade};
+use super::upgrade::{self, Keeper};
 use crate::arena::default_capacity;
 use crate::sync::point;
 use crate::sys::event::{EventFd, Poller};
@@ -92,7 +91,7 @@ impl Stopper {
 
 /// Where an object's bytes are.
 #[derive(Debug)]
-enum Content {
+pub(super) enum Content {
     /// Small objects.
     Here(Box<[u8]>),
     /// A sealed memory file.
@@ -121,6 +120,8 @@ struct Serving {
     /// Closes descriptors on a thread of its own: closing what a client has sent may wait for what the client likes, and
     /// freeing a large object takes time.
     closer: Closer,
+    /// What the service manager keeps of it, if it keeps anything.
+    keeper: Option<Keeper>,
     stopped: bool,
     idle_since: Instant,
 }
@@ -204,7 +205,8 @@ impl Server {
             connections: HashMap::new(),
             last_client: FIRST_CLIENT - 1,
             spare: File::open("/dev/null").ok(),
-            closer: Closer::start(Upgrade::find())?,
+            closer: Closer::start()?,
+            keeper: Keeper::start()?,
             stopped: false,
             idle_since: Instant::now(),
             server: self,
@@ -223,7 +225,9 @@ impl Server {
             }
         }
         // What the service manager is to keep is sent before the end.
-        serving.closer.finish();
+        if let Some(keeper) = serving.keeper {
+            keeper.finish();
+        }
         Ok(())
     }
 }
@@ -231,17 +235,17 @@ impl Server {
 impl Serving {
     /// Takes over what a server before this one has left with the service manager.
     fn restore(&mut self) {
-        let (kept, broken) = upgrade::kept();
-        let mut unwanted = broken;
-        for Kept { object, content } in kept {
-            let content = match content {
-                KeptContent::Bytes(bytes) => Content::Here(bytes.into()),
-                KeptContent::File(file) => Content::File(file),
-            };
+        let kept = upgrade::kept();
+        self.objects.continue_after(kept.last_id);
+        let mut unwanted = kept.broken;
+        for (object, content) in kept.objects {
+            if let Some(keeper) = &self.keeper {
+                keeper.has(&object, &content);
+            }
             unwanted.extend(self.objects.restore(object, content));
         }
         for id in unwanted {
-            self.closer.forget(id, ());
+            self.forget(id, ());
         }
     }
 
@@ -382,7 +386,7 @@ impl Serving {
             Request::Clients { after } => plain(done(&self.clients(after))),
             Request::Rm { name } => {
                 let (object, content) = self.objects.remove(&name)?;
-                self.closer.forget(object.id, content);
+                self.forget(object.id, content);
                 plain(done(&object))
             }
             Request::Stop => {
@@ -427,16 +431,34 @@ impl Serving {
             now: now(),
         };
         point!("store.checked");
-        let kept = self.closer.keeps().then(|| content.share()).transpose();
-        let kept = kept.map_err(limit)?;
+        let kept = match &self.keeper {
+            Some(keeper) if keeper.is_behind() => {
+                let text =
+                    "the service manager does not take objects as fast as they come; try again";
+                return Err(Failure::new(FailureCode::Limit, text));
+            }
+            Some(_) => Some(content.share().map_err(limit)?),
+            None => None,
+        };
         let (object, replaced) = self.objects.insert(name, kind, len, maker, content);
-        if let Some(kept) = kept {
-            self.closer.keep(object, kept);
+        if let (Some(keeper), Some(kept)) = (&self.keeper, kept) {
+            keeper.keep(object, kept);
         }
         if let Some((replaced, content)) = replaced {
-            self.closer.forget(replaced.id, content);
+            if let Some(keeper) = &self.keeper {
+                keeper.forget(replaced.id);
+            }
+            self.closer.close(content);
         }
         Ok(object)
+    }
+
+    /// An object is gone: here, and with the service manager.
+    fn forget(&self, id: u64, content: impl Send + 'static) {
+        if let Some(keeper) = &self.keeper {
+            keeper.forget(id);
+        }
+        self.close(content);
     }
 
     /// Drops `what` on the closing thread.
@@ -506,88 +528,6 @@ impl Serving {
             self.close(connection);
         }
         self.idle_since = Instant::now();
-    }
-}
-
-/// A thread that does what may wait: closing files, and messages to the service manager, in their order.
-#[derive(Debug)]
-struct Closer {
-    tasks: Sender<Task>,
-    thread: JoinHandle<()>,
-    keeps: bool,
-}
-
-enum Task {
-    Close(Box<dyn Send>),
-    Keep(Box<(Object, Content)>),
-    Forget(u64),
-}
-
-impl Closer {
-    fn start(upgrade: Option<Upgrade>) -> Result<Closer, StoreError> {
-        let (tasks, receiver) = mpsc::channel();
-        let keeps = upgrade.is_some();
-        let builder = std::thread::Builder::new().name("arenite-closer".to_owned());
-        let thread = sys::process::start_thread(builder, move || {
-            for task in receiver {
-                let sent = match (task, &upgrade) {
-                    (Task::Close(what), _) => {
-                        drop(what);
-                        continue;
-                    }
-                    (Task::Keep(kept), Some(upgrade)) => match &kept.1 {
-                        Content::Here(bytes) => upgrade.keep(&kept.0, Some(bytes), None),
-                        Content::File(file) => upgrade.keep(&kept.0, None, Some(file.as_fd())),
-                    },
-                    (Task::Forget(id), Some(upgrade)) => upgrade.drop_object(id),
-                    (_, None) => continue,
-                };
-                if let Err(error) = sent {
-                    eprintln!(
-                        "warning: NOTIFY_SOCKET: {error}; a restart of this server may lose an object"
-                    );
-                }
-            }
-        });
-        Ok(Closer {
-            tasks,
-            thread: thread.map_err(|error| StoreError::io("cannot start a thread", &error))?,
-            keeps,
-        })
-    }
-
-    /// Whether a service manager keeps objects.
-    fn keeps(&self) -> bool {
-        self.keeps
-    }
-
-    fn close(&self, what: impl Send + 'static) {
-        self.post(Task::Close(Box::new(what)));
-    }
-
-    /// Lets the service manager keep an object.
-    fn keep(&self, object: &Object, content: Content) {
-        self.post(Task::Keep(Box::new((object.clone(), content))));
-    }
-
-    /// Closes an object's content, here and in the service manager.
-    fn forget(&self, id: u64, content: impl Send + 'static) {
-        if self.keeps {
-            self.post(Task::Forget(id));
-        }
-        self.close(content);
-    }
-
-    fn post(&self, task: Task) {
-        // The thread lives as long as the sender.
-        let _ = self.tasks.send(task);
-    }
-
-    /// Waits until all is done.
-    fn finish(self) {
-        drop(self.tasks);
-        // It does not panic.
-        let _ = self.thread.join();
     }
 }
 

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::client::{not_running, open};
 use super::error::{StoreError, StoreErrorKind};
-use super::message::{Answer, MAX_PACKET};
+use super::message::{Answer, FailureCode, MAX_PACKET};
 use super::place;
 use crate::sys::effective_user;
 
@@ -98,6 +98,10 @@ pub fn service_status(name: &str, patience: Duration) -> Result<Option<String>, 
     };
     match serde_json::from_slice(&bytes) {
         Ok(Answer::Done(Status { service: true })) => {}
+        // A store knows no such request.
+        Ok(Answer::Failed(failure)) if failure.error != FailureCode::BadRequest => {
+            return Err(failure.into());
+        }
         Ok(Answer::Done(_) | Answer::Failed(_)) => return Ok(None),
         Err(error) => return Err(wrong(error.to_string())),
     }

@@ -1,70 +1,167 @@
 //! Objects that survive a restart of the server: kept by the descriptor store of a service manager.
 //!
-//! systemd keeps descriptors for a service with `FileDescriptorStoreMax=`, and says so with the variable `FDSTORE`. Each
-//! object is sent as two of them: its file as `arenite-N`, then a description as `arenite-N-about`, which also has the
+//! systemd keeps descriptors for a service with `FileDescriptorStoreMax=`, and says how many with the variable `FDSTORE`.
+//! Each object is sent as two of them: its file as `arenite-N`, then a description as `arenite-N-about`, which also has the
 //! bytes of a small object. The next server finds them behind its sockets (`LISTEN_FDNAMES`). It takes those that have
 //! both, so an object that was being added or removed when the server died is there as a whole or not at all.
 
 use std::collections::HashMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::error::StoreError;
 use super::message::Object;
-use super::{place, sealed};
+use super::place;
+use super::sealed::{self, FileProblem};
+use super::server::Content;
 use crate::sys::packet::PacketSocket;
 use crate::sys::{self, Segment};
 
 /// systemd reads its messages at once, unless it is overloaded.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Objects that wait for the service manager. While there are more, no object is added.
+const MAX_PENDING: usize = 64;
 const PREFIX: &str = "arenite-";
 const ABOUT: &str = "-about";
 /// What a description is at most: names and shapes are bounded, and small objects have 64 KiB.
 const MAX_ABOUT: u64 = 128 << 10;
 
-/// The descriptor store of the service manager.
+/// Sends objects to the service manager, in their order, on a thread of its own.
 #[derive(Debug)]
-pub(super) struct Upgrade {
+pub(super) struct Keeper {
+    tasks: Sender<Task>,
+    pending: Arc<AtomicUsize>,
+    thread: JoinHandle<()>,
+}
+
+enum Task {
+    /// The service manager has this object, of so many descriptors.
+    Has(u64, usize),
+    Keep(Box<(Object, Content)>),
+    Forget(u64),
+}
+
+/// What that thread has.
+struct Manager {
     socket: PacketSocket,
+    /// Descriptors that the service manager keeps at most, and those of objects that it has.
+    most: usize,
+    kept: HashMap<u64, usize>,
+    /// A message has not been taken in time.
+    is_stuck: bool,
 }
 
-/// An object of the server that ran before.
-#[derive(Debug)]
-pub(super) struct Kept {
-    pub object: Object,
-    pub content: KeptContent,
-}
-
-/// Its bytes.
-#[derive(Debug)]
-pub(super) enum KeptContent {
-    Bytes(Vec<u8>),
-    File(Segment),
-}
-
-impl Upgrade {
-    /// The descriptor store that the environment names, if there is one.
-    pub(super) fn find() -> Option<Upgrade> {
-        std::env::var_os("FDSTORE")?;
-        let path = std::env::var_os("NOTIFY_SOCKET")?;
-        let socket = PacketSocket::notify(&path, PATIENCE).ok()?;
-        Some(Upgrade { socket })
+impl Keeper {
+    /// Starts it if the environment names a service manager that keeps descriptors.
+    pub(super) fn start() -> Result<Option<Keeper>, StoreError> {
+        let most = std::env::var("FDSTORE")
+            .ok()
+            .and_then(|most| most.parse().ok());
+        let (Some(most), Some(path)) = (most, std::env::var_os("NOTIFY_SOCKET")) else {
+            return Ok(None);
+        };
+        let manager = Manager {
+            socket: PacketSocket::notify(&path, PATIENCE)?,
+            most,
+            kept: HashMap::new(),
+            is_stuck: false,
+        };
+        let (tasks, receiver) = mpsc::channel();
+        let pending = Arc::new(AtomicUsize::new(0));
+        let done = Arc::clone(&pending);
+        let builder = std::thread::Builder::new().name("arenite-keeper".to_owned());
+        let thread = sys::process::start_thread(builder, move || manager.run(receiver, &done))
+            .map_err(|error| StoreError::io("cannot start a thread", &error))?;
+        Ok(Some(Keeper {
+            tasks,
+            pending,
+            thread,
+        }))
     }
 
-    /// Keeps an object.
-    pub(super) fn keep(
-        &self,
-        object: &Object,
-        small: Option<&[u8]>,
-        file: Option<BorrowedFd<'_>>,
-    ) -> sys::Result<()> {
+    /// Whether many objects wait for the service manager.
+    pub(super) fn is_behind(&self) -> bool {
+        // Only a count.
+        self.pending.load(Ordering::Relaxed) >= MAX_PENDING
+    }
+
+    /// The service manager has this object already.
+    pub(super) fn has(&self, object: &Object, content: &Content) {
+        self.post(Task::Has(object.id, descriptors(content)));
+    }
+
+    pub(super) fn keep(&self, object: &Object, content: Content) {
+        self.post(Task::Keep(Box::new((object.clone(), content))));
+    }
+
+    pub(super) fn forget(&self, id: u64) {
+        self.post(Task::Forget(id));
+    }
+
+    fn post(&self, task: Task) {
+        self.pending.fetch_add(1, Ordering::Relaxed);
+        // The thread lives as long as the sender.
+        let _ = self.tasks.send(task);
+    }
+
+    /// Waits until all is sent, unless the service manager does not read.
+    pub(super) fn finish(self) {
+        drop(self.tasks);
+        // It does not panic.
+        let _ = self.thread.join();
+    }
+}
+
+impl Manager {
+    fn run(mut self, tasks: Receiver<Task>, pending: &AtomicUsize) {
+        for task in tasks {
+            let sent = match task {
+                // Each message would wait as long; an object that is not kept is not forgotten either.
+                _ if self.is_stuck => Ok(()),
+                Task::Has(id, count) => {
+                    self.kept.insert(id, count);
+                    Ok(())
+                }
+                Task::Keep(kept) => self.keep(&kept.0, &kept.1),
+                Task::Forget(id) => self.forget(id),
+            };
+            if let Err(error) = sent {
+                self.is_stuck = true;
+                eprintln!(
+                    "warning: NOTIFY_SOCKET: {error}; a restart of this server loses objects from now on"
+                );
+            }
+            pending.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn keep(&mut self, object: &Object, content: &Content) -> sys::Result<()> {
+        let (small, file) = match content {
+            Content::Here(bytes) => (&bytes[..], None),
+            Content::File(file) => (&[][..], Some(file.as_fd())),
+        };
+        let count = descriptors(content);
+        if self.kept.values().sum::<usize>() + count > self.most {
+            eprintln!(
+                "warning: the service manager keeps {} descriptors (FileDescriptorStoreMax=); a restart of this server \
+                 loses {}",
+                self.most, object.name
+            );
+            return Ok(());
+        }
         let about = Segment::create_memfd("arenite-about", false)?;
         // It consists of texts and numbers.
         let mut text = serde_json::to_vec(object).unwrap_or_default();
         text.push(b'\n');
-        text.extend(small.unwrap_or_default());
+        text.extend(small);
         about.set_len(text.len() as u64)?;
         about.write_at(&text, 0)?;
         let id = object.id;
+        self.kept.insert(id, count);
         if let Some(file) = file {
             self.send(
                 &format!("FDSTORE=1\nFDPOLL=0\nFDNAME={PREFIX}{id}"),
@@ -75,8 +172,8 @@ impl Upgrade {
         self.send(&text, &[about.as_fd()])
     }
 
-    /// Lets go of an object.
-    pub(super) fn drop_object(&self, id: u64) -> sys::Result<()> {
+    fn forget(&mut self, id: u64) -> sys::Result<()> {
+        self.kept.remove(&id);
         for end in [ABOUT, ""] {
             self.send(&format!("FDSTOREREMOVE=1\nFDNAME={PREFIX}{id}{end}"), &[])?;
         }
@@ -88,67 +185,95 @@ impl Upgrade {
     }
 }
 
-/// The objects that a server before this one has left, by their numbers; and the numbers of those that are not whole.
-pub(super) fn kept() -> (Vec<Kept>, Vec<u64>) {
-    let mut files: HashMap<u64, OwnedFd> = HashMap::new();
-    let mut about: HashMap<u64, OwnedFd> = HashMap::new();
-    for (name, file) in place::passed_by_name() {
-        let Some(number) = name.strip_prefix(PREFIX) else {
-            continue;
-        };
-        let (number, which) = match number.strip_suffix(ABOUT) {
-            Some(number) => (number, &mut about),
-            None => (number, &mut files),
-        };
-        if let Ok(number) = number.parse() {
-            which.insert(number, file);
-        }
+/// Descriptors of an object with the service manager.
+fn descriptors(content: &Content) -> usize {
+    match content {
+        Content::Here(_) => 1,
+        Content::File(_) => 2,
     }
-    let mut found = Vec::new();
-    let mut broken: Vec<u64> = files
-        .keys()
-        .copied()
-        .filter(|id| !about.contains_key(id))
-        .collect();
-    for (id, about) in about {
-        match read(id, about, files.remove(&id)) {
-            Some(kept) => found.push(kept),
-            None => broken.push(id),
-        }
-    }
-    // Of two with one name, the older one was being replaced.
-    found.sort_unstable_by_key(|kept| kept.object.id);
-    (found, broken)
 }
 
-fn read(id: u64, about: OwnedFd, file: Option<OwnedFd>) -> Option<Kept> {
-    let about = Segment::from_fd(about);
-    let len = about.stat().ok()?.len;
-    if len > MAX_ABOUT {
-        return None;
+/// What a server before this one has left.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// Objects, the oldest first: of two with one name, it was being replaced.
+    pub objects: Vec<(Object, Content)>,
+    /// The numbers of those that are not whole.
+    pub broken: Vec<u64>,
+    /// The largest number.
+    pub last_id: u64,
+}
+
+/// Takes over what a server before this one has left.
+pub(super) fn kept() -> Kept {
+    let mut files: HashMap<u64, OwnedFd> = HashMap::new();
+    let mut about: HashMap<u64, OwnedFd> = HashMap::new();
+    let mut kept = Kept::default();
+    for (name, file) in place::passed_by_name(|name| number_in(name).is_some()) {
+        let Some((id, is_about)) = number_in(&name) else {
+            continue;
+        };
+        kept.last_id = kept.last_id.max(id);
+        if is_about { &mut about } else { &mut files }.insert(id, file);
     }
-    let mut text = vec![0; usize::try_from(len).ok()?];
+    for (id, about) in about {
+        match read(id, about, files.remove(&id)) {
+            Ok(Some(object)) => kept.objects.push(object),
+            Ok(None) => kept.broken.push(id),
+            // It stays with the service manager.
+            Err(error) => {
+                eprintln!("warning: an object of the server before cannot be taken over: {error}")
+            }
+        }
+    }
+    kept.broken.extend(files.into_keys());
+    kept.objects.sort_unstable_by_key(|(object, _)| object.id);
+    kept
+}
+
+/// The number in a descriptor's name, and whether it is that of a description.
+fn number_in(name: &str) -> Option<(u64, bool)> {
+    let number = name.strip_prefix(PREFIX)?;
+    Some(match number.strip_suffix(ABOUT) {
+        Some(number) => (number.parse().ok()?, true),
+        None => (number.parse().ok()?, false),
+    })
+}
+
+fn read(id: u64, about: OwnedFd, file: Option<OwnedFd>) -> sys::Result<Option<(Object, Content)>> {
+    let about = Segment::from_fd(about);
+    let len = about.stat()?.len;
+    if len > MAX_ABOUT {
+        return Ok(None);
+    }
+    let mut text = vec![0; len as usize];
     let mut done = 0;
     while done < text.len() {
-        match about.read_at(&mut text[done..], done as i64).ok()? {
-            0 => return None,
+        match about.read_at(&mut text[done..], done as i64)? {
+            0 => return Ok(None),
             count => done += count,
         }
     }
-    let end = text.iter().position(|&byte| byte == b'\n')?;
-    let object: Object = serde_json::from_slice(&text[..end]).ok()?;
-    let content = match file {
+    let Some(end) = text.iter().position(|&byte| byte == b'\n') else {
+        return Ok(None);
+    };
+    let Ok(object) = serde_json::from_slice::<Object>(&text[..end]) else {
+        return Ok(None);
+    };
+    let (content, len) = match file {
         Some(file) => {
             let file = Segment::from_fd(file);
-            sealed::length(&file, &object.kind).ok()?;
-            KeptContent::File(file)
+            match sealed::length(&file, &object.kind) {
+                Ok(len) => (Content::File(file), len),
+                Err(FileProblem::Bad(_)) => return Ok(None),
+                Err(FileProblem::Limit(error)) => return Err(error),
+            }
         }
-        None => KeptContent::Bytes(text[end + 1..].to_vec()),
-    };
-    let len = match &content {
-        KeptContent::Bytes(bytes) => bytes.len() as u64,
-        KeptContent::File(file) => file.stat().ok()?.len,
+        None => {
+            let bytes = &text[end + 1..];
+            (Content::Here(bytes.into()), bytes.len() as u64)
+        }
     };
     let is_whole = object.id == id && object.bytes == len && object.kind.problem(len).is_none();
-    is_whole.then_some(Kept { object, content })
+    Ok(is_whole.then_some((object, content)))
 }

@@ -255,22 +255,18 @@ impl AsFd for PacketSocket {
     }
 }
 
-/// A copy of the descriptor `fd` that this process was started with, in whose place it leaves nothing that takes memory:
-/// `/dev/null`. `None` if there is no such descriptor.
+/// The descriptor `fd` that this process was started with, of which the caller takes ownership: to be called once for each.
+/// `None` if there is no such descriptor.
 pub fn inherited(fd: RawFd) -> Option<OwnedFd> {
-    let null = std::fs::File::open("/dev/null").ok()?;
-    // SAFETY: they access no memory of this process; a number that is no descriptor is an error. Nothing else owns the
-    // number `fd`, or it keeps a descriptor.
-    let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };
-    let copy = own(Errno::result(copy).ok()?);
-    // SAFETY: as above.
-    unsafe { libc::dup3(null.as_raw_fd(), fd, libc::O_CLOEXEC) };
-    Some(copy)
+    // SAFETY: it accesses no memory of this process; a number that is no descriptor is an error.
+    let set = unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    Errno::result(set).ok()?;
+    Some(own(fd))
 }
 
 /// Takes ownership of a descriptor that a system call has just made.
 fn own(fd: RawFd) -> OwnedFd {
     // SAFETY: `accept4`, `recvmsg` and `fcntl(F_DUPFD_CLOEXEC)` return descriptors that they made for this process in
-    // that very call, so nothing else owns them.
+    // that very call, so nothing else owns them. One that was inherited is taken once, by the only code that looks for it.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }

@@ -29,6 +29,7 @@ tests![
     hostile_packets_are_errors_for_their_sender,
     a_client_that_does_not_read_is_disconnected,
     names_are_those_of_stores_too,
+    a_service_without_workers_answers_while_a_call_runs,
     many_threads_and_futures_share_a_client,
 ];
 
@@ -287,6 +288,14 @@ fn values_travel_both_ways() {
         let call = client.call::<Numbers>("numbers", (0, 0, value, true, 1.0_f32, three));
         assert_eq!(call.wait().unwrap().2.to_string(), expected);
     }
+    // Every bit arrives.
+    let mut bits = 0x9e37_79b9_7f4a_7c15_u64;
+    for _ in 0..200 {
+        bits = bits.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        let value = (bits >> 11) as f64 / (1_u64 << 53) as f64;
+        let call = client.call::<Numbers>("numbers", (0, 0, value, true, 1.0_f32, three));
+        assert_eq!(call.wait().unwrap().2.to_bits(), value.to_bits());
+    }
     // Below, at and above the size from which a file is mapped to be written.
     for shape in [[0, 3], [1, 1], [512, 512], [1024, 1025]] {
         let array = Array::from_fn(shape, |i| i as f32);
@@ -418,6 +427,10 @@ fn a_call_that_fails_says_how_and_fails_alone() {
     let brief = client.clone().deadline(Duration::from_millis(20));
     let error = brief.call::<()>("hang", ()).wait().unwrap_err();
     assert_eq!(error.kind(), ServiceErrorKind::Timeout);
+    // Deeper than the service reads: the call's error, and the connection lives.
+    let deep = (0..126).fold(Value::Nothing, |inner, _| Value::List(vec![inner]));
+    let error = failed("exit", vec![deep]);
+    assert_eq!(error.kind(), ServiceErrorKind::BadArgument, "{error}");
     // Larger than the service's arena.
     let large = Array::from_fn(300 << 20, |_| 0_u8);
     let all = vec![large];
@@ -634,7 +647,7 @@ fn hostile_packets_are_errors_for_their_sender() {
         (r#"{"op":"call","id":-1,"kernel":"add"}"#, "bad_request"),
         (
             r#"{"op":"call","id":1,"kernel":"add","args":{}}"#,
-            "bad_request",
+            "bad_argument",
         ),
         (
             r#"{"op":"call","id":1,"kernel":"add","args":[1,2,3]}"#,
@@ -670,7 +683,7 @@ fn hostile_packets_are_errors_for_their_sender() {
                 "[".repeat(200),
                 "]".repeat(200)
             ),
-            "bad_request",
+            "bad_argument",
         ),
         (
             &format!(r#"{{"op":"call","id":1,"kernel":"refuse","args":["{long}"]}}"#),
@@ -773,6 +786,27 @@ fn names_are_those_of_stores_too() {
     home.connect().stop().unwrap();
     server.wait().assert_done();
     served.stop();
+}
+
+fn a_service_without_workers_answers_while_a_call_runs() {
+    let home = Home::new();
+    let gate = Gate::new(home.folder(), "gate");
+    let serving = Service::new(Engine::inline())
+        .kernel("wait_at", wait_at)
+        .bind(&home.socket())
+        .unwrap();
+    let stopper = serving.stopper();
+    let running = std::thread::spawn(|| serving.run());
+    let client = connect(&home.socket()).unwrap();
+    let call = client.call::<u32>("wait_at", (gate.path(),));
+    let standing = gate.reached();
+    step("an answer while the call runs");
+    let status = connect(&home.socket()).unwrap().status().unwrap();
+    assert_eq!(kernel(&status, "wait_at")["running"], 1);
+    drop(standing);
+    assert_eq!(call.wait().unwrap(), std::process::id());
+    stopper.stop();
+    running.join().unwrap().unwrap();
 }
 
 fn many_threads_and_futures_share_a_client() {
