@@ -84,14 +84,14 @@ fn a_service_killed_at_any_step_fails_its_calls_and_leaves_no_worker() {
             assert_eq!(client.call::<u32>("add", (1, 1)).wait().unwrap(), 2);
             board.arm(point.name, Fault::Kill, 1..2);
             let calls: Vec<_> = (0..4).map(|i| client.call::<u32>("add", (i, 1))).collect();
-            served.program.wait().assert_killed();
-            board.disarm();
             for (i, call) in (0..).zip(calls) {
                 match call.wait() {
                     Ok(sum) => assert_eq!(sum, i + 1),
                     Err(error) => assert_eq!(error.kind(), ServiceErrorKind::NotRunning, "{error}"),
                 }
             }
+            served.program.wait().assert_killed();
+            board.disarm();
             served.program.await_all_gone();
             let served = Served::with(served.home, 1, &[]);
             assert_eq!(

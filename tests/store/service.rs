@@ -441,7 +441,8 @@ fn a_call_that_fails_says_how_and_fails_alone() {
     assert_eq!(error.kind(), ServiceErrorKind::ArenaFull, "{error}");
 
     let status = client.status().unwrap();
-    assert_eq!(status["failures"].as_array().unwrap().len(), 9, "{status}");
+    // Those whose calls had begun.
+    assert_eq!(status["failures"].as_array().unwrap().len(), 8, "{status}");
     assert_eq!(kernel(&status, "abort")["failed"], 1);
     drop(standing);
     other.wait().unwrap();
