@@ -571,7 +571,8 @@ impl Server {
         };
         self.state()
             .push(client, call, self.service.max_calls)
-            .map_err(|(call, failure)| {
+            .map_err(|refused| {
+                let (call, failure) = *refused;
                 self.closer.close(call);
                 failure
             })

@@ -105,11 +105,11 @@ impl State {
         client: u64,
         call: Waiting,
         max_calls: usize,
-    ) -> Result<(), (Waiting, Failure)> {
+    ) -> Result<(), Box<(Waiting, Failure)>> {
         if !self.clients.contains_key(&client) {
             // It has gone meanwhile.
             let failure = Failure::new(ErrorCode::Cancelled, "the client is gone");
-            return Err((call, failure));
+            return Err(Box::new((call, failure)));
         }
         let is_open = self
             .clients
@@ -121,11 +121,11 @@ impl State {
                 "call {} is open already; give each call a number of its own",
                 call.id
             );
-            return Err((call, Failure::new(ErrorCode::BadRequest, text)));
+            return Err(Box::new((call, Failure::new(ErrorCode::BadRequest, text))));
         }
         if self.open(client) >= max_calls {
             let text = format!("{max_calls} calls are open; wait for one of them");
-            return Err((call, Failure::new(ErrorCode::Busy, text)));
+            return Err(Box::new((call, Failure::new(ErrorCode::Busy, text))));
         }
         self.kernels[call.kernel].queued += 1;
         self.turns.push(client, call);
