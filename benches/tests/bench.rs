@@ -37,6 +37,7 @@ const CASES: &[(&str, &str)] = &[
     ),
     ("actor-rtt", "arenite, noop"),
     ("cancel-scope", "arenite"),
+    ("service-call", "arenite, unix-socket"),
     ("map-1m", "arenite, noop"),
     ("map-1m-memory", "arenite"),
     ("handover-64kib-touch", HANDOVER),
