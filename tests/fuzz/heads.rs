@@ -18,6 +18,7 @@ pub fn heads(file: &[u8]) -> Vec<Range<usize>> {
         [b'I', b'I', 42, 0, ..] => tiff(file),
         [b'B', b'M', ..] => bmp(file),
         [b'R', b'I', b'F', b'F', ..] => webp(file),
+        [_, _, _, _, b'f', b't', b'y', b'p', ..] => avif(file),
         _ => None,
     };
     let usual = || vec![0..file.len().min(USUAL)];
@@ -32,6 +33,15 @@ fn u16_le(file: &[u8], at: usize) -> Option<usize> {
 fn u32_le(file: &[u8], at: usize) -> Option<usize> {
     let bytes = file.get(at..at + 4)?;
     usize::try_from(u32::from_le_bytes(bytes.try_into().ok()?)).ok()
+}
+
+/// All boxes up to that with the pixels.
+fn avif(file: &[u8]) -> Option<Vec<Range<usize>>> {
+    let mut at = 0;
+    while file.get(at + 4..at + 8)? != b"mdat" {
+        at += u32::from_be_bytes(file[at..at + 4].try_into().ok()?) as usize;
+    }
+    Some(vec![0..at])
 }
 
 /// All segments up to the first scan, whose own header is the last.
