@@ -310,6 +310,8 @@ fn translate(error: DecodingError) -> ImageError {
             "its header names an unknown kind of pixels",
         ),
         ("method", "its header names an unknown method"),
+        ("Chunk length", "a chunk has an impossible length"),
+        ("Sequence is not in order", "its frames are out of order"),
         ("chunk", "its chunks are out of order"),
     ];
     let known = known.iter().find(|(theirs, _)| error.contains(theirs));

@@ -400,12 +400,24 @@ fn converted(
     })
 }
 
+/// The parts of red, green and blue in luma: those of Rec. 601 if the file's cannot be any, such as ratios to 0.
+fn weights_or_usual(weights: &[f32]) -> [f32; 3] {
+    <[f32; 3]>::try_from(weights)
+        .ok()
+        .filter(|weights| weights.iter().all(|part| *part > 0.0 && *part < 1.0))
+        .filter(|weights| (weights.iter().sum::<f32>() - 1.0).abs() < 0.1)
+        .unwrap_or([0.299, 0.587, 0.114])
+}
+
 /// The conversion of luma and differences to RGB, by the tags that describe them. JPEG has its own.
 fn from_ycbcr(directory: &Directory<'_>, is_jpeg: bool) -> impl Fn([u8; 3]) -> [u8; 3] {
     let weights = directory.ratios(tag::YCBCR_WEIGHTS);
     let range = directory.ratios(tag::YCBCR_RANGE);
-    let weights = <[f32; 3]>::try_from(weights).unwrap_or([0.299, 0.587, 0.114]);
-    let range = <[f32; 6]>::try_from(range).unwrap_or([0.0, 255.0, 128.0, 255.0, 128.0, 255.0]);
+    let weights = weights_or_usual(&weights);
+    let range = <[f32; 6]>::try_from(range)
+        .ok()
+        .filter(|range| range.iter().all(|end| end.is_finite()))
+        .unwrap_or([0.0, 255.0, 128.0, 255.0, 128.0, 255.0]);
     let [for_red, for_green, for_blue] = weights;
     let [black, white, blue_zero, blue_most, red_zero, red_most] = range;
     move |[luma, blue, red]| {
@@ -490,5 +502,27 @@ fn divide<T: Copy + Into<u32>>(pixel: &mut [T], full: u32, narrow: fn(u32) -> T)
         let divided =
             (u64::from(multiplied) * u64::from(full) + u64::from(alpha / 2)) / u64::from(alpha);
         *color = narrow(divided.min(full.into()) as u32);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::weights_or_usual;
+
+    #[test]
+    fn weights_that_cannot_be_any_are_the_usual_ones() {
+        let usual = [0.299, 0.587, 0.114];
+        for wrong in [
+            &[][..],
+            &[f32::INFINITY; 3],
+            &[0.0; 3],
+            &[1.0, 1.0, 1.0],
+            &[0.2, 0.2, 0.2],
+            &[0.299, 0.587],
+        ] {
+            assert_eq!(weights_or_usual(wrong), usual, "{wrong:?}");
+        }
+        let rec_709 = [0.2126, 0.7152, 0.0722];
+        assert_eq!(weights_or_usual(&rec_709), rec_709);
     }
 }
