@@ -17,10 +17,9 @@ use super::convert::{FromValue, IntoValue};
 use super::error::{ServiceError, ServiceErrorKind};
 use super::message::{Answer, Failure, Outcome, PROTOCOL, Request, ServiceInfo};
 use super::value::{MAX_FILES, Value, decode, encode};
-use crate::store::MAX_PACKET;
-use crate::store::place;
+use crate::store::{MAX_PACKET, StoreError, StoreErrorKind, open};
 use crate::sys::packet::{Packet, PacketSocket};
-use crate::sys::{self, Segment, effective_user};
+use crate::sys::{self, Segment};
 
 /// A service takes packets and answers questions at once; one that takes longer is stopped.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -32,19 +31,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// [`ServiceErrorKind::NotRunning`] if no service of this name runs, [`ServiceErrorKind::Denied`] if it is another user's,
 /// [`ServiceErrorKind::Protocol`] if it is a store, or of a version that this client does not understand.
 pub fn connect(name: &str) -> Result<Client, ServiceError> {
-    let path = place::socket(name)?;
-    let socket = PacketSocket::connect(&path, PATIENCE).map_err(|error| match error.errno() {
-        Errno::ENOENT | Errno::ECONNREFUSED => not_running(name),
+    let socket = open(name, PATIENCE, StoreError::from).map_err(|error| match error.kind() {
+        StoreErrorKind::NotRunning => not_running(name),
         _ => error.into(),
     })?;
-    let owner = socket.peer()?.uid;
-    if owner != effective_user() {
-        let text = format!(
-            "the server at {} belongs to another user ({owner})",
-            path.display()
-        );
-        return Err(ServiceError::new(ServiceErrorKind::Denied, text));
-    }
     let info = first_answer(name, &socket)?;
     if info.protocol != PROTOCOL {
         return Err(ServiceError::new(

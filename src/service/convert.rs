@@ -73,27 +73,6 @@ impl FromValue for Value {
     }
 }
 
-impl ValueType for Payload {
-    fn type_name() -> String {
-        "array, table or bytes".to_owned()
-    }
-}
-
-impl IntoValue for Payload {
-    fn into_value(self) -> Result<Value, ServiceError> {
-        Ok(Value::Payload(self))
-    }
-}
-
-impl FromValue for Payload {
-    fn from_value(value: Value) -> Result<Payload, ServiceError> {
-        match value {
-            Value::Payload(payload) => Ok(payload),
-            other => Err(wrong::<Payload>(&other)),
-        }
-    }
-}
-
 impl ValueType for () {
     fn type_name() -> String {
         "nothing".to_owned()
@@ -115,25 +94,32 @@ impl FromValue for () {
     }
 }
 
-impl ValueType for bool {
-    fn type_name() -> String {
-        "boolean".to_owned()
-    }
-}
-
-impl IntoValue for bool {
-    fn into_value(self) -> Result<Value, ServiceError> {
-        Ok(Value::Bool(self))
-    }
-}
-
-impl FromValue for bool {
-    fn from_value(value: Value) -> Result<bool, ServiceError> {
-        match value {
-            Value::Bool(value) => Ok(value),
-            other => Err(wrong::<bool>(&other)),
+/// Types that are a variant of [`Value`].
+macro_rules! variants {
+    ($($t:ty = $variant:ident $name:literal)*) => { $(
+        impl ValueType for $t {
+            fn type_name() -> String {
+                $name.to_owned()
+            }
         }
-    }
+        impl IntoValue for $t {
+            fn into_value(self) -> Result<Value, ServiceError> {
+                Ok(Value::$variant(self))
+            }
+        }
+        impl FromValue for $t {
+            fn from_value(value: Value) -> Result<$t, ServiceError> {
+                match value {
+                    Value::$variant(value) => Ok(value),
+                    other => Err(wrong::<$t>(&other)),
+                }
+            }
+        }
+    )* };
+}
+variants! {
+    bool = Bool "boolean"
+    Payload = Payload "array, table or bytes"
 }
 
 macro_rules! integers {

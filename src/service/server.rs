@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::fs::File;
+
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -28,12 +28,13 @@ use super::value::{MAX_FILES, Value, decode, encode};
 use crate::engine::Engine;
 use crate::kernel::{Kernel, Reply};
 use crate::store::closer::Closer;
+use crate::store::door::Door;
 use crate::store::place::{Claim, now, program_of};
 use crate::store::{MAX_PACKET, Stopper};
 use crate::sync::point;
 use crate::sys::event::{EventFd, Poller};
 use crate::sys::packet::{Packet, PacketSocket};
-use crate::sys::{self, Segment, effective_user};
+use crate::sys::{self, Segment};
 
 /// Calls that a client may have open.
 const MAX_CALLS: usize = 64;
@@ -263,8 +264,7 @@ struct Crew {
 
 /// What a thread needs to lead.
 struct Desk {
-    /// Given up for a moment to refuse a client when there is no other descriptor.
-    spare: Option<File>,
+    door: Door,
     /// For packets.
     bytes: Vec<u8>,
 }
@@ -317,7 +317,7 @@ impl Server {
     /// What each thread does: run the next call, or else lead, or else wait.
     fn work(&self, listener: &PacketSocket) {
         let mut desk = Desk {
-            spare: File::open("/dev/null").ok(),
+            door: Door::new(),
             bytes: vec![0; MAX_PACKET],
         };
         let mut crew = self.crew();
@@ -385,7 +385,7 @@ impl Server {
     fn lead(&self, listener: &PacketSocket, desk: &mut Desk) -> sys::Result<()> {
         for token in self.poller.wait(None)? {
             match token {
-                LISTENER => self.accept(listener, &mut desk.spare),
+                LISTENER => self.accept(listener, &mut desk.door),
                 STOPPER => self.stop(),
                 client => self.read(client, &mut desk.bytes),
             }
@@ -393,29 +393,15 @@ impl Server {
         Ok(())
     }
 
-    fn accept(&self, listener: &PacketSocket, spare: &mut Option<File>) {
-        let socket = match listener.accept() {
-            Ok(Some(socket)) => socket,
-            Ok(None) => return,
-            Err(error) if matches!(error.errno(), Errno::EMFILE | Errno::ENFILE) => {
-                // Otherwise the client would wait, and the leader would spin.
-                *spare = None;
-                if let Ok(Some(socket)) = listener.accept() {
-                    let text = "the service has no descriptor left for another client; raise its limit on open files \
-                                (LimitNOFILE, `ulimit -n`), or end clients";
-                    let _ = socket.send_now(&encode_json(&Failure::new(ErrorCode::Limit, text)));
-                }
-                *spare = File::open("/dev/null").ok();
-                return;
-            }
-            // The client is gone, or memory is short for a moment.
-            Err(_) => return,
+    fn accept(&self, listener: &PacketSocket, door: &mut Door) {
+        let refusal = || {
+            let text = "the service has no descriptor left for another client; raise its limit on open files \
+                        (LimitNOFILE, `ulimit -n`), or end clients";
+            encode_json(&Failure::new(ErrorCode::Limit, text))
         };
-        // The folder lets no other user in; this holds if its mode was changed.
-        let Ok(peer) = socket.peer() else { return };
-        if peer.uid != effective_user() {
+        let Some((socket, peer)) = door.accept(listener, refusal) else {
             return;
-        }
+        };
         let program = program_of(peer.pid);
         let mut state = self.state();
         if self.poller.add(socket.as_fd(), state.next_client()).is_ok() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Number, json};
 
 use super::error::{ServiceError, ServiceErrorKind};
-use crate::array::npy::{self, Dtype, is_read_as};
+use crate::array::npy::{self, Dtype};
 use crate::array::{Array, MapError, MemoryFile, Shape};
 use crate::store::Kind;
 use crate::store::sealed::{self, FileProblem};
@@ -154,25 +154,13 @@ impl Payload {
     ///
     /// A sentence if it is no array of `T`, has more than six dimensions, or cannot be mapped.
     pub fn array<T: Dtype>(&self) -> Result<Array<T>, String> {
-        let wrong = || format!("array {} and not {}", npy::descr::<T>(), self.kind);
-        let shape = match &self.kind {
-            Kind::Array { dtype, shape }
-                if is_read_as::<T>(dtype.trim_start_matches(['<', '|'])) =>
-            {
-                match &shape[..] {
-                    [] => vec![1],
-                    extents => extents.to_vec(),
-                }
-            }
-            Kind::Bytes | Kind::Arrow if T::NAME == "u1" => vec![self.len],
-            _ => return Err(wrong()),
+        let extents = match (self.kind.extents_of::<T>(), &self.kind) {
+            (Some([]), _) => &[1],
+            (Some(extents), _) => extents,
+            (None, Kind::Bytes | Kind::Arrow) if T::NAME == "u1" => std::slice::from_ref(&self.len),
+            _ => return Err(format!("array {} and not {}", npy::descr::<T>(), self.kind)),
         };
-        let extents: Vec<usize> = shape
-            .iter()
-            .filter_map(|&extent| usize::try_from(extent).ok())
-            .collect();
-        let shape = Shape::try_from(&extents[..]).map_err(|error| error.to_string())?;
-        self.map(shape)
+        self.map(Kind::shape_of(extents)?)
     }
 
     /// Maps the bytes of any kind.
@@ -198,6 +186,17 @@ fn unusable(error: MapError) -> String {
         MapError::NotSealed => "the file can still be changed".to_owned(),
         MapError::Length { expected, found } => {
             format!("the file has {found} bytes, and the array takes {expected}")
+        }
+    }
+}
+
+/// Integers stay integers.
+impl From<Number> for Value {
+    fn from(number: Number) -> Value {
+        match (number.as_i64(), number.as_u64()) {
+            (Some(value), _) => Value::Int(value.into()),
+            (_, Some(value)) => Value::Int(value.into()),
+            _ => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
         }
     }
 }
@@ -298,11 +297,7 @@ pub(super) fn decode(
     Ok(match json {
         serde_json::Value::Null => Value::Nothing,
         serde_json::Value::Bool(value) => Value::Bool(value),
-        serde_json::Value::Number(number) => match (number.as_i64(), number.as_u64()) {
-            (Some(value), _) => Value::Int(value.into()),
-            (_, Some(value)) => Value::Int(value.into()),
-            _ => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
-        },
+        serde_json::Value::Number(number) => number.into(),
         serde_json::Value::String(text) => Value::Text(text),
         serde_json::Value::Array(values) => {
             let mut list = Vec::with_capacity(values.len());

@@ -17,7 +17,7 @@ use super::message::{
     Answer, Client, Failure, Full, MAX_PACKET, Object, PROTOCOL, Page, Request, StoreInfo,
 };
 use super::place;
-use crate::array::npy::{Dtype, is_read_as};
+use crate::array::npy::Dtype;
 use crate::array::{Array, MapError, Shape};
 use crate::sys::packet::PacketSocket;
 use crate::sys::{Segment, effective_user};
@@ -70,7 +70,7 @@ enum Server {
 }
 
 /// Connects to the server of this name, which has to be this user's. `failed` says what other system calls' errors mean.
-pub(super) fn open(
+pub(crate) fn open(
     name: &str,
     patience: Duration,
     failed: impl Fn(crate::sys::Error) -> StoreError,
@@ -158,19 +158,9 @@ impl Store {
                 format!("{name} is {}, and not {wanted}", object.kind),
             )
         };
-        let shape = match &object.kind {
-            Kind::Array { dtype, shape }
-                if is_read_as::<T>(dtype.trim_start_matches(['<', '|'])) =>
-            {
-                shape
-            }
-            _ => return Err(wrong(format!("an array of {}", T::NAME))),
-        };
-        let extents: Vec<usize> = shape
-            .iter()
-            .filter_map(|&extent| usize::try_from(extent).ok())
-            .collect();
-        let shape = Shape::try_from(&extents[..]).map_err(|error| wrong(error.to_string()))?;
+        let extents = object.kind.extents_of::<T>();
+        let extents = extents.ok_or_else(|| wrong(format!("an array of {}", T::NAME)))?;
+        let shape = Kind::shape_of(extents).map_err(wrong)?;
         Array::map_sealed(file, shape, lease).map_err(|error| unusable(name, error))
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::array::Shape;
-use crate::array::npy::{self, Dtype, Header};
+use crate::array::npy::{self, Dtype, Header, is_read_as};
 
 /// Dimensions that an array of the store may have. NumPy allows as many.
 const MAX_DIMS: usize = 64;
@@ -63,6 +63,27 @@ impl Kind {
         shape
             .iter()
             .try_fold(item, |bytes, &extent| bytes.checked_mul(extent))
+    }
+
+    /// The extents, if it is an array of `T`.
+    pub(crate) fn extents_of<T: Dtype>(&self) -> Option<&[u64]> {
+        match self {
+            Kind::Array { dtype, shape }
+                if is_read_as::<T>(dtype.trim_start_matches(['<', '|'])) =>
+            {
+                Some(shape)
+            }
+            _ => None,
+        }
+    }
+
+    /// The shape with these extents; an error says why there is none.
+    pub(crate) fn shape_of(extents: &[u64]) -> Result<Shape, String> {
+        let extents: Vec<usize> = extents
+            .iter()
+            .filter_map(|&extent| usize::try_from(extent).ok())
+            .collect();
+        Shape::try_from(&extents[..]).map_err(|error| error.to_string())
     }
 
     /// What is wrong with an object of this kind and of `len` bytes, if anything.

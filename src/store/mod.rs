@@ -27,6 +27,7 @@
 
 mod client;
 pub(crate) mod closer;
+pub(crate) mod door;
 mod draft;
 mod error;
 mod kind;
@@ -49,4 +50,5 @@ pub use place::socket as socket_path;
 pub use server::{Server, Stopper};
 pub use services::{service_status, services};
 
+pub(crate) use client::open;
 pub(crate) use message::MAX_PACKET;

@@ -5,7 +5,7 @@
 //! interpreted, and no map is made of one.
 
 use std::collections::HashMap;
-use std::fs::File;
+
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use serde::Serialize;
 
 use super::closer::Closer;
+use super::door::Door;
 use super::error::{StoreError, StoreErrorKind};
 use super::message::{
     Answer, Client, Failure, FailureCode, MAX_PACKET, Object, PROTOCOL, Page, Request, StoreInfo,
@@ -26,7 +27,7 @@ use crate::arena::default_capacity;
 use crate::sync::point;
 use crate::sys::event::{EventFd, Poller};
 use crate::sys::packet::PacketSocket;
-use crate::sys::{self, Access, Segment, effective_user};
+use crate::sys::{self, Access, Segment};
 
 /// Up to this size in bytes an object is kept in the server's own memory, without a descriptor.
 const INLINE: u64 = 64 << 10;
@@ -115,8 +116,7 @@ struct Serving {
     objects: Objects<Content>,
     connections: HashMap<u64, Connection>,
     last_client: u64,
-    /// Given up for a moment to refuse a client when there is no other descriptor.
-    spare: Option<File>,
+    door: Door,
     /// Closes descriptors on a thread of its own: closing what a client has sent may wait for what the client likes, and
     /// freeing a large object takes time.
     closer: Closer,
@@ -204,7 +204,7 @@ impl Server {
             objects: Objects::new(self.capacity),
             connections: HashMap::new(),
             last_client: FIRST_CLIENT - 1,
-            spare: File::open("/dev/null").ok(),
+            door: Door::new(),
             closer: Closer::start()?,
             keeper: Keeper::start()?,
             stopped: false,
@@ -261,29 +261,17 @@ impl Serving {
     }
 
     fn accept(&mut self) {
-        let socket = match self.server.listener.accept() {
-            Ok(Some(socket)) => socket,
-            Ok(None) => return,
-            Err(error) if matches!(error.errno(), Errno::EMFILE | Errno::ENFILE) => {
-                // Otherwise the client would wait, and this loop would spin.
-                self.spare = None;
-                if let Ok(Some(socket)) = self.server.listener.accept() {
-                    let text = "the server has no descriptor left for another client; raise its limit on open files \
-                                (LimitNOFILE, `ulimit -n`), or end clients";
-                    let failure = Failure::new(FailureCode::Limit, text);
-                    let _ = socket.send_now(&encode(&Answer::<()>::Failed(failure)));
-                }
-                self.spare = File::open("/dev/null").ok();
-                return;
-            }
-            // The client is gone, or memory is short for a moment.
-            Err(_) => return,
+        let refusal = || {
+            let text = "the server has no descriptor left for another client; raise its limit on open files \
+                        (LimitNOFILE, `ulimit -n`), or end clients";
+            encode(&Answer::<()>::Failed(Failure::new(
+                FailureCode::Limit,
+                text,
+            )))
         };
-        // The folder lets no other user in; this holds if its mode was changed.
-        let Ok(peer) = socket.peer() else { return };
-        if peer.uid != effective_user() {
+        let Some((socket, peer)) = self.door.accept(&self.server.listener, refusal) else {
             return;
-        }
+        };
         let id = self.last_client + 1;
         if self.server.poller.add(socket.as_fd(), id).is_err() {
             return;

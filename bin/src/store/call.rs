@@ -195,11 +195,7 @@ fn plain(json: serde_json::Value) -> Option<Value> {
     Some(match json {
         serde_json::Value::Null => Value::Nothing,
         serde_json::Value::Bool(value) => Value::Bool(value),
-        serde_json::Value::Number(number) => match (number.as_i64(), number.as_u64()) {
-            (Some(value), _) => Value::Int(value.into()),
-            (_, Some(value)) => Value::Int(value.into()),
-            _ => Value::Float(number.as_f64()?),
-        },
+        serde_json::Value::Number(number) => number.into(),
         serde_json::Value::String(text) => Value::Text(text),
         serde_json::Value::Array(values) => {
             Value::List(values.into_iter().map(plain).collect::<Option<_>>()?)
