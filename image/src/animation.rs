@@ -10,10 +10,10 @@ use super::damage::Found;
 use super::encode::{self, Encoding};
 use super::error::ImageError;
 use super::format::Format;
-use super::meta::{Metadata, add_xmp_to_png, webp_file};
+use super::meta::{Metadata, add_xmp_to_png};
 use super::pixels::{Color, Pixels, Samples, buffer};
 use super::spec::ResizeSpec;
-use super::{gif, png, riff};
+use super::{gif, png, webp};
 
 /// A picture, or one of an animation.
 pub(super) struct Frame {
@@ -61,7 +61,7 @@ pub(super) fn open<'a>(
 ) -> Result<Option<Animation<'a>>, ImageError> {
     match format {
         Format::Gif => gif::animation(input, spec),
-        Format::WebP => riff::animation(input, spec),
+        Format::WebP => webp::animation(input, spec),
         Format::Png => png::animation(input, spec),
         _ => Ok(None),
     }
@@ -238,7 +238,7 @@ pub(super) fn encode(
     match format {
         Format::Gif => gif::encode(frames, plays),
         Format::Png => animated_png(&frames, plays, metadata),
-        Format::WebP => animated_webp(&frames, plays, how, metadata),
+        Format::WebP => webp::encode_animation(&frames, plays, how, metadata),
         _ => Err(ImageError::NotAnOutput { format }),
     }
 }
@@ -430,41 +430,4 @@ fn animated_png(
         add_xmp_to_png(&mut out, xmp);
     }
     Ok(out)
-}
-
-fn animated_webp(
-    frames: &[Frame],
-    plays: u32,
-    how: Encoding,
-    metadata: Option<&Metadata>,
-) -> Result<Vec<u8>, ImageError> {
-    let changes = changes(frames, Unchanged::Repeated);
-    let mut encoded = Vec::with_capacity(changes.len());
-    for change in &changes {
-        encoded.push(encode::webp_picture(&change.pixels, how)?);
-    }
-    let chunks = changes.iter().zip(&encoded).map(|(change, file)| {
-        let sides = (change.pixels.width, change.pixels.height);
-        riff::frame((change.left, change.top), sides, change.millis, file)
-    });
-    let sides = frames
-        .first()
-        .map_or((1, 1), |first| (first.pixels.width, first.pixels.height));
-    let has_alpha = frames.iter().any(|frame| frame.pixels.color.has_alpha());
-    let body: Option<Vec<Vec<u8>>> = chunks.collect();
-    let flags = riff::ANIMATION | (riff::ALPHA * u8::from(has_alpha));
-    body.and_then(|frames| {
-        let plays = u16::try_from(plays).unwrap_or(u16::MAX);
-        let body = [riff::animation_chunk(plays), frames.concat()].concat();
-        webp_file(
-            &body,
-            flags,
-            sides,
-            metadata.unwrap_or(&Metadata::default()),
-        )
-    })
-    .ok_or_else(|| ImageError::Encode {
-        format: Format::WebP,
-        reason: "it is larger than 4 GiB".to_owned(),
-    })
 }

@@ -84,10 +84,8 @@ fn copy(
     let size = (side(region.width), side(region.height));
     let mut small = resize(pixels, region, size, Filter::Bilinear, max_bytes)?;
     if let Some(chroma) = chroma {
-        let sides = (chroma.width, chroma.height);
-        let region = whole(sides.0, sides.1);
-        let pairs = (chroma.pairs.as_slice(), sides);
-        small = with_chroma(small, pairs, region, Filter::Bilinear, max_bytes)?;
+        let region = whole(chroma.width, chroma.height);
+        small = with_chroma(small, chroma, region, Filter::Bilinear, max_bytes)?;
     }
     let small = to_srgb(small, metadata.icc.as_deref());
     Ok(without_ycbcr(small).into_eight_bits().into_rgb())

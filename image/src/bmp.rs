@@ -1,12 +1,10 @@
 //! Decoding of BMP: all headers of Windows and OS/2, 1 to 32 bits, bit fields and run lengths.
 
-use image::metadata::Orientation;
-
 use super::damage::{Found, Loss, fill_rows};
 use super::error::ImageError;
 use super::format::Format;
 use super::meta::{Decoded, Metadata, Request};
-use super::pixels::{Color, Pixels, Samples, buffer};
+use super::pixels::{Color, Orientation, Pixels, Samples, buffer};
 
 /// Bytes of the first header; the second one begins with its length.
 const FIRST: usize = 14;

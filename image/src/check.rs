@@ -7,7 +7,7 @@ use super::meta::{Decoded, Request};
 use super::pixels::{Samples, swaps_sides};
 use super::size::{Size, When};
 use super::spec::ResizeSpec;
-use super::{animation, decode_for, readable_format, resample, riff};
+use super::{animation, decode_for, readable_format, resample, webp};
 
 /// A picture whose pixels can be decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +73,7 @@ pub fn check(input: &[u8], spec: &ResizeSpec) -> Result<Checked, ImageError> {
         Err(error) => Some(Found::later(error)),
     };
     let later = match found {
-        None if format == Format::WebP => riff::damage_after_first(input),
+        None if format == Format::WebP => webp::damage_after_first(input),
         found => found,
     };
     if let Some(found) = later {

@@ -3,30 +3,25 @@
 use std::borrow::Cow;
 
 use ::png::{BitDepth, ColorType, Compression, Filter, Info};
-use image::codecs::png::{CompressionType, FilterType, PngEncoder};
-use image::{ExtendedColorType, ImageEncoder};
 
 use super::color::without_ycbcr;
 use super::error::ImageError;
 use super::format::{Format, probe};
-use super::meta::{Metadata, add_xmp_to_png, webp_file};
+use super::meta::{Metadata, add_xmp_to_png};
 use super::palette::{Indexed, Palette};
 use super::pixels::{Color, Pixels, Samples};
 use super::spec::ResizeSpec;
-use super::{avif, gif, jpeg, png, riff};
+use super::{avif, gif, jpeg, png, webp};
 
 /// Options of the encoders.
 #[derive(Clone, Copy)]
 pub(super) struct Encoding {
     pub(super) quality: u8,
-    lossless: bool,
+    pub(super) lossless: bool,
     pub(super) progressive: bool,
     background: [u8; 3],
     palette: Palette,
 }
-
-/// Effort of the lossless WebP encoder, 0 to 100: the default of libwebp.
-const EFFORT: f32 = 75.0;
 
 impl Encoding {
     /// The defaults with this quality.
@@ -102,7 +97,7 @@ pub(super) fn encode(
     match format {
         Format::Jpeg => jpeg::encode(pixels, how, metadata),
         Format::Png => palette_png(pixels, how, metadata),
-        Format::WebP => webp(pixels, how, metadata),
+        Format::WebP => webp::encode(pixels, how, metadata),
         Format::Gif => gif::encode_still(pixels),
         Format::Avif => avif::encode(pixels, how, metadata),
         _ => Err(ImageError::NotAnOutput { format }),
@@ -154,10 +149,6 @@ fn indexed_png(
     (width, height): (u32, u32),
     metadata: Option<&Metadata>,
 ) -> Result<Vec<u8>, ImageError> {
-    let failed = |error: ::png::EncodingError| ImageError::Encode {
-        format: Format::Png,
-        reason: error.to_string(),
-    };
     let (depth, bits) = match indexed.colors.len() {
         ..=2 => (BitDepth::One, 1),
         3..=4 => (BitDepth::Two, 2),
@@ -173,7 +164,6 @@ fn indexed_png(
     let alphas = indexed.colors.iter().map(|color| color[3]);
     let alphas: Vec<u8> = alphas.take_while(|&alpha| alpha != u8::MAX).collect();
     info.trns = (!alphas.is_empty()).then_some(alphas.into());
-    describe_png(&mut info, metadata);
     let per_byte = 8 / bits;
     let mut rows = Vec::with_capacity(indexed.indices.len() / per_byte + height as usize);
     for row in indexed.indices.chunks_exact(width as usize) {
@@ -183,13 +173,28 @@ fn indexed_png(
             places.fold(0, |byte, (index, place)| byte | index << (8 - bits * place))
         }));
     }
+    // Differences of indices mean nothing.
+    write_png(info, Filter::NoFilter, &rows, metadata)
+}
+
+/// Writes a PNG of rows without gaps, with metadata if given.
+fn write_png<'a>(
+    mut info: Info<'a>,
+    filter: Filter,
+    rows: &[u8],
+    metadata: Option<&'a Metadata>,
+) -> Result<Vec<u8>, ImageError> {
+    let failed = |error: ::png::EncodingError| ImageError::Encode {
+        format: Format::Png,
+        reason: error.to_string(),
+    };
+    describe_png(&mut info, metadata);
     let mut out = Vec::with_capacity(rows.len() / 2 + 1024);
     let mut encoder = ::png::Encoder::with_info(&mut out, info).map_err(failed)?;
     encoder.set_compression(Compression::Balanced);
-    // Differences of indices mean nothing.
-    encoder.set_filter(Filter::NoFilter);
+    encoder.set_filter(filter);
     let mut writer = encoder.write_header().map_err(failed)?;
-    writer.write_image_data(&rows).map_err(failed)?;
+    writer.write_image_data(rows).map_err(failed)?;
     writer.finish().map_err(failed)?;
     if let Some(xmp) = metadata.and_then(|metadata| metadata.xmp.as_deref()) {
         add_xmp_to_png(&mut out, xmp);
@@ -205,92 +210,27 @@ pub(super) fn describe_png<'a>(info: &mut Info<'a>, metadata: Option<&'a Metadat
     }
 }
 
-const NOT_OF_PNG: &str = "PNG has neither inks nor YCbCr";
-
 fn png(pixels: &Pixels, metadata: Option<&Metadata>) -> Result<Vec<u8>, ImageError> {
-    let failed = |error: &dyn std::fmt::Display| ImageError::Encode {
-        format: Format::Png,
-        reason: error.to_string(),
-    };
-    let (kind, bytes): (_, &[u8]) = match (&pixels.samples, pixels.color) {
-        (Samples::Eight(samples), Color::Gray) => (ExtendedColorType::L8, samples),
-        (Samples::Eight(samples), Color::GrayAlpha) => (ExtendedColorType::La8, samples),
-        (Samples::Eight(samples), Color::Rgb) => (ExtendedColorType::Rgb8, samples),
-        (Samples::Eight(samples), Color::Rgba) => (ExtendedColorType::Rgba8, samples),
-        (Samples::Sixteen(samples), color) => {
-            let kind = match color {
-                Color::Gray => ExtendedColorType::L16,
-                Color::GrayAlpha => ExtendedColorType::La16,
-                Color::Rgb => ExtendedColorType::Rgb16,
-                Color::Rgba => ExtendedColorType::Rgba16,
-                Color::Cmyk | Color::YCbCr => return Err(failed(&NOT_OF_PNG)),
-            };
-            (kind, bytemuck::cast_slice(samples))
+    let mut info = Info::with_size(pixels.width, pixels.height);
+    info.color_type = match pixels.color {
+        Color::Gray => ColorType::Grayscale,
+        Color::GrayAlpha => ColorType::GrayscaleAlpha,
+        Color::Rgb => ColorType::Rgb,
+        Color::Rgba => ColorType::Rgba,
+        Color::Cmyk | Color::YCbCr => {
+            return Err(ImageError::Encode {
+                format: Format::Png,
+                reason: "PNG has neither inks nor YCbCr".to_owned(),
+            });
         }
-        (_, Color::Cmyk | Color::YCbCr) => return Err(failed(&NOT_OF_PNG)),
     };
-    let mut out = Vec::with_capacity(bytes.len() / 2 + 1024);
-    let mut encoder =
-        PngEncoder::new_with_quality(&mut out, CompressionType::Default, FilterType::Adaptive);
-    if let Some(metadata) = metadata {
-        if let Some(icc) = &metadata.icc {
-            encoder
-                .set_icc_profile(icc.clone())
-                .map_err(|e| failed(&e))?;
+    let (depth, rows) = match &pixels.samples {
+        Samples::Eight(samples) => (BitDepth::Eight, Cow::Borrowed(&samples[..])),
+        Samples::Sixteen(samples) => {
+            let big_endian = samples.iter().flat_map(|sample| sample.to_be_bytes());
+            (BitDepth::Sixteen, Cow::Owned(big_endian.collect()))
         }
-        if let Some(exif) = &metadata.exif {
-            encoder
-                .set_exif_metadata(exif.clone())
-                .map_err(|e| failed(&e))?;
-        }
-    }
-    encoder
-        .write_image(bytes, pixels.width, pixels.height, kind)
-        .map_err(|e| failed(&e))?;
-    if let Some(xmp) = metadata.and_then(|metadata| metadata.xmp.as_deref()) {
-        add_xmp_to_png(&mut out, xmp);
-    }
-    Ok(out)
-}
-
-fn webp(
-    pixels: &Pixels,
-    how: Encoding,
-    metadata: Option<&Metadata>,
-) -> Result<Vec<u8>, ImageError> {
-    let file = webp_picture(pixels, how)?;
-    let has_any =
-        |data: &&Metadata| data.icc.is_some() || data.exif.is_some() || data.xmp.is_some();
-    let Some(metadata) = metadata.filter(has_any) else {
-        return Ok(file);
     };
-    let flags = riff::ALPHA * u8::from(pixels.color.has_alpha());
-    let sides = (pixels.width, pixels.height);
-    riff::picture_chunks(&file)
-        .and_then(|picture| webp_file(picture, flags, sides, metadata))
-        .ok_or_else(|| ImageError::Encode {
-            format: Format::WebP,
-            reason: "its metadata does not fit".to_owned(),
-        })
-}
-
-/// A WebP file without metadata.
-pub(super) fn webp_picture(pixels: &Pixels, how: Encoding) -> Result<Vec<u8>, ImageError> {
-    let failed = |reason: String| ImageError::Encode {
-        format: Format::WebP,
-        reason,
-    };
-    let (layout, samples) = match (pixels.color, &pixels.samples) {
-        (Color::Rgb, Samples::Eight(samples)) => (webp::PixelLayout::Rgb, samples),
-        (Color::Rgba, Samples::Eight(samples)) => (webp::PixelLayout::Rgba, samples),
-        (color, _) => return Err(failed(format!("{color:?} is not a WebP's colour model"))),
-    };
-    let quality = match how.lossless {
-        true => EFFORT,
-        false => f32::from(how.quality.clamp(1, 100)),
-    };
-    let file = webp::Encoder::new(samples, layout, pixels.width, pixels.height)
-        .encode_simple(how.lossless, quality)
-        .map_err(|error| failed(format!("{error:?}")))?;
-    Ok(file.to_vec())
+    info.bit_depth = depth;
+    write_png(info, Filter::Adaptive, &rows, metadata)
 }

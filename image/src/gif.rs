@@ -14,9 +14,8 @@ use super::error::ImageError;
 use super::format::Format;
 use super::meta::{Decoded, Metadata, Request};
 use super::palette::Indexed;
-use super::pixels::{Color, Pixels, Samples, buffer};
+use super::pixels::{Color, Orientation, Pixels, Samples, buffer};
 use super::spec::ResizeSpec;
-use image::metadata::Orientation;
 
 /// Bytes of a pixel.
 const PIXEL: usize = 4;

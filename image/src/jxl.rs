@@ -1,6 +1,5 @@
 //! JPEG XL, by the `jxl-oxide` crate: the first frame, upright as its header says.
 
-use image::metadata::Orientation;
 use jxl_oxide::image::ExtraChannelType;
 use jxl_oxide::{
     AllocTracker, EnumColourEncoding, InitializeResult, JxlImage, PixelFormat, RenderingIntent,
@@ -9,9 +8,8 @@ use jxl_oxide::{
 use super::error::ImageError;
 use super::format::Format;
 use super::meta::{Decoded, Metadata, Request};
-use super::pixels::{Color, Pixels, Samples, buffer};
-use super::spec::ResizeSpec;
-use super::still::SPARE_BYTES;
+use super::pixels::{Color, Orientation, Pixels, Samples, buffer};
+use super::spec::{ResizeSpec, SPARE_BYTES};
 
 /// Decodes a picture, or the first frame of an animation.
 pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> {

@@ -87,14 +87,13 @@ mod pixels;
 mod png;
 mod position;
 mod resample;
-mod riff;
 mod several;
 mod size;
 mod spec;
-mod still;
 #[cfg(test)]
 mod tests;
 mod tiff;
+mod webp;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -110,12 +109,11 @@ pub use resample::{resize_pixels, resize_pixels_into};
 pub use size::{Fit, Plan, Region, Size, When};
 pub use spec::{Filter, Output, ResizeSpec};
 
-use image::metadata::Orientation;
-
 use animation::Frame;
 use damage::Found;
 use encode::Encoding;
 use meta::{Chroma, Decoded, Metadata, Request, StoredPlan};
+use pixels::Orientation;
 
 /// A picture in compressed form.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -330,7 +328,18 @@ fn decode_for(
 ) -> Result<(Decoded, Option<Damage>), ImageError> {
     let mut decoded = match from {
         Format::Jpeg => jpeg::decode(input, request)?,
-        other => still::decode(input, other, request)?,
+        Format::Png => png::decode(input, request)?,
+        Format::WebP => webp::decode(input, request)?,
+        Format::Gif => gif::decode(input, request)?,
+        Format::Tiff => tiff::decode(input, request)?,
+        Format::Bmp => bmp::decode(input, request)?,
+        Format::Avif => avif::decode(input, request)?,
+        Format::JpegXl => jxl::decode(input, request)?,
+        other => {
+            return Err(ImageError::Unsupported {
+                format: other.name(),
+            });
+        }
     };
     let (width, height) = decoded.full;
     let pixels = u64::from(width) * u64::from(height);

@@ -1,7 +1,5 @@
 //! Decoded pixels: colour model, depth, orientation, transparency.
 
-use image::metadata::Orientation;
-
 use super::error::ImageError;
 
 /// The colour model of decoded pixels.
@@ -37,6 +35,36 @@ impl Color {
     /// Whether the last channel is alpha.
     pub const fn has_alpha(self) -> bool {
         matches!(self, Self::GrayAlpha | Self::Rgba)
+    }
+}
+
+/// How the stored pixels are turned to be shown: flipped, then turned clockwise, or only one of both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Orientation {
+    NoTransforms,
+    Rotate90,
+    Rotate180,
+    Rotate270,
+    FlipHorizontal,
+    FlipVertical,
+    Rotate90FlipH,
+    Rotate270FlipH,
+}
+
+impl Orientation {
+    /// The orientation with this number in EXIF.
+    pub(super) fn from_exif(number: u8) -> Option<Self> {
+        Some(match number {
+            1 => Self::NoTransforms,
+            2 => Self::FlipHorizontal,
+            3 => Self::Rotate180,
+            4 => Self::FlipVertical,
+            5 => Self::Rotate90FlipH,
+            6 => Self::Rotate90,
+            7 => Self::Rotate270FlipH,
+            8 => Self::Rotate270,
+            _ => return None,
+        })
     }
 }
 

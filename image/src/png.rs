@@ -17,8 +17,7 @@ use super::error::ImageError;
 use super::format::Format;
 use super::meta::{Decoded, Metadata, Request, crc32, without_prefix};
 use super::pixels::{Color, Pixels, Samples, buffer};
-use super::spec::ResizeSpec;
-use super::still::{MORE_THAN_PIXELS, SPARE_BYTES};
+use super::spec::{ResizeSpec, SPARE_BYTES};
 
 type File<'a> = Cursor<&'a [u8]>;
 
@@ -281,7 +280,10 @@ fn translate(error: DecodingError) -> ImageError {
         DecodingError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
             return ImageError::Truncated { format };
         }
-        DecodingError::LimitsExceeded => return ImageError::corrupt(format, MORE_THAN_PIXELS),
+        DecodingError::LimitsExceeded => {
+            let reason = "decoding it takes more memory than its pixels can need";
+            return ImageError::corrupt(format, reason);
+        }
         error => error.to_string(),
     };
     let known = [

@@ -8,6 +8,7 @@ use arenite_resample::{
 };
 
 use super::error::ImageError;
+use super::meta::{Chroma, Levels};
 use super::pixels::{Color, Pixels, Samples, buffer};
 use super::size::Region;
 use super::spec::{Filter, ResizeSpec};
@@ -257,11 +258,10 @@ pub(super) fn resize(
     })
 }
 
-/// Adds chroma to a resized luma: `region` of `pairs`, which are Cb and Cr of a picture of these sides, resized to the
-/// sides of the luma.
+/// Adds chroma to a resized luma: `region` of it, resized to the sides of the luma.
 pub(super) fn with_chroma(
     luma: Pixels,
-    (pairs, sides): (&[u8], (u32, u32)),
+    chroma: &Chroma,
     region: Region,
     filter: Filter,
     max_bytes: u64,
@@ -269,7 +269,8 @@ pub(super) fn with_chroma(
     let Samples::Eight(levels) = &luma.samples else {
         return Ok(luma);
     };
-    let (from, kind, to) = (pairs, PixelType::U8x2, (luma.width, luma.height));
+    let (kind, to) = (PixelType::U8x2, (luma.width, luma.height));
+    let (from, sides) = (&chroma.pairs[..], (chroma.width, chroma.height));
     let mut pairs = take_buffer(2 * levels.len())?;
     let into = pairs.as_mut_slice();
     run(
@@ -277,8 +278,18 @@ pub(super) fn with_chroma(
     )?;
     let mut samples = buffer(3 * levels.len())?;
     let pixels = samples.as_chunks_mut::<3>().0;
-    for ((pixel, &level), &[blue, red]) in pixels.iter_mut().zip(levels).zip(pairs.as_chunks().0) {
-        *pixel = [level, blue, red];
+    let both = pixels.iter_mut().zip(levels).zip(pairs.as_chunks().0);
+    match chroma.levels {
+        Levels::Full => both.for_each(|((pixel, &level), &[blue, red])| {
+            *pixel = [level, blue, red];
+        }),
+        Levels::Video => both.for_each(|((pixel, &level), &[blue, red])| {
+            *pixel = [
+                stretched(level, (16, 219), 0),
+                stretched(blue, (128, 224), 128),
+                stretched(red, (128, 224), 128),
+            ];
+        }),
     }
     keep_buffer(pairs);
     Ok(Pixels {
@@ -286,6 +297,12 @@ pub(super) fn with_chroma(
         samples: Samples::Eight(samples),
         ..luma
     })
+}
+
+/// A number of video, of which `range` steps from `start` on are used, as one of the 255 steps around `center`.
+fn stretched(level: u8, (start, range): (i32, i32), center: i32) -> u8 {
+    let steps = ((i32::from(level) - start) * 255 * 2 + range).div_euclid(2 * range);
+    (steps + center).clamp(0, 255) as u8
 }
 
 /// Whether all pixels are opaque: weighting by alpha would copy the source needlessly.

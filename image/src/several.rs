@@ -6,9 +6,8 @@
 //! it is cut off where the filter overshoots.
 
 use super::error::ImageError;
-use super::jpeg::SPARE;
 use super::linear;
-use super::meta::{Chroma, StoredPlan};
+use super::meta::{Chroma, SPARE, StoredPlan};
 use super::pixels::{Pixels, Samples};
 use super::resample::{keep_buffer, resize, with_chroma};
 use super::size::Region;
@@ -52,8 +51,7 @@ pub(super) fn resize_each(
         }
         let mut small = resize(&pixels, plan.region, size, filter, limit)?;
         if let Some(chroma) = &chroma {
-            let pairs = (chroma.pairs.as_slice(), (chroma.width, chroma.height));
-            small = with_chroma(small, pairs, chroma.regions[index], filter, limit)?;
+            small = with_chroma(small, chroma, chroma.regions[index], filter, limit)?;
         }
         if spec.linear {
             small = linear::from_light(small, is_eight);

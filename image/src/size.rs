@@ -4,10 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use bytemuck::{CheckedBitPattern, NoUninit};
-use image::metadata::Orientation;
 
 use super::pad::Padding;
-use super::pixels::swaps_sides;
+use super::pixels::{Orientation, swaps_sides};
 use super::position::Position;
 
 /// When a picture is resized at all: the suffix of a [`Size`].

@@ -12,6 +12,9 @@ use super::palette::Palette;
 use super::position::Position;
 use super::size::{Fit, Plan, Size, When};
 
+/// Bytes that a decoder may allocate besides the pixels: palettes, profiles, rows.
+pub(super) const SPARE_BYTES: u64 = 64 << 20;
+
 /// The resampling filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, NoUninit, CheckedBitPattern)]
 #[repr(u8)]

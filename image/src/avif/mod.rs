@@ -9,13 +9,11 @@ mod decoder;
 mod file;
 mod write;
 
-use image::metadata::Orientation;
-
 use super::color::profile_of_code_points;
 use super::error::ImageError;
 use super::format::Format;
 use super::meta::{Decoded, Metadata, Request, without_prefix};
-use super::pixels::{Color, Pixels, Samples, buffer};
+use super::pixels::{Color, Orientation, Pixels, Samples, buffer};
 use super::spec::ResizeSpec;
 
 use boxes::{Reader, corrupt};

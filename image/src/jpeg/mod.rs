@@ -32,7 +32,6 @@ use super::meta::{Decoded, Metadata, Request, StoredPlan};
 use super::pixels::{Color, Pixels, Samples};
 use super::resample::take_buffer;
 use super::size::Region;
-use super::spec::{Filter, ResizeSpec};
 use super::tiff::Shape;
 use markers::Scans;
 
@@ -50,29 +49,18 @@ const BLOCK: u32 = 8;
 /// picture: a few kilobytes of empty scans could take minutes.
 const MOST_SCANS: usize = 100;
 
-/// The sides after a scaled decode are at least this multiple of the output's: against a full decode, the samples keep
-/// an SSIM of at least 0.997 and 46 dB.
-pub(super) const SPARE: f64 = 2.0;
-
-/// Whether exact pixels at full size are needed: the result of these filters must match other programs to the bit, and
-/// a scaled decode averages stored numbers, not light.
-fn needs_exact_pixels(spec: &ResizeSpec) -> bool {
-    spec.linear || matches!(spec.filter, Filter::Box | Filter::Nearest)
-}
-
 /// The scale of decoding, in eighths: the smallest at which `region` is larger than the output by [`SPARE`]. Full scale
 /// if exact pixels are needed: after any scaled decode, the mean of the pixels is 39 dB off, and the nearest
 /// pixel is another one.
-fn eighths(plan: &StoredPlan, spec: &ResizeSpec) -> u32 {
-    if needs_exact_pixels(spec) {
+fn eighths(plans: &[StoredPlan], request: Request<'_>) -> u32 {
+    if request.needs_exact_pixels() {
         return BLOCK;
     }
-    let enough = |eighths: u32| {
-        let scale = f64::from(eighths) / f64::from(BLOCK);
-        plan.region.width * scale >= SPARE * f64::from(plan.width)
-            && plan.region.height * scale >= SPARE * f64::from(plan.height)
+    let is_enough = |eighths: &u32| {
+        let scale = f64::from(*eighths) / f64::from(BLOCK);
+        plans.iter().all(|plan| plan.has_spare(scale))
     };
-    (1..BLOCK).find(|&n| enough(n)).unwrap_or(BLOCK)
+    (1..BLOCK).find(is_enough).unwrap_or(BLOCK)
 }
 
 /// Decodes for a request, scaled down as far as the quality of its largest result allows.
@@ -207,8 +195,7 @@ fn decode_unguarded(input: &[u8], request: Request<'_>) -> Result<Decoded, Image
         let reason = format!("more than {MOST_SCANS} scans");
         return Err(ImageError::variety(Format::Jpeg, reason));
     }
-    let scales = plans.iter().map(|plan| eighths(plan, spec));
-    let eighths = scales.max().unwrap_or(BLOCK);
+    let eighths = eighths(&plans, request);
     let sequential = scans == Scans::AllInOne;
     spec.admit(announced(&header, eighths, sequential), input.len() as u64)?;
     let common = matches!(
@@ -216,13 +203,7 @@ fn decode_unguarded(input: &[u8], request: Request<'_>) -> Result<Decoded, Image
         ColorSpace::JCS_GRAYSCALE | ColorSpace::JCS_YCbCr
     );
     let scale = f64::from(eighths) / f64::from(BLOCK);
-    // Filtering and the conversion from YCbCr to RGB are both linear, so their order only affects rounding. After the
-    // filter there are fewer pixels to convert, and a JPEG output needs no conversion.
-    let scaled = scaled_len(&header, eighths);
-    let is_reduced =
-        |plan: &StoredPlan| u64::from(plan.width) * u64::from(plan.height) <= scaled / 2;
-    let is_reduced = plans.iter().all(is_reduced);
-    let converts_late = is_reduced && !needs_exact_pixels(spec);
+    let converts_late = request.converts_late(&plans, scaled_len(&header, eighths));
     // Under the strictest policy libjpeg looks for damage around the pixels.
     let quick = match eighths {
         _ if !sequential || !common || spec.fail_on == FailOn::Warning => None,

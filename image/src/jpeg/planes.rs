@@ -8,7 +8,7 @@
 //! averages neighbours.
 
 use super::super::error::ImageError;
-use super::super::meta::Chroma;
+use super::super::meta::{Chroma, Levels};
 use super::super::pixels::{Color, Pixels, Samples};
 use super::super::resample::take_buffer;
 use super::super::size::Region;
@@ -96,6 +96,7 @@ pub(super) fn decode(
             width: sides.0,
             height: sides.1,
             pairs: plane.samples,
+            levels: Levels::Full,
             regions: regions.iter().map(scaled).collect(),
         }
     });

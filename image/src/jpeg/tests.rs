@@ -7,7 +7,7 @@ use mozjpeg::{ColorSpace, CompInfoExt, Compress, Decompress};
 use super::super::color::without_ycbcr;
 use super::super::error::ImageError;
 use super::super::format::Format;
-use super::super::meta::StoredPlan;
+use super::super::meta::{Request, StoredPlan};
 use super::super::pad::Padding;
 use super::super::pixels::{Pixels, Samples};
 use super::super::size::Region;
@@ -486,6 +486,14 @@ fn the_scale_is_the_smallest_that_leaves_twice_the_target() {
         },
         padding: Padding::default(),
     };
+    let scale = |target, region, spec: &ResizeSpec| {
+        let request = Request {
+            spec,
+            sizes: &[],
+            animates: false,
+        };
+        super::eighths(&[plan(target, region)], request)
+    };
     for (target, region, eighths) in [
         ((224, 168), (0.0, 0.0, 4000.0, 3000.0), 1),
         ((224, 168), (0.0, 0.0, 640.0, 480.0), 6),
@@ -498,7 +506,7 @@ fn the_scale_is_the_smallest_that_leaves_twice_the_target() {
     ] {
         let usual = ResizeSpec::full_size();
         assert_eq!(
-            super::eighths(&plan(target, region), &usual),
+            scale(target, region, &usual),
             eighths,
             "{target:?} of {region:?}"
         );
@@ -512,7 +520,7 @@ fn the_scale_is_the_smallest_that_leaves_twice_the_target() {
                 linear,
                 ..usual
             };
-            assert_eq!(super::eighths(&plan(target, region), &exact), 8);
+            assert_eq!(scale(target, region, &exact), 8);
         }
     }
 }

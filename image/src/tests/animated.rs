@@ -398,7 +398,7 @@ fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
 /// A frame of one colour, with these flags: 1 clears it afterwards, 2 replaces what it covers.
 fn webp_frame(place: (u32, u32), sides: (u32, u32), color: [u8; 4], flags: u8) -> Vec<u8> {
     let pixels = color.repeat((sides.0 * sides.1) as usize);
-    let file = webp::Encoder::from_rgba(&pixels, sides.0, sides.1).encode_lossless();
+    let file = ::webp::Encoder::from_rgba(&pixels, sides.0, sides.1).encode_lossless();
     let at = file.windows(4).position(|kind| kind == b"VP8L").unwrap();
     let number = |number: u32| number.to_le_bytes()[..3].to_vec();
     let numbers = [place.0 / 2, place.1 / 2, sides.0 - 1, sides.1 - 1, 50].map(number);
@@ -450,7 +450,7 @@ fn frames_of_webp_are_cleared_and_blended_as_they_say() {
 #[test]
 fn frames_of_a_still_webp_are_ignored() {
     let pixels = RED.repeat(20 * 10);
-    let still = webp::Encoder::from_rgba(&pixels, 20, 10).encode_lossless();
+    let still = ::webp::Encoder::from_rgba(&pixels, 20, 10).encode_lossless();
     let at = still.windows(4).position(|kind| kind == b"VP8L").unwrap();
     let frames = [
         still[at..].to_vec(),

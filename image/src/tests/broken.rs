@@ -18,13 +18,13 @@ fn files() -> Vec<(&'static str, Vec<u8>)> {
         ("webp lossless", written(&alpha, ImageFormat::WebP)),
         (
             "webp lossy",
-            webp::Encoder::from_rgb(&waves(61, 47), 61, 47)
+            ::webp::Encoder::from_rgb(&waves(61, 47), 61, 47)
                 .encode(80.0)
                 .to_vec(),
         ),
         (
             "webp alpha",
-            webp::Encoder::from_rgba(alpha.as_bytes(), 50, 40)
+            ::webp::Encoder::from_rgba(alpha.as_bytes(), 50, 40)
                 .encode(80.0)
                 .to_vec(),
         ),

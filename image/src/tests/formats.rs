@@ -367,7 +367,7 @@ fn a_gif_without_transparent_pixels_has_no_alpha() {
 /// An animation of one lossy red frame without alpha, which is not announced either.
 fn animation(canvas: (u32, u32), place: (u32, u32), (width, height): (u32, u32)) -> Vec<u8> {
     let red = [220, 20, 20].repeat((width * height) as usize);
-    let picture = webp::Encoder::from_rgb(&red, width, height).encode(90.0);
+    let picture = ::webp::Encoder::from_rgb(&red, width, height).encode(90.0);
     assert_eq!(&picture[12..16], b"VP8 ");
     let number = |number: u32| number.to_le_bytes()[..3].to_vec();
     let chunk = |kind: &[u8; 4], data: &[u8]| {
@@ -503,14 +503,14 @@ fn the_first_picture_of_an_animation_comes_first() {
 
     // Partial transparency: a lossy frame then has a separate alpha chunk.
     for (lossless, alpha) in [(1, 255), (0, 255), (0, 254)] {
-        let mut config = webp::WebPConfig::new().unwrap();
+        let mut config = ::webp::WebPConfig::new().unwrap();
         config.lossless = lossless;
         config.quality = 90.0;
-        let mut encoder = webp::AnimEncoder::new(20, 14, &config);
+        let mut encoder = ::webp::AnimEncoder::new(20, 14, &config);
         let frames = [0, 255].map(|blue| [250, 10, blue, alpha].repeat(20 * 14));
         for (index, frame) in frames.iter().enumerate() {
             let at = index as i32 * 100;
-            encoder.add_frame(webp::AnimFrame::from_rgba(frame, 20, 14, at));
+            encoder.add_frame(::webp::AnimFrame::from_rgba(frame, 20, 14, at));
         }
         let file = encoder.encode().to_vec();
         let lossy = file.windows(4).any(|four| four == b"VP8 ");

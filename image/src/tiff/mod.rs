@@ -11,14 +11,12 @@ mod fax;
 mod layout;
 mod samples;
 
-use image::metadata::Orientation;
-
 use super::color;
 use super::damage::{FailOn, Found, Loss};
 use super::error::ImageError;
 use super::format::Format;
 use super::meta::{Decoded, Metadata, Request};
-use super::pixels::{Pixels, Samples, buffer};
+use super::pixels::{Orientation, Pixels, Samples, buffer};
 pub(super) use codec::Shape;
 use directory::Directory;
 use layout::{Layout, Model};

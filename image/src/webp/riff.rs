@@ -1,15 +1,12 @@
-//! Checks that the WebP decoder does not make before it allocates: that a chunk of metadata is as long as its header
-//! says (a file of a hundred bytes may claim four gigabytes), and that a picture in a frame is as large as the frame.
+//! The container of WebP: chunks, metadata, the frames of an animation.
 
-use std::borrow::Cow;
-
-use super::animation::{Animation, Area, Disposal, Screen};
-use super::damage::{Found, Loss};
-use super::error::ImageError;
-use super::format::Format;
-use super::meta::{Metadata, webp_file};
-use super::spec::ResizeSpec;
-use super::still::read_still;
+use super::super::animation::{Animation, Area, Disposal, Screen};
+use super::super::damage::{Found, Loss};
+use super::super::error::ImageError;
+use super::super::format::Format;
+use super::super::meta::Metadata;
+use super::super::spec::ResizeSpec;
+use super::{decoder, still};
 
 pub(super) const EXIF: &[u8; 4] = b"EXIF";
 pub(super) const XMP: &[u8; 4] = b"XMP ";
@@ -47,7 +44,7 @@ pub(super) fn is_truncated(file: &[u8]) -> bool {
 }
 
 /// The damage of a file whose first picture is whole: it is shorter than its header says.
-pub(super) fn damage_after_first(file: &[u8]) -> Option<Found> {
+pub(in super::super) fn damage_after_first(file: &[u8]) -> Option<Found> {
     let format = Format::WebP;
     if !is_truncated(file) {
         return None;
@@ -78,22 +75,10 @@ pub(super) fn bytes_of(file: &[u8], kind: &[u8; 4]) -> Option<Vec<u8>> {
     (data.len() == len).then(|| data.to_vec())
 }
 
-/// Announces alpha in an animation whose first frame does not cover the canvas, so that the decoder makes the rest
-/// transparent. Without alpha it would be black.
-pub(super) fn with_transparent_canvas(file: &[u8]) -> Cow<'_, [u8]> {
-    let needs_alpha = || {
-        let header = file.get(HEADER + 8..)?;
-        let is_opaque_animation = header.first()? & (ANIMATION | ALPHA) == ANIMATION;
-        let canvas = header.get(4..10)?;
-        let (.., frame) = extended(file).find(|(kind, ..)| kind == b"ANMF")?;
-        Some(is_opaque_animation && frame.get(6..12)? != canvas)
-    };
-    if needs_alpha() != Some(true) {
-        return Cow::Borrowed(file);
-    }
-    let mut file = file.to_vec();
-    file[HEADER + 8] |= ALPHA;
-    Cow::Owned(file)
+/// Whether the file is an animation.
+pub(super) fn is_animation(file: &[u8]) -> bool {
+    let flags = file.get(HEADER + 8).copied().unwrap_or_default();
+    extended(file).next().is_some() && flags & ANIMATION != 0
 }
 
 /// The frames of an animation, as far as they exist.
@@ -104,14 +89,22 @@ fn frame_chunks(file: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// The frames of a file with more than one.
-pub(super) fn animation<'a>(
+pub(in super::super) fn animation<'a>(
     file: &'a [u8],
     spec: &'a ResizeSpec,
 ) -> Result<Option<Animation<'a>>, ImageError> {
-    let format = Format::WebP;
-    if frame_chunks(file).count() < 2 {
-        return Ok(None);
+    match frame_chunks(file).count() {
+        0 | 1 => Ok(None),
+        _ => frames(file, spec).map(Some),
     }
+}
+
+/// The frames of an animation.
+pub(super) fn frames<'a>(
+    file: &'a [u8],
+    spec: &'a ResizeSpec,
+) -> Result<Animation<'a>, ImageError> {
+    let format = Format::WebP;
     let damaged = move || ImageError::corrupt(format, "a frame without a picture");
     let number = |bytes: &[u8]| match *bytes {
         [a, b, c] => u32::from_le_bytes([a, b, c, 0]),
@@ -126,14 +119,17 @@ pub(super) fn animation<'a>(
     let plays = plays.and_then(|(_, _, data)| data.get(4..6)?.try_into().ok());
     let mut draw = move |frame: &[u8]| {
         let (head, chunks) = frame.split_at_checked(FRAME).ok_or_else(damaged)?;
-        check_frame(frame)?;
         let [left, top, across, down, millis] =
             [0, 3, 6, 9, 12].map(|at| number(&head[at..at + 3]));
         let sides = (across + 1, down + 1);
         screen.admit(sides)?;
         let flags = ALPHA * u8::from(chunks.starts_with(b"ALPH"));
-        let still = webp_file(chunks, flags, sides, &Metadata::default()).ok_or_else(damaged)?;
-        let picture = read_still(&still, sides.0, sides.1)?.with_alpha();
+        let picture = self::file(chunks, flags, sides, &Metadata::default());
+        let picture = picture.ok_or_else(damaged)?;
+        // The header is that of the frame; libwebp compares it to the picture's before it allocates.
+        let header = decoder::header(&picture).ok_or_else(damaged)?;
+        let picture = still(&picture, &header, true)?.ok_or_else(damaged)?;
+        let picture = picture.with_alpha();
         let disposal = match head[15] & CLEARED {
             0 => Disposal::Keep,
             _ => Disposal::Clear,
@@ -158,44 +154,7 @@ pub(super) fn animation<'a>(
         },
     };
     let plays = plays.map_or(1, |plays| u32::from(u16::from_le_bytes(plays)));
-    Ok(Some(Animation::new(plays, next)))
-}
-
-/// Like the check of each frame of an animation, for the first one.
-pub(super) fn check_first_frame(file: &[u8]) -> Result<(), ImageError> {
-    frame_chunks(file).take(1).try_for_each(check_frame)
-}
-
-/// Checks that a lossy picture in a frame has the sides of the frame: a decoder allocates the picture before it
-/// compares them.
-fn check_frame(frame: &[u8]) -> Result<(), ImageError> {
-    let mut follows_alpha = false;
-    for (kind, _, picture) in chunks(frame.get(FRAME..).unwrap_or_default()) {
-        // The chunk after the alpha channel is the picture, whatever its kind.
-        let is_picture =
-            std::mem::replace(&mut follows_alpha, kind == *b"ALPH") || kind == *b"VP8 ";
-        if !is_picture {
-            continue;
-        }
-        // The sides follow the tag and the start code of a key frame.
-        let (Some(&[w0, w1, w2, h0, h1, h2]), Some(&[a, b, c, d])) = (
-            frame[6..].first_chunk(),
-            picture.get(6..).and_then(|sides| sides.first_chunk()),
-        ) else {
-            // The decoder would read the sides beyond the end of the frame.
-            return Err(ImageError::corrupt(
-                Format::WebP,
-                "a frame without a picture",
-            ));
-        };
-        let frames = [[w0, w1, w2, 0], [h0, h1, h2, 0]].map(|side| u32::from_le_bytes(side) + 1);
-        let pictures = [[a, b], [c, d]].map(|side| u32::from(u16::from_le_bytes(side) & 0x3fff));
-        if frames != pictures {
-            let reason = format!("a picture of {pictures:?} pixels in a frame of {frames:?}");
-            return Err(ImageError::corrupt(Format::WebP, reason));
-        }
-    }
-    Ok(())
+    Ok(Animation::new(plays, next))
 }
 
 /// The chunk that makes a file an animation, which is shown this often; 0 is without end.
@@ -231,6 +190,45 @@ pub(super) fn picture_chunks(file: &[u8]) -> Option<&[u8]> {
         true => chunks.get(18..),
         false => Some(chunks),
     }
+}
+
+/// An extended WebP file: the chunks of its pictures and of the metadata. `flags` are those of the pictures.
+pub(super) fn file(
+    pictures: &[u8],
+    mut flags: u8,
+    (width, height): (u32, u32),
+    metadata: &Metadata,
+) -> Option<Vec<u8>> {
+    let present = |part: &Option<Vec<u8>>, bit: u8| if part.is_some() { bit } else { 0 };
+    flags |= present(&metadata.icc, 0x20) | present(&metadata.exif, 0x08);
+    flags |= present(&metadata.xmp, 0x04);
+
+    let mut header = vec![flags, 0, 0, 0];
+    header.extend_from_slice(&(width - 1).to_le_bytes()[..3]);
+    header.extend_from_slice(&(height - 1).to_le_bytes()[..3]);
+    let mut body = b"WEBP".to_vec();
+    push_chunk(&mut body, b"VP8X", &header)?;
+    if let Some(icc) = &metadata.icc {
+        push_chunk(&mut body, b"ICCP", icc)?;
+    }
+    body.extend_from_slice(pictures);
+    if let Some(exif) = &metadata.exif {
+        push_chunk(&mut body, b"EXIF", exif)?;
+    }
+    if let Some(xmp) = &metadata.xmp {
+        push_chunk(&mut body, b"XMP ", xmp)?;
+    }
+    let length = u32::try_from(body.len()).ok()?;
+    Some([b"RIFF", &length.to_le_bytes()[..], &body].concat())
+}
+
+fn push_chunk(body: &mut Vec<u8>, name: &[u8; 4], content: &[u8]) -> Option<()> {
+    body.extend_from_slice(name);
+    body.extend_from_slice(&u32::try_from(content.len()).ok()?.to_le_bytes());
+    body.extend_from_slice(content);
+    // Chunks start at even offsets.
+    body.resize(body.len().next_multiple_of(2), 0);
+    Some(())
 }
 
 #[cfg(test)]

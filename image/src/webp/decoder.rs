@@ -1,0 +1,134 @@
+//! Lossy and lossless WebP by libwebp: the pixels of one picture, into the caller's memory.
+//!
+//! The `unsafe` blocks pass libwebp pointers to slices that are borrowed for the call, with their lengths.
+
+use libwebp_sys::{
+    VP8StatusCode, WEBP_CSP_MODE, WebPDecode, WebPDecoderConfig, WebPGetFeatures, WebPIDecode,
+    WebPIDecodedArea, WebPIDelete, WebPIUpdate, WebPRGBABuffer, WebPYUVABuffer,
+};
+
+/// What a file says about its picture.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Header {
+    pub(super) width: u32,
+    pub(super) height: u32,
+    pub(super) has_alpha: bool,
+    pub(super) is_lossy: bool,
+}
+
+/// Where the pixels go, row by row without gaps.
+pub(super) enum Target<'a> {
+    /// Red, green, blue, and alpha if the header says so.
+    Rgb(&'a mut [u8]),
+    /// Luma, and two planes of chroma with half of each side, rounded up. Only of a lossy picture without alpha.
+    Planes(&'a mut [u8], [&'a mut [u8]; 2]),
+}
+
+/// Reads the header. `None` if libwebp cannot.
+pub(super) fn header(file: &[u8]) -> Option<Header> {
+    /// libwebp's number for a lossy picture.
+    const LOSSY: i32 = 1;
+    let mut config = WebPDecoderConfig::new().ok()?;
+    let features = &mut config.input;
+    // SAFETY: the bytes are borrowed for the call, which fills `features`.
+    let status = unsafe { WebPGetFeatures(file.as_ptr(), file.len(), features) };
+    (status == VP8StatusCode::VP8_STATUS_OK).then_some(Header {
+        width: features.width.unsigned_abs(),
+        height: features.height.unsigned_abs(),
+        has_alpha: features.has_alpha != 0,
+        is_lossy: features.format == LOSSY,
+    })
+}
+
+impl Target<'_> {
+    /// Whether it has room for the picture.
+    fn fits(&self, header: &Header) -> bool {
+        let (width, height) = (header.width as usize, header.height as usize);
+        match self {
+            Self::Rgb(samples) => {
+                samples.len() == width * height * if header.has_alpha { 4 } else { 3 }
+            }
+            Self::Planes(luma, chroma) => {
+                let half = width.div_ceil(2) * height.div_ceil(2);
+                luma.len() == width * height && chroma.iter().all(|plane| plane.len() == half)
+            }
+        }
+    }
+
+    /// The options of libwebp. `smooths` smooths the borders of the blocks of a lossy picture.
+    fn config(&mut self, header: &Header, smooths: bool) -> Option<WebPDecoderConfig> {
+        if !self.fits(header) {
+            return None;
+        }
+        let mut config = WebPDecoderConfig::new().ok()?;
+        config.options.bypass_filtering = i32::from(!smooths);
+        config.output.is_external_memory = 1;
+        let width = i32::try_from(header.width).ok()?;
+        match self {
+            Self::Rgb(samples) => {
+                let (mode, channels) = match header.has_alpha {
+                    true => (WEBP_CSP_MODE::MODE_RGBA, 4),
+                    false => (WEBP_CSP_MODE::MODE_RGB, 3),
+                };
+                config.output.colorspace = mode;
+                config.output.u.RGBA = WebPRGBABuffer {
+                    rgba: samples.as_mut_ptr(),
+                    stride: width.checked_mul(channels)?,
+                    size: samples.len(),
+                };
+            }
+            Self::Planes(luma, [blue, red]) => {
+                let half = width / 2 + width % 2;
+                config.output.colorspace = WEBP_CSP_MODE::MODE_YUV;
+                config.output.u.YUVA = WebPYUVABuffer {
+                    y: luma.as_mut_ptr(),
+                    u: blue.as_mut_ptr(),
+                    v: red.as_mut_ptr(),
+                    a: std::ptr::null_mut(),
+                    y_stride: width,
+                    u_stride: half,
+                    v_stride: half,
+                    a_stride: 0,
+                    y_size: luma.len(),
+                    u_size: blue.len(),
+                    v_size: red.len(),
+                    a_size: 0,
+                };
+            }
+        }
+        Some(config)
+    }
+}
+
+/// Decodes a whole picture. `None` if a pixel is missing or wrong.
+pub(super) fn whole(
+    file: &[u8],
+    header: &Header,
+    mut target: Target<'_>,
+    smooths: bool,
+) -> Option<()> {
+    let mut config = target.config(header, smooths)?;
+    // SAFETY: the bytes of the file and, through the lengths in `config`, of the target are borrowed for the call.
+    let status = unsafe { WebPDecode(file.as_ptr(), file.len(), &mut config) };
+    (status == VP8StatusCode::VP8_STATUS_OK).then_some(())
+}
+
+/// Decodes a picture as far as the file holds it. Returns the number of rows.
+pub(super) fn beginning(file: &[u8], header: &Header, samples: &mut [u8]) -> usize {
+    let Some(mut config) = Target::Rgb(&mut *samples).config(header, true) else {
+        return 0;
+    };
+    let mut rows = 0;
+    // SAFETY: the decoder holds pointers to the file, to `config` and to the samples. It is deleted before they end.
+    unsafe {
+        let decoder = WebPIDecode(std::ptr::null(), 0, &mut config);
+        if !decoder.is_null() {
+            WebPIUpdate(decoder, file.as_ptr(), file.len());
+            let mut sides = [0; 3];
+            let [left, top, width] = &mut sides;
+            WebPIDecodedArea(decoder, left, top, width, &mut rows);
+            WebPIDelete(decoder);
+        }
+    }
+    usize::try_from(rows).unwrap_or(0)
+}

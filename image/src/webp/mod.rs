@@ -1,0 +1,241 @@
+//! WebP, by libwebp.
+
+#[allow(unsafe_code, reason = "libwebp has the interface of C only")]
+mod decoder;
+mod riff;
+
+use ::webp::{Encoder, PixelLayout};
+
+use self::decoder::{Header, Target};
+pub(super) use self::riff::{animation, damage_after_first};
+use super::animation::{Frame, Unchanged, changes};
+use super::damage::{Found, Loss, fill_rows};
+use super::encode::Encoding;
+use super::error::ImageError;
+use super::format::Format;
+use super::meta::{Chroma, Decoded, Levels, Metadata, Request, StoredPlan, without_prefix};
+use super::pixels::{Color, Pixels, Samples, buffer};
+use super::resample::take_buffer;
+use super::spec::ResizeSpec;
+
+/// Effort of the lossless encoder, 0 to 100: the default of libwebp.
+const EFFORT: f32 = 75.0;
+
+/// Decodes the picture, or the first frame of an animation.
+pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> {
+    let spec = request.spec;
+    let format = Format::WebP;
+    let header =
+        decoder::header(input).ok_or_else(|| broken(input, "its header cannot be read"))?;
+    let full = (header.width, header.height);
+    // Before memory for the pixels is allocated.
+    spec.check_source(full, format)?;
+    let metadata = Metadata {
+        exif: riff::bytes_of(input, riff::EXIF).map(without_prefix),
+        xmp: riff::bytes_of(input, riff::XMP),
+        icc: riff::bytes_of(input, riff::ICC),
+    };
+    let orientation = metadata.orientation();
+    let plans = request.plans(full, orientation, format)?;
+    let mut damage = None;
+    let (pixels, chroma) = if riff::is_animation(input) {
+        let frame = riff::frames(input, spec)?.frames.next();
+        let frame = frame.ok_or_else(|| broken(input, "an animation without a frame"))?;
+        (frame.map_err(|found| found.error)?.pixels, None)
+    } else {
+        let bytes = size(&header);
+        spec.admit(bytes, input.len() as u64)?;
+        // Smoothing costs a third of the time, and is not seen in a smaller picture: libwebp leaves it out as well.
+        let smooths = request.needs_exact_pixels() || !plans.iter().all(|plan| plan.has_spare(1.0));
+        let area = u64::from(full.0) * u64::from(full.1);
+        let is_flat = header.is_lossy && !header.has_alpha;
+        let decoded = match is_flat && request.converts_late(&plans, area) {
+            true => planes(input, &header, &plans, smooths)?,
+            false => still(input, &header, smooths)?.map(|pixels| (pixels, None)),
+        };
+        match decoded {
+            Some(decoded) => decoded,
+            None => {
+                let (pixels, found) = beginning(input, &header, spec)?;
+                damage = Some(found);
+                (pixels, None)
+            }
+        }
+    };
+    Ok(Decoded {
+        pixels,
+        chroma,
+        plans,
+        orientation,
+        metadata,
+        damage,
+        full,
+    })
+}
+
+/// The size of the decoded pixels, in bytes.
+fn size(header: &Header) -> u64 {
+    let channels = if header.has_alpha { 4 } else { 3 };
+    u64::from(header.width) * u64::from(header.height) * channels
+}
+
+/// What libwebp's refusal says of a file.
+fn broken(file: &[u8], reason: &str) -> ImageError {
+    match riff::is_truncated(file) {
+        true => ImageError::Truncated {
+            format: Format::WebP,
+        },
+        false => ImageError::corrupt(Format::WebP, reason),
+    }
+}
+
+fn pixels(header: &Header, samples: Vec<u8>) -> Pixels {
+    Pixels {
+        width: header.width,
+        height: header.height,
+        color: match header.has_alpha {
+            true => Color::Rgba,
+            false => Color::Rgb,
+        },
+        samples: Samples::Eight(samples),
+    }
+}
+
+/// Decodes a picture; `None` if it is damaged.
+fn still(file: &[u8], header: &Header, smooths: bool) -> Result<Option<Pixels>, ImageError> {
+    let bytes = size(header);
+    let len = usize::try_from(bytes).map_err(|_| ImageError::OutOfMemory { bytes })?;
+    let mut samples = take_buffer(len)?;
+    let done = decoder::whole(file, header, Target::Rgb(&mut samples), smooths);
+    Ok(done.map(|()| pixels(header, samples)))
+}
+
+/// Decodes the rows that are there. The others show the background.
+fn beginning(
+    file: &[u8],
+    header: &Header,
+    spec: &ResizeSpec,
+) -> Result<(Pixels, Found), ImageError> {
+    let mut samples = buffer(size(header) as usize)?;
+    let rows = decoder::beginning(file, header, &mut samples);
+    let mut pixels = pixels(header, samples);
+    fill_rows(&mut pixels, rows, spec.background);
+    let missing = u64::from(header.height).saturating_sub(rows as u64) * u64::from(header.width);
+    let error = broken(file, "its pixels cannot be decoded");
+    // libwebp found damage, wherever it is.
+    let loss = Loss::Pixels(missing.max(1));
+    Ok((pixels, Found { loss, error }))
+}
+
+/// Luma, with chroma apart at half of its sides: both are resized as they are.
+fn planes(
+    file: &[u8],
+    header: &Header,
+    plans: &[StoredPlan],
+    smooths: bool,
+) -> Result<Option<(Pixels, Option<Chroma>)>, ImageError> {
+    let (width, height) = (header.width, header.height);
+    let sides = (width.div_ceil(2), height.div_ceil(2));
+    let half = sides.0 as usize * sides.1 as usize;
+    let mut luma = take_buffer(width as usize * height as usize)?;
+    let mut both: Vec<u8> = buffer(2 * half)?;
+    let (blue, red) = both.split_at_mut(half);
+    let target = Target::Planes(&mut luma, [&mut *blue, &mut *red]);
+    if decoder::whole(file, header, target, smooths).is_none() {
+        return Ok(None);
+    }
+    let mut pairs = take_buffer(2 * half)?;
+    let planes = blue.iter().zip(red.iter());
+    for (pair, (&blue, &red)) in pairs.as_chunks_mut::<2>().0.iter_mut().zip(planes) {
+        *pair = [blue, red];
+    }
+    let scaled = |plan: &StoredPlan| plan.region.scaled((0.5, 0.5), sides);
+    let chroma = Chroma {
+        width: sides.0,
+        height: sides.1,
+        pairs,
+        levels: Levels::Video,
+        regions: plans.iter().map(scaled).collect(),
+    };
+    let luma = Pixels {
+        width,
+        height,
+        color: Color::Gray,
+        samples: Samples::Eight(luma),
+    };
+    Ok(Some((luma, Some(chroma))))
+}
+
+/// Encodes a picture of 8-bit RGB or RGBA, with metadata if given.
+pub(super) fn encode(
+    pixels: &Pixels,
+    how: Encoding,
+    metadata: Option<&Metadata>,
+) -> Result<Vec<u8>, ImageError> {
+    let file = bare(pixels, how)?;
+    let has_any =
+        |data: &&Metadata| data.icc.is_some() || data.exif.is_some() || data.xmp.is_some();
+    let Some(metadata) = metadata.filter(has_any) else {
+        return Ok(file);
+    };
+    let flags = riff::ALPHA * u8::from(pixels.color.has_alpha());
+    let sides = (pixels.width, pixels.height);
+    riff::picture_chunks(&file)
+        .and_then(|picture| riff::file(picture, flags, sides, metadata))
+        .ok_or_else(|| failed("its metadata does not fit"))
+}
+
+/// Encodes frames of 8-bit RGB or RGBA.
+pub(super) fn encode_animation(
+    frames: &[Frame],
+    plays: u32,
+    how: Encoding,
+    metadata: Option<&Metadata>,
+) -> Result<Vec<u8>, ImageError> {
+    let changes = changes(frames, Unchanged::Repeated);
+    let mut encoded = Vec::with_capacity(changes.len());
+    for change in &changes {
+        encoded.push(bare(&change.pixels, how)?);
+    }
+    let chunks = changes.iter().zip(&encoded).map(|(change, file)| {
+        let sides = (change.pixels.width, change.pixels.height);
+        riff::frame((change.left, change.top), sides, change.millis, file)
+    });
+    let body: Option<Vec<Vec<u8>>> = chunks.collect();
+    let sides = frames
+        .first()
+        .map_or((1, 1), |first| (first.pixels.width, first.pixels.height));
+    let has_alpha = frames.iter().any(|frame| frame.pixels.color.has_alpha());
+    let flags = riff::ANIMATION | (riff::ALPHA * u8::from(has_alpha));
+    let plays = u16::try_from(plays).unwrap_or(u16::MAX);
+    let none = Metadata::default();
+    body.and_then(|frames| {
+        let body = [riff::animation_chunk(plays), frames.concat()].concat();
+        riff::file(&body, flags, sides, metadata.unwrap_or(&none))
+    })
+    .ok_or_else(|| failed("it is larger than 4 GiB"))
+}
+
+/// A file without metadata.
+fn bare(pixels: &Pixels, how: Encoding) -> Result<Vec<u8>, ImageError> {
+    let (layout, samples) = match (pixels.color, &pixels.samples) {
+        (Color::Rgb, Samples::Eight(samples)) => (PixelLayout::Rgb, samples),
+        (Color::Rgba, Samples::Eight(samples)) => (PixelLayout::Rgba, samples),
+        (color, _) => return Err(failed(format!("{color:?} is not a WebP's colour model"))),
+    };
+    let quality = match how.lossless {
+        true => EFFORT,
+        false => f32::from(how.quality.clamp(1, 100)),
+    };
+    let file = Encoder::new(samples, layout, pixels.width, pixels.height)
+        .encode_simple(how.lossless, quality)
+        .map_err(|error| failed(format!("{error:?}")))?;
+    Ok(file.to_vec())
+}
+
+fn failed(reason: impl Into<String>) -> ImageError {
+    ImageError::Encode {
+        format: Format::WebP,
+        reason: reason.into(),
+    }
+}
