@@ -1,0 +1,76 @@
+//! WebP: luma and chroma apart, and torn files.
+
+use super::*;
+
+fn lossy(picture: &RgbImage) -> Vec<u8> {
+    let (width, height) = picture.dimensions();
+    let file = ::webp::Encoder::from_rgb(picture, width, height).encode(90.0);
+    file.to_vec()
+}
+
+/// The mean difference of two pictures with equal sides, in levels.
+fn difference(one: &Pixels, other: &Pixels) -> f64 {
+    assert_eq!((one.width, one.height), (other.width, other.height));
+    let pairs = one.eight_bits().iter().zip(other.eight_bits());
+    let sum: u64 = pairs.map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
+    sum as f64 / one.eight_bits().len() as f64
+}
+
+#[test]
+fn planes_show_what_rgb_shows() {
+    // Odd sides: chroma has half of them, rounded up.
+    for (picture, size) in [
+        (waves(201, 151), "80"),
+        (waves(200, 150), "140"),
+        (waves(333, 97), "40"),
+        (quarters(160, 120), "40"),
+        (waves(7, 300), "30"),
+    ] {
+        let file = lossy(&picture);
+        let fast = spec(size);
+        let small = resize_to_pixels(&file, &fast).unwrap();
+        // A file of PNG is decoded to RGB.
+        let whole = encode(decode(&file).unwrap(), Format::Png, 80).unwrap();
+        let exact = resize_to_pixels(&whole, &fast).unwrap();
+        let difference = difference(&small, &exact);
+        assert!(difference < 2.0, "{size}: {difference}");
+    }
+}
+
+#[test]
+fn black_and_white_stay_black_and_white() {
+    for level in [0, 1, 128, 254, 255] {
+        let picture = RgbImage::from_pixel(64, 64, image::Rgb([level; 3]));
+        let small = resize_to_pixels(&lossy(&picture), &spec("16")).unwrap();
+        let seen = small.eight_bits();
+        let is_near = |seen: &u8| seen.abs_diff(level) <= 1;
+        assert!(seen.iter().all(is_near), "{level}: {seen:?}");
+    }
+}
+
+#[test]
+fn the_rows_of_a_torn_file_are_shown() {
+    let picture = quarters(160, 128);
+    let file = lossy(&picture);
+    let torn = &file[..file.len() * 3 / 4];
+    let strict = ResizeSpec::full_size();
+    let error = resize_to_pixels(torn, &strict).unwrap_err();
+    assert!(matches!(error, ImageError::Truncated { .. }), "{error}");
+    let tolerant = ResizeSpec {
+        fail_on: FailOn::None,
+        background: [1, 2, 3],
+        output: Output::Png,
+        ..strict
+    };
+    let made = resize_encoded(torn, &tolerant).unwrap();
+    let missing = made.damage.expect("it is torn").missing;
+    let rows = 128 - missing / 160;
+    assert!((16..128).contains(&rows), "{rows} rows");
+    let shown = decode(&made.bytes).unwrap();
+    let whole = decode(&file).unwrap();
+    let known = rows as usize * 160 * 3;
+    // Rows are smoothed over their borders when the next ones are known.
+    assert_eq!(shown.eight_bits()[..known], whole.eight_bits()[..known]);
+    let rest = shown.eight_bits()[known..].as_chunks::<3>().0;
+    assert!(rest.iter().all(|pixel| *pixel == [1, 2, 3]));
+}
