@@ -4,7 +4,7 @@
 use std::io::Read;
 
 use arenite::array::npy::{self, Dtype, Header, NpyError};
-use arenite_image::{Output, ResizeSpec, probe, resize_encoded};
+use arenite_image::{FailOn, Output, ResizeSpec, probe, resize_encoded};
 
 /// Maximum pixels and bytes of a picture here, so that a million cases take an hour.
 pub const MAX_PIXELS: u64 = 1_000_000;
@@ -23,6 +23,12 @@ pub fn resize_input(data: &[u8]) {
         keep_metadata: sum & 4 != 0,
         output: [Output::SameAsInput, Output::Jpeg, Output::Png, Output::WebP]
             [usize::from(sum & 3)],
+        fail_on: [
+            FailOn::None,
+            FailOn::Truncated,
+            FailOn::Error,
+            FailOn::Warning,
+        ][usize::from(sum >> 5 & 3)],
         ..ResizeSpec::new(side.to_string().parse().expect("a number is a size"))
     };
     match resize_encoded(data, &spec) {
