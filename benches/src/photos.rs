@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use arenite_image::{Color, Format, Pixels, Samples};
 use arenite_resample::{
     FilterType, Image, ImageRef, PixelType, ResizeAlg, ResizeOptions, Resizer, resize,
 };
@@ -148,11 +149,16 @@ pub const KINDS: u64 = SAMPLES.len() as u64;
 /// Only if a sample in this program is not a valid picture.
 pub fn nth(number: u64, size: (u32, u32)) -> Result<Vec<u8>, BenchError> {
     let sample = decode(SAMPLES[(number % KINDS) as usize])?;
-    photo(&sample, number, size)
+    photo(&sample, number, size, Format::Jpeg)
 }
 
 /// Creates a folder with `count` different photos of this size.
-pub(super) fn make(name: &str, count: u64, size: (u32, u32)) -> Result<Folder, BenchError> {
+pub(super) fn make(
+    name: &str,
+    count: u64,
+    size: (u32, u32),
+    format: Format,
+) -> Result<Folder, BenchError> {
     let folder = Folder::create(name)?;
     let samples = SAMPLES
         .par_iter()
@@ -160,9 +166,10 @@ pub(super) fn make(name: &str, count: u64, size: (u32, u32)) -> Result<Folder, B
         .collect::<Result<Vec<_>, _>>()?;
     (0..count).into_par_iter().try_for_each(|number| {
         let sample = &samples[(number % KINDS) as usize];
-        let jpeg = photo(sample, number, size)?;
-        let path = folder.path().join(format!("photo-{number:03}.jpg"));
-        fs::write(&path, jpeg)
+        let file = photo(sample, number, size, format)?;
+        let name = format!("photo-{number:03}.{}", format.extension());
+        let path = folder.path().join(name);
+        fs::write(&path, file)
             .map_err(|error| BenchError::io(format!("write {}", path.display()), error))
     })?;
     Ok(folder)
@@ -186,27 +193,23 @@ pub(super) fn link(
     Ok(folder)
 }
 
-struct Sample {
-    width: u32,
-    height: u32,
-    rgb: Vec<u8>,
+fn decode(bytes: &[u8]) -> Result<Pixels, BenchError> {
+    arenite_image::decode(bytes)
+        .map_err(|error| BenchError::io("decode a sample", io::Error::other(error)))
 }
 
-fn decode(bytes: &[u8]) -> Result<Sample, BenchError> {
-    let picture = image::load_from_memory_with_format(bytes, image::ImageFormat::Jpeg)
-        .map_err(|error| BenchError::io("decode a sample", io::Error::other(error)))?
-        .into_rgb8();
-    Ok(Sample {
-        width: picture.width(),
-        height: picture.height(),
-        rgb: picture.into_raw(),
-    })
-}
-
-/// Cuts a part out of a sample, resizes it to `size`, adds the noise of a camera, and encodes it as JPEG of quality 90.
-fn photo(sample: &Sample, seed: u64, size: (u32, u32)) -> Result<Vec<u8>, BenchError> {
+/// Cuts a part out of a sample, resizes it to `size`, adds the noise of a camera, and encodes it with quality 90.
+fn photo(
+    sample: &Pixels,
+    seed: u64,
+    size: (u32, u32),
+    format: Format,
+) -> Result<Vec<u8>, BenchError> {
     let failed = |error: &dyn std::fmt::Display| {
         BenchError::io("create a photo", io::Error::other(error.to_string()))
+    };
+    let Samples::Eight(source) = &sample.samples else {
+        return Err(failed(&"a sample has more than 8 bits"));
     };
     let mut random = Random::new(seed);
     let (width, height) = size;
@@ -222,7 +225,7 @@ fn photo(sample: &Sample, seed: u64, size: (u32, u32)) -> Result<Vec<u8>, BenchE
     let (part_width, part_height) = (f64::from(width) * scale, f64::from(height) * scale);
     let left = (f64::from(sample.width) - part_width) * unit();
     let top = (f64::from(sample.height) - part_height) * unit();
-    let source = ImageRef::new(sample.width, sample.height, &sample.rgb, PixelType::U8x3)
+    let source = ImageRef::new(sample.width, sample.height, source, PixelType::U8x3)
         .map_err(|error| failed(&error))?;
     let mut target = Image::from_slice_u8(width, height, &mut rgb, PixelType::U8x3)
         .map_err(|error| failed(&error))?;
@@ -242,15 +245,13 @@ fn photo(sample: &Sample, seed: u64, size: (u32, u32)) -> Result<Vec<u8>, BenchE
         }
     }
 
-    let mut jpeg = mozjpeg::Compress::new(mozjpeg::ColorSpace::JCS_RGB);
-    jpeg.set_size(width as usize, height as usize);
-    jpeg.set_fastest_defaults();
-    jpeg.set_quality(90.0);
-    let mut jpeg = jpeg
-        .start_compress(Vec::new())
-        .map_err(|error| failed(&error))?;
-    jpeg.write_scanlines(&rgb).map_err(|error| failed(&error))?;
-    jpeg.finish().map_err(|error| failed(&error))
+    let pixels = Pixels {
+        width,
+        height,
+        color: Color::Rgb,
+        samples: Samples::Eight(rgb),
+    };
+    arenite_image::encode(pixels, format, 90).map_err(|error| failed(&error))
 }
 
 #[cfg(test)]
@@ -261,17 +262,17 @@ mod tests {
     #[test]
     fn photos_are_reproducible_and_differ_from_each_other() {
         let sample = decode(SAMPLES[3]).unwrap();
-        let first = photo(&sample, 1, (160, 120)).unwrap();
-        assert_eq!(first, photo(&sample, 1, (160, 120)).unwrap());
-        assert_ne!(first, photo(&sample, 2, (160, 120)).unwrap());
-        let shown = image::load_from_memory(&first).unwrap();
-        assert_eq!((shown.width(), shown.height()), (160, 120));
+        let first = photo(&sample, 1, (160, 120), Format::Jpeg).unwrap();
+        assert_eq!(first, photo(&sample, 1, (160, 120), Format::Jpeg).unwrap());
+        assert_ne!(first, photo(&sample, 2, (160, 120), Format::Jpeg).unwrap());
+        let shown = decode(&first).unwrap();
+        assert_eq!((shown.width, shown.height), (160, 120));
     }
 
     #[test]
     fn a_dropped_folder_is_removed_with_its_files() {
         let path = {
-            let folder = make("test", 3, (64, 48)).unwrap();
+            let folder = make("test", 3, (64, 48), Format::Jpeg).unwrap();
             let linked = link("test-linked", 5, 2, &folder).unwrap();
             let files = folder.files().unwrap();
             assert_eq!(files.len(), 3);

@@ -17,7 +17,7 @@ use super::cases::Reading;
 use super::child::{Child, MARKER, Role};
 use super::photos::{Folder, files};
 use super::work;
-use arenite_image::{ResizeSpec, resize_encoded};
+use arenite_image::{Output, ResizeSpec, resize_encoded};
 
 /// One command line: the program, then its arguments.
 pub(super) type CommandLine = Vec<OsString>;
@@ -71,9 +71,10 @@ pub(super) fn run(
         let size = fs::metadata(file)
             .map_err(|error| BenchError::io(format!("read {}", file.display()), error))?;
         written += size.len();
-        let (width, height) =
-            image::image_dimensions(file).map_err(|error| failed(file, &error))?;
-        BenchError::expect(width.max(height).into(), work::THUMB_EDGE.into())?;
+        let thumbnail = fs::read(file).map_err(|error| failed(file, &error))?;
+        let thumbnail = arenite_image::decode(&thumbnail).map_err(|error| failed(file, &error))?;
+        let side = thumbnail.width.max(thumbnail.height);
+        BenchError::expect(side.into(), work::THUMB_EDGE.into())?;
     }
     BenchError::expect(outputs.len() as u64, expected)?;
     Ok(Reading::Files {
@@ -199,7 +200,10 @@ pub(super) fn resize_in_threads() -> Result<(), BenchError> {
         .num_threads(threads)
         .build()
         .map_err(|error| BenchError::io("start a rayon pool", std::io::Error::other(error)))?;
-    let spec = ResizeSpec::new(size);
+    let spec = ResizeSpec {
+        output: Output::Jpeg,
+        ..ResizeSpec::new(size)
+    };
     let photos = files(from)?;
     pool.install(|| {
         photos.par_iter().try_for_each(|photo| {
@@ -207,8 +211,8 @@ pub(super) fn resize_in_threads() -> Result<(), BenchError> {
             let bytes = fs::read(photo).map_err(failed)?;
             let small = resize_encoded(&bytes, &spec)
                 .map_err(|error| failed(std::io::Error::other(error)))?;
-            let name = photo.file_name().unwrap_or_default();
-            fs::write(to.join(name), small.bytes).map_err(failed)
+            let name = photo.file_stem().unwrap_or_default();
+            fs::write(to.join(name).with_extension("jpg"), small.bytes).map_err(failed)
         })
     })
 }

@@ -77,6 +77,8 @@ const CASES: &[(&str, &str)] = &[
     ("chain-10k", "fused, unfused"),
     ("resize-12mp", RESIZE),
     ("resize-0.3mp", RESIZE),
+    ("resize-2mp-png", RESIZE),
+    ("resize-2mp-webp", RESIZE),
     ("peak-resize-20", "arenite"),
     ("peak-resize-200", "arenite"),
 ];

@@ -1,17 +1,21 @@
 //! Whole folders of photos to thumbnails: the command `arenite resize` beside other programs.
 //!
-//! Every system is a process, timed from its start to its end. All write files of the same kind: the longer side 224
+//! Every system is a process, timed from its start to its end. All write JPEG: the longer side 224
 //! pixels, quality 80, Lanczos3, no metadata. The photos are in the page cache.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use arenite_image::Format;
+
 use super::{BenchError, Case, Goal, Reading, Running, Setup, Shared, Unit};
 use crate::child::Role;
 use crate::photos::{self, Folder};
 use crate::program::{self, CommandLine};
 
+/// Width and height of photos of 2 megapixels.
+const MIDDLE: (u32, u32) = (1632, 1224);
 /// The target of every system.
 const SIZE: &str = "224x224";
 
@@ -19,8 +23,10 @@ const SIZE: &str = "224x224";
 type Photos = Shared<Result<Folder, BenchError>>;
 
 pub(super) fn cases(setup: &Setup) -> Vec<Case> {
-    let large: Photos = Shared::new(|| photos::make("12mp", 100, photos::LARGE));
-    let small: Photos = Shared::new(|| photos::make("0.3mp", 200, (640, 480)));
+    let large: Photos = Shared::new(|| photos::make("12mp", 100, photos::LARGE, Format::Jpeg));
+    let small: Photos = Shared::new(|| photos::make("0.3mp", 200, (640, 480), Format::Jpeg));
+    let png: Photos = Shared::new(|| photos::make("2mp-png", 50, MIDDLE, Format::Png));
+    let webp: Photos = Shared::new(|| photos::make("2mp-webp", 50, MIDDLE, Format::WebP));
     let mut cases = vec![
         programs(
             Case::new(
@@ -49,8 +55,30 @@ pub(super) fn cases(setup: &Setup) -> Vec<Case> {
             ]),
             &small,
         ),
+        programs(
+            Case::new(
+                "resize-2mp-png",
+                "50 PNGs of 2 megapixels to thumbnails in JPEG, 2 workers",
+                Unit::ImagesPerSecond(50),
+            )
+            .plan(1, 5, 0)
+            .goals(&[Goal::AtLeast(2.5, "vipsthumbnail-p2")]),
+            &png,
+        ),
+        programs(
+            Case::new(
+                "resize-2mp-webp",
+                "50 WebPs of 2 megapixels to thumbnails in JPEG, 2 workers",
+                Unit::ImagesPerSecond(50),
+            )
+            .plan(1, 5, 0)
+            .goals(&[Goal::AtLeast(1.8, "vipsthumbnail-p2")]),
+            &webp,
+        ),
     ];
-    cases[0].quick = false;
+    for case in &mut cases {
+        case.quick = case.id == "resize-0.3mp";
+    }
     // The same photos repeatedly: a larger photo is not growth.
     const DIFFERENT: usize = 20;
     for count in [DIFFERENT, 200] {
@@ -180,6 +208,8 @@ fn arenite(
                 out.path().as_os_str(),
                 "--workers".as_ref(),
                 workers.as_ref(),
+                "--format".as_ref(),
+                "jpeg".as_ref(),
                 "--quiet".as_ref(),
             ];
             Ok(vec![words.iter().map(OsString::from).collect()])
