@@ -206,7 +206,8 @@ fn write_png<'a>(
 pub(super) fn describe_png<'a>(info: &mut Info<'a>, metadata: Option<&'a Metadata>) {
     if let Some(metadata) = metadata {
         info.icc_profile = metadata.icc.as_deref().map(Cow::Borrowed);
-        info.exif_metadata = metadata.exif.as_deref().map(Cow::Borrowed);
+        let exif = metadata.exif.as_deref().filter(|exif| !exif.is_empty());
+        info.exif_metadata = exif.map(Cow::Borrowed);
     }
 }
 

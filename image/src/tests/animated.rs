@@ -463,17 +463,60 @@ fn frames_of_a_still_webp_are_ignored() {
 fn a_webp_that_ends_between_two_frames_is_truncated() {
     let frames = [RED, BLUE, RED].map(|color| webp_frame((0, 0), (20, 10), color, 0));
     let whole = webp_of(2, &frames);
-    let torn = &whole[..whole.len() - frames[2].len()];
     let spec = ResizeSpec::full_size();
-    let error = resize_encoded(torn, &spec).map(|made| made.damage);
-    assert!(
-        matches!(error, Err(ImageError::Truncated { .. })),
-        "{error:?}"
-    );
-    let fail_on = FailOn::None;
-    let made = resize_encoded(torn, &ResizeSpec { fail_on, ..spec }).unwrap();
-    assert_eq!(shown(&made.bytes).0.len(), 2);
-    assert!(made.damage.is_some());
+    let mut end = whole.len();
+    for left in [2, 1] {
+        end -= frames[left].len();
+        // Up to the beginning of the next frame.
+        for torn in [&whole[..end], &whole[..end + 5]] {
+            let error = resize_encoded(torn, &spec).map(|made| made.damage);
+            assert!(
+                matches!(error, Err(ImageError::Truncated { .. })),
+                "{error:?}"
+            );
+            let fail_on = FailOn::None;
+            let made = resize_encoded(torn, &ResizeSpec { fail_on, ..spec }).unwrap();
+            assert!(made.damage.is_some());
+            assert_eq!(decode(&made.bytes).unwrap().width, 20);
+            if left > 1 {
+                assert_eq!(shown(&made.bytes).0.len(), left);
+            }
+        }
+    }
+    // Without a frame.
+    for end in 22..=end - frames[0].len() {
+        for fail_on in [FailOn::None, FailOn::Warning] {
+            let error = resize_encoded(&whole[..end], &ResizeSpec { fail_on, ..spec });
+            assert!(
+                matches!(error, Err(ImageError::Truncated { .. })),
+                "{end}: {error:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_still_webp_that_lacks_what_follows_its_pixels_is_whole() {
+    let pixels = RED.repeat(200);
+    for file in [
+        ::webp::Encoder::from_rgba(&pixels, 20, 10).encode_lossless(),
+        ::webp::Encoder::from_rgba(&pixels, 20, 10).encode(80.0),
+        ::webp::Encoder::from_rgb(&pixels[..600], 20, 10).encode(80.0),
+    ] {
+        let exif = chunk(b"EXIF", &[7; 31]);
+        let file = webp_of(0x08, &[file[12..].to_vec(), exif]);
+        let spec = ResizeSpec::full_size();
+        let whole = resize_encoded(&file, &spec).unwrap();
+        assert_eq!(whole.damage, None);
+        for end in file.len() - 40..file.len() {
+            let torn = &file[..end];
+            let made = resize_encoded(torn, &spec).unwrap();
+            assert_eq!(made.bytes, whole.bytes, "{end}");
+            assert_eq!(made.damage.map(|damage| damage.missing), Some(0), "{end}");
+            let fail_on = FailOn::Warning;
+            assert!(resize_encoded(torn, &ResizeSpec { fail_on, ..spec }).is_err());
+        }
+    }
 }
 
 #[test]

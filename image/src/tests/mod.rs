@@ -109,6 +109,14 @@ fn assert_quarters(picture: &DynamicImage, expected: [[u8; 3]; 4]) {
     );
 }
 
+/// The mean difference of two pictures with equal sides, in levels.
+fn difference(one: &Pixels, other: &Pixels) -> f64 {
+    assert_eq!((one.width, one.height), (other.width, other.height));
+    let pairs = one.eight_bits().iter().zip(other.eight_bits());
+    let sum: u64 = pairs.map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
+    sum as f64 / one.eight_bits().len() as f64
+}
+
 /// Minimal EXIF: one entry, the orientation.
 fn exif(orientation: u8) -> Vec<u8> {
     let mut exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();

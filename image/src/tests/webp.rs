@@ -8,14 +8,6 @@ fn lossy(picture: &RgbImage) -> Vec<u8> {
     file.to_vec()
 }
 
-/// The mean difference of two pictures with equal sides, in levels.
-fn difference(one: &Pixels, other: &Pixels) -> f64 {
-    assert_eq!((one.width, one.height), (other.width, other.height));
-    let pairs = one.eight_bits().iter().zip(other.eight_bits());
-    let sum: u64 = pairs.map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
-    sum as f64 / one.eight_bits().len() as f64
-}
-
 #[test]
 fn planes_show_what_rgb_shows() {
     // Odd sides: chroma has half of them, rounded up.

@@ -16,6 +16,13 @@ pub(super) struct Header {
     pub(super) is_lossy: bool,
 }
 
+/// Why pixels are missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failure {
+    OutOfMemory,
+    Damage,
+}
+
 /// Where the pixels go, row by row without gaps.
 pub(super) enum Target<'a> {
     /// Red, green, blue, and alpha if the header says so.
@@ -100,35 +107,51 @@ impl Target<'_> {
     }
 }
 
-/// Decodes a whole picture. `None` if a pixel is missing or wrong.
+fn judged(status: VP8StatusCode) -> Result<(), Failure> {
+    match status {
+        VP8StatusCode::VP8_STATUS_OK => Ok(()),
+        VP8StatusCode::VP8_STATUS_OUT_OF_MEMORY => Err(Failure::OutOfMemory),
+        _ => Err(Failure::Damage),
+    }
+}
+
+/// Decodes a whole picture. Files that end early are damaged, whatever they lack.
 pub(super) fn whole(
     file: &[u8],
     header: &Header,
     mut target: Target<'_>,
     smooths: bool,
-) -> Option<()> {
-    let mut config = target.config(header, smooths)?;
+) -> Result<(), Failure> {
+    let config = target.config(header, smooths);
+    let mut config = config.ok_or(Failure::Damage)?;
     // SAFETY: the bytes of the file and, through the lengths in `config`, of the target are borrowed for the call.
     let status = unsafe { WebPDecode(file.as_ptr(), file.len(), &mut config) };
-    (status == VP8StatusCode::VP8_STATUS_OK).then_some(())
+    judged(status)
 }
 
-/// Decodes a picture as far as the file holds it. Returns the number of rows.
-pub(super) fn beginning(file: &[u8], header: &Header, samples: &mut [u8]) -> usize {
-    let Some(mut config) = Target::Rgb(&mut *samples).config(header, true) else {
-        return 0;
+/// Decodes a picture as far as the file holds it. Returns the number of rows, and why others are missing, if they are.
+pub(super) fn beginning(
+    file: &[u8],
+    header: &Header,
+    samples: &mut [u8],
+    smooths: bool,
+) -> (usize, Result<(), Failure>) {
+    let Some(mut config) = Target::Rgb(&mut *samples).config(header, smooths) else {
+        return (0, Err(Failure::Damage));
     };
     let mut rows = 0;
     // SAFETY: the decoder holds pointers to the file, to `config` and to the samples. It is deleted before they end.
-    unsafe {
+    let status = unsafe {
         let decoder = WebPIDecode(std::ptr::null(), 0, &mut config);
-        if !decoder.is_null() {
-            WebPIUpdate(decoder, file.as_ptr(), file.len());
-            let mut sides = [0; 3];
-            let [left, top, width] = &mut sides;
-            WebPIDecodedArea(decoder, left, top, width, &mut rows);
-            WebPIDelete(decoder);
+        if decoder.is_null() {
+            return (0, Err(Failure::OutOfMemory));
         }
-    }
-    usize::try_from(rows).unwrap_or(0)
+        let status = WebPIUpdate(decoder, file.as_ptr(), file.len());
+        let mut sides = [0; 3];
+        let [left, top, width] = &mut sides;
+        WebPIDecodedArea(decoder, left, top, width, &mut rows);
+        WebPIDelete(decoder);
+        status
+    };
+    (usize::try_from(rows).unwrap_or(0), judged(status))
 }

@@ -6,7 +6,7 @@ mod riff;
 
 use ::webp::{Encoder, PixelLayout};
 
-use self::decoder::{Header, Target};
+use self::decoder::{Failure, Header, Target};
 pub(super) use self::riff::{animation, damage_after_first};
 use super::animation::{Frame, Unchanged, changes};
 use super::damage::{Found, Loss, fill_rows};
@@ -41,7 +41,11 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     let (pixels, chroma) = if riff::is_animation(input) {
         let frame = riff::frames(input, spec)?.frames.next();
         let frame = frame.ok_or_else(|| broken(input, "an animation without a frame"))?;
-        (frame.map_err(|found| found.error)?.pixels, None)
+        let pixels = frame.map_err(|found| found.error)?.pixels;
+        match header.has_alpha {
+            true => (pixels.with_alpha(), None),
+            false => (pixels, None),
+        }
     } else {
         let bytes = size(&header);
         spec.admit(bytes, input.len() as u64)?;
@@ -56,7 +60,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
         match decoded {
             Some(decoded) => decoded,
             None => {
-                let (pixels, found) = beginning(input, &header, spec)?;
+                let (pixels, found) = beginning(input, &header, smooths, spec)?;
                 damage = Some(found);
                 (pixels, None)
             }
@@ -107,24 +111,45 @@ fn still(file: &[u8], header: &Header, smooths: bool) -> Result<Option<Pixels>, 
     let len = usize::try_from(bytes).map_err(|_| ImageError::OutOfMemory { bytes })?;
     let mut samples = take_buffer(len)?;
     let done = decoder::whole(file, header, Target::Rgb(&mut samples), smooths);
-    Ok(done.map(|()| pixels(header, samples)))
+    Ok(is_whole(header, done)?.then(|| pixels(header, samples)))
 }
 
 /// Decodes the rows that are there. The others show the background.
 fn beginning(
     file: &[u8],
     header: &Header,
+    smooths: bool,
     spec: &ResizeSpec,
 ) -> Result<(Pixels, Found), ImageError> {
     let mut samples = buffer(size(header) as usize)?;
-    let rows = decoder::beginning(file, header, &mut samples);
+    let (rows, done) = decoder::beginning(file, header, &mut samples, smooths);
     let mut pixels = pixels(header, samples);
+    if is_whole(header, done)? {
+        let reason = match riff::is_truncated(file) {
+            true => riff::SHORTER,
+            false => "its chunks are damaged",
+        };
+        let found = Found::around(ImageError::corrupt(Format::WebP, reason));
+        return Ok((pixels, found));
+    }
     fill_rows(&mut pixels, rows, spec.background);
     let missing = u64::from(header.height).saturating_sub(rows as u64) * u64::from(header.width);
     let error = broken(file, "its pixels cannot be decoded");
     // libwebp found damage, wherever it is.
     let loss = Loss::Pixels(missing.max(1));
     Ok((pixels, Found { loss, error }))
+}
+
+/// Whether a picture is whole; if not, it is damaged.
+fn is_whole(header: &Header, done: Result<(), Failure>) -> Result<bool, ImageError> {
+    match done {
+        Ok(()) => Ok(true),
+        Err(Failure::Damage) => Ok(false),
+        Err(Failure::OutOfMemory) => {
+            let bytes = size(header);
+            Err(ImageError::OutOfMemory { bytes })
+        }
+    }
 }
 
 /// Luma, with chroma apart at half of its sides: both are resized as they are.
@@ -141,7 +166,7 @@ fn planes(
     let mut both: Vec<u8> = buffer(2 * half)?;
     let (blue, red) = both.split_at_mut(half);
     let target = Target::Planes(&mut luma, [&mut *blue, &mut *red]);
-    if decoder::whole(file, header, target, smooths).is_none() {
+    if !is_whole(header, decoder::whole(file, header, target, smooths))? {
         return Ok(None);
     }
     let mut pairs = take_buffer(2 * half)?;

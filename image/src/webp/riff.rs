@@ -18,6 +18,8 @@ const HEADER: usize = 4 + 4 + 4;
 /// frame: each minus 1, in three bytes.
 pub(super) const ANIMATION: u8 = 0x02;
 pub(super) const ALPHA: u8 = 0x10;
+/// What is wrong with a file that lacks only what follows its picture.
+pub(super) const SHORTER: &str = "it is shorter than its header says";
 /// Bytes of a frame before the chunks of its picture: position, sides, duration, flags.
 const FRAME: usize = 16;
 /// Flags of a frame: its area is transparent before the next one, and it is not blended with what it covers.
@@ -49,16 +51,12 @@ pub(in super::super) fn damage_after_first(file: &[u8]) -> Option<Found> {
     if !is_truncated(file) {
         return None;
     }
-    let is_animation = extended(file).any(|(kind, ..)| kind == *b"ANMF");
-    Some(match is_animation {
+    Some(match is_animation(file) {
         true => Found {
             loss: Loss::Later,
             error: ImageError::Truncated { format },
         },
-        false => Found::around(ImageError::corrupt(
-            format,
-            "it is shorter than its header says",
-        )),
+        false => Found::around(ImageError::corrupt(format, SHORTER)),
     })
 }
 
@@ -77,24 +75,25 @@ pub(super) fn bytes_of(file: &[u8], kind: &[u8; 4]) -> Option<Vec<u8>> {
 
 /// Whether the file is an animation.
 pub(super) fn is_animation(file: &[u8]) -> bool {
-    let flags = file.get(HEADER + 8).copied().unwrap_or_default();
-    extended(file).next().is_some() && flags & ANIMATION != 0
+    let header = file.get(HEADER..).unwrap_or_default();
+    header.starts_with(b"VP8X") && header.get(8).is_some_and(|flags| flags & ANIMATION != 0)
 }
 
 /// The frames of an animation, as far as they exist.
 fn frame_chunks(file: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let flags = file.get(HEADER + 8).copied().unwrap_or_default();
-    let frames = extended(file).filter(move |(kind, ..)| kind == b"ANMF" && flags & ANIMATION != 0);
+    let is_animation = is_animation(file);
+    let frames = extended(file).filter(move |(kind, ..)| kind == b"ANMF" && is_animation);
     frames.map(|(_, _, frame)| frame)
 }
 
-/// The frames of a file with more than one.
+/// The frames of a file with more than one, or that lacks some.
 pub(in super::super) fn animation<'a>(
     file: &'a [u8],
     spec: &'a ResizeSpec,
 ) -> Result<Option<Animation<'a>>, ImageError> {
     match frame_chunks(file).count() {
-        0 | 1 => Ok(None),
+        0 => Ok(None),
+        1 if !is_truncated(file) => Ok(None),
         _ => frames(file, spec).map(Some),
     }
 }
