@@ -182,7 +182,7 @@ impl Place {
         let mut at = word()?;
         // An array in a sealed file of the supervisor, which has none; or the copy of one.
         let mut is_in_file = false;
-        if at >> 48 == 0xffff && !changes && !kind.is_tile() && !kind.changes() {
+        if at >> 48 == 0xffff && !changes && !kind.is_tile() {
             let (fd, copy, _) = (word()?, word()?, word()?);
             is_in_file = fd != u64::MAX;
             if !is_in_file {
