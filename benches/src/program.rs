@@ -68,10 +68,8 @@ pub(super) fn run(
     let mut written = 0;
     let outputs = files(out.path())?;
     for file in &outputs {
-        let size = fs::metadata(file)
-            .map_err(|error| BenchError::io(format!("read {}", file.display()), error))?;
-        written += size.len();
         let thumbnail = fs::read(file).map_err(|error| failed(file, &error))?;
+        written += thumbnail.len() as u64;
         let thumbnail = arenite_image::decode(&thumbnail).map_err(|error| failed(file, &error))?;
         let side = thumbnail.width.max(thumbnail.height);
         BenchError::expect(side.into(), work::THUMB_EDGE.into())?;

@@ -81,8 +81,8 @@ impl Request<'_> {
         self.spec.linear || matches!(self.spec.filter, Filter::Box | Filter::Nearest)
     }
 
-    /// Whether luma and chroma become RGB after the filter. Both steps are linear, so their order only affects rounding;
-    /// after the filter there are fewer pixels to convert than these, and a JPEG output needs no conversion.
+    /// Whether luma and chroma become RGB after the filter. Both steps are linear, so their order only affects
+    /// rounding; after the filter there are fewer pixels to convert than these, and a JPEG output needs no conversion.
     pub(super) fn converts_late(&self, plans: &[StoredPlan], pixels: u64) -> bool {
         let area = |plan: &StoredPlan| u64::from(plan.width) * u64::from(plan.height);
         !self.needs_exact_pixels() && plans.iter().all(|plan| area(plan) <= pixels / 2)

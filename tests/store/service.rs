@@ -509,8 +509,8 @@ fn clients_take_turns() {
     calls.into_iter().for_each(|call| call.wait().unwrap());
     let notes = std::fs::read_to_string(notes).unwrap();
     let place = notes.lines().position(|line| line == "modest").unwrap();
-    // Behind the one that was in the engine and one more, and those that pass while a thread of a busy machine has begun
-    // the call and not yet submitted it. Without turns it would be the last.
+    // Behind the one that was in the engine and one more, and those that pass while a thread of a busy machine has
+    // begun the call and not yet submitted it. Without turns it would be the last.
     assert!(place <= 8, "place {place} of {}", notes.lines().count());
     drop((greedy, modest));
     served.stop();

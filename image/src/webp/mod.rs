@@ -125,12 +125,8 @@ fn beginning(
     let (rows, done) = decoder::beginning(file, header, &mut samples, smooths);
     let mut pixels = pixels(header, samples);
     if is_whole(header, done)? {
-        let reason = match riff::is_truncated(file) {
-            true => riff::SHORTER,
-            false => "its chunks are damaged",
-        };
-        let found = Found::around(ImageError::corrupt(Format::WebP, reason));
-        return Ok((pixels, found));
+        let chunks = || Found::around(ImageError::corrupt(Format::WebP, "its chunks are damaged"));
+        return Ok((pixels, damage_after_first(file).unwrap_or_else(chunks)));
     }
     fill_rows(&mut pixels, rows, spec.background);
     let missing = u64::from(header.height).saturating_sub(rows as u64) * u64::from(header.width);

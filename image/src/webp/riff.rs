@@ -18,8 +18,6 @@ const HEADER: usize = 4 + 4 + 4;
 /// frame: each minus 1, in three bytes.
 pub(super) const ANIMATION: u8 = 0x02;
 pub(super) const ALPHA: u8 = 0x10;
-/// What is wrong with a file that lacks only what follows its picture.
-pub(super) const SHORTER: &str = "it is shorter than its header says";
 /// Bytes of a frame before the chunks of its picture: position, sides, duration, flags.
 const FRAME: usize = 16;
 /// Flags of a frame: its area is transparent before the next one, and it is not blended with what it covers.
@@ -56,7 +54,10 @@ pub(in super::super) fn damage_after_first(file: &[u8]) -> Option<Found> {
             loss: Loss::Later,
             error: ImageError::Truncated { format },
         },
-        false => Found::around(ImageError::corrupt(format, SHORTER)),
+        false => Found::around(ImageError::corrupt(
+            format,
+            "it is shorter than its header says",
+        )),
     })
 }
 
