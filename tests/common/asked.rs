@@ -17,6 +17,20 @@ pub fn first_seed() -> u64 {
     number("ARENITE_FUZZ_SEED").unwrap_or(1)
 }
 
+/// Environment variable with the seed of a run, for what is drawn anew in each run.
+pub const SEED: &str = "ARENITE_SEED";
+
+/// Returns the seed of this run: `ARENITE_SEED`, or one of the clock.
+pub fn seed() -> u64 {
+    static SEED_OF_RUN: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
+    *SEED_OF_RUN.get_or_init(|| {
+        number(SEED).unwrap_or_else(|| {
+            let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+            now.as_micros() as u64 % 1_000_000
+        })
+    })
+}
+
 /// Returns how often each trial with real engines runs: `ARENITE_TIMES`, or once.
 pub fn times() -> u64 {
     number("ARENITE_TIMES").unwrap_or(1)

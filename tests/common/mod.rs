@@ -2,7 +2,7 @@
 //! Shared by several test programs, each of which uses a part.
 #![allow(dead_code, unused_imports, reason = "each test binary uses a part")]
 
-mod asked;
+pub mod asked;
 mod bytes;
 mod diary;
 mod environment;

@@ -15,14 +15,16 @@ use std::{env, fs, io, thread};
 use libtest_mimic::{Arguments, Conclusion, Trial};
 use tempfile::TempDir;
 
-use super::figures_are_strict;
 use super::programs::{may_have_own_shm, own_shm};
+use super::{asked, figures_are_strict};
 
 /// Environment variable with the share of this program: "1/2".
 const SHARE: &str = "ARENITE_TEST_SHARE";
 
-/// Maximum number of programs: each takes memory. Otherwise as many as there are cores.
-const MOST: usize = 4;
+/// Number of programs for each core: most of them wait at any time.
+const PER_CORE: usize = 3;
+/// Maximum number of programs: each takes memory.
+const MOST: usize = 12;
 
 /// Exit code of a test program with a failed trial.
 const FAILED: i32 = 101;
@@ -31,7 +33,9 @@ const FAILED: i32 = 101;
 pub fn share_out() {
     let arguments = Arguments::from_args();
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    let count = arguments.test_threads.unwrap_or(cores.min(MOST));
+    let count = arguments
+        .test_threads
+        .unwrap_or((cores * PER_CORE).min(MOST));
     let plain = !arguments.list && arguments.format.is_none() && arguments.logfile.is_none();
     // Strict figures need an idle machine.
     let alone = count < 2 || !plain || figures_are_strict();
@@ -39,6 +43,7 @@ pub fn share_out() {
         return;
     }
     let began = Instant::now();
+    println!("{}={}", asked::SEED, asked::seed());
     let programs: Vec<_> = (1..=count).map(|n| Share::start(n, count)).collect();
     let all: Vec<_> = thread::scope(|threads| {
         let shown = programs
@@ -109,6 +114,8 @@ impl Share {
         command
             .args(env::args_os().skip(1))
             .env(SHARE, format!("{n}/{count}"))
+            // They draw the same trials.
+            .env(asked::SEED, asked::seed().to_string())
             .env("TMPDIR", temporary.path())
             .stdout(Stdio::piped());
         // It is killed when this program ends.

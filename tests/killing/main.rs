@@ -25,6 +25,11 @@ mod sums;
 mod supervisors;
 mod workers;
 
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use libtest_mimic::{Arguments, Trial};
+
 fn main() {
     arenite::init();
     // Some tests kill a supervisor, which is this program in another role.
@@ -48,7 +53,33 @@ fn main() {
         supervisors::trials(),
         orphans::tests(),
     ];
-    let conclusion = harness::run(tests.into_iter().flatten().collect());
+    let conclusion = harness::run(drawn(tests.into_iter().flatten().collect()));
     drop(folder);
     conclusion.exit();
+}
+
+/// Leaves one trial of each point in each group, such as `workers::claim.taken` or `workers::retried::claim.taken` or
+/// `workers::spared::claim.taken`, drawn by the seed of this run. A filter, or `ARENITE_VARIANTS=all`, leaves every trial.
+fn drawn(trials: Vec<Trial>) -> Vec<Trial> {
+    let is_filtered = Arguments::from_args().filter.is_some();
+    if is_filtered || std::env::var("ARENITE_VARIANTS").is_ok_and(|which| which == "all") {
+        return trials;
+    }
+    let mut groups: BTreeMap<(String, String), Vec<Trial>> = BTreeMap::new();
+    for trial in trials {
+        let name = trial.name().to_owned();
+        let (path, last) = name.rsplit_once("::").expect("a path");
+        // Points have a dot in their names, functions have none.
+        let key = match last.contains('.') {
+            true => (path.split("::").next().unwrap().to_owned(), last.to_owned()),
+            false => (name.clone(), String::new()),
+        };
+        groups.entry(key).or_default().push(trial);
+    }
+    let draw = |(key, mut variants): (_, Vec<Trial>)| {
+        let mut hasher = DefaultHasher::new();
+        (harness::asked::seed(), key).hash(&mut hasher);
+        variants.swap_remove((hasher.finish() % variants.len() as u64) as usize)
+    };
+    groups.into_iter().map(draw).collect()
 }

@@ -2,8 +2,6 @@
 
 use crate::harness::step;
 
-/// How often each passing is tried.
-pub const ROUNDS: u32 = 3;
 /// Maximum number of consecutive scenes without a death. Whether a doorbell is rung depends on which side is awake, so some points
 /// are not passed in each scene.
 pub const AGAIN: u32 = 20;
@@ -38,8 +36,8 @@ pub struct Saw {
     pub deaths: u32,
 }
 
-/// Runs `scene` with a death at each of these passings, three times each, and again until there was one. `scene` gets the number of
-/// the passing, and its name. `all` is the number of passings in a scene without a death; it varies a little, so the last scene
+/// Runs `scene` with a death at each of these passings, and again until there was one. `scene` gets the number of the passing, and
+/// its name. `all` is the number of passings in a scene without a death; it varies a little, so the last scene
 /// without a death counts.
 pub fn each(
     point: &str,
@@ -49,22 +47,20 @@ pub fn each(
 ) {
     let mut all = all.max(1);
     let mut scenes = 0;
-    for round in 0..ROUNDS {
-        for &nth in which {
-            let came = (0..AGAIN).any(|_| {
-                let passing = nth.of(all);
-                let what = format!("{point}, passing {passing} of {all}, round {round}");
-                step(&*what);
-                let saw = scene(passing, &what).unwrap_or_else(|why| panic!("{what}: {why}"));
-                scenes += 1;
-                if saw.deaths == 0 {
-                    all = saw.passed.max(1);
-                }
-                saw.deaths == 1
-            });
-            assert!(came, "{point}, {nth:?} passing, round {round}: not passed");
-        }
+    for &nth in which {
+        let came = (0..AGAIN).any(|_| {
+            let passing = nth.of(all);
+            let what = format!("{point}, passing {passing} of {all}");
+            step(&*what);
+            let saw = scene(passing, &what).unwrap_or_else(|why| panic!("{what}: {why}"));
+            scenes += 1;
+            if saw.deaths == 0 {
+                all = saw.passed.max(1);
+            }
+            saw.deaths == 1
+        });
+        assert!(came, "{point}, {nth:?} passing: not passed");
     }
-    let deaths = ROUNDS * which.len() as u32;
+    let deaths = which.len();
     println!("{point}: {deaths} deaths in {scenes} scenes, passed {all} times in one");
 }

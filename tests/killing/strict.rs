@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 
 use crate::board::{board, locked, of};
 use crate::harness::{Answers, Invariant, Lab, named, step, wait_until};
-use crate::passings::{Nth, ROUNDS, Saw, each};
+use crate::passings::{Nth, Saw, each};
 use crate::programs::workers_are_busy;
 use crate::scene::{self, Pending, bytes, input, len_of, sum_of, text_of, value_at};
 use crate::supervisors::{self, Round};
@@ -305,19 +305,17 @@ fn while_starting(point: &'static Point, retries: u32) {
     let error = built.expect_err("no worker can be ready").to_string();
     assert!(error.contains("SIGKILL"), "{}: {error}", point.name);
     invariant.nothing_left().unwrap();
-    for round in 0..ROUNDS {
-        for times in 1..=3u32 {
-            let what = format!("{}, {times} times, round {round}", point.name);
-            play(
-                retries,
-                true,
-                || board().arm(point.name, Fault::Kill, 1..u64::from(times) + 1),
-                |_, played| {
-                    assert_eq!(board().done(point.name).0, times, "{what}");
-                    judge(played, retries, 0, 0).unwrap_or_else(|why| panic!("{what}: {why}"));
-                },
-            );
-        }
+    for times in 1..=3u32 {
+        let what = format!("{}, {times} times", point.name);
+        play(
+            retries,
+            true,
+            || board().arm(point.name, Fault::Kill, 1..u64::from(times) + 1),
+            |_, played| {
+                assert_eq!(board().done(point.name).0, times, "{what}");
+                judge(played, retries, 0, 0).unwrap_or_else(|why| panic!("{what}: {why}"));
+            },
+        );
     }
 }
 

@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use crate::board::{board, points};
 use crate::harness::{Answers, Invariant, Lab, named, step, tests, wait_until};
 use crate::model;
-use crate::passings::{Nth, ROUNDS, Saw, each};
+use crate::passings::{Nth, Saw, each};
 use crate::reduced;
 use crate::retained;
 use crate::scene::{self, ASKED, LENT, Played, Policy, Scene, has_begun};
@@ -201,37 +201,33 @@ pub fn judge(played: &Played, policy: Policy, deaths: u32, cost: u32) -> Result<
 
 /// A replacement worker dies once, twice, three times before it is ready.
 fn while_starting(point: &'static Point, policy: Policy) {
-    for round in 0..ROUNDS {
-        for times in 1..=3u32 {
-            let what = format!("{}, {times} times, round {round}", point.name);
-            play(
-                0,
-                policy,
-                true,
-                |_| board().arm(point.name, Fault::Kill, 1..u64::from(times) + 1),
-                |_, played| {
-                    assert_eq!(board().done(point.name).0, times, "{what}");
-                    judge(played, policy, 0, 0).unwrap_or_else(|why| panic!("{what}: {why}"));
-                },
-            );
-        }
+    for times in 1..=3u32 {
+        let what = format!("{}, {times} times", point.name);
+        play(
+            0,
+            policy,
+            true,
+            |_| board().arm(point.name, Fault::Kill, 1..u64::from(times) + 1),
+            |_, played| {
+                assert_eq!(board().done(point.name).0, times, "{what}");
+                judge(played, policy, 0, 0).unwrap_or_else(|why| panic!("{what}: {why}"));
+            },
+        );
     }
 }
 
 /// Workers that die while they stop.
 fn while_stopping(point: &'static Point) {
-    for _ in 0..ROUNDS {
-        let invariant = Invariant::before();
-        let lab = Lab::new(3);
-        assert_eq!(lab.submit(|| 7u8, ()).wait().unwrap(), 7);
-        invariant.holds(&lab, 0).unwrap();
-        board().arm(point.name, Fault::Kill, 1..4);
-        step("a shutdown in which every worker dies");
-        lab.into_inner().shutdown();
-        assert_eq!(board().done(point.name).0, 3);
-        board().disarm();
-        invariant.nothing_left().unwrap();
-    }
+    let invariant = Invariant::before();
+    let lab = Lab::new(3);
+    assert_eq!(lab.submit(|| 7u8, ()).wait().unwrap(), 7);
+    invariant.holds(&lab, 0).unwrap();
+    board().arm(point.name, Fault::Kill, 1..4);
+    step("a shutdown in which every worker dies");
+    lab.into_inner().shutdown();
+    assert_eq!(board().done(point.name).0, 3);
+    board().disarm();
+    invariant.nothing_left().unwrap();
 }
 
 /// The first worker of an engine dies: `build` returns the cause and leaves nothing.

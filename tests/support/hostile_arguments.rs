@@ -482,7 +482,7 @@ fn any_descriptors_are_refused_or_in_range() {
     let place = Place::new();
     let mut accepted = [0; 5];
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(
-        crate::sys::asked::cases(100_000),
+        crate::sys::asked::cases(10_000),
     ));
     let calls = (
         prop::collection::vec(argument(), 1..5),

@@ -134,7 +134,7 @@ fn replace(shared: &Supervisor, consumer: &mut Consumer) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases((asked::cases(25_600) / 100).max(1)))]
+    #![proptest_config(ProptestConfig::with_cases((asked::cases(10_000) / 100).max(1)))]
 
     /// Whatever happens in whatever order: each job has one answer, the right one, at the right time; first attempts
     /// begin in the order of their class; the counts agree; nothing is left.

@@ -25,7 +25,7 @@ fn uses() -> impl Strategy<Value = Vec<Use>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(crate::sys::asked::cases(20_000) / 100))]
+    #![proptest_config(ProptestConfig::with_cases(crate::sys::asked::cases(10_000) / 100))]
 
     #[test]
     fn an_old_id_is_recognized(uses in uses()) {

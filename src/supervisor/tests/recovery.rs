@@ -266,7 +266,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases((asked::cases(25_600) / 100).max(1)))]
+    #![proptest_config(ProptestConfig::with_cases((asked::cases(10_000) / 100).max(1)))]
 
     /// Wherever workers die: no job begins twice, what was handed over is a result, what ran has failed, what had not
     /// begun runs elsewhere, and leases and grants are what the living need.

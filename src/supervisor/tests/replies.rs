@@ -433,7 +433,7 @@ fn any_replies_are_taken_over_or_refused_as_the_model_says() {
     const REPLIES: usize = 20;
     let worker = std::cell::RefCell::new(Worker::new());
     let counts = std::cell::Cell::new((0, 0));
-    let cases = crate::sys::asked::cases(100_000) / REPLIES as u32;
+    let cases = crate::sys::asked::cases(10_000) / REPLIES as u32;
     let config = ProptestConfig::with_cases(cases);
     let mut runner = proptest::test_runner::TestRunner::new(config);
     let run = runner.run(&prop::collection::vec(plan(), REPLIES), |plans| {

@@ -1,0 +1,151 @@
+"""Runs a command with tests, counts them, and runs each failed one once more.
+
+    tests.py UNSTABLE COMMAND…
+
+COMMAND is `cargo test …` or `python -m pytest …`. A shared machine may stall a process for seconds, which no time limit of a test
+can allow for: a test that fails is run once more on its own. If it passes then, its name is appended to the file UNSTABLE;
+otherwise this program fails. It fails, too, if COMMAND ran no test.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+
+unstable, *command = sys.argv[1:]
+is_pytest = "pytest" in command
+
+# How long each program of a `cargo test` took, to see where the time goes.
+times = []
+passed = ignored = suites = 0
+# Failed tests: (arguments that select their program, name). No name: the program ended without a result.
+failed = []
+
+
+def run(words):
+    """Runs a command, passes its output on, and yields it line by line; returns its exit code."""
+    child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    for line in child.stdout:
+        sys.stdout.write(line)
+        sys.stdout.flush()
+        yield re.sub(r"\x1b\[[0-9;]*m", "", line.rstrip("\n"))
+    return child.wait()
+
+
+def selection(running):
+    """Returns the arguments of cargo that select the program of a line `Running …` or `Doc-tests …`."""
+    if running.startswith("Doc-tests"):
+        return ["--doc"]
+    path, program = re.match(r"Running (?:unittests )?(\S+) \((\S+)\)", running).groups()
+    name = re.sub(r"-[0-9a-f]+$", "", os.path.basename(program))
+    if path == "src/lib.rs":
+        return ["--lib"]
+    if path.startswith("src/"):
+        return ["--bin", name]
+    return ["--example" if "/examples/" in program else "--test", name]
+
+
+def cargo():
+    """Runs all tests of cargo, and notes what failed."""
+    global passed, ignored, suites
+    where, began, unfinished = [], time.monotonic(), None
+
+    def finish():
+        nonlocal began
+        if where:
+            times.append((time.monotonic() - began, " ".join(where)))
+        began = time.monotonic()
+        if unfinished:
+            failed.append((unfinished, None))
+
+    output = run([*arguments(command, "--no-fail-fast")])
+    while True:
+        try:
+            line = next(output)
+        except StopIteration as end:
+            finish()
+            return end.value
+        text = line.strip()
+        if re.match(r"Running (unittests )?\S+ \(\S+\)$|Doc-tests ", text):
+            finish()
+            where = selection(text)
+            unfinished = where
+        elif match := re.match(r"test (.+?)( - should panic| - compile fail| - compile)? \.\.\. FAILED", text):
+            failed.append((where, match[1]))
+        elif text.startswith("test result: "):
+            unfinished = None
+            suites += 1
+            passed += sum(int(n) for n in re.findall(r"(\d+) passed", text))
+            ignored += sum(int(n) for n in re.findall(r"(\d+) ignored", text))
+
+
+def arguments(words, *more):
+    """Returns a command with more arguments for cargo, before those for the tests."""
+    at = words.index("--") if "--" in words else len(words)
+    return [*words[:at], *more, *words[at:]]
+
+
+def again(where, name):
+    """Runs a failed test once more; returns whether it passes."""
+    words = arguments(command, *where)
+    if name is not None:
+        words += ([] if "--" in words else ["--"]) + ["--exact", name]
+    print(f"\n==== FAILED ONCE, tried again: {shlex.join(words)}", flush=True)
+    output = run(words)
+    count = 0
+    while True:
+        try:
+            count += sum(int(n) for n in re.findall(r"test result: ok\. (\d+) passed", next(output)))
+        except StopIteration as end:
+            return end.value == 0 and count > 0
+
+
+def pytest():
+    """Runs all tests of pytest, and notes what failed."""
+    global passed, ignored, suites
+    output = run([*command, "-rfE"])
+    while True:
+        try:
+            line = next(output)
+        except StopIteration as end:
+            return end.value
+        if match := re.match(r"(?:FAILED|ERROR) (\S+::.+?)(?: - .*)?$", line):
+            failed.append(([], match[1]))
+        elif re.match(r"=*\s*\d+ (passed|failed|skipped|error).* in [0-9.]+s", line):
+            suites += 1
+            passed += sum(int(n) for n in re.findall(r"(\d+) passed", line))
+            ignored += sum(int(n) for n in re.findall(r"(\d+) skipped", line))
+
+
+def again_pytest(name):
+    """Runs a failed test of pytest once more; returns whether it passes."""
+    # The folders that were named go, because a test in them is named now.
+    words = [word for word in command if not os.path.exists(word) or word == command[0]]
+    print(f"\n==== FAILED ONCE, tried again: {name}", flush=True)
+    return subprocess.run([*words, name]).returncode == 0
+
+
+code = pytest() if is_pytest else cargo()
+for took, where in sorted(times, reverse=True)[:12]:
+    print(f"{took:7.1f} s  {where}")
+failed = list({(tuple(where), name): (where, name) for where, name in failed}.values())
+print(f"tests: {passed} passed, {len(failed)} failed, {ignored} ignored, in {suites} suites", flush=True)
+if code != 0 and not failed:
+    sys.exit(f"exit code {code}, and no test failed")
+if passed == 0:
+    sys.exit("no test ran")
+# So many failures are no accident of the machine.
+if len(failed) > 20:
+    sys.exit(f"{len(failed)} tests failed")
+lasting = []
+for where, name in failed:
+    named = " ".join([*where, name or "(ended without a result)"])
+    if again_pytest(name) if is_pytest else again(where, name):
+        with open(unstable, "a") as file:
+            file.write(f"FAILED ONCE: {named}\n")
+    else:
+        lasting.append(named)
+if lasting:
+    sys.exit("failed twice: " + ", ".join(lasting))
