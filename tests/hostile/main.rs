@@ -20,8 +20,6 @@ mod users;
 mod wild;
 mod words;
 
-use libtest_mimic::Arguments;
-
 fn main() {
     arenite::init();
     // Most tests run a program in its own environment: this one, started with a scenario.
@@ -51,15 +49,5 @@ fn main() {
         wild::tests(),
         words::tests(),
     ];
-    let mut tests: Vec<_> = tests.into_iter().flatten().collect();
-    // The rest is for release builds, where it takes a fifth of the time; in a debug build it runs by name.
-    let filtered = Arguments::from_args().filter.is_some();
-    if cfg!(feature = "points") && !filtered {
-        tests.retain(|trial| {
-            ["calls::", "strangers::"]
-                .iter()
-                .any(|part| trial.name().starts_with(part))
-        });
-    }
-    harness::run(tests).exit();
+    harness::run(tests.into_iter().flatten().collect()).exit();
 }
