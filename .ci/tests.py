@@ -50,16 +50,15 @@ def selection(running):
 def cargo():
     """Runs all tests of cargo, and notes what failed."""
     global passed, ignored, suites
-    where, began, unfinished = [], time.monotonic(), None
+    where, began = [], time.monotonic()
 
     def finish():
         nonlocal began
         if where:
             times.append((time.monotonic() - began, " ".join(where)))
         began = time.monotonic()
-        if unfinished:
-            failed.append((unfinished, None))
 
+    is_listed = False
     output = run([*arguments(command, "--no-fail-fast")])
     while True:
         try:
@@ -68,14 +67,18 @@ def cargo():
             finish()
             return end.value
         text = line.strip()
+        is_listed = is_listed and line.startswith("    ")
         if re.match(r"Running (unittests )?\S+ \(\S+\)$|Doc-tests ", text):
             finish()
             where = selection(text)
-            unfinished = where
-        elif match := re.match(r"test (.+?)( - should panic| - compile fail| - compile)? \.\.\. FAILED", text):
+        elif line == "failures:":
+            is_listed = True
+        elif is_listed and (match := re.match(r"    (.+?)( - should panic| - compile fail| - compile)?$", line)):
             failed.append((where, match[1]))
+        elif line.startswith(("error: test failed, to rerun", "error: doctest failed, to rerun")):
+            if not any(selected == where for selected, _ in failed):
+                failed.append((where, None))
         elif text.startswith("test result: "):
-            unfinished = None
             suites += 1
             passed += sum(int(n) for n in re.findall(r"(\d+) passed", text))
             ignored += sum(int(n) for n in re.findall(r"(\d+) ignored", text))
@@ -99,7 +102,8 @@ def again(where, name):
         try:
             count += sum(int(n) for n in re.findall(r"test result: ok\. (\d+) passed", next(output)))
         except StopIteration as end:
-            return end.value == 0 and count > 0
+            # A program without a harness counts nothing.
+            return end.value == 0 and (count > 0 or name is None)
 
 
 def pytest():

@@ -194,7 +194,10 @@ fn check(name: &str, file: &[u8], sizes: &[&str]) -> (f64, f64) {
 }
 
 #[test]
-#[cfg_attr(debug_assertions, ignore = "the reference takes minutes without optimisation")]
+#[cfg_attr(
+    debug_assertions,
+    ignore = "the reference takes minutes without optimisation"
+)]
 fn sample_photos_match_a_full_decode() {
     let mut seen = 0;
     for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../samples")).unwrap() {
@@ -214,7 +217,10 @@ fn sample_photos_match_a_full_decode() {
 /// all those that it makes. Of the first 15 the worst were an SSIM of 0.9983 (photos 3 and 8) and a PSNR of 50.2 dB
 /// (photo 12).
 #[test]
-#[cfg_attr(debug_assertions, ignore = "the reference takes minutes without optimisation")]
+#[cfg_attr(
+    debug_assertions,
+    ignore = "the reference takes minutes without optimisation"
+)]
 fn the_photos_of_the_bench_match_a_full_decode() {
     use arenite_bench::photos;
 
@@ -245,7 +251,10 @@ fn the_photos_of_the_bench_match_a_full_decode() {
 
 /// A JPEG by another encoder, with more noise than those of the bench, resized at another scale of the decoder.
 #[test]
-#[cfg_attr(debug_assertions, ignore = "the reference takes minutes without optimisation")]
+#[cfg_attr(
+    debug_assertions,
+    ignore = "the reference takes minutes without optimisation"
+)]
 fn a_noisy_large_photo_matches_a_full_decode() {
     let sample = std::fs::read(concat!(
         env!("CARGO_MANIFEST_DIR"),

@@ -554,6 +554,7 @@ fn memory_stays_flat() {
             u64::from(round)
         );
         if round % 100 == 99 {
+            step(format!("round {round}"));
             let stats = lab.stats();
             assert!(
                 stats.retained() <= 4 * 5000,

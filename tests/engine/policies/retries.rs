@@ -7,7 +7,9 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
 use super::hang;
-use crate::harness::{Diary, Gate, Lab, block_on, note, note_after, pass, step, tests, wait_until};
+use crate::harness::{
+    Diary, Gate, Lab, block_on, figures_are_strict, note, note_after, pass, step, tests, wait_until,
+};
 
 tests![
     a_death_fails_or_is_retried,
@@ -322,7 +324,7 @@ fn a_flood_of_poison_costs_little() {
     let percent = 100.0 * used.as_secs_f64() / took.as_secs_f64();
     println!("{count} deaths in {took:?}, {used:?} of processor time: {percent:.1} % of a core");
     let most = if asked.is_some() { 5.0 } else { 25.0 };
-    assert!(percent < most, "{percent} %");
+    assert!(percent < most || !figures_are_strict(), "{percent} %");
     // The pauses alone: 10, 20, 40 … ms for each worker from its third death on.
     let deaths = |worker: usize| lab.stats().workers[worker].restarts;
     let pauses: u64 = [deaths(0), deaths(1)]
