@@ -9,6 +9,7 @@
 //! |---|---|---|---|
 //! | `LaneCount::live` | any thread with a handle | the lane, at the end of a job and between jobs | atomic, see `live` |
 //! | `LaneCount::lane` | its creator | any thread | never changes |
+//! | `LaneChunkOwner::published` | a thread with a handle | the thread with the last one | ordered by their `Arc` |
 //! | `CURRENT` | the lane's thread, around a job | the lane's thread | thread-local |
 //!
 //! Accesses through a handle happen before the count shows that it is gone.
@@ -128,7 +129,8 @@ pub(crate) fn leak_handle(count: &'static LaneCount) {
 pub(super) struct LaneChunkOwner {
     /// The arguments of `release`; `None` for a window, which the lane does not take back.
     fresh: Option<(Offset, u64)>,
-    /// Part of the result: the chunk stays when its handles are gone.
+    /// Sent in a reply, whole or in part: other processes may have handles to it. The chunk stays when the handles of
+    /// this process are gone, and is never written again.
     published: AtomicBool,
     count: &'static LaneCount,
 }
@@ -158,8 +160,15 @@ impl LaneChunkOwner {
     }
 
     pub(super) fn publish(&self) {
-        // Relaxed: the drop that reads it follows in the same thread, or is ordered by the Arc around it.
+        // Relaxed: the owner of the last handle reads it, after the handle through which this is called is gone. Both
+        // are in the same thread, or ordered by the Arc around it.
         self.published.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether other processes may have handles. To be called by the owner of the last handle of this process.
+    pub(super) fn is_published(&self) -> bool {
+        // Relaxed: see `publish`.
+        self.published.load(Ordering::Relaxed)
     }
 }
 

@@ -181,7 +181,11 @@ impl SealedMemory {
         shared
     }
 
-    /// Makes the owner exclusive, if it is the only one and the memory is writable here.
+    /// Makes the owner exclusive, if no other handle exists in any process and the memory is writable here.
+    ///
+    /// A count of this process alone decides where no other process can have a handle (private memory), and where this
+    /// process counts for all of them: in the supervisor, the leases of jobs and of lanes are handles to the block. A
+    /// lane knows nothing of handles elsewhere, so a chunk of which it has sent any part stays sealed.
     pub(super) fn try_unseal(self) -> Result<ExclusiveMemory, SealedMemory> {
         match self {
             SealedMemory::Private(heap) => Arc::try_unwrap(heap)
@@ -196,9 +200,12 @@ impl SealedMemory {
                 at,
                 ticket,
             } => match Arc::try_unwrap(owner) {
-                Ok(owner) => Ok(ExclusiveMemory::Lane { owner, at, ticket }),
-                Err(owner) => Err(SealedMemory::Lane {
-                    owner: Some(owner),
+                // Only looked at now: another handle may have published it until it was gone.
+                Ok(owner) if !owner.is_published() => {
+                    Ok(ExclusiveMemory::Lane { owner, at, ticket })
+                }
+                shared => Err(SealedMemory::Lane {
+                    owner: Some(shared.map_or_else(|shared| shared, Arc::new)),
                     at,
                     ticket,
                 }),

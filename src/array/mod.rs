@@ -38,7 +38,10 @@
 //! - *sealed block* (`Array` in the supervisor): no process writes it until the last handle, including leases of
 //!   running jobs, is gone;
 //! - *parameter* (in a kernel): the supervisor holds a lease for the job, during which no process writes;
-//! - *fresh chunk, lent window* (in a kernel): granted or lent to this lane's job alone;
+//! - *fresh chunk, moved window* (in a kernel): granted to this lane alone, or moved into its job. Once any part of it
+//!   is *published* (sent in a reply), no handle to it becomes exclusive again: the supervisor counts the handles in
+//!   other processes, which a lane does not know;
+//! - *lent tile, lent bytes* (in a kernel): lent to this job alone until it ends;
 //! - *loan* (in a kernel that runs inline): the lender of the memory guarantees it ([`raw`](crate::raw));
 //! - *sealed file*: a memory file that no process can write or truncate any more (`store`);
 //! - *mapped file*: the caller that maps it guarantees that the file does not change ([`npy::map`]).

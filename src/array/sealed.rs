@@ -185,13 +185,14 @@ impl<T: Element> Array<T> {
         Ok(self)
     }
 
-    /// Makes the array writable again, if this is its only handle: there is no clone, no sub-array, and no running job
-    /// that reads it.
+    /// Makes the array writable again, if this is its only handle in any process: there is no clone, no sub-array, no
+    /// open job that reads it, and no worker that [retains](crate::engine::Builder::retain_escaped) it.
     ///
     /// # Errors
     ///
     /// The array itself, if there are other handles, or its memory cannot be written here (a kernel's input, or a
-    /// mapped file). [`copy`](Array::copy) it then.
+    /// mapped file). In a worker also if any part of the array was returned, passed to a spawned job, or saved in a
+    /// checkpoint: other processes may read it. [`copy`](Array::copy) it then.
     ///
     /// ```
     /// # use arenite::array::Array;
@@ -402,8 +403,9 @@ impl<T: Element> Deref for Array<T> {
     fn deref(&self) -> &[T] {
         // SAFETY: a sealed array: `len` initialised elements stay mapped at `first` while a handle lives, and no
         // process writes them. Private: not mapped elsewhere, and an Array hands out no `&mut`. Block: sealed, and not
-        // given to a writer before the last handle or lease is gone. Lane: under the job's lease, or written by this
-        // job alone before it was sealed. File: sealed by Linux. Mapped: guaranteed by the caller of `npy::map`.
+        // given to a writer before the last handle or lease is gone. Lane: under a lease of the job or the lane, or
+        // written by this process alone before it was sealed; once published it is not unsealed. File: sealed by
+        // Linux. Mapped: guaranteed by the caller of `npy::map`.
         unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.len) }
     }
 }

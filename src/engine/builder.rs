@@ -412,10 +412,13 @@ impl Builder {
     /// [`Stats::retained`](super::Stats::retained) counts it, and an [`ArenaFull`](crate::ArenaFull) names it. An input
     /// is retained as a whole, and the program's own handle cannot be made writable again meanwhile.
     ///
-    /// An `ArrayMut` that was passed to the job is read-only from the end of the job on: a write ends the worker with
-    /// SIGSEGV. Arrays that the job made stay writable until they are returned. The worker notices a drop between two
-    /// jobs, and when it runs dry or wakes up; if a thread drops a handle while its worker sleeps, the memory is freed
-    /// when the worker next wakes up.
+    /// An `ArrayMut` that the job made or was passed stays writable. An array of which any part was returned does not
+    /// change any more: [`Array::try_into_mut`](crate::Array::try_into_mut) fails in the worker from then on, so a cache
+    /// or an actor that changes such an array in place has to [copy](crate::Array::copy) it first. A retained `ArrayMut`
+    /// that a later job returns is copied.
+    ///
+    /// The worker notices a drop between two jobs, and when it runs dry or wakes up; if a thread drops a handle while its
+    /// worker sleeps, the memory is freed when the worker next wakes up.
     ///
     /// `before` runs in the worker after a job that has left something behind. It may drop what is no longer needed,
     /// such as the contents of a cache. Pass `|| {}` if there is nothing to do.

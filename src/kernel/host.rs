@@ -15,7 +15,8 @@ pub(crate) struct Unreachable(pub(crate) String);
 ///
 /// # Safety
 /// `read` and `lend` return addresses at which `extent.len` bytes stay mapped and readable until the job has ended and
-/// the counter of their handles is 0. Those of `lend` are writable until the job ends.
+/// the counter of their handles is 0. Those of `lend` are writable until the job ends; if `count_of_moved` was called
+/// for them and no part of them was sent, as long as there are handles.
 pub(crate) unsafe trait Host {
     /// Returns the address in this process of an array that the job reads.
     fn read(&self, extent: Extent) -> Result<NonNull<u8>, Unreachable>;
@@ -29,6 +30,14 @@ pub(crate) unsafe trait Host {
     /// Returns the counter for the handles of an array that was just read or lent.
     fn count_of(&self, _extent: Extent) -> &'static LaneCount {
         self.count()
+    }
+    /// The same for an array that has moved into the job.
+    fn count_of_moved(&self, extent: Extent) -> &'static LaneCount {
+        self.count_of(extent)
+    }
+    /// Whether an earlier job made this chunk, so that the supervisor holds it for the lane.
+    fn has_retained(&self, _chunk: Extent) -> bool {
+        false
     }
     /// Whether the reply may send an array with this counter as it is: it belongs to the job, or the lane retains it.
     fn owns(&self, count: &'static LaneCount) -> bool {

@@ -10,7 +10,9 @@ use super::host::Host;
 use super::scalar::Scalar;
 use super::wire::{ArgWriter, FILE_REGION, Lease, Malformed, WordReader};
 use crate::arena::{Block, Extent, Offset, PAGE};
-use crate::array::{Array, ArrayLocation, ArrayMut, ArrayMutLocation, Element, Shape, TileMut};
+use crate::array::{
+    Array, ArrayLocation, ArrayMut, ArrayMutLocation, Element, LaneCount, Shape, TileMut,
+};
 
 pub(crate) mod sealed {
     /// Keeps programs from adding parameters of their own.
@@ -271,11 +273,24 @@ pub(super) fn array_mut_at<T: Element>(
     shape: Shape,
     host: &HostRef<'_>,
 ) -> Result<ArrayMut<T>, BadArgument> {
+    window_at(extent, shape, host, host.0.count_of_moved(extent))
+}
+
+/// Returns the array of this shape at `extent`, which is lent to the job and counted by `count`.
+pub(super) fn window_at<T: Element>(
+    extent: Extent,
+    shape: Shape,
+    host: &HostRef<'_>,
+    count: &'static LaneCount,
+) -> Result<ArrayMut<T>, BadArgument> {
     let ptr = host.0.lend(extent, 0)?;
     check_alignment::<T>(ptr, extent)?;
-    // SAFETY: the array moved into this job, so the supervisor gives it to no other while there are handles, and `lend`
-    // promises that the bytes stay mapped as long, and writable until the job ends.
-    Ok(unsafe { ArrayMut::from_lane_window(ptr, extent.at, shape, host.0.count_of(extent)) })
+    // SAFETY: `lend` promises that the bytes stay mapped while there are handles, and writable until the job ends, or
+    // longer if they moved. Of an array that moved into this job the supervisor has the only other handle, and gives
+    // the bytes to no other process while there are handles here. For bytes that are lent, the caller of
+    // `raw::Buffer::write` promises that nothing else refers to them until the job is answered, and that no reference
+    // is formed later.
+    Ok(unsafe { ArrayMut::from_lane_window(ptr, extent.at, shape, count) })
 }
 
 impl<T: Element> sealed::Sealed for ArrayMut<T> {}

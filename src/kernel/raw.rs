@@ -57,8 +57,8 @@ use std::{fmt, io};
 
 use super::failure::BadArgument;
 use super::param::{
-    Arg, CallWriter, HostRef, Key, Param, RetrySafe, Words, array_mut_at, read_array,
-    receive_array, sealed, send_array,
+    Arg, CallWriter, HostRef, Key, Param, RetrySafe, Words, read_array, receive_array, sealed,
+    send_array, window_at,
 };
 use super::wire::{Lease, Malformed};
 use crate::array::{Array, ArrayLocation, ArrayMut, MapError, Shape};
@@ -237,7 +237,7 @@ fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Received, BadArg
         READ => receive_array(words, host).map(Received::Read),
         WRITE => {
             let (extent, shape) = read_array::<u8>(words)?;
-            array_mut_at(extent, shape, host).map(Received::Write)
+            window_at(extent, shape, host, host.0.count_of(extent)).map(Received::Write)
         }
         _ => Err(Malformed.into()),
     }

@@ -342,7 +342,16 @@ impl<T: Element> Value for Vec<Array<T>> {
 impl<T: Element> Value for ArrayMut<T> {
     type Out = ArrayMut<T>;
     fn send(self, reply: &mut Sending<'_>) -> Result<(), ArenaFull> {
-        Value::send(self.seal(), reply)
+        let sealed = self.seal();
+        let is_retained = |chunk| reply.host.has_retained(chunk);
+        if !sealed.lane_chunk().is_some_and(is_retained) {
+            return Value::send(sealed, reply);
+        }
+        // The supervisor holds it for the lane, and could not hand it over as the only handle.
+        reply.writer.shape(&sealed.shape());
+        let view = into_lane(&sealed, reply.host)?;
+        reply.writer.arrays.push(SentArray { chunk: view, view });
+        Ok(())
     }
     fn receive(reply: &mut Receiving<'_>) -> Result<ArrayMut<T>, BadReply> {
         let (received, shape) = receive_array::<T>(reply)?;

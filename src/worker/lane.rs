@@ -347,7 +347,8 @@ impl Lane {
             Err(why) => Some(Answer::text(kind::BAD_ARGUMENTS, &why)),
         };
         let mut left = self.left_behind(started);
-        self.close_lent(&mut left);
+        let sent = answer.as_ref().map(|answer| &answer.reply.arrays[..]);
+        self.close_lent(sent.unwrap_or_default(), &mut left);
         self.stamp(&call, true);
         crate::sync::point!("run.closed");
         let now = clock::monotonic_ns();
@@ -642,13 +643,17 @@ impl Lane {
         let _ = self.worker.monitor_event.ring();
     }
 
-    /// Closes what was lent to the job, after its arguments were dropped. What the job has left behind stays readable.
-    pub(super) fn close_lent(&self, left: &mut [CountedArray]) {
+    /// Closes what was lent to the job, after its arguments were dropped. What the job has left behind stays readable,
+    /// and writable if it has moved into the job, and the job does not send it.
+    pub(super) fn close_lent(&self, sent: &[SentArray], left: &mut [CountedArray]) {
         self.read.borrow_mut().clear();
         let mut lent = self.lent.borrow_mut();
         for array in left {
             if lent.iter().any(|lent| lent.overlaps(&array.extent)) {
-                array.pages = RetainedPages::Lent;
+                let is_sent = || sent.iter().any(|sent| sent.view.overlaps(&array.extent));
+                if array.pages != RetainedPages::Moved || is_sent() {
+                    array.pages = RetainedPages::Lent;
+                }
                 self.worker.pages.retain(array.extent, array.pages);
             }
         }
@@ -678,8 +683,8 @@ fn check_disjoint(extent: Extent, others: &[Extent]) -> Result<(), Unreachable> 
 
 #[allow(unsafe_code, reason = "the trait is unsafe to implement")]
 // SAFETY: `pointer` and `lend_open` resolve inside mapped regions, which stay mapped until the process ends; lent pages
-// are open until `close_lent` at the end of the job, which leaves those of arrays with handles readable until
-// `report_releases` has found none.
+// are open until `close_lent` at the end of the job, which leaves those of arrays with handles readable, or writable if
+// they have moved into the job and were not sent, until `report_releases` has found none.
 unsafe impl Host for Lane {
     fn read(&self, extent: Extent) -> Result<NonNull<u8>, Unreachable> {
         let view = self.worker.view;
@@ -714,7 +719,21 @@ unsafe impl Host for Lane {
 
     fn count_of(&self, extent: Extent) -> &'static LaneCount {
         let retention = self.retention.as_ref();
-        retention.map_or(self.count, |retention| retention.count_given(extent))
+        retention.map_or(self.count, |retention| {
+            retention.count_given(extent, RetainedPages::Plain)
+        })
+    }
+
+    fn count_of_moved(&self, extent: Extent) -> &'static LaneCount {
+        let retention = self.retention.as_ref();
+        retention.map_or(self.count, |retention| {
+            retention.count_given(extent, RetainedPages::Moved)
+        })
+    }
+
+    fn has_retained(&self, chunk: Extent) -> bool {
+        let retention = self.retention.as_ref();
+        chunk.len > 0 && retention.is_some_and(|retention| !retention.has_made(chunk))
     }
 
     fn owns(&self, count: &'static LaneCount) -> bool {

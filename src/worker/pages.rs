@@ -21,7 +21,7 @@ type Ranges = SmallVec<[Range<u64>; 2]>;
 struct OpenPages {
     /// In the own region: grants that a lane allocates from, or has left in a job that has not ended.
     grants: Vec<OpenGrant>,
-    /// Extents that are lent to running jobs.
+    /// Extents that are lent to running jobs, and those that moved into a job and that a lane retains.
     lent: Vec<Extent>,
     /// In the own region: arrays that lanes retain and that were not published.
     writable: Vec<Extent>,
@@ -118,7 +118,7 @@ impl Pages {
         Ok(ptr)
     }
 
-    /// Closes an extent that was lent to a job that is over, except pages that another lane needs.
+    /// Closes an extent that was lent to a job that is over, except pages that are needed otherwise.
     pub(super) fn lend_close(&self, extent: Extent) {
         if !self.guard {
             return;
@@ -159,6 +159,7 @@ impl Pages {
         match how {
             RetainedPages::Plain => {}
             RetainedPages::Writable => self.lock().writable.push(extent),
+            RetainedPages::Moved => self.lock().lent.push(extent),
             RetainedPages::Lent => self.lock().readable.push(extent),
         }
     }
@@ -179,6 +180,7 @@ impl Pages {
                     self.close(part);
                 }
             }
+            RetainedPages::Moved => self.lend_close(extent),
             RetainedPages::Lent => {
                 let mut open = self.lock();
                 remove(&mut open.readable, extent);
@@ -219,7 +221,7 @@ impl OpenPages {
         subtract_all(left, self.needed_own().chain(self.lent_pages(own)))
     }
 
-    /// The pages of a region that are lent to running jobs.
+    /// The pages of a region that are open because they were lent to jobs.
     fn lent_pages(&self, region: u16) -> impl Iterator<Item = Range<u64>> {
         let lent = self.lent.iter();
         lent.filter(move |lent| lent.at.region() == region)

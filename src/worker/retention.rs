@@ -48,8 +48,17 @@ pub(super) enum RetainedPages {
     Plain,
     /// The job had made it and did not send it: they are writable.
     Writable,
-    /// It was lent to the job: they are readable where it was lent.
+    /// It moved into the job, which did not send it: they are writable where it was lent.
+    Moved,
+    /// It was lent to the job, or moved into it and was sent: they are readable where it was lent.
     Lent,
+}
+
+impl RetainedPages {
+    /// Whether they are those that were opened for the job.
+    fn are_lent(self) -> bool {
+        matches!(self, Self::Moved | Self::Lent)
+    }
 }
 
 /// Arrays of one lane: those of the running job, and those that earlier jobs have left behind.
@@ -64,7 +73,7 @@ pub(super) struct Retention {
     /// Chunks that the running job has allocated, by their offset in the region.
     made: RefCell<HashMap<u64, CountedArray>>,
     retained: RefCell<Vec<RetainedArray>>,
-    /// Counters, by their addresses, of retained arrays that were lent to their jobs.
+    /// Counters, by their addresses, of retained arrays that were lent to their jobs or moved into them.
     lent: RefCell<HashSet<usize>>,
     /// The number of the next retained array.
     next: Cell<u64>,
@@ -100,11 +109,11 @@ impl Retention {
     }
 
     /// The counter for the handles of an array that is given to the running job.
-    pub(super) fn count_given(&self, extent: Extent) -> &'static LaneCount {
+    pub(super) fn count_given(&self, extent: Extent, pages: RetainedPages) -> &'static LaneCount {
         if extent.len == 0 {
             return self.lane;
         }
-        let array = self.counted(extent, RetainedPages::Plain);
+        let array = self.counted(extent, pages);
         self.given.borrow_mut().push(array);
         array.count
     }
@@ -117,6 +126,11 @@ impl Retention {
         let array = self.counted(chunk, RetainedPages::Writable);
         self.made.borrow_mut().insert(chunk.at.offset(), array);
         array.count
+    }
+
+    /// Whether the running job has allocated this chunk.
+    pub(super) fn has_made(&self, chunk: Extent) -> bool {
+        self.made.borrow().contains_key(&chunk.at.offset())
     }
 
     /// The last handle of a chunk is gone. Returns whether the running job has allocated it.
@@ -158,8 +172,8 @@ impl Retention {
         left
     }
 
-    /// Whether this is the counter of a retained array that was lent to its job. Such an array is sent as a copy: the
-    /// supervisor does not know what else happens to its memory.
+    /// Whether this is the counter of a retained array that was lent to its job or moved into it. Such an array is sent
+    /// as a copy: the supervisor does not know what else happens to its memory.
     pub(super) fn was_lent(&self, count: &LaneCount) -> bool {
         self.lent.borrow().contains(&address(count))
     }
@@ -173,7 +187,7 @@ impl Retention {
     pub(super) fn retain(&self, array: CountedArray) {
         let number = self.next.get();
         self.next.set(number + 1);
-        if array.pages == RetainedPages::Lent {
+        if array.pages.are_lent() {
             self.lent.borrow_mut().insert(address(array.count));
         }
         let array = RetainedArray { number, array };
@@ -235,7 +249,7 @@ impl Lane {
             self.worker.pages.release(array.extent, array.pages);
             crate::sync::point!("release.closed");
             consumer.report_release(number);
-            if array.pages == RetainedPages::Lent {
+            if array.pages.are_lent() {
                 retention.lent.borrow_mut().remove(&address(array.count));
             }
             retention.unused.borrow_mut().push(array.count);

@@ -35,6 +35,7 @@ mod raw;
 mod recycling;
 mod retained;
 mod scope;
+mod sharing;
 mod spares;
 mod starts;
 mod storms;
@@ -81,6 +82,7 @@ fn main() {
         policies::tests(),
         raw::tests(),
         scope::tests(),
+        sharing::tests(),
         spares::tests(),
         storms::tests(),
         starts::tests(),

@@ -138,7 +138,7 @@ impl Place {
         }
         let accepted = held.len();
         drop(held);
-        self.lane.close_lent(&mut []);
+        self.lane.close_lent(&[], &mut []);
         assert_eq!(Host::count(self.lane).live(), 0);
         verdict.map(|()| accepted)
     }
