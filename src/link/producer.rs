@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::cells::{FRESH, GRANTS, INLINE_WORDS, LinkCells, REFUSAL_WORDS, RELEASES, SLOTS};
+#[cfg(feature = "points")]
+use super::state::GENERATION_BITS;
 use super::state::{Ask, Generation, Look, ReplyIn, Retract};
 use super::{NO_GRANT, futex, kind, span};
 use crate::sync::{Ordering, fence};
@@ -137,6 +139,19 @@ impl<const N: usize> Producer<N> {
             flags: 0,
             releases_taken: 0,
         }
+    }
+
+    /// Begins shortly before positions and grants wrap, instead of at 0, so that suites pass over it. For fresh cells
+    /// without a worker.
+    #[cfg(feature = "points")]
+    pub(crate) fn begin_near_wrap(&mut self) {
+        self.tail = ((1 << GENERATION_BITS) - 1) * N as u64 - 3;
+        self.head = self.tail;
+        self.granted = crate::sync::FIRST_COUNT;
+        // Relaxed: the first worker reads them after its spawn.
+        let (post, reply) = (self.cells.post(), self.cells.reply());
+        post.granted.store(self.granted, Ordering::Relaxed);
+        reply.grants_taken.store(self.granted, Ordering::Relaxed);
     }
 
     /// Number of the next job to post, where a new worker begins.

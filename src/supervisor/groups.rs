@@ -8,7 +8,7 @@ use crate::sys::clock::postponed;
 
 /// Set in the number of a group in which one failure does not cancel the other jobs.
 const COLLECTS: u32 = 1 << 30;
-/// Group numbers lie below the marks.
+/// The bits of a group's number, below the marks. Numbers begin at 1.
 const NUMBERS: u32 = COLLECTS - 1;
 
 /// Whether the failure of one job of this group cancels the others.
@@ -19,7 +19,11 @@ pub(super) fn fails_together(group: u32) -> bool {
 /// The groups of an engine: see [`Record::group`](super::record::Record::group).
 #[derive(Debug, Default)]
 pub(super) struct Groups {
+    /// The largest number in use so far.
     last: u32,
+    /// Numbers up to there of groups that have ended. Only these are reused: a cancel of one scope must not reach another
+    /// that is still open.
+    free: Vec<u32>,
     /// Groups that were cancelled, or in which a job failed, while their scope continues.
     cancelled: HashSet<u32>,
     /// When the grace period of a cancelled group ends: workers that still run one of its jobs are killed then.
@@ -29,8 +33,12 @@ pub(super) struct Groups {
 impl Groups {
     /// A number for a new group. Unless it `collects`, a failure of one job cancels the others.
     pub(super) fn add(&mut self, collects: bool) -> u32 {
-        self.last = (self.last + 1) % NUMBERS;
-        (self.last + 1) | if collects { COLLECTS } else { 0 }
+        let number = self.free.pop().unwrap_or_else(|| {
+            assert!(self.last < NUMBERS, "fewer than 2^30 scopes at once");
+            self.last += 1;
+            self.last
+        });
+        number | if collects { COLLECTS } else { 0 }
     }
 
     /// Whether a new job of this group is cancelled at once.
@@ -69,10 +77,65 @@ impl Groups {
             .collect();
     }
 
-    /// Forgets a group: all of its jobs have ended, and no more will come.
+    /// Forgets a group: all of its jobs have ended, and no more will come. Its number may be given to another.
     pub(super) fn remove(&mut self, group: u32) {
         if self.cancelled.remove(&group) {
             self.due.retain(|&(_, ending)| ending != group);
+        }
+        self.free.push(group & NUMBERS);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::sys::asked;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(asked::cases(10_000)))]
+
+        /// Whatever scopes begin and end, at the end of the numbers as well, no two open ones share a number, and only
+        /// the one that was cancelled is. The model is the set of open scopes.
+        #[test]
+        fn open_groups_have_different_numbers(
+            before in 0..8_u32,
+            steps in prop::collection::vec((0..4_u8, any::<prop::sample::Index>(), any::<bool>()), 0..64),
+        ) {
+            // With at most this many at once, the numbers suffice for any sequence of scopes.
+            const MOST: usize = 8;
+            let mut groups = Groups { last: NUMBERS - MOST as u32 - before, ..Groups::default() };
+            // Open scopes, and whether each is cancelled.
+            let mut open = BTreeMap::new();
+            for (step, which, collects) in steps {
+                let picked = (!open.is_empty()).then(|| *which.get(&open.keys().copied().collect::<Vec<u32>>()));
+                match (step, picked) {
+                    (0 | 1, _) if open.len() < MOST => {
+                        let group = groups.add(collects);
+                        prop_assert_eq!(fails_together(group), !collects);
+                        prop_assert_eq!(actor_of(group), None);
+                        prop_assert_eq!(open.insert(group, false), None, "{} is open", group);
+                        let number = |group: &u32| *group & NUMBERS;
+                        let numbers: std::collections::BTreeSet<_> = open.keys().map(number).collect();
+                        prop_assert_eq!(numbers.len(), open.len());
+                    }
+                    (2, Some(group)) => {
+                        let is_first = !std::mem::replace(open.get_mut(&group).expect("picked"), true);
+                        prop_assert_eq!(groups.cancel(group), is_first);
+                    }
+                    (3, Some(group)) => {
+                        open.remove(&group);
+                        groups.remove(group);
+                    }
+                    _ => {}
+                }
+                for (&group, &is_cancelled) in &open {
+                    prop_assert_eq!(groups.refuses(group), is_cancelled);
+                }
+            }
         }
     }
 }

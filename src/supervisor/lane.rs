@@ -11,6 +11,7 @@ use super::retained::RetainedArrays;
 use crate::arena::{Arena, Block};
 use crate::kernel::wire::{Lease, SentArray};
 use crate::link::{Ask, LinkCells, NOTICE, Producer, Reply, SLOTS};
+use crate::sync::FIRST_COUNT;
 use crate::sys::clock;
 
 /// In place of a record: the job was retracted, or there was none.
@@ -92,7 +93,7 @@ impl Lane {
             producer: Producer::new(cells),
             is_ready: false,
             is_condemned: false,
-            generation: 0,
+            generation: FIRST_COUNT,
             records: Box::new([NO_RECORD; SLOTS]),
             expected: Box::new([0; SLOTS]),
             backlog_ns: 0,

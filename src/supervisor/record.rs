@@ -9,6 +9,7 @@ use crate::link::{INLINE_WORDS, NOTICE};
 use crate::supervisor::error::JobError;
 use crate::supervisor::options::Priority;
 use crate::supervisor::policy::Policy;
+use crate::sync::FIRST_COUNT;
 
 /// Identifies a record as long as its job has not been taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +126,7 @@ impl Record {
     /// A record without a job.
     pub(super) fn new() -> Self {
         Self {
-            generation: 0,
+            generation: FIRST_COUNT,
             stage: Stage::Free,
             job: 0,
             kernel: 0,

@@ -67,7 +67,13 @@ fn state_of(
     let lanes = cells
         .iter()
         .zip(regions)
-        .map(|(cells, region)| Lane::new(region, Arc::clone(cells)))
+        .map(|(cells, region)| {
+            #[cfg_attr(not(feature = "points"), allow(unused_mut, reason = "for tests"))]
+            let mut lane = Lane::new(region, Arc::clone(cells));
+            #[cfg(feature = "points")]
+            lane.producer.begin_near_wrap();
+            lane
+        })
         .collect();
     let MemorySettings {
         recycling,

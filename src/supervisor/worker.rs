@@ -9,6 +9,7 @@ use super::error::JobErrorKind;
 use super::output::last_words::LastWords;
 use crate::control::{HandshakeError, HandshakeSocket};
 use crate::sys::clock;
+use crate::sync::FIRST_COUNT;
 use crate::sys::event::EventFd;
 use crate::sys::process::PidFd;
 
@@ -92,7 +93,7 @@ impl Worker {
         Self {
             status: Status::Absent { not_before: None },
             process: None,
-            generation: 0,
+            generation: FIRST_COUNT,
             failed_starts: Vec::new(),
             kill_reasons: Vec::new(),
             last_words: LastWords::default(),

@@ -17,6 +17,7 @@ use crate::supervisor::queue::Queue;
 use crate::supervisor::record::JobId;
 use crate::supervisor::shared::Supervisor;
 use crate::supervisor::state::EngineState;
+use crate::sync::FIRST_COUNT;
 
 impl EngineState {
     /// Creates an actor, which starts once a lane has room.
@@ -54,7 +55,7 @@ impl EngineState {
         });
         let seed = self.records.next_seed();
         let actor = Actor {
-            generation: 0,
+            generation: FIRST_COUNT,
             stage: ActorStage::Unplaced,
             calls: Queue::default(),
             start: plan.start,

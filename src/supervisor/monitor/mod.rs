@@ -26,6 +26,7 @@ use crate::supervisor::shared::Supervisor;
 use crate::supervisor::worker::{Process, Worker};
 use crate::sys::clock;
 use crate::sys::event::Poller;
+use crate::sync::FIRST_COUNT;
 use crate::sys::process::{Exit, WatchPipe};
 
 /// While clocks run, the monitor sleeps no longer than this. If it wakes up this much later than it wanted to, the
@@ -116,7 +117,7 @@ impl Monitor {
             shared,
             poller,
             pipe,
-            epoch: 0,
+            epoch: FIRST_COUNT,
             stopping: None,
             looked: (Instant::now(), clock::thread_cpu_time()),
             slept: Duration::ZERO,

@@ -3,12 +3,13 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use crate::sync::FIRST_COUNT;
 use crate::sys::futex;
 
 const SPOTS: usize = 64;
 
 /// One word to sleep on, with the number of its sleepers, so that no system call is made without any.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(64))]
 pub(in crate::supervisor) struct Spot {
     word: AtomicU32,
@@ -20,6 +21,13 @@ pub(in crate::supervisor) struct Spot {
 pub(in crate::supervisor) struct Ticket(u32);
 
 impl Spot {
+    fn new() -> Self {
+        Self {
+            word: AtomicU32::new(FIRST_COUNT),
+            sleepers: AtomicU32::new(0),
+        }
+    }
+
     /// Announces a sleeper. To be called with the engine's lock, after looking.
     pub(in crate::supervisor) fn ticket(&self) -> Ticket {
         // Relaxed: the engine's lock orders both accesses with `notify`.
@@ -57,9 +65,9 @@ pub(in crate::supervisor) struct Parking {
 impl Parking {
     pub(in crate::supervisor) fn new() -> Self {
         Self {
-            spots: std::array::from_fn(|_| Spot::default()),
-            start: Spot::default(),
-            admission: Spot::default(),
+            spots: std::array::from_fn(|_| Spot::new()),
+            start: Spot::new(),
+            admission: Spot::new(),
         }
     }
 

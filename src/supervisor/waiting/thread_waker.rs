@@ -7,6 +7,7 @@ use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use super::LOOK_AGAIN;
+use crate::sync::FIRST_COUNT;
 use crate::sys::futex;
 
 /// The thread does not sleep, and was not woken.
@@ -107,7 +108,7 @@ pub(crate) fn park_until<'s, T>(
     let until = limit.and_then(|limit| Instant::now().checked_add(limit));
     let thread = ThreadWaker::new();
     let mut words = Words::default();
-    let mut sleeps = 0u32;
+    let mut sleeps = FIRST_COUNT;
     loop {
         words.0.clear();
         if let Some(found) = ask(thread.waker(), &mut words) {
