@@ -74,11 +74,6 @@ impl Lifecycle {
         }
     }
 
-    /// Answers everything now, whatever was to be finished first.
-    pub(super) fn close_now(&mut self) {
-        self.closing = Closing::Now;
-    }
-
     /// The workers are being stopped.
     pub(super) fn set_stopping(&mut self) {
         self.is_stopping = true;

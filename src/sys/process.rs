@@ -83,8 +83,12 @@ impl PidFd {
             Errno::ESRCH => Err(errno),
             _ => send(),
         });
+        #[allow(clippy::disallowed_methods, reason = "see `is_unreaped`")]
+        let by_number = || self.is_unreaped() && nix::sys::signal::kill(self.pid, signal).is_ok();
         match sent {
             Ok(()) | Err(Errno::ESRCH) => Ok(()),
+            // A filter refuses the call.
+            Err(_) if by_number() => Ok(()),
             Err(errno) => Err(Error::new(
                 "pidfd_send_signal",
                 errno,
@@ -104,20 +108,21 @@ impl PidFd {
         const PIDFD_SIGNAL_PROCESS_GROUP: u32 = 1 << 2;
         match self.send(signal, PIDFD_SIGNAL_PROCESS_GROUP) {
             Ok(()) | Err(Errno::ESRCH) => return Ok(()),
-            Err(Errno::EINVAL) => {}
-            // Say, a program of another user in the group. The process itself can be signalled.
-            Err(_) => return self.kill(signal),
+            // An older Linux, a filter that refuses the call, or a program of another user in the group.
+            Err(_) => {}
         }
-        let unreaped = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        if retry(|| waitid(Id::PIDFd(self.fd.as_fd()), unreaped)).is_ok() {
-            #[allow(
-                clippy::disallowed_methods,
-                reason = "the number is that of a child that has not been reaped, so it is no other process's"
-            )]
+        if self.is_unreaped() {
+            #[allow(clippy::disallowed_methods, reason = "see `is_unreaped`")]
             // Fails if no member may be signalled; the process itself is signalled below.
             let _ = nix::sys::signal::killpg(self.pid, signal);
         }
         self.kill(signal)
+    }
+
+    /// Whether the process has not been reaped, so that its number is no other process's.
+    fn is_unreaped(&self) -> bool {
+        let unreaped = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        retry(|| waitid(Id::PIDFd(self.fd.as_fd()), unreaped)).is_ok()
     }
 
     /// Sleeps until the process has exited, and reaps it.

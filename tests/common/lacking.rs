@@ -1,10 +1,18 @@
-//! A Linux that lacks system calls, for a program and its children.
+//! A Linux that lacks or refuses system calls, for a program and its children.
 
 use std::io;
 
 /// Returns a `pre_exec` function after which these system calls fail with `ENOSYS`. It makes system calls only.
 pub fn without(
     calls: &[libc::c_long],
+) -> impl FnMut() -> io::Result<()> + Send + Sync + 'static + use<> {
+    refusing(calls, libc::ENOSYS)
+}
+
+/// The same with another reason.
+pub fn refusing(
+    calls: &[libc::c_long],
+    errno: i32,
 ) -> impl FnMut() -> io::Result<()> + Send + Sync + 'static + use<> {
     let step = |code: u32, jf: u8, k: u32| libc::sock_filter {
         code: code as u16,
@@ -22,7 +30,7 @@ pub fn without(
             1,
             call as u32,
         ));
-        filter.push(answer(libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32));
+        filter.push(answer(libc::SECCOMP_RET_ERRNO | errno as u32));
     }
     filter.push(answer(libc::SECCOMP_RET_ALLOW));
     move || {

@@ -9,8 +9,12 @@ mod calls;
 mod full;
 #[path = "../common/mod.rs"]
 mod harness;
+#[path = "../common/lacking.rs"]
+#[allow(dead_code, reason = "it is used in part here")]
+mod kernels;
 mod limits;
 mod maps;
+mod refused;
 mod stale;
 #[cfg(feature = "points")]
 mod strangers;
@@ -28,6 +32,7 @@ fn main() {
         calls::SCENARIOS,
         full::SCENARIOS,
         limits::SCENARIOS,
+        refused::SCENARIOS,
         #[cfg(feature = "points")]
         strangers::SCENARIOS,
         surroundings::SCENARIOS,
@@ -41,6 +46,7 @@ fn main() {
         calls::tests(),
         full::tests(),
         limits::tests(),
+        refused::tests(),
         surroundings::tests(),
         #[cfg(feature = "points")]
         strangers::tests(),

@@ -59,8 +59,10 @@ pub(in crate::supervisor) fn spawn(shared: Arc<Supervisor>) -> crate::sys::Resul
         IS_HERE.set(true);
         let mut monitor = Monitor::new(shared, poller, pipe);
         // A panic here is a defect of this crate. No thread may wait without end because of it.
-        if catch_unwind(AssertUnwindSafe(|| monitor.run())).is_err() {
-            monitor.end_after_panic();
+        match catch_unwind(AssertUnwindSafe(|| monitor.run())) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => monitor.end_without_poller(&error.to_string()),
+            Err(_) => monitor.end_without_poller("the engine's monitor thread panicked"),
         }
         let shared = Arc::clone(&monitor.shared);
         drop(monitor);
@@ -147,26 +149,21 @@ impl Monitor {
         self.shared.recover(index, cause, None, words);
     }
 
-    /// Kills all workers and answers every job: what a monitor that panicked can still do.
-    fn end_after_panic(&self) {
+    /// Kills all workers and answers every job: what a monitor that panicked, or cannot poll, can still do.
+    fn end_without_poller(&self, why: &str) {
         {
             let mut state = self.shared.lock();
-            state.lifecycle.close_now();
             state.graphs.reset_after_panic();
-            state.give_up("the engine's monitor thread panicked");
+            state.give_up(why);
             self.shared.unlock(state);
         }
         for index in 0..self.shared.workers() {
-            let exit = {
-                let state = self.shared.lock();
-                let Some(process) = state.workers[index].process() else {
-                    continue;
-                };
-                // Fails if it has ended already. Either way the last line waits for its exit.
-                let _ = process.pidfd.kill_group(Signal::SIGKILL);
-                process.handshake.release();
-                process.pidfd.wait_exit().unwrap_or(Exit::Unknown)
-            };
+            let process = self.shared.lock().workers[index].take_process();
+            let Some(process) = process else { continue };
+            // Fails if it has ended already. Either way its exit is waited for.
+            let _ = process.pidfd.kill_group(Signal::SIGKILL);
+            process.handshake.release();
+            let exit = process.pidfd.wait_exit().unwrap_or(Exit::Unknown);
             let words = LastWords::default();
             self.shared
                 .recover(index, exit_causes::plain(exit), None, words);
@@ -176,7 +173,12 @@ impl Monitor {
         self.shared.unlock(state);
     }
 
-    fn run(&mut self) {
+    /// Supervises until the engine has ended.
+    ///
+    /// # Errors
+    ///
+    /// If descriptors cannot be polled, as where a filter refuses the system call: then nothing can be supervised.
+    fn run(&mut self) -> crate::sys::Result<()> {
         let mut hasty = 0u32;
         loop {
             self.start_absent();
@@ -184,7 +186,7 @@ impl Monitor {
             self.look_at_memory();
             let progress = self.serve();
             if self.step_closing() {
-                return;
+                return Ok(());
             }
             // A worker that always requests something must not delay the handling of other workers' ends.
             hasty = if progress { hasty + 1 } else { 0 };
@@ -196,7 +198,7 @@ impl Monitor {
             let progress = self.serve() || self.may_stop();
             // A job that was submitted only now is watched too.
             self.look_at_memory();
-            let tokens = self.sleep(progress.then_some(Duration::ZERO));
+            let tokens = self.sleep(progress.then_some(Duration::ZERO))?;
             self.arm(false);
             for token in tokens {
                 self.handle(token);
@@ -224,31 +226,20 @@ impl Monitor {
     }
 
     /// Sleeps until it is rung, a worker ends, or it is time for something; at most for `limit`.
-    fn sleep(&mut self, limit: Option<Duration>) -> Vec<u64> {
+    fn sleep(&mut self, limit: Option<Duration>) -> crate::sys::Result<Vec<u64>> {
         let limit = limit.or_else(|| self.next_time());
         let asleep = Instant::now();
-        match self.poller.wait(limit) {
-            Ok(tokens) => {
-                let slept = asleep.elapsed();
-                if limit.is_some_and(|limit| slept > limit.saturating_add(BEAT)) {
-                    self.postpone(slept);
-                }
-                self.slept += slept;
-                tokens
-            }
-            Err(error) => {
-                // Fails only for a bad descriptor. Without `poll` nothing can be supervised.
-                let mut state = self.shared.lock();
-                state.give_up(&error.to_string());
-                state.lifecycle.close_now();
-                self.shared.unlock(state);
-                Vec::new()
-            }
+        let tokens = self.poller.wait(limit)?;
+        let slept = asleep.elapsed();
+        if limit.is_some_and(|limit| slept > limit.saturating_add(BEAT)) {
+            self.postpone(slept);
         }
     }
 
     /// Notices whether the program was stopped while this thread was awake: then it has worked less than time has
     /// passed. To be called before clocks are read. Reading the work is expensive, so it is done once in a while.
+        self.slept += slept;
+        Ok(tokens)
     fn look_at_itself(&mut self, now: Instant) {
         let (since, worked) = self.looked;
         let passed = now.saturating_duration_since(since);

@@ -464,7 +464,9 @@ impl Attack {
         if self.submitted.is_multiple_of(2) {
             self.work_correctly();
         }
-        self.shared.lock().lifecycle.close_now();
+        let mut state = self.shared.lock();
+        state.lifecycle.close(Closing::Now, None);
+        drop(state);
         for lane in 0..LANES.into() {
             self.monitor.bury(lane, Exit::Signal(6));
         }
