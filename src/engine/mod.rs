@@ -34,10 +34,10 @@ use std::time::Duration;
 
 pub use crate::arena::{ArenaError, ArenaStats, SystemError, SystemLimit};
 pub use crate::supervisor::{
-    ActorStatus, AtMostOnce, Backoff, Crash, CrashClass, CrashFrame, CrashedAccess, Death,
-    FailedDependency, GraphProgress, JobError, JobErrorKind, JobLimit, JobOptions, KernelStats,
-    Limiter, LimiterBuilder, LogLevel, LogLine, LogSource, Permits, Priority, Progress, RefusedBy,
-    Rejection, ResultKey, Retried, Stats, WorkerExit, WorkerStats,
+    ActorStatus, AtMostOnce, Backoff, Backtrace, Crash, CrashClass, CrashFrame, CrashedAccess,
+    Death, FailedDependency, GraphProgress, JobError, JobErrorKind, JobLimit, JobOptions,
+    KernelStats, Limiter, LimiterBuilder, LogLevel, LogLine, LogSource, Permits, Priority,
+    Progress, RefusedBy, Rejection, ResultKey, Retried, Stats, WorkerExit, WorkerStats,
 };
 pub use crate::trace::Traced;
 pub use actor::{Actor, ActorBuilder, ActorNameError, Calling};

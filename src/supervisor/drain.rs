@@ -5,6 +5,7 @@ use std::ops::Range;
 #[cfg(feature = "sandbox")]
 use super::copy_out::copy_out;
 use super::error::{JobErrorKind, JobLimit, WorkerExit};
+use super::failed_reply::{failed_step, failure};
 use super::lane::NO_RECORD;
 use super::record::Outcome;
 use super::reply::{Unreadable, read_guarded};
@@ -13,11 +14,8 @@ use super::worker::Status;
 use crate::kernel::wire::{
     EXTENT_WORDS, Lease, Leases, MAX_REPLY_WORDS, ReceivedArray, SENT_WORDS, SentArray, WordReader,
 };
-use crate::kernel::{MAX_ARRAYS, MAX_ERROR_BYTES, Returned, SHARE_WORDS, Shares};
-use crate::link::{
-    CANCEL, Drained, INLINE_WORDS, MAX_RETAINED, NO_GRANT, REFUSAL_WORDS, Reply, kind,
-};
-use crate::worker::panics;
+use crate::kernel::{MAX_ARRAYS, SHARE_WORDS, Shares};
+use crate::link::{CANCEL, Drained, INLINE_WORDS, MAX_RETAINED, NO_GRANT, Reply, kind};
 
 impl EngineState {
     /// Drains all lanes that have work or retain arrays.
@@ -544,74 +542,6 @@ fn read_sent(words: &[u64], arrays: usize) -> Result<smallvec::SmallVec<[SentArr
         sent.push(array.map_err(|_| "a cut list of arrays".to_owned())?);
     }
     Ok(sent)
-}
-
-/// The low half of the word before a text: its length. The high half is the node that a chain had come to.
-const TEXT_LEN: u64 = u32::MAX as u64;
-
-/// Which node of its chain a failed reply is about.
-fn failed_step(kind: u8, words: &[u64]) -> u32 {
-    let word = match kind {
-        kind::ARENA_FULL => words.get(REFUSAL_WORDS).copied(),
-        _ => words.first().map(|word| word >> 32),
-    };
-    word.unwrap_or(0) as u32
-}
-
-/// The parts of a typed error: its text, the tag of its type, its encoding. `None` if the lengths are wrong.
-fn typed_error(words: &[u64]) -> Option<Returned> {
-    let mut reader = WordReader::new(words);
-    let text_len = (reader.word().ok()? & TEXT_LEN) as usize;
-    let tag = reader.word().ok()?;
-    let len = usize::try_from(reader.word().ok()?).ok()?;
-    if text_len > panics::TEXT_LIMIT || len > MAX_ERROR_BYTES {
-        return None;
-    }
-    let text = String::from_utf8(reader.bytes(text_len).ok()?.to_vec()).ok()?;
-    let bytes = reader.bytes(len).ok()?;
-    (reader.len() == 0).then(|| Returned::from_parts(text, tag, bytes))
-}
-
-/// What a failed reply means.
-///
-/// # Errors
-///
-/// What is wrong with it.
-fn failure(kind: u8, words: &[u64]) -> Result<JobErrorKind, String> {
-    let text = || {
-        let mut reader = WordReader::new(words);
-        let len = (reader.word().unwrap_or(0) & TEXT_LEN) as usize;
-        let rest = words.len().saturating_sub(1) * 8;
-        // No worker sends more than the limit, and this thread holds the lock of the whole engine.
-        let len = len.min(rest).min(panics::TEXT_LIMIT);
-        let bytes = reader.bytes(len).unwrap_or_default();
-        String::from_utf8_lossy(bytes).into_owned()
-    };
-    Ok(match kind {
-        kind::RETURNED => JobErrorKind::Returned(text().into()),
-        kind::TYPED_ERROR => JobErrorKind::Returned(typed_error(words).ok_or("a broken error")?),
-        kind::PANICKED => {
-            let text = text();
-            let (message, location, backtrace) = panics::split(&text);
-            JobErrorKind::Panicked {
-                message: message.to_owned(),
-                location: location.to_owned(),
-                backtrace: panics::resolve_backtrace(backtrace),
-            }
-        }
-        kind::ARENA_FULL => {
-            let words = words
-                .first_chunk::<REFUSAL_WORDS>()
-                .ok_or("a cut refusal")?;
-            JobErrorKind::Limit(JobLimit::Arena(crate::worker::full_from_words(*words)))
-        }
-        kind::CANCELLED => JobErrorKind::Cancelled,
-        kind::BAD_ARGUMENTS => JobErrorKind::Lost(WorkerExit::Protocol(format!(
-            "arguments refused: {}",
-            text()
-        ))),
-        other => return Err(format!("a failure of kind {other}")),
-    })
 }
 
 /// The rows that a job could write in place.

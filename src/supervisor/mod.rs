@@ -16,6 +16,7 @@ mod drain;
 mod error;
 mod exclusive;
 mod exit_causes;
+mod failed_reply;
 #[cfg(any(test, feature = "points"))]
 mod fixture;
 mod grants;
@@ -80,8 +81,8 @@ pub(crate) use depend::limits::MAX_SPAWN_DEPTH;
 pub(crate) use depend::{GraphPlan, GraphUnit, NodeCalls, NodeFate};
 pub(crate) use error::{Because, Failed};
 pub use error::{
-    Crash, CrashClass, CrashFrame, CrashedAccess, Death, FailedDependency, JobError, JobErrorKind,
-    JobLimit, Rejection, WorkerExit,
+    Backtrace, Crash, CrashClass, CrashFrame, CrashedAccess, Death, FailedDependency, JobError,
+    JobErrorKind, JobLimit, Rejection, WorkerExit,
 };
 pub(crate) use kernels::bytes_to_expect;
 pub(crate) use lifecycle::Closing;

@@ -68,13 +68,16 @@ fn backtrace() -> String {
     kernel_frames(&Backtrace::force_capture().to_string())
 }
 
-/// Resolves a backtrace from a worker, if it is a list of addresses.
-pub(crate) fn resolve_backtrace(backtrace: &str) -> String {
+/// The text of a backtrace that a worker sent as a list of addresses; `None` if it sent a text. Slow: reads the debug
+/// information of the program.
+pub(crate) fn named_backtrace(sent: &str) -> Option<String> {
     #[cfg(feature = "sandbox")]
-    if let Some(named) = super::stacks::resolve(backtrace) {
-        return kernel_frames(&named);
+    return super::stacks::resolve(sent).map(|named| kernel_frames(&named));
+    #[cfg(not(feature = "sandbox"))]
+    {
+        let _ = sent;
+        None
     }
-    backtrace.to_owned()
 }
 
 /// Splits the text of a panic into message, location and backtrace.

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::time::Duration;
 
+use super::Backtrace;
 use crate::arena::ArenaFull;
 use crate::kernel::{KernelError, Returned};
 
@@ -41,8 +42,8 @@ pub enum JobErrorKind {
         message: String,
         /// Where it started: `file:line:column`.
         location: String,
-        /// The stack at that moment, as text.
-        backtrace: String,
+        /// The stack at that moment.
+        backtrace: Backtrace,
     },
     /// The kernel returned this error; or what it returned cannot be sent, and the text says why.
     Returned(Returned),
@@ -324,7 +325,7 @@ impl JobErrorKind {
             Err(payload) => Self::Panicked {
                 message: text(payload),
                 location: "this thread".to_owned(),
-                backtrace: String::new(),
+                backtrace: Backtrace::default(),
             },
         }
     }
@@ -349,7 +350,7 @@ mod tests {
                 JobErrorKind::Panicked {
                     message: String::new(),
                     location: String::new(),
-                    backtrace: String::new(),
+                    backtrace: Backtrace::default(),
                 },
                 true,
             ),

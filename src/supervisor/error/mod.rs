@@ -1,5 +1,6 @@
 //! Errors of jobs: [`JobError`] and its [kinds](JobErrorKind).
 
+mod backtrace;
 mod crash;
 mod display;
 mod frames;
@@ -9,6 +10,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+pub use backtrace::Backtrace;
 pub(crate) use crash::fatal_signal;
 pub use crash::{Crash, CrashClass, CrashedAccess};
 pub use frames::CrashFrame;

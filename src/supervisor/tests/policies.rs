@@ -529,7 +529,7 @@ fn a_failed_attempt_is_retried_answered_or_quarantined() {
     let panicked = || JobErrorKind::Panicked {
         message: String::new(),
         location: String::new(),
-        backtrace: String::new(),
+        backtrace: Default::default(),
     };
     let aborted = || JobErrorKind::Lost(WorkerExit::Signal(6));
     let fails = |policy: &mut Policy, kind, quarantine_after, closing| {

@@ -1,0 +1,100 @@
+//! The stack of a panic.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
+
+use crate::worker::panics;
+
+/// The stack of a kernel's panic, as text: a part of [`JobErrorKind::Panicked`](super::JobErrorKind::Panicked).
+///
+/// It dereferences to the text. A sandboxed worker cannot read its own executable and sends addresses. This program
+/// looks their names up when the text is first read, which may take a second.
+///
+/// ```standalone_crate
+/// use arenite::{Engine, JobErrorKind};
+///
+/// fn third(numbers: &[u32]) -> u32 {
+///     numbers[2]
+/// }
+///
+/// arenite::init();
+/// let engine = Engine::builder().workers(1).build()?;
+/// let error = engine.submit(third, (&engine.from_slice(&[1_u32])?,)).wait().unwrap_err();
+/// let JobErrorKind::Panicked { backtrace, .. } = error.kind() else { panic!("{error}") };
+/// assert!(backtrace.contains("third"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct Backtrace(Arc<Parts>);
+
+#[derive(Default)]
+struct Parts {
+    /// What the worker sent: the text, or addresses.
+    sent: String,
+    /// The text, if addresses were sent.
+    named: OnceLock<Option<String>>,
+}
+
+impl Backtrace {
+    /// What a worker sent. Looks nothing up, so it may be called with the engine's lock held.
+    pub(crate) fn sent(sent: &str) -> Self {
+        Self(Arc::new(Parts {
+            sent: sent.to_owned(),
+            named: OnceLock::new(),
+        }))
+    }
+}
+
+impl Deref for Backtrace {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        let Parts { sent, named } = &*self.0;
+        let named = named.get_or_init(|| panics::named_backtrace(sent));
+        named.as_deref().unwrap_or(sent)
+    }
+}
+
+impl fmt::Display for Backtrace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&**self, f)
+    }
+}
+
+/// As a text.
+impl fmt::Debug for Backtrace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
+/// Compares what the workers sent.
+impl PartialEq for Backtrace {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.sent == other.0.sent
+    }
+}
+
+impl Eq for Backtrace {}
+
+#[cfg(all(test, feature = "sandbox"))]
+mod tests {
+    use super::*;
+    use crate::sys::image::image;
+
+    /// The thread that takes an answer holds the engine's lock: names are looked up when the text is read.
+    #[test]
+    fn names_are_looked_up_when_the_text_is_read() {
+        let at = names_are_looked_up_when_the_text_is_read as fn() as usize;
+        let backtrace = Backtrace::sent(&format!("@{:x}", at - image().base));
+        let copy = backtrace.clone();
+        assert_eq!(backtrace, copy);
+        assert!(backtrace.0.named.get().is_none());
+        assert!(copy.contains("names_are_looked_up"), "{copy}");
+        // Once for all copies.
+        assert_eq!(backtrace.0.named.get().unwrap().as_deref(), Some(&*copy));
+        let text = Backtrace::sent("   0: a_function");
+        assert_eq!(&*text, "   0: a_function");
+    }
+}
