@@ -8,7 +8,7 @@
 //!   compares
 //!   Welcome { … } ──►
 //!                                             attaches
-//!                       ◄── Ready, or Failed with the reason
+//!                       ◄── Ready { code }, or Failed with the reason
 //! ```
 //!
 //! The channel creates its socket in a folder of its own under `TMPDIR` (see [`pin_socket_folder`]). Both are removed before the process is
@@ -53,7 +53,10 @@ enum FromWorker {
         id: ProgramId,
         reply: IpcSender<Welcome>,
     },
-    Ready,
+    Ready {
+        /// The lines of its `/proc/self/maps` with code of files, if it is sandboxed: it can map no other code.
+        code: Vec<u8>,
+    },
     Failed(String),
 }
 
@@ -331,7 +334,7 @@ impl Server {
                 });
             }
             FromWorker::Failed(why) => return Err(HandshakeError::Failed(why)),
-            FromWorker::Ready => {
+            FromWorker::Ready { .. } => {
                 return Err(HandshakeError::Channel("ready before hello".into()));
             }
         };
@@ -340,7 +343,10 @@ impl Server {
         crate::sync::point!("spawn.answered");
         // An error means that the worker has ended.
         match receiver.recv().map_err(receive_error)? {
-            FromWorker::Ready => Ok(HandshakeDone { _channel: receiver }),
+            FromWorker::Ready { code } => Ok(HandshakeDone {
+                code,
+                _channel: receiver,
+            }),
             FromWorker::Failed(why) => Err(HandshakeError::Failed(why)),
             other => Err(HandshakeError::Channel(format!(
                 "{other:?} instead of ready"
@@ -353,6 +359,8 @@ impl Server {
 #[derive(Debug)]
 #[must_use = "dropping it closes the channel, which is slow"]
 pub(crate) struct HandshakeDone {
+    /// See [`FromWorker::Ready`].
+    pub(crate) code: Vec<u8>,
     _channel: IpcReceiver<FromWorker>,
 }
 
@@ -412,9 +420,11 @@ impl Client {
         Ok((Self { sender }, welcome))
     }
 
-    /// Reports that the worker is ready for jobs.
-    pub(crate) fn ready(self) -> Result<(), HandshakeError> {
-        self.sender.send(FromWorker::Ready).map_err(channel)
+    /// Reports that the worker is ready for jobs, and where code of files is mapped if it is sandboxed.
+    pub(crate) fn ready(self, code: Vec<u8>) -> Result<(), HandshakeError> {
+        self.sender
+            .send(FromWorker::Ready { code })
+            .map_err(channel)
     }
 
     /// Reports why the worker cannot start.
@@ -507,10 +517,11 @@ mod tests {
         let socket = Arc::clone(&server.socket);
         let worker = std::thread::spawn(move || {
             let (client, welcome) = Client::hello(socket.as_fd(), id("abc", "a")).unwrap();
-            client.ready().unwrap();
+            client.ready(b"code".to_vec()).unwrap();
             welcome
         });
-        drop(server.answer(&id("abc", "a"), welcome()).unwrap());
+        let done = server.answer(&id("abc", "a"), welcome()).unwrap();
+        assert_eq!(done.code, b"code");
         assert_eq!(worker.join().unwrap(), welcome());
     }
 

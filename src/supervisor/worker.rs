@@ -1,6 +1,7 @@
 //! One worker as the supervisor keeps it: its process, why it is killed, and how it has fared. Its lanes are in
 //! [`Lane`](super::lane).
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -8,8 +9,9 @@ use nix::sys::signal::Signal;
 use super::error::JobErrorKind;
 use super::output::last_words::LastWords;
 use crate::control::{HandshakeError, HandshakeSocket};
-use crate::sys::clock;
 use crate::sync::FIRST_COUNT;
+use crate::sys::clock;
+use crate::sys::code_maps::CodeMap;
 use crate::sys::event::EventFd;
 use crate::sys::process::PidFd;
 
@@ -62,6 +64,9 @@ pub(super) struct Worker {
     /// Counts the processes, so that a late report about an earlier one is recognized. Changed by
     /// `EngineState::next_generation` alone.
     generation: u32,
+    /// Where code of files is mapped in its process, as it reported before its first job; `None` if it is not sandboxed or
+    /// not ready.
+    code: Option<Arc<[CodeMap]>>,
     /// Why the last starts failed, one after the other.
     failed_starts: Vec<String>,
     /// Why this worker is being killed, the first reason first.
@@ -94,6 +99,7 @@ impl Worker {
             status: Status::Absent { not_before: None },
             process: None,
             generation: FIRST_COUNT,
+            code: None,
             failed_starts: Vec::new(),
             kill_reasons: Vec::new(),
             last_words: LastWords::default(),
@@ -141,6 +147,16 @@ impl Worker {
     /// Its process has ended, or cannot be watched.
     pub(super) fn take_process(&mut self) -> Option<Process> {
         self.process.take()
+    }
+
+    /// Its process is ready, and can map no other code than this if it is sandboxed.
+    pub(super) fn set_code(&mut self, code: Option<Arc<[CodeMap]>>) {
+        self.code = code;
+    }
+
+    /// What [`set_code`](Self::set_code) was passed.
+    pub(super) fn code(&self) -> Option<&Arc<[CodeMap]>> {
+        self.code.as_ref()
     }
 
     /// The number of its process, 0 without one.
@@ -254,6 +270,7 @@ impl Worker {
     pub(super) fn begin_generation(&mut self) {
         self.is_retiring = false;
         self.ends_by = None;
+        self.code = None;
     }
 
     /// When it is killed unless it has ended.

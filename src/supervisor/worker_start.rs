@@ -10,6 +10,7 @@ use super::settings::StartError;
 use super::shared::Supervisor;
 use super::worker::{Process, Refusal, Status};
 use crate::control::{HandshakeError, LaneStart, Server, Welcome};
+use crate::sys::code_maps;
 use crate::sys::event::EventFd;
 use crate::sys::pipe::{self, OutputPipe};
 use crate::sys::process::{self, PidFd, WatchPipe};
@@ -176,7 +177,7 @@ impl Supervisor {
             process::block_sent_signals();
             match server.answer(&shared.settings.program.id, welcome) {
                 Ok(greeted) => {
-                    shared.welcome(worker, generation);
+                    shared.welcome(worker, generation, &greeted.code);
                     drop(greeted);
                 }
                 Err(why) => shared.refused(Refusal {
@@ -214,8 +215,9 @@ impl Supervisor {
     }
 
     /// The worker is ready, and gets jobs unless it is a spare.
-    fn welcome(&self, index: usize, generation: u32) {
+    fn welcome(&self, index: usize, generation: u32, code: &[u8]) {
         crate::sync::point!("spawn.greeted");
+        let code = self.settings.sandboxed.then(|| code_maps::parse(code));
         let mut state = self.lock();
         let worker = &mut state.workers[index];
         // Ignores a process that has ended or was asked to end.
@@ -223,6 +225,7 @@ impl Supervisor {
             return;
         }
         worker.has_started();
+        worker.set_code(code.map(Arc::from));
         state.set_status(index, Status::Spare);
         state.trace_ready(index);
         // A later failure to start is one of many attempts. An engine that starts in the foreground has started when all

@@ -1,17 +1,18 @@
 //! Which file the code at an address comes from: lines of `/proc/self/maps`.
 //!
-//! A crashing process copies the lines that matter, without allocating. Its supervisor reads them.
+//! A crashing process copies the lines that matter, without allocating. Its supervisor reads them. A sandboxed one sends
+//! all of them before it sees any input: it cannot map other code later.
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
 
 /// Longest line that is copied: that of a path of 4096 bytes.
 const LONGEST: usize = 4096 + 128;
 /// What [`for_each_line`] works in.
 pub(super) type Buffer = [u8; LONGEST + 1024];
 
-/// Lines that were read before the process lost the right to.
-static REMEMBERED: OnceLock<Vec<u8>> = OnceLock::new();
+/// Max bytes of the lines of one process, which travel in one message: those of some 500 libraries.
+#[cfg(feature = "sandbox")]
+const ALL: usize = 64 << 10;
 
 /// Code of a file, as mapped in a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,27 +27,29 @@ pub struct CodeMap {
     pub path: PathBuf,
 }
 
-/// Reads which code is mapped, for a process that cannot do so when it crashes, and cannot map other code.
+impl CodeMap {
+    /// Whether this address is in it, or the first after it: where a call at its end returns to.
+    pub(super) fn may_return_to(&self, at: u64) -> bool {
+        (self.start..=self.end).contains(&at)
+    }
+}
+
+/// The lines of this process with code of files. Lines beyond a limit are left out.
 #[cfg(feature = "sandbox")]
-pub fn remember() {
-    let Ok(maps) = std::fs::read("/proc/self/maps") else {
-        return;
-    };
-    let mut kept = Vec::new();
+pub fn of_this_process() -> Vec<u8> {
+    let maps = std::fs::read("/proc/self/maps").unwrap_or_default();
+    let mut lines = Vec::new();
     for line in maps.split_inclusive(|&byte| byte == b'\n') {
-        if line.windows(6).any(|part| part == b" r-xp ") {
-            kept.extend_from_slice(line);
+        let is_code = line.windows(6).any(|part| part == b" r-xp ");
+        if is_code && line.contains(&b'/') && lines.len() + line.len() <= ALL {
+            lines.extend_from_slice(line);
         }
     }
-    let _ = REMEMBERED.set(kept);
+    lines
 }
 
 /// Passes each line of the maps of this process to `on_line`, without allocating. Longer ones are left out.
 pub(super) fn for_each_line(buffer: &mut Buffer, mut on_line: impl FnMut(&[u8])) {
-    if let Some(lines) = REMEMBERED.get() {
-        lines.split(|&byte| byte == b'\n').for_each(on_line);
-        return;
-    }
     let (line, read_into) = buffer.split_at_mut(LONGEST);
     // SAFETY: the path is a C string; async-signal-safe.
     let file = unsafe {
@@ -103,7 +106,7 @@ fn hexadecimal(text: &[u8]) -> Option<(u64, &[u8])> {
 }
 
 /// Parses lines: those of files. Accepts any text.
-pub(super) fn parse(text: &[u8]) -> Vec<CodeMap> {
+pub fn parse(text: &[u8]) -> Vec<CodeMap> {
     let text = String::from_utf8_lossy(text);
     let map = |line: &str| {
         let (start, end) = addresses(line.as_bytes())?;

@@ -17,8 +17,13 @@ use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, ReadCache, Symb
 
 /// Largest file that is read.
 const LARGEST: u64 = 1 << 30;
-/// Max entries of the cache.
+/// Max symbols in the cache, and addresses without one.
 const MAX_KNOWN: usize = 4096;
+/// Max units of debug information, one for each source file or part of a crate: parsing takes a kilobyte of memory for
+/// each, of which a file of 12 MB may announce a million. Large programs have some ten thousand.
+const MAX_UNITS: usize = 1 << 16;
+/// Max functions that were inlined into each other.
+const MAX_INLINED: usize = 64;
 /// Max bytes of a name.
 const LONGEST_NAME: usize = 1024;
 
@@ -87,7 +92,10 @@ pub fn resolve(path: &Path, offsets: &[u64], budget: &Budget) -> Vec<Arc<[Symbol
         }
         let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
         let known = known.get_or_insert_default();
-        if known.len() + offsets.len() > MAX_KNOWN {
+        let entries = |symbols: &[Symbol]| symbols.len().max(1);
+        let before: usize = known.values().map(|symbols| entries(symbols)).sum();
+        let added: usize = named.iter().map(|symbols| entries(symbols)).sum();
+        if before + added > MAX_KNOWN {
             known.clear();
         }
         for ((found, symbols), &offset) in found.iter_mut().zip(named).zip(offsets) {
@@ -195,7 +203,7 @@ fn name(file: File, offsets: &[u64], budget: &Budget) -> Option<Vec<Vec<Symbol>>
     Some(named)
 }
 
-/// The debug information, if there is any that is neither compressed nor too long.
+/// The debug information, if there is any that is neither compressed nor too long, nor in too many units.
 fn lines_of<'a>(object: &ElfFile<'a>, budget: &Budget) -> Option<Lines<'a>> {
     /// What is needed of it.
     const WANTED: [SectionId; 11] = [
@@ -232,6 +240,15 @@ fn lines_of<'a>(object: &ElfFile<'a>, budget: &Budget) -> Option<Lines<'a>> {
         Ok(EndianSlice::new(data.unwrap_or_default(), endian))
     };
     let dwarf = gimli::Dwarf::load(section).ok()?;
+    // Only steps from header to header.
+    let mut units = dwarf.units();
+    for number in 0.. {
+        match units.next().ok()? {
+            Some(_) if number < MAX_UNITS => {}
+            Some(_) => return None,
+            None => break,
+        }
+    }
     addr2line::Context::from_dwarf(dwarf).ok()
 }
 
@@ -250,7 +267,9 @@ fn inlined(lines: &Lines<'_>, address: u64) -> Vec<Symbol> {
     let Ok(mut frames) = lines.find_frames(address).skip_all_loads() else {
         return symbols;
     };
-    while let Ok(Some(frame)) = frames.next() {
+    while symbols.len() < MAX_INLINED
+        && let Ok(Some(frame)) = frames.next()
+    {
         let function = frame
             .function
             .and_then(|function| Some(shortened(function.demangle().ok()?)));
@@ -370,6 +389,103 @@ mod tests {
     fn name_of(library: &Path, offset: u64, budget: &Budget) -> Vec<Symbol> {
         let file = File::open(library).unwrap();
         name(file, &[offset], budget).unwrap().remove(0)
+    }
+
+    /// A valid ELF file with this number of units of debug information, each of one entry without attributes.
+    fn with_units(units: usize) -> Vec<u8> {
+        fn put(file: &mut Vec<u8>, fields: &[(u64, usize)]) {
+            for &(value, len) in fields {
+                file.extend_from_slice(&value.to_le_bytes()[..len]);
+            }
+        }
+        let names = b"\0.debug_info\0.debug_abbrev\0.names\0";
+        let name = |of: &[u8]| {
+            let mut at = names.windows(of.len()).enumerate();
+            at.find(|(_, part)| *part == of).unwrap().0 as u64
+        };
+        // Head, and one segment, of code at the addresses from 0 on.
+        let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+        let machine = 62;
+        put(&mut file, &[(3, 2), (machine, 2), (1, 4), (0, 8), (64, 8)]);
+        let sections_at = file.len();
+        put(
+            &mut file,
+            &[
+                (0, 8),
+                (0, 4),
+                (64, 2),
+                (56, 2),
+                (1, 2),
+                (64, 2),
+                (4, 2),
+                (3, 2),
+            ],
+        );
+        put(
+            &mut file,
+            &[
+                (1, 4),
+                (5, 4),
+                (0, 8),
+                (0, 8),
+                (0, 8),
+                (1 << 40, 8),
+                (1 << 40, 8),
+                (4096, 8),
+            ],
+        );
+        let info = file.len() as u64;
+        for _ in 0..units {
+            // Length, version, abbreviations, bytes of an address, and an entry by the first abbreviation.
+            put(&mut file, &[(8, 4), (4, 2), (0, 4), (8, 1), (1, 1)]);
+        }
+        let abbrev = file.len() as u64;
+        // Abbreviation 1: a unit without children and attributes.
+        file.extend([1, 0x11, 0, 0, 0, 0]);
+        let names_at = file.len() as u64;
+        file.extend_from_slice(names);
+        let start = file.len() as u64;
+        file[sections_at..][..8].copy_from_slice(&start.to_le_bytes());
+        file.extend([0; 64]);
+        for (name, kind, at, end) in [
+            (name(b".debug_info"), 1, info, abbrev),
+            (name(b".debug_abbrev"), 1, abbrev, names_at),
+            (name(b".names"), 3, names_at, start),
+        ] {
+            let fields = [(name, 4), (kind, 4), (0, 8), (0, 8), (at, 8), (end - at, 8)];
+            put(&mut file, &fields);
+            put(&mut file, &[(0, 4), (0, 4), (1, 8), (0, 8)]);
+        }
+        file
+    }
+
+    /// The most memory that this process has had, in bytes.
+    fn peak() -> u64 {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+        let words = line.unwrap().split_ascii_whitespace();
+        words.clone().nth(1).unwrap().parse::<u64>().unwrap() << 10
+    }
+
+    /// Debug information with very many parts costs little memory, whatever it claims to describe.
+    #[test]
+    fn a_file_with_many_units_takes_little_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        for units in [1, MAX_UNITS, 1_000_000] {
+            let file = folder.path().join(units.to_string());
+            fs::write(&file, with_units(units)).unwrap();
+            // What is tested is debug information, not a file that is refused for another reason.
+            let data = fs::read(&file).unwrap();
+            let object = object::File::parse(&*data).unwrap();
+            let info = object.section_by_name(".debug_info").unwrap();
+            assert_eq!(info.size(), 12 * units as u64);
+            drop(data);
+            let before = peak();
+            let found = resolve(&file, &[100, 200], &Budget::new());
+            assert!(found.iter().all(|symbols| symbols.is_empty()));
+            let more = peak() - before;
+            assert!(more < 300 << 20, "{units} units took {more} bytes");
+        }
     }
 
     #[test]

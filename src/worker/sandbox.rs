@@ -34,13 +34,14 @@ impl PreSandbox {
         })
     }
 
-    /// Closes the descriptors opened since, drops all rights that a kernel does not need, and tests the result.
+    /// Closes the descriptors opened since, drops all rights that a kernel does not need, and tests the result. Returns
+    /// where code of files is mapped, which cannot change any more.
     ///
     /// Everything that `kernel` supports must work: the supervisor reports it as enforced.
-    pub(super) fn enter(&self, view: &View, kernel: SandboxFeatures) -> Result<(), String> {
+    pub(super) fn enter(&self, view: &View, kernel: SandboxFeatures) -> Result<Vec<u8>, String> {
         let text = |error: crate::sys::Error| error.to_string();
         panics::send_addresses();
-        code_maps::remember();
+        let code = code_maps::of_this_process();
         if kernel.mseal {
             view.seal().map_err(text)?;
         }
@@ -71,7 +72,8 @@ impl PreSandbox {
             unclosable: vec![watch],
         };
         sandbox::lock_down(kernel, &keep, &self.cells.reply().denied).map_err(text)?;
-        self_test(kernel).map_err(|why| format!("the sandbox does not fit this program: {why}"))
+        self_test(kernel).map_err(|why| format!("the sandbox does not fit this program: {why}"))?;
+        Ok(code)
     }
 }
 

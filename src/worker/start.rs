@@ -136,11 +136,15 @@ fn start_and_run(mark: &Mark, identity: &[u8]) -> Result<(), String> {
     // 7. to 11.
     let monitor_event = EventFd::from_fd(monitor_event);
     match attach(inherited.collect(), monitor_event, &welcome, own) {
-        Ok(Prepared { first, stopped }) => {
+        Ok(Prepared {
+            first,
+            stopped,
+            code,
+        }) => {
             crate::sync::point!("attach.prepared");
             inject::disarm_worker();
             // 12. Ready.
-            client.ready().map_err(|error| error.to_string())?;
+            client.ready(code).map_err(|error| error.to_string())?;
             crate::sync::point!("attach.ready");
             first.run();
             stopped.wait();
@@ -174,6 +178,8 @@ struct Prepared {
     first: &'static Lane,
     /// Reached by every lane when it has stopped.
     stopped: Arc<Barrier>,
+    /// Where code of files is mapped, in a sandbox.
+    code: Vec<u8>,
 }
 
 /// The start position of a lane, and its link.
@@ -235,6 +241,11 @@ fn attach(
     super::events::install(welcome.events, Arc::clone(&cells), has_one_lane);
     // 10. The sandbox.
     cells.set_phase(Phase::Starting(steps::SANDBOX));
+    #[cfg_attr(
+        not(feature = "sandbox"),
+        allow(unused_mut, reason = "set by the sandbox")
+    )]
+    let mut code = Vec::new();
     #[cfg(feature = "sandbox")]
     if let Some(pre_sandbox) = pre_sandbox {
         if welcome.memory_limit > 0 {
@@ -242,7 +253,7 @@ fn attach(
             let more = welcome.memory_limit.saturating_add(reserved);
             crate::sys::limits::set_address_limit(more).map_err(|error| error.to_string())?;
         }
-        pre_sandbox.enter(view, welcome.kernel)?;
+        code = pre_sandbox.enter(view, welcome.kernel)?;
         crate::sync::point!("attach.locked");
     }
     // 11. The other lanes.
@@ -258,6 +269,7 @@ fn attach(
     Ok(Prepared {
         first: lane,
         stopped,
+        code,
     })
 }
 

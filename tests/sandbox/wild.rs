@@ -16,7 +16,8 @@ use crate::lab::{Victim, may_look, raw, strict_with};
 use crate::segments::{self, Mapped, layout};
 
 tests![
-    sleepers_cannot_be_moved;
+    sleepers_cannot_be_moved,
+    a_forged_note_of_a_crash_names_no_file;
     where may_look() =>
     a_write_to_the_control_segment_kills_only_its_worker,
     a_write_to_another_region_kills_only_its_worker,
@@ -239,4 +240,87 @@ fn sleepers_cannot_be_moved() {
             ran.then_some(())
         });
     }
+}
+
+/// In a worker: what it may write of the control segment, and a page that is opened by the first access.
+static WRITABLE: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
+static CLOSED: AtomicUsize = AtomicUsize::new(0);
+
+extern "C" fn open_page(_: i32) {
+    raw!(
+        SYS_mprotect,
+        CLOSED.load(Relaxed),
+        4096,
+        PROT_READ | PROT_WRITE
+    );
+}
+
+fn find_notes() {
+    let pieces = segments::pieces("control");
+    let writable = pieces.into_iter().find(|piece| piece.writable).unwrap();
+    WRITABLE[0].store(writable.addresses.start, Relaxed);
+    WRITABLE[1].store(writable.addresses.end, Relaxed);
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: maps a new page, and installs a handler that makes one system call.
+    unsafe {
+        let page = libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_NONE, flags, -1, 0);
+        assert_ne!(page, libc::MAP_FAILED);
+        CLOSED.store(page.expose_provenance(), Relaxed);
+        libc::signal(SIGSEGV, open_page as *const () as libc::sighandler_t);
+    }
+}
+
+/// Finds the note of this process by a fault that is noted and survived, writes another one with a frame in the code of
+/// this function and a file of its choice, and crashes without the handler that would write the truth.
+fn forge(path: &str) -> u64 {
+    let pointer = std::ptr::with_exposed_provenance_mut::<u8>;
+    let code = forge as *const () as u64;
+    let line = format!("{:x}-{:x} r-xp 0 0:0 0 {path}\n", code & !4095, code + 4096);
+    let closed = CLOSED.load(Relaxed);
+    let [start, end] = WRITABLE.each_ref().map(|at| at.load(Relaxed));
+    // SAFETY: none: an attack, on memory that stays mapped.
+    unsafe {
+        pointer(closed).write_volatile(1);
+        // The address of the fault is the 32nd byte of a note, which begins a page.
+        let is_note = |at: &usize| pointer(at + 32).cast::<u64>().read_volatile() == closed as u64;
+        let notes: Vec<usize> = (start..end).step_by(4096).filter(is_note).collect();
+        let [note] = notes[..] else {
+            return notes.len() as u64;
+        };
+        libc::signal(SIGSEGV, libc::SIG_DFL);
+        let small = [
+            (0, 1),
+            (4, SIGSEGV),
+            (8, 1),
+            (12, 0),
+            (16, 0),
+            (584, line.len() as i32),
+        ];
+        for (at, value) in small {
+            pointer(note + at).cast::<i32>().write_volatile(value);
+        }
+        for (at, value) in [(32, 16), (40, code), (64, 1), (72, code)] {
+            pointer(note + at).cast::<u64>().write_volatile(value);
+        }
+        for (at, byte) in line.bytes().enumerate() {
+            pointer(note + 588 + at).write_volatile(byte);
+        }
+        pointer(16).write_volatile(1);
+    }
+    0
+}
+
+/// Hostile code cannot make the program read a file of its choice: frames lie in the files that the worker had mapped
+/// before its first job.
+fn a_forged_note_of_a_crash_names_no_file() {
+    let lab = strict_with(1, |builder| builder.on_worker_start(find_notes));
+    let error = lab.failure_of(lab.submit(forge, ("/chosen/by/the/worker",)));
+    let crash = error.crash().unwrap_or_else(|| panic!("{error}"));
+    let [frame] = crash.frames() else {
+        panic!("{:#?}", crash.frames())
+    };
+    let program = std::env::current_exe().unwrap();
+    assert_eq!(frame.module(), Some(&*program), "{error}");
+    let function = frame.function().unwrap_or_default();
+    assert!(function.contains("forge"), "{error}");
 }

@@ -40,6 +40,7 @@ impl Monitor {
         let _ = self.poller.remove(process.event.as_fd());
         let handshake = process.handshake.clone();
         let starting = state.workers[index].status() == Status::Starting;
+        let code = state.workers[index].code().cloned();
         let ours = !state.workers[index].kill_reasons().is_empty() || state.lifecycle.closes_now();
         drop(state);
         if starting {
@@ -55,6 +56,9 @@ impl Monitor {
         let mut words = self.outputs.finish(&self.shared, index);
         // The link of its first lane has the notes of the whole process.
         words.crash = self.shared.cells[index].reply().crash.read();
+        if let (Some(crash), Some(code)) = (&mut words.crash, code) {
+            crash.believe_files(&code);
+        }
         let cause = self.cause_of(index, exit, &words, ours || refused.is_some());
         self.shared.recover(index, cause, refused, words);
     }

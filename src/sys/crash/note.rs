@@ -118,6 +118,14 @@ pub struct NotedCrash {
     pub files: Vec<CodeMap>,
 }
 
+impl NotedCrash {
+    /// Forgets which files the process named, and takes those of `code`, all that it could have mapped.
+    pub fn believe_files(&mut self, code: &[CodeMap]) {
+        let has_frame = |map: &&CodeMap| self.frames.iter().any(|&at| map.may_return_to(at));
+        self.files = code.iter().filter(has_frame).cloned().collect();
+    }
+}
+
 impl CrashNote {
     /// An empty note.
     #[cfg(any(test, arenite_loom))]
