@@ -3,13 +3,13 @@
 //! The worker allocates by moving a cursor through its grants, in order. A reply names the cursor, which says what the
 //! job has used, and the arrays that it sends, which have to lie there.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use super::retained::RetainedArrays;
-use crate::arena::{Arena, Block, BlockPlacement, Extent, QUANTUM};
+use crate::arena::{Arena, Block, BlockPlacement, Extent, Offset, QUANTUM};
 use crate::kernel::wire::{Lease, ReceivedArray, SentArray};
 use crate::link::NO_GRANT;
 
@@ -50,6 +50,10 @@ pub(super) struct Taken {
     /// Output memory: inputs that come back take none.
     pub(super) bytes: u64,
 }
+
+/// Up to this number of arrays and leases, a search from the first to the last is fastest. A reply may send thousands,
+/// each of which may be an input of thousands: those are found by position. Tests have few of them.
+const FEW: usize = if cfg!(test) { 2 } else { 16 };
 
 /// Memory that a reply names first, and how much of it arrays have.
 struct Fresh {
@@ -159,8 +163,11 @@ impl Grants {
         leases: &[Lease],
         retained: &RetainedArrays,
     ) -> Result<Taken, String> {
-        let mut pieces = self.advance(grant, cursor)?;
+        let is_long = sent.len() > FEW;
+        let mut pieces = Pieces::new(self.advance(grant, cursor)?, is_long);
+        let inputs = Inputs::new(leases, is_long);
         let mut fresh: SmallVec<[Fresh; 2]> = SmallVec::new();
+        let mut numbers = HashMap::new();
         let mut received = SmallVec::new();
         for array in sent {
             if array.view.len == 0 {
@@ -174,16 +181,7 @@ impl Grants {
                 });
                 continue;
             }
-            let lent = leases.iter().find_map(|lease| match lease {
-                Lease::Shared(block) | Lease::Owned(block) => {
-                    skip_within(block.extent(), array.view).map(|skip| (Arc::clone(block), skip))
-                }
-                // What was lent may come back, and nothing else of its block.
-                Lease::Loan { block, extent } => skip_within(*extent, array.view)
-                    .and_then(|_| skip_within(block.extent(), array.view))
-                    .map(|skip| (Arc::clone(block), skip)),
-                Lease::Lent(_) | Lease::File(_) => None,
-            });
+            let lent = inputs.find(array.view);
             let earlier = || {
                 let block = retained.find(array.view)?;
                 Some((Arc::clone(block), skip_within(block.extent(), array.view)?))
@@ -192,10 +190,12 @@ impl Grants {
                 Some(found) => found,
                 None => {
                     // Several arrays without bytes may have one offset; they are not the same.
-                    let known = fresh
-                        .iter()
-                        .position(|known| known.chunk == array.chunk && known.chunk.len > 0);
-                    let at = match known {
+                    let key = (array.chunk.at, array.chunk.len);
+                    let known = match is_long {
+                        true => numbers.get(&key).copied(),
+                        false => fresh.iter().position(|known| known.chunk == array.chunk),
+                    };
+                    let at = match known.filter(|_| array.chunk.len > 0) {
                         Some(at) => at,
                         None => {
                             fresh.push(Fresh {
@@ -203,6 +203,9 @@ impl Grants {
                                 block: Arc::new(self.carve(&mut pieces, array.chunk)?),
                                 viewed: 0,
                             });
+                            if is_long {
+                                numbers.insert(key, fresh.len() - 1);
+                            }
                             fresh.len() - 1
                         }
                     };
@@ -232,12 +235,8 @@ impl Grants {
 
     /// Whether the extent lies in memory that the worker may use.
     pub(super) fn contain(&self, extent: Extent) -> bool {
-        let whole = |grant: &Grant| Extent {
-            len: grant.block.held(),
-            ..grant.block.extent()
-        };
         let mut grants = self.grants.iter();
-        grants.any(|grant| skip_within(whole(grant), extent).is_some())
+        grants.any(|grant| skip_within(whole(&grant.block), extent).is_some())
     }
 
     /// Moves the worker's cursor: the memory before it is used, and no longer granted. Returns that memory.
@@ -272,38 +271,27 @@ impl Grants {
     }
 
     /// Splits a chunk off the used pieces.
-    fn carve(&self, pieces: &mut SmallVec<[Block; 2]>, chunk: Extent) -> Result<Block, String> {
+    fn carve(&self, pieces: &mut Pieces, chunk: Extent) -> Result<Block, String> {
         let bad = || format!("an array at {chunk:?}, which was not granted");
         let unit = BlockPlacement::Packed.unit(chunk.len);
         let held = chunk.len.checked_next_multiple_of(unit).ok_or_else(bad)?;
         if chunk.at.region() != self.region {
             return Err(bad());
         }
-        for index in 0..pieces.len() {
-            let whole = Extent {
-                len: pieces[index].held(),
-                ..pieces[index].extent()
-            };
-            let Some(skip) = skip_within(
-                whole,
-                Extent {
-                    at: chunk.at,
-                    len: held,
-                },
-            ) else {
-                continue;
-            };
-            if !skip.is_multiple_of(QUANTUM) {
-                return Err(bad());
-            }
-            let mut block = pieces[index].split_off(skip);
-            let after = block.split_off(held);
-            if !after.is_empty() {
-                pieces.push(after);
-            }
-            return Ok(block);
+        let extent = Extent {
+            at: chunk.at,
+            len: held,
+        };
+        let (piece, skip) = pieces.find(extent).ok_or_else(bad)?;
+        if !skip.is_multiple_of(QUANTUM) {
+            return Err(bad());
         }
-        Err(bad())
+        let mut block = piece.split_off(skip);
+        let after = block.split_off(held);
+        if !after.is_empty() {
+            pieces.add(after);
+        }
+        Ok(block)
     }
 
     /// Frees all that was granted. Only after the exit of the worker is confirmed.
@@ -313,6 +301,121 @@ impl Grants {
         self.short_of = 0;
         self.full_at = u64::MAX;
         self.last = 0;
+    }
+}
+
+/// Memory that a job has used and that none of the arrays named so far lies in.
+struct Pieces {
+    pieces: SmallVec<[Block; 2]>,
+    /// By where each begins, if there may be many.
+    by_start: Option<BTreeMap<Offset, usize>>,
+}
+
+impl Pieces {
+    fn new(pieces: SmallVec<[Block; 2]>, may_be_many: bool) -> Self {
+        let starts = || {
+            let starts = pieces.iter().enumerate();
+            starts.map(|(number, piece)| (piece.extent().at, number))
+        };
+        let by_start = may_be_many.then(|| starts().collect());
+        Self { pieces, by_start }
+    }
+
+    fn add(&mut self, piece: Block) {
+        if let Some(by_start) = &mut self.by_start {
+            by_start.insert(piece.extent().at, self.pieces.len());
+        }
+        self.pieces.push(piece);
+    }
+
+    /// The piece with these bytes, and where in it they begin.
+    fn find(&mut self, extent: Extent) -> Option<(&mut Block, u64)> {
+        let number = match &self.by_start {
+            Some(by_start) => *by_start.range(..=extent.at).next_back()?.1,
+            None => {
+                let mut all = self.pieces.iter();
+                all.position(|piece| skip_within(whole(piece), extent).is_some())?
+            }
+        };
+        let piece = &mut self.pieces[number];
+        let skip = skip_within(whole(piece), extent)?;
+        Some((piece, skip))
+    }
+}
+
+/// What a job read or borrowed, which its reply may send back.
+struct Inputs<'a> {
+    leases: &'a [Lease],
+    /// If there may be many: where each may be sent from begins and ends, and its number among the leases, in this
+    /// order; and the largest end up to there.
+    by_start: Option<Vec<(Offset, u64, usize, u64)>>,
+}
+
+impl<'a> Inputs<'a> {
+    fn new(leases: &'a [Lease], is_long: bool) -> Self {
+        let by_start = (is_long && leases.len() > FEW).then(|| {
+            let extents = leases.iter().enumerate();
+            let mut all: Vec<_> = extents
+                .filter_map(|(number, lease)| {
+                    let extent = Self::extent(lease)?;
+                    Some((extent.at, extent.at.offset() + extent.len, number, 0))
+                })
+                .collect();
+            all.sort_unstable();
+            let mut before = (0, 0);
+            for (at, end, _, largest) in &mut all {
+                if at.region() != before.0 {
+                    before = (at.region(), 0);
+                }
+                before.1 = before.1.max(*end);
+                *largest = before.1;
+            }
+            all
+        });
+        Self { leases, by_start }
+    }
+
+    /// The bytes that may be sent: of what was lent, nothing else of its block.
+    fn extent(lease: &Lease) -> Option<Extent> {
+        match lease {
+            Lease::Shared(block) | Lease::Owned(block) => Some(block.extent()),
+            Lease::Loan { extent, .. } => Some(*extent),
+            Lease::Lent(_) | Lease::File(_) => None,
+        }
+    }
+
+    /// The block with these bytes, and where in it they begin.
+    fn find(&self, view: Extent) -> Option<(Arc<Block>, u64)> {
+        let number = match &self.by_start {
+            None => self.leases.iter().position(|lease| {
+                Self::extent(lease).is_some_and(|extent| skip_within(extent, view).is_some())
+            })?,
+            Some(by_start) => {
+                let end = view.at.offset().checked_add(view.len)?;
+                let before = by_start.partition_point(|&(at, ..)| at <= view.at);
+                let mut before = by_start[..before]
+                    .iter()
+                    .rev()
+                    .take_while(|(at, .., largest)| {
+                        at.region() == view.at.region() && *largest >= end
+                    });
+                before.find(|&&(_, ends, ..)| ends >= end)?.2
+            }
+        };
+        match &self.leases[number] {
+            Lease::Shared(block) | Lease::Owned(block) | Lease::Loan { block, .. } => {
+                Some((Arc::clone(block), skip_within(block.extent(), view)?))
+            }
+            Lease::Lent(_) | Lease::File(_) => None,
+        }
+    }
+}
+
+/// What a block holds, with the padding.
+fn whole(block: &Block) -> Extent {
+    Extent {
+        len: block.held(),
+        ..block.extent()
     }
 }
 

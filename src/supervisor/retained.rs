@@ -3,7 +3,7 @@
 //! Both sides number them in the order in which replies name them. A worker is not believed about more than its own
 //! lane's numbers, and can add only what the job that ended held, or had made.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::grants::skip_within;
@@ -85,8 +85,8 @@ impl RetainedArrays {
             Lease::Owned(block) | Lease::Loan { block, .. } => Some(block),
             Lease::Shared(_) | Lease::Lent(_) | Lease::File(_) => None,
         });
-        let lent: Vec<_> = lent.collect();
-        let was_lent = |block: &Arc<Block>| lent.iter().any(|lent| Arc::ptr_eq(lent, block));
+        let lent: HashSet<_> = lent.map(Arc::as_ptr).collect();
+        let was_lent = |block: &Arc<Block>| lent.contains(&Arc::as_ptr(block));
         for block in blocks {
             if self.arrays.len() >= MAX_RETAINED {
                 return Err(format!("more than {MAX_RETAINED} retained arrays"));
