@@ -21,6 +21,8 @@ mod failed_reply;
 mod fixture;
 mod grants;
 mod groups;
+#[cfg(feature = "points")]
+mod hold_time;
 #[cfg(any(test, feature = "points"))]
 #[path = "../../tests/support/hostile_links/mod.rs"]
 pub(crate) mod hostile;

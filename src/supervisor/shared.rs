@@ -4,6 +4,8 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+#[cfg(feature = "points")]
+use super::hold_time::HoldTime;
 use super::output::Logger;
 use super::reply::assert_not_reading;
 use super::settings::Settings;
@@ -55,28 +57,34 @@ pub(crate) struct Supervisor {
 /// The state, locked. Lanes that got jobs are rung right before the lock is released, so all jobs that were posted
 /// under one lock cost one look at whether their lane sleeps.
 #[derive(Debug)]
-pub(super) struct Locked<'a>(MutexGuard<'a, EngineState>);
+pub(super) struct Locked<'a> {
+    state: MutexGuard<'a, EngineState>,
+    #[cfg(feature = "points")]
+    hold_time: HoldTime,
+}
 
 impl Deref for Locked<'_> {
     type Target = EngineState;
 
     #[inline]
     fn deref(&self) -> &EngineState {
-        &self.0
+        &self.state
     }
 }
 
 impl DerefMut for Locked<'_> {
     #[inline]
     fn deref_mut(&mut self) -> &mut EngineState {
-        &mut self.0
+        &mut self.state
     }
 }
 
 impl Drop for Locked<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.0.lanes.ring_posted();
+        self.state.lanes.ring_posted();
+        #[cfg(feature = "points")]
+        self.hold_time.end();
     }
 }
 
@@ -114,11 +122,17 @@ impl Supervisor {
     ///
     /// In a copy of the process: its locks and links are those of the original, which does not know of the copy. And
     /// where code of the program is called with the lock held: it would deadlock.
+    #[cfg_attr(feature = "points", track_caller)]
     pub(super) fn lock(&self) -> Locked<'_> {
         self.process.assert_current();
         assert_not_reading();
         // A panic with the lock held is a defect of this crate; the state is still the best there is.
-        Locked(self.state.lock().unwrap_or_else(PoisonError::into_inner))
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        Locked {
+            state,
+            #[cfg(feature = "points")]
+            hold_time: HoldTime::begin(),
+        }
     }
 
     /// Releases the lock, and rings the monitor and calls wakers where that is due. First handles ends of jobs that
