@@ -22,6 +22,8 @@ impl EngineState {
         record.give_up();
         match record.stage {
             Stage::Answered | Stage::Free => self.records.remove(id.index),
+            #[cfg(feature = "sandbox")]
+            Stage::Copying => record.detached = true,
             Stage::Spawned { .. } => {
                 record.detached = true;
                 self.cancel_spawned(id, CancelMode::Ask);
@@ -112,6 +114,8 @@ impl EngineState {
         match record.stage {
             // What it has spawned is cancelled separately.
             Stage::Answered | Stage::Free | Stage::Spawned { .. } => return None,
+            #[cfg(feature = "sandbox")]
+            Stage::Copying => return None,
             Stage::Queued => self.unqueue(id.index),
             Stage::Waiting => self.end_pause(id.index),
             Stage::Placed { link, position } => {

@@ -1,9 +1,141 @@
 //! Results of sandboxed workers are copied to where no worker can write.
+//!
+//! Small ones are copied by the thread that drains them. Large ones wait for the monitor, which copies them without the
+//! engine's lock: their jobs are in [`Stage::Copying`] until then.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::actor::actor_of;
+use super::depend::JobEnd;
+use super::drain::Unpacked;
+use super::error::{JobErrorKind, JobLimit};
+use super::record::Stage;
+use super::shared::Supervisor;
+use super::state::EngineState;
 use crate::arena::{Arena, ArenaFull, Block};
-use crate::kernel::wire::{Lease, ReceivedArray};
+use crate::kernel::wire::{Lease, Leases, ReceivedArray};
+use crate::link::Reply;
+
+/// Max bytes of fresh arrays that are copied with the lock held.
+const SMALL: u64 = 64 << 10;
+
+/// A value that was drained and checked, and lies where its worker can write.
+#[derive(Debug)]
+pub(super) struct Uncopied {
+    /// The record of the job.
+    pub(super) record: u32,
+    pub(super) lane: usize,
+    /// Of the worker that sent it.
+    pub(super) generation: u32,
+    pub(super) reply: Reply,
+    pub(super) unpacked: Unpacked,
+    pub(super) leases: Leases,
+    pub(super) end: JobEnd,
+}
+
+/// The values that the monitor is to copy.
+#[derive(Debug, Default)]
+pub(super) struct Uncopieds {
+    waiting: Vec<Uncopied>,
+    /// Those that the monitor has taken and not returned.
+    taken: usize,
+}
+
+impl Uncopieds {
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.taken == 0
+    }
+}
+
+impl EngineState {
+    /// Whether the monitor copies this value, of a job with this record. What the engine itself asked of an actor is
+    /// copied at once, because the order of such ends counts.
+    pub(super) fn is_copied_later(&self, record: u32, bytes: u64) -> bool {
+        let record = self.records.look(record);
+        bytes > SMALL && !(record.detached && actor_of(record.group).is_some())
+    }
+
+    /// Leaves a value to the monitor.
+    pub(super) fn copy_later(&mut self, value: Uncopied) {
+        self.records.at(value.record).stage = Stage::Copying;
+        self.uncopied.waiting.push(value);
+        self.monitor.call();
+    }
+
+    /// Answers a job whose value the monitor has copied, or could not copy.
+    fn copied(&mut self, value: Uncopied, result: Result<(), ArenaFull>) {
+        let Uncopied {
+            record,
+            lane,
+            generation,
+            reply,
+            unpacked,
+            leases,
+            end,
+        } = value;
+        self.uncopied.taken -= 1;
+        self.graphs.resume_end(end);
+        match result {
+            Ok(()) => {
+                self.answer_unpacked(record, (lane, generation), &reply, unpacked, end.took_ns)
+            }
+            Err(full) => {
+                let worker = self.lanes.worker_of(lane) as u32;
+                self.not_copied(record, worker, full, (end.took_ns, unpacked.bytes));
+            }
+        }
+        // Inputs are freed only here: the value may have taken some of them over.
+        drop(leases);
+        if self.graphs.has_pending_work() {
+            self.process_ends();
+        }
+        self.call_if_drained();
+    }
+
+    /// The arena had no room for a copy.
+    pub(super) fn not_copied(
+        &mut self,
+        record: u32,
+        worker: u32,
+        full: ArenaFull,
+        (took_ns, bytes): (u64, u64),
+    ) {
+        let kernel = self.records.at(record).kernel;
+        self.kernels.get(kernel).learn(took_ns, bytes, true);
+        self.graphs.note_shares(None);
+        let full = JobErrorKind::Limit(JobLimit::Arena(full));
+        self.fail(record, full, Some(worker), Vec::new());
+    }
+
+    /// Answers all jobs whose values were not copied: the monitor has panicked.
+    pub(super) fn fail_uncopied(&mut self, why: &JobErrorKind) {
+        self.uncopied = Uncopieds::default();
+        for record in self.records.in_stage(Stage::Copying) {
+            self.fail(record, why.clone(), None, Vec::new());
+        }
+    }
+}
+
+impl Supervisor {
+    /// Copies the values that wait for it, on the monitor's thread. Returns whether there were any.
+    pub(super) fn copy_values(&self) -> bool {
+        let waiting = {
+            let mut state = self.lock();
+            let waiting = std::mem::take(&mut state.uncopied.waiting);
+            state.uncopied.taken += waiting.len();
+            waiting
+        };
+        let any = !waiting.is_empty();
+        for mut value in waiting {
+            let result = copy_out(&self.arena, &mut value.unpacked.arrays, &value.leases);
+            let mut state = self.lock();
+            state.copied(value, result);
+            self.unlock(state);
+        }
+        any
+    }
+}
 
 /// Copies fresh arrays of a reply into region 0. Inputs that come back lie there already.
 ///
@@ -14,25 +146,29 @@ pub(super) fn copy_out(
     arrays: &mut [ReceivedArray],
     leases: &[Lease],
 ) -> Result<(), ArenaFull> {
-    let is_input = |block: &Arc<Block>| {
-        leases.iter().any(|lease| match lease {
-            Lease::Shared(input) | Lease::Owned(input) => Arc::ptr_eq(input, block),
-            // Nothing is lent to sandboxed workers, and they open no files.
-            Lease::Lent(_) | Lease::Loan { .. } | Lease::File(_) => false,
-        })
-    };
-    for at in 0..arrays.len() {
-        let from = Arc::clone(&arrays[at].block);
-        if from.extent().at.region() == 0 || is_input(&from) {
+    let inputs = leases.iter().filter_map(|lease| match lease {
+        Lease::Shared(input) | Lease::Owned(input) => Some(Arc::as_ptr(input)),
+        // Nothing is lent to sandboxed workers, and they open no files.
+        Lease::Lent(_) | Lease::Loan { .. } | Lease::File(_) => None,
+    });
+    let inputs: HashSet<*const Block> = inputs.collect();
+    // What was copied stays until the end, so that no copy has its address.
+    let mut copies: HashMap<*const Block, (Arc<Block>, Arc<Block>)> = HashMap::new();
+    for array in arrays {
+        let from = Arc::as_ptr(&array.block);
+        if array.block.extent().at.region() == 0 || inputs.contains(&from) {
             continue;
         }
-        let copy = Arc::new(arena.alloc_copy(&from)?);
-        crate::sync::point!("copy.allocated");
-        for array in &mut arrays[at..] {
-            if Arc::ptr_eq(&array.block, &from) {
-                array.block = Arc::clone(&copy);
+        let copy = match copies.get(&from) {
+            Some((_, copy)) => Arc::clone(copy),
+            None => {
+                let copy = Arc::new(arena.alloc_copy(&array.block)?);
+                crate::sync::point!("copy.allocated");
+                copies.insert(from, (Arc::clone(&array.block), Arc::clone(&copy)));
+                copy
             }
-        }
+        };
+        array.block = copy;
         crate::sync::point!("copy.done");
     }
     Ok(())

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 #[cfg(feature = "sandbox")]
-use super::copy_out::copy_out;
-use super::error::{JobErrorKind, JobLimit, WorkerExit};
+use super::copy_out::{Uncopied, copy_out};
+use super::error::{JobErrorKind, WorkerExit};
 use super::failed_reply::{failed_step, failure};
 use super::lane::NO_RECORD;
 use super::record::Outcome;
@@ -256,25 +256,34 @@ impl EngineState {
         let worker = self.lanes.worker_of(lane_index) as u32;
         let bytes = unpacked.bytes;
         #[cfg(feature = "sandbox")]
-        if self.config.is_sandboxed()
-            && let Err(full) = copy_out(&self.arena, &mut unpacked.arrays, &leases)
-        {
-            self.kernels.get(kernel).learn(took_ns, bytes, true);
-            self.graphs.note_shares(None);
-            let full = JobErrorKind::Limit(JobLimit::Arena(full));
-            self.fail(index, full, Some(worker), Vec::new());
-            return;
+        if self.config.is_sandboxed() {
+            if why.is_none() && self.is_copied_later(index, bytes) {
+                self.copy_later(Uncopied {
+                    record: index,
+                    lane: lane_index,
+                    generation: self.lanes[lane_index].generation(),
+                    reply,
+                    unpacked,
+                    leases,
+                    end: self.graphs.pause_end(),
+                });
+                return self.notice_behind(lane_index, index);
+            }
+            if let Err(full) = copy_out(&self.arena, &mut unpacked.arrays, &leases) {
+                return self.not_copied(index, worker, full, (took_ns, bytes));
+            }
         }
-        self.graphs.note_bytes(bytes);
-        self.kernels.get(kernel).learn(took_ns, bytes, failed);
         if let Some(why) = why {
+            self.graphs.note_bytes(bytes);
+            self.kernels.get(kernel).learn(took_ns, bytes, failed);
             let rows = lent(&leases);
             // For another attempt, if there is one.
             self.records.at(index).leases = leases;
             self.attempt_failed(index, why, Some(worker), rows);
             self.notice_behind(lane_index, index);
         } else {
-            self.answer_unpacked(lane_index, index, &reply, unpacked);
+            let sender = (lane_index, self.lanes[lane_index].generation());
+            self.answer_unpacked(index, sender, &reply, unpacked, took_ns);
         }
         // Inputs are freed only here: the reply may have taken some of them over.
     }
@@ -335,13 +344,24 @@ impl EngineState {
         Ok((unpacked, why))
     }
 
-    /// A job has ended with this value.
-    fn answer_unpacked(&mut self, lane: usize, index: u32, reply: &Reply, unpacked: Unpacked) {
+    /// A job has ended with this value, which lies where it stays. `sender`: the lane, and the generation of its worker.
+    pub(super) fn answer_unpacked(
+        &mut self,
+        index: u32,
+        (lane, generation): (usize, u32),
+        reply: &Reply,
+        unpacked: Unpacked,
+        took_ns: u64,
+    ) {
+        self.graphs.note_bytes(unpacked.bytes);
+        let kernel = self.records.at(index).kernel;
+        self.kernels
+            .get(kernel)
+            .learn(took_ns, unpacked.bytes, false);
         if self.records.at(index).is_traced() {
             self.trace_value(index, unpacked.bytes);
         }
         let skip = unpacked.skip;
-        let generation = self.lanes[lane].generation();
         let record = self.records.at(index);
         record.answered_by = (lane as u32, generation);
         record.arrays = unpacked.arrays;

@@ -84,6 +84,14 @@ impl JobTable {
             .collect()
     }
 
+    /// The records in this stage.
+    #[cfg(feature = "sandbox")]
+    pub(super) fn in_stage(&self, stage: Stage) -> Vec<u32> {
+        let records = self.records.iter().zip(0..);
+        let found = records.filter(|(record, _)| record.stage == stage);
+        found.map(|(_, index)| index).collect()
+    }
+
     /// Whether this job has no answer yet.
     pub(super) fn is_open(&self, id: JobId) -> bool {
         let record = self.records.get(id.index as usize);

@@ -81,11 +81,11 @@ pub(crate) use batch::{Flight, Outlook};
 pub use depend::GraphProgress;
 pub(crate) use depend::limits::MAX_SPAWN_DEPTH;
 pub(crate) use depend::{GraphPlan, GraphUnit, NodeCalls, NodeFate};
-pub(crate) use error::{Because, Failed};
 pub use error::{
     Backtrace, Crash, CrashClass, CrashFrame, CrashedAccess, Death, FailedDependency, JobError,
     JobErrorKind, JobLimit, Rejection, WorkerExit,
 };
+pub(crate) use error::{Because, Failed};
 pub(crate) use kernels::bytes_to_expect;
 pub(crate) use lifecycle::Closing;
 pub use limiter::{Limiter, LimiterBuilder};

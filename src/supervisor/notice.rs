@@ -82,11 +82,16 @@ impl EngineState {
     }
 
     /// Passes a request for notice on to the jobs behind this one, if its end in this lane was no answer: it waits for
-    /// its next attempt, or for jobs that it has spawned. A thread that waits for the first of several jobs has not
+    /// its next attempt, for jobs that it has spawned, or for a copy. A thread that waits for the first of several jobs has not
     /// been woken by it, and has not requested the ends of those behind it.
     pub(super) fn notice_behind(&mut self, lane: usize, index: u32) {
         let record = self.records.look(index);
-        let goes_on = matches!(record.stage, Stage::Waiting | Stage::Spawned { .. });
+        let goes_on = match record.stage {
+            Stage::Waiting | Stage::Spawned { .. } => true,
+            #[cfg(feature = "sandbox")]
+            Stage::Copying => true,
+            _ => false,
+        };
         if !goes_on || !record.is_noticed() {
             return;
         }

@@ -54,6 +54,9 @@ pub(super) enum Stage {
     Spawned {
         task_group: u32,
     },
+    /// Ended with a value that the monitor copies to where no worker can write.
+    #[cfg(feature = "sandbox")]
+    Copying,
     /// Ended, failed or refused: the outcome is there.
     Answered,
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use super::actor::Actors;
 use super::admission::Admission;
 use super::config::Config;
+#[cfg(feature = "sandbox")]
+use super::copy_out::Uncopieds;
 use super::counts::JobCounts;
 use super::depend::Graphs;
 use super::groups::Groups;
@@ -62,6 +64,9 @@ pub(super) struct EngineState {
     pub(super) suspicion: Suspicion,
     pub(super) counts: JobCounts,
     pub(super) trace: Option<Box<Tracing>>,
+    /// Values that the monitor is to copy.
+    #[cfg(feature = "sandbox")]
+    pub(super) uncopied: Uncopieds,
     /// The reply that was drained last.
     pub(super) reply: Reply,
 }
@@ -96,6 +101,8 @@ impl EngineState {
             suspicion: Suspicion::default(),
             counts: JobCounts::default(),
             trace: None,
+            #[cfg(feature = "sandbox")]
+            uncopied: Uncopieds::default(),
             reply: Reply::default(),
         }
     }
@@ -109,10 +116,19 @@ impl EngineState {
     pub(super) fn is_drained(&self) -> bool {
         self.lifecycle.closing() == Closing::Drain
             && self.lanes.open() == 0
+            && !self.has_uncopied()
             && !self.has_queued()
             && self.permit_waiters.is_empty()
             && self.actors.has_no_paused_restart()
             && !self.graphs.has_pending_work()
+    }
+
+    /// Whether values wait for the monitor to copy them.
+    pub(super) fn has_uncopied(&self) -> bool {
+        #[cfg(feature = "sandbox")]
+        return !self.uncopied.is_empty();
+        #[cfg(not(feature = "sandbox"))]
+        false
     }
 
     /// Whether there are jobs that no lane has, or actors for which a lane has something to do.

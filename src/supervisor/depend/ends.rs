@@ -12,8 +12,8 @@ pub(super) struct EndNotice {
 
 /// What a lane reported about the job that was drained last.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct JobEnd {
-    pub(super) took_ns: u64,
+pub(in crate::supervisor) struct JobEnd {
+    pub(in crate::supervisor) took_ns: u64,
     pub(super) lane: u32,
     /// The node that failed, of a chain that failed.
     pub(super) step: u32,

@@ -43,6 +43,18 @@ impl Graphs {
         };
     }
 
+    /// What was noted of the end that [`begin_end`](Self::begin_end) began, to continue it later.
+    #[cfg(feature = "sandbox")]
+    pub(in crate::supervisor) fn pause_end(&self) -> JobEnd {
+        self.last
+    }
+
+    /// Continues an end.
+    #[cfg(feature = "sandbox")]
+    pub(in crate::supervisor) fn resume_end(&mut self, end: JobEnd) {
+        self.last = end;
+    }
+
     /// Notes the bytes of fresh arrays in its value.
     pub(in crate::supervisor) fn note_bytes(&mut self, bytes: u64) {
         self.last.bytes = bytes;

@@ -10,6 +10,8 @@ mod task_group;
 mod task_group_steps;
 mod waiting;
 
+#[cfg(feature = "sandbox")]
+pub(super) use ends::JobEnd;
 pub use graph_run::GraphProgress;
 pub(crate) use graph_run::{GraphPlan, GraphUnit, NodeCalls, NodeFate};
 pub(super) use graphs::Graphs;

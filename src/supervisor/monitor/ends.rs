@@ -124,7 +124,7 @@ impl Monitor {
             clock::saturating_add(now, grace)
         });
         let abrupt = state.lifecycle.closes_now();
-        let mut left = false;
+        let mut left = state.has_uncopied();
         for index in 0..state.workers.len() {
             let Some(process) = state.workers[index].process() else {
                 continue;

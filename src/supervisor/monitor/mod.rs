@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+#[cfg(feature = "sandbox")]
+use crate::supervisor::error::JobErrorKind;
 use crate::supervisor::exit_causes::{self, OomKills};
 use crate::supervisor::memory::MemoryWatch;
 use crate::supervisor::output::last_words::LastWords;
@@ -24,9 +26,9 @@ use crate::supervisor::output::streams::{OutputStreams, STDERR, STDOUT};
 use crate::supervisor::pending_batch::BETWEEN_LOOKS;
 use crate::supervisor::shared::Supervisor;
 use crate::supervisor::worker::{Process, Worker};
+use crate::sync::FIRST_COUNT;
 use crate::sys::clock;
 use crate::sys::event::Poller;
-use crate::sync::FIRST_COUNT;
 use crate::sys::process::{Exit, WatchPipe};
 
 /// While clocks run, the monitor sleeps no longer than this. If it wakes up this much later than it wanted to, the
@@ -169,6 +171,8 @@ impl Monitor {
                 .recover(index, exit_causes::plain(exit), None, words);
         }
         let mut state = self.shared.lock();
+        #[cfg(feature = "sandbox")]
+        state.fail_uncopied(&JobErrorKind::NoWorkers(why.to_owned()));
         state.end();
         self.shared.unlock(state);
     }
@@ -234,12 +238,12 @@ impl Monitor {
         if limit.is_some_and(|limit| slept > limit.saturating_add(BEAT)) {
             self.postpone(slept);
         }
+        self.slept += slept;
+        Ok(tokens)
     }
 
     /// Notices whether the program was stopped while this thread was awake: then it has worked less than time has
     /// passed. To be called before clocks are read. Reading the work is expensive, so it is done once in a while.
-        self.slept += slept;
-        Ok(tokens)
     fn look_at_itself(&mut self, now: Instant) {
         let (since, worked) = self.looked;
         let passed = now.saturating_duration_since(since);
@@ -366,6 +370,10 @@ impl Monitor {
         if unsent {
             self.looked_at_unsent = now;
             self.shared.send_stalled_batches();
+        }
+        #[cfg(feature = "sandbox")]
+        if self.shared.is_sandboxed() {
+            progress |= self.shared.copy_values();
         }
         for (index, generation, want) in wants {
             self.grant(index, generation, want);
