@@ -1,13 +1,13 @@
 //! Memory of the arena as Python sees it: [`Buffer`], and how memory is recognised by its address.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::c_int;
 use std::ops::Range;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use arenite::Array;
+use arenite::{Array, ArrayMut};
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
@@ -88,6 +88,59 @@ impl Memory {
     fn part(&self, range: Range<usize>) -> Array<u8> {
         self.array.rows(range)
     }
+
+    /// A copy of these bytes in memory of its own. Forms no reference to them: Python code may write meanwhile.
+    fn copy(&self, range: Range<usize>) -> Array<u8> {
+        // Without room it panics with `ArenaFull`, which reaches the program as the failure of the task.
+        let mut copy = ArrayMut::<u8>::uninit(range.len());
+        let from = self.part(range);
+        // SAFETY: `from` keeps that many bytes mapped at its address. The copy has as many, was just made in this
+        // process, and is known to no other code.
+        unsafe {
+            copy.as_mut_ptr()
+                .copy_from_nonoverlapping(from.as_ptr(), from.len());
+        }
+        copy.seal()
+    }
+}
+
+/// Bytes that a task returns.
+pub struct ReturnedBytes {
+    memory: Arc<Memory>,
+    range: Range<usize>,
+}
+
+/// Takes what a task returns out of the reach of its code: what the program gets, no code of this process can write to.
+/// Also returns the number of bytes that were copied.
+///
+/// Memory that the task has made stays writable for whatever still refers to it: an array or a view in a cache, a
+/// `memoryview`, an object in a reference cycle. All of these hold its handle, so there are more handles than those of
+/// `returned`, and the program gets a copy, one for all parts of the same memory. The caller has dropped the Python
+/// objects that `returned` comes from, and has the interpreter attached, so that no handle is made meanwhile.
+pub fn publish(returned: Vec<ReturnedBytes>) -> (Vec<Array<u8>>, u64) {
+    let mut memories: HashMap<*const Memory, (usize, Range<usize>)> = HashMap::new();
+    for ReturnedBytes { memory, range } in &returned {
+        let first = || (0, range.clone());
+        let (handles, all) = memories.entry(Arc::as_ptr(memory)).or_insert_with(first);
+        *handles += 1;
+        *all = all.start.min(range.start)..all.end.max(range.end);
+    }
+    let mut copies: HashMap<*const Memory, Array<u8>> = HashMap::new();
+    let mut copied = 0;
+    let mut arrays = Vec::with_capacity(returned.len());
+    for ReturnedBytes { memory, range } in &returned {
+        let (handles, all) = &memories[&Arc::as_ptr(memory)];
+        if !memory.writable || Arc::strong_count(memory) == *handles {
+            arrays.push(memory.part(range.clone()));
+            continue;
+        }
+        let copy = copies.entry(Arc::as_ptr(memory)).or_insert_with(|| {
+            copied += all.len() as u64;
+            memory.copy(all.clone())
+        });
+        arrays.push(copy.rows(range.start - all.start..range.end - all.start));
+    }
+    (arrays, copied)
 }
 
 impl Drop for Memory {
@@ -162,6 +215,14 @@ impl Buffer {
         }
         let address = buffer.buf_ptr().addr();
         Self::find(address, buffer.len_bytes(), arena, files, false)
+    }
+
+    /// These bytes, as a part of what a task returns.
+    pub fn returned(&self) -> ReturnedBytes {
+        ReturnedBytes {
+            memory: Arc::clone(&self.memory),
+            range: self.start..self.start + self.len,
+        }
     }
 
     /// A handle to exactly these bytes.

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 
-use crate::buffer::{Buffer, Memory, TASK, live};
+use crate::buffer::{Buffer, Memory, TASK, live, publish};
 use crate::engine::{LONGEST_INLINE, arena_full};
 use crate::failure::TaskError;
 use crate::process::{is_worker, set_worker};
@@ -135,11 +135,12 @@ pub fn answer(answer: Bound<'_, PyAny>) -> PyResult<Result<Reply, Typed<TaskErro
     }
     let (pickle, buffers, copied): (Bound<'_, PyBytes>, Option<Vec<PyRef<'_, Buffer>>>, u64) =
         answer.extract()?;
-    let mut arrays: Vec<_> = buffers
-        .iter()
-        .flatten()
-        .map(|buffer| buffer.array())
-        .collect();
+    let buffers = buffers.unwrap_or_default();
+    let returned = buffers.iter().map(|buffer| buffer.returned()).collect();
+    // The value was dropped when Python returned; these are the last objects that do not belong to the task's code.
+    drop((answer, buffers));
+    let (mut arrays, copied_here) = publish(returned);
+    let copied = copied + copied_here;
     let pickle = pickle.as_bytes();
     Ok(Ok(if pickle.len() > LONGEST_INLINE {
         // Without room it panics with `ArenaFull`, which reaches the program as the failure of the task.
