@@ -11,6 +11,7 @@ mod flat;
 mod futures;
 mod graph;
 mod groups;
+mod handles;
 #[path = "../common/mod.rs"]
 mod harness;
 mod inlined;
@@ -42,6 +43,7 @@ fn main() {
         futures::tests(),
         graph::tests(),
         groups::tests(),
+        handles::tests(),
         inlined::tests(),
         lanes::tests(),
         limiter::tests(),
