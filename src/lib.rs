@@ -210,6 +210,7 @@ mod exports {
     #[cfg(feature = "points")]
     #[doc(hidden)]
     pub use crate::sys::inject as failing_calls;
+    pub use crate::trace::escape::{escape_text, needs_escape};
     pub use crate::worker::{
         JobRng, Scratch, cancelled, init, rng, run_worker, scratch, scratch_for,
     };

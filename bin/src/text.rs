@@ -26,13 +26,20 @@ pub(crate) fn show_path(path: &Path) -> String {
     show_name(&path.to_string_lossy())
 }
 
-/// A name as part of a line: quoted and escaped where it contains control characters or starts or ends with a blank.
+/// A name as part of a line: quoted and escaped where a terminal would act on it, or where it starts or ends with a
+/// blank.
 pub(crate) fn show_name(text: &str) -> String {
-    if text.is_empty() || text.trim() != text || text.contains(|c: char| c.is_control()) {
+    if text.is_empty() || text.trim() != text || text.contains(is_hidden) {
+        // Escapes all that `is_hidden` names, and quotes.
         format!("{text:?}")
     } else {
         text.to_owned()
     }
+}
+
+/// Whether a line shows something else than the character.
+fn is_hidden(each: char) -> bool {
+    each == '\t' || arenite::needs_escape(each)
 }
 
 /// Joins lines by `; ` and escapes control characters: each failure is reported on one line.
@@ -44,7 +51,7 @@ pub(crate) fn one_line(text: &str) -> String {
         .collect();
     let mut joined = String::with_capacity(text.len());
     for c in lines.join("; ").chars() {
-        match c.is_control() {
+        match is_hidden(c) {
             true => joined.extend(c.escape_default()),
             false => joined.push(c),
         }
@@ -60,6 +67,7 @@ mod tests {
     fn text_becomes_one_line() {
         assert_eq!(one_line("a\n  b\n\n"), "a; b");
         assert_eq!(one_line("bell\x07"), "bell\\u{7}");
+        assert_eq!(one_line("a\u{202e}b"), "a\\u{202e}b");
     }
 
     #[test]
@@ -75,6 +83,8 @@ mod tests {
             (" a", "\" a\""),
             ("a\nb", "\"a\\nb\""),
             ("", "\"\""),
+            ("a\u{202e}b", "\"a\\u{202e}b\""),
+            ("a\u{feff}\u{2028}b", "\"a\\u{feff}\\u{2028}b\""),
         ] {
             assert_eq!(show_path(Path::new(path)), shown);
         }

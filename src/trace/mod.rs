@@ -2,6 +2,7 @@
 
 mod arrows;
 mod chrome;
+pub(crate) mod escape;
 mod report;
 mod summary;
 #[cfg(test)]

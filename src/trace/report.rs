@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::chrome::short;
+use super::escape::needs_escape;
 use super::summary::{COLOURS, Histogram, Incident, Incidents, Summary};
 use super::timeline;
 
@@ -230,7 +231,7 @@ pub(super) fn escaped(text: &str) -> String {
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
             '\n' => out.push('\n'),
-            c if c.is_control() => out.push('\u{fffd}'),
+            c if needs_escape(c) => out.push('\u{fffd}'),
             c => out.push(c),
         }
     }

@@ -9,8 +9,8 @@ use crate::arena::{ArenaFull, Block, Offset};
 use crate::array::{Array, ArrayMut, Shape};
 use crate::kernel::wire::{ArgWriter, Lease, Malformed, ReceivedArray, WordReader};
 use crate::kernel::{CHILDREN, GIVEN, MOVED, NAME_LIMIT, SPAWNS};
-use crate::supervisor::output::escape;
 use crate::sys::image::image;
+use crate::trace::escape;
 
 /// Most kernels that one reply may name.
 const MAX_KERNELS: u64 = 1024;

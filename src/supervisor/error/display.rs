@@ -6,7 +6,7 @@ use super::{
     Crash, Failed, FailedDependency, JobError, JobErrorKind, JobLimit, Rejection, WorkerExit,
 };
 use crate::supervisor::depend::limits::{MAX_OPEN_TASKS, MAX_SPAWN_DEPTH};
-use crate::supervisor::output::escape::escape_text;
+use crate::trace::escape::escape_text;
 
 impl fmt::Display for JobErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,9 +4,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use crate::supervisor::output::escape::escape_text;
 use crate::sys::crash::NotedCrash;
 use crate::sys::symbols::{self, Budget, Symbol};
+use crate::trace::escape::escape_text;
 
 /// Frames in the text of an error.
 const SHOWN: usize = 3;

@@ -7,10 +7,10 @@ use nix::sys::signal::Signal;
 use super::{Monitor, WORKER_EVENT};
 use crate::control::HandshakeError;
 use crate::supervisor::exit_causes;
-use crate::supervisor::output::escape;
 use crate::supervisor::settings::StartError;
 use crate::supervisor::worker::Status;
 use crate::sys::short_slice::ShortSlice;
+use crate::trace::escape;
 
 impl Monitor {
     /// Starts the workers that are missing.

@@ -1,8 +1,8 @@
 //! The last output of a worker that died.
 
-use super::escape;
 use crate::supervisor::error::{JobErrorKind, LostJobs, WorkerExit};
 use crate::sys::crash::NotedCrash;
+use crate::trace::escape;
 
 /// Limits on the lines that an error carries in addition to a traceback: number and bytes.
 const LINES: usize = 16;

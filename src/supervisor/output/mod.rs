@@ -1,7 +1,6 @@
 //! Worker output: read, split into lines, escaped, limited, attributed to jobs, handed to the sink. See
 //! `docs/design/worker-output.md`.
 
-pub(super) mod escape;
 pub(super) mod events;
 pub(super) mod last_words;
 mod log_line;

@@ -8,7 +8,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::escape;
 use super::last_words::{LastWords, UNKNOWN_JOB};
 use super::log_line::{LogLevel, LogLine, LogSource};
 use super::rate_cap::RateCap;
@@ -17,6 +16,7 @@ use super::traceback::{HEAD, Traceback};
 use crate::link::Phase;
 use crate::supervisor::exit_causes;
 use crate::sys::pipe::{self, Found};
+use crate::trace::escape;
 use crate::worker::frame;
 
 /// Bytes per read.

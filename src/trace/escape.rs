@@ -2,19 +2,22 @@
 
 use std::fmt::{self, Write};
 
-/// Displays a text with its control characters escaped: `\u{1b}` in place of the byte that begins a terminal escape.
-/// Tabs stay; newlines stay if `newlines` is set.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::supervisor) struct Escaped<'a> {
-    pub(in crate::supervisor) text: &'a str,
-    pub(in crate::supervisor) newlines: bool,
+/// Displays a text of several lines of which nothing makes a terminal do anything: see [`needs_escape`]. Newlines and
+/// tabs stay. For names and messages that come from files or from other programs.
+///
+/// ```
+/// assert_eq!(arenite::escape_text("red: \x1b[31m").to_string(), r"red: \u{1b}[31m");
+/// ```
+pub fn escape_text(text: &str) -> impl fmt::Display {
+    Escaped(text)
 }
+
+struct Escaped<'a>(&'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut rest = self.text;
-        let harmful = |each: char| !(each == '\n' && self.newlines) && needs_escape(each);
-        while let Some(at) = rest.find(harmful) {
+        let mut rest = self.0;
+        while let Some(at) = rest.find(|each: char| each != '\n' && needs_escape(each)) {
             f.write_str(&rest[..at])?;
             let each = rest[at..].chars().next().unwrap_or_default();
             write!(f, "{}", each.escape_default())?;
@@ -24,24 +27,20 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// Whether a terminal would act on the character: control characters, and marks that change the direction of the text
-/// around them.
-fn needs_escape(each: char) -> bool {
+/// Whether a terminal would act on the character: control characters but the tab, line separators, and marks that change
+/// the direction of the text around them.
+///
+/// ```
+/// assert!(arenite::needs_escape('\u{202e}') && !arenite::needs_escape('ä'));
+/// ```
+pub fn needs_escape(each: char) -> bool {
     each.is_control() && each != '\t'
         || matches!(each, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{feff}')
 }
 
-/// Escapes a text of several lines.
-pub(in crate::supervisor) fn escape_text(text: &str) -> Escaped<'_> {
-    Escaped {
-        text,
-        newlines: true,
-    }
-}
-
 /// Escapes one line of at most `limit` bytes. If it was longer, or `cut` bytes were removed before, a mark at the end
 /// counts the missing bytes. Bytes that are not UTF-8 are escaped.
-pub(in crate::supervisor) fn escape_line(bytes: &[u8], limit: usize, cut: u64) -> String {
+pub(crate) fn escape_line(bytes: &[u8], limit: usize, cut: u64) -> String {
     let mut text = String::with_capacity(bytes.len().min(limit));
     let mut used = 0;
     'cut: for chunk in bytes.utf8_chunks() {
