@@ -13,17 +13,21 @@ from . import _arenite, _pickle
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-#: Loads the extension from where this process has it, and runs tasks. The rest of the package is beside it; all that tasks
-#: need is found by the search path, which arrives as data.
+#: Loads the extension and its package from where this process has them, whatever the search path finds first, and runs
+#: tasks. All that these need is found by the search path of this process, which arrives as data.
 _PROGRAM = """\
 import sys
-from importlib.machinery import ExtensionFileLoader, ModuleSpec
+from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder
+from importlib.util import module_from_spec
 loader = ExtensionFileLoader('arenite._arenite', {path!r})
 spec = ModuleSpec('arenite._arenite', loader, origin={path!r})
 module = sys.modules['arenite._arenite'] = loader.create_module(spec)
 module.__spec__, module.__file__ = spec, spec.origin
 loader.exec_module(module)
-sys.path.append({folder!r})
+spec = PathFinder.find_spec('arenite', [{folder!r}])
+package = sys.modules['arenite'] = module_from_spec(spec)
+package._arenite = module
+spec.loader.exec_module(package)
 module.run_worker(f'{{sys.implementation.cache_tag}} {{sys.version.split()[0]}}'.encode())
 """
 

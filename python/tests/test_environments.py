@@ -1,6 +1,7 @@
 """Where programs run: started in any way, in any process, with any search path."""
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -37,6 +38,33 @@ SQUARES = """
 def test_flags_of_the_interpreter(flags):
     ran = harness.script(SQUARES, "one", flags=flags, cwd="/").ok()
     assert ran.out.splitlines() == [*(f"(arenite:0) square of {n}" for n in range(3)), "[0, 1, 4] ['one']"]
+
+
+def test_another_copy_of_the_package_is_found_first(tmp_path):
+    """Workers run the copy that the program runs: a checkout in front of an installed package, for example."""
+    for name in ("first", "second"):
+        copied = tmp_path / name / "arenite"
+        shutil.copytree(Path(arenite.__file__).parent, copied, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+        for extension in Path(arenite.__file__).parent.glob("*.so"):
+            (copied / extension.name).symlink_to(extension)
+    program = """
+        import sys
+        sys.path.insert(0, sys.argv[1])
+        import arenite
+
+        def files():
+            import arenite, arenite._pickle, sys
+            loaded = [module for name, module in sys.modules.items() if name.split(".")[0] == "arenite"]
+            return {module.__file__ for module in loaded}
+
+        with arenite.Executor(1) as executor:
+            print(*executor.submit(files).result(), sep="\\n")
+    """
+    # An interpreter finds the second one first.
+    paths = os.pathsep.join([str(tmp_path / "second"), *PATHS])
+    ran = harness.script(program, tmp_path / "first", env={**os.environ, "PYTHONPATH": paths}, cwd="/").ok()
+    files = ran.out.split()
+    assert len(files) > 3 and all(file.startswith(f"{tmp_path}/first/arenite/") for file in files), files
 
 
 @pytest.mark.parametrize("how", ["-", "-c"])
