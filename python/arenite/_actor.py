@@ -55,6 +55,7 @@ class Actor:
             error = actor.exception()
             return failed(error) if error is not None else _inline.call(getattr(actor.result(), name), args, kwargs)
         engine, private = executor._engine, executor._private
+        is_pickled = False
         try:
             if kwargs:
                 plain, kind, call = None, 0, (args, kwargs)
@@ -64,11 +65,12 @@ class Actor:
             if plain is None:
                 plain, buffers, copied = _pickle.dump(call, engine, private)
                 engine.count_copied(copied)
+            is_pickled = True
             task = actor.call(name.encode(), plain, kind, buffers or None)
         except Exception as error:
             executor._check_open()
-            if engine.is_foreign:
-                raise
+            if engine.is_foreign or is_pickled and isinstance(error, ValueError):
+                raise  # What is lent to it is not free.
             return failed(error)
         return Future(task, executor._private_results, executor._cancel_running, executor._load)
 

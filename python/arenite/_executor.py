@@ -230,7 +230,8 @@ class Executor(BaseExecutor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Submits a task: the call `fn(*args, **kwargs)` in a worker. Returns its future.
 
-        Arguments that cannot be pickled make the future fail. Raises RuntimeError after `shutdown`.
+        Arguments that cannot be pickled make the future fail. Raises RuntimeError after `shutdown`, and ValueError if what
+        `arenite.mut` lends to the task is lent already, overlaps another argument, or goes to a task with retries.
         """
         return self._submit(self._plain, fn, args, kwargs)
 
@@ -250,6 +251,7 @@ class Executor(BaseExecutor):
         if self._inline:
             return _inline.call(fn, args, kwargs)  # type: ignore[arg-type]
         engine, private = self._engine, self._private
+        is_pickled = False
         try:
             function = fn if isinstance(fn, _pickle.Function) else _pickle.pickle_function(fn, engine, private)
             if kwargs:
@@ -262,12 +264,14 @@ class Executor(BaseExecutor):
                 buffers, copied = [*buffers, *others], copied + more
             if copied:
                 engine.count_copied(copied)
-            task = engine.submit(function.head, plain, kind, buffers or None, configured._named(name or _name(fn)))
+            options = configured._named(name or _name(fn))
+            is_pickled = True
+            task = engine.submit(function.head, plain, kind, buffers or None, options)
         except Exception as error:
             if self._is_closed:
                 self._raise_closed()
-            if engine.is_foreign:
-                raise
+            if engine.is_foreign or is_pickled and isinstance(error, ValueError):
+                raise  # What is lent to it is not free.
             return failed(error)
         return Future(task, self._private_results, self._cancel_running, self._load)
 

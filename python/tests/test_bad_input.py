@@ -98,14 +98,12 @@ def test_mut(executor):
     ]:
         with pytest.raises(error, match=words):
             arenite.mut(value)
-    for arguments, words in [
-        ([arenite.mut(np.ones(3))], "make it with ex.empty"),
-        ([arenite.mut(out[0:3]), arenite.mut(out[2:4])], "overlapping"),
-    ]:
-        with pytest.raises(ValueError, match=words):
-            executor.submit(max, *arguments).result()
+    with pytest.raises(ValueError, match="make it with ex.empty"):
+        executor.submit(max, arenite.mut(np.ones(3))).result()
+    with pytest.raises(ValueError, match="overlapping"):
+        executor.submit(max, arenite.mut(out[0:3]), arenite.mut(out[2:4]))
     with pytest.raises(ValueError, match="cannot be retried"):
-        executor.options(retries=1).submit(len, arenite.mut(out[0])).result()
+        executor.options(retries=1).submit(len, arenite.mut(out[0]))
     assert executor.submit(len, arenite.mut(out[0])).result() == 10
 
 
@@ -116,7 +114,7 @@ def test_a_slice_that_another_task_has(executor, tmp_path):
     busy = executor.submit(lambda rows, gate: open(gate).read(), arenite.mut(out[0:3]), gate)
     try:
         with pytest.raises(ValueError, match="lent to another task.* wait for it, or pass slices that do not overlap"):
-            executor.submit(len, arenite.mut(out[2:4])).result()
+            executor.submit(len, arenite.mut(out[2:4]))
     finally:
         with harness.waiting("the task to read"):
             gate.write_text("go")

@@ -215,9 +215,9 @@ def test_many_tasks_fill_slices_of_one_array(executor):
 def test_overlapping_slices_are_refused(executor):
     out = executor.zeros((64, 100), np.uint8)
     with pytest.raises(ValueError, match="overlap"):
-        executor.submit(lambda one, other: None, arenite.mut(out[0:33]), arenite.mut(out[32:64])).result()
+        executor.submit(lambda one, other: None, arenite.mut(out[0:33]), arenite.mut(out[32:64]))
     with pytest.raises(ValueError, match="another argument reads"):
-        executor.submit(lambda target, source: None, arenite.mut(out[0:33]), out[32:64]).result()
+        executor.submit(lambda target, source: None, arenite.mut(out[0:33]), out[32:64])
     assert not out.any()
 
 
@@ -232,7 +232,7 @@ def test_a_slice_in_use_is_refused_until_its_task_has_ended(executor, tmp_path):
 
     held = executor.submit(fill_after, str(gate), arenite.mut(out[0:33]), 3)
     with pytest.raises(ValueError, match="overlap"):
-        executor.submit(fill, arenite.mut(out[32:64]), 4).result()
+        executor.submit(fill, arenite.mut(out[32:64]), 4)
     with harness.waiting("the task to open its gate"):
         open(gate, "w").close()
     held.result()
