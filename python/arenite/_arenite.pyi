@@ -1,5 +1,6 @@
 """The engine: the extension module of this package."""
 
+from collections.abc import Callable
 from os import PathLike
 from typing import Any, final
 
@@ -16,10 +17,11 @@ __all__ = [
     "TaskArena",
     "__version__",
     "after_fork",
-    "check_plain",
+    "escape",
     "is_cancelled",
     "is_worker",
     "join_all",
+    "load_plain",
     "map_file",
     "next_events",
     "report",
@@ -29,10 +31,16 @@ __all__ = [
 __version__: str
 
 def after_fork() -> None: ...
-def check_plain(pickle: bytes) -> None: ...
+def escape(text: str) -> str: ...
 def is_cancelled() -> bool: ...
 def is_worker() -> bool: ...
 def join_all() -> None: ...
+def load_plain(
+    pickle: bytes,
+    buffers: list[Any],
+    buffered: int,
+    makers: dict[tuple[str, str], tuple[Callable[..., Any], str | None]],
+) -> Any: ...
 def map_file(fd: int) -> Buffer: ...
 def next_events(timeout: float) -> tuple[list[int], list[tuple[int, str, int, str]]]: ...
 def report(token: int) -> None: ...

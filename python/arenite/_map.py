@@ -6,6 +6,7 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Sized
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -297,16 +298,16 @@ class Results(Generic[T]):
             if self._chunksize == 1:
                 return True, [value]
             is_whole, values = value
-            if len(values) != entry.calls:
-                raise RuntimeError(f"the worker sent {len(values)} results of {entry.calls} calls")
-            if not is_whole:
+            if type(values) is not list or len(values) != entry.calls:
+                raise RuntimeError(f"the worker did not send the results of {entry.calls} calls")
+            if is_whole is not True:
                 values = [self._failed(one) if type(one) is Raised else one for one in values]
-            return is_whole, values
+            return is_whole is True, values
         except Exception as raised:
             return False, [_Failed(raised)] * entry.calls
 
     def _failed(self, raised: Raised) -> _Failed:
-        return _Failed(load_error(raised.pickle, self._load))
+        return _Failed(make=partial(load_error, raised.pickle, self._load))
 
     def _left(self) -> float | None:
         """Seconds until the timeout."""
@@ -381,10 +382,18 @@ class _Entry:
 class _Failed:
     """In the place of a value: the failure of a task."""
 
-    __slots__ = ("error",)
+    __slots__ = ("_error", "_make")
 
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
+    def __init__(self, error: BaseException | None = None, make: Callable[[], BaseException] = RuntimeError) -> None:
+        self._error = error
+        #: Makes the exception when it is asked for: those of many calls would take much memory at once.
+        self._make = make
+
+    @property
+    def error(self) -> BaseException:
+        if self._error is None:
+            self._error = self._make()
+        return self._error
 
 
 def _pieces(values: deque[Any]) -> Iterator[Any]:

@@ -1,36 +1,28 @@
 """What a sandboxed task may return: plain values.
 
 Its worker may run hostile code, and a pickle can call anything. So the worker pickles numbers, text, bytes, containers,
-dates and arrays only, and the program unpickles nothing else: it checks the opcodes, and the names of what is called are
-in a list.
+dates and arrays only, and the program reads nothing else: the extension checks opcodes and limits (`load_plain`), and
+what it calls are the functions at the end of this module. These make no object whose size comes from a number.
 """
 
 from __future__ import annotations
 
 import builtins
 import io
+import math
 import pickle
-from functools import partial
+import re
+from collections import Counter, OrderedDict, deque
+from datetime import date, datetime, time, timedelta, timezone
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from . import _errors, _pickle
-from ._arenite import Buffer, check_plain
+from ._arenite import Buffer, escape, load_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-#: What a pickle may call, by its module: functions and types of the standard library that keep their arguments, and those
-#: of this module, which check them.
-_CALLED = {
-    "builtins": {"complex", "range", "slice"},
-    "collections": {"Counter", "OrderedDict", "deque"},
-    "datetime": {"date", "datetime", "time", "timedelta", "timezone"},
-    "decimal": {"Decimal"},
-    "fractions": {"Fraction"},
-    "arenite._plain": {"_array", "_exception", "_scalar"},
-    "arenite._worker": {"Raised"},
-}
 #: Attributes of exceptions that are sent.
 _ATTRIBUTES = ("__notes__", "name", "limit", "requested", "free", "capacity", "largest_free")
 
@@ -48,8 +40,9 @@ class _PlainPickler(pickle.Pickler):
             return _reduce_exception(obj)
         # The object itself, or what makes it.
         called = obj if isinstance(obj, (type, FunctionType)) else kind
-        if called.__qualname__ in _CALLED.get(called.__module__, ()):
-            return NotImplemented
+        if (called.__module__, called.__qualname__) in _MAKERS:
+            # Before Python 3.12 its pickle is text, with a number of any length in it.
+            return (kind, (obj.numerator, obj.denominator)) if kind.__name__ == "Fraction" else NotImplemented
         name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
         raise TypeError(
             f"a task in a sandbox cannot return an object of type {name}: return numbers, text, bytes, dates, numpy "
@@ -60,6 +53,12 @@ class _PlainPickler(pickle.Pickler):
         import numpy
 
         if type(obj) is numpy.ndarray and not obj.dtype.hasobject:
+            if obj.size:
+                low, high = _pickle._extent(obj)
+                if obj.nbytes > high - low:
+                    # Elements that share memory, as in the result of `broadcast_to`: the program takes no array that is
+                    # longer than its data.
+                    obj = obj.copy()
             reduced = self.beside.reduce_array(obj)
             if reduced is NotImplemented:
                 order: Any = "C" if obj.flags.c_contiguous or not obj.flags.f_contiguous else "F"
@@ -86,37 +85,6 @@ def _description(dtype: Any) -> Any:
     return dtype_to_descr(dtype)
 
 
-def _dtype(description: Any) -> Any:
-    import numpy
-    from numpy.lib.format import descr_to_dtype
-
-    dtype = descr_to_dtype(description)
-    if not isinstance(dtype, numpy.dtype) or dtype.hasobject:
-        raise pickle.UnpicklingError("an array of a sandboxed task refers to objects")
-    return dtype
-
-
-def _array(
-    data: Any, description: Any, shape: Any, order: Any, strides: Any = None, start: Any = 0, private: bool = False
-) -> Any:
-    import numpy
-
-    # An array keeps the address of its data: that must not be able to grow.
-    if type(data) is not bytes and type(data) is not Buffer:
-        raise pickle.UnpicklingError("an array of a sandboxed task has no data")
-    memory: Any = data
-    # numpy checks that the elements lie within it.
-    if order is None:
-        array: Any = numpy.ndarray(shape, _dtype(description), buffer=memory, offset=start, strides=strides)
-    else:
-        array = numpy.ndarray(shape, _dtype(description), buffer=memory, order=order)
-    return array.copy("A") if private else array
-
-
-def _scalar(data: Any, description: Any) -> Any:
-    return _array(data, description, (), "C")[()]
-
-
 def _reduce_exception(error: BaseException) -> Any:
     kind = type(error)
     if _exception_type(kind.__module__, kind.__qualname__) is not kind:
@@ -134,29 +102,6 @@ def _exception_type(module: Any, name: Any) -> Any:
     return found if isinstance(found, type) and issubclass(found, Exception) else None
 
 
-def _exception(module: Any, name: Any, arguments: Any, attributes: Any) -> Any:
-    kind = _exception_type(module, name)
-    if kind is None or type(arguments) is not tuple or type(attributes) is not dict:
-        raise pickle.UnpicklingError("an exception of a sandboxed task is damaged")
-    error = kind(*arguments)
-    for attribute in _ATTRIBUTES:
-        if attribute in attributes:
-            setattr(error, attribute, attributes[attribute])
-    return error
-
-
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, data: bytes, buffers: Sequence[Any], private: bool) -> None:
-        super().__init__(io.BytesIO(data), fix_imports=False, buffers=buffers)
-        self.private = private
-
-    def find_class(self, module: str, name: str) -> Any:
-        if name in _CALLED.get(module, ()):
-            found = super().find_class(module, name)
-            return partial(_array, private=True) if self.private and found is _array else found
-        raise pickle.UnpicklingError(f"a sandboxed worker sent a call of {module}.{name}, which is not allowed")
-
-
 def dump(value: Any, arena: _pickle.Arena | None, private: bool = False) -> tuple[bytes, list[Any], int]:
     """Pickles a plain value, as `_pickle.dump` does others. Raises TypeError for all others."""
     file, beside = io.BytesIO(), _pickle.Beside(arena, private)
@@ -166,6 +111,243 @@ def dump(value: Any, arena: _pickle.Arena | None, private: bool = False) -> tupl
 
 def load(data: Any, buffers: Sequence[Any] = (), private: bool = False) -> Any:
     """Returns the value of a pickle that a sandboxed worker has sent."""
-    data = bytes(data)
-    check_plain(data)
-    return _Unpickler(data, buffers, private).load()
+    nbytes = sum(buffer.nbytes for buffer in buffers)
+    return load_plain(bytes(data), list(buffers), nbytes, _PRIVATE_MAKERS if private else _MAKERS)
+
+
+# ---- what makes objects in the program: for any arguments, since hostile code chooses them
+
+
+def _refused(what: str) -> pickle.UnpicklingError:
+    return pickle.UnpicklingError(f"a sandboxed worker sent {what}")
+
+
+def _are(kinds: Any, *values: Any) -> bool:
+    return all(type(value) in kinds for value in values)
+
+
+#: Bits of the parts of a fraction: finding their common divisor takes the square of it.
+_LONGEST_FRACTION = 1 << 14
+#: A part of a date.
+_LARGEST = 1 << 40
+#: Elements of an array whose elements take no memory.
+_MOST_EMPTY = 1 << 16
+#: A type of elements other than a structure, as `numpy.dtype.str` is.
+_TYPE = re.compile(r"[<>|=]?[biufcSUVmM][0-9]{0,9}(\[[0-9]{0,9}[A-Za-zμ]{1,7}(/[0-9]{1,9})?\])?").fullmatch
+
+
+def _complex(real: Any, imag: Any) -> complex:
+    if not _are((float,), real, imag):
+        raise _refused("a complex number of other things than numbers")
+    return complex(real, imag)
+
+
+def _range(start: Any, stop: Any, step: Any) -> range:
+    if not _are((int,), start, stop, step):
+        raise _refused("a range of other things than integers")
+    return range(start, stop, step)
+
+
+def _counter(counts: Any = None) -> Counter[Any]:
+    counter: Counter[Any] = Counter()
+    if type(counts) is not dict:
+        raise _refused("a Counter of something else than a dictionary")
+    # One by one, as the dictionary was filled. `update` would copy it into a table of another size, for which the time
+    # that its keys take was not found out.
+    for key, count in counts.items():
+        counter[key] = count
+    return counter
+
+
+def _ordered_dict() -> OrderedDict[Any, Any]:
+    return OrderedDict()
+
+
+def _deque(items: Any = (), maxlen: Any = None) -> deque[Any]:
+    if items != () or not _are((int, type(None)), maxlen):
+        raise _refused("a deque of something else than its length")
+    return deque((), maxlen)
+
+
+def _of_date(kind: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns what makes a date or time of its pickled state."""
+
+    def make(*arguments: Any) -> Any:
+        for argument in arguments:
+            if type(argument) is int and abs(argument) < _LARGEST:
+                continue
+            if type(argument) is timezone or type(argument) is timedelta:
+                continue
+            if type(argument) not in (bytes, str) or len(argument) > 100:
+                raise _refused(f"a {kind.__name__} of something else than numbers")
+        return kind(*arguments)
+
+    return make
+
+
+def _decimal(text: Any) -> Any:
+    from decimal import Decimal
+
+    if type(text) is not str:
+        raise _refused("a Decimal of something else than text")
+    return Decimal(text)
+
+
+def _fraction(numerator: Any, denominator: Any) -> Any:
+    from fractions import Fraction
+
+    if not _are((int,), numerator, denominator):
+        raise _refused("a Fraction of something else than integers")
+    if max(numerator.bit_length(), denominator.bit_length()) > _LONGEST_FRACTION:
+        raise _refused(
+            f"a Fraction with an integer of more than {_LONGEST_FRACTION} bits: return its numerator and denominator, or "
+            "run the task without a sandbox"
+        )
+    return Fraction(numerator, denominator)
+
+
+def _raised(text: Any, data: Any) -> Any:
+    from ._worker import Raised
+
+    if type(text) is not str or type(data) is not bytes:
+        raise _refused("an exception that is none")
+    return Raised(text, data)
+
+
+def _dtype(description: Any) -> Any:
+    import numpy
+    from numpy.lib.format import descr_to_dtype
+
+    _check_type(description)
+    dtype = descr_to_dtype(description)
+    if not isinstance(dtype, numpy.dtype) or dtype.hasobject:
+        raise _refused("an array that refers to objects")
+    return dtype
+
+
+def _check_type(description: Any) -> None:
+    """Refuses what `numpy.dtype` would read as more than one type. The reader limits how deep and long it is."""
+    if type(description) is str:
+        if not _TYPE(description):
+            raise _refused(f"an array of the type {description!r:.50}")
+        return
+    if type(description) is not list:
+        raise _refused("an array whose type is not described")
+    for field in description:
+        if type(field) is not tuple or not 2 <= len(field) <= 3:
+            raise _refused("an array whose type is not described")
+        _check_type(field[1])
+        if len(field) == 3 and _count(field[2]) > _MOST_EMPTY and not _dtype(field[1]).itemsize:
+            raise _refused("an array whose elements have no memory")
+
+
+def _count(shape: Any) -> int:
+    """The number of elements of an array of this shape."""
+    if type(shape) is not tuple or len(shape) > 64 or not _are((int,), *shape):
+        raise _refused("an array without a shape")
+    if any(not 0 <= extent < 1 << 63 for extent in shape):
+        raise _refused("an array with a shape of no array")
+    return math.prod(shape)
+
+
+def _array(data: Any, description: Any, shape: Any, order: Any, strides: Any = None, start: Any = 0) -> Any:
+    import numpy
+
+    # An array keeps the address of its data: that must not be able to grow.
+    if type(data) is not bytes and type(data) is not Buffer:
+        raise _refused("an array without data")
+    dtype, count = _dtype(description), _count(shape)
+    if count * dtype.itemsize > len(data) or count > max(len(data), _MOST_EMPTY):
+        raise _refused(f"an array of {count} elements of {dtype.itemsize} bytes for {len(data)} bytes of data")
+    memory: Any = data
+    # numpy checks that the elements lie within it.
+    if order is not None:
+        return numpy.ndarray(shape, dtype, buffer=memory, order=order)
+    return numpy.ndarray(shape, dtype, buffer=memory, offset=start, strides=strides)
+
+
+def _private_array(*arguments: Any) -> Any:
+    return _array(*arguments).copy("A")
+
+
+def _scalar(data: Any, description: Any) -> Any:
+    return _array(data, description, (), "C")[()]
+
+
+def _exception(module: Any, name: Any, arguments: Any, attributes: Any) -> Any:
+    kind = _exception_type(module, name)
+    if kind is None or type(arguments) is not tuple or type(attributes) is not dict:
+        raise _refused("an exception that is none")
+    _check_exception(kind, arguments)
+    error = _shown(kind, arguments)
+    for attribute in _ATTRIBUTES:
+        value = attributes.get(attribute)
+        if type(value) is str:
+            setattr(error, attribute, escape(value))
+        elif type(value) is int and attribute not in ("__notes__", "name"):
+            setattr(error, attribute, value)
+        elif type(value) is list and attribute == "__notes__" and _are((str,), *value):
+            error.__notes__ = [escape(note) for note in value]
+    return error
+
+
+def _check_exception(kind: type[Exception], arguments: tuple[Any, ...]) -> None:
+    """Refuses arguments with which an exception takes more memory when it is shown than when it is made."""
+    if issubclass(kind, UnicodeError) and kind is not UnicodeError:
+        *_, text, start, end, _ = arguments
+        is_of_text = isinstance(text, (str, bytes)) and _are((int,), start, end)
+        if not is_of_text or not 0 <= start <= end <= len(text):
+            raise _refused("an error of a text, at a place that is not there")
+    if issubclass(kind, SyntaxError) and len(arguments) > 1:
+        _, place = arguments
+        numbers = [part for part in place if type(part) is int] if type(place) is tuple else [-2]
+        if not all(-1 <= number <= _MOST_EMPTY << 8 for number in numbers[:1]) or max(numbers[1:], default=0) > _MOST_EMPTY:
+            raise _refused("a syntax error at a place that no file has")
+
+
+def _shown(kind: type[Exception], arguments: tuple[Any, ...]) -> Exception:
+    """Returns an exception whose message has no control characters."""
+    error = kind(*arguments)
+    try:
+        text = str(error)
+        if issubclass(kind, SyntaxError) and len(arguments) > 1:
+            # Shown, too.
+            text += "".join(part for part in arguments[1] if type(part) is str)
+    except Exception:
+        return error  # Showing it says that it cannot be shown.
+    if text == escape(text):
+        return error
+    return kind(*(_escaped(argument) for argument in arguments))
+
+
+def _escaped(argument: Any) -> Any:
+    if isinstance(argument, str):
+        return escape(argument)
+    if type(argument) is tuple:
+        return tuple(escape(part) if isinstance(part, str) else part for part in argument)
+    return argument
+
+
+#: What a pickle may call, by module and name: a function here in the place of what the worker names, and how its objects
+#: are filled.
+_MAKERS: dict[tuple[str, str], tuple[Callable[..., Any], str | None]] = {
+    ("builtins", "complex"): (_complex, None),
+    ("builtins", "range"): (_range, None),
+    ("builtins", "slice"): (slice, None),
+    ("collections", "Counter"): (_counter, None),
+    ("collections", "OrderedDict"): (_ordered_dict, "update"),
+    ("collections", "deque"): (_deque, "append"),
+    ("datetime", "date"): (_of_date(date), None),
+    ("datetime", "datetime"): (_of_date(datetime), None),
+    ("datetime", "time"): (_of_date(time), None),
+    ("datetime", "timedelta"): (_of_date(timedelta), None),
+    ("datetime", "timezone"): (_of_date(timezone), None),
+    ("decimal", "Decimal"): (_decimal, None),
+    ("fractions", "Fraction"): (_fraction, None),
+    ("arenite._plain", "_array"): (_array, None),
+    ("arenite._plain", "_exception"): (_exception, None),
+    ("arenite._plain", "_scalar"): (_scalar, None),
+    ("arenite._worker", "Raised"): (_raised, None),
+}
+#: The same, with arrays that have their own memory.
+_PRIVATE_MAKERS = {**_MAKERS, ("arenite._plain", "_array"): (_private_array, None)}

@@ -243,8 +243,9 @@ def load_error(data: bytes, load: Callable[..., Any]) -> BaseException:
 
     made: Any = None
     try:
-        stored, name, message, trace = load(data, ())
-        trace = str(trace)
+        stored, *texts = load(data, ())
+        # They are shown: nothing in them may act on a terminal.
+        name, message, trace = map(_arenite.escape, texts)
     except Exception as error:
         return RemoteError(f"the exception of the task cannot be read: {error!r}")
     if stored is not None:

@@ -7,7 +7,7 @@ use arenite::{
     ArenaFull, FailedDependency, JobError, JobErrorKind, JobLimit, KernelError, WorkerExit,
 };
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::{PyBytes, PyDict, PyString};
 
 /// The exception that a task raised: how it reads, and its pickle.
 pub struct TaskError {
@@ -38,6 +38,20 @@ impl KernelError for TaskError {
             pickle: pickle.to_vec(),
         })
     }
+}
+
+/// Returns a text of which nothing makes a terminal do anything: with escapes for control characters, and for halves of
+/// surrogate pairs.
+#[pyfunction]
+pub fn escape(text: &Bound<'_, PyString>) -> PyResult<String> {
+    let text = match text.to_str() {
+        Ok(text) => text.to_owned(),
+        Err(_) => {
+            let bytes = text.call_method1("encode", ("utf-8", "backslashreplace"))?;
+            bytes.call_method0("decode")?.extract()?
+        }
+    };
+    Ok(arenite::escape_text(&text).to_string())
 }
 
 /// The error of a job as a dictionary: `kind` says which of the other keys there are.

@@ -37,9 +37,11 @@ mod _arenite {
     #[pymodule_export]
     use crate::events::next_events;
     #[pymodule_export]
+    use crate::failure::escape;
+    #[pymodule_export]
     use crate::options::{Limiter, Options};
     #[pymodule_export]
-    use crate::plain::check_plain;
+    use crate::plain::load_plain;
     #[pymodule_export]
     use crate::process::{after_fork, is_worker};
     #[pymodule_export]

@@ -37,6 +37,10 @@ def double_in_arena(values):
     return out
 
 
+def broadcast(values, rows):
+    return np.broadcast_to(values, (rows, len(values)))
+
+
 def decode_with_pillow(data):
     from PIL import Image
 

@@ -1,6 +1,7 @@
 """Executors with a sandbox: what tasks can do there, and what hostile ones try in vain."""
 
 import collections
+import contextlib
 import datetime
 import decimal
 import fractions
@@ -9,6 +10,8 @@ import os
 import pickle
 import platform
 import signal
+import time
+import traceback
 
 import arenite
 import harness
@@ -335,6 +338,9 @@ HOSTILE = {
     "an array before its data": pickle.dumps(array_of(b"12345678" * 4, "<i8", (2,), None, (-8,), 0), 5),
     "an array of objects": pickle.dumps(array_of(b"12345678", "O"), 5),
     "a structure with objects": pickle.dumps(array_of(b"12345678", [("a", "O")]), 5),
+    "a list that contains itself": b"\x80\x05]\x94h\x00a.",
+    "a list that is filled where it is part of another one": b"\x80\x05]\x94(]\x94h\x01h\x01Nae.",
+    "a range of text": b"\x80\x05\x8c\x08builtins\x8c\x05range\x93\x8c\x01a\x85R.",
     "an exception that ends the program": pickle.dumps(
         in_sandbox.Bomb(_plain()._exception, ("builtins", "SystemExit", (), {})), 5
     ),
@@ -348,6 +354,177 @@ def test_hostile_pickles(ex, what):
     error = ex.submit(in_sandbox.raw_reply, HOSTILE[what]).exception()
     assert isinstance(error, Exception), error
     next_one_works(ex)
+
+
+def call(module, name, *arguments):
+    """Opcodes of a call."""
+    return text(module) + text(name) + b"\x93(" + b"".join(arguments) + b"tR"
+
+
+def text(content):
+    return b"X" + len(content).to_bytes(4, "little") + content.encode()
+
+
+def integer(value):
+    data = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+    return b"\x8b" + len(data).to_bytes(4, "little") + data
+
+
+def array(description, *rest):
+    return call("arenite._plain", "_array", b"C\x08" + bytes(8), description, *rest)
+
+
+def exception(name, *arguments):
+    return call("arenite._plain", "_exception", text("builtins"), text(name), b"(" + b"".join(arguments) + b"t", b"}")
+
+
+def exceptions_in(levels):
+    made = exception("ValueError")
+    for _ in range(levels):
+        made = exception("ExceptionGroup", text("all"), b"](" + made + b"e")
+    return made
+
+
+def walking(count):
+    """Integers with different hashes, for which a dictionary looks at thousands of places each."""
+    size, at, taken = 1 << 14, 1, []
+    while len(taken) < 5600:
+        taken.append(at)
+        at = (5 * at + 1) % size
+    keys, taken, key = list(taken), set(taken), size
+    while len(keys) < 5600 + count:
+        key += 1
+        at, rest, steps = key % size, key, 0
+        while at in taken:
+            steps, rest = steps + 1, rest >> 5
+            at = (5 * at + rest + 1) % size
+        if steps > 2500:
+            keys.append(key)
+            taken.add(at)
+    return keys
+
+
+#: Limits: what reading or using the value would take, and a word of what is said.
+COSTLY = {
+    "a deep tuple": (b")" + b"\x85" * 1_000_000, "100 levels"),
+    "a deep tuple as a key": (b"}" + b")" + b"\x85" * 1_000_000 + b"Ns", "100 levels"),
+    "a deep tuple in a set": (b"(" + b")" + b"\x85" * 1_000_000 + b"\x91", "100 levels"),
+    "deep lists": (b"]" * 1_000_000 + b"a" * 999_999, "100 levels"),
+    "deep exceptions": (exceptions_in(60), "100 levels"),
+    "a tuple of itself twice, as a key": (
+        b"}" + b")\x94" + b"".join(b"h%c\x86\x94" % number for number in range(64)) + b"Ns", "shared object"),
+    "a tuple of itself twice": (b")\x94" + b"".join(b"h%c\x86\x94" % number for number in range(64)), "shared object"),
+    "a long key again and again": (
+        b"(" + b"N" * 100_000 + b"t\x94}(" + b"h\x00N" * 10_000 + b"u", "elements"),
+    "keys with the same hash": (
+        b"}(" + b"".join(integer(number * ((1 << 61) - 1)) + b"N" for number in range(20_000)) + b"u", "collide"),
+    "keys that are looked for in the same places": (
+        b"}(" + b"".join(integer(key) + b"N" for key in walking(700)) + b"u", "collide"),
+    "members with the same hash": (
+        b"\x8f(" + b"".join(integer(number * ((1 << 61) - 1)) for number in range(20_000)) + b"\x90", "collide"),
+    "frozen members with the same hash": (
+        b"(" + b"".join(integer(number * ((1 << 61) - 1)) for number in range(20_000)) + b"\x91", "collide"),
+    "a deque of a number": (call("collections", "deque", call("builtins", "range", integer(0), integer(10**12), integer(1))),
+                            "deque"),
+    "a Counter of a number": (
+        call("collections", "Counter", call("builtins", "range", integer(0), integer(10**12), integer(1))), "Counter"),
+    "an OrderedDict of a number": (
+        call("collections", "OrderedDict", call("builtins", "range", integer(0), integer(9), integer(1))), "argument"),
+    "a Fraction of a text": (call("fractions", "Fraction", text("1e999999999")), "argument"),
+    "a Fraction of a Decimal": (
+        call("fractions", "Fraction", call("decimal", "Decimal", text("1e99999999")), integer(1)), "Fraction"),
+    "a Fraction of long integers": (call("fractions", "Fraction", integer(3**20_000), integer(7**20_000)), "bits"),
+    "a long integer": (integer(1 << (1 << 24)), "integer of"),
+    "an array of stride 0": (array(text("<f8"), integer(2**33) + b"\x85", b"N", integer(0) + b"\x85", integer(0)), "for 8 bytes"),
+    "an array without memory": (array(text("|V0"), integer(2**40) + b"\x85", text("C")), "for 8 bytes"),
+    "an array of another array": (array(text("(2000000000)f8"), b")", text("C")), "type"),
+    "an array of a deep type": (array((b"]((" + text("f")) * 60 + text("<f8") + b"te" * 60, b")", text("C")), "100 levels"),
+    "an array of a type in brackets": (array(text("(" * 200_000 + "f8"), b")", text("C")), "type"),
+    "many empty sets": (b"(" + b"\x8f" * 2_000_000 + b"t", "bytes of memory"),
+    "a syntax error far to the right": (
+        exception("SyntaxError", text("x"), b"(" + text("f") + integer(1) + integer(1) + text("y") + integer(1) + integer(10**12)
+                  + b"t"), "place"),
+    "an error of a text, outside of it": (
+        exception("UnicodeDecodeError", text("utf-8"), b"C\x01a", integer(-(10**9)), integer(10**9), text("why")), "place"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", COSTLY)
+def test_costly_pickles_are_refused(what):
+    """In the time and memory of their length. In the program's own process: it would not survive them."""
+    data, word = COSTLY[what]
+    before = time.thread_time()
+    with pytest.raises(Exception, match=word) as caught:
+        _plain().load(b"\x80\x05" + data + b".")
+    print(f"{time.thread_time() - before:.3f} s")
+    assert not isinstance(caught.value, (MemoryError, RecursionError, SystemError))
+
+
+def test_a_costly_value_costs_one_task(ex):
+    error = ex.submit(in_sandbox.raw_reply, b"\x80\x05" + COSTLY["a deep tuple as a key"][0] + b".").exception()
+    assert "more than 100 levels deep" in str(error) and "return arrays" in str(error), error
+    next_one_works(ex)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        list(range(100_000)),
+        {number: str(number) for number in range(100_000)},
+        {(row, column) for row in range(300) for column in range(300)},
+        frozenset(number << 40 for number in range(50_000)),
+        {number / 8 for number in range(50_000)},
+        {-number * 1_000_003: None for number in range(50_000)},
+        [{"name": "x", "place": (number, number + 1)} for number in range(30_000)],
+        collections.Counter(number % 1000 for number in range(100_000)),
+        [("one", "row")] * 50_000,
+        [[]] * 1000,
+        [set() for _ in range(50_000)],
+        "ä" * 100_000,
+        3**100_000,
+        fractions.Fraction(3**5000, 2**5000),
+        [datetime.datetime(2024, 2, 29, n % 24) for n in range(5000)],
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_large_values_come_back(value):
+    data, _, _ = _plain().dump(value, None)
+    back = _plain().load(data)
+    assert back == value and type(back) is type(value)
+    # As `pickle` reads it.
+    assert pickle.loads(data) == back
+
+
+def test_arrays_whose_elements_share_memory(ex):
+    shared = ex.share(np.arange(1000.0))
+    back = ex.submit(in_sandbox.broadcast, shared, 50).result()
+    assert back.shape == (50, 1000) and (back == np.arange(1000.0)).all()
+
+
+@pytest.mark.parametrize("output", ["labelled", "plain"])
+def test_no_text_of_a_task_acts_on_a_terminal(output):
+    """Exceptions with their notes, arguments and tracebacks, and lines."""
+    bad = "\x1b[2J\x9b\x7f\u202e\u2066\u200f\u061c\u2028"
+    errors = [
+        ValueError(bad), KeyError(bad), OSError(2, bad, bad), ExceptionGroup(bad, [ValueError(bad)]), UnicodeError(bad),
+        UnicodeDecodeError(bad, b"x", 0, 1, bad), SyntaxError(bad, (bad, 1, 1, bad)), ImportError(bad, name=bad), Own(bad),
+        ValueError((bad, [bad])),
+    ]  # fmt: skip
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        with arenite.Executor(1, sandbox=True, preload=["in_sandbox"], output=output) as ex:
+            for error in errors:
+                error.add_note(bad)
+                got = ex.submit(in_sandbox.raise_error, error).exception()
+                traceback.print_exception(got)
+                print(f"{got}|{got.__cause__}|{getattr(got, '__notes__', '')}")
+            ex.submit(print, bad).result()
+    shown = printed.getvalue()
+    assert "1b[2J" in shown and not set(bad) & set(shown) - set("[2J"), ascii(shown)
+
+
+class Own(Exception):
+    pass
 
 
 def test_any_bytes_are_a_value_or_an_error():

@@ -1,0 +1,149 @@
+//! What it costs to fill a dictionary or a set: [`Keys`].
+
+/// How a table is filled.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Probing {
+    Dict,
+    Set,
+}
+
+/// Up to this number of keys nothing is followed.
+const FEW: usize = 32;
+/// Steps for each key, on average. Random keys need about one; a set may need 130 for multiples of a power of two.
+const STEPS: u64 = 256;
+/// After this number of places side by side, a set goes on elsewhere.
+const SIDE_BY_SIDE: usize = 9;
+
+/// Follows how CPython (3.11 to 3.14) looks for the place of each key.
+///
+/// Hashes of numbers, and of tuples of them, are known beforehand. So keys can be chosen that all meet in the same
+/// places of the table, where each takes as many steps as there are keys.
+#[derive(Debug)]
+pub struct Keys {
+    probing: Probing,
+    /// In the order in which they came.
+    hashes: Vec<u64>,
+    /// The places of the table; empty while there are few keys.
+    table: Vec<Option<u64>>,
+    steps: u64,
+}
+
+impl Keys {
+    pub fn new(probing: Probing) -> Self {
+        Self {
+            probing,
+            hashes: Vec::new(),
+            table: Vec::new(),
+            steps: 0,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.hashes.is_empty()
+    }
+
+    /// Looks for the place of a key. Returns with how many keys of the same hash it is compared; `None` if the keys of
+    /// this table take too many steps.
+    pub fn look(&mut self, hash: isize) -> Option<u64> {
+        let hash = hash.cast_unsigned() as u64;
+        let equal = |place: &&u64| **place == hash;
+        if self.table.is_empty() {
+            return Some(self.hashes.iter().filter(equal).count() as u64);
+        }
+        let (mut steps, mut equals) = (0, 0);
+        let most = STEPS * (self.hashes.len() as u64 + 16) - self.steps;
+        place(&self.table, self.probing, hash, |other| {
+            steps += 1;
+            equals += u64::from(other == hash);
+            steps <= most
+        });
+        self.steps += steps;
+        (steps <= most).then_some(equals)
+    }
+
+    /// A key with this hash was added.
+    pub fn add(&mut self, hash: isize) {
+        let hash = hash.cast_unsigned() as u64;
+        self.hashes.push(hash);
+        if self.hashes.len() <= FEW {
+            return;
+        }
+        if self.table.is_empty() {
+            self.table = vec![None; 8];
+            for count in 0..self.hashes.len() {
+                self.enter(count);
+            }
+        } else {
+            self.enter(self.hashes.len() - 1);
+        }
+    }
+
+    /// Enters the key of this number into the table, and enlarges the table as CPython does.
+    fn enter(&mut self, number: usize) {
+        let (hash, len) = (self.hashes[number], self.table.len());
+        match self.probing {
+            // A dictionary grows before it is more than two thirds full, and enters its keys in their order.
+            Probing::Dict => {
+                if number >= len * 2 / 3 {
+                    self.table = vec![None; (number * 3).next_power_of_two().max(8)];
+                    for &before in &self.hashes[..number] {
+                        put(&mut self.table, Probing::Dict, before);
+                    }
+                }
+                put(&mut self.table, Probing::Dict, hash);
+            }
+            // A set grows when it is three fifths full, and enters its keys in the order of the table.
+            Probing::Set => {
+                put(&mut self.table, Probing::Set, hash);
+                let count = number + 1;
+                if count * 5 >= (len - 1) * 3 {
+                    let least = if count > 50_000 { count * 2 } else { count * 4 };
+                    let larger = vec![None; (least + 1).next_power_of_two().max(8)];
+                    for before in std::mem::replace(&mut self.table, larger)
+                        .into_iter()
+                        .flatten()
+                    {
+                        put(&mut self.table, Probing::Set, before);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn put(table: &mut [Option<u64>], probing: Probing, hash: u64) {
+    if let Some(free) = place(table, probing, hash, |_| true) {
+        table[free] = Some(hash);
+    }
+}
+
+/// Looks for a free place, and calls `met` with the hash at each place that is not, until `met` returns false.
+fn place(
+    table: &[Option<u64>],
+    probing: Probing,
+    hash: u64,
+    mut met: impl FnMut(u64) -> bool,
+) -> Option<usize> {
+    let mask = table.len() - 1;
+    let mut rest = hash;
+    let mut at = hash as usize & mask;
+    loop {
+        let more = match probing {
+            Probing::Set if at + SIDE_BY_SIDE <= mask => SIDE_BY_SIDE,
+            _ => 0,
+        };
+        for near in at..=at + more {
+            match table[near] {
+                None => return Some(near),
+                Some(other) if !met(other) => return None,
+                Some(_) => {}
+            }
+        }
+        rest >>= 5;
+        at = (at
+            .wrapping_mul(5)
+            .wrapping_add(1)
+            .wrapping_add(rest as usize))
+            & mask;
+    }
+}

@@ -1,0 +1,150 @@
+//! What reading a pickle may take: [`Limits`], and why one is not read: [`Refusal`].
+
+use std::convert::Infallible;
+
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+
+use super::keys::Keys;
+
+/// Levels of containers in containers. A destructor, a hash or a comparison of a value recurses as deep.
+const DEEPEST: u32 = 100;
+/// Bytes of an integer: 2.5 million digits.
+pub const LONGEST_INT: usize = 1 << 20;
+/// Memory of the objects of one pickle: these bytes, and a multiple of those received. 64 bytes for each received one
+/// are what a dictionary with one key takes.
+const MEMORY: u64 = 16 << 20;
+const MEMORY_PER_BYTE: u64 = 64;
+/// The same for long pickles: twice what was received, and these bytes.
+const MOST_MEMORY: u64 = 512 << 20;
+/// Elements of a value that is written out in full, a shared object as often as it occurs: what printing or comparing
+/// the value takes.
+const ELEMENTS: u64 = 10_000_000;
+const ELEMENTS_PER_BYTE: u64 = 100;
+/// Elements of all keys of dictionaries and members of sets, each time that one is hashed or compared, and of all
+/// arguments of functions.
+const HASHED: u64 = 1_000_000;
+const HASHED_PER_BYTE: u64 = 64;
+/// Why a pickle is not read.
+pub enum Refusal {
+    /// What is wrong with it, as the end of a sentence.
+    Damaged(String),
+    /// The limit that the value is beyond, as the end of a sentence.
+    Beyond(String),
+    /// What Python raised.
+    Raised(PyErr),
+}
+
+impl From<PyErr> for Refusal {
+    fn from(error: PyErr) -> Self {
+        Self::Raised(error)
+    }
+}
+
+impl From<Infallible> for Refusal {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+impl Refusal {
+    pub fn into_error(self, py: Python<'_>) -> PyErr {
+        let text = match self {
+            Self::Raised(error) => return error,
+            Self::Damaged(what) => format!("the pickle of a sandboxed worker {what}"),
+            Self::Beyond(what) => format!(
+                "the value of a sandboxed task {what}: return arrays, or less at a time, or run the task without a \
+                 sandbox"
+            ),
+        };
+        let error = py.import("pickle").and_then(|module| {
+            let kind = module.getattr("UnpicklingError")?.cast_into::<PyType>()?;
+            Ok(PyErr::from_type(kind, text))
+        });
+        error.unwrap_or_else(|error| error)
+    }
+}
+
+pub type Step<T> = Result<T, Refusal>;
+
+pub fn damaged<T>(what: impl Into<String>) -> Step<T> {
+    Err(Refusal::Damaged(what.into()))
+}
+
+pub fn beyond<T>(what: impl Into<String>) -> Step<T> {
+    Err(Refusal::Beyond(what.into()))
+}
+
+/// What a pickle may take, and what it has taken.
+pub struct Limits {
+    most_memory: u64,
+    memory: u64,
+    most_hashed: u64,
+    hashed: u64,
+    /// The most elements of a value.
+    most_elements: u64,
+}
+
+impl Limits {
+    /// The limits for a pickle of this length, with `buffered` bytes beside it.
+    pub fn new(len: u64, buffered: u64) -> Self {
+        let memory = (MEMORY + MEMORY_PER_BYTE * len).min(MOST_MEMORY + 2 * len);
+        Self {
+            most_memory: memory.saturating_add(buffered.saturating_mul(2)),
+            memory: 0,
+            most_hashed: HASHED + HASHED_PER_BYTE * len,
+            hashed: 0,
+            most_elements: ELEMENTS + ELEMENTS_PER_BYTE * len,
+        }
+    }
+
+    pub fn memory(&mut self, bytes: u64) -> Step<()> {
+        self.memory = self.memory.saturating_add(bytes);
+        if self.memory > self.most_memory {
+            return beyond(format!(
+                "takes more than {} bytes of memory",
+                self.most_memory
+            ));
+        }
+        Ok(())
+    }
+
+    pub fn hashed(&mut self, elements: u64) -> Step<()> {
+        self.hashed = self.hashed.saturating_add(elements);
+        if self.hashed > self.most_hashed {
+            let most = self.most_hashed;
+            return beyond(format!(
+                "has keys and arguments of more than {most} elements"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Checks how deep and how long a container is.
+    pub fn container(&self, depth: u32, elements: u64) -> Step<()> {
+        if depth > DEEPEST {
+            return beyond(format!(
+                "has containers in containers more than {DEEPEST} levels deep"
+            ));
+        }
+        if elements > self.most_elements {
+            return beyond(format!(
+                "has more than {} elements, counting a shared object as often as it occurs",
+                self.most_elements
+            ));
+        }
+        Ok(())
+    }
+
+    /// Returns the hash of a key of so many elements, if a container with these keys can take it.
+    pub fn look(&mut self, keys: &mut Keys, key: &Bound<'_, PyAny>, elements: u64) -> Step<isize> {
+        // It is hashed here, and when it is added.
+        self.hashed(elements.saturating_mul(2))?;
+        let hash = key.hash()?;
+        match keys.look(hash) {
+            Some(equal) => self.hashed(equal.saturating_mul(elements))?,
+            None => return beyond("has a set or a dictionary whose keys collide"),
+        }
+        Ok(hash)
+    }
+}
