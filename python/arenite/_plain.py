@@ -112,7 +112,7 @@ def dump(value: Any, arena: _pickle.Arena | None, private: bool = False) -> tupl
 def load(data: Any, buffers: Sequence[Any] = (), private: bool = False) -> Any:
     """Returns the value of a pickle that a sandboxed worker has sent."""
     nbytes = sum(buffer.nbytes for buffer in buffers)
-    return load_plain(bytes(data), list(buffers), nbytes, _PRIVATE_MAKERS if private else _MAKERS)
+    return load_plain(data, list(buffers), nbytes, _PRIVATE_MAKERS if private else _MAKERS)
 
 
 # ---- what makes objects in the program: for any arguments, since hostile code chooses them
@@ -126,8 +126,8 @@ def _are(kinds: Any, *values: Any) -> bool:
     return all(type(value) in kinds for value in values)
 
 
-#: Bits of the parts of a fraction: finding their common divisor takes the square of it.
-_LONGEST_FRACTION = 1 << 14
+#: Bits of the parts of a range or a fraction: dividing them takes the square of it.
+_LONGEST = 1 << 14
 #: A part of a date.
 _LARGEST = 1 << 40
 #: Elements of an array whose elements take no memory.
@@ -145,6 +145,8 @@ def _complex(real: Any, imag: Any) -> complex:
 def _range(start: Any, stop: Any, step: Any) -> range:
     if not _are((int,), start, stop, step):
         raise _refused("a range of other things than integers")
+    if max(start.bit_length(), stop.bit_length(), step.bit_length()) > _LONGEST:
+        raise _refused(f"a range with an integer of more than {_LONGEST} bits")
     return range(start, stop, step)
 
 
@@ -198,9 +200,9 @@ def _fraction(numerator: Any, denominator: Any) -> Any:
 
     if not _are((int,), numerator, denominator):
         raise _refused("a Fraction of something else than integers")
-    if max(numerator.bit_length(), denominator.bit_length()) > _LONGEST_FRACTION:
+    if max(numerator.bit_length(), denominator.bit_length()) > _LONGEST:
         raise _refused(
-            f"a Fraction with an integer of more than {_LONGEST_FRACTION} bits: return its numerator and denominator, or "
+            f"a Fraction with an integer of more than {_LONGEST} bits: return its numerator and denominator, or "
             "run the task without a sandbox"
         )
     return Fraction(numerator, denominator)

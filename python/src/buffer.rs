@@ -40,8 +40,8 @@ fn known() -> MutexGuard<'static, BTreeMap<(usize, u64), Known>> {
 
 /// A handle to memory of an arena, shared by all buffers that view it.
 ///
-/// No Rust reference is made to these bytes: Python code may write to them, in this process or in a task that they are
-/// lent to.
+/// No Rust reference is made to bytes that are writable: Python code may write to them, in this process or in a task that
+/// they are lent to.
 pub struct Memory {
     array: Array<u8>,
     len: usize,
@@ -228,6 +228,11 @@ impl Buffer {
     /// A handle to exactly these bytes.
     pub fn array(&self) -> Array<u8> {
         self.memory.part(self.start..self.start + self.len)
+    }
+
+    /// The same, if Python cannot write to them: their content may be referred to.
+    pub fn sealed(&self) -> Option<Array<u8>> {
+        (!self.memory.writable).then(|| self.array())
     }
 
     pub fn is_lent(&self) -> bool {

@@ -173,7 +173,10 @@ impl Task {
             Ok(reply) => reply,
             Err(error) => return Ok(Some(describe(py, &error)?.into_any())),
         };
-        self.shared.count_copied(flags & !PICKLE_IN_ARRAY);
+        // What was copied lies in the arrays. The worker may say anything else.
+        let bytes: usize = arrays.iter().map(|array| array.len()).sum();
+        let copied = (flags & !PICKLE_IN_ARRAY).min(bytes as u64);
+        self.shared.count_copied(copied);
         let arena = self.shared.id();
         let buffers = arrays
             .into_iter()

@@ -429,12 +429,19 @@ COSTLY = {
     "a Counter of a number": (
         call("collections", "Counter", call("builtins", "range", integer(0), integer(10**12), integer(1))), "Counter"),
     "an OrderedDict of a number": (
-        call("collections", "OrderedDict", call("builtins", "range", integer(0), integer(9), integer(1))), "argument"),
-    "a Fraction of a text": (call("fractions", "Fraction", text("1e999999999")), "argument"),
+        call("collections", "OrderedDict", call("builtins", "range", integer(0), integer(9), integer(1))), "ordered_dict"),
+    "a Fraction of a text": (call("fractions", "Fraction", text("1e999999999")), "fraction"),
     "a Fraction of a Decimal": (
-        call("fractions", "Fraction", call("decimal", "Decimal", text("1e99999999")), integer(1)), "Fraction"),
+        call("fractions", "Fraction", call("decimal", "Decimal", text("1e99999999")), integer(1)), "fraction"),
     "a Fraction of long integers": (call("fractions", "Fraction", integer(3**20_000), integer(7**20_000)), "bits"),
-    "a long integer": (integer(1 << (1 << 24)), "integer of"),
+    "a range of long integers": (
+        call("builtins", "range", integer(0), integer(1 << 400_000), integer(1 << 200_000)), "bits"),
+    "a long integer that is compared with numbers": (
+        b"(" + b"".join(
+            b"}(" + (integer(7 + ((1 << 61) - 1) * (1 << 400_000)) + b"\x94" if not turn else b"h\x00") + b"N"
+            + b"".join(call("decimal", "Decimal", text(str(7 + ((1 << 61) - 1) * number))) + b"N" for number in range(400)) + b"u"
+            for turn in range(20)) + b"t", "elements"),
+    "a long integer": (integer(1 << 600_000), "integer of"),
     "an array of stride 0": (array(text("<f8"), integer(2**33) + b"\x85", b"N", integer(0) + b"\x85", integer(0)), "for 8 bytes"),
     "an array without memory": (array(text("|V0"), integer(2**40) + b"\x85", text("C")), "for 8 bytes"),
     "an array of another array": (array(text("(2000000000)f8"), b")", text("C")), "type"),

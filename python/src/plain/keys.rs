@@ -26,6 +26,8 @@ pub struct Keys {
     /// The places of the table; empty while there are few keys.
     table: Vec<Option<u64>>,
     steps: u64,
+    /// Elements of the longest key.
+    longest: u64,
 }
 
 impl Keys {
@@ -35,6 +37,7 @@ impl Keys {
             hashes: Vec::new(),
             table: Vec::new(),
             steps: 0,
+            longest: 0,
         }
     }
 
@@ -61,8 +64,13 @@ impl Keys {
         (steps <= most).then_some(equals)
     }
 
-    /// A key with this hash was added.
-    pub fn add(&mut self, hash: isize) {
+    pub fn longest(&self) -> u64 {
+        self.longest
+    }
+
+    /// A key with this hash, and of this length, was added.
+    pub fn add(&mut self, hash: isize, elements: u64) {
+        self.longest = self.longest.max(elements);
         let hash = hash.cast_unsigned() as u64;
         self.hashes.push(hash);
         if self.hashes.len() <= FEW {

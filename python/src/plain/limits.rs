@@ -9,8 +9,8 @@ use super::keys::Keys;
 
 /// Levels of containers in containers. A destructor, a hash or a comparison of a value recurses as deep.
 const DEEPEST: u32 = 100;
-/// Bytes of an integer: 2.5 million digits.
-pub const LONGEST_INT: usize = 1 << 20;
+/// Bytes of an integer: 157,000 digits. Much of what is done with integers takes the square of their length.
+pub const LONGEST_INT: usize = 1 << 16;
 /// Memory of the objects of one pickle: these bytes, and a multiple of those received. 64 bytes for each received one
 /// are what a dictionary with one key takes.
 const MEMORY: u64 = 16 << 20;
@@ -141,10 +141,12 @@ impl Limits {
         // It is hashed here, and when it is added.
         self.hashed(elements.saturating_mul(2))?;
         let hash = key.hash()?;
-        match keys.look(hash) {
-            Some(equal) => self.hashed(equal.saturating_mul(elements))?,
-            None => return beyond("has a set or a dictionary whose keys collide"),
-        }
+        let Some(equal) = keys.look(hash) else {
+            return beyond("has a set or a dictionary whose keys collide");
+        };
+        // A comparison may convert an integer to decimal, which takes the square of its length.
+        let longest = keys.longest().max(elements);
+        self.hashed(equal.saturating_mul(longest.saturating_mul(longest)))?;
         Ok(hash)
     }
 }

@@ -9,14 +9,16 @@ mod keys;
 mod limits;
 mod opcode;
 
+use pyo3::exceptions::{PyException, PyMemoryError};
 use pyo3::prelude::*;
 use pyo3::types::{
     PyByteArray, PyBytes, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PyMemoryView, PySet,
     PyString, PyTuple,
 };
 
+use crate::buffer::Buffer;
 use keys::{Keys, Probing};
-use limits::{LONGEST_INT, Limits, Step, beyond, damaged};
+use limits::{LONGEST_INT, Limits, Refusal, Step, beyond, damaged};
 use opcode::{self as op, Follows, follows};
 
 /// How a container is filled.
@@ -88,6 +90,21 @@ enum Noted<'py> {
 
 /// Bytes of an entry of the stack or the memo.
 const ITEM: u64 = 2 * size_of::<Item<'_>>() as u64;
+
+/// What a function raised for arguments that it does not take.
+fn refused(error: PyErr, function: &Bound<'_, PyAny>) -> Refusal {
+    let py = function.py();
+    if !error.is_instance_of::<PyException>(py) || error.is_instance_of::<PyMemoryError>(py) {
+        return Refusal::Raised(error);
+    }
+    let name = function
+        .getattr("__name__")
+        .and_then(|name| name.extract::<String>());
+    Refusal::Damaged(format!(
+        "has a call of {} that it does not take: {error}",
+        name.unwrap_or_default().trim_start_matches('_')
+    ))
+}
 
 struct Reader<'a, 'py> {
     py: Python<'py>,
@@ -232,7 +249,7 @@ impl<'py> Reader<'_, 'py> {
                     let before = set.len();
                     set.add(item.object)?;
                     if set.len() > before {
-                        keys.add(hash);
+                        keys.add(hash, item.elements);
                     }
                 }
             }
@@ -247,7 +264,7 @@ impl<'py> Reader<'_, 'py> {
                     let before = target.object.len()?;
                     target.object.set_item(key.object, value.object)?;
                     if target.object.len()? > before {
-                        keys.add(hash);
+                        keys.add(hash, key.elements);
                     }
                 }
             }
@@ -266,7 +283,10 @@ impl<'py> Reader<'_, 'py> {
             return damaged("calls a function without a tuple of arguments");
         };
         self.limits.hashed(arguments.elements)?;
-        let object = function.object.call1(tuple)?;
+        let object = function
+            .object
+            .call1(tuple)
+            .map_err(|error| refused(error, &function.object))?;
         let bytes: u64 = object.call_method0("__sizeof__")?.extract()?;
         self.limits.memory(bytes.saturating_add(32))?;
         let (depth, elements) = (arguments.depth, arguments.elements);
@@ -566,11 +586,19 @@ impl<'py> Reader<'_, 'py> {
 #[pyfunction]
 pub fn load_plain<'py>(
     py: Python<'py>,
-    pickle: &[u8],
+    pickle: &Bound<'py, PyAny>,
     buffers: Vec<Bound<'py, PyAny>>,
     buffered: u64,
     makers: &Bound<'py, PyDict>,
 ) -> PyResult<Bound<'py, PyAny>> {
+    let sealed = match pickle.cast::<Buffer>() {
+        Ok(buffer) => buffer.get().sealed(),
+        Err(_) => None,
+    };
+    let pickle: &[u8] = match &sealed {
+        Some(array) => array,
+        None => pickle.cast::<PyBytes>()?.as_bytes(),
+    };
     let mut reader = Reader {
         py,
         stack: Vec::new(),
