@@ -7,6 +7,7 @@ mod choice;
 mod cli;
 mod doctor;
 mod exit;
+mod folder;
 mod generate;
 mod resize;
 mod store;

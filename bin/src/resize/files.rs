@@ -4,6 +4,8 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::folder::{Entry, Identity};
+
 /// The metadata by which a file is recognized, and by which a change of it is noticed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stamp {
@@ -25,14 +27,23 @@ impl Stamp {
         }
     }
 
-    /// Device and inode: equal for all names of one file.
-    pub(crate) fn identity(&self) -> (u64, u64) {
+    pub(crate) fn of_entry(entry: &Entry) -> Stamp {
+        let (device, inode) = entry.identity();
+        Stamp {
+            device,
+            inode,
+            len: entry.len(),
+            modified: entry.modified(),
+        }
+    }
+
+    pub(crate) fn identity(&self) -> Identity {
         (self.device, self.inode)
     }
 }
 
 /// Device and inode of an existing file, links followed.
-pub(crate) fn identity(file: &Path) -> Option<(u64, u64)> {
+pub(crate) fn identity(file: &Path) -> Option<Identity> {
     Some(Stamp::of(&fs::metadata(file).ok()?).identity())
 }
 

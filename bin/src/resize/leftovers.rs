@@ -5,15 +5,17 @@
 //! is a moment before it is taken, and some file systems keep locks to one machine. Process numbers in names decide
 //! nothing, because containers may share a folder. On a file system without locks nothing is removed.
 
-use std::fs::{self, File, Metadata};
-use std::path::Path;
-use std::time::Duration;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::files::Stamp;
+use nix::fcntl::OFlag;
+
 use super::shard::Shard;
+use crate::folder::{Entry, Folder};
 
-/// Far longer than the writing of a file takes.
-const OLD: Duration = Duration::from_secs(60 * 60);
+/// Far longer than the writing of a file takes: an hour, in nanoseconds.
+const OLD: i128 = 60 * 60 * 1_000_000_000;
 
 /// Marks the temporary file of the record among those of results.
 const RECORD: &str = "record";
@@ -47,29 +49,63 @@ pub(crate) fn claim(file: &File) {
     let _ = file.try_lock();
 }
 
+/// Whether results may not have this name, however a file system spells it: names that begin so are those of records and
+/// temporary files. Some file systems ignore case, and characters that are not shown.
+pub(crate) fn is_reserved(name: &OsStr) -> bool {
+    let text = name.to_string_lossy();
+    // Folds to an s.
+    let plain = text.chars().map(|c| if c == '\u{17f}' { 's' } else { c });
+    let plain: String = plain.filter(char::is_ascii).collect();
+    plain.to_ascii_lowercase().starts_with(".arenite-")
+}
+
 /// Removes files that earlier runs have left in this folder, as far as permissions allow.
-pub(crate) fn remove(folder: &Path) {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    for entry in entries {
-        if entry.file_name().to_str().is_some_and(is_name) {
-            remove_if_left(&entry.path());
-        }
+pub(crate) fn remove(folder: &Folder) {
+    for name in folder.names(is_name).unwrap_or_default() {
+        remove_if_left(folder, &name);
     }
 }
 
-fn remove_if_left(path: &Path) -> Option<()> {
-    let file_at_path = || path.symlink_metadata().ok().filter(Metadata::is_file);
-    file_at_path().filter(is_old)?;
+fn remove_if_left(folder: &Folder, name: &OsStr) -> Option<()> {
+    folder.entry(name).ok().filter(is_old)?;
     // Some file systems lock only files opened for writing.
-    let file = File::options().read(true).write(true).open(path).ok()?;
+    let file = folder.open_file(name, OFlag::O_RDWR).ok()?;
     file.try_lock().ok()?;
     // The opened and locked file may have been renamed since.
-    let locked = Stamp::of(&file.metadata().ok().filter(is_old)?).identity();
-    let same = file_at_path().is_some_and(|meta| Stamp::of(&meta).identity() == locked);
-    same.then(|| fs::remove_file(path).ok()).flatten()
+    let locked = Entry::of(&file).ok().filter(is_old)?.identity();
+    let same = folder
+        .entry(name)
+        .is_ok_and(|entry| entry.identity() == locked);
+    same.then(|| folder.remove(name).ok()).flatten()
 }
 
-fn is_old(meta: &Metadata) -> bool {
-    let age = meta.modified().ok().and_then(|time| time.elapsed().ok());
+fn is_old(entry: &Entry) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok();
+    let now = now.and_then(|now| i128::try_from(now.as_nanos()).ok());
+    let age = now.map(|now| now - entry.modified());
     age.is_some_and(|age| age > OLD)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_own_files_are_reserved_in_any_spelling() {
+        let own = [
+            ".arenite-resize",
+            ".arenite-resize-1-of-2",
+            ".Arenite-Resize",
+            ".arenite-re\u{17f}ize",
+            ".aren\u{ad}ite-resize",
+            &name(1, 2),
+            &record_name(1, None),
+        ];
+        for name in own {
+            assert!(is_reserved(OsStr::new(name)), "{name}");
+        }
+        for name in ["arenite-resize", ".arenite", "a.arenite-1-1.tmp", ".jpg"] {
+            assert!(!is_reserved(OsStr::new(name)), "{name}");
+        }
+    }
 }

@@ -10,7 +10,7 @@ mod kind;
 mod leftovers;
 mod made;
 mod options;
-mod output;
+pub(crate) mod output;
 mod pattern;
 pub(crate) mod plan;
 pub(crate) mod pool;
@@ -44,6 +44,7 @@ use printer::{Outcome, Printer, Purpose};
 use record::{Fingerprint, Recorder, Records};
 use stop::Stop;
 
+use crate::folder::{Folder, Identity};
 use crate::text::{reason, show_path};
 
 /// Conflicts that are printed; further ones are only counted.
@@ -90,11 +91,11 @@ fn resize(options: &Options, stop: &Stop, printer: &mut Printer) -> Result<u8, R
     })
 }
 
-/// Files that results may turn out to have the paths of, by device and inode.
-type Protected = HashSet<(u64, u64)>;
+/// The inputs, which no result may replace, by device and inode.
+type Protected = HashSet<Identity>;
 
 /// Finds all inputs and names all results; afterwards only the work itself can fail. Returns what this run makes, and
-/// the inputs, of all shards, if there are names that depend on the sides of results.
+/// the inputs of all shards.
 fn prepare(options: &Options, printer: &mut Printer) -> Result<(Vec<Item>, Protected), Refusal> {
     let out = options.out.as_path();
     if out.exists() && !out.is_dir() {
@@ -156,23 +157,23 @@ fn prepare(options: &Options, printer: &mut Printer) -> Result<(Vec<Item>, Prote
     if let Some(why) = nothing.or_else(|| batch::in_the_way(&options.engine, &items)) {
         return Err(Refusal { items, why });
     }
-    let protected = match options.name.has_sides() {
-        true => items
-            .iter()
-            .filter_map(|item| identity(&item.input))
-            .collect(),
-        false => Protected::default(),
+    let of_input = |item: &Item| match &item.task {
+        Ok(task) => Some(task.stamp.identity()),
+        Err(_) => identity(&item.input),
     };
+    let protected = items.iter().filter_map(of_input).collect();
     items.retain(|item| item.is_in_shard);
     printer.planned(items.len());
     Ok((items, protected))
 }
 
 fn mark_fresh(items: &mut [Item], out: &Path, options: &str) {
-    let records = Records::read(out);
+    // Nothing is up to date in a folder that does not exist.
+    let Ok(out) = Folder::open(out) else { return };
+    let records = Records::read(&out);
     let options = Fingerprint::of(options);
     for task in items.iter_mut().filter_map(|item| item.task.as_mut().ok()) {
-        task.fresh = records.fresh(task, out, options);
+        task.fresh = records.fresh(task, &out, options);
     }
 }
 
@@ -193,24 +194,22 @@ fn work<'a>(
         let kept = tasks().filter_map(|task| task.fresh.as_deref()).flatten();
         folder.keep(kept.map(|result| (result.relative.as_path(), &result.stamp)));
         let mut recorder = Some(Recorder::new(
-            out,
+            folder.root(),
             options.shard.as_ref(),
             options.fingerprint.clone(),
             stop,
         ));
         let mut pool = start(ready).inspect_err(|_| folder.unmake())?;
-        if options.name.has_sides() {
-            folder.protect(protected);
-            let extra = options.engine.extra_files();
-            folder.protect(extra.filter_map(|(_, file)| identity(file)));
-        }
+        folder.protect(protected);
+        let extra = options.engine.extra_files();
+        folder.protect(extra.filter_map(|(_, file)| identity(file)));
         batch::work(&mut pool, items, stop, printer, |index, result, printer| {
             let (made, flow) = settle(&items[index], result, &mut folder);
             if let (Some(notes), Ok(task), Ok(Outcome::Written { results, .. })) =
                 (&mut recorder, &items[index].task, &made)
                 && let Err(error) = notes.note(task, results)
             {
-                let name = show_path(notes.path());
+                let name = show_path(&notes.path());
                 printer.note(&format!(
                     "warning: {name}: {}; --resume will not skip the results of this run",
                     reason(&error)
@@ -226,7 +225,9 @@ fn work<'a>(
             notes.discard();
         }
     } else {
-        leftovers::remove(out);
+        if let Ok(out) = Folder::open(out) {
+            leftovers::remove(&out);
+        }
         batch::list(items, printer);
     }
     Ok(batch::finish(stop, printer))
@@ -252,7 +253,7 @@ fn settle<B: Deref<Target = [u8]>>(
     for (relative, result) in named {
         match folder.write(&relative, &result.bytes) {
             Ok(stamp) => results.push(Written {
-                output: folder.root().join(&relative),
+                output: folder.root().path().join(&relative),
                 relative,
                 stamp,
                 sides: Some(result.sides),

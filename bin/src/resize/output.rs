@@ -1,17 +1,24 @@
 //! Writes results: to a temporary file in the same folder, which is then renamed.
+//!
+//! The folder of `--out` is opened once. All below it is reached from that descriptor, and through no link: see
+//! [`Folder`]. Before each result it is looked whether the folder, and the one of the result, are still at their paths;
+//! where another program has exchanged one of them, the result fails.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, Metadata, Permissions};
+use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use tempfile::NamedTempFile;
+use nix::fcntl::OFlag;
 
 use super::fault::Fault;
 use super::files::{Stamp, identity};
 use super::leftovers;
+use super::record;
 use super::stop::Stop;
+use crate::folder::{Entry, Folder, Identity, Temporary};
 use crate::text::{reason, show_path};
 use crate::units::show_bytes;
 
@@ -23,11 +30,25 @@ pub(crate) struct Writer {
     count: u64,
 }
 
-/// A folder that no result may leave.
+/// A folder that no result may leave, held open.
 #[derive(Debug)]
 pub(crate) struct Bounds {
-    root: PathBuf,
-    canonical: PathBuf,
+    root: Arc<Folder>,
+    /// The folders of the last results, by their paths below it, the latest last. A folder that is held open keeps its
+    /// device and inode on every file system.
+    held: Vec<(PathBuf, Arc<Folder>)>,
+    /// The folders in which leftovers have been looked for.
+    swept: HashSet<PathBuf>,
+    missing: Missing,
+}
+
+/// What to do about a folder that has been removed since its last result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// Its results fail: earlier ones of this run are gone.
+    Fails,
+    /// It is created again: a co-process outlives the folders that others clean up.
+    IsCreated,
 }
 
 /// The folder of `--out`. All results are written below it.
@@ -35,17 +56,15 @@ pub(crate) struct Bounds {
 pub(crate) struct OutFolder {
     bounds: Bounds,
     writer: Writer,
-    /// Folders that exist inside it, each with its canonical path.
-    ready: HashMap<PathBuf, PathBuf>,
     /// Folders created by this run, the deepest first.
     made: Vec<PathBuf>,
     /// Files that no result may replace: other results of this run, and results that it keeps. By device and inode,
     /// with their relative paths.
-    taken: HashMap<(u64, u64), PathBuf>,
-    /// The canonical paths of those.
+    taken: HashMap<Identity, PathBuf>,
+    /// The relative paths of those.
     names: HashSet<PathBuf>,
-    /// Other files that no result may replace, by device and inode.
-    protected: HashSet<(u64, u64)>,
+    /// The inputs, and other files that no result may replace.
+    protected: HashSet<Identity>,
 }
 
 /// Why a result was not written.
@@ -55,6 +74,17 @@ pub(crate) struct WriteFault {
     /// Whether every further result would fail too: a full disk, a read-only file system.
     pub fatal: bool,
 }
+
+/// Why a file did not get its name.
+#[derive(Debug)]
+pub(crate) enum NotPut {
+    Io(io::Error),
+    /// It would replace a file that it may not replace.
+    Refused(Fault),
+}
+
+/// Folders held open besides that of `--out`.
+const HELD: usize = 16;
 
 impl OutFolder {
     /// Creates the folder if it does not exist.
@@ -67,11 +97,10 @@ impl OutFolder {
         let made = root.ancestors().take_while(is_missing);
         let made = made.map(Path::to_owned).collect();
         let mut writer = Writer::new(stop);
-        let bounds = Bounds::create(root, &mut writer)?;
+        let bounds = Bounds::create(root, Missing::Fails, &mut writer)?;
         Ok(OutFolder {
             bounds,
             writer,
-            ready: HashMap::new(),
             made,
             taken: HashMap::new(),
             names: HashSet::new(),
@@ -80,29 +109,20 @@ impl OutFolder {
     }
 
     /// The folder itself.
-    pub(crate) fn root(&self) -> &Path {
-        self.bounds.root()
+    pub(crate) fn root(&self) -> &Arc<Folder> {
+        &self.bounds.root
     }
 
     /// Protects results of an earlier run from being replaced.
     pub(crate) fn keep<'a>(&mut self, results: impl Iterator<Item = (&'a Path, &'a Stamp)>) {
-        let mut folders: HashMap<PathBuf, Option<PathBuf>> = HashMap::new();
         for (relative, stamp) in results {
             self.taken.insert(stamp.identity(), relative.to_owned());
-            let path = self.bounds.root.join(relative);
-            let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-                continue;
-            };
-            let folder = folders
-                .entry(folder.to_owned())
-                .or_insert_with_key(|folder| folder.canonicalize().ok());
-            self.names
-                .extend(folder.as_ref().map(|folder| folder.join(name)));
+            self.names.insert(relative.to_owned());
         }
     }
 
     /// Protects files whose paths results might turn out to have.
-    pub(crate) fn protect(&mut self, files: impl IntoIterator<Item = (u64, u64)>) {
+    pub(crate) fn protect(&mut self, files: impl IntoIterator<Item = Identity>) {
         self.protected.extend(files);
     }
 
@@ -117,56 +137,39 @@ impl OutFolder {
 
     /// Writes one result atomically: readers see the old file or the complete new one.
     pub(crate) fn write(&mut self, relative: &Path, bytes: &[u8]) -> Result<Stamp, WriteFault> {
-        let path = self.bounds.root.join(relative);
-        let folder = path.parent().unwrap_or(&self.bounds.root).to_owned();
-        let conflict = |text: &str| {
-            let fault = Fault::new("name-conflict", text);
-            WriteFault {
-                fault,
-                fatal: false,
+        let conflict = |text: &str| Fault::new("name-conflict", text);
+        if self.names.contains(relative) {
+            let text = "not written: the result of another image has its name; change --name";
+            return Err(conflict(text).into());
+        }
+        let folder = self
+            .bounds
+            .open(relative.parent().unwrap_or(Path::new("")))?;
+        let name = relative.file_name().unwrap_or_default();
+        let (bounds, taken, protected) = (&self.bounds, &self.taken, &self.protected);
+        let may_replace = |existing: &Entry| {
+            if protected.contains(&existing.identity()) {
+                return Err(conflict("not written: it would overwrite an input"));
+            }
+            // On a file system that treats `A.jpg` and `a.jpg` as one name, or where a folder is mounted twice.
+            match taken.get(&existing.identity()) {
+                Some(other) if may_be_one(other, relative) => Err(conflict(
+                    "not written: the output folder's file system treats its name as that of another result",
+                )),
+                Some(other)
+                    if other.file_name() == Some(name) && bounds.leads_into(other, &folder) =>
+                {
+                    Err(conflict(
+                        "not written: its folder is mounted twice, and another result has its name there",
+                    ))
+                }
+                _ => Ok(()),
             }
         };
-        let canonical = self.prepare(&folder)?;
-        let name = canonical.join(path.file_name().unwrap_or_default());
-        if self.names.contains(&name) {
-            let is_named_so = self.taken.values().any(|other| other == relative);
-            let text = match is_named_so {
-                true => "not written: the result of another image has its name; change --name",
-                false => {
-                    "not written: a link in the output folder gives it the path of another result"
-                }
-            };
-            return Err(conflict(text));
-        }
-        if !self.protected.is_empty()
-            && identity(&path).is_some_and(|existing| self.protected.contains(&existing))
-        {
-            return Err(conflict("not written: it would overwrite an input"));
-        }
-        // On a file system that treats `A.jpg` and `a.jpg` as one name.
-        let existing = path.symlink_metadata().ok();
-        let other = existing.and_then(|meta| self.taken.get(&Stamp::of(&meta).identity()));
-        if other.is_some_and(|other| may_be_one(other, relative)) {
-            let text = "not written: the output folder's file system treats its name as that of another result";
-            return Err(conflict(text));
-        }
-        let stamp = self.writer.replace(&folder, &path, bytes)?;
+        let stamp = self.writer.replace(&folder, name, bytes, may_replace)?;
         self.taken.insert(stamp.identity(), relative.to_owned());
-        self.names.insert(name);
+        self.names.insert(relative.to_owned());
         Ok(stamp)
-    }
-
-    /// Creates a folder if needed; returns its canonical path.
-    fn prepare(&mut self, folder: &Path) -> Result<PathBuf, WriteFault> {
-        if let Some(canonical) = self.ready.get(folder) {
-            return Ok(canonical.clone());
-        }
-        let canonical = self.bounds.prepare(folder)?;
-        if folder != self.bounds.root {
-            leftovers::remove(folder);
-        }
-        self.ready.insert(folder.to_owned(), canonical.clone());
-        Ok(canonical)
     }
 }
 
@@ -178,122 +181,214 @@ impl Writer {
         }
     }
 
-    /// Writes `path` in the existing `folder` atomically, and replaces what is there.
+    /// Writes a result with this name in the folder atomically. Replaces a file that `may_replace` allows.
     pub(crate) fn replace(
         &mut self,
-        folder: &Path,
-        path: &Path,
+        folder: &Arc<Folder>,
+        name: &OsStr,
         bytes: &[u8],
+        may_replace: impl Fn(&Entry) -> Result<(), Fault>,
     ) -> Result<Stamp, WriteFault> {
-        let meta = self
-            .with_temporary(folder, |mut file| {
-                file.write_all(bytes)?;
-                let (file, name) = file.into_parts();
-                // Some file systems, such as network ones, report only now that there was no room.
-                nix::unistd::close(file)?;
-                // A failed rename returns the temporary name; dropping it removes the file.
-                name.persist(path).map_err(|error| error.error)?;
-                path.symlink_metadata()
-            })
-            .and_then(|written: io::Result<Metadata>| written)
-            .map_err(|error| failed(&error, folder, bytes.len()))?;
-        Ok(Stamp::of(&meta))
+        let own = || {
+            let text = "not written: arenite keeps such names for its own files; change the name";
+            Fault::new("name-conflict", text)
+        };
+        if leftovers::is_reserved(name) {
+            return Err(own().into());
+        }
+        // By another spelling, on file systems that have such.
+        let record = folder.entry(record::NAME.as_ref()).ok();
+        let is_record = |existing: &Entry| {
+            let found = record.map(|record| record.identity());
+            found == Some(existing.identity())
+        };
+        let judge = |existing: &Entry| match is_record(existing) {
+            true => Err(own()),
+            false => may_replace(existing),
+        };
+        let put = self.put(folder, name, &[bytes], judge);
+        let entry = put.map_err(|failure| match failure {
+            NotPut::Io(error) => failed(&error, folder.path(), bytes.len()),
+            NotPut::Refused(fault) => fault.into(),
+        })?;
+        Ok(Stamp::of_entry(&entry))
     }
 
-    /// Calls `write` with a new temporary file in `folder`, which is removed when dropped, or when a signal ends the
-    /// program.
-    fn with_temporary<T>(
+    /// Writes a file of these parts atomically. Replaces one that `may_replace` allows.
+    pub(crate) fn put(
         &mut self,
-        folder: &Path,
-        write: impl Fn(NamedTempFile) -> T,
-    ) -> io::Result<T> {
-        loop {
-            self.count += 1;
-            let name = leftovers::name(std::process::id(), self.count);
-            let path = folder.join(&name);
-            let make = || {
-                tempfile::Builder::new()
-                    .prefix(&name)
-                    .rand_bytes(0)
-                    // Subject to the umask, like the mode of any new file.
-                    .permissions(Permissions::from_mode(0o666))
-                    .tempfile_in(folder)
-            };
-            let made = self.stop.guarding(&path, make, |file| {
-                leftovers::claim(file.as_file());
-                write(file)
-            });
-            match made {
+        folder: &Arc<Folder>,
+        name: &OsStr,
+        parts: &[&[u8]],
+        may_replace: impl Fn(&Entry) -> Result<(), Fault>,
+    ) -> Result<Entry, NotPut> {
+        let write = |mut file: File| {
+            parts.iter().try_for_each(|part| file.write_all(part))?;
+            // Some file systems, such as network ones, report only now that there was no room.
+            nix::unistd::close(file).map_err(io::Error::from)?;
+            Ok(())
+        };
+        let place = |temporary: &Temporary, ()| {
+            temporary.place(name, |old| may_replace(old).map_err(NotPut::Refused))
+        };
+        self.with_temporary(folder, write, place)
+    }
+
+    /// Creates a temporary file in `folder`, calls `write` and then `place` with it, and removes it after an error, or
+    /// when a signal ends the program.
+    fn with_temporary<W, T>(
+        &mut self,
+        folder: &Arc<Folder>,
+        write: impl FnOnce(File) -> Result<W, NotPut>,
+        place: impl FnOnce(&Temporary, W) -> Result<T, NotPut>,
+    ) -> Result<T, NotPut> {
+        let count = &mut self.count;
+        let make = || loop {
+            *count += 1;
+            let name = leftovers::name(std::process::id(), *count);
+            match Temporary::create(folder, &name, OFlag::O_WRONLY) {
                 // Left behind by a killed program with the same process number.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 made => return made,
             }
-        }
+        };
+        let write = |file: File| {
+            leftovers::claim(&file);
+            write(file)
+        };
+        self.stop.guarding(make, write, place)
     }
 }
 
 impl Bounds {
-    /// Creates the folder if it does not exist, and removes what killed runs have left in it.
+    /// Creates the folder if it does not exist, opens it, and removes what killed runs have left in it.
     ///
     /// # Errors
     ///
     /// A sentence that names the folder.
-    pub(crate) fn create(root: &Path, writer: &mut Writer) -> Result<Bounds, String> {
-        let sentence = |error: io::Error| {
+    pub(crate) fn create(
+        root: &Path,
+        missing: Missing,
+        writer: &mut Writer,
+    ) -> Result<Bounds, String> {
+        let sentence = |error: &io::Error| {
             format!(
                 "{}: the output folder cannot be used: {}",
                 show_path(root),
-                reason(&error)
+                reason(error)
             )
         };
-        fs::create_dir_all(root).map_err(sentence)?;
-        let canonical = fs::canonicalize(root).map_err(sentence)?;
+        let open = || {
+            fs::create_dir_all(root)?;
+            io::Result::Ok(Bounds {
+                root: Arc::new(Folder::open(root)?),
+                held: Vec::new(),
+                swept: HashSet::new(),
+                missing,
+            })
+        };
+        let bounds = open().map_err(|error| sentence(&error))?;
         // Fails once, instead of once per picture, if nothing can be written here.
-        writer.with_temporary(root, drop).map_err(sentence)?;
-        leftovers::remove(root);
-        Ok(Bounds {
-            root: root.to_owned(),
-            canonical,
-        })
-    }
-
-    /// The folder itself.
-    pub(crate) fn root(&self) -> &Path {
-        &self.root
-    }
-
-    /// Creates a folder inside if needed; returns its canonical path.
-    pub(crate) fn prepare(&self, folder: &Path) -> Result<PathBuf, WriteFault> {
-        let exists = |folder: &&Path| folder.symlink_metadata().is_ok();
-        // Before creating folders too, which would otherwise be created outside.
-        if let Some(deepest) = folder.ancestors().find(exists) {
-            self.check_inside(deepest)?;
+        let probe = |temporary: &Temporary, ()| {
+            temporary.remove();
+            Ok(())
+        };
+        match writer.with_temporary(&bounds.root, |_| Ok(()), probe) {
+            Err(NotPut::Io(error)) => return Err(sentence(&error)),
+            Err(NotPut::Refused(fault)) => return Err(fault.text),
+            Ok(()) => {}
         }
-        create(folder)?;
-        self.check_inside(folder)
+        leftovers::remove(&bounds.root);
+        Ok(bounds)
     }
 
-    /// Returns the canonical path of a folder inside the output folder; fails if it is outside.
-    fn check_inside(&self, folder: &Path) -> Result<PathBuf, WriteFault> {
-        let canonical = fs::canonicalize(folder).map_err(|error| failed(&error, folder, 0))?;
-        if canonical.starts_with(&self.canonical) {
-            return Ok(canonical);
+    /// The path of the folder itself.
+    pub(crate) fn path(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// Opens a folder below, which is created for its first result.
+    pub(crate) fn open(&mut self, relative: &Path) -> Result<Arc<Folder>, WriteFault> {
+        let path = self.path().join(relative);
+        let failed = |error: io::Error| failed(&error, &path, 0);
+        if identity(self.path_or_here()) != self.root.identity().ok() {
+            return Err(exchanged(self.path(), true));
         }
-        let text = format!(
-            "not written: {} is a link that leads out of {}",
-            show_path(folder),
-            show_path(&self.root)
-        );
-        Err(WriteFault {
-            fault: Fault::new("write", text),
-            fatal: false,
-        })
+        if relative.as_os_str().is_empty() {
+            return Ok(Arc::clone(&self.root));
+        }
+        let known = self.held.iter().position(|(path, _)| path == relative);
+        if let Some((_, known)) = known.map(|index| self.held.remove(index)) {
+            let is_left = self.missing == Missing::Fails || known.exists().map_err(failed)?;
+            if is_left {
+                let now = self.root.below(relative);
+                // Held again, whatever becomes of this result.
+                let before = known.identity().map_err(failed)?;
+                self.held.push((relative.to_owned(), known));
+                return match now.map_err(failed)? {
+                    now if now.identity().map_err(failed)? == before => Ok(Arc::new(now)),
+                    _ => Err(exchanged(&path, false)),
+                };
+            }
+        }
+        let folder = Arc::new(self.root.create_below(relative).map_err(failed)?);
+        if self.swept.insert(relative.to_owned()) {
+            leftovers::remove(&folder);
+        }
+        if self.held.len() == HELD {
+            self.held.remove(0);
+        }
+        self.held.push((relative.to_owned(), Arc::clone(&folder)));
+        Ok(folder)
+    }
+
+    /// Whether this path of a result leads into this folder.
+    fn leads_into(&self, path: &Path, folder: &Folder) -> bool {
+        let parent = path.parent().unwrap_or(Path::new(""));
+        let parent = self.root.below(parent);
+        let both = parent.and_then(|parent| Ok((parent.identity()?, folder.identity()?)));
+        both.is_ok_and(|(one, other)| one == other)
+    }
+
+    fn path_or_here(&self) -> &Path {
+        match self.path() {
+            path if path.as_os_str().is_empty() => Path::new("."),
+            path => path,
+        }
     }
 }
 
-/// Creates a folder if needed.
-pub(crate) fn create(folder: &Path) -> Result<(), WriteFault> {
-    fs::create_dir_all(folder).map_err(|error| failed(&error, folder, 0))
+/// Creates a folder if needed, and opens it; follows links.
+pub(crate) fn create(folder: &Path) -> Result<Arc<Folder>, WriteFault> {
+    let opened = fs::create_dir_all(folder).and_then(|()| Folder::open(folder));
+    opened
+        .map(Arc::new)
+        .map_err(|error| failed(&error, folder, 0))
+}
+
+impl From<io::Error> for NotPut {
+    fn from(error: io::Error) -> NotPut {
+        NotPut::Io(error)
+    }
+}
+
+impl From<Fault> for WriteFault {
+    fn from(fault: Fault) -> WriteFault {
+        WriteFault {
+            fault,
+            fatal: false,
+        }
+    }
+}
+
+/// Another program has put something else in the place of a folder.
+fn exchanged(folder: &Path, fatal: bool) -> WriteFault {
+    let folder = show_path(folder);
+    let text = format!("not written: {folder} is no longer the folder that it was; run it again");
+    WriteFault {
+        fault: Fault::new("write", text),
+        fatal,
+    }
 }
 
 /// Whether a file system may treat these names as one. Other names of one file are hard links, each of which may be
@@ -359,20 +454,55 @@ mod tests {
     }
 
     #[test]
-    fn a_link_out_of_the_folder_is_not_followed() {
+    fn a_link_below_the_folder_is_not_followed() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("out");
         let outside = folder.path().join("outside");
         fs::create_dir_all(&outside).unwrap();
         let mut out = OutFolder::create(&root, &Stop::default()).unwrap();
         std::os::unix::fs::symlink(&outside, root.join("sub")).unwrap();
-        let error = out.write(Path::new("sub/a.jpg"), b"x").unwrap_err();
-        assert!(!error.fatal);
-        assert!(error.fault.text.contains("leads out of"), "{}", error.fault);
         // Nothing is created behind it either.
-        let error = out.write(Path::new("sub/deeper/a.jpg"), b"x").unwrap_err();
-        assert!(error.fault.text.contains("leads out of"), "{}", error.fault);
+        for name in ["sub/a.jpg", "sub/deeper/a.jpg"] {
+            let error = out.write(Path::new(name), b"x").unwrap_err();
+            assert!(!error.fatal);
+            let text = &error.fault.text;
+            assert!(text.contains("out/sub is a link"), "{text}");
+        }
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_folder_that_is_exchanged_fails_its_results() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("out");
+        let mut out = OutFolder::create(&root, &Stop::default()).unwrap();
+        out.write(Path::new("sub/a.jpg"), b"x").unwrap();
+        let other = folder.path().join("other");
+        fs::rename(root.join("sub"), &other).unwrap();
+        fs::create_dir(root.join("sub")).unwrap();
+        let error = out.write(Path::new("sub/b.jpg"), b"x").unwrap_err();
+        let text = &error.fault.text;
+        assert!(
+            !error.fatal && text.contains("out/sub is no longer"),
+            "{text}"
+        );
+        fs::rename(&root, folder.path().join("gone")).unwrap();
+        let error = out.write(Path::new("c.jpg"), b"x").unwrap_err();
+        let text = &error.fault.text;
+        assert!(error.fatal && text.contains("out is no longer"), "{text}");
+    }
+
+    #[test]
+    fn an_input_is_not_replaced_whatever_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let input = folder.path().join("input.jpg");
+        fs::write(&input, b"mine").unwrap();
+        let mut out = OutFolder::create(&folder.path().join("out"), &Stop::default()).unwrap();
+        out.protect(identity(&input));
+        fs::hard_link(&input, folder.path().join("out/a.jpg")).unwrap();
+        let error = out.write(Path::new("a.jpg"), b"x").unwrap_err();
+        assert_eq!(error.fault.cause, "name-conflict");
+        assert_eq!(fs::read(folder.path().join("out/a.jpg")).unwrap(), b"mine");
     }
 
     /// On a file system that ignores case, two names lead to one file.
@@ -414,17 +544,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut out = OutFolder::create(folder.path(), &Stop::default()).unwrap();
         let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(7200);
-        let kept = out.writer.with_temporary(folder.path(), |file| {
-            file.as_file().set_modified(long_ago).unwrap();
-            leftovers::remove(folder.path());
-            let kept = file.path().exists();
+        let root = Arc::clone(out.root());
+        let count = || fs::read_dir(folder.path()).unwrap().count();
+        let write = |file: File| {
+            file.set_modified(long_ago)?;
+            leftovers::remove(&root);
+            let kept = count();
             // The state after its writer was killed.
-            let (file, path) = file.keep().unwrap();
             drop(file);
-            leftovers::remove(folder.path());
-            (kept, path.exists())
-        });
-        assert_eq!(kept.unwrap(), (true, false));
+            leftovers::remove(&root);
+            Ok((kept, count()))
+        };
+        let counts = out
+            .writer
+            .with_temporary(&root, write, |_, counts| Ok(counts));
+        assert_eq!(counts.unwrap(), (1, 0));
     }
 
     #[test]

@@ -25,19 +25,26 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{File, Permissions};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::fcntl::OFlag;
 
 use super::files::Stamp;
 use super::leftovers;
 use super::plan::{Task, Written};
 use super::shard::Shard;
 use super::stop::Stop;
+use crate::folder::{Entry, Folder, Temporary};
 
 /// The record's name in the output folder, without that of a shard.
-const NAME: &str = ".arenite-resize";
+pub(crate) const NAME: &str = ".arenite-resize";
+
+/// Each record begins so.
+const BEGINNING: &[u8] = b"# arenite resize";
 
 const HEADER: &str =
     "# arenite resize: what made the files in this folder, for --resume. Safe to delete.\n";
@@ -83,10 +90,9 @@ struct Noted {
 
 impl Records {
     /// Reads the records in `out`.
-    pub(crate) fn read(out: &Path) -> Records {
-        let entries = std::fs::read_dir(out).into_iter().flatten().flatten();
-        let records = entries.filter(|entry| is_name(&entry.file_name()));
-        let notes = records.map(|entry| read(&entry.path())).collect();
+    pub(crate) fn read(out: &Folder) -> Records {
+        let records = out.names(is_name).unwrap_or_default();
+        let notes = records.iter().map(|name| read(out, name)).collect();
         Records { notes }
     }
 
@@ -94,16 +100,15 @@ impl Records {
     pub(crate) fn fresh(
         &self,
         task: &Task,
-        out: &Path,
+        out: &Folder,
         options: Fingerprint,
     ) -> Option<Vec<Written>> {
         let there = |noted: &Noted| {
-            let output = out.join(&noted.path);
-            let meta = output.symlink_metadata().ok().filter(Metadata::is_file)?;
-            let stamp = Stamp::of(&meta);
+            let entry = out.entry_below(&noted.path).ok().filter(Entry::is_file)?;
+            let stamp = Stamp::of_entry(&entry);
             noted.describes(&stamp).then(|| Written {
                 relative: noted.path.clone(),
-                output,
+                output: out.path().join(&noted.path),
                 stamp,
                 sides: noted.sides,
             })
@@ -136,18 +141,18 @@ impl Noted {
 }
 
 /// Whether this is the name of a record, of whichever shard.
-fn is_name(name: &OsStr) -> bool {
-    let rest = name.to_str().and_then(|name| name.strip_prefix(NAME));
+fn is_name(name: &str) -> bool {
+    let rest = name.strip_prefix(NAME);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
-/// The last note of each result in the record at `path`.
-fn read(path: &Path) -> HashMap<PathBuf, Note> {
-    // Opening a pipe would block until it has a writer.
-    let text = match path.symlink_metadata() {
-        Ok(meta) if meta.is_file() => std::fs::read(path).unwrap_or_default(),
-        _ => Vec::new(),
-    };
+/// The last note of each result in a record.
+fn read(out: &Folder, name: &OsStr) -> HashMap<PathBuf, Note> {
+    let mut text = Vec::new();
+    if let Ok(mut file) = out.open_file(name, OFlag::O_RDONLY) {
+        // What was read before an error counts.
+        let _ = file.read_to_end(&mut text);
+    }
     // A last line without a line break was torn by a crash.
     let lines = text
         .split_inclusive(|byte| *byte == b'\n')
@@ -160,7 +165,8 @@ fn read(path: &Path) -> HashMap<PathBuf, Note> {
 /// Appends to the record. The first note opens the file, and creates it if needed.
 #[derive(Debug)]
 pub(crate) struct Recorder {
-    path: PathBuf,
+    folder: Arc<Folder>,
+    name: OsString,
     /// The name of its temporary file.
     temporary: String,
     options: String,
@@ -172,11 +178,17 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    /// A recorder for results in `out`, which must exist by the first note.
-    pub(crate) fn new(out: &Path, shard: Option<&Shard>, options: String, stop: &Stop) -> Recorder {
+    /// A recorder for results in `out`.
+    pub(crate) fn new(
+        out: &Arc<Folder>,
+        shard: Option<&Shard>,
+        options: String,
+        stop: &Stop,
+    ) -> Recorder {
         let fingerprint = Fingerprint::of(&options);
         Recorder {
-            path: out.join(format!("{NAME}{}", Shard::suffix(shard))),
+            folder: Arc::clone(out),
+            name: format!("{NAME}{}", Shard::suffix(shard)).into(),
             temporary: leftovers::record_name(std::process::id(), shard),
             options,
             fingerprint,
@@ -196,7 +208,6 @@ impl Recorder {
         let file = match &mut self.file {
             Some(file) => file,
             None => {
-                self.is_new = self.path.symlink_metadata().is_err();
                 let file = self.open()?;
                 self.file.insert(file)
             }
@@ -205,57 +216,72 @@ impl Recorder {
     }
 
     /// The path of the record.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.path().join(&self.name)
     }
 
     /// Removes the record if this run has created it.
     pub(crate) fn discard(self) {
-        if self.is_new {
+        let own = self.file.as_ref().filter(|_| self.is_new).map(Entry::of);
+        if let (Some(Ok(own)), Ok(found)) = (own, self.folder.entry(&self.name))
+            && own.identity() == found.identity()
+        {
             // One that stays costs nothing but its place.
-            let _ = std::fs::remove_file(&self.path);
+            let _ = self.folder.remove(&self.name);
         }
     }
 }
 
 impl Recorder {
     /// Opens the record for appending, and creates it if needed.
-    fn open(&self) -> io::Result<File> {
-        let (path, options) = (&self.path, &self.options);
-        if path.symlink_metadata().is_ok_and(|meta| !meta.is_file()) {
-            // A link could lead out of the output folder, and a pipe would block.
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "it is a link, or not a file",
-            ));
-        }
-        let old = match std::fs::read(path) {
-            Ok(old) => old,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(error),
-        };
-        if let (Some(kept), Some(folder)) = (without_history(&old), path.parent()) {
-            // Another run that appends to the old file now loses its lines; --resume makes those results again.
-            let temporary = folder.join(&self.temporary);
-            let make = || {
-                // One may be left by a killed program with the same process number.
-                let _ = std::fs::remove_file(&temporary);
-                tempfile::Builder::new()
-                    .prefix(&self.temporary)
-                    .rand_bytes(0)
-                    .tempfile_in(folder)
+    fn open(&mut self) -> io::Result<File> {
+        /// More often than that, other programs keep replacing it.
+        const ATTEMPTS: usize = 10;
+        for _ in 0..ATTEMPTS {
+            let access = OFlag::O_RDWR | OFlag::O_APPEND;
+            let opened = match self.folder.open_file(&self.name, access) {
+                Ok(file) => self.go_on_with(file),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => self.begin(),
+                Err(error) => return Err(error),
             };
-            self.stop.guarding(&temporary, make, |mut file| {
-                leftovers::claim(file.as_file());
-                // Keeps the mode: other users of the folder may read it.
-                let mode = std::fs::metadata(path)?.permissions();
-                file.as_file().set_permissions(mode)?;
-                file.write_all(&kept)?;
-                file.persist(path).map_err(|error| error.error)?;
-                io::Result::Ok(())
-            })??;
+            match opened {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                opened => return opened,
+            }
         }
-        let mut file = OpenOptions::new().append(true).create(true).open(path)?;
+        Err(io::ErrorKind::ResourceBusy.into())
+    }
+
+    fn options_line(&self) -> String {
+        format!("options {:016x} {}\n", self.fingerprint.0, self.options)
+    }
+
+    /// Creates the record. Fails with `AlreadyExists` if there is one.
+    fn begin(&mut self) -> io::Result<File> {
+        let text = format!("{HEADER}{}", self.options_line());
+        let file = self.rename_new(text.as_bytes(), None, |_| false)?;
+        self.is_new = true;
+        Ok(file)
+    }
+
+    /// Appends to an existing record from now on. Fails with `AlreadyExists` if it has been replaced.
+    fn go_on_with(&self, mut file: File) -> io::Result<File> {
+        let mut old = Vec::new();
+        file.read_to_end(&mut old)?;
+        // One that a crash of the machine has emptied goes on.
+        if !old.is_empty() && !old.starts_with(BEGINNING) {
+            let text = "it is not a record of arenite; remove it";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let entry = Entry::of(&file)?;
+        // A file that has other names too, in a backup or elsewhere, stays as it is.
+        let copy = || entry.has_other_names().then(|| old.clone());
+        if let Some(kept) = without_history(&old).or_else(copy) {
+            // Another run that appends to the old file now loses its lines; --resume makes those results again.
+            let mode = file.metadata()?.permissions();
+            let is_old = |found: &Entry| found.identity() == entry.identity();
+            file = self.rename_new(&kept, Some(mode), is_old)?;
+        }
         let mut start = String::new();
         if old.is_empty() {
             start.push_str(HEADER);
@@ -263,7 +289,7 @@ impl Recorder {
             // Ends a line torn by a crash.
             start.push('\n');
         }
-        let line = format!("options {:016x} {options}\n", self.fingerprint.0);
+        let line = self.options_line();
         if !old
             .split_inclusive(|byte| *byte == b'\n')
             .any(|old| old == line.as_bytes())
@@ -272,6 +298,40 @@ impl Recorder {
         }
         file.write_all(start.as_bytes())?;
         Ok(file)
+    }
+
+    /// Writes a record whole, in the place of one for which `may_replace` holds. Fails with `AlreadyExists` if there is
+    /// another one.
+    fn rename_new(
+        &self,
+        text: &[u8],
+        mode: Option<Permissions>,
+        may_replace: impl Fn(&Entry) -> bool,
+    ) -> io::Result<File> {
+        let make = || {
+            // One may be left by a killed program with the same process number.
+            let _ = self.folder.remove(self.temporary.as_ref());
+            let access = OFlag::O_WRONLY | OFlag::O_APPEND;
+            Temporary::create(&self.folder, &self.temporary, access)
+        };
+        let write = |mut file: File| {
+            leftovers::claim(&file);
+            if let Some(mode) = mode {
+                // Other users of the folder may read it.
+                file.set_permissions(mode)?;
+            }
+            file.write_all(text)?;
+            Ok(file)
+        };
+        let place = |temporary: &Temporary, file: File| {
+            let judge = |old: &Entry| match may_replace(old) {
+                true => Ok(()),
+                false => Err(io::Error::from(io::ErrorKind::AlreadyExists)),
+            };
+            temporary.place(&self.name, judge)?;
+            Ok(file)
+        };
+        self.stop.guarding(make, write, place)
     }
 }
 
@@ -423,7 +483,6 @@ fn unescape(text: &str) -> Option<PathBuf> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
-    use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt;
 
     use arenite_image::Format;
@@ -432,6 +491,10 @@ mod tests {
     use super::*;
 
     const OPTIONS: &str = "1 size=224x224";
+
+    fn open(out: &tempfile::TempDir) -> Arc<Folder> {
+        Arc::new(Folder::open(out.path()).unwrap())
+    }
 
     fn stamp(len: u64, modified: i128) -> Stamp {
         Stamp {
@@ -500,10 +563,10 @@ mod tests {
                 output,
             });
         }
-        let mut recorder = Recorder::new(out.path(), None, OPTIONS.to_owned(), &Stop::default());
+        let mut recorder = Recorder::new(&open(&out), None, OPTIONS.to_owned(), &Stop::default());
         recorder.note(&several, &results).unwrap();
         let options = Fingerprint::of(OPTIONS);
-        let fresh = || Records::read(out.path()).fresh(&several, out.path(), options);
+        let fresh = || Records::read(&open(&out)).fresh(&several, &open(&out), options);
         let found = fresh().unwrap();
         let shown = |results: &[Written]| -> Vec<_> {
             results
@@ -522,10 +585,10 @@ mod tests {
         let out = tempfile::tempdir().unwrap();
         let path = "x/a b.jpg";
         let (result, input) = (stamp(100, 2_000), stamp(900, 1_000));
-        let mut recorder = Recorder::new(out.path(), None, OPTIONS.to_owned(), &Stop::default());
+        let mut recorder = Recorder::new(&open(&out), None, OPTIONS.to_owned(), &Stop::default());
         note(&mut recorder, path, &result, &input).unwrap();
 
-        let record = Records::read(out.path());
+        let record = Records::read(&open(&out));
         let same = Fingerprint::of(OPTIONS);
         assert!(is_fresh(&record, path, &result, &input, same));
         assert!(
@@ -568,9 +631,9 @@ mod tests {
     fn an_input_with_a_time_in_the_future_is_processed_once() {
         let out = tempfile::tempdir().unwrap();
         let (result, input) = (stamp(5, 1_000), stamp(9, 5_000));
-        let mut recorder = Recorder::new(out.path(), None, OPTIONS.to_owned(), &Stop::default());
+        let mut recorder = Recorder::new(&open(&out), None, OPTIONS.to_owned(), &Stop::default());
         note(&mut recorder, "a", &result, &input).unwrap();
-        let record = Records::read(out.path());
+        let record = Records::read(&open(&out));
         assert!(is_fresh(
             &record,
             "a",
@@ -584,10 +647,10 @@ mod tests {
     fn a_result_with_the_time_of_its_input_is_fresh() {
         let out = tempfile::tempdir().unwrap();
         let both = stamp(5, 1_000);
-        let mut recorder = Recorder::new(out.path(), None, OPTIONS.to_owned(), &Stop::default());
+        let mut recorder = Recorder::new(&open(&out), None, OPTIONS.to_owned(), &Stop::default());
         note(&mut recorder, "a", &both, &both).unwrap();
         assert!(is_fresh(
-            &Records::read(out.path()),
+            &Records::read(&open(&out)),
             "a",
             &both,
             &both,
@@ -601,10 +664,10 @@ mod tests {
         let (result, input) = (stamp(1, 10), stamp(2, 5));
         for options in ["1 a", "1 b"] {
             let mut recorder =
-                Recorder::new(out.path(), None, options.to_owned(), &Stop::default());
+                Recorder::new(&open(&out), None, options.to_owned(), &Stop::default());
             note(&mut recorder, "f", &result, &input).unwrap();
         }
-        let record = Records::read(out.path());
+        let record = Records::read(&open(&out));
         assert!(!is_fresh(
             &record,
             "f",
@@ -625,16 +688,16 @@ mod tests {
     fn a_torn_line_costs_only_itself() {
         let out = tempfile::tempdir().unwrap();
         let (result, input) = (stamp(1, 10), stamp(2, 5));
-        let mut recorder = Recorder::new(out.path(), None, OPTIONS.to_owned(), &Stop::default());
+        let mut recorder = Recorder::new(&open(&out), None, OPTIONS.to_owned(), &Stop::default());
         note(&mut recorder, "a", &result, &input).unwrap();
-        let mut file = OpenOptions::new()
+        let mut file = File::options()
             .append(true)
             .open(out.path().join(NAME))
             .unwrap();
         file.write_all(b"file 0123 7 8 9").unwrap();
-        let mut recorder = Recorder::new(out.path(), None, OPTIONS.to_owned(), &Stop::default());
+        let mut recorder = Recorder::new(&open(&out), None, OPTIONS.to_owned(), &Stop::default());
         note(&mut recorder, "b", &result, &input).unwrap();
-        let record = Records::read(out.path());
+        let record = Records::read(&open(&out));
         let options = Fingerprint::of(OPTIONS);
         assert!(is_fresh(&record, "a", &result, &input, options));
         assert!(is_fresh(&record, "b", &result, &input, options));
@@ -647,7 +710,7 @@ mod tests {
         let (result, input) = (stamp(1, 10), stamp(2, 5));
         for round in 0..50 {
             let mut recorder =
-                Recorder::new(out.path(), None, OPTIONS.to_owned(), &Stop::default());
+                Recorder::new(&open(&out), None, OPTIONS.to_owned(), &Stop::default());
             for index in 0..100 {
                 let path = format!("folder/{index}.jpg");
                 note(&mut recorder, &path, &result, &input).unwrap();
@@ -664,7 +727,7 @@ mod tests {
         assert!(text.len() < 96 << 10, "{} bytes", text.len());
         assert!(text.starts_with(HEADER));
         assert_eq!(text.matches("options ").count(), 1);
-        let record = Records::read(out.path());
+        let record = Records::read(&open(&out));
         assert_eq!(record.notes[0].len(), 100);
         assert!(is_fresh(
             &record,
@@ -684,7 +747,7 @@ mod tests {
     fn a_record_that_is_a_link_is_not_written_through() {
         let out = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("elsewhere", out.path().join(NAME)).unwrap();
-        let mut recorder = Recorder::new(out.path(), None, OPTIONS.to_owned(), &Stop::default());
+        let mut recorder = Recorder::new(&open(&out), None, OPTIONS.to_owned(), &Stop::default());
         assert!(note(&mut recorder, "a", &stamp(1, 1), &stamp(1, 1)).is_err());
         assert!(!out.path().join("elsewhere").exists());
     }

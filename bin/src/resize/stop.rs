@@ -14,8 +14,8 @@
 //! signal is printed by another thread: it blocks if stderr is not read, and a second signal still ends the program. An
 //! end at once leaves no worker (they end with the program), no name in `/dev/shm`, and no temporary file.
 
+use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::mpsc::{Sender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,6 +27,7 @@ use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
 use super::progress::{clear, print_aside};
+use crate::folder::Temporary;
 
 /// The message about the first signal.
 const FIRST_MESSAGE: &str = "stopping: pictures under way finish; a second signal ends at once";
@@ -53,7 +54,7 @@ struct Shared {
     /// The exit code of the first signal; 0 before it.
     code: AtomicU8,
     /// The temporary file that exists now, if any.
-    temporary: Mutex<Option<PathBuf>>,
+    temporary: Mutex<Option<Temporary>>,
     message: Mutex<Message>,
 }
 
@@ -137,24 +138,29 @@ impl Stop {
         self.code()
     }
 
-    /// Runs `make`, which creates the temporary file `path`, then `write`, which fills it and renames or removes it. An
-    /// end at once removes the file: it holds the lock under which files are created, so it finds the file or prevents
-    /// it.
-    pub(crate) fn guarding<F, T>(
+    /// Runs `make`, which creates a temporary file, then `write`, which fills it, then `place`, which renames or removes
+    /// it; removes it after an error. An end at once removes the file: it holds the lock under which files are created
+    /// and renamed, so it finds the file or prevents it.
+    pub(crate) fn guarding<W, T, E: From<io::Error>>(
         &self,
-        path: &Path,
-        make: impl FnOnce() -> io::Result<F>,
-        write: impl FnOnce(F) -> T,
-    ) -> io::Result<T> {
-        let made = {
-            let mut temporary = self.shared.temporary();
+        make: impl FnOnce() -> io::Result<(Temporary, File)>,
+        write: impl FnOnce(File) -> Result<W, E>,
+        place: impl FnOnce(&Temporary, W) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let (temporary, file) = {
+            let mut current = self.shared.temporary();
             let made = make()?;
-            *temporary = Some(path.to_owned());
+            *current = Some(made.0.clone());
             made
         };
-        let result = write(made);
-        *self.shared.temporary() = None;
-        Ok(result)
+        let written = write(file);
+        let mut current = self.shared.temporary();
+        let placed = written.and_then(|written| place(&temporary, written));
+        if placed.is_err() {
+            temporary.remove();
+        }
+        *current = None;
+        placed
     }
 }
 
@@ -163,7 +169,7 @@ impl Shared {
         self.message.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn temporary(&self) -> MutexGuard<'_, Option<PathBuf>> {
+    fn temporary(&self) -> MutexGuard<'_, Option<Temporary>> {
         self.temporary
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -206,9 +212,8 @@ impl Shared {
     fn end_at_once(&self, last: Option<String>, code: u8) -> ! {
         // Held to the end, so that no further file is created.
         let temporary = self.temporary();
-        if let Some(path) = &*temporary {
-            // Fails if the file has its final name already.
-            let _ = std::fs::remove_file(path);
+        if let Some(temporary) = &*temporary {
+            temporary.remove();
         }
         // On another thread: the end does not wait for a stderr that is not read.
         let (printed, wait) = sync_channel(1);
@@ -264,28 +269,45 @@ pub(crate) fn end_signals() -> io::Result<Signals> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
+    use nix::fcntl::OFlag;
+
     use super::*;
+    use crate::folder::Folder;
 
     #[test]
     fn an_end_at_once_finds_the_temporary_file_or_prevents_it() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Arc::new(Folder::open(place.path()).unwrap());
         let stop = Stop::default();
-        let path = Path::new("picture.tmp");
-        let noted = || {
-            stop.shared
-                .temporary
-                .try_lock()
-                .ok()
-                .map(|path| path.clone())
+        let is_noted = || {
+            let noted = stop.shared.temporary.try_lock().ok();
+            noted.map(|temporary| temporary.is_some())
         };
         let make = || {
-            assert_eq!(noted(), None, "an end at once would have to wait");
-            Ok(())
+            assert_eq!(is_noted(), None, "an end at once would have to wait");
+            Temporary::create(&folder, "picture.tmp", OFlag::O_WRONLY)
         };
-        let write = |()| assert_eq!(noted(), Some(Some(path.to_owned())));
-        stop.guarding(path, make, write).unwrap();
-        assert_eq!(noted(), Some(None));
-        let full = || Err::<(), _>(io::ErrorKind::StorageFull.into());
-        stop.guarding(path, full, |()| ()).unwrap_err();
-        assert_eq!(noted(), Some(None));
+        let write = |_| {
+            assert_eq!(is_noted(), Some(true));
+            io::Result::Ok(())
+        };
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let rename = |temporary: &Temporary, ()| {
+            assert_eq!(is_noted(), None, "an end at once would have to wait");
+            temporary.place("picture".as_ref(), |_| Ok(()))
+        };
+        stop.guarding(make, write, rename).unwrap();
+        assert_eq!(is_noted(), Some(false));
+        let none = || Err(full());
+        stop.guarding(none, write, |_, ()| io::Result::Ok(()))
+            .unwrap_err();
+        assert_eq!(is_noted(), Some(false));
+        let failed = |_| Err(full());
+        stop.guarding(make, failed, |_, ()| io::Result::Ok(()))
+            .unwrap_err();
+        assert_eq!(is_noted(), Some(false));
+        let names = std::fs::read_dir(place.path()).unwrap();
+        let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["picture"]);
     }
 }

@@ -8,6 +8,7 @@ mod crashes;
 #[path = "../../../tests/common/crc32.rs"]
 mod crc32;
 mod damage;
+mod exchanged;
 mod fits;
 mod flags;
 mod formats;

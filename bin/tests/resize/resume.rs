@@ -188,11 +188,8 @@ fn results_without_a_note_are_made_again() {
         world.run("p -s 8 -o out --resume").exits(0).lines(),
         ["out/a.jpg"]
     );
-    fs::write(
-        world.path("out/.arenite-resize"),
-        b"\xff\0garbage\nfile x\n",
-    )
-    .unwrap();
+    let record = world.path("out/.arenite-resize");
+    fs::write(&record, b"").unwrap();
     assert_eq!(
         world.run("p -s 8 -o out --resume").exits(0).lines(),
         ["out/a.jpg"]
@@ -201,6 +198,13 @@ fn results_without_a_note_are_made_again() {
         world.run("p -s 8 -o out --resume").exits(0).lines(),
         [""; 0]
     );
+    // What may be a file of another program stays as it is.
+    let garbage = b"\xff\0garbage\nfile x\n";
+    fs::write(&record, garbage).unwrap();
+    let run = world.run("p -s 8 -o out --resume").exits(0);
+    assert_eq!(run.lines(), ["out/a.jpg"]);
+    assert!(run.stderr.contains("remove it"), "{}", run.stderr);
+    assert_eq!(fs::read(&record).unwrap(), garbage);
 }
 
 /// On a file system that ignores case, two names lead to one file.

@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 #[allow(unused_imports, reason = "each test binary uses a part")]
-pub use asked::not_tried;
+pub use asked::{first_seed, not_tried, times};
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
 use lab::Invariant;
 #[allow(unused_imports, reason = "each test binary uses a part")]

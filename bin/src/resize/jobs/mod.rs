@@ -34,13 +34,14 @@ use super::fault::Fault;
 use super::files::{Stamp, identity};
 use super::inputs;
 use super::options::JobsOptions;
-use super::output::{self, Bounds, Writer};
+use super::output::{self, Bounds, Missing, Writer};
 use super::plan::{Item, Task, Written};
 use super::pool::{self, Make, Makers};
 use super::printer::{FileLine, Outcome, Printer};
 use super::runner::Refused;
 use super::stop::Stop;
 use super::template::Name;
+use crate::folder::Entry;
 use crate::text::{reason, show_path};
 use feed::{Feed, Line};
 use job::{Asked, Job};
@@ -51,7 +52,7 @@ pub(super) fn run(args: &ResizeArgs, stop: &Stop, printer: &mut Printer) -> Resu
     let options = JobsOptions::from_args(args)?;
     let mut writer = Writer::new(stop);
     let bounds = match &options.out {
-        Some(folder) => Some(Bounds::create(folder, &mut writer)?),
+        Some(folder) => Some(Bounds::create(folder, Missing::IsCreated, &mut writer)?),
         None => None,
     };
     let makers = Makers::start(&options.engine, options.engine.workers)?;
@@ -61,8 +62,8 @@ pub(super) fn run(args: &ResizeArgs, stop: &Stop, printer: &mut Printer) -> Resu
     let callers = Callers {
         room: Room::new(makers.budget()),
         makers,
-        bounds,
-        writer: Mutex::new(writer),
+        root: options.out.as_deref(),
+        output: Mutex::new((bounds, writer)),
         defaults: &options.defaults,
         stop,
     };
@@ -112,8 +113,8 @@ struct Callers<'a> {
     makers: Makers<'a>,
     room: Room,
     /// The folder that results must not leave, if there is one.
-    bounds: Option<Bounds>,
-    writer: Mutex<Writer>,
+    root: Option<&'a Path>,
+    output: Mutex<(Option<Bounds>, Writer)>,
     defaults: &'a ResizeArgs,
     stop: &'a Stop,
 }
@@ -175,11 +176,11 @@ impl Callers<'_> {
 
     /// The path of a result whose job names this one.
     fn output(&self, relative: &Path) -> Result<PathBuf, Fault> {
-        match &self.bounds {
+        match self.root {
             None => Ok(relative.to_owned()),
-            Some(bounds) if is_below(relative) => Ok(bounds.root().join(relative)),
-            Some(bounds) => {
-                let root = show_path(bounds.root());
+            Some(root) if is_below(relative) => Ok(root.join(relative)),
+            Some(root) => {
+                let root = show_path(root);
                 let text = format!(
                     "not written: out leads out of {root}; give a path relative to it, without '..'"
                 );
@@ -207,7 +208,7 @@ impl Callers<'_> {
         for (relative, result) in task.named(made.results)? {
             let output = self.output(&relative)?;
             check_own(&output, &task.stamp)?;
-            let stamp = self.write(&output, &result.bytes)?;
+            let stamp = self.write(&relative, &task.stamp, &result.bytes)?;
             results.push(Written {
                 relative,
                 output,
@@ -222,18 +223,28 @@ impl Callers<'_> {
         })
     }
 
-    fn write(&self, output: &Path, bytes: &[u8]) -> Result<Stamp, Fault> {
-        let folder = match output.parent() {
+    /// Writes a result whose job has this input.
+    fn write(&self, relative: &Path, input: &Stamp, bytes: &[u8]) -> Result<Stamp, Fault> {
+        let Some(name) = relative.file_name() else {
+            return Err(Fault::new("write", "not written: out names no file"));
+        };
+        let folder = match relative.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
+        // Between the look at the name and this, another program may have linked it to the input.
+        let may_replace = |existing: &Entry| match existing.identity() == input.identity() {
+            true => Err(over_own_input()),
+            false => Ok(()),
+        };
         // One at a time: a signal removes one temporary file.
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = match &self.bounds {
-            Some(bounds) => bounds.prepare(folder).map(drop),
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        let (bounds, writer) = &mut *output;
+        let opened = match bounds {
+            Some(bounds) => bounds.open(folder),
             None => output::create(folder),
         };
-        let written = written.and_then(|()| writer.replace(folder, output, bytes));
+        let written = opened.and_then(|folder| writer.replace(&folder, name, bytes, may_replace));
         // Further results are tried even if the disk is full: there may be room again.
         written.map_err(|failed| failed.fault)
     }
@@ -262,12 +273,14 @@ impl Callers<'_> {
 /// Refuses a result that would overwrite the input with this stamp.
 fn check_own(output: &Path, input: &Stamp) -> Result<(), Fault> {
     match identity(output) == Some(input.identity()) {
-        true => {
-            let text = "not written: it would be overwritten by its own result";
-            Err(Fault::new("name-conflict", text))
-        }
+        true => Err(over_own_input()),
         false => Ok(()),
     }
+}
+
+fn over_own_input() -> Fault {
+    let text = "not written: it would be overwritten by its own result";
+    Fault::new("name-conflict", text)
 }
 
 /// Whether a path stays below the folder that it is relative to, as far as its words tell.

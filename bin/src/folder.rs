@@ -1,0 +1,591 @@
+//! A folder held open. What lies below it is reached from its descriptor, and never through a link.
+//!
+//! Another program may rename folders and put links in their places at any moment. Each system call that takes a path
+//! looks the path up again, while a descriptor stays with its folder. So whoever checks a path and then writes to it may
+//! write elsewhere; whoever opens a folder, checks what was opened, and names single files in it does not.
+//!
+//! Links in the path of [`Folder::open`] are followed: the user has written that path.
+
+use std::ffi::{CStr, OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{
+    AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag, openat, openat2, renameat, renameat2,
+};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use crate::text::show_path;
+
+/// A folder held open.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    /// Opened with `O_PATH`, which needs no right to list the folder.
+    fd: OwnedFd,
+    /// The path for messages.
+    path: PathBuf,
+}
+
+/// What a name in a folder stands for: a file, a folder, a link itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry(FileStat);
+
+/// Device and inode: equal for all names of one file.
+pub(crate) type Identity = (u64, u64);
+
+/// How descriptors of folders are opened.
+const FOLDER: OFlag = OFlag::O_PATH
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_CLOEXEC);
+
+impl Folder {
+    /// Opens the folder at `path`; follows links.
+    pub(crate) fn open(path: &Path) -> io::Result<Folder> {
+        let name = match path.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => path,
+        };
+        Ok(Folder {
+            fd: nix::fcntl::open(name, FOLDER, Mode::empty())?,
+            path: path.to_owned(),
+        })
+    }
+
+    /// Opens a folder below this one; follows no link.
+    pub(crate) fn below(&self, relative: &Path) -> io::Result<Folder> {
+        self.open_below(relative, false)
+    }
+
+    /// Like [`below`](Self::below), and creates what is missing.
+    pub(crate) fn create_below(&self, relative: &Path) -> io::Result<Folder> {
+        self.open_below(relative, true)
+    }
+
+    fn open_below(&self, relative: &Path, create: bool) -> io::Result<Folder> {
+        let plain = plain(relative)?;
+        let fd = match plain.as_os_str().is_empty() {
+            true => self.fd.try_clone()?,
+            // Whatever Linux refuses, or does not know before 5.6, the walk does or names.
+            false => match self.resolve(&plain) {
+                Ok(fd) => fd,
+                Err(_) => self.walk(&plain, create)?,
+            },
+        };
+        Ok(Folder {
+            fd,
+            path: self.path.join(plain),
+        })
+    }
+
+    /// Opens a folder below this one in a single system call.
+    fn resolve(&self, plain: &Path) -> nix::Result<OwnedFd> {
+        let inside = ResolveFlag::RESOLVE_BENEATH
+            | ResolveFlag::RESOLVE_NO_SYMLINKS
+            | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+        openat2(
+            &self.fd,
+            plain,
+            OpenHow::new().flags(FOLDER).resolve(inside),
+        )
+    }
+
+    /// Opens a folder below this one, each part from the descriptor of the part before.
+    fn walk(&self, plain: &Path, create: bool) -> io::Result<OwnedFd> {
+        let mut at = self.fd.try_clone()?;
+        let mut path = self.path.clone();
+        for part in plain {
+            path.push(part);
+            let open = || openat(&at, part, FOLDER | OFlag::O_NOFOLLOW, Mode::empty());
+            let opened = match open() {
+                Err(Errno::ENOENT) if create => {
+                    match mkdirat(&at, part, Mode::from_bits_truncate(0o777)) {
+                        Ok(()) | Err(Errno::EEXIST) => open(),
+                        Err(error) => Err(error),
+                    }
+                }
+                opened => opened,
+            };
+            let is_link = || stat(&at, part).is_ok_and(|entry| entry.is_link());
+            at = match opened {
+                Ok(fd) => fd,
+                Err(Errno::ENOTDIR | Errno::ELOOP) if is_link() => {
+                    return Err(io::Error::other(format!(
+                        "{} is a link, and links are not followed here; replace it by a folder or a mount",
+                        show_path(&path)
+                    )));
+                }
+                Err(error) => return Err(error.into()),
+            };
+        }
+        Ok(at)
+    }
+
+    /// The path for messages.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Device and inode; they stay the same while the folder is held open.
+    pub(crate) fn identity(&self) -> io::Result<Identity> {
+        Ok(Entry(fstat(&self.fd)?).identity())
+    }
+
+    /// Whether the folder has not been removed.
+    pub(crate) fn exists(&self) -> io::Result<bool> {
+        Ok(fstat(&self.fd)?.st_nlink > 0)
+    }
+
+    /// What this name stands for; a link stands for itself.
+    pub(crate) fn entry(&self, name: &OsStr) -> io::Result<Entry> {
+        Ok(stat(&self.fd, single(name)?)?)
+    }
+
+    /// What this path below the folder stands for; follows no link.
+    pub(crate) fn entry_below(&self, relative: &Path) -> io::Result<Entry> {
+        let name = relative.file_name().unwrap_or_default();
+        let parent = relative.parent().unwrap_or(Path::new(""));
+        match parent.as_os_str().is_empty() {
+            true => self.entry(name),
+            false => self.below(parent)?.entry(name),
+        }
+    }
+
+    /// The names in the folder, `.` and `..` too, for which `is_wanted` holds.
+    pub(crate) fn names(&self, is_wanted: impl Fn(&str) -> bool) -> io::Result<Vec<OsString>> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut listing = Dir::openat(&self.fd, ".", flags, Mode::empty())?;
+        let names = listing.iter().flatten().filter_map(|entry| {
+            let name: &CStr = entry.file_name();
+            let name = OsStr::from_bytes(name.to_bytes());
+            name.to_str()
+                .is_some_and(&is_wanted)
+                .then(|| name.to_owned())
+        });
+        Ok(names.collect())
+    }
+
+    /// Opens an existing regular file. Does not wait for the other end of a pipe.
+    pub(crate) fn open_file(&self, name: &OsStr, access: OFlag) -> io::Result<File> {
+        let flags = access | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let opened = openat(
+            &self.fd,
+            single(name)?,
+            flags | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        );
+        let file = match opened {
+            // A link, or a pipe without a reader.
+            Err(Errno::ELOOP | Errno::ENXIO) => return Err(not_a_file()),
+            opened => File::from(opened?),
+        };
+        match file.metadata()?.is_file() {
+            true => Ok(file),
+            false => Err(not_a_file()),
+        }
+    }
+
+    fn rename_by(&self, from: &OsStr, to: &OsStr, how: RenameFlags) -> nix::Result<()> {
+        renameat2(&self.fd, from, &self.fd, to, how)
+    }
+
+    /// Removes a file or a link.
+    pub(crate) fn remove(&self, name: &OsStr) -> io::Result<()> {
+        Ok(unlinkat(
+            &self.fd,
+            single(name)?,
+            UnlinkatFlags::NoRemoveDir,
+        )?)
+    }
+}
+
+/// A file that this program has created under a temporary name.
+#[derive(Clone, Debug)]
+pub(crate) struct Temporary {
+    folder: Arc<Folder>,
+    name: OsString,
+    identity: Identity,
+}
+
+impl Temporary {
+    /// Creates the file and opens it with this access. Its mode is that of any new file, subject to the umask.
+    pub(crate) fn create(
+        folder: &Arc<Folder>,
+        name: &str,
+        access: OFlag,
+    ) -> io::Result<(Temporary, File)> {
+        let name = OsString::from(name);
+        let flags = access | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let mode = Mode::from_bits_truncate(0o666);
+        let file = openat(&folder.fd, single(&name)?, flags, mode)?;
+        let identity = Entry(fstat(&file)?).identity();
+        let temporary = Temporary {
+            folder: Arc::clone(folder),
+            name,
+            identity,
+        };
+        Ok((temporary, file.into()))
+    }
+
+    /// Removes the file if it still has its temporary name.
+    pub(crate) fn remove(&self) {
+        if self.is_at(&self.name).is_ok() {
+            let _ = self.folder.remove(&self.name);
+        }
+    }
+
+    /// Renames the file. `may_replace` judges what has the name now: before it is replaced, and again after it has been
+    /// exchanged with the new file, when no other program can put something else in its place. What may not be replaced
+    /// is exchanged back.
+    ///
+    /// # Errors
+    ///
+    /// Those of `may_replace` and of Linux. The file has its temporary name then, unless another program renames it.
+    pub(crate) fn place<E: From<io::Error>>(
+        &self,
+        name: &OsStr,
+        may_replace: impl Fn(&Entry) -> Result<(), E>,
+    ) -> Result<Entry, E> {
+        /// More often than that, another program keeps creating and removing it.
+        const ATTEMPTS: usize = 100;
+        let judge = |old: &Entry| match old.is_folder() {
+            true => Err(io::Error::from(Errno::EISDIR).into()),
+            false => may_replace(old),
+        };
+        let rename_by = |how| self.folder.rename_by(&self.name, name, how);
+        single(name)?;
+        for _ in 0..ATTEMPTS {
+            match rename_by(RenameFlags::RENAME_NOREPLACE) {
+                Ok(()) => return Ok(self.is_at(name).inspect_err(|_| self.undo(name))?),
+                Err(Errno::EEXIST) => {}
+                Err(error) if is_unsupported(error) => return self.place_plainly(name, judge),
+                Err(error) => return Err(io::Error::from(error).into()),
+            }
+            match self.folder.entry(name) {
+                Ok(old) => judge(&old)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error.into()),
+            }
+            match rename_by(RenameFlags::RENAME_EXCHANGE) {
+                Ok(()) => {
+                    let placed = self.is_at(name).map_err(E::from);
+                    let placed = placed.and_then(|placed| {
+                        judge(&self.folder.entry(&self.name)?)?;
+                        Ok(placed)
+                    });
+                    match &placed {
+                        Ok(_) => self.folder.remove(&self.name)?,
+                        Err(_) => {
+                            rename_by(RenameFlags::RENAME_EXCHANGE).map_err(io::Error::from)?
+                        }
+                    }
+                    return placed;
+                }
+                Err(Errno::ENOENT) => {}
+                Err(error) if is_unsupported(error) => return self.place_plainly(name, judge),
+                Err(error) => return Err(io::Error::from(error).into()),
+            }
+        }
+        Err(io::Error::from(Errno::EBUSY).into())
+    }
+
+    /// Gives its temporary name back to what another program has put there, and this one has renamed.
+    fn undo(&self, name: &OsStr) {
+        let how = RenameFlags::RENAME_NOREPLACE;
+        let _ = self.folder.rename_by(name, &self.name, how);
+    }
+
+    /// [`place`](Self::place) on file systems such as those of NFS, which know only the plain rename: what is replaced is
+    /// judged only before.
+    fn place_plainly<E: From<io::Error>>(
+        &self,
+        name: &OsStr,
+        judge: impl Fn(&Entry) -> Result<(), E>,
+    ) -> Result<Entry, E> {
+        if let Ok(old) = self.folder.entry(name) {
+            judge(&old)?;
+        }
+        let renamed = renameat(&self.folder.fd, &*self.name, &self.folder.fd, name);
+        renamed.map_err(io::Error::from)?;
+        Ok(self.is_at(name)?)
+    }
+
+    /// The file, if it has this name.
+    fn is_at(&self, name: &OsStr) -> io::Result<Entry> {
+        match self.folder.entry(name)? {
+            entry if entry.identity() == self.identity => Ok(entry),
+            _ => Err(io::Error::other("another program has replaced it")),
+        }
+    }
+}
+
+impl Entry {
+    pub(crate) fn of(file: &File) -> io::Result<Entry> {
+        Ok(Entry(fstat(file)?))
+    }
+
+    /// Device and inode.
+    pub(crate) fn identity(&self) -> Identity {
+        (self.0.st_dev, self.0.st_ino)
+    }
+
+    pub(crate) fn is_file(&self) -> bool {
+        self.is(SFlag::S_IFREG)
+    }
+
+    fn is_folder(&self) -> bool {
+        self.is(SFlag::S_IFDIR)
+    }
+
+    fn is_link(&self) -> bool {
+        self.is(SFlag::S_IFLNK)
+    }
+
+    fn is(&self, kind: SFlag) -> bool {
+        SFlag::from_bits_truncate(self.0.st_mode) & SFlag::S_IFMT == kind
+    }
+
+    /// Whether the file has other names.
+    pub(crate) fn has_other_names(&self) -> bool {
+        self.0.st_nlink > 1
+    }
+
+    /// Length in bytes.
+    pub(crate) fn len(&self) -> u64 {
+        self.0.st_size.unsigned_abs()
+    }
+
+    /// The time of the last change, in nanoseconds since 1970.
+    pub(crate) fn modified(&self) -> i128 {
+        i128::from(self.0.st_mtime) * 1_000_000_000 + i128::from(self.0.st_mtime_nsec)
+    }
+}
+
+fn stat(folder: &OwnedFd, name: &OsStr) -> nix::Result<Entry> {
+    fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW).map(Entry)
+}
+
+/// A path of names only.
+fn plain(relative: &Path) -> io::Result<PathBuf> {
+    let parts = relative.components();
+    let named = |part| match part {
+        Component::Normal(name) => Some(Ok(name)),
+        Component::CurDir => None,
+        _ => Some(Err(io::Error::from(Errno::EINVAL))),
+    };
+    parts.filter_map(named).collect()
+}
+
+/// A name that stands for something in the folder itself.
+fn single(name: &OsStr) -> io::Result<&OsStr> {
+    match name.as_bytes() {
+        b"" | b"." | b".." => Err(Errno::EINVAL.into()),
+        bytes if bytes.contains(&b'/') => Err(Errno::EINVAL.into()),
+        _ => Ok(name),
+    }
+}
+
+/// Whether a file system, or a filter of system calls, does not know the flags of a rename.
+fn is_unsupported(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::EINVAL | Errno::ENOSYS | Errno::ENOTSUP | Errno::EPERM
+    )
+}
+
+fn not_a_file() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "it is a link, or not a file")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use std::cell::Cell;
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    use super::*;
+
+    /// A folder `out` with folders, files and links in it, beside a folder `outside`.
+    fn tree() -> (tempfile::TempDir, Folder) {
+        let place = tempfile::tempdir().unwrap();
+        let out = place.path().join("out");
+        fs::create_dir_all(out.join("a/b/c")).unwrap();
+        fs::create_dir(place.path().join("outside")).unwrap();
+        fs::write(out.join("a/file"), b"content").unwrap();
+        for (target, name) in [
+            ("a", "inside"),
+            ("../outside", "up"),
+            ("b/c", "a/chain"),
+            ("loop", "loop"),
+            ("nowhere", "broken"),
+            ("/proc/self/cwd", "magic"),
+        ] {
+            symlink(target, out.join(name)).unwrap();
+        }
+        let folder = Folder::open(&out).unwrap();
+        (place, folder)
+    }
+
+    /// Linux is the judge: `openat2` and the walk open the same folders, and refuse the same paths.
+    #[test]
+    fn the_walk_opens_what_linux_opens_beneath_a_folder() {
+        let (place, folder) = tree();
+        let names = [
+            "a", "b", "c", "file", "inside", "up", "chain", "loop", "broken", "magic",
+        ];
+        let (mut opened, mut refused) = (0, 0);
+        for first in names {
+            for second in names {
+                for path in [
+                    PathBuf::from(first),
+                    Path::new(first).join(second),
+                    Path::new("a").join(first).join(second),
+                ] {
+                    let by_walk = folder.walk(&path, false);
+                    let by_linux = match folder.resolve(&path) {
+                        Err(Errno::ENOSYS | Errno::EPERM) => return,
+                        by_linux => by_linux,
+                    };
+                    let identity = |fd: &OwnedFd| Entry(fstat(fd).unwrap()).identity();
+                    match (&by_linux, &by_walk) {
+                        (Ok(one), Ok(other)) => assert_eq!(identity(one), identity(other)),
+                        (Err(_), Err(_)) => {}
+                        _ => panic!("{path:?}: {by_linux:?}, {by_walk:?}"),
+                    }
+                    match by_walk {
+                        Ok(_) => opened += 1,
+                        Err(error) if first == "up" && path.starts_with(first) => {
+                            refused += 1;
+                            assert!(error.to_string().contains("out/up is a link"), "{error}");
+                        }
+                        Err(_) => {}
+                    }
+                }
+            }
+        }
+        assert!(opened > 0 && refused > 0);
+        assert_eq!(
+            fs::read_dir(place.path().join("outside")).unwrap().count(),
+            0
+        );
+    }
+
+    #[test]
+    fn folders_are_created_below_and_never_through_a_link() {
+        let (place, folder) = tree();
+        let deep = folder.create_below(Path::new("x/./y/z")).unwrap();
+        let meta = fs::metadata(place.path().join("out/x/y/z")).unwrap();
+        assert_eq!(deep.identity().unwrap(), (meta.dev(), meta.ino()));
+        assert_eq!(deep.path(), place.path().join("out/x/y/z"));
+        for path in [
+            "up/x", "inside/x", "broken", "magic/x", "../x", "/x", "a/../x",
+        ] {
+            folder.create_below(Path::new(path)).unwrap_err();
+        }
+        assert_eq!(
+            fs::read_dir(place.path().join("outside")).unwrap().count(),
+            0
+        );
+        assert!(!place.path().join("out/a/x").exists() && !place.path().join("x").exists());
+        assert!(!place.path().join("out/nowhere").exists());
+    }
+
+    #[test]
+    fn an_entry_is_what_the_library_of_rust_says() {
+        let (place, folder) = tree();
+        for name in ["a", "inside", "broken"] {
+            let entry = folder.entry(name.as_ref()).unwrap();
+            let meta = place
+                .path()
+                .join("out")
+                .join(name)
+                .symlink_metadata()
+                .unwrap();
+            assert_eq!(entry.identity(), (meta.dev(), meta.ino()));
+            assert_eq!(entry.len(), meta.len());
+            let modified = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
+            assert_eq!(entry.modified(), modified);
+            assert_eq!(entry.is_file(), meta.is_file());
+            assert_eq!(entry.is_folder(), meta.is_dir());
+            assert_eq!(entry.is_link(), meta.is_symlink());
+        }
+        let file = folder.entry_below(Path::new("a/file")).unwrap();
+        assert!(file.is_file() && !file.has_other_names());
+        for name in ["", ".", "..", "a/file", "a/"] {
+            assert!(folder.entry(name.as_ref()).is_err(), "{name}");
+        }
+        let mut names = folder.names(|name| !name.starts_with('.')).unwrap();
+        names.sort();
+        assert_eq!(names, ["a", "broken", "inside", "loop", "magic", "up"]);
+        let opened = folder.open_file("broken".as_ref(), OFlag::O_RDWR);
+        assert_eq!(opened.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+
+    fn temporary(folder: &Arc<Folder>) -> Temporary {
+        Temporary::create(folder, "new.tmp", OFlag::O_WRONLY)
+            .unwrap()
+            .0
+    }
+
+    #[test]
+    fn a_file_that_is_exchanged_for_a_protected_one_after_the_first_look_is_put_back() {
+        let (place, folder) = tree();
+        let folder = Arc::new(folder);
+        let path = |name: &str| place.path().join("out").join(name);
+        fs::write(path("old"), b"old").unwrap();
+        fs::write(path("input"), b"input").unwrap();
+        let input = fs::metadata(path("input")).unwrap().ino();
+        let looks = Cell::new(0);
+        let judge = |old: &Entry| {
+            looks.set(looks.get() + 1);
+            let is_input = old.identity().1 == input;
+            if !is_input {
+                // What another program may do between any two steps.
+                let both = (path("old"), path("input"));
+                renameat2(
+                    nix::fcntl::AT_FDCWD,
+                    &both.0,
+                    nix::fcntl::AT_FDCWD,
+                    &both.1,
+                    RenameFlags::RENAME_EXCHANGE,
+                )
+                .unwrap();
+                return Ok(());
+            }
+            Err(io::Error::other("an input"))
+        };
+        let new = temporary(&folder);
+        let error = new.place("old".as_ref(), judge).unwrap_err();
+        assert_eq!((error.to_string().as_str(), looks.get()), ("an input", 2));
+        assert_eq!(fs::read(path("old")).unwrap(), b"input");
+        assert_eq!(fs::read(path("input")).unwrap(), b"old");
+        new.remove();
+        assert!(!path("new.tmp").exists());
+    }
+
+    #[test]
+    fn a_temporary_file_whose_name_another_one_took_is_reported_and_not_removed() {
+        let (place, folder) = tree();
+        let folder = Arc::new(folder);
+        let new = temporary(&folder);
+        let path = |name: &str| place.path().join("out").join(name);
+        fs::rename(path("new.tmp"), path("moved")).unwrap();
+        symlink("../outside/victim", path("new.tmp")).unwrap();
+        let placed = new.place::<io::Error>("result".as_ref(), |_| Ok(()));
+        assert!(placed.unwrap_err().to_string().contains("another program"));
+        assert!(!path("result").is_symlink());
+        new.remove();
+        assert!(path("new.tmp").is_symlink());
+        assert_eq!(
+            fs::read_dir(place.path().join("outside")).unwrap().count(),
+            0
+        );
+    }
+}
