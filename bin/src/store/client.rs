@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufReader, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arenite::array::npy;
@@ -11,6 +12,9 @@ use clap::{Args, ValueEnum};
 
 use super::table::objects;
 use super::{Failure, StoreName, print, print_json, width};
+use crate::folder::Folder;
+use crate::resize::output::{NotPut, Writer};
+use crate::resize::stop::Stop;
 use crate::text::show_path;
 
 /// Put a file into a store as a named object
@@ -147,25 +151,22 @@ pub(super) fn get(args: &GetArgs) -> Result<(), Failure> {
 pub(super) fn write_file(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     // A pipe or a device is written to, not replaced.
     if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
-        let mut file = File::options().write(true).open(path)?;
-        return parts.iter().try_for_each(|part| file.write_all(part));
+        // With `create`, Linux refuses the pipe of another user in a folder that all may write to, such as /tmp.
+        let mut file = File::options().write(true).create(true).open(path)?;
+        // It may have become a file meanwhile.
+        if !file.metadata()?.is_file() {
+            return parts.iter().try_for_each(|part| file.write_all(part));
+        }
     }
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
+    let Some(name) = path.file_name() else {
+        return Err(io::ErrorKind::IsADirectory.into());
     };
-    let mut builder = tempfile::Builder::new();
-    // As for any new file; what the user forbids others, the umask takes away.
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-    let mut file = builder
-        .prefix(".arenite-")
-        .permissions(mode)
-        .tempfile_in(folder)?;
-    for part in parts {
-        file.write_all(part)?;
-    }
-    file.persist(path).map_err(|failed| failed.error)?;
-    Ok(())
+    let folder = Arc::new(Folder::open(path.parent().unwrap_or(Path::new("")))?);
+    let put = Writer::new(&Stop::default()).put(&folder, name, parts, |_| Ok(()));
+    put.map(drop).map_err(|failure| match failure {
+        NotPut::Io(error) => error,
+        NotPut::Refused(fault) => io::Error::other(fault.to_string()),
+    })
 }
 
 /// List the objects of a store
