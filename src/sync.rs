@@ -133,32 +133,3 @@ pub(crate) fn prefetch_read<T>(at: &T) {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;
 }
-
-/// Polls `ready` until it holds or `limit` has passed. Returns the last answer.
-///
-/// Spins without pausing for the first [`EAGER`], because an answer usually takes less than a microsecond. After that
-/// it yields between two polls: the process waited for may need this very core.
-#[cfg(not(arenite_loom))]
-pub(crate) fn spin_until(limit: std::time::Duration, mut ready: impl FnMut() -> bool) -> bool {
-    let start = std::time::Instant::now();
-    let eager = limit.min(EAGER);
-    loop {
-        for _ in 0..32 {
-            if ready() {
-                return true;
-            }
-            std::hint::spin_loop();
-        }
-        let spent = start.elapsed();
-        if spent >= limit {
-            return false;
-        }
-        if spent >= eager {
-            std::thread::yield_now();
-        }
-    }
-}
-
-/// Time for which [`spin_until`] spins before it starts to yield.
-#[cfg(not(arenite_loom))]
-const EAGER: std::time::Duration = std::time::Duration::from_micros(2);

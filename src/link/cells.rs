@@ -182,7 +182,7 @@ pub(crate) struct ReplyHalf<const N: usize> {
 pub(crate) struct Hub {
     /// Supervisor: number of the monitor's current sleep, 0 while it is awake.
     pub(crate) armed: AtomicU32,
-    /// Supervisor: the core of the thread that last waited for an answer. A hint.
+    /// Supervisor: the core of the thread that last waited for an answer or woke a lane. A hint.
     pub(crate) waiter_core: AtomicU32,
 }
 

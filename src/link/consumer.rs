@@ -263,7 +263,7 @@ impl<const N: usize> Consumer<N> {
         true
     }
 
-    /// The core of the thread that last waited for an answer. A hint.
+    /// The core of the thread that last waited for an answer or woke a lane. A hint.
     pub(crate) fn waiter_core(&self) -> u32 {
         self.cells.hub().waiter_core.load(Ordering::Relaxed)
     }

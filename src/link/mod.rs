@@ -12,6 +12,8 @@ mod neighbours;
 mod producer;
 mod recorder;
 mod span;
+#[cfg(not(arenite_loom))]
+mod spin;
 mod state;
 #[cfg(all(test, not(arenite_loom)))]
 mod tests;
@@ -25,6 +27,8 @@ pub(crate) use consumer::{AllocAnswer, Consumer, Granted, NO_GRANT, Next, Outgoi
 pub(crate) use neighbours::Neighbours;
 pub(crate) use producer::{AllocRequest, Call, Drained, Producer, Reply, fence_after_queueing};
 pub(crate) use recorder::{Phase, steps};
+#[cfg(not(arenite_loom))]
+pub(crate) use spin::SpinLimit;
 pub(crate) use state::{Ask, CANCEL, NOTICE, Retract, WAITER, is_open, is_running};
 
 /// Kinds of replies.

@@ -9,8 +9,9 @@ use crate::arena::{HEADER_LEN, View};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Bit of a lane's location: the lane is awake, and the low bits are its core. Otherwise they are the value of the
-/// doorbell when it went to sleep.
+/// doorbell when it went to sleep, and the bits from [`CORE_SHIFT`] on are the core where it did.
 const AWAKE: u64 = 1 << 32;
+const CORE_SHIFT: u32 = 33;
 
 impl<const N: usize> LinkCells<N> {
     /// Worker: publishes that this lane runs on `core`.
@@ -29,12 +30,35 @@ impl<const N: usize> LinkCells<N> {
         (runs && location & AWAKE != 0).then_some(location as u32)
     }
 
-    /// Worker: publishes that this lane sleeps until its doorbell is rung.
-    pub(crate) fn set_asleep(&self) {
+    /// Supervisor: the core of this lane, if it is awake. A hint.
+    pub(crate) fn awake_core(&self) -> Option<u32> {
+        let location = self.reply().location.load(Ordering::Relaxed);
+        (location & AWAKE != 0).then_some(location as u32)
+    }
+
+    /// Supervisor: the core where this lane is or went to sleep. A hint.
+    pub(crate) fn last_core(&self) -> u32 {
+        let location = self.reply().location.load(Ordering::Relaxed);
+        match location & AWAKE {
+            0 => (location >> CORE_SHIFT) as u32,
+            _ => location as u32,
+        }
+    }
+
+    /// Worker: publishes that this lane, on `core`, sleeps until its doorbell is rung.
+    pub(crate) fn set_asleep(&self, core: u32) {
         let doorbell = self.post().doorbell.load(Ordering::Relaxed);
-        self.reply()
-            .location
-            .store(doorbell.into(), Ordering::Relaxed);
+        let location = u64::from(core) << CORE_SHIFT | u64::from(doorbell);
+        self.reply().location.store(location, Ordering::Relaxed);
+    }
+}
+
+impl Hub {
+    /// Supervisor: publishes the core of a thread that waits for a lane or has woken one.
+    pub(crate) fn set_waiter_core(&self, core: u32) {
+        if self.waiter_core.load(Ordering::Relaxed) != core {
+            self.waiter_core.store(core, Ordering::Relaxed);
+        }
     }
 }
 

@@ -238,6 +238,10 @@ impl<const N: usize> Producer<N> {
         // Release: "posted, then rung", pairs with the load of the doorbell in `Consumer::sleep`: a worker that sees
         // this ring sees the posted job and does not sleep. An early ring is the only one for its sleep.
         doorbell.fetch_add(1, Ordering::Release);
+        #[cfg(not(arenite_loom))]
+        self.cells
+            .hub()
+            .set_waiter_core(crate::sys::cores::current());
         futex::wake(doorbell);
     }
 
@@ -456,7 +460,7 @@ impl<const N: usize> Producer<N> {
         reply.denied.store(0, Ordering::Relaxed);
         reply.culprit_lane.store(0, Ordering::Relaxed);
         #[cfg(not(arenite_loom))]
-        self.cells.set_asleep();
+        self.cells.set_asleep(0);
         #[cfg(not(arenite_loom))]
         reply.abort.clear();
         #[cfg(not(arenite_loom))]

@@ -398,7 +398,9 @@ fn neighbours_see_cores_and_lanes_that_wait_for_one() {
     one.set_core(0);
     two.set_core(7);
     assert_eq!(cores(), [0, 7]);
-    one.set_asleep();
+    assert_eq!((one.awake_core(), one.last_core()), (Some(0), 0));
+    one.set_asleep(3);
+    assert_eq!((one.awake_core(), one.last_core()), (None, 3));
     assert_eq!(cores(), [7]);
     assert!(!neighbours.any_waits_for_a_core());
     // Rung: it waits for a core until it publishes one.

@@ -15,7 +15,7 @@ use super::waiting::parking::Parking;
 use super::waiting::wakers::wake_all;
 use super::worker::Refusal;
 use crate::arena::Arena;
-use crate::link::LinkCells;
+use crate::link::{LinkCells, SpinLimit};
 use crate::sys::event::EventFd;
 use crate::sys::fork::OwnerProcess;
 #[cfg(feature = "sandbox")]
@@ -42,6 +42,8 @@ pub(crate) struct Supervisor {
     refusals: Mutex<Vec<Refusal>>,
     /// Threads of this process that spin.
     spinners: AtomicUsize,
+    /// How long they do.
+    pub(super) spin_limit: SpinLimit,
     /// Cores that this process may run on, as they were when this was asked first.
     cores: OnceLock<usize>,
     /// Earlier looks at the engine's progress, for its rate.
@@ -110,6 +112,7 @@ impl Supervisor {
             monitor_event,
             refusals: Mutex::default(),
             spinners: AtomicUsize::new(0),
+            spin_limit: SpinLimit::new(),
             cores: OnceLock::new(),
             looks: Mutex::new(RateMeter::new()),
             tracer: Mutex::new(tracer),

@@ -17,10 +17,12 @@ use crate::sys::cores;
 const LOOK_INTERVAL_NS: u64 = 50_000;
 /// Min time between two yields of the core.
 const YIELD_INTERVAL_NS: u64 = 500_000;
-/// Min time on a core before a move because of another lane.
+/// Min time on a core before a move.
 const MOVE_INTERVAL_NS: u64 = 100_000;
-/// Min time on a core before a move because of a thread that waits for this lane.
-const AVOID_INTERVAL_NS: u64 = 10_000_000;
+/// A move or a yield that takes longer has put the lane behind another program, and did not pay.
+const QUICK_NS: u64 = 300_000;
+/// Max time between two attempts at what did not pay.
+const MAX_INTERVAL_NS: u64 = 1_000_000_000;
 
 /// The core affinity of one lane.
 #[derive(Debug)]
@@ -32,10 +34,44 @@ pub(super) struct Affinity {
     look_interval_ns: u64,
     /// When the lane last looked at the others.
     looked: Cell<u64>,
-    /// When it last yielded its core.
-    yielded: Cell<u64>,
-    /// When it last moved to another core; 0 for never.
-    moved: Cell<u64>,
+    /// Yields of its core.
+    yields: Attempts,
+    /// Moves to another core.
+    moves: Attempts,
+}
+
+/// When something was last attempted that pays unless other programs are busy, and how long it has to wait for the
+/// next time. The interval doubles with each attempt that did not pay.
+#[derive(Debug)]
+struct Attempts {
+    min_interval_ns: u64,
+    interval_ns: Cell<u64>,
+    last: Cell<u64>,
+}
+
+impl Attempts {
+    fn new(min_interval_ns: u64, last: u64) -> Self {
+        Self {
+            min_interval_ns,
+            interval_ns: Cell::new(min_interval_ns),
+            last: Cell::new(last),
+        }
+    }
+
+    fn is_due(&self, now: u64) -> bool {
+        now.saturating_sub(self.last.get()) >= self.interval_ns.get()
+    }
+
+    /// An attempt took from `start` to `end`.
+    fn record(&self, start: u64, end: u64) {
+        let has_paid = end.saturating_sub(start) <= QUICK_NS;
+        let next = match has_paid {
+            true => self.min_interval_ns,
+            false => (self.interval_ns.get() * 2).min(MAX_INTERVAL_NS),
+        };
+        self.interval_ns.set(next);
+        self.last.set(end);
+    }
 }
 
 impl Affinity {
@@ -54,14 +90,19 @@ impl Affinity {
             look_interval_ns: neighbours.as_ref().map_or(u64::MAX, interval),
             neighbours,
             looked: Cell::new(now),
-            yielded: Cell::new(now),
-            moved: Cell::new(0),
+            yields: Attempts::new(YIELD_INTERVAL_NS, now),
+            moves: Attempts::new(MOVE_INTERVAL_NS, 0),
         }
     }
 
     /// Called before the lane sleeps.
     pub(super) fn before_sleep(&self) {
-        self.cells.set_asleep();
+        self.cells.set_asleep(cores::current());
+    }
+
+    /// Publishes the core on which the lane is.
+    pub(super) fn publish(&self) {
+        self.cells.set_core(cores::current());
     }
 
     /// Called when the lane is awake again.
@@ -69,7 +110,7 @@ impl Affinity {
         if self.may_look(now) {
             self.find_own_core(now);
         } else {
-            self.cells.set_core(cores::current());
+            self.publish();
         }
     }
 
@@ -85,11 +126,12 @@ impl Affinity {
         };
         let mut core = cores::current();
         let is_shared = neighbours.cores().any(|other| other == core);
-        if is_shared && self.has_stayed(now, MOVE_INTERVAL_NS) {
-            self.moved.set(now);
+        if is_shared && self.moves.is_due(now) {
+            let start = monotonic_ns();
             if cores::leave(neighbours.cores()) {
                 core = cores::current();
             }
+            self.moves.record(start, monotonic_ns());
         }
         self.cells.set_core(core);
     }
@@ -108,28 +150,13 @@ impl Affinity {
     fn look_cold(&self, now: u64) {
         self.find_own_core(now);
         let waits = |others: &Neighbours| others.any_waits_for_a_core();
-        if self.neighbours.as_ref().is_some_and(waits)
-            && now.saturating_sub(self.yielded.get()) >= YIELD_INTERVAL_NS
-        {
-            self.yielded.set(now);
+        if self.neighbours.as_ref().is_some_and(waits) && self.yields.is_due(now) {
+            let start = monotonic_ns();
             thread::yield_now();
-            self.find_own_core(now);
+            let end = monotonic_ns();
+            self.yields.record(start, end);
+            self.find_own_core(end);
         }
-    }
-
-    /// Moves to another core if the thread that waits for this lane is on the same one. Not to the core of another
-    /// lane: its job may be long, while a waiting thread soon sleeps.
-    pub(super) fn avoid_waiter(&self, waiter_core: u32) {
-        let now = monotonic_ns();
-        if cores::current() == waiter_core && self.has_stayed(now, AVOID_INTERVAL_NS) {
-            self.moved.set(now);
-            let others = self.neighbours.iter().flat_map(Neighbours::cores);
-            cores::leave(others.chain([waiter_core]));
-        }
-    }
-
-    fn has_stayed(&self, now: u64, long_ns: u64) -> bool {
-        now.saturating_sub(self.moved.get()) >= long_ns
     }
 }
 
@@ -156,9 +183,9 @@ mod tests {
             let left = published() != Some(core);
             // It does not move again at once, even if the other lane follows.
             other.set_core(published().unwrap_or(core));
-            let moved = affinity.moved.get();
-            affinity.find_own_core(now + affinity.look_interval_ns + 1);
-            assert!(moved == 0 || affinity.moved.get() == moved);
+            let moved = affinity.moves.last.get();
+            affinity.find_own_core(moved + MOVE_INTERVAL_NS - 1);
+            assert_eq!(affinity.moves.last.get(), moved);
             affinity.before_sleep();
             assert_eq!(published(), None);
             left
@@ -166,39 +193,24 @@ mod tests {
         thread::spawn(lane).join().expect("the lane's thread")
     }
 
-    /// A thread waits for the lane on its core, and another lane is on a second core, asleep or awake. Returns whether
-    /// the lane moved to that core, and whether there is a third one.
-    fn goes_to(neighbour_is_awake: bool) -> (bool, bool) {
-        let lane = move || {
-            let own = Arc::new(LinkCells::on_heap());
-            let other: &'static LinkCells = Box::leak(Box::new(LinkCells::on_heap()));
-            let affinity = Affinity::with_neighbours(own, Some(Neighbours::of(&[other])));
-            let here = cores::current();
-            cores::leave([here]);
-            let there = cores::current();
-            let third = cores::leave([here, there]);
-            cores::leave([there]);
-            other.set_core(there);
-            if !neighbour_is_awake {
-                other.set_asleep();
-            }
-            affinity.avoid_waiter(cores::current());
-            (cores::current() == there, third)
-        };
-        thread::spawn(lane).join().expect("the lane's thread")
-    }
-
     #[test]
-    fn a_lane_avoids_its_waiter_but_not_onto_another_lanes_core() {
-        if crate::sys::limits::cores() < 2 {
-            return;
+    fn what_does_not_pay_is_attempted_less_and_less() {
+        let moves = Attempts::new(MOVE_INTERVAL_NS, 0);
+        let mut now = MOVE_INTERVAL_NS;
+        let mut intervals = Vec::new();
+        for _ in 0..16 {
+            assert!(moves.is_due(now));
+            moves.record(now, now + QUICK_NS + 1);
+            now += QUICK_NS + 1;
+            let interval = moves.interval_ns.get();
+            assert!(!moves.is_due(now + interval - 1));
+            now += interval;
+            intervals.push(interval);
         }
-        assert!((0..20).any(|_| !goes_to(true).0));
-        assert!(
-            (0..20)
-                .map(|_| goes_to(false))
-                .any(|(there, third)| there || third)
-        );
+        assert_eq!(intervals[..2], [2 * MOVE_INTERVAL_NS, 4 * MOVE_INTERVAL_NS]);
+        assert_eq!(intervals[15], MAX_INTERVAL_NS);
+        moves.record(now, now + QUICK_NS);
+        assert!(moves.is_due(now + QUICK_NS + MOVE_INTERVAL_NS));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use super::affinity::Affinity;
 use super::files::MappedFiles;
@@ -23,16 +23,11 @@ use crate::kernel::actor::{self, take_state};
 use crate::kernel::wire::{INLINE_WORDS, ReplyWriter, SENT_WORDS, SentArray, WordReader};
 use crate::kernel::{BadArgument, Failure, Host, Returned, Unreachable, from_offset, step_reached};
 use crate::link::{
-    CallSlot, Consumer, LinkCells, NO_GRANT, Next, OutgoingReply, Phase, SPILLED, STAMPED, kind,
+    CallSlot, Consumer, LinkCells, NO_GRANT, Next, OutgoingReply, Phase, SPILLED, STAMPED,
+    SpinLimit, kind,
 };
-use crate::sync::spin_until;
 use crate::sys::event::EventFd;
 use crate::sys::{abort, clock};
-
-/// How long a lane spins before it checks which core it is on.
-const FIRST_SPIN: Duration = Duration::from_micros(2);
-/// How long a lane with the permit (`SPIN`) spins after its last job.
-const SPIN_FOR: Duration = Duration::from_micros(50);
 
 thread_local! {
     /// The lane of this thread.
@@ -153,6 +148,8 @@ pub(super) struct Lane {
     /// The position of the last job that was a chain or a subtree, and the seed of the node that it has reached.
     node_seed: Cell<(u64, u64)>,
     affinity: Affinity,
+    /// How long the lane spins for a job, while it has the permit (`SPIN`).
+    spin_limit: SpinLimit,
     /// Extents opened for the running job.
     lent: RefCell<Vec<Extent>>,
     /// Extents that the running job reads, which may not be lent as well.
@@ -230,6 +227,7 @@ impl Lane {
             generators: Cell::new((u64::MAX, GeneratorCount::default())),
             node_seed: Cell::new((u64::MAX, 0)),
             affinity,
+            spin_limit: SpinLimit::new(),
             lent: RefCell::default(),
             read: RefCell::default(),
             files: MappedFiles::default(),
@@ -268,7 +266,7 @@ impl Lane {
                 }
                 Next::Empty => {
                     self.cells.set_phase(Phase::Idle);
-                    free_since = self.idle(free_since);
+                    free_since = self.idle();
                 }
             }
         }
@@ -291,7 +289,7 @@ impl Lane {
     }
 
     /// Waits for work: spins for a moment if allowed, then sleeps. Returns the current time.
-    fn idle(&self, free_since: u64) -> u64 {
+    fn idle(&self) -> u64 {
         let mut consumer = self.consumer.borrow_mut();
         if consumer.may_report_more() {
             if self.report_releases(&mut consumer, LOOKS_BEFORE_SLEEP)
@@ -301,14 +299,12 @@ impl Lane {
             }
             return clock::monotonic_ns();
         }
-        if consumer.may_spin() {
-            if spin_until(FIRST_SPIN, || consumer.has_work()) {
-                return clock::monotonic_ns();
-            }
-            self.affinity.avoid_waiter(consumer.waiter_core());
-            let idle = clock::monotonic_ns().saturating_sub(free_since);
-            let left = SPIN_FOR.saturating_sub(Duration::from_nanos(idle));
-            if spin_until(left, || consumer.has_work()) {
+        let start = consumer.may_spin().then(Instant::now);
+        if let Some(start) = start {
+            self.affinity.publish();
+            let waiter_core = || Some(consumer.waiter_core());
+            let has_work = || consumer.has_work();
+            if self.spin_limit.poll(start, has_work, waiter_core) {
                 return clock::monotonic_ns();
             }
         }
@@ -319,6 +315,10 @@ impl Lane {
         self.affinity.before_sleep();
         self.files.clear();
         consumer.sleep();
+        if let Some(start) = start {
+            self.spin_limit
+                .learn(start.elapsed(), consumer.waiter_core());
+        }
         let now = clock::monotonic_ns();
         self.affinity.after_sleep(now);
         now

@@ -53,7 +53,7 @@ impl Supervisor {
                 && state.lanes.busy() < self.cores()
             {
                 self.unlock(state);
-                let ended = self.spin(lane, position);
+                let ended = self.spin(lane, position, Instant::now());
                 state = self.lock();
                 if ended {
                     // Finds a worker that reports an end and has nothing to drain.

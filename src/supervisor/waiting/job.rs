@@ -1,6 +1,5 @@
 //! Waiting for one job, as a thread or as a future, and for the start of an engine.
 
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -13,11 +12,8 @@ use crate::supervisor::record::{JobId, Stage};
 use crate::supervisor::reply::Read;
 use crate::supervisor::shared::Supervisor;
 use crate::supervisor::state::EngineState;
-use crate::sync::spin_until;
 use crate::sys::{cores, futex};
 
-/// How long a thread spins for an answer before it sleeps.
-const SPIN_FOR: Duration = Duration::from_micros(50);
 /// A job that is expected to take longer is not worth spinning for.
 pub(in crate::supervisor) const SPIN_BELOW_NS: u32 = 60_000;
 
@@ -83,6 +79,7 @@ impl Supervisor {
         // A limit beyond the range of the clock is none.
         let until = limit.and_then(|limit| Instant::now().checked_add(limit));
         let mut has_spun = false;
+        let mut spun_since = None;
         loop {
             let mut state = self.lock();
             if let Some(taken) = try_take(&mut state) {
@@ -121,11 +118,16 @@ impl Supervisor {
                 self.unlock(state);
                 if !has_spun && short {
                     has_spun = true;
-                    if self.spin(link as usize, position) {
+                    let start = Instant::now();
+                    if self.spin(link as usize, position, start) {
                         continue;
                     }
+                    spun_since = Some(start);
                 }
                 self.sleep_on_slot(id, link, position, left);
+                if let Some(start) = spun_since.take() {
+                    self.learn_from_wait(link as usize, start);
+                }
             } else {
                 state.records.get(id).parked = true;
                 state.want_notice(id);
@@ -138,20 +140,27 @@ impl Supervisor {
         }
     }
 
-    /// Spins on a state word for a moment. Returns whether the job has ended.
-    pub(in crate::supervisor) fn spin(&self, link: usize, position: u64) -> bool {
+    /// Spins on a state word from `start` on, for as long as that has paid lately. Returns whether the job has ended.
+    pub(in crate::supervisor) fn spin(&self, link: usize, position: u64, start: Instant) -> bool {
         if !self.may_spin() {
             return false;
         }
-        let word = self.cells[link].state(position).as_futex();
-        // So that the worker can stay off this core.
-        let (hub, core) = (self.cells[link].hub(), cores::current());
-        if hub.waiter_core.load(Ordering::Relaxed) != core {
-            hub.waiter_core.store(core, Ordering::Relaxed);
-        }
-        let ended = spin_until(SPIN_FOR, || !is_open(word, position, SLOTS));
+        let cells = &self.cells[link];
+        let word = cells.state(position).as_futex();
+        // So that the lane does not spin on this core.
+        cells.hub().set_waiter_core(cores::current());
+        let has_ended = || !is_open(word, position, SLOTS);
+        let ended = self
+            .spin_limit
+            .poll(start, has_ended, || cells.awake_core());
         self.done_spinning();
         ended
+    }
+
+    /// Learns from a wait for a job of this link, begun at `start`, that [`spin`](Supervisor::spin) did not end.
+    pub(in crate::supervisor) fn learn_from_wait(&self, link: usize, start: Instant) {
+        let peer_core = self.cells[link].last_core();
+        self.spin_limit.learn(start.elapsed(), peer_core);
     }
 
     /// Sleeps on the state word of a job that lies in a slot. Returns when something may have changed.

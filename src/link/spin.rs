@@ -1,0 +1,135 @@
+//! How long one side of a link spins for the other before it sleeps: [`SpinLimit`].
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::sys::cores;
+
+/// Longest spin.
+const LONGEST_NS: u32 = 50_000;
+/// A limit below this is none.
+const SHORTEST_NS: u32 = 3_000;
+/// A wait up to this long, including a sleep and its wake-up, might have ended within a spin.
+const SOON: Duration = Duration::from_micros(200);
+/// Polls between two looks at the clock and at the peer's core: about a microsecond, in which most answers come.
+const POLLS: u32 = 32;
+
+/// How long the threads of one side of a link spin before they sleep, learned from their last waits. The rules are in
+/// the README, *Spinning*.
+#[derive(Debug)]
+pub(crate) struct SpinLimit(AtomicU32);
+
+impl SpinLimit {
+    /// The longest spin, until a wait teaches otherwise.
+    pub(crate) fn new() -> Self {
+        Self(AtomicU32::new(LONGEST_NS))
+    }
+
+    /// Polls `ready` until it holds, until the limit has passed since `start`, or until the peer is on this core, which
+    /// it can only use once this thread sleeps. Returns the last answer.
+    pub(crate) fn poll(
+        &self,
+        start: Instant,
+        mut ready: impl FnMut() -> bool,
+        peer_core: impl Fn() -> Option<u32>,
+    ) -> bool {
+        // Relaxed: a hint, which guards no memory.
+        let limit = Duration::from_nanos(self.0.load(Ordering::Relaxed).into());
+        loop {
+            for _ in 0..POLLS {
+                if ready() {
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            if start.elapsed() >= limit || peer_core() == Some(cores::current()) {
+                return false;
+            }
+        }
+    }
+
+    /// Learns from a wait that [`poll`](Self::poll) did not end: how long it took in all, and the core on which the
+    /// peer last ran.
+    pub(crate) fn learn(&self, waited: Duration, peer_core: u32) {
+        let limit = self.0.load(Ordering::Relaxed);
+        let would_pay = waited < SOON && peer_core != cores::current();
+        let next = if would_pay {
+            (limit * 2).clamp(2 * SHORTEST_NS, LONGEST_NS)
+        } else if limit < 2 * SHORTEST_NS {
+            0
+        } else {
+            limit / 2
+        };
+        if next != limit {
+            self.0.store(next, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(spin: &SpinLimit) -> u32 {
+        spin.0.load(Ordering::Relaxed)
+    }
+
+    /// The number of polls until `poll` gives up.
+    fn polls(spin: &SpinLimit, peer_core: Option<u32>) -> u32 {
+        let mut polls = 0;
+        let ready = || {
+            polls += 1;
+            false
+        };
+        assert!(!spin.poll(Instant::now(), ready, || peer_core));
+        polls
+    }
+
+    #[test]
+    fn a_waiter_stops_spinning_where_that_did_not_pay_and_begins_again_where_it_would() {
+        let spin = SpinLimit::new();
+        let other_core = u32::MAX;
+        let (soon, late) = (SOON / 2, SOON * 2);
+        for _ in 0..5 {
+            assert!(polls(&spin, None) > POLLS);
+            spin.learn(late, other_core);
+        }
+        assert_eq!(polls(&spin, None), POLLS, "it sleeps at once");
+        spin.learn(late, other_core);
+        assert_eq!(limit(&spin), 0);
+        for _ in 0..4 {
+            spin.learn(soon, other_core);
+            assert!(polls(&spin, None) > POLLS);
+        }
+        assert_eq!(limit(&spin), LONGEST_NS);
+        spin.learn(soon, other_core);
+        assert_eq!(limit(&spin), LONGEST_NS);
+    }
+
+    #[test]
+    fn a_waiter_leaves_its_core_to_the_peer() {
+        // On a thread of its own, so that no other test is moved.
+        let waiter = || {
+            let here = cores::current();
+            let spin = SpinLimit::new();
+            let left_at_once = polls(&spin, Some(here)) == POLLS;
+            // An answer that came soon only because this thread slept.
+            spin.learn(SOON / 2, here);
+            (left_at_once, limit(&spin)) == (true, LONGEST_NS / 2)
+        };
+        // Linux may move a thread at any moment, but hardly each time.
+        assert!((0..20).any(|_| std::thread::spawn(waiter).join().is_ok_and(|left| left)));
+        assert!(polls(&SpinLimit::new(), Some(u32::MAX)) > POLLS);
+    }
+
+    #[test]
+    fn an_answer_ends_the_spin() {
+        let mut polls = 0;
+        let third = || {
+            polls += 1;
+            polls == 3
+        };
+        assert!(SpinLimit::new().poll(Instant::now(), third, || None));
+        assert_eq!(polls, 3);
+    }
+}
