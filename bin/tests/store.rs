@@ -19,6 +19,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
 };
+use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -163,6 +164,37 @@ fn files_go_in_and_come_out_as_they_were() {
     world.run("stop");
     assert_eq!(serving.ended(), Some(0));
     assert!(!world.path("arenite/main.sock").exists());
+}
+
+#[test]
+fn a_file_or_a_link_is_replaced_and_a_pipe_is_written_to() {
+    let world = World::new();
+    let _serving = world.serve("");
+    fs::write(world.path("b.bin"), b"some bytes").unwrap();
+    world.run("put bytes b.bin");
+    fs::write(world.path("precious"), b"mine").unwrap();
+    std::os::unix::fs::symlink("precious", world.path("link")).unwrap();
+    fs::hard_link(world.path("precious"), world.path("hard")).unwrap();
+    for name in ["new", "link", "hard", "./link"] {
+        world.run(&format!("get bytes -o {name}"));
+        assert!(world.path(name).symlink_metadata().unwrap().is_file());
+        assert_eq!(fs::read(world.path(name)).unwrap(), b"some bytes");
+        assert_eq!(fs::read(world.path("precious")).unwrap(), b"mine");
+    }
+    world.run("get bytes -o /dev/null");
+    nix::unistd::mkfifo(&world.path("pipe"), Mode::S_IRWXU).unwrap();
+    let pipe = world.path("pipe");
+    let reader = std::thread::spawn(move || fs::read(pipe).unwrap());
+    world.run("get bytes -o pipe");
+    assert_eq!(reader.join().unwrap(), b"some bytes");
+    fs::create_dir(world.path("folder")).unwrap();
+    for name in ["folder", "folder/", "..", "no/file"] {
+        let said = world.fails(1, &format!("get bytes -o {name}"));
+        assert!(said.contains(name.trim_end_matches('/')), "{said}");
+    }
+    let names = fs::read_dir(world.path("")).unwrap().flatten();
+    let is_left = |name: &std::ffi::OsStr| name.to_string_lossy().ends_with(".tmp");
+    assert!(!names.into_iter().any(|entry| is_left(&entry.file_name())));
 }
 
 #[test]
