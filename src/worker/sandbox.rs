@@ -22,15 +22,21 @@ pub(super) struct PreSandbox {
     own: OwnFds,
     /// The link in which the number of a denied call is stored.
     cells: &'static Arc<LinkCells>,
+    has_memory_limit: bool,
 }
 
 impl PreSandbox {
     /// Records the state.
-    pub(super) fn record(own: OwnFds, cells: &Arc<LinkCells>) -> Result<Self, String> {
+    pub(super) fn record(
+        own: OwnFds,
+        cells: &Arc<LinkCells>,
+        has_memory_limit: bool,
+    ) -> Result<Self, String> {
         Ok(Self {
             descriptors: sandbox::descriptors().map_err(|error| error.to_string())?,
             own,
             cells: Box::leak(Box::new(Arc::clone(cells))),
+            has_memory_limit,
         })
     }
 
@@ -70,6 +76,7 @@ impl PreSandbox {
             channel: others.copied().collect(),
             writable,
             unclosable: vec![watch],
+            writable_memory: self.has_memory_limit,
         };
         sandbox::lock_down(kernel, &keep, &self.cells.reply().denied).map_err(text)?;
         self_test(kernel).map_err(|why| format!("the sandbox does not fit this program: {why}"))?;

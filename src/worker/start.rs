@@ -210,18 +210,21 @@ fn attach(
     limit(welcome, &cells, view, has_one_lane)?;
     #[cfg(feature = "sandbox")]
     let pre_sandbox = if welcome.sandboxed {
-        Some(sandbox::PreSandbox::record(own, &cells)?)
+        let has_limit = welcome.memory_limit > 0;
+        Some(sandbox::PreSandbox::record(own, &cells, has_limit)?)
     } else {
         None
     };
     #[cfg(not(feature = "sandbox"))]
     let _ = own;
     panics::install(Arc::clone(&cells));
+    // Such a sandbox keeps memory writable.
+    let guard = welcome.guard && !(welcome.sandboxed && welcome.memory_limit > 0);
     let worker: &'static WorkerContext = Box::leak(Box::new(WorkerContext {
         view,
         region: welcome.region,
-        guard: welcome.guard,
-        pages: Pages::new(view, welcome.guard),
+        guard,
+        pages: Pages::new(view, guard),
         retain: welcome.retain,
         has_memory_limit: welcome.memory_limit > 0,
         has_one_lane,
@@ -308,7 +311,8 @@ fn map(fds: Vec<OwnedFd>, welcome: &Welcome) -> Result<Mapped, String> {
 }
 
 /// Address space that a sandboxed worker with a memory limit may use in addition: what allocators reserve and do not
-/// touch. Hostile code in the worker can fill this much without being counted by the memory limit.
+/// touch. It bounds the page tables of the worker. Where Linux has no seccomp, hostile code can fill this much, make it
+/// read-only, and is not counted by the memory limit.
 #[cfg(feature = "sandbox")]
 const RESERVED_ADDRESSES: u64 = 1 << 30;
 /// What glibc reserves for many allocating threads: eight heaps per core, of 64 MiB each.

@@ -341,6 +341,15 @@ pub(super) fn refused_with(own: &Own) -> seccompiler::Result<Checked> {
     ])
 }
 
+/// Calls that do nothing and are reported as successful: what would take memory away from what `RLIMIT_DATA` counts.
+pub(super) fn ignored_with() -> seccompiler::Result<Checked> {
+    let writable = libc::PROT_WRITE as u64;
+    Ok(vec![(
+        libc::SYS_mprotect,
+        vec![rule([(2, LONG, MaskedEq(writable), 0)])?],
+    )])
+}
+
 /// Advice that is reported as unknown.
 pub(super) fn unknown_with() -> seccompiler::Result<Checked> {
     Ok(vec![(libc::SYS_madvise, vec![none_of(2, &ADVICE)?])])

@@ -2,8 +2,9 @@
 //!
 //! Three seccomp filters are stacked, and the strictest answer counts. The first passes [`calls`] that are allowed or
 //! refused and traps the rest: [`trap`] records the number and the process ends. The second refuses with `EACCES` what
-//! libraries may try. The third answers `ENOSYS` where an older call exists. A call through another architecture's
-//! entry (`int 0x80`) ends the process without a record.
+//! libraries may try. The third answers `ENOSYS` where an older call exists. With [`Keep::writable_memory`] a fourth does
+//! nothing, and answers success, where memory would no longer be writable. A call through another architecture's entry
+//! (`int 0x80`) ends the process without a record.
 
 mod calls;
 mod trap;
@@ -150,6 +151,9 @@ pub struct Keep {
     pub channel: Vec<RawFd>,
     /// It must not close these.
     pub unclosable: Vec<RawFd>,
+    /// Memory that it may write stays writable: `RLIMIT_DATA` counts only that. Libraries that close guard pages of their
+    /// own are answered success, because some end the process on an error.
+    pub writable_memory: bool,
 }
 
 /// Permanently drops all rights of this process, and of threads it starts later, to files, sockets and other processes.
@@ -203,7 +207,7 @@ fn restrict() -> Result<()> {
 }
 
 /// The filters in the order in which they are installed: the last one forbids installing more.
-fn programs(keep: &Keep) -> Result<[BpfProgram; 3]> {
+fn programs(keep: &Keep) -> Result<Vec<BpfProgram>> {
     let numbers = |list: &[RawFd]| list.iter().map(|&fd| fd.cast_unsigned()).collect();
     let own = calls::Own {
         pid: std::process::id(),
@@ -228,11 +232,19 @@ fn programs(keep: &Keep) -> Result<[BpfProgram; 3]> {
     };
     let (unknown, refused, passing) = build().map_err(|error| seccomp(&error))?;
     let errno = |errno: i32| SeccompAction::Errno(errno.cast_unsigned());
-    Ok([
-        program(unknown, SeccompAction::Allow, errno(libc::ENOSYS))?,
-        program(refused, SeccompAction::Allow, errno(libc::EACCES))?,
-        program(passing, SeccompAction::Trap, SeccompAction::Allow)?,
-    ])
+    let mut programs = Vec::new();
+    if keep.writable_memory {
+        let ignored = calls::ignored_with().map_err(|error| seccomp(&error))?;
+        programs.push(program(
+            ignored.into_iter().collect(),
+            SeccompAction::Allow,
+            errno(0),
+        )?);
+    }
+    programs.push(program(unknown, SeccompAction::Allow, errno(libc::ENOSYS))?);
+    programs.push(program(refused, SeccompAction::Allow, errno(libc::EACCES))?);
+    programs.push(program(passing, SeccompAction::Trap, SeccompAction::Allow)?);
+    Ok(programs)
 }
 
 /// Calls whose arguments are not checked.
@@ -285,6 +297,7 @@ mod tests {
             writable: vec![1, 2, 3],
             channel: vec![5],
             unclosable: vec![4],
+            writable_memory: true,
         };
         for program in programs(&keep).unwrap() {
             // Linux' BPF_MAXINSNS.
