@@ -311,6 +311,27 @@ def test_no_standard_streams(tmp_path):
     assert (tmp_path / "value").read_text() == "32 None"
 
 
+def test_replaced_workers_start_where_the_first_ones_did(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    (first / "helper.py").write_text("import os\ndef where(): return os.getcwd()\n")
+    ran = harness.script(
+        f"""
+        import os, sys
+        os.chdir({str(first)!r})
+        sys.path.insert(0, "")
+        import arenite, helper
+        with arenite.Executor(1) as executor:
+            print(executor.submit(helper.where).result())
+            os.chdir({str(second)!r})
+            executor.submit(os._exit, 1).exception()
+            print(executor.submit(helper.where).result())
+        """
+    )
+    assert ran.ok().out == f"{first}\n{first}\n"
+
+
 def test_a_working_directory_that_is_gone(tmp_path):
     ran = harness.script(
         """
@@ -320,9 +341,11 @@ def test_a_working_directory_that_is_gone(tmp_path):
         os.rmdir(folder)
         with arenite.Executor(1) as executor:
             print(executor.submit(pow, 2, 5).result())
+            executor.submit(os._exit, 1).exception()
+            print(executor.submit(pow, 2, 5).result())
         """
     )
-    assert ran.ok().out == "32\n"
+    assert ran.ok().out == "32\n32\n"
 
 
 def test_an_embedded_interpreter():

@@ -667,7 +667,8 @@ impl Builder {
         }
     }
 
-    /// Creates the arena and starts the workers. Returns when all of them are ready.
+    /// Creates the arena and starts the workers. Returns when all of them are ready. These and later workers have the
+    /// environment and the working directory that this process has now.
     ///
     /// # Errors
     /// [`BuildError`]: `init()` was not called, this process is a worker itself, there are too many workers or lanes, the arena does not fit or its name
@@ -743,6 +744,7 @@ impl Builder {
             capacity: self.capacity.unwrap_or_else(|| around.default_capacity()),
             writers: workers,
             backing: self.backing,
+                let program = program.map_err(BuildError::System)?;
             control_len: control_bytes(usize::from(workers) * usize::from(lanes)) as u64,
             sweep: self.sweep,
             root: self.memory.root.clone(),

@@ -22,7 +22,7 @@ pub struct WorkerProgram {
 
 impl WorkerProgram {
     /// The executable file at `path`. A relative path starts at the working directory that this process has when the
-    /// engine is built; `PATH` is not searched. The program finds the path, as it is given here, in its first argument.
+    /// engine is built, which is that of all workers; `PATH` is not searched. The program finds the path, as it is given here, in its first argument.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
@@ -60,7 +60,7 @@ impl WorkerProgram {
         self
     }
 
-    /// What is started, with this process's environment and working directory of this moment.
+    /// What is started, with the environment and the working directory that this process has now.
     pub(super) fn resolve(self, sandboxed: bool) -> Result<ProgramSpec, BuildError> {
         let file = std::path::absolute(&self.path).map_err(|error| {
             BuildError::Worker(format!(
@@ -80,7 +80,8 @@ impl WorkerProgram {
             c_string(file.as_os_str(), "its path")?,
             arguments,
             environment,
-        );
+        )
+        .map_err(BuildError::System)?;
         Ok(ProgramSpec::new(
             program,
             self.identity,

@@ -40,7 +40,7 @@ pub(super) fn kernel() -> KernelInfo {
 }
 
 pub(super) fn settings(workers: u16, lanes: u16) -> Settings {
-    let program = Program::this(Vec::new());
+    let program = Program::this(Vec::new()).expect("the working directory can be opened");
     Settings {
         program: ProgramSpec::new(program, Vec::new(), WorkerEntry::Init),
         workers,

@@ -65,8 +65,8 @@ impl Settings {
 /// What workers run.
 #[derive(Clone, Debug)]
 pub(crate) struct ProgramSpec {
-    /// The program, with the environment that was read when the engine was built: later it may be changed by code that
-    /// does not use the lock of Rust's standard library.
+    /// The program, with the working directory and the environment that this process had when the engine was built. Code
+    /// that does not use the lock of Rust's standard library may change the environment later.
     pub(crate) program: Program,
     /// What a process answers that runs it.
     pub(crate) id: ProgramId,
@@ -140,7 +140,7 @@ pub(crate) enum StartError {
 /// while it starts. Above all of these lie the numbers under which a worker receives those of the arena, with a region
 /// for each worker.
 pub(crate) const fn descriptors_for(workers: u64) -> u64 {
-    let own = workers.saturating_mul(9).saturating_add(6);
+    let own = workers.saturating_mul(9).saturating_add(7);
     let arena = workers.saturating_add(2);
     own.saturating_add(arena).saturating_add(4)
 }

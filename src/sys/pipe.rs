@@ -91,7 +91,7 @@ pub fn open_closed_standard() -> Result<()> {
 }
 
 /// Moves a descriptor to a number above 2: the program may close its standard descriptors at any time.
-fn above_standard(fd: OwnedFd) -> Result<OwnedFd> {
+pub fn above_standard(fd: OwnedFd) -> Result<OwnedFd> {
     if fd.as_raw_fd() > 2 {
         return Ok(fd);
     }

@@ -5,6 +5,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Once, OnceLock};
 use std::thread::{self, JoinHandle, Scope, ScopedJoinHandle};
 
 use nix::errno::Errno;
@@ -213,10 +214,13 @@ pub fn first_target_fd(fds: &[BorrowedFd<'_>]) -> RawFd {
         .saturating_add(1)
 }
 
-/// A program to start: its file, its arguments and its environment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A program to start: its file, its working directory, its arguments and its environment.
+#[derive(Clone, Debug)]
 pub struct Program {
     file: CString,
+    /// The working directory of this process when this was made; `None` if it must not be opened, so that the program
+    /// starts where this process is then.
+    folder: Option<Arc<OwnedFd>>,
     /// `argv`, which begins with the name of the program.
     arguments: Vec<CString>,
     /// `NAME=value`.
@@ -225,21 +229,50 @@ pub struct Program {
 
 impl Program {
     /// The program of this process, named `arenite-worker`, without arguments.
-    pub fn this(environment: Vec<CString>) -> Program {
-        Program {
-            file: c"/proc/self/exe".into(),
-            arguments: vec![c"arenite-worker".into()],
-            environment,
-        }
+    pub fn this(environment: Vec<CString>) -> Result<Program> {
+        let arguments = vec![c"arenite-worker".into()];
+        Self::in_file(c"/proc/self/exe".into(), arguments, environment)
     }
 
     /// The program in this file. `arguments` begin with its name.
-    pub fn in_file(file: CString, arguments: Vec<CString>, environment: Vec<CString>) -> Program {
-        Program {
+    pub fn in_file(
+        file: CString,
+        arguments: Vec<CString>,
+        environment: Vec<CString>,
+    ) -> Result<Program> {
+        Ok(Program {
             file,
+            folder: working_folder()?.map(Arc::new),
             arguments,
             environment,
-        }
+        })
+    }
+}
+
+/// A descriptor of the working directory, which names it also after it was renamed or removed. `None` if this user must
+/// not enter it.
+fn working_folder() -> Result<Option<OwnedFd>> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    match retry(|| nix::fcntl::open(".", flags, nix::sys::stat::Mode::empty())) {
+        Ok(folder) => Ok(Some(super::pipe::above_standard(folder)?)),
+        Err(Errno::EACCES) => Ok(None),
+        Err(errno) => Err(Error::new("open", errno, "the working directory")),
+    }
+}
+
+/// Adds an action that changes the working directory. The descriptor has to be open when the actions are performed.
+fn add_fchdir(actions: &mut PosixSpawnFileActions, folder: &OwnedFd) -> nix::Result<()> {
+    // SAFETY: the wrapper is `repr(transparent)` over the structure of the C library, which is initialised and exclusively
+    // borrowed; the call adds a number to it.
+    let error = unsafe {
+        libc::posix_spawn_file_actions_addfchdir_np(
+            std::ptr::from_mut(actions).cast(),
+            folder.as_raw_fd(),
+        )
+    };
+    match error {
+        0 => Ok(()),
+        errno => Err(Errno::from_raw(errno)),
     }
 }
 
@@ -254,8 +287,9 @@ pub fn environment(passes: impl Fn(&[u8]) -> bool) -> Vec<CString> {
         .collect()
 }
 
-/// Starts a program with `fds` open as `first_target`, `first_target + 1`, … (see [`first_target_fd`]). `variables`
-/// replace those of the same names in its environment. Does not read the environment of this process.
+/// Starts a program in its working directory, with `fds` open as `first_target`, `first_target + 1`, … (see
+/// [`first_target_fd`]). `variables` replace those of the same names in its environment. Does not read the environment of
+/// this process.
 ///
 /// With `standard`, these three descriptors, numbered above 2, become its stdin, stdout and stderr, and count for
 /// [`first_target_fd`] too; otherwise it inherits those of this process. In the child each signal has its default
@@ -271,6 +305,10 @@ pub fn spawn(
 ) -> Result<Pid> {
     let error = |errno| Error::new("posix_spawn", errno, program.file.to_string_lossy());
     let mut actions = PosixSpawnFileActions::init().map_err(error)?;
+    // First: later actions may replace its number.
+    if let Some(folder) = &program.folder {
+        add_fchdir(&mut actions, folder).map_err(error)?;
+    }
     let mut target = first_target;
     for fd in fds {
         actions.add_dup2(fd.as_raw_fd(), target).map_err(error)?;
@@ -641,6 +679,27 @@ pub fn set_name(name: &str) {
         // Fails only for an unreadable pointer.
         let _ = nix::sys::prctl::set_name(&name);
     }
+}
+
+/// Called when this process ends by `exit`.
+static AT_EXIT: OnceLock<fn()> = OnceLock::new();
+
+extern "C" fn on_exit() {
+    if let Some(call) = AT_EXIT.get() {
+        call();
+    }
+}
+
+/// From now on `call` is called when this process ends by `exit` or by the end of `main`, also in its forked copies. Only
+/// the first registration counts.
+pub fn call_at_exit(call: fn()) {
+    static REGISTERED: Once = Once::new();
+    let _ = AT_EXIT.set(call);
+    REGISTERED.call_once(|| {
+        // SAFETY: the handler takes nothing and calls a safe function. If registering fails for want of memory, nothing is
+        // called; nothing else is lost.
+        let _ = unsafe { libc::atexit(on_exit) };
+    });
 }
 
 /// Ends this process at once, without running destructors or exit handlers.

@@ -43,6 +43,7 @@ tests![
     two_programs_at_once,
 ];
 
+    replaced_workers_start_where_the_engine_was_built,
 // ---- in this process --------------------------------------------------------------------------------------
 
 fn shutdown_finishes_submitted_jobs() {
@@ -570,6 +571,10 @@ pub const SCENARIOS: &[Scenario] = &[
     ("interrupted", interrupted),
     ("bombarded", bombarded),
     ("named", named),
+fn replaced_workers_start_where_the_engine_was_built() {
+    assert_silent(&start("moves").end());
+}
+
     ("reaps", reaps),
     ("compute", alone),
 ];
@@ -627,6 +632,7 @@ fn build_spinning() -> Engine {
     engine
 }
 
+    ("moves", moves),
 fn exit() {
     let _engine = build_spinning();
     std::process::exit(7);
@@ -723,3 +729,36 @@ fn alone() {
     engine.shutdown();
     assert_eq!(children(), [0_i32; 0]);
 }
+/// Changes its working directory after it has built an engine. What Linux says about the workers counts.
+fn moves() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().canonicalize().unwrap();
+    let [first, renamed, other] = ["first", "renamed", "other"].map(|name| path.join(name));
+    std::fs::create_dir(&first).unwrap();
+    std::fs::create_dir(&other).unwrap();
+    std::env::set_current_dir(&first).unwrap();
+    let lab = Lab::new(2);
+    let folder_of = |worker| std::fs::read_link(format!("/proc/{}/cwd", lab.pid(worker))).unwrap();
+    assert_eq!(folder_of(0), first);
+    std::env::set_current_dir(&other).unwrap();
+    lab.replace(0);
+    assert_eq!(folder_of(0), first);
+    let relative = || std::fs::write("made", "").is_ok();
+    assert!(
+        lab.map(relative, (0..10).map(|_| ()))
+            .all(|made| made.unwrap())
+    );
+    assert!(first.join("made").exists() && !other.join("made").exists());
+    std::fs::rename(&first, &renamed).unwrap();
+    lab.replace(1);
+    assert_eq!(folder_of(1), renamed);
+    std::fs::remove_dir_all(&renamed).unwrap();
+    lab.replace(0);
+    assert!(
+        folder_of(0)
+            .to_string_lossy()
+            .ends_with("renamed (deleted)")
+    );
+    assert_eq!(lab.submit(|| 7u8, ()).wait().unwrap(), 7);
+}
+

@@ -42,7 +42,7 @@ fn start(role: &str, fds: &[std::os::fd::BorrowedFd<'_>], given: &str) -> PidFd 
         (FIRST, first.to_string()),
         (GIVEN, given.to_owned()),
     ];
-    let program = sys::process::Program::this(sys::process::environment(|_| true));
+    let program = sys::process::Program::this(sys::process::environment(|_| true)).unwrap();
     PidFd::open(sys::spawn(&program, &env, fds, first, None).unwrap()).unwrap()
 }
 
