@@ -282,13 +282,31 @@ impl Engine {
     ///
     /// From now on no job is retried: one that pauses before another attempt fails with
     /// [`ShutDown`](JobErrorKind::ShutDown), and one that fails keeps that error. Only jobs that are lost because of
-    /// another job ([`WorkerExit::OtherJob`]) still run again.
+    /// another job ([`WorkerExit::OtherJob`]) still run again. Jobs that are submitted from now on fail with `ShutDown`.
     ///
     /// A job that hangs blocks this forever: give jobs a [deadline](JobBuilder::deadline), or use
-    /// [`shutdown_timeout`](Engine::shutdown_timeout).
-    pub fn shutdown(self) {
-        if let Some((shared, monitor)) = self.take_monitor() {
-            shared.end(monitor, Closing::Drain);
+    /// [`shutdown_timeout`](Engine::shutdown_timeout). While another thread shuts the engine down, this waits for that.
+    ///
+    /// It takes a reference, so that an engine in a `static`, which is never dropped, can be shut down too:
+    ///
+    /// ```standalone_crate
+    /// use std::sync::LazyLock;
+    ///
+    /// use arenite::{Engine, JobErrorKind};
+    ///
+    /// static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
+    ///     Engine::builder().workers(1).build().expect("an engine can be built")
+    /// });
+    ///
+    /// arenite::init();
+    /// ENGINE.submit(|| println!("written before the program ends"), ()).detach();
+    /// ENGINE.shutdown();
+    /// let late = ENGINE.submit(|| (), ()).wait().unwrap_err();
+    /// assert_eq!(*late.kind(), JobErrorKind::ShutDown);
+    /// ```
+    pub fn shutdown(&self) {
+        if let Backend::Workers(workers) = &self.backend {
+            workers.shared.end(workers.take_monitor(), Closing::Drain);
         }
     }
 
@@ -318,21 +336,39 @@ impl Engine {
     /// assert_eq!(*job.wait().unwrap_err().kind(), JobErrorKind::ShutDown);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn shutdown_timeout(self, limit: Duration) -> bool {
-        self.take_monitor()
-            .is_none_or(|(shared, monitor)| shared.end_within(monitor, limit))
+    pub fn shutdown_timeout(&self, limit: Duration) -> bool {
+        match &self.backend {
+            Backend::Workers(workers) => workers.shared.end_within(workers.take_monitor(), limit),
+            Backend::Inline => true,
+        }
     }
 
-    /// Takes the handle of the monitor thread; `None` for an inline engine, or if another caller has taken it.
-    fn take_monitor(&self) -> Option<(&Supervisor, JoinHandle<()>)> {
-        let Backend::Workers(workers) = &self.backend else {
-            return None;
-        };
-        let mut monitor = workers
-            .monitor
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        Some((&*workers.shared, monitor.take()?))
+    /// Hands over what workers have printed so far: to [`Builder::on_log`], or to stderr. What a job printed before it
+    /// was waited for is there afterwards.
+    ///
+    /// The program's own end (the end of `main`, [`std::process::exit`]) does this too, and so do dropping the engine and
+    /// [`shutdown`](Engine::shutdown). It waits as long as the receiver takes lines, but not for a single call that takes
+    /// longer than two seconds. What a kernel printed without a newline may still be in a buffer of its worker.
+    ///
+    /// ```standalone_crate
+    /// use std::sync::mpsc::channel;
+    ///
+    /// use arenite::Engine;
+    /// use arenite::engine::LogLine;
+    ///
+    /// arenite::init();
+    /// let (sender, lines) = channel();
+    /// let take = move |line: &LogLine| sender.send(line.text.clone()).expect("it is received");
+    /// let engine = Engine::builder().workers(1).on_log(take).build()?;
+    /// engine.submit(|| println!("hello"), ()).wait()?;
+    /// engine.flush_logs();
+    /// assert_eq!(lines.try_iter().collect::<Vec<_>>(), ["hello"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn flush_logs(&self) {
+        if let Some(shared) = self.shared() {
+            shared.flush_logs();
+        }
     }
 
     /// How many jobs run at the same time at most: one on each lane of each worker.
@@ -358,10 +394,20 @@ impl Engine {
     }
 }
 
+impl Workers {
+    /// Takes the handle of the monitor thread; `None` if another caller has taken it.
+    fn take_monitor(&self) -> Option<JoinHandle<()>> {
+        let mut monitor = self.monitor.lock().unwrap_or_else(PoisonError::into_inner);
+        monitor.take()
+    }
+}
+
 impl Drop for Engine {
     fn drop(&mut self) {
-        if let Some((shared, monitor)) = self.take_monitor() {
-            shared.end(monitor, Closing::Now);
+        if let Backend::Workers(workers) = &self.backend
+            && let Some(monitor) = workers.take_monitor()
+        {
+            workers.shared.end(Some(monitor), Closing::Now);
         }
     }
 }

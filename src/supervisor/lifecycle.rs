@@ -66,9 +66,9 @@ impl Lifecycle {
         self.has_started = true;
     }
 
-    /// Closes the engine. An engine that closes now goes on doing so.
+    /// Closes the engine. An engine that closes now goes on doing so. Of several limits the earliest counts.
     pub(super) fn close(&mut self, how: Closing, drains_until: Option<Instant>) {
-        self.drains_until = drains_until;
+        self.drains_until = self.drains_until.into_iter().chain(drains_until).min();
         if self.closing != Closing::Now {
             self.closing = how;
         }

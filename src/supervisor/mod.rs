@@ -3,6 +3,7 @@
 mod actor;
 mod admission;
 mod answer;
+mod at_exit;
 mod batch;
 mod cancel;
 mod config;

@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 #[cfg(feature = "points")]
 use super::hold_time::HoldTime;
 use super::output::Logger;
+use super::output::flush::FlushRequests;
 use super::reply::assert_not_reading;
 use super::settings::Settings;
+use super::shutdown::EngineEnd;
 use super::state::EngineState;
 use super::stats::{Progress, RateMeter};
 use super::waiting::parking::Parking;
@@ -34,6 +36,8 @@ pub(crate) struct Supervisor {
     pub(super) parking: Arc<Parking>,
     /// Takes what workers print.
     pub(crate) log: Logger,
+    /// Requests to read what workers have printed.
+    pub(super) flushes: FlushRequests,
     pub(super) settings: Settings,
     state: Mutex<EngineState>,
     /// Wakes the monitor.
@@ -51,6 +55,8 @@ pub(crate) struct Supervisor {
     tracer: Mutex<Option<TraceOwner>>,
     /// The process that owns the engine.
     process: OwnerProcess,
+    /// What [`finish`](Supervisor::finish) ends.
+    pub(super) end: EngineEnd,
     /// Set by the first of the caller of [`end`](Supervisor::end) that did not join the monitor, and the monitor
     /// thread. The one that finds it set runs [`finish`](Supervisor::finish).
     one_has_ended: AtomicBool,
@@ -107,6 +113,7 @@ impl Supervisor {
             cells,
             parking,
             log: Logger::new(settings.log.clone()),
+            flushes: FlushRequests::default(),
             settings,
             state: Mutex::new(state),
             monitor_event,
@@ -117,6 +124,7 @@ impl Supervisor {
             looks: Mutex::new(RateMeter::new()),
             tracer: Mutex::new(tracer),
             process: OwnerProcess::current(),
+            end: EngineEnd::default(),
             one_has_ended: AtomicBool::new(false),
         }
     }

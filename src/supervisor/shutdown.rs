@@ -1,6 +1,7 @@
 //! Ending an engine. Whatever ends it closes the state and rings the monitor, which stops the workers and answers what
-//! is left. The last of those involved runs `finish`.
+//! is left. The last of those involved runs `finish`. A thread that finds another one ending the engine waits for that.
 
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -10,16 +11,47 @@ use super::monitor;
 use super::shared::Supervisor;
 use crate::sys::clock;
 
+/// How long [`Supervisor::flush_logs`] waits for the monitor, which is rarely busy for a millisecond.
+const MONITOR_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Whether the engine has ended, for threads that wait for that.
+#[derive(Debug, Default)]
+pub(super) struct EngineEnd {
+    has_come: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl EngineEnd {
+    fn set(&self) {
+        *self.has_come.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_all();
+    }
+
+    fn wait(&self) {
+        let has_come = self.has_come.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.changed.wait_while(has_come, |has_come| !*has_come));
+    }
+}
+
 impl Supervisor {
-    /// Ends the engine, and waits for that.
-    pub(crate) fn end(&self, monitor: JoinHandle<()>, how: Closing) {
+    /// Ends the engine, and waits for that. Without the handle of the monitor thread another thread is ending it, or has
+    /// ended it.
+    pub(crate) fn end(&self, monitor: Option<JoinHandle<()>>, how: Closing) {
         self.end_by(monitor, how, None);
     }
 
-    fn end_by(&self, monitor: JoinHandle<()>, how: Closing, drains_until: Option<Instant>) {
+    fn end_by(&self, monitor: Option<JoinHandle<()>>, how: Closing, drains_until: Option<Instant>) {
         if self.is_copy() {
             return;
         }
+        let Some(monitor) = monitor else {
+            self.close(how, drains_until);
+            // A monitor would wait for itself.
+            if !monitor::is_here() {
+                self.end.wait();
+            }
+            return;
+        };
         if monitor::is_here() {
             // This thread is a monitor, which called a waker that dropped the last handle of this engine. A monitor
             // cannot join itself, and two monitors that end each other's engines must not join each other.
@@ -37,7 +69,7 @@ impl Supervisor {
 
     /// As [`end`](Supervisor::end) with [`Closing::Drain`], but for at most `limit`, and then with [`Closing::Now`].
     /// Returns whether everything was finished in time.
-    pub(crate) fn end_within(&self, monitor: JoinHandle<()>, limit: Duration) -> bool {
+    pub(crate) fn end_within(&self, monitor: Option<JoinHandle<()>>, limit: Duration) -> bool {
         if self.is_copy() {
             return true;
         }
@@ -56,6 +88,19 @@ impl Supervisor {
         self.arena.retire();
         self.end_trace();
         crate::sync::point!("stop.unnamed");
+        self.end.set();
+    }
+
+    /// Hands over to the sink what workers have printed. Waits neither for a call of the sink that takes too long, nor for
+    /// itself on the monitor's or the sink's thread.
+    pub(crate) fn flush_logs(&self) {
+        if self.is_copy() {
+            return;
+        }
+        if !monitor::is_here() {
+            self.flushes.wait(|| self.ring(), MONITOR_TIMEOUT);
+        }
+        self.log.flush();
     }
 
     /// Closes the engine. The monitor does the rest.

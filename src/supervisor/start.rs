@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use super::admission::Admission;
+use super::at_exit;
 use super::config::Config;
 use super::lane::Lane;
 use super::lifecycle::Closing;
@@ -49,9 +50,10 @@ pub(crate) fn start(
     if !shared.settings.in_background
         && let Err(why) = shared.wait_until_started()
     {
-        shared.end(monitor, Closing::Now);
+        shared.end(Some(monitor), Closing::Now);
         return Err(StartError::Worker(why));
     }
+    at_exit::flush_logs_of(&shared);
     Ok((shared, monitor))
 }
 

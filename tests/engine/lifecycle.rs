@@ -22,6 +22,8 @@ tests![
     shutdown_timeout_finishes_jobs_that_end_in_time,
     shutdown_timeout_ends_the_rest,
     shutdown_timeout_ends_queued_jobs,
+    several_threads_shut_an_engine_down,
+    a_limit_ends_a_shutdown_without_one,
     dropping_answers_submitted_jobs,
     dropping_while_others_wait,
     jobs_may_outlive_their_engine,
@@ -41,9 +43,9 @@ tests![
     a_program_that_reaps_children_itself,
     building_an_engine_in_a_kernel_is_an_error,
     two_programs_at_once,
+    replaced_workers_start_where_the_engine_was_built,
 ];
 
-    replaced_workers_start_where_the_engine_was_built,
 // ---- in this process --------------------------------------------------------------------------------------
 
 fn shutdown_finishes_submitted_jobs() {
@@ -122,6 +124,59 @@ fn shutdown_timeout_ends_queued_jobs() {
     assert_eq!(*error.kind(), JobErrorKind::ShutDown, "{error}");
     drop(held);
     hung.wait().unwrap();
+}
+
+/// Each of them returns only when the workers are gone. Later jobs are refused, however they are submitted.
+fn several_threads_shut_an_engine_down() {
+    let lab = Lab::new(2);
+    let gate = Gate::new();
+    let job = lab.submit(pass, (gate.path(),));
+    let held = gate.meet();
+    let engine = lab.into_inner();
+    let barrier = Barrier::new(5);
+    thread::scope(|threads| {
+        for n in 0..4 {
+            let (engine, barrier) = (&engine, &barrier);
+            threads.spawn(move || {
+                barrier.wait();
+                match n {
+                    0 => assert!(engine.shutdown_timeout(Duration::from_secs(3600))),
+                    _ => engine.shutdown(),
+                }
+                assert_eq!(children(), [0_i32; 0]);
+            });
+        }
+        barrier.wait();
+        drop(held);
+        step("four threads that shut the engine down");
+    });
+    job.wait().unwrap();
+    engine.shutdown();
+    engine.flush_logs();
+    let refused = |error: &arenite::JobError| *error.kind() == JobErrorKind::ShutDown;
+    assert!(refused(&engine.submit(|| (), ()).wait().unwrap_err()));
+    let mut map = engine.map(|n: u32| n, (0..3u32).map(|n| (n,)));
+    assert!(map.all(|result| refused(&result.unwrap_err())));
+    let scope = engine.scope(|scope| scope.submit(|| (), ()).detach());
+    assert!(refused(&scope.unwrap_err()));
+}
+
+fn a_limit_ends_a_shutdown_without_one() {
+    let lab = Lab::new(1);
+    let gate = Gate::new();
+    let hung = lab.submit(pass, (gate.path(),));
+    let held = gate.meet();
+    let engine = lab.into_inner();
+    thread::scope(|threads| {
+        let waiting = threads.spawn(|| engine.shutdown());
+        step("a shutdown with a limit");
+        assert!(!engine.shutdown_timeout(Duration::from_millis(50)));
+        step("the shutdown without one");
+        waiting.join().unwrap();
+    });
+    let error = hung.wait().unwrap_err();
+    assert_eq!(*error.kind(), JobErrorKind::ShutDown, "{error}");
+    drop(held);
 }
 
 fn dropping_answers_submitted_jobs() {
@@ -516,6 +571,10 @@ fn two_programs_at_once() {
     lab.assert_in_use(0);
 }
 
+fn replaced_workers_start_where_the_engine_was_built() {
+    assert_silent(&start("moves").end());
+}
+
 // ---- what those programs do ---------------------------------------------------------------------------------
 
 const START_GATE: &str = "ARENITE_TEST_STARTING";
@@ -571,12 +630,9 @@ pub const SCENARIOS: &[Scenario] = &[
     ("interrupted", interrupted),
     ("bombarded", bombarded),
     ("named", named),
-fn replaced_workers_start_where_the_engine_was_built() {
-    assert_silent(&start("moves").end());
-}
-
     ("reaps", reaps),
     ("compute", alone),
+    ("moves", moves),
 ];
 
 fn busy() {
@@ -632,7 +688,6 @@ fn build_spinning() -> Engine {
     engine
 }
 
-    ("moves", moves),
 fn exit() {
     let _engine = build_spinning();
     std::process::exit(7);
@@ -723,12 +778,6 @@ fn reaps() {
     std::process::exit(0);
 }
 
-fn alone() {
-    let engine = build();
-    compute(&engine);
-    engine.shutdown();
-    assert_eq!(children(), [0_i32; 0]);
-}
 /// Changes its working directory after it has built an engine. What Linux says about the workers counts.
 fn moves() {
     let folder = tempfile::tempdir().unwrap();
@@ -762,3 +811,9 @@ fn moves() {
     assert_eq!(lab.submit(|| 7u8, ()).wait().unwrap(), 7);
 }
 
+fn alone() {
+    let engine = build();
+    compute(&engine);
+    engine.shutdown();
+    assert_eq!(children(), [0_i32; 0]);
+}

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arenite::engine::{LogLine, LogSource};
@@ -36,6 +36,10 @@ tests![
     a_kernel_that_redirects_or_closes_its_streams,
     a_failed_start_reports_its_output,
     by_default_lines_go_to_stderr,
+    output_of_ended_jobs_is_there_when_the_program_exits,
+    flushing_hands_over_what_ended_jobs_have_printed,
+    flushing_gives_up_on_a_sink_that_blocks,
+    a_sink_that_flushes_or_exits,
 ];
 
 /// All output of an engine's workers.
@@ -635,8 +639,104 @@ fn by_default_lines_go_to_stderr() {
 pub const SCENARIOS: &[Scenario] = &[
     ("plain", plain),
     ("closed", closed),
+    ("never-ended", never_ended),
+    ("exits-in-sink", exits_in_sink),
     ("events", crate::events::program),
 ];
+
+/// Several times: whether the monitor or the end of the program came first used to be a race.
+fn output_of_ended_jobs_is_there_when_the_program_exits() {
+    for _ in 0..30 {
+        let ended = Program::start("never-ended", || Ok(())).end();
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let mut lines: Vec<&str> = ended.errors.lines().collect();
+        lines.sort_unstable();
+        let expected: Vec<_> = (10..50).map(|n| format!("line {n}")).collect();
+        assert_eq!(lines, expected);
+    }
+}
+
+/// The static engine is not dropped when the program ends.
+fn never_ended() {
+    static ENGINE: OnceLock<Engine> = OnceLock::new();
+    let builder = Engine::builder().workers(2).capacity(64 << 20);
+    let builder = builder.on_log(|line| eprintln!("{}", line.text));
+    let engine = ENGINE.get_or_init(|| builder.build().unwrap());
+    let say = |n: u32| println!("line {n}");
+    let jobs: Vec<_> = (10..50).map(|n| engine.submit(say, (n,))).collect();
+    jobs.into_iter().for_each(|job| job.wait().unwrap());
+    std::process::exit(0);
+}
+
+/// Also while a job on another lane prints without end.
+fn flushing_hands_over_what_ended_jobs_have_printed() {
+    let flood = |gate: &str| {
+        pass(gate);
+        while std::fs::metadata(gate).is_ok() {
+            println!("{}", "x".repeat(100));
+        }
+    };
+    for (workers, lanes) in [(2, 1), (1, 2)] {
+        let said = Said::default();
+        let add = said.clone();
+        let lab = Lab::with(workers, |builder| {
+            let add = move |line: &LogLine| {
+                if line.text.starts_with("job") {
+                    add.add(line);
+                }
+            };
+            builder.lanes(lanes).on_log(add)
+        });
+        let gate = Gate::new();
+        let flooding = lab.submit(flood, (&gate.path(),));
+        let _open = gate.meet();
+        for n in 0..50 {
+            lab.submit(|n: u32| eprintln!("job {n}"), (n,))
+                .wait()
+                .unwrap();
+            lab.flush_logs();
+            let last = said.all().pop().map(|line| line.text);
+            assert_eq!(last, Some(format!("job {n}")));
+            step("the next line");
+        }
+        drop(gate);
+        flooding.wait().unwrap();
+    }
+    Engine::inline().flush_logs();
+}
+
+fn flushing_gives_up_on_a_sink_that_blocks() {
+    let (release, released) = channel::<()>();
+    let released = Mutex::new(released);
+    let block = move |_: &LogLine| drop(released.lock().unwrap().recv());
+    let lab = Lab::with(1, |builder| builder.on_log(block));
+    lab.submit(|| println!("not taken"), ()).wait().unwrap();
+    step("a flush that does not wait for the sink");
+    lab.flush_logs();
+    drop(release);
+    lab.flush_logs();
+}
+
+/// What the sink does with its own engine waits for nothing.
+fn a_sink_that_flushes_or_exits() {
+    let ended = Program::start("exits-in-sink", || Ok(())).end();
+    assert_eq!(ended.code, Some(5), "{ended:?}");
+}
+
+fn exits_in_sink() {
+    static ENGINE: OnceLock<Engine> = OnceLock::new();
+    let builder = Engine::builder().workers(1).capacity(64 << 20);
+    let builder = builder.on_log(|_| {
+        ENGINE.get().unwrap().flush_logs();
+        std::process::exit(5);
+    });
+    let engine = ENGINE.get_or_init(|| builder.build().unwrap());
+    engine
+        .submit(|| println!("the last line"), ())
+        .wait()
+        .unwrap();
+    programs::stay();
+}
 
 fn plain() {
     let engine = Engine::builder()

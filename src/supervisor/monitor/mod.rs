@@ -68,6 +68,7 @@ pub(in crate::supervisor) fn spawn(shared: Arc<Supervisor>) -> crate::sys::Resul
         }
         let shared = Arc::clone(&monitor.shared);
         drop(monitor);
+        shared.flushes.end();
         // Otherwise the thread that joins this one does it.
         if shared.ends_last() {
             shared.finish();
@@ -319,6 +320,10 @@ impl Monitor {
     pub(in crate::supervisor) fn serve(&mut self) -> bool {
         let mut progress = self.take_refusals();
         self.outputs.tick(&self.shared);
+        if let Some(made) = self.shared.flushes.open() {
+            self.outputs.flush(&self.shared);
+            self.shared.flushes.done(made);
+        }
         let now = Instant::now();
         self.look_at_itself(now);
         let (short, unsent);

@@ -59,7 +59,7 @@ fn catch_panic<T>(call: impl FnOnce() -> T) -> Option<T> {
 /// Limits on the lines that wait for the sink: number and bytes.
 const LINES: usize = 10_000;
 const BYTES: usize = 1 << 20;
-/// How long the end of an engine waits for one call of the sink.
+/// How long a thread that needs all lines handed over waits for one call of the sink.
 const SINK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A bounded queue of lines, and the thread that hands them to the sink. The first line starts the thread, so an engine
@@ -86,6 +86,9 @@ struct Queue {
     dropped: u64,
     example: Option<LogLine>,
     thread: Option<ThreadId>,
+    /// Number of times that the thread took the waiting lines, and that the sink has returned from the last of them.
+    taken: u64,
+    handed: u64,
     closing: bool,
     ended: bool,
 }
@@ -158,12 +161,23 @@ impl Logger {
         self.shared.changed.notify_all();
     }
 
-    /// Ends the queue. Returns when the sink has taken the waiting lines, however long all of them take. Does not wait
-    /// for a single call that takes too long, nor on the sink's own thread: the lines are left to that.
+    /// Ends the queue, and waits for the sink as [`flush`](Logger::flush) does.
     pub(crate) fn close(&self) {
         let mut queue = self.shared.lock();
         queue.closing = true;
         self.shared.changed.notify_all();
+        self.wait_until(queue, |queue| queue.ended);
+    }
+
+    /// Returns when the sink has taken the lines that wait now, however long all of them take. Does not wait for a single
+    /// call that takes too long, nor on the sink's own thread: the lines are left to that.
+    pub(crate) fn flush(&self) {
+        let queue = self.shared.lock();
+        let last = queue.taken + u64::from(!queue.lines.is_empty());
+        self.wait_until(queue, |queue| queue.handed >= last);
+    }
+
+    fn wait_until(&self, mut queue: MutexGuard<'_, Queue>, is_over: impl Fn(&Queue) -> bool) {
         if queue.thread.is_none_or(|own| own == thread::current().id()) {
             return;
         }
@@ -174,9 +188,9 @@ impl Logger {
             let waited = self
                 .shared
                 .changed
-                .wait_timeout_while(queue, SINK_TIMEOUT, |queue| !queue.ended);
+                .wait_timeout_while(queue, SINK_TIMEOUT, |queue| !is_over(queue));
             queue = waited.unwrap_or_else(PoisonError::into_inner).0;
-            if queue.ended || taken() == before {
+            if is_over(&queue) || taken() == before {
                 return;
             }
         }
@@ -205,6 +219,7 @@ impl SharedQueue {
                     .unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
+            queue.taken += 1;
             drop(queue);
             for line in lines {
                 self.sink.take(&line);
@@ -212,6 +227,8 @@ impl SharedQueue {
                 self.calls_returned.fetch_add(1, Ordering::Relaxed);
             }
             queue = self.lock();
+            queue.handed += 1;
+            self.changed.notify_all();
         }
     }
 }

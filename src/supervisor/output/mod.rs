@@ -2,6 +2,7 @@
 //! `docs/design/worker-output.md`.
 
 pub(super) mod events;
+pub(super) mod flush;
 pub(super) mod last_words;
 mod log_line;
 mod logger;

@@ -86,11 +86,7 @@ impl OutputStreams {
     /// Does what is due although no stream is readable.
     pub(in crate::supervisor) fn tick(&mut self, shared: &Supervisor) {
         if std::mem::take(&mut self.soon) {
-            let workers: Vec<usize> = self.of.keys().copied().collect();
-            for worker in workers {
-                self.look(shared, worker, StreamKind::Stdout);
-                self.look(shared, worker, StreamKind::Stderr);
-            }
+            self.look_at_all(shared);
         }
         if self.of.values().all(|output| output.due().is_none()) {
             return;
@@ -101,6 +97,29 @@ impl OutputStreams {
             output.report(now, false, &mut lines);
         }
         shared.log.push(lines);
+    }
+
+    /// Queues for the sink what is in the pipes of all workers now.
+    pub(in crate::supervisor) fn flush(&mut self, shared: &Supervisor) {
+        // A look reads at least as much as a pipe holds.
+        self.look_at_all(shared);
+        if !self.soon {
+            return;
+        }
+        // More was printed meanwhile, and lines that were there before wait behind it.
+        let mut lines = Vec::new();
+        for output in self.of.values_mut() {
+            output.attribute_waiting(&mut lines);
+        }
+        shared.log.push(lines);
+    }
+
+    fn look_at_all(&mut self, shared: &Supervisor) {
+        let workers: Vec<usize> = self.of.keys().copied().collect();
+        for worker in workers {
+            self.look(shared, worker, StreamKind::Stdout);
+            self.look(shared, worker, StreamKind::Stderr);
+        }
     }
 
     /// When [`tick`](OutputStreams::tick) has something to do.

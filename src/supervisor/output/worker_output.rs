@@ -322,6 +322,13 @@ impl WorkerOutput {
         }
     }
 
+    /// Attributes all waiting lines to the running job, before the boundary that names their job has arrived.
+    pub(in crate::supervisor) fn attribute_waiting(&mut self, lines: &mut Vec<LogLine>) {
+        for which in [StreamKind::Stdout, StreamKind::Stderr] {
+            self.attribute(which, self.running, lines);
+        }
+    }
+
     /// Attributes the waiting lines to this job, if it was submitted.
     fn attribute(&mut self, which: StreamKind, job: Option<u64>, lines: &mut Vec<LogLine>) {
         let job = self.submitted(job);
