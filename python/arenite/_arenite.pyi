@@ -110,6 +110,8 @@ class Engine:
         lanes: int,
         capacity: int | None,
         memory_limit: int,
+        max_arena: int | None,
+        max_arena_fraction: float | None,
         recycle_after: int,
         recycle_above: int,
         sandbox: str | None,

@@ -153,7 +153,10 @@ class MemoryLimitExceeded(_Failure, MemoryError):
 
 
 class ArenaFull(_Failure, MemoryError):
-    """The arena has no room for an array. Drop arrays, or make the executor with a larger `capacity`."""
+    """The arena has no room for an array. Drop arrays, or make the executor with a larger `capacity`.
+
+    With `worker_share` there is room, but not for this worker: raise `max_arena_per_worker`.
+    """
 
     def __init__(
         self,
@@ -163,12 +166,15 @@ class ArenaFull(_Failure, MemoryError):
         free: int = 0,
         capacity: int = 0,
         largest_free: int = 0,
+        worker_share: int | None = None,
     ) -> None:
         super().__init__(message)
         self.requested = requested
         self.free = free
         self.capacity = capacity
         self.largest_free = largest_free
+        #: The bytes that one worker may hold of the arena, if that was the limit.
+        self.worker_share = worker_share
         self.last_words = []
         self.deaths = []
 
@@ -191,7 +197,7 @@ def from_failure(failure: dict[str, Any]) -> BaseException:
     elif kind in ("memory", "oom"):
         error = MemoryLimitExceeded(text, limit=failure.get("limit"))
     elif kind == "arena":
-        numbers = ("requested", "free", "capacity", "largest_free")
+        numbers = ("requested", "free", "capacity", "largest_free", "worker_share")
         error = ArenaFull(text, **{name: failure[name] for name in numbers})
     elif kind == "start":
         error = StartFailed(text)

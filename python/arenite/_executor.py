@@ -37,6 +37,8 @@ _is_exiting = False
 _MOST_NAMES = 1024
 #: What an interpreter that has done nothing yet needs is about half of this.
 _LEAST_MEMORY = 16 << 20
+#: The first piece of the arena that a worker gets.
+_LEAST_ARENA = 64 << 10
 #: Seconds that running tasks have to end after `shutdown(cancel_futures=True)`.
 _GRACE = 0.15
 #: Seconds that killed workers have to be gone.
@@ -112,6 +114,9 @@ class Executor(BaseExecutor):
         `StartFailed`.
     :param memory_limit: The most private memory of a worker, in bytes or as "1GiB". A task that asks for more fails with
         `MemoryLimitExceeded`. Arrays in the arena do not count.
+    :param max_arena_per_worker: The most that a worker may hold of the arena while its tasks make results, in bytes, as
+        "1GiB", or as a fraction of `capacity` such as 0.5. A task that needs more fails with `ArenaFull`. By default one
+        worker may take what leaves the others a share.
     :param capacity: The bytes that arrays and results may take together; by default half of the available memory.
     :param preload: Names of modules that a worker imports before it is ready, such as "numpy".
     :param recycle_after: Replaces each worker after this number of tasks.
@@ -143,6 +148,7 @@ class Executor(BaseExecutor):
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
         memory_limit: int | str | None = None,
+        max_arena_per_worker: int | float | str | None = None,
         capacity: int | str | None = None,
         preload: Iterable[str] = (),
         recycle_after: int | None = None,
@@ -193,6 +199,10 @@ class Executor(BaseExecutor):
                 initializer(*initargs)
             return
         limit = parse("memory_limit", memory_limit, _LEAST_MEMORY) or 0
+        fraction = max_arena_per_worker if isinstance(max_arena_per_worker, float) else None
+        if fraction is not None and not 0 < fraction <= 1:
+            raise ValueError(f"max_arena_per_worker must be a size, or a fraction from above 0 to 1, not {fraction}")
+        most = None if isinstance(max_arena_per_worker, float) else max_arena_per_worker
         if mode is not None:
             from . import _plain
 
@@ -207,6 +217,8 @@ class Executor(BaseExecutor):
             lanes=lanes,
             capacity=parse("capacity", capacity),
             memory_limit=limit,
+            max_arena=parse("max_arena_per_worker", most, _LEAST_ARENA),
+            max_arena_fraction=fraction,
             recycle_after=recycle_after or 0,
             recycle_above=parse("recycle_above", recycle_above) or 0,
             sandbox=mode,

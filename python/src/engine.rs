@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, TryLockErr
 use std::time::Duration;
 
 use arenite::engine::WorkerProgram;
-use arenite::{ArenaFull, Sandbox, Trace, raw};
+use arenite::{ArenaFull, BuildError, Sandbox, Trace, raw};
 use pyo3::exceptions::{PyMemoryError, PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -288,7 +288,7 @@ impl Engine {
     /// pickle that `arenite._worker.start` gets; `output`: the number with which `next_events` returns printed lines.
     #[new]
     #[pyo3(signature = (
-        *, workers, spares, lanes, capacity, memory_limit, recycle_after, recycle_above, sandbox, label, program, arguments,
+        *, workers, spares, lanes, capacity, memory_limit, max_arena, max_arena_fraction, recycle_after, recycle_above, sandbox, label, program, arguments,
         environment, identity, setup, output, trace, report, seed, start_timeout,
     ))]
     #[allow(clippy::too_many_arguments, reason = "keyword arguments of Python")]
@@ -299,6 +299,8 @@ impl Engine {
         lanes: usize,
         capacity: Option<u64>,
         memory_limit: u64,
+        max_arena: Option<u64>,
+        max_arena_fraction: Option<f64>,
         recycle_after: u64,
         recycle_above: u64,
         sandbox: Option<&str>,
@@ -346,6 +348,12 @@ impl Engine {
         if let Some(capacity) = capacity {
             builder = builder.capacity(capacity);
         }
+        if let Some(bytes) = max_arena {
+            builder = builder.max_arena_per_worker(bytes);
+        }
+        if let Some(fraction) = max_arena_fraction {
+            builder = builder.max_arena_fraction_per_worker(fraction);
+        }
         if let Some(seed) = seed {
             builder = builder.seed(seed);
         }
@@ -360,7 +368,10 @@ impl Engine {
         };
         let engine = py
             .detach(|| builder.build())
-            .map_err(|error| PyOSError::new_err(error.to_string()))?;
+            .map_err(|error| match error {
+                BuildError::BadLimit { .. } => PyValueError::new_err(error.to_string()),
+                error => PyOSError::new_err(error.to_string()),
+            })?;
         // Relaxed: only uniqueness counts.
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         Ok(Self {

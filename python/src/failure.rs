@@ -132,7 +132,7 @@ fn describe_kind(failure: &Bound<'_, PyDict>, kind: &JobErrorKind) -> PyResult<(
                 failure.set_item("requested", requested)?;
                 "memory"
             }
-            JobLimit::Arena(full) => {
+            JobLimit::Arena(full) | JobLimit::ArenaShare(full) => {
                 describe_full(failure, full)?;
                 "arena"
             }
@@ -186,5 +186,6 @@ pub fn describe_full(failure: &Bound<'_, PyDict>, full: &ArenaFull) -> PyResult<
     failure.set_item("requested", full.requested)?;
     failure.set_item("free", full.free)?;
     failure.set_item("capacity", full.capacity)?;
-    failure.set_item("largest_free", full.largest_free)
+    failure.set_item("largest_free", full.largest_free)?;
+    failure.set_item("worker_share", full.worker_share())
 }

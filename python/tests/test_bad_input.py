@@ -29,6 +29,9 @@ def executor():
         ({"memory_limit": 1.5}, ValueError, "memory_limit must be a positive number"),
         ({"memory_limit": True}, ValueError, "memory_limit must be a positive number"),
         ({"capacity": "lots"}, ValueError, "capacity must be .*'512MiB'"),
+        ({"max_arena_per_worker": 100}, ValueError, "max_arena_per_worker must be at least 65536 bytes, not 100"),
+        ({"max_arena_per_worker": 1.5}, ValueError, "max_arena_per_worker must be a size, or a fraction .*not 1.5"),
+        ({"max_arena_per_worker": 1e-12}, ValueError, "max_arena_per_worker cannot be 0.000000000001 of"),
         ({"recycle_above": ""}, ValueError, "recycle_above must be"),
         ({"max_workers": "2"}, TypeError, "max_workers must be a whole number, not '2'"),
         ({"max_workers": 2.0}, TypeError, "max_workers must be a whole number, not 2.0"),
@@ -140,6 +143,15 @@ def test_more_than_the_arena_has(executor, how):
     assert (full.value.requested, full.value.capacity) == (size, 64 << 20)
     assert 0 < full.value.free <= 64 << 20
     assert executor.submit(abs, -1).result() == 1
+
+
+@pytest.mark.parametrize("most", [0.25, "16MiB", 16 << 20])
+def test_a_share_of_the_arena(most):
+    with arenite.Executor(2, capacity="64MiB", max_arena_per_worker=most) as executor:
+        with pytest.raises(arenite.ArenaFull, match="raise max_arena_per_worker") as full:
+            executor.submit(np.zeros, 20 << 20, "u1").result()
+        assert (full.value.requested, full.value.worker_share) == (20 << 20, 16 << 20)
+        assert executor.submit(np.zeros, 10 << 20, "u1").result().nbytes == 10 << 20
 
 
 def test_shapes(executor):

@@ -21,14 +21,14 @@ pub struct ArenaFull {
     pub free: u64,
     /// Maximum size of the arena.
     pub capacity: u64,
-    /// The largest free run in the region of the request.
+    /// The largest free run in the region of the request, or what the worker may still take if that is less.
     pub largest_free: u64,
     /// What the system has left: space in `/dev/shm`, or memory where segments have no names.
     pub shm_free: u64,
     /// Bytes that workers retain for arrays that jobs have left behind, if the engine
     /// [allows](crate::engine::Builder::retain_escaped) that.
     pub retained: u64,
-    /// What `shm_free` refers to: one of the codes below.
+    /// What `shm_free` refers to: one of the codes below; above [`SHARE`](Self::SHARE), the bytes that a worker may hold.
     pub(crate) source: u64,
 }
 
@@ -46,6 +46,22 @@ impl ArenaFull {
     /// As `MACHINE`; there was no arena, and the memory would have been private.
     pub(crate) const PROCESS: u64 = 4;
 
+    /// As `MACHINE`; but the worker would hold more than it may. The bits above this code are that limit in bytes.
+    const SHARE: u64 = 5;
+    const SHARE_SHIFT: u32 = 8;
+
+    /// The source of a refusal to a worker that may hold this much.
+    pub(crate) fn share(limit: u64) -> u64 {
+        Self::SHARE | limit.min(u64::MAX >> Self::SHARE_SHIFT) << Self::SHARE_SHIFT
+    }
+
+    /// How many bytes of the arena one worker may hold, if that was the limit: the arena has room, but not for this
+    /// worker. See [`Builder::max_arena_per_worker`](crate::engine::Builder::max_arena_per_worker).
+    pub fn worker_share(&self) -> Option<u64> {
+        let code = self.source & ((1 << Self::SHARE_SHIFT) - 1);
+        (code == Self::SHARE).then_some(self.source >> Self::SHARE_SHIFT)
+    }
+
     /// A failed allocation of private memory.
     pub(crate) fn private(requested: u64) -> ArenaFull {
         let memory = sys::limits::memory_available(Path::new("/"));
@@ -60,7 +76,8 @@ impl ArenaFull {
         }
     }
 
-    /// The limit of the system that was reached, or `None` if it was the arena's own capacity. The capacity can be used
+    /// The limit of the system that was reached, or `None` if it was the arena's own capacity or the
+    /// [share](ArenaFull::worker_share) of a worker. The capacity can be used
     /// up although [`largest_free`](ArenaFull::largest_free) reports room: it limits committed memory, which grows by
     /// at least 64 KiB at a time, so small arrays scattered over many places take up more of it than they hold.
     ///
@@ -80,6 +97,7 @@ impl ArenaFull {
             Self::PROCESS if fits => Some(SystemLimit::AddressSpace),
             Self::PROCESS => Some(SystemLimit::Machine),
             Self::ARENA => None,
+            _ if self.worker_share().is_some() => None,
             _ if !fits => None,
             Self::CONTAINER => Some(SystemLimit::Container),
             Self::FILE_SYSTEM => Some(SystemLimit::DevShm),
@@ -108,6 +126,14 @@ impl fmt::Display for ArenaFull {
                         "a limit of this process was reached: raise it (`ulimit -v`, `ulimit -d`)",
                     _ => "ask for less, or stop other programs",
                 }
+            );
+        }
+        if let Some(share) = self.worker_share() {
+            return write!(
+                f,
+                "a worker has its share of the arena: requested {requested} more of the {share} bytes that it may hold, \
+                 free {free}, capacity {capacity}; the rest is for other workers: make smaller results, raise \
+                 max_arena_per_worker, or raise the capacity"
             );
         }
         write!(

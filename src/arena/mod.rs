@@ -488,6 +488,20 @@ impl Arena {
             .fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
     }
 
+    /// The error for a worker that would hold more than `limit` bytes with `requested` more, and holds `held`.
+    pub(crate) fn over_share(
+        &self,
+        region: u16,
+        requested: u64,
+        limit: u64,
+        held: u64,
+    ) -> ArenaFull {
+        let mut full = self.full(region, requested);
+        full.largest_free = full.largest_free.min(limit.saturating_sub(held));
+        full.source = ArenaFull::share(limit);
+        full
+    }
+
     /// The error for an allocation of `requested` bytes in region 0.
     pub(crate) fn full_in_region_0(&self, requested: u64) -> ArenaFull {
         self.full(0, requested)

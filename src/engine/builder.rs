@@ -66,6 +66,7 @@ pub struct Builder {
     sweep: bool,
     label: String,
     memory_limit: u64,
+    max_arena_per_worker: ArenaShare,
     #[cfg(feature = "sandbox")]
     sandbox: Sandbox,
     on_start: Option<StartCall>,
@@ -95,6 +96,7 @@ impl Builder {
             sweep: true,
             label: "arenite".into(),
             memory_limit: 0,
+            max_arena_per_worker: ArenaShare::LeavesOthers,
             #[cfg(feature = "sandbox")]
             sandbox: Sandbox::Off,
             on_start: None,
@@ -306,7 +308,9 @@ impl Builder {
     ///
     /// A kernel that asks for more aborts, its job fails with [`JobLimit::Memory`](crate::JobLimit::Memory), and its
     /// worker is replaced. A program that a kernel starts inherits the limit for itself (`RLIMIT_DATA`). The stack of a
-    /// worker's first thread may take the same amount again.
+    /// worker's first thread may take the same amount again. Linux counts memory that may be written: without a sandbox, a
+    /// kernel could make what it has filled read-only and get more. In a [sandbox](Builder::sandbox) memory stays writable
+    /// when there is a limit, and pages of published results are not [guarded](Guard).
     ///
     /// A worker with one lane retains freed memory for its next jobs: at most about 64 MiB, or a quarter of the limit.
     ///
@@ -322,6 +326,48 @@ impl Builder {
     /// ```
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.memory_limit = bytes;
+        self
+    }
+
+    /// Limits the bytes of the arena that one worker may hold: results that its jobs are making, and arrays that it
+    /// [retains](Builder::retain_escaped). Results that were returned belong to the program and do not count, nor do the
+    /// arguments of jobs.
+    ///
+    /// By default each worker can get its share, whatever the others do: of what workers hold and what is free, a quarter
+    /// divided by the number of workers. A single worker may take everything; of several, each may take what the shares of
+    /// the others leave. A job that needs more fails with [`JobLimit::ArenaShare`](crate::JobLimit::ArenaShare), and the jobs of other
+    /// workers go on. With the capacity as the limit, one job may take all.
+    ///
+    /// ```standalone_crate
+    /// use arenite::{Array, Engine, JobErrorKind, JobLimit};
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(2).capacity(64 << 20).max_arena_per_worker(16 << 20).build()?;
+    /// let zeros = |len: u64| Array::<u8>::zeros(len as usize);
+    /// let error = engine.submit(zeros, (20 << 20,)).wait().unwrap_err();
+    /// let JobErrorKind::Limit(JobLimit::ArenaShare(full)) = error.kind() else { panic!("{error}") };
+    /// assert_eq!((full.requested, full.worker_share()), (20 << 20, Some(16 << 20)));
+    /// assert_eq!(engine.submit(zeros, (10 << 20,)).wait()?.len(), 10 << 20);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn max_arena_per_worker(mut self, bytes: u64) -> Self {
+        self.max_arena_per_worker = ArenaShare::Bytes(bytes);
+        self
+    }
+
+    /// [`max_arena_per_worker`](Builder::max_arena_per_worker) as a fraction of the capacity, above 0 and at most 1.
+    ///
+    /// ```standalone_crate
+    /// use arenite::{Array, Engine};
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(2).capacity(64 << 20).max_arena_fraction_per_worker(0.25).build()?;
+    /// let zeros = |len: u64| Array::<u8>::zeros(len as usize);
+    /// assert!(engine.submit(zeros, (20 << 20,)).wait().is_err());
+    /// # Ok::<(), arenite::BuildError>(())
+    /// ```
+    pub fn max_arena_fraction_per_worker(mut self, fraction: f64) -> Self {
+        self.max_arena_per_worker = ArenaShare::Fraction(fraction);
         self
     }
 
@@ -698,6 +744,7 @@ impl Builder {
             Some(program) => program.resolve(sandboxed)?,
             None => {
                 let program = Program::this(supervisor::environment(sandboxed));
+                let program = program.map_err(BuildError::System)?;
                 ProgramSpec::new(program, Vec::new(), WorkerEntry::Init)
             }
         };
@@ -744,7 +791,6 @@ impl Builder {
             capacity: self.capacity.unwrap_or_else(|| around.default_capacity()),
             writers: workers,
             backing: self.backing,
-                let program = program.map_err(BuildError::System)?;
             control_len: control_bytes(usize::from(workers) * usize::from(lanes)) as u64,
             sweep: self.sweep,
             root: self.memory.root.clone(),
@@ -771,6 +817,7 @@ impl Builder {
             co_schedule_deadlines: self.co_schedule_deadlines,
             guard: self.guard == Guard::On,
             memory_limit: self.memory_limit,
+            max_arena_per_worker: self.max_arena_per_worker.bytes(arena.capacity())?,
             sandboxed,
             #[cfg(feature = "sandbox")]
             kernel,
@@ -823,6 +870,47 @@ impl Builder {
     }
 }
 
+/// How much of the arena one worker may hold.
+#[derive(Clone, Copy, Debug)]
+enum ArenaShare {
+    /// As much as leaves others their shares.
+    LeavesOthers,
+    Bytes(u64),
+    /// Of the capacity.
+    Fraction(f64),
+}
+
+impl ArenaShare {
+    /// The limit in bytes, `None` if it depends on the others.
+    fn bytes(self, capacity: u64) -> Result<Option<u64>, BuildError> {
+        let (bytes, given) = match self {
+            Self::LeavesOthers => return Ok(None),
+            Self::Bytes(bytes) => (bytes, format!("{bytes} bytes")),
+            // Saturates; what is no number becomes 0.
+            Self::Fraction(fraction) => (
+                if fraction > 1.0 {
+                    0
+                } else {
+                    (capacity as f64 * fraction) as u64
+                },
+                format!("{fraction} of {capacity} bytes"),
+            ),
+        };
+        if bytes < LEAST_SHARE {
+            return Err(BuildError::BadLimit {
+                limit: "max_arena_per_worker",
+                given,
+                allowed: format!(
+                    "{LEAST_SHARE} bytes or more, or to a fraction of the capacity, at most 1"
+                ),
+            });
+        }
+        Ok(Some(bytes))
+    }
+}
+
+/// The least that a worker may be allowed to hold of the arena: its first grant.
+const LEAST_SHARE: u64 = 64 << 10;
 /// The most workers that an engine may have.
 pub(super) const MAX_WORKERS: u16 = 1024;
 /// The default capacity shrinks to what the process's limits allow, but not below this: then `build` fails instead.

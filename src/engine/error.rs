@@ -26,6 +26,15 @@ pub enum BuildError {
         /// The number asked for, per worker.
         asked: usize,
     },
+    /// A limit has a value that it cannot have.
+    BadLimit {
+        /// The method of [`Builder`](super::Builder) that sets it.
+        limit: &'static str,
+        /// The value.
+        given: String,
+        /// The values that it can have.
+        allowed: String,
+    },
     /// The arena cannot be created.
     Arena(ArenaError),
     /// A worker could not start; the text says why.
@@ -60,6 +69,11 @@ impl fmt::Display for BuildError {
             Self::TooManyLanes { asked } => {
                 write!(f, "{asked} lanes in each worker are too many; the limit for all workers together is {MAX_LANES}")
             }
+            Self::BadLimit {
+                limit,
+                given,
+                allowed,
+            } => write!(f, "{limit} cannot be {given}: set it to {allowed}"),
             Self::Arena(error) => error.fmt(f),
             Self::Worker(why) => write!(f, "a worker could not start: {why}"),
             Self::Trace(error) => error.fmt(f),

@@ -174,7 +174,9 @@ impl From<&JobError> for Failure {
             JobErrorKind::Lost(WorkerExit::OutOfMemoryKill)
             | JobErrorKind::Limit(JobLimit::Memory { .. }) => ErrorCode::MemoryLimit,
             JobErrorKind::Limit(JobLimit::Deadline { .. }) => ErrorCode::Timeout,
-            JobErrorKind::Limit(JobLimit::Arena(_)) => ErrorCode::ArenaFull,
+            JobErrorKind::Limit(JobLimit::Arena(_) | JobLimit::ArenaShare(_)) => {
+                ErrorCode::ArenaFull
+            }
             JobErrorKind::Limit(JobLimit::Quarantined { .. }) => ErrorCode::Quarantined,
             JobErrorKind::Cancelled | JobErrorKind::ShutDown => ErrorCode::Cancelled,
             JobErrorKind::NoWorkers(_) => ErrorCode::NoWorkers,

@@ -23,6 +23,8 @@ pub(super) struct Config {
     recycles_by_size: bool,
     /// Workers retain arrays that jobs leave behind.
     retains: bool,
+    /// Bytes of the arena that a worker may hold; `None`: as far as the shares of others allow.
+    max_arena_per_worker: Option<u64>,
     cores: usize,
     /// A worker may spin for its next job.
     may_spin: bool,
@@ -39,6 +41,7 @@ impl Config {
             is_sandboxed: settings.sandboxed,
             recycles_by_size: settings.memory.recycling.above != u64::MAX,
             retains: settings.retain.is_some(),
+            max_arena_per_worker: settings.max_arena_per_worker,
             cores: 1,
             may_spin: false,
         }
@@ -86,6 +89,10 @@ impl Config {
     #[inline]
     pub(super) fn retains(&self) -> bool {
         self.retains
+    }
+
+    pub(super) fn max_arena_per_worker(&self) -> Option<u64> {
+        self.max_arena_per_worker
     }
 
     #[inline]

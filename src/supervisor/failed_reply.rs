@@ -3,7 +3,7 @@
 //! Lengths are claims. Whoever reads a reply holds the lock of the engine, so texts are copied up to a limit and nothing is
 //! looked up.
 
-use super::error::{Backtrace, JobErrorKind, JobLimit, WorkerExit};
+use super::error::{Backtrace, JobErrorKind, WorkerExit};
 use crate::kernel::wire::WordReader;
 use crate::kernel::{MAX_ERROR_BYTES, Returned};
 use crate::link::{REFUSAL_WORDS, kind};
@@ -66,7 +66,7 @@ pub(super) fn failure(kind: u8, words: &[u64]) -> Result<JobErrorKind, String> {
             let words = words
                 .first_chunk::<REFUSAL_WORDS>()
                 .ok_or("a cut refusal")?;
-            JobErrorKind::Limit(JobLimit::Arena(crate::worker::full_from_words(*words)))
+            crate::worker::full_from_words(*words).into()
         }
         kind::CANCELLED => JobErrorKind::Cancelled,
         kind::BAD_ARGUMENTS => JobErrorKind::Lost(WorkerExit::Protocol(format!(

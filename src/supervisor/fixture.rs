@@ -49,6 +49,7 @@ pub(super) fn settings(workers: u16, lanes: u16) -> Settings {
         co_schedule_deadlines: false,
         guard: true,
         memory_limit: 0,
+        max_arena_per_worker: None,
         sandboxed: false,
         #[cfg(feature = "sandbox")]
         kernel: crate::sys::sandbox::SandboxFeatures::default(),

@@ -101,26 +101,25 @@ impl Grants {
         self.grants.push_back(Grant { number, block });
     }
 
-    /// Memory to grant ahead for jobs that take `bytes` each, if the arena has it committed. Without it, notes what the
-    /// monitor is to grant, unless the arena is too full for that.
+    /// Bytes to grant ahead for jobs that take `bytes` each.
     ///
-    /// `shared`: lanes share the region. Also returns whether the monitor has to be called.
-    #[cold]
-    pub(super) fn find_ahead(
-        &mut self,
-        arena: &Arc<Arena>,
-        bytes: u64,
-        shared: bool,
-    ) -> (Option<Block>, bool) {
+    /// `shared`: lanes share the region.
+    pub(super) fn len_ahead(bytes: u64, shared: bool) -> u64 {
         // Whole pages per array, and some to spare.
         let each = bytes.saturating_add(4096);
-        let len = match shared {
+        match shared {
             // Many lanes with much ahead each would hold what none of them uses.
             true => each.saturating_mul(4).min(LANE_AHEAD).max(each),
             false => each
                 .saturating_mul(4)
                 .clamp(GRANT_AHEAD, HUGE.max(each.saturating_mul(2))),
-        };
+        }
+    }
+
+    /// Memory of this length to grant ahead, if the arena has it committed. Without it, notes what the monitor is to
+    /// grant, unless the arena is too full for that. Also returns whether the monitor has to be called.
+    #[cold]
+    pub(super) fn find_ahead(&mut self, arena: &Arc<Arena>, len: u64) -> (Option<Block>, bool) {
         if let Some(block) = arena.grant_committed(self.region, len) {
             return (Some(block), false);
         }

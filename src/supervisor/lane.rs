@@ -361,19 +361,19 @@ impl Lane {
         Ok(())
     }
 
-    /// Grants ahead what jobs of a kernel are known to need. Returns whether the monitor has to be called to do it.
+    /// Whether memory is to be granted ahead for jobs of a kernel that is known to need this much.
     ///
     /// `shared`: lanes share the region.
     #[inline]
-    pub(super) fn top_up(&mut self, arena: &Arc<Arena>, bytes: u64, shared: bool) -> bool {
+    pub(super) fn is_short_of(&self, bytes: u64, shared: bool) -> bool {
         let jobs = self.producer.open() as u64 + if shared { 1 } else { 2 };
         self.grants.ahead() < bytes.saturating_mul(jobs.min(8))
-            && self.top_up_slow(arena, bytes, shared)
     }
 
+    /// Grants this much ahead. Returns whether the monitor has to be called to do it.
     #[cold]
-    fn top_up_slow(&mut self, arena: &Arc<Arena>, bytes: u64, shared: bool) -> bool {
-        let (block, call) = self.grants.find_ahead(arena, bytes, shared);
+    pub(super) fn top_up(&mut self, arena: &Arc<Arena>, len: u64) -> bool {
+        let (block, call) = self.grants.find_ahead(arena, len);
         if let Some(block) = block {
             // A link that cannot take a grant now has plenty.
             drop(self.grant(block));

@@ -3,6 +3,7 @@
 mod actor;
 mod admission;
 mod answer;
+mod arena_share;
 mod at_exit;
 mod batch;
 mod cancel;

@@ -1,6 +1,7 @@
 //! Which lane gets which job, and when: placing, refilling, evening out.
 
 use super::actor::actor_of;
+use super::grants::Grants;
 use super::lane::{Lane, NO_RECORD};
 use super::lifecycle::Closing;
 use super::record::Stage;
@@ -40,6 +41,15 @@ impl EngineState {
         true
     }
 
+    /// Grants memory ahead, unless the lane's worker would hold more than its share: then it requests what it needs.
+    #[cold]
+    fn top_up(&mut self, lane: usize, len: u64) {
+        if self.check_arena_share(lane, len).is_ok() {
+            let call = self.lanes[lane].top_up(&self.arena, len);
+            self.monitor.call_if(call);
+        }
+    }
+
     /// Posts the job of a record in this lane, which has room.
     #[inline]
     pub(super) fn put(&mut self, index: u32, chosen: usize) {
@@ -48,12 +58,13 @@ impl EngineState {
         let expected = kernel.expected_ns;
         let bytes = kernel.expected_bytes;
         let offset = kernel.offset.unwrap_or_default();
-        let lane = &mut self.lanes[chosen];
         if bytes > 0 {
             let shared = self.config.lanes_share_regions();
-            self.monitor
-                .call_if(lane.top_up(&self.arena, bytes, shared));
+            if self.lanes[chosen].is_short_of(bytes, shared) {
+                self.top_up(chosen, Grants::len_ahead(bytes, shared));
+            }
         }
+        let record = self.records.at(index);
         let mut words = record.len as usize;
         if record.form != 0 {
             if record.form & SPILLED != 0 {

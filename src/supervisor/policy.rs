@@ -122,7 +122,10 @@ pub(super) fn ends_worker(why: &JobErrorKind) -> bool {
         },
         JobErrorKind::Limit(limit) => match limit {
             JobLimit::Deadline { .. } | JobLimit::Memory { .. } => true,
-            JobLimit::Arena(_) | JobLimit::Spawned { .. } | JobLimit::Quarantined { .. } => false,
+            JobLimit::Arena(_)
+            | JobLimit::ArenaShare(_)
+            | JobLimit::Spawned { .. }
+            | JobLimit::Quarantined { .. } => false,
         },
         JobErrorKind::Panicked { .. }
         | JobErrorKind::Returned(_)

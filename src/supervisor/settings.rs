@@ -28,6 +28,8 @@ pub(crate) struct Settings {
     pub(crate) guard: bool,
     /// Bytes of private memory per worker, 0 for no ceiling.
     pub(crate) memory_limit: u64,
+    /// Bytes of the arena that a worker may hold; `None`: as far as the shares of others allow.
+    pub(crate) max_arena_per_worker: Option<u64>,
     /// Workers are sandboxed before their first job.
     pub(crate) sandboxed: bool,
     /// What sandboxes them: the parts that this Linux supports.

@@ -1,12 +1,16 @@
 //! Large amounts of memory, many arrays, and no leaks.
 
-use arenite::{Array, ArrayMut, JobErrorKind, JobLimit, Rejection};
+use arenite::engine::BuildError;
+use arenite::{Array, ArrayMut, Engine, JobErrorKind, JobLimit, Rejection};
 
-use crate::harness::{Lab, are_all, filled, tests};
+use crate::harness::{Gate, Lab, are_all, filled, pass, step, tests};
 
 tests![
     a_full_arena_at_submit,
     a_full_arena_recovers_when_freed,
+    jobs_that_take_all_they_get_leave_others_a_share,
+    a_worker_reaches_its_limit_in_the_arena,
+    one_job_takes_the_whole_arena,
     a_gibibyte,
     empty_arrays,
     a_hundred_thousand_live_arrays,
@@ -70,6 +74,130 @@ fn a_full_arena_recovers_when_freed() {
         assert!(all.iter().all(|array| array.iter().all(|&x| x == 0)));
     }
     lab.assert_in_use(0);
+}
+
+/// Takes arena memory in pieces until it gets no more, then waits. Returns how much it had.
+fn hog(gate: &str, piece: usize) -> u64 {
+    let mut all = Vec::new();
+    while let Ok(mut array) = ArrayMut::<u8>::try_zeros(piece) {
+        array.fill(1);
+        all.push(array);
+    }
+    pass(gate);
+    (all.len() * piece) as u64
+}
+
+fn made(len: usize) -> Array<u8> {
+    Array::zeros(len)
+}
+
+fn jobs_that_take_all_they_get_leave_others_a_share() {
+    const CAPACITY: usize = 64 << 20;
+    for (workers, lanes, hogs) in [(2, 1, 1), (4, 1, 1), (4, 1, 3), (2, 2, 1)] {
+        step(format!("{hogs} jobs of {workers} workers"));
+        let lab = Lab::with(workers, |builder| {
+            builder.capacity(CAPACITY as u64).lanes(lanes)
+        });
+        let gates: Vec<_> = (0..hogs).map(|_| Gate::new()).collect();
+        let jobs: Vec<_> = gates
+            .iter()
+            .map(|gate| lab.submit(hog, (&gate.path(), 256 << 10)))
+            .collect();
+        let held: Vec<_> = gates.iter().map(Gate::meet).collect();
+        // On the worker, or lane, that is left.
+        let share = CAPACITY / 4 / workers;
+        for len in [400_000, share / 2] {
+            assert_eq!(lab.submit(made, (len,)).wait().unwrap().len(), len);
+        }
+        drop(held);
+        let taken: u64 = jobs.into_iter().map(|job| job.wait().unwrap()).sum();
+        // Nearly all that the share leaves.
+        let least = (CAPACITY / 4 * 3 - (hogs << 20)) as u64;
+        assert!(
+            (least..(CAPACITY - share / 2) as u64).contains(&taken),
+            "{taken} of {CAPACITY} bytes"
+        );
+        lab.assert_in_use(0);
+    }
+}
+
+/// The limit holds over all lanes of a worker, and results that were returned do not count.
+fn a_worker_reaches_its_limit_in_the_arena() {
+    const LIMIT: u64 = 8 << 20;
+    for lanes in [1, 2] {
+        let lab = Lab::with(2, |builder| {
+            builder
+                .capacity(64 << 20)
+                .lanes(lanes)
+                .max_arena_per_worker(LIMIT)
+        });
+        let error = lab.failure_of(lab.submit(made, (9 << 20,)));
+        let JobErrorKind::Limit(JobLimit::ArenaShare(full)) = error.kind() else {
+            panic!("{error}")
+        };
+        assert_eq!(
+            (full.requested, full.worker_share(), full.limit()),
+            (9 << 20, Some(LIMIT), None)
+        );
+        let text = error.to_string();
+        for part in ["8388608", "9437184", "max_arena_per_worker"] {
+            assert!(text.contains(part), "{text}");
+        }
+        let gates: Vec<_> = (0..2 * lanes).map(|_| Gate::new()).collect();
+        let jobs: Vec<_> = gates
+            .iter()
+            .map(|gate| lab.submit(hog, (&gate.path(), 64 << 10)))
+            .collect();
+        let held: Vec<_> = gates.iter().map(Gate::meet).collect();
+        drop(held);
+        let taken: u64 = jobs.into_iter().map(|job| job.wait().unwrap()).sum();
+        assert!(
+            (LIMIT..=2 * LIMIT).contains(&taken),
+            "{taken} bytes of two workers"
+        );
+        let all: Vec<_> = (0..8)
+            .map(|_| lab.submit(made, (6 << 20,)).wait().unwrap())
+            .collect();
+        assert!(all.iter().all(|array| array.len() == 6 << 20));
+        drop(all);
+        lab.assert_in_use(0);
+    }
+    for fraction in [0.0, -1.0, 1e-9, 1.1, f64::NAN] {
+        let builder = Engine::builder().workers(1).capacity(64 << 20);
+        let error = builder
+            .max_arena_fraction_per_worker(fraction)
+            .build()
+            .unwrap_err();
+        assert!(
+            matches!(
+                error,
+                BuildError::BadLimit {
+                    limit: "max_arena_per_worker",
+                    ..
+                }
+            ),
+            "{error}"
+        );
+    }
+}
+
+/// Where the others need nothing, or the program says so.
+fn one_job_takes_the_whole_arena() {
+    const CAPACITY: u64 = 64 << 20;
+    let most = (CAPACITY - (1 << 20)) as usize;
+    let lab = Lab::with(1, |builder| builder.capacity(CAPACITY));
+    assert_eq!(lab.submit(made, (most,)).wait().unwrap().len(), most);
+    let lab = Lab::with(2, |builder| builder.capacity(CAPACITY));
+    assert_eq!(
+        lab.submit(made, (most / 8 * 7,)).wait().unwrap().len(),
+        most / 8 * 7
+    );
+    for whole in [CAPACITY, u64::MAX] {
+        let lab = Lab::with(2, |builder| {
+            builder.capacity(CAPACITY).max_arena_per_worker(whole)
+        });
+        assert_eq!(lab.submit(made, (most,)).wait().unwrap().len(), most);
+    }
 }
 
 fn a_gibibyte() {

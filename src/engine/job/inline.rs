@@ -8,7 +8,7 @@ use crate::engine::inlined::Observed;
 use crate::engine::spawn::inline_failure;
 use crate::kernel::{Accepts, Failure, Reply};
 use crate::supervisor::{
-    Because, Failed, JobError, JobErrorKind, JobLimit, JobOptions, Permit, PermitSource, WorkerExit,
+    Because, Failed, JobError, JobErrorKind, JobOptions, Permit, PermitSource, WorkerExit,
 };
 use crate::worker::panics::drop_payload;
 
@@ -58,7 +58,7 @@ fn why(failure: Failure) -> Because {
     let kind = match failure {
         Failure::Spawned(failed) => return inline_failure(failed),
         Failure::Returned(returned) => JobErrorKind::Returned(returned),
-        Failure::Full(full) => JobErrorKind::Limit(JobLimit::Arena(full)),
+        Failure::Full(full) => full.into(),
         Failure::Cancelled => JobErrorKind::Cancelled,
         Failure::Rejected(why) => JobErrorKind::Lost(WorkerExit::Protocol(format!("{why:?}"))),
     };

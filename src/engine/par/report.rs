@@ -215,7 +215,7 @@ fn is_certain(error: &JobError) -> bool {
     error.lost_jobs().is_empty()
         && !matches!(
             error.kind(),
-            JobErrorKind::Limit(JobLimit::Arena(_))
+            JobErrorKind::Limit(JobLimit::Arena(_) | JobLimit::ArenaShare(_))
                 | JobErrorKind::Lost(WorkerExit::OtherJob { .. })
         )
 }

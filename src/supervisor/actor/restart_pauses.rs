@@ -17,11 +17,11 @@ impl EngineState {
         let closing = self.lifecycle.closes_now() || self.lifecycle.broken().is_some();
         let actor = self.actor(index);
         // The caller of a first start can free memory and call `actor` again; nothing is lost.
-        if !matches!(why, JobErrorKind::Limit(JobLimit::Arena(_)))
-            || actor.restarts == 0
-            || actor.full_starts >= MAX_TRIES
-            || closing
-        {
+        let is_full = matches!(
+            why,
+            JobErrorKind::Limit(JobLimit::Arena(_) | JobLimit::ArenaShare(_))
+        );
+        if !is_full || actor.restarts == 0 || actor.full_starts >= MAX_TRIES || closing {
             return false;
         }
         actor.full_starts += 1;

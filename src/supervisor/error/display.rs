@@ -92,7 +92,7 @@ impl fmt::Display for JobLimit {
                 )?;
                 hint.map_or(Ok(()), |hint| write!(f, "; {hint}"))
             }
-            Self::Arena(full) => full.fmt(f),
+            Self::Arena(full) | Self::ArenaShare(full) => full.fmt(f),
             Self::Spawned { depth, open } => write!(
                 f,
                 "it spawned jobs {depth} deep with {open} of them open at once (the limits are {MAX_SPAWN_DEPTH} and {MAX_OPEN_TASKS}): \

@@ -124,6 +124,9 @@ pub enum JobLimit {
     },
     /// The arena had no room for what the kernel, or the call itself, needed.
     Arena(ArenaFull),
+    /// Its worker would have held more of the arena than
+    /// [`max_arena_per_worker`](crate::engine::Builder::max_arena_per_worker) allows. The arena has room for others.
+    ArenaShare(ArenaFull),
     /// It [spawned](crate::Spawn) more jobs than any job needs: most likely a recursion without an end.
     Spawned {
         /// The number of jobs that would wait for each other, each for one that it spawned.
@@ -230,7 +233,10 @@ impl From<JobLimit> for JobErrorKind {
 
 impl From<ArenaFull> for JobErrorKind {
     fn from(full: ArenaFull) -> Self {
-        Self::Limit(JobLimit::Arena(full))
+        Self::Limit(match full.worker_share() {
+            None => JobLimit::Arena(full),
+            Some(_) => JobLimit::ArenaShare(full),
+        })
     }
 }
 
@@ -271,7 +277,10 @@ impl JobErrorKind {
             Self::Panicked { .. } => true,
             Self::Lost(exit) => !matches!(exit, WorkerExit::Escaped { .. }),
             Self::Limit(limit) => match limit {
-                JobLimit::Deadline { .. } | JobLimit::Memory { .. } | JobLimit::Arena(_) => true,
+                JobLimit::Deadline { .. }
+                | JobLimit::Memory { .. }
+                | JobLimit::Arena(_)
+                | JobLimit::ArenaShare(_) => true,
                 JobLimit::Spawned { .. } | JobLimit::Quarantined { .. } => false,
             },
             Self::Dependency(failed) => failed.cause().is_retryable(),
@@ -297,7 +306,9 @@ impl JobErrorKind {
     pub(crate) fn ended_in_worker(&self) -> bool {
         matches!(
             self,
-            Self::Returned(_) | Self::Panicked { .. } | Self::Limit(JobLimit::Arena(_))
+            Self::Returned(_)
+                | Self::Panicked { .. }
+                | Self::Limit(JobLimit::Arena(_) | JobLimit::ArenaShare(_))
         )
     }
 

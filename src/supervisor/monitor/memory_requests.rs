@@ -9,10 +9,16 @@ use crate::sys::clock;
 impl Monitor {
     /// Grants ahead memory that has to be committed first, without the lock.
     pub(super) fn grant_ahead(&self, index: usize, generation: u32, bytes: u64) {
-        let region = self.shared.lock().lanes[index].region();
         let arena = &self.shared.arena;
         let in_use = arena.in_use();
-        let block = arena.grant(region, bytes, bytes >= HUGE);
+        let (region, share) = {
+            let state = self.shared.lock();
+            (
+                state.lanes[index].region(),
+                state.check_arena_share(index, bytes),
+            )
+        };
+        let block = share.and_then(|()| arena.grant(region, bytes, bytes >= HUGE));
         crate::sync::point!("grant.ahead");
         let mut state = self.shared.lock();
         let runs = state.workers[state.lanes.worker_of(index)]
@@ -34,20 +40,20 @@ impl Monitor {
     /// while.
     pub(super) fn grant(&self, index: usize, generation: u32, request: AllocRequest) {
         let bytes = request.bytes;
-        let (region, last) = {
-            let state = self.shared.lock();
-            (
-                state.lanes[index].region(),
-                state.lanes[index].grants().last(),
-            )
-        };
         let most = (8 << 20) / u64::from(self.shared.settings.lanes);
-        let generous = bytes.max((last * 2).min(most));
+        let (region, generous, shares) = {
+            let state = self.shared.lock();
+            let lane = &state.lanes[index];
+            let generous = bytes.max((lane.grants().last() * 2).min(most));
+            let shares = [generous, bytes].map(|len| state.check_arena_share(index, len));
+            (lane.region(), generous, shares)
+        };
         let arena = &self.shared.arena;
-        let huge = |len: u64| len >= HUGE;
-        let block = arena
-            .grant(region, generous, huge(generous))
-            .or_else(|_| arena.grant(region, bytes, huge(bytes)));
+        let grant = |len: u64| arena.grant(region, len, len >= HUGE);
+        let [generous_share, share] = shares;
+        let block = generous_share
+            .and_then(|()| grant(generous))
+            .or_else(|_| share.and_then(|()| grant(bytes)));
         crate::sync::point!("grant.found");
         let damage = block.is_err().then(|| arena.damage()).flatten();
         let mut state = self.shared.lock();

@@ -1,0 +1,60 @@
+//! How much of the arena one worker may hold: what it was granted and has not published, and what it retains.
+//!
+//! By default each worker can get a share, whatever the others do: a worker may exceed its own share only with memory that
+//! the shares of the others do not need. `Builder::max_arena_per_worker` replaces that by a fixed limit. Published results
+//! belong to the program: they count for no worker, and leave less to share.
+
+use super::state::EngineState;
+use crate::arena::ArenaFull;
+
+/// The shares of all workers together are this part of what they hold and what is free, so that a single large result
+/// finds nearly as much room as without them.
+const ALL_SHARES: u64 = 4;
+
+impl EngineState {
+    /// Refuses a grant of `bytes` to a lane whose worker would hold more of the arena than it may.
+    ///
+    /// Memory that is not free at all is refused by the arena, which has the better numbers.
+    #[cold]
+    pub(super) fn check_arena_share(&self, lane: usize, bytes: u64) -> Result<(), ArenaFull> {
+        let worker = self.lanes.worker_of(lane);
+        let capacity = self.arena.capacity();
+        let free = capacity.saturating_sub(self.arena.in_use());
+        let held = self.arena_held_by(worker);
+        let limit = match self.config.max_arena_per_worker() {
+            Some(limit) => limit,
+            None => {
+                let workers = self.config.active_workers() as u64;
+                let shares_of = |bytes: u64| bytes / ALL_SHARES / workers * (workers - 1);
+                // Whatever they hold now.
+                if bytes <= free.saturating_sub(shares_of(capacity)) {
+                    return Ok(());
+                }
+                let others = (0..self.workers.len()).filter(|&other| other != worker);
+                let held_by_others: Vec<u64> =
+                    others.map(|other| self.arena_held_by(other)).collect();
+                let shared = free + held + held_by_others.iter().sum::<u64>();
+                let share = shared / ALL_SHARES / workers;
+                let missing = held_by_others
+                    .iter()
+                    .map(|held| share.saturating_sub(*held));
+                // Spares take the place of others.
+                let missing = missing.sum::<u64>().min(shares_of(shared));
+                share.max(held + free.saturating_sub(missing))
+            }
+        };
+        if bytes > free || held.saturating_add(bytes) <= limit {
+            return Ok(());
+        }
+        let region = self.lanes[lane].region();
+        Err(self.arena.over_share(region, bytes, limit, held))
+    }
+
+    /// Bytes of the arena that a worker was granted and has not published, or retains.
+    fn arena_held_by(&self, worker: usize) -> u64 {
+        let lanes = self.lanes.of_worker(worker).map(|lane| &self.lanes[lane]);
+        lanes
+            .map(|lane| lane.grants().held() + lane.retained().bytes())
+            .sum()
+    }
+}
