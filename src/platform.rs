@@ -18,7 +18,7 @@
 //! }
 //! ```
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use crate::arena::{SegmentName, default_capacity, segments, sweep};
 pub use crate::sys::limits::{GroupLimit, Memory, memory_group, task_group};
@@ -89,11 +89,11 @@ pub const fn descriptors_for(workers: u64) -> u64 {
     supervisor::descriptors_for(workers)
 }
 
-/// Checks that workers can connect to their program through a socket in `folder`, which is [`std::env::temp_dir`] for
-/// engines.
+/// The folder in which a socket is made, for microseconds, through which a worker connects to its program. Usually
+/// [`std::env::temp_dir`].
 ///
 /// # Errors
-/// The reason why no socket can be made there.
-pub fn check_socket_folder(folder: &Path) -> Result<(), String> {
-    control::check_socket_folder(folder)
+/// The reason why no socket can be made.
+pub fn socket_folder() -> Result<PathBuf, String> {
+    control::choose_socket_folder()
 }

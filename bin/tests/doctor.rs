@@ -180,8 +180,11 @@ fn an_engine_that_cannot_start_is_trouble_with_its_error() {
 
 #[test]
 fn a_missing_temporary_folder_is_named_with_advice() {
-    let run = shell("TMPDIR=/nonexistent exec $arenite doctor --json").exits(1);
-    let seen = report(&run);
+    let line = "mount -o remount,ro /dev/shm && TMPDIR=/nonexistent exec $arenite doctor --json";
+    let Some(run) = with_own_shm("4m", line) else {
+        return;
+    };
+    let seen = report(&run.exits(1));
     let temporary = finding(&seen, "temporary");
     assert_eq!(temporary["level"], "trouble", "{temporary}");
     for (key, word) in [("found", "/nonexistent"), ("advice", "set TMPDIR")] {
@@ -190,6 +193,19 @@ fn a_missing_temporary_folder_is_named_with_advice() {
     }
     // The trial refers to the marks above: there is one.
     assert_eq!(finding(&seen, "trial")["level"], "trouble", "{seen}");
+}
+
+#[test]
+fn another_folder_takes_the_place_of_a_missing_temporary_one() {
+    let run = shell("unset XDG_RUNTIME_DIR; TMPDIR=/nonexistent exec $arenite doctor --json");
+    let seen = report(&run);
+    let temporary = finding(&seen, "temporary");
+    assert_eq!(temporary["level"], "fine", "{temporary}");
+    assert!(
+        temporary["found"].as_str().unwrap().contains("/dev/shm"),
+        "{temporary}"
+    );
+    assert_eq!(finding(&seen, "trial")["level"], "fine", "{seen}");
 }
 
 #[test]

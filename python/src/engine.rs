@@ -366,12 +366,10 @@ impl Engine {
             (None, Some(page)) => builder.trace(Trace::only_report(page)),
             (None, None) => builder,
         };
-        let engine = py
-            .detach(|| builder.build())
-            .map_err(|error| match error {
-                BuildError::BadLimit { .. } => PyValueError::new_err(error.to_string()),
-                error => PyOSError::new_err(error.to_string()),
-            })?;
+        let engine = py.detach(|| builder.build()).map_err(|error| match error {
+            BuildError::BadLimit { .. } => PyValueError::new_err(error.to_string()),
+            error => PyOSError::new_err(error.to_string()),
+        })?;
         // Relaxed: only uniqueness counts.
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         Ok(Self {

@@ -19,7 +19,8 @@ const MAX_ENTRIES: usize = 4096;
 /// if no open socket of the system has its name.
 pub(crate) fn sweep_once() {
     static ONCE: Once = Once::new();
-    ONCE.call_once(|| sweep(&super::socket_folder()));
+    // The first worker has chosen it.
+    ONCE.call_once(|| sweep(&tempfile::env::temp_dir()));
 }
 
 fn sweep(temporary: &Path) {

@@ -11,8 +11,8 @@
 //!                       ◄── Ready { code }, or Failed with the reason
 //! ```
 //!
-//! The channel creates its socket in a folder of its own under `TMPDIR` (see [`pin_socket_folder`]). Both are removed before the process is
-//! started: the process gets a descriptor of the socket's file (`O_PATH`), through which it connects without a name. So
+//! The channel creates its socket in a folder of its own in the folder for temporary files, or where that is of no use in
+//! another ([`folder`]). Both are removed before the process is started: the process gets a descriptor of the socket's file (`O_PATH`), through which it connects without a name. So
 //! the folder is left behind only if the program dies in the microseconds between creation and removal. A later program
 //! [sweeps](sweep_once) it; code that ends the program waits for the removal ([`lock_socket_names`]). While the socket
 //! has a name, no other user may connect, whatever the umask. So only the worker can connect. This matters because the
@@ -25,12 +25,13 @@
 //! ([`Server::answer`]). If the worker dies before it connects, the monitor connects in its place
 //! ([`HandshakeSocket::release`]).
 
+mod folder;
 mod left_behind;
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -44,6 +45,7 @@ use crate::sys;
 #[cfg(feature = "sandbox")]
 use crate::sys::sandbox::SandboxFeatures;
 
+pub(crate) use folder::choose as choose_socket_folder;
 pub(crate) use left_behind::sweep_once;
 
 /// Messages of a worker.
@@ -202,58 +204,22 @@ pub fn lock_socket_names(timeout: Duration) -> Option<MutexGuard<'static, ()>> {
     }
 }
 
-/// Max bytes of the folder's name: the name of a socket has 108 bytes, including `/.tmpXXXXXX/socket` and the final
-/// zero.
-const MAX_FOLDER: usize = 108 - 19 - 1;
-
-/// Checks whether a socket can be created in this folder.
-pub(crate) fn check_socket_folder(folder: &Path) -> Result<(), String> {
-    let Some(name) = folder.to_str() else {
-        return Err("its name is not UTF-8".into());
-    };
-    if name.len() > MAX_FOLDER {
-        return Err(format!("its name is longer than {MAX_FOLDER} bytes"));
-    }
-    match fs::metadata(folder) {
-        Err(error) => Err(format!("it cannot be accessed: {error}")),
-        Ok(meta) if !meta.is_dir() => Err("it is not a folder".into()),
-        Ok(_) if !sys::probe::may_write(folder) => Err("it is not writable".into()),
-        Ok(_) => Ok(()),
-    }
-}
-
-/// Makes the folder for temporary files of this time the folder of all sockets, if this crate is in a shared object.
-/// There the program may change its environment without the lock of Rust's standard library, on another thread than the
-/// one that starts workers. In an executable each socket goes to the folder of its time: the setting is one for all code
-/// of this object that uses the crate `tempfile`.
+/// Makes the folder for sockets of this time that of all sockets, if this crate is in a shared object. There the program
+/// may change its environment without the lock of Rust's standard library, on another thread than the one that starts
+/// workers. In an executable each socket goes to the folder of its time, see [`folder::choose`].
 ///
 /// For the thread that builds an engine. The first call decides.
 pub(crate) fn pin_socket_folder() {
     if !sys::image::image().is_program {
-        // Fails if the folder is pinned.
-        let _ = tempfile::env::override_temp_dir(&std::env::temp_dir());
+        // An error is reported when a worker is started. Fails if the folder is pinned.
+        let _ = folder::choose().map(tempfile::env::override_temp_dir);
     }
-}
-
-/// The folder in which the channel makes its sockets.
-fn socket_folder() -> PathBuf {
-    tempfile::env::temp_dir()
 }
 
 impl Server {
     pub(crate) fn new() -> Result<Self, HandshakeError> {
-        let folder = socket_folder();
-        let wrong = |why: &str| {
-            let advice = match sys::image::image().is_program {
-                true => "set TMPDIR to a writable folder",
-                false => "start this program with TMPDIR set to a writable folder that stays",
-            };
-            HandshakeError::Channel(format!(
-                "workers connect to a socket in {}, but {why}; {advice}",
-                folder.display()
-            ))
-        };
-        check_socket_folder(&folder).map_err(|why| wrong(&why))?;
+        let folder = folder::choose().map_err(HandshakeError::Channel)?;
+        let wrong = |why: &str| HandshakeError::Channel(folder::fault(&folder, why));
         let make = || -> Result<_, HandshakeError> {
             sys::inject::allowed().map_err(channel)?;
             // The channel panics if it cannot create its folder.

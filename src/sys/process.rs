@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once, OnceLock};
 use std::thread::{self, JoinHandle, Scope, ScopedJoinHandle};
@@ -252,11 +253,10 @@ impl Program {
 /// A descriptor of the working directory, which names it also after it was renamed or removed. `None` if this user must
 /// not enter it.
 fn working_folder() -> Result<Option<OwnedFd>> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    match retry(|| nix::fcntl::open(".", flags, nix::sys::stat::Mode::empty())) {
-        Ok(folder) => Ok(Some(super::pipe::above_standard(folder)?)),
-        Err(Errno::EACCES) => Ok(None),
-        Err(errno) => Err(Error::new("open", errno, "the working directory")),
+    match super::socket::open_folder(Path::new(".")) {
+        Ok(folder) => Ok(Some(folder)),
+        Err(error) if error.errno() == Errno::EACCES => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

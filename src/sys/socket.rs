@@ -34,6 +34,14 @@ pub fn is_private(file: BorrowedFd<'_>) -> Result<bool> {
         && !mode.intersects(Mode::S_IWGRP | Mode::S_IWOTH))
 }
 
+/// Opens a folder, only as a name: as `/proc/self/fd/N`.
+pub fn open_folder(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let folder = retry(|| open_file(path, flags, Mode::empty()))
+        .map_err(|errno| Error::new("open", errno, path.display().to_string()))?;
+    super::pipe::above_standard(folder)
+}
+
 /// Opens the file of a socket, so that it can be connected to without its name, as `/proc/self/fd/N`.
 pub fn open(path: &Path) -> Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;

@@ -43,7 +43,6 @@ tests![
     a_program_that_reaps_children_itself,
     building_an_engine_in_a_kernel_is_an_error,
     two_programs_at_once,
-    replaced_workers_start_where_the_engine_was_built,
 ];
 
 // ---- in this process --------------------------------------------------------------------------------------
@@ -571,10 +570,6 @@ fn two_programs_at_once() {
     lab.assert_in_use(0);
 }
 
-fn replaced_workers_start_where_the_engine_was_built() {
-    assert_silent(&start("moves").end());
-}
-
 // ---- what those programs do ---------------------------------------------------------------------------------
 
 const START_GATE: &str = "ARENITE_TEST_STARTING";
@@ -632,7 +627,6 @@ pub const SCENARIOS: &[Scenario] = &[
     ("named", named),
     ("reaps", reaps),
     ("compute", alone),
-    ("moves", moves),
 ];
 
 fn busy() {
@@ -776,39 +770,6 @@ fn reaps() {
     // Names are not compared: those of the other program come and go meanwhile.
     say("done");
     std::process::exit(0);
-}
-
-/// Changes its working directory after it has built an engine. What Linux says about the workers counts.
-fn moves() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().canonicalize().unwrap();
-    let [first, renamed, other] = ["first", "renamed", "other"].map(|name| path.join(name));
-    std::fs::create_dir(&first).unwrap();
-    std::fs::create_dir(&other).unwrap();
-    std::env::set_current_dir(&first).unwrap();
-    let lab = Lab::new(2);
-    let folder_of = |worker| std::fs::read_link(format!("/proc/{}/cwd", lab.pid(worker))).unwrap();
-    assert_eq!(folder_of(0), first);
-    std::env::set_current_dir(&other).unwrap();
-    lab.replace(0);
-    assert_eq!(folder_of(0), first);
-    let relative = || std::fs::write("made", "").is_ok();
-    assert!(
-        lab.map(relative, (0..10).map(|_| ()))
-            .all(|made| made.unwrap())
-    );
-    assert!(first.join("made").exists() && !other.join("made").exists());
-    std::fs::rename(&first, &renamed).unwrap();
-    lab.replace(1);
-    assert_eq!(folder_of(1), renamed);
-    std::fs::remove_dir_all(&renamed).unwrap();
-    lab.replace(0);
-    assert!(
-        folder_of(0)
-            .to_string_lossy()
-            .ends_with("renamed (deleted)")
-    );
-    assert_eq!(lab.submit(|| 7u8, ()).wait().unwrap(), 7);
 }
 
 fn alone() {

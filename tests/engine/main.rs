@@ -16,6 +16,7 @@ mod errors;
 mod escapes;
 mod events;
 mod faults;
+mod folders;
 #[path = "../common/mod.rs"]
 mod harness;
 mod inline;
@@ -49,7 +50,12 @@ fn main() {
     worker_program::before_init();
     arenite::init();
     // Some tests kill a program: this one, started with a scenario.
-    let scenarios = [lifecycle::SCENARIOS, logs::SCENARIOS, limits::SCENARIOS];
+    let scenarios = [
+        folders::SCENARIOS,
+        lifecycle::SCENARIOS,
+        logs::SCENARIOS,
+        limits::SCENARIOS,
+    ];
     harness::programs::play(&scenarios.concat());
     harness::share_out();
 
@@ -65,6 +71,7 @@ fn main() {
         escapes::tests(),
         events::tests(),
         faults::tests(),
+        folders::tests(),
         inline::tests(),
         inputs::tests(),
         jobs::tests(),

@@ -217,7 +217,7 @@ impl Machine {
         };
         match &self.temporary_fault {
             None => finding(format!("files can be made in {folder}")),
-            Some(why) => finding(format!("no socket can be made in {folder}: {why}")).at(
+            Some(why) => finding(why.clone()).at(
                 Level::Trouble,
                 "set TMPDIR to a folder where files can be made",
             ),

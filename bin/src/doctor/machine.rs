@@ -37,7 +37,7 @@ pub(super) struct Machine {
     pub shm_writable: bool,
     /// Whether `/dev/shm` is mounted read-only.
     pub shm_read_only: bool,
-    /// The folder for temporary files, where workers connect to their program.
+    /// The folder where workers connect to their program; that for temporary files if there is none.
     pub temporary: PathBuf,
     /// Why they cannot connect there; `None` if they can.
     pub temporary_fault: Option<String>,
@@ -144,7 +144,7 @@ impl Machine {
         let (kernel, arch) = kernel();
         let memory = platform::memory(root);
         let shm = Path::new("/dev/shm");
-        let temporary = std::env::temp_dir();
+        let sockets = platform::socket_folder();
         Machine {
             kernel,
             arch,
@@ -173,8 +173,8 @@ impl Machine {
             shm: room_of(shm),
             shm_writable: access(shm, AccessFlags::W_OK | AccessFlags::X_OK) == Ok(()),
             shm_read_only: statvfs(shm).is_ok_and(|stat| stat.flags().contains(FsFlags::ST_RDONLY)),
-            temporary_fault: platform::check_socket_folder(&temporary).err(),
-            temporary,
+            temporary_fault: sockets.as_ref().err().cloned(),
+            temporary: sockets.unwrap_or_else(|_| std::env::temp_dir()),
             capacity: memory.map(|_| platform::default_capacity()),
             bounds: Bounds::probe(),
             features: features(),
