@@ -17,7 +17,7 @@ use nix::sys::signal::{
     SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, signal,
 };
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::Pid;
+use nix::unistd::{AccessFlags, Pid, access};
 
 use super::error::{Error, Result, retry};
 use super::inject::allowed;
@@ -275,6 +275,14 @@ fn add_fchdir(actions: &mut PosixSpawnFileActions, folder: &OwnedFd) -> nix::Res
         errno => Err(Errno::from_raw(errno)),
     }
 }
+
+/// Checks that `/proc` is there, through which workers find their program and open what they inherit.
+pub fn check_proc() -> Result<()> {
+    let error = |errno| Error::new("access", errno, OWN_DESCRIPTORS);
+    retry(|| access(OWN_DESCRIPTORS, AccessFlags::F_OK)).map_err(error)
+}
+
+const OWN_DESCRIPTORS: &str = "/proc/self/fd";
 
 /// The variables of this process's environment whose names `passes` accepts, as [`Program`] takes them.
 pub fn environment(passes: impl Fn(&[u8]) -> bool) -> Vec<CString> {
@@ -618,11 +626,35 @@ pub fn effective_user() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
-/// Takes ownership of the `count` descriptors from `first` on and makes them close-on-exec. Closes all others except 0,
-/// 1 and 2.
+/// The number of other threads of this process, if it has also opened descriptors of its own, apart from the `count` from
+/// `first` on: closing these would take them away from the threads. Otherwise 0.
+///
+/// For a process that [`spawn`] has started: descriptors that it has opened are close-on-exec, inherited ones cannot be.
+pub fn threads_with_descriptors(first: RawFd, count: usize) -> usize {
+    let names = |folder: &str| -> Vec<RawFd> {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect()
+    };
+    let others = names("/proc/self/task").len().saturating_sub(1);
+    let inherited = first..first.saturating_add_unsigned(count as u32);
+    let is_own = |fd: RawFd| {
+        // SAFETY: fcntl with F_GETFD takes a number and changes nothing. A number that was closed meanwhile is an error.
+        let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+        !inherited.contains(&fd) && flags >= 0 && flags & libc::FD_CLOEXEC != 0
+    };
+    match others > 0 && names("/proc/self/fd").into_iter().any(is_own) {
+        true => others,
+        false => 0,
+    }
+}
+
+/// Takes ownership of the `count` descriptors from `first` on and makes them close-on-exec. With `close_others`, closes all
+/// others except 0, 1 and 2.
 ///
 /// Only once, for a process that [`spawn`] has just started with exactly these.
-pub fn adopt_inherited(first: RawFd, count: usize) -> Result<Vec<OwnedFd>> {
+pub fn adopt_inherited(first: RawFd, count: usize, close_others: bool) -> Result<Vec<OwnedFd>> {
     static ADOPTED: AtomicBool = AtomicBool::new(false);
     let numbers: Vec<RawFd> = (first..).take(count).collect();
     if first <= 2 || ADOPTED.swap(true, Ordering::Relaxed) {
@@ -632,7 +664,9 @@ pub fn adopt_inherited(first: RawFd, count: usize) -> Result<Vec<OwnedFd>> {
             format!("{count} descriptors from {first}"),
         ));
     }
-    close_all_except(&numbers)?;
+    if close_others {
+        close_all_except(&numbers)?;
+    }
     let adopt = |&fd: &RawFd| {
         allowed()
             // `dup2` in the spawn cleared the flag, so programs that this process starts would inherit them.

@@ -94,10 +94,10 @@ static WORKER: AtomicBool = AtomicBool::new(false);
 /// ```
 ///
 /// The same holds for other macros that wrap `main` (`#[async_std::main]`, `#[actix_web::main]`), and for everything
-/// that starts threads.
+/// that starts threads. Where threads and their descriptors are there first, building the engine is an error that says so.
 pub fn init() {
     if let Some(mark) = crate::sys::process::take_env(MARK) {
-        become_worker(&mark, &[]);
+        become_worker(&mark, None);
     }
     INITIALISED.store(true, Ordering::Relaxed);
 }
@@ -130,7 +130,7 @@ pub fn init() {
 /// ```
 pub fn run_worker(identity: &[u8]) -> ! {
     match crate::sys::process::take_env(MARK) {
-        Some(mark) => become_worker(&mark, identity),
+        Some(mark) => become_worker(&mark, Some(identity)),
         None => {
             start::report(
                 "no engine has started this process: it runs a worker program, which engines start on their own",
@@ -140,7 +140,8 @@ pub fn run_worker(identity: &[u8]) -> ! {
     }
 }
 
-fn become_worker(mark: &str, identity: &[u8]) -> ! {
+/// `identity`: that of a worker program; `None` for a copy of the program that calls `init`.
+fn become_worker(mark: &str, identity: Option<&[u8]>) -> ! {
     WORKER.store(true, Ordering::Relaxed);
     start::main(mark, identity)
 }

@@ -64,7 +64,7 @@ impl std::str::FromStr for Mark {
 }
 
 /// Runs a worker until it stops.
-pub(super) fn main(mark: &str, identity: &[u8]) -> ! {
+pub(super) fn main(mark: &str, identity: Option<&[u8]>) -> ! {
     let run = |mark: Mark| start_and_run(&mark, identity);
     let code = match mark.parse::<Mark>().and_then(run) {
         Ok(()) => 0,
@@ -88,7 +88,7 @@ pub(super) fn report(why: &str) {
 }
 
 /// Starts, runs jobs and stops. An error with an empty text has already been reported, or has no receiver.
-fn start_and_run(mark: &Mark, identity: &[u8]) -> Result<(), String> {
+fn start_and_run(mark: &Mark, identity: Option<&[u8]>) -> Result<(), String> {
     let text = |error: crate::sys::Error| error.to_string();
     inject::arm_worker();
     crate::sync::point!("attach.marked");
@@ -105,8 +105,14 @@ fn start_and_run(mark: &Mark, identity: &[u8]) -> Result<(), String> {
         }
     }
     crate::sync::point!("attach.bound");
-    // 3. Close all other descriptors.
-    let inherited = process::adopt_inherited(mark.first_fd, mark.fds).map_err(text)?;
+    // 3. Close all other descriptors, unless threads use them: then there will be no worker. A worker program knows which
+    // threads it starts.
+    let threads = match identity {
+        None => process::threads_with_descriptors(mark.first_fd, mark.fds),
+        Some(_) => 0,
+    };
+    let inherited =
+        process::adopt_inherited(mark.first_fd, mark.fds, threads == 0).map_err(text)?;
     crate::sync::point!("attach.adopted");
     // 4. Signals and output.
     process::ignore_group_signals().map_err(text)?;
@@ -129,9 +135,17 @@ fn start_and_run(mark: &Mark, identity: &[u8]) -> Result<(), String> {
     drop(watch);
     crate::sync::point!("attach.watched");
     // 6. Hello.
-    let id = ProgramId::of(identity.to_vec());
+    let id = ProgramId::of(identity.unwrap_or_default().to_vec());
     let (client, welcome) = Client::hello(server.as_fd(), id).map_err(|error| error.to_string())?;
     drop(server);
+    if threads > 0 {
+        client.failed(format!(
+            "the program had started {threads} threads before it called arenite::init(), and workers, which are copies of \
+             it, do so too: call arenite::init() before the runtime, first in main (with #[tokio::main], write out main; \
+             the documentation of init shows how)"
+        ));
+        return Err(String::new());
+    }
     crate::sync::point!("attach.greeted");
     // 7. to 11.
     let monitor_event = EventFd::from_fd(monitor_event);

@@ -40,6 +40,14 @@ pub fn before_init() {
         "wait" => loop {
             std::thread::park();
         },
+        // As an asynchronous runtime: a thread that relies on a descriptor.
+        "runtime" => {
+            let (mut reader, writer) = std::io::pipe().unwrap();
+            std::thread::spawn(move || {
+                let _open = writer;
+                std::io::Read::read(&mut reader, &mut [0]).expect("the descriptor is open");
+            });
+        }
         "denied" => {
             nix::sys::signal::raise(nix::sys::signal::Signal::SIGSYS).unwrap();
         }
@@ -172,6 +180,13 @@ fn a_program_that_does_not_become_a_worker() {
         assert!(text.contains(expected), "{fate}: {text}");
         assert!(text.contains("worker "), "{fate}: {text}");
     }
+    let _env = Env::set(FATE, "runtime");
+    let text = build(NEVER, |builder| builder);
+    assert!(
+        text.contains("call arenite::init() before the runtime"),
+        "{text}"
+    );
+    assert!(!text.contains("panicked"), "{text}");
     let _env = Env::set(FATE, "wait");
     let text = build(SOON, |builder| builder);
     assert!(text.contains("it has not become a worker"), "{text}");
