@@ -218,7 +218,11 @@ impl Arena {
             } else {
                 Segment::create_memfd(&format!("arenite-region-{index}"), sealed)?
             };
-            regions.push(Region::new(segment, resolved.reservation, index)?);
+            let region = Region::new(segment, resolved.reservation, index)?;
+            if !spec.in_core_dumps {
+                region.map.exclude_from_core_dumps()?;
+            }
+            regions.push(region);
             crate::sync::point!("create.region_mapped");
         }
         Ok(Arc::new(Arena {

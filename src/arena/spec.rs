@@ -39,6 +39,8 @@ pub struct Spec {
     pub control_len: u64,
     /// Whether to first remove names that dead programs left in `/dev/shm`, independent of `backing`.
     pub sweep: bool,
+    /// Whether core dumps of this process contain the regions.
+    pub in_core_dumps: bool,
     /// The folder with the system's files on memory of machine and container: `/`, except in tests.
     #[doc(hidden)]
     pub root: PathBuf,
@@ -53,6 +55,7 @@ impl Default for Spec {
             backing: Backing::Auto,
             control_len: 0,
             sweep: true,
+            in_core_dumps: false,
             root: "/".into(),
         }
     }

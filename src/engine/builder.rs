@@ -64,6 +64,7 @@ pub struct Builder {
     guard: Guard,
     name: Option<String>,
     sweep: bool,
+    in_core_dumps: bool,
     label: String,
     memory_limit: u64,
     max_arena_per_worker: ArenaShare,
@@ -94,6 +95,7 @@ impl Builder {
             guard: Guard::On,
             name: None,
             sweep: true,
+            in_core_dumps: false,
             label: "arenite".into(),
             memory_limit: 0,
             max_arena_per_worker: ArenaShare::LeavesOthers,
@@ -294,6 +296,22 @@ impl Builder {
     /// ```
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
+        self
+    }
+
+    /// Sets whether core dumps of this program contain the arena. The default is `false`: it may be large, and what it
+    /// holds may be secret. Workers leave no core dumps.
+    ///
+    /// ```standalone_crate
+    /// use arenite::Engine;
+    ///
+    /// arenite::init();
+    /// let engine = Engine::builder().workers(1).include_in_core_dumps(true).build()?;
+    /// assert_eq!(engine.submit(|| 1u8, ()).wait()?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn include_in_core_dumps(mut self, included: bool) -> Self {
+        self.in_core_dumps = included;
         self
     }
 
@@ -803,6 +821,7 @@ impl Builder {
                         && (LEAST_DEFAULT..spec.capacity).contains(&largest) =>
                 {
                     spec.capacity = largest;
+            in_core_dumps: self.in_core_dumps,
                 }
                 created => break created.map_err(BuildError::Arena)?,
             }

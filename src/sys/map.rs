@@ -239,6 +239,22 @@ impl Map {
         }
     }
 
+    /// Excludes this map from core dumps of this process.
+    pub fn exclude_from_core_dumps(&self) -> Result<()> {
+        let error = |errno| {
+            let what = format!("a map of {} bytes", self.len);
+            Error::new("madvise(DONTDUMP)", errno, what)
+        };
+        allowed()
+            // SAFETY: the range is the whole of this live map; its content and its protection stay.
+            .map(|()| unsafe {
+                libc::madvise(self.base.as_ptr().cast(), self.len, libc::MADV_DONTDUMP)
+            })
+            .and_then(Errno::result)
+            .map(drop)
+            .map_err(error)
+    }
+
     /// In a forked copy of a process that called [`Map::exclude_from_forks`]: maps the same bytes of `segment`, which
     /// must be this map's, at the same addresses, read-only.
     pub fn remap_read_only_in_fork(&self, segment: &Segment) -> Result<()> {

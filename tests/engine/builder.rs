@@ -25,6 +25,8 @@ tests![
     without_the_guard,
     engines_one_after_the_other,
     errors_say_what_to_do,
+    limits_that_are_too_low_are_named,
+    the_arena_is_left_out_of_core_dumps,
 ];
 
 fn the_requested_number_of_workers_starts() {
@@ -302,6 +304,68 @@ fn engines_one_after_the_other() {
             _ => drop(lab),
         }
         assert_eq!(crate::harness::children(), [0_i32; 0], "round {n}");
+    }
+}
+
+/// Linux says which maps a core dump leaves out. The arena is large enough to be told apart.
+fn the_arena_is_left_out_of_core_dumps() {
+    const CAPACITY: u64 = 1 << 30;
+    for included in [false, true] {
+        let lab = Lab::with(1, |builder| {
+            builder.capacity(CAPACITY).include_in_core_dumps(included)
+        });
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let flags: Vec<bool> = smaps
+            .split_inclusive("VmFlags:")
+            .zip(smaps.split("VmFlags:").skip(1))
+            .filter(|(map, _)| {
+                let size = map.lines().find_map(|line| line.strip_prefix("Size:"));
+                let kib = size.and_then(|size| size.trim().trim_end_matches(" kB").parse().ok());
+                map.contains("arenite-region") && kib.is_some_and(|kib: u64| kib << 10 >= CAPACITY)
+            })
+            .map(|(_, flags)| {
+                flags
+                    .lines()
+                    .next()
+                    .unwrap()
+                    .split(' ')
+                    .any(|flag| flag == "dd")
+            })
+            .collect();
+        assert_eq!(flags, [!included; 2], "two regions");
+        assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
+    }
+}
+
+fn limits_that_are_too_low_are_named() {
+    let build = |change: fn(Builder) -> Builder| {
+        change(Engine::builder().workers(1).capacity(64 << 20)).build()
+    };
+    let changes: [(fn(Builder) -> Builder, &str); 5] = [
+        (
+            |builder| builder.workers(0),
+            "workers cannot be 0: set it to 1 or more",
+        ),
+        (
+            |builder| builder.lanes(0),
+            "lanes cannot be 0: set it to 1 or more",
+        ),
+        (
+            |builder| builder.memory_limit(1),
+            "memory_limit cannot be 1: set it to 8388608 or more",
+        ),
+        (
+            |builder| builder.memory_limit((8 << 20) - 1),
+            "memory_limit cannot be 8388607",
+        ),
+        (
+            |builder| builder.max_arena_per_worker(1),
+            "max_arena_per_worker cannot be 1 bytes: set it to 65536 bytes",
+        ),
+    ];
+    for (change, expected) in changes {
+        let text = build(change).unwrap_err().to_string();
+        assert!(text.starts_with(expected), "{text}");
     }
 }
 
