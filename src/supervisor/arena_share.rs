@@ -11,6 +11,10 @@ use crate::arena::ArenaFull;
 /// finds nearly as much room as without them.
 const ALL_SHARES: u64 = 4;
 
+/// With a fixed limit, this part of it may be granted ahead, and as much with a request beyond what was requested. A job may
+/// leave both unused, and nearly all of the limit remains for the next one.
+const UNUSED: u64 = 16;
+
 impl EngineState {
     /// Refuses a grant of `bytes` to a lane whose worker would hold more of the arena than it may.
     ///
@@ -48,6 +52,27 @@ impl EngineState {
         }
         let region = self.lanes[lane].region();
         Err(self.arena.over_share(region, bytes, limit, held))
+    }
+
+    /// Refuses memory that would be granted ahead to a lane.
+    #[cold]
+    pub(super) fn check_arena_ahead(&self, lane: usize, bytes: u64) -> Result<(), ArenaFull> {
+        if let Some(limit) = self.config.max_arena_per_worker() {
+            let lanes = self.lanes.of_worker(self.lanes.worker_of(lane));
+            let ahead: u64 = lanes.map(|lane| self.lanes[lane].grants().ahead()).sum();
+            if ahead.saturating_add(bytes) > limit / UNUSED {
+                let region = self.lanes[lane].region();
+                return Err(self.arena.over_share(region, bytes, limit / UNUSED, ahead));
+            }
+        }
+        self.check_arena_share(lane, bytes)
+    }
+
+    /// The most bytes to grant at once if less was requested.
+    pub(super) fn most_granted_at_once(&self) -> u64 {
+        let most = (8 << 20) / self.lanes.per_worker() as u64;
+        let limit = self.config.max_arena_per_worker();
+        limit.map_or(most, |limit| most.min(limit / UNUSED))
     }
 
     /// Bytes of the arena that a worker was granted and has not published, or retains.

@@ -44,7 +44,7 @@ impl EngineState {
     /// Grants memory ahead, unless the lane's worker would hold more than its share: then it requests what it needs.
     #[cold]
     fn top_up(&mut self, lane: usize, len: u64) {
-        if self.check_arena_share(lane, len).is_ok() {
+        if self.check_arena_ahead(lane, len).is_ok() {
             let call = self.lanes[lane].top_up(&self.arena, len);
             self.monitor.call_if(call);
         }

@@ -184,7 +184,7 @@ fn a_worker_reaches_its_limit_in_the_arena() {
 /// Where the others need nothing, or the program says so.
 fn one_job_takes_the_whole_arena() {
     const CAPACITY: u64 = 64 << 20;
-    let most = (CAPACITY - (1 << 20)) as usize;
+    let most = (CAPACITY - (4 << 20)) as usize;
     let lab = Lab::with(1, |builder| builder.capacity(CAPACITY));
     assert_eq!(lab.submit(made, (most,)).wait().unwrap().len(), most);
     let lab = Lab::with(2, |builder| builder.capacity(CAPACITY));

@@ -15,7 +15,7 @@ impl Monitor {
             let state = self.shared.lock();
             (
                 state.lanes[index].region(),
-                state.check_arena_share(index, bytes),
+                state.check_arena_ahead(index, bytes),
             )
         };
         let block = share.and_then(|()| arena.grant(region, bytes, bytes >= HUGE));
@@ -40,11 +40,11 @@ impl Monitor {
     /// while.
     pub(super) fn grant(&self, index: usize, generation: u32, request: AllocRequest) {
         let bytes = request.bytes;
-        let most = (8 << 20) / u64::from(self.shared.settings.lanes);
         let (region, generous, shares) = {
             let state = self.shared.lock();
             let lane = &state.lanes[index];
-            let generous = bytes.max((lane.grants().last() * 2).min(most));
+            let generous = (lane.grants().last() * 2).min(state.most_granted_at_once());
+            let generous = bytes.max(generous);
             let shares = [generous, bytes].map(|len| state.check_arena_share(index, len));
             (lane.region(), generous, shares)
         };
