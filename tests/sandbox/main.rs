@@ -15,6 +15,7 @@ mod lab;
 mod lacking;
 mod maps;
 mod model;
+mod resources;
 #[path = "../hostile/maps.rs"]
 #[allow(dead_code, reason = "it is used in part here")]
 mod segments;
@@ -48,6 +49,7 @@ fn main() {
         (images::tests(), "nothing"),
         (lacking::tests(), "nothing"),
         (model::tests(), "seccomp"),
+        (resources::tests(), "seccomp"),
         (wild::tests(), "seccomp"),
         (work::tests(), "nothing"),
     ];
