@@ -212,7 +212,7 @@ pub fn lock_socket_names(timeout: Duration) -> Option<MutexGuard<'static, ()>> {
 pub(crate) fn pin_socket_folder() {
     if !sys::image::image().is_program {
         // An error is reported when a worker is started. Fails if the folder is pinned.
-        let _ = folder::choose().map(tempfile::env::override_temp_dir);
+        let _ = folder::choose().map(|folder| tempfile::env::override_temp_dir(&folder));
     }
 }
 

@@ -118,7 +118,7 @@ impl Builder {
     /// [lane](Builder::lanes).
     #[doc(alias("ProcessPoolExecutor", "max_workers", "n_jobs"))]
     pub fn workers(mut self, workers: usize) -> Self {
-        self.workers = Some(workers.max(1));
+        self.workers = Some(workers);
         self
     }
 
@@ -202,7 +202,7 @@ impl Builder {
     /// ```
     #[doc(alias = "ThreadPoolExecutor")]
     pub fn lanes(mut self, lanes: usize) -> Self {
-        self.lanes = lanes.max(1);
+        self.lanes = lanes;
         self
     }
 
@@ -331,6 +331,7 @@ impl Builder {
     /// when there is a limit, and pages of published results are not [guarded](Guard).
     ///
     /// A worker with one lane retains freed memory for its next jobs: at most about 64 MiB, or a quarter of the limit.
+    /// [`build`](Builder::build) rejects a limit below 8 MiB, with which few workers start.
     ///
     /// ```standalone_crate
     /// use arenite::{Engine, JobErrorKind, JobLimit};
@@ -354,7 +355,8 @@ impl Builder {
     /// By default each worker can get its share, whatever the others do: of what workers hold and what is free, a quarter
     /// divided by the number of workers. A single worker may take everything; of several, each may take what the shares of
     /// the others leave. A job that needs more fails with [`JobLimit::ArenaShare`](crate::JobLimit::ArenaShare), and the jobs of other
-    /// workers go on. With the capacity as the limit, one job may take all.
+    /// workers go on. With the capacity as the limit, one job may take all. Up to an eighth of a limit may be memory that the
+    /// worker was granted and does not use.
     ///
     /// ```standalone_crate
     /// use arenite::{Array, Engine, JobErrorKind, JobLimit};
@@ -735,7 +737,8 @@ impl Builder {
     /// environment and the working directory that this process has now.
     ///
     /// # Errors
-    /// [`BuildError`]: `init()` was not called, this process is a worker itself, there are too many workers or lanes, the arena does not fit or its name
+    /// [`BuildError`]: `init()` was not called, this process is a worker itself, there are no or too many workers or lanes, a
+    /// limit is too low, the arena does not fit or its name
     /// is taken, a worker cannot start, [`on_worker_start`](Builder::on_worker_start) is code of another library, a
     /// file of the trace cannot be written, Linux lacks a part of a required sandbox, or a system call fails. Nothing
     /// is left behind.
@@ -757,6 +760,7 @@ impl Builder {
         if self.program.is_none() && !crate::worker::is_initialised() {
             return Err(BuildError::NotInitialised);
         }
+        crate::sys::process::check_proc().map_err(BuildError::System)?;
         let sandboxed = self.is_sandboxed();
         let program = match self.program {
             Some(program) => program.resolve(sandboxed)?,
@@ -768,6 +772,12 @@ impl Builder {
         };
         crate::control::pin_socket_folder();
         let active = self.workers.unwrap_or_else(crate::sys::limits::cores);
+        check_least("workers", active as u64, 1, "")?;
+        check_least("lanes", self.lanes as u64, 1, "")?;
+        if self.memory_limit > 0 {
+            let no_limit = ", or to 0 for no limit";
+            check_least("memory_limit", self.memory_limit, LEAST_MEMORY, no_limit)?;
+        }
         let workers = active.saturating_add(self.spares);
         let workers = u16::try_from(workers)
             .ok()
@@ -811,6 +821,7 @@ impl Builder {
             backing: self.backing,
             control_len: control_bytes(usize::from(workers) * usize::from(lanes)) as u64,
             sweep: self.sweep,
+            in_core_dumps: self.in_core_dumps,
             root: self.memory.root.clone(),
         };
         let arena = loop {
@@ -821,7 +832,6 @@ impl Builder {
                         && (LEAST_DEFAULT..spec.capacity).contains(&largest) =>
                 {
                     spec.capacity = largest;
-            in_core_dumps: self.in_core_dumps,
                 }
                 created => break created.map_err(BuildError::Arena)?,
             }
@@ -888,6 +898,20 @@ impl Builder {
         false
     }
 }
+
+fn check_least(limit: &'static str, given: u64, least: u64, more: &str) -> Result<(), BuildError> {
+    match given < least {
+        false => Ok(()),
+        true => Err(BuildError::BadLimit {
+            limit,
+            given: given.to_string(),
+            allowed: format!("{least} or more{more}"),
+        }),
+    }
+}
+
+/// Private memory, in bytes, with less of which few workers start.
+const LEAST_MEMORY: u64 = 8 << 20;
 
 /// How much of the arena one worker may hold.
 #[derive(Clone, Copy, Debug)]

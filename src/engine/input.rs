@@ -10,7 +10,7 @@ use crate::arena::{ArenaFull, BlockPlacement, default_capacity};
 #[cfg(feature = "ndarray")]
 use crate::array::nd;
 use crate::array::npy::{self, NpyError};
-use crate::array::{AllocError, Array, ArrayMut, Element, Shape};
+use crate::array::{AllocError, Array, ArrayMut, BadRank, Element, Shape};
 use crate::sys::debug_as_text;
 
 /// A file could not be read into the arena.
@@ -32,6 +32,8 @@ pub enum InputError {
         /// Why.
         error: NpyError,
     },
+    /// It has more dimensions than a [`Shape`].
+    BadRank(BadRank),
 }
 
 impl fmt::Display for InputError {
@@ -40,6 +42,7 @@ impl fmt::Display for InputError {
             Self::Io { path, error } => write!(f, "cannot read {}: {error}", path.display()),
             Self::ArenaFull(full) => full.fmt(f),
             Self::Npy { path, error } => write!(f, "cannot read {}: {error}", path.display()),
+            Self::BadRank(rank) => rank.fmt(f),
         }
     }
 }
@@ -50,7 +53,7 @@ impl std::error::Error for InputError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Io { error, .. } => error.source(),
-            Self::ArenaFull(_) => None,
+            Self::ArenaFull(_) | Self::BadRank(_) => None,
             Self::Npy { error, .. } => error.source(),
         }
     }
@@ -204,14 +207,11 @@ impl Engine {
     /// assert_eq!(columns.shape().dims(), [2, 3]);
     /// assert_eq!(columns[..], [1.0, 3.0, 5.0, 2.0, 4.0, 6.0]);
     /// assert_eq!(columns.view(), table.t().into_dyn());
-    /// # Ok::<(), arenite::ArenaFull>(())
+    /// # Ok::<(), arenite::InputError>(())
     /// ```
     ///
     /// # Errors
-    /// [`ArenaFull`] when there is no room for it.
-    ///
-    /// # Panics
-    /// If it has more than 6 dimensions.
+    /// [`InputError`] when there is no room for it, or it has more than 6 dimensions.
     #[cfg(feature = "ndarray")]
     #[allow(
         clippy::wrong_self_convention,
@@ -220,14 +220,14 @@ impl Engine {
     pub fn from_ndarray<T, S, D>(
         &self,
         from: &ndarray::ArrayBase<S, D>,
-    ) -> Result<Array<T>, ArenaFull>
+    ) -> Result<Array<T>, InputError>
     where
         T: Element,
         S: ndarray::Data<Elem = T>,
         D: ndarray::Dimension,
     {
-        let shape = nd::shape_of(from.shape()).unwrap_or_else(|rank| panic!("{rank}"));
-        self.fill(shape, |to| nd::write(from, to))
+        let shape = nd::shape_of(from.shape()).map_err(InputError::BadRank)?;
+        Ok(self.fill(shape, |to| nd::write(from, to))?)
     }
 
     /// Reads the bytes of a file directly into an array with one axis in the arena.

@@ -60,7 +60,10 @@ pub(super) fn denied(exit: Exit, note: u32) -> Option<JobErrorKind> {
     let call = match sandbox::call(note) {
         Some(number) => sandbox::name(number),
         // The process was killed before a handler could run: by the filter, or because SIGSYS was blocked.
-        None => "a system call of another architecture, or one made while signals were blocked (as in starting a process)".into(),
+        // The C library blocks them where it starts a process.
+        None => "clone (starting a process), or another system call that was made while signals were blocked or is one of \
+                 another architecture"
+            .into(),
     };
     Some(JobErrorKind::Lost(WorkerExit::Denied { call }))
 }

@@ -1,6 +1,7 @@
 //! The error type of this layer.
 
 use std::fmt;
+use std::path::Path;
 
 use nix::errno::Errno;
 
@@ -68,15 +69,18 @@ impl fmt::Display for Error {
             self.what,
             self.errno.desc(),
             self.errno,
-            advice(self.call, self.errno)
+            advice(self.call, &self.what, self.errno)
         )
     }
 }
 
 /// What the user can do, where a limit was reached.
-fn advice(call: &str, errno: Errno) -> &'static str {
+fn advice(call: &str, what: &str, errno: Errno) -> &'static str {
     let process = matches!(call, "posix_spawn" | "clone");
     match errno {
+        Errno::ENOENT if what.starts_with("/proc/") && !Path::new("/proc/self").exists() => {
+            "; /proc is not mounted: mount it (`mount -t proc proc /proc`)"
+        }
         Errno::EMFILE => "; raise the limit on open files (RLIMIT_NOFILE, `ulimit -n`)",
         Errno::ENFILE => "; the system has too many files open (fs.file-max)",
         Errno::EAGAIN if process => {

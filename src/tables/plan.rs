@@ -292,6 +292,7 @@ impl Plan<'_> {
             InputError::Io { error, .. } => TableError::of_file(file, error),
             InputError::ArenaFull(full) => TableError::of_file(file, full),
             InputError::Npy { error, .. } => TableError::of_file(file, io::Error::other(error)),
+            InputError::BadRank(rank) => TableError::of_file(file, io::Error::other(rank)),
         })
     }
 

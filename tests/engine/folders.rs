@@ -8,19 +8,20 @@ use arenite::Engine;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-use crate::harness::programs::{Program, Scenario, own_shm};
+use crate::harness::programs::{Program, Scenario, own_shm, say, scenario_name};
 use crate::harness::{Lab, tests};
 
 tests![
     replaced_workers_start_where_the_engine_was_built,
     the_name_of_the_folder_for_temporary_files_may_be_long,
     the_folder_for_temporary_files_may_be_missing;
-    where may_mount() => the_root_file_system_may_be_read_only,
+    where may_mount() => the_root_file_system_may_be_read_only, proc_has_to_be_mounted,
 ];
 
 pub const SCENARIOS: &[Scenario] = &[
     ("moves", moves),
     ("starts-anywhere", starts_anywhere),
+    ("starts-in-long", starts_in_long),
     ("starts-read-only", starts_read_only),
 ];
 
@@ -44,7 +45,7 @@ fn the_name_of_the_folder_for_temporary_files_may_be_long() {
         path.join("x".repeat(100))
     });
     std::fs::create_dir_all(&long).unwrap();
-    run("starts-anywhere", &long);
+    run("starts-in-long", &long);
     assert_eq!(std::fs::read_dir(&long).unwrap().count(), 0);
 }
 
@@ -59,6 +60,40 @@ fn the_root_file_system_may_be_read_only() {
     let ended = Program::with("starts-read-only", read_only(), change).end();
     ended.assert_done();
     assert_eq!(ended.errors, "");
+}
+
+fn proc_has_to_be_mounted() {
+    let hide = || {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        let none = None::<&CStr>;
+        mount(
+            none,
+            c"/",
+            none,
+            MsFlags::MS_PRIVATE | MsFlags::MS_REC,
+            none,
+        )?;
+        let tmpfs = Some(c"tmpfs");
+        mount(tmpfs, c"/proc", tmpfs, MsFlags::empty(), none)?;
+        Ok(())
+    };
+    Program::start(WITHOUT_PROC, hide).end().assert_done();
+}
+
+const WITHOUT_PROC: &str = "without-proc";
+
+/// Called in `main`, before scenarios that look at `/proc`.
+pub fn without_proc() {
+    if scenario_name().as_deref() == Some(WITHOUT_PROC) {
+        let error = Engine::builder()
+            .workers(1)
+            .build()
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("/proc is not mounted"), "{error}");
+        say("done");
+        std::process::exit(0);
+    }
 }
 
 /// Whether a namespace with read-only mounts is permitted.
@@ -155,6 +190,13 @@ fn starts_anywhere() {
         squares(&engine);
         engine.shutdown();
     }
+}
+
+fn starts_in_long() {
+    starts_anywhere();
+    // The descriptor that names the folder stays open.
+    say("done");
+    std::process::exit(0);
 }
 
 fn starts_read_only() {

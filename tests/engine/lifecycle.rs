@@ -156,7 +156,9 @@ fn several_threads_shut_an_engine_down() {
     assert!(refused(&engine.submit(|| (), ()).wait().unwrap_err()));
     let mut map = engine.map(|n: u32| n, (0..3u32).map(|n| (n,)));
     assert!(map.all(|result| refused(&result.unwrap_err())));
-    let scope = engine.scope(|scope| scope.submit(|| (), ()).detach());
+    let scope = engine.scope(|scope| {
+        let _ = scope.submit(|| (), ());
+    });
     assert!(refused(&scope.unwrap_err()));
 }
 

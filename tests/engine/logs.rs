@@ -532,7 +532,7 @@ fn a_sink_that_drops_the_engine() {
     let inner = Arc::clone(&slot);
     let sink = move |_: &LogLine| {
         let engine = inner.lock().unwrap().take();
-        let ended = engine.map(Engine::shutdown).is_some();
+        let ended = engine.map(|engine| engine.shutdown()).is_some();
         sender.send(ended).unwrap();
     };
     let engine = Engine::builder().workers(1).capacity(64 << 20).on_log(sink);
@@ -670,6 +670,7 @@ fn never_ended() {
 
 /// Also while a job on another lane prints without end.
 fn flushing_hands_over_what_ended_jobs_have_printed() {
+    // While the gate exists.
     let flood = |gate: &str| {
         pass(gate);
         while std::fs::metadata(gate).is_ok() {
@@ -689,7 +690,7 @@ fn flushing_hands_over_what_ended_jobs_have_printed() {
         });
         let gate = Gate::new();
         let flooding = lab.submit(flood, (&gate.path(),));
-        let _open = gate.meet();
+        gate.open();
         for n in 0..50 {
             lab.submit(|n: u32| eprintln!("job {n}"), (n,))
                 .wait()
@@ -708,7 +709,9 @@ fn flushing_hands_over_what_ended_jobs_have_printed() {
 fn flushing_gives_up_on_a_sink_that_blocks() {
     let (release, released) = channel::<()>();
     let released = Mutex::new(released);
-    let block = move |_: &LogLine| drop(released.lock().unwrap().recv());
+    let block = move |_: &LogLine| {
+        let _ = released.lock().unwrap().recv();
+    };
     let lab = Lab::with(1, |builder| builder.on_log(block));
     lab.submit(|| println!("not taken"), ()).wait().unwrap();
     step("a flush that does not wait for the sink");

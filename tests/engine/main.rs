@@ -49,6 +49,7 @@ fn main() {
     starts::before_init();
     worker_program::before_init();
     arenite::init();
+    folders::without_proc();
     // Some tests kill a program: this one, started with a scenario.
     let scenarios = [
         folders::SCENARIOS,

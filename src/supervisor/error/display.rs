@@ -15,7 +15,7 @@ impl fmt::Display for JobErrorKind {
             Self::Panicked {
                 message, location, ..
             } if location.is_empty() => {
-                write!(f, "panicked: {}", escape_text(message))
+                write!(f, "panicked: {}", escape_text(message.trim_end()))
             }
             Self::Panicked {
                 message, location, ..
@@ -23,9 +23,9 @@ impl fmt::Display for JobErrorKind {
                 f,
                 "panicked at {}: {}",
                 escape_text(location),
-                escape_text(message)
+                escape_text(message.trim_end())
             ),
-            Self::Returned(returned) => escape_text(returned.text()).fmt(f),
+            Self::Returned(returned) => escape_text(returned.text().trim_end()).fmt(f),
             Self::Lost(exit) => exit.fmt(f),
             Self::Limit(limit) => limit.fmt(f),
             Self::Rejected(why) => why.fmt(f),
@@ -73,6 +73,9 @@ impl fmt::Display for WorkerExit {
 impl fmt::Display for JobLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Deadline { limit } if limit.is_zero() => f.write_str(
+                "not run: its deadline is 0, which no job can meet; set a longer one, or none",
+            ),
             Self::Deadline { limit } => write!(
                 f,
                 "ran longer than its deadline of {limit:?}, so its worker was killed"
@@ -286,8 +289,8 @@ pub(super) fn write_last_words(f: &mut fmt::Formatter<'_>, last_words: &[String]
     }
 }
 
-/// The line that says most: the last one; but of a stack that was printed innermost frame first, that frame or what the
-/// stack is about.
+/// The line that says most: the last one that is not empty nor Rust's note about stacks; but of a stack that was printed
+/// innermost frame first, that frame or what the stack is about.
 pub(super) fn telling(last_words: &[String]) -> Option<&str> {
     let find = |is_it: fn(&str) -> bool| last_words.iter().rposition(|line| is_it(line));
     // Of Python's faulthandler.
@@ -303,8 +306,15 @@ pub(super) fn telling(last_words: &[String]) -> Option<&str> {
         let at = find(|line| line.contains("ERROR: ") && line.contains("Sanitizer: "))?;
         last_words.get(at)
     };
+    let last = || {
+        let says_something = |line: &str| {
+            !line.trim().is_empty() && !line.starts_with("note: run with `RUST_BACKTRACE=")
+        };
+        let at = find(says_something).or(last_words.len().checked_sub(1))?;
+        last_words.get(at)
+    };
     let line = frame.or_else(message).or_else(sanitizer);
-    Some(line.or_else(|| last_words.last())?.trim_start())
+    Some(line.or_else(last)?.trim())
 }
 
 /// Displays the first numbers of a list, and how many more there are.
@@ -335,6 +345,12 @@ mod tests {
         };
         for (text, line) in [
             ("one\ntwo", Some("two")),
+            ("one\n two \n\n", Some("two")),
+            (
+                "thread 'x' panicked at a.rs:1:2:\nno row 7\nnote: run with `RUST_BACKTRACE=1` environment variable to \
+                 display a backtrace",
+                Some("no row 7"),
+            ),
             ("", None),
             (
                 "Fatal Python error: Aborted\nCurrent thread 0x1 (most recent call first):\n  File \"a.py\", line 5 in f\n  \

@@ -103,7 +103,7 @@ pub enum WorkerExit {
 pub enum JobLimit {
     /// It ran longer than its deadline, and its worker was killed.
     Deadline {
-        /// How long it was allowed to run.
+        /// How long it was allowed to run. With zero it was not run, and no worker was killed.
         limit: Duration,
     },
     /// It asked for more private memory than [`memory_limit`](crate::engine::Builder::memory_limit) leaves a worker,

@@ -451,7 +451,13 @@ fn a_deadline_of_zero_affects_no_other_job() {
         }),
     ];
     for error in kinds {
-        assert_eq!(*error.unwrap_err().kind(), exceeded(none));
+        let error = error.unwrap_err();
+        assert_eq!(*error.kind(), exceeded(none));
+        let text = error.to_string();
+        assert!(
+            text.contains("not run: its deadline is 0") && !text.contains("kill"),
+            "{text}"
+        );
     }
     let mut graph = Graph::new();
     let node = graph.job(hang, ()).deadline(none).add();

@@ -190,9 +190,11 @@ fn too_many_lanes_are_an_error() {
         error.to_string().contains("4000 lanes in each worker"),
         "{error}"
     );
-    // 0 counts as one.
-    let engine = build(Engine::builder().workers(1).lanes(0)).unwrap();
-    assert_eq!(engine.submit(|| 1u8, ()).wait().unwrap(), 1);
+    let error = build(Engine::builder().workers(1).lanes(0)).unwrap_err();
+    assert!(
+        error.to_string().contains("lanes cannot be 0: set it to 1"),
+        "{error}"
+    );
     // Their stacks do not fit into the memory limit: an error, without leftovers.
     let builder = Engine::builder()
         .workers(1)
