@@ -262,10 +262,25 @@ def _array(data: Any, description: Any, shape: Any, order: Any, strides: Any = N
     if count * dtype.itemsize > len(data) or count > max(len(data), _MOST_EMPTY):
         raise _refused(f"an array of {count} elements of {dtype.itemsize} bytes for {len(data)} bytes of data")
     memory: Any = data
-    # numpy checks that the elements lie within it.
     if order is not None:
         return numpy.ndarray(shape, dtype, buffer=memory, order=order)
+    _check_strides(shape, strides, start, dtype.itemsize, len(data))
     return numpy.ndarray(shape, dtype, buffer=memory, offset=start, strides=strides)
+
+
+def _check_strides(shape: tuple[int, ...], strides: Any, start: Any, itemsize: int, nbytes: int) -> None:
+    """Refuses elements outside of the data. numpy does so too, with numbers that wrap around at 64 bits."""
+    if type(strides) is not tuple or len(strides) != len(shape) or not _are((int,), start, *strides):
+        raise _refused("an array whose elements have no places")
+    first = last = start
+    for extent, stride in zip(shape, strides, strict=True):
+        if extent > 1 and stride < 0:
+            first += stride * (extent - 1)
+        elif extent > 1:
+            last += stride * (extent - 1)
+    # A stride that leads nowhere may be that of a larger array.
+    if first < 0 or last + itemsize > nbytes or any(abs(stride) >= 1 << 60 for stride in strides):
+        raise _refused("an array with elements outside of its data")
 
 
 def _private_array(*arguments: Any) -> Any:

@@ -335,7 +335,9 @@ HOSTILE = {
     "an empty stack": b"\x80\x05.",
     "attributes of what is called": b"\x80\x05\x8c\x0farenite._worker\x8c\x0fRaised.__init__\x93.",
     "an array beyond its data": pickle.dumps(array_of(b"1234", "<i8"), 5),
+    "an array with one place too many": pickle.dumps(array_of(bytes(64), "<f8", (5,), None, (16,)), 5),
     "an array before its data": pickle.dumps(array_of(b"12345678" * 4, "<i8", (2,), None, (-8,), 0), 5),
+    "an array whose places wrap around": pickle.dumps(array_of(bytes(64), "<f8", (5,), None, (1 << 62,)), 5),
     "an array of objects": pickle.dumps(array_of(b"12345678", "O"), 5),
     "a structure with objects": pickle.dumps(array_of(b"12345678", [("a", "O")]), 5),
     "a list that contains itself": b"\x80\x05]\x94h\x00a.",
@@ -508,6 +510,13 @@ def test_arrays_whose_elements_share_memory(ex):
     assert back.shape == (50, 1000) and (back == np.arange(1000.0)).all()
 
 
+def test_parts_of_arrays(ex):
+    whole = ex.share(np.arange(60_000).reshape(30, 20, 100))
+    for part in (whole[:1, :1], whole[3:, ::-2, 5:6], whole[::7, 4:5, ::-1], whole.T[1:2], whole[2, 3, 4:4]):
+        back = ex.submit(in_sandbox.returned, part).result()
+        assert back.shape == part.shape and (back == part).all()
+
+
 @pytest.mark.parametrize("output", ["labelled", "plain"])
 def test_no_text_of_a_task_acts_on_a_terminal(output):
     """Exceptions with their notes, arguments and tracebacks, and lines."""
@@ -562,7 +571,9 @@ def test_objects_of_classes_do_not_come_back(ex):
 
 @pytest.mark.parametrize(
     "error",
-    [ValueError("a", 1), OSError(2, "no", "file"), KeyError("k"), ExceptionGroup("both", [ValueError("x"), KeyError(1)])],
+    [ValueError("a", 1), OSError(2, "no", "file"), KeyError("k"), ExceptionGroup("both", [ValueError("x"), KeyError(1)]),
+     UnicodeDecodeError("utf-8", b"a\xff", 1, 2, "invalid start byte"), SyntaxError("bad", ("<string>", 1, 3, "1 +", 1, 3)),
+     SyntaxError("only a text"), UnicodeError("only a text"), ImportError("no", name="module")],
     ids=lambda error: type(error).__name__,
 )
 def test_exceptions_arrive(ex, error):

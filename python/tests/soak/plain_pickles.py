@@ -224,7 +224,7 @@ class Program:
         elif kind == "p":
             self.write(b"(")
             for _ in range(chance.randrange(4)):
-                self.integer(chance.choice([0, 1, 2, 8, -8, 1 << 20, 1 << 33, 1 << 62, 1 << 63]))
+                self.integer(chance.choice([0, 1, 2, 3, 5, 8, -8, 1 << 20, 1 << 33, 1 << 61, 1 << 62, 1 << 63]))
             self.write(b"t")
         elif kind == "m":
             self.write(b"}")
