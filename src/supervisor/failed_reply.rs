@@ -183,7 +183,9 @@ mod tests {
     fn an_encoding_beyond_the_limit_is_refused() {
         for (len, fits) in [(MAX_ERROR_BYTES, true), (MAX_ERROR_BYTES + 1, false)] {
             let mut writer = ReplyWriter::default();
-            [0, 1, len as u64].map(|word| writer.word(word));
+            for word in [0, 1, len as u64] {
+                writer.word(word);
+            }
             writer.bytes(&vec![7; len]);
             assert_eq!(typed_error(&writer.words).is_some(), fits);
         }
