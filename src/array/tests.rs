@@ -598,3 +598,147 @@ mod with_ndarray {
         }
     }
 }
+
+#[test]
+fn a_published_array_never_becomes_exclusive_again() {
+    let (memory, count) = MockLane::new(4096);
+    let _guard = lane::enter(memory, count);
+    let publish = |array: Array<u8>| array.take_lane(|_| true).unwrap();
+    // Whole, a part, a part of which the sent handle is the last one, and nothing.
+    let whole = Array::from_slice(&[1_u8; 20]);
+    publish(whole.clone());
+    let whole = whole.try_into_mut().unwrap_err();
+    let part = whole.rows(3..5);
+    drop(whole);
+    part.try_into_mut().unwrap_err();
+    let other = Array::from_slice(&[2_u8; 20]);
+    publish(other.rows(7..8));
+    publish(other.rows(7..7));
+    other.try_into_mut().unwrap_err();
+    let moved = ArrayMut::from_slice(&[3_u8; 20]).seal();
+    let moved = moved.take_lane(|_| false).unwrap_err();
+    assert_eq!(moved.try_into_mut().unwrap()[..], [3; 20]);
+
+    let mut lent = vec![4_u8; 64];
+    let ptr = NonNull::from(&mut lent[..]).cast();
+    // SAFETY: `lent` outlives the handles and is not touched before they are gone.
+    let window =
+        unsafe { ArrayMut::<u8>::from_lane_window(ptr, Offset::new(0, 4096), 64.into(), count) };
+    let window = window.seal();
+    publish(window.rows(1..2));
+    window.try_into_mut().unwrap_err();
+    assert_eq!(count.live(), 0);
+}
+
+/// A step of a random program on the handles of a lane; a handle is chosen by a number.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Make(usize),
+    Clone(usize),
+    Rows(usize),
+    Seal(usize),
+    Unseal(usize),
+    Write(usize, u8),
+    Publish(usize),
+    Drop(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let n = || 0..64_usize;
+    proptest::collection::vec(
+        prop_oneof![
+            n().prop_map(Step::Make),
+            n().prop_map(Step::Clone),
+            n().prop_map(Step::Rows),
+            n().prop_map(Step::Seal),
+            n().prop_map(Step::Unseal),
+            (n(), any::<u8>()).prop_map(|(at, value)| Step::Write(at, value)),
+            n().prop_map(Step::Publish),
+            n().prop_map(Step::Drop),
+        ],
+        0..60,
+    )
+}
+
+enum Handle {
+    Sealed(Array<u8>),
+    Exclusive(ArrayMut<u8>),
+}
+
+impl Handle {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Handle::Sealed(array) => array,
+            Handle::Exclusive(array) => array,
+        }
+    }
+}
+
+proptest! {
+    /// Each handle shows the bytes that a plain `Vec` in its place would have, and so does what another process was
+    /// sent, whatever this process does with the handles that it has left.
+    #[test]
+    fn handles_have_values_of_their_own(steps in steps()) {
+        let (memory, count) = MockLane::new(1 << 14);
+        let _guard = lane::enter(memory, count);
+        let mut handles: Vec<(Handle, Vec<u8>)> = Vec::new();
+        let mut sent: Vec<(Extent, Vec<u8>)> = Vec::new();
+        for (number, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Make(len) => {
+                    let values = vec![number as u8; len];
+                    let array = ArrayMut::from_slice(&values);
+                    handles.push((Handle::Exclusive(array), values));
+                    continue;
+                }
+                _ if handles.is_empty() => continue,
+                _ => {}
+            }
+            let (Step::Clone(at) | Step::Rows(at) | Step::Seal(at) | Step::Unseal(at) | Step::Write(at, _)
+            | Step::Publish(at) | Step::Drop(at) | Step::Make(at)) = step;
+            let (handle, mut values) = handles.swap_remove(at % handles.len());
+            let handle = match (step, handle) {
+                (Step::Drop(_), _) => continue,
+                (Step::Clone(_), Handle::Sealed(array)) => {
+                    handles.push((Handle::Sealed(array.clone()), values.clone()));
+                    Handle::Sealed(array)
+                }
+                (Step::Rows(_), Handle::Sealed(array)) => {
+                    let half = array.len() / 2;
+                    handles.push((Handle::Sealed(array.rows(half..)), values[half..].to_vec()));
+                    Handle::Sealed(array)
+                }
+                (Step::Seal(_), Handle::Exclusive(array)) => Handle::Sealed(array.seal()),
+                (Step::Unseal(_), Handle::Sealed(array)) => match array.try_into_mut() {
+                    Ok(array) => Handle::Exclusive(array),
+                    Err(array) => Handle::Sealed(array),
+                },
+                (Step::Write(_, value), Handle::Exclusive(mut array)) => {
+                    array.fill(value);
+                    values.fill(value);
+                    Handle::Exclusive(array)
+                }
+                (Step::Publish(_), handle) => {
+                    let array = match handle {
+                        Handle::Sealed(array) => array,
+                        Handle::Exclusive(array) => array.seal(),
+                    };
+                    sent.push((array.take_lane(|_| true).unwrap(), values));
+                    continue;
+                }
+                (_, handle) => handle,
+            };
+            handles.push((handle, values));
+            for (handle, values) in &handles {
+                prop_assert_eq!(handle.bytes(), &values[..]);
+            }
+            for (extent, values) in &sent {
+                // SAFETY: published bytes stay in the leaked buffer; that nothing writes them is what is tested.
+                let bytes = unsafe {
+                    std::slice::from_raw_parts(memory.ptr(extent.at).as_ptr(), extent.len as usize)
+                };
+                prop_assert_eq!(bytes, &values[..]);
+            }
+        }
+    }
+}

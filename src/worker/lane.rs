@@ -292,7 +292,7 @@ impl Lane {
     fn idle(&self) -> u64 {
         let mut consumer = self.consumer.borrow_mut();
         if consumer.may_report_more() {
-            if self.report_releases(&mut consumer, LOOKS_BEFORE_SLEEP)
+            if self.report_releases(&mut consumer, LOOKS_BEFORE_SLEEP, &[])
                 && consumer.claim_monitor_signal()
             {
                 self.signal_monitor();
@@ -308,7 +308,7 @@ impl Lane {
                 return clock::monotonic_ns();
             }
         }
-        let has_released = self.report_releases(&mut consumer, LOOKS_BEFORE_SLEEP);
+        let has_released = self.report_releases(&mut consumer, LOOKS_BEFORE_SLEEP, &[]);
         if (consumer.work_elsewhere() || has_released) && consumer.claim_monitor_signal() {
             self.signal_monitor();
         }
@@ -348,7 +348,8 @@ impl Lane {
         };
         let mut left = self.left_behind(started);
         let sent = answer.as_ref().map(|answer| &answer.reply.arrays[..]);
-        self.close_lent(sent.unwrap_or_default(), &mut left);
+        let sent = sent.unwrap_or_default();
+        self.close_lent(sent, &mut left);
         self.stamp(&call, true);
         crate::sync::point!("run.closed");
         let now = clock::monotonic_ns();
@@ -358,7 +359,7 @@ impl Lane {
         }
         // After the boundary: output found in the pipe from now on is not the job's.
         self.cells.set_phase(Phase::Publishing(call.job));
-        self.report_releases(&mut self.consumer.borrow_mut(), LOOKS_BETWEEN_JOBS);
+        self.report_releases(&mut self.consumer.borrow_mut(), LOOKS_BETWEEN_JOBS, sent);
         self.answer(answer, took, left);
         self.affinity.between_jobs(now);
         now

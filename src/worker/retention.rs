@@ -13,7 +13,7 @@ use super::panics::{self, Outcome};
 use crate::arena::{Extent, Offset};
 use crate::array::LaneCount;
 use crate::kernel::from_offset;
-use crate::kernel::wire::{ReplyWriter, WordReader};
+use crate::kernel::wire::{ReplyWriter, SentArray, WordReader};
 use crate::link::{Consumer, MAX_RETAINED};
 
 /// Retained arrays that are looked at between two jobs, in turn.
@@ -225,8 +225,14 @@ impl Lane {
     }
 
     /// Reports retained arrays to which no handle refers any more, after a look at up to `looks` of them. Returns
-    /// whether there were any.
-    pub(super) fn report_releases(&self, consumer: &mut Consumer, looks: usize) -> bool {
+    /// whether there were any. `sent`: what the next reply sends. It may be the last handle to a retained array, which
+    /// the supervisor then has to find when it reads the reply; so the release is reported after that.
+    pub(super) fn report_releases(
+        &self,
+        consumer: &mut Consumer,
+        looks: usize,
+        sent: &[SentArray],
+    ) -> bool {
         let Some(retention) = &self.retention else {
             return false;
         };
@@ -238,7 +244,9 @@ impl Lane {
                 look = 0;
             }
             retention.look.set(look + 1);
-            if retained[look].array.count.live() != 0 {
+            let array = &retained[look].array;
+            let is_sent = || sent.iter().any(|sent| sent.view.overlaps(&array.extent));
+            if array.count.live() != 0 || is_sent() {
                 continue;
             }
             retention.look.set(look);

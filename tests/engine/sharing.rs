@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arenite::{Array, ArrayMut, Spawn, call};
 
@@ -15,6 +16,7 @@ tests![
     arguments_of_spawned_jobs_stay_as_they_are,
     an_array_that_moved_into_a_job_stays_writable,
     a_retained_exclusive_array_can_be_returned,
+    the_last_handle_in_a_worker_can_be_returned,
 ];
 
 /// Small and large chunks, and chunks of the arena.
@@ -355,5 +357,36 @@ fn a_retained_exclusive_array_can_be_returned() {
             wait_until("all are released", || lab.stats().retained() == 0);
         }
     }
+    assert_clean(&lab);
+}
+
+/// At whichever moment the engine looks at what the worker reports.
+fn the_last_handle_in_a_worker_can_be_returned() {
+    fn keep(array: &Array<u8>) {
+        KEPT.lock().unwrap().push(array.clone());
+    }
+    fn give() -> Array<u8> {
+        KEPT.lock().unwrap().pop().unwrap()
+    }
+    let lab = lab(1);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                lab.stats();
+            }
+        });
+        for round in 0..3000 {
+            let array = lab.from_slice(&[round as u8; 100]).unwrap();
+            lab.submit(keep, (array,)).wait().unwrap();
+            let given = lab.submit(give, ()).wait();
+            let shows = given.map(|given| are_all(&given, round as u8));
+            if shows != Ok(true) {
+                is_over.store(true, Ordering::Relaxed);
+                panic!("round {round}: {shows:?}");
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
     assert_clean(&lab);
 }
