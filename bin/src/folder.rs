@@ -529,9 +529,12 @@ mod tests {
     }
 
     fn temporary(folder: &Arc<Folder>) -> Temporary {
-        Temporary::create(folder, "new.tmp", OFlag::O_WRONLY)
-            .unwrap()
-            .0
+        temporary_named(folder, "new")
+    }
+
+    fn temporary_named(folder: &Arc<Folder>, name: &str) -> Temporary {
+        let name = format!("{name}.tmp");
+        Temporary::create(folder, &name, OFlag::O_WRONLY).unwrap().0
     }
 
     #[test]
@@ -583,6 +586,33 @@ mod tests {
         assert!(!path("result").is_symlink());
         new.remove();
         assert!(path("new.tmp").is_symlink());
+        assert_eq!(
+            fs::read_dir(place.path().join("outside")).unwrap().count(),
+            0
+        );
+    }
+
+    /// As on file systems that know only the plain rename.
+    #[test]
+    fn a_plain_rename_replaces_what_may_be_replaced() {
+        let (place, folder) = tree();
+        let folder = Arc::new(folder);
+        let path = |name: &str| place.path().join("out").join(name);
+        fs::write(path("input"), b"input").unwrap();
+        let input = fs::metadata(path("input")).unwrap().ino();
+        let judge = |old: &Entry| match old.identity().1 == input {
+            true => Err(io::Error::other("an input")),
+            false => Ok(()),
+        };
+        let new = temporary(&folder);
+        let error = new.place_plainly("input".as_ref(), judge).unwrap_err();
+        assert_eq!(error.to_string(), "an input");
+        assert_eq!(fs::read(path("input")).unwrap(), b"input");
+        for name in ["up", "result"] {
+            let new = temporary_named(&folder, name);
+            let placed = new.place_plainly(name.as_ref(), judge).unwrap();
+            assert!(placed.is_file() && !path(name).is_symlink());
+        }
         assert_eq!(
             fs::read_dir(place.path().join("outside")).unwrap().count(),
             0

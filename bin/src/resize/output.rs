@@ -34,6 +34,7 @@ pub(crate) struct Writer {
 #[derive(Debug)]
 pub(crate) struct Bounds {
     root: Arc<Folder>,
+    identity: Identity,
     /// The folders of the last results, by their paths below it, the latest last. A folder that is held open keeps its
     /// device and inode on every file system.
     held: Vec<(PathBuf, Arc<Folder>)>,
@@ -196,15 +197,13 @@ impl Writer {
         if leftovers::is_reserved(name) {
             return Err(own().into());
         }
-        // By another spelling, on file systems that have such.
-        let record = folder.entry(record::NAME.as_ref()).ok();
-        let is_record = |existing: &Entry| {
-            let found = record.map(|record| record.identity());
-            found == Some(existing.identity())
-        };
-        let judge = |existing: &Entry| match is_record(existing) {
-            true => Err(own()),
-            false => may_replace(existing),
+        let judge = |existing: &Entry| {
+            // By another spelling, on file systems that have such.
+            let record = folder.entry(record::NAME.as_ref());
+            match record.is_ok_and(|record| record.identity() == existing.identity()) {
+                true => Err(own()),
+                false => may_replace(existing),
+            }
         };
         let put = self.put(folder, name, &[bytes], judge);
         let entry = put.map_err(|failure| match failure {
@@ -280,8 +279,10 @@ impl Bounds {
         };
         let open = || {
             fs::create_dir_all(root)?;
+            let root = Folder::open(root)?;
             io::Result::Ok(Bounds {
-                root: Arc::new(Folder::open(root)?),
+                identity: root.identity()?,
+                root: Arc::new(root),
                 held: Vec::new(),
                 swept: HashSet::new(),
                 missing,
@@ -311,7 +312,7 @@ impl Bounds {
     pub(crate) fn open(&mut self, relative: &Path) -> Result<Arc<Folder>, WriteFault> {
         let path = self.path().join(relative);
         let failed = |error: io::Error| failed(&error, &path, 0);
-        if identity(self.path_or_here()) != self.root.identity().ok() {
+        if identity(self.path_or_here()) != Some(self.identity) {
             return Err(exchanged(self.path(), true));
         }
         if relative.as_os_str().is_empty() {

@@ -228,10 +228,7 @@ impl Callers<'_> {
         let Some(name) = relative.file_name() else {
             return Err(Fault::new("write", "not written: out names no file"));
         };
-        let folder = match relative.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
+        let folder = relative.parent().unwrap_or(Path::new(""));
         // Between the look at the name and this, another program may have linked it to the input.
         let may_replace = |existing: &Entry| match existing.identity() == input.identity() {
             true => Err(over_own_input()),
@@ -242,6 +239,7 @@ impl Callers<'_> {
         let (bounds, writer) = &mut *output;
         let opened = match bounds {
             Some(bounds) => bounds.open(folder),
+            None if folder.as_os_str().is_empty() => output::create(Path::new(".")),
             None => output::create(folder),
         };
         let written = opened.and_then(|folder| writer.replace(&folder, name, bytes, may_replace));
