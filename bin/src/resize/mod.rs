@@ -26,7 +26,7 @@ mod template;
 use std::collections::HashSet;
 use std::io;
 use std::ops::{ControlFlow, Deref};
-use std::path::Path;
+use std::path::{Path, absolute};
 use std::process::ExitCode;
 use std::thread;
 
@@ -39,7 +39,7 @@ use made::Made;
 use options::Options;
 use output::{OutFolder, WriteFault};
 use plan::{Item, Written};
-use pool::{Early, EnginePool};
+use pool::{Early, EnginePool, Settings};
 use printer::{Outcome, Printer, Purpose};
 use record::{Fingerprint, Recorder, Records};
 use stop::Stop;
@@ -154,7 +154,11 @@ fn prepare(options: &Options, printer: &mut Printer) -> Result<(Vec<Item>, Prote
             }
         }
     }
-    if let Some(why) = nothing.or_else(|| batch::in_the_way(&options.engine, &items)) {
+    let in_the_way = || {
+        let through = through_link(&options.engine, out);
+        through.or_else(|| batch::in_the_way(&options.engine, &items))
+    };
+    if let Some(why) = nothing.or_else(in_the_way) {
         return Err(Refusal { items, why });
     }
     let of_input = |item: &Item| match &item.task {
@@ -165,6 +169,25 @@ fn prepare(options: &Options, printer: &mut Printer) -> Result<(Vec<Item>, Prote
     items.retain(|item| item.is_in_shard);
     printer.planned(items.len());
     Ok((items, protected))
+}
+
+/// Returns an error if a file of `--trace` or `--report` would be written through a link below the output folder, where
+/// results follow none either.
+fn through_link(settings: &Settings, out: &Path) -> Option<String> {
+    let out = absolute(out).ok()?;
+    settings.extra_files().find_map(|(flag, file)| {
+        let path = absolute(file).ok()?;
+        let below = |part: &&Path| part.starts_with(&out) && *part != out;
+        let link = path
+            .ancestors()
+            .take_while(below)
+            .find(|part| part.is_symlink())?;
+        let (file, link) = (show_path(file), show_path(link));
+        let why = "which is a link in the output folder; remove it, or give another file";
+        Some(format!(
+            "{file}: {flag} would be written through {link}, {why}"
+        ))
+    })
 }
 
 fn mark_fresh(items: &mut [Item], out: &Path, options: &str) {

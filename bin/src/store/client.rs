@@ -152,7 +152,11 @@ pub(super) fn write_file(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     // A pipe or a device is written to, not replaced.
     if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
         // With `create`, Linux refuses the pipe of another user in a folder that all may write to, such as /tmp.
-        let mut file = File::options().write(true).create(true).open(path)?;
+        let mut file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
         // It may have become a file meanwhile.
         if !file.metadata()?.is_file() {
             return parts.iter().try_for_each(|part| file.write_all(part));

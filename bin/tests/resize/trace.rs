@@ -168,3 +168,25 @@ fn results_are_not_overwritten() {
     run.says(&["--trace", "a.json", "would overwrite a result"]);
     assert_eq!(fs::read(world.path("out/a.jpg")).unwrap(), before);
 }
+
+#[test]
+fn no_link_in_the_output_folder_leads_out_of_it() {
+    let world = World::new();
+    world
+        .photos(&["p/a.jpg"])
+        .file("precious/run.html", b"mine")
+        .symlink("../precious/run.html", "out/run.html")
+        .symlink("../precious", "out/sub");
+    for flag in ["--trace", "--report"] {
+        for file in ["out/run.html", "./out/sub/run.html", "out/sub/new.html"] {
+            let run = world.run(&format!("p -s 8 -o out {flag} {file}"));
+            run.exits(2).says(&[flag, "is a link in the output folder"]);
+        }
+    }
+    assert_eq!(world.all("precious"), ["run.html"]);
+    assert_eq!(fs::read(world.path("precious/run.html")).unwrap(), b"mine");
+    // Outside, a link leads where the user wants.
+    world.symlink("precious/run.html", "run.html");
+    world.run("p -s 8 -o out --report run.html").exits(0);
+    assert_ne!(fs::read(world.path("precious/run.html")).unwrap(), b"mine");
+}
