@@ -347,6 +347,10 @@ impl Entry {
         self.is(SFlag::S_IFLNK)
     }
 
+    pub(crate) fn is_socket(&self) -> bool {
+        self.is(SFlag::S_IFSOCK)
+    }
+
     fn is(&self, kind: SFlag) -> bool {
         SFlag::from_bits_truncate(self.0.st_mode) & SFlag::S_IFMT == kind
     }

@@ -274,6 +274,24 @@ fn a_unix_socket_is_for_this_user_and_goes_with_the_server() {
 }
 
 #[test]
+fn the_socket_is_removed_from_its_folder_and_nothing_elsewhere() {
+    let world = World::new();
+    for folder in ["one", "other"] {
+        fs::create_dir(world.path(folder)).unwrap();
+    }
+    fs::write(world.path("other/page"), b"mine").unwrap();
+    let mut serving = world.serve("one/page", "");
+    fs::rename(world.path("one"), world.path("moved")).unwrap();
+    std::os::unix::fs::symlink("other", world.path("one")).unwrap();
+    world.run("stop");
+    assert_eq!(serving.ended(), Some(0));
+    assert!(!world.path("moved/page").exists());
+    assert_eq!(fs::read(world.path("other/page")).unwrap(), b"mine");
+    let error = world.fails(2, "serve --name other --http one/page");
+    assert!(error.contains("it exists and is no socket"), "{error}");
+}
+
+#[test]
 fn the_page_ends_with_the_server() {
     let world = World::new();
     let mut serving = world.serve("127.0.0.1:0", "");

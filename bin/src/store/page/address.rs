@@ -1,11 +1,10 @@
 //! Where the page is served: [`Address`], [`Listener`] and [`Stream`] for TCP on this machine and for Unix sockets.
 
+use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,6 +15,7 @@ use nix::sys::socket::{
 };
 use nix::sys::stat::{Mode, fchmod};
 
+use crate::folder::{Folder, Identity};
 use crate::text::show_path;
 
 /// An address that other machines cannot reach.
@@ -69,11 +69,13 @@ pub(super) enum Listener {
     Unix(UnixListener),
 }
 
-/// The file of a Unix socket; removed on drop, unless another one has its path by then.
+/// The file of a Unix socket; removed on drop, unless another one has its name by then.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
-    inode: u64,
+    folder: Folder,
+    name: OsString,
+    identity: Identity,
 }
 
 impl SocketFile {
@@ -84,14 +86,11 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if inode(&self.path) == Some(self.inode) {
-            let _ = fs::remove_file(&self.path);
+        let found = self.folder.entry(&self.name);
+        if found.is_ok_and(|found| found.identity() == self.identity) {
+            let _ = self.folder.remove(&self.name);
         }
     }
-}
-
-fn inode(path: &Path) -> Option<u64> {
-    fs::symlink_metadata(path).ok().map(|found| found.ino())
 }
 
 impl Listener {
@@ -100,11 +99,19 @@ impl Listener {
         match address {
             Address::Tcp(address) => Ok((Listener::Tcp(TcpListener::bind(address)?), None)),
             Address::Unix(path) => {
-                remove_stale(path)?;
+                let Some(name) = path.file_name() else {
+                    return Err(no_socket());
+                };
+                // Held, so that nothing is removed elsewhere if another program exchanges it.
+                let folder = Folder::open(path.parent().unwrap_or(Path::new("")))?;
+                remove_stale(&folder, name, path)?;
                 let listener = bind_private(path)?;
-                let file = inode(path).map(|inode| SocketFile {
+                let identity = folder.entry(name)?.identity();
+                let file = Some(SocketFile {
                     path: path.clone(),
-                    inode,
+                    name: name.to_owned(),
+                    folder,
+                    identity,
                 });
                 Ok((Listener::Unix(listener), file))
             }
@@ -128,20 +135,21 @@ impl Listener {
 }
 
 /// Removes the socket that a killed server has left.
-fn remove_stale(path: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
+fn remove_stale(folder: &Folder, name: &OsStr, path: &Path) -> io::Result<()> {
+    match folder.entry(name) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
-        Ok(found) if !found.file_type().is_socket() => Err(io::Error::new(
-            io::ErrorKind::AlreadyExists,
-            "it exists and is no socket",
-        )),
+        Ok(found) if !found.is_socket() => Err(no_socket()),
         Ok(_) => match UnixStream::connect(path) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => folder.remove(name),
             // Sockets of another type, such as a store's, refuse this one differently.
             Ok(_) | Err(_) => Err(Errno::EADDRINUSE.into()),
         },
     }
+}
+
+fn no_socket() -> io::Error {
+    io::Error::new(io::ErrorKind::AlreadyExists, "it exists and is no socket")
 }
 
 /// Listens at `path` with a file that only this user can open, from its first moment on.
