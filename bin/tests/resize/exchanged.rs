@@ -29,7 +29,7 @@ type Step = fn(&Scene, &mut Dice) -> Option<(PathBuf, PathBuf)>;
 
 /// What another program exchanges, by name. A job of `--jobs` knows no input but its own, by what its path leads to: with
 /// inputs, only lists are disturbed.
-const KINDS: [(&str, Step); 10] = [
+const KINDS: [(&str, Step); 12] = [
     ("a folder and a link to another folder", |scene, _| {
         scene.pair("out/sub", "out/to-victim")
     }),
@@ -62,6 +62,12 @@ const KINDS: [(&str, Step); 10] = [
     }),
     ("the record and a link", |scene, _| {
         scene.pair("out/.arenite-resize", "out/to-file")
+    }),
+    ("a result and a hard link", |scene, _| {
+        scene.pair(&format!("out/{}", scene.chosen), "out/hard")
+    }),
+    ("the record and a hard link", |scene, _| {
+        scene.pair("out/.arenite-resize", "out/hard")
     }),
     ("the output folder in use and a link", |scene, _| {
         scene.in_use("out")?;
@@ -106,6 +112,7 @@ impl Scene {
         ] {
             symlink(world.path(target), world.path(name)).unwrap();
         }
+        fs::hard_link(world.path("victim/01.jpg"), world.path("out/hard")).unwrap();
         let before = outside(&world);
         Scene {
             world,
