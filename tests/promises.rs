@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Suites that the tables may name, with their paths.
-const SUITES: [(&str, &str); 13] = [
+const SUITES: [(&str, &str); 14] = [
     ("engine", "tests/engine"),
     ("model", "tests/model"),
     ("killing", "tests/killing"),
@@ -19,6 +19,7 @@ const SUITES: [(&str, &str); 13] = [
     ("resize", "bin/tests/resize"),
     ("doctor", "bin/tests/doctor.rs"),
     ("upgrade", "bin/tests/upgrade.rs"),
+    ("python", "python/tests"),
 ];
 
 fn root() -> &'static Path {
@@ -80,7 +81,8 @@ fn missing(name: &str) -> Option<String> {
     let mut at = root().join(place);
     let mut parts = path.split("::").filter(|part| !part.is_empty());
     for part in parts.by_ref() {
-        let inside = [at.join(part), at.join(format!("{part}.rs"))];
+        let [rust, python] = ["rs", "py"].map(|end| at.join(format!("{part}.{end}")));
+        let inside = [at.join(part), rust, python];
         if let Some(found) = inside.into_iter().find(|path| path.exists()) {
             at = found;
             continue;
@@ -97,8 +99,9 @@ fn missing(name: &str) -> Option<String> {
     empty.then(|| format!("{name}: no test in {}", at.display()))
 }
 
-/// Returns the tests of a file, or of the `mod.rs` of a folder: functions after `#[test]`, and those in a list for the harness. A file
-/// that builds its list in a function has one test without a name.
+/// Returns the tests of a file, or of the `mod.rs` of a folder: functions after `#[test]`, those in a list for the
+/// harness, and those of Python whose name begins with `test_`. A file that builds its list in a function has one test
+/// without a name.
 fn tests_of(place: &Path) -> Vec<String> {
     let file = match place.is_dir() {
         true => place.join("mod.rs"),
@@ -114,6 +117,10 @@ fn tests_of(place: &Path) -> Vec<String> {
             .unwrap_or_default()
             .to_owned()
     };
+    if place.extension().is_some_and(|end| end == "py") {
+        let tests = text.split("\ndef ").skip(1).map(name);
+        return tests.filter(|test| test.starts_with("test_")).collect();
+    }
     let defined = |test: &String| text.contains(&format!("fn {test}("));
     let plain = text.split("#[test]").skip(1);
     let plain = plain.filter_map(|behind| Some(name(behind.split_once("fn ")?.1)));
@@ -136,7 +143,10 @@ fn files(place: &Path) -> Vec<PathBuf> {
     entries
         .flatten()
         .flat_map(|entry| files(&entry.path()))
-        .filter(|path| path.extension().is_some_and(|end| end == "rs"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|end| end == "rs" || end == "py")
+        })
         .collect()
 }
 

@@ -184,6 +184,7 @@ def _of_date(kind: Callable[..., Any]) -> Callable[..., Any]:
                 raise _refused(f"a {kind.__name__} of something else than numbers")
         return kind(*arguments)
 
+    make.__name__ = kind.__name__
     return make
 
 

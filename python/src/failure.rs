@@ -89,7 +89,9 @@ fn describe_crash<'py>(py: Python<'py>, crash: &Crash) -> PyResult<Bound<'py, Py
         _ => (None, None),
     };
     dict.set_item("kind", crash.class().name())?;
-    dict.set_item("text", crash.what())?;
+    // Names of functions and files are what a worker has left.
+    let shown = |text: &str| arenite::escape_text(text).to_string();
+    dict.set_item("text", shown(&crash.what()))?;
     dict.set_item("signal", crash.signal())?;
     dict.set_item("address", crash.address())?;
     dict.set_item("access", crash.access().map(CrashedAccess::name))?;
@@ -97,10 +99,10 @@ fn describe_crash<'py>(py: Python<'py>, crash: &Crash) -> PyResult<Bound<'py, Py
     dict.set_item("offset", offset)?;
     let frames = crash.frames().iter().map(|frame| {
         let dict = PyDict::new(py);
-        dict.set_item("function", frame.function())?;
-        dict.set_item("file", frame.file())?;
+        dict.set_item("function", frame.function().map(shown))?;
+        dict.set_item("file", frame.file().map(shown))?;
         dict.set_item("line", frame.line())?;
-        let module = frame.module().map(|path| path.to_string_lossy());
+        let module = frame.module().map(|path| shown(&path.to_string_lossy()));
         dict.set_item("module", module)?;
         dict.set_item("address", frame.address())?;
         Ok(dict)

@@ -4,6 +4,7 @@ use arenite::platform::descriptors_for;
 
 use super::finding::{Finding, Level};
 use super::machine::{Feature, Machine, Need};
+use crate::text::show_path;
 use crate::units::show_bytes;
 
 const MIB: u64 = 1 << 20;
@@ -139,7 +140,7 @@ impl Machine {
                 show_bytes(room.free),
                 show_bytes(room.size),
                 container.version,
-                container.group.display()
+                show_path(&container.group)
             ),
             "beyond that limit Linux kills a process of the container, not necessarily the one that grew; engines \
              count the limit",
@@ -210,7 +211,7 @@ impl Machine {
     }
 
     fn temporary(&self) -> Finding {
-        let folder = self.temporary.display();
+        let folder = show_path(&self.temporary);
         let finding = |found| {
             let means = "workers connect to their program through a socket there when they start";
             Finding::fine("temporary", found, means)
@@ -287,7 +288,7 @@ impl Machine {
                 "{left} of {} processes and threads left (control groups version {}, {})",
                 tasks.limit,
                 tasks.version,
-                tasks.group.display()
+                show_path(&tasks.group)
             ),
             format!(
                 "beyond that limit no process or thread of the container can start, and an engine with {workers} \

@@ -14,6 +14,8 @@ use std::path::{Component, Path, PathBuf};
 
 use glob::{MatchOptions, Pattern};
 
+use crate::text::show_path;
+
 const OPTIONS: MatchOptions = MatchOptions {
     case_sensitive: true,
     require_literal_separator: true,
@@ -133,7 +135,8 @@ fn part(component: &Component<'_>) -> Result<Part, String> {
         return Ok(Part::Folders);
     }
     let pattern = Pattern::new(&with_exclamation_marks(&text(name)));
-    let pattern = pattern.map_err(|error| format!("{}: {}", name.display(), error.msg))?;
+    let pattern =
+        pattern.map_err(|error| format!("{}: {}", show_path(Path::new(name)), error.msg))?;
     Ok(Part::Pattern(pattern))
 }
 

@@ -15,7 +15,7 @@ use super::client::write_file;
 use super::table::{kernels, running};
 use super::{Failure, StoreName, print, print_json, width};
 use crate::exit::USAGE;
-use crate::text::{reason, show_path};
+use crate::text::{one_line, reason, show_path};
 use crate::units;
 
 /// Call a kernel of a service
@@ -126,6 +126,10 @@ pub(super) fn call(args: &CallArgs) -> Result<(), Failure> {
         _ if args.json => print_json(&shown),
         // It was written.
         serde_json::Value::Object(_) | serde_json::Value::Null => Ok(()),
+        // A program gets it as it is.
+        serde_json::Value::String(text) if io::stdout().is_terminal() => {
+            print(format!("{}\n", arenite::escape_text(&text)).as_bytes())
+        }
         serde_json::Value::String(text) => print(format!("{text}\n").as_bytes()),
         shown => print_json(&shown),
     }
@@ -142,7 +146,7 @@ fn list(json: bool) -> Result<(), Failure> {
             // A store, or one that has ended.
             Ok(None) => {}
             Err(error) if error.kind() == StoreErrorKind::NotRunning => {}
-            Err(error) => eprintln!("warning: {error}"),
+            Err(error) => eprintln!("warning: {}", one_line(&error.to_string())),
         }
     }
     if json {

@@ -18,6 +18,7 @@ use super::client::now;
 use super::table::{age, clients, cut, objects};
 use super::{Failure, StoreName, print, print_json};
 use crate::choice::{Choice, wants_color};
+use crate::text::show_name;
 use crate::units::{duration, show_bytes};
 
 const DETAILS: &str = "\
@@ -71,7 +72,7 @@ impl View {
         let info = &self.store;
         let heading = format!(
             "store {}   process {}   up {}   {}   {}",
-            info.name,
+            show_name(&info.name),
             info.pid,
             age(now - info.started),
             count(info.objects, "object"),

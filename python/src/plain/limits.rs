@@ -57,12 +57,14 @@ impl Refusal {
                  sandbox"
             ),
         };
-        let error = py.import("pickle").and_then(|module| {
-            let kind = module.getattr("UnpicklingError")?.cast_into::<PyType>()?;
-            Ok(PyErr::from_type(kind, text))
-        });
-        error.unwrap_or_else(|error| error)
+        unpickling_error(py).map_or_else(|error| error, |kind| PyErr::from_type(kind, text))
     }
+}
+
+/// `pickle.UnpicklingError`.
+pub fn unpickling_error(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
+    let kind = py.import("pickle")?.getattr("UnpicklingError")?;
+    Ok(kind.cast_into::<PyType>()?)
 }
 
 pub type Step<T> = Result<T, Refusal>;

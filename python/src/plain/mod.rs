@@ -18,7 +18,7 @@ use pyo3::types::{
 
 use crate::buffer::Buffer;
 use keys::{Keys, Probing};
-use limits::{LONGEST_INT, Limits, Refusal, Step, beyond, damaged};
+use limits::{LONGEST_INT, Limits, Refusal, Step, beyond, damaged, unpickling_error};
 use opcode::{self as op, Follows, follows};
 
 /// How a container is filled.
@@ -94,7 +94,10 @@ const ITEM: u64 = 2 * size_of::<Item<'_>>() as u64;
 /// What a function raised for arguments that it does not take.
 fn refused(error: PyErr, function: &Bound<'_, PyAny>) -> Refusal {
     let py = function.py();
-    if !error.is_instance_of::<PyException>(py) || error.is_instance_of::<PyMemoryError>(py) {
+    let says_why = unpickling_error(py).is_ok_and(|kind| error.is_instance(py, &kind));
+    let is_of_arguments =
+        error.is_instance_of::<PyException>(py) && !error.is_instance_of::<PyMemoryError>(py);
+    if says_why || !is_of_arguments {
         return Refusal::Raised(error);
     }
     let name = function
@@ -111,6 +114,9 @@ struct Reader<'a, 'py> {
     stack: Vec<Item<'py>>,
     /// The most items on the stack so far.
     highest: usize,
+    /// Containers that may still be filled: now, and the most so far.
+    filling: usize,
+    most_filling: usize,
     /// How much of the stack was there at each mark.
     marks: Vec<usize>,
     memo: Vec<Noted<'py>>,
@@ -146,6 +152,11 @@ impl<'py> Reader<'_, 'py> {
             Filled::Set(_) => Probing::Set,
             _ => Probing::Dict,
         };
+        self.filling += 1;
+        if self.filling > self.most_filling {
+            self.most_filling = self.filling;
+            self.limits.memory(size_of::<Filling<'_>>() as u64)?;
+        }
         let mut item = Item::new(object, depth, elements);
         item.filling = Some(Box::new(Filling {
             how,
@@ -185,10 +196,11 @@ impl<'py> Reader<'_, 'py> {
 
     /// A container that is part of another one is whole: it may be referred to again.
     fn whole(&mut self, mut item: Item<'py>) -> Item<'py> {
-        if let Some(filling) = item.filling.take()
-            && let Some(at) = filling.memo
-        {
-            self.memo[at] = Noted::Whole(item.again());
+        if let Some(filling) = item.filling.take() {
+            self.filling -= 1;
+            if let Some(at) = filling.memo {
+                self.memo[at] = Noted::Whole(item.again());
+            }
         }
         item
     }
@@ -404,6 +416,7 @@ impl<'py> Reader<'_, 'py> {
                 // is refused when it is filled.
                 let item = self.stack[place].again();
                 self.stack[place].filling = None;
+                self.filling -= 1;
                 self.memo[number] = Noted::Whole(item.again());
                 item
             }
@@ -603,6 +616,8 @@ pub fn load_plain<'py>(
         py,
         stack: Vec::new(),
         highest: 0,
+        filling: 0,
+        most_filling: 0,
         marks: Vec::new(),
         memo: Vec::new(),
         buffers: buffers.into_iter(),
