@@ -140,9 +140,9 @@ fn place(
             Probing::Set if at + SIDE_BY_SIDE <= mask => SIDE_BY_SIDE,
             _ => 0,
         };
-        for near in at..=at + more {
-            match table[near] {
-                None => return Some(near),
+        for (near, found) in table[at..=at + more].iter().enumerate() {
+            match *found {
+                None => return Some(at + near),
                 Some(other) if !met(other) => return None,
                 Some(_) => {}
             }

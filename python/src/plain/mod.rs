@@ -266,7 +266,7 @@ impl<'py> Reader<'_, 'py> {
                 }
             }
             Filled::Dict => {
-                if items.len() % 2 != 0 {
+                if !items.len().is_multiple_of(2) {
                     return damaged("has a key without a value");
                 }
                 let mut items = items.into_iter();
