@@ -57,6 +57,18 @@ def returned(value):
     return value
 
 
+def list_in_itself():
+    made = [1]
+    made.append((made, 2))
+    return made
+
+
+def dict_in_itself():
+    made = {}
+    made["own"] = [made]
+    return made
+
+
 def printed():
     print("hello from inside")
     print("and its errors", file=sys.stderr)

@@ -504,6 +504,13 @@ def test_large_values_come_back(value):
     assert pickle.loads(data) == back
 
 
+def test_a_value_that_contains_itself(ex):
+    for make in (in_sandbox.list_in_itself, in_sandbox.dict_in_itself):
+        error = ex.submit(make).exception()
+        assert "contains itself" in str(error) and "without a sandbox" in str(error), error
+    next_one_works(ex)
+
+
 def test_arrays_whose_elements_share_memory(ex):
     shared = ex.share(np.arange(1000.0))
     back = ex.submit(in_sandbox.broadcast, shared, 50).result()

@@ -238,7 +238,11 @@ impl<'py> Reader<'_, 'py> {
         };
         (target.depth, target.elements) = self.contain(&items, target.depth, target.elements)?;
         let Some(filling) = &mut target.filling else {
-            return damaged("fills a container that is whole, or contains itself");
+            // Something else refers to it already.
+            return match target.depth {
+                0 => damaged("fills what is no container"),
+                _ => beyond("contains itself"),
+            };
         };
         let Filling { how, keys, .. } = &mut **filling;
         match how {

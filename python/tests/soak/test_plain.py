@@ -45,11 +45,14 @@ def run(first, folder):
     return int(child.stdout)
 
 
-@pytest.mark.patience(600)
+@pytest.mark.patience(180)
 def test_pickles_that_fit_together(tmp_path):
     print(f"ARENITE_FUZZ_SEED={SEED}")
-    with harness.waiting(f"children that read {CASES} pickles"), ThreadPoolExecutor(os.cpu_count()) as pool:
-        values = sum(pool.map(lambda first: run(first, tmp_path), range(0, CASES, BATCH)))
-    # Most are refused for one thing or another; those that are not show that the limits are not what refuses all.
+    values = 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for first, child in [(first, pool.submit(run, first, tmp_path)) for first in range(0, CASES, BATCH)]:
+            with harness.waiting(f"the child that reads pickles from number {first} of seed {SEED} on"):
+                values += child.result()
+    # Some of each: the limits do not refuse what is harmless.
     print(f"{values} of {CASES} pickles were values")
-    assert values > CASES // 10
+    assert CASES // 10 < values < CASES
