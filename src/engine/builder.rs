@@ -1,6 +1,6 @@
 //! Settings of an engine: [`Builder`].
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::inlined::Enrolled;
@@ -872,9 +872,8 @@ impl Builder {
                 StartError::Worker(HandshakeError::Failed(why)) => BuildError::Worker(why),
                 StartError::Worker(why) => BuildError::Worker(why.to_string()),
             })?;
-        let monitor = Mutex::new(Some(monitor));
         Ok(Engine {
-            backend: Backend::Workers(Workers { shared, monitor }),
+            backend: Backend::Workers(Workers::new(shared, monitor)),
             names: super::actor::Names::default(),
             seeds,
         })

@@ -70,8 +70,8 @@ use seeds::Seeds;
 
 /// Worker processes and the arena that they share.
 ///
-/// An engine is used from any number of threads at once. Dropping it ends its workers: queued jobs
-/// answer [`ShutDown`](JobErrorKind::ShutDown), running ones are killed. [`shutdown`](Engine::shutdown)
+/// An engine is used from any number of threads at once. A clone is another handle of the same engine. Dropping the last
+/// handle ends the workers: queued jobs answer [`ShutDown`](JobErrorKind::ShutDown), running ones are killed. [`shutdown`](Engine::shutdown)
 /// finishes everything first, without further attempts at what fails. Arrays may outlive their engine.
 ///
 /// ```standalone_crate
@@ -108,6 +108,7 @@ use seeds::Seeds;
 /// other use of the engine panics: build an engine after forking. Arrays are shared with the parent, not copied, and
 /// their memory may be reused once the parent drops them, so do not use arrays in the child. Programs started with
 /// [`Command`](std::process::Command) are not affected.
+#[derive(Clone)]
 pub struct Engine {
     pub(crate) backend: Backend,
     /// Actors by name.
@@ -116,6 +117,7 @@ pub struct Engine {
 }
 
 /// Where an engine runs its kernels.
+#[derive(Clone)]
 pub(crate) enum Backend {
     /// In worker processes.
     Workers(Workers),
@@ -123,8 +125,15 @@ pub(crate) enum Backend {
     Inline,
 }
 
+#[derive(Clone)]
 pub(crate) struct Workers {
     pub(crate) shared: Arc<Supervisor>,
+    owner: Arc<Owner>,
+}
+
+/// What all clones of an engine share: the last of them ends it.
+struct Owner {
+    shared: Arc<Supervisor>,
     monitor: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -287,7 +296,7 @@ impl Engine {
     /// A job that hangs blocks this forever: give jobs a [deadline](JobBuilder::deadline), or use
     /// [`shutdown_timeout`](Engine::shutdown_timeout). While another thread shuts the engine down, this waits for that.
     ///
-    /// It takes a reference, so that an engine in a `static`, which is never dropped, can be shut down too:
+    /// The engine ends for all clones of this handle. So one in a `static`, which is never dropped, can be shut down too:
     ///
     /// ```standalone_crate
     /// use std::sync::LazyLock;
@@ -300,13 +309,14 @@ impl Engine {
     ///
     /// arenite::init();
     /// ENGINE.submit(|| println!("written before the program ends"), ()).detach();
-    /// ENGINE.shutdown();
+    /// ENGINE.clone().shutdown();
     /// let late = ENGINE.submit(|| (), ()).wait().unwrap_err();
     /// assert_eq!(*late.kind(), JobErrorKind::ShutDown);
     /// ```
-    pub fn shutdown(&self) {
+    pub fn shutdown(self) {
         if let Backend::Workers(workers) = &self.backend {
-            workers.shared.end(workers.take_monitor(), Closing::Drain);
+            let monitor = workers.owner.take_monitor();
+            workers.shared.end(monitor, Closing::Drain);
         }
     }
 
@@ -336,9 +346,11 @@ impl Engine {
     /// assert_eq!(*job.wait().unwrap_err().kind(), JobErrorKind::ShutDown);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn shutdown_timeout(&self, limit: Duration) -> bool {
+    pub fn shutdown_timeout(self, limit: Duration) -> bool {
         match &self.backend {
-            Backend::Workers(workers) => workers.shared.end_within(workers.take_monitor(), limit),
+            Backend::Workers(workers) => workers
+                .shared
+                .end_within(workers.owner.take_monitor(), limit),
             Backend::Inline => true,
         }
     }
@@ -395,6 +407,16 @@ impl Engine {
 }
 
 impl Workers {
+    fn new(shared: Arc<Supervisor>, monitor: JoinHandle<()>) -> Self {
+        let owner = Arc::new(Owner {
+            shared: Arc::clone(&shared),
+            monitor: Mutex::new(Some(monitor)),
+        });
+        Self { shared, owner }
+    }
+}
+
+impl Owner {
     /// Takes the handle of the monitor thread; `None` if another caller has taken it.
     fn take_monitor(&self) -> Option<JoinHandle<()>> {
         let mut monitor = self.monitor.lock().unwrap_or_else(PoisonError::into_inner);
@@ -402,12 +424,10 @@ impl Workers {
     }
 }
 
-impl Drop for Engine {
+impl Drop for Owner {
     fn drop(&mut self) {
-        if let Backend::Workers(workers) = &self.backend
-            && let Some(monitor) = workers.take_monitor()
-        {
-            workers.shared.end(Some(monitor), Closing::Now);
+        if let Some(monitor) = self.take_monitor() {
+            self.shared.end(Some(monitor), Closing::Now);
         }
     }
 }

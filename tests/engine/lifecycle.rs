@@ -22,7 +22,8 @@ tests![
     shutdown_timeout_finishes_jobs_that_end_in_time,
     shutdown_timeout_ends_the_rest,
     shutdown_timeout_ends_queued_jobs,
-    several_threads_shut_an_engine_down,
+    several_clones_are_shut_down,
+    the_last_clone_ends_the_engine,
     a_limit_ends_a_shutdown_without_one,
     dropping_answers_submitted_jobs,
     dropping_while_others_wait,
@@ -126,7 +127,7 @@ fn shutdown_timeout_ends_queued_jobs() {
 }
 
 /// Each of them returns only when the workers are gone. Later jobs are refused, however they are submitted.
-fn several_threads_shut_an_engine_down() {
+fn several_clones_are_shut_down() {
     let lab = Lab::new(2);
     let gate = Gate::new();
     let job = lab.submit(pass, (gate.path(),));
@@ -135,7 +136,7 @@ fn several_threads_shut_an_engine_down() {
     let barrier = Barrier::new(5);
     thread::scope(|threads| {
         for n in 0..4 {
-            let (engine, barrier) = (&engine, &barrier);
+            let (engine, barrier) = (engine.clone(), &barrier);
             threads.spawn(move || {
                 barrier.wait();
                 match n {
@@ -150,7 +151,7 @@ fn several_threads_shut_an_engine_down() {
         step("four threads that shut the engine down");
     });
     job.wait().unwrap();
-    engine.shutdown();
+    engine.clone().shutdown();
     engine.flush_logs();
     let refused = |error: &arenite::JobError| *error.kind() == JobErrorKind::ShutDown;
     assert!(refused(&engine.submit(|| (), ()).wait().unwrap_err()));
@@ -168,16 +169,26 @@ fn a_limit_ends_a_shutdown_without_one() {
     let hung = lab.submit(pass, (gate.path(),));
     let held = gate.meet();
     let engine = lab.into_inner();
-    thread::scope(|threads| {
-        let waiting = threads.spawn(|| engine.shutdown());
-        step("a shutdown with a limit");
-        assert!(!engine.shutdown_timeout(Duration::from_millis(50)));
-        step("the shutdown without one");
-        waiting.join().unwrap();
-    });
+    let other = engine.clone();
+    let waiting = thread::spawn(|| other.shutdown());
+    step("a shutdown with a limit");
+    assert!(!engine.shutdown_timeout(Duration::from_millis(50)));
+    step("the shutdown without one");
+    waiting.join().unwrap();
     let error = hung.wait().unwrap_err();
     assert_eq!(*error.kind(), JobErrorKind::ShutDown, "{error}");
     drop(held);
+}
+
+fn the_last_clone_ends_the_engine() {
+    let lab = Lab::new(1);
+    let engine = lab.into_inner();
+    let clones = [engine.clone(), engine.clone()];
+    drop(engine);
+    for clone in clones {
+        assert_eq!(clone.submit(|| 1u8, ()).wait().unwrap(), 1);
+    }
+    assert_eq!(children(), [0_i32; 0]);
 }
 
 fn dropping_answers_submitted_jobs() {

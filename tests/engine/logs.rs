@@ -532,7 +532,7 @@ fn a_sink_that_drops_the_engine() {
     let inner = Arc::clone(&slot);
     let sink = move |_: &LogLine| {
         let engine = inner.lock().unwrap().take();
-        let ended = engine.map(|engine| engine.shutdown()).is_some();
+        let ended = engine.map(Engine::shutdown).is_some();
         sender.send(ended).unwrap();
     };
     let engine = Engine::builder().workers(1).capacity(64 << 20).on_log(sink);
