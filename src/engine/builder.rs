@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::inlined::Enrolled;
+use super::limits::{ArenaShare, LEAST_MEMORY, MAX_LANES, MAX_WORKERS, check_least};
 use super::seeds::Seeds;
 use super::{Backend, BuildError, Engine, TraceError, WorkerProgram, Workers};
 #[cfg(feature = "sandbox")]
@@ -376,16 +377,6 @@ impl Builder {
     }
 
     /// [`max_arena_per_worker`](Builder::max_arena_per_worker) as a fraction of the capacity, above 0 and at most 1.
-    ///
-    /// ```standalone_crate
-    /// use arenite::{Array, Engine};
-    ///
-    /// arenite::init();
-    /// let engine = Engine::builder().workers(2).capacity(64 << 20).max_arena_fraction_per_worker(0.25).build()?;
-    /// let zeros = |len: u64| Array::<u8>::zeros(len as usize);
-    /// assert!(engine.submit(zeros, (20 << 20,)).wait().is_err());
-    /// # Ok::<(), arenite::BuildError>(())
-    /// ```
     pub fn max_arena_fraction_per_worker(mut self, fraction: f64) -> Self {
         self.max_arena_per_worker = ArenaShare::Fraction(fraction);
         self
@@ -898,64 +889,5 @@ impl Builder {
     }
 }
 
-fn check_least(limit: &'static str, given: u64, least: u64, more: &str) -> Result<(), BuildError> {
-    match given < least {
-        false => Ok(()),
-        true => Err(BuildError::BadLimit {
-            limit,
-            given: given.to_string(),
-            allowed: format!("{least} or more{more}"),
-        }),
-    }
-}
-
-/// Private memory, in bytes, with less of which few workers start.
-const LEAST_MEMORY: u64 = 8 << 20;
-
-/// How much of the arena one worker may hold.
-#[derive(Clone, Copy, Debug)]
-enum ArenaShare {
-    /// As much as leaves others their shares.
-    LeavesOthers,
-    Bytes(u64),
-    /// Of the capacity.
-    Fraction(f64),
-}
-
-impl ArenaShare {
-    /// The limit in bytes, `None` if it depends on the others.
-    fn bytes(self, capacity: u64) -> Result<Option<u64>, BuildError> {
-        let (bytes, given) = match self {
-            Self::LeavesOthers => return Ok(None),
-            Self::Bytes(bytes) => (bytes, format!("{bytes} bytes")),
-            // Saturates; what is no number becomes 0.
-            Self::Fraction(fraction) => (
-                if fraction > 1.0 {
-                    0
-                } else {
-                    (capacity as f64 * fraction) as u64
-                },
-                format!("{fraction} of {capacity} bytes"),
-            ),
-        };
-        if bytes < LEAST_SHARE {
-            return Err(BuildError::BadLimit {
-                limit: "max_arena_per_worker",
-                given,
-                allowed: format!(
-                    "{LEAST_SHARE} bytes or more, or to a fraction of the capacity, at most 1"
-                ),
-            });
-        }
-        Ok(Some(bytes))
-    }
-}
-
-/// The least that a worker may be allowed to hold of the arena: its first grant.
-const LEAST_SHARE: u64 = 64 << 10;
-/// The most workers that an engine may have.
-pub(super) const MAX_WORKERS: u16 = 1024;
 /// The default capacity shrinks to what the process's limits allow, but not below this: then `build` fails instead.
 const LEAST_DEFAULT: u64 = 16 << 20;
-/// The most lanes that all workers of an engine may have together.
-pub(super) const MAX_LANES: usize = 4096;

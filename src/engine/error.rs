@@ -5,7 +5,7 @@ use std::fmt;
 #[cfg(feature = "sandbox")]
 use super::SandboxReport;
 use super::TraceError;
-use super::builder::{MAX_LANES, MAX_WORKERS};
+use super::limits::{MAX_LANES, MAX_WORKERS};
 use crate::arena::ArenaError;
 use crate::sys::debug_as_text;
 

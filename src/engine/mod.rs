@@ -13,6 +13,7 @@ mod handles;
 mod inlined;
 mod input;
 mod job;
+mod limits;
 mod map;
 mod numbers;
 mod observe;
