@@ -5,7 +5,7 @@
 //! belong to the program: they count for no worker, and leave less to share.
 
 use super::state::EngineState;
-use crate::arena::ArenaFull;
+use crate::arena::{Arena, ArenaFull};
 
 /// The shares of all workers together are this part of what they hold and what is free, so that a single large result
 /// finds nearly as much room as without them.
@@ -15,12 +15,27 @@ const ALL_SHARES: u64 = 4;
 /// leave both unused, and nearly all of the limit remains for the next one.
 const UNUSED: u64 = 16;
 
+/// A grant is refused: the worker holds `held` bytes and may hold `limit`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OverShare {
+    region: u16,
+    limit: u64,
+    held: u64,
+}
+
+impl OverShare {
+    /// The error with all numbers, some of which are read from files: not under the engine lock.
+    pub(super) fn into_full(self, arena: &Arena, requested: u64) -> ArenaFull {
+        arena.over_share(self.region, requested, self.limit, self.held)
+    }
+}
+
 impl EngineState {
     /// Refuses a grant of `bytes` to a lane whose worker would hold more of the arena than it may.
     ///
     /// Memory that is not free at all is refused by the arena, which has the better numbers.
     #[cold]
-    pub(super) fn check_arena_share(&self, lane: usize, bytes: u64) -> Result<(), ArenaFull> {
+    pub(super) fn check_arena_share(&self, lane: usize, bytes: u64) -> Result<(), OverShare> {
         let worker = self.lanes.worker_of(lane);
         let capacity = self.arena.capacity();
         let free = capacity.saturating_sub(self.arena.in_use());
@@ -50,19 +65,25 @@ impl EngineState {
         if bytes > free || held.saturating_add(bytes) <= limit {
             return Ok(());
         }
-        let region = self.lanes[lane].region();
-        Err(self.arena.over_share(region, bytes, limit, held))
+        Err(self.over_share(lane, limit, held))
+    }
+
+    fn over_share(&self, lane: usize, limit: u64, held: u64) -> OverShare {
+        OverShare {
+            region: self.lanes[lane].region(),
+            limit,
+            held,
+        }
     }
 
     /// Refuses memory that would be granted ahead to a lane.
     #[cold]
-    pub(super) fn check_arena_ahead(&self, lane: usize, bytes: u64) -> Result<(), ArenaFull> {
+    pub(super) fn check_arena_ahead(&self, lane: usize, bytes: u64) -> Result<(), OverShare> {
         if let Some(limit) = self.config.max_arena_per_worker() {
             let lanes = self.lanes.of_worker(self.lanes.worker_of(lane));
             let ahead: u64 = lanes.map(|lane| self.lanes[lane].grants().ahead()).sum();
             if ahead.saturating_add(bytes) > limit / UNUSED {
-                let region = self.lanes[lane].region();
-                return Err(self.arena.over_share(region, bytes, limit / UNUSED, ahead));
+                return Err(self.over_share(lane, limit / UNUSED, ahead));
             }
         }
         self.check_arena_share(lane, bytes)

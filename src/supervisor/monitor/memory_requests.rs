@@ -18,7 +18,9 @@ impl Monitor {
                 state.check_arena_ahead(index, bytes),
             )
         };
-        let block = share.and_then(|()| arena.grant(region, bytes, bytes >= HUGE));
+        let block = share
+            .map_err(|over| over.into_full(arena, bytes))
+            .and_then(|()| arena.grant(region, bytes, bytes >= HUGE));
         crate::sync::point!("grant.ahead");
         let mut state = self.shared.lock();
         let runs = state.workers[state.lanes.worker_of(index)]
@@ -49,11 +51,14 @@ impl Monitor {
             (lane.region(), generous, shares)
         };
         let arena = &self.shared.arena;
-        let grant = |len: u64| arena.grant(region, len, len >= HUGE);
         let [generous_share, share] = shares;
-        let block = generous_share
-            .and_then(|()| grant(generous))
-            .or_else(|_| share.and_then(|()| grant(bytes)));
+        let grant = |len: u64| arena.grant(region, len, len >= HUGE);
+        let block = match generous_share.is_ok().then(|| grant(generous)) {
+            Some(Ok(block)) => Ok(block),
+            _ => share
+                .map_err(|over| over.into_full(arena, bytes))
+                .and_then(|()| grant(bytes)),
+        };
         crate::sync::point!("grant.found");
         let damage = block.is_err().then(|| arena.damage()).flatten();
         let mut state = self.shared.lock();
