@@ -507,8 +507,10 @@ impl<T: Element> ArrayMut<T> {
     ///
     /// # Safety
     ///
-    /// Until the job has ended with a count of 0, or this process ends, the elements stay mapped, readable and writable
-    /// at `ptr`, and no other process and no other handle reads or writes them: they are lent to this job.
+    /// Until the count is 0 after the end of the job, or this process ends, the elements stay mapped and readable at
+    /// `ptr`. Until the job ends they are writable, and no other process and no other handle reads or writes them: they
+    /// are lent to this job. Both hold as long as there are handles if the array moved into the job and no part of it
+    /// was sent; otherwise no reference to the elements of an `ArrayMut` is formed after the end of the job.
     ///
     /// # Panics
     ///
@@ -561,8 +563,10 @@ impl<T: Element> Deref for ArrayMut<T> {
 
     fn deref(&self) -> &[T] {
         // SAFETY: an exclusive array: `len` initialised elements stay mapped at `first` while the handle lives, and no
-        // other process writes them. Private: not mapped elsewhere. Block: held by this process alone, in no job. Lane:
-        // granted or lent to this job alone. Loan: guaranteed by the caller of `from_loan`.
+        // other process writes them. Private: not mapped elsewhere. Block: held by this process alone, in no job and in
+        // no worker that retains it. Lane: granted to this lane alone and never published, or lent to this job alone,
+        // or moved into a job of this process, which sent no part of it. Loan: guaranteed by the caller of
+        // `from_loan`.
         unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.len) }
     }
 }

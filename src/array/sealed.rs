@@ -34,7 +34,8 @@ pub struct Array<T: Element> {
 }
 
 // SAFETY: the handle gives shared access to elements that are Send + Sync. The memory behind it is counted by atomics
-// and stays sealed (no process writes it) while the handle lives.
+// and stays sealed (no process writes it) while the handle lives: the supervisor counts the handles of all processes, and
+// a worker, which does not, never unseals what it has published.
 unsafe impl<T: Element> Send for Array<T> {}
 // SAFETY: as above.
 unsafe impl<T: Element> Sync for Array<T> {}
@@ -319,8 +320,8 @@ impl<T: Element> Array<T> {
     ///
     /// # Safety
     ///
-    /// Until the job has ended with a count of 0, or this process ends, the elements stay mapped and readable at `ptr`,
-    /// and no process writes them: the supervisor holds a lease for this job.
+    /// Until the count is 0 after the end of the job, or this process ends, the elements stay mapped and readable at
+    /// `ptr`, and no process writes them: the supervisor holds a lease for this job, or for the lane that retains them.
     ///
     /// # Panics
     ///

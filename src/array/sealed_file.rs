@@ -174,8 +174,8 @@ impl SealedFile {
             Ok(block) => Arc::new(block),
             Err(full) => return Some(Err(full)),
         };
-        // SAFETY: `at` found the bytes in the map, which no process writes; the block was just allocated, is known to no
-        // other code, and has this length.
+        // SAFETY: `at` found the bytes in the map of a file that Linux lets no process write; the block was just
+        // allocated, is known to no other code or process, and has this length.
         unsafe {
             block
                 .as_ptr()
