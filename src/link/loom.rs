@@ -168,7 +168,7 @@ fn a_sleeping_worker_is_woken_for_every_job() {
             // One fence for two jobs.
             producer.ring_early();
             if producer.free_slots() == 0 {
-                producer.ring();
+                producer.ring_posted();
             }
         }
         stop(&mut producer, worker);
@@ -196,7 +196,7 @@ fn a_job_is_claimed_or_retracted() {
             Retract::TooLate => false,
         };
         post(&mut producer, 1, 0);
-        producer.ring();
+        producer.ring_posted();
         // The slot of job 0.
         while producer.free_slots() == 0 {
             let mut reply = Reply::default();
@@ -488,7 +488,7 @@ fn a_waiter_on_the_word_is_woken_when_its_job_moves() {
                     if wake {
                         futex::wake(cells.state(0).as_futex());
                     }
-                    producer.ring();
+                    producer.ring_posted();
                 }
             })
         };
@@ -623,7 +623,7 @@ fn a_queued_job_gets_its_turn() {
                 *queued = false;
                 post(producer, 1, NOTICE);
                 producer.set_flags(0);
-                producer.ring();
+                producer.ring_posted();
             }
             producer.tail() == 2 && producer.open() == 0
         }

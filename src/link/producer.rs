@@ -181,8 +181,8 @@ impl<const N: usize> Producer<N> {
         N - self.open()
     }
 
-    /// Posts a job and returns its position. The worker may be asleep: call [`Producer::ring`] after the last job of a
-    /// batch.
+    /// Posts a job and returns its position. The worker may be asleep: call [`Producer::ring_posted`] after the last job
+    /// of a batch.
     #[inline]
     pub(crate) fn post(&mut self, call: &Call<'_>) -> u64 {
         debug_assert!(self.free_slots() > 0 && call.words.len() <= INLINE_WORDS);
@@ -218,9 +218,29 @@ impl<const N: usize> Producer<N> {
         self.ring_early()
     }
 
+    /// Like [`Producer::ring`], for a worker that needs nothing but the jobs posted: not if it has taken all of them and
+    /// sleeps again, as after an early ring.
+    #[inline]
+    pub(crate) fn ring_posted(&mut self) -> bool {
+        // SeqCst fence: as in `ring`.
+        fence(Ordering::SeqCst);
+        let asleep = self.cells.reply().asleep.load(Ordering::Relaxed);
+        asleep != 0 && asleep != self.rung && self.has_queued() && self.ring_early()
+    }
+
+    /// Whether a posted job has not begun.
+    #[cold]
+    fn has_queued(&self) -> bool {
+        // Relaxed: posted under the same lock, so no value older than `Queued` is read.
+        (self.head..self.tail).any(|position| {
+            let generation = Generation::of(position, N);
+            self.cells.state(position).is_queued(generation)
+        })
+    }
+
     /// Like [`Producer::ring`] without the fence, which waits until the posted words have left the store buffer: may
-    /// miss a worker that is about to sleep. `ring` must follow, once for many jobs; this lets a worker that already
-    /// sleeps begin sooner.
+    /// miss a worker that is about to sleep. `ring_posted` must follow, once for many jobs; this lets a worker that
+    /// already sleeps begin sooner.
     #[inline]
     pub(crate) fn ring_early(&mut self) -> bool {
         let asleep = self.cells.reply().asleep.load(Ordering::Relaxed);

@@ -388,6 +388,32 @@ fn jobs_posted_before_the_stop_are_run() {
 }
 
 #[test]
+fn a_lane_that_has_taken_its_jobs_is_not_rung_again() {
+    let (mut producer, mut consumer, cells) = link();
+    // What `Consumer::sleep` announces.
+    let sleeps = |number| cells.reply().asleep.store(number, Ordering::Relaxed);
+    sleeps(1);
+    post(&mut producer, 1);
+    assert!(
+        producer.ring_early(),
+        "it begins before the lock is released"
+    );
+    sleeps(0);
+    assert_eq!(consumer.next(), Next::Run);
+    sleeps(2);
+    assert!(!producer.ring_posted(), "it waits for memory");
+    sleeps(0);
+    consumer.finish(false, 0, None);
+    sleeps(3);
+    assert!(!producer.ring_posted(), "it has nothing to do");
+    let second = post(&mut producer, 2);
+    let third = post(&mut producer, 3);
+    assert!(matches!(producer.retract(third), Retract::Taken { .. }));
+    assert!(producer.ring_posted(), "job {second} is queued");
+    assert!(!producer.ring_posted(), "once for each sleep");
+}
+
+#[test]
 fn neighbours_see_cores_and_lanes_that_wait_for_one() {
     let cells = || -> &'static LinkCells<4> { Box::leak(Box::new(LinkCells::on_heap())) };
     let (one, two) = (cells(), cells());

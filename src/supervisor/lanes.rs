@@ -177,7 +177,7 @@ impl Lanes {
             while left != 0 {
                 let bit = left.trailing_zeros() as usize;
                 left &= left - 1;
-                self.lanes[word * 64 + bit].producer.ring();
+                self.lanes[word * 64 + bit].producer.ring_posted();
                 crate::sync::point!("submit.rung");
             }
         }
