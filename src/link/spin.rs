@@ -33,8 +33,6 @@ impl SpinLimit {
         mut ready: impl FnMut() -> bool,
         peer_core: impl Fn() -> Option<u32>,
     ) -> bool {
-        // Relaxed: a hint, which guards no memory.
-        let limit = Duration::from_nanos(self.0.load(Ordering::Relaxed).into());
         loop {
             for _ in 0..POLLS {
                 if ready() {
@@ -42,10 +40,17 @@ impl SpinLimit {
                 }
                 std::hint::spin_loop();
             }
-            if start.elapsed() >= limit || peer_core() == Some(cores::current()) {
+            if !self.goes_on(start, peer_core()) {
                 return false;
             }
         }
+    }
+
+    /// Whether a thread that has spun since `start` may spin on. `peer_core`: the core of the peer, if that is awake.
+    pub(crate) fn goes_on(&self, start: Instant, peer_core: Option<u32>) -> bool {
+        // Relaxed: a hint, which guards no memory.
+        let limit = Duration::from_nanos(self.0.load(Ordering::Relaxed).into());
+        start.elapsed() < limit && peer_core != Some(cores::current())
     }
 
     /// Learns from a wait that [`poll`](Self::poll) did not end: how long it took in all, and the core on which the

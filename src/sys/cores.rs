@@ -1,11 +1,18 @@
 //! Core affinity of threads.
 
+use std::cell::Cell;
+
 use nix::errno::Errno;
 
 use super::inject::allowed;
 
 /// Number of cores that a `cpu_set_t` can name.
 const LIMIT: usize = libc::CPU_SETSIZE as usize;
+
+/// A move or a yield that takes longer has put the thread behind another program, and did not pay.
+const QUICK_NS: u64 = 300_000;
+/// Max time between two attempts at what did not pay.
+const MAX_INTERVAL_NS: u64 = 1_000_000_000;
 
 /// The core on which the calling thread runs at this moment.
 #[inline]
@@ -41,6 +48,48 @@ pub fn leave(cores: impl IntoIterator<Item = u32>) -> bool {
         let _ = set_affinity(&before);
     }
     true
+}
+
+/// When a thread last attempted something that pays unless other programs are busy, such as a move, and how long it has
+/// to wait for the next time. The interval doubles with each attempt that did not pay. Times are monotonic nanoseconds.
+#[derive(Debug)]
+pub struct Attempts {
+    min_interval_ns: u64,
+    interval_ns: Cell<u64>,
+    last: Cell<u64>,
+}
+
+impl Attempts {
+    /// The first attempt is due this long after `last`.
+    pub fn new(min_interval_ns: u64, last: u64) -> Self {
+        Self {
+            min_interval_ns,
+            interval_ns: Cell::new(min_interval_ns),
+            last: Cell::new(last),
+        }
+    }
+
+    /// Whether another attempt may be made at this time.
+    pub fn is_due(&self, now: u64) -> bool {
+        now.saturating_sub(self.last.get()) >= self.interval_ns.get()
+    }
+
+    /// Records an attempt that took from `start` to `end`.
+    pub fn record(&self, start: u64, end: u64) {
+        let has_paid = end.saturating_sub(start) <= QUICK_NS;
+        let next = match has_paid {
+            true => self.min_interval_ns,
+            false => (self.interval_ns.get() * 2).min(MAX_INTERVAL_NS),
+        };
+        self.interval_ns.set(next);
+        self.last.set(end);
+    }
+
+    /// When the last attempt ended.
+    #[cfg(test)]
+    pub fn last(&self) -> u64 {
+        self.last.get()
+    }
 }
 
 fn empty_set() -> libc::cpu_set_t {
@@ -101,6 +150,27 @@ mod tests {
         // SAFETY: `set` is an initialised set and the numbers lie within it.
         let mut allowed = (0..LIMIT).filter(|&core| unsafe { libc::CPU_ISSET(core, &set) });
         allowed.next().zip(allowed.next())
+    }
+
+    #[test]
+    fn what_does_not_pay_is_attempted_less_and_less() {
+        const MIN: u64 = 100_000;
+        let moves = Attempts::new(MIN, 0);
+        let mut now = MIN;
+        let mut intervals = Vec::new();
+        for _ in 0..16 {
+            assert!(moves.is_due(now));
+            moves.record(now, now + QUICK_NS + 1);
+            now += QUICK_NS + 1;
+            let interval = moves.interval_ns.get();
+            assert!(!moves.is_due(now + interval - 1));
+            now += interval;
+            intervals.push(interval);
+        }
+        assert_eq!(intervals[..2], [2 * MIN, 4 * MIN]);
+        assert_eq!(intervals[15], MAX_INTERVAL_NS);
+        moves.record(now, now + QUICK_NS);
+        assert!(moves.is_due(now + QUICK_NS + MIN));
     }
 
     #[test]

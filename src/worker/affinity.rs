@@ -11,7 +11,7 @@ use std::thread;
 use super::lane::WorkerContext;
 use crate::link::{LinkCells, Neighbours};
 use crate::sys::clock::monotonic_ns;
-use crate::sys::cores;
+use crate::sys::cores::{self, Attempts};
 
 /// Min time between two looks at the other lanes, per lane: a look costs both sides a cache line.
 const LOOK_INTERVAL_NS: u64 = 50_000;
@@ -19,10 +19,6 @@ const LOOK_INTERVAL_NS: u64 = 50_000;
 const YIELD_INTERVAL_NS: u64 = 500_000;
 /// Min time on a core before a move.
 const MOVE_INTERVAL_NS: u64 = 100_000;
-/// A move or a yield that takes longer has put the lane behind another program, and did not pay.
-const QUICK_NS: u64 = 300_000;
-/// Max time between two attempts at what did not pay.
-const MAX_INTERVAL_NS: u64 = 1_000_000_000;
 
 /// The core affinity of one lane.
 #[derive(Debug)]
@@ -38,40 +34,6 @@ pub(super) struct Affinity {
     yields: Attempts,
     /// Moves to another core.
     moves: Attempts,
-}
-
-/// When something was last attempted that pays unless other programs are busy, and how long it has to wait for the
-/// next time. The interval doubles with each attempt that did not pay.
-#[derive(Debug)]
-struct Attempts {
-    min_interval_ns: u64,
-    interval_ns: Cell<u64>,
-    last: Cell<u64>,
-}
-
-impl Attempts {
-    fn new(min_interval_ns: u64, last: u64) -> Self {
-        Self {
-            min_interval_ns,
-            interval_ns: Cell::new(min_interval_ns),
-            last: Cell::new(last),
-        }
-    }
-
-    fn is_due(&self, now: u64) -> bool {
-        now.saturating_sub(self.last.get()) >= self.interval_ns.get()
-    }
-
-    /// An attempt took from `start` to `end`.
-    fn record(&self, start: u64, end: u64) {
-        let has_paid = end.saturating_sub(start) <= QUICK_NS;
-        let next = match has_paid {
-            true => self.min_interval_ns,
-            false => (self.interval_ns.get() * 2).min(MAX_INTERVAL_NS),
-        };
-        self.interval_ns.set(next);
-        self.last.set(end);
-    }
 }
 
 impl Affinity {
@@ -183,34 +145,14 @@ mod tests {
             let left = published() != Some(core);
             // It does not move again at once, even if the other lane follows.
             other.set_core(published().unwrap_or(core));
-            let moved = affinity.moves.last.get();
+            let moved = affinity.moves.last();
             affinity.find_own_core(moved + MOVE_INTERVAL_NS - 1);
-            assert_eq!(affinity.moves.last.get(), moved);
+            assert_eq!(affinity.moves.last(), moved);
             affinity.before_sleep();
             assert_eq!(published(), None);
             left
         };
         thread::spawn(lane).join().expect("the lane's thread")
-    }
-
-    #[test]
-    fn what_does_not_pay_is_attempted_less_and_less() {
-        let moves = Attempts::new(MOVE_INTERVAL_NS, 0);
-        let mut now = MOVE_INTERVAL_NS;
-        let mut intervals = Vec::new();
-        for _ in 0..16 {
-            assert!(moves.is_due(now));
-            moves.record(now, now + QUICK_NS + 1);
-            now += QUICK_NS + 1;
-            let interval = moves.interval_ns.get();
-            assert!(!moves.is_due(now + interval - 1));
-            now += interval;
-            intervals.push(interval);
-        }
-        assert_eq!(intervals[..2], [2 * MOVE_INTERVAL_NS, 4 * MOVE_INTERVAL_NS]);
-        assert_eq!(intervals[15], MAX_INTERVAL_NS);
-        moves.record(now, now + QUICK_NS);
-        assert!(moves.is_due(now + QUICK_NS + MOVE_INTERVAL_NS));
     }
 
     #[test]

@@ -8,12 +8,18 @@ use std::time::{Duration, Instant};
 use super::control::{Control, Handle, StreamStats, Wanted};
 use super::error::StreamError;
 use super::flow::{BoxFlow, Driver, Event};
+use crate::link::SpinLimit;
+use crate::sys::clock::monotonic_ns;
+use crate::sys::cores::Attempts;
 
-/// A sleep shorter than this costs more than polling again.
+/// After a sleep shorter than this, the driver stays on its core.
 const SHORT_SLEEP: Duration = Duration::from_micros(60);
 
-/// Least time between two moves of the driver to another core.
-const STAY_ON_CORE: Duration = Duration::from_millis(1);
+/// Least time between two moves of the driver to another core, in nanoseconds.
+const MOVE_INTERVAL_NS: u64 = 1_000_000;
+
+/// Pauses between two passes of a driver that polls.
+const PAUSES: u32 = 32;
 
 /// Interval between passes over all jobs while results are ready.
 const PASS_INTERVAL: Duration = Duration::from_micros(20);
@@ -29,10 +35,10 @@ pub struct Run<'a, T> {
     flow: Option<BoxFlow<'a, T>>,
     driver: Driver<'a>,
     control: Arc<Control>,
-    /// Whether the driver polls instead of sleeping, because jobs end soon.
-    is_polling: bool,
-    /// When the driver last moved to another core.
-    moved_core: Option<Instant>,
+    /// How long the driver polls before it sleeps.
+    spin_limit: SpinLimit,
+    /// Moves of the driver to another core.
+    moves: Attempts,
 }
 
 impl<'a, T> Run<'a, T> {
@@ -41,8 +47,8 @@ impl<'a, T> Run<'a, T> {
             flow: Some(flow),
             driver,
             control,
-            is_polling: false,
-            moved_core: None,
+            spin_limit: SpinLimit::new(),
+            moves: Attempts::new(MOVE_INTERVAL_NS, 0),
         }
     }
 
@@ -93,24 +99,24 @@ impl<'a, T> Run<'a, T> {
                 continue;
             }
             let since = *idle.get_or_insert_with(Instant::now);
-            if self.is_polling && since.elapsed() < SHORT_SLEEP {
-                std::thread::yield_now();
+            let shared = driver.engine.shared();
+            let core_beside_a_lane = || shared.and_then(|shared| shared.core_beside_a_lane());
+            if self.spin_limit.goes_on(since, core_beside_a_lane()) {
+                (0..PAUSES).for_each(|_| std::hint::spin_loop());
                 continue;
             }
             self.control.publish(driver.stats);
             if !flow.listen(&mut Context::from_waker(driver.waker())) {
                 let asleep = Instant::now();
                 self.control.sleep();
-                self.is_polling = asleep.elapsed() < SHORT_SLEEP;
-                let moved_lately = |at: Instant| at.elapsed() < STAY_ON_CORE;
-                let stays = self.is_polling || self.moved_core.is_some_and(moved_lately);
-                if !stays
-                    && driver
-                        .engine
-                        .shared()
-                        .is_some_and(|shared| shared.step_aside())
+                let lane_core = core_beside_a_lane().unwrap_or(u32::MAX);
+                self.spin_limit.learn(since.elapsed(), lane_core);
+                let now = monotonic_ns();
+                if asleep.elapsed() >= SHORT_SLEEP
+                    && self.moves.is_due(now)
+                    && shared.is_some_and(|shared| shared.step_aside())
                 {
-                    self.moved_core = Some(Instant::now());
+                    self.moves.record(now, monotonic_ns());
                 }
             }
             idle = None;

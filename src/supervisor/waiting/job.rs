@@ -189,6 +189,13 @@ impl Supervisor {
         kernels().any(|core| core == here) && cores::leave(kernels())
     }
 
+    /// The core of this thread, if a lane is awake there.
+    pub(crate) fn core_beside_a_lane(&self) -> Option<u32> {
+        let here = cores::current();
+        let mut lanes = self.cells.iter().filter_map(|cells| cells.awake_core());
+        lanes.any(|core| core == here).then_some(here)
+    }
+
     /// Polls for the answer of a job, or stores the waker.
     pub(crate) fn poll<R>(
         &self,
