@@ -14,7 +14,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::{getpid, getppid};
 
-use super::{BenchError, ipc, page, program, service, spawn, stream};
+use super::{BenchError, hog, ipc, page, program, service, spawn, stream};
 
 /// The environment variable that marks a baseline's worker: process id of the parent, role, arguments of the role.
 pub(super) const MARKER: &str = "ARENITE_BASELINE";
@@ -34,6 +34,8 @@ pub(super) enum Role {
     Photos,
     /// Executes the program that its arguments name.
     Program,
+    /// Uses the processor all the time, with this nice value.
+    Hog { nice: i32 },
     /// Serves a kernel at this socket, with this number of workers.
     Service { workers: usize, socket: String },
 }
@@ -47,6 +49,7 @@ impl Role {
             Self::OneByte => "one-byte".to_owned(),
             Self::Photos => "photos".to_owned(),
             Self::Program => "program".to_owned(),
+            Self::Hog { nice } => format!("hog {nice}"),
             Self::Service { workers, socket } => format!("service {workers} {socket}"),
         }
     }
@@ -65,6 +68,9 @@ impl Role {
             "one-byte" => Self::OneByte,
             "photos" => Self::Photos,
             "program" => Self::Program,
+            "hog" => Self::Hog {
+                nice: words.next()?.parse().ok()?,
+            },
             "service" => Self::Service {
                 workers: words.next()?.parse().ok()?,
                 socket: words.next()?.to_owned(),
@@ -106,6 +112,7 @@ fn run(marker: &str) -> Result<(), BenchError> {
         Role::OneByte => spawn::answer_one_byte(),
         Role::Photos => program::resize_in_threads(),
         Role::Program => program::become_program(),
+        Role::Hog { nice } => hog::burn(nice),
         Role::Service { workers, socket } => service::answer(workers, Path::new(&socket)),
     }
 }

@@ -17,6 +17,7 @@
 pub mod cases;
 mod child;
 mod error;
+mod hog;
 mod ipc;
 mod linux;
 mod page;

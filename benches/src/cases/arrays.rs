@@ -93,7 +93,7 @@ pub(super) fn expected_checksum(pictures: &[Vec<u8>]) -> u64 {
     checksum(small.iter().map(Vec::as_slice))
 }
 
-fn rayon_images(setup: &Setup, pictures: &Pictures) -> Result<Running, BenchError> {
+pub(super) fn rayon_images(setup: &Setup, pictures: &Pictures) -> Result<Running, BenchError> {
     let pool = rayon_pool(setup)?;
     let pictures = pictures.get();
     let expected = expected_checksum(&pictures);
@@ -125,7 +125,7 @@ fn one_thread_images(_: &Setup, pictures: &Pictures) -> Result<Running, BenchErr
     }))
 }
 
-fn stream_images(
+pub(super) fn stream_images(
     setup: &Setup,
     kind: StreamKind,
     pictures: &Pictures,

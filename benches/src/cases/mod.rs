@@ -5,6 +5,7 @@
 
 mod actor;
 mod arrays;
+mod busy;
 mod graphs;
 mod handover;
 mod idle;
@@ -328,6 +329,7 @@ pub fn all(setup: &Setup) -> Vec<Case> {
     cases.extend(arrays::cases(setup, &arrays::pictures()));
     // Pictures of their own, so that memory is released with the cases that need it.
     cases.extend(protection::cases(setup, &arrays::pictures()));
+    cases.extend(busy::cases(setup));
     cases.extend(numbers::cases(setup));
     cases.extend(start::cases());
     cases.extend(memory::cases());

@@ -126,7 +126,7 @@ pub(super) fn timed_after_pauses(
     Ok(Reading::Each(each))
 }
 
-fn rayon_hot(setup: &Setup) -> Result<Running, BenchError> {
+pub(super) fn rayon_hot(setup: &Setup) -> Result<Running, BenchError> {
     let pool = rayon_pool(setup)?;
     Ok(Box::new(move |times| {
         timed(times, |i| {
@@ -144,7 +144,7 @@ fn rayon_idle(setup: &Setup) -> Result<Running, BenchError> {
     }))
 }
 
-fn rayon_rate(setup: &Setup) -> Result<Running, BenchError> {
+pub(super) fn rayon_rate(setup: &Setup) -> Result<Running, BenchError> {
     let pool = rayon_pool(setup)?;
     Ok(Box::new(move |times| {
         timed(times, |_| {
@@ -195,7 +195,7 @@ fn stream_idle(kind: StreamKind) -> Result<Running, BenchError> {
     }))
 }
 
-fn stream_rate(setup: &Setup, kind: StreamKind) -> Result<Running, BenchError> {
+pub(super) fn stream_rate(setup: &Setup, kind: StreamKind) -> Result<Running, BenchError> {
     let mut peers = pool::streams(kind, setup.workers)?;
     Ok(Box::new(move |times| {
         timed(times, |_| pool::run_noops(&mut peers, JOBS))

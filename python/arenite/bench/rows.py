@@ -1,8 +1,13 @@
 """What is measured. Each row does the same work in every system, and checks the results after the clock has stopped."""
 
+import os
+import socket
+import subprocess
+import sys
 import time
 
 from . import child, store_rows, table_rows, work
+from .peer import Peer
 from .row import Goal, Row, check, timed
 
 PHOTOS, SHAPE, SMALL = 64, (1826, 1826, 3), (224, 224, 3)
@@ -266,6 +271,78 @@ class InChild(Row):
         return child.run(self.name, key, workers)
 
 
+class Busy:
+    """A row beside other programs that use the processor all the time, two for each core, with this nice value."""
+
+    nice = 0
+
+    def prepare(self):
+        super().prepare()
+        self.programs = []
+        # They end with this program, however it ends. In its session: Linux may divide the processor by sessions first.
+        burn = f"import os\nos.nice({self.nice})\nwhile os.getppid() == {os.getpid()}: sum(range(10000))"
+        for _ in range(2 * len(os.sched_getaffinity(0))):
+            self.programs.append(subprocess.Popen([sys.executable, "-I", "-S", "-c", burn]))
+
+    def finish(self):
+        for program in self.programs:
+            program.kill()
+            program.wait()
+        super().finish()
+
+
+class BusyRoundTrip(Busy, RoundTrip):
+    name, title = "busy-rtt", "a no-op: submit, wait; mean of 200, beside busy programs"
+    goals = [Goal("<=", 2, "Unix socket, echo"), Goal("<=", 1, "pool")]
+
+    def prepare(self):
+        self.peer = Peer("echo")
+        super().prepare()
+
+    def finish(self):
+        super().finish()
+        self.peer.close()
+
+    def baselines(self):
+        echo = socket.socket(socket.AF_UNIX)
+        echo.connect(self.peer.places["echo"])
+        message = b"no-op".ljust(64)
+
+        def sample():
+            begin = time.perf_counter()
+            for _ in range(self.calls):
+                echo.sendall(message)
+                check(echo.recv(4096) == message, "echo")
+            return (time.perf_counter() - begin) / self.calls * 1e6
+
+        return {"Unix socket, echo": sample}
+
+
+class BusyRoundTripNice(BusyRoundTrip):
+    name, title = "busy-rtt-nice", "the same beside programs at nice 10"
+    nice = 10
+
+
+class BusyMap(Busy, Map):
+    name, title = "busy-map", "10,000 squares by map, chunksize=1, beside busy programs"
+    goals = [Goal(">=", 1, "pool")]
+
+
+class BusyMapNice(BusyMap):
+    name, title = "busy-map-nice", "the same beside programs at nice 10"
+    nice = 10
+
+
+class BusyImages(Busy, ResizeCopied):
+    name, title = "busy-images", "64 photos of 10 MB to 224×224, from ordinary memory, beside busy programs"
+    goals = [Goal("<=", 1, "pool")]
+
+
+class BusyImagesNice(BusyImages):
+    name, title = "busy-images-nice", "the same beside programs at nice 10"
+    nice = 10
+
+
 class Start(InChild):
     name, title, unit = "start", "from the constructor to the first result, in a new program", "ms"
     goals = [Goal("<=", 0.3, "loky")]
@@ -301,6 +378,12 @@ ALL = {
         SquareArray,
         JoblibShared,
         GridSearch,
+        BusyRoundTrip,
+        BusyRoundTripNice,
+        BusyMap,
+        BusyMapNice,
+        BusyImages,
+        BusyImagesNice,
         *table_rows.ROWS,
         *store_rows.ROWS,
         Start,

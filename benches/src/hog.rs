@@ -1,0 +1,50 @@
+//! Other programs that use the processor all the time.
+
+use std::hint::black_box;
+use std::io::{Read, Write};
+
+use super::BenchError;
+use super::child::{Child, Role};
+
+/// Running hogs, two for each core; killed and waited for on drop.
+#[derive(Debug)]
+pub(super) struct Hogs {
+    /// Only held: dropping kills them.
+    _children: Vec<Child>,
+}
+
+impl Hogs {
+    /// Starts hogs with this nice value. Returns when all run.
+    pub(super) fn start(nice: i32) -> Result<Self, BenchError> {
+        let cores = std::thread::available_parallelism()
+            .map_err(|error| BenchError::io("count the cores", error))?;
+        let mut children = Vec::new();
+        for _ in 0..2 * cores.get() {
+            let (from, to) = std::io::pipe()
+                .map_err(|error| BenchError::io("create a pipe for a hog", error))?;
+            let child = Child::start("hog", &Role::Hog { nice }, None, Some(to.into()))?;
+            children.push((child, from));
+        }
+        for (child, from) in &mut children {
+            from.read_exact(&mut [0])
+                .map_err(|_| child.unresponsive())?;
+        }
+        let children = children.into_iter().map(|(child, _)| child).collect();
+        Ok(Self {
+            _children: children,
+        })
+    }
+}
+
+/// A hog: writes one byte, then burns until it is killed.
+pub(super) fn burn(nice: i32) -> Result<(), BenchError> {
+    rustix::process::nice(nice).map_err(|error| BenchError::io("change the nice value", error))?;
+    let mut out = std::io::stdout();
+    out.write_all(&[1])
+        .and_then(|()| out.flush())
+        .map_err(|error| BenchError::io("write one byte", error))?;
+    let mut turns = 0_u64;
+    loop {
+        turns = black_box(turns).wrapping_add(1);
+    }
+}
