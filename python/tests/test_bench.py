@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import uuid
 import xml.etree.ElementTree
 from pathlib import Path
 
@@ -133,6 +134,17 @@ def test_a_killed_program_leaves_nothing(who):
                 assert child.marked(mark)
                 program.kill()
             harness.until(lambda: not child.marked(mark), "the other program and its workers to end")
+
+
+def test_busy_programs_end_with_the_one_that_measures():
+    start = "from arenite.bench import rows; rows.BusyMap().prepare(); print(flush=True); input()"
+    mark = uuid.uuid4().hex
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "env": {**os.environ, child.MARK: mark}}
+    with subprocess.Popen([sys.executable, "-c", start], **pipes) as program:
+        program.stdout.readline()
+        assert len(child.marked(mark)) == 1 + 2 * len(os.sched_getaffinity(0))
+        program.kill()
+    harness.until(lambda: not child.marked(mark), "the busy programs to end")
 
 
 def test_a_wrong_element_is_no_figure():
