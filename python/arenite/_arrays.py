@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Shape = int | tuple[int, ...]
 
+#: Read-only arrays below this size lie side by side in the arena, others on pages of their own.
+PACKED = 64 << 10
+
 
 class Mut:
     """An array that is lent to one task for writing: see `mut`."""
@@ -73,12 +76,16 @@ def make(arena: _pickle.Arena, shape: Shape, dtype: DTypeLike, order: Any, zeroe
     return numpy.ndarray(model.shape, kind, buffer=buffer, order=order)
 
 
-def share(arena: _pickle.Arena, value: Any, count: Any) -> Any:
+def share(arena: _arenite.Engine, value: Any, count: Any) -> Any:
     """Returns the value with its memory in the arena, read-only. `count` is told how many bytes were copied."""
     if type(value) is numpy.ndarray and not value.dtype.hasobject and value.nbytes:
         address = value.__array_interface__["data"][0]
         if value.flags.c_contiguous and arena.find(address, value.nbytes) is not None:
             shared = value.view()
+        elif value.nbytes < PACKED:
+            # It is never lent, so it needs no pages of its own. This counts the copy.
+            buffer: Any = arena.copy(value.tobytes())
+            shared = numpy.ndarray(value.shape, value.dtype, buffer=buffer)
         else:
             shared = make(arena, value.shape, value.dtype, "C", False)
             numpy.copyto(shared, value)

@@ -84,6 +84,20 @@ def test_a_view_keeps_its_memory():
         assert all((other == 7).all() for other in others)
 
 
+def test_small_shared_arrays_lie_side_by_side():
+    originals = [np.arange(number, number + 10, dtype="u1") for number in range(200)]
+    with arenite.Executor(max_workers=1) as executor:
+        # What the worker itself is given comes before.
+        assert executor.submit(total, originals[0]).result() == 45
+        before = executor.stats().used_bytes
+        shared = [executor.share(array) for array in originals]
+        # A cache line each, not a page.
+        assert executor.stats().used_bytes - before == 64 * len(shared)
+        assert list(executor.map(total, shared)) == [array.sum() for array in originals]
+        assert not any(array.flags.writeable for array in shared)
+        assert all(executor.share(array).ctypes.data == array.ctypes.data for array in shared)
+
+
 @pytest.mark.parametrize("place", ["share", "heap"])
 @pytest.mark.filterwarnings("ignore:the matrix subclass")
 @pytest.mark.parametrize(
