@@ -216,6 +216,17 @@ pub(crate) fn pin_socket_folder() {
     }
 }
 
+/// The name of a socket, in a folder of its own. Dropping it removes both.
+struct SocketName(PathBuf);
+
+impl Drop for SocketName {
+    fn drop(&mut self) {
+        // On failure the channel removes them when it is dropped.
+        let _ = fs::remove_file(&self.0);
+        let _ = self.0.parent().map(fs::remove_dir);
+    }
+}
+
 impl Server {
     pub(crate) fn new() -> Result<Self, HandshakeError> {
         let folder = folder::choose().map_err(HandshakeError::Channel)?;
@@ -226,7 +237,8 @@ impl Server {
             let (server, name) = catch_unwind(IpcOneShotServer::new)
                 .map_err(|_| wrong("none can be created there"))?
                 .map_err(channel)?;
-            let socket = sys::socket::open(Path::new(&name)).map_err(channel)?;
+            let name = SocketName(name.into());
+            let socket = sys::socket::open(&name.0).map_err(channel)?;
             Ok((server, name, socket))
         };
         let is_private = |socket: &OwnedFd| sys::socket::is_private(socket.as_fd());
@@ -241,10 +253,7 @@ impl Server {
             }
         }
         crate::sync::point!("spawn.named");
-        let name = Path::new(&name);
-        // On failure the channel removes them when dropped.
-        let _ = fs::remove_file(name);
-        let _ = name.parent().map(fs::remove_dir);
+        drop(name);
         Ok(Self {
             server,
             socket: Arc::new(socket),

@@ -54,11 +54,23 @@ const OURS: &[libc::c_long] = &[
 /// What ends a program for which a call is refused, whatever library it uses: the C library, its loader and Rust's
 /// standard library do not handle it.
 const INDISPENSABLE: &[(libc::c_long, &str)] = &[
+    (
+        libc::SYS_close,
+        "the standard library panics where a folder cannot be closed",
+    ),
     (libc::SYS_exit_group, "no process can end"),
     (libc::SYS_exit, "no thread can end"),
     (libc::SYS_futex, "no lock can be waited for"),
+    (
+        libc::SYS_rseq,
+        "glibc ends a program whose second thread is refused it",
+    ),
     (libc::SYS_rt_sigreturn, "no signal handler can return"),
     (libc::SYS_write, "the program cannot say how it fares"),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_unlink, "the name of a socket cannot be removed"),
+    #[cfg(not(target_arch = "x86_64"))]
+    (libc::SYS_unlinkat, "the name of a socket cannot be removed"),
 ];
 
 /// How a program fared, or what is not acceptable about its end.
