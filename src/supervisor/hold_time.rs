@@ -9,8 +9,8 @@ use crate::sys::clock;
 
 /// The longest that one thread may work with the lock held. A release build stays below a millisecond. This is a build
 /// for tests: the library is hardly optimized, each step looks for kill points, and a virtual machine that is given no
-/// core for a while counts that as work.
-const LONGEST: Duration = Duration::from_millis(10);
+/// core for a while (tens of milliseconds on a crowded host) counts that as work.
+const LONGEST: Duration = Duration::from_millis(50);
 
 /// The lock is held since the thread had worked this long, by this caller.
 ///

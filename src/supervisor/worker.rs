@@ -60,7 +60,7 @@ const MOST_REMEMBERED: usize = 8;
 pub(super) struct Worker {
     /// Changed by `EngineState::set_status` alone.
     status: Status,
-    process: Option<Process>,
+    process: Option<Arc<Process>>,
     /// Counts the processes, so that a late report about an earlier one is recognized. Changed by
     /// `EngineState::next_generation` alone.
     generation: u32,
@@ -135,17 +135,17 @@ impl Worker {
 
     // ---- its process ------------------------------------------------------------------------
 
-    pub(super) fn process(&self) -> Option<&Process> {
+    pub(super) fn process(&self) -> Option<&Arc<Process>> {
         self.process.as_ref()
     }
 
     /// Its process was started.
     pub(super) fn set_process(&mut self, process: Process) {
-        self.process = Some(process);
+        self.process = Some(Arc::new(process));
     }
 
     /// Its process has ended, or cannot be watched.
-    pub(super) fn take_process(&mut self) -> Option<Process> {
+    pub(super) fn take_process(&mut self) -> Option<Arc<Process>> {
         self.process.take()
     }
 

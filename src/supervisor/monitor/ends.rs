@@ -25,10 +25,8 @@ impl Monitor {
     /// Begins the recovery of a worker whose pidfd is readable: confirms the exit, so that nothing the worker could
     /// write changes any more, and collects what is known of its end.
     pub(super) fn reap(&mut self, index: usize) {
-        let state = self.shared.lock();
-        let Some(process) = process_of(&state.workers, index) else {
-            return;
-        };
+        let process = process_of(&self.shared.lock().workers, index).cloned();
+        let Some(process) = process else { return };
         crate::sync::point!("recover.noticed");
         let exit = match process.pidfd.try_exit_of_group() {
             Ok(Some(exit)) => exit,
@@ -38,13 +36,13 @@ impl Monitor {
         crate::sync::point!("recover.confirmed");
         let _ = self.poller.remove(process.pidfd.as_fd());
         let _ = self.poller.remove(process.event.as_fd());
-        let handshake = process.handshake.clone();
+        let state = self.shared.lock();
         let starting = state.workers[index].status() == Status::Starting;
         let code = state.workers[index].code().cloned();
         let ours = !state.workers[index].kill_reasons().is_empty() || state.lifecycle.closes_now();
         drop(state);
         if starting {
-            handshake.release();
+            process.handshake.release();
             // What it reported last may still be on its way, in the thread of its handshake, which ends now that its
             // peer is gone. There is a limit, because a process that the worker left behind may hold the channel open.
             if let Some(over) = self.handshakes.remove(&index) {
@@ -52,6 +50,7 @@ impl Monitor {
             }
             self.take_refusals();
         }
+        drop(process);
         let refused = self.refusals.remove(&index);
         let mut words = self.outputs.finish(&self.shared, index);
         // The link of its first lane has the notes of the whole process.

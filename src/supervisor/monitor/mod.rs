@@ -397,6 +397,6 @@ pub(in crate::supervisor) fn idle(passed: Duration, slept: Duration, worked: Dur
 }
 
 /// The process of this worker, while there is one.
-fn process_of(workers: &[Worker], index: usize) -> Option<&Process> {
+fn process_of(workers: &[Worker], index: usize) -> Option<&Arc<Process>> {
     workers.get(index)?.process()
 }
