@@ -2,15 +2,111 @@
 
 use std::ops::Range;
 
+use smallvec::SmallVec;
+
 use super::actor::actor_of;
 use super::error::{Because, Crash, Failed, JobError, JobErrorKind, LostJobs, WorkerExit};
 use super::groups::fails_together;
 use super::lane::NO_RECORD;
 use super::record::{JobId, NO_GRAPH, Outcome, Stage};
 use super::reply::{Read, Unreadable, read_guarded};
+use super::shared::Supervisor;
 use super::state::EngineState;
+use crate::arena::{Arena, Extent, Offset};
 use crate::kernel::Receiving;
-use crate::kernel::wire::{ReplyReader, WordReader};
+use crate::kernel::wire::{ReceivedArray, ReplyReader, WordReader};
+
+/// What a worker did whose reply is no value of its kernel.
+fn malformed() -> JobErrorKind {
+    let why = "a reply that its kernel cannot have sent";
+    JobErrorKind::Lost(WorkerExit::Protocol(why.into()))
+}
+
+/// An answer that was taken from its record.
+#[derive(Debug)]
+pub(super) enum TakenAnswer<R> {
+    Read(Result<R, JobError>),
+    /// A long value, to be read without the lock: see [`Supervisor::read`].
+    Unread(Box<Unread>),
+}
+
+/// A value whose words lie in the arena. They are copied before they are read: the worker may be able to change them.
+#[derive(Debug)]
+pub(super) struct Unread {
+    words: ReceivedArray,
+    arrays: SmallVec<[ReceivedArray; 1]>,
+    /// Lane and generation of its worker.
+    sender: (u32, u32),
+    /// The job's error if it cannot be read.
+    error: JobError,
+}
+
+/// A value that could not be read.
+pub(super) struct UnreadFailed {
+    error: JobError,
+    /// The worker to blame.
+    sender: Option<(u32, u32)>,
+}
+
+impl UnreadFailed {
+    fn condemn(&self, state: &mut EngineState) {
+        if let Some(sender) = self.sender {
+            state.condemn_sender(sender);
+        }
+    }
+}
+
+impl Unread {
+    fn read<R>(self, arena: &Arena, read: Read<R>) -> Result<Result<R, JobError>, UnreadFailed> {
+        let Self {
+            words,
+            arrays,
+            sender,
+            error,
+        } = self;
+        let at = words.block.extent().at;
+        let copied = arena.copy_words(Extent {
+            at: Offset::new(at.region(), at.offset() + words.skip),
+            len: words.len,
+        });
+        drop(words);
+        let value = match &copied {
+            Ok(copied) => {
+                let words = WordReader::new(copied);
+                let arrays = arrays.into_iter();
+                let mut reply = Receiving(ReplyReader { words, arrays });
+                read_guarded(|| read(&mut reply))
+            }
+            Err(_) => Err(Unreadable::Malformed),
+        };
+        value.map(Ok).map_err(|why| match why {
+            Unreadable::Malformed => UnreadFailed {
+                error,
+                sender: Some(sender),
+            },
+            Unreadable::CheckPanicked(kind) => UnreadFailed {
+                error: error.with_kind(kind),
+                sender: None,
+            },
+        })
+    }
+}
+
+impl Supervisor {
+    /// Reads an answer that was taken with the lock held. To be called without it.
+    pub(super) fn read<R>(&self, taken: TakenAnswer<R>, read: Read<R>) -> Result<R, JobError> {
+        let unread = match taken {
+            TakenAnswer::Read(answer) => return answer,
+            TakenAnswer::Unread(unread) => unread,
+        };
+        unread.read(&self.arena, read).unwrap_or_else(|failed| {
+            let mut state = self.lock();
+            failed.condemn(&mut state);
+            self.unlock(state);
+            Err(failed.error)
+        })
+    }
+}
 
 impl EngineState {
     /// Answers a job, and wakes what waits for it in this process.
@@ -123,18 +219,36 @@ impl EngineState {
         words.unwrap_or_default()
     }
 
-    /// Takes the answer of a job, if it is there.
+    /// Takes the answer of a job, if it is there. Reads also values that could be read without the lock.
     #[inline]
     pub(super) fn try_take<R>(&mut self, id: JobId, read: Read<R>) -> Option<Result<R, JobError>> {
+        Some(match self.take(id, read)? {
+            TakenAnswer::Read(answer) => answer,
+            TakenAnswer::Unread(unread) => {
+                unread.read(&self.arena, read).unwrap_or_else(|failed| {
+                    failed.condemn(self);
+                    Err(failed.error)
+                })
+            }
+        })
+    }
+
+    /// Takes the answer of a job, if it is there. The value may be left to be read without the lock, by
+    /// [`Supervisor::read`].
+    #[inline]
+    pub(super) fn take<R>(&mut self, id: JobId, read: Read<R>) -> Option<TakenAnswer<R>> {
         let record = self.records.get(id);
         if record.stage != Stage::Answered {
             return None;
+        }
+        if matches!(record.outcome, Some(Outcome::InArena(_))) {
+            return Some(TakenAnswer::Unread(self.take_unread(id.index)));
         }
         let outcome = record.outcome.take();
         let words: &[u64] = match &outcome {
             Some(Outcome::Inline { len }) => &record.payload[..*len as usize],
             Some(Outcome::Long(words)) => words,
-            Some(Outcome::Bare | Outcome::Failed(_)) | None => &[],
+            Some(Outcome::Bare | Outcome::InArena(_) | Outcome::Failed(_)) | None => &[],
         };
         let answer = match &outcome {
             Some(Outcome::Failed(error)) => Err(error.clone()),
@@ -146,24 +260,42 @@ impl EngineState {
             }
         };
         self.records.remove(id.index);
-        Some(answer)
+        Some(TakenAnswer::Read(answer))
+    }
+
+    #[cold]
+    fn take_unread(&mut self, index: u32) -> Box<Unread> {
+        // Until it is known whether it can be read.
+        let error = self.failed_here(index, malformed());
+        let record = self.records.at(index);
+        let Some(Outcome::InArena(words)) = record.outcome.take() else {
+            unreachable!("the caller has seen it")
+        };
+        let unread = Unread {
+            words,
+            arrays: std::mem::take(&mut record.arrays),
+            sender: record.answered_by,
+            error,
+        };
+        self.records.remove(index);
+        Box::new(unread)
     }
 
     /// The error for a reply that the job's kernel cannot have sent. The worker is killed.
     #[cold]
     fn unreadable(&mut self, index: u32) -> JobError {
-        let (lane, generation) = self.records.at(index).answered_by;
-        let why = "a reply that its kernel cannot have sent";
-        let kind = JobErrorKind::Lost(WorkerExit::Protocol(why.into()));
-        // Unless the process that sent it has ended already.
-        if self
-            .lanes
-            .get(lane as usize)
-            .is_some_and(|lane| lane.generation() == generation)
-        {
-            self.condemn(lane as usize, NO_RECORD, kind.clone());
+        let sender = self.records.at(index).answered_by;
+        self.condemn_sender(sender);
+        self.failed_here(index, malformed())
+    }
+
+    /// Kills the worker that sent a malformed reply, unless its process has ended already.
+    fn condemn_sender(&mut self, (lane, generation): (u32, u32)) {
+        let lane = lane as usize;
+        let lives = |lane: &super::lane::Lane| lane.generation() == generation;
+        if self.lanes.get(lane).is_some_and(lives) {
+            self.condemn(lane, NO_RECORD, malformed());
         }
-        self.failed_here(index, kind)
     }
 
     /// The error for a reply that cannot be read: see [`read_guarded`].

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::answer::TakenAnswer;
 use super::error::JobError;
 use super::lane::DEPTH_NS;
 use super::options::JobOptions;
@@ -149,26 +150,38 @@ impl Supervisor {
             flight.open.push_back((K::of(flight.sent), id));
             flight.sent += 1;
         }
+        // Values that are read without the lock: of an ordered map the first, of any other all.
+        let mut unread = Vec::new();
         if K::ORDERED {
-            while let Some(&(key, id)) = flight.open.front()
-                && let Some(answer) = state.try_take(id, read)
+            while unread.is_empty()
+                && let Some(&(key, id)) = flight.open.front()
+                && let Some(taken) = state.take(id, read)
             {
                 flight.open.pop_front();
-                flight.done.push_back((key, answer));
+                match taken {
+                    TakenAnswer::Read(answer) => flight.done.push_back((key, answer)),
+                    taken @ TakenAnswer::Unread(_) => unread.push((key, taken)),
+                }
             }
         } else {
             let done = &mut flight.done;
-            flight
-                .open
-                .retain(|&(key, id)| match state.try_take(id, read) {
-                    Some(answer) => {
-                        done.push_back((key, answer));
-                        false
-                    }
-                    None => true,
-                });
+            flight.open.retain(|&(key, id)| match state.take(id, read) {
+                Some(TakenAnswer::Read(answer)) => {
+                    done.push_back((key, answer));
+                    false
+                }
+                Some(taken @ TakenAnswer::Unread(_)) => {
+                    unread.push((key, taken));
+                    false
+                }
+                None => true,
+            });
         }
         self.unlock(state);
+        for (key, taken) in unread {
+            let answer = self.read(taken, read);
+            flight.done.push_back((key, answer));
+        }
         flight.sent - before
     }
 

@@ -128,7 +128,7 @@ impl Supervisor {
         };
         let any = !waiting.is_empty();
         for mut value in waiting {
-            let result = copy_out(&self.arena, &mut value.unpacked.arrays, &value.leases);
+            let result = copy_out(&self.arena, value.unpacked.blocks(), &value.leases);
             let mut state = self.lock();
             state.copied(value, result);
             self.unlock(state);
@@ -141,9 +141,9 @@ impl Supervisor {
 ///
 /// Code that took over a worker may write into its own region as long as the process lives, which must not be visible
 /// through a handle. Arrays that shared memory share it afterwards.
-pub(super) fn copy_out(
+pub(super) fn copy_out<'a>(
     arena: &Arc<Arena>,
-    arrays: &mut [ReceivedArray],
+    arrays: impl Iterator<Item = &'a mut ReceivedArray>,
     leases: &[Lease],
 ) -> Result<(), ArenaFull> {
     let inputs = leases.iter().filter_map(|lease| match lease {

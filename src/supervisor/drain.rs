@@ -7,7 +7,7 @@ use super::copy_out::{Uncopied, copy_out};
 use super::error::{JobErrorKind, WorkerExit};
 use super::failed_reply::{failed_step, failure};
 use super::lane::NO_RECORD;
-use super::record::Outcome;
+use super::record::{NO_GRAPH, Outcome};
 use super::reply::{Unreadable, read_guarded};
 use super::state::EngineState;
 use super::worker::Status;
@@ -269,7 +269,7 @@ impl EngineState {
                 });
                 return self.notice_behind(lane_index, index);
             }
-            if let Err(full) = copy_out(&self.arena, &mut unpacked.arrays, &leases) {
+            if let Err(full) = copy_out(&self.arena, unpacked.blocks(), &leases) {
                 return self.not_copied(index, worker, full, (took_ns, bytes));
             }
         }
@@ -301,7 +301,8 @@ impl EngineState {
         failed: bool,
         leases: &[Lease],
     ) -> Result<(Unpacked, Option<JobErrorKind>), String> {
-        let mut unpacked = self.unpack(lane, reply, leases)?;
+        let stays = !failed && reply.kind == kind::VALUE && self.is_read_later(index, reply);
+        let mut unpacked = self.unpack(lane, reply, leases, stays)?;
         let words = unpacked.words(reply);
         let mut why = failed.then(|| failure(reply.kind, words)).transpose()?;
         if let Some(JobErrorKind::Returned(returned)) = &why
@@ -365,12 +366,17 @@ impl EngineState {
         let record = self.records.at(index);
         record.answered_by = (lane as u32, generation);
         record.arrays = unpacked.arrays;
-        let outcome = match unpacked.long {
-            Some(mut words) => {
+        let outcome = match (unpacked.in_arena, unpacked.long) {
+            (Some(block), _) => Outcome::InArena(ReceivedArray {
+                skip: block.skip + skip as u64 * 8,
+                len: block.len - skip as u64 * 8,
+                ..block
+            }),
+            (None, Some(mut words)) => {
                 words.drain(..skip);
                 Outcome::Long(words)
             }
-            None => {
+            (None, None) => {
                 let len = reply.len as usize - skip;
                 record.payload[..len].copy_from_slice(&reply.words[skip..skip + len]);
                 Outcome::Inline { len: len as u32 }
@@ -379,7 +385,16 @@ impl EngineState {
         self.answer(index, outcome);
     }
 
-    /// Takes over what a reply sends.
+    /// Whether the words of this value stay in the arena until a handle takes them, who then reads them without the
+    /// lock. What the engine itself reads is read at once.
+    fn is_read_later(&self, index: u32, reply: &Reply) -> bool {
+        /// Words that are copied with the lock held.
+        const SHORT: u32 = (64 << 10) / 8;
+        let record = self.records.look(index);
+        reply.spilled && reply.len > SHORT && !record.detached && record.graph == NO_GRAPH
+    }
+
+    /// Takes over what a reply sends. `stays`: its words stay in the arena, but for those that describe arrays.
     ///
     /// # Errors
     ///
@@ -389,6 +404,7 @@ impl EngineState {
         lane: usize,
         reply: &Reply,
         leases: &[Lease],
+        stays: bool,
     ) -> Result<Unpacked, String> {
         let arrays = usize::from(reply.arrays);
         if arrays > MAX_ARRAYS {
@@ -404,7 +420,7 @@ impl EngineState {
             .filter(|&retained| retained <= most_retained)
             .ok_or_else(|| format!("a reply that retains {} arrays", reply.retained))?;
         let skip = arrays * SENT_WORDS + retained * EXTENT_WORDS;
-        let mut unpacked = self.unpack_all(lane, reply, leases, arrays, skip)?;
+        let mut unpacked = self.unpack_all(lane, reply, leases, (arrays, skip), stays)?;
         if retained > 0 {
             let left = unpacked.arrays.drain(arrays..).map(|array| array.block);
             let lane_state = &mut self.lanes[lane];
@@ -421,8 +437,8 @@ impl EngineState {
         lane: usize,
         reply: &Reply,
         leases: &[Lease],
-        arrays: usize,
-        skip: usize,
+        (arrays, skip): (usize, usize),
+        stays: bool,
     ) -> Result<Unpacked, String> {
         let lane = &mut self.lanes[lane];
         if !reply.spilled {
@@ -436,6 +452,7 @@ impl EngineState {
             return Ok(Unpacked {
                 arrays: taken.arrays,
                 long: None,
+                in_arena: None,
                 skip,
                 bytes: taken.bytes,
             });
@@ -457,23 +474,32 @@ impl EngineState {
         if !lane.grants().contain(extent) {
             return Err(format!("a reply at {extent:?}, which was not granted"));
         }
-        let words = self
-            .arena
-            .copy_words(extent)
-            .map_err(|error| error.to_string())?;
-        if words.len() < skip {
+        let len = match stays {
+            true => skip,
+            false => reply.len as usize,
+        };
+        if skip > reply.len as usize {
             return Err("a reply shorter than its arrays".into());
         }
+        let copied = crate::arena::Extent {
+            len: len as u64 * 8,
+            ..extent
+        };
+        let words = self
+            .arena
+            .copy_words(copied)
+            .map_err(|error| error.to_string())?;
         let mut sent = read_sent(&words[..skip], arrays)?;
         sent.push(SentArray {
             chunk: extent,
             view: extent,
         });
         let mut taken = lane.receive(&self.arena, reply, &sent, leases)?;
-        taken.arrays.pop();
+        let block = taken.arrays.pop();
         Ok(Unpacked {
             arrays: taken.arrays,
-            long: Some(words),
+            long: (!stays).then_some(words),
+            in_arena: block.filter(|_| stays),
             skip,
             bytes: taken.bytes,
         })
@@ -512,15 +538,24 @@ impl EngineState {
 pub(super) struct Unpacked {
     pub(super) arrays: smallvec::SmallVec<[ReceivedArray; 1]>,
     long: Option<Vec<u64>>,
+    /// Or they stay in the arena.
+    in_arena: Option<ReceivedArray>,
     /// Words that describe arrays.
     skip: usize,
     pub(super) bytes: u64,
 }
 
 impl Unpacked {
-    /// The words behind those that describe arrays.
+    /// All that lies in the arena.
+    #[cfg(feature = "sandbox")]
+    pub(super) fn blocks(&mut self) -> impl Iterator<Item = &mut ReceivedArray> {
+        self.arrays.iter_mut().chain(&mut self.in_arena)
+    }
+
+    /// The words behind those that describe arrays; none if they stay in the arena.
     fn words<'a>(&'a self, reply: &'a Reply) -> &'a [u64] {
         match &self.long {
+            _ if self.in_arena.is_some() => &[],
             Some(words) => &words[self.skip..],
             None => &reply.words[self.skip..reply.len as usize],
         }

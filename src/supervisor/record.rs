@@ -72,6 +72,8 @@ pub(super) enum Outcome {
     },
     /// Words that did not fit into the payload.
     Long(Vec<u64>),
+    /// Words that are so long that they stay in the arena until a handle takes them. Not of detached jobs.
+    InArena(ReceivedArray),
     Failed(JobError),
 }
 
@@ -195,7 +197,7 @@ impl Record {
         self.arrays.clear();
         if matches!(
             self.outcome,
-            Some(Outcome::Long(_) | Outcome::Inline { .. })
+            Some(Outcome::Long(_) | Outcome::InArena(_) | Outcome::Inline { .. })
         ) {
             self.outcome = Some(Outcome::Bare);
         }

@@ -14,7 +14,7 @@ use arenite::{
 };
 use rand::RngExt;
 
-use crate::harness::{Lab, step, tests, wait_until};
+use crate::harness::{Lab, are_all, filled, step, tests, wait_until};
 use crate::lab::{raw, strict, strict_with};
 
 tests![
@@ -32,6 +32,7 @@ tests![
     spawning_is_refused,
     sums_random_numbers_and_scratch_work,
     a_full_arena_fails_the_copy_out,
+    large_results_are_copied_without_the_lock,
     on_worker_start_may_open_files,
     a_thread_left_by_on_worker_start_fails_the_build,
     many_jobs,
@@ -556,6 +557,48 @@ fn a_full_arena_fails_the_copy_out() {
 }
 
 static LOADED: OnceLock<(Vec<u8>, File)> = OnceLock::new();
+
+/// Whatever happens to the handle of a job whose result the monitor copies, others have their values, and no memory is
+/// left. A build with the feature `points` ends where such a copy is made with the engine's lock held.
+fn large_results_are_copied_without_the_lock() {
+    const BYTES: usize = 24 << 20;
+    let make = |fill: u8| filled(BYTES, fill).seal();
+    let lab = strict_with(2, |builder| builder.capacity(512 << 20));
+    for round in 0..3_u8 {
+        step(format!("round {round}"));
+        let mut jobs: Vec<_> = (0..6).map(|n| Some(lab.submit(make, (n,)))).collect();
+        let small: Vec<_> = (0..20_u32)
+            .map(|n| lab.submit(|n: u32| n + 1, (n,)))
+            .collect();
+        drop(jobs[1].take());
+        jobs[2].take().unwrap().detach();
+        jobs[3].as_ref().unwrap().cancel();
+        for (job, n) in small.into_iter().zip(1..) {
+            assert_eq!(job.wait().unwrap(), n);
+        }
+        for (n, job) in (0..6).zip(jobs) {
+            match job.map(arenite::Job::wait) {
+                Some(Ok(array)) => assert!(array.len() == BYTES && are_all(&array, n)),
+                Some(Err(error)) => assert_eq!((n, error.kind()), (3, &JobErrorKind::Cancelled)),
+                None => assert!(n == 1 || n == 2),
+            }
+        }
+        wait_until("all is answered and freed", || {
+            let stats = lab.stats();
+            stats.open == 0 && stats.untaken == 0
+        });
+        lab.assert_in_use(0);
+    }
+    let text = |times: usize| "ä".repeat(times);
+    assert_eq!(lab.submit(text, (500_000,)).wait().unwrap(), text(500_000));
+    lab.assert_in_use(0);
+    // The engine ends while a result is copied: the job has an answer.
+    let jobs: Vec<_> = (0..4).map(|n| lab.submit(make, (n,))).collect();
+    lab.into_inner().shutdown();
+    for (n, job) in (0..4).zip(jobs) {
+        assert!(are_all(&job.wait().unwrap(), n));
+    }
+}
 
 fn on_worker_start_may_open_files() {
     fn start() {

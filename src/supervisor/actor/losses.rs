@@ -20,7 +20,7 @@ impl EngineState {
         let words = match (&outcome, self.records.look(record)) {
             (Outcome::Inline { len }, record) => record.payload[..*len as usize].into(),
             (Outcome::Long(words), _) => words.as_slice().into(),
-            (Outcome::Bare | Outcome::Failed(_), _) => SmallVec::new(),
+            (Outcome::Bare | Outcome::InArena(_) | Outcome::Failed(_), _) => SmallVec::new(),
         };
         self.discharge(record);
         self.records.remove(record);

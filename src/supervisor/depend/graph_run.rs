@@ -238,7 +238,7 @@ impl Ended for Values<'_> {
         let words: &[u64] = match &record.outcome {
             Some(Outcome::Inline { len }) => &record.payload[..*len as usize],
             Some(Outcome::Long(words)) => words,
-            Some(Outcome::Bare | Outcome::Failed(_)) | None => &[],
+            Some(Outcome::Bare | Outcome::InArena(_) | Outcome::Failed(_)) | None => &[],
         };
         let words = WordReader::new(words);
         let arrays = arrays.into_iter();

@@ -69,7 +69,7 @@ impl EngineState {
         leases: &Leases,
     ) -> Result<(Spawned, u64), String> {
         let reply = self.reply;
-        let unpacked = self.unpack(lane, &reply, leases)?;
+        let unpacked = self.unpack(lane, &reply, leases, false)?;
         let record = self.records.look(index);
         let (kernel, of_actor) = (record.kernel, actor_of(record.group).is_some());
         if of_actor || !self.kernels.get(kernel).spawns {
@@ -454,7 +454,7 @@ fn load(
             let words = match record.outcome.take() {
                 Some(Outcome::Inline { len }) => record.payload[..len as usize].to_vec(),
                 Some(Outcome::Long(words)) => words,
-                Some(Outcome::Bare | Outcome::Failed(_)) | None => Vec::new(),
+                Some(Outcome::Bare | Outcome::InArena(_) | Outcome::Failed(_)) | None => Vec::new(),
             };
             values.push((words, std::mem::take(&mut record.arrays)));
             records.remove(id.index);

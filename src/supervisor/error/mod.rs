@@ -197,6 +197,12 @@ impl JobError {
         failed.into()
     }
 
+    /// The same error with another kind.
+    pub(crate) fn with_kind(mut self, kind: JobErrorKind) -> Self {
+        self.0.kind = kind;
+        self
+    }
+
     /// Why the job that spawned this one gives no value.
     pub(crate) fn of_child(&self) -> Because {
         match self.kind() {

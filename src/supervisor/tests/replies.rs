@@ -352,7 +352,7 @@ impl Worker {
             leases.extend(kept.first().map(|block| Lease::Owned(Arc::clone(block))));
             let reported = self.report(plan, &model, &inputs);
             let expected = model.classify(&arena, &reported, &inputs);
-            match (state.unpack(0, &reported, &leases), expected) {
+            match (state.unpack(0, &reported, &leases, false), expected) {
                 (Err(_), None) => {
                     refused += 1;
                     check_accounting(&arena, &state.lanes[0], &kept, &[&input, &lent])?;

@@ -48,8 +48,9 @@ impl Supervisor {
 
     /// Waits for the answer of a job.
     pub(crate) fn wait<R>(&self, id: JobId, read: Read<R>) -> Result<R, JobError> {
-        let answer = self.wait_for(id, None, |state| state.try_take(id, read));
-        answer.expect("a wait without a limit ends with the answer")
+        let taken = self.wait_for(id, None, |state| state.take(id, read));
+        let taken = taken.expect("a wait without a limit ends with the answer");
+        self.read(taken, read)
     }
 
     /// The same; `None` if the time is over before.
@@ -59,7 +60,8 @@ impl Supervisor {
         read: Read<R>,
         limit: Duration,
     ) -> Option<Result<R, JobError>> {
-        self.wait_for(id, Some(limit), |state| state.try_take(id, read))
+        let taken = self.wait_for(id, Some(limit), |state| state.take(id, read))?;
+        Some(self.read(taken, read))
     }
 
     /// Sleeps until a job has ended, and leaves its answer there. Returns false if the time is over before.
@@ -206,7 +208,7 @@ impl Supervisor {
         // Wakers are foreign code: they are cloned and dropped outside the lock.
         let mut waker = Some(context.waker().clone());
         let mut state = self.lock();
-        let mut taken = state.try_take(id, read);
+        let mut taken = state.take(id, read);
         if taken.is_none() {
             std::mem::swap(&mut state.records.get(id).waker, &mut waker);
             state.want_notice(id);
@@ -214,11 +216,11 @@ impl Supervisor {
             // Finds what ended before the request for notice.
             state.drain_busy();
             state.refill();
-            taken = state.try_take(id, read);
+            taken = state.take(id, read);
         }
         self.unlock(state);
         drop_waker(waker);
-        taken.map_or(Poll::Pending, Poll::Ready)
+        taken.map_or(Poll::Pending, |taken| Poll::Ready(self.read(taken, read)))
     }
 
     /// Sleeps until the engine has started, or a worker cannot start.
