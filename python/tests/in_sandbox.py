@@ -204,15 +204,15 @@ def hostile_error(path):
     raise ValueError
 
 
-def raw_reply(data):
-    """Replies with these bytes."""
+def raw_reply(data, copied=0):
+    """Replies with these bytes, and says that it has copied more."""
     from arenite import _worker
 
     before = _worker._dump_value
 
     def once(value):
         _worker._dump_value = before
-        return data, None, 0
+        return data, None, copied
 
     _worker._dump_value = once
 

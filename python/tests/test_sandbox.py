@@ -469,6 +469,12 @@ def test_costly_pickles_are_refused(what):
     assert not isinstance(caught.value, (MemoryError, RecursionError, SystemError))
 
 
+def test_a_worker_does_not_make_up_statistics(ex):
+    before = ex.stats().bytes_copied
+    assert ex.submit(in_sandbox.raw_reply, b"\x80\x05N.", 1 << 62).result() is None
+    assert ex.stats().bytes_copied == before
+
+
 def test_a_costly_value_costs_one_task(ex):
     error = ex.submit(in_sandbox.raw_reply, b"\x80\x05" + COSTLY["a deep tuple as a key"][0] + b".").exception()
     assert "more than 100 levels deep" in str(error) and "return arrays" in str(error), error
