@@ -31,7 +31,7 @@ mod left_behind;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -556,7 +556,7 @@ mod tests {
         let server = Server::new().unwrap();
         let target = fs::read_link(address(server.socket())).unwrap();
         let target = target.to_str().unwrap();
-        let name = Path::new(target.strip_suffix(" (deleted)").expect("a removed file"));
+        let name = std::path::Path::new(target.strip_suffix(" (deleted)").expect("a removed file"));
         assert!(
             name.ends_with("socket") && name.starts_with(std::env::temp_dir()),
             "{target}"
