@@ -2,6 +2,7 @@
 //!
 //! Every thread that submits or waits needs the lock, so whatever one thread does with it delays all others.
 
+use std::cell::Cell;
 use std::panic::Location;
 use std::time::Duration;
 
@@ -11,6 +12,20 @@ use crate::sys::clock;
 /// for tests: the library is hardly optimized, each step looks for kill points, and a virtual machine that is given no
 /// core for a while (tens of milliseconds on a crowded host) counts that as work.
 const LONGEST: Duration = Duration::from_millis(50);
+
+thread_local! {
+    /// Processor time of this thread in checks that the program wrote, and in its panic hook if one panics.
+    static FOREIGN: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// Calls a check of the program, the time of which does not count.
+pub(super) fn uncounted<R>(check: impl FnOnce() -> R) -> R {
+    let since = clock::thread_cpu_time();
+    let value = check();
+    let took = clock::thread_cpu_time().saturating_sub(since);
+    FOREIGN.set(FOREIGN.get() + took);
+    value
+}
 
 /// The lock is held since the thread had worked this long, by this caller.
 ///
@@ -26,14 +41,14 @@ impl HoldTime {
     #[track_caller]
     pub(super) fn begin() -> Self {
         Self {
-            since: clock::thread_cpu_time(),
+            since: clock::thread_cpu_time().saturating_sub(FOREIGN.get()),
             caller: Location::caller(),
         }
     }
 
     /// Ends the program if it was too long: a panic here would be caught by guards that are meant for other panics.
     pub(super) fn end(&self) {
-        let held = clock::thread_cpu_time().saturating_sub(self.since);
+        let held = clock::thread_cpu_time().saturating_sub(self.since + FOREIGN.get());
         if held > LONGEST {
             eprintln!(
                 "arenite: the lock of the engine was held for {held:?} by {}; the limit is {LONGEST:?}",

@@ -20,7 +20,11 @@ pub(super) enum Unreadable {
 /// under the lock.
 pub(super) fn read_guarded<R>(read: impl FnOnce() -> Result<R, BadReply>) -> Result<R, Unreadable> {
     IS_READING.set(true);
-    let value = catch_unwind(AssertUnwindSafe(read));
+    let guarded = || catch_unwind(AssertUnwindSafe(read));
+    #[cfg(feature = "points")]
+    let value = super::hold_time::uncounted(guarded);
+    #[cfg(not(feature = "points"))]
+    let value = guarded();
     IS_READING.set(false);
     match value {
         Ok(value) => value.map_err(|BadReply| Unreadable::Malformed),
