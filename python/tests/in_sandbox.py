@@ -63,6 +63,12 @@ def list_in_itself():
     return made
 
 
+def tuple_in_itself():
+    made = ([],)
+    made[0].append(made)
+    return made
+
+
 def dict_in_itself():
     made = {}
     made["own"] = [made]

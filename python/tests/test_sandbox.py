@@ -511,7 +511,7 @@ def test_large_values_come_back(value):
 
 
 def test_a_value_that_contains_itself(ex):
-    for make in (in_sandbox.list_in_itself, in_sandbox.dict_in_itself):
+    for make in (in_sandbox.list_in_itself, in_sandbox.dict_in_itself, in_sandbox.tuple_in_itself):
         error = ex.submit(make).exception()
         assert "contains itself" in str(error) and "without a sandbox" in str(error), error
     next_one_works(ex)

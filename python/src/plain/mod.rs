@@ -558,6 +558,10 @@ impl<'py> Reader<'_, 'py> {
                 usize::try_from(u64::from_le_bytes(bytes)).ok()
             };
             let (width, len) = match follows(opcode) {
+                // Written for a tuple that contains itself.
+                None if matches!(opcode, op::POP | op::POP_MARK) => {
+                    return beyond("contains itself");
+                }
                 None => return damaged(format!("contains the opcode {opcode:#04x}")),
                 Some(Follows::Fixed(len)) => (0, Some(len)),
                 Some(Follows::Counted(width)) => (width, number(width)),

@@ -1,6 +1,8 @@
 //! The opcodes of pickles, by their names in `pickle`.
 
 pub const MARK: u8 = b'(';
+pub const POP: u8 = b'0';
+pub const POP_MARK: u8 = b'1';
 pub const STOP: u8 = b'.';
 pub const NONE: u8 = b'N';
 pub const NEWTRUE: u8 = 0x88;
