@@ -132,6 +132,8 @@ _LONGEST = 1 << 14
 _LARGEST = 1 << 40
 #: Elements of an array whose elements take no memory.
 _MOST_EMPTY = 1 << 16
+#: Lines and columns of a syntax error.
+_MOST_COLUMNS = 1 << 20
 #: A type of elements other than a structure, as `numpy.dtype.str` is.
 _TYPE = re.compile(r"[<>|=]?[biufcSUVmM][0-9]{0,9}(\[[0-9]{0,9}[A-Za-zμ]{1,7}(/[0-9]{1,9})?\])?").fullmatch
 
@@ -318,8 +320,11 @@ def _check_exception(kind: type[Exception], arguments: tuple[Any, ...]) -> None:
             raise _refused("an error of a text, at a place that is not there")
     if issubclass(kind, SyntaxError) and len(arguments) > 1:
         _, place = arguments
-        numbers = [part for part in place if type(part) is int] if type(place) is tuple else [-2]
-        if not all(-1 <= number <= _MOST_EMPTY << 8 for number in numbers[:1]) or max(numbers[1:], default=0) > _MOST_EMPTY:
+        if type(place) is not tuple:
+            raise _refused("a syntax error without a place")
+        # The line, the columns, and the line of the end. A traceback marks the columns.
+        numbers = [part for part in place if type(part) is int]
+        if not all(-1 <= number <= _MOST_COLUMNS for number in numbers):
             raise _refused("a syntax error at a place that no file has")
 
 
@@ -346,8 +351,8 @@ def _escaped(argument: Any) -> Any:
     return argument
 
 
-#: What a pickle may call, by module and name: a function here in the place of what the worker names, and how its objects
-#: are filled.
+#: What a pickle may call, by module and name: a function here in the place of what the worker names, and how its
+#: objects are filled.
 _MAKERS: dict[tuple[str, str], tuple[Callable[..., Any], str | None]] = {
     ("builtins", "complex"): (_complex, None),
     ("builtins", "range"): (_range, None),

@@ -406,6 +406,7 @@ def walking(count):
     return keys
 
 
+LONG_RANGE = call("builtins", "range", integer(0), integer(10**12), integer(1))
 #: Limits: what reading or using the value would take, and a word of what is said.
 COSTLY = {
     "a deep tuple": (b")" + b"\x85" * 1_000_000, "100 levels"),
@@ -426,12 +427,9 @@ COSTLY = {
         b"\x8f(" + b"".join(integer(number * ((1 << 61) - 1)) for number in range(20_000)) + b"\x90", "collide"),
     "frozen members with the same hash": (
         b"(" + b"".join(integer(number * ((1 << 61) - 1)) for number in range(20_000)) + b"\x91", "collide"),
-    "a deque of a number": (call("collections", "deque", call("builtins", "range", integer(0), integer(10**12), integer(1))),
-                            "deque"),
-    "a Counter of a number": (
-        call("collections", "Counter", call("builtins", "range", integer(0), integer(10**12), integer(1))), "Counter"),
-    "an OrderedDict of a number": (
-        call("collections", "OrderedDict", call("builtins", "range", integer(0), integer(9), integer(1))), "ordered_dict"),
+    "a deque of a number": (call("collections", "deque", LONG_RANGE), "deque"),
+    "a Counter of a number": (call("collections", "Counter", LONG_RANGE), "Counter"),
+    "an OrderedDict of a number": (call("collections", "OrderedDict", LONG_RANGE), "ordered_dict"),
     "a Fraction of a text": (call("fractions", "Fraction", text("1e999999999")), "fraction"),
     "a Fraction of a Decimal": (
         call("fractions", "Fraction", call("decimal", "Decimal", text("1e99999999")), integer(1)), "Fraction"),
@@ -441,10 +439,12 @@ COSTLY = {
     "a long integer that is compared with numbers": (
         b"(" + b"".join(
             b"}(" + (integer(7 + ((1 << 61) - 1) * (1 << 400_000)) + b"\x94" if not turn else b"h\x00") + b"N"
-            + b"".join(call("decimal", "Decimal", text(str(7 + ((1 << 61) - 1) * number))) + b"N" for number in range(400)) + b"u"
+            + b"".join(
+                call("decimal", "Decimal", text(str(7 + ((1 << 61) - 1) * number))) + b"N" for number in range(400)) + b"u"
             for turn in range(20)) + b"t", "elements"),
     "a long integer": (integer(1 << 600_000), "integer of"),
-    "an array of stride 0": (array(text("<f8"), integer(2**33) + b"\x85", b"N", integer(0) + b"\x85", integer(0)), "for 8 bytes"),
+    "an array of stride 0": (
+        array(text("<f8"), integer(2**33) + b"\x85", b"N", integer(0) + b"\x85", integer(0)), "for 8 bytes"),
     "an array without memory": (array(text("|V0"), integer(2**40) + b"\x85", text("C")), "for 8 bytes"),
     "an array of another array": (array(text("(2000000000)f8"), b")", text("C")), "type"),
     "an array of a deep type": (array((b"]((" + text("f")) * 60 + text("<f8") + b"te" * 60, b")", text("C")), "100 levels"),

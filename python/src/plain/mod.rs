@@ -1,9 +1,9 @@
 //! Reads what sandboxed workers send: [`load_plain`].
 //!
-//! Code that has taken over a worker chooses each byte of a pickle. So these are read here, not by `pickle`: an opcode
-//! that is not in the list, a function that is not in a table, or a value beyond a limit ends the reading, before any
-//! object beyond the limit is made. What an honest worker sends is read as `pickle` reads it, with one exception: values
-//! that contain themselves are refused.
+//! Code that has taken over a worker chooses each byte of a pickle. So pickles are read here, not by `pickle`: an opcode
+//! that is not in the list, a function that is not in a table, or a value beyond a limit ends the reading, before an
+//! object beyond the limit is made. What an honest worker sends is read as `pickle` reads it, with one exception:
+//! values that contain themselves are refused.
 
 mod keys;
 mod limits;
