@@ -288,8 +288,8 @@ impl Engine {
     /// pickle that `arenite._worker.start` gets; `output`: the number with which `next_events` returns printed lines.
     #[new]
     #[pyo3(signature = (
-        *, workers, spares, lanes, capacity, memory_limit, max_arena, max_arena_fraction, recycle_after, recycle_above, sandbox, label, program, arguments,
-        environment, identity, setup, output, trace, report, seed, start_timeout,
+        *, workers, spares, lanes, capacity, memory_limit, max_arena, max_arena_fraction, recycle_after, recycle_above,
+        sandbox, label, program, arguments, environment, identity, setup, output, trace, report, seed, start_timeout,
     ))]
     #[allow(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn new(

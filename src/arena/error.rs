@@ -28,7 +28,8 @@ pub struct ArenaFull {
     /// Bytes that workers retain for arrays that jobs have left behind, if the engine
     /// [allows](crate::engine::Builder::retain_escaped) that.
     pub retained: u64,
-    /// What `shm_free` refers to: one of the codes below; above [`SHARE`](Self::SHARE), the bytes that a worker may hold.
+    /// What `shm_free` refers to: one of the codes below; above [`SHARE`](Self::SHARE), the bytes that a worker may
+    /// hold.
     pub(crate) source: u64,
 }
 
@@ -131,8 +132,8 @@ impl fmt::Display for ArenaFull {
         if let Some(share) = self.worker_share() {
             return write!(
                 f,
-                "a worker has its share of the arena: requested {requested} more of the {share} bytes that it may hold, \
-                 free {free}, capacity {capacity}; the rest is for other workers: make smaller results, raise \
+                "a worker has its share of the arena: requested {requested} more of the {share} bytes that it may \
+                 hold, free {free}, capacity {capacity}; the rest is for other workers: make smaller results, raise \
                  max_arena_per_worker, or raise the capacity"
             );
         }

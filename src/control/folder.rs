@@ -14,8 +14,9 @@ const MAX_NAME: usize = 108 - 19 - 1;
 /// Where a read-only root file system usually has memory for files.
 const SHARED_MEMORY: &str = "/dev/shm";
 
-/// Returns the folder for sockets. It is the folder for temporary files (`TMPDIR`), if a socket can be made there. If its
-/// name is too long for a socket, it is the same folder by a shorter name; otherwise `XDG_RUNTIME_DIR` or `/dev/shm`.
+/// Returns the folder for sockets. It is the folder for temporary files (`TMPDIR`), if a socket can be made there. If
+/// its name is too long for a socket, it is the same folder by a shorter name; otherwise `XDG_RUNTIME_DIR` or
+/// `/dev/shm`.
 ///
 /// The channel takes the folder of the crate `tempfile`, so another choice than the first holds for all code of this
 /// object that uses that crate. Where it is made, this code could make no file either, or makes it in the same folder.
@@ -78,8 +79,8 @@ fn check_use(folder: &Path) -> Result<(), String> {
     }
 }
 
-/// Another name of a folder that is of use: that of a descriptor, which stays open. Child processes may use it too while
-/// this process runs. `None` if the folder cannot be opened, or another one was given a name before.
+/// Another name of a folder that is of use: that of a descriptor, which stays open. Child processes may use it too
+/// while this process runs. `None` if the folder cannot be opened, or another one was given a name before.
 fn shorter_name(folder: &Path) -> Option<PathBuf> {
     static OPEN: Mutex<Option<OwnedFd>> = Mutex::new(None);
     check_use(folder).ok()?;

@@ -11,12 +11,13 @@
 //!                       ◄── Ready { code }, or Failed with the reason
 //! ```
 //!
-//! The channel creates its socket in a folder of its own in the folder for temporary files, or where that is of no use in
-//! another ([`folder`]). Both are removed before the process is started: the process gets a descriptor of the socket's file (`O_PATH`), through which it connects without a name. So
-//! the folder is left behind only if the program dies in the microseconds between creation and removal. A later program
-//! [sweeps](sweep_once) it; code that ends the program waits for the removal ([`lock_socket_names`]). While the socket
-//! has a name, no other user may connect, whatever the umask. So only the worker can connect. This matters because the
-//! channel trusts the length at the beginning of a message, and allocates as much.
+//! The channel creates its socket in a folder of its own in the folder for temporary files, or where that is of no use
+//! in another ([`folder`]). Both are removed before the process is started: the process gets a descriptor of the
+//! socket's file (`O_PATH`), through which it connects without a name. So the folder is left behind only if the program
+//! dies in the microseconds between creation and removal. A later program [sweeps](sweep_once) it; code that ends the
+//! program waits for the removal ([`lock_socket_names`]). While the socket has a name, no other user may connect,
+//! whatever the umask. So only the worker can connect. This matters because the channel trusts the length at the
+//! beginning of a message, and allocates as much.
 //!
 //! Before `Ready` a worker runs only code of the program, and has seen no input, so its messages are trusted like
 //! the program. Both ends are dropped afterwards; everything later travels in the link.
@@ -204,9 +205,9 @@ pub fn lock_socket_names(timeout: Duration) -> Option<MutexGuard<'static, ()>> {
     }
 }
 
-/// Makes the folder for sockets of this time that of all sockets, if this crate is in a shared object. There the program
-/// may change its environment without the lock of Rust's standard library, on another thread than the one that starts
-/// workers. In an executable each socket goes to the folder of its time, see [`folder::choose`].
+/// Makes the folder for sockets of this time that of all sockets, if this crate is in a shared object. There the
+/// program may change its environment without the lock of Rust's standard library, on another thread than the one that
+/// starts workers. In an executable each socket goes to the folder of its time, see [`folder::choose`].
 ///
 /// For the thread that builds an engine. The first call decides.
 pub(crate) fn pin_socket_folder() {

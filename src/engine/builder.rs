@@ -327,9 +327,9 @@ impl Builder {
     ///
     /// A kernel that asks for more aborts, its job fails with [`JobLimit::Memory`](crate::JobLimit::Memory), and its
     /// worker is replaced. A program that a kernel starts inherits the limit for itself (`RLIMIT_DATA`). The stack of a
-    /// worker's first thread may take the same amount again. Linux counts memory that may be written: without a sandbox, a
-    /// kernel could make what it has filled read-only and get more. In a [sandbox](Builder::sandbox) memory stays writable
-    /// when there is a limit, and pages of published results are not [guarded](Guard).
+    /// worker's first thread may take the same amount again. Linux counts memory that may be written: without a
+    /// sandbox, a kernel could make what it has filled read-only and get more. In a [sandbox](Builder::sandbox) memory
+    /// stays writable when there is a limit, and pages of published results are not [guarded](Guard).
     ///
     /// A worker with one lane retains freed memory for its next jobs: at most about 64 MiB, or a quarter of the limit.
     /// [`build`](Builder::build) rejects a limit below 8 MiB, with which few workers start.
@@ -350,14 +350,15 @@ impl Builder {
     }
 
     /// Limits the bytes of the arena that one worker may hold: results that its jobs are making, and arrays that it
-    /// [retains](Builder::retain_escaped). Results that were returned belong to the program and do not count, nor do the
-    /// arguments of jobs.
+    /// [retains](Builder::retain_escaped). Results that were returned belong to the program and do not count, nor do
+    /// the arguments of jobs.
     ///
-    /// By default each worker can get its share, whatever the others do: of what workers hold and what is free, a quarter
-    /// divided by the number of workers. A single worker may take everything; of several, each may take what the shares of
-    /// the others leave. A job that needs more fails with [`JobLimit::ArenaShare`](crate::JobLimit::ArenaShare), and the jobs of other
-    /// workers go on. With the capacity as the limit, one job may take all. Up to an eighth of a limit may be memory that the
-    /// worker was granted and does not use.
+    /// By default each worker can get its share, whatever the others do: of what workers hold and what is free, a
+    /// quarter divided by the number of workers. A single worker may take everything; of several, each may take what
+    /// the shares of the others leave. A job that needs more fails with
+    /// [`JobLimit::ArenaShare`](crate::JobLimit::ArenaShare), and the jobs of other workers go on. With the capacity as
+    /// the limit, one job may take all. Up to an eighth of a limit may be memory that the worker was granted and does
+    /// not use.
     ///
     /// ```standalone_crate
     /// use arenite::{Array, Engine, JobErrorKind, JobLimit};
@@ -728,11 +729,10 @@ impl Builder {
     /// environment and the working directory that this process has now.
     ///
     /// # Errors
-    /// [`BuildError`]: `init()` was not called, this process is a worker itself, there are no or too many workers or lanes, a
-    /// limit is too low, the arena does not fit or its name
-    /// is taken, a worker cannot start, [`on_worker_start`](Builder::on_worker_start) is code of another library, a
-    /// file of the trace cannot be written, Linux lacks a part of a required sandbox, or a system call fails. Nothing
-    /// is left behind.
+    /// [`BuildError`]: `init()` was not called, this process is a worker itself, there are no or too many workers or
+    /// lanes, a limit is too low, the arena does not fit or its name is taken, a worker cannot start,
+    /// [`on_worker_start`](Builder::on_worker_start) is code of another library, a file of the trace cannot be written,
+    /// Linux lacks a part of a required sandbox, or a system call fails. Nothing is left behind.
     ///
     /// # Panics
     /// Aborts in a process that an engine has started as a worker, and that has called neither `init()` nor

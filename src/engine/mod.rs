@@ -71,9 +71,10 @@ use seeds::Seeds;
 
 /// Worker processes and the arena that they share.
 ///
-/// An engine is used from any number of threads at once. A clone is another handle of the same engine. Dropping the last
-/// handle ends the workers: queued jobs answer [`ShutDown`](JobErrorKind::ShutDown), running ones are killed. [`shutdown`](Engine::shutdown)
-/// finishes everything first, without further attempts at what fails. Arrays may outlive their engine.
+/// An engine is used from any number of threads at once. A clone is another handle of the same engine. Dropping the
+/// last handle ends the workers: queued jobs answer [`ShutDown`](JobErrorKind::ShutDown), running ones are killed.
+/// [`shutdown`](Engine::shutdown) finishes everything first, without further attempts at what fails. Arrays may outlive
+/// their engine.
 ///
 /// ```standalone_crate
 /// use arenite::{Array, Engine};
@@ -292,12 +293,14 @@ impl Engine {
     ///
     /// From now on no job is retried: one that pauses before another attempt fails with
     /// [`ShutDown`](JobErrorKind::ShutDown), and one that fails keeps that error. Only jobs that are lost because of
-    /// another job ([`WorkerExit::OtherJob`]) still run again. Jobs that are submitted from now on fail with `ShutDown`.
+    /// another job ([`WorkerExit::OtherJob`]) still run again. Jobs that are submitted from now on fail with
+    /// `ShutDown`.
     ///
     /// A job that hangs blocks this forever: give jobs a [deadline](JobBuilder::deadline), or use
     /// [`shutdown_timeout`](Engine::shutdown_timeout). While another thread shuts the engine down, this waits for that.
     ///
-    /// The engine ends for all clones of this handle. So one in a `static`, which is never dropped, can be shut down too:
+    /// The engine ends for all clones of this handle. So one in a `static`, which is never dropped, can be shut down
+    /// too:
     ///
     /// ```standalone_crate
     /// use std::sync::LazyLock;
@@ -359,9 +362,9 @@ impl Engine {
     /// Hands over what workers have printed so far: to [`Builder::on_log`], or to stderr. What a job printed before it
     /// was waited for is there afterwards.
     ///
-    /// The program's own end (the end of `main`, [`std::process::exit`]) does this too, and so do dropping the engine and
-    /// [`shutdown`](Engine::shutdown). It waits as long as the receiver takes lines, but not for a single call that takes
-    /// longer than two seconds. What a kernel printed without a newline may still be in a buffer of its worker.
+    /// The program's own end (the end of `main`, [`std::process::exit`]) does this too, and so do dropping the engine
+    /// and [`shutdown`](Engine::shutdown). It waits as long as the receiver takes lines, but not for a single call that
+    /// takes longer than two seconds. What a kernel printed without a newline may still be in a buffer of its worker.
     ///
     /// ```standalone_crate
     /// use std::sync::mpsc::channel;

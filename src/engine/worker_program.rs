@@ -22,7 +22,8 @@ pub struct WorkerProgram {
 
 impl WorkerProgram {
     /// The executable file at `path`. A relative path starts at the working directory that this process has when the
-    /// engine is built, which is that of all workers; `PATH` is not searched. The program finds the path, as it is given here, in its first argument.
+    /// engine is built, which is that of all workers; `PATH` is not searched. The program finds the path, as it is
+    /// given here, in its first argument.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),

@@ -1,8 +1,8 @@
 //! How much of the arena one worker may hold: what it was granted and has not published, and what it retains.
 //!
-//! By default each worker can get a share, whatever the others do: a worker may exceed its own share only with memory that
-//! the shares of the others do not need. `Builder::max_arena_per_worker` replaces that by a fixed limit. Published results
-//! belong to the program: they count for no worker, and leave less to share.
+//! By default each worker can get a share, whatever the others do: a worker may exceed its own share only with memory
+//! that the shares of the others do not need. `Builder::max_arena_per_worker` replaces that by a fixed limit. Published
+//! results belong to the program: they count for no worker, and leave less to share.
 
 use super::state::EngineState;
 use crate::arena::{Arena, ArenaFull};
@@ -11,8 +11,8 @@ use crate::arena::{Arena, ArenaFull};
 /// finds nearly as much room as without them.
 const ALL_SHARES: u64 = 4;
 
-/// With a fixed limit, this part of it may be granted ahead, and as much with a request beyond what was requested. A job may
-/// leave both unused, and nearly all of the limit remains for the next one.
+/// With a fixed limit, this part of it may be granted ahead, and as much with a request beyond what was requested. A
+/// job may leave both unused, and nearly all of the limit remains for the next one.
 const UNUSED: u64 = 16;
 
 /// A grant is refused: the worker holds `held` bytes and may hold `limit`.

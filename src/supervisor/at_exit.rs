@@ -45,8 +45,8 @@ fn flush_all() {
         };
         // Unwinding out of a handler of `exit` would abort.
         let _ = catch_unwind(std::panic::AssertUnwindSafe(|| engine.flush_logs()));
-        // Not dropped: this may be the last reference if another thread drops the engine at this moment, and freeing its
-        // memory is work that the end of the process makes superfluous.
+        // Not dropped: this may be the last reference if another thread drops the engine at this moment, and freeing
+        // its memory is work that the end of the process makes superfluous.
         std::mem::forget(engine);
     }
 }

@@ -1,5 +1,6 @@
 //! An engine from its start to its end.
 
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::sys::clock;
@@ -109,6 +110,25 @@ impl Lifecycle {
         }
         self.closing = Closing::Now;
         true
+    }
+}
+
+/// Whether the engine has ended, for threads that wait for that.
+#[derive(Debug, Default)]
+pub(super) struct EngineEnd {
+    has_come: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl EngineEnd {
+    pub(super) fn set(&self) {
+        *self.has_come.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn wait(&self) {
+        let has_come = self.has_come.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.changed.wait_while(has_come, |has_come| !*has_come));
     }
 }
 

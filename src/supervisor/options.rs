@@ -158,8 +158,8 @@ impl<M> JobOptions<M> {
     /// [`JobLimit::Deadline`](crate::JobLimit::Deadline) or is [retried](Self::retries).
     ///
     /// Waking a worker counts; waiting for one does not, nor does time in which the whole program is stopped. A job
-    /// with a deadline of zero, which no job can meet, fails without being run. Programs that the kernel has started end
-    /// with the worker, unless they have left its process group.
+    /// with a deadline of zero, which no job can meet, fails without being run. Programs that the kernel has started
+    /// end with the worker, unless they have left its process group.
     ///
     /// Where workers have several [`lanes`](crate::engine::Builder::lanes), a job with a deadline waits for a worker of
     /// its own, so that no other job is lost with it, unless

@@ -67,8 +67,8 @@ impl Settings {
 /// What workers run.
 #[derive(Clone, Debug)]
 pub(crate) struct ProgramSpec {
-    /// The program, with the working directory and the environment that this process had when the engine was built. Code
-    /// that does not use the lock of Rust's standard library may change the environment later.
+    /// The program, with the working directory and the environment that this process had when the engine was built.
+    /// Code that does not use the lock of Rust's standard library may change the environment later.
     pub(crate) program: Program,
     /// What a process answers that runs it.
     pub(crate) id: ProgramId,

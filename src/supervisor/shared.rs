@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 #[cfg(feature = "points")]
 use super::hold_time::HoldTime;
+use super::lifecycle::EngineEnd;
 use super::output::Logger;
 use super::output::flush::FlushRequests;
 use super::reply::assert_not_reading;
 use super::settings::Settings;
-use super::shutdown::EngineEnd;
 use super::state::EngineState;
 use super::stats::{Progress, RateMeter};
 use super::waiting::parking::Parking;

@@ -1,7 +1,6 @@
 //! Ending an engine. Whatever ends it closes the state and rings the monitor, which stops the workers and answers what
 //! is left. The last of those involved runs `finish`. A thread that finds another one ending the engine waits for that.
 
-use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -14,28 +13,9 @@ use crate::sys::clock;
 /// How long [`Supervisor::flush_logs`] waits for the monitor, which is rarely busy for a millisecond.
 const MONITOR_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Whether the engine has ended, for threads that wait for that.
-#[derive(Debug, Default)]
-pub(super) struct EngineEnd {
-    has_come: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl EngineEnd {
-    fn set(&self) {
-        *self.has_come.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.changed.notify_all();
-    }
-
-    fn wait(&self) {
-        let has_come = self.has_come.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.changed.wait_while(has_come, |has_come| !*has_come));
-    }
-}
-
 impl Supervisor {
-    /// Ends the engine, and waits for that. Without the handle of the monitor thread another thread is ending it, or has
-    /// ended it.
+    /// Ends the engine, and waits for that. Without the handle of the monitor thread another thread is ending it, or
+    /// has ended it.
     pub(crate) fn end(&self, monitor: Option<JoinHandle<()>>, how: Closing) {
         self.end_by(monitor, how, None);
     }
@@ -91,8 +71,8 @@ impl Supervisor {
         self.end.set();
     }
 
-    /// Hands over to the sink what workers have printed. Waits neither for a call of the sink that takes too long, nor for
-    /// itself on the monitor's or the sink's thread.
+    /// Hands over to the sink what workers have printed. Waits neither for a call of the sink that takes too long, nor
+    /// for itself on the monitor's or the sink's thread.
     pub(crate) fn flush_logs(&self) {
         if self.is_copy() {
             return;

@@ -262,8 +262,8 @@ fn working_folder() -> Result<Option<OwnedFd>> {
 
 /// Adds an action that changes the working directory. The descriptor has to be open when the actions are performed.
 fn add_fchdir(actions: &mut PosixSpawnFileActions, folder: &OwnedFd) -> nix::Result<()> {
-    // SAFETY: the wrapper is `repr(transparent)` over the structure of the C library, which is initialised and exclusively
-    // borrowed; the call adds a number to it.
+    // SAFETY: the wrapper is `repr(transparent)` over the structure of the C library, which is initialised and
+    // exclusively borrowed; the call adds a number to it.
     let error = unsafe {
         libc::posix_spawn_file_actions_addfchdir_np(
             std::ptr::from_mut(actions).cast(),
@@ -296,8 +296,8 @@ pub fn environment(passes: impl Fn(&[u8]) -> bool) -> Vec<CString> {
 }
 
 /// Starts a program in its working directory, with `fds` open as `first_target`, `first_target + 1`, … (see
-/// [`first_target_fd`]). `variables` replace those of the same names in its environment. Does not read the environment of
-/// this process.
+/// [`first_target_fd`]). `variables` replace those of the same names in its environment. Does not read the environment
+/// of this process.
 ///
 /// With `standard`, these three descriptors, numbered above 2, become its stdin, stdout and stderr, and count for
 /// [`first_target_fd`] too; otherwise it inherits those of this process. In the child each signal has its default
@@ -626,10 +626,11 @@ pub fn effective_user() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
-/// The number of other threads of this process, if it has also opened descriptors of its own, apart from the `count` from
-/// `first` on: closing these would take them away from the threads. Otherwise 0.
+/// The number of other threads of this process, if it has also opened descriptors of its own, apart from the `count`
+/// from `first` on: closing these would take them away from the threads. Otherwise 0.
 ///
-/// For a process that [`spawn`] has started: descriptors that it has opened are close-on-exec, inherited ones cannot be.
+/// For a process that [`spawn`] has started: descriptors that it has opened are close-on-exec, inherited ones cannot
+/// be.
 pub fn threads_with_descriptors(first: RawFd, count: usize) -> usize {
     let names = |folder: &str| -> Vec<RawFd> {
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
@@ -640,7 +641,8 @@ pub fn threads_with_descriptors(first: RawFd, count: usize) -> usize {
     let others = names("/proc/self/task").len().saturating_sub(1);
     let inherited = first..first.saturating_add_unsigned(count as u32);
     let is_own = |fd: RawFd| {
-        // SAFETY: fcntl with F_GETFD takes a number and changes nothing. A number that was closed meanwhile is an error.
+        // SAFETY: fcntl with F_GETFD takes a number and changes nothing. A number that was closed meanwhile is an
+        // error.
         let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
         !inherited.contains(&fd) && flags >= 0 && flags & libc::FD_CLOEXEC != 0
     };
@@ -650,8 +652,8 @@ pub fn threads_with_descriptors(first: RawFd, count: usize) -> usize {
     }
 }
 
-/// Takes ownership of the `count` descriptors from `first` on and makes them close-on-exec. With `close_others`, closes all
-/// others except 0, 1 and 2.
+/// Takes ownership of the `count` descriptors from `first` on and makes them close-on-exec. With `close_others`, closes
+/// all others except 0, 1 and 2.
 ///
 /// Only once, for a process that [`spawn`] has just started with exactly these.
 pub fn adopt_inherited(first: RawFd, count: usize, close_others: bool) -> Result<Vec<OwnedFd>> {
@@ -724,14 +726,14 @@ extern "C" fn on_exit() {
     }
 }
 
-/// From now on `call` is called when this process ends by `exit` or by the end of `main`, also in its forked copies. Only
-/// the first registration counts.
+/// From now on `call` is called when this process ends by `exit` or by the end of `main`, also in its forked copies.
+/// Only the first registration counts.
 pub fn call_at_exit(call: fn()) {
     static REGISTERED: Once = Once::new();
     let _ = AT_EXIT.set(call);
     REGISTERED.call_once(|| {
-        // SAFETY: the handler takes nothing and calls a safe function. If registering fails for want of memory, nothing is
-        // called; nothing else is lost.
+        // SAFETY: the handler takes nothing and calls a safe function. If registering fails for want of memory, nothing
+        // is called; nothing else is lost.
         let _ = unsafe { libc::atexit(on_exit) };
     });
 }

@@ -94,7 +94,8 @@ static WORKER: AtomicBool = AtomicBool::new(false);
 /// ```
 ///
 /// The same holds for other macros that wrap `main` (`#[async_std::main]`, `#[actix_web::main]`), and for everything
-/// that starts threads. Where threads and their descriptors are there first, building the engine is an error that says so.
+/// that starts threads. Where threads and their descriptors are there first, building the engine is an error that says
+/// so.
 pub fn init() {
     if let Some(mark) = crate::sys::process::take_env(MARK) {
         become_worker(&mark, None);

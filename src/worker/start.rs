@@ -105,8 +105,8 @@ fn start_and_run(mark: &Mark, identity: Option<&[u8]>) -> Result<(), String> {
         }
     }
     crate::sync::point!("attach.bound");
-    // 3. Close all other descriptors, unless threads use them: then there will be no worker. A worker program knows which
-    // threads it starts.
+    // 3. Close all other descriptors, unless threads use them: then there will be no worker. A worker program knows
+    // which threads it starts.
     let threads = match identity {
         None => process::threads_with_descriptors(mark.first_fd, mark.fds),
         Some(_) => 0,

@@ -1,7 +1,7 @@
 //! A sandboxed job takes all it can get of a resource. Jobs of another worker go on, and so does the program.
 //!
-//! Private memory is in `work`: `private_memory_beyond_the_ceiling_fails`, `filled_memory_cannot_be_hidden_from_the_ceiling`.
-//! Files, and with them the disk, cannot be opened: `calls`.
+//! Private memory is in `work`: `private_memory_beyond_the_ceiling_fails`,
+//! `filled_memory_cannot_be_hidden_from_the_ceiling`. Files, and with them the disk, cannot be opened: `calls`.
 
 use std::fs;
 use std::sync::Arc;

@@ -289,8 +289,8 @@ pub(super) fn write_last_words(f: &mut fmt::Formatter<'_>, last_words: &[String]
     }
 }
 
-/// The line that says most: the last one that is not empty nor Rust's note about stacks; but of a stack that was printed
-/// innermost frame first, that frame or what the stack is about.
+/// The line that says most: the last one that is not empty nor Rust's note about stacks; but of a stack that was
+/// printed innermost frame first, that frame or what the stack is about.
 pub(super) fn telling(last_words: &[String]) -> Option<&str> {
     let find = |is_it: fn(&str) -> bool| last_words.iter().rposition(|line| is_it(line));
     // Of Python's faulthandler.

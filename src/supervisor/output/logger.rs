@@ -169,8 +169,8 @@ impl Logger {
         self.wait_until(queue, |queue| queue.ended);
     }
 
-    /// Returns when the sink has taken the lines that wait now, however long all of them take. Does not wait for a single
-    /// call that takes too long, nor on the sink's own thread: the lines are left to that.
+    /// Returns when the sink has taken the lines that wait now, however long all of them take. Does not wait for a
+    /// single call that takes too long, nor on the sink's own thread: the lines are left to that.
     pub(crate) fn flush(&self) {
         let queue = self.shared.lock();
         let last = queue.taken + u64::from(!queue.lines.is_empty());

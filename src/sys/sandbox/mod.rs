@@ -2,9 +2,9 @@
 //!
 //! Three seccomp filters are stacked, and the strictest answer counts. The first passes [`calls`] that are allowed or
 //! refused and traps the rest: [`trap`] records the number and the process ends. The second refuses with `EACCES` what
-//! libraries may try. The third answers `ENOSYS` where an older call exists. With [`Keep::writable_memory`] a fourth does
-//! nothing, and answers success, where memory would no longer be writable. A call through another architecture's entry
-//! (`int 0x80`) ends the process without a record.
+//! libraries may try. The third answers `ENOSYS` where an older call exists. With [`Keep::writable_memory`] a fourth
+//! does nothing, and answers success, where memory would no longer be writable. A call through another architecture's
+//! entry (`int 0x80`) ends the process without a record.
 
 mod calls;
 mod trap;
@@ -151,8 +151,8 @@ pub struct Keep {
     pub channel: Vec<RawFd>,
     /// It must not close these.
     pub unclosable: Vec<RawFd>,
-    /// Memory that it may write stays writable: `RLIMIT_DATA` counts only that. Libraries that close guard pages of their
-    /// own are answered success, because some end the process on an error.
+    /// Memory that it may write stays writable: `RLIMIT_DATA` counts only that. Libraries that close guard pages of
+    /// their own are answered success, because some end the process on an error.
     pub writable_memory: bool,
 }
 
