@@ -174,7 +174,7 @@ fn a_job_with_a_deadline_of_zero_is_answered_at_once() {
     let (shared, mut consumers) = fixture(1, 1);
     let id = submit_with(&shared, timed(Duration::ZERO));
     let why = answer(&shared, id).unwrap();
-    assert!(why.contains("deadline of 0"), "{why}");
+    assert!(why.contains("its deadline is 0"), "{why}");
     assert_eq!(consumers[0].next(), Next::Empty);
     let state = shared.lock();
     assert_eq!((state.lanes.open(), state.records.live()), (0, 0));
