@@ -516,7 +516,10 @@ class Executor(BaseExecutor):
         return _stats.from_dict(self._engine.stats())
 
     def trim(self) -> int:
-        """Returns memory of the arena that is not in use to the system. Returns the number of bytes."""
+        """Returns memory of the arena that no array holds to Linux at once, instead of after some seconds.
+
+        Returns the number of bytes.
+        """
         return 0 if self._inline else self._engine.trim()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

@@ -302,7 +302,7 @@ impl Region {
                 continue;
             }
             crate::sync::point!("reclaim.taken");
-            gained += self.punch_free(start..start + len, split_huge, budget);
+            gained += self.punch_free(start..start + len, split_huge, want - gained, budget);
             crate::sync::point!("reclaim.punched");
             lock(&self.accounting).free.give(start, len);
         }
@@ -314,7 +314,7 @@ impl Region {
         if gained < want
             && let Some((start, len)) = above()
         {
-            gained += self.punch_free(start..start + len, split_huge, budget);
+            gained += self.punch_free(start..start + len, split_huge, want - gained, budget);
             lock(&self.accounting).free.give(start, len);
         }
         if gained >= CHUNK {
@@ -323,9 +323,13 @@ impl Region {
         gained
     }
 
-    fn punch_free(&self, range: Range<u64>, split_huge: bool, budget: &Budget) -> u64 {
+    /// Frees memory of a free range, at least `want` bytes or all. From its end: blocks are taken from its start.
+    fn punch_free(&self, range: Range<u64>, split_huge: bool, want: u64, budget: &Budget) -> u64 {
         let mut gained = 0;
-        for index in chunks_of(&range) {
+        for index in chunks_of(&range).rev() {
+            if gained >= want {
+                break;
+            }
             let part = within(&range, index);
             let chunk = self.chunk(index);
             let whole = part == (0..CHUNK);

@@ -14,6 +14,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod unused;
 mod view;
 
 use std::os::fd::BorrowedFd;
@@ -41,6 +42,7 @@ use layout::{CHUNK, Layout};
 pub(crate) use layout::{HEADER_LEN, LARGE, PAGE, QUANTUM};
 use region::{Region, Reserved};
 use spec::ResolvedSpec;
+use unused::UnusedNote;
 
 use crate::sys::limits::{self, Memory};
 use crate::sys::pipe::open_closed_standard;
@@ -116,6 +118,7 @@ pub struct Arena {
     /// Bytes that workers retain for arrays that jobs have left behind.
     retained: AtomicU64,
     high_water: AtomicU64,
+    unused: UnusedNote,
 }
 
 /// The control segment in messages.
@@ -235,6 +238,7 @@ impl Arena {
             in_use: AtomicU64::new(0),
             retained: AtomicU64::new(0),
             high_water: AtomicU64::new(0),
+            unused: UnusedNote::default(),
         }))
     }
 
@@ -547,8 +551,9 @@ impl Arena {
         if !self.control.process.is_current() {
             return;
         }
-        self.in_use.fetch_sub(held, Ordering::Relaxed);
+        let before = self.in_use.fetch_sub(held, Ordering::Relaxed);
         lock(&self.region(at.region()).accounting).release(at.offset(), held);
+        self.note_unused(before.saturating_sub(held));
         crate::sync::point!("reclaim.freed");
     }
 

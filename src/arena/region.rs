@@ -29,6 +29,8 @@ pub(super) struct RegionAccounting {
     pub(super) free: FreeRanges,
     pub(super) chunks: Vec<Chunk>,
     pub(super) in_use: u64,
+    /// The most of them at one time since [`Arena::return_unused`](super::Arena::return_unused) last looked.
+    pub(super) peak: u64,
     pub(super) blocks: u64,
     /// How often [`RegionAccounting::forget_zeros`] was called: code that has just made zeros detects whether they still
     /// count.
@@ -93,6 +95,7 @@ impl RegionAccounting {
             free: FreeRanges::new(reservation),
             chunks: Vec::new(),
             in_use: 0,
+            peak: 0,
             blocks: 0,
             zeros_generation: 0,
         }
@@ -157,6 +160,7 @@ impl RegionAccounting {
             reserved.committed &= touched(&part) & !chunk.committed == 0;
         }
         self.in_use += len;
+        self.peak = self.peak.max(self.in_use);
         self.blocks += 1;
         reserved
     }

@@ -246,8 +246,8 @@ impl Builder {
     ///
     /// The default is half of the memory that is available to this process, or less where its limits (RLIMIT_AS,
     /// RLIMIT_FSIZE) or `/dev/shm` require it. The capacity is rounded up to a multiple of 64 KiB. Memory is committed
-    /// as it is needed, 64 KiB or 2 MiB at a time, and stays committed until [`trim`](Engine::trim) or until the system
-    /// is low on memory.
+    /// as it is needed, 64 KiB or 2 MiB at a time. What is not needed for five to ten seconds goes back to Linux, and at
+    /// once when the system is low on memory or [`trim`](Engine::trim) is called.
     ///
     /// ```standalone_crate
     /// use arenite::Engine;

@@ -280,7 +280,8 @@ impl Engine {
         }
     }
 
-    /// Returns unused committed memory to the system. Returns the number of bytes.
+    /// Returns committed memory that no array holds to Linux at once, instead of after some seconds. Returns the number
+    /// of bytes.
     pub fn trim(&self) -> u64 {
         match &self.backend {
             Backend::Workers(workers) => workers.shared.arena.trim(),

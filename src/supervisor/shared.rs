@@ -108,6 +108,7 @@ impl Supervisor {
     ) -> Self {
         // Limiters ring it for jobs that wait for a permit.
         state.permit_waiters.set_monitor(&monitor_event);
+        arena.signal_unused(&monitor_event);
         Self {
             arena,
             cells,

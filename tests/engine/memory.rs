@@ -1,9 +1,18 @@
 //! Large amounts of memory, many arrays, and no leaks.
 
+<<<<<<< HEAD
 use arenite::engine::BuildError;
 use arenite::{Array, ArrayMut, Engine, JobErrorKind, JobLimit, Rejection};
 
 use crate::harness::{Gate, Lab, are_all, filled, pass, step, tests};
+=======
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+
+use arenite::{Array, ArrayMut, JobErrorKind, JobLimit, Rejection};
+
+use crate::harness::{Lab, are_all, filled, tests, wait_until};
+>>>>>>> 541338dd (arena: return memory that was not needed for a while)
 
 tests![
     a_full_arena_at_submit,
@@ -19,6 +28,7 @@ tests![
     results_of_changing_size,
     a_job_that_makes_and_drops_arrays_for_long,
     trim_returns_memory_to_the_system,
+    memory_without_use_returns_to_the_system,
     arrays_outlive_their_engine,
     results_are_freed_in_any_order,
     every_backing,
@@ -445,6 +455,28 @@ fn trim_returns_memory_to_the_system() {
     );
     drop(kept);
     lab.assert_in_use(0);
+}
+
+/// Without a call: the engine is idle.
+fn memory_without_use_returns_to_the_system() {
+    // As Linux counts it, in the memory files of this program.
+    let committed = || -> u64 {
+        let files = fs::read_dir("/proc/self/fd").unwrap();
+        let regions = files.filter_map(|file| {
+            let path = file.ok()?.path();
+            let is_region =
+                fs::read_link(&path).is_ok_and(|name| name.starts_with("/memfd:arenite-region"));
+            is_region.then(|| fs::metadata(&path).map_or(0, |meta| 512 * meta.blocks()))
+        });
+        regions.sum()
+    };
+    let lab = Lab::new(1);
+    let kept = lab.from_slice(&[5u8; 100]).unwrap();
+    drop(lab.zeros::<u8>(64 << 20).unwrap());
+    assert!(committed() >= 64 << 20, "it may be needed again");
+    wait_until("memory returns", || committed() < 8 << 20);
+    assert_eq!(kept[..], [5; 100]);
+    assert!(committed() >= lab.stats().arena.in_use);
 }
 
 fn arrays_outlive_their_engine() {

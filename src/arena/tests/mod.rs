@@ -260,6 +260,48 @@ fn trimmed_memory_is_fresh_and_blocks_keep_their_content() {
 }
 
 #[test]
+fn memory_without_use_goes_back_and_what_was_in_use_lately_stays() {
+    const MIB: u64 = 1 << 20;
+    let arena = arena(Backing::Memfd, 256 * MIB);
+    let reader = Arc::new(crate::sys::event::EventFd::new().unwrap());
+    arena.signal_unused(&reader);
+    let alloc = |region, mib| {
+        arena
+            .alloc(region, mib * MIB, BlockPlacement::Packed)
+            .unwrap()
+    };
+    // As Linux counts it.
+    let system = || -> u64 {
+        let blocks = |region: &Region| region.segment.stat().unwrap().blocks;
+        arena.regions.iter().map(blocks).sum::<u64>() / MIB
+    };
+    let live = alloc(0, 16);
+    fill(&live, 5);
+    let (large, other) = (alloc(0, 64), alloc(1, 32));
+    assert!(!arena.has_unused());
+    drop(large);
+    assert!(arena.has_unused() && reader.clear().unwrap());
+    drop(other);
+    assert!(!reader.clear().unwrap(), "once until the next look");
+    assert!(arena.return_unused());
+    assert_eq!(system(), 112, "all of it was in use since the last look");
+    assert!(!arena.return_unused());
+    assert_eq!(system(), 16);
+    assert!(!arena.has_unused());
+    // The most that was in use at one time stays.
+    drop(alloc(0, 40));
+    drop(alloc(0, 8));
+    assert!(arena.return_unused());
+    assert_eq!(system(), 56);
+    drop(alloc(0, 8));
+    assert!(arena.return_unused());
+    assert_eq!(system(), 24);
+    assert!(!arena.return_unused());
+    assert_eq!(system(), 16);
+    assert!(bytes(&live).iter().all(|&byte| byte == 5));
+}
+
+#[test]
 fn memory_within_reach_of_a_lost_writer_is_not_assumed_zero() {
     let arena = arena(Backing::Memfd, 64 << 20);
     let first = arena.grant(1, 64 << 10, false).unwrap();

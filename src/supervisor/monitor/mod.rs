@@ -36,6 +36,8 @@ use crate::sys::process::{Exit, WatchPipe};
 const BEAT: Duration = Duration::from_millis(500);
 /// How often the monitor looks whether one lane waits behind a long job while another has none.
 const TICK: Duration = Duration::from_millis(1);
+/// Time between two looks at memory that no block holds: see [`Arena::return_unused`](crate::arena::Arena::return_unused).
+pub(in crate::supervisor) const UNUSED_PERIOD: Duration = Duration::from_secs(5);
 /// After this many passes in a row that changed something, the monitor polls its descriptors, whatever else there is to
 /// do.
 const LISTEN_EVERY: u32 = 64;
@@ -109,6 +111,8 @@ pub(in crate::supervisor) struct Monitor {
     starting: HashMap<usize, Instant>,
     /// How much memory there is, and how much each worker has taken.
     memory: MemoryWatch,
+    /// When to look next at memory that no block holds. `None`: there is none.
+    unused_look: Option<Instant>,
     /// What the out-of-memory killer of Linux has done.
     kills: OomKills,
 }
@@ -119,6 +123,7 @@ impl Monitor {
         Monitor {
             kills: OomKills::new(&shared.settings.memory.root, workers),
             memory: MemoryWatch::new(shared.settings.memory.root.clone(), workers),
+            unused_look: None,
             shared,
             poller,
             pipe,
@@ -203,7 +208,12 @@ impl Monitor {
             let progress = self.serve() || self.may_stop();
             // A job that was submitted only now is watched too.
             self.look_at_memory();
+<<<<<<< HEAD
             let tokens = self.sleep(progress.then_some(Duration::ZERO))?;
+=======
+            self.return_unused(Instant::now());
+            let tokens = self.sleep(progress.then_some(Duration::ZERO));
+>>>>>>> 541338dd (arena: return memory that was not needed for a while)
             self.arm(false);
             for token in tokens {
                 self.handle(token);
@@ -215,6 +225,18 @@ impl Monitor {
         if self.memory.look(&self.shared) {
             self.kills.look(Instant::now());
         }
+    }
+
+    /// Returns memory of the arena that was not in use for a while, if it is time. Returns when to look next.
+    pub(in crate::supervisor) fn return_unused(&mut self, now: Instant) -> Option<Instant> {
+        let arena = &self.shared.arena;
+        let looks_on = match self.unused_look {
+            Some(at) if at > now => return Some(at),
+            Some(_) => arena.return_unused(),
+            None => arena.has_unused(),
+        };
+        self.unused_look = looks_on.then(|| now + UNUSED_PERIOD);
+        self.unused_look
     }
 
     fn arm(&mut self, asleep: bool) {
@@ -283,7 +305,10 @@ impl Monitor {
             .chain(starting)
             .chain(self.stopping)
             .chain(tick);
-        let times = times.chain(self.memory.next()).chain(unsent);
+        let times = times
+            .chain(self.memory.next())
+            .chain(self.unused_look)
+            .chain(unsent);
         let next = times
             .chain(state.next_timer())
             .chain(self.outputs.due())

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::arena::BlockPlacement;
-use crate::supervisor::monitor::Monitor;
+use crate::supervisor::monitor::{Monitor, UNUSED_PERIOD};
 
 /// The kernel has returned arrays before.
 fn make_known(shared: &Supervisor) {
@@ -70,6 +70,26 @@ fn a_grant_without_room_is_requested_again_when_there_is_more() {
     for id in [first, second, third] {
         shared.abandon(id);
     }
+    drop(consumers);
+}
+
+#[test]
+fn the_monitor_looks_at_memory_without_use_while_there_is_some() {
+    let (shared, consumers) = fixture(1, 1);
+    let mut monitor = Monitor::idle(Arc::clone(&shared));
+    let committed = || shared.arena.stats().committed;
+    let start = Instant::now();
+    let at = |looks| start + looks * UNUSED_PERIOD;
+    assert_eq!(monitor.return_unused(start), None);
+    let before = committed();
+    drop(shared.arena.alloc(0, 8 << 20, BlockPlacement::Packed));
+    assert_eq!(monitor.return_unused(start), Some(at(1)));
+    let just_before = at(1).checked_sub(Duration::from_nanos(1)).unwrap();
+    assert_eq!(monitor.return_unused(just_before), Some(at(1)));
+    assert_eq!(monitor.return_unused(at(1)), Some(at(2)));
+    assert!(committed() >= before + (8 << 20), "it was needed lately");
+    assert_eq!(monitor.return_unused(at(2)), None);
+    assert!(committed() < before + (2 << 20));
     drop(consumers);
 }
 
