@@ -1,18 +1,12 @@
 //! Large amounts of memory, many arrays, and no leaks.
 
-<<<<<<< HEAD
-use arenite::engine::BuildError;
-use arenite::{Array, ArrayMut, Engine, JobErrorKind, JobLimit, Rejection};
-
-use crate::harness::{Gate, Lab, are_all, filled, pass, step, tests};
-=======
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
-use arenite::{Array, ArrayMut, JobErrorKind, JobLimit, Rejection};
+use arenite::engine::BuildError;
+use arenite::{Array, ArrayMut, Engine, JobErrorKind, JobLimit, Rejection};
 
-use crate::harness::{Lab, are_all, filled, tests, wait_until};
->>>>>>> 541338dd (arena: return memory that was not needed for a while)
+use crate::harness::{Gate, Lab, are_all, filled, pass, step, tests, wait_until};
 
 tests![
     a_full_arena_at_submit,

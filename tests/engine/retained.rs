@@ -4,6 +4,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
 
 use arenite::{Array, ArrayMut, JobErrorKind};
 
@@ -514,6 +515,12 @@ fn lanes_retain_on_their_own() {
         KEPT.lock().unwrap().push(own.clone());
         own
     }
+    /// Takes longer than a wake-up, so that such jobs are worth other workers than the first.
+    fn forget_slowly() {
+        forget();
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(1) {}
+    }
     let lab = Lab::with(2, |builder| builder.retain_escaped(|| {}).lanes(3));
     let values = lab.from_slice(&[1u8; LARGE]).unwrap();
     for _ in 0..5 {
@@ -526,7 +533,7 @@ fn lanes_retain_on_their_own() {
         assert!(retained(&lab) > 60 * 2000);
         // A lane notices what another has dropped when it looks.
         wait_until("all lanes have looked", || {
-            let jobs: Vec<_> = (0..12).map(|_| lab.submit(forget, ())).collect();
+            let jobs: Vec<_> = (0..12).map(|_| lab.submit(forget_slowly, ())).collect();
             jobs.into_iter().for_each(|job| job.wait().unwrap());
             lab.zeros::<u8>(1 << 40).unwrap_err();
             retained(&lab) == 0

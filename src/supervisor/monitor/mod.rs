@@ -208,12 +208,8 @@ impl Monitor {
             let progress = self.serve() || self.may_stop();
             // A job that was submitted only now is watched too.
             self.look_at_memory();
-<<<<<<< HEAD
-            let tokens = self.sleep(progress.then_some(Duration::ZERO))?;
-=======
             self.return_unused(Instant::now());
-            let tokens = self.sleep(progress.then_some(Duration::ZERO));
->>>>>>> 541338dd (arena: return memory that was not needed for a while)
+            let tokens = self.sleep(progress.then_some(Duration::ZERO))?;
             self.arm(false);
             for token in tokens {
                 self.handle(token);
