@@ -458,8 +458,8 @@ fn memory_without_use_returns_to_the_system() {
         let files = fs::read_dir("/proc/self/fd").unwrap();
         let regions = files.filter_map(|file| {
             let path = file.ok()?.path();
-            let is_region =
-                fs::read_link(&path).is_ok_and(|name| name.starts_with("/memfd:arenite-region"));
+            let is_region = fs::read_link(&path)
+                .is_ok_and(|name| name.to_string_lossy().starts_with("/memfd:arenite-region"));
             is_region.then(|| fs::metadata(&path).map_or(0, |meta| 512 * meta.blocks()))
         });
         regions.sum()
