@@ -619,7 +619,7 @@ fn a_published_array_never_becomes_exclusive_again() {
     let moved = moved.take_lane(|_| false).unwrap_err();
     assert_eq!(moved.try_into_mut().unwrap()[..], [3; 20]);
 
-    let mut lent = vec![4_u8; 64];
+    let mut lent = [4_u8; 64];
     let ptr = NonNull::from(&mut lent[..]).cast();
     // SAFETY: `lent` outlives the handles and is not touched before they are gone.
     let window =

@@ -341,7 +341,8 @@ fn limits_that_are_too_low_are_named() {
     let build = |change: fn(Builder) -> Builder| {
         change(Engine::builder().workers(1).capacity(64 << 20)).build()
     };
-    let changes: [(fn(Builder) -> Builder, &str); 5] = [
+    type Change = fn(Builder) -> Builder;
+    let changes: [(Change, &str); 5] = [
         (
             |builder| builder.workers(0),
             "workers cannot be 0: set it to 1 or more",

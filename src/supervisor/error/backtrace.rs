@@ -94,7 +94,10 @@ mod tests {
         assert!(backtrace.0.named.get().is_none());
         assert!(copy.contains("names_are_looked_up"), "{copy}");
         // Once for all copies.
-        assert_eq!(backtrace.0.named.get().unwrap().as_deref(), Some(&*copy));
+        assert_eq!(
+            backtrace.0.named.get().expect("just looked up").as_deref(),
+            Some(&*copy)
+        );
         let text = Backtrace::sent("   0: a_function");
         assert_eq!(&*text, "   0: a_function");
     }
