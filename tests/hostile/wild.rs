@@ -20,6 +20,9 @@ tests![
     regions_cannot_be_reopened_for_writing,
 ];
 
+/// A slot that the few jobs of a test do not reach: they begin just before the first one.
+const UNUSED: u64 = layout::SLOTS / 2 * layout::SLOT;
+
 fn lab(workers: usize) -> Lab {
     Lab::with(workers, |builder| builder.backing(Backing::Memfd))
 }
@@ -80,9 +83,7 @@ fn a_write_to_the_hub_page() {
 
 fn a_write_to_its_own_submissions() {
     let lab = lab(1);
-    // The last slot, which these few jobs never reach.
-    let slot = layout::CALLS + (layout::SLOTS - 1) * layout::SLOT;
-    assert_refused(&lab, "control", layout::post(0) + slot);
+    assert_refused(&lab, "control", layout::post(0) + layout::CALLS + UNUSED);
     // Grants, doorbell, flags: never writable, whatever they contain at the moment.
     for at in [0, 4, 8, 12, 16, 64, 128] {
         let error = lab.failure_of(lab.submit(scribble, ("control", layout::post(0) + at)));
@@ -97,15 +98,14 @@ fn a_write_to_its_own_submissions() {
 
 fn a_write_to_a_neighbours_links() {
     let lab = lab(2);
-    let last = (layout::SLOTS - 1) * layout::SLOT;
     for lane in [0, 1] {
         // One worker is at the gate, so the other one attacks it, and then itself.
         let gate = Gate::new();
         let blocked = lab.submit(pass, (&gate.path(),));
         let held = gate.meet();
         for at in [
-            layout::post(lane) + layout::CALLS + last,
-            layout::reply(lane) + layout::REPLIES + last,
+            layout::post(lane) + layout::CALLS + UNUSED,
+            layout::reply(lane) + layout::REPLIES + UNUSED,
         ] {
             assert_refused(&lab, "control", at);
         }
@@ -117,8 +117,7 @@ fn a_write_to_a_neighbours_links() {
 
 fn a_write_to_its_own_answers_through_the_read_only_map() {
     let lab = lab(1);
-    let last = (layout::SLOTS - 1) * layout::SLOT;
-    assert_refused(&lab, "control", layout::reply(0) + layout::REPLIES + last);
+    assert_refused(&lab, "control", layout::reply(0) + layout::REPLIES + UNUSED);
     lab.assert_in_use(0);
 }
 

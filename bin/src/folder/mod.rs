@@ -274,18 +274,14 @@ impl Temporary {
             }
             match rename_by(RenameFlags::RENAME_EXCHANGE) {
                 Ok(()) => {
-                    let placed = self.is_at(name).map_err(E::from);
-                    let placed = placed.and_then(|placed| {
-                        judge(&self.folder.entry(&self.name)?)?;
-                        Ok(placed)
-                    });
-                    match &placed {
-                        Ok(_) => self.folder.remove(&self.name)?,
-                        Err(_) => {
-                            rename_by(RenameFlags::RENAME_EXCHANGE).map_err(io::Error::from)?
-                        }
+                    let placed = self.is_at(name);
+                    if let Err(refused) = judge(&self.folder.entry(&self.name)?) {
+                        rename_by(RenameFlags::RENAME_EXCHANGE).map_err(io::Error::from)?;
+                        return Err(refused);
                     }
-                    return placed;
+                    self.folder.remove(&self.name)?;
+                    // What another program has put in the place of the new file since is not moved: it may be an input.
+                    return Ok(placed?);
                 }
                 Err(Errno::ENOENT) => {}
                 Err(error) if is_unsupported(error) => return self.place_plainly(name, judge),
