@@ -129,14 +129,15 @@ wheel() {
         --wheel-dir "$scratch/wheels" ./python
 }
 
-# pytest_with PYTHON EXTRAS ARGUMENT…: installs the wheel with these extras into a fresh environment and runs its tests.
+# pytest_with PYTHON EXTRAS PACKAGES ARGUMENT…: installs the wheel with these extras, and packages, into a fresh environment and runs
+# tests there.
 pytest_with() {
-    local interpreter=$1 extras=$2 venv
-    shift 2
+    local interpreter=$1 extras=$2 packages venv
+    read -ra packages <<<"$3"
+    shift 3
     venv=$(mktemp -d "$scratch/venv.XXXXXX")
     "$interpreter" -m venv "$venv"
-    # shellcheck disable=SC2086 # words
-    "$venv/bin/pip" install --quiet --disable-pip-version-check "$(ls "$scratch"/wheels/arenite-*.whl)${extras%% *}" ${extras#* }
+    "$venv/bin/pip" install --quiet --disable-pip-version-check "$(ls "$scratch"/wheels/arenite-*.whl)$extras" "${packages[@]}"
     counted "$venv/bin/python" -m pytest -q --durations=5 -o cache_dir="$venv/cache" "$@"
 }
 
