@@ -739,7 +739,10 @@ fn exits_in_sink() {
         .submit(|| println!("the last line"), ())
         .wait()
         .unwrap();
-    programs::stay();
+    // Its input is closed already: the sink ends it.
+    loop {
+        std::thread::park();
+    }
 }
 
 fn plain() {
