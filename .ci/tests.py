@@ -59,7 +59,7 @@ def cargo():
         began = time.monotonic()
 
     is_listed = False
-    output = run([*arguments(command, "--no-fail-fast")])
+    output = run(arguments(command, "--no-fail-fast"))
     while True:
         try:
             line = next(output)

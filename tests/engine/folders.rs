@@ -64,17 +64,9 @@ fn the_root_file_system_may_be_read_only() {
 
 fn proc_has_to_be_mounted() {
     let hide = || {
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        let none = None::<&CStr>;
-        mount(
-            none,
-            c"/",
-            none,
-            MsFlags::MS_PRIVATE | MsFlags::MS_REC,
-            none,
-        )?;
+        own_mounts()?;
         let tmpfs = Some(c"tmpfs");
-        mount(tmpfs, c"/proc", tmpfs, MsFlags::empty(), none)?;
+        mount(tmpfs, c"/proc", tmpfs, MsFlags::empty(), None::<&CStr>)?;
         Ok(())
     };
     Program::start(WITHOUT_PROC, hide).end().assert_done();
@@ -96,6 +88,14 @@ pub fn without_proc() {
     }
 }
 
+/// Gives this process mounts of its own. Makes system calls only.
+fn own_mounts() -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let none = None::<&CStr>;
+    let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+    Ok(mount(none, c"/", none, private, none)?)
+}
+
 /// Whether a namespace with read-only mounts is permitted.
 fn may_mount() -> bool {
     let mut command = Command::new("true");
@@ -110,15 +110,7 @@ fn read_only() -> impl FnMut() -> io::Result<()> + Send + Sync + 'static {
     const MOUNT_ATTR_RDONLY: u64 = 1;
     let mut shm = own_shm(None);
     move || {
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        let none = None::<&CStr>;
-        mount(
-            none,
-            c"/",
-            none,
-            MsFlags::MS_PRIVATE | MsFlags::MS_REC,
-            none,
-        )?;
+        own_mounts()?;
         let attributes = [MOUNT_ATTR_RDONLY, 0, 0, 0];
         // SAFETY: the call reads the path and the attributes, which are live.
         let set = unsafe {
