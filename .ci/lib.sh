@@ -32,24 +32,33 @@ failed() {
     exit 1
 }
 
+# Seconds of processor time of all commands that have ended.
+processor_time() {
+    times >"$scratch/times"
+    awk -F '[ms ]' 'NR == 2 { printf "%d", $1 * 60 + $2 + $4 * 60 + $5 }' "$scratch/times"
+}
+
 # step TITLE SECONDS COMMAND…: prints a heading, runs the command with a time limit, and prints the time it took.
 step() {
-    local title=$1 limit=$2 begin=$SECONDS code=0
+    local title=$1 limit=$2 begin=$SECONDS code=0 used
+    used=$(processor_time)
     shift 2
     printf '\n==== %s\n' "$title"
     # A watchdog against hangs, far above the time of the step.
     timeout --kill-after=10 "$limit" "$@" || code=$?
     local took=$((SECONDS - begin))
-    printf -- '---- %s: %d s\n' "$title" "$took"
+    used=$(($(processor_time) - used))
+    printf -- '---- %s: %d s, %d s of processor time\n' "$title" "$took" "$used"
     [ "$code" -ne 124 ] || failed "$title: not done after $limit s"
     [ "$code" -eq 0 ] || failed "$title (exit code $code)"
-    summary+=("$(printf '%5d s  %s' "$took" "$title")")
+    summary+=("$(printf '%5d s  %5d s  %s' "$took" "$used" "$title")")
 }
 
 # finish: prints what failed once and how long each step took.
 finish() {
     [ ! -e "$scratch/unstable" ] || cat "$scratch/unstable"
     printf '\n==== all passed in %d s\n' "$SECONDS"
+    echo "   took  processor"
     printf '%s\n' "${summary[@]}"
 }
 
