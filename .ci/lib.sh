@@ -32,22 +32,24 @@ failed() {
     exit 1
 }
 
-# Seconds of processor time of all commands that have ended.
+# Sets `used` to the seconds of processor time of all commands that have ended. (A subshell would count its own.)
 processor_time() {
     times >"$scratch/times"
-    awk -F '[ms ]' 'NR == 2 { printf "%d", $1 * 60 + $2 + $4 * 60 + $5 }' "$scratch/times"
+    used=$(awk -F '[ms ]' 'NR == 2 { printf "%d", $1 * 60 + $2 + $4 * 60 + $5 }' "$scratch/times")
 }
 
 # step TITLE SECONDS COMMAND…: prints a heading, runs the command with a time limit, and prints the time it took.
 step() {
-    local title=$1 limit=$2 begin=$SECONDS code=0 used
-    used=$(processor_time)
+    local title=$1 limit=$2 begin=$SECONDS code=0 used before
+    processor_time
+    before=$used
     shift 2
     printf '\n==== %s\n' "$title"
     # A watchdog against hangs, far above the time of the step.
     timeout --kill-after=10 "$limit" "$@" || code=$?
     local took=$((SECONDS - begin))
-    used=$(($(processor_time) - used))
+    processor_time
+    used=$((used - before))
     printf -- '---- %s: %d s, %d s of processor time\n' "$title" "$took" "$used"
     [ "$code" -ne 124 ] || failed "$title: not done after $limit s"
     [ "$code" -eq 0 ] || failed "$title (exit code $code)"
