@@ -1,4 +1,4 @@
-//! `docs/guarantees.md` names the tests that show each promise: those tests have to exist.
+//! `docs/guarantees.md` and `docs/security.md` name the tests that show each promise: those tests have to exist.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;
@@ -22,15 +22,16 @@ const SUITES: [(&str, &str); 14] = [
     ("python", "python/tests"),
 ];
 
+/// The head of a table of promises.
+const PROMISES: &str = "| promise | shown by |\n|---|---|\n";
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// The tests named in the tables of promises: suite and path, such as `engine deaths::while_idle`.
-fn named(guarantees: &str) -> Vec<String> {
-    let tables = guarantees
-        .split("| promise | shown by |\n|---|---|\n")
-        .skip(1);
+/// The tests named in tables with this head: suite and path, such as `engine deaths::while_idle`.
+fn named(page: &str, head: &str) -> Vec<String> {
+    let tables = page.split(head).skip(1);
     let rows = tables.flat_map(|table| table.lines().take_while(|line| line.starts_with('|')));
     rows.flat_map(|row| {
         let shown = row.trim_end_matches('|').rsplit('|').next().unwrap();
@@ -153,8 +154,13 @@ fn files(place: &Path) -> Vec<PathBuf> {
 #[test]
 fn every_test_named_beside_a_promise_exists() {
     let guarantees = fs::read_to_string(root().join("docs/guarantees.md")).unwrap();
-    let names = named(&guarantees);
+    let mut names = named(&guarantees, PROMISES);
     assert!(names.len() > 80, "a table was not found: {names:?}");
+    let head = "| against | protected | not protected | shown by |\n|---|---|---|---|\n";
+    let security = fs::read_to_string(root().join("docs/security.md")).unwrap();
+    let protected = named(&security, head);
+    assert!(protected.len() > 20, "no table: {protected:?}");
+    names.extend(protected);
     let missing: Vec<_> = names.iter().filter_map(|name| missing(name)).collect();
     assert!(missing.is_empty(), "\n{}", missing.join("\n"));
 }
@@ -201,7 +207,7 @@ fn a_test_that_does_not_exist_is_found() {
     assert!(missing("engine deaths::while_idle::deaths").is_some());
     assert!(missing("nothing deaths").is_some());
     let table = "# A\n\n| promise | shown by |\n|---|---|\n| one `x` | `engine deaths`, `fuzz` |\n";
-    assert_eq!(named(table), ["engine deaths", "fuzz"]);
+    assert_eq!(named(table, PROMISES), ["engine deaths", "fuzz"]);
     let table = "| a | b |\n|---|---|\n| f | `soak --only x`, `points killing a::`, `b::c` | d |\n\
         | g | `tests --test engine d::`; `tests -p arenite --lib e::f` | d |\n";
     let expected = ["killing a::", "killing b::c", "engine d::"].map(str::to_owned);
