@@ -372,7 +372,7 @@ impl EngineState {
     pub(super) fn end(&mut self) {
         self.lifecycle.set_broken("the engine has been shut down");
         self.fail_queued(&JobErrorKind::ShutDown);
-        self.process_ends();
+        self.process_all_ends();
         self.waiters.notify_start();
     }
 

@@ -148,11 +148,16 @@ impl Supervisor {
     }
 
     /// Releases the lock, and rings the monitor and calls wakers where that is due. First handles ends of jobs that
-    /// graphs have not processed, whatever caused them: no other thread might take the lock for long.
+    /// graphs have not processed, whatever caused them: no other thread might take the lock for long. Of very many, some
+    /// at a time, so that other threads need not wait for all.
     #[inline]
-    pub(super) fn unlock(&self, mut state: Locked<'_>) {
-        if state.graphs.has_unhandled_ends() {
+    pub(super) fn unlock<'a>(&'a self, mut state: Locked<'a>) {
+        while state.graphs.has_unhandled_ends() {
             state.refill();
+            if state.graphs.has_unhandled_ends() {
+                drop(state);
+                state = self.lock();
+            }
         }
         let call = state.monitor.take_call();
         if !call && !state.waiters.has_wakers() {

@@ -7,7 +7,7 @@ use std::task::Waker;
 use super::ends::{EndNotice, JobEnd};
 use super::graph_run::{GraphPlan, GraphRun, GraphUnitStage, UnreadableSource};
 use super::graphs::HeldBack;
-use super::limits::WINDOW;
+use super::limits::{MOST_ENDS, WINDOW};
 use crate::link::{Ask, NOTICE, fence_after_queueing};
 use crate::supervisor::error::{JobError, JobErrorKind};
 use crate::supervisor::lane::{Lane, NO_RECORD};
@@ -93,14 +93,19 @@ impl EngineState {
         }
     }
 
-    /// Processes all ends: marks dependents ready and sends them.
+    /// Processes ends: marks dependents ready and sends them. Of very many, leaves some to
+    /// [`unlock`](crate::supervisor::shared::Supervisor::unlock), which releases the lock in between.
     pub(in crate::supervisor) fn process_ends(&mut self) {
         if std::mem::replace(&mut self.graphs.is_processing, true) {
             return;
         }
+        let mut left = MOST_ENDS;
         loop {
-            while let Some(notice) = self.graphs.ends.pop_front() {
+            while left > 0
+                && let Some(notice) = self.graphs.ends.pop_front()
+            {
                 self.handle_end(notice);
+                left -= 1;
             }
             self.retry_held_back();
             if std::mem::take(&mut self.graphs.has_queued) {
@@ -111,11 +116,19 @@ impl EngineState {
                 self.drain_busy();
                 self.refill();
             }
-            if self.graphs.ends.is_empty() {
+            if self.graphs.ends.is_empty() || left == 0 {
                 break;
             }
         }
         self.graphs.is_processing = false;
+    }
+
+    /// Processes ends until there are none.
+    pub(in crate::supervisor) fn process_all_ends(&mut self) {
+        self.process_ends();
+        while self.graphs.has_unhandled_ends() {
+            self.process_ends();
+        }
     }
 
     /// Tries again what admission holds back, by ticket.
@@ -462,7 +475,7 @@ impl EngineState {
 
     /// Drops a graph: what has not begun never will, and what runs is abandoned.
     pub(super) fn drop_graph(&mut self, graph: u32) -> (Option<Box<GraphRun>>, Vec<Waker>) {
-        self.process_ends();
+        self.process_all_ends();
         let run = self.graphs.runs[graph as usize].take();
         self.graphs.free.push(graph);
         let mut wakers = Vec::new();

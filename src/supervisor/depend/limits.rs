@@ -8,3 +8,5 @@ pub(crate) const MAX_SPAWN_DEPTH: u32 = 10_000;
 pub(crate) const MAX_OPEN_TASKS: u64 = 1 << 18;
 /// Most jobs of one graph or task group with a record and no answer: enough for every worker.
 pub(super) const WINDOW: usize = 2 * SLOTS;
+/// Most ends that are processed before the lock is released for other threads.
+pub(super) const MOST_ENDS: usize = 128;
