@@ -85,6 +85,7 @@ fn windows_of_time_take_no_memory() {
     for (n, window) in run.by_ref().enumerate() {
         all += count(window);
         if n % 2000 == 0 {
+            step(format!("the windows from {n} on"));
             most = most.max(private_bytes(&lab));
         }
     }

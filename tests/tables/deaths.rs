@@ -41,8 +41,25 @@ fn processor_time(pid: u32) -> Option<u64> {
     Some(threads.flatten().filter_map(time).sum())
 }
 
+/// Stops a process, so that what it does cannot change. Returns false if it has ended.
+fn stop(pid: u32) -> bool {
+    let state = || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit(") ").next()?.chars().next()
+    };
+    kill(Pid::from_raw(pid.cast_signed()), Signal::SIGSTOP).is_ok()
+        && loop {
+            match state() {
+                Some('T') => break true,
+                None | Some('Z' | 'X') => break false,
+                Some(_) => thread::yield_now(),
+            }
+        }
+}
+
 /// Kills the only worker in at most `most` calls of `kernel` while `work` runs: in each when the worker has spent
-/// another part of the time that such a call takes. Returns how often it did, and what `work` returns.
+/// another part of the time that such a call takes, or sooner where a crowded machine lets calls end unseen. Returns how
+/// often it did, and what `work` returns.
 fn with_kills<R>(engine: &Engine, kernel: &str, most: usize, work: impl Fn() -> R) -> (usize, R) {
     // Undisturbed, to know how long it takes.
     work();
@@ -51,21 +68,33 @@ fn with_kills<R>(engine: &Engine, kernel: &str, most: usize, work: impl Fn() -> 
     let usual = usual.unwrap().total.as_nanos() as u64 / usual.unwrap().calls;
     let is_over = AtomicBool::new(false);
     let kill_some = || {
-        let (mut kills, mut last) = (0, None);
+        let (mut kills, mut last, mut missed) = (0, None, 0);
+        // The call that runs, and what its worker had spent when it was seen first.
+        let mut seen = (None, 0);
         while kills < most && !is_over.load(Relaxed) {
             thread::yield_now();
-            let (calls, _, is_running) = calls_of(engine, kernel);
             let pid = engine.stats().workers[0].pid;
-            let Some(begin) = processor_time(pid).filter(|_| is_running && last != Some(calls))
-            else {
+            if pid == 0 || !stop(pid) {
                 continue;
-            };
-            let wanted = begin + usual * (1 + kills as u64 % 4) / 6;
-            let is_there = || calls_of(engine, kernel).0 == calls && !is_over.load(Relaxed);
-            while is_there() && processor_time(pid).is_some_and(|time| time < wanted) {
-                thread::yield_now();
             }
-            if is_there() && kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL).is_ok() {
+            let (calls, _, is_running) = calls_of(engine, kernel);
+            let spent = processor_time(pid).unwrap_or_default();
+            if seen.0.is_some_and(|seen| seen != calls || !is_running) {
+                missed += u32::from(last != seen.0);
+                seen.0 = None;
+            }
+            if is_running && seen.0.is_none() {
+                seen = (Some(calls), spent);
+            }
+            let wanted = usual * (1 + kills as u64 % 4) / 6 >> missed.min(20);
+            let is_due = is_running && last != Some(calls) && spent >= seen.1 + wanted;
+            let signal = if is_due {
+                Signal::SIGKILL
+            } else {
+                Signal::SIGCONT
+            };
+            let _ = kill(Pid::from_raw(pid.cast_signed()), signal);
+            if is_due {
                 last = Some(calls);
                 kills += 1;
             }

@@ -159,8 +159,9 @@ fn a_slow_consumer_does_not_block_admission() {
     let mut run = stream.run(&lab);
     assert_eq!(run.next().unwrap().unwrap().1, 3 << 20);
     let held = gate.meet();
-    // The third does not fit beside the second; only its stream waits for it, and is not polled now.
-    assert_eq!(run.stats().in_flight, 2);
+    // The third does not fit beside the second; only its stream waits for it, and is not polled now. It was not pulled yet
+    // if the first ended at once.
+    assert!(matches!(run.stats().in_flight, 1 | 2));
     let small = lab.zeros::<u8>(8).unwrap().seal();
     let small = lab.job(weigh, ("", small)).try_submit();
     assert_eq!(small.expect("no job waits").wait(), Ok(8));
