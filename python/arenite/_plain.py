@@ -109,10 +109,18 @@ def dump(value: Any, arena: _pickle.Arena | None, private: bool = False) -> tupl
     return file.getvalue(), beside.buffers, beside.copied
 
 
-def load(data: Any, buffers: Sequence[Any] = (), private: bool = False) -> Any:
+def load(data: Any, buffers: Sequence[Buffer] = (), private: bool = False) -> Any:
     """Returns the value of a pickle that a sandboxed worker has sent."""
-    nbytes = sum(buffer.nbytes for buffer in buffers)
-    return load_plain(data, list(buffers), nbytes, _PRIVATE_MAKERS if private else _MAKERS)
+    return load_plain(data, list(buffers), _distinct(buffers), _PRIVATE_MAKERS if private else _MAKERS)
+
+
+def _distinct(buffers: Sequence[Buffer]) -> int:
+    """The bytes of all buffers. Those that several have, count once: thousands may be of the same memory."""
+    count = end = 0
+    for begin, nbytes in sorted((buffer.address, buffer.nbytes) for buffer in buffers):
+        count += max(0, begin + nbytes - max(begin, end))
+        end = max(end, begin + nbytes)
+    return count
 
 
 # ---- what makes objects in the program: for any arguments, since hostile code chooses them
@@ -329,26 +337,33 @@ def _check_exception(kind: type[Exception], arguments: tuple[Any, ...]) -> None:
 
 
 def _shown(kind: type[Exception], arguments: tuple[Any, ...]) -> Exception:
-    """Returns an exception whose message has no control characters."""
+    """Returns an exception of which nothing that is shown has control characters."""
     error = kind(*arguments)
-    try:
-        text = str(error)
-        if issubclass(kind, SyntaxError) and len(arguments) > 1:
-            # Shown, too.
-            text += "".join(part for part in arguments[1] if type(part) is str)
-    except Exception:
-        return error  # Showing it says that it cannot be shown.
-    if text == escape(text):
+    # A traceback shows the parts of its place as they are.
+    has_place = issubclass(kind, SyntaxError) and len(arguments) > 1
+    if not has_place and _is_escaped(error):
         return error
-    return kind(*(_escaped(argument) for argument in arguments))
+    return kind(*map(_escaped, arguments))
 
 
 def _escaped(argument: Any) -> Any:
+    """An argument of an exception, or its text without control characters."""
     if isinstance(argument, str):
+        # Not of a subclass, such as numpy's.
         return escape(argument)
     if type(argument) is tuple:
-        return tuple(escape(part) if isinstance(part, str) else part for part in argument)
-    return argument
+        return tuple(map(_escaped, argument))
+    # The name of a time zone and the only element of an array are shown as they are.
+    return argument if _is_escaped(argument) else escape(str(argument))
+
+
+def _is_escaped(value: Any) -> bool:
+    """Whether the text of a value has no control characters."""
+    try:
+        text = str(value)
+    except Exception:
+        return True  # Showing it says that it cannot be shown.
+    return text == escape(text)
 
 
 #: What a pickle may call, by module and name: a function here in the place of what the worker names, and how its

@@ -9,6 +9,7 @@ import io
 import os
 import pickle
 import platform
+import resource
 import signal
 import time
 import traceback
@@ -364,7 +365,8 @@ def call(module, name, *arguments):
 
 
 def text(content):
-    return b"X" + len(content).to_bytes(4, "little") + content.encode()
+    data = content.encode()
+    return b"X" + len(data).to_bytes(4, "little") + data
 
 
 def integer(value):
@@ -469,6 +471,17 @@ def test_costly_pickles_are_refused(what):
     assert not isinstance(caught.value, (MemoryError, RecursionError, SystemError))
 
 
+def test_one_array_many_times_is_one():
+    """With private results, each reference to an array becomes a copy."""
+    with arenite.Executor(1, sandbox="strict", preload=["in_sandbox"], writable="copy") as private:
+        private.submit(in_sandbox.one_array_often, 4).result()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        error = private.submit(in_sandbox.one_array_often, 2000).exception()
+        assert "bytes of memory" in str(error), error
+        # 2,000 copies of 8 MiB would be 16 GB.
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 2 << 20
+
+
 def test_a_worker_does_not_make_up_statistics(ex):
     before = ex.stats().bytes_copied
     assert ex.submit(in_sandbox.raw_reply, b"\x80\x05N.", 1 << 62).result() is None
@@ -537,7 +550,8 @@ def test_no_text_of_a_task_acts_on_a_terminal(output):
     errors = [
         ValueError(bad), KeyError(bad), OSError(2, bad, bad), ExceptionGroup(bad, [ValueError(bad)]), UnicodeError(bad),
         UnicodeDecodeError(bad, b"x", 0, 1, bad), SyntaxError(bad, (bad, 1, 1, bad)), ImportError(bad, name=bad), Own(bad),
-        ValueError((bad, [bad])),
+        ValueError((bad, [bad])), ValueError(np.array(bad)), ValueError(datetime.timezone(datetime.timedelta(), bad)),
+        SyntaxError("bad", (np.str_(f"{bad}/f"), 1, 1, np.str_(bad))), OSError(2, np.array(bad)),
     ]  # fmt: skip
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
@@ -550,6 +564,34 @@ def test_no_text_of_a_task_acts_on_a_terminal(output):
             ex.submit(print, bad).result()
     shown = printed.getvalue()
     assert "1b[2J" in shown and not set(bad) & set(shown) - set("[2J"), ascii(shown)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        call("\x1b[2J", "\u202e"),
+        call("builtins", "\x9b2J"),
+        # Its text cannot be made, and its place is shown all the same.
+        exception("SyntaxError", integer(10**5000), b"(" + text("\x1b") + integer(1) * 2 + text("\x1b") + b"t"),
+        exception("ValueError", call("datetime", "timezone", call("datetime", "timedelta"), text("\x1b"))),
+    ],
+    ids=["module", "name", "place", "zone"],
+)
+def test_no_pickle_acts_on_a_terminal(data):
+    """Neither the exception that it has, nor that of reading it."""
+    try:
+        error = _plain().load(b"\x80\x05" + data + b".")
+    except Exception as refused:
+        error = refused
+    printed = io.StringIO()
+    with contextlib.suppress(ValueError):
+        # An integer that is too long to be shown.
+        traceback.print_exception(error, file=printed)
+    assert not any(map(acts_on_a_terminal, printed.getvalue())), ascii(printed.getvalue())
+
+
+def acts_on_a_terminal(character):
+    return character in "\x1b\x9b\u202e"
 
 
 class Own(Exception):

@@ -57,6 +57,8 @@ impl Refusal {
                  sandbox"
             ),
         };
+        // It may quote what the worker has sent.
+        let text = arenite::escape_text(&text).to_string();
         unpickling_error(py).map_or_else(|error| error, |kind| PyErr::from_type(kind, text))
     }
 }
@@ -90,9 +92,10 @@ pub struct Limits {
 impl Limits {
     /// The limits for a pickle of this length, with `buffered` bytes beside it.
     pub fn new(len: u64, buffered: u64) -> Self {
-        let memory = (MEMORY + MEMORY_PER_BYTE * len).min(MOST_MEMORY + 2 * len);
+        let sent = len.saturating_add(buffered);
+        let most = MEMORY.saturating_add(MEMORY_PER_BYTE.saturating_mul(sent));
         Self {
-            most_memory: memory.saturating_add(buffered.saturating_mul(2)),
+            most_memory: most.min(MOST_MEMORY.saturating_add(sent.saturating_mul(2))),
             memory: 0,
             most_hashed: HASHED + HASHED_PER_BYTE * len,
             hashed: 0,
