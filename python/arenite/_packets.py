@@ -32,8 +32,39 @@ LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.ETOOMANY
 class DoesNotFit(ValueError):
     """Values need a longer packet, or more files, than there may be."""
 
+    def __init__(self) -> None:
+        super().__init__(
+            f"values do not fit a packet of {MAX_PACKET} bytes with {MAX_FILES} files: use an array instead of a list"
+        )
 
-def encode(value: Any, files: list[int], longest: int) -> Any:
+
+class _Files(list[int]):
+    """The files of a packet. A value may have one array or list thousands of times: what cannot fit is not made."""
+
+    def __init__(self, most: int | None) -> None:
+        super().__init__()
+        #: Bytes that they may have.
+        self._left = most
+        #: Values that are in lists.
+        self._listed = 0
+
+    def make_room(self, nbytes: int) -> None:
+        """Called before a file of this length is made."""
+        if len(self) >= MAX_FILES:
+            raise DoesNotFit
+        if self._left is not None:
+            self._left -= nbytes
+            if self._left < 0:
+                raise MemoryError("its arrays, each counted as often as it occurs, take more than shared memory has")
+
+    def make_list(self, count: int) -> None:
+        """Called before a list of this length is made: each value takes a byte and a comma."""
+        self._listed += count
+        if 2 * self._listed > MAX_PACKET:
+            raise DoesNotFit
+
+
+def encode(value: Any, files: _Files, longest: int) -> Any:
     """A value as JSON has it. Adds the files that go with it, which the caller closes."""
     if value is None or isinstance(value, bool):
         return value
@@ -45,9 +76,11 @@ def encode(value: Any, files: list[int], longest: int) -> Any:
         text = value.encode()
         if len(text) <= longest:
             return str(value)
+        files.make_room(len(text))
         files.append(_file_of(memoryview(text)))
         return {"kind": "bytes", "text": True}
     if isinstance(value, (list, tuple)):
+        files.make_list(len(value))
         return [encode(item, files, longest) for item in value]
     if hasattr(value, "__array__"):
         return _encode_array(value, files, longest)
@@ -56,11 +89,12 @@ def encode(value: Any, files: list[int], longest: int) -> Any:
     except TypeError:
         known = "None, numbers, text, bytes, numpy arrays and lists of these"
         raise TypeError(f"a service takes and returns {known}, no {type(value).__name__}") from None
+    files.make_room(content.nbytes)
     files.append(_file_of(memoryview(content.tobytes()) if not content.c_contiguous else content.cast("B")))
     return {"kind": "bytes"}
 
 
-def _encode_array(value: Any, files: list[int], longest: int) -> Any:
+def _encode_array(value: Any, files: _Files, longest: int) -> Any:
     import numpy
 
     if isinstance(value, numpy.generic) and isinstance(number := value.item(), (bool, int, float, str, bytes)):
@@ -69,6 +103,7 @@ def _encode_array(value: Any, files: list[int], longest: int) -> Any:
     dtype = array.dtype.newbyteorder("<")
     if dtype.str not in _SIZES:
         raise TypeError(f"a service takes and returns arrays of numbers, not of {array.dtype}")
+    files.make_room(array.nbytes)
     file = store._memory_file()
     files.append(file)
     if array.nbytes <= _SMALL:
@@ -98,10 +133,10 @@ def _file_of(content: memoryview) -> int:
     return file
 
 
-def pack(message: dict[str, Any], member: str, value: Any) -> tuple[bytes, list[int]]:
-    """A packet whose member is the value, and its files, which the caller closes."""
+def pack(message: dict[str, Any], member: str, value: Any, most: int | None = None) -> tuple[bytes, list[int]]:
+    """A packet whose member is the value, and its files, which the caller closes. `most`: bytes of all files."""
     for longest in _SHORT_TEXTS:
-        files: list[int] = []
+        files = _Files(most)
         try:
             packet = to_json({**message, member: encode(value, files, longest)})
         except RecursionError:
@@ -113,9 +148,7 @@ def pack(message: dict[str, Any], member: str, value: Any) -> tuple[bytes, list[
         if len(packet) <= MAX_PACKET and len(files) <= MAX_FILES:
             return packet, files
         close(files)
-    raise DoesNotFit(
-        f"values do not fit a packet of {MAX_PACKET} bytes with {MAX_FILES} files: use an array instead of a list"
-    )
+    raise DoesNotFit
 
 
 def to_json(message: dict[str, Any], errors: str = "strict") -> bytes:

@@ -107,6 +107,8 @@ class Serving:
         self.name = name
         self._executor = executor
         self._max_calls = max_calls
+        #: Bytes that the arrays of a value may take. What a worker sends lies in the arena.
+        self._most = None if executor._inline else executor._engine.capacity
         self._started = time.time()
         self._kernels = {kernel: _Kernel(kernel, function, executor) for kernel, function in kernels.items()}
         if not self._kernels or not all(isinstance(kernel, str) and kernel for kernel in self._kernels):
@@ -384,11 +386,12 @@ class Serving:
             failure = _describe_error(error)
         elif not is_gone:
             try:
-                packet, files = pack({"id": call.id}, "value", future.result())
+                packet, files = pack({"id": call.id}, "value", future.result(), self._most)
             except (DoesNotFit, OSError, MemoryError) as problem:
                 failure = {"error": "limit", "message": f"the value of {kernel.name}: {problem}"}
-            except (TypeError, ValueError) as problem:
-                failure = {"error": "returned", "message": f"{kernel.name} returned a bad value: {problem}"}
+            except Exception as problem:
+                # Of whatever type: it is asked for its array.
+                failure = {"error": "returned", "message": f"{kernel.name} returned a bad value: {_words(problem)}"}
         client.done += 1
         if failure is None:
             kernel.done += 1
@@ -527,14 +530,14 @@ def _no_constant(name: str) -> Any:
 
 def _describe_error(error: BaseException) -> dict[str, Any]:
     """The members of an answer about a call that failed."""
-    about: dict[str, Any] = {"message": str(error)[:2000]}
+    about: dict[str, Any] = {"message": _words(error)[:2000]}
     cause = error.__cause__
     if isinstance(error, MemoryLimitExceeded):
         about["error"] = "memory_limit"
     elif isinstance(error, ArenaFull):
         about["error"] = "arena_full"
     elif isinstance(cause, RemoteTraceback):
-        text = "".join(traceback.format_exception_only(type(error), error)).strip()
+        text = _words(error, is_whole=True)
         trace = f"\n{cause.tb.strip()}" if len(cause.tb) <= 1000 else ""
         return {"error": "panicked", "message": text[:800] + trace}
     elif isinstance(error, DeadlineExceeded):
@@ -555,6 +558,15 @@ def _describe_error(error: BaseException) -> dict[str, Any]:
     about["attempts"] = getattr(error, "attempts", 1)
     about["last_words"] = [word[:200] for word in getattr(error, "last_words", [])[-20:]]
     return about
+
+
+def _words(error: BaseException, is_whole: bool = False) -> str:
+    """What an exception of a kernel says. It may be of any type, and its text may fail. `is_whole`: with its type, as a
+    traceback ends."""
+    try:
+        return "".join(traceback.format_exception_only(type(error), error)).strip() if is_whole else str(error)
+    except Exception:
+        return f"{type(error).__name__}, whose text cannot be made"
 
 
 #: For `os.register_at_fork`.

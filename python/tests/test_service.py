@@ -64,8 +64,27 @@ def crash() -> None:
     ctypes.string_at(0)
 
 
+class Unwilling:
+    """Has an array and does not give it, as a tensor of torch with a gradient."""
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise RuntimeError("no array")
+
+
+class Silent(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def refuse(what: str) -> None:
+    raise {"silent": Silent(), "long": ValueError(10**5000)}[what]
+
+
 def make(what: str) -> Any:
     return {
+        "unwilling": Unwilling(),
+        "often": [np.ones(1 << 20)] * 190,
+        "deep": [[[0] * 1000] * 1000] * 10,
         "dict": {"a": 1},
         "objects": np.array([None]),
         "scalars": [np.float32(1.5), np.int64(-3), np.bool_(True), np.float64("inf"), np.str_("é"), np.complex64(1j)],
@@ -256,6 +275,19 @@ def test_bad_results_say_what_is_wrong(service: Service) -> None:
     for what in ("many", "files"):
         error = failure(service.submit("make", what))
         assert error.code == "limit" and "use an array" in str(error), error
+
+
+def test_no_outcome_of_a_call_ends_the_service(name: str) -> None:
+    kernels = {"make": make, "refuse": refuse, "echo": echo}
+    with arenite.Executor(1, capacity="128MiB") as executor, executor.serve(name, kernels), connect(name) as service:
+        for what in ("silent", "long"):
+            error = failure(service.submit("refuse", what))
+            assert isinstance(error, ServiceError) and error.code == "panicked", error
+        assert failure(service.submit("make", "unwilling")).code == "returned"
+        # One array, 190 times: more than shared memory has, and than was sent.
+        assert failure(service.submit("make", "often")).code == "limit"
+        assert failure(service.submit("make", "deep")).code == "limit"
+        assert service.call("echo", 1) == 1
 
 
 def test_signatures(service: Service) -> None:
