@@ -227,6 +227,46 @@ def raise_error(error):
     raise error
 
 
+# ---- tables
+
+
+def taken_over(what):
+    """From now on, this worker sends something else than the part of a table that it was asked for."""
+    import io
+    import struct
+
+    import numpy
+    import pyarrow
+    from arenite.tables import part
+
+    honest = part.__dict__.setdefault("honest", part.write)
+
+    def stream(batch, **options):
+        out = io.BytesIO()
+        with pyarrow.ipc.new_stream(out, batch.schema, options=pyarrow.ipc.IpcWriteOptions(**options)) as into:
+            into.write_batch(batch)
+        return numpy.frombuffer(out.getvalue(), "u1").copy()
+
+    def compressed(schema, batches):
+        return stream(pyarrow.record_batch({"": numpy.zeros(1 << 20)}), compression="zstd")
+
+    def beyond(schema, batches):
+        # The end of the text "abc", far outside of the array.
+        data = stream(pyarrow.record_batch({"": ["abc"]}))
+        at = bytes(data).rindex(struct.pack("<ii", 0, 3))
+        data[at + 4 : at + 8] = numpy.frombuffer(struct.pack("<i", 1 << 30), "u1")
+        return data
+
+    part.write = {
+        "compressed": compressed,
+        "beyond": beyond,
+        "no stream": lambda schema, batches: numpy.frombuffer(b"ARROW1", "u1"),
+        "no part": lambda schema, batches: range(1 << 60),
+        "a fault": lambda schema, batches: {"is_of_type": True, "text": "\x1b[2J\x9b\u202e", "row": 0},
+        "no fault": lambda schema, batches: {"is_of_type": True, "row": "1"},
+    }.get(what, honest)
+
+
 # ---- one array many times
 
 

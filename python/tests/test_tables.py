@@ -14,6 +14,7 @@ import types
 
 import arenite
 import harness
+import in_sandbox
 import pytest
 
 np = pytest.importorskip("numpy")
@@ -450,6 +451,99 @@ def test_a_sandbox(tmp_path):
     with arenite.Executor(1, sandbox=True, preload="arenite.tables") as ex:
         table = arenite.read_csv(tmp_path, part_bytes=20, executor=ex)
         assert table.to_pyarrow().equals(csv.read_csv(tmp_path / "a.csv", **options()))
+
+
+TAKEN_OVER = ["compressed", "beyond", "no stream", "no part", "a fault", "no fault"]
+
+
+@pytest.mark.parametrize("what", TAKEN_OVER)
+def test_what_a_sandboxed_worker_sends_is_checked(tmp_path, what):
+    (tmp_path / "a.csv").write_bytes(CSV.encode())
+    pq.write_table(pa.table({"n": [1, 2]}), tmp_path / "b.parquet")
+
+    def each(value):
+        in_sandbox.taken_over(what)
+        return "abc"
+
+    def of_batch(batch):
+        in_sandbox.taken_over(what)
+        return {"": ["abc"]}
+
+    with arenite.Executor(1, sandbox=True, preload=["arenite.tables", "in_sandbox"]) as ex:
+        table = arenite.read_csv(tmp_path / "a.csv", executor=ex)
+        scan = arenite.scan_csv(tmp_path / "a.csv", executor=ex)
+        for use in (
+            lambda: arenite.apply(pa.chunked_array([[1]]), each, executor=ex),
+            lambda: table.map_batches(of_batch),
+            lambda: list(scan.map_batches(of_batch)),
+            # Each worker is taken over now.
+            lambda: arenite.read_csv(tmp_path / "a.csv", executor=ex),
+            lambda: arenite.read_parquet(tmp_path / "b.parquet", executor=ex),
+        ):
+            with pytest.raises(arenite.TableError, match="its worker has sent|u.9b") as caught:
+                use()
+            assert not set("\x1b\x9b\u202e") & set(str(caught.value)), ascii(caught.value)
+        ex.submit(in_sandbox.taken_over, "").result()
+        assert len(arenite.read_csv(tmp_path / "a.csv", executor=ex)) == len(table)
+
+
+def test_columns_that_share_bytes_are_refused():
+    """Each of them would be looked at: the square of the length of what was sent."""
+    from arenite.tables import part, stream
+
+    columns = [pa.array(["x" * 1000])] + [pa.array(["x"])] * 99
+    data = part.write(*of_columns(columns))
+    message = next(one for one in pa.ipc.MessageReader.open_stream(pa.py_buffer(data)) if one.type == "record batch")
+    described = bytes(message.metadata)
+    header = stream._Table(memoryview(described), int.from_bytes(described[:4], "little")).table(2)
+    begin, count = header.vector(2)
+    assert count == 3 * len(columns)
+    begin += bytes(data).index(described)
+    for column in range(1, 100):
+        data[begin + 48 * column : begin + 48 * (column + 1)] = data[begin : begin + 48]
+    assert part.read(data)[1][0].column(99)[0].as_py() == "x" * 1000
+    with pytest.raises(pa.ArrowInvalid, match="share bytes"):
+        stream.read(data)
+
+
+def of_columns(columns):
+    batch = pa.RecordBatch.from_arrays(columns, names=[str(number) for number in range(len(columns))])
+    return batch.schema, [batch, batch]
+
+
+def test_texts_that_share_bytes_are_refused():
+    from arenite.tables import part, stream
+
+    text = pa.py_buffer(b"x" * (1 << 20))
+    views = np.zeros((2000, 4), "<i4")
+    views[:, 0], views[:, 1] = 1 << 20, int.from_bytes(b"xxxx", "little")
+    shared = pa.Array.from_buffers(pa.string_view(), len(views), [None, pa.py_buffer(views.tobytes()), text])
+    with pytest.raises(pa.ArrowInvalid, match="too many bytes"):
+        stream.read(part.write(*of_columns([shared])))
+
+
+def test_honest_parts_of_all_types_pass_the_checks():
+    from arenite.tables import part, stream
+
+    columns = [
+        pa.array([1, None, 3]), pa.array(["a", None, "c" * 100]), pa.array([[1], [], None]), pa.array([{"a": "b"}] * 3),
+        pa.array(["a", "b", "a"]).dictionary_encode(), pa.array([1, 2, 3], pa.timestamp("us", "Europe/Berlin")),
+        pa.nulls(3), pa.array(["x" * 50, "y", None], pa.string_view()), pa.array([[1, 2]] * 3, pa.list_(pa.int8(), 2)),
+        pa.array([[("k", ["v"])]] * 3, pa.map_(pa.string_view(), pa.list_(pa.string_view()))),
+        pa.UnionArray.from_sparse(pa.array([0, 1, 0], pa.int8()), [pa.array([1, 2, 3]), pa.array(["a", "b", "c"])]),
+        pa.RunEndEncodedArray.from_arrays(pa.array([2, 3], pa.int32()), pa.array(["a" * 20, "b"], pa.string_view())),
+    ]  # fmt: skip
+    schema, batches = of_columns(columns)
+    found, read = stream.read(part.write(schema, [*batches, batches[0].slice(1, 2)]))
+    assert found.equals(schema) and read[0].equals(batches[0]) and read[2].equals(batches[0].slice(1, 2))
+    # Many columns, and batches that share a dictionary.
+    names = [f"column {number}" for number in range(3000)]
+    wide = pa.schema([(name, pa.list_(pa.timestamp("ns", "UTC"))) for name in names], {"k": "v" * 1000})
+    assert stream.read(part.write(wide, []))[0].equals(wide)
+    words = pa.array([str(number) for number in range(10_000)])
+    codes = pa.array(range(10_000), pa.int32())
+    batch = pa.record_batch({"w": pa.DictionaryArray.from_arrays(codes, words)})
+    assert len(stream.read(part.write(batch.schema, [batch] * 30))[1]) == 30
 
 
 # ---- failures

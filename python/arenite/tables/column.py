@@ -6,9 +6,10 @@ import sys
 
 import pyarrow
 
+from .._errors import TableError
 from . import part, shared
 from .run import in_order
-from .table import closing
+from .table import closing, received
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,7 +80,10 @@ def apply(
     made = []
     for rows, future in closing(in_order(starts(), 2 * workers)):
         try:
-            made += part.read(future.result())[1]
+            answer = received(future.result(), None, tasks)
+            if len(answer) != len(rows):
+                raise TableError(f"its worker has sent {len(answer)} values for {len(rows)}")
+            made += answer.to_batches()
         except Exception as error:
             error.add_note(f"It is of rows {rows.start}..{rows.stop} of the column that apply() was given")
             raise

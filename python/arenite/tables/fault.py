@@ -28,7 +28,12 @@ class Fault(Exception):
     @classmethod
     def of(cls, reply: Any) -> Fault | None:
         """The fault that a worker has sent, if it is one."""
-        return cls(reply.pop("text"), **reply) if type(reply) is dict and "is_of_type" in reply else None
+        if type(reply) is not dict or "is_of_type" not in reply:
+            return None
+        text, row, column = (reply.get(name) for name in ("text", "row", "column"))
+        if type(text) is not str or type(row) is not int or type(column) not in (str, type(None)):
+            return cls("its worker has sent no fault")
+        return cls(text, row=row, column=column, is_of_type=bool(reply["is_of_type"]))
 
 
 def shown(text: str) -> str:

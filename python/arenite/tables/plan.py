@@ -7,9 +7,10 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy
+import pyarrow
 
 from .._errors import ArenaFull, TableError
-from . import cut, part, shared
+from . import cut, part, shared, stream
 from .fault import Fault, shown
 from .feed import Feed
 from .part import Origin
@@ -124,7 +125,7 @@ class Plan:
         starts = ((file, call(*place)) for file, place in (samples if self.spec.by_name else islice(samples, 1)))
         for file, reply in in_order(starts, self.ahead):
             # The sample is the beginning of the file.
-            found, _ = part.read(self.reply(reply, Origin(file), rows_before=0))
+            found = self.columns_in(self.reply(reply, Origin(file), rows_before=0), Origin(file))
             if not self.spec.by_name:
                 return found
             if (name := duplicate(found.names)) is not None:
@@ -172,8 +173,10 @@ class Plan:
                 yield file, call(file, content)
 
         for number, (file, reply) in enumerate(in_order(starts(), self.ahead)):
-            described, rows = self.reply(reply, Origin(file))
-            found, _ = part.read(described)
+            described = self.reply(reply, Origin(file))
+            if not _is_description(described):
+                raise TableError.at("its worker has sent no description", file=file)
+            found, rows = self.columns_in(described[0], Origin(file)), described[1]
             if known is None:
                 known = found
             else:
@@ -184,8 +187,6 @@ class Plan:
                     known = self._union(known, found, file)
             self._groups.append((list(rows), contents[number]))
         # Rows of other files may lack a value.
-        import pyarrow
-
         return pyarrow.schema([field.with_nullable(True) for field in known], known.metadata)
 
     # ---- what tasks reply
@@ -207,6 +208,16 @@ class Plan:
         wrong = TableError.at(fault.text, origin=origin, row=row, row_of_part=fault.row or None, column=fault.column)
         wrong._is_of_type = fault.is_of_type
         raise wrong
+
+    def columns_in(self, data: Any, origin: Origin) -> Any:
+        """The schema of a part that a worker has sent. Raises TableError if it is none."""
+        if not part.is_part(data):
+            raise TableError.at("its worker has sent no part", origin=origin)
+        read = stream.read if shared.is_sandboxed(self.tasks) else part.read
+        try:
+            return read(data)[0]
+        except pyarrow.ArrowException as error:
+            raise TableError.at(f"its worker has sent no Arrow stream: {error}", origin=origin) from error
 
     # ---- parts
 
@@ -295,6 +306,13 @@ class Plan:
             behind = self.reply(reply, Origin(file, range(begin, length)))
             state = behind[state] if behind[state] in cut.STATES else cut.OUTSIDE
         yield length
+
+
+def _is_description(reply: Any) -> bool:
+    """Whether a worker has sent a schema, and the rows of each row group."""
+    if type(reply) is not tuple or len(reply) != 2 or type(reply[1]) is not tuple:
+        return False
+    return all(type(rows) is int and 0 <= rows < 1 << 63 for rows in reply[1])
 
 
 def _end_of_line(file: str, at: int, length: int) -> int:

@@ -11,7 +11,7 @@ from .read import Infer, Read, ReadThenApply, Spec
 from .run import Bar, in_order
 from .schema import merge, same_columns, widen_by_position
 from .sources import files
-from .table import Collector, Part, Table, check_errors, closing
+from .table import Collector, Table, check_errors, closing, received
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ def _attempt(plan: Plan, errors: str, bar: Bar) -> tuple[Any, Table | None]:
         count = None
         try:
             data = plan.reply(future, task.origin, count=lambda: rows.before(task))
-            count = len(Part(data)) if wider is not None else made.add(data, task.origin)
+            is_over = wider is not None
+            count = len(received(data, task.origin, plan.tasks)) if is_over else made.add(data, task.origin)
         except TableError as error:
             found = None
             if error._is_of_type and plan.widen and plan.is_repeatable():
@@ -97,7 +98,7 @@ def _widened(plan: Plan, known: Any, task: Task) -> Any:
     """The schema that fits this part, too; None if that is the same."""
     call = shared.Caller(shared.urgent(plan.tasks), Infer(plan.spec, None), "infer")
     try:
-        found, _ = part.read(plan.reply(call(*task.place), task.origin))
+        found = plan.columns_in(plan.reply(call(*task.place), task.origin), task.origin)
     except TableError:
         return None
     if plan.spec.format == "json" or plan.spec.by_name:
@@ -196,7 +197,10 @@ class Results:
     def _take(self, task: Task, future: Any) -> None:
         rows = None
         try:
-            rows, values = self._plan.reply(future, task.origin, count=lambda: self._rows.before(task))
+            reply = self._plan.reply(future, task.origin, count=lambda: self._rows.before(task))
+            if not _are_results(reply):
+                raise TableError.at("its worker has sent no results", origin=task.origin)
+            rows, values = reply
             self._values = [given for value in values for given in self._given(value, task)][::-1]
         finally:
             self._rows.add(task, rows)
@@ -205,7 +209,7 @@ class Results:
     def _given(self, value: Any, task: Task) -> list[Any]:
         if not part.is_part(value):
             return [value[0]]
-        batches = Part(value, task.origin, not shared.is_sandboxed(self._plan.tasks))
+        batches = received(value, task.origin, self._plan.tasks)
         if self._is_plain:
             return batches.to_batches()
         return [pyarrow.Table.from_batches(batches.to_batches(), schema=batches.schema)]
@@ -215,3 +219,10 @@ class Results:
         self._values.clear()
         self._flights.close()  # type: ignore[attr-defined]
         self._bar.close(False)
+
+
+def _are_results(reply: Any) -> bool:
+    """Whether a worker has sent the number of rows, and the results: parts, and tuples of one value."""
+    if type(reply) is not tuple or len(reply) != 2 or type(reply[0]) is not int or type(reply[1]) is not list:
+        return False
+    return all(part.is_part(value) or type(value) is tuple and len(value) == 1 for value in reply[1])

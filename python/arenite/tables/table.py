@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow
 
 from .._errors import TableError
-from . import part, plan, schema, shared
+from . import part, plan, schema, shared, stream
 from .part import Origin
 from .read import Apply
 from .run import Bar, in_order
@@ -28,11 +28,8 @@ class Part:
         self.data = data
         #: Where the rows come from, or None.
         self.origin = origin
-        self._schema, self._batches = part.read(data)
-        if not is_checked:
-            # Of a worker that may run hostile code.
-            for batch in self._batches:
-                batch.validate(full=True)
+        # Otherwise it is of a worker that may run hostile code.
+        self._schema, self._batches = part.read(data) if is_checked else stream.read(data)
 
     @property
     def schema(self) -> Any:
@@ -185,6 +182,16 @@ class Table:
         return f"<arenite.Table: {len(self)} rows in {len(self._parts)} parts{failed}; {schema.columns(self._schema)}>"
 
 
+def received(data: Any, origin: Origin | None, tasks: Configured) -> Part:
+    """What a worker has sent as a part. Raises TableError if it is none."""
+    if not part.is_part(data):
+        raise TableError.at("its worker has sent no part", origin=origin)
+    try:
+        return Part(data, origin, not shared.is_sandboxed(tasks))
+    except pyarrow.ArrowException as error:
+        raise TableError.at(f"its worker has sent no Arrow stream: {error}", origin=origin) from error
+
+
 def _restore(columns: Any, parts: list[Any]) -> Table:
     return Table(columns, [Part(data, origin) for data, origin in parts])
 
@@ -233,12 +240,7 @@ class Collector:
     def add(self, data: Any, origin: Origin | None) -> int | None:
         """Adds a part. Returns the number of its rows."""
         try:
-            if not part.is_part(data):
-                raise TableError.at("its worker has sent no part", origin=origin)
-            try:
-                added = Part(data, origin, not shared.is_sandboxed(self._tasks))
-            except pyarrow.ArrowException as error:
-                raise TableError.at(f"its worker has sent no Arrow stream: {error}", origin=origin) from error
+            added = received(data, origin, self._tasks)
             if self._schema is None:
                 self._schema = added.schema
             if not schema.same_columns(self._schema, added.schema):
