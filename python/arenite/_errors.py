@@ -7,6 +7,15 @@ from typing import Any, NamedTuple
 
 Cancelled = CancelledError
 
+#: Characters on which a terminal acts, as `needs_escape` of the crate has them, and what is shown.
+_ACTING = [*range(9), *range(11, 32), *range(127, 160), 0x61C, 0x200E, 0x200F, *range(0x2028, 0x202F), 0xFEFF]
+_SHOWN = {code: f"\\u{{{code:x}}}" for code in [*_ACTING, *range(0x2066, 0x206A)]}
+
+
+def shown(text: str) -> str:
+    """A text of which nothing makes a terminal do anything."""
+    return text.translate(_SHOWN)
+
 
 class RemoteTraceback(Exception):
     """The traceback of an exception in its worker: the `__cause__` of the exception that `result()` raises."""
@@ -255,7 +264,8 @@ class TableError(Exception):
             where.append(f"row {row_of_part} of these")
         if column is not None:
             where.append(f'column "{column}"')
-        error = cls(f"{', '.join(where)}: {text}" if where else text)
+        # Names and values may have any characters, also those that a worker in a sandbox has sent.
+        error = cls(shown(f"{', '.join(where)}: {text}" if where else text))
         error.file = file or (origin.file if origin else None)
         if origin:
             error.bytes, error.row_group = origin.bytes, origin.row_group

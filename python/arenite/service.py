@@ -32,7 +32,7 @@ from concurrent.futures import Future as BaseFuture
 from typing import Any
 
 from . import store
-from ._errors import ArenaFull, DeadlineExceeded, MemoryLimitExceeded, WorkerDied
+from ._errors import ArenaFull, DeadlineExceeded, MemoryLimitExceeded, WorkerDied, shown
 from ._packets import LIMITS, close, decode, pack, receive, send, to_json
 
 _PROTOCOL = 1
@@ -42,7 +42,7 @@ class ServiceError(Exception):
     """A call to a service failed. The message says why; `code` is that of the protocol, such as "panicked"."""
 
     def __init__(self, message: str, code: str = "other") -> None:
-        super().__init__(message)
+        super().__init__(shown(message))
         #: What failed: "panicked" (the kernel raised an exception), "no_kernel", "bad_argument", "returned", "limit", …
         self.code = code
         #: How often the call was tried.
@@ -371,7 +371,7 @@ class _Connection:
 
 def _failure(answer: dict[str, Any], deadline: float | None) -> BaseException:
     """The exception of an answer."""
-    code, message = answer["error"], answer["message"]
+    code, message = answer["error"], shown(answer["message"])
     error: Any
     if code in ("crashed", "exited", "quarantined"):
         error = WorkerDied(message, signal=answer.get("signal"), exit_code=answer.get("code"))

@@ -290,6 +290,11 @@ def test_no_outcome_of_a_call_ends_the_service(name: str) -> None:
         assert service.call("echo", 1) == 1
 
 
+def test_no_message_acts_on_a_terminal(service: Service) -> None:
+    for error in (failure(service.submit("fail", "\x1b[2J\x9b\u202e")), ServiceError("\x1b")):
+        assert not set("\x1b\x9b\u202e") & set(str(error)), ascii(error)
+
+
 def test_signatures(service: Service) -> None:
     assert service.kernels["scale"] == "(image, factor=2.0, *, out=None)"
     assert service.kernels["echo"] == "(value)"

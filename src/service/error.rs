@@ -7,6 +7,7 @@ use super::message::{ErrorCode, Failure};
 use crate::engine::{JobError, JobErrorKind, JobLimit, WorkerExit};
 use crate::store::{StoreError, StoreErrorKind};
 use crate::sys::{self, debug_as_text};
+use crate::trace::escape::escape_text;
 
 /// Why a call gave no value, or a service cannot be served or reached. Displays as a sentence that says what to do.
 #[derive(Clone)]
@@ -160,7 +161,7 @@ impl From<&JobError> for Failure {
         failure.error = match kind {
             JobErrorKind::Panicked { .. } => ErrorCode::Panicked,
             JobErrorKind::Returned(returned) => {
-                failure.message = returned.to_string();
+                failure.message = escape_text(&returned.to_string()).to_string();
                 ErrorCode::Returned
             }
             JobErrorKind::Lost(WorkerExit::Signal(signal)) => {
@@ -190,10 +191,23 @@ impl From<&JobError> for Failure {
 
 impl fmt::Display for ServiceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        // A worker, or another program, may have chosen it.
+        escape_text(&self.message).fmt(f)
     }
 }
 
 debug_as_text!(ServiceError);
 
 impl std::error::Error for ServiceError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_message_acts_on_a_terminal() {
+        let failure = Failure::new(ErrorCode::Returned, "\u{1b}[2J\u{9b}\u{202e}\n");
+        let shown = ServiceError::from(failure).to_string();
+        assert_eq!(shown, "\\u{1b}[2J\\u{9b}\\u{202e}\n");
+    }
+}

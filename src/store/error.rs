@@ -6,6 +6,7 @@ use std::io;
 use super::message::{Failure, FailureCode};
 use crate::sys;
 use crate::sys::debug_as_text;
+use crate::trace::escape::escape_text;
 
 /// Why a call to a store failed. Displays as a sentence that says what to do.
 #[derive(Clone)]
@@ -95,7 +96,8 @@ impl From<Failure> for StoreError {
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        // Names in it may be those of another program.
+        escape_text(&self.message).fmt(f)
     }
 }
 

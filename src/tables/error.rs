@@ -12,6 +12,7 @@ use crate::arena::ArenaFull;
 use crate::engine::JobError;
 use crate::kernel::KernelError;
 use crate::sys::debug_as_text;
+use crate::trace::escape::escape_text;
 
 /// Where the rows of a part come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +63,7 @@ impl Origin {
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file.display())?;
+        write_path(f, &self.file)?;
         match &self.place {
             Place::File => Ok(()),
             Place::Bytes(bytes) => write!(f, ", bytes {}..{}", bytes.start, bytes.end),
@@ -176,7 +177,7 @@ impl fmt::Display for TableError {
         if let Some(origin) = &inner.origin {
             match inner.row {
                 // The row says where.
-                Some(Row::OfFile(_)) => write!(f, "{}", origin.file.display())?,
+                Some(Row::OfFile(_)) => write_path(f, &origin.file)?,
                 _ => write!(f, "{origin}")?,
             }
             match inner.row {
@@ -190,8 +191,9 @@ impl fmt::Display for TableError {
             f.write_str(": ")?;
         }
         match &inner.kind {
-            TableErrorKind::Io(error) => error.fmt(f),
-            TableErrorKind::Data(text) => f.write_str(text),
+            TableErrorKind::Io(error) => escape_text(&error.to_string()).fmt(f),
+            // Files and workers have names and values of any characters.
+            TableErrorKind::Data(text) => escape_text(text).fmt(f),
             TableErrorKind::Job(error) => error.fmt(f),
             TableErrorKind::ArenaFull(full) => {
                 write!(
@@ -199,9 +201,13 @@ impl fmt::Display for TableError {
                     "{full}; or use scan(), which needs room for a few parts only"
                 )
             }
-            TableErrorKind::Arrow(error) => error.fmt(f),
+            TableErrorKind::Arrow(error) => escape_text(&error.to_string()).fmt(f),
         }
     }
+}
+
+fn write_path(f: &mut fmt::Formatter<'_>, path: &Path) -> fmt::Result {
+    write!(f, "{}", escape_text(&path.to_string_lossy()))
 }
 
 debug_as_text!(TableError);
@@ -275,7 +281,7 @@ impl fmt::Display for Fault {
         if let Some(column) = &self.column {
             write!(f, "column {column:?}: ")?;
         }
-        f.write_str(&self.text)
+        escape_text(&self.text).fmt(f)
     }
 }
 

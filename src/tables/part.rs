@@ -95,6 +95,7 @@ impl Part {
             decoder.finish()?;
             Ok(batches)
         };
+        self.header()?;
         // The decoder panics on some streams that a broken worker may write. Nothing outlives it that it has changed.
         catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| {
             let broken = "a part is no Arrow stream: its decoder panicked";
@@ -133,6 +134,12 @@ impl Part {
                     let batch = message.header_as_record_batch().ok_or_else(broken)?;
                     let length = u64::try_from(batch.length()).map_err(|_| broken())?;
                     rows = rows.checked_add(length).ok_or_else(broken)?;
+                    check_buffers(batch, message.bodyLength())?;
+                }
+                MessageHeader::DictionaryBatch => {
+                    let dictionary = message.header_as_dictionary_batch();
+                    let values = dictionary.and_then(|dictionary| dictionary.data());
+                    check_buffers(values.ok_or_else(broken)?, message.bodyLength())?;
                 }
                 _ => {}
             }
@@ -140,6 +147,22 @@ impl Part {
             rest = behind.get(body..).ok_or_else(broken)?;
         }
     }
+}
+
+/// Refuses buffers that share bytes. Each column is checked on its own, so that for a million columns of the same bytes
+/// this would take the square of what a worker has sent.
+fn check_buffers(batch: arrow_ipc::RecordBatch<'_>, body: i64) -> Result<(), ArrowError> {
+    let mut left = body;
+    for buffer in batch.buffers().into_iter().flatten() {
+        let len = buffer.length();
+        left = left.saturating_sub(len);
+        if len < 0 || left < 0 {
+            return Err(ArrowError::IpcError(
+                "the columns of a part share bytes".into(),
+            ));
+        }
+    }
+    Ok(())
 }
 
 impl From<Part> for Array<u8> {

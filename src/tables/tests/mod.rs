@@ -594,6 +594,34 @@ fn a_cut_gzip_file_gives_its_rows_and_an_error() {
 }
 
 #[test]
+fn no_text_of_a_table_acts_on_a_terminal() {
+    let engine = Engine::inline();
+    let bad = "\u{1b}[2J\u{9b}\u{202e}";
+    let acts = |text: String| text.contains(|each| each != '\n' && crate::needs_escape(each));
+    // Names of files and columns, and values.
+    let data = Data::of([(&format!("{bad}.csv")[..], b"n\n1\n2\n")]);
+    let number = Schema::new(vec![Field::new(bad, DataType::Int64, true)]);
+    let wrong = engine.csv(data.path()).schema(number.into()).read();
+    let wrong = wrong.unwrap_err().to_string();
+    assert!(wrong.contains("\\u{9b}"), "{wrong}");
+    assert!(!acts(wrong));
+    // What a worker that was taken over sends.
+    let sent = Fault {
+        row: 1,
+        column: Some(bad.to_owned()),
+        ..Fault::new(bad)
+    };
+    let read = Fault::from_bytes(&sent.to_bytes()).unwrap();
+    assert!(!acts(read.to_string()));
+    let file = std::sync::Arc::from(Path::new(bad));
+    let origin = super::error::Origin::file_only(&file);
+    assert!(!acts(origin.to_string()));
+    assert!(!acts(
+        TableError::of_fault(origin, read, Some(7)).to_string()
+    ));
+}
+
+#[test]
 fn a_part_is_checked_before_its_rows_are_used() {
     let engine = Engine::inline();
     let data = Data::of([("a.csv", b"t\nabc\n")]);
@@ -612,4 +640,38 @@ fn a_part_is_checked_before_its_rows_are_used() {
         let part = Part::from(bytes.rows(..len));
         assert!(part.header().is_err());
     }
+}
+
+/// Each column would be looked at: the square of the length of what a worker has sent.
+#[test]
+fn columns_that_share_bytes_are_refused() {
+    let columns = [&"x".repeat(1000)[..], "a", "b"];
+    let columns = columns.map(|text| {
+        let array: arrow_array::ArrayRef =
+            std::sync::Arc::new(arrow_array::StringArray::from(vec![text]));
+        (text[..1].to_owned(), array)
+    });
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let part = Part::new(&batch.schema(), &[batch]).unwrap();
+    assert_eq!(part.batches().unwrap()[0].num_columns(), 3);
+    // The places of the buffers: of validity, offsets and text, each in 16 bytes. The text of the first column is the
+    // longest, and all others become it.
+    let mut bytes = part.as_array().copy();
+    let find = |bytes: &[u8], len: u64| {
+        let places = bytes.windows(8).step_by(8);
+        places
+            .enumerate()
+            .find(|(_, place)| **place == len.to_le_bytes())
+            .unwrap()
+            .0
+            * 8
+    };
+    let first = find(&bytes, 1000) - 8;
+    let place = bytes[first..first + 16].to_vec();
+    for column in 1..3 {
+        bytes[first + 48 * column..][..16].copy_from_slice(&place);
+    }
+    let shared = Part::from(bytes.seal());
+    let error = shared.batches().unwrap_err().to_string();
+    assert!(error.contains("share bytes"), "{error}");
 }
