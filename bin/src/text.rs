@@ -1,7 +1,10 @@
 //! Text for people: errors, paths and other strings as parts of a line.
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::Path;
+
+use serde::Serialize;
 
 /// The system's message in lower case, without the number that `io::Error` appends.
 pub(crate) fn reason(error: &io::Error) -> String {
@@ -19,6 +22,21 @@ pub(crate) fn print(bytes: &[u8]) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }
+}
+
+/// A value as a line of JSON. What a terminal would act on is escaped in it: a reader of JSON gets the same value.
+pub(crate) fn json_line(value: &impl Serialize) -> serde_json::Result<String> {
+    let plain = serde_json::to_string(value)?;
+    let mut line = String::with_capacity(plain.len() + 1);
+    for each in plain.chars() {
+        match arenite::needs_escape(each) {
+            // All of these have four digits, and are in texts: there are no line breaks between values.
+            true => write!(line, "\\u{:04x}", u32::from(each)).unwrap_or_default(),
+            false => line.push(each),
+        }
+    }
+    line.push('\n');
+    Ok(line)
 }
 
 /// A path as part of a line.
@@ -60,6 +78,7 @@ pub(crate) fn one_line(text: &str) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::*;
 
@@ -68,6 +87,20 @@ mod tests {
         assert_eq!(one_line("a\n  b\n\n"), "a; b");
         assert_eq!(one_line("bell\x07"), "bell\\u{7}");
         assert_eq!(one_line("a\u{202e}b"), "a\\u{202e}b");
+    }
+
+    #[test]
+    fn json_acts_on_no_terminal() {
+        let value = serde_json::json!({"a\u{9b}\x1b": ["\u{202e}\u{feff}\x7f\n\tä€"]});
+        let line = json_line(&value).unwrap();
+        assert_eq!(
+            line,
+            "{\"a\\u009b\\u001b\":[\"\\u202e\\ufeff\\u007f\\n\\tä€\"]}\n"
+        );
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&line).unwrap(),
+            value
+        );
     }
 
     #[test]

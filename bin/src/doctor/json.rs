@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 
 use super::finding::{Level, Report};
 use super::machine::{Feature, Room};
+use crate::text::json_line;
 
 /// The report as one object on one line.
 pub(super) fn render(report: &Report, removed: &[SegmentName]) -> String {
-    let mut text = value(report, removed).to_string();
-    text.push('\n');
-    text
+    // It consists of texts and numbers.
+    json_line(&value(report, removed)).unwrap_or_default()
 }
 
 fn value(report: &Report, removed: &[SegmentName]) -> Value {

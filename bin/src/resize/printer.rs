@@ -16,7 +16,7 @@ use super::plan::{Item, Written};
 use super::progress::{Progress, rate_text};
 use super::shard::Shard;
 use crate::choice::Choice;
-use crate::text::{one_line, reason, show_path};
+use crate::text::{json_line, one_line, reason, show_path};
 use crate::units::show_bytes;
 
 /// What a run is for.
@@ -405,9 +405,8 @@ impl Printer {
     }
 
     fn print_json(&mut self, line: &impl Serialize) {
-        if let Ok(mut text) = serde_json::to_vec(line) {
-            text.push(b'\n');
-            self.print(&text);
+        if let Ok(text) = json_line(line) {
+            self.print(text.as_bytes());
         }
     }
 

@@ -15,7 +15,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use crate::exit::USAGE;
-use crate::text::{one_line, reason};
+use crate::text::{json_line, one_line, reason};
 
 /// The server and its clients.
 #[derive(Debug, Subcommand)]
@@ -128,9 +128,8 @@ fn print(bytes: &[u8]) -> Result<(), Failure> {
 
 /// Writes one line of JSON to stdout.
 fn print_json(value: &impl Serialize) -> Result<(), Failure> {
-    let mut line = serde_json::to_vec(value).map_err(|error| Failure::object(error.to_string()))?;
-    line.push(b'\n');
-    print(&line)
+    let line = json_line(value).map_err(|error| Failure::object(error.to_string()))?;
+    print(line.as_bytes())
 }
 
 /// The width of the terminal at stdout in columns; `None` if it is none.

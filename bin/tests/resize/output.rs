@@ -115,6 +115,25 @@ fn json_has_an_object_per_input_and_a_summary_last() {
     assert!(summary["ms"].as_f64().unwrap() > 0.0);
 }
 
+/// A terminal acts on the characters behind DEL as on escape sequences, and on marks of direction.
+#[test]
+fn json_acts_on_no_terminal() {
+    let world = World::new();
+    let name = "p/a\u{9b}2J\u{7f}\u{202e}.jpg";
+    world.photos(&[name]);
+    let job =
+        serde_json::json!({"id": "\u{9b}", "in": name, "out": "b.jpg", "size": 8}).to_string();
+    for (line, stdin) in [("p -s 8 -o out --json", ""), ("--jobs -", &job[..])] {
+        let run = world.run_with_stdin(line, stdin.as_bytes()).exits(0);
+        let acting = run
+            .stdout
+            .chars()
+            .find(|&each| each != '\n' && arenite::needs_escape(each));
+        assert_eq!(acting, None, "{}", run.stdout);
+        assert_eq!(run.json()[0]["input"], name);
+    }
+}
+
 #[test]
 fn json_lists_every_input_even_if_nothing_is_started() {
     let world = World::new();

@@ -42,7 +42,7 @@ use super::runner::Refused;
 use super::stop::Stop;
 use super::template::Name;
 use crate::folder::Entry;
-use crate::text::{reason, show_path};
+use crate::text::{json_line, reason, show_path};
 use feed::{Feed, Line};
 use job::{Asked, Job};
 use room::Room;
@@ -249,12 +249,13 @@ impl Callers<'_> {
 
     /// Prints an answer at once. Without a reader nobody wants further results: the program ends.
     fn print(&self, answer: &Answer<'_>) {
-        let Ok(mut text) = serde_json::to_vec(answer) else {
+        let Ok(text) = json_line(answer) else {
             return;
         };
-        text.push(b'\n');
         let mut stdout = io::stdout().lock();
-        let printed = stdout.write_all(&text).and_then(|()| stdout.flush());
+        let printed = stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush());
         match printed {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self
