@@ -522,6 +522,18 @@ def test_texts_that_share_bytes_are_refused():
         stream.read(part.write(*of_columns([shared])))
 
 
+def test_types_with_code_in_the_program_are_refused():
+    from arenite.tables import part, stream
+
+    def typed(name):
+        return pa.schema([pa.field("a", pa.list_(pa.field("b", pa.int64(), metadata={"ARROW:extension:name": name})))])
+
+    for name in ("pandas.period", "arrow.py_extension_type"):
+        with pytest.raises(pa.ArrowInvalid, match="none of Arrow's own"):
+            stream.read(part.write(typed(name), []))
+    assert stream.read(part.write(typed("arrow.unknown"), []))[0].names == ["a"]
+
+
 def test_honest_parts_of_all_types_pass_the_checks():
     from arenite.tables import part, stream
 

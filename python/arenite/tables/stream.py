@@ -7,6 +7,8 @@ short stream takes in time and memory. So three things are refused that no hones
 - buffers that share bytes: each of a million columns is as long as the whole stream, and is looked at;
 - fields that share names: each of a million has a copy of a name that is as long as the whole stream.
 
+So are types that the program has registered with pyarrow, which would call their code with what the worker has sent.
+
 A stream is read message by message: pyarrow has verified the flatbuffer of each, whose tables are looked at here.
 """
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 _SCHEMA, _DICTIONARY, _BATCH = 1, 2, 3
 #: Types of fields that have something of any length.
 _TIMESTAMP, _UNION = 10, 14
+#: Where fields have the name of such a type.
+_EXTENSION = b"ARROW:extension:name"
 #: Bytes of buffers that are looked at for each byte of a stream: batches may share a dictionary.
 _LOOKED_AT = 64
 
@@ -90,7 +94,15 @@ def _check_schema(schema: _Table) -> None:
             left -= of_kind.length(1)
         if left < 0:
             raise pyarrow.ArrowInvalid("fields share what they consist of")
+        for pair in field.tables(6):
+            if pair.text(0) == _EXTENSION and not _is_of_arrow(pair.text(1)):
+                raise pyarrow.ArrowInvalid("a type is none of Arrow's own: return its storage")
         fields += field.tables(5)
+
+
+def _is_of_arrow(name: bytes) -> bool:
+    """Whether this is a type of Arrow itself. That of pickles is no longer read by pyarrow."""
+    return name.startswith(b"arrow.") and name != b"arrow.py_extension_type"
 
 
 def _check_batch(batch: _Table, size: int) -> None:
@@ -144,6 +156,10 @@ class _Table:
     def length(self, member: int) -> int:
         """The length of a text, or of a vector."""
         return self.vector(member)[1]
+
+    def text(self, member: int) -> bytes:
+        begin, length = self.vector(member)
+        return bytes(self.data[begin : begin + length])
 
     def tables(self, member: int) -> list[_Table]:
         begin, count = self.vector(member)
