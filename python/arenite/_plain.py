@@ -338,9 +338,11 @@ def _check_exception(kind: type[Exception], arguments: tuple[Any, ...]) -> None:
 
 def _shown(kind: type[Exception], arguments: tuple[Any, ...]) -> Exception:
     """Returns an exception of which nothing that is shown has control characters."""
-    error = kind(*arguments)
-    # A traceback shows the parts of its place as they are.
     has_place = issubclass(kind, SyntaxError) and len(arguments) > 1
+    if has_place:
+        # A traceback shows the parts of a place as they are. By a seventh part, that of Python 3.14 opens its file.
+        arguments = (arguments[0], arguments[1][:6])
+    error = kind(*arguments)
     if not has_place and _is_escaped(error):
         return error
     return kind(*map(_escaped, arguments))

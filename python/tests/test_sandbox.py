@@ -590,6 +590,13 @@ def test_no_pickle_acts_on_a_terminal(data):
     assert not any(map(acts_on_a_terminal, printed.getvalue())), ascii(printed.getvalue())
 
 
+def test_no_exception_names_a_file_that_is_read():
+    """As Python 3.14 does to find a typing error, if the place of a syntax error has a seventh part."""
+    place = text("/dev/zero") + integer(1) * 2 + text("a") + integer(1) * 2 + b"(" + integer(1) * 2 + b"Nt"
+    error = _plain().load(b"\x80\x05" + exception("SyntaxError", text("invalid syntax"), b"(" + place + b"t") + b".")
+    assert error.filename == "/dev/zero" and len(error.args[1]) == 6 and not getattr(error, "_metadata", None)
+
+
 def acts_on_a_terminal(character):
     return character in "\x1b\x9b\u202e"
 
