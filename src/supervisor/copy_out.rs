@@ -17,7 +17,7 @@ use crate::arena::{Arena, ArenaFull, Block};
 use crate::kernel::wire::{Lease, Leases, ReceivedArray};
 use crate::link::Reply;
 
-/// Max bytes of fresh arrays that are copied with the lock held.
+/// Max bytes that are copied with the lock held.
 const SMALL: u64 = 64 << 10;
 
 /// A value that was drained and checked, and lies where its worker can write.
@@ -49,8 +49,8 @@ impl Uncopieds {
 }
 
 impl EngineState {
-    /// Whether the monitor copies this value, of a job with this record. What the engine itself asked of an actor is
-    /// copied at once, because the order of such ends counts.
+    /// Whether the monitor copies these bytes, the value of a job with this record. What the engine itself asked of an
+    /// actor is copied at once, because the order of such ends counts.
     pub(super) fn is_copied_later(&self, record: u32, bytes: u64) -> bool {
         let record = self.records.look(record);
         bytes > SMALL && !(record.detached && actor_of(record.group).is_some())

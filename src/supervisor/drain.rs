@@ -256,8 +256,9 @@ impl EngineState {
         let worker = self.lanes.worker_of(lane_index) as u32;
         let bytes = unpacked.bytes;
         #[cfg(feature = "sandbox")]
-        if self.config.is_sandboxed() {
-            if why.is_none() && self.is_copied_later(index, bytes) {
+        // A failure keeps no array.
+        if self.config.is_sandboxed() && why.is_none() {
+            if self.is_copied_later(index, unpacked.bytes_to_copy()) {
                 self.copy_later(Uncopied {
                     record: index,
                     lane: lane_index,
@@ -550,6 +551,15 @@ impl Unpacked {
     #[cfg(feature = "sandbox")]
     pub(super) fn blocks(&mut self) -> impl Iterator<Item = &mut ReceivedArray> {
         self.arrays.iter_mut().chain(&mut self.in_arena)
+    }
+
+    /// Bytes of the memory that [`copy_out`] copies, at most: blocks as a whole, of which an array may be a small part.
+    #[cfg(feature = "sandbox")]
+    fn bytes_to_copy(&self) -> u64 {
+        let blocks = self.arrays.iter().chain(&self.in_arena);
+        let extents = blocks.map(|array| array.block.extent());
+        let fresh = extents.filter(|extent| extent.at.region() != 0);
+        fresh.fold(0, |bytes, extent| bytes.saturating_add(extent.len))
     }
 
     /// The words behind those that describe arrays; none if they stay in the arena.

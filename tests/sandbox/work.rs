@@ -33,6 +33,7 @@ tests![
     sums_random_numbers_and_scratch_work,
     a_full_arena_fails_the_copy_out,
     large_results_are_copied_without_the_lock,
+    a_small_part_of_a_large_array_is_copied_without_the_lock,
     on_worker_start_may_open_files,
     a_thread_left_by_on_worker_start_fails_the_build,
     many_jobs,
@@ -598,6 +599,16 @@ fn large_results_are_copied_without_the_lock() {
     for (n, job) in (0..4).zip(jobs) {
         assert!(are_all(&job.wait().unwrap(), n));
     }
+}
+
+/// The copy is that of the whole array: a part refers to it. A build with the feature `points` ends where it is made with
+/// the engine's lock held.
+fn a_small_part_of_a_large_array_is_copied_without_the_lock() {
+    const LARGE: usize = 700 << 20;
+    let part = || ArrayMut::<u8>::zeros(LARGE).seal().rows(..100);
+    let lab = strict_with(1, |builder| builder.capacity(3 << 30));
+    assert!(are_all(&lab.submit(part, ()).wait().unwrap(), 0));
+    lab.assert_in_use(0);
 }
 
 fn on_worker_start_may_open_files() {
