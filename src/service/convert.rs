@@ -1,7 +1,7 @@
 //! Between Rust types and [`Value`]s: [`IntoValue`] and [`FromValue`].
 
 use super::error::{ServiceError, ServiceErrorKind};
-use super::value::{Payload, Value};
+use super::value::{MAX_FILES, Payload, Value};
 use crate::array::npy::Dtype;
 use crate::array::{Array, ArrayMut};
 use crate::kernel::Bytes;
@@ -311,8 +311,19 @@ impl<T: FromValue> FromValue for Option<T> {
     }
 }
 
+/// A list of no more arrays than a packet may have: thousands may be parts of one, and each would be copied.
 fn list(values: impl Iterator<Item = Result<Value, ServiceError>>) -> Result<Value, ServiceError> {
-    values.collect::<Result<_, _>>().map(Value::List)
+    let mut arrays = 0;
+    let counted = values.map(|value| {
+        let value = value?;
+        arrays += usize::from(matches!(value, Value::Payload(_)));
+        if arrays > MAX_FILES {
+            let text = format!("a list has more than {MAX_FILES} arrays");
+            return Err(ServiceError::new(ServiceErrorKind::BadArgument, text));
+        }
+        Ok(value)
+    });
+    counted.collect::<Result<_, _>>().map(Value::List)
 }
 
 impl<T: ValueType> ValueType for Vec<T> {
@@ -390,4 +401,21 @@ tuples! {
     (A 0, B 1, C 2, D 3, E 4, F 5)
     (A 0, B 1, C 2, D 3, E 4, F 5, G 6)
     (A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_has_as_many_arrays_as_a_packet() {
+        let array = Array::from_slice(&[1_u8; 100]);
+        let parts = |count| vec![array.rows(..1); count].into_value();
+        assert!(matches!(parts(MAX_FILES), Ok(Value::List(list)) if list.len() == MAX_FILES));
+        let error = parts(4096).unwrap_err().to_string();
+        assert!(error.contains("more than 200 arrays"), "{error}");
+        // Numbers are no files.
+        assert!(vec![1_u8; 4096].into_value().is_ok());
+    }
 }

@@ -127,7 +127,7 @@ impl TableError {
     /// The fault of a part's content.
     pub(super) fn of_fault(origin: Origin, fault: Fault, rows_before: Option<u64>) -> Self {
         let row = (fault.row > 0).then(|| match rows_before {
-            Some(before) => Row::OfFile(before + fault.row),
+            Some(before) => Row::OfFile(before.saturating_add(fault.row)),
             None => Row::OfPart(fault.row),
         });
         Self(Box::new(Inner {
@@ -141,7 +141,7 @@ impl TableError {
     /// The error with the row of the file, if it has that of the part and the rows before the part are known.
     pub(super) fn with_rows_before(mut self, rows: Option<u64>) -> Self {
         if let (Some(Row::OfPart(row)), Some(before)) = (self.0.row, rows) {
-            self.0.row = Some(Row::OfFile(before + row));
+            self.0.row = Some(Row::OfFile(before.saturating_add(row)));
         }
         self
     }

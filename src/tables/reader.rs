@@ -435,7 +435,7 @@ fn gather<'e>(
                 ..
             } if wider.is_none() => match table.push(part, origin) {
                 Ok(rows) => {
-                    rows_of_file = rows_of_file.map(|known| known + rows);
+                    rows_of_file = rows_of_file.map(|known: u64| known.saturating_add(rows));
                     continue;
                 }
                 Err(error) => error,

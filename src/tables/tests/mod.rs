@@ -622,6 +622,20 @@ fn no_text_of_a_table_acts_on_a_terminal() {
 }
 
 #[test]
+fn a_row_that_a_worker_makes_up_is_no_overflow() {
+    let file = std::sync::Arc::from(Path::new("a"));
+    let fault = Fault {
+        row: u64::MAX,
+        ..Fault::new("wrong")
+    };
+    for known in [None, Some(7)] {
+        let origin = super::error::Origin::file_only(&file);
+        let error = TableError::of_fault(origin, fault.clone(), known);
+        assert_eq!(error.with_rows_before(Some(9)).row(), Some(u64::MAX));
+    }
+}
+
+#[test]
 fn a_part_is_checked_before_its_rows_are_used() {
     let engine = Engine::inline();
     let data = Data::of([("a.csv", b"t\nabc\n")]);
