@@ -87,8 +87,10 @@ def share(arena: _arenite.Engine, value: Any, count: Any) -> Any:
             buffer: Any = arena.copy(value.tobytes())
             shared = numpy.ndarray(value.shape, value.dtype, buffer=buffer)
         else:
-            shared = make(arena, value.shape, value.dtype, "C", False)
-            numpy.copyto(shared, value)
+            written: Any = arena.alloc(value.nbytes)
+            numpy.copyto(numpy.ndarray(value.shape, value.dtype, buffer=written), value)
+            # Of the buffer that was written, an array could be made writable again.
+            shared = numpy.ndarray(value.shape, value.dtype, buffer=arena.read_only(written))  # type: ignore[arg-type]
             count(value.nbytes)
         shared.flags.writeable = False
         return shared

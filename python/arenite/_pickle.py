@@ -177,6 +177,9 @@ def _extent(array: Any) -> tuple[int, int]:
 def _restore_view(buffer: Any, dtype: Any, shape: tuple[int, ...], strides: tuple[int, ...], start: int) -> Any:
     import numpy
 
+    if type(buffer) is memoryview and type(buffer.obj) is bytearray:
+        # A private copy of memory that cannot be written where it comes from.
+        buffer = buffer.obj
     return numpy.ndarray(shape, dtype, buffer=buffer, offset=start, strides=strides)
 
 

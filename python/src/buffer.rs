@@ -24,8 +24,8 @@ static NEXT_KEY: AtomicU64 = AtomicU64::new(0);
 /// Memory by its address.
 static KNOWN: Mutex<BTreeMap<(usize, u64), Known>> = Mutex::new(BTreeMap::new());
 
-/// How many entries that begin before an address are looked at. Blocks are disjoint, so the first one decides, unless
-/// several handles begin at the same block.
+/// How many places before an address are looked at where memory begins. Blocks are disjoint, so the first one decides,
+/// unless there are handles to parts of a block.
 const LOOK_BACK: usize = 64;
 
 struct Known {
@@ -189,16 +189,22 @@ impl Buffer {
         writable: bool,
     ) -> Option<Self> {
         let known = known();
+        let (mut place, mut places) = (None, 0);
         let before = known.range(..=(address, u64::MAX)).rev();
-        let (start, memory) = before.take(LOOK_BACK).find_map(|(&(start, _), entry)| {
+        let mut before = before.take_while(|((start, _), _)| {
+            places += usize::from(place.replace(*start) != Some(*start));
+            places <= LOOK_BACK
+        });
+        let found = before.find_map(|(&(start, _), entry)| {
             let fits = address - start <= entry.len && len <= entry.len - (address - start);
             (fits && (entry.arena == arena || files && entry.arena == FILE))
                 .then(|| entry.memory.upgrade())
                 .flatten()
                 .filter(|memory| memory.writable || !writable)
                 .map(|memory| (start, memory))
-        })?;
+        });
         drop(known);
+        let (start, memory) = found?;
         Some(Self {
             memory,
             start: address - start,

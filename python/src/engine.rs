@@ -471,6 +471,11 @@ impl Engine {
         Ok(Buffer::whole(Memory::new(array, self.shared.id, false)))
     }
 
+    /// Another buffer of the same memory, through which nothing writes.
+    fn read_only(&self, buffer: &Buffer) -> Buffer {
+        Buffer::whole(Memory::new(buffer.array(), self.shared.id, false))
+    }
+
     /// The `nbytes` bytes at this address as a buffer, if they lie in this engine's arena, or in a file that its workers
     /// map.
     #[pyo3(signature = (address, nbytes, writable=false))]

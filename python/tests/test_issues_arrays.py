@@ -84,6 +84,25 @@ def test_a_view_keeps_its_memory():
         assert all((other == 7).all() for other in others)
 
 
+def test_a_shared_array_stays_read_only():
+    with arenite.Executor(1) as ex:
+        for count in (1, 100_000):
+            shared = ex.share(np.zeros(count))
+            with pytest.raises(ValueError, match="WRITEABLE"):
+                shared.flags.writeable = True
+            with pytest.raises(ValueError, match="read-only"):
+                shared[0] = 1
+            assert ex.submit(np.sum, shared).result() == 0
+
+
+def test_an_array_can_be_lent_however_often_tasks_have_returned_it():
+    with arenite.Executor(1) as ex:
+        out = ex.zeros(1000)
+        results = [ex.submit(lambda whole: whole, out).result() for _ in range(100)]
+        ex.submit(lambda whole: whole.fill(1), arenite.mut(out)).result()
+        assert all((result == 1).all() for result in results)
+
+
 def test_small_shared_arrays_lie_side_by_side():
     originals = [np.arange(number, number + 10, dtype="u1") for number in range(200)]
     with arenite.Executor(max_workers=1) as executor:
@@ -205,16 +224,17 @@ def test_arguments_are_read_only_for_c_too(executor):
     assert executor.submit(total, array).result() == array.sum()
 
 
-def test_private_copies_for_code_that_writes():
-    array = np.arange(100_000)
+@pytest.mark.parametrize("count", [100, 100_000])
+def test_private_copies_for_code_that_writes(count):
+    array = np.arange(count)
     with arenite.Executor(max_workers=1, writable="copy") as executor:
         shared = executor.share(array)
         for sent in (array, shared):
             result = executor.submit(subtract_in_place, sent).result()
-            assert (result == np.arange(100_000) - 1).all()
+            assert (result == np.arange(count) - 1).all()
             # What comes back is a private copy too.
             result += 1
-        assert (array == np.arange(100_000)).all()
+        assert (array == np.arange(count)).all()
         assert (shared == array).all()
 
 
