@@ -28,6 +28,7 @@ tests![
     a_full_arena_names_what_is_retained,
     actors_retain_what_they_were_given,
     lanes_retain_on_their_own,
+    lanes_hand_arrays_to_each_other,
     memory_stays_flat,
     random_jobs_retain_and_drop,
 ];
@@ -541,6 +542,74 @@ fn lanes_retain_on_their_own() {
     }
     assert!(values.try_into_mut().is_ok());
     assert_clean(&lab);
+}
+
+/// What a job of one lane has left, jobs of others change, seal, make exclusive again, return and drop. The bytes of an
+/// array are equal at all times.
+fn lanes_hand_arrays_to_each_other() {
+    fn take<T>(shelf: &Mutex<Vec<T>>, dice: &mut Dice) -> Option<T> {
+        let mut shelf = shelf.lock().unwrap();
+        let at = dice.below(shelf.len().max(1) as u64) as usize;
+        (at < shelf.len()).then(|| shelf.swap_remove(at))
+    }
+    fn is_whole(values: &[u8]) -> bool {
+        values.iter().all(|value| *value == values[0])
+    }
+    fn mix(seed: u64, given: &Array<u8>) -> Option<Array<u8>> {
+        let mut dice = Dice::new(seed);
+        let own = |own| OWN.lock().unwrap().push(own);
+        keep(given);
+        for _ in 0..5 {
+            let value = dice.below(256) as u8;
+            match dice.below(6) {
+                0 => own(ArrayMut::from_fn(1 + dice.below(100_000) as usize, |_| {
+                    value
+                })),
+                1 | 2 => {
+                    let Some(mut changed) = take(&OWN, &mut dice) else {
+                        continue;
+                    };
+                    assert!(is_whole(&changed), "exclusive");
+                    changed.fill(value);
+                    match value % 2 {
+                        0 => own(changed),
+                        _ => keep(&changed.seal()),
+                    }
+                }
+                3 => drop(take(&KEPT, &mut dice)),
+                _ => {
+                    let Some(sealed) = take(&KEPT, &mut dice) else {
+                        continue;
+                    };
+                    assert!(is_whole(&sealed), "sealed");
+                    match sealed.try_into_mut() {
+                        Ok(mut changed) => {
+                            changed.fill(value);
+                            own(changed);
+                        }
+                        Err(sealed) => keep(&sealed.rows(..sealed.len().div_ceil(2))),
+                    }
+                }
+            }
+        }
+        take(&KEPT, &mut dice).filter(|array| is_whole(array))
+    }
+    let lab = Lab::with(2, |builder| builder.retain_escaped(|| {}).lanes(3));
+    for seed in seeds(2) {
+        let mut results = vec![lab.from_slice(&[0; LARGE]).unwrap()];
+        for round in 0..20 {
+            let jobs: Vec<_> = (0..30)
+                .map(|job| {
+                    let given = &results[job as usize % results.len()];
+                    lab.submit(mix, (seed ^ (round << 32 | job), given))
+                })
+                .collect();
+            results.extend(jobs.into_iter().filter_map(|job| job.wait().unwrap()));
+            assert!(results.iter().all(|result| is_whole(result)));
+            results.drain(1..results.len().saturating_sub(20).max(1));
+        }
+    }
+    assert_eq!(lab.stats().restarts(), 0);
 }
 
 /// A worker that retains the last of many arrays holds about that one.
