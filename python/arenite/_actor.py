@@ -30,10 +30,10 @@ class Actor:
             self._actor = _inline.call(cls, args, kwargs)
             return
         engine, private = executor._engine, executor._private
-        made = _pickle.pickle_function(cls, engine, private)
-        data, buffers, copied = _pickle.dump((args, kwargs), engine, private)
+        made = _pickle.pickle_function(cls, executor._definitions, private)
+        head, data, kind, buffers, copied = made.call((args, kwargs), 0, private)
         engine.count_copied(made.copied + copied)
-        self._actor = engine.actor(made.head, data, made.kind, [*made.buffers, *buffers] or None)
+        self._actor = engine.actor(head, data, kind, buffers or None)
 
     def __getattr__(self, name: str) -> Callable[..., Future[Any]]:
         if name.startswith("_"):
@@ -57,16 +57,15 @@ class Actor:
         engine, private = executor._engine, executor._private
         is_pickled = False
         try:
-            if kwargs:
-                plain, kind, call = None, 0, (args, kwargs)
-            else:
-                plain, kind, call = _pickle.dump_plain(args), _pickle.POSITIONAL, args
-            buffers = None
+            # In the place of a function is the name of the method.
+            method = _pickle.Function(name.encode(), 0, [], 0, frozenset(), executor._definitions)
+            head, kind, buffers = method.head, 0 if kwargs else _pickle.POSITIONAL, method.buffers
+            plain = None if kwargs else _pickle.dump_plain(args)
             if plain is None:
-                plain, buffers, copied = _pickle.dump(call, engine, private)
+                head, plain, kind, buffers, copied = method.call((args, kwargs) if kwargs else args, kind, private)
                 engine.count_copied(copied)
             is_pickled = True
-            task = actor.call(name.encode(), plain, kind, buffers or None)
+            task = actor.call(head, plain, kind, buffers or None)
         except Exception as error:
             executor._check_open()
             if engine.is_foreign or is_pickled and isinstance(error, ValueError):

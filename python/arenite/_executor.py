@@ -207,8 +207,19 @@ class Executor(BaseExecutor):
             from . import _plain
 
             self._load = _plain.load
+        from ._definitions import Definitions
+
+        #: What the workers get of the program's own modules.
+        self._definitions = Definitions(mode is not None)
         setup = _start.setup(
-            initializer, initargs, preload, self._private, self._private_results, limit, mode is not None
+            self._definitions,
+            initializer,
+            initargs,
+            preload,
+            self._private,
+            self._private_results,
+            limit,
+            mode is not None,
         )
         self._output = _dispatch.register(_printer(output, label))
         self._engine = _arenite.Engine(
@@ -234,6 +245,7 @@ class Executor(BaseExecutor):
             seed=seed,
             start_timeout=start_timeout,
         )
+        self._definitions.engine = self._engine
         self._capacity = self._engine.capacity
         _executors.add(self)
 
@@ -265,20 +277,23 @@ class Executor(BaseExecutor):
         engine, private = self._engine, self._private
         is_pickled = False
         try:
-            function = fn if isinstance(fn, _pickle.Function) else _pickle.pickle_function(fn, engine, private)
-            if kwargs:
-                plain, kind, call = None, function.kind, (args, kwargs)
+            if isinstance(fn, _pickle.Function):
+                function = fn
             else:
-                plain, kind, call = _pickle.dump_plain(args), function.kind | _pickle.POSITIONAL, args
-            buffers, copied = function.buffers, function.copied
-            if plain is None:
-                plain, others, more = _pickle.dump(call, engine, private, beside)
-                buffers, copied = [*buffers, *others], copied + more
+                function = _pickle.pickle_function(fn, self._definitions, private)
+            plain = None if kwargs else _pickle.dump_plain(args)
+            if plain is not None:
+                head, kind, buffers = function.head, function.kind | _pickle.POSITIONAL, function.buffers
+                copied = function.copied
+            else:
+                call, more = ((args, kwargs), 0) if kwargs else (args, _pickle.POSITIONAL)
+                head, plain, kind, buffers, copied = function.call(call, more, private, beside)
+                copied += function.copied
             if copied:
                 engine.count_copied(copied)
             options = configured._named(name or _name(fn))
             is_pickled = True
-            task = engine.submit(function.head, plain, kind, buffers or None, options)
+            task = engine.submit(head, plain, kind, buffers or None, options)
         except Exception as error:
             if self._is_closed:
                 self._raise_closed()
@@ -328,7 +343,7 @@ class Executor(BaseExecutor):
         if self._is_closed:
             self._raise_closed()
         if self._inline:
-            return map(fn, *iterables)
+            return _inline.map_calls(fn, iterables)
         from ._map import Results
 
         named = configured._named(_name(fn))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._future import Future, failed, succeeded
+from ._worker import stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -20,9 +21,18 @@ def call(fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         value = fn(*map(_unwrap, args), **{name: _unwrap(value) for name, value in kwargs.items()})
     except (KeyboardInterrupt, SystemExit):
         raise
+    except StopIteration as error:
+        return failed(stopped(error))
     except BaseException as error:
         return failed(error)
     return succeeded(value)
+
+
+def map_calls(fn: Callable[..., T], iterables: tuple[Iterable[Any], ...]) -> Iterator[T]:
+    """Calls the function with the items, when its results are asked for."""
+    # As a generator: a StopIteration of the function is no end.
+    for args in zip(*iterables):
+        yield fn(*args)
 
 
 def _unwrap(value: Any) -> Any:

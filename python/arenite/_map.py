@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from . import _pickle
 from ._errors import ArenaFull, Cancelled
 from ._future import error_of
-from ._worker import Raised, load_error
+from ._worker import Raised, load_error, stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -59,7 +59,7 @@ class Results(Generic[T]):
         self._options = options
         self._until = None if timeout is None else monotonic() + timeout
         self._timeout = timeout
-        self._function = _pickle.pickle_function(function, self._engine, self._private)
+        self._function = _pickle.pickle_function(function, executor._definitions, self._private)
         self._engine.count_copied(self._function.copied)
         self._chunksize = chunksize
         #: Tasks in flight, in order.
@@ -170,17 +170,14 @@ class Results(Generic[T]):
         where Ctrl-C came.
         """
         function, engine = self._function, self._engine
-        kind = function.kind | self._kind
         data = None if self._chunksize > 1 else _pickle.dump_plain(item)
-        buffers = function.buffers or None
         if data is not None:
-            self._copied = 0
+            head, kind, buffers, self._copied = function.head, function.kind | self._kind, function.buffers, 0
         else:
-            data, others, copied = _pickle.dump(item, engine, self._private)
-            buffers = [*function.buffers, *others]
+            head, data, kind, buffers, copied = function.call(item, self._kind, self._private)
             self._copied = copied + len(data)
             engine.count_copied(copied)
-        call = (function.head,), (data,), (kind,), (buffers,), (self._options,)
+        call = (head,), (data,), (kind,), (buffers or None,), (self._options,)
         self._sent.extend(map(engine.submit, *call))
 
     def __iter__(self) -> Results[T]:
@@ -385,7 +382,7 @@ class _Failed:
     __slots__ = ("_error", "_make")
 
     def __init__(self, error: BaseException | None = None, make: Callable[[], BaseException] = RuntimeError) -> None:
-        self._error = error
+        self._error = stopped(error) if isinstance(error, StopIteration) else error
         #: Makes the exception when it is asked for: those of many calls would take much memory at once.
         self._make = make
 

@@ -4,16 +4,19 @@ A value is pickled with protocol 5. What is large goes beside the pickle as a li
 lies there already is found by its address, whatever object holds it, and is passed without a copy; other buffers of
 4 KiB and more are copied in once.
 
-Functions and classes are pickled by reference where a worker can import them, and by value (with cloudpickle) where it
-cannot: those of `__main__`, of a notebook, and of modules that no import finds.
+Data is pickled by value, and what a module of the program defines by name: where a worker cannot import that module, as
+`__main__` and what a notebook defines, `_definitions` sends the definitions apart. Functions and classes without such a
+name, lambdas and closures for example, are pickled by value, as `_by_value` does it.
 """
 
 from __future__ import annotations
 
+import copyreg
 import sys
 from io import BytesIO
-from types import BuiltinFunctionType, FunctionType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 
+from . import _mirror
 from ._arenite import Buffer
 
 # A worker imports this before its first task: `typing` and `pickle`, with all they import, take a fifth of its start.
@@ -23,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, Protocol
 
-    from ._arenite import Engine
+    from ._by_value import Names
+    from ._definitions import Bundle, Definitions
 
     class Arena(Protocol):
         """Where large buffers go: the arena of an engine, or of the running task."""
@@ -45,6 +49,12 @@ FUNCTION_IN_BUFFER = 2
 MANY = 4
 #: The same with a tuple of arguments for each call.
 MANY_TUPLES = 8
+#: Definitions come first, before the function's pickle and among the buffers: see `_mirror.define`.
+DEFINITIONS = 16
+#: In the place of the function's pickle are the names of its module and of itself.
+NAMED = 32
+#: A worker may keep the function: nothing that it holds can change.
+KEPT = 64
 #: A pickle of a function up to this length goes with each call.
 _SHORT_FUNCTION = 1024
 _DIGEST = 16
@@ -54,14 +64,6 @@ _PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None)})
 
 #: Characters of the numpy types that their `str` identifies.
 _NUMERIC = frozenset("?bBhHiIlLqQefdgFDGSUMm")
-
-#: What pickling fails with, besides `PicklingError`, where cloudpickle may succeed.
-_RETRY = (pickle.PicklingError, AttributeError, TypeError)
-
-
-class _NeedsValue(Exception):
-    """A function or class has to be pickled by value."""
-
 
 class Beside:
     """What goes beside a pickle: buffers in the arena. Apart from the pickler, which would refer to itself otherwise and
@@ -106,8 +108,8 @@ class Beside:
             start = array.__array_interface__["data"][0] - low
             return _restore_view, (pickle.PickleBuffer(found), kind, shape, strides, start)
         if array.nbytes < OUT_OF_BAND:
-            data: Any = array.tobytes(order)
-            return _restore_small, (bytearray(data) if self.private else data, kind, shape, order)
+            # A copy anyway, so it is writable, as with every other pool.
+            return _restore_small, (bytearray(array.tobytes(order)), kind, shape, order)
         import numpy
 
         found = arena.alloc(array.nbytes)
@@ -117,10 +119,159 @@ class Beside:
         return _restore_view, (pickle.PickleBuffer(found), kind, shape, copy.strides, 0)
 
 
-class _Hooks:
-    """What both picklers do with arrays. Mixed into a subclass of `pickle.Pickler`."""
+#: Types of which nothing but their own way to be pickled is needed. Few of them, since types would live as long.
+_simple: dict[type, bool] = {}
+_MOST_SIMPLE = 1024
 
-    beside: Beside
+
+class Pickler(pickle.Pickler):
+    """Pickles data by value, and functions and classes by name if they are found by it."""
+
+    #: Functions whose module the receiver could import come with copies of the globals that they name.
+    copies_globals = False
+
+    def __init__(self, file: BytesIO, beside: Beside) -> None:
+        super().__init__(file, 5, buffer_callback=beside.take)
+        self.beside = beside
+        #: What the pickle refers to in modules that the receiver cannot import, by module and name. In the place of a
+        #: module is "" before the name of a module that was loaded again.
+        self.names: set[tuple[str, str]] = set()
+        self._spaces: dict[int, dict[str, Any]] = {}
+
+    def reducer_override(self, obj: Any) -> Any:
+        kind = type(obj)
+        if kind in _simple:
+            return NotImplemented
+        if kind is FunctionType:
+            return self.reduce_function(obj)
+        if issubclass(kind, type):
+            return self.reduce_class(obj)
+        reduced = self._reduce_object(obj)
+        return self._reduce_other(kind, obj) if reduced is NotImplemented else reduced
+
+    # ---- what `_definitions` does in another way
+
+    def by_name(self, obj: Any, module: str, name: str) -> Any:
+        """Reduces what is found under this name."""
+        if is_importable(module):
+            self.note_module(module)
+        else:
+            self.names.add((module, name.partition(".")[0]))
+        return NotImplemented if isinstance(obj, (FunctionType, type)) else name
+
+    def without_name(self, obj: Any, reduce: Callable[[Pickler, Any], Any]) -> Any:
+        """Reduces a function or a class that is not found by name."""
+        return reduce(self, obj)
+
+    # ---- what an object refers to
+
+    def note_module(self, name: str) -> None:
+        """The pickle refers to a module that the receiver imports."""
+        module = sys.modules.get(name)
+        spec = getattr(module, "__spec__", None)
+        if _specs.setdefault(name, spec) is not spec:
+            self.names.add(("", name))
+
+    def refer(self, function: FunctionType, home: str, names: Names) -> None:
+        """A function refers to these names, and its globals are those of a module of the program."""
+        from ._by_value import is_builtin
+
+        space = function.__globals__
+        for name in names.globals:
+            if name in space or not is_builtin(name):
+                self.names.add((home, name))
+                value = space.get(name)
+                if isinstance(value, ModuleType):
+                    self.refer_module(value, names)
+        if "globals" in names.globals:
+            # It may look up any of them.
+            self.names.add((home, "*"))
+        if "__main__" in names.others and (main := sys.modules.get("__main__")):
+            self.refer_module(main, names)
+
+    def refer_module(self, module: ModuleType, names: Names | None = None) -> None:
+        """The pickle refers to a module, and to these names in it; without them, to all."""
+        name = module.__name__
+        if name in sys.modules and is_importable(name):
+            return
+        if sys.modules.get(name) is not module:
+            unlisted[name] = module
+        if names is None:
+            # Unless code has said which.
+            if not any(home == name for home, _ in self.names):
+                self.names.add((name, "*"))
+        else:
+            self.names.update((name, one) for one in names.others if one in vars(module))
+
+    def space_of(self, space: dict[str, Any]) -> dict[str, Any]:
+        """Returns the globals that functions of this pickle get in the place of these: the same for each of them."""
+        known = self._spaces.get(id(space))
+        if known is None:
+            known = self._spaces[id(space)] = {
+                name: space[name] for name in ("__name__", "__file__", "__package__") if type(space.get(name)) is str
+            }
+        return known
+
+    # ---- kinds of objects
+
+    def reduce_function(self, function: FunctionType) -> Any:
+        module, name = function.__module__, function.__qualname__
+        if is_reachable(function, module, name):
+            return self.by_name(function, module, name)
+        from . import _by_value
+
+        if _by_value.is_singledispatch(function):
+            return self.without_name(function, _by_value.reduce_singledispatch)
+        return self.without_name(function, _by_value.reduce_function)
+
+    def reduce_class(self, cls: type) -> Any:
+        module, name = cls.__module__, cls.__qualname__
+        if not cls.__flags__ & _HEAP_TYPE:
+            return NotImplemented
+        if is_reachable(cls, module, name):
+            return self.by_name(cls, module, name)
+        if cls.__flags__ & _IMMUTABLE_TYPE:
+            return NotImplemented
+        from . import _by_value
+
+        return self.without_name(cls, _by_value.reduce_class)
+
+    def _reduce_other(self, kind: type, obj: Any) -> Any:
+        """Reduces an object of a type without a way of this package. Of a type that pickles by name, notes the name."""
+        module = kind.__module__
+        if module == "dataclasses" or kind.__name__ in _BY_VALUE:
+            from . import _by_value
+
+            reduce = _by_value.REDUCERS.get(kind)
+            if reduce is not None:
+                return reduce(self, obj)
+            name = _by_value.reduce_sentinel(obj) if module == "dataclasses" else None
+            if name is not None:
+                return name
+        own = copyreg.dispatch_table.get(kind)
+        if own is None and kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__:
+            reduced = NotImplemented
+        else:
+            # As the pickler would, which does not say what comes.
+            reduced = own(obj) if own is not None else obj.__reduce_ex__(5)
+            if type(reduced) is str:
+                return self._reduce_named(obj, reduced)
+            if not is_importable(module):
+                return reduced
+        if len(_simple) >= _MOST_SIMPLE:
+            _simple.clear()
+        _simple[kind] = True
+        return reduced
+
+    def _reduce_named(self, obj: Any, name: str) -> Any:
+        module = getattr(obj, "__module__", None)
+        if not isinstance(module, str):
+            return name
+        if is_reachable(obj, module, name):
+            return self.by_name(obj, module, name)
+        from . import _by_value
+
+        return self.without_name(obj, _by_value.reduce_named) if type(obj) in _by_value.NAMED else name
 
     def _reduce_object(self, obj: Any) -> Any:
         """Reduces arrays. Returns NotImplemented for everything else."""
@@ -214,48 +365,27 @@ def _restore_tensor(array: Any) -> Any:
         return torch.from_numpy(array)
 
 
-class _Pickler(_Hooks, pickle.Pickler):
-    """Pickles by reference. Raises `_NeedsValue` at the first function or class that a worker cannot import."""
-
-    def __init__(self, file: BytesIO, beside: Beside) -> None:
-        super().__init__(file, 5, buffer_callback=beside.take)
-        self.beside = beside
-
-    def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, (FunctionType, type)):
-            if not is_importable(obj.__module__):
-                raise _NeedsValue
-            return NotImplemented
-        return self._reduce_object(obj)
+#: Modules that are not in `sys.modules`, by their names.
+unlisted: dict[str, ModuleType] = {}
+#: Flags of types.
+_IMMUTABLE_TYPE, _HEAP_TYPE = 1 << 8, 1 << 9
+#: The names of the types in `_by_value.REDUCERS`.
+_BY_VALUE = frozenset(
+    "WeakKeyDictionary WeakSet WeakValueDictionary cached_property cell classmethod code dict_items dict_keys dict_values "
+    "mappingproxy memoryview module property staticmethod".split()
+)
+#: The specification that each module had when a pickle referred to it first. Loading it again makes another one.
+_specs: dict[str, Any] = {}
 
 
-_value_pickler: type[Any] | None = None
-
-
-def _by_value() -> type[Any]:
-    """Returns the pickler that falls back to pickling by value. cloudpickle is imported when it is first needed."""
-    global _value_pickler
-    if _value_pickler is None:
-        import cloudpickle
-
-        class ValuePickler(_Hooks, cloudpickle.CloudPickler):  # type: ignore[misc]
-            def __init__(self, file: BytesIO, beside: Beside) -> None:
-                super().__init__(file, 5, buffer_callback=beside.take)
-                self.beside = beside
-
-            def reducer_override(self, obj: Any) -> Any:
-                if isinstance(obj, (FunctionType, type)):
-                    name = obj.__module__
-                    if name != "__main__" and not is_importable(name) and name in sys.modules:
-                        cloudpickle.register_pickle_by_value(sys.modules[name])
-                else:
-                    reduced = self._reduce_object(obj)
-                    if reduced is not NotImplemented:
-                        return reduced
-                return super().reducer_override(obj)
-
-        _value_pickler = ValuePickler
-    return _value_pickler
+def is_reachable(obj: Any, module: str | None, name: str) -> bool:
+    """Whether an object is found under this name in this module."""
+    found: Any = sys.modules.get(module) if module else None
+    if found is None or "<" in name:
+        return False
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found is obj
 
 
 def dump(
@@ -267,11 +397,7 @@ def dump(
     `beside` makes what takes the arrays.
     """
     file, taken = BytesIO(), beside(arena, private)
-    try:
-        _Pickler(file, taken).dump(value)
-    except (_NeedsValue, *_RETRY):
-        file, taken = BytesIO(), beside(arena, private)
-        _by_value()(file, taken).dump(value)
+    Pickler(file, taken).dump(value)
     return file.getvalue(), taken.buffers, taken.copied
 
 
@@ -287,72 +413,138 @@ def dump_plain(value: Any) -> bytes | None:
     return pickle.dumps(value, 5)
 
 
-#: Pickles of functions that workers import.
-_functions: dict[Any, bytes] = {}
-
-
-def dump_function(
-    function: Any, arena: Arena | None, private: bool = False, beside: Callable[[Arena | None, bool], Beside] = Beside
-) -> tuple[bytes, list[Buffer], int]:
-    """Pickles a function. By reference it is pickled once; by value each time, since what it refers to may have
-    changed."""
-    is_plain = type(function) in (FunctionType, BuiltinFunctionType)
-    if is_plain:
-        known = _functions.get(function)
-        if known is not None:
-            return known, [], 0
-    dumped = dump(function, arena, private, beside)
-    if is_plain and _is_global(function):
-        if len(_functions) >= 1024:
-            _functions.clear()
-        _functions[function] = dumped[0]
-    return dumped
-
-
 class Function:
     """A pickled function: what goes with each call of it."""
 
-    __slots__ = ("head", "kind", "buffers", "copied")
+    __slots__ = ("head", "kind", "buffers", "copied", "names", "own", "_bundle", "_definitions")
 
-    def __init__(self, head: bytes, kind: int, buffers: list[Buffer], copied: int) -> None:
-        self.head = head
+    def __init__(
+        self,
+        data: bytes,
+        kind: int,
+        buffers: list[Buffer],
+        copied: int,
+        names: frozenset[tuple[str, str]],
+        definitions: Definitions,
+    ) -> None:
+        #: What a call is sent with.
+        self.head = data
         self.kind = kind
         self.buffers = buffers
+        #: How many bytes were copied for it.
         self.copied = copied
+        #: What it refers to in the program's modules.
+        self.names = names
+        #: The same without definitions.
+        self.own = data, kind, buffers
+        self._bundle: Bundle | None = None
+        self._definitions = definitions
+        if names:
+            self._bundle = definitions.bundle(names)
+            self.head, self.kind, self.buffers = self._bundle.before(*self.own)
+
+    def is_current(self) -> bool:
+        """Whether what it refers to is still what was sent last."""
+        return self._bundle is None or self._bundle.is_current()
+
+    def call(
+        self, call: Any, kind: int, private: bool, beside: Callable[[Arena | None, bool], Beside] = Beside
+    ) -> tuple[bytes, bytes, int, list[Buffer], int]:
+        """Pickles the arguments of a call. Returns what is sent: head, pickle, kind and buffers; and the number of bytes
+        that were copied."""
+        definitions = self._definitions
+        data, buffers, copied, names = definitions.dump(call, private, beside)
+        if names <= self.names:
+            return self.head, data, self.kind | kind, [*self.buffers, *buffers], copied
+        head, own, before = definitions.bundle(self.names | names).before(*self.own)
+        return head, data, own | kind, [*before, *buffers], copied
 
 
 def pickle_function(
-    function: Any, engine: Engine, private: bool, beside: Callable[[Arena | None, bool], Beside] = Beside
+    function: Any,
+    definitions: Definitions,
+    private: bool,
+    beside: Callable[[Arena | None, bool], Beside] = Beside,
 ) -> Function:
-    """Pickles a function for any number of calls. A long pickle is put into the arena once."""
-    data, buffers, copied = dump_function(function, engine, private, beside)
-    if not buffers and len(data) <= _SHORT_FUNCTION:
-        return Function(data, 0, buffers, copied)
-    from hashlib import blake2b
+    """Pickles a function for any number of calls. A long pickle is put into the arena once. One that is found by name is
+    pickled once, others each time, since what they hold may have changed."""
+    is_plain = type(function) in (FunctionType, BuiltinFunctionType, type)
+    if is_plain:
+        known = definitions.functions.get(function)
+        if known is not None and known.is_current() and _is_global(function):
+            return known
+    if is_plain and _is_global(function):
+        names: set[tuple[str, str]] = set()
+        data = f"{function.__module__}:{function.__qualname__}".encode()
+        definitions.refer(function, names)
+        if len(definitions.functions) >= _MOST_FUNCTIONS:
+            definitions.functions.clear()
+        made = definitions.functions[function] = Function(data, NAMED, [], 0, frozenset(names), definitions)
+        return made
+    data, buffers, copied, found = definitions.dump(function, private, beside)
+    kind = 0
+    if type(function) is FunctionType:
+        from ._by_value import is_constant
 
-    digest = blake2b(data, digest_size=_DIGEST).digest()
-    head = digest + len(buffers).to_bytes(2, "little")
-    return Function(head, FUNCTION_IN_BUFFER, [engine.copy(data), *buffers], copied)
+        kind = KEPT if is_constant(function) else 0
+    if buffers or len(data) > _SHORT_FUNCTION:
+        from hashlib import blake2b
+
+        digest = blake2b(data, digest_size=_DIGEST).digest() if kind else bytes(_DIGEST)
+        buffers = [definitions.copy(data), *buffers]
+        data, kind = digest + (len(buffers) - 1).to_bytes(4, "little"), kind | FUNCTION_IN_BUFFER
+    return Function(data, kind, buffers, copied, found, definitions)
+
+
+#: How many functions an executor keeps the names of.
+_MOST_FUNCTIONS = 1024
 
 
 def unpickle_function(head: bytes, kind: int, buffers: list[Any], private: bool, known: dict[bytes, Any]) -> Any:
-    """Returns the function of a call, and takes what belongs to it out of the buffers. One that refers to memory of the
-    arena is made for each call; `known` has the others."""
+    """Returns the function of a call, and takes what belongs to it out of the buffers. `known` has functions that cannot
+    change, and where others are found by name."""
+    if kind & DEFINITIONS:
+        head = _mirror.define(head, buffers, private)
+    if kind & NAMED:
+        place = known.get(head)
+        if place is None:
+            module, _, name = head.decode().partition(":")
+            place = module, name.split(".")
+            _keep(known, head, place)
+        return _find(*place)
     data: Any = head
     own: list[Any] = []
     if kind & FUNCTION_IN_BUFFER:
         count = 1 + int.from_bytes(head[_DIGEST:], "little")
         data, *own = buffers[:count]
         del buffers[:count]
-    if own:
+    if not kind & KEPT:
         return load(data, own, private)
     function = known.get(head)
     if function is None:
-        function = pickle.loads(data)
-        if len(known) >= _MOST_KNOWN:
-            del known[next(iter(known))]
-        known[head] = function
+        function = load(data, own, private)
+        _keep(known, head, function)
     return function
+
+
+def _keep(known: dict[bytes, Any], head: bytes, value: Any) -> None:
+    if len(known) >= _MOST_KNOWN:
+        known.pop(next(iter(known)), None)
+    known[head] = value
+
+
+def _find(module: str, names: list[str]) -> Any:
+    """Finds a function by name each time: its module may have been loaded again, or may have replaced it."""
+    found: Any = sys.modules.get(module)
+    if found is None:
+        __import__(module)
+        found = sys.modules[module]
+    for name in names:
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            raise AttributeError(f"Can't get attribute {'.'.join(names)!r} on {sys.modules[module]!r}") from None
+    return found
 
 
 #: How many functions a worker keeps.
@@ -360,17 +552,21 @@ _MOST_KNOWN = 256
 
 
 def _is_global(function: Any) -> bool:
-    """Whether a function is what an import of its module gives."""
-    name = function.__module__
-    module = sys.modules.get(name) if name else None
-    return module is not None and is_importable(name) and getattr(module, function.__qualname__, None) is function
+    """Whether a function is what its module has under its name."""
+    module = sys.modules.get(function.__module__ or "")
+    return module is not None and getattr(module, function.__qualname__, None) is function
 
 
 def load(data: Any, buffers: Sequence[Any], private: bool = False) -> Any:
     """Returns the value of a pickle. `private`: with memory of its own instead of views of the arena."""
+    return pickle.loads(data, buffers=own(buffers, private))
+
+
+def own(buffers: Sequence[Any], private: bool) -> Sequence[Any]:
+    """Returns the buffers, or `private` copies of those that are read-only."""
     if private and buffers:
-        buffers = [buffer if type(buffer) is Buffer and not buffer.readonly else bytearray(buffer) for buffer in buffers]
-    return pickle.loads(data, buffers=buffers)
+        return [buffer if type(buffer) is Buffer and not buffer.readonly else bytearray(buffer) for buffer in buffers]
+    return buffers
 
 
 #: Whether a worker can import a module, by its name.

@@ -272,7 +272,7 @@ def _array(data: Any, description: Any, shape: Any, order: Any, strides: Any = N
     dtype, count = _dtype(description), _count(shape)
     if count * dtype.itemsize > len(data) or count > max(len(data), _MOST_EMPTY):
         raise _refused(f"an array of {count} elements of {dtype.itemsize} bytes for {len(data)} bytes of data")
-    memory: Any = data
+    memory: Any = bytearray(data) if type(data) is bytes else data
     if order is not None:
         return numpy.ndarray(shape, dtype, buffer=memory, order=order)
     _check_strides(shape, strides, start, dtype.itemsize, len(data))

@@ -246,10 +246,12 @@ class Pool:
     :param initializer: Called with `initargs` in each worker before its first call. If it raises, calls fail with
         `StartFailed`.
     :param maxtasksperchild: Replaces each worker after this number of tasks: of chunks, for `map`.
-    :param options: Keyword options of `Executor`, such as `memory_limit`, `preload` or `output`.
+    :param options: Keyword options of `Executor`, such as `memory_limit`, `preload` or `output`. `writable` is "copy"
+        unless it is given: calls may change their arguments, and the program their results.
 
     No `if __name__ == "__main__"` is needed, and lambdas and functions of notebooks can be called. Large arrays among the
-    arguments are copied once, into shared memory, or not at all if they are there (`executor.share`).
+    arguments travel in shared memory, and each call gets a copy of its own; with `writable=None` they are read-only there,
+    and not copied if they are in shared memory already (`executor.share`).
 
     The death of a worker costs the task that it ran, and the pool goes on: `apply` and `get` raise `WorkerDied`, `imap`
     and `imap_unordered` raise it in the place of that result and continue after it. `map` and `starmap` wait until all
@@ -279,6 +281,8 @@ class Pool:
             if not isinstance(maxtasksperchild, int) or maxtasksperchild <= 0:
                 raise ValueError("maxtasksperchild must be a positive int or None")
             options["recycle_after"] = maxtasksperchild
+        # Calls may change their arguments, as with multiprocessing.
+        options.setdefault("writable", "copy")
         self.executor = Executor(processes, initializer=initializer, initargs=tuple(initargs), **options)
         self._processes = processes
         #: Threads that wait for the results of `map_async`.

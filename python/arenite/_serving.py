@@ -52,7 +52,7 @@ class _Kernel:
         # Once, and not for each call: what a function refers to is that of now.
         self.function: Any = function
         if not executor._inline:
-            self.function = _pickle.pickle_function(function, executor._engine, executor._private)
+            self.function = _pickle.pickle_function(function, executor._definitions, executor._private)
         self.done = self.failed = 0
 
 

@@ -8,10 +8,12 @@ import pickle
 import sys
 from typing import TYPE_CHECKING, Any
 
-from . import _arenite, _pickle
+from . import _arenite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+    from ._definitions import Definitions
 
 #: Loads the extension and its package from where this process has them, whatever the search path finds first, and runs
 #: tasks. All that these need is found by the search path of this process, which arrives as data. `importlib.util` would
@@ -96,6 +98,7 @@ def environment(workers: int, given: Mapping[str, str] | None, sandboxed: bool) 
 
 
 def setup(
+    definitions: Definitions,
     initializer: Callable[..., object] | None,
     initargs: tuple[Any, ...],
     preload: Iterable[str],
@@ -107,9 +110,11 @@ def setup(
     """Returns what `_worker.start` is told."""
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")
-    first = None
+    first = defined = None
     if initializer is not None:
-        first, _, _ = _pickle.dump((initializer, tuple(initargs)), None)
+        first, _, _, names_used = definitions.dump((initializer, tuple(initargs)), private)
+        if names_used:
+            defined = definitions.of_setup(names_used)
     names = [preload] if isinstance(preload, str) else list(preload)
     if sandboxed:
         # What restores arrays, and exceptions where Dask is loaded, which come as arguments: a task cannot import it.
@@ -121,6 +126,7 @@ def setup(
         "argv": sys.argv[:1] if sandboxed else list(sys.argv),
         "filters": _filters(),
         "preload": names,
+        "definitions": defined,
         "initializer": first,
         "private": private,
         "private_results": private_results,

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import itertools
 import sys
+import time
 
-from . import _arenite, _pickle
+from . import _arenite, _mirror, _pickle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,10 +19,19 @@ if TYPE_CHECKING:
 else:
     import _pickle as pickle
 
-#: Functions that this worker has loaded, by their pickle or its digest.
+#: Functions that this worker has loaded, by their pickle or its digest, and where it finds others.
 _functions: dict[bytes, Any] = {}
-#: The largest pickle of an exception that travels as it is.
-_LARGEST_ERROR = 512 << 10
+#: The largest pickle of an exception that travels as it is; a larger one is compressed.
+_LARGEST_ERROR = 24 << 20
+#: The longest message and traceback of an exception in words.
+_LONGEST_TEXT = 128 << 10
+
+#: What an exception about arrays that cannot be written says, and what to do.
+_READ_ONLY = ("read-only", "readonly", "WRITEABLE")
+_NOTE = (
+    "Arrays of 4 KiB and more are read-only in tasks of arenite: copy what the task changes, or make the executor with "
+    'writable="copy".'
+)
 
 _arena: _arenite.TaskArena | None = None
 #: Whether tasks get private copies of their arguments.
@@ -39,6 +49,8 @@ def start(setup: bytes) -> str | None:
     global _arena, _private, _private_results, _memory_limit, _dump
     import faulthandler
 
+    _mirror.started = time.monotonic()
+    _mirror.clear_main()
     given = pickle.loads(setup)
     sys.path[:] = given["path"]
     sys.argv[:] = given["argv"]
@@ -58,6 +70,8 @@ def start(setup: bytes) -> str | None:
     try:
         for name in given["preload"]:
             __import__(name)
+        if given["definitions"] is not None:
+            _mirror.apply(given["definitions"], [], _private)
         if given["initializer"] is not None:
             function, arguments = pickle.loads(given["initializer"])
             function(*arguments)
@@ -126,6 +140,8 @@ def start_actor(function: bytes, arguments: Any, kind: int, buffers: list[Any]) 
 def call_actor(actor: Any, method: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple[Any, ...]:
     """Calls a method of an actor. Returns what `run` does."""
     try:
+        if kind & _pickle.DEFINITIONS:
+            method = _mirror.define(method, buffers, _private)
         loaded = _pickle.load(arguments, buffers, _private)
         positional, named = (loaded, {}) if kind & _pickle.POSITIONAL else loaded
         del arguments, buffers, loaded
@@ -150,14 +166,18 @@ def _run_many(function: bytes, arguments: Any, kind: int, buffers: list[Any]) ->
     """Calls one function many times. Returns whether all calls have a value, and the values, with `Raised` in the place
     of those that are missing."""
     call = _pickle.unpickle_function(function, kind, buffers, _private, _functions)
-    items = iter(_pickle.load(arguments, buffers, _private))
+    items = _pickle.load(arguments, buffers, _private)
+    count, left = len(items), iter(items)
     values: list[Any] = []
     is_whole = True
     while True:
         try:
             # What was called before an exception stays in the list.
-            values.extend(map(call, items) if kind & _pickle.MANY else itertools.starmap(call, items))
-            return is_whole, values
+            values.extend(map(call, left) if kind & _pickle.MANY else itertools.starmap(call, left))
+            if len(values) == count:
+                return is_whole, values
+            # The list takes it for the end of the items.
+            raise StopIteration
         except BaseException as error:
             is_whole = False
             values.append(Raised(*_dump_error(error)))
@@ -178,6 +198,9 @@ class Raised:
 
 def _dump_error(error: BaseException) -> tuple[str, bytes]:
     """Returns the text of an exception, and a pickle from which it can be made again."""
+    if isinstance(error, StopIteration):
+        # Raised where a result is asked for, it would end the loop there without a word.
+        error = stopped(error)
     # Frames hold what the task has made. First of all: there may be no memory left for anything else.
     chain = _chain(error)
     for one in chain:
@@ -189,6 +212,8 @@ def _dump_error(error: BaseException) -> tuple[str, bytes]:
     if error.__traceback__ is not None:
         # The frames of this module are of no interest.
         error.__traceback__ = error.__traceback__.tb_next or error.__traceback__
+    if not _private and any(_is_read_only(one) for one in chain):
+        error.add_note(_NOTE)
     trace = "".join(traceback.format_exception(error))
     text = "".join(traceback.format_exception_only(error)).strip()
     if isinstance(error, MemoryError) and not isinstance(error, ArenaFull) and _memory_limit:
@@ -199,8 +224,10 @@ def _dump_error(error: BaseException) -> tuple[str, bytes]:
     data = None
     try:
         data, _, _ = _dump(error, None)
-        if len(data) > _LARGEST_ERROR or type(pickle.loads(data)) is not type(error):
+        if type(pickle.loads(data)) is not type(error):
             data = None
+        elif len(data) > _LARGEST_ERROR:
+            data = _compressed(data)
     except BaseException:
         data = None
     name = f"{type(error).__module__}.{type(error).__qualname__}"
@@ -208,9 +235,33 @@ def _dump_error(error: BaseException) -> tuple[str, bytes]:
         message = str(error)
     except Exception:
         message = "its message cannot be made"
-    half = _LARGEST_ERROR // 4
-    whole = pickle.dumps((data, name, message[:half], trace[-half:]), 5)
-    return text[:half], whole
+    whole = pickle.dumps((data, name, message[:_LONGEST_TEXT], trace[-_LONGEST_TEXT:]), 5)
+    return text[:_LONGEST_TEXT], whole
+
+
+def _is_read_only(error: BaseException) -> bool:
+    """Whether an exception is about an array that cannot be written."""
+    try:
+        return not isinstance(error, OSError) and any(words in str(error) for words in _READ_ONLY)
+    except Exception:
+        return False
+
+
+def _compressed(data: bytes) -> tuple[bytes] | None:
+    """A long pickle of an exception, as the program decompresses it: not from a sandbox."""
+    if _dump is not _pickle.dump:
+        return None
+    import zlib
+
+    packed = zlib.compress(data, 1)
+    return None if len(packed) > _LARGEST_ERROR else (packed,)
+
+
+def stopped(error: StopIteration) -> RuntimeError:
+    """The exception in the place of a StopIteration, as Python raises it for that of a generator."""
+    instead = RuntimeError("generator raised StopIteration").with_traceback(error.__traceback__)
+    instead.__cause__ = error
+    return instead
 
 
 def _clear_frames(error: BaseException) -> None:
@@ -244,6 +295,10 @@ def load_error(data: bytes, load: Callable[..., Any]) -> BaseException:
     made: Any = None
     try:
         stored, *texts = load(data, ())
+        if type(stored) is tuple and load is _pickle.load:
+            import zlib
+
+            stored = zlib.decompress(*stored)
         # They are shown: nothing in them may act on a terminal.
         name, message, trace = map(_arenite.escape, texts)
     except Exception as error:

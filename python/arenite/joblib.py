@@ -205,7 +205,7 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
     @staticmethod
     def _pickle(one: _Function, executor: Executor, beside: Callable[..., _Beside]) -> _pickle.Function:
         """Pickles a function for any number of calls."""
-        pickled = _pickle.pickle_function(one, executor._engine, False, beside)
+        pickled = _pickle.pickle_function(one, executor._definitions, False, beside)
         executor._engine.count_copied(pickled.copied)
         pickled.copied = 0
         return pickled

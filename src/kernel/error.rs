@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::scalar::Scalar;
 
 /// The largest encoding of an error, in bytes.
-pub(crate) const MAX_ERROR_BYTES: usize = 1 << 20;
+pub(crate) const MAX_ERROR_BYTES: usize = 32 << 20;
 
 /// An error that travels from a kernel to its caller as a value, in a [`Typed`].
 ///

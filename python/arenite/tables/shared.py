@@ -71,7 +71,7 @@ class Caller:
         executor = tasks._executor
         executor._check_open()
         if not executor._inline:
-            pickled = _pickle.pickle_function(function, executor._engine, executor._private)
+            pickled = _pickle.pickle_function(function, executor._definitions, executor._private)
             executor._engine.count_copied(pickled.copied)
             pickled.copied = 0
             self._function = pickled

@@ -1,0 +1,376 @@
+"""How functions, classes and what they are made of are pickled by value: `_mirror` makes them again.
+
+Used for functions and classes that have no name of their own in a module, and for definitions, which a worker gets once.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dis
+import functools
+import marshal
+import sys
+import types
+import weakref
+from types import (
+    BuiltinFunctionType,
+    CellType,
+    CodeType,
+    FunctionType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    ModuleType,
+)
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from . import _mirror, _pickle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+# ---- code
+
+
+class Names(NamedTuple):
+    """What the code of a function, with that of functions and classes in it, refers to by name."""
+
+    #: Globals and builtins.
+    globals: frozenset[str]
+    #: Attributes and everything else.
+    others: frozenset[str]
+    #: It sets variables of an enclosing function.
+    sets_cells: bool
+
+
+_OF_GLOBALS = {"LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
+_OF_CELLS = {"STORE_DEREF", "DELETE_DEREF"}
+#: By the identity of the code, as long as it exists.
+_names: dict[int, tuple[weakref.ref[CodeType], Names]] = {}
+
+
+def names_of(code: CodeType) -> Names:
+    known = _names.get(id(code))
+    if known is not None and known[0]() is code:
+        return known[1]
+    found, others, sets = set(), set(code.co_names), False
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in _OF_GLOBALS:
+            found.add(instruction.argval)
+        elif instruction.opname in _OF_CELLS and instruction.argval in code.co_freevars:
+            sets = True
+    for constant in code.co_consts:
+        if type(constant) is CodeType:
+            inner = names_of(constant)
+            found |= inner.globals
+            others |= inner.others
+            sets |= inner.sets_cells
+    names = Names(frozenset(found), frozenset(others), sets)
+    key = id(code)
+    _names[key] = weakref.ref(code, lambda _: _names.pop(key, None)), names
+    return names
+
+
+# ---- what can change
+
+#: What cannot.
+_ATOMS = {int, float, complex, bool, str, bytes, type(None), range, type(Ellipsis), type(NotImplemented)}
+
+
+def is_atom(value: Any) -> bool:
+    kind = type(value)
+    if kind in (tuple, frozenset):
+        return all(map(is_atom, value))
+    return kind in _ATOMS
+
+
+def is_constant(value: Any, inside: tuple[Any, ...] = ()) -> bool:
+    """Whether nothing that a task does can change a value that is pickled by value."""
+    kind = type(value)
+    if kind in _ATOMS or kind is ModuleType:
+        return True
+    if kind in (tuple, frozenset):
+        return all(is_constant(item, inside) for item in value)
+    if kind is FunctionType:
+        if _pickle.is_reachable(value, value.__module__, value.__qualname__):
+            return True
+        # One that refers to itself may keep something in an attribute.
+        return not any(value is one for one in inside) and is_constant_function(value, inside)
+    if kind is BuiltinFunctionType:
+        return type(value.__self__) in (ModuleType, type(None))
+    return issubclass(kind, type) and _pickle.is_reachable(value, value.__module__, value.__qualname__)
+
+
+def is_constant_function(function: FunctionType, inside: tuple[Any, ...] = ()) -> bool:
+    inside = (*inside, function)
+    held = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    held += [content for _, content in _contents(function)]
+    if function.__dict__ or not all(is_constant(value, inside) for value in held):
+        return False
+    if names_of(function.__code__).sets_cells:
+        return False
+    space = function.__globals__
+    if _home(space, False) is not None:
+        return True
+    copied = names_of(function.__code__).globals & space.keys()
+    return all(is_constant(space[name], inside) for name in copied)
+
+
+def _contents(function: FunctionType) -> Iterator[tuple[CellType, Any]]:
+    for cell in function.__closure__ or ():
+        try:
+            yield cell, cell.cell_contents
+        except ValueError:
+            pass  # It is empty.
+
+
+# ---- functions
+
+
+def _home(space: dict[str, Any], copies: bool) -> tuple[str, bool] | None:
+    """The name of the module with these globals, and whether it is one of the program; None if the globals are copied."""
+    name = space.get("__name__")
+    module = sys.modules.get(name) if type(name) is str else None
+    if module is None or vars(module) is not space:
+        return None
+    is_mirrored = not _pickle.is_importable(name)
+    return None if copies and not is_mirrored else (name, is_mirrored)  # type: ignore[return-value]
+
+
+def reduce_function(pickler: _pickle.Pickler, function: FunctionType) -> Any:
+    how, state = parts_of_function(pickler, function)
+    defaults = {"__defaults__": function.__defaults__, "__kwdefaults__": function.__kwdefaults__}
+    state.update((name, value) for name, value in defaults.items() if value)
+    state.update(function.__dict__)
+    return _mirror.make_function, how, state, None, None, _mirror.fill_function
+
+
+def parts_of_function(pickler: _pickle.Pickler, function: FunctionType) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What makes a function, and what fills it, without its defaults and attributes."""
+    code, space = function.__code__, function.__globals__
+    names = names_of(code)
+    state: dict[str, Any] = {"__qualname__": function.__qualname__, "__module__": function.__module__}
+    if function.__doc__ is not None:
+        state["__doc__"] = function.__doc__
+    if annotations := _annotations(function):
+        state["__annotations__"] = annotations
+    if kinds := getattr(function, "__type_params__", None):
+        state["__type_params__"] = kinds
+    if cells := list(_contents(function)):
+        state["cells"] = cells
+    home: Any = _home(space, pickler.copies_globals)
+    used = names.globals & space.keys()
+    if home is None or not (home[1] or used):
+        # Without its module, which need not exist in the worker.
+        state["globals"] = {name: space[name] for name in sorted(used)}
+        home = pickler.space_of(space), False
+    elif home[1]:
+        pickler.refer(function, home[0], names)
+    if imports := _submodules(names, [space[name] for name in used] + [content for _, content in cells]):
+        state["imports"] = imports
+    return (code, *home, function.__name__, function.__closure__ or ()), state
+
+
+def _submodules(names: Names, values: list[Any]) -> list[str]:
+    """Modules that the code reaches as attributes of packages, as in `xml.dom.minidom`."""
+    packages = [value for value in values if type(value) is ModuleType and hasattr(value, "__path__")]
+    found = []
+    for package in packages:
+        prefix = f"{package.__name__}."
+        for name in list(sys.modules):
+            if name.startswith(prefix) and names.others.issuperset(name[len(prefix) :].split(".")):
+                if _pickle.is_importable(name):
+                    found.append(name)
+    return found
+
+
+def _annotations(function: FunctionType | type) -> dict[str, Any]:
+    """The annotations of a function, as far as they can be pickled: few need them."""
+    try:
+        given = function.__annotations__
+    except Exception:  # Names that do not exist, from Python 3.14 on.
+        return {}
+    return {name: value for name, value in given.items() if type(value) in _ATOMS or _can_pickle(value)}
+
+
+def _can_pickle(value: Any) -> bool:
+    try:
+        _pickle.dump(value, None)
+    except Exception:
+        return False
+    return True
+
+
+def reduce_code(_: _pickle.Pickler, code: CodeType) -> Any:
+    # With the name of its file and its lines, for tracebacks. Both sides have the same version of Python.
+    return _mirror.make_code, (marshal.dumps(code),)
+
+
+# ---- classes
+
+#: What makes a class is given apart, and what a class has that only its creation makes.
+_OF_CREATION = {"__dict__", "__weakref__", "__module__", "__qualname__", "__slots__", "__doc__", "__classdictcell__"}
+
+
+def reduce_class(_: _pickle.Pickler, cls: type) -> Any:
+    name, made = _mirror.track(cls), how_of_class(cls)
+    return _mirror.make_tracked, (name, *made), attributes_of_class(cls), None, None, _mirror.fill_tracked
+
+
+def how_of_class(cls: type) -> tuple[Any, ...]:
+    """What `_mirror.make_class` takes."""
+    space = vars(cls)
+    body = {name: space[name] for name in ("__module__", "__qualname__", "__slots__", "__doc__") if name in space}
+    body.setdefault("__qualname__", cls.__qualname__)
+    members = None
+    if _is_enum(cls):
+        members = [(name, member.value) for name, member in cls.__members__.items()]  # type: ignore[attr-defined]
+    return type(cls), cls.__name__, cls.__bases__, body, members
+
+
+def _is_enum(cls: type) -> bool:
+    enum = sys.modules.get("enum")
+    return enum is not None and isinstance(cls, enum.EnumMeta)
+
+
+def attributes_of_class(cls: type) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    members: Any = cls.__members__ if _is_enum(cls) else None  # type: ignore[attr-defined]
+    for name, value in vars(cls).items():
+        if name in _OF_CREATION or type(value) in (MemberDescriptorType, GetSetDescriptorType):
+            continue
+        if name == "_abc_impl":
+            import _abc
+
+            value = [one for ref in _abc._get_dump(cls)[0] if (one := ref()) is not None]  # type: ignore[attr-defined]
+        elif name == "__annotations__":
+            value = _annotations(cls)
+        elif members is not None and (name in members or not _is_of_user(name, value)):
+            continue
+        found[name] = value
+    if members is not None:
+        found["_member_state_"] = [(name, _state_of(member)) for name, member in members.items()]
+    return found
+
+
+def _is_of_user(name: str, value: Any) -> bool:
+    """Whether an attribute of an enumeration is not made when the enumeration is."""
+    if name in ("__new__", "_new_member_", "__annotations__"):
+        return False
+    if isinstance(value, (FunctionType, classmethod, staticmethod, property)):
+        return getattr(value, "__module__", "enum") != "enum"
+    return not name.startswith("_")
+
+
+def _state_of(member: Any) -> dict[str, Any]:
+    return {name: value for name, value in vars(member).items() if name not in ("_sort_order_", "__objclass__")}
+
+
+# ---- what functions and classes are made of
+
+
+def _reduce_module(pickler: _pickle.Pickler, module: ModuleType) -> Any:
+    name = module.__name__
+    if name in sys.modules and _pickle.is_importable(name):
+        pickler.note_module(name)
+        return _mirror.import_module, (name,)
+    pickler.refer_module(module)
+    return _mirror.module, (name,)
+
+
+def _reduce_lru_cache(_: _pickle.Pickler, cache: Any) -> Any:
+    return _mirror.make_lru_cache, (cache.__wrapped__, cache.cache_parameters())
+
+
+def _reduce_new_type(_: _pickle.Pickler, made: Any) -> Any:
+    return type(made), (made.__name__, made.__supertype__), {"__module__": made.__module__}
+
+
+def _reduce_type_variable(_: _pickle.Pickler, made: Any) -> Any:
+    import typing
+
+    if type(made) is not typing.TypeVar:
+        return type(made), (made.__name__,)
+    return _mirror.make_type_variable, (
+        made.__name__, made.__constraints__, made.__bound__, made.__covariant__, made.__contravariant__
+    )
+
+
+def _reduce_cached_property(_: _pickle.Pickler, made: Any) -> Any:
+    return _mirror.make_cached_property, (made.func, made.attrname)
+
+
+_SINGLEDISPATCH = functools.singledispatch(lambda: None).__code__  # type: ignore[attr-defined]
+
+
+def is_singledispatch(function: FunctionType) -> bool:
+    return function.__code__ is _SINGLEDISPATCH
+
+
+def parts_of_singledispatch(function: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    first = function.registry[object]
+    registered = [(kind, one) for kind, one in function.registry.items() if one is not first]
+    own = ("registry", "dispatch", "register", "_clear_cache", "__wrapped__")
+    return (first,), (tuple(registered), {name: value for name, value in vars(function).items() if name not in own})
+
+
+def reduce_singledispatch(_: _pickle.Pickler, function: Any) -> Any:
+    how, state = parts_of_singledispatch(function)
+    return _mirror.make_singledispatch, how, state, None, None, _mirror.fill_singledispatch
+
+
+def _reduce_stream(_: _pickle.Pickler, stream: Any) -> Any:
+    for name in ("stdout", "stderr", "stdin"):
+        if stream in (getattr(sys, name), getattr(sys, f"__{name}__")):
+            return getattr, (sys, name)
+    return NotImplemented
+
+
+#: By type. They get the pickler and the object.
+REDUCERS: dict[type, Callable[[_pickle.Pickler, Any], Any]] = {
+    CodeType: reduce_code,
+    CellType: lambda _, cell: (_mirror.make_cell, ()),
+    ModuleType: _reduce_module,
+    classmethod: lambda _, made: (classmethod, (made.__func__,)),
+    staticmethod: lambda _, made: (staticmethod, (made.__func__,)),
+    property: lambda _, made: (property, (made.fget, made.fset, made.fdel, made.__doc__)),
+    functools.cached_property: _reduce_cached_property,
+    types.MappingProxyType: lambda _, proxy: (types.MappingProxyType, (dict(proxy),)),
+    type({}.keys()): lambda _, view: (_mirror.make_keys, (list(view),)),
+    type({}.values()): lambda _, view: (_mirror.make_values, (list(view),)),
+    type({}.items()): lambda _, view: (_mirror.make_items, (list(view),)),
+    memoryview: lambda _, view: (bytes, (view.tobytes(),)),
+    weakref.WeakSet: lambda _, made: (weakref.WeakSet, (list(made),)),
+    weakref.WeakKeyDictionary: lambda _, made: (weakref.WeakKeyDictionary, (dict(made.items()),)),
+    weakref.WeakValueDictionary: lambda _, made: (weakref.WeakValueDictionary, (dict(made.items()),)),
+}
+#: Objects that pickle by name, and how their definitions do, by type.
+NAMED: dict[type, Callable[[_pickle.Pickler, Any], Any]] = {type(functools.lru_cache(len)): _reduce_lru_cache}
+
+
+def reduce_named(pickler: _pickle.Pickler, obj: Any) -> Any:
+    """Reduces the definition of an object that pickles by name."""
+    kind = type(obj)
+    typing = sys.modules.get("typing")
+    if typing is not None and not NAMED.get(typing.NewType):
+        NAMED[typing.NewType] = _reduce_new_type
+        NAMED.update((getattr(typing, name), _reduce_type_variable) for name in ("TypeVar", "ParamSpec", "TypeVarTuple"))
+    reduce = NAMED.get(kind)
+    if reduce is not None:
+        return reduce(pickler, obj)
+    return _mirror.make_new, (kind,), obj.__getstate__(), None, None, _mirror.fill_new
+
+
+def reduce_sentinel(obj: Any) -> str | None:
+    """The name of one of the markers of `dataclasses`, which are compared by identity."""
+    kind = type(obj).__name__
+    if kind == "_FIELD_BASE":
+        name: str = obj.name
+        return name
+    return {"_MISSING_TYPE": "MISSING", "_KW_ONLY_TYPE": "KW_ONLY"}.get(
+        kind, "_HAS_DEFAULT_FACTORY" if kind == "_HAS_DEFAULT_FACTORY_CLASS" else None
+    )
+
+
+def is_builtin(name: str) -> bool:
+    return hasattr(builtins, name)

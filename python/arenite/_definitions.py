@@ -1,0 +1,566 @@
+"""What an executor has sent of the program's own modules: `Definitions`, and `Bundle`, what goes with tasks.
+
+A *binding* is a global of such a module. A *definition* is a function, class or other object that is pickled by its name;
+its *parts* are attributes. Each binding and each part has a version, which grows when the program has changed it since it
+was sent. A bundle has all that a task needs, with the versions: the worker sets what it has not got in that version, and
+leaves the rest as its tasks have made it.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import itertools
+import linecache
+import pickle
+import sys
+import threading
+import time
+import weakref
+from io import BytesIO
+from itertools import repeat
+from operator import is_
+from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+from . import _by_value, _mirror, _pickle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ._arenite import Buffer, Engine
+
+Key = tuple[str, str]
+
+#: Bundles up to this length go with each task, longer ones are in the arena.
+_SHORT = 1024
+#: How many bundles are kept.
+_MOST_BUNDLES = 128
+
+_ABSENT = object()
+
+
+class _Part:
+    """A binding, or an attribute of a definition: what was sent last."""
+
+    __slots__ = ("number", "version", "value", "print")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.version = 0
+        #: What it was.
+        self.value: Any = _ABSENT
+        #: The pickle of what it was, if it may change without becoming another object.
+        self.print: bytes | None = None
+
+    def has_changed(self, owner: Definitions) -> bool:
+        """Whether its object, which is still the same, has other contents than what was sent."""
+        return _print(self.value, owner) != self.print
+
+    def update(self, value: Any, owner: Definitions) -> None:
+        """Starts another version if the value is not what was sent."""
+        if _is_fixed(value):
+            made = None
+            # Equal numbers may be of different types, or differ in their sign.
+            is_same = value is self.value or (
+                type(value) is type(self.value) and _by_value.is_atom(value) and repr(value) == repr(self.value)
+            )
+        else:
+            made = _print(value, owner)
+            is_same = made == self.print
+        if not is_same:
+            self.version += 1
+        self.value, self.print = value, made
+
+
+class _Definition:
+    """A function or class that was sent."""
+
+    __slots__ = ("object", "number", "parts")
+
+    def __init__(self, obj: Any, number: int, forget: Callable[[Any], None]) -> None:
+        try:
+            self.object: Any = weakref.ref(obj, forget)
+        except TypeError:
+            self.object = lambda: obj
+        self.number = number
+        self.parts: dict[str, _Part] = {}
+
+
+class Bundle:
+    """Definitions for tasks."""
+
+    __slots__ = ("_prefix", "_buffers", "_watch")
+
+    def __init__(self, prefix: bytes, buffers: list[Buffer], watch: _Watch) -> None:
+        self._prefix = prefix
+        self._buffers = buffers
+        self._watch = watch
+
+    def is_current(self) -> bool:
+        """Whether the program has changed nothing of it."""
+        return self._watch.is_unchanged()
+
+    def before(self, head: bytes, kind: int, buffers: list[Buffer]) -> tuple[bytes, int, list[Buffer]]:
+        """Puts it before the head and the buffers of a task."""
+        return self._prefix + head, kind | _pickle.DEFINITIONS, [*self._buffers, *buffers]
+
+
+class _Watch:
+    """What has to be as it was for a bundle to be current."""
+
+    def __init__(self, owner: Definitions) -> None:
+        self._owner = owner
+        self._globals: list[tuple[Callable[..., Any], tuple[str, ...], tuple[Any, ...]]] = []
+        self._functions: list[tuple[Any, Any, Any, Any, tuple[Any, ...]]] = []
+        self._mappings: list[tuple[Any, tuple[Any, ...]]] = []
+        self._modules: list[tuple[ModuleType, Any]] = []
+        self._parts: list[_Part] = []
+
+    def is_unchanged(self) -> bool:
+        for get, names, values in self._globals:
+            if not all(map(is_, map(get, names, repeat(_ABSENT)), values)):
+                return False
+        for function, code, defaults, named, attributes in self._functions:
+            if (
+                function.__code__ is not code
+                or function.__defaults__ is not defaults
+                or function.__kwdefaults__ is not named
+                or not _are_same(function.__dict__, attributes)
+            ):
+                return False
+        for mapping, values in self._mappings:
+            if not _are_same(mapping, values):
+                return False
+        for module, spec in self._modules:
+            if module.__spec__ is not spec:
+                return False
+        for part in self._parts:
+            if part.has_changed(self._owner):
+                return False
+        return True
+
+    def add_globals(self, space: dict[str, Any], values: dict[str, Any]) -> None:
+        self._globals.append((space.get, tuple(values), tuple(values.values())))
+
+    def add_definition(self, obj: Any) -> None:
+        if isinstance(obj, FunctionType):
+            held = obj.__code__, obj.__defaults__, obj.__kwdefaults__, tuple(obj.__dict__.values())
+            self._functions.append((obj, *held))
+            if _by_value.is_singledispatch(obj):
+                self.add_mapping(obj.registry)  # type: ignore[attr-defined]
+        elif isinstance(obj, type):
+            self.add_mapping(vars(obj))
+
+    def add_mapping(self, mapping: Any) -> None:
+        self._mappings.append((mapping, tuple(mapping.values())))
+
+    def add_part(self, part: _Part) -> None:
+        if part.print is not None:
+            self._parts.append(part)
+
+    def add_module(self, module: ModuleType) -> None:
+        if module.__name__.partition(".")[0] not in sys.stdlib_module_names:
+            self._modules.append((module, module.__spec__))
+
+
+def _are_same(held: Any, values: tuple[Any, ...]) -> bool:
+    return len(held) == len(values) and all(map(is_, held.values(), values))
+
+
+def _is_fixed(value: Any) -> bool:
+    """Whether a value is compared by its identity: it cannot change, or what a task changes of it stays there."""
+    kind = type(value)
+    if _by_value.is_atom(value) or kind in _BY_IDENTITY or isinstance(value, (type, FunctionType)):
+        return True
+    if kind in (tuple, frozenset):
+        return all(map(_is_fixed, value))
+    # Properties and other descriptors.
+    return hasattr(kind, "__get__")
+
+
+def _print(value: Any, owner: Definitions) -> bytes:
+    """A pickle that is the same as long as the value is."""
+    file = BytesIO()
+    _Printer(file, owner).dump(value)
+    return file.getvalue()
+
+
+# ---- picklers
+
+_serials: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+_next_serial = itertools.count(1)
+
+
+def _serial(obj: Any) -> int:
+    number = _serials.get(obj)
+    if number is None:
+        number = _serials[obj] = next(_next_serial)
+    return number
+
+
+def _reduce_context_variable(_: Any, variable: contextvars.ContextVar[Any]) -> Any:
+    try:
+        default: tuple[Any, ...] = (contextvars.Context().run(variable.get),)
+    except LookupError:
+        default = ()
+    return _mirror.make_context_variable, (variable.name, default)
+
+
+#: Objects that each worker has its own of, as if it had run the program's main file.
+_RECREATED: dict[type, Callable[[Any, Any], Any]] = {
+    type(threading.Lock()): lambda *_: (threading.Lock, ()),
+    type(threading.RLock()): lambda *_: (threading.RLock, ()),
+    threading.local: lambda *_: (threading.local, ()),
+    contextvars.ContextVar: _reduce_context_variable,
+}
+_BY_IDENTITY = {ModuleType, *_RECREATED}
+
+
+class _Pickler(_pickle.Pickler):
+    """What picklers of definitions have in common."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        reduce = _RECREATED.get(type(obj))
+        if reduce is not None:
+            return reduce(self, obj)
+        if isinstance(obj, threading.local):
+            return type(obj), ()
+        if hasattr(obj, "fileno") and (reduced := _by_value.reduce_stream(obj)) is not NotImplemented:
+            return reduced
+        return super().reducer_override(obj)
+
+
+class _Printer(_Pickler):
+    def __init__(self, file: BytesIO, owner: Definitions) -> None:
+        super().__init__(file, _Prints(owner))
+
+    def without_name(self, obj: Any, reduce: Callable[[_pickle.Pickler, Any], Any]) -> Any:
+        # The pickle of code differs from one time to the next.
+        return _serial, (_serial(obj),)
+
+
+class _Prints(_pickle.Beside):
+    """In the place of large arrays: which of their copies in the arena they are equal to."""
+
+    def __init__(self, owner: Definitions) -> None:
+        super().__init__(None, False)
+        self._owner = owner
+
+    def reduce_array(self, array: Any) -> Any:
+        if array.nbytes < _pickle.OUT_OF_BAND or array.dtype.hasobject:
+            return NotImplemented
+        copy = self._owner.copy_of(array)
+        return NotImplemented if copy is None else (_serial, (copy.serial, array.flags.writeable))
+
+
+class _Copies(_pickle.Beside):
+    """Puts large arrays into the arena, once as long as they do not change."""
+
+    def __init__(self, owner: Definitions) -> None:
+        super().__init__(owner.engine, False)
+        self._owner = owner
+
+    def reduce_array(self, array: Any) -> Any:
+        if array.nbytes < _pickle.OUT_OF_BAND or array.dtype.hasobject:
+            return super().reduce_array(array)
+        copy = self._owner.copy_of(array)
+        return super().reduce_array(array) if copy is None else copy.reduced
+
+
+class _Copy:
+    """A copy of an array in the arena."""
+
+    __slots__ = ("array", "reduced", "serial", "source")
+
+    def __init__(self, source: weakref.ref[Any], reduced: Any) -> None:
+        self.source = source
+        self.reduced = reduced
+        self.array = _pickle._restore_view(*reduced[1])
+        self.serial = next(_next_serial)
+
+    def is_of(self, array: Any) -> bool:
+        """Whether the array is the one that was copied, with the same contents."""
+        import numpy
+
+        copy = self.array
+        if self.source() is not array or (array.dtype, array.shape) != (copy.dtype, copy.shape):
+            return False
+        if array.flags.c_contiguous and copy.flags.c_contiguous:
+            kind = numpy.uint64 if array.nbytes % 8 == 0 else numpy.uint8
+            # By its bytes: what is not a number is equal to nothing.
+            return numpy.array_equal(array.reshape(-1).view(kind), copy.reshape(-1).view(kind))
+        return bool(array.tobytes() == copy.tobytes())
+
+
+class _Definer(_Pickler):
+    """Pickles definitions: each once, where a record refers to it first."""
+
+    def __init__(self, file: BytesIO, beside: _pickle.Beside, owner: Definitions) -> None:
+        super().__init__(file, beside)
+        self.copies_globals = owner.copies_globals
+        self.owner = owner
+        self.versions: dict[int, int] = {}
+        self.watch = _Watch(owner)
+        self.sources: set[str] = set()
+        #: The functions that refer to names.
+        self.users: dict[Key, str] = {}
+
+    def refer(self, function: FunctionType, home: str, names: _by_value.Names) -> None:
+        before = self.names.copy()
+        super().refer(function, home, names)
+        self.users.update(dict.fromkeys(self.names - before, function.__qualname__))
+
+    def note_module(self, name: str) -> None:
+        super().note_module(name)
+        module = sys.modules.get(name)
+        if module is not None:
+            self.watch.add_module(module)
+
+    def by_name(self, obj: Any, module: str, name: str) -> Any:
+        reduced = super().by_name(obj, module, name)
+        if _pickle.is_importable(module):
+            return reduced
+        definition = self.owner.definition(obj)
+        self.watch.add_definition(obj)
+        if isinstance(obj, FunctionType):
+            self.sources.add(obj.__code__.co_filename)
+            return self._function(obj, definition)
+        if isinstance(obj, type):
+            return self._class(obj, definition)
+        make, arguments, state, _, _, fill = (*_by_value.reduce_named(self, obj), None, None, None, None)[:6]
+        if state is not None and fill is None:
+            fill = _mirror.fill_new
+        how = definition.number, make, arguments
+        return _mirror.define_object, how, (definition.number, fill, state, []), None, None, _mirror.fill_definition
+
+    def _function(self, function: Any, definition: _Definition) -> Any:
+        if _by_value.is_singledispatch(function):
+            how, (registered, attributes) = _by_value.parts_of_singledispatch(function)
+            parts = self._parts(definition, {"registry": registered, **attributes}, True)
+            state = definition.number, None, None, parts
+            made = definition.number, _mirror.make_singledispatch, how
+            return _mirror.define_object, made, state, None, None, _mirror.fill_definition
+        how, content = _by_value.parts_of_function(self, function)
+        parts = {name: getattr(function, name) for name in ("__code__", "__defaults__", "__kwdefaults__")}
+        parts.update(function.__dict__)
+        state = definition.number, _mirror.fill_function, content, self._parts(definition, parts, True)
+        return _mirror.define_function, (definition.number, *how), state, None, None, _mirror.fill_definition
+
+    def _class(self, cls: type, definition: _Definition) -> Any:
+        how, parts = _by_value.how_of_class(cls), _by_value.attributes_of_class(cls)
+        state = definition.number, None, None, self._parts(definition, parts, False)
+        return _mirror.define_class, (definition.number, *how), state, None, None, _mirror.fill_definition
+
+    def _parts(self, definition: _Definition, values: dict[str, Any], by_identity: bool) -> list[tuple[Any, ...]]:
+        """The parts of a definition, with their versions. What they hold is compared for data of classes only."""
+        known, owner = definition.parts, self.owner
+        parts = []
+        for name in [*values, *(name for name in known if name not in values)]:
+            value = values.get(name, _ABSENT)
+            part = known.get(name)
+            if part is None:
+                part = known[name] = _Part(next(owner.numbers))
+            if value is _ABSENT:
+                value = _mirror.REMOVED
+            if by_identity or name.startswith("_") and name.endswith("_"):
+                if part.value is not value and (type(value) is not tuple or part.value != value):
+                    part.value, part.version = value, part.version + 1
+            else:
+                owner.update(part, value, f"`{definition.object().__qualname__}` has the attribute `{name}`")
+            self.watch.add_part(part)
+            self.versions[part.number] = part.version
+            parts.append((part.number, part.version, name, value))
+        return parts
+
+
+# ---- the definitions of an executor
+
+
+class Definitions:
+    """What the workers of an executor were sent, and how values are pickled for them."""
+
+    def __init__(self, is_sandboxed: bool = False) -> None:
+        self.engine: Engine | None = None
+        #: A sandboxed worker imports no modules.
+        self.copies_globals = is_sandboxed
+        #: Functions that are found by name.
+        self.functions: dict[Any, _pickle.Function] = {}
+        self.numbers = itertools.count(1)
+        self._bindings: dict[Key, _Part] = {}
+        self._definitions: dict[int, _Definition] = {}
+        self._bundles: dict[frozenset[Key], Bundle] = {}
+        self._copies: dict[int, _Copy] = {}
+        self._lock = threading.RLock()
+
+    def dump(
+        self, value: Any, private: bool, beside: Callable[..., _pickle.Beside] = _pickle.Beside
+    ) -> tuple[bytes, list[Buffer], int, set[Key]]:
+        """Pickles a value. Returns what `_pickle.dump` does, and what it refers to in the program's modules."""
+        file, taken = BytesIO(), beside(self.engine, private)
+        pickler = _pickle.Pickler(file, taken)
+        pickler.copies_globals = self.copies_globals
+        pickler.dump(value)
+        return file.getvalue(), taken.buffers, taken.copied, pickler.names
+
+    def refer(self, function: Any, names: set[Key]) -> None:
+        """Adds what a function that is found by name refers to."""
+        pickler = _pickle.Pickler(BytesIO(), _pickle.Beside(None, False))
+        pickler.by_name(function, function.__module__, function.__qualname__)
+        names |= pickler.names
+
+    def copy(self, data: bytes) -> Buffer:
+        assert self.engine is not None
+        return self.engine.copy(data)
+
+    def copy_of(self, array: Any) -> _Copy | None:
+        """Returns the copy of an array in the arena, which is made if there is none, or if the array has changed. None if
+        it is to be pickled."""
+        key, copies = id(array), self._copies
+        known = copies.get(key)
+        if known is not None and known.is_of(array):
+            return known
+        beside = _pickle.Beside(self.engine, False)
+        reduced = beside.reduce_array(array)
+        if reduced is NotImplemented or reduced[0] is not _pickle._restore_view:
+            return None
+        if self.engine is not None:
+            self.engine.count_copied(beside.copied)
+        made = copies[key] = _Copy(weakref.ref(array, lambda _: copies.pop(key, None)), reduced)
+        return made
+
+    def bundle(self, names: Iterable[Key]) -> Bundle:
+        """Returns the definitions that these names need."""
+        key = frozenset(names)
+        known = self._bundles.get(key)
+        if known is not None and known.is_current():
+            return known
+        with self._lock:
+            versions, watch, data, beside = self._define(key)
+            head = pickle.dumps(versions, 5)
+            data = len(head).to_bytes(4, "little") + head + data
+            buffers: list[Buffer] = beside.buffers
+            if buffers or len(data) > _SHORT:
+                assert self.engine is not None
+                buffers, data = [self.engine.copy(data), *buffers], b""
+            prefix = _mirror.header(next(self.numbers), len(buffers), len(data)) + data
+            if len(self._bundles) >= _MOST_BUNDLES:
+                self._bundles.pop(next(iter(self._bundles)), None)
+            made = self._bundles[key] = Bundle(prefix, buffers, watch)
+            return made
+
+    def of_setup(self, names: Iterable[Key]) -> bytes:
+        """Returns the definitions that an initializer needs, before there is an engine."""
+        versions, _, data, _ = self._define(frozenset(names))
+        head = pickle.dumps(versions, 5)
+        return len(head).to_bytes(4, "little") + head + data
+
+    def _define(self, names: frozenset[Key]) -> tuple[Any, _Watch, bytes, _pickle.Beside]:
+        """Pickles the definitions of these names, and of all that they refer to."""
+        file, beside = BytesIO(), _Copies(self)
+        pickler = _Definer(file, beside, self)
+        watch, versions = pickler.watch, pickler.versions
+        done: set[Key] = set()
+        watched: dict[str, dict[str, Any]] = {}
+        pickler.names |= names
+        count = 0
+        while left := pickler.names - done:
+            for home, name in sorted(left):
+                done.add((home, name))
+                if not home:
+                    count += self._reload(pickler, name)
+                    continue
+                if name == "*":
+                    space = _space(home)
+                    pickler.names.update((home, one) for one in space if self._is_sendable(home, one))
+                    continue
+                count += self._bind(pickler, home, name)
+                watched.setdefault(home, {})[name] = _space(home).get(name, _ABSENT)
+        for home, values in watched.items():
+            watch.add_globals(_space(home), values)
+        for name in pickler.sources:
+            known = linecache.cache.get(name)
+            # Of a cell in a notebook: no file has it.
+            if known is not None and len(known) == 4 and known[1] is None:
+                pickler.dump((0, 0, False, None, name, list(known[2])))
+                count += 1
+        return (versions, count), watch, file.getvalue(), beside
+
+    def _bind(self, pickler: _Definer, home: str, name: str) -> int:
+        """Pickles a binding, unless it never existed. Returns how many records it took."""
+        key = home, name
+        part = self._bindings.get(key)
+        value = _space(home).get(name, _mirror.REMOVED)
+        if part is None:
+            if _mirror.is_removed(value):
+                return 0
+            part = self._bindings[key] = _Part(next(self.numbers))
+        user = pickler.users.get(key)
+        what = f"the global `{name}`" if user is None else f"`{user}` uses the global `{name}`"
+        self.update(part, value, what)
+        try:
+            pickler.dump((part.number, part.version, part.version == 1, home, name, value))
+        except Exception as error:
+            raise _named(error, what) from error
+        pickler.watch.add_part(part)
+        pickler.versions[part.number] = part.version
+        return 1
+
+    def update(self, part: _Part, value: Any, what: str) -> None:
+        try:
+            part.update(value, self)
+        except Exception as error:
+            raise _named(error, what) from error
+
+    def definition(self, obj: Any) -> _Definition:
+        """Returns what is known of a function, class or other object that is found by name."""
+        key = id(obj)
+        known = self._definitions.get(key)
+        if known is None or known.object() is not obj:
+            forget = self._definitions.pop
+            made = _Definition(obj, next(self.numbers), lambda _: forget(key, None))
+            known = self._definitions[key] = made
+        return known
+
+    def _is_sendable(self, home: str, name: str) -> bool:
+        """Whether a global that may be needed can be sent. Those of the module system stay here."""
+        if name.startswith("__") and name.endswith("__"):
+            return False
+        try:
+            _print(_space(home)[name], self)
+        except Exception:
+            return False
+        return True
+
+    def _reload(self, pickler: _Definer, name: str) -> int:
+        """Pickles that the program has loaded a module again."""
+        part = self._bindings.get(("", name))
+        if part is None:
+            part = self._bindings["", name] = _Part(next(self.numbers))
+        spec = getattr(sys.modules.get(name), "__spec__", None)
+        known = _loaded_again.get(name)
+        if known is None or known[0] is not spec:
+            known = _loaded_again[name] = spec, time.monotonic()
+        if part.value is not spec:
+            part.value, part.version = spec, part.version + 1
+        pickler.dump((part.number, part.version, False, None, name, known[1]))
+        pickler.versions[part.number] = part.version
+        return 1
+
+
+#: Modules that the program has loaded again: with which specification, and when that was seen.
+_loaded_again: dict[str, tuple[Any, float]] = {}
+
+
+def _space(home: str) -> dict[str, Any]:
+    module = sys.modules.get(home) or _pickle.unlisted.get(home)
+    return {} if module is None else vars(module)
+
+
+def _named(error: Exception, what: str) -> Exception:
+    """An exception of pickling that names the object."""
+    if getattr(error, "_is_named", False):
+        return error
+    kind = type(error) if type(error) in (TypeError, pickle.PicklingError, AttributeError, ValueError) else TypeError
+    named = kind(f"{what}: {error}")
+    named._is_named = True  # type: ignore[union-attr]
+    return named

@@ -1,0 +1,438 @@
+"""The mirror: what a worker has of the program's modules that it cannot import, `__main__` above all.
+
+A worker has a module of the same name for each of them. The program fills it with *definitions*: functions, classes and
+other globals, as `_definitions` sends them, once per worker and version. This module makes functions and classes again, in
+workers from definitions, and on both sides from what was pickled by value.
+"""
+
+from __future__ import annotations
+
+import marshal
+import sys
+from io import BytesIO
+from types import CellType, CodeType, FunctionType, ModuleType
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+from . import _arenite
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import pickle
+    import threading
+    from collections.abc import Callable, Iterable
+    from typing import Any
+else:
+    import _pickle as pickle
+    import _thread as threading
+
+#: In the place of a global or an attribute that was removed.
+REMOVED = "arenite:removed"
+
+
+def is_removed(value: Any) -> bool:
+    return type(value) is str and value == REMOVED
+
+
+_is_worker = _arenite.is_worker()
+
+
+# ---- modules
+
+
+def module(name: str) -> ModuleType:
+    """Returns a module of the program: in a worker the mirror of it, which is made empty."""
+    found = sys.modules.get(name)
+    if found is None:
+        if not _is_worker:
+            raise ModuleNotFoundError(f"the program has no module {name!r} any more", name=name)
+        found = sys.modules[name] = ModuleType(name)
+    return found
+
+
+def import_module(name: str) -> ModuleType:
+    __import__(name)
+    return sys.modules[name]
+
+
+def namespace(home: str | dict[str, Any], is_mirrored: bool) -> dict[str, Any]:
+    """Returns the globals of a function that is made here: those of its module, or those that came with it."""
+    if isinstance(home, dict):
+        return home
+    return vars(module(home) if is_mirrored else import_module(home))
+
+
+def clear_main() -> None:
+    """Gives this worker an empty `__main__`, in the place of the one that has started it."""
+    global _started_by
+    # It has to stay: its code runs.
+    _started_by = sys.modules["__main__"]
+    sys.modules["__main__"] = made = ModuleType("__main__")
+    vars(made)["__builtins__"] = __builtins__
+
+
+_started_by: ModuleType | None = None
+
+
+# ---- functions
+
+
+def make_code(data: bytes) -> CodeType:
+    made: CodeType = marshal.loads(data)
+    return made
+
+
+def make_function(
+    code: CodeType, home: str | dict[str, Any], is_mirrored: bool, name: str, cells: tuple[CellType, ...]
+) -> FunctionType:
+    """Makes a function that `fill_function` fills. `home` is the name of the module that has its globals, or these."""
+    return FunctionType(code, namespace(home, is_mirrored), name, None, cells or None)
+
+
+def fill_function(function: FunctionType, state: dict[str, Any]) -> None:
+    """Gives a function what refers to other objects, perhaps to itself."""
+    for cell, content in state.pop("cells", ()):
+        cell.cell_contents = content
+    for name in state.pop("imports", ()):
+        __import__(name)
+    function.__globals__.update(state.pop("globals", ()))
+    for name, value in state.items():
+        setattr(function, name, value)
+
+
+def make_cell() -> CellType:
+    return CellType()
+
+
+# ---- classes that are pickled by value
+
+#: Classes that travel by value, by the name that they have in all processes.
+_classes: WeakValueDictionary[str, type] = WeakValueDictionary()
+_tracked: WeakKeyDictionary[type, str] = WeakKeyDictionary()
+#: Those of them that were made here from a pickle, and not yet filled.
+_unfilled: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
+
+
+def track(cls: type) -> str:
+    """Returns the name of a class that travels by value."""
+    name = _tracked.get(cls)
+    if name is None:
+        import uuid
+
+        name = _tracked[cls] = uuid.uuid4().hex
+        _classes[name] = cls
+    return name
+
+
+def make_tracked(name: str, *how: Any) -> type:
+    """Returns the class of this name, which is made if it is not here yet."""
+    found = _classes.get(name)
+    if found is None:
+        found = make_class(*how)
+        _unfilled[found] = True
+        _tracked[found] = name
+        _classes[name] = found
+    return found
+
+
+def fill_tracked(cls: type, attributes: dict[str, Any]) -> None:
+    """Gives a class its attributes. A class of this program stays as it is, whatever a worker has made of its own."""
+    if _unfilled.pop(cls, False) or _is_worker:
+        for name, value in attributes.items():
+            set_attribute(cls, name, value)
+
+
+def make_class(meta: type, name: str, bases: tuple[type, ...], body: dict[str, Any], members: Any) -> type:
+    """Makes a class without its attributes, except for those in `body`, which decide how its instances are made.
+    `members` are the names and values of an enumeration."""
+    # What a base does with its subclasses was done in the program, and is among what is sent.
+    hooks = [(base, vars(base)["__init_subclass__"]) for base in _lineage(bases) if _is_hooked(base)]
+    for base, _ in hooks:
+        type.__delattr__(base, "__init_subclass__")
+    try:
+        if members is not None:
+            filled = meta.__prepare__(name, bases)  # type: ignore[attr-defined]
+            for member, value in members:
+                filled[member] = value
+            filled.update(body)
+            made: type = meta(name, bases, filled)
+            return made
+        if isinstance(meta, type) and meta.__name__ == "_TypedDictMeta":
+            return type.__new__(meta, name, (dict,), body)
+        made = meta(name, bases, body)
+        return made
+    finally:
+        for base, hook in hooks:
+            type.__setattr__(base, "__init_subclass__", hook)
+
+
+def _lineage(bases: Iterable[type]) -> list[type]:
+    return list(dict.fromkeys(one for base in bases for one in base.__mro__))
+
+
+def _is_hooked(base: type) -> bool:
+    """Whether a class that was sent does something with its subclasses."""
+    return "__init_subclass__" in vars(base) and (base in _tracked or base in _sent_classes)
+
+
+def set_attribute(cls: type, name: str, value: Any) -> None:
+    if name == "_abc_impl":
+        for subclass in value:
+            cls.register(subclass)  # type: ignore[attr-defined]
+    elif is_removed(value):
+        if name in vars(cls):
+            delattr(cls, name)
+    elif name == "_member_state_":
+        for member, state in value:
+            vars(vars(cls)["_member_map_"][member]).update(state)
+    else:
+        # Not by a metaclass that checks what is set.
+        type.__setattr__(cls, name, value)
+
+
+# ---- other objects
+
+
+def make_lru_cache(function: Any, parameters: dict[str, Any]) -> Any:
+    from functools import lru_cache
+
+    return lru_cache(**parameters)(function)
+
+
+def make_singledispatch(function: Any) -> Any:
+    from functools import singledispatch
+
+    return singledispatch(function)
+
+
+def fill_singledispatch(function: Any, state: tuple[Iterable[Any], dict[str, Any]]) -> None:
+    registered, attributes = state
+    _set_part(function, "registry", registered)
+    vars(function).update(attributes)
+
+
+def make_type_variable(name: str, constraints: Any, bound: Any, covariant: bool, contravariant: bool) -> Any:
+    import typing
+
+    return typing.TypeVar(name, *constraints, bound=bound, covariant=covariant, contravariant=contravariant)
+
+
+def make_context_variable(name: str, default: tuple[Any, ...]) -> Any:
+    from contextvars import ContextVar
+
+    return ContextVar(name, default=default[0]) if default else ContextVar(name)
+
+
+def make_cached_property(function: Any, name: str | None) -> Any:
+    from functools import cached_property
+
+    made: Any = cached_property(function)
+    made.attrname = name
+    return made
+
+
+def make_keys(keys: list[Any]) -> Any:
+    return dict.fromkeys(keys).keys()
+
+
+def make_values(values: list[Any]) -> Any:
+    return dict(enumerate(values)).values()
+
+
+def make_items(items: list[Any]) -> Any:
+    return dict(items).items()
+
+
+def make_new(cls: type) -> Any:
+    return cls.__new__(cls)
+
+
+def fill_new(made: Any, state: Any) -> None:
+    """What unpickling does with the state of an object."""
+    fill = getattr(made, "__setstate__", None)
+    if fill is not None:
+        fill(state)
+        return
+    slots = None
+    if type(state) is tuple and len(state) == 2:
+        state, slots = state
+    if state:
+        vars(made).update(state)
+    for name, value in (slots or {}).items():
+        setattr(made, name, value)
+
+
+# ---- definitions, in a worker
+
+#: The version of each part of the definitions that this worker has.
+_versions: dict[int, int] = {}
+#: Functions and classes of the mirror, by the number that the program has given them.
+_objects: WeakValueDictionary[int, Any] = WeakValueDictionary()
+#: The same for objects without weak references.
+_strong: dict[int, Any] = {}
+#: Those that are made and not filled yet.
+_fresh: set[int] = set()
+_sent_classes: WeakKeyDictionary[type, int] = WeakKeyDictionary()
+#: Bundles that this worker has loaded, by their number: the versions of their parts, and the count of changes at which
+#: these were the worker's.
+_bundles: dict[bytes, tuple[dict[int, int], int]] = {}
+_changes = 0
+_MOST_BUNDLES = 512
+#: Tasks of several lanes may bring definitions at the same time.
+_lock = threading.RLock()
+#: Seconds since the start of the machine when this worker started.
+started = 0.0
+
+#: A bundle's number, how many buffers belong to it, and how long it is, if it is not in a buffer.
+_NUMBER, _COUNT, _LENGTH = 8, 2, 4
+HEADER = _NUMBER + _COUNT + _LENGTH
+
+
+def header(number: int, buffers: int, length: int) -> bytes:
+    """What precedes a bundle in the head of a task."""
+    parts = (number, _NUMBER), (buffers, _COUNT), (length, _LENGTH)
+    return b"".join(value.to_bytes(size, "little") for value, size in parts)
+
+
+def define(head: bytes, buffers: list[Any], private: bool) -> bytes:
+    """Takes the definitions out of the head of a task and its buffers, so that the task finds them. Returns the rest."""
+    end = HEADER + int.from_bytes(head[_NUMBER + _COUNT : HEADER], "little")
+    count = int.from_bytes(head[_NUMBER : _NUMBER + _COUNT], "little")
+    own = buffers[:count]
+    if count:
+        del buffers[:count]
+    number = head[:_NUMBER]
+    known = _bundles.get(number)
+    if known is None or known[1] != _changes:
+        data: Any = head[HEADER:end]
+        if not data:
+            data, *own = own
+        with _lock:
+            _apply(number, data, own, private)
+    return head[end:]
+
+
+def _apply(number: bytes, data: Any, buffers: list[Any], private: bool) -> None:
+    known = _bundles.get(number)
+    if known is not None and all(_versions.get(part) == version for part, version in known[0].items()):
+        _bundles[number] = known[0], _changes
+        return
+    versions = apply(data, buffers, private)
+    if len(_bundles) >= _MOST_BUNDLES:
+        del _bundles[next(iter(_bundles))]
+    _bundles[number] = versions, _changes
+
+
+def apply(data: Any, buffers: list[Any], private: bool) -> dict[int, int]:
+    """Loads a bundle of definitions. Returns the versions of its parts."""
+    from . import _pickle
+
+    content = memoryview(data)
+    size = int.from_bytes(content[:4], "little")
+    versions, count = pickle.loads(content[4 : 4 + size])
+    # One unpickler, so that what several records refer to is one object.
+    unpickler = pickle.Unpickler(BytesIO(content[4 + size :]), buffers=_pickle.own(buffers, private))
+    for _ in range(count):
+        _set(*unpickler.load())
+    return versions  # type: ignore[no-any-return]
+
+
+def _set(part: int, version: int, is_first: bool, home: str | None, name: str, value: Any) -> None:
+    """Sets a global of the mirror, unless this worker has the version of it."""
+    if _versions.get(part) == version:
+        return
+    if home is None and isinstance(value, list):
+        set_source(name, value)
+        return
+    if home is None:
+        _reload(name, value)
+    else:
+        globals_ = vars(module(home))
+        if is_removed(value):
+            globals_.pop(name, None)
+        elif not (is_first and part not in _versions and name in globals_):
+            globals_[name] = value
+        # Otherwise code of this worker has set it, and the program has not since.
+    set_version(part, version)
+
+
+def set_version(part: int, version: int) -> None:
+    global _changes
+    _versions[part] = version
+    _changes += 1
+
+
+def _reload(name: str, since: float) -> None:
+    """Loads a module again that the program has loaded again, if this worker may have its old code."""
+    found = sys.modules.get(name)
+    if found is not None and started < since:
+        import importlib
+
+        importlib.invalidate_caches()
+        importlib.reload(found)
+
+
+def find_object(number: int) -> Any:
+    found = _objects.get(number)
+    return _strong.get(number) if found is None else found
+
+
+def _add(number: int, made: Any) -> Any:
+    _fresh.add(number)
+    try:
+        _objects[number] = made
+    except TypeError:
+        _strong[number] = made
+    return made
+
+
+def define_function(number: int, *how: Any) -> Any:
+    found = find_object(number)
+    return _add(number, make_function(*how)) if found is None else found
+
+
+def define_class(number: int, *how: Any) -> Any:
+    found = find_object(number)
+    if found is None:
+        found = _add(number, make_class(*how))
+        _sent_classes[found] = number
+    return found
+
+
+def define_object(number: int, make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    found = find_object(number)
+    return _add(number, make(*arguments)) if found is None else found
+
+
+def fill_definition(made: Any, state: tuple[int, Callable[[Any, Any], None] | None, Any, list[Any]]) -> None:
+    """Fills what was made just now, and sets the parts of which this worker has another version."""
+    number, fill, content, parts = state
+    is_fresh = number in _fresh
+    if is_fresh:
+        _fresh.discard(number)
+        if fill is not None:
+            fill(made, content)
+    for part, version, name, value in parts:
+        if not is_fresh and _versions.get(part) == version:
+            continue
+        _set_part(made, name, value)
+        set_version(part, version)
+
+
+def _set_part(made: Any, name: str, value: Any) -> None:
+    if isinstance(made, type):
+        set_attribute(made, name, value)
+    elif is_removed(value):
+        if hasattr(made, name):
+            delattr(made, name)
+    elif name == "registry" and hasattr(made, "register"):
+        for kind, implementation in value:
+            made.register(kind, implementation)
+    else:
+        setattr(made, name, value)
+
+
+def set_source(name: str, lines: list[str]) -> None:
+    """Gives tracebacks the source of a notebook's cell."""
+    import linecache
+
+    linecache.cache[name] = sum(map(len, lines)), None, lines, name
