@@ -266,6 +266,18 @@ def _state_of(member: Any) -> dict[str, Any]:
     return {name: value for name, value in vars(member).items() if name not in ("_sort_order_", "__objclass__")}
 
 
+#: Types of the interpreter that have no name among the builtins.
+_OF_TYPES = {value: name for name, value in vars(types).items() if isinstance(value, type)}
+for _unnamed in (type(None), type(NotImplemented), type(Ellipsis)):
+    # The pickler knows them.
+    _OF_TYPES.pop(_unnamed, None)
+
+
+def reduce_builtin(cls: type) -> Any:
+    name = _OF_TYPES.get(cls)
+    return NotImplemented if name is None else (_mirror.find_type, (name,))
+
+
 # ---- what functions and classes are made of
 
 

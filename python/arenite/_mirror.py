@@ -242,6 +242,12 @@ def make_items(items: list[Any]) -> Any:
     return dict(items).items()
 
 
+def find_type(name: str) -> Any:
+    import types
+
+    return getattr(types, name)
+
+
 def make_new(cls: type) -> Any:
     return cls.__new__(cls)
 

@@ -11,6 +11,7 @@ name, lambdas and closures for example, are pickled by value, as `_by_value` doe
 
 from __future__ import annotations
 
+import builtins
 import copyreg
 import sys
 from io import BytesIO
@@ -227,6 +228,10 @@ class Pickler(pickle.Pickler):
     def reduce_class(self, cls: type) -> Any:
         module, name = cls.__module__, cls.__qualname__
         if not cls.__flags__ & _HEAP_TYPE:
+            if module == "builtins" and not hasattr(builtins, name):
+                from . import _by_value
+
+                return _by_value.reduce_builtin(cls)
             return NotImplemented
         if is_reachable(cls, module, name):
             return self.by_name(cls, module, name)
