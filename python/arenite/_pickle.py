@@ -515,6 +515,8 @@ def unpickle_function(head: bytes, kind: int, buffers: list[Any], private: bool,
         if place is None:
             module, _, name = head.decode().partition(":")
             place = module, name.split(".")
+            # Waits for another lane that imports it at this moment.
+            __import__(module)
             _keep(known, head, place)
         return _find(*place)
     data: Any = head

@@ -159,7 +159,7 @@ def test_arrays_come_back(private):
             assert back.dtype == array.dtype or array.nbytes == 0
             assert back.shape == array.shape and str(back.tolist()) == str(array.tolist())
             if isinstance(back, np.ndarray) and back.nbytes:
-                assert back.flags.writeable == (private == "copy")
+                assert back.flags.writeable == (private == "copy" or back.nbytes < 4096)
 
 
 # ---- what is missing, and what is refused with a word
