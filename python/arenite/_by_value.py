@@ -208,8 +208,10 @@ def reduce_code(_: _pickle.Pickler, code: CodeType) -> Any:
 
 # ---- classes
 
-#: What makes a class is given apart, and what a class has that only its creation makes.
-_OF_CREATION = {"__dict__", "__weakref__", "__module__", "__qualname__", "__slots__", "__doc__", "__classdictcell__"}
+#: Attributes that decide how a class is made.
+_OF_BODY = ("__module__", "__qualname__", "__slots__", "__doc__", "__orig_bases__")
+#: All that is there when a class is made.
+_OF_CREATION = {*_OF_BODY, "__dict__", "__weakref__", "__classdictcell__"}
 
 
 def reduce_class(_: _pickle.Pickler, cls: type) -> Any:
@@ -220,7 +222,7 @@ def reduce_class(_: _pickle.Pickler, cls: type) -> Any:
 def how_of_class(cls: type) -> tuple[Any, ...]:
     """What `_mirror.make_class` takes."""
     space = vars(cls)
-    body = {name: space[name] for name in ("__module__", "__qualname__", "__slots__", "__doc__") if name in space}
+    body = {name: space[name] for name in _OF_BODY if name in space}
     body.setdefault("__qualname__", cls.__qualname__)
     members = None
     if _is_enum(cls):
@@ -299,13 +301,12 @@ def _reduce_new_type(_: _pickle.Pickler, made: Any) -> Any:
 
 
 def _reduce_type_variable(_: _pickle.Pickler, made: Any) -> Any:
-    import typing
-
-    if type(made) is not typing.TypeVar:
-        return type(made), (made.__name__,)
-    return _mirror.make_type_variable, (
-        made.__name__, made.__constraints__, made.__bound__, made.__covariant__, made.__contravariant__
-    )
+    kind = type(made).__name__
+    constraints, options = (), {}
+    if kind == "TypeVar":
+        constraints = made.__constraints__
+        options = {"bound": made.__bound__, "covariant": made.__covariant__, "contravariant": made.__contravariant__}
+    return _mirror.make_type_variable, (kind, made.__module__, made.__name__, constraints, options)
 
 
 def _reduce_cached_property(_: _pickle.Pickler, made: Any) -> Any:

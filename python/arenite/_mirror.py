@@ -210,10 +210,13 @@ def fill_singledispatch(function: Any, state: tuple[Iterable[Any], dict[str, Any
     vars(function).update(attributes)
 
 
-def make_type_variable(name: str, constraints: Any, bound: Any, covariant: bool, contravariant: bool) -> Any:
+def make_type_variable(kind: str, home: str, name: str, constraints: Any, options: dict[str, Any]) -> Any:
     import typing
 
-    return typing.TypeVar(name, *constraints, bound=bound, covariant=covariant, contravariant=contravariant)
+    # Its module is that of the code that makes it.
+    made = "make(name, *constraints, **options)"
+    space = {"__name__": home, "make": getattr(typing, kind)}
+    return eval(made, space, {"name": name, "constraints": constraints, "options": options})
 
 
 def make_context_variable(name: str, default: tuple[Any, ...]) -> Any:
