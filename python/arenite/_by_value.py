@@ -19,6 +19,7 @@ from types import (
     FunctionType,
     GetSetDescriptorType,
     MemberDescriptorType,
+    MethodType,
     ModuleType,
 )
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -332,7 +333,14 @@ def reduce_singledispatch(_: _pickle.Pickler, function: Any) -> Any:
     return _mirror.make_singledispatch, how, state, None, None, _mirror.fill_singledispatch
 
 
-def _reduce_stream(_: _pickle.Pickler, stream: Any) -> Any:
+def _reduce_method(_: _pickle.Pickler, method: MethodType) -> Any:
+    # By its name, as pickle does it, unless its class has it under another one.
+    if getattr(method.__self__, method.__func__.__name__, None) == method:
+        return NotImplemented
+    return MethodType, (method.__func__, method.__self__)
+
+
+def reduce_stream(stream: Any) -> Any:
     for name in ("stdout", "stderr", "stdin"):
         if stream in (getattr(sys, name), getattr(sys, f"__{name}__")):
             return getattr, (sys, name)
@@ -343,6 +351,7 @@ def _reduce_stream(_: _pickle.Pickler, stream: Any) -> Any:
 REDUCERS: dict[type, Callable[[_pickle.Pickler, Any], Any]] = {
     CodeType: reduce_code,
     CellType: lambda _, cell: (_mirror.make_cell, ()),
+    MethodType: _reduce_method,
     ModuleType: _reduce_module,
     classmethod: lambda _, made: (classmethod, (made.__func__,)),
     staticmethod: lambda _, made: (staticmethod, (made.__func__,)),

@@ -302,13 +302,6 @@ class _Definer(_Pickler):
         self.versions: dict[int, int] = {}
         self.watch = _Watch(owner)
         self.sources: set[str] = set()
-        #: The functions that refer to names.
-        self.users: dict[Key, str] = {}
-
-    def refer(self, function: FunctionType, home: str, names: _by_value.Names) -> None:
-        before = self.names.copy()
-        super().refer(function, home, names)
-        self.users.update(dict.fromkeys(self.names - before, function.__qualname__))
 
     def note_module(self, name: str) -> None:
         super().note_module(name)
@@ -351,6 +344,17 @@ class _Definer(_Pickler):
         state = definition.number, None, None, self._parts(definition, parts, False)
         return _mirror.define_class, (definition.number, *how), state, None, None, _mirror.fill_definition
 
+    def without_name(self, obj: Any, reduce: Callable[[_pickle.Pickler, Any], Any]) -> Any:
+        if not isinstance(obj, type):
+            return reduce(self, obj)
+        # A class that tasks get by value, too.
+        definition = self.owner.definition(obj)
+        self.watch.add_definition(obj)
+        how = definition.number, _mirror.make_tracked, (_mirror.track(obj), *_by_value.how_of_class(obj))
+        parts = self._parts(definition, _by_value.attributes_of_class(obj), False)
+        state = definition.number, None, None, parts
+        return _mirror.define_object, how, state, None, None, _mirror.fill_definition
+
     def _parts(self, definition: _Definition, values: dict[str, Any], by_identity: bool) -> list[tuple[Any, ...]]:
         """The parts of a definition, with their versions. What they hold is compared for data of classes only."""
         known, owner = definition.parts, self.owner
@@ -390,6 +394,8 @@ class Definitions:
         self._definitions: dict[int, _Definition] = {}
         self._bundles: dict[frozenset[Key], Bundle] = {}
         self._copies: dict[int, _Copy] = {}
+        #: The functions of the last pickle, for errors.
+        self._users: dict[Key, str] = {}
         self._lock = threading.RLock()
 
     def dump(
@@ -400,6 +406,7 @@ class Definitions:
         pickler = _pickle.Pickler(file, taken)
         pickler.copies_globals = self.copies_globals
         pickler.dump(value)
+        self._users = pickler.users
         return file.getvalue(), taken.buffers, taken.copied, pickler.names
 
     def refer(self, function: Any, names: set[Key]) -> None:
@@ -494,7 +501,7 @@ class Definitions:
             if _mirror.is_removed(value):
                 return 0
             part = self._bindings[key] = _Part(next(self.numbers))
-        user = pickler.users.get(key)
+        user = pickler.users.get(key) or self._users.get(key)
         what = f"the global `{name}`" if user is None else f"`{user}` uses the global `{name}`"
         self.update(part, value, what)
         try:

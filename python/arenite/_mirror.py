@@ -415,7 +415,7 @@ def define_object(number: int, make: Callable[..., Any], arguments: tuple[Any, .
 def fill_definition(made: Any, state: tuple[int, Callable[[Any, Any], None] | None, Any, list[Any]]) -> None:
     """Fills what was made just now, and sets the parts of which this worker has another version."""
     number, fill, content, parts = state
-    is_fresh = number in _fresh
+    is_fresh = number in _fresh or isinstance(made, type) and _unfilled.pop(made, False)
     if is_fresh:
         _fresh.discard(number)
         if fill is not None:

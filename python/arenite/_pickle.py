@@ -137,6 +137,8 @@ class Pickler(pickle.Pickler):
         #: What the pickle refers to in modules that the receiver cannot import, by module and name. In the place of a
         #: module is "" before the name of a module that was loaded again.
         self.names: set[tuple[str, str]] = set()
+        #: The functions that refer to them.
+        self.users: dict[tuple[str, str], str] = {}
         self._spaces: dict[int, dict[str, Any]] = {}
 
     def reducer_override(self, obj: Any) -> Any:
@@ -181,6 +183,7 @@ class Pickler(pickle.Pickler):
         for name in names.globals:
             if name in space or not is_builtin(name):
                 self.names.add((home, name))
+                self.users.setdefault((home, name), function.__qualname__)
                 value = space.get(name)
                 if isinstance(value, ModuleType):
                     self.refer_module(value, names)
@@ -377,7 +380,7 @@ _IMMUTABLE_TYPE, _HEAP_TYPE = 1 << 8, 1 << 9
 #: The names of the types in `_by_value.REDUCERS`.
 _BY_VALUE = frozenset(
     "WeakKeyDictionary WeakSet WeakValueDictionary cached_property cell classmethod code dict_items dict_keys dict_values "
-    "mappingproxy memoryview module property staticmethod".split()
+    "mappingproxy memoryview method module property staticmethod".split()
 )
 #: The specification that each module had when a pickle referred to it first. Loading it again makes another one.
 _specs: dict[str, Any] = {}
