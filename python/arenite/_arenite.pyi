@@ -13,6 +13,7 @@ __all__ = [
     "Engine",
     "Limiter",
     "Options",
+    "Snapshot",
     "Task",
     "TaskArena",
     "__version__",
@@ -45,6 +46,12 @@ def map_file(fd: int) -> Buffer: ...
 def next_events(timeout: float) -> tuple[list[int], list[tuple[int, str, int, str]]]: ...
 def report(token: int) -> None: ...
 def run_worker(identity: bytes) -> None: ...
+@final
+class Snapshot:
+    @staticmethod
+    def of(object: Any) -> Snapshot | None: ...
+    def is_current(self) -> bool: ...
+
 @final
 class Buffer:
     @property

@@ -113,8 +113,7 @@ def is_constant_function(function: FunctionType, inside: tuple[Any, ...] = ()) -
     space = function.__globals__
     if _home(space, False) is not None:
         return True
-    copied = names_of(function.__code__).globals & space.keys()
-    return all(is_constant(space[name], inside) for name in copied)
+    return all(is_constant(space[name], inside) for name in names_of(function.__code__).globals & space.keys())
 
 
 def _contents(function: FunctionType) -> Iterator[tuple[CellType, Any]]:
@@ -161,8 +160,8 @@ def parts_of_function(pickler: _pickle.Pickler, function: FunctionType) -> tuple
         state["cells"] = cells
     home: Any = _home(space, pickler.copies_globals)
     used = names.globals & space.keys()
-    if home is None or not (home[1] or used):
-        # Without its module, which need not exist in the worker.
+    if home is None or not (home[1] or _needs_module(home[0], [space[name] for name in used])):
+        # Without its module, which need not be in the worker.
         state["globals"] = {name: space[name] for name in sorted(used)}
         home = pickler.space_of(space), False
     elif home[1]:
@@ -170,6 +169,18 @@ def parts_of_function(pickler: _pickle.Pickler, function: FunctionType) -> tuple
     if imports := _submodules(names, [space[name] for name in used] + [content for _, content in cells]):
         state["imports"] = imports
     return (code, *home, function.__name__, function.__closure__ or ()), state
+
+
+def _needs_module(home: str, values: list[Any]) -> bool:
+    """Whether a function needs its module for these globals: not for what others define."""
+    for value in values:
+        if type(value) is ModuleType:
+            continue
+        other = getattr(value, "__module__", None)
+        is_named = isinstance(value, (type, FunctionType, BuiltinFunctionType))
+        if not is_named or other == home or not _pickle.is_importable(other):
+            return True
+    return False
 
 
 def _submodules(names: Names, values: list[Any]) -> list[str]:
@@ -243,9 +254,9 @@ def attributes_of_class(cls: type) -> dict[str, Any]:
         if name in _OF_CREATION or type(value) in (MemberDescriptorType, GetSetDescriptorType):
             continue
         if name == "_abc_impl":
-            import _abc
+            import abc
 
-            value = [one for ref in _abc._get_dump(cls)[0] if (one := ref()) is not None]  # type: ignore[attr-defined]
+            value = [one for ref in abc._get_dump(cls)[0] if (one := ref()) is not None]  # type: ignore[attr-defined]
         elif name == "__annotations__":
             value = _annotations(cls)
         elif members is not None and (name in members or not _is_of_user(name, value)):
@@ -314,7 +325,7 @@ def _reduce_cached_property(_: _pickle.Pickler, made: Any) -> Any:
     return _mirror.make_cached_property, (made.func, made.attrname)
 
 
-_SINGLEDISPATCH = functools.singledispatch(lambda: None).__code__  # type: ignore[attr-defined]
+_SINGLEDISPATCH = functools.singledispatch(lambda _: None).__code__  # type: ignore[attr-defined]
 
 
 def is_singledispatch(function: FunctionType) -> bool:

@@ -23,6 +23,7 @@ from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from . import _by_value, _mirror, _pickle
+from ._arenite import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -42,7 +43,7 @@ _ABSENT = object()
 class _Part:
     """A binding, or an attribute of a definition: what was sent last."""
 
-    __slots__ = ("number", "version", "value", "print")
+    __slots__ = ("number", "version", "value", "print", "items")
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -51,9 +52,13 @@ class _Part:
         self.value: Any = _ABSENT
         #: The pickle of what it was, if it may change without becoming another object.
         self.print: bytes | None = None
+        #: What it held, if it is a plain container.
+        self.items: Snapshot | None = None
 
     def has_changed(self, owner: Definitions) -> bool:
         """Whether its object, which is still the same, has other contents than what was sent."""
+        if self.items is not None and self.items.is_current():
+            return False
         return _print(self.value, owner) != self.print
 
     def update(self, value: Any, owner: Definitions) -> None:
@@ -70,6 +75,7 @@ class _Part:
         if not is_same:
             self.version += 1
         self.value, self.print = value, made
+        self.items = Snapshot.of(value) if type(value) in (list, dict) else None
 
 
 class _Definition:
@@ -282,13 +288,14 @@ class _Copy:
         """Whether the array is the one that was copied, with the same contents."""
         import numpy
 
-        copy = self.array
-        if self.source() is not array or (array.dtype, array.shape) != (copy.dtype, copy.shape):
+        copy: Any = self.array
+        source: Any = self.source()
+        if source is not array or (array.dtype, array.shape) != (copy.dtype, copy.shape):
             return False
         if array.flags.c_contiguous and copy.flags.c_contiguous:
             kind = numpy.uint64 if array.nbytes % 8 == 0 else numpy.uint8
             # By its bytes: what is not a number is equal to nothing.
-            return numpy.array_equal(array.reshape(-1).view(kind), copy.reshape(-1).view(kind))
+            return bool(numpy.array_equal(array.reshape(-1).view(kind), copy.reshape(-1).view(kind)))
         return bool(array.tobytes() == copy.tobytes())
 
 
@@ -330,13 +337,12 @@ class _Definer(_Pickler):
         if _by_value.is_singledispatch(function):
             how, (registered, attributes) = _by_value.parts_of_singledispatch(function)
             parts = self._parts(definition, {"registry": registered, **attributes}, True)
-            state = definition.number, None, None, parts
             made = definition.number, _mirror.make_singledispatch, how
-            return _mirror.define_object, made, state, None, None, _mirror.fill_definition
+            return _mirror.define_object, made, (definition.number, None, None, parts), None, None, _mirror.fill_definition
         how, content = _by_value.parts_of_function(self, function)
-        parts = {name: getattr(function, name) for name in ("__code__", "__defaults__", "__kwdefaults__")}
-        parts.update(function.__dict__)
-        state = definition.number, _mirror.fill_function, content, self._parts(definition, parts, True)
+        values = {name: getattr(function, name) for name in ("__code__", "__defaults__", "__kwdefaults__")}
+        parts = self._parts(definition, {**values, **function.__dict__}, True)
+        state = definition.number, _mirror.fill_function, content, parts
         return _mirror.define_function, (definition.number, *how), state, None, None, _mirror.fill_definition
 
     def _class(self, cls: type, definition: _Definition) -> Any:
@@ -524,8 +530,11 @@ class Definitions:
         known = self._definitions.get(key)
         if known is None or known.object() is not obj:
             forget = self._definitions.pop
-            made = _Definition(obj, next(self.numbers), lambda _: forget(key, None))
-            known = self._definitions[key] = made
+
+            def forgotten(_: Any) -> None:
+                forget(key, None)
+
+            known = self._definitions[key] = _Definition(obj, next(self.numbers), forgotten)
         return known
 
     def _is_sendable(self, home: str, name: str) -> bool:
@@ -565,9 +574,7 @@ def _space(home: str) -> dict[str, Any]:
 
 def _named(error: Exception, what: str) -> Exception:
     """An exception of pickling that names the object."""
-    if getattr(error, "_is_named", False):
-        return error
+    if isinstance(error.__cause__, Exception) and str(error).endswith(str(error.__cause__)):
+        return error  # By an inner one.
     kind = type(error) if type(error) in (TypeError, pickle.PicklingError, AttributeError, ValueError) else TypeError
-    named = kind(f"{what}: {error}")
-    named._is_named = True  # type: ignore[union-attr]
-    return named
+    return kind(f"{what}: {error}")

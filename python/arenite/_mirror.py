@@ -57,6 +57,8 @@ def import_module(name: str) -> ModuleType:
 def namespace(home: str | dict[str, Any], is_mirrored: bool) -> dict[str, Any]:
     """Returns the globals of a function that is made here: those of its module, or those that came with it."""
     if isinstance(home, dict):
+        # The thread of a lane may have none.
+        home.setdefault("__builtins__", __builtins__)
         return home
     return vars(module(home) if is_mirrored else import_module(home))
 
@@ -157,7 +159,8 @@ def make_class(meta: type, name: str, bases: tuple[type, ...], body: dict[str, A
             made: type = meta(name, bases, filled)
             return made
         if isinstance(meta, type) and meta.__name__ == "_TypedDictMeta":
-            return type.__new__(meta, name, (dict,), body)
+            new: Any = type.__new__
+            return new(meta, name, (dict,), body)  # type: ignore[no-any-return]
         made = meta(name, bases, body)
         return made
     finally:

@@ -120,6 +120,8 @@ class Beside:
         return _restore_view, (pickle.PickleBuffer(found), kind, shape, copy.strides, 0)
 
 
+#: Modules whose types are looked at each time.
+_WATCHED = {"numpy", "torch", "arenite._arrays", "multiprocessing.managers"}
 #: Types of which nothing but their own way to be pickled is needed. Few of them, since types would live as long.
 _simple: dict[type, bool] = {}
 _MOST_SIMPLE = 1024
@@ -150,7 +152,13 @@ class Pickler(pickle.Pickler):
         if issubclass(kind, type):
             return self.reduce_class(obj)
         reduced = self._reduce_object(obj)
-        return self._reduce_other(kind, obj) if reduced is NotImplemented else reduced
+        if reduced is NotImplemented:
+            reduced = self._reduce_other(kind, obj)
+        if reduced is NotImplemented and kind.__module__ not in _WATCHED and kind.__name__ not in _BY_VALUE:
+            if len(_simple) >= _MOST_SIMPLE:
+                _simple.clear()
+            _simple[kind] = True
+        return reduced
 
     # ---- what `_definitions` does in another way
 
@@ -256,19 +264,15 @@ class Pickler(pickle.Pickler):
             name = _by_value.reduce_sentinel(obj) if module == "dataclasses" else None
             if name is not None:
                 return name
-        own = copyreg.dispatch_table.get(kind)
-        if own is None and kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__:
-            reduced = NotImplemented
-        else:
-            # As the pickler would, which does not say what comes.
-            reduced = own(obj) if own is not None else obj.__reduce_ex__(5)
-            if type(reduced) is str:
-                return self._reduce_named(obj, reduced)
-            if not is_importable(module):
-                return reduced
-        if len(_simple) >= _MOST_SIMPLE:
-            _simple.clear()
-        _simple[kind] = True
+        own: Any = copyreg.dispatch_table.get(kind)
+        if own is None:
+            ways: Any = kind
+            if ways.__reduce_ex__ is object.__reduce_ex__ and ways.__reduce__ is object.__reduce__:
+                return NotImplemented
+        # As the pickler would, which does not say what comes.
+        reduced = own(obj) if own is not None else obj.__reduce_ex__(5)
+        if type(reduced) is str:
+            return self._reduce_named(obj, reduced)
         return reduced
 
     def _reduce_named(self, obj: Any, name: str) -> Any:
@@ -501,7 +505,7 @@ def pickle_function(
         digest = blake2b(data, digest_size=_DIGEST).digest() if kind else bytes(_DIGEST)
         buffers = [definitions.copy(data), *buffers]
         data, kind = digest + (len(buffers) - 1).to_bytes(4, "little"), kind | FUNCTION_IN_BUFFER
-    return Function(data, kind, buffers, copied, found, definitions)
+    return Function(data, kind, buffers, copied, frozenset(found), definitions)
 
 
 #: How many functions an executor keeps the names of.

@@ -221,7 +221,7 @@ def _dump_error(error: BaseException) -> tuple[str, bytes]:
         error = limit
     for one in chain:
         one.__traceback__ = None
-    data = None
+    data: Any = None
     try:
         data, _, _ = _dump(error, None)
         if type(pickle.loads(data)) is not type(error):

@@ -20,6 +20,7 @@ mod loans;
 mod options;
 mod plain;
 mod process;
+mod snapshot;
 mod task;
 mod worker;
 
@@ -44,6 +45,8 @@ mod _arenite {
     use crate::plain::load_plain;
     #[pymodule_export]
     use crate::process::{after_fork, is_worker};
+    #[pymodule_export]
+    use crate::snapshot::Snapshot;
     #[pymodule_export]
     use crate::task::{Task, report};
     #[pymodule_export]

@@ -1,0 +1,134 @@
+//! What a container held: [`Snapshot`].
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{
+    PyBool, PyBytes, PyComplex, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PyString, PyTuple,
+};
+
+/// How deep containers may lie in each other.
+const DEEPEST: u32 = 16;
+
+/// The items of a list or dictionary at one time, by their identity, and those of lists and dictionaries in it.
+///
+/// Nothing else that can change is among them, so a container that matches has the same contents.
+#[pyclass(frozen, module = "arenite._arenite")]
+pub struct Snapshot(Held);
+
+/// An object that was held, and what it held. The reference keeps its address from becoming that of another object.
+struct Held {
+    object: Py<PyAny>,
+    items: Items,
+}
+
+enum Items {
+    /// The object cannot change.
+    None,
+    List(Vec<Held>),
+    /// Keys and values, in their order.
+    Dict(Vec<(Held, Held)>),
+}
+
+impl Held {
+    /// `None` if the object can change, and is no list or dictionary.
+    fn new(object: &Bound<'_, PyAny>, depth: u32) -> Option<Self> {
+        let items = if depth > DEEPEST {
+            return None;
+        } else if let Ok(list) = object.cast_exact::<PyList>() {
+            let items = list.iter().map(|item| Self::new(&item, depth + 1));
+            Items::List(items.collect::<Option<_>>()?)
+        } else if let Ok(dict) = object.cast_exact::<PyDict>() {
+            let items = dict.iter().map(|(key, value)| {
+                Some((Self::new(&key, depth + 1)?, Self::new(&value, depth + 1)?))
+            });
+            Items::Dict(items.collect::<Option<_>>()?)
+        } else if is_fixed(object, depth) {
+            Items::None
+        } else {
+            return None;
+        };
+        let object = object.clone().unbind();
+        Some(Self { object, items })
+    }
+
+    /// Whether an object is this one, with the same items.
+    ///
+    /// # Safety
+    ///
+    /// The interpreter is attached, and `object` is a reference of it. It is compared before it is used.
+    unsafe fn matches(&self, object: *mut ffi::PyObject) -> bool {
+        if object != self.object.as_ptr() {
+            return false;
+        }
+        match &self.items {
+            Items::None => true,
+            Items::List(items) => {
+                // SAFETY: the object is the list that this was made of, since it has lived all the time. No Python code
+                // runs between its length and its items, which are borrowed.
+                unsafe {
+                    ffi::PyList_Size(object) == items.len() as isize
+                        && items.iter().enumerate().all(|(index, held)| {
+                            held.matches(ffi::PyList_GetItem(object, index as isize))
+                        })
+                }
+            }
+            Items::Dict(items) => {
+                let mut next = items.iter();
+                let mut position = 0;
+                let (mut key, mut value) = (std::ptr::null_mut(), std::ptr::null_mut());
+                // SAFETY: as above, with a dictionary.
+                unsafe {
+                    ffi::PyDict_Size(object) == items.len() as isize
+                        && std::iter::from_fn(|| {
+                            let more = ffi::PyDict_Next(object, &mut position, &mut key, &mut value);
+                            (more != 0).then_some((key, value))
+                        })
+                        .all(|(key, value)| {
+                            next.next().is_some_and(|(held_key, held_value)| {
+                                held_key.matches(key) && held_value.matches(value)
+                            })
+                        })
+                }
+            }
+        }
+    }
+}
+
+/// Whether an object cannot change.
+fn is_fixed(object: &Bound<'_, PyAny>, depth: u32) -> bool {
+    if object.is_none()
+        || object.is_exact_instance_of::<PyInt>()
+        || object.is_exact_instance_of::<PyString>()
+        || object.is_exact_instance_of::<PyFloat>()
+        || object.is_exact_instance_of::<PyBool>()
+        || object.is_exact_instance_of::<PyBytes>()
+        || object.is_exact_instance_of::<PyComplex>()
+    {
+        return true;
+    }
+    if depth > DEEPEST {
+        return false;
+    }
+    if let Ok(tuple) = object.cast_exact::<PyTuple>() {
+        return tuple.iter().all(|item| is_fixed(&item, depth + 1));
+    }
+    object
+        .cast_exact::<PyFrozenSet>()
+        .is_ok_and(|set| set.iter().all(|item| is_fixed(&item, depth + 1)))
+}
+
+#[pymethods]
+impl Snapshot {
+    /// The items of a list or dictionary now; `None` if something else among them could change.
+    #[staticmethod]
+    fn of(object: &Bound<'_, PyAny>) -> Option<Self> {
+        Held::new(object, 0).map(Self)
+    }
+
+    /// Whether the container has the same items.
+    fn is_current(&self, py: Python<'_>) -> bool {
+        let object = self.0.object.bind(py);
+        // SAFETY: the interpreter is attached, and the reference lives as long as `self`.
+        unsafe { self.0.matches(object.as_ptr()) }
+    }
+}

@@ -1,0 +1,92 @@
+"""The pools that a program runs on, under one name each, and how what it gives is written down."""
+
+import contextlib
+import json
+import re
+import sys
+import warnings
+
+#: In the order in which they are compared: the last one has to give what the others do.
+BACKENDS = ("fork", "spawn", "loky", "arenite")
+
+
+@contextlib.contextmanager
+def executor(which, workers=1, recycle_after=None, **options):
+    """An executor with this number of workers. `recycle_after` is not for fork, which has no such option."""
+    if which == "arenite":
+        import arenite
+
+        made = arenite.Executor(workers, recycle_after=recycle_after, **options)
+    elif which == "loky":
+        import loky
+
+        made = loky.ProcessPoolExecutor(workers, **options)
+    else:
+        import concurrent.futures
+        import multiprocessing
+
+        context = multiprocessing.get_context(which)
+        if recycle_after is not None:
+            options["max_tasks_per_child"] = recycle_after
+        made = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, **options)
+    with made:
+        yield made
+
+
+@contextlib.contextmanager
+def pool(which, workers=1, **options):
+    """A pool with the interface of `multiprocessing.Pool`."""
+    if which == "arenite":
+        import arenite
+
+        made = arenite.Pool(workers, **options)
+    else:
+        import multiprocessing
+
+        made = multiprocessing.get_context(which).Pool(workers, **options)
+    with made:
+        yield made
+        made.close()
+        made.join()
+
+
+def outcome(call):
+    """What a call gives, as text that is equal for equal values."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            text = show(call())
+        except BaseException as error:
+            text = f"raises {show(error)}"
+    return text
+
+
+def show(value):
+    """A value as text: with its type, and with what it holds."""
+    kind = type(value)
+    name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
+    if isinstance(value, BaseException):
+        inner = [show(one) for one in getattr(value, "exceptions", ())]
+        notes = getattr(value, "__notes__", [])
+        held = {key: item for key, item in vars(value).items() if key != "__notes__"}
+        text = f"{name}{value.args!r} {held} {notes} {inner}"
+    elif kind in (list, tuple):
+        text = f"{name}[{', '.join(map(show, value))}]"
+    elif kind is dict:
+        text = "{" + ", ".join(f"{show(key)}: {show(item)}" for key, item in value.items()) + "}"
+    elif kind in (set, frozenset):
+        text = f"{name}{sorted(map(show, value))}"
+    elif name == "numpy.ndarray":
+        text = f"array {value.dtype} {value.shape} {value.tolist()!r:.300}"
+    else:
+        text = f"{name} {value!r}"
+    text = text.replace("__mp_main__", "__main__")
+    return re.sub(r"0x[0-9a-f]+", "0x…", text)
+
+
+def main(programs):
+    """Runs all programs on the pool that the command line names, and prints what each of them gave."""
+    which = sys.argv[1]
+    found = dict(programs(which))
+    sys.stdout.flush()
+    print("\n" + json.dumps(found), flush=True)

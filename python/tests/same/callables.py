@@ -1,0 +1,624 @@
+"""Programs: what is called × what it holds × how it is called × how many workers × which use."""
+
+import abc
+import collections
+import contextvars
+import dataclasses
+import enum
+import functools
+import operator
+import random
+import sys
+import threading
+import typing
+import weakref
+
+import backends
+
+# ---- what the program defines
+
+FACTOR = 3
+TABLE = [1, 2, 3]
+NESTED = {"a": {"b": [1]}}
+HANDLERS = {}
+CACHE = {}
+LOCK = threading.Lock()
+EVENT = threading.Event()
+REQUEST = contextvars.ContextVar("request", default="none")
+LOCAL = threading.local()
+MEMORY = weakref.WeakValueDictionary()
+RANDOM = random.Random(5)
+
+
+class Missing:
+    def __reduce__(self):
+        return "MISSING"
+
+
+MISSING = Missing()
+Number = typing.NewType("Number", int)
+T = typing.TypeVar("T")
+
+
+def handler(function):
+    HANDLERS[function.__name__] = function
+    return function
+
+
+@handler
+def plus(x):
+    return x + FACTOR
+
+
+@handler
+def minus(x):
+    return x - FACTOR
+
+
+def table(x):
+    return TABLE[x % len(TABLE)]
+
+
+def nested(x):
+    return NESTED["a"]["b"][0] + x
+
+
+def handled(x):
+    return sorted((name, one(x)) for name, one in HANDLERS.items())
+
+
+def locked(x):
+    with LOCK:
+        return x
+
+
+def waits(x):
+    EVENT.set()
+    return EVENT.is_set(), x
+
+
+def context(x):
+    return REQUEST.get(), x
+
+
+def weak(x):
+    return len(MEMORY), x
+
+
+def is_missing(x):
+    return x is MISSING, MISSING is MISSING
+
+
+def number(x):
+    return Number(x)
+
+
+def by_name_of_global(x):
+    return globals()["plus"](x)
+
+
+def through_main(x):
+    import __main__
+
+    return __main__.FACTOR + x
+
+
+def recursive(x):
+    return 1 if x < 2 else x * recursive(x - 1)
+
+
+def even(x):
+    return x == 0 or odd(x - 1)
+
+
+def odd(x):
+    return x != 0 and even(x - 1)
+
+
+def annotated(x: int, y: "NotDefined" = 1) -> typing.Optional[int]:  # noqa: F821
+    return x + y
+
+
+def wrapped(function):
+    calls = []
+
+    @functools.wraps(function)
+    def wrapper(x):
+        calls.append(x)
+        return function(x), len(calls)
+
+    return wrapper
+
+
+@wrapped
+def decorated(x):
+    return 2 * x
+
+
+@functools.lru_cache(maxsize=None)
+def fibonacci(x):
+    return x if x < 2 else fibonacci(x - 1) + fibonacci(x - 2)
+
+
+def uses_cache(x):
+    return fibonacci(x) + 1
+
+
+@functools.singledispatch
+def dispatched(x):
+    return "something"
+
+
+@dispatched.register
+def _(x: int):
+    return f"int {x}"
+
+
+def accumulates(x, seen=[]):  # noqa: B006
+    seen.append(x)
+    return list(seen)
+
+
+def counts(x):
+    counts.calls += 1
+    return counts.calls
+
+
+counts.calls = 0
+
+
+def remembers(x):
+    CACHE[x] = len(CACHE)
+    return CACHE
+
+
+def sets_global(x):
+    global LATEST
+    before = globals().get("LATEST")
+    LATEST = x
+    return before
+
+
+def draws(x):
+    return RANDOM.randrange(1000)
+
+
+def sets_local(x):
+    before = getattr(LOCAL, "x", None)
+    LOCAL.x = x
+    return before
+
+
+class Plain:
+    made = 0
+    shared = []
+
+    def __init__(self, x=1):
+        Plain.made += 1
+        self.x, self.log = x, []
+
+    def add(self, y):
+        self.log.append(y)
+        return self.x + y, len(self.log)
+
+    __call__ = add
+
+    def share(self, y):
+        self.shared.append(y)
+        return list(self.shared)
+
+    @classmethod
+    def counted(cls, y):
+        cls.made += 1
+        return cls.made
+
+    @staticmethod
+    def static(y):
+        return y + FACTOR
+
+    @functools.lru_cache
+    def cached(self, y):
+        return y * self.x
+
+    @functools.cached_property
+    def late(self):
+        return self.x + 1
+
+    def uses_late(self, y):
+        return self.late + y
+
+    def __repr__(self):
+        return f"Plain({self.x}, {self.log})"
+
+
+class Slotted:
+    __slots__ = ("x", "__weakref__")
+
+    def __init__(self, x):
+        self.x = x
+
+    def add(self, y):
+        return self.x + y
+
+    def misspelt(self, y):
+        self.y = y
+
+    def __repr__(self):
+        return f"Slotted({self.x})"
+
+
+class MoreSlots(Slotted):
+    __slots__ = ("z",)
+
+    def add(self, y):
+        self.z = y
+        return super().add(y) + self.z
+
+
+@dataclasses.dataclass(slots=True)
+class Reading:
+    x: int
+    items: list = dataclasses.field(default_factory=list)
+
+    def add(self, y):
+        self.items.append(y)
+        return self
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Frozen:
+    x: int
+    kind: typing.ClassVar[str] = "frozen"
+
+    def add(self, y):
+        return dataclasses.replace(self, x=self.x + y), len(dataclasses.fields(self))
+
+
+class Color(enum.Enum):
+    RED = 1
+    GREEN = "g"
+
+    def add(self, y):
+        return self.name, self.value, y, Color(1), list(Color)
+
+
+class Planet(enum.Enum):
+    EARTH = (1.0, 2.0)
+    MARS = (3.0, 4.0)
+
+    def __init__(self, mass, radius):
+        self.mass, self.radius = mass, radius
+
+    def add(self, y):
+        return self.mass + self.radius + y
+
+
+class Rights(enum.Flag):
+    READ = enum.auto()
+    WRITE = enum.auto()
+
+    def add(self, y):
+        return self | Rights.WRITE
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+    HIGH = 2
+
+    def add(self, y):
+        return self + y, Level.HIGH
+
+
+class Pair(typing.NamedTuple):
+    x: int
+    y: int = 2
+
+    def add(self, z):
+        return self._replace(x=z)
+
+
+Point = collections.namedtuple("Point", "x y")
+
+
+class Shape(abc.ABC):
+    known = {}
+
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        Shape.known[cls.__name__] = cls
+
+    @abc.abstractmethod
+    def area(self, y): ...
+
+
+class Square(Shape):
+    def area(self, y):
+        return y * y, sorted(Shape.known)
+
+
+@Shape.register
+class Virtual:
+    pass
+
+
+class Box(typing.Generic[T]):
+    def __init__(self, x: T) -> None:
+        self.x = x
+
+    def get(self, y):
+        return self.x, y, isinstance(self, Box)
+
+
+class Meta(type):
+    def __call__(cls, *args):
+        made = super().__call__(*args)
+        made.by = cls.__name__
+        return made
+
+
+class Made(metaclass=Meta):
+    def get(self, y):
+        return self.by, y, type(Made()) is Made
+
+
+class Outer:
+    factor = 5
+
+    class Inner:
+        def get(self, y):
+            return Outer.factor * y, type(self) is Outer.Inner
+
+
+class Descriptor:
+    def __set_name__(self, owner, name):
+        self.name = f"_{name}"
+
+    def __get__(self, instance, owner=None):
+        return getattr(instance, self.name, "nothing")
+
+    def __set__(self, instance, value):
+        setattr(instance, self.name, value)
+
+
+class Described:
+    field = Descriptor()
+
+    def get(self, y):
+        before = self.field
+        self.field = y
+        return before, self.field
+
+
+class Single:
+    instance, lock = None, threading.Lock()
+
+    def __new__(cls):
+        with cls.lock:
+            cls.instance = cls.instance or super().__new__(cls)
+            return cls.instance
+
+    def get(self, y):
+        return Single() is Single(), y
+
+
+class Failure(Exception):
+    def __init__(self, x):
+        super().__init__(x)
+        self.x = x
+
+
+def fails(x):
+    raise Failure(x)
+
+
+def fails_sometimes(x):
+    if x == 2:
+        raise Failure(x)
+    return x
+
+
+def fails_from(x):
+    try:
+        raise KeyError(x)
+    except KeyError as error:
+        raise ValueError("outer") from error
+
+
+def fails_in_group(x):
+    raise ExceptionGroup("several", [ValueError(x), Failure(x)])
+
+
+def exits(x):
+    raise SystemExit(x)
+
+
+def takes_two(x, y):
+    return x
+
+
+def append(seen, x):
+    seen.append(x)
+    return list(seen)
+
+
+def closure(x):
+    def inner(y):
+        return x + y + FACTOR
+
+    return inner
+
+
+def counter():
+    count = 0
+
+    def inner(y):
+        nonlocal count
+        count += 1
+        return count
+
+    return inner
+
+
+def recording():
+    seen = []
+
+    def inner(y):
+        seen.append(y)
+        return list(seen)
+
+    return inner
+
+
+def own_attribute():
+    def inner(y):
+        inner.calls = getattr(inner, "calls", 0) + 1
+        return inner.calls
+
+    return inner
+
+
+def local_factorial():
+    def inner(y):
+        return 1 if y < 2 else y * inner(y - 1)
+
+    return inner
+
+
+def local_class():
+    class Local:
+        made = 0
+
+        def __init__(self, x):
+            Local.made += 1
+            self.x = x
+
+        def get(self, y):
+            return self.x + y, type(self) is Local
+
+    return Local(3)
+
+
+# ---- the programs
+
+#: By name: what is called, and whether it keeps something from one call to the next, which depends on the worker.
+BY_NAME = {
+    **{one.__name__: (one, False) for one in (
+        plus, minus, table, nested, handled, locked, waits, context, weak, is_missing, number, by_name_of_global,
+        through_main, recursive, even, odd, annotated, uses_cache, fails, fails_sometimes, fails_from, fails_in_group,
+        exits, takes_two,
+    )},
+    **{one.__name__: (one, True) for one in (
+        decorated, accumulates, counts, remembers, sets_global, draws, sets_local,
+    )},
+    "fibonacci": (fibonacci, False),
+    "dispatched": (dispatched, False),
+    "abs": (abs, False),
+    "str": (str, False),
+    "bound method": (Plain(2).add, False),
+    "callable object": (Plain(3), False),
+    "shares a list of its class": (Plain(2).share, True),
+    "class method": (Plain.counted, True),
+    "static method": (Plain.static, False),
+    "cached method": (Plain(4).cached, False),
+    "cached property": (Plain(5).uses_late, False),
+    "class": (Plain, False),
+    "slots": (Slotted(1).add, False),
+    "slots, misspelt": (Slotted(1).misspelt, False),
+    "slots of a subclass": (MoreSlots(2).add, False),
+    "dataclass with slots": (Reading(1).add, False),
+    "dataclass": (Frozen(1).add, False),
+    "dataclass as a class": (Frozen, False),
+    "enumeration": (Color.RED.add, False),
+    "enumeration with fields": (Planet.MARS.add, False),
+    "flags": (Rights.READ.add, False),
+    "numbers with names": (Level.LOW.add, False),
+    "named tuple": (Pair(1).add, False),
+    "named tuple of collections": (Point(1, 2).count, False),
+    "abstract class": (Square().area, False),
+    "generic class": (Box(1).get, False),
+    "metaclass": (Made().get, False),
+    "nested class": (Outer.Inner().get, False),
+    "descriptor": (Described().get, False),
+    "singleton": (Single().get, False),
+    "partial with a list": (functools.partial(append, []), False),
+    "partial with a class": (functools.partial(takes_two, y=Plain), False),
+    "partial of a partial": (functools.partial(functools.partial(takes_two), y=1), False),
+    "method of a list": ([1, 2, 3].count, False),
+    "method of a generator of numbers": (random.Random(3).randrange, False),
+    "itemgetter": (operator.itemgetter(0), False),
+    "method of a builtin type": (int.bit_length, False),
+}  # fmt: skip
+#: What only loky takes, as arenite does.
+BY_VALUE = {
+    "lambda": lambda x: x + 1,
+    "lambda with a global": lambda x: plus(x) + FACTOR,
+    "closure": closure(4),
+    "closure that counts": counter(),
+    "closure with a list": recording(),
+    "function with an attribute of its own": own_attribute(),
+    "recursive closure": local_factorial(),
+    "method of a local class": local_class().get,
+    "partial of a lambda": functools.partial(lambda a, b: a - b, 10),
+    "lambda that fails": lambda x: x / 0,
+}
+ITEMS = [1, 2, 3, 4, 5]
+
+ON_EXECUTOR = {
+    "submit": lambda ex, call: [ex.submit(call, item).result() for item in ITEMS],
+    "map": lambda ex, call: list(ex.map(call, ITEMS)),
+    "chunks": lambda ex, call: list(ex.map(call, ITEMS, chunksize=2)),
+}
+ON_POOL = {
+    "apply": lambda pool, call: [pool.apply(call, (item,)) for item in ITEMS],
+    "pool map": lambda pool, call: pool.map(call, ITEMS),
+    "imap": lambda pool, call: list(pool.imap(call, ITEMS)),
+    "imap_unordered": lambda pool, call: sorted(pool.imap_unordered(call, ITEMS), key=repr),
+    "starmap": lambda pool, call: pool.starmap(call, [(item,) for item in ITEMS], chunksize=3),
+}
+#: With `multiprocessing`, exceptions end a chunk, and an exit ends the worker, whose call never returns.
+NOT_ON_POOL = {"exits"}
+#: Workers, and after how many tasks each is replaced.
+SETUPS = {"one worker": (1, None), "two workers": (2, None), "recycled": (1, 2)}
+
+
+def names():
+    """The programs, by the backends that they run on besides arenite."""
+    for setup in SETUPS:
+        for way in ON_EXECUTOR:
+            for name, (_, keeps) in BY_NAME.items():
+                if keeps and setup == "two workers":
+                    continue
+                others = ["spawn"] if setup == "recycled" else ["fork", "spawn"]
+                yield f"{setup}, {way}: {name}", others
+            if setup != "recycled":
+                for name in BY_VALUE:
+                    yield f"{setup}, {way}: {name}", ["loky"]
+    for way in ON_POOL:
+        for name, (_, keeps) in BY_NAME.items():
+            if name not in NOT_ON_POOL:
+                yield f"pool, {way}: {name}", ["fork", "spawn"]
+
+
+def programs(which):
+    wanted = [name for name, others in names() if which == "arenite" or which in others]
+    for setup, (workers, recycle_after) in SETUPS.items():
+        for way, run in ON_EXECUTOR.items():
+            here = f"{setup}, {way}: "
+            mine = [name.removeprefix(here) for name in wanted if name.startswith(here)]
+            if mine:
+                with backends.executor(which, workers, recycle_after) as ex:
+                    for name in mine:
+                        call = BY_VALUE.get(name) or BY_NAME[name][0]
+                        # The first use and the second.
+                        yield here + name, [backends.outcome(lambda: run(ex, call)) for _ in range(2)]
+    for way, run in ON_POOL.items():
+        here = f"pool, {way}: "
+        mine = [name.removeprefix(here) for name in wanted if name.startswith(here)]
+        if mine:
+            with backends.pool(which) as pool:
+                for name in mine:
+                    yield here + name, [backends.outcome(lambda: run(pool, BY_NAME[name][0])) for _ in range(2)]
+
+
+if __name__ == "__main__":
+    backends.main(programs)
