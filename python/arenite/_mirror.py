@@ -159,8 +159,9 @@ def make_class(meta: type, name: str, bases: tuple[type, ...], body: dict[str, A
             made: type = meta(name, bases, filled)
             return made
         if isinstance(meta, type) and meta.__name__ == "_TypedDictMeta":
-            new: Any = type.__new__
-            return new(meta, name, (dict,), body)  # type: ignore[no-any-return]
+            # Its metaclass takes no base but its own.
+            own: Any = super(meta, meta)
+            return own.__new__(meta, name, (dict,), body)  # type: ignore[no-any-return]
         made = meta(name, bases, body)
         return made
     finally:

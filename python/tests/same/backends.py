@@ -11,12 +11,12 @@ BACKENDS = ("fork", "spawn", "loky", "arenite")
 
 
 @contextlib.contextmanager
-def executor(which, workers=1, recycle_after=None, **options):
-    """An executor with this number of workers. `recycle_after` is not for fork, which has no such option."""
+def executor(which, workers=1, **options):
+    """An executor with this number of workers."""
     if which == "arenite":
         import arenite
 
-        made = arenite.Executor(workers, recycle_after=recycle_after, **options)
+        made = arenite.Executor(workers, **options)
     elif which == "loky":
         import loky
 
@@ -26,8 +26,6 @@ def executor(which, workers=1, recycle_after=None, **options):
         import multiprocessing
 
         context = multiprocessing.get_context(which)
-        if recycle_after is not None:
-            options["max_tasks_per_child"] = recycle_after
         made = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, **options)
     with made:
         yield made

@@ -577,8 +577,10 @@ ON_POOL = {
 }
 #: With `multiprocessing`, exceptions end a chunk, and an exit ends the worker, whose call never returns.
 NOT_ON_POOL = {"exits"}
-#: Workers, and after how many tasks each is replaced.
-SETUPS = {"one worker": (1, None), "two workers": (2, None), "recycled": (1, 2)}
+SETUPS = {"one worker": 1, "two workers": 2}
+#: Those that a worker which is replaced after two calls has to get again.
+RECYCLED = [name for name, (_, keeps) in BY_NAME.items() if keeps]
+RECYCLED += ["plus", "handled", "locked", "fibonacci", "dispatched", "bound method", "slots", "dataclass", "nested class"]
 
 
 def names():
@@ -586,13 +588,12 @@ def names():
     for setup in SETUPS:
         for way in ON_EXECUTOR:
             for name, (_, keeps) in BY_NAME.items():
-                if keeps and setup == "two workers":
-                    continue
-                others = ["spawn"] if setup == "recycled" else ["fork", "spawn"]
-                yield f"{setup}, {way}: {name}", others
-            if setup != "recycled":
-                for name in BY_VALUE:
-                    yield f"{setup}, {way}: {name}", ["loky"]
+                if not keeps or setup == "one worker":
+                    yield f"{setup}, {way}: {name}", ["fork", "spawn"]
+            for name in BY_VALUE:
+                yield f"{setup}, {way}: {name}", ["loky"]
+    for name in RECYCLED:
+        yield f"recycled: {name}", ["fork", "spawn"]
     for way in ON_POOL:
         for name, (_, keeps) in BY_NAME.items():
             if name not in NOT_ON_POOL:
@@ -601,23 +602,27 @@ def names():
 
 def programs(which):
     wanted = [name for name, others in names() if which == "arenite" or which in others]
-    for setup, (workers, recycle_after) in SETUPS.items():
+    for setup, workers in SETUPS.items():
         for way, run in ON_EXECUTOR.items():
             here = f"{setup}, {way}: "
             mine = [name.removeprefix(here) for name in wanted if name.startswith(here)]
             if mine:
-                with backends.executor(which, workers, recycle_after) as ex:
+                with backends.executor(which, workers) as ex:
                     for name in mine:
                         call = BY_VALUE.get(name) or BY_NAME[name][0]
                         # The first use and the second.
                         yield here + name, [backends.outcome(lambda: run(ex, call)) for _ in range(2)]
     for way, run in ON_POOL.items():
-        here = f"pool, {way}: "
-        mine = [name.removeprefix(here) for name in wanted if name.startswith(here)]
-        if mine:
-            with backends.pool(which) as pool:
-                for name in mine:
-                    yield here + name, [backends.outcome(lambda: run(pool, BY_NAME[name][0])) for _ in range(2)]
+        yield from on_pool(which, f"pool, {way}: ", wanted, run)
+    yield from on_pool(which, "recycled: ", wanted, ON_POOL["apply"], maxtasksperchild=2)
+
+
+def on_pool(which, here, wanted, run, **options):
+    mine = [name.removeprefix(here) for name in wanted if name.startswith(here)]
+    if mine:
+        with backends.pool(which, **options) as pool:
+            for name in mine:
+                yield here + name, [backends.outcome(lambda: run(pool, BY_NAME[name][0])) for _ in range(2)]
 
 
 if __name__ == "__main__":
