@@ -16,6 +16,7 @@ __all__ = [
     "Snapshot",
     "Task",
     "TaskArena",
+    "Watch",
     "__version__",
     "after_fork",
     "escape",
@@ -50,6 +51,17 @@ def run_worker(identity: bytes) -> None: ...
 class Snapshot:
     @staticmethod
     def of(object: Any) -> Snapshot | None: ...
+    def is_current(self) -> bool: ...
+
+@final
+class Watch:
+    def __new__(
+        cls,
+        items: list[tuple[dict[str, Any], str, Any]],
+        absent: list[tuple[dict[str, Any], str]],
+        attributes: list[tuple[Any, str, Any]],
+        mappings: list[tuple[Any, list[Any]]],
+    ) -> Watch: ...
     def is_current(self) -> bool: ...
 
 @final

@@ -105,7 +105,7 @@ def is_constant(value: Any, inside: tuple[Any, ...] = ()) -> bool:
 def is_constant_function(function: FunctionType, inside: tuple[Any, ...] = ()) -> bool:
     inside = (*inside, function)
     held = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-    held += [content for _, content in _contents(function)]
+    held += [content for _, content in contents(function)]
     if function.__dict__ or not all(is_constant(value, inside) for value in held):
         return False
     if names_of(function.__code__).sets_cells:
@@ -116,7 +116,7 @@ def is_constant_function(function: FunctionType, inside: tuple[Any, ...] = ()) -
     return all(is_constant(space[name], inside) for name in names_of(function.__code__).globals & space.keys())
 
 
-def _contents(function: FunctionType) -> Iterator[tuple[CellType, Any]]:
+def contents(function: FunctionType) -> Iterator[tuple[CellType, Any]]:
     for cell in function.__closure__ or ():
         try:
             yield cell, cell.cell_contents
@@ -156,7 +156,7 @@ def parts_of_function(pickler: _pickle.Pickler, function: FunctionType) -> tuple
         state["__annotations__"] = annotations
     if kinds := getattr(function, "__type_params__", None):
         state["__type_params__"] = kinds
-    if cells := list(_contents(function)):
+    if cells := list(contents(function)):
         state["cells"] = cells
     home: Any = _home(space, pickler.copies_globals)
     used = names.globals & space.keys()

@@ -17,13 +17,12 @@ import threading
 import time
 import weakref
 from io import BytesIO
-from itertools import repeat
 from operator import is_
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from . import _by_value, _mirror, _pickle
-from ._arenite import Snapshot
+from ._arenite import Snapshot, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,6 +37,12 @@ _SHORT = 1024
 _MOST_BUNDLES = 128
 
 _ABSENT = object()
+
+
+def _held(function: FunctionType) -> list[Any]:
+    """What a function refers to, apart from globals."""
+    held: list[Any] = [function.__code__, function.__defaults__, function.__kwdefaults__, function.__name__]
+    return held + [content for _, content in _by_value.contents(function)]
 
 
 class _Part:
@@ -95,82 +100,72 @@ class _Definition:
 class Bundle:
     """Definitions for tasks."""
 
-    __slots__ = ("_prefix", "_buffers", "_watch")
+    __slots__ = ("_prefix", "_buffers", "_owner", "_parts", "_watch")
 
-    def __init__(self, prefix: bytes, buffers: list[Buffer], watch: _Watch) -> None:
+    def __init__(self, prefix: bytes, buffers: list[Buffer], watched: _Watched, owner: Definitions) -> None:
         self._prefix = prefix
         self._buffers = buffers
-        self._watch = watch
+        self._watch = watched.watch()
+        self._parts = watched.parts
+        self._owner = owner
 
     def is_current(self) -> bool:
         """Whether the program has changed nothing of it."""
-        return self._watch.is_unchanged()
+        if not self._watch.is_current():
+            return False
+        for part in self._parts:
+            if part.has_changed(self._owner):
+                return False
+        return True
 
     def before(self, head: bytes, kind: int, buffers: list[Buffer]) -> tuple[bytes, int, list[Buffer]]:
         """Puts it before the head and the buffers of a task."""
         return self._prefix + head, kind | _pickle.DEFINITIONS, [*self._buffers, *buffers]
 
 
-class _Watch:
+class _Watched:
     """What has to be as it was for a bundle to be current."""
 
-    def __init__(self, owner: Definitions) -> None:
-        self._owner = owner
-        self._globals: list[tuple[Callable[..., Any], tuple[str, ...], tuple[Any, ...]]] = []
-        self._functions: list[tuple[Any, Any, Any, Any, tuple[Any, ...]]] = []
-        self._mappings: list[tuple[Any, tuple[Any, ...]]] = []
-        self._modules: list[tuple[ModuleType, Any]] = []
-        self._parts: list[_Part] = []
+    def __init__(self) -> None:
+        self._items: list[tuple[dict[str, Any], str, Any]] = []
+        self._absent: list[tuple[dict[str, Any], str]] = []
+        self._attributes: list[tuple[Any, str, Any]] = []
+        self._mappings: list[tuple[Any, list[Any]]] = []
+        #: Whose objects may have other contents.
+        self.parts: list[_Part] = []
 
-    def is_unchanged(self) -> bool:
-        for get, names, values in self._globals:
-            if not all(map(is_, map(get, names, repeat(_ABSENT)), values)):
-                return False
-        for function, code, defaults, named, attributes in self._functions:
-            if (
-                function.__code__ is not code
-                or function.__defaults__ is not defaults
-                or function.__kwdefaults__ is not named
-                or not _are_same(function.__dict__, attributes)
-            ):
-                return False
-        for mapping, values in self._mappings:
-            if not _are_same(mapping, values):
-                return False
-        for module, spec in self._modules:
-            if module.__spec__ is not spec:
-                return False
-        for part in self._parts:
-            if part.has_changed(self._owner):
-                return False
-        return True
+    def watch(self) -> Watch:
+        return Watch(self._items, self._absent, self._attributes, self._mappings)
 
-    def add_globals(self, space: dict[str, Any], values: dict[str, Any]) -> None:
-        self._globals.append((space.get, tuple(values), tuple(values.values())))
+    def add_global(self, space: dict[str, Any], name: str) -> None:
+        if name in space:
+            self._items.append((space, name, space[name]))
+        else:
+            self._absent.append((space, name))
 
     def add_definition(self, obj: Any) -> None:
         if isinstance(obj, FunctionType):
-            held = obj.__code__, obj.__defaults__, obj.__kwdefaults__, tuple(obj.__dict__.values())
-            self._functions.append((obj, *held))
+            self._attributes += ((obj, name, getattr(obj, name)) for name in _OF_FUNCTION)
+            self.add_mapping(obj.__dict__)
             if _by_value.is_singledispatch(obj):
                 self.add_mapping(obj.registry)  # type: ignore[attr-defined]
         elif isinstance(obj, type):
             self.add_mapping(vars(obj))
 
     def add_mapping(self, mapping: Any) -> None:
-        self._mappings.append((mapping, tuple(mapping.values())))
+        self._mappings.append((mapping, list(mapping.values())))
 
     def add_part(self, part: _Part) -> None:
         if part.print is not None:
-            self._parts.append(part)
+            self.parts.append(part)
 
     def add_module(self, module: ModuleType) -> None:
         if module.__name__.partition(".")[0] not in sys.stdlib_module_names:
-            self._modules.append((module, module.__spec__))
+            self._attributes.append((module, "__spec__", module.__spec__))
 
 
-def _are_same(held: Any, values: tuple[Any, ...]) -> bool:
-    return len(held) == len(values) and all(map(is_, held.values(), values))
+#: Attributes of functions that are compared, besides those that users set.
+_OF_FUNCTION = ("__code__", "__defaults__", "__kwdefaults__")
 
 
 def _is_fixed(value: Any) -> bool:
@@ -307,21 +302,21 @@ class _Definer(_Pickler):
         self.copies_globals = owner.copies_globals
         self.owner = owner
         self.versions: dict[int, int] = {}
-        self.watch = _Watch(owner)
+        self.watched = _Watched()
         self.sources: set[str] = set()
 
     def note_module(self, name: str) -> None:
         super().note_module(name)
         module = sys.modules.get(name)
         if module is not None:
-            self.watch.add_module(module)
+            self.watched.add_module(module)
 
     def by_name(self, obj: Any, module: str, name: str) -> Any:
         reduced = super().by_name(obj, module, name)
         if _pickle.is_importable(module):
             return reduced
         definition = self.owner.definition(obj)
-        self.watch.add_definition(obj)
+        self.watched.add_definition(obj)
         if isinstance(obj, FunctionType):
             self.sources.add(obj.__code__.co_filename)
             return self._function(obj, definition)
@@ -340,7 +335,7 @@ class _Definer(_Pickler):
             made = definition.number, _mirror.make_singledispatch, how
             return _mirror.define_object, made, (definition.number, None, None, parts), None, None, _mirror.fill_definition
         how, content = _by_value.parts_of_function(self, function)
-        values = {name: getattr(function, name) for name in ("__code__", "__defaults__", "__kwdefaults__")}
+        values = {name: getattr(function, name) for name in _OF_FUNCTION}
         parts = self._parts(definition, {**values, **function.__dict__}, True)
         state = definition.number, _mirror.fill_function, content, parts
         return _mirror.define_function, (definition.number, *how), state, None, None, _mirror.fill_definition
@@ -355,7 +350,7 @@ class _Definer(_Pickler):
             return reduce(self, obj)
         # A class that tasks get by value, too.
         definition = self.owner.definition(obj)
-        self.watch.add_definition(obj)
+        self.watched.add_definition(obj)
         how = definition.number, _mirror.make_tracked, (_mirror.track(obj), *_by_value.how_of_class(obj))
         parts = self._parts(definition, _by_value.attributes_of_class(obj), False)
         state = definition.number, None, None, parts
@@ -377,7 +372,7 @@ class _Definer(_Pickler):
                     part.value, part.version = value, part.version + 1
             else:
                 owner.update(part, value, f"`{definition.object().__qualname__}` has the attribute `{name}`")
-            self.watch.add_part(part)
+            self.watched.add_part(part)
             self.versions[part.number] = part.version
             parts.append((part.number, part.version, name, value))
         return parts
@@ -400,6 +395,8 @@ class Definitions:
         self._definitions: dict[int, _Definition] = {}
         self._bundles: dict[frozenset[Key], Bundle] = {}
         self._copies: dict[int, _Copy] = {}
+        #: Functions that travel by value, by their identity: what they hold, and their pickles.
+        self._constants: dict[int, tuple[weakref.ref[FunctionType], list[Any], _pickle.Function]] = {}
         #: The functions of the last pickle, for errors.
         self._users: dict[Key, str] = {}
         self._lock = threading.RLock()
@@ -414,6 +411,18 @@ class Definitions:
         pickler.dump(value)
         self._users = pickler.users
         return file.getvalue(), taken.buffers, taken.copied, pickler.names
+
+    def constant(self, function: FunctionType) -> _pickle.Function | None:
+        """Returns what was kept of a function that travels by value, if it is still that."""
+        known = self._constants.get(id(function))
+        if known is None or known[0]() is not function or not all(map(is_, known[1], _held(function))):
+            return None
+        return known[2] if known[2].is_current() else None
+
+    def keep(self, function: FunctionType, made: _pickle.Function) -> None:
+        """Keeps the pickle of a function, all of which cannot change but by being set, as long as the function exists."""
+        key, constants = id(function), self._constants
+        constants[key] = weakref.ref(function, lambda _: constants.pop(key, None)), _held(function), made
 
     def refer(self, function: Any, names: set[Key]) -> None:
         """Adds what a function that is found by name refers to."""
@@ -448,7 +457,7 @@ class Definitions:
         if known is not None and known.is_current():
             return known
         with self._lock:
-            versions, watch, data, beside = self._define(key)
+            versions, watched, data, beside = self._define(key)
             head = pickle.dumps(versions, 5)
             data = len(head).to_bytes(4, "little") + head + data
             buffers: list[Buffer] = beside.buffers
@@ -458,7 +467,7 @@ class Definitions:
             prefix = _mirror.header(next(self.numbers), len(buffers), len(data)) + data
             if len(self._bundles) >= _MOST_BUNDLES:
                 self._bundles.pop(next(iter(self._bundles)), None)
-            made = self._bundles[key] = Bundle(prefix, buffers, watch)
+            made = self._bundles[key] = Bundle(prefix, buffers, watched, self)
             return made
 
     def of_setup(self, names: Iterable[Key]) -> bytes:
@@ -467,13 +476,12 @@ class Definitions:
         head = pickle.dumps(versions, 5)
         return len(head).to_bytes(4, "little") + head + data
 
-    def _define(self, names: frozenset[Key]) -> tuple[Any, _Watch, bytes, _pickle.Beside]:
+    def _define(self, names: frozenset[Key]) -> tuple[Any, _Watched, bytes, _pickle.Beside]:
         """Pickles the definitions of these names, and of all that they refer to."""
         file, beside = BytesIO(), _Copies(self)
         pickler = _Definer(file, beside, self)
-        watch, versions = pickler.watch, pickler.versions
+        watched, versions = pickler.watched, pickler.versions
         done: set[Key] = set()
-        watched: dict[str, dict[str, Any]] = {}
         pickler.names |= names
         count = 0
         while left := pickler.names - done:
@@ -487,16 +495,14 @@ class Definitions:
                     pickler.names.update((home, one) for one in space if self._is_sendable(home, one))
                     continue
                 count += self._bind(pickler, home, name)
-                watched.setdefault(home, {})[name] = _space(home).get(name, _ABSENT)
-        for home, values in watched.items():
-            watch.add_globals(_space(home), values)
+                watched.add_global(_space(home), name)
         for name in pickler.sources:
             known = linecache.cache.get(name)
             # Of a cell in a notebook: no file has it.
             if known is not None and len(known) == 4 and known[1] is None:
                 pickler.dump((0, 0, False, None, name, list(known[2])))
                 count += 1
-        return (versions, count), watch, file.getvalue(), beside
+        return (versions, count), watched, file.getvalue(), beside
 
     def _bind(self, pickler: _Definer, home: str, name: str) -> int:
         """Pickles a binding, unless it never existed. Returns how many records it took."""
@@ -514,7 +520,7 @@ class Definitions:
             pickler.dump((part.number, part.version, part.version == 1, home, name, value))
         except Exception as error:
             raise _named(error, what) from error
-        pickler.watch.add_part(part)
+        pickler.watched.add_part(part)
         pickler.versions[part.number] = part.version
         return 1
 

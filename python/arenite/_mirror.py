@@ -255,7 +255,7 @@ def find_type(name: str) -> Any:
     return getattr(types, name)
 
 
-def make_new(cls: type) -> Any:
+def make_new(cls: Any) -> Any:
     return cls.__new__(cls)
 
 
@@ -290,6 +290,8 @@ _sent_classes: WeakKeyDictionary[type, int] = WeakKeyDictionary()
 _bundles: dict[bytes, tuple[dict[int, int], int]] = {}
 _changes = 0
 _MOST_BUNDLES = 512
+#: Heads of tasks, as they were read: the number, the count of buffers, the definitions and the rest.
+_heads: dict[bytes, tuple[bytes, int, bytes, bytes]] = {}
 #: Tasks of several lanes may bring definitions at the same time.
 _lock = threading.RLock()
 #: Seconds since the start of the machine when this worker started.
@@ -308,20 +310,22 @@ def header(number: int, buffers: int, length: int) -> bytes:
 
 def define(head: bytes, buffers: list[Any], private: bool) -> bytes:
     """Takes the definitions out of the head of a task and its buffers, so that the task finds them. Returns the rest."""
-    end = HEADER + int.from_bytes(head[_NUMBER + _COUNT : HEADER], "little")
-    count = int.from_bytes(head[_NUMBER : _NUMBER + _COUNT], "little")
+    parsed = _heads.get(head)
+    if parsed is None:
+        end = HEADER + int.from_bytes(head[_NUMBER + _COUNT : HEADER], "little")
+        parsed = head[:_NUMBER], int.from_bytes(head[_NUMBER : _NUMBER + _COUNT], "little"), head[HEADER:end], head[end:]
+        if len(_heads) >= _MOST_BUNDLES:
+            _heads.clear()
+        _heads[head] = parsed
+    number, count, data, rest = parsed
     own = buffers[:count]
     if count:
         del buffers[:count]
-    number = head[:_NUMBER]
     known = _bundles.get(number)
     if known is None or known[1] != _changes:
-        data: Any = head[HEADER:end]
-        if not data:
-            data, *own = own
         with _lock:
-            _apply(number, data, own, private)
-    return head[end:]
+            _apply(number, data or own[0], own if data else own[1:], private)
+    return rest
 
 
 def _apply(number: bytes, data: Any, buffers: list[Any], private: bool) -> None:

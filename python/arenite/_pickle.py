@@ -493,19 +493,25 @@ def pickle_function(
             definitions.functions.clear()
         made = definitions.functions[function] = Function(data, NAMED, [], 0, frozenset(names), definitions)
         return made
-    data, buffers, copied, found = definitions.dump(function, private, beside)
     kind = 0
     if type(function) is FunctionType:
         from ._by_value import is_constant
 
-        kind = KEPT if is_constant(function) else 0
+        if is_constant(function):
+            kind = KEPT
+            if (known := definitions.constant(function)) is not None:
+                return known
+    data, buffers, copied, found = definitions.dump(function, private, beside)
     if buffers or len(data) > _SHORT_FUNCTION:
         from hashlib import blake2b
 
         digest = blake2b(data, digest_size=_DIGEST).digest() if kind else bytes(_DIGEST)
         buffers = [definitions.copy(data), *buffers]
         data, kind = digest + (len(buffers) - 1).to_bytes(4, "little"), kind | FUNCTION_IN_BUFFER
-    return Function(data, kind, buffers, copied, frozenset(found), definitions)
+    made = Function(data, kind, buffers, copied, frozenset(found), definitions)
+    if kind & KEPT:
+        definitions.keep(function, made)
+    return made
 
 
 #: How many functions an executor keeps the names of.

@@ -46,7 +46,7 @@ mod _arenite {
     #[pymodule_export]
     use crate::process::{after_fork, is_worker};
     #[pymodule_export]
-    use crate::snapshot::Snapshot;
+    use crate::snapshot::{Snapshot, Watch};
     #[pymodule_export]
     use crate::task::{Task, report};
     #[pymodule_export]

@@ -1,9 +1,10 @@
-//! What a container held: [`Snapshot`].
+//! What the program has sent to workers, to find out whether it has changed since: [`Snapshot`] and [`Watch`].
 
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{
-    PyBool, PyBytes, PyComplex, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PyString, PyTuple,
+    PyBool, PyBytes, PyComplex, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PyMapping, PyString,
+    PyTuple,
 };
 
 /// How deep containers may lie in each other.
@@ -80,7 +81,8 @@ impl Held {
                 unsafe {
                     ffi::PyDict_Size(object) == items.len() as isize
                         && std::iter::from_fn(|| {
-                            let more = ffi::PyDict_Next(object, &mut position, &mut key, &mut value);
+                            let more =
+                                ffi::PyDict_Next(object, &mut position, &mut key, &mut value);
                             (more != 0).then_some((key, value))
                         })
                         .all(|(key, value)| {
@@ -130,5 +132,64 @@ impl Snapshot {
         let object = self.0.object.bind(py);
         // SAFETY: the interpreter is attached, and the reference lives as long as `self`.
         unsafe { self.0.matches(object.as_ptr()) }
+    }
+}
+
+/// Objects that have to be where they were: globals, attributes of functions, and all attributes of classes.
+#[pyclass(frozen, module = "arenite._arenite")]
+pub struct Watch {
+    items: Vec<(Py<PyDict>, Py<PyAny>, Py<PyAny>)>,
+    absent: Vec<(Py<PyDict>, Py<PyAny>)>,
+    attributes: Vec<(Py<PyAny>, Py<PyString>, Py<PyAny>)>,
+    mappings: Vec<(Py<PyAny>, Vec<Py<PyAny>>)>,
+}
+
+#[pymethods]
+impl Watch {
+    /// `items`: dictionaries, keys and values; `absent`: dictionaries and keys that they do not have; `attributes`:
+    /// objects, names and values; `mappings`: mappings with all their values, in order.
+    #[new]
+    fn new(
+        items: Vec<(Py<PyDict>, Py<PyAny>, Py<PyAny>)>,
+        absent: Vec<(Py<PyDict>, Py<PyAny>)>,
+        attributes: Vec<(Py<PyAny>, Py<PyString>, Py<PyAny>)>,
+        mappings: Vec<(Py<PyAny>, Vec<Py<PyAny>>)>,
+    ) -> Self {
+        Self {
+            items,
+            absent,
+            attributes,
+            mappings,
+        }
+    }
+
+    /// Whether each object is still there.
+    fn is_current(&self, py: Python<'_>) -> PyResult<bool> {
+        for (dict, key, value) in &self.items {
+            let found = dict.bind(py).get_item(key)?;
+            if !found.is_some_and(|found| found.is(value)) {
+                return Ok(false);
+            }
+        }
+        for (dict, key) in &self.absent {
+            if dict.bind(py).contains(key)? {
+                return Ok(false);
+            }
+        }
+        for (object, name, value) in &self.attributes {
+            if !object.bind(py).getattr(name)?.is(value) {
+                return Ok(false);
+            }
+        }
+        for (mapping, values) in &self.mappings {
+            let mapping = mapping.bind(py).cast::<PyMapping>()?;
+            let held = mapping.values()?;
+            let is_same = held.len() == values.len()
+                && held.iter().zip(values).all(|(held, value)| held.is(value));
+            if !is_same {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }

@@ -79,7 +79,7 @@ def show(value):
     else:
         text = f"{name} {value!r}"
     text = text.replace("__mp_main__", "__main__")
-    return re.sub(r"0x[0-9a-f]+", "0x…", text)
+    return re.sub(r"0x[0-9a-fA-F]+", "0x…", text)
 
 
 def main(programs):
