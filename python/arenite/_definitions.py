@@ -482,6 +482,8 @@ class Definitions:
         pickler = _Definer(file, beside, self)
         watched, versions = pickler.watched, pickler.versions
         done: set[Key] = set()
+        # What may not be needed is left out if it cannot be sent.
+        optional: set[Key] = set()
         pickler.names |= names
         count = 0
         while left := pickler.names - done:
@@ -490,11 +492,16 @@ class Definitions:
                 if not home:
                     count += self._reload(pickler, name)
                     continue
+                before = pickler.names.copy()
                 if name == "*":
-                    space = _space(home)
-                    pickler.names.update((home, one) for one in space if self._is_sendable(home, one))
+                    pickler.names.update((home, one) for one in _space(home) if not one.startswith("__"))
+                    optional |= pickler.names - before
                     continue
-                count += self._bind(pickler, home, name)
+                is_optional = (home, name) in optional
+                if not is_optional or self._is_sendable(home, name):
+                    count += self._bind(pickler, home, name)
+                if is_optional:
+                    optional |= pickler.names - before
                 watched.add_global(_space(home), name)
         for name in pickler.sources:
             known = linecache.cache.get(name)
@@ -544,11 +551,10 @@ class Definitions:
         return known
 
     def _is_sendable(self, home: str, name: str) -> bool:
-        """Whether a global that may be needed can be sent. Those of the module system stay here."""
-        if name.startswith("__") and name.endswith("__"):
-            return False
+        """Whether a global can be sent."""
         try:
-            _print(_space(home)[name], self)
+            # Apart from the others, whose pickle an exception would spoil.
+            self._bind(_Definer(BytesIO(), _Copies(self), self), home, name)
         except Exception:
             return False
         return True

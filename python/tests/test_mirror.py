@@ -1,0 +1,469 @@
+"""What a script and its workers have of `__main__`: definitions, what is changed on either side, and errors.
+
+What a program does not change while it runs is compared with other pools, in the folder `same`.
+"""
+
+import textwrap
+
+import harness
+import pytest
+
+#: What the scripts begin with.
+BEGIN = """
+import functools, os, sys, threading, types
+import arenite
+
+def same(got, expected):
+    assert got == expected, f"got {got!r}, expected {expected!r}"
+
+ex = arenite.Executor(1)
+
+def do(function, *args):
+    return ex.submit(function, *args).result()
+
+"""
+
+
+def run(source, how="file"):
+    harness.script(BEGIN + textwrap.dedent(source), how=how).ok()
+
+
+@pytest.mark.parametrize("how", ["file", "-c", "-"])
+def test_globals_that_the_program_changes_win(how):
+    run(
+        """
+        THRESHOLD, TABLE, NESTED = 0.5, [1, 2], {"a": {"b": 1}}
+
+        def over(x):
+            return x > THRESHOLD
+
+        def append(x):
+            TABLE.append(x)
+            return list(TABLE)
+
+        def nested():
+            return NESTED["a"]["b"]
+
+        same(do(over, 0.7), True)
+        THRESHOLD = 0.9
+        same(do(over, 0.7), False)
+        # What a task has changed stays with its worker until the program changes it.
+        same([do(append, 3), do(append, 4)], [[1, 2, 3], [1, 2, 3, 4]])
+        TABLE.append(9)
+        same(do(append, 5), [1, 2, 9, 5])
+        TABLE[0] = 1.0                             # Equal, but of another type.
+        same(repr(do(append, 6)), "[1.0, 2, 9, 6]")
+        same(do(nested), 1)
+        NESTED["a"]["b"] = 2
+        same(do(nested), 2)
+        del TABLE
+        same(type(ex.submit(append, 1).exception()), NameError)
+        """,
+        how,
+    )
+
+
+def test_equal_values_are_no_change():
+    run(
+        """
+        LIMIT, NAMES = 1000, ["a"]
+
+        def set_limit(x):
+            global LIMIT
+            LIMIT = x
+            NAMES.append("b")
+
+        def limit():
+            return LIMIT, NAMES
+
+        do(set_limit, 5)
+        LIMIT, NAMES = int("1000"), ["a"]          # The cell of a notebook runs again.
+        same(do(limit), (5, ["a", "b"]))
+        """
+    )
+
+
+def test_each_task_has_the_globals_of_its_submission():
+    run(
+        """
+        def value():
+            return VALUE
+
+        futures = []
+        with arenite.Executor(2) as two:
+            for VALUE in range(50):
+                futures.append(two.submit(value))
+            same([future.result() for future in futures], list(range(50)))
+        """
+    )
+
+
+@pytest.mark.parametrize("sets", ["global MODEL; MODEL = x", "globals()['MODEL'] = x", "import __main__; __main__.MODEL = x"])
+@pytest.mark.parametrize("workers, options", [(1, ""), (2, ""), (1, "recycle_after=2"), (1, "lanes=2"), (1, "spares=1")])
+def test_globals_that_an_initializer_sets(sets, workers, options):
+    run(
+        f"""
+        MODEL = None
+
+        def initialize(x):
+            {sets}
+
+        def model(_):
+            return MODEL
+
+        with arenite.Executor({workers}, initializer=initialize, initargs=("m",), {options}) as pool:
+            same(set(pool.map(model, range(7))), {{"m"}})
+            MODEL = "p"
+            same(set(pool.map(model, range(7))), {{"p"}})
+        """
+    )
+
+
+def test_definitions_that_are_made_again():
+    run(
+        """
+        def f():
+            return 1
+
+        def user():
+            return f() + 10
+
+        same((do(f), do(user)), (1, 11))
+
+        def f():
+            return 2
+
+        same((do(f), do(user)), (2, 12))
+
+        class A:
+            def who(self):
+                return "one"
+
+        def make():
+            return A()
+
+        old = A()
+        same(do(old.who), "one")
+
+        class A:
+            def who(self):
+                return "two"
+
+        same(do(old.who), "one")
+        made = do(make)
+        same((type(made) is A, made.who(), isinstance(made, A)), (True, "two", True))
+
+        def late():
+            return helper()
+
+        same(type(ex.submit(late).exception()), NameError)
+
+        def helper():
+            return 5
+
+        same(do(late), 5)
+        """
+    )
+
+
+def test_classes_that_are_changed():
+    run(
+        """
+        class Config:
+            rate, layers = 1, [8]
+
+        def seen():
+            return Config.rate, list(Config.layers), hasattr(Config, "new")
+
+        def set_rate(x):
+            Config.rate = x
+
+        same(do(seen), (1, [8], False))
+        do(set_rate, 5)
+        same(do(seen), (5, [8], False))
+        Config.layers.append(4)
+        same(do(seen), (5, [8, 4], False))
+        Config.rate = 2
+        Config.new = True
+        same(do(seen), (2, [8, 4], True))
+        del Config.new
+        same(do(seen), (2, [8, 4], False))
+        Config.describe = lambda self: f"rate {self.rate}"
+        same(do(Config().describe), "rate 2")
+
+        def show(x):
+            return shown(x)
+
+        @functools.singledispatch
+        def shown(x):
+            return "something"
+
+        same(do(show, 3), "something")
+        shown.register(int, lambda x: "a number")
+        same(do(show, 3), "a number")
+
+        def predict():
+            return predict.model
+
+        predict.model = 1
+        same(do(predict), 1)
+        predict.model = 2
+        same(do(predict), 2)
+        """
+    )
+
+
+def test_results_leave_classes_of_the_program_as_they_are():
+    run(
+        """
+        class Shape:
+            made, cache = 0, {}
+
+            def __init__(self):
+                Shape.made += 1
+
+            def area(self):
+                return scale()
+
+        def scale():
+            return 1
+
+        def local():
+            class Local:
+                made = 0
+
+                def __init__(self):
+                    Local.made += 1
+
+            return Local
+
+        area, Local = Shape.area, local()
+        Shape.cache["mine"] = 1
+        back = [do(Shape), do(Shape), do(lambda: Local())]
+        same([type(one) for one in back], [Shape, Shape, Local])
+        same((Shape.area is area, Shape.made, Shape.cache, Local.made), (True, 0, {"mine": 1}, 0))
+        scale = lambda: 10
+        same((back[0].area(), do(back[0].area)), (10, 10))
+        Local.made = 7
+        same(do(lambda: Local.made), 7)
+        Local.made = 0
+        same(do(lambda: Local.made), 0)
+        """
+    )
+
+
+def test_what_goes_by_value_is_made_for_each_task():
+    run(
+        """
+        def counter():
+            count = 0
+
+            def add():
+                nonlocal count
+                count += 1
+                return count
+
+            return add
+
+        def keeper():
+            seen = []
+            return lambda x: seen.append(x) or len(seen)
+
+        add, keep = counter(), keeper()
+        same([do(add), do(add)], [1, 1])
+        add()
+        same(do(add), 2)
+        same(list(ex.map(keep, range(4))), [1, 1, 1, 1])
+        same(list(ex.map(keep, range(4), chunksize=2)), [1, 2, 1, 2])
+
+        def pair():
+            value = 0
+
+            def get():
+                return value
+
+            def put(x):
+                nonlocal value
+                value = x
+
+            return get, put
+
+        def both(get, put):
+            put(7)
+            return get()
+
+        same(do(both, *pair()), 7)
+        get, put = pair()
+        same(do(get), 0)
+        put(5)                                     # Another content of the same cell.
+        same(do(get), 5)
+        """
+    )
+
+
+def test_modules_that_workers_cannot_import():
+    run(
+        """
+        code = "X = 3\\ndef get(): return X\\nclass C:\\n    def get(self): return get()"
+        unlisted, listed = types.ModuleType("unlisted"), types.ModuleType("listed")
+        exec(code, vars(unlisted))
+        sys.modules["listed"] = listed
+        exec(code, vars(listed))
+
+        def use():
+            return unlisted.get(), listed.get(), listed.C().get()
+
+        same(do(use), (3, 3, 3))
+        listed.X = 4
+        same((do(use), do(listed.get), type(do(listed.C)) is listed.C), ((3, 4, 4), 4, True))
+        """
+    )
+
+
+def test_a_module_that_is_loaded_again(tmp_path):
+    path = tmp_path / "edited.py"
+    path.write_text("def version(): return 1")
+    run(
+        f"""
+        import importlib, pathlib
+        sys.path.insert(0, {str(tmp_path)!r})
+        import edited
+
+        with arenite.Executor(1) as first:
+            same(first.submit(edited.version).result(), 1)
+            path = pathlib.Path({str(path)!r})
+            path.write_text("def version(): return 2  # longer")
+            importlib.invalidate_caches()
+            importlib.reload(edited)
+            same(first.submit(edited.version).result(), 2)
+            same(first.submit(lambda: edited.version()).result(), 2)
+        """.replace("ex = ", "")
+    )
+
+
+def test_large_globals_are_copied_when_they_change():
+    pytest.importorskip("numpy")
+    run(
+        """
+        import numpy as np
+        ex.shutdown()
+        ex = arenite.Executor(1)
+        LARGE, SMALL = np.arange(100_000.0), np.zeros(10)
+
+        def total():
+            return float(LARGE.sum())
+
+        def count():
+            SMALL[0] += 1
+            return float(SMALL[0])
+
+        expected = LARGE.sum()
+        same(do(total), expected)
+        before = ex.stats().bytes_copied
+        same([do(total) for _ in range(5)], [expected] * 5)
+        same(ex.stats().bytes_copied, before)
+        LARGE[3] = 1e9
+        same(do(total), LARGE.sum())
+        LARGE[4] = np.nan
+        same(np.isnan(do(total)), True)
+        same([do(count), do(count)], [1, 2])
+        """
+    )
+
+
+def test_actors_and_arguments_have_classes_of_the_program():
+    run(
+        """
+        class Sum:
+            def __init__(self, n=0):
+                self.n = n
+
+            def add(self, other):
+                self.n += other.n if isinstance(other, Sum) else other
+                return self.n
+
+        with ex.actor(Sum) as actor:
+            actor.add(2).result()
+            same(actor.add(Sum(5)).result(), 7)
+            same(actor.add(other=Sum(1)).result(), 8)
+        """
+    )
+
+
+def test_what_each_worker_has_of_its_own():
+    run(
+        """
+        import contextvars
+        lock, event, local = threading.RLock(), threading.Event(), threading.local()
+        variable, bare = contextvars.ContextVar("v", default=[1]), contextvars.ContextVar("b")
+        out = sys.stdout
+
+        def use():
+            local.x = 1
+            with lock:
+                return event.is_set(), variable.get(), bare.get("none"), out is sys.stdout
+
+        same(do(use), (False, [1], "none", True))
+        """
+    )
+
+
+@pytest.mark.parametrize(
+    "definition, message",
+    [
+        ("def f(): return stream.read()", "`f` uses the global `stream`: cannot pickle '_io.TextIOWrapper' object"),
+        ("def f(): return g()\ndef g(): return stream", "`g` uses the global `stream`: cannot pickle '_io.TextIOWrapper' object"),
+        ("f = lambda: stream", "`<lambda>` uses the global `stream`: cannot pickle '_io.TextIOWrapper' object"),
+        ("class f:\n    at = stream", "`f` has the attribute `at`: cannot pickle '_io.TextIOWrapper' object"),
+        ("def f(): return held\nheld = {'a': (n for n in [])}", "`f` uses the global `held`: cannot pickle 'generator' object"),
+    ],
+)
+def test_errors_name_the_global(definition, message):
+    run(
+        f"stream = open(os.devnull)\n{definition}\n"
+        "error = ex.submit(f).exception()\n"
+        f"same((type(error), str(error)), (TypeError, {message!r}))\n"
+        "same(do(abs, -1), 1)\n"
+    )
+
+
+@pytest.mark.parametrize("how", ["file", "-c"])
+def test_tracebacks_show_the_line(how):
+    run(
+        """
+        def mean(values):
+            return sum(values) / len(values)
+
+        text = str(ex.submit(mean, []).exception().__cause__)
+        assert f'File "{mean.__code__.co_filename}", line ' in text and "in mean" in text, text
+        if mean.__code__.co_filename != "<string>":
+            assert "return sum(values) / len(values)" in text, text
+        """,
+        how,
+    )
+
+
+def test_an_argument_is_pickled_once():
+    run(
+        """
+        class Parcel:
+            sent = 0
+
+            def __init__(self, content):
+                self.content = content
+
+            def __reduce__(self):
+                Parcel.sent += 1
+                content, self.content = self.content, None
+                return list, (content,)
+
+        def sort(parcel, by):
+            return sorted(parcel, key=by)
+
+        def negative(x):
+            return -x
+
+        same((do(sort, Parcel([1, 3, 2]), negative), Parcel.sent), ([3, 2, 1], 1))
+        same((do(sort, Parcel([1, 3, 2]), lambda x: -x), Parcel.sent), ([3, 2, 1], 2))
+        """
+    )
