@@ -96,7 +96,7 @@ class Executor(BaseExecutor):
     """A `concurrent.futures.Executor` whose workers are processes that share arrays with this one.
 
     No `if __name__ == "__main__"` is needed: workers never run the main file. Functions and classes of `__main__` and of
-    notebooks are sent by value, those of other modules by name.
+    notebooks are sent with the globals that they name, once for each version; those of other modules are imported.
 
     >>> import arenite
     >>> with arenite.Executor(max_workers=2) as ex:

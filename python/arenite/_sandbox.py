@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: Modules that functions of the standard library and of this package import when they are first called, and those that
 #: the code of tasks expects to find.
 _MODULES = (
-    "arenite._errors arenite._plain base64 bisect cloudpickle collections copy csv dataclasses datetime decimal enum "
+    "arenite._errors arenite._plain base64 bisect collections copy csv dataclasses datetime decimal enum "
     "fractions functools hashlib heapq io itertools json linecache math operator queue random re secrets statistics string "
     "struct textwrap threading time traceback types typing uuid zlib _strptime"
 )
