@@ -1,6 +1,7 @@
 """How functions, classes and what they are made of are pickled by value: `_mirror` makes them again.
 
-Used for functions and classes that have no name of their own in a module, and for definitions, which a worker gets once.
+Used for functions and classes that have no name of their own in a module, and for definitions, which a worker gets
+once.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def contents(function: FunctionType) -> Iterator[tuple[CellType, Any]]:
 
 
 def _home(space: dict[str, Any], copies: bool) -> tuple[str, bool] | None:
-    """The name of the module with these globals, and whether it is one of the program; None if the globals are copied."""
+    """The name of the module with these globals, and whether it is mirrored; None if the globals are copied."""
     name = space.get("__name__")
     module = sys.modules.get(name) if type(name) is str else None
     if module is None or vars(module) is not space:
@@ -387,7 +388,8 @@ def reduce_named(pickler: _pickle.Pickler, obj: Any) -> Any:
     typing = sys.modules.get("typing")
     if typing is not None and not NAMED.get(typing.NewType):
         NAMED[typing.NewType] = _reduce_new_type
-        NAMED.update((getattr(typing, name), _reduce_type_variable) for name in ("TypeVar", "ParamSpec", "TypeVarTuple"))
+        for name in ("TypeVar", "ParamSpec", "TypeVarTuple"):
+            NAMED[getattr(typing, name)] = _reduce_type_variable
     reduce = NAMED.get(kind)
     if reduce is not None:
         return reduce(pickler, obj)

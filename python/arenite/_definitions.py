@@ -1,9 +1,9 @@
 """What an executor has sent of the program's own modules: `Definitions`, and `Bundle`, what goes with tasks.
 
-A *binding* is a global of such a module. A *definition* is a function, class or other object that is pickled by its name;
-its *parts* are attributes. Each binding and each part has a version, which grows when the program has changed it since it
-was sent. A bundle has all that a task needs, with the versions: the worker sets what it has not got in that version, and
-leaves the rest as its tasks have made it.
+A *binding* is a global of such a module. A *definition* is a function, class or other object that is pickled by its
+name; its *parts* are attributes. Each binding and each part has a version, which grows when the program has changed it
+since it was sent. A bundle has all that a task needs, with the versions: the worker sets what it has not got in that
+version, and leaves the rest as its tasks have made it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import weakref
+from contextlib import suppress
 from io import BytesIO
 from operator import is_
 from types import FunctionType, ModuleType
@@ -64,18 +65,18 @@ class _Part:
         """Whether its object, which is still the same, has other contents than what was sent."""
         if self.items is not None and self.items.is_current():
             return False
-        return _print(self.value, owner) != self.print
+        return _print(self.value, owner)[0] != self.print
 
     def update(self, value: Any, owner: Definitions) -> None:
         """Starts another version if the value is not what was sent."""
+        made = None
         if _is_fixed(value):
-            made = None
             # Equal numbers may be of different types, or differ in their sign.
             is_same = value is self.value or (
                 type(value) is type(self.value) and _by_value.is_atom(value) and repr(value) == repr(self.value)
             )
         else:
-            made = _print(value, owner)
+            made, _ = _print(value, owner)
             is_same = made == self.print
         if not is_same:
             self.version += 1
@@ -179,11 +180,12 @@ def _is_fixed(value: Any) -> bool:
     return hasattr(kind, "__get__")
 
 
-def _print(value: Any, owner: Definitions) -> bytes:
-    """A pickle that is the same as long as the value is."""
+def _print(value: Any, owner: Definitions) -> tuple[bytes, set[Key]]:
+    """A pickle that is the same as long as the value is, and what it refers to in the program's modules."""
     file = BytesIO()
-    _Printer(file, owner).dump(value)
-    return file.getvalue()
+    printer = _Printer(file, owner)
+    printer.dump(value)
+    return file.getvalue(), printer.names
 
 
 # ---- picklers
@@ -238,6 +240,22 @@ class _Printer(_Pickler):
     def without_name(self, obj: Any, reduce: Callable[[_pickle.Pickler, Any], Any]) -> Any:
         # The pickle of code differs from one time to the next.
         return _serial, (_serial(obj),)
+
+
+class _Finder(_Printer):
+    """Finds other globals that a global holds."""
+
+    def __init__(self, shared: dict[int, Key], key: Key, owner: Definitions) -> None:
+        super().__init__(BytesIO(), owner)
+        self._shared = shared
+        self._key = key
+        self.found: set[Key] = set()
+
+    def persistent_id(self, obj: Any) -> Any:
+        key = self._shared.get(id(obj))
+        if key is not None and key != self._key:
+            self.found.add(key)
+        return None
 
 
 class _Prints(_pickle.Beside):
@@ -304,6 +322,27 @@ class _Definer(_Pickler):
         self.versions: dict[int, int] = {}
         self.watched = _Watched()
         self.sources: set[str] = set()
+        #: Globals that may change, by the identity of their objects, and those that are pickled.
+        self._shared: dict[str, dict[int, Key]] = {}
+        self._bound: set[Key] = set()
+        self._key: Key | None = None
+
+    def shared_in(self, home: str) -> dict[int, Key]:
+        """The globals of a module that may change, by the identity of their objects."""
+        if home not in self._shared:
+            found = ((value, name) for name, value in _space(home).items() if not _is_fixed(value))
+            self._shared[home] = {id(value): (home, name) for value, name in found if not name.startswith("__")}
+        return self._shared[home]
+
+    def bind(self, key: Key, record: tuple[Any, ...]) -> None:
+        """Pickles a global. What other globals it holds are those of the worker."""
+        self._key = key
+        self.dump(record)
+        self._bound.add(key)
+
+    def persistent_id(self, obj: Any) -> Any:
+        key = self._key and self.shared_in(self._key[0]).get(id(obj))
+        return key if key in self._bound and key != self._key else None
 
     def note_module(self, name: str) -> None:
         super().note_module(name)
@@ -332,13 +371,13 @@ class _Definer(_Pickler):
         if _by_value.is_singledispatch(function):
             how, (registered, attributes) = _by_value.parts_of_singledispatch(function)
             parts = self._parts(definition, {"registry": registered, **attributes}, True)
-            made = definition.number, _mirror.make_singledispatch, how
-            return _mirror.define_object, made, (definition.number, None, None, parts), None, None, _mirror.fill_definition
+            made, state = (definition.number, _mirror.make_singledispatch, how), (definition.number, None, None, parts)
+            return _mirror.define_object, made, state, None, None, _mirror.fill_definition
         how, content = _by_value.parts_of_function(self, function)
         values = {name: getattr(function, name) for name in _OF_FUNCTION}
         parts = self._parts(definition, {**values, **function.__dict__}, True)
-        state = definition.number, _mirror.fill_function, content, parts
-        return _mirror.define_function, (definition.number, *how), state, None, None, _mirror.fill_definition
+        filled = definition.number, _mirror.fill_function, content, parts
+        return _mirror.define_function, (definition.number, *how), filled, None, None, _mirror.fill_definition
 
     def _class(self, cls: type, definition: _Definition) -> Any:
         how, parts = _by_value.how_of_class(cls), _by_value.attributes_of_class(cls)
@@ -420,7 +459,7 @@ class Definitions:
         return known[2] if known[2].is_current() else None
 
     def keep(self, function: FunctionType, made: _pickle.Function) -> None:
-        """Keeps the pickle of a function, all of which cannot change but by being set, as long as the function exists."""
+        """Keeps the pickle of a function that holds nothing that can change, as long as the function exists."""
         key, constants = id(function), self._constants
         constants[key] = weakref.ref(function, lambda _: constants.pop(key, None)), _held(function), made
 
@@ -435,8 +474,8 @@ class Definitions:
         return self.engine.copy(data)
 
     def copy_of(self, array: Any) -> _Copy | None:
-        """Returns the copy of an array in the arena, which is made if there is none, or if the array has changed. None if
-        it is to be pickled."""
+        """Returns the copy of an array in the arena, which is made if there is none, or if the array has changed. None
+        if it is to be pickled."""
         key, copies = id(array), self._copies
         known = copies.get(key)
         if known is not None and known.is_of(array):
@@ -486,8 +525,19 @@ class Definitions:
         optional: set[Key] = set()
         pickler.names |= names
         count = 0
-        while left := pickler.names - done:
-            for home, name in sorted(left):
+        # Objects come last: code that makes them again in the worker may use all that they refer to.
+        objects: dict[Key, set[Key]] = {}
+        while left := sorted(pickler.names - done - objects.keys()) or _in_order(objects, done):
+            for home, name in left:
+                if home and name != "*" and (home, name) not in objects:
+                    value = _space(home).get(name)
+                    if not _is_fixed(value):
+                        finder = _Finder(pickler.shared_in(home), (home, name), self)
+                        with suppress(Exception):  # It is raised when its turn comes.
+                            finder.dump(value)
+                        objects[home, name] = finder.found
+                        pickler.names |= finder.names | finder.found
+                        continue
                 done.add((home, name))
                 if not home:
                     count += self._reload(pickler, name)
@@ -524,7 +574,7 @@ class Definitions:
         what = f"the global `{name}`" if user is None else f"`{user}` uses the global `{name}`"
         self.update(part, value, what)
         try:
-            pickler.dump((part.number, part.version, part.version == 1, home, name, value))
+            pickler.bind(key, (part.number, part.version, part.version == 1, home, name, value))
         except Exception as error:
             raise _named(error, what) from error
         pickler.watched.add_part(part)
@@ -532,6 +582,7 @@ class Definitions:
         return 1
 
     def update(self, part: _Part, value: Any, what: str) -> None:
+        """Starts another version of a part if its value has changed. `what` names it in errors."""
         try:
             part.update(value, self)
         except Exception as error:
@@ -573,6 +624,21 @@ class Definitions:
         pickler.dump((part.number, part.version, False, None, name, known[1]))
         pickler.versions[part.number] = part.version
         return 1
+
+
+def _in_order(objects: dict[Key, set[Key]], done: set[Key]) -> list[Key]:
+    """Globals that are not done yet, each after those that it holds."""
+    ordered: dict[Key, None] = {}
+
+    def add(key: Key, inside: tuple[Key, ...]) -> None:
+        if key not in inside and key not in ordered and key not in done:
+            for held in sorted(objects.get(key, ())):
+                add(held, (*inside, key))
+            ordered[key] = None
+
+    for key in objects:
+        add(key, ())
+    return list(ordered)
 
 
 #: Modules that the program has loaded again: with which specification, and when that was seen.

@@ -1,8 +1,8 @@
 """The mirror: what a worker has of the program's modules that it cannot import, `__main__` above all.
 
-A worker has a module of the same name for each of them. The program fills it with *definitions*: functions, classes and
-other globals, as `_definitions` sends them, once per worker and version. This module makes functions and classes again, in
-workers from definitions, and on both sides from what was pickled by value.
+A worker has a module of the same name for each of them. The program fills it with *definitions*: functions, classes
+and other globals, as `_definitions` sends them, once per worker and version. This module makes functions and classes
+again, in workers from definitions, and on both sides from what was pickled by value.
 """
 
 from __future__ import annotations
@@ -309,11 +309,12 @@ def header(number: int, buffers: int, length: int) -> bytes:
 
 
 def define(head: bytes, buffers: list[Any], private: bool) -> bytes:
-    """Takes the definitions out of the head of a task and its buffers, so that the task finds them. Returns the rest."""
+    """Takes the definitions out of the head of a task and its buffers, and applies them. Returns the rest."""
     parsed = _heads.get(head)
     if parsed is None:
         end = HEADER + int.from_bytes(head[_NUMBER + _COUNT : HEADER], "little")
-        parsed = head[:_NUMBER], int.from_bytes(head[_NUMBER : _NUMBER + _COUNT], "little"), head[HEADER:end], head[end:]
+        count = int.from_bytes(head[_NUMBER : _NUMBER + _COUNT], "little")
+        parsed = head[:_NUMBER], count, head[HEADER:end], head[end:]
         if len(_heads) >= _MOST_BUNDLES:
             _heads.clear()
         _heads[head] = parsed
@@ -347,10 +348,17 @@ def apply(data: Any, buffers: list[Any], private: bool) -> dict[int, int]:
     size = int.from_bytes(content[:4], "little")
     versions, count = pickle.loads(content[4 : 4 + size])
     # One unpickler, so that what several records refer to is one object.
-    unpickler = pickle.Unpickler(BytesIO(content[4 + size :]), buffers=_pickle.own(buffers, private))
+    unpickler = _Unpickler(BytesIO(content[4 + size :]), buffers=_pickle.own(buffers, private))
     for _ in range(count):
         _set(*unpickler.load())
     return versions  # type: ignore[no-any-return]
+
+
+class _Unpickler(pickle.Unpickler):
+    def persistent_load(self, key: tuple[str, str]) -> Any:
+        """Returns another global, which what is loaded holds."""
+        home, name = key
+        return vars(module(home))[name]
 
 
 def _set(part: int, version: int, is_first: bool, home: str | None, name: str, value: Any) -> None:

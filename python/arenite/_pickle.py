@@ -383,8 +383,8 @@ unlisted: dict[str, ModuleType] = {}
 _IMMUTABLE_TYPE, _HEAP_TYPE = 1 << 8, 1 << 9
 #: The names of the types in `_by_value.REDUCERS`.
 _BY_VALUE = frozenset(
-    "WeakKeyDictionary WeakSet WeakValueDictionary cached_property cell classmethod code dict_items dict_keys dict_values "
-    "mappingproxy memoryview method module property staticmethod".split()
+    "WeakKeyDictionary WeakSet WeakValueDictionary cached_property cell classmethod code dict_items dict_keys "
+    "dict_values mappingproxy memoryview method module property staticmethod".split()
 )
 #: The specification that each module had when a pickle referred to it first. Loading it again makes another one.
 _specs: dict[str, Any] = {}

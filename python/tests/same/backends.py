@@ -1,6 +1,7 @@
 """The pools that a program runs on, under one name each, and how what it gives is written down."""
 
 import contextlib
+import importlib
 import json
 import re
 import sys
@@ -8,6 +9,14 @@ import warnings
 
 #: In the order in which they are compared: the last one has to give what the others do.
 BACKENDS = ("fork", "spawn", "loky", "arenite")
+
+
+def loky():
+    """The package, or the copy of it in joblib; None without either."""
+    for name in ("loky", "joblib.externals.loky"):
+        with contextlib.suppress(ImportError):
+            return importlib.import_module(name)
+    return None
 
 
 @contextlib.contextmanager
@@ -18,9 +27,7 @@ def executor(which, workers=1, **options):
 
         made = arenite.Executor(workers, **options)
     elif which == "loky":
-        import loky
-
-        made = loky.ProcessPoolExecutor(workers, **options)
+        made = loky().ProcessPoolExecutor(workers, **options)
     else:
         import concurrent.futures
         import multiprocessing

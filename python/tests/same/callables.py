@@ -580,7 +580,7 @@ NOT_ON_POOL = {"exits"}
 SETUPS = {"one worker": 1, "two workers": 2}
 #: Those that a worker which is replaced after two calls has to get again.
 RECYCLED = [name for name, (_, keeps) in BY_NAME.items() if keeps]
-RECYCLED += ["plus", "handled", "locked", "fibonacci", "dispatched", "bound method", "slots", "dataclass", "nested class"]
+RECYCLED += ["plus", "handled", "locked", "fibonacci", "dispatched", "bound method", "slots", "dataclass"]
 
 
 def names():
