@@ -533,10 +533,10 @@ class Definitions:
                     value = _space(home).get(name)
                     if not _is_fixed(value):
                         finder = _Finder(pickler.shared_in(home), (home, name), self)
+                        objects[home, name] = finder.found
                         with suppress(Exception):  # It is raised when its turn comes.
                             finder.dump(value)
-                        objects[home, name] = finder.found
-                        pickler.names |= finder.names | finder.found
+                            pickler.names |= finder.names | finder.found
                         continue
                 done.add((home, name))
                 if not home:
@@ -632,7 +632,7 @@ def _in_order(objects: dict[Key, set[Key]], done: set[Key]) -> list[Key]:
 
     def add(key: Key, inside: tuple[Key, ...]) -> None:
         if key not in inside and key not in ordered and key not in done:
-            for held in sorted(objects.get(key, ())):
+            for held in sorted(objects[key] & objects.keys()):
                 add(held, (*inside, key))
             ordered[key] = None
 
