@@ -245,3 +245,109 @@ def test_functions_and_classes_of_a_notebook_cell():
     )
     assert outputs[3] == "True"
     assert outputs[5] == "[11, 12, 13]"
+
+
+# ---- exceptions that other pools send in another way
+
+
+def decode(data, filler):
+    return (filler * data + b"\xff").decode()
+
+
+@pytest.mark.parametrize("size", [1_000, 1 << 20, 40 << 20])
+def test_an_exception_of_any_size_keeps_its_type(executor, size):
+    """psf/requests#6628: errors of decoding hold the whole document."""
+    error = executor.submit(decode, size, b"a").exception()
+    assert type(error) is UnicodeDecodeError
+    assert (error.start, len(error.object)) == (size, size + 1)
+    assert "in decode" in str(error.__cause__)
+
+
+def first_even(numbers):
+    return next(number for number in numbers if number % 2 == 0)
+
+
+NUMBERS = [[1, 2], [3, 4], [5, 7], [6], [9, 11], [8]]
+STOPPED = "generator raised StopIteration"
+
+
+def outcomes(results):
+    """What is given and raised until the end."""
+    given = []
+    while True:
+        try:
+            given.append(next(results))
+        except StopIteration:
+            return given
+        except RuntimeError as error:
+            given.append(str(error))
+
+
+@pytest.mark.parametrize("chunksize", [1, 2, 3, 4, 6, 10])
+def test_a_stop_iteration_does_not_end_a_map(executor, chunksize):
+    """python/cpython#100111: the results after it are lost without a word."""
+    expected = [2, 4, STOPPED, 6, STOPPED, 8]
+    assert outcomes(executor.map(first_even, NUMBERS, chunksize=chunksize)) == expected
+    with pytest.raises(RuntimeError, match=STOPPED):
+        list(executor.map(first_even, NUMBERS, chunksize=chunksize))
+
+
+def test_a_stop_iteration_is_a_runtime_error_everywhere(executor):
+    error = executor.submit(first_even, [1]).exception()
+    assert (type(error), str(error)) == (RuntimeError, STOPPED)
+    assert "StopIteration" in str(error.__cause__) and "in first_even" in str(error.__cause__)
+    with arenite.Pool(2) as pool:
+        assert outcomes(pool.imap(first_even, NUMBERS)) == [2, 4, STOPPED, 6, STOPPED, 8]
+        assert sorted(map(str, outcomes(pool.imap_unordered(first_even, NUMBERS)))) == ["2", "4", "6", "8", STOPPED, STOPPED]
+        for call in (
+            lambda: pool.map(first_even, NUMBERS),
+            lambda: pool.map(first_even, NUMBERS, chunksize=4),
+            lambda: pool.starmap(first_even, [(one,) for one in NUMBERS], chunksize=3),
+            lambda: pool.apply(first_even, ([1],)),
+        ):
+            with pytest.raises(RuntimeError, match=STOPPED):
+                call()
+    with arenite.Executor(0) as inline:
+        assert type(inline.submit(first_even, [1]).exception()) is RuntimeError
+        with pytest.raises(RuntimeError, match=STOPPED):
+            list(inline.map(first_even, NUMBERS))
+
+
+# ---- arrays that are written
+
+
+def fill(array):
+    array[:] = 7
+    return array
+
+
+def test_small_arrays_are_writable(executor):
+    np = pytest.importorskip("numpy")
+    for order in "CF":
+        array = np.zeros((20, 20), order=order)
+        result = executor.submit(fill, array).result()
+        result += 1
+        assert (result == 8).all() and (array == 0).all()
+        assert result.flags.f_contiguous == (order == "F")
+
+
+def test_errors_about_read_only_arrays_say_what_to_do(executor):
+    np = pytest.importorskip("numpy")
+    large = np.zeros(1000)
+    error = executor.submit(fill, large).exception()
+    assert type(error) is ValueError and "read-only" in str(error)
+    assert any('writable="copy"' in note for note in error.__notes__)
+    with arenite.Pool(1) as pool:
+        result = pool.apply(fill, (large,))
+        result += 1
+        assert (result == 8).all() and (large == 0).all()
+
+
+def test_data_frames_and_models_are_edited():
+    """modin#525, apache/arrow#4128, scikit-learn#25165: what came from a task, or goes to one, cannot be edited."""
+    pd = pytest.importorskip("pandas")
+    with arenite.Pool(1) as pool:
+        frame = pool.apply(pd.DataFrame, ({"a": list(range(1000)), "b": ["x"] * 1000},))
+        frame.loc[frame.a > 500, "a"] = 0
+        frame.loc[1, "b"] = "y"
+        assert (frame.a.max(), frame.b[1]) == (500, "y")
