@@ -49,23 +49,28 @@ def _held(function: FunctionType) -> list[Any]:
 class _Part:
     """A binding, or an attribute of a definition: what was sent last."""
 
-    __slots__ = ("number", "version", "value", "print", "items")
+    __slots__ = ("number", "version", "value", "print", "items", "place")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.version = 0
-        #: What it was.
+        #: What it was; of an object that may change, a weak reference, so that the program can free its memory.
         self.value: Any = _ABSENT
+        #: The globals and the name of a binding to such an object.
+        self.place: tuple[dict[str, Any], str] | None = None
         #: The pickle of what it was, if it may change without becoming another object.
         self.print: bytes | None = None
         #: What it held, if it is a plain container.
         self.items: Snapshot | None = None
 
     def has_changed(self, owner: Definitions) -> bool:
-        """Whether its object, which is still the same, has other contents than what was sent."""
+        """Whether its object is another one, or has other contents than what was sent."""
         if self.items is not None and self.items.is_current():
             return False
-        return _print(self.value, owner)[0] != self.print
+        value = self.value() if type(self.value) is weakref.ref else self.value
+        if self.place is not None and self.place[0].get(self.place[1], _ABSENT) is not value:
+            return True
+        return _print(value, owner)[0] != self.print
 
     def update(self, value: Any, owner: Definitions) -> None:
         """Starts another version if the value is not what was sent."""
@@ -81,6 +86,9 @@ class _Part:
         if not is_same:
             self.version += 1
         self.value, self.print = value, made
+        if made is not None:
+            with suppress(TypeError):
+                self.value = weakref.ref(value, owner.forgetting(self))
         self.items = Snapshot.of(value) if type(value) in (list, dict) else None
 
 
@@ -119,6 +127,9 @@ class Bundle:
                 return False
         return True
 
+    def holds(self, part: _Part) -> bool:
+        return any(one is part for one in self._parts)
+
     def before(self, head: bytes, kind: int, buffers: list[Buffer]) -> tuple[bytes, int, list[Buffer]]:
         """Puts it before the head and the buffers of a task."""
         return self._prefix + head, kind | _pickle.DEFINITIONS, [*self._buffers, *buffers]
@@ -138,8 +149,10 @@ class _Watched:
     def watch(self) -> Watch:
         return Watch(self._items, self._absent, self._attributes, self._mappings)
 
-    def add_global(self, space: dict[str, Any], name: str) -> None:
-        if name in space:
+    def add_global(self, space: dict[str, Any], name: str, part: _Part | None) -> None:
+        if part is not None and type(part.value) is weakref.ref:
+            part.place = space, name
+        elif name in space:
             self._items.append((space, name, space[name]))
         else:
             self._absent.append((space, name))
@@ -552,7 +565,7 @@ class Definitions:
                     count += self._bind(pickler, home, name)
                 if is_optional:
                     optional |= pickler.names - before
-                watched.add_global(_space(home), name)
+                watched.add_global(_space(home), name, self._bindings.get((home, name)))
         for name in pickler.sources:
             known = linecache.cache.get(name)
             # Of a cell in a notebook: no file has it.
@@ -587,6 +600,21 @@ class Definitions:
             part.update(value, self)
         except Exception as error:
             raise _named(error, what) from error
+
+    def forgetting(self, part: _Part) -> Callable[[Any], None]:
+        """Returns what is called when the object of a part does not exist any more: nobody needs its bundles."""
+        owner = weakref.ref(self)
+
+        def forget(_: Any) -> None:
+            definitions = owner()
+            if definitions is not None:
+                kept: tuple[dict[Any, Any], ...] = definitions._bundles, definitions.functions
+                for held in kept:
+                    for key, one in list(held.items()):
+                        if one.holds(part):
+                            held.pop(key, None)
+
+        return forget
 
     def definition(self, obj: Any) -> _Definition:
         """Returns what is known of a function, class or other object that is found by name."""

@@ -459,6 +459,10 @@ class Function:
         """Whether what it refers to is still what was sent last."""
         return self._bundle is None or self._bundle.is_current()
 
+    def holds(self, part: Any) -> bool:
+        """Whether its definitions have this part."""
+        return self._bundle is not None and self._bundle.holds(part)
+
     def call(
         self, call: Any, kind: int, private: bool, beside: Callable[[Arena | None, bool], Beside] = Beside
     ) -> tuple[bytes, bytes, int, list[Buffer], int]:

@@ -26,6 +26,8 @@ enum Items {
     /// The object cannot change.
     None,
     List(Vec<Held>),
+    /// Of a list whose items cannot change.
+    Fixed(Vec<Py<PyAny>>),
     /// Keys and values, in their order.
     Dict(Vec<(Held, Held)>),
 }
@@ -36,8 +38,12 @@ impl Held {
         let items = if depth > DEEPEST {
             return None;
         } else if let Ok(list) = object.cast_exact::<PyList>() {
-            let items = list.iter().map(|item| Self::new(&item, depth + 1));
-            Items::List(items.collect::<Option<_>>()?)
+            if list.iter().all(|item| is_fixed(&item, depth + 1)) {
+                Items::Fixed(list.iter().map(Bound::unbind).collect())
+            } else {
+                let items = list.iter().map(|item| Self::new(&item, depth + 1));
+                Items::List(items.collect::<Option<_>>()?)
+            }
         } else if let Ok(dict) = object.cast_exact::<PyDict>() {
             let items = dict.iter().map(|(key, value)| {
                 Some((Self::new(&key, depth + 1)?, Self::new(&value, depth + 1)?))
@@ -70,6 +76,15 @@ impl Held {
                     ffi::PyList_Size(object) == items.len() as isize
                         && items.iter().enumerate().all(|(index, held)| {
                             held.matches(ffi::PyList_GetItem(object, index as isize))
+                        })
+                }
+            }
+            Items::Fixed(items) => {
+                // SAFETY: as above.
+                unsafe {
+                    ffi::PyList_Size(object) == items.len() as isize
+                        && items.iter().enumerate().all(|(index, held)| {
+                            ffi::PyList_GetItem(object, index as isize) == held.as_ptr()
                         })
                 }
             }

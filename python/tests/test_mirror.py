@@ -531,3 +531,26 @@ def test_an_argument_is_pickled_once():
         same((do(sort, Parcel([1, 3, 2]), lambda x: -x), Parcel.sent), ([3, 2, 1], 2))
         """
     )
+
+
+def test_the_memory_of_globals_is_freed():
+    pytest.importorskip("numpy")
+    run(
+        """
+        import weakref
+        import numpy as np
+        LARGE = np.zeros(1_000_000)
+
+        def total():
+            return float(LARGE.sum())
+
+        with arenite.Executor(1) as own:
+            same(own.submit(total).result(), 0)
+            assert own.stats().used_bytes >= LARGE.nbytes
+            gone = weakref.ref(LARGE)
+            del LARGE
+            same(gone(), None)
+            while own.stats().used_bytes >= 8_000_000:      # The worker has it, too.
+                same(type(own.submit(total).exception()), NameError)
+        """
+    )
