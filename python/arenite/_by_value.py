@@ -290,7 +290,7 @@ for _unnamed in (type(None), type(NotImplemented), type(Ellipsis)):
 
 def reduce_builtin(cls: type) -> Any:
     name = _OF_TYPES.get(cls)
-    return NotImplemented if name is None else (_mirror.find_type, (name,))
+    return NotImplemented if name is None else (_mirror.find_in, ("types", name))
 
 
 # ---- what functions and classes are made of
@@ -396,15 +396,19 @@ def reduce_named(pickler: _pickle.Pickler, obj: Any) -> Any:
     return _mirror.make_new, (kind,), obj.__getstate__(), None, None, _mirror.fill_new
 
 
-def reduce_sentinel(obj: Any) -> str | None:
-    """The name of one of the markers of `dataclasses`, which are compared by identity."""
+#: The markers of `dataclasses`, which are compared by identity, by their types.
+_MARKERS = {
+    "_MISSING_TYPE": "MISSING",
+    "_KW_ONLY_TYPE": "KW_ONLY",
+    "_HAS_DEFAULT_FACTORY_CLASS": "_HAS_DEFAULT_FACTORY",
+}
+
+
+def reduce_marker(obj: Any) -> Any:
+    """Reduces a marker of `dataclasses`, or a copy of it that another pickler has made."""
     kind = type(obj).__name__
-    if kind == "_FIELD_BASE":
-        name: str = obj.name
-        return name
-    return {"_MISSING_TYPE": "MISSING", "_KW_ONLY_TYPE": "KW_ONLY"}.get(
-        kind, "_HAS_DEFAULT_FACTORY" if kind == "_HAS_DEFAULT_FACTORY_CLASS" else None
-    )
+    name = obj.name if kind == "_FIELD_BASE" else _MARKERS.get(kind)
+    return NotImplemented if name is None else (_mirror.find_in, ("dataclasses", name))
 
 
 def is_builtin(name: str) -> bool:

@@ -249,10 +249,8 @@ def make_items(items: list[Any]) -> Any:
     return dict(items).items()
 
 
-def find_type(name: str) -> Any:
-    import types
-
-    return getattr(types, name)
+def find_in(home: str, name: str) -> Any:
+    return getattr(import_module(home), name)
 
 
 def make_new(cls: Any) -> Any:

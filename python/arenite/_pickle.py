@@ -261,9 +261,9 @@ class Pickler(pickle.Pickler):
             reduce = _by_value.REDUCERS.get(kind)
             if reduce is not None:
                 return reduce(self, obj)
-            name = _by_value.reduce_sentinel(obj) if module == "dataclasses" else None
-            if name is not None:
-                return name
+            marker = _by_value.reduce_marker(obj) if module == "dataclasses" else NotImplemented
+            if marker is not NotImplemented:
+                return marker
         own: Any = copyreg.dispatch_table.get(kind)
         if own is None:
             ways: Any = kind
