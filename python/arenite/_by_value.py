@@ -352,13 +352,6 @@ def _reduce_method(_: _pickle.Pickler, method: MethodType) -> Any:
     return MethodType, (method.__func__, method.__self__)
 
 
-def reduce_stream(stream: Any) -> Any:
-    for name in ("stdout", "stderr", "stdin"):
-        if stream in (getattr(sys, name), getattr(sys, f"__{name}__")):
-            return getattr, (sys, name)
-    return NotImplemented
-
-
 #: By type. They get the pickler and the object.
 REDUCERS: dict[type, Callable[[_pickle.Pickler, Any], Any]] = {
     CodeType: reduce_code,

@@ -232,6 +232,10 @@ _RECREATED: dict[type, Callable[[Any, Any], Any]] = {
 _BY_IDENTITY = {ModuleType, *_RECREATED}
 
 
+#: Those of this process, which are those of the worker there.
+_STREAMS = ("stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__")
+
+
 class _Pickler(_pickle.Pickler):
     """What picklers of definitions have in common."""
 
@@ -241,8 +245,9 @@ class _Pickler(_pickle.Pickler):
             return reduce(self, obj)
         if isinstance(obj, threading.local):
             return type(obj), ()
-        if hasattr(obj, "fileno") and (reduced := _by_value.reduce_stream(obj)) is not NotImplemented:
-            return reduced
+        name = next((name for name in _STREAMS if obj is getattr(sys, name)), None)
+        if name is not None:
+            return getattr, (sys, name.strip("_"))
         return super().reducer_override(obj)
 
 
@@ -337,6 +342,8 @@ class _Definer(_Pickler):
         self.sources: set[str] = set()
         #: Globals that may change, by the identity of their objects, and those that are pickled.
         self._shared: dict[str, dict[int, Key]] = {}
+        #: Globals that cannot be pickled, and why.
+        self.unsent: dict[Key, Exception] = {}
         self._bound: set[Key] = set()
         self._key: Key | None = None
 
@@ -423,7 +430,12 @@ class _Definer(_Pickler):
                 if part.value is not value and (type(value) is not tuple or part.value != value):
                     part.value, part.version = value, part.version + 1
             else:
-                owner.update(part, value, f"`{definition.object().__qualname__}` has the attribute `{name}`")
+                what = f"`{definition.object().__qualname__}` has the attribute `{name}`"
+                try:
+                    owner.update(part, value, what)
+                except Exception as error:
+                    value = _mirror.Unsent(str(error))
+                    owner.update(part, value, what)
             self.watched.add_part(part)
             self.versions[part.number] = part.version
             parts.append((part.number, part.version, name, value))
@@ -536,6 +548,8 @@ class Definitions:
         done: set[Key] = set()
         # What may not be needed is left out if it cannot be sent.
         optional: set[Key] = set()
+        # What the function itself refers to is an error now if it cannot be sent, and anything else when it is used.
+        needed = set(names)
         pickler.names |= names
         count = 0
         # Objects come last: code that makes them again in the worker may use all that they refer to.
@@ -547,9 +561,12 @@ class Definitions:
                     if not _is_fixed(value):
                         finder = _Finder(pickler.shared_in(home), (home, name), self)
                         objects[home, name] = finder.found
-                        with suppress(Exception):  # It is raised when its turn comes.
+                        try:
                             finder.dump(value)
                             pickler.names |= finder.names | finder.found
+                        except Exception as error:
+                            if (home, name) not in needed:
+                                pickler.unsent[home, name] = error
                         continue
                 done.add((home, name))
                 if not home:
@@ -565,6 +582,8 @@ class Definitions:
                     count += self._bind(pickler, home, name)
                 if is_optional:
                     optional |= pickler.names - before
+                elif (home, name) in names and isinstance(_space(home).get(name), FunctionType):
+                    needed |= pickler.names - before
                 watched.add_global(_space(home), name, self._bindings.get((home, name)))
         for name in pickler.sources:
             known = linecache.cache.get(name)
@@ -585,6 +604,8 @@ class Definitions:
             part = self._bindings[key] = _Part(next(self.numbers))
         user = pickler.users.get(key) or self._users.get(key)
         what = f"the global `{name}`" if user is None else f"`{user}` uses the global `{name}`"
+        if key in pickler.unsent:
+            value = _mirror.Unsent(str(_named(pickler.unsent[key], what)))
         self.update(part, value, what)
         try:
             pickler.bind(key, (part.number, part.version, part.version == 1, home, name, value))

@@ -476,9 +476,7 @@ def test_what_each_worker_has_of_its_own():
     "definition, message",
     [
         ("def f(): return stream.read()", "`f` uses the global `stream`"),
-        ("def f(): return g()\ndef g(): return stream", "`g` uses the global `stream`"),
         ("f = lambda: stream", "`<lambda>` uses the global `stream`"),
-        ("class f:\n    at = stream", "`f` has the attribute `at`"),
         ("def f(): return held\nheld = {'a': [stream]}", "`f` uses the global `held`"),
     ],
 )
@@ -488,6 +486,43 @@ def test_errors_name_the_global(definition, message):
         "error = ex.submit(f).exception()\n"
         f"same((type(error), str(error)), (TypeError, {message!r} \": cannot pickle '_io.TextIOWrapper' object\"))\n"
         "same(do(abs, -1), 1)\n"
+    )
+
+
+def test_what_cannot_be_sent_and_is_not_used():
+    run(
+        """
+        stream, generator = open(os.devnull), (n for n in [])
+
+        class Job:
+            log = stream
+
+            def run(self, items):
+                return list(ex.map(self.step, items))
+
+            def step(self, x):
+                return x + 1
+
+            def fail(self):
+                return self.log.read()
+
+        def helper(x):
+            return next(generator) if x else 1
+
+        def f(x):
+            return helper(x)
+
+        same(Job().run([1, 2]), [2, 3])
+        same(do(f, 0), 1)
+        error = ex.submit(f, 1).exception()
+        expected = "`helper` uses the global `generator`: cannot pickle 'generator' object"
+        same((type(error), str(error)), (TypeError, expected))
+        error = ex.submit(Job().fail).exception()
+        expected = "`Job` has the attribute `log`: cannot pickle '_io.TextIOWrapper' object"
+        same((type(error), str(error)), (TypeError, expected))
+        generator = iter([5])
+        same(do(f, 1), 5)
+        """
     )
 
 
