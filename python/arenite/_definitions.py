@@ -19,7 +19,7 @@ import weakref
 from contextlib import suppress
 from io import BytesIO
 from operator import is_
-from types import FunctionType, ModuleType
+from types import FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from . import _by_value, _mirror, _pickle
@@ -363,6 +363,12 @@ class _Definer(_Pickler):
     def persistent_id(self, obj: Any) -> Any:
         key = self._key and self.shared_in(self._key[0]).get(id(obj))
         return key if key in self._bound and key != self._key else None
+
+    def reducer_override(self, obj: Any) -> Any:
+        if type(obj) is MethodType:
+            # Not by its name: a class that is being made has no attributes yet.
+            return MethodType, (obj.__func__, obj.__self__)
+        return super().reducer_override(obj)
 
     def note_module(self, name: str) -> None:
         super().note_module(name)
