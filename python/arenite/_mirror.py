@@ -51,7 +51,8 @@ class Unsent:
         self._fail()
 
     def __reduce__(self) -> Any:
-        return Unsent, (self._message,)
+        # A task may not return it.
+        return self._fail() if _is_worker else (Unsent, (self._message,))
 
 
 for _name in (

@@ -506,6 +506,9 @@ def test_what_cannot_be_sent_and_is_not_used():
             def fail(self):
                 return self.log.read()
 
+            def give(self):
+                return [self.log]
+
         def helper(x):
             return next(generator) if x else 1
 
@@ -517,9 +520,10 @@ def test_what_cannot_be_sent_and_is_not_used():
         error = ex.submit(f, 1).exception()
         expected = "`helper` uses the global `generator`: cannot pickle 'generator' object"
         same((type(error), str(error)), (TypeError, expected))
-        error = ex.submit(Job().fail).exception()
         expected = "`Job` has the attribute `log`: cannot pickle '_io.TextIOWrapper' object"
-        same((type(error), str(error)), (TypeError, expected))
+        for call in (Job().fail, Job().give):
+            error = ex.submit(call).exception()
+            same((type(error), str(error)), (TypeError, expected))
         generator = iter([5])
         same(do(f, 1), 5)
         """
