@@ -56,8 +56,8 @@ class Unsent:
 
 
 for _name in (
-    "aenter aexit aiter anext await bool call contains delitem enter exit getitem iter len next setitem str bytes float int "
-    "index add radd sub rsub mul rmul truediv floordiv mod pow matmul and or xor lt le gt ge"
+    "aenter aexit aiter anext await bool call contains delitem enter exit getitem iter len next setitem str bytes float "
+    "int index add radd sub rsub mul rmul truediv floordiv mod pow matmul and or xor lt le gt ge"
 ).split():
     setattr(Unsent, f"__{_name}__", Unsent._fail)
 

@@ -466,8 +466,8 @@ class Function:
     def call(
         self, call: Any, kind: int, private: bool, beside: Callable[[Arena | None, bool], Beside] = Beside
     ) -> tuple[bytes, bytes, int, list[Buffer], int]:
-        """Pickles the arguments of a call. Returns what is sent: head, pickle, kind and buffers; and the number of bytes
-        that were copied."""
+        """Pickles the arguments of a call. Returns what is sent: head, pickle, kind and buffers; and the number of
+        bytes that were copied."""
         definitions = self._definitions
         data, buffers, copied, names = definitions.dump(call, private, beside)
         if names <= self.names:
@@ -482,8 +482,8 @@ def pickle_function(
     private: bool,
     beside: Callable[[Arena | None, bool], Beside] = Beside,
 ) -> Function:
-    """Pickles a function for any number of calls. A long pickle is put into the arena once. One that is found by name is
-    pickled once, others each time, since what they hold may have changed."""
+    """Pickles a function for any number of calls. A long pickle is put into the arena once. One that is found by name
+    is pickled once, others each time, since what they hold may have changed."""
     is_plain = type(function) in (FunctionType, BuiltinFunctionType, type)
     if is_plain:
         known = definitions.functions.get(function)
@@ -523,8 +523,8 @@ _MOST_FUNCTIONS = 1024
 
 
 def unpickle_function(head: bytes, kind: int, buffers: list[Any], private: bool, known: dict[bytes, Any]) -> Any:
-    """Returns the function of a call, and takes what belongs to it out of the buffers. `known` has functions that cannot
-    change, and where others are found by name."""
+    """Returns the function of a call, and takes what belongs to it out of the buffers. `known` has functions that
+    cannot change, and where others are found by name."""
     if kind & DEFINITIONS:
         head = _mirror.define(head, buffers, private)
     if kind & NAMED:

@@ -298,7 +298,8 @@ def test_a_stop_iteration_is_a_runtime_error_everywhere(executor):
     assert "StopIteration" in str(error.__cause__) and "in first_even" in str(error.__cause__)
     with arenite.Pool(2) as pool:
         assert outcomes(pool.imap(first_even, NUMBERS)) == [2, 4, STOPPED, 6, STOPPED, 8]
-        assert sorted(map(str, outcomes(pool.imap_unordered(first_even, NUMBERS)))) == ["2", "4", "6", "8", STOPPED, STOPPED]
+        unordered = sorted(map(str, outcomes(pool.imap_unordered(first_even, NUMBERS))))
+        assert unordered == ["2", "4", "6", "8", STOPPED, STOPPED]
         for call in (
             lambda: pool.map(first_even, NUMBERS),
             lambda: pool.map(first_even, NUMBERS, chunksize=4),

@@ -101,8 +101,8 @@ def test_each_task_has_the_globals_of_its_submission():
 @pytest.mark.parametrize(
     "sets", ["global MODEL; MODEL = x", "globals()['MODEL'] = x", "import __main__; __main__.MODEL = x"]
 )
-@pytest.mark.parametrize("workers, options", [(1, ""), (2, ""), (1, "recycle_after=2"), (1, "lanes=2"), (1, "spares=1")])
-def test_globals_that_an_initializer_sets(sets, workers, options):
+@pytest.mark.parametrize("options", ["1", "2", "1, recycle_after=2", "1, lanes=2", "1, spares=1"])
+def test_globals_that_an_initializer_sets(sets, options):
     run(
         f"""
         MODEL = None
@@ -113,7 +113,7 @@ def test_globals_that_an_initializer_sets(sets, workers, options):
         def model(_):
             return MODEL
 
-        with arenite.Executor({workers}, initializer=initialize, initargs=("m",), {options}) as pool:
+        with arenite.Executor({options}, initializer=initialize, initargs=("m",)) as pool:
             same(set(pool.map(model, range(7))), {{"m"}})
             MODEL = "p"
             same(set(pool.map(model, range(7))), {{"p"}})
