@@ -6,7 +6,6 @@ once.
 
 from __future__ import annotations
 
-import builtins
 import dis
 import functools
 import marshal
@@ -353,7 +352,7 @@ def _reduce_method(_: _pickle.Pickler, method: MethodType) -> Any:
 
 
 #: By type. They get the pickler and the object.
-REDUCERS: dict[type, Callable[[_pickle.Pickler, Any], Any]] = {
+_REDUCERS: dict[type, Callable[[_pickle.Pickler, Any], Any]] = {
     CodeType: reduce_code,
     CellType: lambda _, cell: (_mirror.make_cell, ()),
     MethodType: _reduce_method,
@@ -371,6 +370,7 @@ REDUCERS: dict[type, Callable[[_pickle.Pickler, Any], Any]] = {
     weakref.WeakKeyDictionary: lambda _, made: (weakref.WeakKeyDictionary, (dict(made.items()),)),
     weakref.WeakValueDictionary: lambda _, made: (weakref.WeakValueDictionary, (dict(made.items()),)),
 }
+_pickle.reducers.update(_REDUCERS)
 #: Objects that pickle by name, and how their definitions do, by type.
 NAMED: dict[type, Callable[[_pickle.Pickler, Any], Any]] = {type(functools.lru_cache(len)): _reduce_lru_cache}
 
@@ -402,7 +402,3 @@ def reduce_marker(obj: Any) -> Any:
     kind = type(obj).__name__
     name = obj.name if kind == "_FIELD_BASE" else _MARKERS.get(kind)
     return NotImplemented if name is None else (_mirror.find_in, ("dataclasses", name))
-
-
-def is_builtin(name: str) -> bool:
-    return hasattr(builtins, name)

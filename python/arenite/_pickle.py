@@ -151,6 +151,9 @@ class Pickler(pickle.Pickler):
             return self.reduce_function(obj)
         if issubclass(kind, type):
             return self.reduce_class(obj)
+        own = reducers.get(kind)
+        if own is not None:
+            return own(self, obj)
         reduced = self._reduce_object(obj)
         if reduced is NotImplemented:
             reduced = self._reduce_other(kind, obj)
@@ -185,11 +188,9 @@ class Pickler(pickle.Pickler):
 
     def refer(self, function: FunctionType, home: str, names: Names) -> None:
         """A function refers to these names, and its globals are those of a module of the program."""
-        from ._by_value import is_builtin
-
         space = function.__globals__
         for name in names.globals:
-            if name in space or not is_builtin(name):
+            if name in space or not hasattr(builtins, name):
                 self.names.add((home, name))
                 self.users.setdefault((home, name), function.__qualname__)
                 value = space.get(name)
@@ -228,10 +229,11 @@ class Pickler(pickle.Pickler):
 
     def reduce_function(self, function: FunctionType) -> Any:
         module, name = function.__module__, function.__qualname__
+        if module == _mirror.__name__:
+            return NotImplemented  # What makes functions and classes again.
         if is_reachable(function, module, name):
             return self.by_name(function, module, name)
-        from . import _by_value
-
+        _by_value = by_value()
         if _by_value.is_singledispatch(function):
             return self.without_name(function, _by_value.reduce_singledispatch)
         return self.without_name(function, _by_value.reduce_function)
@@ -240,25 +242,20 @@ class Pickler(pickle.Pickler):
         module, name = cls.__module__, cls.__qualname__
         if not cls.__flags__ & _HEAP_TYPE:
             if module == "builtins" and not hasattr(builtins, name):
-                from . import _by_value
-
-                return _by_value.reduce_builtin(cls)
+                return by_value().reduce_builtin(cls)
             return NotImplemented
         if is_reachable(cls, module, name):
             return self.by_name(cls, module, name)
         if cls.__flags__ & _IMMUTABLE_TYPE:
             return NotImplemented
-        from . import _by_value
-
-        return self.without_name(cls, _by_value.reduce_class)
+        return self.without_name(cls, by_value().reduce_class)
 
     def _reduce_other(self, kind: type, obj: Any) -> Any:
         """Reduces an object of a type without a way of this package. Of a type that pickles by name, notes the name."""
         module = kind.__module__
         if module == "dataclasses" or kind.__name__ in _BY_VALUE:
-            from . import _by_value
-
-            reduce = _by_value.REDUCERS.get(kind)
+            _by_value = by_value()
+            reduce = reducers.get(kind)
             if reduce is not None:
                 return reduce(self, obj)
             marker = _by_value.reduce_marker(obj) if module == "dataclasses" else NotImplemented
@@ -281,8 +278,7 @@ class Pickler(pickle.Pickler):
             return name
         if is_reachable(obj, module, name):
             return self.by_name(obj, module, name)
-        from . import _by_value
-
+        _by_value = by_value()
         return self.without_name(obj, _by_value.reduce_named) if type(obj) in _by_value.NAMED else name
 
     def _reduce_object(self, obj: Any) -> Any:
@@ -379,9 +375,22 @@ def _restore_tensor(array: Any) -> Any:
 
 #: Modules that are not in `sys.modules`, by their names.
 unlisted: dict[str, ModuleType] = {}
+#: How objects of some types are pickled by value; empty until `_by_value` is loaded.
+reducers: dict[type, Callable[[Pickler, Any], Any]] = {}
+_by_value_module: Any = None
+
+
+def by_value() -> Any:
+    """The module that pickles by value. Few workers need it."""
+    global _by_value_module
+    if _by_value_module is None:
+        from . import _by_value as _by_value_module
+    return _by_value_module
+
+
 #: Flags of types.
 _IMMUTABLE_TYPE, _HEAP_TYPE = 1 << 8, 1 << 9
-#: The names of the types in `_by_value.REDUCERS`.
+#: The names of the types that `_by_value` reduces.
 _BY_VALUE = frozenset(
     "WeakKeyDictionary WeakSet WeakValueDictionary cached_property cell classmethod code dict_items dict_keys "
     "dict_values mappingproxy memoryview method module property staticmethod".split()
@@ -499,9 +508,7 @@ def pickle_function(
         return made
     kind = 0
     if type(function) is FunctionType:
-        from ._by_value import is_constant
-
-        if is_constant(function):
+        if by_value().is_constant(function):
             kind = KEPT
             if (known := definitions.constant(function)) is not None:
                 return known
