@@ -340,12 +340,76 @@ class _Definer(_Pickler):
         self.versions: dict[int, int] = {}
         self.watched = _Watched()
         self.sources: set[str] = set()
-        #: Globals that may change, by the identity of their objects, and those that are pickled.
-        self._shared: dict[str, dict[int, Key]] = {}
+        #: How many records were pickled.
+        self.count = 0
         #: Globals that cannot be pickled, and why.
         self.unsent: dict[Key, Exception] = {}
+        #: What the function itself refers to: if it cannot be sent, that is an error now, and else when it is used.
+        self._needed: set[Key] = set()
+        #: What may not be needed: left out if it cannot be sent.
+        self._optional: set[Key] = set()
+        self._done: set[Key] = set()
+        #: Globals that may change, with the others of them that they hold.
+        self._objects: dict[Key, set[Key]] = {}
+        #: The same by the identity of their objects, in each module.
+        self._shared: dict[str, dict[int, Key]] = {}
         self._bound: set[Key] = set()
         self._key: Key | None = None
+
+    def define(self, roots: frozenset[Key]) -> None:
+        """Pickles records of these names, and of all that they refer to."""
+        self.names |= roots
+        self._needed |= roots
+        # Objects come last: code that makes them again in the worker may use all that they refer to.
+        while left := sorted(self.names - self._done - self._objects.keys()) or _in_order(self._objects, self._done):
+            for home, name in left:
+                if home and name != "*" and self._is_for_later((home, name)):
+                    continue
+                self._done.add((home, name))
+                if not home:
+                    self.owner.reload(self, name)
+                elif name == "*":
+                    found = {(home, one) for one in _space(home) if not one.startswith("__")}
+                    self._optional |= found - self.names
+                    self.names |= found
+                else:
+                    self._define_global((home, name), roots)
+        for name in self.sources:
+            known = linecache.cache.get(name)
+            # Of a cell in a notebook: no file has it.
+            if known is not None and len(known) == 4 and known[1] is None:
+                self.write((0, 0, False, None, name, list(known[2])))
+
+    def _is_for_later(self, key: Key) -> bool:
+        """Whether a global is an object that was not seen before. Adds what it refers to."""
+        home, name = key
+        value = _space(home).get(name)
+        if key in self._objects or _is_fixed(value):
+            return False
+        finder = _Finder(self.shared_in(home), key, self.owner)
+        self._objects[key] = finder.found
+        try:
+            finder.dump(value)
+            self.names |= finder.names | finder.found
+        except Exception as error:
+            if key not in self._needed:
+                self.unsent[key] = error
+        return True
+
+    def _define_global(self, key: Key, roots: frozenset[Key]) -> None:
+        home, name = key
+        before, owner = self.names.copy(), self.owner
+        if key not in self._optional or owner.is_sendable(key):
+            owner.bind(self, key)
+        if key in self._optional:
+            self._optional |= self.names - before
+        elif key in roots and isinstance(_space(home).get(name), FunctionType):
+            self._needed |= self.names - before
+        self.watched.add_global(_space(home), name, owner.part_of(key))
+
+    def write(self, record: tuple[Any, ...]) -> None:
+        self.dump(record)
+        self.count += 1
 
     def shared_in(self, home: str) -> dict[int, Key]:
         """The globals of a module that may change, by the identity of their objects."""
@@ -357,7 +421,7 @@ class _Definer(_Pickler):
     def bind(self, key: Key, record: tuple[Any, ...]) -> None:
         """Pickles a global. What other globals it holds are those of the worker."""
         self._key = key
-        self.dump(record)
+        self.write(record)
         self._bound.add(key)
 
     def persistent_id(self, obj: Any) -> Any:
@@ -549,77 +613,33 @@ class Definitions:
     def _define(self, names: frozenset[Key]) -> tuple[Any, _Watched, bytes, _pickle.Beside]:
         """Pickles the definitions of these names, and of all that they refer to."""
         file, beside = BytesIO(), _Copies(self)
-        pickler = _Definer(file, beside, self)
-        watched, versions = pickler.watched, pickler.versions
-        done: set[Key] = set()
-        # What may not be needed is left out if it cannot be sent.
-        optional: set[Key] = set()
-        # What the function itself refers to is an error now if it cannot be sent, and anything else when it is used.
-        needed = set(names)
-        pickler.names |= names
-        count = 0
-        # Objects come last: code that makes them again in the worker may use all that they refer to.
-        objects: dict[Key, set[Key]] = {}
-        while left := sorted(pickler.names - done - objects.keys()) or _in_order(objects, done):
-            for home, name in left:
-                if home and name != "*" and (home, name) not in objects:
-                    value = _space(home).get(name)
-                    if not _is_fixed(value):
-                        finder = _Finder(pickler.shared_in(home), (home, name), self)
-                        objects[home, name] = finder.found
-                        try:
-                            finder.dump(value)
-                            pickler.names |= finder.names | finder.found
-                        except Exception as error:
-                            if (home, name) not in needed:
-                                pickler.unsent[home, name] = error
-                        continue
-                done.add((home, name))
-                if not home:
-                    count += self._reload(pickler, name)
-                    continue
-                before = pickler.names.copy()
-                if name == "*":
-                    pickler.names.update((home, one) for one in _space(home) if not one.startswith("__"))
-                    optional |= pickler.names - before
-                    continue
-                is_optional = (home, name) in optional
-                if not is_optional or self._is_sendable(home, name):
-                    count += self._bind(pickler, home, name)
-                if is_optional:
-                    optional |= pickler.names - before
-                elif (home, name) in names and isinstance(_space(home).get(name), FunctionType):
-                    needed |= pickler.names - before
-                watched.add_global(_space(home), name, self._bindings.get((home, name)))
-        for name in pickler.sources:
-            known = linecache.cache.get(name)
-            # Of a cell in a notebook: no file has it.
-            if known is not None and len(known) == 4 and known[1] is None:
-                pickler.dump((0, 0, False, None, name, list(known[2])))
-                count += 1
-        return (versions, count), watched, file.getvalue(), beside
+        definer = _Definer(file, beside, self)
+        definer.define(names)
+        return (definer.versions, definer.count), definer.watched, file.getvalue(), beside
 
-    def _bind(self, pickler: _Definer, home: str, name: str) -> int:
-        """Pickles a binding, unless it never existed. Returns how many records it took."""
-        key = home, name
+    def bind(self, definer: _Definer, key: Key) -> None:
+        """Pickles a binding, unless it never existed."""
+        home, name = key
         part = self._bindings.get(key)
         value = _space(home).get(name, _mirror.REMOVED)
         if part is None:
             if _mirror.is_removed(value):
-                return 0
+                return
             part = self._bindings[key] = _Part(next(self.numbers))
-        user = pickler.users.get(key) or self._users.get(key)
+        user = definer.users.get(key) or self._users.get(key)
         what = f"the global `{name}`" if user is None else f"`{user}` uses the global `{name}`"
-        if key in pickler.unsent:
-            value = _mirror.Unsent(str(_named(pickler.unsent[key], what)))
+        if key in definer.unsent:
+            value = _mirror.Unsent(str(_named(definer.unsent[key], what)))
         self.update(part, value, what)
         try:
-            pickler.bind(key, (part.number, part.version, part.version == 1, home, name, value))
+            definer.bind(key, (part.number, part.version, part.version == 1, home, name, value))
         except Exception as error:
             raise _named(error, what) from error
-        pickler.watched.add_part(part)
-        pickler.versions[part.number] = part.version
-        return 1
+        definer.watched.add_part(part)
+        definer.versions[part.number] = part.version
+
+    def part_of(self, key: Key) -> _Part | None:
+        return self._bindings.get(key)
 
     def update(self, part: _Part, value: Any, what: str) -> None:
         """Starts another version of a part if its value has changed. `what` names it in errors."""
@@ -656,16 +676,16 @@ class Definitions:
             known = self._definitions[key] = _Definition(obj, next(self.numbers), forgotten)
         return known
 
-    def _is_sendable(self, home: str, name: str) -> bool:
+    def is_sendable(self, key: Key) -> bool:
         """Whether a global can be sent."""
         try:
             # Apart from the others, whose pickle an exception would spoil.
-            self._bind(_Definer(BytesIO(), _Copies(self), self), home, name)
+            self.bind(_Definer(BytesIO(), _Copies(self), self), key)
         except Exception:
             return False
         return True
 
-    def _reload(self, pickler: _Definer, name: str) -> int:
+    def reload(self, definer: _Definer, name: str) -> None:
         """Pickles that the program has loaded a module again."""
         part = self._bindings.get(("", name))
         if part is None:
@@ -676,9 +696,8 @@ class Definitions:
             known = _loaded_again[name] = spec, time.monotonic()
         if part.value is not spec:
             part.value, part.version = spec, part.version + 1
-        pickler.dump((part.number, part.version, False, None, name, known[1]))
-        pickler.versions[part.number] = part.version
-        return 1
+        definer.write((part.number, part.version, False, None, name, known[1]))
+        definer.versions[part.number] = part.version
 
 
 def _in_order(objects: dict[Key, set[Key]], done: set[Key]) -> list[Key]:
