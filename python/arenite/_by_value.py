@@ -42,9 +42,13 @@ class Names(NamedTuple):
     others: frozenset[str]
     #: It sets variables of an enclosing function.
     sets_cells: bool
+    #: It may look up any global.
+    is_open: bool
 
 
 _OF_GLOBALS = {"LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
+#: Functions that look up globals by names that are not in the code.
+_OPEN = {"globals", "eval", "exec"}
 _OF_CELLS = {"STORE_DEREF", "DELETE_DEREF"}
 #: By the identity of the code, as long as it exists.
 _names: dict[int, tuple[weakref.ref[CodeType], Names]] = {}
@@ -61,12 +65,15 @@ def names_of(code: CodeType) -> Names:
         elif instruction.opname in _OF_CELLS and instruction.argval in code.co_freevars:
             sets = True
     for constant in code.co_consts:
+        if constant == "__main__":
+            others.add(constant)
         if type(constant) is CodeType:
             inner = names_of(constant)
             found |= inner.globals
             others |= inner.others
             sets |= inner.sets_cells
-    names = Names(frozenset(found), frozenset(others), sets)
+    is_open = bool(found & _OPEN) or "__name__" in found and "modules" in others
+    names = Names(frozenset(found), frozenset(others), sets, is_open)
     key = id(code)
     _names[key] = weakref.ref(code, lambda _: _names.pop(key, None)), names
     return names

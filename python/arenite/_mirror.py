@@ -71,8 +71,17 @@ def module(name: str) -> ModuleType:
     if found is None:
         if not _is_worker:
             raise ModuleNotFoundError(f"the program has no module {name!r} any more", name=name)
-        found = sys.modules[name] = ModuleType(name)
+        found = sys.modules[name] = _new_module(name)
     return found
+
+
+def _new_module(name: str) -> ModuleType:
+    made = ModuleType(name)
+    # The program's count, as far as tasks use them.
+    for default in ("__doc__", "__loader__", "__package__"):
+        delattr(made, default)
+    vars(made)["__builtins__"] = __builtins__
+    return made
 
 
 def import_module(name: str) -> ModuleType:
@@ -94,8 +103,7 @@ def clear_main() -> None:
     global _started_by
     # It has to stay: its code runs.
     _started_by = sys.modules["__main__"]
-    sys.modules["__main__"] = made = ModuleType("__main__")
-    vars(made)["__builtins__"] = __builtins__
+    sys.modules["__main__"] = _new_module("__main__")
 
 
 _started_by: ModuleType | None = None

@@ -196,7 +196,10 @@ class Pickler(pickle.Pickler):
                 value = space.get(name)
                 if isinstance(value, ModuleType):
                     self.refer_module(value, names)
-        if "globals" in names.globals:
+        if space.get("__package__"):
+            # For imports relative to it.
+            self.names.add((home, "__package__"))
+        if names.is_open:
             # It may look up any of them.
             self.names.add((home, "*"))
         if "__main__" in names.others and (main := sys.modules.get("__main__")):

@@ -63,6 +63,44 @@ def test_globals_that_the_program_changes_win(how):
     )
 
 
+@pytest.mark.parametrize(
+    "lookup",
+    [
+        "globals()[name]",
+        "eval(name)",
+        "getattr(sys.modules[__name__], name)",
+        "sys.modules['__main__'].NUMBER",
+        "__import__('__main__').NUMBER",
+    ],
+)
+def test_globals_that_code_looks_up_by_name(lookup):
+    run(
+        f"""
+        NUMBER, stream = 7, open(os.devnull)
+
+        def find(name):
+            return {lookup}
+
+        same(do(find, "NUMBER"), 7)
+        NUMBER = 8
+        same(do(find, "NUMBER"), 8)
+        """
+    )
+
+
+def test_what_a_module_says_of_itself():
+    run(
+        """
+        __doc__ = "What it does"
+
+        def about():
+            return __name__, __doc__, os.path.basename(__file__)
+
+        same(do(about), ("__main__", "What it does", "program.py"))
+        """
+    )
+
+
 def test_equal_values_are_no_change():
     run(
         """
