@@ -74,7 +74,7 @@ pub(crate) const MAX_ERROR_BYTES: usize = 32 << 20;
     note = "without `Typed`, any error that can be displayed may be returned; it arrives as its text"
 )]
 pub trait KernelError: Display + Sized + 'static {
-    /// The encoding of this error, of at most 1 MiB.
+    /// The encoding of this error, of at most 32 MiB.
     fn to_bytes(&self) -> Vec<u8>;
 
     /// The error that [`to_bytes`](Self::to_bytes) encoded; `None` if these bytes do not encode one.
