@@ -30,9 +30,15 @@ def call(fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 def map_calls(fn: Callable[..., T], iterables: tuple[Iterable[Any], ...]) -> Iterator[T]:
     """Calls the function with the items, when its results are asked for."""
-    # As a generator: a StopIteration of the function is no end.
-    for args in zip(*iterables):
-        yield fn(*args)
+
+    def call(*args: Any) -> T:
+        try:
+            return fn(*args)
+        except StopIteration as error:
+            # It would be taken for the end of the items.
+            raise stopped(error) from error
+
+    return map(call, *iterables)
 
 
 def _unwrap(value: Any) -> Any:

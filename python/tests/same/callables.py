@@ -8,7 +8,6 @@ import enum
 import functools
 import operator
 import random
-import sys
 import threading
 import typing
 import weakref
@@ -595,7 +594,7 @@ def names():
     for name in RECYCLED:
         yield f"recycled: {name}", ["fork", "spawn"]
     for way in ON_POOL:
-        for name, (_, keeps) in BY_NAME.items():
+        for name in BY_NAME:
             if name not in NOT_ON_POOL:
                 yield f"pool, {way}: {name}", ["fork", "spawn"]
 
