@@ -36,30 +36,31 @@ def is_removed(value: Any) -> bool:
 _is_worker = _arenite.is_worker()
 
 
-class Unsent:
+def _fail(unsent: Any, *_: Any, **__: Any) -> Any:
+    raise TypeError(unsent._message)
+
+
+_USES = (
+    "aenter aexit aiter anext await bool call contains delitem enter exit getitem iter len next setitem str bytes float "
+    "int index add radd sub rsub mul rmul truediv floordiv mod pow matmul and or xor lt le gt ge"
+).split()
+_Refusing: Any = type("_Refusing", (), {f"__{name}__": _fail for name in _USES})
+
+
+class Unsent(_Refusing):  # type: ignore[misc]
     """In the place of a global or an attribute that cannot be sent: raises the error wherever it is used."""
 
     def __init__(self, message: str) -> None:
         self._message = message
 
-    def _fail(self, *_: Any, **__: Any) -> Any:
-        raise TypeError(self._message)
-
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        self._fail()
+        return _fail(self)
 
     def __reduce__(self) -> Any:
         # A task may not return it.
-        return self._fail() if _is_worker else (Unsent, (self._message,))
-
-
-for _name in (
-    "aenter aexit aiter anext await bool call contains delitem enter exit getitem iter len next setitem str bytes float "
-    "int index add radd sub rsub mul rmul truediv floordiv mod pow matmul and or xor lt le gt ge"
-).split():
-    setattr(Unsent, f"__{_name}__", Unsent._fail)
+        return _fail(self) if _is_worker else (Unsent, (self._message,))
 
 
 # ---- modules
