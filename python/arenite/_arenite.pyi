@@ -26,6 +26,7 @@ __all__ = [
     "next_events",
     "report",
     "run_worker",
+    "worker_identity",
 ]
 
 __version__: str
@@ -45,6 +46,7 @@ def map_file(fd: int) -> Buffer: ...
 def next_events(timeout: float) -> tuple[list[int], list[tuple[int, str, int, str]]]: ...
 def report(token: int) -> None: ...
 def run_worker(identity: bytes) -> None: ...
+def worker_identity() -> tuple[int, int, str] | None: ...
 @final
 class Buffer:
     @property
@@ -93,7 +95,14 @@ class Task:
 
 @final
 class Actor:
-    def call(self, method: bytes, arguments: bytes, kind: int, buffers: list[Buffer] | None = None) -> Task: ...
+    def call(
+        self,
+        method: bytes,
+        arguments: bytes,
+        kind: int,
+        buffers: list[Buffer] | None = None,
+        deadline: float | None = None,
+    ) -> Task: ...
     def stop(self) -> None: ...
 
 @final

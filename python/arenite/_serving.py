@@ -16,6 +16,7 @@ import json
 import os
 import queue
 import selectors
+import signal
 import socket
 import threading
 import time
@@ -40,6 +41,14 @@ _PROTOCOL = 1
 _MOST_FAILURES = 16
 #: The longest deadline in seconds.
 _LONGEST = 1e9
+
+
+class _Terminated(BaseException):
+    """SIGTERM while `wait` waits."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
 
 
 class _Kernel:
@@ -153,11 +162,24 @@ class Serving:
             self._thread.join()
 
     def wait(self) -> None:
-        """Wait until the service is closed. Ctrl-C closes it."""
+        """Wait until the service is closed. Ctrl-C closes it, and so does SIGTERM, which then ends the program unless that
+        handles the signal."""
+        is_main = threading.current_thread() is threading.main_thread()
+        handles = is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        if handles:
+            signal.signal(signal.SIGTERM, _terminate)
         try:
             self._thread.join()
         except KeyboardInterrupt:
             self.close()
+        except _Terminated:
+            self.close()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            handles = False
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            if handles:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def __enter__(self) -> Serving:
         return self

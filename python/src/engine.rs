@@ -339,6 +339,8 @@ impl Engine {
             .on_worker_start_with(start_worker, (setup,))
             .start_in_background()
             .retain_escaped(collect)
+            // Exit handlers and threads of tasks have this long.
+            .grace(Duration::from_secs(10))
             .on_log(move |line| push_line(output, line));
         builder = builder.sandbox(match sandbox {
             None => Sandbox::Off,

@@ -54,6 +54,7 @@ impl<'a> Head<'a> {
 
 /// Runs in each worker before its first task. An error is the reason why the worker cannot start.
 pub fn start_worker(setup: &Bytes) -> Result<(), String> {
+    raw::at_worker_end(end_worker);
     keep_thread_state();
     let failed = Python::attach(|py| {
         let start = py.import("arenite._worker")?.getattr("start")?;
@@ -66,6 +67,18 @@ pub fn start_worker(setup: &Bytes) -> Result<(), String> {
         Ok(Some(why)) => Err(why),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// Runs when this worker has run its last task: calls `arenite._worker.end`.
+fn end_worker() {
+    Python::attach(|py| {
+        let end = py
+            .import("arenite._worker")
+            .and_then(|worker| worker.call_method0("end"));
+        if let Err(error) = end {
+            error.print(py);
+        }
+    });
 }
 
 /// Runs one task: calls `arenite._worker.run`.
@@ -185,6 +198,12 @@ fn keep_thread_state() {
             ffi::PyGILState_Ensure();
             ffi::PyEval_SaveThread();
         }
+        // What a thread that Python starts does for `threading.settrace`. A failure costs a trace.
+        let _ = Python::attach(|py| {
+            py.import("arenite._worker")?
+                .call_method0("enter_thread")
+                .map(drop)
+        });
     }
 }
 
@@ -199,6 +218,18 @@ pub fn run_worker(py: Python<'_>, identity: Vec<u8>) {
 #[pyfunction]
 pub fn is_cancelled() -> bool {
     arenite::cancelled()
+}
+
+/// The number of this worker, the number of processes that it had before, and the label of its executor; `None` in the
+/// program.
+#[pyfunction]
+pub fn worker_identity() -> Option<(u32, u32, &'static str)> {
+    let identity = raw::identity()?;
+    Some((
+        identity.number,
+        identity.generation,
+        identity.label.as_str(),
+    ))
 }
 
 /// The arena as a running task sees it.

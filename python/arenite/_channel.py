@@ -1,0 +1,79 @@
+"""Sockets over which workers send to the program what does not belong to one task: what they print, and records of
+`logging`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from functools import partial
+
+from . import _native
+
+_KEY_BYTES = 32
+#: Seconds that the end of an executor waits for what workers that have ended have sent.
+_LAST = 5.0
+
+Address = tuple[str, bytes]
+
+
+class Receiver:
+    """Listens for the workers of an executor, and has a thread for each."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # Without a name in a folder: gone with this process.
+        self._listener.bind(f"\0arenite-{os.getpid()}-{os.urandom(8).hex()}")
+        self._listener.listen(128)
+        self.address: Address = (self._listener.getsockname()[1:].decode(), os.urandom(_KEY_BYTES))
+        self._threads: list[_native.Thread] = []
+        self._accepting = _native.Thread(self._accept, name)
+
+    def stop(self) -> None:
+        """No worker can connect any more. Those that are connected go on."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Waits for what workers that have ended have sent."""
+        self.stop()
+        for thread in (self._accepting, *self._threads):
+            if not thread.is_current():
+                _native.wait(thread, _LAST)
+
+    def receive(self, connection: socket.socket) -> None:
+        """Takes what a worker sends, until it ends."""
+        raise NotImplementedError
+
+    def _accept(self) -> None:
+        with self._listener:
+            while True:
+                try:
+                    connection, _ = self._listener.accept()
+                except OSError:
+                    return
+                thread = _native.Thread(partial(self._serve, connection), self._name)
+                self._threads = [*(other for other in self._threads if other.is_alive()), thread]
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection:
+            try:
+                # One that does not know the key is of another program.
+                if connection.recv(_KEY_BYTES, socket.MSG_WAITALL) == self.address[1]:
+                    self.receive(connection)
+            except OSError:
+                pass  # It has ended.
+
+
+def connect(address: Address) -> socket.socket:
+    """In a worker: connects to the receiver."""
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        made.connect("\0" + address[0])
+        made.sendall(address[1])
+    except BaseException:
+        made.close()
+        raise
+    return made
+
