@@ -16,6 +16,9 @@ _LAST = 5.0
 
 Address = tuple[str, bytes]
 
+#: Those that may still receive something: also of executors that were dropped, whose tasks go on.
+_open: set[Receiver] = set()
+
 
 class Receiver:
     """Listens for the workers of an executor, and has a thread for each."""
@@ -28,6 +31,8 @@ class Receiver:
         self._listener.listen(128)
         self.address: Address = (self._listener.getsockname()[1:].decode(), os.urandom(_KEY_BYTES))
         self._threads: list[_native.Thread] = []
+        self._is_stopped = False
+        _open.add(self)
         self._accepting = _native.Thread(self._accept, name)
 
     def stop(self) -> None:
@@ -41,6 +46,7 @@ class Receiver:
         for thread in (self._accepting, *self._threads):
             if not thread.is_current():
                 _native.wait(thread, _LAST)
+        _open.discard(self)
 
     def receive(self, connection: socket.socket) -> None:
         """Takes what a worker sends, until it ends."""
@@ -52,9 +58,15 @@ class Receiver:
                 try:
                     connection, _ = self._listener.accept()
                 except OSError:
-                    return
+                    break
                 thread = _native.Thread(partial(self._serve, connection), self._name)
                 self._threads = [*(other for other in self._threads if other.is_alive()), thread]
+        self._is_stopped = True
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._is_stopped and all(thread.is_current() or not thread.is_alive() for thread in self._threads):
+            _open.discard(self)
 
     def _serve(self, connection: socket.socket) -> None:
         with connection:
@@ -64,6 +76,13 @@ class Receiver:
                     self.receive(connection)
             except OSError:
                 pass  # It has ended.
+        self._forget()
+
+
+def close_all() -> None:
+    """Waits for what workers have sent that have all ended: the interpreter ends."""
+    for receiver in list(_open):
+        receiver.close()
 
 
 def connect(address: Address) -> socket.socket:

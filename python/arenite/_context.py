@@ -21,6 +21,8 @@ else:
 
 #: A bit of the kind of a call, beside those of `_pickle`: see above.
 PRECEDED = 64
+#: A bit of the kind of a call that has a deadline, whose clock starts when all that the call needs is loaded.
+TIMED = 32
 _LENGTH = 4
 
 

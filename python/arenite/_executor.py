@@ -56,6 +56,7 @@ class Settings:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self._settings = settings
+        self._is_timed = settings.get("deadline") is not None
         #: The classes of exceptions after which a task runs again, if not after all or none.
         self._retried: tuple[type[BaseException], ...] = ()
         if not isinstance(retried := settings.get("retry_errors", False), bool):
@@ -384,6 +385,8 @@ class Executor(BaseExecutor):
             head = function.head
             if prefix := self._sent.prefix():
                 head, kind = prefix + head, kind | _context.PRECEDED
+            if configured._is_timed:
+                kind |= _context.TIMED
             is_pickled = True
             task = engine.submit(head, plain, kind, buffers or None, options)
         except Exception as error:
@@ -443,7 +446,8 @@ class Executor(BaseExecutor):
         from ._map import Results
 
         named = configured._named(name or _name(fn))
-        results = Results(self, fn, iterables, named, timeout, chunksize, buffersize, progress)
+        more = _context.TIMED if configured._is_timed else 0
+        results = Results(self, fn, iterables, named, timeout, chunksize, buffersize, progress, more)
         self._maps.add(results)
         return results if chunksize == 1 else results.flat()
 
@@ -466,7 +470,8 @@ class Executor(BaseExecutor):
         ...     type(hung.exception()).__name__
         'DeadlineExceeded'
 
-        :param deadline: Seconds that each attempt may run. Then its worker is killed and replaced.
+        :param deadline: Seconds that each attempt may run, from when all that it refers to is imported. Then its worker is
+            killed and replaced.
         :param retries: How often a task runs again after the death of its worker or its deadline.
         :param retry_errors: Whether it also runs again after an exception: True, or a tuple of classes of exceptions.
         :param backoff: Seconds of the first and of the longest pause between attempts. They double in between.
@@ -796,6 +801,10 @@ def _at_exit() -> None:
         for executor in list(_executors):
             executor._shutdown(True, interrupted, 0.0 if interrupted else None)
         _arenite.join_all()
+        if "arenite._channel" in sys.modules:
+            from . import _channel
+
+            _channel.close_all()
     finally:
         _dispatch.stop()
 

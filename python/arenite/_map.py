@@ -54,6 +54,7 @@ class Results(Generic[T]):
         chunksize: int,
         buffersize: int | None,
         progress: Any,
+        more: int = 0,
     ) -> None:
         self._executor = executor
         self._engine = executor._engine
@@ -101,6 +102,7 @@ class Results(Generic[T]):
             self._window = _FIRST_WINDOW * executor._slots
         self._kind = _pickle.POSITIONAL
         self._items: Iterator[Any] | None = self._tasks(iterables)
+        self._kind |= more
         self._bar = _bar(progress, total if self._is_sized else None)
         try:
             self._fill()

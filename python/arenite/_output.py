@@ -65,8 +65,8 @@ class Receiver(_channel.Receiver):
                 for key, _ in selector.select():
                     pipe = key.fd
                     chunk = os.read(pipe, _CHUNK)
-                    # Searched once, however long the line is.
-                    end = chunk.rfind(b"\n") + 1
+                    # Searched once, however long the line is. A progress bar ends in the other way.
+                    end = max(chunk.rfind(b"\n"), chunk.rfind(b"\r") if key.data == "stderr" else -1) + 1
                     if end or not chunk:
                         whole = bytes(left[pipe] + chunk[:end])
                         left[pipe] = bytearray(chunk[end:])

@@ -133,6 +133,8 @@ class Serving:
         #: Calls that have ended in the executor.
         self._ended: collections.deque[_Call] = collections.deque()
         self._is_stopping = False
+        #: Set when the thread has nothing left to do.
+        self._over = threading.Event()
         #: Descriptors for a thread of its own to close: with those of clients that may take as long as they like.
         self._closing: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._wake_lock = threading.Lock()
@@ -159,6 +161,7 @@ class Serving:
         self._is_stopping = True
         self._wake()
         if threading.current_thread() is not self._thread:
+            self._over.wait()
             self._thread.join()
 
     def wait(self) -> None:
@@ -169,7 +172,8 @@ class Serving:
         if handles:
             signal.signal(signal.SIGTERM, _terminate)
         try:
-            self._thread.join()
+            # Not `join`: where a signal ends that, Python takes the thread for ended.
+            self._over.wait()
         except KeyboardInterrupt:
             self.close()
         except _Terminated:
@@ -216,6 +220,7 @@ class Serving:
                 os.close(self._wake_file)
                 self._wake_file = -1
             closer.join(1)
+            self._over.set()
 
     def _close_files(self) -> None:
         while (file := self._closing.get()) is not None:
@@ -533,6 +538,8 @@ class Serving:
             return
         self._wake_lock = threading.Lock()
         self._is_stopping = True
+        self._over = threading.Event()
+        self._over.set()
         self._wake_file, wake_file = -1, self._wake_file
         self._selector.close()
         self._listener.close()

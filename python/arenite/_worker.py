@@ -170,6 +170,8 @@ def run(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple
         else:
             call, positional, named = _load_call(function, arguments, kind, buffers)
             del arguments, buffers
+            if kind & _context.TIMED:
+                _arenite.begin_timed()
             value = call(*positional, **named)
             del call, positional, named
         _imports.note()
@@ -233,6 +235,8 @@ def _run_many(function: bytes, arguments: Any, kind: int, buffers: list[Any]) ->
     call = _pickle.unpickle_function(function, kind, buffers, _private, _functions)
     items = iter(_pickle.load(arguments, buffers, _private))
     _context.renew()
+    if kind & _context.TIMED:
+        _arenite.begin_timed()
     values: list[Any] = []
     is_whole = True
     while True:

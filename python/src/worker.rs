@@ -232,6 +232,12 @@ pub fn worker_identity() -> Option<(u32, u32, &'static str)> {
     ))
 }
 
+/// Starts the clock of the running task's deadline: all that its function needs is loaded.
+#[pyfunction]
+pub fn begin_timed() {
+    raw::begin_timed();
+}
+
 /// The arena as a running task sees it.
 #[pyclass(frozen, module = "arenite._arenite")]
 pub struct TaskArena;

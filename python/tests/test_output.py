@@ -15,7 +15,8 @@ PROGRAM = """
     from concurrent.futures import ProcessPoolExecutor
 
     def numbers(n):
-                print(json.dumps({"id": n, "values": list(range(3000))}))
+        import json
+        print(json.dumps({"id": n, "values": list(range(3000))}))
 
     def chatty(n):
         for i in range(30_000):
@@ -185,3 +186,25 @@ def test_labelled_output_says_how_much_it_left_out():
     # Each line has 111 bytes.
     assert sum(int(found[2]) for found in dropped) == 111 * (40_000 - len(passed))
 
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_output_of_an_executor_that_the_program_does_not_wait_for(keeps):
+    source = """
+        import sys, time
+        import arenite
+
+        def work(n):
+            time.sleep(0.2)
+            print("line", n)
+
+        ex = arenite.Executor(2, output="plain")
+        for n in range(4):
+            ex.submit(work, n)
+        if sys.argv[1] == "keeps":
+            ex.shutdown(wait=False)
+        else:
+            del ex
+    """
+    end = harness.script(source, "keeps" if keeps else "drops")
+    assert sorted(end.ok().out.splitlines()) == [f"line {n}" for n in range(4)]

@@ -73,7 +73,7 @@ with arenite.Executor(max_workers=2, memory_limit="1GiB", preload=["numpy"]) as 
     assert_type(ex.empty(3, np.uint8), NDArray[np.uint8])
     assert_type(ex.full(3, 1, np.dtype(np.int16)), NDArray[np.int16])
     assert_type(ex.array([1, 2], dtype="u1"), NDArray[Any])
-    assert_type(arenite.mut(out[0]), NDArray[np.float64])
+    assert_type(arenite.mut(out), NDArray[np.float64])
     ex.submit(fill, arenite.mut(photo), 0.5)  # error: arg-type
     ex.options(retries=2, retry_errors=(ConnectionError, TimeoutError))
     ex.options(retry_errors="ConnectionError")  # error: arg-type

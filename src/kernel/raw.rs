@@ -55,7 +55,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::{fmt, io};
 
-pub use crate::worker::{WorkerIdentity, at_worker_end, identity};
+pub use crate::worker::{WorkerIdentity, at_worker_end, begin_timed, identity};
 
 use super::failure::BadArgument;
 use super::param::{

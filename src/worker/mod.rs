@@ -28,7 +28,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub use lane::cancelled;
+pub use lane::{begin_timed, cancelled};
 pub(crate) use rng::{InlineJobGuard, enter_inline_job, for_each_element, inline_job_seeds};
 pub use rng::{JobRng, rng};
 pub use scratch::{Scratch, scratch, scratch_for};
