@@ -343,30 +343,14 @@ class Executor(BaseExecutor):
         kwargs: dict[str, Any],
         name: str | None = None,
         beside: Callable[..., _pickle.Beside] = _pickle.Beside,
+        waits: bool = True,
     ) -> Future[T]:
         """Submits a call. For a function that is pickled already, `name` is its name in statistics. `beside` takes the
-        arrays of the arguments."""
+        arrays of the arguments. `waits`: until the arena has room for these."""
         if self._is_closed:
             self._raise_closed()
         if self._inline:
             return _inline.call(fn, args, kwargs)  # type: ignore[arg-type]
-        while True:
-            sent = self._send(configured, fn, args, kwargs, name, beside)
-            if not isinstance(sent, ArenaFull):
-                return sent
-            if not _room.wait(self, sent):
-                return failed(_room.advise(sent))
-
-    def _send(
-        self,
-        configured: Settings,
-        fn: Callable[..., T] | _pickle.Function,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        name: str | None,
-        beside: Callable[..., _pickle.Beside],
-    ) -> Future[T] | ArenaFull:
-        """Submits a call, unless the arena has no room."""
         engine, private = self._engine, self._private
         is_pickled = False
         try:
@@ -394,11 +378,19 @@ class Executor(BaseExecutor):
                 self._raise_closed()
             if engine.is_foreign or is_pickled and isinstance(error, ValueError):
                 raise  # What is lent to it is not free.
-            if isinstance(error, ArenaFull):
-                # Its frames hold what was copied before there was no more room.
-                return error.with_traceback(None)
-            return failed(error)
-        return Future(task, self._private_results, self._cancel_running, self._load)
+            if not isinstance(error, ArenaFull) or not waits:
+                return failed(error)
+            full = error
+        else:
+            return Future(task, self._private_results, self._cancel_running, self._load)
+        function = buffers = others = None  # type: ignore[assignment]
+        # Its frames hold what was copied before there was no more room.
+        while _room.wait(self, full.with_traceback(None)):
+            future: Future[T] = self._submit(configured, fn, args, kwargs, name, beside, waits=False)
+            if not isinstance(future._exception, ArenaFull):
+                return future
+            full = future._exception
+        return failed(_room.advise(full))
 
     def map(  # type: ignore[override]
         self,

@@ -38,7 +38,7 @@ def original(name: str) -> Any:
 
 def wait(what: Waitable, timeout: float | None) -> bool:
     """Waits until it has ended, at most `timeout` seconds. Returns whether it has."""
-    if not _is_replaced:
+    if not is_replaced:
         return what.wait(timeout)
     until = None if timeout is None else time.monotonic() + timeout
     pause = _PAUSE
@@ -51,20 +51,20 @@ def wait(what: Waitable, timeout: float | None) -> bool:
 
 
 #: Whether a library has replaced threads. Known when the dispatcher starts.
-_is_replaced = False
+is_replaced = False
 
 
 class Thread:
     """A daemon thread of the operating system."""
 
     def __init__(self, target: Callable[[], None], name: str) -> None:
-        global _is_replaced
+        global is_replaced
         self._target = target
         self._is_alive = True
         self._thread: threading.Thread | None = None
         self._ident = 0
         start = original("start_new_thread")
-        _is_replaced = start is not None
+        is_replaced = start is not None
         if start is not None:
             self._get_ident = original("get_ident")
             start(self._run, ())
@@ -99,7 +99,7 @@ class Mark:
 
     def __init__(self) -> None:
         self._is_set = False
-        self._event = None if _is_replaced else threading.Event()
+        self._event = None if is_replaced else threading.Event()
 
     def set(self) -> None:
         self._is_set = True

@@ -49,7 +49,9 @@ impl Options {
             job = job.limit(&limit.limiter);
         }
         if let Some(seconds) = deadline {
-            job = job.deadline(duration("deadline", seconds)?).loading(LOADING);
+            job = job
+                .deadline(duration("deadline", seconds)?)
+                .loading(LOADING);
         }
         if let Some((first, longest)) = backoff {
             let first = duration("backoff", first)?;

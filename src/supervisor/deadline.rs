@@ -3,6 +3,11 @@
 //! The clock of a job runs while it is the oldest open job of its lane: then its worker runs it, or is about to. When
 //! it goes off, the lane is drained first, so a job that has ended in time or later keeps its value. Then the jobs
 //! behind it are taken back, and the worker is killed. The answer comes with the exit.
+//!
+//! A job whose options have `loading` is timed from when its kernel calls `begin_timed`. The worker records that moment and
+//! the number of the job beside the stamps of its slot. When the clock goes off, the moment is read there, and the clock is
+//! set anew if less than the limit has passed since, or if nothing was recorded for this job so far. What a worker records
+//! cannot postpone the end beyond `loading` and the limit.
 
 use std::time::{Duration, Instant};
 
@@ -146,7 +151,9 @@ impl EngineState {
         let limit = options.and_then(|options| options.deadline);
         let limit = limit.unwrap_or_default();
         let loading = options.and_then(|options| options.loading);
-        if let Some(at) = loading.and_then(|most| self.due_after_loading(index, alarm, limit, most, now)) {
+        if let Some(at) =
+            loading.and_then(|most| self.due_after_loading(index, alarm, limit, most, now))
+        {
             self.lanes[index].set_alarm(Some(Alarm { at, ..alarm }));
             self.monitor.call_before(at);
             return;

@@ -84,9 +84,7 @@ impl Supervisor {
             });
             Welcome {
                 worker: index as u32,
-                generation: state.workers[index]
-                    .generation()
-                    .wrapping_sub(FIRST_COUNT),
+                generation: state.workers[index].generation().wrapping_sub(FIRST_COUNT),
                 region: state.lanes[index].region(),
                 lanes: lanes.collect(),
                 guard: self.settings.guard,
