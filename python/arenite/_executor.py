@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 from weakref import WeakSet, finalize
 
 from . import _arenite, _context, _dispatch, _inline, _native, _pickle, _retry, _room, _start
-from ._errors import ArenaFull
+from ._errors import MANY_PROCESSES, ArenaFull
 from ._future import Future, failed
 from ._sizes import count, parse
 
@@ -309,9 +310,11 @@ class Executor(BaseExecutor):
                 seed=seed,
                 start_timeout=start_timeout,
             )
-        except BaseException:
+        except BaseException as error:
             for closer in self._closers:
                 closer()
+            if "can't start new thread" in str(error) or getattr(error, "errno", None) == errno.EAGAIN:
+                raise OSError(errno.EAGAIN, MANY_PROCESSES) from error
             raise
         self._capacity = self._engine.capacity
         _executors.add(self)

@@ -75,11 +75,20 @@ def _text_of(signature: inspect.Signature | None) -> str:
 
 
 class _Call:
-    def __init__(self, client: _Client, id: int, kernel: _Kernel, args: list[Any], deadline: float | None) -> None:
+    def __init__(
+        self,
+        client: _Client,
+        id: int,
+        kernel: _Kernel,
+        args: list[Any],
+        kwargs: dict[str, Any],
+        deadline: float | None,
+    ) -> None:
         self.client = client
         self.id = id
         self.kernel = kernel
         self.args = args
+        self.kwargs = kwargs
         self.deadline = deadline
         #: Once the executor has it.
         self.future: Future[Any] | None = None
@@ -316,6 +325,11 @@ class Serving:
         refuse = functools.partial(self._answer_error, client, id)
         if not isinstance(name, str) or not isinstance(args, list):
             return refuse("bad_request", "a call has the name of a kernel and a list of arguments")
+        names = request.get("names", [])
+        if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
+            return refuse("bad_request", "the names of arguments are a list of text")
+        if len(set(names)) < len(names) or len(names) > len(args):
+            return refuse("bad_request", "the names of arguments are those of the last ones, each once")
         if deadline is not None and type(deadline) not in (int, float):
             return refuse("bad_request", "a deadline is a number of seconds")
         if len(files) > MAX_FILES:
@@ -334,8 +348,10 @@ class Serving:
             args = decode(args, left, bytes)
             if next(left, None) is not None:
                 raise ValueError("there are more files than values that need one")
+            first = len(args) - len(names)
+            args, kwargs = args[:first], dict(zip(names, args[first:], strict=True))
             if kernel.signature is not None:
-                kernel.signature.bind(*args)
+                kernel.signature.bind(*args, **kwargs)
         except (ValueError, TypeError, RecursionError) as error:
             return refuse("bad_argument", f"{name}{kernel.text}: {error}")
         except (OSError, MemoryError) as error:
@@ -343,7 +359,7 @@ class Serving:
         # They are memory files, whose end takes no time.
         close(files)
         files.clear()
-        call = client.calls[id] = _Call(client, id, kernel, args, deadline)
+        call = client.calls[id] = _Call(client, id, kernel, args, kwargs, deadline)
         client.queued.append(call)
         if len(client.queued) == 1:
             self._turns.append(client)
@@ -376,10 +392,10 @@ class Serving:
 
     def _start(self, call: _Call) -> None:
         executor = self._executor
-        args, call.args = tuple(call.args), []
+        args, kwargs, call.args, call.kwargs = tuple(call.args), call.kwargs, [], {}
         try:
             options = executor._plain if call.deadline is None else executor.options(deadline=call.deadline)
-            future = executor._submit(options, call.kernel.function, args, {}, self._label(call.kernel))
+            future = executor._submit(options, call.kernel.function, args, kwargs, self._label(call.kernel))
         except Exception as error:
             # It was shut down.
             future = failed(StartFailed(str(error)))
@@ -471,6 +487,7 @@ class Serving:
             "pid": os.getpid(),
             "started": self._started,
             "max_calls": self._max_calls,
+            "names": True,
             "kernels": [{"name": kernel.name, "signature": kernel.text} for kernel in self._kernels.values()],
         }
 

@@ -9,6 +9,7 @@ import harness
 import pytest
 
 import arenite
+import arenite._channel
 
 
 def fail_often(path, kind, times):
@@ -231,3 +232,40 @@ def test_a_service_removes_its_socket_at_sigterm(tmp_path):
     end = script.finish()
     assert (end.code, end.left, end.err) == (-signal.SIGTERM, [], "")
     assert not path.exists()
+
+
+def describe(image, *, name="none", options=None):
+    return {"name": name, "shape": list(image.shape), "options": options, "image": image}
+
+
+def test_a_service_takes_names_and_dictionaries(executor, tmp_path):
+    numpy = pytest.importorskip("numpy")
+    with executor.serve(str(tmp_path / "s.sock"), {"describe": describe, "len": len}) as serving:
+        with arenite.service.connect(serving.name) as service, harness.waiting("answers"):
+            image = numpy.arange(6).reshape(2, 3)
+            answer = service.call("describe", image, name="photo", options={"a": [1, {"b": None}], "c": 2.5})
+            assert answer.pop("image").tolist() == image.tolist()
+            assert answer == {"name": "photo", "shape": [2, 3], "options": {"a": [1, {"b": None}], "c": 2.5}}
+            assert service.submit("describe", image=image).result()["name"] == "none"
+            assert service.call("len", {"kind": "array", "dict": 1}) == 2
+            for wrong in ({"size": 3}, {"image": image}):
+                with pytest.raises(arenite.service.ServiceError) as refused:
+                    service.call("describe", image, **wrong)
+                assert refused.value.code == "bad_argument"
+            with pytest.raises(TypeError, match="keys of text"):
+                service.call("len", {1: 2})
+
+
+def test_a_limit_on_processes_names_itself(monkeypatch):
+    """Of a user that is not root: `ulimit -u`."""
+
+    def refuse(*_, **__):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(arenite._channel._native.Thread, "__init__", refuse)
+    with pytest.raises(OSError, match="ulimit -u"):
+        arenite.Executor(1, output="plain")
+    monkeypatch.undo()
+    failure = {"kind": "start", "text": "posix_spawn of python failed: Resource temporarily unavailable (EAGAIN)"}
+    failure |= {"label": None, "worker": None, "attempts": 1, "last_words": [], "deaths": []}
+    assert "ulimit -u" in str(arenite._errors.from_failure(failure))
