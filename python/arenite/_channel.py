@@ -32,8 +32,12 @@ class Receiver:
         self.address: Address = (self._listener.getsockname()[1:].decode(), os.urandom(_KEY_BYTES))
         self._threads: list[_native.Thread] = []
         self._is_stopped = False
+        try:
+            self._accepting = _native.Thread(self._accept, name)
+        except BaseException:
+            self._listener.close()
+            raise
         _open.add(self)
-        self._accepting = _native.Thread(self._accept, name)
 
     def stop(self) -> None:
         """No worker can connect any more. Those that are connected go on."""

@@ -4,14 +4,13 @@ A worker writes into pipes of its own, in the place of those of the engine, whic
 program reads them and writes to `sys.stdout` and `sys.stderr`. It never drops anything: if it is slower than the worker,
 the pipe is full, and the worker waits.
 
-Of the error output, only that of Python takes this way. What native code writes, and the traceback of a crash, goes to
-the engine, which takes the cause of a death from it.
+`_print` is the worker's side. Of the error output, only that of Python takes this way. What native code writes, and the
+traceback of a crash, goes to the engine, which takes the cause of a death from it.
 """
 
 from __future__ import annotations
 
 import collections
-import contextlib
 import os
 import selectors
 import socket
@@ -21,7 +20,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from . import _arenite, _channel
+from . import _channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,9 +31,6 @@ _CHUNK = 64 << 10
 _WORDS, _LONGEST = 16, 600
 #: Seconds that the last words of a worker may take to arrive after its death.
 _LAST = 0.5
-
-
-# ---- in the program
 
 
 class Receiver(_channel.Receiver):
@@ -119,30 +115,3 @@ class Load:
         """Adds what the worker printed to what its engine knows of that."""
         printed = self._receiver.words(failure["worker"])
         failure["last_words"] = [*printed, *failure["last_words"]][-_WORDS:] if printed else failure["last_words"]
-
-
-# ---- in a worker
-
-
-def redirect(address: _channel.Address) -> None:
-    """Has this process print into pipes of its own."""
-    identity = _arenite.worker_identity()
-    if identity is None:
-        return
-    with contextlib.ExitStack() as stack:
-        (out_end, out), (error_end, error) = os.pipe(), os.pipe()
-        for end in (out_end, error_end, out):
-            stack.callback(os.close, end)
-        try:
-            with _channel.connect(address) as connection:
-                socket.send_fds(connection, [_NUMBER.pack(identity[0])], [out_end, error_end])
-                is_read = connection.recv(1)
-        except OSError:
-            is_read = b""
-        if not is_read:
-            # The executor is ending: its engine takes the rest.
-            os.close(error)
-            return
-        sys.stdout.flush()
-        os.dup2(out, 1)
-        sys.stderr = open(error, "w", buffering=1, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115

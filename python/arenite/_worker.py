@@ -55,9 +55,9 @@ def start(setup: bytes) -> str | None:
         # A pipe is block-buffered; lines are to appear at once.
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     if given["output"] is not None:
-        from . import _output
+        from . import _print
 
-        _output.redirect(given["output"])
+        _print.redirect(given["output"])
     # Not `sys.stderr`: the engine is to get it.
     faulthandler.enable(2)
     _arena = _arenite.TaskArena()
