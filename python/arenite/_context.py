@@ -135,10 +135,10 @@ def _set_filters(previous: list[Any]) -> None:
     global _set
     import warnings
 
-    filters = _filters()
-    filters[:] = merged(filters, previous, _given)
+    now = _filters()
+    now[:] = merged(now, previous, _given)
     getattr(warnings, "_filters_mutated", int)()
-    _set = filters[:]
+    _set = now[:]
 
 
 def _filter(action: str, message: Any, category: tuple[str, str], module: Any, line: int) -> Any:

@@ -416,7 +416,8 @@ class Executor(BaseExecutor):
             worker dies, all calls of a chunk fail.
         :param progress: Shows a progress bar if tqdm is installed; text is its title.
 
-        The exception of a call is raised where its result would be. Asking for the next result goes on after it.
+        The exception of a call is raised where its result would be. Asking for the next result goes on after it. Ctrl-C
+        while a result is waited for ends the map: tasks that have not begun are cancelled, and those that run are ended.
         """
         return self._map(self._plain, fn, iterables, timeout, chunksize, buffersize, progress)
 

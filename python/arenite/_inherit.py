@@ -58,6 +58,7 @@ class Server:
         #: The connection whose thread holds a lock, by the lock's number.
         self._owners: dict[int, socket.socket] = {}
         self._lock = threading.Lock()
+        self._is_started = False
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # Without a name in a folder: gone with this process.
         self._listener.bind(f"\0arenite-{os.getpid()}-{os.urandom(8).hex()}")
@@ -68,13 +69,17 @@ class Server:
 
     def start(self) -> None:
         self._listener.listen(128)
+        self._is_started = True
         _native.Thread(self._accept, "arenite-inherit")
 
     def close(self) -> None:
         """No worker gets anything more. Those that are connected go on."""
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        if self._is_started:
+            # Its thread closes it, so that the number is not of another file while that still listens.
+            with contextlib.suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RDWR)
+        else:
+            self._listener.close()
         for number, served in enumerate(self._served):
             if isinstance(served, int):
                 self._served[number] = None
@@ -93,6 +98,10 @@ class Server:
         return _reach_semaphore, (type(lock), own.kind, own.maxvalue, self.address, self.add(lock))
 
     def _accept(self) -> None:
+        with self._listener:
+            self._listen()
+
+    def _listen(self) -> None:
         while True:
             try:
                 connection, _ = self._listener.accept()
