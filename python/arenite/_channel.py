@@ -31,6 +31,8 @@ class Receiver:
         self._listener.listen(128)
         self.address: Address = (self._listener.getsockname()[1:].decode(), os.urandom(_KEY_BYTES))
         self._threads: list[_native.Thread] = []
+        #: A child made by `fork()` has the same socket, and must leave it to its parent.
+        self._process = os.getpid()
         self._is_stopped = False
         try:
             self._accepting = _native.Thread(self._accept, name)
@@ -41,11 +43,14 @@ class Receiver:
 
     def stop(self) -> None:
         """No worker can connect any more. Those that are connected go on."""
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
+        if self._process == os.getpid():
+            with contextlib.suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Waits for what workers that have ended have sent."""
+        if self._process != os.getpid():
+            return
         self.stop()
         for thread in (self._accepting, *self._threads):
             if not thread.is_current():

@@ -59,6 +59,7 @@ class Server:
         self._owners: dict[int, socket.socket] = {}
         self._lock = threading.Lock()
         self._is_started = False
+        self._process = os.getpid()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # Without a name in a folder: gone with this process.
         self._listener.bind(f"\0arenite-{os.getpid()}-{os.urandom(8).hex()}")
@@ -74,6 +75,9 @@ class Server:
 
     def close(self) -> None:
         """No worker gets anything more. Those that are connected go on."""
+        if self._process != os.getpid():
+            # In a child made by `fork()`: all of it is the parent's.
+            return
         if self._is_started:
             # Its thread closes it, so that the number is not of another file while that still listens.
             with contextlib.suppress(OSError):

@@ -208,3 +208,31 @@ def test_output_of_an_executor_that_the_program_does_not_wait_for(keeps):
     """
     end = harness.script(source, "keeps" if keeps else "drops")
     assert sorted(end.ok().out.splitlines()) == [f"line {n}" for n in range(4)]
+
+
+def test_a_forked_child_leaves_the_output_to_its_parent():
+    source = """
+        import gc, multiprocessing, os, sys
+        import arenite
+
+        def use(lock):
+            with lock:
+                os.write(1, b"x" * 10_000 + b"\\n")
+
+        lock = multiprocessing.get_context("fork").Lock()
+        ex = arenite.Executor(1, output="plain", logging="forward", initializer=use, initargs=(lock,))
+        ex.submit(print, "first", flush=True).result()
+        child = os.fork()
+        if child == 0:
+            del ex
+            gc.collect()
+            sys.exit()
+        os.waitpid(child, 0)
+        # Its replacement connects again.
+        ex.submit(os._exit, 1).exception()
+        ex.submit(print, "second", flush=True).result()
+        ex.shutdown()
+    """
+    # Whole, so it is not the engine that printed it.
+    line = "x" * 10_000 + "\n"
+    assert harness.script(source).ok().out == f"{line}first\n{line}second\n"
