@@ -151,8 +151,10 @@ if not TYPE_CHECKING:  # Type checkers know what there is from the imports above
 def _missing(name: str, error: ImportError) -> Any:
     """In the place of what needs a library that is not installed: says so when it is called. So `help(arenite)`,
     `hasattr` and `from arenite import *` work without the library."""
-    extra = "'arenite[tables]'" if _HOMES[name] == "tables" else error.name
-    text = f"arenite.{name} needs {error.name}, which is not installed: pip install {extra}"
+    text = f"arenite.{name} needs {error.name}, which is not installed: pip install {error.name}"
+    if _HOMES[name] == "tables":
+        # Which says what these need.
+        text = f"arenite.{name}: {error}"
 
     def missing(*_: Any, **__: Any) -> NoReturn:
         raise ImportError(text, name=error.name) from error

@@ -27,13 +27,14 @@ class Receiver:
         self._name = name
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         # Without a name in a folder: gone with this process.
-        self._listener.bind(f"\0arenite-{os.getpid()}-{os.urandom(8).hex()}")
+        self._path = f"\0arenite-{os.getpid()}-{os.urandom(8).hex()}"
+        self._listener.bind(self._path)
         self._listener.listen(128)
-        self.address: Address = (self._listener.getsockname()[1:].decode(), os.urandom(_KEY_BYTES))
+        self.address: Address = (self._path[1:], os.urandom(_KEY_BYTES))
         self._threads: list[_native.Thread] = []
         #: A child made by `fork()` has the same socket, and must leave it to its parent.
         self._process = os.getpid()
-        self._is_stopped = False
+        self._is_stopping = self._is_stopped = False
         try:
             self._accepting = _native.Thread(self._accept, name)
         except BaseException:
@@ -43,16 +44,22 @@ class Receiver:
 
     def stop(self) -> None:
         """No worker can connect any more. Those that are connected go on."""
-        if self._process == os.getpid():
-            with contextlib.suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RDWR)
+        if self._process != os.getpid() or self._is_stopping:
+            return
+        self._is_stopping = True
+        # Behind all workers that have connected, and were not accepted so far.
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as last, contextlib.suppress(OSError):
+            last.bind(f"{self._path}-last")
+            last.connect(self._path)
 
     def close(self) -> None:
         """Waits for what workers that have ended have sent."""
         if self._process != os.getpid():
             return
         self.stop()
-        for thread in (self._accepting, *self._threads):
+        if not self._accepting.is_current():
+            _native.wait(self._accepting, _LAST)
+        for thread in self._threads:
             if not thread.is_current():
                 _native.wait(thread, _LAST)
         _open.discard(self)
@@ -65,8 +72,11 @@ class Receiver:
         with self._listener:
             while True:
                 try:
-                    connection, _ = self._listener.accept()
+                    connection, path = self._listener.accept()
                 except OSError:
+                    break
+                if path == f"{self._path}-last".encode():
+                    connection.close()
                     break
                 thread = _native.Thread(partial(self._serve, connection), self._name)
                 self._threads = [*(other for other in self._threads if other.is_alive()), thread]

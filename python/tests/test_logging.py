@@ -124,3 +124,24 @@ def test_wrong_uses():
         arenite.Executor(1, logging="yes")
     with pytest.raises(ValueError, match="a sandbox sends no records"):
         arenite.Executor(1, logging="forward", sandbox=True)
+
+
+def test_a_worker_that_has_connected_is_heard(monkeypatch, kept):
+    """Also if the thread that accepts it gets no processor before the executor ends."""
+    from arenite import _channel
+
+    ended = threading.Event()
+    accept = _channel.Receiver._accept
+
+    def late(self):
+        with harness.waiting("the end of the worker"):
+            ended.wait()
+        accept(self)
+
+    monkeypatch.setattr(_channel.Receiver, "_accept", late)
+    with arenite.Executor(1, logging="forward") as ex:
+        ex.submit(log, 1).result()
+        receiver = ex._receivers[0]
+        stop = receiver.stop
+        monkeypatch.setattr(receiver, "stop", lambda: (stop(), ended.set()))
+    assert [record.getMessage() for record in kept.records] == ["info 1", "warning {'n': 1}"]

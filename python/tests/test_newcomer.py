@@ -180,7 +180,7 @@ WITHOUT = """
 
 def test_without_pyarrow():
     end = harness.script(WITHOUT.format(library="pyarrow", calls="lambda: arenite.read_csv('a.csv'), arenite.Table"))
-    text = "arenite.{} needs pyarrow, which is not installed: pip install 'arenite[tables]'\n"
+    text = "arenite.{}: tables need pyarrow and numpy, and pyarrow is missing: pip install 'arenite[tables]'\n"
     assert end.ok().out == text.format("read_csv") + text.format("Table") + "1\n"
 
 

@@ -733,7 +733,7 @@ def test_imports_are_lazy():
 
 
 def test_without_pyarrow():
-    program = "import sys; sys.modules['pyarrow'] = None\nimport arenite\narenite.read_csv"
+    program = "import sys; sys.modules['pyarrow'] = None\nimport arenite\narenite.read_csv('a.csv')"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (
         "ImportError: tables need pyarrow and numpy, and pyarrow is missing: pip install 'arenite[tables]'"
