@@ -317,7 +317,6 @@ class _Batch:
                 future.add_done_callback(self._one_ended)
                 return
         self._callback(self)
-        # Now, when the next tasks have been sent: an array that these take too is not copied again.
         self._release()
         # They refer to this batch.
         self.futures, self.tasks = [], []
@@ -350,7 +349,7 @@ class Arrays:
         self.is_private = is_private
         #: Workers may open files.
         self.opens_files = opens_files
-        #: Arrays that are in the arena, by their identity, as long as they exist and a task that takes them is open.
+        #: Arrays that are in the arena, by their identity as long as they exist. See `free`.
         self._known: dict[int, _Known] = {}
         self._lock = threading.Lock()
         #: How many were copied.
@@ -393,21 +392,26 @@ class Arrays:
             self._known[key] = made
 
     def release(self, used: list[int]) -> None:
-        """The tasks that took these arrays have ended: frees the memory of those that no other task has."""
+        """The tasks that took these arrays have ended."""
         with self._lock:
             for key in used:
                 known = self._known.get(key)
                 if known is not None:
                     known.users -= 1
-                    if known.users == 0:
-                        del self._known[key]
         used.clear()
+
+    def free(self) -> None:
+        """Frees the memory of arrays that one task has taken, which has ended. Called before another array is copied, and
+        not earlier: the next task, which is about to be sent, may take the same array."""
+        with self._lock:
+            for key in [key for key, known in self._known.items() if known.users == 0 and known.uses == 1]:
+                del self._known[key]
 
 
 class _Known:
     """An array that is in the arena."""
 
-    __slots__ = ("array", "layout", "reduced", "users")
+    __slots__ = ("array", "layout", "reduced", "users", "uses")
 
     def __init__(self, array: weakref.ref[Any], layout: tuple[Any, ...], reduced: Any) -> None:
         self.array = array
@@ -415,15 +419,19 @@ class _Known:
         self.layout = layout
         #: What is sent instead of it.
         self.reduced = reduced
-        #: How often open tasks take it.
-        self.users = 0
+        #: How often open tasks take it, and how often any did.
+        self.users = self.uses = 0
 
     def take(self, used: list[int] | None) -> None:
+        key = id(self.array())
+        if used is not None and key in used:
+            # Again in the same task, or that is pickled anew.
+            return
         # What a function takes is never released.
         self.users += 1
-        array = self.array()
-        if used is not None and array is not None:
-            used.append(id(array))
+        self.uses += 1
+        if used is not None:
+            used.append(key)
 
 
 def _layout(array: Any) -> tuple[Any, ...]:
@@ -453,6 +461,7 @@ class _Beside(_pickle.Beside):
             return _copied(super().reduce_array(array), array)
         reduced = arrays.find(array, self.used)
         if reduced is None:
+            arrays.free()
             reduced = super().reduce_array(array)
             if reduced is NotImplemented:
                 return reduced
