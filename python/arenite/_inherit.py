@@ -267,7 +267,7 @@ class Descriptor:
         """Returns a duplicate."""
         connection = _connection(self._address)
         connection.send(_REQUEST.pack(_FD, self._number, 0))
-        _, fds, _, _ = socket.recv_fds(connection, _ANSWER.size, 1)
+        _, fds, _, _ = socket.recv_fds(connection, _ANSWER.size, 1, socket.MSG_CMSG_CLOEXEC)
         if not fds:
             raise RuntimeError("the program has ended its executor, and with it what its initializer refers to")
         return fds[0]

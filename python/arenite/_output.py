@@ -40,12 +40,15 @@ class Receiver(_channel.Receiver):
         #: The last lines of workers that have ended, by number; those that still print are not among them.
         self._words: dict[int, list[str]] = {}
         self._open: set[int] = set()
+        #: What workers print into.
+        self.pipes: set[int] = set()
         #: Whole lines are written at a time.
         self._writing = threading.Lock()
         super().__init__("arenite-output")
 
     def receive(self, connection: socket.socket) -> None:
-        data, pipes, _, _ = socket.recv_fds(connection, _NUMBER.size, 2)
+        data, pipes, _, _ = socket.recv_fds(connection, _NUMBER.size, 2, socket.MSG_CMSG_CLOEXEC)
+        self.pipes.update(pipes)
         if len(data) != _NUMBER.size or len(pipes) != 2:
             return
         (worker,) = _NUMBER.unpack(data)
@@ -73,6 +76,7 @@ class Receiver(_channel.Receiver):
                         left[pipe] += chunk
                     if not chunk:
                         selector.unregister(pipe)
+                        self.pipes.discard(pipe)
                         os.close(pipe)
         self._words[worker] = list(words)
         self._open.discard(worker)

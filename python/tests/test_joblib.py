@@ -834,9 +834,9 @@ def test_a_notebook(tmp_path):
 
 def test_arrays_are_free_when_the_tasks_that_take_them_have_ended():
     """Together they take more than the arena has, while the program keeps all of them."""
-    arrays = [np.full(1_000_000, n, float) for n in range(30)]
+    arrays = [np.full(1_000_000, n, float) for n in range(60)]
     shared = np.ones(1_000_000)
-    parallel = Parallel(n_jobs=2, backend="arenite", capacity="96MiB")
-    with harness.waiting("thirty tasks"):
+    parallel = Parallel(n_jobs=2, backend="arenite", capacity="160MiB")
+    with harness.waiting("sixty tasks"):
         results = parallel(delayed(np.dot)(array, shared) for array in arrays)
-    assert results == [n * 1e6 for n in range(30)]
+    assert results == [n * 1e6 for n in range(60)]
