@@ -78,7 +78,12 @@ class Receiver:
                 if path == f"{self._path}-last".encode():
                     connection.close()
                     break
-                thread = _native.Thread(partial(self._serve, connection), self._name)
+                try:
+                    thread = _native.Thread(partial(self._serve, connection), self._name)
+                except RuntimeError:
+                    # No thread can be started now: the worker goes on without it.
+                    connection.close()
+                    continue
                 self._threads = [*(other for other in self._threads if other.is_alive()), thread]
         self._is_stopped = True
         self._forget()
