@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from ._executor import Executor as Executor
     from ._executor import cancelled as cancelled
     from ._future import Future as Future
+    from ._identity import Worker as Worker
+    from ._identity import worker as worker
     from ._limiter import Limiter as Limiter
     from ._pool import Pool as Pool
     from ._stats import Stats as Stats
@@ -67,6 +69,7 @@ _HOMES = {
     "Stats": "_stats",
     "Table": "tables",
     "TableError": "_errors",
+    "Worker": "_identity",
     "WorkerDied": "_errors",
     "__version__": "_arenite",
     "apply": "tables",
@@ -83,6 +86,7 @@ _HOMES = {
     "scan_json": "tables",
     "scan_parquet": "tables",
     "service": "service",
+    "worker": "_identity",
     "zeros": "_arrays",
 }
 
@@ -103,6 +107,7 @@ __all__ = [
     "Stats",
     "Table",
     "TableError",
+    "Worker",
     "WorkerDied",
     "__version__",
     "apply",
@@ -119,6 +124,7 @@ __all__ = [
     "scan_json",
     "scan_parquet",
     "service",
+    "worker",
     "zeros",
 ]
 
@@ -135,9 +141,29 @@ if not TYPE_CHECKING:  # Type checkers know what there is from the imports above
         except ImportError as error:
             if error.name in ("arenite", "arenite._arenite") and "_arenite" in str(error):
                 _explain(error)
+            if error.name in ("numpy", "pyarrow"):
+                return _missing(name, error)
             raise
         value = globals()[name] = module if name == _HOMES[name] else getattr(module, name)
         return value
+
+
+def _missing(name: str, error: ImportError) -> Any:
+    """In the place of what needs a library that is not installed: says so when it is called. So `help(arenite)`,
+    `hasattr` and `from arenite import *` work without the library."""
+    text = f"arenite.{name} needs {error.name}, which is not installed: pip install {error.name}"
+    if _HOMES[name] == "tables":
+        # Which says what these need.
+        text = f"arenite.{name}: {error}"
+
+    def missing(*_: Any, **__: Any) -> NoReturn:
+        raise ImportError(text, name=error.name) from error
+
+    if name[0].isupper():
+        return type(name, (), {"__doc__": text, "__module__": "arenite", "__init__": missing})
+    missing.__name__ = missing.__qualname__ = name
+    missing.__module__, missing.__doc__ = "arenite", text
+    return missing
 
 
 def _explain(error: ImportError) -> NoReturn:

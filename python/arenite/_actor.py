@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import _inline, _pickle
+from . import _context, _inline, _pickle
 from ._future import Future, failed
 
 if TYPE_CHECKING:
@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 class Actor:
     """An object that stays in one worker: see `Executor.actor`.
 
-    Each attribute whose name does not begin with an underscore is a method of the object, which returns a `Future`.
+    Each attribute whose name does not begin with an underscore is a method of the object, which returns a `Future`. So
+    does calling the actor, if the object can be called. `options` is a method of the actor.
     """
 
     def __init__(self, executor: Executor, cls: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._executor = executor
         self._name = getattr(cls, "__qualname__", type(cls).__qualname__)
+        self._class = cls if isinstance(cls, type) else None
         #: The actor; with `max_workers=0` a future of the object.
         self._actor: _arenite.Actor | Future[Any] | None
         if executor._inline:
@@ -33,20 +35,44 @@ class Actor:
         made = _pickle.pickle_function(cls, executor._definitions, private)
         head, data, kind, buffers, copied = made.call((args, kwargs), 0, private)
         engine.count_copied(made.copied + copied)
+        if prefix := executor._sent.prefix():
+            head, kind = prefix + head, kind | _context.PRECEDED
         self._actor = engine.actor(head, data, kind, buffers or None)
 
     def __getattr__(self, name: str) -> Callable[..., Future[Any]]:
-        if name.startswith("_"):
+        return self._method(name, None)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Calls the object."""
+        return self._method("__call__", None)(*args, **kwargs)
+
+    def options(self, *, deadline: float | None = None) -> Limited:
+        """Returns this actor with options for its calls.
+
+        >>> import arenite, collections
+        >>> with arenite.Executor(1) as ex:
+        ...     counter = ex.actor(collections.Counter, "abc")
+        ...     counter.options(deadline=5).total().result()
+        3
+
+        :param deadline: Seconds that a call may run. Then the worker is killed, and the object is lost.
+        """
+        return Limited(self, deadline)
+
+    def _method(self, name: str, deadline: float | None) -> Callable[..., Future[Any]]:
+        if name.startswith("_") and name != "__call__":
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        if self._class is not None and not _may_have(self._class, name):
+            raise AttributeError(f"{self._name!r} object has no attribute {name!r}")
 
         def call(*args: Any, **kwargs: Any) -> Future[Any]:
-            return self._call(name, args, kwargs)
+            return self._call(name, args, kwargs, deadline)
 
         call.__name__ = name
         call.__qualname__ = f"{self._name}.{name}"
         return call
 
-    def _call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[Any]:
+    def _call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], deadline: float | None) -> Future[Any]:
         executor, actor = self._executor, self._actor
         executor._check_open()
         if actor is None:
@@ -64,8 +90,10 @@ class Actor:
             if plain is None:
                 head, plain, kind, buffers, copied = method.call((args, kwargs) if kwargs else args, kind, private)
                 engine.count_copied(copied)
+            if prefix := executor._sent.prefix():
+                head, kind = prefix + head, kind | _context.PRECEDED
             is_pickled = True
-            task = actor.call(head, plain, kind, buffers or None)
+            task = actor.call(head, plain, kind, buffers or None, deadline)
         except Exception as error:
             executor._check_open()
             if engine.is_foreign or is_pickled and isinstance(error, ValueError):
@@ -88,3 +116,42 @@ class Actor:
 
     def __reduce__(self) -> Any:
         raise TypeError("an actor is called by the program that made it and cannot be an argument: pass results of its calls")
+
+
+class Limited:
+    """An actor with options for its calls: what `Actor.options` returns."""
+
+    def __init__(self, actor: Actor, deadline: float | None) -> None:
+        self._actor, self._deadline = actor, deadline
+
+    def __getattr__(self, name: str) -> Callable[..., Future[Any]]:
+        return self._actor._method(name, self._deadline)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Calls the object."""
+        return self._actor._method("__call__", self._deadline)(*args, **kwargs)
+
+
+def _may_have(cls: type, name: str) -> bool:
+    """Whether objects of a class may have an attribute: the class has it, or any of its methods names it, which may set
+    it."""
+    if name == "__call__":
+        # That of the class itself makes objects.
+        return any("__call__" in vars(base) or "__getattr__" in vars(base) for base in cls.__mro__)
+    if hasattr(cls, name) or hasattr(cls, "__getattr__"):
+        return True
+    for base in cls.__mro__:
+        if name in vars(base).get("__annotations__", ()):
+            return True
+        for method in vars(base).values():
+            code = getattr(getattr(method, "__wrapped__", method), "__code__", None)
+            if code is not None and _names(code, name):
+                return True
+    return False
+
+
+def _names(code: Any, name: str) -> bool:
+    """Whether code sets or reads an attribute of this name, or takes attributes by a name that it computes."""
+    if name in code.co_names or name in code.co_consts or {"setattr", "__dict__", "vars"} & {*code.co_names}:
+        return True
+    return any(_names(inner, name) for inner in code.co_consts if hasattr(inner, "co_names"))

@@ -19,6 +19,7 @@ __all__ = [
     "Watch",
     "__version__",
     "after_fork",
+    "begin_timed",
     "escape",
     "is_cancelled",
     "is_worker",
@@ -28,11 +29,13 @@ __all__ = [
     "next_events",
     "report",
     "run_worker",
+    "worker_identity",
 ]
 
 __version__: str
 
 def after_fork() -> None: ...
+def begin_timed() -> None: ...
 def escape(text: str) -> str: ...
 def is_cancelled() -> bool: ...
 def is_worker() -> bool: ...
@@ -47,6 +50,7 @@ def map_file(fd: int) -> Buffer: ...
 def next_events(timeout: float) -> tuple[list[int], list[tuple[int, str, int, str]]]: ...
 def report(token: int) -> None: ...
 def run_worker(identity: bytes) -> None: ...
+def worker_identity() -> tuple[int, int, str] | None: ...
 @final
 class Snapshot:
     @staticmethod
@@ -112,7 +116,14 @@ class Task:
 
 @final
 class Actor:
-    def call(self, method: bytes, arguments: bytes, kind: int, buffers: list[Buffer] | None = None) -> Task: ...
+    def call(
+        self,
+        method: bytes,
+        arguments: bytes,
+        kind: int,
+        buffers: list[Buffer] | None = None,
+        deadline: float | None = None,
+    ) -> Task: ...
     def stop(self) -> None: ...
 
 @final

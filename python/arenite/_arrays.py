@@ -6,7 +6,7 @@ that the functions that use them can be called and tested like any other.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy
 
@@ -15,7 +15,10 @@ from . import _arenite, _pickle
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+    from ._typing import Kind
+
 Shape = int | tuple[int, ...]
+Scalar = TypeVar("Scalar", bound=numpy.generic)
 
 #: Read-only arrays below this size lie side by side in the arena, others on pages of their own.
 PACKED = 64 << 10
@@ -33,7 +36,7 @@ class Mut:
         raise TypeError("mut() is an argument of an executor's tasks and cannot be pickled elsewhere")
 
 
-def mut(array: NDArray[Any]) -> Any:
+def mut(array: NDArray[Scalar]) -> NDArray[Scalar]:
     """Lends an array to one task, which writes to it in place.
 
     Any number of tasks may write to one array at the same time, as long as their slices do not overlap: overlapping ones
@@ -60,7 +63,8 @@ def mut(array: NDArray[Any]) -> Any:
         raise ValueError("mut() takes a contiguous array: whole rows, not columns or steps")
     if not array.flags.writeable:
         raise ValueError("mut() takes a writable array: this one is read-only, as what share() and tasks return")
-    return Mut(array)
+    # The task gets an array.
+    return Mut(array)  # type: ignore[return-value]
 
 
 def make(arena: _pickle.Arena, shape: Shape, dtype: DTypeLike, order: Any, zeroed: bool) -> NDArray[Any]:
@@ -105,6 +109,12 @@ def _arena() -> _pickle.Arena | None:
     return _arenite.TaskArena() if _arenite.is_worker() else None
 
 
+@overload
+def empty(shape: Shape, *, order: Any = "C") -> NDArray[numpy.float64]: ...
+@overload
+def empty(shape: Shape, dtype: Kind[Scalar], order: Any = "C") -> NDArray[Scalar]: ...
+@overload
+def empty(shape: Shape, dtype: DTypeLike, order: Any = "C") -> NDArray[Any]: ...
 def empty(shape: Shape, dtype: DTypeLike = float, order: Any = "C") -> NDArray[Any]:
     """Makes an array with unspecified elements, as `numpy.empty` does. A task returns it without a copy.
 
@@ -121,12 +131,22 @@ def empty(shape: Shape, dtype: DTypeLike = float, order: Any = "C") -> NDArray[A
     return numpy.empty(shape, dtype, order) if arena is None else make(arena, shape, dtype, order, False)
 
 
+@overload
+def zeros(shape: Shape, *, order: Any = "C") -> NDArray[numpy.float64]: ...
+@overload
+def zeros(shape: Shape, dtype: Kind[Scalar], order: Any = "C") -> NDArray[Scalar]: ...
+@overload
+def zeros(shape: Shape, dtype: DTypeLike, order: Any = "C") -> NDArray[Any]: ...
 def zeros(shape: Shape, dtype: DTypeLike = float, order: Any = "C") -> NDArray[Any]:
     """Makes an array of zeros, as `numpy.zeros` does. A task returns it without a copy."""
     arena = _arena()
     return numpy.zeros(shape, dtype, order) if arena is None else make(arena, shape, dtype, order, True)
 
 
+@overload
+def full(shape: Shape, fill_value: Any, dtype: Kind[Scalar], order: Any = "C") -> NDArray[Scalar]: ...
+@overload
+def full(shape: Shape, fill_value: Any, dtype: DTypeLike | None = None, order: Any = "C") -> NDArray[Any]: ...
 def full(shape: Shape, fill_value: Any, dtype: DTypeLike | None = None, order: Any = "C") -> NDArray[Any]:
     """Makes an array with one value everywhere, as `numpy.full` does. A task returns it without a copy."""
     out = empty(shape, numpy.asarray(fill_value).dtype if dtype is None else dtype, order)
@@ -134,6 +154,12 @@ def full(shape: Shape, fill_value: Any, dtype: DTypeLike | None = None, order: A
     return out
 
 
+@overload
+def array(values: ArrayLike, dtype: Kind[Scalar]) -> NDArray[Scalar]: ...
+@overload
+def array(values: NDArray[Scalar], dtype: None = None) -> NDArray[Scalar]: ...
+@overload
+def array(values: ArrayLike, dtype: DTypeLike | None = None) -> NDArray[Any]: ...
 def array(values: ArrayLike, dtype: DTypeLike | None = None) -> NDArray[Any]:
     """Makes an array with a copy of these values, as `numpy.array` does. A task returns it without a copy."""
     source = numpy.asarray(values, dtype)

@@ -293,12 +293,15 @@ class _Prints(_pickle.Beside):
 class _Copies(_pickle.Beside):
     """Puts large arrays into the arena, once as long as they do not change."""
 
+    #: A worker keeps what globals hold, and the engine a note of each.
+    most = 4000
+
     def __init__(self, owner: Definitions) -> None:
         super().__init__(owner.engine, False)
         self._owner = owner
 
     def reduce_array(self, array: Any) -> Any:
-        if array.nbytes < _pickle.OUT_OF_BAND or array.dtype.hasobject:
+        if array.nbytes < _pickle.OUT_OF_BAND or array.dtype.hasobject or self._is_full(array.nbytes):
             return super().reduce_array(array)
         copy = self._owner.copy_of(array)
         return super().reduce_array(array) if copy is None else copy.reduced

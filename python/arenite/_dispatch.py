@@ -12,7 +12,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
-from . import _arenite
+from . import _arenite, _native
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,12 +30,12 @@ class Armed(Protocol):
 _armed: dict[int, Armed] = {}
 _tokens = itertools.count(1)
 #: Events that threads wait for: all that was reported before is done.
-_marks: dict[int, threading.Event] = {}
+_marks: dict[int, _native.Mark] = {}
 #: What takes the lines of an executor's workers: stream ("stdout", "stderr" or "notice"), worker and text.
 _outputs: dict[int, Callable[[str, int, str], None]] = {}
 #: Reentrant, for a signal handler that makes an executor.
 _lock = threading.RLock()
-_thread: threading.Thread | None = None
+_thread: _native.Thread | None = None
 _stopped = False
 
 
@@ -46,8 +46,7 @@ def register(output: Callable[[str, int, str], None]) -> int:
     with _lock:
         _outputs[number] = output
         if _thread is None and not _stopped:
-            _thread = threading.Thread(target=_run, name="arenite-dispatcher", daemon=True)
-            _thread.start()
+            _thread = _native.Thread(_run, "arenite-dispatcher")
     return number
 
 
@@ -72,18 +71,18 @@ def arm(future: Armed, task: Task, token: int) -> bool:
 
 def is_current() -> bool:
     """Whether the calling thread is the dispatcher."""
-    return _thread is threading.current_thread()
+    return _thread is not None and _thread.is_current()
 
 
 def drain() -> None:
     """Waits until everything that was reported so far is done, unless this is the dispatcher itself."""
     thread = _thread
-    if thread is None or not thread.is_alive() or thread is threading.current_thread():
+    if thread is None or not thread.is_alive() or thread.is_current():
         return
     token = next(_tokens)
-    mark = _marks[token] = threading.Event()
+    mark = _marks[token] = _native.Mark()
     _arenite.report(token)
-    while not mark.wait(0.1) and thread.is_alive():
+    while not _native.wait(mark, 0.1) and thread.is_alive():
         pass
     _marks.pop(token, None)
 
@@ -96,7 +95,7 @@ def stop() -> None:
     thread = _thread
     if thread is not None and thread.is_alive():
         _arenite.report(0)
-        thread.join()
+        _native.wait(thread, None)
 
 
 def _run() -> None:

@@ -197,6 +197,10 @@ class StartFailed(_Failure, BrokenExecutor):
         self.deaths = []
 
 
+#: What to do where nothing can be started any more.
+MANY_PROCESSES = "no more processes or threads can be started: raise the limit of this user (ulimit -u)"
+
+
 def from_failure(failure: dict[str, Any]) -> BaseException:
     """Returns the exception for a failure of the engine, as the extension describes it."""
     kind, text = failure["kind"], failure["text"]
@@ -209,7 +213,8 @@ def from_failure(failure: dict[str, Any]) -> BaseException:
         numbers = ("requested", "free", "capacity", "largest_free", "worker_share")
         error = ArenaFull(text, **{name: failure[name] for name in numbers})
     elif kind == "start":
-        error = StartFailed(text)
+        # What Linux says where a user has as many processes and threads as the limit allows.
+        error = StartFailed(f"{text} ({MANY_PROCESSES})" if "EAGAIN" in text else text)
     elif kind in ("cancelled", "shutdown"):
         return Cancelled(text)
     elif kind in ("died", "quarantined"):

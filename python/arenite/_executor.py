@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
 from concurrent.futures import Executor as BaseExecutor
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
-from weakref import WeakSet
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
+from weakref import WeakSet, finalize
 
-from . import _arenite, _dispatch, _inline, _pickle, _start
+from . import _arenite, _context, _dispatch, _inline, _native, _pickle, _retry, _room, _start
+from ._errors import MANY_PROCESSES, ArenaFull
 from ._future import Future, failed
 from ._sizes import count, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from types import TracebackType
+    from types import FrameType, TracebackType
 
+    import numpy
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+    from . import _channel
     from ._arrays import Shape
     from ._actor import Actor
     from ._limiter import Limiter
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from ._scope import Scope
     from ._serving import Serving
     from ._stats import Stats
+    from ._typing import Kind, Scalar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,14 +52,18 @@ _LAST = 2.0
 Output = Literal["labelled", "plain"] | None
 
 
-class Configured:
-    """An executor with options for tasks: what `Executor.options` returns."""
+class Settings:
+    """Options for tasks, without the executor: one that refers to its own settings would be a reference cycle."""
 
-    _executor: Executor
-
-    def __init__(self, executor: Executor, settings: dict[str, Any]) -> None:
-        self._executor = executor
+    def __init__(self, settings: dict[str, Any]) -> None:
         self._settings = settings
+        self._is_timed = settings.get("deadline") is not None
+        #: The classes of exceptions after which a task runs again, if not after all or none.
+        self._retried: tuple[type[BaseException], ...] = ()
+        if not isinstance(retried := settings.get("retry_errors", False), bool):
+            self._retried = kinds = retried if isinstance(retried, tuple) else (retried,)
+            if not kinds or not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
+                raise TypeError(f"retry_errors must be True, False or a tuple of exception classes, not {retried!r}")
         self._by_name: dict[str, _arenite.Options] = {}
         # Checks the settings now, where they are written.
         self._named("")
@@ -65,11 +74,26 @@ class Configured:
         if known is None:
             if len(self._by_name) >= _MOST_NAMES:
                 self._by_name.clear()
-            known = self._by_name[name] = _arenite.Options(name=name or None, **self._settings)
+            settings = {**self._settings, "retry_errors": True} if self._retried else self._settings
+            known = self._by_name[name] = _arenite.Options(name=name or None, **settings)
         return known
+
+
+class Configured(Settings):
+    """An executor with options for tasks: what `Executor.options` returns."""
+
+    _executor: Executor
+
+    def __init__(self, executor: Executor, settings: dict[str, Any]) -> None:
+        super().__init__(settings)
+        self._executor = executor
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Submits a task with these options: see `Executor.submit`."""
+        if self._retried and not self._executor._inline:
+            future: Future[T] = self._executor._submit(self, _retry.Chosen(fn, self._retried), args, kwargs, _name(fn))
+            future._load = _retry.Load(future._load)
+            return future
         return self._executor._submit(self, fn, args, kwargs)
 
     def map(
@@ -89,7 +113,11 @@ class Configured:
         if given.get("deadline") is not None or given.get("retries") or given.get("limit") is not None:
             _check_chunksize(chunksize)
             chunksize = 1
-        return self._executor._map(self, fn, iterables, timeout, chunksize, buffersize, progress)
+        executor = self._executor
+        if self._retried and not executor._inline:
+            chosen: Any = _retry.Chosen(fn, self._retried)
+            return executor._map(self, chosen, iterables, timeout, 1, buffersize, progress, _name(fn))
+        return executor._map(self, fn, iterables, timeout, chunksize, buffersize, progress)
 
 
 class Executor(BaseExecutor):
@@ -131,6 +159,9 @@ class Executor(BaseExecutor):
     :param cancel_running: Whether `Future.cancel()` and `shutdown(cancel_futures=True)` end tasks that run.
     :param output: What happens to lines that tasks print: "labelled" prints them to `sys.stdout` and `sys.stderr` with
         the number of the worker, "plain" as they are; None drops them.
+    :param logging: "forward" sends records that tasks make with the module `logging` to the handlers of this process, from
+        the levels on that loggers have here now; "auto" does so if there are handlers here, and `initializer` makes none
+        in the worker; with None workers have a `logging` of their own. A sandbox sends none.
     :param label: The name of workers in process lists and of their lines.
     :param env: Variables that workers have in addition to those of this process.
     :param python: The interpreter that workers run, by default `sys.executable`.
@@ -158,6 +189,7 @@ class Executor(BaseExecutor):
         writable: Literal["copy", "results"] | None = None,
         cancel_running: bool = True,
         output: Output = "labelled",
+        logging: Literal["auto", "forward"] | None = "auto",
         label: str = "arenite",
         env: Mapping[str, str] | None = None,
         python: str | None = None,
@@ -176,6 +208,10 @@ class Executor(BaseExecutor):
             raise ValueError(f'writable must be None, "copy" or "results", not {writable!r}')
         if sandbox not in (False, True, "strict", "required"):
             raise ValueError(f'sandbox must be False, True, "strict" or "required", not {sandbox!r}')
+        if logging not in (None, "auto", "forward"):
+            raise ValueError(f'logging must be None, "auto" or "forward", not {logging!r}')
+        if logging == "forward" and sandbox:
+            raise ValueError("a sandbox sends no records: logging='forward' needs workers that may open sockets")
         if sandbox and max_workers == 0:
             raise ValueError("a sandbox needs workers: max_workers=0 runs tasks in this process")
         mode = "strict" if sandbox is True else sandbox or None
@@ -192,11 +228,21 @@ class Executor(BaseExecutor):
         self._closing: _arenite.Closing | None = None
         self._maps: WeakSet[Results[Any]] = WeakSet()
         self._servings: WeakSet[Serving] = WeakSet()
-        self._plain = Configured(self, {})
+        self._plain = Settings({})
+        #: What workers send to beside results.
+        self._receivers: list[_channel.Receiver] = []
+        #: What ends with the workers.
+        self._closers: list[finalize[..., Executor]] = []
+        #: Why this executor takes no tasks, if it was made in a worker.
+        self._refusal: str | None = None
         self._inline = max_workers == 0
         if self._inline:
             if initializer is not None:
                 initializer(*initargs)
+            return
+        if _arenite.is_worker():
+            # Not an error yet: a module that has an executor as a global can have functions that are tasks.
+            self._is_closed, self._refusal = True, _refusal()
             return
         limit = parse("memory_limit", memory_limit, _LEAST_MEMORY) or 0
         fraction = max_arena_per_worker if isinstance(max_arena_per_worker, float) else None
@@ -211,48 +257,86 @@ class Executor(BaseExecutor):
 
         #: What the workers get of the program's own modules.
         self._definitions = Definitions(mode is not None)
-        setup = _start.setup(
-            self._definitions,
-            initializer,
-            initargs,
-            preload,
-            self._private,
-            self._private_results,
-            limit,
-            mode is not None,
-        )
-        self._output = _dispatch.register(_printer(output, label))
-        self._engine = _arenite.Engine(
-            workers=max_workers,
-            spares=spares,
-            lanes=lanes,
-            capacity=parse("capacity", capacity),
-            memory_limit=limit,
-            max_arena=parse("max_arena_per_worker", most, _LEAST_ARENA),
-            max_arena_fraction=fraction,
-            recycle_after=recycle_after or 0,
-            recycle_above=parse("recycle_above", recycle_above) or 0,
-            sandbox=mode,
-            label=label,
-            program=_start.interpreter(python),
-            arguments=_start.arguments(),
-            environment=_start.environment(max_workers, env, mode is not None),
-            identity=_start.identity(),
-            setup=setup,
-            output=self._output,
-            trace=trace,
-            report=report,
-            seed=seed,
-            start_timeout=start_timeout,
-        )
+        self._sent = _context.Sent()
+        try:
+            log = None
+            if logging is not None and mode is None and (logging == "forward" or "logging" in sys.modules):
+                from . import _log
+
+                if logging == "forward" or _log.is_configured():
+                    receiver = _log.Receiver()
+                    log = receiver.address, _log.levels(), logging != "forward"
+                    self._receivers.append(receiver)
+                    self._end_with(receiver.stop)
+            plain = None
+            if output == "plain" and mode is None:
+                from . import _output
+
+                lines = _output.Receiver()
+                plain = lines.address
+                self._receivers.append(lines)
+                self._end_with(lines.stop)
+                self._load = _output.Load(self._load, lines)
+            imports = None
+            if mode is None:
+                from . import _imports
+
+                file = _imports.make()
+                self._end_with(os.close, file)
+                imports = f"/proc/{os.getpid()}/fd/{file}", spares > 0
+            setup, server = _start.setup(
+                self._definitions, initializer, initargs, preload, self._private, self._private_results, limit,
+                mode is not None, env, log, plain, imports,
+            )
+            if server is not None:
+                self._end_with(server.close)
+            self._output = _dispatch.register(_printer(output, label))
+            self._engine = _arenite.Engine(
+                workers=max_workers,
+                spares=spares,
+                lanes=lanes,
+                capacity=parse("capacity", capacity),
+                memory_limit=limit,
+                max_arena=parse("max_arena_per_worker", most, _LEAST_ARENA),
+                max_arena_fraction=fraction,
+                recycle_after=recycle_after or 0,
+                recycle_above=parse("recycle_above", recycle_above) or 0,
+                sandbox=mode,
+                label=label,
+                program=_start.interpreter(python),
+                arguments=_start.arguments(),
+                environment=_start.environment(max_workers, env, mode is not None),
+                identity=_start.identity(),
+                setup=setup,
+                output=self._output,
+                trace=trace,
+                report=report,
+                seed=seed,
+                start_timeout=start_timeout,
+            )
+        except BaseException as error:
+            for closer in self._closers:
+                closer()
+            if "can't start new thread" in str(error) or getattr(error, "errno", None) == errno.EAGAIN:
+                raise OSError(errno.EAGAIN, MANY_PROCESSES) from error
+            raise
         self._definitions.engine = self._engine
         self._capacity = self._engine.capacity
         _executors.add(self)
+
+    def _end_with(self, close: Callable[..., object], *arguments: Any) -> None:
+        """Has this called when the executor has ended, or is dropped."""
+        closer = finalize(self, close, *arguments)
+        closer.atexit = False
+        self._closers.append(closer)
 
     # ---- tasks
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Submits a task: the call `fn(*args, **kwargs)` in a worker. Returns its future.
+
+        Where the arena has no room for its arguments, this waits until tasks have ended; not on an event loop, and not if
+        none ends within a minute: then the future fails with `ArenaFull`.
 
         Arguments that cannot be pickled make the future fail. Raises RuntimeError after `shutdown`, and ValueError if what
         `arenite.mut` lends to the task is lent already, overlaps another argument, or goes to a task with retries.
@@ -261,15 +345,16 @@ class Executor(BaseExecutor):
 
     def _submit(
         self,
-        configured: Configured,
+        configured: Settings,
         fn: Callable[..., T] | _pickle.Function,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         name: str | None = None,
         beside: Callable[..., _pickle.Beside] = _pickle.Beside,
+        waits: bool = True,
     ) -> Future[T]:
         """Submits a call. For a function that is pickled already, `name` is its name in statistics. `beside` takes the
-        arrays of the arguments."""
+        arrays of the arguments. `waits`: until the arena has room for these."""
         if self._is_closed:
             self._raise_closed()
         if self._inline:
@@ -292,6 +377,10 @@ class Executor(BaseExecutor):
             if copied:
                 engine.count_copied(copied)
             options = configured._named(name or _name(fn))
+            if prefix := self._sent.prefix():
+                head, kind = prefix + head, kind | _context.PRECEDED
+            if configured._is_timed:
+                kind |= _context.TIMED
             is_pickled = True
             task = engine.submit(head, plain, kind, buffers or None, options)
         except Exception as error:
@@ -299,8 +388,19 @@ class Executor(BaseExecutor):
                 self._raise_closed()
             if engine.is_foreign or is_pickled and isinstance(error, ValueError):
                 raise  # What is lent to it is not free.
-            return failed(error)
-        return Future(task, self._private_results, self._cancel_running, self._load)
+            if not isinstance(error, ArenaFull) or not waits:
+                return failed(error)
+            full = error
+        else:
+            return Future(task, self._private_results, self._cancel_running, self._load)
+        function = buffers = others = None  # type: ignore[assignment]
+        # Its frames hold what was copied before there was no more room.
+        while _room.wait(self, full.with_traceback(None)):
+            future: Future[T] = self._submit(configured, fn, args, kwargs, name, beside, waits=False)
+            if not isinstance(future._exception, ArenaFull):
+                return future
+            full = future._exception
+        return failed(_room.advise(full))
 
     def map(  # type: ignore[override]
         self,
@@ -323,19 +423,21 @@ class Executor(BaseExecutor):
             worker dies, all calls of a chunk fail.
         :param progress: Shows a progress bar if tqdm is installed; text is its title.
 
-        The exception of a call is raised where its result would be. Asking for the next result goes on after it.
+        The exception of a call is raised where its result would be. Asking for the next result goes on after it. Ctrl-C
+        while a result is waited for ends the map: tasks that have not begun are cancelled, and those that run are ended.
         """
         return self._map(self._plain, fn, iterables, timeout, chunksize, buffersize, progress)
 
     def _map(
         self,
-        configured: Configured,
+        configured: Settings,
         fn: Callable[..., T],
         iterables: tuple[Iterable[Any], ...],
         timeout: float | None,
         chunksize: int,
         buffersize: int | None,
         progress: bool | str,
+        name: str | None = None,
     ) -> Iterator[T]:
         _check_chunksize(chunksize)
         if buffersize is not None and buffersize < 1:
@@ -346,8 +448,9 @@ class Executor(BaseExecutor):
             return _inline.map_calls(fn, iterables)
         from ._map import Results
 
-        named = configured._named(_name(fn))
-        results = Results(self, fn, iterables, named, timeout, chunksize, buffersize, progress)
+        named = configured._named(name or _name(fn))
+        more = _context.TIMED if configured._is_timed else 0
+        results = Results(self, fn, iterables, named, timeout, chunksize, buffersize, progress, more)
         self._maps.add(results)
         return results if chunksize == 1 else results.flat()
 
@@ -356,7 +459,7 @@ class Executor(BaseExecutor):
         *,
         deadline: float | None = None,
         retries: int = 0,
-        retry_errors: bool = False,
+        retry_errors: bool | type[BaseException] | tuple[type[BaseException], ...] = False,
         backoff: tuple[float, float] | None = None,
         priority: int = 0,
         label: str | None = None,
@@ -370,9 +473,10 @@ class Executor(BaseExecutor):
         ...     type(hung.exception()).__name__
         'DeadlineExceeded'
 
-        :param deadline: Seconds that each attempt may run. Then its worker is killed and replaced.
+        :param deadline: Seconds that each attempt may run, from when all that it refers to is imported. Then its worker is
+            killed and replaced.
         :param retries: How often a task runs again after the death of its worker or its deadline.
-        :param retry_errors: Whether it also runs again after an exception.
+        :param retry_errors: Whether it also runs again after an exception: True, or a tuple of classes of exceptions.
         :param backoff: Seconds of the first and of the longest pause between attempts. They double in between.
         :param priority: Above 0 starts before other tasks that wait, below 0 after them.
         :param label: A name for people, in errors, traces and reports.
@@ -482,6 +586,12 @@ class Executor(BaseExecutor):
             return _inline.share(value)
         return _arrays.share(self._engine, value, self._engine.count_copied)  # type: ignore[no-any-return]
 
+    @overload
+    def empty(self, shape: Shape, *, order: Any = "C") -> NDArray[numpy.float64]: ...
+    @overload
+    def empty(self, shape: Shape, dtype: Kind[Scalar], order: Any = "C") -> NDArray[Scalar]: ...
+    @overload
+    def empty(self, shape: Shape, dtype: DTypeLike, order: Any = "C") -> NDArray[Any]: ...
     def empty(self, shape: Shape, dtype: DTypeLike = float, order: Any = "C") -> NDArray[Any]:
         """Makes an array with unspecified elements in the arena, as `numpy.empty` does elsewhere.
 
@@ -489,10 +599,22 @@ class Executor(BaseExecutor):
         """
         return self._make(shape, dtype, order, False)
 
+    @overload
+    def zeros(self, shape: Shape, *, order: Any = "C") -> NDArray[numpy.float64]: ...
+    @overload
+    def zeros(self, shape: Shape, dtype: Kind[Scalar], order: Any = "C") -> NDArray[Scalar]: ...
+    @overload
+    def zeros(self, shape: Shape, dtype: DTypeLike, order: Any = "C") -> NDArray[Any]: ...
     def zeros(self, shape: Shape, dtype: DTypeLike = float, order: Any = "C") -> NDArray[Any]:
         """Makes an array of zeros in the arena, as `numpy.zeros` does elsewhere."""
         return self._make(shape, dtype, order, True)
 
+    @overload
+    def full(self, shape: Shape, fill_value: Any, dtype: Kind[Scalar], order: Any = "C") -> NDArray[Scalar]: ...
+    @overload
+    def full(
+        self, shape: Shape, fill_value: Any, dtype: DTypeLike | None = None, order: Any = "C"
+    ) -> NDArray[Any]: ...
     def full(
         self, shape: Shape, fill_value: Any, dtype: DTypeLike | None = None, order: Any = "C"
     ) -> NDArray[Any]:
@@ -503,6 +625,12 @@ class Executor(BaseExecutor):
         out[...] = fill_value
         return out
 
+    @overload
+    def array(self, values: ArrayLike, dtype: Kind[Scalar]) -> NDArray[Scalar]: ...
+    @overload
+    def array(self, values: NDArray[Scalar], dtype: None = None) -> NDArray[Scalar]: ...
+    @overload
+    def array(self, values: ArrayLike, dtype: DTypeLike | None = None) -> NDArray[Any]: ...
     def array(self, values: ArrayLike, dtype: DTypeLike | None = None) -> NDArray[Any]:
         """Makes a writable array with a copy of these values in the arena, as `numpy.array` does elsewhere."""
         import numpy
@@ -526,7 +654,7 @@ class Executor(BaseExecutor):
         """Returns statistics of the arena, the workers and the tasks."""
         from . import _stats
 
-        if self._inline:
+        if self._inline or self._refusal is not None:
             return _stats.Stats()
         return _stats.from_dict(self._engine.stats())
 
@@ -535,7 +663,7 @@ class Executor(BaseExecutor):
 
         Returns the number of bytes.
         """
-        return 0 if self._inline else self._engine.trim()
+        return 0 if self._inline or self._refusal is not None else self._engine.trim()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Ends the executor. No task can be submitted from now on.
@@ -553,7 +681,7 @@ class Executor(BaseExecutor):
         self._is_closed = True
         for serving in list(self._servings):
             serving.close()
-        if self._inline or self._engine.is_foreign:
+        if self._inline or self._refusal is not None or self._engine.is_foreign:
             return
         try:
             maps = list(self._maps)
@@ -567,8 +695,12 @@ class Executor(BaseExecutor):
             with self._lock:
                 self._closing = self._engine.close(grace if cancel else None) or self._closing
             if wait and self._closing is not None:
-                self._closing.wait()
+                _native.wait(self._closing, None)
                 _dispatch.unregister(self._output)
+                for receiver in self._receivers:
+                    receiver.close()
+                for closer in self._closers:
+                    closer()
         except BaseException:
             # Ctrl-C: nothing is to go on.
             self._engine.cancel_all(True)
@@ -590,6 +722,8 @@ class Executor(BaseExecutor):
 
     def __repr__(self) -> str:
         state = "shut down" if self._is_closed else f"{self._max_workers} workers"
+        if self._refusal is not None:
+            state = "made in a worker"
         return f"<arenite.Executor: {state}>"
 
     def __reduce__(self) -> Any:
@@ -603,6 +737,8 @@ class Executor(BaseExecutor):
             self._raise_closed()
 
     def _raise_closed(self) -> None:
+        if self._refusal is not None:
+            raise RuntimeError(self._refusal)
         if _is_exiting:
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
         raise RuntimeError("cannot schedule new futures after shutdown")
@@ -614,6 +750,18 @@ def cancelled() -> bool:
     Only needed with `Executor(cancel_running=False)`; otherwise a task that is cancelled is ended.
     """
     return _arenite.is_cancelled()
+
+
+def _refusal() -> str:
+    """Why an executor that is made in a worker takes no tasks: names the module that makes it."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__package__") == __package__:
+        frame = frame.f_back
+    name = frame.f_globals.get("__name__") if frame is not None else None
+    return (
+        f"a task cannot have an executor with workers of its own: module {name!r} has made this one in a worker. Submit "
+        "from the program, or use Executor(max_workers=0), which runs in the task"
+    )
 
 
 def _name(function: Any) -> str:
@@ -656,6 +804,10 @@ def _at_exit() -> None:
         for executor in list(_executors):
             executor._shutdown(True, interrupted, 0.0 if interrupted else None)
         _arenite.join_all()
+        if "arenite._channel" in sys.modules:
+            from . import _channel
+
+            _channel.close_all()
     finally:
         _dispatch.stop()
 

@@ -15,8 +15,9 @@ from concurrent.futures._base import (
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import _dispatch, _pickle
+from . import _dispatch, _native, _pickle
 from ._errors import from_failure
+from ._retry import Load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,6 +79,27 @@ class Future(BaseFuture[T]):
             return own.setdefault(name, [])
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
+    def __repr__(self) -> str:
+        # Not that of the base class, which makes a condition.
+        try:
+            is_done, is_running = self.done(), self.running()
+        except RuntimeError:
+            # In a child made by fork().
+            is_done = is_running = False
+        if not is_done:
+            state = "running" if is_running else "pending"
+        elif self._state != FINISHED:
+            state = "cancelled"
+        elif type(self._reply) is dict:
+            state = "finished with an exception"
+        elif self._reply is not None:
+            state = "finished"
+        elif self._exception is not None:
+            state = f"finished raised {type(self._exception).__name__}"
+        else:
+            state = f"finished returned {type(self._result).__name__}"
+        return f"<{type(self).__name__} at {id(self):#x} state={state}>"
+
     def __reduce__(self) -> Any:
         raise TypeError("a future cannot be sent to a task: pass its result()")
 
@@ -135,6 +157,9 @@ class Future(BaseFuture[T]):
 
     def _has_failed(self) -> bool:
         """Whether the outcome is an exception, as far as that is known without unpickling a value."""
+        if type(self._load) is Load:
+            # The value may be one.
+            self._decode()
         return type(self._reply) is dict or self._exception is not None
 
     def _decode(self) -> None:
@@ -164,7 +189,7 @@ class Future(BaseFuture[T]):
         task = self._task
         if task is not None:
             begin = monotonic() if timeout is not None else 0.0
-            if not task.wait(timeout):
+            if not (_native.wait(task, timeout) if _native.is_replaced else task.wait(timeout)):
                 raise TimeoutError
             # Callbacks run in the dispatcher: this thread may hold a lock that they need.
             if "_condition" not in self.__dict__ or _dispatch.is_current():
@@ -257,6 +282,9 @@ class Future(BaseFuture[T]):
 
 def error_of(failure: dict[str, Any], load: Callable[..., Any]) -> BaseException:
     """Returns the exception of a task that gave no value. `load` unpickles what the worker has sent."""
+    add_words = getattr(load, "add_words", None)
+    if add_words is not None and failure["kind"] not in ("raised", "cancelled", "shutdown"):
+        add_words(failure)
     if failure["kind"] == "raised":
         from ._worker import load_error
 

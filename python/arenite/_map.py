@@ -10,7 +10,7 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from . import _pickle
+from . import _context, _native, _pickle, _room
 from ._errors import ArenaFull, Cancelled
 from ._future import error_of
 from ._worker import Raised, load_error, stopped
@@ -37,8 +37,12 @@ class Results(Generic[T]):
     """The results of a map, in the order of its items.
 
     An exception of one task is raised where its result would be; the next call of `next` goes on with the result after
-    it. Dropping the iterator cancels the tasks that have not begun.
+    it. Dropping the iterator cancels the tasks that have not begun. So does Ctrl-C while a result is waited for, which
+    also ends the tasks that run; nothing comes after it.
     """
+
+    #: Whether Ctrl-C, or an exception of another signal handler, ends the map.
+    _ends_when_interrupted = True
 
     def __init__(
         self,
@@ -50,6 +54,7 @@ class Results(Generic[T]):
         chunksize: int,
         buffersize: int | None,
         progress: Any,
+        more: int = 0,
     ) -> None:
         self._executor = executor
         self._engine = executor._engine
@@ -97,8 +102,14 @@ class Results(Generic[T]):
             self._window = _FIRST_WINDOW * executor._slots
         self._kind = _pickle.POSITIONAL
         self._items: Iterator[Any] | None = self._tasks(iterables)
+        self._kind |= more
         self._bar = _bar(progress, total if self._is_sized else None)
-        self._fill()
+        try:
+            self._fill()
+        except BaseException:
+            # No caller has this object, but the traceback does.
+            self.close()
+            raise
 
     def _tasks(self, iterables: tuple[Iterable[Any], ...]) -> Iterator[Any]:
         """Returns the arguments of each task, and sets of which kind they are."""
@@ -141,7 +152,7 @@ class Results(Generic[T]):
         except ArenaFull as full:
             if waits and self._flying:
                 return False
-            self._copied, outcome = 0, full
+            self._copied, outcome = 0, _room.advise(full)
         except Exception as error:
             self._copied, outcome = 0, error
         entry = _Entry(outcome, self._copied, calls)
@@ -177,6 +188,8 @@ class Results(Generic[T]):
             head, data, kind, buffers, copied = function.call(item, self._kind, self._private)
             self._copied = copied + len(data)
             engine.count_copied(copied)
+        if prefix := self._executor._sent.prefix():
+            head, kind = prefix + head, kind | _context.PRECEDED
         call = (head,), (data,), (kind,), (buffers or None,), (self._options,)
         self._sent.extend(map(engine.submit, *call))
 
@@ -185,8 +198,17 @@ class Results(Generic[T]):
 
     def __next__(self) -> T:
         while True:
-            while not self._values:
-                self._advance()
+            try:
+                while not self._values:
+                    self._advance()
+            except BaseException as interrupt:
+                if isinstance(interrupt, Exception):
+                    raise
+                self._interrupt()
+                # The traceback must not hold what the caller has dropped.
+                _clear(interrupt)
+                self = None  # type: ignore[assignment]
+                raise
             values = self._values
             value = values[0]
             error = None if self._is_whole else _failure(value)
@@ -228,8 +250,10 @@ class Results(Generic[T]):
             except (StopIteration, GeneratorExit):
                 return
             except BaseException as raised:
-                # Ctrl-C, too: it must not end the iteration.
+                # Ctrl-C, too: it has to be raised by a piece.
                 error = raised
+                if not isinstance(raised, Exception):
+                    self._interrupt()
 
     def _advance(self) -> None:
         """Takes the outcome of the next task, unless there are values left."""
@@ -276,9 +300,24 @@ class Results(Generic[T]):
         if not self._flying:
             return None
         entry = self._flying[0]
-        if not isinstance(entry.task, BaseException) and not entry.task.wait(self._left()):
+        if not isinstance(entry.task, BaseException) and not self._wait(entry.task, self._left()):
             raise self._late()
         return entry
+
+    def _wait(self, task: Task, timeout: float | None) -> bool:
+        """Waits for the end of a task. An exception comes from a signal handler."""
+        try:
+            return _native.wait(task, timeout) if _native.is_replaced else task.wait(timeout)
+        except Exception:
+            self._interrupt()
+            raise
+
+    def _interrupt(self) -> None:
+        """Ends the map, because whoever waits for a result was interrupted."""
+        if self._ends_when_interrupted:
+            self.close(self._executor._cancel_running)
+            if self._bar is not None:
+                self._bar.close()
 
     def _outcome(self, entry: _Entry) -> tuple[bool, list[Any]]:
         """Returns whether all calls of a task gave a value, and the values, with failures in the places of others."""
@@ -293,7 +332,8 @@ class Results(Generic[T]):
         try:
             value = self._load(reply[0], reply[1], self._private_results)
             if self._chunksize == 1:
-                return True, [value]
+                # An exception after which the task was not to run again.
+                return (False, [self._failed(value)]) if type(value) is Raised else (True, [value])
             is_whole, values = value
             if type(values) is not list or len(values) != entry.calls:
                 raise RuntimeError(f"the worker did not send the results of {entry.calls} calls")
@@ -341,11 +381,14 @@ class Results(Generic[T]):
         """Cancels the tasks that have not begun, and with `kill` ends those that run. There are no results after it."""
         with self._lock:
             self._items = self._held = None
-            for task in (*self._sent, *(entry.task for entry in tuple(self._flying))):
-                if not isinstance(task, BaseException):
-                    task.cancel()
-                    if kill and not task.done():
-                        task.kill()
+            left = [*self._sent, *(entry.task for entry in tuple(self._flying))]
+            tasks = [task for task in left if not isinstance(task, BaseException)]
+            # All of them before the first worker is ended: it must not begin another one.
+            for task in tasks:
+                task.cancel()
+            for task in tasks:
+                if kill and not task.done():
+                    task.kill()
             self._sent, self._flying = [], deque()
             self._values.clear()
 
@@ -413,6 +456,15 @@ def _give(values: deque[Any]) -> Any:
         raise error
     finally:
         error = None
+
+
+def _clear(error: BaseException) -> None:
+    """Drops the variables of the frames of this package that have ended: all of the traceback but the first one."""
+    trace = error.__traceback__.tb_next if error.__traceback__ is not None else None
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__package__") == __package__:
+            trace.tb_frame.clear()
+        trace = trace.tb_next
 
 
 def _failure(value: Any) -> BaseException | None:

@@ -331,7 +331,7 @@ _lock = threading.RLock()
 started = 0.0
 
 #: A bundle's number, how many buffers belong to it, and how long it is, if it is not in a buffer.
-_NUMBER, _COUNT, _LENGTH = 8, 2, 4
+_NUMBER, _COUNT, _LENGTH = 8, 4, 4
 HEADER = _NUMBER + _COUNT + _LENGTH
 
 

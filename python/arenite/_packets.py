@@ -82,12 +82,16 @@ def encode(value: Any, files: _Files, longest: int) -> Any:
     if isinstance(value, (list, tuple)):
         files.make_list(len(value))
         return [encode(item, files, longest) for item in value]
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError("a service takes and returns dictionaries with keys of text")
+        return {"dict": {key: encode(item, files, longest) for key, item in value.items()}}
     if hasattr(value, "__array__"):
         return _encode_array(value, files, longest)
     try:
         content = memoryview(value)
     except TypeError:
-        known = "None, numbers, text, bytes, numpy arrays and lists of these"
+        known = "None, numbers, text, bytes, numpy arrays, and lists and dictionaries of these"
         raise TypeError(f"a service takes and returns {known}, no {type(value).__name__}") from None
     files.make_room(content.nbytes)
     files.append(_file_of(memoryview(content.tobytes()) if not content.c_contiguous else content.cast("B")))
@@ -166,6 +170,10 @@ def decode(value: Any, files: Iterator[int], of_bytes: Callable[[memoryview], An
         return [decode(item, files, of_bytes) for item in value]
     if not isinstance(value, dict):
         return value
+    if (items := value.get("dict")) is not None:
+        if not isinstance(items, dict):
+            raise ValueError("a dictionary is no object")
+        return {key: decode(item, files, of_bytes) for key, item in items.items()}
     if (name := value.get("float")) is not None:
         if not isinstance(name, str) or name not in _FLOATS:
             raise ValueError(f"the number {name!r:.20} is none of {', '.join(_FLOATS)}")

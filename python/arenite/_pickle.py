@@ -42,6 +42,9 @@ else:
 #: Buffers from this size on do not travel inside the pickle.
 OUT_OF_BAND = 4096
 
+#: Below this size, buffers stay inside of a pickle that has a quarter of the buffers that it may have.
+_SMALL = 64 << 10
+
 #: The pickle of the arguments is a tuple of positional ones, without keyword arguments.
 POSITIONAL = 1
 #: In the place of the function's pickle are its digest and the number of its buffers, which come first, after the pickle.
@@ -70,6 +73,10 @@ class Beside:
     """What goes beside a pickle: buffers in the arena. Apart from the pickler, which would refer to itself otherwise and
     keep everything until the next collection of cycles."""
 
+    #: How many buffers may go beside a pickle, if there is a limit: that of results, which workers set. Further ones stay
+    #: inside of the pickle, small ones before.
+    most: int | None = None
+
     def __init__(self, arena: Arena | None, private: bool) -> None:
         self.arena = arena
         self.private = private
@@ -82,6 +89,8 @@ class Beside:
             return True
         raw = view.raw()
         owner = raw.obj
+        if self.most is not None and self._is_full(raw.nbytes):
+            return True
         if type(owner) is Buffer and owner.nbytes == raw.nbytes:
             self.buffers.append(owner)
             return False
@@ -95,6 +104,10 @@ class Beside:
         self.buffers.append(found)
         return False
 
+    def _is_full(self, nbytes: int) -> bool:
+        assert self.most is not None
+        return len(self.buffers) >= (self.most // 4 if nbytes < _SMALL else self.most)
+
     def reduce_array(self, array: Any) -> Any:
         """Reduces an array: to the memory that it views."""
         dtype, arena = array.dtype, self.arena
@@ -103,14 +116,17 @@ class Beside:
         shape, strides = array.shape, array.strides
         low, high = _extent(array)
         kind = dtype.str if dtype.char in _NUMERIC and dtype.names is None and not dtype.metadata else dtype
-        found = arena.find(low, high - low)
+        is_full = self.most is not None and self._is_full(array.nbytes)
+        found = None if is_full else arena.find(low, high - low)
         order = "C" if array.flags.c_contiguous or not array.flags.f_contiguous else "F"
         if found is not None:
             start = array.__array_interface__["data"][0] - low
             return _restore_view, (pickle.PickleBuffer(found), kind, shape, strides, start)
-        if array.nbytes < OUT_OF_BAND:
+        if array.nbytes < OUT_OF_BAND or self.private:
             # A copy anyway, so it is writable, as with every other pool.
             return _restore_small, (bytearray(array.tobytes(order)), kind, shape, order)
+        if is_full:
+            return _restore_small, (array.tobytes(order), kind, shape, order)
         import numpy
 
         found = arena.alloc(array.nbytes)
@@ -298,6 +314,8 @@ class Pickler(pickle.Pickler):
             return self._reduce_mut(obj)
         elif module == "multiprocessing.managers" and hasattr(obj, "_authkey"):
             return _restore_proxy, (bytes(obj._authkey), *obj.__reduce__()[:2])
+        if "multiprocessing.reduction" in sys.modules:
+            return _reduce_inherited(obj)
         return NotImplemented
 
     def _reduce_tensor(self, tensor: Any) -> Any:
@@ -323,6 +341,19 @@ class Pickler(pickle.Pickler):
                 "mut() takes an array of this executor's arena: make it with ex.empty(), ex.zeros() or ex.array()"
             )
         return _restore_mut, (pickle.PickleBuffer(found.lend()), array.dtype, array.shape)
+
+
+_inherit: Any = None
+
+
+def _reduce_inherited(obj: Any) -> Any:
+    """Reduces objects of `multiprocessing`, and what it has reducers for."""
+    global _inherit
+    if _inherit is None:
+        from . import _inherit as module
+
+        _inherit = module
+    return _inherit.reduce(obj)
 
 
 def _extent(array: Any) -> tuple[int, int]:

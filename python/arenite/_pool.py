@@ -24,6 +24,9 @@ from ._map import Results, _Chunks, _Entry, _failure
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
+    from typing import Unpack
+
+    from ._typing import PoolOptions
 
 T = TypeVar("T")
 
@@ -108,7 +111,12 @@ class AsyncResult(Generic[T]):
 
 
 class Calls(Results[T]):
-    """The results of `Pool.imap`, in the order of the input. An exception of the input ends it in its place."""
+    """The results of `Pool.imap`, in the order of the input. An exception of the input ends it in its place.
+
+    As with multiprocessing, asking for the next result goes on where Ctrl-C came.
+    """
+
+    _ends_when_interrupted = False
 
     def _pull(self) -> bool:
         try:
@@ -143,6 +151,10 @@ class Calls(Results[T]):
                 self._advance()
             except StopIteration:
                 break
+            except BaseException:
+                # Ctrl-C: no caller gets any result.
+                self.close(self._executor._cancel_running)
+                raise
             if error is None:
                 if not self._is_whole:
                     error = next(filter(None, map(_failure, self._values)), None)
@@ -270,7 +282,7 @@ class Pool:
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
-        **options: Any,
+        **options: Unpack[PoolOptions],
     ) -> None:
         self._state = _CLOSE
         if processes is None:
@@ -280,7 +292,7 @@ class Pool:
         if maxtasksperchild is not None:
             if not isinstance(maxtasksperchild, int) or maxtasksperchild <= 0:
                 raise ValueError("maxtasksperchild must be a positive int or None")
-            options["recycle_after"] = maxtasksperchild
+            options["recycle_after"] = maxtasksperchild  # type: ignore[typeddict-unknown-key]
         # Calls may change their arguments, as with multiprocessing.
         options.setdefault("writable", "copy")
         self.executor = Executor(processes, initializer=initializer, initargs=tuple(initargs), **options)
@@ -416,6 +428,8 @@ class Pool:
     def _check_running(self) -> None:
         if self._state != _RUN:
             raise ValueError("Pool not running")
+        if self.executor._refusal is not None:
+            raise RuntimeError(self.executor._refusal)
 
     # ---- the end
 

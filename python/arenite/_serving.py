@@ -16,6 +16,7 @@ import json
 import os
 import queue
 import selectors
+import signal
 import socket
 import threading
 import time
@@ -42,6 +43,14 @@ _MOST_FAILURES = 16
 _LONGEST = 1e9
 
 
+class _Terminated(BaseException):
+    """SIGTERM while `wait` waits."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
+
+
 class _Kernel:
     def __init__(self, name: str, function: Callable[..., Any], executor: Executor) -> None:
         self.name = name
@@ -66,11 +75,20 @@ def _text_of(signature: inspect.Signature | None) -> str:
 
 
 class _Call:
-    def __init__(self, client: _Client, id: int, kernel: _Kernel, args: list[Any], deadline: float | None) -> None:
+    def __init__(
+        self,
+        client: _Client,
+        id: int,
+        kernel: _Kernel,
+        args: list[Any],
+        kwargs: dict[str, Any],
+        deadline: float | None,
+    ) -> None:
         self.client = client
         self.id = id
         self.kernel = kernel
         self.args = args
+        self.kwargs = kwargs
         self.deadline = deadline
         #: Once the executor has it.
         self.future: Future[Any] | None = None
@@ -126,6 +144,8 @@ class Serving:
         #: Calls that have ended in the executor.
         self._ended: collections.deque[_Call] = collections.deque()
         self._is_stopping = False
+        #: Set when the thread has nothing left to do.
+        self._over = threading.Event()
         #: Descriptors for a thread of its own to close: with those of clients that may take as long as they like.
         self._closing: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._wake_lock = threading.Lock()
@@ -152,14 +172,29 @@ class Serving:
         self._is_stopping = True
         self._wake()
         if threading.current_thread() is not self._thread:
+            self._over.wait()
             self._thread.join()
 
     def wait(self) -> None:
-        """Wait until the service is closed. Ctrl-C closes it."""
+        """Wait until the service is closed. Ctrl-C closes it, and so does SIGTERM, which then ends the program unless that
+        handles the signal."""
+        is_main = threading.current_thread() is threading.main_thread()
+        handles = is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        if handles:
+            signal.signal(signal.SIGTERM, _terminate)
         try:
-            self._thread.join()
+            # Not `join`: where a signal ends that, Python takes the thread for ended.
+            self._over.wait()
         except KeyboardInterrupt:
             self.close()
+        except _Terminated:
+            self.close()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            handles = False
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            if handles:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def __enter__(self) -> Serving:
         return self
@@ -196,6 +231,7 @@ class Serving:
                 os.close(self._wake_file)
                 self._wake_file = -1
             closer.join(1)
+            self._over.set()
 
     def _close_files(self) -> None:
         while (file := self._closing.get()) is not None:
@@ -291,6 +327,11 @@ class Serving:
         refuse = functools.partial(self._answer_error, client, id)
         if not isinstance(name, str) or not isinstance(args, list):
             return refuse("bad_request", "a call has the name of a kernel and a list of arguments")
+        names = request.get("names", [])
+        if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
+            return refuse("bad_request", "the names of arguments are a list of text")
+        if len(set(names)) < len(names) or len(names) > len(args):
+            return refuse("bad_request", "the names of arguments are those of the last ones, each once")
         if deadline is not None and type(deadline) not in (int, float):
             return refuse("bad_request", "a deadline is a number of seconds")
         if len(files) > MAX_FILES:
@@ -309,8 +350,10 @@ class Serving:
             args = decode(args, left, bytes)
             if next(left, None) is not None:
                 raise ValueError("there are more files than values that need one")
+            first = len(args) - len(names)
+            args, kwargs = args[:first], dict(zip(names, args[first:], strict=True))
             if kernel.signature is not None:
-                kernel.signature.bind(*args)
+                kernel.signature.bind(*args, **kwargs)
         except (ValueError, TypeError, RecursionError) as error:
             return refuse("bad_argument", f"{name}{kernel.text}: {error}")
         except (OSError, MemoryError) as error:
@@ -318,7 +361,7 @@ class Serving:
         # They are memory files, whose end takes no time.
         close(files)
         files.clear()
-        call = client.calls[id] = _Call(client, id, kernel, args, deadline)
+        call = client.calls[id] = _Call(client, id, kernel, args, kwargs, deadline)
         client.queued.append(call)
         if len(client.queued) == 1:
             self._turns.append(client)
@@ -351,10 +394,10 @@ class Serving:
 
     def _start(self, call: _Call) -> None:
         executor = self._executor
-        args, call.args = tuple(call.args), []
+        args, kwargs, call.args, call.kwargs = tuple(call.args), call.kwargs, [], {}
         try:
             options = executor._plain if call.deadline is None else executor.options(deadline=call.deadline)
-            future = executor._submit(options, call.kernel.function, args, {}, self._label(call.kernel))
+            future = executor._submit(options, call.kernel.function, args, kwargs, self._label(call.kernel))
         except Exception as error:
             # It was shut down.
             future = failed(StartFailed(str(error)))
@@ -447,6 +490,7 @@ class Serving:
             "pid": os.getpid(),
             "started": self._started,
             "max_calls": self._max_calls,
+            "names": True,
             "kernels": [{"name": kernel.name, "signature": kernel.text} for kernel in self._kernels.values()],
         }
 
@@ -514,6 +558,8 @@ class Serving:
             return
         self._wake_lock = threading.Lock()
         self._is_stopping = True
+        self._over = threading.Event()
+        self._over.set()
         self._wake_file, wake_file = -1, self._wake_file
         self._selector.close()
         self._listener.close()

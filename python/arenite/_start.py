@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import builtins
 import os
 import pickle
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from . import _arenite
+from . import _arenite, _context
 
 if TYPE_CHECKING:
+    from . import _inherit
     from collections.abc import Callable, Iterable, Mapping
 
     from ._definitions import Definitions
@@ -45,6 +46,10 @@ _THREADS = (
     "NUMBA_NUM_THREADS",
 )
 
+#: The seed of hashes of text in all workers of this process, which would have one each otherwise. That of this process
+#: cannot be found out, unless it was set.
+_HASH_SEED = str(int.from_bytes(os.urandom(4), "little"))
+
 #: Variables that sandboxed workers get, if the program has them, and how the names of others begin.
 _PLAIN = {"PATH", "LANG", "LANGUAGE", "TZ", "LD_LIBRARY_PATH", "GLIBC_TUNABLES"}
 _PLAIN_BEGINNINGS = ("LC_", "MALLOC_", "PYTHON", "ARENITE_")
@@ -53,6 +58,11 @@ _PLAIN_BEGINNINGS = ("LC_", "MALLOC_", "PYTHON", "ARENITE_")
 def interpreter(python: str | None) -> str:
     """Returns the path of the interpreter that workers run."""
     path = python or sys.executable
+    if python is None and getattr(sys, "frozen", False):
+        raise RuntimeError(
+            f"this program is frozen: {path} is the program itself and no interpreter that workers could run. Pass the "
+            f"path of a Python {sys.version.split()[0]} with the same packages as Executor(python=…)"
+        )
     if not path:
         raise RuntimeError(
             "sys.executable is empty, so this Python is embedded in another program and cannot be started again: pass "
@@ -94,6 +104,8 @@ def environment(workers: int, given: Mapping[str, str] | None, sandboxed: bool) 
         made = dict.fromkeys(_THREADS, str(max(1, cores // max(1, workers))))
         made.update(os.environ)
     made.update(given or {})
+    if made.get("PYTHONHASHSEED", "random") == "random":
+        made["PYTHONHASHSEED"] = _HASH_SEED
     return list(made.items())
 
 
@@ -106,25 +118,37 @@ def setup(
     private_results: bool,
     memory_limit: int,
     sandboxed: bool,
-) -> bytes:
-    """Returns what `_worker.start` is told."""
+    env: Mapping[str, str] | None,
+    log: tuple[Any, ...] | None,
+    output: tuple[str, bytes] | None,
+    imports: tuple[str, bool] | None,
+) -> tuple[bytes, _inherit.Server | None]:
+    """Returns what `_worker.start` is told, and the server that the initializer needs. `log`: how records are forwarded;
+    `output`: where prints go, if not where the engine has them; `imports`: where the names of modules are, and whether
+    workers go on looking there."""
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")
-    first = defined = None
+    first = defined = server = None
     if initializer is not None:
-        first, _, _, names_used = definitions.dump((initializer, tuple(initargs)), private)
-        if names_used:
-            defined = definitions.of_setup(names_used)
+        passing: Any = nullcontext(lambda: None)
+        if not sandboxed and "multiprocessing.context" in sys.modules:
+            from . import _inherit
+
+            passing = _inherit.passing()
+        with passing as needed:
+            first, _, _, names_used = definitions.dump((initializer, tuple(initargs)), private)
+            if names_used:
+                defined = definitions.of_setup(names_used)
+            server = needed()
     names = [preload] if isinstance(preload, str) else list(preload)
     if sandboxed:
         # What restores arrays, and exceptions where Dask is loaded, which come as arguments: a task cannot import it.
         names[:0] = [name for name in ("numpy", "tblib.pickling_support") if name in sys.modules]
     given = {
-        # Absolute: workers start later too, and the working directory may be another one then.
-        "path": [os.path.abspath(entry) if isinstance(entry, str) else entry for entry in sys.path],
+        "path": _context.path(),
         # Arguments of the program may be secrets.
         "argv": sys.argv[:1] if sandboxed else list(sys.argv),
-        "filters": _filters(),
+        "filters": _context.filters(),
         "preload": names,
         "definitions": defined,
         "initializer": first,
@@ -132,12 +156,16 @@ def setup(
         "private_results": private_results,
         "memory_limit": memory_limit,
         "sandboxed": sandboxed,
+        "hash_seed": {**os.environ, **(env or {})}.get("PYTHONHASHSEED"),
+        "key": None if sandboxed else _key(),
+        "log": log,
+        "output": output,
+        "imports": imports,
     }
-    return pickle.dumps(given, 5)
+    return pickle.dumps(given, 5), server
 
 
-def _filters() -> list[Any]:
-    """Returns the warnings filters whose categories every interpreter has."""
-    warnings = sys.modules.get("warnings")
-    filters = getattr(warnings, "filters", [])
-    return [entry for entry in filters if vars(builtins).get(entry[2].__name__) is entry[2]]
+def _key() -> bytes | None:
+    """What processes of this program authenticate each other with, if it uses `multiprocessing`."""
+    process: Any = sys.modules.get("multiprocessing.process")
+    return None if process is None else bytes(process.current_process().authkey)

@@ -6,10 +6,11 @@ Imports little: a worker is ready when this module is loaded, and each task brin
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 import time
 
-from . import _arenite, _mirror, _pickle
+from . import _arenite, _context, _imports, _mirror, _pickle, _process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ _NOTE = (
     'writable="copy".'
 )
 
+#: The most buffers of a result: the engine takes 4096, of which one may be the pickle.
+_MOST_BUFFERS = 4000
+
 _arena: _arenite.TaskArena | None = None
 #: Whether tasks get private copies of their arguments.
 _private = False
@@ -40,33 +44,43 @@ _private = False
 _private_results = False
 #: Whether private memory has a limit.
 _memory_limit = 0
+_is_sandboxed = False
 #: Pickles what the program gets: a value, the arena for what goes beside it, and whether the program gets private copies.
 _dump: Callable[..., tuple[bytes, list[Any], int]] = _pickle.dump
 
 
 def start(setup: bytes) -> str | None:
     """Prepares this process. Returns why it cannot serve as a worker, or None."""
-    global _arena, _private, _private_results, _memory_limit, _dump
+    global _arena, _private, _private_results, _memory_limit, _is_sandboxed, _dump
     import faulthandler
 
     _mirror.started = time.monotonic()
     _mirror.clear_main()
     given = pickle.loads(setup)
-    sys.path[:] = given["path"]
+    if given["hash_seed"] is None:
+        # That of this process is made up: programs that tasks start have one of their own.
+        os.environ.pop("PYTHONHASHSEED", None)
+    else:
+        os.environ["PYTHONHASHSEED"] = given["hash_seed"]
     sys.argv[:] = given["argv"]
     for stream in (sys.stdout, sys.stderr):
         # A pipe is block-buffered; lines are to appear at once.
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-    faulthandler.enable()
+    if given["output"] is not None:
+        from . import _print
+
+        _print.redirect(given["output"])
+    # Not `sys.stderr`: the engine is to get it.
+    faulthandler.enable(2)
     _arena = _arenite.TaskArena()
+    _pickle.Beside.most = _MOST_BUFFERS
     _private = given["private"]
     _private_results = given["private_results"]
     _memory_limit = given["memory_limit"]
-    if given["filters"]:
-        import warnings
-
-        warnings.filters[:] = given["filters"]  # type: ignore[index]
-        getattr(warnings, "_filters_mutated", int)()
+    _is_sandboxed = given["sandboxed"]
+    _context.begin(given["path"], given["filters"])
+    if not _is_sandboxed:
+        _process.name_process(given["key"])
     try:
         for name in given["preload"]:
             __import__(name)
@@ -75,6 +89,10 @@ def start(setup: bytes) -> str | None:
         if given["initializer"] is not None:
             function, arguments = pickle.loads(given["initializer"])
             function(*arguments)
+        if given["imports"] is not None:
+            _imports.begin(*given["imports"])
+        if given["log"] is not None:
+            _forward_log(*given["log"])
         if given["sandboxed"]:
             from . import _plain, _sandbox
 
@@ -92,6 +110,60 @@ def start(setup: bytes) -> str | None:
     return None
 
 
+def _forward_log(*how: Any) -> None:
+    """Has records of `logging` sent to the program, once a task imports it."""
+
+    def install(_: object) -> None:
+        from . import _log
+
+        _log.install(*how)
+
+    _process.after_import("logging", install)
+
+
+def enter_thread() -> None:
+    """Does in a thread that the engine has made what Python does in those that it makes."""
+    threading = sys.modules.get("threading")
+    for name, begin in (("_trace_hook", sys.settrace), ("_profile_hook", sys.setprofile)):
+        hook = getattr(threading, name, None)
+        if hook is not None:
+            begin(hook)  # type: ignore[operator]
+
+
+def end() -> None:
+    """Does what Python does at its end: waits for threads, runs exit handlers, and writes what files have buffered. This
+    process ends without the rest, which frees objects."""
+    if _is_sandboxed:
+        return
+    threading: Any = sys.modules.get("threading")
+    for step in (threading and threading._shutdown, _run_exit_handlers, _flush_files):
+        try:
+            if step is not None:
+                step()
+        except BaseException:
+            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+    flush()
+
+
+def _run_exit_handlers() -> None:
+    import atexit
+
+    atexit._run_exitfuncs()
+
+
+def _flush_files() -> None:
+    import gc
+    import io
+
+    for found in gc.get_objects():
+        if isinstance(found, (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)):
+            try:
+                if not found.closed and found.writable():
+                    found.flush()
+            except (OSError, ValueError):
+                pass  # A pipe that nobody reads, or a file that was closed meanwhile.
+
+
 def flush() -> None:
     """Writes what the task has printed, so that it is attributed to the task."""
     try:
@@ -105,13 +177,18 @@ def run(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple
     """Runs one task. Returns the pickle of its value with the buffers beside it and the number of bytes that were
     copied; or the text of its exception and a pickle of it."""
     try:
+        if kind & _context.PRECEDED:
+            function = _context.split(function)
         if kind & (_pickle.MANY | _pickle.MANY_TUPLES):
             value: Any = _run_many(function, arguments, kind, buffers)
         else:
             call, positional, named = _load_call(function, arguments, kind, buffers)
             del arguments, buffers
+            if kind & _context.TIMED:
+                _arenite.begin_timed()
             value = call(*positional, **named)
             del call, positional, named
+        _imports.note()
         return _dump_value(value)
     except BaseException as error:
         return _dump_error(error)
@@ -129,6 +206,8 @@ def _dump_value(value: Any) -> tuple[Any, ...]:
 def start_actor(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple[Any, ...]:
     """Makes the object of an actor. Returns it alone, or the text of the exception and a pickle of it."""
     try:
+        if kind & _context.PRECEDED:
+            function = _context.split(function)
         call, positional, named = _load_call(function, arguments, kind, buffers)
         return (call(*positional, **named),)
     except BaseException as error:
@@ -140,9 +219,12 @@ def start_actor(function: bytes, arguments: Any, kind: int, buffers: list[Any]) 
 def call_actor(actor: Any, method: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple[Any, ...]:
     """Calls a method of an actor. Returns what `run` does."""
     try:
+        if kind & _context.PRECEDED:
+            method = _context.split(method)
         if kind & _pickle.DEFINITIONS:
             method = _mirror.define(method, buffers, _private)
         loaded = _pickle.load(arguments, buffers, _private)
+        _context.renew()
         positional, named = (loaded, {}) if kind & _pickle.POSITIONAL else loaded
         del arguments, buffers, loaded
         value = getattr(actor, method.decode())(*positional, **named)
@@ -157,6 +239,7 @@ def call_actor(actor: Any, method: bytes, arguments: Any, kind: int, buffers: li
 def _load_call(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple[Any, Any, Any]:
     call = _pickle.unpickle_function(function, kind, buffers, _private, _functions)
     loaded = _pickle.load(arguments, buffers, _private)
+    _context.renew()
     if kind & _pickle.POSITIONAL:
         return call, loaded, {}
     return call, loaded[0], loaded[1]
@@ -167,6 +250,9 @@ def _run_many(function: bytes, arguments: Any, kind: int, buffers: list[Any]) ->
     of those that are missing."""
     call = _pickle.unpickle_function(function, kind, buffers, _private, _functions)
     items = _pickle.load(arguments, buffers, _private)
+    _context.renew()
+    if kind & _context.TIMED:
+        _arenite.begin_timed()
     count, left = len(items), iter(items)
     values: list[Any] = []
     is_whole = True

@@ -128,6 +128,8 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         for name in _UNUSED:
             options.pop(name, None)
         of_tasks = {name: options.pop(name) for name in _OF_TASKS if name in options}
+        if not isinstance(of_tasks.get("retry_errors", False), bool):
+            raise ValueError("retry_errors is True or False with joblib: classes of exceptions are for Executor.options")
         errors: Literal["raise", "return"] = options.pop("errors", "raise")
         if errors not in ("raise", "return"):
             raise ValueError(f'errors must be "raise" or "return", not {errors!r}')
@@ -167,9 +169,10 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         if self._shared is None:
             raise RuntimeError("this call of Parallel has ended")
         items, executor = func.items, self._shared.executor
-        beside = partial(_Beside, arrays=self._arrays)
+        used: list[int] = []
+        beside = partial(_Beside, arrays=self._arrays, used=used)
         tasks = [[item] for item in items] if self.parallel.batch_size == "auto" else [items]
-        batch = _Batch(tasks, self.parallel.n_dispatched_tasks - len(items))
+        batch = _Batch(tasks, self.parallel.n_dispatched_tasks - len(items), partial(self._arrays.release, used))
         self._open.add(batch)
         before = self._arrays.added
         for calls in tasks:
@@ -194,8 +197,10 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             args, kwargs = tuple(item[1:] for item in calls) if is_one else (), {}
         call: Any = None
         if one is not func and type(function) in (FunctionType, BuiltinFunctionType):
+            # Its arrays go with each task of the call.
+            lasting = partial(_Beside, arrays=self._arrays, used=None)
             try:
-                call = self._arrays.function(type(one), function, lambda: self._pickle(one, executor, beside))
+                call = self._arrays.function(type(one), function, lambda: self._pickle(one, executor, lasting))
             except Exception:
                 pass  # The same exception is that of the future.
         if call is None:
@@ -288,7 +293,9 @@ def _name(function: Any) -> str:
 class _Batch:
     """Calls that joblib has handed over together, and their tasks."""
 
-    def __init__(self, tasks: list[list[Any]], first: int) -> None:
+    def __init__(self, tasks: list[list[Any]], first: int, release: Callable[[], None]) -> None:
+        #: Called when all tasks have ended.
+        self._release = release
         #: The calls of each task.
         self.tasks = tasks
         #: The number of the first call.
@@ -310,6 +317,7 @@ class _Batch:
                 future.add_done_callback(self._one_ended)
                 return
         self._callback(self)
+        self._release()
         # They refer to this batch.
         self.futures, self.tasks = [], []
 
@@ -341,9 +349,9 @@ class Arrays:
         self.is_private = is_private
         #: Workers may open files.
         self.opens_files = opens_files
-        #: Arrays that are in the arena, by their identity as long as they exist: what they were when they were copied,
-        #: and what is sent instead.
-        self._known: dict[int, tuple[weakref.ref[Any], tuple[Any, ...], Any]] = {}
+        #: Arrays that are in the arena, by their identity as long as they exist. See `free`.
+        self._known: dict[int, _Known] = {}
+        self._lock = threading.Lock()
         #: How many were copied.
         self.added = 0
         #: Functions that are pickled.
@@ -363,17 +371,67 @@ class Arrays:
             known = self._functions[kind, function] = pickle()
         return known
 
-    def find(self, array: Any) -> Any:
-        """Returns what is sent instead of an array, if it was copied before."""
-        known = self._known.get(id(array))
-        return known[2] if known is not None and known[0]() is array and known[1] == _layout(array) else None
+    def find(self, array: Any, used: list[int] | None = None) -> Any:
+        """Returns what is sent instead of an array, if it was copied before. `used`: the arrays of the task; None for a
+        function, whose arrays are needed until the call ends."""
+        with self._lock:
+            known = self._known.get(id(array))
+            if known is None or known.array() is not array or known.layout != _layout(array):
+                return None
+            known.take(used)
+            return known.reduced
 
-    def add(self, array: Any, reduced: Any) -> None:
+    def add(self, array: Any, reduced: Any, used: list[int] | None = None) -> None:
         """Keeps what is sent instead of an array."""
         self.added += 1
         known, key = self._known, id(array)
         # Without a reference to `self`: the callback may outlive the call.
-        self._known[key] = weakref.ref(array, lambda _: known.pop(key, None)), _layout(array), reduced
+        made = _Known(weakref.ref(array, lambda _: known.pop(key, None)), _layout(array), reduced)
+        with self._lock:
+            made.take(used)
+            self._known[key] = made
+
+    def release(self, used: list[int]) -> None:
+        """The tasks that took these arrays have ended."""
+        with self._lock:
+            for key in used:
+                known = self._known.get(key)
+                if known is not None:
+                    known.users -= 1
+        used.clear()
+
+    def free(self) -> None:
+        """Frees the memory of arrays that one task has taken, which has ended. Called before another array is copied, and
+        not earlier: the next task, which is about to be sent, may take the same array."""
+        with self._lock:
+            for key in [key for key, known in self._known.items() if known.users == 0 and known.uses == 1]:
+                del self._known[key]
+
+
+class _Known:
+    """An array that is in the arena."""
+
+    __slots__ = ("array", "layout", "reduced", "users", "uses")
+
+    def __init__(self, array: weakref.ref[Any], layout: tuple[Any, ...], reduced: Any) -> None:
+        self.array = array
+        #: What it was when it was copied.
+        self.layout = layout
+        #: What is sent instead of it.
+        self.reduced = reduced
+        #: How often open tasks take it, and how often any did.
+        self.users = self.uses = 0
+
+    def take(self, used: list[int] | None) -> None:
+        key = id(self.array())
+        if used is not None and key in used:
+            # Again in the same task, or that is pickled anew.
+            return
+        # What a function takes is never released.
+        self.users += 1
+        self.uses += 1
+        if used is not None:
+            used.append(key)
 
 
 def _layout(array: Any) -> tuple[Any, ...]:
@@ -384,9 +442,11 @@ def _layout(array: Any) -> tuple[Any, ...]:
 class _Beside(_pickle.Beside):
     """Takes arrays as loky does: large ones are shared, and small ones are private to their task."""
 
-    def __init__(self, arena: _pickle.Arena | None, private: bool, arrays: Arrays) -> None:
+    def __init__(
+        self, arena: _pickle.Arena | None, private: bool, arrays: Arrays, used: list[int] | None
+    ) -> None:
         super().__init__(arena, True)
-        self.arrays = arrays
+        self.arrays, self.used = arrays, used
 
     def take(self, view: pickle.PickleBuffer) -> bool:
         raw = view.raw()
@@ -399,14 +459,15 @@ class _Beside(_pickle.Beside):
             return mapped
         if array.nbytes < arrays.max_nbytes:
             return _copied(super().reduce_array(array), array)
-        reduced = arrays.find(array)
+        reduced = arrays.find(array, self.used)
         if reduced is None:
+            arrays.free()
             reduced = super().reduce_array(array)
             if reduced is NotImplemented:
                 return reduced
             if arrays.is_private:
                 reduced = _copied(reduced, array)
-            arrays.add(array, reduced)
+            arrays.add(array, reduced, self.used)
         return reduced
 
 

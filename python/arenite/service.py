@@ -107,11 +107,11 @@ class Service:
         """The signature of each kernel by its name, such as `"(image, sigma=2.0)"`."""
         return {kernel["name"]: kernel["signature"] for kernel in self._connected().info["kernels"]}
 
-    def submit(self, kernel: str, /, *args: Any, deadline: float | None = None) -> Future:
+    def submit(self, kernel: str, /, *args: Any, deadline: float | None = None, **kwargs: Any) -> Future:
         """Call a kernel, and return the call's future. Waits while as many calls are open as the service admits.
 
         Arguments and results are None, numbers, text, bytes, numpy arrays (what has `__array__` becomes one), and lists
-        of these. An array is copied once, into the memory that the service maps. `deadline`: seconds that the call may
+        and dictionaries of these. Arguments may have names, except `deadline`. An array is copied once, into the memory that the service maps. `deadline`: seconds that the call may
         run. Callbacks of the future must not wait for other calls.
 
         The future fails with `arenite.WorkerDied`, `DeadlineExceeded`, `MemoryLimitExceeded`, `ArenaFull`, `NotRunning`,
@@ -121,7 +121,11 @@ class Service:
         message = {"op": "call", "id": id, "kernel": kernel}
         if deadline is not None:
             message["deadline"] = deadline
-        packet, files = pack(message, "args", args)
+        if kwargs:
+            if not self._connected().info.get("names"):
+                raise ServiceError(f"the service {self.name} takes arguments by position only")
+            message["names"] = list(kwargs)
+        packet, files = pack(message, "args", [*args, *kwargs.values()])
         try:
             while True:
                 connection = self._connected()
@@ -132,10 +136,10 @@ class Service:
         finally:
             close(files)
 
-    def call(self, kernel: str, /, *args: Any, deadline: float | None = None) -> Any:
+    def call(self, kernel: str, /, *args: Any, deadline: float | None = None, **kwargs: Any) -> Any:
         """Call a kernel, and return its value: `submit(…).result()`."""
         self._connected().must_not_wait()
-        future = self.submit(kernel, *args, deadline=deadline)
+        future = self.submit(kernel, *args, deadline=deadline, **kwargs)
         try:
             return future.result()
         except BaseException:

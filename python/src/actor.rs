@@ -12,6 +12,7 @@ use pyo3::types::PyTuple;
 use crate::buffer::Buffer;
 use crate::engine::{Sent, Shared};
 use crate::failure::TaskError;
+use crate::options::duration;
 use crate::process::forked;
 use crate::task::{Reply, Task};
 use crate::worker::{Received, answer, guarded};
@@ -88,19 +89,23 @@ impl Actor {
 
 #[pymethods]
 impl Actor {
-    /// Calls a method, after all calls that were made before.
-    #[pyo3(signature = (method, arguments, kind, buffers=None))]
+    /// Calls a method, after all calls that were made before. `deadline`: the seconds that it may run.
+    #[pyo3(signature = (method, arguments, kind, buffers=None, deadline=None))]
     fn call(
         &self,
         py: Python<'_>,
         method: &[u8],
         arguments: &[u8],
-        kind: u8,
+        kind: u16,
         buffers: Option<Vec<PyRef<'_, Buffer>>>,
+        deadline: Option<f64>,
     ) -> PyResult<Task> {
         if self.shared.is_foreign() {
             return Err(forked());
         }
+        let limit = deadline
+            .map(|seconds| duration("deadline", seconds))
+            .transpose()?;
         let sent = Sent {
             function: method,
             arguments,
@@ -115,8 +120,10 @@ impl Actor {
         let Some(handle) = handle else {
             return Err(PyRuntimeError::new_err("the actor has ended"));
         };
-        self.shared
-            .send(py, &sent, |_, call| handle.call(call_actor, call))
+        self.shared.send(py, &sent, |_, call| match limit {
+            Some(limit) => handle.call_within(limit, call_actor, call),
+            None => handle.call(call_actor, call),
+        })
     }
 
     /// Ends the actor when the calls made so far have ended. Its object is dropped in its worker.

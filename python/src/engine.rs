@@ -38,7 +38,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Sent<'a, 'py> {
     pub function: &'a [u8],
     pub arguments: &'a [u8],
-    pub kind: u8,
+    pub kind: u16,
     pub buffers: Vec<PyRef<'py, Buffer>>,
 }
 
@@ -339,6 +339,8 @@ impl Engine {
             .on_worker_start_with(start_worker, (setup,))
             .start_in_background()
             .retain_escaped(collect)
+            // Exit handlers and threads of tasks have this long.
+            .grace(Duration::from_secs(10))
             .on_log(move |line| push_line(output, line));
         builder = builder.sandbox(match sandbox {
             None => Sandbox::Off,
@@ -393,7 +395,7 @@ impl Engine {
         py: Python<'_>,
         function: &[u8],
         arguments: &[u8],
-        kind: u8,
+        kind: u16,
         buffers: Option<Vec<PyRef<'_, Buffer>>>,
         options: Option<&Options>,
     ) -> PyResult<Task> {
@@ -427,7 +429,7 @@ impl Engine {
         py: Python<'_>,
         function: &[u8],
         arguments: &[u8],
-        kind: u8,
+        kind: u16,
         buffers: Option<Vec<PyRef<'_, Buffer>>>,
     ) -> PyResult<Actor> {
         self.check_process()?;

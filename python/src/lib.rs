@@ -50,7 +50,7 @@ mod _arenite {
     #[pymodule_export]
     use crate::task::{Task, report};
     #[pymodule_export]
-    use crate::worker::{TaskArena, is_cancelled, run_worker};
+    use crate::worker::{TaskArena, begin_timed, is_cancelled, run_worker, worker_identity};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

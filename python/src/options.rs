@@ -7,6 +7,9 @@ use arenite::{JobOptions, Priority};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+/// How long imports of a task may take before its deadline begins.
+const LOADING: Duration = Duration::from_secs(60);
+
 /// How a task runs. Immutable, and shared by any number of tasks.
 #[pyclass(frozen, module = "arenite._arenite")]
 pub struct Options {
@@ -46,7 +49,9 @@ impl Options {
             job = job.limit(&limit.limiter);
         }
         if let Some(seconds) = deadline {
-            job = job.deadline(duration("deadline", seconds)?);
+            job = job
+                .deadline(duration("deadline", seconds)?)
+                .loading(LOADING);
         }
         if let Some((first, longest)) = backoff {
             let first = duration("backoff", first)?;

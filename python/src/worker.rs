@@ -19,21 +19,21 @@ use crate::task::{PICKLE_IN_ARRAY, Reply};
 /// `arenite._worker.run`.
 static RUN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
-/// The words of a call: a byte of flags, the length of the function's pickle, that pickle, and that of the arguments.
+/// The words of a call: two bytes of flags, the length of the function's pickle, that pickle, and that of the arguments.
 pub struct Head<'a> {
-    pub kind: u8,
+    pub kind: u16,
     pub function: &'a [u8],
     pub arguments: &'a [u8],
 }
 
 impl<'a> Head<'a> {
     /// The arguments are the first of the buffers.
-    pub const ARGUMENTS_IN_BUFFER: u8 = 1 << 7;
-    const LEN: usize = 5;
+    pub const ARGUMENTS_IN_BUFFER: u16 = 1 << 15;
+    const LEN: usize = 6;
 
     pub fn write(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(Self::LEN + self.function.len() + self.arguments.len());
-        bytes.push(self.kind);
+        bytes.extend_from_slice(&self.kind.to_le_bytes());
         bytes.extend_from_slice(&(self.function.len() as u32).to_le_bytes());
         bytes.extend_from_slice(self.function);
         bytes.extend_from_slice(self.arguments);
@@ -41,11 +41,11 @@ impl<'a> Head<'a> {
     }
 
     fn read(bytes: &'a [u8]) -> Option<Self> {
-        let (&kind, rest) = bytes.split_first()?;
+        let (&kind, rest) = bytes.split_first_chunk()?;
         let (len, rest) = rest.split_first_chunk()?;
         let (function, arguments) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
         Some(Self {
-            kind,
+            kind: u16::from_le_bytes(kind),
             function,
             arguments,
         })
@@ -54,6 +54,7 @@ impl<'a> Head<'a> {
 
 /// Runs in each worker before its first task. An error is the reason why the worker cannot start.
 pub fn start_worker(setup: &Bytes) -> Result<(), String> {
+    raw::at_worker_end(end_worker);
     keep_thread_state();
     let failed = Python::attach(|py| {
         let start = py.import("arenite._worker")?.getattr("start")?;
@@ -66,6 +67,18 @@ pub fn start_worker(setup: &Bytes) -> Result<(), String> {
         Ok(Some(why)) => Err(why),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// Runs when this worker has run its last task: calls `arenite._worker.end`.
+fn end_worker() {
+    Python::attach(|py| {
+        let end = py
+            .import("arenite._worker")
+            .and_then(|worker| worker.call_method0("end"));
+        if let Err(error) = end {
+            error.print(py);
+        }
+    });
 }
 
 /// Runs one task: calls `arenite._worker.run`.
@@ -96,7 +109,7 @@ pub fn guarded<T>(
 pub struct Received<'py> {
     pub function: Bound<'py, PyBytes>,
     pub arguments: Bound<'py, PyAny>,
-    pub kind: u8,
+    pub kind: u16,
     pub buffers: Bound<'py, PyList>,
 }
 
@@ -185,6 +198,12 @@ fn keep_thread_state() {
             ffi::PyGILState_Ensure();
             ffi::PyEval_SaveThread();
         }
+        // What a thread that Python starts does for `threading.settrace`. A failure costs a trace.
+        let _ = Python::attach(|py| {
+            py.import("arenite._worker")?
+                .call_method0("enter_thread")
+                .map(drop)
+        });
     }
 }
 
@@ -199,6 +218,24 @@ pub fn run_worker(py: Python<'_>, identity: Vec<u8>) {
 #[pyfunction]
 pub fn is_cancelled() -> bool {
     arenite::cancelled()
+}
+
+/// The number of this worker, the number of processes that it had before, and the label of its executor; `None` in the
+/// program.
+#[pyfunction]
+pub fn worker_identity() -> Option<(u32, u32, &'static str)> {
+    let identity = raw::identity()?;
+    Some((
+        identity.number,
+        identity.generation,
+        identity.label.as_str(),
+    ))
+}
+
+/// Starts the clock of the running task's deadline: all that its function needs is loaded.
+#[pyfunction]
+pub fn begin_timed() {
+    raw::begin_timed();
 }
 
 /// The arena as a running task sees it.

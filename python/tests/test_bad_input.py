@@ -190,7 +190,7 @@ def test_calls(executor):
         with pytest.raises(ValueError, match="1"):
             executor.map(abs, [-1], **options)
     with pytest.raises(RuntimeError, match=r"Executor\(max_workers=0\)"):
-        executor.submit(lambda: __import__("arenite").Executor(1)).result()
+        executor.submit(lambda: __import__("arenite").Executor(1).submit(abs, -1)).result()
 
 
 def test_after_shutdown():

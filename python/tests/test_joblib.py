@@ -830,3 +830,13 @@ def test_a_notebook(tmp_path):
     assert outputs[1][0]["data"]["text/plain"] == outputs[3][0]["data"]["text/plain"] == "[1, 2, 3]"
     assert "work(-1)" in "".join(output.get("text", "") for output in outputs[2])
     harness.until(lambda: set(harness.children()) <= before, "the kernel and its workers to end")
+
+
+def test_arrays_are_free_when_the_tasks_that_take_them_have_ended():
+    """Together they take more than the arena has, while the program keeps all of them."""
+    arrays = [np.full(1_000_000, n, float) for n in range(60)]
+    shared = np.ones(1_000_000)
+    parallel = Parallel(n_jobs=2, backend="arenite", capacity="160MiB")
+    with harness.waiting("sixty tasks"):
+        results = parallel(delayed(np.dot)(array, shared) for array in arrays)
+    assert results == [n * 1e6 for n in range(60)]

@@ -839,7 +839,7 @@ def test_imports_are_lazy():
 
 
 def test_without_pyarrow():
-    program = "import sys; sys.modules['pyarrow'] = None\nimport arenite\narenite.read_csv"
+    program = "import sys; sys.modules['pyarrow'] = None\nimport arenite\narenite.read_csv('a.csv')"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (
         "ImportError: tables need pyarrow and numpy, and pyarrow is missing: pip install 'arenite[tables]'"
@@ -913,3 +913,19 @@ def test_progress_without_tqdm(tmp_path, executor, monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     (tmp_path / "a.csv").write_text("n\n1\n")
     assert len(arenite.read_csv(tmp_path, progress=True, executor=executor)) == 1
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_several_parts_widen_one_column(tmp_path, workers):
+    """Each of them fails with the types of the plan, and is compared with those, not with what another one needs."""
+    path = tmp_path / "wide.csv"
+    rows = range(30_000)
+    fractions = {n for n in rows if n >= 2000 and n % 1000 == 0}
+    texts = "".join(f"{n}{'.5' * (n in fractions)},{n * (n < 20_000)}{'x' * (n >= 20_000)}\n" for n in rows)
+    path.write_text("n,s\n" + texts)
+    with arenite.Executor(workers, preload=["arenite.tables"]) as ex:
+        table = arenite.read_csv(path, widen=True, part_bytes=30_000, executor=ex).to_pyarrow()
+    assert table.num_rows == len(rows)
+    assert [str(field.type) for field in table.schema] == ["double", "string"]
+    assert table["n"].to_pylist()[2000:2002] == [2000.5, 2001.0]
+    assert table["s"].to_pylist()[-1] == "0x"

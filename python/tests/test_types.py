@@ -69,7 +69,15 @@ with arenite.Executor(max_workers=2, memory_limit="1GiB", preload=["numpy"]) as 
     assert_type(ex.share(resize(photo, 2)), NDArray[np.uint8])
     assert_type(ex.share({"a": [1]}), dict[str, list[int]])
     out = ex.zeros((4, 100))
-    assert_type(out, NDArray[Any])
+    assert_type(out, NDArray[np.float64])
+    assert_type(ex.empty(3, np.uint8), NDArray[np.uint8])
+    assert_type(ex.full(3, 1, np.dtype(np.int16)), NDArray[np.int16])
+    assert_type(ex.array([1, 2], dtype="u1"), NDArray[Any])
+    assert_type(arenite.mut(out), NDArray[np.float64])
+    ex.submit(fill, arenite.mut(photo), 0.5)  # error: arg-type
+    ex.options(retries=2, retry_errors=(ConnectionError, TimeoutError))
+    ex.options(retry_errors="ConnectionError")  # error: arg-type
+    assert_type(arenite.worker(), arenite.Worker | None)
     assert_type(ex.submit(fill, arenite.mut(out[0]), 0.5), arenite.Future[None])
     assert_type(ex.stats().bytes_copied, int)
     assert_type([worker.pid for worker in ex.stats().workers], list[int])
@@ -104,7 +112,8 @@ arenite.Executor(worker=2)  # error: call-arg
 arenite.Executor(writable="yes")  # error: arg-type
 arenite.nothing  # error: attr-defined
 assert_type(arenite.__version__, str)
-assert_type(arenite.empty((2, 3), np.float32), NDArray[Any])
+assert_type(arenite.empty((2, 3), np.float32), NDArray[np.float32])
+arenite.Pool(2, memory="1GiB")  # error: call-arg
 '''
 
 

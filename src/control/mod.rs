@@ -85,6 +85,8 @@ impl ProgramId {
 pub(crate) struct Welcome {
     /// Number of the worker, from 0.
     pub(crate) worker: u32,
+    /// The number of processes that this worker had before.
+    pub(crate) generation: u32,
     /// Its region; regions up to this engine's number of workers exist.
     pub(crate) region: u16,
     /// Its lanes, at least one.
@@ -458,6 +460,7 @@ mod tests {
     pub(super) fn welcome() -> Welcome {
         Welcome {
             worker: 3,
+            generation: 2,
             region: 4,
             lanes: vec![LaneStart {
                 link: 3,

@@ -76,7 +76,8 @@ pub(crate) struct ReplySlot {
 }
 
 /// Worker → supervisor, for [`STAMPED`] jobs: when the kernel was entered and left, in monotonic nanoseconds. Written
-/// while `Running`, read once after the end of the job or the exit of its worker.
+/// while `Running`, read once after the end of the job or the exit of its worker. Before, for jobs that are timed from
+/// `begin_timed` on: when that was, and in the place of the end the number of the job; read when its deadline is over.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct StampCell {

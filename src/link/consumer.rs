@@ -179,6 +179,15 @@ impl<const N: usize> Consumer<N> {
         field.store(at, Ordering::Relaxed);
     }
 
+    /// Records when the claimed job begins to be timed, and which job that is: the cell may have the stamps of an older
+    /// one. At the end of a traced job the number is overwritten.
+    pub(crate) fn begin_timed(&self, at: u64, job: u64) {
+        let cell = &self.cells.reply().stamps[LinkCells::<N>::index(self.position)];
+        cell.began.store(at, Ordering::Relaxed);
+        // Release: "timed", pairs with the load in `Producer::timed_since`.
+        cell.ended.store(job, Ordering::Release);
+    }
+
     /// Whether the claimed job is cancelled. False while no job is claimed.
     #[inline]
     pub(crate) fn is_cancelled(&self) -> bool {

@@ -348,6 +348,14 @@ impl<const N: usize> Producer<N> {
         (began.load(Ordering::Relaxed), ended.load(Ordering::Relaxed))
     }
 
+    /// When this job has begun to be timed, as claimed by the worker, in monotonic nanoseconds. `None` if it has not.
+    pub(crate) fn timed_since(&self, position: u64, job: u64) -> Option<u64> {
+        let cell = &self.cells.reply().stamps[LinkCells::<N>::index(position)];
+        // Acquire: "timed", pairs with the store in `Consumer::begin_timed`.
+        let of = cell.ended.load(Ordering::Acquire);
+        (of == job).then(|| cell.began.load(Ordering::Relaxed))
+    }
+
     /// When the current allocation request was made, as claimed by the worker.
     pub(crate) fn alloc_requested_at(&self) -> u64 {
         self.cells

@@ -3,16 +3,24 @@
 //! The clock of a job runs while it is the oldest open job of its lane: then its worker runs it, or is about to. When
 //! it goes off, the lane is drained first, so a job that has ended in time or later keeps its value. Then the jobs
 //! behind it are taken back, and the worker is killed. The answer comes with the exit.
+//!
+//! A job whose options have `loading` is timed from when its kernel calls `begin_timed`. The worker records that moment and
+//! the number of the job beside the stamps of its slot. When the clock goes off, the moment is read there, and the clock is
+//! set anew if less than the limit has passed since, or if nothing was recorded for this job so far. What a worker records
+//! cannot postpone the end beyond `loading` and the limit.
 
 use std::time::{Duration, Instant};
 
 use super::error::{JobErrorKind, JobLimit};
 use super::lane::{Alarm, Clock};
 use super::state::EngineState;
+use crate::sys::clock;
 
 /// How often a lane is drained again because a job behind the one in question says that it runs. With an honest worker
 /// the second look finds the end of the first job.
 const LOOKS: usize = 3;
+/// How often it is looked whether a job has begun whose time before does not count.
+const LOOK_FOR_BEGIN: Duration = Duration::from_millis(10);
 
 impl EngineState {
     /// Starts the clock of the lane's oldest job, if that has a deadline, and requests notice of the end of the job
@@ -38,8 +46,13 @@ impl EngineState {
         let policy = &self.records.at(record).policy;
         let limit = policy.as_ref().and_then(|policy| policy.options.deadline);
         // A limit beyond the range of the clock is none.
-        let at = limit.and_then(|limit| Instant::now().checked_add(limit));
-        self.lanes[index].set_alarm(at.map(|at| Alarm { position, at }));
+        let since = Instant::now();
+        let at = limit.and_then(|limit| since.checked_add(limit));
+        self.lanes[index].set_alarm(at.map(|at| Alarm {
+            position,
+            at,
+            since,
+        }));
         if let Some(at) = at {
             crate::sync::point!("deadline.set");
             self.monitor.call_before(at);
@@ -134,13 +147,47 @@ impl EngineState {
         crate::sync::point!("judge.due");
         let record = self.lanes[index].record_at(alarm.position);
         let policy = &self.records.at(record).policy;
-        let limit = policy.as_ref().and_then(|policy| policy.options.deadline);
+        let options = policy.as_ref().map(|policy| &policy.options);
+        let limit = options.and_then(|options| options.deadline);
         let limit = limit.unwrap_or_default();
+        let loading = options.and_then(|options| options.loading);
+        if let Some(at) =
+            loading.and_then(|most| self.due_after_loading(index, alarm, limit, most, now))
+        {
+            self.lanes[index].set_alarm(Some(Alarm { at, ..alarm }));
+            self.monitor.call_before(at);
+            return;
+        }
         self.end_worker_of(
             index,
             alarm.position,
             JobErrorKind::Limit(JobLimit::Deadline { limit }),
         );
+    }
+
+    /// The deadline of a job whose time before [`begin_timed`](crate::raw::begin_timed) does not count, if that is not over:
+    /// the time of another look while it has not begun. The worker says when that was, so there is a limit, after which
+    /// the job is over whatever it says.
+    fn due_after_loading(
+        &mut self,
+        index: usize,
+        alarm: Alarm,
+        limit: Duration,
+        most: Duration,
+        now: Instant,
+    ) -> Option<Instant> {
+        let record = self.lanes[index].record_at(alarm.position);
+        let job = self.records.at(record).job;
+        let producer = &self.lanes[index].producer;
+        let due = match producer.timed_since(alarm.position, job) {
+            Some(began) => {
+                let ago = Duration::from_nanos(clock::monotonic_ns().saturating_sub(began));
+                now.checked_sub(ago)?.checked_add(limit)?
+            }
+            None => now + LOOK_FOR_BEGIN,
+        };
+        let last = alarm.since.checked_add(most)?.checked_add(limit)?;
+        (due > now && now < last).then_some(due.min(last))
     }
 
     /// Kills the worker that has this job, unless the job is over. The jobs behind it run elsewhere.

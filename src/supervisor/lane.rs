@@ -26,6 +26,8 @@ pub(super) const DEPTH_NS: u64 = 500_000;
 pub(super) struct Alarm {
     pub(super) position: u64,
     pub(super) at: Instant,
+    /// When the clock was started.
+    pub(super) since: Instant,
 }
 
 /// What follows for the clock of a lane's oldest job: see [`Lane::update_alarm`].

@@ -116,6 +116,8 @@ impl Default for Backoff {
 /// only jobs whose arguments the kernel cannot change.
 pub struct JobOptions<M = AtMostOnce> {
     pub(crate) deadline: Option<Duration>,
+    /// How long the kernel may take before the time of the deadline begins, if that does not count.
+    pub(crate) loading: Option<Duration>,
     /// Attempts after the first.
     pub(crate) retries: u32,
     /// Whether an `Err` of the kernel is retried, too.
@@ -167,6 +169,14 @@ impl<M> JobOptions<M> {
     /// [actor](crate::Engine::actor) is lost with its worker; with several lanes, a worker without actors is preferred.
     pub fn deadline(mut self, limit: Duration) -> Self {
         self.deadline = Some(limit);
+        self
+    }
+
+    /// Starts the clock of the [deadline](Self::deadline) when the kernel calls [`raw::begin_timed`](crate::raw::begin_timed)
+    /// instead of when its worker gets the job. For bindings of languages whose functions are loaded by the kernel. The
+    /// job is over in any case after `most` and the deadline.
+    pub fn loading(mut self, most: Duration) -> Self {
+        self.loading = Some(most);
         self
     }
 
@@ -301,6 +311,7 @@ impl<M> JobOptions<M> {
     pub(crate) fn with_mode<N>(self) -> JobOptions<N> {
         JobOptions {
             deadline: self.deadline,
+            loading: self.loading,
             retries: self.retries,
             retry_errors: self.retry_errors,
             backoff: self.backoff,
@@ -328,6 +339,7 @@ impl<M> Default for JobOptions<M> {
     fn default() -> Self {
         Self {
             deadline: None,
+            loading: None,
             retries: 0,
             retry_errors: false,
             backoff: Backoff::default(),
@@ -355,6 +367,7 @@ impl<M> PartialEq for JobOptions<M> {
         let parts = |options: &Self| {
             (
                 options.deadline,
+                options.loading,
                 options.retries,
                 options.retry_errors,
                 options.backoff,
@@ -371,6 +384,7 @@ impl<M> fmt::Debug for JobOptions<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JobOptions")
             .field("deadline", &self.deadline)
+            .field("loading", &self.loading)
             .field("retries", &self.retries)
             .field("retry_errors", &self.retry_errors)
             .field("backoff", &self.backoff)

@@ -10,6 +10,7 @@ use super::settings::StartError;
 use super::shared::Supervisor;
 use super::worker::{Process, Refusal, Status};
 use crate::control::{HandshakeError, LaneStart, Server, Welcome};
+use crate::sync::FIRST_COUNT;
 use crate::sys::code_maps;
 use crate::sys::event::EventFd;
 use crate::sys::pipe::{self, OutputPipe};
@@ -83,6 +84,7 @@ impl Supervisor {
             });
             Welcome {
                 worker: index as u32,
+                generation: state.workers[index].generation().wrapping_sub(FIRST_COUNT),
                 region: state.lanes[index].region(),
                 lanes: lanes.collect(),
                 guard: self.settings.guard,

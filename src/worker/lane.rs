@@ -70,6 +70,18 @@ pub fn cancelled() -> bool {
     is_cancelled
 }
 
+/// Starts the clock of the running job's [deadline](crate::JobOptions::deadline), if its options have
+/// [`loading`](crate::JobOptions::loading). A second call starts it anew. Does nothing outside of a job.
+pub fn begin_timed() {
+    let lane = LANE.try_with(Cell::get).ok().flatten();
+    if let Some(lane) = lane {
+        let consumer = lane.consumer.borrow();
+        if consumer.claimed().is_some() {
+            consumer.begin_timed(clock::monotonic_ns(), consumer.call().job);
+        }
+    }
+}
+
 /// What all lanes of this worker share. Lives as long as the process.
 #[derive(Debug)]
 pub(super) struct WorkerContext {

@@ -24,9 +24,11 @@ mod start;
 #[allow(unsafe_code, reason = "writes through pointers, as a kernel may")]
 mod hostile;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub use lane::cancelled;
+pub use lane::{begin_timed, cancelled};
 pub(crate) use rng::{InlineJobGuard, enter_inline_job, for_each_element, inline_job_seeds};
 pub use rng::{JobRng, rng};
 pub use scratch::{Scratch, scratch, scratch_for};
@@ -48,6 +50,54 @@ const EXIT_LANE_PANICKED: i32 = 72;
 static INITIALISED: AtomicBool = AtomicBool::new(false);
 /// Whether this process is a worker.
 static WORKER: AtomicBool = AtomicBool::new(false);
+/// Which worker this process is.
+static IDENTITY: OnceLock<WorkerIdentity> = OnceLock::new();
+/// Called when this worker has run its last job.
+static AT_END: OnceLock<fn()> = OnceLock::new();
+
+/// Which worker of its engine a process is: what [`identity`] returns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WorkerIdentity {
+    /// The number of the worker, from 0: below the number of workers, spares included.
+    pub number: u32,
+    /// The number of processes that this worker had before.
+    pub generation: u32,
+    /// The label of the engine.
+    pub label: String,
+}
+
+/// Returns which worker this process is; `None` in the program. From the start of `on_worker_start` on.
+pub fn identity() -> Option<&'static WorkerIdentity> {
+    IDENTITY.get()
+}
+
+/// Has `call` called on the first thread of this worker when all its jobs have ended and it was asked to stop: at the
+/// shutdown of its engine, or to be recycled. A worker that is killed does not call it. The worker is killed if this takes
+/// longer than the grace period ([`Builder::grace`](crate::engine::Builder::grace)).
+///
+/// The first call counts. In the program this does nothing.
+pub fn at_worker_end(call: fn()) {
+    let _ = AT_END.set(call);
+}
+
+/// Calls what was to be called at the end.
+fn run_at_end() {
+    if let Some(call) = AT_END.get() {
+        // The panic hook has printed the message. The process ends in either case.
+        let _ = catch_unwind(AssertUnwindSafe(call));
+    }
+}
+
+/// Called once, before code of the program runs.
+fn set_identity(welcome: &crate::control::Welcome) {
+    let identity = WorkerIdentity {
+        number: welcome.worker,
+        generation: welcome.generation,
+        label: welcome.label.clone(),
+    };
+    let _ = IDENTITY.set(identity);
+}
 
 /// Lets this program be started as its own worker. Call it first in `main`, before any runtime or thread.
 ///

@@ -162,6 +162,7 @@ fn start_and_run(mark: &Mark, identity: Option<&[u8]>) -> Result<(), String> {
             crate::sync::point!("attach.ready");
             first.run();
             stopped.wait();
+            super::run_at_end();
             output::flush();
             crate::sync::point!("stop.flushed");
             Ok(())
@@ -219,6 +220,7 @@ fn attach(
     let (start, cells) = mapped.first;
     let has_one_lane = others.is_empty();
     process::set_name(&format!("{}:{}", welcome.label, welcome.worker));
+    super::set_identity(welcome);
     // 8. Limits and handlers.
     cells.set_phase(Phase::Starting(steps::LIMIT));
     limit(welcome, &cells, view, has_one_lane)?;

@@ -78,7 +78,7 @@ def _attempt(plan: Plan, errors: str, bar: Bar) -> tuple[Any, Table | None]:
         except TableError as error:
             found = None
             if error._is_of_type and plan.widen and plan.is_repeatable():
-                found = _widened(plan, plan.schema if wider is None else wider, task)
+                found = _widened(plan, wider, task)
             if found is None:
                 # Another type does not help.
                 made.fail(error)
@@ -94,21 +94,29 @@ def _starts(plan: Plan, call: shared.Caller) -> Iterator[tuple[Task | TableError
         yield (task, None) if isinstance(task, TableError) else (task, call(*task.place))
 
 
-def _widened(plan: Plan, known: Any, task: Task) -> Any:
-    """The schema that fits this part, too; None if that is the same."""
+def _widened(plan: Plan, wider: Any, task: Task) -> Any:
+    """The schema that fits this part, too; None if its values fit the types that it was read with, so that no other types
+    help. `wider`: what other parts need, whose widening may be enough for this one."""
     call = shared.Caller(shared.urgent(plan.tasks), Infer(plan.spec, None), "infer")
     try:
         found = plan.columns_in(plan.reply(call(*task.place), task.origin), task.origin)
     except TableError:
         return None
-    if plan.spec.format == "json" or plan.spec.by_name:
-        merged = merge(known, found, True)
-        if plan.spec.format == "json" and any(_is_made_text(field, merged) for field in known):
-            # The parser makes no text of anything else.
-            return None
-    else:
-        merged = widen_by_position(known, found)
-    return None if same_columns(merged, known) else merged
+    fits = _merged(plan, plan.schema, found)
+    if fits is None or same_columns(fits, plan.schema):
+        return None
+    return fits if wider is None else _merged(plan, wider, found)
+
+
+def _merged(plan: Plan, known: Any, found: Any) -> Any:
+    """The schema whose columns hold the values of both; None if the parser cannot read them so."""
+    if plan.spec.format != "json" and not plan.spec.by_name:
+        return widen_by_position(known, found)
+    merged = merge(known, found, True)
+    if plan.spec.format == "json" and any(_is_made_text(field, merged) for field in known):
+        # The parser makes no text of anything else.
+        return None
+    return merged
 
 
 def _is_made_text(field: Any, merged: Any) -> bool:

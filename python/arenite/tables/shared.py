@@ -44,7 +44,7 @@ def configured(executor: Executor | Configured | None) -> Configured:
     """The executor with its options for tasks."""
     if isinstance(executor, Configured):
         return executor
-    return (default() if executor is None else executor)._plain
+    return Configured(default() if executor is None else executor, {})
 
 
 def urgent(tasks: Configured) -> Configured:

@@ -7,6 +7,7 @@ use crate::supervisor::error::Death;
 use crate::supervisor::lifecycle::Closing;
 use crate::supervisor::monitor::{Monitor, idle};
 use crate::supervisor::policy::{After, Policy};
+use crate::sys::clock;
 use crate::sys::process::Exit;
 
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
@@ -250,6 +251,53 @@ fn a_job_that_ended_late_keeps_its_value() {
     run_timers(&shared);
     assert_eq!(answer(&shared, job).unwrap(), "value");
     assert_eq!(shared.lock().workers[0].status(), Status::Ready);
+}
+
+/// Runs timers until the worker is asked to end, or the alarm of its lane has gone off `times` times.
+fn runs_timers(shared: &Supervisor, times: usize) -> Status {
+    for _ in 0..times {
+        let Some(at) = shared.lock().lanes[0].alarm().map(|alarm| alarm.at) else {
+            break;
+        };
+        while Instant::now() < at {
+            std::thread::yield_now();
+        }
+        run_timers(shared);
+    }
+    shared.lock().workers[0].status()
+}
+
+#[test]
+fn a_job_that_loads_is_timed_from_when_it_begins() {
+    let (shared, mut consumers) = fixture(1, 1);
+    let job = submit_with(&shared, timed(MOMENT).loading(HOUR));
+    assert_eq!(consumers[0].next(), Next::Run);
+    assert_eq!(runs_timers(&shared, 3), Status::Ready, "it has not begun");
+    let number = consumers[0].call().job;
+    consumers[0].begin_timed(clock::monotonic_ns(), number + 1);
+    assert_eq!(runs_timers(&shared, 3), Status::Ready, "another job has");
+    consumers[0].begin_timed(clock::monotonic_ns(), number);
+    assert_eq!(runs_timers(&shared, 1), Status::Leaving);
+    die(&shared, 0);
+    assert!(answer(&shared, job).unwrap().contains("deadline"));
+}
+
+#[test]
+fn a_worker_cannot_postpone_a_deadline_for_ever() {
+    for begins in [false, true] {
+        let (shared, mut consumers) = fixture(1, 1);
+        let job = submit_with(&shared, timed(MOMENT).loading(MOMENT));
+        assert_eq!(consumers[0].next(), Next::Run);
+        if begins {
+            // An hour from now.
+            let number = consumers[0].call().job;
+            let later = clock::monotonic_ns() + 3_600_000_000_000;
+            consumers[0].begin_timed(later, number);
+        }
+        assert_eq!(runs_timers(&shared, 1), Status::Leaving);
+        die(&shared, 0);
+        assert!(answer(&shared, job).unwrap().contains("deadline"));
+    }
 }
 
 /// It has ended, and the lane was not drained: its worker is not to be killed.

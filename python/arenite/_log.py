@@ -1,0 +1,105 @@
+"""Records of `logging` that tasks make: they go to the handlers of the program.
+
+A worker has one handler, at its root logger, which sends each record to the program over a socket. There, a thread for
+each worker hands it to the logger of the same name. Levels are those that the program had when it made the executor, so
+that what it does not want is not sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import socket
+import struct
+from typing import Any
+
+from . import _channel
+
+_LENGTH = struct.Struct("<I")
+
+
+def is_configured() -> bool:
+    """Whether the program has a handler anywhere."""
+    loggers: Any = logging.root.manager.loggerDict.values()
+    return bool(logging.root.handlers) or any(
+        getattr(logger, "handlers", None) and not all(isinstance(one, logging.NullHandler) for one in logger.handlers)
+        for logger in loggers
+    )
+
+
+def levels() -> dict[str, int]:
+    """The levels that loggers of the program have of their own, by name; that of the root has an empty one."""
+    loggers: Any = logging.root.manager.loggerDict
+    found = {name: level for name, logger in loggers.items() if (level := getattr(logger, "level", logging.NOTSET))}
+    return {"": logging.root.level, **found}
+
+
+class Receiver(_channel.Receiver):
+    """Takes the records of an executor's workers."""
+
+    def __init__(self) -> None:
+        super().__init__("arenite-log")
+
+    def receive(self, connection: socket.socket) -> None:
+        with connection.makefile("rb") as stream:
+            while len(head := stream.read(_LENGTH.size)) == _LENGTH.size:
+                data = stream.read(*_LENGTH.unpack(head))
+                try:
+                    record = logging.makeLogRecord(pickle.loads(data))
+                    logger = logging.getLogger(record.name)
+                    if logger.isEnabledFor(record.levelno):
+                        logger.handle(record)
+                except Exception:
+                    logging.Handler().handleError(logging.makeLogRecord({"msg": "a record of a task"}))
+
+
+class Forward(logging.Handler):
+    """Sends records to the program."""
+
+    def __init__(self, address: _channel.Address) -> None:
+        super().__init__()
+        self._address = address
+        self._socket: socket.socket | None = None
+        self._process = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            data = pickle.dumps(self._prepared(record), 5)
+            self._connected().sendall(_LENGTH.pack(len(data)) + data)
+        except Exception:
+            self.handleError(record)
+
+    def _prepared(self, record: logging.LogRecord) -> dict[str, Any]:
+        """What a record says, without objects that cannot be pickled, or whose classes the program does not have."""
+        said = dict(record.__dict__)
+        text = record.getMessage()
+        if record.exc_info and not record.exc_text:
+            said["exc_text"] = logging.Formatter().formatException(record.exc_info)  # type: ignore[arg-type]
+        said.update(msg=text, message=text, args=None, exc_info=None)
+        try:
+            pickle.dumps(said, 5)
+        except Exception:
+            # What `extra` has added.
+            plain = (int, float, type(None))
+            said = {name: value if isinstance(value, plain) else str(value) for name, value in said.items()}
+            said.update(args=None, exc_info=None)
+        return said
+
+    def _connected(self) -> socket.socket:
+        # A process that a task has forked needs a connection of its own.
+        if self._socket is None or self._process != os.getpid():
+            self._socket, self._process = _channel.connect(self._address), os.getpid()
+        return self._socket
+
+
+def install(address: _channel.Address, given: dict[str, int], only_if_bare: bool) -> None:
+    """In a worker: has its records forwarded. `only_if_bare`: unless its root logger has a handler."""
+    if only_if_bare and logging.root.handlers:
+        return
+    for name, level in given.items():
+        logger = logging.getLogger(name) if name else logging.root
+        if logger.level in (logging.NOTSET, logging.WARNING if not name else logging.NOTSET):
+            # Nothing in the worker has set it.
+            logger.setLevel(level)
+    logging.root.addHandler(Forward(address))

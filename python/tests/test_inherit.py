@@ -1,0 +1,356 @@
+"""Objects of `multiprocessing` in `initargs`, in arguments and in results: what its own pools do with them."""
+
+import multiprocessing
+import multiprocessing.sharedctypes
+import os
+import socket
+import time
+
+import harness
+import pytest
+
+import arenite
+
+CONTEXTS = ["fork", "spawn"]
+thing = None
+
+
+def keep(given):
+    global thing
+    thing = given
+
+
+def make_pool(context, given):
+    """The same pool by both libraries."""
+    return {
+        "arenite": lambda: arenite.Pool(2, keep, (given,)),
+        "multiprocessing": lambda: multiprocessing.get_context(context).Pool(2, keep, (given,)),
+    }
+
+
+def add(_):
+    with thing.get_lock():
+        thing.value += 1
+
+
+def add_to_all(n):
+    with thing:
+        for at in range(len(thing)):
+            thing[at] += n
+    return list(thing.get_obj())
+
+
+def add_inside(path):
+    """Reads, waits and writes, which is only right inside of the lock."""
+    with thing:
+        with open(path) as file:
+            count = int(file.read())
+        time.sleep(0.001)
+        with open(path, "w") as file:
+            file.write(str(count + 1))
+
+
+def nest(depth):
+    for _ in range(depth):
+        thing.acquire()
+    for _ in range(depth):
+        thing.release()
+    return depth
+
+
+def release_too_often(_):
+    try:
+        thing.release()
+    except (ValueError, AssertionError) as error:
+        return type(error).__name__, str(error)
+
+
+def acquire_at_most(seconds):
+    begin = time.monotonic()
+    return thing.acquire(timeout=seconds), time.monotonic() - begin >= seconds
+
+
+def try_to_acquire(_):
+    return thing.acquire(False)
+
+
+@pytest.fixture(params=CONTEXTS)
+def context(request):
+    """One whose semaphores have names, and one whose have none."""
+    return multiprocessing.get_context(request.param)
+
+
+@pytest.mark.leaves("the resource tracker")
+@pytest.mark.parametrize("library", ["arenite", "multiprocessing"])
+class TestInInitargs:
+    @pytest.fixture
+    def pool(self, library, context):
+        def make(given):
+            return make_pool(context.get_start_method(), given)[library]()
+
+        return make
+
+    @pytest.mark.parametrize("kind", ["Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition"])
+    def test_locks_exclude(self, pool, context, kind, tmp_path):
+        (tmp_path / "count").write_text("0")
+        lock = getattr(context, kind)()
+        with pool(lock) as made, harness.waiting("twenty tasks"):
+            made.map(add_inside, [tmp_path / "count"] * 20, chunksize=1)
+        assert (tmp_path / "count").read_text() == "20"
+        assert lock.acquire(timeout=10)
+
+    def test_a_value(self, pool, context):
+        value = context.Value("i", 0)
+        with pool(value) as made, harness.waiting("the tasks"):
+            made.map(add, range(50), chunksize=1)
+        assert value.value == 50
+
+    def test_an_array(self, pool, context):
+        array = context.Array("d", 3)
+        with pool(array) as made, harness.waiting("the tasks"):
+            results = made.map(add_to_all, [1] * 10, chunksize=1)
+        assert array[:] == [10, 10, 10] and sorted(results)[0] == [1, 1, 1]
+
+    def test_raw_memory(self, pool, context):
+        value = context.RawValue("i", 7)
+        with pool(value) as made, harness.waiting("the task"):
+            assert made.apply(set_raw, (8,)) == 7
+        assert value.value == 8
+
+    def test_an_event(self, pool, context):
+        event = context.Event()
+        with pool(event) as made, harness.waiting("an event"):
+            waits = made.apply_async(wait_for_event)
+            assert made.apply(is_set) is False
+            event.set()
+            assert waits.get(50) is True
+            assert made.apply(clear) is None
+            assert not event.is_set()
+
+    def test_a_barrier(self, pool, context):
+        barrier = context.Barrier(2)
+        with pool(barrier) as made, harness.waiting("a barrier"):
+            assert sorted(made.map(meet, range(2), chunksize=1)) == [0, 1]
+
+    def test_a_condition(self, pool, context):
+        condition = context.Condition()
+        with pool(condition) as made, harness.waiting("a condition"):
+            waits = made.apply_async(wait_for_notice)
+            while True:
+                with condition:
+                    condition.notify_all()
+                if waits.ready():
+                    break
+                time.sleep(0.005)
+            assert waits.get(50) is True
+
+    @pytest.mark.parametrize("kind", ["Queue", "SimpleQueue", "JoinableQueue"])
+    def test_queues(self, pool, context, kind):
+        queue = getattr(context, kind)()
+        with pool(queue) as made, harness.waiting("a queue"):
+            made.map(put, range(20), chunksize=1)
+            assert sorted(queue.get() for _ in range(20)) == [*range(20)]
+            queue.put("to a task")
+            assert made.apply(get) == "to a task"
+        queue.close()
+
+    def test_both_ends_of_a_pipe(self, pool, context):
+        mine, theirs = context.Pipe()
+        with pool(theirs) as made, harness.waiting("a pipe"):
+            made.apply(send, ("from a task",))
+            assert mine.recv() == "from a task"
+        mine.close()
+        theirs.close()
+
+    @pytest.mark.parametrize("kind", ["Lock", "RLock", "BoundedSemaphore"])
+    def test_a_release_too_many(self, pool, context, kind):
+        with pool(getattr(context, kind)()) as made, harness.waiting("the task"):
+            got = made.apply(release_too_often, (0,))
+        expected = {"RLock": ("AssertionError", "attempt to release recursive lock not owned by thread")}
+        assert got == expected.get(kind, ("ValueError", "semaphore or lock released too many times"))
+
+    def test_timeouts(self, pool, context):
+        lock = context.Lock()
+        lock.acquire()
+        with pool(lock) as made, harness.waiting("a timeout"):
+            assert made.apply(acquire_at_most, (0.05,)) == (False, True)
+            assert made.apply(try_to_acquire, (0,)) is False
+            lock.release()
+            assert made.apply(try_to_acquire, (0,)) is True
+            assert lock.acquire(False) is False
+
+    def test_a_recursive_lock(self, pool, context):
+        with pool(context.RLock()) as made, harness.waiting("the tasks"):
+            assert made.map(nest, [3] * 10, chunksize=1) == [3] * 10
+
+    def test_several_in_one(self, pool, context):
+        """They share what they consist of."""
+        lock = context.Lock()
+        value = context.Value("i", 0, lock=lock)
+        with pool({"lock": lock, "values": [value, value]}) as made, harness.waiting("the task"):
+            assert made.apply(holds_both) == (False, True)
+
+
+def set_raw(value):
+    before, thing.value = thing.value, value
+    return before
+
+
+def wait_for_event():
+    return thing.wait(50)
+
+
+def is_set():
+    return thing.is_set()
+
+
+def clear():
+    thing.clear()
+
+
+def meet(_):
+    return thing.wait(50)
+
+
+def wait_for_notice():
+    with thing:
+        return thing.wait(50)
+
+
+def put(value):
+    thing.put(value)
+
+
+def get():
+    return thing.get()
+
+
+def send(value):
+    thing.send(value)
+
+
+def holds_both():
+    first, second = thing["values"]
+    with thing["lock"]:
+        return second._lock.acquire(False), first is second
+
+
+def exit_holding(how):
+    thing.acquire()
+    how(3)
+
+
+def add_one():
+    with thing.get_lock():
+        thing.value += 1
+        return thing.value
+
+
+@pytest.mark.leaves("the resource tracker")
+def test_a_replaced_worker_has_them_too(context):
+    value = context.Value("i", 0)
+    with arenite.Executor(1, initializer=keep, initargs=(value,), recycle_after=2) as ex, harness.waiting("the tasks"):
+        assert ex.submit(add_one).result() == 1
+        assert isinstance(ex.submit(os._exit, 1).exception(), arenite.WorkerDied)
+        assert [ex.submit(add_one).result() for _ in range(5)] == [2, 3, 4, 5, 6]
+
+
+def test_a_lock_that_a_dead_worker_held_is_free():
+    """Of the default context; the standard library leaves it locked."""
+    lock = multiprocessing.get_context("fork").Lock()
+    with arenite.Executor(1, initializer=keep, initargs=(lock,)) as ex, harness.waiting("a lock"):
+        assert isinstance(ex.submit(exit_holding, os._exit).exception(), arenite.WorkerDied)
+        assert lock.acquire(timeout=50)
+        lock.release()
+        assert ex.submit(try_to_acquire, 0).result()
+
+
+def test_a_worker_that_dies_while_it_waits_takes_no_lock():
+    lock = multiprocessing.get_context("fork").Lock()
+    lock.acquire()
+    with arenite.Executor(1, initializer=keep, initargs=(lock,)) as ex, harness.waiting("a lock"):
+        future = ex.submit(acquire_at_most, 3600)
+        harness.until(future.running, "the task to run")
+        future.cancel()
+        lock.release()
+        assert lock.acquire(timeout=50)
+
+
+def test_locks_elsewhere_are_refused_as_by_the_standard_library():
+    lock = multiprocessing.Lock()
+    with arenite.Executor(1) as ex:
+        error = ex.submit(keep, lock).exception()
+    assert type(error) is RuntimeError and "should only be shared between processes through inheritance" in str(error)
+    with pytest.raises(RuntimeError, match="through inheritance"):
+        arenite.Executor(1, sandbox=True, initializer=keep, initargs=(lock,))
+
+
+def answer(connection, text):
+    connection.send(text)
+    return "sent"
+
+
+def make_pipe():
+    mine, theirs = multiprocessing.Pipe()
+    global thing
+    thing = mine
+    return theirs
+
+
+def receive():
+    return thing.recv()
+
+
+def serve(listening):
+    connection, _ = listening.accept()
+    with connection:
+        connection.sendall(b"hello")
+
+
+@pytest.mark.leaves("the thread that gives descriptors away")
+def test_connections_are_arguments():
+    pairs = [multiprocessing.Pipe() for _ in range(3)]
+    with arenite.Executor(1) as ex, harness.waiting("connections"):
+        for mine, theirs in pairs:
+            assert ex.submit(answer, theirs, "hello").result() == "sent"
+            assert mine.poll(50) and mine.recv() == "hello"
+        assert ex.submit(os.getpid).result() == ex.stats().workers[0].pid
+
+
+@pytest.mark.leaves("the thread that gives descriptors away")
+def test_connections_and_sockets_are_results_and_arguments():
+    with arenite.Executor(1) as ex, harness.waiting("connections"):
+        theirs = ex.submit(make_pipe).result()
+        theirs.send("to the task")
+        assert ex.submit(receive).result() == "to the task"
+        listening = socket.create_server(("127.0.0.1", 0))
+        served = ex.submit(serve, listening)
+        with socket.create_connection(listening.getsockname()) as client:
+            assert client.recv(5) == b"hello"
+        served.result()
+        listening.close()
+        theirs.close()
+
+
+def log(n):
+    import logging
+
+    logging.getLogger("job").info("info %d", n)
+
+
+def to_queue(queue):
+    import logging
+    import logging.handlers
+
+    root = logging.getLogger()
+    root.addHandler(logging.handlers.QueueHandler(queue))
+    root.setLevel(logging.INFO)
+
+
+def test_the_recipe_of_the_logging_cookbook():
+    queue = multiprocessing.Queue()
+    with arenite.Executor(1, initializer=to_queue, initargs=(queue,)) as ex, harness.waiting("a record"):
+        ex.submit(log, 7).result()
+        assert queue.get().getMessage() == "info 7"
+    queue.close()
+    queue.join_thread()

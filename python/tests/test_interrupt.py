@@ -1,0 +1,170 @@
+"""Ctrl-C while results are waited for, and executors that are dropped: nothing goes on that nobody asked for."""
+
+import os
+import signal
+import threading
+
+import harness
+import pytest
+
+import arenite
+
+BEGUN = """
+    import os, signal, sys, threading, time
+    from concurrent.futures import ProcessPoolExecutor
+    import arenite
+
+    def slow(n):
+        with open(sys.argv[2], "a") as file:
+            file.write("x")
+        time.sleep(0.5)
+
+    def begun():
+        return os.path.getsize(sys.argv[2]) if os.path.exists(sys.argv[2]) else 0
+
+    class Stopped(Exception):
+        pass
+
+    def stop(*_):
+        raise Stopped
+
+    def interrupt(number):
+        while begun() < 2:
+            time.sleep(0.005)
+        os.kill(os.getpid(), number)
+
+    if __name__ == "__main__":
+        make = {"arenite": arenite.Executor, "pool": arenite.Pool, "stdlib": ProcessPoolExecutor}[sys.argv[1]]
+        signal.signal(signal.SIGALRM, stop)
+        ex = make(2)
+        threading.Thread(target=interrupt, args=(getattr(signal, sys.argv[3]),), daemon=True).start()
+        try:
+            exec(sys.argv[4])
+        except (KeyboardInterrupt, Stopped) as error:
+            saved = error
+        submit = ex.apply_async if sys.argv[1] == "pool" else ex.submit
+        future = submit(pow, (2, 3)) if sys.argv[1] == "pool" else submit(pow, 2, 3)
+        result = future.get(50) if sys.argv[1] == "pool" else future.result(50)
+        print(result, begun() < 20, type(saved).__name__, flush=True)
+        ex.terminate() if sys.argv[1] == "pool" else ex.shutdown()
+"""
+
+#: Where the map waits, by what makes it.
+WAITS = {
+    "list": "list(ex.map(slow, range(100)))",
+    "for": "for value in (results := ex.map(slow, range(100))): pass",
+    "generator": "list(ex.map(slow, (n for n in range(100))))",
+    "sum": "sum(value or 0 for value in ex.map(slow, range(100)))",
+}
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGALRM"])
+@pytest.mark.parametrize("wait", WAITS)
+@pytest.mark.parametrize("which", ["arenite", "stdlib"])
+def test_an_interrupted_map_lets_the_next_task_run(which, wait, number, tmp_path):
+    """The exception is kept, as a notebook does."""
+    end = harness.script(BEGUN, which, tmp_path / "begun", number, WAITS[wait])
+    error = "KeyboardInterrupt" if number == "SIGINT" else "Stopped"
+    assert (end.out, end.err) == (f"8 True {error}\n", "")
+
+
+@pytest.mark.parametrize(
+    "wait", ["list(ex.map(slow, range(100), chunksize=2))", "list(ex.options(priority=1).map(slow, range(100)))"]
+)
+def test_other_maps_end_too(wait, tmp_path):
+    end = harness.script(BEGUN, "arenite", tmp_path / "begun", "SIGINT", wait)
+    assert (end.out, end.err) == ("8 True KeyboardInterrupt\n", "")
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        "ex.map(slow, range(100), chunksize=1)",
+        "list(ex.imap(slow, range(100)))",
+        "list(ex.imap_unordered(slow, range(100)))",
+    ],
+)
+def test_an_interrupted_call_of_a_pool_lets_the_next_task_run(wait, tmp_path):
+    end = harness.script(BEGUN, "pool", tmp_path / "begun", "SIGINT", wait)
+    assert (end.out, end.err) == ("8 True KeyboardInterrupt\n", "")
+
+
+def wait_for(path):
+    while not os.path.exists(path):
+        pass
+
+
+def test_an_interrupted_imap_goes_on_if_it_is_asked_again(tmp_path):
+    """As that of multiprocessing."""
+    gate = tmp_path / "open"
+
+    def interrupt():
+        harness.until(lambda: pool.executor.stats().running == 1, "the task to run")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with arenite.Pool(1) as pool:
+        results = pool.imap(wait_for, [gate])
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt), harness.waiting("Ctrl-C"):
+            next(results)
+        thread.join()
+        gate.touch()
+        with harness.waiting("the result"):
+            assert next(results) is None
+
+
+def test_a_map_that_is_interrupted_while_it_submits_submits_nothing_more():
+    class Items(list):
+        def __iter__(self):
+            for n in range(100):
+                if n == 50:
+                    raise KeyboardInterrupt
+                yield n
+
+    with arenite.Executor(1) as ex:
+        with pytest.raises(KeyboardInterrupt) as saved:
+            ex.map(abs, Items(range(100)))
+        harness.until(lambda: ex.stats().queued == 0, "no task to be left")
+        assert ex.stats().submitted == 50
+        assert saved.value is not None
+
+
+@pytest.mark.parametrize("use", ["submit", "map", "options", "imap", "share", "scope"])
+def test_an_executor_that_is_rebound_ends_its_workers(use):
+    """Without the collector of cycles: six executors, and the workers of one are left, as with the standard library."""
+    source = """
+        import gc, os, sys
+        import arenite, harness
+
+        def use(ex):
+            if sys.argv[1] == "submit":
+                ex.submit(pow, 2, 2).result()
+            elif sys.argv[1] == "map":
+                list(ex.map(abs, [1, -2]))
+            elif sys.argv[1] == "options":
+                ex.options(deadline=50).submit(pow, 2, 2).result()
+            elif sys.argv[1] == "share":
+                import numpy
+                ex.submit(len, ex.share(numpy.zeros(100_000))).result()
+            else:
+                with ex.scope() as scope:
+                    scope.submit(pow, 2, 2)
+
+        gc.disable()
+        for _ in range(6):
+            if sys.argv[1] == "imap":
+                ex = arenite.Pool(2)
+                list(ex.imap(abs, [1, -2]))
+            else:
+                ex = arenite.Executor(2)
+                use(ex)
+        harness.until(lambda: len(harness.children()) == 2, "the workers of the first five to end")
+        print("ended")
+        if sys.argv[1] == "imap":
+            ex.terminate()
+    """
+    here = os.path.dirname(__file__)
+    path = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])
+    end = harness.script(source, use, env={**os.environ, "PYTHONPATH": path}, flags=("-W", "ignore"))
+    assert end.ok().out == "ended\n"

@@ -1,0 +1,147 @@
+"""Records of `logging` that tasks make, and what becomes of them in the program."""
+
+import logging
+import threading
+
+import harness
+import pytest
+
+import arenite
+
+
+def log(n):
+    logger = logging.getLogger("job.of_a_test")
+    logger.debug("debug %d", n)
+    logger.info("info %d", n)
+    logger.warning("warning %s", {"n": n})
+    return n
+
+
+def log_error():
+    try:
+        1 // 0
+    except ZeroDivisionError:
+        logging.getLogger("job.of_a_test").exception("it failed", extra={"where": threading.Lock()})
+
+
+def configure():
+    logging.basicConfig(level=logging.DEBUG, format="own %(message)s")
+
+
+class Kept(logging.Handler):
+    def __init__(self):
+        super().__init__()
+        self.records = []
+
+    def emit(self, record):
+        self.records.append(record)
+
+
+@pytest.fixture
+def kept():
+    """A handler of the program for the loggers of the tasks, of which `job` wants INFO."""
+    handler, logger = Kept(), logging.getLogger("job")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield handler
+    logger.removeHandler(handler)
+    logger.setLevel(logging.NOTSET)
+
+
+@pytest.mark.parametrize("how", ["auto", "forward"])
+def test_records_reach_the_handlers_of_the_program(kept, how):
+    with arenite.Executor(2, logging=how, recycle_after=3) as ex:
+        list(ex.map(log, range(10)))
+    expected = sorted([f"info {n}" for n in range(10)] + [f"warning {{'n': {n}}}" for n in range(10)])
+    assert sorted(record.getMessage() for record in kept.records) == expected
+    assert {(record.name, record.processName) for record in kept.records} <= {
+        ("job.of_a_test", name) for name in ("arenite-1", "arenite-2", "MainProcess")
+    }
+
+
+def test_exceptions_and_extra_values_are_text(kept):
+    with arenite.Executor(1) as ex:
+        ex.submit(log_error).result()
+    (record,) = kept.records
+    assert "ZeroDivisionError" in logging.Formatter().format(record)
+    assert record.where.startswith("<unlocked _thread.lock")
+
+
+def test_a_worker_of_a_pool_forwards_too(kept):
+    with arenite.Pool(1) as pool:
+        pool.map(log, [1])
+        harness.until(lambda: len(kept.records) == 2, "the records")
+
+
+def test_an_initializer_that_configures_logging_has_its_way(kept, capfd):
+    with arenite.Executor(1, initializer=configure, output="plain") as ex:
+        ex.submit(log, 1).result()
+    assert not kept.records
+    assert capfd.readouterr().err == "own debug 1\nown info 1\nown warning {'n': 1}\n"
+    with arenite.Executor(1, initializer=configure, output=None, logging="forward") as ex:
+        ex.submit(log, 2).result()
+    # Its level, too.
+    assert [record.getMessage() for record in kept.records] == ["info 2", "warning {'n': 2}"]
+
+
+def test_without_forwarding_there_is_only_the_last_resort(kept, capfd):
+    with arenite.Executor(1, logging=None, output="plain") as ex:
+        ex.submit(log, 1).result()
+    assert not kept.records
+    assert capfd.readouterr().err == "warning {'n': 1}\n"
+
+
+def test_a_program_without_handlers_forwards_nothing():
+    source = """
+        import logging
+        import arenite
+
+        def log():
+            logging.getLogger("job").warning("text")
+
+        with arenite.Executor(1) as ex:
+            ex.submit(log).result()
+    """
+    end = harness.script(source)
+    assert (end.code, end.err, end.out) == (0, "(arenite:0) text\n", "")
+
+
+def test_a_long_record_and_many(kept):
+    def flood():
+        logger = logging.getLogger("job")
+        logger.warning("x" * 3_000_000)
+        for n in range(5000):
+            logger.warning("line %d", n)
+
+    with arenite.Executor(1) as ex, harness.waiting("five thousand records"):
+        ex.submit(flood).result()
+    assert [len(record.getMessage()) for record in kept.records[:1]] == [3_000_000]
+    assert [record.getMessage() for record in kept.records[1:]] == [f"line {n}" for n in range(5000)]
+
+
+def test_wrong_uses():
+    with pytest.raises(ValueError, match='logging must be None, "auto" or "forward"'):
+        arenite.Executor(1, logging="yes")
+    with pytest.raises(ValueError, match="a sandbox sends no records"):
+        arenite.Executor(1, logging="forward", sandbox=True)
+
+
+def test_a_worker_that_has_connected_is_heard(monkeypatch, kept):
+    """Also if the thread that accepts it gets no processor before the executor ends."""
+    from arenite import _channel
+
+    ended = threading.Event()
+    accept = _channel.Receiver._accept
+
+    def late(self):
+        with harness.waiting("the end of the worker"):
+            ended.wait()
+        accept(self)
+
+    monkeypatch.setattr(_channel.Receiver, "_accept", late)
+    with arenite.Executor(1, logging="forward") as ex:
+        ex.submit(log, 1).result()
+        receiver = ex._receivers[0]
+        stop = receiver.stop
+        monkeypatch.setattr(receiver, "stop", lambda: (stop(), ended.set()))
+    assert [record.getMessage() for record in kept.records] == ["info 1", "warning {'n': 1}"]
