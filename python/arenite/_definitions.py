@@ -116,14 +116,16 @@ class Bundle:
         self._buffers = buffers
         self._watch = watched.watch()
         self._parts = watched.parts
-        self._owner = owner
+        # Kept by it: a cycle would keep the workers of an executor that the program has dropped.
+        self._owner = weakref.ref(owner)
 
     def is_current(self) -> bool:
         """Whether the program has changed nothing of it."""
-        if not self._watch.is_current():
+        owner = self._owner()
+        if owner is None or not self._watch.is_current():
             return False
         for part in self._parts:
-            if part.has_changed(self._owner):
+            if part.has_changed(owner):
                 return False
         return True
 

@@ -16,6 +16,7 @@ import copyreg
 import sys
 from io import BytesIO
 from types import BuiltinFunctionType, FunctionType, ModuleType
+from weakref import ref
 
 from . import _mirror
 from ._arenite import Buffer
@@ -493,7 +494,8 @@ class Function:
         #: The same without definitions.
         self.own = data, kind, buffers
         self._bundle: Bundle | None = None
-        self._definitions = definitions
+        # They keep it, and the executor keeps them.
+        self._definitions = ref(definitions)
         if names:
             self._bundle = definitions.bundle(names)
             self.head, self.kind, self.buffers = self._bundle.before(*self.own)
@@ -511,7 +513,9 @@ class Function:
     ) -> tuple[bytes, bytes, int, list[Buffer], int]:
         """Pickles the arguments of a call. Returns what is sent: head, pickle, kind and buffers; and the number of
         bytes that were copied."""
-        definitions = self._definitions
+        definitions = self._definitions()
+        if definitions is None:
+            raise RuntimeError("the executor of this function is gone")
         data, buffers, copied, names = definitions.dump(call, private, beside)
         if names <= self.names:
             return self.head, data, self.kind | kind, [*self.buffers, *buffers], copied
