@@ -86,7 +86,7 @@ fn with_kills<R>(engine: &Engine, kernel: &str, most: usize, work: impl Fn() -> 
             if is_running && seen.0.is_none() {
                 seen = (Some(calls), spent);
             }
-            let wanted = usual * (1 + kills as u64 % 4) / 6 >> missed.min(20);
+            let wanted = (usual * (1 + kills as u64 % 4) / 6) >> missed.min(20);
             let is_due = is_running && last != Some(calls) && spent >= seen.1 + wanted;
             let signal = if is_due {
                 Signal::SIGKILL
