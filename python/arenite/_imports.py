@@ -27,18 +27,26 @@ _names: set[str] = set()
 _is_used = False
 
 
+_NAME = "arenite-imports"
+
+
 def make() -> int:
     """In the program: makes the file."""
-    return os.memfd_create("arenite-imports", os.MFD_CLOEXEC)
+    return os.memfd_create(_NAME, os.MFD_CLOEXEC)
 
 
 def begin(path: str, waits: bool) -> None:
     """In a worker: imports what others have. `waits`: goes on doing so, until it gets a task."""
     global _file, _count
     try:
-        _file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:
         return  # The program may not show it.
+    # If the executor has been dropped, the number may be that of another file of the program.
+    if not os.readlink(f"/proc/self/fd/{file}").startswith(f"/memfd:{_NAME} "):
+        os.close(file)
+        return
+    _file = file
     _catch_up()
     _names.update(sys.modules)
     _count = len(sys.modules)

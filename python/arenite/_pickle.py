@@ -137,11 +137,22 @@ class Beside:
         return _restore_view, (pickle.PickleBuffer(found), kind, shape, copy.strides, 0)
 
 
-#: Modules whose types are looked at each time.
-_WATCHED = {"numpy", "torch", "arenite._arrays", "multiprocessing.managers"}
+#: Packages whose types are looked at each time.
+_WATCHED = {"numpy", "torch", "arenite", "multiprocessing"}
 #: Types of which nothing but their own way to be pickled is needed. Few of them, since types would live as long.
 _simple: dict[type, bool] = {}
 _MOST_SIMPLE = 1024
+#: How many types `multiprocessing` had reducers for when these were looked at.
+_reducers_of_others = 0
+
+
+def _look_for_reducers() -> None:
+    """Looks at all types again if `multiprocessing` has reducers for more of them, its own or registered ones."""
+    global _reducers_of_others
+    reduction: Any = sys.modules.get("multiprocessing.reduction")
+    if reduction is not None and len(reduction.ForkingPickler._extra_reducers) != _reducers_of_others:
+        _reducers_of_others = len(reduction.ForkingPickler._extra_reducers)
+        _simple.clear()
 
 
 class Pickler(pickle.Pickler):
@@ -152,6 +163,7 @@ class Pickler(pickle.Pickler):
 
     def __init__(self, file: BytesIO, beside: Beside) -> None:
         super().__init__(file, 5, buffer_callback=beside.take)
+        _look_for_reducers()
         self.beside = beside
         #: What the pickle refers to in modules that the receiver cannot import, by module and name. In the place of a
         #: module is "" before the name of a module that was loaded again.
@@ -174,7 +186,8 @@ class Pickler(pickle.Pickler):
         reduced = self._reduce_object(obj)
         if reduced is NotImplemented:
             reduced = self._reduce_other(kind, obj)
-        if reduced is NotImplemented and kind.__module__ not in _WATCHED and kind.__name__ not in _BY_VALUE:
+        package = kind.__module__.partition(".")[0]
+        if reduced is NotImplemented and package not in _WATCHED and kind.__name__ not in _BY_VALUE:
             if len(_simple) >= _MOST_SIMPLE:
                 _simple.clear()
             _simple[kind] = True

@@ -354,3 +354,28 @@ def test_the_recipe_of_the_logging_cookbook():
         assert queue.get().getMessage() == "info 7"
     queue.close()
     queue.join_thread()
+
+
+class Handle:
+    def __init__(self, number):
+        self.number = number
+
+    def __reduce__(self):
+        raise TypeError("only by a reducer of multiprocessing")
+
+
+def number_of(handle):
+    return handle.number
+
+
+def test_a_reducer_may_be_registered_later():
+    from multiprocessing.reduction import ForkingPickler
+
+    with arenite.Executor(1) as ex, harness.waiting("a handle"):
+        with pytest.raises(TypeError, match="only by a reducer"):
+            ex.submit(number_of, Handle(3)).result()
+        ForkingPickler.register(Handle, lambda handle: (Handle, (handle.number,)))
+        try:
+            assert ex.submit(number_of, Handle(3)).result() == 3
+        finally:
+            del ForkingPickler._extra_reducers[Handle]
