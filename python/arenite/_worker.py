@@ -23,7 +23,7 @@ else:
 #: Functions that this worker has loaded, by their pickle or its digest, and where it finds others.
 _functions: dict[bytes, Any] = {}
 #: The largest pickle of an exception that travels as it is; a larger one is compressed.
-_LARGEST_ERROR = 24 << 20
+_LARGEST_ERROR = 6 << 20
 #: The longest message and traceback of an exception in words.
 _LONGEST_TEXT = 128 << 10
 

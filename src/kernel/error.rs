@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::scalar::Scalar;
 
 /// The largest encoding of an error, in bytes.
-pub(crate) const MAX_ERROR_BYTES: usize = 32 << 20;
+pub(crate) const MAX_ERROR_BYTES: usize = 8 << 20;
 
 /// An error that travels from a kernel to its caller as a value, in a [`Typed`].
 ///
@@ -74,7 +74,7 @@ pub(crate) const MAX_ERROR_BYTES: usize = 32 << 20;
     note = "without `Typed`, any error that can be displayed may be returned; it arrives as its text"
 )]
 pub trait KernelError: Display + Sized + 'static {
-    /// The encoding of this error, of at most 32 MiB.
+    /// The encoding of this error, of at most 8 MiB.
     fn to_bytes(&self) -> Vec<u8>;
 
     /// The error that [`to_bytes`](Self::to_bytes) encoded; `None` if these bytes do not encode one.

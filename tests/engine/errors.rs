@@ -145,7 +145,7 @@ fn an_error_larger_than_a_slot_arrives_whole() {
 fn an_error_that_is_too_large_is_reported() {
     let lab = Lab::new(1);
     for engine in [&*lab, &Engine::inline()] {
-        let error = engine.submit(named, (1 << 20,)).wait().unwrap_err();
+        let error = engine.submit(named, (8 << 20,)).wait().unwrap_err();
         assert_eq!(error.returned::<Refusal>(), None);
         assert!(error.to_string().contains("is the most"), "{error}");
     }
