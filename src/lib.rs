@@ -81,6 +81,7 @@
 //! | keep a state in a worker, and call it | [`Engine::actor`], with a name or checkpoints |
 //! | run an endless source through stages and windows | [`stream`] |
 //! | keep buffers and tables in a worker between jobs | [`scratch`], [`scratch_for`] |
+//! | know in which worker a kernel runs, act when it ends | [`worker_identity`], [`at_worker_end`] |
 //! | draw random numbers in kernels | [`rng`], [`Builder::seed`] |
 //! | know what a kernel may take and return | [`kernel::Arg`], [`kernel::Reply`], [`Scalar`] |
 //! | limit how many jobs run at a time or per second | [`Limiter`] |
@@ -212,7 +213,8 @@ mod exports {
     pub use crate::sys::inject as failing_calls;
     pub use crate::trace::escape::{escape_text, needs_escape};
     pub use crate::worker::{
-        JobRng, Scratch, cancelled, init, rng, run_worker, scratch, scratch_for,
+        JobRng, Scratch, WorkerIdentity, at_worker_end, begin_timed, cancelled, init, rng,
+        run_worker, scratch, scratch_for, worker_identity,
     };
 }
 

@@ -54,7 +54,7 @@ impl<'a> Head<'a> {
 
 /// Runs in each worker before its first task. An error is the reason why the worker cannot start.
 pub fn start_worker(setup: &Bytes) -> Result<(), String> {
-    raw::at_worker_end(end_worker);
+    arenite::at_worker_end(end_worker);
     keep_thread_state();
     let failed = Python::attach(|py| {
         let start = py.import("arenite._worker")?.getattr("start")?;
@@ -224,7 +224,7 @@ pub fn is_cancelled() -> bool {
 /// program.
 #[pyfunction]
 pub fn worker_identity() -> Option<(u32, u32, &'static str)> {
-    let identity = raw::identity()?;
+    let identity = arenite::worker_identity()?;
     Some((
         identity.number,
         identity.generation,
@@ -235,7 +235,7 @@ pub fn worker_identity() -> Option<(u32, u32, &'static str)> {
 /// Starts the clock of the running task's deadline: all that its function needs is loaded.
 #[pyfunction]
 pub fn begin_timed() {
-    raw::begin_timed();
+    arenite::begin_timed();
 }
 
 /// The arena as a running task sees it.

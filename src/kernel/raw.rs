@@ -55,8 +55,6 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::{fmt, io};
 
-pub use crate::worker::{WorkerIdentity, at_worker_end, begin_timed, identity};
-
 use super::failure::BadArgument;
 use super::param::{
     Arg, CallWriter, HostRef, Key, Param, RetrySafe, Words, read_array, receive_array, sealed,

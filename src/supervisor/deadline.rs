@@ -165,7 +165,7 @@ impl EngineState {
         );
     }
 
-    /// The deadline of a job whose time before [`begin_timed`](crate::raw::begin_timed) does not count, if that is not over:
+    /// The deadline of a job whose time before [`begin_timed`](crate::begin_timed) does not count, if that is not over:
     /// the time of another look while it has not begun. The worker says when that was, so there is a limit, after which
     /// the job is over whatever it says.
     fn due_after_loading(

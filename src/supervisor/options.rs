@@ -172,7 +172,7 @@ impl<M> JobOptions<M> {
         self
     }
 
-    /// Starts the clock of the [deadline](Self::deadline) when the kernel calls [`raw::begin_timed`](crate::raw::begin_timed)
+    /// Starts the clock of the [deadline](Self::deadline) when the kernel calls [`begin_timed`](crate::begin_timed)
     /// instead of when its worker gets the job. For bindings of languages whose functions are loaded by the kernel. The
     /// job is over in any case after `most` and the deadline.
     pub fn loading(mut self, most: Duration) -> Self {

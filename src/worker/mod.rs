@@ -55,7 +55,7 @@ static IDENTITY: OnceLock<WorkerIdentity> = OnceLock::new();
 /// Called when this worker has run its last job.
 static AT_END: OnceLock<fn()> = OnceLock::new();
 
-/// Which worker of its engine a process is: what [`identity`] returns.
+/// Which worker of its engine a process is: what [`worker_identity`] returns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorkerIdentity {
@@ -68,7 +68,7 @@ pub struct WorkerIdentity {
 }
 
 /// Returns which worker this process is; `None` in the program. From the start of `on_worker_start` on.
-pub fn identity() -> Option<&'static WorkerIdentity> {
+pub fn worker_identity() -> Option<&'static WorkerIdentity> {
     IDENTITY.get()
 }
 
