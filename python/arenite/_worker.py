@@ -333,14 +333,26 @@ def _is_read_only(error: BaseException) -> bool:
         return False
 
 
-def _compressed(data: bytes) -> tuple[bytes] | None:
-    """A long pickle of an exception, as the program decompresses it: not from a sandbox."""
+class _Compressed:
+    """Unpickles as what was compressed."""
+
+    def __init__(self, packed: bytes) -> None:
+        self.packed = packed
+
+    def __reduce__(self) -> Any:
+        import zlib
+
+        return zlib.decompress, (self.packed,)
+
+
+def _compressed(data: bytes) -> _Compressed | None:
+    """A long pickle of an exception. Not in a sandbox, for which the program decompresses nothing."""
     if _dump is not _pickle.dump:
         return None
     import zlib
 
     packed = zlib.compress(data, 1)
-    return None if len(packed) > _LARGEST_ERROR else (packed,)
+    return None if len(packed) > _LARGEST_ERROR else _Compressed(packed)
 
 
 def stopped(error: StopIteration) -> RuntimeError:
@@ -381,10 +393,6 @@ def load_error(data: bytes, load: Callable[..., Any]) -> BaseException:
     made: Any = None
     try:
         stored, *texts = load(data, ())
-        if type(stored) is tuple and load is _pickle.load:
-            import zlib
-
-            stored = zlib.decompress(*stored)
         # They are shown: nothing in them may act on a terminal.
         name, message, trace = map(_arenite.escape, texts)
     except Exception as error:

@@ -263,6 +263,14 @@ def test_an_exception_of_any_size_keeps_its_type(executor, size):
     assert "in decode" in str(error.__cause__)
 
 
+def test_an_exception_of_any_size_keeps_its_type_however_results_are_read():
+    size = 40 << 20
+    with arenite.Executor(1, output="plain") as ex, harness.waiting("large exceptions"):
+        chosen = ex.options(retry_errors=(KeyError,))
+        for error in (ex.submit(decode, size, b"a").exception(), chosen.submit(decode, size, b"a").exception()):
+            assert type(error) is UnicodeDecodeError and error.start == size
+
+
 def first_even(numbers):
     return next(number for number in numbers if number % 2 == 0)
 
