@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import _context, _inline, _pickle
+from . import _inline, _pickle
 from ._future import Future, failed
 
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ class Actor:
         made = _pickle.pickle_function(cls, executor._definitions, private)
         head, data, kind, buffers, copied = made.call((args, kwargs), 0, private)
         engine.count_copied(made.copied + copied)
-        if prefix := executor._sent.prefix():
-            head, kind = prefix + head, kind | _context.PRECEDED
+        head, kind = executor._sent.before(head, kind)
         self._actor = engine.actor(head, data, kind, buffers or None)
 
     def __getattr__(self, name: str) -> Callable[..., Future[Any]]:
@@ -90,8 +89,7 @@ class Actor:
             if plain is None:
                 head, plain, kind, buffers, copied = method.call((args, kwargs) if kwargs else args, kind, private)
                 engine.count_copied(copied)
-            if prefix := executor._sent.prefix():
-                head, kind = prefix + head, kind | _context.PRECEDED
+            head, kind = executor._sent.before(head, kind)
             is_pickled = True
             task = actor.call(head, plain, kind, buffers or None, deadline)
         except Exception as error:

@@ -58,14 +58,14 @@ class Sent:
         self._filters = _filters()[:]
         self._prefix = b""
 
-    def prefix(self) -> bytes:
-        """What precedes each call. Empty while all is as it was when the executor was made."""
+    def before(self, head: bytes, kind: int) -> tuple[bytes, int]:
+        """Puts what has changed since the executor was made before the head of a call. Returns head and kind."""
         # Entries are compared by identity first, so this takes a tenth of a microsecond.
         if sys.path != self._path or _filters() != self._filters:
             self._path, self._filters = sys.path[:], _filters()[:]
             data = pickle.dumps((path(), filters()), 5)
             self._prefix = len(data).to_bytes(_LENGTH, "little") + data
-        return self._prefix
+        return (self._prefix + head, kind | PRECEDED) if self._prefix else (head, kind)
 
 
 # ---- in a worker

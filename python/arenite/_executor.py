@@ -377,8 +377,7 @@ class Executor(BaseExecutor):
             if copied:
                 engine.count_copied(copied)
             options = configured._named(name or _name(fn))
-            if prefix := self._sent.prefix():
-                head, kind = prefix + head, kind | _context.PRECEDED
+            head, kind = self._sent.before(head, kind)
             if configured._is_timed:
                 kind |= _context.TIMED
             is_pickled = True

@@ -10,7 +10,7 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from . import _context, _native, _pickle, _room
+from . import _native, _pickle, _room
 from ._errors import ArenaFull, Cancelled
 from ._future import error_of
 from ._worker import Raised, load_error, stopped
@@ -188,8 +188,7 @@ class Results(Generic[T]):
             head, data, kind, buffers, copied = function.call(item, self._kind, self._private)
             self._copied = copied + len(data)
             engine.count_copied(copied)
-        if prefix := self._executor._sent.prefix():
-            head, kind = prefix + head, kind | _context.PRECEDED
+        head, kind = self._executor._sent.before(head, kind)
         call = (head,), (data,), (kind,), (buffers or None,), (self._options,)
         self._sent.extend(map(engine.submit, *call))
 
