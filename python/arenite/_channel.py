@@ -119,4 +119,3 @@ def connect(address: Address) -> socket.socket:
         made.close()
         raise
     return made
-

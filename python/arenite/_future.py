@@ -189,7 +189,7 @@ class Future(BaseFuture[T]):
         task = self._task
         if task is not None:
             begin = monotonic() if timeout is not None else 0.0
-            if not (_native.wait(task, timeout) if _native.is_replaced else task.wait(timeout)):
+            if not _native.wait(task, timeout):
                 raise TimeoutError
             # Callbacks run in the dispatcher: this thread may hold a lock that they need.
             if "_condition" not in self.__dict__ or _dispatch.is_current():
@@ -313,4 +313,3 @@ def failed(error: BaseException) -> Future[Any]:
     future._exception = error
     future._state = FINISHED
     return future
-

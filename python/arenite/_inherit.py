@@ -162,7 +162,6 @@ class Server:
                 served.release()
             raise
 
-
     @staticmethod
     def _acquire(connection: socket.socket, served: Any, timeout: float) -> bool:
         """Acquires a semaphore for a worker. Raises OSError if that ends meanwhile."""

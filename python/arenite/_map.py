@@ -306,7 +306,7 @@ class Results(Generic[T]):
     def _wait(self, task: Task, timeout: float | None) -> bool:
         """Waits for the end of a task. An exception comes from a signal handler."""
         try:
-            return _native.wait(task, timeout) if _native.is_replaced else task.wait(timeout)
+            return _native.wait(task, timeout)
         except Exception:
             self._interrupt()
             raise

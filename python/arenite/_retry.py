@@ -46,4 +46,3 @@ class Load:
         add = getattr(self._load, "add_words", None)
         if add is not None:
             add(failure)
-

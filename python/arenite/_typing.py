@@ -36,4 +36,3 @@ class PoolOptions(TypedDict, total=False):
     report: str | PathLike[str] | None
     seed: int | None
     start_timeout: float | None
-

@@ -111,8 +111,8 @@ class Service:
         """Call a kernel, and return the call's future. Waits while as many calls are open as the service admits.
 
         Arguments and results are None, numbers, text, bytes, numpy arrays (what has `__array__` becomes one), and lists
-        and dictionaries of these. Arguments may have names, except `deadline`. An array is copied once, into the memory that the service maps. `deadline`: seconds that the call may
-        run. Callbacks of the future must not wait for other calls.
+        and dictionaries of these. Arguments may have names, except `deadline`. An array is copied once, into the memory
+        that the service maps. `deadline`: seconds that the call may run. Callbacks of the future must not wait for other calls.
 
         The future fails with `arenite.WorkerDied`, `DeadlineExceeded`, `MemoryLimitExceeded`, `ArenaFull`, `NotRunning`,
         or `ServiceError`, whose `code` says what happened, such as "panicked" for an exception.
