@@ -125,7 +125,7 @@ unprivileged() {
     chmod 755 "$scratch"
     mkdir -m 777 "$scratch/unprivileged"
     # This user lacks rights. What cases find does not depend on who tries them.
-    env -u ARENITE_MUST_TRY ARENITE_CASES=100 TMPDIR="$scratch/unprivileged" \
+    env -u ARENITE_MUST_TRY ARENITE_CASES=1000 TMPDIR="$scratch/unprivileged" \
         setpriv --reuid=65534 --regid=65534 --clear-groups --bounding-set=-all --no-new-privs "$program" "$@"
 }
 
