@@ -41,7 +41,7 @@ pub struct SegmentStat {
     /// Bytes of memory that are allocated to it.
     pub blocks: u64,
     /// Number of names; 0 once it is unlinked.
-    pub nlink: u64,
+    pub nlink: libc::nlink_t,
     /// Device and inode; equal for the same file only.
     pub identity: (u64, u64),
     /// Owner's user id.

@@ -11,7 +11,7 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
 /// The oldest supported Linux.
-const OLDEST: (u32, u32) = (6, 1);
+const OLDEST: (u32, u32) = (5, 10);
 /// Descriptors that a program has open besides those of the engine, and files that it works on.
 const FILES: u64 = 32;
 /// Threads of the program with its engine, and of each worker.
@@ -71,10 +71,10 @@ impl Machine {
                 "see below which features it has; they decide",
             ),
             Some(version) if version < OLDEST => {
-                fine("older than 6.1: not supported and not tested")
-                    .at(Level::Trouble, "run Linux 6.1 or newer")
+                fine("older than 5.10: not supported and not tested")
+                    .at(Level::Trouble, "run Linux 5.10 or newer")
             }
-            Some(_) => fine("new enough: 6.1 is needed"),
+            Some(_) => fine("new enough: 5.10 is needed"),
         }
     }
 

@@ -25,7 +25,7 @@ pub(super) const FREE: &[Named] = numbers! {
 #[cfg(target_arch = "x86_64")]
 pub(super) const FREE_HERE: &[Named] = numbers! { SYS_time SYS_poll SYS_select SYS_getrlimit };
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) const FREE_HERE: &[Named] = numbers! {};
+pub(super) const FREE_HERE: &[Named] = numbers! { SYS_getrlimit };
 
 /// Refused with `EACCES`: ordinary libraries try them, and work without.
 pub(super) const REFUSED: &[Named] = numbers! {
@@ -58,7 +58,7 @@ pub(super) const REFUSED_HERE: &[Named] = numbers! {
     SYS_pause
 };
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) const REFUSED_HERE: &[Named] = numbers! {};
+pub(super) const REFUSED_HERE: &[Named] = numbers! { SYS_renameat };
 
 /// Reported as unknown (`ENOSYS`), so that libraries fall back to an older call whose arguments can be checked.
 pub(super) const UNKNOWN: &[Named] = numbers! { SYS_clone3 SYS_mremap SYS_futex_waitv };
@@ -93,7 +93,7 @@ const OTHERS_HERE: &[Named] = numbers! {
     SYS_kexec_file_load SYS_set_thread_area SYS_get_thread_area SYS_sync_file_range
 };
 #[cfg(not(target_arch = "x86_64"))]
-const OTHERS_HERE: &[Named] = numbers! {};
+const OTHERS_HERE: &[Named] = numbers! { SYS_setrlimit SYS_sync_file_range SYS_kexec_file_load };
 
 /// The bit of a call's number that selects x86_64's x32 interface, with 32-bit pointers.
 const X32: u32 = 0x4000_0000;
