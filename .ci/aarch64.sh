@@ -3,9 +3,10 @@
 
 arm=${XDG_CACHE_HOME:-$HOME/.cache}/arenite-ci/aarch64
 
-# debian PACKAGE…: unpacks Debian's packages into $arm/root. Their index is kept apart from that of this machine.
+# [root=FOLDER] debian PACKAGE…: unpacks packages of Debian into $arm/root or this folder. Their index is kept apart from that of this machine.
 debian() {
-    mkdir -p "$arm/apt/lists/partial" "$arm/apt/archives/partial" "$arm/root" "$scratch/debs"
+    local root=${root:-$arm/root}
+    mkdir -p "$arm/apt/lists/partial" "$arm/apt/archives/partial" "$root" "$scratch/debs"
     cat >"$arm/apt/conf" <<EOF
 Dir::State "$arm/apt";
 Dir::State::status "/dev/null";
@@ -20,7 +21,7 @@ EOF
         apt-get update -qq
         apt-get download -q "$@"
         local package
-        for package in *.deb; do dpkg-deb -x "$package" "$arm/root"; done
+        for package in *.deb; do dpkg-deb -x "$package" "$root"; done
         rm -f -- *.deb
     )
 }
@@ -60,3 +61,70 @@ arm_check() {
 }
 export -f debian arm_toolchain arm_cargo arm_check
 export arm
+
+# The linker and C compiler for aarch64 is zig's, which PyPI has. It does not know these flags of gcc.
+arm_compiler() {
+    arm_toolchain
+    if [ ! -x "$arm/cc" ]; then
+        python3 -m venv "$arm/zig"
+        "$arm/zig/bin/pip" install --quiet --disable-pip-version-check ziglang
+        cat >"$arm/cc" <<EOF
+#!/bin/bash
+for word in "\$@"; do
+    shift
+    case \$word in --target=* | -Wl,--no-undefined-version) ;; *) set -- "\$@" "\$word" ;; esac
+done
+exec "$arm/zig/bin/python" -m ziglang cc -target aarch64-linux-gnu.2.34 "\$@"
+EOF
+        printf '#!/bin/sh\nexec "%s" -m ziglang ar "$@"\n' "$arm/zig/bin/python" >"$arm/ar"
+        chmod +x "$arm/cc" "$arm/ar"
+    fi
+    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=$arm/cc
+    export CC_aarch64_unknown_linux_gnu=$arm/cc AR_aarch64_unknown_linux_gnu=$arm/ar
+}
+
+# A Linux of that kind with Python and numpy, in $arm/system; its kernel is $arm/linux.
+arm_system() {
+    [ ! -e "$arm/linux" ] || return 0
+    local image package packages=()
+    debian libc6:arm64
+    image=$(APT_CONFIG=$arm/apt/conf apt-cache pkgnames linux-image-6.1 | grep -E '^linux-image-6\.1\.0-[0-9]+-cloud-arm64$' | sort -V | tail -1)
+    for package in busybox-static libc6 libgcc-s1 libstdc++6 python3.11-minimal libpython3.11-minimal libpython3.11-stdlib zlib1g libexpat1 \
+        libssl3 libffi8 libbz2-1.0 liblzma5 libuuid1; do
+        packages+=("$package:arm64")
+    done
+    mkdir -p "$arm/system/numpy"
+    root=$arm/system debian "${packages[@]}" "$image:arm64"
+    python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --python-version 3.11 \
+        --platform manylinux2014_aarch64 --platform manylinux_2_28_aarch64 --dest "$scratch" numpy
+    python3 -m zipfile -e "$scratch"/numpy-*.whl "$arm/system/numpy"
+    mv "$arm/system"/boot/vmlinuz-* "$arm/linux"
+    rm -rf "$arm/system"/{boot,lib/modules,usr/share}
+}
+
+# Builds tests of the library, four examples, the command and the extension module, and runs them on that Linux, emulated with four cores.
+arm_run() {
+    arm_compiler
+    arm_system
+    local system=$scratch/system example built=target/aarch64/aarch64-unknown-linux-gnu
+    export CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_STRIP=symbols
+    arm_cargo test --no-run -p arenite --lib --features ndarray,sandbox,points
+    arm_cargo build -p arenite --features sandbox --example square --example kmeans --example sort --example actor
+    arm_cargo build --release -p arenite-cli -p arenite-python
+    cp -a "$arm/system" "$system"
+    mkdir -p "$system"/{proc,sys,dev,tmp,run,work/package}
+    find "$built/debug/deps" -name 'arenite-*' -type f -executable -newer "$arm/linux" -exec cp {} "$system/work/unit-tests" \;
+    for example in square kmeans sort actor; do cp "$built/debug/examples/$example" "$system/work/"; done
+    cp "$built/release/arenite" "$system/work/"
+    cp -r python/arenite "$system/work/package/"
+    cp "$built/release/lib_arenite.so" "$system/work/package/arenite/_arenite.abi3.so"
+    cp -r samples "$system/work/"
+    cp .ci/aarch64-init "$system/init"
+    chmod +x "$system/init"
+    python3 .ci/initramfs.py "$system" "$scratch/initramfs"
+    # Emulated cores take turns in earnest: what depends on the order of memory accesses is seen here.
+    timeout 3000 qemu-system-aarch64 -M virt -cpu max -smp 4 -m 4096 -nographic -no-reboot -kernel "$arm/linux" \
+        -initrd "$scratch/initramfs" -append "console=ttyAMA0 panic=-1 quiet" | tee "$scratch/aarch64.log"
+    grep -q '^all of it passed' "$scratch/aarch64.log" || failed "aarch64"
+}
+export -f arm_compiler arm_system arm_run

@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Makes what is published: wheels of the package `arenite` and of the command (`arenite-cli`) for x86_64 and aarch64, their source
+# archives, and the crates. `packaging/release.sh FOLDER [x86_64 | aarch64 | source]…` makes all, or these. Needs Linux, rustup's Rust
+# with both targets (`rustup target add aarch64-unknown-linux-gnu`), and Python 3.11 or newer with pip.
+#
+# Wheels run with glibc 2.17, which zig links against. Their line tables are in files beside them, `*.debug`; the names of functions
+# that crash reports show stay inside.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=$(realpath -m "${1:?the folder for what is made}")
+shift
+mkdir -p "$out"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+python3 -m venv "$work/venv"
+"$work/venv/bin/pip" install --quiet --disable-pip-version-check 'maturin[zig]>=1.16,<2' auditwheel wheel
+export PATH=$work/venv/bin:$PATH CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target/released}
+objcopy=$(find "$(rustc --print sysroot)" -name rust-objcopy -print -quit)
+[ -n "$objcopy" ] || objcopy=$(command -v llvm-objcopy) || { echo "release.sh: no rust-objcopy or llvm-objcopy" >&2; exit 1; }
+
+# separate WHEEL: moves the line tables of the programs in a wheel into files beside it.
+separate() {
+    local wheel=$1 unpacked program
+    unpacked=$work/unpacked
+    rm -rf "$unpacked"
+    python -m wheel unpack --dest "$unpacked" "$wheel"
+    while read -r program; do
+        case $(head -c 4 "$program") in $'\x7fELF') ;; *) continue ;; esac
+        "$objcopy" --only-keep-debug "$program" "${wheel%.whl}.debug"
+        "$objcopy" --strip-debug --add-gnu-debuglink="${wheel%.whl}.debug" "$program"
+    done < <(find "$unpacked" -type f -size +100k)
+    rm "$wheel"
+    python -m wheel pack --dest-dir "$out" "$unpacked"/*
+}
+
+# wheels PROCESSOR: both wheels for it, checked.
+wheels() {
+    local project wheel
+    rm -rf "$work/made"
+    for project in python packaging/cli; do
+        (
+            cd "$project"
+            maturin build --quiet --release --zig --target "$1-unknown-linux-gnu" --compatibility manylinux_2_17 --out "$work/made"
+        )
+    done
+    for wheel in "$work/made"/*.whl; do
+        mv "$wheel" "$out/"
+        wheel=$out/$(basename "$wheel")
+        separate "$wheel"
+        # Not every release of auditwheel knows programs; it reads those that it knows.
+        auditwheel show "$wheel"
+    done
+}
+
+# Source archives and crates. Crates of one workspace depend on each other, so they are packaged together.
+sources() {
+    (cd python && maturin sdist --out "$out")
+    cargo package --quiet --workspace --exclude arenite-python --exclude arenite-bench --exclude arenite-tests --exclude arenite-tests-object --no-verify
+    cp "$CARGO_TARGET_DIR"/package/*.crate "$out/"
+}
+
+[ $# -gt 0 ] || set -- x86_64 aarch64 source
+export CARGO_TARGET_DIR=$(realpath -m "$CARGO_TARGET_DIR")
+for what in "$@"; do
+    case $what in
+        source) sources ;;
+        x86_64 | aarch64) wheels "$what" ;;
+        *) echo "release.sh: not known: $what" >&2; exit 2 ;;
+    esac
+done
+(cd "$out" && sha256sum -- *.whl *.tar.gz *.crate 2>/dev/null >SHA256SUMS || true)
+ls -l "$out"
