@@ -57,7 +57,7 @@ arm_check() {
     arm_toolchain
     local tool
     for tool in CC CXX AR; do export "${tool}_aarch64_unknown_linux_gnu=true"; done
-    arm_cargo check --workspace "$@"
+    arm_cargo check "$@"
 }
 export -f debian arm_toolchain arm_cargo arm_check
 export arm

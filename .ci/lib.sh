@@ -164,6 +164,7 @@ build_deny() {
     rm -rf "$scratch/deny"
 }
 deny() {
+    build_deny
     "$cargo_deny/bin/cargo-deny" --workspace --log-level warn check --hide-inclusion-graph bans licenses sources
 }
 
