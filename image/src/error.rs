@@ -12,7 +12,7 @@ use super::format::Format;
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ImageError {
-    /// The format is recognized but not supported (HEIC, JPEG 2000, …).
+    /// The format is recognized but not supported (JPEG 2000, …).
     Unsupported {
         /// The format's name.
         format: &'static str,
@@ -84,7 +84,7 @@ pub enum ImageError {
         /// The limit in pixels.
         limit: u64,
     },
-    /// The format can be decoded but not encoded (TIFF, BMP, JPEG XL).
+    /// The format can be decoded but not encoded (TIFF, BMP, HEIC, JPEG XL).
     NotAnOutput {
         /// The requested format.
         format: Format,
@@ -119,7 +119,7 @@ impl fmt::Display for ImageError {
                 write!(f, "unsupported kind of {format}: {reason}")
             }
             Self::NotAnImage => f.write_str(
-                "not a picture: the first bytes are not those of JPEG, PNG, WebP, GIF, AVIF, TIFF, BMP or JPEG XL",
+                "not a picture: the first bytes are not those of JPEG, PNG, WebP, GIF, AVIF, HEIC, TIFF, BMP or JPEG XL",
             ),
             Self::Truncated { format } => {
                 write!(
@@ -238,6 +238,17 @@ impl ImageError {
     pub(super) fn variety(format: Format, reason: impl fmt::Display) -> Self {
         let reason = one_line(reason);
         Self::UnsupportedVariety { format, reason }
+    }
+
+    /// The same error about a file of this format.
+    pub(super) fn with_format(mut self, of: Format) -> Self {
+        if let Self::UnsupportedVariety { format, .. }
+        | Self::Truncated { format }
+        | Self::Corrupt { format, .. } = &mut self
+        {
+            *format = of;
+        }
+        self
     }
 
     fn parts(&self) -> (u8, Option<Format>, [u64; 3], &str) {

@@ -25,7 +25,7 @@ pub enum Format {
     Tiff = 5,
     /// BMP. Read only.
     Bmp = 6,
-    /// HEIC or HEIF: recognized so that the error can name it.
+    /// HEIC or HEIF. Read through libde265, where the system has it: [`heic_decoder`](crate::heic_decoder).
     Heic = 7,
     /// AVIF; of an animation the still picture that the file has beside it.
     Avif = 8,
@@ -77,7 +77,7 @@ impl Format {
 
     /// Whether this crate decodes it.
     pub const fn is_readable(self) -> bool {
-        !matches!(self, Self::Heic | Self::Jpeg2000)
+        !matches!(self, Self::Jpeg2000)
     }
 
     /// Whether this crate encodes it.
@@ -93,9 +93,13 @@ impl Format {
         matches!(self, Self::Png | Self::WebP | Self::Gif)
     }
 
-    /// The default output format: the same, or PNG for a format that is only decoded.
+    /// The default output format: the same; for a format that is only decoded PNG, and JPEG for the photos of HEIC.
     pub const fn default_output(self) -> Self {
-        if self.is_writable() { self } else { Self::Png }
+        match self {
+            Self::Heic => Self::Jpeg,
+            _ if self.is_writable() => self,
+            _ => Self::Png,
+        }
     }
 
     /// The format that a file's extension stands for (without dot, in any case), supported or not. It tells whether a
@@ -159,7 +163,7 @@ impl FromStr for Format {
 }
 
 /// Returns the format of a file by its first bytes ([`PROBE_BYTES`] suffice); `None` if they are not those of a
-/// picture. HEIC and JPEG 2000 are recognized, although [`Format::is_readable`] is false for them.
+/// picture. JPEG 2000 is recognized, although [`Format::is_readable`] is false for it.
 ///
 /// ```
 /// use arenite_image::{probe, Format};

@@ -21,7 +21,7 @@
 //! ```
 //!
 //! # What happens to a picture
-//! 1. The first bytes decide the format. HEIC and JPEG 2000 are rejected by name.
+//! 1. The first bytes decide the format. JPEG 2000 is rejected by name. HEIC is decoded by libde265, if the system has it.
 //! 2. The header is read. A picture of more than `max_pixels` is rejected before memory is allocated for it.
 //! 3. The picture is decoded. JPEG is scaled during decoding, to no less than twice the target on each side, except for
 //!    the filters `Box` and `Nearest` and in linear light; other formats are decoded at full size. Of several sizes the
@@ -139,6 +139,24 @@ pub fn resize_encoded(input: &[u8], spec: &ResizeSpec) -> Result<Encoded, ImageE
     let mut encoded = resize_encoded_sizes(input, spec, &[spec.size])?;
     // One size has one result.
     Ok(encoded.swap_remove(0))
+}
+
+/// Loads the decoder of HEIC, libde265 of the system, and returns its version.
+///
+/// The first picture loads it otherwise, which a sandbox forbids: workers call this at their start.
+///
+/// ```
+/// # arenite::init();
+/// use arenite::Engine;
+/// let start = || drop(arenite_image::heic_decoder());
+/// let engine = Engine::builder().workers(1).on_worker_start(start).build()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// [`ImageError::UnsupportedVariety`], with the packages that have the library, if it is not here.
+pub fn heic_decoder() -> Result<String, ImageError> {
+    avif::hevc_version()
 }
 
 /// Decodes one picture once, and resizes and encodes it to several sizes, in their order: what `srcset` of a web page
@@ -333,7 +351,7 @@ fn decode_for(
         Format::Gif => gif::decode(input, request)?,
         Format::Tiff => tiff::decode(input, request)?,
         Format::Bmp => bmp::decode(input, request)?,
-        Format::Avif => avif::decode(input, request)?,
+        Format::Avif | Format::Heic => avif::decode(input, from, request)?,
         Format::JpegXl => jxl::decode(input, request)?,
         other => {
             return Err(ImageError::Unsupported {

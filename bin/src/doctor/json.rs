@@ -49,6 +49,7 @@ fn value(report: &Report, removed: &[SegmentName]) -> Value {
                 "cpu_seconds": bounds.cpu_seconds,
                 "mappings": bounds.mappings,
             },
+            "heic": machine.heic,
             "features": machine.features.iter().map(feature).collect::<Vec<_>>(),
         },
         "findings": report.findings.iter().map(|finding| json!({

@@ -48,6 +48,7 @@ impl Machine {
             self.mappings(),
         ]);
         findings.extend(self.features.iter().map(feature));
+        findings.push(self.heic());
         findings.push(self.names());
         findings
     }
@@ -89,6 +90,22 @@ impl Machine {
                  no engine can start",
             )
             .at(Level::Trouble, "mount it: mount -t proc proc /proc")
+        }
+    }
+
+    fn heic(&self) -> Finding {
+        match &self.heic {
+            Some(version) => Finding::fine(
+                "heic",
+                format!("libde265 {version}"),
+                "resize and check read HEIC, the format of phones, with it",
+            ),
+            None => Finding::fine(
+                "heic",
+                "libde265 is not installed",
+                "resize and check cannot read HEIC, the format of phones; to change that, install libde265-0 (Debian, Ubuntu) \
+                 or libde265 (Fedora, Arch)",
+            ),
         }
     }
 

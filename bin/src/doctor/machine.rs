@@ -47,6 +47,8 @@ pub(super) struct Machine {
     pub bounds: Bounds,
     /// Features of Linux, and whether they work.
     pub features: Vec<Feature>,
+    /// The version of libde265, which decodes HEIC; `None` without it.
+    pub heic: Option<String>,
     /// Names of this user's arenas in `/dev/shm`, in use or left behind.
     pub names: Vec<SegmentName>,
 }
@@ -178,6 +180,7 @@ impl Machine {
             capacity: memory.map(|_| platform::default_capacity()),
             bounds: Bounds::probe(),
             features: features(),
+            heic: arenite_image::heic_decoder().ok(),
             names: platform::segments(),
         }
     }

@@ -47,6 +47,7 @@ fn good() -> Machine {
             mappings: Some(65_530),
             ..Bounds::default()
         },
+        heic: Some("1.0.11".into()),
         features: vec![
             feature("pidfd", Need::Always),
             feature("MADV_COLLAPSE", Need::Speed),

@@ -229,6 +229,8 @@ impl<'a> Makers<'a> {
             // All retries happen, even where the engine would quarantine the job sooner.
             .quarantine_after(settings.most_retries.saturating_add(1).max(5))
             .sandbox(settings.sandbox)
+            // A sandbox is closed afterwards. Where there is no decoder of HEIC, pictures of that format are errors.
+            .on_worker_start(|| drop(arenite_image::heic_decoder()))
             .label(settings.purpose.name());
         let messages = match settings.drops_messages {
             true => Some(Messages::print()?),

@@ -4,7 +4,7 @@ use super::super::error::ImageError;
 use super::super::format::Format;
 use super::boxes::corrupt;
 use super::container::{CodePoints, Config};
-use super::decoder::{Picture, Plane, Sample};
+use super::picture::{Picture, Plane, Sample};
 
 /// Pixels in the making: rows of samples, channels interleaved.
 pub(super) struct Canvas<'a, T> {

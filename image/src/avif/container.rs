@@ -56,6 +56,8 @@ struct Reference {
 pub(super) struct Properties<'a> {
     pub(super) sides: Option<(u32, u32)>,
     pub(super) config: Option<Config>,
+    /// What the decoder of HEVC needs besides; `None` for AV1.
+    pub(super) hevc: Option<HevcHeader<'a>>,
     pub(super) code_points: Option<CodePoints>,
     pub(super) icc: Option<&'a [u8]>,
     pub(super) crop: Option<Crop>,
@@ -66,7 +68,16 @@ pub(super) struct Properties<'a> {
     pub(super) operating_point: u8,
 }
 
-/// The kind of samples, from the configuration of the decoder (`av1C`).
+/// Parameters of HEVC, from the configuration of the decoder (`hvcC`).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HevcHeader<'a> {
+    /// Bytes of the length before each unit of the data.
+    pub(super) length_size: usize,
+    /// Lists of units.
+    lists: Reader<'a>,
+}
+
+/// The kind of samples, from the configuration of the decoder (`av1C`, `hvcC`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Config {
     /// Bits per sample: 8, 10 or 12.
@@ -346,6 +357,11 @@ impl<'a> Container<'a> {
         }
     }
 
+    /// Smaller pictures of the same.
+    pub(super) fn thumbnails_of(&self, number: u32) -> impl Iterator<Item = u32> {
+        self.references_to(number, b"thmb")
+    }
+
     /// The items to which an item refers; none without references of this kind.
     pub(super) fn references_from(&self, number: u32, kind: &Kind) -> &[u32] {
         let mut references = self.references.iter();
@@ -440,6 +456,10 @@ impl<'a> Container<'a> {
                     all.sides = Some((content.u32()?, content.u32()?));
                 }
                 b"av1C" => all.config = Some(Config::read(content)?),
+                b"hvcC" => {
+                    let (config, header) = HevcHeader::read(content)?;
+                    (all.config, all.hevc) = (Some(config), Some(header));
+                }
                 b"colr" => match &content.kind()? {
                     b"nclx" => {
                         let [primaries, transfer, matrix] =
@@ -495,6 +515,14 @@ impl<'a> Container<'a> {
     }
 }
 
+impl Properties<'_> {
+    /// The kind of samples, if the configuration is that of the decoder for items of this kind.
+    pub(super) fn config_for(&self, kind: &Kind) -> Option<Config> {
+        self.config
+            .filter(|_| self.hevc.is_some() == (kind == b"hvc1"))
+    }
+}
+
 impl Config {
     fn read(mut content: Reader<'_>) -> Result<Self, ImageError> {
         let [first, _profile, flags] = [content.u8()?, content.u8()?, content.u8()?];
@@ -511,6 +539,44 @@ impl Config {
             },
             is_grey: is(0x10),
         })
+    }
+}
+
+impl<'a> HevcHeader<'a> {
+    fn read(mut content: Reader<'a>) -> Result<(Config, Self), ImageError> {
+        if content.u8()? != 1 {
+            return Err(corrupt("an unknown version of the decoder's configuration"));
+        }
+        // Profile and level, and how the data can be split.
+        content.take(15)?;
+        let [chroma, luma_depth, chroma_depth] = [content.u8()?, content.u8()?, content.u8()?];
+        // Frames per second.
+        content.u16()?;
+        let length_size = usize::from(content.u8()? & 3) + 1;
+        let is_grey = chroma & 3 == 0;
+        let depth = 8 + (luma_depth & 7);
+        if !matches!(depth, 8 | 10 | 12) || !is_grey && luma_depth & 7 != chroma_depth & 7 {
+            let reason = format!("{depth} bits per sample");
+            return Err(ImageError::variety(Format::Heic, reason));
+        }
+        let lists = content;
+        Ok((Config { depth, is_grey }, Self { length_size, lists }))
+    }
+
+    /// Calls a function with each unit that is decoded before the data.
+    pub(super) fn for_each_unit(
+        &self,
+        mut f: impl FnMut(&'a [u8]) -> Result<(), ImageError>,
+    ) -> Result<(), ImageError> {
+        let mut lists = self.lists;
+        for _ in 0..lists.u8()? {
+            lists.u8()?;
+            for _ in 0..lists.u16()? {
+                let len = lists.u16()?;
+                f(lists.take(len.into())?)?;
+            }
+        }
+        Ok(())
     }
 }
 

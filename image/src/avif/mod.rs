@@ -1,39 +1,59 @@
-//! AVIF: the still picture of a file, upright as the file says. The container is read here, AV1 by rav1d, and ravif
-//! writes.
+//! AVIF and HEIC: the still picture of a file, upright as the file says. The container is read here, AV1 by rav1d, HEVC by
+//! libde265 of the system, and ravif writes AVIF.
 
+#[allow(unsafe_code, reason = "the decoder has the interface of C only")]
+mod av1;
 mod boxes;
 mod canvas;
 mod container;
-#[allow(unsafe_code, reason = "the decoder has the interface of C only")]
-mod decoder;
 mod file;
+#[allow(
+    unsafe_code,
+    reason = "the decoder is a library of C, loaded when it is needed"
+)]
+mod hevc;
+#[allow(unsafe_code, reason = "samples are memory of a decoder")]
+mod picture;
 mod write;
 
 use super::color::profile_of_code_points;
 use super::error::ImageError;
 use super::format::Format;
-use super::meta::{Decoded, Metadata, Request, without_prefix};
+use super::meta::{Decoded, Metadata, Request, StoredPlan, without_prefix};
 use super::pixels::{Color, Orientation, Pixels, Samples, buffer};
 use super::spec::ResizeSpec;
 
 use boxes::{Reader, corrupt};
 use canvas::{Canvas, Output};
 use container::{CodePoints, Config, Container, Crop, Properties, Turn};
-use decoder::Picture;
+use picture::Picture;
 
+pub(super) use hevc::version as hevc_version;
 pub(super) use write::encode;
 
 /// Decodes the still picture of a file; that of an animation is its first frame, as a rule.
-pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> {
+pub(super) fn decode(
+    input: &[u8],
+    format: Format,
+    request: Request<'_>,
+) -> Result<Decoded, ImageError> {
+    let decoded = decode_primary(input, format, request);
+    // What both have in common names AVIF.
+    decoded.map_err(|error| error.with_format(format))
+}
+
+fn decode_primary(
+    input: &[u8],
+    format: Format,
+    request: Request<'_>,
+) -> Result<Decoded, ImageError> {
     let spec = request.spec;
     let container = Container::read(input)?;
-    let picture = Item::new(&container, container.primary, spec)?;
+    let mut picture = Item::new(&container, container.primary, spec)?;
     let alpha = match container.alpha_of(container.primary)? {
         Some(alpha) => Some(Item::new(&container, alpha, spec)?),
         None => None,
     };
-    let (width, height) = picture.sides;
-    let config = picture.config;
     if alpha
         .as_ref()
         .is_some_and(|alpha| alpha.sides != picture.sides)
@@ -41,24 +61,29 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
         let reason = "its alpha has other sides than its colours";
         return Err(ImageError::variety(Format::Avif, reason));
     }
+    let orientation = orientation(picture.properties.turn);
+    let shown = picture.crop();
+    let full = (shown.width, shown.height);
+    let mut plans = request.plans(full, orientation, format)?;
+    let icc = picture.properties.icc.map(<[u8]>::to_vec);
+    if format == Format::Heic
+        && alpha.is_none()
+        && !request.needs_exact_pixels()
+        && let Some((smaller, smaller_plans)) = picture.smaller(&plans, spec)
+    {
+        (picture, plans) = (smaller, smaller_plans);
+    }
+    let config = picture.config;
     let color = match (config.is_grey, &alpha) {
         (true, None) => Color::Gray,
         (true, Some(_)) => Color::GrayAlpha,
         (false, None) => Color::Rgb,
         (false, Some(_)) => Color::Rgba,
     };
+    let (width, height) = picture.sides;
     let bytes_of_sample = if config.depth > 8 { 2 } else { 1 };
     let samples = u64::from(width) * u64::from(height) * color.channels() as u64;
     spec.admit(samples * bytes_of_sample, input.len() as u64)?;
-    let crop = picture.properties.crop.unwrap_or(Crop {
-        left: 0,
-        top: 0,
-        width,
-        height,
-    });
-    let orientation = orientation(picture.properties.turn);
-    let full = (crop.width, crop.height);
-    let plans = request.plans(full, orientation, Format::Avif)?;
     let len = usize::try_from(samples).map_err(|_| ImageError::OutOfMemory { bytes: samples })?;
     let (samples, points) = match config.depth {
         8 => {
@@ -81,9 +106,8 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     if alpha.is_some_and(|alpha| alpha.multiplies(&picture)) {
         pixels.divide_by_alpha();
     }
-    let pixels = cropped(pixels, crop);
+    let pixels = cropped(pixels, picture.crop());
     let (exif, xmp) = container.descriptions_of(container.primary);
-    let icc = picture.properties.icc.map(<[u8]>::to_vec);
     let metadata = Metadata {
         // Its orientation does not count.
         exif: exif.map(without_prefix),
@@ -129,8 +153,8 @@ impl<'a> Item<'a> {
             .ok_or_else(|| corrupt("a picture without sides"))?;
         spec.check_source(sides, Format::Avif)?;
         match &kind {
-            b"av01" => {
-                let config = properties.config;
+            b"av01" | b"hvc1" => {
+                let config = properties.config_for(&kind);
                 Ok(Self {
                     container,
                     number,
@@ -176,15 +200,16 @@ impl<'a> Item<'a> {
         }
         let mut of_all = None;
         for &tile in tiles {
-            if container.kind(tile)? != *b"av01" {
+            let kind = container.kind(tile)?;
+            if !matches!(&kind, b"av01" | b"hvc1") {
                 return Err(ImageError::variety(
                     Format::Avif,
-                    "a grid of other items than AV1",
+                    "a grid of other items than AV1 or HEVC",
                 ));
             }
             let found = container.properties(tile)?;
             let sides = found.sides.ok_or_else(|| corrupt("a tile without sides"))?;
-            let config = found.config.ok_or_else(without_config)?;
+            let config = found.config_for(&kind).ok_or_else(without_config)?;
             if *of_all.get_or_insert((sides, config)) != (sides, config) {
                 return Err(corrupt("tiles of a grid that are not alike"));
             }
@@ -216,6 +241,45 @@ impl<'a> Item<'a> {
         })
     }
 
+    /// The part that is shown.
+    fn crop(&self) -> Crop {
+        let (width, height) = self.sides;
+        self.properties.crop.unwrap_or(Crop {
+            left: 0,
+            top: 0,
+            width,
+            height,
+        })
+    }
+
+    /// The smallest thumbnail with enough pixels for each result, and the plans for it.
+    fn smaller(&self, plans: &[StoredPlan], spec: &ResizeSpec) -> Option<(Self, Vec<StoredPlan>)> {
+        let full = self.crop();
+        let thumbnails = self.container.thumbnails_of(self.number);
+        let found = thumbnails.filter_map(|number| {
+            let item = Self::new(self.container, number, spec).ok()?;
+            let shown = item.crop();
+            let scale = (
+                f64::from(shown.width) / f64::from(full.width),
+                f64::from(shown.height) / f64::from(full.height),
+            );
+            // The same picture, up to the rounding of its shorter side: its longer side tells its scale.
+            let error = (scale.0 - scale.1).abs() * f64::from(full.width.min(full.height));
+            if error > 1.0 || scale.0 >= 1.0 || item.properties.turn != self.properties.turn {
+                return None;
+            }
+            let scaled = plans.iter().map(|plan| {
+                let region = plan.region.scaled(scale, (shown.width, shown.height));
+                let (width, height) = (f64::from(plan.width), f64::from(plan.height));
+                // Rounding may cost a pixel.
+                let has_enough = region.width + 1.0 > width && region.height + 1.0 > height;
+                has_enough.then_some(StoredPlan { region, ..*plan })
+            });
+            Some((item, scaled.collect::<Option<Vec<_>>>()?))
+        });
+        found.min_by_key(|(item, _)| u64::from(item.sides.0) * u64::from(item.sides.1))
+    }
+
     /// Whether the colours of a picture have been multiplied by this alpha.
     fn multiplies(&self, picture: &Item<'_>) -> bool {
         let multiplied = self.container.references_from(picture.number, b"prem");
@@ -228,12 +292,16 @@ impl<'a> Item<'a> {
         mut draw: impl FnMut(&Picture, (usize, usize)) -> Result<(), ImageError>,
     ) -> Result<(), ImageError> {
         for (at, &tile) in (0u32..).zip(&self.tiles) {
-            let point = match self.tiles.len() {
-                1 => self.properties.operating_point,
-                _ => self.container.properties(tile)?.operating_point,
+            let properties = match tile == self.number {
+                true => &self.properties,
+                false => &self.container.properties(tile)?,
             };
             let data = self.container.data(tile)?;
-            let picture = Picture::decode(&data, self.tile_sides, self.config, point)?;
+            let picture = match properties.hevc {
+                Some(header) => hevc::decode(&data, header, self.tile_sides)?,
+                None => av1::decode(&data, self.tile_sides, properties.operating_point)?,
+            };
+            let picture = picture.checked(self.tile_sides, self.config)?;
             let (column, row) = (at % self.columns, at / self.columns);
             let offset = (column * self.tile_sides.0, row * self.tile_sides.1);
             draw(&picture, (offset.0 as usize, offset.1 as usize))?;

@@ -168,10 +168,10 @@ fn containers_that_lie_are_errors() {
     for (changed, expected) in [
         (
             Parts {
-                kind: *b"hvc1",
+                kind: *b"jpeg",
                 ..parts.clone()
             },
-            "unsupported kind of AVIF: its picture is an item of kind hvc1",
+            "unsupported kind of AVIF: its picture is an item of kind jpeg",
         ),
         (
             Parts {

@@ -501,10 +501,12 @@ fn a_jpeg_of_too_many_scans_is_rejected() {
 
 #[test]
 fn files_that_are_not_pictures_are_reported() {
-    let heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic";
+    let jpeg_2000 = b"\xff\x4f\xff\x51";
     assert_eq!(
-        resize_encoded(heic, &spec("20")).unwrap_err().to_string(),
-        "unsupported format: HEIC; convert to JPEG, PNG or WebP first"
+        resize_encoded(jpeg_2000, &spec("20"))
+            .unwrap_err()
+            .to_string(),
+        "unsupported format: JPEG 2000; convert to JPEG, PNG or WebP first"
     );
     for not in [
         &b""[..],

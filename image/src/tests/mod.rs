@@ -7,6 +7,7 @@ mod avif;
 mod broken;
 mod checked;
 mod formats;
+mod heic;
 mod inks;
 mod light;
 mod metadata;

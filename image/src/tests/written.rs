@@ -19,6 +19,16 @@ fn pictures(name: &str) -> Vec<(String, Vec<u8>, RgbaImage)> {
     for entry in std::fs::read_dir(folder(name)).unwrap() {
         let path = entry.unwrap().path();
         let shown = PathBuf::from(format!("{}.png", path.display()));
+        let is_heic = path
+            .extension()
+            .is_some_and(|extension| extension == "heic");
+        if is_heic && let Err(error) = heic_decoder() {
+            assert!(
+                std::env::var_os("ARENITE_NEED_LIBDE265").is_none(),
+                "{error}"
+            );
+            continue;
+        }
         if shown.exists() {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             let shown = image::open(shown).unwrap().to_rgba8();
@@ -68,7 +78,12 @@ fn compare(folder: &str, spec: impl Fn(&RgbaImage) -> ResizeSpec, least: usize) 
     assert!(pictures.len() >= least, "{} pictures", pictures.len());
     let mut wrong = Vec::new();
     for (name, file, shown) in pictures {
-        match resize_to_pixels(&file, &spec(&shown)) {
+        let mut spec = spec(&shown);
+        if name.ends_with(".heic") {
+            // The default is JPEG, which has no alpha.
+            spec.output = Output::Png;
+        }
+        match resize_to_pixels(&file, &spec) {
             Err(error) => wrong.push(format!("{name}: {error}")),
             Ok(pixels) if (pixels.width, pixels.height) != shown.dimensions() => {
                 wrong.push(format!("{name}: {}x{}", pixels.width, pixels.height));

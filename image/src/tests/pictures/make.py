@@ -1,6 +1,6 @@
 """Writes the pictures of this folder, and what an independent decoder shows of them.
 
-Needs Pillow, tifffile, imagecodecs, numpy and avifenc of libavif. Each NAME.EXT has a NAME.EXT.png beside it: 8 bits of grey, RGB or RGBA,
+Needs Pillow, pillow-heif, tifffile, imagecodecs, numpy, avifenc of libavif and heif-enc of libheif. Each NAME.EXT has a NAME.EXT.png beside it: 8 bits of grey, RGB or RGBA,
 from the array that was written, or from Pillow where a format loses something.
 """
 
@@ -709,6 +709,143 @@ def avifs():
     case("primaries", "--cicp 12/13/6", change=from_p3)
 
 
+def box(kind, *content, version=None):
+    content = b"".join(content)
+    if version is not None:
+        content = bytes([version, 0, 0, 0]) + content
+    return struct.pack(">I4s", len(content) + 8, kind) + content
+
+
+def parts(data):
+    """The boxes in data, as a list of pairs."""
+    found = []
+    while data:
+        size, kind = struct.unpack_from(">I4s", data)
+        found.append((kind, data[8:size]))
+        data = data[size:]
+    return found
+
+
+def within(data, *path):
+    """The content of a box, by its kind and those around it."""
+    for kind in path:
+        data = dict(parts(data))[kind]
+        if kind == b"meta":
+            data = data[4:]
+    return data
+
+
+def heics():
+    import pillow_heif
+
+    smooth = np.dstack([X * 8, Y * 12, (X + Y) * 5]).astype(np.uint8)
+    clear = np.clip(X * 12, 0, 255).astype(np.uint8)
+
+    def written(options, array):
+        with tempfile.TemporaryDirectory() as folder:
+            if array.dtype == np.uint16:
+                # Pillow does not write RGB of 16 bits.
+                imagecodecs.imwrite(f"{folder}/in.png", array)
+            else:
+                Image.fromarray(np.ascontiguousarray(array)).save(f"{folder}/in.png")
+            command = ["heif-enc", "-q", "90", *options.split(), f"{folder}/in.png", "-o", f"{folder}/out.heic"]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            return (Path(folder) / "out.heic").read_bytes()
+
+    def shown(data):
+        image = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=True).to_pillow()
+        return np.asarray(image)
+
+    def case(name, options, array=smooth):
+        data = written(options, array)
+        keep(f"heic_{name}.heic", data, shown(data))
+
+    for chroma in ("444", "422", "420"):
+        case(f"{chroma}_8", f"-p chroma={chroma}")
+        case(f"{chroma}_10", f"-p chroma={chroma} -b 10", deep(smooth))
+    file = io.BytesIO()
+    limited = {"matrix_coefficients": 1, "full_range_flag": 0}
+    pillow_heif.from_pillow(Image.fromarray(smooth)).save(file, quality=90, **limited)
+    keep("heic_limited.heic", file.getvalue(), shown(file.getvalue()))
+    case("grey", "", GREY)
+    case("alpha", "", np.dstack([smooth, clear]))
+    # libheif gives colours as they are stored.
+    data = written("--premultiplied-alpha", np.dstack([smooth, clear]))
+    stored = shown(data).astype(float)
+    divided = np.clip(stored[..., :3] * 255 / np.maximum(stored[..., 3:], 1), 0, 255).round()
+    keep("heic_alpha_multiplied.heic", data, np.dstack([divided, stored[..., 3]]))
+    case("lossless", "-L -p chroma=444 --matrix_coefficients=0", RGB)
+
+    def assembled(tiles, shape, sides, transforms):
+        """A file whose picture is a grid of these files, or the only one of them, with transforms."""
+        items, properties, uses, references, datas = [], [], {}, b"", []
+        for number, tile in enumerate(tiles, 1):
+            meta = within(tile, b"meta")
+            own = parts(within(meta, b"iprp", b"ipco"))
+            places = []
+            for kind, content in own:
+                if kind in (b"hvcC", b"ispe", b"colr"):
+                    properties.append(box(kind, content))
+                    places.append(len(properties) | (0x80 if kind == b"hvcC" else 0))
+            uses[number] = places
+            items.append((number, b"hvc1"))
+            datas.append(within(tile, b"mdat"))
+        primary = 1
+        if len(tiles) > 1:
+            primary = len(tiles) + 1
+            items.append((primary, b"grid"))
+            datas.append(bytes([0, 0, shape[0] - 1, shape[1] - 1]) + struct.pack(">HH", *sides))
+            properties.append(box(b"ispe", struct.pack(">II", *sides), version=0))
+            uses[primary] = [len(properties)]
+            tile_numbers = struct.pack(f">{len(tiles)}H", *range(1, primary))
+            references = box(b"iref", box(b"dimg", struct.pack(">HH", primary, len(tiles)), tile_numbers), version=0)
+        for transform in transforms:
+            properties.append(transform)
+            uses[primary].append(len(properties) | 0x80)
+        infos = [box(b"infe", struct.pack(">HH4s", number, 0, kind), b"\0", version=2) for number, kind in items]
+        table = b"".join(struct.pack(">HB", number, len(places)) + bytes(places) for number, places in uses.items())
+        start = box(b"ftyp", b"heic\0\0\0\0mif1heic")
+
+        def meta(offset):
+            places = b""
+            for (number, _), data in zip(items, datas):
+                places += struct.pack(">HHHII", number, 0, 1, offset, len(data))
+                offset += len(data)
+            return box(
+                b"meta",
+                box(b"hdlr", b"\0\0\0\0pict", bytes(13), version=0),
+                box(b"pitm", struct.pack(">H", primary), version=0),
+                box(b"iloc", b"\x44\0", struct.pack(">H", len(items)), places, version=0),
+                box(b"iinf", struct.pack(">H", len(items)), *infos, version=0),
+                box(b"iprp", box(b"ipco", *properties), box(b"ipma", struct.pack(">I", len(uses)), table, version=0)),
+                references,
+                version=0,
+            )
+
+        offset = len(start) + len(meta(0)) + 8
+        return start + meta(offset) + box(b"mdat", *datas)
+
+    # Sides of tiles are multiples of 64, as cameras have them; a part of the last ones is not shown.
+    large = np.asarray(Image.fromarray(smooth).resize((192, 128)))
+    tiles = [written("", large[y : y + 64, x : x + 64]) for y in (0, 64) for x in (0, 64, 128)]
+    data = assembled(tiles, (2, 3), (180, 117), [])
+    keep("heic_grid.heic", data, shown(data))
+    # heif-enc pads smaller ones.
+    photo = np.asarray(Image.fromarray(smooth).resize((72, 64)))
+    for turn in range(4):
+        for flip in ("", "0", "1"):
+            transforms = [box(b"irot", bytes([turn]))] + [box(b"imir", bytes([int(axis)])) for axis in flip]
+            data = assembled([written("", photo)], None, None, transforms)
+            keep(f"heic_turned_{turn}{'_' + flip if flip else ''}.heic", data, shown(data))
+    # A part of 20x12 from (4, 6) on.
+    middle = [(20, 1), (12, 1), (2 * 4 + 20 - 72, 2), (2 * 6 + 12 - 64, 2)]
+    crop = box(b"clap", *(struct.pack(">iI", *fraction) for fraction in middle))
+    data = assembled([written("", photo)], None, None, [crop])
+    keep("heic_cropped.heic", data, shown(data))
+    data = written("--thumb 64", np.asarray(Image.fromarray(smooth).resize((256, 185))))
+    keep("heic_thumbnail.heic", data, shown(data))
+
+
 tiffs()
 pngs()
 gifs()
@@ -716,3 +853,4 @@ bmps()
 jpegs()
 jxls()
 avifs()
+heics()

@@ -23,39 +23,14 @@ use re_rav1d::src::lib::{
 use super::super::error::ImageError;
 use super::boxes::corrupt;
 use super::container::{CodePoints, Config};
+use super::picture::{Owner, Picture};
 
 /// rav1d's "try again" and "not allocated", as it returns them.
 const AGAIN: i32 = -11;
 const NO_MEMORY: i32 = -12;
 
-/// A decoded picture, of which rav1d owns the samples.
-pub(super) struct Picture {
-    inner: Dav1dPicture,
-    /// Bits per sample.
-    depth: u8,
-}
-
-/// The samples of one channel.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Plane<'a, T> {
-    samples: &'a [T],
-    stride: usize,
-    width: usize,
-}
-
-/// A sample of 8 bits, or of 10 or 12 in 16.
-pub(super) trait Sample: Copy + Into<u32> + 'static {}
-
-impl Sample for u8 {}
-impl Sample for u16 {}
-
-impl<'a, T> Plane<'a, T> {
-    /// A row; `None` below the last one.
-    pub(super) fn row(&self, y: usize) -> Option<&'a [T]> {
-        let start = y.checked_mul(self.stride)?;
-        self.samples.get(start..)?.get(..self.width)
-    }
-}
+/// A picture of rav1d, which owns its samples.
+pub(super) struct Frame(Dav1dPicture);
 
 /// An open decoder.
 struct Context(Option<Dav1dContext>);
@@ -141,118 +116,76 @@ impl Drop for Data {
     }
 }
 
-impl Picture {
-    /// Decodes the first picture in `bytes`.
-    ///
-    /// # Errors
-    /// If there is none, if it has not these sides, or other samples than the configuration says.
-    pub(super) fn decode(
-        bytes: &[u8],
-        (width, height): (u32, u32),
-        config: Config,
-        operating_point: u8,
-    ) -> Result<Self, ImageError> {
-        if bytes.is_empty() {
-            return Err(corrupt("a picture without data"));
-        }
-        // 0 would be no limit; no picture has so many pixels that it does not fit.
-        let pixels = u64::from(width) * u64::from(height);
-        let most = u32::try_from(pixels).unwrap_or(u32::MAX).max(1);
-        let mut context = Context::new(operating_point, most)?;
-        let mut data = Data::copied(bytes)?;
-        let inner = loop {
-            let had = data.0.sz;
-            if had > 0 {
-                match context.send(&mut data) {
-                    0 | AGAIN => {}
-                    error => return Err(translate(error)),
-                }
+/// Decodes the first picture in `bytes`.
+///
+/// # Errors
+/// If there is none, or if it has not these sides.
+pub(super) fn decode(
+    bytes: &[u8],
+    (width, height): (u32, u32),
+    operating_point: u8,
+) -> Result<Picture, ImageError> {
+    if bytes.is_empty() {
+        return Err(corrupt("a picture without data"));
+    }
+    // 0 would be no limit; no picture has so many pixels that it does not fit.
+    let pixels = u64::from(width) * u64::from(height);
+    let most = u32::try_from(pixels).unwrap_or(u32::MAX).max(1);
+    let mut context = Context::new(operating_point, most)?;
+    let mut data = Data::copied(bytes)?;
+    let inner = loop {
+        let had = data.0.sz;
+        if had > 0 {
+            match context.send(&mut data) {
+                0 | AGAIN => {}
+                error => return Err(translate(error)),
             }
-            match context.picture() {
-                Ok(picture) => break picture,
-                Err(AGAIN) if data.0.sz < had => {}
-                Err(error) => return Err(translate(error)),
-            }
-        };
-        let is_grey = inner.p.layout == DAV1D_PIXEL_LAYOUT_I400;
-        let depth = inner.p.bpc as u8;
-        let sides = (inner.p.w, inner.p.h);
-        let picture = Self { inner, depth };
-        if (i64::from(sides.0), i64::from(sides.1)) != (i64::from(width), i64::from(height)) {
-            let reason = format!(
-                "its picture has {}x{} pixels, and its header says {width}x{height}",
-                sides.0, sides.1
-            );
-            return Err(corrupt(&reason));
         }
-        if (Config { depth, is_grey }) != config {
-            return Err(corrupt(
-                "its picture has other samples than its header says",
-            ));
+        match context.picture() {
+            Ok(picture) => break Frame(picture),
+            Err(AGAIN) if data.0.sz < had => {}
+            Err(error) => return Err(translate(error)),
         }
-        Ok(picture)
-    }
-
-    /// How far the sides of chroma are halved: powers of two.
-    pub(super) fn chroma_shifts(&self) -> (u32, u32) {
-        match self.inner.p.layout {
-            DAV1D_PIXEL_LAYOUT_I420 => (1, 1),
-            DAV1D_PIXEL_LAYOUT_I422 => (1, 0),
-            _ => (0, 0),
-        }
-    }
-
-    /// How the numbers stand for colours, as the data itself says.
-    pub(super) fn code_points(&self) -> CodePoints {
-        // SAFETY: rav1d stores the header that a picture was decoded by, and keeps it as long as the picture.
-        let header = self.inner.seq_hdr.map(|header| unsafe { header.as_ref() });
-        CodePoints {
-            primaries: header.map_or(2, |header| header.pri as u8),
-            transfer: header.map_or(2, |header| header.trc as u8),
-            matrix: header.map_or(2, |header| header.mtrx as u8),
-            is_full: header.is_some_and(|header| header.color_range != 0),
-        }
-    }
-
-    /// A channel: luma, or one of chroma. `None` if the picture does not have it, or has samples of another size.
-    pub(super) fn plane<T: Sample>(&self, number: usize) -> Option<Plane<'_, T>> {
-        let bytes = if self.depth == 8 { 1 } else { 2 };
-        let start = (*self.inner.data.get(number)?)?.cast::<T>();
-        if size_of::<T>() != bytes {
-            return None;
-        }
-        let (across, down) = match number {
-            0 => (0, 0),
-            _ => self.chroma_shifts(),
-        };
-        let shrunk = |side: i32, shift: u32| {
-            usize::try_from(side)
-                .ok()
-                .map(|side| (side + (1 << shift) - 1) >> shift)
-        };
-        let width = shrunk(self.inner.p.w, across)?;
-        let height = shrunk(self.inner.p.h, down)?;
-        let stride = usize::try_from(self.inner.stride[number.min(1)]).ok()? / bytes;
-        if width == 0 || height == 0 || width > stride {
-            return None;
-        }
-        // SAFETY: rav1d allocated `stride` bytes for each of the rows of this channel, aligned for the widest vectors,
-        // and filled in the samples of the picture, which has the size of sample that was checked above. They stay as
-        // they are as long as the picture, which is borrowed.
-        let samples =
-            unsafe { std::slice::from_raw_parts(start.as_ptr(), stride * (height - 1) + width) };
-        Some(Plane {
-            samples,
-            stride,
-            width,
-        })
-    }
+    };
+    let Dav1dPicture {
+        p, data, stride, ..
+    } = &inner.0;
+    let chroma_shifts = match p.layout {
+        DAV1D_PIXEL_LAYOUT_I420 => (1, 1),
+        DAV1D_PIXEL_LAYOUT_I422 => (1, 0),
+        _ => (0, 0),
+    };
+    // SAFETY: rav1d stores the header that a picture was decoded by, and keeps it as long as the picture.
+    let header = inner.0.seq_hdr.map(|header| unsafe { header.as_ref() });
+    let code_points = CodePoints {
+        primaries: header.map_or(2, |header| header.pri as u8),
+        transfer: header.map_or(2, |header| header.trc as u8),
+        matrix: header.map_or(2, |header| header.mtrx as u8),
+        is_full: header.is_some_and(|header| header.color_range != 0),
+    };
+    let (start, stride) = (*data, *stride);
+    let (depth, sides) = (p.bpc as u8, (p.w, p.h));
+    let is_grey = p.layout == DAV1D_PIXEL_LAYOUT_I400;
+    let channel = |number: usize| Some((start[number]?.cast(), stride[number.min(1)]));
+    let channels = [channel(0), channel(1), channel(2)];
+    // SAFETY: rav1d allocated the stride of a channel for each of its rows, and filled in the samples of the picture,
+    // which has this depth. They stay as they are as long as the frame.
+    Ok(unsafe {
+        Picture::new(
+            Owner::Av1(inner),
+            channels,
+            sides,
+            Config { depth, is_grey },
+            chroma_shifts,
+            code_points,
+        )
+    })
 }
 
-impl Drop for Picture {
+impl Drop for Frame {
     fn drop(&mut self) {
         // SAFETY: the picture is what rav1d returned, and nothing borrows it any more.
-        unsafe { dav1d_picture_unref(Some(NonNull::from(&mut self.inner))) };
+        unsafe { dav1d_picture_unref(Some(NonNull::from(&mut self.0))) };
     }
 }
 
