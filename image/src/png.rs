@@ -356,6 +356,7 @@ pub(super) fn animation<'a>(
     // A picture that is not part of the animation is in front.
     let mut is_before_first = reader.info().frame_control.is_none();
     let mut left = control.num_frames;
+    let present = frames_present(input);
     let (mut time, mut shown) = (0.0, 0);
     let mut draw = move || {
         if std::mem::replace(&mut is_before_first, true) {
@@ -398,10 +399,29 @@ pub(super) fn animation<'a>(
         if left == 0 {
             return Ok(None);
         }
+        if present == Some(control.num_frames - left) {
+            let (present, announced) = (control.num_frames - left, control.num_frames);
+            let reason = format!("it has fewer frames than announced ({present} of {announced})");
+            return Err(Found::around(ImageError::corrupt(Format::Png, reason)));
+        }
         left -= 1;
         draw().map(Some).map_err(Found::later)
     };
     Ok((control.num_frames > 1).then(|| Animation::new(control.num_plays, next)))
+}
+
+/// The number of frames that have pixels, in a file that has its end.
+fn frames_present(file: &[u8]) -> Option<u32> {
+    let (mut count, mut has_header) = (0, false);
+    for (kind, ..) in chunks(file) {
+        match &kind {
+            b"fcTL" => has_header = true,
+            b"IDAT" | b"fdAT" => count += u32::from(std::mem::take(&mut has_header)),
+            b"IEND" => return Some(count),
+            _ => {}
+        }
+    }
+    None
 }
 
 const SIGNATURE: usize = 8;

@@ -270,6 +270,41 @@ fn a_frame_that_is_cleared_has_a_transparent_colour() {
 }
 
 #[test]
+fn a_png_with_fewer_frames_than_it_announces_has_those() {
+    let mut file = Vec::new();
+    let mut encoder = ::png::Encoder::new(&mut file, 8, 8);
+    encoder.set_color(::png::ColorType::Rgb);
+    encoder.set_animated(2, 0).unwrap();
+    let mut writer = encoder.write_header().unwrap();
+    for level in [10, 200] {
+        writer.write_image_data(&[level; 8 * 8 * 3]).unwrap();
+    }
+    writer.finish().unwrap();
+    let at = file.windows(4).position(|kind| kind == b"acTL").unwrap();
+    file[at + 7] = 9;
+    let sum = meta::crc32(&file[at..at + 12]).to_be_bytes();
+    file[at + 12..at + 16].copy_from_slice(&sum);
+    let made = resize_encoded(&file, &lossless(Output::SameAsInput)).unwrap();
+    assert_eq!(shown(&made.bytes).0.len(), 2);
+    let text = made.damage.unwrap().text;
+    assert!(
+        text.contains("fewer frames than announced (2 of 9)"),
+        "{text}"
+    );
+    assert!(
+        check(&file, &ResizeSpec::full_size())
+            .unwrap()
+            .damage
+            .is_some()
+    );
+    let strict = ResizeSpec {
+        fail_on: FailOn::Warning,
+        ..lossless(Output::SameAsInput)
+    };
+    assert!(resize_encoded(&file, &strict).is_err());
+}
+
+#[test]
 fn stills_stay_still() {
     let file = opaque_gif();
     let jpeg = ResizeSpec {
