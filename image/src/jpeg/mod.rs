@@ -75,6 +75,10 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
         _ => (input, None),
     };
     let mut decoded = faults::guarded(|| decode_unguarded(input, request));
+    if decoded.is_err() && markers::has_late_height(input) {
+        let reason = "its height is in a marker after its pixels (DNL)";
+        return Err(ImageError::variety(Format::Jpeg, reason));
+    }
     let has_lost = match &decoded {
         Ok(decoded) => decoded
             .damage

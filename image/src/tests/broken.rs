@@ -251,6 +251,33 @@ fn a_palette_that_ends_within_a_colour_is_an_error() {
     );
 }
 
+/// A height of 0, and the number of lines after the pixels: legal, and not supported by libjpeg.
+#[test]
+fn a_jpeg_with_its_height_after_the_pixels_is_no_damage() {
+    let whole = jpeg(&quarters(40, 30));
+    let frame = whole
+        .windows(2)
+        .position(|two| two == [0xff, 0xc0])
+        .unwrap();
+    let (mut file, end) = (whole.clone(), whole.len() - 2);
+    file[frame + 5..frame + 7].fill(0);
+    let late = [&file[..end], &[0xff, 0xdc, 0, 4, 0, 30], &file[end..]].concat();
+    for result in [
+        decode(&late).map(|_| ()),
+        check(&late, &ResizeSpec::full_size()).map(|_| ()),
+    ] {
+        let error = result.unwrap_err();
+        assert!(
+            !error.proves_damage() && error.to_string().contains("DNL"),
+            "{error}"
+        );
+    }
+    for broken in [file, [&whole[..end], &late[end..]].concat()] {
+        let error = decode(&broken).map(|_| ());
+        assert!(error.is_ok() || error.unwrap_err().proves_damage());
+    }
+}
+
 /// The start of a file that announces 50,000 by 50,000 pixels.
 fn bombs() -> Vec<(Format, Vec<u8>)> {
     let side = 50_000u32;
