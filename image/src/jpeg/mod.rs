@@ -310,7 +310,8 @@ fn decode_unguarded(input: &[u8], request: Request<'_>) -> Result<Decoded, Image
 /// Rows that are read at a time: a loss of pixels is known to as many rows.
 const ROWS: usize = 8;
 
-/// Bytes that decoding needs by the header: the scaled pixels and, for several scans, all coefficients.
+/// Bytes that decoding needs by the header: the scaled pixels and, for several scans, the coefficients of all
+/// components, of which chroma often has a quarter of those of luma.
 fn announced(header: &Decompress<&[u8]>, eighths: u32, sequential: bool) -> u64 {
     let channels = match header.color_space() {
         ColorSpace::JCS_GRAYSCALE => 1,
@@ -318,12 +319,23 @@ fn announced(header: &Decompress<&[u8]>, eighths: u32, sequential: bool) -> u64 
         _ => 3,
     };
     let pixels = scaled_len(header, eighths) * channels;
-    let all = header.width() as u64 * header.height() as u64 * channels;
     if sequential {
-        pixels
-    } else {
-        pixels + all * size_of::<i16>() as u64
+        return pixels;
     }
+    let parts = header.components();
+    let factor = |factor: i32| u64::from(factor.max(1).unsigned_abs());
+    let most = |of: fn(&mozjpeg_sys::jpeg_component_info) -> i32| {
+        parts.iter().map(|part| factor(of(part))).max().unwrap_or(1)
+    };
+    // In each direction, units of all components that belong together are whole.
+    let units = |side: usize, most: u64| (side as u64).div_ceil(u64::from(BLOCK) * most);
+    let across = units(header.width(), most(|part| part.h_samp_factor));
+    let down = units(header.height(), most(|part| part.v_samp_factor));
+    let blocks = |part: &mozjpeg_sys::jpeg_component_info| {
+        across * factor(part.h_samp_factor) * down * factor(part.v_samp_factor)
+    };
+    let coefficients = parts.iter().map(blocks).sum::<u64>() * u64::from(BLOCK * BLOCK);
+    pixels + coefficients * size_of::<i16>() as u64
 }
 
 /// The number of pixels after decoding at this scale.
