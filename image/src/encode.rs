@@ -7,7 +7,7 @@ use ::png::{BitDepth, ColorType, Compression, Filter, Info};
 use super::color::without_ycbcr;
 use super::error::ImageError;
 use super::format::{Format, probe};
-use super::meta::{Metadata, add_xmp_to_png};
+use super::meta::{Metadata, complete_png};
 use super::palette::{Indexed, MOST, Palette};
 use super::pixels::{Color, Pixels, Samples};
 use super::spec::ResizeSpec;
@@ -196,8 +196,8 @@ fn write_png<'a>(
     let mut writer = encoder.write_header().map_err(failed)?;
     writer.write_image_data(rows).map_err(failed)?;
     writer.finish().map_err(failed)?;
-    if let Some(xmp) = metadata.and_then(|metadata| metadata.xmp.as_deref()) {
-        add_xmp_to_png(&mut out, xmp);
+    if let Some(metadata) = metadata {
+        complete_png(&mut out, metadata);
     }
     Ok(out)
 }

@@ -50,6 +50,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
         exif: None,
         xmp: decoder.xmp_metadata().map(<[u8]>::to_vec),
         icc: decoder.icc_profile().map(<[u8]>::to_vec),
+        hdr: None,
     };
     let orientation = Orientation::NoTransforms;
     let plans = request.plans((width, height), orientation, format)?;

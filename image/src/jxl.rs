@@ -24,6 +24,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
         exif,
         xmp: xmp.has_data().then(|| xmp.unwrap().to_vec()),
         icc: Some(image.rendered_icc()),
+        hdr: None,
     };
     // That of EXIF is for the decoders of other formats.
     let orientation = Orientation::NoTransforms;

@@ -12,6 +12,7 @@ mod write;
 use super::color::profile_of_code_points;
 use super::error::ImageError;
 use super::format::Format;
+use super::hdr::Hdr;
 use super::meta::{Decoded, Metadata, Request, without_prefix};
 use super::pixels::{Color, Orientation, Pixels, Samples, buffer};
 use super::spec::ResizeSpec;
@@ -84,12 +85,17 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     let pixels = cropped(pixels, crop);
     let (exif, xmp) = container.descriptions_of(container.primary);
     let icc = picture.properties.icc.map(<[u8]>::to_vec);
+    let hdr = match icc {
+        Some(_) => None,
+        None => Hdr::of_code_points(points.primaries, points.transfer),
+    };
     let metadata = Metadata {
         // Its orientation does not count.
         exif: exif.map(without_prefix),
         xmp,
         icc: icc
             .or_else(|| profile_of_code_points(points.primaries, points.transfer, config.is_grey)),
+        hdr,
     };
     Ok(Decoded {
         pixels,

@@ -42,6 +42,8 @@ const ICC: &[u8] = b"ICC_PROFILE\0";
 const SEGMENT: usize = 65_533;
 /// The most bytes of a profile in a segment, besides name, number and count.
 const PROFILE_PART: usize = SEGMENT - ICC.len() - 2;
+/// The longest profile, in bytes: its parts are numbered in one byte.
+pub(super) const LONGEST_PROFILE: usize = 255 * PROFILE_PART;
 /// Pixels per block side, at full scale.
 const BLOCK: u32 = 8;
 
@@ -379,6 +381,23 @@ fn read_markers(header: &Decompress<&[u8]>) -> Metadata {
     metadata
 }
 
+/// Removes metadata that is longer than a JPEG can hold; returns what that is, as an error would say it.
+pub(super) fn drop_too_long(metadata: &mut Metadata) -> Option<String> {
+    let parts = [
+        ("EXIF", &mut metadata.exif, SEGMENT - EXIF.len()),
+        ("XMP", &mut metadata.xmp, SEGMENT - XMP.len()),
+    ];
+    let mut reasons = Vec::new();
+    for (name, part, most) in parts {
+        if let Some(part) = part.take_if(|part| part.len() > most) {
+            reasons.push(format!("{name} of {} bytes (at most {most})", part.len()));
+        }
+    }
+    let all = reasons.join(", ");
+    (!reasons.is_empty())
+        .then(|| format!("JPEG cannot hold {all}; choose png, webp or avif to keep it"))
+}
+
 /// Encodes 8-bit grey, RGB or YCbCr: baseline, 4:2:0, standard tables, without mozjpeg's slow searches.
 ///
 /// # Errors
@@ -414,19 +433,13 @@ pub(super) fn encode(
             .start_compress(Vec::with_capacity(room))
             .map_err(|e| failed(e.to_string()))?;
         if let Some(metadata) = metadata {
-            if let Some(exif) = &metadata.exif
-                && exif.len() <= SEGMENT - EXIF.len()
-            {
+            if let Some(exif) = &metadata.exif {
                 encoder.write_marker(Marker::APP(1), &[EXIF, exif].concat());
             }
-            if let Some(xmp) = &metadata.xmp
-                && xmp.len() <= SEGMENT - XMP.len()
-            {
+            if let Some(xmp) = &metadata.xmp {
                 encoder.write_marker(Marker::APP(1), &[XMP, xmp].concat());
             }
-            if let Some(icc) = &metadata.icc
-                && icc.len() <= 255 * PROFILE_PART
-            {
+            if let Some(icc) = &metadata.icc {
                 // Numbered from 1, each with the count.
                 let parts = icc.chunks(PROFILE_PART);
                 let count = parts.len() as u8;

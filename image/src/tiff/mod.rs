@@ -110,6 +110,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
         exif: None,
         xmp: directory.bytes(tag::XMP).map(<[u8]>::to_vec),
         icc: directory.bytes(tag::ICC).map(<[u8]>::to_vec),
+        hdr: None,
     };
     let number = directory.first(tag::ORIENTATION);
     let number = number.and_then(|number| u8::try_from(number).ok());
