@@ -373,6 +373,56 @@ fn a_profile_of_code_points_has_their_name() {
     }
 }
 
+/// A compressed box of JPEG XL. A stream of Brotli may hold bytes as they are: blocks of a length less 1, and an end.
+fn compressed_box(kind: &[u8; 4], content: &[u8]) -> Vec<u8> {
+    let mut stream = Vec::new();
+    for (number, block) in content.chunks(1 << 16).enumerate() {
+        // A window of 16 bits before the first block; then not the last block, 16 bits of length, not compressed.
+        let (header, len) = (block.len() as u64 - 1, 20 - u64::from(number > 0));
+        let bits = header << (len - 16) | 1 << len;
+        stream.extend(&bits.to_le_bytes()[..3]);
+        stream.extend(block);
+    }
+    stream.push(3);
+    let body = [&kind[..], &stream].concat();
+    [&(body.len() as u32 + 8).to_be_bytes()[..], b"brob", &body].concat()
+}
+
+#[test]
+fn compressed_metadata_of_jpeg_xl_is_kept() {
+    let picture = include_bytes!("pictures/jxl_rgb8_container.jxl");
+    let exif_box = compressed_box(b"Exif", &[&[0; 4], &exif(6)[..]].concat());
+    let xmp_box = compressed_box(b"xml ", &XMP.repeat(2000).into_bytes());
+    let file = [&picture[..], &exif_box, &xmp_box].concat();
+    let keep = ResizeSpec {
+        keep_metadata: true,
+        ..spec("8")
+    };
+    let made = rendered(&file, &keep).unwrap();
+    assert_eq!(made.damage, None);
+    assert_eq!(made.metadata.exif.unwrap().len(), exif(6).len());
+    assert_eq!(made.metadata.xmp.unwrap().len(), XMP.len() * 2000);
+    assert!(rendered(picture, &keep).unwrap().metadata.exif.is_none());
+
+    let wrong = [&picture[..], b"\0\0\0\x10brobExif\xff\xff\xff\xff"].concat();
+    // A window of 30 bits, which the decoder would allocate.
+    let wide = [&picture[..], b"\0\0\0\x10brobxml \x11\x1e\x80\x03"].concat();
+    let bomb = [
+        &picture[..],
+        &compressed_box(b"Exif", &vec![0; (16 << 20) + 1]),
+    ]
+    .concat();
+    for (file, why) in [
+        (wrong, "compressed wrongly"),
+        (wide, "compressed wrongly"),
+        (bomb, "more than 16 MiB"),
+    ] {
+        let damage = rendered(&file, &keep).unwrap().damage.unwrap();
+        assert!(damage.text.contains(why), "{}", damage.text);
+        assert_eq!(rendered(&file, &spec("8")).unwrap().damage, None);
+    }
+}
+
 /// Moves metadata after the pixels, where it is valid and some programs write it.
 fn metadata_moved_after_pixels(png: &[u8]) -> Vec<u8> {
     let mut moved = Vec::new();
