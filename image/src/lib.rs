@@ -99,6 +99,7 @@ mod spec;
 mod tests;
 mod tiff;
 mod webp;
+mod xmp;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

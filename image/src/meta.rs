@@ -10,6 +10,7 @@ use super::pad::Padding;
 use super::pixels::{Color, Orientation, Pixels, swaps_sides};
 use super::size::{Region, Size};
 use super::spec::{Filter, ResizeSpec};
+use super::xmp;
 
 /// A decoded picture in its stored orientation, possibly scaled.
 #[derive(Debug)]
@@ -207,9 +208,7 @@ impl Metadata {
             // One that exists has been applied.
             is_applied |= exif::make_upright(exif);
         }
-        // XMP about other parts of the file would be wrong for a result without them.
-        self.xmp
-            .take_if(|xmp| OTHER_PARTS.iter().any(|name| contains(xmp, name)));
+        self.xmp = self.xmp.take().and_then(xmp::without_other_parts);
         if let Some(xmp) = self.xmp.as_mut().filter(|_| is_applied) {
             for name in [
                 &b"tiff:Orientation=\""[..],
@@ -227,16 +226,6 @@ impl Metadata {
     }
 }
 
-/// Names in XMP about other parts of the file: gain maps, motion photos, further pictures, thumbnails.
-const OTHER_PARTS: [&[u8]; 6] = [
-    b"hdrgm:",
-    b"GCamera:MotionPhoto",
-    b"GCamera:MicroVideo",
-    b"Container:Directory",
-    b"xmp:Thumbnails",
-    b"xapGImg:image",
-];
-
 /// EXIF without the name that some formats put before it.
 pub(super) fn without_prefix(exif: Vec<u8>) -> Vec<u8> {
     match exif.strip_prefix(b"Exif\0\0") {
@@ -247,10 +236,6 @@ pub(super) fn without_prefix(exif: Vec<u8>) -> Vec<u8> {
 
 fn position(text: &[u8], name: &[u8]) -> Option<usize> {
     text.windows(name.len()).position(|window| window == name)
-}
-
-fn contains(text: &[u8], name: &[u8]) -> bool {
-    position(text, name).is_some()
 }
 
 /// Inserts into a PNG, right after the header, what its encoder does not write: XMP, as a text chunk with the standard
