@@ -1,6 +1,7 @@
 //! Makes pictures, resizes them, and checks the results with another decoder.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod alpha;
 mod animated;
 mod attention;
 mod avif;
