@@ -5,6 +5,7 @@
 //! grey with L*a*b* or with tables, tables of unequal sides, headers of old and new versions.
 
 use std::cell::RefCell;
+use std::panic::catch_unwind;
 use std::rc::Rc;
 
 use lcms2::{Flags, Intent, PixelFormat, Profile, Transform as LcmsTransform};
@@ -247,10 +248,10 @@ impl Converter {
                 } else {
                     Color::Rgb
                 };
-                let (eight, sixteen) = by_moxcms(icc, rgb).or_else(|| by_lcms(icc, rgb))?;
+                let (eight, sixteen) = transforms(icc, rgb)?;
                 (of_grey(eight, color), of_grey(sixteen, color))
             }
-            _ => by_moxcms(icc, color).or_else(|| by_lcms(icc, color))?,
+            _ => transforms(icc, color)?,
         };
         let mut converter = Self {
             is_identity: false,
@@ -307,7 +308,13 @@ impl Converter {
     }
 }
 
-/// The transforms of moxcms for a profile.
+/// The transforms of moxcms for a profile, or else those of Little CMS.
+fn transforms(icc: &[u8], color: Color) -> Option<(Transform<u8>, Transform<u16>)> {
+    // It should not panic, but a profile has a hundred kinds of tags.
+    let first = catch_unwind(|| by_moxcms(icc, color)).unwrap_or(None);
+    first.or_else(|| by_lcms(icc, color))
+}
+
 fn by_moxcms(icc: &[u8], color: Color) -> Option<(Transform<u8>, Transform<u16>)> {
     fn checked<T: Copy + Default + 'static>(
         by: &std::sync::Arc<dyn TransformExecutor<T> + Send + Sync>,
@@ -359,7 +366,6 @@ fn has_unequal_table(profile: &ColorProfile) -> bool {
     })
 }
 
-/// The transforms of Little CMS for a profile.
 fn by_lcms(icc: &[u8], color: Color) -> Option<(Transform<u8>, Transform<u16>)> {
     if !is_profile_of(icc, color) {
         return None;
@@ -378,8 +384,12 @@ fn by_lcms(icc: &[u8], color: Color) -> Option<(Transform<u8>, Transform<u16>)> 
     };
     let (profile, srgb) = (Profile::new_icc(icc).ok()?, Profile::new_srgb());
     let transform = |from, into| -> Option<LcmsTransform<u8, u8>> {
-        let flags = Flags::COPY_ALPHA;
-        LcmsTransform::new_flags(&profile, from, &srgb, into, Intent::Perceptual, flags).ok()
+        // The second where there are no tables for the first.
+        let mut intents = [Intent::Perceptual, Intent::RelativeColorimetric].into_iter();
+        intents.find_map(|intent| {
+            let flags = Flags::COPY_ALPHA;
+            LcmsTransform::new_flags(&profile, from, &srgb, into, intent, flags).ok()
+        })
     };
     let eight = transform(eight, into_eight)?;
     let sixteen = transform(sixteen, into_sixteen)?;

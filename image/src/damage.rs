@@ -21,7 +21,7 @@ pub enum FailOn {
     /// Pixels that are missing or wrong for any other reason. The default.
     #[default]
     Error = 2,
-    /// Damage that costs no pixel too, such as a missing end.
+    /// Damage that costs no pixel too, such as a missing end or a colour profile that cannot be applied.
     Warning = 3,
 }
 

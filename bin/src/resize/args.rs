@@ -154,8 +154,9 @@ Sizes:
   EXIF and XMP are kept too (of TIFF no EXIF). Nothing else is kept: no IPTC,
   no comments, no extended XMP, and nothing in XMP about other parts of the
   file, such as gain maps, motion photos and thumbnails. EXIF that is none,
-  and what a JPEG cannot hold, is left out with a warning. Orientation is always applied; EXIF is updated to say so, gets
-  the sides of the result, and loses its thumbnail.
+  and what a JPEG cannot hold, is left out with a warning. Orientation is
+  always applied; EXIF is updated to say so, gets the sides of the result, and
+  loses its thumbnail.
 
 --background, --lossless and --progressive:
   --progressive applies to results in JPEG, --lossless to those in WebP.

@@ -228,6 +228,12 @@ fn grey_may_be_described_by_lightness() {
         );
         // A header of version 4 would move black.
         assert_levels(
+            "colorimetric table",
+            &kinds(&[(b"A2B1", inverted.clone())]),
+            color,
+            negative,
+        );
+        assert_levels(
             "table of version 4",
             &kinds(&[(b"A2B0", lut_4.clone())]),
             color,
