@@ -10,7 +10,7 @@ use super::damage::Found;
 use super::encode::{self, Encoding};
 use super::error::ImageError;
 use super::format::Format;
-use super::meta::{Metadata, add_xmp_to_png};
+use super::meta::{Metadata, complete_png};
 use super::pixels::{Color, Pixels, Samples, buffer};
 use super::spec::ResizeSpec;
 use super::{gif, png, webp};
@@ -426,8 +426,8 @@ fn animated_png(
             .map_err(failed)?;
     }
     writer.finish().map_err(failed)?;
-    if let Some(xmp) = metadata.and_then(|metadata| metadata.xmp.as_deref()) {
-        add_xmp_to_png(&mut out, xmp);
+    if let Some(metadata) = metadata {
+        complete_png(&mut out, metadata);
     }
     Ok(out)
 }

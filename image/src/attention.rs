@@ -4,7 +4,7 @@
 //! crop slides along one side only: the scores are added up across the other side, and the window with the largest mean
 //! is chosen, in which the middle counts most.
 
-use super::color::{to_srgb, without_ycbcr};
+use super::color::without_ycbcr;
 use super::error::ImageError;
 use super::meta::{Chroma, Metadata, StoredPlan};
 use super::pixels::{Pixels, Samples};
@@ -87,7 +87,7 @@ fn copy(
         let region = whole(chroma.width, chroma.height);
         small = with_chroma(small, chroma, region, Filter::Bilinear, max_bytes)?;
     }
-    let small = to_srgb(small, metadata.icc.as_deref());
+    let small = metadata.clone().apply_colors(small);
     Ok(without_ycbcr(small).into_eight_bits().into_rgb())
 }
 

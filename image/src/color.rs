@@ -1,27 +1,33 @@
 //! Colour conversion: YCbCr to RGB, profiles and inks to sRGB.
 //!
 //! Pixels are converted after resizing, when they are few. Each thread caches the transform of its last profile: photos
-//! of a folder mostly share one.
+//! of a folder mostly share one. moxcms makes the transform, or Little CMS, for kinds of profiles that moxcms rejects:
+//! grey with L*a*b* or with tables, tables of unequal sides, headers of old and new versions.
 
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::panic::catch_unwind;
+use std::rc::Rc;
 
+use lcms2::{Flags, Intent, PixelFormat, Profile, Transform as LcmsTransform};
 use moxcms::{
-    CicpProfile, ColorProfile, DataColorSpace, Layout, MatrixCoefficients, TransferCharacteristics,
-    Transform8BitExecutor, Transform16BitExecutor, TransformOptions,
+    CicpProfile, ColorProfile, DataColorSpace, Layout, LocalizableString, LutWarehouse,
+    MatrixCoefficients, ProfileText, TransferCharacteristics, TransformExecutor, TransformOptions,
 };
 
 use super::pixels::{Color, Pixels, Samples};
 
-/// The transforms of a profile; one is `None` if moxcms could not make it.
+/// Converts samples to sRGB; returns whether it has.
+type Transform<T> = Rc<dyn Fn(&[T], &mut [T]) -> bool>;
+
+/// The transforms of a profile.
 #[derive(Clone)]
 struct Converter {
-    /// Channels of the profile, without alpha.
-    channels: usize,
     /// Whether it changes no colour visibly: most photos are sRGB.
     is_identity: bool,
-    eight: Option<Arc<Transform8BitExecutor>>,
-    sixteen: Option<Arc<Transform16BitExecutor>>,
+    /// Whether its results are grey, as those of most profiles of grey are. Others tint.
+    is_grey: bool,
+    eight: Transform<u8>,
+    sixteen: Transform<u16>,
 }
 
 struct Cached {
@@ -34,20 +40,31 @@ thread_local! {
     static LAST: RefCell<Option<Cached>> = const { RefCell::new(None) };
 }
 
-/// Converts pixels to sRGB by their profile. Without a profile of their colour model they count as sRGB. Grey stays
-/// grey, and YCbCr stays YCbCr if there is nothing to convert. Inks always become RGB; without a profile, by
-/// multiplication.
+/// Converts pixels to sRGB by their profile. Without a profile that can be applied they count as sRGB. Grey
+/// stays grey unless the profile tints it, and YCbCr stays YCbCr if there is nothing to convert. Inks always become RGB;
+/// without a profile, by multiplication.
 pub(super) fn to_srgb(pixels: Pixels, icc: Option<&[u8]>) -> Pixels {
-    let color = match pixels.color {
-        Color::YCbCr => Color::Rgb,
-        color => color,
-    };
-    let converter = icc.and_then(|icc| converter_for(icc, color));
+    let converter = icc.and_then(|icc| converter_for(icc, pixels.color));
     match converter {
         Some(converter) if converter.is_identity => pixels,
         Some(converter) => converted(without_ycbcr(pixels), &converter),
         None => inks_multiplied(pixels),
     }
+}
+
+/// Why a profile cannot be applied to pixels of this colour model, if so. One of RGB can be applied to grey.
+pub(super) fn fault_of_profile(icc: &[u8], color: Color) -> Option<String> {
+    if converter_for(icc, color).is_some() {
+        return None;
+    }
+    let others = [Color::Gray, Color::Rgb, Color::Cmyk];
+    let is_other = others.iter().any(|&other| is_profile_of(icc, other));
+    Some(match is_other && !is_profile_of(icc, color) {
+        true => {
+            "its colour profile is for other colours than it has, and is not applied".to_owned()
+        }
+        false => "its colour profile cannot be read, and is not applied".to_owned(),
+    })
 }
 
 /// Converts CIE L*a*b*, whose white is that of sRGB, to sRGB.
@@ -106,6 +123,9 @@ pub(super) fn is_profile_of(icc: &[u8], color: Color) -> bool {
     }
 }
 
+/// The number of the curve of sRGB in H.273.
+pub(super) const CURVE_OF_SRGB: u8 = 13;
+
 /// The profile of code points (H.273). Not those of HDR, which need tone mapping.
 pub(super) fn from_code_points(primaries: u8, transfer: u8) -> Option<ColorProfile> {
     let curve = TransferCharacteristics::try_from(transfer).ok()?;
@@ -136,7 +156,7 @@ pub(super) fn profile_of_code_points(
 ) -> Option<Vec<u8>> {
     const UNSPECIFIED: u8 = 2;
     /// BT.709 with the curve of sRGB.
-    const SRGB: (u8, u8) = (1, 13);
+    const SRGB: (u8, u8) = (1, CURVE_OF_SRGB);
     let or = |number, default| {
         if number == UNSPECIFIED {
             default
@@ -147,22 +167,62 @@ pub(super) fn profile_of_code_points(
     let points = (or(primaries, SRGB.0), or(transfer, SRGB.1));
     match points {
         SRGB => None,
-        (primaries, transfer) => encoded(from_code_points(primaries, transfer)?, is_grey),
+        (primaries, transfer) => {
+            let profile = from_code_points(primaries, transfer)?;
+            encoded(profile, &name_of(primaries, transfer), is_grey)
+        }
     }
 }
 
-/// The bytes of a profile; for grey, of one with its curve.
-pub(super) fn encoded(mut profile: ColorProfile, is_grey: bool) -> Option<Vec<u8>> {
+/// What programs call the colours of code points.
+pub(super) fn name_of(primaries: u8, transfer: u8) -> String {
+    let primaries = match primaries {
+        1 if transfer == CURVE_OF_SRGB => return "sRGB".to_owned(),
+        1 => "BT.709",
+        4 => "BT.470 M",
+        5 => "BT.601 625",
+        6 | 7 => "BT.601 525",
+        8 => "Film",
+        9 => "BT.2020",
+        10 => "XYZ",
+        11 => "DCI-P3",
+        12 if transfer == CURVE_OF_SRGB => return "Display P3".to_owned(),
+        12 => "P3-D65",
+        22 => "EBU 3213",
+        _ => "Unknown",
+    };
+    let curve = match transfer {
+        1 | 6 | 14 | 15 => "BT.709 curve",
+        4 => "gamma 2.2",
+        5 => "gamma 2.8",
+        7 => "SMPTE 240 curve",
+        8 => "linear",
+        CURVE_OF_SRGB => "sRGB curve",
+        17 => "SMPTE 428 curve",
+        other => return format!("{primaries}, curve {other} of H.273"),
+    };
+    format!("{primaries}, {curve}")
+}
+
+/// The bytes of a profile, with a name; for grey, of one with its curve.
+pub(super) fn encoded(mut profile: ColorProfile, name: &str, is_grey: bool) -> Option<Vec<u8>> {
     profile.cicp = None;
     if is_grey {
         let curve = profile.red_trc;
         profile = ColorProfile::new_gray_with_gamma(1.0);
         profile.gray_trc = curve;
     }
+    let [language, country, name] = ["en", "US", name].map(str::to_owned);
+    let name = LocalizableString::new(language, country, name);
+    profile.description = Some(ProfileText::Localizable(vec![name]));
     profile.encode().ok()
 }
 
 fn converter_for(icc: &[u8], color: Color) -> Option<Converter> {
+    let color = match color {
+        Color::YCbCr => Color::Rgb,
+        color => color,
+    };
     LAST.with_borrow_mut(|last| {
         match last {
             Some(cached) if cached.color == color && cached.icc == icc => {}
@@ -181,40 +241,43 @@ fn converter_for(icc: &[u8], color: Color) -> Option<Converter> {
 impl Converter {
     /// `None` if the profile cannot be read or is for another colour model.
     fn new(icc: &[u8], color: Color) -> Option<Self> {
-        let profile = ColorProfile::new_from_slice(icc).ok()?;
-        let (channels, from) = match (profile.color_space, color) {
-            (DataColorSpace::Rgb, Color::Rgb) => (3, Layout::Rgb),
-            (DataColorSpace::Rgb, Color::Rgba) => (3, Layout::Rgba),
-            (DataColorSpace::Gray, Color::Gray) => (1, Layout::Gray),
-            (DataColorSpace::Gray, Color::GrayAlpha) => (1, Layout::GrayAlpha),
-            // moxcms takes the four channels of CMYK as if they were RGBA.
-            (DataColorSpace::Cmyk, Color::Cmyk) => (4, Layout::Rgba),
-            _ => return None,
+        let (eight, sixteen) = match color {
+            Color::Gray | Color::GrayAlpha if is_profile_of(icc, Color::Rgb) => {
+                let rgb = if color.has_alpha() {
+                    Color::Rgba
+                } else {
+                    Color::Rgb
+                };
+                let (eight, sixteen) = transforms(icc, rgb)?;
+                (of_grey(eight, color), of_grey(sixteen, color))
+            }
+            _ => transforms(icc, color)?,
         };
-        let into = if color.has_alpha() {
-            Layout::Rgba
-        } else {
-            Layout::Rgb
-        };
-        let srgb = ColorProfile::new_srgb();
-        let options = TransformOptions::default();
-        let eight = profile
-            .create_transform_8bit(from, &srgb, into, options)
-            .ok();
-        let sixteen = profile
-            .create_transform_16bit(from, &srgb, into, options)
-            .ok();
-        if eight.is_none() && sixteen.is_none() {
-            return None;
-        }
         let mut converter = Self {
-            channels,
             is_identity: false,
+            is_grey: false,
             eight,
             sixteen,
         };
+        converter.is_grey = converter.makes_grey(color);
         converter.is_identity = color != Color::Cmyk && converter.changes_at_most_one_step(color);
         Some(converter)
+    }
+
+    /// Whether the profile leaves all levels of grey without a tint.
+    fn makes_grey(&self, color: Color) -> bool {
+        let levels: Vec<u8> = match color {
+            Color::Gray => (0..=u8::MAX).collect(),
+            Color::GrayAlpha => (0..=u8::MAX).flat_map(|level| [level, u8::MAX]).collect(),
+            _ => return false,
+        };
+        let width = if color.has_alpha() { 4 } else { 3 };
+        let mut shown = vec![0; 256 * width];
+        let is_near = |pixel: &[u8]| {
+            let tint = |other: usize| pixel[0].abs_diff(pixel[other]);
+            tint(1).max(tint(2)) <= 1
+        };
+        (self.eight)(&levels, &mut shown) && shown.chunks_exact(width).all(is_near)
     }
 
     /// Tries a coarse grid of colours: a difference of one step of 256 is rounding.
@@ -245,34 +308,143 @@ impl Converter {
     }
 }
 
-/// Applies a converter of the pixels' colour model; pixels of a depth without a transform stay as they are.
+/// The transforms of moxcms for a profile, or else those of Little CMS.
+fn transforms(icc: &[u8], color: Color) -> Option<(Transform<u8>, Transform<u16>)> {
+    // It should not panic, but a profile has a hundred kinds of tags.
+    let first = catch_unwind(|| by_moxcms(icc, color)).unwrap_or(None);
+    first.or_else(|| by_lcms(icc, color))
+}
+
+fn by_moxcms(icc: &[u8], color: Color) -> Option<(Transform<u8>, Transform<u16>)> {
+    fn checked<T: Copy + Default + 'static>(
+        by: &std::sync::Arc<dyn TransformExecutor<T> + Send + Sync>,
+    ) -> Transform<T> {
+        let by = by.clone();
+        Rc::new(move |from, into| by.transform(from, into).is_ok())
+    }
+    let profile = ColorProfile::new_from_slice(icc).ok()?;
+    if has_unequal_table(&profile) {
+        return None;
+    }
+    let from = match (profile.color_space, color) {
+        (DataColorSpace::Rgb, Color::Rgb) => Layout::Rgb,
+        (DataColorSpace::Rgb, Color::Rgba) => Layout::Rgba,
+        (DataColorSpace::Gray, Color::Gray) => Layout::Gray,
+        (DataColorSpace::Gray, Color::GrayAlpha) => Layout::GrayAlpha,
+        // moxcms takes the four channels of CMYK as if they were RGBA.
+        (DataColorSpace::Cmyk, Color::Cmyk) => Layout::Rgba,
+        _ => return None,
+    };
+    let into = if color.has_alpha() {
+        Layout::Rgba
+    } else {
+        Layout::Rgb
+    };
+    let srgb = ColorProfile::new_srgb();
+    let options = TransformOptions::default();
+    let eight = profile.create_transform_8bit(from, &srgb, into, options);
+    let sixteen = profile.create_transform_16bit(from, &srgb, into, options);
+    Some((checked(&eight.ok()?), checked(&sixteen.ok()?)))
+}
+
+/// Whether a table has sides of different lengths, which moxcms takes for each other.
+fn has_unequal_table(profile: &ColorProfile) -> bool {
+    let tables = [
+        &profile.lut_a_to_b_perceptual,
+        &profile.lut_a_to_b_colorimetric,
+        &profile.lut_a_to_b_saturation,
+    ];
+    tables.into_iter().flatten().any(|table| match table {
+        LutWarehouse::Multidimensional(table) => {
+            let sides = table
+                .grid_points
+                .iter()
+                .take(table.num_input_channels.into());
+            sides.clone().any(|side| Some(side) != sides.clone().next())
+        }
+        LutWarehouse::Lut(_) => false,
+    })
+}
+
+fn by_lcms(icc: &[u8], color: Color) -> Option<(Transform<u8>, Transform<u16>)> {
+    if !is_profile_of(icc, color) {
+        return None;
+    }
+    let (eight, sixteen) = match color {
+        Color::Gray => (PixelFormat::GRAY_8, PixelFormat::GRAY_16),
+        Color::GrayAlpha => (PixelFormat::GRAYA_8, PixelFormat::GRAYA_16),
+        Color::Rgb => (PixelFormat::RGB_8, PixelFormat::RGB_16),
+        Color::Rgba => (PixelFormat::RGBA_8, PixelFormat::RGBA_16),
+        Color::Cmyk => (PixelFormat::CMYK_8, PixelFormat::CMYK_16),
+        Color::YCbCr => return None,
+    };
+    let (into_eight, into_sixteen) = match color.has_alpha() {
+        true => (PixelFormat::RGBA_8, PixelFormat::RGBA_16),
+        false => (PixelFormat::RGB_8, PixelFormat::RGB_16),
+    };
+    let (profile, srgb) = (Profile::new_icc(icc).ok()?, Profile::new_srgb());
+    let transform = |from, into| -> Option<LcmsTransform<u8, u8>> {
+        // The second where there are no tables for the first.
+        let mut intents = [Intent::Perceptual, Intent::RelativeColorimetric].into_iter();
+        intents.find_map(|intent| {
+            let flags = Flags::COPY_ALPHA;
+            LcmsTransform::new_flags(&profile, from, &srgb, into, intent, flags).ok()
+        })
+    };
+    let eight = transform(eight, into_eight)?;
+    let sixteen = transform(sixteen, into_sixteen)?;
+    Some((
+        Rc::new(move |from, into| {
+            eight.transform_pixels(from, into);
+            true
+        }),
+        Rc::new(move |from, into| {
+            let (from, into) = (bytemuck::cast_slice(from), bytemuck::cast_slice_mut(into));
+            sixteen.transform_pixels(from, into);
+            true
+        }),
+    ))
+}
+
+/// A transform of RGB, or RGBA, for grey.
+fn of_grey<T: Copy + 'static>(rgb: Transform<T>, color: Color) -> Transform<T> {
+    Rc::new(move |from, into| {
+        let pixels: Vec<T> = match color.has_alpha() {
+            true => {
+                let pixels = from.as_chunks::<2>().0.iter();
+                pixels
+                    .flat_map(|&[grey, alpha]| [grey, grey, grey, alpha])
+                    .collect()
+            }
+            false => from.iter().flat_map(|&grey| [grey; 3]).collect(),
+        };
+        rgb(&pixels, into)
+    })
+}
+
+/// Applies a converter of the pixels' colour model.
 fn converted(pixels: Pixels, converter: &Converter) -> Pixels {
-    let alpha = pixels.color.has_alpha();
-    let color = match (converter.channels, alpha) {
-        (1, false) => Color::Gray,
-        (1, true) => Color::GrayAlpha,
-        (_, false) => Color::Rgb,
-        (_, true) => Color::Rgba,
+    let color = match (converter.is_grey, pixels.color.has_alpha()) {
+        (true, false) => Color::Gray,
+        (true, true) => Color::GrayAlpha,
+        (false, false) => Color::Rgb,
+        (false, true) => Color::Rgba,
     };
     let count = pixels.width as usize * pixels.height as usize;
-    let width = if alpha { 4 } else { 3 };
+    let width = if color.has_alpha() { 4 } else { 3 };
     let samples = match &pixels.samples {
         Samples::Eight(samples) => {
             let mut out = vec![0; count * width];
-            match &converter.eight {
-                Some(transform) if transform.transform(samples, &mut out).is_ok() => {
-                    Samples::Eight(back_to_grey(out, color, width))
-                }
-                _ => return inks_multiplied(pixels),
+            match (converter.eight)(samples, &mut out) {
+                true => Samples::Eight(back_to_grey(out, color, width)),
+                false => return inks_multiplied(pixels),
             }
         }
         Samples::Sixteen(samples) => {
             let mut out = vec![0; count * width];
-            match &converter.sixteen {
-                Some(transform) if transform.transform(samples, &mut out).is_ok() => {
-                    Samples::Sixteen(back_to_grey(out, color, width))
-                }
-                _ => return inks_multiplied(pixels),
+            match (converter.sixteen)(samples, &mut out) {
+                true => Samples::Sixteen(back_to_grey(out, color, width)),
+                false => return inks_multiplied(pixels),
             }
         }
     };

@@ -21,7 +21,7 @@ pub enum FailOn {
     /// Pixels that are missing or wrong for any other reason. The default.
     #[default]
     Error = 2,
-    /// Damage that costs no pixel too, such as a missing end.
+    /// Damage that costs no pixel too, such as a missing end or a colour profile that cannot be applied.
     Warning = 3,
 }
 
@@ -77,6 +77,22 @@ pub(super) struct Found {
     pub(super) error: ImageError,
 }
 
+impl Damage {
+    /// This damage and then another of the same file.
+    pub(super) fn and(self, other: Self) -> Self {
+        let own = self.text.strip_suffix(NO_PIXEL);
+        let own = own.unwrap_or(&self.text).trim_end_matches("; ");
+        Self {
+            missing: self.missing.max(other.missing),
+            text: format!("{own}; {}", other.text),
+            ..self
+        }
+    }
+}
+
+/// How the text about damage around the pixels ends.
+const NO_PIXEL: &str = "no pixel is missing";
+
 impl Found {
     pub(super) const fn around(error: ImageError) -> Self {
         let loss = Loss::Nothing;
@@ -92,18 +108,19 @@ impl Found {
     /// Applies the policy to a picture of this number of pixels.
     ///
     /// # Errors
-    /// The error, if the policy counts the damage as one, or if it is a limit and no damage.
+    /// The error, if the policy counts the damage as one, or if it costs pixels because of a limit.
     pub(super) fn judge(self, fail_on: FailOn, pixels: u64) -> Result<Damage, ImageError> {
         let level = match (self.loss, &self.error) {
             (Loss::Nothing, _) => FailOn::Warning,
             (_, ImageError::Truncated { .. }) => FailOn::Truncated,
             _ => FailOn::Error,
         };
-        if fail_on >= level || !self.error.proves_damage() {
+        let is_limit = self.loss != Loss::Nothing && !self.error.proves_damage();
+        if fail_on >= level || is_limit {
             return Err(self.error);
         }
         let (missing, what) = match self.loss {
-            Loss::Nothing => (0, "no pixel is missing".to_owned()),
+            Loss::Nothing => (0, NO_PIXEL.to_owned()),
             Loss::Pixels(count) => {
                 let percent = count as f64 * 100.0 / pixels.max(1) as f64;
                 (count, format!("{percent:.1} % of its pixels are missing"))

@@ -7,8 +7,8 @@ use ::png::{BitDepth, ColorType, Compression, Filter, Info};
 use super::color::without_ycbcr;
 use super::error::ImageError;
 use super::format::{Format, probe};
-use super::meta::{Metadata, add_xmp_to_png};
-use super::palette::{Indexed, Palette};
+use super::meta::{Metadata, complete_png};
+use super::palette::{Indexed, MOST, Palette};
 use super::pixels::{Color, Pixels, Samples};
 use super::spec::ResizeSpec;
 use super::{avif, gif, jpeg, png, webp};
@@ -120,7 +120,7 @@ fn palette_png(
     if let Some(exact) = Indexed::exact(pixels) {
         return indexed_png(&exact, sides, metadata);
     }
-    let Some(nearest) = Indexed::nearest(pixels) else {
+    let Some(nearest) = Indexed::nearest(pixels, MOST) else {
         return png(pixels, metadata);
     };
     let is_invisible = nearest.error <= INVISIBLE;
@@ -196,8 +196,8 @@ fn write_png<'a>(
     let mut writer = encoder.write_header().map_err(failed)?;
     writer.write_image_data(rows).map_err(failed)?;
     writer.finish().map_err(failed)?;
-    if let Some(xmp) = metadata.and_then(|metadata| metadata.xmp.as_deref()) {
-        add_xmp_to_png(&mut out, xmp);
+    if let Some(metadata) = metadata {
+        complete_png(&mut out, metadata);
     }
     Ok(out)
 }

@@ -28,6 +28,11 @@ const NEXT: usize = 4;
 /// Byte order and offset of the first list.
 const HEADER: Range<usize> = 0..8;
 
+/// Whether data begin as EXIF does: with an order of bytes and the number of TIFF.
+pub(super) fn begins_as_exif(exif: &[u8]) -> bool {
+    exif.starts_with(b"II*\0") || exif.starts_with(b"MM\0*")
+}
+
 /// The orientation in the first list: 1 to 8. Writers use every type of whole numbers for it.
 pub(super) fn orientation(exif: &[u8]) -> Option<u8> {
     // `Tiff` may change the data, which is a few kilobytes.

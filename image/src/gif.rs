@@ -13,7 +13,7 @@ use super::encode::INVISIBLE;
 use super::error::ImageError;
 use super::format::Format;
 use super::meta::{Decoded, Metadata, Request};
-use super::palette::Indexed;
+use super::palette::{Indexed, MOST};
 use super::pixels::{Color, Orientation, Pixels, Samples, buffer};
 use super::spec::ResizeSpec;
 
@@ -50,6 +50,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
         exif: None,
         xmp: decoder.xmp_metadata().map(<[u8]>::to_vec),
         icc: decoder.icc_profile().map(<[u8]>::to_vec),
+        hdr: None,
     };
     let orientation = Orientation::NoTransforms;
     let plans = request.plans((width, height), orientation, format)?;
@@ -223,19 +224,18 @@ pub(super) fn encode(frames: Vec<Frame>, plays: u32) -> Result<Vec<u8>, ImageErr
     for change in changes {
         let pixels = &change.pixels;
         let indexed =
-            indexed(pixels).ok_or_else(|| failed("it has no 8-bit colours".to_owned()))?;
+            indexed(pixels, clears).ok_or_else(|| failed("it has no 8-bit colours".to_owned()))?;
         // Rounded in sum, so that long animations keep their length.
         let hundredths = |millis: u64| (millis + HUNDREDTH / 2) / HUNDREDTH;
         let start = hundredths(time);
         time += u64::from(change.millis);
-        let has_transparent = indexed.colors.first().is_some_and(|color| color[3] == 0);
         let frame = gif::Frame {
             delay: short((hundredths(time) - start) as u32),
             dispose: match clears {
                 true => DisposalMethod::Background,
                 false => DisposalMethod::Keep,
             },
-            transparent: has_transparent.then_some(0),
+            transparent: has_transparent(&indexed).then_some(0),
             left: short(change.left),
             top: short(change.top),
             width: short(pixels.width),
@@ -257,12 +257,26 @@ pub(super) fn encode(frames: Vec<Frame>, plays: u32) -> Result<Vec<u8>, ImageErr
 }
 
 /// The colours of a frame: its own, or those that fit best, which are mixed where that would be seen. A transparent one
-/// is the first.
-fn indexed(pixels: &Pixels) -> Option<Indexed> {
-    if let Some(exact) = Indexed::exact(pixels) {
-        return Some(exact);
+/// is the first. A frame that is cleared has one in any case: most decoders clear to it, and without it to a colour.
+fn indexed(pixels: &Pixels, is_cleared: bool) -> Option<Indexed> {
+    let mut indexed = match Indexed::exact(pixels) {
+        Some(exact) if !is_cleared || exact.colors.len() < MOST || has_transparent(&exact) => exact,
+        _ => nearest(pixels, if is_cleared { MOST - 1 } else { MOST })?,
+    };
+    if is_cleared && !has_transparent(&indexed) {
+        indexed.colors.insert(0, [0; PIXEL]);
+        indexed.indices.iter_mut().for_each(|index| *index += 1);
     }
-    let mut indexed = Indexed::nearest(pixels)?;
+    Some(indexed)
+}
+
+fn has_transparent(indexed: &Indexed) -> bool {
+    indexed.colors.first().is_some_and(|color| color[3] == 0)
+}
+
+/// The picture with the colours that fit best, at most this many.
+fn nearest(pixels: &Pixels, most: usize) -> Option<Indexed> {
+    let mut indexed = Indexed::nearest(pixels, most)?;
     if indexed.error > INVISIBLE {
         indexed = indexed.dithered(pixels);
     }

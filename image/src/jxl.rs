@@ -1,10 +1,14 @@
 //! JPEG XL, by the `jxl-oxide` crate: the first frame, upright as its header says.
 
+use std::io::Read;
+
+use brotli_decompressor::Decompressor;
 use jxl_oxide::image::ExtraChannelType;
 use jxl_oxide::{
     AllocTracker, EnumColourEncoding, InitializeResult, JxlImage, PixelFormat, RenderingIntent,
 };
 
+use super::damage::Found;
 use super::error::ImageError;
 use super::format::Format;
 use super::meta::{Decoded, Metadata, Request};
@@ -16,14 +20,29 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     let spec = request.spec;
     let image = open(input, spec)?;
     let sides = (image.width(), image.height());
-    let boxes = image.aux_boxes();
-    let exif = boxes.first_exif().ok();
-    let exif = exif.and_then(|found| found.has_data().then(|| found.unwrap().payload().to_vec()));
-    let xmp = boxes.first_xml();
+    let plain = |kind| boxes(input).find(|(found, ..)| *found == kind);
+    let mut exif = plain(*b"Exif").and_then(|(_, content, _)| exif_of(content));
+    let mut xmp = plain(*b"xml ").map(|(_, content, _)| content.to_vec());
+    let mut damage = None;
+    if spec.keep_metadata {
+        for (kind, compressed) in boxes(input).filter_map(compressed) {
+            if kind == *b"Exif" && exif.is_none() || kind == *b"xml " && xmp.is_none() {
+                match expanded(compressed) {
+                    Ok(content) if kind == *b"Exif" => exif = exif_of(&content),
+                    Ok(content) => xmp = Some(content),
+                    Err(reason) => {
+                        let error = ImageError::corrupt(Format::JpegXl, reason);
+                        damage = Some(Found::around(error));
+                    }
+                }
+            }
+        }
+    }
     let metadata = Metadata {
         exif,
-        xmp: xmp.has_data().then(|| xmp.unwrap().to_vec()),
+        xmp,
         icc: Some(image.rendered_icc()),
+        hdr: None,
     };
     // That of EXIF is for the decoders of other formats.
     let orientation = Orientation::NoTransforms;
@@ -34,7 +53,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
         plans,
         orientation,
         metadata,
-        damage: None,
+        damage,
         full: sides,
     })
 }
@@ -81,23 +100,68 @@ fn without_compressed_boxes(file: &[u8]) -> Vec<&[u8]> {
     if file.starts_with(&[0xff, 0x0a]) {
         return vec![file];
     }
-    let mut boxes = Vec::new();
-    let mut rest = file;
-    while let Some((header, _)) = rest.split_first_chunk::<8>() {
-        let [a, b, c, d, kind @ ..] = *header;
+    let parts = boxes(file).filter(|(kind, ..)| !matches!(kind, b"brob" | b"jbrd"));
+    parts.map(|(.., whole)| whole).collect()
+}
+
+/// A box of a container: its kind, its content, and all of its bytes.
+type Part<'a> = ([u8; 4], &'a [u8], &'a [u8]);
+
+/// The boxes of a container; none of a bare codestream.
+fn boxes(file: &[u8]) -> impl Iterator<Item = Part<'_>> {
+    let mut rest = match file.starts_with(&[0xff, 0x0a]) {
+        true => &[][..],
+        false => file,
+    };
+    std::iter::from_fn(move || {
+        let (&[a, b, c, d, ref kind @ ..], _) = rest.split_first_chunk::<8>()?;
         let long = rest.get(8..16).and_then(|long| long.try_into().ok());
-        let len = match (u32::from_be_bytes([a, b, c, d]), long) {
-            (0, _) => rest.len(),
-            (1, Some(long)) => usize::try_from(u64::from_be_bytes(long)).unwrap_or(usize::MAX),
-            (len, _) => len as usize,
+        let (len, header) = match (u32::from_be_bytes([a, b, c, d]), long) {
+            (0, _) => (rest.len(), 8),
+            (1, Some(long)) => (
+                usize::try_from(u64::from_be_bytes(long)).unwrap_or(usize::MAX),
+                16,
+            ),
+            (len, _) => (len as usize, 8),
         };
         let (this, after) = rest.split_at(len.clamp(8, rest.len()));
-        if !matches!(&kind, b"brob" | b"jbrd") {
-            boxes.push(this);
-        }
         rest = after;
+        Some((*kind, this.get(header..).unwrap_or_default(), this))
+    })
+}
+
+/// The kind of a compressed box, and its compressed content.
+fn compressed((kind, content, _): Part<'_>) -> Option<([u8; 4], &[u8])> {
+    let (inner, data) = content.split_first_chunk::<4>()?;
+    (kind == *b"brob").then_some((*inner, data))
+}
+
+/// The most bytes of metadata that a compressed box may expand to.
+const MOST_METADATA: u64 = 16 << 20;
+
+/// Expands the content of a compressed box; an error is what is wrong.
+fn expanded(data: &[u8]) -> Result<Vec<u8>, &'static str> {
+    let wrong = "its metadata is compressed wrongly, and is left out";
+    // A window of up to a gigabyte, which the format does not have, and the decoder allocates.
+    if data.first().is_none_or(|first| first & 0x7f == 0x11) {
+        return Err(wrong);
     }
-    boxes
+    let mut content = Vec::new();
+    let mut decoder = Decompressor::new(data, 4096).take(MOST_METADATA + 1);
+    match decoder.read_to_end(&mut content) {
+        Err(_) => Err(wrong),
+        Ok(len) if len as u64 > MOST_METADATA => {
+            Err("its metadata expands to more than 16 MiB, and is left out")
+        }
+        Ok(_) => Ok(content),
+    }
+}
+
+/// EXIF in the content of its box, which begins with an offset.
+fn exif_of(content: &[u8]) -> Option<Vec<u8>> {
+    let (offset, exif) = content.split_first_chunk::<4>()?;
+    let exif = exif.get(u32::from_be_bytes(*offset) as usize..)?;
+    Some(exif.to_vec())
 }
 
 /// Bytes of a sample: more than 8 bits become 16.

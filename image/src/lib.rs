@@ -37,7 +37,10 @@
 //! # Decisions
 //! - **Profiles** are applied and dropped: pixels become sRGB, which viewers assume without a profile, and a profile
 //!   may be larger than the thumbnail. With `keep_metadata` the pixels keep their colours and the profile is kept
-//!   (except for CMYK, and for grey in WebP and AVIF, which become sRGB).
+//!   (except for CMYK, and for grey in WebP and AVIF, which become sRGB). One that cannot be applied is
+//!   [damage](ResizeSpec::fail_on) around the pixels.
+//! - **HDR**: PQ and HLG in AVIF and PNG (cICP) become sRGB by the curve of BT.2390 for a white of 203 nits, up to 1000
+//!   nits. With `keep_metadata`, pixels and code points stay in PNG and AVIF, unless there are margins.
 //! - **Truncated and corrupt files are errors** by default, even where libjpeg would fill the gap with grey: a torn
 //!   thumbnail looks finished. Damage that costs no pixel is not: a missing end, wrong restart markers.
 //!   [`ResizeSpec::fail_on`] moves the limit, and [`Encoded::damage`] says what was wrong.
@@ -51,7 +54,7 @@
 //! - **GIF** has 256 colours per frame: those that fit best, mixed (dithered) where that would be seen otherwise.
 //!   Frames of an animation keep their time, and the whole its number of repetitions.
 //! - **CMYK** (and YCCK) JPEGs and CMYK TIFFs become RGB, by their profile if they have one. Inks in JPEG are inverted,
-//!   as Adobe's programs and all others store them.
+//!   as Adobe's programs and all others store them. TIFFs of all colour models keep their alpha.
 //! - **AVIF** is turned as its container says; an orientation in its EXIF does not count. Of an animation the still
 //!   picture beside it is used, which is its first frame as a rule.
 //! - **Profiles of PNG** are also made from cICP (as those of AVIF), and from gAMA with cHRM; a gAMA of 1/2.2 alone
@@ -59,9 +62,10 @@
 //! - **Palettes** of PNG and GIF stay palettes in PNG where that is exact or looks the same: see [`Palette`].
 //! - **Metadata**: none without `keep_metadata`. With it, EXIF (orientation reset, sides updated, thumbnail removed),
 //!   XMP (orientation reset) and the profile are kept in JPEG, PNG, WebP and AVIF. Nothing else is: no IPTC (APP13 of
-//!   JPEG), no comments, no PNG texts, no extended XMP (which spans segments), no XMP about other parts of the file
-//!   (gain maps, motion photos, thumbnails), and in JPEG no EXIF or XMP longer than a segment (64 KiB). The tags of a
-//!   TIFF are both its EXIF and the description of its pixels: none of them is kept.
+//!   JPEG), no comments, no PNG texts, no extended XMP (which spans segments), nothing in XMP about other parts of the
+//!   file (gain maps, motion photos, thumbnails), and in JPEG no EXIF or XMP longer than a segment (64 KiB), which is a
+//!   warning, as is EXIF that begins like something else. The tags of a TIFF are both its EXIF and the description of
+//!   its pixels: none of them is kept.
 #![deny(unsafe_code)]
 
 mod animation;
@@ -77,6 +81,7 @@ mod error;
 mod exif;
 mod format;
 mod gif;
+mod hdr;
 mod jpeg;
 mod jxl;
 mod linear;
@@ -94,6 +99,7 @@ mod spec;
 mod tests;
 mod tiff;
 mod webp;
+mod xmp;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -359,11 +365,33 @@ fn decode_for(
             });
         }
     };
-    let (width, height) = decoded.full;
-    let pixels = u64::from(width) * u64::from(height);
-    let damage = decoded.damage.take();
-    let damage = damage.map(|found| found.judge(request.spec.fail_on, pixels));
-    Ok((decoded, damage.transpose()?))
+    let model = match decoded.chroma {
+        Some(_) => Color::YCbCr,
+        None => decoded.pixels.color,
+    };
+    let keeps = request.spec.keep_metadata;
+    let faults = decoded.metadata.faults(model, keeps).into_iter();
+    let faults = faults.map(|reason| Found::around(ImageError::corrupt(from, reason)));
+    let mut damage = None;
+    for found in decoded.damage.take().into_iter().chain(faults) {
+        add_damage(&mut damage, found, request.spec, decoded.full)?;
+    }
+    Ok((decoded, damage))
+}
+
+/// Applies the policy to damage of a file with these sides, and adds it to other damage.
+fn add_damage(
+    damage: &mut Option<Damage>,
+    found: Found,
+    spec: &ResizeSpec,
+    (width, height): (u32, u32),
+) -> Result<(), ImageError> {
+    let new = found.judge(spec.fail_on, u64::from(width) * u64::from(height))?;
+    *damage = Some(match damage.take() {
+        Some(damage) => damage.and(new),
+        None => new,
+    });
+    Ok(())
 }
 
 fn render_unguarded(
@@ -399,7 +427,7 @@ fn render_unguarded(
         if spec.linear {
             // The curve of sRGB is that of sRGB only.
             if !spec.keep_metadata || pixels.color == Color::Cmyk {
-                pixels = color::to_srgb(pixels, metadata.icc.take().as_deref());
+                pixels = metadata.apply_colors(pixels);
             }
             pixels = color::without_ycbcr(pixels);
         }
@@ -411,10 +439,16 @@ fn render_unguarded(
         finished.collect::<Result<Vec<(Pixels, Metadata)>, ImageError>>()
     };
     let (first_color, mut rendered) = (pixels.color, Vec::with_capacity(plans.len()));
+    let mut too_long = None;
     for (pixels, mut metadata) in results(pixels, chroma, spec)? {
         if spec.keep_metadata {
             let turned = orientation != Orientation::NoTransforms;
             metadata.describe((pixels.width, pixels.height), turned);
+            let reason = match into {
+                Format::Jpeg => jpeg::drop_too_long(&mut metadata),
+                _ => None,
+            };
+            too_long = too_long.or(reason);
         }
         rendered.push(Rendered {
             frames: vec![Frame { pixels, millis: 0 }],
@@ -424,12 +458,15 @@ fn render_unguarded(
             damage: None,
         });
     }
+    if let Some(reason) = too_long {
+        let found = Found::around(ImageError::BadRequest { reason });
+        add_damage(&mut damage, found, spec, full)?;
+    }
     // A first frame that lacks pixels stays alone.
     let is_whole = damage.as_ref().is_none_or(|damage| damage.missing == 0);
     if request.animates && into.is_animated() && is_whole {
-        let pixels = u64::from(full.0) * u64::from(full.1);
         if let Some(found) = add_frames(input, (from, spec), first_color, &mut rendered, results)? {
-            damage = Some(found.judge(spec.fail_on, pixels)?);
+            add_damage(&mut damage, found, spec, full)?;
         }
     }
     for rendered in &mut rendered {
@@ -519,20 +556,22 @@ fn finish(
 ) -> Result<(Pixels, Metadata), ImageError> {
     let into = spec.output.format_for(from);
     let how = Encoding::of(spec);
-    // A profile describes its pixels: it is dropped when inks or grey become RGB. GIF holds none.
+    // A profile describes its pixels: it is applied when inks or grey become RGB. GIF holds none.
+    let cannot_stay = |icc: &Vec<u8>| {
+        let is_too_long = into == Format::Jpeg && icc.len() > jpeg::LONGEST_PROFILE;
+        is_too_long || !color::is_profile_of(icc, upright.color)
+    };
     let drops_profile = into == Format::Gif
         || upright.color == Color::Cmyk
         || how.makes_rgb(upright.color, into)
-        || padding.make_rgb(upright.color, into, spec);
-    let pixels = if spec.keep_metadata && !drops_profile {
-        // A decoder may have converted the pixels; a profile of the former colour model is dropped.
-        metadata.icc = metadata
-            .icc
-            .filter(|icc| color::is_profile_of(icc, upright.color));
-        upright
-    } else {
-        let icc = metadata.icc.take();
-        color::to_srgb(upright, icc.as_deref())
+        || padding.make_rgb(upright.color, into, spec)
+        || metadata.icc.as_ref().is_some_and(cannot_stay);
+    // Margins have colours of sRGB.
+    let holds_hdr = matches!(into, Format::Png | Format::Avif) && padding == Padding::default();
+    let drops_hdr = metadata.hdr.is_some() && !holds_hdr;
+    let pixels = match spec.keep_metadata && !drops_profile && !drops_hdr {
+        true => upright,
+        false => metadata.apply_colors(upright),
     };
     let pixels = encode::prepared(pixels, into, how);
     let pixels = padding.around(pixels, into, spec)?;

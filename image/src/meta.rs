@@ -1,13 +1,16 @@
 //! Decoded pictures with their metadata: EXIF, XMP and colour profile.
 
+use super::color::{CURVE_OF_SRGB, fault_of_profile, profile_of_code_points, to_srgb};
 use super::damage::Found;
 use super::error::ImageError;
 use super::exif;
 use super::format::Format;
+use super::hdr::Hdr;
 use super::pad::Padding;
-use super::pixels::{Orientation, Pixels, swaps_sides};
+use super::pixels::{Color, Orientation, Pixels, swaps_sides};
 use super::size::{Region, Size};
 use super::spec::{Filter, ResizeSpec};
+use super::xmp;
 
 /// A decoded picture in its stored orientation, possibly scaled.
 #[derive(Debug)]
@@ -147,16 +150,47 @@ impl StoredPlan {
     }
 }
 
-/// EXIF, XMP and colour profile, without their containers' headers.
+/// EXIF, XMP and what describes the colours, without their containers' headers.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Metadata {
     /// The TIFF structure, which starts with `II` or `MM`.
     pub(super) exif: Option<Vec<u8>>,
     pub(super) xmp: Option<Vec<u8>>,
     pub(super) icc: Option<Vec<u8>>,
+    /// How the pixels are coded if they are of high dynamic range; without a profile.
+    pub(super) hdr: Option<Hdr>,
 }
 
 impl Metadata {
+    /// Converts pixels to sRGB, by what describes their colours, which is removed.
+    pub(super) fn apply_colors(&mut self, pixels: Pixels) -> Pixels {
+        let icc = self.icc.take();
+        let Some(hdr) = self.hdr.take() else {
+            return to_srgb(pixels, icc.as_deref());
+        };
+        let is_grey = matches!(pixels.color, Color::Gray | Color::GrayAlpha);
+        let icc = profile_of_code_points(hdr.primaries, CURVE_OF_SRGB, is_grey);
+        to_srgb(hdr.tone_mapped(pixels), icc.as_deref())
+    }
+
+    /// What is wrong with it for pixels of this colour model: the profile, and what is `kept`, of which it removes EXIF
+    /// that other programs reject.
+    pub(super) fn faults(&mut self, color: Color, keeps: bool) -> Vec<String> {
+        let mut faults = Vec::new();
+        faults.extend(
+            self.icc
+                .as_deref()
+                .and_then(|icc| fault_of_profile(icc, color)),
+        );
+        let rejected = |exif: &mut Vec<u8>| !exif::begins_as_exif(exif);
+        if let Some(exif) = self.exif.take_if(|exif| keeps && rejected(exif))
+            && !exif.is_empty()
+        {
+            faults.push("its EXIF does not begin as EXIF does, and is left out".to_owned());
+        }
+        faults
+    }
+
     /// The orientation in EXIF; upright if there is none.
     pub(super) fn orientation(&self) -> Orientation {
         let number = self.exif.as_deref().and_then(exif::orientation);
@@ -174,9 +208,7 @@ impl Metadata {
             // One that exists has been applied.
             is_applied |= exif::make_upright(exif);
         }
-        // XMP about other parts of the file would be wrong for a result without them.
-        self.xmp
-            .take_if(|xmp| OTHER_PARTS.iter().any(|name| contains(xmp, name)));
+        self.xmp = self.xmp.take().and_then(xmp::without_other_parts);
         if let Some(xmp) = self.xmp.as_mut().filter(|_| is_applied) {
             for name in [
                 &b"tiff:Orientation=\""[..],
@@ -194,16 +226,6 @@ impl Metadata {
     }
 }
 
-/// Names in XMP about other parts of the file: gain maps, motion photos, further pictures, thumbnails.
-const OTHER_PARTS: [&[u8]; 6] = [
-    b"hdrgm:",
-    b"GCamera:MotionPhoto",
-    b"GCamera:MicroVideo",
-    b"Container:Directory",
-    b"xmp:Thumbnails",
-    b"xapGImg:image",
-];
-
 /// EXIF without the name that some formats put before it.
 pub(super) fn without_prefix(exif: Vec<u8>) -> Vec<u8> {
     match exif.strip_prefix(b"Exif\0\0") {
@@ -216,23 +238,27 @@ fn position(text: &[u8], name: &[u8]) -> Option<usize> {
     text.windows(name.len()).position(|window| window == name)
 }
 
-fn contains(text: &[u8], name: &[u8]) -> bool {
-    position(text, name).is_some()
-}
-
-/// Inserts `xmp` into `png` as a text chunk with the standard keyword, right after the header.
-pub(super) fn add_xmp_to_png(png: &mut Vec<u8>, xmp: &[u8]) {
+/// Inserts into a PNG, right after the header, what its encoder does not write: XMP, as a text chunk with the standard
+/// keyword, and the code points of high dynamic range.
+pub(super) fn complete_png(png: &mut Vec<u8>, metadata: &Metadata) {
     /// Signature and header chunk: length, name, 13 bytes, checksum.
     const AFTER_HEADER: usize = 8 + 4 + 4 + 13 + 4;
-    // Keyword; then not compressed, method 0, no language, no translated keyword.
-    let mut chunk = b"iTXtXML:com.adobe.xmp\0\0\0\0\0".to_vec();
-    chunk.extend_from_slice(xmp);
-    let Ok(length) = u32::try_from(chunk.len() - 4) else {
-        return;
+    let mut add = |kind_and_data: &[u8]| {
+        let Ok(length) = u32::try_from(kind_and_data.len() - 4) else {
+            return;
+        };
+        let sum = crc32(kind_and_data).to_be_bytes();
+        let whole = [&length.to_be_bytes()[..], kind_and_data, &sum].concat();
+        png.splice(AFTER_HEADER..AFTER_HEADER, whole);
     };
-    let sum = crc32(&chunk).to_be_bytes();
-    let whole = [&length.to_be_bytes()[..], &chunk, &sum].concat();
-    png.splice(AFTER_HEADER..AFTER_HEADER, whole);
+    if let Some(xmp) = &metadata.xmp {
+        // Keyword; then not compressed, method 0, no language, no translated keyword.
+        add(&[b"iTXtXML:com.adobe.xmp\0\0\0\0\0", &xmp[..]].concat());
+    }
+    if let Some(hdr) = metadata.hdr {
+        // RGB, with all numbers in use.
+        add(&[&b"cICP"[..], &[hdr.primaries, hdr.transfer(), 0, 1]].concat());
+    }
 }
 
 /// The checksum of a PNG chunk, without a table: chunks have a few kilobytes at most.

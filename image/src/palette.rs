@@ -36,7 +36,7 @@ impl FromStr for Palette {
 }
 
 /// The most colours of a palette.
-const MOST: usize = 256;
+pub(super) const MOST: usize = 256;
 
 /// Red, green, blue, alpha.
 type Rgba = [u8; 4];
@@ -89,8 +89,8 @@ impl Indexed {
         Some(exact.sorted())
     }
 
-    /// The picture with the 256 colours that fit best; `None` if it is not 8-bit RGB or RGBA.
-    pub(super) fn nearest(pixels: &Pixels) -> Option<Self> {
+    /// The picture with the colours that fit best, at most this many; `None` if it is not 8-bit RGB or RGBA.
+    pub(super) fn nearest(pixels: &Pixels, most: usize) -> Option<Self> {
         let mut keyed: Vec<u64> = colors_of(pixels)?
             .zip(0u64..)
             .map(|(color, index)| u64::from(u32::from_be_bytes(color)) << 32 | index)
@@ -100,7 +100,7 @@ impl Indexed {
         let same = keyed.chunk_by(|one, other| one >> 32 == other >> 32);
         let same: Vec<&[u64]> = same.collect();
         let counts = same.iter().map(|run| (color_of(run[0]), run.len()));
-        let colors = chosen(samples(counts));
+        let colors = chosen(samples(counts), most);
         let targets = Targets::new(&colors);
         let mut indices = vec![0; keyed.len()];
         let mut error = 0.0;
@@ -294,13 +294,13 @@ impl Group {
     }
 }
 
-/// Chooses at most 256 colours: splits the widest group at its mean until there are enough, then moves each colour to
+/// Chooses at most this many colours: splits the widest group at its mean until there are enough, then moves each colour to
 /// the mean of the samples that it is nearest to.
-fn chosen(mut samples: Vec<Sample>) -> Vec<Rgba> {
+fn chosen(mut samples: Vec<Sample>, most: usize) -> Vec<Rgba> {
     /// Rounds of moving. The first two are most of the gain.
     const ROUNDS: usize = 3;
     let mut groups = vec![Group::new(&samples, 0, samples.len())];
-    while groups.len() < MOST {
+    while groups.len() < most {
         let widest = groups.iter().enumerate();
         let widest = widest.max_by(|(_, one), (_, other)| one.spread.total_cmp(&other.spread));
         let Some((index, group)) = widest.filter(|(_, group)| group.spread > 0.0) else {
@@ -475,7 +475,7 @@ mod tests {
             }
         };
         let picture = picture(Color::Rgb, (0..60_000).flat_map(pixel).collect());
-        let nearest = Indexed::nearest(&picture).unwrap();
+        let nearest = Indexed::nearest(&picture, MOST).unwrap();
         assert!(nearest.colors.len() > 200 && nearest.colors.len() <= 256);
         assert!(nearest.colors.contains(&[251, 3, 7, 255]));
         assert!(nearest.error < 400.0, "{}", nearest.error);

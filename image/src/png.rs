@@ -11,10 +11,11 @@ use png::{
 };
 
 use super::animation::{Animation, Area, Disposal, Screen};
-use super::color::{encoded, from_code_points};
+use super::color::{encoded, from_code_points, name_of};
 use super::damage::{FailOn, Found, Loss, fill_rows};
 use super::error::ImageError;
 use super::format::Format;
+use super::hdr::Hdr;
 use super::meta::{Decoded, Metadata, Request, crc32, without_prefix};
 use super::pixels::{Color, Pixels, Samples, buffer};
 use super::spec::{ResizeSpec, SPARE_BYTES};
@@ -164,14 +165,17 @@ fn read_rows(
 
 /// EXIF, XMP and a profile, from before and after the pixels.
 fn metadata(reader: &Reader<File<'_>>, input: &[u8], color: Color) -> Metadata {
+    let is_grey = matches!(color, Color::Gray | Color::GrayAlpha);
+    let hdr = hdr(reader.info());
     // Unreadable metadata is ignored: the pixels matter.
     let mut metadata = Metadata {
         exif: exif(reader),
         xmp: xmp(reader),
-        icc: profile(
-            reader.info(),
-            matches!(color, Color::Gray | Color::GrayAlpha),
-        ),
+        icc: match hdr {
+            Some(_) => None,
+            None => profile(reader.info(), is_grey),
+        },
+        hdr,
     };
     if let Some(rest) = metadata_after_pixels(input)
         && let Ok(rest) = open(rest.as_slice())
@@ -195,13 +199,21 @@ fn xmp(reader: &Reader<File<'_>>) -> Option<Vec<u8>> {
     Some(text.get_text().ok()?.into_bytes())
 }
 
+/// How the pixels are coded, if they are of high dynamic range.
+fn hdr(info: &png::Info<'_>) -> Option<Hdr> {
+    let points = info.coding_independent_code_points?;
+    let hdr = Hdr::of_code_points(points.color_primaries, points.transfer_function);
+    hdr.filter(|_| points.matrix_coefficients == 0)
+}
+
 /// The profile of the pixels. The first of cICP, iCCP, sRGB, and gAMA with cHRM counts; `None` is sRGB.
 fn profile(info: &png::Info<'_>, is_grey: bool) -> Option<Vec<u8>> {
     if let Some(points) = &info.coding_independent_code_points
         && points.matrix_coefficients == 0
         && let Some(profile) = from_code_points(points.color_primaries, points.transfer_function)
     {
-        return encoded(profile, is_grey);
+        let name = name_of(points.color_primaries, points.transfer_function);
+        return encoded(profile, &name, is_grey);
     }
     if let Some(profile) = &info.icc_profile {
         return Some(profile.to_vec());
@@ -226,9 +238,12 @@ fn profile(info: &png::Info<'_>, is_grey: bool) -> Option<Vec<u8>> {
         let [red, green, blue, white] = all;
         is_sane.then_some((ColorPrimaries { red, green, blue }, white))
     });
-    if curve.is_none() && chosen.is_none() {
-        return None;
-    }
+    let name = match (&curve, &chosen) {
+        (None, None) => return None,
+        (Some(_), None) => "gAMA of a PNG",
+        (None, Some(_)) => "cHRM of a PNG",
+        (Some(_), Some(_)) => "cHRM and gAMA of a PNG",
+    };
     let mut profile = ColorProfile::new_srgb();
     if let Some((primaries, white)) = chosen {
         profile.update_rgb_colorimetry(white.to_xyyb(), primaries);
@@ -236,7 +251,7 @@ fn profile(info: &png::Info<'_>, is_grey: bool) -> Option<Vec<u8>> {
     if let Some(curve) = curve {
         set_curve(&mut profile, curve);
     }
-    encoded(profile, is_grey)
+    encoded(profile, name, is_grey)
 }
 
 fn set_curve(profile: &mut ColorProfile, curve: ToneReprCurve) {
@@ -356,6 +371,7 @@ pub(super) fn animation<'a>(
     // A picture that is not part of the animation is in front.
     let mut is_before_first = reader.info().frame_control.is_none();
     let mut left = control.num_frames;
+    let present = frames_present(input);
     let (mut time, mut shown) = (0.0, 0);
     let mut draw = move || {
         if std::mem::replace(&mut is_before_first, true) {
@@ -398,10 +414,29 @@ pub(super) fn animation<'a>(
         if left == 0 {
             return Ok(None);
         }
+        if present == Some(control.num_frames - left) {
+            let (present, announced) = (control.num_frames - left, control.num_frames);
+            let reason = format!("it has fewer frames than announced ({present} of {announced})");
+            return Err(Found::around(ImageError::corrupt(Format::Png, reason)));
+        }
         left -= 1;
         draw().map(Some).map_err(Found::later)
     };
     Ok((control.num_frames > 1).then(|| Animation::new(control.num_plays, next)))
+}
+
+/// The number of frames that have pixels, in a file that has its end.
+fn frames_present(file: &[u8]) -> Option<u32> {
+    let (mut count, mut has_header) = (0, false);
+    for (kind, ..) in chunks(file) {
+        match &kind {
+            b"fcTL" => has_header = true,
+            b"IDAT" | b"fdAT" => count += u32::from(std::mem::take(&mut has_header)),
+            b"IEND" => return Some(count),
+            _ => {}
+        }
+    }
+    None
 }
 
 const SIGNATURE: usize = 8;

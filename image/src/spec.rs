@@ -171,8 +171,9 @@ const _: () = assert!(size_of::<ResizeSpec>() == 56);
 impl arenite::Scalar for ResizeSpec {}
 
 impl ResizeSpec {
-    /// The default of [`max_pixels`](Self::max_pixels): 128 million.
-    pub const MAX_PIXELS: u64 = 128_000_000;
+    /// The default of [`max_pixels`](Self::max_pixels): 400 million, twice the pixels of the largest phones. Below it
+    /// [`max_bytes`](Self::max_bytes) decides: a JPEG that shrinks needs few.
+    pub const MAX_PIXELS: u64 = 400_000_000;
     /// The default of [`max_bytes`](Self::max_bytes): 1 GiB.
     pub const MAX_BYTES: u64 = 1 << 30;
     /// The default of [`max_ratio`](Self::max_ratio). PNG and GIF cannot reach it; flat colours in WebP can.

@@ -144,16 +144,19 @@ Sizes:
   A damaged picture that is written has a warning on stderr, with the share
   of its pixels that are missing: they show the background (--background),
   or are transparent. At the default, only damage around the pixels is
-  written: no end marker, wrong restart markers, bytes between segments.
+  written: no end marker, wrong restart markers, bytes between segments, a
+  colour profile that cannot be applied.
 
 --keep-metadata:
   Without it, colours become sRGB and no metadata is written. With it, the
   pixels keep their colours and the result carries their profile; CMYK, and
-  grey in WebP, still become sRGB. EXIF and XMP are kept too (of TIFF no
-  EXIF). Nothing else is kept: no IPTC, no comments, no extended XMP, and no
-  XMP about other parts of the file, such as gain maps, motion photos and
-  thumbnails. Orientation is always applied; EXIF is updated to say so, gets
-  the sides of the result, and loses its thumbnail.
+  grey in WebP, still become sRGB, and so does HDR except in PNG and AVIF.
+  EXIF and XMP are kept too (of TIFF no EXIF). Nothing else is kept: no IPTC,
+  no comments, no extended XMP, and nothing in XMP about other parts of the
+  file, such as gain maps, motion photos and thumbnails. EXIF that is none,
+  and what a JPEG cannot hold, is left out with a warning. Orientation is
+  always applied; EXIF is updated to say so, gets the sides of the result, and
+  loses its thumbnail.
 
 --background, --lossless and --progressive:
   --progressive applies to results in JPEG, --lossless to those in WebP.

@@ -107,7 +107,7 @@ pub(crate) struct RunArgs {
         value_name = "PIXELS",
         allow_negative_numbers = true,
         value_parser = units::pixels,
-        default_value = "128M",
+        default_value = "400M",
         help_heading = "Run"
     )]
     pub max_pixels: u64,

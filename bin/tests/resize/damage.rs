@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use image::codecs::png::PngEncoder;
+use image::{ExtendedColorType, ImageEncoder};
+
 use crate::world::{World, jpeg};
 
 /// A picture that a user reported.
@@ -54,6 +57,28 @@ fn damage_around_the_pixels_is_a_warning_unless_it_is_to_fail() {
     // --quiet prints errors only.
     let run = world.run("p -s 64 -o quiet --quiet").exits(0);
     assert_eq!(run.stderr, "");
+}
+
+/// A picture whose colours are wrong looks finished too.
+#[test]
+fn a_colour_profile_that_cannot_be_applied_is_a_warning() {
+    let mut png = Vec::new();
+    let mut encoder = PngEncoder::new(&mut png);
+    encoder.set_icc_profile(b"no profile".to_vec()).unwrap();
+    encoder
+        .write_image(&[90; 48], 4, 4, ExtendedColorType::Rgb8)
+        .unwrap();
+    let world = World::new();
+    world.file("p/a.png", &png);
+    let run = world.run("p -s 2 -o out --json").exits(0);
+    let warning = run.json()[0]["warning"].as_str().unwrap().to_owned();
+    assert!(
+        warning.contains("colour profile cannot be read"),
+        "{warning}"
+    );
+    assert!(run.stderr.contains("warning: p/a.png: "), "{}", run.stderr);
+    let run = world.run("p -s 2 -o strict --fail-on warning").exits(1);
+    assert!(run.errors()[0].contains("colour profile"), "{}", run.stderr);
 }
 
 #[test]

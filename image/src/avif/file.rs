@@ -18,6 +18,8 @@ struct Item<'a> {
 }
 
 const ESSENTIAL: u8 = 0x80;
+/// How ravif makes luma and chroma of RGB (H.273): as BT.601.
+const MATRIX: u8 = 6;
 /// Bytes between the start of EXIF in its item and its header: none.
 const NONE_BEFORE: [u8; 4] = [0; 4];
 
@@ -52,6 +54,11 @@ pub(super) fn with_metadata(
         }
         if let (true, Some(icc)) = (items.is_empty(), &metadata.icc) {
             uses.extend(add(b"colr", &[b"prof", icc]));
+        }
+        if let (true, Some(hdr)) = (items.is_empty(), metadata.hdr) {
+            // The matrix is that of the encoder, and all numbers are in use.
+            let points = [0, hdr.primaries, 0, hdr.transfer(), 0, MATRIX, 0x80];
+            uses.extend(add(b"colr", &[b"nclx", &points]));
         }
         items.push(Item {
             kind: *b"av01",

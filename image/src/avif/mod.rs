@@ -19,6 +19,7 @@ mod write;
 use super::color::profile_of_code_points;
 use super::error::ImageError;
 use super::format::Format;
+use super::hdr::Hdr;
 use super::meta::{Decoded, Metadata, Request, StoredPlan, without_prefix};
 use super::pixels::{Color, Orientation, Pixels, Samples, buffer};
 use super::spec::ResizeSpec;
@@ -108,12 +109,17 @@ fn decode_primary(
     }
     let pixels = cropped(pixels, picture.crop());
     let (exif, xmp) = container.descriptions_of(container.primary);
+    let hdr = match icc {
+        Some(_) => None,
+        None => Hdr::of_code_points(points.primaries, points.transfer),
+    };
     let metadata = Metadata {
         // Its orientation does not count.
         exif: exif.map(without_prefix),
         xmp,
         icc: icc
             .or_else(|| profile_of_code_points(points.primaries, points.transfer, config.is_grey)),
+        hdr,
     };
     Ok(Decoded {
         pixels,

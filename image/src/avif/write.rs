@@ -53,8 +53,9 @@ pub(in super::super) fn encode(
         (color, _) => return Err(failed(format!("{color:?} is not an AVIF's colour model"))),
     };
     let encoded = encoded.map_err(|error| failed(error.to_string()))?;
-    let has_any =
-        |data: &&Metadata| data.icc.is_some() || data.exif.is_some() || data.xmp.is_some();
+    let has_any = |data: &&Metadata| {
+        data.icc.is_some() || data.exif.is_some() || data.xmp.is_some() || data.hdr.is_some()
+    };
     match metadata.filter(has_any) {
         Some(metadata) => with_metadata(&encoded.avif_file, metadata)?
             .ok_or_else(|| failed("its metadata does not fit".to_owned())),

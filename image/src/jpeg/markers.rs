@@ -52,6 +52,19 @@ pub(super) fn segments(input: &[u8]) -> impl Iterator<Item = Segment<'_>> {
     })
 }
 
+/// Whether the header leaves the height to a marker after the pixels (DNL), which libjpeg does not support.
+pub(super) fn has_late_height(input: &[u8]) -> bool {
+    let mut lacks_height = false;
+    segments(input).any(|segment| match (segment.marker, segment.content) {
+        (0xc0..=0xcf, [_, 0, 0, width @ ..]) if !matches!(segment.marker, 0xc4 | 0xc8 | 0xcc) => {
+            lacks_height = width.iter().take(2).any(|&byte| byte > 0);
+            false
+        }
+        (0xdc, content) => lacks_height && content.iter().any(|&byte| byte > 0),
+        _ => false,
+    })
+}
+
 /// The scans of a JPEG.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scans {

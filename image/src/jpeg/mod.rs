@@ -42,6 +42,8 @@ const ICC: &[u8] = b"ICC_PROFILE\0";
 const SEGMENT: usize = 65_533;
 /// The most bytes of a profile in a segment, besides name, number and count.
 const PROFILE_PART: usize = SEGMENT - ICC.len() - 2;
+/// The longest profile, in bytes: its parts are numbered in one byte.
+pub(super) const LONGEST_PROFILE: usize = 255 * PROFILE_PART;
 /// Pixels per block side, at full scale.
 const BLOCK: u32 = 8;
 
@@ -75,6 +77,10 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
         _ => (input, None),
     };
     let mut decoded = faults::guarded(|| decode_unguarded(input, request));
+    if decoded.is_err() && markers::has_late_height(input) {
+        let reason = "its height is in a marker after its pixels (DNL)";
+        return Err(ImageError::variety(Format::Jpeg, reason));
+    }
     let has_lost = match &decoded {
         Ok(decoded) => decoded
             .damage
@@ -306,7 +312,8 @@ fn decode_unguarded(input: &[u8], request: Request<'_>) -> Result<Decoded, Image
 /// Rows that are read at a time: a loss of pixels is known to as many rows.
 const ROWS: usize = 8;
 
-/// Bytes that decoding needs by the header: the scaled pixels and, for several scans, all coefficients.
+/// Bytes that decoding needs by the header: the scaled pixels and, for several scans, the coefficients of all
+/// components, of which chroma often has a quarter of those of luma.
 fn announced(header: &Decompress<&[u8]>, eighths: u32, sequential: bool) -> u64 {
     let channels = match header.color_space() {
         ColorSpace::JCS_GRAYSCALE => 1,
@@ -314,12 +321,23 @@ fn announced(header: &Decompress<&[u8]>, eighths: u32, sequential: bool) -> u64 
         _ => 3,
     };
     let pixels = scaled_len(header, eighths) * channels;
-    let all = header.width() as u64 * header.height() as u64 * channels;
     if sequential {
-        pixels
-    } else {
-        pixels + all * size_of::<i16>() as u64
+        return pixels;
     }
+    let parts = header.components();
+    let factor = |factor: i32| u64::from(factor.max(1).unsigned_abs());
+    let most = |of: fn(&mozjpeg_sys::jpeg_component_info) -> i32| {
+        parts.iter().map(|part| factor(of(part))).max().unwrap_or(1)
+    };
+    // In each direction, units of all components that belong together are whole.
+    let units = |side: usize, most: u64| (side as u64).div_ceil(u64::from(BLOCK) * most);
+    let across = units(header.width(), most(|part| part.h_samp_factor));
+    let down = units(header.height(), most(|part| part.v_samp_factor));
+    let blocks = |part: &mozjpeg_sys::jpeg_component_info| {
+        across * factor(part.h_samp_factor) * down * factor(part.v_samp_factor)
+    };
+    let coefficients = parts.iter().map(blocks).sum::<u64>() * u64::from(BLOCK * BLOCK);
+    pixels + coefficients * size_of::<i16>() as u64
 }
 
 /// The number of pixels after decoding at this scale.
@@ -363,6 +381,23 @@ fn read_markers(header: &Decompress<&[u8]>) -> Metadata {
     metadata
 }
 
+/// Removes metadata that is longer than a JPEG can hold; returns what that is, as an error would say it.
+pub(super) fn drop_too_long(metadata: &mut Metadata) -> Option<String> {
+    let parts = [
+        ("EXIF", &mut metadata.exif, SEGMENT - EXIF.len()),
+        ("XMP", &mut metadata.xmp, SEGMENT - XMP.len()),
+    ];
+    let mut reasons = Vec::new();
+    for (name, part, most) in parts {
+        if let Some(part) = part.take_if(|part| part.len() > most) {
+            reasons.push(format!("{name} of {} bytes (at most {most})", part.len()));
+        }
+    }
+    let all = reasons.join(", ");
+    (!reasons.is_empty())
+        .then(|| format!("JPEG cannot hold {all}; choose png, webp or avif to keep it"))
+}
+
 /// Encodes 8-bit grey, RGB or YCbCr: baseline, 4:2:0, standard tables, without mozjpeg's slow searches.
 ///
 /// # Errors
@@ -398,19 +433,13 @@ pub(super) fn encode(
             .start_compress(Vec::with_capacity(room))
             .map_err(|e| failed(e.to_string()))?;
         if let Some(metadata) = metadata {
-            if let Some(exif) = &metadata.exif
-                && exif.len() <= SEGMENT - EXIF.len()
-            {
+            if let Some(exif) = &metadata.exif {
                 encoder.write_marker(Marker::APP(1), &[EXIF, exif].concat());
             }
-            if let Some(xmp) = &metadata.xmp
-                && xmp.len() <= SEGMENT - XMP.len()
-            {
+            if let Some(xmp) = &metadata.xmp {
                 encoder.write_marker(Marker::APP(1), &[XMP, xmp].concat());
             }
-            if let Some(icc) = &metadata.icc
-                && icc.len() <= 255 * PROFILE_PART
-            {
+            if let Some(icc) = &metadata.icc {
                 // Numbered from 1, each with the count.
                 let parts = icc.chunks(PROFILE_PART);
                 let count = parts.len() as u8;

@@ -224,6 +224,86 @@ fn a_frame_holds_what_changes() {
     }
 }
 
+/// Most decoders clear a frame to its transparent colour, and to another one if it has none.
+#[test]
+fn a_frame_that_is_cleared_has_a_transparent_colour() {
+    for colors in [2, 255, 256, 3000] {
+        let full = RgbaImage::from_fn(60, 50, |x, y| {
+            let at = (y * 60 + x) % colors;
+            image::Rgba([at as u8, (at >> 8) as u8, 7, 255])
+        });
+        let hole = RgbaImage::from_fn(60, 50, |x, y| match x < 30 {
+            true => image::Rgba([0; 4]),
+            false => *full.get_pixel(x, y),
+        });
+        let frames = [&full, &hole, &full].map(|picture| animation::Frame {
+            pixels: Pixels {
+                width: 60,
+                height: 50,
+                color: Color::Rgba,
+                samples: Samples::Eight(picture.as_raw().clone()),
+            },
+            millis: 50,
+        });
+        let file = gif::encode(frames.into(), 0).unwrap();
+        let mut decoder = ::gif::DecodeOptions::new().read_info(&file[..]).unwrap();
+        let mut count = 0;
+        while let Some(frame) = decoder.next_frame_info().unwrap() {
+            assert_eq!(frame.dispose, ::gif::DisposalMethod::Background);
+            assert!(
+                frame.transparent.is_some(),
+                "{colors} colours, frame {count}"
+            );
+            count += 1;
+        }
+        let (shown, _) = shown(&file);
+        assert_eq!((count, shown.len()), (3, 3));
+        for ((seen, _), expected) in shown.iter().zip([&full, &hole, &full]) {
+            let alphas =
+                |picture: &RgbaImage| picture.pixels().map(|pixel| pixel[3]).collect::<Vec<_>>();
+            assert_eq!(alphas(seen), alphas(expected), "{colors} colours");
+            if colors < 256 {
+                assert_eq!(seen, expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_png_with_fewer_frames_than_it_announces_has_those() {
+    let mut file = Vec::new();
+    let mut encoder = ::png::Encoder::new(&mut file, 8, 8);
+    encoder.set_color(::png::ColorType::Rgb);
+    encoder.set_animated(2, 0).unwrap();
+    let mut writer = encoder.write_header().unwrap();
+    for level in [10, 200] {
+        writer.write_image_data(&[level; 8 * 8 * 3]).unwrap();
+    }
+    writer.finish().unwrap();
+    let at = file.windows(4).position(|kind| kind == b"acTL").unwrap();
+    file[at + 7] = 9;
+    let sum = meta::crc32(&file[at..at + 12]).to_be_bytes();
+    file[at + 12..at + 16].copy_from_slice(&sum);
+    let made = resize_encoded(&file, &lossless(Output::SameAsInput)).unwrap();
+    assert_eq!(shown(&made.bytes).0.len(), 2);
+    let text = made.damage.unwrap().text;
+    assert!(
+        text.contains("fewer frames than announced (2 of 9)"),
+        "{text}"
+    );
+    assert!(
+        check(&file, &ResizeSpec::full_size())
+            .unwrap()
+            .damage
+            .is_some()
+    );
+    let strict = ResizeSpec {
+        fail_on: FailOn::Warning,
+        ..lossless(Output::SameAsInput)
+    };
+    assert!(resize_encoded(&file, &strict).is_err());
+}
+
 #[test]
 fn stills_stay_still() {
     let file = opaque_gif();

@@ -367,6 +367,7 @@ fn metadata_is_written_and_read_again() {
         exif: Some(exif(1)),
         xmp: Some(b"<x:xmpmeta/>".to_vec()),
         icc: kept(profiled).icc,
+        ..Metadata::default()
     };
     assert!(metadata.icc.is_some());
     let own = full(profiled).unwrap();

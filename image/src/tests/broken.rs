@@ -229,6 +229,30 @@ fn flipped_bytes_never_panic() {
     }
 }
 
+/// A phone with 200 megapixels and a scanner: what decoding needs is little, and so the limits let the header pass.
+#[test]
+fn a_large_jpeg_passes_the_default_limits() {
+    let small = quarters(64, 64);
+    for (mut file, marker) in [(jpeg(&small), 0xc0), (progressive_jpeg(&small), 0xc2)] {
+        let frame = file
+            .windows(2)
+            .position(|two| two == [0xff, marker])
+            .unwrap();
+        for (height, width) in [(12_240u16, 16_320u16), (17_000, 17_700)] {
+            file[frame + 5..frame + 9]
+                .copy_from_slice(&[height.to_be_bytes(), width.to_be_bytes()].concat());
+            let error = resize_encoded(&file, &spec("64")).unwrap_err();
+            // All coefficients of several scans are in memory; the file is too short for them.
+            let is_right = match error {
+                ImageError::Truncated { .. } | ImageError::Corrupt { .. } => true,
+                ImageError::Bomb { .. } => marker == 0xc2,
+                _ => false,
+            };
+            assert!(is_right, "{error}");
+        }
+    }
+}
+
 #[test]
 fn a_palette_that_ends_within_a_colour_is_an_error() {
     let mut file = b"\x89PNG\r\n\x1a\n".to_vec();
@@ -249,6 +273,33 @@ fn a_palette_that_ends_within_a_colour_is_an_error() {
         error.to_string().contains("a palette of 5 bytes"),
         "{error}"
     );
+}
+
+/// A height of 0, and the number of lines after the pixels: legal, and not supported by libjpeg.
+#[test]
+fn a_jpeg_with_its_height_after_the_pixels_is_no_damage() {
+    let whole = jpeg(&quarters(40, 30));
+    let frame = whole
+        .windows(2)
+        .position(|two| two == [0xff, 0xc0])
+        .unwrap();
+    let (mut file, end) = (whole.clone(), whole.len() - 2);
+    file[frame + 5..frame + 7].fill(0);
+    let late = [&file[..end], &[0xff, 0xdc, 0, 4, 0, 30], &file[end..]].concat();
+    for result in [
+        decode(&late).map(|_| ()),
+        check(&late, &ResizeSpec::full_size()).map(|_| ()),
+    ] {
+        let error = result.unwrap_err();
+        assert!(
+            !error.proves_damage() && error.to_string().contains("DNL"),
+            "{error}"
+        );
+    }
+    for broken in [file, [&whole[..end], &late[end..]].concat()] {
+        let error = decode(&broken).map(|_| ());
+        assert!(error.is_ok() || error.unwrap_err().proves_damage());
+    }
 }
 
 /// The start of a file that announces 50,000 by 50,000 pixels.
@@ -304,7 +355,12 @@ fn bombs() -> Vec<(Format, Vec<u8>)> {
 #[test]
 fn bombs_are_rejected_by_their_header() {
     for (format, file) in bombs() {
-        let error = resize_encoded(&file, &spec("20")).unwrap_err();
+        // Fewer than the largest WebP has.
+        let few = ResizeSpec {
+            max_pixels: 128_000_000,
+            ..spec("20")
+        };
+        let error = resize_encoded(&file, &few).unwrap_err();
         assert!(
             matches!(error, ImageError::TooManyPixels { .. }),
             "{format}: {error}"

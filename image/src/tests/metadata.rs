@@ -186,6 +186,7 @@ fn metadata_is_dropped_or_kept_with_orientation_reset() {
         exif: Some(exif(6)),
         xmp: Some(XMP.as_bytes().to_vec()),
         icc: Some(ColorProfile::new_display_p3().encode().unwrap()),
+        ..Metadata::default()
     };
     let picture = quarters(96, 64);
     for file in [
@@ -230,6 +231,7 @@ fn an_orientation_that_was_not_applied_is_kept() {
         exif: None,
         xmp: Some(XMP.as_bytes().to_vec()),
         icc: None,
+        ..Metadata::default()
     };
     let picture = quarters(96, 64);
     for file in [
@@ -246,7 +248,7 @@ fn an_orientation_that_was_not_applied_is_kept() {
     }
 }
 
-/// Motion photos, gain maps and thumbnails are not in the result.
+/// Motion photos, gain maps and thumbnails are not in the result. What else XMP says stays.
 #[test]
 fn xmp_about_other_parts_of_the_file_is_dropped() {
     for about in [
@@ -261,16 +263,171 @@ fn xmp_about_other_parts_of_the_file_is_dropped() {
                 XMP.replace("dc:title", &format!("{about} dc:title"))
                     .into_bytes(),
             ),
-            icc: None,
+            ..Metadata::default()
         };
         let spec = ResizeSpec {
             keep_metadata: true,
             ..spec("48")
         };
-        let made = resize_encoded(&tagged_jpeg(&quarters(96, 64), &metadata), &spec).unwrap();
-        let read = read_back(&made);
+        let file = tagged_jpeg(&quarters(96, 64), &metadata);
+        let read = read_back(&resize_encoded(&file, &spec).unwrap());
         assert_eq!(read.exif, Some(exif(1)), "{about}");
-        assert_eq!(read.xmp, None, "{about}");
+        let xmp = String::from_utf8(read.xmp.unwrap()).unwrap();
+        let name = about
+            .trim_start_matches("><")
+            .split(['=', '>'])
+            .next()
+            .unwrap();
+        assert!(!xmp.contains(name), "{xmp}");
+        assert!(xmp.contains(r#"dc:title="Cat""#), "{xmp}");
+        assert!(xmp.contains(r#"tiff:Orientation="1""#), "{xmp}");
+    }
+}
+
+/// Other programs reject a whole file because of it.
+#[test]
+fn exif_that_begins_like_something_else_is_left_out() {
+    let keep = ResizeSpec {
+        keep_metadata: true,
+        ..spec("24")
+    };
+    for start in [&b"hello world"[..], &[0; 64], b"II\0*\x08\0\0\0"] {
+        let metadata = Metadata {
+            exif: Some(start.to_vec()),
+            ..Metadata::default()
+        };
+        let file = tagged_jpeg(&quarters(48, 32), &metadata);
+        for output in [Output::Jpeg, Output::Png, Output::WebP, Output::Avif] {
+            let made = resize_encoded(&file, &ResizeSpec { output, ..keep }).unwrap();
+            assert_eq!(read_back(&made).exif, None, "{output:?}");
+            assert!(made.damage.unwrap().text.contains("EXIF"), "{output:?}");
+        }
+        // It does not matter where metadata is dropped.
+        assert_eq!(resize_encoded(&file, &spec("24")).unwrap().damage, None);
+        let strict = ResizeSpec {
+            fail_on: FailOn::Warning,
+            ..keep
+        };
+        let error = resize_encoded(&file, &strict).unwrap_err();
+        assert!(error.to_string().contains("EXIF"), "{error}");
+    }
+}
+
+#[test]
+fn metadata_that_a_jpeg_cannot_hold_is_a_warning() {
+    let long = Metadata {
+        exif: Some([exif(1), vec![7; 70_000]].concat()),
+        xmp: Some([XMP.as_bytes(), &[b' '; 70_000]].concat()),
+        ..Metadata::default()
+    };
+    let file = tagged_png(&quarters(48, 32), &long);
+    let keep = |output| ResizeSpec {
+        output,
+        keep_metadata: true,
+        ..spec("24")
+    };
+    let made = resize_encoded(&file, &keep(Output::Jpeg)).unwrap();
+    let read = read_back(&made);
+    assert!(read.exif.is_none() && read.xmp.is_none());
+    let text = made.damage.unwrap().text;
+    assert!(
+        text.contains("EXIF of 70026 bytes") && text.contains("XMP of"),
+        "{text}"
+    );
+    for output in [Output::Png, Output::WebP, Output::Avif] {
+        let made = resize_encoded(&file, &keep(output)).unwrap();
+        assert_eq!(made.damage, None);
+        assert!(
+            read_back(&made)
+                .exif
+                .is_some_and(|exif| exif.len() > 70_000)
+        );
+    }
+}
+
+/// The name of the profile that is kept.
+fn name_of_profile(file: &[u8]) -> Option<String> {
+    let keep = ResizeSpec {
+        keep_metadata: true,
+        ..spec("8")
+    };
+    let icc = rendered(file, &keep).unwrap().metadata.icc?;
+    let profile = ColorProfile::new_from_slice(&icc).unwrap();
+    match profile.description.unwrap() {
+        moxcms::ProfileText::Localizable(names) => Some(names[0].value.clone()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_profile_of_code_points_has_their_name() {
+    let pictures: [(&[u8], _); 4] = [
+        (
+            include_bytes!("pictures/png_cicp_p3.png"),
+            Some("Display P3"),
+        ),
+        (
+            include_bytes!("pictures/png_chrm_p3.png"),
+            Some("cHRM of a PNG"),
+        ),
+        (
+            include_bytes!("pictures/png_gama_linear.png"),
+            Some("gAMA of a PNG"),
+        ),
+        (include_bytes!("pictures/png_rgb8.png"), None),
+    ];
+    for (file, name) in pictures {
+        assert_eq!(name_of_profile(file).as_deref(), name);
+    }
+}
+
+/// A compressed box of JPEG XL. A stream of Brotli may hold bytes as they are: blocks of a length less 1, and an end.
+fn compressed_box(kind: &[u8; 4], content: &[u8]) -> Vec<u8> {
+    let mut stream = Vec::new();
+    for (number, block) in content.chunks(1 << 16).enumerate() {
+        // A window of 16 bits before the first block; then not the last block, 16 bits of length, not compressed.
+        let (header, len) = (block.len() as u64 - 1, 20 - u64::from(number > 0));
+        let bits = header << (len - 16) | 1 << len;
+        stream.extend(&bits.to_le_bytes()[..3]);
+        stream.extend(block);
+    }
+    stream.push(3);
+    let body = [&kind[..], &stream].concat();
+    [&(body.len() as u32 + 8).to_be_bytes()[..], b"brob", &body].concat()
+}
+
+#[test]
+fn compressed_metadata_of_jpeg_xl_is_kept() {
+    let picture = include_bytes!("pictures/jxl_rgb8_container.jxl");
+    let exif_box = compressed_box(b"Exif", &[&[0; 4], &exif(6)[..]].concat());
+    let xmp_box = compressed_box(b"xml ", &XMP.repeat(2000).into_bytes());
+    let file = [&picture[..], &exif_box, &xmp_box].concat();
+    let keep = ResizeSpec {
+        keep_metadata: true,
+        ..spec("8")
+    };
+    let made = rendered(&file, &keep).unwrap();
+    assert_eq!(made.damage, None);
+    assert_eq!(made.metadata.exif.unwrap().len(), exif(6).len());
+    assert_eq!(made.metadata.xmp.unwrap().len(), XMP.len() * 2000);
+    assert!(rendered(picture, &keep).unwrap().metadata.exif.is_none());
+
+    let wrong = [&picture[..], b"\0\0\0\x10brobExif\xff\xff\xff\xff"].concat();
+    // A window of 30 bits, which the decoder would allocate.
+    let wide = [&picture[..], b"\0\0\0\x10brobxml \x11\x1e\x80\x03"].concat();
+    let bomb = [
+        &picture[..],
+        &compressed_box(b"Exif", &vec![0; (16 << 20) + 1]),
+    ]
+    .concat();
+    for (file, why) in [
+        (wrong, "compressed wrongly"),
+        (wide, "compressed wrongly"),
+        (bomb, "more than 16 MiB"),
+    ] {
+        let damage = rendered(&file, &keep).unwrap().damage.unwrap();
+        assert!(damage.text.contains(why), "{}", damage.text);
+        assert_eq!(rendered(&file, &spec("8")).unwrap().damage, None);
     }
 }
 
@@ -300,6 +457,7 @@ fn metadata_after_the_pixels_of_a_png_is_found() {
         exif: Some(exif(6)),
         xmp: Some(XMP.as_bytes().to_vec()),
         icc: None,
+        ..Metadata::default()
     };
     let front = tagged_png(&quarters(96, 64), &metadata);
     let moved = metadata_moved_after_pixels(&front);

@@ -1,16 +1,19 @@
 //! Makes pictures, resizes them, and checks the results with another decoder.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod alpha;
 mod animated;
 mod attention;
 mod avif;
 mod broken;
 mod checked;
 mod formats;
+mod hdr;
 mod heic;
 mod inks;
 mod light;
 mod metadata;
+mod profiles;
 mod several;
 mod webp;
 mod whole;

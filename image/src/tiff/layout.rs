@@ -259,7 +259,9 @@ impl<'a> Layout<'a> {
         samples: usize,
         colors: usize,
     ) -> Option<Alpha> {
-        let is_possible = matches!(model, Model::Grey { .. } | Model::Rgb) && samples > colors;
+        // Pixels that share differences are stored in units without alpha.
+        let shares = matches!(model, Model::YCbCr { across, down } if (*across, *down) != (1, 1));
+        let is_possible = !shares && samples > colors;
         let what = match (extra.next(), model) {
             (None, Model::Rgb) if samples == 4 => Some(2),
             (what, _) => what,
@@ -276,14 +278,27 @@ impl<'a> Layout<'a> {
         })
     }
 
-    /// The colour model of the pixels, once palettes, L*a*b* and YCbCr are RGB.
+    /// Whether colours are multiplied by alpha.
+    pub(super) fn multiplies(&self) -> bool {
+        self.alpha.is_some_and(|alpha| alpha.is_associated)
+    }
+
+    /// The factor of a pixel's colours, of which the last sample is this: 1 unless they are multiplied by alpha.
+    pub(super) fn share_of_alpha(&self, last: f32, most: f32) -> f32 {
+        match self.multiplies() && last > 0.0 {
+            true => last / most,
+            false => 1.0,
+        }
+    }
+
+    /// The colour model of the pixels, once palettes, L*a*b*, YCbCr, and inks with alpha are RGB.
     pub(super) const fn color(&self) -> Color {
         match (&self.model, self.alpha) {
             (Model::Grey { .. }, None) => Color::Gray,
             (Model::Grey { .. }, Some(_)) => Color::GrayAlpha,
-            (Model::Cmyk, _) => Color::Cmyk,
-            (Model::Rgb, Some(_)) => Color::Rgba,
-            _ => Color::Rgb,
+            (Model::Cmyk, None) => Color::Cmyk,
+            (_, None) => Color::Rgb,
+            (_, Some(_)) => Color::Rgba,
         }
     }
 

@@ -16,7 +16,7 @@ use super::damage::{FailOn, Found, Loss};
 use super::error::ImageError;
 use super::format::Format;
 use super::meta::{Decoded, Metadata, Request};
-use super::pixels::{Orientation, Pixels, Samples, buffer};
+use super::pixels::{Color, Orientation, Pixels, Samples, buffer, narrow};
 pub(super) use codec::Shape;
 use directory::Directory;
 use layout::{Layout, Model};
@@ -106,10 +106,17 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
         input.len() as u64,
     )?;
     spec.admit(layout.shape(0).bytes as u64, input.len() as u64)?;
+    let icc = directory.bytes(tag::ICC);
+    let has_inks_and_alpha = matches!(layout.model, Model::Cmyk) && layout.alpha.is_some();
     let metadata = Metadata {
         exif: None,
         xmp: directory.bytes(tag::XMP).map(<[u8]>::to_vec),
-        icc: directory.bytes(tag::ICC).map(<[u8]>::to_vec),
+        // L*a*b*, and inks with alpha, become sRGB here.
+        icc: match has_inks_and_alpha || matches!(layout.model, Model::Lab { .. }) {
+            true => None,
+            false => icc.map(<[u8]>::to_vec),
+        },
+        hdr: None,
     };
     let number = directory.first(tag::ORIENTATION);
     let number = number.and_then(|number| u8::try_from(number).ok());
@@ -151,8 +158,12 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     }
     let is_cut = channels.is_cut;
     let samples = channels.samples;
-    let mut pixels = converted(samples, &layout, &directory)?;
-    if layout.alpha.is_some_and(|alpha| alpha.is_associated) {
+    let mut pixels = converted(samples, &layout, &directory, icc)?;
+    let is_divided = matches!(
+        layout.model,
+        Model::Palette(_) | Model::Cmyk | Model::Lab { .. }
+    );
+    if layout.multiplies() && !is_divided {
         pixels = divided_by_alpha(pixels);
     }
     let lost = fill(&mut pixels, &missing, layout.part.0, spec.background) / planes as u64;
@@ -164,6 +175,10 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
         None if is_cut => {
             let error = ImageError::corrupt(format, "a strip or tile ends beyond the file");
             Some(Found::around(error))
+        }
+        None if has_inks_and_alpha => {
+            let fault = icc.and_then(|icc| color::fault_of_profile(icc, Color::Cmyk));
+            fault.map(|reason| Found::around(ImageError::corrupt(format, reason)))
         }
         None => None,
     };
@@ -321,70 +336,114 @@ fn spread(units: &[u8], shape: Shape, (across, down): (usize, usize)) -> Vec<u8>
     out
 }
 
-/// Converts the colour model.
+/// Converts the colour model. Alpha stays the last sample.
 fn converted(
     samples: Samples,
     layout: &Layout<'_>,
     directory: &Directory<'_>,
+    icc: Option<&[u8]>,
 ) -> Result<Pixels, ImageError> {
     let color = layout.color();
+    let stride = layout.wanted().len();
     let samples = match (&layout.model, samples) {
         (Model::Grey { is_inverted: true }, Samples::Eight(mut samples)) => {
-            let pixels = samples.chunks_exact_mut(color.channels());
+            let pixels = samples.chunks_exact_mut(stride);
             pixels.for_each(|pixel| pixel[0] = !pixel[0]);
             Samples::Eight(samples)
         }
         (Model::Grey { is_inverted: true }, Samples::Sixteen(mut samples)) => {
-            let pixels = samples.chunks_exact_mut(color.channels());
+            let pixels = samples.chunks_exact_mut(stride);
             pixels.for_each(|pixel| pixel[0] = !pixel[0]);
             Samples::Sixteen(samples)
         }
         (Model::Palette(colors), samples) => {
-            let look = |index: usize| colors.get(index).copied().unwrap_or_default();
             let count = layout.width * layout.height;
-            let mut out: Vec<u8> = buffer(count * 3)?;
-            let pixels = out.as_chunks_mut::<3>().0.iter_mut();
+            let mut out: Vec<u8> = buffer(count * color.channels())?;
+            let most = layout.row.most();
+            // Indices are not scaled, and neither is alpha beside them.
+            let draw = |(to, pixel): (&mut [u8], [u16; 2])| {
+                let [index, alpha] = pixel;
+                let (rgb, rest) = to.split_at_mut(3);
+                rgb.copy_from_slice(&colors.get(usize::from(index)).copied().unwrap_or_default());
+                if let [to] = rest {
+                    *to = ((u64::from(alpha) * 255 + most / 2) / most) as u8;
+                }
+            };
+            let pixels = out.chunks_exact_mut(color.channels());
             match samples {
                 Samples::Eight(samples) => {
-                    pixels
-                        .zip(samples)
-                        .for_each(|(to, index)| *to = look(index.into()));
+                    let indices = samples.chunks_exact(stride);
+                    let indices = indices.map(|pixel| [pixel[0].into(), pixel[stride - 1].into()]);
+                    pixels.zip(indices).for_each(draw);
                 }
                 Samples::Sixteen(samples) => {
-                    pixels
-                        .zip(samples)
-                        .for_each(|(to, index)| *to = look(index.into()));
+                    let indices = samples.chunks_exact(stride);
+                    let indices = indices.map(|pixel| [pixel[0], pixel[stride - 1]]);
+                    pixels.zip(indices).for_each(draw);
                 }
             }
             Samples::Eight(out)
         }
+        (Model::Cmyk, Samples::Eight(samples)) if layout.alpha.is_some() => {
+            let eight = |samples: Samples| match samples {
+                Samples::Eight(samples) => samples,
+                Samples::Sixteen(_) => Vec::new(),
+            };
+            Samples::Eight(inks_to_rgb(samples, layout, icc, (Samples::Eight, eight)))
+        }
+        (Model::Cmyk, Samples::Sixteen(samples)) if layout.alpha.is_some() => {
+            let sixteen = |samples: Samples| match samples {
+                Samples::Sixteen(samples) => samples,
+                Samples::Eight(_) => Vec::new(),
+            };
+            Samples::Sixteen(inks_to_rgb(
+                samples,
+                layout,
+                icc,
+                (Samples::Sixteen, sixteen),
+            ))
+        }
         (Model::YCbCr { .. }, Samples::Eight(mut samples)) => {
             let convert = from_ycbcr(directory, matches!(layout.codec, codec::Codec::Jpeg(_)));
-            for pixel in samples.as_chunks_mut::<3>().0 {
-                *pixel = convert(*pixel);
+            for pixel in samples.chunks_exact_mut(stride) {
+                if let Some(pixel) = pixel.first_chunk_mut::<3>() {
+                    *pixel = convert(*pixel);
+                }
             }
             Samples::Eight(samples)
         }
         (&Model::Lab { is_signed }, Samples::Eight(mut samples)) => {
-            for pixel in samples.as_chunks_mut::<3>().0 {
-                let [level, a, b] = *pixel;
-                let part = |part: u8| match is_signed {
-                    true => f32::from(part.cast_signed()),
-                    false => f32::from(part) - 128.0,
-                };
-                *pixel = color::from_lab([f32::from(level) * 100.0 / 255.0, part(a), part(b)]);
+            for pixel in samples.chunks_exact_mut(stride) {
+                let share = layout.share_of_alpha(pixel[stride - 1].into(), 255.0);
+                let [level, a, b] = [0, 1, 2].map(|at| match is_signed && at > 0 {
+                    true => f32::from(pixel[at].cast_signed()) / share,
+                    false => f32::from(pixel[at]) / share,
+                });
+                let middle = if is_signed { 0.0 } else { 128.0 };
+                let lab = [level.min(255.0) * 100.0 / 255.0, a - middle, b - middle];
+                pixel[..3].copy_from_slice(&color::from_lab(lab));
             }
             Samples::Eight(samples)
         }
         (&Model::Lab { is_signed }, Samples::Sixteen(samples)) => {
             let mut out: Vec<u8> = buffer(samples.len())?;
-            let pixels = out.as_chunks_mut::<3>().0.iter_mut();
-            for (to, &[level, a, b]) in pixels.zip(samples.as_chunks::<3>().0) {
-                let (part, white): (fn(u16) -> f32, f32) = match is_signed {
-                    true => (|part| f32::from(part.cast_signed()) / 256.0, 65_535.0),
-                    false => (|part| f32::from(part) / 256.0 - 128.0, 65_280.0),
+            let pixels = out.chunks_exact_mut(stride);
+            for (to, pixel) in pixels.zip(samples.chunks_exact(stride)) {
+                let share = layout.share_of_alpha(pixel[stride - 1].into(), 65_535.0);
+                let [level, a, b] = [0, 1, 2].map(|at| match is_signed && at > 0 {
+                    true => f32::from(pixel[at].cast_signed()) / share,
+                    false => f32::from(pixel[at]) / share,
+                });
+                let (middle, white) = if is_signed {
+                    (0.0, 65_535.0)
+                } else {
+                    (128.0, 65_280.0)
                 };
-                *to = color::from_lab([f32::from(level) * 100.0 / white, part(a), part(b)]);
+                let [a, b] = [a, b].map(|part| part / 256.0 - middle);
+                to[..3].copy_from_slice(&color::from_lab([level * 100.0 / white, a, b]));
+                if let [_, _, _, to] = to {
+                    *to = narrow(pixel[3]);
+                }
             }
             Samples::Eight(out)
         }
@@ -396,6 +455,46 @@ fn converted(
         color,
         samples,
     })
+}
+
+/// Converts inks with alpha to RGB with alpha, in place: later code has at most four channels.
+fn inks_to_rgb<T: Copy + Default + Into<u32> + TryFrom<u32>>(
+    mut samples: Vec<T>,
+    layout: &Layout<'_>,
+    icc: Option<&[u8]>,
+    (wrap, unwrap): (fn(Vec<T>) -> Samples, fn(Samples) -> Vec<T>),
+) -> Vec<T> {
+    /// Pixels that are converted at a time.
+    const BAND: usize = 1 << 16;
+    const INKS: usize = 4;
+    let count = samples.len() / (INKS + 1);
+    if layout.multiplies() {
+        let most = u32::MAX >> (32 - 8 * size_of::<T>());
+        for pixel in samples.chunks_exact_mut(INKS + 1) {
+            divide(pixel, most, |divided| {
+                T::try_from(divided).unwrap_or_default()
+            });
+        }
+    }
+    for first in (0..count).step_by(BAND) {
+        let band = BAND.min(count - first);
+        let from = &samples[first * (INKS + 1)..][..band * (INKS + 1)];
+        let inks = from.chunks_exact(INKS + 1).flat_map(|pixel| &pixel[..INKS]);
+        let inks = Pixels {
+            width: band as u32,
+            height: 1,
+            color: Color::Cmyk,
+            samples: wrap(inks.copied().collect()),
+        };
+        let rgb = unwrap(color::to_srgb(inks, icc).samples);
+        for (at, rgb) in (first..).zip(rgb.chunks_exact(3)) {
+            let alpha = samples[at * (INKS + 1) + INKS];
+            samples[at * 4..][..3].copy_from_slice(rgb);
+            samples[at * 4 + 3] = alpha;
+        }
+    }
+    samples.truncate(count * 4);
+    samples
 }
 
 /// The parts of red, green and blue in luma: those of Rec. 601 if the file's cannot be any, such as ratios to 0.

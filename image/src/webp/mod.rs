@@ -34,6 +34,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
         exif: riff::bytes_of(input, riff::EXIF).map(without_prefix),
         xmp: riff::bytes_of(input, riff::XMP),
         icc: riff::bytes_of(input, riff::ICC),
+        hdr: None,
     };
     let orientation = metadata.orientation();
     let plans = request.plans(full, orientation, format)?;

@@ -18,6 +18,9 @@ const HEADER: usize = 4 + 4 + 4;
 /// frame: each minus 1, in three bytes.
 pub(super) const ANIMATION: u8 = 0x02;
 pub(super) const ALPHA: u8 = 0x10;
+const HAS_XMP: u8 = 0x04;
+const HAS_EXIF: u8 = 0x08;
+const HAS_ICC: u8 = 0x20;
 /// Bytes of a frame before the chunks of its picture: position, sides, duration, flags.
 const FRAME: usize = 16;
 /// Flags of a frame: its area is transparent before the next one, and it is not blended with what it covers.
@@ -68,8 +71,15 @@ fn extended(file: &[u8]) -> impl Iterator<Item = ([u8; 4], usize, &[u8])> {
     is_extended.then_some(chunks).into_iter().flatten()
 }
 
-/// The first chunk of this kind in an extended file, if it is complete.
+/// The first chunk with metadata of this kind in an extended file, if it is complete and the header announces it:
+/// libwebp ignores others.
 pub(super) fn bytes_of(file: &[u8], kind: &[u8; 4]) -> Option<Vec<u8>> {
+    let flag = match kind {
+        ICC => HAS_ICC,
+        EXIF => HAS_EXIF,
+        _ => HAS_XMP,
+    };
+    file.get(HEADER + 8).filter(|flags| *flags & flag != 0)?;
     let (_, len, data) = extended(file).find(|(found, ..)| found == kind)?;
     (data.len() == len).then(|| data.to_vec())
 }
@@ -200,8 +210,8 @@ pub(super) fn file(
     metadata: &Metadata,
 ) -> Option<Vec<u8>> {
     let present = |part: &Option<Vec<u8>>, bit: u8| if part.is_some() { bit } else { 0 };
-    flags |= present(&metadata.icc, 0x20) | present(&metadata.exif, 0x08);
-    flags |= present(&metadata.xmp, 0x04);
+    flags |= present(&metadata.icc, HAS_ICC) | present(&metadata.exif, HAS_EXIF);
+    flags |= present(&metadata.xmp, HAS_XMP);
 
     let mut header = vec![flags, 0, 0, 0];
     header.extend_from_slice(&(width - 1).to_le_bytes()[..3]);
@@ -245,7 +255,11 @@ mod tests {
 
     #[test]
     fn the_first_complete_chunk_is_returned() {
-        let header = chunk(b"VP8X", 10, &[0; 10]);
+        let header = chunk(
+            b"VP8X",
+            10,
+            &[HAS_ICC | HAS_EXIF, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        );
         let odd = chunk(b"ICCP", 3, b"abc\0");
         let exif = chunk(EXIF, 4, b"exif");
         let second = chunk(EXIF, 4, b"more");
@@ -253,8 +267,14 @@ mod tests {
         assert_eq!(bytes_of(&all, ICC).as_deref(), Some(&b"abc"[..]));
         assert_eq!(bytes_of(&all, EXIF).as_deref(), Some(&b"exif"[..]));
         assert_eq!(bytes_of(&all, XMP), None);
-        let simple = file(&[chunk(b"VP8L", 10, &[0; 10]), exif]);
+        let simple = file(&[chunk(b"VP8L", 10, &[0; 10]), exif.clone()]);
         assert_eq!(bytes_of(&simple, EXIF), None, "not an extended file");
+        let unannounced = file(&[chunk(b"VP8X", 10, &[HAS_ICC; 10]), exif]);
+        assert_eq!(
+            bytes_of(&unannounced, EXIF),
+            None,
+            "the header lacks its flag"
+        );
         for len in [5, u32::MAX] {
             let torn = file(&[header.clone(), chunk(EXIF, len, b"exif")]);
             assert_eq!(bytes_of(&torn, EXIF), None, "{len} bytes");

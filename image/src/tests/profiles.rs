@@ -1,0 +1,432 @@
+//! Profiles of all kinds: what they mean is computed here from CIE's formulas.
+
+use super::*;
+use crate::meta::Metadata;
+
+/// Numbers of a profile: whole ones, and with 16 bits of fraction.
+fn fixed(number: f64) -> [u8; 4] {
+    ((number * 65_536.0).round() as i32).to_be_bytes()
+}
+
+fn shorts(numbers: &[u16]) -> Vec<u8> {
+    numbers
+        .iter()
+        .flat_map(|number| number.to_be_bytes())
+        .collect()
+}
+
+/// A profile, made by hand: its version, class, colour space, connection space, and tags.
+fn profile(
+    version: [u8; 2],
+    [class, space, connection]: [&[u8; 4]; 3],
+    tags: &[(&[u8; 4], Vec<u8>)],
+) -> Vec<u8> {
+    let d50 = [0.9642, 1.0, 0.8249].map(fixed).concat();
+    let white = [b"XYZ \0\0\0\0", &d50[..]].concat();
+    let text = b"text\0\0\0\0none\0".to_vec();
+    let text_4 = [&b"mluc\0\0\0\0\0\0\0\x01\0\0\0\x0cenUS\0\0\0\x02\0\0\0\x1c\0x"[..]].concat();
+    let text = if version[0] >= 4 { text_4 } else { text };
+    let more = [(b"wtpt", white), (b"cprt", text)];
+    let tags: Vec<_> = tags.iter().chain(&more).collect();
+    let mut table = (tags.len() as u32).to_be_bytes().to_vec();
+    let mut data = Vec::new();
+    for (name, content) in &tags {
+        let start = 128 + 4 + 12 * tags.len() + data.len();
+        table.extend(&name[..]);
+        table.extend(
+            [start as u32, content.len() as u32]
+                .map(u32::to_be_bytes)
+                .concat(),
+        );
+        data.extend(content);
+        data.resize(data.len().next_multiple_of(4), 0);
+    }
+    let len = (128 + table.len() + data.len()) as u32;
+    let mut header = [&len.to_be_bytes()[..], &[0; 4], &version, &[0; 2]].concat();
+    for part in [
+        &class[..],
+        space,
+        connection,
+        &[0; 12],
+        b"acsp",
+        &[0; 28],
+        &d50,
+    ] {
+        header.extend(part);
+    }
+    header.resize(128, 0);
+    [header, table, data].concat()
+}
+
+fn gamma(exponent: f64) -> Vec<u8> {
+    [
+        &b"curv\0\0\0\0\0\0\0\x01"[..],
+        &((exponent * 256.0) as u16).to_be_bytes(),
+    ]
+    .concat()
+}
+
+/// A table of 16 bits (`mft2`) with straight curves: the nodes of a grid with this number of points on each side.
+fn table(inputs: u8, points: u8, nodes: &[u16]) -> Vec<u8> {
+    let matrix = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+        .map(fixed)
+        .concat();
+    let line = |channels: u8| shorts(&[0, 65_535].repeat(channels.into()));
+    let head = [inputs, 3, points, 0];
+    let counts = shorts(&[2, 2]);
+    [
+        b"mft2\0\0\0\0",
+        &head[..],
+        &matrix,
+        &counts,
+        &line(inputs),
+        &shorts(nodes),
+        &line(3),
+    ]
+    .concat()
+}
+
+/// A table of version 4 (`mAB `) with straight curves, and a grid whose sides may be unequal.
+fn unequal_table(points: &[u8], nodes: &[u16]) -> Vec<u8> {
+    let line = b"para\0\0\0\0\0\0\0\0\0\x01\0\0";
+    let mut sides = points.to_vec();
+    sides.resize(16, 0);
+    let grid = [sides, vec![2, 0, 0, 0], shorts(nodes)].concat();
+    let offset = |number: usize| (number as u32).to_be_bytes();
+    let (curves, after) = (line.repeat(3), 32 + 48);
+    let mut grid = grid;
+    grid.resize(grid.len().next_multiple_of(4), 0);
+    let offsets = [32, 0, 0, after, after + grid.len()].map(offset).concat();
+    let head = [points.len() as u8, 3, 0, 0];
+    [
+        b"mAB \0\0\0\0",
+        &head[..],
+        &offsets,
+        &curves,
+        &grid,
+        &line.repeat(points.len()),
+    ]
+    .concat()
+}
+
+/// The nodes of a grid, of which the last side changes fastest, in the 16 bits of L*a*b* in version 4.
+fn nodes(points: &[u8], lab: impl Fn(&[f64]) -> [f64; 3]) -> Vec<u16> {
+    let count: usize = points.iter().map(|&side| usize::from(side)).product();
+    let node = |mut index: usize| {
+        let mut at: Vec<f64> = Vec::new();
+        for &side in points.iter().rev() {
+            at.insert(0, (index % usize::from(side)) as f64 / f64::from(side - 1));
+            index /= usize::from(side);
+        }
+        let [level, a, b] = lab(&at);
+        [level / 100.0, (a + 128.0) / 255.0, (b + 128.0) / 255.0]
+            .map(|part| (part * 65_535.0) as u16)
+    };
+    (0..count).flat_map(node).collect()
+}
+
+fn curve_of_srgb(light: f64) -> f64 {
+    match light {
+        ..=0.003_130_8 => 12.92 * light,
+        _ => 1.055 * light.powf(1.0 / 2.4) - 0.055,
+    }
+}
+
+/// The sample of sRGB with this lightness.
+fn of_lightness(level: f64) -> f64 {
+    let y = match level > 8.0 {
+        true => ((level + 16.0) / 116.0).powi(3),
+        false => level / 903.3,
+    };
+    curve_of_srgb(y)
+}
+
+fn tagged(pixels: &Pixels, icc: &[u8]) -> Vec<u8> {
+    let metadata = Metadata {
+        icc: Some(icc.to_vec()),
+        ..Metadata::default()
+    };
+    encode::encode(pixels, Format::Png, Encoding::new(80), Some(&metadata)).unwrap()
+}
+
+/// All levels, in one row of equal channels; alpha is opaque.
+fn ramp(color: Color, is_deep: bool) -> Pixels {
+    let pixel = |level: u8| {
+        let colors = color.channels() - usize::from(color.has_alpha());
+        std::iter::repeat_n(level, colors).chain(color.has_alpha().then_some(255))
+    };
+    let samples = (0..=255).flat_map(pixel);
+    Pixels {
+        width: 256,
+        height: 1,
+        color,
+        samples: match is_deep {
+            true => Samples::Sixteen(samples.map(|level| u16::from(level) * 257).collect()),
+            false => Samples::Eight(samples.collect()),
+        },
+    }
+}
+
+/// Compares a ramp after conversion with the samples that each level should have.
+#[track_caller]
+fn assert_levels(name: &str, icc: &[u8], color: Color, expected: impl Fn(f64) -> f64) {
+    for is_deep in [false, true] {
+        let file = tagged(&ramp(color, is_deep), icc);
+        let strict = ResizeSpec {
+            fail_on: FailOn::Warning,
+            ..ResizeSpec::full_size()
+        };
+        let pixels = resize_to_pixels(&file, &strict).unwrap();
+        assert_eq!(pixels.color, color, "{name}");
+        let shown = pixels.into_eight_bits();
+        let levels = shown.eight_bits().chunks_exact(color.channels());
+        for (level, pixel) in (0..=255u8).zip(levels) {
+            let expected = expected(f64::from(level) / 255.0) * 255.0;
+            assert!(
+                (f64::from(pixel[0]) - expected).abs() < 2.0,
+                "{name}: {level} is {pixel:?}, not {expected}"
+            );
+            assert!(!color.has_alpha() || pixel[color.channels() - 1] == 255);
+        }
+    }
+}
+
+#[test]
+fn grey_may_be_described_by_lightness() {
+    let kinds =
+        |tags: &[(&[u8; 4], Vec<u8>)]| profile([2, 0x40], [b"prtr", b"GRAY", b"Lab "], tags);
+    // A curve of four points: darker than a line.
+    let points = [0, 8_000, 30_000, 65_535];
+    let curve = [&b"curv\0\0\0\0\0\0\0\x04"[..], &shorts(&points)].concat();
+    let bent = |level: f64| {
+        let (at, part) = ((level * 3.0) as usize, (level * 3.0).fract());
+        let value = |at: usize| f64::from(points[at.min(3)]) / 65_535.0;
+        value(at) + (value(at + 1) - value(at)) * part
+    };
+    // L*a*b* of version 2 ends at 65,280.
+    let inverted = table(1, 2, &[65_280, 32_768, 32_768, 0, 32_768, 32_768]);
+    let lut_4 = unequal_table(&[3], &nodes(&[3], |at| [100.0 * (1.0 - at[0]), 0.0, 0.0]));
+    for color in [Color::Gray, Color::GrayAlpha] {
+        assert_levels(
+            "gamma 1",
+            &kinds(&[(b"kTRC", gamma(1.0))]),
+            color,
+            |level| of_lightness(level * 100.0),
+        );
+        assert_levels(
+            "curve",
+            &kinds(&[(b"kTRC", curve.clone())]),
+            color,
+            |level| of_lightness(bent(level) * 100.0),
+        );
+        let negative = |level: f64| of_lightness(100.0 - level * 100.0);
+        assert_levels(
+            "table",
+            &kinds(&[(b"A2B0", inverted.clone())]),
+            color,
+            negative,
+        );
+        // A header of version 4 would move black.
+        assert_levels(
+            "colorimetric table",
+            &kinds(&[(b"A2B1", inverted.clone())]),
+            color,
+            negative,
+        );
+        assert_levels(
+            "table of version 4",
+            &kinds(&[(b"A2B0", lut_4.clone())]),
+            color,
+            negative,
+        );
+    }
+}
+
+#[test]
+fn a_profile_may_tint_grey() {
+    let sepia = nodes(&[2], |at| [100.0 * at[0], 0.0, 60.0 * at[0]]);
+    let icc = profile(
+        [4, 0x30],
+        [b"prtr", b"GRAY", b"Lab "],
+        &[(b"A2B0", unequal_table(&[2], &sepia))],
+    );
+    for color in [Color::Gray, Color::GrayAlpha] {
+        let pixels = decode(&tagged(&ramp(color, false), &icc)).unwrap();
+        assert_eq!(pixels.color.channels(), color.channels() + 2, "{color:?}");
+        let light = pixels
+            .eight_bits()
+            .chunks_exact(pixels.color.channels())
+            .nth(200)
+            .unwrap();
+        assert!(light[0] > 200 && light[2] < 130, "{light:?}");
+    }
+}
+
+/// The primaries of sRGB with light as samples.
+fn linear(version: [u8; 2]) -> Vec<u8> {
+    let colorant = |xyz: [f64; 3]| [b"XYZ \0\0\0\0".to_vec(), xyz.map(fixed).concat()].concat();
+    let tags = [
+        (b"rTRC", gamma(1.0)),
+        (b"gTRC", gamma(1.0)),
+        (b"bTRC", gamma(1.0)),
+        (b"rXYZ", colorant([0.43607, 0.22249, 0.01392])),
+        (b"gXYZ", colorant([0.38515, 0.71687, 0.09708])),
+        (b"bXYZ", colorant([0.14307, 0.06061, 0.7141])),
+    ];
+    profile(version, [b"mntr", b"RGB ", b"XYZ "], &tags)
+}
+
+#[test]
+fn headers_of_all_versions_are_read() {
+    for version in [[0, 0], [1, 0], [2, 0x10], [3, 0], [4, 0x40], [5, 0]] {
+        for color in [Color::Rgb, Color::Rgba] {
+            assert_levels(
+                &format!("{version:?}"),
+                &linear(version),
+                color,
+                curve_of_srgb,
+            );
+        }
+    }
+}
+
+/// Grey has equal parts of red, green and blue.
+#[test]
+fn a_profile_of_rgb_is_applied_to_grey() {
+    for color in [Color::Gray, Color::GrayAlpha] {
+        assert_levels("linear", &linear([2, 0x40]), color, curve_of_srgb);
+    }
+}
+
+#[test]
+fn tables_may_have_unequal_sides() {
+    // Linear along each axis, so that a coarse grid is exact.
+    let lab = |at: &[f64]| {
+        let ink = at.get(3).map_or(1.0, |black| 1.0 - black / 2.0);
+        [
+            (100.0 - 20.0 * (at[0] + at[1] + at[2])) * ink,
+            40.0 * (at[0] - at[1]),
+            40.0 * (at[1] - at[2]),
+        ]
+    };
+    let names = |space| [b"prtr", space, b"Lab "];
+    for (space, color, sides) in [
+        (b"CMYK", Color::Cmyk, &[[9, 5, 7, 3], [2, 3, 4, 17]][..]),
+        (b"RGB ", Color::Rgb, &[[9, 5, 7, 0], [2, 17, 3, 0]]),
+    ] {
+        let inputs = color.channels();
+        let equal = unequal_table(
+            &[9, 9, 9, 9][..inputs],
+            &nodes(&[9, 9, 9, 9][..inputs], lab),
+        );
+        let equal = profile([4, 0x30], names(space), &[(b"A2B0", equal)]);
+        let samples = (0..400u32).map(|at| (at * 7919 % 251) as u8);
+        let pixels = Pixels {
+            width: samples.len() as u32 / inputs as u32,
+            height: 1,
+            color,
+            samples: Samples::Eight(samples.take(400 / inputs * inputs).collect()),
+        };
+        let expected = color::to_srgb(pixels.clone(), Some(&equal));
+        assert_ne!(expected, color::to_srgb(pixels.clone(), None));
+        for sides in sides {
+            let sides = &sides[..inputs];
+            let icc = profile(
+                [4, 0x30],
+                names(space),
+                &[(b"A2B0", unequal_table(sides, &nodes(sides, lab)))],
+            );
+            let seen = color::to_srgb(pixels.clone(), Some(&icc));
+            let pairs = seen.eight_bits().iter().zip(expected.eight_bits());
+            let far = pairs.map(|(a, b)| a.abs_diff(*b)).max();
+            assert!(far <= Some(4), "{sides:?}: {far:?}");
+        }
+    }
+}
+
+#[test]
+fn a_profile_that_cannot_be_applied_is_a_warning() {
+    let rgb = ramp(Color::Rgb, false);
+    let of_inks = profile([2, 0x40], [b"prtr", b"CMYK", b"Lab "], &[]);
+    let torn = linear([2, 0x40])[..200].to_vec();
+    let newest = linear([6, 0]);
+    for (icc, why) in [
+        (&of_inks, "for other colours"),
+        (&torn, "cannot be read"),
+        (&newest, "cannot be read"),
+        (&b"not a profile".to_vec(), "cannot be read"),
+    ] {
+        let file = tagged(&rgb, icc);
+        let made = resize_encoded(&file, &ResizeSpec::full_size()).unwrap();
+        let damage = made.damage.unwrap();
+        assert!(
+            damage.text.contains(why) && damage.missing == 0,
+            "{}",
+            damage.text
+        );
+        assert_eq!(
+            check(&file, &ResizeSpec::full_size())
+                .unwrap()
+                .damage
+                .unwrap()
+                .text,
+            damage.text
+        );
+        let strict = ResizeSpec {
+            fail_on: FailOn::Warning,
+            ..ResizeSpec::full_size()
+        };
+        assert!(
+            resize_encoded(&file, &strict)
+                .unwrap_err()
+                .to_string()
+                .contains(why)
+        );
+        assert!(check(&file, &strict).unwrap_err().proves_damage());
+    }
+    let good = resize_encoded(&tagged(&rgb, &linear([2, 0x40])), &ResizeSpec::full_size());
+    assert_eq!(good.unwrap().damage, None);
+}
+
+/// Whatever the bytes are, a profile is applied or not; nothing panics.
+#[test]
+fn spoilt_profiles_are_harmless() {
+    let lut = table(4, 3, &nodes(&[3; 4], |at| [100.0 - 90.0 * at[3], 0.0, 0.0]));
+    let unequal = unequal_table(
+        &[2, 3, 2, 4],
+        &nodes(&[2, 3, 2, 4], |at| [100.0 * at[0], 0.0, 0.0]),
+    );
+    let names = [b"prtr", b"CMYK", b"Lab "];
+    let mut seed = 1u64;
+    for icc in [
+        profile([4, 0x30], names, &[(b"A2B0", lut)]),
+        profile([4, 0x30], names, &[(b"A2B0", unequal)]),
+        profile(
+            [2, 0x40],
+            [b"prtr", b"GRAY", b"Lab "],
+            &[(b"kTRC", gamma(1.0))],
+        ),
+    ] {
+        let color = if &icc[16..20] == b"GRAY" {
+            Color::Gray
+        } else {
+            Color::Cmyk
+        };
+        let pixels = Pixels {
+            width: 4,
+            height: 1,
+            color,
+            samples: Samples::Eight(vec![90; 4 * color.channels()]),
+        };
+        for _ in 0..40 {
+            let mut spoilt = icc.clone();
+            for _ in 0..3 {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let at = (seed >> 33) as usize % spoilt.len().min(400);
+                spoilt[at] = (seed >> 25) as u8;
+            }
+            color::to_srgb(pixels.clone(), Some(&spoilt));
+            color::to_srgb(pixels.clone(), Some(&spoilt[..spoilt.len() / 2]));
+        }
+    }
+}
