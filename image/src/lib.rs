@@ -21,7 +21,7 @@
 //! ```
 //!
 //! # What happens to a picture
-//! 1. The first bytes decide the format. HEIC and JPEG 2000 are rejected by name.
+//! 1. The first bytes decide the format. Formats that are not decoded, such as HEIC, are rejected by name.
 //! 2. The header is read. A picture of more than `max_pixels` is rejected before memory is allocated for it.
 //! 3. The picture is decoded. JPEG is scaled during decoding, to no less than twice the target on each side, except for
 //!    the filters `Box` and `Nearest` and in linear light; other formats are decoded at full size. Of several sizes the
@@ -77,6 +77,7 @@ mod error;
 mod exif;
 mod format;
 mod gif;
+mod ico;
 mod jpeg;
 mod jxl;
 mod linear;
@@ -85,13 +86,16 @@ mod pad;
 mod palette;
 mod pixels;
 mod png;
+mod pnm;
 mod position;
+mod qoi;
 mod resample;
 mod several;
 mod size;
 mod spec;
 #[cfg(test)]
 mod tests;
+mod tga;
 mod tiff;
 mod webp;
 
@@ -273,7 +277,8 @@ pub fn encode(pixels: Pixels, format: Format, quality: u8) -> Result<Vec<u8>, Im
     encode::encode(&encode::prepared(pixels, format, how), format, how, None)
 }
 
-/// Returns the format of a decodable file by its first bytes.
+/// Returns the format of a decodable file by its first bytes. What has no signature, and begins with plausible fields of
+/// a TGA, is one.
 ///
 /// # Errors
 /// `NotAnImage` and `Unsupported`.
@@ -283,6 +288,7 @@ pub fn readable_format(head: &[u8]) -> Result<Format, ImageError> {
         Some(format) => Err(ImageError::Unsupported {
             format: format.name(),
         }),
+        None if tga::is_header(head) => Ok(Format::Tga),
         None => Err(ImageError::NotAnImage),
     }
 }
@@ -335,6 +341,10 @@ fn decode_for(
         Format::Bmp => bmp::decode(input, request)?,
         Format::Avif => avif::decode(input, request)?,
         Format::JpegXl => jxl::decode(input, request)?,
+        Format::Pnm => pnm::decode(input, request)?,
+        Format::Qoi => qoi::decode(input, request)?,
+        Format::Tga => tga::decode(input, request)?,
+        Format::Ico => ico::decode(input, request)?,
         other => {
             return Err(ImageError::Unsupported {
                 format: other.name(),

@@ -11,6 +11,7 @@ mod inks;
 mod light;
 mod metadata;
 mod several;
+mod simple;
 mod webp;
 mod whole;
 mod written;
