@@ -54,6 +54,8 @@ fn check(args: &CheckArgs, stop: &Stop, printer: &mut Printer) -> Result<u8, Ref
         let request = Request {
             inputs: &args.inputs,
             null: args.null,
+            base: None,
+            exclude: &args.run.exclude,
             out: None,
         };
         let found = inputs::find(&request, &mut io::stdin().lock());

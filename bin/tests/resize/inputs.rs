@@ -200,7 +200,8 @@ fn hidden_files_and_folders_are_skipped() {
     );
     // A file given by name is always an input.
     world.run("p/.b.jpg p/.cache -s 8 -o named").exits(0);
-    assert_eq!(world.all("named"), ["c.jpg", "d.jpg", "p/.b.jpg"]);
+    let named = [".arenite-resize", ".b.jpg", "c.jpg", "d.jpg"];
+    assert_eq!(world.all("named"), named);
     // A glob matches it by its point.
     let run = world
         .run("p/.cache/c* p/.*.jpg p/.*/d.jpg -s 8 -o out")
@@ -242,7 +243,7 @@ fn the_output_folder_among_other_inputs_is_skipped() {
     world.photos(&["a.jpg", "x/b.jpg"]);
     let made = ["thumbs/a.jpg", "thumbs/b.jpg"];
     assert_eq!(world.run("a.jpg x -s 8 -o thumbs").exits(0).lines(), made);
-    let run = world.run("a.jpg thumbs x -s 8 -o thumbs --resume").exits(0);
+    let run = world.run("a.jpg thumbs x -s 8 -o thumbs").exits(0);
     assert_eq!(run.lines(), made);
     assert!(
         run.stderr
@@ -388,6 +389,76 @@ fn camera_raw_does_not_count_as_tiff() {
 }
 
 #[test]
+fn pictures_that_are_not_read_are_named_and_counted_by_kind() {
+    let world = World::new();
+    world
+        .photos(&["p/a.jpg"])
+        .file("p/b.psd", b"8BPS\0\x01\0\0")
+        .file("p/c", b"%PDF-1.4\n")
+        .file("p/d.pdf", b"%PDF-1.7\n")
+        .file("p/e.svg", b"<?xml version=\"1.0\"?>\n<svg></svg>")
+        .file("p/f.crw", b"II\x1a\0\0\0HEAPCCDR")
+        .file("p/g.hdr", b"ENVI\ndescription = {}\n");
+    let run = world.run("p -s 8 -o out").exits(1);
+    assert_eq!(run.errors().len(), 5, "{}", run.stderr);
+    let kinds = "5 failed, of them unsupported: 2 PDF, 1 PSD, 1 SVG, 1 camera raw, 1 skipped";
+    assert!(run.stderr.contains(kinds), "{}", run.stderr);
+    run.says(&["p/c", "unsupported format: PDF"]);
+    let check = || world.subcommand("check", "p --json");
+    for command in [world.command("p -s 8 -o out --json"), check()] {
+        let lines = world.finish(command).exits(1).json();
+        assert_eq!(lines[1]["cause"], "unsupported-format");
+        assert!(lines[1]["error"].as_str().unwrap().contains("PSD"));
+        assert_eq!(lines[6]["unsupported"]["PDF"], 2);
+    }
+}
+
+#[test]
+fn excluded_files_and_folders_are_left_out() {
+    let world = World::new();
+    world.photos(&[
+        "p/a.jpg",
+        "p/a.edit.jpg",
+        "p/raw/b.jpg",
+        "p/x/raw/c.jpg",
+        "p/x/d.jpg",
+        "p/@eaDir/a.jpg/thumb.jpg",
+        "p/x/__MACOSX/a.jpg",
+    ]);
+    let left = |line: &str, stdin: &str| {
+        let line = format!("{line} -s 8 -o out -n");
+        let run = world.run_with_stdin(&line, stdin.as_bytes()).exits(0);
+        let names = run.stdout.replace("out/", "").replace('\n', " ");
+        names.trim_end().to_owned()
+    };
+    assert_eq!(
+        left("p", ""),
+        "a.edit.jpg a.jpg raw/b.jpg x/d.jpg x/raw/c.jpg"
+    );
+    let flags = "--exclude *.edit.* --exclude raw";
+    assert_eq!(left(&format!("p {flags}"), ""), "a.jpg x/d.jpg");
+    assert_eq!(
+        left("p --exclude raw/*", ""),
+        "a.edit.jpg a.jpg x/d.jpg x/raw/c.jpg"
+    );
+    assert_eq!(
+        left(&format!("p/*.jpg p/x/* p/raw/b.jpg {flags}"), ""),
+        "a.jpg d.jpg"
+    );
+    let list = "p/a.jpg\np/raw/b.jpg\np/@eaDir/a.jpg/thumb.jpg\n";
+    assert_eq!(
+        left(&format!("- {flags}"), list),
+        "p/a.jpg p/@eaDir/a.jpg/thumb.jpg"
+    );
+    // Named as inputs.
+    assert_eq!(left("p/@eaDir p/@eaDir/*/*.jpg", ""), "a.jpg/thumb.jpg");
+    let run = world.run("p/raw --exclude raw -s 8 -o out").exits(2);
+    run.says(&["no input found: 1 is excluded"]);
+    let run = world.run(&format!("p -s 8 -o out {flags}")).exits(0);
+    assert!(run.stderr.contains("5 excluded"), "{}", run.stderr);
+}
+
+#[test]
 fn pipes_and_devices_are_never_opened() {
     let world = World::new();
     world.photos(&["p/a.jpg"]).pipe("p/pipe.jpg");
@@ -458,11 +529,13 @@ fn no_input_found_is_exit_code_2_and_nothing_is_written() {
 fn a_folder_and_a_file_in_it_are_both_processed() {
     let world = World::new();
     world.file("p/a.jpg", &jpeg(20, 20));
-    // One file with two results, then with one.
-    let run = world.run("p p/a.jpg -s 8 -o out").exits(0);
+    // One file with one result, then with two.
+    for inputs in ["p p", "p p/a.jpg", "p ./p/a.jpg p/a.jpg"] {
+        let run = world.run(&format!("{inputs} -s 8 -o out")).exits(0);
+        assert_eq!(run.lines(), ["out/a.jpg"], "{inputs}");
+    }
+    let run = world.run_with_stdin("p - -s 8 -o out", b"p/a.jpg").exits(0);
     assert_eq!(run.lines(), ["out/a.jpg", "out/p/a.jpg"]);
-    let run = world.run("p p -s 8 -o out").exits(0);
-    assert_eq!(run.lines(), ["out/a.jpg"]);
     // An unreadable file is reported once too.
     world.file("p/b.jpg", b"broken");
     let run = world

@@ -138,10 +138,10 @@ fn json_acts_on_no_terminal() {
 fn json_lists_every_input_even_if_nothing_is_started() {
     let world = World::new();
     world
-        .photos(&["p/a.jpg", "p/a.jpeg", "p/b.jpg", "q/a.jpg"])
+        .photos(&["p/a.jpg", "p/b.jpg", "q/a.jpg"])
         .file("p/c.heic", b"")
         .file("notes/d.txt", b"hello");
-    let cases: [(&str, &str, &[[&str; 3]]); 7] = [
+    let cases: [(&str, &str, &[[&str; 3]]); 8] = [
         (
             "missing.jpg -o out",
             "no input found",
@@ -154,12 +154,18 @@ fn json_lists_every_input_even_if_nothing_is_started() {
         ),
         ("notes -o out", "1 file is not an image", &[]),
         (
-            "p -o out",
+            "p/a.jpg q -o p",
             "nothing was done",
             &[
-                ["p/a.jpeg", "failed", "name-conflict"],
                 ["p/a.jpg", "failed", "name-conflict"],
-                ["p/b.jpg", "pending", ""],
+                ["q/a.jpg", "failed", "name-conflict"],
+            ],
+        ),
+        (
+            "p/b.jpg p/c.heic -o p",
+            "nothing was done",
+            &[
+                ["p/b.jpg", "failed", "name-conflict"],
                 ["p/c.heic", "failed", "unsupported-format"],
             ],
         ),
@@ -369,6 +375,61 @@ fn on_terminal(mut command: Command) -> String {
 }
 
 #[test]
+fn names_can_end_with_nul() {
+    let world = World::new();
+    world
+        .photos(&["p/a\nb.jpg", "p/c.jpg"])
+        .file("p/d.jpg", b"torn");
+    let run = world.run("p -s 8 -o out --print0").exits(1);
+    assert_eq!(run.stdout, "out/a\nb.jpg\0out/c.jpg\0");
+    let check = world.finish(world.subcommand("check", "p --print0"));
+    assert_eq!(check.exits(1).stdout, "p/d.jpg\0");
+    world.run("p -s 8 -o out --print0 --json").exits(2);
+}
+
+#[test]
+fn results_have_the_time_of_their_input_if_asked_for() {
+    let world = World::new();
+    world.photos(&["p/a.jpg", "p/b.jpg"]);
+    let times = [
+        SystemTime::UNIX_EPOCH - Duration::from_millis(1500),
+        SystemTime::UNIX_EPOCH + Duration::new(9, 5),
+    ];
+    for (name, time) in ["p/a.jpg", "p/b.jpg"].into_iter().zip(times) {
+        let file = File::options().write(true).open(world.path(name)).unwrap();
+        file.set_modified(time).unwrap();
+    }
+    let time = |name: &str| world.path(name).metadata().unwrap().modified().unwrap();
+    world.run("p -s 8 -o out").exits(0);
+    assert!(time("out/a.jpg") > times[1]);
+    let flags = "p -s 8 -o out --resume --preserve-times";
+    assert_eq!(world.run(flags).exits(0).lines().len(), 2);
+    assert_eq!(["out/a.jpg", "out/b.jpg"].map(time), times);
+    assert_eq!(world.run(flags).exits(0).lines(), [""; 0]);
+}
+
+#[test]
+fn a_file_system_without_inodes_is_named_as_such() {
+    let world = World::new();
+    let photos: Vec<String> = (10..40).map(|index| format!("p/{index}.jpg")).collect();
+    world.photos(&photos.iter().map(String::as_str).collect::<Vec<_>>());
+    std::fs::create_dir(world.path("few")).unwrap();
+    let program = env!("CARGO_BIN_EXE_arenite");
+    let script = format!(
+        "mount -t tmpfs -o nr_inodes=12 none few && {program} resize p -s 8 -o few; code=$?; \
+         {program} resize p -s 8 -o few/new; exit $code"
+    );
+    let Some(run) = with_own_mounts(&world, &script) else {
+        return;
+    };
+    let run = run.exits(1).says(&["no inodes left"]).says(&["not begun"]);
+    run.says(&[
+        "few/new: the output folder cannot be used",
+        "no inodes left",
+    ]);
+}
+
+#[test]
 fn a_full_disk_says_so_and_leaves_no_torn_file() {
     let world = World::new();
     let photo = jpeg(400, 300);
@@ -457,6 +518,7 @@ fn only_files_left_by_killed_runs_are_removed() {
             ".arenite-1-2.tmp",
             ".arenite-1-4.tmp",
             ".arenite-notes.tmp",
+            ".arenite-resize",
             "a.jpg",
             "x/.arenite-1-3.tmp",
             "x/b.jpg"
