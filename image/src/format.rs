@@ -65,8 +65,11 @@ pub enum Format {
     Xcf = 24,
     /// JPEG XR.
     JpegXr = 25,
-    /// Raw files of cameras, whatever their maker.
+    /// Raw files of cameras whose previews are read: NEF, CR2, CR3, ARW, DNG, RAF, RW2 and ORF. Unlike the others above,
+    /// it is read only.
     CameraRaw = 26,
+    /// Other raw files of cameras.
+    OtherRaw = 27,
 }
 
 impl Format {
@@ -99,12 +102,13 @@ impl Format {
             Self::Xcf => "XCF",
             Self::JpegXr => "JPEG XR",
             Self::CameraRaw => "camera raw",
+            Self::OtherRaw => "other camera raw",
         }
     }
 
     /// The format with this [`name`](Self::name).
     pub(super) fn from_name(name: &str) -> Option<Self> {
-        (1..=26)
+        (1..=27)
             .filter_map(|number| bytemuck::checked::try_cast::<u8, Self>(number).ok())
             .find(|format| format.name() == name)
     }
@@ -137,14 +141,17 @@ impl Format {
             Self::Pdf => "pdf",
             Self::Xcf => "xcf",
             Self::JpegXr => "jxr",
-            Self::CameraRaw => "dng",
+            Self::CameraRaw | Self::OtherRaw => "dng",
         }
     }
 
     /// Whether this crate decodes it.
     pub const fn is_readable(self) -> bool {
-        let number = self as u8;
-        !matches!(self, Self::Heic | Self::Jpeg2000) && number < Self::Psd as u8
+        match self {
+            Self::Heic | Self::Jpeg2000 => false,
+            Self::CameraRaw => true,
+            _ => (self as u8) < Self::Psd as u8,
+        }
     }
 
     /// Whether this crate encodes it.
@@ -160,9 +167,13 @@ impl Format {
         matches!(self, Self::Png | Self::WebP | Self::Gif)
     }
 
-    /// The default output format: the same, or PNG for a format that is only decoded.
+    /// The default output format: the same, JPEG for raw files of cameras, or PNG for others that are only decoded.
     pub const fn default_output(self) -> Self {
-        if self.is_writable() { self } else { Self::Png }
+        match self {
+            Self::CameraRaw => Self::Jpeg,
+            _ if self.is_writable() => self,
+            _ => Self::Png,
+        }
     }
 
     /// The format that a file's extension stands for (without dot, in any case), supported or not. It tells whether a
@@ -221,16 +232,20 @@ impl Format {
             ("hdp", Format::JpegXr),
         ];
         // Not "hdr" and "raw", which other files have too.
-        const RAW: [&str; 27] = [
-            "3fr", "arw", "cr2", "cr3", "crw", "dcr", "dng", "erf", "fff", "gpr", "iiq", "k25",
-            "kdc", "mef", "mos", "mrw", "nef", "nrw", "orf", "pef", "ptx", "raf", "rw2", "sr2",
-            "srf", "srw", "x3f",
+        const RAW: [&str; 8] = ["arw", "cr2", "cr3", "dng", "nef", "orf", "raf", "rw2"];
+        const OTHER_RAW: [&str; 19] = [
+            "3fr", "crw", "dcr", "erf", "fff", "gpr", "iiq", "k25", "kdc", "mef", "mos", "mrw",
+            "nrw", "pef", "ptx", "sr2", "srf", "srw", "x3f",
         ];
         let is_this = |known: &str| known.eq_ignore_ascii_case(extension);
-        let raw = RAW.iter().any(|known| is_this(known));
+        if RAW.iter().any(|known| is_this(known)) {
+            return Some(Self::CameraRaw);
+        }
+        if OTHER_RAW.iter().any(|known| is_this(known)) {
+            return Some(Self::OtherRaw);
+        }
         let known = KNOWN.iter().find(|(known, _)| is_this(known));
-        let known = known.map(|&(_, format)| format);
-        known.or(raw.then_some(Self::CameraRaw))
+        known.map(|&(_, format)| format)
     }
 }
 
@@ -308,7 +323,7 @@ pub fn probe(head: &[u8]) -> Option<Format> {
     foreign(head).or_else(|| isobmff(head))
 }
 
-/// Recognizes formats that are not decoded.
+/// Recognizes formats that are not decoded, and raw files of cameras.
 fn foreign(head: &[u8]) -> Option<Format> {
     const SIGNATURES: &[(&[u8], Format)] = &[
         (b"8BPS\0\x01", Format::Psd),
@@ -327,8 +342,8 @@ fn foreign(head: &[u8]) -> Option<Format> {
         (b"IIRS", Format::CameraRaw),
         (b"MMOR", Format::CameraRaw),
         (b"FUJIFILMCCD-RAW", Format::CameraRaw),
-        (b"\0MRM", Format::CameraRaw),
-        (b"FOVb", Format::CameraRaw),
+        (b"\0MRM", Format::OtherRaw),
+        (b"FOVb", Format::OtherRaw),
     ];
     let found = SIGNATURES
         .iter()
@@ -337,7 +352,10 @@ fn foreign(head: &[u8]) -> Option<Format> {
         return Some(format);
     }
     let has = |at: usize, part: &[u8]| head.get(at..).is_some_and(|rest| rest.starts_with(part));
-    if has(6, b"HEAPCCDR") || has(4, b"ftypcrx ") {
+    if has(6, b"HEAPCCDR") {
+        return Some(Format::OtherRaw);
+    }
+    if has(4, b"ftypcrx ") {
         return Some(Format::CameraRaw);
     }
     if head.starts_with(b"%!PS-Adobe-")
@@ -491,14 +509,14 @@ mod tests {
             (b"%PDF-1.4", Format::Pdf),
             (b"gimp xcf v011", Format::Xcf),
             (b"II\xbc\x01", Format::JpegXr),
-            (b"II\x1a\0\0\0HEAPCCDR", Format::CameraRaw),
+            (b"II\x1a\0\0\0HEAPCCDR", Format::OtherRaw),
             (b"\0\0\0\x18ftypcrx \0\0\0\x01", Format::CameraRaw),
             (b"FUJIFILMCCD-RAW 0201", Format::CameraRaw),
             (b"IIU\0\x18\0\0\0", Format::CameraRaw),
             (b"IIRO\x08\0\0\0", Format::CameraRaw),
         ] {
             assert_eq!(probe(head), Some(format), "{}", head.escape_ascii());
-            assert!(!format.is_readable());
+            assert_eq!(format.is_readable(), format == Format::CameraRaw);
             assert_eq!(Format::from_name(format.name()), Some(format));
         }
         for other in [

@@ -25,7 +25,8 @@
 //! 2. The header is read. A picture of more than `max_pixels` is rejected before memory is allocated for it.
 //! 3. The picture is decoded. JPEG is scaled during decoding, to no less than twice the target on each side, except for
 //!    the filters `Box` and `Nearest` and in linear light; other formats are decoded at full size. Of several sizes the
-//!    largest counts. Of a TIFF with several pages, and of animated JPEG XL and AVIF, the first is used.
+//!    largest counts. Of a raw file of a camera the largest preview in JPEG is decoded. Of a TIFF with several pages, and
+//!    of animated JPEG XL and AVIF, the first is used.
 //! 4. It is resized, with colours weighted by alpha, in the stored numbers or in linear light
 //!    ([`ResizeSpec::linear`]), and *then* turned by its EXIF orientation and converted to sRGB:
 //!    both are cheap on a small picture. Margins are added last.
@@ -89,6 +90,7 @@ mod png;
 mod pnm;
 mod position;
 mod qoi;
+mod raw;
 mod resample;
 mod several;
 mod size;
@@ -293,6 +295,14 @@ pub fn readable_format(head: &[u8]) -> Result<Format, ImageError> {
     }
 }
 
+/// The format of a whole file: raw files of cameras may begin like TIFF.
+fn format_of(input: &[u8]) -> Result<Format, ImageError> {
+    match readable_format(input)? {
+        Format::Tiff if raw::is_tiff(input) => Ok(Format::CameraRaw),
+        format => Ok(format),
+    }
+}
+
 /// A picture on its way from decoder to encoder.
 struct Rendered {
     /// At least one; more of an animation.
@@ -308,7 +318,7 @@ struct Rendered {
 type AllRendered = (Vec<Rendered>, Vec<usize>);
 
 fn render(input: &[u8], request: Request<'_>) -> Result<AllRendered, ImageError> {
-    let from = readable_format(input)?;
+    let from = format_of(input)?;
     if request.sizes.is_empty() {
         let reason = "at least one size is needed".to_owned();
         return Err(ImageError::BadRequest { reason });
@@ -345,6 +355,7 @@ fn decode_for(
         Format::Qoi => qoi::decode(input, request)?,
         Format::Tga => tga::decode(input, request)?,
         Format::Ico => ico::decode(input, request)?,
+        Format::CameraRaw => raw::decode(input, request)?,
         other => {
             return Err(ImageError::Unsupported {
                 format: other.name(),

@@ -57,7 +57,13 @@ Inputs:
   including none; {a,b} and ~ are left to the shell. A file with a picture's
   extension that cannot be read, such as a pipe, is an error. Pictures that
   are not read are errors that name their kind: HEIC, JPEG 2000, JPEG XR, PSD,
-  PCX, DDS, SGI, Radiance HDR, OpenEXR, SVG, EPS, PDF, XCF and camera raw.
+  PCX, DDS, SGI, Radiance HDR, OpenEXR, SVG, EPS, PDF and XCF.
+
+--raw:
+  Of raw files of cameras (NEF, CR2, CR3, ARW, DNG, RAF, RW2, ORF) the largest
+  JPEG preview is taken, upright, and written as JPEG by default: no raw pixels
+  are developed. It is said once per run on stderr. Other raw files, such as CRW
+  and PEF, are not read; with --raw refuse none are.
 
 --exclude:
   Skips files and folders found in an input, and inputs given by name. A glob

@@ -33,6 +33,7 @@ use super::fault::Fault;
 use super::files::{Stamp, identity, location};
 use super::kind::Kind;
 use super::pattern::{Glob, foreign, is_hidden, is_pattern};
+use super::run_args::Raw;
 use crate::text::{reason, show_path};
 
 /// A picture, or a file that was expected to be one.
@@ -62,6 +63,20 @@ pub(crate) struct Found {
 }
 
 impl Found {
+    /// What is done with raw files of cameras, if there are any.
+    pub(crate) fn raw_note(&self) -> Option<String> {
+        let is_raw = |input: &&Input| matches!(input.content, Ok((Format::CameraRaw, _)));
+        match self.inputs.iter().filter(is_raw).count() {
+            0 => None,
+            1 => Some(
+                "1 raw file of a camera: its largest preview is taken (--raw preview)".to_owned(),
+            ),
+            more => Some(format!(
+                "{more} raw files of cameras: the largest preview of each is taken (--raw preview)"
+            )),
+        }
+    }
+
     /// Why there is nothing to do; `None` if at least one input exists, readable or not.
     pub(crate) fn nothing_found(&self) -> Option<String> {
         let exists =
@@ -133,6 +148,8 @@ pub(crate) struct Request<'a> {
     pub base: Option<&'a Path>,
     /// What is left out.
     pub exclude: &'a [Exclusion],
+    /// What to do with raw files of cameras.
+    pub raw: Raw,
     /// The output folder, if there is one; it may not exist yet. Walks skip it.
     pub out: Option<&'a Path>,
 }
@@ -237,7 +254,7 @@ impl Finder<'_> {
                     Kind::Other => {
                         Err(Fault::new("not-an-image", "not an image of a known format"))
                     }
-                    kind => readable(kind).map(|format| (format, stamp)),
+                    kind => readable(kind, self.request.raw).map(|format| (format, stamp)),
                 });
                 self.push(path.to_owned(), relative(path), content);
             }
@@ -334,7 +351,7 @@ impl Finder<'_> {
                 self.found.others += 1;
                 return;
             }
-            Ok((kind, stamp)) => readable(kind).map(|format| (format, stamp)),
+            Ok((kind, stamp)) => readable(kind, self.request.raw).map(|format| (format, stamp)),
             Err(_) if !Kind::expected(path) => {
                 self.found.others += 1;
                 return;
@@ -447,10 +464,10 @@ impl Finder<'_> {
 }
 
 /// The format of one file, and its stamp.
-pub(crate) fn picture(path: &Path) -> Result<(Format, Stamp), Fault> {
+pub(crate) fn picture(path: &Path, raw: Raw) -> Result<(Format, Stamp), Fault> {
     let meta = fs::metadata(path).map_err(|error| Fault::read(path, &error))?;
     let (kind, stamp) = look(path, &meta)?;
-    Ok((readable(kind)?, stamp))
+    Ok((readable(kind, raw)?, stamp))
 }
 
 /// Whether a file with exactly this name exists.
@@ -458,8 +475,11 @@ fn exists(name: &[u8]) -> bool {
     fs::symlink_metadata(OsStr::from_bytes(name)).is_ok()
 }
 
-fn readable(kind: Kind) -> Result<Format, Fault> {
+fn readable(kind: Kind, raw: Raw) -> Result<Format, Fault> {
     match kind {
+        Kind::Readable(format @ Format::CameraRaw) if raw == Raw::Refuse => {
+            Err(Fault::unsupported(format.name()))
+        }
         Kind::Readable(format) => Ok(format),
         Kind::Foreign(name) => Err(Fault::unsupported(name)),
         Kind::Empty => Err(Fault::damage("not-an-image", "the file is empty")),

@@ -26,7 +26,8 @@ impl Kind {
     /// signature.
     pub(crate) fn of(path: &Path, head: &[u8]) -> Kind {
         match (probe(head), named(path)) {
-            (Some(Format::Tiff), Some(raw @ Format::CameraRaw)) => Kind::Foreign(raw.name()),
+            (Some(Format::Tiff), Some(raw @ Format::CameraRaw)) => Kind::Readable(raw),
+            (Some(Format::Tiff), Some(raw @ Format::OtherRaw)) => Kind::Foreign(raw.name()),
             (None, Some(tga @ Format::Tga)) if readable_format(head) == Ok(tga) => {
                 Kind::Readable(tga)
             }
@@ -82,10 +83,13 @@ mod tests {
     fn unsupported_formats_are_named() {
         assert_eq!(of("a.heic", b""), Kind::Foreign("HEIC"));
         assert_eq!(of("a.jp2", b""), Kind::Foreign("JPEG 2000"));
-        assert_eq!(of("a.NEF", b"MM\0*\0\0\0\x08"), Kind::Foreign("camera raw"));
+        assert_eq!(
+            of("a.PEF", b"MM\0*\0\0\0\x08"),
+            Kind::Foreign("other camera raw")
+        );
         assert_eq!(
             of("a.cr3", b"\0\0\0\x18ftypcrx "),
-            Kind::Foreign("camera raw")
+            Kind::Readable(Format::CameraRaw)
         );
         assert_eq!(
             of("a.dng", b"\xff\xd8\xff\xe0"),

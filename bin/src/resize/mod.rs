@@ -124,6 +124,7 @@ fn prepare(options: &Options, printer: &mut Printer) -> Result<(Vec<Item>, Prote
         null: options.null,
         base: options.base.as_deref(),
         exclude: &options.exclude,
+        raw: options.raw,
         out: Some(out),
     };
     let found =
@@ -134,6 +135,9 @@ fn prepare(options: &Options, printer: &mut Printer) -> Result<(Vec<Item>, Prote
             "{}: skipped: it is the output folder",
             show_path(folder)
         ));
+    }
+    if let Some(note) = found.raw_note() {
+        printer.note(&note);
     }
     let nothing = found.nothing_found();
     let naming = Naming {

@@ -12,7 +12,7 @@ use super::args::{Background, ResizeArgs};
 use super::exclude::Exclusion;
 use super::pool::{MOST_SIZES, Make, Settings};
 use super::printer::Purpose;
-use super::run_args::MOST_RETRIES;
+use super::run_args::{MOST_RETRIES, Raw};
 use super::shard::Shard;
 use super::template::Template;
 
@@ -27,6 +27,8 @@ pub(crate) struct Options {
     pub base: Option<PathBuf>,
     /// What is left out of the inputs.
     pub exclude: Vec<Exclusion>,
+    /// What to do with raw files of cameras.
+    pub raw: Raw,
     /// The folder for results.
     pub out: PathBuf,
     /// The format to write; `None` for that of the input.
@@ -75,6 +77,7 @@ impl Options {
             null: args.null,
             base: args.base.clone(),
             exclude: args.run.exclude.clone(),
+            raw: args.run.raw,
             out: out.clone(),
             format,
             name,

@@ -33,6 +33,10 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "GLOB", value_parser = Exclusion::parse)]
     pub exclude: Vec<Exclusion>,
 
+    /// What to do with raw files of cameras
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Raw::Preview)]
+    pub raw: Raw,
+
     /// Damage that is an error: none, files that end early, missing or wrong pixels, or any
     #[arg(long, value_name = "DAMAGE", default_value = "error", value_parser = levels(), help_heading = "Run")]
     pub fail_on: FailOn,
@@ -155,6 +159,15 @@ pub(crate) struct RunArgs {
     /// When to use colours on stderr; auto: on a terminal, unless NO_COLOR is set
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = Choice::Auto, help_heading = "Output")]
     pub color: Choice,
+}
+
+/// What to do with raw files of cameras.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Raw {
+    /// Take the largest JPEG preview in the file (NEF, CR2, CR3, ARW, DNG, RAF, RW2, ORF)
+    Preview,
+    /// Report them as unsupported
+    Refuse,
 }
 
 /// How strict `--sandbox` is.

@@ -377,15 +377,25 @@ fn heic_and_jpeg_2000_are_unsupported_formats() {
 }
 
 #[test]
-fn camera_raw_does_not_count_as_tiff() {
+fn of_raw_files_of_cameras_the_preview_is_taken_unless_refused() {
     let world = World::new();
+    let preview = jpeg(64, 48);
+    let mut raf = b"FUJIFILMCCD-RAW 0201".to_vec();
+    raf.resize(84, 0);
+    raf.extend(92u32.to_be_bytes());
+    raf.extend((preview.len() as u32).to_be_bytes());
+    raf.extend(preview);
     world
-        .file("p/a.NEF", b"MM\0*\0\0\0\x08\0\0")
-        .photos(&["p/a.jpg"]);
-    world
-        .run("p -s 8 -o out")
-        .exits(1)
-        .says(&["p/a.NEF", "unsupported format: camera raw"]);
+        .file("p/a.RAF", &raf)
+        .file("p/b.PEF", b"MM\0*\0\0\0\x08\0\0");
+    let run = world.run("p -s 8 -o out --sandbox").exits(1);
+    assert_eq!(run.lines(), ["out/a.jpg"]);
+    assert_eq!((world.sides("out/a.jpg"), run.errors().len()), ((8, 6), 1));
+    let note = "1 raw file of a camera: its largest preview is taken";
+    assert_eq!(run.stderr.matches(note).count(), 1, "{}", run.stderr);
+    run.says(&["p/b.PEF", "unsupported format: other camera raw"]);
+    let run = world.run("p -s 8 -o none --raw refuse").exits(1);
+    run.says(&["p/a.RAF", "unsupported format: camera raw"]);
 }
 
 #[test]
@@ -401,7 +411,7 @@ fn pictures_that_are_not_read_are_named_and_counted_by_kind() {
         .file("p/g.hdr", b"ENVI\ndescription = {}\n");
     let run = world.run("p -s 8 -o out").exits(1);
     assert_eq!(run.errors().len(), 5, "{}", run.stderr);
-    let kinds = "5 failed, of them unsupported: 2 PDF, 1 PSD, 1 SVG, 1 camera raw, 1 skipped";
+    let kinds = "5 failed, of them unsupported: 2 PDF, 1 PSD, 1 SVG, 1 other camera raw, 1 skipped";
     assert!(run.stderr.contains(kinds), "{}", run.stderr);
     run.says(&["p/c", "unsupported format: PDF"]);
     let check = || world.subcommand("check", "p --json");

@@ -10,6 +10,7 @@ mod formats;
 mod inks;
 mod light;
 mod metadata;
+mod raw;
 mod several;
 mod simple;
 mod webp;

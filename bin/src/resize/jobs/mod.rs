@@ -168,7 +168,7 @@ impl Callers<'_> {
     /// Looks at the input and names the result.
     fn plan(&self, input: &Path, asked: &Asked) -> Result<Task, Fault> {
         let output = self.output(&asked.output)?;
-        let (found, stamp) = inputs::picture(input)?;
+        let (found, stamp) = inputs::picture(input, self.defaults.run.raw)?;
         check_own(&output, &stamp)?;
         let format = asked.format.unwrap_or(found.default_output());
         let file = Path::new(input.file_name().unwrap_or_default());
