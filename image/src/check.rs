@@ -7,7 +7,7 @@ use super::meta::{Decoded, Request};
 use super::pixels::{Samples, swaps_sides};
 use super::size::{Size, When};
 use super::spec::ResizeSpec;
-use super::{animation, decode_for, readable_format, resample, webp};
+use super::{animation, decode_for, format_of, resample, webp};
 
 /// A picture whose pixels can be decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub struct Checked {
 ///
 /// [`decode`]: super::decode
 pub fn check(input: &[u8], spec: &ResizeSpec) -> Result<Checked, ImageError> {
-    let format = readable_format(input)?;
+    let format = format_of(input)?;
     // The smallest scale of a JPEG: its codes are read all the same.
     let smallest = ResizeSpec::new(Size::new(1, 1, When::Always));
     let spec = ResizeSpec {

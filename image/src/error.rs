@@ -119,7 +119,8 @@ impl fmt::Display for ImageError {
                 write!(f, "unsupported kind of {format}: {reason}")
             }
             Self::NotAnImage => f.write_str(
-                "not a picture: the first bytes are not those of JPEG, PNG, WebP, GIF, AVIF, HEIC, TIFF, BMP or JPEG XL",
+                "not a picture: the first bytes are not those of JPEG, PNG, WebP, GIF, AVIF, HEIC, TIFF, BMP, JPEG XL, PNM, \
+                 QOI, TGA or ICO",
             ),
             Self::Truncated { format } => {
                 write!(

@@ -5,8 +5,10 @@ use std::str::FromStr;
 
 use bytemuck::{CheckedBitPattern, NoUninit};
 
+use super::ico;
+
 /// The number of leading bytes of a file that [`probe`] looks at. A shorter file is passed whole.
-pub const PROBE_BYTES: usize = 64;
+pub const PROBE_BYTES: usize = 256;
 
 /// A picture format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, NoUninit, CheckedBitPattern)]
@@ -33,6 +35,41 @@ pub enum Format {
     JpegXl = 9,
     /// JPEG 2000: recognized so that the error can name it.
     Jpeg2000 = 10,
+    /// PBM, PGM, PPM and PAM. Read only.
+    Pnm = 11,
+    /// QOI. Read only.
+    Qoi = 12,
+    /// TGA. Read only. It has no signature.
+    Tga = 13,
+    /// ICO, the largest picture. Read only.
+    Ico = 14,
+    /// Photoshop: recognized so that the error can name it, like all that follow.
+    Psd = 15,
+    /// PCX.
+    Pcx = 16,
+    /// DirectDraw Surface.
+    Dds = 17,
+    /// SGI.
+    Sgi = 18,
+    /// Radiance HDR.
+    RadianceHdr = 19,
+    /// OpenEXR.
+    OpenExr = 20,
+    /// SVG.
+    Svg = 21,
+    /// Encapsulated PostScript.
+    Eps = 22,
+    /// PDF.
+    Pdf = 23,
+    /// GIMP.
+    Xcf = 24,
+    /// JPEG XR.
+    JpegXr = 25,
+    /// Raw files of cameras whose previews are read: NEF, CR2, CR3, ARW, DNG, RAF, RW2 and ORF. Unlike the others above,
+    /// it is read only.
+    CameraRaw = 26,
+    /// Other raw files of cameras.
+    OtherRaw = 27,
 }
 
 impl Format {
@@ -49,12 +86,29 @@ impl Format {
             Self::Avif => "AVIF",
             Self::JpegXl => "JPEG XL",
             Self::Jpeg2000 => "JPEG 2000",
+            Self::Pnm => "PNM",
+            Self::Qoi => "QOI",
+            Self::Tga => "TGA",
+            Self::Ico => "ICO",
+            Self::Psd => "PSD",
+            Self::Pcx => "PCX",
+            Self::Dds => "DDS",
+            Self::Sgi => "SGI",
+            Self::RadianceHdr => "Radiance HDR",
+            Self::OpenExr => "OpenEXR",
+            Self::Svg => "SVG",
+            Self::Eps => "EPS",
+            Self::Pdf => "PDF",
+            Self::Xcf => "XCF",
+            Self::JpegXr => "JPEG XR",
+            Self::CameraRaw => "camera raw",
+            Self::OtherRaw => "other camera raw",
         }
     }
 
     /// The format with this [`name`](Self::name).
     pub(super) fn from_name(name: &str) -> Option<Self> {
-        (1..=10)
+        (1..=27)
             .filter_map(|number| bytemuck::checked::try_cast::<u8, Self>(number).ok())
             .find(|format| format.name() == name)
     }
@@ -72,12 +126,32 @@ impl Format {
             Self::Avif => "avif",
             Self::JpegXl => "jxl",
             Self::Jpeg2000 => "jp2",
+            Self::Pnm => "pnm",
+            Self::Qoi => "qoi",
+            Self::Tga => "tga",
+            Self::Ico => "ico",
+            Self::Psd => "psd",
+            Self::Pcx => "pcx",
+            Self::Dds => "dds",
+            Self::Sgi => "sgi",
+            Self::RadianceHdr => "hdr",
+            Self::OpenExr => "exr",
+            Self::Svg => "svg",
+            Self::Eps => "eps",
+            Self::Pdf => "pdf",
+            Self::Xcf => "xcf",
+            Self::JpegXr => "jxr",
+            Self::CameraRaw | Self::OtherRaw => "dng",
         }
     }
 
     /// Whether this crate decodes it.
     pub const fn is_readable(self) -> bool {
-        !matches!(self, Self::Jpeg2000)
+        match self {
+            Self::Jpeg2000 => false,
+            Self::CameraRaw => true,
+            _ => (self as u8) < Self::Psd as u8,
+        }
     }
 
     /// Whether this crate encodes it.
@@ -93,10 +167,11 @@ impl Format {
         matches!(self, Self::Png | Self::WebP | Self::Gif)
     }
 
-    /// The default output format: the same; for a format that is only decoded PNG, and JPEG for the photos of HEIC.
+    /// The default output format: the same, JPEG for photos of HEIC and raw files of cameras, or PNG for others that are only
+    /// decoded.
     pub const fn default_output(self) -> Self {
         match self {
-            Self::Heic => Self::Jpeg,
+            Self::Heic | Self::CameraRaw => Self::Jpeg,
             _ if self.is_writable() => self,
             _ => Self::Png,
         }
@@ -131,11 +206,47 @@ impl Format {
             ("jxl", Format::JpegXl),
             ("jp2", Format::Jpeg2000),
             ("j2k", Format::Jpeg2000),
+            ("pbm", Format::Pnm),
+            ("pgm", Format::Pnm),
+            ("ppm", Format::Pnm),
+            ("pnm", Format::Pnm),
+            ("pam", Format::Pnm),
+            ("qoi", Format::Qoi),
+            ("tga", Format::Tga),
+            ("icb", Format::Tga),
+            ("vda", Format::Tga),
+            ("vst", Format::Tga),
+            ("ico", Format::Ico),
+            ("psd", Format::Psd),
+            ("psb", Format::Psd),
+            ("pcx", Format::Pcx),
+            ("dds", Format::Dds),
+            ("sgi", Format::Sgi),
+            ("exr", Format::OpenExr),
+            ("svg", Format::Svg),
+            ("svgz", Format::Svg),
+            ("eps", Format::Eps),
+            ("pdf", Format::Pdf),
+            ("xcf", Format::Xcf),
+            ("jxr", Format::JpegXr),
+            ("wdp", Format::JpegXr),
+            ("hdp", Format::JpegXr),
         ];
-        KNOWN
-            .iter()
-            .find(|(known, _)| known.eq_ignore_ascii_case(extension))
-            .map(|&(_, format)| format)
+        // Not "hdr" and "raw", which other files have too.
+        const RAW: [&str; 8] = ["arw", "cr2", "cr3", "dng", "nef", "orf", "raf", "rw2"];
+        const OTHER_RAW: [&str; 19] = [
+            "3fr", "crw", "dcr", "erf", "fff", "gpr", "iiq", "k25", "kdc", "mef", "mos", "mrw",
+            "nrw", "pef", "ptx", "sr2", "srf", "srw", "x3f",
+        ];
+        let is_this = |known: &str| known.eq_ignore_ascii_case(extension);
+        if RAW.iter().any(|known| is_this(known)) {
+            return Some(Self::CameraRaw);
+        }
+        if OTHER_RAW.iter().any(|known| is_this(known)) {
+            return Some(Self::OtherRaw);
+        }
+        let known = KNOWN.iter().find(|(known, _)| is_this(known));
+        known.map(|&(_, format)| format)
     }
 }
 
@@ -163,7 +274,8 @@ impl FromStr for Format {
 }
 
 /// Returns the format of a file by its first bytes ([`PROBE_BYTES`] suffice); `None` if they are not those of a
-/// picture. JPEG 2000 is recognized, although [`Format::is_readable`] is false for it.
+/// picture. Formats for which [`Format::is_readable`] is false are recognized too. TGA is not, which has no signature,
+/// nor are raw files of cameras that begin like TIFF.
 ///
 /// ```
 /// use arenite_image::{probe, Format};
@@ -200,7 +312,105 @@ pub fn probe(head: &[u8]) -> Option<Format> {
     if head.starts_with(b"\xff\x4f\xff\x51") || head.starts_with(b"\0\0\0\x0cjP  \r\n\x87\n") {
         return Some(Format::Jpeg2000);
     }
-    isobmff(head)
+    if is_pnm(head) {
+        return Some(Format::Pnm);
+    }
+    if head.starts_with(b"qoif") {
+        return Some(Format::Qoi);
+    }
+    if ico::is_header(head) {
+        return Some(Format::Ico);
+    }
+    foreign(head).or_else(|| isobmff(head))
+}
+
+/// Recognizes formats that are not decoded, and raw files of cameras.
+fn foreign(head: &[u8]) -> Option<Format> {
+    const SIGNATURES: &[(&[u8], Format)] = &[
+        (b"8BPS\0\x01", Format::Psd),
+        (b"8BPS\0\x02", Format::Psd),
+        (b"DDS \x7c\0\0\0", Format::Dds),
+        (b"#?RADIANCE", Format::RadianceHdr),
+        (b"#?RGBE", Format::RadianceHdr),
+        (b"\x76\x2f\x31\x01", Format::OpenExr),
+        (b"\xc5\xd0\xd3\xc6", Format::Eps),
+        (b"%PDF-", Format::Pdf),
+        (b"gimp xcf ", Format::Xcf),
+        (b"II\xbc\x01", Format::JpegXr),
+        // Panasonic, Olympus, Fujifilm, Minolta, Sigma.
+        (b"IIU\0", Format::CameraRaw),
+        (b"IIRO", Format::CameraRaw),
+        (b"IIRS", Format::CameraRaw),
+        (b"MMOR", Format::CameraRaw),
+        (b"FUJIFILMCCD-RAW", Format::CameraRaw),
+        (b"\0MRM", Format::OtherRaw),
+        (b"FOVb", Format::OtherRaw),
+    ];
+    let found = SIGNATURES
+        .iter()
+        .find(|(signature, _)| head.starts_with(signature));
+    if let Some(&(_, format)) = found {
+        return Some(format);
+    }
+    let has = |at: usize, part: &[u8]| head.get(at..).is_some_and(|rest| rest.starts_with(part));
+    if has(6, b"HEAPCCDR") {
+        return Some(Format::OtherRaw);
+    }
+    if has(4, b"ftypcrx ") {
+        return Some(Format::CameraRaw);
+    }
+    if head.starts_with(b"%!PS-Adobe-")
+        && head.split(|byte| *byte == b'\n').next().is_some_and(is_eps)
+    {
+        return Some(Format::Eps);
+    }
+    match head {
+        [0x0a, 0 | 2..=5, 0 | 1, 1 | 2 | 4 | 8, ..] if head.get(64) == Some(&0) => {
+            Some(Format::Pcx)
+        }
+        [0x01, 0xda, 0 | 1, 1 | 2, 0, 1..=3, ..] => Some(Format::Sgi),
+        _ => is_svg(head).then_some(Format::Svg),
+    }
+}
+
+fn is_eps(first_line: &[u8]) -> bool {
+    first_line.windows(5).any(|part| part == b"EPSF-")
+}
+
+/// A file whose first element is `svg`, as far as its first bytes go.
+fn is_svg(head: &[u8]) -> bool {
+    let text = head
+        .strip_prefix(b"\xef\xbb\xbf")
+        .unwrap_or(head)
+        .trim_ascii_start();
+    let is_markup = [&b"<svg"[..], b"<?xml", b"<!DOCTYPE svg", b"<!--"];
+    is_markup.iter().any(|start| text.starts_with(start))
+        && text
+            .windows(4)
+            .any(|part| part == b"<svg" || part == b" svg")
+}
+
+/// A letter and a digit also start ordinary text: what follows must be a header of Netpbm.
+fn is_pnm(head: &[u8]) -> bool {
+    let [b'P', kind @ b'1'..=b'7', blank, rest @ ..] = head else {
+        return false;
+    };
+    if !blank.is_ascii_whitespace() && *blank != b'#' {
+        return false;
+    }
+    match (kind, rest.trim_ascii_start()) {
+        (_, [b'#', ..]) => true,
+        (b'7', rest) => {
+            let words: [&[u8]; 5] = [b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL", b"TUPLTYPE"];
+            words.iter().any(|word| rest.starts_with(word))
+        }
+        (_, rest) => {
+            let len = rest.iter().position(|byte| !byte.is_ascii_digit());
+            let (first, after) = rest.split_at(len.unwrap_or(rest.len()));
+            let next = after.trim_ascii_start().first();
+            !first.is_empty() && next.is_some_and(|next| next.is_ascii_digit() || *next == b'#')
+        }
+    }
 }
 
 /// Checks the size of the second header too, which has few valid values: `BM` alone also starts ordinary text.
@@ -265,8 +475,59 @@ mod tests {
             "a film is not a picture"
         );
         assert_eq!(probe(b"\xff\x0a\xfa\x1f"), Some(Format::JpegXl));
+        assert_eq!(probe(b"P6\n# a comment\n2 2 255\n"), Some(Format::Pnm));
+        assert_eq!(probe(b"P1 3 2\n1 0 1"), Some(Format::Pnm));
+        assert_eq!(probe(b"P7\nWIDTH 2\n"), Some(Format::Pnm));
+        for text in [&b"P1 is the first"[..], b"P3 4ever", b"P2P", b"P7\nA list"] {
+            assert_eq!(probe(text), None, "{}", text.escape_ascii());
+        }
+        assert_eq!(probe(b"qoif\0\0\0\x01"), Some(Format::Qoi));
+        assert_eq!(
+            probe(b"\0\0\x01\xba\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"),
+            None,
+            "MPEG"
+        );
         assert_eq!(probe(b""), None);
         assert_eq!(probe(b"\xff\xd8"), None);
+    }
+
+    #[test]
+    fn what_is_not_read_is_named_by_its_first_bytes() {
+        let pcx = [&b"\n\x05\x01\x08"[..], &[0; 61]].concat();
+        let dds = b"DDS \x7c\0\0\0";
+        let xml = b"<?xml version=\"1.0\" encoding=\"UTF-8\" standalone=\"no\"?>\n<!-- Created by hand -->\n<svg ";
+        for (head, format) in [
+            (&b"8BPS\0\x01\0\0"[..], Format::Psd),
+            (&pcx, Format::Pcx),
+            (dds, Format::Dds),
+            (b"\x01\xda\x01\x01\0\x03", Format::Sgi),
+            (b"#?RADIANCE\nFORMAT=", Format::RadianceHdr),
+            (b"\x76\x2f\x31\x01\x02\0\0\0", Format::OpenExr),
+            (b"<svg xmlns=", Format::Svg),
+            (xml, Format::Svg),
+            (b"%!PS-Adobe-3.0 EPSF-3.0\n", Format::Eps),
+            (b"\xc5\xd0\xd3\xc6", Format::Eps),
+            (b"%PDF-1.4", Format::Pdf),
+            (b"gimp xcf v011", Format::Xcf),
+            (b"II\xbc\x01", Format::JpegXr),
+            (b"II\x1a\0\0\0HEAPCCDR", Format::OtherRaw),
+            (b"\0\0\0\x18ftypcrx \0\0\0\x01", Format::CameraRaw),
+            (b"FUJIFILMCCD-RAW 0201", Format::CameraRaw),
+            (b"IIU\0\x18\0\0\0", Format::CameraRaw),
+            (b"IIRO\x08\0\0\0", Format::CameraRaw),
+        ] {
+            assert_eq!(probe(head), Some(format), "{}", head.escape_ascii());
+            assert_eq!(format.is_readable(), format == Format::CameraRaw);
+            assert_eq!(Format::from_name(format.name()), Some(format));
+        }
+        for other in [
+            &b"%!PS-Adobe-3.0\n%%Creator: EPSF-3.0"[..],
+            b"<html><body><svg>",
+            b"<?xml version=\"1.0\"?>\n<note>",
+            b"\n\x05\x01\x08 a text",
+        ] {
+            assert_eq!(probe(other), None, "{}", other.escape_ascii());
+        }
     }
 
     #[test]

@@ -21,11 +21,13 @@
 //! ```
 //!
 //! # What happens to a picture
-//! 1. The first bytes decide the format. JPEG 2000 is rejected by name. HEIC is decoded by libde265, if the system has it.
+//! 1. The first bytes decide the format. Formats that are not decoded, such as JPEG 2000, are rejected by name. HEIC is decoded by
+//!    libde265, if the system has it.
 //! 2. The header is read. A picture of more than `max_pixels` is rejected before memory is allocated for it.
 //! 3. The picture is decoded. JPEG is scaled during decoding, to no less than twice the target on each side, except for
 //!    the filters `Box` and `Nearest` and in linear light; other formats are decoded at full size. Of several sizes the
-//!    largest counts. Of a TIFF with several pages, and of animated JPEG XL and AVIF, the first is used.
+//!    largest counts. Of a raw file of a camera the largest preview in JPEG is decoded. Of a TIFF with several pages, and
+//!    of animated JPEG XL and AVIF, the first is used.
 //! 4. It is resized, with colours weighted by alpha, in the stored numbers or in linear light
 //!    ([`ResizeSpec::linear`]), and *then* turned by its EXIF orientation and converted to sRGB:
 //!    both are cheap on a small picture. Margins are added last.
@@ -82,6 +84,7 @@ mod exif;
 mod format;
 mod gif;
 mod hdr;
+mod ico;
 mod jpeg;
 mod jxl;
 mod linear;
@@ -90,13 +93,17 @@ mod pad;
 mod palette;
 mod pixels;
 mod png;
+mod pnm;
 mod position;
+mod qoi;
+mod raw;
 mod resample;
 mod several;
 mod size;
 mod spec;
 #[cfg(test)]
 mod tests;
+mod tga;
 mod tiff;
 mod webp;
 mod xmp;
@@ -297,7 +304,8 @@ pub fn encode(pixels: Pixels, format: Format, quality: u8) -> Result<Vec<u8>, Im
     encode::encode(&encode::prepared(pixels, format, how), format, how, None)
 }
 
-/// Returns the format of a decodable file by its first bytes.
+/// Returns the format of a decodable file by its first bytes. What has no signature, and begins with plausible fields of
+/// a TGA, is one.
 ///
 /// # Errors
 /// `NotAnImage` and `Unsupported`.
@@ -307,7 +315,16 @@ pub fn readable_format(head: &[u8]) -> Result<Format, ImageError> {
         Some(format) => Err(ImageError::Unsupported {
             format: format.name(),
         }),
+        None if tga::is_header(head) => Ok(Format::Tga),
         None => Err(ImageError::NotAnImage),
+    }
+}
+
+/// The format of a whole file: raw files of cameras may begin like TIFF.
+fn format_of(input: &[u8]) -> Result<Format, ImageError> {
+    match readable_format(input)? {
+        Format::Tiff if raw::is_tiff(input) => Ok(Format::CameraRaw),
+        format => Ok(format),
     }
 }
 
@@ -326,7 +343,7 @@ struct Rendered {
 type AllRendered = (Vec<Rendered>, Vec<usize>);
 
 fn render(input: &[u8], request: Request<'_>) -> Result<AllRendered, ImageError> {
-    let from = readable_format(input)?;
+    let from = format_of(input)?;
     if request.sizes.is_empty() {
         let reason = "at least one size is needed".to_owned();
         return Err(ImageError::BadRequest { reason });
@@ -359,6 +376,11 @@ fn decode_for(
         Format::Bmp => bmp::decode(input, request)?,
         Format::Avif | Format::Heic => avif::decode(input, from, request)?,
         Format::JpegXl => jxl::decode(input, request)?,
+        Format::Pnm => pnm::decode(input, request)?,
+        Format::Qoi => qoi::decode(input, request)?,
+        Format::Tga => tga::decode(input, request)?,
+        Format::Ico => ico::decode(input, request)?,
+        Format::CameraRaw => raw::decode(input, request)?,
         other => {
             return Err(ImageError::Unsupported {
                 format: other.name(),

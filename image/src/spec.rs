@@ -58,7 +58,7 @@ impl FromStr for Filter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, NoUninit, CheckedBitPattern)]
 #[repr(u8)]
 pub enum Output {
-    /// The format of the input; PNG for formats that are only decoded (TIFF, BMP, JPEG XL).
+    /// The format of the input; PNG for formats that are only decoded, such as TIFF.
     #[default]
     SameAsInput = 0,
     /// JPEG, baseline or progressive.

@@ -10,8 +10,8 @@ const EXAMPLES: &str = "\
 Examples:
   Name the damaged pictures of a folder:
     arenite check photos
-  Move them away (a name with a tab or a line break needs --json):
-    arenite check photos | cut -f 1 | xargs -d '\\n' mv -t broken
+  Move them away:
+    arenite check photos --print0 | xargs -0 mv -t broken
   Untrusted files, with a time limit for each:
     arenite check uploads --sandbox --timeout 30s
   A list of names, and an answer for a program:
@@ -25,11 +25,11 @@ Inputs:
 
 Damaged:
   A damaged file is a line on stdout, also with --quiet: its path, a tab, and
-  what is wrong. It ends early, its content is not what its format prescribes,
-  a checksum is wrong, or it has the extension of a picture and is empty or
-  begins like none. --fail-on moves the limit; at the default, damage around
-  the pixels is a warning on stderr: no end marker, wrong restart markers,
-  bytes between segments.
+  what is wrong; with --print0 its path alone. It ends early, its content is
+  not what its format prescribes, a checksum is wrong, or it has the extension
+  of a picture and is empty or begins like none. --fail-on moves the limit; at
+  the default, damage around the pixels is a warning on stderr: no end marker,
+  wrong restart markers, bytes between segments.
 
 Failed:
   What could not be judged is an error on stderr: a file that cannot be read,

@@ -54,11 +54,17 @@ fn check(args: &CheckArgs, stop: &Stop, printer: &mut Printer) -> Result<u8, Ref
         let request = Request {
             inputs: &args.inputs,
             null: args.null,
+            base: None,
+            exclude: &args.run.exclude,
+            raw: args.run.raw,
             out: None,
         };
         let found = inputs::find(&request, &mut io::stdin().lock());
         let found = found.map_err(|error| error.to_string())?;
         printer.begin(&found);
+        if let Some(note) = found.raw_note() {
+            printer.note(&note);
+        }
         let nothing = found.nothing_found();
         let mut items = plan::without_results(found.inputs, shard);
         if let Some(why) = nothing.or_else(|| batch::in_the_way(&settings, &items)) {

@@ -32,6 +32,10 @@ Examples:
     arenite resize 'photos/2024-*/**/*.jpg' -s 300 -o thumbs
   A list of names:
     find photos -name '*.jpg' -print0 | arenite resize -0 -s 224 -o thumbs
+  Names with their folders below 'photos':
+    arenite resize /data/photos/*/*.jpg --base /data/photos -s 224 -o thumbs
+  a.jpg and a.png in one folder, as a.jpg.webp and a.png.webp:
+    arenite resize photos -s 224 -o thumbs --name '{name}.webp'
   The third of eight machines that share a folder:
     arenite resize photos -s 224 -o thumbs --shard 3/8
   Continue after an interruption:
@@ -41,45 +45,75 @@ Examples:
 
 const DETAILS: &str = "\
 Inputs:
-  JPEG, PNG, WebP, GIF, AVIF, TIFF, BMP and JPEG XL are read; JPEG, PNG, WebP,
-  GIF and AVIF are written. An animation stays one, except in JPEG and AVIF;
-  of a TIFF with several pages the first is used. The content decides, not the
-  extension. Folders are searched at any depth, without hidden files and
-  without DIR; files that are no pictures are skipped and counted. Links to
-  files are followed, links to folders only if named as inputs. In a glob, *
-  and ? match parts of a name, [a-c] one of these characters, [!a-c] or [^a-c]
-  any other, and ** folders at any depth, including none; {a,b} and ~ are left
-  to the shell. A file with a picture's extension that cannot be read, such as
-  a pipe, is an error. HEIC, JPEG 2000 and camera raw files are reported as
-  unsupported.
+  JPEG, PNG, WebP, GIF, AVIF, TIFF, BMP, JPEG XL, PNM (PBM, PGM, PPM, PAM),
+  QOI, TGA and ICO are read; JPEG, PNG, WebP, GIF and AVIF are written. An
+  animation stays one, except in JPEG and AVIF; of a TIFF with several pages
+  the first is used, of an ICO the largest picture. The content decides, not
+  the extension, except for TGA, which needs both. Folders are searched at any
+  depth, without hidden files and without DIR; files that are no pictures are
+  skipped and counted. Links to files are followed, links to folders only if
+  named as inputs. In a glob, * and ? match parts of a name, [a-c] one of
+  these characters, [!a-c] or [^a-c] any other, and ** folders at any depth,
+  including none; {a,b} and ~ are left to the shell. A file with a picture's
+  extension that cannot be read, such as a pipe, is an error. HEIC is read
+  where the system has libde265 (`arenite doctor` says so). Pictures that are
+  not read are errors that name their kind: JPEG 2000, JPEG XR, PSD, PCX, DDS,
+  SGI, Radiance HDR, OpenEXR, SVG, EPS, PDF and XCF.
+
+--raw:
+  Of raw files of cameras (NEF, CR2, CR3, ARW, DNG, RAF, RW2, ORF) the largest
+  JPEG preview is taken, upright, and written as JPEG by default: no raw pixels
+  are developed. It is said once per run on stderr. Other raw files, such as CRW
+  and PEF, are not read; with --raw refuse none are.
+
+--exclude:
+  Skips files and folders found in an input, and inputs given by name. A glob
+  without / is compared with names at any depth; one with / with the path
+  below the input, where ** stands for folders at any depth, including none;
+  one that ends with / only with folders. Folders that other programs fill are
+  skipped in folders anyway, unless named as inputs: hidden ones such as
+  .thumbnails, @eaDir, @Recycle, #recycle, $RECYCLE.BIN, lost+found, __MACOSX
+  and 'System Volume Information'.
 
 Units:
   Bytes: 128M and 128MiB count in 1024s, 128MB in 1000s. Pixels: 128M counts
   in 1000s. Times without a unit are seconds.
 
 Names:
-  A result keeps its path below the folder given, or below the part of a
-  glob before the first pattern. A file given by name keeps its relative
-  path, or only its name if the path is absolute or contains '..'. The
-  extension is that of the format written: jpg, png, webp, gif or avif. It
-  replaces a picture's extension and is appended to any other: IMG.0001 becomes
-  IMG.0001.jpg. If two inputs would get the same name, or a result would
-  overwrite an input, nothing is started. Existing results are replaced
-  atomically. A name with a line break takes more than one line on stdout:
-  use --json for such names.
+  A result keeps its path below the folder given, or below the part of a glob
+  before the first pattern. The result of a file on the command line is
+  DIR/NAME, whatever folder the file is in. A file in a list keeps its
+  relative path, or only its name if the path is absolute or contains '..'.
+  With --base, each input keeps its path below that folder; one outside of it
+  is an error. The extension is that of the format written: jpg, png, webp,
+  gif or avif. It replaces a picture's extension and is appended to any other:
+  IMG.0001 becomes IMG.0001.jpg. Inputs whose results would have one name are
+  errors that say how to tell them apart (--name '{name}.{ext}', or --base),
+  and the others are done. If a result would overwrite an input, nothing is
+  started. A name with a line break takes more than one line on stdout: use
+  --print0 or --json.
+
+Existing files:
+  Results of arenite are replaced, atomically. A file that arenite has not
+  made is left alone: its picture fails with the cause \"exists\", unless
+  --overwrite is given. arenite has made a file if DIR/.arenite-resize lists
+  it with its length and time, or if its content is that of the new result. So
+  results that another program has changed, or that were moved to another
+  folder without that record, are not replaced either.
 
 --name:
   A template for the last part of that path; the default is '{stem}.{ext}'.
-  {stem} is the name of the input without a picture's extension, {ext} the
-  extension of the format written, {width} and {height} the sides of the
-  result in pixels: the real ones, as srcset of a web page needs them, not
-  those of --size. It may contain /. It ends with .{ext}, or with the
-  extension of a format, which is then written.
-  A name with {width} or {height} is known only when the result is made.
-  Until then the braces stay in it, as under --dry-run. Pictures whose names
-  are equal up to the sides are refused before anything is started. A name
-  that turns out to be taken, by another result or by an input, fails its
-  picture with the cause \"name-conflict\".
+  {stem} is the name of the input without a picture's extension, {from} that
+  extension, and {name} the whole name; {ext} is the extension of the format
+  written, {width} and {height} the sides of the result in pixels: the real
+  ones, as srcset of a web page needs them, not those of --size. It may
+  contain /. It ends with .{ext}, or with the extension of a format, which is
+  then written.
+  A name with {width} or {height} is known only when the result is made. Until
+  then the braces stay in it, as under --dry-run. Pictures whose names are
+  equal up to the sides are errors. A name that turns out to be taken, by
+  another result or by an input, fails its picture with the cause
+  \"name-conflict\".
 
 Sizes:
   N means NxN. WxH is a box: the picture keeps its proportions and fits
@@ -98,11 +132,10 @@ Sizes:
   --resume, or failed as a whole.
 
 --resume:
-  DIR/.arenite-resize records what made each result. A result is skipped if
-  it was made with the same options, and neither it nor its input has changed
-  since, judged by length and time. A run without --resume that has made all
-  results removes the record that it began: give --resume from the first run
-  on to skip results later.
+  DIR/.arenite-resize records what made each result. A result is skipped if it
+  was made with the same options, and neither it nor its input has changed
+  since, judged by length and time. Each run writes that record, with and
+  without --resume.
 
 --shard:
   N runs with the same inputs and the same --out, such as one per machine,
@@ -123,22 +156,24 @@ Sizes:
   in and out are needed; id is a string or a number of your choice. size may
   be a list; out is then a template as of --name, of a whole path. The rest
   has the names and values of the options size, fit, position, no-enlarge,
-  format, first-frame, filter, linear, quality, lossless, progressive, palette,
-  background, keep-metadata, fail-on, timeout, retries, max-pixels and
-  max-ratio; those without a value are true or false. What a job leaves out is
-  taken from the command line. The format is that of the job, of the command
-  line, of the extension of out, or of the input, in this order.
-  Each job has one answer, printed when it ends: the fields of --json, id,
-  and line, the number of its line. A line that is no job is answered with
-  the cause \"bad-job\". A line has at most 64 KiB; blank ones are skipped.
-  Jobs in flight are limited: while answers are not read, jobs are not read
-  either. Folders of results are created. An existing file is replaced
-  atomically; of two jobs with the same out, the last to end wins. out must
+  format, first-frame, filter, linear, quality, lossless, progressive,
+  palette, background, keep-metadata, preserve-times, overwrite, fail-on,
+  timeout, retries, max-pixels and max-ratio; those without a value are true
+  or false. What a job leaves out is taken from the command line. The format
+  is that of the job, of the command line, of the extension of out, or of the
+  input, in this order. An out with the extension of another picture format is
+  wrong. Each job has one answer, printed when it ends: the fields of --json,
+  id, and line, the number of its line. A line that is no job is answered with
+  the cause \"bad-job\". A line has at most 64 KiB; blank ones are skipped. Jobs
+  in flight are limited: while answers are not read, jobs are not read either.
+  Folders of results are created. Of two jobs with the same out, the last to
+  end wins. Existing files that this program has not made are left alone,
+  unless they have the content of the result, or \"overwrite\" is true. out must
   not be the job's own input. With --out, each out is a path below DIR and
   cannot leave it.
-  At the end of stdin the program ends after the last answer, with exit code
-  0 whatever the answers are. It ends at once, with 1, when nothing reads
-  stdout any more. Failures are not repeated on stderr.
+  At the end of stdin the program ends after the last answer, with exit code 0
+  whatever the answers are. It ends at once, with 1, when nothing reads stdout
+  any more. Failures are not repeated on stderr.
 
 --fail-on:
   A damaged picture that is written has a warning on stderr, with the share
@@ -194,27 +229,26 @@ Sizes:
   One object per line and input, in the order of the inputs: a slow picture
   delays the lines of those after it, but not their processing. Fields: type
   (\"file\"), input, output, status (written, planned, fresh, failed or
-  pending), error, cause, attempts (of a failure in a worker), ms, and of
-  the result: format and, when it is written, bytes, width and height. Of a
-  damaged picture that is written also warning, and missing, the share of
-  its pixels that are missing. If the name has {width} or {height}, results
-  is a list with output, bytes, width and height of each result, and output,
-  bytes, width and height are those of the largest one.
-  Of a crash, cause signal-N: crash, with class,
-  what, address, access, frames (function, file, line, module) and omitted.
-  The last object has type \"summary\", shard (\"K/N\") and a status: done, dry-run,
-  interrupted (by a signal), stopped or refused. Stopped: results could no
-  longer be written, as on a full disk; the rest is pending, and the exit
-  code is 1. Refused: nothing was started; the exit code is 2, and the error
-  says why. Names that are not UTF-8 are shown with replacement characters.
-  Causes: bad-job (of a line of --jobs); not-found, read (of the file);
-  unsupported-format, not-an-image, truncated, corrupt, too-many-pixels,
-  too-many-bytes, bomb, output-too-large, out-of-memory, encode, returned (of
-  the picture);
-  name-conflict, write, disk-full (of the result); arena-full, timeout,
-  memory-limit, out-of-memory-kill, panicked, signal-N, exited-N, denied,
-  protocol, no-workers, other (of a worker: N is the signal or the exit
-  code).
+  pending), error, cause, attempts (of a failure in a worker), ms, and of the
+  result: format and, when it is written, bytes, width and height. Of a
+  damaged picture that is written also warning, and missing, the share of its
+  pixels that are missing. If the name has {width} or {height}, results is a
+  list with output, bytes, width and height of each result, and output, bytes,
+  width and height are those of the largest one.
+  Of a crash, cause signal-N: crash, with class, what, address, access, frames
+  (function, file, line, module) and omitted. The last object has type
+  \"summary\", shard (\"K/N\"), counts, of which unsupported has one per format
+  that is not read, and a status: done, dry-run, interrupted (by a signal),
+  stopped or refused. Stopped: results could no longer be written, as on a
+  full disk; the rest is pending, and the exit code is 1. Refused: nothing was
+  started; the exit code is 2, and the error says why. Names that are not
+  UTF-8 are shown with replacement characters. Causes: bad-job (of a line of
+  --jobs); not-found, read (of the file); unsupported-format, not-an-image,
+  truncated, corrupt, too-many-pixels, too-many-bytes, bomb, output-too-large,
+  out-of-memory, encode, returned (of the picture); name-conflict, exists,
+  write, disk-full (of the result); arena-full, timeout, memory-limit,
+  out-of-memory-kill, panicked, signal-N, exited-N, denied, protocol,
+  no-workers, other (of a worker: N is the signal or the exit code).
 
 Signals:
   The first SIGINT (Ctrl-C), SIGTERM or SIGHUP lets the pictures under way
@@ -278,9 +312,13 @@ pub(crate) struct ResizeArgs {
     #[arg(long, value_name = "TEMPLATE", value_parser = Template::below)]
     pub name: Option<Template>,
 
-    /// Read a NUL-separated list from stdin, as written by find -print0 (implies -)
+    /// Read a NUL-separated list from stdin, as written by find -print0 (implies -); see also --print0
     #[arg(short = '0', long = "null")]
     pub null: bool,
+
+    /// Keep the path of each input below DIR: DIR/x/a.jpg becomes x/a.jpg in --out, however it is given
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub base: Option<PathBuf>,
 
     /// Read jobs from stdin and answer them on stdout, as lines of JSON, until stdin ends; SOURCE is -
     #[arg(
@@ -289,7 +327,8 @@ pub(crate) struct ResizeArgs {
         value_parser = ["-"],
         hide_possible_values = true,
         conflicts_with_all = [
-            "inputs", "null", "name", "resume", "shard", "dry_run", "trace", "report", "json", "progress"
+            "inputs", "null", "base", "exclude", "name", "resume", "shard", "dry_run", "trace", "report", "json", "print0",
+            "progress"
         ]
     )]
     pub jobs: Option<String>,
@@ -355,6 +394,14 @@ pub(crate) struct ResizeArgs {
     /// colours become sRGB
     #[arg(long, help_heading = "Result")]
     pub keep_metadata: bool,
+
+    /// Give each result the time of the last change of its input
+    #[arg(long, help_heading = "Result")]
+    pub preserve_times: bool,
+
+    /// Replace existing files that arenite has not made; it always replaces its own results, and never inputs
+    #[arg(long, help_heading = "Run")]
+    pub overwrite: bool,
 
     /// Skip results that were made with the same options from the same input
     #[arg(long, help_heading = "Run")]
@@ -501,7 +548,7 @@ mod tests {
             "photos -s 5x5 -o x --background #+f0+f0",
             "photos -s 5x5 -o x --name {stem}",
             "photos -s 5x5 -o x --name ../{stem}.{ext}",
-            "photos -s 5x5 -o x --name {name}.{ext}",
+            "photos -s 5x5 -o x --name {nam}.{ext}",
             "--jobs - --name {stem}.{ext}",
         ] {
             let error = parse(line).unwrap_err();

@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 
 use arenite::engine::Crash;
+use arenite_image::ImageError;
 
 use crate::text::{one_line, reason};
 
@@ -22,6 +23,8 @@ pub(crate) struct Fault {
     pub crash: Option<Box<Crash>>,
     /// Whether the file is broken; otherwise it could not be judged.
     pub proves_damage: bool,
+    /// The format of a picture that is not read.
+    pub unsupported: Option<&'static str>,
 }
 
 impl Fault {
@@ -32,6 +35,16 @@ impl Fault {
             attempts: None,
             crash: None,
             proves_damage: false,
+            unsupported: None,
+        }
+    }
+
+    /// A picture in a format that is not read.
+    pub(crate) fn unsupported(format: &'static str) -> Fault {
+        let text = ImageError::Unsupported { format }.to_string();
+        Fault {
+            unsupported: Some(format),
+            ..Fault::new("unsupported-format", text)
         }
     }
 

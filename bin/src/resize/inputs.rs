@@ -6,8 +6,11 @@
 //! |---|---|
 //! | a folder | below that folder |
 //! | a glob | below its literal prefix, the components before the first with `*`, `?` or `[` |
-//! | a file with a relative path without `..` | that path |
-//! | any other file | the file's name |
+//! | a file on the command line | the file's name |
+//! | a file in a list, with a relative path without `..` | that path |
+//! | any other file in a list | the file's name |
+//!
+//! With `--base`, each is the path below that folder.
 //!
 //! The output folder is skipped in a walk, and where a shell's `*` names it among other inputs. It is an error as the
 //! only input, or as the start of a glob.
@@ -20,15 +23,17 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path, PathBuf, absolute};
 
-use arenite_image::{Format, ImageError, PROBE_BYTES};
-use walkdir::WalkDir;
+use arenite_image::{Format, PROBE_BYTES};
+use walkdir::{DirEntry, WalkDir};
 
+use super::exclude::{Exclusion, is_foreign_folder};
 use super::fault::Fault;
-use super::files::{Stamp, identity};
+use super::files::{Stamp, identity, location};
 use super::kind::Kind;
 use super::pattern::{Glob, foreign, is_hidden, is_pattern};
+use super::run_args::Raw;
 use crate::text::{reason, show_path};
 
 /// A picture, or a file that was expected to be one.
@@ -51,11 +56,27 @@ pub(crate) struct Found {
     pub links: u64,
     /// Hidden files and folders skipped.
     pub hidden: u64,
+    /// Files and folders left out by `--exclude`, and folders that other programs fill.
+    pub excluded: u64,
     /// The output folder, if it was named among the inputs.
     pub left_out: Option<PathBuf>,
 }
 
 impl Found {
+    /// What is done with raw files of cameras, if there are any.
+    pub(crate) fn raw_note(&self) -> Option<String> {
+        let is_raw = |input: &&Input| matches!(input.content, Ok((Format::CameraRaw, _)));
+        match self.inputs.iter().filter(is_raw).count() {
+            0 => None,
+            1 => Some(
+                "1 raw file of a camera: its largest preview is taken (--raw preview)".to_owned(),
+            ),
+            more => Some(format!(
+                "{more} raw files of cameras: the largest preview of each is taken (--raw preview)"
+            )),
+        }
+    }
+
     /// Why there is nothing to do; `None` if at least one input exists, readable or not.
     pub(crate) fn nothing_found(&self) -> Option<String> {
         let exists =
@@ -79,7 +100,13 @@ impl Found {
             1 => Some("1 is hidden".to_owned()),
             more => Some(format!("{more} are hidden")),
         };
-        let why: Vec<String> = others.into_iter().chain(links).chain(hidden).collect();
+        let excluded = match self.excluded {
+            0 => None,
+            1 => Some("1 is excluded".to_owned()),
+            more => Some(format!("{more} are excluded")),
+        };
+        let why = others.into_iter().chain(links).chain(hidden);
+        let why: Vec<String> = why.chain(excluded).collect();
         Some(match why.is_empty() {
             true => "no input found".to_owned(),
             false => format!("no input found: {}", why.join(", ")),
@@ -117,6 +144,12 @@ pub(crate) struct Request<'a> {
     pub inputs: &'a [OsString],
     /// Whether the list on stdin is separated by NUL instead of line breaks.
     pub null: bool,
+    /// The folder below which all inputs keep their path, if the user names one.
+    pub base: Option<&'a Path>,
+    /// What is left out.
+    pub exclude: &'a [Exclusion],
+    /// What to do with raw files of cameras.
+    pub raw: Raw,
     /// The output folder, if there is one; it may not exist yet. Walks skip it.
     pub out: Option<&'a Path>,
 }
@@ -127,7 +160,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Finds all inputs and reads the first bytes of each; decodes nothing.
 pub(crate) fn find(request: &Request<'_>, stdin: &mut dyn Read) -> Result<Found, SetupError> {
     let mut finder = Finder {
-        out: request.out,
+        request,
         out_identity: None,
         found: Found::default(),
     };
@@ -153,7 +186,7 @@ pub(crate) fn find(request: &Request<'_>, stdin: &mut dyn Read) -> Result<Found,
 }
 
 struct Finder<'a> {
-    out: Option<&'a Path>,
+    request: &'a Request<'a>,
     /// Its device and inode, once it exists: another run may create it at any time.
     out_identity: Option<(u64, u64)>,
     found: Found,
@@ -172,7 +205,7 @@ impl Finder<'_> {
             let fault = Fault::new("not-found", format!("no such file or folder; {hint}"));
             self.push(path.to_owned(), relative_of(path), Err(fault));
         } else {
-            self.named(path);
+            self.named(path, name_of);
         }
         Ok(())
     }
@@ -196,14 +229,22 @@ impl Finder<'_> {
                 _ => name,
             };
             if !name.is_empty() {
-                self.named(Path::new(OsStr::from_bytes(name)));
+                self.named(Path::new(OsStr::from_bytes(name)), relative_of);
             }
         }
         Ok(())
     }
 
-    fn named(&mut self, path: &Path) {
-        match fs::metadata(path) {
+    /// Takes a file or folder by its name; `relative` is the default for the path of the result of a file.
+    fn named(&mut self, path: &Path, relative: fn(&Path) -> PathBuf) {
+        let meta = fs::metadata(path);
+        let is_folder = meta.as_ref().is_ok_and(Metadata::is_dir);
+        let mut exclude = self.request.exclude.iter();
+        if exclude.any(|exclusion| exclusion.matches_within(path, is_folder)) {
+            self.found.excluded += 1;
+            return;
+        }
+        match meta {
             Ok(meta) if meta.is_dir() && self.is_out(path) => {
                 self.found.left_out = Some(path.to_owned());
             }
@@ -213,21 +254,21 @@ impl Finder<'_> {
                     Kind::Other => {
                         Err(Fault::new("not-an-image", "not an image of a known format"))
                     }
-                    kind => readable(kind).map(|format| (format, stamp)),
+                    kind => readable(kind, self.request.raw).map(|format| (format, stamp)),
                 });
-                self.push(path.to_owned(), relative_of(path), content);
+                self.push(path.to_owned(), relative(path), content);
             }
             Err(_) if path.as_os_str().as_bytes().contains(&0) => {
                 let why = "not a file name: it contains NUL; use -0 for a list separated by NUL";
                 self.push(
                     path.to_owned(),
-                    relative_of(path),
+                    relative(path),
                     Err(Fault::new("read", why)),
                 );
             }
             Err(error) => {
                 let fault = Fault::read(path, &error);
-                self.push(path.to_owned(), relative_of(path), Err(fault));
+                self.push(path.to_owned(), relative(path), Err(fault));
             }
         }
     }
@@ -251,6 +292,10 @@ impl Finder<'_> {
                 if entry.file_type().is_dir() {
                     walk.skip_current_dir();
                 }
+            } else if self.is_excluded(&entry, root) {
+                if entry.file_type().is_dir() {
+                    walk.skip_current_dir();
+                }
             } else if entry.file_type().is_dir() {
                 if self.is_out(entry.path()) {
                     walk.skip_current_dir();
@@ -261,9 +306,20 @@ impl Finder<'_> {
         }
     }
 
+    /// Whether an entry of a walk from `root` is left out; counts it then.
+    fn is_excluded(&mut self, entry: &DirEntry, root: &Path) -> bool {
+        let (path, is_folder) = (entry.path(), entry.file_type().is_dir());
+        let below = path.strip_prefix(root).unwrap_or(path);
+        let mut exclude = self.request.exclude.iter();
+        let is_excluded = is_folder && is_foreign_folder(path)
+            || exclude.any(|exclusion| exclusion.matches(below, is_folder));
+        self.found.excluded += u64::from(is_excluded);
+        is_excluded
+    }
+
     /// Whether a folder is the output folder. Asks for its metadata: the inode in a listing is that below a mount.
     fn is_out(&mut self, folder: &Path) -> bool {
-        self.out_identity = self.out_identity.or_else(|| identity(self.out?));
+        self.out_identity = self.out_identity.or_else(|| identity(self.request.out?));
         self.out_identity.is_some() && identity(folder) == self.out_identity
     }
 
@@ -295,7 +351,7 @@ impl Finder<'_> {
                 self.found.others += 1;
                 return;
             }
-            Ok((kind, stamp)) => readable(kind).map(|format| (format, stamp)),
+            Ok((kind, stamp)) => readable(kind, self.request.raw).map(|format| (format, stamp)),
             Err(_) if !Kind::expected(path) => {
                 self.found.others += 1;
                 return;
@@ -360,6 +416,13 @@ impl Finder<'_> {
             let reached = glob.enter(&folders[entry.depth() - 1], entry.file_name());
             let is_folder = entry.file_type().is_dir();
             let matches = glob.matches(&reached, is_folder);
+            any |= matches;
+            if self.is_excluded(&entry, root) {
+                if is_folder {
+                    walk.skip_current_dir();
+                }
+                continue;
+            }
             let path = entry.path();
             // Without the `./` that the user has not written.
             let path = path.strip_prefix(current).unwrap_or(path);
@@ -374,12 +437,24 @@ impl Finder<'_> {
             } else if is_folder {
                 folders.push(reached);
             }
-            any |= matches;
         }
         Ok(any)
     }
 
     fn push(&mut self, path: PathBuf, relative: PathBuf, content: Result<(Format, Stamp), Fault>) {
+        let (relative, content) = match self
+            .request
+            .base
+            .map(|base| (base, below_base(&path, base)))
+        {
+            None => (relative, content),
+            Some((_, Some(below))) => (below, content),
+            Some((base, None)) => {
+                let text = format!("not written: it is not below {} (--base)", show_path(base));
+                let outside = Err(Fault::new("name-conflict", text));
+                (relative, content.and(outside))
+            }
+        };
         self.found.inputs.push(Input {
             path,
             relative,
@@ -389,10 +464,10 @@ impl Finder<'_> {
 }
 
 /// The format of one file, and its stamp.
-pub(crate) fn picture(path: &Path) -> Result<(Format, Stamp), Fault> {
+pub(crate) fn picture(path: &Path, raw: Raw) -> Result<(Format, Stamp), Fault> {
     let meta = fs::metadata(path).map_err(|error| Fault::read(path, &error))?;
     let (kind, stamp) = look(path, &meta)?;
-    Ok((readable(kind)?, stamp))
+    Ok((readable(kind, raw)?, stamp))
 }
 
 /// Whether a file with exactly this name exists.
@@ -400,13 +475,13 @@ fn exists(name: &[u8]) -> bool {
     fs::symlink_metadata(OsStr::from_bytes(name)).is_ok()
 }
 
-fn readable(kind: Kind) -> Result<Format, Fault> {
+fn readable(kind: Kind, raw: Raw) -> Result<Format, Fault> {
     match kind {
+        Kind::Readable(format @ Format::CameraRaw) if raw == Raw::Refuse => {
+            Err(Fault::unsupported(format.name()))
+        }
         Kind::Readable(format) => Ok(format),
-        Kind::Foreign(name) => Err(Fault::new(
-            "unsupported-format",
-            ImageError::Unsupported { format: name }.to_string(),
-        )),
+        Kind::Foreign(name) => Err(Fault::unsupported(name)),
         Kind::Empty => Err(Fault::damage("not-an-image", "the file is empty")),
         Kind::Misnamed | Kind::Other => Err(Fault::damage(
             "not-an-image",
@@ -456,7 +531,27 @@ fn below(path: &Path, base: &Path) -> PathBuf {
     }
 }
 
-/// The relative path of a file given by name.
+/// The path of a file below a folder, by the words of both or, through links, by where they lead.
+fn below_base(path: &Path, base: &Path) -> Option<PathBuf> {
+    let inside = |rest: &Path| {
+        let mut parts = rest.components();
+        parts.all(|part| matches!(part, Component::Normal(_))) && !rest.as_os_str().is_empty()
+    };
+    let below = |path: PathBuf, base: PathBuf| {
+        let rest = path.strip_prefix(base).ok()?;
+        inside(rest).then(|| rest.to_owned())
+    };
+    let by_words = below(absolute(path).ok()?, absolute(base).ok()?);
+    by_words.or_else(|| below(location(path), base.canonicalize().ok()?))
+}
+
+/// The name of a file.
+fn name_of(path: &Path) -> PathBuf {
+    let name = path.file_name().map(PathBuf::from);
+    name.unwrap_or_else(|| PathBuf::from("unnamed"))
+}
+
+/// The relative path of a file in a list.
 fn relative_of(path: &Path) -> PathBuf {
     let inside = path
         .components()
@@ -466,18 +561,17 @@ fn relative_of(path: &Path) -> PathBuf {
             .filter(|part| *part != Component::CurDir)
             .collect()
     } else {
-        path.file_name()
-            .map(PathBuf::from)
-            .unwrap_or_else(|| PathBuf::from("unnamed"))
+        name_of(path)
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_file_given_by_name_keeps_its_relative_path_unless_it_leads_out() {
+    fn a_file_in_a_list_keeps_its_relative_path_unless_it_leads_out() {
         let cases = [
             ("a.jpg", "a.jpg"),
             ("./a.jpg", "a.jpg"),
@@ -489,6 +583,27 @@ mod tests {
         for (path, relative) in cases {
             assert_eq!(relative_of(Path::new(path)), Path::new(relative), "{path}");
         }
+    }
+
+    #[test]
+    fn a_path_is_that_below_the_base_or_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let real = folder.path().join("real");
+        fs::create_dir_all(real.join("x")).unwrap();
+        std::os::unix::fs::symlink(&real, folder.path().join("link")).unwrap();
+        for (path, base, below) in [
+            ("/data/x/a.jpg", "/data", Some("x/a.jpg")),
+            ("/data/x/a.jpg", "/data/x/", Some("a.jpg")),
+            ("/data/x/a.jpg", "/dat", None),
+            ("x/./a.jpg", "./x", Some("a.jpg")),
+            ("/data", "/data", None),
+            ("/data/../b.jpg", "/data", None),
+        ] {
+            let found = below_base(Path::new(path), Path::new(base));
+            assert_eq!(found.as_deref(), below.map(Path::new), "{path} {base}");
+        }
+        let through = folder.path().join("link/x/a.jpg");
+        assert_eq!(below_base(&through, &real), Some("x/a.jpg".into()));
     }
 
     #[test]

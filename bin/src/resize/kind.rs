@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use arenite_image::{Format, probe};
+use arenite_image::{Format, probe, readable_format};
 
 /// The kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,13 +22,15 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Decides by the first [`PROBE_BYTES`](arenite_image::PROBE_BYTES) bytes. The name matters only where they are
-    /// ambiguous: most camera raw files begin like TIFF, with a thumbnail in the place of the picture.
+    /// ambiguous: most camera raw files begin like TIFF, with a thumbnail in the place of the picture, and TGA has no
+    /// signature.
     pub(crate) fn of(path: &Path, head: &[u8]) -> Kind {
-        let found = probe(head);
-        if is_camera_raw(path) && matches!(found, None | Some(Format::Tiff)) {
-            return Kind::Foreign("camera raw");
-        }
-        match (found, named(path)) {
+        match (probe(head), named(path)) {
+            (Some(Format::Tiff), Some(raw @ Format::CameraRaw)) => Kind::Readable(raw),
+            (Some(Format::Tiff), Some(raw @ Format::OtherRaw)) => Kind::Foreign(raw.name()),
+            (None, Some(tga @ Format::Tga)) if readable_format(head) == Ok(tga) => {
+                Kind::Readable(tga)
+            }
             (Some(format), _) if format.is_readable() => Kind::Readable(format),
             (Some(format), _) => Kind::Foreign(format.name()),
             (None, Some(format)) if !format.is_readable() => Kind::Foreign(format.name()),
@@ -40,7 +42,7 @@ impl Kind {
 
     /// Whether the name is that of a picture, so that a failure to open the file is an error.
     pub(crate) fn expected(path: &Path) -> bool {
-        named(path).is_some() || is_camera_raw(path)
+        named(path).is_some()
     }
 }
 
@@ -50,15 +52,6 @@ fn extension(path: &Path) -> &str {
 
 fn named(path: &Path) -> Option<Format> {
     Format::from_extension(extension(path))
-}
-
-fn is_camera_raw(path: &Path) -> bool {
-    const RAW: [&str; 25] = [
-        "3fr", "arw", "cr2", "cr3", "dcr", "dng", "erf", "fff", "gpr", "iiq", "k25", "kdc", "mef",
-        "mos", "nef", "nrw", "orf", "pef", "ptx", "raf", "rw2", "sr2", "srf", "srw", "x3f",
-    ];
-    let extension = extension(path);
-    RAW.iter().any(|raw| raw.eq_ignore_ascii_case(extension))
 }
 
 #[cfg(test)]
@@ -88,18 +81,35 @@ mod tests {
 
     #[test]
     fn unsupported_formats_are_named() {
-        assert_eq!(of("a.heic", b""), Kind::Foreign("HEIC"));
         assert_eq!(of("a.jp2", b""), Kind::Foreign("JPEG 2000"));
-        assert_eq!(of("a.NEF", b"MM\0*\0\0\0\x08"), Kind::Foreign("camera raw"));
+        assert_eq!(
+            of("a.PEF", b"MM\0*\0\0\0\x08"),
+            Kind::Foreign("other camera raw")
+        );
         assert_eq!(
             of("a.cr3", b"\0\0\0\x18ftypcrx "),
-            Kind::Foreign("camera raw")
+            Kind::Readable(Format::CameraRaw)
         );
         assert_eq!(
             of("a.dng", b"\xff\xd8\xff\xe0"),
             Kind::Readable(Format::Jpeg)
         );
+        assert_eq!(of("a.psd", b""), Kind::Foreign("PSD"));
+        assert_eq!(of("notes", b"%PDF-1.4"), Kind::Foreign("PDF"));
+        assert_eq!(of("scan.hdr", b"ENVI\ndescription"), Kind::Other);
         assert_eq!(of("a.mov", b"\0\0\0\x14ftypqt  \0\0\0\0qt  "), Kind::Other);
+    }
+
+    #[test]
+    fn tga_is_known_by_its_name_and_its_header() {
+        let head = b"\0\0\x02\0\0\0\0\0\0\0\0\0\x30\0\x24\0\x18\0";
+        assert_eq!(of("a.TGA", head), Kind::Readable(Format::Tga));
+        assert_eq!(of("a.dat", head), Kind::Other);
+        assert_eq!(of("a.tga", b"a text of some length"), Kind::Misnamed);
+        assert_eq!(
+            of("a.tga", b"\xff\xd8\xff\xe0"),
+            Kind::Readable(Format::Jpeg)
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod args;
 pub(crate) mod batch;
+pub(crate) mod exclude;
 mod fault;
 mod files;
 pub(crate) mod inputs;
@@ -37,8 +38,8 @@ use files::identity;
 use inputs::Request;
 use made::Made;
 use options::Options;
-use output::{OutFolder, WriteFault};
-use plan::{Item, Written};
+use output::{OutFolder, Output, WriteFault};
+use plan::{Item, Naming, Written};
 use pool::{Early, EnginePool, Settings};
 use printer::{Outcome, Printer, Purpose};
 use record::{Fingerprint, Recorder, Records};
@@ -121,6 +122,9 @@ fn prepare(options: &Options, printer: &mut Printer) -> Result<(Vec<Item>, Prote
     let request = Request {
         inputs: &options.inputs,
         null: options.null,
+        base: options.base.as_deref(),
+        exclude: &options.exclude,
+        raw: options.raw,
         out: Some(out),
     };
     let found =
@@ -132,17 +136,23 @@ fn prepare(options: &Options, printer: &mut Printer) -> Result<(Vec<Item>, Prote
             show_path(folder)
         ));
     }
+    if let Some(note) = found.raw_note() {
+        printer.note(&note);
+    }
     let nothing = found.nothing_found();
-    let (name, shard) = (&options.name, options.shard.as_ref());
-    let planned = plan::plan(found.inputs, out, options.format, name, shard);
+    let naming = Naming {
+        out,
+        format: options.format,
+        template: &options.name,
+    };
+    let planned = plan::plan(found.inputs, naming, options.shard.as_ref());
     let mut items = planned.map_err(|clash| {
         for conflict in clash.conflicts.iter().take(CONFLICTS_SHOWN) {
             printer.error(&conflict.to_string());
         }
-        let advice = clash.advice(options.format);
         let why = match clash.conflicts.len() {
-            0..=CONFLICTS_SHOWN => format!("nothing was done; {advice}"),
-            count => format!("nothing was done: {count} conflicts; {advice}"),
+            0..=CONFLICTS_SHOWN => "nothing was done; use another --out".to_owned(),
+            count => format!("nothing was done: {count} conflicts; use another --out"),
         };
         let items = clash.items;
         Refusal { items, why }
@@ -227,26 +237,20 @@ fn work<'a>(
         let extra = options.engine.extra_files();
         folder.protect(extra.filter_map(|(_, file)| identity(file)));
         batch::work(&mut pool, items, stop, printer, |index, result, printer| {
-            let (made, flow) = settle(&items[index], result, &mut folder);
+            let (made, flow) = settle(&items[index], result, &mut folder, options);
             if let (Some(notes), Ok(task), Ok(Outcome::Written { results, .. })) =
                 (&mut recorder, &items[index].task, &made)
                 && let Err(error) = notes.note(task, results)
             {
                 let name = show_path(&notes.path());
                 printer.note(&format!(
-                    "warning: {name}: {}; --resume will not skip the results of this run",
+                    "warning: {name}: {}; later runs will not know the results of this one",
                     reason(&error)
                 ));
                 recorder = None;
             }
             (made.unwrap_or_else(Outcome::Failed), flow)
         });
-        // Only results stay where nothing is left to resume.
-        if let Some(notes) =
-            recorder.filter(|_| !options.resume && printer.code() == 0 && printer.pending() == 0)
-        {
-            notes.discard();
-        }
     } else {
         if let Ok(out) = Folder::open(out) {
             leftovers::remove(&out);
@@ -261,6 +265,7 @@ fn settle<B: Deref<Target = [u8]>>(
     item: &Item,
     result: Result<Made<B>, Fault>,
     folder: &mut OutFolder,
+    options: &Options,
 ) -> (Result<Outcome, Fault>, ControlFlow<()>) {
     let go_on = ControlFlow::Continue(());
     let (made, task) = match (result, &item.task) {
@@ -274,7 +279,12 @@ fn settle<B: Deref<Target = [u8]>>(
     };
     let mut results = Vec::with_capacity(named.len());
     for (relative, result) in named {
-        match folder.write(&relative, &result.bytes) {
+        let output = Output {
+            bytes: &result.bytes,
+            overwrite: options.overwrite,
+            modified: options.preserve_times.then_some(task.stamp.modified),
+        };
+        match folder.write(&relative, output) {
             Ok(stamp) => results.push(Written {
                 output: folder.root().path().join(&relative),
                 relative,

@@ -9,9 +9,10 @@ use std::path::PathBuf;
 use arenite_image::{Fit, Format, Margins, Palette, Position, ResizeSpec, Size, When};
 
 use super::args::{Background, ResizeArgs};
+use super::exclude::Exclusion;
 use super::pool::{MOST_SIZES, Make, Settings};
 use super::printer::Purpose;
-use super::run_args::MOST_RETRIES;
+use super::run_args::{MOST_RETRIES, Raw};
 use super::shard::Shard;
 use super::template::Template;
 
@@ -22,12 +23,22 @@ pub(crate) struct Options {
     pub inputs: Vec<OsString>,
     /// Whether the list on stdin is separated by NUL.
     pub null: bool,
+    /// The folder below which inputs keep their path; `None` for the default.
+    pub base: Option<PathBuf>,
+    /// What is left out of the inputs.
+    pub exclude: Vec<Exclusion>,
+    /// What to do with raw files of cameras.
+    pub raw: Raw,
     /// The folder for results.
     pub out: PathBuf,
     /// The format to write; `None` for that of the input.
     pub format: Option<Format>,
     /// The names of results.
     pub name: Template,
+    /// Replace files that arenite has not made.
+    pub overwrite: bool,
+    /// Give results the time of their input.
+    pub preserve_times: bool,
     /// Skip results that are up to date.
     pub resume: bool,
     /// The share of the results to make; `None` for all.
@@ -64,13 +75,18 @@ impl Options {
         Ok(Options {
             inputs: args.inputs.clone(),
             null: args.null,
+            base: args.base.clone(),
+            exclude: args.run.exclude.clone(),
+            raw: args.run.raw,
             out: out.clone(),
             format,
             name,
+            overwrite: args.overwrite,
+            preserve_times: args.preserve_times,
             resume: args.resume,
             shard: args.run.shard()?,
             dry_run: args.dry_run,
-            fingerprint: fingerprint(&make, format),
+            fingerprint: fingerprint(&make, format, args.preserve_times),
             make,
             engine,
         })
@@ -297,12 +313,12 @@ fn spec(args: &ResizeArgs, size: Size) -> ResizeSpec {
 
 /// Everything that changes a result, as text. The number in front rises when a later version makes other pictures from
 /// the same options.
-fn fingerprint(make: &Make, format: Option<Format>) -> String {
+fn fingerprint(make: &Make, format: Option<Format>, preserve_times: bool) -> String {
     let spec = &make.spec;
     let sizes: Vec<String> = make.sizes.iter().map(Size::to_string).collect();
     format!(
         "8 size={} fit={:?} position={} enlarge={} format={} filter={:?} linear={} quality={} metadata={} lossless={} \
-         progressive={} background={:?} margins={:?} palette={:?} first-frame={} fail-on={:?}",
+         progressive={} background={:?} margins={:?} palette={:?} first-frame={} fail-on={:?}{}",
         sizes.join(","),
         spec.fit,
         spec.position.name(),
@@ -319,6 +335,7 @@ fn fingerprint(make: &Make, format: Option<Format>) -> String {
         spec.palette,
         spec.first_frame,
         spec.fail_on,
+        if preserve_times { " times=kept" } else { "" },
     )
     .to_lowercase()
 }
@@ -468,6 +485,7 @@ mod tests {
             "-s 224 --progressive",
             "-s 224 --background 000",
             "-s 224 --fail-on none",
+            "-s 224 --preserve-times",
             "-s 224 --palette always",
             "-s 224 --palette never",
             "-s 224 -s 112 --name {width}.{ext}",

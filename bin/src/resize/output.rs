@@ -4,19 +4,21 @@
 //! [`Folder`]. Before each result it is looked whether the folder, and the one of the result, are still at their paths;
 //! where another program has exchanged one of them, the result fails.
 
+use std::cell::{Cell, OnceCell};
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::OFlag;
 
 use super::fault::Fault;
 use super::files::{Stamp, identity};
 use super::leftovers;
-use super::record;
+use super::record::{self, Own};
 use super::stop::Stop;
 use crate::folder::{Entry, Folder, Identity, Temporary};
 use crate::text::{reason, show_path};
@@ -28,6 +30,16 @@ pub(crate) struct Writer {
     stop: Stop,
     /// Numbers temporary names.
     count: u64,
+}
+
+/// A result to write, and what it may replace.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Output<'a> {
+    pub bytes: &'a [u8],
+    /// Whether files that arenite has not made are replaced too.
+    pub overwrite: bool,
+    /// The time of its last change, in nanoseconds since 1970; `None` for now.
+    pub modified: Option<i128>,
 }
 
 /// A folder that no result may leave, held open.
@@ -66,6 +78,8 @@ pub(crate) struct OutFolder {
     names: HashSet<PathBuf>,
     /// The inputs, and other files that no result may replace.
     protected: HashSet<Identity>,
+    /// The results of earlier runs, read once one of them may be in the way.
+    own: OnceCell<Own>,
 }
 
 /// Why a result was not written.
@@ -106,6 +120,7 @@ impl OutFolder {
             taken: HashMap::new(),
             names: HashSet::new(),
             protected: HashSet::new(),
+            own: OnceCell::new(),
         })
     }
 
@@ -137,7 +152,11 @@ impl OutFolder {
     }
 
     /// Writes one result atomically: readers see the old file or the complete new one.
-    pub(crate) fn write(&mut self, relative: &Path, bytes: &[u8]) -> Result<Stamp, WriteFault> {
+    pub(crate) fn write(
+        &mut self,
+        relative: &Path,
+        output: Output<'_>,
+    ) -> Result<Stamp, WriteFault> {
         let conflict = |text: &str| Fault::new("name-conflict", text);
         if self.names.contains(relative) {
             let text = "not written: the result of another image has its name; change --name";
@@ -167,7 +186,11 @@ impl OutFolder {
                 _ => Ok(()),
             }
         };
-        let stamp = self.writer.replace(&folder, name, bytes, may_replace)?;
+        let own = || self.own.get_or_init(|| Own::read(&bounds.root));
+        let is_own = |existing: &Stamp| own().has(relative, existing);
+        let stamp = self
+            .writer
+            .replace(&folder, name, output, may_replace, is_own)?;
         self.taken.insert(stamp.identity(), relative.to_owned());
         self.names.insert(relative.to_owned());
         Ok(stamp)
@@ -182,13 +205,15 @@ impl Writer {
         }
     }
 
-    /// Writes a result with this name in the folder atomically. Replaces a file that `may_replace` allows.
+    /// Writes a result with this name in the folder atomically. Replaces a file that `may_replace` allows, and that is
+    /// arenite's by `is_own` or has the same content, unless `output` overwrites any.
     pub(crate) fn replace(
         &mut self,
         folder: &Arc<Folder>,
         name: &OsStr,
-        bytes: &[u8],
+        output: Output<'_>,
         may_replace: impl Fn(&Entry) -> Result<(), Fault>,
+        is_own: impl Fn(&Stamp) -> bool,
     ) -> Result<Stamp, WriteFault> {
         let own = || {
             let text = "not written: arenite keeps such names for its own files; change the name";
@@ -197,17 +222,35 @@ impl Writer {
         if leftovers::is_reserved(name) {
             return Err(own().into());
         }
+        // It is judged again after it has lost its name, from which its content was read.
+        let known = Cell::new(None);
+        let may_be_lost = |existing: &Entry| {
+            let stamp = Stamp::of_entry(existing);
+            let is_replaceable = output.overwrite
+                || known.get() == Some(stamp)
+                || existing.is_file()
+                    && (is_own(&stamp) || has_content(folder, name, existing, output.bytes));
+            if !is_replaceable {
+                let path = show_path(&folder.path().join(name));
+                let text = format!(
+                    "not written: {path} exists, and arenite has not made it; --overwrite replaces such files"
+                );
+                return Err(Fault::new("exists", text));
+            }
+            known.set(Some(stamp));
+            Ok(())
+        };
         let judge = |existing: &Entry| {
             // By another spelling, on file systems that have such.
             let record = folder.entry(record::NAME.as_ref());
             match record.is_ok_and(|record| record.identity() == existing.identity()) {
                 true => Err(own()),
-                false => may_replace(existing),
+                false => may_replace(existing).and_then(|()| may_be_lost(existing)),
             }
         };
-        let put = self.put(folder, name, &[bytes], judge);
+        let put = self.put_at(folder, name, &[output.bytes], output.modified, judge);
         let entry = put.map_err(|failure| match failure {
-            NotPut::Io(error) => failed(&error, folder.path(), bytes.len()),
+            NotPut::Io(error) => failed(&error, folder.path(), output.bytes.len()),
             NotPut::Refused(fault) => fault.into(),
         })?;
         Ok(Stamp::of_entry(&entry))
@@ -221,13 +264,31 @@ impl Writer {
         parts: &[&[u8]],
         may_replace: impl Fn(&Entry) -> Result<(), Fault>,
     ) -> Result<Entry, NotPut> {
+        self.put_at(folder, name, parts, None, may_replace)
+    }
+
+    /// [`put`](Self::put), with the time of the file's last change in nanoseconds since 1970.
+    fn put_at(
+        &mut self,
+        folder: &Arc<Folder>,
+        name: &OsStr,
+        parts: &[&[u8]],
+        modified: Option<i128>,
+        may_replace: impl Fn(&Entry) -> Result<(), Fault>,
+    ) -> Result<Entry, NotPut> {
         let write = |mut file: File| {
             parts.iter().try_for_each(|part| file.write_all(part))?;
             // Some file systems, such as network ones, report only now that there was no room.
+            let locked = file.try_clone()?;
             nix::unistd::close(file).map_err(io::Error::from)?;
-            Ok(())
+            // Last, because a network file system may set it when it is closed. Until the file has its name, the lock
+            // shows that one of this age is not left behind.
+            if let Some(time) = modified.and_then(system_time) {
+                locked.set_modified(time)?;
+            }
+            Ok(locked)
         };
-        let place = |temporary: &Temporary, ()| {
+        let place = |temporary: &Temporary, _locked| {
             temporary.place(name, |old| may_replace(old).map_err(NotPut::Refused))
         };
         self.with_temporary(folder, write, place)
@@ -271,11 +332,12 @@ impl Bounds {
         writer: &mut Writer,
     ) -> Result<Bounds, String> {
         let sentence = |error: &io::Error| {
-            format!(
-                "{}: the output folder cannot be used: {}",
-                show_path(root),
-                reason(error)
-            )
+            let why = match error.kind() {
+                io::ErrorKind::StorageFull if lacks_inodes(root) => NO_INODES.to_owned(),
+                _ => reason(error),
+            };
+            let root = show_path(root);
+            format!("{root}: the output folder cannot be used: {why}")
         };
         let open = || {
             fs::create_dir_all(root)?;
@@ -399,10 +461,53 @@ fn may_be_one(one: &Path, other: &Path) -> bool {
     one.eq_ignore_ascii_case(other) || !one.is_ascii() || !other.is_ascii()
 }
 
-fn failed(error: &io::Error, folder: &Path, len: usize) -> WriteFault {
-    let folder = show_path(folder);
+/// Whether the file holds these bytes. It is found by its name, and not opened if it has lost that.
+fn has_content(folder: &Folder, name: &OsStr, existing: &Entry, bytes: &[u8]) -> bool {
+    if existing.len() != bytes.len() as u64 {
+        return false;
+    }
+    let read = || {
+        let file = folder.open_file(name, OFlag::O_RDONLY)?;
+        let is_same = Entry::of(&file)?.identity() == existing.identity();
+        let mut content = Vec::with_capacity(bytes.len() + 1);
+        file.take(bytes.len() as u64 + 1)
+            .read_to_end(&mut content)?;
+        io::Result::Ok(is_same && content == bytes)
+    };
+    read().unwrap_or(false)
+}
+
+/// A time in nanoseconds since 1970.
+fn system_time(nanoseconds: i128) -> Option<SystemTime> {
+    let distance = nanoseconds.unsigned_abs();
+    let seconds = u64::try_from(distance / 1_000_000_000).ok()?;
+    let distance = Duration::new(seconds, (distance % 1_000_000_000) as u32);
+    match nanoseconds < 0 {
+        true => UNIX_EPOCH.checked_sub(distance),
+        false => UNIX_EPOCH.checked_add(distance),
+    }
+}
+
+const NO_INODES: &str =
+    "its file system has no inodes left, so that it can hold no more files; remove some";
+
+/// Whether a file system is full because of the number of its files.
+fn lacks_inodes(folder: &Path) -> bool {
+    let folder = folder.ancestors().find(|folder| folder.exists());
+    let state = nix::sys::statvfs::statvfs(folder.unwrap_or(Path::new(".")));
+    // Some have no fixed number, and say 0.
+    state.is_ok_and(|state| state.files() > 0 && state.files_free() == 0)
+}
+
+fn failed(error: &io::Error, path: &Path, len: usize) -> WriteFault {
+    let folder = show_path(path);
     let size = show_bytes(len as u64);
     let (cause, text, fatal) = match error.kind() {
+        io::ErrorKind::StorageFull if lacks_inodes(path) => (
+            "disk-full",
+            format!("not written to {folder}: {NO_INODES}"),
+            true,
+        ),
         io::ErrorKind::StorageFull => (
             "disk-full",
             format!("not written: the disk that holds {folder} is full ({size} needed)"),
@@ -440,15 +545,24 @@ fn failed(error: &io::Error, folder: &Path, len: usize) -> WriteFault {
 mod tests {
     use super::*;
 
+    fn write(out: &mut OutFolder, name: &str, bytes: &[u8]) -> Result<Stamp, WriteFault> {
+        let output = Output {
+            bytes,
+            overwrite: true,
+            modified: None,
+        };
+        out.write(Path::new(name), output)
+    }
+
     #[test]
     fn results_replace_old_ones_and_leave_no_temporary_file() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("deep/out");
         let mut out = OutFolder::create(&root, &Stop::default()).unwrap();
-        out.write(Path::new("x/a.jpg"), b"old").unwrap();
+        write(&mut out, "x/a.jpg", b"old").unwrap();
         // A run writes each result once.
         let mut out = OutFolder::create(&root, &Stop::default()).unwrap();
-        let stamp = out.write(Path::new("x/a.jpg"), b"newer").unwrap();
+        let stamp = write(&mut out, "x/a.jpg", b"newer").unwrap();
         assert_eq!(stamp.len, 5);
         assert_eq!(fs::read(root.join("x/a.jpg")).unwrap(), b"newer");
         assert_eq!(fs::read_dir(root.join("x")).unwrap().count(), 1);
@@ -464,7 +578,7 @@ mod tests {
         std::os::unix::fs::symlink(&outside, root.join("sub")).unwrap();
         // Nothing is created behind it either.
         for name in ["sub/a.jpg", "sub/deeper/a.jpg"] {
-            let error = out.write(Path::new(name), b"x").unwrap_err();
+            let error = write(&mut out, name, b"x").unwrap_err();
             assert!(!error.fatal);
             let text = &error.fault.text;
             assert!(text.contains("out/sub is a link"), "{text}");
@@ -477,18 +591,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("out");
         let mut out = OutFolder::create(&root, &Stop::default()).unwrap();
-        out.write(Path::new("sub/a.jpg"), b"x").unwrap();
+        write(&mut out, "sub/a.jpg", b"x").unwrap();
         let other = folder.path().join("other");
         fs::rename(root.join("sub"), &other).unwrap();
         fs::create_dir(root.join("sub")).unwrap();
-        let error = out.write(Path::new("sub/b.jpg"), b"x").unwrap_err();
+        let error = write(&mut out, "sub/b.jpg", b"x").unwrap_err();
         let text = &error.fault.text;
         assert!(
             !error.fatal && text.contains("out/sub is no longer"),
             "{text}"
         );
         fs::rename(&root, folder.path().join("gone")).unwrap();
-        let error = out.write(Path::new("c.jpg"), b"x").unwrap_err();
+        let error = write(&mut out, "c.jpg", b"x").unwrap_err();
         let text = &error.fault.text;
         assert!(error.fatal && text.contains("out is no longer"), "{text}");
     }
@@ -501,7 +615,7 @@ mod tests {
         let mut out = OutFolder::create(&folder.path().join("out"), &Stop::default()).unwrap();
         out.protect(identity(&input));
         fs::hard_link(&input, folder.path().join("out/a.jpg")).unwrap();
-        let error = out.write(Path::new("a.jpg"), b"x").unwrap_err();
+        let error = write(&mut out, "a.jpg", b"x").unwrap_err();
         assert_eq!(error.fault.cause, "name-conflict");
         assert_eq!(fs::read(folder.path().join("out/a.jpg")).unwrap(), b"mine");
     }
@@ -512,9 +626,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("out");
         let mut out = OutFolder::create(&root, &Stop::default()).unwrap();
-        out.write(Path::new("A.jpg"), b"first").unwrap();
+        write(&mut out, "A.jpg", b"first").unwrap();
         fs::hard_link(root.join("A.jpg"), root.join("a.jpg")).unwrap();
-        let error = out.write(Path::new("a.jpg"), b"second").unwrap_err();
+        let error = write(&mut out, "a.jpg", b"second").unwrap_err();
         assert_eq!(
             (error.fault.cause.as_ref(), error.fatal),
             ("name-conflict", false)
@@ -532,11 +646,11 @@ mod tests {
         let mut out = OutFolder::create(folder.path(), &Stop::default()).unwrap();
         let stamp = Stamp::of(&kept.metadata().unwrap());
         out.keep([(Path::new("kept.jpg"), &stamp)].into_iter());
-        out.write(Path::new("stale.jpg"), b"newer").unwrap();
+        write(&mut out, "stale.jpg", b"newer").unwrap();
         assert_eq!(fs::read(&kept).unwrap(), b"same");
         let upper = folder.path().join("KEPT.jpg");
         fs::hard_link(&kept, &upper).unwrap();
-        let error = out.write(Path::new("KEPT.jpg"), b"other").unwrap_err();
+        let error = write(&mut out, "KEPT.jpg", b"other").unwrap_err();
         assert_eq!(error.fault.cause, "name-conflict");
     }
 
@@ -568,7 +682,7 @@ mod tests {
         let root = folder.path().join("out");
         fs::create_dir_all(root.join("a.jpg/inside")).unwrap();
         let mut out = OutFolder::create(&root, &Stop::default()).unwrap();
-        let error = out.write(Path::new("a.jpg"), b"x").unwrap_err();
+        let error = write(&mut out, "a.jpg", b"x").unwrap_err();
         assert!(!error.fatal, "{}", error.fault);
         assert_eq!(
             fs::read_dir(&root).unwrap().count(),

@@ -141,7 +141,7 @@ fn part(component: &Component<'_>) -> Result<Part, String> {
 }
 
 /// Turns `[^…]` into `[!…]`, which shells treat alike.
-fn with_exclamation_marks(pattern: &str) -> String {
+pub(crate) fn with_exclamation_marks(pattern: &str) -> String {
     let mut out = String::with_capacity(pattern.len());
     let mut rest = pattern;
     while let Some(at) = rest.find('[') {

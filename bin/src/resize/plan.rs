@@ -87,137 +87,91 @@ impl Task {
     }
 }
 
-/// Conflicts that prevent the run.
+/// Results that would overwrite inputs, which prevents the run.
 #[derive(Debug)]
 pub(crate) struct Clash {
-    /// All conflicts.
-    pub conflicts: Vec<Conflict>,
+    /// All of them.
+    pub conflicts: Vec<OverInput>,
     /// All items; those in a conflict have failed.
     pub items: Vec<Item>,
 }
 
-impl Clash {
-    /// Advice about the conflicts; `asked` is the value of `--format`.
-    pub(crate) fn advice(&self, asked: Option<Format>) -> &'static str {
-        let over_input = |conflict: &Conflict| matches!(conflict, Conflict::OverInput { .. });
-        match (self.conflicts.iter().all(over_input), asked) {
-            (true, _) => "use another --out",
-            (false, None) => "rename one of each, or use a separate command and --out for each",
-            (false, Some(_)) => {
-                "rename one of each, use a separate command and --out for each, or omit --format if their names then \
-                 differ"
-            }
-        }
-    }
-}
-
-/// Results that would overwrite each other or an input.
+/// A result that would overwrite an input, possibly by another path.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Conflict {
-    /// Two inputs, one output.
-    Same {
-        first: PathBuf,
-        second: PathBuf,
-        output: PathBuf,
-    },
-    /// An output that is an input, possibly by another path.
-    OverInput {
-        input: PathBuf,
-        output: PathBuf,
-        victim: PathBuf,
-    },
-    /// An output whose path another output needs as a folder.
-    FileAndFolder {
-        file: PathBuf,
-        output: PathBuf,
-        other: PathBuf,
-    },
+pub(crate) struct OverInput {
+    input: PathBuf,
+    output: PathBuf,
+    victim: PathBuf,
 }
 
-impl Conflict {
-    /// The inputs in conflict.
-    fn parties(&self) -> [&Path; 2] {
-        match self {
-            Conflict::Same { first, second, .. } => [first, second],
-            Conflict::OverInput { input, .. } => [input, input],
-            Conflict::FileAndFolder { file, other, .. } => [file, other],
-        }
-    }
-
-    fn fault(&self) -> Fault {
-        Fault::new("name-conflict", self.to_string())
-    }
-}
-
-impl fmt::Display for Conflict {
+impl fmt::Display for OverInput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Conflict::Same {
-                first,
-                second,
-                output,
-            } => {
+        let (input, output) = (show_path(&self.input), show_path(&self.output));
+        match self.input == self.victim {
+            true => write!(f, "{input} would be overwritten by its own result {output}"),
+            false => {
+                let victim = show_path(&self.victim);
                 write!(
                     f,
-                    "{} and {} would both be written to {}",
-                    show_path(first),
-                    show_path(second),
-                    show_path(output)
+                    "{output}, the result of {input}, would overwrite the input {victim}"
                 )
             }
-            Conflict::OverInput {
-                input,
-                output,
-                victim,
-            } if input == victim => {
-                write!(
-                    f,
-                    "{} would be overwritten by its own result {}",
-                    show_path(input),
-                    show_path(output)
-                )
-            }
-            Conflict::OverInput {
-                input,
-                output,
-                victim,
-            } => write!(
-                f,
-                "{}, the result of {}, would overwrite the input {}",
-                show_path(output),
-                show_path(input),
-                show_path(victim)
-            ),
-            Conflict::FileAndFolder {
-                file,
-                output,
-                other,
-            } => write!(
-                f,
-                "{}, the result of {}, is needed as a folder for the result of {}",
-                show_path(output),
-                show_path(file),
-                show_path(other)
-            ),
         }
     }
 }
 
-/// Names all outputs, those of other shards too.
+/// How results are named.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Naming<'a> {
+    /// The output folder.
+    pub out: &'a Path,
+    /// The format to write; `None` for that of the input.
+    pub format: Option<Format>,
+    pub template: &'a Template,
+}
+
+impl Naming<'_> {
+    /// How to tell the results of two inputs apart.
+    fn advice(&self, one: &Item, other: &Item) -> String {
+        let template = self.template.with_whole_names(self.format);
+        let name = |item: &Item| {
+            let name = Path::new(item.input.file_name().unwrap_or_default());
+            let task = item.task.as_ref().ok()?;
+            Some(template.fill(name, task.format))
+        };
+        if name(one) != name(other) {
+            return format!("--name '{template}' tells them apart");
+        }
+        let folders = [&one.input, &other.input].map(|path| path.parent().unwrap_or(Path::new("")));
+        let mut shared = folders[0].ancestors();
+        match shared.find(|folder| folders[1].starts_with(folder)) {
+            Some(folder) if folders[0] != folders[1] => {
+                let folder = match folder.as_os_str().is_empty() {
+                    true => Path::new("."),
+                    false => folder,
+                };
+                format!("--base {} keeps their folders", show_path(folder))
+            }
+            _ => "rename one of them, or use a separate command and --out for each".to_owned(),
+        }
+    }
+}
+
+/// Names all outputs, those of other shards too. Inputs whose results would have one name have failed.
 ///
 /// # Errors
 ///
-/// Two results with one path, or a result with the path of an input.
+/// A result with the path of an input.
 pub(crate) fn plan(
     inputs: Vec<Input>,
-    out: &Path,
-    asked: Option<Format>,
-    template: &Template,
+    naming: Naming<'_>,
     shard: Option<&Shard>,
 ) -> Result<Vec<Item>, Clash> {
-    let mut conflicts = Vec::new();
     let mut items: Vec<Item> = Vec::with_capacity(inputs.len());
     let mut by_output: HashMap<PathBuf, usize> = HashMap::new();
+    // Items whose output the first one with it has, and the paths of both.
+    let mut collisions: Vec<(usize, usize)> = Vec::new();
+    let mut repeated: HashSet<(PathBuf, PathBuf)> = HashSet::new();
     let mut unreadable: HashSet<PathBuf> = HashSet::new();
     let holds = |relative: &Path| shard.is_none_or(|shard| shard.holds(relative));
     for input in inputs {
@@ -227,36 +181,30 @@ pub(crate) fn plan(
             Err(_) if !unreadable.insert(input.path.clone()) => continue,
             Err(fault) => Err(fault),
             Ok((found, stamp)) => {
-                let format = asked.unwrap_or(found.default_output());
-                let name = template.fill(&input.relative, format);
+                let format = naming.format.unwrap_or(found.default_output());
+                let name = naming.template.fill(&input.relative, format);
                 let relative = name.path(None);
-                let output = out.join(&relative);
                 is_in_shard = holds(&relative);
                 if let Some(&first) = by_output.get(&relative) {
-                    let first = &items[first].input;
-                    if first == &input.path || is_same(first, &input.path) {
+                    let other = &items[first].input;
+                    let key = || (relative.clone(), input.path.clone());
+                    let is_first = other == &input.path || is_same(other, &input.path);
+                    if is_first || !repeated.insert(key()) {
                         // Found twice, processed once.
                         continue;
                     }
-                    let conflict = Conflict::Same {
-                        first: first.clone(),
-                        second: input.path.clone(),
-                        output,
-                    };
-                    let fault = conflict.fault();
-                    conflicts.push(conflict);
-                    Err(fault)
+                    collisions.push((first, items.len()));
                 } else {
                     by_output.insert(relative.clone(), items.len());
-                    Ok(Task {
-                        output,
-                        relative,
-                        several: name.has_sides().then_some(name),
-                        format,
-                        stamp,
-                        fresh: None,
-                    })
                 }
+                Ok(Task {
+                    output: naming.out.join(&relative),
+                    relative,
+                    several: name.has_sides().then_some(name),
+                    format,
+                    stamp,
+                    fresh: None,
+                })
             }
         };
         items.push(Item {
@@ -265,13 +213,70 @@ pub(crate) fn plan(
             task,
         });
     }
-    conflicts.extend(needed_as_folders(&items, &by_output));
-    conflicts.extend(overwritten(&items, out));
+    let mut faults = taken(naming, &items, &collisions);
+    faults.extend(needed_as_folders(naming, &items, &by_output));
+    let conflicts = overwritten(&items, naming.out);
+    for (index, fault) in faults {
+        items[index].task = Err(fault);
+    }
     if conflicts.is_empty() {
         return Ok(items);
     }
-    fail_parties(&mut items, &conflicts);
+    let blamed: HashMap<&Path, &OverInput> = conflicts
+        .iter()
+        .map(|conflict| (conflict.input.as_path(), conflict))
+        .collect();
+    for item in items.iter_mut().filter(|item| item.task.is_ok()) {
+        if let Some(conflict) = blamed.get(item.input.as_path()) {
+            item.task = Err(Fault::new("name-conflict", conflict.to_string()));
+        }
+    }
     Err(Clash { conflicts, items })
+}
+
+/// The failures of both items of each pair: their results have one name.
+fn taken(naming: Naming<'_>, items: &[Item], pairs: &[(usize, usize)]) -> Vec<(usize, Fault)> {
+    let fault = |this: usize, other: usize| {
+        let (this, other) = (&items[this], &items[other]);
+        let output = this.task.as_ref().map(|task| show_path(&task.output));
+        let text = format!(
+            "not written: {} would be written to {} too; {}",
+            show_path(&other.input),
+            output.unwrap_or_default(),
+            naming.advice(other, this)
+        );
+        Fault::new("name-conflict", text)
+    };
+    let both =
+        |&(one, other): &(usize, usize)| [(one, fault(one, other)), (other, fault(other, one))];
+    pairs.iter().flat_map(both).collect()
+}
+
+/// The failures of items whose result has the name of a folder that the result of another one needs, and of those.
+fn needed_as_folders(
+    naming: Naming<'_>,
+    items: &[Item],
+    by_output: &HashMap<PathBuf, usize>,
+) -> Vec<(usize, Fault)> {
+    let mut faults = Vec::new();
+    for (index, item) in items.iter().enumerate() {
+        let Ok(task) = &item.task else { continue };
+        for folder in task.relative.ancestors().skip(1) {
+            let Some(&file) = by_output.get(folder) else {
+                continue;
+            };
+            let text = format!(
+                "not written: {}, the result of {}, is needed as a folder for the result of {}; {}",
+                show_path(&naming.out.join(folder)),
+                show_path(&items[file].input),
+                show_path(&item.input),
+                naming.advice(&items[file], item),
+            );
+            let fault = Fault::new("name-conflict", text);
+            faults.extend([(file, fault.clone()), (index, fault)]);
+        }
+    }
+    faults
 }
 
 /// The inputs as tasks without a result; those found twice once.
@@ -295,44 +300,8 @@ pub(crate) fn without_results(inputs: Vec<Input>, shard: Option<&Shard>) -> Vec<
     new.map(item).collect()
 }
 
-/// Makes the items in a conflict fail by it.
-fn fail_parties(items: &mut [Item], conflicts: &[Conflict]) {
-    let mut blamed: HashMap<&Path, &Conflict> = HashMap::new();
-    for conflict in conflicts {
-        for party in conflict.parties() {
-            blamed.entry(party).or_insert(conflict);
-        }
-    }
-    for item in items.iter_mut().filter(|item| item.task.is_ok()) {
-        if let Some(conflict) = blamed.get(item.input.as_path()) {
-            item.task = Err(conflict.fault());
-        }
-    }
-}
-
-fn needed_as_folders(items: &[Item], by_output: &HashMap<PathBuf, usize>) -> Vec<Conflict> {
-    let mut conflicts = Vec::new();
-    for item in items {
-        let Ok(task) = &item.task else { continue };
-        for folder in task.relative.ancestors().skip(1) {
-            let Some(&index) = by_output.get(folder) else {
-                continue;
-            };
-            let Ok(file) = &items[index].task else {
-                continue;
-            };
-            conflicts.push(Conflict::FileAndFolder {
-                file: items[index].input.clone(),
-                output: file.output.clone(),
-                other: item.input.clone(),
-            });
-        }
-    }
-    conflicts
-}
-
 /// Outputs that are inputs, compared by device and inode, so that links are found too.
-fn overwritten(items: &[Item], out: &Path) -> Vec<Conflict> {
+fn overwritten(items: &[Item], out: &Path) -> Vec<OverInput> {
     if !out.exists() {
         return Vec::new();
     }
@@ -362,7 +331,7 @@ fn overwritten(items: &[Item], out: &Path) -> Vec<Conflict> {
             } else {
                 inputs.get(&existing.identity())?
             };
-            Some(Conflict::OverInput {
+            Some(OverInput {
                 input: item.input.clone(),
                 output: task.output.clone(),
                 victim: victim.to_owned(),
@@ -397,6 +366,15 @@ mod tests {
 
     const OUT: &str = "/nonexistent/out";
 
+    fn plan_all(inputs: Vec<Input>) -> Result<Vec<Item>, Clash> {
+        let naming = Naming {
+            out: Path::new(OUT),
+            format: None,
+            template: &Template::default(),
+        };
+        plan(inputs, naming, None)
+    }
+
     #[test]
     fn the_extension_follows_the_output_format() {
         let inputs = vec![
@@ -410,7 +388,7 @@ mod tests {
             input("p/v1.2/e.", "v1.2/e.", Format::Jpeg, 7),
             input("p/f.jpg.bak", "f.jpg.bak", Format::Jpeg, 8),
         ];
-        let items = plan(inputs, Path::new(OUT), None, &Template::default(), None).unwrap();
+        let items = plan_all(inputs).unwrap();
         let names = [
             "a.jpg",
             "b.webp",
@@ -426,26 +404,55 @@ mod tests {
     }
 
     #[test]
-    fn two_inputs_with_one_output_are_both_named() {
-        let inputs = || {
+    fn inputs_with_one_output_fail_and_the_rest_is_planned() {
+        let faults = |inputs: Vec<Input>, template: &str, format| -> Vec<Option<String>> {
+            let naming = Naming {
+                out: Path::new(OUT),
+                format,
+                template: &template.parse().unwrap(),
+            };
+            let items = plan(inputs, naming, None).unwrap();
+            let fault = |item: Item| item.task.err().map(|fault| fault.text);
+            items.into_iter().map(fault).collect()
+        };
+        let three = || {
             vec![
                 input("p/a.png", "a.png", Format::Png, 1),
-                input("p/a.bmp", "a.bmp", Format::Bmp, 2),
+                input("p/b.png", "b.png", Format::Png, 2),
+                input("p/a.bmp", "a.bmp", Format::Bmp, 3),
             ]
         };
-        let Clash { conflicts, items } =
-            plan(inputs(), Path::new(OUT), None, &Template::default(), None).unwrap_err();
-        assert_eq!(conflicts.len(), 1);
-        let text = conflicts[0].to_string();
+        let found = faults(three(), "{stem}.{ext}", None);
+        let first = found[0].as_deref().unwrap();
         assert!(
-            text.contains("p/a.png") && text.contains("p/a.bmp") && text.contains("out/a.png"),
-            "{text}"
+            first.contains("p/a.bmp") && first.contains("out/a.png too"),
+            "{first}"
         );
-        let faults: Vec<&Fault> = items
-            .iter()
-            .map(|item| item.task.as_ref().unwrap_err())
-            .collect();
-        assert_eq!(faults, [&Fault::new("name-conflict", text); 2]);
+        assert!(first.ends_with("--name '{name}.{ext}' tells them apart"));
+        assert!(found[2].as_deref().unwrap().contains("p/a.png would"));
+        assert_eq!(found[1], None);
+        let asked = faults(three(), "{stem}-{width}.{ext}", Some(Format::WebP));
+        assert!(
+            asked[0]
+                .as_deref()
+                .unwrap()
+                .contains("'{name}-{width}.webp'")
+        );
+        assert_eq!(
+            faults(three(), "{name}.webp", Some(Format::WebP)),
+            [const { None }; 3]
+        );
+        let folders = vec![
+            input("p/x/a.png", "a.png", Format::Png, 1),
+            input("p/y/a.png", "a.png", Format::Png, 2),
+        ];
+        let found = faults(folders, "{stem}.{ext}", None);
+        assert!(
+            found[1]
+                .as_deref()
+                .unwrap()
+                .ends_with("--base p keeps their folders")
+        );
     }
 
     #[test]
@@ -454,12 +461,7 @@ mod tests {
             input("p/a.png", "a.png", Format::Png, 1),
             input("p/a.png", "a.png", Format::Png, 1),
         ];
-        assert_eq!(
-            plan(inputs, Path::new(OUT), None, &Template::default(), None)
-                .unwrap()
-                .len(),
-            1
-        );
+        assert_eq!(plan_all(inputs).unwrap().len(), 1);
     }
 
     #[test]
@@ -468,18 +470,7 @@ mod tests {
             content: Err(Fault::missing()),
             ..input("p/a.heic", "a.heic", Format::Png, 1)
         };
-        assert_eq!(
-            plan(
-                vec![broken(), broken()],
-                Path::new(OUT),
-                None,
-                &Template::default(),
-                None
-            )
-            .unwrap()
-            .len(),
-            1
-        );
+        assert_eq!(plan_all(vec![broken(), broken()]).unwrap().len(), 1);
     }
 
     #[test]
@@ -488,26 +479,20 @@ mod tests {
             input("x/a.jpg", "a.jpg", Format::Jpeg, 1),
             input("y/a.jpg/b.jpg", "a.jpg/b.jpg", Format::Jpeg, 2),
         ];
-        let Clash { conflicts, .. } =
-            plan(inputs, Path::new(OUT), None, &Template::default(), None).unwrap_err();
-        assert!(
-            matches!(conflicts[..], [Conflict::FileAndFolder { .. }]),
-            "{conflicts:?}"
-        );
+        for item in plan_all(inputs).unwrap() {
+            let text = item.task.unwrap_err().text;
+            assert!(
+                text.contains("out/a.jpg") && text.contains("as a folder"),
+                "{text}"
+            );
+        }
     }
 
     #[test]
     fn a_failed_input_reserves_no_name() {
         let mut broken = input("p/a.heic", "a.heic", Format::Png, 1);
         broken.content = Err(Fault::missing());
-        let items = plan(
-            vec![broken, input("p/a.png", "a.png", Format::Png, 2)],
-            Path::new(OUT),
-            None,
-            &Template::default(),
-            None,
-        )
-        .unwrap();
+        let items = plan_all(vec![broken, input("p/a.png", "a.png", Format::Png, 2)]).unwrap();
         assert!(items[0].task.is_err() && items[1].task.is_ok());
     }
 }

@@ -1,6 +1,7 @@
 //! Output: paths or JSON on stdout, failures and the summary on stderr.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, LineWriter, Stdout, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -79,6 +80,8 @@ pub(crate) struct Style {
     pub purpose: Purpose,
     /// JSON lines on stdout instead of paths.
     pub json: bool,
+    /// A NUL after each path, instead of a line break.
+    pub print0: bool,
     /// Errors only on stderr.
     pub quiet: bool,
     /// Colours on stderr.
@@ -117,6 +120,8 @@ pub(crate) struct Count {
     pub planned: u64,
     pub fresh: u64,
     pub failed: u64,
+    /// Those of them that are pictures in formats that are not read, by format.
+    pub unsupported: BTreeMap<&'static str, u64>,
     /// Written or whole, although the input is damaged.
     pub warnings: u64,
     pub pending: u64,
@@ -124,6 +129,8 @@ pub(crate) struct Count {
     pub skipped: u64,
     /// Hidden files and folders.
     pub hidden: u64,
+    /// Files and folders left out by `--exclude` and its defaults.
+    pub excluded: u64,
     /// Bytes read and written.
     pub bytes_in: u64,
     pub bytes: u64,
@@ -133,15 +140,17 @@ pub(crate) struct Count {
 
 /// The summary, as `check --json` prints it.
 #[derive(Serialize)]
-struct CheckCount {
+struct CheckCount<'a> {
     inputs: u64,
     whole: u64,
     damaged: u64,
     failed: u64,
+    unsupported: &'a BTreeMap<&'static str, u64>,
     warnings: u64,
     pending: u64,
     skipped: u64,
     hidden: u64,
+    excluded: u64,
     bytes_in: u64,
 }
 
@@ -240,6 +249,7 @@ impl Printer {
     pub(crate) fn begin(&mut self, found: &Found) {
         self.count.skipped = found.others;
         self.count.hidden = found.hidden;
+        self.count.excluded = found.excluded;
     }
 
     /// Sets the number of inputs; two names of one file are one input.
@@ -317,8 +327,13 @@ impl Printer {
         }
     }
 
-    /// Prints a path, for a program its raw bytes, on a terminal no control characters; and what is wrong with the file.
+    /// Prints a path, for a program its raw bytes, on a terminal no control characters; and what is wrong with the file,
+    /// unless only names are wanted.
     fn print_path(&mut self, path: &Path, reason: Option<&Fault>) {
+        if self.style.print0 {
+            let name = [path.as_os_str().as_bytes(), b"\0"].concat();
+            return self.print(&name);
+        }
         let mut line = if self.stdout_is_terminal {
             show_path(path).into_bytes()
         } else {
@@ -415,10 +430,13 @@ impl Printer {
         let Some(stdout) = &mut self.stdout else {
             return;
         };
-        let result = if self.stdout_is_terminal {
-            self.progress.aside(|| stdout.write_all(line))
-        } else {
-            stdout.write_all(line)
+        let mut write = || match self.style.print0 {
+            true => stdout.write_all(line).and_then(|()| stdout.flush()),
+            false => stdout.write_all(line),
+        };
+        let result = match self.stdout_is_terminal {
+            true => self.progress.aside(write),
+            false => write(),
         };
         if let Err(error) = result {
             self.stdout = None;
@@ -604,20 +622,27 @@ impl Count {
             Outcome::Planned => self.planned += 1,
             Outcome::Fresh => self.fresh += 1,
             Outcome::Pending => self.pending += 1,
-            Outcome::Failed(_) => self.failed += 1,
+            Outcome::Failed(fault) => {
+                self.failed += 1;
+                if let Some(format) = fault.unsupported {
+                    *self.unsupported.entry(format).or_default() += 1;
+                }
+            }
         }
     }
 
-    fn of_check(&self) -> CheckCount {
+    fn of_check(&self) -> CheckCount<'_> {
         CheckCount {
             inputs: self.inputs,
             whole: self.whole,
             damaged: self.damaged,
             failed: self.failed,
+            unsupported: &self.unsupported,
             warnings: self.warnings,
             pending: self.pending,
             skipped: self.skipped,
             hidden: self.hidden,
+            excluded: self.excluded,
             bytes_in: self.bytes_in,
         }
     }
@@ -644,9 +669,17 @@ impl Count {
             (self.pending, "not begun"),
             (self.skipped, "skipped (not images)"),
             (self.hidden, "hidden"),
+            (self.excluded, "excluded"),
         ] {
             if count > 0 {
                 parts.push(format!("{count} {what}"));
+            }
+            if what == "failed" && !self.unsupported.is_empty() {
+                let formats = self.unsupported.iter();
+                let formats: Vec<String> = formats
+                    .map(|(format, count)| format!("{count} {format}"))
+                    .collect();
+                parts.push(format!("of them unsupported: {}", formats.join(", ")));
             }
         }
         let mut text = parts.join(", ");

@@ -1,15 +1,13 @@
-//! The record for `--resume`: a hidden text file, `.arenite-resize`, in the output folder. A shard has its own,
-//! `.arenite-resize-<number>-of-<count>`, because machines that append to one file of a network folder overwrite each
-//! other's lines. All of them are read.
+//! The record of what arenite has made, for `--resume` and to leave other files alone: a hidden text file,
+//! `.arenite-resize`, in the output folder. A shard has its own, `.arenite-resize-<number>-of-<count>`, because machines
+//! that append to one file of a network folder overwrite each other's lines. All of them are read.
 //!
 //! A run appends a line per result after the result has its final name, and changes nothing else. A run that ends at
-//! any moment loses at most the line of one result, which is then made again. A run that has made all results removes
-//! the record that it began, unless it was asked to resume. Invalid lines are skipped. Two runs into one folder may
-//! append at the same time: each line is one write. If the first of them removes its record, the results of the other
-//! are made again.
+//! any moment loses at most the line of one result, which is then made again. Invalid lines are skipped. Two runs into
+//! one folder may append at the same time: each line is one write.
 //!
 //! ```text
-//! # arenite resize: what made the files in this folder, for --resume. Safe to delete.
+//! # arenite resize: what made the files in this folder, for later runs.
 //! options 9c41e5d07fa0b3a2 1 size=224x224 fit=contain …
 //! file 9c41e5d07fa0b3a2 <length> <time> <input length> <input time> <path>
 //! files 9c41e5d07fa0b3a2 <input length> <input time> <name><TAB><length> <time> <width> <height> <path><TAB>…
@@ -22,10 +20,13 @@
 //! A result is *fresh*, and skipped, if its last line in any record has the same options, the result still has the length and time in
 //! that line (it has not been written since), and so has the input (it is not another file moved there). Which of the
 //! two is older does not matter: a camera's clock may be ahead. Results of one line are fresh together.
+//!
+//! A file is arenite's [`Own`], which later results may replace, if any line has its path, length and time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Permissions};
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -46,8 +47,7 @@ pub(crate) const NAME: &str = ".arenite-resize";
 /// Each record begins so.
 const BEGINNING: &[u8] = b"# arenite resize";
 
-const HEADER: &str =
-    "# arenite resize: what made the files in this folder, for --resume. Safe to delete.\n";
+const HEADER: &str = "# arenite resize: what made the files in this folder, for later runs.\n";
 
 /// Identifies a set of options; equal options have equal fingerprints, in this and in later versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,8 +92,10 @@ impl Records {
     /// Reads the records in `out`.
     pub(crate) fn read(out: &Folder) -> Records {
         let records = out.names(is_name).unwrap_or_default();
-        let notes = records.iter().map(|name| read(out, name)).collect();
-        Records { notes }
+        let last = |name: &OsString| notes(&read(out, name)).collect();
+        Records {
+            notes: records.iter().map(last).collect(),
+        }
     }
 
     /// The results of `task` below `out`, if they are up to date in their current state.
@@ -133,6 +135,45 @@ impl Records {
     }
 }
 
+/// The results that earlier runs have made.
+#[derive(Debug, Default)]
+pub(crate) struct Own {
+    hasher: RandomState,
+    /// A hash of path, length and time of each: a record may have millions.
+    results: HashSet<u64>,
+}
+
+impl Own {
+    /// Reads the records in `out`.
+    pub(crate) fn read(out: &Folder) -> Own {
+        let mut own = Own::default();
+        for name in out.names(is_name).unwrap_or_default() {
+            for (_, note) in notes(&read(out, &name)) {
+                for Noted {
+                    path,
+                    len,
+                    modified,
+                    ..
+                } in note.results
+                {
+                    own.results.insert(own.key(&path, len, modified));
+                }
+            }
+        }
+        own
+    }
+
+    /// Whether a file with this stamp, at this path below the folder, is one of them.
+    pub(crate) fn has(&self, relative: &Path, stamp: &Stamp) -> bool {
+        let key = self.key(relative, stamp.len, stamp.modified);
+        self.results.contains(&key)
+    }
+
+    fn key(&self, relative: &Path, len: u64, modified: i128) -> u64 {
+        self.hasher.hash_one((relative, len, modified))
+    }
+}
+
 impl Noted {
     /// Whether it is the file with this stamp.
     fn describes(&self, stamp: &Stamp) -> bool {
@@ -146,20 +187,23 @@ fn is_name(name: &str) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
-/// The last note of each result in a record.
-fn read(out: &Folder, name: &OsStr) -> HashMap<PathBuf, Note> {
+/// The text of a record.
+fn read(out: &Folder, name: &OsStr) -> Vec<u8> {
     let mut text = Vec::new();
     if let Ok(mut file) = out.open_file(name, OFlag::O_RDONLY) {
         // What was read before an error counts.
         let _ = file.read_to_end(&mut text);
     }
+    text
+}
+
+/// The notes in a record, each with the name of its results, in the order of its lines.
+fn notes(text: &[u8]) -> impl Iterator<Item = (PathBuf, Note)> {
     // A last line without a line break was torn by a crash.
     let lines = text
         .split_inclusive(|byte| *byte == b'\n')
         .filter_map(|line| line.strip_suffix(b"\n"));
-    lines
-        .filter_map(|line| std::str::from_utf8(line).ok().and_then(parse))
-        .collect()
+    lines.filter_map(|line| std::str::from_utf8(line).ok().and_then(parse))
 }
 
 /// Appends to the record. The first note opens the file, and creates it if needed.
@@ -173,8 +217,6 @@ pub(crate) struct Recorder {
     fingerprint: Fingerprint,
     stop: Stop,
     file: Option<File>,
-    /// Whether there was no record before.
-    is_new: bool,
 }
 
 impl Recorder {
@@ -194,7 +236,6 @@ impl Recorder {
             fingerprint,
             stop: stop.clone(),
             file: None,
-            is_new: false,
         }
     }
 
@@ -220,21 +261,8 @@ impl Recorder {
         self.folder.path().join(&self.name)
     }
 
-    /// Removes the record if this run has created it.
-    pub(crate) fn discard(self) {
-        let own = self.file.as_ref().filter(|_| self.is_new).map(Entry::of);
-        if let (Some(Ok(own)), Ok(found)) = (own, self.folder.entry(&self.name))
-            && own.identity() == found.identity()
-        {
-            // One that stays costs nothing but its place.
-            let _ = self.folder.remove(&self.name);
-        }
-    }
-}
-
-impl Recorder {
     /// Opens the record for appending, and creates it if needed.
-    fn open(&mut self) -> io::Result<File> {
+    fn open(&self) -> io::Result<File> {
         /// More often than that, other programs keep replacing it.
         const ATTEMPTS: usize = 10;
         for _ in 0..ATTEMPTS {
@@ -257,11 +285,9 @@ impl Recorder {
     }
 
     /// Creates the record. Fails with `AlreadyExists` if there is one.
-    fn begin(&mut self) -> io::Result<File> {
+    fn begin(&self) -> io::Result<File> {
         let text = format!("{HEADER}{}", self.options_line());
-        let file = self.rename_new(text.as_bytes(), None, |_| false)?;
-        self.is_new = true;
-        Ok(file)
+        self.rename_new(text.as_bytes(), None, |_| false)
     }
 
     /// Appends to an existing record from now on. Fails with `AlreadyExists` if it has been replaced.
@@ -335,7 +361,7 @@ impl Recorder {
     }
 }
 
-/// The record with only the last line per path, if that halves its size.
+/// The record with only the last line of the same results, if that halves its size.
 fn without_history(old: &[u8]) -> Option<Vec<u8>> {
     const SMALL: usize = 64 << 10;
     if old.len() < SMALL {
@@ -350,10 +376,13 @@ fn without_history(old: &[u8]) -> Option<Vec<u8>> {
         let note = std::str::from_utf8(line)
             .ok()
             .and_then(|line| parse(line.trim_end_matches('\n')));
-        note.map_or_else(
-            || line.to_vec(),
-            |(path, _)| path.into_os_string().into_vec(),
-        )
+        let Some((name, note)) = note else {
+            return line.to_vec();
+        };
+        // Results of one name have other paths with other sides.
+        let paths = note.results.into_iter().map(|noted| noted.path);
+        let all: Vec<OsString> = [name].into_iter().chain(paths).map(Into::into).collect();
+        all.join(OsStr::new("\0")).into_vec()
     };
     let mut last: HashMap<Vec<u8>, usize> = HashMap::new();
     for (index, line) in lines.iter().enumerate() {

@@ -12,6 +12,7 @@ use arenite_image::{FailOn, ResizeSpec};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum, ValueHint};
 
+use super::exclude::Exclusion;
 use super::files::{identity, location};
 use super::pool::Settings;
 use super::printer::{Purpose, Style};
@@ -28,6 +29,14 @@ pub(crate) const MOST_RETRIES: u32 = 100;
 /// How a list of pictures is worked through, and what is printed about it.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RunArgs {
+    /// Skip files and folders of this name, or a path below an input if it contains /; may be repeated
+    #[arg(long, value_name = "GLOB", value_parser = Exclusion::parse)]
+    pub exclude: Vec<Exclusion>,
+
+    /// What to do with raw files of cameras
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Raw::Preview)]
+    pub raw: Raw,
+
     /// Damage that is an error: none, files that end early, missing or wrong pixels, or any
     #[arg(long, value_name = "DAMAGE", default_value = "error", value_parser = levels(), help_heading = "Run")]
     pub fail_on: FailOn,
@@ -135,6 +144,10 @@ pub(crate) struct RunArgs {
     #[arg(long, help_heading = "Output")]
     pub json: bool,
 
+    /// Print names on stdout with a NUL after each, for xargs -0, instead of lines
+    #[arg(long, conflicts_with = "json", help_heading = "Output")]
+    pub print0: bool,
+
     /// Print only errors, and protection missing from --sandbox
     #[arg(short, long, help_heading = "Output")]
     pub quiet: bool,
@@ -146,6 +159,15 @@ pub(crate) struct RunArgs {
     /// When to use colours on stderr; auto: on a terminal, unless NO_COLOR is set
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = Choice::Auto, help_heading = "Output")]
     pub color: Choice,
+}
+
+/// What to do with raw files of cameras.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Raw {
+    /// Take the largest JPEG preview in the file (NEF, CR2, CR3, ARW, DNG, RAF, RW2, ORF)
+    Preview,
+    /// Report them as unsupported
+    Refuse,
 }
 
 /// How strict `--sandbox` is.
@@ -192,6 +214,7 @@ impl RunArgs {
         Style {
             purpose,
             json: self.json,
+            print0: self.print0,
             quiet: self.quiet,
             color: wants_color(self.color, io::stderr().is_terminal()),
             progress: match self.progress {

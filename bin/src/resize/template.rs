@@ -1,6 +1,7 @@
 //! Names of results: `--name`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -17,6 +18,10 @@ enum Part {
     Text(OsString),
     /// The name of the input without the extension of a picture.
     Stem,
+    /// The name of the input.
+    Name,
+    /// The extension of the input, if it is that of a picture.
+    From,
     /// The extension of the format.
     Ext,
     /// The width of the result in pixels.
@@ -26,8 +31,10 @@ enum Part {
 }
 
 impl Part {
-    const NAMED: [(&'static str, Part); 4] = [
+    const NAMED: [(&'static str, Part); 6] = [
         ("{stem}", Part::Stem),
+        ("{name}", Part::Name),
+        ("{from}", Part::From),
         ("{ext}", Part::Ext),
         ("{width}", Part::Width),
         ("{height}", Part::Height),
@@ -39,7 +46,7 @@ impl Part {
 pub(crate) struct Name {
     /// The folder of the results.
     folder: PathBuf,
-    /// Neither [`Part::Stem`] nor [`Part::Ext`].
+    /// Texts and sides only.
     parts: Vec<Part>,
 }
 
@@ -57,7 +64,7 @@ impl FromStr for Template {
             let Some((name, part)) = found else {
                 let end = named.find('}').map_or(named.len(), |end| end + 1);
                 return Err(format!(
-                    "unknown {:?}; choose {{stem}}, {{ext}}, {{width}} or {{height}}",
+                    "unknown {:?}; choose {{stem}}, {{name}}, {{from}}, {{ext}}, {{width}} or {{height}}",
                     &named[..end]
                 ));
             };
@@ -67,6 +74,19 @@ impl FromStr for Template {
         }
         parts.extend((!rest.is_empty()).then(|| Part::Text(rest.into())));
         Ok(Template(parts))
+    }
+}
+
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for part in &self.0 {
+            let named = Part::NAMED.iter().find(|(_, named)| named == part);
+            match (part, named) {
+                (Part::Text(text), _) => write!(f, "{}", text.display())?,
+                (_, named) => f.write_str(named.map_or("", |(name, _)| name))?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -115,15 +135,34 @@ impl Template {
         self.0.contains(&Part::Height)
     }
 
+    /// This template with the whole name of the input, in the place of its stem if it has that, and with the extension of
+    /// `format`, if there is one: it tells the inputs of a folder apart.
+    pub(crate) fn with_whole_names(&self, format: Option<Format>) -> Template {
+        let named = [Part::Stem, Part::Name];
+        let missing = match self.0.iter().any(|part| named.contains(part)) {
+            true => vec![],
+            false => vec![Part::Name, Part::Text("-".into())],
+        };
+        let whole = |part: &Part| match (part, format) {
+            (Part::Stem, _) => Part::Name,
+            (Part::Ext, Some(format)) => Part::Text(format.extension().into()),
+            _ => part.clone(),
+        };
+        Template(missing.iter().chain(&self.0).map(whole).collect())
+    }
+
     /// The name of the results of `input`, in its folder.
     pub(crate) fn fill(&self, input: &Path, format: Format) -> Name {
         // The extension of a picture only: that of IMG.0001 is a part of its name.
-        let stem = match Kind::expected(input) {
-            true => input.file_stem(),
-            false => input.file_name(),
+        let (stem, from) = match Kind::expected(input) {
+            true => (input.file_stem(), input.extension()),
+            false => (input.file_name(), None),
         };
+        let text = |text: Option<&OsStr>| Part::Text(text.unwrap_or_default().to_owned());
         let filled = |part: &Part| match part {
-            Part::Stem => Part::Text(stem.unwrap_or_default().to_owned()),
+            Part::Stem => text(stem),
+            Part::Name => text(input.file_name()),
+            Part::From => text(from),
             Part::Ext => Part::Text(format.extension().into()),
             part => part.clone(),
         };
@@ -150,7 +189,7 @@ impl Name {
                 (Part::Height, Some([_, height])) => name.push(height.to_string()),
                 (Part::Width, None) => name.push("{width}"),
                 (Part::Height, None) => name.push("{height}"),
-                (Part::Stem | Part::Ext, _) => {}
+                (Part::Stem | Part::Name | Part::From | Part::Ext, _) => {}
             }
         }
         self.folder.join(name)
@@ -183,6 +222,9 @@ mod tests {
             ),
             ("{stem}{stem}.{ext}", "IMG.0001", "IMG.0001IMG.0001.jpg"),
             ("t_{stem}.jpeg", "a{width}.jpg", "t_a{width}.jpeg"),
+            ("{name}.webp", "x/a.PNG", "x/a.PNG.webp"),
+            ("{stem}_{from}.{ext}", "x/a.PNG", "x/a_PNG.jpg"),
+            ("{name}{from}.{ext}", "IMG.0001", "IMG.0001.jpg"),
         ] {
             assert_eq!(path(template, input), expected);
         }
@@ -218,15 +260,17 @@ mod tests {
             "../{stem}.{ext}",
             "a//{stem}.{ext}",
             "{stem}/.{ext}/",
-            "{name}.{ext}",
+            "{name}",
+            "{stem}.{from}",
+            "{nam}.{ext}",
             "{stem.{ext}",
             "stem}.{ext}",
             "{stem}.{ext}\0",
         ] {
             assert!(Template::below(wrong).is_err(), "{wrong:?}");
         }
-        let why = Template::below("{name}.{ext}").unwrap_err();
-        assert!(why.contains("{name}") && why.contains("{width}"), "{why}");
+        let why = Template::below("{nam}.{ext}").unwrap_err();
+        assert!(why.contains("{nam}") && why.contains("{width}"), "{why}");
     }
 
     #[test]

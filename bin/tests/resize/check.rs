@@ -9,7 +9,7 @@ use image::ImageFormat;
 use serde_json::Value;
 
 use crate::begun::{PICTURES, begun, many_pictures};
-use crate::world::{HEIC, Run, World, children, encoded, gone, jpeg, picture, png, signal};
+use crate::world::{JPEG_2000, Run, World, children, encoded, gone, jpeg, picture, png, signal};
 
 fn check(world: &World, line: &str) -> Run {
     world.finish(world.subcommand("check", line))
@@ -154,7 +154,7 @@ fn damaged_pictures_are_listed_with_what_is_wrong() {
 fn what_cannot_be_judged_is_failed_and_not_listed() {
     let world = World::new();
     world.photos(&["p/a.jpg"]).pipe("p/pipe.jpg");
-    world.file("p/new.heic", HEIC);
+    world.file("p/new.jp2", JPEG_2000);
     world.file("p/large.png", &png(300, 300));
     world.file("notes.txt", b"no picture");
     let line = "p notes.txt missing.jpg --max-pixels 80000";
@@ -162,7 +162,7 @@ fn what_cannot_be_judged_is_failed_and_not_listed() {
     assert_eq!(run.stdout, "");
     let run = run
         .says(&["p/pipe.jpg", "not a regular file"])
-        .says(&["p/new.heic", "HEIC"])
+        .says(&["p/new.jp2", "JPEG 2000"])
         .says(&["p/large.png", "raise --max-pixels"])
         .says(&["notes.txt", "not an image"])
         .says(&["missing.jpg", "no such file"]);
@@ -170,7 +170,7 @@ fn what_cannot_be_judged_is_failed_and_not_listed() {
     let lines = check(&world, &format!("{line} --json")).exits(1).json();
     for (input, cause) in [
         ("p/pipe.jpg", "read"),
-        ("p/new.heic", "unsupported-format"),
+        ("p/new.jp2", "unsupported-format"),
         ("p/large.png", "too-many-pixels"),
         ("notes.txt", "not-an-image"),
         ("missing.jpg", "not-found"),

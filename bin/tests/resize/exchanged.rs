@@ -80,6 +80,8 @@ struct Scene {
     world: World,
     /// Whether an earlier run has written results.
     has_results: bool,
+    /// The length of its record.
+    noted: u64,
     /// One of the pictures.
     chosen: String,
     before: BTreeMap<PathBuf, Vec<u8>>,
@@ -114,9 +116,11 @@ impl Scene {
         }
         fs::hard_link(world.path("victim/01.jpg"), world.path("out/hard")).unwrap();
         let before = outside(&world);
+        let noted = fs::metadata(world.path("out/.arenite-resize")).map_or(0, |meta| meta.len());
         Scene {
             world,
             has_results,
+            noted,
             chosen: picture("sub", dice),
             before,
         }
@@ -128,10 +132,8 @@ impl Scene {
 
     /// Once the run has found its inputs: before, they are what their paths lead to.
     fn in_work(&self) -> Option<()> {
-        self.world
-            .path("out/.arenite-resize")
-            .exists()
-            .then_some(())
+        let record = self.world.path("out/.arenite-resize").metadata().ok()?;
+        (record.len() > self.noted).then_some(())
     }
 
     /// Once a folder has a result of this run: before, it is whatever has its name.
@@ -211,7 +213,8 @@ enum Mode {
 
 /// Runs the command while another thread exchanges names.
 fn disturbed(scene: &Scene, mode: Mode, step: Step, dice: &mut Dice) -> (Run, usize) {
-    let flags = "-s 8x6 --fit fill -o out -j 2";
+    let overwrite = ["", "--overwrite"][dice.below(2) as usize];
+    let flags = format!("-s 8x6 --fit fill -o out -j 2 {overwrite}");
     let mut command = scene.world.command(&match mode {
         Mode::Run => format!("p {flags} --json"),
         Mode::Resume => format!("p {flags} --json --resume"),
@@ -385,7 +388,8 @@ fn a_job_cannot_name_the_record_or_a_temporary_file() {
         }
     }
     // The link is replaced, not its target.
-    let run = world.run_with_stdin("--jobs - -s 8 -o out", job("soft.jpg").as_bytes());
+    let flags = "--jobs - -s 8 -o out --overwrite";
+    let run = world.run_with_stdin(flags, job("soft.jpg").as_bytes());
     assert_eq!(run.exits(0).json()[0]["status"], "written");
     assert_eq!(fs::read(&record).unwrap(), before);
     assert_eq!(

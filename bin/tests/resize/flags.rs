@@ -323,7 +323,7 @@ fn help_suffices() {
         "[default: lanczos3]",
         "Units:",
         "sRGB",
-        "use --json",
+        "--print0 or --json",
     ] {
         assert!(
             run.stdout.contains(word),

@@ -5,7 +5,7 @@ use image::{DynamicImage, ImageFormat, Rgba, RgbaImage};
 use crate::world::{World, encoded, jpeg, jpeg_turned, picture};
 
 #[test]
-fn six_formats_are_read_and_four_are_written() {
+fn ten_formats_are_read_and_four_are_written() {
     let world = World::new();
     let image = picture(40, 30);
     let formats = [
@@ -15,6 +15,10 @@ fn six_formats_are_read_and_four_are_written() {
         (ImageFormat::Gif, "gif", ImageFormat::Gif),
         (ImageFormat::Tiff, "tif", ImageFormat::Png),
         (ImageFormat::Bmp, "bmp", ImageFormat::Png),
+        (ImageFormat::Pnm, "ppm", ImageFormat::Png),
+        (ImageFormat::Qoi, "qoi", ImageFormat::Png),
+        (ImageFormat::Tga, "tga", ImageFormat::Png),
+        (ImageFormat::Ico, "ico", ImageFormat::Png),
     ];
     for (format, extension, _) in formats {
         world.file(
@@ -28,8 +32,12 @@ fn six_formats_are_read_and_four_are_written() {
         [
             "bmp.png",
             "gif.gif",
+            "ico.png",
             "jpg.jpg",
             "png.png",
+            "ppm.png",
+            "qoi.png",
+            "tga.png",
             "tif.png",
             "webp.webp"
         ]
@@ -69,7 +77,7 @@ fn avif_is_read_and_written() {
     let run = world.run("p -s 16x16 --format avif -o out --sandbox");
     assert_eq!(run.exits(0).lines(), ["out/a.avif", "out/b.avif"]);
     let name = world.run("p/b.jpg -s 16x16 -o named --name {stem}-{width}.avif");
-    assert_eq!(name.exits(0).lines(), ["named/p/b-16.avif"]);
+    assert_eq!(name.exits(0).lines(), ["named/b-16.avif"]);
     world.run("out -s 100% --format png -o back").exits(0);
     assert_eq!(world.sides("back/a.png"), (16, 12));
     let error = world.run("p -s 16 --format avif --lossless -o no").exits(2);

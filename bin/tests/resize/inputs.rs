@@ -200,7 +200,8 @@ fn hidden_files_and_folders_are_skipped() {
     );
     // A file given by name is always an input.
     world.run("p/.b.jpg p/.cache -s 8 -o named").exits(0);
-    assert_eq!(world.all("named"), ["c.jpg", "d.jpg", "p/.b.jpg"]);
+    let named = [".arenite-resize", ".b.jpg", "c.jpg", "d.jpg"];
+    assert_eq!(world.all("named"), named);
     // A glob matches it by its point.
     let run = world
         .run("p/.cache/c* p/.*.jpg p/.*/d.jpg -s 8 -o out")
@@ -242,7 +243,7 @@ fn the_output_folder_among_other_inputs_is_skipped() {
     world.photos(&["a.jpg", "x/b.jpg"]);
     let made = ["thumbs/a.jpg", "thumbs/b.jpg"];
     assert_eq!(world.run("a.jpg x -s 8 -o thumbs").exits(0).lines(), made);
-    let run = world.run("a.jpg thumbs x -s 8 -o thumbs --resume").exits(0);
+    let run = world.run("a.jpg thumbs x -s 8 -o thumbs").exits(0);
     assert_eq!(run.lines(), made);
     assert!(
         run.stderr
@@ -355,36 +356,129 @@ fn an_unreadable_file_with_an_image_extension_is_an_error_in_a_walk() {
 }
 
 #[test]
-fn heic_and_jpeg_2000_are_unsupported_formats() {
+fn jpeg_2000_is_an_unsupported_format() {
     let world = World::new();
     world.photos(&["p/a.jpg"]);
     world
-        .file("p/b.heic", HEIC)
-        .file("p/c.jp2", JPEG_2000)
-        .file("p/d.jpg", HEIC)
-        .file("p/e", JPEG_2000);
+        .file("p/b.jp2", JPEG_2000)
+        .file("p/c.jpg", JPEG_2000)
+        .file("p/d", JPEG_2000);
     let run = world.run("p -s 8 -o out").exits(1);
-    assert_eq!(run.errors().len(), 4, "{}", run.stderr);
+    assert_eq!(run.errors().len(), 3, "{}", run.stderr);
     assert_eq!(run.lines(), ["out/a.jpg"]);
-    run.says(&["p/b.heic", "unsupported format: HEIC; convert to JPEG"])
-        .says(&["p/c.jp2", "unsupported format: JPEG 2000"])
-        .says(&["p/d.jpg", "unsupported format: HEIC"]);
+    run.says(&["p/b.jp2", "unsupported format: JPEG 2000; convert to JPEG"])
+        .says(&["p/c.jpg", "unsupported format: JPEG 2000"]);
     world
-        .run("p/b.heic -s 8 -o alone")
+        .run("p/b.jp2 -s 8 -o alone")
         .exits(1)
-        .says(&["unsupported format: HEIC"]);
+        .says(&["unsupported format: JPEG 2000"]);
+}
+
+/// In a sandbox, where no library can be loaded any more once a picture has arrived.
+#[test]
+fn heic_is_read_where_there_is_a_decoder() {
+    let world = World::new();
+    world.file("p/a.heic", HEIC);
+    let run = world.run("p -s 64 -o out");
+    if arenite_image::heic_decoder().is_ok() {
+        assert_eq!(run.exits(0).lines(), ["out/a.jpg"]);
+        assert_eq!(world.sides("out/a.jpg"), (64, 42));
+    } else {
+        assert!(std::env::var_os("ARENITE_NEED_LIBDE265").is_none());
+        run.exits(1).says(&["p/a.heic", "libde265"]);
+    }
 }
 
 #[test]
-fn camera_raw_does_not_count_as_tiff() {
+fn of_raw_files_of_cameras_the_preview_is_taken_unless_refused() {
+    let world = World::new();
+    let preview = jpeg(64, 48);
+    let mut raf = b"FUJIFILMCCD-RAW 0201".to_vec();
+    raf.resize(84, 0);
+    raf.extend(92u32.to_be_bytes());
+    raf.extend((preview.len() as u32).to_be_bytes());
+    raf.extend(preview);
+    world
+        .file("p/a.RAF", &raf)
+        .file("p/b.PEF", b"MM\0*\0\0\0\x08\0\0");
+    let run = world.run("p -s 8 -o out --sandbox").exits(1);
+    assert_eq!(run.lines(), ["out/a.jpg"]);
+    assert_eq!((world.sides("out/a.jpg"), run.errors().len()), ((8, 6), 1));
+    let note = "1 raw file of a camera: its largest preview is taken";
+    assert_eq!(run.stderr.matches(note).count(), 1, "{}", run.stderr);
+    run.says(&["p/b.PEF", "unsupported format: other camera raw"]);
+    let run = world.run("p -s 8 -o none --raw refuse").exits(1);
+    run.says(&["p/a.RAF", "unsupported format: camera raw"]);
+}
+
+#[test]
+fn pictures_that_are_not_read_are_named_and_counted_by_kind() {
     let world = World::new();
     world
-        .file("p/a.NEF", b"MM\0*\0\0\0\x08\0\0")
-        .photos(&["p/a.jpg"]);
-    world
-        .run("p -s 8 -o out")
-        .exits(1)
-        .says(&["p/a.NEF", "unsupported format: camera raw"]);
+        .photos(&["p/a.jpg"])
+        .file("p/b.psd", b"8BPS\0\x01\0\0")
+        .file("p/c", b"%PDF-1.4\n")
+        .file("p/d.pdf", b"%PDF-1.7\n")
+        .file("p/e.svg", b"<?xml version=\"1.0\"?>\n<svg></svg>")
+        .file("p/f.crw", b"II\x1a\0\0\0HEAPCCDR")
+        .file("p/g.hdr", b"ENVI\ndescription = {}\n");
+    let run = world.run("p -s 8 -o out").exits(1);
+    assert_eq!(run.errors().len(), 5, "{}", run.stderr);
+    let kinds = "5 failed, of them unsupported: 2 PDF, 1 PSD, 1 SVG, 1 other camera raw, 1 skipped";
+    assert!(run.stderr.contains(kinds), "{}", run.stderr);
+    run.says(&["p/c", "unsupported format: PDF"]);
+    let check = || world.subcommand("check", "p --json");
+    for command in [world.command("p -s 8 -o out --json"), check()] {
+        let lines = world.finish(command).exits(1).json();
+        assert_eq!(lines[1]["cause"], "unsupported-format");
+        assert!(lines[1]["error"].as_str().unwrap().contains("PSD"));
+        assert_eq!(lines[6]["unsupported"]["PDF"], 2);
+    }
+}
+
+#[test]
+fn excluded_files_and_folders_are_left_out() {
+    let world = World::new();
+    world.photos(&[
+        "p/a.jpg",
+        "p/a.edit.jpg",
+        "p/raw/b.jpg",
+        "p/x/raw/c.jpg",
+        "p/x/d.jpg",
+        "p/@eaDir/a.jpg/thumb.jpg",
+        "p/x/__MACOSX/a.jpg",
+    ]);
+    let left = |line: &str, stdin: &str| {
+        let line = format!("{line} -s 8 -o out -n");
+        let run = world.run_with_stdin(&line, stdin.as_bytes()).exits(0);
+        let names = run.stdout.replace("out/", "").replace('\n', " ");
+        names.trim_end().to_owned()
+    };
+    assert_eq!(
+        left("p", ""),
+        "a.edit.jpg a.jpg raw/b.jpg x/d.jpg x/raw/c.jpg"
+    );
+    let flags = "--exclude *.edit.* --exclude raw";
+    assert_eq!(left(&format!("p {flags}"), ""), "a.jpg x/d.jpg");
+    assert_eq!(
+        left("p --exclude raw/*", ""),
+        "a.edit.jpg a.jpg x/d.jpg x/raw/c.jpg"
+    );
+    assert_eq!(
+        left(&format!("p/*.jpg p/x/* p/raw/b.jpg {flags}"), ""),
+        "a.jpg d.jpg"
+    );
+    let list = "p/a.jpg\np/raw/b.jpg\np/@eaDir/a.jpg/thumb.jpg\n";
+    assert_eq!(
+        left(&format!("- {flags}"), list),
+        "p/a.jpg p/@eaDir/a.jpg/thumb.jpg"
+    );
+    // Named as inputs.
+    assert_eq!(left("p/@eaDir p/@eaDir/*/*.jpg", ""), "a.jpg/thumb.jpg");
+    let run = world.run("p/raw --exclude raw -s 8 -o out").exits(2);
+    run.says(&["no input found: 1 is excluded"]);
+    let run = world.run(&format!("p -s 8 -o out {flags}")).exits(0);
+    assert!(run.stderr.contains("5 excluded"), "{}", run.stderr);
 }
 
 #[test]
@@ -458,11 +552,13 @@ fn no_input_found_is_exit_code_2_and_nothing_is_written() {
 fn a_folder_and_a_file_in_it_are_both_processed() {
     let world = World::new();
     world.file("p/a.jpg", &jpeg(20, 20));
-    // One file with two results, then with one.
-    let run = world.run("p p/a.jpg -s 8 -o out").exits(0);
+    // One file with one result, then with two.
+    for inputs in ["p p", "p p/a.jpg", "p ./p/a.jpg p/a.jpg"] {
+        let run = world.run(&format!("{inputs} -s 8 -o out")).exits(0);
+        assert_eq!(run.lines(), ["out/a.jpg"], "{inputs}");
+    }
+    let run = world.run_with_stdin("p - -s 8 -o out", b"p/a.jpg").exits(0);
     assert_eq!(run.lines(), ["out/a.jpg", "out/p/a.jpg"]);
-    let run = world.run("p p -s 8 -o out").exits(0);
-    assert_eq!(run.lines(), ["out/a.jpg"]);
     // An unreadable file is reported once too.
     world.file("p/b.jpg", b"broken");
     let run = world

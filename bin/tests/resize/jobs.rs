@@ -132,7 +132,7 @@ fn each_job_has_its_options_and_the_rest_are_those_of_the_command_line() {
             json!({"id": "first", "in": "a.jpg", "out": "deep/er/1.jpg"}),
             json!({"id": 2, "in": "a.jpg", "out": "2.webp", "size": "20x10", "fit": "fill"}),
             json!({"in": "b.png", "out": "3", "size": 8}),
-            json!({"id": -4.5, "in": "b.png", "out": "4.png", "format": "jpeg", "quality": 5}),
+            json!({"id": -4.5, "in": "b.png", "out": "4.JPE", "format": "jpeg", "quality": 5}),
             json!({"id": 5, "in": "b.png", "out": world.path("5.jpg").to_str().unwrap()}),
             json!({"id": 6, "in": "no.jpg", "out": "6.jpg"}),
         ],
@@ -167,7 +167,7 @@ fn each_job_has_its_options_and_the_rest_are_those_of_the_command_line() {
     assert_eq!(made("deep/er/1.jpg"), ((32, 32), ImageFormat::Jpeg));
     assert_eq!(made("2.webp"), ((20, 10), ImageFormat::WebP));
     assert_eq!(made("3"), ((8, 8), ImageFormat::Png));
-    assert_eq!(made("4.png"), ((32, 32), ImageFormat::Jpeg));
+    assert_eq!(made("4.JPE"), ((32, 32), ImageFormat::Jpeg));
     assert_eq!(made("5.jpg"), ((32, 32), ImageFormat::Jpeg));
 }
 
@@ -229,6 +229,16 @@ fn a_bad_line_is_an_answer_and_the_next_one_is_done() {
             r#"{"id": 3, "in": "a.jpg", "out": "b.jpg"}"#.into(),
             json!(3),
             "size: ",
+        ),
+        (
+            r#"{"in": "a\ud800.jpg", "id": "half", "out": "b.jpg", "size": 8}"#.into(),
+            json!("half"),
+            "hex escape",
+        ),
+        (
+            r#"{"id": 5, "in": "a.jpg", "out": "\udc00", "size": 8}"#.into(),
+            json!(5),
+            "hex escape",
         ),
         (
             format!(r#"{{"id": 4, "in": "{}"}}"#, "x".repeat(1 << 20)),
@@ -440,6 +450,76 @@ fn two_jobs_with_one_output_leave_one_of_their_results_whole() {
 }
 
 #[test]
+fn an_output_named_as_another_format_is_refused() {
+    let world = World::new();
+    world.photos(&["a.jpg"]);
+    for (flags, out, format, words) in [
+        ("", "x.jxl", None, "JPEG XL cannot be written"),
+        ("", "x.TIF", None, "TIFF cannot be written"),
+        ("", "x.psd", None, "PSD cannot be written"),
+        ("", "x.bmp", Some("webp"), "BMP cannot be written"),
+        (
+            "",
+            "x.png",
+            Some("jpeg"),
+            "stands for PNG, and format writes JPEG: name it .jpg",
+        ),
+        ("--format webp", "x.png", None, "format writes WebP"),
+    ] {
+        let job = json!({"id": 7, "in": "a.jpg", "out": out, "format": format});
+        let answer = run(&world, &format!("-s 8 {flags}"), &[job]).remove(0);
+        assert_eq!(
+            (&answer["id"], &answer["cause"]),
+            (&json!(7), &json!("bad-job"))
+        );
+        assert!(
+            answer["error"].as_str().unwrap().contains(words),
+            "{answer}"
+        );
+    }
+    assert_eq!(world.all(""), ["a.jpg"]);
+    // The extension of no picture says nothing.
+    let job = json!({"in": "a.jpg", "out": "x.0001", "format": "webp"});
+    assert_eq!(run(&world, "-s 8", &[job])[0]["status"], "written");
+}
+
+#[test]
+fn files_of_others_are_left_alone_unless_a_job_asks_for_it() {
+    let world = World::new();
+    world
+        .file("a.jpg", &jpeg(64, 48))
+        .file("theirs.jpg", b"theirs")
+        .symlink("a.jpg", "out/theirs.jpg");
+    let job = |out: &str, size: u32| json!({"in": "a.jpg", "out": out, "size": size});
+    for flags in ["", "-o out"] {
+        let answers = run(&world, flags, &[job("theirs.jpg", 8), job("own.jpg", 8)]);
+        assert_eq!(answers[0]["cause"], "exists", "{answers:?}");
+        assert_eq!(answers[1]["status"], "written");
+        // Made by a program that has ended: known by its content only.
+        let answers = run(&world, flags, &[job("own.jpg", 8)]);
+        assert_eq!(answers[0]["status"], "written");
+        let answers = run(&world, flags, &[job("own.jpg", 9)]);
+        assert_eq!(answers[0]["cause"], "exists");
+    }
+    assert_eq!(fs::read(world.path("theirs.jpg")).unwrap(), b"theirs");
+    let mut asked = job("theirs.jpg", 8);
+    asked["overwrite"] = true.into();
+    asked["preserve-times"] = true.into();
+    assert_eq!(run(&world, "", &[asked])[0]["status"], "written");
+    let answers = run(&world, "-o out --overwrite", &[job("theirs.jpg", 8)]);
+    assert_eq!(answers[0]["status"], "written");
+    let time = |name: &str| {
+        fs::symlink_metadata(world.path(name))
+            .unwrap()
+            .modified()
+            .unwrap()
+    };
+    assert_eq!(time("theirs.jpg"), time("a.jpg"));
+    assert_ne!(time("out/theirs.jpg"), time("a.jpg"));
+    assert_eq!(world.sides("out/theirs.jpg"), (8, 6));
+}
+
+#[test]
 fn an_input_is_not_overwritten_by_its_own_result() {
     let world = World::new();
     let before = jpeg(64, 64);
@@ -571,6 +651,9 @@ fn flags_about_lists_of_inputs_are_refused() {
     for (flag, name) in [
         ("a.jpg", "[INPUT]"),
         ("-0", "--null"),
+        ("--base .", "--base"),
+        ("--exclude x", "--exclude"),
+        ("--print0", "--print0"),
         ("--resume", "--resume"),
         ("-n", "--dry-run"),
         ("--json", "--json"),

@@ -15,7 +15,7 @@ fn results_keep_the_path_below_the_given_folder() {
         (&inside, &["b.jpg", "y/a.jpg"]),
         ("in/*/y/*.jpg", &["x/y/a.jpg"]),
         ("./in/x/*.jpg", &["b.jpg"]),
-        ("in/x/b.jpg ./top.jpg", &["in/x/b.jpg", "top.jpg"]),
+        ("in/x/b.jpg ./top.jpg", &["b.jpg", "top.jpg"]),
         ("in/../in/x/b.jpg", &["b.jpg"]),
         (&format!("{inside}/b.jpg"), &["b.jpg"]),
     ];
@@ -63,32 +63,76 @@ fn only_the_extension_of_an_image_is_replaced() {
 }
 
 #[test]
-fn two_inputs_with_one_output_are_refused_and_both_are_named() {
+fn inputs_with_one_output_fail_and_the_others_are_done() {
     let world = World::new();
-    world.photos(&["p/a.jpg", "p/a.jpeg", "p/b.jpg"]);
-    let run = world
-        .run("p -s 8 -o out")
-        .exits(2)
-        .says(&["p/a.jpg", "p/a.jpeg", "out/a.jpg"]);
-    assert_eq!(run.stdout, "");
-    assert!(!world.path("out").exists());
-    // Inputs in different folders may have one output too.
-    world.photos(&["q/b.jpg"]);
-    world.run("p/b.jpg q -s 8 -o out").exits(0);
-    let one = world.path("p/b.jpg").display().to_string();
     world
-        .run(&format!("{one} q -s 8 -o out"))
-        .exits(2)
-        .says(&["p/b.jpg", "q/b.jpg"]);
+        .photos(&["p/a.jpg", "p/b.jpg", "q/b.jpg"])
+        .file("p/a.png", &png(9, 9));
+    let run = world.run("p -s 8 -o out --format webp").exits(1);
+    assert_eq!((run.lines(), run.errors().len()), (vec!["out/b.webp"], 2));
+    let template = "--name '{name}.webp'";
+    run.says(&["error: p/a.jpg", "p/a.png", "out/a.webp", template])
+        .says(&["error: p/a.png", "p/a.jpg", "out/a.webp", template]);
+    // The template does what the message says.
+    world.run("p -s 8 -o both --name {name}.webp").exits(0);
+    let both = ["a.jpg.webp", "a.png.webp", "b.jpg.webp"];
+    assert_eq!(world.tree("both"), both);
+    world
+        .run("p -s 8 -o from --name {from}/{stem}.webp")
+        .exits(0);
+    assert_eq!(
+        world.tree("from"),
+        ["jpg/a.webp", "jpg/b.webp", "png/a.webp"]
+    );
+    // Of files with one name, their folders.
+    let run = world.run("p/a.jpg p/b.jpg q/b.jpg -s 8 -o out").exits(1);
+    assert_eq!(run.lines(), ["out/a.jpg"]);
+    run.says(&["p/b.jpg", "q/b.jpg", "--base . keeps"]);
+    let run = world.run("p/b.jpg q/b.jpg -s 8 -o kept --base .").exits(0);
+    assert_eq!(run.lines(), ["kept/p/b.jpg", "kept/q/b.jpg"]);
+    // Nothing else to do.
+    world.run("p/b.jpg q -s 8 -o none").exits(1);
+    assert!(!world.path("none").exists());
+    let shown = world.run("p -s 8 -o shown --format webp --json").exits(1);
+    let causes = shown.json().into_iter().map(|line| line["cause"].clone());
+    let expected = [
+        "name-conflict".into(),
+        "name-conflict".into(),
+        serde_json::Value::Null,
+    ];
+    assert_eq!(causes.take(3).collect::<Vec<_>>(), expected);
 }
 
 #[test]
-fn many_conflicts_are_counted_after_the_first_ten() {
+fn names_keep_their_path_below_the_base() {
     let world = World::new();
+    world.photos(&["p/x/1.jpg", "p/y/1.jpg", "q/1.jpg"]);
+    let (x, y) = (world.path("p/x/1.jpg"), world.path("p/y/1.jpg"));
+    let list = format!("{}\0{}\0", x.display(), y.display());
+    let base = world.path("p");
+    let base = base.display();
+    let flags = format!("-0 -s 8 -o out --base {base}");
+    world.run_with_stdin(&flags, list.as_bytes()).exits(0);
+    assert_eq!(world.tree("out"), ["x/1.jpg", "y/1.jpg"]);
+    // By another path, and for inputs of any kind.
+    world.symlink("p", "link");
+    let line = format!("link/x/1.jpg p/y q/1.jpg -s 8 -o more --base {base}/x/..");
+    let run = world.run(&line).exits(1);
+    run.says(&["q/1.jpg", "not below", "--base"]);
+    assert_eq!(world.tree("more"), ["x/1.jpg", "y/1.jpg"]);
+}
+
+#[test]
+fn many_inputs_in_the_way_are_counted_after_the_first_ten() {
+    let world = World::new();
+    fs::create_dir(world.path("hard")).unwrap();
     for index in 0..25 {
-        world.photos(&[&format!("p/{index}.jpg"), &format!("p/{index}.jpeg")]);
+        let name = format!("{index}.jpg");
+        world.photos(&[&format!("p/{name}")]);
+        let (from, to) = (world.path("p").join(&name), world.path("hard").join(&name));
+        fs::hard_link(from, to).unwrap();
     }
-    let run = world.run("p -s 8 -o out").exits(2).says(&["25 conflicts"]);
+    let run = world.run("p -s 8 -o hard").exits(2).says(&["25 conflicts"]);
     assert_eq!(run.errors().len(), 11);
 }
 
@@ -118,7 +162,7 @@ fn inputs_are_never_overwritten_under_any_path() {
         .finish(command)
         .exits(2)
         .says(&["a.jpg", "overwritten"]);
-    world.run("p/a.jpg -s 8 -o .").exits(2).says(&["p/a.jpg"]);
+    world.run("p/a.jpg -s 8 -o p").exits(2).says(&["p/a.jpg"]);
     for line in [
         "p/*.jpg -s 8 -o out-link",
         "p -s 8 -o hard",
@@ -157,32 +201,87 @@ fn results_next_to_inputs_are_allowed_under_other_names() {
 }
 
 #[test]
-fn existing_results_are_replaced() {
+fn results_are_replaced_with_the_same_options_and_others() {
     let world = World::new();
-    world
-        .photos(&["p/a.jpg"])
-        .file("out/a.jpg", b"old")
-        .file("out/else.txt", b"kept");
-    world.run("p -s 8 -o out").exits(0);
-    assert_eq!(world.sides("out/a.jpg"), (8, 6));
+    world.photos(&["p/a.jpg"]).file("out/else.txt", b"kept");
+    for (flags, width) in [
+        ("-s 8", 8),
+        ("-s 8", 8),
+        ("-s 9", 9),
+        ("-s 12 --resume", 12),
+    ] {
+        world.run(&format!("p -o out {flags}")).exits(0);
+        assert_eq!(world.sides("out/a.jpg").0, width, "{flags}");
+    }
     assert_eq!(fs::read(world.path("out/else.txt")).unwrap(), b"kept");
     assert_eq!(
         world.all("out"),
-        ["a.jpg", "else.txt"],
+        [".arenite-resize", "a.jpg", "else.txt"],
         "no temporary file is left"
     );
+    // Names that depend on sides, and other ones since.
+    for sides in ["-s 8", "-s 9", "-s 8"] {
+        world.file("p/a.jpg", &jpeg(32, 24 + sides.len() as u32));
+        world
+            .run(&format!(
+                "p -o many {sides} --name {{stem}}-{{width}}.{{ext}}"
+            ))
+            .exits(0);
+        world.photos(&["p/a.jpg"]);
+    }
+    // Without a record, what has the same content.
+    fs::remove_file(world.path("out/.arenite-resize")).unwrap();
+    world.run("p -s 12 -o out").exits(0);
+    fs::remove_file(world.path("out/.arenite-resize")).unwrap();
+    world
+        .run("p -s 8 -o out")
+        .exits(1)
+        .says(&["out/a.jpg exists"]);
 }
 
 #[test]
-fn a_link_with_the_name_of_a_result_is_replaced_and_its_target_kept() {
+fn files_of_others_are_left_alone_unless_asked_for() {
     let world = World::new();
     world
-        .photos(&["p/a.jpg"])
-        .file("precious.jpg", b"mine")
-        .symlink("../precious.jpg", "out/a.jpg");
-    world.run("p -s 8 -o out").exits(0);
+        .photos(&["p/a.jpg", "p/b.jpg", "p/sub/c.jpg", "p/d.jpg"])
+        .file("precious.jpg", b"mine");
+    let foreign = || {
+        world
+            .file("out/a.jpg", b"theirs")
+            .file("out/sub/c.jpg", &jpeg(32, 24));
+        let _ = fs::remove_file(world.path("out/d.jpg"));
+        world.symlink("../precious.jpg", "out/d.jpg");
+    };
+    foreign();
+    for flags in ["", "--resume", "--shard 1/1"] {
+        let run = world.run(&format!("p -s 8 -o out {flags} --json")).exits(1);
+        let lines = run.json();
+        let causes: Vec<_> = lines[..4]
+            .iter()
+            .map(|line| line["cause"].as_str())
+            .collect();
+        assert_eq!(
+            causes,
+            [Some("exists"), None, Some("exists"), Some("exists")],
+            "{flags}"
+        );
+        assert_eq!(lines[4]["failed"], 3);
+        assert_eq!(fs::read(world.path("out/a.jpg")).unwrap(), b"theirs");
+        assert_eq!(fs::read(world.path("out/sub/c.jpg")).unwrap(), jpeg(32, 24));
+        assert!(world.path("out/d.jpg").is_symlink());
+        assert_eq!(world.sides("out/b.jpg"), (8, 6));
+        run.says(&["p/a.jpg", "out/a.jpg exists", "--overwrite"])
+            .says(&["p/sub/c.jpg", "out/sub/c.jpg exists"]);
+    }
+    world.run("p -s 8 -o out --overwrite").exits(0);
+    for name in ["out/a.jpg", "out/b.jpg", "out/sub/c.jpg", "out/d.jpg"] {
+        assert_eq!(world.sides(name), (8, 6), "{name}");
+    }
     assert_eq!(fs::read(world.path("precious.jpg")).unwrap(), b"mine");
-    assert_eq!(world.sides("out/a.jpg"), (8, 6));
+    // A result that another program has changed is not arenite's any more.
+    foreign();
+    let run = world.run("p -s 9 -o out").exits(1);
+    assert_eq!(run.lines(), ["out/b.jpg"]);
 }
 
 #[test]
@@ -219,8 +318,9 @@ fn no_result_is_written_through_a_link_below_the_output_folder() {
     world.symlink("out", "link").symlink("out/sub", "deep");
     world.run("p -s 9 -o link").exits(0);
     world.run("p/x.jpg -s 8 -o deep/..").exits(0);
+    assert_eq!(world.sides("out/x.jpg"), (8, 6));
     assert_eq!(world.sides("out/sub/x.jpg"), (7, 9));
-    assert_eq!(world.tree("out"), ["p/x.jpg", "sub/x.jpg", "x.jpg"]);
+    assert_eq!(world.tree("out"), ["sub/x.jpg", "x.jpg"]);
 }
 
 #[test]

@@ -56,7 +56,7 @@ fn json_has_an_object_per_input_and_a_summary_last() {
     let world = World::new();
     world
         .photos(&["p/a.jpg", "p/c.jpg"])
-        .file("p/b.heic", b"")
+        .file("p/b.jp2", b"")
         .file("p/d.png", b"\x89PNG\r\n\x1a\n torn");
     world.file("p/notes.txt", b"hello");
     let lines = world.run("p -s 8 -o out --json").exits(1).json();
@@ -65,7 +65,7 @@ fn json_has_an_object_per_input_and_a_summary_last() {
         .iter()
         .map(|line| line["input"].as_str().unwrap())
         .collect();
-    assert_eq!(inputs, ["p/a.jpg", "p/b.heic", "p/c.jpg", "p/d.png"]);
+    assert_eq!(inputs, ["p/a.jpg", "p/b.jp2", "p/c.jpg", "p/d.png"]);
 
     let written = &lines[0];
     assert_eq!(written["type"], "file");
@@ -86,7 +86,7 @@ fn json_has_an_object_per_input_and_a_summary_last() {
     assert_eq!(unsupported["cause"], "unsupported-format");
     assert_eq!(
         unsupported["error"],
-        "unsupported format: HEIC; convert to JPEG, PNG or WebP first"
+        "unsupported format: JPEG 2000; convert to JPEG, PNG or WebP first"
     );
     assert!(unsupported["output"].is_null() && unsupported["bytes"].is_null());
     assert!(unsupported["format"].is_null() && unsupported["width"].is_null());
@@ -138,10 +138,10 @@ fn json_acts_on_no_terminal() {
 fn json_lists_every_input_even_if_nothing_is_started() {
     let world = World::new();
     world
-        .photos(&["p/a.jpg", "p/a.jpeg", "p/b.jpg", "q/a.jpg"])
-        .file("p/c.heic", b"")
+        .photos(&["p/a.jpg", "p/b.jpg", "q/a.jpg"])
+        .file("p/c.jp2", b"")
         .file("notes/d.txt", b"hello");
-    let cases: [(&str, &str, &[[&str; 3]]); 7] = [
+    let cases: [(&str, &str, &[[&str; 3]]); 8] = [
         (
             "missing.jpg -o out",
             "no input found",
@@ -154,13 +154,19 @@ fn json_lists_every_input_even_if_nothing_is_started() {
         ),
         ("notes -o out", "1 file is not an image", &[]),
         (
-            "p -o out",
+            "p/a.jpg q -o p",
             "nothing was done",
             &[
-                ["p/a.jpeg", "failed", "name-conflict"],
                 ["p/a.jpg", "failed", "name-conflict"],
-                ["p/b.jpg", "pending", ""],
-                ["p/c.heic", "failed", "unsupported-format"],
+                ["q/a.jpg", "failed", "name-conflict"],
+            ],
+        ),
+        (
+            "p/b.jpg p/c.jp2 -o p",
+            "nothing was done",
+            &[
+                ["p/b.jpg", "failed", "name-conflict"],
+                ["p/c.jp2", "failed", "unsupported-format"],
             ],
         ),
         ("q -o q", "is the output folder", &[]),
@@ -210,12 +216,12 @@ fn a_dry_run_lists_results_and_writes_nothing() {
     let world = World::new();
     world
         .photos(&["p/a.jpg", "p/x/b.jpg"])
-        .file("p/c.heic", b"");
+        .file("p/c.jp2", b"");
     for flag in ["-n", "--dry-run"] {
         let run = world
             .run(&format!("p -s 8 -o out {flag}"))
             .exits(1)
-            .says(&["p/c.heic"]);
+            .says(&["p/c.jp2"]);
         assert_eq!(run.lines(), ["out/a.jpg", "out/x/b.jpg"]);
         assert!(run.stderr.contains("2 to write"), "{}", run.stderr);
     }
@@ -224,7 +230,7 @@ fn a_dry_run_lists_results_and_writes_nothing() {
     assert_eq!(lines[0]["status"], "planned");
     assert_eq!(lines[3]["status"], "dry-run");
     // The same summary if nothing would be written.
-    let run = world.run("p/c.heic -s 8 -o out -n").exits(1);
+    let run = world.run("p/c.jp2 -s 8 -o out -n").exits(1);
     assert!(
         run.stderr.contains("0 to write, 1 failed"),
         "{}",
@@ -369,6 +375,61 @@ fn on_terminal(mut command: Command) -> String {
 }
 
 #[test]
+fn names_can_end_with_nul() {
+    let world = World::new();
+    world
+        .photos(&["p/a\nb.jpg", "p/c.jpg"])
+        .file("p/d.jpg", b"torn");
+    let run = world.run("p -s 8 -o out --print0").exits(1);
+    assert_eq!(run.stdout, "out/a\nb.jpg\0out/c.jpg\0");
+    let check = world.finish(world.subcommand("check", "p --print0"));
+    assert_eq!(check.exits(1).stdout, "p/d.jpg\0");
+    world.run("p -s 8 -o out --print0 --json").exits(2);
+}
+
+#[test]
+fn results_have_the_time_of_their_input_if_asked_for() {
+    let world = World::new();
+    world.photos(&["p/a.jpg", "p/b.jpg"]);
+    let times = [
+        SystemTime::UNIX_EPOCH - Duration::from_millis(1500),
+        SystemTime::UNIX_EPOCH + Duration::new(9, 5),
+    ];
+    for (name, time) in ["p/a.jpg", "p/b.jpg"].into_iter().zip(times) {
+        let file = File::options().write(true).open(world.path(name)).unwrap();
+        file.set_modified(time).unwrap();
+    }
+    let time = |name: &str| world.path(name).metadata().unwrap().modified().unwrap();
+    world.run("p -s 8 -o out").exits(0);
+    assert!(time("out/a.jpg") > times[1]);
+    let flags = "p -s 8 -o out --resume --preserve-times";
+    assert_eq!(world.run(flags).exits(0).lines().len(), 2);
+    assert_eq!(["out/a.jpg", "out/b.jpg"].map(time), times);
+    assert_eq!(world.run(flags).exits(0).lines(), [""; 0]);
+}
+
+#[test]
+fn a_file_system_without_inodes_is_named_as_such() {
+    let world = World::new();
+    let photos: Vec<String> = (10..40).map(|index| format!("p/{index}.jpg")).collect();
+    world.photos(&photos.iter().map(String::as_str).collect::<Vec<_>>());
+    std::fs::create_dir(world.path("few")).unwrap();
+    let program = env!("CARGO_BIN_EXE_arenite");
+    let script = format!(
+        "mount -t tmpfs -o nr_inodes=12 none few && {program} resize p -s 8 -o few; code=$?; \
+         {program} resize p -s 8 -o few/new; exit $code"
+    );
+    let Some(run) = with_own_mounts(&world, &script) else {
+        return;
+    };
+    let run = run.exits(1).says(&["no inodes left"]).says(&["not begun"]);
+    run.says(&[
+        "few/new: the output folder cannot be used",
+        "no inodes left",
+    ]);
+}
+
+#[test]
 fn a_full_disk_says_so_and_leaves_no_torn_file() {
     let world = World::new();
     let photo = jpeg(400, 300);
@@ -457,6 +518,7 @@ fn only_files_left_by_killed_runs_are_removed() {
             ".arenite-1-2.tmp",
             ".arenite-1-4.tmp",
             ".arenite-notes.tmp",
+            ".arenite-resize",
             "a.jpg",
             "x/.arenite-1-3.tmp",
             "x/b.jpg"

@@ -31,22 +31,18 @@ fn fresh_results_are_skipped_and_the_rest_is_made() {
 }
 
 #[test]
-fn a_record_stays_only_where_something_is_left_to_resume() {
+fn each_run_keeps_the_record_that_a_later_one_resumes_from() {
     let world = World::new();
     world.photos(&["p/a.jpg", "p/b.jpg"]);
-    world.run("p -s 8 -o out").exits(0);
-    assert_eq!(world.all("out"), ["a.jpg", "b.jpg"]);
-    // Asked to resume.
-    world.run("p -s 8 -o asked --resume").exits(0);
-    assert_eq!(world.all("asked"), [".arenite-resize", "a.jpg", "b.jpg"]);
-    // That of an earlier run stays, and is kept up to date.
-    world.run("p -s 9 -o asked").exits(0);
-    let run = world.run("p -s 9 -o asked --resume").exits(0);
-    assert_eq!(run.lines(), [""; 0]);
+    for size in [8, 9] {
+        world.run(&format!("p -s {size} -o out")).exits(0);
+        assert_eq!(world.all("out"), [".arenite-resize", "a.jpg", "b.jpg"]);
+        let run = world.run(&format!("p -s {size} -o out --resume")).exits(0);
+        assert_eq!(run.lines(), [""; 0]);
+    }
     // A picture failed.
     world.file("p/c.jpg", b"\xff\xd8\xff no more");
     world.run("p -s 8 -o part").exits(1);
-    assert_eq!(world.all("part"), [".arenite-resize", "a.jpg", "b.jpg"]);
     let run = world.run("p -s 8 -o part --resume").exits(1);
     assert!(run.stderr.contains("2 up to date"), "{}", run.stderr);
 }
@@ -168,21 +164,19 @@ fn a_result_changed_or_removed_since_is_made_again() {
     world.run("p -s 8 -o out --resume").exits(0);
     fs::remove_file(world.path("out/a.jpg")).unwrap();
     world.file("out/b.jpg", b"another program's");
-    assert_eq!(
-        world.run("p -s 8 -o out --resume").exits(0).lines(),
-        ["out/a.jpg", "out/b.jpg"]
-    );
+    let run = world.run("p -s 8 -o out --resume").exits(1);
+    assert_eq!(run.lines(), ["out/a.jpg"]);
+    run.says(&["p/b.jpg", "out/b.jpg exists", "--overwrite"]);
+    let run = world.run("p -s 8 -o out --resume --overwrite").exits(0);
+    assert_eq!(run.lines(), ["out/b.jpg"]);
     assert_eq!(world.sides("out/b.jpg"), (8, 6));
 }
 
 #[test]
 fn results_without_a_note_are_made_again() {
     let world = World::new();
-    world.photos(&["p/a.jpg", "out/a.jpg"]);
-    assert_eq!(
-        world.run("p -s 8 -o out --resume").exits(0).lines(),
-        ["out/a.jpg"]
-    );
+    world.photos(&["p/a.jpg"]);
+    world.run("p -s 8 -o out --resume").exits(0);
     fs::remove_file(world.path("out/.arenite-resize")).unwrap();
     assert_eq!(
         world.run("p -s 8 -o out --resume").exits(0).lines(),

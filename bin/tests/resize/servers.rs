@@ -11,7 +11,7 @@ use image::ImageFormat;
 
 use crate::crc32::crc32;
 use crate::world::{
-    HEIC, WATCHDOG, World, children, gone, jpeg, not_tried, own_session, png, signal, signal_group,
+    JPEG_2000, WATCHDOG, World, children, gone, jpeg, not_tried, own_session, png, signal, signal_group,
     wait,
 };
 
@@ -85,7 +85,7 @@ fn answers_each_upload(interpreter: &str, example: &str) {
         (torn[..torn.len() / 2].to_vec(), "truncated"),
         (b"no picture".to_vec(), "not-an-image"),
         (Vec::new(), "not-an-image"),
-        (HEIC.to_vec(), "unsupported-format"),
+        (JPEG_2000.to_vec(), "unsupported-format"),
     ];
     let (next, answered) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let client = || {

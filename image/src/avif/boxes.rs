@@ -4,20 +4,20 @@ use super::super::error::ImageError;
 use super::super::format::Format;
 
 /// The four letters of a box, an item or a reference.
-pub(super) type Kind = [u8; 4];
+pub(in super::super) type Kind = [u8; 4];
 
 /// Reads from the start of a box or file on.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Reader<'a> {
+pub(in super::super) struct Reader<'a> {
     rest: &'a [u8],
 }
 
 /// A box at the top level of a file.
-pub(super) struct TopBox<'a> {
-    pub(super) kind: Kind,
-    pub(super) content: Reader<'a>,
+pub(in super::super) struct TopBox<'a> {
+    pub(in super::super) kind: Kind,
+    pub(in super::super) content: Reader<'a>,
     /// Whether the file ends before the box does.
-    pub(super) is_truncated: bool,
+    pub(in super::super) is_truncated: bool,
 }
 
 pub(super) fn corrupt(reason: &str) -> ImageError {
@@ -29,12 +29,12 @@ fn too_short() -> ImageError {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) const fn new(bytes: &'a [u8]) -> Self {
+    pub(in super::super) const fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
     /// Everything that is left.
-    pub(super) const fn rest(&self) -> &'a [u8] {
+    pub(in super::super) const fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
@@ -112,7 +112,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next box of a file; `None` at the end, or if not even a header is left.
-    pub(super) fn top_box(&mut self) -> Result<Option<TopBox<'a>>, ImageError> {
+    pub(in super::super) fn top_box(&mut self) -> Result<Option<TopBox<'a>>, ImageError> {
         if self.rest.len() < 8 {
             return Ok(None);
         }

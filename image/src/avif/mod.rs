@@ -24,7 +24,8 @@ use super::meta::{Decoded, Metadata, Request, StoredPlan, without_prefix};
 use super::pixels::{Color, Orientation, Pixels, Samples, buffer};
 use super::spec::ResizeSpec;
 
-use boxes::{Reader, corrupt};
+pub(super) use boxes::Reader;
+use boxes::corrupt;
 use canvas::{Canvas, Output};
 use container::{CodePoints, Config, Container, Crop, Properties, Turn};
 use picture::Picture;

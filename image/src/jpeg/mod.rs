@@ -27,13 +27,14 @@ use mozjpeg::{ColorSpace, Compress, Decompress, Marker};
 use super::damage::{FailOn, Found, Loss, fill_rows};
 use super::encode::Encoding;
 use super::error::ImageError;
+use super::exif;
 use super::format::Format;
 use super::meta::{Decoded, Metadata, Request, StoredPlan};
 use super::pixels::{Color, Pixels, Samples};
 use super::resample::take_buffer;
 use super::size::Region;
 use super::tiff::Shape;
-use markers::Scans;
+use markers::{Scans, segments};
 
 const EXIF: &[u8] = b"Exif\0\0";
 const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
@@ -99,6 +100,31 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     let mut decoded = decoded?;
     decoded.damage = decoded.damage.or(around.map(Found::around));
     Ok(decoded)
+}
+
+/// The stored sides of a JPEG that can be decoded: lossless ones, and those of more bits, cannot.
+pub(super) fn sides(input: &[u8]) -> Option<(u32, u32)> {
+    if !input.starts_with(b"\xff\xd8") {
+        return None;
+    }
+    let before_scan = segments(input).take_while(|segment| segment.marker != 0xda);
+    let is_frame =
+        |marker: u8| matches!(marker, 0xc0..=0xcf) && !matches!(marker, 0xc4 | 0xc8 | 0xcc);
+    let mut frames = before_scan.filter(|segment| is_frame(segment.marker));
+    let frame = frames.next()?;
+    let &[8, a, b, c, d, ..] = frame.content else {
+        return None;
+    };
+    let side = |high, low| u32::from(u16::from_be_bytes([high, low]));
+    matches!(frame.marker, 0xc0..=0xc2).then_some((side(c, d), side(a, b)))
+}
+
+/// Whether a JPEG has an orientation in EXIF.
+pub(super) fn has_orientation(input: &[u8]) -> bool {
+    let before_scan = segments(input).take_while(|segment| segment.marker != 0xda);
+    let exif = before_scan.filter(|segment| segment.marker == 0xe1);
+    let mut exif = exif.filter_map(|segment| segment.content.strip_prefix(EXIF));
+    exif.any(|exif| exif::orientation(exif).is_some())
 }
 
 /// Decodes a JPEG inside of a TIFF to the rows of a strip or tile: its components as they are. Tables come before it.

@@ -31,6 +31,10 @@ fn files() -> Vec<(&'static str, Vec<u8>)> {
         ("gif", written(&alpha, ImageFormat::Gif)),
         ("tiff", written(&picture, ImageFormat::Tiff)),
         ("bmp", written(&picture, ImageFormat::Bmp)),
+        ("pnm", written(&picture, ImageFormat::Pnm)),
+        ("qoi", written(&alpha, ImageFormat::Qoi)),
+        ("tga", written(&alpha, ImageFormat::Tga)),
+        ("ico", written(&alpha, ImageFormat::Ico)),
         (
             "avif",
             include_bytes!("pictures/avif_420_8_full.avif").to_vec(),
@@ -342,7 +346,23 @@ fn bombs() -> Vec<(Format, Vec<u8>)> {
     let mut webp = written(&DynamicImage::ImageRgb8(waves(4, 4)), ImageFormat::WebP);
     let at = webp.windows(4).position(|w| w == b"VP8L").unwrap() + 9;
     webp[at..at + 4].copy_from_slice(&[0xfe, 0xbf, 0xff, 0x0f]);
+    let pnm = format!("P6 {side} {side} 255 ").into_bytes();
+    let qoi = [&b"qoif"[..], &be, &be, &[4, 0]].concat();
+    let short = &le[..2];
+    let tga = [&b"\0\0\x0a\0\0\0\0\0\0\0\0\0"[..], short, short, &[32, 8]].concat();
+    let mut ico = [
+        &b"\0\0\x01\0\x01\0\0\0\0\0\x01\0\x20\0\x28\0\0\0\x16\0\0\0\x28\0\0\0"[..],
+        &le,
+    ]
+    .concat();
+    ico.extend((2 * side).to_le_bytes());
+    ico.extend([1, 0, 32, 0]);
+    ico.extend([0; 24]);
     vec![
+        (Format::Pnm, pnm),
+        (Format::Qoi, qoi),
+        (Format::Tga, tga),
+        (Format::Ico, ico),
         (Format::Png, png),
         (Format::Jpeg, jpeg),
         (Format::Gif, gif),
@@ -564,11 +584,15 @@ fn files_that_are_not_pictures_are_reported() {
             .to_string(),
         "unsupported format: JPEG 2000; convert to JPEG, PNG or WebP first"
     );
+    for named in [&b"%PDF-1.7"[..], b"<svg/>", b"gimp xcf v011"] {
+        let error = resize_encoded(named, &spec("20")).unwrap_err();
+        assert!(matches!(error, ImageError::Unsupported { .. }), "{error}");
+    }
     for not in [
         &b""[..],
         b"hello",
-        b"%PDF-1.7",
-        b"<svg/>",
+        b"PDF-1.7",
+        b"<html/>",
         b"BM but only text",
     ] {
         assert_eq!(

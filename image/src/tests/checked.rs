@@ -18,6 +18,10 @@ fn files() -> Vec<(&'static str, Vec<u8>)> {
         ("GIF", written(ImageFormat::Gif)),
         ("TIFF", written(ImageFormat::Tiff)),
         ("BMP", written(ImageFormat::Bmp)),
+        ("PNM", written(ImageFormat::Pnm)),
+        ("QOI", written(ImageFormat::Qoi)),
+        ("TGA", written(ImageFormat::Tga)),
+        ("ICO", written(ImageFormat::Ico)),
     ]
 }
 

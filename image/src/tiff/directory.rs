@@ -11,7 +11,7 @@ const SIGNED_RATIO: usize = 10;
 
 /// Tags and their values.
 #[derive(Debug)]
-pub(super) struct Directory<'a> {
+pub(in super::super) struct Directory<'a> {
     file: &'a [u8],
     is_big_endian: bool,
     entries: Vec<Entry<'a>>,
@@ -32,13 +32,8 @@ impl<'a> Directory<'a> {
     /// `Truncated` if the file ends before or inside it, `Corrupt` if it has no entries.
     pub(super) fn read(file: &'a [u8]) -> Result<Self, ImageError> {
         let format = Format::Tiff;
-        let mut directory = Self {
-            file,
-            is_big_endian: file.starts_with(b"MM"),
-            entries: Vec::new(),
-        };
-        let entries = directory.entries();
-        directory.entries = entries.ok_or(ImageError::Truncated { format })?;
+        let directory = Self::first_of(file);
+        let directory = directory.ok_or(ImageError::Truncated { format })?;
         // Without one of these, pixels would be taken for others.
         let lacks = |entry: &Entry<'_>| entry.bytes.is_none() && tag::is_layout(entry.tag);
         if directory.entries.iter().any(lacks) {
@@ -50,11 +45,41 @@ impl<'a> Directory<'a> {
         Ok(directory)
     }
 
-    fn entries(&self) -> Option<Vec<Entry<'a>>> {
-        let is_large = self.whole(2, 2)? == 43;
+    /// The first directory, whatever it holds; `None` if the file ends before or inside it.
+    pub(in super::super) fn first_of(file: &'a [u8]) -> Option<Self> {
+        let mut directory = Self::empty(file, file.starts_with(b"MM"));
+        let is_large = directory.whole(2, 2)? == 43;
+        let (word, place) = if is_large { (8, 8) } else { (4, 4) };
+        let start = usize::try_from(directory.whole(place, word)?).ok()?;
+        directory.entries = directory.entries(start, is_large)?.0;
+        Some(directory)
+    }
+
+    /// The directory at this offset of a file that is no BigTIFF, and the offset of the one that follows it, or 0.
+    pub(in super::super) fn at(
+        file: &'a [u8],
+        is_big_endian: bool,
+        start: usize,
+    ) -> Option<(Self, usize)> {
+        let mut directory = Self::empty(file, is_big_endian);
+        let (entries, end) = directory.entries(start, false)?;
+        directory.entries = entries;
+        let next = directory.whole(end, 4).unwrap_or(0);
+        Some((directory, usize::try_from(next).ok()?))
+    }
+
+    const fn empty(file: &'a [u8], is_big_endian: bool) -> Self {
+        Self {
+            file,
+            is_big_endian,
+            entries: Vec::new(),
+        }
+    }
+
+    /// The entries of the directory at an offset, and the offset of its end.
+    fn entries(&self, start: usize, is_large: bool) -> Option<(Vec<Entry<'a>>, usize)> {
         // Bytes of a count and of an offset, and of the number of entries.
         let (word, count) = if is_large { (8, 8) } else { (4, 2) };
-        let start = usize::try_from(self.whole(if is_large { 8 } else { 4 }, word)?).ok()?;
         let len = 4 + 2 * word;
         let first = start.checked_add(count)?;
         let entries = usize::try_from(self.whole(start, count)?).ok()?;
@@ -76,7 +101,8 @@ impl<'a> Directory<'a> {
                 bytes: self.file.get(from..from.checked_add(bytes)?),
             })
         };
-        Some((0..table.len() / len).filter_map(entry).collect())
+        let all = (0..table.len() / len).filter_map(entry);
+        Some((all.collect(), end))
     }
 
     /// A whole number of this many bytes.
@@ -101,13 +127,13 @@ impl<'a> Directory<'a> {
     }
 
     /// The bytes of a value, whatever its type.
-    pub(super) fn bytes(&self, tag: u16) -> Option<&'a [u8]> {
+    pub(in super::super) fn bytes(&self, tag: u16) -> Option<&'a [u8]> {
         let bytes = self.find(tag)?.bytes?;
         (!bytes.is_empty()).then_some(bytes)
     }
 
     /// The whole numbers of a value; empty if there is none.
-    pub(super) fn numbers(&self, tag: u16) -> impl ExactSizeIterator<Item = u64> + '_ {
+    pub(in super::super) fn numbers(&self, tag: u16) -> impl ExactSizeIterator<Item = u64> + '_ {
         let (bytes, each) = match self.find(tag) {
             Some(entry) if !matches!(entry.kind, RATIO | SIGNED_RATIO) => {
                 (entry.bytes.unwrap_or_default(), BYTES[entry.kind].max(1))
@@ -118,7 +144,7 @@ impl<'a> Directory<'a> {
     }
 
     /// The first whole number of a value.
-    pub(super) fn first(&self, tag: u16) -> Option<u64> {
+    pub(in super::super) fn first(&self, tag: u16) -> Option<u64> {
         self.numbers(tag).next()
     }
 

@@ -18,7 +18,7 @@ use super::format::Format;
 use super::meta::{Decoded, Metadata, Request};
 use super::pixels::{Color, Orientation, Pixels, Samples, buffer, narrow};
 pub(super) use codec::Shape;
-use directory::Directory;
+pub(super) use directory::Directory;
 use layout::{Layout, Model};
 use samples::Kind;
 

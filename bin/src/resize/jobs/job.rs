@@ -1,7 +1,7 @@
 //! A job: one line of JSON.
 
 use std::fmt::Display;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::super::args::{self, Background, QUALITY, ResizeArgs};
 use super::super::fault::Fault;
+use super::super::kind::Kind;
 use super::super::options;
 use super::super::pool::Make;
 use super::super::run_args::{MOST_RETRIES, RunArgs};
@@ -38,8 +39,18 @@ pub(super) struct Asked {
     /// The names of the results, if the job asks for several sizes.
     pub template: Option<Template>,
     pub make: Make,
-    /// The format to write; `None` for that of the output's name, or of the input.
+    /// The format to write, by the job, the command line or the output's name; `None` for that of the input.
     pub format: Option<Format>,
+    /// Whether files that arenite has not made are replaced.
+    pub overwrite: bool,
+    /// Whether results get the time of the input.
+    pub preserve_times: bool,
+}
+
+/// What an answer needs, of a line that is no job.
+#[derive(Deserialize)]
+struct OnlyId {
+    id: Value,
 }
 
 /// The options of a job, by the names of the command line.
@@ -67,6 +78,8 @@ struct Fields {
     #[serde(deserialize_with = "background")]
     background: Option<Background>,
     keep_metadata: Option<bool>,
+    overwrite: Option<bool>,
+    preserve_times: Option<bool>,
     #[serde(deserialize_with = "parsed")]
     fail_on: Option<FailOn>,
     #[serde(deserialize_with = "duration")]
@@ -107,13 +120,16 @@ fn read(
     id: &mut Value,
     input: &mut PathBuf,
 ) -> Result<Asked, String> {
-    let mut fields: Map<String, Value> =
-        serde_json::from_slice(text).map_err(|error| format!("not an object of JSON: {error}"))?;
+    let read: serde_json::Result<Map<String, Value>> = serde_json::from_slice(text);
+    let mut fields = read.map_err(|error| {
+        // Fields that are passed over may hold half a surrogate pair, or bytes that are no text.
+        if let Ok(OnlyId { id: found }) = serde_json::from_slice(text) {
+            let _ = checked_id(found).map(|found| *id = found);
+        }
+        format!("not an object of JSON: {error}")
+    })?;
     let found = path(&mut fields, "in").map(|found| *input = found);
-    *id = match fields.remove("id").unwrap_or_default() {
-        found @ (Value::Null | Value::String(_) | Value::Number(_)) => found,
-        _ => return Err("id: a string or a number is needed".to_owned()),
-    };
+    *id = checked_id(fields.remove("id").unwrap_or_default())?;
     found?;
     let output = path(&mut fields, "out")?;
     let fields = Fields::deserialize(Value::Object(fields)).map_err(|error| error.to_string())?;
@@ -131,11 +147,40 @@ fn read(
         _ => None,
     };
     Ok(Asked {
+        format: format(args.format, &output)?,
         output,
         template,
         make: options::make(&args)?,
-        format: args.format,
+        overwrite: args.overwrite,
+        preserve_times: args.preserve_times,
     })
+}
+
+fn checked_id(id: Value) -> Result<Value, String> {
+    match id {
+        Value::Null | Value::String(_) | Value::Number(_) => Ok(id),
+        _ => Err("id: a string or a number is needed".to_owned()),
+    }
+}
+
+/// The format to write: that of the job or the command line, or of the extension of `output`.
+///
+/// # Errors
+///
+/// A sentence, if the extension stands for another one.
+fn format(asked: Option<Format>, output: &Path) -> Result<Option<Format>, String> {
+    if !Kind::expected(output) {
+        return Ok(asked);
+    }
+    let extension = output.extension().unwrap_or_default().to_string_lossy();
+    let named: Format = extension.parse().map_err(|why| format!("out: {why}"))?;
+    match asked {
+        Some(asked) if asked != named => Err(format!(
+            "out: the extension {extension:?} stands for {named}, and format writes {asked}: name it .{}",
+            asked.extension()
+        )),
+        _ => Ok(Some(named)),
+    }
 }
 
 fn path(fields: &mut Map<String, Value>, name: &str) -> Result<PathBuf, String> {
@@ -181,6 +226,8 @@ impl Fields {
             first_frame: self.first_frame.unwrap_or(defaults.first_frame),
             background: self.background.or(defaults.background),
             keep_metadata: self.keep_metadata.unwrap_or(defaults.keep_metadata),
+            overwrite: self.overwrite.unwrap_or(defaults.overwrite),
+            preserve_times: self.preserve_times.unwrap_or(defaults.preserve_times),
             run: RunArgs {
                 fail_on: self.fail_on.unwrap_or(defaults.run.fail_on),
                 timeout: self.timeout.or(defaults.run.timeout),

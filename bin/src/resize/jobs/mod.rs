@@ -20,6 +20,7 @@ mod feed;
 mod job;
 mod room;
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
 use std::sync::mpsc::channel;
@@ -34,14 +35,14 @@ use super::fault::Fault;
 use super::files::{Stamp, identity};
 use super::inputs;
 use super::options::JobsOptions;
-use super::output::{self, Bounds, Missing, Writer};
+use super::output::{self, Bounds, Missing, Output, Writer};
 use super::plan::{Item, Task, Written};
-use super::pool::{self, Make, Makers};
+use super::pool::{self, Makers};
 use super::printer::{FileLine, Outcome, Printer};
 use super::runner::Refused;
 use super::stop::Stop;
 use super::template::Name;
-use crate::folder::Entry;
+use crate::folder::{Entry, Identity};
 use crate::text::{json_line, reason, show_path};
 use feed::{Feed, Line};
 use job::{Asked, Job};
@@ -63,7 +64,11 @@ pub(super) fn run(args: &ResizeArgs, stop: &Stop, printer: &mut Printer) -> Resu
         room: Room::new(makers.budget()),
         makers,
         root: options.out.as_deref(),
-        output: Mutex::new((bounds, writer)),
+        output: Mutex::new(Writing {
+            bounds,
+            writer,
+            made: HashMap::new(),
+        }),
         defaults: &options.defaults,
         stop,
     };
@@ -114,9 +119,18 @@ struct Callers<'a> {
     room: Room,
     /// The folder that results must not leave, if there is one.
     root: Option<&'a Path>,
-    output: Mutex<(Option<Bounds>, Writer)>,
+    output: Mutex<Writing>,
     defaults: &'a ResizeArgs,
     stop: &'a Stop,
+}
+
+/// What writes results, one at a time: a signal removes one temporary file.
+struct Writing {
+    bounds: Option<Bounds>,
+    writer: Writer,
+    /// The results so far, which later ones may replace. Linux gives the inode of a removed file to a new one, so there
+    /// are no more than there are files.
+    made: HashMap<Identity, Stamp>,
 }
 
 /// An answer.
@@ -139,7 +153,7 @@ impl Callers<'_> {
         };
         let outcome = asked.and_then(|asked| {
             let task = self.plan(&item.input, &asked)?;
-            let outcome = self.make(&item.input, &task, &asked.make);
+            let outcome = self.make(&item.input, &task, &asked);
             item.task = Ok(task);
             outcome
         });
@@ -154,11 +168,9 @@ impl Callers<'_> {
     /// Looks at the input and names the result.
     fn plan(&self, input: &Path, asked: &Asked) -> Result<Task, Fault> {
         let output = self.output(&asked.output)?;
-        let (found, stamp) = inputs::picture(input)?;
+        let (found, stamp) = inputs::picture(input, self.defaults.run.raw)?;
         check_own(&output, &stamp)?;
-        let named = || asked.output.extension()?.to_str()?.parse().ok();
-        let format = asked.format.or_else(named);
-        let format = format.unwrap_or(found.default_output());
+        let format = asked.format.unwrap_or(found.default_output());
         let file = Path::new(input.file_name().unwrap_or_default());
         let several = asked.template.as_ref().map(|out| out.fill(file, format));
         let relative = several.as_ref().map(|name| name.path(None));
@@ -190,10 +202,10 @@ impl Callers<'_> {
     }
 
     /// Makes the results and writes them.
-    fn make(&self, input: &Path, task: &Task, make: &Make) -> Result<Outcome, Fault> {
+    fn make(&self, input: &Path, task: &Task, asked: &Asked) -> Result<Outcome, Fault> {
         let (job, _share) = loop {
             let share = self.room.enter(task.stamp.len);
-            match self.makers.submit(input, task.format, make) {
+            match self.makers.submit(input, task.format, &asked.make) {
                 Ok((job, _)) => break (job, share),
                 Err(Refused::Full(fault)) => {
                     if !share.wait_for_another() {
@@ -208,7 +220,13 @@ impl Callers<'_> {
         for (relative, result) in task.named(made.results)? {
             let output = self.output(&relative)?;
             check_own(&output, &task.stamp)?;
-            let stamp = self.write(&relative, &task.stamp, &result.bytes)?;
+            let bytes = &result.bytes;
+            let wanted = Output {
+                bytes,
+                overwrite: asked.overwrite,
+                modified: asked.preserve_times.then_some(task.stamp.modified),
+            };
+            let stamp = self.write(&relative, &task.stamp, wanted)?;
             results.push(Written {
                 relative,
                 output,
@@ -224,7 +242,7 @@ impl Callers<'_> {
     }
 
     /// Writes a result whose job has this input.
-    fn write(&self, relative: &Path, input: &Stamp, bytes: &[u8]) -> Result<Stamp, Fault> {
+    fn write(&self, relative: &Path, input: &Stamp, wanted: Output<'_>) -> Result<Stamp, Fault> {
         let Some(name) = relative.file_name() else {
             return Err(Fault::new("write", "not written: out names no file"));
         };
@@ -234,17 +252,24 @@ impl Callers<'_> {
             true => Err(over_own_input()),
             false => Ok(()),
         };
-        // One at a time: a signal removes one temporary file.
         let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
-        let (bounds, writer) = &mut *output;
+        let Writing {
+            bounds,
+            writer,
+            made,
+        } = &mut *output;
         let opened = match bounds {
             Some(bounds) => bounds.open(folder),
             None if folder.as_os_str().is_empty() => output::create(Path::new(".")),
             None => output::create(folder),
         };
-        let written = opened.and_then(|folder| writer.replace(&folder, name, bytes, may_replace));
+        let is_own = |existing: &Stamp| made.get(&existing.identity()) == Some(existing);
+        let written =
+            opened.and_then(|folder| writer.replace(&folder, name, wanted, may_replace, is_own));
         // Further results are tried even if the disk is full: there may be room again.
-        written.map_err(|failed| failed.fault)
+        let stamp = written.map_err(|failed| failed.fault)?;
+        made.insert(stamp.identity(), stamp);
+        Ok(stamp)
     }
 
     /// Prints an answer at once. Without a reader nobody wants further results: the program ends.

@@ -1,0 +1,289 @@
+//! Raw files of cameras: the largest preview, upright. The files have the structure of the cameras' and no raw pixels.
+
+use super::*;
+
+const PREVIEW: (u32, u32) = (64, 40);
+
+/// A value of a directory.
+enum Value {
+    Long(u32),
+    Bytes(Vec<u8>),
+    /// The place of what is put behind the directories, and its length in the tag that is given.
+    Place(Vec<u8>, u16),
+    /// Directories below.
+    Below(Vec<Vec<(u16, Value)>>),
+}
+use Value::{Below, Bytes, Long, Place};
+
+type Entries = Vec<(u16, Value)>;
+
+/// Appends directories that follow each other to a file; returns the offset of the first. Offsets count from `base`.
+fn append(file: &mut Vec<u8>, directories: Vec<Entries>, base: usize) -> u32 {
+    let mut next = 0u32;
+    for entries in directories.into_iter().rev() {
+        let mut words: Vec<(u16, u16, u32, u32)> = Vec::new();
+        for (tag, value) in entries {
+            match value {
+                Long(number) => words.push((tag, 4, 1, number)),
+                Bytes(bytes) => {
+                    words.push((tag, 7, bytes.len() as u32, (file.len() - base) as u32));
+                    file.extend(bytes);
+                }
+                Place(bytes, len) => {
+                    words.push((tag, 4, 1, (file.len() - base) as u32));
+                    words.push((len, 4, 1, bytes.len() as u32));
+                    file.extend(bytes);
+                }
+                Below(all) => {
+                    let places: Vec<u32> = all
+                        .into_iter()
+                        .map(|one| append(file, vec![one], base))
+                        .collect();
+                    match places[..] {
+                        [place] => words.push((tag, 4, 1, place)),
+                        _ => {
+                            words.push((tag, 4, places.len() as u32, (file.len() - base) as u32));
+                            file.extend(places.iter().flat_map(|place| place.to_le_bytes()));
+                        }
+                    }
+                }
+            }
+        }
+        let start = (file.len() - base) as u32;
+        file.extend((words.len() as u16).to_le_bytes());
+        for (tag, kind, count, value) in words {
+            file.extend(tag.to_le_bytes());
+            file.extend(kind.to_le_bytes());
+            file.extend(count.to_le_bytes());
+            file.extend(value.to_le_bytes());
+        }
+        file.extend(next.to_le_bytes());
+        next = start;
+    }
+    next
+}
+
+fn tiff(magic: &[u8; 4], after: &[u8], directories: Vec<Entries>) -> Vec<u8> {
+    let mut file = [&magic[..], &[0; 4], after].concat();
+    let first = append(&mut file, directories, 0);
+    file[4..8].copy_from_slice(&first.to_le_bytes());
+    file
+}
+
+fn bmff(kind: &[u8; 4], content: &[u8]) -> Vec<u8> {
+    [&(content.len() as u32 + 8).to_be_bytes()[..], kind, content].concat()
+}
+
+fn preview() -> Vec<u8> {
+    jpeg(&waves(PREVIEW.0, PREVIEW.1))
+}
+
+fn small() -> Vec<u8> {
+    jpeg(&quarters(16, 10))
+}
+
+/// A lossless JPEG, as raw pixels are stored.
+fn lossless() -> Vec<u8> {
+    let mut file = jpeg(&quarters(160, 100));
+    let frame = file
+        .windows(2)
+        .position(|marker| marker == [0xff, 0xc0])
+        .unwrap();
+    file[frame + 1] = 0xc3;
+    file
+}
+
+fn olympus() -> Vec<u8> {
+    let mut notes = b"OLYMPUS\0II\x03\0".to_vec();
+    notes.extend([0; 18]);
+    let camera = vec![(0x101, Place(preview(), 0x102))];
+    // The first directory lies right after the header: it has a single entry.
+    let mut rest = notes.clone();
+    let place = append(&mut rest, vec![camera], 0);
+    let entry = [
+        &[1, 0, 0x20, 0x20, 13, 0, 1, 0, 0, 0][..],
+        &place.to_le_bytes(),
+        &[0; 4],
+    ]
+    .concat();
+    rest[12..30].copy_from_slice(&entry);
+    rest
+}
+
+fn canon_3(orientation: u8) -> Vec<u8> {
+    let head = bmff(b"ftyp", b"crx \0\0\0\x01crx isom");
+    let uuid = [&[7; 16][..], &bmff(b"CMT1", &exif(orientation))].concat();
+    let full = |offset: u32| {
+        let size = bmff(
+            b"stsz",
+            &[
+                &[0; 8][..],
+                &1u32.to_be_bytes(),
+                &(preview().len() as u32).to_be_bytes(),
+            ]
+            .concat(),
+        );
+        let place = bmff(
+            b"co64",
+            &[
+                &[0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0][..],
+                &offset.to_be_bytes(),
+            ]
+            .concat(),
+        );
+        let table = bmff(b"minf", &bmff(b"stbl", &[size, place].concat()));
+        bmff(
+            b"moov",
+            &[bmff(b"uuid", &uuid), bmff(b"trak", &bmff(b"mdia", &table))].concat(),
+        )
+    };
+    let len = (small().len() as u32).to_be_bytes();
+    let shown = [&[0, 0, 0, 0, 0, 1, 0, 16, 0, 10, 0, 1][..], &len, &small()].concat();
+    let shown = bmff(b"PRVW", &shown);
+    let shown = bmff(
+        b"uuid",
+        &[&[9; 16][..], &[0, 0, 0, 0, 0, 0, 0, 1], &shown].concat(),
+    );
+    let offset = (head.len() + full(0).len() + shown.len() + 8) as u32;
+    [head, full(offset), shown, bmff(b"mdat", &preview())].concat()
+}
+
+fn fuji() -> Vec<u8> {
+    let mut file = b"FUJIFILMCCD-RAW 0201".to_vec();
+    file.resize(84, 0);
+    file.extend(100u32.to_be_bytes());
+    file.extend((with_exif(6).len() as u32).to_be_bytes());
+    file.resize(100, 0);
+    file.extend(with_exif(6));
+    file
+}
+
+/// The preview with an orientation of its own.
+fn with_exif(orientation: u8) -> Vec<u8> {
+    let exif = [b"Exif\0\0", &exif(orientation)[..]].concat();
+    let len = (exif.len() as u16 + 2).to_be_bytes();
+    [b"\xff\xd8\xff\xe1", &len[..], &exif, &preview()[2..]].concat()
+}
+
+/// Files of all kinds, each with the orientation in it.
+fn files() -> Vec<(&'static str, Vec<u8>, u8)> {
+    let raw = || (0x111, Place(vec![7; 99], 0x117));
+    let turned = |number| (0x112, Long(number));
+    let thumbnail = || (0x201, Place(small(), 0x202));
+    let large = || (0x201, Place(preview(), 0x202));
+    let strip = || (0x111, Place(preview(), 0x117));
+    let unread = || (0x111, Place(lossless(), 0x117));
+    let nef = vec![
+        (0xfe, Long(1)),
+        raw(),
+        turned(6),
+        (
+            0x14a,
+            Below(vec![vec![thumbnail()], vec![large()], vec![raw()]]),
+        ),
+    ];
+    let arw = vec![
+        (0xfe, Long(1)),
+        large(),
+        turned(8),
+        (0x14a, Below(vec![vec![raw()]])),
+    ];
+    let dng = vec![
+        (0xc612, Long(1)),
+        thumbnail(),
+        turned(3),
+        (0x14a, Below(vec![vec![strip()], vec![unread()]])),
+    ];
+    let cr2 = vec![vec![strip(), turned(1)], vec![thumbnail()], vec![unread()]];
+    let rw2 = vec![vec![turned(2), (0x2e, Bytes(preview()))]];
+    let orf = vec![vec![
+        turned(5),
+        (0x8769, Below(vec![vec![(0x927c, Bytes(olympus()))]])),
+    ]];
+    let own = vec![vec![
+        (0xc612, Long(1)),
+        turned(3),
+        (0x111, Place(with_exif(6), 0x117)),
+    ]];
+    vec![
+        ("NEF", tiff(b"II*\0", b"", vec![nef]), 6),
+        ("ARW", tiff(b"II*\0", b"", vec![arw]), 8),
+        ("DNG", tiff(b"II*\0", b"", vec![dng]), 3),
+        ("CR2", tiff(b"II*\0", b"CR\x02\0\0\0\0\0", cr2), 1),
+        ("RW2", tiff(b"IIU\0", b"", rw2), 2),
+        ("ORF", tiff(b"IIRO", b"", orf), 5),
+        ("RAF", fuji(), 6),
+        ("CR3", canon_3(7), 7),
+        ("its own EXIF", tiff(b"II*\0", b"", own), 6),
+    ]
+}
+
+#[test]
+fn the_largest_preview_is_shown_upright() {
+    let shown = image::load_from_memory(&preview()).unwrap();
+    for (name, file, orientation) in files() {
+        let expected = match orientation {
+            2 => shown.fliph(),
+            3 => shown.rotate180(),
+            5 => shown.rotate90().fliph(),
+            6 => shown.rotate90(),
+            7 => shown.rotate270().fliph(),
+            8 => shown.rotate270(),
+            _ => shown.clone(),
+        };
+        let made = decode(&file).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let expected = Pixels {
+            width: expected.width(),
+            height: expected.height(),
+            color: Color::Rgb,
+            samples: Samples::Eight(expected.into_rgb8().into_raw()),
+        };
+        assert_eq!(
+            (made.width, made.height),
+            (expected.width, expected.height),
+            "{name}"
+        );
+        assert!(difference(&made, &expected) < 1.0, "{name}");
+        let small = resize_encoded(&file, &spec("32")).unwrap();
+        assert_eq!(small.format, Format::Jpeg, "{name}");
+        let checked = check(&file, &ResizeSpec::full_size()).unwrap();
+        assert_eq!(
+            (checked.format, checked.damage),
+            (Format::CameraRaw, None),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn torn_and_endless_raw_files_are_errors() {
+    for (name, file, _) in files() {
+        for end in (0..file.len()).step_by(7) {
+            if let Err(error) = decode(&file[..end]) {
+                assert!(!error.to_string().contains("panicked"), "{name}: {error}");
+            }
+        }
+    }
+    // Directories that lead to themselves, and nothing to show.
+    let mut endless = tiff(
+        b"II*\0",
+        b"CR\x02\0",
+        vec![vec![(0x14a, Long(0)), (0x112, Long(1))]],
+    );
+    let first = endless[4..8].to_vec();
+    let len = endless.len();
+    endless[len - 4..].copy_from_slice(&first);
+    let none = ["no preview", "unsupported"];
+    let error = decode(&endless).unwrap_err();
+    assert!(
+        none.iter().all(|word| error.to_string().contains(word)),
+        "{error}"
+    );
+    assert!(!error.proves_damage());
+    // An ordinary TIFF is none.
+    let picture = written(&waves(20, 10).into(), ImageFormat::Tiff);
+    assert_eq!(
+        check(&picture, &ResizeSpec::full_size()).unwrap().format,
+        Format::Tiff
+    );
+}
