@@ -64,6 +64,8 @@ class Settings:
             self._retried = kinds = retried if isinstance(retried, tuple) else (retried,)
             if not kinds or not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
                 raise TypeError(f"retry_errors must be True, False or a tuple of exception classes, not {retried!r}")
+        #: Whether several calls may be one task: nothing that is asked for is about a single task.
+        self._packs = not (self._is_timed or settings.get("retries") or settings.get("limit") is not None)
         self._by_name: dict[str, _arenite.Options] = {}
         # Checks the settings now, where they are written.
         self._named("")
@@ -101,7 +103,7 @@ class Configured(Settings):
         fn: Callable[..., T],
         *iterables: Iterable[Any],
         timeout: float | None = None,
-        chunksize: int = 1,
+        chunksize: int | None = None,
         buffersize: int | None = None,
         progress: bool | str = False,
     ) -> Iterator[T]:
@@ -109,9 +111,8 @@ class Configured(Settings):
 
         With a deadline, retries or a limit each item is a task of its own, whatever the `chunksize`.
         """
-        given = self._settings
-        if given.get("deadline") is not None or given.get("retries") or given.get("limit") is not None:
-            _check_chunksize(chunksize)
+        _check_chunksize(chunksize)
+        if not self._packs:
             chunksize = 1
         executor = self._executor
         if self._retried and not executor._inline:
@@ -235,6 +236,8 @@ class Executor(BaseExecutor):
         self._closers: list[finalize[..., Executor]] = []
         #: Why this executor takes no tasks, if it was made in a worker.
         self._refusal: str | None = None
+        #: Whether short calls of a map may be one task: a sandbox lends no memory, and tasks are counted.
+        self._packs = mode is None and recycle_after is None
         self._inline = max_workers == 0
         if self._inline:
             if initializer is not None:
@@ -406,7 +409,7 @@ class Executor(BaseExecutor):
         fn: Callable[..., T],
         *iterables: Iterable[Any],
         timeout: float | None = None,
-        chunksize: int = 1,
+        chunksize: int | None = None,
         buffersize: int | None = None,
         progress: bool | str = False,
     ) -> Iterator[T]:
@@ -433,7 +436,7 @@ class Executor(BaseExecutor):
         fn: Callable[..., T],
         iterables: tuple[Iterable[Any], ...],
         timeout: float | None,
-        chunksize: int,
+        chunksize: int | None,
         buffersize: int | None,
         progress: bool | str,
         name: str | None = None,
@@ -449,9 +452,11 @@ class Executor(BaseExecutor):
 
         named = configured._named(name or _name(fn))
         more = _context.TIMED if configured._is_timed else 0
-        results = Results(self, fn, iterables, named, timeout, chunksize, buffersize, progress, more)
+        packs = self._packs and configured._packs
+        results = Results(self, fn, iterables, named, timeout, chunksize, buffersize, progress, more, packs)
         self._maps.add(results)
-        return results if chunksize == 1 else results.flat()
+        is_single = chunksize == 1 or chunksize is None and (not packs or buffersize is not None)
+        return results if is_single else results.flat()
 
     def options(
         self,
@@ -688,7 +693,7 @@ class Executor(BaseExecutor):
                 if cancel:
                     results._cancel()
                 else:
-                    results._submit_rest()
+                    results._submit_rest(waits=wait)
             if cancel:
                 self._engine.cancel_all(grace == 0)
             with self._lock:
@@ -769,8 +774,8 @@ def _name(function: Any) -> str:
     return name if isinstance(name, str) else type(function).__qualname__
 
 
-def _check_chunksize(chunksize: int) -> None:
-    if chunksize < 1:
+def _check_chunksize(chunksize: int | None) -> None:
+    if chunksize is not None and chunksize < 1:
         raise ValueError("chunksize must be >= 1.")
 
 

@@ -60,6 +60,10 @@ DEFINITIONS = 16
 NAMED = 32
 #: A worker may keep the function: nothing that it holds can change.
 KEPT = 64
+#: The arguments are a packet of calls, which gives what `_worker.run_packet` says. Its journal is the first buffer of the
+#: arguments. (`_context` has the bits in between.)
+PACKED = 512
+JOURNALED = 1024
 #: A pickle of a function up to this length goes with each call.
 _SHORT_FUNCTION = 1024
 _DIGEST = 16
@@ -520,6 +524,10 @@ class Function:
     def holds(self, part: Any) -> bool:
         """Whether its definitions have this part."""
         return self._bundle is not None and self._bundle.holds(part)
+
+    def referring_to(self, names: set[tuple[str, str]], definitions: Definitions) -> Function:
+        """The same function, for arguments that refer to these names."""
+        return Function(*self.own, 0, self.names | names, definitions)
 
     def call(
         self, call: Any, kind: int, private: bool, beside: Callable[[Arena | None, bool], Beside] = Beside
