@@ -7,10 +7,11 @@ import os
 import sys
 import threading
 from concurrent.futures import Executor as BaseExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 from weakref import WeakSet, finalize
 
-from . import _arenite, _context, _dispatch, _inline, _native, _pickle, _retry, _room, _start
+from . import _arenite, _context, _copies, _dispatch, _inline, _native, _pickle, _retry, _room, _start
 from ._errors import MANY_PROCESSES, ArenaFull
 from ._future import Future, failed
 from ._sizes import count, parse
@@ -230,6 +231,8 @@ class Executor(BaseExecutor):
         self._maps: WeakSet[Results[Any]] = WeakSet()
         self._servings: WeakSet[Serving] = WeakSet()
         self._plain = Settings({})
+        #: Arrays of arguments that were copied into the arena.
+        self._copies = _copies.Copies()
         #: What workers send to beside results.
         self._receivers: list[_channel.Receiver] = []
         #: What ends with the workers.
@@ -353,7 +356,7 @@ class Executor(BaseExecutor):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         name: str | None = None,
-        beside: Callable[..., _pickle.Beside] = _pickle.Beside,
+        beside: Callable[..., _pickle.Beside] | None = None,
         waits: bool = True,
     ) -> Future[T]:
         """Submits a call. For a function that is pickled already, `name` is its name in statistics. `beside` takes the
@@ -364,6 +367,7 @@ class Executor(BaseExecutor):
             return _inline.call(fn, args, kwargs)  # type: ignore[arg-type]
         engine, private = self._engine, self._private
         is_pickled = False
+        used: list[int] = []
         try:
             if isinstance(fn, _pickle.Function):
                 function = fn
@@ -375,7 +379,8 @@ class Executor(BaseExecutor):
                 copied = function.copied
             else:
                 call, more = ((args, kwargs), 0) if kwargs else (args, _pickle.POSITIONAL)
-                head, plain, kind, buffers, copied = function.call(call, more, private, beside)
+                arrays = beside or partial(_copies.Beside, copies=self._copies, used=used)
+                head, plain, kind, buffers, copied = function.call(call, more, private, arrays)
                 copied += function.copied
             if copied:
                 engine.count_copied(copied)
@@ -394,7 +399,10 @@ class Executor(BaseExecutor):
                 return failed(error)
             full = error
         else:
-            return Future(task, self._private_results, self._cancel_running, self._load)
+            made: Future[T] = Future(task, self._private_results, self._cancel_running, self._load)
+            if used:
+                self._copies.hold(made, used)
+            return made
         function = buffers = others = None  # type: ignore[assignment]
         # Its frames hold what was copied before there was no more room.
         while _room.wait(self, full.with_traceback(None)):
@@ -421,8 +429,8 @@ class Executor(BaseExecutor):
 
         :param timeout: Seconds from this call on after which `TimeoutError` is raised and all tasks that are left are
             cancelled, as `Future.cancel()` does it.
-        :param chunksize: Calls that are sent as one task: more than 1 is faster for calls of a few microseconds. If its
-            worker dies, all calls of a chunk fail.
+        :param chunksize: Calls that are sent as one task. If its worker dies, all calls of a chunk fail. By default short
+            calls are sent in packets whose size follows from measured times, and the death of a worker costs one call.
         :param progress: Shows a progress bar if tqdm is installed; text is its title.
 
         The exception of a call is raised where its result would be. Asking for the next result goes on after it. Ctrl-C
@@ -588,6 +596,7 @@ class Executor(BaseExecutor):
 
         if self._inline:
             return _inline.share(value)
+        self._copies.free()
         return _arrays.share(self._engine, value, self._engine.count_copied)  # type: ignore[no-any-return]
 
     @overload
@@ -650,6 +659,7 @@ class Executor(BaseExecutor):
             return _inline.make(shape, dtype, order, zeroed)
         from . import _arrays
 
+        self._copies.free()
         return _arrays.make(self._engine, shape, dtype, order, zeroed)
 
     # ---- the executor
@@ -660,6 +670,7 @@ class Executor(BaseExecutor):
 
         if self._inline or self._refusal is not None:
             return _stats.Stats()
+        self._copies.free()
         return _stats.from_dict(self._engine.stats())
 
     def trim(self) -> int:

@@ -331,10 +331,10 @@ class Pool:
     arguments travel in shared memory, and each call gets a copy of its own; with `writable=None` they are read-only
     there, and not copied if they are in shared memory already (`executor.share`).
 
-    The death of a worker costs the task that it ran, and the pool goes on: `apply` and `get` raise `WorkerDied`, `imap`
+    The death of a worker costs the call that it ran, and the pool goes on: `apply` and `get` raise `WorkerDied`, `imap`
     and `imap_unordered` raise it in the place of that result and continue after it. `map` and `starmap` wait until all
-    tasks have ended, and then raise the first exception in the order of the input; all calls of a chunk fail with its
-    worker, so `chunksize=1` loses one call only.
+    tasks have ended, and then raise the first exception in the order of the input. With a `chunksize`, all calls of a chunk
+    fail with their worker.
 
     Results of calls that `terminate()` ends raise `CancelledError` instead of never coming.
     """
@@ -411,7 +411,8 @@ class Pool:
         ...     pool.map(lambda n: n * n, range(5))
         [0, 1, 4, 9, 16]
 
-        :param chunksize: Calls that are sent as one task, by default a quarter of each worker's share.
+        :param chunksize: Calls that are sent as one task, and fail with its worker. By default short calls are sent in
+            packets, and the death of a worker costs one call; with `maxtasksperchild` it is a quarter of each worker's share.
         """
         return self._listed(Calls, func, iterable, chunksize).collect()
 

@@ -13,10 +13,9 @@ It takes the place of joblib's default backend, loky: workers start once and ser
 
 - Such an array is copied into shared memory once for each call of `Parallel`, however many tasks it is passed to. No
   file is written. Its memory is free when the call ends.
-- Each task runs on its own, also where joblib hands over several quick ones together, so a worker that dies costs one
-  task. `Parallel` raises `WorkerDied` for it, whose notes
-  name the task; with `errors="return"` the exception takes the place of the result and the other tasks go on. The
-  worker is replaced, and the next call works.
+- A worker that dies costs one task, also where joblib hands over several quick ones together. `Parallel` raises
+  `WorkerDied` for it, whose notes name the task; with `errors="return"` the exception takes the place of the result and the
+  other tasks go on. The worker is replaced, and the next call works.
 - When a call ends early, by an exception, its timeout, Ctrl-C or because its generator is dropped, tasks that run are
   ended with their workers.
 """
@@ -39,6 +38,7 @@ from joblib import cpu_count, parallel_config, register_parallel_backend
 from joblib.parallel import AutoBatchingMixin, FallbackToBackend, ParallelBackendBase, SequentialBackend
 
 from . import _arenite, _dispatch, _pickle
+from ._copies import Copies
 from ._errors import DeadlineExceeded, MemoryLimitExceeded, WorkerDied
 from ._executor import Configured, Executor
 from ._map import Results, _failure
@@ -170,7 +170,8 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         return size
 
     def submit(self, func: Any, callback: Callable[[Any], object] | None = None) -> _Batch | _PackedBatch:
-        """Sends a batch of calls. They are one task if the user has set `batch_size`, and otherwise one task each."""
+        """Sends a batch of calls. They are one task if the user has set `batch_size`. Otherwise quick calls of one function
+        are sent in packets, and others as a task each."""
         if self._shared is None:
             raise RuntimeError("this call of Parallel has ended")
         items, executor = func.items, self._shared.executor
@@ -519,29 +520,27 @@ class _Calls(Results[Any]):
 # ---- arrays
 
 
-class Arrays:
+class Arrays(Copies):
     """How the arrays of one call of `Parallel` travel."""
+
+    lasts = True
 
     def __init__(
         self, max_nbytes: int | None = _MAX_NBYTES, is_private: bool = False, opens_files: bool = True
     ) -> None:
+        super().__init__()
         #: From this size on they are shared; None: never.
         self.max_nbytes = float("inf") if max_nbytes is None else max_nbytes
         #: Tasks get private copies of those that are shared.
         self.is_private = is_private
         #: Workers may open files.
         self.opens_files = opens_files
-        #: Arrays that are in the arena, by their identity as long as they exist. See `free`.
-        self._known: dict[int, _Known] = {}
-        self._lock = threading.Lock()
-        #: How many were copied.
-        self.added = 0
         #: Functions that are pickled.
         self._functions: dict[Any, _pickle.Function] = {}
 
     def clear(self) -> None:
         """Frees the memory."""
-        self._known.clear()
+        super().clear()
         self._functions.clear()
 
     def function(self, kind: type[Any], function: Any, pickle: Callable[[], _pickle.Function]) -> _pickle.Function:
@@ -552,73 +551,6 @@ class Arrays:
                 self._functions.clear()
             known = self._functions[kind, function] = pickle()
         return known
-
-    def find(self, array: Any, used: list[int] | None = None) -> Any:
-        """Returns what is sent instead of an array, if it was copied before. `used`: the arrays of the task; None for a
-        function, whose arrays are needed until the call ends."""
-        with self._lock:
-            known = self._known.get(id(array))
-            if known is None or known.array() is not array or known.layout != _layout(array):
-                return None
-            known.take(used)
-            return known.reduced
-
-    def add(self, array: Any, reduced: Any, used: list[int] | None = None) -> None:
-        """Keeps what is sent instead of an array."""
-        self.added += 1
-        known, key = self._known, id(array)
-        # Without a reference to `self`: the callback may outlive the call.
-        made = _Known(weakref.ref(array, lambda _: known.pop(key, None)), _layout(array), reduced)
-        with self._lock:
-            made.take(used)
-            self._known[key] = made
-
-    def release(self, used: list[int]) -> None:
-        """The tasks that took these arrays have ended."""
-        with self._lock:
-            for key in used:
-                known = self._known.get(key)
-                if known is not None:
-                    known.users -= 1
-        used.clear()
-
-    def free(self) -> None:
-        """Frees the memory of arrays that one task has taken, which has ended. Called before another array is copied, and
-        not earlier: the next task, which is about to be sent, may take the same array."""
-        with self._lock:
-            for key in [key for key, known in self._known.items() if known.users == 0 and known.uses == 1]:
-                del self._known[key]
-
-
-class _Known:
-    """An array that is in the arena."""
-
-    __slots__ = ("array", "layout", "reduced", "users", "uses")
-
-    def __init__(self, array: weakref.ref[Any], layout: tuple[Any, ...], reduced: Any) -> None:
-        self.array = array
-        #: What it was when it was copied.
-        self.layout = layout
-        #: What is sent instead of it.
-        self.reduced = reduced
-        #: How often open tasks take it, and how often any did.
-        self.users = self.uses = 0
-
-    def take(self, used: list[int] | None) -> None:
-        key = id(self.array())
-        if used is not None and key in used:
-            # Again in the same task, or that is pickled anew.
-            return
-        # What a function takes is never released.
-        self.users += 1
-        self.uses += 1
-        if used is not None:
-            used.append(key)
-
-
-def _layout(array: Any) -> tuple[Any, ...]:
-    """Where the elements of an array are, and what they are: all that can be changed without making a new array."""
-    return array.__array_interface__["data"], array.shape, array.strides, array.dtype
 
 
 class _Beside(_pickle.Beside):
