@@ -430,7 +430,8 @@ class Packing:
             except Exception as error:
                 return failed(error)
 
-        whole, values, at = True, [], entry.at
+        whole, at = True, entry.at
+        values: list[Any] = []
         if journal is not None and entry.error is None:
             most = journal.done if calls is None else min(journal.done, calls)
             values, whole, at = journal.read(at, most - entry.taken, read, make, failed)

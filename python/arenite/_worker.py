@@ -277,18 +277,31 @@ def _run_packet(function: bytes, arguments: Any, kind: int, buffers: list[Any]) 
     """Runs the calls of a packet. Returns as the value the seconds that they took, their number, and what the last one gave
     if that is not in the journal: the pickle of its value, whose buffers are those of the reply, or the text and the pickle
     of its exception. Without a journal, an exception is that of the task."""
-    call = _pickle.unpickle_function(function, kind, buffers, _private, _functions)
+    call, make = _pickle.open_function(function, kind, buffers, _private, _functions)
+    if make is not None:
+        call = make() if kind & _pickle.SHARED else _Again(make)
     journal = buffers.pop(0) if kind & _pickle.JOURNALED else None
     beside, copied = None, 0
     _context.renew()
-    with getattr(call, "_arenite_around", _Nothing)():
+    with call._arenite_around() if kind & _pickle.SHARED else _Nothing():
         took, count, last = _arenite.run_packet(call, arguments, journal, buffers, _LONGEST_PACKET, _HOOKS)
     _imports.note()
     if last is not None and len(last) == 3:
         last, beside, copied = last
     elif last is not None and journal is None:
-        return last
+        text, error = last
+        return text, error
     return pickle.dumps((took, count, last), 5), beside, copied
+
+
+class _Again:
+    """A function that is made again for each call, which may change what it holds."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+
+    def __call__(self, *args: Any) -> Any:
+        return self._make()(*args)
 
 
 class _Nothing:
@@ -318,8 +331,9 @@ def _load_arguments(data: bytes, buffers: list[Any]) -> Any:
 
 def _dump_error_of_call(error: BaseException) -> tuple[str, bytes]:
     """The same for an exception whose traceback begins with the function that was called."""
-    if error.__traceback__ is not None:
-        return _dump_error(error, False)
+    trace = error.__traceback__
+    if trace is not None:
+        return _dump_error(error, trace.tb_frame.f_code is _Again.__call__.__code__)
     try:
         # The function is native: there is a frame as if it was called here.
         raise error

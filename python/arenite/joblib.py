@@ -202,6 +202,8 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             and self._shared.executor._packs
             and self._tasks._packs
             and type(function) in (FunctionType, BuiltinFunctionType)
+            # What holds nothing, so that calls of a packet may share it.
+            and _pickle._is_global(function)
             and all(item[0] is function for item in items)
         )
 
@@ -483,7 +485,7 @@ class _Calls(Results[Any]):
         self, executor: Executor, function: Any, calls: Any, options: Any, pace: Pace, beside: Any, batch: _PackedBatch
     ) -> None:
         self._beside, self._batch = beside, batch
-        super().__init__(executor, function, (calls,), options, None, None, None, False, packs=True, pace=pace)
+        super().__init__(executor, function, (calls,), options, None, None, None, False, _pickle.SHARED, True, pace)
 
     def _tasks(self, iterables: tuple[Iterable[Any], ...]) -> Iterator[Any]:
         assert self._packing is not None
@@ -559,7 +561,7 @@ class _Beside(_pickle.Beside):
     def __init__(
         self, arena: _pickle.Arena | None, private: bool, arrays: Arrays, used: list[int] | None
     ) -> None:
-        super().__init__(arena, True)
+        super().__init__(arena, False)
         self.arrays, self.used = arrays, used
 
     def take(self, view: pickle.PickleBuffer) -> bool:
@@ -571,7 +573,8 @@ class _Beside(_pickle.Beside):
         arrays = self.arrays
         if arrays.opens_files and (mapped := _mapped(array)) is not None:
             return mapped
-        if array.nbytes < arrays.max_nbytes:
+        self.private = array.nbytes < arrays.max_nbytes
+        if self.private:
             return _copied(super().reduce_array(array), array)
         reduced = arrays.find(array, self.used)
         if reduced is None:
