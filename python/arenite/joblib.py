@@ -573,8 +573,10 @@ class _Beside(_pickle.Beside):
         arrays = self.arrays
         if arrays.opens_files and (mapped := _mapped(array)) is not None:
             return mapped
-        self.private = array.nbytes < arrays.max_nbytes
-        if self.private:
+        is_small = array.nbytes < arrays.max_nbytes
+        # One that the program cannot write is read-only for tasks too.
+        self.private = is_small and array.flags.writeable
+        if is_small:
             return _copied(super().reduce_array(array), array)
         reduced = arrays.find(array, self.used)
         if reduced is None:
