@@ -328,7 +328,9 @@ class Results(Generic[T]):
         pieces = self._pieces()
         # Up to where an exception does not end the iteration.
         next(pieces)
-        return itertools.chain.from_iterable(pieces)
+        flat = Flat.from_iterable(pieces)
+        flat._results = self  # type: ignore[attr-defined]
+        return flat
 
     def _pieces(self) -> Iterator[Iterable[T]]:
         """The results in pieces, after an empty one. An exception does not end the iteration: it is in a piece, too."""
@@ -597,6 +599,24 @@ class Results(Generic[T]):
     def __del__(self) -> None:
         if "_taking" in self.__dict__:
             self.close()
+
+
+class Flat(itertools.chain[T]):
+    """The results of a map whose calls are sent several together."""
+
+    _results: Results[T]
+
+    def close(self) -> None:
+        """Does what that of `Results` does."""
+        self._results.close()
+        # What was taken and not given.
+        while True:
+            try:
+                next(self)
+            except StopIteration:
+                return
+            except Exception:
+                pass
 
 
 class _Entry:
