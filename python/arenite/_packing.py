@@ -3,8 +3,8 @@
 How long calls take is measured, from the first ones, which are sent alone. Packets take a few milliseconds. The worker of
 a packet writes what each call gives into a journal, which is shared memory (`src/packet`). So what calls have given
 outlives their worker, and a call is known to have begun or not. If a worker dies, the call that ran has failed, and those
-that had not begun are sent again. The same is done with the rest of a packet that takes longer than it should: its worker
-ends it between two calls, or, if one call is the reason, the program closes the journal.
+that had not begun are sent again. The same is done with the rest of a packet that takes longer than it should: the program
+closes its journal, so that no further call begins.
 
 Whoever takes results sends the next packets, and the dispatcher does so too, while no one takes any.
 """
@@ -37,8 +37,8 @@ _LONG = 0.0005
 _MOST_CALLS = 4096
 #: Calls that are measured before packets are made.
 _MEASURED = 3
-#: Seconds without the begin of a call after which the rest of a packet is taken back.
-STUCK = 0.01
+#: Seconds without the begin of a call, and seconds of a packet, after which its rest is taken back.
+STUCK, _LATE = 0.01, 0.03
 #: Seconds of work that are sent ahead for each thread of a worker; packets: at least, and at most.
 _AHEAD, _LEAST_AHEAD, _MOST_AHEAD = 0.02, 3, 16
 #: Tasks for each thread of a worker that are looked at together.
@@ -88,11 +88,13 @@ class Entry:
     """Calls of a map that are sent together."""
 
     __slots__ = (
-        "at", "calls", "error", "is_armed", "is_spent", "journal", "limit", "packets", "reply", "rest", "seen",
+        "at", "began", "calls", "error", "first", "is_armed", "is_spent", "journal", "limit", "packets", "reply", "rest", "seen",
         "seen_at", "tail", "taken", "tasks",
     )
 
-    def __init__(self, *packets: Packet) -> None:
+    def __init__(self, first: int, *packets: Packet) -> None:
+        #: The number of its first call.
+        self.first = first
         #: The packet, once it is known, and its task, once it was sent: lists that one call fills. See `Results._send`.
         self.packets: list[Packet] = list(packets)
         self.tasks: list[Task] = []
@@ -113,6 +115,8 @@ class Entry:
         self.rest: list[Entry] = []
         #: The number of calls that had begun at the last look, and when that was new.
         self.seen, self.seen_at = 0, 0.0
+        #: When the first one was seen.
+        self.began = 0.0
         #: Whether its end is reported.
         self.is_armed = False
 
@@ -137,6 +141,10 @@ class Entry:
     @property
     def has_ended(self) -> bool:
         return self.error is not None or not self.packets or (bool(self.tasks) and self.tasks[0].done())
+
+
+def _first(entry: Entry) -> int:
+    return entry.first
 
 
 class Packing:
@@ -175,6 +183,8 @@ class Packing:
         self.alone: Any = None
         #: Called with each entry that was sent.
         self.when_sent: Callable[[Entry], object] | None = None
+        #: The number of calls that were taken from the stock.
+        self._taken = 0
         #: Entries were added that are to be sent.
         self._was_split = False
         #: How many calls may be in flight, and whether there may be more of them than those in the stock.
@@ -217,7 +227,7 @@ class Packing:
             now, busy = monotonic(), 0
             for entry in tuple(self.open):
                 if entry.is_waiting:
-                    self._send(entry)
+                    self._was_split = True
                 elif entry.has_ended:
                     self.settle(entry)
                 elif (busy := busy + 1) > _MOST_LOOKS * self._executor._slots:
@@ -227,7 +237,8 @@ class Packing:
                     self._look(entry, now)
             if self._was_split:
                 self._was_split = False
-                for entry in tuple(self.open):
+                # In the order of the items: a call may wait until the results before it were taken.
+                for entry in sorted(self.open, key=_first):
                     if entry.is_waiting:
                         self._send(entry)
             while len(self.stock):
@@ -236,10 +247,11 @@ class Packing:
                     if not all_of_it:
                         break
                     size = max(1, self.pace.size)
-                entry = Entry()
+                entry = Entry(self._taken)
                 # No call: an interrupt leaves an entry without calls.
                 self.line += (entry,)
                 entry.packets.extend(map(self.stock.take, (size,)))
+                self._taken += len(entry.packets[0])
                 self._send(entry)
                 if self.pace.size != 1 and not entry.is_spent:
                     self.open += (entry,)
@@ -307,29 +319,42 @@ class Packing:
 
     def _split(self, entry: Entry, first: int, most: int) -> None:
         """The calls of an entry have ended up to `first`. Makes the others entries of at most `most` calls."""
-        rest = [Entry(packet) for packet in entry.packets[0].rest(first, most)]
+        rest = self._rest(entry, first, most)
         # No call: see `Results._send`.
         entry.calls = first
         entry.rest = rest
         self.open += rest
         self._was_split = True
 
+    def _rest(self, entry: Entry, first: int, most: int) -> list[Entry]:
+        packets = entry.packets[0].rest(first, most)
+        return [Entry(entry.first + first + number * most, packet) for number, packet in enumerate(packets)]
+
     def _look(self, entry: Entry, now: float) -> None:
-        """Takes back what a packet has not begun, if one of its calls takes long."""
+        """Takes back what a packet has not begun, if one of its calls takes long, or all of them."""
         journal, packet = entry.journal, entry.packets[0]
         assert journal is not None
         begun = journal.begun
+        if not begun:
+            return
+        if not entry.seen:
+            entry.began = now
         if begun != entry.seen:
             entry.seen, entry.seen_at = begun, now
-        elif begun and now - entry.seen_at > STUCK:
-            self.take_back(entry, ceil((len(packet) - begun) / (2 * self._executor._slots)) or 1)
+        if begun >= len(packet) or now - entry.seen_at <= STUCK and now - entry.began <= _LATE:
+            return
+        self.take_back(entry, ceil((len(packet) - begun) / (2 * self._executor._slots)) or 1)
+        # What comes later and has not begun is sent again behind it, so that no call overtakes one that is to end before.
+        for other in tuple(self.open):
+            is_later = other.first > entry.first and other.tasks and other.limit is None
+            if is_later and other.journal is not None and not other.journal.begun:
+                self.take_back(other, len(other.packets[0]))
 
     def take_back(self, entry: Entry, most: int) -> None:
         """Lets no further call of a packet begin. The others are sent in packets of at most `most`."""
         assert entry.journal is not None
-        packet = entry.packets[0]
-        limit = min(entry.journal.close(), len(packet))
-        rest = [Entry(part) for part in packet.rest(limit, most)]
+        limit = min(entry.journal.close(), len(entry.packets[0]))
+        rest = self._rest(entry, limit, most)
         # No call: see `Results._send`.
         entry.limit = limit
         entry.rest = rest
@@ -354,11 +379,16 @@ class Packing:
             return
         reply = entry.tasks[0].take()
         if type(reply) is not dict:
-            took, calls, tail = _pickle.load(reply[0], ())
+            try:
+                took, calls, tail = _pickle.load(reply[0], ())
+                if calls:
+                    self.pace.note(took, calls, count)
+            except Exception as error:
+                # Of a worker whose memory is damaged.
+                entry.error, entry.calls = error, count
+                return
             if tail is not None:
                 entry.tail = tail, reply[1]
-            if calls:
-                self.pace.note(took, calls, count)
         elif journal is None:
             calls = 1
         else:
@@ -434,19 +464,22 @@ class Packing:
         values: list[Any] = []
         if journal is not None and entry.error is None:
             most = journal.done if calls is None else min(journal.done, calls)
-            values, whole, at = journal.read(at, most - entry.taken, read, make, failed)
+            try:
+                values, whole, at = journal.read(at, most - entry.taken, read, make, failed)
+            except ValueError as error:
+                entry.error = error
         taken = entry.taken + len(values)
         if calls is not None and taken < calls:
             if entry.tail is not None:
                 last = read(*entry.tail) if type(entry.tail[0]) is not tuple else make(entry.tail[0][1])
                 values.append(last)
                 whole = whole and type(last) is not failed
-            error: BaseException = entry.error or RuntimeError("the worker did not send what a call has given")
+            failure: BaseException = entry.error or RuntimeError("the worker did not send what a call has given")
             if type(entry.reply) is dict:
                 is_cancelled = entry.reply["kind"] == "cancelled"
-                error = Cancelled(entry.reply.get("text", "")) if is_cancelled else error_of(entry.reply, load)
+                failure = Cancelled(entry.reply.get("text", "")) if is_cancelled else error_of(entry.reply, load)
             missing = calls - entry.taken - len(values)
-            values += [failed(error)] * missing
+            values += [failed(failure)] * missing
             whole = whole and not missing
             taken = calls
         return whole, values, (taken, at, calls is not None)

@@ -24,8 +24,8 @@ else:
 _functions: dict[bytes, Any] = {}
 #: The largest pickle of an exception that travels as it is; a larger one is compressed.
 _LARGEST_ERROR = 6 << 20
-#: Seconds after which a packet begins no further call.
-_LONGEST_PACKET = 0.01
+#: Seconds after which a packet begins no further call. The program ends it earlier, unless it is stopped.
+_LONGEST_PACKET = 1.0
 #: The longest message and traceback of an exception in words.
 _LONGEST_TEXT = 128 << 10
 
